@@ -93,9 +93,10 @@ class ChoiceAggregator:
             self._add_delta(delta)
         elif not (self._has_deltas or self._reason) and isinstance(message := payload.get("message"), dict):
             self._add_delta(message)
-        self.has_output = self.has_output or chunk.has_output(payload)
+        end = chunk.finish_reason(payload)
+        self.has_output = self.has_output or chunk.has_output(payload, end)
         self._has_content = self._has_content or chunk.has_content(payload)
-        self._reason = chunk.finish_reason(payload) or self._reason
+        self._reason = end or self._reason
         logprobs = payload.get("logprobs")
         if logprobs and isinstance(logprobs, dict):
             self._logprobs = self._logprobs or MemberAggregator(self._entries)

@@ -136,10 +136,10 @@ class ChoiceRepair:
 
     def repair(self, payload: Object, on_repair: OnRepair) -> bool:
         """Repair one choice of a chunk in place. Return True if a choice with another text needs no repair either."""
-        delta, had_content = payload.get("delta"), self._has_content
+        delta, had_content, end = payload.get("delta"), self._has_content, finish_reason(payload)
         if type(delta) is dict:
             self._has_content = had_content or has_content(payload)
-            self._has_deltas = self._has_deltas or (self._has_content and not had_content) or has_output(payload)
+            self._has_deltas = self._has_deltas or (self._has_content and not had_content) or has_output(payload, end)
         else:
             delta = self._add_delta(payload, on_repair)
             self._has_content = had_content or has_content(payload)
@@ -153,10 +153,10 @@ class ChoiceRepair:
         if payload.get("finish_reason") == "":
             payload["finish_reason"] = None
             on_repair(FINISH)
-        elif reason := finish_reason(payload):
+        elif end:
             is_plain = False
             self._arguments.drop(self._index)
-            self._repair_reason(payload, reason, on_repair)
+            self._repair_reason(payload, end, on_repair)
             self._note_end(finish_reason(payload))
         return is_plain
 

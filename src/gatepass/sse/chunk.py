@@ -288,9 +288,9 @@ REASONING_MEMBERS = frozenset({"role", *REASONING, "reasoning_details"})
 _OUTPUT_TYPES = (str, list, dict)
 
 
-def has_output(choice: Object) -> bool:
-    """Return whether a choice has any output or a finish reason. A role alone does not count."""
-    return finish_reason(choice) != "" or has_content(choice, _ROLE)
+def has_output(choice: Object, end: str) -> bool:
+    """Return whether a choice with the finish reason `end` has one, or any output. A role alone does not count."""
+    return end != "" or has_content(choice, _ROLE)
 
 
 def has_content(choice: Object, excluded: Container[str] = REASONING_MEMBERS) -> bool:

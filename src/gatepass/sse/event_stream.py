@@ -598,8 +598,9 @@ class Progress:
                 index = -1
             self._seen.add(index)
             self._has_deltas = self._has_deltas or "delta" in choice
-            self.has_answer = self.has_answer or has_output(choice)
-            ends.append(finish_reason(choice))  # Ollama and SGLang send an empty one in chunks that do not end it
-            if ends[-1]:
+            end = finish_reason(choice)  # Ollama and SGLang send an empty one in chunks that do not end it
+            ends.append(end)
+            self.has_answer = self.has_answer or has_output(choice, end)
+            if end:
                 self.finished.add(index)
         return bool(ends) and not usage and not any(ends)
