@@ -258,7 +258,6 @@ UNITS: Mapping[str, str] = {
     r"_connections(_limit)?$": "connections",
     r"_rules$": "rules",
     r"_streams(_limit)?$": "streams",
-    r"_messages_total$": "messages",
     r"_(requests|attempts|retries)(_.*)?$": "requests",
 }
 """The unit of a metric, by its name."""
@@ -297,9 +296,6 @@ def one_of_each() -> Metrics:
     metrics.rule_changed(RuleChange("id", "learned", "chat", "gpt-4o", "chat", "drop=seed", ""))
     metrics.observer_failed("AccessLog")
     metrics.waited_for_connection("chat", 0.1)
-    message = AccessRecord("id", "POST", "/mcp/search", "mcp", "ragflow", outcome="ok")
-    message.mcp_method, message.mcp_tool = "tools/call", "find"
-    metrics.count_mcp(message, "mcp/search", exists=True)
     with_lag = metrics._loop_lag.of(())  # noqa: SLF001 - only a running event loop observes it
     with_lag.observe(0.001)
     return metrics

@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -64,11 +64,6 @@ class _Named(msgspec.Struct, gc=False):
     uri: msgspec.Raw = _ABSENT
 
 
-class _Result(msgspec.Struct, gc=False):
-    is_error: Any = msgspec.field(name="isError", default=False)
-
-
-_RESULT = msgspec.json.Decoder(_Result)
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _NAMED = msgspec.json.Decoder(_Named)
 _TEXT = msgspec.json.Decoder(str)
@@ -140,14 +135,6 @@ def is_response(data: bytes, request: McpMessage) -> bool:
         and request.kind == "request"
         and _ANY.decode(response.id) == _ANY.decode(request.id)
     )
-
-
-def has_result(data: bytes) -> bool:
-    """Whether `data` is a response with a result that is not an error of a tool."""
-    try:
-        return not _RESULT.decode(_ENVELOPE.decode(data).result).is_error
-    except _UNREADABLE_ERRORS:  # no result, or not an object
-        return False
 
 
 def repeats_failed(message: McpMessage, body: bytes, repeat: Collection[str]) -> bool:

@@ -24,7 +24,7 @@ from prometheus_client.utils import floatToGoString
 
 from gatepass.errors import GatepassError, UpstreamAuth, stable_code
 from gatepass.observability.log import dropped_lines
-from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Refusal, RequestRecord, RuleChange
+from gatepass.observability.observer import AttemptRecord, Observer, Refusal, RequestRecord, RuleChange
 from gatepass.observability.story import test_command
 from gatepass.types import SERVER_ERROR
 
@@ -52,8 +52,6 @@ INLINE_SERIES = 50
 """Up to this many series are formatted on the event loop. That takes 10 ms."""
 MAX_KEY_CHARS = 200
 """A request whose caller and model are longer than this is not cached in `Metrics.series`. It costs 1 µs more."""
-MOST_MCP_NAMES = 200
-"""The methods and tools of one MCP server that have a label of their own."""
 MOST_CODES = 200
 """The codes that `Totals.by_code` tells apart. Beyond them an upstream's own code counts as `upstream_error`."""
 LAG_EVERY_S = 0.5
@@ -126,10 +124,6 @@ COUNTED: Mapping[str, str] = MappingProxyType(
             " An upstream's own codes count as upstream_error"
         ),
         "gatepass_client_bytes_total{direction}": "Body bytes received from clients (in) and sent to clients (out)",
-        "gatepass_mcp_messages_total{upstream,method,tool,outcome}": (
-            "Messages that were sent to MCP servers, by outcome. The method and the tool are `other` beyond the first"
-            " 200 names. An error inside a reply with status 200 counts as ok"
-        ),
     }
 )
 """The text of each metric that is counted when something happens, by its name with its labels."""
@@ -361,7 +355,6 @@ class Metrics(Observer):
         self._scraping = asyncio.Lock()
         self._configured_name: Callable[[str], str | None] = lambda _: None
         self._mask = mask
-        self._mcp_names: dict[str, dict[str, str]] = {}
         self._by_upstream: dict[str, list[int]] = {}
         self.failures: dict[str, Failures] = {}
         """By upstream. One whose last request succeeded has none."""
@@ -463,8 +456,6 @@ class Metrics(Observer):
         if attempt is None:
             return
         series.attempts.value += attempt.requests
-        if access.mcp_method and attempt.requests:
-            self.count_mcp(access, attempt.upstream, exists=attempt.mcp_exists)
         if not access.replay_of and attempt.requests:
             self._ended_at(attempt.upstream, request)
         later, earlier = attempt, attempt.after
@@ -541,25 +532,6 @@ class Metrics(Observer):
             return None
         request_id, code, ended_s = found
         return {"id": self._mask(request_id), "code": self._mask(code), "age_s": round(max(0.0, now_s - ended_s), 3)}
-
-    def count_mcp(self, access: AccessRecord, upstream: str, *, exists: bool) -> None:
-        """Count a message that was sent to an MCP server.
-
-        Clients may invent methods and tools: they have the label OTHER until the server has executed them (`exists`).
-        """
-        names = self._mcp_names.setdefault(upstream, {})
-
-        def label(name: str) -> str:
-            """Return `name` without secrets and control characters; OTHER if it is unknown or one too many."""
-            if name not in names:
-                if not exists or len(names) >= MOST_MCP_NAMES:
-                    return OTHER
-                names[name] = "".join(char if char.isprintable() else "\ufffd" for char in self._mask(name))
-            return names[name]
-
-        method, tool = access.mcp_method, access.mcp_tool
-        labels = (method, label(tool)) if tool else (label(method), NONE)
-        self._add("gatepass_mcp_messages_total", upstream, *labels, access.outcome)
 
     def attempt_repeats(self, attempt: AttemptRecord) -> None:
         before = attempt.after

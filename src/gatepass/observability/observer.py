@@ -139,8 +139,6 @@ class AttemptRecord(msgspec.Struct, gc=False, eq=False):
     """When the head of the reply arrived, after `began_s`."""
     upstream_s: float = 0.0
     """How long the attempt waited for the upstream."""
-    mcp_exists: bool = False
-    """Of a message to an MCP server: whether its method belongs to the protocol, or its tool gave a result."""
     arrivals: Arrivals | None = None
     """When the pieces of a stream were read. None for a whole reply, and without an inspector."""
     client_wait_s: float = 0.0

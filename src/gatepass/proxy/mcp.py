@@ -23,7 +23,7 @@ from gatepass.errors import GatepassError
 from gatepass.mcp import message as messages
 from gatepass.mcp.access import FilteredEvents, McpAllowed, allowed_of, filter_reply, refusal_of
 from gatepass.mcp.errors import McpProtocol, name_settings
-from gatepass.mcp.message import NOTIFICATIONS, READS, REQUESTS, McpMessage, request_headers
+from gatepass.mcp.message import READS, McpMessage, request_headers
 from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID
 from gatepass.protocols.error_objects import error_headers
 from gatepass.protocols.raw import RAW
@@ -223,8 +223,6 @@ async def _relay_message(
             if not body:
                 headers = [field for field in headers if field[0] != b"content-type"]
                 response.finish()  # a 202 may have a text, which no client reads
-            record = attempt.record
-            record.mcp_exists = record.mcp_exists or len(body) > LAST_EVENTS_BYTES or messages.has_result(body)
             attempt.end(COMPLETE)
             await client_response.send(response.status, headers, body)
     except BaseException:  # a client that disconnects arrives here as a cancellation
@@ -244,8 +242,6 @@ class _McpReply(Hidden, msgspec.Struct, frozen=True):
 async def _try_message(attempt: Attempt, exchange: _McpRequest) -> _McpReply:
     """Send the request once, and check the head of the reply. Raises the error of a reply that is none of MCP."""
     exchange.context.attempt = attempt
-    message = exchange.message
-    attempt.record.mcp_exists = message.method != "tools/call" and message.method in REQUESTS | NOTIFICATIONS
     try:
         response = await send(attempt, exchange.request)
         try:
@@ -411,7 +407,6 @@ async def _relay_stream(
             attempt.end(COMPLETE)
     finally:
         keep_alive.stop()
-        attempt.record.mcp_exists = attempt.record.mcp_exists or (events.has_response and events.has_result)
 
 
 class PassedEvents(EventStream):
@@ -428,7 +423,6 @@ class PassedEvents(EventStream):
         "_last_bytes",
         "_last_events",
         "_request",
-        "has_result",
     )
 
     def __init__(
@@ -445,7 +439,7 @@ class PassedEvents(EventStream):
         self._begins: Callable[[], None] | None = begins
         self._last = b"\n\n"
         self._request = request
-        self._has_response = self.has_result = False
+        self._has_response = False
         self._last_events: list[bytes] = []
         self._last_bytes = 0
 
@@ -461,11 +455,11 @@ class PassedEvents(EventStream):
     def has_response(self) -> bool:
         """Whether the response passed. Events above LAST_EVENTS_BYTES together are taken for it."""
         if not self._has_response and self._request is not None and self.is_between_events:
-            self.has_result = self._has_response = self._last_bytes > LAST_EVENTS_BYTES
+            self._has_response = self._last_bytes > LAST_EVENTS_BYTES
             for block in split_events(b"".join(self._last_events)):
                 data = parse_event(block).data or b""
                 if messages.is_response(data, self._request):
-                    self._has_response, self.has_result = True, messages.has_result(data)
+                    self._has_response = True
         return self._has_response
 
     def feed(self, piece: bytes = b"") -> bytes:

@@ -19,7 +19,6 @@ from gatepass.mcp.message import (
     UNREADABLE,
     McpMessage,
     check_message,
-    has_result,
     read_message,
     repeats_failed,
 )
@@ -278,21 +277,6 @@ CALL_TWICE = b'{"id":1,"method":"tools/call","params":{"name":"find"}}'
 )
 def test_a_call_that_names_one_tool_may_run_twice(text: bytes, is_repeated: bool) -> None:
     assert repeats_failed(read_message(text), text, ["find"]) is is_repeated
-
-
-@pytest.mark.parametrize(
-    ("text", "has"),
-    [
-        (b'{"id":1,"result":{"content":[]}}', True),
-        (b'{"id":1,"result":{"content":[],"isError":false}}', True),
-        (b'{"id":1,"result":{"content":[],"isError":true}}', False),
-        (b'{"id":1,"error":{"code":-32602}}', False),
-        (b'{"id":1,"result":null}', False),
-        (b"<html>", False),
-    ],
-)
-def test_a_result_that_is_no_error(text: bytes, has: bool) -> None:
-    assert has_result(text) is has
 
 
 @pytest.mark.parametrize("field", [b"mcp-method", b"mcp-name"])
