@@ -147,7 +147,6 @@ def channel(listening: socket.socket, shared_memory: str = SHARED_MEMORY) -> Ite
             yield Channel(folder, listening, lifeline, worker_lifeline, ConnectionCounts(folder / CONNECTIONS), key)
 
 
-READY_S = 20.0
 CHECK_INTERVAL_S = 0.05
 SHORT_LIFE_S = 10.0
 """A worker that exits earlier is started again after a pause. The pause doubles after each failure."""
@@ -199,14 +198,19 @@ class Worker:
     async def started(cls, number: int, seat: int, command: WorkerCommand, channel: Channel) -> Self:
         with channel.descriptors() as fds:
             options = WorkerOptions(number, seat, command.log_format, str(channel.folder), *fds, command.control)
-            process = await asyncio.create_subprocess_exec(
-                *command.arguments,
-                "--supervised",
-                json.dumps(asdict(options)),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=fds if command.control is None else (*fds, command.control),
-                process_group=0,  # Ctrl-C in a terminal must reach only the supervisor, which stops the workers
-            )
+            # the worker inherits it: a SIGHUP before its handler is delivered then, and does not end the worker
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *command.arguments,
+                    "--supervised",
+                    json.dumps(asdict(options)),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=fds if command.control is None else (*fds, command.control),
+                    process_group=0,  # Ctrl-C in a terminal must reach only the supervisor, which stops the workers
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         LOG.info("worker_started", extra={"fields": {"worker": number, "pid": process.pid}})
         began_s = asyncio.get_running_loop().time()
         return cls(number, seat, process, channel.folder / f"{worker_name(number)}.sock", began_s)
@@ -225,16 +229,6 @@ class Worker:
         if self.is_alive:
             with suppress(ProcessLookupError):
                 os.kill(self.process.pid, number)
-
-    async def wait_until_ready(self) -> bool:
-        """Wait until the worker is ready. Return False if it exits first, or after READY_S."""
-        loop = asyncio.get_running_loop()
-        until_s = loop.time() + READY_S
-        while loop.time() < until_s and self.is_alive:
-            if self.is_ready:
-                return True
-            await asyncio.sleep(CHECK_INTERVAL_S)
-        return False
 
     async def wait_or_kill(self, within_s: float) -> None:
         """Wait for a stopping worker to exit, and kill it after `within_s`."""
@@ -371,9 +365,4 @@ class Supervisor:
     def reload(self) -> None:
         LOG.info("workers_reloading", extra={"fields": {"workers": self._count}})
         for worker in self._running_workers():
-            self._tasks.spawn(self._pass_on_reload(worker), f"reload {worker.number}")
-
-    async def _pass_on_reload(self, worker: Worker) -> None:
-        """Signal a worker once it handles signals. It may have read the configuration before it was ready."""
-        if await worker.wait_until_ready():
             worker.signal(signal.SIGHUP)
