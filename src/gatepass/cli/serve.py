@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from gatepass.proxy.app_state import AppState
     from gatepass.server.supervisor import WorkerOptions
     from gatepass.server.ui.routes import DoctorTask
-    from gatepass.store.guarded import WorkerStore
 
 LOG = logging.getLogger("gatepass.serve")
 
@@ -292,12 +291,8 @@ def work(options: WorkerOptions, flags: ServeFlags) -> None:
     from gatepass.server.listening import ConnectionCounts
     from gatepass.server.process import DrainingServer, WorkerChannel
     from gatepass.server.supervisor import CONNECTIONS, STORE, worker_name
-    from gatepass.store.guarded import WorkerStore
 
-    with open(options.key, "rb") as pipe:
-        worker_store = WorkerStore(folder / STORE, pipe.read())
-    shared = worker_store if worker_store.folder.is_dir() else None
-
+    shared = folder / STORE if (folder / STORE).is_dir() else None
     state = open_app_state(loaded, shared, options.number)
     if loaded.config.access.keys:
         keys_marker.touch()
@@ -310,9 +305,7 @@ def work(options: WorkerOptions, flags: ServeFlags) -> None:
     server.run(sockets=[socket.socket(fileno=options.listening)])
 
 
-def open_app_state(
-    loaded: LoadedConfig, worker_store: WorkerStore | None = None, worker: int | None = None
-) -> AppState:
+def open_app_state(loaded: LoadedConfig, worker_folder: Path | None = None, worker: int | None = None) -> AppState:
     """Open the AppState of a configuration and set up its log; exit with 2 if a file or secret is unusable."""
     from gatepass.clock import SystemClock
     from gatepass.config.references import UnresolvedReference
@@ -322,7 +315,7 @@ def open_app_state(
 
     clock = SystemClock()
     try:
-        state = create_app_state(loaded.config, clock, open_store(loaded.config.store, worker_store, clock))
+        state = create_app_state(loaded.config, clock, open_store(loaded.config.store, worker_folder, clock))
     except OSError as error:
         _refuse(loaded.source, [f"a certificate of the configuration cannot be loaded: {system_reason(error)}"])
     except UnresolvedReference as error:

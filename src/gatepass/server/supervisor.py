@@ -14,15 +14,13 @@ import fcntl
 import json
 import logging
 import os
-import secrets
 import shutil
 import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
-from importlib.util import find_spec
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
@@ -90,8 +88,6 @@ def _remove_if_left(folder: Path) -> None:
 
 LOG = logging.getLogger("gatepass.server.supervisor")
 
-KEY_BYTES = 32
-
 STOPPING = b"."
 """Sent on the lifeline before a stop. Workers peek at it and never consume it, because they share one end."""
 STORE = "store"
@@ -99,8 +95,8 @@ STORE = "store"
 CONNECTIONS = "connections"
 """The file with the number of connections of each worker, in the supervisor's folder."""
 NOT_SHARED = (
-    "the workers' folder is on a disk, and the library that encrypts tokens there is not installed: each worker"
-    " fetches its own tokens, and refresh tokens are not shared. Make {} writable, or install the extra `crypto`"
+    "{} is not writable, and gatepass writes no token to a disk: each worker fetches its own tokens, and refresh tokens"
+    " are not shared. Mount a tmpfs there, configure a `store`, or set server.workers: 1"
 )
 
 
@@ -108,8 +104,7 @@ NOT_SHARED = (
 class Channel:
     """What a supervisor shares with its workers. `worker_lifeline` is the workers' end of `lifeline`.
 
-    The workers see the end of the supervisor when `lifeline` closes. `key` encrypts the files in `folder`. It is empty
-    if the folder is in memory.
+    The workers see the end of the supervisor when `lifeline` closes.
     """
 
     folder: Path
@@ -117,34 +112,19 @@ class Channel:
     lifeline: socket.socket
     worker_lifeline: socket.socket
     connection_counts: ConnectionCounts
-    key: bytes = field(repr=False)
-
-    @contextmanager
-    def descriptors(self) -> Iterator[tuple[int, int, int]]:
-        """Yield the descriptors that a worker inherits: listening socket, lifeline, pipe with the key."""
-        # other processes can read the arguments and the environment of a process, but not its pipes
-        reading, writing = os.pipe()
-        try:
-            os.write(writing, self.key)
-            os.close(writing)
-            yield self.listening.fileno(), self.worker_lifeline.fileno(), reading
-        finally:
-            os.close(reading)
 
 
 @contextmanager
 def channel(listening: socket.socket, shared_memory: str = SHARED_MEMORY) -> Iterator[Channel]:
     """Create a channel, and remove its folder when the block ends; raise NoFolder."""
     with own_folder(shared_memory) as folder:
-        is_on_disk = folder.parent != Path(shared_memory)
-        if is_on_disk and find_spec("cryptography") is None:
+        if folder.parent != Path(shared_memory):
             LOG.warning("tokens_not_shared", extra={"fields": {"reason": NOT_SHARED.format(shared_memory)}})
         else:
             (folder / STORE).mkdir(mode=0o700)
         lifeline, worker_lifeline = socket.socketpair()
         with lifeline, worker_lifeline:
-            key = secrets.token_bytes(KEY_BYTES) if is_on_disk else b""
-            yield Channel(folder, listening, lifeline, worker_lifeline, ConnectionCounts(folder / CONNECTIONS), key)
+            yield Channel(folder, listening, lifeline, worker_lifeline, ConnectionCounts(folder / CONNECTIONS))
 
 
 CHECK_INTERVAL_S = 0.05
@@ -170,8 +150,8 @@ class WorkerCommand:
 class WorkerOptions:
     """What the supervisor passes to a worker, as JSON in `--supervised`. The integers after `folder` are descriptors.
 
-    `folder` is common to all workers. `key` is a pipe with the store's key, `control` the control socket. `seat` is the
-    worker's index in ConnectionCounts. `log_format` applies until the worker has loaded the configuration.
+    `folder` is common to all workers. `control` is the control socket. `seat` is the worker's index in
+    ConnectionCounts. `log_format` applies until the worker has loaded the configuration.
     """
 
     number: int
@@ -180,7 +160,6 @@ class WorkerOptions:
     folder: str
     listening: int
     lifeline: int
-    key: int
     control: int | None
 
 
@@ -196,21 +175,21 @@ class Worker:
 
     @classmethod
     async def started(cls, number: int, seat: int, command: WorkerCommand, channel: Channel) -> Self:
-        with channel.descriptors() as fds:
-            options = WorkerOptions(number, seat, command.log_format, str(channel.folder), *fds, command.control)
-            # the worker inherits it: a SIGHUP before its handler is delivered then, and does not end the worker
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *command.arguments,
-                    "--supervised",
-                    json.dumps(asdict(options)),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    pass_fds=fds if command.control is None else (*fds, command.control),
-                    process_group=0,  # Ctrl-C in a terminal must reach only the supervisor, which stops the workers
-                )
-            finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        fds = channel.listening.fileno(), channel.worker_lifeline.fileno()
+        options = WorkerOptions(number, seat, command.log_format, str(channel.folder), *fds, command.control)
+        # the worker inherits it: a SIGHUP before its handler is delivered then, and does not end the worker
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command.arguments,
+                "--supervised",
+                json.dumps(asdict(options)),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=fds if command.control is None else (*fds, command.control),
+                process_group=0,  # Ctrl-C in a terminal must reach only the supervisor, which stops the workers
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         LOG.info("worker_started", extra={"fields": {"worker": number, "pid": process.pid}})
         began_s = asyncio.get_running_loop().time()
         return cls(number, seat, process, channel.folder / f"{worker_name(number)}.sock", began_s)

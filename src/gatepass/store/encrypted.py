@@ -1,4 +1,4 @@
-"""Encrypt the values of a store that others may be able to read: a Valkey server, or a folder on a disk.
+"""Encrypt the values of a store that others may be able to read: a Valkey server.
 
 Values are AES-256-GCM ciphertexts of the `cryptography` library (extra `crypto` or `valkey`). Names are HMAC-SHA-256
 codes. Both keys, and the fingerprint that processes compare, are derived from one secret by HKDF (RFC 5869).

@@ -12,7 +12,6 @@ import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -280,21 +279,13 @@ class GuardedStore:
                     timer.cancel()
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerStore:
-    """The folder that a supervisor's workers share, and the key that encrypts its values. No key: no encryption."""
-
-    folder: Path
-    key: bytes = field(repr=False)
-
-
-def open_store(settings: StoreSettings | None, worker_store: WorkerStore | None, clock: Clock) -> GuardedStore | None:
-    """Return the configured store, else the store of the supervisor's workers, else None.
+def open_store(settings: StoreSettings | None, worker_folder: Path | None, clock: Clock) -> GuardedStore | None:
+    """Return the configured store, else that in the folder of the supervisor's workers, else None.
 
     It sends no request, so an unavailable store does not prevent the start. Raises OSError if a TLS file is unusable.
     """
-    # Each branch imports what it needs: valkey costs 7 MiB, cryptography 6 MiB.
     if settings is not None:
+        # imported here: valkey costs 7 MiB, cryptography 6 MiB
         from gatepass.store.encrypted import EncryptedStore
         from gatepass.store.valkey import ValkeyStore
 
@@ -302,11 +293,6 @@ def open_store(settings: StoreSettings | None, worker_store: WorkerStore | None,
         encrypted = EncryptedStore(ValkeyStore(settings, clock), *keys)
         place = {"through": settings.url, "key_prefix": settings.key_prefix, "key_id": encrypted.key_id}
         return GuardedStore(encrypted, clock, settings.timeout_s, place, encrypted)
-    if worker_store is None:
+    if worker_folder is None:
         return None
-    store: Store = FolderStore(worker_store.folder, clock)
-    if worker_store.key:
-        from gatepass.store.encrypted import EncryptedStore
-
-        store = EncryptedStore(store, worker_store.key)
-    return GuardedStore(store, clock, FOLDER_S, {"through": "the folder of the workers"})
+    return GuardedStore(FolderStore(worker_folder, clock), clock, FOLDER_S, {"through": "the folder of the workers"})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,8 +27,8 @@ def _own_logging() -> Iterator[None]:
     ours.setLevel(before[2])
 
 
-def heritage(folder: Path, log_format: str, key: int = 0) -> WorkerOptions:
-    return WorkerOptions(3, 0, log_format, str(folder), listening=0, lifeline=0, key=key, control=None)
+def heritage(folder: Path, log_format: str) -> WorkerOptions:
+    return WorkerOptions(3, 0, log_format, str(folder), listening=0, lifeline=0, control=None)
 
 
 def logged_text(capsys: pytest.CaptureFixture[str], folder: Path, log_format: str, file: str | None) -> str:
@@ -74,20 +73,18 @@ def test_a_file_that_is_named_by_the_environment_is_named(tmp_path, capsys, monk
 def test_the_supervisor_alone_logs_warnings_and_a_secret_that_has_gone_is_reported_like_a_problem(
     tmp_path, capsys, monkeypatch
 ):
-    file, pipe = tmp_path / "gatepass.json", tmp_path / "pipe"
-    pipe.write_bytes(b"k" * 32)
+    file = tmp_path / "gatepass.json"
     (tmp_path / "store").mkdir()
     file.write_text('{"upstreams": {"a": {"base_url": "http://127.0.0.1:9/v1"}}}')
     monkeypatch.setenv("GATEPASS_KEYS", "a-key-of-nobody")
 
-    def gone(settings, worker_store, clock):
-        assert (worker_store.folder, worker_store.key) == (tmp_path / "store", b"k" * 32)
+    def gone(settings, worker_folder, clock):
+        assert worker_folder == tmp_path / "store"
         raise UnresolvedReference("it has gone")
 
     monkeypatch.setattr("gatepass.store.guarded.open_store", gone)
-    key = os.open(pipe, os.O_RDONLY)  # a worker closes what it has read
     with pytest.raises(SystemExit):
-        work(heritage(tmp_path, "json", key), ServeFlags(str(file), None, None, None, {}))
+        work(heritage(tmp_path, "json"), ServeFlags(str(file), None, None, None, {}))
     (refused,) = map(json.loads, capsys.readouterr().err.splitlines())  # GATEPASS_KEYS is set and has no effect
     assert (refused["event"], refused["worker"], refused["file"]) == ("configuration_unusable", 3, str(file))
     assert refused["problems"] == ["a secret of the configuration was removed after loading: it has gone"]

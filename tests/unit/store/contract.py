@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from gatepass.clock import Clock
 from gatepass.config.model import StoreSettings
 from gatepass.store.base import Store
-from gatepass.store.guarded import GuardedStore, WorkerStore, open_store
+from gatepass.store.guarded import GuardedStore, open_store
 
 BRIEF_S = 0.25
 LONG_S = 60.0
 
 
-def opened_store(settings: StoreSettings | None, worker_store: WorkerStore | None, clock: Clock) -> GuardedStore:
-    store = open_store(settings, worker_store, clock)
+def opened_store(settings: StoreSettings | None, worker_folder: Path | None, clock: Clock) -> GuardedStore:
+    store = open_store(settings, worker_folder, clock)
     assert store is not None
     return store
 
