@@ -524,6 +524,10 @@ class UpstreamConnect(UpstreamError):
     """
 
     code = "upstream_connect"
+    actions: ClassVar[Mapping[str, str]] = {
+        "proxy_refuses": "The proxy is up and refuses the connection: do what the message says about the proxy."
+    }
+    """What to do instead of the action above, by the case that `case_of` returns."""
 
 
 class UpstreamDns(UpstreamError):
@@ -692,6 +696,8 @@ class UpstreamErrorReply(UpstreamError):
         " If the model is listed under `models`, correct `models.NAME.upstream`.",
         "mcp_no_path": "Check `mcp.NAME.url`.",
         "429": "Wait, or ask the owner of the upstream for a higher limit.",
+        "5xx": "The upstream failed. If its message names nothing to correct, retry later, or send the message and the"
+        " time of the request to the owner of the upstream.",
     }
     """What to do instead of the action above, by the case that `case_of` returns."""
 

@@ -216,7 +216,7 @@ async def test_an_error_of_the_call_is_explained_once_with_both_names_of_the_mod
         listed, (_, outcome, why, advice), stream = await steps_of_calls(blocks, "slow-1")
     called = "chat with slow-1 (sent as m)"
     assert (listed[1], outcome, why) == (WORKS, FAILS, f"{called}: 500 upstream_error: boom")
-    assert advice.startswith("Follow the upstream's message.")
+    assert advice.startswith("The upstream failed. If its message names nothing to correct, retry later")
     as_stream = "chat as a stream with slow-1 (sent as m)"
     assert stream == ("stream", FAILS, f"{as_stream}: the same error as {called}", "")
 
@@ -514,7 +514,7 @@ async def test_an_issuer_that_falls_silent_is_reported_with_the_reason_that_it_g
         # not faster: an answer that takes a second of this clock ends the fetch, and a busy machine needs 100 ms
         credential, _ = await found(blocks, clock=Hurried(5))
     assert credential.finding.startswith(f"{late(issuer.url)}: ")
-    assert credential.finding.endswith("answered 503: boom")
+    assert credential.finding.endswith("answered 503: boom Check whether the issuer is up")
 
 
 async def test_an_issuer_that_refuses_the_client_is_reported_without_a_next_try_that_will_not_come():

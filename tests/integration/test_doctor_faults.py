@@ -462,6 +462,7 @@ FAULTS = {
         "credential:c token",
         token_answer([Hold()], timeout_s=0.3),
         "within 0.3 s (credentials.c.timeout_s)",
+        "Check whether the issuer is up",
         waits=True,
     ),
     "milliseconds read as seconds": at(

@@ -164,6 +164,19 @@ async def test_an_error_of_the_server_in_json_passes_as_bytes(status):
     assert (got.status, got.json(), got.headers["allow"]) == (status, answer, "POST")
 
 
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+@pytest.mark.parametrize("answer", [b"", b'{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"no GET"}}'])
+async def test_a_server_that_declines_a_stream_or_the_end_of_a_session_has_not_failed(method: str, answer: bytes):
+    declined = reply(answer, 405, allow="POST")
+    async with Scripted([Send(declined)]) as upstream, gateway(**servers(upstream)) as gp:
+        got = await gp.ask(None, PATH, method=method, headers={"x-request-id": "asked"}).answer()
+        await until(lambda: not gp.state.in_flight.busy)
+        (told,) = json.loads(await own_part("/story?id=asked", gp.state))
+    assert (got.status, got.body, got.headers["allow"]) == (405, answer, "POST")
+    assert [told[name] for name in ("status", "outcome", "error")] == [405, "ok", None]
+    assert told["attempts"][0]["outcome"] == "complete"
+
+
 async def test_an_error_of_the_server_without_json_keeps_its_status_and_names_the_hop():
     page = reply(b"<html><title>Gateway down</title></html>", 502, content_type="text/html")
     async with Scripted([Send(page)]) as upstream, gateway(**servers(upstream)) as gp:

@@ -233,12 +233,16 @@ def case_of(kind: str, hop: str, status: int, message: str) -> str:
     # the words of the message are those for a login page
     if kind == errors.UpstreamHtml.code and status >= 500 and "instead of JSON" not in message:
         return "page_504" if status == 504 else "page_5xx"
+    if kind == errors.UpstreamConnect.code and message.startswith("The proxy in front of"):
+        return "proxy_refuses"
     if kind not in (errors.UpstreamErrorReply.code, errors.UpstreamAuth.code):
         return ""
     if found := _REJECTED.match(message):
         return found.lastgroup or ""
     if "has no such path" in message:  # gatepass adds this to the upstream's text
         return "mcp_no_path" if is_mcp else "no_path"
+    if kind == errors.UpstreamErrorReply.code and status >= 500 and "model" not in message.lower():
+        return "5xx"
     return str(status) if str(status) in errors.UpstreamErrorReply.actions else ""
 
 

@@ -55,7 +55,7 @@ _OPERATIONS: Mapping[str, Operation] = MappingProxyType(
 SESSION = b"mcp-session-id"
 _EXPOSED = b", mcp-session-id, mcp-protocol-version"
 """Added to the response headers that a page may read."""
-FORBIDDEN, NOT_FOUND = 403, 404
+FORBIDDEN, NOT_FOUND, METHOD_NOT_ALLOWED = 403, 404, 405
 ERROR_S = 2.0
 """The longest wait for the text of an error, which may be an event stream: the idle timeout of a server is an hour."""
 _WITHOUT_BODY = frozenset((202, 204, 205))
@@ -331,9 +331,13 @@ async def _relay_error(
     headers: list[tuple[bytes, bytes]],
     client_response: ClientResponse,
 ) -> None:
-    """Relay an error of the server with its status: its JSON as bytes, otherwise a message that names the hop."""
+    """Relay an error of the server with its status: its JSON as bytes, otherwise a message that names the hop.
+
+    A 405 for GET or DELETE is no failure: Streamable HTTP lets a server decline a stream, or the end of a session.
+    """
     context, response, body = exchange.context, reply.response, reply.body
     status = response.status
+    declines = status == METHOD_NOT_ALLOWED and exchange.request.method != "POST"
     if body:
         error: GatepassError = attempt.upstream.dialect.classify_error(
             upstream_call.received_reply(attempt, response, body)
@@ -358,9 +362,12 @@ async def _relay_error(
         own = {name for name, _ in error_headers(error)}
         headers = [*error_headers(error), *(field for field in headers if field[0] not in own)]
         headers = [field for field in headers if field[0] != b"cache-control"]
-        body = context.protocol.error_body(error, context.client_request.id)
-    context.error = error
-    attempt.end(Outcome.ERROR_REPLY, error)
+        body = b"" if declines else context.protocol.error_body(error, context.client_request.id)
+    if declines:
+        attempt.end(COMPLETE)
+    else:
+        context.error = error
+        attempt.end(Outcome.ERROR_REPLY, error)
     await client_response.send(status, headers, body)
 
 

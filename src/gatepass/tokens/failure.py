@@ -17,6 +17,7 @@ VARIABLES = {dotted(path): name for names in VARIABLES_BY_TYPE.values() for name
     "network.proxy_auth": "PROXY",
 }
 
+CHECK_ISSUER = "check whether the issuer is up"
 BUSY = "another process uses the refresh token and did not release it in time"
 
 

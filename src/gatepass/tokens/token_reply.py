@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gatepass.config.credential.base import ReplyPaths
-from gatepass.tokens.failure import FetchFailure, setting, setting_hint
+from gatepass.tokens.failure import CHECK_ISSUER, FetchFailure, setting, setting_hint
 from gatepass.tokens.issuer_error import (
     REFUSED,
     TOO_MANY,
@@ -223,10 +223,10 @@ def _status_failure(reply: TokenResponse, reply_format: TokenReplyFormat, wall_s
     )
     if reply.status == WRONG_PROXY_AUTH and reply_format.credential:
         return failure.with_reason(f"{failure.reason}{setting_hint(reply_format.credential, 'network.proxy_auth')}")
+    if reply.status >= SERVER_ERROR:
+        return failure.with_reason(f"{failure.reason.rstrip('.')}; {CHECK_ISSUER}")
     if not is_wrong_url and (reply.status == TOO_MANY or not is_html(reply)):
         return failure
-    if reply.status >= SERVER_ERROR:
-        return failure.with_reason(f"{failure.reason.rstrip('.')}; check whether the issuer is up")
     hint = setting_hint(reply_format.credential, reply_format.url_setting)
     return failure.with_reason(f"{failure.reason.rstrip('.')}{hint}") if hint else failure
 

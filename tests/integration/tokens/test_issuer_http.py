@@ -209,7 +209,9 @@ async def test_a_reply_that_is_no_whole_reply_is_a_fault(dialogue: Dialogue, fau
 async def test_a_silent_issuer_meets_the_bound_of_the_whole():
     async with Scripted([Hold()]) as server:
         failure = await failure_of(server.url, timeout_s=1.0)
-        assert failure.reason.endswith("sent no complete answer within 1 s (credentials.corp.timeout_s)")
+        assert failure.reason.endswith(
+            "sent no complete answer within 1 s (credentials.corp.timeout_s); check whether the issuer is up"
+        )
         await server.left()
 
 

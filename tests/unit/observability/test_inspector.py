@@ -188,6 +188,8 @@ def test_a_story_has_all_attempts_in_order_and_no_secret():
         (429, "slow down", "Wait, or ask the owner of the upstream"),
         (404, "The model does not exist", "Follow the upstream's message. If it does not know the model"),
         (400, "out of credit", "Follow the upstream's message."),
+        (500, "CUDA error: out of memory", "The upstream failed. If its message names nothing to correct, retry"),
+        (500, "unknown model m", "Follow the upstream's message. If it does not know the model"),
     ],
 )
 def test_the_action_of_an_upstreams_own_error_follows_from_its_status(status: int, message: str, action: str):

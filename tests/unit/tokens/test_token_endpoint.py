@@ -147,7 +147,7 @@ VERIFY = (
     " requires a client certificate, credentials.corp.network.client_cert"
 )
 REFUSES = "the proxy in front of sso.example refuses"
-WHOLE = "sso.example sent no complete answer within 7 s (credentials.corp.timeout_s)"
+WHOLE = "sso.example sent no complete answer within 7 s (credentials.corp.timeout_s); check whether the issuer is up"
 
 
 @pytest.mark.parametrize(

@@ -341,7 +341,7 @@ def test_a_token_without_life_is_a_failure(life):
             "sso returned a token with characters that a bearer token must not contain (RFC 6750 2.1)",
         ),
         (TokenResponse(200, (), b"null"), "sso returned 'null' instead of a token"),
-        (TokenResponse(500, JSON, b""), "sso answered 500"),
+        (TokenResponse(500, JSON, b""), "sso answered 500; check whether the issuer is up"),
     ],
 )
 def test_an_invalid_token_is_reported(reply, expected):

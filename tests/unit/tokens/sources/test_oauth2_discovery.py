@@ -27,6 +27,8 @@ from tests.unit.tokens.scripted import (
 )
 from tests.unit.tokens.sources.test_oauth2_clients import form
 
+UP = "; check whether the issuer is up"
+
 ISSUER = "https://sso.example/realms/corp"
 TOKEN_URL = "https://sso.example/realms/corp/token"
 DOCUMENT = {"issuer": ISSUER, "token_endpoint": TOKEN_URL}
@@ -303,13 +305,13 @@ async def test_discovery_and_fetch_together_are_bounded_by_the_time_of_the_whole
     await issuer.clock.advance(6.9)
     assert not fetched.done()
     await issuer.clock.advance(0.1)
-    assert (await fetched).reason == "sso.example sent no complete answer within 7 s (credentials.corp.timeout_s)"
+    assert (await fetched).reason == "sso.example sent no complete answer within 7 s (credentials.corp.timeout_s)" + UP
     assert issuer.open == 0
 
 
 async def test_a_failure_at_the_endpoint_names_the_endpoints_host():
     _, source = at(answer({**DOCUMENT, "token_endpoint": "https://tokens.example/t"}), answer({"error": "boom"}, 500))
-    assert (await failure_of(source.fetch())).reason == "tokens.example answered 500: boom"
+    assert (await failure_of(source.fetch())).reason == "tokens.example answered 500: boom" + UP
 
 
 async def test_a_cancelled_discovery_leaves_nothing_open_and_the_next_fetch_looks():

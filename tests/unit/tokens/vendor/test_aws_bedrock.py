@@ -15,6 +15,8 @@ from tests.unit.tokens.scripted import Answer, Broken, Hang, ScriptedIssuer, fai
 from tests.unit.tokens.vendor.accounts import AWS_KEYS, bedrock, present
 from tests.unit.tokens.vendor.test_aws_bedrock_sts import ROLE, form, refused
 
+UP = "; check whether the issuer is up"
+
 SECRET = AWS_KEYS["secret_access_key"]
 
 
@@ -125,7 +127,8 @@ async def test_silent_sts_is_a_timeout(web):
     await clock.advance(3)
     failure = await task
     assert (
-        failure.reason == "sts.us-east-1.amazonaws.com sent no complete answer within 3 s (credentials.aws.timeout_s)"
+        failure.reason
+        == "sts.us-east-1.amazonaws.com sent no complete answer within 3 s (credentials.aws.timeout_s)" + UP
     )
     assert issuer.under_way == 0
 

@@ -22,6 +22,8 @@ from tests.unit.tokens.scripted import Answer, Broken, Hang, Mint, ScriptedIssue
 from tests.unit.tokens.vendor.accounts import SECRET, file_of, google, present, service_account, user
 from tests.unit.tokens.vendor.test_fetch import vendor_fetch
 
+UP = "; check whether the issuer is up"
+
 TOKEN_URL = "https://oauth2.googleapis.com/token"
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 PERSON = "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/bot@x.iam.gserviceaccount.com"
@@ -322,7 +324,7 @@ async def test_silent_issuer_is_a_timeout_and_leaves_no_thread(tmp_path):
     await clock.advance(4)
     assert (
         await task
-    ).reason == "oauth2.googleapis.com sent no complete answer within 4 s (credentials.corp.timeout_s)"
+    ).reason == "oauth2.googleapis.com sent no complete answer within 4 s (credentials.corp.timeout_s)" + UP
     await thread.rest()
     assert (issuer.under_way, issuer.calls) == (0, 1)
 

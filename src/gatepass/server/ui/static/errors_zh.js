@@ -193,6 +193,10 @@ export const ERRORS = {
     "text": "上游拒绝凭据，因此客户端重试不会成功。错误信息含有凭据的名称、凭据是 key 还是令牌、令牌的年龄，以及 gatepass 是否试过第二个令牌。上游拒绝新令牌之后的一分钟内，gatepass 不再为它获取新令牌。",
     "action": "改正错误信息写明的设置。`gatepass doctor MODEL --call` 发送一次小的调用。改正之后运行 `gatepass reload`。上游或签发方修复之后运行 `gatepass token --retry`。"
   },
+  "proxy_refuses": {
+    "text": "代理拒绝了到上游的连接。",
+    "action": "代理在运行，但拒绝了连接：按错误信息中关于代理的说明处理。"
+  },
   "mcp_invalid": {
     "text": "MCP 服务器的回复无效或过大。错误信息写明问题。",
     "action": "如果错误信息写明了某个限制，检查是否有设置可以提高它。否则检查 `mcp.NAME.url` 是否为 MCP 服务器的端点。"
@@ -216,6 +220,10 @@ export const ERRORS = {
   "429": {
     "text": "上游限制了请求。",
     "action": "等待，或请上游的负责人提高限额。"
+  },
+  "5xx": {
+    "text": "上游自身出错。",
+    "action": "上游自身出错。如果它的信息没有写明需要改正什么，稍后重试，或把该信息和请求的时间告诉上游的负责人。"
   },
   "static_key": {
     "text": "上游拒绝凭据的 key，而 gatepass 无法更换 key。",

@@ -537,6 +537,8 @@ export const ADVICE = [
   [/^The reply of (\S+) is larger than gatepass may hold, which makes it invalid here \((.+)\)\.$/, "{1} 的回复超过 gatepass 可保存的大小（{2}）。"],
   [/^(\S+) sent no reply within (\S+ s) \((\S+)\)\.$/, "{1} 在 {2} 内没有回复（{3}）。"],
   [/^(\S+) sent no complete answer within (\S+ s) \((\S+)\)\.?$/, "{1} 在 {2} 内没有完整的回答（{3}）。"],
+  [/^(\S+) sent no complete answer within (\S+ s) \((\S+)\); check whether the issuer is up\.?$/, "{1} 在 {2} 内没有完整的回答（{3}）。检查签发方是否在运行。"],
+  [/^Check whether the issuer is up\.?$/, "检查签发方是否在运行。"],
   [/^(\S+) did not return a complete reply within (\S+ s), the limit of this check\.$/, "{1} 在本检查的时限 {2} 内没有返回完整的回复。"],
   [/^The answer was not complete after (\S+ s) \((\S+)\)\.$/, "回答在 {1} 之后仍未完成（{2}）。"],
   [/^(\S+) stopped sending in the middle of its reply for longer than (\S+ s) \((\S+)\)\.$/, "{1} 在回复途中停顿超过 {2}（{3}）。"],
