@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -27,7 +26,6 @@ class FetchFailure(Exception):
     - `definite`: the issuer refused the client, for example because of a wrong secret. Another attempt soon only
       risks a locked account.
     - `unclear`: the issuer refused with an unknown code, so this may be a refusal or an outage.
-    - `free_tries`: how many unclear failures in a row are treated as an outage. The holder raises it (SecretHistory).
     - `retry_quickly`: another attempt within the same second can succeed.
     - `retry_after_s`: the issuer's own `Retry-After`.
     - `from_other_process`: another process sent the request, or was waited for.
@@ -42,7 +40,6 @@ class FetchFailure(Exception):
         unclear: bool = False,
         quick: bool = True,
         retry_after_s: float | None = None,
-        free_tries: int = 0,
         from_other_process: bool = False,
         credential: str | None = None,
     ) -> None:
@@ -52,9 +49,12 @@ class FetchFailure(Exception):
         self.unclear = unclear and not definite
         self.retry_quickly = quick and not self.unclear
         self.retry_after_s = retry_after_s
-        self.free_tries = free_tries
         self.from_other_process = from_other_process
         self.credential = credential
+
+    @property
+    def may_be_refusal(self) -> bool:
+        return self.definite or self.unclear
 
     def with_reason(self, reason: str) -> FetchFailure:
         other = copy(self)
@@ -86,72 +86,17 @@ PROBE_JITTER_S = 1.0
 """Between the starts of two attempts in an outage. A recovery is noticed within 4 s."""
 REFUSAL_S = 30.0
 MAX_REFUSAL_S = 300.0
-WORKED_TRIES = 2
-"""How many unclear refusals of a secret that has worked are treated as an outage. Many issuers lock an account after
-five wrong passwords."""
-TRANSIENT_TRIES = 300
-"""The same for a secret that worked again after this refusal: attempts of ten minutes at least."""
-MAX_REFUSAL_KINDS = 16
-"""Cap on remembered refusals, because an issuer may phrase each failure differently."""
 MAX_RETRY_AFTER_S = 3600.0
 """A longer `Retry-After` is treated as a mistake and shortened."""
-
-_VARYING = re.compile(r"[0-9a-f:.-]{8,}", re.IGNORECASE)
-"""Request ids and times. Shorter numbers stay, because an issuer's own code distinguishes two refusals."""
-
-
-@dataclass(frozen=True, slots=True)
-class SecretHistory:
-    """What one process knows about a credential's secret. It decides whether an unclear refusal is an outage.
-
-    A wrong password and an outage may look the same: an issuer's own code, and a text. A secret that never returned a
-    token is probably wrong. One that did is probably right, for some tries. If it works again after a refusal, the
-    refusal was an outage.
-
-    - `secret`: hash of the secret that returned the last token.
-    - `refused`: the unclear refusals since then.
-    - `transient`: the refusals after which the secret worked again.
-    """
-
-    secret: int | None = None
-    refused: frozenset[str] = frozenset()
-    transient: frozenset[str] = frozenset()
-
-    def after_token(self, secret: int) -> SecretHistory:
-        if secret != self.secret:
-            return SecretHistory(secret)
-        if not self.refused:
-            return self
-        transient = self.transient | self.refused
-        return SecretHistory(secret, transient=transient if len(transient) <= MAX_REFUSAL_KINDS else self.refused)
-
-    def after_failure(self, secret: int, failure: FetchFailure) -> SecretHistory:
-        if not failure.unclear or secret != self.secret or len(self.refused) >= MAX_REFUSAL_KINDS:
-            return self
-        return replace(self, refused=self.refused | {_kind(failure)})
-
-    def free_tries(self, secret: int, failure: FetchFailure) -> int:
-        """Return how many unclear refusals of `secret` like `failure` are treated as an outage."""
-        if secret != self.secret:
-            return 0
-        return TRANSIENT_TRIES if _kind(failure) in self.transient else WORKED_TRIES
 
 
 @dataclass(frozen=True, slots=True)
 class FailureState:
-    """The failures since the last token, and when the next attempt starts.
+    """The last failure, and when the next attempt starts. `refusals`: the definite ones since the last token."""
 
-    `definite`: the last failure delays further attempts. It was a refusal, or an unclear one after its free tries.
-    `refusals` includes definite and unclear failures. `credential` is FetchFailure's. `is_refused`: the last failure
-    was a refusal for certain.
-    """
-
-    reason: str
-    definite: bool
+    failure: FetchFailure
     refusals: int
     next_try_s: float
-    credential: str | None = None
-    is_refused: bool = False
 
 
 def quick_wait_s(tries: int, failure: FetchFailure, jitter: float) -> float | None:
@@ -170,32 +115,28 @@ def next_failure_state(
     before: FailureState | None, failure: FetchFailure, began_s: float, now: float, jitter: float
 ) -> FailureState:
     """Return the state after the failure of an attempt that began at `began_s`. A hung attempt causes no pause."""
-    refusals = (before.refusals if before else 0) + (failure.definite or failure.unclear)
-    holds = failure.definite or (failure.unclear and refusals > failure.free_tries)
+    refusals = (before.refusals if before else 0) + failure.definite
     # Another process has already counted its refusal into its own pause.
     wait_s = shared_pause_s(failure, 0 if failure.from_other_process else refusals)
     probe_s = now if failure.from_other_process else began_s + PROBE_S + PROBE_JITTER_S * jitter
-    next_try_s = max(probe_s, now + wait_s)
-    return FailureState(failure.reason, holds, refusals, next_try_s, failure.credential, failure.definite)
+    return FailureState(failure, refusals, max(probe_s, now + wait_s))
 
 
 def retry_now(state: FailureState, now: float) -> FailureState:
     """Return the state that tries a changed secret at once."""
-    return replace(state, refusals=0, next_try_s=now, is_refused=False)
+    return replace(state, refusals=0, next_try_s=now)
 
 
 def shared_pause_s(failure: FetchFailure, refusals: int) -> float:
     """Return how long `failure`, after `refusals` in a row, delays fetches in all processes.
 
-    After an outage this is the issuer's `Retry-After`, or 0.
+    After an outage this is the issuer's `Retry-After`, or 0. After an unclear failure it does not grow, so that the end
+    of an outage is noticed within REFUSAL_S.
     """
-    retry_after_s = min(failure.retry_after_s or 0.0, MAX_RETRY_AFTER_S)
-    counted = refusals - failure.free_tries if failure.unclear else refusals
-    if counted < 1 or not (failure.definite or failure.unclear):
-        return retry_after_s
-    # The exponent is bounded, because a float overflows after a thousand refusals.
-    return max(retry_after_s, min(REFUSAL_S * 2.0 ** min(counted - 1, 10), MAX_REFUSAL_S))
-
-
-def _kind(failure: FetchFailure) -> str:
-    return _VARYING.sub("#", failure.reason)
+    pause_s = 0.0
+    if failure.definite and refusals:
+        # The exponent is bounded, because a float overflows after a thousand refusals.
+        pause_s = min(REFUSAL_S * 2.0 ** min(refusals - 1, 10), MAX_REFUSAL_S)
+    elif failure.unclear and not failure.from_other_process:
+        pause_s = REFUSAL_S
+    return max(pause_s, min(failure.retry_after_s or 0.0, MAX_RETRY_AFTER_S))

@@ -27,7 +27,6 @@ from gatepass.tokens.failure import (
     PROBE_S,
     FailureState,
     FetchFailure,
-    SecretHistory,
     TokenReissued,
     next_failure_state,
     quick_wait_s,
@@ -172,7 +171,6 @@ class TokenHolder:
         self._fetch_began_s = self._attempt_began_s = -math.inf
         self._jitter = 0.0
         self._failure_state: FailureState | None = None
-        self._history = SecretHistory()
         self._fetch: asyncio.Task[Token] | None = None
         self._secret_hash = 0
         self._secret_hint = ""
@@ -334,13 +332,8 @@ class TokenHolder:
         self._adopt(token)
         return True
 
-    def with_free_tries(self, failure: FetchFailure) -> FetchFailure:
-        """Return `failure` with the free tries that the history of the secret allows."""
-        if not failure.from_other_process:
-            failure = failure.with_reason(self._log.redactor.mask(failure.reason))
-            earned = self._history.free_tries(self._secret_hash, failure)
-            failure.free_tries = max(failure.free_tries, earned)
-        return failure
+    def masked(self, failure: FetchFailure) -> FetchFailure:
+        return failure.with_reason(self._log.redactor.mask(failure.reason))
 
     def status(self) -> Status:
         now, due_s, error_s = self._clock.now(), self._due_s(), self._log.last_error_s
@@ -429,9 +422,7 @@ class TokenHolder:
                 raise _expired_on_arrival(token, now)
         except FetchFailure as failure:
             now = self._clock.now()
-            failure = self.with_free_tries(self._log.log_failed(failure, now - began_s, now))
-            self._history = self._history.after_failure(self._secret_hash, failure)
-            raise failure from None
+            raise self._log.log_failed(failure, now - began_s, now) from None
         if now < token.expires_s:  # a reissued token near its end is not a success
             self._log.log_fetched(token, now - began_s)
         return token
@@ -455,7 +446,6 @@ class TokenHolder:
         self._not_before_s = token.requested_s + SPACING_S
         self._token, self._expires_at_s = token, token.expires_s
         self._failure_state = None
-        self._history = self._history.after_token(self._secret_hash)
         self._rejections.set_current(token, now)
         self._wake_requests()
         self._wake.set()
@@ -488,21 +478,22 @@ class TokenHolder:
             bound = f"{self._wait_budget.budget_s:g} s ({setting(self.name, 'timeout_s')} and a moment more)"
             reason, retry_s = f"no answer from {self._wait_budget.issuer_name} within {bound}", MIN_RETRY_AFTER_S
         else:
-            reason, retry_s = self._failure_state.reason, max(MIN_RETRY_AFTER_S, self._failure_state.next_try_s - now)
-            if self._failure_state.definite or retry_s > PROBE_S + PROBE_JITTER_S:
+            failure, retry_s = self._failure_state.failure, max(MIN_RETRY_AFTER_S, self._failure_state.next_try_s - now)
+            reason = failure.reason
+            if failure.may_be_refusal or retry_s > PROBE_S + PROBE_JITTER_S:
                 # no secret corrects a URL, or ends an outage
-                is_secret = self._failure_state.definite and not reason.startswith(WRONG_URL)
+                is_secret = failure.may_be_refusal and not reason.startswith(WRONG_URL)
                 hint = self._secret_hint if is_secret else ""
-                is_own = self._failure_state.credential in (None, self.name)
+                is_own = failure.credential in (None, self.name)
                 advice = self._wait_budget.refusal_advice(reason) if is_secret and is_own else ""
                 advice = f"{advice} {AFTER_REPAIR}".lstrip()
                 reason = f"{reason.rstrip('.')}; next attempt in {math.ceil(retry_s)} s{hint}. {advice}"
             elif advice := error_advice(reason, self.name):
                 reason = f"{reason.rstrip('.')}. {advice}"
         message = f"no token for credential {self.name}: {reason}"
-        failed = None if self._failure_state is None else self._failure_state.credential
+        failed = None if self._failure_state is None else self._failure_state.failure.credential
         error = TokenUnavailable(message, credential=failed or self.name, retry_after_s=retry_s)
-        if self._failure_state is not None and self._failure_state.is_refused:
+        if self._failure_state is not None and self._failure_state.refusals and self._failure_state.failure.definite:
             error.should_retry = False  # the issuer refuses the credential until an operator repairs it
         return error
 
@@ -523,10 +514,11 @@ class TokenHolder:
         self._wake.clear()
 
     def _watches_secret(self) -> bool:
-        """Whether a change of the secret matters now: the issuer refused it, or it fetched the current token."""
+        """Whether a change of the secret matters now: the issuer may refuse it, or it fetched the current token."""
         if self._fetch is not None:
             return False
-        return self._token is not None if self._failure_state is None else self._failure_state.definite
+        state = self._failure_state
+        return self._token is not None if state is None else state.failure.may_be_refusal
 
 
 def _expired_on_arrival(token: Token, now: float) -> FetchFailure:

@@ -96,13 +96,12 @@ class FailureRecord(_Record):
     retry_quickly: bool
     until_s: float
     unclear: bool = False
-    free_tries: int = 0
     began_s: float = 0.0
     credential: str | None = None
 
     @classmethod
     def of(cls, failure: FetchFailure, owner: str, began_s: float, at_s: float, refusals: int) -> Self:
-        """Return a record of `failure`. `refusals` is the number of refusals and unclear errors, including this one.
+        """Return a record of `failure`. `refusals` is the number of refusals, including this one.
 
         The pause after an outage's failure begins with the fetch, so a fetch that hung causes no further pause.
         """
@@ -115,7 +114,6 @@ class FailureRecord(_Record):
             failure.retry_quickly,
             until_s,
             failure.unclear,
-            failure.free_tries,
             began_s,
             failure.credential,
         )
@@ -136,7 +134,6 @@ class FailureRecord(_Record):
             unclear=self.unclear,
             quick=self.retry_quickly,
             retry_after_s=self.until_s - now_s,
-            free_tries=self.free_tries,
             from_other_process=True,
             credential=self.credential,
         )
@@ -288,7 +285,7 @@ class SharedSource:
         try:
             token = await self._source.fetch()
         except FetchFailure as failure:
-            shared_failure = failure if self._holder is None else self._holder.with_free_tries(failure)
+            shared_failure = failure if self._holder is None else self._holder.masked(failure)
             with suppress(StoreUnavailable):
                 # without the store each process tries for itself
                 await self._put_failure(names, lease, reading, shared_failure, began_s)
@@ -321,8 +318,7 @@ class SharedSource:
     ) -> None:
         if not await lease.take():  # another process leads now and may succeed
             return
-        counts = failure.definite or failure.unclear
-        refusals = await self._store.count(names.refusals, REFUSALS_TTL_S) if counts else 0
+        refusals = await self._store.count(names.refusals, REFUSALS_TTL_S) if failure.definite else 0
         now_s = reading.to_store_s(self._clock.now())
         record = FailureRecord.of(failure, self._owner, reading.to_store_s(began_s), now_s, refusals)
         await self._store.put(names.failure, record.encoded(), record.until_s - now_s + FAILURE_KEPT_S)

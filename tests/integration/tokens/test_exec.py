@@ -130,8 +130,8 @@ def test_five_hundred_requests_are_one_run(loop, tmp_path):
     assert Path(f"{path}.runs").read_text() == "x"
 
 
-def test_a_program_that_is_fixed_is_noticed_within_four_seconds(loop, tmp_path):
-    path = program(tmp_path, "import sys\nsys.exit('no route to host')")
+def test_a_program_that_reported_an_outage_is_run_again_within_four_seconds(loop, tmp_path):
+    path = program(tmp_path, "import sys\nsys.exit(75)")
 
     async def work() -> float:
         holder = TokenHolder("corp", source(path), CLOCK, Redactor(), WaitBudget(10.0))

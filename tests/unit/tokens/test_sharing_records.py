@@ -73,13 +73,6 @@ def test_an_unclear_failure_is_shared_as_unclear():
     assert record.failure(1010.0).unclear
 
 
-def test_the_free_tries_of_an_unclear_failure_are_shared():
-    doubt = FetchFailure("?", unclear=True, free_tries=5)
-    record = FailureRecord.decoded(FailureRecord.of(doubt, "me", 1000.0, 1000.0, 1).encoded())
-    assert record is not None
-    assert record.failure(1000.5).free_tries == 5
-
-
 def test_a_failure_holds_for_the_others_until_its_hold_ends():
     record = FailureRecord.of(FetchFailure("no", definite=True), "me", 1000.0, 1000.0, 1)
     assert record.applies_to("they", 1029.0)

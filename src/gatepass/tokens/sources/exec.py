@@ -19,7 +19,7 @@ from gatepass.cancel import timeout
 from gatepass.clock import Clock, wait_at_most
 from gatepass.config.credential.kinds import ExecCredential
 from gatepass.observability.redaction import MASK
-from gatepass.tokens.failure import WORKED_TRIES, FetchFailure, setting
+from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.issuer_error import DEFINITE_CODES, REFUSED, REPLY_BYTES, Mask, mask_token_like, one_line
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import mask_of, revealed, secret_fields
@@ -231,7 +231,7 @@ def _failed(program: str, code: int, stderr: bytearray, mask: Mask) -> FetchFail
     words = _with_words(f"{REFUSED if definite else ''}{program} {how}", stderr, mask)
     # A signal (negative code) comes from the system, not from the issuer.
     unclear = code > 0 and code != EX_TEMPFAIL
-    return FetchFailure(words, definite=definite, unclear=unclear, quick=False, free_tries=WORKED_TRIES)
+    return FetchFailure(words, definite=definite, unclear=unclear, quick=False)
 
 
 def _with_words(how: str, stderr: bytearray, mask: Mask) -> str:

@@ -11,7 +11,6 @@ from gatepass.clock import Clock, sleep
 from gatepass.config.credential.kinds import ExecCredential
 from gatepass.config.references import Reference, resolve
 from gatepass.tokens import Token, TokenHolder, WaitBudget, build_source
-from gatepass.tokens.failure import WORKED_TRIES
 from gatepass.tokens.lifetime import LifetimeSource, TokenKind
 from gatepass.tokens.sources.exec import ExecSource, ProcessResult
 from gatepass.types import Secret
@@ -212,7 +211,7 @@ async def test_a_code_of_oauth_backs_off(words):
 @pytest.mark.parametrize("words", ["wrong password", "HTTP 403", "Unauthorized", "connection refused", ""])
 async def test_any_other_failure_of_a_program_may_be_a_refusal(words):
     failure = await failure_of(source(failing(1, words)).fetch())
-    assert (failure.definite, failure.unclear, failure.free_tries) == (False, True, WORKED_TRIES)
+    assert (failure.definite, failure.unclear) == (False, True)
 
 
 async def test_exit_code_75_is_a_temporary_failure():
