@@ -64,7 +64,8 @@ RUN = {
     ("docs/reference/configuration.md", "sh"): "test_environment",
     ("docs/reference/http.md", "sh"): "test_http_reference",
     ("docs/tokens.md", "yaml"): "test_tokens",
-    ("docs/zh/*.md", "sh yaml json console dockerfile"): "test_zh",
+    ("docs/tokens.md", "python"): "test_tokens",
+    ("docs/zh/*.md", "sh yaml json console dockerfile python"): "test_zh",
     ("docs/zh/*.md", ""): "test_zh",
     ("README.zh.md", "sh yaml"): "test_zh",
 }

@@ -12,7 +12,7 @@ from docs.generate import FOLDER
 from gatepass.auth.model_access import DESTINATIONS, MODELS
 from gatepass.cli import main
 from gatepass.config.access import Profile
-from gatepass.config.credential.http_json import BODIES, OF_REQUEST, PER_REQUEST, PRESETS
+from gatepass.config.credential.http_json import PRESETS
 from gatepass.config.document import ConfigError
 from gatepass.config.load import load
 from gatepass.config.yaml_file import parse_yaml
@@ -112,13 +112,6 @@ def test_each_preset_is_listed_with_its_settings():
     for name, preset in PRESETS.items():
         (line,) = re.findall(rf"^- `{name}`: .*", text, re.MULTILINE)
         assert [setting for setting in preset.takes if f"`{setting}`" not in line] == []
-
-
-def test_each_placeholder_of_a_signed_request_is_listed():
-    for name in PER_REQUEST:
-        assert f"`{{{name}}}`" in entry("credentials.NAME.sign")
-    for name in {*OF_REQUEST, *BODIES}:
-        assert f"`{{{name}}}`" in entry("credentials.NAME.sign.text")
 
 
 def test_each_profile_setting_is_listed():

@@ -6,6 +6,7 @@ hosts and presets, as `gatepass doctor` would run it.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -15,6 +16,8 @@ import re
 import socket
 import ssl
 import stat
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -352,7 +355,9 @@ CASES = {
     ),
     "User and password": Case(password, files={"/run/secrets/svc-llm": SECRET}),
     "A login of your own": Case(portal, PORTAL, env={"PORTAL_SECRET": SECRET}),
-    "A request that is signed by an HMAC": Case(by_hmac, PORTAL, env={"PORTAL_SECRET": SECRET}),
+    "A request that is signed by an HMAC": Case(
+        files={"/usr/local/bin/portal-token": f"{SCRIPT}echo {TOKEN}\n"}, env={"PORTAL_SECRET": SECRET}
+    ),
     "Preset login: user and password as JSON": Case(user_login, PORTAL, env={"PORTAL_PASSWORD": SECRET}),
     "Preset ibm_iam: IBM Cloud and watsonx": Case(ibm, "iam.cloud.ibm.com", env={"IBM_API_KEY": SECRET}),
     "Preset baidu: the token in the query": Case(
@@ -596,3 +601,14 @@ async def test_a_symptom_of_a_token_is_the_error_of_its_reply(shown, tmp_path):
         steps = [step async for step in diagnose(load(str(file), os.environ).config)]
     [why] = [step.why for step in steps if (step.hop, step.what) == ("credential:corp", "token")]
     assert all(part in why for part in shown.split("…")), why
+
+
+async def test_the_program_that_signs_a_login_signs_what_it_sends(tmp_path):
+    (program,) = re.findall(r"^```python\n(#!.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    path = tmp_path / "portal-token"
+    path.write_text(program)
+    async with Scripted(answer=lambda request: [Send(by_hmac(request))]) as issuer:
+        arguments, env = (sys.executable, str(path), f"{issuer.url}/api/token"), {"PORTAL_SECRET": SECRET}
+        started = await asyncio.create_subprocess_exec(*arguments, env=env, stdout=subprocess.PIPE)
+        printed, _ = await started.communicate()
+    assert json.loads(printed)["token"] == TOKEN

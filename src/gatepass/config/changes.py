@@ -66,6 +66,12 @@ CHANGES: tuple[SettingChange, ...] = (
         ("log", "bodies"),
         "`gatepass capture` keeps whole bodies in memory for some minutes, and `gatepass show ID` shows them.",
     ),
+    SettingChange(
+        "0.2.0",
+        "removed",
+        ("credentials", "*", "sign"),
+        "Write a program (`type: exec`) that signs the login. docs/tokens.md has one for an HMAC.",
+    ),
 )
 """By version, the oldest first. A test holds each `setting` that was not removed against those of this version."""
 

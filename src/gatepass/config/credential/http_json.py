@@ -1,10 +1,9 @@
-"""`type: http_json`: a login with one custom HTTP request, presets for known issuers, and HMAC signatures."""
+"""`type: http_json`: a login with one custom HTTP request, and presets for known issuers."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -12,7 +11,7 @@ from pydantic import ConfigDict, Field, field_serializer, model_validator
 
 from gatepass.config.block import BaseUrl, Block, SecretText, SettingFault, Url, checked_base_url, settings_error
 from gatepass.config.credential.base import Credential, HttpReply
-from gatepass.config.document import leaves, with_leaves
+from gatepass.config.document import with_leaves
 from gatepass.types import Secret
 
 PresetName = Literal["ibm_iam", "baidu", "huawei", "databricks", "sap", "login"]
@@ -199,61 +198,6 @@ def _listed(names: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-SIGNATURE = "signature"
-PER_REQUEST = ("timestamp", "timestamp_ms", "time", "nonce")
-"""Values that differ in each request: epoch seconds, epoch milliseconds, ISO 8601 in UTC, and 32 random hexadecimal
-digits."""
-BODIES = ("body", "body_sha256")
-OF_REQUEST = ("method", "path", *BODIES)
-"""Parts of the request, allowed only in `sign.text`."""
-_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
-_NUMBER = re.compile(r"\{(timestamp|timestamp_ms):number\}\Z")
-"""A whole text of a JSON body that becomes a number, because some issuers reject a time that is a string."""
-
-
-class Sign(Block):
-    algorithm: Literal["sha256", "sha1", "sha512"] = "sha256"
-    """The hash of the HMAC (RFC 2104)."""
-    secret: SecretText
-    """The key of the HMAC.
-
-    Example: ${SIGN_KEY}
-    """
-    encoding: Literal["hex", "base64"] = "hex"
-    """The encoding of the signature: `hex` in lower case, or `base64`."""
-    text: Annotated[str, Field(min_length=1)]
-    """The text to sign.
-
-    It may contain the placeholders of `sign` except `{signature}`, and `{method}`, `{path}` (of
-    the URL, without its query), `{body}` and `{body_sha256}` (the body as sent). The name of a member of `query`,
-    `form`, the JSON body or `headers`, in this order, stands for its value. Other text is signed unchanged. An
-    unknown name is an error at load.
-
-    Example: '{app_id}{timestamp}{nonce}'
-    """
-
-
-def names_in(text: str) -> list[str]:
-    return _PLACEHOLDER.findall(text)
-
-
-def with_values(text: str, values: Mapping[str, str]) -> str:
-    """Return `text` with each `{name}` of `values` replaced, in one pass."""
-    return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text)
-
-
-def with_values_in(document: Any, values: Mapping[str, str]) -> Any:
-    """Return a JSON document with each text filled; a whole `{timestamp:number}` becomes a number."""
-
-    def filled(leaf: Any) -> Any:
-        if not isinstance(leaf, str):
-            return leaf
-        number = _NUMBER.match(leaf)
-        return int(values[number[1]]) if number and number[1] in values else with_values(leaf, values)
-
-    return with_leaves(document, filled)
-
-
 class Basic(Block):
     username: str
     """The user name.
@@ -332,21 +276,6 @@ class HttpJsonCredential(Credential):
 
     Example: {username: bot, password: "${BOT_PASSWORD}"}
     """
-    sign: Sign | None = None
-    """Sign each request with an HMAC.
-
-    gatepass then replaces placeholders in the texts of `headers`, `query`, `form` and `json`:
-
-    - `{timestamp}` and `{timestamp_ms}`: the time in epoch seconds and milliseconds. A text in JSON that is only
-      `{timestamp:number}` becomes a number.
-    - `{time}`: the time as ISO 8601, such as `2027-01-15T08:00:00Z`
-    - `{nonce}`: 32 random hexadecimal digits
-    - `{signature}`: the HMAC of `sign.text`
-
-    Use `type: exec` for any other scheme.
-
-    Example: {secret: "${SIGN_KEY}", text: "{app_id}{timestamp}"}
-    """
     reply: HttpReply = HttpReply()
     """Where the token and its lifetime are in the reply.
 
@@ -417,42 +346,7 @@ class HttpJsonCredential(Credential):
             yield "", "a GET has no body: use query, or method: POST"
         elif self.basic is not None and "authorization" in map(str.lower, self.headers):
             yield "", "basic and a header Authorization exclude each other"
-        elif self.sign is not None:
-            yield from (("sign.text", fault) for fault in self._sign_faults(self.sign))
-
-    def _sign_faults(self, sign: Sign) -> Iterator[str]:
-        bodies = [*_texts(self.form or {}), *_texts(self.json_body)]
-        signed = [*_texts(self.headers), *_texts(self.query), *bodies]
-        document = self.json_body if isinstance(self.json_body, Mapping) else {}
-        members = {
-            name
-            for block in (self.query, self.form or {}, document, self.headers)
-            for name, value in block.items()
-            if all(SIGNATURE not in names_in(text) for text in _texts(value))  # the text cannot contain its signature
-        }
-        names, known = names_in(sign.text), {*PER_REQUEST, *OF_REQUEST, *members}
-        for name in dict.fromkeys(names):
-            if name == SIGNATURE:
-                yield "holds {signature}, but it is the text that is signed"
-            elif name not in known:
-                listed = ", ".join(f"{{{it}}}" for it in sorted(known))
-                what = "neither a member of query, form, json or headers nor one of"
-                yield f"contains {{{name}}}, which is {what} {listed}"
-        if not any(SIGNATURE in names_in(text) for text in signed):
-            yield "is never sent: put {signature} into headers, query, form or json"
-        elif not {*names}.isdisjoint(BODIES) and any(SIGNATURE in names_in(text) for text in bodies):
-            yield "signs a body that holds {signature}: put {signature} into headers or query"
 
     @field_serializer("json_body")
     def _hide_texts(self, document: Any) -> Any:
         return None if document is None else with_leaves(document, lambda _: "(hidden)")
-
-
-def _texts(document: Any) -> Iterator[str]:
-    """Yield every text in a block of secrets or a JSON document; unreadable secrets are left out."""
-    for _, leaf in leaves(document):
-        if isinstance(leaf, Secret):
-            with suppress(ValueError):
-                yield leaf.reveal()
-        elif isinstance(leaf, str):
-            yield leaf

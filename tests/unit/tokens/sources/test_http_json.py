@@ -9,6 +9,7 @@ import pytest
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.references import resolve
 from gatepass.errors import TokenUnavailable
+from gatepass.tokens.sources.http_json import HttpJsonSource
 from gatepass.tokens.token_endpoint import HEADERS
 from gatepass.types import OutboundRequest, Secret
 from tests.unit.clock import DrivenClock
@@ -293,3 +294,11 @@ async def test_a_wrong_password_at_huawei_is_quoted(endpoint: Endpoint):
         "the issuer refused the client: iam.myhuaweicloud.com answered 401: 401: The username or password is wrong.",
         True,
     )
+
+
+async def test_braces_are_what_they_are():
+    issuer = ScriptedIssuer(DrivenClock())
+    settings = http_json(json={"a": "{nonce}"}, headers={"X-A": "{timestamp}"})
+    await HttpJsonSource("login", settings, issuer, issuer.clock).fetch()
+    assert issuer.requests[0].body == b'{"a":"{nonce}"}'
+    assert dict(issuer.requests[0].headers)[b"x-a"] == b"{timestamp}"
