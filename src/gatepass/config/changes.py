@@ -72,6 +72,12 @@ CHANGES: tuple[SettingChange, ...] = (
         ("credentials", "*", "sign"),
         "Write a program (`type: exec`) that signs the login. docs/tokens.md has one for an HMAC.",
     ),
+    SettingChange(
+        "0.2.0",
+        "removed",
+        ("credentials", "*", "exec_credential"),
+        "Set `KUBERNETES_EXEC_INFO` in `env` of the credential, as docs/tokens.md shows.",
+    ),
 )
 """By version, the oldest first. A test holds each `setting` that was not removed against those of this version."""
 

@@ -65,7 +65,8 @@ def test_it_is_found_by_the_path_of_its_own_environment(loop, tmp_path, monkeypa
 
 
 def test_a_plugin_of_kubectl_works_unchanged(loop, tmp_path):
-    token = fetched(loop, program(tmp_path, KUBECTL), exec_credential="v1")
+    info = json.dumps({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "spec": {}})
+    token = fetched(loop, program(tmp_path, KUBECTL), env={"KUBERNETES_EXEC_INFO": info})
     assert (token.text, token.lifetime_s) == ("k8s-aws-v1.abc", 3600.0)
 
 

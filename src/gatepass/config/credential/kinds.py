@@ -150,12 +150,6 @@ class ExecCredential(LocalCredential):
 
     Example: [PATH, HOME, KUBECONFIG]
     """
-    exec_credential: Literal["v1", "v1beta1"] | None = None
-    """Use kubectl's protocol: gatepass sets KUBERNETES_EXEC_INFO in this version, the program prints an
-    ExecCredential.
-
-    Example: v1
-    """
     reply: ReplyPaths = ReplyPaths()
     """Where the token and its lifetime are in the output.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import signal
@@ -23,7 +22,7 @@ from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.issuer_error import DEFINITE_CODES, REFUSED, REPLY_BYTES, Mask, mask_token_like, one_line
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import mask_of, revealed, secret_fields
-from gatepass.tokens.token_reply import EXEC_CREDENTIAL, ReadTimes, TokenReplyFormat, parse_token_document
+from gatepass.tokens.token_reply import ReadTimes, TokenReplyFormat, parse_token_document
 from gatepass.types import Secret
 
 STDERR_BYTES = 4096
@@ -31,8 +30,6 @@ PIPE_CLOSE_S = 0.5
 """How long the output is read after the program has ended. A background process may hold the pipe open."""
 REAP_S = 2.0
 """How long to wait for a killed program. One that hangs in the kernel is reaped by the loop later."""
-KUBERNETES = "client.authentication.k8s.io"
-EXEC_INFO = "KUBERNETES_EXEC_INFO"
 EX_NOPERM = 77
 """"Permission denied" in sysexits.h. A program returns it if another attempt soon is useless."""
 EX_TEMPFAIL = 75
@@ -177,11 +174,8 @@ class ExecSource:
         mask, at_s = mask_of(self._secrets), ReadTimes(self._clock.now(), self._clock.wall())
         finished = await self._finished(mask)
         settings, printed = self._settings, f"what {self._program} prints"
-        paths, credential = settings.reply, self._name
-        if settings.exec_credential is not None:
-            paths, credential = EXEC_CREDENTIAL, ""
         reply_format = TokenReplyFormat(
-            printed, settings.default_ttl_s, settings.max_ttl_s, paths, credential=credential
+            printed, settings.default_ttl_s, settings.max_ttl_s, settings.reply, credential=self._name
         )
         return parse_token_document(_text(finished.stdout), reply_format, at_s, mask)
 
@@ -214,13 +208,8 @@ class ExecSource:
     def _environment(self) -> dict[str, str]:
         settings = self._settings
         # Not all variables: they contain secrets of gatepass and of other services.
-        environment = settings.inherited()
-        if settings.exec_credential is not None:
-            # As kubectl does, but without a cluster. No plugin may prompt on a terminal.
-            version = f"{KUBERNETES}/{settings.exec_credential}"
-            info = {"apiVersion": version, "kind": "ExecCredential", "spec": {"interactive": False}}
-            environment[EXEC_INFO] = json.dumps(info, separators=(",", ":"))
-        return environment | {name: revealed(value, f"env.{name}") for name, value in settings.env.items()}
+        own = {name: revealed(value, f"env.{name}") for name, value in settings.env.items()}
+        return settings.inherited() | own
 
 
 def _failed(program: str, code: int, stderr: bytearray, mask: Mask) -> FetchFailure:

@@ -95,22 +95,11 @@ async def test_json_by_paths_and_a_jwt_by_its_own_word():
     assert (token.text, token.lifetime_s, token.kind) == (text, 100.0, TokenKind.JWT)
 
 
-async def test_exec_credential_uses_kubectls_environment():
+async def test_a_credential_of_kubectl_is_known_by_its_kind():
     status = {"token": "abc", "expirationTimestamp": "2027-01-15T08:10:00Z"}
     program = Program(printed({"kind": "ExecCredential", "status": status}))
-    token = await source(program, exec_credential="v1beta1").fetch()
+    token = await source(program).fetch()
     assert (token.text, token.lifetime_s) == ("abc", 600.0)
-    info = {
-        "apiVersion": "client.authentication.k8s.io/v1beta1",
-        "kind": "ExecCredential",
-        "spec": {"interactive": False},
-    }
-    assert json.loads(program.runs[0][1]["KUBERNETES_EXEC_INFO"]) == info
-
-
-async def test_other_output_is_refused_if_exec_credential_is_set():
-    failure = await failure_of(source(Program(printed({"token": "abc"})), exec_credential="v1").fetch())
-    assert failure.reason == "what get-token prints contains no token at status.token; it has token"
 
 
 async def test_program_receives_its_arguments_and_its_own_environment(monkeypatch):
