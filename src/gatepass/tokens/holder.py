@@ -33,7 +33,7 @@ from gatepass.tokens.failure import (
     retry_now,
     setting,
 )
-from gatepass.tokens.issuer_error import WRONG_URL, error_advice
+from gatepass.tokens.issuer_error import WRONG_URL
 from gatepass.tokens.lifetime import (
     SPACING_S,
     Freshness,
@@ -488,8 +488,6 @@ class TokenHolder:
                 advice = self._wait_budget.refusal_advice(reason) if is_secret and is_own else ""
                 advice = f"{advice} {AFTER_REPAIR}".lstrip()
                 reason = f"{reason.rstrip('.')}; next attempt in {math.ceil(retry_s)} s{hint}. {advice}"
-            elif advice := error_advice(reason, self.name):
-                reason = f"{reason.rstrip('.')}. {advice}"
         message = f"no token for credential {self.name}: {reason}"
         failed = None if self._failure_state is None else self._failure_state.failure.credential
         error = TokenUnavailable(message, credential=failed or self.name, retry_after_s=retry_s)

@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,7 +23,6 @@ from gatepass.types import ERROR_CODE_NAMES, ERROR_TEXT_NAMES, SERVER_ERROR, Hea
 REPLY_BYTES = 64 * 1024
 """Maximum size of a reply. A token has a few kilobytes."""
 MAX_MESSAGE_CHARS = 200
-MAX_OUTLINE_MEMBERS = 8
 _TITLE = re.compile(r"<title[^>]{0,200}>", re.IGNORECASE)
 _TITLE_WITHIN = 4096
 Mask = Callable[[str], str]
@@ -52,8 +50,6 @@ DEFINITE_CODES = frozenset(
 TRANSIENT_CODES = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 """Codes of a busy server (RFC 6749 4.1.2.1, RFC 8628 3.5), with any status."""
 REFUSED = "the issuer refused the client: "
-WITH_ERROR = " with an error: "
-"""In the reason of an issuer that reported an error in a reply with a status of success."""
 WRONG_URL = "the URL is wrong: "
 _SUCCESS_CODE = re.compile(r"0+\Z|200\d{0,3}\Z")
 _REFUSED = re.compile(r"[0-9]{2,3}(401|403)\Z")
@@ -125,19 +121,17 @@ def one_line(text: str, mask: Mask) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TokenErrorBody:
-    """The code, the text and the HTTP status of an error object, if present. `outline` is the object without texts."""
+    """The code, the text and the HTTP status of an error object, if present."""
 
     code: str | None
     text: str | None = field(repr=False)
     status: int | None = None
-    outline: str = ""
 
     @property
     def message(self) -> str:
-        # a number alone, as in `{"code": 1}`, does not show where it is from
-        if self.code is not None and not self.text and self.code.isdecimal() and self.outline:
-            return self.outline
-        parts = dict.fromkeys(part for part in (self.code, self.text) if part)
+        # a number alone does not show what it is
+        code = f"code {self.code}" if self.code is not None and self.code.isdecimal() and not self.text else self.code
+        parts = dict.fromkeys(part for part in (code, self.text) if part)
         return ": ".join(parts) or f"status {self.status}"
 
     @property
@@ -175,18 +169,7 @@ def token_error_body(document: Any) -> TokenErrorBody | None:
     if code is not None and _SUCCESS_CODE.match(code):
         return None
     status = _status_in(_first(document, STATUS_NAMES))
-    return TokenErrorBody(code, text, status, _outline(document, code)) if code or text or status else None
-
-
-def _outline(document: dict[Any, Any], code: str | None) -> str:
-    """Return the first members of `document` with their numbers and codes. Others may be a token, so they are `…`."""
-    shown = {
-        name: value
-        if value is None or isinstance(value, int | float) or (name in CODE_NAMES and value == code)
-        else "…"
-        for name, value in islice(document.items(), MAX_OUTLINE_MEMBERS)
-    }
-    return json.dumps(shown, ensure_ascii=False)
+    return TokenErrorBody(code, text, status) if code or text or status else None
 
 
 def is_error_reply(document: Any) -> bool:
@@ -252,16 +235,11 @@ def embedded_error_failure(
     # after too many requests the issuer chose its `Retry-After` for this client
     is_long = found.definite or found.http_status == TOO_MANY
     return FetchFailure(
-        f"{REFUSED if found.definite else ''}{issuer} answered {reply.status}{WITH_ERROR}{quoted(found, mask)}",
+        f"{REFUSED if found.definite else ''}{issuer} answered {reply.status} with an error: {quoted(found, mask)}",
         definite=found.definite,
         unclear=not found.is_transient,
         retry_after_s=retry_after_s(reply, wall_s, is_long=is_long),
     )
-
-
-def error_advice(reason: str, credential: str) -> str:
-    """Return what to check if an issuer reported an error without a text, such as `{"code": 1}`; else empty."""
-    return f"Check the request of credentials.{credential} at the issuer." if f"{WITH_ERROR}{{" in reason else ""
 
 
 REFUSED_SETTINGS: Mapping[str, tuple[str, ...]] = {
@@ -282,9 +260,8 @@ def refusal_advice(reason: str, credential: str, settings: Credential) -> str:
     used = [name for name in known if getattr(settings, name, None) is not None] or known
     if used:
         return f"Check {', '.join(setting(credential, name) for name in used)}."
-    if REFUSED in reason:
-        return f"Check the client and the secret in credentials.{credential}."
-    return error_advice(reason, credential)
+    may_be_refusal = REFUSED in reason or " with an error: code " in reason
+    return f"Check the client and the secret in credentials.{credential}." if may_be_refusal else ""
 
 
 def quoted(found: TokenErrorBody, mask: Mask) -> str:

@@ -548,4 +548,5 @@ async def test_an_error_without_a_text_after_a_token_names_what_to_check():
         it.clock.suspend(300.5)
         with pytest.raises(TokenUnavailable) as caught:
             await it.holder.token()
-    assert "Check the request of credentials.corp at the issuer." in caught.value.message
+    assert "answered 200 with an error: code 1; next attempt in 30 s" in caught.value.message
+    assert "Check the client and the secret in credentials.corp." in caught.value.message
