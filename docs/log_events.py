@@ -270,12 +270,6 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
             "credential upstream age_s lifetime_s",
             "check `reply.unit` of the credential, and whether another client fetches tokens with it",
         ),
-        "token_type_unusual": LogEvent(
-            "warning",
-            "gatepass uses a token although its type is not Bearer. Logged once.",
-            "credential token_type",
-            "check the scheme in `token_placement` if the upstream rejects the token",
-        ),
         "lifetime_implausible": LogEvent(
             "warning",
             "The lifetime in the reply is implausible, and gatepass uses another one.",
@@ -449,7 +443,6 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "definite": "true if the issuer refused the credential, so that quick retries do not help",
         "times": "how often the failure happened since the last line",
         "age_s": "seconds since the token was requested",
-        "token_type": "the type in the reply",
         "claimed_lifetime_s": "seconds in the reply",
         "assumed_lifetime_s": "seconds that gatepass assumes instead",
         "key": "the name of the key's caller",

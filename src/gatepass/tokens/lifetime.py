@@ -89,7 +89,6 @@ class Token:
     - `missing_expiry_path`: the configured path that contained no expiry, so that `lifetime_s` is only assumed.
     - `from_store`: another process fetched the token.
     - `implausible_lifetime_s`: the announced lifetime, if it is implausible and not used.
-    - `unexpected_type`: a `token_type` other than Bearer.
     """
 
     value: Secret
@@ -100,7 +99,6 @@ class Token:
     missing_expiry_path: str | None = None
     from_store: bool = False
     implausible_lifetime_s: float | None = None
-    unexpected_type: str | None = None
 
     @property
     def text(self) -> str:

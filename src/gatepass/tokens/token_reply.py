@@ -22,7 +22,6 @@ from gatepass.tokens.issuer_error import (
     error_response_failure,
     is_error_reply,
     is_html,
-    mask_token_like,
     one_line,
     page_title,
     parse_json_text,
@@ -109,8 +108,7 @@ class TokenReplyFormat:
       None if the URL does not come from the configuration.
     - `is_login`: the reply comes from a login, which may refuse in any form.
     - `audience`: the configured one. A JWT that names an audience must name this one.
-    - `issued_types`: the types that an exchange may return. None are for other grants. An exchanged token may have the
-      `token_type` `N_A`, because it is not an access token (RFC 8693 2.2.1).
+    - `issued_types`: the types that an exchange may return (RFC 8693 2.2.1). None are for other grants.
     """
 
     issuer: str
@@ -154,7 +152,7 @@ def parse_token_response(reply: TokenResponse, reply_format: TokenReplyFormat, a
     if not is_text(found):
         # A login may answer 200 for a wrong password, without any known error member.
         raise failure or FetchFailure(_no_token_message(document, found, reply_format), unclear=reply_format.is_login)
-    unexpected_type = _unexpected_type(document, home, reply_format, mask)
+    _check_type(document, home, reply_format, mask)
     text = checked_token(found, reply_format.issuer)
     _check_audience(text, reply_format, mask)
     announced = find_expiry(document, home, reply_format.paths)
@@ -168,19 +166,18 @@ def parse_token_response(reply: TokenResponse, reply_format: TokenReplyFormat, a
         source,
         missing_path,
         implausible_lifetime_s=implausible_s,
-        unexpected_type=unexpected_type,
     )
 
 
-def _unexpected_type(document: Any, home: Any, reply_format: TokenReplyFormat, mask: Mask) -> str | None:
-    """Return the token's type if it is unusual; raise FetchFailure if a request would require a proof too."""
+def _check_type(document: Any, home: Any, reply_format: TokenReplyFormat, mask: Mask) -> None:
+    """Raise FetchFailure if the token is not an access token, or if a request would require a proof too."""
     objects = [members for members in (home, document) if isinstance(members, dict)]
 
     def first(*names: str) -> str:
         texts = (members[name] for members in objects for name in names if is_text(members.get(name)))
         return next(texts, "").strip()
 
-    issued, token_type = first("issued_token_type"), first(*TYPE_NAMES) or "bearer"
+    issued, token_type = first("issued_token_type"), first(*TYPE_NAMES)
     if issued and reply_format.issued_types and issued not in reply_format.issued_types:
         raise FetchFailure(
             f"{reply_format.issuer} returned a token of the type {one_line(mask(issued), mask)}, which is not an access"
@@ -193,9 +190,6 @@ def _unexpected_type(document: Any, home: Any, reply_format: TokenReplyFormat, m
             f"request. gatepass sends bearer tokens: configure this client at the issuer for Bearer tokens",
             definite=True,
         )
-    if token_type.lower() == "bearer" or (reply_format.issued_types and token_type.lower() == "n_a"):
-        return None
-    return one_line(mask_token_like(mask(token_type)), mask)
 
 
 def _check_audience(text: str, reply_format: TokenReplyFormat, mask: Mask) -> None:
@@ -355,6 +349,7 @@ def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTi
         refused = REFUSED if error.definite else ""
         reason = f"{refused}{reply_format.issuer} contains an error: {quoted(error, mask)}"
         raise FetchFailure(reason, definite=error.definite, unclear=not error.is_transient)
+    _check_type(document, home, reply_format, mask)
     token = checked_token(found, reply_format.issuer)
     announced = find_expiry(document, home, reply_format.paths)
     left_s, source = _remaining_s(token, announced, reply_format, at_s)
@@ -365,7 +360,6 @@ def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTi
         token_kind(token),
         source,
         reply_format.paths.expiry if source is LifetimeSource.DEFAULT else None,
-        unexpected_type=_unexpected_type(document, home, reply_format, mask),
     )
 
 

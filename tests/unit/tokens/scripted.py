@@ -288,7 +288,6 @@ class TokenFacts(NamedTuple):
     lifetime_source: LifetimeSource
     missing_expiry_path: str | None = None
     implausible_lifetime_s: float | None = None
-    unexpected_type: str | None = None
 
     @classmethod
     def of(cls, token: Token) -> TokenFacts:

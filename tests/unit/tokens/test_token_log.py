@@ -46,10 +46,3 @@ def test_an_implausible_lifetime_is_logged_once_until_a_plausible_one(log, caplo
         log.log_fetched(Token(Secret("a-token-of-some-length"), 0.0, 3600.0, implausible_lifetime_s=doubted_s), 0.1)
     expected = {"credential": "corp", "claimed_lifetime_s": 300_000, "lifetime_s": 3600.0}
     assert [(r.getMessage(), r.fields) for r in caplog.records] == [("lifetime_implausible", expected)] * 2
-
-
-def test_an_unusual_token_type_is_logged_once(log, caplog):
-    for kind in (None, "BearerToken", "N_A", "BearerToken"):
-        log.log_fetched(Token(Secret("a-token-of-some-length"), 0.0, 3600.0, unexpected_type=kind), 0.1)
-    expected = {"credential": "corp", "token_type": "BearerToken"}
-    assert [(r.getMessage(), r.fields) for r in caplog.records] == [("token_type_unusual", expected)]

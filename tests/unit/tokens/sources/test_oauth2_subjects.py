@@ -199,13 +199,6 @@ async def test_token_exchange_has_defaults_and_passes_a_uri_unchanged(endpoint: 
     assert "requested_token_type" not in form(endpoint.requests[0])
 
 
-@pytest.mark.parametrize(("grant", "unexpected"), [("token_exchange", None), ("jwt_bearer", "N_A")])
-async def test_a_token_without_a_type_is_ordinary_only_for_an_exchange(endpoint: Endpoint, file, grant, unexpected):
-    endpoint.answers(answer({"access_token": "a-jwt", "token_type": "N_A", "expires_in": 60}))
-    token = await endpoint.source(oauth2(grant_type=grant, subject_file=str(file))).fetch()
-    assert (token.text, token.unexpected_type) == ("a-jwt", unexpected)
-
-
 @pytest.mark.parametrize(
     ("issued", "requested", "is_refused"),
     [
