@@ -1,7 +1,6 @@
 """Parse YAML 1.2 with ruamel.yaml, and record the line of each value. JSON is a part of YAML 1.2.
 
-ruamel's parser yields the nodes. Plain scalars are resolved here by the core schema (YAML 1.2.2, 10.3.2), so that
-`12:30`, `no`, `2024-01-01` and `1_000` are texts.
+ruamel's parser yields the nodes, because they have the lines. `12:30`, `no` and `2024-01-01` are texts.
 """
 
 from __future__ import annotations
@@ -22,22 +21,12 @@ from gatepass.config.document import DEEPEST, ConfigDocument, ConfigProblem, Set
 _CORE = "tag:yaml.org,2002:"
 # `timestamp`, `value` (=) and `merge` (<<) are types of YAML 1.1 only.
 _TEXTS = frozenset(f"{_CORE}{kind}" for kind in ("str", "timestamp", "value", "merge"))
+_SCALARS = YAML(typ="safe", pure=True).constructor
 _TYPED = frozenset(f"{_CORE}{kind}" for kind in ("null", "bool", "int", "float"))
-# the core schema of YAML 1.2.2, section 10.3.2
-_WORDS: dict[str, bool | None] = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-}
-_INT = re.compile(r"[-+]?[0-9]+\Z")
-_BASED = re.compile(r"0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z|[-+]?\.(inf|Inf|INF)\Z|\.(nan|NaN|NAN)\Z")
 _STAR = re.compile(r"(\*[^\s,\[\]{}]*?) *:(?=\s|\Z)|(\*)(?=[\s,\[\]{}]|\Z)")
 """An alias that is most likely an unquoted glob: one that is used as a name, or a lone star."""
 _REFERENCE = re.compile(r"\$\{[A-Za-z0-9_:./-]+\}")
 _NO_PAIR = "expected `name: value` here (with a space after the colon)"
-_DIGITS = 300
-"""Longer numbers stay texts: no setting has them, and int() rejects more than 4,300 digits."""
 
 
 def parse_yaml(source: str, text: str) -> ConfigDocument:
@@ -157,7 +146,10 @@ def _value(document: ConfigDocument, node: Node, path: SettingPath, line: int) -
     if node.tag in _TEXTS:
         return _text(document, node)
     if node.tag in _TYPED:
-        return core_schema(node.value)
+        try:
+            return _SCALARS.yaml_constructors[node.tag](_SCALARS, node)
+        except (ValueError, KeyError):  # of `!!int x`, of `!!bool x`, or int() rejects more than 4,300 digits
+            raise document.fault(node.start_mark.line + 1, f"expects a value of the tag {node.tag}") from None
     raise document.fault(node.start_mark.line + 1, f"the tag {node.tag} is not known: write plain values")
 
 
@@ -188,19 +180,3 @@ def _text(document: ConfigDocument, node: Node) -> str:
         # such a text cannot be encoded, so that an error, log or header with it could not be written
         reason = "holds half of a surrogate pair: write the character itself, not an escape of it"
         raise document.fault(node.start_mark.line + 1, reason) from None
-
-
-def core_schema(text: str) -> bool | int | float | str | None:
-    """Resolve a plain scalar by the core schema of YAML 1.2; the default is a text."""
-    if text in _WORDS:
-        return _WORDS[text]
-    if len(text) > _DIGITS:
-        return text
-    if _INT.match(text):
-        return int(text)
-    if _BASED.match(text):
-        return int(text, 0)
-    if not _FLOAT.match(text):
-        return text
-    word = text.lower()
-    return float(word.replace(".", "") if word.endswith(("inf", "nan")) else word)
