@@ -78,9 +78,9 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         ),
         "cannot_listen": LogEvent(
             "error",
-            "gatepass cannot listen at its address. The exit code is 3.",
+            "gatepass cannot listen at its address or at its control socket. The exit code is 3.",
             "address reason used_by",
-            "end the other program, or choose another port with `--port` or `server.port`",
+            "end the other program, or set another port (`--port`, `server.port`) or `server.control_socket`",
         ),
         "no_control_socket": LogEvent(
             "warning",

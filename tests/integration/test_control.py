@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from gatepass.cli import main
 from gatepass.cli.control import NotRunning, found_socket, request
+from gatepass.cli.serve import CANNOT_BIND
 from gatepass.server import listening as listening_module
 from gatepass.server.process import CONTROL_CONNECTIONS
 from tests.integration.scripted import Scripted, Send, reply
@@ -146,7 +147,7 @@ def list_of(lines: list[str], event: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if f'"event":"{event}"' in line]
 
 
-async def test_the_only_gatepass_of_this_user_is_found_and_a_socket_in_use_leaves_it_serving(
+async def test_the_only_gatepass_of_this_user_is_found_and_no_other_one_starts_with_its_socket(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(listening_module, "SHARED_MEMORY", str(tmp_path))  # others may run on this machine
@@ -165,9 +166,9 @@ async def test_the_only_gatepass_of_this_user_is_found_and_a_socket_in_use_leave
         assert (code, text) == (0, "Nothing that a reload applies has changed.\n")
         configuration = {"server": {"control_socket": str(own)}, **UPSTREAMS, **CREDENTIALS}
         async with started(tmp_path / "two", configuration, 1) as second:
-            await second.port
-            (warning,) = await second.logged('.*"no_control_socket".*')
-        assert json.loads(warning[0])["reason"] == "another gatepass uses it"
+            (refused,) = await second.logged('.*"cannot_listen".*')
+            assert await second.ended() == CANNOT_BIND
+        assert json.loads(refused[0])["reason"] == "another gatepass uses it"
         assert found_socket() == str(own)
 
 
@@ -232,6 +233,17 @@ def test_each_command_for_a_running_gatepass_takes_a_configuration_or_a_socket(
     for both in (("--config", str(own), "--socket", "/s"), ("--socket", "/s", "--config", str(own))):
         assert "leave one of them out" in said(*both)
     assert "does not exist" in said("--config", f"{tmp_path}/none.yaml")
+
+
+@pytest.mark.parametrize("others", [(), (8080,), (8080, 8081)])
+def test_a_command_uses_the_socket_that_the_configuration_of_its_folder_names(
+    folder_of_sockets: Path, others: tuple[int, ...]
+):
+    (file := folder_of_sockets.parent / "gatepass.yaml").write_text("server: {control_socket: own/1.sock}")
+    file.chmod(0o600)
+    (own := folder_of_sockets.parent / "own").mkdir(mode=0o700)
+    with living(folder_of_sockets, *others), living(own, 1):
+        assert found_socket() == "own/1.sock"
 
 
 def test_socket_of_a_killed_gatepass_is_not_a_running_one(folder_of_sockets: Path):

@@ -89,7 +89,8 @@ def request(method: str, target: str, socket_path: str | None = None, body: byte
 def found_socket() -> str:
     """Return the socket of GATEPASS_CONTROL_SOCKET, or of the running gatepass of this user; raise NotRunning.
 
-    If several run, it is the one on the port of GATEPASS_PORT, or of the file that `gatepass serve` would read here.
+    The file that `gatepass serve` would read here may name it. If several run, it is the one on the port of
+    GATEPASS_PORT or of that file.
     """
     from gatepass.cli.healthcheck import listening, variable
     from gatepass.config.document import ConfigError
@@ -101,6 +102,12 @@ def found_socket() -> str:
     if named not in (AUTO, OFF):
         return named
     found = control_sockets(os.environ)
+    port = None
+    with suppress(ConfigError, ValueError):  # a file that cannot be read names neither a socket nor a port
+        file = configuration_file(None, own_variables(os.environ))
+        if file is not None and (own_path := _socket_in(file)) is not None and os.path.exists(own_path):
+            return own_path
+        port = variable("PORT") or (None if file is None else str(listening(file, os.environ)[1]))
     if len(found) == 1:
         return str(found[0])
     if not found:
@@ -108,10 +115,6 @@ def found_socket() -> str:
             "no running gatepass of this user was found. Start one with `gatepass serve`, or name its control socket"
             " with --socket"
         )
-    port = None
-    with suppress(ConfigError, ValueError):  # a file that cannot be read names no port
-        file = configuration_file(None, own_variables(os.environ))
-        port = variable("PORT") or (None if file is None else str(listening(file, os.environ)[1]))
     if (own := next((path for path in found if path.stem == port), None)) is not None:
         return str(own)
     raise NotRunning(
@@ -122,23 +125,32 @@ def found_socket() -> str:
 def socket_of(path: str) -> str:
     """Return the socket of the gatepass that runs with the configuration `path`; raise NotRunning or UsageError."""
     from gatepass.cli.healthcheck import listening
-    from gatepass.config.document import ConfigError, lookup
-    from gatepass.config.file import read_document
-    from gatepass.config.references import resolve
-    from gatepass.server.listening import AUTO, OFF, control_sockets
+    from gatepass.config.document import ConfigError
+    from gatepass.server.listening import control_sockets
 
     try:
-        own = lookup(read_document(path).tree, ("server", "control_socket"))
-        own = resolve(own, os.environ) if isinstance(own, str) else AUTO
+        own = _socket_in(path)
         port = listening(path, os.environ)[1]
     except (ConfigError, ValueError) as error:
         raise click.UsageError(f"--config: {error}") from None
-    if own not in (AUTO, OFF):
+    if own is not None:
         return own
     found = next((one for one in control_sockets(os.environ) if one.stem == str(port)), None)
     if found is None:
         raise NotRunning(f"no gatepass of this user runs on the port {port} of {path}. Start one with `gatepass serve`")
     return str(found)
+
+
+def _socket_in(path: str) -> str | None:
+    """Return the socket that the configuration `path` names; None if it names none. Raises ConfigError, ValueError."""
+    from gatepass.config.document import lookup
+    from gatepass.config.file import read_document
+    from gatepass.config.references import resolve
+    from gatepass.server.listening import AUTO, OFF
+
+    own = lookup(read_document(path).tree, ("server", "control_socket"))
+    own = resolve(own, os.environ) if isinstance(own, str) else AUTO
+    return None if own in (AUTO, OFF) else own
 
 
 class _UnixConnection(HTTPConnection):

@@ -182,8 +182,11 @@ def _supervise(loaded: LoadedConfig, listening: socket.socket, count: int, comma
 
 @contextmanager
 def _control_socket(loaded: LoadedConfig, listening: socket.socket) -> Iterator[socket.socket | None]:
-    """Yield the control socket, and remove it at the end. None without one: gatepass serves all the same."""
-    from gatepass.server.listening import OFF, listen_control, remove_control
+    """Yield the control socket, and remove it at the end. None without one: gatepass serves all the same.
+
+    A path of the configuration that another gatepass uses ends the start: `gatepass reload` would reload the other one.
+    """
+    from gatepass.server.listening import AUTO, OFF, listen_control, remove_control
 
     server = loaded.config.server
     if server.control_socket == OFF:
@@ -193,6 +196,11 @@ def _control_socket(loaded: LoadedConfig, listening: socket.socket) -> Iterator[
         path, control = listen_control(server.control_socket, listening.getsockname()[1], os.environ)
     except OSError as error:
         fields = {"path": error.filename or server.control_socket, "reason": error.strerror or str(error)}
+        if error.errno == errno.EADDRINUSE and server.control_socket != AUTO:
+            text = f"another gatepass uses the control socket {fields['path']}. Choose another `server.control_socket`."
+            fields = {"address": fields["path"], "reason": fields["reason"], "used_by": "a gatepass"}
+            _report("cannot_listen", fields, text, logging.ERROR)
+            sys.exit(CANNOT_BIND)
         LOG.warning("no_control_socket", extra={"fields": fields})
         yield None
         return
