@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from copy import copy
@@ -147,14 +146,12 @@ class LogWriter:
         self.notice: Callable[[int], str] = str
         """Formats the line that states the number of dropped lines at their place."""
         self._descriptor, self._encoding = descriptor, encoding
-        self._queue: deque[str] = deque()
+        self._queue: SimpleQueue[str] = SimpleQueue()
         self._put_chars = self._taken_chars = 0
         self._reported = 0
         self._count_lock = threading.Lock()
         self._is_failing = False
         """Whether the last write failed. A notice waits for a write that succeeds."""
-        self._is_parked = False
-        self._gate: SimpleQueue[None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def put(self, line: str, *, is_reserved: bool) -> None:
@@ -167,13 +164,10 @@ class LogWriter:
         if self.dropped != self._reported and not self._is_failing:
             notice = self._take_notice()
             self._put_chars += len(notice)
-            self._queue.append(notice)
+            self._queue.put(notice)
         self._put_chars += size
-        self._queue.append(line)
-        if self._is_parked:
-            self._is_parked = False
-            self._gate.put(None)
-        elif self._thread is None:
+        self._queue.put(line)
+        if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="gatepass-log", daemon=True)
             self._thread.start()
 
@@ -186,25 +180,18 @@ class LogWriter:
     @property
     def is_idle(self) -> bool:
         """Whether all lines are written."""
-        return self._thread is None or (self._is_parked and not self._queue)
+        return self._put_chars == self._taken_chars
 
     def _run(self) -> None:
         while True:
-            lines = []
-            while self._queue:
-                lines.append(self._queue.popleft())
-            if lines:
-                self._write(lines)
-                self._taken_chars += sum(map(len, lines))
-                time.sleep(PACE_S)
-            elif self.dropped != self._reported and not self._is_failing:
+            lines = [self._queue.get()]
+            while not self._queue.empty():
+                lines.append(self._queue.get())
+            self._write(lines)
+            if self._queue.empty() and self.dropped != self._reported and not self._is_failing:
                 self._write([self._take_notice()])
-            else:
-                self._is_parked = True
-                if self._queue:  # `put` may not have seen that the thread waits
-                    self._is_parked = False
-                else:
-                    self._gate.get()
+            self._taken_chars += sum(map(len, lines))
+            time.sleep(PACE_S)
 
     def _write(self, lines: list[str]) -> None:
         for piece in pieces(lines, self._encoding):
