@@ -45,7 +45,7 @@ class Arrivals(msgspec.Struct, gc=False, eq=False):
     """The moments of the reads that are not counted yet. Whoever appends one calls `count` at BATCH of them."""
     _counts: array[int] | bytes | None = None
     """None for a short stream without a story yet."""
-    _gaps: tuple[tuple[float, float], ...] = ()
+    _gaps: tuple[tuple[float, float], ...] = ((0.0, 0.0),) * GAPS
 
     def __post_init__(self) -> None:
         self._last_s, self.recent = self.first_s, array("d", (self.first_s,))
@@ -66,7 +66,7 @@ class Arrivals(msgspec.Struct, gc=False, eq=False):
         counts = self.count().tolist()
         while len(counts) > 1 and not counts[-1]:
             counts.pop()
-        return Timeline(self.first_s, self._last_s, self._width_s, counts, list(self._gaps))
+        return Timeline(self.first_s, self._last_s, self._width_s, counts, [gap for gap in self._gaps if gap[0]])
 
     def count(self) -> array[int]:
         """Add the recent reads to the slices and the gaps, and return the number of reads per slice."""
@@ -76,30 +76,18 @@ class Arrivals(msgspec.Struct, gc=False, eq=False):
         if recent:
             before = [self._last_s, *recent]
             self._last_s, self.recent = recent[-1], array("d")
-            self._add_gaps(list(map(sub, recent, before)), before)
+            lengths = [*map(sub, recent, before)]
+            if max(lengths) > self._gaps[-1][0]:  # seldom, in a long stream
+                self._gaps = tuple(sorted((*self._gaps, *zip(lengths, before, strict=False)), reverse=True)[:GAPS])
             while self._last_s >= first_s + SLICES * self._width_s:
                 if counts is not None:
                     counts = array("I", (*map(add, counts[::2], counts[1::2]), *(0,) * (SLICES // 2)))
                 self._width_s *= 2
         counts = self._counts = counts or array("I", bytes(4 * SLICES))
         at, size, width_s = 0, len(recent), self._width_s
-        if recent and recent[-1] - recent[0] > size / 4 * width_s:
-            per_s = 1 / width_s
-            for moment in recent:
-                counts[int((moment - first_s) * per_s)] += 1
-            return counts
-        while at < size:  # many reads in each slice
+        while at < size:
             index = int((recent[at] - first_s) / width_s)
             end = bisect_left(recent, first_s + (index + 1) * width_s, at + 1)
             counts[index] += end - at
             at = end
         return counts
-
-    def _add_gaps(self, lengths: list[float], began: list[float]) -> None:
-        for _ in range(GAPS):
-            longest_s = max(lengths)
-            if longest_s <= (self._gaps[-1][0] if len(self._gaps) == GAPS else 0.0):
-                break
-            at = lengths.index(longest_s)
-            lengths[at] = 0.0
-            self._gaps = tuple(sorted((*self._gaps, (longest_s, began[at])), reverse=True)[:GAPS])
