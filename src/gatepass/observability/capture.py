@@ -80,7 +80,7 @@ class CapturedBody(Hidden, msgspec.Struct, eq=False):
 
 
 class _Exchange(Hidden, msgspec.Struct, eq=False):
-    """One request to an upstream. `sent` is None if its body is the client's, or if a later one replaced it."""
+    """One request to an upstream. `sent` is None if its body is the client's."""
 
     sent: CapturedBody | None
     reply: CapturedBody
@@ -216,22 +216,13 @@ class Capture(Observer):
         captured.exchanges[attempt] = _Exchange(sent, CapturedBody(bytearray()))
 
     def reply_body(self, attempt: AttemptRecord, data: bytes) -> None:
-        captured = self._running(attempt)
+        captured = None if attempt.access is None else self._requests.get(attempt.access)
         exchange = None if captured is None else captured.exchanges.get(attempt)
         if captured is None or exchange is None or exchange.reply.is_cut:
             return
         room_bytes = self._room(captured, len(data))
         exchange.reply.data += data[:room_bytes]
         exchange.reply.is_cut = room_bytes < len(data)
-
-    def attempt_repeats(self, attempt: AttemptRecord) -> None:
-        captured = self._running(attempt)
-        if captured is None or attempt.after is None:
-            return
-        for earlier in (attempt.after, *attempt.after.parts):
-            if (exchange := captured.exchanges.get(earlier)) is not None and exchange.sent is not None:
-                self._give_back(captured, len(exchange.sent.data))
-                exchange.sent = None
 
     def request_ended(self, request: RequestRecord) -> None:
         access, settings = request.access, self.settings
@@ -243,9 +234,6 @@ class Capture(Observer):
         if captured is not None:
             captured.ended = InspectedRequest.of(request)
         self._bodies.pop(access, None)
-
-    def _running(self, attempt: AttemptRecord) -> CapturedRequest | None:
-        return None if attempt.access is None else self._requests.get(attempt.access)
 
     def _begin(self, access: AccessRecord) -> CapturedRequest:
         captured = self._requests[access] = CapturedRequest()
@@ -274,13 +262,9 @@ class Capture(Observer):
             self._remove(next(iter(self._requests)))
 
     def _remove(self, access: AccessRecord) -> None:
-        captured = self._requests.pop(access)
-        self._give_back(captured, captured.held_bytes)
-
-    def _give_back(self, captured: CapturedRequest, size_bytes: int) -> None:
-        captured.held_bytes -= size_bytes
-        self.held_bytes -= size_bytes
-        self._hold(-size_bytes)
+        held_bytes = self._requests.pop(access).held_bytes
+        self.held_bytes -= held_bytes
+        self._hold(-held_bytes)
 
     # its end
 

@@ -92,17 +92,16 @@ async def test_a_request_that_was_changed_is_kept_as_it_was_sent_too(process):
     assert await process.bodies("id") == {"request": '{"a":1}', "sent": "{}", "replies": ["{}"], "cut": False}
 
 
-async def test_each_attempt_has_its_reply_and_the_last_one_what_was_sent(process):
+async def test_each_attempt_has_its_reply_and_what_was_sent(process):
     process.start()
     access, first = process.begin("id", b"0", sent=b"1")
     process.tell("reply_body", first, b"no")
     second = AttemptRecord("id", "chat", "m", "chat", access=access, number=2, after=first)
-    process.tell("attempt_repeats", second)
     process.tell("request_sent", second, b"2")
     process.tell("reply_body", second, b"yes")
     process.end(access, second)
-    assert await process.bodies("id") == {"request": "0", "sent": "2", "replies": ["no", "yes"], "cut": False}
-    assert process.capture.held_bytes == REQUEST_BYTES + len(b"02noyes")
+    assert await process.bodies("id") == {"request": "0", "sent": "1\n2", "replies": ["no", "yes"], "cut": False}
+    assert process.capture.held_bytes == REQUEST_BYTES + len(b"012noyes")
 
 
 async def test_the_parts_of_a_split_call_are_all_kept(process):
@@ -164,12 +163,12 @@ async def test_requests_with_one_id_at_the_same_time_keep_their_own_bodies(proce
 
 
 def test_nothing_is_observed_while_nothing_is_captured(process):
-    events = ("request_body", "request_sent", "reply_body", "attempt_repeats", "request_ended")
-    assert [getattr(process.observers, event) for event in events] == [()] * 5
+    events = ("request_body", "request_sent", "reply_body", "request_ended")
+    assert [getattr(process.observers, event) for event in events] == [()] * 4
     process.start()
     assert all(len(getattr(process.observers, event)) == 1 for event in events)
     process.capture.stop()
-    assert [getattr(process.observers, event) for event in events] == [()] * 5
+    assert [getattr(process.observers, event) for event in events] == [()] * 4
 
 
 async def test_a_capture_ends_by_itself_and_gives_its_memory_back(process, caplog):
