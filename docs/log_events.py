@@ -126,7 +126,7 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         "descriptors_exhausted": LogEvent(
             "warning",
             "gatepass could not accept connections, because no file descriptor was free.",
-            "count limit needed",
+            "limit needed",
             "raise the limit (`ulimit -n`), or lower `limits.connections`",
         ),
         "reloaded": LogEvent(

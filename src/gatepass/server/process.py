@@ -248,22 +248,6 @@ LOG_EVERY_S = 60.0
 """One log line in this time while no file descriptor is free."""
 
 
-class AcceptWatch:
-    """Decides when to log that no file descriptor is free."""
-
-    def __init__(self) -> None:
-        self._logged_s = -math.inf
-        self._failed = 0
-
-    def failed(self, now_s: float) -> int | None:
-        """Record that no descriptor was free. If a log line is due, return the failed checks since the last one."""
-        self._failed += 1
-        if now_s - self._logged_s < LOG_EVERY_S:
-            return None
-        count, self._failed, self._logged_s = self._failed, 0, now_s
-        return count
-
-
 @dataclass(frozen=True, slots=True)
 class WorkerChannel:
     """The worker's side of `supervisor.Channel`. `lifeline` shows that all stop, or that the supervisor ended."""
@@ -339,7 +323,7 @@ class DrainingServer(uvicorn.Server):
         self._reload_wanted = asyncio.Event()
         self._peers = peers
         self._context = context
-        self._accept_watch = AcceptWatch()
+        self._descriptors_logged_s = -math.inf
         self._announce = announce
         self._channel = channel
         self._acceptors: list[Acceptor] = []
@@ -396,11 +380,10 @@ class DrainingServer(uvicorn.Server):
         if counter % TICKS == 0 and not has_free_descriptor():
             for connection in self._context.shares.relieve(now_s):
                 connection.evict()
-            if (count := self._accept_watch.failed(now_s)) is not None:
+            if now_s - self._descriptors_logged_s >= LOG_EVERY_S:
+                self._descriptors_logged_s = now_s
                 limit, needed = descriptor_limit(), self.endpoint.state.config.descriptors
-                LOG.warning(
-                    "descriptors_exhausted", extra={"fields": {"count": count, "limit": limit, "needed": needed}}
-                )
+                LOG.warning("descriptors_exhausted", extra={"fields": {"limit": limit, "needed": needed}})
         return await super().on_tick(counter)
 
     def _on_lifeline(self, loop: asyncio.AbstractEventLoop, lifeline: socket.socket) -> None:
