@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from gatepass import __version__
@@ -24,14 +23,11 @@ async def test_home_page_shows_the_version_the_base_url_and_the_documentation():
         answer = await shown(gp)
         url = f"http://127.0.0.1:{gp.port}/v1"
     text = answer.body.decode()
-    assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
-    for words in (f"gatepass {__version__} is running", f"<code>{url}</code>", "docs/operations"):
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/plain; charset=utf-8")
+    for words in (f"gatepass {__version__} is running", f"Base URL for clients: {url}\n", "docs/operations"):
         assert words in text
-    assert answer.headers["content-security-policy"] == (
-        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
     assert answer.headers["x-content-type-options"] == "nosniff"
-    assert not re.search(r"src=|href=|<script|<style|127\.0\.0\.1:9", text), "it loads nothing and names no upstream"
+    assert "127.0.0.1:9" not in text, "it names no upstream"
     assert len(answer.body) < 1000
 
 
@@ -39,15 +35,9 @@ async def test_page_is_at_the_root_and_below_the_base_path():
     async with gateway(upstream=UPSTREAM, access=LOCKED, server={"base_path": "/llm"}) as gp:
         for path in ("/", "/llm", "/llm/"):
             answer = await shown(gp, path, {**HTML, "host": "gw.example", "x-forwarded-proto": "https"})
-            assert "<code>https://gw.example/llm/v1</code>" in answer.body.decode()
+            assert "Base URL for clients: https://gw.example/llm/v1\n" in answer.body.decode()
         other = await shown(gp, "/llmx/")
     assert (other.status, other.error["code"]) == (404, "unknown_path")
-
-
-async def test_a_host_cannot_write_into_the_page():
-    async with gateway(upstream=UPSTREAM, access=LOCKED) as gp:
-        answer = await shown(gp, headers={**HTML, "host": "x</code><script>"})
-    assert b"<script" not in answer.body
 
 
 async def test_home_page_is_refused_to_other_sites_without_keys():

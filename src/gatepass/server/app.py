@@ -27,7 +27,7 @@ from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.handler import ApiEndpoint
 from gatepass.server.asgi import as_request, serve_request
 from gatepass.server.cycle import RequestIds
-from gatepass.server.pages import own_part, page_routes
+from gatepass.server.pages import for_method, own_part, page_routes
 from gatepass.server.peers import Peers
 from gatepass.server.ui.routes import Ui
 from gatepass.server.ui.sessions import Sessions
@@ -58,7 +58,7 @@ class Service:
         self._ids = RequestIds()
         self.base_path = config.server.base_path
         self._peers = peers
-        self.routes: list[Route] = [*page_routes(lambda: self.state, self.base_path, self.collect)]
+        self.routes = page_routes(lambda: self.state, self.base_path, self.collect)
         sessions = Sessions(None if peers is None else peers.folder / SESSIONS)
         self.ui = Ui(self._running, sessions, self.collect) if config.serves_ui else None
         """The page at /ui, if it is served."""
@@ -252,7 +252,7 @@ async def respond_to_error(request: Request, error: Exception) -> Response:
     else:
         shown = InternalError("Internal error while handling the request. Search the server's log for the traceback.")
     headers = {name.decode(): value.decode() for name, value in error_headers(shown)}
-    return Response(error_body(shown), shown.http_status, headers)
+    return for_method(request.method, Response(error_body(shown), shown.http_status, headers))
 
 
 ERRORS: dict[int | type[Exception], Callable[[Request, Exception], Coroutine[Any, Any, Response]]] = dict.fromkeys(

@@ -10,16 +10,15 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from html import escape
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import structs
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Match, Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Scope
 
 from gatepass import __version__
 from gatepass.auth.authenticator import LOCAL
@@ -30,7 +29,6 @@ from gatepass.learning.learned_rule import LearnedRuleRecord
 from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.metrics import CONTENT_TYPE, merge_expositions
 from gatepass.operations.table import base_url
-from gatepass.protocols.error_objects import NO_STORE
 from gatepass.proxy.app_state import AppState
 from gatepass.server.asgi import path_in, peer_in
 from gatepass.server.cycle import ids_begin
@@ -50,44 +48,18 @@ OPERATOR = "gatepass.operator"
 """Set in the ASGI scope of a request on the control socket, which needs no key. No client can set it."""
 
 HOME = """\
-<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<title>gatepass</title>
-<h1>gatepass {version} is running</h1>
-<p>It serves the OpenAI API. The base URL for clients is <code>{base_url}</code>.</p>
-<p>The documentation is in the gatepass repository:</p>
-<ul>
-<li><code>docs/clients</code>: connect a client</li>
-<li><code>docs/operations</code>: find a fault, log and metrics</li>
-<li><code>docs/reference/errors.md</code>: the codes of errors</li>
-</ul>
-</html>
+gatepass {version} is running. It serves the OpenAI API.
+
+Base URL for clients: {base_url}
+
+The documentation is in the gatepass repository:
+docs/clients              connect a client
+docs/operations           find a fault, log and metrics
+docs/reference/errors.md  the codes of errors
 """
-HOME_HEADERS = {
-    "content-security-policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
 
 
-class PageRoute(Route):
-    """The route of one page. Its responses must not be cached."""
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_page(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                others = [field for field in message["headers"] if field[0] != b"cache-control"]
-                message = {**message, "headers": [*others, NO_STORE]}
-            # granian sends the body of a response to HEAD over HTTP/2
-            elif scope["method"] == "HEAD" and message["type"] == "http.response.body":
-                message = {**message, "body": b""}
-            await send(message)
-
-        await super().handle(scope, receive, send_page)
-
-
-class HomeRoute(PageRoute):
+class HomeRoute(Route):
     """The route of a page for browsers."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -102,7 +74,6 @@ class Page:
 
     path: str
     respond: Callable[[PageRequest], Awaitable[Response]]
-    """Returns the response, which may be a StreamingResponse."""
     is_home: bool = False
     """A page for browsers and HEAD. The operation table serves every other request of its path."""
 
@@ -202,7 +173,8 @@ async def _home(call: PageRequest) -> Response:
     call.state.authenticator.check_without_key(call.client_request)
     mounted_at, _ = path_in(call.request.scope)
     url = base_url(tuple(call.request.headers.raw), mounted_at + call.state.base_path)
-    return HTMLResponse(HOME.format(version=escape(__version__), base_url=escape(url)), headers=HOME_HEADERS)
+    shown = HOME.format(version=__version__, base_url=url)
+    return PlainTextResponse(shown, headers={"x-content-type-options": "nosniff"})
 
 
 PATHS = tuple(page.path for page in PAGES if not page.is_home)
@@ -212,6 +184,13 @@ def paths_of(page: Page, base_path: str) -> list[str]:
     """Return the paths of `page`. Also at the root, because probes and scrapers of a cluster use such paths."""
     below = [base_path] if page.is_home and base_path else []
     return [*dict.fromkeys((page.path, base_path + page.path)), *below]
+
+
+def for_method(method: str, response: Response) -> Response:
+    """Return `response`, without its body for HEAD: granian would send it over HTTP/2."""
+    if method == "HEAD":
+        response.body = b""
+    return response
 
 
 def page_paths(base_path: str, *, is_home: bool) -> frozenset[str]:
@@ -230,14 +209,16 @@ def asks_for_home(method: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
     )
 
 
-def page_routes(current: Callable[[], AppState], base_path: str, collect: Collect) -> list[PageRoute]:
+def page_routes(current: Callable[[], AppState], base_path: str, collect: Collect) -> list[Route]:
     """Return the routes of the pages. `collect` asks all workers, and `current` may raise NotStarted."""
 
-    def route(page: Page, path: str) -> PageRoute:
+    def route(page: Page, path: str) -> Route:
         async def respond(request: Request) -> Response:
-            return await page.respond(PageRequest(page, request, current(), collect))
+            response = await page.respond(PageRequest(page, request, current(), collect))
+            response.headers["cache-control"] = "no-store"
+            return for_method(request.method, response)
 
-        route_class = HomeRoute if page.is_home else PageRoute
+        route_class = HomeRoute if page.is_home else Route
         return route_class(path, respond, methods=["GET"])
 
     return [route(page, path) for page in PAGES for path in paths_of(page, base_path)]

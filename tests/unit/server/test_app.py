@@ -187,7 +187,7 @@ def test_a_mount_without_the_lifespan_reports_it_and_with_it_serves():
         assert unknown["code"] == "unknown_path"
         assert "The base URL is http://localhost/llm/v1." in unknown["message"]
         home = client.get("/llm/", headers={"accept": "text/html"})
-        assert "<code>http://localhost/llm/v1</code>" in home.text
+        assert "Base URL for clients: http://localhost/llm/v1\n" in home.text
         assert client.post("/llm/v1/models").headers["allow"] == "GET, HEAD"
 
 

@@ -43,7 +43,7 @@ from gatepass.proxy.handler import ApiEndpoint, handle
 from gatepass.server import inspection
 from gatepass.server.asgi import AsgiRequestCycle, path_in, peer_in
 from gatepass.server.connection_shares import TrustedProxies
-from gatepass.server.pages import learned_rules, own_part, pinned, shown
+from gatepass.server.pages import for_method, learned_rules, own_part, pinned, shown
 from gatepass.server.reload import ReloadResult
 from gatepass.server.replay import replay, replay_id
 from gatepass.server.ui import views
@@ -210,7 +210,9 @@ class Ui:
             response = error_response(error)
         except (errors.ClientGone, ClientDisconnect):
             return
-        await response(scope, receive, _without_body(send) if request.method == "HEAD" else send)
+        if isinstance(response, Response):
+            response = for_method(request.method, response)
+        await response(scope, receive, send)
 
     async def _respond(self, request: Request, client_request: ClientRequest, state: AppState) -> ASGIApp:
         path = request.scope["path_params"].get("rest")
@@ -251,14 +253,6 @@ class Ui:
             raise errors.UnknownPath(f"The page has no file {path[:100]!r}.") from None
         response.headers.update({**HEADERS, "cache-control": "no-cache"})
         return response
-
-
-def _without_body(send: Send) -> Send:
-    async def send_head(message: Message) -> None:
-        # granian sends the body of a response to HEAD over HTTP/2
-        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
-
-    return send_head
 
 
 _LOGGED = (
