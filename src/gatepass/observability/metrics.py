@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -282,20 +282,26 @@ class Sample(NamedTuple):
     """The key of each request in flight, as in `Metrics.series`."""
 
 
-class Failures(NamedTuple):
-    """How many requests failed at an upstream since the last one that succeeded, and the last one of them.
+@dataclass(slots=True)
+class UpstreamCounts:
+    """The requests that ended at one upstream, and the last ones that failed there.
 
-    A request that the upstream itself rejects, such as one with too many tokens, is none of them.
+    Each of those has its id, its code and when it ended.
     """
 
-    in_a_row: int
-    id: str
-    code: str
-    test: str
-    """The command that tests the upstream with the model of the last request."""
-    began_s: float
+    requests: int = 0
+    errors: int = 0
+    in_a_row: int = 0
+    """How many failed since the last one that succeeded. A request that the upstream itself rejects, such as one with
+    too many tokens, is none of them."""
+    began_s: float = 0.0
     """When the first of them ended."""
-    ended_s: float
+    last_failed: tuple[str, str, float] = ("", "", 0.0)
+    """The last one of them."""
+    test: str = ""
+    """The command that tests the upstream with its model."""
+    last_error: tuple[str, str, float] | None = None
+    """The last one that failed, also with a 4xx."""
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -355,11 +361,7 @@ class Metrics(Observer):
         self._scraping = asyncio.Lock()
         self._configured_name: Callable[[str], str | None] = lambda _: None
         self._mask = mask
-        self._by_upstream: dict[str, list[int]] = {}
-        self.failures: dict[str, Failures] = {}
-        """By upstream. One whose last request succeeded has none."""
-        self._last_errors: dict[str, tuple[str, str, float]] = {}
-        """The last request that failed at each upstream, also with a 4xx: its id, its code there, and when it ended."""
+        self._by_upstream: defaultdict[str, UpstreamCounts] = defaultdict(UpstreamCounts)
         self._by_code: Counter[str] = Counter()
         """The errors by the code that the client received, without those of the page. An upstream may invent codes."""
         families = self._families = {one.name: one for one in map(Family, COUNTED, COUNTED.values())}
@@ -435,7 +437,7 @@ class Metrics(Observer):
             tokens_out,
             self._first_token.counts(),
             self._duration.counts(),
-            {name: (ended, failed) for name, (ended, failed) in self._by_upstream.items()},
+            {name: (one.requests, one.errors) for name, one in self._by_upstream.items()},
             by_caller,
             {code: (failed,) for code, failed in self._by_code.items()},
         )
@@ -462,9 +464,9 @@ class Metrics(Observer):
         while earlier is not None:
             self.of((*key[:2], earlier.upstream, key[3])).attempts.value += earlier.requests
             if later.cause == "next_target" and not access.replay_of:
-                self._count_at_upstream(earlier.upstream, failed=True)
-                ended_s = earlier.began_s + earlier.duration_s
-                self._last_errors[earlier.upstream] = (access.id, earlier.code or "", ended_s)
+                at = self._by_upstream[earlier.upstream]
+                at.requests, at.errors = at.requests + 1, at.errors + 1
+                at.last_error = (access.id, earlier.code or "", earlier.began_s + earlier.duration_s)
             later, earlier = earlier, earlier.after
         if access.empty_answer:
             self._add("gatepass_empty_answers_total", attempt.upstream)
@@ -483,54 +485,45 @@ class Metrics(Observer):
     def _add(self, name: str, *labels: str) -> None:
         self._families[name].of(labels).value += 1
 
-    def _count_at_upstream(self, upstream: str, *, failed: bool) -> None:
-        if (counts := self._by_upstream.get(upstream)) is None:
-            counts = self._by_upstream[upstream] = [0, 0]
-        counts[0] += 1
-        counts[1] += failed
-
     def _ended_at(self, upstream: str, request: RequestRecord) -> None:
-        error = request.error
+        error, access, at = request.error, request.access, self._by_upstream[upstream]
+        at.requests += 1
         if error is None or error.hop != f"upstream:{upstream}":
-            self._count_at_upstream(upstream, failed=False)
-            if self.failures and request.access.outcome == "ok":
-                self.failures.pop(upstream, None)
+            if access.outcome == "ok":
+                at.in_a_row = 0
             return
-        self._count_at_upstream(upstream, failed=True)
-        self._last_errors[upstream] = (request.access.id, error.public_code, request.arrived_s + request.duration_s)
+        at.errors += 1
+        at.last_error = last = (access.id, error.public_code, request.arrived_s + request.duration_s)
         if error.http_status >= SERVER_ERROR or isinstance(error, UpstreamAuth):
-            before, ended_s = self.failures.get(upstream), request.arrived_s + request.duration_s
-            number = 1 if before is None else before.in_a_row + 1
-            access = request.access
-            test = test_command(error.hop, self._mask(access.model), access.operation)
-            began_s = ended_s if before is None else before.began_s
-            self.failures[upstream] = Failures(number, access.id, error.public_code, test, began_s, ended_s)
+            at.began_s = at.began_s if at.in_a_row else last[2]
+            at.in_a_row, at.last_failed = at.in_a_row + 1, last
+            at.test = test_command(error.hop, self._mask(access.model), access.operation)
 
     def health(self, upstream: str) -> str:
         """Return `failing` if the last FAILING_IN_A_ROW requests failed at `upstream`, or all of fewer; else `ok`.
 
         A 4xx that the client or a limit caused does not count. `unknown`: none has ended there.
         """
-        requests, _ = self._by_upstream.get(upstream, (0, 0))
-        if not requests:
+        at = self._by_upstream.get(upstream)
+        if at is None:
             return "unknown"
-        failed = self.failures.get(upstream)
-        return "ok" if failed is None or failed.in_a_row < min(FAILING_IN_A_ROW, requests) else "failing"
+        return "failing" if at.in_a_row >= min(FAILING_IN_A_ROW, at.requests) else "ok"
 
     def last_failed(self, upstream: str, now_s: float) -> dict[str, Any] | None:
         """Return the last requests that failed at `upstream` as JSON. None if the last one succeeded."""
-        if (found := self.failures.get(upstream)) is None:
+        at = self._by_upstream.get(upstream)
+        if at is None or not at.in_a_row:
             return None
-        age_s = round(max(0.0, now_s - found.ended_s), 3)
-        shown = {"id": self._mask(found.id), "code": self._mask(found.code), "test": found.test}
-        for_s = round(max(0.0, now_s - found.began_s), 3)
-        return {"in_a_row": found.in_a_row, "for_s": for_s, **shown, "age_s": age_s}
+        for_s = round(max(0.0, now_s - at.began_s), 3)
+        return {"in_a_row": at.in_a_row, "for_s": for_s, "test": at.test, **self._shown(at.last_failed, now_s)}
 
     def last_error(self, upstream: str, now_s: float) -> dict[str, Any] | None:
         """Return the last request that failed at `upstream` as JSON, also one that it rejected. None without one."""
-        if (found := self._last_errors.get(upstream)) is None:
-            return None
-        request_id, code, ended_s = found
+        at = self._by_upstream.get(upstream)
+        return None if at is None or at.last_error is None else self._shown(at.last_error, now_s)
+
+    def _shown(self, failed: tuple[str, str, float], now_s: float) -> dict[str, Any]:
+        request_id, code, ended_s = failed
         return {"id": self._mask(request_id), "code": self._mask(code), "age_s": round(max(0.0, now_s - ended_s), 3)}
 
     def attempt_repeats(self, attempt: AttemptRecord) -> None:
