@@ -291,7 +291,7 @@ def one_of_each() -> Metrics:
     usage = Usage(20, 10, 30, 5, 3)
     access = AccessRecord("id", "POST", "/v1/chat/completions", "chat", "ragflow", model="gpt-4o", outcome="ok")
     access.bytes_in, access.bytes_out, access.usage, access.events, access.empty_answer = 1, 1, usage, 3, True
-    metrics.request_ended(RequestRecord(access, attempt, None, 0.0, 0.0, 0.5, 0.2, 0.1, is_synthesized=False))
+    metrics.request_ended(RequestRecord(access, attempt, 0.0, 0.0, 0.5, 0.2, 0.1), None)
     metrics.refused(Refusal(TokenUnavailable("no token", credential="corp"), "127.0.0.1"))
     metrics.rule_changed(RuleChange("id", "learned", "chat", "gpt-4o", "chat", "drop=seed", ""))
     metrics.observer_failed("AccessLog")

@@ -28,8 +28,8 @@ class AccessLog(Observer):
     def __init__(self, refused: RefusedRequests) -> None:
         self._refused = refused
 
-    def request_ended(self, request: RequestRecord) -> None:
-        record, error = request.access, request.error
+    def request_ended(self, request: RequestRecord, error: GatepassError | None) -> None:
+        record = request.access
         if (
             # a client without a valid key could write a log that is many times as large as its requests
             not record.caller

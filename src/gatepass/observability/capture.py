@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gatepass.clock import Clock, Timer
-from gatepass.observability.inspector import InspectedRequest
+from gatepass.errors import GatepassError
 from gatepass.observability.log import emit
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, RequestRecord
 from gatepass.observability.redaction import AROUND_CHARS, Redactor, decoded, is_wide
@@ -90,7 +90,7 @@ class CapturedRequest(Hidden, msgspec.Struct, eq=False):
     """One captured request. `request` is None if gatepass does not hold its body, as of a form."""
 
     request: CapturedBody | None = None
-    ended: InspectedRequest | None = None
+    ended: RequestRecord | None = None
     """Its records, which the inspector may evict earlier. None until the request has ended."""
     exchanges: dict[AttemptRecord, _Exchange] = msgspec.field(default_factory=dict)
     held_bytes: int = 0
@@ -180,7 +180,7 @@ class Capture(Observer):
                     return {"text": text, "next": None if end is None else f"{key}/{number}/{end}"}
         return None
 
-    def ended(self) -> Iterator[InspectedRequest]:
+    def ended(self) -> Iterator[RequestRecord]:
         """Yield the captured requests that have ended, the newest first."""
         yield from (one.ended for one in reversed(self._requests.values()) if one.ended is not None)
 
@@ -224,7 +224,7 @@ class Capture(Observer):
         exchange.reply.data += data[:room_bytes]
         exchange.reply.is_cut = room_bytes < len(data)
 
-    def request_ended(self, request: RequestRecord) -> None:
+    def request_ended(self, request: RequestRecord, error: GatepassError | None) -> None:  # noqa: ARG002 - not kept
         access, settings = request.access, self.settings
         if settings is None:
             return
@@ -232,7 +232,7 @@ class Capture(Observer):
         if captured is None and access in self._bodies and settings.matches(access.model, access.caller):
             captured = self._begin(access)  # it was refused before it was sent
         if captured is not None:
-            captured.ended = InspectedRequest.of(request)
+            captured.ended = request
         self._bodies.pop(access, None)
 
     def _begin(self, access: AccessRecord) -> CapturedRequest:

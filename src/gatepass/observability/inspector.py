@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from heapq import merge
 from sys import getsizeof
 
-import msgspec
-
+from gatepass.errors import GatepassError
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, RequestRecord
 
 RECORD_BYTES = 2_000
@@ -26,44 +25,6 @@ ANONYMOUS = 100
 """The number of requests without a valid key that are kept. They are kept apart, so a flood evicts no others."""
 
 
-# gc=False, as the records that it refers to: the garbage collector follows nothing that the ring keeps.
-class InspectedRequest(msgspec.Struct, frozen=True, gc=False, eq=False):
-    """One request, as the ring keeps it: without its error, which may hold the upstream's reply."""
-
-    access: AccessRecord
-    attempt: AttemptRecord | None
-    """The last attempt."""
-    arrived_s: float
-    """When the request arrived, by `Clock.now`."""
-    body_s: float
-    """How long its body took to arrive."""
-    duration_s: float | None
-    """None while the request runs."""
-    first_byte_s: float | None
-    added_s: float | None
-    gave_up: bool = False
-    """gatepass closed the client's connection, because the client did not read."""
-    retry_after_s: float | None = None
-    """How long the error asks the client to wait."""
-    size_bytes: int = 0
-
-    @classmethod
-    def of(cls, request: RequestRecord, size_bytes: int = 0) -> InspectedRequest:
-        """Return `request` without its error."""
-        return cls(
-            request.access,
-            request.attempt,
-            request.arrived_s,
-            request.body_s,
-            request.duration_s,
-            request.first_byte_s,
-            request.added_s,
-            request.gave_up,
-            None if request.error is None else request.error.retry_after_s,
-            size_bytes,
-        )
-
-
 class Inspector(Observer):
     """Keeps ended requests, the newest ones first, within `limit_bytes`."""
 
@@ -73,10 +34,12 @@ class Inspector(Observer):
         self.held_bytes = 0
         self.evicted = 0
         """How many requests made room for others since the start."""
-        self._requests: deque[InspectedRequest] = deque()
-        self._anonymous: deque[InspectedRequest] = deque(maxlen=ANONYMOUS)
+        self._requests: deque[RequestRecord] = deque()
+        self._sizes: deque[int] = deque()
+        """The bytes that each of them takes."""
+        self._anonymous: deque[RequestRecord] = deque(maxlen=ANONYMOUS)
 
-    def request_ended(self, request: RequestRecord) -> None:
+    def request_ended(self, request: RequestRecord, error: GatepassError | None) -> None:  # noqa: ARG002 - not kept
         access, attempt = request.access, request.attempt
         size_bytes = RECORD_BYTES
         if access.outcome != "ok" or access.adapted or (attempt is not None and attempt.after is not None):
@@ -85,16 +48,16 @@ class Inspector(Observer):
             size_bytes += TIMELINE_BYTES
         if attempt is not None and attempt.arrivals is not None:
             attempt.arrivals.close()
-        entry = InspectedRequest.of(request, size_bytes)
         if not access.caller:
-            self._anonymous.append(entry)
+            self._anonymous.append(request)
             return
-        self._requests.append(entry)
+        self._requests.append(request)
+        self._sizes.append(size_bytes)
         self.held_bytes += size_bytes
         if self.held_bytes > self.limit_bytes:
             self._evict()
 
-    def newest(self) -> Iterator[InspectedRequest]:
+    def newest(self) -> Iterator[RequestRecord]:
         """Return the requests, those that ended last first."""
         return merge(
             reversed(self._requests),
@@ -112,7 +75,8 @@ class Inspector(Observer):
 
     def _evict(self) -> None:
         while self._requests and self.held_bytes > self.limit_bytes:
-            self.held_bytes -= self._requests.popleft().size_bytes
+            self._requests.popleft()
+            self.held_bytes -= self._sizes.popleft()
             self.evicted += 1
 
 

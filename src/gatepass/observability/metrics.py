@@ -24,7 +24,7 @@ from prometheus_client.utils import floatToGoString
 
 from gatepass.errors import GatepassError, UpstreamAuth, stable_code
 from gatepass.observability.log import dropped_lines
-from gatepass.observability.observer import AttemptRecord, Observer, Refusal, RequestRecord, RuleChange
+from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Refusal, RequestRecord, RuleChange
 from gatepass.observability.story import test_command
 from gatepass.types import SERVER_ERROR
 
@@ -442,24 +442,25 @@ class Metrics(Observer):
             {code: (failed,) for code, failed in self._by_code.items()},
         )
 
-    def request_ended(self, request: RequestRecord) -> None:
+    def request_ended(self, request: RequestRecord, error: GatepassError | None) -> None:
         access, attempt, first_byte_s = request.access, request.attempt, request.first_byte_s
+        duration_s = request.duration_s or 0.0
         outcome, usage = access.outcome, access.usage
         key = (access.caller, access.model, "" if attempt is None else attempt.upstream, access.operation)
         series = self.series.get(key) or self.of(key)
         series.requests[outcome].value += 1
-        self.last_used_s[series.labels[0]] = request.arrived_s + request.duration_s
+        self.last_used_s[series.labels[0]] = request.arrived_s + duration_s
         if outcome == "ok":  # a request that fails at once would hide slow ones
-            series.duration.observe(request.duration_s)
+            series.duration.observe(duration_s)
         self._bytes_in.value += access.bytes_in
         self._bytes_out.value += access.bytes_out
-        if request.error is not None:
-            self._count_error(request.error, series.labels)
+        if error is not None:
+            self._count_error(error, series.labels)
         if attempt is None:
             return
         series.attempts.value += attempt.requests
         if not access.replay_of and attempt.requests:
-            self._ended_at(attempt.upstream, request)
+            self._ended_at(attempt.upstream, access, error, request.arrived_s + duration_s)
         later, earlier = attempt, attempt.after
         while earlier is not None:
             self.of((*key[:2], earlier.upstream, key[3])).attempts.value += earlier.requests
@@ -475,27 +476,27 @@ class Metrics(Observer):
         if first_byte_s is None:
             return
         if outcome == "ok":
-            series.added.observe(request.added_s)
+            series.added.observe(request.added_s or 0.0)
         if access.events:
             series.first_token.observe(first_byte_s)
             later_tokens = 0 if usage is None else (usage.completion_tokens or 0) - 1
             if later_tokens > 0 and outcome == "ok" and not request.is_synthesized:
-                series.per_token.observe((request.duration_s - first_byte_s) / later_tokens)
+                series.per_token.observe((duration_s - first_byte_s) / later_tokens)
 
     def _add(self, name: str, *labels: str) -> None:
         self._families[name].of(labels).value += 1
 
-    def _ended_at(self, upstream: str, request: RequestRecord) -> None:
-        error, access, at = request.error, request.access, self._by_upstream[upstream]
+    def _ended_at(self, upstream: str, access: AccessRecord, error: GatepassError | None, ended_s: float) -> None:
+        at = self._by_upstream[upstream]
         at.requests += 1
         if error is None or error.hop != f"upstream:{upstream}":
             if access.outcome == "ok":
                 at.in_a_row = 0
             return
         at.errors += 1
-        at.last_error = last = (access.id, error.public_code, request.arrived_s + request.duration_s)
+        at.last_error = last = (access.id, error.public_code, ended_s)
         if error.http_status >= SERVER_ERROR or isinstance(error, UpstreamAuth):
-            at.began_s = at.began_s if at.in_a_row else last[2]
+            at.began_s = at.began_s if at.in_a_row else ended_s
             at.in_a_row, at.last_failed = at.in_a_row + 1, last
             at.test = test_command(error.hop, self._mask(access.model), access.operation)
 

@@ -147,27 +147,32 @@ class AttemptRecord(msgspec.Struct, gc=False, eq=False):
     """The targets of the route after this one."""
 
 
-class RequestRecord(msgspec.Struct, frozen=True, eq=False):
-    """One request after its end. `access` has what its log line shows, the other times are not rounded."""
+# gc=False, as the records that it refers to: the garbage collector follows nothing that the inspector keeps.
+class RequestRecord(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """One request, without its error, which may hold the upstream's reply. `access` has what its log line shows.
+
+    The times are not rounded. It is complete after the end of the request.
+    """
 
     access: AccessRecord
     attempt: AttemptRecord | None
     """The last attempt. None if the request was refused, or needed none."""
-    error: GatepassError | None
-    """The error that the client received."""
     arrived_s: float
     """When the request arrived, by `Clock.now`."""
     body_s: float
     """How long its body took to arrive, 0 if gatepass does not read it whole."""
-    duration_s: float
+    duration_s: float | None
+    """None while the request runs."""
     first_byte_s: float | None
     """When the body of the response began, after the arrival of the request. A keep-alive does not count."""
-    added_s: float
-    """`first_byte_s` without the waits for the client's body and for the upstream."""
-    is_synthesized: bool
+    added_s: float | None
+    """`first_byte_s` without the waits for the client's body and for the upstream. None while the request runs."""
+    is_synthesized: bool = False
     """The response is a stream made from a whole reply, whose tokens arrive at once."""
     gave_up: bool = False
     """gatepass closed the client's connection, because the client did not read."""
+    retry_after_s: float | None = None
+    """How long the error asks the client to wait."""
 
 
 class Refusal(msgspec.Struct, frozen=True, eq=False):
@@ -224,8 +229,8 @@ class Observer:
     def attempt_ended(self, attempt: AttemptRecord) -> None:
         """An attempt ended, exactly once. So does each part of a split call, and each fetch of a model list."""
 
-    def request_ended(self, request: RequestRecord) -> None:
-        """A request ended, exactly once, after all of its attempts."""
+    def request_ended(self, request: RequestRecord, error: GatepassError | None) -> None:
+        """A request ended, exactly once, after all of its attempts. `error` is what the client received."""
 
     def refused(self, refusal: Refusal) -> None:
         """A connection or head was refused before there was a request."""

@@ -18,8 +18,7 @@ import msgspec
 from gatepass import errors
 from gatepass.errors import documentation
 from gatepass.observability.arrivals import GAPS
-from gatepass.observability.inspector import InspectedRequest
-from gatepass.observability.observer import AttemptRecord
+from gatepass.observability.observer import AttemptRecord, RequestRecord
 from gatepass.types import MCP_UPSTREAM, RuleEdit, settings_of, url_setting_of
 
 SUMMARY_FIELDS = (
@@ -72,7 +71,7 @@ def moment(wall_s: float) -> str:
     return datetime.fromtimestamp(wall_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def summary_of(request: InspectedRequest, now_s: float, wall_s: float, mask: Mask) -> dict[str, Any]:
+def summary_of(request: RequestRecord, now_s: float, wall_s: float, mask: Mask) -> dict[str, Any]:
     """Return the summary of `request`. `now_s` and `wall_s` are the same moment by both clocks.
 
     `ended` is a moment of `Clock.now`, which all processes of a machine share: it orders requests and never jumps.
@@ -121,7 +120,7 @@ def matches(summary: Mapping[str, Any], filters: Mapping[str, str]) -> bool:
     return not text or any(text in str(summary[name] or "").lower() for name in TEXTS)
 
 
-def has_id(request: InspectedRequest, wanted: str) -> bool:
+def has_id(request: RequestRecord, wanted: str) -> bool:
     """Return whether `wanted` is the request's id, or one of the ids of the upstream's replies."""
     return request.access.id == wanted or any(
         wanted in (one.upstream_request_id or "").split(",") for one in attempts_of(request.attempt)
@@ -135,7 +134,7 @@ def attempts_of(last: AttemptRecord | None) -> Iterator[AttemptRecord]:
         last = last.after
 
 
-def story_of(request: InspectedRequest, now_s: float, wall_s: float, mask: Mask) -> dict[str, Any]:
+def story_of(request: RequestRecord, now_s: float, wall_s: float, mask: Mask) -> dict[str, Any]:
     """Return the whole story of `request`. Times are seconds since it arrived."""
     access = request.access
     attempts = [*attempts_of(request.attempt)][::-1]
@@ -171,7 +170,7 @@ def story_of(request: InspectedRequest, now_s: float, wall_s: float, mask: Mask)
     }
 
 
-def closed_by(request: InspectedRequest) -> str | None:
+def closed_by(request: RequestRecord) -> str | None:
     """Return who ended the request first: client, upstream or gatepass.
 
     None while it runs, and if no connection to the upstream could be opened.
@@ -189,7 +188,7 @@ def closed_by(request: InspectedRequest) -> str | None:
     return "upstream" if is_upstreams else "gatepass"
 
 
-def _error_of(request: InspectedRequest, mask: Mask) -> dict[str, Any] | None:
+def _error_of(request: RequestRecord, mask: Mask) -> dict[str, Any] | None:
     access, last = request.access, request.attempt
     if access.code is None:
         return None

@@ -18,7 +18,6 @@ from gatepass.errors import GatepassError
 from gatepass.learning.session import LearningSession
 from gatepass.normalize.profiles import ProfileRules
 from gatepass.observability.arrivals import Arrivals
-from gatepass.observability.inspector import InspectedRequest
 from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord, SentToken
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.protocols.raw import RAW
@@ -368,7 +367,6 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         ended = RequestRecord(
             access,
             record,
-            error,
             arrived_s,
             self.body_s,
             duration_s,
@@ -376,14 +374,15 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
             added_s,
             is_synthesized,
             self.gave_up,
+            None if error is None else error.retry_after_s,
         )
-        state.observers.tell(state.observers.request_ended, ended)
+        state.observers.tell(state.observers.request_ended, ended, error)
 
-    def inspected(self) -> InspectedRequest:
+    def inspected(self) -> RequestRecord:
         """Return the request as the inspector shows it while it runs."""
         attempt = None if self.attempt is None else self.attempt.record
         arrived_s = self.client_request.arrived_s
-        return InspectedRequest(self.access, attempt, arrived_s, self.body_s, None, self.first_byte_s, None)
+        return RequestRecord(self.access, attempt, arrived_s, self.body_s, None, self.first_byte_s, None)
 
     def requests(self) -> int:
         """Return how many requests were sent to upstreams, over all attempts."""

@@ -16,7 +16,7 @@ from gatepass.config.model import Config
 from gatepass.config.wording import did_you_mean
 from gatepass.errors import InvalidRequest
 from gatepass.observability.capture import PIECE_BYTES, SHOWN_BYTES, CapturedRequest, CaptureSettings, merged_states
-from gatepass.observability.inspector import InspectedRequest
+from gatepass.observability.observer import RequestRecord
 from gatepass.observability.story import has_id, matches, story_of, summary_of
 from gatepass.proxy.app_state import AppState
 from gatepass.server.cycle import ids_begin
@@ -108,7 +108,7 @@ async def own_stories(target: str, state: AppState) -> bytes:
             state.in_flight.held.hold(-TEXTS_BYTES)
 
 
-def running(state: AppState) -> Iterator[InspectedRequest]:
+def running(state: AppState) -> Iterator[RequestRecord]:
     """Yield the requests in progress, the newest first."""
     requests = [one.response.context.inspected() for one in state.in_flight.requests]
     yield from sorted(requests, key=lambda one: -one.arrived_s)

@@ -59,7 +59,7 @@ class Process:
         self.end(access, attempt)
 
     def end(self, access: AccessRecord, attempt: AttemptRecord | None) -> None:
-        self.tell("request_ended", RequestRecord(access, attempt, None, 0.0, 0.0, 0.0, None, 0.0, is_synthesized=False))
+        self.tell("request_ended", RequestRecord(access, attempt, 0.0, 0.0, 0.0, None, 0.0), None)
 
     def tell(self, event: str, *values: Any) -> None:
         self.observers.tell(getattr(self.observers, event), *values)
@@ -216,7 +216,7 @@ async def test_a_request_that_was_in_progress_at_the_end_leaves_nothing(process)
     process.observers.tell(observers, attempt, b"late")
     process.capture.request_body(access, b"late")
     process.capture.request_sent(attempt, b"late")
-    process.capture.request_ended(RequestRecord(access, attempt, None, 0.0, 0.0, 0.0, None, 0.0, is_synthesized=False))
+    process.capture.request_ended(RequestRecord(access, attempt, 0.0, 0.0, 0.0, None, 0.0), None)
     assert (process.capture.held_bytes, process.budget.total_bytes) == (0, 0)
     process.start()
     assert process.capture.state()["captured"] == 0

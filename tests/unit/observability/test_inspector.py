@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from gatepass.cli import options
 from gatepass.dialects.hints import token_hint
 from gatepass.observability.arrivals import Arrivals
-from gatepass.observability.inspector import ANONYMOUS, RECORD_BYTES, InspectedRequest, Inspector
+from gatepass.observability.inspector import ANONYMOUS, RECORD_BYTES, Inspector
 from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord, SentToken
 from gatepass.observability.story import (
     CALL_OPERATIONS,
@@ -35,7 +35,7 @@ def access(name: str = "one", caller: str = "app", **fields: object) -> AccessRe
 
 
 def ended(record: AccessRecord, attempt: AttemptRecord | None = None, arrived_s: float = 0.0) -> RequestRecord:
-    return RequestRecord(record, attempt, None, arrived_s, 0.1, 2.0, 1.0, 0.5, is_synthesized=False)
+    return RequestRecord(record, attempt, arrived_s, 0.1, 2.0, 1.0, 0.5)
 
 
 def kept(inspector: Inspector) -> list[str]:
@@ -46,7 +46,7 @@ def test_the_oldest_requests_make_room():
     inspector = Inspector()
     inspector.limit(3 * RECORD_BYTES)
     for number in range(5):
-        inspector.request_ended(ended(access(str(number))))
+        inspector.request_ended(ended(access(str(number))), None)
     assert (kept(inspector), inspector.held_bytes, inspector.evicted) == (["4", "3", "2"], 3 * RECORD_BYTES, 2)
     inspector.limit(RECORD_BYTES)
     assert kept(inspector) == ["4"]
@@ -58,16 +58,16 @@ def test_a_long_error_takes_more_room():
     inspector = Inspector()
     inspector.limit(10 * RECORD_BYTES)
     for number in range(5):
-        inspector.request_ended(ended(access(str(number), outcome="error", code="x", reason="r" * 4_000)))
+        inspector.request_ended(ended(access(str(number), outcome="error", code="x", reason="r" * 4_000)), None)
     assert kept(inspector) == ["4", "3", "2"]
 
 
 def test_a_flood_without_a_key_evicts_no_other_request():
     inspector = Inspector()
     inspector.limit(3 * RECORD_BYTES)
-    inspector.request_ended(ended(access("good")))
+    inspector.request_ended(ended(access("good")), None)
     for number in range(1_000):
-        inspector.request_ended(ended(access(str(number), caller="")))
+        inspector.request_ended(ended(access(str(number), caller="")), None)
     assert "good" in kept(inspector)
     assert len(kept(inspector)) == ANONYMOUS + 1
 
@@ -77,15 +77,15 @@ def test_requests_without_a_key_stand_among_the_others_by_their_end():
     inspector.limit(9 * RECORD_BYTES)
     for arrived_s, name in enumerate(("app 0", "unknown 1", "app 2", "unknown 3", "app 4")):
         caller = "app" if name.startswith("app") else ""
-        inspector.request_ended(ended(access(name, caller=caller), arrived_s=float(arrived_s)))
+        inspector.request_ended(ended(access(name, caller=caller), arrived_s=float(arrived_s)), None)
     assert kept(inspector) == ["app 4", "unknown 3", "app 2", "unknown 1", "app 0"]
 
 
-def request(record: AccessRecord, *attempts: AttemptRecord, duration_s: float | None = 2.0) -> InspectedRequest:
+def request(record: AccessRecord, *attempts: AttemptRecord, duration_s: float | None = 2.0) -> RequestRecord:
     last = None
     for one in attempts:
         one.after, last = last, one
-    return InspectedRequest(record, last, 100.0, 0.1, duration_s, 1.0, 0.5)
+    return RequestRecord(record, last, 100.0, 0.1, duration_s, 1.0, 0.5)
 
 
 def test_a_summary_has_the_times_of_the_wall_clock():

@@ -102,12 +102,12 @@ def test_plausible_token_counts_are_added():
         assert value(metrics, f"gatepass_{name}_tokens_total", caller="alice", model="gpt") == count
 
 
-def ended(*key: str, error: GatepassError | None = None) -> RequestRecord:
+def ended(*key: str, error: GatepassError | None = None) -> tuple[RequestRecord, GatepassError | None]:
     """A request of this caller, model, upstream and operation that ended with `error`."""
     caller, model, upstream, operation = key
     outcome = "ok" if error is None else "error"
     access = AccessRecord("id", "POST", "/", operation, caller, model=model, outcome=outcome, bytes_in=0, bytes_out=0)
-    return RequestRecord(access, attempt(upstream), error, 0.0, 0.0, 1.0, 1.0, 0.0, is_synthesized=False)
+    return RequestRecord(access, attempt(upstream), 0.0, 0.0, 1.0, 1.0, 0.0), error
 
 
 def attempt(upstream: str, **more: Any) -> AttemptRecord:
@@ -120,7 +120,7 @@ def test_invented_models_and_many_callers_make_a_bounded_number_of_series():
     metrics = with_models(*models)
     for number in range(4_000):
         key = ("alice", f"invented-{number}", "azure", "chat")
-        metrics.request_ended(ended(*key, error=UpstreamErrorReply("no", upstream="azure", status=404)))
+        metrics.request_ended(*ended(*key, error=UpstreamErrorReply("no", upstream="azure", status=404)))
     assert value(metrics, "gatepass_requests_total", model="other", outcome="error") == 4_000
     assert value(metrics, "gatepass_errors_total", model="other", code="upstream_error") == 4_000
     assert len([line for line in shown(metrics) if line.startswith("gatepass_requests_total")]) == 3
@@ -129,7 +129,7 @@ def test_invented_models_and_many_callers_make_a_bounded_number_of_series():
         key = (f"caller-{number}", models[number % len(models)], "azure", "chat")
         series_of(metrics, *key).requests["ok"].value += 1
         series_of(metrics, *key).duration.observe(1.0)
-        metrics.request_ended(ended(*key, error=TokenUnavailable("no token", credential="corp")))
+        metrics.request_ended(*ended(*key, error=TokenUnavailable("no token", credential="corp")))
     lines = shown(metrics)
     named = list({line.split('"')[1] for line in lines if line.startswith("gatepass_requests_total")})
     assert len(named) == MAX_SERIES + 1
@@ -172,7 +172,7 @@ def test_a_refused_sign_in_of_the_page_is_no_error_of_a_request():
 def test_an_upstreams_own_code_is_no_label_value():
     metrics = Metrics()
     error = UpstreamErrorReply("no", upstream="chat", status=400, upstream_code="made-up-by-the-upstream")
-    metrics.request_ended(ended("alice", "", "chat", "files", error=error))
+    metrics.request_ended(*ended("alice", "", "chat", "files", error=error))
     labels = {"caller": "alice", "model": "none", "upstream": "chat", "operation": "files", "code": "upstream_error"}
     assert value(metrics, "gatepass_errors_total", hop="upstream:chat", **labels) == 1
     assert metrics.totals().by_code == {"made-up-by-the-upstream": (1,)}
@@ -182,7 +182,7 @@ def test_the_page_tells_a_limited_number_of_codes_of_upstreams_apart():
     metrics = Metrics()
     for i in range(MOST_CODES + 5):
         error = UpstreamErrorReply("no", upstream="chat", status=400, upstream_code=f"code-{i}")
-        metrics.request_ended(ended("alice", "", "chat", "files", error=error))
+        metrics.request_ended(*ended("alice", "", "chat", "files", error=error))
     by_code = metrics.totals().by_code
     assert (len(by_code), by_code["upstream_error"]) == (MOST_CODES + 1, (5,))
 

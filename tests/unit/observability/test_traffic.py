@@ -25,7 +25,7 @@ from gatepass.observability.traffic import SLICES, WIDTH_S, Slice, Traffic, merg
 def ended(metrics: Metrics, duration_s: float = 0.5, outcome: str = "ok") -> None:
     access = AccessRecord("one", "POST", "/v1/chat/completions", "chat", "app", model="m", outcome=outcome)
     attempt = AttemptRecord("one", "chat", "m", "up", requests=1)
-    metrics.request_ended(RequestRecord(access, attempt, None, 0.0, 0.0, duration_s, None, 0.0, is_synthesized=False))
+    metrics.request_ended(RequestRecord(access, attempt, 0.0, 0.0, duration_s, None, 0.0), None)
 
 
 def test_a_request_is_in_the_slice_in_which_it_ended():
@@ -51,7 +51,7 @@ def test_a_replay_does_not_count_at_an_upstream():
         access = AccessRecord("one", "POST", "/", "chat", "app", outcome="error", replay_of=replay_of)
         first = AttemptRecord("one", "chat", "m", "first")
         attempt = AttemptRecord("one", "chat", "m", "up", cause="next_target", after=first, requests=1)
-        metrics.request_ended(RequestRecord(access, attempt, error, 0.0, 0.0, 1.0, None, 0.0, is_synthesized=False))
+        metrics.request_ended(RequestRecord(access, attempt, 0.0, 0.0, 1.0, None, 0.0), error)
     assert metrics.totals().by_upstream == {"up": (1, 1), "first": (1, 1)}
     assert metrics.totals().requests == 3
 
@@ -61,7 +61,7 @@ def test_a_request_without_a_token_does_not_count_at_its_upstream():
     metrics = Metrics()
     access = AccessRecord("one", "POST", "/", "chat", "app", outcome="error")
     error, attempt = TokenUnavailable("no token", credential="corp"), AttemptRecord("one", "chat", "m", "up")
-    metrics.request_ended(RequestRecord(access, attempt, error, 0.0, 0.0, 1.0, None, 0.0, is_synthesized=False))
+    metrics.request_ended(RequestRecord(access, attempt, 0.0, 0.0, 1.0, None, 0.0), error)
     assert metrics.health("up") == "unknown"
 
 
@@ -73,7 +73,7 @@ def test_an_upstream_is_failing_after_three_failures_in_a_row():
         outcome = "error" if error else "ok"
         access = AccessRecord("one", "POST", "/", "chat", "app", model="m", outcome=outcome, **fields)
         attempt = AttemptRecord("one", "chat", "m", "up", requests=1)
-        metrics.request_ended(RequestRecord(access, attempt, error, 5.0, 0.0, 1.0, None, 0.0, is_synthesized=False))
+        metrics.request_ended(RequestRecord(access, attempt, 5.0, 0.0, 1.0, None, 0.0), error)
         return metrics.health("up")
 
     dead, refuses = UpstreamConnect("refused", upstream="up"), UpstreamAuth("rejected", upstream="up", status=401)
@@ -99,7 +99,7 @@ def test_an_upstream_has_many_errors_above_a_tenth_of_15_minutes(failed: int, ma
         access = AccessRecord(f"r-{number}", "POST", "/", "chat", "app", outcome="error" if error else "ok")
         attempt = AttemptRecord("one", "chat", "m", "up", requests=1)
         traffic.sample(number * WIDTH_S)
-        metrics.request_ended(RequestRecord(access, attempt, error, 5.0, 0.0, 1.0, None, 0.0, is_synthesized=False))
+        metrics.request_ended(RequestRecord(access, attempt, 5.0, 0.0, 1.0, None, 0.0), error)
     assert traffic.with_many_errors(9 * WIDTH_S) == many
     assert metrics.last_error("up", 16.0) == {"id": f"r-{failed - 1}", "code": "upstream_error", "age_s": 10.0}
     assert traffic.with_many_errors((9 + SLICES) * WIDTH_S) == set()

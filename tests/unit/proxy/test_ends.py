@@ -52,7 +52,7 @@ class Ends(Observer):
         assert attempt.outcome in set(Outcome)
         self.attempts[attempt] += 1
 
-    def request_ended(self, request: RequestRecord) -> None:
+    def request_ended(self, request: RequestRecord, error: GatepassError | None) -> None:
         assert all(attempt.outcome for attempt in self.began)
         self.requests[request.access] += 1
 
@@ -243,7 +243,7 @@ async def test_an_observer_that_raises_is_counted_and_skipped(caplog):
         def attempt_ended(self, attempt: AttemptRecord) -> None:
             raise ZeroDivisionError
 
-        def request_ended(self, request: RequestRecord) -> None:
+        def request_ended(self, request: RequestRecord, error: GatepassError | None) -> None:
             raise ZeroDivisionError
 
         def refused(self, refusal: Refusal) -> None:
