@@ -133,8 +133,6 @@ class Capture(Observer):
 
     def __init__(self, clock: Clock, hold: Callable[[int], bool], observers: Observers) -> None:
         """`hold` reserves bytes of the memory budget (`MemoryBudget.hold`)."""
-        self.name = secrets.token_hex(8)
-        """Distinguishes the captures of several processes."""
         self._clock = clock
         self._hold = hold
         self._observers = observers

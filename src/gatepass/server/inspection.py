@@ -182,20 +182,11 @@ async def start_capture(collect: Collect, document: bytes, config: Config) -> di
         hint = did_you_mean(settings.caller, names)
         raise InvalidRequest(f"The caller {settings.caller[:100]!r} is not known{hint}", param="caller")
     given = {name: value for name, value in msgspec.to_builtins(settings).items() if value is not None}
-    return await _state(collect, f"{START_CAPTURE}?{urlencode(given)}")
+    return await capture_state(collect, f"{START_CAPTURE}?{urlencode(given)}")
 
 
-async def stop_capture(collect: Collect) -> dict[str, Any]:
-    """End the capture in all workers, and return its state."""
-    return await _state(collect, STOP_CAPTURE)
-
-
-async def capture_state(collect: Collect) -> dict[str, Any]:
-    """Return the state of the capture, summed over all workers."""
-    return await _state(collect, CAPTURE)
-
-
-async def _state(collect: Collect, target: str) -> dict[str, Any]:
+async def capture_state(collect: Collect, target: str = CAPTURE) -> dict[str, Any]:
+    """Return the state of the capture, summed over all workers, after the start or end that `target` may order."""
     return merged_states(json.loads(part) for part in (await collect(target)).values())
 
 

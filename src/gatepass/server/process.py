@@ -187,10 +187,8 @@ class ControlServer:
         async def capture(request: Request) -> Response:
             if request.method == "POST":
                 return JSONResponse(await inspection.start_capture(collect, await request.body(), service.state.config))
-            is_stop = request.method == "DELETE"
-            return JSONResponse(
-                await (inspection.stop_capture(collect) if is_stop else inspection.capture_state(collect))
-            )
+            order = inspection.STOP_CAPTURE if request.method == "DELETE" else inspection.CAPTURE
+            return JSONResponse(await inspection.capture_state(collect, order))
 
         async def replay_one(request: Request) -> Response:
             return JSONResponse(await replay(collect, await request.body(), replay_id()))

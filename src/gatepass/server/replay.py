@@ -64,7 +64,7 @@ async def replay(collect: Collect, document: bytes, new_id: str, key_digest: byt
     one = max(held, key=lambda found: float(found["arrived_s"]))  # a client may use an id twice
     if (problem := one["problem"]) is not None:
         raise InvalidRequest(f"The request {order.id!r} cannot be replayed: {problem}.")
-    chosen = urlencode({"capture": one["capture"], "new_id": new_id, "key": key_digest.hex()})
+    chosen = urlencode({"key": one["key"], "new_id": new_id, "digest": key_digest.hex()})
     results = [json.loads(part) for part in (await collect(f"{REPLAY}?{wanted}&{chosen}")).values()]
     if not results:
         raise InvalidRequest(f"The request {order.id!r} is not captured any more.")
@@ -82,10 +82,10 @@ async def own_replay(target: str, state: AppState) -> bytes:
         return b""
     if path == FIND:
         arrived_s = state.clock.now() if captured.ended is None else captured.ended.arrived_s
-        found = {"capture": state.capture.name, "arrived_s": arrived_s, "problem": _problem(captured, without, state)}
+        found = {"key": captured.key, "arrived_s": arrived_s, "problem": _problem(captured, without, state)}
         return json.dumps(found).encode()
     ended, body = captured.ended, captured.body
-    if fields["capture"][0] != state.capture.name or ended is None or body is None:
+    if fields["key"][0] != captured.key or ended is None or body is None:
         return b""
     access = ended.access
     profile = next((key.profile for key in state.config.access.keys if key.name == access.caller), None)
@@ -97,7 +97,7 @@ async def own_replay(target: str, state: AppState) -> bytes:
         "",
         state.clock.now(),
         replay=Replay(access.id, profile, without),
-        key_digest=bytes.fromhex(fields["key"][0]),
+        key_digest=bytes.fromhex(fields["digest"][0]),
     )
     return json.dumps(await _serve_again(client_request, access.id, body, state)).encode()
 

@@ -13,7 +13,7 @@ import re
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +34,7 @@ from gatepass.config.load import LoadedConfig, loaded_from_code
 from gatepass.config.model import Config
 from gatepass.observability.curl import curl_command
 from gatepass.observability.observer import Refusal
+from gatepass.observability.story import moment
 from gatepass.operations.table import base_url
 from gatepass.protocols.error_objects import error_body, error_headers, error_object
 from gatepass.protocols.models import MODELS
@@ -177,12 +178,8 @@ class Ui:
     async def own(self, target: str) -> bytes:
         """Return what this process contributes to the target of `collect`."""
         state = self.current()
-        if target == OWN + "overview":
-            return json.dumps(views.own_overview(state)).encode()
-        if target == OWN + "callers":
-            return json.dumps(views.own_callers(state)).encode()
-        if target == OWN + "use":
-            return json.dumps(views.own_use(state)).encode()
+        if (part := views.OWN.get(target.removeprefix(OWN))) is not None:
+            return json.dumps(part(state)).encode()
         if target.startswith(FORGET):
             wanted = dict(parse_qsl(target.partition("?")[2], keep_blank_values=True))
             upstreams = [one for one in state.upstreams.values() if one.name == wanted["upstream"]]
@@ -351,10 +348,6 @@ class UiRequest:
             raise errors.InvalidRequest(f"The member `{name}` must be a text.", param=name)
         return value
 
-    def filters(self) -> dict[str, str]:
-        """Return the query."""
-        return dict(parse_qsl(self.request.scope["query_string"].decode("latin-1")))
-
     def answer(self, value: Any) -> Response:
         """Return `value` as JSON with an ETag, and no body if the page has it (RFC 9110, section 13.1.2)."""
         response = json_response(value)
@@ -452,7 +445,7 @@ async def _overview(call: UiRequest) -> ASGIApp:
 
 @_route("GET", "api/requests", "viewer")
 async def _requests(call: UiRequest) -> ASGIApp:
-    listing = await inspection.requests_listing(call.ui.collect, call.filters())
+    listing = await inspection.requests_listing(call.ui.collect, dict(call.request.query_params))
     del listing["now"]  # it would be another document at each poll
     return call.answer(listing)
 
@@ -508,7 +501,8 @@ async def _configuration(call: UiRequest) -> ASGIApp:
     # the origins of the file, and the values in use: some need a restart
     used = loaded_from_code(state.config) if loaded is None else replace(loaded, config=state.config)
     values = await asyncio.to_thread(views.configuration, used, state.redactor.mask)
-    return json_response({"values": values, "reload": views.reload(call.ui.last_reload())})
+    last = call.ui.last_reload()
+    return json_response({"values": values, "reload": last and {"at": moment(last[0]), **asdict(last[1])}})
 
 
 @_route("GET", "api/errors/{id}", "viewer")
@@ -532,7 +526,7 @@ async def _start_capture(call: UiRequest) -> ASGIApp:
 @_route("DELETE", "api/capture", "admin")
 async def _stop_capture(call: UiRequest) -> ASGIApp:
     call.log("capture_stop", call.require("admin"))
-    return json_response(await inspection.stop_capture(call.ui.collect))
+    return json_response(await inspection.capture_state(call.ui.collect, inspection.STOP_CAPTURE))
 
 
 @_route("POST", "api/replay", "admin")

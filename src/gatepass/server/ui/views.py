@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -28,7 +27,6 @@ from gatepass.observability.traffic import Slice, merged, series
 from gatepass.proxy.app_state import AppState
 from gatepass.server.inspection import REPLICA
 from gatepass.server.pages import credentials_of
-from gatepass.server.reload import ReloadResult
 from gatepass.types import MCP_UPSTREAM
 
 MOST_RENEWALS = 20
@@ -238,6 +236,10 @@ def own_use(state: AppState) -> list[list[Any]]:
     return [[upstream, mask(model), mask(tool), *counts] for (upstream, model, tool), counts in most]
 
 
+OWN: Mapping[str, Callable[[AppState], Any]] = {"overview": own_overview, "callers": own_callers, "use": own_use}
+"""What one process contributes, by its name."""
+
+
 def use(parts: Iterable[Sequence[Sequence[Any]]]) -> list[dict[str, Any]]:
     """Return the use of all processes, the most used first."""
     found: dict[tuple[str, str, str], Counter[str]] = {}
@@ -294,11 +296,6 @@ def configuration(loaded: LoadedConfig, mask: Callable[[str], str]) -> list[dict
         shown = HIDDEN if is_secret else mask(value) if isinstance(value, str) else value
         rows.append({"setting": dotted(path), "value": shown, "origin": origin, "secret": is_secret})
     return rows
-
-
-def reload(last: tuple[float, ReloadResult] | None) -> dict[str, Any] | None:
-    """Return the last reload of a process, with its time in RFC 3339; None if there was none."""
-    return None if last is None else {"at": moment(last[0]), **asdict(last[1])}
 
 
 def documented(code: str) -> dict[str, Any]:
