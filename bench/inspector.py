@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from gatepass.clock import SystemClock
-from gatepass.observability.arrivals import BATCH, Arrivals
+from gatepass.observability.observer import BATCH, Arrivals
 
 LIMIT_NS = 250
 READS, ROUNDS = 200_000, 9

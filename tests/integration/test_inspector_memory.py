@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from gatepass.errors import ClientGone
-from gatepass.observability.arrivals import Arrivals
 from gatepass.observability.inspector import Inspector
+from gatepass.observability.observer import Arrivals
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.context import Attempt, RequestContext
 from tests.integration.answers import COMPLETION

@@ -31,7 +31,7 @@ SHOWN = {
     "config.document.ConfigProblem": {"text"},  # what the user reads
     "config.environment.VariableValue": {"value"},  # a secret is a Reference
     "http_client.message_head.Destination": {"authority"},  # host and port
-    "observability.arrivals.Arrivals": {"_counts"},  # numbers
+    "observability.observer.Arrivals": {"_counts"},  # numbers
     "normalize.json_editor._Slot": {"text"},  # rules write no credential
     "normalize.members.Drop": {"only"},  # rules of the configuration, or learned ones
     "normalize.members.Set": {"text"},

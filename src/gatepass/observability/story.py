@@ -17,8 +17,7 @@ import msgspec
 
 from gatepass import errors
 from gatepass.errors import documentation
-from gatepass.observability.arrivals import GAPS
-from gatepass.observability.observer import AttemptRecord, RequestRecord
+from gatepass.observability.observer import GAPS, AttemptRecord, RequestRecord
 from gatepass.types import MCP_UPSTREAM, RuleEdit, settings_of, url_setting_of
 
 SUMMARY_FIELDS = (

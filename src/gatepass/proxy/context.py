@@ -17,8 +17,7 @@ from gatepass.config.access import PLAIN, AccessKey, Profile
 from gatepass.errors import GatepassError
 from gatepass.learning.session import LearningSession
 from gatepass.normalize.profiles import ProfileRules
-from gatepass.observability.arrivals import Arrivals
-from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord, SentToken
+from gatepass.observability.observer import AccessRecord, Arrivals, AttemptRecord, RequestRecord, SentToken
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.protocols.raw import RAW
 from gatepass.proxy.app_state import AppState, Upstream

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from gatepass.errors import TransportFault
-from gatepass.observability.arrivals import BATCH
+from gatepass.observability.observer import BATCH
 from gatepass.proxy.client_response import WHOLE_BYTES, ClientResponse, KeepAlive
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.response import (

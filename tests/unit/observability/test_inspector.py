@@ -7,9 +7,8 @@ from msgspec.structs import replace
 
 from gatepass.cli import options
 from gatepass.dialects.hints import token_hint
-from gatepass.observability.arrivals import Arrivals
 from gatepass.observability.inspector import ANONYMOUS, RECORD_BYTES, Inspector
-from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord, SentToken
+from gatepass.observability.observer import AccessRecord, Arrivals, AttemptRecord, RequestRecord, SentToken
 from gatepass.observability.story import (
     CALL_OPERATIONS,
     action_of,

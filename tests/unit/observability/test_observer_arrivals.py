@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.observability.arrivals import BATCH, FIRST_WIDTH_S, GAPS, SLICES, Arrivals
+from gatepass.observability.observer import BATCH, FIRST_WIDTH_S, GAPS, SLICES, Arrivals
 
 
 def noted(*moments: float) -> Arrivals:
