@@ -251,8 +251,6 @@ class Supervisor:
         self._code = 0
         self._serial = 0
         self._workers: dict[int, Worker] = {}
-        self._seats_of_starting: set[int] = set()
-        self._started: list[Worker] = []
         self._has_served = False
         self._stopping = asyncio.Event()
         self._tasks = Tasks()
@@ -294,14 +292,16 @@ class Supervisor:
         self._listening.close()
 
     def _running_workers(self) -> list[Worker]:
-        """Return all running workers: in slots, and not yet in a slot."""
-        return [worker for worker in self._started if worker.is_alive]
+        return [worker for worker in self._workers.values() if worker.is_alive]
 
     async def _run_slot(self, slot: int) -> None:
         """Run one worker after another in this slot until the stop."""
-        pause_s = 0.0
-        worker = self._workers[slot] = await self._spawn()
-        while True:
+        # with more workers than seats the last seat is shared, and the balance is less even
+        seat, pause_s = min(slot, SEATS - 1), 0.0
+        while not self._stopping.is_set():
+            self._serial += 1
+            self._channel.connection_counts.clear(seat)
+            worker = self._workers[slot] = await Worker.started(self._serial, seat, self._command, self._channel)
             await first_of(worker.process.wait(), self._stopping.wait())
             if self._stopping.is_set():
                 return
@@ -315,31 +315,14 @@ class Supervisor:
             LOG.error("worker_exited", extra={"fields": fields})
             # a killed worker leaves its socket, and each page would log that it does not answer
             worker.ready_at.unlink(missing_ok=True)
-            self._channel.connection_counts.clear(worker.seat)
+            self._channel.connection_counts.clear(seat)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._stopping.wait()
-            if self._stopping.is_set():
-                return
-            worker = self._workers[slot] = await self._spawn()
 
     async def _reap(self, worker: Worker) -> None:
         await worker.wait_or_kill(self._drain_s + KILL_GRACE_S)
         self._channel.connection_counts.clear(worker.seat)
-
-    async def _spawn(self) -> Worker:
-        self._serial += 1
-        taken = self._seats_of_starting.union(worker.seat for worker in self._running_workers())
-        # with more workers than seats the last seat is shared, and the balance is less even
-        seat = next((seat for seat in range(SEATS) if seat not in taken), SEATS - 1)
-        self._channel.connection_counts.clear(seat)
-        self._seats_of_starting.add(seat)
-        try:
-            worker = await Worker.started(self._serial, seat, self._command, self._channel)
-            self._started = [*self._running_workers(), worker]
-        finally:
-            self._seats_of_starting.discard(seat)
-        return worker
 
     def reload(self) -> None:
         LOG.info("workers_reloading", extra={"fields": {"workers": self._count}})
