@@ -156,7 +156,6 @@ class Capture(Observer):
         emit(LOG, logging.INFO, "capture_started", {**_names(settings), "for_s": settings.for_s})
 
     def stop(self) -> None:
-        """End a capture that runs."""
         self._end("stopped")
 
     def of(self, access: AccessRecord) -> CapturedRequest | None:

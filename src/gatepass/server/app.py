@@ -65,7 +65,7 @@ class Service:
         if self.ui is not None:
             self.routes += self.ui.routes(self.base_path)
         self._endpoint: ApiEndpoint | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[int] | None = None
 
     @property
@@ -91,7 +91,7 @@ class Service:
         """Return the endpoint; raise NotStarted."""
         if self._endpoint is None:
             raise NotStarted(f"gatepass was not started: its lifespan is not running. {ENTER_LIFESPAN}")
-        if asyncio.get_running_loop() is not self._loop:
+        if asyncio.get_running_loop() is not self.loop:
             raise NotStarted(f"gatepass was started in another event loop than this request's. {ENTER_LIFESPAN}")
         return self._endpoint
 
@@ -101,7 +101,7 @@ class Service:
             raise RuntimeError("the lifespan of this gatepass application is already running")
         endpoint = self._make_endpoint()
         state = endpoint.state
-        self._endpoint, self._loop = endpoint, asyncio.get_running_loop()
+        self._endpoint, self.loop = endpoint, asyncio.get_running_loop()
         try:
             state.start()
             state.in_flight.tasks.spawn(state.traffic.run(state.clock), "traffic")
@@ -113,15 +113,11 @@ class Service:
             elif state.in_flight.busy:
                 await state.in_flight.drain(state.clock, 0)
         finally:
-            self._endpoint = self._draining = self._loop = None
+            self._endpoint = self._draining = self.loop = None
             await endpoint.state.aclose()  # a reload may have replaced the first one
 
-    def drain(self) -> None:
-        """See `gatepass.drain`."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._begin_drain)
-
-    def _begin_drain(self) -> None:
+    def begin_drain(self) -> None:
+        """Begin to stop, or end all streams at the second call. Called in the event loop of `loop`."""
         if self._endpoint is None:
             return
         state = self._endpoint.state
@@ -178,7 +174,8 @@ def drain(app: FastAPI) -> None:
     Does nothing if the lifespan is not running.
     """
     service: Service = app.state.gatepass
-    service.drain()
+    if service.loop is not None:
+        service.loop.call_soon_threadsafe(service.begin_drain)
 
 
 def build_app(make_endpoint: Callable[[], ApiEndpoint], config: Config) -> FastAPI:

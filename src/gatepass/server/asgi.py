@@ -409,7 +409,6 @@ class _Page:
 
 
 async def serve_request(endpoint: ApiEndpoint, ids: RequestIds, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serve one API request of an ASGI server."""
     state, cycle = endpoint.state, AsgiRequestCycle(scope, receive, send, endpoint.state)
     mounted_at, path = path_in(scope)
     named = dict(cycle.headers)

@@ -541,7 +541,6 @@ async def _replay(call: UiRequest) -> ASGIApp:
 
 @_route("POST", "api/rules/forget", "admin")
 async def _forget(call: UiRequest) -> ASGIApp:
-    """Forget a learned rule in all workers."""
     caller = call.require("admin")
     wanted = {name: call.text(name) for name in ("upstream", "model", "operation", "adapted")}
     known = learned_rules(await call.ui.collect(LEARNED), call.state)
