@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -36,13 +36,18 @@ PIECE_BYTES, SHOWN_BYTES = 256 * 1024, 1024 * 1024
 """The most that is read for a piece of a body, and what a story shows of all bodies together."""
 
 
-class CaptureSettings(msgspec.Struct, frozen=True):
-    """The requests to capture, the time, and the limit. None: every model, every caller."""
+class CaptureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The requests to capture, the time, and the limit, as `POST /capture` accepts them.
 
-    model: str | None = None
+    None: every model, every caller.
+    """
+
+    model: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     caller: str | None = None
-    for_s: float = 600.0
-    limit_bytes: int = 16 * 1024 * 1024
+    for_s: Annotated[float, msgspec.Meta(gt=0, le=24 * 3600)] = 600.0
+    limit_bytes: Annotated[int, msgspec.Meta(ge=64 * 1024, le=1024**3)] = msgspec.field(
+        default=16 * 1024 * 1024, name="bytes"
+    )
     """In each process."""
 
     def matches(self, model: str, caller: str) -> bool:

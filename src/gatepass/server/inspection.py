@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 import msgspec
@@ -27,8 +27,6 @@ REQUESTS = "/requests"
 CAPTURE, START_CAPTURE, STOP_CAPTURE = "/capture", "/capture/start", "/capture/stop"
 """What the workers ask each other for: the state of the capture, perhaps after its start or end."""
 
-LONGEST_S = 24 * 3600
-FEWEST_BYTES, MOST_BYTES = 64 * 1024, 1024 * 1024 * 1024
 REPLICA = socket.gethostname()
 """The name of this host. In Kubernetes it is that of the pod."""
 LISTED, MOST_LISTED = 200, 1_000
@@ -159,22 +157,13 @@ def _number(fields: Mapping[str, str], name: str, default: float) -> float:
         return default
 
 
-class _Settings(msgspec.Struct, forbid_unknown_fields=True):
-    """What `POST /capture` accepts: the settings of a capture, with limits."""
-
-    model: Annotated[str, msgspec.Meta(min_length=1)] | None = None
-    caller: str | None = None
-    for_s: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_S)] = 600.0
-    bytes: Annotated[int, msgspec.Meta(ge=FEWEST_BYTES, le=MOST_BYTES)] = 16 * 1024 * 1024
-
-
 async def start_capture(collect: Collect, document: bytes, config: Config) -> dict[str, Any]:
     """Start the capture that the JSON `document` describes, in all workers. Return its state.
 
     Raises InvalidRequest, also for a caller that no key of `config` has. The operator is the caller `local`.
     """
     try:
-        settings = msgspec.json.decode(document or b"{}", type=_Settings)
+        settings = msgspec.json.decode(document or b"{}", type=CaptureSettings)
     except msgspec.DecodeError as error:
         raise InvalidRequest(f"The settings of the capture are invalid: {error}.") from None
     names = sorted({LOCAL.name, *(key.name for key in config.access.keys)})
@@ -195,8 +184,7 @@ def own_capture(target: str, state: AppState) -> bytes:
     path, _, query = target.partition("?")
     if path == START_CAPTURE:
         fields = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
-        found = msgspec.convert(fields, _Settings, strict=False)
-        state.capture.start(CaptureSettings(found.model, found.caller, found.for_s, found.bytes))
+        state.capture.start(msgspec.convert(fields, CaptureSettings, strict=False))
     elif path == STOP_CAPTURE:
         state.capture.stop()
     return json.dumps(state.capture.state()).encode()
