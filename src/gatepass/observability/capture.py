@@ -158,7 +158,8 @@ class Capture(Observer):
         self.settings, self._ends_s = settings, self._clock.now() + settings.for_s
         self._timer = self._clock.call_later(settings.for_s, partial(self._end, "expired"))
         self._observers.switch(self, on=True)
-        emit(LOG, logging.INFO, "capture_started", {**_names(settings), "for_s": settings.for_s})
+        fields = {"model": settings.model, "caller": settings.caller, "for_s": settings.for_s}
+        emit(LOG, logging.INFO, "capture_started", fields)
 
     def stop(self) -> None:
         self._end("stopped")
@@ -281,13 +282,9 @@ class Capture(Observer):
         for access in list(self._requests):
             self._remove(access)
         self._bodies.clear()
-        emit(LOG, logging.INFO, "capture_ended", {**_names(settings), "ended_by": reason, "captured": self._captured})
+        fields = {"model": settings.model, "caller": settings.caller, "ended_by": reason, "captured": self._captured}
+        emit(LOG, logging.INFO, "capture_ended", fields)
         self._captured = 0
-
-
-def _names(settings: CaptureSettings) -> dict[str, Any]:
-    names = {"model": settings.model, "caller": settings.caller}
-    return {name: value for name, value in names.items() if value is not None}
 
 
 def merged_states(states: Iterable[dict[str, Any]]) -> dict[str, Any]:
