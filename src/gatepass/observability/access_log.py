@@ -23,10 +23,15 @@ OTHERS = "others"
 
 
 class AccessLog(Observer):
-    """Logs each request and each change of a learned rule."""
+    """Logs each request and each change of a learned rule.
 
-    def __init__(self, refused: RefusedRequests) -> None:
-        self._refused = refused
+    Some refused requests get a separate line, and the others of an interval share a common one: a client may cause
+    thousands of them without a key. After a common line, the next interval begins. The addresses of that line get no
+    separate line in it.
+    """
+
+    def __init__(self) -> None:
+        self._intervals: dict[str, _Interval] = {}
 
     def request_ended(self, request: RequestRecord, error: GatepassError | None) -> None:
         record = request.access
@@ -35,7 +40,7 @@ class AccessLog(Observer):
             not record.caller
             and error is not None
             and error.http_status < SERVER_ERROR
-            and not self._refused.has_line(error, record.peer)
+            and not self.has_line(error, record.peer)
         ):
             return
         status = record.status or 0
@@ -44,7 +49,9 @@ class AccessLog(Observer):
         emit(LOG, level, "request", record, texts_of(record))
 
     def refused(self, refusal: Refusal) -> None:
-        self._refused.log(refusal.error, refusal.peer)
+        # one without an access line: the first one of its code at once, the next ones together
+        if self.has_line(refusal.error, refusal.peer, 1):
+            _log(refusal.error, Counter((refusal.peer,)))
 
     def rule_changed(self, change: RuleChange) -> None:
         fields = {
@@ -56,33 +63,6 @@ class AccessLog(Observer):
             "evidence": change.evidence or None,
         }
         emit(RULE_LOG, logging.INFO, f"rule_{change.event}", fields)
-
-
-def texts_of(record: AccessRecord) -> str:
-    """Return all texts of the fields, in which `emit` searches for secrets. They are a quarter of the log line."""
-    texts = (
-        f"{record.id} {record.method} {record.path} {record.operation} {record.caller} {record.peer}"
-        f" {record.user_agent} {record.model} {record.upstream} {record.upstream_model} {record.upstream_request_id}"
-    )
-    if record.adapted or record.tried or record.failover or record.replay_of or record.replayed_without:
-        texts = " ".join(
-            (texts, record.replay_of, *record.replayed_without, *record.adapted, *record.tried, *record.failover)
-        )
-    if record.mcp_method or record.mcp_tool:
-        texts = f"{texts} {record.mcp_method} {record.mcp_tool}"
-    return texts if record.outcome == "ok" else f"{texts} {record.outcome} {record.code} {record.hop} {record.reason}"
-
-
-class RefusedRequests:
-    """Decides which refused requests get a separate log line. The others of an interval share one common line.
-
-    A client may cause thousands of them without a key.
-
-    After a common line, the next interval begins. The addresses of that line get no separate line in it.
-    """
-
-    def __init__(self) -> None:
-        self._intervals: dict[str, _Interval] = {}
 
     def has_line(self, error: GatepassError, peer: str, addresses: int = ADDRESSES) -> bool:
         """Return whether the refusal with `error` gets a separate line. If not, it is part of the common line.
@@ -98,11 +78,6 @@ class RefusedRequests:
         interval.peers[peer if peer in interval.peers or len(interval.peers) < ADDRESSES else OTHERS] += 1
         return False
 
-    def log(self, error: GatepassError, peer: str) -> None:
-        """Log a refusal that has no access line: the first one of its code at once, the next ones together."""
-        if self.has_line(error, peer, 1):
-            _log(error, Counter((peer,)))
-
     def _begin(self, code: str) -> _Interval:
         interval = self._intervals[code] = _Interval()
         asyncio.get_running_loop().call_later(LOG_INTERVAL_S, self._end, code)
@@ -113,6 +88,21 @@ class RefusedRequests:
         if ended.error is not None:
             _log(ended.error, ended.peers)
             self._begin(code).shown.update(ended.peers)
+
+
+def texts_of(record: AccessRecord) -> str:
+    """Return all texts of the fields, in which `emit` searches for secrets. They are a quarter of the log line."""
+    texts = (
+        f"{record.id} {record.method} {record.path} {record.operation} {record.caller} {record.peer}"
+        f" {record.user_agent} {record.model} {record.upstream} {record.upstream_model} {record.upstream_request_id}"
+    )
+    if record.adapted or record.tried or record.failover or record.replay_of or record.replayed_without:
+        texts = " ".join(
+            (texts, record.replay_of, *record.replayed_without, *record.adapted, *record.tried, *record.failover)
+        )
+    if record.mcp_method or record.mcp_tool:
+        texts = f"{texts} {record.mcp_method} {record.mcp_tool}"
+    return texts if record.outcome == "ok" else f"{texts} {record.outcome} {record.code} {record.hop} {record.reason}"
 
 
 @dataclass(slots=True)

@@ -38,7 +38,6 @@ from gatepass.learning.memory import Memory
 from gatepass.normalize.profiles import ProfileRules, build_profiles
 from gatepass.normalize.ragflow_body import RagflowBody
 from gatepass.normalize.rules import DeclaredModels
-from gatepass.observability.access_log import RefusedRequests
 from gatepass.observability.capture import Capture
 from gatepass.observability.inspector import Inspector
 from gatepass.observability.metrics import Labels, Metrics, Sample
@@ -291,7 +290,7 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
     if store is not None:
         store.mask = redactor.mask
     metrics = Metrics(redactor.mask)
-    observers = observers_of(metrics, RefusedRequests())
+    observers = observers_of(metrics)
     parts = ProcessParts(
         clock=clock,
         redactor=redactor,

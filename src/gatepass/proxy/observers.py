@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVarTuple, Unpack
 
-from gatepass.observability.access_log import AccessLog, RefusedRequests
+from gatepass.observability.access_log import AccessLog
 from gatepass.observability.metrics import Metrics
 from gatepass.observability.observer import AttemptRecord, Observer
 from gatepass.types import Headers, Response
@@ -19,11 +19,11 @@ LOG = logging.getLogger("gatepass.observers")
 Values = TypeVarTuple("Values")
 
 
-def observers_of(metrics: Metrics, refused: RefusedRequests) -> Observers:
+def observers_of(metrics: Metrics) -> Observers:
     """Return the observers of a process, in the order in which they learn of an event."""
     listed: list[Observer] = [
         metrics,
-        AccessLog(refused),
+        AccessLog(),
     ]
     return Observers(listed, metrics.observer_failed)
 

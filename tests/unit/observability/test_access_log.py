@@ -7,7 +7,8 @@ import logging
 import pytest
 
 from gatepass.errors import GatepassError, InvalidApiKey, Overloaded, ReceiveTimeout
-from gatepass.observability.access_log import ADDRESSES, LOG_INTERVAL_S, RefusedRequests
+from gatepass.observability.access_log import ADDRESSES, LOG_INTERVAL_S, AccessLog
+from gatepass.observability.observer import Refusal
 from gatepass.server.parser import large_head
 from tests.unit.http_client.loop import advance
 
@@ -18,11 +19,11 @@ class Book:
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "gatepass")
         self._caplog = caplog
-        self.refused = RefusedRequests()
+        self.log = AccessLog()
 
     def note(self, error: GatepassError, times: int = 1) -> None:
         for _ in range(times):
-            self.refused.log(error, "192.0.2.7")
+            self.log.refused(Refusal(error, "192.0.2.7"))
 
     def lines(self) -> list[tuple[str, int, str, str, int]]:
         """Those since the last look."""
@@ -85,7 +86,7 @@ UNKNOWN = InvalidApiKey("The API key is not known to gatepass.")
 
 async def test_each_address_has_a_line_and_a_flood_of_it_shares_one_a_second(caplog: pytest.LogCaptureFixture):
     book = Book(caplog)
-    own = [book.refused.has_line(UNKNOWN, peer) for _ in range(500) for peer in ("192.0.2.1", "192.0.2.2")]
+    own = [book.log.has_line(UNKNOWN, peer) for _ in range(500) for peer in ("192.0.2.1", "192.0.2.2")]
     assert own == [True, True] + [False] * 998
     await advance(LOG_INTERVAL_S)
     fields = caplog.records[0].__dict__["fields"]
@@ -94,13 +95,13 @@ async def test_each_address_has_a_line_and_a_flood_of_it_shares_one_a_second(cap
         {"192.0.2.1": 499, "192.0.2.2": 499},
         998,
     )
-    assert [book.refused.has_line(UNKNOWN, peer) for peer in ("192.0.2.1", "192.0.2.9")] == [False, True]
+    assert [book.log.has_line(UNKNOWN, peer) for peer in ("192.0.2.1", "192.0.2.9")] == [False, True]
     assert len(caplog.records) == 1
 
 
 async def test_a_flood_of_many_addresses_has_a_bounded_number_of_lines_and_names(caplog: pytest.LogCaptureFixture):
     book = Book(caplog)
-    own = [book.refused.has_line(UNKNOWN, f"192.0.2.{number}") for number in range(200)]
+    own = [book.log.has_line(UNKNOWN, f"192.0.2.{number}") for number in range(200)]
     await advance(LOG_INTERVAL_S)
     (record,) = caplog.records
     fields = record.__dict__["fields"]
