@@ -150,7 +150,7 @@ def test_the_inspector_page_shows_what_its_commands_print() -> None:
     page = [click.unstyle(line) for line in story_lines(story, NOW_S)]
     assert shown("inspector", f"gatepass show {RETRIED['id']}").splitlines() == page
     failed = {**SUMMARY, **ERROR, "id": "80ff6e979b76ece700000002"}
-    lines = [list_line(HEAD), *(click.unstyle(summary_line(one, None)) for one in (SUMMARY, failed))]
+    lines = [list_line(HEAD), *(click.unstyle(summary_line(one)) for one in (SUMMARY, failed))]
     assert shown("inspector", "gatepass tail").splitlines() == lines
     cells = rows("inspector", "With these options it shows other requests:\n")
     listed = set(re.findall(r"--[a-z]+", " ".join(row[0] for row in cells)))

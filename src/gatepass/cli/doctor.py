@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, aclosing
 from dataclasses import replace
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import click
@@ -211,10 +212,10 @@ class Report:
             return
         line = line_of(step)
         if sys.stdout.isatty():  # elsewhere each step stays one line, for grep
-            from gatepass.cli.story_lines import wrapped
-
             width = shutil.get_terminal_size().columns
-            line = "\n".join(wrapped(line[5:], line[:5], " " * 5, width))
+            line = "\n".join(
+                wrap(line, width, subsequent_indent=" " * 5, break_long_words=False, break_on_hyphens=False)
+            )
         if colour := COLOURS.get(step.outcome.value):
             line = coloured(step.outcome.value, colour) + line.removeprefix(step.outcome.value)
         click.echo(line)

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -18,18 +16,8 @@ import click
 
 from gatepass.cli.control import NotRunning, control_option, found_socket, request, span
 from gatepass.cli.healthcheck import reachable
-from gatepass.cli.options import CHECK_FAILED, json_option, print_json, printable
-from gatepass.cli.story_lines import (
-    COLUMNS,
-    HEAD,
-    LIST_WIDTH,
-    candidate_lines,
-    cleaned,
-    list_line,
-    story_lines,
-    summary_line,
-    widened,
-)
+from gatepass.cli.options import json_option, print_json, printable
+from gatepass.cli.story_lines import HEAD, cleaned, list_line, story_lines, summary_line
 from gatepass.observability.curl import curl_command
 
 POLL_S = 0.5
@@ -119,12 +107,10 @@ def tail(
         raise click.UsageError("a request in progress has not failed: leave --running out.")
     path = socket_path or found_socket()
     given = {name: value for name, value in filters.items() if value}
-    width = max(LIST_WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
     follower, begun, was_gone = Follower(last), set[Any](), False
-    wide: Sequence[int] = COLUMNS
 
     def line_of(one: Summary) -> str:
-        return json.dumps(one) if as_json else summary_line(cleaned(one), width, wide)
+        return json.dumps(one) if as_json else summary_line(cleaned(one))
 
     try:
         while True:
@@ -148,10 +134,8 @@ def tail(
                 found = [one for one in found if one["outcome"] != "ok"]
             is_first = follower.is_first
             new = follower.new(found, page["now"], time.monotonic() - began_s)
-            # a pipe receives long names whole
-            wide = widened(wide, cleaned(new)) if width is None else wide
             if is_first and not as_json:
-                click.echo(list_line(HEAD, width, wide))
+                click.echo(list_line(HEAD))
             for one in new:
                 click.echo(line_of(one))
             if running:
@@ -172,36 +156,30 @@ def tail(
     "--number",
     type=click.IntRange(1, MOST_LISTED),
     metavar="N",
-    help="If several requests have this ID: the N-th newest of them.",
+    default=1,
+    help="If several requests have this ID: the N-th newest of them. Default: the newest.",
 )
 @click.option("--curl", "as_curl", is_flag=True, help="Print a curl command that sends the request again.")
 @control_option
 @json_option
-def show(request_id: str, number: int | None, socket_path: str | None, *, as_curl: bool, as_json: bool) -> None:
+def show(request_id: str, number: int, socket_path: str | None, *, as_curl: bool, as_json: bool) -> None:
     """Show what happened to the request ID: the hop that failed, what gatepass changed, and where the time went.
 
     ID is the `x-request-id` of the response, or the request id of the upstream. The curl command of --curl reads the
     key from `$GATEPASS_KEY`.
 
-    Exit codes: 0 shown, 1 the request is not known, several have this ID, or gatepass did not answer.
+    Exit codes: 0 shown, 1 the request is not known, or gatepass did not answer.
     """
     if as_curl and as_json:
         raise click.UsageError("--curl prints a command: leave --json out.")
     path = socket_path or found_socket()
     page = json.loads(request("GET", f"/requests/{quote(request_id, safe='')}", path))
     stories = page["stories"]
-    if number is not None:
-        stories = stories[number - 1 : number]
-    if not stories:
+    if len(stories) < number:
         raise click.ClickException(_unknown(request_id, path))
     if len(stories) > 1:
-        if as_json:
-            print_json(stories)
-        else:
-            click.echo("\n".join(candidate_lines(cleaned(stories))))
-        click.echo(f"{len(stories)} requests have this ID. Choose one with --number, 1 is the first line.", err=True)
-        sys.exit(CHECK_FAILED)
-    (story,) = stories
+        click.echo(f"{len(stories)} requests have this ID. --number chooses another one, 1 is the newest.", err=True)
+    story = stories[number - 1]
     if as_json or as_curl:
         for body in story.get("bodies") or ():
             while body["next"] is not None:

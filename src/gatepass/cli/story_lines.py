@@ -6,9 +6,10 @@ The documents are those of `observability/story.py`. Each text in them may come 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from textwrap import wrap
 from typing import Any, Literal, NamedTuple
 from unicodedata import east_asian_width
 
@@ -18,13 +19,10 @@ from gatepass.cli.options import coloured, printable
 Story = Mapping[str, Any]
 WIDTH = 80
 """The columns of a story."""
-BARS = 30
-"""The columns of a bar as long as the request."""
 SHORTEST_S = 0.00005
-"""Shorter phases would be shown as 0.0 ms."""
+"""Shorter times would be shown as 0.0 ms."""
 KIB = 1024
 ERROR_STATUS = 400
-UNCONNECTED = ("upstream_connect", "upstream_dns", "upstream_tls", "upstream_timeout_connect")
 
 
 def cleaned(value: Any, keep: str = "") -> Any:
@@ -34,9 +32,6 @@ def cleaned(value: Any, keep: str = "") -> Any:
     if isinstance(value, Mapping):
         return {printable(name): cleaned(one, "\n" if name == "bodies" else keep) for name, one in value.items()}
     return [cleaned(one, keep) for one in value] if isinstance(value, list) else value
-
-
-# --- units
 
 
 def duration(seconds: float | None) -> str:
@@ -55,43 +50,12 @@ def size(size_bytes: int) -> str:
     return f"{size_bytes / KIB:.0f} KiB" if size_bytes < KIB * KIB else f"{size_bytes / KIB / KIB:.1f} MiB"
 
 
-def columns(text: str) -> int:
-    """Return the columns of `text` on a terminal, where Chinese characters take two."""
-    return sum(2 if east_asian_width(char) in "WF" else 1 for char in text)
-
-
-def cut(text: str, width: int) -> str:
-    """Return the beginning of `text` that fits into `width` columns, with `…` if it is cut."""
-    if columns(text) <= width:
-        return text
-    while text and columns(text) > width - 1:
-        text = text[:-1]
-    return f"{text}…" if width > 0 else ""
-
-
-def padded(text: str, width: int) -> str:
-    """Return `text` in exactly `width` columns."""
-    text = cut(text, width)
-    return text + " " * (width - columns(text))
-
-
-def wrapped(text: str, begin: str = "  ", rest: str | None = None, width: int = WIDTH) -> Iterator[str]:
-    """Yield `text` in lines of at most `width` columns. A longer word, such as a URL, is not broken.
-
-    Between two Chinese characters a line may break everywhere.
-    """
-    line, rest = begin, begin if rest is None else rest
-    is_empty = True
-    for word in text.split():
-        pieces = [*word] if columns(word) > len(word) else [word]
-        for number, piece in enumerate(pieces):
-            space = "" if is_empty or number else " "
-            if not is_empty and columns(line + space + piece) > width:
-                yield line
-                line, space = rest, ""
-            line, is_empty = line + space + piece, False
-    if not is_empty:
-        yield line
+def wrapped(text: str, begin: str = "  ", rest: str | None = None) -> list[str]:
+    """Return `text` in lines of WIDTH columns, the first after `begin`, others after `rest`. No word is broken."""
+    rest = begin if rest is None else rest
+    return wrap(
+        text, WIDTH, initial_indent=begin, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )
 
 
 # --- the way of the request
@@ -108,13 +72,13 @@ class Hop(NamedTuple):
     note: str = ""
 
 
-_MARKS: Mapping[str, tuple[str, str]] = {
-    "passed": ("●", "green"),
-    "failed": ("✗", "red"),
-    "gone": ("✗", "red"),
-    "left": ("✗", "yellow"),
-    "unreached": ("○", ""),
-    "running": ("◌", "cyan"),
+_MARKS: Mapping[str, tuple[str, str, str]] = {
+    "passed": ("●", "", ""),
+    "failed": ("✗", "red", "  ◀ failed here"),
+    "gone": ("✗", "red", "  ◀ closed first"),
+    "left": ("✗", "yellow", ""),
+    "unreached": ("○", "", ""),
+    "running": ("◌", "cyan", ""),
 }
 
 
@@ -128,11 +92,10 @@ def way(story: Story) -> list[Hop]:
     added_s = story["timings"]["added_s"]
     inside += [] if added_s is None else [f"added {duration(added_s)}"]
     hops = [Hop("client", "passed", client), Hop("gatepass", "passed", ", ".join(inside))]
-    for number, attempt in enumerate(attempts):
-        following = attempts[number + 1] if number + 1 < len(attempts) else None
-        if following is not None and following["upstream"] == attempt["upstream"]:
-            continue  # the last one at each target
-        hops += _target(attempt, failed_hop, is_last=following is None, is_running=story["state"] == "running")
+    for number, attempt in enumerate(attempts, 1):
+        following = attempts[number] if number < len(attempts) else None
+        if following is None or following["upstream"] != attempt["upstream"]:  # the last one at each target
+            hops += _target(attempt, failed_hop, is_last=following is None, is_running=story["state"] == "running")
     hops += [Hop(f"upstream:{one['upstream']}", "unreached", "not tried") for one in story.get("not_tried") or ()]
     if failed_hop and all(hop.name != failed_hop for hop in hops):
         hops.append(Hop(failed_hop, "passed"))
@@ -150,41 +113,35 @@ def _target(attempt: Story, failed_hop: str, *, is_last: bool, is_running: bool)
     if lacks_subject:
         yield Hop(failed_hop, "passed", "no token for the next credential")
     if name is not None:
-        note = "no token" if failed_at_token or token is None else f"token {token_note(token)}"
+        note = "no token" if failed_at_token or token is None else f"token {_token_note(token)}"
         yield Hop(name, "unreached" if lacks_subject else "left" if failed_at_token else "passed", note)
     named = f"upstream:{attempt['upstream']}"
-    result = " ".join(str(one) for one in (attempt["status"], attempt["code"]) if one is not None)
     if failed_at_token:
         yield Hop(named, "unreached", "not reached")
     elif is_running and is_last:
         yield Hop(named, "running", "in progress")
     else:
+        result = " ".join(str(one) for one in (attempt["status"], attempt["code"]) if one is not None)
         yield Hop(named, "passed" if is_last else "left", result)
 
 
-def token_note(token: Story) -> str:
-    """Describe the token of an attempt: its age, the time that was left, and the wait for it."""
-    age_s, left_s, wait_s = token.get("age_s"), token.get("left_s"), token.get("wait_s")
+def _token_note(token: Story) -> str:
+    """Describe the token of an attempt: its age and the time that was left."""
+    age_s, left_s = token.get("age_s"), token.get("left_s")
     parts = [] if age_s is None else [f"fetched {age_s:.0f} s before"]
     parts += [] if left_s is None else [f"{left_s:.0f} s left"]
-    parts += [f"waited {duration(wait_s)}"] if wait_s else []
-    parts += [f"waited {duration(token['renewal_s'])} for a new one"] if token.get("renewal_s") else []
     return ", ".join(parts) or "sent"
 
 
-def way_lines(hops: Sequence[Hop]) -> Iterator[str]:
-    name_width = min(max(columns(hop.name) for hop in hops), 40)
-    for number, hop in enumerate(hops):
-        mark, colour = _MARKS[hop.state]
+def way_lines(story: Story) -> Iterator[str]:
+    hops = way(story)
+    name_width = max(len(hop.name) for hop in hops)
+    for number, (name, state, note) in enumerate(hops):
+        mark, colour, end = _MARKS[state]
         if number:
-            yield "  ┊" if hop.state == "unreached" else "  │"
-        end = {"failed": "  ◀ failed here", "gone": "  ◀ closed first"}.get(hop.state, "")
-        line = f"  {mark} {padded(hop.name, name_width)}  "
-        line = (line + cut(hop.note, WIDTH - columns(line) - columns(end))).rstrip() + end
-        yield coloured(line, colour) if colour and hop.state != "passed" else line
-
-
-# --- what to do
+            yield "  ┊" if state == "unreached" else "  │"
+        line = f"  {mark} {name:<{name_width}}  {note}".rstrip() + end
+        yield coloured(line, colour) if colour else line
 
 
 def error_lines(story: Story) -> Iterator[str]:
@@ -196,15 +153,14 @@ def error_lines(story: Story) -> Iterator[str]:
             if story["closed_by"] == "gatepass":
                 what = "gatepass closed the connection, because the client did not read the response."
                 action = "Check the client, and limits.send_stall_s."
-            yield from wrapped(what)
-            yield from wrapped(action, "  What to do: ", "    ")
+            yield from (*wrapped(what), *wrapped(f"What to do: {action}", "  ", "    "))
         return
     yield from wrapped(error["message"] or "No message.")
     if (retry_after_s := error.get("retry_after_s")) is not None:
         yield f"  It asks the client to wait {retry_after_s:.3g} s."
     action, command = error.get("action") or "", error.get("test") or ""
     if action:
-        yield from wrapped(action, "  What to do: ", "    ")
+        yield from wrapped(f"What to do: {action}", "  ", "    ")
     if command and command not in action:
         yield f"  Test the hop: {command}"
     if attempts and (attempts[-1]["status"] or ERROR_STATUS) < ERROR_STATUS <= (story["status"] or 0):
@@ -224,41 +180,55 @@ _CAUSES: Mapping[str, str] = {
 
 
 def attempt_lines(story: Story) -> Iterator[str]:
+    """Describe each attempt. Its reason is left out if the final error has it."""
     message = (story["error"] or {}).get("message") or ""
     for attempt in story["attempts"]:
-        yield from _attempt(attempt, message)
+        model = attempt["upstream_model"]
+        results = (attempt["status"], attempt["outcome"] or "running", attempt["code"])
+        took = "" if attempt["duration_s"] is None else f", {duration(attempt['duration_s'])}"
+        target = f"{attempt['number']}. {attempt['upstream']}{f' as {model}' if model else ''}"
+        head = wrapped(f"{target}: {' '.join(str(one) for one in results if one is not None)}{took}", "  ", "     ")
+        yield from (coloured(line, "red") for line in head) if attempt["code"] else head
+        facts = [f"sent again {_CAUSES.get(attempt['cause'], attempt['cause'])}"] if attempt["cause"] else []
+        if (token := attempt["token"]) is not None:
+            facts.append(f"token of {token['credential']}: {_token_note(token) if attempt['reached'] else 'none'}")
+        if times := ", ".join(_times(attempt)):
+            facts.append(times)
+        if attempt.get("reason") and attempt["reason"] not in message:
+            facts.append(f"reason: {attempt['reason']}")
+        if attempt["tried"]:
+            facts.append(f"changes that did not help: {', '.join(attempt['tried'])}")
+        if parts := attempt["parts"]:
+            failed = [one["code"] or one["outcome"] for one in parts if one["outcome"] not in (None, "complete")]
+            facts.append(
+                f"{len(parts)} requests in one call, {len(failed)} failed{': ' * bool(failed)}{', '.join(failed)}"
+            )
+        if attempt["upstream_request_id"]:
+            facts.append(f"upstream's id: {attempt['upstream_request_id']}")
+        for fact in facts:
+            yield from wrapped(fact, "     ")
 
 
-def _attempt(attempt: Story, message: str) -> Iterator[str]:
-    """Describe an attempt. Its reason is left out if `message`, the final error, has it."""
-    model = attempt["upstream_model"]
-    target = attempt["upstream"] + (f" as {model}" if model else "")
-    results = (attempt["status"], attempt["outcome"] or "running", attempt["code"])
-    result = " ".join(str(one) for one in results if one is not None)
-    took = "" if attempt["duration_s"] is None else f", {duration(attempt['duration_s'])}"
-    head = [*wrapped(f"{target}: {result}{took}", f"  {attempt['number']}. ", "     ")]
-    yield from (coloured(line, "red") for line in head) if attempt["code"] else head
-    if cause := attempt["cause"]:
-        yield from wrapped(f"sent again {_CAUSES.get(cause, cause)}", "     ")
-    if (token := attempt["token"]) is not None:
-        note = "none" if not attempt["reached"] else token_note(token)
-        yield from wrapped(f"token of {token['credential']}: {note}", "     ")
-    if (connect_s := attempt["connect_s"]) is not None:
-        what = "no connection after" if attempt["code"] in UNCONNECTED else "new connection in"
-        yield f"     {what} {duration(connect_s)}"
-    elif attempt["head_s"] is not None:
-        yield "     reused connection"
-    if attempt.get("reason") and attempt["reason"] not in message:
-        yield from wrapped(f"reason: {attempt['reason']}", "     ")
-    if attempt["tried"]:
-        yield from wrapped(f"changes that did not help: {', '.join(attempt['tried'])}", "     ")
-    if attempt["upstream_request_id"]:
-        yield f"     upstream's id: {attempt['upstream_request_id']}"
-    if parts := attempt["parts"]:
-        failed = [one for one in parts if one["outcome"] not in (None, "complete")]
-        yield f"     {len(parts)} requests in one call, {len(failed)} failed"
-        for part in failed:
-            yield from wrapped(f"failed: {part['outcome']} {part['code'] or ''}", "       ")
+def _times(attempt: Story) -> Iterator[str]:
+    """Yield where the time of an attempt went, in order."""
+    token, began_s, head_s = attempt["token"] or {}, attempt["began_s"], attempt["head_s"]
+    phases = {
+        "token": token.get("wait_s") or 0.0,
+        "free connection": attempt.get("pool_wait_s") or 0.0,
+        "connect": attempt["connect_s"] or 0.0,
+    }
+    if head_s is None:
+        # the waits for a connection are a part of upstream_s
+        phases["upstream"] = (attempt["upstream_s"] or 0.0) - phases["connect"]
+    else:
+        phases["until head"] = head_s - sum(phases.values())
+        phases["new token"] = token.get("renewal_s") or 0.0
+        phases["rest"] = (attempt["duration_s"] or 0.0) - head_s - phases["new token"]
+    if began_s and began_s >= SHORTEST_S:
+        yield f"began at {duration(began_s)}"
+    yield from (f"{name} {duration(length_s)}" for name, length_s in phases.items() if length_s >= SHORTEST_S)
+    if head_s is not None and attempt["connect_s"] is None:
+        yield "reused connection"
 
 
 def change_lines(story: Story) -> Iterator[str]:
@@ -266,121 +236,81 @@ def change_lines(story: Story) -> Iterator[str]:
     attempts = story["attempts"]
     if not attempts:
         return
-    last = attempts[-1]
-    known: set[str] = set()
+    last, learned, edits = attempts[-1], set[str](), dict[str, list[Story]]()
     for before, one in pairwise(attempts):
         if one["cause"] == "learned_rule":
-            known |= set(one["adapted"]) - set(before["adapted"])
-    edits: dict[str, list[Story]] = {}
+            learned |= set(one["adapted"]) - set(before["adapted"])
     for edit in last.get("edits") or ():
         edits.setdefault(edit["rule"], []).append(edit)
     for rule in dict.fromkeys((*last["adapted"], *edits)):
-        why = " (learned from the error of this request)" if rule in known else ""
-        yield from wrapped(f"{rule}{why}", "  ", "    ")
+        yield from wrapped(rule + " (learned from the error of this request)" * (rule in learned), "  ", "    ")
         for edit in edits.get(rule, ()):
-            yield from _edit(edit)
+            path, moved_to, was, now = edit["path"], edit.get("moved_to"), _side(edit, "before"), _side(edit, "after")
+            if was and now:
+                yield f"    {path}: {was} → {f'{moved_to}: ' if moved_to else ''}{now}"
+            else:
+                yield coloured(f"    - {path}: {was}", "red") if was else coloured(f"    + {path}: {now}", "green")
     if left_out := last.get("edits_left_out"):
         yield f"    and {left_out} more changes"
 
 
-def _edit(edit: Story) -> Iterator[str]:
-    path, before, after, moved_to = edit["path"], edit.get("before"), edit.get("after"), edit.get("moved_to")
-    if "after_text" in edit:
-        before, after = edit["before_text"], edit["after_text"]
-    shown = [one.get("value") if isinstance(one, Mapping) else one for one in (before, after)]
-    if moved_to is None and None not in shown:
-        yield cut(f"    {path}: {shown[0]} → {shown[1]}", WIDTH)
-        return
-    if before is not None:
-        yield coloured(cut(f"    - {path}: {_value(before)}", WIDTH), "red")
-    if after is not None:
-        yield coloured(
-            cut(f"    + {moved_to or path}: {_value(after)}{f', from {path}' if moved_to else ''}", WIDTH), "green"
-        )
-
-
-def _value(value: Any) -> str:
-    """Describe one side of an edit: `array, 117 KiB`."""
+def _side(edit: Story, side: str) -> str:
+    """Describe one side of an edit, such as `array, 117 KiB` or `true`; "" if it has no value there."""
+    value = edit.get(f"{side}_text", edit.get(side))
     if not isinstance(value, Mapping):
-        return str(value)
+        return value or ""
     if "value" in value:
         return str(value["value"])
     size_bytes = value.get("size_bytes")
-    return ", ".join(filter(None, (str(value.get("type") or ""), "" if size_bytes is None else size(size_bytes))))
+    return ", ".join(filter(None, (value.get("type"), "" if size_bytes is None else size(size_bytes))))
 
 
-# --- times
-
-
-class Phase(NamedTuple):
-    """A part of the request's time, in seconds since its arrival."""
-
-    name: str
-    began_s: float
-    length_s: float
-
-
-def phases(story: Story) -> Iterator[Phase]:
-    """Yield where the time went, in order of time. A phase that is unknown or took no time has no positive length."""
-    attempts = story["attempts"]
-    yield Phase("client sends the body", 0.0, story["timings"]["body_s"] or 0.0)
-    for attempt in attempts:
-        label = f"{attempt['number']}. " if len(attempts) > 1 else ""
-        token: Story = attempt["token"] or {}
-        began_s = at_s = attempt["began_s"] or 0.0
-        connect_s = attempt["connect_s"] or 0.0
-        waits = {"token": token.get("wait_s"), "free connection": attempt.get("pool_wait_s"), "connect": connect_s}
-        for name, wait_s in waits.items():
-            yield Phase(f"{label}{name}", at_s, wait_s or 0.0)
-            at_s += wait_s or 0.0
-        if attempt["head_s"] is None:
-            # the waits for a connection are a part of upstream_s
-            yield Phase(f"{label}upstream", at_s, (attempt["upstream_s"] or 0.0) - connect_s)
-            continue
-        until_s, renewal_s = began_s + attempt["head_s"], token.get("renewal_s") or 0.0
-        yield Phase(f"{label}upstream, until head", at_s, until_s - at_s)
-        yield Phase(f"{label}new token", until_s, renewal_s)
-        until_s += renewal_s
-        yield Phase(f"{label}upstream, rest", until_s, began_s + (attempt["duration_s"] or 0.0) - until_s)
+# --- times, sizes and bodies
 
 
 def time_lines(story: Story) -> Iterator[str]:
-    timings = story["timings"]
-    total_s = timings["duration_s"] if timings["duration_s"] is not None else story.get("duration_s")
-    if not total_s:
-        return
-    shown = [*(phase for phase in phases(story) if phase.length_s >= SHORTEST_S), Phase("all", 0.0, total_s)]
-    name_width = max(columns(phase.name) for phase in shown)
-    for phase in shown:
-        yield f"  {padded(phase.name, name_width)}  {bar(phase, total_s)}  {duration(phase.length_s)}"
-    first_s = timings["first_byte_s"]
-    facts = [] if first_s is None else [f"first byte to the client after {duration(first_s)}"]
-    facts += [] if timings["added_s"] is None else [f"gatepass added {duration(timings['added_s'])}"]
-    if facts:
-        yield from wrapped(", ".join(facts))
+    """Yield the times of the client, of the stream of the last attempt, and the sizes."""
+    timings, arrivals = story["timings"], [one["arrivals"] for one in story["attempts"] if one.get("arrivals")]
+    texts = {
+        "body_s": "client sent its body in {}",
+        "first_byte_s": "first byte to the client after {}",
+        "added_s": "gatepass added {}",
+    }
+    known = [text.format(duration(timings[name])) for name, text in texts.items() if timings[name]]
+    yield from wrapped(", ".join(known))
+    if arrivals and (reads := arrivals[-1]["reads"]):
+        events = f", {story['events']} events" if story["events"] else ""
+        first, last = (duration(arrivals[-1][name]) for name in ("first_s", "last_s"))
+        yield f"  {reads} reads{events} from {first} to {last} of the attempt"
+        gaps = [
+            f"{duration(gap['length_s'])} at {duration(gap['at_s'])}" for gap in arrivals[-1]["gaps"] if gap["length_s"]
+        ]
+        if gaps:
+            yield from wrapped(f"longest gaps: {', '.join(gaps)}")
+    facts = [f"{size(story['bytes_in'])} from the client", f"{size(story['bytes_out'])} to the client"]
+    usage: Mapping[str, Any] = story["usage"] or {}
+    facts += [f"{name.replace('_', ' ')}: {count}" for name, count in usage.items() if isinstance(count, int) and count]
+    facts += ["the answer is empty"] if story.get("empty_answer") else []
+    facts += [f"closed first by: {story['closed_by']}"] if story["closed_by"] else []
+    yield from wrapped(", ".join(facts))
 
 
-def bar(phase: Phase, total_s: float) -> str:
-    """Return a bar of BARS columns, at least one of them filled."""
-    first = min(BARS - 1, int(phase.began_s / total_s * BARS))
-    last = min(BARS, max(first + 1, round((phase.began_s + phase.length_s) / total_s * BARS)))
-    return " " * first + "█" * (last - first) + " " * (BARS - last)
+BODY_CHARS = 2_000
+"""The characters of each captured body that the text shows."""
+
+_BODY_NAMES = {"request": "request of the client", "sent": "request to the upstream", "reply": "reply"}
 
 
-# --- the stream
-
-
-def stream_lines(story: Story) -> Iterator[str]:
-    """Yield when the pieces of the last attempt's reply arrived."""
-    found = [one["arrivals"] for one in story["attempts"] if one.get("arrivals")]
-    if not found or not found[-1]["reads"]:
-        return
-    arrivals = found[-1]
-    events = f", {story['events']} events" if story["events"] else ""
-    yield f"  {arrivals['reads']} reads{events} from {duration(arrivals['first_s'])} to {duration(arrivals['last_s'])}"
-    if gaps := [gap for gap in arrivals["gaps"] if gap["length_s"]]:
-        listed = ", ".join(f"{duration(gap['length_s'])} at {duration(gap['at_s'])}" for gap in gaps)
-        yield from wrapped(f"longest gaps: {listed}")
+def body_lines(story: Story) -> Iterator[str]:
+    """Yield the beginning of each captured body. The request to the upstream is there if gatepass changed it."""
+    bodies: Sequence[Story] = story.get("bodies") or ()
+    for body in bodies:
+        is_whole = len(body["text"]) <= BODY_CHARS and body["next"] is None
+        more = f" the first {BODY_CHARS} characters of {size(body['size_bytes'])}, --json has all"
+        yield f"  {_BODY_NAMES[body['name']]}:{'' if is_whole else more}"
+        yield from (f"    {line}" for line in body["text"][:BODY_CHARS].rstrip().split("\n"))
+    if any(one["cut"] for one in bodies):
+        yield "  A body was too long to be captured whole."
 
 
 # --- the whole story
@@ -390,21 +320,16 @@ def story_lines(story: Story, now_s: float) -> Iterator[str]:
     """Yield the text of `gatepass show`. `now_s` is the time since the epoch."""
     yield from _head(story, now_s)
     sections = (
-        ("Way", way_lines(way(story))),
+        ("Way", way_lines(story)),
         ("Error" if story["error"] else "End", error_lines(story)),
         ("Attempts", attempt_lines(story)),
         ("Changes", change_lines(story)),
-        ("Time", time_lines(story)),
-        ("Stream", stream_lines(story)),
-        ("Sizes", _sizes(story)),
+        ("Times and sizes", time_lines(story)),
         ("Bodies", body_lines(story)),
-        ("Ids", _ids(story)),
     )
     for title, lines in sections:
         if shown := [*lines]:
-            yield ""
-            yield title
-            yield from shown
+            yield from ("", title, *shown)
 
 
 def _head(story: Story, now_s: float) -> Iterator[str]:
@@ -416,9 +341,7 @@ def _head(story: Story, now_s: float) -> Iterator[str]:
         result += " client gone"
     took_s = story["timings"]["duration_s"] if not is_running else story.get("duration_s")
     took = "" if took_s is None else f"{' for' if is_running else ' after'} {duration(took_s)}"
-    colour = "cyan" if is_running else "green" if story["outcome"] == "ok" else "red"
-    for line in wrapped(f"{result}{took}", ""):
-        yield coloured(line, colour)
+    yield coloured(f"{result}{took}", "cyan" if is_running else "green" if story["outcome"] == "ok" else "red")
     asked = asked_for(story)
     if asked != "stream":
         asked = f"{story['operation']} {asked}".rstrip() if story["operation"] != "none" else ""
@@ -426,13 +349,12 @@ def _head(story: Story, now_s: float) -> Iterator[str]:
     yield from wrapped(", ".join(filter(None, (f"{story['method']} {story['path']}", asked, stream))), "")
     if story.get("replay_of"):
         without = ", ".join(story["replayed_without"])
-        yield from wrapped(
-            f"replay of {story['replay_of']} by {story['replayed_by']}{without and f' without {without}'}", ""
-        )
+        yield f"replay of {story['replay_of']} by {story['replayed_by']}{without and f' without {without}'}"
     place = " ".join(filter(None, (story.get("worker"), f"on {story['replica']}" if story.get("replica") else "")))
     arrived = datetime.fromisoformat(story["arrived_at"])
     age = f"{span(max(0.0, now_s - arrived.timestamp()))} ago"
     yield from wrapped(f"{arrived.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, {age}{', ' if place else ''}{place}", "")
+    yield f"id {story['id']}"
 
 
 def asked_for(summary: Story) -> str:
@@ -443,86 +365,21 @@ def asked_for(summary: Story) -> str:
     return summary["model"] or " ".join(filter(None, message)) or idle
 
 
-def _sizes(story: Story) -> Iterator[str]:
-    facts = [f"{size(story['bytes_in'])} from the client", f"{size(story['bytes_out'])} to the client"]
-    usage: Mapping[str, Any] = story["usage"] or {}
-    facts += [f"{name.replace('_', ' ')}: {count}" for name, count in usage.items() if isinstance(count, int) and count]
-    if story.get("empty_answer"):
-        facts.append("the answer is empty")
-    yield from wrapped(", ".join(facts))
-    if story["closed_by"]:
-        yield f"  closed first by: {story['closed_by']}"
-
-
-def _ids(story: Story) -> Iterator[str]:
-    yield f"  gatepass  {story['id']}"
-    found = dict.fromkeys(one["upstream_request_id"] for one in story["attempts"])
-    for name in found or dict.fromkeys([story["upstream_request_id"]]):
-        if name:
-            yield f"  upstream  {name}"
-
-
-# --- captured bodies
-
-BODY_CHARS = 2_000
-"""The characters of each captured body that the text shows."""
-
-_BODY_NAMES = {"request": "request of the client", "sent": "request to the upstream", "reply": "reply"}
-
-
-def body_lines(story: Story) -> Iterator[str]:
-    """Yield the beginning of each captured body. The request to the upstream is there if gatepass changed it."""
-    bodies: Sequence[Story] = story.get("bodies") or ()
-    for name, title in _BODY_NAMES.items():
-        found = [one for one in bodies if one["name"] == name]
-        for number, body in enumerate(found, 1):
-            text, is_whole = body["text"], len(body["text"]) <= BODY_CHARS and body["next"] is None
-            more = (
-                "" if is_whole else f" the first {BODY_CHARS} characters of {size(body['size_bytes'])}, --json has all"
-            )
-            yield f"  {title}{f' {number}' if len(found) > 1 else ''}:{more}"
-            yield from (f"    {line}" for line in text[:BODY_CHARS].rstrip().split("\n"))
-    if any(one["cut"] for one in bodies):
-        yield "  A body was too long to be captured whole."
-
-
 # --- lists
 
 COLUMNS = (8, 6, 24, 10, 16, 7)
-LIST_WIDTH = 100
 HEAD = ("UTC", "STATUS", "ID", "CALLER", "MODEL", "TIME", "UPSTREAM OR ERROR")
 
 
-def widened(wide: Sequence[int], summaries: Iterable[Story]) -> Sequence[int]:
-    """Return the widths of columns in which each of `summaries` fits, at least `wide`."""
-    rows = [[columns(text) for text in _cells(one)[:-1]] for one in summaries]
-    return [*map(max, zip(wide, *rows, strict=True))]
+def list_line(cells: Sequence[str]) -> str:
+    """Return the cells in columns of at least these widths. Chinese characters take two columns; no cell is cut."""
+    taken = (sum(2 if east_asian_width(char) in "WF" else 1 for char in text) for text in cells)
+    spaces = [" " * (most - width) for width, most in zip(taken, COLUMNS, strict=False)]
+    return " ".join([*(text + space for text, space in zip(cells, spaces, strict=False)), cells[-1]]).rstrip()
 
 
-def list_line(
-    cells: Sequence[str], width: int | None = LIST_WIDTH, wide: Sequence[int] = COLUMNS, *, keeps_end: bool = False
-) -> str:
-    """Return the cells in aligned columns of the widths `wide`. An id is never cut. The last cell gets the rest of
-    `width`, or is not cut if `keeps_end`. Without a width, no cell is cut."""
-    at_end = cells[-1]
-    front = [
-        text if (number == 2 or width is None) and columns(text) > most else padded(text, most)
-        for number, (text, most) in enumerate(zip(cells[:-1], wide, strict=True))
-    ]
-    line = " ".join(front) + " "
-    return (line + (at_end if width is None or keeps_end else cut(at_end, width - columns(line)))).rstrip()
-
-
-def summary_line(summary: Story, width: int | None = LIST_WIDTH, wide: Sequence[int] = COLUMNS) -> str:
+def summary_line(summary: Story) -> str:
     """Return one request of `gatepass tail`, coloured if it failed."""
-    outcome = summary["outcome"]
-    # the hop at the end of an error decides what to do, so that a narrow terminal wraps it
-    line = list_line(_cells(summary), width, wide, keeps_end=outcome == "error")
-    colour = "red" if outcome == "error" else "yellow" if outcome == "client_gone" else ""
-    return coloured(line, colour or "cyan") if colour or summary["state"] == "running" else line
-
-
-def _cells(summary: Story) -> tuple[str, ...]:
     state, outcome = summary["state"], summary["outcome"]
     at = datetime.fromisoformat(summary["arrived_at"]).astimezone(UTC)
     if state == "ended":
@@ -538,10 +395,6 @@ def _cells(summary: Story) -> tuple[str, ...]:
     server = summary["path"].partition("/mcp/")[2]  # gatepass may have read no message
     asked = asked_for(summary) or (f"mcp/{server}" if server else "")
     took = duration(summary["duration_s"]).rjust(7)
-    return f"{at:%H:%M:%S}", status, summary["id"], summary["caller"], asked, took, end
-
-
-def candidate_lines(stories: Iterable[Story]) -> Iterator[str]:
-    """Yield the requests that one id may mean."""
-    yield list_line(HEAD)
-    yield from (summary_line({**one, "attempts": len(one["attempts"])}) for one in stories)
+    line = list_line((f"{at:%H:%M:%S}", status, summary["id"], summary["caller"], asked, took, end))
+    colour = "red" if outcome == "error" else "yellow" if outcome == "client_gone" else ""
+    return coloured(line, colour or "cyan") if colour or state == "running" else line
