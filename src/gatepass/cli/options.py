@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, NoReturn
@@ -44,8 +43,6 @@ OPERATION_OF_KIND: Mapping[str | None, str] = {
     "tts": "speech",
 }
 
-TICK_S = 1.0
-
 
 def reachable_host(listen: str) -> str:
     """Return the host to connect to, for a server that listens on `listen`. All interfaces are no such host: `HOST`."""
@@ -72,28 +69,15 @@ def printable(text: object, keep: str = "") -> str:
 
 @contextmanager
 def progress(waits_for: str) -> Iterator[None]:
-    """Show on a terminal how long the wait in the block takes, as soon as it takes longer than a second."""
-    # a log would store each state of the moving line
+    """Show on a terminal what the block waits for. A log would store the line, which is cleared at the end."""
     if not sys.stderr.isatty():
         yield
         return
-    has_ended = threading.Event()
-
-    def show() -> None:
-        seconds = 0
-        while not has_ended.wait(TICK_S):
-            seconds += 1
-            click.echo(f"\rwaiting for {waits_for}: {seconds} s", nl=False, err=True)
-        if seconds:
-            click.echo("\r\x1b[K", nl=False, err=True)  # clears the line
-
-    showing = threading.Thread(target=show, daemon=True)  # a thread, because the wait blocks this one
-    showing.start()
+    click.echo(f"waiting for {waits_for}", nl=False, err=True)
     try:
         yield
     finally:
-        has_ended.set()
-        showing.join()  # otherwise its last line could follow the output of the command
+        click.echo("\r\x1b[K", nl=False, err=True)
 
 
 def load_or_exit(path: str | None) -> LoadedConfig:

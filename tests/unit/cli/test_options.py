@@ -54,16 +54,12 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize(("stream", "shown"), [(Terminal, True), (io.StringIO, False)])
-def test_a_long_wait_is_shown_on_a_terminal_only_and_then_cleared(monkeypatch, stream, shown):
+def test_a_wait_is_shown_on_a_terminal_only_and_then_cleared(monkeypatch, stream, shown):
     written = stream()
     monkeypatch.setattr("sys.stderr", written)
-    monkeypatch.setattr("gatepass.cli.options.TICK_S", 0.001)
     with progress("sso.example"):
-        if shown:
-            while "3 s" not in written.getvalue():
-                pass
-    text = written.getvalue()
-    assert ("waiting for sso.example: 1 s" in text, text.endswith("\r\x1b[K")) == (shown, shown)
+        assert written.getvalue() == "waiting for sso.example" * shown
+    assert written.getvalue() == "waiting for sso.example\r\x1b[K" * shown
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
