@@ -303,7 +303,8 @@ class Limits(Block):
     Unit: bytes
     """
     event_bytes: Bytes = 32 * MIB
-    """The largest single event of a stream, in bytes. It also limits comments and blank lines between two events.
+    """The largest single event of a stream, in bytes. It and 1 MiB also limit comments and blank lines between two
+    events.
 
     An event above 1 MiB, such as an image, is relayed unchanged. Where gatepass must convert it, the limit is 1 MiB
     whatever this setting says: for `dialect: ragflow`, for profiles with `line_bytes`, and if a chat call serves

@@ -334,7 +334,8 @@ def converted_limit(reason: str) -> str:
 
 def too_many_comments(upstream: str) -> GatepassError:
     return UpstreamInvalid(
-        "The upstream sent more comments and blank lines than limits.event_bytes, and no event.", upstream=upstream
+        "The upstream sent more than 1 MiB of comments and blank lines, or than limits.event_bytes, and no event.",
+        upstream=upstream,
     )
 
 

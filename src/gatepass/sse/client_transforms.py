@@ -367,8 +367,15 @@ def _add_envelope(top: dict[str, Any], model: str) -> bool:
     return bool(lacking)
 
 
+MOST_USAGE_BYTES = 64 * 1024
+"""A larger `usage` passes as it came: a million members would hold the event loop for 0.3 s. One has some hundred
+bytes."""
+
+
 def _repair_usage(top: dict[str, Any], profile: Profile) -> bool:
     if not profile.whole_numbers or not ("choices" in top or "data" in top):
+        return False
+    if memoryview(top.get("usage", b"")).nbytes > MOST_USAGE_BYTES:
         return False
     payload: Any = json_value(bytes(top["usage"])) if "usage" in top else None
     completed = complete_usage(payload if isinstance(payload, dict) else {}, is_chat="choices" in top)

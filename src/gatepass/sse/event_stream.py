@@ -66,6 +66,10 @@ NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LAST_EVENT, ADDED_DONE, UNCHE
 
 _BLANK_LINES = (b"\n", b"\r\n", b"\r")
 
+MOST_IDLE_BYTES = 1024 * 1024
+"""Comments, blank lines and events without data between two events: each costs as much as an event, and 1 MiB takes a
+second."""
+
 TURN_LINES = 512
 """This many lines are validated before the event loop must run. A line takes up to 20 µs, even a blank one."""
 
@@ -92,8 +96,8 @@ class EventStream:
 
     The arguments:
 
-    * `source.limit_bytes` limits one event. It also limits the comments, blank lines and events without data between
-      two events.
+    * `source.limit_bytes` limits one event. It also limits, as MOST_IDLE_BYTES does, the comments, blank lines and
+      events without data between two events.
     * `choices` is the number of choices that the call requests.
     * `done_is_required`: if it is false, every body that ended cleanly is complete.
     * `progress` records the events. A protocol whose last event is not `[DONE]` passes a subclass.
@@ -392,7 +396,7 @@ class EventStream:
         if self.events != self._events_before:
             self._events_before, self._idle_bytes = self.events, 0
         self._idle_bytes += len(block)
-        if self._idle_bytes > self._event_limit_bytes:
+        if self._idle_bytes > min(self._event_limit_bytes, MOST_IDLE_BYTES):
             self.fail(chunk.too_many_comments(self._upstream))
         return self._is_over
 

@@ -78,8 +78,10 @@ class ValkeyStore:
                 if isinstance(reply, Exception):
                     raise reply
             *values, (seconds, microseconds) = replies
-        found = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-        return StoreReading(found, int(seconds) + int(microseconds) / 1e6, started_s, self._clock.now())
+            if not all(value is None or isinstance(value, bytes) for value in values):
+                raise InvalidResponse("Protocol error: the server sent a value that is no text")
+            found = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+            return StoreReading(found, int(seconds) + int(microseconds) / 1e6, started_s, self._clock.now())
 
     async def put(self, name: str, value: bytes, ttl_s: float) -> None:
         async with self._connected():
@@ -90,7 +92,7 @@ class ValkeyStore:
             await self._client.delete(self._prefix + name)
 
     async def count(self, name: str, ttl_s: float) -> int:
-        return int(await self._run(_COUNT, name, _milliseconds(ttl_s)))
+        return await self._run(_COUNT, name, _milliseconds(ttl_s))
 
     async def lease(self, name: str, owner: str, ttl_s: float) -> bool:
         return bool(await self._run(_LEASE, name, owner, _milliseconds(ttl_s)))
@@ -102,18 +104,18 @@ class ValkeyStore:
         async with self._connected():
             await self._pool.disconnect()
 
-    async def _run(self, script: str, name: str, *arguments: Any) -> Any:
-        """Run a Lua script, which the server does not interrupt with another command."""
+    async def _run(self, script: str, name: str, *arguments: Any) -> int:
+        """Return the number that a Lua script replies. The server runs no other command in between."""
         async with self._connected():
             reply: Any = self._client.eval(script, 1, self._prefix + name, *arguments)
-            return await reply
+            return int(await reply or 0)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[None]:
         async with self._free:
             try:
                 yield
-            except (ValkeyError, OSError, ValueError, TypeError) as error:  # two for a reply of another form
+            except (ValkeyError, OSError, ValueError, TypeError, OverflowError) as error:  # three for an odd reply
                 raise StoreUnavailable(_reason(error)) from None
 
 

@@ -25,6 +25,15 @@ ODD = {
     "bare": b":1\r\n",
 }
 """Replies that no command of gatepass has."""
+ODD_OF = {
+    "odd number": (b"GET", b":77\r\n"),
+    "odd array": (b"GET", b"*0\r\n"),
+    "odd length": (b"GET", b"*-3\r\n"),
+    "odd errors": (b"GET", b"*2\r\n-ERR a\r\n-ERR b\r\n"),
+    "odd time": (b"TIME", b"*2\r\n$400\r\n%b\r\n$1\r\n0\r\n" % (b"9" * 400)),
+    "odd script": (b"EVAL", b"*1\r\n:1\r\n"),
+}
+"""Replies to one command that gatepass cannot use."""
 
 
 def bulk(data: bytes) -> bytes:
@@ -89,6 +98,8 @@ class Responder:
         if self.mood == "gibberish":
             return b"HTTP/1.1 400 Bad Request\r\n\r\n"
         name, *rest = command
+        if (odd := ODD_OF.get(self.mood)) is not None and name == odd[0]:
+            return odd[1]
         if name == b"AUTH":
             user, password = (b"default", *rest) if len(rest) == 1 else rest
             state["signed_in"] = (user, password) == (self.user, self.password)

@@ -16,7 +16,7 @@ from gatepass.store.guarded import REST_S
 from gatepass.store.valkey import ValkeyStore
 from gatepass.types import Secret
 from tests.integration.gateway import descriptors
-from tests.integration.store.responder import Responder, responding
+from tests.integration.store.responder import ODD_OF, Responder, responding
 from tests.unit.clock import settle
 from tests.unit.store.contract import Shared, StoreContract, opened_store
 from tests.waiting import until, until_async
@@ -137,6 +137,14 @@ async def test_failing_server_makes_the_store_unavailable_until_it_recovers(mood
         assert words.lower() in (await unavailable(store.get(["value/one", "value/two"]))).lower()
         responder.mood = "well"
         assert await until_async(lambda: read(store, "value/one"), REST_S + 5) == b"x"
+
+
+@pytest.mark.parametrize("mood", [*ODD_OF])
+async def test_an_odd_reply_to_one_command_makes_the_store_unavailable(mood: str):
+    async with responding() as responder, opened(settings(responder)) as (store,):
+        await store.put("value/one", b"x", 60.0)
+        responder.mood = mood
+        await unavailable(store.count("count/one", 60.0) if mood == "odd script" else store.get(["value/one"]))
 
 
 async def test_a_refused_connection_is_an_unavailable_store():

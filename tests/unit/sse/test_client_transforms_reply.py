@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile
-from gatepass.sse.client_transforms import make_client_transform, transform_reply
+from gatepass.sse.client_transforms import MOST_USAGE_BYTES, make_client_transform, transform_reply
 
 WHOLE = Profile(whole_numbers=True)
 
@@ -61,6 +61,11 @@ def test_usage_is_whole_numbers_if_the_client_requires_it(body, usage):
     changed, adapted = transform_reply(body, WHOLE)
     assert json.loads(changed) == {**json.loads(body), "usage": usage}
     assert adapted == ("repair=usage",)
+
+
+def test_a_usage_that_is_no_usage_passes_as_it_came():
+    body = chat({"content": "a"}, usage=dict.fromkeys(map(str, range(MOST_USAGE_BYTES // 8)), 1.5))
+    assert transform_reply(body, WHOLE) == (body, ())
 
 
 def test_vectors_keep_their_bytes():
