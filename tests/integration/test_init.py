@@ -281,34 +281,6 @@ async def test_options_and_variable_replace_all_questions(tmp_path, monkeypatch)
     assert not (tmp_path / "secrets").exists()
 
 
-async def test_an_assertion_file_replaces_the_secret(tmp_path):
-    (tmp_path / "token").write_text("not-a-token-of-this-issuer")
-    async with servers() as url:
-        options = (
-            *("--yes", "--base-url", f"{url}/v1", "--auth", "oauth2", "--token-url", f"{url}/oauth/token"),
-            *("--client-id", "me", "--assertion-file", str(tmp_path / "token")),
-        )
-        result = await run(tmp_path, *options)
-    # the issuer of this test has no such clients, so only the request and the advice are seen
-    assert (result.exit_code, "credentials.llm.assertion_file" in result.output) == (1, True)
-    assert "Trying form" not in result.output
-
-
-def test_a_configuration_with_an_assertion_file_has_no_secret():
-    answers = {
-        "base_url": "https://llm.example/v1",
-        "auth": "oauth2",
-        "token_url": "https://sso.example/token",
-        "client_id": "me",
-        "assertion_file": "/run/token",
-        "client_auth": "basic",
-        "listen": "127.0.0.1",
-    }
-    text = render(answers, "unused")
-    assert "client_auth: assertion_file, assertion_file: /run/token" in " ".join(text.split())
-    assert "secret" not in text
-
-
 @pytest.mark.parametrize(("before", "after"), [(0o600, 0o600), (0o640, 0o640), (0o666, 0o644)])
 async def test_an_overwritten_file_gets_no_wider_permissions(tmp_path, monkeypatch, before, after):
     monkeypatch.setenv("CORP_SECRET", SECRET)

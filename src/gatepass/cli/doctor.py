@@ -142,7 +142,11 @@ def doctor(
             settings = steps.settings_of_mcp(loaded.config, mcp, allowed)
         valid = f"{loaded.source} is valid: {summary(loaded.config)}"
         report.add(Step("gatepass", "configuration", StepOutcome.WORKS, valid, proves=False))
-        if problem := _unknown_host(loaded.config.server.host):
+        host = loaded.config.server.host
+        try:  # an address may also be one of another machine
+            socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except OSError as error:
+            problem = f"{host!r} has no address to listen on: {error.strerror}"
             report.add(Step("gatepass", "listen", StepOutcome.FAILS, problem, "Correct server.host."))
         asyncio.run(report.show(steps.diagnose(loaded.config, calls, model=model, mcp=mcp, begin=report.begin)))
         if not report.has_failed:
@@ -157,15 +161,6 @@ def doctor(
         else:
             click.echo(f"refused: {error.status} {error.code}: {error.message}")
         sys.exit(CHECK_FAILED)
-
-
-def _unknown_host(host: str) -> str:
-    """Return why gatepass cannot listen on `host`; "" if it has an address, which may be one of another machine."""
-    try:
-        socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        return f"{host!r} has no address to listen on: {error.strerror}"
-    return ""
 
 
 KEY = "GATEPASS_KEY"

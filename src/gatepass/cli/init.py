@@ -78,12 +78,6 @@ QUESTIONS: Mapping[str, Question] = {
             "basic",
             ("basic", "form"),
         ),
-        Question(
-            "assertion_file",
-            "File with a JWT of this machine",
-            "oauth2: a file with a JWT, such as a projected Kubernetes token, instead of a client secret.",
-            is_optional=True,
-        ),
         Question("login_url", "URL of the login", "login: the URL to which the JSON body is posted."),
         Question(
             "login_body",
@@ -241,14 +235,11 @@ def _credential(answers: Mapping[str, str], secret: str) -> dict[str, Any]:
         return {"type": "static", "token": secret}
     if answers["auth"] == "oauth2":
         optional = {"scope": answers.get("scope"), "client_auth": answers.get("client_auth")}
-        proof = {"client_secret": secret}
-        if file := answers.get("assertion_file"):
-            optional, proof = {"scope": answers.get("scope")}, {"client_auth": "assertion_file", "assertion_file": file}
         return {
             "type": "oauth2",
             "token_url": answers["token_url"],
             "client_id": answers["client_id"],
-            **proof,
+            "client_secret": secret,
             # people read this file, so it has no line for a default
             **{name: value for name, value in optional.items() if value and value != QUESTIONS[name].default},
         }
@@ -379,7 +370,7 @@ class Setup:
 
     def ask_secret(self, *, again: bool = False) -> None:
         """Ask for the secret without showing it. It stays in memory until the file is written."""
-        if self.answers["auth"] in ("none", "other") or self.answers.get("assertion_file"):
+        if self.answers["auth"] in ("none", "other"):
             return
         if self.secret_reference or (self.secret and not again):
             return
@@ -468,7 +459,7 @@ class Setup:
 
         failed = await self.first_failed(diagnose, is_shown)
         is_refused = failed is not None and failed.what == "token" and REFUSED_CLIENT.search(failed.why)
-        if is_refused and self.answers["auth"] == "oauth2" and not self.answers.get("assertion_file"):
+        if is_refused and self.answers["auth"] == "oauth2":
             refused = self.answers.get("client_auth") or QUESTIONS["client_auth"].default
             other = "form" if refused == "basic" else "basic"
             self.answers["client_auth"] = other
@@ -606,8 +597,7 @@ def init(
         setting = "access.keys[].operations"
         setting += documentation("docs/operations/keys.md#limit-the-operations-of-a-key", " ({})")
         click.echo(f"Stored files, batches and responses are closed to these clients: {setting} opens them.")
-    rotated = setup.answers.get("assertion_file", "")
-    outside = [secret_file or "", setup.answers.get("ca_file", ""), rotated and str(Path(rotated).parent)]
+    outside = [secret_file or "", setup.answers.get("ca_file", "")]
     click.echo("In a container, add these lines to the service `gatepass` of your Compose file in this folder:\n")
     click.echo("\n".join(f"    {line}" for line in compose_lines(path, outside, secret_env)))
     secrets = [path.parent / "secrets", secret_path] if secret_path else outside[:1]
@@ -638,7 +628,7 @@ def compose_lines(path: Path, others: Sequence[str], secret_env: str | None) -> 
 
     For root, the user of the image remains.
 
-    The folder is mounted, not the file: a mounted file stays the old one when it is replaced. `others` may be folders.
+    The folder is mounted, not the file: a mounted file stays the old one when it is replaced.
     """
     folder = path.parent
     is_here = folder == Path.cwd()
