@@ -98,9 +98,7 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
         # the error's own message announces the next try, but this command ends now
         reason = holder.status().last_error
         failed = error.message if error is late or reason is None else f"no token for credential {name}"
-        why, advice = split_advice(f"{failed}: {reason}" if reason else failed)
-        advice = advice or (EXPIRED in why and RENEWAL.get(settings.type)) or refusal_advice(why, name, settings)
-        why = with_presented(why, state, name, has_failed=True)
+        why, advice = token_failure(state, name, f"{failed}: {reason}" if reason else failed)
         return replace(step(StepOutcome.FAILS, why, advice), hop=error.hop)
     claimed_s = token.implausible_lifetime_s
     if claimed_s is not None and claimed_s > IMPOSSIBLE_S:
@@ -120,7 +118,7 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
     if claimed_s is not None:
         found += f" (the issuer announces {claimed_s:g} s)"
         advice = f"Check {setting(name, 'max_ttl_s')}, the unit of the expiry, and the clock of this machine."
-    return step(StepOutcome.WORKS, with_presented(found, state, name), advice)
+    return step(StepOutcome.WORKS, "; ".join([found, *presented(state, name)]), advice)
 
 
 def presented(state: AppState, name: str) -> Iterator[str]:
@@ -130,12 +128,14 @@ def presented(state: AppState, name: str) -> Iterator[str]:
         yield f"the {what} has {shown}" if claims else f"the {what} is not a JWT"
 
 
-def with_presented(text: str, state: AppState, name: str, *, has_failed: bool = False) -> str:
-    """Return `text` with the claims that the issuer sees. It sees none if the failure is a file without a token."""
-    shown = [] if has_failed and NO_FILE in text else list(presented(state, name))
-    if not shown:
-        return text
-    return f"{text.rstrip('.')}{'. Presented: ' if has_failed else '; '}{'; '.join(shown)}"
+def token_failure(state: AppState, name: str, text: str) -> tuple[str, str]:
+    """Return why the credential `name` has no token, with the claims that the issuer sees, and what to do."""
+    why, advice = split_advice(text)
+    settings = state.config.credentials[name]
+    advice = advice or (EXPIRED in why and RENEWAL.get(settings.type)) or refusal_advice(why, name, settings)
+    # it sees none if the failure is a file without a token
+    shown = "" if NO_FILE in why else "; ".join(presented(state, name))
+    return f"{why.rstrip('.')}. Presented: {shown}" if shown else why, advice
 
 
 def presented_claims(state: AppState, name: str) -> dict[str, dict[str, str]]:

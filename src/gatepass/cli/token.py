@@ -148,12 +148,9 @@ async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> boo
             if as_json:
                 options.print_json({"credential": name, "error": reason, **_presented(state, name)})
             else:
-                from gatepass.cli.probe import split_advice, with_presented
-                from gatepass.tokens.issuer_error import refusal_advice
+                from gatepass.cli.probe import token_failure
 
-                why, advice = split_advice(reason)
-                advice = advice or refusal_advice(why, name, config.credentials[name])
-                why = with_presented(why, state, name, has_failed=True)
+                why, advice = token_failure(state, name, reason)
                 text = f"{why.rstrip('.')}. {advice.rstrip('.')}." if advice else why
                 click.echo(f"{options.coloured('FAIL', 'red')} {error.hop}: {text}", err=True)
             return False

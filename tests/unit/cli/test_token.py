@@ -184,3 +184,13 @@ def test_without_a_name_the_only_credential_is_meant_and_of_several_the_names_ar
     assert (several.exit_code, several.stderr.splitlines()[-1]) == (2, "name a credential: corp, b")
     none = token(text="upstreams: {u: {base_url: 'https://x'}}\n")
     assert (none.exit_code, none.stderr.splitlines()[-1]) == (2, "name a credential; there are none")
+
+
+def test_an_expired_token_of_a_file_has_the_advice_of_doctor(tmp_path):
+    place = tmp_path / "token"
+    place.write_text(jwt.encode({"exp": 1_760_000_000}, "k" * 32, algorithm="HS256"))
+    upstreams = "upstreams: {chat: {base_url: 'http://127.0.0.1:9/v1', credential: corp}}\n"
+    text = f"credentials: {{corp: {{type: file, path: '{place}'}}}}\n{upstreams}"
+    result = run_on(tmp_path / "gatepass.yaml", "token", text=text)
+    assert result.exit_code == 1
+    assert result.stderr.endswith(" Check the program that writes the token into this file.\n")
