@@ -48,7 +48,7 @@ from gatepass.config.credential.kinds import KINDS, VARIABLE, Variable
 from gatepass.config.model import Config, checked_network, checked_store_url
 from gatepass.config.network import FIELD_NAME, PARAMETER, Network, TimeoutSettings, TokenPlacement, header_template
 from gatepass.config.routes import Capabilities, Rules
-from gatepass.config.upstream import CODE, HOST, RESPONSE_HEADER
+from gatepass.config.upstream import CODE, RESPONSE_HEADER
 from gatepass.errors import (
     GatepassError,
     GatewayError,
@@ -429,7 +429,6 @@ TYPES: Mapping[Any, str] = {
     RESPONSE_HEADER: "header name, or its beginning and `*`",
     PARAMETER: "name of a query parameter",
     VARIABLE: "name of an environment variable",
-    HOST: "host name or glob",
     CODE: "error code",
     ORIGIN: "origin, or `*`",
     header_template: "text with `{token}`",

@@ -20,7 +20,7 @@ KEYS = {"hog": "gp-" + "h" * 43, "app": "gp-" + "a" * 43}
 COMPLETION = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}]}
 CONNECTIONS = 20
 SHARE = 5
-"""A quarter of CONNECTIONS: `limits.unauthenticated_connections` by default."""
+"""A quarter of CONNECTIONS, for clients without a known key."""
 
 
 def silent_for_the_hog(request: Received) -> list[Hold | Send]:
@@ -65,7 +65,7 @@ async def test_flood_of_idle_connections_closes_only_its_own_connections(caplog:
         await until(lambda: sum(reader.at_eof() for reader in readers) >= len(readers) - CONNECTIONS - SHARE - 2)
         assert not readers[-1].at_eof()
     refused = [record.__dict__["fields"] for record in caplog.records if record.getMessage() == "refused"]
-    assert "limits.unauthenticated_connections" in refused[0]["reason"]
+    assert "limits.connections" in refused[0]["reason"]
 
 
 async def test_a_crowd_that_takes_seconds_to_send_its_requests_loses_none():

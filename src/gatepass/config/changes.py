@@ -7,7 +7,7 @@ configuration, and docs/upgrade.md lists everything.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,6 +31,18 @@ class SettingChange:
     setting: SettingPattern
     text: str
 
+
+REMOVED: Mapping[str, str] = {
+    "log.bodies": "`gatepass capture` keeps whole bodies in memory for a while, and `gatepass show ID` shows them.",
+    "credentials.*.sign": "Write a program (`type: exec`) that signs the login. docs/tokens.md has one for an HMAC.",
+    "credentials.*.exec_credential": "Set `KUBERNETES_EXEC_INFO` in `env`, as docs/tokens.md shows.",
+    "credentials.*.assertion_type": "Set `client_assertion_type` in `extra`, as docs/tokens.md shows.",
+    "credentials.*.role_session_name": "It is `gatepass`.",
+    "limits.unauthenticated_connections": "It is a quarter of `limits.connections`.",
+    "upstreams.*.rejection.login_hosts": "A redirect to another host, or to a path such as `login`, rejects the token.",
+    "mcp.*.rejection.login_hosts": "A redirect to another host, or to a path such as `login`, rejects the token.",
+}
+"""The settings that 0.2.0 removed, and what to do instead."""
 
 CHANGES: tuple[SettingChange, ...] = (
     SettingChange(
@@ -60,24 +72,7 @@ CHANGES: tuple[SettingChange, ...] = (
         ("server", "watch"),
         "A file that is rewritten in place applies after 10 s without a change, also if a key may then do more.",
     ),
-    SettingChange(
-        "0.2.0",
-        "removed",
-        ("log", "bodies"),
-        "`gatepass capture` keeps whole bodies in memory for some minutes, and `gatepass show ID` shows them.",
-    ),
-    SettingChange(
-        "0.2.0",
-        "removed",
-        ("credentials", "*", "sign"),
-        "Write a program (`type: exec`) that signs the login. docs/tokens.md has one for an HMAC.",
-    ),
-    SettingChange(
-        "0.2.0",
-        "removed",
-        ("credentials", "*", "exec_credential"),
-        "Set `KUBERNETES_EXEC_INFO` in `env` of the credential, as docs/tokens.md shows.",
-    ),
+    *(SettingChange("0.2.0", "removed", tuple(setting.split(".")), text) for setting, text in REMOVED.items()),
 )
 """By version, the oldest first. A test holds each `setting` that was not removed against those of this version."""
 

@@ -322,18 +322,6 @@ class Limits(Block):
 
     Danger: Each connection takes two file descriptors; see docs/operations/limits_and_memory.md#file-descriptors.
     """
-    unauthenticated_connections: Annotated[int, Field(gt=0)] | None = None
-    """Connections of clients that have not sent a request with a known key, in addition to `connections`. None: a
-    quarter of `connections`. They may also use what is free of `connections`. When both are used up, gatepass closes
-    the oldest one of the address with the most. See
-    docs/operations/limits_and_memory.md#connections.
-
-    Unit: connections
-
-    Example: 500
-
-    Danger: If it is too small, clients that connect before their first request find the connection closed.
-    """
     mcp_streams: Annotated[int, Field(gt=0)] = 1000
     """The most streams of MCP clients that only wait for notifications, in each worker. They do not count as requests
     in progress. One more gets 503 `overloaded`. If `access.keys` names several callers, no caller holds the last tenth.
@@ -363,8 +351,12 @@ class Limits(Block):
 
     @property
     def unauthenticated(self) -> int:
-        """The number of connections for clients that have not authenticated."""
-        return self.unauthenticated_connections or max(1, self.connections // 4)
+        """The number of connections for clients that have not sent a request with a known key.
+
+        They may also use what is free of `connections`. When both are used up, the oldest one of the address with the
+        most is closed.
+        """
+        return max(1, self.connections // 4)
 
     @property
     def heads_bytes(self) -> int:

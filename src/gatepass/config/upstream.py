@@ -28,7 +28,6 @@ NEVER_FORWARDED = RESERVED_FIELDS - {"x-request-id"} | {name.decode() for name i
 
 RESPONSE_HEADER = r"^[A-Za-z0-9-]+\*?$"
 CODE = r"^[A-Za-z0-9_.:-]{1,100}$"
-HOST = r"^[A-Za-z0-9*?._-]+$"
 
 Status = Annotated[int, Field(ge=400, le=599)]
 Code = Annotated[
@@ -38,7 +37,6 @@ Code = Annotated[
     BeforeValidator(lambda value: str(value) if isinstance(value, int) and not isinstance(value, bool) else value),
     WithJsonSchema({"type": ["string", "integer"], "description": "an error code of the upstream"}),
 ]
-HostGlob = Annotated[str, Field(pattern=HOST)]
 
 
 class RejectionConfig(Block):
@@ -65,14 +63,8 @@ class RejectionConfig(Block):
     Danger: If the code also has another meaning, gatepass sends requests twice, once a minute for each model.
     """
     login_page: bool = True
-    """An HTML page instead of a reply, a login page with the status of an error, or a redirect to a login page, rejects
-    the token."""
-    login_hosts: list[HostGlob] | None = None
-    """The only hosts (names or globs) of login pages. None: any host other than the upstream's, or a path that names a
-    login, such as `login` or `sso`.
-
-    Example: ["*.sso.corp.example"]
-    """
+    """An HTML page instead of a reply, a login page with the status of an error, or a redirect to another host or to a
+    path that names a login, such as `login` or `sso`, rejects the token."""
 
 
 RerankShape = Literal["cohere", "jina", "tei", "vllm", "xinference"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from fnmatch import fnmatchcase
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
@@ -142,7 +141,7 @@ def is_rejection(error: GatepassError, config: RejectionConfig, host: str) -> bo
         status = error.upstream_status
         return status == UNAUTHORIZED or status in config.statuses or error.upstream_code in config.codes
     if isinstance(error, errors.UpstreamRedirect):
-        return config.login_page and leads_to_login(error.target, host, config.login_hosts)
+        return config.login_page and leads_to_login(error.target, host)
     return isinstance(error, errors.UpstreamHtml) and config.login_page
 
 
@@ -170,12 +169,12 @@ def as_rejection(error: UpstreamError, config: RejectionConfig) -> UpstreamError
     return rejection
 
 
-def leads_to_login(target: str | None, host: str, login_hosts: list[str] | None) -> bool:
+def leads_to_login(target: str | None, host: str) -> bool:
     """Return whether a redirect from `host` to `target` leads to a login page.
 
-    Without `login_hosts` this is True for each other host, because no API answers from there and gatepass follows no
-    redirect. On the same host it is True for a path with a word such as `login`. A redirect from http to https, or to a
-    path with a final slash, means that `base_url` is wrong.
+    This is True for each other host, because no API answers from there and gatepass follows no redirect. On the same
+    host it is True for a path with a word such as `login`. A redirect from http to https, or to a path with a final
+    slash, means that `base_url` is wrong.
     """
     try:
         own, redirected = urlsplit(f"//{host}").hostname, urlsplit(target or "")
@@ -184,8 +183,6 @@ def leads_to_login(target: str | None, host: str, login_hosts: list[str] | None)
         return False
     if target is None or name is None:
         return False
-    if login_hosts is not None:
-        return any(fnmatchcase(name, known.lower()) for known in login_hosts)
     return name != own or _LOGIN.search(redirected.path) is not None
 
 

@@ -65,9 +65,7 @@ LOG = logging.getLogger("gatepass.serve")
 HEAD_COPIES = 2
 """Memory of an unfinished head per byte: httptools joins the pieces of a field, and the heap keeps the gaps."""
 
-EVICTED = (
-    "An idle connection was closed to make room for others (limits.connections, limits.unauthenticated_connections)."
-)
+EVICTED = "An idle connection was closed to make room for others (limits.connections)."
 INTERNAL_ERROR = "Internal error while handling the request. Search the gatepass log for `request_failed`."
 
 

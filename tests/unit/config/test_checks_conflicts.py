@@ -61,7 +61,7 @@ upstreams:
     credential: key
     token_placement: {query: "a b"}
     headers: {X-Y: "${EMPTY}"}
-    rejection: {statuses: [302], codes: ["a b", 1], login_hosts: ["https://sso"], login_page: "no"}
+    rejection: {statuses: [302], codes: ["a b", 1], login_page: "no"}
 """
 EXPECTED = {
     "credentials.key.token_placement.headers.a b": (
@@ -71,7 +71,6 @@ EXPECTED = {
     "upstreams.chat.headers.X-Y": "${EMPTY} is empty",
     "upstreams.chat.rejection.statuses[0]": "expects 400 or more",
     "upstreams.chat.rejection.codes[0]": "expects a code as the upstream writes it: letters, digits and . _ : -",
-    "upstreams.chat.rejection.login_hosts[0]": "expects the name of a host, or a glob of one: *.sso.corp.example",
     "upstreams.chat.rejection.login_page": "expects true or false, not a text",
 }
 

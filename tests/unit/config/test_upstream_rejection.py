@@ -6,7 +6,7 @@ from gatepass.config.upstream import RejectionConfig
 
 def test_login_pages_are_rejections_by_default_and_nothing_else():
     usual = RejectionConfig()
-    assert (usual.statuses, usual.codes, usual.login_page, usual.login_hosts) == ([], [], True, None)
+    assert (usual.statuses, usual.codes, usual.login_page) == ([], [], True)
 
 
 def test_codes_are_texts_however_they_are_written():
@@ -24,7 +24,6 @@ def test_codes_are_texts_however_they_are_written():
         {"codes": [1.5]},
         {"codes": [""]},
         {"codes": ["two words"]},
-        {"login_hosts": ["https://sso.corp.example/"]},
         {"login_page": "yes"},
     ],
 )

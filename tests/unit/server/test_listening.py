@@ -58,7 +58,6 @@ def test_the_limit_of_descriptors_is_the_soft_one() -> None:
     [
         ({}, 4001 + 1000 + 4000 + 64),
         ({"limits": {"connections": 100}}, 100 + 1 + 25 + 100 + 64),
-        ({"limits": {"connections": 100, "unauthenticated_connections": 7}}, 100 + 1 + 7 + 100 + 64),
         ({"upstreams": {"a": {**UPSTREAM, "max_connections": 30}}}, 4000 + 1 + 1000 + 30 + 64),
         ({"upstreams": {"a": UPSTREAM, "b": UPSTREAM}, "models": {"*": {"upstream": "a"}}}, 4001 + 1000 + 4001 + 64),
     ],

@@ -13,7 +13,6 @@ from gatepass.config.credential.base import Credential
 
 GrantType = Literal["client_credentials", "password", "refresh_token", "jwt_bearer", "token_exchange"]
 Method = Literal["basic", "form", "secret_jwt", "private_key_jwt", "assertion_file", "mtls", "none"]
-AssertionType = Literal["jwt-bearer", "jwt-spiffe"]
 Algorithm = Literal["RS256", "PS256", "ES256"]
 
 SPELLINGS: Mapping[str, Method] = {
@@ -136,9 +135,6 @@ class Oauth2Credential(Credential):
 
     Example: /var/run/secrets/tokens/gatepass
     """
-    assertion_type: AssertionType = "jwt-bearer"
-    """The type of the JWT in `assertion_file`: `jwt-bearer` (RFC 7523), or `jwt-spiffe` for a JWT-SVID
-    (draft-ietf-oauth-spiffe-client-auth)."""
     subject: str | None = None
     """The `sub` of the assertion that gatepass signs with `private_key` for `grant_type: jwt_bearer`. `iss` is the
     client id, and `aud` is `assertion_audience`.
@@ -265,9 +261,8 @@ def _client_auth_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
             yield setting, "belongs to client_auth: private_key_jwt"
     if method == "assertion_file" and block.assertion_file is None:
         yield "assertion_file", "is missing: client_auth: assertion_file reads the assertion there"
-    for setting in ("assertion_file", "assertion_type"):
-        if method != "assertion_file" and setting in block.model_fields_set:
-            yield setting, "belongs to client_auth: assertion_file"
+    if method != "assertion_file" and block.assertion_file is not None:
+        yield "assertion_file", "belongs to client_auth: assertion_file"
 
 
 def _subject_faults(block: Oauth2Credential) -> Iterator[SettingFault]:

@@ -185,11 +185,6 @@ class AwsBedrockCredential(Credential):
 
     Example: arn:aws:iam::123456789012:role/llm
     """
-    role_session_name: str = "gatepass"
-    """The name of the STS session.
-
-    Example: gatepass
-    """
     sts_url: Url | None = None
     """The URL of STS; None: `https://sts.REGION.amazonaws.com/`.
 

@@ -19,7 +19,7 @@ from urllib.parse import quote_plus, urlencode, urlsplit
 from gatepass.cancel import timeout
 from gatepass.clock import Clock
 from gatepass.config.block import checked_url
-from gatepass.config.credential.oauth2 import SPELLINGS, SUBJECTS, TOKEN_TYPES, AssertionType, Oauth2Credential
+from gatepass.config.credential.oauth2 import SPELLINGS, SUBJECTS, TOKEN_TYPES, Oauth2Credential
 from gatepass.errors import TokenUnavailable
 from gatepass.http_client.fault_text import host_of
 from gatepass.tokens.failure import FetchFailure, TokenReissued, setting
@@ -156,11 +156,8 @@ class Discovery:
         )
 
 
-ASSERTION_TYPES: Mapping[AssertionType, str] = {
-    "jwt-bearer": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
-    "jwt-spiffe": "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe",
-}
-"""RFC 7523 2.2, draft-ietf-oauth-spiffe-client-auth-02."""
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+"""RFC 7523 2.2."""
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 """RFC 7523 2.1."""
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - the name of a grant
@@ -236,8 +233,7 @@ class ClientAuthenticator:
                     assertion = self._signer.sign(claims(client_id, client_id, audience, wall_s + self.ahead_s))
                 else:
                     return (), named
-                kind = ASSERTION_TYPES[settings.assertion_type]
-                return (), named | {"client_assertion_type": kind, "client_assertion": assertion}
+                return (), named | {"client_assertion_type": ASSERTION_TYPE, "client_assertion": assertion}
 
     def adjust_clock(self, reply: TimedTokenResponse) -> bool:
         """Return whether an assertion may have been refused for its times. The next one uses the issuer's clock."""

@@ -49,13 +49,13 @@ class AwsKeys:
     ends_s: float | None = None
 
 
-def role_form(role_arn: str, session_name: str, lifetime_s: float, proof: str) -> bytes:
+def role_form(role_arn: str, lifetime_s: float, proof: str) -> bytes:
     """Return the body that requests a session of the role. `proof` is the token of the web identity."""
     fields = {
         "Action": "AssumeRoleWithWebIdentity",
         "Version": VERSION,
         "RoleArn": role_arn,
-        "RoleSessionName": session_name,
+        "RoleSessionName": "gatepass",
         # STS rejects a session shorter than SHORTEST_S, even for a shorter key.
         "DurationSeconds": str(int(min(max(lifetime_s, SHORTEST_S), LONGEST_S))),
         "WebIdentityToken": proof,
@@ -135,7 +135,7 @@ class AwsBedrockSource:
                 None if token is None else revealed(token, "session_token"),
             )
         proof = revealed(_text(settings.web_identity_token_file), "web_identity_token_file")
-        body = role_form(settings.role_arn or "", settings.role_session_name, settings.key_ttl_s, proof)
+        body = role_form(settings.role_arn or "", settings.key_ttl_s, proof)
         reply = await vendor_fetch.send("POST", url, FORM, body)
         return parse_sts_session(reply, host_of(url), vendor_fetch.mask)
 

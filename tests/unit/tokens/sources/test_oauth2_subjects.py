@@ -55,7 +55,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("settings", "urn"),
-    [({}, BEARER), ({"assertion_type": "jwt-bearer"}, BEARER), ({"assertion_type": "jwt-spiffe"}, SPIFFE)],
+    [({}, BEARER), ({"extra": {"client_assertion_type": Secret(SPIFFE)}}, SPIFFE)],
 )
 async def test_the_assertion_in_a_file_authenticates_the_client(endpoint: Endpoint, file, settings, urn):
     await endpoint.source(federated(file, **settings)).fetch()

@@ -27,7 +27,7 @@ def same(text: str) -> str:
 
 @pytest.mark.parametrize(("lifetime_s", "asked"), [(60.0, "900"), (1_800.0, "1800"), (43_200.0, "3600")])
 def test_role_session_has_the_longest_common_lifetime(lifetime_s, asked):
-    assert form(role_form(ROLE, "gatepass", lifetime_s, "jwt")) == {
+    assert form(role_form(ROLE, lifetime_s, "jwt")) == {
         "Action": "AssumeRoleWithWebIdentity",
         "Version": "2011-06-15",
         "RoleArn": ROLE,
