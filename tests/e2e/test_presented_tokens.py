@@ -29,7 +29,6 @@ from tests.e2e.servers import HERE, KEY, REPLY_S, ROOT, get_json, listening, nod
 
 LIFE_S = 3
 RECOVERY_S = 4.0
-OFF_S = 300
 RESOURCE, SCOPE = "urn:e2e:models", "chat"
 CREDENTIALS = ("file", "signed", "bearer", "exchange")
 
@@ -66,10 +65,6 @@ class Stage:
         key = (self.folder / "key.pem").read_text()
         following.write_text(jwt.encode(valid | {"jti": str(time.time_ns())} | self.claims, key, algorithm="ES256"))
         following.replace(self.file)
-
-    def set_clock(self, ahead_s: int) -> None:
-        with urllib.request.urlopen(f"{self.issuer}/clock/{ahead_s}", timeout=REPLY_S):  # noqa: S310 - loopback
-            pass
 
     def chat(self, model: str) -> tuple[int, dict[str, Any]]:
         body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hi"}]}).encode()
@@ -195,13 +190,8 @@ def vanished(stage: Stage) -> None:
     stage.is_absent = True
 
 
-def clock_off(stage: Stage) -> None:
-    stage.set_clock(-OFF_S)
-
-
 def repair(stage: Stage) -> None:
     stage.claims, stage.is_absent = {}, False
-    stage.set_clock(0)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +200,6 @@ def repair(stage: Stage) -> None:
         (wrong_audience, ("invalid_client", "the token in {file} has the audience https://other.example")),
         (expired, ("{file} contains a token that expired", "exp 20", "credentials.file.assertion_file")),
         (vanished, ("{file} cannot be read: No such file or directory", "credentials.file.assertion_file")),
-        (clock_off, ("by its clock the token in {file} is invalid: nbf 20", "Check its clock, which is 30")),
     ],
 )
 def test_a_fault_names_its_hop_and_recovers_within_4_s(stage: Stage, fault: Callable[[Stage], None], told):

@@ -14,7 +14,7 @@ from gatepass.http_client.tls import FileVersion, file_version
 from gatepass.tokens import token_reply
 from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.issuer_error import REPLY_BYTES
-from gatepass.tokens.lifetime import Token, claims_of, safe_claims
+from gatepass.tokens.lifetime import Token, safe_claims
 from gatepass.types import Secret
 
 SETTLED_S = 2.0
@@ -109,17 +109,6 @@ class PresentedFile:
         with suppress(FetchFailure):
             if aud := safe_claims(self._file.read().text.strip(), self._clock.wall()).get("aud"):
                 return f"the token in {self._path} has the audience {aud}"
-        return ""
-
-    def mistimed(self, issuer_s: float) -> str:
-        """Return why the token is not valid at `issuer_s`, epoch seconds on the issuer's clock; empty if it is."""
-        with suppress(FetchFailure):
-            text = self._file.read().text.strip()
-            claims, shown = claims_of(text) or {}, safe_claims(text, issuer_s)
-            for name in ("exp", "nbf", "iat"):
-                at_s = claims.get(name)
-                if isinstance(at_s, int | float) and (at_s <= issuer_s if name == "exp" else at_s > issuer_s):
-                    return f"by its clock the token in {self._path} is invalid: {name} {shown[name]}"
         return ""
 
 

@@ -169,7 +169,7 @@ BACKDATED_S = 10
 """How far `iat` and `nbf` are in the past. An issuer with a slow clock would reject them as future times."""
 _JTI_BYTES = 18
 SKEW_S = 20.0
-"""A clock skew from here on may be the reason why an assertion was refused."""
+"""A clock skew from here on may be the reason why an assertion was refused: its issuer checks the times."""
 
 
 def claims(client_id: str, subject: str, audience: str, wall_s: float) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def claims(client_id: str, subject: str, audience: str, wall_s: float) -> dict[s
 
 
 class ClientAuthenticator:
-    """Authenticates one credential's client. Its only state is `ahead_s`, the measured skew of the issuer's clock."""
+    """Authenticates one credential's client. `is_timed`: by a token that has times."""
 
     def __init__(self, name: str, settings: Oauth2Credential, clock: Clock) -> None:
         self._settings = settings
@@ -201,7 +201,7 @@ class ClientAuthenticator:
             from gatepass.tokens.sources.signer import Signer  # imports PyJWT, only for these two methods
 
             self._signer = Signer(settings, self._secret, self._key)
-        self.ahead_s = 0.0
+        self.is_timed = self.file is not None or self._signer is not None
 
     def secrets(self) -> tuple[Secret, ...]:
         if self.file is not None:
@@ -230,24 +230,10 @@ class ClientAuthenticator:
                     assertion = self.file.read()
                 elif self._signer is not None:
                     client_id, audience = settings.client_id, _audience(settings, token_url)
-                    assertion = self._signer.sign(claims(client_id, client_id, audience, wall_s + self.ahead_s))
+                    assertion = self._signer.sign(claims(client_id, client_id, audience, wall_s))
                 else:
                     return (), named
                 return (), named | {"client_assertion_type": ASSERTION_TYPE, "client_assertion": assertion}
-
-    def adjust_clock(self, reply: TimedTokenResponse) -> bool:
-        """Return whether an assertion may have been refused for its times. The next one uses the issuer's clock."""
-        date_s, code = issuer_time(reply.headers), refresh_token.code_of(reply)
-        if date_s is None:
-            return False
-        ahead_s = date_s - reply.wall_s
-        is_unknown = self._signer is not None and (reply.status == 401 or code == "invalid_client")
-        is_refused_grant = self._settings.subject is not None and code == "invalid_grant"
-        # A small difference cannot be the reason, and must not cause a second request.
-        if not (is_unknown or is_refused_grant) or abs(ahead_s - self.ahead_s) < SKEW_S:
-            return False
-        self.ahead_s = ahead_s  # the caller sends the request once more
-        return True
 
 
 def _audience(settings: Oauth2Credential, token_url: str) -> str:
@@ -282,6 +268,7 @@ class LoginGrant:
             from gatepass.tokens.sources.signer import Signer  # imports PyJWT
 
             self._signer = Signer(settings, Secret(""), settings.private_key)
+        self.is_timed = self.file is not None or self._signer is not None
 
     def secrets(self) -> tuple[Secret, ...]:
         if self.file is not None:
@@ -326,7 +313,7 @@ class LoginGrant:
             raise FetchFailure(str(error), quick=False, credential=error.credential) from None
 
     def fields(self, presented: str | None, token_url: str, wall_s: float) -> refresh_token.Fields:
-        """Return the grant with the token `presented`, else from the file or signed at `wall_s` (issuer's clock).
+        """Return the grant with the token `presented`, else from the file or signed at `wall_s`.
 
         Raises FetchFailure if the grant cannot be requested.
         """
@@ -430,23 +417,14 @@ class Oauth2Source:
             raise
 
     async def _mint(self, endpoint: Endpoint, by_s: float) -> Token:
-        async def exchange(grant: Callable[[], refresh_token.Fields]) -> TimedTokenResponse:
-            reply = await self._send(endpoint, grant(), by_s)
-            if self._client.adjust_clock(reply):
-                reply = await self._send(endpoint, grant(), by_s)
-            return reply
+        def login(presented: str | None) -> Awaitable[TimedTokenResponse]:
+            return self._send(endpoint, self._login.fields(presented, endpoint.token_url, self._clock.wall()), by_s)
 
-        reply = (
-            await self._rotation.refresh(lambda grant: exchange(lambda: grant), by_s)
-            if self._rotation is not None
-            else None
-        )
+        reply = None
+        if self._rotation is not None:
+            reply = await self._rotation.refresh(lambda grant: self._send(endpoint, grant, by_s), by_s)
         if reply is None:
-
-            def login(presented: str | None) -> refresh_token.Fields:
-                return self._login.fields(presented, endpoint.token_url, self._clock.wall() + self._client.ahead_s)
-
-            reply = await self._login.send(lambda presented: exchange(lambda: login(presented)), by_s)
+            reply = await self._login.send(login, by_s)
             if self._rotation is not None:
                 await self._rotation.store_from(reply)
         try:
@@ -475,14 +453,12 @@ class Oauth2Source:
         )
 
     def _advised(self, failure: FetchFailure, reply: TimedTokenResponse, endpoint: Endpoint) -> FetchFailure:
-        date_s, files = issuer_time(reply.headers), (self._client.file, self._login.file)
-        if failure.definite and date_s is not None and abs(ahead_s := date_s - reply.wall_s) >= SKEW_S:
-            for words in (file.mistimed(date_s) for file in files if file is not None):
-                if words:
-                    clock = f"which is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} this machine's"
-                    # Not definite: the repair of a clock changes no file, so that only another attempt notices it.
-                    return FetchFailure(f"{failure.reason.rstrip('.')}; {words}. Check its clock, {clock}", quick=False)
-        code, own = refresh_token.code_of(reply), self._settings.client_auth
+        date_s, code, own = issuer_time(reply.headers), refresh_token.code_of(reply), self._settings.client_auth
+        is_timed = self._client.is_timed if code == "invalid_client" else self._login.is_timed
+        if failure.definite and is_timed and date_s is not None and abs(ahead_s := date_s - reply.wall_s) >= SKEW_S:
+            clock = f"its clock is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} this machine's"
+            # Not definite: the repair of a clock changes no file, so that only another attempt notices it.
+            return FetchFailure(f"{failure.reason.rstrip('.')}; {clock}. Check both clocks", unclear=True)
         if code == "invalid_client" and self._has_worked and self._client.file is None:
             secret = f"; check {setting(self._issuer.name, 'client_secret')}" if self._settings.client_secret else ""
             return failure.with_reason(

@@ -153,18 +153,6 @@ async def test_jwt_bearer_signs_an_assertion_about_the_subject(endpoint: Endpoin
     assert "client_secret" in sent  # the client authenticates by its own method
 
 
-async def test_an_assertion_refused_for_its_times_is_signed_again_by_the_issuers_clock():
-    clock = DrivenClock()
-    issuer = ScriptedIssuer(clock, refused("invalid_grant", 400, date(WALL_S + 300)))
-    settings = oauth2(grant_type="jwt_bearer", subject="svc", private_key=Secret(private_pem("p256")))
-    async with RunningHolder(clock, issuer, settings) as held:
-        await held.holder.token()
-    issued = [
-        jwt.decode(form(one)["assertion"][0], options={"verify_signature": False})["iat"] for one in issuer.requests
-    ]
-    assert issued[1] - issued[0] == 300
-
-
 async def test_token_exchange_sends_the_fields_of_rfc_8693(endpoint: Endpoint, file):
     settings = oauth2(
         **EXCHANGE,
@@ -354,19 +342,16 @@ async def test_a_chain_of_three_names_the_credential_that_hangs():
         await third.aclose()
 
 
-async def test_a_file_that_only_the_issuers_clock_refuses_is_told_and_tried_again_soon(file):
+async def test_a_file_that_only_the_issuers_clock_refuses_is_told_and_tried_again(file):
     clock = DrivenClock()
     file.write_text(signed(iss="k8s", iat=WALL_S, exp=WALL_S + 600))
     refusal = refused("invalid_client", 401, date(WALL_S - 300))
-    issuer = ScriptedIssuer(clock, refusal, refusal)
+    issuer = ScriptedIssuer(clock, refusal)
     async with RunningHolder(clock, issuer, federated(file)) as held:
         with pytest.raises(TokenUnavailable) as caught:
             await held.holder.token()
-        assert (
-            f"; by its clock the token in {file} is invalid: iat 2027-01-15 08:00:00Z (in 300 s). "
-            "Check its clock, which is 300 s behind this machine's"
-        ) in str(caught.value)
-        await clock.advance(4.0)
+        assert "; its clock is 300 s behind this machine's. Check both clocks" in str(caught.value)
+        await clock.advance(31.0)
         assert held.holder.current() is not None
 
 
