@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path as FilePath
 from typing import Any
-from urllib.parse import urlsplit
 
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, keys_in, resolved
 from gatepass.config.block import crosses_network_in_plain, is_loopback
@@ -236,7 +235,6 @@ def api_key_weakness(key: str) -> str | None:
 OF_CALLER = ("role", "models", "operations", "mcp", "profile", "max_concurrent")
 BATCH_OF_ANY_MODEL = 'opens batches, which may run any model: write "GET batches", or leave models out'
 HEADER_SET_TWICE = "{} carries the token already: a request has one of each name"
-NOT_AZURE = "is Azure: deployments need dialect: azure, and with dialect: openai the URL ends in /openai/v1"
 UNUSED_UPSTREAM = (
     "upstreams.{name}: no request for a model goes to it: write `models: {{NAME: {{upstream: {name}}}}}`"
     ' (with "*" as NAME for all other models), or remove it'
@@ -247,8 +245,6 @@ BY_RAGFLOW = ("chat", *OF_LIST)
 """Operations that RAGFlow supports."""
 RULES_NEVER_USED = "are never used: gatepass does not change the body of {}"
 SETTING_OF_MODEL_LIST = "is never used: the list of models has fixed limits and does not name a model"
-# also Azure Government (us) and Azure in China (cn)
-_AZURE = re.compile(r"\.(?:openai|cognitiveservices)\.azure\.(?:com|us|cn)\Z")
 
 
 def placement_of(upstream: UpstreamConfig, config: Config) -> TokenPlacement:
@@ -306,11 +302,6 @@ def different_keys(tree: Any) -> Iterator[tuple[SettingPath, str]]:
 
 
 def likely_mistakes(config: Config) -> Iterator[str]:
-    for name, upstream in config.upstreams.items():
-        url = urlsplit(upstream.base_url)
-        is_azure = _AZURE.search((url.hostname or "").lower()) is not None
-        if is_azure and upstream.dialect == "openai" and not url.path.endswith("/openai/v1"):
-            yield f"upstreams.{name}.base_url {NOT_AZURE}"
     # a key without a profile is `plain`, as are many profiles
     profiles = {name for name, profile in resolved(config.profiles).items() if profile != PLAIN}
     for number, key in enumerate(config.access.keys):

@@ -4,7 +4,6 @@ import pytest
 
 from gatepass.config.checks import (
     HEADER_SET_TWICE,
-    NOT_AZURE,
     RULES_NEVER_USED,
     SETTING_OF_MODEL_LIST,
     UNUSED_UPSTREAM,
@@ -112,33 +111,6 @@ def test_operation_that_ragflow_does_not_know_is_refused_at_load():
 
     assert reported("embeddings") == [("operations.embeddings.upstream", "rag is RAGFlow, which supports only chat")]
     assert reported("chat") == []
-
-
-@pytest.mark.parametrize(
-    "base",
-    ["https://r.openai.azure.com", "https://R.OpenAI.azure.com/openai/deployments/d", "https://r.openai.azure.us"],
-)
-def test_azure_called_as_openai_is_doubted(base):
-    assert list(likely_mistakes(config({"base_url": base}))) == [f"upstreams.chat.base_url {NOT_AZURE}"]
-
-
-@pytest.mark.parametrize(
-    "upstream",
-    [
-        {"base_url": "https://r.openai.azure.com", "dialect": "azure"},
-        {"base_url": "https://r.openai.azure.com/openai/v1"},
-        {"base_url": "https://x.services.ai.azure.com/models"},
-        {"base_url": "https://openai.azure.com.corp.example/v1"},
-    ],
-)
-def test_azure_that_is_called_as_it_requires_is_not_doubted(upstream):
-    assert list(likely_mistakes(config(upstream))) == []
-
-
-def test_doubts_are_warnings_of_a_configuration_that_can_be_used(tmp_path):
-    file = tmp_path / "gatepass.yaml"
-    file.write_text("upstreams: {chat: {base_url: 'https://r.openai.azure.com'}}")
-    assert load(str(file), {}).warnings == (f"upstreams.chat.base_url {NOT_AZURE}",)
 
 
 def two_upstreams(**blocks):
