@@ -148,11 +148,6 @@ def signed_grant(request: Received) -> bytes:
     return reply(MINTED)
 
 
-def assertion_by_secret(request: Received) -> bytes:
-    signed(form(request)["client_assertion"], SECRET, "HS256", "https://sso.corp.example/oauth/token")
-    return reply(MINTED)
-
-
 def known_by_certificate(request: Received) -> bytes:
     """The TLS handshake has already required a certificate."""
     assert form(request) == {"grant_type": GRANT, "client_id": "gatepass"}
@@ -335,7 +330,6 @@ CASES = {
     "A signed assertion instead of the secret": Case(
         assertion_by_key, files={"/run/secrets/corp.key": keys.private_pem("rsa")}
     ),
-    "An assertion signed with the secret": Case(assertion_by_secret, env=CORP),
     "A projected Kubernetes token instead of the secret": Case(
         assertion_in_a_file, files={"/var/run/secrets/tokens/sso": "projected-token\n"}
     ),

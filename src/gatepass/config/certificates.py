@@ -29,8 +29,6 @@ WRONG_KIND = "holds a key that is neither RSA nor on the curve P-256"
 SHORT_KEY = "holds an RSA key of fewer than 2048 bits, which RFC 7518 3.3 forbids: use a longer one"
 NO_CERTIFICATE = "holds no PEM certificate that can be read (-----BEGIN CERTIFICATE-----)"
 SHORTEST_RSA_BITS = 2048
-SHORTEST_SECRET_BYTES = 32
-SHORT_SECRET = "is shorter than 32 bytes, which HS256 requires (RFC 7518 3.2)"  # noqa: S105 - a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +85,6 @@ def _private_key(pem: str) -> PrivateKeyTypes:
         raise ValueError(LOCKED_KEY) from None
     except (ValueError, UnsupportedAlgorithm):
         raise ValueError(NO_KEY) from None
-
-
-def check_secret(secret: str) -> None:
-    """Raise ValueError if `secret` is too short for HS256."""
-    if len(secret.encode()) < SHORTEST_SECRET_BYTES:
-        raise ValueError(SHORT_SECRET)
 
 
 FILES = ("ca_file", "client_cert", "client_key")
@@ -174,8 +166,6 @@ def _oauth2_faults(block: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         setting, kind = ("client_auth", method) if method == "private_key_jwt" else ("subject", "private_key")
         missing = list(_fault_of(setting, checked_extra, LIBRARY, EXTRA, kind))
         yield from missing or _key_faults(block)
-    if method == "secret_jwt" and isinstance(secret := block.get("client_secret"), str):
-        yield from _fault_of("client_secret", check_secret, secret)
     if isinstance(file := block.get("refresh_token_file"), str):
         yield from _fault_of("refresh_token_file", _check_refresh_token_file, file)
 

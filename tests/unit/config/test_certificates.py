@@ -18,10 +18,8 @@ from gatepass.config.certificates import (
     NO_KEY,
     NO_KEY_IN_CERTIFICATE,
     SHORT_KEY,
-    SHORT_SECRET,
     TOO_WEAK,
     WRONG_KIND,
-    check_secret,
     signing_key,
     unusable_files,
 )
@@ -209,11 +207,3 @@ def test_an_unusable_key_is_reported_without_quoting_it(pem, expected):
         signing_key(pem)
     assert str(caught.value) == expected
     assert caught.value.__cause__ is None
-
-
-def test_a_secret_signs_from_32_bytes_on():
-    check_secret("x" * 32)
-    check_secret("ä" * 16)
-    with pytest.raises(ValueError) as caught:
-        check_secret("x" * 31)
-    assert str(caught.value) == SHORT_SECRET

@@ -10,7 +10,6 @@ import pytest
 from gatepass.config.certificates import (
     NO_DIRECTORY,
     NO_KEY,
-    SHORT_SECRET,
     UNWRITABLE,
     unusable_files,
 )
@@ -61,13 +60,6 @@ def test_without_its_library_a_key_is_refused_with_what_to_install(folder, monke
     assert faults(client_auth="basic") == {}
 
 
-@pytest.mark.parametrize("spelling", ["secret_jwt", "client_secret_jwt"])
-def test_a_secret_that_is_too_short_to_sign_with_is_reported(spelling):
-    assert faults(client_auth=spelling, client_secret="x" * 31) == {"client_secret": SHORT_SECRET}
-    assert faults(client_auth=spelling, client_secret="x" * 32) == {}
-    assert faults(client_auth="basic", client_secret="x") == {}
-
-
 def test_refresh_token_file_must_be_in_a_writable_directory(folder, monkeypatch):
     assert faults(refresh_token_file=str(folder / "new")) == {}
     assert faults(refresh_token_file=str(folder / "garbage")) == {}
@@ -84,7 +76,6 @@ def test_refresh_token_file_must_be_in_a_writable_directory(folder, monkeypatch)
         {"client_auth": 5},
         {"client_auth": "private_key_jwt", "private_key": 5},
         {"client_auth": "private_key_jwt", "private_key": None},
-        {"client_auth": "secret_jwt", "client_secret": 5},
         {"refresh_token_file": {}},
         {"type": "static", "refresh_token_file": "/no/where"},
         {"type": ["oauth2"]},

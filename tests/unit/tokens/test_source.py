@@ -27,8 +27,6 @@ CREDENTIALS = {
     "http_json": "url: https://127.0.0.1:9/login",
     "exec": "command: [/bin/true]",
     "oauth2": "token_url: https://127.0.0.1:9/token, client_id: me, client_secret: abcdefgh",
-    "oauth2 with a signed secret": "token_url: https://127.0.0.1:9/token, client_id: me, client_auth: secret_jwt, "
-    "client_secret: 0123456789abcdef0123456789abcdef",
 }
 PROBE = """
 import gc, json, sys
@@ -88,7 +86,7 @@ def test_garbage_collector_is_enabled_and_skips_permanent_objects(started):
     assert min(reported["frozen"] for reported in started.values()) > 50_000
 
 
-@pytest.mark.parametrize("kind", [kind for kind in CREDENTIALS if "signed" not in kind])
+@pytest.mark.parametrize("kind", CREDENTIALS)
 def test_no_library_is_loaded_that_the_credentials_do_not_want(loaded, kind):
     assert of(loaded[kind], *LIBRARIES) == set()
 
@@ -105,9 +103,4 @@ def test_no_source_is_loaded_that_is_not_configured(loaded):
         "http_json": {"sources.http_json", "token_endpoint"},
         "exec": {"sources.exec"},
         "oauth2": {"sources.oauth2", "token_endpoint", "sources.file"},  # it watches its refresh token's file
-        "oauth2 with a signed secret": {"sources.oauth2", "sources.signer", "token_endpoint", "sources.file"},
     }
-
-
-def test_signing_credential_imports_pyjwt(loaded):
-    assert "jwt" in loaded["oauth2 with a signed secret"]

@@ -12,19 +12,17 @@ from gatepass.config.block import SecretText, SettingFault, Url
 from gatepass.config.credential.base import Credential
 
 GrantType = Literal["client_credentials", "password", "refresh_token", "jwt_bearer", "token_exchange"]
-Method = Literal["basic", "form", "secret_jwt", "private_key_jwt", "assertion_file", "mtls", "none"]
+Method = Literal["basic", "form", "private_key_jwt", "assertion_file", "mtls", "none"]
 Algorithm = Literal["RS256", "PS256", "ES256"]
 
 SPELLINGS: Mapping[str, Method] = {
     "client_secret_basic": "basic",
     "client_secret_post": "form",
-    "client_secret_jwt": "secret_jwt",
     "tls_client_auth": "mtls",
     "self_signed_tls_client_auth": "mtls",
 }
 """Registered names of client authentication methods (RFC 7591 2, OpenID Connect Core 9, RFC 8705 2) and gatepass's."""
-WITH_SECRET = frozenset(("basic", "form", "secret_jwt"))
-SIGNING = frozenset(("secret_jwt", "private_key_jwt"))
+WITH_SECRET = frozenset(("basic", "form"))
 SUBJECTS: Mapping[str, tuple[str, ...]] = {
     "jwt_bearer": ("subject_file", "subject_credential", "subject"),
     "token_exchange": ("subject_file", "subject_credential"),
@@ -90,18 +88,17 @@ class Oauth2Credential(Credential):
     """
     client_auth: ClientAuth = "basic"
     """The method of client authentication. The names registered for OAuth, such as `client_secret_basic`,
-    `client_secret_post`, `client_secret_jwt`, `tls_client_auth` and `self_signed_tls_client_auth`, are synonyms.
+    `client_secret_post`, `tls_client_auth` and `self_signed_tls_client_auth`, are synonyms.
 
     - `basic`: the secret in an Authorization header
     - `form`: the secret in the form
-    - `secret_jwt`: an assertion signed with the secret (HS256)
     - `private_key_jwt`: an assertion signed with a private key
     - `assertion_file`: an assertion that another program keeps in `assertion_file`
     - `mtls`: the certificate of `network.client_cert` (RFC 8705)
     - `none`: no authentication
     """
     client_secret: SecretText | None = None
-    """The client secret for `basic`, `form` and `secret_jwt`, which requires at least 32 bytes.
+    """The client secret for `basic` and `form`.
 
     Example: ${CLIENT_SECRET}
     """
@@ -237,7 +234,7 @@ def _issuer_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
         yield "issuer", "conflicts with token_url: keep one of them"
     if block.assertion_audience == "issuer" and block.issuer is None:
         yield "assertion_audience", "is issuer, but issuer is not set: write the audience itself"
-    if block.assertion_audience != "token_url" and block.client_auth not in SIGNING and block.subject is None:
+    if block.assertion_audience != "token_url" and block.client_auth != "private_key_jwt" and block.subject is None:
         yield "assertion_audience", f"has no effect with client_auth: {block.client_auth}, which signs nothing"
 
 

@@ -197,10 +197,10 @@ class ClientAuthenticator:
         path = settings.assertion_file
         self.file = None if path is None else PresentedFile(name, "assertion_file", path, clock)
         self._signer: Signer | None = None
-        if settings.client_auth in ("secret_jwt", "private_key_jwt"):
-            from gatepass.tokens.sources.signer import Signer  # imports PyJWT, only for these two methods
+        if self._key is not None:
+            from gatepass.tokens.sources.signer import Signer  # imports PyJWT, only for this method
 
-            self._signer = Signer(settings, self._secret, self._key)
+            self._signer = Signer(settings, self._key)
         self.is_timed = self.file is not None or self._signer is not None
 
     def secrets(self) -> tuple[Secret, ...]:
@@ -225,7 +225,7 @@ class ClientAuthenticator:
                 return ((b"authorization", f"Basic {pair}".encode()),), {}
             case "form":
                 return (), named | {"client_secret": revealed(self._secret, "client_secret")}
-            case "secret_jwt" | "private_key_jwt" | "assertion_file" | "mtls" | "none":
+            case "private_key_jwt" | "assertion_file" | "mtls" | "none":
                 if self.file is not None:
                     assertion = self.file.read()
                 elif self._signer is not None:
@@ -267,7 +267,7 @@ class LoginGrant:
         if settings.subject is not None and settings.private_key is not None:
             from gatepass.tokens.sources.signer import Signer  # imports PyJWT
 
-            self._signer = Signer(settings, Secret(""), settings.private_key)
+            self._signer = Signer(settings, settings.private_key)
         self.is_timed = self.file is not None or self._signer is not None
 
     def secrets(self) -> tuple[Secret, ...]:

@@ -37,13 +37,9 @@ def faults(**settings: Any) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("written", "method"),
     [
-        *(
-            (name, name)
-            for name in ("basic", "form", "secret_jwt", "private_key_jwt", "assertion_file", "mtls", "none")
-        ),
+        *((name, name) for name in ("basic", "form", "private_key_jwt", "assertion_file", "mtls", "none")),
         ("client_secret_basic", "basic"),
         ("client_secret_post", "form"),
-        ("client_secret_jwt", "secret_jwt"),
         ("tls_client_auth", "mtls"),
         ("self_signed_tls_client_auth", "mtls"),
     ],
@@ -54,7 +50,7 @@ def test_registered_names_of_oauth_are_synonyms(written, method):
     assert written in kinds.json_schema()["enum"]
 
 
-@pytest.mark.parametrize("written", ["Basic", "private_key", "", None, 5, ["basic"]])
+@pytest.mark.parametrize("written", ["Basic", "private_key", "client_secret_jwt", "", None, 5, ["basic"]])
 def test_unknown_client_authentication_is_refused(written):
     with pytest.raises(ValidationError):
         TypeAdapter(ClientAuth).validate_python(written)
@@ -66,7 +62,6 @@ def test_unknown_client_authentication_is_refused(written):
         {},
         FOUND,
         {"client_auth": "form", "extra": {"tenant": SECRET}},
-        {"client_auth": "secret_jwt", "assertion_audience": "https://sso.example"},
         {**SIGNED, "key_id": "k", "algorithm": "PS256"},
         {**SIGNED, **FOUND, "assertion_audience": "issuer"},
         CERTIFIED,
@@ -117,7 +112,7 @@ def test_token_url_issuer_and_audience_are_consistent(settings, expected):
     assert faults(**settings) == expected
 
 
-@pytest.mark.parametrize("method", ["basic", "form", "secret_jwt"])
+@pytest.mark.parametrize("method", ["basic", "form"])
 def test_secret_is_required_if_it_authenticates(method):
     text = f"is missing: client_auth: {method} requires it"
     assert faults(client_auth=method, client_secret=None) == {"client_secret": text}

@@ -18,7 +18,6 @@ from tests.unit.tokens.scripted import ScriptedIssuer, answer, date, failure_of,
 
 TOKEN_URL = "https://sso.example/token"
 WALL_S = 1_800_000_000
-LONG = "a-secret-of-the-client-that-is-long-enough"
 TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
@@ -82,12 +81,6 @@ async def test_a_signature_of_another_key_would_not_verify(endpoint: Endpoint):
         verified(request, public_pem("other-rsa"), "RS256")
 
 
-async def test_a_secret_signs_with_hs256(endpoint: Endpoint):
-    [request] = await asked(endpoint, oauth2(client_auth="client_secret_jwt", client_secret=Secret(LONG)))
-    assert verified(request, LONG, "HS256")["iss"] == "me"
-    assert "client_secret" not in form(request)
-
-
 async def test_no_two_assertions_are_the_same(endpoint: Endpoint):
     requests = await asked(endpoint, signing(), times=3)
     assert len({str(verified(request, public_pem("rsa"), "RS256")["jti"]) for request in requests}) == 3
@@ -137,20 +130,6 @@ async def test_a_key_that_has_become_useless_is_a_failure_and_no_call(endpoint: 
     failure = await failure_of(endpoint.source(signing(**change)).fetch())
     assert failure.reason.startswith(reason)
     assert (failure.definite, failure.retry_quickly, len(endpoint.requests)) == (False, False, 0)
-
-
-@pytest.mark.parametrize(
-    ("secret", "reason"),
-    [
-        ("too-short", "client_secret is shorter than 32 bytes"),
-        (public_pem("rsa"), "client_secret The specified key is an asymmetric key"),
-    ],
-)
-async def test_a_secret_that_cannot_sign_is_a_failure_and_no_call(endpoint: Endpoint, secret, reason):
-    settings = oauth2(client_auth="secret_jwt", client_secret=Secret(secret))
-    failure = await failure_of(endpoint.source(settings).fetch())
-    assert failure.reason.startswith(reason)
-    assert len(endpoint.requests) == 0
 
 
 @pytest.mark.parametrize(
