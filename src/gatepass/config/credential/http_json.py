@@ -17,10 +17,6 @@ from gatepass.types import Secret
 PresetName = Literal["ibm_iam", "baidu", "huawei", "databricks", "sap", "login"]
 PLAIN = ("apikey", "client_id", "client_secret", "username", "password", "domain", "project", "scope", "base_url")
 """Settings of `http_json` that only a preset uses."""
-MERGED = ("headers", "query", "form", "basic", "reply")
-"""Blocks whose members in the file are added to the preset's. Any other setting of the file replaces the preset's."""
-EXCLUSIVE = (("json", "form"), ("token", "header"))
-"""Settings that exclude each other: one in the file removes the other from the preset."""
 PLACEHOLDER_URL = "https://base-url.invalid"
 """Replaces the URL of an invalid `base_url` or preset, so that the problem is reported only once."""
 
@@ -123,14 +119,8 @@ def expanded(block: Mapping[str, Any]) -> dict[str, Any]:
     if preset is None:
         return dict(block) if block.get("preset") is None else {"url": PLACEHOLDER_URL, **block}
     values = {name: _usable(name, block.get(name) or preset.may.get(name)) for name in PLAIN}
-    filled = _without_excluded(_filled(dict(preset.settings), values), block)
-    for name, given in block.items():
-        from_preset = filled.get(name)
-        if name in MERGED and isinstance(from_preset, dict) and isinstance(given, dict):
-            filled[name] = {**_without_excluded(from_preset, given), **given}
-        elif given is not None or from_preset is None:
-            filled[name] = given
-    return filled
+    filled = _filled(dict(preset.settings), values)
+    return {**filled, **{name: given for name, given in block.items() if given is not None or name not in filled}}
 
 
 def preset_faults(block: Mapping[str, Any]) -> Iterator[SettingFault]:
@@ -188,11 +178,6 @@ def _filled(template: Any, values: Mapping[str, Any]) -> Any:
     return list(template)
 
 
-def _without_excluded(filled: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    excluded = {each for pair in EXCLUSIVE for each in pair if any(given.get(name) is not None for name in pair)}
-    return {name: value for name, value in filled.items() if name not in excluded or given.get(name) is not None}
-
-
 def _listed(names: Iterable[str]) -> str:
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
@@ -225,8 +210,7 @@ class HttpJsonCredential(Credential):
     type: Literal["http_json"]
     preset: PresetName | None = None
     """The login of a known issuer, filled in from a few plain settings. `gatepass check` shows the resulting settings,
-    marked `# preset NAME`. Your own settings override the preset; members of `headers`, `query`, `form` and `reply`
-    are added to it.
+    marked `# preset NAME`. Your own settings replace those of the preset.
 
     - `ibm_iam`: IBM Cloud IAM, a form. It requires `apikey`.
     - `baidu`: Baidu AI Cloud. It requires `client_id` and `client_secret`, and sends the token as `?access_token=`.

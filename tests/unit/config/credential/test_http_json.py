@@ -156,28 +156,8 @@ def test_settings_that_may_be_left_out_leave_no_hole():
 
 def test_own_settings_override_the_presets():
     assert made("huawei", url="https://iam.eu.example/v3/auth/tokens").get("url") is None
-    found = made("ibm_iam", form={"extra": "x"}, reply={"unit": "ms", "token": "id_token"}, headers={"A": "b"})
-    assert found["form"] == {**MADE["ibm_iam"]["form"], "extra": "x"}
-    assert found["reply"] == {"token": "id_token", "expiry": "expires_in", "unit": "ms"}
-    assert "headers" not in found
-
-
-@pytest.mark.parametrize(
-    ("preset", "own", "left"),
-    [
-        ("ibm_iam", {"json": {"apikey": "x"}}, {"url", "reply"}),
-        ("login", {"form": {"u": "x"}}, set()),
-        ("huawei", {"token_placement": {"query": "t"}}, {"url", "query", "json", "reply"}),
-    ],
-)
-def test_own_settings_remove_the_presets_settings_that_they_exclude(preset, own, left):
-    assert set(made(preset, **own)) == left
-    HttpJsonCredential.model_validate({"type": "http_json", "preset": preset, **GIVEN[preset], **own})
-
-
-def test_a_reply_of_the_files_own_drives_out_the_presets():
-    assert made("ibm_iam", reply={"expiry": "until"})["reply"] == {"token": "access_token", "expiry": "until"}
-    assert made("huawei", reply={"token": "t"})["reply"] == {"token": "t", "expiry": "token.expires_at"}
+    found = made("ibm_iam", reply={"token": "id_token"}, headers={"A": "b"})
+    assert found == {"url": MADE["ibm_iam"]["url"], "form": MADE["ibm_iam"]["form"]}
 
 
 def test_a_url_stands_for_the_base_url_that_would_lead_to_it():
