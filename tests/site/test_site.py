@@ -144,6 +144,33 @@ ROWS = {
     "无法连接": "无法连接",
     "**ERROR**: GENERIC_ERROR": "GENERIC_ERROR",
     "stream does not support true with this model": "stream does not support true",
+    "**ERROR**: INVALID_REQUEST - Error code: 502 - {'error': {'message': 'The name llm.corp.invalid cannot be resolved"
+    " (name or service not known). Check the host in upstreams.dns.base_url, the DNS of the machine that gatepass runs"
+    " on, and whether this network needs network.proxy.', 'code': 'upstream_dns'}}": "upstream_dns",
+    "The name llm.corp.invalid cannot be resolved (name or service not known).": "upstream_dns",
+    "The upstream sent an event that is larger than 1 MiB, which applies because the profile of the client has"
+    " `line_bytes`, or that has too many lines, values or escapes.": "an event that is larger than",
+    "**ERROR**: SERVER_ERROR - Error code: 502 - {'error': {'message': 'No connection to 127.0.0.1:9505 (connection"
+    " refused). Check the host and port in upstreams.rag.base_url, whether it is up, and whether this network needs"
+    " upstreams.rag.network.proxy.', 'code': 'upstream_connect'}}": "No connection to HOST:PORT",
+    "No connection to 127.0.0.1:9505 (connection refused). Check the host and port in upstreams.rag.base_url": (
+        "No connection to HOST:PORT"
+    ),
+    "No connection to the proxy p.corp:3128 (connection refused). Check the host and port in network.proxy, and whether"
+    " the proxy is up.": "No connection to the proxy",
+    "Error code: 404 - {'error': {'message': 'LLM(gpt-4) not found in Tongyi', 'code': '102'}}": "LLM(…) not found in",
+    "**ERROR**: INVALID_REQUEST - Error code: 400 - {'error': {'message': \"This model's maximum context length is 8192"
+    " tokens. However, you requested 9000 tokens.\", 'code': 'context_length_exceeded'}}": "context_length_exceeded",
+    "输入长度超过模型的最大上下文长度 8192": "context_length_exceeded",
+    "超出最大长度": "context_length_exceeded",
+    "The caller 'limited' may not use the model 'gpt-4o'.": "model_not_allowed",
+    "may not use the model": "model_not_allowed",
+    "The caller 'noembed' may not use POST embeddings, because its key does not list it.": "operation_not_allowed",
+    "令牌已过期": "upstream_auth",
+    "鉴权失败": "upstream_auth",
+    "请求过于频繁": "RATE_LIMIT_EXCEEDED",
+    "当前分组 default 下对于模型 gpt-4o 无可用渠道": "MODEL_NOT_FOUND",
+    "sso.corp.example sent no complete answer within 10 s (credentials.llm.timeout_s)": "token_unavailable",
 }
 """A search, and a text of the row that the page of symptoms then shows."""
 
