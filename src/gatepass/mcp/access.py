@@ -31,19 +31,28 @@ characters, which then join two dots. U+FFFD stands for bytes that are not UTF-8
 MOST_LAYERS = 3
 """Percent-encoding in several layers that is decoded to find `..`."""
 LAYER_CHARS = 32
-"""What decoding a layer costs of MOST_NAME_CHARS, in addition to the characters of the next one."""
+"""What decoding a layer costs of MOST_WORK, in addition to the characters of the next one."""
 LONGEST_URI_CHARS = 8192
 """Of the name or the URI in a request of a key with lists, and in a list that it is shown."""
 PIECE_CHARS, LONGEST_PIECE_CHARS = 32, 128
 """A name is normalized in pieces, because the time is quadratic in the marks that follow each other. One character may
 become 18: a name with a piece that becomes longer matches no glob."""
-MOST_BYTES, MOST_ESCAPES, MOST_VALUES = 12 * 1024 * 1024, 1_500_000, 100_000
-MOST_MEMBERS, MOST_ENTRIES, MOST_NAME_CHARS = 25_000, 4_000, 300_000
-"""Bounds of one message to a key with lists: its size, its backslashes, its commas and brackets, the members that are
-read, the entries of its lists, and the length of their names with all layers and normal forms that are searched. It is
-filtered in 50 ms."""
+MOST_BYTES, MOST_VALUES = 12 * 1024 * 1024, 100_000
+"""Bounds of one message to a key with lists: its size, and its commas and brackets."""
+MOST_WORK = 400_000
+"""What else one message may cost together, so that it is filtered in 50 ms: a character of an entry's name 1 (80 ns),
+also in each layer and normal form that is searched, and four backslashes 1."""
+MEMBER_WORK, ENTRY_WORK = 8, 20
+"""The cost of a member that is read, in addition to its name's characters, and of a result, a list or an entry."""
 MOST_EVENT_BYTES = 4 * 1024 * 1024
 """Of an event, because it is filtered on the event loop. A whole reply above 32 KiB is filtered in a thread."""
+_KEPT_LINE = re.compile(rb"data[:\r\n]|(?:(?:|event|id|retry):[ -~]*+)?[\r\n]")
+"""A line of an event to a key with lists: data, an empty line, or a comment or another field in ASCII."""
+_OTHER_LINE_ENDS = {
+    **dict.fromkeys((b"\x0b", b"\x0c", b"\x1c", b"\x1d", b"\x1e"), b" "),
+    **{end.encode(): b"\\u%04x" % ord(end) for end in "\x85\u2028\u2029"},
+}
+"""Clients that split a stream with `str.splitlines` find a message after one of these, which JSON may write as here."""
 LONGEST_MEMBER = 32
 TURN_BYTES, TURN_LINES = 64 * 1024, 512
 """Events of at most this size together, or one larger event, are filtered before the event loop must run."""
@@ -71,7 +80,7 @@ class McpAllowed(msgspec.Struct, frozen=True, gc=False):
     def allows(self, kind: Kind, name: str, spend: Callable[[int], None] = lambda _: None) -> bool:
         """Whether the key may use `name`. The name of a resource is its URI, or its template.
 
-        `spend` receives the characters of each layer and normal form that is searched for `..`, and may raise.
+        `spend` receives the cost of each layer and normal form that is searched for `..`, and may raise.
         """
         listed = self._listed(kind)
         if listed is None or name in listed:
@@ -171,7 +180,7 @@ def filter_reply(body: bytes, allowed: McpAllowed, upstream: str) -> bytes:
 
 
 def _filtered(body: bytes, allowed: McpAllowed) -> bytes:
-    if len(body) > MOST_BYTES or body.count(b"\\") > MOST_ESCAPES or has_more_values(body, MOST_VALUES):
+    if len(body) > MOST_BYTES or has_more_values(body, MOST_VALUES):
         raise ValueError("too large")
     shown = _Filter(allowed).message(body)
     return body if shown is None else shown
@@ -182,17 +191,16 @@ class _Filter:
 
     def __init__(self, allowed: McpAllowed) -> None:
         self._allowed = allowed
-        self._members_left, self._entries_left, self._chars_left = MOST_MEMBERS, MOST_ENTRIES, MOST_NAME_CHARS
+        self._work_left = MOST_WORK
         self._object = msgspec.json.Decoder(dict[MemberName, msgspec.Raw], dec_hook=self._name)
 
     def _name(self, _: type, text: str) -> MemberName:
-        self._members_left -= 1
-        if self._members_left < 0:
-            raise ValueError("too many members")
+        self._spend(MEMBER_WORK + len(text))
         return MemberName(text)
 
     def message(self, body: bytes) -> bytes | None:
         """Return the filtered message; None if it is unchanged."""
+        self._spend(body.count(b"\\") // 4)
         message, is_changed = self._object.decode(body), False
         for name, value in message.items():
             if _lower(name) == "result" and (shown := self._result(value)) is not None:
@@ -202,6 +210,7 @@ class _Filter:
     def _result(self, value: msgspec.Raw) -> bytes | None:
         if bytes(memoryview(value)[:1]) != b"{":
             return None
+        self._spend(ENTRY_WORK)
         result = self._object.decode(value)
         is_changed = has_list = False
         for name, listed in result.items():
@@ -211,9 +220,7 @@ class _Filter:
             has_list = True
             is_array = bytes(memoryview(listed)[:1]) == b"["
             entries = _LIST.decode(listed) if is_array else []
-            self._entries_left -= len(entries)
-            if self._entries_left < 0:
-                raise ValueError("too many entries")
+            self._spend(ENTRY_WORK * (1 + len(entries)))
             shown = [entry for entry in entries if self._shows(entry, kind, key)]
             if len(shown) < len(entries) or not is_array:
                 is_changed = True
@@ -237,10 +244,10 @@ class _Filter:
         names = map(_ANY.decode, values)
         return all(isinstance(name, str) and self._allowed.allows(kind, name, self._spend) for name in names)
 
-    def _spend(self, chars: int) -> None:
-        self._chars_left -= chars
-        if self._chars_left < 0:
-            raise ValueError("too long names")
+    def _spend(self, work: int) -> None:
+        self._work_left -= work
+        if self._work_left < 0:
+            raise ValueError("too much work")
 
 
 def _encoded(members: Mapping[MemberName, msgspec.Raw]) -> bytes:
@@ -253,7 +260,7 @@ def _lower(name: MemberName) -> str:
 
 
 class FilteredEvents:
-    """A stream whose messages are filtered as `filter_reply` does it. Other bytes of the stream stay unchanged.
+    """A stream whose messages are filtered as `filter_reply` does it, without lines that a client may read as others.
 
     `limit_bytes`, at most MOST_EVENT_BYTES, bounds an event, and so the memory of this object. Raises UpstreamInvalid
     for a larger event, for data that is not JSON, and for a message that exceeds a bound.
@@ -299,9 +306,13 @@ class FilteredEvents:
         return run
 
     def _event(self, block: bytes) -> bytes:
+        for end, written in _OTHER_LINE_ENDS.items():
+            block = block.replace(end, written)
         lines = block.splitlines(keepends=True)  # 0.8 ns a byte; a pattern takes 5
         if len(lines) > event.MOST_LINES:
             raise self._invalid("sent an event with too many lines")
+        lines = list(filter(_KEPT_LINE.match, lines))
+        block = b"".join(lines)
         is_data = [line.startswith(b"data") and line[4:5] in b":\r\n" for line in lines]
         text = b"\n".join(line[5:].removeprefix(b" ").rstrip(b"\r\n") for line in compress(lines, is_data))
         if not text.strip(b" \t\r\n"):  # the first event of a resumable stream has no data

@@ -135,7 +135,7 @@ def test_bytes_of_an_allowed_entry_are_kept() -> None:
     assert filter_reply(text, LISTS, "wiki") == kept
 
 
-MANY = json.dumps({"id": 1, "result": {"tools": [{"name": "find"}] * 10_001}}).encode()
+MANY = json.dumps({"id": 1, "result": {"tools": [{"name": "find"}] * 11_000}}).encode()
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,10 @@ def test_what_is_not_json_is_an_error_of_the_server(text: bytes) -> None:
         b'{"result":{%b}}' % b",".join([b'"a":1'] * (MOST_VALUES + 2)),
         b'{"result":{"content":"%b"}}' % (b"x" * MOST_BYTES),
         json.dumps(reply(resources=[{"uri": "file:///docs/%s" % ("x" * 8000)}] * 100)).encode(),
+        b'{"result":{"tools":[%b{}]},%b}'
+        % (b'{"name":"read_%25%25%25"},' * 2500, b",".join([b'"result":{"prompts":[]}'] * 4000)),
     ],
-    ids=["batch", "members", "members of the result", "bytes", "names"],
+    ids=["batch", "members", "members of the result", "bytes", "names", "names and results"],
 )
 def test_a_message_beyond_its_bounds_is_an_error_of_the_server(text: bytes) -> None:
     with pytest.raises(UpstreamInvalid):
@@ -341,6 +343,43 @@ def test_a_name_that_is_not_what_it_looks_like_matches_no_glob(name: str) -> Non
 @pytest.mark.parametrize("name", ["a b.txt", "my%20file", "v1..2", "...", "caf\u00e9", "\ufdfa", "\u6587\u4ef6" * 200])
 def test_a_uri_with_dots_and_blanks_in_a_name_matches_a_glob(name: str) -> None:
     assert McpAllowed(resources=("file:///docs/*",)).allows("resources", f"file:///docs/{name}")
+
+
+HIDDEN = 'data: {"result":{"tools":[{"name":"evil"}]}}'
+
+
+@pytest.mark.parametrize("end", ["\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        ": x@" + HIDDEN,
+        "id: x@" + HIDDEN,
+        "event: x@" + HIDDEN,
+        "data: {}\n: x@@" + HIDDEN + "@@",
+        'data: {"id":1,"error":{"message":"@@' + HIDDEN.replace('"', "'") + '@@"}}',
+        "event: endpoint\ndata: /x@@" + HIDDEN,
+    ],
+)
+def test_no_line_of_an_event_hides_a_message(text: str, end: str) -> None:
+    run = text.replace("@", end).encode() + b"\n\n"
+    shown = passed(FilteredEvents(LISTS, 100_000, "wiki"), run).decode()
+    assert not any(line.startswith("data: {") and "evil" in line for line in shown.splitlines()[1:])
+    assert shown.endswith("\n\n") or shown == "\n"
+
+
+@pytest.mark.parametrize("line", [" " + HIDDEN, "\ufeff" + HIDDEN, "\x00" + HIDDEN, "x:" + HIDDEN, "id: \u6587"])
+def test_a_line_that_some_clients_may_read_as_data_is_left_out(line: str) -> None:
+    run = b"event: message\n%b\nid: 7\ndata: {}\n: c\n\n" % line.encode()
+    assert passed(FilteredEvents(LISTS, 100_000, "wiki"), run) == b"event: message\nid: 7\ndata: {}\n: c\n\n"
+    assert passed(FilteredEvents(LISTS, 100_000, "wiki"), b":\n%b\n: data\n\n" % line.encode()) == b":\n: data\n\n"
+
+
+def test_a_text_with_other_line_ends_keeps_its_value() -> None:
+    text = {"id": 1, "result": {"content": [{"text": "a\u2028b\u2029c\x85d\u6587"}]}}
+    run = b"data: %b\n\n" % json.dumps(text, ensure_ascii=False).encode()
+    shown = passed(FilteredEvents(LISTS, 100_000, "wiki"), run)
+    assert json.loads(shown.removeprefix(b"data: ")) == text
+    assert len(shown.decode().splitlines()) == 2
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
