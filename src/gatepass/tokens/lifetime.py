@@ -277,17 +277,26 @@ def _span_from_nbf_s(text: str, end_s: float) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class JwtTimes:
-    """The times in a JWT, in epoch seconds by its issuer's clock."""
+    """The times in a JWT, in epoch seconds by its issuer's clock. `is_guess`: they were implausible."""
 
     issued_s: float | None
     end_s: float
+    is_guess: bool = False
 
 
 def jwt_times(text: str) -> JwtTimes | None:
-    """Return the times in a JWT; None if `text` is not a JWT with an `exp`."""
+    """Return the times in a JWT; None if `text` is not a JWT with an `exp`. A lifetime in milliseconds is corrected."""
     claims = claims_of(text) or {}
     end_s, issued_s = _epoch_of(claims.get("exp")), _epoch_of(claims.get("iat"))
-    return None if end_s is None else JwtTimes(issued_s, end_s)
+    if end_s is None:
+        return None
+    lifetime_s = 0.0 if issued_s is None else end_s - issued_s
+    is_whole_days = lifetime_s % MAX_LIFETIME_S == 0
+    is_plausible = lifetime_s <= MAX_SECONDS and (is_whole_days or lifetime_s % 1000 != 0)
+    if issued_s is None or lifetime_s <= MAX_LIFETIME_S or is_plausible:
+        return JwtTimes(issued_s, end_s)
+    # `300000` may also mean three and a half days. Then refreshes are too frequent, which does no harm.
+    return JwtTimes(issued_s, issued_s + lifetime_s / 1000, is_guess=True)
 
 
 def jwt_remaining_s(text: str, wall_s: float, written_s: float | None = None) -> float | None:

@@ -298,7 +298,8 @@ def _lifetime(
         )
     jwt_s = jwt_lifetime_s(text, date_s, wall_s)
     if jwt_s is not None:
-        return *_earlier_end(text, jwt_s, announced), None
+        times = jwt_times(text)
+        return *_earlier_end(text, jwt_s, announced), jwt_s * 1000 if times is not None and times.is_guess else None
     if isinstance(announced, ExpiresAt):
         announced = ExpiresIn(
             announced.epoch_s - wall_s if date_s is None else at_least_left_s(announced.epoch_s, date_s)
@@ -319,7 +320,7 @@ def _earlier_end(text: str, jwt_s: float, announced: ExpiresIn | ExpiresAt | Non
     """Return the remaining lifetime of a JWT: `jwt_s` by its claims, or less if its reply announced an earlier end.
 
     An announced point in time is compared with the JWT's own. Both are on the issuer's clock, so clock skew has no
-    effect.
+    effect. A guessed lifetime does not limit the same JWT when it is returned again (`without_extension`).
     """
     times, claimed_lifetime_s = jwt_times(text), None
     if isinstance(announced, ExpiresIn):
@@ -328,7 +329,7 @@ def _earlier_end(text: str, jwt_s: float, announced: ExpiresIn | ExpiresAt | Non
         claimed_lifetime_s = jwt_s - (times.end_s - announced.epoch_s)
     if claimed_lifetime_s is not None and 0 < claimed_lifetime_s < jwt_s - jwt_margin_s(jwt_s):
         return claimed_lifetime_s, LifetimeSource.REPLY
-    return jwt_s, LifetimeSource.JWT
+    return jwt_s, LifetimeSource.REPLY if times is not None and times.is_guess else LifetimeSource.JWT
 
 
 def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTimes, mask: Mask) -> Token:

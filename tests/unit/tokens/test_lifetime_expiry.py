@@ -181,15 +181,22 @@ def test_remaining_lifetime_of_an_old_jwt(claims, written_s, expires_in_s):
     assert jwt_remaining_s(signed(**claims), NOW, written_s) == expires_in_s
 
 
-@pytest.mark.parametrize("lifetime_s", [300, 86_400, 300_000, 31_536_000])
-def test_the_times_of_a_jwt_are_seconds(lifetime_s):
-    text = signed(iat=NOW, exp=NOW + lifetime_s)
-    assert jwt_lifetime_s(text, None, NOW) == lifetime_s
-    assert jwt_lifetime_s(text, NOW + 60, NOW) == lifetime_s - 60
-    assert jwt_times(text) == JwtTimes(NOW, NOW + lifetime_s)
+@pytest.mark.parametrize(
+    ("claimed_s", "meant_s"),
+    [
+        *((300, 300), (86_400, 86_400), (86_401, 86_401), (129_600, 129_600), (604_800, 604_800)),
+        *((2_592_000, 2_592_000), (31_536_000, 31_536_000)),
+        *((300_000, 300), (900_000, 900), (3_600_000, 3600), (86_400_000, 86_400), (315_360_000, 315_360)),
+    ],
+)
+def test_a_jwts_life_that_can_only_be_milliseconds_is_put_right(claimed_s, meant_s):
+    text = signed(iat=NOW, exp=NOW + claimed_s)
+    assert jwt_lifetime_s(text, None, NOW) == meant_s
+    assert jwt_lifetime_s(text, NOW + 60, NOW) == meant_s - 60
+    assert jwt_times(text) == JwtTimes(NOW, NOW + meant_s, is_guess=claimed_s != meant_s)
 
 
-def test_a_jwt_without_iat_has_an_end():
+def test_a_jwt_without_iat_is_no_guess():
     assert jwt_times(signed(exp=NOW + 300_000)) == JwtTimes(None, NOW + 300_000)
     assert jwt_times(signed(iat=NOW)) is None
 

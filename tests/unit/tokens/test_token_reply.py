@@ -275,6 +275,12 @@ def test_a_moment_beside_a_jwt_is_read_by_the_issuers_clock(skew_s):
     assert minted({"token": text, "expires_at": NOW + skew_s - 10}) == (text, 300.0, "jwt")
 
 
+def test_a_jwts_life_in_milliseconds_is_put_right_and_is_a_guess():
+    assert minted({"token": (text := signed(iat=NOW, exp=NOW + 300_000))}) == (text, 300.0, "reply")
+    assert minted({"token": text, "expires_at": NOW + 300_000}) == (text, 300.0, "reply")
+    assert minted({"token": text, "expires_in": 60}) == (text, 60.0, "reply")
+
+
 def test_the_claims_of_a_jwt_apply_beyond_the_cap():
     text = signed(iat=NOW, exp=NOW + 86_400)
     assert minted({"token": text}) == (text, 86_400.0, "jwt")
@@ -629,3 +635,8 @@ def test_a_lifetime_that_is_implausible_is_kept_for_the_log(life, lifetime_s, do
     minted = parse_token_response(response({"access_token": "abc", **life}), OAUTH2, AT, str)
     assert (minted.lifetime_s, minted.implausible_lifetime_s) == (lifetime_s, doubted_s)
     assert minted.implausible_lifetime_s == doubted_s
+
+
+def test_a_jwt_whose_life_was_counted_in_milliseconds_is_implausible():
+    minted = parse_token_response(response({"access_token": signed(iat=NOW, exp=NOW + 300_000)}), OAUTH2, AT, str)
+    assert (minted.lifetime_s, minted.implausible_lifetime_s) == (300.0, 300_000.0)
