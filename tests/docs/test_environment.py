@@ -30,6 +30,14 @@ def test_exactly_the_existing_variables_have_an_entry():
         assert f"`GATEPASS_{secret}_FILE`" in PAGE
 
 
+def test_the_chinese_page_of_the_container_names_the_variable_of_each_setting():
+    page = (FOLDER.parent / "zh/container.md").read_text()
+    rows = dict(re.findall(r"^\| (.+) \| `GATEPASS_(\w+)` \|$", page, re.MULTILINE))
+    assert {"UPSTREAM_URL", "TOKEN_URL", "CLIENT_AUTH", "CA_FILE", "PROXY", "NO_PROXY"} <= set(rows.values())
+    for settings, name in rows.items():
+        assert re.findall("`[^`]+`", settings) == re.findall("`[^`]+`", VARIABLES[name].sets)
+
+
 def beside(name: str) -> dict[str, str]:
     """The variables that an example needs."""
     if name in ("TOKEN_JSON", "TOKEN_PATH", "EXPIRES_PATH", "EXPIRES_UNIT"):

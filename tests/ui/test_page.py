@@ -503,9 +503,14 @@ def test_an_mcp_server_shows_its_url_callers_and_tools(open_page: OpenPage, sign
     expect(in_chinese.nth(2)).to_have_text("处理：检查 mcp.tools.url，以及该服务器是否在运行。")
 
 
+def test_the_name_of_a_learned_rule_is_in_one_line(open_page: OpenPage, signed_in: str) -> None:
+    page = open_page(f"{signed_in}#/models")
+    expect(page.locator("td .rule").first).to_have_css("white-space", "nowrap")
+
+
 def test_the_playground_asks_as_the_profile_of_a_client(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
     page = open_page(f"{signed_in}#/playground")
-    page.locator("select[name=profile]").select_option(label="profile ragflow, ragflow")
+    page.locator("select[name=profile]").select_option(label="profile ragflow (callers: ragflow)")
     page.get_by_label("message").fill("Where?")
     page.get_by_role("button", name="Send").click()
     expect(page.get_by_role("link", name="Show the request")).to_be_visible()
@@ -632,6 +637,73 @@ def test_an_error_begins_with_a_chinese_sentence_and_keeps_the_text_of_the_log(
     expect(said.nth(0)).to_have_text("upstreams.corp.base_url 的主机名无法解析。")
     expect(said.nth(1)).to_have_text("原文：The name llm.corp cannot be resolved.")
     expect(said.nth(2)).to_have_text("处理：检查 upstreams.corp.base_url 和本机的 DNS。")
+
+
+NO_VERSION = (
+    "Not Found The upstream has no such path: upstreams.corp.base_url does not end with the version, such as"
+    " https://host/v1, or it does not support this operation."
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "shown"),
+    [
+        (
+            "token_unavailable",
+            (
+                "no token for credential corp: the issuer refused the client: sso.corp answered 401 invalid_client:"
+                " wrong; client_auth is basic, and some issuers accept only form"
+            ),
+            (
+                "凭据 corp 没有令牌：签发方 sso.corp 拒绝了客户端，回答 401 invalid_client: wrong；"
+                "client_auth 是 basic，而有些签发方只接受 form。"
+            ),
+        ),
+        (
+            "token_unavailable",
+            "no token for credential corp: sso.corp answered 503: boom Check whether the issuer is up",
+            (
+                "凭据 corp 没有令牌：sso.corp 回答 503: boom。令牌端点故障：请联系它的负责人，恢复后无需重启。"
+                "检查签发方是否在运行。"
+            ),
+        ),
+        (
+            "token_unavailable",
+            (
+                "no token for credential corp: no secure connection to sso.corp (its certificate is signed by a CA that"
+                " this machine does not trust). Set credentials.corp.network.ca_file to a PEM file with the certificate"
+                " of that CA"
+            ),
+            (
+                "凭据 corp 没有令牌：无法与 sso.corp 建立安全连接（本机不信任签发其证书的 CA）。"
+                "把 credentials.corp.network.ca_file 设为包含该 CA 证书的 PEM 文件。"
+            ),
+        ),
+        (
+            "upstream_connect",
+            (
+                "The proxy in front of llm.corp refuses (403 Forbidden). Ask the owner of the proxy to allow the host,"
+                " or remove upstreams.corp.network.proxy."
+            ),
+            (
+                "llm.corp 前面的代理拒绝了请求（403 Forbidden）。"
+                "请代理的负责人放行该主机，或去掉 upstreams.corp.network.proxy。"
+            ),
+        ),
+        (
+            "upstream_error",
+            NO_VERSION,
+            "上游没有这个路径：upstreams.corp.base_url 没有以版本结尾（例如 https://host/v1），或者上游不支持此操作。",
+        ),
+    ],
+)
+def test_an_error_begins_with_the_chinese_of_its_own_message_if_doctor_has_it(
+    open_page: OpenPage, signed_in: str, fake: Fake, code: str, message: str, shown: str
+) -> None:
+    fake.stories["req-2"]["error"].update(code=code, kind=code, case="", message=message)
+    said = open_page(f"{signed_in}#/requests/req-2", locale="zh-CN").locator(".problem p")
+    expect(said.nth(0)).to_have_text(shown)
+    expect(said.nth(1)).to_have_text(f"原文：{message}")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 // What a code of an error means, from gatepass's own documentation.
 
 import { el } from "./dom.js";
-import { action as actionOf, meaning, t } from "./texts.js";
+import { action as actionOf, known, meaning, t } from "./texts.js";
 
 const CASES = {
   no_path: t("If the upstream has no such path:"), mcp_no_path: t("If the MCP server has no such path:"),
@@ -39,10 +39,13 @@ export async function reasonOf(page, id) {
   return error && { ...error, advice: error.action && advised(error.case || error.kind, error.action, error.names) };
 }
 
-/** What happened: in Chinese a sentence of the documentation, and below it the English text that the client and the log have. */
+/** What happened: in Chinese the message, or else a sentence of the documentation. Below it is the English text of the log. */
 export function happened(code, message, names) {
+  const [own] = /(?<=: \d{3} \w+: ).+$/s.exec(message) ?? [message]; // of a call of doctor
   const [sentence] = meaning(code, "", names).split("。");
-  return sentence ? [el("p", {}, inline(`${sentence}。`)), el("p.muted.small", {}, t("Original: "), inline(message))] : [el("p", {}, inline(message))];
+  const said = own.includes(" ") ? known(own) : own; // a word is one of the page
+  const chinese = said === own ? sentence && `${sentence}。` : said;
+  return chinese ? [el("p", {}, inline(chinese)), el("p.muted.small", {}, t("Original: "), inline(message))] : [el("p", {}, inline(message))];
 }
 
 /** What to do, as `action` of texts.js has it. */

@@ -84,7 +84,7 @@ function rules(page, list, load) {
     }
   };
   return table(t("Learned rules"), heads, list.map((rule) => [
-    el("code", {}, rule.adapted),
+    el("code.rule", {}, rule.adapted),
     `${rule.upstream} ${rule.model}${t(", ")}${rule.operation}`,
     rule.state === "failed" ? el("span.failed", {}, t(rule.state)) : t(rule.state),
     count(rule.uses),

@@ -66,10 +66,15 @@ export async function playground(page) {
   const clients = callers.filter((caller) => caller.profile !== "plain");
   profile.append(
     el("option", { value: "" }, t("yourself")),
-    ...profiles.map((name) => el("option", { value: name }, t("profile {name}", { name }) + clients.filter((caller) => caller.profile === name).map((caller) => `${t(", ")}${caller.name}`).join(""))));
+    ...profiles.map((name) => el("option", { value: name }, labelOf(name, clients.filter((caller) => caller.profile === name)))));
   models.append(...names.map((name) => el("option", { value: name })));
   model.value = names[0] ?? "";
   page.main.append(talk, form); // not before, because the name of a model would replace a typed one
+}
+
+function labelOf(name, clients) {
+  const callers = clients.map((caller) => caller.name).join(t(", "));
+  return callers ? t("profile {name} (callers: {callers})", { name, callers }) : t("profile {name}", { name });
 }
 
 async function imagePart(file) {

@@ -56,8 +56,8 @@ function named(chinese, names) {
 /** Return a text of doctor or of a failed fetch: its own Chinese, the Chinese of the form that it has, else that of each sentence, or the English text. */
 export function known(english) {
   for (const [pattern, chinese] of ADVICE) {
-    const found = pattern.exec(english ?? "");
-    if (found) return chinese.replace(/\{(\d)\}/g, (_, place) => (/ /.test(found[place]) ? known(found[place]) : found[place]));
+    const found = pattern.exec(english ?? "") ?? pattern.exec(`${english}.`); // a reason of a failed fetch has no full stop
+    if (found) return chinese.replace(/\{(\d)\}/g, (_, place) => (/ /.test(found[place]) ? known(found[place]) : found[place])).replaceAll("。。", "。");
   }
   const sentences = english?.split(/(?<=\.) (?=[A-Z`])/) ?? [];
   return sentences.length > 1 ? sentences.map(known).join(" ").replaceAll("。 ", "。") : english && t(english);

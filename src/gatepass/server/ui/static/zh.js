@@ -238,6 +238,7 @@ export const TEXTS = {
   "The playground requires the key of an admin.": "试用需要角色为 admin 的 key。",
   "yourself": "你自己",
   "profile {name}": "配置档 {name}",
+  "profile {name} (callers: {callers})": "配置档 {name}（调用方：{callers}）",
   "Waiting for the first token.": "等待首个 token。",
   "First token after {s}": "{s} 后收到首个 token",
   "Show the request": "查看请求",
@@ -437,6 +438,9 @@ export const TEXTS = {
 
 /** The forms of what doctor finds and advises, and the sentences that follow. Other texts stay English. */
 export const ADVICE = [
+  [/^(.+); client_auth is basic, and some issuers accept only form\.?$/, "{1}；client_auth 是 basic，而有些签发方只接受 form。"],
+  [/^(.+); client_auth is (\S+), and the issuer supports (.+?)\.?$/, "{1}；client_auth 是 {2}，而签发方支持 {3}。"],
+  [/^(?:.* )?The upstream has no such path: (\S+) does not end with the version, such as (\S+), or it.*$/s, "上游没有这个路径：{1} 没有以版本结尾（例如 {2}），或者上游不支持此操作。"],
   [/^(\S+)( as a stream)? with (\S+): (.+)$/, "用 {3} 调用 {1}：{4}"],
   [/^(\S+)( as a stream)? with (\S+) \(sent as (\S+)\): (.+)$/, "用 {3}（发送为 {4}）调用 {1}：{5}"],
   [/^the same error as the model list$/, "错误与模型列表相同"],
@@ -539,6 +543,7 @@ export const ADVICE = [
   [/^(\S+) sent no complete answer within (\S+ s) \((\S+)\)\.?$/, "{1} 在 {2} 内没有完整的回答（{3}）。"],
   [/^(\S+) sent no complete answer within (\S+ s) \((\S+)\); check whether the issuer is up\.?$/, "{1} 在 {2} 内没有完整的回答（{3}）。检查签发方是否在运行。"],
   [/^Check whether the issuer is up\.?$/, "检查签发方是否在运行。"],
+  [/^(.+) Check whether the issuer is up\.?$/, "{1}。检查签发方是否在运行。"],
   [/^(\S+) did not return a complete reply within (\S+ s), the limit of this check\.$/, "{1} 在本检查的时限 {2} 内没有返回完整的回复。"],
   [/^The answer was not complete after (\S+ s) \((\S+)\)\.$/, "回答在 {1} 之后仍未完成（{2}）。"],
   [/^(\S+) stopped sending in the middle of its reply for longer than (\S+ s) \((\S+)\)\.$/, "{1} 在回复途中停顿超过 {2}（{3}）。"],
