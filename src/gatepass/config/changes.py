@@ -34,9 +34,9 @@ class SettingChange:
 
 REMOVED: Mapping[str, str] = {
     "log.bodies": "`gatepass capture` keeps whole bodies in memory for a while, and `gatepass show ID` shows them.",
-    "credentials.*.sign": "Write a program (`type: exec`) that signs the login. docs/tokens.md has one for an HMAC.",
-    "credentials.*.exec_credential": "Set `KUBERNETES_EXEC_INFO` in `env`, as docs/tokens.md shows.",
-    "credentials.*.assertion_type": "Set `client_assertion_type` in `extra`, as docs/tokens.md shows.",
+    "credentials.*.sign": "Write a program (`type: exec`) that signs the login. The page Tokens has one for an HMAC.",
+    "credentials.*.exec_credential": "Set `KUBERNETES_EXEC_INFO` in `env`, as the page Tokens shows.",
+    "credentials.*.assertion_type": "Set `client_assertion_type` in `extra`, as the page Tokens shows.",
     "credentials.*.role_session_name": "It is `gatepass`.",
     "limits.unauthenticated_connections": "It is a quarter of `limits.connections`.",
     "upstreams.*.rejection.login_hosts": "A redirect to another host, or to a path such as `login`, rejects the token.",
