@@ -1,16 +1,19 @@
 """Compressed request bodies on real sockets: the upstream receives them plain."""
 
+import asyncio
 import gzip
 import json
 import sys
 import zlib
+from secrets import token_hex
 
 import brotli
 import pytest
 
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, JSON, gateway
-from tests.integration.scripted import Scripted, Send, reply
+from tests.integration.scripted import Scripted, Send, Wait, reply
+from tests.waiting import until
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -63,6 +66,19 @@ async def test_the_limit_is_that_of_the_decompressed_body(served, upstream, codi
     assert (answer.status, answer.error["code"]) == (413, "body_too_large")
     assert len(upstream.received) == 1
     assert served.state.in_flight.held.total_bytes == 0
+
+
+async def test_a_body_is_held_once():
+    plain, go_on = json.dumps({**HELLO, "user": token_hex(LIMIT_BYTES)}).encode(), asyncio.Event()
+    async with (
+        Scripted([Wait(go_on), Send(reply(COMPLETION))]) as upstream,
+        gateway(upstream=upstream.url) as served,
+        served.ask(gzip.compress(plain), headers={**JSON, "content-encoding": "gzip"}) as ask,
+    ):
+        await until(lambda: upstream.received)
+        assert served.state.in_flight.held.total_bytes == len(plain)
+        go_on.set()
+        assert await ask.head() == 200
 
 
 @each_coding

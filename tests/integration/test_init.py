@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import re
@@ -279,6 +280,19 @@ async def test_options_and_variable_replace_all_questions(tmp_path, monkeypatch)
         assert (wrong.exit_code, "invalid_client" in wrong.output) == (1, True)
         assert "no file was written. Correct the options of what FAIL names." in wrong.output
     assert not (tmp_path / "secrets").exists()
+
+
+async def test_a_configuration_that_cannot_be_written_leaves_no_secret(tmp_path, monkeypatch):
+    def replace_file(path: Path, text: str, mode: int = 0o600) -> None:
+        if path.name == "gatepass.yaml":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        path.write_text(text)
+
+    monkeypatch.setattr("gatepass.config.references.replace_file", replace_file)
+    async with servers() as url:
+        result = await run(tmp_path, answers=(f"{url}/v1", "key", SECRET, "other", ""))
+    assert (result.exit_code, "cannot be written: No space left on device" in result.output) == (2, True)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize(("before", "after"), [(0o600, 0o600), (0o640, 0o640), (0o666, 0o644)])

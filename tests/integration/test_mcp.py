@@ -122,6 +122,13 @@ async def test_a_reply_without_content_has_no_body(status, text):
         assert (await post(gp, INITIALIZED).answer()).status == status
 
 
+async def test_a_text_without_a_reader_keeps_no_connection():
+    dialogue: Dialogue = [Send(head(202, content_length="8") + b"Acc"), Hold()]
+    async with Scripted(dialogue) as upstream, gateway(**servers(upstream)) as gp:
+        assert (await post(gp, INITIALIZED).answer()).status == 202
+        await until(lambda: not gp.state.upstreams["mcp/tools"].transport.counts.busy)
+
+
 async def test_progress_passes_as_it_arrives_and_a_piece_of_an_event_too():
     go_on = asyncio.Event()
     first = b'event: message\nid: 1\ndata: {"method":"notifications/progress"}\n\n'

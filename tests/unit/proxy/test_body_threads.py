@@ -70,6 +70,20 @@ async def test_a_client_that_leaves_when_its_turn_came_gives_it_to_the_next():
     assert (await asyncio.gather(left, return_exceptions=True))[0] is None or left.cancelled()
 
 
+async def test_a_turn_that_comes_to_a_client_as_it_leaves_goes_on(monkeypatch):
+    threads, done, works, end_turn = BodyThreads(), list[str](), list[asyncio.Task[None]](), BodyThreads._end_turn
+
+    def end_and_leave(threads: BodyThreads) -> None:
+        end_turn(threads)
+        works[0].cancel()
+
+    monkeypatch.setattr(BodyThreads, "_end_turn", end_and_leave)
+    async with held(threads, "one"):
+        works += [asyncio.create_task(threads.run_heavy(name, partial(done.append, name))) for name in ("two", "three")]
+    await asyncio.wait_for(works[1], WAIT_S)
+    assert (done, works[0].cancelled()) == (["three"], True)
+
+
 async def test_work_of_a_client_that_left_does_not_begin():
     threads, done = BodyThreads(), list[str]()
     async with held(threads, "one"):

@@ -339,6 +339,7 @@ def test_custom_tools_have_an_input():
 
 def test_legacy_function_call_is_joined_and_its_name_counts_once():
     payload = aggregated(
+        data(chunk({"function_call": {"name": "", "arguments": ""}})),
         data(chunk({"function_call": {"name": "f", "arguments": "{"}})),
         data(chunk({"function_call": {"name": "f", "arguments": "}"}})),
         DONE,

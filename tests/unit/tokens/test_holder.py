@@ -170,6 +170,7 @@ async def test_late_rejections_kill_no_newer_token():
         assert it.holder.reject("token-1")
         await settle()
         assert [it.holder.reject("token-1") for _ in range(500)] == [True] * 500
+        await settle()
         assert [(await it.holder.token(instead_of="token-1")).text for _ in range(3)] == ["token-2"] * 3
         assert it.issuer.calls == 2
 
