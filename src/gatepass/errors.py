@@ -578,7 +578,9 @@ class UpstreamInvalid(UpstreamError):
     - One of its events has more than 1 MiB, and it has more than 100,000 values, 1,000 lines or 2 MiB beside its long
       texts, or gatepass must convert it.
 
-    Action: If the message names a limit, docs/operations/limits_and_memory.md#memory shows whether a setting raises it.
+    Action: If the message names `line_bytes` and the client reads long lines, use a profile
+    `{images: {extends: ragflow, line_bytes: null}}`. For another limit, docs/operations/limits_and_memory.md#memory
+    shows whether a setting raises it.
     Otherwise check that `base_url` is an OpenAI API and that `dialect` fits.
     """
 

@@ -244,6 +244,9 @@ def test_a_command_uses_the_socket_that_the_configuration_of_its_folder_names(
     (own := folder_of_sockets.parent / "own").mkdir(mode=0o700)
     with living(folder_of_sockets, *others), living(own, 1):
         assert found_socket() == "own/1.sock"
+    (own / "1.sock").unlink()
+    with living(folder_of_sockets, 8082):
+        assert found_socket() == "own/1.sock"  # and never another one, although no gatepass answers there
 
 
 def test_socket_of_a_killed_gatepass_is_not_a_running_one(folder_of_sockets: Path):

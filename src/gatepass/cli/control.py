@@ -105,7 +105,7 @@ def found_socket() -> str:
     port = None
     with suppress(ConfigError, ValueError):  # a file that cannot be read names neither a socket nor a port
         file = configuration_file(None, own_variables(os.environ))
-        if file is not None and (own_path := _socket_in(file)) is not None and os.path.exists(own_path):
+        if file is not None and (own_path := _socket_in(file)) is not None:
             return own_path
         port = variable("PORT") or (None if file is None else str(listening(file, os.environ)[1]))
     if len(found) == 1:

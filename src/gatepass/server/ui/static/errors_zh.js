@@ -155,7 +155,7 @@ export const ERRORS = {
   },
   "upstream_invalid": {
     "text": "上游的回复不是有效的回答，或过大。错误信息写明问题。例如不是 JSON，缺少回答或向量，向量长度不一致，超过 `limits.reply_bytes`，或某个事件超过 `limits.event_bytes`。",
-    "action": "如果错误信息写明了某个限制，见 docs/operations/limits_and_memory.md#memory。否则检查 `base_url` 是否为 OpenAI API，以及 `dialect` 是否合适。"
+    "action": "如果错误信息提到 `line_bytes`，而客户端能读取长行，使用配置档 `{images: {extends: ragflow, line_bytes: null}}`。如果写明的是其他限制，见 docs/operations/limits_and_memory.md#memory。否则检查 `base_url` 是否为 OpenAI API，以及 `dialect` 是否合适。"
   },
   "upstream_html": {
     "text": "上游返回了网页而不是回答：登录页，或代理的错误页。如果是登录页，说明凭据没有到达 API，因此 gatepass 会更换一次令牌。错误信息含有网页的标题。400 及以上的状态码保持不变，其他变为 502。",
