@@ -415,7 +415,7 @@ async def test_a_silent_issuer_is_waited_for_ten_seconds_and_its_upstream_is_ski
         blocks["credentials"]["c"]["timeout_s"] = 600.0
         checks = await found(blocks, clock=Hurried())
     assert checks == [
-        Check("credential:c", FAILS, late(issuer.url)),
+        Check("credential:c", FAILS, f"{late(issuer.url)} Check whether the issuer is up"),
         Check("upstream:chat", SKIPPED, "its credential failed"),
     ]
     assert upstream.received == []

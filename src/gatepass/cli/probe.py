@@ -53,7 +53,7 @@ from gatepass.proxy.upstream_call import connection_error, total_timeout
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import StoreState
 from gatepass.tokens import TokenHolder
-from gatepass.tokens.failure import setting
+from gatepass.tokens.failure import CHECK_ISSUER, setting
 from gatepass.tokens.issuer_error import refusal_advice
 from gatepass.tokens.lifetime import LifetimeSource, ended_at, safe_claims
 from gatepass.tokens.token_reply import EXPIRED
@@ -98,6 +98,8 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
         # the error's own message announces the next try, but this command ends now
         reason = holder.status().last_error
         failed = error.message if error is late or reason is None else f"no token for credential {name}"
+        if error is late and reason is None:
+            failed += f"; {CHECK_ISSUER}"
         why, advice = token_failure(state, name, f"{failed}: {reason}" if reason else failed)
         return replace(step(StepOutcome.FAILS, why, advice), hop=error.hop)
     claimed_s = token.implausible_lifetime_s

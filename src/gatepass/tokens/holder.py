@@ -23,6 +23,7 @@ from gatepass.clock import Clock, sleep, wait_at_most
 from gatepass.errors import TokenUnavailable
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens.failure import (
+    CHECK_ISSUER,
     PROBE_JITTER_S,
     PROBE_S,
     FailureState,
@@ -476,7 +477,8 @@ class TokenHolder:
             return TokenUnavailable(f"credential {self.name} is closed", credential=self.name)
         if self._failure_state is None:
             bound = f"{self._wait_budget.budget_s:g} s ({setting(self.name, 'timeout_s')} and a moment more)"
-            reason, retry_s = f"no answer from {self._wait_budget.issuer_name} within {bound}", MIN_RETRY_AFTER_S
+            reason = f"no answer from {self._wait_budget.issuer_name} within {bound}; {CHECK_ISSUER}"
+            retry_s = MIN_RETRY_AFTER_S
         else:
             failure, retry_s = self._failure_state.failure, max(MIN_RETRY_AFTER_S, self._failure_state.next_try_s - now)
             reason = failure.reason
