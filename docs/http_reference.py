@@ -52,7 +52,7 @@ OWN_PAGES: Mapping[str, tuple[str, str]] = {
     "/metrics": ("The [metrics](metrics.md) of all workers.", f"{READER}; none with `access.metrics_open`"),
     "/status": ("The state of each credential, key and store, without a token, key or secret.", READER),
     "/learned": (
-        "The learned rules. `?as=config` returns their YAML.",
+        "The learned rules of the models that the key may use. `?as=config` returns their YAML.",
         READER,
     ),
     "/": (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from types import MappingProxyType
@@ -23,10 +23,13 @@ HIDDEN = ("set", "default")
 _COMMENT_CHARS = 118
 
 
-def as_config(learned: Iterable[LearnedRuleRecord], config: Config) -> str:
+def as_config(
+    learned: Iterable[LearnedRuleRecord], config: Config, may_see: Callable[[str], bool] = lambda _: True
+) -> str:
     """Return YAML for `models`, each change with the sentence from which it was learned.
 
-    The names are the public names of `config`, or the upstream's model name if only a glob matches it.
+    The names are the public names of `config`, or the upstream's model name if only a glob matches it. Names that the
+    caller may not see are left out.
     """
     from gatepass.config.yaml_file import yaml_lines  # ruamel loads slowly, and requests do not need it
 
@@ -35,7 +38,7 @@ def as_config(learned: Iterable[LearnedRuleRecord], config: Config) -> str:
     declared = DeclaredModels(config)
     for one in (one for one in learned if one.rule.action not in ALWAYS):
         rule, operation, upstream = one.rule, one.scope.operation, one.scope.upstream
-        for public in _public_names(one, config):
+        for public in filter(may_see, _public_names(one, config)):
             name = public if public in config.models else declared.entry(operation, public)
             model = None if name is None else config.models[name]
             setting, targets = rule.setting(), [] if model is None else model.ordered_targets()

@@ -22,14 +22,17 @@ from starlette.types import Scope
 
 from gatepass import __version__
 from gatepass.auth.authenticator import LOCAL
+from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
+from gatepass.errors import ModelNotFound
 from gatepass.learning.export import as_config, is_configured
 from gatepass.learning.learned_rule import LearnedRuleRecord
 from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.metrics import CONTENT_TYPE, merge_expositions
 from gatepass.operations.table import base_url
 from gatepass.proxy.app_state import AppState
+from gatepass.proxy.routing import RouteTable
 from gatepass.server.asgi import path_in, peer_in
 from gatepass.server.cycle import ids_begin
 from gatepass.server.inspection import CAPTURE, REPLICA, REQUESTS, Collect, own_capture, own_requests, own_stories
@@ -152,19 +155,19 @@ async def _status(call: PageRequest) -> Response:
 
 @_page("/learned")
 async def _learned(call: PageRequest) -> Response:
-    """Return the learned rules, with `?as=config` as YAML. Requires a viewer or admin."""
-    call.reader()
-    state = call.state
-    records = learned_rules(await call.parts(), state)
+    """Return the learned rules of the caller's models, with `?as=config` as YAML. Requires a viewer or admin."""
+    caller, state = call.reader(), call.state
+    records = learned_rules(await call.parts(), caller, state)
     if call.request.query_params.get("as") == "config":
-        return Response(pinned(records, state.config), media_type="application/yaml")
+        return Response(pinned(records, state.config, caller), media_type="application/yaml")
     return JSONResponse({"rules": [shown(record, state.clock.wall()) for record in records]})
 
 
-def learned_rules(parts: Mapping[str, bytes], state: AppState) -> list[LearnedRuleRecord]:
-    """Return the rules of all workers. `parts` are those of `/learned`."""
+def learned_rules(parts: Mapping[str, bytes], caller: AccessKey, state: AppState) -> list[LearnedRuleRecord]:
+    """Return the rules of all workers for the models that `caller` may use. `parts` are those of `/learned`."""
     found = [msgspec.convert(json.loads(part), list[LearnedRuleRecord]) for part in parts.values()]
-    return [marked(record, state.config, state.declared) for record in merged_records(chain(*found))]
+    records = visible(merged_records(chain(*found)), caller, state.routes, state.config)
+    return [marked(record, state.config, state.declared) for record in records]
 
 
 @_page("/", is_home=True)
@@ -311,6 +314,29 @@ def merged_records(records: Iterable[LearnedRuleRecord]) -> list[LearnedRuleReco
     return [found[key] for key in sorted(found)]
 
 
+def visible(
+    records: list[LearnedRuleRecord], caller: AccessKey, routes: RouteTable, config: Config
+) -> list[LearnedRuleRecord]:
+    """Return the records of models that `caller` may use under any name."""
+    if caller.models is None:
+        return records
+    names = (*caller.models, *config.models)
+    return [one for one in records if any(_has_target(one, name, caller, routes) for name in (one.scope.model, *names))]
+
+
+def _has_target(record: LearnedRuleRecord, name: str, caller: AccessKey, routes: RouteTable) -> bool:
+    """Return whether the model `name` of `caller` has the record's target."""
+    # a pattern is resolved like a name: every name that it matches has the same targets
+    if not may_use(caller, name):
+        return False
+    scope = record.scope
+    try:
+        targets = routes.resolve(scope.operation, name)
+    except ModelNotFound:
+        return False
+    return (scope.upstream, scope.model) in {(target.upstream, target.model or name) for target in targets}
+
+
 def marked(record: LearnedRuleRecord, config: Config, declared: DeclaredModels) -> LearnedRuleRecord:
     """Return `record` with the state `configured` if the configuration makes the learned change itself."""
     is_permanent = record.state == "learned" and is_configured(record, config, declared)
@@ -329,9 +355,10 @@ def shown(record: LearnedRuleRecord, wall_s: float) -> dict[str, Any]:
     }
 
 
-def pinned(records: Iterable[LearnedRuleRecord], config: Config) -> str:
-    """Return YAML that makes the learned rules permanent."""
-    return as_config((record for record in records if record.state == "learned"), config)
+def pinned(records: Iterable[LearnedRuleRecord], config: Config, caller: AccessKey) -> str:
+    """Return YAML that makes the learned rules permanent, for the names that `caller` may use."""
+    learned = (record for record in records if record.state == "learned")
+    return as_config(learned, config, lambda name: may_use(caller, name))
 
 
 async def own_part(target: str, state: AppState) -> bytes:

@@ -5,11 +5,14 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
+from gatepass.auth.authenticator import LOCAL
+from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.learning.export import NOTHING
 from gatepass.learning.learned_rule import HOUR_S, LearnedRule, LearnedRuleRecord, RuleScope
 from gatepass.normalize.rules import DeclaredModels
-from gatepass.server.pages import marked, merged_records, pinned, shown
+from gatepass.proxy.routing import RouteTable
+from gatepass.server.pages import marked, merged_records, pinned, shown, visible
 
 WALL_S = 1_800_000_000.0
 ONE = LearnedRuleRecord(
@@ -64,8 +67,8 @@ def test_people_are_shown_ages():
 
 
 def test_failed_rules_are_not_pinned():
-    assert pinned([FAILED], CONFIG) == NOTHING
-    assert "stream: emulate" in pinned([FAILED, ONE], CONFIG)
+    assert pinned([FAILED], CONFIG, LOCAL) == NOTHING
+    assert "stream: emulate" in pinned([FAILED, ONE], CONFIG, LOCAL)
 
 
 def of_mini(**models: dict[str, object]) -> Config:
@@ -100,7 +103,7 @@ def test_a_rule_that_the_configuration_makes_under_every_name_is_configured_and_
         config = of_mini(**models)
         found = marked(learned, config, DeclaredModels(config))
         assert found == replace(learned, state=state), models
-        assert (pinned([found], config) == NOTHING) == (state == "configured")
+        assert (pinned([found], config, LOCAL) == NOTHING) == (state == "configured")
 
 
 def test_another_value_in_the_configuration_leaves_a_rule_learned():
@@ -114,3 +117,41 @@ def test_another_value_in_the_configuration_leaves_a_rule_learned():
         assert marked(learned, config, DeclaredModels(config)) == learned
     failed = of_mini(mini={"rules": {"drop": ["seed"]}})
     assert marked(FAILED, failed, DeclaredModels(failed)) == FAILED
+
+
+ROUTED = Config.model_validate(
+    {
+        "upstreams": {"chat": {"base_url": "https://h/v1"}, "other": {"base_url": "https://o/v1"}},
+        "models": {
+            "mini": {"upstream": "chat", "name": "o3"},
+            "secret": {"upstream": "chat", "name": "o3"},
+            "gpt-*": {"upstream": "other"},
+            "one-*": {"upstream": "other", "name": "the-one"},
+        },
+    }
+)
+
+
+def key_for(*models: str) -> AccessKey:
+    return AccessKey.model_construct(name="k", hash=None, key=None, models=list(models), profile=None)
+
+
+def seen_by(caller: AccessKey) -> list[str]:
+    there = [("chat", "o3"), ("other", "gpt-5"), ("other", "the-one"), ("chat", "gpt-5"), ("chat", "")]
+    known = [replace(ONE, scope=RuleScope(upstream, model, "chat")) for upstream, model in there]
+    seen = visible(known, caller, RouteTable(ROUTED), ROUTED)
+    return [f"{one.scope.upstream}/{one.scope.model}" for one in seen]
+
+
+def test_a_key_is_shown_only_the_models_that_it_may_use():
+    assert seen_by(key_for("mini")) == ["chat/o3"]
+    assert seen_by(key_for("gpt-5")) == seen_by(key_for("gpt-*")) == ["other/gpt-5"]
+    assert seen_by(key_for("one-a")) == seen_by(key_for("one-*")) == ["other/the-one"]
+    assert seen_by(key_for("o3", "gpt-4", "absent")) == []
+    assert len(seen_by(LOCAL)) == 5
+
+
+def test_a_pin_names_only_the_models_that_the_key_may_use():
+    assert "secret" in pinned([ONE], ROUTED, LOCAL)
+    text = pinned([ONE], ROUTED, key_for("mini"))
+    assert ("mini" in text, "secret" in text) == (True, False)

@@ -487,9 +487,9 @@ async def _use(call: UiRequest) -> ASGIApp:
 @_route("GET", "api/models", "viewer")
 async def _models(call: UiRequest) -> ASGIApp:
     caller, state = call.require("viewer"), call.state
-    records = learned_rules(await call.ui.collect(LEARNED), state)
+    records = learned_rules(await call.ui.collect(LEARNED), caller, state)
     rules = [shown(record, state.clock.wall()) for record in records]
-    yaml = pinned(records, state.config)
+    yaml = pinned(records, state.config, caller)
     listed, failed = await call.ui.listed_models(caller)
     routes = views.routes(state.config, caller)
     return json_response({"routes": routes, "listed": listed, "list_error": failed, "rules": rules, "yaml": yaml})
@@ -543,7 +543,7 @@ async def _replay(call: UiRequest) -> ASGIApp:
 async def _forget(call: UiRequest) -> ASGIApp:
     caller = call.require("admin")
     wanted = {name: call.text(name) for name in ("upstream", "model", "operation", "adapted")}
-    known = learned_rules(await call.ui.collect(LEARNED), call.state)
+    known = learned_rules(await call.ui.collect(LEARNED), caller, call.state)
     wall_s, count = call.state.clock.wall(), 0
     if any(all(shown(one, wall_s)[name] == value for name, value in wanted.items()) for one in known):
         count = sum(await call.ui.collect_json(f"{FORGET}?{urlencode(wanted)}"))
