@@ -457,7 +457,8 @@ class TokenHolder:
         now = self._clock.now()
         if isinstance(error, FetchFailure):
             # The pause begins with the attempt, so that an attempt which hung causes no further pause.
-            failure, began_s = error, self._attempt_began_s
+            # A copy is kept: the traceback of the error holds the issuer's reply.
+            failure, began_s = error.with_reason(error.reason), self._attempt_began_s
         else:
             failure = FetchFailure("a bug in gatepass: the log has its trace", quick=False)
             failure, began_s = self._log.log_failed(failure, 0.0, now, bug=error), now

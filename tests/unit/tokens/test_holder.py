@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from dataclasses import replace
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 
@@ -49,6 +51,10 @@ def kept(
 ) -> RunningHolder:
     clock = DrivenClock()
     return RunningHolder(clock, ScriptedIssuer(clock, *replies, otherwise=otherwise), settings, jitter=jitter)
+
+
+class Reply:
+    """A reply of an issuer, which a frame holds."""
 
 
 class OddSource:
@@ -640,6 +646,24 @@ async def test_secrets_and_tokens_are_learned_and_printed_nowhere(caplog):
         ]
         assert [text for text in seen if SECRET in text or "token-1-of-corp" in text] == []
         assert it.redactor.mask(f"{SECRET} token-1-of-corp") == "*** ***"
+
+
+async def test_a_failure_keeps_no_reply_of_the_issuer():
+    clock, replies = DrivenClock(), WeakSet[Reply]()
+
+    class Refusing(OddSource):
+        async def fetch(self) -> Token:
+            replies.add(reply := Reply())
+            raise FetchFailure(f"refused by {type(reply).__name__}", definite=True)
+
+    holder = over(Refusing(), clock)
+    holder.start()
+    with pytest.raises(TokenUnavailable):
+        await holder.token()
+    await settle()
+    gc.collect()
+    assert (holder.status().failing, len(replies)) == (True, 0)
+    await holder.aclose()
 
 
 async def test_a_hot_path_with_a_fresh_token_does_not_yield():
