@@ -141,13 +141,24 @@ def _allowed_of(servers: tuple[str, ...]) -> dict[str, dict[str, list[str]]]:
 
 KEYS = ("access", "keys")
 
+WAIT_S = 5.0
+"""Another command holds the lock for milliseconds."""
+
 
 @contextmanager
 def _only_writer(name: str) -> Iterator[None]:
     """Let one command at a time change the file `name`. The lock is on the folder, because the file is replaced."""
     folder = os.open(Path(name).resolve().parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)  # another command holds it for milliseconds
+        until_s = time.monotonic() + WAIT_S
+        while True:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until_s:
+                    exit_unusable(f"--write: another command is changing {name}: run the command again")
+                time.sleep(0.02)
         yield
     finally:
         os.close(folder)

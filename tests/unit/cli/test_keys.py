@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import re
@@ -289,6 +290,19 @@ def test_write_loses_no_entry_beside_other_commands(tmp_path):
     assert [command.wait(30) for command in commands] == [0, 0, 0, 0]
     names = {entry.name for entry in load(str(file), {}).config.access.keys}
     assert names == {"first", "key0", "key1", "key2", "key3"}
+
+
+def test_write_waits_for_another_command_no_longer_than_its_bound(tmp_path, monkeypatch):
+    file = file_of(tmp_path, "access: {keys: []}\n")
+    monkeypatch.setattr(sys.modules["gatepass.cli.keys"], "WAIT_S", 0.0)
+    other = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        result = run("new", "--write", "--config", file)
+    finally:
+        os.close(other)
+    assert "another command is changing" in result.stderr
+    assert file.read_text() == "access: {keys: []}\n"
 
 
 def test_write_adds_to_a_json_file_and_says_so_as_json(tmp_path):
