@@ -21,7 +21,9 @@ from bench.workloads import named
 
 PARTS = ("chat-64", "burst-32", "tools-32", "paced-500", "embeddings-8", "images-4")
 WINDOW_S = 4.0
-REST_S = 1.5
+REST_S = 34.0
+"""Longer than a pool keeps an idle connection (30 s), and than a replaced token lives. Memory at rest would otherwise
+follow the number of idle connections, which is anything up to 500 when each connection ends at an age of 120 s."""
 GROWTH = 0.05
 """Allowed growth of the last third over the second third."""
 
