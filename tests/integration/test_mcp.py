@@ -181,7 +181,9 @@ async def test_a_server_that_declines_a_stream_or_the_end_of_a_session_has_not_f
         (told,) = json.loads(await own_part("/story?id=asked", gp.state))
     assert (got.status, got.body, got.headers["allow"]) == (405, answer, "POST")
     assert [told[name] for name in ("status", "outcome", "error")] == [405, "ok", None]
-    assert told["attempts"][0]["outcome"] == "complete"
+    what = "no stream offered" if method == "GET" else "end of session not offered"
+    assert (told["message"], told["mcp_method"]) == (what, "" if method == "GET" else "DELETE")
+    assert [told["attempts"][0][name] for name in ("outcome", "reason")] == ["complete", what]
 
 
 async def test_an_error_of_the_server_without_json_keeps_its_status_and_names_the_hop():

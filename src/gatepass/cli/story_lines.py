@@ -358,8 +358,8 @@ def _head(story: Story, now_s: float) -> Iterator[str]:
 
 
 def asked_for(summary: Story) -> str:
-    """Return the model of a request, the method of a message to an MCP server with the tool that it calls, or `stream`
-    for a stream that waits for its events."""
+    """Return the model of a request, the method of a message to an MCP server with the tool that it calls, `DELETE`
+    for the end of a session, or `stream` for a stream that waits for its events."""
     message = (summary.get("mcp_method"), summary.get("mcp_tool"))  # an older replica has neither
     idle = "stream" if summary["operation"] == "mcp_stream" else ""
     return summary["model"] or " ".join(filter(None, message)) or idle
@@ -391,7 +391,8 @@ def summary_line(summary: Story) -> str:
     else:
         tries = f"{summary['attempts']} tries" if summary["attempts"] > 1 else ""
         gone = "client gone" if outcome == "client_gone" else ""
-        end = " ".join(filter(None, (summary["upstream"] or "", gone, tries, ",".join(summary["adapted"]))))
+        adapted = ",".join(summary["adapted"])
+        end = " ".join(filter(None, (summary["upstream"], gone, tries, adapted, summary.get("message"))))
     server = summary["path"].partition("/mcp/")[2]  # gatepass may have read no message
     asked = asked_for(summary) or (f"mcp/{server}" if server else "")
     took = duration(summary["duration_s"]).rjust(7)

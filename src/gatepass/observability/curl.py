@@ -46,7 +46,7 @@ def curl_command(story: Mapping[str, Any], root_url: str) -> str:
         parts.append("-H 'accept: application/json, text/event-stream'")
         comment += "# The record has no MCP-Protocol-Version and no Mcp-Session-Id: add those of the client.\n"
         named = {"mcp-method": story.get("mcp_method"), "mcp-name": story.get("mcp_tool")}
-        for name, text in named.items():
+        for name, text in named.items() if story["method"] == "POST" else ():
             # other texts are encoded in the header, and a server rejects one that differs from the body
             if text and text.isascii() and text.isprintable() and MASK not in text and text == text.strip():
                 parts.append(f"-H {shlex.quote(f'{name}: {text}')}")

@@ -63,7 +63,7 @@ class AccessRecord(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
     empty_answer: bool = False
     """The reply to a chat has no content and no tool call."""
     mcp_method: str = ""
-    """The method of a message to an MCP server."""
+    """The method of a message to an MCP server, or DELETE for the end of a session."""
     mcp_tool: str = ""
     """The tool that it calls."""
     replay_of: str = ""

@@ -178,6 +178,7 @@ async def _read_message(exchange: _McpRequest, client_response: ClientResponse) 
             exchange.message = messages.check_message(body, client_request.headers, exchange.allowed)
     else:
         body = b""
+        context.access.mcp_method = "DELETE" if client_request.method == "DELETE" else ""
     upstream = state.upstreams[server.target.upstream]
     headers = request_headers(client_request.headers, upstream.forward_headers, client_request.method)
     request_id = (b"x-request-id", client_request.id.encode("ascii", "replace"))
@@ -364,6 +365,8 @@ async def _relay_error(
         headers = [field for field in headers if field[0] != b"cache-control"]
         body = b"" if declines else context.protocol.error_body(error, context.client_request.id)
     if declines:
+        what = "no stream offered" if exchange.request.method == "GET" else "end of session not offered"
+        context.access.reason = attempt.record.reason = what
         attempt.end(COMPLETE)
     else:
         context.error = error

@@ -479,6 +479,15 @@ def test_a_stream_that_waits_for_events_is_named():
     assert shown[1] == "GET /mcp/search, stream"
 
 
+def test_what_an_mcp_server_does_not_offer_is_said_of_a_405():
+    asked = {"operation": "mcp", "model": "", "mcp_method": "DELETE", "mcp_tool": "", "path": "/mcp/search"}
+    declined = {**asked, "status": 405, "outcome": "ok", "upstream": "mcp/search", "attempts": 1, "adapted": []}
+    line = summary_line({**SUMMARY, **declined, "message": "end of session not offered"})
+    assert line.split()[1] == "405"
+    assert " DELETE  " in line
+    assert line.endswith(" mcp/search end of session not offered")
+
+
 @pytest.mark.parametrize("path", ["/mcp/search", "/llm/mcp/search", "/v1/mcp/search"])
 def test_a_request_without_a_message_names_the_mcp_server_of_its_path(path: str):
     request = {"operation": "mcp", "model": "", "mcp_method": "", "mcp_tool": "", "caller": "", "path": path}

@@ -38,7 +38,8 @@ def test_curl_without_a_captured_body_asks_for_a_file():
 @pytest.mark.parametrize("operation", ["mcp", "mcp_stream"])
 def test_an_mcp_server_is_told_what_the_client_reads(operation: str):
     accept = ["-H", "accept: application/json, text/event-stream"]
-    command = curl_command(story(operation=operation, method="GET", path="/mcp/search"), URL)
+    asked = story(operation=operation, method="GET", path="/mcp/search", mcp_method="DELETE")
+    command = curl_command(asked, URL)
     assert command.startswith("# The record has no MCP-Protocol-Version and no Mcp-Session-Id: ")
     assert words(command)[-2:] == accept
 
