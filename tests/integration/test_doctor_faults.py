@@ -406,10 +406,10 @@ FAULTS = {
         "send a current certificate of that CA",
     ),
     "a self-signed certificate": at(
-        "upstream:chat tls", self_signed, "self-signed (llm.corp.example)", f"Set {CA_FILE}"
+        "upstream:chat tls", self_signed, "self-signed (llm.corp.example)", "Set network.ca_file"
     ),
     "a CA that nobody trusts": at(
-        "upstream:chat tls", unknown_ca, "signed by the CA Corp Root", f"Set {CA_FILE} to a PEM file with the"
+        "upstream:chat tls", unknown_ca, "signed by the CA Corp Root", "Set network.ca_file to a PEM file with the"
     ),
     "another CA in ca_file": at(
         "upstream:chat tls", other_ca, "ca_file contains Corp Root", f"Add the certificate of Other Root to {CA_FILE}"

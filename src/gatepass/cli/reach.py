@@ -142,7 +142,8 @@ async def reach(server: Server, clock: Clock | None = None, begin: Begin = lambd
     except TransportFault as fault:  # the URL has no valid host
         yield server.step("resolve", StepOutcome.FAILS, fault.detail, f"Check {names.url_setting}.")
     except OSError:
-        files = f"{names.settings}.network.ca_file, client_cert and client_key"
+        settings = [name for name in ("ca_file", "client_cert", "client_key") if getattr(names.network, name)]
+        files = " and ".join(names.network.setting(names.settings, name) for name in settings)
         yield server.step("tls", StepOutcome.FAILS, "a PEM file cannot be loaded", f"Check {files}.")
 
 

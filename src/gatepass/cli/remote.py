@@ -33,9 +33,9 @@ CALL_S = 60.0
 PAGE_BYTES = 64 * 1024
 ADVICE_WORDS = {
     f"upstreams.{HOP}.base_url": "--url",
-    "--url.network.ca_file": "the variable SSL_CERT_FILE",
+    "network.ca_file": "the variable SSL_CERT_FILE",
     "--url.network.client_cert": "a client certificate",
-    "--url.network.proxy": "a proxy",
+    "network.proxy": "a proxy",
 }
 """What a client's machine has in place of settings. OpenSSL reads the variable."""
 

@@ -116,14 +116,11 @@ _VARIABLE_BY_SETTING: Mapping[str, str] = MappingProxyType(
     {
         f"upstreams.{CHAT}.base_url": "UPSTREAM_URL",
         f"upstreams.{EMBEDDINGS}.base_url": "EMBEDDINGS_URL",
-        **{
-            f"{block}.network.{setting}": variable
-            for block in (f"upstreams.{CHAT}", f"upstreams.{EMBEDDINGS}", f"credentials.{CREDENTIAL}")
-            for setting, variable in (("ca_file", "CA_FILE"), ("proxy", "PROXY"), ("proxy_auth", "PROXY"))
-        },
+        "network.ca_file": "CA_FILE",
+        **dict.fromkeys(("network.proxy", "network.proxy_auth"), "PROXY"),
     }
 )
-_BY_VARIABLE = re.compile(rf"\b({'|'.join(map(re.escape, _VARIABLE_BY_SETTING))})\b(?! \()")
+_BY_VARIABLE = re.compile(rf"(?<![\w.])({'|'.join(map(re.escape, _VARIABLE_BY_SETTING))})\b(?! \()")
 """Not followed by a bracket, because a message may have the variable already."""
 
 

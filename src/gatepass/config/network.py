@@ -149,8 +149,12 @@ class Network(TlsFiles):
         )
 
     def setting(self, owner: str, member: str) -> str:
-        """Return the full name of the setting that decides `member` for `owner`, such as `upstreams.chat`."""
-        return f"network.{member}" if member in self._inherited else f"{owner}.network.{member}"
+        """Return the full name of the setting that decides `member` for `owner`, such as `upstreams.chat`.
+
+        A CA or a proxy that nothing sets belongs at the top level: a company has one for all servers.
+        """
+        is_company = member in ("ca_file", "proxy") and member not in self.model_fields_set
+        return f"{'' if is_company or member in self._inherited else f'{owner}.'}network.{member}"
 
     @field_validator("proxy", mode="before")
     @classmethod

@@ -54,11 +54,11 @@ def steps_of(result):
 
 
 def test_doctor_names_the_variable_of_a_setting_if_there_is_no_file(doctor, found):
-    advice = "Set upstreams.chat.network.ca_file to a PEM file."
+    advice = "Set network.ca_file to a PEM file."
     found.findings = [Step("upstream:chat", "tls", StepOutcome.FAILS, "an unknown CA", advice)]
     variables = {"GATEPASS_UPSTREAM_URL": "https://llm.corp.example/v1"}
     done = CliRunner().invoke(main, ["doctor"], env=variables)
-    assert "Set upstreams.chat.network.ca_file (GATEPASS_CA_FILE) to a PEM file." in done.stdout
+    assert "Set network.ca_file (GATEPASS_CA_FILE) to a PEM file." in done.stdout
     assert advice in doctor().stdout
 
 

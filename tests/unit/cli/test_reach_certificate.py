@@ -59,7 +59,7 @@ def test_the_last_certificate_of_the_chain_names_the_missing_ca():
     chain = [certificate(issuer="Issuing"), certificate("Issuing", issuer="Root")]
     why, advice = explain_certificate(chain, TlsProblem.UNKNOWN_CA, NAMES, (), NOW_S)
     assert "signed by the CA Root, which this machine does not trust" in why
-    assert advice == "Set upstreams.chat.network.ca_file to a PEM file with the certificate of Root."
+    assert advice == "Set network.ca_file to a PEM file with the certificate of Root."
 
 
 def test_single_certificate_with_an_issuer_url_is_an_incomplete_chain():

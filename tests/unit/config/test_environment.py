@@ -161,10 +161,10 @@ def test_a_whole_line_as_the_value_is_one_problem_that_names_the_mistake():
 
 
 def test_a_setting_is_followed_by_its_variable_once():
-    text = "Check upstreams.chat.network.proxy_auth, upstreams.embeddings.base_url and credentials.token.network.proxy."
+    text = "Check network.proxy_auth, upstreams.embeddings.base_url and network.proxy."
     assert with_variables(text) == (
-        "Check upstreams.chat.network.proxy_auth (GATEPASS_PROXY), upstreams.embeddings.base_url"
-        " (GATEPASS_EMBEDDINGS_URL) and credentials.token.network.proxy (GATEPASS_PROXY)."
+        "Check network.proxy_auth (GATEPASS_PROXY), upstreams.embeddings.base_url (GATEPASS_EMBEDDINGS_URL) and"
+        " network.proxy (GATEPASS_PROXY)."
     )
     assert with_variables(with_variables(text)) == with_variables(text)
     for other in ("upstreams.chat.network.client_cert", "upstreams.chat2.base_url", "store.network.ca_file"):

@@ -42,7 +42,7 @@ RELOAD = f"; a new secret in the configuration file requires `gatepass reload`{C
 RESTART = f"; a new secret requires a restart, because it is in an environment variable{CHECK}{REPAIR}"
 DOWN = (
     "no connection to sso.example (refused). Check the host and port in credentials.corp.token_url, whether it is up,"
-    " and whether this network needs credentials.corp.network.proxy"
+    " and whether this network needs network.proxy"
 )
 
 

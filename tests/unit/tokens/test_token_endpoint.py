@@ -95,8 +95,8 @@ async def test_a_connection_failure_quotes_the_system(cause, expected):
 @pytest.mark.parametrize(
     ("credential", "url", "proxy"),
     [
-        ("portal", "credentials.portal.url", "credentials.portal.network.proxy"),
-        ("token", "credentials.token.url (GATEPASS_TOKEN_URL)", "credentials.token.network.proxy (GATEPASS_PROXY)"),
+        ("portal", "credentials.portal.url", "network.proxy"),
+        ("token", "credentials.token.url (GATEPASS_TOKEN_URL)", "network.proxy (GATEPASS_PROXY)"),
     ],
 )
 async def test_a_refused_connection_is_reported_with_the_setting_of_the_address(credential, url, proxy):
@@ -143,7 +143,7 @@ def test_a_setting_names_each_variable_that_may_hold_it(name, variables):
 
 
 VERIFY = (
-    "certificate verify failed). Check the URL of the issuer, credentials.corp.network.ca_file and, if sso.example"
+    "certificate verify failed). Check the URL of the issuer, network.ca_file and, if sso.example"
     " requires a client certificate, credentials.corp.network.client_cert"
 )
 REFUSES = "the proxy in front of sso.example refuses"
@@ -156,7 +156,7 @@ WHOLE = "sso.example sent no complete answer within 7 s (credentials.corp.timeou
         (Fault.DNS, "the name sso.example cannot be resolved (refused)", True),
         (Fault.CONNECT, "no connection to sso.example (refused)", True),
         (Fault.TLS, f"no secure connection to sso.example (the TLS handshake failed: {VERIFY}", False),
-        (Fault.PROXY, f"{REFUSES} (refused). Check credentials.corp.network.proxy", True),
+        (Fault.PROXY, f"{REFUSES} (refused). Check network.proxy", True),
         (Fault.CLOSED, "sso.example closed the connection before its reply was complete (refused)", True),
         (Fault.INVALID, "the reply of sso.example is invalid HTTP (refused)", True),
         (Fault.TIMEOUT_CONNECT, "no connection to sso.example within 5 s", True),

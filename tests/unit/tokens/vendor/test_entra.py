@@ -255,7 +255,7 @@ async def test_clock_skew_does_not_change_the_announced_lifetime():
             Broken(Fault.TLS, "unknown CA"),
             (
                 "no secure connection to login.microsoftonline.com (the TLS handshake failed: certificate verify"
-                " failed). Check the URL of the issuer, credentials.corp.network.ca_file and, if"
+                " failed). Check the URL of the issuer, network.ca_file and, if"
                 " login.microsoftonline.com requires a client certificate, credentials.corp.network.client_cert"
             ),
             False,
