@@ -32,6 +32,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("api_key", "key", "token"), ("key", "token", "credential")),
     **dict.fromkeys(("secret",), ("client_secret", "key", "token")),
     **dict.fromkeys(("expires_in", "expires_at", "ttl"), ("expiry",)),
+    **dict.fromkeys(("model", "model_name", "upstream_model"), ("models", "name")),
 }
 """Names in clients, other gateways and other blocks, each with the settings to suggest; the first that exists wins."""
 

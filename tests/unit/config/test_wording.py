@@ -254,5 +254,8 @@ def test_suggestion_searches_the_block_then_its_inside_then_all():
     assert reported("credentials", "k", "token") == "belongs to type static, not to api_key; did you mean key?"
     assert reported("credentials", "s", "api_key") == "is not a setting; did you mean token?"
     assert reported("rerank_shape") == "is not a setting here; did you mean upstreams.NAME.rerank_shape?"
+    assert reported("models", "m", "model") == "is not a setting; did you mean name?"
+    assert reported("models", "m", "targets", 0, "model_name") == "is not a setting; did you mean name?"
+    assert reported("access", "keys", 0, "model") == "is not a setting; did you mean models?"
     assert reported("models", "m", "operations") == "is not a setting here; did you mean the top-level operations?"
     assert reported("server", "url").startswith("is not a setting; known here: ")
