@@ -383,7 +383,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         " (a part of the first) and `reasoning_tokens` (a part of the second)",
         "upstream_request_id": "the upstream's own request ids, the failed one first",
         "mcp": "the MCP servers",
-        "mcp_method": "the method of a message to an MCP server",
+        "mcp_method": "the method of a message to an MCP server, or `DELETE` for the end of a session",
         "mcp_tool": "the tool that the message calls",
         "replay_of": "the id of the captured request that was sent again; `caller` is who did it, `local` for"
         " `gatepass replay`",
@@ -404,7 +404,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "held_bytes": "`limits.held_bytes` of each worker",
         "held_bytes_of": "where this value is set; `default`, or how it follows from the container's memory",
         "url": "the URL of gatepass",
-        "used_by": "what uses the port: a gatepass of this user, another program, or nothing",
+        "used_by": "what uses the port: a gatepass of this user, another program or another gatepass, or nothing",
         "page": "the URL of the page for operators, if it is on",
         "address": "the host and port",
         "file": "the file of the configuration",

@@ -525,7 +525,8 @@ class UpstreamConnect(UpstreamError):
 
     code = "upstream_connect"
     actions: ClassVar[Mapping[str, str]] = {
-        "proxy_refuses": "The proxy is up and refuses the connection: do what the message says about the proxy."
+        "proxy_refuses": "The proxy is up and refuses the connection. If it answered 407, set `network.proxy_auth`."
+        " Otherwise ask its owner to allow this host and port, or send them past the proxy (`network.no_proxy`)."
     }
     """What to do instead of the action above, by the case that `case_of` returns."""
 

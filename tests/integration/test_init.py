@@ -310,6 +310,8 @@ async def test_an_overwritten_file_gets_no_wider_permissions(tmp_path, monkeypat
         os.umask(mask)
     assert result.exit_code == 0, result.output
     assert stat.S_IMODE(file.stat().st_mode) == after
+    assumed = [line for line in result.output.splitlines() if line.startswith("Assumed ")]
+    assert assumed == ["Assumed --clients other", "Assumed --listen 127.0.0.1"]
 
 
 @pytest.mark.parametrize(
@@ -318,7 +320,10 @@ async def test_an_overwritten_file_gets_no_wider_permissions(tmp_path, monkeypat
         ((), "--base-url: is missing"),
         (("--base-url", "nonsense"), "base_url"),
         (("--base-url", "https://127.0.0.1:1/v1"), "FAIL upstream:llm connect"),
-        (("--base-url", "https://127.0.0.1:1/v1", "--ca-file", "absent.pem"), "ca_file: cannot be read"),
+        (
+            ("--base-url", "https://127.0.0.1:1/v1", "--ca-file", "absent.pem"),
+            "--ca-file (or network.ca_file): cannot be",
+        ),
     ],
 )
 async def test_answers_that_cannot_be_used_end_the_command(tmp_path, monkeypatch, arguments, words):
@@ -327,6 +332,14 @@ async def test_answers_that_cannot_be_used_end_the_command(tmp_path, monkeypatch
     assert result.exit_code in (1, 2)
     assert words in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_an_assumed_login_is_named_before_what_it_lacks(tmp_path):
+    async with servers() as url:
+        result = await run(tmp_path, "--yes", "--base-url", f"{url}/v1")
+    assert result.exit_code == 2
+    assert "Assumed --auth oauth2 (or none, key, login, other)\n" in result.output
+    assert "--token-url: is missing" in result.output
 
 
 async def test_an_unknown_ca_names_the_option_that_adds_it(tmp_path):

@@ -123,7 +123,7 @@ RELATED: Mapping[str, tuple[str, ...]] = {
     "models": ("base_url",),
 }
 """Questions about the network that are asked only after this step failed."""
-_NETWORK_SETTING = re.compile(rf"\b(?:upstreams|credentials)\.{UPSTREAM}\.network\.(ca_file|proxy)\b")
+_NETWORK_SETTING = re.compile(rf"(?<![\w.])(?:(?:upstreams|credentials)\.{UPSTREAM}\.)?network\.(ca_file|proxy)\b")
 _TRIAL_KEY = re.compile(
     rf"Replace the key in the environment variable {SECRET_VARIABLE} by one (that .+?), then restart gatepass\."
 )
@@ -351,6 +351,9 @@ class Setup:
             if known is None and not question.default and not question.is_optional:
                 exit_unusable(f"{question.option}: is missing, and --yes asks no question")
             self.answers[name] = known or question.default
+            if known is None and question.default:
+                others = ", ".join(choice for choice in question.choices if choice != question.default)
+                click.echo(f"Assumed {question.option} {question.default}{others and f' (or {others})'}")
             return
         default = known if known is not None else question.default
         shown = click.Choice(question.choices) if question.choices else None

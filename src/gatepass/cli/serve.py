@@ -211,7 +211,7 @@ def _control_socket(loaded: LoadedConfig, listening: socket.socket) -> Iterator[
 
 
 def _listen(loaded: LoadedConfig) -> socket.socket:
-    from gatepass.server.listening import bind, control_sockets
+    from gatepass.server.listening import bind, control_sockets, is_listening
 
     server = loaded.config.server
     try:
@@ -220,8 +220,9 @@ def _listen(loaded: LoadedConfig) -> socket.socket:
         address, reason, used_by = f"{server.host}:{server.port}", error.strerror or str(error), ""
         advice = "Check `server.host` and `server.port`, or --host and --port."
         if error.errno == errno.EADDRINUSE:
-            is_gatepass = any(path.stem == str(server.port) for path in control_sockets(os.environ))
-            used_by = "a gatepass of this user" if is_gatepass else "another program"
+            is_own = any(path.stem == str(server.port) for path in control_sockets(os.environ))
+            is_gatepass = is_own or is_listening(Path(server.control_socket))
+            used_by = "a gatepass of this user" if is_gatepass else "another program or another gatepass"
             advice = f"{used_by.capitalize()} uses it. Choose another port with --port or `server.port`."
         text = f"gatepass cannot listen on {address}: {reason}. {advice}"
         _report("cannot_listen", {"address": address, "reason": reason, "used_by": used_by}, text, logging.ERROR)

@@ -61,6 +61,7 @@ _COMPARED = re.compile(
     r"(?s:.*)Compare these settings with what this upstream requires: (.{1,500}?)\. `gatepass token "
 )
 _PROXY_SETTING = re.compile(r"(?:[\w./-]+\.)?network\.proxy(?:_auth)?\b")
+_CA_SETTING = re.compile(r"[\w./-]+\.network\.ca_file\b")
 
 Mask = Callable[[str], str]
 
@@ -284,10 +285,14 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
         proxy = None if url_setting in message else _PROXY_SETTING.search(message)
         names |= {
             "`base_url`": f"`{proxy[0] if proxy else url_setting}`",
-            "`network.ca_file`": f"`{settings_of(name)}.network.ca_file`",
             "{upstream: NAME}": f"{{upstream: {name}}}",
             "upstreams.NAME.credential": f"{settings_of(name)}.credential",
         }
+        if proxy and proxy[0].startswith(settings_of(name)):  # its own proxy, for which no_proxy has no effect
+            own = f"{settings_of(name)}.network.proxy"
+            names |= {"`network.proxy_auth`": f"`{own}_auth`", "`network.no_proxy`": f"`{own}`"}
+        if found := _CA_SETTING.search(message):
+            names["`network.ca_file`"] = f"`{found[0]}`"
         if found := _PLACE_OF_KEY.match(message):
             names |= dict.fromkeys(("credentials.NAME.token", "upstreams.NAME.headers.FIELD", "VARIABLE"), found[1])
         if found := _COMPARED.match(message):
@@ -360,7 +365,8 @@ def _token(record: AttemptRecord) -> dict[str, Any] | None:
         "age_s": _rounded(age_s),
         "left_s": _rounded(left_s),
         "wait_s": _rounded(record.token_wait_s - renewal_s),
-        "renewal_s": _rounded(renewal_s),
+        # a key that does not expire was only read again
+        "renewal_s": 0.0 if token.sent_s is not None and token.lifetime_s is None else _rounded(renewal_s),
     }
 
 

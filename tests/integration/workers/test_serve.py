@@ -117,7 +117,18 @@ async def test_a_port_in_use_is_a_line_of_the_log_and_a_level_hides_lines(tmp_pa
     (line,) = map(json.loads, lines)
     assert (code, line["event"], line["level"]) == (3, "cannot_listen", "error")
     assert (line["address"], line["reason"]) == (f"127.0.0.1:{port}", "Address already in use")
-    assert line["used_by"] == "another program"
+    assert line["used_by"] == "another program or another gatepass"
+
+
+async def test_a_port_of_a_gatepass_with_its_own_control_socket_is_of_a_gatepass(tmp_path):
+    path = tmp_path / "own.sock"
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket(socket.AF_UNIX) as control:
+        control.bind(str(path))
+        control.listen()
+        config = written(tmp_path, server={"control_socket": str(path)})
+        code, lines = await served("--config", config, "--port", str(taken.getsockname()[1]))
+    (line,) = map(json.loads, lines)
+    assert (code, line["used_by"]) == (3, "a gatepass of this user")
 
 
 async def test_a_port_of_another_gatepass_is_named(tmp_path, monkeypatch):

@@ -250,6 +250,13 @@ def test_the_wait_for_a_token_is_the_time_of_its_credential_alone():
     assert [story["attempts"][0]["token"][name] for name in ("wait_s", "renewal_s")] == [0.5, 10.0]
 
 
+def test_a_rejected_key_that_does_not_expire_waited_for_no_new_one():
+    record = AttemptRecord("one", "chat", "m", "a", outcome="token_rejected", token=SentToken("fixed", 100.0, 20.0))
+    record.token_wait_s, record.head_s, record.duration_s = 0.0005, 1.0, 1.0005
+    story = story_of(request(access(), record), 110.0, 0.0, str)
+    assert [story["attempts"][0]["token"][name] for name in ("wait_s", "renewal_s")] == [0.0, 0.0]
+
+
 def test_an_error_has_the_wait_that_it_asks_for():
     record = AttemptRecord("one", "chat", "m", "a", outcome="error_reply", code="upstream_error", retry_after_s=17.0)
     limited = access(code="rate", hop="upstream:a", outcome="error", reason="Slow down.")
@@ -497,6 +504,15 @@ def test_the_action_names_the_parts_of_this_request():
     assert action("upstream_connect", "upstream:mcp/search", message=refused) == start
     denied = "The proxy p:3128 answered 407. Check network.proxy_auth."
     assert "Check `network.proxy_auth`" in action("upstream_connect", "upstream:chat", message=denied)
+    refusing = "The proxy in front of llm.example refuses (403 Forbidden from p:1). Ask the owner to allow it, or "
+    told = action(
+        "upstream_connect", "upstream:chat", "proxy_refuses", message=f"{refusing}add it to network.no_proxy."
+    )
+    assert told.endswith("allow this host and port, or send them past the proxy (`network.no_proxy`).")
+    own = f"{refusing}remove upstreams.chat.network.proxy."
+    assert action("upstream_connect", "upstream:chat", "proxy_refuses", message=own).endswith(
+        "past the proxy (`upstreams.chat.network.proxy`)."
+    )
     direct = "Check the host in upstreams.chat.base_url, the DNS, and whether this network needs network.proxy."
     assert "Check `upstreams.chat.base_url` and" in action("upstream_dns", "upstream:chat", message=direct)
     for own in ("102", "model_not_found", "invalid_api_key", "upstream_timeout_9"):

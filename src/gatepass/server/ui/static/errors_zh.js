@@ -195,7 +195,7 @@ export const ERRORS = {
   },
   "proxy_refuses": {
     "text": "代理拒绝了到上游的连接。",
-    "action": "代理在运行，但拒绝了连接：按错误信息中关于代理的说明处理。"
+    "action": "代理在运行，但拒绝了连接。如果它返回 407，设置 `network.proxy_auth`。否则请代理的负责人放行该主机和端口，或让它们不经过代理（`network.no_proxy`）。"
   },
   "mcp_invalid": {
     "text": "MCP 服务器的回复无效或过大。错误信息写明问题。",
