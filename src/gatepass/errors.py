@@ -579,16 +579,16 @@ class UpstreamInvalid(UpstreamError):
     - One of its events has more than 1 MiB, and it has more than 100,000 values, 1,000 lines or 2 MiB beside its long
       texts, or gatepass must convert it.
 
-    Action: If the message names `line_bytes` and the client reads long lines, use a profile
-    `{images: {extends: ragflow, line_bytes: null}}`. For another limit, docs/operations/limits_and_memory.md#memory
-    shows whether a setting raises it.
-    Otherwise check that `base_url` is an OpenAI API and that `dialect` fits.
+    Action: Check that `base_url` is an OpenAI API and that `dialect` fits.
     """
 
     code, retryable = "upstream_invalid", False
     actions: ClassVar[Mapping[str, str]] = {
         "mcp_invalid": "If the message names a limit, check whether a setting raises it. Otherwise check that"
-        " `mcp.NAME.url` is the endpoint of an MCP server."
+        " `mcp.NAME.url` is the endpoint of an MCP server.",
+        "line_bytes": "If the client reads long lines, use a profile `{images: {extends: ragflow, line_bytes: null}}`."
+        " Otherwise request the answer without a stream.",
+        "too_large": "Request less in one answer. If the message names a setting of `limits`, raise it.",
     }
     """What to do instead of the action above, by the case that `case_of` returns."""
 
@@ -698,6 +698,7 @@ class UpstreamErrorReply(UpstreamError):
         ' `{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`, then run `gatepass reload`.'
         " If the model is listed under `models`, correct `models.NAME.upstream`.",
         "mcp_no_path": "Check `mcp.NAME.url`.",
+        "too_long": "Shorten the prompt or the history, or use a model with a longer context.",
         "429": "Wait, or ask the owner of the upstream for a higher limit.",
         "5xx": "The upstream failed. If its message names nothing to correct, retry later, or send the message and the"
         " time of the request to the owner of the upstream.",

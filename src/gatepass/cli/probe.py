@@ -280,7 +280,7 @@ def failed_step(
     why, advice = split_advice(_NEEDLESS.sub("", error.message))
     advice, text, action = advice or default_advice(error, config), "", None
     kind = stable_code(error.public_code, error.hop)
-    case = case_of(kind, error.hop, error.http_status, error.message)
+    case = case_of(error.public_code, error.hop, error.http_status, error.message)
     names = names_of(error.hop, operation, model, "", error.message)
     if not advice and not isinstance(error, CallerError | UpstreamAuth):
         advice = text = action_of(error.public_code, error.hop, case, names)
@@ -318,7 +318,7 @@ def default_advice(error: GatepassError, config: Config) -> str:
 
 _ADVICE = re.compile(
     r"(?:(?<=[.!?…。]) |; )"
-    r"(?=(?:Add|Ask|Begin|Check|Compare|If|Let|Raise|Renew|Replace|Set|Tried|Try|Use|check|set|use)\b)"
+    r"(?=(?:Add|Ask|Begin|Check|Compare|If|Let|Raise|Renew|Replace|Set|Shorten|Tried|Try|Use|check|set|use)\b)"
 )
 
 _NEEDLESS = re.compile(r" (?:`gatepass doctor [^`]+` tries it|A [a-z ]+ needs more: raise this setting)\.$")

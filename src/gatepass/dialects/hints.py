@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gatepass.dialects.error_body import MESSAGE_CHARS
+from gatepass.errors import UpstreamErrorReply
+from gatepass.types import TOO_LONG_TEXT
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,9 @@ def _hint(pattern: str, advice: str, *statuses: int) -> Hint:
 
 _NOT_FOUND = r"^resource not found\.?$"
 HINTS = (
+    _hint(
+        rf"^(?!.*\b(?:context|reduce|shorten)\b).*(?:{TOO_LONG_TEXT.pattern})", UpstreamErrorReply.actions["too_long"]
+    ),
     _hint(
         # OpenAI and Azure, the second for an organization that is not verified
         r"'?stream'? does not support true|must be verified to stream",

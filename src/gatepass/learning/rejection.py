@@ -16,7 +16,7 @@ from typing import Any, Self
 from urllib.parse import unquote
 
 from gatepass.errors import UpstreamError, UpstreamErrorReply
-from gatepass.types import FINAL_CODES, UpstreamErrorBody
+from gatepass.types import FINAL_CODES, TOO_LONG, TOO_LONG_TEXT, UpstreamErrorBody
 
 BODY_BYTES = 3 << 19
 """Limit on the body to compare, in a thread for up to 50 ms. Above a limit, only `code` and `param` are used."""
@@ -169,12 +169,6 @@ NEVER_CODES = FINAL_CODES | {
 _NEVER_TEXT = re.compile(r"content management policy|must be verified to use", re.IGNORECASE)
 _WANTS_BACK = re.compile(r"must be passed back|missing `?reasoning_content", re.IGNORECASE)
 """DeepSeek's thinking models require the reasoning that other upstreams reject."""
-_TOO_LONG_CODES = frozenset(("context_length_exceeded", "exceed_context_size_error"))
-_TOO_LONG = re.compile(
-    r"maximum context length|exceeds? the (?:available )?context (?:size|length|window)"
-    r"|\b(?:prompt|input) is too long\b|exceeds the maximum number of tokens",
-    re.IGNORECASE,
-)
 _OF_VALUES = re.compile(
     r"invalid_(?:value|type|enum|image|base64|json|role|url)\w*|missing(?:_\w+)?|\w+_(?:above|below)_(?:max|min)_\w+"
     r"|literal_error|enum|value_error|(?:greater|less)_than\w*|too_(?:long|short)|\w+_(?:type|parsing)"
@@ -298,7 +292,7 @@ def is_too_long(error: UpstreamError) -> bool:
     if error_body is None:
         return False
     codes = {(error_body.code or "").lower(), (error_body.kind or "").lower()}
-    return not _TOO_LONG_CODES.isdisjoint(codes) or _TOO_LONG.search(error_body.message) is not None
+    return not TOO_LONG.isdisjoint(codes) or TOO_LONG_TEXT.search(error_body.message) is not None
 
 
 def _relayed_text(raw: Any) -> str | None:

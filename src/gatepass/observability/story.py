@@ -18,7 +18,7 @@ import msgspec
 from gatepass import errors
 from gatepass.errors import documentation
 from gatepass.observability.observer import GAPS, AttemptRecord, RequestRecord
-from gatepass.types import MCP_UPSTREAM, RuleEdit, settings_of, url_setting_of
+from gatepass.types import MCP_UPSTREAM, TOO_LONG, TOO_LONG_TEXT, RuleEdit, settings_of, url_setting_of
 
 SUMMARY_FIELDS = (
     *("id", "operation", "caller", "model", "mcp_method", "mcp_tool"),
@@ -41,6 +41,7 @@ CALL_OPERATIONS = ("completions", "embeddings", "rerank", "messages")
 CALL_OPTIONS = {"chat": " --call", **{name: f" --operation {name} --call" for name in CALL_OPERATIONS}}
 """The options with which doctor calls each operation that it can call."""
 DIGITS = 4
+_TOO_LARGE = re.compile(r"larger than|too (?:large|many)|more than \d|limits\.\w")
 _TIMEOUT = re.compile(r"\d s \((\S.*?\.timeouts\.[a-z_]+_s)\)")
 _ROUTE_OF_MODEL = re.compile(r"has no such path: .*?\bit \(models\.(.+)\.(upstream|targets)\) does not support")
 _REJECTED = re.compile(
@@ -193,7 +194,7 @@ def _error_of(request: RequestRecord, mask: Mask) -> dict[str, Any] | None:
     if access.code is None:
         return None
     kind, hop, message = errors.stable_code(access.code, access.hop or ""), access.hop or "", mask(access.reason or "")
-    case = case_of(kind, hop, access.status or 0, access.reason or "")
+    case = case_of(access.code, hop, access.status or 0, access.reason or "")
     credential = "" if last is None or last.token is None else last.token.credential
     names = names_of(hop, access.operation, mask(access.model), credential, message)
     return {
@@ -224,11 +225,12 @@ def test_command(hop: str, model: str, operation: str) -> str:
     return f"gatepass doctor {shlex.quote(model)}{option}"
 
 
-def case_of(kind: str, hop: str, status: int, message: str) -> str:
+def case_of(code: str, hop: str, status: int, message: str) -> str:
     """Return the key of its `actions` for an error; "" if its own action applies."""
-    is_mcp = hop.startswith(f"upstream:{MCP_UPSTREAM}")
-    if kind == errors.UpstreamInvalid.code and is_mcp:
-        return "mcp_invalid"
+    kind, is_mcp = errors.stable_code(code, hop), hop.startswith(f"upstream:{MCP_UPSTREAM}")
+    if kind == errors.UpstreamInvalid.code:
+        large = ("line_bytes" if "`line_bytes`" in message else "too_large") if _TOO_LARGE.search(message) else ""
+        return "mcp_invalid" if is_mcp else large
     # the words of the message are those for a login page
     if kind == errors.UpstreamHtml.code and status >= 500 and "instead of JSON" not in message:
         return "page_504" if status == 504 else "page_5xx"
@@ -240,6 +242,8 @@ def case_of(kind: str, hop: str, status: int, message: str) -> str:
         return found.lastgroup or ""
     if "has no such path" in message:  # gatepass adds this to the upstream's text
         return "mcp_no_path" if is_mcp else "no_path"
+    if not is_mcp and (code.lower() in TOO_LONG or TOO_LONG_TEXT.search(message)):
+        return "too_long"
     if kind == errors.UpstreamErrorReply.code and status >= 500 and "model" not in message.lower():
         return "5xx"
     return str(status) if str(status) in errors.UpstreamErrorReply.actions else ""

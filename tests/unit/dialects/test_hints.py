@@ -86,6 +86,9 @@ def test_plain_http_at_a_tls_port_is_reported_with_https(message):
     assert reported == f"{message} The port requires TLS: begin upstreams.chat.base_url with https://."
 
 
+SHORTEN = " Shorten the prompt or the history, or use a model with a longer context."
+
+
 @pytest.mark.parametrize(
     ("status", "message", "hint"),
     [
@@ -159,6 +162,11 @@ def test_plain_http_at_a_tls_port_is_reported_with_https(message):
         (403, "token无效", "." + REJECTION),
         (403, "You have no access to this model", ""),
         (403, "The prompt has too many tokens", ""),
+        (400, "Prompt exceeds max length", "." + SHORTEN),
+        (400, "Prompt 超长", "." + SHORTEN),
+        (400, "<400> InternalError: Range of input length should be [1, 30720]", "." + SHORTEN),
+        (400, "This model's maximum context length is 4096 tokens.", ""),
+        (400, "The name of a tool exceeds the maximum length of 64.", ""),
         (401, "token refused", ""),
         (404, "Not Found", "." + PATH),
         (404, "404 page not found", "." + PATH),

@@ -424,6 +424,28 @@ def test_the_action_for_the_page_of_a_proxy_concerns_the_proxy(status: int, rest
     assert story_of(request(record), 110.0, 0.0, str)["error"]["action"].startswith(advice)
 
 
+LARGE = "The upstream sent an event that is larger than"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "case", "advice"),
+    [
+        ("1261", "Prompt exceeds max length", "too_long", "Shorten the prompt or the history,"),
+        ("context_length_exceeded", "no", "too_long", "Shorten the prompt or the history,"),
+        ("400", "This model's maximum context length is 4096 tokens.", "too_long", "Shorten the prompt or the"),
+        ("400", "The name of a tool exceeds the maximum length of 64.", "", "Follow the upstream's message."),
+        ("upstream_invalid", f"{LARGE} 1 MiB, which applies because `line_bytes`", "line_bytes", "If the client reads"),
+        ("upstream_invalid", f"{LARGE} limits.event_bytes, or", "too_large", "Request less in one answer. If the"),
+        ("upstream_invalid", "The upstream sent an event that is not JSON.", "", "Check that `upstreams.b.base_url`"),
+    ],
+)
+def test_the_action_depends_on_what_was_too_long(code: str, reason: str, case: str, advice: str):
+    record = access(code=code, hop="upstream:b", status=400, outcome="error", model="m", reason=reason)
+    error = story_of(request(record), 110.0, 0.0, str)["error"]
+    assert error["case"] == case
+    assert error["action"].startswith(advice)
+
+
 @pytest.mark.parametrize(
     ("code", "reason", "case", "advice"),
     [

@@ -155,7 +155,7 @@ export const ERRORS = {
   },
   "upstream_invalid": {
     "text": "上游的回复不是有效的回答，或过大。错误信息写明问题。例如不是 JSON，缺少回答或向量，向量长度不一致，超过 `limits.reply_bytes`，或某个事件超过 `limits.event_bytes`。",
-    "action": "如果错误信息提到 `line_bytes`，而客户端能读取长行，使用配置档 `{images: {extends: ragflow, line_bytes: null}}`。如果写明的是其他限制，见 docs/operations/limits_and_memory.md#memory。否则检查 `base_url` 是否为 OpenAI API，以及 `dialect` 是否合适。"
+    "action": "检查 `base_url` 是否为 OpenAI API，以及 `dialect` 是否合适。"
   },
   "upstream_html": {
     "text": "上游返回了网页而不是回答：登录页，或代理的错误页。如果是登录页，说明凭据没有到达 API，因此 gatepass 会更换一次令牌。错误信息含有网页的标题。400 及以上的状态码保持不变，其他变为 502。",
@@ -201,6 +201,14 @@ export const ERRORS = {
     "text": "MCP 服务器的回复无效或过大。错误信息写明问题。",
     "action": "如果错误信息写明了某个限制，检查是否有设置可以提高它。否则检查 `mcp.NAME.url` 是否为 MCP 服务器的端点。"
   },
+  "line_bytes": {
+    "text": "流中的一个事件超过 1 MiB，因为客户端的配置档有 `line_bytes`。",
+    "action": "如果客户端能读取长行，使用配置档 `{images: {extends: ragflow, line_bytes: null}}`。否则不用流式请求。"
+  },
+  "too_large": {
+    "text": "上游的回复超过了错误信息写明的限制。",
+    "action": "在一次回答中请求更少的内容。如果错误信息写明了 `limits` 的某个设置，增大它。"
+  },
   "page_504": {
     "text": "收到的是一个网页，而不是上游的回答。",
     "action": "回答的是上游前面的代理，它不再等待上游。增大该代理的超时时间；gatepass 的 `timeouts` 不起作用。"
@@ -216,6 +224,10 @@ export const ERRORS = {
   "mcp_no_path": {
     "text": "MCP 服务器没有这个路径。",
     "action": "检查 `mcp.NAME.url`。"
+  },
+  "too_long": {
+    "text": "输入超过模型的上下文长度。",
+    "action": "缩短提示词或历史消息，或改用上下文更长的模型。"
   },
   "429": {
     "text": "上游限制了请求。",

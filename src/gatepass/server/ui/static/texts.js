@@ -57,7 +57,7 @@ function named(chinese, names) {
 export function known(english) {
   for (const [pattern, chinese] of ADVICE) {
     const found = pattern.exec(english ?? "") ?? pattern.exec(`${english}.`); // a reason of a failed fetch has no full stop
-    if (found) return chinese.replace(/\{(\d)\}/g, (_, place) => (/ /.test(found[place]) ? known(found[place]) : found[place])).replaceAll("。。", "。");
+    if (found) return chinese.replace(/\{(\d)\}/g, (_, place) => (/ /.test(found[place]) ? known(found[place]) : found[place])).replace(/。(?=[。；])/g, "");
   }
   const sentences = english?.split(/(?<=\.) (?=[A-Z`])/) ?? [];
   return sentences.length > 1 ? sentences.map(known).join(" ").replaceAll("。 ", "。") : english && t(english);
