@@ -263,7 +263,7 @@ def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} {credential}: {printable(held['last_error'])}"
         for upstream, age_s in held.get("rejected_by", {}).items():
             yield f"{name} {credential}: the upstream {upstream} rejected the token {age_s:.0f} s ago"
-    upstreams = [(name, *row) for name, one in processes.items() for row in one.get("upstreams", {}).items()]
+    upstreams = [(name, one, *row) for name, one in processes.items() for row in one.get("upstreams", {}).items()]
     if upstreams:
         yield ""
         yield from aligned([_UPSTREAM_HEAD, *(_upstream(*row) for row in upstreams)])
@@ -293,7 +293,7 @@ def _credential(name: str, credential: str, held: Mapping[str, Any]) -> tuple[st
     return name, credential, held["type"], token, left, str(held["fetches"]), str(held["failures"])
 
 
-def _upstream(name: str, upstream: str, held: Mapping[str, Any]) -> tuple[str, ...]:
+def _upstream(name: str, one: Mapping[str, Any], upstream: str, held: Mapping[str, Any]) -> tuple[str, ...]:
     requests, failed, health = held["requests"], held["last_failed"], _HEALTH[held["health"]]
     if _has_many_errors(held):
         health, failed = "many errors", held["last_error"]
@@ -302,6 +302,9 @@ def _upstream(name: str, upstream: str, held: Mapping[str, Any]) -> tuple[str, .
         health += f", {printable(failed['code'])} {span(failed['age_s'])} ago"
     errors = f"{held['errors'] / requests:.1%} of {requests}" if requests else "-"
     command = (failed or {}).get("test") or "gatepass doctor" if held["health"] == "failing" else "-"
+    for credential, token in one["credentials"].items():
+        if token["failing"] and token["state"] not in ("fresh", "stale") and upstream in token.get("upstreams", ()):
+            health, command = f"no token, {credential} fails", f"gatepass token {shlex.quote(credential)}"
     return name, upstream, health, errors, _show(held) or printable(command)
 
 

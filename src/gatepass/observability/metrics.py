@@ -22,10 +22,10 @@ from prometheus_client import CollectorRegistry, Metric, ProcessCollector, gener
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.utils import floatToGoString
 
-from gatepass.errors import GatepassError, UpstreamAuth, stable_code
+from gatepass.errors import GatepassError, UpstreamAuth, UpstreamErrorReply, stable_code
 from gatepass.observability.log import dropped_lines
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Refusal, RequestRecord, RuleChange
-from gatepass.observability.story import test_command
+from gatepass.observability.story import case_of, test_command
 from gatepass.types import SERVER_ERROR
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -41,9 +41,13 @@ DELAY_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 """Bounds for delays that gatepass adds: its own time, waits for connections, the lag of the event loop."""
 
 FAILING_IN_A_ROW = 3
+"""An upstream is `failing` if so many requests in a row failed at it."""
 OFTEN = 0.1
 """The share of errors above which an upstream is not called healthy."""
-"""An upstream is `failing` if so many requests in a row failed at it."""
+OF_CLIENTS = frozenset((400, 404, 409, 413, 415, 422))
+"""Statuses with which an upstream rejects a request for what its client wrote. They are no errors of the upstream."""
+NO_PATHS = ("no_path", "mcp_no_path")
+"""The cases of a 404 that concern the configuration: every request fails with them if `base_url` is wrong."""
 MAX_SERIES = 1_000
 """Cap on combinations of caller, model, upstream and operation. More of them share the caller and the model OTHER."""
 MAX_HISTOGRAMS = 200
@@ -301,7 +305,7 @@ class UpstreamCounts:
     test: str = ""
     """The command that tests the upstream with its model."""
     last_error: tuple[str, str, float] | None = None
-    """The last one that failed, also with a 4xx."""
+    """The last one that failed, also with a 429."""
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -492,6 +496,9 @@ class Metrics(Observer):
         if error is None or error.hop != f"upstream:{upstream}":
             if access.outcome == "ok":
                 at.in_a_row = 0
+            return
+        case = case_of(error.public_code, error.hop, error.http_status, error.message)
+        if isinstance(error, UpstreamErrorReply) and error.http_status in OF_CLIENTS and case not in NO_PATHS:
             return
         at.errors += 1
         at.last_error = last = (access.id, error.public_code, ended_s)

@@ -112,6 +112,20 @@ def test_each_upstream_has_a_line_with_its_health_and_its_share_of_errors():
     ]
 
 
+def test_an_upstream_whose_credential_fails_leads_to_it():
+    held = {"type": "oauth2", "failing": True, "expires_in_s": None, "fetches": 3, "failures": 3, "last_error": "no"}
+    states = {"lost": ("none", ["a"]), "old": ("expired", ["b"]), "late": ("fresh", ["c"])}
+    credentials = {name: {**held, "state": state, "upstreams": names} for name, (state, names) in states.items()}
+    one = {"health": "unknown", "requests": 0, "errors": 0, "last_failed": None, "many_errors": False}
+    ones = {name: {**one, "last_error": None} for name in "abc"}
+    lines = [" ".join(line.split()) for line in status_lines({**page(), "credentials": credentials, "upstreams": ones})]
+    assert lines[-3:] == [
+        "gatepass a no token, lost fails - gatepass token lost",
+        "gatepass b no token, old fails - gatepass token old",
+        "gatepass c no request yet - -",
+    ]
+
+
 def test_mcp_servers_are_listed_with_their_token_sessions_and_health():
     well = {"usable": True, "sessions": 0, "health": "ok", "last_failed": None, "many_errors": False}
     many = {"many_errors": True, "last_error": {"id": "r7", "code": "upstream_error", "age_s": 5.0}}

@@ -3,9 +3,17 @@ import gc
 import itertools
 from typing import Any
 
+import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from gatepass.errors import GatepassError, RoleNotAllowed, TokenUnavailable, UpstreamErrorReply, UpstreamTimeout
+from gatepass.errors import (
+    GatepassError,
+    RoleNotAllowed,
+    TokenUnavailable,
+    UpstreamAuth,
+    UpstreamErrorReply,
+    UpstreamTimeout,
+)
 from gatepass.observability import metrics as module
 from gatepass.observability.metrics import (
     MAX_HISTOGRAMS,
@@ -192,6 +200,25 @@ def test_an_error_is_counted_by_the_code_that_the_documentation_has():
     metrics.refused(Refusal(UpstreamTimeout("silence", upstream="chat", phase="idle"), "127.0.0.1"))
     labels = {"caller": "none", "model": "none", "upstream": "none", "operation": "none"}
     assert value(metrics, "gatepass_errors_total", code="upstream_timeout_idle", hop="upstream:chat", **labels) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "errors"),
+    [
+        *((400, "no", 0), (404, "The model `x` does not exist", 0), (422, "no", 0)),
+        *((401, "no", 1), (403, "no", 1), (429, "no", 1), (500, "no", 1)),
+        (404, "Not Found. The upstream has no such path: it does not support this operation.", 1),
+    ],
+)
+def test_what_a_client_wrote_wrong_is_no_error_of_its_upstream(status: int, message: str, errors: int):
+    kind = UpstreamAuth if status == 401 else UpstreamErrorReply
+    metrics = Metrics()
+    request, error = ended("alice", "m", "chat", "chat", error=kind(message, upstream="chat", status=status))
+    assert request.attempt is not None
+    request.attempt.requests = 1
+    metrics.request_ended(request, error)
+    assert metrics.totals().by_upstream == {"chat": (1, errors)}
+    assert (metrics.last_error("chat", 2.0) is None) == (not errors)
 
 
 def test_repeats_are_counted_by_upstream():

@@ -95,7 +95,7 @@ def test_an_upstream_has_many_errors_above_a_tenth_of_15_minutes(failed: int, ma
     metrics = Metrics()
     traffic = Traffic(metrics)
     for number in range(10):
-        error = UpstreamErrorReply("no such path", upstream="up", status=404) if number < failed else None
+        error = UpstreamErrorReply("slow down", upstream="up", status=429) if number < failed else None
         access = AccessRecord(f"r-{number}", "POST", "/", "chat", "app", outcome="error" if error else "ok")
         attempt = AttemptRecord("one", "chat", "m", "up", requests=1)
         traffic.sample(number * WIDTH_S)
