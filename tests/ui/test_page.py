@@ -365,8 +365,13 @@ def test_filters_are_a_link_and_reach_the_list(
     page = open_page(f"{signed_in}#/requests")
     page.get_by_label("search").fill("req-4")
     expect(page).to_have_url(re.compile(r"#/requests\?text=req-4$"))
+    expect(page.get_by_label("search")).to_be_focused()
     expect(page.locator("tbody tr", has_text="bge-m3")).to_have_count(1)
     wait_for(lambda: fake.polled[-1:] == [("requests", {"limit": "200", "text": "req-4"})], page)
+    page.get_by_role("link", name="Clear").click()
+    page.get_by_label("search").fill("req-4")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"#/requests\?text=req-4$"))
     page.get_by_role("link", name="Clear").click()
     expect(page.locator("tbody tr", has_text="o3-mini")).to_have_count(1)
     page.get_by_role("button", name="failed").click()
@@ -476,6 +481,73 @@ def test_a_failing_credential_says_why_in_chinese(open_page: OpenPage, signed_in
     expect(page.locator("[data-credential=corp] .fault")).to_have_text(
         "无法连接 sso.corp（连接被拒绝）。检查 credentials.corp.network.proxy。"
     )
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        ("the issuer refused the client: sso answered 401: no", "签发方 sso 拒绝了客户端，回答 401: no"),
+        (
+            "sso sent no complete answer within 5 s (credentials.corp.timeout_s); check whether the issuer is up",
+            "sso 在 5 s 内没有完整的回答（credentials.corp.timeout_s）。检查签发方是否在运行。",
+        ),
+        ("sso answered 200 with a body that is not JSON", "sso 返回 200，但内容不是 JSON"),
+    ],
+)
+def test_a_failure_of_an_issuer_is_in_chinese(
+    open_page: OpenPage, signed_in: str, fake: Fake, reason: str, shown: str
+) -> None:
+    fake.overview["credentials"][0].update(failing=True, last_error=reason)
+    page = open_page(signed_in, locale="zh-CN")
+    expect(page.locator("[data-credential=corp] .fault")).to_have_text(shown)
+
+
+@pytest.mark.parametrize(
+    ("locale", "said"),
+    [("en-GB", "no token, its credential fails: broken"), ("zh-CN", "没有令牌，凭据故障：broken")],
+)
+def test_an_upstream_without_a_token_leads_to_its_credential(
+    open_page: OpenPage, signed_in: str, fake: Fake, locale: str, said: str
+) -> None:
+    lost = {"name": "broken", "state": "none", "failing": True, "expires_in_s": None}
+    fake.overview["credentials"].append({**fake.overview["credentials"][0], **lost})
+    fake.overview["upstreams"].append(
+        {**fake.overview["upstreams"][0], "name": "behind", "credential": "broken", "health": "unknown"}
+    )
+    page = open_page(signed_in, locale=locale)
+    expect(page.locator("[data-upstream=behind] .health")).to_contain_text(said)
+    page.locator("[data-upstream=behind] .health a").click()
+    expect(page.locator("[data-credential=broken]")).to_be_focused()
+
+
+def test_what_fails_comes_first(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    first, *others = fake.overview["upstreams"]
+    fake.overview["upstreams"] = [first, *others, {**first, "name": "down", "health": "failing"}]
+    fake.overview["credentials"].append({**fake.overview["credentials"][0], "name": "broken", "failing": True})
+    mcp = {**first, "dialect": "mcp", "credential": None}
+    fake.overview["upstreams"] += [{**mcp, "name": "mcp/a"}, {**mcp, "name": "mcp/b", "health": "failing"}]
+    page = open_page(signed_in)
+    expect(page.locator(".upstream h3 a").first).to_have_text("down")
+    names = page.locator(".branch").evaluate_all("all => all.map((one) => one.querySelector('h3').innerText)")
+    assert names[:3] == ["corp oauth2", "broken oauth2", "mcp/b mcp"]
+    page.goto(f"{signed_in}#/mcp")
+    servers = page.locator("main h2")
+    expect(servers.filter(has_text=re.compile("^[ab]$")).first).to_have_text("b")
+
+
+@pytest.mark.parametrize(
+    ("locale", "shown"),
+    [
+        ("en-GB", ["HTTP status: invalid request", "the upstream's own code", "HTTP status: the upstream failed"]),
+        ("zh-CN", ["HTTP 状态码：请求无效", "上游自己的错误码", "HTTP 状态码：上游出错"]),
+    ],
+)
+def test_a_code_that_is_a_number_is_explained(
+    open_page: OpenPage, signed_in: str, fake: Fake, locale: str, shown: list[str]
+) -> None:
+    fake.overview["errors_15m"] = {"400": 4, "1261": 3, "502": 2, "upstream_closed": 1}
+    page = open_page(signed_in, locale=locale)
+    expect(page.locator(".codes li span")).to_have_text(shown)
 
 
 def test_an_mcp_server_shows_its_url_callers_and_tools(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
@@ -643,6 +715,8 @@ NO_VERSION = (
     " https://host/v1, or it does not support this operation."
 )
 
+REFUSED = "the issuer refused the client: sso.corp answered 401: invalid_client"
+
 
 @pytest.mark.parametrize(
     ("code", "message", "shown"),
@@ -689,80 +763,6 @@ NO_VERSION = (
                 "请代理的负责人放行该主机，或去掉 upstreams.corp.network.proxy。"
             ),
         ),
-        (
-            "upstream_error",
-            NO_VERSION,
-            "上游没有这个路径：upstreams.corp.base_url 没有以版本结尾（例如 https://host/v1），或者上游不支持此操作。",
-        ),
-    ],
-)
-def test_an_error_begins_with_the_chinese_of_its_own_message_if_doctor_has_it(
-    open_page: OpenPage, signed_in: str, fake: Fake, code: str, message: str, shown: str
-) -> None:
-    fake.stories["req-2"]["error"].update(code=code, kind=code, case="", message=message)
-    said = open_page(f"{signed_in}#/requests/req-2", locale="zh-CN").locator(".problem p")
-    expect(said.nth(0)).to_have_text(shown)
-    expect(said.nth(1)).to_have_text(f"原文：{message}".replace("`", ""))
-
-
-@pytest.mark.parametrize(
-    ("locale", "shown"),
-    [
-        ("en-GB", ["timed out · upstream_timeout_total · No answer.", "error reply · 502 · upstream_error"]),
-        ("zh-CN", ["超时 · upstream_timeout_total · No answer.", "返回错误 · 502 · upstream_error"]),
-    ],
-)
-def test_the_outcome_of_an_attempt_is_in_words_and_repeats_no_message(
-    open_page: OpenPage, signed_in: str, fake: Fake, locale: str, shown: list[str]
-) -> None:
-REFUSED = "the issuer refused the client: sso.corp answered 401: invalid_client"
-
-    story = fake.stories["req-2"]
-    story["error"].update(message="GPU is on fire. Ask its owner.")
-    first, second = story["attempts"]
-    first.update(outcome="timed_out", code="upstream_timeout_total", reason="No answer.")
-    second.update(outcome="error_reply", code="upstream_error", status=502, reason="GPU is on fire")
-    second["token"].update(age_s=0.1)
-    page = open_page(f"{signed_in}#/requests/req-2", locale=locale)
-    expect(page.locator("tbody td:nth-child(3)")).to_have_text(shown)
-    expect(page.locator("tbody td:nth-child(4)").last).to_contain_text("0 s old" if locale == "en-GB" else "已用 0 秒")
-
-
-def test_a_request_shows_its_way_its_diff_its_times_and_its_arrivals(open_page: OpenPage, signed_in: str) -> None:
-    page = open_page(f"{signed_in}#/requests/req-1")
-    expect(page.locator(".way [data-hop]")).to_have_count(4)
-    assert page.locator(".way [data-hop]").evaluate_all("(all) => all.map(({dataset}) => dataset.hop)") == [
-        "client", "gatepass", "credential:corp", "upstream:corp",
-    ]  # fmt: skip
-    expect(page.locator(".way .bad")).to_have_count(0)
-    expect(page.locator(".minus")).to_have_text(
-        ["− messages[0].images: array, 117 KiB", "− messages[0].content: string, 41 B"]
-    )
-    expect(page.locator(".plus")).to_have_text(
-        ["+ messages[0].content[1]: moved", "+ messages[0].content: array, 117 KiB"]
-    )
-    expect(page.locator(".timeline .name")).to_have_text(["request body", "connect", "until the reply begins", "reply"])
-    expect(page.locator(".timeline b")).to_have_text(["0.40 ms", "21 ms", "289 ms", "890 ms"])
-    counts = documents.ARRIVALS["counts"]
-    expect(page.locator(".arrivals .bars")).to_have_count(sum(count > 0 for count in counts))
-    expect(page.locator(".arrivals .gap")).to_have_count(3)
-    expect(page.get_by_text("Longest gaps: 110 ms at 480 ms, 61 ms at 1.02 s, 43 ms at 760 ms.")).to_be_visible()
-    page.locator("summary", has_text="from the client").click()
-    expect(page.locator(".body pre").first).to_contain_text('"content": "What\'s this?"')
-
-
-def test_a_failed_request_is_red_at_its_hop_and_leads_to_its_error(open_page: OpenPage, signed_in: str) -> None:
-    page = open_page(f"{signed_in}#/requests")
-    page.get_by_text("upstream_closed").click()
-    failed = page.locator(".way .bad[data-hop]")
-    expect(failed).to_have_count(2)
-    assert failed.evaluate_all("(all) => all.map(({dataset}) => dataset.hop)") == ["upstream:corp-eu", "upstream:corp"]
-    expect(page.locator(".way .wire.bad")).to_have_count(2)
-    expect(page.get_by_text("Not tried: openai (gpt-4o)")).to_be_visible()
-    expect(page.locator(".problem")).to_contain_text("Check the upstream's log")
-    page.get_by_role("link", name="What upstream_closed means").click()
-    expect(page.get_by_role("heading", name="upstream_closed")).to_be_visible()
-
         (
             "token_unavailable",
             (
@@ -834,6 +834,78 @@ def test_a_failed_request_is_red_at_its_hop_and_leads_to_its_error(open_page: Op
             ),
             "上游在流中发送了过大的事件：超过 1 MiB（因为客户端的配置档有 line_bytes），或行、值、转义过多。",
         ),
+        (
+            "upstream_error",
+            NO_VERSION,
+            "上游没有这个路径：upstreams.corp.base_url 没有以版本结尾（例如 https://host/v1），或者上游不支持此操作。",
+        ),
+    ],
+)
+def test_an_error_begins_with_the_chinese_of_its_own_message_if_doctor_has_it(
+    open_page: OpenPage, signed_in: str, fake: Fake, code: str, message: str, shown: str
+) -> None:
+    fake.stories["req-2"]["error"].update(code=code, kind=code, case="", message=message)
+    said = open_page(f"{signed_in}#/requests/req-2", locale="zh-CN").locator(".problem p")
+    expect(said.nth(0)).to_have_text(shown)
+    expect(said.nth(1)).to_have_text(f"原文：{message}".replace("`", ""))
+
+
+@pytest.mark.parametrize(
+    ("locale", "shown"),
+    [
+        ("en-GB", ["timed out · upstream_timeout_total · No answer.", "error reply · 502 · upstream_error"]),
+        ("zh-CN", ["超时 · upstream_timeout_total · No answer.", "返回错误 · 502 · upstream_error"]),
+    ],
+)
+def test_the_outcome_of_an_attempt_is_in_words_and_repeats_no_message(
+    open_page: OpenPage, signed_in: str, fake: Fake, locale: str, shown: list[str]
+) -> None:
+    story = fake.stories["req-2"]
+    story["error"].update(message="GPU is on fire. Ask its owner.")
+    first, second = story["attempts"]
+    first.update(outcome="timed_out", code="upstream_timeout_total", reason="No answer.")
+    second.update(outcome="error_reply", code="upstream_error", status=502, reason="GPU is on fire")
+    second["token"].update(age_s=0.1)
+    page = open_page(f"{signed_in}#/requests/req-2", locale=locale)
+    expect(page.locator("tbody td:nth-child(3)")).to_have_text(shown)
+    expect(page.locator("tbody td:nth-child(4)").last).to_contain_text("0 s old" if locale == "en-GB" else "已用 0 秒")
+
+
+def test_a_request_shows_its_way_its_diff_its_times_and_its_arrivals(open_page: OpenPage, signed_in: str) -> None:
+    page = open_page(f"{signed_in}#/requests/req-1")
+    expect(page.locator(".way [data-hop]")).to_have_count(4)
+    assert page.locator(".way [data-hop]").evaluate_all("(all) => all.map(({dataset}) => dataset.hop)") == [
+        "client", "gatepass", "credential:corp", "upstream:corp",
+    ]  # fmt: skip
+    expect(page.locator(".way .bad")).to_have_count(0)
+    expect(page.locator(".minus")).to_have_text(
+        ["− messages[0].images: array, 117 KiB", "− messages[0].content: string, 41 B"]
+    )
+    expect(page.locator(".plus")).to_have_text(
+        ["+ messages[0].content[1]: moved", "+ messages[0].content: array, 117 KiB"]
+    )
+    expect(page.locator(".timeline .name")).to_have_text(["request body", "connect", "until the reply begins", "reply"])
+    expect(page.locator(".timeline b")).to_have_text(["0.40 ms", "21 ms", "289 ms", "890 ms"])
+    counts = documents.ARRIVALS["counts"]
+    expect(page.locator(".arrivals .bars")).to_have_count(sum(count > 0 for count in counts))
+    expect(page.locator(".arrivals .gap")).to_have_count(3)
+    expect(page.get_by_text("Longest gaps: 110 ms at 480 ms, 61 ms at 1.02 s, 43 ms at 760 ms.")).to_be_visible()
+    page.locator("summary", has_text="from the client").click()
+    expect(page.locator(".body pre").first).to_contain_text('"content": "What\'s this?"')
+
+
+def test_a_failed_request_is_red_at_its_hop_and_leads_to_its_error(open_page: OpenPage, signed_in: str) -> None:
+    page = open_page(f"{signed_in}#/requests")
+    page.get_by_text("upstream_closed").click()
+    failed = page.locator(".way .bad[data-hop]")
+    expect(failed).to_have_count(2)
+    assert failed.evaluate_all("(all) => all.map(({dataset}) => dataset.hop)") == ["upstream:corp-eu", "upstream:corp"]
+    expect(page.locator(".way .wire.bad")).to_have_count(2)
+    expect(page.get_by_text("Not tried: openai (gpt-4o)")).to_be_visible()
+    expect(page.locator(".problem")).to_contain_text("Check the upstream's log")
+    page.get_by_role("link", name="What upstream_closed means").click()
+    expect(page.get_by_role("heading", name="upstream_closed")).to_be_visible()
+
 
 def test_a_hop_without_an_attempt_is_red(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
     story = documents.failed_story()

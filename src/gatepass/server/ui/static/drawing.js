@@ -6,6 +6,8 @@ import { known, t } from "./texts.js";
 import { wires } from "./wires.js";
 
 const HISTORY_S = 900;
+const USABLE = ["fresh", "stale"];
+const FAILS = 2;
 
 /** Returns `{node, show(overview)}`. */
 export function drawing(signal) {
@@ -18,7 +20,7 @@ export function drawing(signal) {
   const draw = wires(node, signal);
 
   const show = (data) => {
-    const { series, upstreams } = data;
+    const { series } = data;
     const minute = Math.round(60 / series.width_s);
     const total = sum(series.requests);
     write(clients.querySelector(".rate"), count(sum(series.requests.slice(-minute))));
@@ -29,7 +31,8 @@ export function drawing(signal) {
     write(standing, `${data.draining ? t("draining") : data.ready ? t("ready") : t("not ready")} · ${plural(data.workers, "process", "processes")}`);
     set(standing, { class: data.ready && !data.draining ? "standing muted" : "standing failed" });
 
-    const groups = grouped(data);
+    const upstreams = worstFirst(data);
+    const groups = grouped(data.credentials, upstreams);
     keyed(branches, groups, ({ key }) => key, makeBranch, (branch, group) => {
       if (group.credential) showCredential(branch.querySelector(".credential"), group.credential, data.at);
       keyed(branch.querySelector(".upstreams"), group.upstreams, ({ name }) => name, makeUpstream, showUpstream);
@@ -44,7 +47,7 @@ export function drawing(signal) {
       if (card) links.push({ key: `to ${key}`, from: gate, to: card, isBad, dots: flight, width: thickness(reached, total) });
       for (const upstream of reached) {
         const to = branch.querySelector(".upstreams").nodesByKey.get(upstream.name);
-        const busy = { dots: upstream.in_flight, width: thickness([upstream], total), isBad: upstream.health === "failing" };
+        const busy = { dots: upstream.in_flight, width: thickness([upstream], total), isBad: rank(upstream) === FAILS };
         links.push({ key: `to upstream ${upstream.name}`, from: card ?? gate, to, ...busy });
       }
     }
@@ -54,8 +57,19 @@ export function drawing(signal) {
   return { node, show };
 }
 
-/** One group for each credential with its upstreams, then the upstreams without one. */
-function grouped({ credentials, upstreams }) {
+/** The upstreams, those that fail first. `lacks` names the credential of one that has no token, because no fetch succeeds. */
+export function worstFirst({ credentials, upstreams }) {
+  const failed = credentials.filter(({ failing, state }) => failing && !USABLE.includes(state)).map(({ name }) => name);
+  const all = upstreams.map((upstream) => ({ ...upstream, lacks: failed.find((name) => name === upstream.credential) }));
+  return all.sort((a, b) => rank(b) - rank(a));
+}
+
+function rank({ health, lacks, many_errors: hasManyErrors }) {
+  return lacks || health === "failing" ? FAILS : hasManyErrors ? 1 : 0;
+}
+
+/** One group for each credential with its upstreams, and one of the upstreams without: those with a failure first. */
+function grouped(credentials, upstreams) {
   const groups = credentials.map((credential) => ({
     key: `credential ${credential.name}`,
     credential,
@@ -63,7 +77,12 @@ function grouped({ credentials, upstreams }) {
   }));
   const rest = upstreams.filter((upstream) => !credentials.some(({ name }) => name === upstream.credential));
   if (rest.length) groups.push({ key: "no credential", credential: null, upstreams: rest });
-  return groups;
+  const worst = ({ credential, upstreams: own }) => Math.max(credential && hasFault(credential) ? FAILS : 0, ...own.map(rank));
+  return groups.sort((a, b) => worst(b) - worst(a));
+}
+
+function hasFault({ failing, state, rejected_by: rejecting }) {
+  return failing || !USABLE.includes(state) || Object.keys(rejecting ?? {}).length > 0;
 }
 
 /** The width of a line in pixels: more for a larger share of the requests. */
@@ -91,10 +110,10 @@ function showCredential(card, credential, now) {
   const { expires_in_s: left, lifetime_s: life, refresh_in_s: refresh, failing, state } = credential;
   const lasts = left === null && state !== "none";
   const part = lasts ? 1 : clamp(left / life);
-  const isUsable = state === "fresh" || state === "stale";
+  const isUsable = USABLE.includes(state);
   set(card, { class: failing || !isUsable ? "card credential bad" : "card credential", "data-state": state });
   write(card.querySelector(".left"), lasts ? t("Does not expire") : isUsable ? countdown(left) : t("No token"));
-  write(card.querySelector(".of"), lasts ? "" : isUsable ? t("left of {life}", { life: span(life) }) : t(state));
+  write(card.querySelector(".of"), lasts ? "" : isUsable ? t("left of {life}", { life: span(life) }) : state === "none" ? "" : t(state));
   for (const shape of card.querySelectorAll("svg")) set(shape, { class: shape.classList[0] + (lasts ? " none" : "") });
   set(card.querySelector(".left-bar"), { width: percent(isUsable ? part : 0) });
   const due = !lasts && isUsable && refresh !== null && life ? clamp((left - refresh) / life) : null;
@@ -131,7 +150,7 @@ function makeUpstream({ name, host, dialect }) {
 
 function showUpstream(card, upstream) {
   const { health, errors_15m: errors, requests_15m: requests } = upstream;
-  set(card, { class: health === "failing" ? "card upstream bad" : "card upstream", "data-health": health });
+  set(card, { class: rank(upstream) === FAILS ? "card upstream bad" : "card upstream", "data-health": health });
   write(showHealth(card.querySelector(".health"), upstream).lastChild, ` · ${t("{n} in flight", { n: count(upstream.in_flight) })}`);
   set(card.querySelector(".part"), { width: percent(requests ? clamp(errors / requests) : 0) });
   const rate = requests ? t("{share} errors of {requests} in 15 min", { share: share(errors, requests), requests: plural(requests, "request") }) : t("no requests in 15 minutes");
@@ -144,15 +163,17 @@ export function healthLine() {
   return el("p.health", {}, el("span"), el("a"), el("span"));
 }
 
-/** Show the health of an upstream, and the last request that failed at it while it is failing. */
-export function showHealth(line, { health, last_failed: last, many_errors: hasManyErrors }) {
-  const failed = health === "failing" ? last : null;
+/** Show the health of an upstream of `worstFirst`: the credential that it lacks, or the last request that failed at it while it is failing. */
+export function showHealth(line, upstream) {
+  const { health, lacks, last_failed: last, many_errors: hasManyErrors } = upstream;
+  const failed = health === "failing" && !lacks ? last : null;
   const [state, link] = line.children;
-  set(line, { class: health === "failing" ? "health failed" : "health" });
+  set(line, { class: rank(upstream) === FAILS ? "health failed" : "health" });
   const working = hasManyErrors ? t("many errors") : t("healthy");
-  write(state, ({ ok: working, failing: t("failing"), unknown: t("no request yet") }[health] ?? health) + (failed ? t(", ") : ""));
-  write(link, failed ? `${failed.code}${t(", ")}${t("{s} ago", { s: span(failed.age_s) })}` : "");
-  set(link, { href: failed ? `#/requests/${encodeURIComponent(failed.id)}` : null });
+  const shown = { ok: working, failing: t("failing"), unknown: t("no request yet") }[health] ?? health;
+  write(state, lacks ? t("no token, its credential fails: ") : shown + (failed ? t(", ") : ""));
+  write(link, lacks ?? (failed ? `${failed.code}${t(", ")}${t("{s} ago", { s: span(failed.age_s) })}` : ""));
+  set(link, { href: lacks ? `#/?credential=${encodeURIComponent(lacks)}` : failed ? `#/requests/${encodeURIComponent(failed.id)}` : null });
   return line;
 }
 

@@ -11,6 +11,11 @@ const CASES = {
   static_key: t("For a key of a credential:"), header_key: t("For a key in headers:"), variable_key: t("For a key in an environment variable:"),
   no_credential: t("Without a credential:"), new_token: t("If a new token was rejected too:"),
 };
+/** What a code is that is a number: an upstream made it. */
+const NUMBERS = [
+  [/^429$/, t("HTTP status: too many requests")], [/^40[13]$/, t("HTTP status: access refused")], [/^404$/, t("HTTP status: not found")],
+  [/^4\d\d$/, t("HTTP status: invalid request")], [/^5\d\d$/, t("HTTP status: the upstream failed")], [/^-?\d+$/, t("the upstream's own code")],
+];
 /** Of an error whose status depends on the message of MCP. */
 const STATUSES = { mcp_not_allowed: t("200 with an error in JSON-RPC, 403 for a notification") };
 
@@ -20,12 +25,18 @@ export async function errorCode(page) {
   page.main.append(...[
     el("p.back", {}, el("a", { href: "#/requests" }, t("Requests"))),
     el("h1", {}, el("code", {}, code)),
+    codeNote(code) && el("p.muted", {}, codeNote(code)),
     el("p.muted", {}, t("Status {status}", { status: STATUSES[code] ?? status ?? t("as the upstream's reply") })),
     el("div.prose", {}, meaning(code, meaning(kind, text)).replace(/\n- /, "\n\n- ").split(/\n{2,}/).map(paragraph)),
     action && el("p.advice", {}, inline(actionOf(code, actionOf(kind, action)))),
     ...Object.entries(actions).map(([name, special]) => el("p.advice", {}, el("b", {}, CASES[name] ?? name), " ", inline(actionOf(name, special)))),
     el("p", {}, el("a", { href: `#/requests?code=${encodeURIComponent(code)}` }, t("Requests with this error"))),
   ].filter(Boolean));
+}
+
+/** The meaning of a code that is a number, "" for a word. */
+export function codeNote(code) {
+  return NUMBERS.find(([pattern]) => pattern.test(code))?.[1] ?? "";
 }
 
 /** The code that explains an error: one that an upstream made itself is `upstream_error`, as `gatepass show` has it. */

@@ -11,7 +11,7 @@ import { poll, query } from "./api.js";
 const EVERY_S = 2;
 const LONGEST_WAIT_S = 30;
 
-/** Listen until `signal` aborts. `state` is called with `{is: "live"}`, `{is: "paused"}` or `{is: "lost", waitS, retry}`.
+/** Listen until `signal` aborts. Returns a function that asks at once, as after a change of `filters`. `state` is called with `{is: "live"}`, `{is: "paused"}` or `{is: "lost", waitS, retry}`.
  *
  * `check()` resolves to false if the session has ended: then nothing is tried again. */
 export function listen({ view, filters = {}, on, state, check, signal }) {
@@ -43,4 +43,5 @@ export function listen({ view, filters = {}, on, state, check, signal }) {
   document.addEventListener("visibilitychange", () => document.hidden ? state({ is: "paused" }) : ask(), { signal });
   signal.addEventListener("abort", () => clearTimeout(timer));
   ask();
+  return ask;
 }

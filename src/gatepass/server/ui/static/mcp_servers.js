@@ -1,14 +1,14 @@
 // The MCP servers behind gatepass: their URL for hosts, their health, who may use what, and the tools that were called.
 
 import { copyButton, el, table } from "./dom.js";
-import { healthLine, showHealth } from "./drawing.js";
+import { healthLine, showHealth, worstFirst } from "./drawing.js";
 import { happened, reasonOf } from "./error_code.js";
 import { count, plural, share } from "./format.js";
 import { t } from "./texts.js";
 
 export async function mcpServers(page) {
-  const [{ upstreams }, { callers }, { use }] = await Promise.all([page.call("GET", "overview"), page.call("GET", "callers"), page.call("GET", "use")]);
-  const servers = upstreams.filter(({ dialect }) => dialect === "mcp");
+  const [data, { callers }, { use }] = await Promise.all([page.call("GET", "overview"), page.call("GET", "callers"), page.call("GET", "use")]);
+  const servers = worstFirst(data).filter(({ dialect }) => dialect === "mcp");
   page.main.append(el("h1", {}, t("MCP servers")));
   if (!servers.length) page.main.append(el("p.muted", {}, t("None is configured. The section mcp of the configuration names them.")));
   const reasons = await Promise.all(servers.map(({ health, last_failed: last }) => health === "failing" && last && reasonOf(page, last.id)));

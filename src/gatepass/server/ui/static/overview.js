@@ -1,7 +1,8 @@
 // The overview: the way of the requests as a drawing, what failed, and plots of the last 15 minutes.
 
 import { drawing } from "./drawing.js";
-import { el, keyed, write } from "./dom.js";
+import { el, keyed, set, write } from "./dom.js";
+import { codeNote } from "./error_code.js";
 import { count, duration, plural, size, time, zone } from "./format.js";
 import { plot } from "./plot.js";
 import { t } from "./texts.js";
@@ -31,15 +32,21 @@ export function overview(page) {
     el("div.plots", {}, Object.values(plots).map(({ node }) => node)));
   page.main.append(el("h1.unseen", {}, t("Overview")), body);
 
+  let { credential: wanted } = page.filters;
   const show = (data) => {
     body.hidden = false;
     map.show(data);
+    if (wanted) { // once
+      const card = [...map.node.querySelectorAll(".credential")].find(({ dataset }) => dataset.credential === wanted);
+      if (card) set(card, { tabindex: -1 }).focus();
+      wanted = null;
+    }
     const { series, store } = data;
     lost.hidden = !store || ["up", "unchecked"].includes(store.state);
     if (!lost.hidden) write(lost, t("The shared store is not reachable. Each process fetches its own tokens and keeps its own learned rules. {reason}", { reason: store.reason ?? "" }));
     const failed = Object.entries(data.errors_15m).sort(([, a], [, b]) => b - a);
     failures.hidden = !failed.length;
-    keyed(codes, failed, ([code]) => code, ([code]) => el("li", {}, el("a", { href: `#/requests?code=${encodeURIComponent(code)}&within_s=900` }, el("b"), " ", el("code", {}, code))), (item, [, number]) => write(item.querySelector("b"), count(number)));
+    keyed(codes, failed, ([code]) => code, ([code]) => el("li", {}, el("a", { href: `#/requests?code=${encodeURIComponent(code)}&within_s=900` }, el("b"), " ", el("code", {}, code)), codeNote(code) && el("span.muted", {}, ` ${codeNote(code)}`)), (item, [, number]) => write(item.querySelector("b"), count(number)));
     const percentiles = ({ p50, p95, p99 }) => [p50, p95, p99];
     plots.requests.show([series.requests, series.errors], series.ended_at, series.width_s);
     plots.tokens.show([series.tokens_in, series.tokens_out], series.ended_at, series.width_s);

@@ -2,12 +2,14 @@
 
 import { query } from "./api.js";
 import { capture } from "./capture.js";
+import { codeNote } from "./error_code.js";
 import { el, keyed, row, set, table, write } from "./dom.js";
 import { count, duration, plural, time, zone } from "./format.js";
 import { t } from "./texts.js";
 
 const ROWS = 200;
 const GROUP_FROM = 3;
+const TYPING_MS = 300;
 const HEADS = [t("Arrived ({zone})", { zone: zone() }), t("Result"), t("Caller"), t("Request"), t("Upstream"), t("First byte"), t("Duration"), t("Tokens"), t("Changed")];
 const EXACT = ["caller", "model", "upstream", "operation", "code", "hop"];
 const CHIPS = [
@@ -30,7 +32,7 @@ export async function requests(page) {
   const frozen = el("button.quiet", { type: "button", "aria-pressed": "false", onclick: () => freeze(frozen.getAttribute("aria-pressed") !== "true") }, t("Pause"));
   page.main.append(
     el("h1", {}, t("Requests")),
-    form(filters),
+    form(filters, (text) => search(text)),
     el("div.above", {}, tally, frozen),
     el("div.wide", {}, list), empty);
   if (page.isAdmin) {
@@ -65,14 +67,22 @@ export async function requests(page) {
   body.addEventListener("focusin", (event) => {
     for (const link of body.querySelectorAll("a")) set(link, { tabindex: link === event.target ? 0 : -1 });
   });
-  page.listen({
+  const asked = { limit: ROWS, ...filters };
+  const ask = page.listen({
     view: "requests",
-    filters: { limit: ROWS, ...filters },
+    filters: asked,
     on: (data) => {
       latest = data;
       if (frozen.getAttribute("aria-pressed") !== "true") show();
     },
   });
+  const search = (text) => {
+    if (page.signal.aborted || filters.text === text) return;
+    filters.text = asked.text = text;
+    history.replaceState(null, "", `#/requests${query(filters)}`); // the view and the focus stay
+    freeze(false);
+    ask();
+  };
 }
 
 /** Clients may send an id of their own, so an id alone names no request. */
@@ -102,21 +112,32 @@ function failureOf(request) {
   return state !== "running" && outcome === "error" ? [code, status, caller, whatOf(request), upstream, path].join(" ") : null;
 }
 
-/** A text to search for, and chips. A change goes into the hash, so that a filtered list is a link. */
-function form(filters) {
-  const go = (changes) => { location.hash = `#/requests${query({ ...filters, ...changes })}`; };
+/** A text, which is searched while it is typed, and chips. A change goes into the hash, so that a filtered list is a link. */
+function form(filters, search) {
+  const go = (changes) => { location.hash = `#/requests${query({ ...filters, text: field.value, ...changes })}`; };
   const chip = (name, value, text, title) => el("button.quiet", { type: "button", title: title || null, "aria-pressed": String(filters[name] === value), onclick: () => go({ [name]: filters[name] === value ? "" : value }) }, text);
   const exact = EXACT.filter((name) => filters[name]);
+  const clear = el("a.button.quiet", { href: "#/requests", hidden: !Object.values(filters).some(Boolean) }, t("Clear"));
+  const now = () => {
+    search(field.value);
+    clear.hidden = !Object.values(filters).some(Boolean);
+  };
+  let timer = null;
+  const typed = () => {
+    clearTimeout(timer);
+    timer = setTimeout(now, TYPING_MS);
+  };
   const submit = (event) => {
     event.preventDefault();
-    go({ text: event.target.elements.text.value });
+    now();
   };
+  const field = el("input", { type: "search", name: "text", value: filters.text, placeholder: t("id, caller, model, code, …"), autocomplete: "off", oninput: typed });
   return el("form.filters", { role: "search", "aria-label": t("Filters"), onsubmit: submit },
-    el("label", {}, el("span", {}, t("search")), el("input", { type: "search", name: "text", value: filters.text, placeholder: t("id, caller, model, code, … and Enter"), autocomplete: "off" })),
+    el("label", {}, el("span", {}, t("search")), field),
     el("div.chips", {},
       CHIPS.map((one) => chip(...one)),
       exact.map((name) => el("button.quiet", { type: "button", "aria-pressed": "true", "aria-label": t("Remove the filter {name}", { name: `${t(name)} ${filters[name]}` }), onclick: () => go({ [name]: "" }) }, `${t(name)}${t(": ")}${filters[name]} ×`)),
-      Object.values(filters).some(Boolean) && el("a.button.quiet", { href: "#/requests" }, t("Clear"))));
+      clear));
 }
 
 function makeRow({ request }) {
@@ -182,7 +203,7 @@ export function resultOf({ state, status, code, outcome, hop }) {
   if (state === "running") return [el("span.chip.live", {}, t("running"))];
   if (outcome === "client_gone") return [el("span.chip", {}, t("client gone"))];
   const failed = outcome !== "ok";
-  return [el(failed ? "span.chip.bad" : "span.chip", {}, status ?? "–"), failed && code ? el("span.code", { title: hop ?? null }, ` ${code}`) : ""];
+  return [el(failed ? "span.chip.bad" : "span.chip", {}, status ?? "–"), failed && code ? el("span.code", { title: [codeNote(code), hop].filter(Boolean).join(t(", ")) || null }, ` ${code}`) : ""];
 }
 
 function current(body) {
