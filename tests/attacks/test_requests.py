@@ -18,6 +18,7 @@ from gatepass.errors import BodyTooComplex, GatepassError
 from gatepass.protocols.request import LARGE_BYTES, MOST_VALUES, RequestBody
 from gatepass.proxy.body_threads import MOST_ON_LOOP_BYTES
 from gatepass.server import parser as reader_module
+from gatepass.server.connection import MOST_AHEAD
 from gatepass.server.cycle import HttpRequestCycle
 from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS, RequestParser
 from tests.attacks import generated
@@ -193,6 +194,7 @@ JSON_BODY = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
         (b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (2**64 - 1), 415),
         (b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\n" + JSON_BODY % (2**64 - 1), 413),
+        (b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 9 \r\n\r\n{", 415),
     ],
 )
 async def test_a_server_refuses_such_a_head_and_closes(raw: bytes, status: int) -> None:
@@ -328,7 +330,7 @@ def test_a_chunked_body_takes_memory_by_its_bytes(attack: Attack, chunks: Chunks
 
 def test_a_body_that_keeps_an_object_for_each_chunk_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     chunks = Chunks(2, 0, 100_000)
-    monkeypatch.setattr("gatepass.server.cycle.add_piece", lambda pieces, piece: pieces.append(piece))
+    monkeypatch.setattr("gatepass.server.parser.add_piece", lambda pieces, piece: pieces.append(piece))
     row = Attack("planted")
     raw = chunks.raw
     with pytest.raises(AssertionError, match="by the formula"), row.memory(chunks.allowed_bytes()):
@@ -432,6 +434,28 @@ def test_a_body_with_any_structure_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     read = RequestBody.read
     monkeypatch.setattr(RequestBody, "read", lambda body: read(body, most_values=len(body)))
     assert cost_of(body)[0] > 4 * refused_s
+
+
+@pytest.mark.attack("reads of tiny parts: a server")
+@pytest.mark.parametrize(
+    ("raw", "replies"),
+    [
+        (request(b"1\r\n \r\n" * 85_000 + b"0\r\n\r\n", [("transfer-encoding", "chunked")]), 1),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 7_000, MOST_AHEAD + 1),
+    ],
+    ids=["chunks", "pipelined requests"],
+)
+async def test_server_serves_others_while_it_reads_tiny_parts(attack: Attack, raw: bytes, replies: int) -> None:
+    """Of many connections: a read of 256 KiB has 40,000 chunks or 10,000 requests."""
+    async with (
+        Scripted(answer=lambda _: [Send(reply(COMPLETION))]) as upstream,
+        gateway(upstream=upstream.url) as served,
+        attack.on_this_loop(),
+    ):
+        answers = await asyncio.gather(*(send_raw(served.port, *pieces_of(raw)) for _ in range(32)))
+    for answer in answers:
+        attack.cases += 1
+        attack.check(answer.count(b"HTTP/1.1 ") == replies, answer[:300])
 
 
 @pytest.mark.attack("JSON bodies: a server")

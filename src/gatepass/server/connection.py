@@ -22,6 +22,7 @@ from uvicorn.server import ServerState
 from gatepass.config.model import Limits
 from gatepass.errors import GatepassError, InternalError, Overloaded, ReceiveTimeout
 from gatepass.http_client.connection import WriteBatcher
+from gatepass.http_client.loop_turns import SMALL_BYTES, LoopTurns
 from gatepass.proxy.in_flight import InFlightRequests
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, UnfinishedHeads
 from gatepass.server.cycle import HttpRequestCycle, header_lines
@@ -58,12 +59,16 @@ class ConnectionContext:
     heads: UnfinishedHeads[ClientConnection]
     in_flight: InFlightRequests
     write_batcher: WriteBatcher = field(default_factory=WriteBatcher)
+    turns: LoopTurns = field(default_factory=LoopTurns)
 
 
 LOG = logging.getLogger("gatepass.serve")
 
 HEAD_COPIES = 2
 """Memory of an unfinished head per byte: httptools joins the pieces of a field, and the heap keeps the gaps."""
+
+MOST_AHEAD = 100
+"""Requests that wait behind the one in progress. The connection closes after these: one read may have thousands."""
 
 EVICTED = "An idle connection was closed to make room for others (limits.connections)."
 INTERNAL_ERROR = "Internal error while handling the request. Search the gatepass log for `request_failed`."
@@ -76,7 +81,7 @@ class ClientConnection(asyncio.Protocol):
         *("connected_before_drain", "is_write_paused", "_caller", "_default_lines", "_default_fields", "_deferred"),
         *("_closes_s", "_ignores_input", "_is_ending", "_limits", "_lingers_until_s", "_loop", "_timeouts", "_queue"),
         *("_parser", "_reading_paused", "_context", "_writable_waiter", "_serve", "_current", "_shares"),
-        *("gave_up", "_server_state", "_stall_timer", "_unauthenticated_until_s", "transport"),
+        *("gave_up", "_server_state", "_stall_timer", "_unauthenticated_until_s", "_unread", "transport"),
     )
 
     def __init__(
@@ -106,7 +111,7 @@ class ClientConnection(asyncio.Protocol):
         self._writable_waiter: asyncio.Future[None] | None = None
         self._default_fields: list[tuple[bytes, bytes]] | None = None
         self._caller = ""
-        self._default_lines = self._deferred = b""
+        self._default_lines = self._deferred = self._unread = b""
         self.is_write_paused = self._is_ending = False
         self.connected_before_drain, self.gave_up = True, False
 
@@ -129,7 +134,7 @@ class ClientConnection(asyncio.Protocol):
         self._context.heads.end(self)
         self.resume_writing()  # wakes a task in `wait_writable`
         cycles = (self._current, self._parser.cycle, *self._queue)
-        self._ignores_input = True
+        self._ignores_input, self._unread = True, b""
         self._parser.close()
         self._queue.clear()
         for cycle in cycles:
@@ -143,6 +148,23 @@ class ClientConnection(asyncio.Protocol):
             if self._loop.time() < self._lingers_until_s:
                 self._timeouts.linger()
             return
+        if self._unread or (len(data) > SMALL_BYTES and not self._context.turns.begins()):
+            if not self._unread:
+                self.transport.pause_reading()
+                self._context.turns.defer(self._take_turn)
+            self._unread += data
+        else:
+            self._receive(data)
+
+    def _take_turn(self) -> None:
+        """Parse the bytes that waited (see LoopTurns). They are dropped if the connection was closed meanwhile."""
+        if self._unread and not self._ignores_input:
+            self._receive(self._unread)
+        self._unread = b""
+        if not (self._reading_paused or self.transport.is_closing()):
+            self.transport.resume_reading()
+
+    def _receive(self, data: bytes) -> None:
         parser = self._parser
         try:
             parser.feed(data)
@@ -227,6 +249,8 @@ class ClientConnection(asyncio.Protocol):
             self._server_state.tasks.add(task)  # uvicorn's shutdown waits for these
             task.add_done_callback(partial(self._on_served, cycle))
         else:
+            if len(self._queue) == MOST_AHEAD:
+                raise Overloaded("Too many requests wait behind the one in progress.")  # ends the parser: see `_refuse`
             self._queue.append(cycle)
             self._pause_reading()  # bounds the pipelined requests in memory
 
@@ -346,14 +370,15 @@ class ClientConnection(asyncio.Protocol):
             self.response_complete()
 
     def _pause_reading(self) -> None:
-        if not self._reading_paused:
-            self._reading_paused = True
+        if not (self._reading_paused or self._unread):
             self.transport.pause_reading()
+        self._reading_paused = True
 
     def _resume_reading(self) -> None:
         if not self._queue:
             self._reading_paused = False
-            self.transport.resume_reading()
+            if not self._unread:  # then `_take_turn` does that
+                self.transport.resume_reading()
 
     # closing
 
@@ -422,8 +447,8 @@ class ClientConnection(asyncio.Protocol):
         A loop that was busy, or a process without processor time, finds its deadlines passed before it reads.
         """
         connected = self.transport.get_extra_info("socket")
-        if connected is None:
-            return False
+        if connected is None or self._unread:
+            return self._unread != b""
         poll = select.poll()
         poll.register(connected, select.POLLIN)
         return bool(poll.poll(0))
@@ -443,9 +468,9 @@ class ClientConnection(asyncio.Protocol):
         if self.transport.is_closing():
             return
         self.transport.write_eof()  # the client sees the end of the response, and gatepass can still read
-        if self._reading_paused:
-            self._reading_paused = False
+        if self._reading_paused and not self._unread:
             self.transport.resume_reading()
+        self._reading_paused = False
         if self._parser.cycle is not None:
             self._lingers_until_s = self._loop.time() + self._limits.receive_s
         self._timeouts.start(AwaitedInput.CLOSE, LINGER_S)

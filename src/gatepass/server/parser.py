@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from io import BytesIO
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import unquote
 
 import httptools
 
 from gatepass.errors import GatepassError, HeadTooLarge, InvalidRequest, UnsupportedTransferCoding, UnsupportedVersion
+from gatepass.http_client.response_body import add_piece, taken
 from gatepass.server.cycle import HttpRequestCycle
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ class RequestParser:
     __slots__ = (
         *("in_head", "peer", "cycle", "_connection", "_expects_continue", "_fields", "_first_bytes"),
         *("_framing_bytes", "_head_bytes", "_host", "_hosts", "_is_chunked", "_parser", "_piece_bytes"),
-        *("_error", "_is_head_held", "_on_cycle", "_received_head", "_target"),
+        *("_pieces", "_error", "_is_head_held", "_on_cycle", "_received_head", "_target"),
     )
 
     def __init__(self, connection: ClientConnection) -> None:
@@ -43,6 +45,8 @@ class RequestParser:
         self._host = b""
         self._hosts = self._piece_bytes = self._first_bytes = self._head_bytes = self._framing_bytes = 0
         self._error: GatepassError | None = None
+        self._pieces: list[bytes | BytesIO] = []
+        """The body in the piece of input. It may be in thousands of chunks, and the cycle receives it at once."""
         self._received_head = b""
         """The first line of an incomplete head, or more. Empty if it began behind another request in the same piece."""
 
@@ -70,6 +74,7 @@ class RequestParser:
                 self._ignore_upgrade(memoryview(data)[offer.args[0] :])
         except httptools.HttpParserError as error:
             raise self._error or rejection_of(self._received_head, str(error)) from error
+        self._pass_body()
         # the buffered part of an incomplete request, once for each piece of input
         if self.in_head:
             if self._head_bytes > HEAD_BYTES:
@@ -126,7 +131,7 @@ class RequestParser:
         self._target += url  # in several calls, if the request line arrives in several pieces
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
+        name, value = name.lower(), value.rstrip(b" \t")  # httptools leaves what RFC 9112 5.1 excludes
         if name in _CHECKED_FIELDS:
             if name == b"host":
                 self._hosts += 1
@@ -198,10 +203,16 @@ class RequestParser:
 
     def on_body(self, body: bytes) -> None:
         self._framing_bytes = 0
-        if self.cycle is not None:
-            self.cycle.feed(body)
+        add_piece(self._pieces, body)
+
+    def _pass_body(self) -> None:
+        if self._pieces:
+            body = taken(self._pieces)
+            if self.cycle is not None:
+                self.cycle.feed(body)
 
     def on_message_complete(self) -> None:
+        self._pass_body()
         cycle, self.cycle = self.cycle, None
         if cycle is not None:
             cycle.complete()

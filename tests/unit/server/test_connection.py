@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from gatepass.errors import ClientGone, GatepassError
-from gatepass.server.connection import ClientConnection
+from gatepass.http_client.loop_turns import SMALL_BYTES, TURN_S, LoopTurns
+from gatepass.server.connection import MOST_AHEAD, ClientConnection
 from gatepass.server.connection_shares import ConnectionShares
 from gatepass.server.cycle import AHEAD_BYTES, REST_BYTES, HttpRequestCycle
 from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS
@@ -75,6 +76,58 @@ def reported(response: bytes) -> tuple[str, bool]:
     """The code of an error that the connection itself sent, and whether its head announces the close."""
     head, _, body = response.partition(b"\r\n\r\n")
     return json.loads(body)["error"]["code"], b"connection: close" in head
+
+
+LARGE = asked(b"x" * SMALL_BYTES)
+
+
+def used_up() -> LoopTurns:
+    """Turns in whose iteration another connection has used all the time."""
+    times = iter((0.0, *[TURN_S] * 3))
+    turns = LoopTurns(lambda: next(times, 0.0))
+    assert turns.begins()
+    return turns
+
+
+async def test_a_large_read_waits_for_a_turn_and_a_small_one_does_not():
+    turns = used_up()
+    small, large = WireClient(echo, turns=turns), WireClient(echo, turns=turns)
+    small.send(asked(b"1"))
+    large.send(LARGE)
+    assert (len(small.cycles), len(large.cycles), large.transport.reading) == (1, 0, False)
+    await rest()
+    assert large.received == OK % (SMALL_BYTES, b"x" * SMALL_BYTES)
+    assert large.transport.reading
+
+
+async def test_what_arrives_behind_a_read_that_waits_keeps_its_place():
+    wire_client = WireClient(echo, turns=used_up())
+    wire_client.send(LARGE[:-1])
+    wire_client.send(b"x" + asked(b"1"))
+    assert not wire_client.cycles
+    await rest()
+    assert wire_client.received == OK % (SMALL_BYTES, b"x" * SMALL_BYTES) + OK % (1, b"1")
+    assert wire_client.transport.reading
+
+
+async def test_a_read_that_waits_is_dropped_if_its_client_leaves():
+    wire_client = WireClient(echo, turns=used_up())
+    wire_client.send(LARGE)
+    wire_client.transport.closing = True
+    wire_client.connection.connection_lost(None)
+    await rest()
+    assert not wire_client.cycles
+
+
+async def test_no_more_than_a_hundred_requests_wait_behind_one():
+    """One read may have ten thousand, and each takes a kilobyte."""
+    wire_client = WireClient(echo)
+    wire_client.send(asked(b"1") * 10 * MOST_AHEAD)
+    for _ in range(MOST_AHEAD):
+        await rest()
+    assert wire_client.statuses == [200] * (MOST_AHEAD + 1)
+    assert wire_client.transport.ended
+    assert b"connection: close" in wire_client.received.rpartition(b"HTTP/1.1 ")[2]
 
 
 async def test_a_request_in_pieces_is_served_with_the_address_of_its_client():

@@ -12,6 +12,7 @@ from uvicorn.server import ServerState
 
 from gatepass.config.model import Limits
 from gatepass.errors import GatepassError
+from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.proxy.in_flight import InFlightRequests
 from gatepass.server.connection import ClientConnection, ConnectionContext
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, UnfinishedHeads
@@ -90,6 +91,7 @@ class WireClient:
         state: ServerState | None = None,
         made: type[ClientConnection] = ClientConnection,
         shares: ConnectionShares[Any] | None = None,
+        turns: LoopTurns | None = None,
         **limits: Any,
     ) -> None:
         self.cycles: list[HttpRequestCycle] = []
@@ -103,7 +105,8 @@ class WireClient:
             shares = ConnectionShares(bounds.connections, bounds.unauthenticated, callers=1)
         heads: UnfinishedHeads[ClientConnection] = UnfinishedHeads(bounds.heads_bytes)
         reception = ConnectionContext(
-            self._note, self._refuse, bounds, IDLE_TIMEOUT_S, TrustedProxies(()), shares, heads, self.live
+            *(self._note, self._refuse, bounds, IDLE_TIMEOUT_S, TrustedProxies(()), shares, heads, self.live),
+            turns=turns or LoopTurns(),
         )
         config = Config("nowhere:app")
         self.connection = made(reception, config=config, server_state=self.state, app_state={})
