@@ -25,7 +25,7 @@ from prometheus_client.utils import floatToGoString
 from gatepass.errors import GatepassError, UpstreamAuth, UpstreamErrorReply, stable_code
 from gatepass.observability.log import dropped_lines
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Refusal, RequestRecord, RuleChange
-from gatepass.observability.story import case_of, test_command
+from gatepass.observability.story import test_command
 from gatepass.types import SERVER_ERROR
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -44,10 +44,7 @@ FAILING_IN_A_ROW = 3
 """An upstream is `failing` if so many requests in a row failed at it."""
 OFTEN = 0.1
 """The share of errors above which an upstream is not called healthy."""
-OF_CLIENTS = frozenset((400, 404, 409, 413, 415, 422))
-"""Statuses with which an upstream rejects a request for what its client wrote. They are no errors of the upstream."""
-NO_PATHS = ("no_path", "mcp_no_path")
-"""The cases of a 404 that concern the configuration: every request fails with them if `base_url` is wrong."""
+NOT_FOUND = 404
 MAX_SERIES = 1_000
 """Cap on combinations of caller, model, upstream and operation. More of them share the caller and the model OTHER."""
 MAX_HISTOGRAMS = 200
@@ -305,7 +302,7 @@ class UpstreamCounts:
     test: str = ""
     """The command that tests the upstream with its model."""
     last_error: tuple[str, str, float] | None = None
-    """The last one that failed, also with a 429."""
+    """The last one that failed, also with a 4xx."""
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -464,7 +461,7 @@ class Metrics(Observer):
             return
         series.attempts.value += attempt.requests
         if not access.replay_of and attempt.requests:
-            self._ended_at(attempt.upstream, access, error, request.arrived_s + duration_s)
+            self._ended_at(attempt, access, error, request.arrived_s + duration_s)
         later, earlier = attempt, attempt.after
         while earlier is not None:
             self.of((*key[:2], earlier.upstream, key[3])).attempts.value += earlier.requests
@@ -490,16 +487,18 @@ class Metrics(Observer):
     def _add(self, name: str, *labels: str) -> None:
         self._families[name].of(labels).value += 1
 
-    def _ended_at(self, upstream: str, access: AccessRecord, error: GatepassError | None, ended_s: float) -> None:
-        at = self._by_upstream[upstream]
+    def _ended_at(
+        self, attempt: AttemptRecord, access: AccessRecord, error: GatepassError | None, ended_s: float
+    ) -> None:
+        at = self._by_upstream[attempt.upstream]
         at.requests += 1
-        if error is None or error.hop != f"upstream:{upstream}":
+        if error is None or error.hop != f"upstream:{attempt.upstream}":
             if access.outcome == "ok":
                 at.in_a_row = 0
             return
-        case = case_of(error.public_code, error.hop, error.http_status, error.message)
-        if isinstance(error, UpstreamErrorReply) and error.http_status in OF_CLIENTS and case not in NO_PATHS:
-            return
+        is_missing = isinstance(error, UpstreamErrorReply) and error.http_status == NOT_FOUND
+        if is_missing and attempt.upstream_model in (None, access.model) and "has no such path" not in error.message:
+            return  # a name that the client chose; with a wrong `base_url` the upstream lacks the path
         at.errors += 1
         at.last_error = last = (access.id, error.public_code, ended_s)
         if error.http_status >= SERVER_ERROR or isinstance(error, UpstreamAuth):

@@ -203,19 +203,23 @@ def test_an_error_is_counted_by_the_code_that_the_documentation_has():
 
 
 @pytest.mark.parametrize(
-    ("status", "message", "errors"),
+    ("status", "message", "sent_as", "errors"),
     [
-        *((400, "no", 0), (404, "The model `x` does not exist", 0), (422, "no", 0)),
-        *((401, "no", 1), (403, "no", 1), (429, "no", 1), (500, "no", 1)),
-        (404, "Not Found. The upstream has no such path: it does not support this operation.", 1),
+        (404, "The model `x` does not exist", None, 0),
+        (404, "The model `x` does not exist", "m", 0),
+        (404, "The model `x` does not exist", "x", 1),  # the name is of the configuration
+        (404, "Not Found. The upstream has no such path: it does not support this operation.", None, 1),
+        *((status, "no", None, 1) for status in (400, 401, 403, 422, 429, 500)),
     ],
 )
-def test_what_a_client_wrote_wrong_is_no_error_of_its_upstream(status: int, message: str, errors: int):
+def test_a_name_that_a_client_chose_is_no_error_of_its_upstream(
+    status: int, message: str, sent_as: str | None, errors: int
+):
     kind = UpstreamAuth if status == 401 else UpstreamErrorReply
     metrics = Metrics()
     request, error = ended("alice", "m", "chat", "chat", error=kind(message, upstream="chat", status=status))
     assert request.attempt is not None
-    request.attempt.requests = 1
+    request.attempt.requests, request.attempt.upstream_model = 1, sent_as
     metrics.request_ended(request, error)
     assert metrics.totals().by_upstream == {"chat": (1, errors)}
     assert (metrics.last_error("chat", 2.0) is None) == (not errors)
