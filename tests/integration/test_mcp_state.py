@@ -254,6 +254,28 @@ async def test_a_session_that_ends_while_the_store_is_asked_does_not_disturb_its
     assert one.counts() == {}
 
 
+class LateStore(Store):
+    """Replies after all others have asked."""
+
+    async def get(self, names):
+        try:
+            return await super().get(names)
+        finally:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("is_down", [False, True])
+async def test_an_id_that_a_server_issues_to_two_callers_at_once_belongs_to_the_first(is_down):
+    store = LateStore(DrivenClock())
+    store.is_down = is_down
+    one = McpSessions(store, DrivenClock())
+    ends = await asyncio.gather(
+        *(one.bind("tools", b"s-1", caller) for caller in ("anna", "otto")), return_exceptions=True
+    )
+    assert [type(end) for end in ends] == [type(None), UpstreamInvalid]
+    await one.check("tools", b"s-1", "anna")
+
+
 async def test_an_id_that_a_server_issues_again_belongs_to_its_first_caller_until_that_session_ends():
     clock = DrivenClock()
     store = Store(clock)

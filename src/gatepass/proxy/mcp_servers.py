@@ -127,7 +127,7 @@ class McpSessions:
             try:
                 session = await self._read(name, None, caller, is_only_caller=True)
             except McpSessionsUnavailable:
-                session = self._keep(name, _Session(caller))
+                session = self._sessions.get(name) or self._keep(name, _Session(caller))
         if session.caller != caller:
             raise UpstreamInvalid(
                 f"The MCP server {server} gave this caller a session that another caller uses, so it does not keep"
@@ -172,7 +172,10 @@ class McpSessions:
                         "The store does not say whose session this is. Retry with the same session.", retry_after_s=1
                     ) from None
                 return known  # the next use tries again
-            owner = owner if found is None else found.decode()
+            if found is not None:
+                owner = found.decode()
+            elif (since := self._sessions.get(name)) is not None:  # another caller got the same id meanwhile
+                owner = since.caller
         if owner is None:
             if not is_only_caller:
                 raise _not_found()
