@@ -764,6 +764,27 @@ REFUSED = "the issuer refused the client: sso.corp answered 401: invalid_client"
             ),
         ),
         (
+            "concurrency_limited",
+            (
+                "The caller 'app' has reached its limit of 8 concurrent requests (access.keys[].max_concurrent). Retry"
+                " when one of them has ended."
+            ),
+            "调用方 app 进行中的请求已达到上限 8（access.keys[].max_concurrent）。其中一个结束之后再试。",
+        ),
+        (
+            "model_not_found",
+            (
+                "The model 'gpt-5' is not configured. Configured: gpt-4o, o3. Add it under `models` in the gatepass"
+                " configuration."
+            ),
+            "没有配置模型 gpt-5。已配置：gpt-4o, o3。",
+        ),
+        (
+            "upstream_closed",
+            "llm.corp closed the connection before its reply was complete (in the middle of its reply).",
+            "llm.corp 在回复完整之前关闭了连接（回复途中）。",
+        ),
+        (
             "token_unavailable",
             (
                 f"no token for credential corp: {REFUSED}; client_auth is basic, and some issuers accept only form;"
@@ -853,8 +874,8 @@ def test_an_error_begins_with_the_chinese_of_its_own_message_if_doctor_has_it(
 @pytest.mark.parametrize(
     ("locale", "shown"),
     [
-        ("en-GB", ["timed out · upstream_timeout_total · No answer.", "error reply · 502 · upstream_error"]),
-        ("zh-CN", ["超时 · upstream_timeout_total · No answer.", "返回错误 · 502 · upstream_error"]),
+        ("en-GB", ["timed out · upstream_timeout_total · connection refused", "error reply · 502 · upstream_error"]),
+        ("zh-CN", ["超时 · upstream_timeout_total · 连接被拒绝", "返回错误 · 502 · upstream_error"]),
     ],
 )
 def test_the_outcome_of_an_attempt_is_in_words_and_repeats_no_message(
@@ -863,7 +884,7 @@ def test_the_outcome_of_an_attempt_is_in_words_and_repeats_no_message(
     story = fake.stories["req-2"]
     story["error"].update(message="GPU is on fire. Ask its owner.")
     first, second = story["attempts"]
-    first.update(outcome="timed_out", code="upstream_timeout_total", reason="No answer.")
+    first.update(outcome="timed_out", code="upstream_timeout_total", reason="connection refused")
     second.update(outcome="error_reply", code="upstream_error", status=502, reason="GPU is on fire")
     second["token"].update(age_s=0.1)
     page = open_page(f"{signed_in}#/requests/req-2", locale=locale)

@@ -6,7 +6,7 @@ import { advised, happened } from "./error_code.js";
 import { copyButton, el, svg, table, write } from "./dom.js";
 import { count, duration, moment, plural, size, span } from "./format.js";
 import { askedFor, resultOf } from "./requests.js";
-import { t } from "./texts.js";
+import { known, t } from "./texts.js";
 import { wires } from "./wires.js";
 
 const AGAIN_MS = 1000;
@@ -306,8 +306,8 @@ function attempts(data) {
   return [table(t("Attempts"), heads, rows.map(({ name, attempt }) => [
     `${name}${attempt.cause ? `, ${AGAIN[attempt.cause]?.[1] ?? attempt.cause}` : ""}`,
     `${attempt.upstream} ${attempt.upstream_model ?? ""}`,
-    [t((attempt.outcome ?? "running").replaceAll("_", " ")), attempt.status, attempt.code, !data.error?.message.startsWith(attempt.reason) && attempt.reason, attempt.repeated_stale && t("on a new connection"), attempt.tried?.length ? t("learned {rules}", { rules: attempt.tried.join(", ") }) : ""].filter(Boolean).join(" · "),
-    attempt.token ? [attempt.token.credential, ...lifeOf(attempt.token), attempt.renewed && t("renewed")].filter(Boolean).join(", ") : "–",
+    [t((attempt.outcome ?? "running").replaceAll("_", " ")), attempt.status, attempt.code, !data.error?.message.startsWith(attempt.reason) && known(attempt.reason), attempt.repeated_stale && t("on a new connection"), attempt.tried?.length ? t("learned {rules}", { rules: attempt.tried.join(", ") }) : ""].filter(Boolean).join(" · "),
+    attempt.token ? [attempt.token.credential, ...lifeOf(attempt.token), attempt.renewed && t("renewed")].filter(Boolean).join(t(", ")) : "–",
     attempt.connect_s !== null ? duration(attempt.connect_s) : attempt.reached === false ? "–" : t("pooled"),
     duration(attempt.head_s),
     isRunning(data, attempt) ? t("{s} until now", { s: duration(endOf(data, attempt) - attempt.began_s) }) : duration(attempt.duration_s),
