@@ -161,6 +161,7 @@ ROWS = {
     "Error code: 404 - {'error': {'message': 'LLM(gpt-4) not found in Tongyi', 'code': '102'}}": "LLM(…) not found in",
     "**ERROR**: INVALID_REQUEST - Error code: 400 - {'error': {'message': \"This model's maximum context length is 8192"
     " tokens. However, you requested 9000 tokens.\", 'code': 'context_length_exceeded'}}": "context_length_exceeded",
+    "400 - {'error': {'code': '1261', 'message': 'Prompt exceeds max length'}}": "context_length_exceeded",
     "输入长度超过模型的最大上下文长度 8192": "context_length_exceeded",
     "超出最大长度": "context_length_exceeded",
     "The caller 'limited' may not use the model 'gpt-4o'.": "model_not_allowed",
