@@ -26,7 +26,7 @@ export function overview(page) {
     el("h2.unseen", {}, t("Now")),
     map.node,
     failures,
-    el("p.muted.small.key", {}, t("A dot is a request in flight. A bar is the life of a token, which is renewed at the mark. The ticks below it are the renewals of the last 15 minutes. The fetches count since the start of gatepass. The errors of an upstream leave out requests that it rejected for what the client wrote, such as a wrong model.")),
+    el("p.muted.small.key", {}, t("A dot is a request in flight. A bar is the life of a token, which is renewed at the mark. The ticks below it are the renewals of the last 15 minutes. The fetches count since the start of gatepass. The errors of an upstream leave out a 404 for a model that only the client named.")),
     captured,
     el("h2", {}, t("The last 15 minutes")),
     el("div.plots", {}, Object.values(plots).map(({ node }) => node)));

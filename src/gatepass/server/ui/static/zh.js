@@ -233,7 +233,7 @@ export const TEXTS = {
   "Duration without errors": "耗时（不含错误）",
   "Errors in 15 minutes, by code": "15 分钟内的错误，按代码",
   "Now": "现在",
-  "A dot is a request in flight. A bar is the life of a token, which is renewed at the mark. The ticks below it are the renewals of the last 15 minutes. The fetches count since the start of gatepass. The errors of an upstream leave out requests that it rejected for what the client wrote, such as a wrong model.": "圆点是进行中的请求。横条是令牌的有效期，在标记处刷新。下面的刻度是最近 15 分钟的刷新。获取次数从 gatepass 启动算起。上游的出错比例不含因客户端写错而被拒绝的请求，例如模型名称不对。",
+  "A dot is a request in flight. A bar is the life of a token, which is renewed at the mark. The ticks below it are the renewals of the last 15 minutes. The fetches count since the start of gatepass. The errors of an upstream leave out a 404 for a model that only the client named.": "圆点是进行中的请求。横条是令牌的有效期，在标记处刷新。下面的刻度是最近 15 分钟的刷新。获取次数从 gatepass 启动算起。上游的出错比例不含模型名称只由客户端指定时的 404。",
   "The last 15 minutes": "最近 15 分钟",
   "The shared store is not reachable. Each process fetches its own tokens and keeps its own learned rules. {reason}": "连不上共享存储。每个进程自己获取令牌，自己保存学到的规则。{reason}",
   "Bodies are captured until {until}: {requests}, {size}.": "正文将捕获到 {until}：{requests}，{size}。",
