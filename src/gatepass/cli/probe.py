@@ -43,7 +43,7 @@ from gatepass.errors import (
     stable_code,
 )
 from gatepass.observability.story import action_of, case_of, names_of
-from gatepass.operations.table import samples
+from gatepass.operations.table import sample
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.attempt import close_attempt, send_own_call, try_call
 from gatepass.proxy.context import Attempt, RequestContext
@@ -57,7 +57,7 @@ from gatepass.tokens.failure import CHECK_ISSUER, setting
 from gatepass.tokens.issuer_error import refusal_advice
 from gatepass.tokens.lifetime import LifetimeSource, ended_at, safe_claims
 from gatepass.tokens.token_reply import EXPIRED
-from gatepass.types import SERVER_ERROR, Call, Target
+from gatepass.types import Call, Target
 
 T = TypeVar("T")
 
@@ -358,13 +358,13 @@ class ProbeCall:
 
 @dataclass(frozen=True, slots=True)
 class TargetProbe:
-    """The call at one target. `calls` are its variants; the one that most upstreams accept comes first."""
+    """The call at one target."""
 
     what: str
     target: Target
     first: Target
     """The first target of the route, whose total timeout limits the call."""
-    calls: tuple[Call, ...]
+    call: Call
     profile: str
     query: bytes = field(default=b"", repr=False)
     advice: str = ""
@@ -374,13 +374,14 @@ def probes_of(state: AppState, upstream: Upstream, probe_call: ProbeCall) -> lis
     """Return the calls that `probe_call` sends to `upstream`, in the order of its route."""
     model, host = probe_call.model, probe_call.agent_host
     if host is None:
-        named, calls, query = probe_call.operation, samples(probe_call.operation, model), b""
+        named, call, query = probe_call.operation, sample(probe_call.operation, model), b""
     else:
-        named, calls, query = f"the request of {host.title} {host.version}", (host.call(model),), host.query
+        named, call, query = f"the request of {host.title} {host.version}", host.call(model), host.query
     if probe_call.stream:
         named += " as a stream"
-        calls = tuple(msgspec.structs.replace(call, body=_streamed(call.body), stream=True) for call in calls)
-    targets, rest = state.routes.resolve(probe_call.operation, model), (calls, probe_call.profile, query)
+        members = msgspec.json.decode(call.body, type=dict[str, Any])
+        call = msgspec.structs.replace(call, body=msgspec.json.encode({**members, "stream": True}), stream=True)
+    targets, rest = state.routes.resolve(probe_call.operation, model), (call, probe_call.profile, query)
     found = []
     for target in targets:
         if target.upstream == upstream.name:
@@ -390,20 +391,10 @@ def probes_of(state: AppState, upstream: Upstream, probe_call: ProbeCall) -> lis
     return found
 
 
-STREAM_TOKENS = 16
-"""Enough for a few events, so that the gaps between them can be measured."""
-
-
-def _streamed(body: bytes) -> bytes:
-    members = msgspec.json.decode(body, type=dict[str, Any])
-    # the name that the sample uses, because OpenAI rejects a request with both
-    limit = next((name for name in ("max_tokens", "max_completion_tokens") if name in members), "max_tokens")
-    return msgspec.json.encode({**members, limit: STREAM_TOKENS, "stream": True})
-
-
 async def check_call(state: AppState, upstream: Upstream, target_probe: TargetProbe) -> Step:
     """Send a small real call, which may be billed, as a client would."""
-    what, first = "stream" if target_probe.calls[0].stream else "call", target_probe.first
+    call, first = target_probe.call, target_probe.first
+    what = "stream" if call.stream else "call"
     timeouts = first.timeouts or state.upstreams[first.upstream].timeouts
     result: Awaitable[str] = real_call(state, target_probe)
     if timeouts.total_s is not None:
@@ -411,7 +402,7 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
     try:
         shown = await within(state, upstream, result, ANSWER_S)
     except GatepassError as error:
-        prefix, call = f"{target_probe.what}: {error.http_status} {error.public_code}: ", target_probe.calls[0]
+        prefix = f"{target_probe.what}: {error.http_status} {error.public_code}: "
         if error.hop == hop_of(upstream) and error.http_status in NO_LIST:
             sent = upstream.dialect.encode(call, target_probe.target, upstream.base_url, upstream.timeouts)
             prefix += f"POST {sent.url.partition('?')[0]}: "
@@ -423,23 +414,10 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
 
 
 async def real_call(state: AppState, target_probe: TargetProbe) -> str:
-    """Return what the first variant that is accepted returned; raise GatepassError."""
-    *first, last = target_probe.calls
-    for call in first:
-        try:
-            return await _call(state, target_probe, call)
-        except UpstreamErrorReply as rejection:
-            # the next variant limits its answer by another member than max_tokens
-            if rejection.http_status >= SERVER_ERROR or "max_tokens" not in f"{rejection.param} {rejection.message}":
-                raise
-    return await _call(state, target_probe, last)
-
-
-async def _call(state: AppState, target_probe: TargetProbe, call: Call) -> str:
     """Return the status of a good reply and the rules learned for it; raise the error that a client would get."""
     profile, began_s = state.profiles[target_probe.profile], state.clock.now()
     context = RequestContext.without_client(state, profile, target_probe.query)
-    attempt = Attempt.begin(state, (target_probe.target,), call, profile.settings)
+    attempt = Attempt.begin(state, (target_probe.target,), target_probe.call, profile.settings)
     answer = await send_own_call(attempt, try_call, context)
     attempt = context.attempt or attempt
     learned = f"; {', '.join(attempt.learned)} {LEARNED}" if attempt.learned else ""

@@ -19,7 +19,7 @@ from gatepass.errors import CallerError
 from gatepass.normalize.members import Clamp, Drop
 from gatepass.normalize.profiles import ProfileRules, build_profiles, untyped
 from gatepass.normalize.rules import SEARCHED, Change, ChangeRule, DeclaredModels, ModelName, normalize
-from gatepass.operations.table import OPERATIONS, call_of, samples
+from gatepass.operations.table import OPERATIONS, call_of, sample
 from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
@@ -204,9 +204,9 @@ def _requests(upstream: UpstreamConfig, operation: str, model: str, target: Targ
     dialect = dialect_of(upstream)
     credential = "no credential" if upstream.credential is None else f"the credential {upstream.credential}"
     for row in _rows(operation):
-        # an operation may have several paths, and `samples` knows one of them
-        sample = call_of(row, model) if row.takes_form else replace(samples(row.name, model)[0], operation=row)
+        # an operation may have several paths, and `sample` knows one of them
+        call = call_of(row, model) if row.takes_form else replace(sample(row.name, model), operation=row)
         rules = dialect.rules if row.takes_form else (ModelName(), *dialect.rules)
-        request = dialect.encode(normalize(sample, target, rules), target, upstream.base_url, Timeouts())
+        request = dialect.encode(normalize(call, target, rules), target, upstream.base_url, Timeouts())
         form = f"; {FORM}" if row.takes_form and not _is_form(row.name) else ""
         yield f"{request.method} {request.url}, with {credential}{form}"

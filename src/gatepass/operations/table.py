@@ -341,10 +341,10 @@ def base_url(headers: Headers, base_path: str = "", profile: str | None = None) 
     return f"{scheme}://{hosts[0].decode('ascii')}{path}"
 
 
-def samples(operation: str, model: str) -> tuple[Call, ...]:
-    """Return requests of one word for the shortest answer, the most widely accepted first."""
+def sample(operation: str, model: str) -> Call:
+    """Return a request of one word for a short answer."""
     found = next(each for each in OPERATIONS if each.name == operation)
-    return tuple(call_of(found, model, {"model": model, **body}) for body in PROTOCOLS[found.protocol].samples)
+    return call_of(found, model, {"model": model, **PROTOCOLS[found.protocol].sample})
 
 
 def call_of(operation: Operation, model: str = "", body: Mapping[str, Any] | None = None) -> Call:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -11,7 +11,7 @@ from gatepass.config.access import Profile
 from gatepass.dialects.error_body import Mask
 from gatepass.dialects.reply_check import fault_of_list
 from gatepass.errors import InvalidRequest
-from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, comment_keep_alive
+from gatepass.protocols.client_protocol import SAMPLE_TOKENS, ClientProtocol, KeepAliveEncoder, comment_keep_alive
 from gatepass.protocols.request import decode
 from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
@@ -259,7 +259,7 @@ class Completions(Chat):
     name = "completions"
     is_text = True
     parse = staticmethod(decode)
-    samples = ({"prompt": "ping", "max_tokens": 1},)
+    sample: Mapping[str, Any] = {"prompt": "ping", "max_tokens": SAMPLE_TOKENS}
 
 
 CHAT, COMPLETIONS = Chat(), Completions()

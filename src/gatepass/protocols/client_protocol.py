@@ -37,7 +37,8 @@ Parse = Callable[[ClientRequest, Operation, bytes, str, int], Call]
 Ranking = Callable[[bytes, str], bytes]
 """Return the body of a whole reply, from the upstream of that name, as the client requested it."""
 
-_CHAT = {"messages": [{"role": "user", "content": "ping"}]}
+SAMPLE_TOKENS = 16
+"""Room for the thoughts of a reasoning model, and for a few events, so that the gaps between them can be measured."""
 
 Repair = Callable[[bytes, Callable[[], EnvelopeDefaults], str], tuple[bytes, tuple[str, ...], bool]]
 """Return the body of a whole reply as SDKs require it, the names of the repairs, and whether the answer is empty. The
@@ -84,15 +85,11 @@ class ClientProtocol:
     """Query parameters of a request that are forwarded: none."""
     has_parts: bool = False
     """A call may be sent as several requests, whose replies are joined (proxy/batches.py)."""
-    samples: tuple[Mapping[str, Any], ...] = (
-        # Reasoning models reject `max_tokens`, and a limit that is too low for their reasoning.
-        {**_CHAT, "max_tokens": 1},
-        {**_CHAT, "max_completion_tokens": 16},
-    )
-    """Bodies of requests of one word for the shortest answer, without a model. The most widely accepted comes first."""
+    sample: Mapping[str, Any] = {"messages": [{"role": "user", "content": "ping"}], "max_tokens": SAMPLE_TOKENS}
+    """The body of a request of one word for a short answer, without a model."""
 
     sample_headers: Headers = ()
-    """Fields that these requests need: none."""
+    """Fields that this request needs: none."""
 
     parse: Parse = staticmethod(decode)
     """Return the call in a body. Raises the errors of `decode`.

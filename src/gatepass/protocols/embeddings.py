@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from gatepass.dialects.error_body import Mask
@@ -22,7 +23,7 @@ class Embeddings(ClientProtocol):
     members = ClientProtocol.members | {"input", "encoding_format", "dimensions"}
     requires_model = True
     has_parts = True
-    samples = ({"input": "ping"},)
+    sample: Mapping[str, Any] = {"input": "ping"}
     entries, entry = "data", "vector"
 
     def parse(

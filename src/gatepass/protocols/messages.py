@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from gatepass.dialects.hints import is_about_model
 from gatepass.dialects.reply_check import shown_members
 from gatepass.errors import GatepassError, ModelNotFound, UpstreamErrorReply
 from gatepass.normalize.betas import BETA_FIELD
-from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, event_of
+from gatepass.protocols.client_protocol import SAMPLE_TOKENS, ClientProtocol, KeepAliveEncoder, event_of
 from gatepass.protocols.error_objects import json_text, stream_message
 from gatepass.protocols.message_events import (
     STOP_REASON,
@@ -123,7 +123,7 @@ class Messages(_OfAnthropic):
     free_members = ("input",)  # of a tool's use
     progress, event_repair, aggregate = MessageProgress, MessageRepair, MessageAggregator
     end_mark = b'"message_stop"'
-    samples = ({"max_tokens": 1, "messages": [{"role": "user", "content": "ping"}]},)
+    sample: Mapping[str, Any] = {"max_tokens": SAMPLE_TOKENS, "messages": [{"role": "user", "content": "ping"}]}
 
     def error_status(self, error: GatepassError) -> int:
         """Return the status of the error, but 404 only if the model is unknown.
@@ -193,7 +193,7 @@ class CountTokens(_OfAnthropic):
     requires_model = True
     free_members = Messages.free_members
     absent_statuses = frozenset((404, 405, 501))
-    samples = ({"messages": [{"role": "user", "content": "ping"}]},)
+    sample: Mapping[str, Any] = {"messages": [{"role": "user", "content": "ping"}]}
 
     def error_status(self, error: GatepassError) -> int:
         """Return 404 if the upstream cannot count. Claude Code then estimates."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from sys import float_info
@@ -323,7 +324,7 @@ class Rerank(ClientProtocol):
 
     name = "rerank"
     upstream_setting = "rerank_shape"
-    samples = ({"query": "ping", "documents": ["ping"]},)
+    sample: Mapping[str, Any] = {"query": "ping", "documents": ["ping"]}
 
     def own_rules(self, settings: UpstreamConfig, model: str | None) -> tuple[Rule, ...]:
         return (ChangeRule("rerank", (ConvertRerank(settings.rerank_shape, model),)),)

@@ -8,7 +8,7 @@ from gatepass.cli.route import DIALECT_CHANGES, FORM, report_targets, target_lin
 from gatepass.config.model import Config
 from gatepass.config.upstream import DialectName
 from gatepass.normalize.rules import BUILT_IN_RULES
-from gatepass.operations.table import samples
+from gatepass.operations.table import sample
 from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.attempt import rules_for
 from gatepass.types import Target
@@ -33,14 +33,14 @@ def reported(*arguments, **blocks):
 
 @pytest.mark.parametrize("operation", ["chat", "completions", "embeddings", "responses", "speech"])
 def test_a_built_in_rule_that_is_not_shown_changes_no_sample(operation):
-    """Each sample with all the members that the rules look for."""
+    """The sample with all the members that the rules look for."""
     shown = "\n".join(reported(operation))
-    for call in samples(operation, "m"):
-        members = json.loads(call.body) | {"images": [], "drop_params": True, "stream_options": {}}
-        asked = replace(call, body=json.dumps(members | {"encoding_format": "base64"}).encode())
-        for rule in BUILT_IN_RULES:
-            changed = rule.apply(asked, Target("up")) is not asked
-            assert changed <= (f"built-in {rule.name}:" in shown), rule.name
+    call = sample(operation, "m")
+    members = json.loads(call.body) | {"images": [], "drop_params": True, "stream_options": {}}
+    asked = replace(call, body=json.dumps(members | {"encoding_format": "base64"}).encode())
+    for rule in BUILT_IN_RULES:
+        changed = rule.apply(asked, Target("up")) is not asked
+        assert changed <= (f"built-in {rule.name}:" in shown), rule.name
 
 
 def test_declared_rules_of_the_model_are_listed_with_their_entries():
@@ -179,7 +179,7 @@ def test_the_steps_are_reported_in_the_order_in_which_a_request_takes_them():
     }
     config = Config.model_validate(blocks)
     state = create_app_state(config)
-    call, (target,) = samples("rerank", "m")[0], state.routes.resolve("rerank", "m")
+    call, (target,) = sample("rerank", "m"), state.routes.resolve("rerank", "m")
     rules = rules_for(state, state.upstreams["up"], call, target, state.profiles["mine"])
     begins = [places.get(rule.name, f"built-in {rule.name}") for rule in rules]
     lines = [line.removeprefix("   - ") for line in list(target_lines(report_targets(config, "rerank", "m", None)))[1:]]
