@@ -20,13 +20,14 @@ from gatepass.config.wording import did_you_mean
 from gatepass.dialects.reply_check import login_page
 from gatepass.mcp.access import Kind, McpAllowed, allowed_of, refusal_of
 from gatepass.mcp.errors import name_settings
+from gatepass.mcp.message import read_message
 from gatepass.operations.table import OPERATIONS
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.attempt import close_attempt, send, send_own_call
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.upstream_call import connection_error, header_keys, received_reply, rejection_advice
 from gatepass.sse.event import Framer, parse_event, split_events
-from gatepass.types import MCP_UPSTREAM, Call, Headers, Hidden, OutboundRequest, Response, Target, header
+from gatepass.types import MCP_UPSTREAM, Call, Headers, Hidden, OutboundRequest, Target, header
 
 Message = dict[str, Any]
 
@@ -184,11 +185,7 @@ async def _without_token(server: Server) -> Step:
     if reply.status not in server.upstream.rejection_statuses:
         why = f"without the token it answers {reply.error}, so it is not proven that it accepts the token"
         return server.step("no token", StepOutcome.UNPROVEN, why)
-    challenge = header(reply.headers, b"www-authenticate")
-    shape = "no WWW-Authenticate" if challenge is None else "WWW-Authenticate"
-    if b"resource_metadata" in (challenge or b"").lower():  # it begins a login
-        shape += " with resource_metadata"
-    why = f"refuses a request without the token: {reply.status}, {shape}; clients of gatepass receive neither"
+    why = f"refuses a request without the token: {reply.status}; clients of gatepass never receive it"
     return server.step("no token", StepOutcome.WORKS, why, proves=False)
 
 
@@ -273,50 +270,43 @@ _POST = next(row for row in OPERATIONS if row.name == "chat")
 
 
 async def _send(attempt: Attempt, request: OutboundRequest) -> Reply:
-    response = await send(attempt, request)
-    try:
-        reply = await _answer(attempt, response)
-    finally:
-        await response.aclose()
-    close_attempt(attempt, None)
-    return reply
-
-
-async def _answer(attempt: Attempt, response: Response) -> Reply:
-    """Read the answer: the whole body, or a stream up to the message with the id of the request.
+    """Return the answer: the whole body, or a stream up to the response.
 
     Raises the error of a redirect and of an HTML page, as a request of a client has it.
     """
-    upstream, mask = attempt.upstream, attempt.state.redactor.mask
-    fault = upstream.dialect.classify_head(
-        upstream.name, response.status, response.headers, host=upstream.host, mask=mask
-    )
-    if fault is not None:
-        raise fault
-    kind = (header(response.headers, b"content-type") or b"").lower()
-    is_stream, read, pieces = kind.startswith(b"text/event-stream"), 0, list[bytes]()
-    framer = Framer(REPLY_BYTES)
+    response, upstream = await send(attempt, request), attempt.upstream
+    status, headers, message, read, pieces = response.status, response.headers, Message(), 0, list[bytes]()
+    is_stream = (header(headers, b"content-type") or b"").lower().startswith(b"text/event-stream")
+    framer, mask = Framer(REPLY_BYTES), attempt.state.redactor.mask
     try:
+        fault = upstream.dialect.classify_head(upstream.name, status, headers, host=upstream.host, mask=mask)
+        if fault is not None:
+            raise fault
         async for piece in response:
             read += len(piece)
             if read > REPLY_BYTES:
                 break
             pieces.append(piece)
             for block in split_events(framer.feed(piece)) if is_stream else ():
-                message = _parsed(parse_event(block).data or b"")
-                if "id" in message and "method" not in message:
-                    return Reply(response.status, response.headers, message)
+                data = parse_event(block).data or b""
+                if read_message(data).kind == "response":
+                    message = _parsed(data)
+            if message:
+                break
+        body = b"".join(pieces)
+        if not is_stream:
+            message = _parsed(body)
+        if not message and (page := login_page(received_reply(attempt, response, body))) is not None:
+            raise page
     except errors.TransportFault as lost:
         raise connection_error(attempt, lost) from lost
-    body = b"".join(pieces)
-    if (page := login_page(received_reply(attempt, response, body))) is not None:
-        raise page
-    return Reply(response.status, response.headers, {} if is_stream else _parsed(body))
+    finally:
+        await response.aclose()
+    close_attempt(attempt, None)
+    return Reply(status, headers, message)
 
 
 def _parsed(data: bytes) -> Message:
-    try:
-        message = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError):
-        return {}
-    return message if isinstance(message, dict) else {}
+    with suppress(msgspec.DecodeError, RecursionError):
+        return msgspec.json.decode(data, type=Message)
+    return {}
