@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -278,7 +278,13 @@ def failed_step(
         # only an upstream's own status helps: other errors have one that gatepass chose
         prefix = f"HTTP {error.http_status}: " if isinstance(error, UpstreamErrorReply) else ""
     why, advice = split_advice(_NEEDLESS.sub("", error.message))
-    advice, text, action = advice or default_advice(error, config), "", None
+    name, text, action = error.hop.removeprefix("upstream:"), "", None
+    if not advice and isinstance(error, UpstreamErrorReply) and error.http_status == 403 and name in config.upstreams:
+        credential = config.upstreams[name].credential
+        advice = f"Check the rights of the token. If it was rejected, add 403 to upstreams.{name}.rejection.statuses."
+        if credential is not None and (secret := KEY_SETTING.get(config.credentials[credential].type)):
+            # gatepass cannot renew it, so that rejection.statuses has no effect
+            advice = f"Check the rights of the key, or replace it: {setting(credential, secret)}."
     kind = stable_code(error.public_code, error.hop)
     case = case_of(error.public_code, error.hop, error.http_status, error.message)
     names = names_of(error.hop, operation, model, "", error.message)
@@ -299,21 +305,6 @@ def said_once(step: Step, said: dict[str, str], label: str) -> Step:
     if not step.error or (first := said.setdefault(step.error, label)) == label:
         return step
     return replace(step, why=f"{label}: the same error as {first}", advice="", action=None)
-
-
-def default_advice(error: GatepassError, config: Config) -> str:
-    """Return what to do about an error whose message does not say it."""
-    match error:
-        case UpstreamErrorReply(http_status=403, hop=hop) if (
-            name := hop.removeprefix("upstream:")
-        ) in config.upstreams:
-            credential = config.upstreams[name].credential
-            if credential is not None and (secret := KEY_SETTING.get(config.credentials[credential].type)):
-                # gatepass cannot renew it, so that rejection.statuses has no effect
-                return f"Check the rights of the key, or replace it: {setting(credential, secret)}."
-            return f"Check the rights of the token. If it was rejected, add 403 to upstreams.{name}.rejection.statuses."
-        case _:
-            return ""
 
 
 _ADVICE = re.compile(
@@ -358,36 +349,32 @@ class ProbeCall:
 
 @dataclass(frozen=True, slots=True)
 class TargetProbe:
-    """The call at one target."""
+    """A ProbeCall at one target."""
 
     what: str
+    asked: ProbeCall
+    call: Call
     target: Target
     first: Target
     """The first target of the route, whose total timeout limits the call."""
-    call: Call
-    profile: str
-    query: bytes = field(default=b"", repr=False)
-    advice: str = ""
 
 
-def probes_of(state: AppState, upstream: Upstream, probe_call: ProbeCall) -> list[TargetProbe]:
-    """Return the calls that `probe_call` sends to `upstream`, in the order of its route."""
-    model, host = probe_call.model, probe_call.agent_host
+def probes_of(state: AppState, upstream: Upstream, asked: ProbeCall) -> list[TargetProbe]:
+    """Return what `asked` sends to `upstream`, in the order of its route."""
+    model, host = asked.model, asked.agent_host
     if host is None:
-        named, call, query = probe_call.operation, sample(probe_call.operation, model), b""
+        named, call = asked.operation, sample(asked.operation, model)
     else:
-        named, call, query = f"the request of {host.title} {host.version}", host.call(model), host.query
-    if probe_call.stream:
+        named, call = f"the request of {host.title} {host.version}", host.call(model)
+    if asked.stream:
         named += " as a stream"
         members = msgspec.json.decode(call.body, type=dict[str, Any])
         call = msgspec.structs.replace(call, body=msgspec.json.encode({**members, "stream": True}), stream=True)
-    targets, rest = state.routes.resolve(probe_call.operation, model), (call, probe_call.profile, query)
-    found = []
+    targets, found = state.routes.resolve(asked.operation, model), []
     for target in targets:
         if target.upstream == upstream.name:
             sent = f" (sent as {target.model})" if target.model not in (None, model) else ""
-            what = f"{named} with {model}{sent}"
-            found.append(TargetProbe(what, target, targets[0], *rest, probe_call.advice))
+            found.append(TargetProbe(f"{named} with {model}{sent}", asked, call, target, targets[0]))
     return found
 
 
@@ -407,16 +394,17 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
             sent = upstream.dialect.encode(call, target_probe.target, upstream.base_url, upstream.timeouts)
             prefix += f"POST {sent.url.partition('?')[0]}: "
         step = failed_step(error, state.config, what, prefix, call.operation.name, call.model)
-        step = replace(step, advice=" ".join(filter(None, (step.advice, target_probe.advice))))
+        step = replace(step, advice=" ".join(filter(None, (step.advice, target_probe.asked.advice))))
         # such an error blames the client, but here gatepass itself made the request
         return replace(step, hop=hop_of(upstream)) if isinstance(error, CallerError) else step
-    return Step(hop_of(upstream), what, StepOutcome.WORKS, f"{target_probe.what}: {shown}", target_probe.advice)
+    return Step(hop_of(upstream), what, StepOutcome.WORKS, f"{target_probe.what}: {shown}", target_probe.asked.advice)
 
 
 async def real_call(state: AppState, target_probe: TargetProbe) -> str:
     """Return the status of a good reply and the rules learned for it; raise the error that a client would get."""
-    profile, began_s = state.profiles[target_probe.profile], state.clock.now()
-    context = RequestContext.without_client(state, profile, target_probe.query)
+    asked, began_s = target_probe.asked, state.clock.now()
+    profile, query = state.profiles[asked.profile], b"" if asked.agent_host is None else asked.agent_host.query
+    context = RequestContext.without_client(state, profile, query)
     attempt = Attempt.begin(state, (target_probe.target,), target_probe.call, profile.settings)
     answer = await send_own_call(attempt, try_call, context)
     attempt = context.attempt or attempt
