@@ -41,12 +41,8 @@ class Follower:
         """Worker, id and end of requests that the next listing may have again. Clients choose ids: one may repeat."""
         self.is_first = True
         self.after_s = 0.0
-        """The end from which the next listing has to begin, by the clock of the listings."""
-
-    @property
-    def ended_after(self) -> str:
-        """The parameter of the next listing. Rounded down, it would list requests that are not remembered any more."""
-        return repr(self.after_s)
+        """The end from which the next listing has to begin, by the clock of the listings. Rounded down, it would list
+        requests that are not remembered any more."""
 
     def new(self, found: Iterable[Summary], now_s: float, took_s: float) -> list[Summary]:
         """Return the requests that no earlier listing had, the oldest first.
@@ -116,7 +112,7 @@ def tail(
         while True:
             began_s = time.monotonic()
             limit = last if follower.is_first and not failed else MOST_LISTED
-            fields = {**given, "ended_after": follower.ended_after, "limit": limit}
+            fields = {**given, "ended_after": follower.after_s, "limit": limit}
             try:
                 page = json.loads(request("GET", f"/requests?{urlencode(fields)}", path))
             except NotRunning:

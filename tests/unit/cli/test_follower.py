@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from hypothesis import given
@@ -15,9 +16,9 @@ def request(number: int, ended: float, worker: str = "") -> dict[str, Any]:
     return {"id": f"r{number}", "worker": worker, "ended": ended}
 
 
-def listing(requests: list[dict[str, Any]], written: dict[str, float], after: str) -> list[dict[str, Any]]:
+def listing(requests: list[dict[str, Any]], written: dict[str, float], after_s: float) -> list[dict[str, Any]]:
     """What the workers list, each at its own moment."""
-    found = [one for one in requests if float(after) <= one["ended"] <= written[one["worker"]]]
+    found = [one for one in requests if after_s <= one["ended"] <= written[one["worker"]]]
     return sorted(found, key=lambda one: -one["ended"])
 
 
@@ -33,7 +34,7 @@ def test_each_request_is_returned_once_whenever_the_workers_answer(
     for delay_a, delay_b in [*delays, (0.0, 0.0)]:
         written = {"a": at_s + delay_a, "b": at_s + delay_b}
         took_s = max(delay_a, delay_b)
-        new = follower.new(listing(requests, written, follower.ended_after), max(written.values()), took_s)
+        new = follower.new(listing(requests, written, follower.after_s), max(written.values()), took_s)
         assert [one["ended"] for one in new] == sorted(one["ended"] for one in new)
         found += new
         at_s += took_s + POLL_S
@@ -62,7 +63,7 @@ def test_the_end_of_the_overlap_is_exact():
     follower, one = Follower(10), request(1, 10.1234564)
     follower.new([one], 10.1234567, 0.0000002)
     assert follower.after_s > one["ended"]
-    assert float(follower.ended_after) > one["ended"]
+    assert float(urlencode({"t": follower.after_s})[2:]) == follower.after_s
 
 
 @pytest.mark.parametrize("ended", [2.0, 1.0])
