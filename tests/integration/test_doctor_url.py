@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from gatepass.cli import main
 from gatepass.cli.reach import Step, StepOutcome
-from gatepass.cli.remote import Asked, diagnose_url
+from gatepass.cli.remote import diagnose_url
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.gateway import gateway
 from tests.integration.messages_upstream import answer
@@ -66,7 +66,7 @@ async def steps_at(
     url: str, key: str | None = KEY, model: str | None = None, operation: str | None = None, *, call: bool = False
 ) -> list[Step]:
     begun: list[tuple[str, str]] = []
-    found = diagnose_url(url, key, Asked(model, operation, call=call), lambda *step: begun.append(step))
+    found = diagnose_url(url, key, lambda *step: begun.append(step), model, operation, call=call)
     async with aclosing(found) as steps:
         return [step async for step in steps]
 

@@ -14,7 +14,7 @@ import click
 
 from gatepass.cli.control import control_option, request
 from gatepass.cli.options import CHECK_FAILED, json_option, print_json, printable
-from gatepass.cli.story_lines import size
+from gatepass.cli.story_lines import BODY_CHARS, size
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _BYTES = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -102,9 +102,6 @@ def capture_lines(state: Mapping[str, Any], *, has_started: bool) -> Iterator[st
         yield f"Captured so far: {state['captured']} requests, {size(state['held_bytes'])}."
 
 
-SHOWN_CHARS = 2_000
-
-
 @click.command()
 @click.argument("request_id", metavar="ID")
 @click.option(
@@ -142,5 +139,5 @@ def replay_lines(result: Mapping[str, Any], without: Sequence[str] = ()) -> Iter
         yield f"Changes: {printable(', '.join(result['adapted']))}"
     if still := [name for name in without if name in result["adapted"]]:
         yield f"These changes cannot be left out, because they concern the response: {printable(', '.join(still))}"
-    yield printable(result["body"][:SHOWN_CHARS].rstrip("\n"), "\n")
+    yield printable(result["body"][:BODY_CHARS].rstrip("\n"), "\n")
     yield f"`gatepass show {result['id']}` shows its story."

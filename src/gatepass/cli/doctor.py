@@ -114,7 +114,7 @@ def doctor(
             raise click.UsageError(problem)
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the findings
     if url is not None:
-        from gatepass.cli.remote import Asked, diagnose_url
+        from gatepass.cli.remote import diagnose_url
         from gatepass.config.block import checked_base_url
 
         try:
@@ -122,8 +122,9 @@ def doctor(
         except ValueError:
             exit_unusable(f"{url!r} is not the base URL of a gatepass: expects http://HOST:PORT/v1")
         report = Report(as_json=as_json)
-        key, asked = _remote_key(from_stdin=key_stdin), Asked(model, operation, call)
-        asyncio.run(report.show(diagnose_url(url.rstrip("/"), key, asked, report.begin)))
+        key = _remote_key(from_stdin=key_stdin)
+        found = diagnose_url(url.rstrip("/"), key, report.begin, model, operation, call=call)
+        asyncio.run(report.show(found))
         sys.exit(report.finish())
     from gatepass.cli import steps
     from gatepass.cli.reach import Step, StepOutcome

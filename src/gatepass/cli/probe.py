@@ -330,8 +330,6 @@ def hop_of(upstream: Upstream) -> str:
 ANSWER_S = 30.0
 """The limit of one real call. It is longer because some servers load a model at its first request."""
 
-LEARNED = "(learned from an error, as for any client)"
-
 
 @dataclass(frozen=True, slots=True)
 class ProbeCall:
@@ -408,7 +406,7 @@ async def real_call(state: AppState, target_probe: TargetProbe) -> str:
     attempt = Attempt.begin(state, (target_probe.target,), target_probe.call, profile.settings)
     answer = await send_own_call(attempt, try_call, context)
     attempt = context.attempt or attempt
-    learned = f"; {', '.join(attempt.learned)} {LEARNED}" if attempt.learned else ""
+    learned = f"; {', '.join(attempt.learned)} (learned from an error, as for any client)" if attempt.learned else ""
     if isinstance(answer, StreamingReply):
         first_s = state.clock.now() - began_s
         return f"first event after {first_s:.2f} s, {await _read_stream(state, attempt, answer)}{learned}"

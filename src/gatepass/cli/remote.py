@@ -6,7 +6,7 @@ The running gatepass is the upstream of a configuration of its own. Its errors n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -40,17 +40,10 @@ ADVICE_WORDS = {
 """What a client's machine has in place of settings. OpenSSL reads the variable."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The options of `--url`: what to test at a gatepass. Only with `call` it sends real calls."""
-
-    model: str | None = None
-    operation: str | None = None
-    call: bool = False
-
-
-async def diagnose_url(base_url: str, key: str | None, asked: Asked, begin: Begin) -> Steps:
-    """Yield the steps to a running gatepass: the network, its pages, its model list and on request real calls."""
+async def diagnose_url(
+    base_url: str, key: str | None, begin: Begin, model: str | None, operation: str | None, *, call: bool
+) -> Steps:
+    """Yield the steps to a running gatepass: the network, its pages, its model list and with `call` real calls."""
     async for step in reach(Server(HOP, base_url, ServerNames(host_of(base_url), "--url", "--url")), begin=begin):
         yield _as_client(step)
         if step.failed:
@@ -71,18 +64,18 @@ async def diagnose_url(base_url: str, key: str | None, asked: Asked, begin: Begi
             if step.failed and page == "/healthz":
                 return
         begin(HOP, "models")
-        step, listed = await _list_step(state, upstream, asked)
+        step, listed = await _list_step(state, upstream, model, is_called=call)
         yield step
-        if not asked.call:
+        if not call:
             return
         # a chat: most gateways support it, and its answer is short
-        chosen = asked.model or next((name for name in listed if operation_by_name(name) == "chat"), None)
+        chosen = model or next((name for name in listed if operation_by_name(name) == "chat"), None)
         if chosen is None:
             advice = "Name one: gatepass doctor MODEL --url URL --call."
             yield Step(HOP, "call", StepOutcome.SKIPPED, "no model to call", advice)
             return
         by_name = operation_by_name(chosen)
-        operation = asked.operation or (by_name if by_name in CALL_OPERATIONS else "chat")
+        operation = operation or (by_name if by_name in CALL_OPERATIONS else "chat")
         said: dict[str, str] = {}
         for probe_call in calls_of(state.config, chosen, operation, None):
             what = "stream" if probe_call.stream else "call"
@@ -130,7 +123,9 @@ async def _get(state: AppState, upstream: Upstream, url: str) -> tuple[int, byte
         raise upstream_error(fault, HOP, url, Timeouts(), state.redactor.mask) from fault
 
 
-async def _list_step(state: AppState, upstream: Upstream, asked: Asked) -> tuple[Step, list[str]]:
+async def _list_step(
+    state: AppState, upstream: Upstream, model: str | None, *, is_called: bool
+) -> tuple[Step, list[str]]:
     """Return the step of the model list and its names, as users type them: RAGFlow's list has suffixes."""
     try:
         reply = await within(state, upstream, request_list(state, upstream))
@@ -142,9 +137,9 @@ async def _list_step(state: AppState, upstream: Upstream, asked: Asked) -> tuple
         elif error.http_status == HTTPStatus.UNAUTHORIZED:
             step = replace(step, advice="Set GATEPASS_KEY to a key of this gatepass (gatepass keys list shows them).")
         return step, []
-    if (model := asked.model) and untyped(model) not in listed:
+    if model and untyped(model) not in listed:
         missing = f"the list has no model {model}{did_you_mean(model, listed[:MODELS_SHOWN])}"
-        outcome, advice = (StepOutcome.UNPROVEN, WRONG_NAME) if asked.call else (StepOutcome.FAILS, UNLISTED)
+        outcome, advice = (StepOutcome.UNPROVEN, WRONG_NAME) if is_called else (StepOutcome.FAILS, UNLISTED)
         return Step(HOP, "models", outcome, missing, advice), listed
     count = "1 model" if len(listed) == 1 else f"{len(listed)} models"
     accepted = "no key was required" if upstream.holder is None else "the key is accepted"
