@@ -23,7 +23,6 @@ from gatepass.config.document import (
     ConfigProblem,
     SettingPath,
     ValueOrigin,
-    dotted,
     leaves,
     lookup,
     matches,
@@ -38,7 +37,7 @@ from gatepass.config.references import (
     UnresolvedReference,
     own_variables,
 )
-from gatepass.config.wording import ALIASES, all_settings, did_you_mean, named, nearest
+from gatepass.config.wording import all_settings, did_you_mean, nearest
 
 
 def parsed_proxy(text: str) -> tuple[str, str | None]:
@@ -83,16 +82,6 @@ NOT_OF_HASH = (
 )
 DOUBLED = f"begins with its own name: remove the second {PREFIX}KEY_HASHES="
 NO_KEY = "is the profile of clients' keys, but there are no keys"
-WANTS_A_FILE = "requires a file, which --config or GATEPASS_CONFIG names"
-OF_BASE_URL = ("BASE_URL", *(word.upper() for word, names in ALIASES.items() if "base_url" in names))
-VARIABLE_OF = {
-    **dict.fromkeys(("UPSTREAM", *OF_BASE_URL), "UPSTREAM_URL"),
-    "HASH": "KEY_HASHES",
-    "SERVER_HOST": "HOST",
-    "SERVER_PORT": "PORT",
-    **dict.fromkeys(("ACCESS_KEYS", "API_KEYS"), "KEYS"),
-}
-"""Names of settings, and of other products, for which gatepass has a variable of another name."""
 
 
 def read_environment(environment: Mapping[str, str]) -> ConfigDocument:
@@ -129,17 +118,13 @@ def unknown_variables(values: Mapping[str, str]) -> Iterator[ConfigProblem]:
     for name in values:
         if name in known or name == CLIENT_KEY_VARIABLE:
             continue
-        word = name.lower()
-        exact = [setting for setting in all_settings() if len(setting) > 1 and "_".join(setting) == word]
-        alike = [setting for setting in all_settings() if setting[-1] == word]
+        is_setting = any("_".join(setting) == name.lower() for setting in all_settings())
         # compared without the prefix, which would make all names similar
-        if near := VARIABLE_OF.get(name) or (None if exact else nearest(name, known)):
-            text = f"; did you mean {PREFIX}{near}?"
-        elif exact or alike:
-            text = f": {dotted(named((exact or alike)[0]))} {WANTS_A_FILE}"
+        if near := None if is_setting else nearest(name, known):
+            text = f"did you mean {PREFIX}{near}?"
         else:
-            text = f"; there is {', '.join(PREFIX + it for it in known)}"
-        yield ConfigProblem((), f"is not a variable of gatepass{text}", _origin(name))
+            text = f"there is {', '.join(PREFIX + it for it in known)}. All other settings require a file"
+        yield ConfigProblem((), f"is not a variable of gatepass; {text}", _origin(name))
 
 
 @dataclass(frozen=True, slots=True)

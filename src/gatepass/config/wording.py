@@ -36,12 +36,6 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 """Names in clients, other gateways and other blocks, each with the settings to suggest; the first that exists wins."""
 
-FOREIGN: Mapping[str, str] = dict.fromkeys(
-    ("refresh_before", "refresh_before_s", "refresh_margin", "refresh_interval", "leeway", "expiry_margin"),
-    "is not a setting: gatepass fetches the next token after 80 % of the lifetime, without a setting",
-)
-"""Names of other products for what gatepass does without a setting."""
-
 
 def all_settings() -> Mapping[SettingPattern, frozenset[str]]:
     """Return the pattern of each setting, such as `("upstreams", "*", "base_url")`, with its types of credential.
@@ -96,8 +90,8 @@ def unknown_setting(path: SettingPath, tree: Any) -> str:
     known = all_settings()
     *block, name = pattern = pattern_of(path, known)
     removed = [change for change in CHANGES if change.kind == "removed" and change.setting == pattern]
-    if removed or name in FOREIGN:
-        return removal(removed[-1]) if removed else FOREIGN[name]
+    if removed:
+        return removal(removed[-1])
     # the outermost block with a `type` decides, because the blocks inside it belong to the same credential
     stated = (lookup(tree, (*path[:length], "type")) for length in range(1, len(path)))
     kind = next((each for each in stated if isinstance(each, str)), None)

@@ -301,30 +301,19 @@ def test_an_invalid_proxy_is_reported_without_its_password(text, expected):
     assert str(caught.value) == f"environment GATEPASS_PROXY: network.proxy: {expected}"
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("DIALECT", ": upstreams.NAME.dialect requires a file, which --config or GATEPASS_CONFIG names"),
-        ("LEARN", ": upstreams.NAME.learn requires a file, which --config or GATEPASS_CONFIG names"),
-        ("BASE_URL", "; did you mean GATEPASS_UPSTREAM_URL?"),
-        ("API_BASE", "; did you mean GATEPASS_UPSTREAM_URL?"),
-        ("TOKENS", "; did you mean GATEPASS_TOKEN?"),
-        ("STORE_URL", ": store.url requires a file, which --config or GATEPASS_CONFIG names"),
-        ("STORE_NETWORK_CA_FILE", ": store.network.ca_file requires a file, which --config or GATEPASS_CONFIG names"),
-        ("SERVER_PORT", "; did you mean GATEPASS_PORT?"),
-        ("API_KEYS", "; did you mean GATEPASS_KEYS?"),
-    ],
-)
-def test_an_unknown_variable_is_reported_with_its_setting_or_the_nearest_one(name, expected):
-    assert problems(**{name: "x"}) == [f"environment GATEPASS_{name}: is not a variable of gatepass{expected}"]
+def test_an_unknown_variable_is_reported_with_the_nearest_one():
+    expected = "environment GATEPASS_TOKENS: is not a variable of gatepass; did you mean GATEPASS_TOKEN?"
+    assert problems(TOKENS="x") == [expected]
 
 
 def test_an_unknown_variable_that_resembles_none_is_reported_with_all():
-    (reported,) = problems(ZZZZ="x")
-    assert reported.startswith(
-        "environment GATEPASS_ZZZZ: is not a variable of gatepass; there is GATEPASS_ALLOW_PLAIN_HTTP, "
-    )
-    assert "GATEPASS_UPSTREAM_URL" in reported
+    for name in ("ZZZZ", "DIALECT", "BASE_URL", "STORE_URL"):
+        (reported,) = problems(**{name: "x"})
+        assert reported.startswith(
+            f"environment GATEPASS_{name}: is not a variable of gatepass; there is GATEPASS_ALLOW_PLAIN_HTTP, "
+        )
+        assert "GATEPASS_UPSTREAM_URL" in reported
+        assert reported.endswith(". All other settings require a file")
 
 
 def test_doctors_key_variable_is_accepted_and_adds_no_key():
