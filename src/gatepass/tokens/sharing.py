@@ -36,7 +36,10 @@ REFUSALS_TTL_S = 900.0
 FAILURE_KEPT_S = 60.0
 """How long a failure record outlives its pause. A process with a successful fetch sees it and deletes it."""
 MAX_REJECTED = 8
-_NO_RESULT_IN_TIME = "another gatepass process fetches this token and has no result after {:g} s (timeout_s)"
+_NO_RESULT_IN_TIME = (
+    "by its lease in the store another gatepass process fetches this token, and has no result after {:g} s (timeout_s);"
+    " check the issuer, and the store"
+)
 _COMPLETE_IN_CONFIGURATION = frozenset({"oauth2", "http_json"})
 LOCAL_TYPES = frozenset({"static", "api_key", "env", "file"})
 """Types of credential whose tokens each process makes or reads itself, so that none is shared."""
