@@ -658,4 +658,7 @@ export const ADVICE = [
   [/^lists (\d+) models?(.*)$/, "列出 {1} 个模型{2}"],
   [/^lists (\d+) tools?(.*)$/, "列出 {1} 个工具{2}"],
   [/^may be used by (.+)$/, "可由 {1} 使用"],
+  [/^no stream offered$/, "不提供事件流"],
+  [/^end of session not offered$/, "不提供结束会话"],
+  [/^by its lease in the store another gatepass process fetches this token, and has no result after (\S+ s) \(timeout_s\); check the issuer, and the store$/, "按共享存储中的租约，另一个 gatepass 进程正在获取此令牌，{1} 后仍没有结果（timeout_s）；检查签发方和共享存储"],
 ];
