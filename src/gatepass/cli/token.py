@@ -74,9 +74,17 @@ def token(
     if socket_path is not None:
         raise click.UsageError("--socket goes with --retry only.")
     from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
+    from gatepass.config.wording import did_you_mean
 
     config = options.load_or_exit(path).config
-    name = _credential_name(config, name)
+    names = list(config.credentials)
+    if name is None and len(names) != 1:
+        options.exit_unusable(
+            f"name a credential: {', '.join(names)}" if names else "name a credential; there are none"
+        )
+    name = names[0] if name is None else name
+    if name not in names:
+        options.exit_unusable(f"{name!r} is not a name under credentials{did_you_mean(name, names)}")
     if not force and has_unshared_refresh_token(config, name):
         options.exit_unusable(
             f"credentials.{name}: {UNSHARED_REFRESH_LOGIN}. If no gatepass runs with it, --force uses it; "
@@ -114,21 +122,6 @@ def _retry_error(name: str, processes: Iterable[Mapping[str, Any]]) -> str | Non
     if any(one["refreshing"] for one in held) or 0 < len(errors) < len(held):
         return ""
     return errors[0] if errors else None
-
-
-def _credential_name(config: Config, name: str | None) -> str:
-    from gatepass.config.wording import did_you_mean
-
-    names = list(config.credentials)
-    if name is None:
-        if len(names) != 1:
-            options.exit_unusable(
-                f"name a credential: {', '.join(names)}" if names else "name a credential; there are none"
-            )
-        return names[0]
-    if name not in names:
-        options.exit_unusable(f"{name!r} is not a name under credentials{did_you_mean(name, names)}")
-    return name
 
 
 async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> bool:
