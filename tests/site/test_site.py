@@ -69,9 +69,6 @@ TEXTS_OF_THE_TABLE = [
 CHINESE = ["证书", "令牌 过期", "报错", "报错: 没有权限", "连接被拒绝", "回答忽略了图片", "模型列表为空"]
 ROWS = {
     "证书": "证书错误",
-    "No connection to": "No connection to HOST:PORT",
-    "'code': '102'": "'code': '102'",
-    "{'code': 102": "{'code': 102",
     "令牌 过期": "令牌过期或无效",
     "Fail to bind embedding model": "Fail to bind embedding model",
     "CERTIFICATE_VERIFY_FAILED": "CERTIFICATE_VERIFY_FAILED",
