@@ -73,6 +73,7 @@ class RequestParser:
             except httptools.HttpParserUpgrade as offer:
                 self._ignore_upgrade(memoryview(data)[offer.args[0] :])
         except httptools.HttpParserError as error:
+            self._pass_body()
             raise self._error or rejection_of(self._received_head, str(error)) from error
         self._pass_body()
         # the buffered part of an incomplete request, once for each piece of input
