@@ -159,7 +159,8 @@ async def test_the_peak_of_a_process_is_below_the_documented_sum(attack: Attack,
     server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", 0, backlog=1024)
     with ExitStack() as stack:
         async with process(tmp_path, server.sockets[0].getsockname()[1]) as (child, port):
-            holding = [hold(port, number, make(number), stack) for count, make in chosen for number in range(count)]
+            sent = [(count, [make(key) for key in range(KEYS)]) for count, make in chosen]  # each text is here once
+            holding = [hold(port, at, texts[at % KEYS], stack) for count, texts in sent for at in range(count)]
             await asyncio.gather(*holding)
             await asyncio.sleep(HELD_S)
             attack.cases += len(holding)
