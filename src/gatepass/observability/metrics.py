@@ -25,7 +25,7 @@ from prometheus_client.utils import floatToGoString
 from gatepass.errors import GatepassError, UpstreamAuth, UpstreamErrorReply, stable_code
 from gatepass.observability.log import dropped_lines
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Refusal, RequestRecord, RuleChange
-from gatepass.observability.story import test_command
+from gatepass.observability.story import case_of, test_command
 from gatepass.types import SERVER_ERROR
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -496,9 +496,11 @@ class Metrics(Observer):
             if access.outcome == "ok":
                 at.in_a_row = 0
             return
-        is_missing = isinstance(error, UpstreamErrorReply) and error.http_status == NOT_FOUND
-        if is_missing and attempt.upstream_model in (None, access.model) and "has no such path" not in error.message:
-            return  # a name that the client chose; with a wrong `base_url` the upstream lacks the path
+        if isinstance(error, UpstreamErrorReply) and error.http_status == NOT_FOUND:
+            case = case_of(error.public_code, error.hop, error.http_status, error.message)
+            # a name that the client chose; with a wrong URL in the configuration the upstream lacks the path
+            if attempt.upstream_model in (None, access.model) and case not in ("no_path", "mcp_no_path"):
+                return
         at.errors += 1
         at.last_error = last = (access.id, error.public_code, ended_s)
         if error.http_status >= SERVER_ERROR or isinstance(error, UpstreamAuth):

@@ -73,9 +73,11 @@ class RequestParser:
             except httptools.HttpParserUpgrade as offer:
                 self._ignore_upgrade(memoryview(data)[offer.args[0] :])
         except httptools.HttpParserError as error:
-            self._pass_body()
+            if self._pieces:
+                self._pass_body()
             raise self._error or rejection_of(self._received_head, str(error)) from error
-        self._pass_body()
+        if self._pieces:
+            self._pass_body()
         # the buffered part of an incomplete request, once for each piece of input
         if self.in_head:
             if self._head_bytes > HEAD_BYTES:
@@ -207,13 +209,13 @@ class RequestParser:
         add_piece(self._pieces, body)
 
     def _pass_body(self) -> None:
-        if self._pieces:
-            body = taken(self._pieces)
-            if self.cycle is not None:
-                self.cycle.feed(body)
+        body = taken(self._pieces)
+        if self.cycle is not None:
+            self.cycle.feed(body)
 
     def on_message_complete(self) -> None:
-        self._pass_body()
+        if self._pieces:
+            self._pass_body()
         cycle, self.cycle = self.cycle, None
         if cycle is not None:
             cycle.complete()
