@@ -465,7 +465,7 @@ async def test_a_key_that_ends_is_reported_on_the_screen(tmp_path):
     assert re.search(
         r"the key is a token that ends at 20\d\d-.* \(in (300|29\d) s\), and gatepass cannot renew it", line
     )
-    assert "Configure the source of the token. (" in line
+    assert "Configure the source of the token." in line
     assert "Models: text-embedding-3, gpt-4o" in result.output
     assert ending not in result.output
 
