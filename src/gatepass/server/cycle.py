@@ -38,6 +38,9 @@ REST_BYTES = 64 * 1024
 MOST_DIGITS = 18
 """Digits of a Content-Length that are read: more than every limit. The HTTP parser accepts 64 bits."""
 
+_CHUNK_HEADS = tuple(b"%x\r\n" % size for size in range(1024))
+"""The heads of chunks by their size, prepared because formatting a number takes a third of the write of an event."""
+
 NEVER_S = math.inf
 
 BODILESS = frozenset((204, 304))
@@ -276,10 +279,10 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
         connection, size = self._connection, len(data)
         if connection.is_write_paused:
             return False
-        if self._is_chunked and 0 < size <= JOINED_BYTES and not (self._head or self.is_disconnected):
+        if self._is_chunked and 0 < size < len(_CHUNK_HEADS) and not (self._head or self.is_disconnected):
             # the common case, an event: without a call. Nothing is deferred, because the head was sent before.
             if not (transport := connection.transport).is_closing():
-                transport.write(b"%x\r\n%b\r\n" % (size, data))
+                transport.write(_CHUNK_HEADS[size] + data + b"\r\n")
         else:
             self._send(data, False)
         return True

@@ -14,8 +14,6 @@ _TEXT = re.compile(
 )
 """A member whose value is free text. OpenAI pads each event with a random `obfuscation`."""
 
-_QUOTE = 34  # a number, because a search for bytes takes longer (CPython 3.11)
-
 _valid_string = msgspec.json.Decoder(str).decode
 """Raises ValueError unless the bytes are one JSON string. `read_json` reads an event with the same parser."""
 
@@ -23,7 +21,7 @@ _BETWEEN_TEXTS = b" "
 """Joins texts for one check: no half of a character or of an escape is completed by the next text."""
 
 _MISMATCH = b'"'
-"""Replaces a text that does not fit the pattern: `count_matching` rejects a run with a quote in its texts."""
+"""Replaces a text that does not fit the pattern: a quote without a backslash ends the string before its end."""
 
 _NO_EVENT = b"\0"
 """A head and tail that match no event, because every event ends with a line end."""
@@ -45,10 +43,9 @@ class FastPath:
     holes instead of the text, are the pattern. An event with the same bytes around its text passes at once.
 
     This is safe because the bytes around the text are those of the validated event. A different event could only hide
-    in the text. The text starts after the opening quote of a JSON string, and a quote follows it. It is valid UTF-8, it
-    contains no quote and no control character, and its escapes are complete. So it is the inside of that one string:
-    never a key, a finish reason, an index or an error. Text that quotes such members contains escaped quotes, so that
-    event is parsed. An event with an invalid text is parsed too, and fails there.
+    in the text. The text starts after the opening quote of a JSON string, and a quote follows it. With both quotes it
+    is one valid JSON string: never a key, a finish reason, an index or an error, although it may quote them. An event
+    with an invalid text is parsed, and fails there.
 
     It gives up after eight patterns in a row that matched no event. Some upstreams give each event a new id, and
     making a pattern costs more than parsing.
@@ -88,7 +85,7 @@ class FastPath:
         self._next = None
         has_edges = block.startswith(self._head) and block.endswith(self._tail)
         if has_edges and (not self._middles or all(middle in block for middle in self._middles)):
-            return  # the pattern fits already: `block` was parsed because of its text, such as an escaped quote
+            return  # the pattern fits already: `block` was parsed because of its text, such as half a surrogate pair
         if not self._tries:
             return
         has_matched = events > self._made_at + 1
@@ -115,19 +112,18 @@ class FastPath:
         # compared, because `startswith` and `endswith` take longer (CPython 3.11)
         if run[:head_bytes] != self._head or run[-tail_bytes:] != self._tail or len(run) < gap_bytes:
             return 0
-        texts, count = run[head_bytes:-tail_bytes], 1
-        if len(texts) >= gap_bytes or self._middles:
+        texts, count = run[head_bytes - 1 : 1 - tail_bytes], 1  # with the quotes around them
+        if len(run) >= 2 * gap_bytes or self._middles:
+            texts = texts[1:-1]
             fillings = [texts]
             if len(texts) >= gap_bytes:
                 first, *others = texts.split(self._mark)
                 rest = self._rest
                 fillings = [first, *[other[len(rest) :] if other.startswith(rest) else _MISMATCH for other in others]]
-            texts = self._without_middles(fillings) if self._middles else _BETWEEN_TEXTS.join(fillings)
-            count = len(fillings)
-        if _QUOTE in texts:
-            return 0
+            joined = self._without_middles(fillings) if self._middles else _BETWEEN_TEXTS.join(fillings)
+            texts, count = b'"%b"' % joined, len(fillings)
         try:
-            _valid_string(b'"' + texts + b'"')
+            _valid_string(texts)
         except ValueError:
             return 0
         return count
@@ -206,8 +202,6 @@ class NumberedPath(FastPath):
         if middles:  # one that is not found leaves its quotes
             is_one = len(middles) == 1
             texts = texts.replace(middles[0], _BETWEEN_TEXTS, 1) if is_one else self._without_middles([texts])
-        if _QUOTE in texts:
-            return 0
         try:
             _valid_string(b'"' + texts + b'"')
         except ValueError:

@@ -99,7 +99,7 @@ def test_most_events_pass_without_parsing(form):
     [
         event(as_vllm(12, {"type": "response.output_text.delta", **AT, "delta": "b"})),
         event(as_vllm(11, {"type": "response.output_text.delta", **AT, "delta": "b", "error": {}})),
-        event(as_vllm(11, {"type": "response.output_text.delta", **AT, "delta": 'a "b"'})),
+        event(as_vllm(11, {"type": "response.output_text.delta", **AT, "delta": "a b"})).replace(b" b", b'"b'),
         event(as_vllm(11, {"type": "response.output_text.delta", **AT, "delta": "b"})) * 2,
         event(as_vllm(11, {"type": "response.output_text.delta", **AT, "delta": "b"}))[:-1],
         b"",
@@ -117,9 +117,10 @@ def test_the_path_continues_after_an_event_that_was_parsed():
         NumberedPath(),
         (
             event(as_vllm(number, {"type": "response.output_text.delta", **AT, "delta": word}))
-            for number, word in enumerate(("a", 'a "b"', "c"), 9)
+            for number, word in enumerate(("a", "a [b]", "c"), 9)
         ),
     )
+    second = second.replace(b"[b]", rb"\ud83d")  # half of a character, which msgspec rejects
     path.set_pattern(first, 1)
     assert path.count_matching(second) == 0
     path.set_pattern(second, 2)

@@ -42,7 +42,7 @@ def test_arguments_of_a_tool_call_may_differ():
         return data(chunk({"tool_calls": [{"index": 0, "function": {"arguments": arguments}}]}))
 
     assert with_pattern(call("{}")).count_matching(call("[1]")) == 1
-    assert with_pattern(call("{}")).count_matching(call('{"a":')) == 0  # an escaped quote: to be parsed
+    assert with_pattern(call("{}")).count_matching(call('{"a":')) == 1
 
 
 def test_two_events_without_text_are_recognised():
@@ -65,7 +65,8 @@ UNLIKE = {
     "done": b"data: [DONE]\n\n",
     "comment": b": ping\n\n",
     "blank line": b"\n",
-    "quote in the text": text('x"y'),
+    "quote in the text": HELLO.replace(b"Hello", b'x"y'),
+    "quote behind an escaped backslash": HELLO.replace(b"Hello", rb'x\\"y'),
     "half of a character": HELLO.replace(b"Hello", "é".encode()[:1]),
     "half of a surrogate pair in UTF-8": HELLO.replace(b"Hello", b"\xed\xa0\x80"),
     "unknown escape": HELLO.replace(b"Hello", rb"a\q"),
@@ -115,12 +116,29 @@ def test_fast_path_requires_equal_bytes_between_two_texts(unlike):
     assert (fast_path.count_matching(like), fast_path.count_matching(other)) == (0, 1)
 
 
-def test_fast_path_accepts_each_escape_except_that_of_a_quote():
+def test_fast_path_accepts_each_escape():
     fast_path = with_pattern(data(chunk({"content": "a"}, obfuscation="b")))
     assert fast_path.count_matching(data(chunk({"content": "tab\t, line\n, \\ back"}, obfuscation="b"))) == 1
     assert fast_path.count_matching(data(chunk({"content": "\\"}, obfuscation="\\"))) == 1
     assert with_pattern(HELLO).count_matching(HELLO.replace(b"Hello", rb"\/\b\f\r\ud83d\uDE80\u00e9")) == 1
-    assert fast_path.count_matching(data(chunk({"content": '"'}, obfuscation="b"))) == 0
+    assert fast_path.count_matching(data(chunk({"content": '"'}, obfuscation='\\"'))) == 1
+
+
+@pytest.mark.parametrize("more", [{}, {"obfuscation": "b"}])
+def test_text_that_quotes_the_rest_of_an_event_is_one_text(more):
+    event = data(chunk({"content": "a"}, **more))
+    quoting = [data(chunk({"content": word}, **more)) for word in (event.decode() * 2, 'a"},"error":{},"x":{"y":"')]
+    fast_path = with_pattern(event)
+    assert [fast_path.count_matching(one) for one in quoting] == [1, 1]
+    assert fast_path.count_matching(b"".join((*quoting, event, *quoting))) == 5
+
+
+@pytest.mark.parametrize("more", [{}, {"obfuscation": "b"}])
+@pytest.mark.parametrize("end", [b"\\", b"x\\\\\\"])
+def test_a_text_whose_end_is_escaped_is_not_recognised(more, end):
+    event = data(chunk({"content": "a"}, **more))
+    fast_path, cut = with_pattern(event), event.replace(b'"a"', b'"%b"' % end)
+    assert [fast_path.count_matching(run) for run in (cut, cut + event, event + cut)] == [0, 0, 0]
 
 
 def test_quoted_member_inside_a_text_is_not_a_hole():
