@@ -41,8 +41,8 @@ MESSAGES: Mapping[str, str] = {
     " list it. This key may use: /mcp/tools.",
     "mcp_session_not_found": "This caller has no such session. Initialize a new one.",
     "mcp_sessions_unavailable": "The store does not say whose session this is. Retry with the same session.",
-    "model_not_found": "The model 'gpt-5' is not configured. Configured: gpt-4o. Add it under `models` in the gatepass"
-    ' configuration, or add `"*": {upstream: NAME}` there for all other models.',
+    "model_not_found": "The model 'gpt-5' is not configured. Configured: gpt-4o. Correct the name, or add it under"
+    ' `models` in the gatepass configuration, or add `"*": {upstream: NAME}` there for all other models.',
     "unknown_path": "No operation has the path /api/v1/models. The base URL is http://localhost:8080/v1. The base URL"
     " of this client seems to end in /api/v1.",
     "method_not_allowed": "GET is not possible at /v1/chat/completions; use POST.",

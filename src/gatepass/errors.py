@@ -224,8 +224,8 @@ class ModelNotFound(CallerError):
     models. Names are case-sensitive. An upstream of the dialect `ragflow` serves only chats. With hop `upstream:…` it
     is the upstream's own: see `upstream_error`.
 
-    Action: Add the model to `models`. Without the entry `"*"`, each model needs its own. `gatepass route NAME` prints
-    the route of a model.
+    Action: Correct the name in the client (`GET /v1/models` lists the names), or add the model to `models`. Without the
+    entry `"*"`, each model needs its own. `gatepass route NAME` prints the route of a model.
     """
 
     code, status = "model_not_found", 404
@@ -490,6 +490,12 @@ class TokenUnavailable(GatepassError):
     """
 
     code, status, retryable = "token_unavailable", 503, True
+    actions: ClassVar[Mapping[str, str]] = {
+        "refused": "Correct `credentials.NAME.client_id`, `credentials.NAME.client_secret`. A `file:` is"
+        " read again by itself; the configuration requires `gatepass reload`, an environment variable a restart. Then"
+        " `gatepass token NAME` tests the credential alone."
+    }
+    """What to do instead of the action above, by the case that `case_of` returns."""
 
     def __init__(self, message: str, *, credential: str, retry_after_s: float | None = None) -> None:
         super().__init__(message, hop=f"credential:{credential}", retry_after_s=retry_after_s)
@@ -526,7 +532,7 @@ class UpstreamConnect(UpstreamError):
     code = "upstream_connect"
     actions: ClassVar[Mapping[str, str]] = {
         "proxy_refuses": "The proxy is up and refuses the connection. If it answered 407, set `network.proxy_auth`."
-        " Otherwise ask its owner to allow this host and port, or send them past the proxy (`network.no_proxy`)."
+        " Otherwise ask its owner to allow this host and port, or avoid the proxy with `network.no_proxy: [HOST]`."
     }
     """What to do instead of the action above, by the case that `case_of` returns."""
 
@@ -559,7 +565,8 @@ class UpstreamClosed(UpstreamError):
     In a stream, the error is the last event. It also ends a stream whose `[DONE]` arrives while a choice without a
     finish reason has no content, or has incomplete arguments.
 
-    Action: Check the upstream's log, and the timeouts of proxies on the way.
+    Action: Check the upstream's log, and the timeouts of proxies on the way. `gatepass doctor MODEL --call` tests
+    a small call.
     """
 
     code = "upstream_closed"
@@ -627,7 +634,7 @@ class UpstreamEmpty(UpstreamError):
     A stream with nothing but `[DONE]` is empty too. For files, batches and stored responses, 202, 204 and 205 need no
     body, and neither does the reply to a `DELETE`.
 
-    Action: Retry. Check the upstream's log if it happens again.
+    Action: Retry. Check the upstream's log if it happens again. `gatepass doctor MODEL --call` tests a small call.
     """
 
     code = "upstream_empty"
@@ -656,8 +663,9 @@ class UpstreamTimeout(UpstreamError):
     - `idle`: the upstream sent nothing for `timeouts.idle_s` in the middle of a reply.
     - `total`: the answer was not complete after `timeouts.total_s`.
 
-    Action: Raise `upstreams.NAME.timeouts`, or check the upstream. Reasoning models need longer than others. If
-    `timeouts` is set under `models` or `operations`, raise it there.
+    Action: Raise `upstreams.NAME.timeouts`, or check the upstream. Reasoning models and long prompts need longer.
+    `gatepass doctor MODEL --call` tests a small call. If `timeouts` is set under `models` or `operations`, raise it
+    there.
     """
 
     code, status = "upstream_timeout", 504
@@ -701,7 +709,7 @@ class UpstreamErrorReply(UpstreamError):
         "too_long": "Shorten the prompt or the history, or use a model with a longer context.",
         "429": "Wait, or ask the owner of the upstream for a higher limit.",
         "5xx": "The upstream failed. If its message names nothing to correct, retry later, or send the message and the"
-        " time of the request to the owner of the upstream.",
+        " time of the request to the owner of the upstream. `gatepass doctor MODEL --call` tests a small call.",
     }
     """What to do instead of the action above, by the case that `case_of` returns."""
 

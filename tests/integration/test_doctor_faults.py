@@ -384,7 +384,7 @@ FAULTS = {
         proxy_answers(403, "Forbidden"),
         "403 Forbidden from 127.0.0.1:",
         ": By rule 7)",
-        "remove upstreams.chat.network.proxy.",
+        "set upstreams.chat.network.proxy to none.",
     ),
     "the proxy of an http URL requires a password": at(
         "upstream:chat models", plain_proxy_password, "407", "Check upstreams.chat.network.proxy_auth."

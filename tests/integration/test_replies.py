@@ -326,6 +326,19 @@ async def test_envelope_of_a_failure_is_an_error():
     assert (answer.status, answer.error["message"]) == (500, "no capacity")
 
 
+async def test_an_error_about_a_renamed_model_names_the_clients_model_and_the_setting():
+    unknown = {"error": {"message": "The model `prod-9` does not exist."}}
+    async with Scripted([Send(reply(unknown, 404))]) as upstream:
+        chat, models = {"base_url": f"{upstream.url}/v1"}, {"m": {"upstream": "chat", "name": "prod-9"}}
+        async with gateway(upstreams={"chat": chat}, models=models) as gp:
+            answer = await gp.ask().answer()
+    assert answer.status == 404
+    assert answer.error["message"] == (
+        "The model `prod-9` does not exist. gatepass sent 'prod-9' for the client's model name 'm'. Set models.m.name"
+        " to a name that this upstream has: `gatepass doctor m` lists them."
+    )
+
+
 # --- what came before the first event -----------------------------------------------------------------------------
 
 COMMENT = b": PROCESSING\n\n"

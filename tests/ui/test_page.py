@@ -756,11 +756,11 @@ REFUSED = "the issuer refused the client: sso.corp answered 401: invalid_client"
             "upstream_connect",
             (
                 "The proxy in front of llm.corp refuses (403 Forbidden). Ask the owner of the proxy to allow the host,"
-                " or remove upstreams.corp.network.proxy."
+                " or set upstreams.corp.network.proxy to none."
             ),
             (
                 "llm.corp 前面的代理拒绝了请求（403 Forbidden）。"
-                "请代理的负责人放行该主机，或去掉 upstreams.corp.network.proxy。"
+                "请代理的负责人放行该主机，或把 upstreams.corp.network.proxy 设为 none。"
             ),
         ),
         (
@@ -774,8 +774,8 @@ REFUSED = "the issuer refused the client: sso.corp answered 401: invalid_client"
         (
             "model_not_found",
             (
-                "The model 'gpt-5' is not configured. Configured: gpt-4o, o3. Add it under `models` in the gatepass"
-                " configuration."
+                "The model 'gpt-5' is not configured. Configured: gpt-4o, o3. Correct the name, or add it under"
+                " `models` in the gatepass configuration."
             ),
             "没有配置模型 gpt-5。已配置：gpt-4o, o3。",
         ),

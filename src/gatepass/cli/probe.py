@@ -288,6 +288,7 @@ def failed_step(
     kind = stable_code(error.public_code, error.hop)
     case = case_of(error.public_code, error.hop, error.http_status, error.message)
     names = names_of(error.hop, operation, model, "", error.message)
+    names.pop("doctor MODEL --call", None)  # it runs already
     if not advice and not isinstance(error, CallerError | UpstreamAuth):
         advice = text = action_of(error.public_code, error.hop, case, names)
     if text or case:

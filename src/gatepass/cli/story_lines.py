@@ -155,10 +155,11 @@ def error_lines(story: Story) -> Iterator[str]:
                 action = "Check the client, and limits.send_stall_s."
             yield from (*wrapped(what), *wrapped(f"What to do: {action}", "  ", "    "))
         return
-    yield from wrapped(error["message"] or "No message.")
+    action, command = error.get("action") or "", error.get("test") or ""
+    # some messages have the action too
+    yield from wrapped((error["message"] or "No message.").replace(f" {action}", ""))
     if (retry_after_s := error.get("retry_after_s")) is not None:
         yield f"  It asks the client to wait {retry_after_s:.3g} s."
-    action, command = error.get("action") or "", error.get("test") or ""
     if action:
         yield from wrapped(f"What to do: {action}", "  ", "    ")
     if command and command not in action:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -163,10 +164,21 @@ def is_about_model(code: str | None, message: str) -> bool:
     return (code or "").lower() in _NO_MODEL_CODES or _NO_MODEL.search(message[:MESSAGE_CHARS]) is not None
 
 
-def model_hint(model: str, upstream: str, status: int, code: str | None, message: str) -> str | None:
-    """Return the advice for an upstream that does not know the client's name `model`; None for other errors."""
+def model_hint(
+    model: str, upstream: str, status: int, code: str | None, message: str, sent: str | None = None, route: str = ""
+) -> str | None:
+    """Return the advice for an upstream that does not know the model; None for other errors.
+
+    `model` is the client's name for it, and `sent` another name that gatepass sent. `route` is that of `with_hint`.
+    """
     if status not in (400, 404, 422) or not is_about_model(code, message):
         return None
+    if sent not in (None, model):
+        setting = (route or "models.*.upstream").removesuffix(".upstream").replace(".targets", ".targets[]")
+        return (
+            f"gatepass sent {str(sent)[:100]!r} for the client's model name {model[:100]!r}. Set {setting}.name to a"
+            f" name that this upstream has: `gatepass doctor {shlex.quote(model[:100])}` lists them."
+        )
     return (
         f"gatepass sent the client's model name {model[:100]!r} unchanged. If upstreams.{upstream} has another name for"
         f" this model, set models.{model[:100]}.name to it (with `upstream: {upstream}`, beside"

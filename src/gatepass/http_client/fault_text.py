@@ -164,7 +164,7 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
 
 def _proxy_advice(status: str, proxy: str, proxy_auth: str) -> str:
     # no_proxy has no effect on a server with its own proxy
-    around = "add it to network.no_proxy" if proxy.startswith("network.") else f"remove {proxy}"
+    around = "add it to network.no_proxy" if proxy.startswith("network.") else f"set {proxy} to none"
     if status == "403":
         return f"Ask the owner of the proxy to allow the host, or {around}."
     if status in ("502", "503"):

@@ -57,10 +57,17 @@ _CREDENTIAL = re.compile(r"(?s:.*)\b(?:key|token) of the credential '([^\s']{1,2
 _PLACE_OF_KEY = re.compile(
     r"(?s:.*)eplace the key in (?:the environment variable )?(.{1,500}?) by one that this upstream issued"
 )
+_REFUSED = re.compile(
+    r"(?s:.*); next attempt in \d+ s.*?\. Check (?:the client and the secret in )?(credentials\..+?)\. After a"
+)
+"""The last words of a TokenUnavailable whose issuer refused, with the settings to check."""
+_REFUSED_SETTINGS = "`credentials.NAME.client_id`, `credentials.NAME.client_secret`"
 _COMPARED_SETTINGS = "`credentials.NAME.scope`, `credentials.NAME.audience`, `upstreams.NAME.token_placement`"
 _COMPARED = re.compile(
     r"(?s:.*)Compare these settings with what this upstream requires: (.{1,500}?)\. `gatepass token "
 )
+_WITHOUT_MODEL = re.compile(r" `gatepass doctor MODEL --call`[^.]*\.")
+"""The sentence of an action with a command whose model is not known."""
 _PROXY_SETTING = re.compile(r"(?:[\w./-]+\.)?network\.proxy(?:_auth)?\b")
 _CA_SETTING = re.compile(r"[\w./-]+\.network\.ca_file\b")
 
@@ -236,6 +243,8 @@ def case_of(code: str, hop: str, status: int, message: str) -> str:
         return "page_504" if status == 504 else "page_5xx"
     if kind == errors.UpstreamConnect.code and message.startswith("The proxy in front of"):
         return "proxy_refuses"
+    if kind == errors.TokenUnavailable.code and _REFUSED.match(message):
+        return "refused"
     if kind not in (errors.UpstreamErrorReply.code, errors.UpstreamAuth.code):
         return ""
     if found := _REJECTED.match(message):
@@ -263,7 +272,7 @@ def action_of(code: str, hop: str, case: str, names: Mapping[str, str]) -> str:
         text = text.partition(" If the model is listed under")[0]
     for placeholder, name in names.items():
         text = text.replace(placeholder, name)
-    return text
+    return _WITHOUT_MODEL.sub("", text)
 
 
 def names_of(hop: str, operation: str, model: str, credential: str, message: str) -> dict[str, str]:
@@ -294,17 +303,20 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
         }
         if proxy and proxy[0].startswith(settings_of(name)):  # its own proxy, for which no_proxy has no effect
             own = f"{settings_of(name)}.network.proxy"
-            names |= {"`network.proxy_auth`": f"`{own}_auth`", "`network.no_proxy`": f"`{own}`"}
+            names |= {"`network.proxy_auth`": f"`{own}_auth`", "`network.no_proxy: [HOST]`": f"`{own}: none`"}
         if found := _CA_SETTING.search(message):
             names["`network.ca_file`"] = f"`{found[0]}`"
         if found := _PLACE_OF_KEY.match(message):
             names |= dict.fromkeys(("credentials.NAME.token", "upstreams.NAME.headers.FIELD", "VARIABLE"), found[1])
-        if found := _COMPARED.match(message):
-            names[_COMPARED_SETTINGS] = ", ".join(f"`{setting}`" for setting in found[1].split(", "))
         if limit := _TIMEOUT.search(message):
             names |= {"upstreams.NAME.timeouts": limit[1], "`timeouts.connect_s`": f"`{limit[1]}`"}
         if found := _CREDENTIAL.match(message):
             credential = found[1]
+    names |= {
+        placeholder: ", ".join(f"`{setting}`" for setting in found[1].split(", "))
+        for pattern, placeholder in ((_COMPARED, _COMPARED_SETTINGS), (_REFUSED, _REFUSED_SETTINGS))
+        if (found := pattern.match(message))
+    }
     if credential := name if part == "credential" else credential:
         names["gatepass token NAME"] = f"gatepass token {shlex.quote(credential)}"
         names["credentials.NAME"] = f"credentials.{credential}"
@@ -312,9 +324,10 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
         names |= {"operations.NAME": f"operations.{operation}", "{rerank:": f"{{{operation}:"}
     if model:
         command = f"doctor {shlex.quote(model)}{CALL_OPTIONS.get(operation, ' --call')}"
-        names |= {"models.NAME.name": f"models.{model}.name", "doctor MODEL --call": command}
-        if "has no such path" not in message:  # that message has the setting of a listed model
-            names["models.NAME.upstream"] = f"models.{model}.upstream"
+        names["doctor MODEL --call"] = command
+        # the message for a path that is missing has the setting of a listed model
+        if re.search(rf"model|模型|{re.escape(model)}", message, re.IGNORECASE) and "has no such path" not in message:
+            names |= {f"models.NAME.{one}": f"models.{model}.{one}" for one in ("name", "upstream")}
     return names
 
 

@@ -453,11 +453,13 @@ async def _error_for_client(attempt: Attempt, error: GatepassError, *, is_reject
     if base is not None and isinstance(error, UpstreamError):
         if base.body and attempt.normalized is not None:
             shown = await _error_after_rules(attempt, base, attempt.normalized, error)
-        # the upstream may not know the model name that gatepass passed on
+        # the upstream may not know the model name that gatepass sent
         call, target = attempt.call, attempt.target
         error_body = shown.error_body if isinstance(shown, UpstreamErrorReply) else None
-        if error_body is not None and call.model and target.model in (None, call.model):
-            hint = model_hint(call.model, target.upstream, shown.http_status, error_body.code, error_body.message)
+        if error_body is not None and call.model:
+            route = attempt.state.declared.route_setting(call.operation.configured_as, call.model)
+            found = (shown.http_status, error_body.code, error_body.message)
+            hint = model_hint(call.model, target.upstream, *found, target.model, route)
             shown.message = shown.message if hint is None else f"{sentence(shown.message)} {hint}"
     leave_target(attempt)
     return shown

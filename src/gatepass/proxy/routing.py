@@ -112,9 +112,9 @@ class RouteTable:
                 f" `upstreams`{suggestion}.",
                 param="model",
             )
-        configured = f"Configured: {shown}." if known else "No model is configured."
+        configured = f"Configured: {shown}. Correct the name, or add" if known else "No model is configured. Add"
         raise ModelNotFound(
-            f"The model {model[:100]!r} is not configured. {configured} Add it under `models` in the gatepass"
+            f"The model {model[:100]!r} is not configured. {configured} it under `models` in the gatepass"
             ' configuration, or add `"*": {upstream: NAME}` there for all other models.',
             param="model",
         )

@@ -320,6 +320,24 @@ def test_an_unknown_model_is_reported_with_the_setting_of_its_name(status, code,
 
 
 @pytest.mark.parametrize(
+    ("route", "setting"),
+    [
+        ("models.a b.upstream", "models.a b.name"),
+        ("models.m-*.targets", "models.m-*.targets[].name"),
+        ("", "models.*.name"),
+    ],
+)
+def test_an_unknown_model_that_the_configuration_renamed_is_reported_with_both_names(route, setting):
+    hint = model_hint("a b", "chat", 404, None, "The model `m-9` does not exist.", "m-9", route)
+    assert hint == (
+        f"gatepass sent 'm-9' for the client's model name 'a b'. Set {setting} to a name that this upstream has:"
+        " `gatepass doctor 'a b'` lists them."
+    )
+    unchanged = model_hint("m", "chat", 404, None, "model not found", "m", route)
+    assert unchanged == model_hint("m", "chat", 404, None, "model not found")
+
+
+@pytest.mark.parametrize(
     ("status", "code", "message"),
     [
         (404, "DeploymentNotFound", "The API deployment for this resource does not exist."),

@@ -23,6 +23,7 @@ from gatepass.observability.story import (
 from gatepass.observability.story import (
     test_command as command_of,
 )
+from gatepass.tokens.holder import AFTER_REPAIR
 from gatepass.types import RuleEdit, RuleEdits, Target
 
 
@@ -471,7 +472,10 @@ def test_the_action_for_a_path_that_is_missing_names_the_route_of_the_model(memb
 
 def test_the_action_for_an_upstreams_error_names_the_route_of_the_model():
     listed = "If the model is listed under `models`, correct `models.bge.upstream`."
-    assert action("102", "upstream:b", operation="chat", model="bge").endswith(f" to its name for it. {listed}")
+    unknown = action("102", "upstream:b", operation="chat", model="bge", message="LLM(bge) not found")
+    assert unknown.endswith(f" to its name for it. {listed}")
+    other = action("102", "upstream:b", operation="chat", model="bge", message="question is required")
+    assert other == "Follow the upstream's message."
     assert action("102", "upstream:b", operation="files") == "Follow the upstream's message."
     documented = action_of("102", "upstream:b", "no_path", {"models.NAME.upstream": "models.bge.upstream"})
     assert documented.endswith(f"then run `gatepass reload`. {listed}")
@@ -497,7 +501,39 @@ def test_the_action_for_a_path_that_is_missing_names_one_route(route: str):
 def test_the_action_for_a_timeout_names_the_setting_of_the_message(code: str, hop: str, message: str, setting: str):
     message = message.format(setting=setting)
     found = action(f"upstream_timeout_{code}", hop, message=message, model="m", operation="chat")
-    assert found == f"Raise `{setting}`, or check the upstream. Reasoning models need longer than others."
+    test = "gatepass doctor --mcp search" if "mcp" in hop else "gatepass doctor m --call"
+    assert found == (
+        f"Raise `{setting}`, or check the upstream. Reasoning models and long prompts need longer. `{test}`"
+        " tests a small call."
+    )
+
+
+@pytest.mark.parametrize(
+    ("advice", "settings"),
+    [
+        (
+            "Check credentials.corp.client_id, credentials.corp.client_secret.",
+            "`credentials.corp.client_id`, `credentials.corp.client_secret`",
+        ),
+        ("Check credentials.corp.scope.", "`credentials.corp.scope`"),
+        ("Check the client and the secret in credentials.corp.", "`credentials.corp`"),
+        ("", None),
+    ],
+)
+def test_the_action_for_a_refused_client_begins_with_the_settings(advice: str, settings: str | None):
+    message = f"no token: h answered 401: Check that. X; next attempt in 9 s; a hint. {advice} {AFTER_REPAIR}"
+    record = access(code="token_unavailable", hop="credential:corp", status=503, outcome="error", reason=message)
+    error = story_of(request(record), 110.0, 0.0, str)["error"]
+    assert error["case"] == ("refused" if settings else "")
+    test = "`gatepass token corp`"
+    assert error["action"].startswith(f"Correct {settings}. A `file:` is" if settings else f"Run {test}")
+    assert not settings or error["action"].endswith(f"a restart. Then {test} tests the credential alone.")
+
+
+@pytest.mark.parametrize(("model", "test"), [("m", " `gatepass doctor m --call` tests a small call."), ("", "")])
+def test_the_action_for_a_failure_of_the_upstream_names_the_test(model: str, test: str):
+    assert action("upstream_error", "upstream:b", "5xx", model=model).endswith(f"to the owner of the upstream.{test}")
+    assert action("upstream_closed", "upstream:b", model=model).endswith(f"of proxies on the way.{test}")
 
 
 def test_the_action_for_a_slow_connection_names_the_setting_of_the_message():
@@ -530,15 +566,16 @@ def test_the_action_names_the_parts_of_this_request():
     told = action(
         "upstream_connect", "upstream:chat", "proxy_refuses", message=f"{refusing}add it to network.no_proxy."
     )
-    assert told.endswith("allow this host and port, or send them past the proxy (`network.no_proxy`).")
-    own = f"{refusing}remove upstreams.chat.network.proxy."
+    assert told.endswith("allow this host and port, or avoid the proxy with `network.no_proxy: [HOST]`.")
+    own = f"{refusing}set upstreams.chat.network.proxy to none."
     assert action("upstream_connect", "upstream:chat", "proxy_refuses", message=own).endswith(
-        "past the proxy (`upstreams.chat.network.proxy`)."
+        "avoid the proxy with `upstreams.chat.network.proxy: none`."
     )
     direct = "Check the host in upstreams.chat.base_url, the DNS, and whether this network needs network.proxy."
     assert "Check `upstreams.chat.base_url` and" in action("upstream_dns", "upstream:chat", message=direct)
     for own in ("102", "model_not_found", "invalid_api_key", "upstream_timeout_9"):
-        assert action(own, "upstream:chat", model="m").startswith("Follow the upstream's message. If it does not")
+        found = action(own, "upstream:chat", model="m", message="no such model")
+        assert found.startswith("Follow the upstream's message. If it does not")
     found = action("upstream_timeout_connect", "upstream:chat", model="m")
     assert found.startswith("Check the host and port in `upstreams.chat.base_url`")
     assert "`network.proxy`" in found

@@ -66,13 +66,13 @@ def test_the_error_for_an_unknown_model_lists_the_models():
 
 def test_ten_models_are_all_listed_without_an_ellipsis():
     routes = table(models={f"m{n}": {"upstream": "chat"} for n in range(10)})
-    with pytest.raises(ModelNotFound, match=r"m8, m9\. Add"):
+    with pytest.raises(ModelNotFound, match=r"m8, m9\. Correct"):
         routes.resolve("chat", "nope")
 
 
 def test_the_error_for_an_unknown_model_lists_only_models_of_the_caller():
     routes = table(models={"mine": {"upstream": "chat"}, "theirs": {"upstream": "chat"}, "t*": {"upstream": "chat"}})
-    with pytest.raises(ModelNotFound, match=r"Configured: mine\. Add"):
+    with pytest.raises(ModelNotFound, match=r"Configured: mine\. Correct"):
         routes.resolve("chat", "nope", may_see=lambda name: name == "mine")
 
 

@@ -190,10 +190,10 @@ PROXIED = {"proxy": "http://proxy.corp.example:3128"}
 @pytest.mark.parametrize(
     ("blocks", "named"),
     [
-        ({"own": {"network": PROXIED}}, ("network.ca_file", "remove upstreams.chat.network.proxy.")),
+        ({"own": {"network": PROXIED}}, ("network.ca_file", "set upstreams.chat.network.proxy to none.")),
         (
             {"own": {"network": {**PROXIED, "ca_file": "b.pem"}}},
-            ("upstreams.chat.network.ca_file", "remove upstreams.chat.network.proxy."),
+            ("upstreams.chat.network.ca_file", "set upstreams.chat.network.proxy to none."),
         ),
         ({"network": PROXIED}, ("network.ca_file", "add it to network.no_proxy.")),
         ({"network": {**PROXIED, "ca_file": "a.pem"}}, ("network.ca_file", "add it to network.no_proxy.")),
@@ -203,7 +203,7 @@ PROXIED = {"proxy": "http://proxy.corp.example:3128"}
         ),
         (
             {"network": {"ca_file": "a.pem"}, "own": {"network": PROXIED}},
-            ("network.ca_file", "remove upstreams.chat.network.proxy."),
+            ("network.ca_file", "set upstreams.chat.network.proxy to none."),
         ),
     ],
 )

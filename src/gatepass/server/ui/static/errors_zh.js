@@ -47,7 +47,7 @@ export const ERRORS = {
   },
   "model_not_found": {
     "text": "gatepass 没有该模型的路由，或请求没有写模型，而该操作没有默认路由。路由是 `models` 的条目、`operations` 下的上游，或模型 `*`。错误信息列出已配置的模型。名称区分大小写。hop 为 `upstream:…` 时是上游自己的错误：见 `upstream_error`。",
-    "action": "把模型加入 `models`。没有 `\"*\"` 条目时，每个模型都需要自己的条目。`gatepass route NAME` 打印某个模型的路由。"
+    "action": "在客户端改正名称（`GET /v1/models` 列出名称），或把模型加入 `models`。没有 `\"*\"` 条目时，每个模型都需要自己的条目。`gatepass route NAME` 打印某个模型的路由。"
   },
   "unknown_path": {
     "text": "gatepass 不提供该路径。常见原因：base URL 以 `/chat/completions` 结尾；填写了其他服务的 base URL，例如 `/api/v1`；路径 `/for/NAME` 中的配置档未知。",
@@ -151,7 +151,7 @@ export const ERRORS = {
   },
   "upstream_closed": {
     "text": "回答尚未完成，连接就关闭了。在流中，错误是最后一个事件。",
-    "action": "检查上游的日志，以及途中各代理的超时时间。"
+    "action": "检查上游的日志，以及途中各代理的超时时间。`gatepass doctor MODEL --call` 发送一次小的调用。"
   },
   "upstream_invalid": {
     "text": "上游的回复不是有效的回答，或过大。错误信息写明问题。例如不是 JSON，缺少回答或向量，向量长度不一致，超过 `limits.reply_bytes`，或某个事件超过 `limits.event_bytes`。",
@@ -163,7 +163,7 @@ export const ERRORS = {
   },
   "upstream_empty": {
     "text": "上游返回成功，但没有内容、choice 或向量。",
-    "action": "重试。如果再次出现，检查上游的日志。"
+    "action": "重试。如果再次出现，检查上游的日志。`gatepass doctor MODEL --call` 发送一次小的调用。"
   },
   "upstream_redirect": {
     "text": "上游返回重定向，通常指向 `https` 或登录页。gatepass 不跟随重定向。",
@@ -175,27 +175,31 @@ export const ERRORS = {
   },
   "upstream_timeout_first_byte": {
     "text": "请求的最后一个字节发送之后，上游在 `timeouts.first_byte_s` 内没有开始回复。",
-    "action": "增大 `upstreams.NAME.timeouts`，或检查上游。推理模型需要更长时间。如果 `models` 或 `operations` 下设置了 `timeouts`，在那里增大。"
+    "action": "增大 `upstreams.NAME.timeouts`，或检查上游。推理模型和长的提示词需要更长时间。`gatepass doctor MODEL --call` 发送一次小的调用。如果 `models` 或 `operations` 下设置了 `timeouts`，在那里增大。"
   },
   "upstream_timeout_idle": {
     "text": "回复的中途，上游有 `timeouts.idle_s` 没有发送任何内容。",
-    "action": "增大 `upstreams.NAME.timeouts`，或检查上游。推理模型需要更长时间。如果 `models` 或 `operations` 下设置了 `timeouts`，在那里增大。"
+    "action": "增大 `upstreams.NAME.timeouts`，或检查上游。推理模型和长的提示词需要更长时间。`gatepass doctor MODEL --call` 发送一次小的调用。如果 `models` 或 `operations` 下设置了 `timeouts`，在那里增大。"
   },
   "upstream_timeout_total": {
     "text": "回答在 `timeouts.total_s` 之后仍未完成。",
-    "action": "增大 `upstreams.NAME.timeouts`，或检查上游。推理模型需要更长时间。如果 `models` 或 `operations` 下设置了 `timeouts`，在那里增大。"
+    "action": "增大 `upstreams.NAME.timeouts`，或检查上游。推理模型和长的提示词需要更长时间。`gatepass doctor MODEL --call` 发送一次小的调用。如果 `models` 或 `operations` 下设置了 `timeouts`，在那里增大。"
   },
   "upstream_error": {
-    "text": "上游自己的错误，状态码、code 和文字原样转发。HTTP 200 中的错误会得到与其含义相符的状态码；RAGFlow 的 102 变为 400，文字含 “not found” 时变为 404。",
+    "text": "上游自己的错误：code 和文字是上游的，状态码通常也是。HTTP 200 中的错误会得到与其含义相符的状态码；RAGFlow 的 102 变为 400，文字含 “not found” 时变为 404。",
     "action": "按上游的信息处理。如果上游不认识该模型，把 `models.NAME.name` 设为模型在上游的名称。如果该模型列在 `models` 中，改正 `models.NAME.upstream`。"
   },
   "upstream_auth": {
     "text": "上游拒绝凭据，因此客户端重试不会成功。错误信息含有凭据的名称、凭据是 key 还是令牌、令牌的年龄，以及 gatepass 是否试过第二个令牌。上游拒绝新令牌之后的一分钟内，gatepass 不再为它获取新令牌。",
     "action": "改正错误信息写明的设置。`gatepass doctor MODEL --call` 发送一次小的调用。改正之后运行 `gatepass reload`。上游或签发方修复之后运行 `gatepass token --retry`。"
   },
+  "refused": {
+    "text": "签发方拒绝了客户端，因此没有令牌。",
+    "action": "改正 `credentials.NAME.client_id`, `credentials.NAME.client_secret`。gatepass 会自己重新读取 `file:`；修改配置之后运行 `gatepass reload`，环境变量需要重启。然后运行 `gatepass token NAME`，单独检测该凭据。"
+  },
   "proxy_refuses": {
     "text": "代理拒绝了到上游的连接。",
-    "action": "代理在运行，但拒绝了连接。如果它返回 407，设置 `network.proxy_auth`。否则请代理的负责人放行该主机和端口，或让它们不经过代理（`network.no_proxy`）。"
+    "action": "代理在运行，但拒绝了连接。如果它返回 407，设置 `network.proxy_auth`。否则请代理的负责人放行该主机和端口，或用 `network.no_proxy: [HOST]` 让它们不经过代理。"
   },
   "mcp_invalid": {
     "text": "MCP 服务器的回复无效或过大。错误信息写明问题。",
@@ -235,7 +239,7 @@ export const ERRORS = {
   },
   "5xx": {
     "text": "上游自身出错。",
-    "action": "上游自身出错。如果它的信息没有写明需要改正什么，稍后重试，或把该信息和请求的时间告诉上游的负责人。"
+    "action": "如果它的信息没有写明需要改正什么，稍后重试，或把该信息和请求的时间告诉上游的负责人。`gatepass doctor MODEL --call` 发送一次小的调用。"
   },
   "static_key": {
     "text": "上游拒绝凭据的 key，而 gatepass 无法更换 key。",

@@ -199,7 +199,7 @@ function way(page, data) {
 function fault({ code, kind = code, case: special, hop, message, action: advice, test, names, retry_after_s: wait = null }) {
   return el("section.problem", {},
     el("h2", {}, t("{code} at {hop}", { code, hop: hop ?? t("an unknown hop") })),
-    happened(special || kind, message, names),
+    happened(special || kind, advice ? message.replace(` ${advice}`, "") : message, names),
     wait !== null && el("p", {}, t("It asks the client to wait {s}.", { s: duration(wait) })),
     advice && advised(special || kind, advice, names),
     test && !advice.includes(test) && el("p", {}, t("Test the hop: "), el("code", {}, test)),

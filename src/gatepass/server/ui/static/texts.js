@@ -43,14 +43,14 @@ const VERSIONED = "If every operation fails, correct `base_url`. If only this on
 
 /**
  * With the names of a request, a sentence about other places of a timeout that is known is left out, and, without a
- * model of its own, one about its name or its route.
+ * model of its own, one about its name, its route or the command that calls it.
  */
 function named(chinese, names) {
   if (!chinese || !names) return chinese;
   const filled = Object.entries(names).reduce((text, [placeholder, name]) => text.replaceAll(placeholder, () => name), chinese);
   const versioned = VERSIONED in names ? filled.replace(/如果所有操作都失败，改正[^。]*。如果只有此操作失败，/, "") : filled;
   const routed = names["upstreams.NAME.timeouts"] ? versioned.replace(/[^。]*`models` 或 `operations` 下设置了[^。]*。/, "") : versioned;
-  return routed.replace(/[^。]*`models\.NAME\.(?:name|upstream)`[^。]*。/g, "");
+  return routed.replace(/[^。]*`(?:models\.NAME\.(?:name|upstream)|gatepass doctor MODEL --call)`[^。]*。/g, "");
 }
 
 /** Return a text of doctor or of a failed fetch: its own Chinese, the Chinese of the form that it has, else that of each sentence, or the English text. */
