@@ -55,8 +55,7 @@ MESSAGES: Mapping[str, str] = {
     "body_too_large": "The request body is larger than 33554432 bytes (limits.body_bytes).",
     "body_too_complex": "The body has more than 500000 commas and brackets outside of its texts (limits.body_values)."
     " Send less structure in one request.",
-    "unsupported_encoding": "gatepass does not read a body with content-encoding 'br'. Send it plain, or in one of:"
-    " gzip, deflate.",
+    "unsupported_encoding": "gatepass does not read a body with content-encoding 'gzip'. Send it plain.",
     "unsupported_media_type": "Send the body as `content-type: application/json`.",
     "head_too_large": "The request has more than 100 header fields.",
     "unsupported_transfer_coding": "The request's Transfer-Encoding is not `chunked`. Send the body with a"

@@ -227,10 +227,9 @@ READ: Mapping[str, Header] = {
         "the upstream's; `text/event-stream; charset=utf-8` for a stream",
     ),
     "content-encoding": Header(
-        "The compression of the body, which counts against `limits.body_bytes` before and after it. The upstream"
-        " receives the body plain. Other codings, several, and a compressed form are 415 `unsupported_encoding`.",
-        "Content-Encoding: gzip",
-        "`gzip` or `deflate`; `zstd` with Python 3.14 or the extra `encodings`; `br` with that extra",
+        "The compression of the body. A compressed body is 415 `unsupported_encoding`.",
+        "Content-Encoding: identity",
+        "`identity`",
     ),
     "accept": Header(
         "The form of the reply. gatepass uses `stream` in the body instead, and forwards this header only with requests"

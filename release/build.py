@@ -42,7 +42,7 @@ gatepass {version} for Linux {machine}, CPython 3.11 to 3.14, glibc 2.28 and new
     python3 -m venv venv
     venv/bin/pip install --no-index --find-links wheels gatepass
 
-With an extra: 'gatepass[entra]'. The extras are aws, crypto, demo, encodings, entra, google, valkey, and
+With an extra: 'gatepass[entra]'. The extras are aws, crypto, demo, entra, google, valkey, and
 all for all but demo.
 
     pipx install --pip-args="--no-index --find-links $PWD/wheels" gatepass

@@ -31,7 +31,7 @@ lock demo pyproject.toml --extra demo -c requirements/dev.txt "$@"
 lock docs --group docs "$@"
 lock site --group site -c requirements/dev.txt "$@"
 lock release --group release requirements/build.in -c requirements/build.txt "$@"
-extras=(crypto encodings entra google aws valkey)
+extras=(crypto entra google aws valkey)
 for extra in "${extras[@]}"; do lock "extra-$extra" pyproject.toml --extra "$extra" -c requirements/dev.txt "$@"; done
 
 if grep -nE '[a-z]+://|(^|[ =])(/|~|-i |--index|--find-links)' requirements/{runtime,build,dev,demo,docs,site,release,extra-*}.txt; then

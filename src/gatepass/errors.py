@@ -296,7 +296,6 @@ class InvalidRequest(CallerError):
     - A member has a name of more than 16 KiB.
     - In a multipart form, `model` follows a file that is larger than gatepass holds. Send `model` before the file.
     - A multipart form can be read in more than one way.
-    - A compressed body is invalid, incomplete or followed by other data.
     - The request is not valid HTTP/1.1. For example, it has no `Host` or two of them.
 
     Action: Correct the client's request.
@@ -330,7 +329,7 @@ class McpHeaderMismatch(CallerError):
 
 
 class BodyTooLarge(CallerError):
-    """The request body exceeds `limits.body_bytes`, compressed or not, or a form exceeds `limits.upload_bytes`.
+    """The request body exceeds `limits.body_bytes`, or a form exceeds `limits.upload_bytes`.
 
     Action: Send less, or raise the limit.
     """
@@ -351,19 +350,12 @@ class BodyTooComplex(CallerError):
 
 
 class UnsupportedEncoding(CallerError):
-    """The request body is compressed in a way that gatepass cannot read.
+    """The request body is compressed.
 
-    - It reads `gzip` and `deflate`, with the extra `encodings` also `br` and `zstd`, and with Python 3.14 `zstd`.
-    - The body is compressed twice, or it is a multipart form.
-
-    Action: Use a coding of the response header `accept-encoding`, or send the body uncompressed.
+    Action: Send the body uncompressed.
     """
 
     code, status = "unsupported_encoding", 415
-
-    def __init__(self, message: str, *, accepted: str = "identity") -> None:
-        super().__init__(message)
-        self.accepted = accepted
 
 
 class UnsupportedMediaType(CallerError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
 import os
 import re
@@ -76,16 +75,6 @@ def request(name: bytes, key: int, padding_bytes: int = 0, *, unfinished: bool =
     return sent[:-3] if unfinished else sent
 
 
-def packed(plain: bytes, key: int) -> bytes:
-    """Return a request with the body `plain`, compressed with gzip."""
-    body = gzip.compress(plain)
-    head = (
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nauthorization: Bearer %b"
-    )
-    fields = b"\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n"
-    return head % key_of(key).encode() + fields % len(body) + body
-
-
 def key_of(number: int) -> str:
     return f"sk-Qw3rTy81ZxCvBn7m4kJhGfDs9aPo0iUy2e{number}"
 
@@ -95,8 +84,6 @@ CLASSES: Mapping[str, tuple[int, Callable[[int], bytes]]] = {
     "bodies": (24, lambda number: request(b"body", number % KEYS, 7 * MIB, unfinished=True)),
     "replies": (24, lambda number: request(b"reply", number % KEYS)),
     "streams": (150, lambda number: request(b"stream", number % KEYS)),
-    "compressed": (24, lambda number: packed(request(b"event", 0, 7 * MIB).partition(b"\r\n\r\n")[2], number % KEYS)),
-    "bombs": (24, lambda number: packed(bytes(64 * MIB), number % KEYS)),
     "events": (24, lambda number: request(b"event", number % KEYS)),
 }
 

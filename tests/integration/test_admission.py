@@ -379,12 +379,12 @@ async def test_head_of_60_kib_is_accepted_and_each_request_has_the_full_limit(un
     assert response.count(b"HTTP/1.1 200 OK") == 3
 
 
-@pytest.mark.parametrize("coding", ["compress", "gzip, zstd", "gzip, gzip"])
-async def test_a_body_in_an_unknown_coding_or_in_several_is_415(unlocked, coding):
+@pytest.mark.parametrize("coding", ["gzip", "identity, br", "GZIP, gzip"])
+async def test_a_compressed_body_is_415(unlocked, coding):
     packed = request(gzip.compress(BODY), [("content-encoding", coding)])
     response = await send_raw(unlocked.port, packed)
     assert reported(response) == (415, "unsupported_encoding", "client")
-    assert b"\r\naccept-encoding: gzip, deflate" in response
+    assert b"\r\naccept-encoding: identity\r\n" in response
 
 
 ROUTING = {

@@ -19,7 +19,7 @@ from release.locks import REQUIREMENTS, Pin, environment, read, text
 MOST_PACKAGES = 24
 """Without extras, gatepass itself included: people choose it because they can read what it brings."""
 
-EXTRAS = ("crypto", "encodings", "entra", "google", "aws", "valkey")
+EXTRAS = ("crypto", "entra", "google", "aws", "valkey")
 """Packages that the image adds, by the build argument of that name."""
 LOCKS = ("runtime", "build", "dev", "demo", "docs", "release", *(f"extra-{name}" for name in EXTRAS))
 PLATFORMS = [(python, machine) for python in ("3.11", "3.12", "3.13", "3.14") for machine in ("x86_64", "aarch64")]

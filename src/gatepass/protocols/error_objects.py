@@ -103,7 +103,7 @@ def error_headers(error: GatepassError) -> list[tuple[bytes, bytes]]:
     if isinstance(error, errors.MethodNotAllowed):
         headers.append((b"allow", error.allow.encode("latin-1", "replace")))  # RFC 9110, section 15.5.6
     if isinstance(error, errors.UnsupportedEncoding):
-        headers.append((b"accept-encoding", error.accepted.encode("latin-1", "replace")))  # RFC 9110, section 15.5.16
+        headers.append((b"accept-encoding", b"identity"))  # RFC 9110, section 15.5.16
     if isinstance(error, errors.InvalidApiKey):
         headers.append((b"www-authenticate", b"Bearer"))  # a 401 must have it (RFC 9110, section 15.5.2)
     if isinstance(error, errors.UnsupportedUpgrade):  # RFC 9110, sections 15.5.22 and 7.8

@@ -14,7 +14,7 @@ from typing import Self
 
 import msgspec
 
-from gatepass.errors import BodyTooComplex, InvalidJson, InvalidRequest
+from gatepass.errors import BodyTooComplex, InvalidJson, InvalidRequest, UnsupportedEncoding
 from gatepass.json_scan import (
     SMALL_BYTES,
     WINDOW_BYTES,
@@ -52,6 +52,7 @@ MOST_ESCAPES = 6_000_000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _QUOTE = ord('"')
 _COUNT = re.compile(rb"[1-9][0-9]{0,2}")
+_SHOWN_CHARS = 40
 _STREAM = {None: False, b"null": False, b"false": False, b"true": True}
 
 
@@ -88,6 +89,15 @@ def decode(
     return Call(
         client_request.id, operation, caller, model, body, headers, stream, choices, embeddings=document.embeddings
     )
+
+
+def check_plain(headers: Headers) -> None:
+    """Raise UnsupportedEncoding if a body is compressed (RFC 9110, section 8.4)."""
+    listed = b",".join(value for name, value in headers if name == b"content-encoding").decode("latin-1").lower()
+    codings = [coding for each in listed.split(",") if (coding := each.strip()) not in ("", "identity")]
+    if codings:
+        shown = ", ".join(codings)[:_SHOWN_CHARS]
+        raise UnsupportedEncoding(f"gatepass does not read a body with content-encoding {shown!r}. Send it plain.")
 
 
 def call_without_body(client_request: ClientRequest, operation: Operation, caller: str, model: str) -> Call:

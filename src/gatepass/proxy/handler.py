@@ -37,15 +37,14 @@ from gatepass.operations.table import (
     upgrade_error,
 )
 from gatepass.protocols import PROTOCOLS
-from gatepass.protocols.request import call_without_body
+from gatepass.protocols.request import call_without_body, check_plain
 from gatepass.protocols.rerank import is_rerank
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import close_attempt, drop_tracebacks, send_with_retries, try_call
 from gatepass.proxy.body_threads import INLINE_BYTES, is_heavy_to_parse
 from gatepass.proxy.client_response import NO_CONTENT, ClientResponse, KeepAlive, RequestCycle
-from gatepass.proxy.content_coding import Decode, check_plain, decoder_for
 from gatepass.proxy.context import Attempt, RequestContext
-from gatepass.proxy.in_flight import SMALL_BYTES, InFlightRequest, RequestMemory
+from gatepass.proxy.in_flight import SMALL_BYTES, InFlightRequest
 from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.relay import relay
 from gatepass.proxy.uploads import MultipartScan, MultipartUpload, boundary_of
@@ -157,16 +156,14 @@ async def _serve(
         check_operation_access(caller, operation, shares_objects=state.authenticator.shares_objects)
 
     # Parse. A multipart form is read only until its model is known: the upstream receives the rest as it arrives.
+    if client_request.names_coding:
+        check_plain(client_request.headers)
     if operation.takes_form:
         context.upload = _open_upload(context, cycle, operation)
         body = b""
     else:
-        decoder = decoder_for(client_request.headers) if client_request.names_coding else None
-        memory = in_flight_request.memory
-        body = await cycle.read_body(state.limits.body_bytes, memory.claim)
+        body = await cycle.read_body(state.limits.body_bytes, in_flight_request.memory.claim)
         access.bytes_in = len(body)
-        if decoder is not None and body:
-            body = await _decoded(context, memory, body, decoder)
         context.body_s = state.clock.now() - client_request.arrived_s
     if protocol.is_answered_here:
         document = await (catalog.listing(context) if found.model is None else catalog.entry(context, found.model))
@@ -263,27 +260,10 @@ def _unknown_path(context: RequestContext, path_profile: str | None) -> errors.U
     )
 
 
-async def _decoded(context: RequestContext, memory: RequestMemory, body: bytes, decoder: Decode) -> bytes:
-    """Return the compressed `body` decoded, which then counts as held instead of it.
-
-    Raises BodyTooLarge, InvalidRequest and Overloaded.
-    """
-    # in turns, so that the bytes that are not counted yet are those of one body
-    decode = partial(decoder, body, context.state.limits.body_bytes)
-    plain = await context.state.body_threads.run_heavy(context.caller.name, decode)
-    memory.claim(len(plain))
-    memory.add(-len(body))
-    return plain
-
-
 def _open_upload(context: RequestContext, cycle: RequestCycle, operation: Operation) -> MultipartUpload:
-    """Return the unread multipart form of `operation`.
-
-    Raises UnsupportedEncoding, UnsupportedMediaType and InvalidRequest.
-    """
+    """Return the unread multipart form of `operation`; raise UnsupportedMediaType and InvalidRequest."""
     client_request, limits = context.client_request, context.state.limits
     boundary = boundary_of(client_request.headers)
-    check_plain(client_request.headers)
     if boundary is None:
         raise errors.UnsupportedMediaType("Send the body as `content-type: multipart/form-data` with its boundary.")
     length = header(client_request.headers, b"content-length") or b""

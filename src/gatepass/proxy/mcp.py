@@ -27,11 +27,11 @@ from gatepass.mcp.message import READS, McpMessage, request_headers
 from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID
 from gatepass.protocols.error_objects import error_headers
 from gatepass.protocols.raw import RAW
+from gatepass.protocols.request import check_plain
 from gatepass.proxy import upstream_call
 from gatepass.proxy.app_state import UNAUTHORIZED
 from gatepass.proxy.attempt import send, send_with_retries, succeeded
 from gatepass.proxy.client_response import NO_CONTENT, STREAM_HOLD_S, ClientResponse, KeepAlive
-from gatepass.proxy.content_coding import check_plain
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.in_flight import InFlightRequest
 from gatepass.proxy.mcp_servers import McpRoute, McpServers

@@ -6,7 +6,6 @@ One upstream plays for all: each request takes the dialogue that its test put do
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -136,13 +135,6 @@ async def test_embeddings_and_the_list_of_models_answer(server, stage):
     stage.plays(Send(reply({"object": "list", "data": [{"id": "m", "object": "model"}]})))
     models = await server.ask(None, "/v1/models", method="GET", headers=KEYED).answer()
     assert (models.status, [one["id"] for one in models.json()["data"]]) == (200, ["m"])
-
-
-async def test_a_compressed_body_reaches_the_upstream_plain(server, stage):
-    stage.plays(Send(reply(COMPLETION)))
-    body = json.dumps(HELLO).encode()
-    answer = await server.ask(gzip.compress(body), headers={**KEYED, "content-encoding": "gzip"}).answer()
-    assert (answer.status, stage.upstream.received[-1].body) == (200, body)
 
 
 # streams

@@ -82,7 +82,7 @@ export const ERRORS = {
     "action": "修正客户端的请求。"
   },
   "body_too_large": {
-    "text": "请求体超过 `limits.body_bytes`（压缩与否都计算），或表单超过 `limits.upload_bytes`。",
+    "text": "请求体超过 `limits.body_bytes`，或表单超过 `limits.upload_bytes`。",
     "action": "减小请求，或提高限制。"
   },
   "body_too_complex": {
@@ -90,8 +90,8 @@ export const ERRORS = {
     "action": "拆分请求，或提高 `limits.body_values`。"
   },
   "unsupported_encoding": {
-    "text": "gatepass 无法读取请求体的压缩格式。gatepass 读取 `gzip` 和 `deflate`；安装额外依赖 `encodings` 之后还有 `br` 和 `zstd`。",
-    "action": "使用响应头 `accept-encoding` 中的编码，或不压缩。"
+    "text": "请求体被压缩了。",
+    "action": "不压缩请求体。"
   },
   "unsupported_media_type": {
     "text": "gatepass 没有配置 key，而请求体不是 JSON；或操作要求 multipart 表单，而请求不是。",
