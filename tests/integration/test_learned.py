@@ -118,39 +118,27 @@ async def test_learned_page_requires_a_key_or_without_keys_a_local_client():
 # --- the model list -----------------------------------------------------------------------------------------------
 
 
-async def test_the_model_list_marks_what_is_declared_and_learned():
-    clock = DrivenClock()
-    async with (
-        Scripted(answer=no_stream) as upstream,
-        gateway(upstream=upstream.url, clock=clock, models=MODELS) as gp,
-    ):
+async def test_the_model_list_has_what_is_declared():
+    async with Scripted(answer=no_stream) as upstream, gateway(upstream=upstream.url, models=MODELS) as gp:
         await learn(gp)
-        await clock.advance(12)
         mini, plain = (await page(gp, "/v1/models")).json()["data"]
         one = (await page(gp, "/v1/models/mini")).json()
     assert plain == {"id": "plain", "object": "model", "created": 0, "owned_by": "gatepass"}
     assert mini == one
     assert (mini["context_length"], mini["max_model_len"]) == (200_000, 200_000)
-    capabilities = mini["gatepass"]["capabilities"]
-    assert capabilities["vision"] == {"value": False, "source": "declared"}
-    assert capabilities["stream"] == {"value": "emulate", "source": "learned", "age_s": 12, "evidence": MESSAGE}
-    assert set(capabilities) == {"stream", "vision", "context_length"}
+    assert mini["gatepass"] == {"capabilities": {"vision": False, "context_length": 200_000}}
 
 
-async def test_models_of_an_upstreams_own_list_are_marked_by_their_glob_and_their_learned_rules():
+async def test_models_of_an_upstreams_own_list_are_described_by_their_glob():
     models = {"gpt-*": {"upstream": "chat", "capabilities": {"tools": True}}, "*": {"upstream": "chat"}}
     async with Scripted(answer=no_stream) as upstream, gateway(upstream=upstream.url, models=models) as gp:
-        before = {one["id"]: one for one in (await page(gp, "/v1/models")).json()["data"]}
-        await gp.ask({**STREAMED, "model": "o3-mini"}).answer()
-        after = {one["id"]: one for one in (await page(gp, "/v1/models")).json()["data"]}
-    assert before["o3-mini"] == {"id": "o3-mini", "object": "model", "created": 0, "owned_by": "upstream"}
-    assert after["o3-mini"]["gatepass"]["capabilities"]["stream"]["value"] == "emulate"
-    assert after["gpt-5"] == before["gpt-5"]
-    assert after["gpt-5"]["gatepass"]["capabilities"]["tools"] == {"value": True, "source": "declared"}
-    assert after["gpt-5"]["object"] == "model"
+        listed = {one["id"]: one for one in (await page(gp, "/v1/models")).json()["data"]}
+    plain = {"object": "model", "created": 0, "owned_by": "upstream"}
+    assert listed["o3-mini"] == {"id": "o3-mini", **plain}
+    assert listed["gpt-5"] == {"id": "gpt-5", **plain, "gatepass": {"capabilities": {"tools": True}}}
 
 
-async def test_caller_sees_marks_of_its_own_models_only():
+async def test_caller_sees_its_own_models_only():
     keys = [{"name": "one", "hash": hash_key(KEY), "models": ["plain"]}]
     async with (
         Scripted(answer=no_stream) as upstream,
@@ -163,14 +151,14 @@ async def test_caller_sees_marks_of_its_own_models_only():
     assert hidden.status == 404
 
 
-async def test_the_openai_package_reads_the_marked_list():
+async def test_the_openai_package_reads_the_described_list():
     async with Scripted(answer=no_stream) as upstream, gateway(upstream=upstream.url, models=MODELS) as gp:
         await learn(gp)
         async with openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{gp.port}/v1", api_key="none") as client:
             models = {model.id: model async for model in client.models.list()}
             mini = await client.models.retrieve("mini")
     assert (models["mini"].object, models["mini"].owned_by, mini) == ("model", "gatepass", models["mini"])
-    assert (mini.model_extra or {})["gatepass"]["capabilities"]["stream"]["value"] == "emulate"
+    assert (mini.model_extra or {})["gatepass"]["capabilities"]["vision"] is False
 
 
 # --- between processes --------------------------------------------------------------------------------------------

@@ -1,19 +1,18 @@
-"""Export learned rules: as configuration that makes them permanent, and as members of the model list."""
+"""Export learned rules as configuration that makes them permanent."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
-from types import MappingProxyType
 from typing import Any
 
 from gatepass.config.model import Config
-from gatepass.config.routes import Model, block_of_operation
+from gatepass.config.routes import block_of_operation
 from gatepass.learning.learned_rule import WHERE_EMPTY, LearnedRuleRecord
 from gatepass.normalize.members import Set
 from gatepass.normalize.messages import Replayed
-from gatepass.normalize.rules import ChangeRule, DeclaredModels, changes_of
+from gatepass.normalize.rules import ChangeRule, DeclaredModels
 
 ALWAYS = frozenset(("stream_options",))
 """Actions that are not exported, because no setting does the same."""
@@ -108,63 +107,3 @@ def _public_names(one: LearnedRuleRecord, config: Config) -> list[str]:
         if (target.upstream, target.name or public) == (one.scope.upstream, one.scope.model)
     ]
     return list(dict.fromkeys(found)) or [one.scope.model]
-
-
-ABILITIES = ("kind", "vision", "audio", "tools", "reasoning", "json_schema", "token_ids")
-SIZES = ("context_length", "max_output_tokens", "dimensions")
-
-_CAPABILITIES: Mapping[tuple[str, str], tuple[str, Any]] = MappingProxyType(
-    {
-        ("stream", "synth"): ("stream", "emulate"),
-        ("stream", "aggregate"): ("stream", "aggregate"),
-        ("content", "text"): ("vision", False),
-        ("drop", "tools"): ("tools", False),
-        ("drop", "functions"): ("tools", False),
-        ("drop", "response_format"): ("json_schema", False),
-        ("response_format", "json_object"): ("json_schema", False),
-    }
-)
-"""The capability that a rule's action and field show. A model that rejects a list of parts does not accept images."""
-
-
-def marks(entry: Model | None, learned: Sequence[LearnedRuleRecord], wall_s: float) -> dict[str, Any]:
-    """Return members to add to a model's entry of `/v1/models`, none if nothing is declared or learned.
-
-    `gatepass.capabilities` has each known capability with `value` and `source`. `gatepass.adapted` lists the changes as
-    `x-gatepass-adapted` names them. A `learned` entry of either also has its age in seconds and the sentence from which
-    it was learned. A learned change also has its upstream, operation and expiry. `context_length` is what OpenRouter's
-    list has, `max_model_len` what vLLM's has.
-    """
-    declared: dict[str, Any] = {}
-    names = ("stream", *ABILITIES, *SIZES)
-    if entry is not None:
-        stream = None if entry.stream == "auto" else entry.stream
-        values = (stream, *(getattr(entry.capabilities, name) for name in (*ABILITIES, *SIZES)))
-        declared = {
-            name: {"value": value, "source": "declared"}
-            for name, value in zip(names, values, strict=True)
-            if value is not None
-        }
-    changes = dict.fromkeys(change.entry for change in changes_of(entry)) if entry is not None else ()
-    adapted: list[dict[str, Any]] = [{"change": change, "source": "declared"} for change in changes]
-    for one in learned:
-        expires_in_s, of = max(0, round(one.expires_at - wall_s)), one.scope
-        applies_to = {"upstream": of.upstream, "operation": of.operation}
-        adapted.append({"change": one.rule.entry, **applies_to, **_source(one, wall_s), "expires_in_s": expires_in_s})
-    if not declared and not adapted:
-        return {}
-    shown: dict[str, Any] = {}
-    for one in reversed(learned):  # so that the first in `learned` wins
-        if (capability := _CAPABILITIES.get((one.rule.action, one.rule.field))) is not None:
-            shown[capability[0]] = {"value": capability[1], **_source(one, wall_s)}
-    found = shown | declared
-    capabilities = {name: found[name] for name in names if name in found}
-    members: dict[str, Any] = {"gatepass": {"capabilities": capabilities, "adapted": adapted}}
-    if "context_length" in capabilities:
-        length = capabilities["context_length"]["value"]
-        members |= {"context_length": length, "max_model_len": length}
-    return members
-
-
-def _source(one: LearnedRuleRecord, wall_s: float) -> dict[str, Any]:
-    return {"source": "learned", "age_s": max(0, round(wall_s - one.learned_at)), "evidence": one.evidence}

@@ -226,8 +226,8 @@ class ClientProtocol:
         del client_request
         return self
 
-    def model_list(self, entries: Sequence[Object], query: bytes) -> bytes:
-        """Return the body of GET /models. Raises InvalidRequest for an invalid `query`."""
+    def model_list(self, entries: Sequence[Object]) -> bytes:
+        """Return the body of GET /models."""
         raise NotImplementedError  # called only with `is_answered_here`
 
     def model(self, entry: Object) -> bytes:

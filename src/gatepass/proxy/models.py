@@ -24,8 +24,6 @@ from gatepass.config.model import Config
 from gatepass.config.routes import OF_LIST, Model, ModelKind
 from gatepass.errors import GatepassError, ModelNotFound, UpstreamInvalid, UpstreamTimeout
 from gatepass.json_scan import json_value, occurrences
-from gatepass.learning.export import marks
-from gatepass.learning.learned_rule import LearnedRuleRecord
 from gatepass.normalize.profiles import typed, untyped
 from gatepass.operations.table import call_of, match_operation
 from gatepass.proxy.app_state import AppState, Upstream
@@ -56,8 +54,6 @@ LIST_VALUES = 100_000
 LIST_MODELS = 5_000
 
 Entry = dict[str, Any]
-RulesByScope = dict[tuple[str, str, str], list[LearnedRuleRecord]]
-"""Learned rules by operation, upstream and the upstream's model name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +100,9 @@ class ModelCatalog:
 
         Raises the upstream's error only if no model is known.
         """
-        protocol, query = context.protocol, context.client_request.query
+        protocol = context.protocol
         if not protocol.lists_entries:
-            return protocol.model_list((), query)
+            return protocol.model_list(())
         wanted = self._start_fetches(context)
         await self._wait_for_fetches([name for name in wanted if name not in self._lists], FIRST_LIST_WAIT_S)
         if not self._known_entries():
@@ -117,7 +113,7 @@ class ModelCatalog:
             for entry in entries:  # copies: the cached entries keep their names
                 listed_by = [name for name, models in listed.items() if entry["id"] in models]
                 entry["id"] = self._kinds.typed(entry["id"], listed_by)
-        return protocol.model_list(entries, query)
+        return protocol.model_list(entries)
 
     async def entry(self, context: RequestContext, model: str) -> bytes:
         """Return the body of GET /v1/models/{id}; raise ModelNotFound and the errors of `listing`."""
@@ -166,25 +162,18 @@ class ModelCatalog:
         failed = [self._failed[name].error for name in wanted if name in self._failed]
         if failed and not models:
             raise failed[0].with_traceback(None)  # the kept error is raised again: its traceback would grow each time
-        wall_s = self.state.clock.wall()
-        learned: RulesByScope = {}
-        for record in self.state.learned_rules():
-            if record.state == "learned":
-                scope = record.scope
-                learned.setdefault((scope.operation, scope.upstream, scope.model), []).append(record)
-        visible = [entry for entry in models if may_use(caller, entry["id"])]
-        return [{**entry, **self._marks(entry["id"], learned, wall_s)} for entry in visible]
+        return [{**entry, **self._declared(entry["id"])} for entry in models if may_use(caller, entry["id"])]
 
-    def _marks(self, model: str, learned: RulesByScope, wall_s: float) -> Entry:
-        """The members that describe the declared capabilities and the learned rules of `model`."""
-        declared, models = self.state.declared, self.state.config.models
+    def _declared(self, model: str) -> Entry:
+        """The members that describe the declared capabilities of `model`, `max_model_len` as vLLM's list has it."""
+        declared = self.state.declared
         name = declared.entry("chat", model) or declared.entry("embeddings", model)
-        records: list[LearnedRuleRecord] = []
-        for operation in dict.fromkeys(operation for operation, _, _ in learned):
-            with suppress(ModelNotFound):
-                for target in self.state.routes.resolve(operation, model):
-                    records += learned.get((operation, target.upstream, target.model or model), ())
-        return marks(None if name is None else models[name], records, wall_s)
+        if name is None:
+            return {}
+        capabilities = self.state.config.models[name].capabilities.model_dump(mode="json", exclude_none=True)
+        length = capabilities.get("context_length")
+        lengths = {} if length is None else {"context_length": length, "max_model_len": length}
+        return {"gatepass": {"capabilities": capabilities}, **lengths} if capabilities else {}
 
     async def _wait_for_fetches(self, wanted: Iterable[str], wait_s: float | None = None) -> None:
         """Wait until the current fetches have ended, but at most until `wait_s` after the last of them began."""

@@ -1,16 +1,14 @@
-"""Learned rules as configuration and as members of the model list."""
+"""Learned rules as configuration."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from gatepass.config.model import Config
-from gatepass.config.routes import Model
 from gatepass.config.yaml_file import parse_yaml
-from gatepass.learning.export import NOTHING, as_config, marks
-from gatepass.learning.learned_rule import HOUR_S, LearnedRule, LearnedRuleRecord, LearningPolicy, RuleScope
+from gatepass.learning.export import NOTHING, as_config
+from gatepass.learning.learned_rule import LearnedRule, LearnedRuleRecord, LearningPolicy, RuleScope
 from gatepass.learning.matchers import next_rules, relevant_rules
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.normalize.rules import DeclaredModels, apply_changes, normalize
@@ -218,96 +216,3 @@ def test_pinned_entry_copies_the_single_target_of_a_glob():
     glob = {"targets": [{"upstream": "chat"}]}
     pin = read(yaml(learned(RULES_OF_TABLE[0]), config(**{"o3-*": glob}))).models["o3-mini"]
     assert (pin.upstream, pin.stream, len(pin.targets or ())) == (None, "emulate", 1)
-
-
-WALL_S = 1_800_000_000.0
-LEARNED = LearnedRuleRecord(
-    RuleScope("chat", "o3", "chat"),
-    LearnedRule("stream", "synth"),
-    "learned",
-    "no stream here",
-    WALL_S - 12,
-    WALL_S + HOUR_S - 12,
-)
-
-
-def entry(**settings: object) -> Model:
-    return Model.model_validate({"upstream": "chat", **settings})
-
-
-def known(found: dict[str, Any]) -> dict[str, Any]:
-    """The capabilities that are known."""
-    capabilities: dict[str, Any] = found["gatepass"]["capabilities"]
-    return capabilities
-
-
-def test_a_model_of_which_nothing_is_known_is_not_marked():
-    assert marks(None, [], WALL_S) == marks(entry(), [], WALL_S) == {}
-
-
-def test_declared_capabilities_have_the_source_declared():
-    found = marks(
-        entry(stream=False, capabilities={"vision": True, "tools": False, "context_length": 128_000}), [], WALL_S
-    )
-    assert known(found) == {
-        "stream": {"value": "emulate", "source": "declared"},
-        "vision": {"value": True, "source": "declared"},
-        "tools": {"value": False, "source": "declared"},
-        "context_length": {"value": 128_000, "source": "declared"},
-    }
-    assert (found["context_length"], found["max_model_len"]) == (128_000, 128_000)
-    assert found["gatepass"]["adapted"] == [{"change": "stream=synth", "source": "declared"}]
-
-
-def test_learned_capabilities_have_age_and_evidence():
-    found = marks(None, [LEARNED], WALL_S)
-    stream = {"value": "emulate", "source": "learned", "age_s": 12, "evidence": "no stream here"}
-    assert known(found) == {"stream": stream}
-    assert found["gatepass"]["adapted"] == [
-        {
-            "change": "stream=synth",
-            "upstream": "chat",
-            "operation": "chat",
-            "source": "learned",
-            "age_s": 12,
-            "evidence": "no stream here",
-            "expires_in_s": 3588,
-        }
-    ]
-    assert set(found) == {"gatepass"}
-
-
-@pytest.mark.parametrize(
-    ("learned_rule", "name", "value"),
-    [
-        (LearnedRule("stream", "aggregate"), "stream", "aggregate"),
-        (LearnedRule("content", "text"), "vision", False),
-        (LearnedRule("drop", "tools"), "tools", False),
-        (LearnedRule("drop", "response_format"), "json_schema", False),
-        (LearnedRule("response_format", "json_object"), "json_schema", False),
-    ],
-)
-def test_a_rule_shows_what_the_model_cannot_do(learned_rule, name, value):
-    marked = known(marks(entry(), [replace(LEARNED, rule=learned_rule)], WALL_S))
-    assert {name: one["value"] for name, one in marked.items()} == {name: value}
-
-
-def test_rule_without_a_capability_is_listed_as_a_change():
-    found = marks(entry(), [replace(LEARNED, rule=LearnedRule("drop", "temperature"))], WALL_S)
-    assert known(found) == {}
-    assert [change["change"] for change in found["gatepass"]["adapted"]] == ["drop=temperature"]
-
-
-def test_declared_capabilities_override_learned_ones_and_the_first_target_the_next():
-    other = replace(LEARNED, scope=RuleScope("azure", "o3", "chat"), rule=LearnedRule("stream", "aggregate"))
-    assert known(marks(entry(stream=True), [LEARNED], WALL_S))["stream"]["source"] == "declared"
-    assert known(marks(None, [LEARNED, other], WALL_S))["stream"]["value"] == "emulate"
-    assert known(marks(None, [other, LEARNED], WALL_S))["stream"]["value"] == "aggregate"
-
-
-def test_expired_rule_ends_and_rules_are_listed_once():
-    found = marks(entry(rules={"drop": ["seed"]}), [replace(LEARNED, expires_at=WALL_S - 5)], WALL_S)
-    shown = [
-        (change["change"], change["source"], change.get("expires_in_s")) for change in found["gatepass"]["adapted"]
-    ]
-    assert shown == [("drop=seed", "declared", None), ("stream=synth", "learned", 0)]
