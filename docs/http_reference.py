@@ -67,8 +67,7 @@ OWN_PAGES: Mapping[str, tuple[str, str]] = {
 HTTP_TITLE = """# HTTP API
 
 This page is for engineers who send requests to gatepass, write a client for it, or miss a header. It lists every path
-and every header that gatepass reads, adds or passes on. In Python, `create_app(config).openapi()` returns the OpenAPI
-document.
+and every header that gatepass reads, adds or passes on.
 
 ```sh
 curl http://127.0.0.1:8080/v1/chat/completions -H "Authorization: Bearer $GATEPASS_KEY" \\

@@ -65,4 +65,4 @@ def test_texts_name_pages_by_their_address():
         pages = {page for text in texts for page in re.findall(r"docs/[\w/]+\.md", str(text.value))}
         found |= {(file.name, page) for page in pages}
     errors_page = "docs/reference/errors.md"
-    assert found == {("errors.py", "docs/index.md"), ("table.py", errors_page), ("pages.py", errors_page)}
+    assert found == {("errors.py", "docs/index.md"), ("pages.py", errors_page)}

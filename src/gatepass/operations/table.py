@@ -218,15 +218,6 @@ def upgrade_error(client_request: ClientRequest) -> UnsupportedUpgrade | None:
     return UnsupportedUpgrade(f"gatepass does not support WebSockets. Send the request with POST to {shown}.")
 
 
-def openapi_paths(base_path: str = "") -> dict[str, Any]:
-    """Return the `paths` of an OpenAPI document: each operation at its first path."""
-    paths: dict[str, Any] = {}
-    for operation in OPERATIONS:
-        by_method = paths.setdefault(base_path + PREFIXES[0] + operation.path, {})
-        by_method[operation.method.lower()] = _openapi_operation(operation)
-    return paths
-
-
 def _find(path: str, base_path: str) -> Mapping[str, Match] | None:
     if path.startswith(base_path):
         below = path[len(base_path) :]
@@ -255,44 +246,6 @@ def _find_exact(path: str) -> Mapping[str, Match] | None:
     found = {row.method: Match(replace(row, path=own)) for row in _WITH_ID if row.path == shape}
     return found or None
 
-
-def _openapi_operation(operation: Operation) -> dict[str, Any]:
-    rows = [row for row in OPERATIONS if row.name == operation.name]
-    is_named = rows[0] is operation and sum(row.protocol == operation.protocol for row in rows) == 1
-    parts = [operation.method.lower(), *re.findall(r"[a-z]+", operation.path)]
-    # The operation's name, if no other row of its protocol has it.
-    operation_id = operation.name if is_named else "_".join(parts)
-    content = _JSON
-    if "stream" in operation.members:
-        content = {**_JSON, "text/event-stream": {"schema": {"type": "string"}}}
-    described: dict[str, Any] = {
-        "operationId": operation_id,
-        "summary": operation.summary,
-        "responses": {
-            "200": {"description": "The upstream's answer", "content": content},
-            "default": {"description": "An error: docs/reference/errors.md describes each `code`", "content": _JSON},
-        },
-    }
-    if operation.method == "POST":
-        described["requestBody"] = {"required": True, "content": _FORM if operation.takes_form else _REQUEST}
-    for name in ("model", "id"):
-        if f"{{{name}}}" in operation.path:
-            described["parameters"] = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}}]
-    return described
-
-
-_FORM = {"multipart/form-data": {"schema": {"type": "object"}}}
-_JSON: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
-_REQUEST = {
-    "application/json": {
-        "schema": {
-            "type": "object",
-            "required": ["model"],
-            "properties": {"model": {"type": "string"}},
-            "additionalProperties": True,
-        }
-    }
-}
 
 PREFIX = "/for/"
 PROFILE_SHOWN_CHARS = 64

@@ -21,7 +21,7 @@ from gatepass.clock import SystemClock
 from gatepass.config.load import check, load
 from gatepass.config.model import Config
 from gatepass.errors import GatepassError, InternalError, MethodNotAllowed, NotStarted
-from gatepass.operations.table import OPERATIONS, PREFIXES, openapi_paths
+from gatepass.operations.table import OPERATIONS, PREFIXES
 from gatepass.protocols.error_objects import error_body, error_headers
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.handler import ApiEndpoint
@@ -207,13 +207,7 @@ def build_app(make_endpoint: Callable[[], ApiEndpoint], config: Config) -> FastA
         else:
             await (service if scope["type"] == "http" else not_http)(scope, receive, send)
 
-    def openapi() -> dict[str, Any]:
-        # FastAPI's schema omits plain routes, so the operation table adds them
-        info = {"title": app.title, "version": app.version}
-        return {"openapi": "3.1.0", "info": info, "paths": openapi_paths(service.base_path)}
-
     app.router.default = serve_unrouted
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
     return app
 
 

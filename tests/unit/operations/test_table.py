@@ -9,7 +9,6 @@ from gatepass.operations.table import (
     OPERATIONS,
     Match,
     match_operation,
-    openapi_paths,
     operation_at,
     unknown_path_error,
     upgrade_error,
@@ -278,17 +277,3 @@ def test_a_wrong_method_gets_the_right_one(method, path, allow):
         match_operation(method, path)
     assert caught.value.allow == allow
     assert f" is not possible at {path}; use " in caught.value.message
-
-
-def test_the_openapi_fragment_has_each_operation_once():
-    paths = openapi_paths("/llm")
-    listed = {(path, method) for path, methods in paths.items() for method in methods}
-    assert listed == {("/llm/v1" + operation.path, operation.method.lower()) for operation in OPERATIONS}
-    ids = [operation["operationId"] for methods in paths.values() for operation in methods.values()]
-    assert len(set(ids)) == len(OPERATIONS)
-    assert {"chat", "responses", "get_files_id_content", "get_responses_id_input_items"} < set(ids)
-    assert "parameters" in paths["/llm/v1/files/{id}"]["delete"]
-    assert "multipart/form-data" in paths["/llm/v1/files"]["post"]["requestBody"]["content"]
-    assert "application/json" in paths["/llm/v1/rerank"]["post"]["requestBody"]["content"]
-    streamed = [path for path in paths if "text/event-stream" in str(paths[path])]
-    assert streamed == [f"/llm/v1/{name}" for name in ("chat/completions", "completions", "responses", "messages")]

@@ -91,14 +91,11 @@ def test_a_configuration_file_is_loaded_with_its_references(tmp_path, monkeypatc
         load_config(path)
 
 
-def test_every_operation_is_a_route_and_in_the_openapi_document():
+def test_every_operation_is_a_route():
     app = app_of(server={"base_path": "/gw"})
     shown = {(route.path, method) for route in app.routes for method in route.methods or ()}  # type: ignore[attr-defined]  # all are Routes
-    paths = app.openapi()["paths"]
     for operation in OPERATIONS:
-        path = "/gw/v1" + operation.path
-        assert (path, operation.method) in shown
-        assert operation.method.lower() in paths[path]
+        assert ("/gw/v1" + operation.path, operation.method) in shown
 
 
 @pytest.mark.parametrize("peer", [("127.0.0.1", 1), ("::1", 1), ("127.3.2.1", 0), ("::ffff:127.0.0.1", 1)])
