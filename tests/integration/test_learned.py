@@ -67,7 +67,6 @@ async def test_learned_rules_are_listed_with_their_evidence():
                 "upstream": "chat",
                 "model": "o3-mini",
                 "operation": "chat",
-                "credential": "",
                 "adapted": "stream=synth",
                 "state": "learned",
                 "evidence": MESSAGE,

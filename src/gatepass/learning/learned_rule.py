@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
 from gatepass.config.routes import BETA
 from gatepass.normalize.betas import BETA_FIELD, ENABLED, DropBetas
@@ -213,15 +212,13 @@ _SCALAR = re.compile(r'true\Z|false\Z|-?[0-9]+\Z|"[A-Za-z0-9_-]*"\Z')
 class LearnedRule:
     """One change: its `action`, the `field` that it changes, and the new value or name (`to`). Raises ValueError.
 
-    `ttl_s`: validity in seconds; 0 limits the rule to the request from which it was learned. `by_credential`: the rule
-    may differ between credentials.
+    `ttl_s`: validity in seconds; 0 limits the rule to the request from which it was learned.
     """
 
     action: str
     field: str
     to: str | None = None
     ttl_s: float = HOUR_S
-    by_credential: bool = False
 
     def __post_init__(self) -> None:
         self.change()  # now, so that an impossible rule never reaches a request
@@ -307,20 +304,11 @@ class LearnedRule:
 
 # A struct, because every request is looked up by its scope: a dataclass takes four times as long to make and hash.
 class RuleScope(msgspec.Struct, frozen=True, gc=False):
-    """Where a learned rule applies. `credential` is the one in use; only some rules depend on it."""
+    """Where a learned rule applies."""
 
     upstream: str
     model: str
     operation: str
-    credential: str = ""
-
-    def of(self, rule: LearnedRule) -> RuleScope:
-        """Return the scope of `rule`: without the credential, if the rule does not depend on it."""
-        return self if rule.by_credential else self.plain
-
-    @property
-    def plain(self) -> RuleScope:
-        return replace(self, credential="") if self.credential else self
 
 
 Key = tuple[RuleScope, tuple[str, str]]

@@ -141,7 +141,7 @@ def streaming(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]
     if "stream" not in rejection.members or rejection.is_of_a_value or not rejection.is_about(*tops):
         return
     if rejection.opens(_UNVERIFIED):
-        yield (LearnedRule("stream", "synth", ttl_s=QUARTER_S, by_credential=True),)
+        yield (LearnedRule("stream", "synth", ttl_s=QUARTER_S),)
     elif rejection.opens(_ORPHANED):
         yield (LearnedRule("stream_options", "orphaned"),)
     elif rejection.opens(_NEEDED):

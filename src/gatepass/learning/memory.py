@@ -53,7 +53,7 @@ class Memory:
 
     def knows(self, scope: RuleScope) -> bool:
         """Whether there is a rule for `scope`, expired or not."""
-        return scope in self.by_scope or scope.plain in self.by_scope
+        return scope in self.by_scope
 
     def rule(self, key: Key) -> LearnedRule | None:
         stored = self._stored.get(key)
@@ -148,9 +148,7 @@ class Memory:
         ]
 
     def _about(self, scope: RuleScope) -> list[tuple[Key, _StoredRule]]:
-        plain = scope.plain
-        scopes = (plain, scope) if scope != plain else (plain,)
-        return [entry for one in scopes for entry in self.by_scope.get(one, {}).items()]
+        return list(self.by_scope.get(scope, {}).items())
 
     def _standing(self, scope: RuleScope) -> int:
         """Return how well the model is known: 2 if it is configured, 1 if a rule succeeded again, else 0."""

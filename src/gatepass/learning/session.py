@@ -232,7 +232,7 @@ class LearningSession:
         return {key: one for key, one in self._applied.items() if one.answered is not None}
 
     def _key(self, rule: LearnedRule) -> Key:
-        return (self.scope.of(rule), rule.key)
+        return (self.scope, rule.key)
 
     def _record(self, event: str, rule: LearnedRule, evidence: str) -> None:
         self.events.append(LearningEvent(event, self.scope, rule.entry, evidence_of(evidence)))

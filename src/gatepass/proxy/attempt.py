@@ -405,7 +405,7 @@ def begin_learning(attempt: Attempt, base: Call) -> None:
 
 def _scope(attempt: Attempt, base: Call) -> RuleScope:
     upstream, model = attempt.upstream, attempt.target.model or base.model
-    return RuleScope(upstream.name, model, base.operation.name, upstream.credential)
+    return RuleScope(upstream.name, model, base.operation.name)
 
 
 def _new_session(attempt: Attempt, base: Call) -> LearningSession:

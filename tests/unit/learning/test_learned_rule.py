@@ -32,7 +32,7 @@ WITHOUT_A_CHANGE = (
 )
 
 RULES_OF_TABLE = (
-    LearnedRule("stream", "synth", ttl_s=900, by_credential=True),
+    LearnedRule("stream", "synth", ttl_s=900),
     LearnedRule("stream", "aggregate"),
     LearnedRule("stream_options", "orphaned"),
     LearnedRule("rename", "max_tokens", "max_completion_tokens"),
@@ -115,17 +115,10 @@ def test_stream_rule_replaces_the_other():
     assert LearnedRule("split", "input", "5").key == LearnedRule("split", "input", "9").key
 
 
-OURS = RuleScope("chat", "o3-mini", "chat", "corp")
+O3 = RuleScope("chat", "o3-mini", "chat")
 SYNTH = LearnedRule("stream", "synth")
 LEARNED_AT, EXPIRES_AT = 1_800_000_000.0, 1_800_003_600.0
-LEARNED = LearnedRuleRecord(OURS.plain, SYNTH, "learned", "no stream", LEARNED_AT, EXPIRES_AT, uses=1)
-
-
-def test_scope_has_a_credential_only_for_rules_that_depend_on_it():
-    assert OURS.plain == RuleScope("chat", "o3-mini", "chat")
-    assert (plain := OURS.plain).plain is plain
-    assert OURS.of(SYNTH) == OURS.plain
-    assert OURS.of(LearnedRule("stream", "synth", by_credential=True)) == OURS
+LEARNED = LearnedRuleRecord(O3, SYNTH, "learned", "no stream", LEARNED_AT, EXPIRES_AT, uses=1)
 
 
 def test_a_record_is_plain_json_for_other_processes():

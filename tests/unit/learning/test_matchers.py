@@ -86,9 +86,9 @@ def test_no_stream_rule_is_learned_if_the_operator_set_stream(case):
 
 def test_a_rule_holds_as_long_as_its_kind_does():
     stream = {case.name: rules(case)[0] for case in STREAM_ROWS}
-    assert (stream["5 OpenAI"].ttl_s, stream["5 OpenAI"].by_credential) == (HOUR_S, False)
+    assert stream["5 OpenAI"].ttl_s == HOUR_S
     for name in ("6 OpenAI", "6 a relay keeps message and code", "6 OpenRouter nests it", "6 quoted without JSON"):
-        assert (stream[name].ttl_s, stream[name].by_credential) == (QUARTER_S, True)
+        assert stream[name].ttl_s == QUARTER_S
     batches = {case.name: rules(case)[0].ttl_s for case in EMBEDDING_ROWS if "split" in case.adapted[0]}
     assert batches.pop("18 OpenAI's tokens") == 0.0
     assert set(batches.values()) == {DAY_S}
@@ -108,7 +108,7 @@ def test_next_suggested_rule_is_used_if_the_first_is_excluded():
 def test_a_stream_that_needs_a_verified_account_has_one_reading_only():
     rejected = rejection(never("", openai(VERIFY, "stream", "unsupported_value")))
     assert rejected is not None
-    assert next([rule.by_credential for rule in step] for step in suggested_rules(rejected)) == [True]
+    assert next([rule.ttl_s for rule in step] for step in suggested_rules(rejected)) == [QUARTER_S]
     assert all(rule.action != "stream" for step in list(suggested_rules(rejected))[1:] for rule in step)
 
 

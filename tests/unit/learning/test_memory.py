@@ -6,25 +6,24 @@ from gatepass.learning.learned_rule import HOUR_S, Key, LearnedRule, LearnedRule
 from gatepass.learning.memory import LIMIT_OF_SCOPE, REFUTED_S, Memory
 
 O3 = RuleScope("chat", "o3-mini", "chat")
-OURS = RuleScope("chat", "o3-mini", "chat", "corp")
 SYNTH = LearnedRule("stream", "synth")
-VERIFIED = LearnedRule("stream", "synth", ttl_s=900, by_credential=True)
+BRIEF = LearnedRule("drop", "seed", ttl_s=900)
 DROP = LearnedRule("drop", "temperature")
 NOW_S, WALL_S = 1_000.0, 1_800_000_000.0
 
 
 def key(learned_rule: LearnedRule = SYNTH, subject: RuleScope = O3) -> Key:
-    return (subject.of(learned_rule), learned_rule.key)
+    return (subject, learned_rule.key)
 
 
-def known(memory: Memory, subject: RuleScope = OURS) -> list[LearnedRule]:
+def known(memory: Memory, subject: RuleScope = O3) -> list[LearnedRule]:
     return [learned_rule for _, learned_rule in memory.of(subject)]
 
 
 def test_rule_is_known_for_its_scope_only():
     memory = Memory()
     assert memory.commit(key(), SYNTH, "no stream", NOW_S)
-    assert known(memory) == known(memory, O3) == [SYNTH]
+    assert known(memory) == [SYNTH]
     for other in (
         RuleScope("azure", "o3-mini", "chat"),
         RuleScope("chat", "o3", "chat"),
@@ -35,21 +34,11 @@ def test_rule_is_known_for_its_scope_only():
 
 def test_knows_reports_rules_of_the_scope():
     memory = Memory()
-    assert not memory.knows(OURS)
+    assert not memory.knows(O3)
     memory.commit(key(), SYNTH, "", NOW_S)
-    assert memory.knows(OURS)
     assert memory.knows(O3)
     memory.forget(key())
-    memory.commit(key(VERIFIED, OURS), VERIFIED, "", NOW_S)
-    assert memory.knows(OURS)
     assert not memory.knows(O3)
-
-
-def test_rule_about_an_account_belongs_to_its_credential():
-    memory = Memory()
-    memory.commit(key(VERIFIED, OURS), VERIFIED, "verify", NOW_S)
-    assert known(memory) == [VERIFIED]
-    assert known(memory, O3) == known(memory, RuleScope("chat", "o3-mini", "chat", "other")) == []
 
 
 def test_a_rule_is_news_once():
@@ -71,16 +60,16 @@ def test_reversing_rule_replaces_the_earlier_one():
 def test_a_rule_that_has_expired_is_forgotten():
     memory = Memory()
     memory.commit(key(), SYNTH, "", NOW_S)
-    memory.commit(key(VERIFIED, OURS), VERIFIED, "", NOW_S)
+    memory.commit(key(BRIEF), BRIEF, "", NOW_S)
     memory.commit(key(DROP, structs.replace(O3, model="o3")), DROP, "", NOW_S)
-    memory.expire(OURS, NOW_S + VERIFIED.ttl_s - 1)
+    memory.expire(O3, NOW_S + BRIEF.ttl_s - 1)
     assert len(known(memory)) == 2
-    memory.expire(OURS, NOW_S + VERIFIED.ttl_s)
+    memory.expire(O3, NOW_S + BRIEF.ttl_s)
     assert known(memory) == [SYNTH]
     assert [one.rule for one in memory.records(NOW_S + HOUR_S - 1, WALL_S)] == [SYNTH, DROP]
     assert memory.records(NOW_S + HOUR_S, WALL_S) == []
     memory.expire(O3, NOW_S + HOUR_S)
-    assert (memory.knows(OURS), known(memory)) == (False, [])
+    assert (memory.knows(O3), known(memory)) == (False, [])
     assert memory.commit(key(), SYNTH, "", NOW_S + HOUR_S), "it is news again"
     for vain in (memory.forget, memory.used):
         vain(key(DROP))

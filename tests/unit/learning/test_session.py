@@ -190,12 +190,11 @@ def test_rule_applies_to_its_own_scope_only():
         assert rules(memory, other) == []
 
 
-def test_an_unverified_account_is_a_matter_of_its_credential_and_of_minutes():
+def test_an_unverified_account_is_a_matter_of_minutes():
     memory = Memory()
     refusal = Refusal(NO_STREAM.concerns, openai(VERIFY, "stream", "unsupported_value"))
     ask(memory, Upstream([refusal]), chat(stream=True))
     assert rules(memory) == ["stream=synth"]
-    assert rules(memory, RuleScope("chat", "o3-mini", "chat", "other")) == []
     verified = Upstream()
     assert ask(memory, verified, chat(stream=True), QUARTER_S - 1).call.adapted == ("stream=synth",)
     assert ask(memory, verified, chat(stream=True), QUARTER_S).call.adapted == ()

@@ -19,7 +19,7 @@ from gatepass.proxy.retry import Repeat, Tried, decide
 from gatepass.types import Call
 from tests.unit.learning.rejections import STREAM, openai, unsupported
 
-O3 = RuleScope("chat", "o3-mini", "chat", "corp")
+O3 = RuleScope("chat", "o3-mini", "chat")
 Body = dict[str, Any]
 
 
