@@ -36,14 +36,16 @@ const rowOfWords = (rows, words) => {
 };
 
 // RAGFlow puts the real error behind a text of its own. The row of that text is the last choice.
-const WRAPPER = /Fail to|\*\*ERROR\*\*|AUTH_ERROR|MAX_RETRIES|CONTENT_FILTERED|Error code: 400/;
+const WRAPPER = /Fail to|\*\*ERROR\*\*|[A-Z]_ERROR|MAX_RETRIES|CONTENT_FILTERED|Error code:/;
 const findRow = (rows, words) => {
   const wrappers = rows.filter((row) => WRAPPER.test(row.cells[0].textContent));
   const others = rows.filter((row) => !wrappers.includes(row));
-  const wrapper = rowOfMessage(wrappers);
+  const isOuter = (row) => row.cells[0].textContent.includes("Fail to");
+  const outer = rowOfMessage(wrappers.filter(isOuter));
   const statuses = words.filter((word) => /^[45]\d\d$/.test(word));
-  const rest = wrapper?.textContent.includes("Fail to") && statuses.length ? [...statuses, "model"] : [];
-  return rowOfMessage(others) ?? rowOfWords(others, rest) ?? wrapper ?? rowOfWords(rows, words);
+  const rest = outer && statuses.length ? [...statuses, "model"] : [];
+  const inner = rowOfMessage(others) ?? rowOfMessage(wrappers.filter((row) => !isOuter(row)));
+  return inner ?? rowOfWords(others, rest) ?? outer ?? rowOfWords(rows, words);
 };
 
 const rowsOf = (page) => [...page.querySelectorAll("article tbody tr")];

@@ -82,7 +82,7 @@ ROWS = {
     " refused the client: sso.corp.example answered 401: invalid_client', 'code': 'token_unavailable'}}": (
         "the issuer refused the client"
     ),
-    "Fail to bind embedding model: Error code: 404 - {'error': {'code': 'model_not_found'}}": "model_not_found",
+    "Fail to bind embedding model: Error code: 404 - {'error': {'code': 'model_not_found'}}": "MODEL_NOT_FOUND",
     "Fail to bind embedding model: Error code: 401 - {'detail': 'Token has expired'}": "Token has expired",
     "Fail to bind embedding model: Error code: 400 - {'error': {'message': 'batch size is invalid, it should not be"
     " larger than 10.', 'code': 'InvalidParameter'}}": "batch size is invalid",
@@ -94,7 +94,7 @@ ROWS = {
     " 'token_unavailable', 'hop': 'credential:llm'}}": "answered 503",
     "Fail to access model(gpt-9).**ERROR**: MODEL_ERROR - Error code: 404 - {'error': {'message': \"The model 'gpt-9'"
     " is not configured. Configured: gpt-4o.\", 'code': 'model_not_found', 'hop': 'client'}}": "Configured:",
-    "Fail to access model(gpt-9).Error code: 404": "404 model_not_found",
+    "Fail to access model(gpt-9).Error code: 404": "MODEL_ERROR",
     "Fail to access model(gpt-4o).": "Fail to access model",
     "提示 : 102": "Fail to access model",
     "提示 : 102 Fail to access model(gpt-4o). Error code: 401 - {'detail': 'Token has expired'}": "Token has expired",
@@ -128,9 +128,28 @@ ROWS = {
     "Not Found. The upstream has no such path": "The upstream has no such path",
     "API Error: 400 Not Found. The upstream has no such path: it does not support this operation": "Claude Code",
     "重排 404": "404 Client Error: Not Found for url",
-    "**ERROR**: MODEL_NOT_FOUND - Error code: 404 - {'error': {'message': 'The model `gpt-9` does not exist'}}": (
-        "MODEL_NOT_FOUND"
+    "**ERROR**: MODEL_ERROR - Error code: 404 - {'error': {'message': 'The model `gpt-9` does not exist'}}": (
+        "does not exist"
     ),
+    "MODEL_NOT_FOUND": "MODEL_NOT_FOUND",
+    "**ERROR**: MODEL_ERROR": "MODEL_ERROR",
+    "SERVER_ERROR": "SERVER_ERROR",
+    "**ERROR**: SERVER_ERROR - Error code: 500": "SERVER_ERROR",
+    "CONNECTION_ERROR": "CONNECTION_ERROR",
+    "AUTH_ERROR": "AUTH_ERROR",
+    "openai.NotFoundError: Error code: 404": "Error code: 404",
+    "Error code: 401": "Error code: 401",
+    "No connection to HOST:PORT (connection refused)": "whether this network needs",
+    "No connection to llm.corp.example:443 (connection refused)": "whether this network needs",
+    "no token for credential llm: no connection to sso.corp.example:443 (connection refused)": "no token for credential",
+    "Error code: 400 - {'error': {'message': 'You have to provide messages.', 'type': 'invalid_request_error',"
+    " 'param': None, 'code': '102', 'hop': 'upstream:rag', 'request_id': 'k1'}}": '"hop":"upstream:',
+    "{'error': {'message': 'LLM(a) not found in Tongyi', 'code': '102', 'hop': 'upstream:rag'}}": "LLM(…) not found in",
+    "504 Gateway Time-out": "504 Gateway Time-out",
+    "Name or service not known": "cannot be resolved",
+    "[Errno -3] Temporary failure in name resolution": "cannot be resolved",
+    "Failed to resolve 'gatepass' ([Errno -2] Name or service not known)": "Failed to resolve",
+    "gatepass cannot listen on gw.corp:8080: Name or service not known": "cannot listen on",
     "The model `m` does not exist. gatepass sent the client's model name 'm' unchanged": "does not exist",
     "网关 超时": "网关超时",
     "证书 过期": "证书过期",
@@ -152,9 +171,9 @@ ROWS = {
     " `line_bytes`, or that has too many lines, values or escapes.": "an event that is larger than",
     "**ERROR**: SERVER_ERROR - Error code: 502 - {'error': {'message': 'No connection to 127.0.0.1:9505 (connection"
     " refused). Check the host and port in upstreams.rag.base_url, whether it is up, and whether this network needs"
-    " upstreams.rag.network.proxy.', 'code': 'upstream_connect'}}": "No connection to HOST:PORT",
+    " upstreams.rag.network.proxy.', 'code': 'upstream_connect'}}": "whether this network needs",
     "No connection to 127.0.0.1:9505 (connection refused). Check the host and port in upstreams.rag.base_url": (
-        "No connection to HOST:PORT"
+        "whether this network needs"
     ),
     "No connection to the proxy p.corp:3128 (connection refused). Check the host and port in network.proxy, and whether"
     " the proxy is up.": "No connection to the proxy",
@@ -170,7 +189,7 @@ ROWS = {
     "令牌已过期": "upstream_auth",
     "鉴权失败": "upstream_auth",
     "请求过于频繁": "RATE_LIMIT_EXCEEDED",
-    "当前分组 default 下对于模型 gpt-4o 无可用渠道": "MODEL_NOT_FOUND",
+    "当前分组 default 下对于模型 gpt-4o 无可用渠道": "无可用渠道",
     "sso.corp.example sent no complete answer within 10 s (credentials.llm.timeout_s)": "token_unavailable",
 }
 """A search, and a text of the row that the page of symptoms then shows."""
