@@ -933,7 +933,10 @@ PAGES: Mapping[str, Callable[[], str]] = {
 """Each generated page, by its path in the repository."""
 PARTS: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "README.md": {"symptoms": lambda: readme_table("en"), "smallest file": lambda: SMALLEST_FILE},
-    "README.zh.md": {"symptoms": lambda: readme_table("zh"), "smallest file": lambda: SMALLEST_FILE},
+    "README.zh.md": {
+        "symptoms": lambda: readme_table("zh"),
+        "smallest file": lambda: SMALLEST_FILE.replace("# from `gatepass keys new`", "# 由 `gatepass keys new` 打印"),
+    },
     "docs/symptoms.md": {"symptoms": lambda: symptoms("en")},
     "docs/zh/symptoms.md": {"symptoms": lambda: symptoms("zh")},
     "docs/reference/errors.md": {"codes": lambda: error_codes("en")},

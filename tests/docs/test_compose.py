@@ -115,6 +115,16 @@ def test_service_runs_without_rights() -> None:
     assert "ports" not in running, "nothing is published to the host"
 
 
+@EVERY_FILE
+def test_a_variable_and_a_port_serve_the_page_for_operators(name: str, tmp_path: Path) -> None:
+    assert load(None, environment(name, tmp_path)).config.server.ui is None
+    assert load(None, environment(name, tmp_path, GATEPASS_UI="true")).config.server.ui is True
+    port = 'ports: ["127.0.0.1:8080:8080"]'
+    assert f"# To try it from the host, or for the page at /ui: {port}\n" in file_of(name).read_text()
+    for page in ("operations/ui.md", "zh/ui.md"):
+        assert port in (ROOT / "docs" / page).read_text()
+
+
 def test_stop_grace_is_longer_than_the_drain() -> None:
     assert seconds(service("ragflow")["stop_grace_period"]) >= ServerConfig().drain_timeout_s + 5
 

@@ -55,7 +55,7 @@ def parsed_proxy(text: str) -> tuple[str, str | None]:
 
 SHARED = (
     *("UPSTREAM_URL", "EMBEDDINGS_URL", "TOKEN_TYPE", "KEYS", "KEY_HASHES", "PROFILE"),
-    *("CA_FILE", "PROXY", "NO_PROXY", "ALLOW_PLAIN_HTTP", "HOST", "PORT", "CONTROL_SOCKET"),
+    *("CA_FILE", "PROXY", "NO_PROXY", "ALLOW_PLAIN_HTTP", "HOST", "PORT", "UI", "CONTROL_SOCKET"),
 )
 REQUIRED = frozenset(("TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET", "TOKEN"))
 TYPE_BY_VARIABLE = {"TOKEN": "static", "TOKEN_JSON": "http_json", "CLIENT_ID": "oauth2"}

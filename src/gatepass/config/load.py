@@ -37,7 +37,7 @@ from gatepass.config.references import PREFIX, Reference, UnresolvedReference, o
 from gatepass.config.wording import explained_errors, nearest, unknown_paths
 from gatepass.types import Secret
 
-OF_SERVER: Mapping[str, SettingPath] = {name.upper(): ("server", name) for name in ("host", "port", "control_socket")}
+OF_SERVER: Mapping[str, SettingPath] = {name.upper(): ("server", name) for name in ("host", "port", "ui", "control_socket")}
 OF_NETWORK: Mapping[str, SettingPath] = {name.upper(): ("network", name) for name in ("ca_file", "no_proxy", "proxy")}
 OVERRIDES: Mapping[str, SettingPath] = {**OF_SERVER, **OF_NETWORK, **LIMIT_VARIABLES}
 """The variables that override a file, each with its setting."""
@@ -123,7 +123,8 @@ def load(
     own = own_variables(environment)
     for variable, setting in OVERRIDES.items():
         if (text := own.get(variable)) is not None:
-            value: str | float = text
+            # the validation quotes another text
+            value: str | float = {"true": True, "false": False}.get(text.lower(), text) if variable == "UI" else text
             if setting[0] == "limits" or setting == OF_SERVER["PORT"]:  # the error for another text names the variable
                 value = int(text) if _NUMBER.match(text) else float(text) if _DECIMAL.match(text) else text
             _override(document, setting, value, f"environment {PREFIX}{variable}")

@@ -294,6 +294,14 @@ def test_flags_beat_the_environment_and_the_environment_beats_the_file(write):
     assert listening(host="127.0.0.4", port=0) == [("127.0.0.4", "--host"), (0, "--port")]
 
 
+@pytest.mark.parametrize(("text", "is_on"), [("true", True), ("False", False), ("", None)])
+def test_a_variable_switches_the_page_on_or_off(write, text, is_on):
+    environment = {"GATEPASS_UPSTREAM_URL": "https://llm.corp.example/v1", "GATEPASS_UI": text}
+    assert load(None, environment).config.server.ui is is_on
+    assert load(write(MINIMAL), environment).config.server.ui is is_on
+    assert refused(write(MINIMAL), {"GATEPASS_UI": "on"}).startswith("environment GATEPASS_UI: server.ui: expects ")
+
+
 @pytest.mark.parametrize("port", ["80a", "-1", "99999", "1.5", "１"])
 def test_invalid_port_in_the_environment_is_refused(write, port):
     assert refused(write(MINIMAL), {"GATEPASS_PORT": port}).startswith(
