@@ -127,7 +127,9 @@ VARIABLES: Mapping[str, Variable] = {
     ),
     "HOST": Variable("The address to listen on.", "0.0.0.0", "`server.host`", with_file=True),  # noqa: S104 - an example
     "PORT": Variable("The port to listen on.", "9000", "`server.port`", with_file=True),
-    "UI": Variable("`true` serves the [page for operators](../operations/ui.md).", "true", "`server.ui`", with_file=True),
+    "UI": Variable(
+        "`true` serves the [page for operators](../operations/ui.md).", "true", "`server.ui`", with_file=True
+    ),
     "CONTROL_SOCKET": Variable(
         "The control socket. Commands such as `gatepass reload` use the variable too.",
         "/run/gatepass/control.sock",

@@ -881,6 +881,7 @@ def in_chinese(part: Entry | str) -> Entry | str:
     own = {"Action": words["action"], **{ACTIONS[case]: text for case, text in words.get("actions", {}).items()}}
     chinese = {name: linked(with_settings(text)) for name, text in own.items()}
     facts = {CHINESE[name]: chinese.get(name) or CHINESE.get(text, text) for name, text in part.facts.items()}
+    facts["示例的含义"] = words["example"]
     details = linked(with_settings("\n\n".join(filter(None, [words.get("more"), words.get("details")]))))
     return Entry(part.title, with_settings(words["cause"]), facts, details=details.rstrip(), colon="：")
 

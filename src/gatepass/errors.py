@@ -585,8 +585,8 @@ class UpstreamInvalid(UpstreamError):
     actions: ClassVar[Mapping[str, str]] = {
         "mcp_invalid": "If the message names a limit, check whether a setting raises it. Otherwise check that"
         " `mcp.NAME.url` is the endpoint of an MCP server.",
-        "line_bytes": "If the client reads long lines, use a profile `{images: {extends: ragflow, line_bytes: null}}`."
-        " Otherwise request the answer without a stream.",
+        "line_bytes": "If the client reads long lines, set `profiles: {images: {extends: ragflow, line_bytes: null}}`"
+        " and its base URL `http://HOST/for/images/v1`. Otherwise request the answer without a stream.",
         "too_large": "Request less in one answer. If the message names a setting of `limits`, raise it.",
     }
     """What to do instead of the action above, by the case that `case_of` returns."""

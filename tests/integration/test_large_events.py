@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
+from gatepass.errors import UpstreamInvalid
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.ragflow import REPLAYED, classify
 from tests.integration.scripted import Scripted, Send, event, stream
@@ -32,6 +35,16 @@ async def test_an_image_in_an_event_passes(block: dict[str, Any], held_bytes: in
     async with Scripted([Send(stream(*EVENTS))]) as upstream, upstream_of(upstream, block, held_bytes) as served:
         answer = await served.ask({**HELLO, "stream": True}).answer()
     assert (answer.status, LARGE in answer.body, answer.body.endswith(DONE)) == (200, True, True), answer.body[-400:]
+
+
+async def test_an_image_in_an_event_passes_with_the_profile_of_the_action_of_the_error() -> None:
+    action = UpstreamInvalid.actions["line_bytes"]
+    (setting,), (path,) = (re.findall(pattern, action) for pattern in (r"`profiles: (.+?)`", r"`http://HOST(/.+?)`"))
+    async with Scripted([Send(stream(*EVENTS))]) as upstream:
+        profiles = YAML(typ="safe").load(setting)
+        async with upstream_of(upstream, profiles=profiles) as served:
+            answer = await served.ask({**HELLO, "stream": True}, f"{path}/chat/completions").answer()
+    assert (answer.status, IMAGE.encode() in answer.body, answer.body.endswith(DONE)) == (200, True, True)
 
 
 @pytest.mark.parametrize("before", [(), EVENTS[:1]], ids=["first", "later"])
@@ -65,6 +78,8 @@ async def test_an_event_that_must_be_converted_names_its_limit(dialect: str, pat
     assert classify(answer.error["message"]) not in REPLAYED
 
 
-def upstream_of(upstream: Scripted, block: dict[str, Any] | None = None, held_bytes: int = 512 << 20) -> Any:
+def upstream_of(
+    upstream: Scripted, block: dict[str, Any] | None = None, held_bytes: int = 512 << 20, **settings: Any
+) -> Any:
     limits = {"held_bytes": held_bytes, "body_bytes": 1 << 20, "reply_bytes": min(16 << 20, held_bytes // 16)}
-    return gateway(upstreams={"chat": {"base_url": f"{upstream.url}/v1", **(block or {})}}, limits=limits)
+    return gateway(upstreams={"chat": {"base_url": f"{upstream.url}/v1", **(block or {})}}, limits=limits, **settings)

@@ -141,7 +141,7 @@ ROWS = {
     "Error code: 401": "Error code: 401",
     "No connection to HOST:PORT (connection refused)": "whether this network needs",
     "No connection to llm.corp.example:443 (connection refused)": "whether this network needs",
-    "no token for credential llm: no connection to sso.corp.example:443 (connection refused)": "no token for credential",
+    "no token for credential llm: no connection to sso.corp:443 (connection refused)": "no token for credential",
     "Error code: 400 - {'error': {'message': 'You have to provide messages.', 'type': 'invalid_request_error',"
     " 'param': None, 'code': '102', 'hop': 'upstream:rag', 'request_id': 'k1'}}": '"hop":"upstream:',
     "{'error': {'message': 'LLM(a) not found in Tongyi', 'code': '102', 'hop': 'upstream:rag'}}": "LLM(…) not found in",

@@ -37,7 +37,9 @@ from gatepass.config.references import PREFIX, Reference, UnresolvedReference, o
 from gatepass.config.wording import explained_errors, nearest, unknown_paths
 from gatepass.types import Secret
 
-OF_SERVER: Mapping[str, SettingPath] = {name.upper(): ("server", name) for name in ("host", "port", "ui", "control_socket")}
+OF_SERVER: Mapping[str, SettingPath] = {
+    name.upper(): ("server", name) for name in ("host", "port", "ui", "control_socket")
+}
 OF_NETWORK: Mapping[str, SettingPath] = {name.upper(): ("network", name) for name in ("ca_file", "no_proxy", "proxy")}
 OVERRIDES: Mapping[str, SettingPath] = {**OF_SERVER, **OF_NETWORK, **LIMIT_VARIABLES}
 """The variables that override a file, each with its setting."""

@@ -199,7 +199,7 @@ class Ui:
         try:
             state.authenticator.check_page(client_request)
             if not state.config.serves_ui:  # a reload has added keys
-                raise errors.UnknownPath("The page for operators is off. Set `server.ui: true` or GATEPASS_UI=true to serve it.")
+                raise errors.UnknownPath("The page is off. Set `server.ui: true` or GATEPASS_UI=true to serve it.")
             response = await self._respond(request, client_request, state)
         except errors.GatepassError as error:
             if isinstance(error, _LOGGED):

@@ -191,7 +191,7 @@ export const ERRORS = {
   },
   "upstream_auth": {
     "text": "上游拒绝凭据，因此客户端重试不会成功。错误信息含有凭据的名称、凭据是 key 还是令牌、令牌的年龄，以及 gatepass 是否试过第二个令牌。上游拒绝新令牌之后的一分钟内，gatepass 不再为它获取新令牌。",
-    "action": "改正错误信息写明的设置。`gatepass doctor MODEL --call` 发送一次小的调用。改正之后运行 `gatepass reload`。上游或签发方修复之后运行 `gatepass token --retry`。"
+    "action": "如果凭据是 key，更换 `credentials.NAME.token` 或 `upstreams.NAME.headers` 中的 key。如果是令牌，核对 `credentials.NAME.scope`、`credentials.NAME.audience` 和 `upstreams.NAME.token_placement`。如果没有凭据，设置 `upstreams.NAME.credential`。`gatepass doctor MODEL --call` 发送一次小的调用。改正之后运行 `gatepass reload`。上游或签发方修复之后运行 `gatepass token --retry`。"
   },
   "refused": {
     "text": "签发方拒绝了客户端，因此没有令牌。",
@@ -207,7 +207,7 @@ export const ERRORS = {
   },
   "line_bytes": {
     "text": "流中的一个事件超过 1 MiB，因为客户端的配置档有 `line_bytes`。",
-    "action": "如果客户端能读取长行，使用配置档 `{images: {extends: ragflow, line_bytes: null}}`。否则不用流式请求。"
+    "action": "如果客户端能读取长行，设置 `profiles: {images: {extends: ragflow, line_bytes: null}}`，客户端的 base URL 用 `http://HOST/for/images/v1`。否则不用流式请求。"
   },
   "too_large": {
     "text": "上游的回复超过了错误信息写明的限制。",
@@ -231,7 +231,7 @@ export const ERRORS = {
   },
   "too_long": {
     "text": "输入超过模型的上下文长度。",
-    "action": "缩短提示词或历史消息，或改用上下文更长的模型。"
+    "action": "缩短提示词或历史消息，或改用上下文更长的模型。在 RAGFlow 中，把该模型的“最大token数”设为不超过模型的上下文长度，并减小助理的 Top N。"
   },
   "429": {
     "text": "上游限制了请求。",
