@@ -135,6 +135,8 @@ ROWS = {
     "**ERROR**: MODEL_ERROR": "MODEL_ERROR",
     "SERVER_ERROR": "SERVER_ERROR",
     "**ERROR**: SERVER_ERROR - Error code: 500": "SERVER_ERROR",
+    "**ERROR**: SERVER_ERROR - Error code: 503 - {'error': {'message': 'The limit of 4000 requests in flight is reached"
+    " (limits.connections).', 'code': 'overloaded', 'hop': 'gatepass'}}": "overloaded",
     "CONNECTION_ERROR": "CONNECTION_ERROR",
     "AUTH_ERROR": "AUTH_ERROR",
     "openai.NotFoundError: Error code: 404": "Error code: 404",
