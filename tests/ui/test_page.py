@@ -446,6 +446,27 @@ def test_a_chip_of_the_overview_leads_to_the_failures(open_page: OpenPage, signe
     wait_for(lambda: fake.polled[-1:] == [polled], page)
 
 
+@pytest.mark.parametrize(
+    ("locale", "sentence", "health"),
+    [
+        ("en-GB", "Fails: corp. Open an error of it below", "every request failed"),
+        ("zh-CN", "有故障：corp。打开下面它的错误，可以看到原因和处理方法。", "所有请求都失败"),
+    ],
+)
+def test_an_upstream_that_answers_each_request_with_an_error_is_red_and_named(
+    open_page: OpenPage, signed_in: str, fake: Fake, locale: str, sentence: str, health: str
+) -> None:
+    page = open_page(signed_in, locale=locale)
+    card = page.locator("[data-upstream=corp]")
+    expect(card).to_be_visible()
+    expect(page.locator(".fails")).to_be_hidden()
+    fake.overview["upstreams"][0].update(requests_15m=4, errors_15m=4, many_errors=True)
+    page.evaluate(ASK)
+    expect(page.locator(".fails")).to_contain_text(sentence)
+    expect(card).to_have_class("card upstream bad")
+    expect(card.locator(".health.failed")).to_contain_text(health)
+
+
 @pytest.mark.parametrize(("many_errors", "said"), [(False, "healthy"), (True, "many errors")])
 def test_an_upstream_with_many_errors_is_not_called_healthy(
     open_page: OpenPage, signed_in: str, fake: Fake, many_errors: bool, said: str
@@ -539,7 +560,7 @@ def test_what_fails_comes_first(open_page: OpenPage, signed_in: str, fake: Fake)
     ("locale", "shown"),
     [
         ("en-GB", ["HTTP status: invalid request", "the upstream's own code", "HTTP status: the upstream failed"]),
-        ("zh-CN", ["HTTP 状态码：请求无效", "上游自己的错误码", "HTTP 状态码：上游出错"]),
+        ("zh-CN", ["HTTP 状态码：请求无效", "上游自己的错误码", "HTTP 状态码：上游出错", "回答尚未完成，连接就关闭了"]),
     ],
 )
 def test_a_code_that_is_a_number_is_explained(

@@ -8,6 +8,8 @@ import { wires } from "./wires.js";
 const HISTORY_S = 900;
 const USABLE = ["fresh", "stale"];
 const FAILS = 2;
+/** An upstream fails, if at least so many requests in 15 minutes failed at it and no other one succeeded. */
+const ALL_OF = 3;
 
 /** Returns `{node, show(overview)}`. */
 export function drawing(signal) {
@@ -64,8 +66,18 @@ export function worstFirst({ credentials, upstreams }) {
   return all.sort((a, b) => rank(b) - rank(a));
 }
 
-function rank({ health, lacks, many_errors: hasManyErrors }) {
-  return lacks || health === "failing" ? FAILS : hasManyErrors ? 1 : 0;
+function rank(upstream) {
+  const { health, lacks, many_errors: hasManyErrors } = upstream;
+  return lacks || health === "failing" || hasOnlyErrors(upstream) ? FAILS : hasManyErrors ? 1 : 0;
+}
+
+function hasOnlyErrors({ requests_15m: requests, errors_15m: errors }) {
+  return requests >= ALL_OF && errors >= requests;
+}
+
+/** The names of the upstreams that fail. */
+export function failingUpstreams(data) {
+  return worstFirst(data).filter((upstream) => rank(upstream) === FAILS).map(({ name }) => name);
 }
 
 /** One group for each credential with its upstreams, and one of the upstreams without: those with a failure first. */
@@ -169,7 +181,7 @@ export function showHealth(line, upstream) {
   const failed = health === "failing" && !lacks ? last : null;
   const [state, link] = line.children;
   set(line, { class: rank(upstream) === FAILS ? "health failed" : "health" });
-  const working = hasManyErrors ? t("many errors") : t("healthy");
+  const working = hasOnlyErrors(upstream) ? t("every request failed") : hasManyErrors ? t("many errors") : t("healthy");
   const shown = { ok: working, failing: t("failing"), unknown: t("no request yet") }[health] ?? health;
   write(state, lacks ? t("no token, its credential fails: ") : shown + (failed ? t(", ") : ""));
   write(link, lacks ?? (failed ? `${failed.code}${t(", ")}${t("{s} ago", { s: span(failed.age_s) })}` : ""));

@@ -11,8 +11,10 @@ const CASES = {
   static_key: t("For a key of a credential:"), header_key: t("For a key in headers:"), variable_key: t("For a key in an environment variable:"),
   no_credential: t("Without a credential:"), new_token: t("If a new token was rejected too:"),
 };
-/** What a code is that is a number: an upstream made it. */
-const NUMBERS = [
+/** What a code is that is a number, which an upstream made, or a word of gatepass or an upstream. */
+const NOTES = [
+  [/^model_not_found$/, t("gatepass or the upstream does not know the model")], [/^context_length_exceeded$/, t("the prompt is too long")],
+  [/^rate_limit_exceeded$/, t("the upstream limits the requests")], [/^insufficient_quota$/, t("the account at the upstream has no quota")],
   [/^429$/, t("HTTP status: too many requests")], [/^40[13]$/, t("HTTP status: access refused")], [/^404$/, t("HTTP status: not found")],
   [/^4\d\d$/, t("HTTP status: invalid request")], [/^5\d\d$/, t("HTTP status: the upstream failed")], [/^-?\d+$/, t("the upstream's own code")],
 ];
@@ -34,9 +36,14 @@ export async function errorCode(page) {
   ].filter(Boolean));
 }
 
-/** The meaning of a code that is a number, "" for a word. */
+/** The meaning of a code of NOTES, "" for another one. */
 export function codeNote(code) {
-  return NUMBERS.find(([pattern]) => pattern.test(code))?.[1] ?? "";
+  return NOTES.find(([pattern]) => pattern.test(code))?.[1] ?? "";
+}
+
+/** The meaning of a code in a few words: in Chinese also the first sentence of the documentation. */
+export function codeGloss(code) {
+  return codeNote(code) || meaning(code, "").split("。")[0].replaceAll("`", "");
 }
 
 /** The code that explains an error: one that an upstream made itself is `upstream_error`, as `gatepass show` has it. */

@@ -1,8 +1,8 @@
 // The overview: the way of the requests as a drawing, what failed, and plots of the last 15 minutes.
 
-import { drawing } from "./drawing.js";
+import { drawing, failingUpstreams } from "./drawing.js";
 import { el, keyed, set, write } from "./dom.js";
-import { codeNote } from "./error_code.js";
+import { codeGloss } from "./error_code.js";
 import { count, duration, plural, size, time, zone } from "./format.js";
 import { plot } from "./plot.js";
 import { t } from "./texts.js";
@@ -19,10 +19,12 @@ export function overview(page) {
   };
   const captured = el("p.muted.captured", { hidden: true });
   const lost = el("p.problem.store", { hidden: true });
+  const fails = el("p.problem.fails", { hidden: true });
   const codes = el("ul.codes", { "aria-label": t("Errors in 15 minutes, by code") });
   const failures = el("div", { hidden: true }, el("p.muted.small.since", { "aria-hidden": "true" }, t("Errors in 15 minutes, by code")), codes);
   const body = el("div", { hidden: true },
     lost,
+    fails,
     el("h2.unseen", {}, t("Now")),
     map.node,
     failures,
@@ -44,9 +46,12 @@ export function overview(page) {
     const { series, store } = data;
     lost.hidden = !store || ["up", "unchecked"].includes(store.state);
     if (!lost.hidden) write(lost, t("The shared store is not reachable. Each process fetches its own tokens and keeps its own learned rules. {reason}", { reason: store.reason ?? "" }));
+    const down = failingUpstreams(data);
+    fails.hidden = !down.length;
+    if (down.length) write(fails, t("Fails: {names}. Open an error of it below: it shows the cause and what to do.", { names: down.join(t(", ")) }));
     const failed = Object.entries(data.errors_15m).sort(([, a], [, b]) => b - a);
     failures.hidden = !failed.length;
-    keyed(codes, failed, ([code]) => code, ([code]) => el("li", {}, el("a", { href: `#/requests?code=${encodeURIComponent(code)}&within_s=900` }, el("b"), " ", el("code", {}, code)), codeNote(code) && el("span.muted", {}, ` ${codeNote(code)}`)), (item, [, number]) => write(item.querySelector("b"), count(number)));
+    keyed(codes, failed, ([code]) => code, ([code]) => el("li", {}, el("a", { href: `#/requests?code=${encodeURIComponent(code)}&within_s=900` }, el("b"), " ", el("code", {}, code)), codeGloss(code) && el("span.muted", {}, ` ${codeGloss(code)}`)), (item, [, number]) => write(item.querySelector("b"), count(number)));
     const percentiles = ({ p50, p95, p99 }) => [p50, p95, p99];
     plots.requests.show([series.requests, series.errors], series.ended_at, series.width_s);
     plots.tokens.show([series.tokens_in, series.tokens_out], series.ended_at, series.width_s);
