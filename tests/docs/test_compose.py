@@ -121,7 +121,7 @@ def test_a_variable_and_a_port_serve_the_page_for_operators(name: str, tmp_path:
     assert load(None, environment(name, tmp_path, GATEPASS_UI="true")).config.server.ui is True
     port = 'ports: ["127.0.0.1:8080:8080"]'
     assert f"# To try it from the host, or for the page at /ui: {port}\n" in file_of(name).read_text()
-    for page in ("operations/ui.md", "zh/ui.md"):
+    for page in ("container.md", "zh/container.md"):
         assert port in (ROOT / "docs" / page).read_text()
 
 
