@@ -52,7 +52,8 @@ async def test_commands_reach_all_processes_without_a_key(tmp_path: Path, worker
         )
         code, text = command("status", "--socket", str(path))
         assert code == 0
-        lines = text.splitlines()
+        first, _, *lines = text.splitlines()
+        assert first == f"gatepass at http://127.0.0.1:{await running.port} (control socket {path})"
         assert lines[0].split() == ["PROCESS", "READY", "IN", "FLIGHT"]
         assert [line.split()[:3] for line in lines[1 : 1 + workers]] == [[name, "yes", "0"] for name in names]
         assert sum(" fixed " in line and " static " in line for line in lines) == workers
@@ -119,11 +120,12 @@ async def test_retry_fetches_the_failing_tokens_of_all_processes_now(tmp_path: P
                 assert (code, "invalid_client" in text) == (1, True), text
             calls, is_repaired = len(issuer.received), True
             code, text = await asyncio.to_thread(command, "token", "--retry", "--socket", str(path))
-            assert (code, text) == (0, "corp: fetched a token\n")
+            line = f"gatepass at http://127.0.0.1:{await running.port} (control socket {path})\n"
+            assert (code, text) == (0, f"{line}corp: fetched a token\n")
             assert states() == ["fresh"] * workers
             assert len(issuer.received) == calls + 1
             await until(lambda: len(list_of(running.lines, "retried")) == 2)
-            assert command("token", "--retry", "--socket", str(path)) == (0, "No credential is failing.\n")
+            assert command("token", "--retry", "--socket", str(path)) == (0, f"{line}No credential is failing.\n")
             assert command("token", "corp", "--retry")[0] == 2
 
 

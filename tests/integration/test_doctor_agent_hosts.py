@@ -101,6 +101,14 @@ def without_api(request: Received) -> Dialogue:
     return LIST if request.target == "/v1/models" else [Send(reply({"detail": "Not Found"}, 404))]
 
 
+async def test_an_upstream_without_the_api_gets_no_advice_about_another_client(tmp_path: Path):
+    async with Scripted(answer=without_api) as upstream:
+        result = await doctor(upstream, tmp_path, "m", "--as", "codex")
+    output = " ".join(result.output.split())
+    assert "it has no Responses API: declare the model under `models` with an upstream that has one." in output
+    assert "n8n" not in output
+
+
 async def test_a_response_that_the_upstream_failed_is_a_failure(tmp_path: Path):
     failed = {"type": "response.failed", "response": {"id": "r", "error": {"code": "x", "message": "It crashed."}}}
 

@@ -229,6 +229,8 @@ async def test_tail_ends_with_ctrl_c_and_filters(tmp_path: Path):
 
         assert listed("-n", "1") == ["c"]
         assert listed("--failed", "-n", "1") == ["b"]
+        hidden = CliRunner().invoke(main, ["tail", "--once", "--failed", "-n", "0", "--socket", gp.socket])
+        assert (hidden.exit_code, hidden.stderr) == (0, "1 older ones are not shown: --last 1 shows them too.\n")
         assert listed("--model", "down") == listed("--code", "upstream_connect") == ["b"]
         assert listed("--upstream", "dead") == listed("--hop", "upstream:dead") == listed("--text", "DOW") == ["b"]
         assert listed("--caller", "nobody") == []

@@ -226,12 +226,20 @@ def status(socket_path: str | None, *, as_json: bool) -> None:
 
     Exit codes: 0 shown, 1 gatepass did not answer.
     """
-    page = json.loads(request("GET", "/status", socket_path))
+    path = socket_path or found_socket()
+    page = json.loads(request("GET", "/status", path))
     if as_json:
         print_json(page)
         return
+    click.echo(f"{answering(path)}\n")
     for line in status_lines(page):
         click.echo(line)
+
+
+def answering(path: str) -> str:
+    """Return a line with the address and the control socket of the gatepass at the socket `path`."""
+    url = json.loads(request("GET", "/requests/-", path))["url"]
+    return printable(f"gatepass at {url} (control socket {path})")
 
 
 def processes_of(page: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
@@ -258,11 +266,7 @@ def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
     if credentials:
         yield ""
         yield from aligned([_CREDENTIAL_HEAD, *(_credential(*row) for row in credentials)])
-    for name, credential, held in credentials:
-        if held["failing"]:
-            yield f"{name} {credential}: {printable(held['last_error'])}"
-        for upstream, age_s in held.get("rejected_by", {}).items():
-            yield f"{name} {credential}: the upstream {upstream} rejected the token {age_s:.0f} s ago"
+    yield from _token_faults(credentials)
     upstreams = [(name, one, *row) for name, one in processes.items() for row in one.get("upstreams", {}).items()]
     if upstreams:
         yield ""
@@ -277,6 +281,18 @@ def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{name} MCP server {server}: `{command}` names the cause."
         if streams := one["mcp"]["streams"]:
             yield f"{name} {streams} stream{'s'[: streams != 1]} of MCP clients that wait for events"
+
+
+def _token_faults(credentials: Sequence[tuple[str, str, Mapping[str, Any]]]) -> Iterator[str]:
+    """Yield each reason of a failed fetch once, and each upstream that rejected a token."""
+    reasons: dict[str, list[str]] = {}
+    for name, credential, held in credentials:
+        if held["failing"]:
+            reasons.setdefault(held["last_error"], []).append(f"{name} {credential}")
+    yield from (f"{', '.join(ones)}: {printable(reason)}" for reason, ones in reasons.items())
+    for name, credential, held in credentials:
+        for upstream, age_s in held.get("rejected_by", {}).items():
+            yield f"{name} {credential}: the upstream {upstream} rejected the token {age_s:.0f} s ago"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -185,7 +185,8 @@ def _write(path: str | None, entry: Row, shown: str) -> str:
             if old == [] or KEYS not in document.origins:
                 # The first key locks out the clients without one, which the operator must decide. gatepass does not
                 # serve with an empty `keys:`.
-                exit_unusable(f"--write: {name} has no entry under access.keys yet: {by_hand}")
+                why = "and the first one locks out clients without a key"
+                exit_unusable(f"--write: {name} has no entry under access.keys yet, {why}: {by_hand}")
             text = document.content.decode()
             is_json = name.lower().endswith(".json")
             changed = with_last_item(text, KEYS, json.dumps(entry) if is_json else shown)

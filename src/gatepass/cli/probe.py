@@ -313,8 +313,10 @@ _ADVICE = re.compile(
     r"(?=(?:Add|Ask|Begin|Check|Compare|If|Let|Raise|Renew|Replace|Set|Shorten|Tried|Try|Use|check|set|use)\b)"
 )
 
-_NEEDLESS = re.compile(r" (?:`gatepass doctor [^`]+` tries it|A [a-z ]+ needs more: raise this setting)\.$")
-"""The end of an error that advises what runs already, or less than the action of a timeout."""
+_NEEDLESS = re.compile(
+    r" (?:`gatepass doctor [^`]+` tries it|A [a-z ]+ needs more: raise this setting|For [^.]+ n8n, [^.]+)\.$"
+)
+"""The end of an error that advises what runs already, less than the action of a timeout, or another client."""
 
 
 def split_advice(message: str) -> tuple[str, str]:

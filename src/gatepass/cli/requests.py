@@ -105,9 +105,6 @@ def tail(
     given = {name: value for name, value in filters.items() if value}
     follower, begun, was_gone = Follower(last), set[Any](), False
 
-    def line_of(one: Summary) -> str:
-        return json.dumps(one) if as_json else summary_line(cleaned(one))
-
     try:
         while True:
             began_s = time.monotonic()
@@ -132,18 +129,24 @@ def tail(
             new = follower.new(found, page["now"], time.monotonic() - began_s)
             if is_first and not as_json:
                 click.echo(list_line(HEAD))
+            if is_first and failed and (hidden := len(found) - len(new)):
+                click.echo(f"{hidden} older ones are not shown: --last {len(found)} shows them too.", err=True)
             for one in new:
-                click.echo(line_of(one))
+                click.echo(_line(one, as_json=as_json))
             if running:
                 for one in reversed(page["running"]):
                     if (one["worker"], one["id"]) not in begun:
-                        click.echo(line_of(one))
+                        click.echo(_line(one, as_json=as_json))
                 begun = {(one["worker"], one["id"]) for one in page["running"]}
             if once:
                 return
             time.sleep(POLL_S)
     except KeyboardInterrupt:
         return
+
+
+def _line(one: Summary, *, as_json: bool) -> str:
+    return json.dumps(one) if as_json else summary_line(cleaned(one))
 
 
 @click.command()

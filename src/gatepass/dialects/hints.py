@@ -142,9 +142,9 @@ def responses_hint(message: str, upstream: str, status: int) -> str | None:
     """Return the advice for the upstream's `message` to a rejected call of the Responses API; None without one."""
     if status in (404, 405) and _NO_PATH.search(message[:MESSAGE_CHARS]):
         return (
-            f"If chat completions work at upstreams.{upstream}, it has no Responses API: use chat completions in the"
-            " client (n8n: switch off Use Responses API in the node), or declare the model under `models` with"
-            " an upstream that has one."
+            f"If chat completions work at upstreams.{upstream}, it has no Responses API: declare the model under"
+            " `models` with an upstream that has one. For chat completions in n8n, switch off Use Responses API in the"
+            " node."
         )
     return None
 

@@ -77,6 +77,17 @@ def test_a_failing_credential_is_shown_with_its_error_and_no_control_character(s
     assert lines[5] == "worker-1 corp: 401 �[31mwrong secret"
 
 
+def test_one_reason_of_several_credentials_is_shown_once():
+    held = {"type": "oauth2", "state": "none", "failing": True, "expires_in_s": None, "fetches": 3, "failures": 3}
+    ones = {
+        "a": {**held, "last_error": "refused"},
+        "b": {**held, "last_error": "refused"},
+        "c": {**held, "last_error": "x"},
+    }
+    lines = list(status_lines({**page(), "credentials": ones}))
+    assert lines[-2:] == ["gatepass a, gatepass b: refused", "gatepass c: x"]
+
+
 def page(**store: Any) -> dict[str, Any]:
     return {"ready": True, "draining": False, "in_flight": 0, "credentials": {}, "store": store or None}
 

@@ -211,6 +211,8 @@ def test_an_unknown_name_is_answered_with_the_nearest_one():
     assert sorted(names.split(", ")) == sorted(f"{shared}, {own}, {plain}".split(", "))
     for name in ("ca_file", "proxy", "client_cert"):
         assert reported(name) == f"is not a setting here; did you mean network.{name}?"
+    places = " or ".join(f"{block}.NAME.timeouts" for block in ("upstreams", "operations", "models", "mcp"))
+    assert reported("timeouts") == f"is not a setting here; did you mean {places}?"
     assert reported("drain_timeout_s") == "is not a setting here; did you mean server.drain_timeout_s?"
     for name in ("refresh_before", "refresh_behind"):
         assert "refresh_token?" not in reported("credentials", "d", name)

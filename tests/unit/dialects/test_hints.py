@@ -231,9 +231,8 @@ def test_sentence_ends_once():
 
 
 NO_RESPONSES = (
-    "If chat completions work at upstreams.chat, it has no Responses API: use chat completions in the client (n8n:"
-    " switch off Use Responses API in the node), or declare the model under `models` with an upstream"
-    " that has one."
+    "If chat completions work at upstreams.chat, it has no Responses API: declare the model under `models` with"
+    " an upstream that has one. For chat completions in n8n, switch off Use Responses API in the node."
 )
 
 

@@ -225,6 +225,21 @@ def test_a_name_that_a_client_chose_is_no_error_of_its_upstream(
     assert (metrics.last_error("chat", 2.0) is None) == (not errors)
 
 
+@pytest.mark.parametrize(
+    ("place", "health"), [("upstreams.chat.base_url does not end with the version, or it", "failing"), ("it", "ok")]
+)
+def test_an_upstream_whose_base_url_lacks_its_version_is_failing(place: str, health: str):
+    message = f"Not Found. The upstream has no such path: {place} does not support this operation."
+    metrics = Metrics()
+    request, error = ended("a", "m", "chat", "chat", error=UpstreamErrorReply(message, upstream="chat", status=404))
+    assert request.attempt is not None
+    request.attempt.requests = 1
+    metrics.request_ended(request, error)
+    assert metrics.health("chat") == health
+    if health == "failing":
+        assert (metrics.last_failed("chat", 2.0) or {})["test"] == "gatepass doctor m --call"
+
+
 def test_repeats_are_counted_by_upstream():
     metrics = Metrics()
     first = attempt("chat", outcome="token_rejected")

@@ -251,9 +251,9 @@ async def test_a_responses_call_learns_from_a_refused_stream_as_a_chat_does(scen
             404,
             "Not Found",
             (
-                "Not Found. If chat completions work at upstreams.chat, it has no Responses API: use chat completions"
-                " in the client (n8n: switch off Use Responses API in the node), or declare the model under `models`"
-                " with an upstream that has one."
+                "Not Found. If chat completions work at upstreams.chat, it has no Responses API: declare the model"
+                " under `models` with an upstream that has one. For chat completions in n8n, switch off Use Responses"
+                " API in the node."
             ),
         ),
         (400, "No such thing.", "No such thing. The path may be wrong."),
