@@ -204,9 +204,6 @@ Node.js close an idle connection after 5 s by default (uvicorn's `--timeout-keep
 AGE_S = 120.0
 """Maximum age of a connection for another request: the server's name may resolve to another address by then."""
 
-AHEAD_S, SPARE_S = 10.0, 3.0
-"""Timeout for dialing a spare connection before a request needs it, and how long the spare is then kept."""
-
 BUFFER_BYTES = 128 * 1024
 
 
@@ -234,14 +231,12 @@ class ConnectionPool:
         limit: int,
         turns: LoopTurns | None = None,
         *,
-        dials_ahead: bool = True,
         idle_s: float = IDLE_S,
     ) -> None:
         self.on_wait: Callable[[float], object] = lambda _: None
         """Called with the seconds that a request waited for a slot, whether or not it got one."""
         self._dial = dial
         self._limit = limit
-        self._dials_ahead = dials_ahead
         self._idle_s = idle_s
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
@@ -251,9 +246,6 @@ class ConnectionPool:
         self._idle: dict[Connection, float] = {}
         self._waiting: OrderedDict[asyncio.Future[Connection], None] = OrderedDict()
         self._sweep: asyncio.TimerHandle | None = None
-        self._spare: Connection | None = None
-        self._is_kept_by_server = False
-        self._ahead: asyncio.Handle | asyncio.Task[None] | None = None
         self._closed = False
 
     @property
@@ -266,10 +258,6 @@ class ConnectionPool:
         while self._idle:
             connection, _ = self._idle.popitem()
             if connection.is_open():
-                if connection is self._spare:
-                    self._spare = None
-                    if not self._idle:
-                        self._dial_ahead()
                 return connection
         return None
 
@@ -287,8 +275,6 @@ class ConnectionPool:
                 self._new_slot() if len(self._slots) < self._limit else await self._wait_for_slot(bound_s, times)
             )
             if connection.new:
-                if not fresh and any(other.is_open() for other in self._slots):
-                    self._dial_ahead()
                 return await self._dialed(connection, bound_s, times)
             if connection.is_open() and not fresh:  # it may be lost between its release and the wake-up of this task
                 return connection
@@ -296,10 +282,6 @@ class ConnectionPool:
         return connection
 
     def on_idle(self, connection: Connection) -> None:
-        self._is_kept_by_server = True
-        self._release(connection)
-
-    def _release(self, connection: Connection) -> None:
         """Give `connection` to the first waiting request, or keep it idle."""
         now_s = self._loop.time()
         if now_s > (connection.made_s or 0.0) + AGE_S:
@@ -319,54 +301,16 @@ class ConnectionPool:
                 waiter.set_result(self._new_slot())  # still to dial: the waiting request does that
 
     def defers_write(self, connection: Connection) -> bool:
-        """Count every connection that is not idle as a request in flight, spare ones being dialed too."""
+        """Count every connection that is not idle as a request in flight."""
         return self._write_batcher.defer(connection, len(self._slots) - len(self._idle), self._loop)
 
     def close(self) -> None:
         self._closed = True
-        for later in (self._ahead, self._sweep):
-            if later is not None:
-                later.cancel()  # a timer would keep the pool and its buffer in memory
+        if self._sweep is not None:
+            self._sweep.cancel()  # a timer would keep the pool and its buffer in memory
         while (waiter := self._next_waiter()) is not None:
             waiter.set_exception(_closed())
         for connection in list(self._slots):
-            connection.abort()
-
-    def _dial_ahead(self) -> None:
-        """Dial a spare connection for the next request.
-
-        If a request found every connection busy, the next one probably does too. A TLS handshake is most of the time
-        to its first token.
-        """
-        # Some servers serve one connection at a time and would block on a silent one. They close each connection after
-        # its reply (gunicorn's sync worker, http.server): so wait until the server has kept one open.
-        # `call_soon`: the current request is written first.
-        if self._dials_ahead and self._is_kept_by_server and self._ahead is None and not self._closed:
-            self._ahead = self._loop.call_soon(self._start_spare)
-
-    def _start_spare(self) -> None:
-        self._ahead = None
-        if len(self._slots) < self._limit:
-            self._spare = self._new_slot()
-            self._ahead = self._loop.create_task(self._dial_spare(self._spare), name="connection ahead")
-
-    async def _dial_spare(self, connection: Connection) -> None:
-        try:
-            await self._dialed(connection, AHEAD_S)
-        except TransportFault:
-            return  # the request that needs a connection dials its own and reports the fault
-        finally:
-            self._ahead = None
-        connection.kept = True
-        self._release(connection)
-        if connection in self._idle:
-            self._loop.call_later(SPARE_S, self._drop_spare, connection)
-        else:
-            self._spare = None  # a waiting request took it
-
-    def _drop_spare(self, connection: Connection) -> None:
-        if connection is self._spare and self._idle.pop(connection, None) is not None:
-            self._spare = None
             connection.abort()
 
     def _new_slot(self) -> Connection:
@@ -543,8 +487,6 @@ class Http1Transport:
                 partial(self._dial, destination, self._context),
                 self.max_connections,
                 self._turns,
-                # wrong proxy credentials are sent only once for each request: more attempts may lock the account
-                dials_ahead=self._proxy is None or self._proxy.authorization is None,
                 idle_s=self.idle_s,
             )
             pool.on_wait = self.on_wait
