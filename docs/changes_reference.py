@@ -125,9 +125,6 @@ REPLIES: Mapping[str, Change] = {
     "ragflow=NAME": Change("The dialect `ragflow` changed the answer.", "ragflow=id", BY_DIALECT),
     "repair=wrapped": Change("Chunks were taken out of an envelope.", "repair=wrapped", ALWAYS),
     "repair=envelope": Change("A missing `id`, `object`, `created` or `model` was added.", "repair=envelope", ALWAYS),
-    "repair=one-id": Change(
-        "The `id` of each chunk became that of the first.", "repair=one-id", NO, "`upstreams.NAME.repair.one_id`"
-    ),
     "repair=message": Change("A `message` or a whole answer became deltas.", "repair=message", ALWAYS),
     "repair=delta": Change(
         "A missing or null `delta` became an empty one, and a first one with only a role got a text.",
@@ -138,7 +135,6 @@ REPLIES: Mapping[str, Change] = {
         "Chunks without choices were joined with the next one or left out.",
         "repair=choices",
         ALWAYS,
-        "`upstreams.NAME.repair.without_choices`",
     ),
     "repair=empty-choice": Change("Chunks without choices got an empty one.", "repair=empty-choice", BY_PROFILE),
     "repair=index": Change("A missing `index` of a choice was added.", "repair=index", ALWAYS),

@@ -117,7 +117,7 @@ def scaled(large_bytes: int = 1024) -> Iterator[None]:
 def new_stream(profile: str = "open_webui") -> EventStream:
     return EventStream(
         StreamSource("chat", LIMIT_BYTES, read_error),
-        repair=StreamRepair(RepairOptions(None, "move"), DEFAULTS),
+        repair=StreamRepair(RepairOptions(None), DEFAULTS),
         client_transform=make_client_transform(BUILT_IN_PROFILES[profile]),
     )
 

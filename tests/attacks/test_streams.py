@@ -59,7 +59,7 @@ class Flood:
 
 
 def new_stream() -> EventStream:
-    repair = StreamRepair(RepairOptions(None, "keep"), EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m"))
+    repair = StreamRepair(RepairOptions(None), EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m"))
     after = TransformChain([WithoutComments(), PlainEvents()])
     return EventStream(StreamSource("chat", EVENT_LIMIT_BYTES, read_error), repair=repair, client_transform=after)
 
@@ -164,9 +164,7 @@ def wide(opening: bytes, unit: bytes, closing: bytes, count: int) -> bytes:
 def judged(raw: bytes) -> tuple[float, bool, bool]:
     """Return the time for one event, whether the stream failed, and whether it also fails when it becomes one reply."""
     origin = EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m")
-    stream = EventStream(
-        StreamSource("chat", 256 * KIB, read_error), repair=StreamRepair(RepairOptions(None, "keep"), origin)
-    )
+    stream = EventStream(StreamSource("chat", 256 * KIB, read_error), repair=StreamRepair(RepairOptions(None), origin))
     aggregator = CompletionAggregator(StreamSource("chat", 256 * KIB, read_error), 256 * KIB, origin)
     began_s = time.thread_time()
     stream.feed(raw)

@@ -31,8 +31,8 @@ KEPT_BYTES = 1 << 22
 
 REPAIR_OPTIONS = (
     RepairOptions(include_usage=True),
-    RepairOptions(include_usage=False, without_choices="drop", splits_finish=True),
-    RepairOptions(include_usage=None, without_choices="keep", one_id=True),
+    RepairOptions(include_usage=False, splits_finish=True),
+    RepairOptions(include_usage=None),
     RepairOptions(include_usage=True, cumulative=True, splits_finish=True),
 )
 

@@ -138,23 +138,13 @@ async def test_usage_in_every_chunk_is_sent_once_and_on_request(asked, usages):
 EMPTY = event({"id": "", "object": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": [{"p": 1}]})
 
 
-@pytest.mark.parametrize(("wish", "place"), [("move", "next"), ("keep", "first"), ("drop", "nowhere")])
-async def test_members_without_choices_are_treated_as_configured(wish, place):
+async def test_members_without_choices_move_into_the_next_chunk():
     events = (EMPTY, *(event(piece(content=text)) for text in "ab"), delta("stop"), DONE)
-    answer = await streamed(*events, repair={"without_choices": wish})
-    has = ["prompt_filter_results" in one for one in documents(answer)[:-1]]
-    first = documents(answer)[0]
-    assert has.count(True) == (0 if place == "nowhere" else 1)
-    assert bool(first["choices"]) is (place != "first")
-    assert has[0] is (place != "nowhere")
-
-
-async def test_one_id_is_used_if_configured():
-    events = [event({**piece(content=text), "id": f"id-{text}"}) for text in "abc"]
-    plain = await streamed(*events, delta("stop"), DONE)
-    repaired = await streamed(*events, delta("stop"), DONE, repair={"one_id": True})
-    assert [one["id"] for one in documents(plain)[:3]] == ["id-a", "id-b", "id-c"]
-    assert {one["id"] for one in documents(repaired)[:-1]} == {"id-a"}
+    answer = await streamed(*events)
+    first, *others = documents(answer)[:-1]
+    assert first["choices"]
+    assert first["prompt_filter_results"] == [{"p": 1}]
+    assert not any("prompt_filter_results" in one for one in others)
 
 
 TEXTS = ["The answer", "The answer is", "The answer is forty", "The answer is forty-two."]
@@ -168,7 +158,7 @@ async def test_cumulative_texts_are_cut_only_if_configured(cumulative):
     assert "".join(texts) == (TEXTS[-1] if cumulative else "".join(TEXTS))
 
 
-LOOKING = {"cumulative": True, "one_id": True}
+LOOKING = {"cumulative": True}
 
 
 @pytest.mark.parametrize("ends", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])

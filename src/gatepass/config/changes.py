@@ -40,6 +40,8 @@ REMOVED: Mapping[str, str] = {
     "credentials.*.role_session_name": "It is `gatepass`.",
     "limits.unauthenticated_connections": "It is a quarter of `limits.connections`.",
     "upstreams.*.rejection.login_hosts": "A redirect to another host, or to a path such as `login`, rejects the token.",
+    "upstreams.*.repair.one_id": "Chunks keep their ids.",
+    "upstreams.*.repair.without_choices": "Members of chunks without choices move into the next chunk with choices.",
     "mcp.*.rejection.login_hosts": "A redirect to another host, or to a path such as `login`, rejects the token.",
 }
 """The settings that 0.2.0 removed, and what to do instead."""

@@ -83,16 +83,6 @@ class RepairConfig(Block):
 
     Danger: A plain answer loses what its first events repeat, such as the second `ha` of `ha`, `ha`.
     """
-    one_id: bool = False
-    """Give all chunks of a stream the id of the first."""
-    without_choices: Literal["move", "keep", "drop"] = "move"
-    """Chunks without choices that hold other members, such as Azure's `prompt_filter_results`: `move` these into the
-    next chunk with choices, `keep` the chunk unchanged, or `drop` it.
-
-    Example: drop
-
-    Danger: With `keep`, clients that read `choices[0]` fail at such a chunk.
-    """
 
 
 DialectName = Literal["openai", "azure", "ragflow"]
@@ -306,7 +296,7 @@ class UpstreamConfig(Block):
     repair: RepairConfig = RepairConfig()
     """Repairs of its streams, in addition to the ones that always apply. See docs/adaptations.md#repairs.
 
-    Example: {one_id: true}
+    Example: {cumulative: true}
     """
     repeat_stale: bool = True
     """Send a request once more if a reused or pre-opened connection closed without a byte of the reply.

@@ -128,18 +128,11 @@ class Chat(ClientProtocol):
             place = place_for_ragflow(call.body)
             include_usage, drops_usage = place == "alone", place == "drop"
         configured, transforms = upstream.settings.repair, upstream.transforms
-        options = RepairOptions(
-            include_usage,
-            configured.without_choices,
-            profile.splits_finish,
-            configured.cumulative,
-            configured.one_id,
-            drops_usage,
-        )
+        options = RepairOptions(include_usage, profile.splits_finish, configured.cumulative, drops_usage)
         return EventStream(
             source,
             choices=call.choices,
-            dialect_transform=None if transforms is None else transforms.stream(defaults, wants_usage=bool(requested)),
+            dialect_transform=None if transforms is None else transforms.stream(defaults),
             repair=StreamRepair(options, defaults),
             client_transform=None if reply.last is None else reply.last.last_transform(profile),
         )
@@ -155,7 +148,7 @@ class Chat(ClientProtocol):
     ) -> CompletionAggregator:
         upstream, limit, transform = reply.upstream, EVENT_BYTES, None
         if upstream.transforms is not None:
-            transform = upstream.transforms.stream(defaults, wants_usage=True)
+            transform = upstream.transforms.stream(defaults)
             if event_bytes > LARGE_EVENT_BYTES:  # a larger event would take too long to convert
                 event_bytes = LARGE_EVENT_BYTES
                 limit = converted_limit(f"the dialect {upstream.settings.dialect} converts it")

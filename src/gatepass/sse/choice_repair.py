@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -34,8 +34,6 @@ EMPTY_CHOICES = "repair=choices"
 """The other members of a chunk without choices, such as Azure's first one, move into the next chunk."""
 ENVELOPE = "repair=envelope"
 """Missing id, object, created and model are copied from the first chunk that has them. Azure's first chunk has none."""
-ONE_ID = "repair=one-id"
-"""All chunks get the id of the first one."""
 INDEX = "repair=index"
 """A choice without an index gets its position."""
 DELTA = "repair=delta"
@@ -60,7 +58,7 @@ ADDED_FINISH = "repair=added-finish"
 """A choice without a finish reason at `[DONE]` gets one in a separate chunk: see `ChoiceRepair.reason_at_end`."""
 
 NAMES = (
-    *(WRAPPED, MESSAGE, EMPTY_CHOICES, ENVELOPE, ONE_ID, INDEX, DELTA, ROLE, FINISH, USAGE),
+    *(WRAPPED, MESSAGE, EMPTY_CHOICES, ENVELOPE, INDEX, DELTA, ROLE, FINISH, USAGE),
     *(TOOL_INDEX, TOOL_ID, TOOL_NAME, TOOL_TYPE, TOOL_ARGUMENTS, SPLIT, CUMULATIVE, ADDED_FINISH),
 )
 
@@ -72,12 +70,8 @@ class RepairOptions(msgspec.Struct, frozen=True):
 
     include_usage: bool | None = False
     """What the client requested. None leaves the usage unchanged, for vLLM's `continuous_usage_stats`."""
-    without_choices: Literal["move", "keep", "drop"] = "move"
-    """The treatment of members in chunks without choices, such as `prompt_filter_results` in Azure's first chunk:
-    clients that read `choices[0]` fail at such a chunk."""
     splits_finish: bool = False
     cumulative: bool = False
-    one_id: bool = False
     drops_usage: bool = False
     """Without a request for usage none is sent, not even with the last finish reason."""
 

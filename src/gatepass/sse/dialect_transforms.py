@@ -8,10 +8,8 @@ from typing import Any
 from gatepass.sse.chunk import CHAT_CHUNK, ERROR_BYTES, EnvelopeDefaults, Object, encode_event, json_text
 from gatepass.sse.event import parse_event, read_json, split_events
 
-ONE_ID, HIDDEN_ERROR, REPEATED, FINISH, ESTIMATED = (
-    *("ragflow=id", "ragflow=error", "ragflow=repeated", "ragflow=finish", "ragflow=estimated-usage"),
-)
-NAMES = (ONE_ID, HIDDEN_ERROR, REPEATED, FINISH, ESTIMATED)
+ONE_ID, HIDDEN_ERROR, REPEATED, FINISH = "ragflow=id", "ragflow=error", "ragflow=repeated", "ragflow=finish"
+NAMES = (ONE_ID, HIDDEN_ERROR, REPEATED, FINISH)
 """The changes for RAGFlow, in the order of the names:
 
 * A new id for each answer. RAGFlow sends the id of the assistant, which all its answers share, or a different id in
@@ -19,7 +17,6 @@ NAMES = (ONE_ID, HIDDEN_ERROR, REPEATED, FINISH, ESTIMATED)
 * An answer that is the text of an exception becomes an error.
 * Versions up to v0.25.6 repeat the whole answer as the last delta (infiniflow/ragflow#15286). It is removed.
 * An agent's stream lacks the finish chunk. It is added after a text.
-* If the client requested usage, an estimated usage is added to an agent's stream.
 """
 
 ERROR = "**ERROR**:"
@@ -35,9 +32,6 @@ exception ends. Its text has a limit of ERROR_BYTES too."""
 SHORTEST_REPEATED_CHARS = 20
 LONGEST_REPEATED_CHARS = 4 * 1024 * 1024
 """A longer answer is not searched for a repetition, so that the kept text is bounded."""
-
-CHARS_PER_TOKEN = 4
-"""Average of English text. A Chinese token has one or two characters, so the estimate is too low there."""
 
 _ABSENT = ("not found", "don't own")
 _CITATION = re.compile(r"(?<!\s)\s*+(?:##\d+\$\$|\[ID:\s*\d+\])")
@@ -70,12 +64,10 @@ class RagflowStream:
         "_id",
         "_is_finished",
         "_repeated",
-        "_wants_usage",
     )
 
-    def __init__(self, defaults: EnvelopeDefaults, *, wants_usage: bool = False) -> None:
+    def __init__(self, defaults: EnvelopeDefaults) -> None:
         self._defaults = defaults
-        self._wants_usage = wants_usage
         self._id = defaults.new_id("chatcmpl-")
         self._adapted: list[str] = []
         self._answer: list[str] = []
@@ -204,20 +196,14 @@ class RagflowStream:
             self._answer.append(text)
 
     def _missing_end(self) -> bytes:
-        """Return the chunks that an agent omits before `[DONE]`; b"" without a text, for which StreamRepair decides."""
+        """Return the chunk that an agent omits before `[DONE]`; b"" without a text, for which StreamRepair decides."""
         if self._is_finished or not self._answer_chars:
             return b""
         self._note(FINISH)
         self._is_finished = True
         defaults = self._defaults
         envelope = {"id": self._id, "object": CHAT_CHUNK, "created": defaults.created_s, "model": defaults.model}
-        end = encode_event(envelope | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
-        if not self._wants_usage:
-            return end
-        self._note(ESTIMATED)
-        tokens = -(-self._answer_chars // CHARS_PER_TOKEN)  # rounded up
-        usage = {"prompt_tokens": 0, "completion_tokens": tokens, "total_tokens": tokens}
-        return end + encode_event(envelope | {"choices": [], "usage": usage})
+        return encode_event(envelope | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
 
     def _note(self, name: str) -> None:
         if name not in self._adapted:

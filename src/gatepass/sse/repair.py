@@ -6,7 +6,7 @@ choice_repair.py repairs the choices; this module repairs the envelope, the usag
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any
 
 from gatepass.sse import choice_repair
 from gatepass.sse.choice_repair import ArgumentBuffer, ChoiceRepair, CumulativeTexts, OnRepair, RepairOptions
@@ -99,8 +99,8 @@ class StreamRepair(EventRepair):
         self._arguments = ArgumentBuffer()
         self._choices: dict[int, ChoiceRepair] = {}
         self._ends: list[Object] = []
-        self._envelope = Envelope(self.envelope, one_id=options.one_id)
-        self._deferred = DeferredMembers(options.without_choices)
+        self._envelope = Envelope(self.envelope)
+        self._deferred = DeferredMembers()
         self._usage = UsageRepair(options.include_usage)
         if options.drops_usage:
             self._usage.close()
@@ -179,7 +179,7 @@ class StreamRepair(EventRepair):
         `payload` is its outline, which may be changed. Later repairs build on its role, its tool calls and its end.
         """
         adapted, deferred = [*self._adapted], self._deferred
-        self._deferred = DeferredMembers(self._options.without_choices)  # what is deferred goes into a later event
+        self._deferred = DeferredMembers()  # what is deferred goes into a later event
         unwrap(payload).pop("usage", None)
         self.repair_event(b"", payload)
         self._adapted, self._deferred, self.skips_similar = adapted, deferred, False
@@ -261,15 +261,14 @@ _REQUIRED_SET = frozenset(REQUIRED)
 class Envelope:
     """The envelope of one stream, in `members`. Each has its first value that is not empty."""
 
-    __slots__ = ("_has_one_id", "_is_known", "members")
+    __slots__ = ("_is_known", "members")
 
-    def __init__(self, members: Object, *, one_id: bool) -> None:
+    def __init__(self, members: Object) -> None:
         self.members = members
-        self._has_one_id = one_id
         self._is_known = False
 
     def fill(self, chunk: Object, on_repair: OnRepair) -> None:
-        """Add the missing members to `chunk`, and with `one_id` replace its id by the first one."""
+        """Add the missing members to `chunk`."""
         members = self.members
         for name in REQUIRED:
             # Azure's first chunk has them, but empty: `"id": ""`, `"created": 0`
@@ -278,9 +277,6 @@ class Envelope:
                 on_repair(choice_repair.ENVELOPE)
         if not self._is_known:
             self.learn(chunk)
-        if self._has_one_id and "id" in members and chunk.get("id") != members["id"]:
-            chunk["id"] = members["id"]
-            on_repair(choice_repair.ONE_ID)
 
     def learn(self, chunk: Object) -> None:
         members = self.members
@@ -298,21 +294,21 @@ _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
 class DeferredMembers:
-    """Members of chunks without choices, held for the next chunk with choices."""
+    """Members of chunks without choices, such as `prompt_filter_results` in Azure's first one, held for the next chunk
+    with choices. Clients that read `choices[0]` fail at a chunk without choices."""
 
-    __slots__ = ("_held_bytes", "_treatment", "held")
+    __slots__ = ("_held_bytes", "held")
 
-    def __init__(self, treatment: Literal["move", "keep", "drop"]) -> None:
-        self._treatment = treatment
+    def __init__(self) -> None:
         self.held: Object = {}
         self._held_bytes = 0
 
     def passes(self, chunk: Object, size_bytes: int) -> bool:
-        """Return whether a chunk of `size_bytes` without choices is sent; else hold or drop its members."""
+        """Return whether a chunk of `size_bytes` without choices is sent; else hold its members."""
         payload = {name: value for name, value in chunk.items() if name not in _STANDARD and value not in _EMPTY}
-        if not payload or self._treatment == "drop":
+        if not payload:
             return False
-        if self._treatment == "keep" or self._held_bytes + size_bytes > MAX_MOVED_BYTES:
+        if self._held_bytes + size_bytes > MAX_MOVED_BYTES:
             return True
         self.held |= payload
         self._held_bytes += size_bytes

@@ -146,7 +146,7 @@ TEXTS = ("The answer", "The answer is", "The answer is forty")
 
 @pytest.mark.parametrize("end", [DONE, b""])
 def test_chunks_that_a_transform_and_the_repair_hold_are_part_of_the_reply(end):
-    source, transform = StreamSource("chat", LIMIT_BYTES, read_error), RagflowStream(origin(), wants_usage=True)
+    source, transform = StreamSource("chat", LIMIT_BYTES, read_error), RagflowStream(origin())
     one = CompletionAggregator(source, LIMIT_BYTES, origin(), cumulative=True, transform=transform)
     for payload in TEXTS:
         assert one.feed(text(payload))

@@ -10,6 +10,4 @@ def test_ragflows_streams_and_documents_are_changed():
     reply = {"choices": [{"message": {"role": "assistant", "content": "hi", "reference": {"chunks": []}}}]}
     body, _ = RagflowTransforms().document(json.dumps(reply).encode(), origin())
     assert json.loads(body)["choices"][0]["message"]["content"] == "hi"
-    assert RagflowTransforms().stream(origin(), wants_usage=True) is not RagflowTransforms().stream(
-        origin(), wants_usage=True
-    )
+    assert RagflowTransforms().stream(origin()) is not RagflowTransforms().stream(origin())

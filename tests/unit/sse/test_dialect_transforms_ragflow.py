@@ -2,8 +2,6 @@ import json
 
 from gatepass.sse.chunk import ERROR_BYTES, EnvelopeDefaults
 from gatepass.sse.dialect_transforms import (
-    CHARS_PER_TOKEN,
-    ESTIMATED,
     FINISH,
     HIDDEN_ERROR,
     LONGEST_REPEATED_CHARS,
@@ -39,8 +37,8 @@ def agent_chunk(content, identity):
     return b"data: " + json.dumps(sent | {"choices": [{"index": 0, "delta": {"content": content}}]}).encode() + b"\n\n"
 
 
-def shaped(*blocks, wants_usage=False, at_once=False):
-    transform = RagflowStream(ORIGIN, wants_usage=wants_usage)
+def shaped(*blocks, at_once=False):
+    transform = RagflowStream(ORIGIN)
     run = [b"".join(blocks)] if at_once else blocks
     out = b"".join(transform.feed(block) for block in run) + transform.finish()
     events = [part.removeprefix(b"data:").strip() for part in out.split(b"\n\n") if part]
@@ -114,13 +112,6 @@ def test_an_agents_stream_gets_one_id_a_time_and_its_finish():
     assert {event["created"] for event in events[:-1]} == {1_700_000_000}
     assert events[-2]["choices"] == [{"index": 0, "delta": {}, "finish_reason": "stop"}]
     assert adapted == (ONE_ID, FINISH)
-
-
-def test_agents_usage_is_estimated_if_requested():
-    events, adapted = shaped(agent_chunk("x" * 9, "a"), DONE, wants_usage=True)
-    tokens = -(-9 // CHARS_PER_TOKEN)
-    assert events[-2]["usage"] == {"prompt_tokens": 0, "completion_tokens": tokens, "total_tokens": tokens}
-    assert adapted == (ONE_ID, FINISH, ESTIMATED)
 
 
 def test_a_stream_without_an_answer_gets_no_finish():
@@ -253,5 +244,5 @@ def test_no_finish_is_added_to_a_stream_without_text():
         (chunk(choices=[{"index": 0, "delta": {"reasoning_content": "hm"}}]),),
         (chunk(""),),
     ):
-        events, adapted = shaped(*blocks, DONE, wants_usage=True)
+        events, adapted = shaped(*blocks, DONE)
         assert (len(events), events[-1], FINISH in adapted) == (2, "[DONE]", False)

@@ -130,7 +130,7 @@ def test_broken_stream_is_repaired_alike_in_an_event_stream_at_every_split_and_i
 
 def test_names_are_those_that_are_documented():
     assert set(NAMES) < set(choice_repair.NAMES)
-    assert len(set(choice_repair.NAMES)) == len(choice_repair.NAMES) == 18
+    assert len(set(choice_repair.NAMES)) == len(choice_repair.NAMES) == 17
 
 
 def test_repaired_event_is_one_data_line_and_a_clean_one_keeps_its_id_and_comments():

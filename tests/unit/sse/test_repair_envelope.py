@@ -21,14 +21,6 @@ def test_first_chunk_of_azure_moves_into_the_one_that_has_choices():
     assert repaired(AZURE_FIRST, ROLE, STOP) == ([ROLE | {"prompt_filter_results": FILTER}, STOP], EMPTY)
 
 
-def test_first_chunk_of_azure_is_kept_by_configuration():
-    assert repaired(AZURE_FIRST, ROLE, STOP, without_choices="keep") == ([AZURE_FIRST, ROLE, STOP], ())
-
-
-def test_first_chunk_of_azure_is_dropped_by_configuration():
-    assert repaired(AZURE_FIRST, ROLE, STOP, without_choices="drop") == ([ROLE, STOP], EMPTY)
-
-
 def test_extras_that_no_choices_follow_come_at_the_end():
     out, adapted = repaired(ROLE, STOP, chunk(None, citations=["u"]))
     assert (out, adapted) == ([ROLE, STOP, chunk(None, citations=["u"])], EMPTY)
@@ -148,16 +140,9 @@ def test_envelope_member_of_the_second_chunk_is_copied_to_the_third():
     assert out == [payload[0], payload[1], STOP]
 
 
-def test_different_ids_stay_without_the_option():
+def test_different_ids_stay():
     payload = [ROLE | {"id": "a"}, chunk({"content": "x"}) | {"id": "b"}, STOP | {"id": "c"}]
     assert repaired(*payload) == (payload, ())
-    out, adapted = repaired(*payload, one_id=True)
-    assert ([one["id"] for one in out], adapted) == (["a"] * 3, ("repair=one-id",))
-
-
-def test_option_of_one_id_adds_none_to_a_stream_without_ids():
-    payload = [without(ROLE, "id"), STOP | {"id": ""}, STOP | {"id": None}]
-    assert repaired(*payload, one_id=True) == (payload, ())
 
 
 # --- wrapped chunks, whole completions ------------------------------------------------------------
