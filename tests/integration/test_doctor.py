@@ -209,6 +209,21 @@ async def test_a_rejected_token_fails_the_list_and_is_explained_once():
     ]
 
 
+@pytest.mark.parametrize(("root", "expected"), [("/v1", (FAILS, FAILS)), ("", (UNPROVEN, WORKS))])
+async def test_a_missing_version_is_the_first_failure_if_the_calls_fail_too(
+    root: str, expected: tuple[StepOutcome, StepOutcome]
+):
+    answers = {"/v1/models": LIST, f"{root}/chat/completions": [Send(reply(COMPLETION))]}
+    missing = [Send(reply({"detail": "Not Found"}, 404))]
+    async with Scripted(answer=lambda asked: answers.get(asked.target, missing)) as upstream:
+        blocks = one(upstream)
+        blocks["upstreams"]["chat"]["base_url"] = upstream.url
+        listed, called, _ = await steps_of_calls(blocks)
+    assert listed[2].startswith("base_url lacks the version")
+    assert (listed[1], called[1]) == expected
+    assert listed[3] == f"Set upstreams.chat.base_url to {upstream.url}/v1."
+
+
 async def test_an_error_of_the_call_is_explained_once_with_both_names_of_the_model():
     boom = with_list(lambda _: [Send(reply({"error": {"message": "boom"}}, 500))])
     async with Scripted(answer=boom) as upstream:

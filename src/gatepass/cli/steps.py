@@ -229,13 +229,19 @@ async def _test_upstream(
     calls, wanted = asked
     probes = [probe for call in calls for probe in probes_of(state, upstream, call)]
     begin(hop_of(upstream), "models")
-    step = await check_models(state, upstream, wanted, is_called=bool(probes))
+    step = listed = await check_models(state, upstream, wanted, is_called=bool(probes))
     said = {step.error: "the model list"}
     if probes and step.outcome in (StepOutcome.FAILS, StepOutcome.UNPROVEN) and not step.error.startswith("401 "):
         # some upstreams have no model list, or a broken one: then the calls decide whether they work
         advice = step.advice if step.failed else "The calls decide."
         step = replace(step, outcome=StepOutcome.UNPROVEN, advice=advice)
-    yield step
+    waits = bool(probes and listed.base_url)
+    if not waits:
+        yield step
     for target_probe in probes:
         begin(hop_of(upstream), "call")
-        yield said_once(await check_call(state, upstream, target_probe), said, target_probe.what)
+        called = said_once(await check_call(state, upstream, target_probe), said, target_probe.what)
+        if waits:  # if the call fails too, the missing version is the cause
+            yield listed if called.failed else step
+        waits = False
+        yield called
