@@ -63,10 +63,13 @@ class StoreState(StrEnum):
 
 
 class _Part(StrEnum):
-    """What can fail alone: a full server is readable, and one with another encryption key works."""
+    """What can fail alone: a full server is readable, one with another encryption key works, and one that forbids
+    scripts grants no leases.
+    """
 
     READ = "read"
     WRITE = "write"
+    LEASE = "lease"
     KEY = "key"
 
 
@@ -87,6 +90,10 @@ class StoreHealth:
     @property
     def reason(self) -> str | None:
         return next((self._faults[part] for part in _Part if part in self._faults), None)
+
+    @property
+    def refuses_leases(self) -> bool:
+        return _Part.LEASE in self._faults
 
     @property
     def key_fault(self) -> str | None:
@@ -186,7 +193,7 @@ class GuardedStore:
         return await self._share(_Part.WRITE, "count", lambda: self._store.count(name, ttl_s))
 
     async def lease(self, name: str, owner: str, ttl_s: float) -> bool:
-        return await self._share(_Part.WRITE, "lease", lambda: self._store.lease(name, owner, ttl_s))
+        return await self._share(_Part.LEASE, "lease", lambda: self._store.lease(name, owner, ttl_s))
 
     async def release(self, name: str, owner: str) -> None:
         await self._share(_Part.WRITE, "release", lambda: self._store.release(name, owner))
@@ -207,6 +214,10 @@ class GuardedStore:
         put_s = self._clock.now()
         await self._request(_Part.WRITE, "put", lambda: self._store.put(self._canary, b"", CANARY_S))
         self._canary_until_s = put_s + CANARY_S
+        if self.health.refuses_leases:  # not by `_request`: after a failure, it refuses the requests that work too
+            with suppress(StoreUnavailable):
+                await self._within_bound(lambda: self._store.lease(f"{self._canary}/lease", self._canary, CHECK_S))
+                self.health.note(_Part.LEASE, None, self._clock.now())
 
     async def _compare_key(self) -> None:
         if (encrypted := self._encrypted) is None:

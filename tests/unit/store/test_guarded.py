@@ -39,7 +39,7 @@ class Ailing(MemoryStore):
     def __init__(self, clock):
         super().__init__(clock)
         self.ails: Exception | str | None = None
-        self.is_full = False
+        self.is_full = self.forbids_scripts = False
         self.asked = 0
 
     async def get(self, names):
@@ -54,6 +54,11 @@ class Ailing(MemoryStore):
         if self.is_full:
             raise StoreUnavailable("full")
         await super().put(name, value, ttl_s)
+
+    async def lease(self, name, owner, ttl_s):
+        if self.forbids_scripts:
+            raise StoreUnavailable("no permission to run eval")
+        return await super().lease(name, owner, ttl_s)
 
     async def aclose(self):
         await self.get([])
@@ -82,6 +87,20 @@ async def unavailable(work) -> str:
     with pytest.raises(StoreUnavailable) as raised:
         await work
     return str(raised.value)
+
+
+async def test_a_store_that_refuses_leases_is_down_until_it_grants_one(guarded, ailing, clock):
+    ailing.forbids_scripts = True
+    with pytest.raises(StoreUnavailable):
+        await guarded.lease("turn", "me", 5.0)
+    await clock.advance(REST_S)
+    await guarded.check()
+    assert guarded.health.shown(clock.now())["state"] == StoreState.DOWN
+    assert guarded.health.reason == "no permission to run eval"
+    await guarded.put("token", b"1", 5.0)  # what works stays in use
+    ailing.forbids_scripts = False
+    await guarded.check()
+    assert (guarded.health.state, guarded.health.reason) == (StoreState.UP, None)
 
 
 async def test_no_operation_waits_longer_than_the_bound(clock, ailing, guarded):
