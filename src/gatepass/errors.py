@@ -526,7 +526,6 @@ class UpstreamConnect(UpstreamError):
         "proxy_refuses": "The proxy is up and refuses the connection. If it answered 407, set `network.proxy_auth`."
         " Otherwise ask its owner to allow this host and port, or avoid the proxy with `network.no_proxy: [HOST]`."
     }
-    """What to do instead of the action above, by the case that `case_of` returns."""
 
 
 class UpstreamDns(UpstreamError):
@@ -557,8 +556,7 @@ class UpstreamClosed(UpstreamError):
     In a stream, the error is the last event. It also ends a stream whose `[DONE]` arrives while a choice without a
     finish reason has no content, or has incomplete arguments.
 
-    Action: Check the upstream's log, and the timeouts of proxies on the way. `gatepass doctor MODEL --call` tests
-    a small call.
+    Action: Check the upstream's log and the timeouts of proxies. `gatepass doctor MODEL --call` tests a small call.
     """
 
     code = "upstream_closed"
@@ -589,7 +587,6 @@ class UpstreamInvalid(UpstreamError):
         " and its base URL `http://HOST/for/images/v1`. Otherwise request the answer without a stream.",
         "too_large": "Request less in one answer. If the message names a setting of `limits`, raise it.",
     }
-    """What to do instead of the action above, by the case that `case_of` returns."""
 
 
 class UpstreamHtml(UpstreamError):
@@ -609,7 +606,6 @@ class UpstreamHtml(UpstreamError):
         "page_5xx": "A proxy in front of the upstream answered, because the upstream behind it is down or overloaded."
         " Retry later, or ask the owner of the upstream.",
     }
-    """What to do instead of the action above, by the case that `case_of` returns."""
 
     def __init__(self, message: str, *, upstream: str, status: int = UpstreamError.status) -> None:
         super().__init__(message, upstream=upstream)
@@ -655,9 +651,8 @@ class UpstreamTimeout(UpstreamError):
     - `idle`: the upstream sent nothing for `timeouts.idle_s` in the middle of a reply.
     - `total`: the answer was not complete after `timeouts.total_s`.
 
-    Action: Raise `upstreams.NAME.timeouts`, or check the upstream. Reasoning models and long prompts need longer.
-    `gatepass doctor MODEL --call` tests a small call. If `timeouts` is set under `models` or `operations`, raise it
-    there.
+    Action: Raise `upstreams.NAME.timeouts`, or check the upstream. Reasoning and long prompts take longer. `gatepass
+    doctor MODEL --call` tests a small call. If `timeouts` is set under `models` or `operations`, raise it there.
     """
 
     code, status = "upstream_timeout", 504
@@ -703,7 +698,6 @@ class UpstreamErrorReply(UpstreamError):
         "5xx": "The upstream failed. If its message names nothing to correct, retry later, or send the message and the"
         " time of the request to the owner of the upstream. `gatepass doctor MODEL --call` tests a small call.",
     }
-    """What to do instead of the action above, by the case that `case_of` returns."""
 
     def __init__(
         self,

@@ -414,7 +414,7 @@ async def test_doctor_says_once_which_timeout_to_raise(limit: str):
         config["upstreams"]["chat"]["timeouts"] = {limit: 0.2}
         *_, hop = await found(config, ProbeCall("chat", "m"))
     setting = f"upstreams.chat.timeouts.{limit}"
-    advice = f"Raise `{setting}`, or check the upstream. Reasoning models and long prompts need longer."
+    advice = f"Raise `{setting}`, or check the upstream. Reasoning and long prompts take longer."
     assert hop.finding.endswith(f" 0.2 s ({setting}). {advice}")
 
 

@@ -226,20 +226,19 @@ def status(socket_path: str | None, *, as_json: bool) -> None:
 
     Exit codes: 0 shown, 1 gatepass did not answer.
     """
-    path = socket_path or found_socket()
-    page = json.loads(request("GET", "/status", path))
+    page = json.loads(request("GET", "/status", socket_path))
     if as_json:
         print_json(page)
         return
-    click.echo(f"{answering(path)}\n")
+    click.echo(f"{answering(socket_path)}\n")
     for line in status_lines(page):
         click.echo(line)
 
 
-def answering(path: str) -> str:
-    """Return a line with the address and the control socket of the gatepass at the socket `path`."""
-    url = json.loads(request("GET", "/requests/-", path))["url"]
-    return printable(f"gatepass at {url} (control socket {path})")
+def answering(socket_path: str | None) -> str:
+    """Return a line with the address and the control socket of the gatepass that answers."""
+    path = socket_path or found_socket()
+    return printable(f"gatepass at {json.loads(request('GET', '/requests/-', path))['url']} (control socket {path})")
 
 
 def processes_of(page: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
@@ -266,7 +265,14 @@ def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
     if credentials:
         yield ""
         yield from aligned([_CREDENTIAL_HEAD, *(_credential(*row) for row in credentials)])
-    yield from _token_faults(credentials)
+    faults: dict[str, list[str]] = {}
+    for name, credential, held in credentials:
+        if held["failing"]:
+            faults.setdefault(printable(held["last_error"]), []).append(f"{name} {credential}")
+        for upstream, age_s in held.get("rejected_by", {}).items():
+            reason = f"the upstream {upstream} rejected the token {age_s:.0f} s ago"
+            faults.setdefault(reason, []).append(f"{name} {credential}")
+    yield from (f"{', '.join(ones)}: {reason}" for reason, ones in faults.items())
     upstreams = [(name, one, *row) for name, one in processes.items() for row in one.get("upstreams", {}).items()]
     if upstreams:
         yield ""
@@ -281,18 +287,6 @@ def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{name} MCP server {server}: `{command}` names the cause."
         if streams := one["mcp"]["streams"]:
             yield f"{name} {streams} stream{'s'[: streams != 1]} of MCP clients that wait for events"
-
-
-def _token_faults(credentials: Sequence[tuple[str, str, Mapping[str, Any]]]) -> Iterator[str]:
-    """Yield each reason of a failed fetch once, and each upstream that rejected a token."""
-    reasons: dict[str, list[str]] = {}
-    for name, credential, held in credentials:
-        if held["failing"]:
-            reasons.setdefault(held["last_error"], []).append(f"{name} {credential}")
-    yield from (f"{', '.join(ones)}: {printable(reason)}" for reason, ones in reasons.items())
-    for name, credential, held in credentials:
-        for upstream, age_s in held.get("rejected_by", {}).items():
-            yield f"{name} {credential}: the upstream {upstream} rejected the token {age_s:.0f} s ago"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -183,8 +183,7 @@ def _write(path: str | None, entry: Row, shown: str) -> str:
             document = read_document(name)
             old = lookup(document.tree, KEYS)
             if old == [] or KEYS not in document.origins:
-                # The first key locks out the clients without one, which the operator must decide. gatepass does not
-                # serve with an empty `keys:`.
+                # which the operator must decide; gatepass does not serve with an empty `keys:`
                 why = "and the first one locks out clients without a key"
                 exit_unusable(f"--write: {name} has no entry under access.keys yet, {why}: {by_hand}")
             text = document.content.decode()

@@ -156,8 +156,8 @@ def error_lines(story: Story) -> Iterator[str]:
             yield from (*wrapped(what), *wrapped(f"What to do: {action}", "  ", "    "))
         return
     action, command = error.get("action") or "", error.get("test") or ""
-    # some messages have the action too
-    yield from wrapped((error["message"] or "No message.").replace(f" {action}", ""))
+    message = error["message"] or "No message."
+    yield from wrapped(message.replace(f" {action}", "") if action else message)  # some messages end with it
     if (retry_after_s := error.get("retry_after_s")) is not None:
         yield f"  It asks the client to wait {retry_after_s:.3g} s."
     if action:

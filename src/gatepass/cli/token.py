@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gatepass.cli import options
-from gatepass.cli.control import answering, found_socket, processes_of, request, socket_option
+from gatepass.cli.control import answering, processes_of, request, socket_option
 
 if TYPE_CHECKING:
     from gatepass.config.credential.kinds import AnyCredential
@@ -96,7 +96,6 @@ def token(
 
 def _retry(socket_path: str | None, *, as_json: bool) -> None:
     """Let all processes fetch, wait for the results and print them; exit with 1 if a credential has no new token."""
-    socket_path = socket_path or found_socket()
     result = json.loads(request("POST", "/retry", socket_path))
     names, failed, until_s = result["retried"], dict.fromkeys(result["retried"], ""), time.monotonic() + RETRY_S
     with options.progress("the tokens"):

@@ -26,8 +26,6 @@ from gatepass.config.upstream import API_VERSION, CODE, RESPONSE_HEADER
 
 NEAR = 0.7
 """The least similarity of a typing error. With difflib's 0.6, `refresh_before` would be `refresh_token`."""
-MOST_PLACES = 4
-"""The most places that are suggested for a setting: `timeouts` has four."""
 ALIASES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("url", "uri", "api_base", "openai_api_base", "endpoint", "host"), ("base_url", "token_url")),
     **dict.fromkeys(("token_endpoint", "token_uri"), ("token_url",)),
@@ -114,7 +112,7 @@ def unknown_setting(path: SettingPath, tree: Any) -> str:
         suggested = found[0][len(block) :] if inside else found[0]
         place = "the top-level " if len(suggested) == 1 else ""  # `operations` alone could be read as this name here
         return f"is not a setting here; did you mean {place}{dotted(named(suggested))}?"
-    if 1 < len(found) <= MOST_PLACES and name not in ALIASES:
+    if len(found) in (2, 3, 4) and name not in ALIASES:  # `timeouts` has four places
         return f"is not a setting here; did you mean {' or '.join(dotted(named(one)) for one in found)}?"
     return f"is not a setting; known here: {', '.join(usable)}"
 

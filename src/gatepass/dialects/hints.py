@@ -167,10 +167,7 @@ def is_about_model(code: str | None, message: str) -> bool:
 def model_hint(
     model: str, upstream: str, status: int, code: str | None, message: str, sent: str | None = None, route: str = ""
 ) -> str | None:
-    """Return the advice for an upstream that does not know the model; None for other errors.
-
-    `model` is the client's name for it, and `sent` another name that gatepass sent. `route` is that of `with_hint`.
-    """
+    """Return the advice if the upstream does not know the client's `model`, which may have been `sent` as another."""
     if status not in (400, 404, 422) or not is_about_model(code, message):
         return None
     if sent not in (None, model):

@@ -496,16 +496,14 @@ class Metrics(Observer):
             if access.outcome == "ok":
                 at.in_a_row = 0
             return
-        lacks_version = False
         if isinstance(error, UpstreamErrorReply) and error.http_status == NOT_FOUND:
             case = case_of(error.public_code, error.hop, error.http_status, error.message)
             # a name that the client chose; with a wrong URL in the configuration the upstream lacks the path
             if attempt.upstream_model in (None, access.model) and case not in ("no_path", "mcp_no_path"):
                 return
-            # of `base_url`: then no request succeeds
-            lacks_version = "has no such path: upstreams." in error.message
         at.errors += 1
         at.last_error = last = (access.id, error.public_code, ended_s)
+        lacks_version = "has no such path: upstreams." in error.message  # in `base_url`: then no request succeeds
         if lacks_version or error.http_status >= SERVER_ERROR or isinstance(error, UpstreamAuth):
             at.began_s = at.began_s if at.in_a_row else ended_s
             at.in_a_row, at.last_failed = at.in_a_row + 1, last

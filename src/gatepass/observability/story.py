@@ -58,7 +58,7 @@ _PLACE_OF_KEY = re.compile(
     r"(?s:.*)eplace the key in (?:the environment variable )?(.{1,500}?) by one that this upstream issued"
 )
 _REFUSED = re.compile(
-    r"(?s:.*); next attempt in \d+ s.*?\. Check (?:the client and the secret in )?(credentials\..+?)\. After a"
+    r"(?s:.*)\bnext attempt in .*?\. Check (?:the client and the secret in )?(credentials\..+?)\. After a"
 )
 """The last words of a TokenUnavailable whose issuer refused, with the settings to check."""
 _REFUSED_SETTINGS = "`credentials.NAME.client_id`, `credentials.NAME.client_secret`"

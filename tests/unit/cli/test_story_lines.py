@@ -309,6 +309,14 @@ def test_an_error_of_the_token_names_the_command_that_tests_it_once():
     assert plain(error_lines(story())) == []
 
 
+def test_an_action_that_the_message_has_too_is_printed_once():
+    action = "Shorten the prompt."
+    error = {**CUT, "message": f"It is too long. {action} The model 'n' may do.", "action": action}
+    lines = plain(error_lines(story(error=error)))
+    assert lines[:2] == ["  It is too long. The model 'n' may do.", f"  What to do: {action}"]
+    assert plain(error_lines(story(error={**error, "action": ""})))[0] == f"  {error['message']}"
+
+
 def test_the_error_of_an_upstream_has_the_page_of_its_kind():
     own = {**CUT, "code": "102", "message": "bad thing", "page": "docs/reference/errors.md#upstream_error"}
     lines = plain(error_lines(story(attempt(status=200), error=own, status=400)))

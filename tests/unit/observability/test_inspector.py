@@ -503,7 +503,7 @@ def test_the_action_for_a_timeout_names_the_setting_of_the_message(code: str, ho
     found = action(f"upstream_timeout_{code}", hop, message=message, model="m", operation="chat")
     test = "gatepass doctor --mcp search" if "mcp" in hop else "gatepass doctor m --call"
     assert found == (
-        f"Raise `{setting}`, or check the upstream. Reasoning models and long prompts need longer. `{test}`"
+        f"Raise `{setting}`, or check the upstream. Reasoning and long prompts take longer. `{test}`"
         " tests a small call."
     )
 
@@ -533,7 +533,7 @@ def test_the_action_for_a_refused_client_begins_with_the_settings(advice: str, s
 @pytest.mark.parametrize(("model", "test"), [("m", " `gatepass doctor m --call` tests a small call."), ("", "")])
 def test_the_action_for_a_failure_of_the_upstream_names_the_test(model: str, test: str):
     assert action("upstream_error", "upstream:b", "5xx", model=model).endswith(f"to the owner of the upstream.{test}")
-    assert action("upstream_closed", "upstream:b", model=model).endswith(f"of proxies on the way.{test}")
+    assert action("upstream_closed", "upstream:b", model=model).endswith(f"the timeouts of proxies.{test}")
 
 
 def test_the_action_for_a_slow_connection_names_the_setting_of_the_message():
