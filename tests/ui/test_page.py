@@ -1052,7 +1052,7 @@ def test_the_advice_for_a_timeout_names_only_the_setting_of_the_message_in_chine
     names = {"upstreams.NAME.timeouts": "models.bge.timeouts.idle_s"}
     fake.stories["req-2"].update(error={**error, "names": names})
     problem = open_page(f"{signed_in}#/requests/req-2", locale="zh-CN").locator(".problem")
-    expect(problem).to_contain_text("增大 models.bge.timeouts.idle_s，或检查上游。推理模型需要更长时间。")
+    expect(problem).to_contain_text("增大 models.bge.timeouts.idle_s，或检查上游。推理模型和长的提示词需要更长时间。")
     expect(problem).not_to_contain_text("下设置了")
 
 
@@ -1676,7 +1676,7 @@ def test_a_refused_token_in_the_playground_names_its_model_in_chinese(
         ("variable_key", "上游拒绝环境变量中的 key", "把环境变量 LLM_KEY 中的 key 换成该上游签发且未被撤销的 key"),
         ("no_credential", "上游要求凭据", "设置 upstreams.corp.credential。"),
         ("new_token", "上游连新令牌也拒绝", "核对以下设置是否符合该上游的要求：credentials.corp.scope。"),
-        ("", "上游拒绝凭据，因此", "改正错误信息写明的设置。"),
+        ("", "上游拒绝凭据，因此", "如果凭据是 key，更换 credentials.corp.key 或"),
     ],
 )
 def test_a_rejected_credential_is_explained_in_chinese_by_what_was_sent(
