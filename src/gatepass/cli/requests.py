@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -104,6 +104,7 @@ def tail(
     path = socket_path or found_socket()
     given = {name: value for name, value in filters.items() if value}
     follower, begun, was_gone = Follower(last), set[Any](), False
+    line_of: Callable[[Summary], str] = json.dumps if as_json else lambda one: summary_line(cleaned(one))
 
     try:
         while True:
@@ -132,21 +133,17 @@ def tail(
             if is_first and failed and (hidden := len(found) - len(new)):
                 click.echo(f"{hidden} older ones are not shown: --last {len(found)} shows them too.", err=True)
             for one in new:
-                click.echo(_line(one, as_json=as_json))
+                click.echo(line_of(one))
             if running:
                 for one in reversed(page["running"]):
                     if (one["worker"], one["id"]) not in begun:
-                        click.echo(_line(one, as_json=as_json))
+                        click.echo(line_of(one))
                 begun = {(one["worker"], one["id"]) for one in page["running"]}
             if once:
                 return
             time.sleep(POLL_S)
     except KeyboardInterrupt:
         return
-
-
-def _line(one: Summary, *, as_json: bool) -> str:
-    return json.dumps(one) if as_json else summary_line(cleaned(one))
 
 
 @click.command()

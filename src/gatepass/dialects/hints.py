@@ -39,10 +39,7 @@ HINTS = (
         r"must be verified to use",
         "The provider requires a verified account for this model: no setting of gatepass changes that.",
     ),
-    _hint(
-        r"last content of this conversation is not from user",
-        "RAGFlow requires a last message with role user.",
-    ),
+    _hint(r"last content of this conversation is not from user", "RAGFlow requires a last message with role user."),
     _hint(
         r"missing subscription key",
         "The gateway (Azure API Management) requires the header Ocp-Apim-Subscription-Key: set it under"

@@ -225,14 +225,7 @@ class ConnectionPool:
     # At every moment each slot has exactly one owner that releases or aborts it, wherever a task is cancelled.
     # encode/httpcore#1093 describes the leak that slots without an owner cause.
 
-    def __init__(
-        self,
-        dial: Dial,
-        limit: int,
-        turns: LoopTurns | None = None,
-        *,
-        idle_s: float = IDLE_S,
-    ) -> None:
+    def __init__(self, dial: Dial, limit: int, turns: LoopTurns | None = None, *, idle_s: float = IDLE_S) -> None:
         self.on_wait: Callable[[float], object] = lambda _: None
         """Called with the seconds that a request waited for a slot, whether or not it got one."""
         self._dial = dial
@@ -484,10 +477,7 @@ class Http1Transport:
         server = (destination.secure, destination.host, destination.port)
         if server not in self._pools:
             self._pools[server] = pool = ConnectionPool(
-                partial(self._dial, destination, self._context),
-                self.max_connections,
-                self._turns,
-                idle_s=self.idle_s,
+                partial(self._dial, destination, self._context), self.max_connections, self._turns, idle_s=self.idle_s
             )
             pool.on_wait = self.on_wait
         if len(self._by_url) >= URLS:

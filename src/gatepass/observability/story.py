@@ -66,8 +66,6 @@ _COMPARED_SETTINGS = "`credentials.NAME.scope`, `credentials.NAME.audience`, `up
 _COMPARED = re.compile(
     r"(?s:.*)Compare these settings with what this upstream requires: (.{1,500}?)\. `gatepass token "
 )
-_WITHOUT_MODEL = re.compile(r" `gatepass doctor MODEL --call`[^.]*\.")
-"""The sentence of an action with a command whose model is not known."""
 _PROXY_SETTING = re.compile(r"(?:[\w./-]+\.)?network\.proxy(?:_auth)?\b")
 _CA_SETTING = re.compile(r"[\w./-]+\.network\.ca_file\b")
 
@@ -272,7 +270,7 @@ def action_of(code: str, hop: str, case: str, names: Mapping[str, str]) -> str:
         text = text.partition(" If the model is listed under")[0]
     for placeholder, name in names.items():
         text = text.replace(placeholder, name)
-    return _WITHOUT_MODEL.sub("", text)
+    return re.sub(r" `gatepass doctor MODEL --call`[^.]*\.", "", text)  # the model is not known
 
 
 def names_of(hop: str, operation: str, model: str, credential: str, message: str) -> dict[str, str]:
@@ -323,8 +321,7 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
     if operation:
         names |= {"operations.NAME": f"operations.{operation}", "{rerank:": f"{{{operation}:"}
     if model:
-        command = f"doctor {shlex.quote(model)}{CALL_OPTIONS.get(operation, ' --call')}"
-        names["doctor MODEL --call"] = command
+        names["doctor MODEL --call"] = f"doctor {shlex.quote(model)}{CALL_OPTIONS.get(operation, ' --call')}"
         # the message for a path that is missing has the setting of a listed model
         if re.search(rf"model|模型|{re.escape(model)}", message, re.IGNORECASE) and "has no such path" not in message:
             names |= {f"models.NAME.{one}": f"models.{model}.{one}" for one in ("name", "upstream")}

@@ -425,15 +425,7 @@ class PassedEvents(EventStream):
     It knows whether the last byte ended an event, because only there a comment may follow.
     """
 
-    __slots__ = (
-        "_begins",
-        "_filtered",
-        "_has_response",
-        "_last",
-        "_last_bytes",
-        "_last_events",
-        "_request",
-    )
+    __slots__ = ("_begins", "_filtered", "_has_response", "_last", "_last_bytes", "_last_events", "_request")
 
     def __init__(
         self,
