@@ -14,8 +14,6 @@ from gatepass.normalize.members import Set
 from gatepass.normalize.messages import Replayed
 from gatepass.normalize.rules import ChangeRule, DeclaredModels
 
-ALWAYS = frozenset(("stream_options",))
-"""Actions that are not exported, because no setting does the same."""
 NOTHING = "# Nothing has been learned that the configuration lacks.\n"
 HIDDEN = ("set", "default")
 """Rules whose values only the operator may see. A caller that may see learned rules may not."""
@@ -35,7 +33,7 @@ def as_config(
     comments: dict[str, list[str]] = {}
     entries: dict[str, dict[str, Any]] = {}
     declared = DeclaredModels(config)
-    for one in (one for one in learned if one.rule.action not in ALWAYS):
+    for one in learned:
         rule, operation, upstream = one.rule, one.scope.operation, one.scope.upstream
         for public in filter(may_see, _public_names(one, config)):
             name = public if public in config.models else declared.entry(operation, public)

@@ -22,7 +22,6 @@ from gatepass.normalize.members import (
     JsonMemberPath,
     Rename,
     Set,
-    drop_orphaned_options,
     request_stream,
     request_whole_reply,
 )
@@ -182,7 +181,6 @@ _FIXED: Mapping[tuple[str, str], tuple[Change, str]] = MappingProxyType(
     {
         ("stream", "synth"): (request_whole_reply, ""),
         ("stream", "aggregate"): (request_stream, ""),
-        ("stream_options", "orphaned"): (drop_orphaned_options, ""),
         ("roles", "merged"): (merge_roles, "merge_roles"),
         ("content", "text"): (join_text_parts, "text_content"),
         ("content", "empty"): (fill_empty_content, "empty_content"),
@@ -196,7 +194,7 @@ STREAM_SETTING: Mapping[str, str] = MappingProxyType({"synth": "emulate", "aggre
 WHERE_EMPTY = frozenset(("messages[].audio", "messages[].function_call", "messages[].tool_calls"))
 """Members that a learned rule drops only if they are empty. A configured `drop` drops any value."""
 _ORDER = (
-    *("stream", "stream_options", "rename", "drop", "set", "clamp", "response_format"),
+    *("stream", "rename", "drop", "set", "clamp", "response_format"),
     *("role", "roles", "content", "tool_ids", "split", "betas", "beta"),
 )
 """The order in which actions are applied: each one sees the result of those before it."""

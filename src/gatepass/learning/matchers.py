@@ -86,7 +86,7 @@ def is_same_rejection(rejection: UpstreamRejection, rule: LearnedRule, evidence:
     if not suggested and _FIGURES.sub("0", rejection.text) == _FIGURES.sub("0", evidence):
         return True
     names: tuple[str, ...] = ()  # by which an upstream names the member that the rule changes
-    if rule.action in ("stream", "stream_options"):
+    if rule.action == "stream":
         names = (rule.action,)
     elif rule.action == "rename":
         names = (rule.field, rule.to or "")
@@ -130,20 +130,14 @@ _NEEDED = re.compile(  # DashScope, for models that only stream or that think (r
 _NO_THINKING = re.compile(r"(?:parameter\.)?enable_thinking must be set to false")
 # DashScope, for models that always think (qwen-code#7332).
 _THINKING_ONLY = re.compile(rf"{WORDS}enable_thinking parameter is restricted to True", re.IGNORECASE)
-_ORPHANED = re.compile(  # OpenAI (litellm#5803), then vLLM
-    r"(?:The )?'?stream_options'? (?:parameter )?(?:is only allowed|can only be (?:defined|used|set)) when"
-    r"|Stream options can only be defined when"
-)
 
 
 def streaming(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
-    tops = ("stream", "stream_options", "enable_thinking", "parameters")
+    tops = ("stream", "enable_thinking", "parameters")
     if "stream" not in rejection.members or rejection.is_of_a_value or not rejection.is_about(*tops):
         return
     if rejection.opens(_UNVERIFIED):
         yield (LearnedRule("stream", "synth", ttl_s=QUARTER_S),)
-    elif rejection.opens(_ORPHANED):
-        yield (LearnedRule("stream_options", "orphaned"),)
     elif rejection.opens(_NEEDED):
         yield (LearnedRule("stream", "aggregate"),)
     elif (found := rejection.opens(_REFUSED)) or (rejection.code, rejection.param) == (_VALUE_CODE, "stream"):
@@ -241,8 +235,6 @@ _LIMITS = (  # DashScope, TEI and SiliconFlow, Azure, Gemini, OpenAI
 _TOKENS = re.compile(r"Requested (\d[\d,]*) tokens, max (\d[\d,]*) tokens per request")
 # Zhipu's older API accepts one text (zhipuai-sdk-python-v4#7). Its sentence names no list, only its code 1214 does.
 _STRING_ONLY = re.compile(r"(?:input|prompt)\s*参数非法")
-# Older vLLM (vllm#6174). The openai SDKs request base64 by default.
-_NO_BASE64 = re.compile(r"base64 encoding is not (?:currently )?supported")
 LARGEST = 100_000
 """Limit on a batch: a larger number in such a sentence is not a number of inputs. OpenAI accepts 2,048."""
 FILL = 0.9
@@ -262,8 +254,6 @@ def batches(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
             yield (LearnedRule("split", "input", f"{max(1, int(100 * FILL * most / requested))}%", ttl_s=0.0),)
     if rejection.code == "1214" and rejection.opens(_STRING_ONLY):
         yield (LearnedRule("split", "input", "1", ttl_s=DAY_S),)
-    if rejection.opens(_NO_BASE64):
-        yield (LearnedRule("set", "encoding_format", '"float"'),)
 
 
 # changes that require `learn_also`

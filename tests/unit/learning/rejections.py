@@ -170,20 +170,6 @@ STREAM_ROWS = (
         {"enable_thinking": None},
         ("drop=enable_thinking",),
     ),
-    Case(
-        "15 OpenAI",
-        openai("The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options"),
-        {"stream_options": {"include_usage": True}},
-        {"stream_options": None},
-        ("drop=stream_options",),
-    ),
-    Case(
-        "15 vLLM",
-        {"object": "error", "message": "Stream options can only be defined when stream=True", "code": 400},
-        {"stream_options": {"include_usage": True}},
-        {"stream_options": None},
-        ("drop=stream_options",),
-    ),
 )
 
 MEMBER_ROWS = (
@@ -729,14 +715,6 @@ def batch(name: str, body: Any, limit: int, status: int = 400, entry: str | None
 
 
 EMBEDDING_ROWS = (
-    Case(
-        "17 vLLM of old",
-        {"object": "error", "message": "base64 encoding is not currently supported", "code": 400},
-        {"encoding_format": "base64"},
-        {"encoding_format": "float"},
-        ("set=encoding_format>float",),
-        embeds=True,
-    ),
     batch("18 DashScope", openai(DASHSCOPE_BATCH, kind="InvalidParameter", code="InvalidParameter"), 2),
     batch("18 a gateway", openai("The batch size must not exceed 2."), 2),
     batch("18 TEI", {"error": "batch size 3 > maximum allowed batch size 2", "error_type": "Validation"}, 2, 413),

@@ -41,7 +41,7 @@ def yaml(rows: list[LearnedRuleRecord], known: Config | None = None) -> str:
 
 def test_exported_yaml_is_readable():
     rows = learned(
-        RULES_OF_TABLE[0], RULES_OF_TABLE[3], *RULES_OF_TABLE[4:6], evidence="Unsupported value:\n 'stream' …"
+        RULES_OF_TABLE[0], RULES_OF_TABLE[2], *RULES_OF_TABLE[3:5], evidence="Unsupported value:\n 'stream' …"
     )
     assert yaml(rows) == (
         "models:\n"
@@ -90,7 +90,7 @@ def test_models_have_their_public_names():
 
 
 def test_export_without_rules_states_it():
-    assert yaml([]) == yaml(learned(RULES_OF_TABLE[2])) == NOTHING
+    assert yaml([]) == NOTHING
 
 
 def test_evidence_cannot_leave_its_comment():
@@ -117,8 +117,7 @@ def rules_of(case: Case) -> tuple[Any, ...]:
     )
 
 
-UNPINNED = ("stream_options", "set")
-PINNED = [case for case in ROWS if rules_of(case)[0].ttl_s and rules_of(case)[0].action not in UNPINNED]
+PINNED = [case for case in ROWS if rules_of(case)[0].ttl_s and rules_of(case)[0].action != "set"]
 
 
 @pytest.mark.parametrize("case", PINNED, ids=lambda case: case.name)
@@ -134,7 +133,7 @@ def test_a_pin_does_what_its_rule_does(case):
 
 @pytest.mark.parametrize("name", ["audio", "function_call", "tool_calls"])
 def test_members_dropped_only_if_empty_are_pinned_as_replayed(name):
-    learned_rule = RULES_OF_TABLE[4].__class__("drop", f"messages[].{name}")
+    learned_rule = RULES_OF_TABLE[3].__class__("drop", f"messages[].{name}")
     rules = read(yaml(learned(learned_rule))).models["o3-mini"].rules
     assert rules is not None
     assert (rules.drop, rules.replayed) == ([], "drop_but_reasoning")
@@ -159,9 +158,9 @@ def test_pinned_entry_copies_the_settings_of_its_glob():
         "rules": {"drop": ["top_p"], "rename": {"a": "b"}, "merge_roles": True},
     }
     learned_rules = (
-        RULES_OF_TABLE[4].__class__("drop", "seed"),
-        RULES_OF_TABLE[4].__class__("drop", "top_p"),
-        RULES_OF_TABLE[3],
+        RULES_OF_TABLE[3].__class__("drop", "seed"),
+        RULES_OF_TABLE[3].__class__("drop", "top_p"),
+        RULES_OF_TABLE[2],
     )
     pin = read(yaml(learned(*learned_rules), config(**{"*": glob, "other": {"upstream": "chat"}}))).models["o3-mini"]
     assert pin.model_dump(mode="json", exclude_unset=True) == {
@@ -193,7 +192,7 @@ def test_rule_that_sets_only_existing_members_is_shown_as_a_comment():
 def test_pinned_entry_has_the_operations_upstream_and_nothing_else():
     route = {"upstream": "chat", "timeouts": {"idle_s": 3.0}, "rules": {"drop": ["user"], "set": {"x": "mine"}}}
     known = Config.model_validate({**UPSTREAMS, "operations": {"chat": route}})
-    text = yaml(learned(RULES_OF_TABLE[4].__class__("drop", "seed")), known)
+    text = yaml(learned(RULES_OF_TABLE[3].__class__("drop", "seed")), known)
     pin = read(text).models["o3-mini"]
     assert pin.model_dump(mode="json", exclude_unset=True) == {"upstream": "chat", "rules": {"drop": ["seed"]}}
     assert "mine" not in text
@@ -202,7 +201,7 @@ def test_pinned_entry_has_the_operations_upstream_and_nothing_else():
 def test_a_pin_shows_no_value_that_an_operator_sets():
     rules = {"drop": ["user"], "set": {"x": "mine"}}
     glob = {"upstream": "chat", "timeouts": {"idle_s": 3.0}, "rules": rules}
-    text = yaml(learned(RULES_OF_TABLE[4].__class__("drop", "seed")), config(**{"o3-*": glob}))
+    text = yaml(learned(RULES_OF_TABLE[3].__class__("drop", "seed")), config(**{"o3-*": glob}))
     assert read(text).models["o3-mini"].model_dump(mode="json", exclude_unset=True) == {
         "upstream": "chat",
         "timeouts": {"idle_s": 3.0},

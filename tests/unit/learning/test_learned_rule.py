@@ -34,7 +34,6 @@ WITHOUT_A_CHANGE = (
 RULES_OF_TABLE = (
     LearnedRule("stream", "synth", ttl_s=900),
     LearnedRule("stream", "aggregate"),
-    LearnedRule("stream_options", "orphaned"),
     LearnedRule("rename", "max_tokens", "max_completion_tokens"),
     LearnedRule("drop", "messages[].name"),
     LearnedRule("set", "enable_thinking", "false"),
@@ -63,7 +62,6 @@ def test_the_entries_are_those_of_the_table():
     seen = {entry for row in ROWS for entry in row.adapted}
     assert {learned_rule.entry for learned_rule in RULES_OF_TABLE[:2]} <= seen
     assert [learned_rule.entry for learned_rule in RULES_OF_TABLE[2:]] == [
-        "drop=stream_options",
         "rename=max_tokens>max_completion_tokens",
         "drop=messages[].name",
         "set=enable_thinking>false",
