@@ -10,11 +10,10 @@ import asyncio
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, zip_longest
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 from msgspec.structs import astuple
@@ -567,27 +566,13 @@ class Metrics(Observer):
     def waited_for_connection(self, upstream: str, seconds: float) -> None:
         self._families["gatepass_pool_wait_seconds"].of((upstream,)).observe(seconds)
 
-    @contextmanager
-    def loop_lag_sampled(self, every_s: float = LAG_EVERY_S) -> Iterator[None]:
-        """Measure the lag of the running event loop while the block runs: how late it calls a timer."""
+    async def sample_loop_lag(self, every_s: float = LAG_EVERY_S) -> NoReturn:
+        """Measure the lag of the running event loop, forever: how late a task continues after a sleep."""
         loop, lag = asyncio.get_running_loop(), self._loop_lag.of(())
-
-        timer: asyncio.TimerHandle
-
-        def start() -> None:
-            nonlocal timer
+        while True:
             due_s = loop.time() + every_s
-            timer = loop.call_at(due_s, measure, due_s)
-
-        def measure(due_s: float) -> None:
+            await asyncio.sleep(every_s)
             lag.observe(max(0.0, loop.time() - due_s))
-            start()
-
-        start()
-        try:
-            yield
-        finally:
-            timer.cancel()
 
     def reloaded(self, outcome: str) -> None:
         self._add("gatepass_reloads_total", outcome)

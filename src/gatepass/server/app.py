@@ -105,8 +105,8 @@ class Service:
         try:
             state.start()
             state.in_flight.tasks.spawn(state.traffic.run(state.clock), "traffic")
-            with state.metrics.loop_lag_sampled():
-                yield
+            state.in_flight.tasks.spawn(state.metrics.sample_loop_lag(), "loop lag")
+            yield
             # a server ends the lifespan when it no longer waits for requests: end those that are still in progress
             if self._draining is not None:
                 await asyncio.wait((self._draining,))

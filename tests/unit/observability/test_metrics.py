@@ -304,11 +304,13 @@ def test_the_lag_of_the_event_loop_is_sampled_until_the_block_ends():
         return [value(metrics, f"gatepass_event_loop_lag_seconds_{kind}") for kind in ("count", "sum")]
 
     async def sampled():
-        with metrics.loop_lag_sampled(every_s=1.0):
-            await advance(1.25)  # as where something holds the loop: the timer is late by 0.25 s
-            assert lags() == [1, 0.25]
-            await advance(1.0)
-            assert lags() == [2, 0.25]
+        sampling = asyncio.create_task(metrics.sample_loop_lag(every_s=1.0))
+        await asyncio.sleep(0)
+        await advance(1.25)  # as where something holds the loop: the timer is late by 0.25 s
+        assert lags() == [1, 0.25]
+        await advance(1.0)
+        assert lags() == [2, 0.25]
+        sampling.cancel()
         await advance(2.0)
         assert lags() == [2, 0.25]
 
