@@ -399,17 +399,17 @@ def at_most_once(text: bytes, name: bytes) -> bool:
     return True
 
 
-def occurs_at_most(text: bytes, names: re.Pattern[bytes], limit: int) -> bool:
-    """Return True only if `names` match at most `limit` times in `text`, and no name has escapes.
+def names_in(text: bytes, names: re.Pattern[bytes]) -> list[bytes] | None:
+    """Return each match of `names` in `text`, None if a name may have escapes or a letter of FOLDED.
 
-    `names` matches quoted names as in `at_most_once`, in any case. Letters of FOLDED count as their ASCII letter.
+    `names` matches quoted names as in `at_most_once`.
     """
-    left = limit
+    found = list[bytes]()
     for part in parts_with_names(text):
-        left -= len(names.findall(part))
-        if left < 0 or may_fold(part):
-            return False
-    return True
+        found += names.findall(part)
+        if may_fold(part):
+            return None
+    return found
 
 
 def folded(name: str) -> str:

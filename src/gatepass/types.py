@@ -214,13 +214,15 @@ class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
     headers: Headers
     stream: bool = False
     choices: int = 1
+    embeddings: EmbeddingsOptions | None = None
+    """The result of `embeddings_options`, if parsing the body already found it."""
+    lacks_words: bool = False
+    """The client's own body has no word of the built-in rules that a search may rule out."""
     adapted: tuple[str, ...] = ()
     client: str = ""
     """The client protocol that converts the reply, if that is not the one of `operation`."""
     max_inputs: int | None = None
     """The most inputs of an embeddings call in one upstream request; None for no limit."""
-    embeddings: EmbeddingsOptions | None = None
-    """The result of `embeddings_options`, if parsing the body already found it."""
     edits: RuleEdits = NO_EDITS
     """What the entries of `adapted` changed."""
     without: tuple[str, ...] = ()

@@ -113,7 +113,7 @@ def test_kept_bodies_that_read_differently_are_refused(attack: Attack, body: byt
 
 
 def test_mutant_that_compares_case_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gatepass.protocols.request.occurs_at_most", lambda *_: True)
+    monkeypatch.setattr("gatepass.protocols.request.names_in", lambda *_: [])
     assert all(map(routed_by, TWO_READINGS))
 
 

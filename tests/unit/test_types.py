@@ -56,6 +56,7 @@ def test_a_call_with_another_body_is_the_same_call_in_everything_else():
         "embeddings": EmbeddingsOptions(2),
         "edits": RuleEdits(left_out=1),
         "without": ("images",),
+        "lacks_words": True,
     }
     assert set(values) == set(Call.__struct_fields__)
     call = Call(**values)

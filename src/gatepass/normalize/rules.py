@@ -132,10 +132,10 @@ def apply_rules(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
 
 def applicable_rules(call: Call, rules: Sequence[Rule]) -> Sequence[Rule]:
     """Return those of `rules` that may apply to `call`."""
-    # One search of the body decides for all built-in rules: 2.7 µs for the usual call instead of 4.2.
+    # They are the first ones, so the body is the client's own. One search decides for all of them.
     if rules is BUILT_IN_RULES:
-        words = _words(call.operation.members, call.stream)
-        if words is not None and not may_name(call.body, words):
+        words = None if call.lacks_words else _words(call.operation.members, call.stream)
+        if call.lacks_words or (words is not None and not may_name(call.body, words)):
             return MODEL_NAME_ONLY
     return rules
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
+from functools import partial
 from operator import add, sub
 from typing import Any
 
@@ -91,8 +92,6 @@ GAPS = 3
 BATCH = 96
 """Reads that are kept as they are. Most streams have fewer, and are counted only for a story."""
 
-_NO_READS = array("d")
-
 
 class Timeline(msgspec.Struct, frozen=True):
     """The reads of a stream up to a moment. Moments are those of `Clock.now`."""
@@ -117,14 +116,11 @@ class Arrivals(msgspec.Struct, gc=False, eq=False):
     first_s: float
     _last_s: float = 0.0
     _width_s: float = FIRST_WIDTH_S
-    recent: array[float] = _NO_READS
+    recent: array[float] = msgspec.field(default_factory=partial(array, "d"))  # type: ignore[arg-type]  # of floats
     """The moments of the reads that are not counted yet. Whoever appends one calls `count` at BATCH of them."""
     _counts: array[int] | bytes | None = None
     """None for a short stream without a story yet."""
     _gaps: tuple[tuple[float, float], ...] = ((0.0, 0.0),) * GAPS
-
-    def __post_init__(self) -> None:
-        self._last_s, self.recent = self.first_s, array("d", (self.first_s,))
 
     def close(self) -> None:
         """Hold the reads as bytes, which the garbage collector does not follow. No read comes after this."""
@@ -142,7 +138,8 @@ class Arrivals(msgspec.Struct, gc=False, eq=False):
         counts = self.count().tolist()
         while len(counts) > 1 and not counts[-1]:
             counts.pop()
-        return Timeline(self.first_s, self._last_s, self._width_s, counts, [gap for gap in self._gaps if gap[0]])
+        last_s = max(self.first_s, self._last_s)
+        return Timeline(self.first_s, last_s, self._width_s, counts, [gap for gap in self._gaps if gap[0]])
 
     def count(self) -> array[int]:
         """Add the recent reads to the slices and the gaps, and return the number of reads per slice."""
@@ -150,7 +147,7 @@ class Arrivals(msgspec.Struct, gc=False, eq=False):
         recent, first_s = array("d", self.recent).tolist(), self.first_s
         counts = None if self._counts is None else array("I", self._counts)
         if recent:
-            before = [self._last_s, *recent]
+            before = [max(first_s, self._last_s), *recent]
             self._last_s, self.recent = recent[-1], array("d")
             lengths = [*map(sub, recent, before)]
             if max(lengths) > self._gaps[-1][0]:  # seldom, in a long stream
@@ -159,7 +156,7 @@ class Arrivals(msgspec.Struct, gc=False, eq=False):
                 if counts is not None:
                     counts = array("I", (*map(add, counts[::2], counts[1::2]), *(0,) * (SLICES // 2)))
                 self._width_s *= 2
-        counts = self._counts = counts or array("I", bytes(4 * SLICES))
+        counts = self._counts = counts or array("I", (1, *(0,) * (SLICES - 1)))  # the first read
         at, size, width_s = 0, len(recent), self._width_s
         while at < size:
             index = int((recent[at] - first_s) / width_s)

@@ -143,7 +143,7 @@ _RERANK = next(operation for operation in OPERATIONS if operation.protocol == "r
 _ROOTS = frozenset(("", *PREFIXES))
 # RAGFlow's rerank class posts to the base URL itself
 _AT_ROOT = MappingProxyType({"POST": Match(_RERANK, at_root=True)})
-_BY_PATH = _matches_by_path()
+BY_PATH = _matches_by_path()
 _BY_STEM = tuple(
     (prefix + operation.path.removesuffix(_MODEL), operation)
     for operation in OPERATIONS
@@ -167,7 +167,7 @@ def match_operation(method: str, path: str, base_path: str = "") -> Match:
     one, because base URLs that end in a slash produce them. HEAD matches the operation of GET; the server omits the
     body (RFC 9110 section 9.3.2). Raises UnknownPath, MethodNotAllowed.
     """
-    found = None if base_path else _BY_PATH.get(path)  # the path of most requests is in the table
+    found = None if base_path else BY_PATH.get(path)  # the path of most requests is in the table
     if found is None:
         found = _find(path, base_path)
     if found is None or found is _UNKNOWN or (found is _AT_ROOT and method not in found):
@@ -233,7 +233,7 @@ def _find(path: str, base_path: str) -> Mapping[str, Match] | None:
 
 
 def _find_exact(path: str) -> Mapping[str, Match] | None:
-    if (found := _BY_PATH.get(path)) is not None:
+    if (found := BY_PATH.get(path)) is not None:
         return found
     for stem, operation in _BY_STEM:  # a model's id may contain slashes, such as `org/model`
         if path.startswith(stem) and (model := path[len(stem) :].rstrip("/")):

@@ -22,11 +22,12 @@ from gatepass.json_scan import (
     Member,
     folded,
     has_more_escapes,
-    occurs_at_most,
+    names_in,
     signs_by_window,
     string,
     top_members,
 )
+from gatepass.normalize.rules import SEARCHED
 from gatepass.types import (
     CREDENTIALS,
     HOP_BY_HOP,
@@ -72,22 +73,22 @@ def decode(
     `asks_vectors` and `most_values`: as in `RequestBody.read`.
     """
     headers = safe_headers(client_request.headers)
-    document = RequestBody.read(body, asks_vectors=asks_vectors, most_values=most_values)
+    top = RequestBody.read(body, asks_vectors=asks_vectors, most_values=most_values)
     model, choices = "", 1
-    if document.model is not None:
-        if document.model[0] != _QUOTE:
+    if top.model is not None:
+        if top.model[0] != _QUOTE:
             raise InvalidRequest("`model` must be a string.", param="model")
-        if len(document.model) > MAX_MODEL_BYTES:  # to decode one of 27 MiB takes 90 ms
+        if len(top.model) > MAX_MODEL_BYTES:  # to decode one of 27 MiB takes 90 ms
             raise _long_model()
-        model = checked_model(string(document.model))
-    stream = _STREAM.get(document.stream)
+        model = checked_model(string(top.model))
+    stream = _STREAM.get(top.stream)
     if stream is None:
         raise InvalidRequest("`stream` must be true, false or null.", param="stream")
-    n = document.n  # the upstream rejects an invalid number
+    n = top.n  # the upstream rejects an invalid number
     if n is not None and _COUNT.fullmatch(n) is not None and int(n) <= MOST_REQUESTED_CHOICES:
         choices = int(n)
     return Call(
-        client_request.id, operation, caller, model, body, headers, stream, choices, embeddings=document.embeddings
+        client_request.id, operation, caller, model, body, headers, stream, choices, top.embeddings, top.lacks_words
     )
 
 
@@ -197,9 +198,12 @@ class _TopOfInputs(_Top, gc=False, kw_only=True):
 _TOP = msgspec.json.Decoder(_Top)
 _TOP_OF_INPUTS = msgspec.json.Decoder(_TopOfInputs)
 _TEXTS = re.compile(rb'"input"[ \t\r\n]*:[ \t\r\n]*\[[ \t\r\n]*"')
-_INITIALS = "".join(name[0] + name[0].upper() for name in ROUTING).encode()
-_NAMES = re.compile(rb'"[%b](?i:%b)' % (_INITIALS, "|".join(f'(?<={name[0]}){name[1:]}"' for name in ROUTING).encode()))
-"""The names of ROUTING in any case. The initials come first, because most quotes precede another letter."""
+_SOUGHT = (*ROUTING, *(word for rule in SEARCHED for word in rule.words))
+_INITIALS = "".join(dict.fromkeys(name[0] + name[0].upper() for name in _SOUGHT)).encode()
+_NAMES = re.compile(rb'"[%b](?i:%b)' % (_INITIALS, "|".join(f'(?<={name[0]}){name[1:]}"' for name in _SOUGHT).encode()))
+"""The names of ROUTING and the words of the built-in rules in any case, because one search takes half as long as two.
+The initials come first, because most quotes precede another letter."""
+_ROUTING_NAMES = frozenset(f'"{name}"'.encode() for name in ROUTING)
 _UNSET = msgspec.UNSET
 AT_BYTE = re.compile(r" \(byte (\d+)\)\Z")
 HALF_PAIR = ("unexpected end of hex escape", "invalid utf-16 surrogate pair")
@@ -216,6 +220,8 @@ class RequestBody(Hidden, msgspec.Struct, frozen=True, gc=False):
     stream: bytes | None
     n: bytes | None
     embeddings: EmbeddingsOptions | None = None
+    lacks_words: bool = False
+    """As in Call."""
 
     @classmethod
     def read(cls, body: bytes, *, asks_vectors: bool = False, most_values: int = MOST_VALUES) -> Self:
@@ -236,8 +242,10 @@ class RequestBody(Hidden, msgspec.Struct, frozen=True, gc=False):
         if is_deeper(body, MAX_DEPTH):
             raise too_deep()
         model, stream, n = top.model, top.stream, top.n
-        present = (model is not _UNSET) + (stream is not _UNSET) + (n is not _UNSET)
-        if not occurs_at_most(body, _NAMES, present):  # the decoder found each present one by its plain name
+        present, found = (model is not _UNSET) + (stream is not _UNSET) + (n is not _UNSET), names_in(body, _NAMES)
+        # the decoder found each present one by its plain name
+        lacks_words = found is not None and len(found) == present
+        if not lacks_words and (found is None or sum(name.lower() in _ROUTING_NAMES for name in found) > present):
             _check_routing_names(body, JsonScanner(body).members())
         return cls(
             body,
@@ -245,6 +253,7 @@ class RequestBody(Hidden, msgspec.Struct, frozen=True, gc=False):
             None if stream is msgspec.UNSET else bytes(stream),
             None if n is msgspec.UNSET else bytes(n),
             options,
+            lacks_words,
         )
 
     @classmethod

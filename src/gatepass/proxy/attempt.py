@@ -152,8 +152,8 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
         if (token := holder.current()) is None:
             token = await upstream_call.wait_for_token(attempt, holder)
             now_s = state.clock.now()
-        attempt.use_token(token, now_s)
         authorized = upstream.injector.authorize(request, token.value, now_s, Authorization(attempt, request))
+        attempt.use_token(token, now_s)
     attempt.waits_since_s = now_s
     if attempt.new_connection:
         authorized = replace(authorized, new_connection=True)

@@ -113,24 +113,12 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
 
         Without `access` gatepass itself made the call.
         """
-        target = targets[0]
-        began_s = state.clock.now()
+        target, following, began_s = targets[0], targets[1:], state.clock.now()
+        upstream, limit_bytes = state.upstreams[target.upstream], state.limits.reply_bytes
         record = AttemptRecord(call.id, call.operation.name, call.model, target.upstream, target.model, began_s, access)
-        following = targets[1:]
         if following:
             record.not_tried = following
-        return cls(
-            state,
-            state.upstreams[target.upstream],
-            target,
-            call,
-            record,
-            profile,
-            memory,
-            math.inf,
-            following,
-            state.limits.reply_bytes,
-        )
+        return cls(state, upstream, target, call, record, profile, memory, math.inf, following, limit_bytes)
 
     def again(self, repeat: Repeat) -> Attempt:
         """Return the next attempt. This one must have ended."""
@@ -339,10 +327,12 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
             access.bytes_in = self.upload.bytes_in
         if attempt is not None:
             record = attempt.record
-            access.upstream, access.upstream_model = record.upstream, record.upstream_model
+            access.upstream = record.upstream
             access.attempts, token_wait_s, upstream_s = record.requests, record.token_wait_s, record.upstream_s
             if record.adapted:  # most of these have their default, and reading is ten times as fast as writing
                 access.adapted = record.adapted
+            if record.upstream_model is not None:
+                access.upstream_model = record.upstream_model
             if record.upstream_request_id is not None:
                 access.upstream_request_id = record.upstream_request_id
             if record.after is not None or record.parts or record.tried:

@@ -51,14 +51,14 @@ _STATUS_LINES = MappingProxyType(
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 
-CONSONANTS = str.maketrans("0123456789abcdef", "bcdfghjklmnpqrst")
+CONSONANTS = bytes.maketrans(b"0123456789abcdef", b"bcdfghjklmnpqrst")
 """Request ids have no digits: RAGFlow repeats a request if `429` or `503` is anywhere in the text of its error. They
 have no vowels either, so that they spell no word."""
 
 
 def ids_begin(replica: str) -> str:
     """Return the four letters with which the ids of the host `replica` begin."""
-    return sha256(replica.encode()).hexdigest()[:4].translate(CONSONANTS)
+    return sha256(replica.encode()).hexdigest()[:4].encode().translate(CONSONANTS).decode()
 
 
 class RequestIds:
@@ -67,14 +67,15 @@ class RequestIds:
     # a random id for each request needs a system call (3 µs)
 
     def __init__(self) -> None:
-        self._process = ids_begin(socket.gethostname()) + secrets.token_hex(6).translate(CONSONANTS)
+        process = secrets.token_hex(6).encode().translate(CONSONANTS)
+        self._begin = ids_begin(socket.gethostname()).encode() + process
         self._numbers = count(1)
 
     def of(self, given: bytes | None) -> str:
         """Return `given`, the client's x-request-id, if it has only letters, digits and `._:-`, otherwise a new id."""
         if given is not None and _REQUEST_ID.match(given):
             return given.decode("ascii")
-        return self._process + f"{next(self._numbers):08x}".translate(CONSONANTS)
+        return (self._begin + (b"%08x" % next(self._numbers)).translate(CONSONANTS)).decode()
 
 
 class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):

@@ -15,6 +15,7 @@ import httptools
 
 from gatepass.errors import GatepassError, HeadTooLarge, InvalidRequest, UnsupportedTransferCoding, UnsupportedVersion
 from gatepass.http_client.response_body import add_piece, taken
+from gatepass.operations.table import BY_PATH
 from gatepass.server.cycle import HttpRequestCycle
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class RequestParser:
         self._hosts = self._piece_bytes = self._first_bytes = self._head_bytes = self._framing_bytes = 0
         self._error: GatepassError | None = None
         self._pieces: list[bytes | BytesIO] = []
-        """The body in the piece of input. It may be in thousands of chunks, and the cycle receives it at once."""
+        """The chunks in the piece of input. There may be thousands, and the cycle receives them at once."""
         self._received_head = b""
         """The first line of an incomplete head, or more. Empty if it began behind another request in the same piece."""
 
@@ -134,7 +135,7 @@ class RequestParser:
         self._target += url  # in several calls, if the request line arrives in several pieces
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        name, value = name.lower(), value.rstrip(b" \t")  # httptools leaves what RFC 9112 5.1 excludes
+        name, value = name.lower(), value.rstrip()  # httptools leaves the blanks that RFC 9112 5.1 excludes
         if name in _CHECKED_FIELDS:
             if name == b"host":
                 self._hosts += 1
@@ -176,7 +177,7 @@ class RequestParser:
                 found = f"{self._hosts} Host fields" if self._hosts else "no Host field"
                 self._refuse(InvalidRequest(f"The request has {found}. Send exactly one (RFC 9112 section 3.2)."))
         try:
-            path = path_of(target)
+            path = _known_path(target) or path_of(target)
         except (httptools.HttpParserError, UnicodeDecodeError):
             self._refuse(InvalidRequest("This is not a valid HTTP/1.1 request: its target is not a path or a URL."))
         if not target.startswith(b"/"):
@@ -205,8 +206,11 @@ class RequestParser:
         raise httptools.HttpParserError(error.message)
 
     def on_body(self, body: bytes) -> None:
-        self._framing_bytes = 0
-        add_piece(self._pieces, body)
+        if self._is_chunked:
+            self._framing_bytes = 0
+            add_piece(self._pieces, body)
+        elif self.cycle is not None:
+            self.cycle.feed(body)
 
     def _pass_body(self) -> None:
         body = taken(self._pieces)
@@ -238,6 +242,9 @@ _ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*+://([^/?#]*+)")
 """The beginning of a target in absolute form (RFC 3986 4.3), with its authority."""
 _OTHER_PROTOCOL = re.compile(rb"[\r\n]*+[^ \r\n]++ ++[^ \r\n]++ ++(?!HTTP/)[A-Z]")
 """A request line up to the first letter of a protocol that is not HTTP."""
+
+
+_known_path = {path.encode(): path for path in BY_PATH}.get  # nearly always: saves the call of `path_of`
 
 
 def path_of(target: bytes) -> str:

@@ -31,6 +31,7 @@ def test_a_chat_becomes_a_call_with_the_clients_own_bytes():
         headers=((b"x-request-id", b"r"),),
         stream=True,
         choices=2,
+        lacks_words=True,
         adapted=(),
     )
     assert call.body is body

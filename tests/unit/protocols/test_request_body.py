@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from gatepass import json_scan
 from gatepass.errors import InvalidJson, InvalidRequest
-from gatepass.json_scan import WINDOW_BYTES, folded
+from gatepass.json_scan import SMALL_BYTES, WINDOW_BYTES, folded
+from gatepass.normalize.rules import SEARCHED
 from gatepass.protocols.request import (
     BEGINNING_BYTES,
     LISTED_BYTES,
@@ -29,7 +30,7 @@ def refusal(body: bytes) -> str:
 
 def test_members_are_as_they_are_written():
     body = b' { "model" : "m\\u00e9" , "stream":true,"n": 2 ,"messages":[ ] } '
-    assert RequestBody.read(body) == RequestBody(body, b'"m\\u00e9"', b"true", b"2")
+    assert RequestBody.read(body) == RequestBody(body, b'"m\\u00e9"', b"true", b"2", lacks_words=True)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,8 @@ def test_members_are_as_they_are_written():
 )
 def test_embeddings_options_are_read_in_one_pass_for_a_list_of_texts(members: str, asked: EmbeddingsOptions | None):
     body = f'{{"model":"m",{members},"n":2}}'.encode()
-    assert RequestBody.read(body, asks_vectors=True) == RequestBody(body, b'"m"', None, b"2", asked)
+    expected = RequestBody(body, b'"m"', None, b"2", asked, lacks_words=b"base64" not in body)
+    assert RequestBody.read(body, asks_vectors=True) == expected
     assert asked is None or asked == EmbeddingsOptions.from_body(body)
 
 
@@ -68,7 +70,17 @@ def test_a_broken_embeddings_request_is_refused_as_any_other(body: bytes):
 
 
 def test_absent_members_are_none():
-    assert RequestBody.read(b"{}") == RequestBody(b"{}", None, None, None)
+    assert RequestBody.read(b"{}") == RequestBody(b"{}", None, None, None, lacks_words=True)
+
+
+@pytest.mark.parametrize("word", [word for rule in SEARCHED for word in rule.words])
+@pytest.mark.parametrize("more", [0, SMALL_BYTES])
+def test_a_body_with_a_word_of_a_built_in_rule_does_not_lack_words(word: str, more: int):
+    def lacks_words(name: str) -> bool:
+        return RequestBody.read(b'{"model":"m","x":[{"%b":1}],"user":"%b"}' % (name.encode(), b"u" * more)).lacks_words
+
+    assert [lacks_words(name) for name in (f"{word}x", word[1:])] == [True, True]
+    assert [lacks_words(name) for name in (word, f"\\u{ord(word[0]):04x}{word[1:]}")] == [False, False]
 
 
 @pytest.mark.parametrize(
