@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gatepass import errors
+from gatepass.dialects.error_body import error_kind
 from gatepass.errors import GatepassError, UpstreamErrorReply
 from gatepass.types import FINAL_CODES
 
@@ -27,8 +28,6 @@ LONGEST_WAIT_S = 120
 (openai/openai-dotnet#404)."""
 LONGEST_RETRY_AFTER_S = 86_400
 """Limit on `retry-after`, because an upstream's clock may be wrong."""
-
-_TYPES = MappingProxyType({401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"})
 
 _RETRIED = frozenset((408, 409, 429))
 """The statuses below 500 that the openai SDKs retry."""
@@ -173,8 +172,7 @@ def _envelope(error: GatepassError, request_id: str, message: str, kind: str, up
 def _type(error: GatepassError) -> str:
     if isinstance(error, UpstreamErrorReply) and error.kind:
         return error.kind
-    status = error.http_status
-    return _TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
+    return error_kind(error.http_status)
 
 
 def _upstream_object(error: GatepassError) -> Any:
