@@ -691,7 +691,7 @@ ERRORS: dict[str, Document] = {
         "text": "The connection closed before the answer was complete.\n\nIn a stream, the error is the last event.\n\n"
         "- gatepass never marks a cut stream as complete.\n- It also ends a stream\n"
         "  after `[DONE]` without an answer.",
-        "action": "Check the upstream's log, and the timeouts of proxies on the way.",
+        "action": "Check the upstream's log and the timeouts of proxies.",
     }
 }
 ANSWER = re.findall(

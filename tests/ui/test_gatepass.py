@@ -93,7 +93,7 @@ VIEWS = {
     "#/configuration": "credentials.corp.token_url",
     "#/doctor": "Test every hop",
     "#/playground": "New conversation",
-    "#/errors/upstream_closed": "the timeouts of proxies on the way",
+    "#/errors/upstream_closed": "the timeouts of proxies",
 }
 
 

@@ -33,7 +33,9 @@ CUT = {
     "code": "upstream_closed",
     "hop": "upstream:chat",
     "message": "The upstream ended its stream before the answer was complete.",
-    "action": "Check the upstream's log, and the timeouts of proxies on the way.",
+    "action": (
+        "Check the upstream's log and the timeouts of proxies. `gatepass doctor gpt-4o --call` tests a small call."
+    ),
     "test": "gatepass doctor gpt-4o --call",
     "page": "docs/reference/errors.md#upstream_closed",
 }
@@ -184,8 +186,8 @@ def test_the_story_of_a_failed_request():
         "",
         "Error",
         "  The upstream ended its stream before the answer was complete.",
-        "  What to do: Check the upstream's log, and the timeouts of proxies on the way.",
-        "  Test the hop: gatepass doctor gpt-4o --call",
+        "  What to do: Check the upstream's log and the timeouts of proxies. `gatepass",
+        "    doctor gpt-4o --call` tests a small call.",
         "  Page: docs/reference/errors.md#upstream_closed",
         "",
         "Attempts",
