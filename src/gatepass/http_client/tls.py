@@ -33,18 +33,20 @@ class TLSContexts:
         self.loaded: dict[tuple[object, ...], ssl.SSLContext] = {}
         self._previous = {} if previous is None else previous.loaded
 
-    def context_for(self, network: Network) -> ssl.SSLContext:
-        """Return the context of a network; raise OSError if a file is missing or is not PEM."""
+    def context_for(self, network: Network, url: str = "https:") -> ssl.SSLContext:
+        """Return the context for `url`, without CAs if no hop uses TLS; raise OSError for a file that is not PEM."""
         version = None if network.ca_file is None else file_version(os.stat(network.ca_file))
-        files = (network.ca_file, version, network.client_cert, network.client_key)
+        files: tuple[object, ...] = (network.ca_file, version, network.client_cert, network.client_key)
+        if not any(files) and not any(one.lower().startswith("https:") for one in (url, network.proxy or "")):
+            files = ()
         if files not in self.loaded:
-            self.loaded[files] = self._previous.get(files) or ssl_context(network)
+            self.loaded[files] = self._previous.get(files) or ssl_context(network, with_cas=files != ())
         return self.loaded[files]
 
 
-def ssl_context(network: Network) -> ssl.SSLContext:
+def ssl_context(network: Network, *, with_cas: bool = True) -> ssl.SSLContext:
     """Return a context with the system's CAs, the CA and client certificate of `network`; raise OSError."""
-    context = ssl.create_default_context()
+    context = ssl.create_default_context() if with_cas else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if network.client_cert:
         reloading = ReloadingSSLContext(ssl.PROTOCOL_TLS_CLIENT)
         reloading.verify_flags = context.verify_flags

@@ -427,7 +427,7 @@ def _transport(
     transport = open_transport(
         settings.network,
         settings.max_connections or config.limits.connections,
-        tls_contexts.context_for(settings.network),
+        tls_contexts.context_for(settings.network, settings.base_url),
         parts.turns,
         SHORT_IDLE_S if name.startswith(MCP_UPSTREAM) else IDLE_S,
     )

@@ -147,8 +147,8 @@ async def test_clients_with_the_same_files_share_a_context():
     made: list[ssl.SSLContext] = []
 
     class Counting(TLSContexts):
-        def context_for(self, network: Network) -> ssl.SSLContext:
-            made.append(super().context_for(network))
+        def context_for(self, network: Network, url: str = "https:") -> ssl.SSLContext:
+            made.append(super().context_for(network, url))
             return made[-1]
 
     trust = Counting()

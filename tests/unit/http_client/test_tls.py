@@ -118,6 +118,24 @@ def test_hops_with_the_same_files_share_one_context(files: dict[str, str]):
     assert trust.context_for(Network(ca_file=files["ca_file"])) is not trust.context_for(Network())
 
 
+def test_only_a_hop_without_tls_trusts_no_ca(files: dict[str, str]):
+    trust, plain, system = TLSContexts(), "http://u.example/v1", TLSContexts().context_for(Network())
+    context = trust.context_for(Network(proxy="http://p.example"), plain)
+    assert (context.cert_store_stats()["x509"], context.verify_mode, context.check_hostname) == (
+        0,
+        ssl.CERT_REQUIRED,
+        True,
+    )
+    assert TLSContexts(trust).context_for(Network(), plain) is context
+    for network, url in (
+        (Network(), "HTTPS://u.example/v1"),
+        (Network(proxy="https://p.example"), plain),
+        (Network(ca_file=files["ca_file"]), plain),
+    ):
+        assert trust.context_for(network, url).cert_store_stats()["x509"] >= system.cert_store_stats()["x509"]
+        assert trust.context_for(network, url) is not context
+
+
 def verification(code: int, message: str = "why") -> ssl.SSLCertVerificationError:
     error = ssl.SSLCertVerificationError(1, "certificate verify failed")
     error.verify_code, error.verify_message = code, message
