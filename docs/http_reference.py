@@ -193,7 +193,7 @@ ADDED: Mapping[str, Header] = {
     "allow": Header("The methods of the path.", "allow: GET, HEAD", response="405 `method_not_allowed`"),
     "accept-encoding": Header(
         "The codings that a request body may have.",
-        "accept-encoding: gzip, deflate",
+        "accept-encoding: identity",
         response="415 `unsupported_encoding`",
     ),
     "access-control-allow-origin": Header(

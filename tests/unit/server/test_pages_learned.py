@@ -38,7 +38,7 @@ def test_one_learned_rule_of_two_processes_is_one_row_with_all_its_uses():
 def test_rows_about_something_else_stay_apart_in_the_order_of_their_models():
     others = [
         replace(ONE, scope=structs.replace(ONE.scope, upstream="azure")),
-        replace(ONE, scope=structs.replace(ONE.scope, credential="corp")),
+        replace(ONE, scope=structs.replace(ONE.scope, model="a1")),
         replace(ONE, scope=structs.replace(ONE.scope, operation="completions")),
         FAILED,
     ]
@@ -54,7 +54,6 @@ def test_people_are_shown_ages():
         "upstream": "chat",
         "model": "o3",
         "operation": "chat",
-        "credential": "",
         "adapted": "stream=synth",
         "state": "learned",
         "evidence": "no stream",
