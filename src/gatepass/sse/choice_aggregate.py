@@ -109,7 +109,7 @@ class ChoiceAggregator:
     def _add_delta(self, delta: Object) -> None:
         for name, value in delta.items():
             if name == "role":
-                # once, because RAGFlow sends the role in every delta
+                # the first one that is not empty counts: RAGFlow sends the role in every delta
                 self._role = self._role or (value if isinstance(value, str) else "")
             elif name == "tool_calls" and isinstance(value, list):
                 for part in self._tracker.assign(value):

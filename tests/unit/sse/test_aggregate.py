@@ -202,10 +202,14 @@ def test_choices_without_index_count_by_their_places():
     assert [one["message"]["content"] for one in payload["choices"]] == ["a", "b"]
 
 
-def test_role_is_sent_once():
-    assert joined({"role": "", "content": ""}, {"role": "assistant", "content": "a"}, {"role": "assistant"}) == message(
-        "a"
-    )
+@pytest.mark.parametrize("repeated", ["assistant", "tool", "", None])
+def test_the_first_role_that_is_not_empty_counts(repeated):
+    roles = {"role": "", "content": ""}, {"role": "assistant", "content": "a"}, {"role": repeated}
+    assert joined(*roles) == message("a")
+
+
+def test_another_first_role_than_assistant_is_kept():
+    assert joined({"role": "tool", "content": "a"}, {"role": "assistant"}) == {**message("a"), "role": "tool"}
 
 
 @pytest.mark.parametrize("delta", [None, "text", 7])
