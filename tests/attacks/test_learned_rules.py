@@ -541,7 +541,7 @@ def test_invented_models_evict_no_rule_of_a_known_one() -> None:
 
 
 def test_mutant_without_model_standing_loses_rules_to_invented_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "USES_OF_KNOWN", 1 << 40)
+    monkeypatch.setattr(memory, "USES_OF_KNOWN_MODEL", 1 << 40)
     found = settings(FEW, phases=[Phase.generate], derandomize=True, report_multiple_bugs=False)
     with pytest.raises(AssertionError, match="evicted"):
         run_state_machine_as_test(Known, settings=found)

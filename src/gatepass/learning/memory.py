@@ -16,8 +16,8 @@ LIMIT_OF_UPSTREAM = 500
 """Learned rules of one upstream: a client that invents model names cannot evict rules of other upstreams."""
 LIMIT_OF_SCOPE = 20
 """Learned rules of one model: a client that invents parameter names cannot evict rules of other models."""
-USES_OF_KNOWN = 2
-"""A rule's model is known after this many successes. One is not enough, because a client may invent a model name."""
+USES_OF_KNOWN_MODEL = 2
+"""A model is known after this many successes of a rule. One is not enough, because a client may invent its name."""
 REFUTED_S = 60.0
 """How long a rule that failed is not tried again, so that not every request costs two calls."""
 
@@ -36,7 +36,7 @@ class Memory:
     """The learned rules of one upstream in one process, at most LIMIT_OF_UPSTREAM.
 
     Above a limit, the least recently used rule of the least known model is forgotten. A configured model is known best,
-    then a model with a rule that succeeded USES_OF_KNOWN times.
+    then a model with a rule that succeeded USES_OF_KNOWN_MODEL times.
     """
 
     def __init__(self, limit: int = LIMIT_OF_UPSTREAM, limit_of_others: int = LIMIT) -> None:
@@ -153,4 +153,4 @@ class Memory:
     def _standing(self, scope: RuleScope) -> int:
         """Return how well the model is known: 2 if it is configured, 1 if a rule succeeded again, else 0."""
         rules = self.by_scope[scope].values()
-        return max(2 if one.is_configured else 1 if one.uses >= USES_OF_KNOWN else 0 for one in rules)
+        return max(2 if one.is_configured else 1 if one.uses >= USES_OF_KNOWN_MODEL else 0 for one in rules)
