@@ -64,8 +64,8 @@ class ClientProtocol:
     members: frozenset[str] = frozenset(STRAY_PARAMS)
     """Members of a request that rules may change, apart from those that an operator names: the stray ones.
 
-    `stream` is one of them if `synthesize` is overridden and `aggregate` is set: an upstream may answer with a whole
-    reply although the client requests a stream, and with a stream although it requests a whole reply.
+    `stream` is one of them if `synthesize` and `aggregate` or `aggregator` are overridden: an upstream may answer with
+    a whole reply although the client requests a stream, and with a stream although it requests a whole reply.
     """
     requires_model: bool = False
     """A call without a model, which no default names either, is rejected."""
