@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
-from docs.error_messages import MESSAGES
+import pytest
+from docs.error_messages import FAULTS, MESSAGES
 from docs.symptom_table import SECTIONS
 
 from gatepass.cli import COMMANDS
 from tests.docs.test_errors import codes
+from tests.golden.test_fault_texts import texts
 
 DOCS = Path(__file__).parents[2] / "docs"
 ROWS = [row["en"] for section in SECTIONS for row in section["rows"]]
@@ -43,6 +45,38 @@ def test_the_texts_behind_a_code_are_messages_of_that_code():
     shown = [pair for row in ROWS for pair in re.findall(r"`(\w+)`: `([^`]+)`", row["see"])]
     assert len(shown) >= 3
     assert [code for code, text in shown if text not in MESSAGES[code]] == []
+
+
+OTHERS = {
+    *("Name or service not known", "Temporary failure in name resolution", "certificate has expired"),
+    *("the certificate of … is self-signed", "The upstream ended its stream before the answer was complete"),
+}
+"""Texts of the system, of doctor and of streams in the rows of failed connections."""
+
+
+def fault_texts() -> dict[str, str]:
+    """The texts of each code of a failed connection."""
+    found: defaultdict[str, str] = defaultdict(str)
+    for why in ("connection refused", "proxy proxy.example:3128: connection refused"):
+        for line in texts("chat", "https://llm.example/v1", why).splitlines():
+            kind, _, text = line.partition(": ")
+            found["upstream_connect" if kind == "proxy" else f"upstream_{kind}"] += f"{text}\n"
+    return {code: found[code] for code in (*FAULTS, "upstream_timeout_total")}
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_each_text_of_a_failed_connection_is_a_text_of_the_code_in_its_row(language):
+    by_code, shown, wrong = fault_texts(), set(), set()
+    for see in (row[language]["see"] for section in SECTIONS for row in section["rows"]):
+        of_issuer = re.findall(r"`no token for credential …: (no [^`]+)`", see)
+        named = by_code.keys() & set(re.findall(r"`(\w+)`", see)) or {"upstream_connect" for _ in of_issuer}
+        known = "".join(by_code[code] for code in named)
+        texts_of_row = [text for text in re.findall(r"`([^`]+)`", see) if " " in text]
+        quoted = set(of_issuer or texts_of_row if named else ()) - OTHERS
+        shown |= named if quoted else set()
+        wrong |= {one for one in quoted if not re.search(re.escape(one).replace("…", r"\S+"), known, re.IGNORECASE)}
+    assert wrong == set(), "correct the rows in docs/symptoms.yaml: the texts are in http_client/fault_text.py"
+    assert shown == set(by_code)
 
 
 def test_both_languages_have_the_two_texts_of_a_rejected_credential_in_one_row_and_what_ragflow_shows():

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import ssl
 import time
@@ -32,6 +31,7 @@ from gatepass.cli.steps import diagnose
 from gatepass.clock import Clock
 from gatepass.config.credential.kinds import Variable
 from gatepass.config.model import Config
+from tests.chinese import STATIC, without_chinese
 from tests.integration.answers import COMPLETION
 from tests.integration.scripted import Dialogue, Fin, Hold, Received, Scripted, Send, head, reply
 from tests.integration.test_connections import full_server, refusing_server
@@ -41,12 +41,6 @@ NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
 PAST, FUTURE = NOW - 2 * DAY, NOW + 90 * DAY
 FAST_S = 5.0
-REPOSITORY = Path(__file__).parents[2]
-STATIC = REPOSITORY / "src" / "gatepass" / "server" / "ui" / "static"
-ZH = STATIC.joinpath("zh.js").read_text()
-FORMS = [*map(re.compile, re.findall(r"^  \[/(.+)/, \"", ZH, re.MULTILINE))]
-"""The forms of English texts that the page has in Chinese. Python reads them as JavaScript does."""
-TEXTS: dict[str, str] = json.loads(ZH.partition("TEXTS = ")[2].partition(";\n\n/**")[0])
 CODES = re.findall(r'^  "(\w+)": \{$', STATIC.joinpath("errors_zh.js").read_text(), re.MULTILINE)
 """The codes of errors that have a Chinese text."""
 LIST = [Send(reply({"object": "list", "data": [{"id": "gpt-4o"}, {"id": "bge-m3"}]}))]
@@ -558,14 +552,6 @@ FAULTS = {
 TABLE: list[str] = []
 
 
-def without_chinese(text: str) -> list[str]:
-    """Return the sentences of `text` that the page shows in English to readers of Chinese."""
-    if not text or text in TEXTS or any(form.match(text) for form in FORMS):
-        return []
-    sentences = re.split(r"(?<=\.) (?=[A-Z`])", text)
-    return [text] if len(sentences) == 1 else [one for sentence in sentences for one in without_chinese(sentence)]
-
-
 @pytest.fixture(scope="module", autouse=True)
 def table() -> Any:
     """Prints the table of all faults that ran, with `-s`."""
@@ -603,12 +589,6 @@ async def test_a_fault_is_reported_at_its_hop_with_the_remedy(name: str, stage: 
     called = re.search(r": \d{3} (\w+): ", found.why)  # of a call: the page shows the Chinese text of its code
     assert without_chinese("" if called and called[1] in CODES else found.why) == []
     assert without_chinese(found.advice.replace(str((found.action or {}).get("text", "")), "").strip()) == []
-
-
-def test_each_recorded_text_of_a_connection_has_its_chinese() -> None:
-    lines = (REPOSITORY / "tests/golden/fault_texts.txt").read_text().splitlines()
-    texts = [line.partition(": ")[2] for line in lines if line and not line.startswith("===")]
-    assert [one for text in texts for one in without_chinese(text)] == []
 
 
 def test_there_are_thirty_faults_at_least():
