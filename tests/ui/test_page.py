@@ -449,8 +449,8 @@ def test_a_chip_of_the_overview_leads_to_the_failures(open_page: OpenPage, signe
 @pytest.mark.parametrize(
     ("locale", "sentence", "health"),
     [
-        ("en-GB", "Fails: corp. Open an error of it below", "every request failed"),
-        ("zh-CN", "有故障：corp。打开下面它的错误，可以看到原因和处理方法。", "所有请求都失败"),
+        ("en-GB", "Fails: upstream corp. Its last error shows the cause and what to do.", "every request failed"),
+        ("zh-CN", "有故障：上游 corp。点开它最近的错误，可以看到原因和处理方法。", "所有请求都失败"),
     ],
 )
 def test_an_upstream_that_answers_each_request_with_an_error_is_red_and_named(
@@ -465,6 +465,25 @@ def test_an_upstream_that_answers_each_request_with_an_error_is_red_and_named(
     expect(page.locator(".fails")).to_contain_text(sentence)
     expect(card).to_have_class("card upstream bad")
     expect(card.locator(".health.failed")).to_contain_text(health)
+    errors = "#/requests?outcome=error&hop=upstream%3Acorp&within_s=900"
+    expect(page.locator(".fails a")).to_have_attribute("href", errors)
+
+
+def test_the_overview_says_whether_a_credential_or_an_upstream_fails(
+    open_page: OpenPage, signed_in: str, fake: Fake
+) -> None:
+    first = fake.overview["upstreams"][0]
+    lost = {"name": "llm", "state": "none", "failing": True, "expires_in_s": None}
+    fake.overview["credentials"].append({**fake.overview["credentials"][0], **lost})
+    last = {"id": "req-2", "code": "upstream_connect", "age_s": 3.0}
+    fake.overview["upstreams"] += [
+        {**first, "name": "behind", "credential": "llm", "health": "unknown"},
+        {**first, "name": "llm", "credential": None, "health": "failing", "last_failed": last},
+    ]
+    links = open_page(signed_in).locator(".fails a")
+    expect(links).to_have_text(["credential llm", "upstream llm"])
+    hrefs = links.evaluate_all("(links) => links.map(({ hash }) => hash)")
+    assert hrefs == ["#/requests?outcome=error&hop=credential%3Allm&within_s=900", "#/requests/req-2"]
 
 
 @pytest.mark.parametrize(("many_errors", "said"), [(False, "healthy"), (True, "many errors")])
@@ -1098,6 +1117,22 @@ def test_the_advice_for_an_upstreams_error_names_the_route_of_the_model_in_chine
     expect(page.locator(".problem .advice")).to_have_text(re.compile(f"{re.escape(shown)}$"))
 
 
+def test_an_unknown_model_of_an_upstream_begins_with_the_name_in_the_client_and_those_of_the_list(
+    open_page: OpenPage, signed_in: str, fake: Fake
+) -> None:
+    names = {"models.NAME.name": "models.bge.name", "models.NAME.upstream": "models.bge.upstream"}
+    message = "The model `bge` does not exist"
+    error = {"kind": "upstream_error", "code": "model_not_found", "case": "", "hop": "upstream:corp"}
+    fake.stories["req-2"]["error"].update(error, message=message, names=names, action="Wait.")
+    page = open_page(f"{signed_in}#/requests/req-2", locale="zh-CN")
+    problem = page.locator(".problem")
+    expect(problem).to_contain_text(re.compile("改正客户端（例如 RAGFlow）中的模型名称。模型列表中有：.+处理："))
+    meanings = problem.get_by_role("link", name="的含义")
+    expect(meanings).to_have_text(["model_not_found 的含义", "upstream_error 的含义"])
+    meanings.first.click()
+    expect(page.locator("main")).to_contain_text("gatepass 或上游不认识该模型")
+
+
 def test_the_command_that_tests_the_hop_is_shown_unless_the_action_has_it(
     open_page: OpenPage, signed_in: str, fake: Fake
 ) -> None:
@@ -1537,7 +1572,8 @@ def test_each_hop_of_doctor_has_one_line_with_its_outcome_and_time(
     fake.doctor += [("step", models), ("end", {"failed": 0})]
     page = open_page(f"{signed_in}#/doctor")
     page.get_by_role("button", name="Test every hop").click()
-    expect(page.get_by_text("No step failed.")).to_be_visible()
+    end = "No step failed. No model was called: the checkbox “with a real call of the model” does that."
+    expect(page.get_by_text(end, exact=True)).to_be_visible()
     expect(page.locator(".hop summary")).to_have_text(
         ["✓ credential:corp works, 500 ms", "✓ upstream:corp works, 250 ms", "– upstream:eu skipped, 500 ms"]
     )

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 NOTHING_PROVEN = 4
 NOTHING = f"nothing failed, and nothing was proven: exit code {NOTHING_PROVEN}"
+NOT_CALLED = "no model was called: `gatepass doctor MODEL --call` sends a small real call, which may be billed"
 NOT_WITH_URL = "{option} names an entry or a file of this machine: leave it out with --url."
 NO_MODEL_OF_HOST = "--as requires a model, as in `gatepass doctor MODEL --as codex`."
 NOT_WITH_MCP = "--mcp tests one MCP server of this configuration: leave out MODEL, --call, --as and --url."
@@ -242,6 +243,9 @@ class Report:
             return code
         if code == NOTHING_PROVEN:
             click.echo(NOTHING, err=True)
+        whats = {step.what for step in self.steps}
+        if code == 0 and "models" in whats and not whats & {"call", "stream"}:
+            click.echo(NOT_CALLED, err=True)
         if self.settings:
             click.echo(f"\n{self.settings}", nl=False)
         return code

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 import gatepass.cli.steps
 from gatepass.cli import main
-from gatepass.cli.doctor import Report, line_of
+from gatepass.cli.doctor import NOT_CALLED, Report, line_of
 from gatepass.cli.probe import ProbeCall
 from gatepass.cli.reach import Step, StepOutcome
 from gatepass.cli.steps import NO_MODEL
@@ -87,7 +87,7 @@ def test_every_step_is_one_line_and_only_a_failing_one_is_exit_1(doctor, found, 
             f"{mark} credential:c token: what was found. Do this.",
             "ok   upstream:chat models: answers",
         ],
-        "",
+        "" if code else f"{NOT_CALLED}\n",
     )
     assert (found.models, found.calls) == ([None], [])
 
@@ -250,7 +250,19 @@ def test_no_log_line_is_printed_between_the_steps(doctor, monkeypatch):
     for name in (None, "gatepass"):  # as in a separate process: then the last resort is stderr
         monkeypatch.setattr(logging.getLogger(name), "handlers", [])
     result = doctor()
-    assert (steps_of(result), result.stderr) == (["ok   upstream:chat models: answers"], "")
+    assert (steps_of(result), result.stderr) == (["ok   upstream:chat models: answers"], f"{NOT_CALLED}\n")
+
+
+def test_doctor_says_that_no_model_was_called(doctor, found):
+    found.findings.append(WORKING)
+    assert doctor().stderr == (
+        "no model was called: `gatepass doctor MODEL --call` sends a small real call, which may be billed\n"
+    )
+    assert doctor("--json").stderr == ""
+    found.findings.append(Step("upstream:chat", "call", StepOutcome.WORKS, "chat with m: 200"))
+    assert doctor().stderr == ""
+    found.findings = [WORKING, Step("upstream:spare", "tls", StepOutcome.FAILS, "down")]
+    assert doctor().stderr == ""
 
 
 def test_terminal_shows_the_step_that_runs(monkeypatch, capsys):

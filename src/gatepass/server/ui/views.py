@@ -19,7 +19,7 @@ from gatepass.config.block import without_query
 from gatepass.config.document import dotted, lookup
 from gatepass.config.load import LoadedConfig
 from gatepass.config.model import Config
-from gatepass.errors import UpstreamErrorReply, UpstreamHtml, kind_of
+from gatepass.errors import UpstreamConnect, UpstreamErrorReply, UpstreamHtml, kind_of
 from gatepass.observability.capture import merged_states
 from gatepass.observability.metrics import FAILING_IN_A_ROW, has_many_errors
 from gatepass.observability.story import moment
@@ -130,18 +130,19 @@ def _upstream(
     ones: Sequence[Mapping[str, Any]], slices: Sequence[Mapping[str, tuple[int, int]]], rejecting: Collection[str]
 ) -> dict[str, Any]:
     """Return one upstream of several processes. It is failing by the rule of `Metrics.health`, or if it rejects its
-    token.
+    token or the last connection.
     """
     name = ones[0]["name"]
     counts = [one.get(name, (0, 0)) for one in slices]
     last = next((one for one in reversed(counts) if one[0]), None)
     failing = [one["last_failed"] for one in ones if one["last_failed"] is not None]
     in_a_row = sum(one["in_a_row"] for one in failing)
+    is_down = any(one["code"] == UpstreamConnect.code for one in failing)
     seen = {one["health"] for one in ones} - {"unknown"}
     health = "ok" if seen else "unknown"
     # another process may have had an answer since
     is_answered = len(ones) > 1 and last is not None and not last[1]
-    if name in rejecting or ((seen == {"failing"} or in_a_row >= FAILING_IN_A_ROW) and not is_answered):
+    if name in rejecting or ((is_down or seen == {"failing"} or in_a_row >= FAILING_IN_A_ROW) and not is_answered):
         health = "failing"
     requests, errors = sum(one[0] for one in counts), sum(one[1] for one in counts)
     return {

@@ -86,6 +86,15 @@ def test_an_upstream_that_failed_three_times_in_a_row_is_failing_in_all_workers(
     assert (found["health"], found["last_failed"]["id"]) == (health, f"of-{max(rows)}")
 
 
+@pytest.mark.parametrize(("code", "health"), [("upstream_connect", "failing"), ("upstream_error", "ok")])
+def test_an_upstream_that_refused_the_last_connection_is_failing(code: str, health: str):
+    slices = [{"number": 60, "traffic": {"by_upstream": {"chat": (20, 1)}}}]
+    last = {"in_a_row": 1, "id": "a", "code": code, "age_s": 1.0}
+    upstream = {"name": "chat", "in_flight": 0, "open_connections": 0, "last_failed": last, "health": "ok"}
+    (found,) = views.overview([part(upstreams={"chat": upstream}, slices=slices)], 15.0 * 60)["upstreams"]
+    assert found["health"] == health
+
+
 def test_an_upstream_that_rejects_its_token_is_failing():
     slices = [{"number": 60, "traffic": {"requests": 4, "by_upstream": {"chat": (4, 0)}}}]
     upstream = {"name": "chat", "in_flight": 0, "open_connections": 0, "last_failed": None, "health": "ok"}

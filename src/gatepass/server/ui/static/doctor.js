@@ -47,7 +47,7 @@ export async function doctor(page) {
       }
       forgetBegun(hops);
       const steps = plural(hops.querySelectorAll("li").length, "step");
-      write(end, last.error?.message ?? (last.failed ? t("{n} of {steps} failed.", { n: last.failed, steps }) : t("No step failed.")));
+      write(end, last.error?.message ?? (last.failed ? t("{n} of {steps} failed.", { n: last.failed, steps }) : t("No step failed.") + (call === undefined ? ` ${t("No model was called: {box} does that.", { box: t("the checkbox “with a real call of the model”") })}` : "")));
     } catch (error) {
       write(end, leaving.signal.aborted ? t("Stopped.") : error.message);
     }

@@ -75,9 +75,13 @@ function hasOnlyErrors({ requests_15m: requests, errors_15m: errors }) {
   return requests >= ALL_OF && errors >= requests;
 }
 
-/** The names of the upstreams that fail. */
-export function failingUpstreams(data) {
-  return worstFirst(data).filter((upstream) => rank(upstream) === FAILS).map(({ name }) => name);
+/** What fails as `[text, link]`: each upstream, or the credential that it lacks. The link leads to its last error. */
+export function failing(data) {
+  const errors = (hop) => `#/requests?outcome=error&hop=${encodeURIComponent(hop)}&within_s=${HISTORY_S}`;
+  const found = worstFirst(data).filter((upstream) => rank(upstream) === FAILS).map(({ name, lacks, last_failed: last }) => lacks
+    ? [t("credential {name}", { name: lacks }), errors(`credential:${lacks}`)]
+    : [t("upstream {name}", { name }), last ? `#/requests/${encodeURIComponent(last.id)}` : errors(`upstream:${name}`)]);
+  return [...new Map(found)];
 }
 
 /** One group for each credential with its upstreams, and one of the upstreams without: those with a failure first. */

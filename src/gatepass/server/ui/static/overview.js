@@ -1,6 +1,6 @@
 // The overview: the way of the requests as a drawing, what failed, and plots of the last 15 minutes.
 
-import { drawing, failingUpstreams } from "./drawing.js";
+import { drawing, failing } from "./drawing.js";
 import { el, keyed, set, write } from "./dom.js";
 import { codeGloss } from "./error_code.js";
 import { count, duration, plural, size, time, zone } from "./format.js";
@@ -46,9 +46,12 @@ export function overview(page) {
     const { series, store } = data;
     lost.hidden = !store || ["up", "unchecked"].includes(store.state);
     if (!lost.hidden) write(lost, t("The shared store is not reachable. Each process fetches its own tokens and keeps its own learned rules. {reason}", { reason: store.reason ?? "" }));
-    const down = failingUpstreams(data);
+    const down = failing(data);
     fails.hidden = !down.length;
-    if (down.length) write(fails, t("Fails: {names}. Open an error of it below: it shows the cause and what to do.", { names: down.join(t(", ")) }));
+    if (fails.dataset.shown !== String(down)) {
+      fails.dataset.shown = String(down);
+      fails.replaceChildren(t("Fails: "), ...down.flatMap(([text, href], i) => [i ? t(", ") : "", el("a", { href }, text)]), t(". Its last error shows the cause and what to do."));
+    }
     const failed = Object.entries(data.errors_15m).sort(([, a], [, b]) => b - a);
     failures.hidden = !failed.length;
     keyed(codes, failed, ([code]) => code, ([code]) => el("li", {}, el("a", { href: `#/requests?code=${encodeURIComponent(code)}&within_s=900` }, el("b"), " ", el("code", {}, code)), codeGloss(code) && el("span.muted", {}, ` ${codeGloss(code)}`)), (item, [, number]) => write(item.querySelector("b"), count(number)));

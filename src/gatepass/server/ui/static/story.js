@@ -2,7 +2,7 @@
 
 import { query } from "./api.js";
 import { arrivalsPlot } from "./arrivals.js";
-import { advised, happened } from "./error_code.js";
+import { advised, codeNote, happened } from "./error_code.js";
 import { copyButton, el, svg, table, write } from "./dom.js";
 import { count, duration, moment, plural, size, span } from "./format.js";
 import { askedFor, resultOf } from "./requests.js";
@@ -39,7 +39,7 @@ function parts(page, data) {
     back(),
     heading(page, data),
     way(page, data),
-    data.error && fault(data.error),
+    data.error && fault(page, data.error),
     section(t("Where the time went"), timeline(data)),
     ...data.attempts.filter(({ arrivals }) => arrivals?.reads).map((attempt) => section(arrivalsTitle(data, attempt), arrivalsPlot(attempt.arrivals, attempt.began_s, endOf(data, attempt), isRunning(data, attempt)))),
     section(t("What gatepass changed"), changes(data)),
@@ -131,6 +131,7 @@ function endOf(data, attempt) {
 
 const NO_TOKEN = "token_unavailable";
 const MOST_PARTS = 20;
+const UNKNOWN = /sent the client's model name|does not exist|not found|不存在|无可用渠道/i;
 const GOOD = ["complete", "client_gone", "drained", null];
 const AGAIN = {
   learned_rule: [t("rejected, sent again with a rule"), t("with a learned rule")],
@@ -195,15 +196,28 @@ function way(page, data) {
   return el("section", {}, el("h2.unseen", {}, t("The way of this request")), node, untried || null);
 }
 
+/** The models that exist, if the upstream does not know the name of the client. */
+function existing(page, { case: special, hop, message, names }) {
+  const place = el("p", { hidden: true });
+  if (special || !hop?.startsWith("upstream:") || !names?.["models.NAME.name"] || !UNKNOWN.test(message)) return place;
+  page.call("GET", "models").then(({ listed }) => {
+    place.hidden = false;
+    write(place, t("Correct the name of the model in the client, such as RAGFlow. The model list has: {names}.", { names: listed.slice(0, MOST_PARTS).join(t(", ")) || "–" }));
+  }).catch(() => {});
+  return place;
+}
+
 /** The error, with what to do. */
-function fault({ code, kind = code, case: special, hop, message, action: advice, test, names, retry_after_s: wait = null }) {
+function fault(page, error) {
+  const { code, kind = code, case: special, hop, message, action: advice, test, names, retry_after_s: wait = null } = error;
   return el("section.problem", {},
     el("h2", {}, t("{code} at {hop}", { code, hop: hop ?? t("an unknown hop") })),
     happened(special || kind, advice ? message.replace(` ${advice}`, "") : message, names),
+    existing(page, error),
     wait !== null && el("p", {}, t("It asks the client to wait {s}.", { s: duration(wait) })),
     advice && advised(special || kind, advice, names),
     test && !advice.includes(test) && el("p", {}, t("Test the hop: "), el("code", {}, test)),
-    el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(kind)}` }, t("What {code} means", { code: kind }))));
+    el("p", {}, [...new Set([code, kind])].filter((one) => one === kind || codeNote(one)).map((one, i) => [i ? " · " : "", el("a", { href: `#/errors/${encodeURIComponent(one)}` }, t("What {code} means", { code: one }))])));
 }
 
 function lifeOf({ age_s: age, left_s: left }) {
