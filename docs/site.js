@@ -35,8 +35,9 @@ const rowOfWords = (rows, words) => {
   return count >= known.size / 2 && count >= words.length / 3 ? best : null;
 };
 
-// RAGFlow puts the real error behind a text of its own. The row of that text is the last choice.
-const WRAPPER = /Fail to|\*\*ERROR\*\*|[A-Z]_ERROR|MAX_RETRIES|CONTENT_FILTERED|Error code:/;
+// RAGFlow puts the real error behind a text of its own. The row of that text is the last choice,
+// but not one with the class and its text.
+const WRAPPER = /Fail to|\*\*ERROR\*\*|[A-Z]_ERROR(?! -)|MAX_RETRIES|CONTENT_FILTERED|Error code:/;
 const findRow = (rows, words) => {
   const wrappers = rows.filter((row) => WRAPPER.test(row.cells[0].textContent));
   const others = rows.filter((row) => !wrappers.includes(row));

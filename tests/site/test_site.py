@@ -192,6 +192,26 @@ ROWS = {
     "鉴权失败": "upstream_auth",
     "请求过于频繁": "RATE_LIMIT_EXCEEDED",
     "当前分组 default 下对于模型 gpt-4o 无可用渠道": "无可用渠道",
+    "500 upstream_error": "500 upstream_error",
+    "The upstream failed": "500 upstream_error",
+    "CUDA out of memory": "500 upstream_error",
+    "**ERROR**: SERVER_ERROR - Error code: 500 - {'error': {'message': 'CUDA out of memory. Tried to allocate 2.00',"
+    " 'type': 'server_error', 'code': 'upstream_error', 'hop': 'upstream:llm'}}": "500 upstream_error",
+    "the list has no model": "the list has no model",
+    "FAIL upstream:llm models: the list has no model gpt-9; there is gpt-4o. Correct the name": "the list has no model",
+    "**ERROR**: CONNECTION_ERROR - [Errno -2] Name or service not known": "RAGFlow",
+    "CONNECTION_ERROR - [Errno -3] Temporary failure in name resolution": "RAGFlow",
+    "**ERROR**: CONNECTION_ERROR - Connection error.": "Fail to access embedding model",
+    "CONNECTION_ERROR - Connection error.": "Fail to access embedding model",
+    "Connection error.": "Fail to access embedding model",
+    "Fail to access embedding model(text-embedding-3-small).": "Fail to access embedding model",
+    "openai.APIConnectionError: Connection error.": "APIConnectionError",
+    "Please provide an assistant": "Please provide an assistant",
+    '{"code":102,"message":"Please provide an assistant"}': "Please provide an assistant",
+    "Error code: 400 - {'error': {'message': 'stream does not support true with this model', 'code': 'upstream_error',"
+    " 'hop': 'upstream:llm'}}": "stream does not support true",
+    "最大token数": "context_length_exceeded",
+    "Max tokens": "context_length_exceeded",
     "sso.corp.example sent no complete answer within 10 s (credentials.llm.timeout_s)": "token_unavailable",
 }
 """A search, and a text of the row that the page of symptoms then shows."""
@@ -314,6 +334,15 @@ def test_no_page_has_an_error_or_requests_anything_but_the_site(visits: dict[str
 
 def test_no_page_and_no_table_scrolls_sideways_on_a_phone(visits: dict[str, Visit]) -> None:
     assert {url: visit.wide for url, visit in visits.items() if visit.wide} == {}
+
+
+@pytest.mark.parametrize("width", [1280, 1440, 1920])
+@pytest.mark.parametrize("path", ["symptoms/", "zh/symptoms/"])
+def test_no_table_of_symptoms_is_wider_than_its_place(page: Page, origin: str, path: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(f"{origin}/{path}")
+    assert page.locator(".table-wrapper").count() >= 8
+    assert page.evaluate(WIDE) == []
 
 
 def test_the_target_of_each_link_exists(visits: dict[str, Visit], origin: str) -> None:
