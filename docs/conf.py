@@ -42,7 +42,7 @@ CHILDREN = {
     "operations/run": ["operations/reload"],
     "operations/ui": ["operations/ui_views"],
     "comparison": ["guides/replace_a_forwarder", "guides/from_litellm", "guides/from_one_api"],
-    "architecture": ["decisions", "contributing", "release"],
+    "architecture": ["decisions", "contributing", "extending", "release"],
     "security": ["concepts/security_model"],
     "zh/index": [
         "zh/ragflow",

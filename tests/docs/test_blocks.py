@@ -35,7 +35,8 @@ BLOCK = re.compile(r"^(?P<indent> *)```(?P<info>[^\n]*)\n(?P<text>.*?)^(?P=inden
 INLINE = re.compile(r"`(gatepass [^`]+)`")
 
 RUN = {
-    ("CONTRIBUTING.md", "sh python diff"): "test_contributing",
+    ("CONTRIBUTING.md", "sh"): "test_contributing",
+    ("docs/extending.md", "sh python diff"): "test_contributing",
     ("README.md", "yaml"): "test_readme",
     ("docs/clients/README.md", "console"): "test_clients",
     ("docs/agents_and_mcp_hosts.md", "python sh json"): "test_clients",
