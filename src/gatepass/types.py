@@ -100,8 +100,6 @@ class Operation:
     """The name of its settings: its route, its rules, and what opens it in a key's `operations`. "" becomes `name`."""
     has_deployment_path: bool = True
     """Azure's classic API names the deployment in its path."""
-    served_by: Operation | None = None
-    """The operation of its calls, if its client protocol converts them."""
     request_headers: tuple[str, ...] = ()
     """Fields of its requests that are forwarded beyond those of every operation."""
 
@@ -219,8 +217,6 @@ class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
     lacks_words: bool = False
     """The client's own body has no word of the built-in rules that a search may rule out."""
     adapted: tuple[str, ...] = ()
-    client: str = ""
-    """The client protocol that converts the reply, if that is not the one of `operation`."""
     max_inputs: int | None = None
     """The most inputs of an embeddings call in one upstream request; None for no limit."""
     edits: RuleEdits = NO_EDITS
@@ -244,6 +240,8 @@ class Target:
     upstream: str
     model: str | None = None
     timeouts: Timeouts | None = None
+    protocols: frozenset[str] | None = None
+    """The client protocols that it speaks, of those that gatepass can translate; None for all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,13 @@ RUN = {
 
 LOADED = (
     *("docs/clients/*.md", "docs/concepts/profiles.md", "docs/dialects.md", "docs/ragflow.md"),
-    *("docs/concepts/learned_rules.md", "docs/model_list.md", "docs/operations/keys.md", "docs/operations/ui.md"),
+    *(
+        "docs/concepts/learned_rules.md",
+        "docs/concepts/translation.md",
+        "docs/model_list.md",
+        "docs/operations/keys.md",
+        "docs/operations/ui.md",
+    ),
 )
 """Pages whose configurations test_a_configuration_loads loads."""
 

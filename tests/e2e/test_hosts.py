@@ -46,6 +46,9 @@ USING_MCP = {host.name: host for host in WITH_MCP}
 SHOWN = [host.name for host in HOSTS if host.name in PRINTED]
 ALL_FAULTS = (*FAULTS, "key")
 CASES = [(host.name, "mcp") for host in WITH_MCP] + [(host.name, kind) for kind in ("task", "llama") for host in HOSTS]
+OVER_CHAT = ("Claude Code", "Codex")
+"""The hosts whose protocol chats serve."""
+CASES += [(name, "chat") for name in OVER_CHAT]
 CASES += [
     (host.name, fault)
     for host in HOSTS
@@ -92,6 +95,7 @@ upstreams:
   llama: {{base_url: "{llama.url}/v1", credential: sso}}
 models:
   "llama-*": {{upstream: llama}}
+  "chat-*": {{upstream: up, protocols: [chat]}}
   "*": {{upstream: up}}
 mcp:
   tools: {{url: "{tools.url}/mcp", credential: sso}}
@@ -147,6 +151,20 @@ def test_a_task_with_tools_ends_right_across_token_changes(runs: Runs, host: Hos
     assert {request.split()[2] for request in requests} == {"200"}
     assert runs.tokens(host.name, "task") > 1
     assert {line["outcome"] for line in runs.log_of(host.name, "task")} == {"ok"}
+
+
+@pytest.mark.parametrize("host", OVER_CHAT)
+def test_a_task_with_tools_ends_right_over_an_upstream_with_old_chats_alone(runs: Runs, host: str):
+    done = runs.result(host, "chat")
+    assert done.exit_code == 0, done.printed
+    assert "The words are amber and basalt." in done.printed
+    requests = runs.requests(host, "chat")
+    assert {request.split()[1] for request in requests} == {"/v1/chat/completions"}
+    assert requests[-1].endswith(" 200")
+    assert runs.tokens(host, "chat") > 1
+    lines = runs.log_of(host, "chat")
+    assert {line["outcome"] for line in lines} == {"ok"}
+    assert all("translate=" in str(line["adapted"]) for line in lines)
 
 
 @pytest.mark.parametrize("host", WITH_MCP, ids=lambda host: host.name)

@@ -101,12 +101,19 @@ def without_api(request: Received) -> Dialogue:
     return LIST if request.target == "/v1/models" else [Send(reply({"detail": "Not Found"}, 404))]
 
 
-async def test_an_upstream_without_the_api_gets_no_advice_about_another_client(tmp_path: Path):
-    async with Scripted(answer=without_api) as upstream:
-        result = await doctor(upstream, tmp_path, "m", "--as", "codex")
-    output = " ".join(result.output.split())
-    assert "it has no Responses API: declare the model under `models` with an upstream that has one." in output
-    assert "n8n" not in output
+@pytest.mark.parametrize("name", ["codex", "claude-code"])
+async def test_an_upstream_with_chats_alone_serves_both(tmp_path: Path, name: str):
+    def with_chats(request: Received) -> Dialogue:
+        if not request.target.endswith("/chat/completions"):
+            return without_api(request)
+        choice = {"index": 0, "delta": {"role": "assistant", "content": "ping"}, "finish_reason": "stop"}
+        return [Send(stream(event({"id": "c", "choices": [choice]}), event("[DONE]")))]
+
+    async with Scripted(answer=with_chats) as upstream:
+        result = await doctor(upstream, tmp_path, "m", "--as", name)
+    assert result.exit_code == 0, result.output
+    asked = [request.target for request in upstream.received if request.body]
+    assert asked[-1] == "/v1/chat/completions"
 
 
 async def test_a_response_that_the_upstream_failed_is_a_failure(tmp_path: Path):

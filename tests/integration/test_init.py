@@ -233,7 +233,7 @@ async def test_agent_hosts_get_their_own_lines(tmp_path):
     assert "    ANTHROPIC_BASE_URL=http://127.0.0.1:8080\n    ANTHROPIC_AUTH_TOKEN=gp-" in claude_code
     assert "    ANTHROPIC_MODEL=gpt-4o\n" in claude_code
     assert "gatepass doctor gpt-4o --as claude-code --key claude_code`." in claude_code
-    assert "The LLM gateway must have /v1/messages for it." in claude_code
+    assert "It uses /v1/messages; an LLM gateway with chat completions alone" in claude_code
     assert '    base_url = "http://127.0.0.1:8080/v1"\n' in codex
     assert "    LLM_API_KEY=gp-" in codex
     assert "any OpenAI client" not in result.output

@@ -589,8 +589,8 @@ def init(
         model = setup.model_of(name)
         if agent_host := AGENT_HOSTS.get(name):
             text = settings_of(agent_host, url, model or "MODEL", value)
-            test = f"The LLM gateway must have /v1/{agent_host.operation} for it. Test it with `gatepass doctor"
-            test += f" {model or 'MODEL'} --as {name} --key {key.name}`."
+            test = f"It uses /v1/{agent_host.operation}; an LLM gateway with chat completions alone serves it too. Test"
+            test += f" it with `gatepass doctor {model or 'MODEL'} --as {name} --key {key.name}`."
             click.echo(indent(f"{key.name}: {text}{test}\n", "  "))
             continue
         shown = PASTE.get(key.name, PASTE["other"]).format(

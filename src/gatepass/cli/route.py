@@ -19,7 +19,7 @@ from gatepass.errors import CallerError
 from gatepass.normalize.members import Clamp, Drop
 from gatepass.normalize.profiles import ProfileRules, build_profiles, untyped
 from gatepass.normalize.rules import SEARCHED, Change, ChangeRule, DeclaredModels, ModelName, normalize
-from gatepass.operations.table import OPERATIONS, call_of, sample
+from gatepass.operations.table import CHAT_OPERATION, OPERATIONS, call_of, sample
 from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
@@ -206,6 +206,13 @@ def _requests(upstream: UpstreamConfig, operation: str, model: str, target: Targ
     for row in _rows(operation):
         # an operation may have several paths, and `sample` knows one of them
         call = call_of(row, model) if row.takes_form else replace(sample(row.name, model), operation=row)
+        protocol, spoken = PROTOCOLS[row.protocol], target.protocols
+        if spoken is not None and protocol.family not in ("", *spoken):
+            if protocol.translation is None or CHAT_OPERATION.name not in spoken:
+                yield f"{row.method} {row.path}: 404, because `protocols` has {', '.join(sorted(spoken))} alone"
+                continue
+            yield f"{row.method} {row.path}: a chat serves it, because `protocols` has no {protocol.family}"
+            call = protocol.translation.chat_call(call, CHAT_OPERATION).call
         rules = dialect.rules if row.takes_form else (ModelName(), *dialect.rules)
         request = dialect.encode(normalize(call, target, rules), target, upstream.base_url, Timeouts())
         form = f"; {FORM}" if row.takes_form and not _is_form(row.name) else ""

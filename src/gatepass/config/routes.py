@@ -360,6 +360,9 @@ class OperationRoute(Block):
             yield "", "expects at least one of upstream, model, timeouts, rules"
 
 
+Protocols = Annotated[list[Literal["chat", "responses", "messages"]], Field(min_length=1)]
+
+
 class ModelTarget(Block):
     upstream: Name
     """A name under `upstreams`.
@@ -417,6 +420,11 @@ class Model(Block):
     Example: emulate
 
     Danger: With `emulate`, the first word arrives with the last one.
+    """
+    protocols: Protocols | None = None
+    """As `protocols` of its upstream, which it replaces.
+
+    Example: [chat]
     """
     suggest: str | None = None
     """The public name of a model that error messages suggest if the upstream rejects the request in words that

@@ -20,7 +20,7 @@ from gatepass.config.network import (
     checked_fields,
     header_value_error,
 )
-from gatepass.config.routes import Learnable
+from gatepass.config.routes import Learnable, Protocols
 from gatepass.types import CREDENTIALS, Secret, never_relayed
 
 NEVER_FORWARDED = RESERVED_FIELDS - {"x-request-id"} | {name.decode() for name in CREDENTIALS}
@@ -248,6 +248,12 @@ class UpstreamConfig(Block):
     """Timeouts of requests to this upstream. Those of a model or an operation replace them one by one.
 
     Example: {first_byte_s: 900}
+    """
+    protocols: Protocols | None = None
+    """Which of `chat`, `responses` and `messages` the upstream has; None for all. With `chat` alone gatepass serves the
+    two others by chat completions: see docs/concepts/translation.md.
+
+    Example: [chat]
     """
     rerank_shape: RerankShape = "jina"
     """The protocol of its rerank endpoint. Most servers imitate `jina`. Clients may use any of these protocols."""

@@ -130,20 +130,15 @@ AZURE_HINTS = (
 
 _NO_PATH = re.compile(
     r"^(?:not found|resource not found|method not allowed)\.?$|\binvalid url\b|\bcannot post\b|^404 page not found$"
-    r"|no static resource|with an empty body|with an? (?:html )?page\b|unrecognized request url|/responses\b",
+    r"|no static resource|with an empty body\b|with an? (?:html )?page\b|unrecognized request url"
+    r"|/(?:responses|messages)\b|\b(?:unknown|unsupported|no such) (?:request )?(?:path|route|url|endpoint)\b",
     re.IGNORECASE,
 )
 
 
-def responses_hint(message: str, upstream: str, status: int) -> str | None:
-    """Return the advice for the upstream's `message` to a rejected call of the Responses API; None without one."""
-    if status in (404, 405) and _NO_PATH.search(message[:MESSAGE_CHARS]):
-        return (
-            f"If chat completions work at upstreams.{upstream}, it has no Responses API: declare the model under"
-            " `models` with an upstream that has one. For chat completions in n8n, switch off Use Responses API in the"
-            " node."
-        )
-    return None
+def is_about_path(status: int, message: str) -> bool:
+    """Whether an upstream's error means that it lacks the path of the request, and not the model or another object."""
+    return status in (400, 404, 405, 501) and _NO_PATH.search(message[:MESSAGE_CHARS]) is not None
 
 
 _NO_MODEL = re.compile(

@@ -85,6 +85,8 @@ def _join(entry: dict[str, Any], setting: Mapping[str, Any]) -> None:
 def is_configured(one: LearnedRuleRecord, config: Config, declared: DeclaredModels) -> bool:
     """Return whether `config` makes the learned change itself, under every name of the model."""
     rule, operation = one.rule, one.scope.operation
+    if rule.action == "protocols":
+        return config.upstreams[one.scope.upstream].protocols is not None
     wanted = Replayed().entry if rule.action == "drop" and rule.field in WHERE_EMPTY else rule.entry
     for public in _public_names(one, config):
         rules = declared.rules(operation, public)

@@ -24,6 +24,7 @@ from gatepass.normalize.members import (
     Set,
     request_stream,
     request_whole_reply,
+    serve_by_chat,
 )
 from gatepass.normalize.messages import (
     Role,
@@ -181,6 +182,7 @@ _FIXED: Mapping[tuple[str, str], tuple[Change, str]] = MappingProxyType(
     {
         ("stream", "synth"): (request_whole_reply, ""),
         ("stream", "aggregate"): (request_stream, ""),
+        ("protocols", "chat"): (serve_by_chat, ""),
         ("roles", "merged"): (merge_roles, "merge_roles"),
         ("content", "text"): (join_text_parts, "text_content"),
         ("content", "empty"): (fill_empty_content, "empty_content"),
@@ -194,7 +196,7 @@ STREAM_SETTING: Mapping[str, str] = MappingProxyType({"synth": "emulate", "aggre
 WHERE_EMPTY = frozenset(("messages[].audio", "messages[].function_call", "messages[].tool_calls"))
 """Members that a learned rule drops only if they are empty. A configured `drop` drops any value."""
 _ORDER = (
-    *("stream", "rename", "drop", "set", "clamp", "response_format"),
+    *("protocols", "stream", "rename", "drop", "set", "clamp", "response_format"),
     *("role", "roles", "content", "tool_ids", "split", "betas", "beta"),
 )
 """The order in which actions are applied: each one sees the result of those before it."""
@@ -273,6 +275,8 @@ class LearnedRule:
         match self.action:
             case "stream":
                 return {"stream": STREAM_SETTING[self.field]}
+            case "protocols":
+                return {"protocols": [self.field]}
             case "drop" if self.field in WHERE_EMPTY:
                 rules = {"replayed": "drop_but_reasoning"}
             case "drop" if self.field not in ONLY_WITH:

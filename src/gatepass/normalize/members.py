@@ -207,6 +207,14 @@ def request_stream(editor: JsonEditor) -> bool:
     return True
 
 
+@fixed_change("protocols=chat")
+def serve_by_chat(editor: JsonEditor) -> bool:
+    """Serve messages and responses by chat completions, because the upstream lacks their path. It edits no body: an
+    attempt begins with it. Entry `protocols=chat`."""
+    del editor
+    return False
+
+
 @fixed_change("drop=stream_options")
 def drop_orphaned_options(editor: JsonEditor) -> bool:
     """Drop `stream_options` if `stream` is not true: OpenAI and vLLM reject it. Entry `drop=stream_options`."""

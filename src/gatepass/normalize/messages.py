@@ -79,6 +79,29 @@ class Replayed:
         return dropped > 0
 
 
+OWN_THOUGHT = "gatepass_thought"
+"""The signature of a thought that gatepass made of a chat's reasoning. Only a chat accepts such a thought again."""
+
+
+@fixed_change("drop=own-thoughts")
+def drop_own_thoughts(editor: JsonEditor) -> bool:
+    """Drop thoughts with the signature OWN_THOUGHT from messages and from the input of a response.
+
+    An upstream that speaks these protocols rejects a signature that is not its own. Entry `drop=own-thoughts`.
+    """
+    dropped = 0
+    for message in editor.messages:
+        dropped += _drop_signed(message.array("content"), "signature")
+    return dropped + _drop_signed(editor.top.array("input"), "encrypted_content") > 0
+
+
+def _drop_signed(blocks: JsonArrayEditor | None, name: str) -> int:
+    own = [] if blocks is None else [at for at, block in blocks.numbered() if block.string(name) == OWN_THOUGHT]
+    if blocks is not None and own:
+        blocks.drop(own)
+    return len(own)
+
+
 SYSTEM_ROLES = ("system", "developer")
 PLAIN = frozenset(("role", "content"))
 """The only members of messages to merge: a merge would lose any other."""

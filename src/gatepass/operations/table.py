@@ -67,11 +67,11 @@ _RAW = (
 )
 """Operations whose requests and replies pass unchanged."""
 
-_CHAT = _row("chat", "POST", "/chat/completions", "Complete a chat")
+CHAT_OPERATION = _row("chat", "POST", "/chat/completions", "Complete a chat")
 _MESSAGES = _row("messages", "POST", "/messages", "Create a message", has_deployment_path=False)
 
 OPERATIONS = (
-    _CHAT,
+    CHAT_OPERATION,
     _row("completions", "POST", "/completions", "Complete a text"),
     _row("embeddings", "POST", "/embeddings", "Embed texts"),
     _row("rerank", "POST", "/rerank", "Rank documents by a query"),

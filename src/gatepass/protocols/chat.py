@@ -45,7 +45,7 @@ class Chat(ClientProtocol):
 
     __slots__ = ()
 
-    name = "chat"
+    name = family = "chat"
     members = ClientProtocol.members | {
         *("messages", "images", "stream", "stream_options", "tools", "tool_choice", "response_format", "max_tokens")
     }

@@ -22,6 +22,7 @@ from gatepass.sse.whole_reply import GoodReply
 from gatepass.types import Call, ClientRequest, Headers, Operation, StreamedResponse
 
 if TYPE_CHECKING:
+    from gatepass.protocols.translation.translation import Translation
     from gatepass.proxy.response import ReplyContext
 
 COMMENT = b": keep-alive\n\n"
@@ -58,6 +59,10 @@ class ClientProtocol:
 
     name: str = "json"
     """The key in PROTOCOLS, and the name that rows of the operation table have."""
+    family: str = ""
+    """The value of `protocols` without which an upstream does not have it; "" for one that each may have."""
+    translation: Translation | None = None
+    """How chat completions serve it: not at all."""
 
     # --- the request ---
 
@@ -92,10 +97,7 @@ class ClientProtocol:
     """Fields that this request needs: none."""
 
     parse: Parse = staticmethod(decode)
-    """Return the call in a body. Raises the errors of `decode`.
-
-    A protocol that converts its requests returns a call of `Operation.served_by`, whose `client` is its own name.
-    """
+    """Return the call in a body. Raises the errors of `decode`."""
     own_rules: Callable[[UpstreamConfig, str | None], tuple[Rule, ...]] | None = None
     """Return rules that come before all others, for the upstream's settings and the name of the model: none."""
     upstream_setting: str = ""
@@ -132,11 +134,6 @@ class ClientProtocol:
         `rewords`: as in `stream_error` (protocols/error_objects.py).
         """
         return stream_error(error, streamed.request_id, rewords=rewords)
-
-    def hint(self, message: str, upstream: str, status: int) -> str | None:
-        """Return advice about the upstream's `message` to a rejected call: none."""
-        del message, upstream, status
-        return None
 
     def keep_alive(self, profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
         """Return the form of keep-alives: a comment, or none for a profile that accepts no comments.
@@ -186,10 +183,7 @@ class ClientProtocol:
     """The repair of replies: none."""
 
     def last_change(self, body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
-        """Return a valid reply as the client and its profile require it, and the names of the changes: unchanged.
-
-        A protocol that converts its requests converts the reply here, and the events in `last_transform`.
-        """
+        """Return a valid reply as the client and its profile require it, and the names of the changes: unchanged."""
         del profile, model
         return body, ()
 

@@ -29,6 +29,7 @@ from gatepass.protocols.message_events import (
     stop_reason,
 )
 from gatepass.protocols.raw import Raw
+from gatepass.protocols.translation import translation
 from gatepass.sse import chunk
 from gatepass.sse.chunk import EnvelopeDefaults, Object
 from gatepass.sse.event import read_json
@@ -87,6 +88,7 @@ def error_of(error: GatepassError, status: int, message: str, request_id: str) -
 class _OfAnthropic(ClientProtocol):
     """What all operations of the API share: the errors and the fields of requests."""
 
+    family = "messages"
     __slots__ = ()
 
     request_headers = REQUEST_HEADERS
@@ -118,6 +120,7 @@ class Messages(_OfAnthropic):
     __slots__ = ()
 
     name = "messages"
+    translation = translation.MESSAGES
     members = frozenset({"stream", BETA_FIELD})
     requires_model = True
     free_members = ("input",)  # of a tool's use

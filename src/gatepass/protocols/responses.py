@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from gatepass.config.access import Profile
 from gatepass.dialects.error_body import Mask, public_object
-from gatepass.dialects.hints import responses_hint, sentence
+from gatepass.dialects.hints import sentence
 from gatepass.dialects.reply_check import shown_members
 from gatepass.errors import GatepassError, UpstreamErrorReply, UpstreamInvalid
 from gatepass.protocols.client_protocol import (
@@ -29,6 +29,7 @@ from gatepass.protocols.client_protocol import (
 from gatepass.protocols.error_objects import json_text as error_text
 from gatepass.protocols.error_objects import retry_after, stream_error
 from gatepass.protocols.raw import Raw
+from gatepass.protocols.translation import translation
 from gatepass.sse import chunk
 from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.choice_aggregate import MAX_REPLY_ENTRIES
@@ -463,7 +464,8 @@ class Responses(ClientProtocol):
 
     __slots__ = ()
 
-    name = "responses"
+    name = family = "responses"
+    translation = translation.RESPONSES
     members = ClientProtocol.members | {"stream"}
     requires_model = True
     has_items = True
@@ -479,8 +481,6 @@ class Responses(ClientProtocol):
         """
         encoder = super().keep_alive(profile, call, wall)
         return encoder if encoder is None or b'"background"' in call.body else event_keep_alive
-
-    hint = staticmethod(responses_hint)
 
     def own_error(self, body: bytes, mask: Mask) -> bytes:
         """Return `body` if it is the data of a `response.failed`. An `error` event alone would not end the stream."""
@@ -509,7 +509,7 @@ class Compact(ClientProtocol):
 
     __slots__ = ()
 
-    name = "compact"
+    name, family = "compact", Responses.family
     requires_model = True
     has_items = True
     free_members = Responses.free_members
@@ -520,7 +520,7 @@ class StoredResponses(Raw):
 
     __slots__ = ()
 
-    name = "stored_responses"
+    name, family = "stored_responses", Responses.family
     progress = ResponseProgress
 
     stream_error = staticmethod(response_error)

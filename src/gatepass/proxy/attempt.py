@@ -15,18 +15,22 @@ from msgspec.structs import replace
 
 from gatepass import errors
 from gatepass.auth.model_access import may_use
+from gatepass.config.routes import ANY
 from gatepass.dialects.base import raw_request, with_query
-from gatepass.dialects.hints import model_hint, sentence
+from gatepass.dialects.hints import is_about_path, model_hint, sentence
 from gatepass.errors import GatepassError, Overloaded, TokenUnavailable, UpstreamError, UpstreamErrorReply
-from gatepass.learning.learned_rule import LearningPolicy, RuleScope
+from gatepass.learning.learned_rule import Key, LearnedRule, LearningPolicy, RuleScope
 from gatepass.learning.matchers import LearningSettings, Relevant, advice, relevant_rules
 from gatepass.learning.rejection import is_too_long
 from gatepass.learning.session import LearningSession
 from gatepass.normalize.embeddings_request import has_token_ids
+from gatepass.normalize.messages import OWN_THOUGHT, drop_own_thoughts
 from gatepass.normalize.profiles import ProfileRules
-from gatepass.normalize.rules import Rule, normalize
+from gatepass.normalize.rules import Rule, SearchedRule, normalize
 from gatepass.observability.observer import RuleChange
+from gatepass.operations.table import CHAT_OPERATION
 from gatepass.protocols import PROTOCOLS
+from gatepass.protocols.chat import CHAT
 from gatepass.protocols.client_protocol import ClientProtocol, Ranking
 from gatepass.proxy import upstream_call
 from gatepass.proxy.app_state import AppState, Upstream
@@ -82,15 +86,16 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
     if (base := attempt.base) is None:
         rules = rules_for(state, upstream, call, target, context.profile_rules)
         base = normalize(call, target, rules) if is_small else await normalize_large(call, target, rules, threads)
+        if protocol.translation is not None or target.protocols is not None:
+            base = await _spoken(attempt, protocol, base, context.profile_rules)
         if is_streamed:
             _start_keep_alive(attempt, keep_alive, STREAM_HOLD_S)
         attempt.base = base
-        if call.body:
-            if upstream.learns and upstream.state.learned.by_scope:
-                begin_learning(attempt, base)
-            if not is_small and base.body is not call.body and attempt.memory is not None:
-                attempt.memory.claim(len(base.body))  # the client's own body is kept for a retry
-                attempt.copied_bytes = len(base.body)
+        if call.body and upstream.learns and upstream.state.learned.by_scope:
+            begin_learning(attempt, base)
+        if not is_small and base.body is not call.body and attempt.memory is not None:
+            attempt.memory.claim(len(base.body))  # the client's own body is kept for a retry
+            attempt.copied_bytes = len(base.body)
     # Learned rules, which an earlier attempt may have extended, then the rules of the dialect.
     # Nearly every request has no session and needs no coroutine.
     normalized = base if attempt.session is None else await plan(attempt, attempt.session, base)
@@ -107,6 +112,7 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
         _start_keep_alive(attempt, keep_alive, SYNTHESIZED_HOLD_S)
 
     # Encode, authorize, send, classify.
+    protocol = PROTOCOLS[normalized.operation.protocol]  # a chat may serve the client's protocol
     if protocol.has_parts:
         reply: ClassifiedReply = await send_parts(attempt, normalized, send_once, _send_part)
     elif protocol.ranking is not None:
@@ -134,8 +140,19 @@ def succeeded(attempt: Attempt) -> None:
         attempt.upstream.holder.confirm(attempt.token, attempt.user())
     if attempt.session is not None:
         attempt.session.succeeded(attempt.state.clock.now())
+    if attempt.absent is not None:
+        _learn_protocol(attempt, attempt.absent)
     if attempt.session is not None or attempt.copied_bytes:
         leave_target(attempt)
+
+
+def _learn_protocol(attempt: Attempt, error: UpstreamErrorReply) -> None:
+    """Store that chats serve the operation at this upstream: one just did, after `error` to the operation itself."""
+    key, state, text = _path_key(attempt), attempt.state, error.message
+    if attempt.upstream.state.learned.commit(key, SERVED_BY_CHAT, text, state.clock.now(), is_configured=True):
+        scope, entry = key[0], SERVED_BY_CHAT.entry
+        change = RuleChange(attempt.call.id, "learned", scope.upstream, scope.model, scope.operation, entry, text)
+        state.observers.tell(state.observers.rule_changed, change)
 
 
 async def send(attempt: Attempt, request: OutboundRequest) -> Response:
@@ -179,6 +196,62 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
     if state.observers.reply_body:
         response = state.observers.reply(response, record)
     return response
+
+
+WITHOUT_OWN_THOUGHTS = (
+    SearchedRule("thoughts", (OWN_THOUGHT,), "stream", (drop_own_thoughts,), "own thoughts are left out"),
+)
+SERVED_BY_CHAT = LearnedRule("protocols", CHAT.family)
+
+
+def _path_key(attempt: Attempt, model: str = ANY) -> Key:
+    """The key of the rule that the upstream lacks the path of the call's operation: whatever the model, if it holds."""
+    return RuleScope(attempt.upstream.name, model, attempt.call.operation.name), SERVED_BY_CHAT.key
+
+
+def _lacks_path(attempt: Attempt, error: GatepassError) -> bool:
+    """Whether `error` to a call that a chat may serve means that the upstream lacks its path."""
+    translation = PROTOCOLS[attempt.call.operation.protocol].translation
+    if translation is None or attempt.chat is not None or attempt.target.protocols is not None:
+        return False
+    if not isinstance(error, UpstreamErrorReply) or not attempt.upstream.learns:
+        return False
+    key = _path_key(attempt, attempt.user().model)
+    is_blocked = attempt.upstream.state.learned.blocked_s(key, attempt.state.clock.now()) > 0
+    return not is_blocked and is_about_path(error.http_status, _said(error))
+
+
+def _said(error: UpstreamErrorReply) -> str:
+    return error.message if error.error_body is None else error.error_body.message
+
+
+async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profile_rules: ProfileRules) -> Call:
+    """Return `call`, or the chat that serves it at an upstream that does not speak `protocol`.
+
+    The chat has the rules for a chat. Raises InvalidRequest for what it cannot express, and UpstreamErrorReply for an
+    operation that no chat serves.
+    """
+    target, upstream, translation = attempt.target, attempt.upstream, protocol.translation
+    if target.protocols is None:
+        key, learned = _path_key(attempt), upstream.state.learned
+        learned.expire(key[0], attempt.state.clock.now())
+        is_spoken = attempt.absent is None and learned.rule(key) is None
+    else:
+        is_spoken = protocol.family in ("", *target.protocols)
+    if is_spoken:
+        return await normalize_large(call, target, WITHOUT_OWN_THOUGHTS, attempt.state.body_threads)
+    if translation is None or CHAT.family not in (target.protocols or (CHAT.family,)):
+        spoken = ", ".join(sorted(target.protocols or ()))
+        raise UpstreamErrorReply(
+            f"The upstream {upstream.name!r} has no {call.operation.path}: it has {spoken} alone (`protocols`).",
+            upstream=upstream.name,
+            status=404,
+            kind="not_found_error",
+        )
+    attempt.chat = await _run(attempt, call, partial(translation.chat_call, call, CHAT_OPERATION))
+    chat = attempt.chat.call
+    rules = rules_for(attempt.state, upstream, chat, target, profile_rules)
+    return await normalize_large(chat, target, rules, attempt.state.body_threads)
 
 
 ABSENT_S = 600.0
@@ -253,6 +326,7 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
         sent_before=attempt.sent_before,
         resendable=upload is None or upload.can_restart(),
         learns=base is not None and bool(base.body),
+        lacks_path=_lacks_path(attempt, error),
         stale=attempt.stale,
         repeats_stale=attempt.repeats_stale and upstream.settings.repeat_stale,
         repeats_failed=attempt.repeats_failed,
@@ -265,7 +339,9 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
         has_next=bool(attempt.following),
     )
     repeat = decide(outcome, error.http_status, tried, attempt.deadline_s - now_s)
-    if repeat is Repeat.LEARNED_RULE and not await _learn_from(attempt, error):
+    if repeat is Repeat.LEARNED_RULE and not (
+        _begin_chat(attempt, error) if tried.lacks_path else await _learn_from(attempt, error)
+    ):
         repeat = None
     if repeat is None:
         if has_token and not tried.resendable:
@@ -354,7 +430,7 @@ def _start_keep_alive(attempt: Attempt, keep_alive: KeepAlive | None, hold_s: fl
     """Send keep-alives to a client that waits for a stream, if its profile has a form for them."""
     if keep_alive is None:
         return
-    protocol = PROTOCOLS[attempt.call.client or attempt.call.operation.protocol]
+    protocol = PROTOCOLS[attempt.call.operation.protocol]
     encoder = protocol.keep_alive(attempt.profile, attempt.call, attempt.state.clock.wall)
     if encoder is not None:
         keep_alive.start(encoder, hold_s)
@@ -435,6 +511,13 @@ async def plan(attempt: Attempt, session: LearningSession, base: Call) -> Call:
     return planned
 
 
+def _begin_chat(attempt: Attempt, error: GatepassError) -> bool:
+    """Let a chat serve the call in the next attempt, after `error` showed that the upstream lacks its path."""
+    leave_target(attempt)
+    attempt.base, attempt.absent = None, error if isinstance(error, UpstreamErrorReply) else None
+    return True
+
+
 async def _learn_from(attempt: Attempt, error: GatepassError) -> bool:
     """Return whether a rule was learned from `error`, so that a retry can succeed."""
     base = attempt.base
@@ -449,6 +532,10 @@ async def _error_for_client(attempt: Attempt, error: GatepassError, *, is_reject
     """Return the error for the client after the last attempt ended with `error`, with advice if gatepass has some."""
     if is_rejected or (isinstance(error, errors.UpstreamAuth) and attempt.upstream.holder is None):
         upstream_call.explain_rejection(attempt, error)
+    if (absent := attempt.absent) is not None and isinstance(error, UpstreamErrorReply):
+        key = _path_key(attempt, attempt.user().model)
+        attempt.upstream.state.learned.refute(key, SERVED_BY_CHAT, error.message, attempt.state.clock.now())
+        error = absent if is_about_path(error.http_status, _said(error)) else error
     base, shown = attempt.base, error
     if base is not None and isinstance(error, UpstreamError):
         if base.body and attempt.normalized is not None:
@@ -487,12 +574,8 @@ async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: Up
             upstream_code=shown.code,
             param="input",
         )
-    if isinstance(shown, UpstreamErrorReply) and (error_body := shown.error_body) is not None:
-        protocol = PROTOCOLS[sent.operation.protocol]
-        hint = protocol.hint(error_body.message, upstream, shown.http_status)
-        if hint is not None:
-            shown.message = f"{sentence(error_body.message)} {hint}"
-        upstream_call.mark_overflow(shown, protocol)
+    if isinstance(shown, UpstreamErrorReply) and shown.error_body is not None:
+        upstream_call.mark_overflow(shown, PROTOCOLS[attempt.call.operation.protocol])
     changed = f"Already changed: {', '.join(session.changed)}." if session.changed else ""
     if session.is_exhausted:
         again = f"Declare {', '.join(session.tried)} in the model's entry under models."

@@ -14,12 +14,13 @@ import msgspec
 from msgspec.structs import replace
 
 from gatepass.config.access import PLAIN, AccessKey, Profile
-from gatepass.errors import GatepassError
+from gatepass.errors import GatepassError, UpstreamErrorReply
 from gatepass.learning.session import LearningSession
 from gatepass.normalize.profiles import ProfileRules
 from gatepass.observability.observer import AccessRecord, Arrivals, AttemptRecord, RequestRecord, SentToken
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.protocols.raw import RAW
+from gatepass.protocols.translation.translation import ChatCall
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.in_flight import RequestMemory
 from gatepass.proxy.retry import COMPLETE, Outcome, Repeat, outcome_of
@@ -69,6 +70,10 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
     """An earlier attempt for this request may have written a byte."""
     base: Call | None = None
     """The call with the rules that are the same for each attempt at this target."""
+    chat: ChatCall | None = None
+    """The chat that serves `call` at this target, if the upstream does not speak the client's protocol."""
+    absent: UpstreamErrorReply | None = None
+    """The error from which gatepass concludes that the upstream lacks the path: a chat is tried."""
     session: LearningSession | None = None
     """The learned rules of the attempts at this target. None while there is none for the model and no error."""
     target_began_s: float = 0.0
@@ -137,6 +142,7 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
             record.repeated_stale = ended.repeated_stale or attempt.new_connection
             attempt.upstream, attempt.rules = self.upstream, self.rules + (repeat is Repeat.LEARNED_RULE)
             attempt.base, attempt.session, attempt.copied_bytes = self.base, self.session, self.copied_bytes
+            attempt.chat, attempt.absent = self.chat, self.absent
             attempt.target_began_s = self.target_began_s or ended.began_s
         return attempt
 

@@ -311,7 +311,7 @@ def _parse(context: RequestContext, found: Match, body: bytes) -> Call:
         context.state.observers.tell(told, context.access, body)
     default_model = context.state.routes.default_model
     most_values = context.state.limits.body_values
-    call = protocol.parse(client_request, operation.served_by or operation, body, caller.name, most_values)
+    call = protocol.parse(client_request, operation, body, caller.name, most_values)
     if call.body and (shares_objects or caller.models is not None or caller.operations is not None):
         closed = closed_objects(caller, shares_objects=shares_objects)
         if closed or caller.models is not None:

@@ -24,6 +24,7 @@ from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.json_scan import ONE_PASS_BYTES, has_more_values
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.client_protocol import ClientProtocol
+from gatepass.protocols.translation.translation import TranslatedReply
 from gatepass.proxy import upstream_call
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.context import Attempt
@@ -120,8 +121,8 @@ class ReplyContext(Hidden, msgspec.Struct, frozen=True):
     profile: Profile
     protocol: ClientProtocol
     """The protocol of the call's operation."""
-    last: ClientProtocol | None
-    """The protocol that makes the last change of the reply; None for no change."""
+    last: ClientProtocol | TranslatedReply | None
+    """What makes the last change of the reply; None for no change."""
     content_type: bytes | None
 
     def headers(self) -> Headers:
@@ -143,9 +144,17 @@ class ReplyContext(Hidden, msgspec.Struct, frozen=True):
         """As in upstream_call.py, for the protocol of the call's operation."""
         upstream_call.keep_original(error, data, self.protocol, self.state.redactor.mask)
 
+    @property
+    def is_translated(self) -> bool:
+        return isinstance(self.last, TranslatedReply)
+
     def envelope_defaults(self) -> EnvelopeDefaults:
         """The id, time and model for chunks that gatepass generates."""
-        return EnvelopeDefaults(IdGenerator(), int(self.state.clock.wall()), self.call.model)
+        return _envelope_defaults(self.attempt)
+
+
+def _envelope_defaults(attempt: Attempt) -> EnvelopeDefaults:
+    return EnvelopeDefaults(IdGenerator(), int(attempt.state.clock.wall()), attempt.call.model)
 
 
 ID_LOG_CHARS = 100
@@ -157,9 +166,11 @@ async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
     Raises the error that the reply contains, after closing `response`.
     """
     upstream = attempt.upstream
-    call = attempt.call
+    call = attempt.call if attempt.chat is None else attempt.chat.call
     protocol, profile = PROTOCOLS[call.operation.protocol], attempt.profile
-    last = PROTOCOLS[call.client] if call.client else None if profile is PLAIN else protocol
+    last: ClientProtocol | TranslatedReply | None = None if profile is PLAIN else protocol
+    if attempt.chat is not None:
+        last = TranslatedReply(attempt.chat, _envelope_defaults(attempt), upstream.name)
     kind = request_id = None
     for name, value in response.headers:
         if name == b"content-type":
@@ -309,8 +320,8 @@ def _conversion_of(context: ReplyContext) -> str:
     """Return what converts each event of a stream, as a clause; "" if nothing does."""
     if context.upstream.transforms is not None:
         return f"the dialect {context.upstream.dialect_name} converts it"
-    if context.call.client:
-        return f"it is converted to {context.call.client}"
+    if context.is_translated:
+        return "chat completions serve the client's protocol"
     if context.profile.line_bytes is not None:
         return "the profile of the client has `line_bytes`"
     return ""
@@ -405,7 +416,10 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
             await asyncio.sleep(0)
         if good is not None:  # needs neither classification nor repair
             reply = BufferedReply(response.status, context.headers(), body, usage=good.usage)
-            return reply if context.last is None else _for_client(context, context.last, reply)
+            if context.last is None:
+                return reply
+            work = partial(_for_client, context, context.last, reply)
+            return await context.state.body_threads.run(context.call.caller, body, work)
     return await _classify_whole(context, body)
 
 
@@ -466,7 +480,7 @@ def _unchecked(context: ReplyContext, body: bytes) -> BufferedReply:
     `join_replies` checks the vectors of an embeddings call one by one.
     """
     protocol, call = context.protocol, context.call
-    if call.client or (call.stream and "stream" in protocol.members):
+    if context.is_translated or (call.stream and "stream" in protocol.members):
         raise _too_large_to_convert(context)
     return BufferedReply(
         context.response.status, context.headers(), body, () if protocol.has_parts else (UNCHECKED_REPLY,)
@@ -498,13 +512,15 @@ def _repair(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
     return reply if context.last is None else _for_client(context, context.last, reply)
 
 
-def _for_client(context: ReplyContext, last: ClientProtocol, reply: BufferedReply) -> BufferedReply:
+def _for_client(context: ReplyContext, last: ClientProtocol | TranslatedReply, reply: BufferedReply) -> BufferedReply:
     if len(reply.body) > MOST_CHECKED_BYTES:
-        if context.call.client:
+        if context.is_translated:
             raise _too_large_to_convert(context)
         return _changed(reply, reply.body, (UNCHECKED_REPLY,))
+    if context.is_translated and context.call.stream:
+        return reply  # the stream that is made of it is translated
     body, adapted = last.last_change(reply.body, context.profile, context.call.model)
-    return _changed(reply, body, adapted) if adapted else reply
+    return reply if body is reply.body else _changed(reply, body, adapted)
 
 
 def _changed(reply: BufferedReply, body: bytes, adapted: tuple[str, ...]) -> BufferedReply:

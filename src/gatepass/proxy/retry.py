@@ -72,6 +72,8 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     """The request can be sent from its beginning: it is not an upload whose beginning was dropped."""
     learns: bool = False
     """It has a JSON body, which learned rules may change."""
+    lacks_path: bool = False
+    """The upstream seems to lack the path of the operation, which a chat may serve."""
     stale: bool = False
     """A reused connection closed without an answer."""
     repeats_stale: bool = True
@@ -110,7 +112,7 @@ def decide(outcome: Outcome, status: int, tried: Tried, left_s: float) -> Repeat
         return Repeat.NEW_CONNECTION
     if outcome in (Outcome.TOKEN_REJECTED, Outcome.ERROR_REPLY):
         has_tries = not tried.rules or (tried.rules < MOST_TRIES - 1 and tried.tried_s < MOST_TRIES_S)
-        teaches = tried.learns and (status in TEACHING or status == OF_BATCHES)
+        teaches = tried.learns and (status in TEACHING or status == OF_BATCHES or tried.lacks_path)
         return Repeat.LEARNED_RULE if teaches and has_tries else None
     if outcome is Outcome.NOTHING_WRITTEN and tried.token_expired:
         return Repeat.NEW_TOKEN

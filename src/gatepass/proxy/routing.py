@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from gatepass.config.model import Config
 from gatepass.config.network import TimeoutSettings
-from gatepass.config.routes import ANY, block_of_operation, is_glob, ordered_globs
+from gatepass.config.routes import ANY, ModelTarget, block_of_operation, is_glob, ordered_globs
 from gatepass.errors import ModelNotFound
 from gatepass.types import Target, settings_of
 
@@ -43,14 +43,14 @@ class _OperationRoutes:
         routes: dict[str, Targets] = {}
         for name, entry in config.models.items():
             blocks = {f"operations.{operation}": of_operation, f"models.{name}": entry.timeouts}
-            routes[name] = tuple(_target(one.upstream, one.name, blocks, config) for one in entry.ordered_targets())
+            routes[name] = tuple(_target(one, blocks, config, entry.protocols) for one in entry.ordered_targets())
         # The block of the operation names the upstream. Without it, the only upstream serves the operation.
         upstream = None if route is None else route.upstream
         if upstream is None and len(config.upstreams) == 1 and not config.models:
             upstream = next(iter(config.upstreams))
         rest = routes.get(ANY, ())
         if upstream is not None:
-            rest = (_target(upstream, None, {f"operations.{operation}": of_operation}, config),)
+            rest = (_target(ModelTarget(upstream=upstream), {f"operations.{operation}": of_operation}, config),)
         return cls(
             {name: targets for name, targets in routes.items() if not is_glob(name)},
             tuple((name, routes[name]) for name in ordered_globs(routes)),
@@ -131,7 +131,16 @@ class RouteTable:
         return Listing(tuple(others.exact), tuple(dict.fromkeys(listed)))
 
 
-def _target(upstream: str, name: str | None, blocks: Mapping[str, TimeoutSettings | None], config: Config) -> Target:
-    over = [(block, timeouts) for block, timeouts in blocks.items() if timeouts is not None]
-    timeouts = config.upstreams[upstream].timeouts.value(settings_of(upstream), *over) if over else None
-    return Target(upstream, name, timeouts)
+def _target(
+    target: ModelTarget,
+    blocks: Mapping[str, TimeoutSettings | None],
+    config: Config,
+    protocols: Sequence[str] | None = None,
+) -> Target:
+    settings, over = (
+        config.upstreams[target.upstream],
+        [(block, one) for block, one in blocks.items() if one is not None],
+    )
+    timeouts = settings.timeouts.value(settings_of(target.upstream), *over) if over else None
+    spoken = settings.protocols if protocols is None else protocols
+    return Target(target.upstream, target.name, timeouts, None if spoken is None else frozenset(spoken))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from gatepass.json_scan import SMALL_BYTES, has_more_escapes, json_value, shortened, slow_exponents
+from gatepass.types import StreamedResponse
 
 _LINE_FEEDS = b"\n\n"
 _BLANK_LINE_ENDS = (_LINE_FEEDS, b"\r\n\r\n", b"\r\r")
@@ -394,12 +396,38 @@ class EventTransform(Protocol):
         ...
 
     def feed(self, block: bytes) -> bytes:
-        """Return the changed run; the same object if nothing changed."""
+        """Return the changed run; the same object if nothing changed.
+
+        Raises UpstreamError if the client can receive no such answer. The stream then ends with it.
+        """
         ...
 
     def finish(self) -> bytes:
         """End the stream, and return the events that were held back, or b""."""
         ...
+
+
+class OwnEvents(ABC):
+    """An EventTransform whose events have another form, which it numbers itself.
+
+    `streamed` is the response that they named, for the errors and keep-alives that gatepass writes after them.
+    """
+
+    def __init__(self) -> None:
+        self.streamed = StreamedResponse()
+
+    @property
+    @abstractmethod
+    def adapted(self) -> tuple[str, ...]:
+        """As in EventTransform."""
+
+    @abstractmethod
+    def feed(self, block: bytes) -> bytes:
+        """As in EventTransform."""
+
+    def finish(self) -> bytes:
+        """Return b"": it holds nothing back that the end of a stream does not release."""
+        return b""
 
 
 class TransformChain:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from msgspec.structs import replace
 
-from gatepass.errors import GatepassError, UpstreamErrorReply
+from gatepass.errors import GatepassError, UpstreamError, UpstreamErrorReply
 from gatepass.json_scan import BOM
 from gatepass.sse import chunk
 from gatepass.sse.chunk import (
@@ -30,6 +30,7 @@ from gatepass.sse.event import (
     MOST_LINES,
     EventTransform,
     Framer,
+    OwnEvents,
     TransformChain,
     count_lines,
     first_event,
@@ -207,6 +208,8 @@ class EventStream:
     @property
     def streamed(self) -> StreamedResponse:
         """The response that the events named; without values if they name none. The number is the client's next one."""
+        if isinstance(self._after, OwnEvents):
+            return self._after.streamed
         streamed, later = self._progress.streamed, self._later_numbers
         matched = self.events - self._noted_events  # each of them has the number after the one before
         after = streamed.next_number + matched + (0 if later is None else later.shift)
@@ -217,7 +220,10 @@ class EventStream:
 
         An event has a number if those of the upstream have one. The events after it then get higher numbers.
         """
-        if event.startswith(b":") or not self._progress.streamed.is_numbered:
+        if event.startswith(b":") or not self.streamed.is_numbered:
+            return
+        if isinstance(self._after, OwnEvents):
+            self._after.streamed = replace(self.streamed, next_number=self.streamed.next_number + 1)
             return
         if self._later_numbers is None:
             self._later_numbers = later = LaterNumbers()
@@ -270,7 +276,15 @@ class EventStream:
             else:
                 self.fail(chunk.event_too_large(self._upstream, self._limit))
         self._passes_match = self._before is self._after is None and not (self._framer.unfinished or self.waiting)
-        return run if self._after is None or not run else self._after.feed(run)
+        return run if self._after is None or not run else self._for_client(self._after, run)
+
+    def _for_client(self, after: EventTransform, run: bytes) -> bytes:
+        """Return `run` as the client's protocol and profile require it. A translation may find it to be no answer."""
+        try:
+            return after.feed(run)
+        except UpstreamError as error:
+            self.failure, self.done, self._is_over = error, False, True
+            return b""
 
     def finish(self) -> bytes:
         """Return the last bytes for the client after a body that ended cleanly.
@@ -292,7 +306,7 @@ class EventStream:
         if self._before is not None and (held := self._before.finish()):
             last += self._validate_run(held)
         last += self._end(was_cut=bool(tail.strip()) and not last)
-        return last if self._after is None or not last else self._after.feed(last)
+        return last if self._after is None or not last else self._for_client(self._after, last)
 
     def _end(self, *, was_cut: bool) -> bytes:
         if self._is_over:

@@ -78,7 +78,7 @@ class Turn:
 
 
 def next_turn(tools: list[str], results: list[str], kind: str) -> Turn:
-    if kind not in {"task", "mcp"} or not tools:
+    if kind not in {"task", "chat", "mcp"} or not tools:
         return Turn("All is well.")
     wanted = (
         [name for name in tools if name.endswith("echo")]
@@ -268,8 +268,17 @@ class Responses:
     overflow = "Your input exceeds the context window of this model. Please adjust your input and try again."
 
 
+OLDER_AZURE = frozenset(
+    (
+        *("model", "messages", "stream", "n", "temperature", "top_p", "max_tokens", "stop", "user", "seed"),
+        *("presence_penalty", "frequency_penalty", "logit_bias", "tools", "tool_choice", "response_format"),
+    )
+)
+"""The members of a chat that older API versions of Azure accept."""
+
+
 class Chats:
-    """OpenAI's chat completions."""
+    """OpenAI's chat completions. A model of the kind `chat` accepts the members of OLDER_AZURE alone."""
 
     path = "/v1/chat/completions"
 
@@ -279,7 +288,13 @@ class Chats:
 
     @staticmethod
     def turn(body: Document, kind: str) -> Turn:
+        if kind == "chat" and (unknown := next((name for name in body if name not in OLDER_AZURE), None)):
+            raise Refused(f"Unrecognized request argument supplied: {unknown}")
         messages = body["messages"]
+        if any(message["role"] not in ("system", "user", "assistant", "tool") for message in messages):
+            raise Refused(
+                "'developer' is not one of ['system', 'assistant', 'user', 'function', 'tool'] - 'messages.0.role'"
+            )
         calls = [call["id"] for message in messages for call in message.get("tool_calls") or ()]
         results = [message for message in messages if message["role"] == "tool"]
         check_results(calls, [message["tool_call_id"] for message in results])

@@ -205,3 +205,13 @@ def test_a_target_that_has_no_such_request_states_why_and_is_not_fine():
 
 def test_each_dialect_states_what_it_changes():
     assert set(DIALECT_CHANGES) == set(get_args(DialectName))
+
+
+def test_a_chat_that_serves_another_protocol_is_the_request_that_is_shown():
+    found, fine = steps("responses", upstream={"protocols": ["chat"]})
+    assert fine
+    assert found[-3:] == [
+        "POST /responses: a chat serves it, because `protocols` has no responses",
+        f"POST {URL}/chat/completions, with no credential",
+        "POST /responses/compact: 404, because `protocols` has chat alone",
+    ]

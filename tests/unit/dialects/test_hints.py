@@ -5,9 +5,9 @@ import pytest
 from gatepass.dialects.hints import (
     AZURE_HINTS,
     HINTS,
+    is_about_path,
     key_of,
     model_hint,
-    responses_hint,
     sentence,
     token_hint,
     with_hint,
@@ -230,29 +230,24 @@ def test_sentence_ends_once():
     ]
 
 
-NO_RESPONSES = (
-    "If chat completions work at upstreams.chat, it has no Responses API: declare the model under `models` with"
-    " an upstream that has one. For chat completions in n8n, switch off Use Responses API in the node."
-)
-
-
 @pytest.mark.parametrize(
-    ("status", "message", "hinted"),
+    ("status", "message", "is_meant"),
     [
-        (404, "Not Found", NO_RESPONSES),
-        (405, "Method Not Allowed", NO_RESPONSES),
-        (404, "Invalid URL (POST /v1/responses)", NO_RESPONSES),
-        (404, "chat answered 404 with an empty body.", NO_RESPONSES),
-        (404, "chat answered 404 with an HTML page.", NO_RESPONSES),
-        (404, "The model `gpt-9` does not exist", None),
-        (404, "Previous response with id 'resp_1' not found.", None),
-        (500, "Not Found", None),
-        (400, STREAM, None),
-        (400, "Unknown parameter: 'x'.", None),
+        (404, "Not Found", True),
+        (405, "Method Not Allowed", True),
+        (404, "Invalid URL (POST /v1/responses)", True),
+        (404, "chat answered 404 with an empty body.", True),
+        (404, "chat answered 404 with an HTML page.", True),
+        (400, "Unknown path: /v1/messages", True),
+        (404, "The model `gpt-9` does not exist", False),
+        (404, "Previous response with id 'resp_1' not found.", False),
+        (500, "Not Found", False),
+        (400, STREAM, False),
+        (400, "Unknown parameter: 'x'.", False),
     ],
 )
-def test_a_call_of_the_responses_api_is_advised_of_the_alternative(status, message, hinted):
-    assert responses_hint(message, "chat", status) == hinted
+def test_an_error_is_about_the_path_or_about_something_else(status, message, is_meant):
+    assert is_about_path(status, message) is is_meant
 
 
 AGAIN = "its issuer returned the same token again"

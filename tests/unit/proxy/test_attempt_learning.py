@@ -242,31 +242,3 @@ async def test_a_responses_call_learns_from_a_refused_stream_as_a_chat_does(scen
     assert await scenario.ask(call, refusal(), None) is None
     assert [sent.stream for sent in scenario.sent] == [True, False]
     assert scenario.sent[1].adapted == ("stream=synth",)
-
-
-@pytest.mark.parametrize(
-    ("status", "message", "shown"),
-    [
-        (
-            404,
-            "Not Found",
-            (
-                "Not Found. If chat completions work at upstreams.chat, it has no Responses API: declare the model"
-                " under `models` with an upstream that has one. For chat completions in n8n, switch off Use Responses"
-                " API in the node."
-            ),
-        ),
-        (400, "No such thing.", "No such thing. The path may be wrong."),
-    ],
-)
-async def test_an_unknown_responses_operation_gets_advice(scenario, status, message, shown):
-    call = a_call(b'{"model":"m","input":"a","stream":true}', RESPONSES, stream=True)
-    hinted = UpstreamErrorReply(
-        f"{message.removesuffix('.')}. The path may be wrong.",
-        upstream="chat",
-        status=status,
-        error_body=UpstreamErrorBody(message),
-    )
-    error = await scenario.ask(call, hinted)
-    assert error is not None
-    assert error.message == shown

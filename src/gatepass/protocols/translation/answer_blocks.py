@@ -1,0 +1,248 @@
+"""The answer of a chat stream as whole blocks: a text, reasoning or a call of a tool, one open at a time.
+
+A chat may mix them: parallel calls arrive in turns, and a text may follow half a call. Clients of the other protocols
+read one block after the other. So what arrives for another block waits until the open one can end.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import msgspec
+
+from gatepass.errors import UpstreamEmpty, UpstreamInvalid
+from gatepass.protocols.client_protocol import event_of
+from gatepass.protocols.translation.chat_request import About
+from gatepass.sse.chunk import REASONING, EnvelopeDefaults, Object, argument_text, completed_reason, finish_reason
+from gatepass.sse.event import OwnEvents, parse_event, read_json, split_events
+from gatepass.sse.synthesize import chunks
+
+WITHOUT_USAGE = "translate=no-usage"
+"""The entry of `x-gatepass-adapted` for counts of 0 in a reply, because the upstream stated none."""
+MOST_BLOCKS = 1_000
+MOST_KEPT_CHARS = 16 * 1024 * 1024
+"""The arguments of calls, what waits behind one, and all texts if the last event repeats them."""
+MOST_CHECKED_CHARS = 256 * 1024
+"""Longer arguments count as unfinished until the stream ends: to parse them would hold the event loop."""
+
+
+class Block(msgspec.Struct, eq=False):
+    """One block of an answer. `parts` are those of its text that are sent, `held` those that wait."""
+
+    kind: Literal["text", "reasoning", "call"]
+    id: str = ""
+    name: str = ""
+    item_id: str = ""
+    """The id of a part of the client's reply, which is not that of the call."""
+    parts: list[str] = []
+    held: list[str] = []
+    chars: int = 0
+    """The length of `parts`."""
+    unfinished_chars: int = 0
+    """The length of the arguments that were last found to be unfinished."""
+    has_ended: bool = False
+
+
+class AnswerBlocks(OwnEvents):
+    """An EventTransform that turns chunks into the events of another protocol. A subclass words the events.
+
+    It reads the first choice, because the other protocols have one. `feed` raises UpstreamInvalid for calls beyond the
+    limits above and for a call that goes on after its end, and UpstreamEmpty for an answer without content.
+    """
+
+    repeats_texts = False
+    """The last event repeats all texts."""
+
+    def __init__(self, defaults: EnvelopeDefaults, upstream: str, about: About, *, keeps_texts: bool = False) -> None:
+        super().__init__()
+        self.defaults, self.upstream, self.about = defaults, upstream, about
+        self.keeps_texts = keeps_texts or self.repeats_texts
+        self.reply: Object = {}
+        """The client's reply. It has the blocks that ended if `keeps_texts`."""
+        self.usage: Object | None = None
+        self.choice_end: Object = {}
+        """The choice with the finish reason."""
+        self.has_calls = False
+        self._has_begun = False
+        self._open: Block | None = None
+        self._waiting: list[Block] = []
+        self._calls: dict[int, Block] = {}
+        self.ended_blocks = self._blocks = self._kept_chars = 0
+
+    # --- what a subclass words ---
+
+    @abstractmethod
+    def begun(self, chunk: Object) -> Iterator[Object]:
+        """Yield the events before the first block. `chunk` is the first one."""
+
+    @abstractmethod
+    def block_begun(self, block: Block) -> Iterator[Object]:
+        """Yield the events with which `block` begins."""
+
+    @abstractmethod
+    def block_continued(self, block: Block, text: str) -> Iterator[Object]:
+        """Yield the events for `text`, which is not empty."""
+
+    @abstractmethod
+    def block_ended(self, block: Block) -> Iterator[Object]:
+        """Yield the events with which `block` ends."""
+
+    @abstractmethod
+    def ended(self, reason: str) -> Iterator[Object]:
+        """Yield the events after the last block. `reason` is the finish reason of the choice."""
+
+    # --- an EventTransform ---
+
+    def feed(self, block: bytes) -> bytes:
+        return b"".join(self._events(block))
+
+    @property
+    def adapted(self) -> tuple[str, ...]:
+        return () if self.usage is not None or not self.reply.get("usage") else (WITHOUT_USAGE,)
+
+    def _events(self, run: bytes) -> Iterator[bytes]:
+        for one in split_events(run):
+            data = parse_event(one).data
+            if data is None:  # a comment, which a client may not accept, and gatepass sends its own
+                continue
+            if data.strip() == b"[DONE]":
+                yield from map(event_of, self.end())
+            else:
+                yield from map(event_of, self.add(read_json(data)))
+
+    def whole(self, completion: Object) -> Object:
+        """Return the client's reply with the content of a whole chat completion."""
+        for one in chunks(completion, True, self.defaults):
+            for _ in self.add(one):
+                pass
+        for _ in self.end():
+            pass
+        return self.reply
+
+    # --- the blocks ---
+
+    def add(self, chunk: Object) -> Iterator[Object]:
+        """Yield the events for one chunk."""
+        if not self._has_begun:
+            self._has_begun = True
+            yield from self.begun(chunk)
+        if isinstance(chunk.get("usage"), dict):
+            self.usage = chunk["usage"]
+        for choice in chunk.get("choices") or ():
+            if not isinstance(choice, dict) or choice.get("index", 0) != 0:
+                continue
+            delta = choice.get("delta")
+            if isinstance(delta, dict):
+                yield from self._add_delta(delta)
+            if finish_reason(choice):
+                self.choice_end = choice
+
+    def _add_delta(self, delta: Object) -> Iterator[Object]:
+        reasoning = next((delta[name] for name in REASONING if delta.get(name)), None)
+        if isinstance(reasoning, str):
+            yield from self._add_text("reasoning", reasoning)
+        for text in _texts(delta):
+            yield from self._add_text("text", text)
+        calls = delta.get("tool_calls")
+        for call in calls if isinstance(calls, list) else ():
+            if isinstance(call, dict):
+                yield from self._add_call(call)
+
+    def end(self) -> Iterator[Object]:
+        """Yield the events after the last chunk."""
+        if not self._has_begun:
+            yield from self.begun({})
+        while self._open is not None or self._waiting:
+            yield from self._next_block()
+        reason = completed_reason(finish_reason(self.choice_end), has_tools=self.has_calls, has_function=False)
+        if not self._blocks and reason == "stop":
+            raise UpstreamEmpty("The upstream's answer has no content.", upstream=self.upstream)
+        yield from self.ended(reason)
+
+    def _add_text(self, kind: Literal["text", "reasoning"], text: str) -> Iterator[Object]:
+        last = self._waiting[-1] if self._waiting else self._open
+        block = last if last is not None and last.kind == kind else self._new_block(Block(kind))
+        yield from self._continue(block, text)
+
+    def _add_call(self, delta: Object) -> Iterator[Object]:
+        index = delta.get("index")
+        place = index if type(index) is int else 0
+        function = delta.get("function")
+        members = function if isinstance(function, dict) else {}
+        if (block := self._calls.get(place)) is None:
+            block = self._calls[place] = self._new_block(Block("call"))
+            self.has_calls = True
+        block.id = block.id or argument_text(delta.get("id"))
+        block.name = block.name or argument_text(members.get("name"))
+        yield from self._continue(block, argument_text(members.get("arguments")))
+
+    def _new_block(self, block: Block) -> Block:
+        self._blocks += 1
+        if self._blocks > MOST_BLOCKS:
+            raise UpstreamInvalid(f"The upstream's answer has more than {MOST_BLOCKS} parts.", upstream=self.upstream)
+        self._waiting.append(block)
+        return block
+
+    def _continue(self, block: Block, text: str) -> Iterator[Object]:
+        """Add `text` to `block`, and yield what can be sent now."""
+        if block.has_ended:
+            if text.strip():
+                raise UpstreamInvalid("The upstream continued a tool call after its end.", upstream=self.upstream)
+            return
+        if block is self._open:
+            if text:
+                yield from self._send(block, text)
+        else:
+            block.held.append(text)
+            while self._waiting and (self._open is None or self._may_end(self._open)):
+                yield from self._next_block()
+        if block.kind == "call" or self.keeps_texts or block is not self._open:
+            self._kept_chars += len(text)
+            if self._kept_chars > MOST_KEPT_CHARS:
+                limit = f"{MOST_KEPT_CHARS >> 20} Mi characters"
+                raise UpstreamInvalid(f"The upstream's answer has more than {limit}.", upstream=self.upstream)
+
+    def _next_block(self) -> Iterator[Object]:
+        """End the open block, and begin the one that waits first."""
+        if self._open is not None:
+            self._open.has_ended = True
+            yield from self.block_ended(self._open)
+            self._open = None
+            self.ended_blocks += 1
+        if self._waiting:
+            self._open = block = self._waiting.pop(0)
+            yield from self.block_begun(block)
+            if held := "".join(block.held):
+                yield from self._send(block, held)
+            block.held = []
+
+    def _send(self, block: Block, text: str) -> Iterator[Object]:
+        if block.kind == "call" or self.keeps_texts:
+            block.parts.append(text)
+            block.chars += len(text)
+        return self.block_continued(block, text)
+
+    def _may_end(self, block: Block) -> bool:
+        """Whether `block` may end before the answer does: not a call whose arguments are no whole JSON value yet."""
+        if block.kind != "call":
+            return True
+        if block.chars == block.unfinished_chars or block.chars > MOST_CHECKED_CHARS:
+            return False
+        try:
+            read_json("".join(block.parts).encode())
+        except ValueError:
+            block.unfinished_chars = block.chars
+            return False
+        return True
+
+
+def _texts(delta: Object) -> Iterator[str]:
+    """Yield the texts of a delta that a user sees: its content and a refusal."""
+    for name in ("content", "refusal"):
+        value: Any = delta.get(name)
+        if isinstance(value, str) and value:
+            yield value
+        elif isinstance(value, list):  # Mistral sends parts
+            yield from (part["text"] for part in value if isinstance(part, dict) and isinstance(part.get("text"), str))

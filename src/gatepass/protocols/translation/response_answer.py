@@ -1,0 +1,161 @@
+"""Turn the answer of a chat into a response, or into the events of its stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import MappingProxyType
+
+from msgspec.structs import replace
+
+from gatepass.normalize.messages import OWN_THOUGHT
+from gatepass.protocols.translation.answer_blocks import AnswerBlocks, Block
+from gatepass.protocols.translation.chat_request import Tool
+from gatepass.sse.chunk import Object
+from gatepass.sse.event import read_json
+from gatepass.sse.usage import Usage
+from gatepass.types import StreamedResponse
+
+_INCOMPLETE = MappingProxyType({"length": "max_output_tokens", "content_filter": "content_filter"})
+_DEFAULTS: Object = {"parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "truncation": "disabled"}
+_PREFIXES = MappingProxyType({"text": "msg_", "reasoning": "rs_", "call": "fc_"})
+_PARTS = MappingProxyType({"text": "output_text", "reasoning": "summary_text"})
+_NAMES = MappingProxyType(
+    {
+        "text": ("content_part", "output_text", "content_index"),
+        "reasoning": ("reasoning_summary_part", "reasoning_summary_text", "summary_index"),
+    }
+)
+"""By the kind of a block: how the events of its part begin, those of its text, and the member with its place."""
+
+
+class ResponseAnswer(AnswerBlocks):
+    """The events of a response. The last one repeats all its items, because SDKs read the answer there."""
+
+    repeats_texts = True
+
+    def begun(self, chunk: Object) -> Iterator[Object]:
+        repeated = {name: value for name, value in self.about.repeated.items() if value is not None}
+        self.reply = {
+            **dict.fromkeys(self.about.repeated),
+            **_DEFAULTS,
+            **repeated,
+            "id": self.defaults.new_id("resp_"),
+            "object": "response",
+            "created_at": self.defaults.created_s,
+            "completed_at": None,
+            "status": "in_progress",
+            "background": False,
+            "error": None,
+            "incomplete_details": None,
+            "model": chunk.get("model") or self.defaults.model,
+            "output": [],
+            "previous_response_id": None,
+            "store": False,
+            "usage": None,
+        }
+        self.streamed = StreamedResponse(
+            self.reply["id"], self.reply["model"], self.reply["created_at"], 0, is_numbered=True
+        )
+        for kind in ("response.created", "response.in_progress"):
+            yield self._numbered({"type": kind, "response": {**self.reply, "output": []}})
+
+    def _numbered(self, event: Object) -> Object:
+        event["sequence_number"] = self.streamed.next_number
+        self.streamed = replace(self.streamed, next_number=self.streamed.next_number + 1)
+        return event
+
+    def _place(self, block: Block) -> Object:
+        return {"item_id": block.item_id, "output_index": self.ended_blocks}
+
+    def block_begun(self, block: Block) -> Iterator[Object]:
+        block.item_id = self.defaults.new_id("ctc_" if self._tool(block).is_custom else _PREFIXES[block.kind])
+        item = self._item(block, "", "in_progress")
+        yield self._numbered({"type": "response.output_item.added", "output_index": self.ended_blocks, "item": item})
+        if block.kind != "call":
+            yield self._event(block, "added", part=_part(block, ""))
+
+    def block_continued(self, block: Block, text: str) -> Iterator[Object]:
+        if block.kind == "call":
+            if not self._tool(block).is_custom:  # the text of a custom one is inside its arguments
+                kind = "response.function_call_arguments.delta"
+                yield self._numbered({"type": kind, **self._place(block), "delta": text})
+        else:
+            yield self._event(block, "text.delta", delta=text, **_logprobs(block))
+
+    def block_ended(self, block: Block) -> Iterator[Object]:
+        text, place = "".join(block.parts), self._place(block)
+        if block.kind != "call":
+            yield self._event(block, "text.done", text=text, **_logprobs(block))
+            yield self._event(block, "done", part=_part(block, text))
+        elif self._tool(block).is_custom:
+            text = _input_of(text)
+            yield self._numbered({"type": "response.custom_tool_call_input.delta", **place, "delta": text})
+            yield self._numbered({"type": "response.custom_tool_call_input.done", **place, "input": text})
+        else:
+            text = text or "{}"
+            name = self._tool(block).name
+            kind = "response.function_call_arguments.done"
+            yield self._numbered({"type": kind, **place, "name": name, "arguments": text})
+        item = self._item(block, text, "completed")
+        self.reply["output"].append(item)
+        yield self._numbered({"type": "response.output_item.done", "output_index": self.ended_blocks, "item": item})
+
+    def _event(self, block: Block, what: str, **members: object) -> Object:
+        """Return an event about the only part of a text or a thought. Codex shows and returns summaries alone."""
+        part, text, index = _NAMES[block.kind]
+        kind = what.replace("text", text) if "text" in what else f"{part}.{what}"
+        return self._numbered({"type": f"response.{kind}", **self._place(block), index: 0, **members})
+
+    def _tool(self, block: Block) -> Tool:
+        return self.about.tools.get(block.name) or Tool(block.name)
+
+    def _item(self, block: Block, text: str, status: str) -> Object:
+        parts = [_part(block, text)] if text and block.kind != "call" else []
+        if block.kind == "text":
+            message = {"type": "message", "role": "assistant", "content": parts}
+            return {"id": block.item_id, "status": status, **message}
+        if block.kind == "reasoning":
+            return {"id": block.item_id, "type": "reasoning", "summary": parts, "encrypted_content": OWN_THOUGHT}
+        tool = self._tool(block)
+        kind, member = ("custom_tool_call", "input") if tool.is_custom else ("function_call", "arguments")
+        place = {"namespace": tool.namespace} if tool.namespace else {}
+        call = {"call_id": block.id, "name": tool.name, member: text}
+        return {"id": block.item_id, "type": kind, "status": status, **call, **place}
+
+    def ended(self, reason: str) -> Iterator[Object]:
+        counts = Usage.read(self.usage or {}) or Usage()
+        given, made = counts.prompt_tokens or 0, counts.completion_tokens or 0
+        why = _INCOMPLETE.get(reason)
+        status = "completed" if why is None else "incomplete"
+        self.reply |= {
+            "status": status,
+            "completed_at": self.defaults.created_s if why is None else None,
+            "incomplete_details": None if why is None else {"reason": why},
+            "usage": {
+                "input_tokens": given,
+                "input_tokens_details": {"cached_tokens": counts.cached_tokens or 0},
+                "output_tokens": made,
+                "output_tokens_details": {"reasoning_tokens": counts.reasoning_tokens or 0},
+                "total_tokens": given + made,
+            },
+        }
+        yield self._numbered({"type": f"response.{status}", "response": self.reply})
+
+
+def _part(block: Block, text: str) -> Object:
+    more: Object = {"annotations": [], "logprobs": []} if block.kind == "text" else {}
+    return {"type": _PARTS[block.kind], "text": text, **more}
+
+
+def _logprobs(block: Block) -> Object:
+    return {"logprobs": []} if block.kind == "text" else {}
+
+
+def _input_of(arguments: str) -> str:
+    """Return the text for a custom tool, whose function takes it as `input`."""
+    try:
+        value = read_json(arguments.encode())
+    except ValueError:
+        return arguments
+    text = value.get("input") if isinstance(value, dict) else None
+    return text if isinstance(text, str) else arguments

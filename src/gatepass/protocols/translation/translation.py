@@ -1,0 +1,87 @@
+"""Define `Translation`: how one client protocol is served by chat completions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+from msgspec.structs import replace
+
+from gatepass.config.access import Profile
+from gatepass.errors import InvalidJson, UpstreamInvalid
+from gatepass.protocols.translation.answer_blocks import AnswerBlocks
+from gatepass.protocols.translation.chat_request import About, Dropped
+from gatepass.protocols.translation.message_answer import MessageAnswer
+from gatepass.protocols.translation.message_request import chat_of_message
+from gatepass.protocols.translation.response_answer import ResponseAnswer
+from gatepass.protocols.translation.response_request import chat_of_response
+from gatepass.sse.chunk import EnvelopeDefaults, Object, json_text
+from gatepass.sse.event import EventTransform
+from gatepass.sse.whole_reply import read_large
+from gatepass.types import Call, Hidden, Operation
+
+FAMILIES = ("chat", "responses", "messages")
+"""What an upstream may speak: the values of `protocols`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """One client protocol over chat completions.
+
+    `request` turns the body of a request into that of a chat. `answer` turns the chat's answer into the client's.
+    """
+
+    name: str
+    request: Callable[[Object, Dropped], tuple[Object, About]]
+    answer: type[AnswerBlocks]
+
+    def chat_call(self, call: Call, chat: Operation) -> ChatCall:
+        """Return the call of `chat` that serves `call`. Raises InvalidRequest for what a chat cannot express."""
+        dropped = Dropped()
+        try:
+            request = msgspec.json.decode(call.body)
+        except ValueError:  # half a surrogate pair, a number of thousands of digits
+            raise InvalidJson("The body has a number or a text that cannot be translated.") from None
+        body, about = self.request(request, dropped)
+        entries = (f"translate={self.name}", *dropped.entries)
+        # the fields of one protocol, such as `anthropic-beta`, mean nothing to another one
+        own = {name.encode() for name in call.operation.request_headers}
+        headers = tuple(field for field in call.headers if field[0] not in own)
+        translated = replace(call.with_body(json_text(body), *entries), operation=chat, headers=headers)
+        return ChatCall(translated, self.answer, about)
+
+
+class ChatCall(Hidden, msgspec.Struct, frozen=True):
+    """A chat that serves a call of another protocol."""
+
+    call: Call
+    answer: type[AnswerBlocks]
+    about: About
+
+
+class TranslatedReply(Hidden, msgspec.Struct, frozen=True):
+    """The last change of a chat's reply: into the form of another protocol. `ClientProtocol` has the same methods."""
+
+    chat: ChatCall
+    defaults: EnvelopeDefaults
+    upstream: str
+
+    def last_transform(self, profile: Profile) -> EventTransform:
+        """Return the change of a stream."""
+        del profile
+        return self.chat.answer(self.defaults, self.upstream, self.chat.about)
+
+    def last_change(self, body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
+        """Return a whole reply, and the names of the changes: none, because the request's entry says it."""
+        del profile, model
+        answer = self.chat.answer(self.defaults, self.upstream, self.chat.about, keeps_texts=True)
+        try:
+            return json_text(answer.whole(read_large(body))), ()
+        except ValueError:
+            reason = "The upstream's reply has too many choices or tool calls."
+            raise UpstreamInvalid(reason, upstream=self.upstream) from None
+
+
+MESSAGES = Translation("messages", chat_of_message, MessageAnswer)
+RESPONSES = Translation("responses", chat_of_response, ResponseAnswer)

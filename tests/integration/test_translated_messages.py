@@ -1,0 +1,263 @@
+"""Messages over an upstream that has chat completions alone: requests, whole replies, streams, errors."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.integration.gateway import JSON, gateway
+from tests.integration.scripted import Dialogue, Fin, Scripted, Send, event, reply, stream
+
+PATH = "/v1/messages"
+VERSION = {**JSON, "anthropic-version": "2023-06-01", "anthropic-beta": "claude-code-20250219"}
+ASKED: dict[str, Any] = {"model": "m", "max_tokens": 64, "messages": [{"role": "user", "content": "Weather?"}]}
+STREAMED = {**ASKED, "stream": True}
+USAGE = {
+    "prompt_tokens": 12,
+    "completion_tokens": 7,
+    "total_tokens": 19,
+    "prompt_tokens_details": {"cached_tokens": 5},
+}
+TOOL = {"type": "tool_use", "id": "call_1", "name": "weather", "input": {"city": "Paris"}}
+
+
+def over_chat(url: str, **more: Any) -> dict[str, Any]:
+    return {"upstreams": {"chat": {"base_url": f"{url}/v1", "protocols": ["chat"]} | more}}
+
+
+def a_chunk(delta: Any = None, end: str | None = None, **members: Any) -> bytes:
+    choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": end}]
+    return event(
+        {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "up", "choices": choices} | members
+    )
+
+
+def a_completion(message: Any, end: str = "stop") -> dict[str, Any]:
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": end}
+    return {"id": "c", "object": "chat.completion", "created": 1, "model": "up", "choices": [choice], "usage": USAGE}
+
+
+CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather", "arguments": ""}}
+ANSWER = [
+    a_chunk({"role": "assistant", "content": ""}),
+    a_chunk({"reasoning_content": "I look."}),
+    a_chunk({"content": "Let me "}),
+    a_chunk({"content": "see."}),
+    a_chunk({"tool_calls": [CALL]}),
+    a_chunk({"tool_calls": [{"index": 0, "function": {"arguments": '{"city":"Paris"}'}}]}),
+    a_chunk({}, "tool_calls"),
+    a_chunk(usage=USAGE),
+    event("[DONE]"),
+]
+
+
+async def test_a_stream_has_the_events_of_a_message():
+    async with Scripted([Send(stream(*ANSWER))]) as upstream, gateway(**over_chat(upstream.url)) as gp:
+        answered = await gp.ask(STREAMED, f"{PATH}?beta=true", headers=VERSION).answer()
+    events = [json.loads(data) for data in answered.events]
+    assert [one["type"] for one in events] == [
+        "message_start",
+        *("content_block_start", "content_block_delta", "content_block_delta", "content_block_stop"),
+        *("content_block_start", "content_block_delta", "content_block_delta", "content_block_stop"),
+        *("content_block_start", "content_block_delta", "content_block_stop"),
+        *("message_delta", "message_stop"),
+    ]
+    assert events[-2]["delta"] == {"stop_reason": "tool_use", "stop_sequence": None}
+    assert events[-2]["usage"] == {
+        "input_tokens": 7,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": 5,
+        "output_tokens": 7,
+    }
+    assert answered.headers["x-gatepass-adapted"] == "translate=messages"
+    (received,) = upstream.received
+    assert (received.target, received.header("anthropic-version"), received.header("anthropic-beta")) == (
+        "/v1/chat/completions",
+        None,
+        None,
+    )
+    assert received.json() == {
+        "model": "m",
+        "max_tokens": 64,
+        "stream": True,
+        "messages": [{"role": "user", "content": "Weather?"}],
+        "stream_options": {"include_usage": True},
+    }
+
+
+async def test_a_whole_reply_is_a_message():
+    call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Paris"}'}}
+    sent = a_completion({"content": "Let me see.", "reasoning": "I look.", "tool_calls": [call]}, "tool_calls")
+    async with Scripted([Send(reply(sent))]) as upstream, gateway(**over_chat(upstream.url)) as gp:
+        answered = await gp.ask(ASKED, PATH, headers=VERSION).answer()
+    message = answered.json()
+    thought = {"type": "thinking", "thinking": "I look.", "signature": "gatepass_thought"}
+    assert message["content"] == [thought, {"type": "text", "text": "Let me see."}, TOOL]
+    assert (message["stop_reason"], message["usage"]["input_tokens"], message["model"]) == ("tool_use", 7, "up")
+
+
+@pytest.mark.parametrize("streams", [True, False])
+async def test_an_upstream_that_answers_in_the_other_form(streams):
+    """It streams always, or never."""
+    sent = stream(*ANSWER) if not streams else reply(a_completion({"content": "Hi"}))
+    async with Scripted([Send(sent)]) as upstream, gateway(**over_chat(upstream.url)) as gp:
+        answered = await gp.ask({**ASKED, "stream": streams}, PATH, headers=VERSION).answer()
+    if streams:
+        assert json.loads(answered.events[-1]) == {"type": "message_stop"}
+        assert '"text":"Hi"' in answered.body.decode()
+    else:
+        assert answered.json()["content"][-1] == TOOL
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "kind"),
+    [
+        (
+            reply({"error": {"message": "slow down", "code": "rate_limit"}}, 429, retry_after="3"),
+            429,
+            "rate_limit_error",
+        ),
+        (reply({"code": 102, "message": "no such tenant"}), 400, "invalid_request_error"),
+        (reply({"error": {"message": "maximum context length is 8192 tokens"}}, 400), 400, "invalid_request_error"),
+        (reply(b"<html>502</html>", 502, content_type="text/html"), 502, "api_error"),
+    ],
+)
+async def test_an_error_has_the_form_of_anthropic(sent, status, kind):
+    async with Scripted([Send(sent)]) as upstream, gateway(**over_chat(upstream.url)) as gp:
+        answered = await gp.ask(STREAMED, PATH, headers=VERSION).answer()
+    error = answered.json()
+    assert (answered.status, error["type"], error["error"]["type"]) == (status, "error", kind)
+    if "context" in sent.decode():
+        assert "capability_rejected: prompt_too_long" in error["error"]["message"]
+
+
+@pytest.mark.parametrize("at", range(1, len(ANSWER) - 2))
+async def test_a_cut_stream_ends_with_an_error(at):
+    moves: Dialogue = [Send(stream(*ANSWER[:at], end=b"")), Fin()]
+    async with Scripted(moves) as upstream, gateway(**over_chat(upstream.url)) as gp:
+        answered = await gp.ask(STREAMED, PATH, headers=VERSION).answer()
+    assert b"message_stop" not in answered.body
+    assert json.loads(answered.events[-1])["error"]["code"] == "upstream_closed"
+
+
+async def test_an_empty_answer_is_an_error():
+    sent = [a_chunk({"role": "assistant", "content": ""}), a_chunk({}, "stop"), event("[DONE]")]
+    async with Scripted([Send(stream(*sent))]) as upstream, gateway(**over_chat(upstream.url)) as gp:
+        answered = await gp.ask(STREAMED, PATH, headers=VERSION).answer()
+    assert json.loads(answered.events[-1])["error"]["code"] == "upstream_empty"
+    async with (
+        Scripted([Send(reply(a_completion({"content": ""})))]) as upstream,
+        gateway(**over_chat(upstream.url)) as gp,
+    ):
+        answered = await gp.ask(ASKED, PATH, headers=VERSION).answer()
+    assert (answered.status, answered.json()["error"]["code"]) == (502, "upstream_empty")
+
+
+async def test_a_learned_rule_changes_the_chat_beneath():
+    """A strict upstream refuses `parallel_tool_calls`; the next request goes without it at once."""
+
+    def answer(request: Any) -> Any:
+        if "parallel_tool_calls" in request.json():
+            return [
+                Send(reply({"error": {"message": "Unrecognized request argument supplied: parallel_tool_calls"}}, 400))
+            ]
+        return [Send(reply(a_completion({"content": "Hi"})))]
+
+    tools = [{"name": "weather", "input_schema": {"type": "object"}}]
+    asked = {**ASKED, "tools": tools, "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}}
+    async with Scripted(answer=answer) as upstream, gateway(**over_chat(upstream.url)) as gp:
+        first = await gp.ask(asked, PATH, headers=VERSION).answer()
+        await gp.ask(asked, PATH, headers=VERSION).answer()
+    assert first.json()["content"] == [{"type": "text", "text": "Hi"}]
+    assert first.headers["x-gatepass-adapted"] == "translate=messages, drop=parallel_tool_calls"
+    assert len(upstream.received) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "status"),
+    [
+        ("/v1/messages/count_tokens", "POST", 404),
+        ("/v1/responses/compact", "POST", 404),
+        ("/v1/responses/resp_1", "GET", 404),
+        ("/v1/messages/batches", "POST", 404),
+    ],
+)
+async def test_what_no_chat_serves_is_refused_and_not_sent(path, method, status):
+    async with Scripted([Send(reply({}))]) as upstream, gateway(**over_chat(upstream.url)) as gp:
+        answered = await gp.ask(None if method == "GET" else ASKED, path, method=method, headers=VERSION).answer()
+    assert (answered.status, upstream.received) == (status, [])
+    assert "it has chat alone" in answered.json()["error"]["message"]
+
+
+async def test_a_model_may_speak_more_than_its_upstream():
+    models = {"m": {"upstream": "chat", "protocols": ["messages"]}, "*": {"upstream": "chat"}}
+    async with (
+        Scripted([Send(reply({"error": "x"}, 400))]) as upstream,
+        gateway(**over_chat(upstream.url), models=models) as gp,
+    ):
+        await gp.ask(ASKED, PATH, headers=VERSION).answer()
+        await gp.ask({**ASKED, "model": "n"}, PATH, headers=VERSION).answer()
+    assert [one.target for one in upstream.received] == ["/v1/messages", "/v1/chat/completions"]
+
+
+async def test_a_large_stream_event_and_bytes_in_pieces():
+    long = "x" * 300_000
+    sent = [a_chunk({"role": "assistant", "content": long}), *ANSWER[-3:]]
+    async with Scripted([Send(stream(*sent), piece_bytes=5000)]) as upstream, gateway(**over_chat(upstream.url)) as gp:
+        answered = await gp.ask(STREAMED, PATH, headers=VERSION).answer()
+    assert long in answered.body.decode()
+    assert json.loads(answered.events[-1]) == {"type": "message_stop"}
+
+
+def chat_only(request: Any) -> Dialogue:
+    """An upstream without the path of messages, which knows the model `m`."""
+    if not request.target.endswith("/chat/completions"):
+        return [Send(reply({"detail": "Not Found"}, 404))]
+    if request.json()["model"] != "m":
+        return [Send(reply({"error": {"message": "The model `typo` does not exist", "code": "model_not_found"}}, 404))]
+    return [Send(reply(a_completion({"content": "Hi"})))]
+
+
+async def test_a_missing_path_is_learned_from_the_chat_that_succeeds():
+    async with Scripted(answer=chat_only) as upstream, gateway(upstream=upstream.url) as gp:
+        typo = await gp.ask({**ASKED, "model": "typo"}, PATH, headers=VERSION).answer()
+        first, second = [await gp.ask(ASKED, PATH, headers=VERSION).answer() for _ in range(2)]
+        rule, failed = gp.state.learned_rules()
+    assert (typo.status, typo.json()["error"]["type"]) == (404, "not_found_error")
+    assert "typo" in typo.json()["error"]["message"]
+    assert [one.json()["content"][0]["text"] for one in (first, second)] == ["Hi", "Hi"]
+    assert [one.target.rpartition("/")[2] for one in upstream.received] == [
+        *("messages", "completions"),
+        *("messages", "completions"),
+        "completions",
+    ]
+    assert (failed.state, failed.scope.model) == ("failed", "typo")
+    assert (rule.state, rule.scope.model, rule.rule.setting()) == ("learned", "*", {"protocols": ["chat"]})
+
+
+async def test_an_upstream_with_neither_path_keeps_its_first_error():
+    async with Scripted([Send(reply({"detail": "Not Found"}, 404))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await gp.ask(ASKED, PATH, headers=VERSION).answer()
+        await gp.ask(ASKED, PATH, headers=VERSION).answer()
+    assert answered.status == 400
+    assert [one.target.rpartition("/")[2] for one in upstream.received] == ["messages", "completions", "messages"]
+
+
+async def test_a_thought_of_a_chat_returns_to_a_chat_and_to_nothing_else():
+    own = {"type": "thinking", "thinking": "I look.", "signature": "gatepass_thought"}
+    blocks = [own, {"type": "text", "text": "Hi"}]
+    asked = {
+        **ASKED,
+        "messages": [*ASKED["messages"], {"role": "assistant", "content": blocks}, {"role": "user", "content": "x"}],
+    }
+    async with Scripted(answer=chat_only) as upstream:
+        async with gateway(**over_chat(upstream.url)) as gp:
+            await gp.ask(asked, PATH, headers=VERSION).answer()
+        async with gateway(**over_chat(upstream.url, protocols=["messages"])) as gp:
+            answered = await gp.ask(asked, PATH, headers=VERSION).answer()
+    chat, message = upstream.received
+    assert chat.json()["messages"][1] == {"role": "assistant", "content": "Hi", "reasoning_content": "I look."}
+    assert message.json()["messages"][1]["content"] == blocks[1:]
+    assert answered.status == 400

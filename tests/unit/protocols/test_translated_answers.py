@@ -1,0 +1,206 @@
+"""Blocks of a translated answer: whole, one after the other, in a legal order, whatever order the chat has."""
+
+from __future__ import annotations
+
+import json
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.errors import UpstreamEmpty, UpstreamInvalid
+from gatepass.protocols.message_events import MessageAggregator
+from gatepass.protocols.responses import ResponseAggregator
+from gatepass.protocols.translation import answer_blocks
+from gatepass.protocols.translation.chat_request import About, Tool
+from gatepass.protocols.translation.message_answer import MessageAnswer
+from gatepass.protocols.translation.response_answer import ResponseAnswer
+from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, encode_event
+
+DONE = b"data: [DONE]\n\n"
+ARGUMENTS = ('{"a": 1}', '{"b": "{\\"x\\": [1]}"}', "{}", '{"c": [1, 2, {"d": "é"}]}')
+
+
+def defaults() -> EnvelopeDefaults:
+    numbers = count()
+    return EnvelopeDefaults(lambda prefix: f"{prefix}{next(numbers)}", 7, "m")
+
+
+def a_chunk(delta: Any, end: str | None = None) -> bytes:
+    return encode_event({"model": "up", "choices": [{"index": 0, "delta": delta, "finish_reason": end}]})
+
+
+def call_piece(index: int, text: str, *, first: bool) -> bytes:
+    head = {"id": f"call_{index}", "type": "function"} if first else {}
+    name = {"name": f"tool_{index}"} if first else {}
+    return a_chunk({"tool_calls": [{"index": index, **head, "function": {**name, "arguments": text}}]})
+
+
+@st.composite
+def mixed_streams(draw: st.DrawFn) -> tuple[list[bytes], str, str, dict[int, str]]:
+    """Chunks in which texts, thoughts and the pieces of up to four calls are mixed, and what they say together."""
+    pieces: dict[int, list[str]] = {}
+    for index in range(draw(st.integers(0, 4))):
+        text = draw(st.sampled_from(ARGUMENTS))
+        cuts = sorted(draw(st.sets(st.integers(1, len(text) - 1), max_size=3)))
+        pieces[index] = [text[at:to] for at, to in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    expected = {index: "".join(parts) for index, parts in pieces.items()}
+    texts = draw(st.lists(st.sampled_from(("Hi", " you", "é\n")), max_size=4))
+    thoughts = draw(st.lists(st.sampled_from(("Hm", "…")), max_size=3))
+    # each piece of a call comes after the one before, and a call begins after those with lower indices
+    order = draw(st.permutations(["text"] * len(texts) + ["thought"] * len(thoughts)))
+    places = draw(st.permutations([index for index, parts in pieces.items() for _ in parts]))
+    own: list[tuple[str, int]] = [(kind, -1) for kind in order]
+    mixed = draw(st.permutations([*own, *(("call", index) for index in places)]))
+    chunks, begun, left_texts, left_thoughts = [], set[int](), [*texts], [*thoughts]
+    for kind, index in mixed:
+        if kind == "call":
+            chunks.append(call_piece(index, pieces[index].pop(0), first=index not in begun))
+            begun.add(index)
+        elif kind == "text":
+            chunks.append(a_chunk({"content": left_texts.pop(0)}))
+        else:
+            chunks.append(a_chunk({"reasoning_content": left_thoughts.pop(0)}))
+    return chunks, "".join(texts), "".join(thoughts), expected
+
+
+def events_of(sent: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line.removeprefix(b"data: ")) for line in sent.splitlines() if line.startswith(b"data: ")]
+
+
+SOURCE = StreamSource("up", 1_000_000, lambda _: None)
+
+
+@given(mixed_streams())
+def test_a_message_has_whole_blocks_one_after_the_other(mixed):
+    chunks, text, thought, calls = mixed
+    answer = MessageAnswer(defaults(), "up", About())
+    end = a_chunk({}, "tool_calls" if calls else "stop")
+    if not (text or thought or calls):
+        with pytest.raises(UpstreamEmpty):
+            answer.feed(b"".join((end, DONE)))
+        return
+    sent = b"".join(map(answer.feed, (*chunks, end, DONE)))
+    open_block, places = None, []
+    for event in events_of(sent):
+        match event["type"]:
+            case "content_block_start":
+                assert open_block is None
+                open_block = event["index"]
+                places.append(open_block)
+            case "content_block_delta":
+                assert event["index"] == open_block
+            case "content_block_stop":
+                assert event["index"] == open_block
+                open_block = None
+    assert places == [*range(len(places))]
+    # the aggregator of relayed messages reads them too
+    aggregator = MessageAggregator(SOURCE, 1_000_000)
+    aggregator.feed(sent)
+    aggregator.end()
+    message = json.loads(aggregator.finish())
+    assert "".join(one["text"] for one in message["content"] if one["type"] == "text") == text
+    assert "".join(one["thinking"] for one in message["content"] if one["type"] == "thinking") == thought
+    made = {one["id"]: one["input"] for one in message["content"] if one["type"] == "tool_use"}
+    assert made == {f"call_{index}": json.loads(one) for index, one in calls.items()}
+    assert message["stop_reason"] == ("tool_use" if calls else "end_turn")
+
+
+@given(mixed_streams())
+def test_a_response_has_whole_items_and_repeats_them(mixed):
+    chunks, text, thought, calls = mixed
+    answer = ResponseAnswer(defaults(), "up", About({"tool_1": Tool("patch", is_custom=True)}))
+    end = a_chunk({}, "tool_calls" if calls else "stop")
+    if not (text or thought or calls):
+        return
+    sent = b"".join(map(answer.feed, (*chunks, end, DONE)))
+    events = events_of(sent)
+    assert [event["sequence_number"] for event in events] == [*range(len(events))]
+    added = [event["output_index"] for event in events if event["type"] == "response.output_item.added"]
+    done = [event for event in events if event["type"] == "response.output_item.done"]
+    assert added == [event["output_index"] for event in done] == [*range(len(added))]
+    response = events[-1]["response"]
+    assert response["output"] == [event["item"] for event in done]
+    aggregator = ResponseAggregator(SOURCE, 1_000_000)
+    aggregator.feed(sent)
+    aggregator.end()
+    assert json.loads(aggregator.finish()) == response
+    of_kind = {kind: [one for one in response["output"] if one["type"] == kind] for kind in ("message", "reasoning")}
+    assert "".join(one["content"][0]["text"] for one in of_kind["message"]) == text
+    assert "".join(one["summary"][0]["text"] for one in of_kind["reasoning"]) == thought
+    made = {one["call_id"]: one.get("arguments", one.get("input")) for one in response["output"] if "call_id" in one}
+    assert made == {f"call_{index}": one for index, one in calls.items()}
+
+
+def test_a_block_waits_only_while_the_open_call_is_incomplete():
+    answer = MessageAnswer(defaults(), "up", About())
+    assert b"tool_0" in answer.feed(call_piece(0, '{"a"', first=True))
+    assert answer.feed(a_chunk({"content": "later"})) == b""
+    assert b"later" not in answer.feed(call_piece(0, ": 1}", first=False))
+    sent = answer.feed(a_chunk({"content": "!"}))
+    assert [event["type"] for event in events_of(sent)] == [
+        *("content_block_stop", "content_block_start", "content_block_delta"),
+    ]
+    assert "later!" in sent.decode()
+
+
+def test_a_call_that_goes_on_after_its_end_is_no_answer():
+    answer = MessageAnswer(defaults(), "up", About())
+    answer.feed(call_piece(0, "{}", first=True))
+    answer.feed(a_chunk({"content": "text"}))
+    assert answer.feed(call_piece(0, " \n", first=False)) == b""
+    with pytest.raises(UpstreamInvalid, match="continued a tool call after its end"):
+        answer.feed(call_piece(0, "{}", first=False))
+
+
+def test_blocks_and_kept_texts_are_bounded(monkeypatch):
+    monkeypatch.setattr(answer_blocks, "MOST_BLOCKS", 3)
+    monkeypatch.setattr(answer_blocks, "MOST_KEPT_CHARS", 50)
+    answer = ResponseAnswer(defaults(), "up", About())
+    for index in range(3):
+        answer.feed(call_piece(index, "{}", first=True))
+    with pytest.raises(UpstreamInvalid, match="more than 3 parts"):
+        answer.feed(call_piece(3, "{}", first=True))
+    answer = ResponseAnswer(defaults(), "up", About())
+    answer.feed(a_chunk({"content": "x" * 50}))
+    with pytest.raises(UpstreamInvalid, match="more than"):
+        answer.feed(a_chunk({"content": "x"}))
+    message = MessageAnswer(defaults(), "up", About())  # it keeps no texts
+    assert b"x" * 60 in message.feed(a_chunk({"content": "x" * 60}))
+
+
+def test_arguments_that_are_not_json_are_an_error_where_a_value_is_required():
+    completion = {
+        "choices": [
+            {
+                "index": 0,
+                "message": {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{cut"}}]},
+                "finish_reason": "tool_calls",
+            }
+        ]
+    }
+    with pytest.raises(UpstreamInvalid, match="'f' that are not JSON"):
+        MessageAnswer(defaults(), "up", About(), keeps_texts=True).whole(completion)
+    response = ResponseAnswer(defaults(), "up", About(), keeps_texts=True).whole(completion)
+    assert response["output"][0]["arguments"] == "{cut"
+
+
+@pytest.mark.parametrize(
+    ("end", "stop_reason", "details"),
+    [("length", "max_tokens", "max_output_tokens"), ("content_filter", "refusal", "content_filter")],
+)
+def test_an_answer_that_was_cut_says_so(end, stop_reason, details):
+    completion = {"choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": end}]}
+    message = MessageAnswer(defaults(), "up", About(), keeps_texts=True).whole(completion)
+    response = ResponseAnswer(defaults(), "up", About(), keeps_texts=True).whole(completion)
+    assert message["stop_reason"] == stop_reason
+    assert (response["status"], response["incomplete_details"]) == ("incomplete", {"reason": details})
+
+
+def test_counts_that_the_upstream_does_not_state_are_zero_and_noted():
+    answer = MessageAnswer(defaults(), "up", About())
+    sent = b"".join(map(answer.feed, (a_chunk({"content": "Hi"}), a_chunk({}, "stop"), DONE)))
+    assert events_of(sent)[-2]["usage"]["output_tokens"] == 0
+    assert answer.adapted == ("translate=no-usage",)
