@@ -28,7 +28,7 @@ MOST_CHECKED_CHARS = 256 * 1024
 """Longer arguments count as unfinished until the stream ends: to parse them would hold the event loop."""
 
 
-class Block(msgspec.Struct, eq=False):
+class AnswerBlock(msgspec.Struct, eq=False):
     """One block of an answer. `parts` are those of its text that are sent, `held` those that wait."""
 
     kind: Literal["text", "reasoning", "call"]
@@ -66,9 +66,9 @@ class AnswerBlocks(OwnEvents):
         """The choice with the finish reason."""
         self.has_calls = False
         self._has_begun = False
-        self._open: Block | None = None
-        self._waiting: list[Block] = []
-        self._calls: dict[int, Block] = {}
+        self._open: AnswerBlock | None = None
+        self._waiting: list[AnswerBlock] = []
+        self._calls: dict[int, AnswerBlock] = {}
         self.ended_blocks = self._blocks = self._kept_chars = 0
 
     # --- what a subclass words ---
@@ -78,15 +78,15 @@ class AnswerBlocks(OwnEvents):
         """Yield the events before the first block. `chunk` is the first one."""
 
     @abstractmethod
-    def block_begun(self, block: Block) -> Iterator[Object]:
+    def block_begun(self, block: AnswerBlock) -> Iterator[Object]:
         """Yield the events with which `block` begins."""
 
     @abstractmethod
-    def block_continued(self, block: Block, text: str) -> Iterator[Object]:
+    def block_continued(self, block: AnswerBlock, text: str) -> Iterator[Object]:
         """Yield the events for `text`, which is not empty."""
 
     @abstractmethod
-    def block_ended(self, block: Block) -> Iterator[Object]:
+    def block_ended(self, block: AnswerBlock) -> Iterator[Object]:
         """Yield the events with which `block` ends."""
 
     @abstractmethod
@@ -163,7 +163,7 @@ class AnswerBlocks(OwnEvents):
 
     def _add_text(self, kind: Literal["text", "reasoning"], text: str) -> Iterator[Object]:
         last = self._waiting[-1] if self._waiting else self._open
-        block = last if last is not None and last.kind == kind else self._new_block(Block(kind))
+        block = last if last is not None and last.kind == kind else self._new_block(AnswerBlock(kind))
         yield from self._continue(block, text)
 
     def _add_call(self, delta: Object) -> Iterator[Object]:
@@ -172,20 +172,20 @@ class AnswerBlocks(OwnEvents):
         function = delta.get("function")
         members = function if isinstance(function, dict) else {}
         if (block := self._calls.get(place)) is None:
-            block = self._calls[place] = self._new_block(Block("call"))
+            block = self._calls[place] = self._new_block(AnswerBlock("call"))
             self.has_calls = True
         block.id = block.id or argument_text(delta.get("id"))
         block.name = block.name or argument_text(members.get("name"))
         yield from self._continue(block, argument_text(members.get("arguments")))
 
-    def _new_block(self, block: Block) -> Block:
+    def _new_block(self, block: AnswerBlock) -> AnswerBlock:
         self._blocks += 1
         if self._blocks > MOST_BLOCKS:
             raise UpstreamInvalid(f"The upstream's answer has more than {MOST_BLOCKS} parts.", upstream=self.upstream)
         self._waiting.append(block)
         return block
 
-    def _continue(self, block: Block, text: str) -> Iterator[Object]:
+    def _continue(self, block: AnswerBlock, text: str) -> Iterator[Object]:
         """Add `text` to `block`, and yield what can be sent now."""
         if block.has_ended:
             if text.strip():
@@ -218,13 +218,13 @@ class AnswerBlocks(OwnEvents):
                 yield from self._send(block, held)
             block.held = []
 
-    def _send(self, block: Block, text: str) -> Iterator[Object]:
+    def _send(self, block: AnswerBlock, text: str) -> Iterator[Object]:
         if block.kind == "call" or self.keeps_texts:
             block.parts.append(text)
             block.chars += len(text)
         return self.block_continued(block, text)
 
-    def _may_end(self, block: Block) -> bool:
+    def _may_end(self, block: AnswerBlock) -> bool:
         """Whether `block` may end before the answer does: not a call whose arguments are no whole JSON value yet."""
         if block.kind != "call":
             return True

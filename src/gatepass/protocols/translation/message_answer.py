@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from gatepass.errors import UpstreamInvalid
 from gatepass.normalize.messages import OWN_THOUGHT
-from gatepass.protocols.translation.answer_blocks import AnswerBlocks, Block
+from gatepass.protocols.translation.answer_blocks import AnswerBlock, AnswerBlocks
 from gatepass.sse.chunk import Object
 from gatepass.sse.event import read_json
 from gatepass.sse.usage import Usage
@@ -33,14 +33,14 @@ class MessageAnswer(AnswerBlocks):
         }
         yield {"type": "message_start", "message": {**self.reply}}
 
-    def block_begun(self, block: Block) -> Iterator[Object]:
+    def block_begun(self, block: AnswerBlock) -> Iterator[Object]:
         yield {"type": "content_block_start", "index": self.ended_blocks, "content_block": _content(block, "")}
 
-    def block_continued(self, block: Block, text: str) -> Iterator[Object]:
+    def block_continued(self, block: AnswerBlock, text: str) -> Iterator[Object]:
         kind, name = _DELTAS[block.kind]
         yield {"type": "content_block_delta", "index": self.ended_blocks, "delta": {"type": kind, name: text}}
 
-    def block_ended(self, block: Block) -> Iterator[Object]:
+    def block_ended(self, block: AnswerBlock) -> Iterator[Object]:
         if block.kind == "reasoning":
             delta = {"type": "signature_delta", "signature": OWN_THOUGHT}
             yield {"type": "content_block_delta", "index": self.ended_blocks, "delta": delta}
@@ -48,7 +48,7 @@ class MessageAnswer(AnswerBlocks):
         if self.keeps_texts:
             self.reply["content"].append(self._whole(block))
 
-    def _whole(self, block: Block) -> Object:
+    def _whole(self, block: AnswerBlock) -> Object:
         text = "".join(block.parts)
         content = _content(block, text)
         if block.kind == "reasoning":
@@ -91,7 +91,7 @@ _DELTAS = MappingProxyType(
 )
 
 
-def _content(block: Block, text: str) -> Object:
+def _content(block: AnswerBlock, text: str) -> Object:
     if block.kind == "call":
         return {"type": "tool_use", "id": block.id, "name": block.name, "input": {}}
     if block.kind == "reasoning":

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from msgspec.structs import replace
 
 from gatepass.normalize.messages import OWN_THOUGHT
-from gatepass.protocols.translation.answer_blocks import AnswerBlocks, Block
+from gatepass.protocols.translation.answer_blocks import AnswerBlock, AnswerBlocks
 from gatepass.protocols.translation.chat_request import Tool
 from gatepass.sse.chunk import Object
 from gatepass.sse.event import read_json
@@ -64,17 +64,17 @@ class ResponseAnswer(AnswerBlocks):
         self.streamed = replace(self.streamed, next_number=self.streamed.next_number + 1)
         return event
 
-    def _place(self, block: Block) -> Object:
+    def _place(self, block: AnswerBlock) -> Object:
         return {"item_id": block.item_id, "output_index": self.ended_blocks}
 
-    def block_begun(self, block: Block) -> Iterator[Object]:
+    def block_begun(self, block: AnswerBlock) -> Iterator[Object]:
         block.item_id = self.defaults.new_id("ctc_" if self._tool(block).is_custom else _PREFIXES[block.kind])
         item = self._item(block, "", "in_progress")
         yield self._numbered({"type": "response.output_item.added", "output_index": self.ended_blocks, "item": item})
         if block.kind != "call":
             yield self._event(block, "added", part=_part(block, ""))
 
-    def block_continued(self, block: Block, text: str) -> Iterator[Object]:
+    def block_continued(self, block: AnswerBlock, text: str) -> Iterator[Object]:
         if block.kind == "call":
             if not self._tool(block).is_custom:  # the text of a custom one is inside its arguments
                 kind = "response.function_call_arguments.delta"
@@ -82,7 +82,7 @@ class ResponseAnswer(AnswerBlocks):
         else:
             yield self._event(block, "text.delta", delta=text, **_logprobs(block))
 
-    def block_ended(self, block: Block) -> Iterator[Object]:
+    def block_ended(self, block: AnswerBlock) -> Iterator[Object]:
         text, place = "".join(block.parts), self._place(block)
         if block.kind != "call":
             yield self._event(block, "text.done", text=text, **_logprobs(block))
@@ -100,16 +100,16 @@ class ResponseAnswer(AnswerBlocks):
         self.reply["output"].append(item)
         yield self._numbered({"type": "response.output_item.done", "output_index": self.ended_blocks, "item": item})
 
-    def _event(self, block: Block, what: str, **members: object) -> Object:
+    def _event(self, block: AnswerBlock, what: str, **members: object) -> Object:
         """Return an event about the only part of a text or a thought. Codex shows and returns summaries alone."""
         part, text, index = _NAMES[block.kind]
         kind = what.replace("text", text) if "text" in what else f"{part}.{what}"
         return self._numbered({"type": f"response.{kind}", **self._place(block), index: 0, **members})
 
-    def _tool(self, block: Block) -> Tool:
+    def _tool(self, block: AnswerBlock) -> Tool:
         return self.about.tools.get(block.name) or Tool(block.name)
 
-    def _item(self, block: Block, text: str, status: str) -> Object:
+    def _item(self, block: AnswerBlock, text: str, status: str) -> Object:
         parts = [_part(block, text)] if text and block.kind != "call" else []
         if block.kind == "text":
             message = {"type": "message", "role": "assistant", "content": parts}
@@ -142,12 +142,12 @@ class ResponseAnswer(AnswerBlocks):
         yield self._numbered({"type": f"response.{status}", "response": self.reply})
 
 
-def _part(block: Block, text: str) -> Object:
+def _part(block: AnswerBlock, text: str) -> Object:
     more: Object = {"annotations": [], "logprobs": []} if block.kind == "text" else {}
     return {"type": _PARTS[block.kind], "text": text, **more}
 
 
-def _logprobs(block: Block) -> Object:
+def _logprobs(block: AnswerBlock) -> Object:
     return {"logprobs": []} if block.kind == "text" else {}
 
 
