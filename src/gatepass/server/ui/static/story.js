@@ -198,7 +198,7 @@ function way(page, data) {
 
 /** The models that exist, if the upstream does not know the name of the client. */
 function existing(page, { case: special, hop, message, names }) {
-  const place = el("p", { hidden: true });
+  const place = el("div", { hidden: true });
   if (special || !hop?.startsWith("upstream:") || !names?.["models.NAME.name"] || !UNKNOWN.test(message)) return place;
   page.call("GET", "models").then(({ listed }) => {
     place.hidden = false;
