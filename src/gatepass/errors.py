@@ -658,7 +658,10 @@ class UpstreamTimeout(UpstreamError):
     code, status = "upstream_timeout", 504
     actions_of_codes: ClassVar[Mapping[str, str]] = {
         "upstream_timeout_connect": "Check the host and port in `base_url`, a firewall between, and whether this"
-        " network needs `network.proxy`. If the network is slow, raise `timeouts.connect_s`."
+        " network needs `network.proxy`. If the network is slow, raise `timeouts.connect_s`.",
+        "upstream_timeout_idle": "Check the upstream first. `gatepass doctor MODEL --call` tests a small call. A model"
+        " that pauses needs a higher `upstreams.NAME.timeouts`. If `timeouts` is set under `models` or `operations`,"
+        " raise it there.",
     }
     """What to do instead of the action above, by the code."""
 

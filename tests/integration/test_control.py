@@ -19,12 +19,13 @@ from gatepass.cli.control import NotRunning, found_socket, request
 from gatepass.cli.serve import CANNOT_BIND
 from gatepass.server import listening as listening_module
 from gatepass.server.process import CONTROL_CONNECTIONS
-from tests.integration.scripted import Scripted, Send, reply
+from tests.integration.scripted import Received, Scripted, Send, reply
 from tests.integration.workers.test_supervisor import changed, started
 from tests.waiting import until
 
 UPSTREAMS = {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1", "credential": "fixed"}}}
 CREDENTIALS = {"credentials": {"fixed": {"type": "static", "token": "fixed-token-1234"}}}
+REFUSED = {"error": "invalid_client"}
 KEYS = {"access": {"keys": [{"name": "one", "hash": f"sha256:{0:064}"}]}}
 
 
@@ -129,6 +130,58 @@ async def test_retry_fetches_the_failing_tokens_of_all_processes_now(tmp_path: P
             assert command("token", "corp", "--retry")[0] == 2
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_new_secret_in_a_variable_requires_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+):
+    path = tmp_path / "own" / "control.sock"
+
+    def answer(request: Received) -> list[Send]:
+        if request.target == "/v1/models":
+            return [Send(reply({"data": [{"id": "m"}]}))]
+        is_known = b"new-client-secret" in request.body
+        return [
+            Send(
+                reply(
+                    {"access_token": "good-token-1", "expires_in": 300} if is_known else REFUSED,
+                    200 if is_known else 401,
+                )
+            )
+        ]
+
+    async with Scripted(answer=answer) as server:
+        corp = {"type": "oauth2", "token_url": f"{server.url}/token", "client_id": "i", "client_auth": "form"}
+        blocks = {
+            "server": {"control_socket": str(path), "drain_timeout_s": 1},
+            "credentials": {"corp": {**corp, "client_secret": "${LLM_SECRET}"}},
+            "upstreams": {"chat": {"base_url": f"{server.url}/v1", "credential": "corp"}},
+            "models": {"m": {"upstream": "chat"}},
+        }
+        monkeypatch.setenv("LLM_SECRET", "old-client-secret")
+        async with started(tmp_path, blocks, workers) as running:
+            await running.port
+            await until(lambda: len(list_of(running.lines, "token_fetch_failed")) >= 1)
+            code, text = await asyncio.to_thread(command, "reload", "--socket", str(path))
+            assert code == 0
+            assert "To use a new value of an environment variable, restart gatepass: a reload does not read it." in text
+            code, text = await asyncio.to_thread(command, "status", "--socket", str(path))
+            (line,) = [line for line in text.splitlines() if "invalid_client" in line]
+            assert line.endswith("; a new secret requires a restart, because it is in an environment variable")
+
+            doctor = ("doctor", "m", "--config", str(tmp_path / "gatepass.json"))
+            code, text = await asyncio.to_thread(command, *doctor)
+            assert (code, "running" in text) == (1, False), text  # its own token step has the reason
+            monkeypatch.setenv("LLM_SECRET", "new-client-secret")
+            code, text = await asyncio.to_thread(command, *doctor)
+            *_, line = text.splitlines()
+            assert code == 1
+            assert line.startswith("FAIL credential:corp running: the running gatepass has no token: ")
+            assert "invalid_client" in line
+            assert line.endswith(" It was started with another value of LLM_SECRET? Restart it.")
+        code, text = await asyncio.to_thread(command, *doctor)
+        assert (code, "running" in text) == (0, False), text
+
+
 async def test_above_the_limit_the_oldest_connections_of_the_control_socket_close(tmp_path: Path):
     path, above = tmp_path / "own" / "control.sock", 5
     async with started(tmp_path, {"server": {"control_socket": str(path)}, **UPSTREAMS, **CREDENTIALS}, 1) as running:
@@ -209,10 +262,14 @@ def test_of_several_the_one_on_the_port_of_the_configuration_is_found(
             file.write_text(text)
             file.chmod(0o600)
             assert Path(found_socket()).name == found
-        for unusable in ("server: {port: 9}", "server: {"):
-            file.write_text(unusable)
-            with pytest.raises(NotRunning, match="several"):
-                found_socket()
+        file.write_text("server: {port: 9}")
+        with pytest.raises(NotRunning, match=r"\Aseveral"):
+            found_socket()
+        file.write_text("upstreams:\n\tchat: {}\n")
+        with pytest.raises(NotRunning, match=r"\Agatepass\.yaml:2: .*\nseveral gatepass .* --socket") as named:
+            found_socket()
+        checked = CliRunner().invoke(main, ["check"]).stderr.strip()
+        assert named.value.message.startswith(checked)
         monkeypatch.setenv("GATEPASS_PORT", "8081")
         file.unlink()
         assert Path(found_socket()).name == "8081.sock"

@@ -935,6 +935,18 @@ async def test_a_model_that_the_list_lacks_is_to_be_called_unless_it_is(call):
     assert ("`--call`" in listed.advice) is (call is None)
 
 
+async def test_a_name_that_the_configuration_sends_is_corrected_there_and_the_list_is_shown():
+    names = [f"m-{number}" for number in range(12)]
+    listing = [Send(reply({"object": "list", "data": [{"id": name} for name in ["big-chat", *names]]}))]
+    async with Scripted(answer=lambda _: listing) as upstream:
+        config = Config.model_validate(one(upstream, models={"smart": {"upstream": "chat", "name": "big-chta"}}))
+        steps = [step async for step in diagnose(config, model="smart")]
+    listed = next(step for step in steps if step.what == "models")
+    shown = ", ".join(["big-chat", *names][:10])
+    assert listed.why == f"the list has no model big-chta; did you mean big-chat? There is {shown}"
+    assert listed.advice.startswith("Correct models.smart.name. ")
+
+
 async def test_the_page_words_the_action_of_a_failed_call_by_its_code():
     async with Scripted(answer=with_list(lambda _: [Send(reply({"detail": "Not Found"}, 404))])) as upstream:
         task = DoctorTask("bge", call=True, operation="rerank")

@@ -524,7 +524,7 @@ FAULTS = {
     "the model is not in the list": at(
         "upstream:chat models",
         chat_answers([Send(reply(COMPLETION))]),
-        *("the list has no model gpt-4; did you mean gpt-4o?", "Correct the name"),
+        *("the list has no model gpt-4; did you mean gpt-4o? There is gpt-4o", "Correct the name"),
         outcome=StepOutcome.UNPROVEN,
         call=CHAT,
     ),

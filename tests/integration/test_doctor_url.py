@@ -14,13 +14,13 @@ import pytest
 import trustme
 from click.testing import CliRunner, Result
 
-from gatepass.cli import main
+from gatepass.cli import main, remote
 from gatepass.cli.reach import Step, StepOutcome
 from gatepass.cli.remote import diagnose_url
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.gateway import gateway
 from tests.integration.messages_upstream import answer
-from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
+from tests.integration.scripted import Dialogue, Hold, Received, Scripted, Send, head, reply
 from tests.integration.test_connections import refusing_server
 
 KEY = "gp-0123456789abcdef0123456789-laptop"
@@ -134,6 +134,44 @@ async def test_failure_of_an_upstream_is_reported_at_its_hop():
     assert steps[-1].why == "chat as a stream with gpt-4o: the same error as chat with gpt-4o"
 
 
+@pytest.mark.parametrize("operation", ["chat", "embeddings"])
+async def test_a_silent_upstream_is_not_blamed_on_gatepass_and_not_waited_for_twice(
+    monkeypatch: pytest.MonkeyPatch, operation: str
+):
+    monkeypatch.setattr(remote, "CALL_S", 0.5)
+    async with (
+        Scripted(answer=lambda one: LIST if one.method == "GET" else [Hold()]) as upstream,
+        gateway(**blocks(upstream.url)) as gp,
+    ):
+        url = f"http://127.0.0.1:{gp.port}/v1"
+        steps = await steps_at(url, model="gpt-4o", operation=operation, call=True)
+    assert reported(steps)[4:] == [("gatepass", "call", "FAIL")]
+    assert steps[-1].why == (
+        f"{operation} with gpt-4o: 127.0.0.1:{gp.port} did not return a complete reply within 0.5 s, the limit of this"
+        " check: it, or the upstream, is silent"
+    )
+    assert steps[-1].advice == "Run `gatepass doctor gpt-4o --call` where it runs."
+
+
+async def test_an_upstream_that_stops_in_a_stream_is_reported_at_its_hop_and_each_request_has_its_id():
+    chunk = f"data: {json.dumps(STREAM[0])}\n\n".encode()
+    hung: Dialogue = [Send(head(content_type="text/event-stream") + chunk), Hold()]
+
+    def stops(request: Received) -> Dialogue:
+        return hung if request.method == "POST" and request.json().get("stream") else healthy(request)
+
+    async with Scripted(answer=stops) as upstream:
+        config = blocks(upstream.url)
+        config["upstreams"]["chat"]["timeouts"] = {"idle_s": 0.3}
+        async with gateway(**config) as gp:
+            steps = await steps_at(f"http://127.0.0.1:{gp.port}/v1", model="gpt-4o", call=True)
+        ids = [one.header("x-request-id") for one in upstream.received if one.method == "POST"]
+    assert reported(steps)[4:] == [("gatepass", "call", "ok"), ("upstream:chat", "stream", "FAIL")]
+    assert "stopped sending in the middle of its reply" in steps[-1].why
+    assert len(set(ids)) == 2
+    assert all(one is not None and one.startswith("doctor-") for one in ids)
+
+
 async def test_failing_issuer_is_reported_by_readyz_and_at_its_hop():
     refusal = [Send(reply({"error": "invalid_client", "error_description": "wrong secret"}, 401))]
     async with Scripted(refusal) as issuer:
@@ -164,7 +202,10 @@ async def test_a_model_that_is_not_listed_fails_with_the_nearest_one_unless_it_i
     async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gp:
         *_, step = await steps_at(f"http://127.0.0.1:{gp.port}/v1", model="gpt-4")
         called = await steps_at(f"http://127.0.0.1:{gp.port}/v1", model="gpt-4", call=True)
-    assert (step.outcome, step.why) == (StepOutcome.FAILS, "the list has no model gpt-4; did you mean gpt-4o?")
+    assert (step.outcome, step.why) == (
+        StepOutcome.FAILS,
+        "the list has no model gpt-4; did you mean gpt-4o? There is gpt-4o, bge-m3, bge-reranker",
+    )
     assert next(step.outcome for step in called if step.what == "models") is StepOutcome.UNPROVEN
 
 
@@ -201,7 +242,7 @@ async def test_the_list_for_ragflow_names_models_as_an_administrator_enters_them
             for name in ("corp-vectors", "corp-vectors___embedding"):
                 assert (await steps_at(url, model=name))[-1].outcome is StepOutcome.WORKS
             *_, other = await steps_at(url, model="corp-vector")
-    assert other.why == "the list has no model corp-vector; did you mean corp-vectors?"
+    assert other.why == "the list has no model corp-vector; did you mean corp-vectors? There is corp-vectors"
 
 
 async def test_the_command_reads_the_key_from_the_environment_and_never_from_its_arguments(monkeypatch):

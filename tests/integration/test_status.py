@@ -7,10 +7,12 @@ import os
 from datetime import UTC, datetime
 
 from gatepass.auth.api_keys import hash_key
+from gatepass.cli.control import status_lines
 from gatepass.server.cycle import ids_begin
+from gatepass.server.ui.views import own_overview
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, Gateway, gateway
-from tests.integration.scripted import Scripted, Send, reply
+from tests.integration.scripted import Dialogue, Hold, Scripted, Send, event, head, reply
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
@@ -24,6 +26,7 @@ NO_REQUEST = {
     "health": "unknown",
     "requests": 0,
     "errors": 0,
+    "silent": [],
     "last_failed": None,
     "many_errors": False,
     "last_error": None,
@@ -68,6 +71,7 @@ async def test_a_credential_is_reported_with_its_state_and_its_upstreams():
                 "type": "oauth2",
                 "upstreams": ["chat", "embed"],
                 "rejected_by": {},
+                "needs_restart": False,
                 "state": "fresh",
                 "kind": "opaque",
                 "lifetime_source": "reply",
@@ -84,6 +88,7 @@ async def test_a_credential_is_reported_with_its_state_and_its_upstreams():
                 "type": "static",
                 "upstreams": [],
                 "rejected_by": {},
+                "needs_restart": False,
                 "state": "fresh",
                 "kind": "key",
                 "lifetime_source": "none",
@@ -145,6 +150,24 @@ async def test_status_answers_while_the_issuer_hangs():
         async with asyncio.timeout(5):
             corp = (await status(gp)).json()["credentials"]["corp"]
     assert (corp["state"], corp["refreshing"]) == ("none", True)
+
+
+async def test_a_stream_that_is_silent_is_shown_with_its_upstream():
+    clock, chunk = DrivenClock(), {"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": None}]}
+    hung: Dialogue = [Send(head(content_type="text/event-stream") + event(chunk)), Hold()]
+    async with Scripted(hung) as upstream:
+        blocks = {"upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}}, "models": {"*": {"upstream": "chat"}}}
+        asked = {"model": "m", "messages": [], "stream": True}
+        async with gateway(clock=clock, **blocks) as gp, gp.ask(asked) as ask:
+            await ask.head()
+            await ask.until(b"data: ")
+            for advance_s, silent in ((30.0, []), (10.0, [40.0])):
+                await clock.advance(advance_s)
+                page = (await status(gp)).json()
+                assert page["upstreams"]["chat"]["silent"] == silent
+            assert own_overview(gp.state)["upstreams"]["chat"]["silent"] == [40.0]
+    lines = [" ".join(line.split()) for line in status_lines(page)]
+    assert "gatepass chat no request yet, 1 stream silent for 40 s - -" in lines
 
 
 async def test_the_keys_are_shown_with_their_state_and_without_their_hashes():

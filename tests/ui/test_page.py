@@ -1741,14 +1741,14 @@ def test_a_rejected_credential_is_explained_in_chinese_by_what_was_sent(
         page.goto(page_of_request)
 
 
-def test_a_code_of_an_upstream_itself_is_explained_as_one(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+def test_the_code_of_an_answer_leads_to_its_explanation(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
     fake.answer_refused = (404, error("model_not_found", "No such model", "upstream:prod"))
     page = open_page(f"{signed_in}#/playground")
     expect(page.get_by_label("model")).not_to_have_value("")
     page.get_by_label("message").fill("Where?")
     page.get_by_role("button", name="Send").click()
-    expect(page.get_by_role("link", name="What upstream_error means")).to_have_attribute(
-        "href", "#/errors/upstream_error"
+    expect(page.get_by_role("link", name="What model_not_found means")).to_have_attribute(
+        "href", "#/errors/model_not_found"
     )
 
 

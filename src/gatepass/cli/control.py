@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import socket
 import sys
@@ -15,7 +16,7 @@ from contextlib import suppress
 from functools import wraps
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -23,9 +24,14 @@ from gatepass.cli.options import CHECK_FAILED, CONFIG_HELP, UNUSABLE, json_optio
 from gatepass.config.references import own_variables
 from gatepass.types import MCP_UPSTREAM
 
+if TYPE_CHECKING:
+    from gatepass.cli.reach import Step
+    from gatepass.config.load import LoadedConfig
+
 BOUND_S = 60.0
 # far above any page: it only bounds the memory if the socket belongs to another program
 PAGE_BYTES = 64 * 1024 * 1024
+RELOAD = "If its configuration has changed, run `gatepass reload`."
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -102,12 +108,14 @@ def found_socket() -> str:
     if named not in (AUTO, OFF):
         return named
     found = control_sockets(os.environ)
-    port = None
-    with suppress(ConfigError, ValueError):  # a file that cannot be read names neither a socket nor a port
+    port, problem = None, ""
+    try:
         file = configuration_file(None, own_variables(os.environ))
         if file is not None and (own_path := _socket_in(file)) is not None:
             return own_path
         port = variable("PORT") or (None if file is None else str(listening(file, os.environ)[1]))
+    except (ConfigError, ValueError) as error:  # the file names neither a socket nor a port
+        problem = f"{error}\n"
     if len(found) == 1:
         return str(found[0])
     if not found:
@@ -118,7 +126,7 @@ def found_socket() -> str:
     if (own := next((path for path in found if path.stem == port), None)) is not None:
         return str(own)
     raise NotRunning(
-        f"several gatepass are running. Choose one with --config or --socket: {', '.join(map(str, found))}"
+        f"{problem}several gatepass are running. Choose one with --config or --socket: {', '.join(map(str, found))}"
     )
 
 
@@ -164,6 +172,25 @@ class _UnixConnection(HTTPConnection):
         self.sock.connect(self._path)
 
 
+def steps_of_running(loaded: LoadedConfig, steps: Sequence[Step]) -> Iterator[Step]:
+    """Yield a failed step for each credential of `steps` without a token in the gatepass that runs with `loaded`."""
+    from gatepass.cli.reach import Step, StepOutcome
+    from gatepass.config.document import lookup
+
+    tested, held = {step.hop for step in steps if step.what == "token" and not step.failed}, dict[str, Any]()
+    with suppress(click.ClickException, ValueError):
+        path = None if loaded.source == "environment" else socket_of(loaded.source)
+        for one in processes_of(json.loads(request("GET", "/status", path))).values():
+            held |= one["credentials"]
+    for name, one in held.items():
+        is_lost = one["state"] in ("none", "expired") and (one["failing"] or one["rejected_by"])
+        if (hop := f"credential:{name}") in tested and is_lost:
+            reason = one["last_error"] if one["failing"] else f"{' and '.join(one['rejected_by'])} rejected it"
+            names = re.findall(r"\$\{(\w+)\}", repr(lookup(loaded.document.tree, ("credentials", name))))
+            advice = f"It was started with another value of {' or '.join(names)}? Restart it." if names else RELOAD
+            yield Step(hop, "running", StepOutcome.FAILS, f"the running gatepass has no token: {reason}", advice)
+
+
 @click.command()
 @control_option
 @json_option
@@ -180,6 +207,8 @@ def reload(socket_path: str | None, *, as_json: bool) -> None:
     else:
         for line in reload_lines(result):
             click.echo(line, err=result["outcome"] == "refused")
+        if result["retried"] and '"needs_restart":true' in request("GET", "/status", socket_path).decode():
+            click.echo("To use a new value of an environment variable, restart gatepass: a reload does not read it.")
     if not result["processes"]:
         sys.exit(CHECK_FAILED)
     if result["outcome"] == "refused":
@@ -213,6 +242,7 @@ _PROCESS_HEAD = ("PROCESS", "READY", "IN FLIGHT")
 _CREDENTIAL_HEAD = ("PROCESS", "CREDENTIAL", "TYPE", "TOKEN", "EXPIRES IN", "FETCHES", "FAILURES")
 _UPSTREAM_HEAD = ("PROCESS", "UPSTREAM", "HEALTH", "ERRORS", "FIND THE CAUSE")
 _MCP_HEAD = ("PROCESS", "MCP SERVER", "HOST", "CREDENTIAL", "TOKEN", "SESSIONS", "HEALTH")
+_RESTART = "; a new secret requires a restart, because it is in an environment variable"
 _HEALTH = {"ok": "healthy", "failing": "failing", "unknown": "no request yet"}
 """As the page has it."""
 
@@ -268,7 +298,8 @@ def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
     faults: dict[str, list[str]] = {}
     for name, credential, held in credentials:
         if held["failing"]:
-            faults.setdefault(printable(held["last_error"]), []).append(f"{name} {credential}")
+            reason = printable(held["last_error"]) + (_RESTART if held.get("needs_restart") else "")
+            faults.setdefault(reason, []).append(f"{name} {credential}")
         for upstream, age_s in held.get("rejected_by", {}).items():
             reason = f"the upstream {upstream} rejected the token {age_s:.0f} s ago"
             faults.setdefault(reason, []).append(f"{name} {credential}")
@@ -310,6 +341,8 @@ def _upstream(name: str, one: Mapping[str, Any], upstream: str, held: Mapping[st
     if failed is not None:
         health += f" for {span(failed['for_s'])}" if held["health"] == "failing" else ""
         health += f", {printable(failed['code'])} {span(failed['age_s'])} ago"
+    if silent := held.get("silent"):
+        health += f", {len(silent)} stream{'s'[: len(silent) != 1]} silent for {span(max(silent))}"
     errors = f"{held['errors'] / requests:.1%} of {requests}" if requests else "-"
     command = (failed or {}).get("test") or "gatepass doctor" if held["health"] == "failing" else "-"
     for credential, token in one["credentials"].items():

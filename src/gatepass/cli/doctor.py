@@ -48,6 +48,12 @@ NOT_WITH_MCP = "--mcp tests one MCP server of this configuration: leave out MODE
 COLOURS: Mapping[str, str] = {"ok": "green", "FAIL": "red", "????": "yellow"}
 
 
+class _AgentHost(click.Choice[str]):
+    def get_invalid_choice_message(self, value: object, ctx: click.Context | None) -> str:
+        message = super().get_invalid_choice_message(value, ctx)
+        return f"{message} For another client: gatepass doctor --url BASE_URL MODEL --call"
+
+
 @click.command()
 @click.argument("model", required=False)
 @config_option
@@ -63,7 +69,7 @@ COLOURS: Mapping[str, str] = {"ok": "green", "FAIL": "red", "????": "yellow"}
 @click.option(
     "--as",
     "agent_host",
-    type=click.Choice(AGENT_HOSTS),
+    type=_AgentHost(AGENT_HOSTS),
     help="Send the request of this program to MODEL, which may be billed. If it works, print what to set in it."
     " Without --call and --url.",
 )
@@ -84,7 +90,8 @@ def doctor(
     key_stdin: bool,
     as_json: bool,
 ) -> None:
-    """Test every hop (DNS, TCP, proxy, TLS, token and model list), and print the remedy for each one that fails.
+    """Test every hop (DNS, TCP, proxy, TLS, token and model list), and print the remedy for each one that fails. A
+    credential without a token in the gatepass that runs with this configuration fails too.
 
     --as sends the request of Codex or Claude Code to the upstream, without the running gatepass. With --key, it first
     checks the request as one of this caller.
@@ -128,6 +135,7 @@ def doctor(
         asyncio.run(report.show(found))
         sys.exit(report.finish())
     from gatepass.cli import steps
+    from gatepass.cli.control import steps_of_running
     from gatepass.cli.reach import Step, StepOutcome
     from gatepass.config.environment import SOURCE, with_variables
 
@@ -151,6 +159,8 @@ def doctor(
             problem = f"{host!r} has no address to listen on: {error.strerror}"
             report.add(Step("gatepass", "listen", StepOutcome.FAILS, problem, "Correct server.host."))
         asyncio.run(report.show(steps.diagnose(loaded.config, calls, model=model, mcp=mcp, begin=report.begin)))
+        for step in steps_of_running(loaded, report.steps):
+            report.add(step)
         if not report.has_failed:
             report.settings = settings
         sys.exit(report.finish())

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from secrets import token_hex
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -24,7 +25,7 @@ from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.model import Config, StoreSettings
 from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.config.upstream import url_with_version
-from gatepass.config.wording import did_you_mean
+from gatepass.config.wording import nearest
 from gatepass.dialects.hints import sentence
 from gatepass.errors import (
     CallerError,
@@ -180,11 +181,11 @@ RENEWAL: Mapping[str, str] = {
 }
 """What to do about an expired token, by the type of a credential that another program keeps fresh."""
 
-MODELS_SHOWN = 20
+MODELS_SHOWN = 10
 
 PROVE = "Run `gatepass doctor MODEL --call`: it sends small real calls, which may be billed."
 WRONG_NAME = "Correct the name of the model."
-UNLISTED = f"{WRONG_NAME} Some servers serve models that they do not list: `--call` tests them."
+UNLISTED = " Some servers serve models that they do not list: `--call` tests them."
 
 NO_LIST = (404, 405)
 """Statuses of GET /models at an upstream without a model list, or with a wrong base_url."""
@@ -225,7 +226,9 @@ async def check_models(
         )
         return step(StepOutcome.UNPROVEN, why, PROVE)
     if missing := _missing(upstream, body, wanted):
-        return step(StepOutcome.FAILS, missing, WRONG_NAME if is_called else UNLISTED)
+        names = [f"models.{name}.name" for name, one in state.config.models.items() if one.name in missing]
+        advice = f"Correct {' and '.join(names)}." if names else WRONG_NAME
+        return step(StepOutcome.FAILS, ", and ".join(missing.values()), advice if is_called else advice + UNLISTED)
     if upstream.holder is None:
         return step(StepOutcome.WORKS, "answers; no credential is configured")
     try:
@@ -242,20 +245,21 @@ async def check_models(
     return step(StepOutcome.UNPROVEN, f"answers; {reason}, so it is not proven that it accepts the token", PROVE)
 
 
-def _missing(upstream: Upstream, body: bytes, wanted: Collection[str]) -> str:
-    """Return which wanted models are not in the list; empty for a dialect whose list has other names."""
+def _missing(upstream: Upstream, body: bytes, wanted: Collection[str]) -> dict[str, str]:
+    """Return texts by the wanted models that are not in the list; none for a dialect whose list has other names."""
     if not (wanted and upstream.dialect.lists_models):
-        return ""
+        return {}
     try:
         listed = [str(entry["id"]) for entry in parse_list(upstream, body)]
     except UpstreamError:
-        return ""
-    texts = [
-        f"the list has no model {name}{did_you_mean(name, listed[:MODELS_SHOWN])}"
-        for name in wanted
-        if name not in listed
-    ]
-    return ", and ".join(texts)
+        return {}
+    return {name: no_model(name, listed) for name in wanted if name not in listed}
+
+
+def no_model(name: str, listed: list[str]) -> str:
+    """Return that the list has no model `name`, the one that is similar, and its first names."""
+    meant = f"; did you mean {near}? There is " if (near := nearest(name, listed)) else "; there is "
+    return f"the list has no model {name}" + (meant + ", ".join(listed[:MODELS_SHOWN]) if listed else "")
 
 
 async def _base_url_with_version(state: AppState, upstream: Upstream) -> str | None:
@@ -314,7 +318,8 @@ _ADVICE = re.compile(
 )
 
 _NEEDLESS = re.compile(
-    r" (?:`gatepass doctor [^`]+` tries it|A [a-z ]+ needs more: raise this setting|For .+ n8n, .+)\.$"
+    r" (?:`gatepass doctor [^`]+` tries it|(?:Check the upstream first\. )?A [a-z ]+ needs more: raise this setting"
+    r"|For .+ n8n, .+)\.$"
 )
 """The end of an error that advises what runs already, less than the action of a timeout, or another client."""
 
@@ -371,6 +376,7 @@ def probes_of(state: AppState, upstream: Upstream, asked: ProbeCall) -> list[Tar
         named += " as a stream"
         members = msgspec.json.decode(call.body, type=dict[str, Any])
         call = msgspec.structs.replace(call, body=msgspec.json.encode({**members, "stream": True}), stream=True)
+    call = msgspec.structs.replace(call, id=f"doctor-{token_hex(8)}")
     targets, found = state.routes.resolve(asked.operation, model), []
     for target in targets:
         if target.upstream == upstream.name:

@@ -13,13 +13,12 @@ from typing import Any
 import msgspec
 
 from gatepass.cli.options import CALL_OPERATIONS, open_state, operation_by_name
-from gatepass.cli.probe import MODELS_SHOWN, UNLISTED, WRONG_NAME, probes_of, real_call, said_once, split_advice, within
+from gatepass.cli.probe import UNLISTED, WRONG_NAME, no_model, probes_of, real_call, said_once, split_advice, within
 from gatepass.cli.reach import Begin, Server, Step, StepOutcome, Steps, reach
 from gatepass.cli.steps import calls_of
 from gatepass.config.model import Config
-from gatepass.config.wording import did_you_mean
 from gatepass.dialects.error_body import read_error_body
-from gatepass.errors import GatepassError, OperationNotAllowed, TransportFault, UpstreamErrorReply
+from gatepass.errors import GatepassError, OperationNotAllowed, TransportFault, UpstreamErrorReply, UpstreamTimeout
 from gatepass.http_client.fault_text import ServerNames, host_of
 from gatepass.http_client.response_body import read_whole
 from gatepass.normalize.profiles import untyped
@@ -84,6 +83,12 @@ async def diagnose_url(
             try:
                 result = await within(state, upstream, real_call(state, probe), CALL_S)
                 yield Step(HOP, what, StepOutcome.WORKS, f"{probe.what}: {result}")
+            except UpstreamTimeout as error:
+                why = (
+                    f"{probe.what}: {split_advice(error.message)[0].removesuffix('.')}: it, or the upstream, is silent"
+                )
+                yield Step(HOP, what, StepOutcome.FAILS, why, f"Run `gatepass doctor {chosen} --call` where it runs.")
+                return  # the stream would wait as long
             except GatepassError as error:
                 yield said_once(_failed(what, error, f"{probe.what}: "), said, probe.what)
 
@@ -138,9 +143,8 @@ async def _list_step(
             step = replace(step, advice="Set GATEPASS_KEY to a key of this gatepass (gatepass keys list shows them).")
         return step, []
     if model and untyped(model) not in listed:
-        missing = f"the list has no model {model}{did_you_mean(model, listed[:MODELS_SHOWN])}"
-        outcome, advice = (StepOutcome.UNPROVEN, WRONG_NAME) if is_called else (StepOutcome.FAILS, UNLISTED)
-        return Step(HOP, "models", outcome, missing, advice), listed
+        outcome, more = (StepOutcome.UNPROVEN, "") if is_called else (StepOutcome.FAILS, UNLISTED)
+        return Step(HOP, "models", outcome, no_model(model, listed), WRONG_NAME + more), listed
     count = "1 model" if len(listed) == 1 else f"{len(listed)} models"
     accepted = "no key was required" if upstream.holder is None else "the key is accepted"
     return Step(HOP, "models", StepOutcome.WORKS, f"{count}, and {accepted}"), listed

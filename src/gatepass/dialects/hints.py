@@ -175,18 +175,21 @@ def model_hint(
     )
 
 
-def token_hint(advice: str, credential: str | None, age_s: float | None, not_renewed: str | None, test: str) -> str:
+def token_hint(
+    advice: str, credential: str | None, age_s: float | None, not_renewed: str | None, test: str, renewals: int = 1
+) -> str:
     """Describe the attempts at an upstream that rejects the token, and what to do.
 
     `advice` is what to correct, in sentences. `age_s` is the age of the token that was rejected last; None for a key
     that does not expire. `not_renewed` is the reason why no new token was tried; None if a new one was rejected too.
-    `test` is that of `with_hint`.
+    `test` is that of `with_hint`. `renewals` is how many new tokens were rejected, 2 at most.
     """
     if credential is None:
         return advice
     fetched = "" if age_s is None else f", fetched {_ago(age_s)}"
     if not_renewed is None:
-        tried = f"Tried with the token of the credential {credential!r}, and once more with a new one{fetched}."
+        again = "twice more, each time with a new one" if renewals > 1 else "once more with a new one"
+        tried = f"Tried with the token of the credential {credential!r}, and {again}{fetched}."
     elif age_s is None:
         return f"Tried once, with {key_of(credential)}. {advice}"
     else:

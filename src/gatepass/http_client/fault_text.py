@@ -60,7 +60,7 @@ _TEXTS: Mapping[Fault, str] = MappingProxyType(
         ),
         Fault.TIMEOUT_IDLE: (
             "{host} stopped sending in the middle of its reply for longer than {limit}.\n"
-            "A model that pauses needs more: raise this setting."
+            "Check the upstream first. A model that pauses needs more: raise this setting."
         ),
     }
 )

@@ -43,13 +43,14 @@ CALL_OPTIONS = {"chat": " --call", **{name: f" --operation {name} --call" for na
 DIGITS = 4
 _TOO_LARGE = re.compile(r"larger than|too (?:large|many)|more than \d|limits\.\w")
 _TIMEOUT = re.compile(r"\d s \((\S.*?\.timeouts\.[a-z_]+_s)\)")
+_NAME_OF_MODEL = re.compile(r"gatepass sent .*?\b[Ss]et (models\..+?\.name) to ")
 _ROUTE_OF_MODEL = re.compile(r"has no such path: .*?\bit \(models\.(.+)\.(upstream|targets)\) does not support")
 _REJECTED = re.compile(
     r"(?s:.*)(?:(?P<no_credential>gatepass has no credential for it\.)"
     r"|(?P<variable_key>eplace the key in the environment variable )"
     r"|(?P<header_key>eplace the key in (?:upstreams|mcp)\.)"
     r"|(?P<static_key>eplace the key in credentials\.)"
-    r"|(?P<new_token>, and once more with a new one\b)"
+    r"|(?P<new_token>, and (?:once|twice) more\b)"
     r"|the token of the credential ')"
 )
 """The last words of gatepass itself about a rejected credential. The upstream's text before may have the same words."""
@@ -324,7 +325,9 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
         names["doctor MODEL --call"] = f"doctor {shlex.quote(model)}{CALL_OPTIONS.get(operation, ' --call')}"
         # the message for a path that is missing has the setting of a listed model
         if re.search(rf"model|模型|{re.escape(model)}", message, re.IGNORECASE) and "has no such path" not in message:
-            names |= {f"models.NAME.{one}": f"models.{model}.{one}" for one in ("name", "upstream")}
+            found = _NAME_OF_MODEL.search(message)  # then the message has one advice, and so has the action
+            both = {f"models.NAME.{one}": f"models.{model}.{one}" for one in ("name", "upstream")}
+            names |= both if found is None else {"models.NAME.name": found[1]}
     return names
 
 

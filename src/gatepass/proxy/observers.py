@@ -21,10 +21,7 @@ Values = TypeVarTuple("Values")
 
 def observers_of(metrics: Metrics) -> Observers:
     """Return the observers of a process, in the order in which they learn of an event."""
-    listed: list[Observer] = [
-        metrics,
-        AccessLog(),
-    ]
+    listed: list[Observer] = [metrics, AccessLog()]
     return Observers(listed, metrics.observer_failed)
 
 

@@ -195,7 +195,7 @@ def explain_rejection(attempt: Attempt, rejection: GatepassError) -> None:
     test = test_command(rejection.hop, attempt.call.model, attempt.call.operation.name)
     is_key = token is not None and token.lifetime_s is None
     advice = rejection_advice(attempt.state, upstream, is_key=is_key)
-    hint = token_hint(advice, upstream.settings.credential, age_s, reason, test)
+    hint = token_hint(advice, upstream.settings.credential, age_s, reason, test, attempt.renewals)
     rejection.message = f"{sentence(rejection.message)} {hint}"
     if attempt.renewals and rejection.http_status in REFUSED:
         rejection.should_retry = False

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("gatepass.serve")
 
 UNREADY = 503
+SILENT_S = 30.0
 
 OPERATOR = "gatepass.operator"
 """Set in the ASGI scope of a request on the control socket, which needs no key. No client can set it."""
@@ -256,6 +257,7 @@ def credentials_of(state: AppState) -> dict[str, dict[str, Any]]:
             "type": state.config.credentials[name].type,
             "upstreams": upstreams,
             "rejected_by": {one: round(rejections[one], 3) for one in upstreams if one in rejections},
+            "needs_restart": holder.needs_restart,
             **{field: round(value, 3) if isinstance(value, float) else value for field, value in fields.items()},
         }
     return found
@@ -264,12 +266,24 @@ def credentials_of(state: AppState) -> dict[str, dict[str, Any]]:
 def _upstreams(state: AppState, rejections: Mapping[str, float]) -> dict[str, Any]:
     """Return the health of each upstream, and its requests since the start; `mcp` has the MCP servers."""
     counts, with_many_errors = state.metrics.totals().by_upstream, state.traffic.with_many_errors(state.clock.wall())
-    found = {}
+    found, silent = {}, silent_streams(state)
     for name in state.upstreams:
         if not name.startswith(MCP_UPSTREAM):
             requests, errors = counts.get(name, (0, 0))
-            found[name] = {"requests": requests, "errors": errors, **_health(state, name, rejections, with_many_errors)}
+            counted = {"requests": requests, "errors": errors, "silent": silent.get(name, [])}
+            found[name] = counted | _health(state, name, rejections, with_many_errors)
     return found
+
+
+def silent_streams(state: AppState) -> dict[str, list[float]]:
+    """Return the seconds since the last piece of each stream that is silent for SILENT_S, by its upstream."""
+    attempts = [one.response.context.attempt for one in state.in_flight.requests]
+    silent = [
+        (one.record.upstream, round(state.clock.now() - one.record.arrivals.timeline().last_s, 3))
+        for one in attempts
+        if one is not None and one.record.arrivals is not None
+    ]
+    return {name: [silent_s for at, silent_s in silent if at == name and silent_s > SILENT_S] for name, _ in silent}
 
 
 def _health(

@@ -213,6 +213,12 @@ class TokenHolder:
         return None if self._clock.now() >= self._expires_at_s else self._token
 
     @property
+    def needs_restart(self) -> bool:
+        """Whether the issuer may have refused a secret that is in an environment variable."""
+        state = self._failure_state
+        return state is not None and state.failure.may_be_refusal and "restart" in self._secret_hint
+
+    @property
     def usable(self) -> bool:
         """Whether a valid token is held that no user rejected, or that another user still accepts."""
         return self._clock.now() < self._expires_at_s and not self._rejections.is_refused

@@ -87,6 +87,7 @@ CASES: dict[str, tuple[Callable[[Path], None] | None, str, str]] = {
     "an unknown format": (text(VALID), "serve --config FILE --log-format xml", "'xml' is not one of 'json', 'text'"),
     "an unknown level": (text(VALID), "serve --config FILE --log-level loud", "'loud' is not one of"),
     "a key that is not there": (text(KEYED), "route m --config FILE --key bto", "'bto' is not the name of a key"),
+    "an unknown agent host": (text(VALID), "doctor m --as qwen", "For another client: gatepass doctor --url BASE_URL"),
     "an unknown operation": (text(VALID), "route m --config FILE --operation chta", "'chta' is not one of"),
     "a credential that is not there": (text(VALID), "token corp --config FILE", "'corp' is not a name under"),
     "no credential at all": (text(VALID), "token --config FILE", "there are none"),

@@ -86,6 +86,8 @@ def test_one_reason_of_several_credentials_is_shown_once():
     }
     lines = list(status_lines({**page(), "credentials": ones}))
     assert lines[-2:] == ["gatepass a, gatepass b: refused", "gatepass c: x"]
+    *_, line = status_lines({**page(), "credentials": {"a": {**ones["a"], "needs_restart": True}}})
+    assert line == "gatepass a: refused; a new secret requires a restart, because it is in an environment variable"
 
 
 def page(**store: Any) -> dict[str, Any]:

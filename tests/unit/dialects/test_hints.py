@@ -12,6 +12,7 @@ from gatepass.dialects.hints import (
     token_hint,
     with_hint,
 )
+from gatepass.observability.story import case_of
 
 STREAM = "Unsupported value: 'stream' does not support true with this model."
 VERIFY = (
@@ -269,6 +270,14 @@ SHOWS = f" {COMPARE} `gatepass doctor m --operation rerank --call` tries it."
 )
 def test_a_refused_token_is_reported_with_what_was_tried_and_what_to_do(age_s, not_renewed, tried):
     assert token_hint(COMPARE, "corp", age_s, not_renewed, TEST) == tried + SHOWS
+
+
+def test_two_new_tokens_that_were_refused_are_reported_as_two():
+    tried = token_hint(COMPARE, "corp", 2.0, None, TEST, 2)
+    assert tried.startswith(
+        "Tried with the token of the credential 'corp', and twice more, each time with a new one, fetched 2 s ago. "
+    )
+    assert case_of("upstream_auth", "upstream:chat", 401, f"no. {tried}") == "new_token"
 
 
 def test_a_refused_key_is_reported_without_advice_about_the_claims_of_a_token():

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from gatepass.cli import options
-from gatepass.dialects.hints import token_hint
+from gatepass.dialects.hints import model_hint, token_hint
 from gatepass.observability.inspector import ANONYMOUS, RECORD_BYTES, Inspector
 from gatepass.observability.observer import AccessRecord, Arrivals, AttemptRecord, RequestRecord, SentToken
 from gatepass.observability.story import (
@@ -337,6 +337,18 @@ def test_the_action_for_a_path_that_is_missing_names_the_operation():
     assert '`{models: {"*": {upstream: b}}, operations: {embeddings: {upstream: OTHER}}}`' in found
 
 
+def test_the_action_for_an_unknown_name_is_that_of_the_message():
+    for route, setting in (
+        ("models.a b.upstream", "models.a b.name"),
+        ("models.a*.targets", "models.a*.targets[].name"),
+    ):
+        message = f"No. {model_hint('a b', 'chat', 404, None, 'unknown model', 'm-9', route)}"
+        found = action("model_not_found", "upstream:chat", model="a b", message=message)
+        assert (f"set `{setting}` to its name for it" in found, "correct" in found) == (True, False)
+    other = action("model_not_found", "upstream:chat", model="a", message="The model a is not here.")
+    assert "correct `models.a.upstream`" in other
+
+
 ISSUED = "by one that this upstream issued and that has not been revoked, then"
 COMPARED = "Compare these settings with what {} upstream requires: "
 
@@ -502,6 +514,11 @@ def test_the_action_for_a_timeout_names_the_setting_of_the_message(code: str, ho
     message = message.format(setting=setting)
     found = action(f"upstream_timeout_{code}", hop, message=message, model="m", operation="chat")
     test = "gatepass doctor --mcp search" if "mcp" in hop else "gatepass doctor m --call"
+    if code == "idle":
+        assert found == (
+            f"Check the upstream first. `{test}` tests a small call. A model that pauses needs a higher `{setting}`."
+        )
+        return
     assert found == (
         f"Raise `{setting}`, or check the upstream. Reasoning and long prompts take longer. `{test}`"
         " tests a small call."

@@ -100,7 +100,7 @@ EXPECTED = {
         "upstream_timeout_idle",
         (
             f"{HOST} stopped sending in the middle of its reply for longer than 9 s (upstreams.chat.timeouts.idle_s)."
-            " A model that pauses needs more: raise this setting."
+            " Check the upstream first. A model that pauses needs more: raise this setting."
         ),
     ),
 }

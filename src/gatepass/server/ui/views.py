@@ -26,7 +26,7 @@ from gatepass.observability.story import moment
 from gatepass.observability.traffic import Slice, merged, series
 from gatepass.proxy.app_state import AppState
 from gatepass.server.inspection import REPLICA
-from gatepass.server.pages import credentials_of
+from gatepass.server.pages import credentials_of, silent_streams
 from gatepass.types import MCP_UPSTREAM
 
 MOST_RENEWALS = 20
@@ -39,7 +39,7 @@ def own_overview(state: AppState) -> dict[str, Any]:
     """Return the credentials, upstreams, callers and traffic of this process."""
     now_s, wall_s = state.clock.now(), state.clock.wall()
     in_flight = Counter(request.response.context.metrics_key()[2] for request in state.in_flight.requests)
-    credentials = credentials_of(state)
+    credentials, silent = credentials_of(state), silent_streams(state)
     for name, one in credentials.items():
         age_s, left_s = one["age_s"], one["expires_in_s"]
         lasts_s = None if left_s is None or age_s is None else round(age_s + left_s, 3)
@@ -57,6 +57,7 @@ def own_overview(state: AppState) -> dict[str, Any]:
             "dialect": "mcp" if name.startswith(MCP_UPSTREAM) else upstream.dialect_name,
             "credential": upstream.credential or None,
             "in_flight": in_flight[name],
+            "silent": silent.get(name, []),
             "open_connections": counts.busy + counts.idle,
             "health": state.metrics.health(name),
             "last_failed": state.metrics.last_failed(name, now_s),
@@ -148,6 +149,7 @@ def _upstream(
     return {
         **ones[0],
         "in_flight": sum(one["in_flight"] for one in ones),
+        "silent": [silent_s for one in ones for silent_s in one["silent"]],
         "open_connections": sum(one["open_connections"] for one in ones),
         "health": health,
         "last_failed": min(failing, key=lambda one: one["age_s"], default=None),

@@ -62,11 +62,19 @@ def test_a_worker_without_a_token_is_shown():
 def test_the_health_of_an_upstream_is_that_of_status(counts: Any, health: str):
     """Errors of the client or of a limit, as a 404 and a 429, count in the slices and do not make it failing."""
     slices = [{"number": 60, "traffic": {"requests": counts[0], "by_upstream": {"chat": counts}}}] if counts else []
-    upstream = {"name": "chat", "in_flight": 2, "open_connections": 3, "last_failed": None, "health": health}
+    upstream = {
+        "name": "chat",
+        "in_flight": 2,
+        "open_connections": 3,
+        "last_failed": None,
+        "health": health,
+        "silent": [31.5],
+    }
     parts = [part(upstreams={"chat": upstream}, slices=slices), part(upstreams={"chat": upstream})]
     shown = views.overview(parts, 15.0 * 70)
     (found,) = shown["upstreams"]
     assert (found["health"], found["in_flight"], found["open_connections"]) == (health, 4, 6)
+    assert found["silent"] == [31.5, 31.5]
     assert (shown["workers"], shown["in_flight"]) == (2, 2)
 
 

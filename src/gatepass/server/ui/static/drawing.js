@@ -167,7 +167,9 @@ function makeUpstream({ name, host, dialect }) {
 function showUpstream(card, upstream) {
   const { health, errors_15m: errors, requests_15m: requests } = upstream;
   set(card, { class: rank(upstream) === FAILS ? "card upstream bad" : "card upstream", "data-health": health });
-  write(showHealth(card.querySelector(".health"), upstream).lastChild, ` · ${t("{n} in flight", { n: count(upstream.in_flight) })}`);
+  const { silent = [] } = upstream; // for how long each stream of those in flight has sent nothing
+  const stuck = silent.length ? t(", {n} silent for {s}", { n: count(silent.length), s: span(Math.max(...silent)) }) : "";
+  write(showHealth(card.querySelector(".health"), upstream).lastChild, ` · ${t("{n} in flight", { n: count(upstream.in_flight) })}${stuck}`);
   set(card.querySelector(".part"), { width: percent(requests ? clamp(errors / requests) : 0) });
   const rate = requests ? t("{share} errors of {requests} in 15 min", { share: share(errors, requests), requests: plural(requests, "request") }) : t("no requests in 15 minutes");
   write(card.querySelector(".facts a"), rate);

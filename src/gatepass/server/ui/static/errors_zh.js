@@ -179,7 +179,7 @@ export const ERRORS = {
   },
   "upstream_timeout_idle": {
     "text": "回复的中途，上游有 `timeouts.idle_s` 没有发送任何内容。",
-    "action": "增大 `upstreams.NAME.timeouts`，或检查上游。推理模型和长的提示词需要更长时间。`gatepass doctor MODEL --call` 发送一次小的调用。如果 `models` 或 `operations` 下设置了 `timeouts`，在那里增大。"
+    "action": "先检查上游。`gatepass doctor MODEL --call` 发送一次小的调用。会停顿的模型需要更大的 `upstreams.NAME.timeouts`。如果 `models` 或 `operations` 下设置了 `timeouts`，在那里增大。"
   },
   "upstream_timeout_total": {
     "text": "回答在 `timeouts.total_s` 之后仍未完成。",

@@ -131,5 +131,5 @@ function failed({ status, code, hop, message }, reason) {
     what && el("p", {}, el("b", {}, what), hop && t(" at {hop}", { hop })), happened(reason?.case || documentedCode(code, hop), message, reason?.names),
     reason?.retry_after_s && el("p", {}, t("It asks the client to wait {s}.", { s: duration(reason.retry_after_s) })),
     reason?.advice,
-    code && el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(documentedCode(code, hop))}` }, t("What {code} means", { code: documentedCode(code, hop) }))));
+    code && el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(code)}` }, t("What {code} means", { code }))));
 }
