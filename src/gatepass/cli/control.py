@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import socket
 import sys
@@ -16,7 +15,7 @@ from contextlib import suppress
 from functools import wraps
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -24,14 +23,9 @@ from gatepass.cli.options import CHECK_FAILED, CONFIG_HELP, UNUSABLE, json_optio
 from gatepass.config.references import own_variables
 from gatepass.types import MCP_UPSTREAM
 
-if TYPE_CHECKING:
-    from gatepass.cli.reach import Step
-    from gatepass.config.load import LoadedConfig
-
 BOUND_S = 60.0
 # far above any page: it only bounds the memory if the socket belongs to another program
 PAGE_BYTES = 64 * 1024 * 1024
-RELOAD = "If its configuration has changed, run `gatepass reload`."
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -170,25 +164,6 @@ class _UnixConnection(HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)  # for each read: a reload sends nothing until all workers have answered
         self.sock.connect(self._path)
-
-
-def steps_of_running(loaded: LoadedConfig, steps: Sequence[Step]) -> Iterator[Step]:
-    """Yield a failed step for each credential of `steps` without a token in the gatepass that runs with `loaded`."""
-    from gatepass.cli.reach import Step, StepOutcome
-    from gatepass.config.document import lookup
-
-    tested, held = {step.hop for step in steps if step.what == "token" and not step.failed}, dict[str, Any]()
-    with suppress(click.ClickException, ValueError):
-        path = None if loaded.source == "environment" else socket_of(loaded.source)
-        for one in processes_of(json.loads(request("GET", "/status", path))).values():
-            held |= one["credentials"]
-    for name, one in held.items():
-        is_lost = one["state"] in ("none", "expired") and (one["failing"] or one["rejected_by"])
-        if (hop := f"credential:{name}") in tested and is_lost:
-            reason = one["last_error"] if one["failing"] else f"{' and '.join(one['rejected_by'])} rejected it"
-            names = re.findall(r"\$\{(\w+)\}", repr(lookup(loaded.document.tree, ("credentials", name))))
-            advice = f"It was started with another value of {' or '.join(names)}? Restart it." if names else RELOAD
-            yield Step(hop, "running", StepOutcome.FAILS, f"the running gatepass has no token: {reason}", advice)
 
 
 @click.command()

@@ -135,7 +135,6 @@ def doctor(
         asyncio.run(report.show(found))
         sys.exit(report.finish())
     from gatepass.cli import steps
-    from gatepass.cli.control import steps_of_running
     from gatepass.cli.reach import Step, StepOutcome
     from gatepass.config.environment import SOURCE, with_variables
 
@@ -159,7 +158,7 @@ def doctor(
             problem = f"{host!r} has no address to listen on: {error.strerror}"
             report.add(Step("gatepass", "listen", StepOutcome.FAILS, problem, "Correct server.host."))
         asyncio.run(report.show(steps.diagnose(loaded.config, calls, model=model, mcp=mcp, begin=report.begin)))
-        for step in steps_of_running(loaded, report.steps):
+        for step in steps.steps_of_running(loaded, report.steps):
             report.add(step)
         if not report.has_failed:
             report.settings = settings

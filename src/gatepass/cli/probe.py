@@ -318,8 +318,7 @@ _ADVICE = re.compile(
 )
 
 _NEEDLESS = re.compile(
-    r" (?:`gatepass doctor [^`]+` tries it|(?:Check the upstream first\. )?A [a-z ]+ needs more: raise this setting"
-    r"|For .+ n8n, .+)\.$"
+    r" (?:`gatepass doctor [^`]+` tries it|(?:Check .+ )?A [a-z ]+ needs more: raise this setting|For .+ n8n, .+)\.$"
 )
 """The end of an error that advises what runs already, less than the action of a timeout, or another client."""
 

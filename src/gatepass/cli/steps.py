@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
-from contextlib import aclosing
+import json
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from gatepass.auth.model_access import check_body_access, check_model_access, check_operation_access, closed_objects
-from gatepass.cli import agent_hosts, mcp_probe, options
+from gatepass.cli import agent_hosts, control, mcp_probe, options
 from gatepass.cli.probe import (
     ProbeCall,
     check_call,
@@ -24,6 +28,8 @@ from gatepass.clock import Clock
 from gatepass.config.access import AccessKey
 from gatepass.config.checks import has_unshared_refresh_token
 from gatepass.config.credential.kinds import chain_of
+from gatepass.config.document import lookup
+from gatepass.config.load import LoadedConfig
 from gatepass.config.model import Config
 from gatepass.errors import InvalidRequest, McpServerNotAllowed
 from gatepass.mcp.access import allowed_of, refusal_of
@@ -38,6 +44,7 @@ if TYPE_CHECKING:
 NO_CALL = f"--call: doctor has no call for {{operation}}, only for {', '.join(options.CALL_OPERATIONS)}"
 GUESSED = "Add --operation rerank if it is a reranker."
 """The advice for an embedding model that only its name suggests."""
+RELOAD = "If its configuration has changed, run `gatepass reload`."
 NO_MODEL = "--call: no model is declared under `models`: name one, as in `gatepass doctor MODEL --call`"
 
 
@@ -155,6 +162,22 @@ async def diagnose(
             reason = without.get(upstream.settings.credential)
             async for step in _test_upstream(state, upstream, (calls, wanted), begin, reason):
                 yield step
+
+
+def steps_of_running(loaded: LoadedConfig, steps: Sequence[Step]) -> Iterator[Step]:
+    """Yield a failed step for each credential of `steps` without a token in the gatepass that runs with `loaded`."""
+    tested, held = {step.hop for step in steps if step.what == "token" and not step.failed}, dict[str, Any]()
+    with suppress(click.ClickException, ValueError):
+        path = None if loaded.source == "environment" else control.socket_of(loaded.source)
+        for one in control.processes_of(json.loads(control.request("GET", "/status", path))).values():
+            held |= one["credentials"]
+    for name, one in held.items():
+        is_lost = one["state"] in ("none", "expired") and (one["failing"] or one["rejected_by"])
+        if (hop := f"credential:{name}") in tested and is_lost:
+            reason = one["last_error"] if one["failing"] else f"{' and '.join(one['rejected_by'])} rejected it"
+            names = re.findall(r"\$\{(\w+)\}", repr(lookup(loaded.document.tree, ("credentials", name))))
+            advice = f"It was started with another value of {' or '.join(names)}? Restart it." if names else RELOAD
+            yield Step(hop, "running", StepOutcome.FAILS, f"the running gatepass has no token: {reason}", advice)
 
 
 async def diagnose_for_page(config: Config, task: DoctorTask, begin: Begin) -> AsyncGenerator[dict[str, object], None]:

@@ -257,7 +257,7 @@ def credentials_of(state: AppState) -> dict[str, dict[str, Any]]:
             "type": state.config.credentials[name].type,
             "upstreams": upstreams,
             "rejected_by": {one: round(rejections[one], 3) for one in upstreams if one in rejections},
-            "needs_restart": holder.needs_restart,
+            "needs_restart": fields["failing"] and "restart" in holder.secret_hint,
             **{field: round(value, 3) if isinstance(value, float) else value for field, value in fields.items()},
         }
     return found

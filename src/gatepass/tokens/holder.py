@@ -174,7 +174,7 @@ class TokenHolder:
         self._failure_state: FailureState | None = None
         self._fetch: asyncio.Task[Token] | None = None
         self._secret_hash = 0
-        self._secret_hint = ""
+        self.secret_hint = ""
         self._tasks = Tasks()
         self._is_started = False
         self._subject: TokenHolder | None = None
@@ -211,12 +211,6 @@ class TokenHolder:
         """Return the valid token, or None. Never waits."""
         # An expired token is never sent (envoyproxy/envoy#44674 sent them while the issuer was down).
         return None if self._clock.now() >= self._expires_at_s else self._token
-
-    @property
-    def needs_restart(self) -> bool:
-        """Whether the issuer may have refused a secret that is in an environment variable."""
-        state = self._failure_state
-        return state is not None and state.failure.may_be_refusal and "restart" in self._secret_hint
 
     @property
     def usable(self) -> bool:
@@ -421,7 +415,7 @@ class TokenHolder:
     async def _attempt(self) -> Token:
         self._attempt_began_s = began_s = self._clock.now()
         secrets = self._source.secrets()  # masked first, because an issuer's error may quote them
-        self._secret_hash, self._secret_hint = self._log.mask_secrets(secrets), secret_retry_hint(secrets)
+        self._secret_hash, self.secret_hint = self._log.mask_secrets(secrets), secret_retry_hint(secrets)
         try:
             token = without_extension(await self._source.fetch(), self._token)
             now = self._clock.now()
@@ -492,7 +486,7 @@ class TokenHolder:
             if failure.may_be_refusal or retry_s > PROBE_S + PROBE_JITTER_S:
                 # no secret corrects a URL, or ends an outage
                 is_secret = failure.may_be_refusal and not reason.startswith(WRONG_URL)
-                hint = self._secret_hint if is_secret else ""
+                hint = self.secret_hint if is_secret else ""
                 is_own = failure.credential in (None, self.name)
                 advice = self._wait_budget.refusal_advice(reason) if is_secret and is_own else ""
                 advice = f"{advice} {AFTER_REPAIR}".lstrip()
