@@ -256,6 +256,7 @@ async def test_an_upstream_that_fails_now_is_reported_with_its_last_error():
         await until(lambda: not gp.state.in_flight.busy)
         (shown,) = (await status(gp)).json()["upstreams"].values()
         error = shown.pop("last_error")
+        assert shown.pop("silent") == []
         assert shown == {"health": "ok", "requests": 1, "errors": 1, "last_failed": None, "many_errors": True}
         (request,) = gp.state.inspector.newest()
         assert (error["id"], error["code"], error["age_s"] >= 0) == (request.access.id, "upstream_error", True)

@@ -21,7 +21,10 @@ Values = TypeVarTuple("Values")
 
 def observers_of(metrics: Metrics) -> Observers:
     """Return the observers of a process, in the order in which they learn of an event."""
-    listed: list[Observer] = [metrics, AccessLog()]
+    listed: list[Observer] = [
+        metrics,
+        AccessLog(),
+    ]
     return Observers(listed, metrics.observer_failed)
 
 

@@ -86,7 +86,7 @@ def test_an_upstream_that_failed_three_times_in_a_row_is_failing_in_all_workers(
     rows: tuple[int, ...], counts: Any, health: str
 ):
     slices = [{"number": 60, "traffic": {"by_upstream": {"chat": counts}}}] if counts else []
-    upstream = {"name": "chat", "in_flight": 0, "open_connections": 0, "health": "ok"}
+    upstream = {"name": "chat", "in_flight": 0, "open_connections": 0, "health": "ok", "silent": []}
     failed = [{"in_a_row": row, "id": f"of-{row}", "code": "c", "age_s": 9.0 / row} if row else None for row in rows]
     parts = [part(upstreams={"chat": {**upstream, "last_failed": one}}, slices=slices) for one in failed]
     parts[1]["slices"] = []
@@ -98,14 +98,28 @@ def test_an_upstream_that_failed_three_times_in_a_row_is_failing_in_all_workers(
 def test_an_upstream_that_refused_the_last_connection_is_failing(code: str, health: str):
     slices = [{"number": 60, "traffic": {"by_upstream": {"chat": (20, 1)}}}]
     last = {"in_a_row": 1, "id": "a", "code": code, "age_s": 1.0}
-    upstream = {"name": "chat", "in_flight": 0, "open_connections": 0, "last_failed": last, "health": "ok"}
+    upstream = {
+        "name": "chat",
+        "in_flight": 0,
+        "open_connections": 0,
+        "last_failed": last,
+        "health": "ok",
+        "silent": [],
+    }
     (found,) = views.overview([part(upstreams={"chat": upstream}, slices=slices)], 15.0 * 60)["upstreams"]
     assert found["health"] == health
 
 
 def test_an_upstream_that_rejects_its_token_is_failing():
     slices = [{"number": 60, "traffic": {"requests": 4, "by_upstream": {"chat": (4, 0)}}}]
-    upstream = {"name": "chat", "in_flight": 0, "open_connections": 0, "last_failed": None, "health": "ok"}
+    upstream = {
+        "name": "chat",
+        "in_flight": 0,
+        "open_connections": 0,
+        "last_failed": None,
+        "health": "ok",
+        "silent": [],
+    }
     for rejected_by, health in (({"other": 1.0}, "ok"), ({"chat": 1.0}, "failing")):
         credentials = {"corp": credential(rejected_by=rejected_by)}
         shown = views.overview([part(upstreams={"chat": upstream}, credentials=credentials, slices=slices)], 15.0 * 60)
