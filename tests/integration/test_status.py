@@ -266,7 +266,7 @@ async def test_an_upstream_that_fails_now_is_reported_with_its_last_error():
             await until(lambda: not gp.state.in_flight.busy)
         (shown,) = (await status(gp)).json()["upstreams"].values()
     failed, error = shown.pop("last_failed"), shown.pop("last_error")
-    assert shown == {"health": "failing", "requests": 2, "errors": 2, "many_errors": True}
+    assert shown == {"health": "failing", "requests": 2, "errors": 2, "many_errors": True, "silent": []}
     assert error.items() <= failed.items()
     assert (failed["code"], failed["in_a_row"], failed["test"]) == ("upstream_error", 2, "gatepass doctor m --call")
     assert failed["for_s"] > failed["age_s"]
