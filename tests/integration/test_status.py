@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from datetime import UTC, datetime
+from typing import Any
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.cli.control import status_lines
@@ -156,9 +157,12 @@ async def test_a_stream_that_is_silent_is_shown_with_its_upstream():
     clock, chunk = DrivenClock(), {"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": None}]}
     hung: Dialogue = [Send(head(content_type="text/event-stream") + event(chunk)), Hold()]
     async with Scripted(hung) as upstream:
-        blocks = {"upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}}, "models": {"*": {"upstream": "chat"}}}
+        config: dict[str, Any] = {
+            "upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}},
+            "models": {"*": {"upstream": "chat"}},
+        }
         asked = {"model": "m", "messages": [], "stream": True}
-        async with gateway(clock=clock, **blocks) as gp, gp.ask(asked) as ask:
+        async with gateway(clock=clock, **config) as gp, gp.ask(asked) as ask:
             await ask.head()
             await ask.until(b"data: ")
             for advance_s, silent in ((30.0, []), (10.0, [40.0])):
