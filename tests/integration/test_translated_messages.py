@@ -261,3 +261,28 @@ async def test_a_thought_of_a_chat_returns_to_a_chat_and_to_nothing_else():
     assert chat.json()["messages"][1] == {"role": "assistant", "content": "Hi", "reasoning_content": "I look."}
     assert message.json()["messages"][1]["content"] == blocks[1:]
     assert answered.status == 400
+
+
+async def test_names_of_a_client_stand_in_no_header():
+    odd = {"a\r\nset-cookie: x": 1, "é": 1, "x" * 100: 1, **{f"member_{number}": 1 for number in range(40)}}
+    sent = Send(reply(a_completion({"content": "Hi"})))
+    async with Scripted([sent]) as upstream, gateway(**over_chat(upstream.url)) as gp:
+        answered = await gp.ask({**ASKED, **odd}, PATH, headers=VERSION).answer()
+    entries = answered.headers["x-gatepass-adapted"].split(", ")
+    assert "set-cookie" not in answered.headers
+    assert "untranslated=others" in entries
+    assert len(entries) <= 18
+    assert all(entry.isascii() and len(entry) < 80 for entry in entries)
+
+
+async def test_a_busy_upstream_teaches_nothing_about_its_paths():
+    """The next request tries the chat again."""
+
+    def busy(request: Any) -> Dialogue:
+        is_chat = request.target.endswith("/chat/completions")
+        return [Send(reply({"error": {"message": "slow down"}}, 429))] if is_chat else chat_only(request)
+
+    async with Scripted(answer=busy) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = [await gp.ask(ASKED, PATH, headers=VERSION).answer() for _ in range(2)]
+    assert [one.status for one in answered] == [429, 429]
+    assert len(upstream.received) == 4

@@ -201,6 +201,7 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
 WITHOUT_OWN_THOUGHTS = (
     SearchedRule("thoughts", (OWN_THOUGHT,), "stream", (drop_own_thoughts,), "own thoughts are left out"),
 )
+_ABSENT = (404, 405, 501)
 SERVED_BY_CHAT = LearnedRule("protocols", CHAT.family)
 
 
@@ -533,8 +534,9 @@ async def _error_for_client(attempt: Attempt, error: GatepassError, *, is_reject
     if is_rejected or (isinstance(error, errors.UpstreamAuth) and attempt.upstream.holder is None):
         upstream_call.explain_rejection(attempt, error)
     if (absent := attempt.absent) is not None and isinstance(error, UpstreamErrorReply):
-        key = _path_key(attempt, attempt.user().model)
-        attempt.upstream.state.learned.refute(key, SERVED_BY_CHAT, error.message, attempt.state.clock.now())
+        if error.http_status in _ABSENT:  # any other error says nothing about the path
+            key = _path_key(attempt, attempt.user().model)
+            attempt.upstream.state.learned.refute(key, SERVED_BY_CHAT, error.message, attempt.state.clock.now())
         error = absent if is_about_path(error.http_status, _said(error)) else error
     base, shown = attempt.base, error
     if base is not None and isinstance(error, UpstreamError):

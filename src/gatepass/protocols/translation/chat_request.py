@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -29,8 +30,17 @@ class About(msgspec.Struct, frozen=True):
     repeated: Object = {}
 
 
+_SHOWN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+OTHERS = "others"
+"""What a name is called that is long or no plain word: the client chooses it, and it would stand in a header."""
+MOST_ENTRIES = 16
+
+
 class Dropped:
-    """What a translation leaves out of a request. `entries` are those of `x-gatepass-adapted`, each once."""
+    """What a translation leaves out of a request.
+
+    `entries` are those of `x-gatepass-adapted`, each once. After MOST_ENTRIES all others are OTHERS.
+    """
 
     def __init__(self) -> None:
         self._names: dict[str, None] = {}
@@ -40,7 +50,8 @@ class Dropped:
         return tuple(f"untranslated={name}" for name in self._names)
 
     def note(self, name: str) -> None:
-        self._names[name] = None
+        is_shown = len(self._names) < MOST_ENTRIES and _SHOWN.fullmatch(name)
+        self._names[name if is_shown else OTHERS] = None
 
     def note_others(self, members: Object, carried: Iterable[str], where: str = "") -> None:
         """Note each of `members` that is not `carried` and has a value."""
