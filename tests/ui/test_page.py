@@ -1071,7 +1071,7 @@ def test_the_advice_for_a_timeout_names_only_the_setting_of_the_message_in_chine
     names = {"upstreams.NAME.timeouts": "models.bge.timeouts.idle_s"}
     fake.stories["req-2"].update(error={**error, "names": names})
     problem = open_page(f"{signed_in}#/requests/req-2", locale="zh-CN").locator(".problem")
-    expect(problem).to_contain_text("增大 models.bge.timeouts.idle_s，或检查上游。推理模型和长的提示词需要更长时间。")
+    expect(problem).to_contain_text("先检查上游。会停顿的模型需要更大的 models.bge.timeouts.idle_s。")
     expect(problem).not_to_contain_text("下设置了")
 
 

@@ -51,7 +51,6 @@ def test_a_call_with_another_body_is_the_same_call_in_everything_else():
         "stream": True,
         "choices": 2,
         "adapted": ("a",),
-        "client": "messages",
         "max_inputs": 3,
         "embeddings": EmbeddingsOptions(2),
         "edits": RuleEdits(left_out=1),

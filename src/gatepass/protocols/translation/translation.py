@@ -48,7 +48,9 @@ class Translation:
         # the fields of one protocol, such as `anthropic-beta`, mean nothing to another one
         own = {name.encode() for name in call.operation.request_headers}
         headers = tuple(field for field in call.headers if field[0] not in own)
-        translated = replace(call.with_body(json_text(body), *entries), operation=chat, headers=headers)
+        translated = replace(
+            call.with_body(json_text(body), *entries), operation=chat, headers=headers, lacks_words=False
+        )
         return ChatCall(translated, self.answer, about)
 
 
