@@ -286,3 +286,22 @@ async def test_a_busy_upstream_teaches_nothing_about_its_paths():
         answered = [await gp.ask(ASKED, PATH, headers=VERSION).answer() for _ in range(2)]
     assert [one.status for one in answered] == [429, 429]
     assert len(upstream.received) == 4
+
+
+async def test_what_a_missing_path_quotes_stands_in_no_log(caplog):
+    """Upstreams quote texts of users, and other callers see what was learned."""
+    quoted = "a text of a user that an upstream quotes in its error, for nobody else"
+
+    def quoting(request: Any) -> Dialogue:
+        if request.target.endswith("/chat/completions"):
+            return chat_only(request)
+        return [Send(reply({"error": {"message": f"Not a valid path: /messages '{quoted}'"}}, 404))]
+
+    caplog.set_level("DEBUG")
+    async with Scripted(answer=quoting) as upstream, gateway(upstream=upstream.url) as gp:
+        await gp.ask(ASKED, PATH, headers=VERSION).answer()
+        (rule,) = gp.state.learned_rules()
+    learned = [vars(record) for record in caplog.records if "learned" in str(vars(record))]
+    assert rule.state == "learned"
+    assert learned
+    assert quoted not in str(learned)

@@ -19,7 +19,7 @@ from gatepass.config.routes import ANY
 from gatepass.dialects.base import raw_request, with_query
 from gatepass.dialects.hints import is_about_path, model_hint, sentence
 from gatepass.errors import GatepassError, Overloaded, TokenUnavailable, UpstreamError, UpstreamErrorReply
-from gatepass.learning.learned_rule import Key, LearnedRule, LearningPolicy, RuleScope
+from gatepass.learning.learned_rule import Key, LearnedRule, LearningPolicy, RuleScope, evidence_of
 from gatepass.learning.matchers import LearningSettings, Relevant, advice, relevant_rules
 from gatepass.learning.rejection import is_too_long
 from gatepass.learning.session import LearningSession
@@ -151,7 +151,9 @@ def _learn_protocol(attempt: Attempt, error: UpstreamErrorReply) -> None:
     key, state, text = _path_key(attempt), attempt.state, error.message
     if attempt.upstream.state.learned.commit(key, SERVED_BY_CHAT, text, state.clock.now(), is_configured=True):
         scope, entry = key[0], SERVED_BY_CHAT.entry
-        change = RuleChange(attempt.call.id, "learned", scope.upstream, scope.model, scope.operation, entry, text)
+        change = RuleChange(
+            attempt.call.id, "learned", scope.upstream, scope.model, scope.operation, entry, evidence_of(text)
+        )
         state.observers.tell(state.observers.rule_changed, change)
 
 

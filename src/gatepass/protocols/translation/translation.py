@@ -21,9 +21,6 @@ from gatepass.sse.event import EventTransform
 from gatepass.sse.whole_reply import read_large
 from gatepass.types import Call, Hidden, Operation
 
-FAMILIES = ("chat", "responses", "messages")
-"""What an upstream may speak: the values of `protocols`."""
-
 
 @dataclass(frozen=True, slots=True)
 class Translation:
