@@ -254,10 +254,11 @@ class Pipe:
         """Return the lines until the writer rests."""
         text, until_s = b"", time.monotonic() + within_s
         while time.monotonic() < until_s:
+            rests = self.writer.is_idle  # asked first: what it wrote after a look at the pipe would be missed
             ready, _, _ = select.select([self.source], [], [], 0.01)
             if ready:
                 text += os.read(self.source, 1 << 16)
-            elif self.writer.is_idle:
+            elif rests:
                 break
         return [json.loads(line) for line in text.decode(self.stream.encoding).splitlines()]
 
