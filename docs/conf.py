@@ -52,6 +52,7 @@ CHILDREN = {
         "zh/tokens",
         "zh/container",
         "zh/ragflow_upstream",
+        "zh/translation",
         "zh/ui",
     ],
 }

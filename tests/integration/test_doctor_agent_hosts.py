@@ -49,7 +49,8 @@ async def doctor(upstream: Scripted, folder: Path, *arguments: str, **blocks: An
 
 
 def calls(upstream: Scripted) -> Sequence[Received]:
-    return [request for request in upstream.received if request.method == "POST"]
+    """The requests that are not empty ones, which ask for the protocols of the upstream."""
+    return [request for request in upstream.received if request.method == "POST" and request.body != b"{}"]
 
 
 async def test_the_request_of_codex_is_sent_and_its_settings_are_printed(tmp_path: Path):
@@ -101,19 +102,51 @@ def without_api(request: Received) -> Dialogue:
     return LIST if request.target == "/v1/models" else [Send(reply({"detail": "Not Found"}, 404))]
 
 
+def with_chats(request: Received) -> Dialogue:
+    if not request.target.endswith("/chat/completions"):
+        return without_api(request)
+    choice = {"index": 0, "delta": {"role": "assistant", "content": "ping"}, "finish_reason": "stop"}
+    return [Send(stream(event({"id": "c", "choices": [choice]}), event("[DONE]")))]
+
+
 @pytest.mark.parametrize("name", ["codex", "claude-code"])
 async def test_an_upstream_with_chats_alone_serves_both(tmp_path: Path, name: str):
-    def with_chats(request: Received) -> Dialogue:
-        if not request.target.endswith("/chat/completions"):
-            return without_api(request)
-        choice = {"index": 0, "delta": {"role": "assistant", "content": "ping"}, "finish_reason": "stop"}
-        return [Send(stream(event({"id": "c", "choices": [choice]}), event("[DONE]")))]
-
     async with Scripted(answer=with_chats) as upstream:
         result = await doctor(upstream, tmp_path, "m", "--as", name)
     assert result.exit_code == 0, result.output
-    asked = [request.target for request in upstream.received if request.body]
-    assert asked[-1] == "/v1/chat/completions"
+    first, chat = (request.target.partition("?")[0] for request in calls(upstream))
+    assert (first, chat) == (f"/v1/{AGENT_HOSTS[name].operation}", "/v1/chat/completions")
+    assert f"; a chat served it: POST {upstream.url}/v1/chat/completions\n" in result.output.replace(" (0.", "\n(0.")
+    learned = "has chat completions, but no responses; messages: unknown. Set `upstreams.chat.protocols` to [chat]"
+    if name == "codex":
+        assert f"ok   upstream:chat protocols: {learned}, with messages if it has them." in result.output
+
+
+async def test_a_declared_chat_is_named_and_advises_nothing(tmp_path: Path):
+    upstreams = {"chat": {"base_url": "", "credential": "c", "protocols": ["chat"]}}
+    async with Scripted(answer=with_chats) as upstream:
+        upstreams["chat"]["base_url"] = f"{upstream.url}/v1"
+        result = await doctor(upstream, tmp_path, "m", "--as", "codex", upstreams=upstreams)
+    assert result.exit_code == 0, result.output
+    assert [request.target for request in calls(upstream)] == ["/v1/chat/completions"]
+    assert "; a chat served it: POST" in result.output
+    assert "Set `" not in result.output
+
+
+async def test_an_error_of_a_translated_request_names_the_url_of_the_chat(tmp_path: Path):
+    upstreams = {"chat": {"base_url": "", "credential": "c", "protocols": ["chat"]}}
+    async with Scripted(answer=without_api) as upstream:
+        upstreams["chat"]["base_url"] = f"{upstream.url}/v1"
+        result = await doctor(upstream, tmp_path, "m", "--as", "claude-code", upstreams=upstreams)
+    assert result.exit_code == 1
+    assert f"POST {upstream.url}/v1/chat/completions: " in result.output
+    assert "/v1/messages" not in result.output
+
+
+async def test_an_error_of_the_api_names_its_own_url_although_a_chat_was_tried(tmp_path: Path):
+    async with Scripted(answer=without_api) as upstream:
+        result = await doctor(upstream, tmp_path, "m", "--as", "claude-code")
+    assert f"POST {upstream.url}/v1/messages: " in result.output
 
 
 async def test_a_response_that_the_upstream_failed_is_a_failure(tmp_path: Path):

@@ -15,6 +15,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -216,8 +217,11 @@ def render(
     upstream: dict[str, Any] = {"base_url": answers["base_url"], **plain}
     if answers["auth"] != "none":
         upstream["credential"] = UPSTREAM
+    if protocols := answers.get("protocols"):
+        upstream["protocols"] = protocols.split(",")
     lines += [
         "# The LLM gateway. With one upstream every model name is passed on.",
+        *(["# `protocols` is what it has. gatepass serves the others by chat completions."] if protocols else []),
         *yaml_lines({"upstreams": {UPSTREAM: upstream}}),
     ]
     if keys:
@@ -478,23 +482,28 @@ class Setup:
                 click.echo(f"client_auth {other} does not work either.")
                 self.answers["client_auth"] = refused
         if failed is None:
-            self.models = await self.read_models()
+            await self.read_upstream()
         return failed
 
-    async def read_models(self) -> list[str]:
-        from gatepass.cli.probe import LIST_S
+    async def read_upstream(self) -> None:
+        """Read the models of the upstream, and the protocols that it has, if it lacks some and all are known."""
+        from gatepass.cli.probe import LIST_S, protocols_of, protocols_text
         from gatepass.errors import GatepassError
         from gatepass.proxy.models import fetch_models
 
         async with open_state(self.load()) as state:
+            upstream = state.upstreams[UPSTREAM]
             for holder in state.holders.values():
                 holder.start()
-            try:
+            with suppress(GatepassError, TimeoutError):  # `diagnose` has reported the reason
                 async with asyncio.timeout(LIST_S):
-                    entries = await fetch_models(state, state.upstreams[UPSTREAM])
-            except (GatepassError, TimeoutError):  # `diagnose` has reported the reason
-                return []
-        return [printable(entry["id"]) for entry in entries]  # the upstream's text, printed on the terminal
+                    entries = await fetch_models(state, upstream)
+                # the upstream's text, printed on the terminal
+                self.models = [printable(entry["id"]) for entry in entries]
+            found = await protocols_of(state, upstream)
+        if (text := protocols_text(found)) and None not in found.values():
+            click.echo(f"The LLM gateway {text}.")
+            self.answers["protocols"] = ",".join(name for name, has in found.items() if has)
 
     async def first_failed(
         self, test: Callable[[Config], Steps], is_shown: Callable[[Step], bool] = lambda _: True

@@ -24,9 +24,10 @@ from gatepass.config.credential.kinds import token_location
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.model import Config, StoreSettings
 from gatepass.config.references import UnresolvedReference, read_file
+from gatepass.config.routes import ANY
 from gatepass.config.upstream import url_with_version
 from gatepass.config.wording import nearest
-from gatepass.dialects.hints import sentence
+from gatepass.dialects.hints import is_about_model, is_about_path, sentence
 from gatepass.errors import (
     CallerError,
     GatepassError,
@@ -43,10 +44,11 @@ from gatepass.errors import (
     documentation,
     stable_code,
 )
+from gatepass.learning.learned_rule import RuleScope
 from gatepass.observability.story import action_of, case_of, names_of
-from gatepass.operations.table import sample
+from gatepass.operations.table import OPERATIONS, call_of, sample
 from gatepass.proxy.app_state import AppState, Upstream
-from gatepass.proxy.attempt import close_attempt, send_own_call, try_call
+from gatepass.proxy.attempt import SERVED_BY_CHAT, close_attempt, send_own_call, send_whole, try_call
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.models import LIST_CALL, parse_list, request_list
 from gatepass.proxy.response import BufferedReply, StreamingReply, SynthesizedStream
@@ -192,6 +194,8 @@ NO_LIST = (404, 405)
 
 BUSY = (408, 429)
 
+INVALID = (400, 422)
+
 
 async def check_models(
     state: AppState, upstream: Upstream, wanted: Collection[str] = (), *, is_called: bool = False
@@ -272,6 +276,70 @@ async def _base_url_with_version(state: AppState, upstream: Upstream) -> str | N
         # a server that rejects the token there has an API there
         return base_url if isinstance(error, UpstreamAuth) else None
     return base_url
+
+
+PROTOCOLS_ASKED: Mapping[str, str] = {"chat": "chat completions", "responses": "responses", "messages": "messages"}
+"""The values of `protocols`, which are also names of operations, with what texts call them."""
+
+
+async def protocols_of(state: AppState, upstream: Upstream) -> dict[str, bool | None]:
+    """Return whether the upstream has each protocol of PROTOCOLS_ASKED; None if its answers do not show it.
+
+    Each path gets an empty JSON object, which calls no model. A path shows itself by an answer that differs from that
+    to the chat, because some gateways look for a model before they look at the path.
+    """
+    found, chat = dict[str, bool | None](), (0, "")
+    for name in PROTOCOLS_ASKED:
+        call = call_of(next(row for row in OPERATIONS if row.name == name), body={})
+        attempt = Attempt.begin(state, (Target(upstream.name),), call)
+        said, code, found[name] = chat, None, None
+        with suppress(GatepassError):
+            try:
+                await within(state, upstream, send_own_call(attempt, send_whole, call))
+            except UpstreamErrorReply as error:
+                body, code = error.error_body, error.upstream_code
+                said = error.http_status, error.message if body is None else body.message
+        status, is_absent = said[0], is_about_path(*said)
+        if name == "chat":
+            if status not in (*INVALID, 404) or is_absent:
+                return dict.fromkeys(PROTOCOLS_ASKED)
+            found[name], chat = True, said
+        elif said != chat and status in INVALID:
+            found[name] = None if is_absent else True
+        elif said != chat and status in (*NO_LIST, 501):
+            is_absent = is_absent or (chat[0] in INVALID and not is_about_model(code, said[1]))
+            found[name] = False if is_absent else None
+    return found
+
+
+async def check_protocols(state: AppState, upstream: Upstream, target: Target) -> Step | None:
+    """Return which protocols the upstream has; None if nothing shows that it lacks one.
+
+    What a call has just taught counts too. The advice is for `target`.
+    """
+    found = await protocols_of(state, upstream)
+    for name in found:
+        if upstream.state.learned.rule((RuleScope(upstream.name, ANY, name), SERVED_BY_CHAT.key)) is not None:
+            found |= {"chat": True, name: False}
+    if not (why := protocols_text(found)):
+        return None
+    spoken = PROTOCOLS_ASKED if target.protocols is None else target.protocols
+    advice = f"Set `upstreams.{upstream.name}.protocols` to [{', '.join(name for name in found if found[name])}]"
+    if unknown := [name for name, has in found.items() if has is None]:
+        advice += f", with {unknown[0]} if it has them"
+    is_told = any(found[name] is False for name in spoken)
+    return Step(hop_of(upstream), "protocols", StepOutcome.WORKS, why, f"{advice}." if is_told else "", proves=False)
+
+
+def protocols_text(found: Mapping[str, bool | None]) -> str:
+    """Describe what `protocols_of` returned; "" if it shows no protocol that the upstream lacks."""
+    has, lacks, unknown = (
+        [title for name, title in PROTOCOLS_ASKED.items() if found[name] is one] for one in (True, False, None)
+    )
+    if not lacks:
+        return ""
+    why = f"has {' and '.join(has)}, but no {' and no '.join(lacks)}"
+    return f"{why}; {unknown[0]}: unknown" if unknown else why
 
 
 def failed_step(
@@ -362,6 +430,8 @@ class TargetProbe:
     target: Target
     first: Target
     """The first target of the route, whose total timeout limits the call."""
+    context: RequestContext
+    """The state of the call, with its last attempt."""
 
 
 def probes_of(state: AppState, upstream: Upstream, asked: ProbeCall) -> list[TargetProbe]:
@@ -377,10 +447,12 @@ def probes_of(state: AppState, upstream: Upstream, asked: ProbeCall) -> list[Tar
         call = msgspec.structs.replace(call, body=msgspec.json.encode({**members, "stream": True}), stream=True)
     call = msgspec.structs.replace(call, id=f"doctor-{token_hex(8)}")
     targets, found = state.routes.resolve(asked.operation, model), []
+    query = b"" if host is None else host.query
     for target in targets:
         if target.upstream == upstream.name:
+            context = RequestContext.without_client(state, state.profiles[asked.profile], query)
             sent = f" (sent as {target.model})" if target.model not in (None, model) else ""
-            found.append(TargetProbe(f"{named} with {model}{sent}", asked, call, target, targets[0]))
+            found.append(TargetProbe(f"{named} with {model}{sent}", asked, call, target, targets[0], context))
     return found
 
 
@@ -396,9 +468,10 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
         shown = await within(state, upstream, result, ANSWER_S)
     except GatepassError as error:
         prefix = f"{target_probe.what}: {error.http_status} {error.public_code}: "
-        if error.hop == hop_of(upstream) and error.http_status in NO_LIST:
-            sent = upstream.dialect.encode(call, target_probe.target, upstream.base_url, upstream.timeouts)
-            prefix += f"POST {sent.url.partition('?')[0]}: "
+        attempt = target_probe.context.attempt
+        if error.hop == hop_of(upstream) and error.http_status in NO_LIST and attempt is not None and attempt.sent:
+            # a chat of the client's call that fails too shows the error before it
+            prefix += f"{_sent_by(attempt, call if error is attempt.absent else None)}: "
         step = failed_step(error, state.config, what, prefix, call.operation.name, call.model)
         step = replace(step, advice=" ".join(filter(None, (step.advice, target_probe.asked.advice))))
         # such an error blames the client, but here gatepass itself made the request
@@ -408,13 +481,13 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
 
 async def real_call(state: AppState, target_probe: TargetProbe) -> str:
     """Return the status of a good reply and the rules learned for it; raise the error that a client would get."""
-    asked, began_s = target_probe.asked, state.clock.now()
-    profile, query = state.profiles[asked.profile], b"" if asked.agent_host is None else asked.agent_host.query
-    context = RequestContext.without_client(state, profile, query)
-    attempt = Attempt.begin(state, (target_probe.target,), target_probe.call, profile.settings)
+    context, began_s = target_probe.context, state.clock.now()
+    attempt = Attempt.begin(state, (target_probe.target,), target_probe.call, context.profile_rules.settings)
     answer = await send_own_call(attempt, try_call, context)
     attempt = context.attempt or attempt
     learned = f"; {', '.join(attempt.learned)} (learned from an error, as for any client)" if attempt.learned else ""
+    if attempt.chat is not None:
+        learned = f"; a chat served it: {_sent_by(attempt)}{learned}"
     if isinstance(answer, StreamingReply):
         first_s = state.clock.now() - began_s
         return f"first event after {first_s:.2f} s, {await _read_stream(state, attempt, answer)}{learned}"
@@ -423,6 +496,13 @@ async def real_call(state: AppState, target_probe: TargetProbe) -> str:
     if not isinstance(answer, BufferedReply):
         raise TypeError("a call without stream got a stream")
     return f"{answer.status}{learned}"
+
+
+def _sent_by(attempt: Attempt, call: Call | None = None) -> str:
+    """Return the method and the URL of the request of `attempt`, or of one with `call`."""
+    upstream, call = attempt.upstream, call or attempt.normalized or attempt.call
+    sent = upstream.dialect.encode(call, attempt.target, upstream.base_url, upstream.timeouts)
+    return f"{sent.method} {sent.url.partition('?')[0]}"
 
 
 async def _read_stream(state: AppState, attempt: Attempt, reply: StreamingReply) -> str:

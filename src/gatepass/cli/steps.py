@@ -17,6 +17,7 @@ from gatepass.cli.probe import (
     ProbeCall,
     check_call,
     check_models,
+    check_protocols,
     check_store,
     check_token,
     hop_of,
@@ -261,6 +262,7 @@ async def _test_upstream(
     waits = bool(probes and listed.base_url)
     if not waits:
         yield step
+    has_failed = step.failed
     for target_probe in probes:
         begin(hop_of(upstream), "call")
         called = said_once(await check_call(state, upstream, target_probe), said, target_probe.what)
@@ -268,3 +270,10 @@ async def _test_upstream(
             yield listed if called.failed else step
         waits = False
         yield called
+        has_failed = has_failed or called.failed
+    # RAGFlow's and Azure's paths depend on the model
+    is_asked = upstream.settings.dialect == "openai" and not has_failed
+    if is_asked and any(PROTOCOLS[probe.call.operation.protocol].family for probe in probes):
+        begin(hop_of(upstream), "protocols")
+        if (found := await check_protocols(state, upstream, probes[-1].target)) is not None:
+            yield found

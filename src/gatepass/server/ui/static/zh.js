@@ -456,6 +456,7 @@ export const TEXTS = {
   "mcp": "MCP 握手",
   "keys": "key",
   "models": "模型列表",
+  "protocols": "协议",
   "proxy": "代理",
   "answers and accepts the token": "响应正常，令牌有效",
   "answers; no credential is configured": "响应正常；没有配置凭据"
