@@ -18,10 +18,7 @@ UNUSED = (
     "gatepass.server.supervisor",
 )
 LIBRARIES = ("azure", "msal", "google", "botocore", "urllib3", "requests", "jwt", "cryptography")
-SOURCES = (
-    "vendor",
-    *("sources.oauth2", "sources.signer", "sources.http_json", "sources.exec", "sources.file", "token_endpoint"),
-)
+SOURCES = ("vendor", *("sources.oauth2", "sources.http_json", "sources.exec", "sources.file", "token_endpoint"))
 CREDENTIALS = {
     "static": "token: abcdefgh",
     "http_json": "url: https://127.0.0.1:9/login",

@@ -184,7 +184,9 @@ class ExecSource:
         limit_s, stderr = self._settings.timeout_s, bytearray()
         parts = enumerate(self._settings.command)
         arguments = [revealed(part, f"command[{i}]") if isinstance(part, Secret) else part for i, part in parts]
-        running = self._run(arguments, self._environment(), REPLY_BYTES, stderr, self._clock)
+        # Not all variables: they contain secrets of gatepass and of other services.
+        own = {name: revealed(value, f"env.{name}") for name, value in self._settings.env.items()}
+        running = self._run(arguments, self._settings.inherited() | own, REPLY_BYTES, stderr, self._clock)
         try:
             finished = await timeout(self._clock, limit_s, running, _Late())
         except _Late:
@@ -204,12 +206,6 @@ class ExecSource:
         if finished.code != 0:
             raise _failed(self._program, finished.code, stderr, mask)
         return finished
-
-    def _environment(self) -> dict[str, str]:
-        settings = self._settings
-        # Not all variables: they contain secrets of gatepass and of other services.
-        own = {name: revealed(value, f"env.{name}") for name, value in settings.env.items()}
-        return settings.inherited() | own
 
 
 def _failed(program: str, code: int, stderr: bytearray, mask: Mask) -> FetchFailure:

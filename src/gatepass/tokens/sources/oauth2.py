@@ -1,7 +1,8 @@
 """Fetch tokens of `type: oauth2`: send a grant, with the client's proof, to the token endpoint (RFC 6749 4.3, 4.4, 6).
 
 `LoginGrant` makes the grant (also RFC 7523 2.1, RFC 8693). `ClientAuthenticator` makes the proof (RFC 6749 2.3, RFC
-7523, RFC 8705). `Discovery` finds the token endpoint in the issuer's document (OpenID Connect Discovery 1.0, RFC 8414).
+7523, RFC 8705). An `Assertion` is part of either. `Discovery` finds the token endpoint in the issuer's document (OpenID
+Connect Discovery 1.0, RFC 8414).
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import secrets
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache, partial
+from typing import Any
 from urllib.parse import quote_plus, urlencode, urlsplit
 
 from gatepass.cancel import timeout
@@ -32,9 +33,6 @@ from gatepass.tokens.sources.file import PresentedFile, WatchedFile
 from gatepass.tokens.token_endpoint import HEADERS, Connect, TimedTokenResponse, TokenEndpointClient
 from gatepass.tokens.token_reply import TokenReplyFormat
 from gatepass.types import Headers, OutboundRequest, Secret
-
-if TYPE_CHECKING:
-    from gatepass.tokens.sources.signer import Signer
 
 TTL_S = 3600.0
 """How long a discovery document is used without being read again."""
@@ -187,29 +185,83 @@ def claims(client_id: str, subject: str, audience: str, wall_s: float) -> dict[s
     }
 
 
-class ClientAuthenticator:
-    """Authenticates one credential's client. `is_timed`: by a token that has times."""
+class Assertion:
+    """What one credential presents to the issuer: a token in `file`, or a JWT about `subject` signed with `key`.
 
-    def __init__(self, name: str, settings: Oauth2Credential, clock: Clock) -> None:
+    `is_timed`: it is one of them.
+    """
+
+    def __init__(
+        self, settings: Oauth2Credential, file: PresentedFile | None, key: Secret | None, subject: str
+    ) -> None:
         self._settings = settings
-        self._secret = settings.client_secret or Secret("")
-        self._key = settings.private_key if settings.client_auth == "private_key_jwt" else None
-        path = settings.assertion_file
-        self.file = None if path is None else PresentedFile(name, "assertion_file", path, clock)
-        self._signer: Signer | None = None
-        if self._key is not None:
-            from gatepass.tokens.sources.signer import Signer  # imports PyJWT, only for this method
+        self.file = file
+        self._key = key
+        self._subject = subject
+        self.is_timed = file is not None or key is not None
+        if key is not None:
+            # imported here: PyJWT and cryptography load slowly, and only keys need them
+            import jwt
 
-            self._signer = Signer(settings, self._key)
-        self.is_timed = self.file is not None or self._signer is not None
+            from gatepass.config.certificates import signing_key
+
+            self._encode, self._parse = jwt.encode, lru_cache(maxsize=1)(signing_key)
 
     def secrets(self) -> tuple[Secret, ...]:
         if self.file is not None:
             return (self.file.mark,)
-        if self._key is not None:
-            return (self._key,)
-        if self._settings.client_secret is None:
-            return ()
+        return () if self._key is None else (self._key,)
+
+    def read(self, token_url: str, wall_s: float) -> str | None:
+        """Return it for a request at `wall_s` (Clock.wall); None without file and key.
+
+        Raises FetchFailure if the current file or key is unusable.
+        """
+        if self.file is not None:
+            return self.file.read()
+        if self._key is None:
+            return None
+        settings, pem = self._settings, revealed(self._key, "private_key")
+        try:
+            key = self._parse(pem)
+        except ValueError as error:
+            raise FetchFailure(f"private_key {error}", quick=False) from None
+        try:
+            # A new key may be of another kind than `algorithm`.
+            algorithm = key.algorithm(settings.algorithm)
+        except ValueError as error:
+            raise FetchFailure(f"algorithm {error}", quick=False) from None
+        # the header by which the issuer finds the public key (RFC 7515 4.1.4)
+        headers = {} if settings.key_id is None else {"kid": settings.key_id}
+        signed = claims(settings.client_id, self._subject, _audience(settings, token_url), wall_s)
+        return self._encode(signed, key.key, algorithm=algorithm, headers=headers)
+
+
+def _audience(settings: Oauth2Credential, token_url: str) -> str:
+    match settings.assertion_audience:
+        # RFC 7523 3 allows the token endpoint as audience. FAPI 2.0 requires the issuer.
+        case "token_url":
+            return token_url
+        case "issuer":
+            return settings.issuer or token_url
+        case own:
+            return own
+
+
+class ClientAuthenticator:
+    """Authenticates one credential's client."""
+
+    def __init__(self, name: str, settings: Oauth2Credential, clock: Clock) -> None:
+        self._settings = settings
+        self._secret = settings.client_secret or Secret("")
+        path = settings.assertion_file
+        file = None if path is None else PresentedFile(name, "assertion_file", path, clock)
+        key = settings.private_key if settings.client_auth == "private_key_jwt" else None
+        self.assertion = Assertion(settings, file, key, settings.client_id)
+
+    def secrets(self) -> tuple[Secret, ...]:
+        if self.assertion.is_timed or self._settings.client_secret is None:
+            return self.assertion.secrets()
         return (self._secret, self._secret.derived(partial(_basic, self._settings.client_id)))
 
     def proof(self, token_url: str, wall_s: float) -> tuple[Headers, refresh_token.Fields]:
@@ -226,25 +278,10 @@ class ClientAuthenticator:
             case "form":
                 return (), named | {"client_secret": revealed(self._secret, "client_secret")}
             case "private_key_jwt" | "assertion_file" | "mtls" | "none":
-                if self.file is not None:
-                    assertion = self.file.read()
-                elif self._signer is not None:
-                    client_id, audience = settings.client_id, _audience(settings, token_url)
-                    assertion = self._signer.sign(claims(client_id, client_id, audience, wall_s))
-                else:
+                assertion = self.assertion.read(token_url, wall_s)
+                if assertion is None:
                     return (), named
                 return (), named | {"client_assertion_type": ASSERTION_TYPE, "client_assertion": assertion}
-
-
-def _audience(settings: Oauth2Credential, token_url: str) -> str:
-    match settings.assertion_audience:
-        # RFC 7523 3 allows the token endpoint as audience. FAPI 2.0 requires the issuer.
-        case "token_url":
-            return token_url
-        case "issuer":
-            return settings.issuer or token_url
-        case own:
-            return own
 
 
 def _basic(client_id: str, secret: str) -> str:
@@ -262,19 +299,9 @@ class LoginGrant:
         self._subject = subject
         self._user = TokenUser(f"credential:{name}")
         path = settings.subject_file
-        self.file = None if path is None else PresentedFile(name, "subject_file", path, clock)
-        self._signer: Signer | None = None
-        if settings.subject is not None and settings.private_key is not None:
-            from gatepass.tokens.sources.signer import Signer  # imports PyJWT
-
-            self._signer = Signer(settings, settings.private_key)
-        self.is_timed = self.file is not None or self._signer is not None
-
-    def secrets(self) -> tuple[Secret, ...]:
-        if self.file is not None:
-            return (self.file.mark,)
-        key = self._settings.private_key
-        return () if self._signer is None or key is None else (key,)
+        file = None if path is None else PresentedFile(name, "subject_file", path, clock)
+        key = None if settings.subject is None else settings.private_key
+        self.assertion = Assertion(settings, file, key, settings.subject or "")
 
     async def send(
         self, send: Callable[[str | None], Awaitable[TimedTokenResponse]], by_s: float
@@ -327,18 +354,14 @@ class LoginGrant:
                 )
             password = revealed(settings.password, "password")
             return {"grant_type": "password", "username": settings.username, "password": password}
-        if self.file is not None:
-            presented = self.file.read()
-        elif self._signer is not None:
-            audience = _audience(settings, token_url)
-            presented = self._signer.sign(claims(settings.client_id, settings.subject or "", audience, wall_s))
+        presented = self.assertion.read(token_url, wall_s) or presented or ""
         if settings.grant_type == "jwt_bearer":
-            return {"grant_type": JWT_BEARER, "assertion": presented or ""}
+            return {"grant_type": JWT_BEARER, "assertion": presented}
         given, wanted = settings.subject_token_type, settings.requested_token_type
         requested = {} if wanted is None else {"requested_token_type": TOKEN_TYPES.get(wanted, wanted)}
         return {
             "grant_type": TOKEN_EXCHANGE,
-            "subject_token": presented or "",
+            "subject_token": presented,
             "subject_token_type": TOKEN_TYPES.get(given, given),
             **requested,
         }
@@ -393,7 +416,7 @@ class Oauth2Source:
         own = (settings.password, settings.refresh_token)
         self._secrets = (
             *self._client.secrets(),
-            *self._login.secrets(),
+            *self._login.assertion.secrets(),
             *(secret for secret in own if secret is not None),
             *secret_fields(settings.extra),
         )
@@ -454,24 +477,24 @@ class Oauth2Source:
 
     def _advised(self, failure: FetchFailure, reply: TimedTokenResponse, endpoint: Endpoint) -> FetchFailure:
         date_s, code, own = issuer_time(reply.headers), refresh_token.code_of(reply), self._settings.client_auth
-        is_timed = self._client.is_timed if code == "invalid_client" else self._login.is_timed
-        if failure.definite and is_timed and date_s is not None and abs(ahead_s := date_s - reply.wall_s) >= SKEW_S:
+        shown = self._client.assertion if code == "invalid_client" else self._login.assertion
+        ahead_s = 0.0 if date_s is None else date_s - reply.wall_s
+        if failure.definite and shown.is_timed and abs(ahead_s) >= SKEW_S:
             clock = f"its clock is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} this machine's"
             # Not definite: the repair of a clock changes no file, so that only another attempt notices it.
             return FetchFailure(f"{failure.reason.rstrip('.')}; {clock}. Check both clocks", unclear=True)
-        if code == "invalid_client" and self._has_worked and self._client.file is None:
+        if code == "invalid_client" and self._has_worked and shown.file is None:
             secret = f"; check {setting(self._issuer.name, 'client_secret')}" if self._settings.client_secret else ""
             return failure.with_reason(
                 f"{failure.reason.rstrip('.')}; it accepted this client before, so the client was changed there{secret}"
             )
-        file = self._client.file if code == "invalid_client" else self._login.file if code == "invalid_grant" else None
         supported = [SPELLINGS.get(method, method) for method in endpoint.methods]
         if code == "invalid_client" and supported and own not in (*supported, "assertion_file"):
             advice = f"client_auth is {own}, and the issuer supports {', '.join(dict.fromkeys(supported))}"
         elif code == "invalid_client" and not supported and own == "basic":  # it is the default
             advice = "client_auth is basic, and some issuers accept only form"
-        elif file is not None:
-            advice = file.audience()
+        elif code in ("invalid_client", "invalid_grant") and shown.file is not None:
+            advice = shown.file.audience()
         elif code in refresh_token.INVALID_GRANT_CODES and self._rotation is not None and self._rotation.is_last:
             advice = refresh_token.new_login_advice(self._settings)
         else:
