@@ -168,7 +168,6 @@ class Worker:
     """One worker process. It is ready when its socket exists."""
 
     number: int
-    seat: int
     process: asyncio.subprocess.Process
     ready_at: Path
     began_s: float
@@ -192,7 +191,7 @@ class Worker:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         LOG.info("worker_started", extra={"fields": {"worker": number, "pid": process.pid}})
         began_s = asyncio.get_running_loop().time()
-        return cls(number, seat, process, channel.folder / f"{worker_name(number)}.sock", began_s)
+        return cls(number, process, channel.folder / f"{worker_name(number)}.sock", began_s)
 
     @property
     def is_alive(self) -> bool:
@@ -268,7 +267,6 @@ class Supervisor:
             self._tasks.spawn(self._announce_when_ready(), "announce")
             try:
                 await asyncio.gather(*(self._run_slot(slot) for slot in range(self._count)))
-                await asyncio.gather(*map(self._reap, self._running_workers()))
             finally:
                 await self._tasks.aclose()
         return self._code
@@ -295,7 +293,7 @@ class Supervisor:
         return [worker for worker in self._workers.values() if worker.is_alive]
 
     async def _run_slot(self, slot: int) -> None:
-        """Run one worker after another in this slot until the stop."""
+        """Run one worker after another in this slot until the stop, and wait for the last one."""
         # with more workers than seats the last seat is shared, and the balance is less even
         seat, pause_s = min(slot, SEATS - 1), 0.0
         while not self._stopping.is_set():
@@ -304,6 +302,8 @@ class Supervisor:
             worker = self._workers[slot] = await Worker.started(self._serial, seat, self._command, self._channel)
             await first_of(worker.process.wait(), self._stopping.wait())
             if self._stopping.is_set():
+                await worker.wait_or_kill(self._drain_s + KILL_GRACE_S)
+                self._channel.connection_counts.clear(seat)
                 return
             if worker.process.returncode == self._command.unusable and not self._has_served:
                 # every other worker would fail in the same way, and has logged why
@@ -319,10 +319,6 @@ class Supervisor:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._stopping.wait()
-
-    async def _reap(self, worker: Worker) -> None:
-        await worker.wait_or_kill(self._drain_s + KILL_GRACE_S)
-        self._channel.connection_counts.clear(worker.seat)
 
     def reload(self) -> None:
         LOG.info("workers_reloading", extra={"fields": {"workers": self._count}})

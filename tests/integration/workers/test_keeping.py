@@ -230,5 +230,5 @@ async def test_pause_before_the_next_worker_doubles_only_after_a_failure(
 ) -> None:
     process = await asyncio.create_subprocess_exec(sys.executable, "-I", "-S", "-c", f"raise SystemExit({code})")
     await process.wait()
-    ended = worker.Worker(1, 0, process, tmp_path, asyncio.get_running_loop().time() - lived_s)
+    ended = worker.Worker(1, process, tmp_path, asyncio.get_running_loop().time() - lived_s)
     assert ended.pause_s(4.0) == pause_s
