@@ -379,20 +379,17 @@ def rule_lines(rules: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if not rules:
         yield "Nothing has been learned."
         return
-    head, *lines = aligned([_RULE_HEAD, *(_rule(row) for row in rules)])
+    table: list[tuple[str, ...]] = [_RULE_HEAD]
+    for row in rules:
+        left = ("retried in " if row["state"] == "failed" else "") + span(row["expires_in_s"])
+        model, names = f"{row['upstream']}/{row['model']}", (row[name] for name in ("operation", "adapted", "state"))
+        table.append(tuple(map(printable, (model, *names, span(row["age_s"]), left, row["uses"]))))
+    head, *lines = aligned(table)
     yield head
     for line, row in zip(lines, rules, strict=True):
         yield line
         if evidence := printable(" ".join(row["evidence"].split())):
             yield f"    {evidence}"
-
-
-def _rule(row: Mapping[str, Any]) -> tuple[str, ...]:
-    left = span(row["expires_in_s"])
-    if row["state"] == "failed":
-        left = f"retried in {left}"
-    model, names = f"{row['upstream']}/{row['model']}", (row[name] for name in ("operation", "adapted", "state"))
-    return tuple(printable(text) for text in (model, *names, span(row["age_s"]), left, row["uses"]))
 
 
 def span(seconds: float) -> str:

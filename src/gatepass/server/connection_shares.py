@@ -282,7 +282,13 @@ class TrustedProxies:
         values = [value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"]
         # from the right: each proxy appends the address that it saw, and a client may have written the first ones
         for entry in reversed(",".join(values).rsplit(",", PROXIES)[-PROXIES:]):
-            address = _parsed(_without_port(entry.strip()))
+            text = entry.strip()
+            # without the port, which Azure's gateways append: `192.0.2.7:5123`, `[2001:db8::7]:5123`
+            if text.startswith("["):
+                text = text[1:].partition("]")[0]
+            elif text.count(":") == 1:
+                text = text.partition(":")[0]
+            address = _parsed(text)
             if address is None:
                 return None
             if not self._trusts(address):
@@ -314,10 +320,3 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
 def _grouped(address: IPv4Address | IPv6Address) -> Address:
     # an IPv6 client can use every address of its /64 network, so the whole network is one address
     return str(address if isinstance(address, IPv4Address) else ip_network((int(address) >> 64 << 64, 64)))  # 128 bits
-
-
-def _without_port(entry: str) -> str:
-    """Remove the port from `192.0.2.7:5123` and `[2001:db8::7]:5123`. Azure's gateways append it."""
-    if entry.startswith("["):
-        return entry[1:].partition("]")[0]
-    return entry.partition(":")[0] if entry.count(":") == 1 else entry

@@ -7,7 +7,6 @@ import json
 import logging
 import secrets
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
@@ -122,9 +121,15 @@ def _problem(captured: CapturedRequest, without: Sequence[str], state: AppState)
 
 async def _serve_again(client_request: ClientRequest, of: str, body: bytes, state: AppState) -> dict[str, Any]:
     cycle, has_ended = _ReplayCycle(body), asyncio.Event()
+
+    def on_served(task: asyncio.Task[None]) -> None:
+        has_ended.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            LOG.error("request_failed", exc_info=error)
+
     # the request belongs to the process: it continues when the operator waits no longer
     task = state.in_flight.tasks.spawn(handle(client_request, state, ModelCatalog(state), cycle), "replay")
-    task.add_done_callback(partial(_on_served, has_ended))
+    task.add_done_callback(on_served)
     await wait_at_most(has_ended, WAIT_S, state.clock)
     return {
         "id": client_request.id,
@@ -136,12 +141,6 @@ async def _serve_again(client_request: ClientRequest, of: str, body: bytes, stat
         "bytes": cycle.sent_bytes,
         "duration_s": round(state.clock.now() - client_request.arrived_s, 4),
     }
-
-
-def _on_served(has_ended: asyncio.Event, task: asyncio.Task[None]) -> None:
-    has_ended.set()
-    if not task.cancelled() and (error := task.exception()) is not None:
-        LOG.error("request_failed", exc_info=error)
 
 
 class _ReplayCycle(Hidden):

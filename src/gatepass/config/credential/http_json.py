@@ -196,16 +196,13 @@ class Basic(Block):
     """
 
 
-def _require_url_or_preset(schema: dict[str, Any]) -> None:
-    schema["required"] = [name for name in schema["required"] if name != "url"]
-    schema["anyOf"] = [{"required": ["url"]}, {"required": ["preset"]}]
-
-
 class HttpJsonCredential(Credential):
     """A custom login: one HTTP request whose JSON or plain text reply holds a token. Example: `{type: http_json, url:
     https://llm.corp.example/login, json: {id: bot, key: "${BOT_KEY}"}, reply: {token: data.token}}`."""
 
-    model_config = ConfigDict(json_schema_extra=_require_url_or_preset)
+    model_config = ConfigDict(
+        json_schema_extra={"required": ["type"], "anyOf": [{"required": ["url"]}, {"required": ["preset"]}]}
+    )
 
     type: Literal["http_json"]
     preset: PresetName | None = None
