@@ -141,7 +141,7 @@ async def test_a_conversation_becomes_messages_with_results_behind_their_calls()
         ({"tools": [HOSTED, WEATHER], "tool_choice": HOSTED}, "tool_choice"),
         ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, "input.0.content.0"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0"),
-        ({"input": [{"type": "function_call", "call_id": "a", "name": "n", "arguments": "{}"}]}, "messages"),
+        ({"input": [{"type": "function_call", "call_id": "a", "name": "n", "arguments": "{}"}]}, "input"),
     ],
 )
 async def test_what_a_chat_cannot_express_is_a_named_400(more, name):
@@ -164,7 +164,12 @@ async def test_a_cut_stream_fails_with_its_number():
     assert failed["response"]["id"] == before[0]["response"]["id"]
 
 
-async def test_an_overflow_has_the_code_that_codex_knows():
+@pytest.mark.parametrize("streams", [True, False])
+async def test_an_overflow_is_an_event_at_which_codex_compacts(streams):
+    """After a 400 it would send the same conversation again. A whole response has the 400."""
     refused = {"error": {"message": "This model's maximum context length is 8192 tokens.", "code": "x"}}
-    answered, _ = await asked(reply(refused, 400), {**ASKED, "stream": True})
-    assert (answered.status, "maximum context length" in answered.json()["error"]["message"]) == (400, True)
+    answered, _ = await asked(reply(refused, 400), {**ASKED, "stream": streams})
+    assert (answered.status, "maximum context length" in answered.error["message"]) == (200 if streams else 400, True)
+    if streams:
+        failed = json.loads(answered.events[-1])
+        assert (failed["type"], failed["response"]["error"]["code"]) == ("response.failed", "context_length_exceeded")

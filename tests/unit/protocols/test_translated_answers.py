@@ -14,6 +14,7 @@ from gatepass.errors import UpstreamEmpty, UpstreamInvalid
 from gatepass.protocols.message_events import MessageAggregator
 from gatepass.protocols.responses import ResponseAggregator
 from gatepass.protocols.translation import answer_blocks
+from gatepass.protocols.translation.answer_blocks import AnswerBlocks
 from gatepass.protocols.translation.chat_request import About, Tool
 from gatepass.protocols.translation.message_answer import MessageAnswer
 from gatepass.protocols.translation.response_answer import ResponseAnswer
@@ -78,9 +79,9 @@ def test_a_message_has_whole_blocks_one_after_the_other(mixed):
     chunks, text, thought, calls = mixed
     answer = MessageAnswer(defaults(), "up", About())
     end = a_chunk({}, "tool_calls" if calls else "stop")
-    if not (text or thought or calls):
+    if not (text or calls):
         with pytest.raises(UpstreamEmpty):
-            answer.feed(b"".join((end, DONE)))
+            answer.feed(b"".join((*chunks, end, DONE)))
         return
     sent = b"".join(map(answer.feed, (*chunks, end, DONE)))
     open_block, places = None, []
@@ -113,7 +114,7 @@ def test_a_response_has_whole_items_and_repeats_them(mixed):
     chunks, text, thought, calls = mixed
     answer = ResponseAnswer(defaults(), "up", About({"tool_1": Tool("patch", is_custom=True)}))
     end = a_chunk({}, "tool_calls" if calls else "stop")
-    if not (text or thought or calls):
+    if not (text or calls):
         return
     sent = b"".join(map(answer.feed, (*chunks, end, DONE)))
     events = events_of(sent)
@@ -122,6 +123,7 @@ def test_a_response_has_whole_items_and_repeats_them(mixed):
     done = [event for event in events if event["type"] == "response.output_item.done"]
     assert added == [event["output_index"] for event in done] == [*range(len(added))]
     response = events[-1]["response"]
+    assert {event["response"]["id"] for event in events if "response" in event} == {response["id"]}
     assert response["output"] == [event["item"] for event in done]
     aggregator = ResponseAggregator(SOURCE, 1_000_000)
     aggregator.feed(sent)
@@ -144,6 +146,37 @@ def test_a_block_waits_only_while_the_open_call_is_incomplete():
         *("content_block_stop", "content_block_start", "content_block_delta"),
     ]
     assert "later!" in sent.decode()
+
+
+@pytest.mark.parametrize("end", ["stop", "tool_calls", "function_call"])
+def test_a_message_with_a_call_ends_with_tool_use(end):
+    answer = MessageAnswer(defaults(), "up", About())
+    first = a_chunk({"role": "assistant", "content": ""})
+    chunks = (first, call_piece(0, "{}", first=True), a_chunk({}, end), DONE)
+    _, begun, *_, last, _ = events_of(b"".join(map(answer.feed, chunks)))
+    assert (begun["content_block"]["type"], last["delta"]["stop_reason"]) == ("tool_use", "tool_use")
+
+
+def test_a_message_begins_with_counts_of_zero():
+    """The true ones are not known before the end of a chat."""
+    answer = MessageAnswer(defaults(), "up", About())
+    usage = {"prompt_tokens": 9, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 2}}
+    counts = encode_event({"choices": [], "usage": usage})
+    chunks = (a_chunk({"content": "Hi"}), a_chunk({}, "stop"), counts, DONE)
+    first, *_, last, _ = events_of(b"".join(map(answer.feed, chunks)))
+    names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
+    assert first["message"]["usage"] == dict.fromkeys(names, 0)
+    assert last["usage"] == dict(zip(names, (7, 0, 2, 4), strict=True))
+
+
+def test_a_thought_ends_with_its_signature():
+    answer = MessageAnswer(defaults(), "up", About())
+    sent = b"".join(map(answer.feed, (a_chunk({"reasoning": "Hm."}), a_chunk({"content": "Hi"}))))
+    _, begun, thought, signed, ended, *_ = events_of(sent)
+    assert begun["content_block"] == {"type": "thinking", "thinking": "", "signature": ""}
+    assert thought["delta"] == {"type": "thinking_delta", "thinking": "Hm."}
+    assert signed["delta"] == {"type": "signature_delta", "signature": "gatepass_thought"}
+    assert ended["type"] == "content_block_stop"
 
 
 def test_a_call_that_goes_on_after_its_end_is_no_answer():
@@ -171,20 +204,22 @@ def test_blocks_and_kept_texts_are_bounded(monkeypatch):
     assert b"x" * 60 in message.feed(a_chunk({"content": "x" * 60}))
 
 
+def a_completion(message: Any, end: str | None = "stop", **more: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "message": message, "finish_reason": end}], **more}
+
+
+def whole(answer: type[AnswerBlocks], completion: Any, about: About | None = None) -> dict[str, Any]:
+    return answer(defaults(), "up", about or About(), keeps_texts=True).whole(completion)
+
+
+CUT_CALL = {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{cut"}}]}
+
+
 def test_arguments_that_are_not_json_are_an_error_where_a_value_is_required():
-    completion = {
-        "choices": [
-            {
-                "index": 0,
-                "message": {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{cut"}}]},
-                "finish_reason": "tool_calls",
-            }
-        ]
-    }
+    completion = a_completion(CUT_CALL, "tool_calls")
     with pytest.raises(UpstreamInvalid, match="'f' that are not JSON"):
-        MessageAnswer(defaults(), "up", About(), keeps_texts=True).whole(completion)
-    response = ResponseAnswer(defaults(), "up", About(), keeps_texts=True).whole(completion)
-    assert response["output"][0]["arguments"] == "{cut"
+        whole(MessageAnswer, completion)
+    assert whole(ResponseAnswer, completion)["output"][0]["arguments"] == "{cut"
 
 
 @pytest.mark.parametrize(
@@ -192,11 +227,88 @@ def test_arguments_that_are_not_json_are_an_error_where_a_value_is_required():
     [("length", "max_tokens", "max_output_tokens"), ("content_filter", "refusal", "content_filter")],
 )
 def test_an_answer_that_was_cut_says_so(end, stop_reason, details):
-    completion = {"choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": end}]}
-    message = MessageAnswer(defaults(), "up", About(), keeps_texts=True).whole(completion)
-    response = ResponseAnswer(defaults(), "up", About(), keeps_texts=True).whole(completion)
+    completion = a_completion({"content": "Hi", **CUT_CALL}, end)
+    message, response = whole(MessageAnswer, completion), whole(ResponseAnswer, completion)
     assert message["stop_reason"] == stop_reason
+    assert [block["type"] for block in message["content"]] == ["text"]  # no call with half of its arguments
     assert (response["status"], response["incomplete_details"]) == ("incomplete", {"reason": details})
+    assert [(item["type"], item["status"]) for item in response["output"]] == [
+        ("message", "completed"),
+        ("function_call", "incomplete"),
+    ]
+    empty = a_completion({"content": ""}, end)
+    assert whole(MessageAnswer, empty)["stop_reason"] == stop_reason
+    assert whole(ResponseAnswer, empty)["incomplete_details"] == {"reason": details}
+
+
+@pytest.mark.parametrize("answer", [MessageAnswer, ResponseAnswer])
+@pytest.mark.parametrize(
+    ("message", "end"), [({"content": ""}, "stop"), ({"content": None}, "tool_calls"), ({"reasoning": "Hm."}, "stop")]
+)
+def test_an_answer_that_a_host_would_show_as_nothing_is_an_error(answer, message, end):
+    with pytest.raises(UpstreamEmpty, match="no text and no tool call"):
+        whole(answer, a_completion(message, end))
+
+
+def test_a_refusal_is_one():
+    answer = ResponseAnswer(defaults(), "up", About())
+    sent = b"".join(map(answer.feed, (a_chunk({"refusal": "I "}), a_chunk({"refusal": "won't."}, "stop"), DONE)))
+    events = [event for event in events_of(sent) if "refusal" in event["type"]]
+    assert [(event["type"], event.get("delta", event.get("refusal"))) for event in events] == [
+        ("response.refusal.delta", "I "),
+        ("response.refusal.delta", "won't."),
+        ("response.refusal.done", "I won't."),
+    ]
+    refused = a_completion({"content": None, "refusal": "I won't."})
+    (item,) = whole(ResponseAnswer, refused)["output"]
+    assert item["content"] == [{"type": "refusal", "refusal": "I won't."}]
+    message = whole(MessageAnswer, refused)
+    assert (message["stop_reason"], message["content"]) == ("refusal", [{"type": "text", "text": "I won't."}])
+
+
+def test_a_call_of_the_api_before_tools_is_one():
+    completion = a_completion({"function_call": {"name": "f", "arguments": "{}"}}, "function_call")
+    message, response = whole(MessageAnswer, completion), whole(ResponseAnswer, completion)
+    assert (message["stop_reason"], message["content"][0]["name"]) == ("tool_use", "f")
+    assert response["output"][0]["name"] == "f"
+    assert response["output"][0]["call_id"].startswith("call_")
+
+
+def test_a_call_begins_with_its_name():
+    answer = MessageAnswer(defaults(), "up", About())
+    assert b"tool_use" not in answer.feed(a_chunk({"tool_calls": [{"index": 0, "id": "a"}]}))
+    sent = answer.feed(a_chunk({"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]}))
+    assert [one["type"] for one in events_of(sent)] == ["content_block_start", "content_block_delta"]
+    assert events_of(sent)[0]["content_block"]["name"] == "f"
+
+
+def test_a_tool_returns_by_the_name_that_the_client_gave_it():
+    call = {"id": "a", "function": {"name": "short", "arguments": "{}"}}
+    completion, about = a_completion({"tool_calls": [call]}, "tool_calls"), About({"short": Tool("a long name")})
+    assert whole(MessageAnswer, completion, about)["content"][0]["name"] == "a long name"
+    assert whole(ResponseAnswer, completion, about)["output"][0]["name"] == "a long name"
+
+
+def test_a_message_keeps_nothing_of_a_block_that_ended():
+    answer = MessageAnswer(defaults(), "up", About())
+    for index in range(3):
+        answer.feed(call_piece(index, json.dumps({"x": "y" * 1000}), first=True))
+    assert sorted(sum(map(len, block.parts)) for block in answer._calls.values()) == [0, 0, 1009]
+
+
+def test_a_response_has_the_service_tier_that_served_it():
+    about = About(repeated={"service_tier": "auto"})
+    assert whole(ResponseAnswer, a_completion({"content": "Hi"}), about)["service_tier"] == "auto"
+    tier = a_completion({"content": "Hi"}, service_tier="flex")
+    assert whole(ResponseAnswer, tier, about)["service_tier"] == "flex"
+
+
+@pytest.mark.parametrize("text", ["", "{cut", '"p"', '{"input": 1}', '{"other": "p"}'])
+def test_a_custom_tool_gets_arguments_without_its_text_as_they_are(text):
+    call = {"id": "a", "function": {"name": "patch", "arguments": text}}
+    completion = a_completion({"tool_calls": [call]}, "tool_calls")
+    (item,) = whole(ResponseAnswer, completion, About({"patch": Tool("patch", is_custom=True)}))["output"]
+    assert (item["type"], item["input"]) == ("custom_tool_call", text)
 
 
 def test_counts_that_the_upstream_does_not_state_are_zero_and_noted():

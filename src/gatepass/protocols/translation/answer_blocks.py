@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
-from gatepass.errors import UpstreamEmpty, UpstreamInvalid
+from gatepass.errors import UpstreamEmpty, UpstreamError, UpstreamInvalid
 from gatepass.protocols.client_protocol import event_of
-from gatepass.protocols.translation.chat_request import About
+from gatepass.protocols.translation.chat_request import About, Tool
 from gatepass.sse.chunk import REASONING, EnvelopeDefaults, Object, argument_text, completed_reason, finish_reason
 from gatepass.sse.event import OwnEvents, parse_event, read_json, split_events
 from gatepass.sse.synthesize import chunks
 
 WITHOUT_USAGE = "translate=no-usage"
 """The entry of `x-gatepass-adapted` for counts of 0 in a reply, because the upstream stated none."""
+CUT = frozenset(("length", "content_filter"))
+"""The finish reasons of an answer that was cut, which may have no content."""
+_FUNCTION_CALL = -1
+"""The place among the calls of one in `function_call`."""
 MOST_BLOCKS = 1_000
 MOST_KEPT_CHARS = 16 * 1024 * 1024
 """The arguments of calls, what waits behind one, and all texts if the last event repeats them."""
@@ -28,10 +32,13 @@ MOST_CHECKED_CHARS = 256 * 1024
 """Longer arguments count as unfinished until the stream ends: to parse them would hold the event loop."""
 
 
+Kind = Literal["text", "refusal", "reasoning", "call"]
+
+
 class AnswerBlock(msgspec.Struct, eq=False):
     """One block of an answer. `parts` are those of its text that are sent, `held` those that wait."""
 
-    kind: Literal["text", "reasoning", "call"]
+    kind: Kind
     id: str = ""
     name: str = ""
     item_id: str = ""
@@ -64,7 +71,10 @@ class AnswerBlocks(OwnEvents):
         self.usage: Object | None = None
         self.choice_end: Object = {}
         """The choice with the finish reason."""
-        self.has_calls = False
+        self.reason = ""
+        """The finish reason; "" before the last chunk."""
+        self.kinds = set[Kind]()
+        """Those of the blocks so far."""
         self._has_begun = False
         self._open: AnswerBlock | None = None
         self._waiting: list[AnswerBlock] = []
@@ -93,10 +103,20 @@ class AnswerBlocks(OwnEvents):
     def ended(self, reason: str) -> Iterator[Object]:
         """Yield the events after the last block. `reason` is the finish reason of the choice."""
 
+    def tool(self, block: AnswerBlock) -> Tool:
+        """Return the tool that a call is for, as the client knows it."""
+        return self.about.tools.get(block.name) or Tool(block.name)
+
     # --- an EventTransform ---
 
     def feed(self, block: bytes) -> bytes:
-        return b"".join(self._events(block))
+        sent: list[bytes] = []
+        try:
+            sent += self._events(block)  # in place: a list keeps what came before an error
+        except UpstreamError:
+            self.unsent = b"".join(sent)
+            raise
+        return b"".join(sent)
 
     @property
     def adapted(self) -> tuple[str, ...]:
@@ -143,25 +163,30 @@ class AnswerBlocks(OwnEvents):
         reasoning = next((delta[name] for name in REASONING if delta.get(name)), None)
         if isinstance(reasoning, str):
             yield from self._add_text("reasoning", reasoning)
-        for text in _texts(delta):
-            yield from self._add_text("text", text)
+        for kind, text in _texts(delta):
+            yield from self._add_text(kind, text)
         calls = delta.get("tool_calls")
         for call in calls if isinstance(calls, list) else ():
             if isinstance(call, dict):
                 yield from self._add_call(call)
+        if isinstance(function := delta.get("function_call"), dict):  # of the API before tools, and without an id
+            known = self._calls.get(_FUNCTION_CALL)
+            call_id = self.defaults.new_id("call_") if known is None else known.id
+            yield from self._add_call({"index": _FUNCTION_CALL, "id": call_id, "function": function})
 
     def end(self) -> Iterator[Object]:
         """Yield the events after the last chunk."""
         if not self._has_begun:
             yield from self.begun({})
+        end, has_calls = finish_reason(self.choice_end), "call" in self.kinds
+        self.reason = completed_reason(end, has_tools=has_calls, has_function=False)
         while self._open is not None or self._waiting:
             yield from self._next_block()
-        reason = completed_reason(finish_reason(self.choice_end), has_tools=self.has_calls, has_function=False)
-        if not self._blocks and reason == "stop":
-            raise UpstreamEmpty("The upstream's answer has no content.", upstream=self.upstream)
-        yield from self.ended(reason)
+        if self.kinds <= {"reasoning"} and self.reason not in CUT:
+            raise UpstreamEmpty("The upstream's answer has no text and no tool call.", upstream=self.upstream)
+        yield from self.ended(self.reason)
 
-    def _add_text(self, kind: Literal["text", "reasoning"], text: str) -> Iterator[Object]:
+    def _add_text(self, kind: Kind, text: str) -> Iterator[Object]:
         last = self._waiting[-1] if self._waiting else self._open
         block = last if last is not None and last.kind == kind else self._new_block(AnswerBlock(kind))
         yield from self._continue(block, text)
@@ -173,7 +198,6 @@ class AnswerBlocks(OwnEvents):
         members = function if isinstance(function, dict) else {}
         if (block := self._calls.get(place)) is None:
             block = self._calls[place] = self._new_block(AnswerBlock("call"))
-            self.has_calls = True
         block.id = block.id or argument_text(delta.get("id"))
         block.name = block.name or argument_text(members.get("name"))
         yield from self._continue(block, argument_text(members.get("arguments")))
@@ -183,6 +207,7 @@ class AnswerBlocks(OwnEvents):
         if self._blocks > MOST_BLOCKS:
             raise UpstreamInvalid(f"The upstream's answer has more than {MOST_BLOCKS} parts.", upstream=self.upstream)
         self._waiting.append(block)
+        self.kinds.add(block.kind)
         return block
 
     def _continue(self, block: AnswerBlock, text: str) -> Iterator[Object]:
@@ -196,7 +221,7 @@ class AnswerBlocks(OwnEvents):
                 yield from self._send(block, text)
         else:
             block.held.append(text)
-            while self._waiting and (self._open is None or self._may_end(self._open)):
+            while self._waiting and _has_name(self._waiting[0]) and (self._open is None or self._may_end(self._open)):
                 yield from self._next_block()
         if block.kind == "call" or self.keeps_texts or block is not self._open:
             self._kept_chars += len(text)
@@ -209,7 +234,7 @@ class AnswerBlocks(OwnEvents):
         if self._open is not None:
             self._open.has_ended = True
             yield from self.block_ended(self._open)
-            self._open = None
+            self._open.parts, self._open = [], None  # the struct stays, for a call that goes on
             self.ended_blocks += 1
         if self._waiting:
             self._open = block = self._waiting.pop(0)
@@ -238,11 +263,18 @@ class AnswerBlocks(OwnEvents):
         return True
 
 
-def _texts(delta: Object) -> Iterator[str]:
+def _has_name(block: AnswerBlock) -> bool:
+    """Whether `block` may begin: not a call whose name follows in a later chunk."""
+    return block.kind != "call" or block.name != ""
+
+
+def _texts(delta: Object) -> Iterator[tuple[Kind, str]]:
     """Yield the texts of a delta that a user sees: its content and a refusal."""
-    for name in ("content", "refusal"):
-        value: Any = delta.get(name)
-        if isinstance(value, str) and value:
-            yield value
-        elif isinstance(value, list):  # Mistral sends parts
-            yield from (part["text"] for part in value if isinstance(part, dict) and isinstance(part.get("text"), str))
+    content, refusal = delta.get("content"), delta.get("refusal")
+    if isinstance(content, list):  # Mistral sends parts
+        texts = [part.get("text") for part in content if isinstance(part, dict)]
+        content = "".join(text for text in texts if isinstance(text, str))
+    if content and isinstance(content, str):
+        yield "text", content
+    if refusal and isinstance(refusal, str):
+        yield "refusal", refusal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -28,6 +29,41 @@ class About(msgspec.Struct, frozen=True):
 
     tools: Mapping[str, Tool] = {}
     repeated: Object = {}
+
+
+MOST_NAME_CHARS = 64
+"""OpenAI rejects a longer name of a function. Anthropic accepts 128 characters."""
+
+
+class Names:
+    """The names of tools in the chat, which knows functions alone: also for those in a namespace, and custom ones."""
+
+    def __init__(self) -> None:
+        self.by_chat_name: dict[str, Tool] = {}
+        self._chat_names: dict[tuple[str, str], str] = {}
+
+    def add(self, tool: Tool) -> str:
+        """Return the name in the chat of `tool`: its own, after that of its namespace."""
+        wanted = f"{tool.namespace}__{tool.name}" if tool.namespace else tool.name
+        if len(wanted) > MOST_NAME_CHARS or wanted in self.by_chat_name:
+            digest = hashlib.sha256(f"{tool.namespace}\0{tool.name}".encode()).hexdigest()[:8]
+            wanted = f"{wanted[: MOST_NAME_CHARS - len(digest) - 1]}_{digest}"
+        self.by_chat_name[wanted] = tool
+        self._chat_names[tool.namespace, tool.name] = wanted
+        return wanted
+
+    def of(self, name: Any, namespace: Any = "") -> str | None:
+        """Return the name in the chat of a tool that the request has, None if it has none of that name."""
+        return self._chat_names.get((text_of(namespace), text_of(name)))
+
+    def of_call(self, call: Object, *, is_custom: bool = False) -> str:
+        """Return the name in the chat of an earlier call, whose tool the request may lack by now."""
+        name, namespace = text_of(call.get("name")), text_of(call.get("namespace"))
+        return self.of(name, namespace) or self.add(Tool(name, namespace, is_custom=is_custom))
+
+
+def text_of(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 _SHOWN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
@@ -89,16 +125,30 @@ def result_messages(call_id: Any, parts: list[Object]) -> list[Object]:
     return [result, {"role": "user", "content": [text_part(f"Images of {call_id}:"), *images]}] if images else [result]
 
 
-def in_turns(messages: list[Object]) -> list[Object]:
+def in_turns(messages: list[Object], where: str) -> list[Object]:
     """Return the messages as strict servers require them.
 
     Several of one role in a row become one, and the results of tools follow their calls at once, in their order.
-    Raises InvalidRequest for a call without a result, and for a result without a call.
+    Raises InvalidRequest about the member `where` for a call without a result, and for a result without a call.
     """
-    segments: list[list[Object]] = [[]]
-    for message in _merged(messages):
-        segments.append([message]) if message["role"] == "assistant" else segments[-1].append(message)
-    return _merged(message for segment in segments for message in _with_results(segment))
+    merged, results = _merged(messages), dict[str, list[Object]]()
+    for message in merged:
+        if message["role"] == "tool":
+            results.setdefault(repr(message["tool_call_id"]), []).append(message)
+    ordered: list[Object] = []
+    for message in merged:
+        if message["role"] == "tool":
+            continue
+        ordered.append(message)
+        for call in message.get("tool_calls", ()):
+            if not (found := results.get(repr(call["id"]))):
+                raise InvalidRequest(f"The tool call {_shown(call['id'])} has no result.", param=where)
+            ordered.append(found.pop(0))  # some servers use an id again in a later turn
+    for found in results.values():
+        if found:
+            shown = _shown(found[0]["tool_call_id"])
+            raise InvalidRequest(f"The result {shown} has no tool call, or is its second one.", param=where)
+    return _merged(ordered)
 
 
 def _merged(messages: Iterable[Object]) -> list[Object]:
@@ -116,29 +166,18 @@ def _joined(first: Object, second: Object) -> Object:
     parts = [*_parts(first.get("content")), *_parts(second.get("content"))]
     calls = [*first.get("tool_calls", ()), *second.get("tool_calls", ())]
     content = content_of(parts) if parts else None if calls else ""
-    return {**first, **second, "content": content} | ({"tool_calls": calls} if calls else {})
+    thought = joined_thoughts(first.get("reasoning_content"), second.get("reasoning_content"))
+    return {**first, **second, "content": content, **thought} | ({"tool_calls": calls} if calls else {})
+
+
+def joined_thoughts(*thoughts: Any) -> Object:
+    """Return the texts of an answer's reasoning as its member of a chat; nothing without a text."""
+    text = "\n\n".join(thought for thought in thoughts if isinstance(thought, str) and thought)
+    return {"reasoning_content": text} if text else {}
 
 
 def _parts(content: Any) -> list[Object]:
     return content if isinstance(content, list) else [text_part(content)] if content else []
-
-
-def _with_results(segment: list[Object]) -> list[Object]:
-    """Return an answer and what follows it, the results of its calls first."""
-    calls = segment[0].get("tool_calls", ()) if segment else ()
-    results: dict[Any, Object] = {}
-    for message in segment:
-        if message["role"] == "tool":
-            results.setdefault(message["tool_call_id"], message)
-    ordered = []
-    for call in calls:
-        if (result := results.pop(call["id"], None)) is None:
-            raise InvalidRequest(f"The tool call {_shown(call['id'])} has no result.", param="messages")
-        ordered.append(result)
-    if results:
-        raise InvalidRequest(f"The result {_shown(next(iter(results)))} has no tool call before it.", param="messages")
-    answer, others = segment[: len(calls) > 0], segment[len(calls) > 0 :]
-    return [*answer, *ordered, *(message for message in others if message["role"] != "tool")]
 
 
 def _shown(name: Any) -> str:

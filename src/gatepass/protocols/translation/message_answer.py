@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from gatepass.errors import UpstreamInvalid
 from gatepass.normalize.messages import OWN_THOUGHT
-from gatepass.protocols.translation.answer_blocks import AnswerBlock, AnswerBlocks
+from gatepass.protocols.translation.answer_blocks import CUT, AnswerBlock, AnswerBlocks
 from gatepass.sse.chunk import Object
 from gatepass.sse.event import read_json
 from gatepass.sse.usage import Usage
@@ -29,12 +29,12 @@ class MessageAnswer(AnswerBlocks):
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": {"input_tokens": 0, "output_tokens": 0},
+            "usage": _usage(Usage()),
         }
         yield {"type": "message_start", "message": {**self.reply}}
 
     def block_begun(self, block: AnswerBlock) -> Iterator[Object]:
-        yield {"type": "content_block_start", "index": self.ended_blocks, "content_block": _content(block, "")}
+        yield {"type": "content_block_start", "index": self.ended_blocks, "content_block": self._content(block, "")}
 
     def block_continued(self, block: AnswerBlock, text: str) -> Iterator[Object]:
         kind, name = _DELTAS[block.kind]
@@ -45,38 +45,43 @@ class MessageAnswer(AnswerBlocks):
             delta = {"type": "signature_delta", "signature": OWN_THOUGHT}
             yield {"type": "content_block_delta", "index": self.ended_blocks, "delta": delta}
         yield {"type": "content_block_stop", "index": self.ended_blocks}
-        if self.keeps_texts:
-            self.reply["content"].append(self._whole(block))
+        if self.keeps_texts and (content := self._whole(block)) is not None:
+            self.reply["content"].append(content)
 
-    def _whole(self, block: AnswerBlock) -> Object:
+    def _whole(self, block: AnswerBlock) -> Object | None:
+        """Return `block` with its content; None for a call that the limit of tokens cut."""
         text = "".join(block.parts)
-        content = _content(block, text)
+        content = self._content(block, text)
         if block.kind == "reasoning":
             content["signature"] = OWN_THOUGHT
         elif block.kind == "call" and text:
             try:
                 content["input"] = read_json(text.encode())
             except ValueError:
+                if self.reason in CUT:
+                    return None
                 raise UpstreamInvalid(
                     f"The upstream sent arguments of the tool {block.name!r} that are not JSON.", upstream=self.upstream
                 ) from None
         return content
 
+    def _content(self, block: AnswerBlock, text: str) -> Object:
+        if block.kind == "call":
+            return {"type": "tool_use", "id": block.id, "name": self.tool(block).name, "input": {}}
+        if block.kind == "reasoning":
+            return {"type": "thinking", "thinking": text, "signature": ""}
+        return {"type": "text", "text": text}
+
     def ended(self, reason: str) -> Iterator[Object]:
-        found, matched = Usage.read(self.usage or {}) or Usage(), self.choice_end.get("stop_reason")
+        matched = self.choice_end.get("stop_reason")
         # vLLM names the sequence that it met
         is_sequence = reason == "stop" and isinstance(matched, str) and bool(matched)
+        end = "refusal" if reason == "stop" and "refusal" in self.kinds else _REASONS.get(reason, "end_turn")
         ends = {
-            "stop_reason": "stop_sequence" if is_sequence else _REASONS.get(reason, "end_turn"),
+            "stop_reason": "stop_sequence" if is_sequence else end,
             "stop_sequence": matched if is_sequence else None,
         }
-        cached = found.cached_tokens or 0
-        usage = {
-            "input_tokens": max(0, (found.prompt_tokens or 0) - cached),
-            "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": cached,
-            "output_tokens": found.completion_tokens or 0,
-        }
+        usage = _usage(Usage.read(self.usage or {}) or Usage())
         self.reply |= {**ends, "usage": usage}
         yield {"type": "message_delta", "delta": ends, "usage": usage}
         yield {"type": "message_stop"}
@@ -85,15 +90,18 @@ class MessageAnswer(AnswerBlocks):
 _DELTAS = MappingProxyType(
     {
         "text": ("text_delta", "text"),
+        "refusal": ("text_delta", "text"),
         "reasoning": ("thinking_delta", "thinking"),
         "call": ("input_json_delta", "partial_json"),
     }
 )
 
 
-def _content(block: AnswerBlock, text: str) -> Object:
-    if block.kind == "call":
-        return {"type": "tool_use", "id": block.id, "name": block.name, "input": {}}
-    if block.kind == "reasoning":
-        return {"type": "thinking", "thinking": text, "signature": ""}
-    return {"type": "text", "text": text}
+def _usage(counts: Usage) -> Object:
+    cached = counts.cached_tokens or 0
+    return {
+        "input_tokens": max(0, (counts.prompt_tokens or 0) - cached),
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": cached,
+        "output_tokens": counts.completion_tokens or 0,
+    }

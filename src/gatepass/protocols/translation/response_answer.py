@@ -8,8 +8,7 @@ from types import MappingProxyType
 from msgspec.structs import replace
 
 from gatepass.normalize.messages import OWN_THOUGHT
-from gatepass.protocols.translation.answer_blocks import AnswerBlock, AnswerBlocks
-from gatepass.protocols.translation.chat_request import Tool
+from gatepass.protocols.translation.answer_blocks import CUT, AnswerBlock, AnswerBlocks
 from gatepass.sse.chunk import Object
 from gatepass.sse.event import read_json
 from gatepass.sse.usage import Usage
@@ -17,11 +16,12 @@ from gatepass.types import StreamedResponse
 
 _INCOMPLETE = MappingProxyType({"length": "max_output_tokens", "content_filter": "content_filter"})
 _DEFAULTS: Object = {"parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "truncation": "disabled"}
-_PREFIXES = MappingProxyType({"text": "msg_", "reasoning": "rs_", "call": "fc_"})
-_PARTS = MappingProxyType({"text": "output_text", "reasoning": "summary_text"})
+_PREFIXES = MappingProxyType({"text": "msg_", "refusal": "msg_", "reasoning": "rs_", "call": "fc_"})
+_PARTS = MappingProxyType({"text": "output_text", "refusal": "refusal", "reasoning": "summary_text"})
 _NAMES = MappingProxyType(
     {
         "text": ("content_part", "output_text", "content_index"),
+        "refusal": ("content_part", "refusal", "content_index"),
         "reasoning": ("reasoning_summary_part", "reasoning_summary_text", "summary_index"),
     }
 )
@@ -48,6 +48,7 @@ class ResponseAnswer(AnswerBlocks):
             "error": None,
             "incomplete_details": None,
             "model": chunk.get("model") or self.defaults.model,
+            "service_tier": chunk.get("service_tier") or repeated.get("service_tier"),
             "output": [],
             "previous_response_id": None,
             "store": False,
@@ -68,7 +69,7 @@ class ResponseAnswer(AnswerBlocks):
         return {"item_id": block.item_id, "output_index": self.ended_blocks}
 
     def block_begun(self, block: AnswerBlock) -> Iterator[Object]:
-        block.item_id = self.defaults.new_id("ctc_" if self._tool(block).is_custom else _PREFIXES[block.kind])
+        block.item_id = self.defaults.new_id("ctc_" if self.tool(block).is_custom else _PREFIXES[block.kind])
         item = self._item(block, "", "in_progress")
         yield self._numbered({"type": "response.output_item.added", "output_index": self.ended_blocks, "item": item})
         if block.kind != "call":
@@ -76,7 +77,7 @@ class ResponseAnswer(AnswerBlocks):
 
     def block_continued(self, block: AnswerBlock, text: str) -> Iterator[Object]:
         if block.kind == "call":
-            if not self._tool(block).is_custom:  # the text of a custom one is inside its arguments
+            if not self.tool(block).is_custom:  # the text of a custom one is inside its arguments
                 kind = "response.function_call_arguments.delta"
                 yield self._numbered({"type": kind, **self._place(block), "delta": text})
         else:
@@ -85,18 +86,20 @@ class ResponseAnswer(AnswerBlocks):
     def block_ended(self, block: AnswerBlock) -> Iterator[Object]:
         text, place = "".join(block.parts), self._place(block)
         if block.kind != "call":
-            yield self._event(block, "text.done", text=text, **_logprobs(block))
+            member = "refusal" if block.kind == "refusal" else "text"
+            yield self._event(block, "text.done", **{member: text}, **_logprobs(block))
             yield self._event(block, "done", part=_part(block, text))
-        elif self._tool(block).is_custom:
+        elif self.tool(block).is_custom:
             text = _input_of(text)
             yield self._numbered({"type": "response.custom_tool_call_input.delta", **place, "delta": text})
             yield self._numbered({"type": "response.custom_tool_call_input.done", **place, "input": text})
         else:
             text = text or "{}"
-            name = self._tool(block).name
+            name = self.tool(block).name
             kind = "response.function_call_arguments.done"
             yield self._numbered({"type": kind, **place, "name": name, "arguments": text})
-        item = self._item(block, text, "completed")
+        was_cut = self.reason in CUT and not self._waiting
+        item = self._item(block, text, "incomplete" if was_cut else "completed")
         self.reply["output"].append(item)
         yield self._numbered({"type": "response.output_item.done", "output_index": self.ended_blocks, "item": item})
 
@@ -106,17 +109,14 @@ class ResponseAnswer(AnswerBlocks):
         kind = what.replace("text", text) if "text" in what else f"{part}.{what}"
         return self._numbered({"type": f"response.{kind}", **self._place(block), index: 0, **members})
 
-    def _tool(self, block: AnswerBlock) -> Tool:
-        return self.about.tools.get(block.name) or Tool(block.name)
-
     def _item(self, block: AnswerBlock, text: str, status: str) -> Object:
         parts = [_part(block, text)] if text and block.kind != "call" else []
-        if block.kind == "text":
+        if block.kind in ("text", "refusal"):
             message = {"type": "message", "role": "assistant", "content": parts}
             return {"id": block.item_id, "status": status, **message}
         if block.kind == "reasoning":
             return {"id": block.item_id, "type": "reasoning", "summary": parts, "encrypted_content": OWN_THOUGHT}
-        tool = self._tool(block)
+        tool = self.tool(block)
         kind, member = ("custom_tool_call", "input") if tool.is_custom else ("function_call", "arguments")
         place = {"namespace": tool.namespace} if tool.namespace else {}
         call = {"call_id": block.id, "name": tool.name, member: text}
@@ -144,7 +144,7 @@ class ResponseAnswer(AnswerBlocks):
 
 def _part(block: AnswerBlock, text: str) -> Object:
     more: Object = {"annotations": [], "logprobs": []} if block.kind == "text" else {}
-    return {"type": _PARTS[block.kind], "text": text, **more}
+    return {"type": _PARTS[block.kind], "refusal" if block.kind == "refusal" else "text": text, **more}
 
 
 def _logprobs(block: AnswerBlock) -> Object:

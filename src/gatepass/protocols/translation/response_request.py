@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from types import MappingProxyType
 from typing import Any
@@ -13,13 +12,16 @@ from gatepass.protocols.client_protocol import event_kind
 from gatepass.protocols.translation.chat_request import (
     About,
     Dropped,
+    Names,
     Tool,
     content_of,
     image_part,
     in_turns,
+    joined_thoughts,
     members_of,
     refused_part,
     result_messages,
+    text_of,
     text_part,
 )
 from gatepass.sse.chunk import Object, json_text
@@ -31,12 +33,12 @@ _STORED = ("previous_response_id", "conversation", "prompt")
 _TEXTS = frozenset(("input_text", "output_text", "text", "summary_text", "reasoning_text"))
 _ROLES = MappingProxyType({"user": "user", "assistant": "assistant", "system": "system", "developer": "system"})
 """Strict servers reject the role `developer`, which means the same."""
-_CALLS = MappingProxyType({"function_call": "arguments", "custom_tool_call": "input"})
+_CALLS = frozenset(("function_call", "custom_tool_call"))
 _RESULTS = frozenset(("function_call_output", "custom_tool_call_output"))
-_OF_SERVER_TOOLS = ("_call", "_call_output", "_approval_request", "_approval_response", "_list_tools")
+_OF_SERVER_TOOLS = ("_call", "_output", "_approval_request", "_approval_response", "_list_tools")
 """How the types of items end that a hosted tool wrote."""
-MOST_NAME_CHARS = 64
-"""OpenAI rejects a longer name of a function."""
+_OF_ITEMS = ("type", "id", "status", "role", "content", "call_id", "name", "namespace", "arguments", "input", "output")
+"""Members of an item that are carried, or that only its server needs."""
 
 
 def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
@@ -61,7 +63,7 @@ def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
         messages.append({"role": "system", "content": request["instructions"]})
     given = request.get("input")
     items = given if isinstance(given, list) else [{"role": "user", "content": given}] if given else []
-    chat["messages"] = in_turns([*messages, *_messages(items, names, dropped)])
+    chat["messages"] = in_turns([*messages, *_messages(items, names, dropped)], "input")
     if request.get("max_output_tokens") is not None:
         chat["max_tokens"] = request["max_output_tokens"]
     if request.get("stream"):
@@ -69,9 +71,8 @@ def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
     if (effort := members_of(request, "reasoning").get("effort")) is not None:
         chat["reasoning_effort"] = effort
     chat |= _response_format(members_of(request, "text"), dropped)
-    if tools:
-        chat |= {"tools": tools, **_choice(request, names)}
-    else:
+    chat |= _choice(request.get("tool_choice"), tools, names)
+    if "tools" not in chat:
         chat.pop("parallel_tool_calls", None)
     dropped.note_others(members_of(request, "reasoning"), ("effort",), "reasoning.")
     dropped.note_others(request, _CARRIED)
@@ -92,33 +93,40 @@ def _response_format(text: Object, dropped: Dropped) -> Object:
     if kind == "json_schema":
         schema = {name: wanted[name] for name in ("name", "description", "schema", "strict") if name in wanted}
         return {"response_format": {"type": kind, kind: schema}}
+    if kind not in ("", "text", "json_object"):
+        dropped.note("text.format")
     return {"response_format": {"type": kind}} if kind == "json_object" else {}
 
 
 # --- the conversation -----------------------------------------------------------------------------
 
 
-def _messages(items: Iterable[Any], names: _Names, dropped: Dropped) -> Iterator[Object]:
+def _messages(items: Iterable[Any], names: Names, dropped: Dropped) -> Iterator[Object]:
     """Yield the messages of a chat. A thought belongs to the answer after it."""
     thought: Object = {}
     for number, item in enumerate(items):
         fields, where = item if isinstance(item, dict) else {}, f"input.{number}"
         kind = event_kind(fields)
         if kind == "reasoning":
-            thought = _thought(fields, dropped)
-            continue
-        found = [*_of_item(kind, fields, where, names, dropped)]
-        if found and found[0]["role"] == "assistant":
-            found[0] |= thought
-        thought = {} if found else thought
-        yield from found
+            thought = joined_thoughts(*thought.values(), *_thoughts(fields, dropped))
+        elif found := _of_item(kind, fields, where, names, dropped):
+            dropped.note_others(fields, _OF_ITEMS)
+            if found[0]["role"] == "assistant":
+                found[0] |= thought
+            elif thought:
+                dropped.note("reasoning")
+            thought = {}
+            yield from found
+    if thought:
+        dropped.note("reasoning")
 
 
-def _of_item(kind: str, item: Object, where: str, names: _Names, dropped: Dropped) -> list[Object]:
+def _of_item(kind: str, item: Object, where: str, names: Names, dropped: Dropped) -> list[Object]:
     if kind in _CALLS:
-        text = item.get(_CALLS[kind])
-        arguments = text if kind == "function_call" else json_text({"input": text}).decode()
-        function = {"name": names.of_call(kind, item), "arguments": arguments}
+        is_custom = kind == "custom_tool_call"
+        text = {"input": item.get("input")} if is_custom else item.get("arguments")
+        arguments = text if isinstance(text, str) else json_text(text or {}).decode()
+        function = {"name": names.of_call(item, is_custom=is_custom), "arguments": arguments}
         call = {"id": item.get("call_id"), "type": "function", "function": function}
         return [{"role": "assistant", "content": None, "tool_calls": [call]}]
     if kind in _RESULTS:
@@ -132,23 +140,23 @@ def _of_item(kind: str, item: Object, where: str, names: _Names, dropped: Droppe
     raise refused_part(kind, where)
 
 
-def _thought(item: Object, dropped: Dropped) -> Object:
-    """Return the text of a thought as a member of the answer after it. What is encrypted is for its server alone."""
+def _thoughts(item: Object, dropped: Dropped) -> list[Any]:
+    """Return the texts of a reasoning item. What is encrypted is for its server alone."""
     if item.get("encrypted_content") not in (None, "", OWN_THOUGHT):
         dropped.note("encrypted_content")
     for name in ("content", "summary"):
         parts = item.get(name)
-        texts = [part.get("text") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
-        if text := "\n\n".join(text for text in texts if isinstance(text, str)):
-            return {"reasoning_content": text}
-    return {}
+        if texts := [part.get("text") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []:
+            return texts
+    return []
 
 
 def _parts(content: Any, where: str, dropped: Dropped) -> list[Object]:
-    if isinstance(content, str):
+    if not isinstance(content, list):
+        if content is not None and not isinstance(content, str):
+            raise refused_part("", where)
         return [text_part(content)] if content else []
-    found = content if isinstance(content, list) else []
-    return [_part(part, f"{where}.{number}", dropped) for number, part in enumerate(found)]
+    return [_part(part, f"{where}.{number}", dropped) for number, part in enumerate(content)]
 
 
 def _part(part: Any, where: str, dropped: Dropped) -> Object:
@@ -170,47 +178,18 @@ def _part(part: Any, where: str, dropped: Dropped) -> Object:
 # --- the tools ------------------------------------------------------------------------------------
 
 
-class _Names:
-    """The names of tools in the chat, which knows functions alone: also for those in a namespace, and custom ones."""
-
-    def __init__(self) -> None:
-        self.by_chat_name: dict[str, Tool] = {}
-        self._chat_names: dict[tuple[str, str], str] = {}
-
-    def add(self, tool: Tool) -> str:
-        """Return the name in the chat of `tool`: its own, after that of its namespace."""
-        wanted = f"{tool.namespace}__{tool.name}" if tool.namespace else tool.name
-        if len(wanted) > MOST_NAME_CHARS or wanted in self.by_chat_name:
-            digest = hashlib.sha256(f"{tool.namespace}\0{tool.name}".encode()).hexdigest()[:8]
-            wanted = f"{wanted[: MOST_NAME_CHARS - len(digest) - 1]}_{digest}"
-        self.by_chat_name[wanted] = tool
-        self._chat_names[tool.namespace, tool.name] = wanted
-        return wanted
-
-    def of(self, name: Any, namespace: Any = "") -> str | None:
-        """Return the name in the chat of a tool that the request has, None if it has none of that name."""
-        return self._chat_names.get((_text(namespace), _text(name)))
-
-    def of_call(self, kind: str, item: Object) -> str:
-        """Return the name in the chat of an earlier call, whose tool the request may lack by now."""
-        name, namespace = _text(item.get("name")), _text(item.get("namespace"))
-        return self.of(name, namespace) or self.add(Tool(name, namespace, is_custom=kind == "custom_tool_call"))
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _tools(request: Object, dropped: Dropped) -> tuple[list[Object], _Names]:
+def _tools(request: Object, dropped: Dropped) -> tuple[list[Object], Names]:
     """Return the functions of the chat, and their names. Hosted tools are dropped."""
-    names = _Names()
+    names = Names()
     given = request.get("tools")
     found = [tool for tool in given if isinstance(tool, dict)] if isinstance(given, list) else []
     tools: list[Object] = []
     for tool in found:
         is_namespace = event_kind(tool) == "namespace" and isinstance(tool.get("tools"), list)
+        if is_namespace:
+            dropped.note_others(tool, ("type", "name", "tools"), "namespace.")
         for inner in tool["tools"] if is_namespace else (tool,):
-            namespace = _text(tool.get("name")) if is_namespace else ""
+            namespace = text_of(tool.get("name")) if is_namespace else ""
             if isinstance(inner, dict) and event_kind(inner) in ("function", "custom"):
                 tools.append(_function(inner, namespace, names, dropped))
             else:
@@ -221,9 +200,9 @@ def _tools(request: Object, dropped: Dropped) -> tuple[list[Object], _Names]:
 _INPUT: Object = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
 
 
-def _function(tool: Object, namespace: str, names: _Names, dropped: Dropped) -> Object:
+def _function(tool: Object, namespace: str, names: Names, dropped: Dropped) -> Object:
     is_custom = event_kind(tool) == "custom"
-    function: Object = {"name": names.add(Tool(_text(tool.get("name")), namespace, is_custom=is_custom))}
+    function: Object = {"name": names.add(Tool(text_of(tool.get("name")), namespace, is_custom=is_custom))}
     function |= {name: tool[name] for name in ("description", "parameters", "strict") if tool.get(name) is not None}
     if is_custom:
         function["parameters"] = _INPUT
@@ -235,19 +214,17 @@ def _function(tool: Object, namespace: str, names: _Names, dropped: Dropped) -> 
     return {"type": "function", "function": function}
 
 
-def _choice(request: Object, names: _Names) -> Object:
-    """Return the `tool_choice` of the chat. Raises InvalidRequest for a tool that a chat cannot call."""
-    choice = request.get("tool_choice")
-    if isinstance(choice, str):
-        return {"tool_choice": choice}
-    if not isinstance(choice, dict):
-        return {}
-    if event_kind(choice) == "allowed_tools":
-        return {"tool_choice": choice.get("mode", "auto")}
-    if event_kind(choice) in ("function", "custom"):
-        name = names.of(choice.get("name"), choice.get("namespace"))
-        if name is not None:
-            return {"tool_choice": {"type": "function", "function": {"name": name}}}
-    raise InvalidRequest(
-        f"`tool_choice` forces {event_kind(choice)[:40]!r}, which is no tool of a chat.", param="tool_choice"
-    )
+def _choice(choice: Any, tools: list[Object], names: Names) -> Object:
+    """Return `tools` and `tool_choice` of the chat. Raises InvalidRequest for a tool that a chat cannot call."""
+    kind = event_kind(choice) if isinstance(choice, dict) else ""
+    if kind == "allowed_tools":
+        given = choice.get("tools")
+        found = [tool for tool in given if isinstance(tool, dict)] if isinstance(given, list) else []
+        allowed = [names.of(tool.get("name"), tool.get("namespace")) for tool in found]
+        tools, choice = [tool for tool in tools if tool["function"]["name"] in allowed], choice.get("mode", "auto")
+    elif kind in ("function", "custom") and (name := names.of(choice.get("name"), choice.get("namespace"))) is not None:
+        return {"tools": tools, "tool_choice": {"type": "function", "function": {"name": name}}}
+    if isinstance(choice, dict) or (choice == "required" and not tools):
+        forced = repr(kind or choice)[:42]
+        raise InvalidRequest(f"`tool_choice` forces {forced}, which is no tool of a chat.", param="tool_choice")
+    return {"tools": tools, **({} if choice is None else {"tool_choice": choice})} if tools else {}

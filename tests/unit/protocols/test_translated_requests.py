@@ -1,0 +1,607 @@
+"""What a request becomes as a chat, member by member: carried, dropped with a note, or refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gatepass.errors import InvalidRequest
+from gatepass.protocols.translation.chat_request import MOST_NAME_CHARS, Dropped
+from gatepass.protocols.translation.message_request import chat_of_message
+from gatepass.protocols.translation.response_request import chat_of_response
+
+Body = dict[str, Any]
+HI: Body = {"role": "user", "content": "Hi"}
+LONG = "mcp__corp-platform__" + "x" * 90
+PNG = "data:image/png;base64,AA"
+
+
+def chat_text(role: str, content: Any) -> Body:
+    return {"role": role, "content": content}
+
+
+def called(*calls: tuple[str, str, str], content: Any = None, **more: Any) -> Body:
+    """An answer of a chat with calls: their ids, names and arguments."""
+    found = [
+        {"id": one, "type": "function", "function": {"name": two, "arguments": three}} for one, two, three in calls
+    ]
+    return {"role": "assistant", "content": content, "tool_calls": found, **more}
+
+
+def result(call_id: str, content: Any) -> Body:
+    return {"role": "tool", "tool_call_id": call_id, "content": content}
+
+
+def function(name: str, **more: Any) -> Body:
+    return {"type": "function", "function": {"name": name, **more}}
+
+
+def image(url: str, **more: Any) -> Body:
+    return {"type": "image_url", "image_url": {"url": url, **more}}
+
+
+def text(words: str) -> Body:
+    return {"type": "text", "text": words}
+
+
+# --- messages -------------------------------------------------------------------------------------
+
+USE = {"type": "tool_use", "id": "a", "name": "look", "input": {"x": 1}}
+USE_B = {"type": "tool_use", "id": "b", "name": "look", "input": {}}
+RESULT = {"type": "tool_result", "tool_use_id": "a", "content": "seen"}
+RESULT_B = {"type": "tool_result", "tool_use_id": "b", "content": [text("two")]}
+LOOK = {"name": "look", "input_schema": {"type": "object"}}
+SEARCH = {"type": "web_search_20250305", "name": "web_search"}
+IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA"}}
+OWN = {"type": "thinking", "thinking": "Hm.", "signature": "gatepass_thought"}
+CALLED = called(("a", "look", '{"x":1}'))
+MARK = {"cache_control": {"type": "ephemeral"}}
+
+
+def turns(*contents: Any) -> Body:
+    """Turns of a user and an assistant, the user's first."""
+    roles = ("user", "assistant")
+    return {"messages": [{"role": roles[at % 2], "content": content} for at, content in enumerate(contents)]}
+
+
+MESSAGES: dict[str, tuple[Body, Body, list[str]]] = {
+    "texts": ({}, {}, []),
+    "system as a text": ({"system": "Be kind."}, {"messages": [chat_text("system", "Be kind."), HI]}, []),
+    "system as blocks": (
+        {"system": [text("Be kind."), {**text("Be short."), **MARK}]},
+        {"messages": [chat_text("system", "Be kind.\n\nBe short."), HI]},
+        ["cache_control"],
+    ),
+    "images": (
+        turns([text("See"), IMAGE, {"type": "image", "source": {"type": "url", "url": "https://a.example/b"}}]),
+        {"messages": [chat_text("user", [text("See"), image(PNG), image("https://a.example/b")])]},
+        [],
+    ),
+    "a call and its result": (
+        turns("Hi", [text("I look."), USE], [RESULT, text("and?")]),
+        {
+            "messages": [
+                HI,
+                called(("a", "look", '{"x":1}'), content="I look."),
+                result("a", "seen"),
+                chat_text("user", "and?"),
+            ]
+        },
+        [],
+    ),
+    "a result with an image": (
+        turns("Hi", [USE], [{**RESULT, "content": [text("shot"), IMAGE]}]),
+        {
+            "messages": [
+                HI,
+                CALLED,
+                result("a", "shot"),
+                chat_text("user", [text("Images of a:"), image(PNG)]),
+            ]
+        },
+        [],
+    ),
+    "a result that is an error": (
+        turns("Hi", [USE], [{**RESULT, "is_error": True}]),
+        {"messages": [HI, CALLED, result("a", "Error:\n\nseen")]},
+        [],
+    ),
+    "results in another order": (
+        turns("Hi", [USE, USE_B], [RESULT_B, RESULT]),
+        {
+            "messages": [
+                HI,
+                called(("a", "look", '{"x":1}'), ("b", "look", "{}")),
+                result("a", "seen"),
+                result("b", "two"),
+            ]
+        },
+        [],
+    ),
+    "a result after a later call": (
+        turns("Hi", [USE], "Wait", [USE_B], [RESULT_B, RESULT]),
+        {
+            "messages": [
+                HI,
+                CALLED,
+                result("a", "seen"),
+                chat_text("user", "Wait"),
+                called(("b", "look", "{}")),
+                result("b", "two"),
+            ]
+        },
+        [],
+    ),
+    "an id that is used again": (
+        turns("Hi", [USE], [RESULT], [USE], [{**RESULT, "content": "again"}]),
+        {"messages": [HI, CALLED, result("a", "seen"), CALLED, result("a", "again")]},
+        [],
+    ),
+    "consecutive roles": (
+        {"messages": [HI, {"role": "user", "content": [text("you")]}]},
+        {"messages": [chat_text("user", "Hi\n\nyou")]},
+        [],
+    ),
+    "own thoughts": (
+        turns("Hi", [OWN, text("Yes."), {**OWN, "thinking": "And?"}], "x"),
+        {
+            "messages": [
+                HI,
+                {"role": "assistant", "content": "Yes.", "reasoning_content": "Hm.\n\nAnd?"},
+                chat_text("user", "x"),
+            ]
+        },
+        [],
+    ),
+    "other thoughts": (
+        turns("Hi", [{**OWN, "signature": "real"}, {"type": "redacted_thinking", "data": "x"}, text("Yes.")], "x"),
+        {"messages": [HI, chat_text("assistant", "Yes."), chat_text("user", "x")]},
+        ["thinking", "redacted_thinking"],
+    ),
+    "blocks of tools of the server": (
+        turns(
+            "Hi",
+            [
+                {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}},
+                {"type": "web_search_tool_result", "tool_use_id": "s", "content": []},
+                {"type": "mcp_tool_use", "id": "m", "name": "n", "input": {}},
+                {"type": "mcp_tool_result", "tool_use_id": "m", "content": []},
+                text("Yes."),
+            ],
+            "x",
+        ),
+        {"messages": [HI, chat_text("assistant", "Yes."), chat_text("user", "x")]},
+        ["server_tool_use", "web_search_tool_result", "mcp_tool_use", "mcp_tool_result"],
+    ),
+    "members of the same name": (
+        {"max_tokens": 9, "temperature": 0.5, "top_p": 0.1, "stream": False},
+        {"max_tokens": 9, "temperature": 0.5, "top_p": 0.1, "stream": False},
+        [],
+    ),
+    "a stream asks for its usage": ({"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}, []),
+    "stop sequences": ({"stop_sequences": ["END"]}, {"stop": ["END"]}, []),
+    "tools": (
+        {"tools": [{**LOOK, "description": "d", "strict": True, **MARK}, {"name": "bare"}]},
+        {
+            "tools": [
+                function("look", parameters={"type": "object"}, description="d", strict=True),
+                function("bare"),
+            ]
+        },
+        ["cache_control"],
+    ),
+    "tools of the server": (
+        {"tools": [LOOK, SEARCH]},
+        {"tools": [function("look", parameters={"type": "object"})]},
+        ["web_search_20250305"],
+    ),
+    "tools of the server alone": ({"tools": [SEARCH], "tool_choice": {"type": "auto"}}, {}, ["web_search_20250305"]),
+    **{
+        f"tool_choice {kind}": (
+            {"tools": [LOOK], "tool_choice": {"type": kind, **more}},
+            {"tools": [function("look", parameters={"type": "object"})], "tool_choice": chosen},
+            [],
+        )
+        for kind, more, chosen in (
+            ("auto", {}, "auto"),
+            ("any", {}, "required"),
+            ("none", {}, "none"),
+            ("tool", {"name": "look"}, function("look")),
+        )
+    },
+    "disable_parallel_tool_use": (
+        {"tools": [LOOK], "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
+        {
+            "tools": [function("look", parameters={"type": "object"})],
+            "tool_choice": "auto",
+            "parallel_tool_calls": False,
+        },
+        [],
+    ),
+    "thinking and context_management": (
+        {"thinking": {"type": "enabled", "budget_tokens": 9}, "context_management": {"edits": [1]}, "top_k": 3},
+        {},
+        ["thinking", "context_management", "top_k"],
+    ),
+    "a short user id": ({"metadata": {"user_id": "u", "team": "t"}}, {"user": "u"}, ["metadata.team"]),
+    "a long user id": ({"metadata": {"user_id": "u" * 65}}, {}, ["metadata.user_id"]),
+    **{
+        f"a schema in {member}": (
+            {member: given},
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "answer", "schema": {"type": "object"}, "strict": True},
+                }
+            },
+            [],
+        )
+        for member, given in (
+            ("output_config", {"format": {"type": "json_schema", "schema": {"type": "object"}}}),
+            ("output_format", {"type": "json_schema", "schema": {"type": "object"}}),
+        )
+    },
+    "another format": (
+        {"output_config": {"format": {"type": "xml"}, "effort": "high"}},
+        {},
+        ["output_config.format", "output_config.effort"],
+    ),
+    "an unknown member of a turn": ({"messages": [{**HI, "mood": "good"}]}, {}, ["mood"]),
+}
+
+
+def translated(translate: Any, request: Body) -> tuple[Body, set[str]]:
+    dropped = Dropped()
+    chat, _ = translate(request, dropped)
+    assert chat.pop("model") == "m"
+    return chat, {entry.removeprefix("untranslated=") for entry in dropped.entries}
+
+
+@pytest.mark.parametrize(("given", "chat", "notes"), MESSAGES.values(), ids=MESSAGES)
+def test_each_member_of_a_message_request(given, chat, notes):
+    request = {"model": "m", "messages": [HI], **given}
+    assert translated(chat_of_message, request) == ({"messages": [HI], **chat}, {*notes})
+
+
+DOCUMENT = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "AA"}}
+MESSAGES_REFUSED: dict[str, tuple[Body, str, str]] = {
+    "a document": (turns([DOCUMENT]), "messages.0.content.0", "document"),
+    "a document in a result": (
+        turns("Hi", [USE], [{**RESULT, "content": [DOCUMENT]}]),
+        "messages.2.content.0.content.0",
+        "document",
+    ),
+    "a stored file": (
+        turns([{"type": "image", "source": {"type": "file", "file_id": "f"}}]),
+        "messages.0.content.0",
+        "image",
+    ),
+    "a call without a result": (turns("Hi", [USE, USE_B], [RESULT]), "messages", "'b' has no result"),
+    "a result without a call": (turns([RESULT]), "messages", "'a' has no tool call"),
+    "a second result": (turns("Hi", [USE], [RESULT, RESULT]), "messages", "its second one"),
+    "a forced tool of the server": (
+        {"tools": [LOOK, SEARCH], "tool_choice": {"type": "tool", "name": "web_search"}},
+        "tool_choice",
+        "'web_search'",
+    ),
+    "a forced tool of the server alone": (
+        {"tools": [SEARCH], "tool_choice": {"type": "tool", "name": "web_search"}},
+        "tool_choice",
+        "'web_search'",
+    ),
+    "any of the server's tools": ({"tools": [SEARCH], "tool_choice": {"type": "any"}}, "tool_choice", "'any'"),
+    "a turn without content": ({"messages": [{"role": "user"}]}, "messages.0", "no message"),
+    "an unknown role": ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0", "no message"),
+}
+
+
+@pytest.mark.parametrize(("given", "param", "words"), MESSAGES_REFUSED.values(), ids=MESSAGES_REFUSED)
+def test_what_a_message_request_cannot_have_is_refused_by_name(given, param, words):
+    with pytest.raises(InvalidRequest) as refused:
+        chat_of_message({"model": "m", "messages": [HI], **given}, Dropped())
+    assert (refused.value.param, words in refused.value.message) == (param, True)
+
+
+# --- responses ------------------------------------------------------------------------------------
+
+PATCH = {"type": "custom", "name": "apply_patch", "description": "Edits."}
+FIND = {"type": "function", "name": "find", "parameters": {"type": "object"}, "strict": False}
+SPACE = {"type": "namespace", "name": "maps", "tools": [FIND, {"type": "custom", "name": "note"}, {"type": "mcp"}]}
+HOSTED = {"type": "web_search"}
+CALL = {"type": "function_call", "id": "fc", "call_id": "a", "name": "find", "arguments": '{"x":1}', "status": "x"}
+OUTPUT = {"type": "function_call_output", "call_id": "a", "output": "seen"}
+CUSTOM = {"type": "custom_tool_call", "call_id": "b", "name": "apply_patch", "input": "p"}
+CUSTOM_OUTPUT = {"type": "custom_tool_call_output", "call_id": "b", "output": "done"}
+FOUND = called(("a", "find", '{"x":1}'))
+PLACED = {"parameters": {"type": "object"}, "strict": False}
+INPUT = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
+
+
+def thought(*texts: str, **more: Any) -> Body:
+    return {"type": "reasoning", "summary": [{"type": "summary_text", "text": one} for one in texts], **more}
+
+
+def said(*parts: Body, role: str = "user") -> Body:
+    return {"type": "message", "role": role, "content": [*parts]}
+
+
+def inputs(*items: Body) -> Body:
+    return {"input": [*items]}
+
+
+HOSTED_ITEMS = [
+    *("web_search_call", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response", "compaction"),
+    *("tool_search_call", "tool_search_output", "local_shell_call", "local_shell_call_output"),
+]
+RESPONSES: dict[str, tuple[Body, Body, list[str]]] = {
+    "a text": ({}, {}, []),
+    "items": (inputs(said({"type": "input_text", "text": "Hi"})), {}, []),
+    "instructions": ({"instructions": "Be kind."}, {"messages": [chat_text("system", "Be kind."), HI]}, []),
+    "a developer": (
+        inputs(said({"type": "input_text", "text": "Rules."}, role="developer"), HI),
+        {"messages": [chat_text("system", "Rules."), HI]},
+        [],
+    ),
+    "an image": (
+        inputs(said({"type": "input_image", "image_url": PNG, "detail": "low"})),
+        {"messages": [chat_text("user", [image(PNG, detail="low")])]},
+        [],
+    ),
+    "an answer and a refusal": (
+        inputs(
+            HI,
+            said({"type": "output_text", "text": "Yes.", "annotations": []}, role="assistant"),
+            said({"type": "refusal", "refusal": "No."}, role="assistant"),
+            HI,
+        ),
+        {"messages": [HI, chat_text("assistant", "Yes.\n\nNo."), HI]},
+        [],
+    ),
+    "calls and outputs": (
+        inputs(HI, CALL, CUSTOM, CUSTOM_OUTPUT, OUTPUT),
+        {
+            "messages": [
+                HI,
+                called(("a", "find", '{"x":1}'), ("b", "apply_patch", '{"input":"p"}')),
+                result("a", "seen"),
+                result("b", "done"),
+            ]
+        },
+        [],
+    ),
+    "an output after a later call": (
+        inputs(HI, CALL, HI, CUSTOM, CUSTOM_OUTPUT, OUTPUT),
+        {
+            "messages": [
+                HI,
+                FOUND,
+                result("a", "seen"),
+                HI,
+                called(("b", "apply_patch", '{"input":"p"}')),
+                result("b", "done"),
+            ]
+        },
+        [],
+    ),
+    "an output with an image": (
+        inputs(HI, CALL, {**OUTPUT, "output": [{"type": "input_image", "image_url": PNG}]}),
+        {"messages": [HI, FOUND, result("a", ""), chat_text("user", [text("Images of a:"), image(PNG)])]},
+        [],
+    ),
+    "arguments that are an object": (
+        inputs(HI, {**CALL, "arguments": {"x": 1}}, OUTPUT),
+        {
+            "messages": [HI, FOUND, result("a", "seen")],
+        },
+        [],
+    ),
+    "reasoning": (
+        inputs(HI, thought("Hm."), thought("And?", encrypted_content="gatepass_thought"), CALL, OUTPUT),
+        {"messages": [HI, {**FOUND, "reasoning_content": "Hm.\n\nAnd?"}, result("a", "seen")]},
+        [],
+    ),
+    "reasoning before each part of an answer": (
+        inputs(
+            HI,
+            thought("Hm."),
+            said({"type": "output_text", "text": "I look."}, role="assistant"),
+            thought("So."),
+            CALL,
+            OUTPUT,
+        ),
+        {
+            "messages": [
+                HI,
+                {**FOUND, "content": "I look.", "reasoning_content": "Hm.\n\nSo."},
+                result("a", "seen"),
+            ]
+        },
+        [],
+    ),
+    "reasoning of another server": (
+        inputs(HI, thought(encrypted_content="x"), HI),
+        {
+            "messages": [chat_text("user", "Hi\n\nHi")],
+        },
+        ["encrypted_content"],
+    ),
+    "reasoning without an answer": (inputs(thought("Hm."), HI, thought("So.")), {}, ["reasoning"]),
+    "a member of an item": (inputs({**HI, "phase": "final"}), {}, ["phase"]),
+    "items of hosted tools": (
+        inputs(HI, *({"type": kind} for kind in HOSTED_ITEMS)),
+        {},
+        HOSTED_ITEMS,
+    ),
+    "custom tools": (
+        {"tools": [PATCH]},
+        {"tools": [function("apply_patch", description="Edits.", parameters=INPUT)]},
+        [],
+    ),
+    "a grammar": (
+        {"tools": [{**PATCH, "format": {"type": "grammar", "syntax": "lark", "definition": "g"}}]},
+        {
+            "tools": [
+                function(
+                    "apply_patch",
+                    description="Edits.\n\n`input` follows this lark grammar:\ng",
+                    parameters=INPUT,
+                )
+            ]
+        },
+        [],
+    ),
+    "a namespace": (
+        {"tools": [{**SPACE, "description": "Maps."}]},
+        {"tools": [function("maps__find", **PLACED), function("maps__note", parameters=INPUT)]},
+        ["namespace.description", "mcp"],
+    ),
+    "hosted tools": ({"tools": [HOSTED, FIND]}, {"tools": [function("find", **PLACED)]}, ["web_search"]),
+    "hosted tools alone": ({"tools": [HOSTED], "tool_choice": "auto", "parallel_tool_calls": True}, {}, ["web_search"]),
+    **{
+        f"tool_choice {choice}": (
+            {"tools": [FIND, PATCH], "tool_choice": given},
+            {
+                "tools": [function("find", **PLACED), function("apply_patch", description="Edits.", parameters=INPUT)],
+                "tool_choice": choice,
+            },
+            [],
+        )
+        for given, choice in (
+            ("auto", "auto"),
+            ("required", "required"),
+            ("none", "none"),
+        )
+    },
+    "a forced function": (
+        {"tools": [FIND], "tool_choice": {"type": "function", "name": "find"}},
+        {"tools": [function("find", **PLACED)], "tool_choice": function("find")},
+        [],
+    ),
+    "a forced custom tool": (
+        {"tools": [PATCH], "tool_choice": {"type": "custom", "name": "apply_patch"}},
+        {
+            "tools": [function("apply_patch", description="Edits.", parameters=INPUT)],
+            "tool_choice": function("apply_patch"),
+        },
+        [],
+    ),
+    "allowed tools": (
+        {
+            "tools": [FIND, PATCH],
+            "tool_choice": {
+                "type": "allowed_tools",
+                "mode": "required",
+                "tools": [{"type": "function", "name": "find"}],
+            },
+        },
+        {"tools": [function("find", **PLACED)], "tool_choice": "required"},
+        [],
+    ),
+    "members of the same name": (
+        {"temperature": 0.5, "top_p": 0.1, "metadata": {"a": "b"}, "service_tier": "flex", "user": "u"},
+        {"temperature": 0.5, "top_p": 0.1, "metadata": {"a": "b"}, "service_tier": "flex", "user": "u"},
+        [],
+    ),
+    "parallel calls": (
+        {"tools": [FIND], "parallel_tool_calls": False},
+        {"tools": [function("find", **PLACED)], "parallel_tool_calls": False},
+        [],
+    ),
+    "limit and effort": (
+        {"max_output_tokens": 9, "reasoning": {"effort": "high", "summary": "auto"}},
+        {"max_tokens": 9, "reasoning_effort": "high"},
+        ["reasoning.summary"],
+    ),
+    "a schema": (
+        {"text": {"format": {"type": "json_schema", "name": "n", "schema": {}, "strict": True}, "verbosity": "low"}},
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "n", "schema": {}, "strict": True},
+            }
+        },
+        ["text.verbosity"],
+    ),
+    "JSON": ({"text": {"format": {"type": "json_object"}}}, {"response_format": {"type": "json_object"}}, []),
+    "plain text": ({"text": {"format": {"type": "text"}}}, {}, []),
+    "another format": ({"text": {"format": {"type": "xml"}}}, {}, ["text.format"]),
+    "store": ({"store": True}, {}, []),
+    "a stream asks for its usage": ({"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}, []),
+    "what no chat has": (
+        {"include": ["reasoning.encrypted_content"], "prompt_cache_key": "k", "truncation": "auto"},
+        {},
+        ["include", "prompt_cache_key", "truncation"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("given", "chat", "notes"), RESPONSES.values(), ids=RESPONSES)
+def test_each_member_of_a_response_request(given, chat, notes):
+    request = {"model": "m", "input": "Hi", **given}
+    assert translated(chat_of_response, request) == ({"messages": [HI], **chat}, {*notes})
+
+
+RESPONSES_REFUSED: dict[str, tuple[Body, str, str]] = {
+    "previous_response_id": ({"previous_response_id": "r"}, "previous_response_id", "send the whole conversation"),
+    "conversation": ({"conversation": {"id": "c"}}, "conversation", "send the whole conversation"),
+    "prompt": ({"prompt": {"id": "p"}}, "prompt", "send the whole conversation"),
+    "background": ({"background": True}, "background", "`background`"),
+    "a file": (inputs(said({"type": "input_file", "file_id": "f"})), "input.0.content.0", "input_file"),
+    "an audio": (inputs(said({"type": "input_audio"})), "input.0.content.0", "input_audio"),
+    "a stored image": (inputs(said({"type": "input_image", "file_id": "f"})), "input.0.content.0", "stored file"),
+    "a stored item": (inputs({"type": "item_reference", "id": "x"}), "input.0", "item_reference"),
+    "an item that is no object": ({"input": ["Hi"]}, "input.0", "no type"),
+    "an output that is an object": (inputs(CALL, {**OUTPUT, "output": {"a": 1}}), "input.1.output", "no type"),
+    "a call without an output": (inputs(CALL), "input", "'a' has no result"),
+    "an output without a call": (inputs(OUTPUT), "input", "'a' has no tool call"),
+    "an id that is no text": (inputs({**CALL, "call_id": []}, OUTPUT), "input", "[] has no result"),
+    "a forced hosted tool": ({"tools": [HOSTED, FIND], "tool_choice": HOSTED}, "tool_choice", "'web_search'"),
+    "a forced hosted tool alone": ({"tools": [HOSTED], "tool_choice": HOSTED}, "tool_choice", "'web_search'"),
+    "required, and hosted tools alone": ({"tools": [HOSTED], "tool_choice": "required"}, "tool_choice", "'required'"),
+    "a forced function that is missing": (
+        {"tools": [FIND], "tool_choice": {"type": "function", "name": "x"}},
+        "tool_choice",
+        "'function'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("given", "param", "words"), RESPONSES_REFUSED.values(), ids=RESPONSES_REFUSED)
+def test_what_a_response_request_cannot_have_is_refused_by_name(given, param, words):
+    with pytest.raises(InvalidRequest) as refused:
+        chat_of_response({"model": "m", "input": "Hi", **given}, Dropped())
+    assert (refused.value.param, words in refused.value.message) == (param, True)
+
+
+# --- names of tools -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("translate", "request_"),
+    [
+        (
+            chat_of_message,
+            {
+                **turns("Hi", [{**USE, "name": LONG}], [RESULT]),
+                "tools": [{**LOOK, "name": LONG}],
+                "tool_choice": {"type": "tool", "name": LONG},
+            },
+        ),
+        (
+            chat_of_response,
+            {
+                **inputs(HI, {**CALL, "name": LONG}, OUTPUT),
+                "tools": [{**FIND, "name": LONG}],
+                "tool_choice": {"type": "function", "name": LONG},
+            },
+        ),
+    ],
+)
+def test_a_long_name_of_a_tool_is_short_in_the_chat_and_known_again(translate, request_):
+    chat, about = translate({"model": "m", **request_}, Dropped())
+    name = chat["tools"][0]["function"]["name"]
+    assert len(name) == MOST_NAME_CHARS
+    assert chat["tool_choice"]["function"]["name"] == name
+    assert chat["messages"][1]["tool_calls"][0]["function"]["name"] == name
+    assert about.tools[name].name == LONG
