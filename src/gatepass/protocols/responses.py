@@ -37,7 +37,7 @@ from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource
 from gatepass.sse.event_stream import EventStream, Progress
 from gatepass.sse.fast_path import NumberedPath
 from gatepass.sse.usage import Usage
-from gatepass.types import OVER_QUOTA, TOO_LONG, Call, StreamedResponse
+from gatepass.types import OVER_QUOTA, TOO_LONG, TOO_LONG_TEXT, Call, StreamedResponse
 
 if TYPE_CHECKING:
     from gatepass.proxy.response import ReplyContext
@@ -391,9 +391,8 @@ class ResponseProgress(Progress):
 # --- errors ---------------------------------------------------------------------------------------
 
 RATE_LIMITED, TOO_MANY_REQUESTS = "rate_limit_exceeded", 429
-_MEANINGS = MappingProxyType(
-    {**dict.fromkeys(TOO_LONG, "context_length_exceeded"), **dict.fromkeys(OVER_QUOTA, "insufficient_quota")}
-)
+_OVERFLOW = "context_length_exceeded"
+_MEANINGS = MappingProxyType({**dict.fromkeys(TOO_LONG, _OVERFLOW), **dict.fromkeys(OVER_QUOTA, "insufficient_quota")})
 _NAMES_WAIT = re.compile(r"try again in\s*\d", re.IGNORECASE)
 
 
@@ -405,6 +404,8 @@ def code_of(error: GatepassError) -> str:
     """
     named = (error.public_code, (error.kind or "") if isinstance(error, UpstreamErrorReply) else "")
     meant = next((_MEANINGS[name.lower()] for name in named if name.lower() in _MEANINGS), None)
+    if meant is None and isinstance(error, UpstreamErrorReply) and TOO_LONG_TEXT.search(error.message):
+        meant = _OVERFLOW  # many servers send no code
     return meant or (RATE_LIMITED if error.http_status == TOO_MANY_REQUESTS else error.public_code)
 
 
@@ -481,6 +482,14 @@ class Responses(ClientProtocol):
         """
         encoder = super().keep_alive(profile, call, wall)
         return encoder if encoder is None or b'"background"' in call.body else event_keep_alive
+
+    def error_is_event(self, error: GatepassError) -> bool:
+        """Return whether the context is too long.
+
+        OpenAI too reports it in the stream. Codex compacts at the event alone: after a 400 each turn fails again
+        (`map_api_error` in codex-rs/codex-api/src/api_bridge.rs).
+        """
+        return code_of(error) == _OVERFLOW
 
     def own_error(self, body: bytes, mask: Mask) -> bytes:
         """Return `body` if it is the data of a `response.failed`. An `error` event alone would not end the stream."""

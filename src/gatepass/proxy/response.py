@@ -141,8 +141,9 @@ class ReplyContext(Hidden, msgspec.Struct, frozen=True):
         return None
 
     def keep_original(self, error: UpstreamErrorReply, data: bytes) -> None:
-        """As in upstream_call.py, for the protocol of the call's operation."""
-        upstream_call.keep_original(error, data, self.protocol, self.state.redactor.mask)
+        """As in upstream_call.py, for the protocol of the client."""
+        protocol = PROTOCOLS[self.attempt.call.operation.protocol]
+        upstream_call.keep_original(error, data, protocol, self.state.redactor.mask)
 
     @property
     def is_translated(self) -> bool:

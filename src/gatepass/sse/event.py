@@ -411,10 +411,12 @@ class OwnEvents(ABC):
     """An EventTransform whose events have another form, which it numbers itself.
 
     `streamed` is the response that they named, for the errors and keep-alives that gatepass writes after them.
+    `unsent` has the events before an error that `feed` raises.
     """
 
     def __init__(self) -> None:
         self.streamed = StreamedResponse()
+        self.unsent = b""
 
     @property
     @abstractmethod

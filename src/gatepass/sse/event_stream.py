@@ -284,7 +284,7 @@ class EventStream:
             return after.feed(run)
         except UpstreamError as error:
             self.failure, self.done, self._is_over = error, False, True
-            return b""
+            return after.unsent if isinstance(after, OwnEvents) else b""
 
     def finish(self) -> bytes:
         """Return the last bytes for the client after a body that ended cleanly.

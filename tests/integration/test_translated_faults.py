@@ -1,0 +1,464 @@
+"""Each fault of an upstream that has chat completions alone, as Codex and Claude Code read it: none is silent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from gatepass.proxy.client_response import EVERY_S, STREAM_HOLD_S, SYNTHESIZED_HOLD_S
+from tests.integration.gateway import Answer, gateway
+from tests.integration.issuer import corp, minted
+from tests.integration.refusing import no_stream
+from tests.integration.scripted import (
+    LAST_CHUNK,
+    Dialogue,
+    Fin,
+    Hold,
+    Pause,
+    Rst,
+    Scripted,
+    Send,
+    Wait,
+    begin_stream,
+    chunk,
+    event,
+    reply,
+    stream,
+)
+from tests.integration.test_connections import refusing_server
+from tests.integration.test_translated_messages import ANSWER, STREAMED, VERSION, a_chunk, a_completion, over_chat
+from tests.unit.clock import DrivenClock
+from tests.waiting import until
+
+PATHS = {"messages": "/v1/messages", "responses": "/v1/responses"}
+BODIES: dict[str, dict[str, Any]] = {"messages": STREAMED, "responses": {"model": "m", "input": "Hi", "stream": True}}
+LAST = {"messages": b'"message_stop"', "responses": b'"response.completed"'}
+each_protocol = pytest.mark.parametrize("protocol", PATHS)
+each_form = pytest.mark.parametrize("streams", [True, False], ids=["streamed", "whole"])
+
+BEGUN = ANSWER[:4]
+PAGE = b"<html><title>Service Unavailable</title></html>"
+LONG = "This model's maximum context length is 8192 tokens."
+OVERFLOW = {"error": {"message": LONG, "type": "invalid_request_error", "code": "context_length_exceeded"}}
+WITHOUT_CODE = {"error": {"message": LONG}}
+BUSY = {"error": {"message": "Slow down.", "type": "rate_limit_error", "code": "busy"}}
+WHOLE = a_completion({"content": "Hi"})
+FIRST_BYTE = {"first_byte_s": 0.3}
+
+
+def in_stream(*events: bytes, end: bytes = LAST_CHUNK) -> Dialogue:
+    """A stream that goes on after its first text."""
+    return [Send(stream(*BEGUN, *events, end=end))]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What the upstream `does`, and what the client reads of it: `status` and `code`, and Anthropic's `kind` of error.
+
+    `does` is None for a refused connection. `codex` is the code of `response.failed`. `begins` if the stream of the
+    client has begun: its status is 200 then, and `status` is that of a whole reply.
+    """
+
+    does: Dialogue | None
+    status: int
+    code: str
+    kind: str
+    codex: str = ""
+    begins: bool = False
+    words: str = ""
+    timeouts: tuple[tuple[str, float], ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def closed(does: Dialogue) -> Fault:
+    return Fault(does, 502, "upstream_closed", "api_error", begins=True)
+
+
+def overflow(does: Dialogue, status: int, code: str, *, begins: bool = False, kind: str = "") -> Fault:
+    return Fault(does, status, code, kind or "invalid_request_error", "context_length_exceeded", begins)
+
+
+FAULTS = {
+    "a refused connection": Fault(None, 502, "upstream_connect", "api_error"),
+    "a hang": Fault([Hold()], 504, "upstream_timeout_first_byte", "timeout_error", timeouts=(("first_byte_s", 0.3),)),
+    "a hang in the stream": Fault(
+        [*in_stream(end=b""), Hold()],
+        504,
+        "upstream_timeout_idle",
+        "timeout_error",
+        begins=True,
+        timeouts=(("idle_s", 0.3),),
+    ),
+    "429 with a wait": Fault(
+        [Send(reply(BUSY, 429, retry_after="7"))], 429, "busy", "rate_limit_error", headers=(("retry-after", "7"),)
+    ),
+    "429 without a wait": Fault([Send(reply(BUSY, 429))], 429, "busy", "rate_limit_error"),
+    "429 for good": Fault(
+        [Send(reply({"error": {"message": "No credit.", "code": "insufficient_quota"}}, 429))],
+        429,
+        "insufficient_quota",
+        "rate_limit_error",
+        headers=(("x-should-retry", "false"),),
+    ),
+    "500": Fault([Send(reply({"error": {"message": "oops"}}, 500))], 500, "upstream_error", "api_error", words="oops"),
+    "503 with a page": Fault(
+        [Send(reply(PAGE, 503, content_type="text/html"))], 503, "upstream_html", "overloaded_error"
+    ),
+    "code 102 in a 200": Fault(
+        [Send(reply({"code": 102, "message": "No tenant."}))], 400, "102", "invalid_request_error", words="No tenant."
+    ),
+    "code 102 in a stream": Fault(
+        in_stream(event({"code": 102, "message": "No tenant."})), 400, "102", "invalid_request_error", begins=True
+    ),
+    "an error object in a 200": Fault(
+        [Send(reply({"error": {"message": "No GPU.", "type": "server_error"}}))],
+        502,
+        "upstream_error",
+        "api_error",
+        words="No GPU.",
+    ),
+    "an empty 200": Fault([Send(reply(b""))], 502, "upstream_empty", "api_error"),
+    "an empty stream": Fault([Send(stream())], 502, "upstream_empty", "api_error"),
+    "[DONE] alone": Fault([Send(stream(event("[DONE]")))], 502, "upstream_empty", "api_error"),
+    "an answer without content": Fault(
+        [Send(stream(a_chunk({"role": "assistant", "content": ""}), a_chunk({}, "stop"), event("[DONE]")))],
+        502,
+        "upstream_empty",
+        "api_error",
+        begins=True,
+    ),
+    "reasoning alone": Fault(
+        [Send(stream(a_chunk({"reasoning_content": "Hm."}), a_chunk({}, "stop"), event("[DONE]")))],
+        502,
+        "upstream_empty",
+        "api_error",
+        begins=True,
+    ),
+    "a cut in an event": closed([*begin_stream(), Send(chunk(b"".join(BEGUN) + BEGUN[0][:-9])), Fin()]),
+    "a cut between events": closed([*in_stream(end=b""), Fin()]),
+    "a reset": closed([*in_stream(end=b""), Pause(0.05), Rst()]),
+    "an end without a finish reason": closed(in_stream()),
+    "[DONE] in a tool call": closed(in_stream(ANSWER[4], event("[DONE]"))),
+    "an error event": Fault(
+        in_stream(event({"error": {"message": "It crashed.", "type": "server_error", "code": "crash"}})),
+        502,
+        "crash",
+        "api_error",
+        begins=True,
+        words="It crashed.",
+    ),
+    "429 in a stream": Fault(
+        in_stream(event({"error": {"message": "Slow down.", "code": 429}})),
+        429,
+        "429",
+        "rate_limit_error",
+        codex="rate_limit_exceeded",
+        begins=True,
+    ),
+    "no credit in a stream": Fault(
+        in_stream(event({"error": {"message": "No credit.", "code": "insufficient_quota"}})),
+        429,
+        "insufficient_quota",
+        "rate_limit_error",
+        codex="insufficient_quota",
+        begins=True,
+    ),
+    "an event that is not JSON": Fault(
+        in_stream(event("{oops"), event("[DONE]")), 502, "upstream_invalid", "api_error", begins=True
+    ),
+    "an overflow": overflow([Send(reply(OVERFLOW, 400))], 400, "context_length_exceeded"),
+    "an overflow without a code": overflow([Send(reply(WITHOUT_CODE, 400))], 400, "upstream_error"),
+    "an overflow in a stream": overflow(in_stream(event(OVERFLOW)), 400, "context_length_exceeded", begins=True),
+    "an overflow without a code in a stream": overflow(
+        in_stream(event(WITHOUT_CODE)), 502, "upstream_error", begins=True, kind="api_error"
+    ),
+    "a credential that is refused": Fault(
+        [Send(reply({"error": {"message": "Bad key."}}, 401))],
+        401,
+        "upstream_auth",
+        "authentication_error",
+    ),
+}
+
+
+async def asked(protocol: str, upstream_url: str, *, streams: bool, **more: Any) -> Answer:
+    async with gateway(**over_chat(upstream_url, **more)) as gp:
+        return await gp.ask({**BODIES[protocol], "stream": streams}, PATHS[protocol], headers=VERSION).answer()
+
+
+@each_form
+@each_protocol
+@pytest.mark.parametrize("name", FAULTS)
+async def test_no_fault_is_silent(name, protocol, streams):
+    fault = FAULTS[name]
+    async with AsyncExitStack() as stack:
+        if fault.does is None:
+            url = stack.enter_context(refusing_server())
+        else:
+            url = (await stack.enter_async_context(Scripted(fault.does))).url
+        answer = await asked(protocol, url, streams=streams, timeouts=dict(fault.timeouts))
+    is_overflow = fault.codex == "context_length_exceeded"
+    begins = streams and (fault.begins or (is_overflow and protocol == "responses"))
+    assert (answer.status, answer.whole, LAST[protocol] in answer.body) == (
+        200 if begins else fault.status,
+        True,
+        False,
+    )
+    error = answer.error
+    assert (error["code"], error["hop"], fault.words in error["message"]) == (fault.code, "upstream:chat", True)
+    assert all(answer.headers[field] == value for field, value in fault.headers)
+    if protocol == "messages":
+        assert error["type"] == fault.kind
+        assert ("capability_rejected: prompt_too_long" in error["message"]) is is_overflow
+    if begins:
+        *_, before, last = map(json.loads, answer.events)
+        if protocol == "messages":
+            assert last["type"] == "error"
+        else:
+            assert (before["type"], last["type"]) == ("error", "response.failed")
+            assert last["response"]["error"]["code"] == (fault.codex or fault.code)
+            assert last["sequence_number"] == before["sequence_number"] + 1 == len(answer.events) - 1
+
+
+RIGHT: dict[str, Dialogue] = {
+    "a stream": [Send(stream(*ANSWER))],
+    "a whole reply": [Send(reply(a_completion({"content": "Let me see."})))],
+    "a slow first byte": [Pause(0.2), Send(stream(*ANSWER))],
+    "slow events": [*begin_stream(), Send(b"".join(map(chunk, ANSWER)) + LAST_CHUNK, 50, 0.005)],
+    "no [DONE]": [Send(stream(*ANSWER[:-1]))],
+    "no finish reason": [Send(stream(*ANSWER[:6], *ANSWER[7:]))],
+    "no usage": [Send(stream(*ANSWER[:7], ANSWER[-1]))],
+    "comments": [Send(stream(*(part for one in ANSWER for part in (b": ping\n\n", one))))],
+    "CRLF": [Send(stream(*(one.replace(b"\n", b"\r\n") for one in ANSWER)))],
+    "a stream labelled JSON": [Send(stream(*ANSWER, content_type="application/json"))],
+    "a whole reply labelled as a stream": [
+        Send(reply(a_completion({"content": "Let me see."}), content_type="text/event-stream"))
+    ],
+}
+
+
+def texts_of(protocol: str, answer: Answer, *, streams: bool) -> str:
+    """The text of an answer, which must be complete."""
+    if not streams:
+        blocks = answer.json()["content" if protocol == "messages" else "output"]
+        (found,) = [one for one in blocks if one["type"] in ("text", "message")]
+        return str(found["text"] if protocol == "messages" else found["content"][0]["text"])
+    assert LAST[protocol] in answer.events[-1].encode()
+    events = [json.loads(one) for one in answer.events]
+    if protocol == "responses":
+        return "".join(one["delta"] for one in events if one["type"] == "response.output_text.delta")
+    return "".join(one["delta"].get("text", "") for one in events if one["type"] == "content_block_delta")
+
+
+@each_form
+@each_protocol
+@pytest.mark.parametrize("name", RIGHT)
+async def test_a_harmless_fault_leaves_the_answer_right(name, protocol, streams):
+    async with Scripted(RIGHT[name]) as upstream:
+        answer = await asked(protocol, upstream.url, streams=streams)
+    assert (answer.status, answer.whole) == (200, True)
+    assert texts_of(protocol, answer, streams=streams) == "Let me see."
+
+
+@each_form
+@each_protocol
+async def test_a_token_that_is_refused_is_renewed(protocol, streams):
+    def answer(request: Any) -> Dialogue:
+        if request.header("authorization") != "Bearer good-token-2":
+            return [Send(reply({"error": {"message": "token expired"}}, 401))]
+        return [Send(stream(*ANSWER))]
+
+    issuer = Scripted(minted("good-token-1"), minted("good-token-2"))
+    async with issuer, Scripted(answer=answer) as upstream:
+        blocks = corp(issuer, upstream)
+        blocks["upstreams"]["chat"]["protocols"] = ["chat"]
+        async with gateway(**blocks) as gp:
+            body = {**BODIES[protocol], "stream": streams}
+            answered = await gp.ask(body, PATHS[protocol], headers=VERSION).answer()
+    assert texts_of(protocol, answered, streams=streams) == "Let me see."
+    assert len(upstream.received) == 2
+
+
+@each_protocol
+async def test_usage_that_is_refused_is_asked_no_more_and_noted(protocol, caplog):
+    """Counts are 0 then, and never estimated."""
+
+    def answer(request: Any) -> Dialogue:
+        if "stream_options" in request.json():
+            error = {"message": "Unrecognized request argument supplied: stream_options"}
+            return [Send(reply({"error": error}, 400))]
+        return [Send(stream(*ANSWER[:7], ANSWER[-1]))]
+
+    caplog.set_level("INFO", "gatepass.access")
+    async with Scripted(answer=answer) as upstream:
+        answered = await asked(protocol, upstream.url, streams=True)
+    last = json.loads(answered.events[-2 if protocol == "messages" else -1])
+    usage = last["usage"] if protocol == "messages" else last["response"]["usage"]
+    assert (usage["input_tokens"], usage["output_tokens"], len(upstream.received)) == (0, 0, 2)
+    assert answered.headers["x-gatepass-adapted"].startswith(f"translate={protocol}, drop=stream_options")
+    (line,) = [one.fields for one in caplog.records if one.getMessage() == "request"]
+    assert "translate=no-usage" in line["adapted"]
+
+
+SIGNS = {"messages": b"event: ping\n", "responses": b"event: keepalive\n"}
+
+
+@each_protocol
+async def test_signs_of_life_run_in_the_stream(protocol):
+    clock, go = DrivenClock(), asyncio.Event()
+    moves: Dialogue = [*in_stream(end=b""), Wait(go), Send(b"".join(map(chunk, ANSWER[4:])) + LAST_CHUNK)]
+    async with (
+        Scripted(moves) as upstream,
+        gateway(clock=clock, **over_chat(upstream.url)) as gp,
+        gp.ask(BODIES[protocol], PATHS[protocol], headers=VERSION) as ask,
+    ):
+        await ask.head()
+        await ask.until(b"see.")
+        await clock.advance(3 * (EVERY_S + 1))
+        go.set()
+        answer = await ask.answer()
+    assert answer.body.count(SIGNS[protocol]) == 3
+    assert LAST[protocol] in answer.events[-1].encode()
+    if protocol == "responses":
+        assert [json.loads(one)["sequence_number"] for one in answer.events] == [*range(len(answer.events))]
+
+
+@each_protocol
+@pytest.mark.parametrize("wait_s", [SYNTHESIZED_HOLD_S, STREAM_HOLD_S])
+async def test_signs_of_life_run_while_a_whole_reply_is_awaited(protocol, wait_s):
+    """The first ones within seconds if the upstream is known not to stream."""
+    clock, go = DrivenClock(), asyncio.Event()
+    refuses = no_stream() if wait_s == SYNTHESIZED_HOLD_S else None
+
+    def answer(request: Any) -> Dialogue:
+        if refuses is not None and refuses.concerns(request.json()):
+            return refuses.dialogue
+        return [Wait(go), Send(reply(WHOLE))]
+
+    async with (
+        Scripted(answer=answer) as upstream,
+        gateway(clock=clock, **over_chat(upstream.url)) as gp,
+        gp.ask(BODIES[protocol], PATHS[protocol], headers=VERSION) as ask,
+    ):
+        await until(lambda: len(upstream.received) == (1 if refuses is None else 2))
+        await clock.advance(wait_s + 2)
+        assert await ask.head() == 200
+        await ask.piece()
+        go.set()
+        answered = await ask.answer()
+    assert answered.body.startswith(b"event: ping\n" if protocol == "messages" else b": ")
+    assert LAST[protocol] in answered.events[-1].encode()
+
+
+@each_protocol
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ([a_chunk({"tool_calls": [{"index": at, "id": f"c{at}", "function": {"name": "f", "arguments": "{"}}]})
+          for at in range(1_001)], "more than 1000 parts"),
+        ([a_chunk({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "x" * 900_000}}]})
+          for _ in range(20)], "more than 16 Mi characters"),
+    ],
+    ids=["blocks", "arguments"],
+)  # fmt: skip
+async def test_an_answer_beyond_the_limits_is_refused_by_name(limits, words, protocol):
+    async with Scripted([Send(stream(*limits, *ANSWER[-3:]))]) as upstream:
+        answer = await asked(protocol, upstream.url, streams=True)
+    assert answer.error["code"] == "upstream_invalid"
+    assert words in answer.error["message"]
+    assert LAST[protocol] not in answer.body
+
+
+NOT_SERVED: list[tuple[str, str]] = [
+    ("POST", "/v1/messages/count_tokens"),
+    ("POST", "/v1/messages/batches"),
+    ("GET", "/v1/messages/batches"),
+    ("GET", "/v1/messages/batches/b"),
+    ("POST", "/v1/messages/batches/b/cancel"),
+    ("DELETE", "/v1/messages/batches/b"),
+    ("POST", "/v1/responses/compact"),
+    ("GET", "/v1/responses/r"),
+    ("DELETE", "/v1/responses/r"),
+    ("POST", "/v1/responses/r/cancel"),
+    ("GET", "/v1/responses/r/input_items"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), NOT_SERVED)
+async def test_what_no_chat_serves_is_a_named_404_and_not_sent(method, path):
+    body = {"messages": BODIES["messages"], "responses": {"model": "m", "input": "Hi"}}[path.split("/")[2]]
+    async with Scripted([Send(reply({}))]) as upstream, gateway(**over_chat(upstream.url)) as gp:
+        sent = body if method == "POST" else None
+        answer = await gp.ask(sent, path, method=method, headers=VERSION).answer()
+    assert (answer.status, upstream.received) == (404, [])
+    assert "it has chat alone (`protocols`)" in answer.error["message"]
+    if "messages" in path:
+        assert (answer.json()["type"], answer.error["type"]) == ("error", "not_found_error")
+
+
+@pytest.mark.parametrize("spoken", [["responses"], ["messages"], ["messages", "responses"]])
+async def test_a_chat_over_an_upstream_without_chats_is_a_named_error(spoken):
+    async with (
+        Scripted([Send(reply(WHOLE))]) as upstream,
+        gateway(**over_chat(upstream.url, protocols=spoken)) as gp,
+    ):
+        answer = await gp.ask().answer()
+    assert (answer.status, upstream.received) == (404, [])
+    assert f"it has {', '.join(spoken)} alone (`protocols`)" in answer.error["message"]
+
+
+THOUGHTS: dict[str, tuple[Callable[[str], dict[str, Any]], str]] = {
+    "messages": (
+        lambda signature: {
+            **STREAMED,
+            "messages": [
+                {"role": "user", "content": "Hi"},
+                {"role": "assistant", "content": [
+                    {"type": "thinking", "thinking": "Hm.", "signature": signature}, {"type": "text", "text": "Yes."},
+                ]},
+                {"role": "user", "content": "And?"},
+            ],
+        },
+        "thinking",
+    ),
+    "responses": (
+        lambda signature: {
+            "model": "m",
+            "input": [
+                {"role": "user", "content": "Hi"},
+                {"type": "reasoning", "summary": [], "encrypted_content": signature},
+                {"role": "assistant", "content": "Yes."},
+                {"role": "user", "content": "And?"},
+            ],
+        },
+        "encrypted_content",
+    ),
+}  # fmt: skip
+
+
+@each_protocol
+@pytest.mark.parametrize("signature", ["gatepass_thought", "real-signature"])
+async def test_thoughts_reach_only_the_server_that_can_read_them(protocol, signature):
+    """Two targets, one of which has chats alone, serve one conversation."""
+    make, note = THOUGHTS[protocol]
+    received, adapted = [], []
+    for spoken in (["chat"], [protocol]):
+        async with (
+            Scripted([Send(reply({"error": "x"}, 400))]) as upstream,
+            gateway(**over_chat(upstream.url, protocols=spoken)) as gp,
+        ):
+            answer = await gp.ask(make(signature), PATHS[protocol], headers=VERSION).answer()
+        received.append(upstream.received[0].body.decode())
+        adapted.append(answer.headers.get("x-gatepass-adapted", ""))
+    in_chat, in_own = received
+    is_own = signature == "gatepass_thought"
+    assert signature not in in_chat
+    assert (signature in in_own) is not is_own
+    assert (f"untranslated={note}" in adapted[0]) is not is_own
+    assert ("drop=own-thoughts" in adapted[1]) is is_own
