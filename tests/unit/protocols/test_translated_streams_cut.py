@@ -1,0 +1,95 @@
+"""Translated streams through the validation of a chat: wherever the bytes are cut, the client gets the same events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.config.access import PLAIN, Profile
+from gatepass.config.upstream import UpstreamConfig
+from gatepass.dialects.error_body import read_error_body
+from gatepass.protocols.chat import CHAT
+from gatepass.protocols.translation.answer_blocks import AnswerBlocks
+from gatepass.protocols.translation.chat_request import About, Tool
+from gatepass.protocols.translation.message_answer import MessageAnswer
+from gatepass.protocols.translation.response_answer import ResponseAnswer
+from gatepass.protocols.translation.translation import ChatCall, TranslatedReply
+from gatepass.proxy.response import ReplyContext
+from gatepass.sse.chunk import StreamSource
+from gatepass.types import Call
+from tests.rows import CHAT as CHAT_ROW
+from tests.unit.protocols.test_conversion import Sender
+from tests.unit.protocols.test_translated_answers import DONE, a_chunk, call_piece, defaults, mixed_streams
+from tests.unit.sse.streams import with_line_ends
+
+STREAM = b"".join(
+    (
+        a_chunk({"role": "assistant", "content": ""}),
+        a_chunk({"reasoning_content": "Hm 🚀"}),
+        a_chunk({"content": "Größe\n\n"}),
+        call_piece(0, '{"a":', first=True),
+        call_piece(1, '{"input":', first=True),
+        call_piece(0, ' "é"}', first=False),
+        call_piece(1, '"p"}', first=False),
+        a_chunk({}, "tool_calls"),
+        DONE,
+    )
+)
+ABOUT = About({"tool_1": Tool("patch", is_custom=True)})
+each_answer = pytest.mark.parametrize("answer", [MessageAnswer, ResponseAnswer])
+
+
+@dataclass(frozen=True)
+class Reply:
+    last: TranslatedReply
+    call: Call
+    upstream: Sender
+    profile: Profile = PLAIN
+
+
+def translated(answer: type[AnswerBlocks], *pieces: bytes) -> tuple[bytes, Any]:
+    """What the client gets of the pieces of an upstream's body, and how the stream ended."""
+    call = Call("id", CHAT_ROW, "caller", "m", b"{}", (), stream=True)
+    last = TranslatedReply(ChatCall(call, answer, ABOUT), defaults(), "up")
+    sender = Sender("up", UpstreamConfig(base_url="http://127.0.0.1:1/v1"))
+    reply = cast(ReplyContext, Reply(last, call, sender))
+    events = CHAT.event_stream(StreamSource("up", 65_536, read_error_body), defaults(), reply)
+    sent = b"".join([*map(events.feed, pieces), events.finish()])
+    return sent, (events.done, None if events.failure is None else events.failure.code)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+@each_answer
+def test_a_stream_that_is_cut_at_any_byte_is_the_same(answer, end):
+    whole = with_line_ends(STREAM, end)
+    expected = translated(answer, whole)
+    assert expected[1] == (True, None)
+    for at in range(len(whole) + 1):
+        assert translated(answer, whole[:at], whole[at:]) == expected, f"cut at byte {at}: {whole[:at][-40:]!r}"
+    assert translated(answer, *(whole[at : at + 1] for at in range(len(whole)))) == expected
+
+
+@each_answer
+def test_a_stream_that_ends_at_any_byte_is_no_whole_answer(answer):
+    """Without `[DONE]` it is complete after its finish reason."""
+    whole = STREAM.removesuffix(DONE).rstrip()
+    for at in range(len(whole)):
+        sent, (done, failure) = translated(answer, whole[:at])
+        assert (done, failure in ("upstream_closed", "upstream_empty")) == (False, True), f"ended at byte {at}"
+        assert b"message_stop" not in sent
+        assert b"response.completed" not in sent
+
+
+@each_answer
+@given(mixed=mixed_streams(), cuts=st.sets(st.integers(0, 4_000), max_size=6))
+def test_any_stream_in_any_pieces_is_the_same(answer, mixed, cuts):
+    chunks, _, _, calls = mixed
+    whole = b"".join((*chunks, a_chunk({}, "tool_calls" if calls else "stop"), DONE))
+    at = [0, *sorted(cut for cut in cuts if cut < len(whole)), len(whole)]
+    pieces = [whole[one:two] for one, two in pairwise(at)]
+    assert translated(answer, *pieces) == translated(answer, whole), f"cut at {at}"
