@@ -111,6 +111,17 @@ REQUESTS: Mapping[str, Change] = {
     "tools=plain": Change(
         "Entries of `tools` lost members other than `type` and `function`.", "tools=plain", BY_PROFILE
     ),
+    "translate=API": Change(
+        "A response or a message was served by a chat: [translation](concepts/translation.md).",
+        "translate=messages",
+        "for a missing path of the upstream",
+        "[`protocols`](reference/configuration.md#upstreamsnameprotocols)",
+    ),
+    "untranslated=NAME": Change(
+        "The chat lacks a member or a tool of the translated request. Unusual names are `others`.",
+        "untranslated=thinking",
+        "with `translate`",
+    ),
     "extra_body=NAMES": Change("These members were moved into `extra_body`.", "extra_body=reference", BY_DIALECT),
 }
 REPLIES: Mapping[str, Change] = {

@@ -747,6 +747,7 @@ RETRIES: Mapping[type[GatepassError], str] = {
 """Errors for which a retry can succeed only sometimes."""
 ACTIONS: Mapping[str, str] = {
     "no_path": "Action if the upstream has no such path",
+    "no_api": "Action if it lacks `/responses` or `/messages`",
     "mcp_no_path": "Action if the MCP server has no such path",
     "mcp_invalid": "Action for an MCP server",
     "line_bytes": "Action if the message names `line_bytes`",
@@ -837,6 +838,7 @@ CHINESE: Mapping[str, str] = {
     "A retry can succeed": "重试",
     "Action": "处理",
     "Action if the upstream has no such path": "处理（上游没有这个路径）",
+    "Action if it lacks `/responses` or `/messages`": "处理（上游没有 `/responses` 或 `/messages`）",
     "Action if the MCP server has no such path": "处理（MCP 服务器没有这个路径）",
     "Action for an MCP server": "处理（MCP 服务器）",
     "Action if the message names `line_bytes`": "处理（错误信息写明 `line_bytes`）",

@@ -24,6 +24,7 @@ from gatepass.types import (
     SET_BY_GATEPASS,
 )
 
+TRANSLATED = "Over an upstream with chat completions alone, gatepass [translates](../concepts/translation.md) it."
 LIMITS_OF_KEY = "../operations/keys.md#limit-the-operations-of-a-key"
 PASSES = "Relayed unchanged. An error that a JSON or HTML reply contains becomes an error."
 STORED = f"Relayed unchanged. One of several callers, and a key with `models`, needs [`operations`]({LIMITS_OF_KEY})."
@@ -35,7 +36,9 @@ ABOUT: Mapping[str, str] = {
     "/rerank": "gatepass converts the request to the upstream's shape (Jina, Cohere, TEI or Xinference) and the reply"
     f" back to the client's. Further paths are `{COHERE_V2}`, and the root of the API for a body with `query`.",
     "/responses": "gatepass adapts the request, and checks the reply or stream. It converts whole replies and streams"
-    " into each other.",
+    f" into each other. {TRANSLATED}",
+    "/messages": "gatepass adapts the request, and checks the reply or stream. It converts whole replies and streams"
+    f" into each other. {TRANSLATED}",
     "/models": "The names under `models`, and the lists of the upstreams of `*` and other globs. A key with `models`"
     " sees only its own.",
     "/models/{model}": "One entry of the list. The name may contain slashes.",

@@ -695,6 +695,10 @@ class UpstreamErrorReply(UpstreamError):
         " `operations.NAME.upstream` to an upstream that has it, as in"
         ' `{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`, then run `gatepass reload`.'
         " If the model is listed under `models`, correct `models.NAME.upstream`.",
+        "no_api": "If every operation fails, correct `base_url`. If the upstream has chat completions, set"
+        " `upstreams.NAME.protocols: [chat]`: gatepass then serves this operation by them. Otherwise set"
+        " `operations.NAME.upstream` to an upstream that has it, as in"
+        ' `{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`. Then run `gatepass reload`.',
         "mcp_no_path": "Check `mcp.NAME.url`.",
         "too_long": "Shorten the prompt or the history, or use a model with a longer context.",
         "429": "Wait, or ask the owner of the upstream for a higher limit.",

@@ -19,6 +19,7 @@ from tests.unit.learning.test_learned_rule import RULES_OF_TABLE
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "adaptations.md").read_text().partition("## Every change")[0]
 PLACEHOLDER = {
+    "API": "messages|responses",
     "BETA": r"[a-z0-9+-]+",
     "PLACE": r"[A-Za-z_.\[\]]+",
     "OLD": r"[a-z_\[\].]+",

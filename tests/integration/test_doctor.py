@@ -887,7 +887,9 @@ async def test_the_setting_that_gives_an_operation_to_another_upstream_follows_f
             error = (await served.ask(json.loads(body), "/v1/rerank").answer()).error
     setting = setting.format(operation)
     first = "If every operation fails, correct `upstreams.chat.base_url`. If only this one fails, set"
-    assert f" {'Set' if version else first} `{setting}` to an upstream that has it" in hop.finding
+    start = "Otherwise set" if operation == "messages" else "Set" if version else first
+    assert f" {start} `{setting}` to an upstream that has it" in hop.finding
+    assert ("set `upstreams.chat.protocols: [chat]`" in hop.finding) is (operation == "messages")
     assert ("every operation" in hop.finding) is not version.startswith("/")
     path = "messages" if operation == "messages" else "rerank"
     assert f" 404 upstream_error: POST {upstream.url}{version}/{path}: Not Found. " in hop.finding

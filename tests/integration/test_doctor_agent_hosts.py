@@ -94,7 +94,7 @@ async def test_an_upstream_without_the_api_fails_in_its_words(tmp_path: Path):
     document = json.loads(result.output)
     assert document["failed"] == ["upstream:chat stream"]
     assert "Not Found" in document["steps"][-1]["why"]
-    assert "Set `models.m.upstream` to an upstream that has it" in document["steps"][-1]["advice"]
+    assert "Otherwise set `models.m.upstream` to an upstream that has it" in document["steps"][-1]["advice"]
     assert "settings" not in document, "they would not work"
 
 

@@ -27,7 +27,7 @@ NO_REQUEST = {
     "health": "unknown",
     "requests": 0,
     "errors": 0,
-    "silent": [],
+    "silent": {},
     "last_failed": None,
     "many_errors": False,
     "last_error": None,
@@ -165,13 +165,15 @@ async def test_a_stream_that_is_silent_is_shown_with_its_upstream():
         async with gateway(clock=clock, **config) as gp, gp.ask(asked) as ask:
             await ask.head()
             await ask.until(b"data: ")
-            for advance_s, silent in ((30.0, []), (10.0, [40.0])):
+            (running,) = gp.state.in_flight.requests
+            request = running.response.context.access.id
+            for advance_s, silent in ((30.0, {}), (10.0, {request: 40.0})):
                 await clock.advance(advance_s)
                 page = (await status(gp)).json()
                 assert page["upstreams"]["chat"]["silent"] == silent
-            assert own_overview(gp.state)["upstreams"]["chat"]["silent"] == [40.0]
+            assert own_overview(gp.state)["upstreams"]["chat"]["silent"] == {request: 40.0}
     lines = [" ".join(line.split()) for line in status_lines(page)]
-    assert "gatepass chat no request yet, 1 stream silent for 40 s - -" in lines
+    assert f"gatepass chat no answer yet, 1 stream silent for 40 s - gatepass show {request}" in lines
 
 
 async def test_the_keys_are_shown_with_their_state_and_without_their_hashes():
@@ -260,7 +262,7 @@ async def test_an_upstream_that_fails_now_is_reported_with_its_last_error():
         await until(lambda: not gp.state.in_flight.busy)
         (shown,) = (await status(gp)).json()["upstreams"].values()
         error = shown.pop("last_error")
-        assert shown.pop("silent") == []
+        assert shown.pop("silent") == {}
         assert shown == {"health": "ok", "requests": 1, "errors": 1, "last_failed": None, "many_errors": True}
         (request,) = gp.state.inspector.newest()
         assert (error["id"], error["code"], error["age_s"] >= 0) == (request.access.id, "upstream_error", True)
@@ -270,7 +272,7 @@ async def test_an_upstream_that_fails_now_is_reported_with_its_last_error():
             await until(lambda: not gp.state.in_flight.busy)
         (shown,) = (await status(gp)).json()["upstreams"].values()
     failed, error = shown.pop("last_failed"), shown.pop("last_error")
-    assert shown == {"health": "failing", "requests": 2, "errors": 2, "many_errors": True, "silent": []}
+    assert shown == {"health": "failing", "requests": 2, "errors": 2, "many_errors": True, "silent": {}}
     assert error.items() <= failed.items()
     assert (failed["code"], failed["in_a_row"], failed["test"]) == ("upstream_error", 2, "gatepass doctor m --call")
     assert failed["for_s"] > failed["age_s"]

@@ -187,9 +187,11 @@ def _opens(caller: AccessKey, method: str, name: str) -> bool:
 
 
 def _not_opened(caller: AccessKey, member: str, kind: str) -> OperationNotAllowed:
+    # an upstream with chat completions alone stores no response, whatever the key opens
+    instead = " and send its content, or, if the upstream stores responses," if kind == ANSWERS else ", or"
     return OperationNotAllowed(
         f"The caller {caller.name!r} may not name objects that the upstream stores for all callers, and"
-        f" {member[:200]!r} names one. Leave it out, or {_remedy(caller, f'GET {kind}')}",
+        f" {member[:200]!r} names one. Leave it out{instead} {_remedy(caller, f'GET {kind}')}",
         param=member[:200],
     )
 

@@ -218,7 +218,7 @@ _CREDENTIAL_HEAD = ("PROCESS", "CREDENTIAL", "TYPE", "TOKEN", "EXPIRES IN", "FET
 _UPSTREAM_HEAD = ("PROCESS", "UPSTREAM", "HEALTH", "ERRORS", "FIND THE CAUSE")
 _MCP_HEAD = ("PROCESS", "MCP SERVER", "HOST", "CREDENTIAL", "TOKEN", "SESSIONS", "HEALTH")
 _RESTART = "; a new secret requires a restart, because it is in an environment variable"
-_HEALTH = {"ok": "healthy", "failing": "failing", "unknown": "no request yet"}
+_HEALTH = {"ok": "healthy", "failing": "failing", "unknown": "no answer yet"}
 """As the page has it."""
 
 
@@ -317,12 +317,14 @@ def _upstream(name: str, one: Mapping[str, Any], upstream: str, held: Mapping[st
         health += f" for {span(failed['for_s'])}" if held["health"] == "failing" else ""
         health += f", {printable(failed['code'])} {span(failed['age_s'])} ago"
     if silent := held.get("silent"):
-        health += f", {len(silent)} stream{'s'[: len(silent) != 1]} silent for {span(max(silent))}"
+        health += f", {len(silent)} stream{'s'[: len(silent) != 1]} silent for {span(max(silent.values()))}"
     errors = f"{held['errors'] / requests:.1%} of {requests}" if requests else "-"
-    command = (failed or {}).get("test") or "gatepass doctor" if held["health"] == "failing" else "-"
+    command = f"gatepass show {shlex.quote(max(silent, key=silent.__getitem__))}" if silent else "-"
+    if held["health"] == "failing":
+        command = (failed or {}).get("test") or "gatepass doctor"
     for credential, token in one["credentials"].items():
         if token["failing"] and token["state"] not in ("fresh", "stale") and upstream in token.get("upstreams", ()):
-            health, command = f"no token, {credential} fails", f"gatepass token {shlex.quote(credential)}"
+            health, command = f"no token, {credential} fails", "gatepass doctor"
     return name, upstream, health, errors, _show(held) or printable(command)
 
 

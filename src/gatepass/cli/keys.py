@@ -106,7 +106,7 @@ def new(
     behind = "".join(f"/{option}={value}" for option, value in given.items() if value)
     # a name of a model may contain the separators of the variable
     line = None if models or servers else f"GATEPASS_KEY_HASHES={key_hash}{behind}"
-    written = _write(path, entry, f"{{{shown}}}") if write else None
+    written, is_first = _write(path, entry, f"{{{shown}}}") if write else (None, False)
     if as_json:
         print_json({"key": key, "entry": entry, "environment": line, "written": written})
         return
@@ -114,6 +114,8 @@ def new(
     click.echo(f"\n  {key}\n")
     if written is not None:
         click.echo(f"The entry was added to access.keys in {written}. Run `gatepass reload` to apply it.")
+        if is_first:
+            click.echo("It is the first key: gatepass then rejects clients without a key.")
         return
     click.echo("For the configuration file, under access.keys; then run `gatepass reload`:")
     # with the indentation that `gatepass init` writes
@@ -164,8 +166,8 @@ def _only_writer(name: str) -> Iterator[None]:
         os.close(folder)
 
 
-def _write(path: str | None, entry: Row, shown: str) -> str:
-    """Add `entry` to the configuration file, and return the file's name. `shown` is the entry as YAML.
+def _write(path: str | None, entry: Row, shown: str) -> tuple[str, bool]:
+    """Add `entry`, which is `shown` as YAML, to the configuration file. Return its name, and whether it had no key.
 
     Exit with 2 if the file cannot be changed. It is then as before.
     """
@@ -182,13 +184,11 @@ def _write(path: str | None, entry: Row, shown: str) -> str:
         with _only_writer(name):
             document = read_document(name)
             old = lookup(document.tree, KEYS)
-            if old == [] or KEYS not in document.origins:
-                # which the operator must decide; gatepass does not serve with an empty `keys:`
-                why = "and the first one locks out clients without a key"
-                exit_unusable(f"--write: {name} has no entry under access.keys yet, {why}: {by_hand}")
             text = document.content.decode()
             is_json = name.lower().endswith(".json")
             changed = with_last_item(text, KEYS, json.dumps(entry) if is_json else shown)
+            if KEYS[:1] not in document.origins:
+                changed = f"{text.rstrip()}\n\naccess:\n  keys:\n    - {shown}\n"
             try:
                 # an alias, for example, changes other settings too
                 is_added = changed is not None and parse_yaml(name, changed).tree == with_value(
@@ -219,7 +219,7 @@ def _write(path: str | None, entry: Row, shown: str) -> str:
         exit_unusable(f"--write: {error}")
     except OSError as error:
         exit_unusable(f"--write: {name} cannot be written: {error.strerror}")
-    return name
+    return name, not old
 
 
 def _problems(name: str, text: str) -> set[str]:

@@ -358,7 +358,7 @@ def failed_step(
             # gatepass cannot renew it, so that rejection.statuses has no effect
             advice = f"Check the rights of the key, or replace it: {setting(credential, secret)}."
     kind = stable_code(error.public_code, error.hop)
-    case = case_of(error.public_code, error.hop, error.http_status, error.message)
+    case = case_of(error.public_code, error.hop, error.http_status, error.message, operation)
     names = names_of(error.hop, operation, model, "", error.message)
     names.pop("doctor MODEL --call", None)  # it runs already
     if not advice and not isinstance(error, CallerError | UpstreamAuth):

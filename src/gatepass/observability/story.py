@@ -38,7 +38,11 @@ MODEL_NAME = "model of the route"
 """The `rule` of the edit that shows the upstream's name of the model."""
 CALL_OPERATIONS = ("completions", "embeddings", "rerank", "messages")
 """The operations besides chat that `gatepass doctor --operation` calls."""
-CALL_OPTIONS = {"chat": " --call", **{name: f" --operation {name} --call" for name in CALL_OPERATIONS}}
+CALL_OPTIONS = {
+    "chat": " --call",
+    **{name: f" --operation {name} --call" for name in CALL_OPERATIONS},
+    "responses": " --as codex",
+}
 """The options with which doctor calls each operation that it can call."""
 DIGITS = 4
 _TOO_LARGE = re.compile(r"larger than|too (?:large|many)|more than \d|limits\.\w")
@@ -200,7 +204,7 @@ def _error_of(request: RequestRecord, mask: Mask) -> dict[str, Any] | None:
     if access.code is None:
         return None
     kind, hop, message = errors.stable_code(access.code, access.hop or ""), access.hop or "", mask(access.reason or "")
-    case = case_of(access.code, hop, access.status or 0, access.reason or "")
+    case = case_of(access.code, hop, access.status or 0, access.reason or "", access.operation)
     credential = "" if last is None or last.token is None else last.token.credential
     names = names_of(hop, access.operation, mask(access.model), credential, message)
     return {
@@ -231,7 +235,7 @@ def test_command(hop: str, model: str, operation: str) -> str:
     return f"gatepass doctor {shlex.quote(model)}{option}"
 
 
-def case_of(code: str, hop: str, status: int, message: str) -> str:
+def case_of(code: str, hop: str, status: int, message: str, operation: str = "") -> str:
     """Return the key of its `actions` for an error; "" if its own action applies."""
     kind, is_mcp = errors.stable_code(code, hop), hop.startswith(f"upstream:{MCP_UPSTREAM}")
     if kind == errors.UpstreamInvalid.code:
@@ -249,7 +253,7 @@ def case_of(code: str, hop: str, status: int, message: str) -> str:
     if found := _REJECTED.match(message):
         return found.lastgroup or ""
     if "has no such path" in message:  # gatepass adds this to the upstream's text
-        return "mcp_no_path" if is_mcp else "no_path"
+        return "mcp_no_path" if is_mcp else "no_api" if operation in ("messages", "responses") else "no_path"
     if not is_mcp and (code.lower() in TOO_LONG or TOO_LONG_TEXT.search(message)):
         return "too_long"
     if kind == errors.UpstreamErrorReply.code and status >= 500 and "model" not in message.lower():
@@ -289,6 +293,7 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
         names[example] = f"{{models: {{{route[1]}: {{{route[2]}: {value}}}}}}}"
     if "has no such path: it" in message:  # base_url has its version
         names["If every operation fails, correct `base_url`. If only this one fails, set"] = "Set"
+        names["If every operation fails, correct `base_url`. "] = ""
     if part == "upstream":
         url_setting = url_setting_of(name)
         if name.startswith(MCP_UPSTREAM):
@@ -299,6 +304,7 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
             "`base_url`": f"`{proxy[0] if proxy else url_setting}`",
             "{upstream: NAME}": f"{{upstream: {name}}}",
             "upstreams.NAME.credential": f"{settings_of(name)}.credential",
+            "upstreams.NAME.protocols": f"{settings_of(name)}.protocols",
         }
         if proxy and proxy[0].startswith(settings_of(name)):  # its own proxy, for which no_proxy has no effect
             own = f"{settings_of(name)}.network.proxy"

@@ -270,20 +270,22 @@ def _upstreams(state: AppState, rejections: Mapping[str, float]) -> dict[str, An
     for name in state.upstreams:
         if not name.startswith(MCP_UPSTREAM):
             requests, errors = counts.get(name, (0, 0))
-            counted = {"requests": requests, "errors": errors, "silent": silent.get(name, [])}
+            counted = {"requests": requests, "errors": errors, "silent": silent.get(name, {})}
             found[name] = counted | _health(state, name, rejections, with_many_errors)
     return found
 
 
-def silent_streams(state: AppState) -> dict[str, list[float]]:
-    """Return the seconds since the last piece of each stream that is silent for SILENT_S, by its upstream."""
-    attempts = [one.response.context.attempt for one in state.in_flight.requests]
-    silent = [
-        (one.record.upstream, round(state.clock.now() - one.record.arrivals.timeline().last_s, 3))
-        for one in attempts
-        if one is not None and one.record.arrivals is not None
-    ]
-    return {name: [silent_s for at, silent_s in silent if at == name and silent_s > SILENT_S] for name, _ in silent}
+def silent_streams(state: AppState) -> dict[str, dict[str, float]]:
+    """Return the streams that are silent for SILENT_S: the seconds since the last piece by id, by upstream."""
+    found: dict[str, dict[str, float]] = {}
+    for one in state.in_flight.requests:
+        context = one.response.context
+        if (attempt := context.attempt) is None or attempt.record.arrivals is None:
+            continue
+        silent_s = state.clock.now() - attempt.record.arrivals.timeline().last_s
+        if silent_s > SILENT_S:
+            found.setdefault(attempt.record.upstream, {})[context.access.id] = round(silent_s, 3)
+    return found
 
 
 def _health(

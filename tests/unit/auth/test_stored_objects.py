@@ -319,7 +319,8 @@ def test_a_reference_is_named_by_its_place():
         check_body_access(key(), body, closed=BOTH, has_items=True)
     assert caught.value.param == "input[1]"
     remedy = NO_LIST.format('"GET responses"')
-    assert caught.value.message.endswith(f"'input[1]' names one. Leave it out, or {remedy[0].lower()}{remedy[1:]}")
+    advice = f"and send its content, or, if the upstream stores responses, {remedy[0].lower()}{remedy[1:]}"
+    assert caught.value.message.endswith(f"'input[1]' names one. Leave it out {advice}")
 
 
 def test_every_row_has_an_entry():

@@ -121,7 +121,7 @@ def test_each_upstream_has_a_line_with_its_health_and_its_share_of_errors():
         "gatepass once healthy, upstream_connect 12 s ago 0.5% of 200 -",
         "gatepass files healthy 0.0% of 7 -",
         "gatepass lost many errors, model_not_found 5 s ago 100.0% of 1 gatepass show 'r 7'",
-        "gatepass new no request yet - -",
+        "gatepass new no answer yet - -",
     ]
 
 
@@ -133,9 +133,9 @@ def test_an_upstream_whose_credential_fails_leads_to_it():
     ones = {name: {**one, "last_error": None} for name in "abc"}
     lines = [" ".join(line.split()) for line in status_lines({**page(), "credentials": credentials, "upstreams": ones})]
     assert lines[-3:] == [
-        "gatepass a no token, lost fails - gatepass token lost",
-        "gatepass b no token, old fails - gatepass token old",
-        "gatepass c no request yet - -",
+        "gatepass a no token, lost fails - gatepass doctor",
+        "gatepass b no token, old fails - gatepass doctor",
+        "gatepass c no answer yet - -",
     ]
 
 
@@ -158,7 +158,7 @@ def test_mcp_servers_are_listed_with_their_token_sessions_and_health():
         "gatepass  search      tools.example  corp        yes       3         failing, upstream_connect 1 min ago",
         "gatepass  old         old.example    corp        rejected  0         healthy",
         "gatepass  lost        lost.example   none        no        0         healthy",
-        "gatepass  wiki        wiki.example   -           -         0         no request yet",
+        "gatepass  wiki        wiki.example   -           -         0         no answer yet",
         "gatepass  many        many.example   -           -         0         many errors, upstream_error 5 s ago",
         "gatepass MCP server search: `gatepass doctor --mcp search` names the cause.",
         "gatepass MCP server many: `gatepass show r7` names the cause.",

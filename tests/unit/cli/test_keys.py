@@ -318,8 +318,8 @@ def test_write_adds_to_a_json_file_and_says_so_as_json(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("upstreams: {u: {base_url: 'https://x'}}\n", "has no entry under access.keys yet"),
-        ("upstreams: {u: {base_url: 'https://x'}}\naccess: {keys: []}\n", "has no entry under access.keys yet"),
+        ('{"upstreams": {"u": {"base_url": "https://x"}}}\n', "has a form that gatepass cannot change"),
+        ("upstreams: {u: {base_url: 'https://x'}}\n...\n", "has a form that gatepass cannot change"),
         (f"{HEAD}    - {{name: client, hash: '{ONES}', profile: dify}}\n", "would not be valid: access.keys"),
         (f"{HEAD.removesuffix(chr(10))} &k\n    - {{name: a, hash: '{ONES}'}}\n", "and add the entry yourself"),
         (
@@ -374,13 +374,22 @@ def test_write_does_not_compare_a_key_that_an_unset_variable_hides(tmp_path, ent
 
 @pytest.mark.parametrize("rest", ["", "  metrics_open: false   # later\n", "    # - {name: a}\n", "  # later"])
 def test_write_adds_the_first_entry_where_keys_are_empty(tmp_path, rest):
-    """gatepass does not serve with such a file, so that no client without a key is locked out."""
     file = file_of(tmp_path, HEAD + rest)
     result = run("new", "--write", "--config", file)
     assert result.exit_code == 0, result.output
     (entry,) = load(str(file), {}).config.access.keys
     assert file.read_text().startswith(f'{HEAD}    - {{name: "client", hash: "{entry.hash}"}}\n')
     assert rest in file.read_text()
+
+
+@pytest.mark.parametrize("text", ["", "\naccess: {keys: []}   # none yet\n", "# access: none\n"])
+def test_write_adds_the_first_key_and_says_what_changes_for_clients(tmp_path, text):
+    file = file_of(tmp_path, f"upstreams: {{u: {{base_url: 'https://x'}}}}\n{text}")
+    result = run("new", "--write", "--config", file)
+    assert result.exit_code == 0, result.output
+    assert [key.name for key in load(str(file), {}).config.access.keys] == ["client"]
+    assert "It is the first key: gatepass then rejects clients without a key.\n" in result.stdout
+    assert "first key" not in run("new", "--name", "b", "--write", "--config", file).stdout
 
 
 def test_write_places_the_entry_behind_the_comments_of_the_last_one(tmp_path):

@@ -474,6 +474,28 @@ def test_the_action_for_an_mcp_server_names_its_setting(code: str, reason: str, 
     assert error["names"]["mcp.NAME.url"] == "mcp.search.url"
 
 
+@pytest.mark.parametrize(
+    ("operation", "test"), [("responses", "--as codex"), ("messages", "--operation messages --call")]
+)
+def test_the_action_for_an_api_that_is_missing_names_the_setting_that_serves_it_by_chats(operation: str, test: str):
+    reason = "Not Found. The upstream has no such path: it does not support this operation."
+    record = access(
+        code="upstream_error",
+        hop="upstream:b",
+        status=404,
+        outcome="error",
+        model="m",
+        operation=operation,
+        reason=reason,
+    )
+    error = story_of(request(record), 110.0, 0.0, str)["error"]
+    assert (error["case"], error["test"]) == ("no_api", f"gatepass doctor m {test}")
+    chats, other = error["action"].split("Otherwise ")
+    assert chats.startswith("If the upstream has chat completions, set `upstreams.b.protocols: [chat]`")
+    assert other.startswith(f"set `operations.{operation}.upstream` to an upstream that has it")
+    assert f"operations: {{{operation}: {{upstream: OTHER}}}}" in other
+
+
 @pytest.mark.parametrize(("member", "value"), [("upstream", "OTHER"), ("targets", "[{upstream: OTHER}]")])
 def test_the_action_for_a_path_that_is_missing_names_the_route_of_the_model(member: str, value: str):
     message = f"Not Found. The upstream has no such path: it (models.bge.{member}) does not support this operation."

@@ -57,7 +57,7 @@ def own_overview(state: AppState) -> dict[str, Any]:
             "dialect": "mcp" if name.startswith(MCP_UPSTREAM) else upstream.dialect_name,
             "credential": upstream.credential or None,
             "in_flight": in_flight[name],
-            "silent": silent.get(name, []),
+            "silent": silent.get(name, {}),
             "open_connections": counts.busy + counts.idle,
             "health": state.metrics.health(name),
             "last_failed": state.metrics.last_failed(name, now_s),
@@ -149,7 +149,7 @@ def _upstream(
     return {
         **ones[0],
         "in_flight": sum(one["in_flight"] for one in ones),
-        "silent": [silent_s for one in ones for silent_s in one["silent"]],
+        "silent": {request: silent_s for one in ones for request, silent_s in one["silent"].items()},
         "open_connections": sum(one["open_connections"] for one in ones),
         "health": health,
         "last_failed": min(failing, key=lambda one: one["age_s"], default=None),

@@ -62,19 +62,13 @@ def test_a_worker_without_a_token_is_shown():
 def test_the_health_of_an_upstream_is_that_of_status(counts: Any, health: str):
     """Errors of the client or of a limit, as a 404 and a 429, count in the slices and do not make it failing."""
     slices = [{"number": 60, "traffic": {"requests": counts[0], "by_upstream": {"chat": counts}}}] if counts else []
-    upstream = {
-        "name": "chat",
-        "in_flight": 2,
-        "open_connections": 3,
-        "last_failed": None,
-        "health": health,
-        "silent": [31.5],
-    }
-    parts = [part(upstreams={"chat": upstream}, slices=slices), part(upstreams={"chat": upstream})]
+    upstream = {"name": "chat", "in_flight": 2, "open_connections": 3, "last_failed": None, "health": health}
+    (one, other) = ({"chat": {**upstream, "silent": {request: 31.5}}} for request in "ab")
+    parts = [part(upstreams=one, slices=slices), part(upstreams=other)]
     shown = views.overview(parts, 15.0 * 70)
     (found,) = shown["upstreams"]
     assert (found["health"], found["in_flight"], found["open_connections"]) == (health, 4, 6)
-    assert found["silent"] == [31.5, 31.5]
+    assert found["silent"] == {"a": 31.5, "b": 31.5}
     assert (shown["workers"], shown["in_flight"]) == (2, 2)
 
 
@@ -86,7 +80,7 @@ def test_an_upstream_that_failed_three_times_in_a_row_is_failing_in_all_workers(
     rows: tuple[int, ...], counts: Any, health: str
 ):
     slices = [{"number": 60, "traffic": {"by_upstream": {"chat": counts}}}] if counts else []
-    upstream = {"name": "chat", "in_flight": 0, "open_connections": 0, "health": "ok", "silent": []}
+    upstream = {"name": "chat", "in_flight": 0, "open_connections": 0, "health": "ok", "silent": {}}
     failed = [{"in_a_row": row, "id": f"of-{row}", "code": "c", "age_s": 9.0 / row} if row else None for row in rows]
     parts = [part(upstreams={"chat": {**upstream, "last_failed": one}}, slices=slices) for one in failed]
     parts[1]["slices"] = []
@@ -104,7 +98,7 @@ def test_an_upstream_that_refused_the_last_connection_is_failing(code: str, heal
         "open_connections": 0,
         "last_failed": last,
         "health": "ok",
-        "silent": [],
+        "silent": {},
     }
     (found,) = views.overview([part(upstreams={"chat": upstream}, slices=slices)], 15.0 * 60)["upstreams"]
     assert found["health"] == health
@@ -118,7 +112,7 @@ def test_an_upstream_that_rejects_its_token_is_failing():
         "open_connections": 0,
         "last_failed": None,
         "health": "ok",
-        "silent": [],
+        "silent": {},
     }
     for rejected_by, health in (({"other": 1.0}, "ok"), ({"chat": 1.0}, "failing")):
         credentials = {"corp": credential(rejected_by=rejected_by)}

@@ -150,7 +150,7 @@ function showCredential(card, credential, now) {
   if (refresh !== null && !lasts) facts.unshift(refresh <= 0 ? t("renewal is due") : failing || !isUsable ? t("next try in {s}", { s: countdown(refresh) }) : t("renews in {s}", { s: countdown(refresh) }));
   write(card.querySelector(".facts"), facts.join(" · "));
   const rejections = Object.keys(credential.rejected_by ?? {});
-  const faults = [rejections.length && t("rejected by {names}", { names: rejections.join(t(", ")) }), failing && (known(credential.last_error) ?? t("the last fetch failed"))];
+  const faults = [rejections.length && t("rejected by {names}", { names: rejections.join(t(", ")) }), failing && (known(credential.last_error) ?? t("the last fetch failed")), credential.needs_restart && t("a new secret requires a restart, because it is in an environment variable")];
   write(card.querySelector(".fault"), faults.filter(Boolean).join(" · "));
 }
 
@@ -167,7 +167,7 @@ function makeUpstream({ name, host, dialect }) {
 function showUpstream(card, upstream) {
   const { health, errors_15m: errors, requests_15m: requests } = upstream;
   set(card, { class: rank(upstream) === FAILS ? "card upstream bad" : "card upstream", "data-health": health });
-  const { silent = [] } = upstream; // for how long each stream of those in flight has sent nothing
+  const silent = Object.values(upstream.silent ?? {}); // for how long each stream of those in flight has sent nothing
   const stuck = silent.length ? t(", {n} silent for {s}", { n: count(silent.length), s: span(Math.max(...silent)) }) : "";
   write(showHealth(card.querySelector(".health"), upstream).lastChild, ` · ${t("{n} in flight", { n: count(upstream.in_flight) })}${stuck}`);
   set(card.querySelector(".part"), { width: percent(requests ? clamp(errors / requests) : 0) });
@@ -188,7 +188,7 @@ export function showHealth(line, upstream) {
   const [state, link] = line.children;
   set(line, { class: rank(upstream) === FAILS ? "health failed" : "health" });
   const working = hasOnlyErrors(upstream) ? t("every request failed") : hasManyErrors ? t("many errors") : t("healthy");
-  const shown = { ok: working, failing: t("failing"), unknown: t("no request yet") }[health] ?? health;
+  const shown = { ok: working, failing: t("failing"), unknown: t("no answer yet") }[health] ?? health;
   write(state, lacks ? t("no token, its credential fails: ") : shown + (failed ? t(", ") : ""));
   write(link, lacks ?? (failed ? `${failed.code}${t(", ")}${t("{s} ago", { s: span(failed.age_s) })}` : ""));
   set(link, { href: lacks ? `#/?credential=${encodeURIComponent(lacks)}` : failed ? `#/requests/${encodeURIComponent(failed.id)}` : null });

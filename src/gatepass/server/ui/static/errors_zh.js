@@ -225,6 +225,10 @@ export const ERRORS = {
     "text": "上游没有这个路径：它多半不支持此操作。",
     "action": "如果所有操作都失败，改正 `base_url`。如果只有此操作失败，把 `operations.NAME.upstream` 设为提供它的上游，例如 `{models: {\"*\": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`，然后运行 `gatepass reload`。如果该模型列在 `models` 中，改正 `models.NAME.upstream`。"
   },
+  "no_api": {
+    "text": "上游没有这个路径：它多半没有 Responses API 或 Messages API。",
+    "action": "如果所有操作都失败，改正 `base_url`。如果上游有对话接口（chat completions），设置 `upstreams.NAME.protocols: [chat]`：gatepass 用对话接口提供此操作。否则把 `operations.NAME.upstream` 设为提供此操作的上游，例如 `{models: {\"*\": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`。然后运行 `gatepass reload`。"
+  },
   "mcp_no_path": {
     "text": "MCP 服务器没有这个路径。",
     "action": "检查 `mcp.NAME.url`。"
