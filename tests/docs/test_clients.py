@@ -9,15 +9,18 @@ import tomllib
 from pathlib import Path
 from textwrap import dedent
 
+import click
 import pytest
 from click.testing import CliRunner
 from ruamel.yaml import YAML
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.cli import main
+from gatepass.cli.story_lines import HEAD, list_line, summary_line
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile, resolved
 from tests.integration.gateway import CHAT, JSON, gateway
 from tests.integration.scripted import Rst, Scripted, Send, begin_stream, chunk, event, reply
+from tests.unit.cli.test_story_lines import SUMMARY
 
 DOCS = Path(__file__).parents[2] / "docs"
 INDEX = (DOCS / "clients" / "README.md").read_text()
@@ -50,7 +53,7 @@ def test_a_page_states_whether_its_profile_is_needed(name):
 @pytest.mark.parametrize("name", sorted(set(PAGES) - {"ragflow"}))
 def test_the_pages_have_the_same_sections(name):
     headings = re.findall(r"^## (.+)$", PAGES[name].read_text(), re.MULTILINE)
-    assert headings == ["Enter", "Check", "Known limits", "Tested"]
+    assert headings == ["Enter", "Check", "If it fails", "Known limits", "Tested"]
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))
@@ -113,7 +116,24 @@ def test_the_file_of_codex_leads_to_gatepass():
     assert (provider["base_url"], provider["wire_api"]) == ("http://gatepass.example:8080/v1", "responses")
 
 
-def test_the_index_shows_what_a_new_key_prints():
+@pytest.mark.parametrize("name", sorted(set(PAGES) - {"ragflow"}))
+def test_a_page_shows_its_request_as_gatepass_prints_it(name):
+    text = PAGES[name].read_text()
+    (block,) = re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    command, head, line = block.splitlines()
+    assert command == f"$ gatepass tail --caller {name} --once"
+    _, status, request, caller, model, *_ = line.split()
+    assert f"--name {name} " in text
+    assert (head, caller) == (list_line(HEAD), name)
+    summary = {**SUMMARY, "id": request, "caller": caller, "model": model, "attempts": 1, "adapted": []}
+    assert (line, status) == (click.unstyle(summary_line(summary)), "200")
+
+
+def test_the_index_shows_what_a_new_key_prints(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gatepass.yaml").write_text(
+        f"access: {{keys: [{{name: a, hash: {hash_key('gp-0')}}}]}}\nupstreams: {{u: {{base_url: 'https://x'}}}}\n"
+    )
     (block,) = re.findall(r"^```console\n\$ (.*?)^```", INDEX, re.MULTILINE | re.DOTALL)
     command, _, shown = block.partition("\n")
     printed = CliRunner().invoke(main, shlex.split(command)[1:], catch_exceptions=False).stdout
