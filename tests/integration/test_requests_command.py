@@ -50,6 +50,8 @@ def strict(request: Received) -> Dialogue:
         return [Hold()]
     if body["model"] == "cut":
         return [*begin_stream(), Send(chunk(EVENTS[0])), Fin()]
+    if body["model"] == "nothing":
+        return [Send(reply({"detail": "Not Found"}, 404))]
     refused = "seed" in body and body["model"] == "strict"
     return [Send(reply(REFUSAL if refused else COMPLETION, 400 if refused else 200, x_request_id="up-7"))]
 
@@ -79,6 +81,19 @@ async def serving(tmp_path: Path, workers: int = 1, **blocks: Any) -> AsyncItera
         }
         async with started(tmp_path, configuration, workers) as running:
             yield Serving(await running.port, str(path), tmp_path, running)
+
+
+@pytest.mark.parametrize("operation", ["responses", "messages"])
+async def test_an_error_of_a_translated_request_shows_the_url_of_the_chat(tmp_path: Path, operation: str):
+    async with serving(tmp_path, models={"*": {"upstream": "chat", "protocols": ["chat"]}}) as gp:
+        changes = {"input": "hi"} if operation == "responses" else {"max_tokens": 8}
+        assert await ask(gp.port, "translated", f"/v1/{operation}", model="nothing", **changes) in (400, 404)
+        shown = await asyncio.to_thread(command, "show", "translated", "--socket", gp.socket)
+        story = json.loads(await asyncio.to_thread(command, "show", "translated", "--socket", gp.socket, "--json"))
+    (edit,) = [one for one in story["attempts"][-1]["edits"] if one["rule"] == f"translate={operation}"]
+    assert f"  translate={operation}\n    /{operation}: object, " in shown
+    assert edit["moved_to"].endswith("/v1/chat/completions")
+    assert f"→ {edit['moved_to']}: object, " in shown
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -7,13 +7,15 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from gatepass.auth.api_keys import hash_key
 from gatepass.cli.control import status_lines
 from gatepass.server.cycle import ids_begin
 from gatepass.server.ui.views import own_overview
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, Gateway, gateway
-from tests.integration.scripted import Dialogue, Hold, Scripted, Send, event, head, reply
+from tests.integration.scripted import Dialogue, Hold, Received, Scripted, Send, event, head, reply
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
@@ -28,6 +30,7 @@ NO_REQUEST = {
     "requests": 0,
     "errors": 0,
     "silent": {},
+    "over_chat": [],
     "last_failed": None,
     "many_errors": False,
     "last_error": None,
@@ -153,6 +156,32 @@ async def test_status_answers_while_the_issuer_hangs():
     assert (corp["state"], corp["refreshing"]) == ("none", True)
 
 
+@pytest.mark.parametrize(
+    ("declared", "before", "after"),
+    [
+        ({}, [], ["responses"]),
+        ({"protocols": ["chat"]}, ["responses", "messages"], ["responses", "messages"]),
+        ({"protocols": ["chat", "responses"]}, ["messages"], ["messages"]),
+        ({"protocols": ["responses"]}, [], []),
+    ],
+)
+async def test_what_chats_serve_is_shown_with_its_upstream(declared: Any, before: list[str], after: list[str]):
+    def answer(request: Received) -> Dialogue:
+        is_chat = request.target == "/v1/chat/completions"
+        return GOOD if is_chat else [Send(reply({"detail": "Not Found"}, 404))]
+
+    async with (
+        Scripted(answer=answer) as upstream,
+        gateway(upstreams={"chat": {"base_url": f"{upstream.url}/v1", **declared}}) as gp,
+    ):
+        assert (await status(gp)).json()["upstreams"]["chat"]["over_chat"] == before
+        await gp.ask({"model": "m", "input": "hi"}, "/v1/responses").answer()
+        page = (await status(gp)).json()
+    assert page["upstreams"]["chat"]["over_chat"] == after
+    (line,) = [line for line in status_lines(page) if line.startswith("gatepass  chat ")]
+    assert (f", chats serve {' and '.join(after)} " in line) == bool(after)
+
+
 async def test_a_stream_that_is_silent_is_shown_with_its_upstream():
     clock, chunk = DrivenClock(), {"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": None}]}
     hung: Dialogue = [Send(head(content_type="text/event-stream") + event(chunk)), Hold()]
@@ -262,7 +291,7 @@ async def test_an_upstream_that_fails_now_is_reported_with_its_last_error():
         await until(lambda: not gp.state.in_flight.busy)
         (shown,) = (await status(gp)).json()["upstreams"].values()
         error = shown.pop("last_error")
-        assert shown.pop("silent") == {}
+        assert (shown.pop("silent"), shown.pop("over_chat")) == ({}, [])
         assert shown == {"health": "ok", "requests": 1, "errors": 1, "last_failed": None, "many_errors": True}
         (request,) = gp.state.inspector.newest()
         assert (error["id"], error["code"], error["age_s"] >= 0) == (request.access.id, "upstream_error", True)
@@ -272,7 +301,8 @@ async def test_an_upstream_that_fails_now_is_reported_with_its_last_error():
             await until(lambda: not gp.state.in_flight.busy)
         (shown,) = (await status(gp)).json()["upstreams"].values()
     failed, error = shown.pop("last_failed"), shown.pop("last_error")
-    assert shown == {"health": "failing", "requests": 2, "errors": 2, "many_errors": True, "silent": {}}
+    assert (shown.pop("silent"), shown.pop("over_chat")) == ({}, [])
+    assert shown == {"health": "failing", "requests": 2, "errors": 2, "many_errors": True}
     assert error.items() <= failed.items()
     assert (failed["code"], failed["in_a_row"], failed["test"]) == ("upstream_error", 2, "gatepass doctor m --call")
     assert failed["for_s"] > failed["age_s"]

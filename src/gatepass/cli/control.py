@@ -318,6 +318,8 @@ def _upstream(name: str, one: Mapping[str, Any], upstream: str, held: Mapping[st
         health += f", {printable(failed['code'])} {span(failed['age_s'])} ago"
     if silent := held.get("silent"):
         health += f", {len(silent)} stream{'s'[: len(silent) != 1]} silent for {span(max(silent.values()))}"
+    if served := held.get("over_chat"):
+        health += f", chats serve {' and '.join(served)}"
     errors = f"{held['errors'] / requests:.1%} of {requests}" if requests else "-"
     command = f"gatepass show {shlex.quote(max(silent, key=silent.__getitem__))}" if silent else "-"
     if held["health"] == "failing":

@@ -24,7 +24,6 @@ from gatepass.config.credential.kinds import token_location
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.model import Config, StoreSettings
 from gatepass.config.references import UnresolvedReference, read_file
-from gatepass.config.routes import ANY
 from gatepass.config.upstream import url_with_version
 from gatepass.config.wording import nearest
 from gatepass.dialects.hints import is_about_model, is_about_path, sentence
@@ -44,11 +43,10 @@ from gatepass.errors import (
     documentation,
     stable_code,
 )
-from gatepass.learning.learned_rule import RuleScope
 from gatepass.observability.story import action_of, case_of, names_of
 from gatepass.operations.table import OPERATIONS, call_of, sample
 from gatepass.proxy.app_state import AppState, Upstream
-from gatepass.proxy.attempt import SERVED_BY_CHAT, close_attempt, send_own_call, send_whole, try_call
+from gatepass.proxy.attempt import close_attempt, send_own_call, send_whole, served_by_chat, try_call
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.models import LIST_CALL, parse_list, request_list
 from gatepass.proxy.response import BufferedReply, StreamingReply, SynthesizedStream
@@ -319,7 +317,7 @@ async def check_protocols(state: AppState, upstream: Upstream, target: Target) -
     """
     found = await protocols_of(state, upstream)
     for name in found:
-        if upstream.state.learned.rule((RuleScope(upstream.name, ANY, name), SERVED_BY_CHAT.key)) is not None:
+        if served_by_chat(upstream, name):
             found |= {"chat": True, name: False}
     if not (why := protocols_text(found)):
         return None

@@ -41,7 +41,7 @@ from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.response import BufferedReply, ClassifiedReply, RawReply, StreamingReply, classify
 from gatepass.proxy.retry import COMPLETE, Outcome, Repeat, Tried, decide, outcome_of
 from gatepass.proxy.upstream_call import Authorization, TokenExpired, is_rejection
-from gatepass.types import Call, OutboundRequest, Response, Target
+from gatepass.types import Call, OutboundRequest, Response, RuleEdit, Target
 
 IDS_ADVICE = (
     "`input` contains token ids, which are valid only for the tokenizer that produced them. Send texts"
@@ -212,6 +212,11 @@ def _path_key(attempt: Attempt, model: str = ANY) -> Key:
     return RuleScope(attempt.upstream.name, model, attempt.call.operation.name), SERVED_BY_CHAT.key
 
 
+def served_by_chat(upstream: Upstream, operation: str) -> bool:
+    """Whether gatepass has learned that chats serve `operation` at `upstream`."""
+    return upstream.state.learned.rule((RuleScope(upstream.name, ANY, operation), SERVED_BY_CHAT.key)) is not None
+
+
 def _lacks_path(attempt: Attempt, error: GatepassError) -> bool:
     """Whether `error` to a call that a chat may serve means that the upstream lacks its path."""
     translation = PROTOCOLS[attempt.call.operation.protocol].translation
@@ -236,9 +241,8 @@ async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profil
     """
     target, upstream, translation = attempt.target, attempt.upstream, protocol.translation
     if target.protocols is None:
-        key, learned = _path_key(attempt), upstream.state.learned
-        learned.expire(key[0], attempt.state.clock.now())
-        is_spoken = attempt.absent is None and learned.rule(key) is None
+        upstream.state.learned.expire(_path_key(attempt)[0], attempt.state.clock.now())
+        is_spoken = attempt.absent is None and not served_by_chat(upstream, call.operation.name)
     else:
         is_spoken = protocol.family in ("", *target.protocols)
     if is_spoken:
@@ -253,6 +257,10 @@ async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profil
         )
     attempt.chat = await _run(attempt, call, partial(translation.chat_call, call, CHAT_OPERATION))
     chat = attempt.chat.call
+    # `gatepass show` has the URL, which is not that of the client's operation
+    url, sizes = _encode(attempt, chat).url.partition("?")[0], ("{", len(call.body), "{", len(chat.body))
+    edit = RuleEdit(f"translate={translation.name}", call.operation.path, *sizes, url)
+    chat = replace(chat, edits=chat.edits.with_more((edit,)))
     rules = rules_for(attempt.state, upstream, chat, target, profile_rules)
     return await normalize_large(chat, target, rules, attempt.state.body_threads)
 
