@@ -13,7 +13,7 @@ TEXT = (
     .partition("\n## ")[0]
 )
 ROWS = [re.split(r" ?\| ?", line.strip("| ")) for line in TEXT.splitlines() if line.startswith("| ")][1:]
-REPORT = re.compile(r"(?:(?:BerriAI/litellm|QuantumNous/new-api|musistudio/claude-code-router)?#\d{2,6}(?:, |$))+")
+REPORT = re.compile(r"(?:(?:BerriAI/litellm|QuantumNous/new-api|musistudio/claude-code-router)?#\d{1,6}(?:, |$))+")
 
 
 def test_each_published_fault_names_its_report_and_a_test_that_exists() -> None:

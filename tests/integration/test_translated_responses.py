@@ -53,7 +53,7 @@ async def test_a_stream_has_the_events_of_a_response():
     assert (response["status"], response["store"], response["instructions"]) == ("completed", False, "Be kind.")
     assert response["usage"] == {
         "input_tokens": 12,
-        "input_tokens_details": {"cached_tokens": 5},
+        "input_tokens_details": {"cached_tokens": 5, "cache_write_tokens": 0},
         "output_tokens": 7,
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": 19,

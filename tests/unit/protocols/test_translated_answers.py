@@ -19,6 +19,7 @@ from gatepass.protocols.translation.chat_request import About, Tool
 from gatepass.protocols.translation.message_answer import MessageAnswer
 from gatepass.protocols.translation.response_answer import ResponseAnswer
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, encode_event
+from tests.unit.sse.peer import response_helper_reads, strict_events
 
 DONE = b"data: [DONE]\n\n"
 ARGUMENTS = ('{"a": 1}', '{"b": "{\\"x\\": [1]}"}', "{}", '{"c": [1, 2, {"d": "é"}]}')
@@ -134,6 +135,33 @@ def test_a_response_has_whole_items_and_repeats_them(mixed):
     assert "".join(one["summary"][0]["text"] for one in of_kind["reasoning"]) == thought
     made = {one["call_id"]: one.get("arguments", one.get("input")) for one in response["output"] if "call_id" in one}
     assert made == {f"call_{index}": one for index, one in calls.items()}
+
+
+REFUSED = [a_chunk({"content": "Hm."}), a_chunk({"refusal": "I "}), a_chunk({"refusal": "won't."}, "stop")]
+IN_ONE = [
+    a_chunk({"reasoning": "Hm."}),
+    a_chunk({"content": "Hi"}),
+    call_piece(0, '{"a": 1}', first=True),
+    call_piece(1, '{"input": "p"}', first=True),
+    a_chunk({}, "tool_calls"),
+]
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [IN_ONE, REFUSED, [a_chunk({"content": "Hi"}, "length")], [*IN_ONE[:-1], a_chunk({}, "content_filter")]],
+    ids=["of each kind", "a refusal", "cut in a text", "cut in a call"],
+)
+def test_the_types_of_openai_accept_each_event_and_assemble_the_response(chunks):
+    tools = {"tool_0": Tool("look", "maps"), "tool_1": Tool("patch", is_custom=True)}
+    asked = {"tools": [], "tool_choice": "auto", "parallel_tool_calls": False, "metadata": {"a": "b"}, "text": None}
+    answer = ResponseAnswer(defaults(), "up", About(tools, asked))
+    sent = b"".join(map(answer.feed, (*chunks, DONE)))
+    *_, last = strict_events(sent)
+    expected = events_of(sent)[-1]["response"]
+    assert last.response.to_dict() == expected
+    if last.type == "response.completed":
+        assert [item.type for item in response_helper_reads(sent).output] == [one["type"] for one in expected["output"]]
 
 
 def test_a_block_waits_only_while_the_open_call_is_incomplete():
@@ -272,6 +300,16 @@ def test_a_call_of_the_api_before_tools_is_one():
     assert (message["stop_reason"], message["content"][0]["name"]) == ("tool_use", "f")
     assert response["output"][0]["name"] == "f"
     assert response["output"][0]["call_id"].startswith("call_")
+
+
+@pytest.mark.parametrize("text", ["{cut", "plain", '{"a": 1}}'])
+def test_a_stream_has_arguments_that_are_not_json_as_they_are(text):
+    """Claude Code and Codex tell the model what is wrong with them."""
+    for answer in (MessageAnswer(defaults(), "up", About()), ResponseAnswer(defaults(), "up", About())):
+        chunks = (call_piece(0, text, first=True), a_chunk({}, "tool_calls"), DONE)
+        events = events_of(b"".join(map(answer.feed, chunks)))
+        deltas = [event["delta"] for event in events if event["type"].endswith(("_block_delta", "arguments.delta"))]
+        assert deltas in ([text], [{"type": "input_json_delta", "partial_json": text}])
 
 
 def test_a_call_begins_with_its_name():

@@ -159,6 +159,16 @@ MESSAGES: dict[str, tuple[Body, Body, list[str]]] = {
         {"messages": [HI, chat_text("assistant", "Yes."), chat_text("user", "x")]},
         ["thinking", "redacted_thinking"],
     ),
+    "an answer of which a chat has nothing": (
+        turns("Hi", [{**OWN, "signature": "real"}], [text("you")]),
+        {"messages": [chat_text("user", "Hi\n\nyou")]},
+        ["thinking"],
+    ),
+    "an answer of own thoughts alone": (
+        turns("Hi", [OWN], "x"),
+        {"messages": [HI, {"role": "assistant", "content": "", "reasoning_content": "Hm."}, chat_text("user", "x")]},
+        [],
+    ),
     "blocks of tools of the server": (
         turns(
             "Hi",
@@ -358,6 +368,7 @@ RESPONSES: dict[str, tuple[Body, Body, list[str]]] = {
         {"messages": [HI, chat_text("assistant", "Yes.\n\nNo."), HI]},
         [],
     ),
+    "an answer without a text": (inputs(HI, said(role="assistant")), {}, []),
     "calls and outputs": (
         inputs(HI, CALL, CUSTOM, CUSTOM_OUTPUT, OUTPUT),
         {

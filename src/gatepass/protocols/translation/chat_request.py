@@ -128,10 +128,12 @@ def result_messages(call_id: Any, parts: list[Object]) -> list[Object]:
 def in_turns(messages: list[Object], where: str) -> list[Object]:
     """Return the messages as strict servers require them.
 
-    Several of one role in a row become one, and the results of tools follow their calls at once, in their order.
+    Those without content are left out, several of one role in a row become one, and the results of tools follow their
+    calls at once, in their order.
     Raises InvalidRequest about the member `where` for a call without a result, and for a result without a call.
     """
-    merged, results = _merged(messages), dict[str, list[Object]]()
+    filled = [one for one in messages if one["role"] == "tool" or one["content"] or len(one) > len(("role", "content"))]
+    merged, results = _merged(filled), dict[str, list[Object]]()
     for message in merged:
         if message["role"] == "tool":
             results.setdefault(repr(message["tool_call_id"]), []).append(message)

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from gatepass.normalize.messages import OWN_THOUGHT
 from gatepass.protocols.translation.answer_blocks import CUT, AnswerBlock, AnswerBlocks
+from gatepass.protocols.translation.chat_request import members_of
 from gatepass.sse.chunk import Object
 from gatepass.sse.event import read_json
 from gatepass.sse.usage import Usage
@@ -125,6 +126,7 @@ class ResponseAnswer(AnswerBlocks):
     def ended(self, reason: str) -> Iterator[Object]:
         counts = Usage.read(self.usage or {}) or Usage()
         given, made = counts.prompt_tokens or 0, counts.completion_tokens or 0
+        written = members_of(self.usage or {}, "prompt_tokens_details").get("cache_write_tokens")
         why = _INCOMPLETE.get(reason)
         status = "completed" if why is None else "incomplete"
         self.reply |= {
@@ -133,7 +135,10 @@ class ResponseAnswer(AnswerBlocks):
             "incomplete_details": None if why is None else {"reason": why},
             "usage": {
                 "input_tokens": given,
-                "input_tokens_details": {"cached_tokens": counts.cached_tokens or 0},
+                "input_tokens_details": {
+                    "cached_tokens": counts.cached_tokens or 0,
+                    "cache_write_tokens": written or 0,
+                },
                 "output_tokens": made,
                 "output_tokens_details": {"reasoning_tokens": counts.reasoning_tokens or 0},
                 "total_tokens": given + made,
