@@ -98,15 +98,19 @@ async def test_a_whole_reply_is_a_message():
     assert (message["stop_reason"], message["usage"]["input_tokens"], message["model"]) == ("tool_use", 7, "up")
 
 
+@pytest.mark.parametrize("is_declared", [True, False])
 @pytest.mark.parametrize("streams", [True, False])
-async def test_an_upstream_that_answers_in_the_other_form(streams):
+async def test_an_upstream_that_answers_in_the_other_form(streams, is_declared):
     """It streams always, or never."""
     sent = stream(*ANSWER) if not streams else reply(a_completion({"content": "Hi"}))
-    async with Scripted([Send(sent)]) as upstream, gateway(**over_chat(upstream.url)) as gp:
+    form = {"stream": "emulate" if streams else "aggregate"} if is_declared else {}
+    models = {"m": {"upstream": "chat", **form}}
+    async with Scripted([Send(sent)]) as upstream, gateway(**over_chat(upstream.url), models=models) as gp:
         answered = await gp.ask({**ASKED, "stream": streams}, PATH, headers=VERSION).answer()
     if streams:
         assert json.loads(answered.events[-1]) == {"type": "message_stop"}
         assert '"text":"Hi"' in answered.body.decode()
+        assert json.loads(answered.events[-2])["usage"]["output_tokens"] == 7
     else:
         assert answered.json()["content"][-1] == TOOL
 

@@ -255,6 +255,7 @@ async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profil
             status=404,
             kind="not_found_error",
         )
+    call = replace(call, stream=attempt.call.stream)  # only the rules of the chat change how it is sent
     attempt.chat = await _run(attempt, call, partial(translation.chat_call, call, CHAT_OPERATION))
     chat = attempt.chat.call
     # `gatepass show` has the URL, which is not that of the client's operation

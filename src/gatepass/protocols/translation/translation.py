@@ -40,7 +40,8 @@ class Translation:
             request = msgspec.json.decode(call.body)
         except ValueError:  # half a surrogate pair, a number of thousands of digits
             raise InvalidJson("The body has a number or a text that cannot be translated.") from None
-        body, about = self.request(request, dropped)
+        request.pop("stream", None)
+        body, about = self.request(request | ({"stream": True} if call.stream else {}), dropped)
         entries = (f"translate={self.name}", *dropped.entries)
         # the fields of one protocol, such as `anthropic-beta`, mean nothing to another one
         own = {name.encode() for name in call.operation.request_headers}
