@@ -49,11 +49,7 @@ def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
     """
     for name in _STORED:
         if request.get(name):
-            raise InvalidRequest(
-                f"`{name}` names what a server stores. The upstream has chat completions alone, which store nothing:"
-                " send the whole conversation in `input`.",
-                param=name,
-            )
+            raise _stored(name)
     if request.get("background"):
         raise InvalidRequest("The upstream has chat completions alone, and no `background`.", param="background")
     chat: Object = {name: request[name] for name in _SAME if request.get(name) is not None}
@@ -77,6 +73,14 @@ def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
     dropped.note_others(members_of(request, "reasoning"), ("effort",), "reasoning.")
     dropped.note_others(request, _CARRIED)
     return chat, About(names.by_chat_name, {name: request.get(name) for name in _REPEATED})
+
+
+def _stored(name: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"`{name}` names what a server stores. The upstream has chat completions alone, which store nothing: send the"
+        " whole conversation in `input`, as SDKs do with `store: false`.",
+        param=name,
+    )
 
 
 _REPEATED = (
@@ -137,6 +141,8 @@ def _of_item(kind: str, item: Object, where: str, names: Names, dropped: Dropped
     if kind.endswith(_OF_SERVER_TOOLS) or kind == "compaction":
         dropped.note(kind)
         return []
+    if kind == "item_reference":
+        raise _stored(where)
     raise refused_part(kind, where)
 
 
