@@ -1,4 +1,7 @@
-"""SDKs over the Responses and the Messages API: a tool task with a picture in each form of the answer, and errors."""
+"""SDKs over the Responses and the Messages API: a tool task with a picture in each form of the answer, and errors.
+
+The upstream has the client's own API, or chat completions alone.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import pytest
 
 from gatepass.protocols.responses import synthesize_response
 from gatepass.sse.chunk import EnvelopeDefaults
+from tests.e2e.clients import chats
 from tests.e2e.clients.conversation import PICTURE, QUESTION
 from tests.e2e.clients.measurement import RUNNERS
 from tests.e2e.servers import installed
@@ -93,9 +97,25 @@ class Responses:
         return [*synthesize_response(document, EnvelopeDefaults("{}1".format, 7, "m"), "u")]
 
 
+class Chats:
+    path = "/v1/chat/completions"
+    rate_limit, overflow = Responses.rate_limit, Responses.overflow
+    failure = b'data: {"error": {"message": "Busy.", "type": "server_error", "code": "server_error"}}\n\n'
+
+    @staticmethod
+    def results(body: Document) -> Document:
+        return {one["tool_call_id"]: one["content"] for one in body["messages"] if one["role"] == "tool"}
+
+    @staticmethod
+    def answer(*, ends: bool) -> Document:
+        return chats.completion(DONE) if ends else chats.completion(CALLING, CALLS, reasoning_content="Hm")
+
+    events = staticmethod(chats.chunks)
+
+
 IDS = re.compile(rb'"(?:call_)?id": ?"call_[12]", ?')
 """The ids of the calls, which the model `unnamed` leaves out."""
-Api = type[Messages] | type[Responses]
+Api = type[Messages] | type[Responses] | type[Chats]
 
 
 def answer_of(api: Api, request: Received) -> Dialogue:
@@ -112,7 +132,10 @@ def answer_of(api: Api, request: Received) -> Dialogue:
         case "dies":
             return [Send(begun), Pause(0.1), Fin()]
     results = api.results(body)
-    if request.target.partition("?")[0] != api.path or PICTURE not in json.dumps(body) or results not in ({}, RESULTS):
+    is_right = results in ({}, RESULTS)
+    if api is Chats and body["model"] == "unnamed":  # gatepass named the calls
+        is_right = [*results.values()] in ([], [*RESULTS.values()])
+    if request.target.partition("?")[0] != api.path or PICTURE not in json.dumps(body) or not is_right:
         return [Send(reply({"error": {"message": f"{request.target}: {body}", "type": "invalid_request_error"}}, 400))]
     document = api.answer(ends=bool(results))
     events, whole = api.events(document), json.dumps(document).encode()
@@ -129,11 +152,14 @@ class Client:
     api: Api
     is_node: bool = False
 
-    async def run(self, port: int, *runs: tuple[str, bool]) -> list[Document]:
-        """Return what the client makes of each of `runs`: a model, and whether it streams."""
+    async def run(self, port: int, *runs: tuple[str, bool], stores: bool) -> list[Document]:
+        """Return what the client makes of each of `runs`: a model, and whether it streams.
+
+        Without `stores` the client sends the whole conversation each time, which is an option of the AI SDK.
+        """
         folder = installed(self.folder)
         asked = [{"model": model, "streams": streams} for model, streams in runs]
-        task = json.dumps({"question": QUESTION, "picture": PICTURE, "runs": asked})
+        task = json.dumps({"question": QUESTION, "picture": PICTURE, "runs": asked, "stores": stores})
         command: list[Any] = [folder / "bin" / "python", RUNNERS / "sdk_tasks.py", self.name, task]
         if self.is_node:
             command = ["node", "--input-type=module", "-", self.name, task]
@@ -164,23 +190,27 @@ WORDS = {"limited": "Slow down.", "overflow": "prompt is too long", "busy": "Bus
 STATUSES = {"limited": 429, "overflow": 400}
 
 
+@pytest.mark.parametrize("over_chats", [False, True], ids=["relayed", "over chats"])
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: f"{client.name} in {client.folder}")
-async def test_each_task_has_the_same_steps_in_each_form_and_each_error_is_raised(client: Client):
+async def test_each_task_has_the_same_steps_in_each_form_and_each_error_is_raised(client: Client, over_chats: bool):
     tasks = [(form, streams) for form in FORMS for streams in (False, True)]
     faults = [("limited", False), ("overflow", False), *((fault, True) for fault in WORDS)]
     unnamed = [("unnamed", False), ("unnamed", True)]
     models = {"*": {"upstream": "chat"}, **{form: {"upstream": "chat", "stream": form} for form in FORMS}}
-    async with (
-        Scripted(answer=lambda request: answer_of(client.api, request)) as upstream,
-        gateway(upstream=upstream.url, models=models) as gp,
-    ):
-        outcomes = await client.run(gp.port, *tasks, *faults, *unnamed)
+    api, protocols = (Chats, {"protocols": ["chat"]}) if over_chats else (client.api, {})
+    async with Scripted(answer=lambda request: answer_of(api, request)) as upstream:
+        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", **protocols}}
+        async with gateway(upstreams=upstreams, models=models) as gp:
+            outcomes = await client.run(gp.port, *tasks, *faults, *unnamed, stores=not over_chats)
     assert outcomes[: len(tasks)] == [{"steps": STEPS, "error": None}] * len(tasks)
     for (fault, _), outcome in zip(faults, outcomes[len(tasks) : -len(unnamed)], strict=True):
         assert WORDS[fault] in outcome["error"]["message"]
         assert outcome["steps"] == []
         if fault in STATUSES:
             assert outcome["error"]["status"] == STATUSES[fault]
-    for outcome in outcomes[-len(unnamed) :]:  # gatepass invents no ids
-        assert outcome["error"] is not None
-        assert STEPS[1] not in outcome["steps"]
+    for outcome in outcomes[-len(unnamed) :]:
+        if over_chats:  # the repair of chats names the calls
+            assert (outcome["error"], outcome["steps"][1:]) == (None, STEPS[1:])
+        else:  # gatepass invents no ids of another protocol
+            assert outcome["error"] is not None
+            assert STEPS[1] not in outcome["steps"]

@@ -35,6 +35,7 @@ async function byAISDK(model, streams, steps) {
     tools: { add: tool({ inputSchema: jsonSchema(schema), execute: ({ a, b }) => a + b }) },
     messages: [{ role: 'user', content: [{ type: 'text', text: task.question }, { type: 'image', image: task.picture }] }],
     onError: ({ error }) => { failed ??= error; },
+    providerOptions: task.stores ? {} : { openai: { store: false } },
   };
   const answer = streams ? streamText(asked) : await generateText(asked);
   if (streams) await answer.consumeStream({ onError: (error) => { failed ??= error; } });
