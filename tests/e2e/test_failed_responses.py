@@ -1,4 +1,7 @@
-"""Real clients read streams of the Responses API that fail, or that are silent for a while."""
+"""Real clients read streams of the Responses API that fail, or that are silent for a while.
+
+The upstream has the Responses API, or chat completions alone.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import pytest
 from gatepass.protocols.responses import synthesize_response
 from gatepass.proxy.client_response import EVERY_S
 from gatepass.sse.chunk import EnvelopeDefaults
+from tests.e2e.clients import chats
 from tests.e2e.clients.measurement import CLIENTS, RUNNERS, Client
 from tests.e2e.servers import installed
 from tests.integration.gateway import gateway
@@ -24,6 +28,7 @@ from tests.unit.sse.responses import message, part, response
 BUSY = {"error": {"message": "Slow down.", "type": "rate_limit_error", "param": None, "code": "rate_limit_exceeded"}}
 WHOLE = response(message(part("Hello", logprobs=[])))
 EVENTS = [*synthesize_response(WHOLE, EnvelopeDefaults("{}1".format, 7, "m"), "u")]
+CHUNKS = chats.chunks(chats.completion("Hello"))
 PYTHON = {"try_openai.py": ("create", "stream"), "try_agents.py": ("agents",), "try_langchain.py": ("langchain",)}
 
 
@@ -59,10 +64,22 @@ each_way = pytest.mark.parametrize(
 )
 
 
+each_protocol = pytest.mark.parametrize("over_chats", [False, True], ids=["relayed", "over chats"])
+
+
+def upstreams(url: str, *, over_chats: bool) -> dict[str, Any]:
+    return {"chat": {"base_url": f"{url}/v1", **({"protocols": ["chat"]} if over_chats else {})}}
+
+
+@each_protocol
 @each_way
-async def test_the_error_in_a_stream_is_raised(way: Way):
+async def test_the_error_in_a_stream_is_raised(way: Way, over_chats: bool):
+    beginning = Send(stream(*CHUNKS[:3], end=b"")) if over_chats else BEGINNING
     # the pause lets the client receive the first events before the failure
-    async with Scripted([BEGINNING, Pause(0.3), Fin()]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with (
+        Scripted([beginning, Pause(0.3), Fin()]) as upstream,
+        gateway(upstreams=upstreams(upstream.url, over_chats=over_chats)) as gp,
+    ):
         ended = await way.run(gp.port)
     assert (ended["error"]["name"], ended["error"]["code"]) == ("APIError", "upstream_closed")
     assert "closed the connection before its reply was complete" in ended["error"]["message"]
@@ -78,15 +95,20 @@ async def test_the_error_before_a_stream_is_raised_with_its_status(way: Way):
     assert "Slow down." in ended["error"]["message"]
 
 
+@each_protocol
 @each_way
-async def test_keep_alives_in_a_silent_stream_leave_the_answer_whole(way: Way):
+async def test_keep_alives_in_a_silent_stream_leave_the_answer_whole(way: Way, over_chats: bool):
     clock, go = DrivenClock(), asyncio.Event()
+    events = CHUNKS if over_chats else EVENTS
     silent: Dialogue = [
-        Send(stream(*EVENTS[:4], end=b"")),
+        Send(stream(*events[:3], end=b"")),
         Wait(go),
-        Send(b"".join(map(chunk, EVENTS[4:])) + LAST_CHUNK),
+        Send(b"".join(map(chunk, events[3:])) + LAST_CHUNK),
     ]
-    async with Scripted(silent) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
+    async with (
+        Scripted(silent) as upstream,
+        gateway(upstreams=upstreams(upstream.url, over_chats=over_chats), clock=clock) as gp,
+    ):
         running = asyncio.create_task(way.run(gp.port))
         await upstream.requested()
         await asyncio.sleep(0.2)  # the client receives the first events
