@@ -165,11 +165,9 @@ async def test_a_cut_stream_fails_with_its_number():
 
 
 @pytest.mark.parametrize("streams", [True, False])
-async def test_an_overflow_is_an_event_at_which_codex_compacts(streams):
-    """After a 400 it would send the same conversation again. A whole response has the 400."""
-    refused = {"error": {"message": "This model's maximum context length is 8192 tokens.", "code": "x"}}
+@pytest.mark.parametrize("code", [None, "x", "exceed_context_size_error"])
+async def test_an_overflow_has_the_code_at_which_codex_compacts(code, streams):
+    refused = {"error": {"message": "This model's maximum context length is 8192 tokens.", "code": code}}
     answered, _ = await asked(reply(refused, 400), {**ASKED, "stream": streams})
-    assert (answered.status, "maximum context length" in answered.error["message"]) == (200 if streams else 400, True)
-    if streams:
-        failed = json.loads(answered.events[-1])
-        assert (failed["type"], failed["response"]["error"]["code"]) == ("response.failed", "context_length_exceeded")
+    assert (answered.status, answered.error["code"]) == (400, "context_length_exceeded")
+    assert "maximum context length" in answered.error["message"]

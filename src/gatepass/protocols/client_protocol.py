@@ -115,11 +115,6 @@ class ClientProtocol:
         """Return the status of an error response: that of the error."""
         return error.http_status
 
-    def error_is_event(self, error: GatepassError) -> bool:
-        """Whether a stream that has not begun reports `error` as its last events, with status 200: no."""
-        del error
-        return False
-
     def own_error(self, body: bytes, mask: Mask) -> bytes:
         """Return the body of an upstream's error, or the data of its event, that the client receives unchanged.
 

@@ -26,8 +26,8 @@ from gatepass.protocols.client_protocol import (
     event_kind,
     event_of,
 )
+from gatepass.protocols.error_objects import error_object, retry_after, stream_error
 from gatepass.protocols.error_objects import json_text as error_text
-from gatepass.protocols.error_objects import retry_after, stream_error
 from gatepass.protocols.raw import Raw
 from gatepass.protocols.translation import translation
 from gatepass.sse import chunk
@@ -483,13 +483,12 @@ class Responses(ClientProtocol):
         encoder = super().keep_alive(profile, call, wall)
         return encoder if encoder is None or b'"background"' in call.body else event_keep_alive
 
-    def error_is_event(self, error: GatepassError) -> bool:
-        """Return whether the context is too long.
-
-        OpenAI too reports it in the stream. Codex compacts at the event alone: after a 400 each turn fails again
-        (`map_api_error` in codex-rs/codex-api/src/api_bridge.rs).
-        """
-        return code_of(error) == _OVERFLOW
+    def error_body(self, error: GatepassError, request_id: str) -> bytes:
+        """Return OpenAI's error object. About too long a context it has OpenAI's code, at which Codex compacts."""
+        document = error_object(error, request_id)
+        if code_of(error) == _OVERFLOW:
+            document["error"]["code"] = _OVERFLOW
+        return error_text(document)
 
     def own_error(self, body: bytes, mask: Mask) -> bytes:
         """Return `body` if it is the data of a `response.failed`. An `error` event alone would not end the stream."""

@@ -115,8 +115,6 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
         context.error = error
         if self.ended or self._is_raw:  # an error inside a file would look like its content
             return
-        if context.call is not None and context.call.stream and context.protocol.error_is_event(error):
-            self.begin_stream(OK, error.relayed)
         if self.begun:
             rewords = context.profile_rules.settings.rewords_errors
             last_events = b""
