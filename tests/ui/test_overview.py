@@ -70,6 +70,7 @@ ROWS: dict[str, tuple[Change, str, str]] = {
     "failing": (credential(failing=True), CORP, "class"),
     "line to a failing credential": (credential(failing=True), "[data-link='to credential corp']", "class"),
     "last error": (credential(failing=True, last_error="invalid_client"), f"{CORP} .fault", "text"),
+    "secret of a variable": (credential(needs_restart=True), f"{CORP} .fault", "text"),
     "rejected by": (credential(rejected_by={"corp-eu": 3.0}), f"{CORP} .fault", "text"),
     "state of a token": (credential(state="expired"), CORP, "data-state"),
     "no token": (credential(state="none", expires_in_s=None), f"{CORP} .left", "text"),

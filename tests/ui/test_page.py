@@ -640,7 +640,7 @@ def test_a_view_in_chinese_has_no_english_sentence_of_the_page(
     expect(page.get_by_role("button", name="退出登录")).to_be_visible()
     expect(page.locator("main h1, main h2").first).to_be_attached()
     if view == "doctor":
-        page.get_by_role("button", name="测试每一跳").click()
+        page.get_by_role("button", name="检测每一跳").click()
         expect(page.get_by_text("3 步中有 1 步失败。")).to_be_visible()
     data = json.dumps([vars(fake)[name] for name in ("overview", "stories", "models", "configuration", "doctor")])
     sentences = re.findall(ENGLISH, page.locator("main").inner_text())
@@ -1430,7 +1430,7 @@ FAILED_CALL = {
 def test_a_failed_call_of_doctor_has_its_action_in_chinese(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
     fake.doctor = [("step", FAILED_CALL), ("end", {"failed": 1})]
     page = open_page(f"{signed_in}#/doctor", locale="zh-CN")
-    page.get_by_role("button", name="测试每一跳").click()
+    page.get_by_role("button", name="检测每一跳").click()
     step = page.locator(".steps .bad")
     expect(step.locator("p")).to_have_text(
         [
@@ -1455,7 +1455,7 @@ def test_a_failed_call_with_an_advice_of_its_own_begins_in_chinese(
     step = {name: value for name, value in FAILED_CALL.items() if name != "action"}
     fake.doctor = [("step", {**step, "why": why, "advice": advice}), ("end", {"failed": 1})]
     page = open_page(f"{signed_in}#/doctor", locale="zh-CN")
-    page.get_by_role("button", name="测试每一跳").click()
+    page.get_by_role("button", name="检测每一跳").click()
     told = (
         "处理：核对以下设置是否符合该上游的要求：credentials.corp.scope, upstreams.corp.token_placement。"
         "gatepass token corp 获取新令牌，并显示令牌的 claim 和发送的位置。"
@@ -1540,7 +1540,7 @@ def test_a_rejected_credential_of_doctor_is_explained_in_chinese_by_what_was_sen
     step = {**FAILED_CALL, "why": why, "advice": advice, "action": {"code": case, "text": "", "names": {}}}
     fake.doctor = [("step", step), ("end", {"failed": 1})]
     page = open_page(f"{signed_in}#/doctor", locale="zh-CN")
-    page.get_by_role("button", name="测试每一跳").click()
+    page.get_by_role("button", name="检测每一跳").click()
     expect(page.locator(".steps .bad p")).to_have_text([meaning, f"原文：{why}", f"处理：{told}"])
 
 
@@ -1553,7 +1553,7 @@ def test_a_finding_of_several_sentences_is_in_chinese(open_page: OpenPage, signe
     step = {name: value for name, value in FAILED_CALL.items() if name != "action"}
     fake.doctor = [("step", {**step, "what": "models", "why": why, "advice": advice}), ("end", {"failed": 1})]
     page = open_page(f"{signed_in}#/doctor", locale="zh-CN")
-    page.get_by_role("button", name="测试每一跳").click()
+    page.get_by_role("button", name="检测每一跳").click()
     told = page.locator(".steps .bad p")
     expect(told.nth(0)).to_have_text(
         '返回 HTTP 400：上游 corp（llm.corp:8443）返回 400 Bad Request 和标题为 "400 Bad" 的 HTML 网页。'
