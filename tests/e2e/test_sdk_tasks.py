@@ -136,7 +136,7 @@ def answer_of(api: Api, request: Received) -> Dialogue:
     if api is Chats and body["model"] == "unnamed":  # gatepass named the calls
         is_right = [*results.values()] in ([], [*RESULTS.values()])
     if request.target.partition("?")[0] != api.path or PICTURE not in json.dumps(body) or not is_right:
-        return [Send(reply({"error": {"message": f"{request.target}: {body}", "type": "invalid_request_error"}}, 400))]
+        return [Send(reply({"error": {"message": f"No such task: {body}", "type": "invalid_request_error"}}, 400))]
     document = api.answer(ends=bool(results))
     events, whole = api.events(document), json.dumps(document).encode()
     if body["model"] == "unnamed":
