@@ -561,7 +561,7 @@ RESPONSES_REFUSED: dict[str, tuple[Body, str, str]] = {
     "a file": (inputs(said({"type": "input_file", "file_id": "f"})), "input.0.content.0", "input_file"),
     "an audio": (inputs(said({"type": "input_audio"})), "input.0.content.0", "input_audio"),
     "a stored image": (inputs(said({"type": "input_image", "file_id": "f"})), "input.0.content.0", "stored file"),
-    "a stored item": (inputs({"type": "item_reference", "id": "x"}), "input.0", "item_reference"),
+    "a stored item": (inputs({"type": "item_reference", "id": "x"}), "input.0", "`input.0` names what a server stores"),
     "an item that is no object": ({"input": ["Hi"]}, "input.0", "no type"),
     "an output that is an object": (inputs(CALL, {**OUTPUT, "output": {"a": 1}}), "input.1.output", "no type"),
     "a call without an output": (inputs(CALL), "input", "'a' has no result"),
