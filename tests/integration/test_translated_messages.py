@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
 from tests.integration.gateway import JSON, gateway
-from tests.integration.scripted import Dialogue, Fin, Scripted, Send, event, reply, stream
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Scripted, Send, Wait, chunk, event, reply, stream
 
 PATH = "/v1/messages"
 VERSION = {**JSON, "anthropic-version": "2023-06-01", "anthropic-beta": "claude-code-20250219"}
@@ -85,6 +86,22 @@ async def test_a_stream_has_the_events_of_a_message():
         "messages": [{"role": "user", "content": "Weather?"}],
         "stream_options": {"include_usage": True},
     }
+
+
+async def test_the_head_of_a_stream_says_nothing_of_a_usage_that_is_still_to_come():
+    go = asyncio.Event()
+    rest = b"".join(map(chunk, ANSWER[3:])) + LAST_CHUNK
+    async with (
+        Scripted([Send(stream(*ANSWER[:3], end=b"")), Wait(go), Send(rest)]) as upstream,
+        gateway(**over_chat(upstream.url)) as gp,
+        gp.ask(STREAMED, PATH, headers=VERSION) as ask,
+    ):
+        await ask.head()
+        await ask.until(b"text_delta")
+        go.set()
+        answered = await ask.answer()
+    assert answered.headers["x-gatepass-adapted"] == "translate=messages"
+    assert json.loads(answered.events[-2])["usage"]["output_tokens"] == 7
 
 
 async def test_a_whole_reply_is_a_message():

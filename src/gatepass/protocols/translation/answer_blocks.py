@@ -120,7 +120,7 @@ class AnswerBlocks(OwnEvents):
 
     @property
     def adapted(self) -> tuple[str, ...]:
-        return () if self.usage is not None or not self.reply.get("usage") else (WITHOUT_USAGE,)
+        return (WITHOUT_USAGE,) if self.reason and self.usage is None else ()
 
     def _events(self, run: bytes) -> Iterator[bytes]:
         for one in split_events(run):
