@@ -6,6 +6,7 @@ table of quirks, and gatepass's own rejection of a wrong key.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -15,13 +16,15 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.clients import measurement
+from tests.e2e.clients import chats, measurement
 from tests.e2e.clients.measurement import ALL_KINDS, FOREIGN, RUNNERS, Client
 from tests.e2e.clients.scenario import scenarios
 from tests.e2e.quirks.measurement import Calls, gatepass, upstream
 from tests.e2e.quirks.row import Failure
 from tests.e2e.quirks.rows import ROWS
 from tests.e2e.servers import installed
+from tests.integration.gateway import gateway
+from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply, stream
 
 SDKS = {client.title: client for client in measurement.CLIENTS if client.runner == "try_openai.py"}
 CALLS: Calls = [(row, mode) for row in ROWS for mode in row.modes]
@@ -30,7 +33,12 @@ Validations = list[dict[str, Any]]
 
 
 def validate(sdk: Client, url: str) -> Validations:
-    request_body = [{"model": row.model, "mode": mode, "body": row.request_body(mode)} for row, mode in CALLS]
+    return validate_calls(
+        sdk, url, [{"model": row.model, "mode": mode, "body": row.request_body(mode)} for row, mode in CALLS]
+    )
+
+
+def validate_calls(sdk: Client, url: str, request_body: list[dict[str, Any]]) -> Validations:
     plain = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     own = {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "any", "NO_PROXY": "127.0.0.1"}
     done = subprocess.run(
@@ -94,3 +102,57 @@ def test_a_wrong_key_is_the_same_valid_error_for_every_operation(tmp_path_factor
         ("AuthenticationError", 401)
     }
     assert len({result["error"]["message"] for result in results.values()}) == 1
+
+
+# --- responses over chat completions --------------------------------------------------------------
+
+ADD = {"type": "function", "name": "add", "parameters": {"type": "object", "properties": {}}}
+PATCH = {"type": "custom", "name": "patch", "description": "x"}
+INNER = {"type": "namespace", "name": "box", "description": "x", "tools": [ADD]}
+TRANSLATED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "text": ({}, chats.completion("It is 21 °C.", reasoning_content="I look at it.")),
+    "calls": ({"tools": [ADD]}, chats.completion("I add.", {"call_1": {"a": 1}, "call_2": {}})),
+    "custom": ({"tools": [PATCH]}, chats.completion("", {"call_1": {"input": "*** x"}}, name="patch")),
+    "namespace": ({"tools": [INNER]}, chats.completion("", {"call_1": {"a": 1}}, name="box__add")),
+    "forced": (
+        {"tools": [ADD], "tool_choice": {"type": "function", "name": "add"}, "parallel_tool_calls": False},
+        chats.completion("", {"call_1": {"a": 1}}, finish_reason="stop"),
+    ),
+    "refusal": ({}, chats.completion("", refusal="I do not say it.")),
+    "length": ({"max_output_tokens": 16}, chats.completion("It", finish_reason="length")),
+    "filtered": ({}, chats.completion("It", finish_reason="content_filter")),
+    "members": (
+        {"text": {"verbosity": "low"}, "reasoning": {"effort": "low"}, "metadata": {"a": "b"}, "truncation": "auto"},
+        chats.completion("Hi."),
+    ),
+}
+"""The members of a request and the chat that answers it, by the name of the model."""
+
+
+def chat_of(request: Received) -> Dialogue:
+    asked = request.json()
+    if asked["model"] == "limited":
+        error = {"message": "Slow down.", "type": "rate_limit_error", "code": "rate_limit_exceeded", "param": None}
+        return [Send(reply({"error": error}, 429))]
+    document = TRANSLATED[asked["model"]][1]
+    return [Send(stream(*chats.chunks(document)) if asked.get("stream") else reply(document))]
+
+
+@pytest.mark.parametrize("title", SDKS)
+async def test_each_response_and_event_over_chats_is_valid(title: str):
+    asked = [(name, members) for name, (members, _) in TRANSLATED.items()] + [("limited", {})]
+    if title.endswith("1"):  # it has no type for a namespace
+        asked = [(name, members) for name, members in asked if name != "namespace"]
+    calls = [
+        {"model": name, "mode": "respond", "body": {"input": "Hi", **members, "stream": streams}}
+        for name, members in asked
+        for streams in (False, True)
+    ]
+    async with Scripted(answer=chat_of) as upstream:
+        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "protocols": ["chat"]}}
+        async with gateway(upstreams=upstreams) as gp:
+            results = await asyncio.to_thread(validate_calls, SDKS[title], f"http://127.0.0.1:{gp.port}", calls)
+    found = [(call["model"], result) for call, result in zip(calls, results, strict=True)]
+    assert [f"{model}: {fault}" for model, result in found for fault in dict.fromkeys(result["invalid"])] == []
+    assert [model for model, result in found if not result["checked"]] == []
+    assert {model for model, result in found if result["error"]} == {"limited"}

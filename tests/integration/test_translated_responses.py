@@ -31,6 +31,24 @@ async def asked(sent: bytes, body: Any) -> tuple[Any, Any]:
     return answered, upstream.received[0].json() if upstream.received else None
 
 
+async def test_a_response_has_each_member_that_open_responses_requires():
+    tool = {"type": "function", "name": "weather"}
+    more = {"tools": [tool], "text": {"verbosity": "low"}, "reasoning": {"effort": "low"}, "safety_identifier": "s"}
+    answered, _ = await asked(reply(a_completion({"content": "Hi"})), {**ASKED, **more})
+    response = answered.json()
+    assert response["tools"] == [{**tool, "description": None, "parameters": None, "strict": None}]
+    assert (response["text"], response["reasoning"]) == (
+        {"format": {"type": "text"}, "verbosity": "low"},
+        {"effort": "low", "summary": None},
+    )
+    expected: dict[str, Any] = {
+        "temperature": 1.0, "top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "top_logprobs": 0,
+        "service_tier": "default", "metadata": {}, "max_tool_calls": None, "prompt_cache_key": None,
+        "safety_identifier": "s",
+    }  # fmt: skip
+    assert {name: response[name] for name in expected} == expected
+
+
 async def test_a_stream_has_the_events_of_a_response():
     answered, received = await asked(stream(*ANSWER), {**ASKED, "stream": True, "instructions": "Be kind."})
     events = [json.loads(data) for data in answered.events]

@@ -16,7 +16,13 @@ from gatepass.sse.usage import Usage
 from gatepass.types import StreamedResponse
 
 _INCOMPLETE = MappingProxyType({"length": "max_output_tokens", "content_filter": "content_filter"})
-_DEFAULTS: Object = {"parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "truncation": "disabled"}
+_DEFAULTS: Object = {
+    "parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "truncation": "disabled", "metadata": {},
+    "text": {"format": {"type": "text"}}, "temperature": 1.0, "top_p": 1.0, "top_logprobs": 0,
+    "presence_penalty": 0.0, "frequency_penalty": 0.0, "service_tier": "default",
+    **dict.fromkeys(("max_tool_calls", "safety_identifier", "prompt_cache_key")),
+}  # fmt: skip
+"""What OpenAI's API takes if a request lacks the member. Open Responses requires each of them in a response."""
 _PREFIXES = MappingProxyType({"text": "msg_", "refusal": "msg_", "reasoning": "rs_", "call": "fc_"})
 _PARTS = MappingProxyType({"text": "output_text", "refusal": "refusal", "reasoning": "summary_text"})
 _NAMES = MappingProxyType(
@@ -49,7 +55,7 @@ class ResponseAnswer(AnswerBlocks):
             "error": None,
             "incomplete_details": None,
             "model": chunk.get("model") or self.defaults.model,
-            "service_tier": chunk.get("service_tier") or repeated.get("service_tier"),
+            "service_tier": chunk.get("service_tier") or repeated.get("service_tier") or _DEFAULTS["service_tier"],
             "output": [],
             "previous_response_id": None,
             "store": False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -72,7 +72,7 @@ def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
         chat.pop("parallel_tool_calls", None)
     dropped.note_others(members_of(request, "reasoning"), ("effort",), "reasoning.")
     dropped.note_others(request, _CARRIED)
-    return chat, About(names.by_chat_name, {name: request.get(name) for name in _REPEATED})
+    return chat, About(names.by_chat_name, _repeated(request))
 
 
 def _stored(name: str) -> InvalidRequest:
@@ -86,8 +86,28 @@ def _stored(name: str) -> InvalidRequest:
 _REPEATED = (
     *("instructions", "max_output_tokens", "metadata", "parallel_tool_calls", "temperature", "tool_choice", "tools"),
     *("top_p", "text", "reasoning", "truncation", "service_tier", "user"),
+    *("max_tool_calls", "safety_identifier", "prompt_cache_key"),
 )
 """Members of a request that its response repeats."""
+_WHOLE: Mapping[str, Object] = {
+    "text": {"format": {"type": "text"}},
+    "reasoning": {"effort": None, "summary": None},
+    "function": {"description": None, "parameters": None, "strict": None},
+}
+"""The members that an object has in a response, which a request may leave out."""
+
+
+def _repeated(request: Object) -> Object:
+    repeated = {name: request.get(name) for name in _REPEATED}
+    for name in ("text", "reasoning"):
+        if isinstance(value := repeated[name], dict):
+            repeated[name] = {**_WHOLE[name], **value}
+    if isinstance(tools := repeated["tools"], list):
+        repeated["tools"] = [
+            {**_WHOLE["function"], **tool} if isinstance(tool, dict) and event_kind(tool) == "function" else tool
+            for tool in tools
+        ]
+    return repeated
 
 
 def _response_format(text: Object, dropped: Dropped) -> Object:

@@ -1,6 +1,6 @@
 """Validate what the `openai` client for Python, 1.x to 3.x, receives against its own types, strictly.
 
-stdin contains the calls of the table of quirks: `{"model", "mode", "body"}`. stdout gets
+stdin contains the calls of the table of quirks, or of responses: `{"model", "mode", "body"}`. stdout gets
 `{"error", "invalid", "checked"}` for each call: the class of the error, the differences from the types, and the number
 of validated replies, chunks and errors.
 """
@@ -25,6 +25,10 @@ client = OpenAI(max_retries=0, timeout=TIMEOUT_S, http_client=recorder.client)
 def answers(call: Call) -> Iterator[Any]:
     """Yield what the SDK returns for `call`."""
     rest = dict(call["body"])
+    if call["mode"] == "respond":
+        answer: Any = client.responses.create(model=call["model"], **rest)
+        yield from answer if rest.get("stream") else (answer,)
+        return
     if call["mode"] == "embed":
         yield client.embeddings.create(model=call["model"], input=rest.pop("input"), extra_body=rest)
         return
