@@ -129,16 +129,24 @@ AZURE_HINTS = (
 """The hints for an upstream with `dialect: azure`: they do not advise that setting again."""
 
 _NO_PATH = re.compile(
-    r"^(?:not found|resource not found|method not allowed)\.?$|\binvalid url\b|\bcannot post\b|^404 page not found$"
-    r"|no static resource|with an empty body\b|with an? (?:html )?page\b|unrecognized request url"
-    r"|/(?:responses|messages)\b|\b(?:unknown|unsupported|no such) (?:request )?(?:path|route|url|endpoint)\b",
+    r"\binvalid url\b|\bcannot post\b|no static resource|unrecognized request url"
+    r"|\b(?:unknown|unsupported|no such) (?:request )?(?:path|route|url|endpoint)\b",
     re.IGNORECASE,
 )
+_NOTHING_THERE = re.compile(
+    r"^(?:(?:resource )?not found|method not allowed)\.?$|^404 page not found$|with an empty body\b"
+    r"|with an? (?:html )?page\b|/(?:responses|messages)\b",
+    re.IGNORECASE,
+)
+"""Texts that mean it with a status for what is missing, and anything with a 400, where links to documents stand too."""
 
 
 def is_about_path(status: int, message: str) -> bool:
     """Whether an upstream's error means that it lacks the path of the request, and not the model or another object."""
-    return status in (400, 404, 405, 501) and _NO_PATH.search(message[:MESSAGE_CHARS]) is not None
+    shown = message[:MESSAGE_CHARS]
+    if status in (404, 405, 501) and _NOTHING_THERE.search(shown):
+        return True
+    return status in (400, 404, 405, 501) and _NO_PATH.search(shown) is not None
 
 
 _NO_MODEL = re.compile(

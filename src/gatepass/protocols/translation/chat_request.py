@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -89,10 +89,10 @@ class Dropped:
         is_shown = len(self._names) < MOST_ENTRIES and _SHOWN.fullmatch(name)
         self._names[name if is_shown else OTHERS] = None
 
-    def note_others(self, members: Object, carried: Iterable[str], where: str = "") -> None:
+    def note_others(self, members: Object, carried: Collection[str], where: str = "") -> None:
         """Note each of `members` that is not `carried` and has a value."""
-        for name in members.keys() - set(carried):
-            if members[name] not in (None, "", [], {}):
+        for name, value in members.items():
+            if name not in carried and value not in (None, "", [], {}):
                 self.note(f"{where}{name}")
 
 
@@ -154,22 +154,25 @@ def in_turns(messages: list[Object], where: str) -> list[Object]:
 
 
 def _merged(messages: Iterable[Object]) -> list[Object]:
-    found: list[Object] = []
+    turns: list[list[Object]] = []
     for message in messages:
-        last = found[-1] if found else {}
-        if message["role"] == "tool" or last.get("role") != message["role"]:
-            found.append(message)
+        if turns and message["role"] == turns[-1][0]["role"] != "tool":
+            turns[-1].append(message)
         else:
-            found[-1] = _joined(last, message)
-    return found
+            turns.append([message])
+    return [_joined(turn) if len(turn) > 1 else turn[0] for turn in turns]
 
 
-def _joined(first: Object, second: Object) -> Object:
-    parts = [*_parts(first.get("content")), *_parts(second.get("content"))]
-    calls = [*first.get("tool_calls", ()), *second.get("tool_calls", ())]
-    content = content_of(parts) if parts else None if calls else ""
-    thought = joined_thoughts(first.get("reasoning_content"), second.get("reasoning_content"))
-    return {**first, **second, "content": content, **thought} | ({"tool_calls": calls} if calls else {})
+def _joined(turn: list[Object]) -> Object:
+    """Return one message for all of `turn`."""
+    parts = [part for message in turn for part in _parts(message.get("content"))]
+    calls = [call for message in turn for call in message.get("tool_calls", ())]
+    joined: Object = {}
+    for message in turn:
+        joined |= message
+    joined["content"] = content_of(parts) if parts else None if calls else ""
+    thought = joined_thoughts(*(message.get("reasoning_content") for message in turn))
+    return joined | thought | ({"tool_calls": calls} if calls else {})
 
 
 def joined_thoughts(*thoughts: Any) -> Object:
