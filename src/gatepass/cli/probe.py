@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from secrets import token_hex
 from typing import Any, TypeVar
@@ -428,7 +428,7 @@ class TargetProbe:
     target: Target
     first: Target
     """The first target of the route, whose total timeout limits the call."""
-    context: RequestContext
+    context: RequestContext = field(repr=False)
     """The state of the call, with its last attempt."""
 
 

@@ -31,16 +31,25 @@ from gatepass.observability.observer import RuleChange
 from gatepass.operations.table import CHAT_OPERATION
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.chat import CHAT
-from gatepass.protocols.client_protocol import ClientProtocol, Ranking
+from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, Ranking, event_of
+from gatepass.protocols.translation.answer_blocks import Early
 from gatepass.proxy import upstream_call
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.batches import send_parts
 from gatepass.proxy.body_threads import INLINE_BYTES, Result, normalize_large
 from gatepass.proxy.client_response import STREAM_HOLD_S, SYNTHESIZED_HOLD_S, KeepAlive
 from gatepass.proxy.context import Attempt, RequestContext
-from gatepass.proxy.response import BufferedReply, ClassifiedReply, RawReply, StreamingReply, classify
+from gatepass.proxy.response import (
+    BufferedReply,
+    ClassifiedReply,
+    RawReply,
+    StreamingReply,
+    classify,
+    envelope_defaults,
+)
 from gatepass.proxy.retry import COMPLETE, Outcome, Repeat, Tried, decide, outcome_of
 from gatepass.proxy.upstream_call import Authorization, TokenExpired, is_rejection
+from gatepass.sse.event_stream import EventStream
 from gatepass.types import Call, OutboundRequest, Response, RuleEdit, Target
 
 IDS_ADVICE = (
@@ -89,7 +98,7 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
         if protocol.translation is not None or target.protocols is not None:
             base = await _spoken(attempt, protocol, base, context.profile_rules)
         if is_streamed:
-            _start_keep_alive(attempt, keep_alive, STREAM_HOLD_S)
+            _start_keep_alive(attempt, context, keep_alive, STREAM_HOLD_S)
         attempt.base = base
         if call.body and upstream.learns and upstream.state.learned.by_scope:
             begin_learning(attempt, base)
@@ -109,7 +118,7 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
     attempt.normalized, record = normalized, attempt.record
     record.adapted, record.edits = normalized.adapted, normalized.edits
     if is_streamed and not normalized.stream:  # a learned rule made the request one for a whole reply
-        _start_keep_alive(attempt, keep_alive, SYNTHESIZED_HOLD_S)
+        _start_keep_alive(attempt, context, keep_alive, SYNTHESIZED_HOLD_S)
 
     # Encode, authorize, send, classify.
     protocol = PROTOCOLS[normalized.operation.protocol]  # a chat may serve the client's protocol
@@ -127,7 +136,7 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
             reply = await classify(attempt, await send(attempt, request))
     if isinstance(reply, StreamingReply):
         if not call.body:
-            _start_keep_alive(attempt, keep_alive, STREAM_HOLD_S)
+            _start_keep_alive(attempt, context, keep_alive, STREAM_HOLD_S)
     elif not isinstance(reply, RawReply):
         attempt.end(COMPLETE)  # `relay` ends the attempt of a reply that still arrives
     succeeded(attempt)  # only now, because the body of a 200 may hold an error
@@ -242,7 +251,8 @@ async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profil
     target, upstream, translation = attempt.target, attempt.upstream, protocol.translation
     if target.protocols is None:
         upstream.state.learned.expire(_path_key(attempt)[0], attempt.state.clock.now())
-        is_spoken = attempt.absent is None and not served_by_chat(upstream, call.operation.name)
+        has_begun = attempt.early is not None and attempt.early.streamed.id  # the client reads that of a chat
+        is_spoken = not (attempt.absent or has_begun or served_by_chat(upstream, call.operation.name))
     else:
         is_spoken = protocol.family in ("", *target.protocols)
     if is_spoken:
@@ -438,14 +448,30 @@ async def _send_ranked(attempt: Attempt, normalized: Call, ranking: Callable[[by
     return reply if body is reply.body else replace(reply, body=body)
 
 
-def _start_keep_alive(attempt: Attempt, keep_alive: KeepAlive | None, hold_s: float) -> None:
+def _start_keep_alive(attempt: Attempt, context: RequestContext, keep_alive: KeepAlive | None, hold_s: float) -> None:
     """Send keep-alives to a client that waits for a stream, if its profile has a form for them."""
     if keep_alive is None:
         return
     protocol = PROTOCOLS[attempt.call.operation.protocol]
     encoder = protocol.keep_alive(attempt.profile, attempt.call, attempt.state.clock.wall)
     if encoder is not None:
+        if protocol.translation is not None:
+            attempt.early = attempt.early or Early()
+            encoder = partial(_early_keep_alive, context, attempt.early, encoder)
         keep_alive.start(encoder, hold_s)
+
+
+def _early_keep_alive(
+    context: RequestContext, early: Early, encoder: KeepAliveEncoder, events: EventStream | None
+) -> bytes:
+    """Return the first events of an answer that a chat makes, while the upstream has not begun it."""
+    attempt = context.attempt
+    if events is None and not early.is_over and attempt is not None and attempt.chat is not None:
+        chat, defaults = attempt.chat, envelope_defaults(attempt)
+        begun = chat.answer(defaults, attempt.upstream.name, chat.about, early).early_events()
+        if sent := b"".join(map(event_of, begun)):
+            return sent
+    return encoder(events)
 
 
 def rules_for(

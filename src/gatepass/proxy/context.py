@@ -20,6 +20,7 @@ from gatepass.normalize.profiles import ProfileRules
 from gatepass.observability.observer import AccessRecord, Arrivals, AttemptRecord, RequestRecord, SentToken
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.protocols.raw import RAW
+from gatepass.protocols.translation.answer_blocks import Early
 from gatepass.protocols.translation.translation import ChatCall
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.in_flight import RequestMemory
@@ -72,6 +73,8 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
     """The call with the rules that are the same for each attempt at this target."""
     chat: ChatCall | None = None
     """The chat that serves `call` at this target, if the upstream does not speak the client's protocol."""
+    early: Early | None = None
+    """What the client has read of an answer that a chat may make. None before keep-alives can start."""
     absent: UpstreamErrorReply | None = None
     """The error from which gatepass concludes that the upstream lacks the path: a chat is tried."""
     session: LearningSession | None = None
@@ -136,6 +139,7 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         attempt.sent_before = self.sent_before or self.sent
         attempt.new_connection = repeat is Repeat.NEW_CONNECTION
         attempt.repeats_stale, attempt.repeats_failed = self.repeats_stale, self.repeats_failed
+        attempt.early = self.early
         if not is_next:
             attempt.renewals = self.renewals + (ended.outcome == Outcome.TOKEN_REJECTED)
             record.renewed = attempt.renewals > 0
@@ -398,6 +402,8 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
     def streamed_response(self) -> StreamedResponse:
         """Return `streamed`, with an id, a model and a time if no relayed event had them."""
         streamed, model = self.streamed, self.call.model if self.call is not None else ""
+        if self.attempt is not None and self.attempt.early is not None and not streamed.id:
+            streamed = self.attempt.early.streamed
         return replace(
             streamed,
             id=streamed.id or f"resp_{self.client_request.id}",

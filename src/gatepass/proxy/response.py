@@ -151,10 +151,10 @@ class ReplyContext(Hidden, msgspec.Struct, frozen=True):
 
     def envelope_defaults(self) -> EnvelopeDefaults:
         """The id, time and model for chunks that gatepass generates."""
-        return _envelope_defaults(self.attempt)
+        return envelope_defaults(self.attempt)
 
 
-def _envelope_defaults(attempt: Attempt) -> EnvelopeDefaults:
+def envelope_defaults(attempt: Attempt) -> EnvelopeDefaults:
     return EnvelopeDefaults(IdGenerator(), int(attempt.state.clock.wall()), attempt.call.model)
 
 
@@ -171,7 +171,7 @@ async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
     protocol, profile = PROTOCOLS[call.operation.protocol], attempt.profile
     last: ClientProtocol | TranslatedReply | None = None if profile is PLAIN else protocol
     if attempt.chat is not None:
-        last = TranslatedReply(attempt.chat, _envelope_defaults(attempt), upstream.name)
+        last = TranslatedReply(attempt.chat, envelope_defaults(attempt), upstream.name, attempt.early)
     kind = request_id = None
     for name, value in response.headers:
         if name == b"content-type":

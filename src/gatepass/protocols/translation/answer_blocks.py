@@ -18,6 +18,7 @@ from gatepass.protocols.translation.chat_request import About, Tool
 from gatepass.sse.chunk import REASONING, EnvelopeDefaults, Object, argument_text, completed_reason, finish_reason
 from gatepass.sse.event import OwnEvents, parse_event, read_json, split_events
 from gatepass.sse.synthesize import chunks
+from gatepass.types import StreamedResponse
 
 WITHOUT_USAGE = "translate=no-usage"
 """The entry of `x-gatepass-adapted` for counts of 0 in a reply, because the upstream stated none."""
@@ -52,6 +53,14 @@ class AnswerBlock(msgspec.Struct, eq=False):
     has_ended: bool = False
 
 
+class Early(msgspec.Struct, eq=False):
+    """What a client has read of its answer before the upstream began it, over all attempts."""
+
+    streamed: StreamedResponse = StreamedResponse()
+    is_over: bool = False
+    """The upstream has begun an answer."""
+
+
 class AnswerBlocks(OwnEvents):
     """An EventTransform that turns chunks into the events of another protocol. A subclass words the events.
 
@@ -62,9 +71,17 @@ class AnswerBlocks(OwnEvents):
     repeats_texts = False
     """The last event repeats all texts."""
 
-    def __init__(self, defaults: EnvelopeDefaults, upstream: str, about: About, *, keeps_texts: bool = False) -> None:
+    def __init__(
+        self,
+        defaults: EnvelopeDefaults,
+        upstream: str,
+        about: About,
+        early: Early | None = None,
+        *,
+        keeps_texts: bool = False,
+    ) -> None:
         super().__init__()
-        self.defaults, self.upstream, self.about = defaults, upstream, about
+        self.defaults, self.upstream, self.about, self.early = defaults, upstream, about, early or Early()
         self.keeps_texts = keeps_texts or self.repeats_texts
         self.reply: Object = {}
         """The client's reply. It has the blocks that ended if `keeps_texts`."""
@@ -82,6 +99,10 @@ class AnswerBlocks(OwnEvents):
         self.ended_blocks = self._blocks = self._kept_chars = 0
 
     # --- what a subclass words ---
+
+    def early_events(self) -> Iterator[Object]:
+        """Yield events for a client that waits for the beginning; none if the keep-alives of the protocol suffice."""
+        return iter(())
 
     @abstractmethod
     def begun(self, chunk: Object) -> Iterator[Object]:
@@ -146,7 +167,7 @@ class AnswerBlocks(OwnEvents):
     def add(self, chunk: Object) -> Iterator[Object]:
         """Yield the events for one chunk."""
         if not self._has_begun:
-            self._has_begun = True
+            self._has_begun = self.early.is_over = True
             yield from self.begun(chunk)
         if isinstance(chunk.get("usage"), dict):
             self.usage = chunk["usage"]

@@ -41,14 +41,15 @@ class ResponseAnswer(AnswerBlocks):
     repeats_texts = True
 
     def begun(self, chunk: Object) -> Iterator[Object]:
+        early = self.early.streamed
         repeated = {name: value for name, value in self.about.repeated.items() if value is not None}
         self.reply = {
             **dict.fromkeys(self.about.repeated),
             **_DEFAULTS,
             **repeated,
-            "id": self.defaults.new_id("resp_"),
+            "id": early.id or self.defaults.new_id("resp_"),
             "object": "response",
-            "created_at": self.defaults.created_s,
+            "created_at": early.created_s or self.defaults.created_s,
             "completed_at": None,
             "status": "in_progress",
             "background": False,
@@ -62,10 +63,19 @@ class ResponseAnswer(AnswerBlocks):
             "usage": None,
         }
         self.streamed = StreamedResponse(
-            self.reply["id"], self.reply["model"], self.reply["created_at"], 0, is_numbered=True
+            self.reply["id"], self.reply["model"], self.reply["created_at"], early.next_number, is_numbered=True
         )
-        for kind in ("response.created", "response.in_progress"):
+        for kind in ("response.created", "response.in_progress") if not early.id else ():
             yield self._numbered({"type": kind, "response": {**self.reply, "output": []}})
+
+    def early_events(self) -> Iterator[Object]:
+        """Yield the beginning, and a keep-alive if the client has it: no comment resets the timer of Codex."""
+        self.streamed = self.early.streamed
+        if self.streamed.id:
+            yield self._numbered({"type": "keepalive"})
+        else:
+            yield from self.begun({})
+        self.early.streamed = self.streamed
 
     def _numbered(self, event: Object) -> Object:
         event["sequence_number"] = self.streamed.next_number

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from gatepass.config.access import Profile
 from gatepass.errors import InvalidJson, UpstreamInvalid
-from gatepass.protocols.translation.answer_blocks import AnswerBlocks
+from gatepass.protocols.translation.answer_blocks import AnswerBlocks, Early
 from gatepass.protocols.translation.chat_request import About, Dropped
 from gatepass.protocols.translation.message_answer import MessageAnswer
 from gatepass.protocols.translation.message_request import chat_of_message
@@ -66,11 +66,12 @@ class TranslatedReply(Hidden, msgspec.Struct, frozen=True):
     chat: ChatCall
     defaults: EnvelopeDefaults
     upstream: str
+    early: Early | None = None
 
     def last_transform(self, profile: Profile) -> EventTransform:
         """Return the change of a stream."""
         del profile
-        return self.chat.answer(self.defaults, self.upstream, self.chat.about)
+        return self.chat.answer(self.defaults, self.upstream, self.chat.about, self.early)
 
     def last_change(self, body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
         """Return a whole reply, and the names of the changes: none, because the request's entry says it."""
