@@ -74,6 +74,11 @@ MESSAGES: dict[str, tuple[Body, Body, list[str]]] = {
         {"messages": [chat_text("system", "Be kind.\n\nBe short."), HI]},
         ["cache_control"],
     ),
+    "a later message of the system": (
+        {"system": "Be kind.", "messages": [HI, {"role": "system", "content": "It is noon."}]},
+        {"messages": [chat_text("system", "Be kind."), chat_text("user", "Hi\n\nIt is noon.")]},
+        ["system_role"],
+    ),
     "images": (
         turns([text("See"), IMAGE, {"type": "image", "source": {"type": "url", "url": "https://a.example/b"}}]),
         {"messages": [chat_text("user", [text("See"), image(PNG), image("https://a.example/b")])]},
@@ -353,6 +358,11 @@ RESPONSES: dict[str, tuple[Body, Body, list[str]]] = {
         inputs(said({"type": "input_text", "text": "Rules."}, role="developer"), HI),
         {"messages": [chat_text("system", "Rules."), HI]},
         [],
+    ),
+    "a later developer": (
+        inputs(HI, said({"type": "input_text", "text": "Rules."}, role="developer")),
+        {"messages": [chat_text("user", "Hi\n\nRules.")]},
+        ["system_role"],
     ),
     "an image": (
         inputs(said({"type": "input_image", "image_url": PNG, "detail": "low"})),

@@ -125,15 +125,19 @@ def result_messages(call_id: Any, parts: list[Object]) -> list[Object]:
     return [result, {"role": "user", "content": [text_part(f"Images of {call_id}:"), *images]}] if images else [result]
 
 
-def in_turns(messages: list[Object], where: str) -> list[Object]:
+def in_turns(messages: list[Object], where: str, dropped: Dropped) -> list[Object]:
     """Return the messages as strict servers require them.
 
-    Those without content are left out, several of one role in a row become one, and the results of tools follow their
-    calls at once, in their order.
+    Those without content are left out, a later one of the system becomes one of the user, several of one role in a row
+    become one, and the results of tools follow their calls at once, in their order.
     Raises InvalidRequest about the member `where` for a call without a result, and for a result without a call.
     """
     filled = [one for one in messages if one["role"] == "tool" or one["content"] or len(one) > len(("role", "content"))]
-    merged, results = _merged(filled), dict[str, list[Object]]()
+    front = next((at for at, one in enumerate(filled) if one["role"] != "system"), len(filled))
+    if any(one["role"] == "system" for one in filled[front:]):
+        dropped.note("system_role")  # templates of models accept the role at the beginning alone
+    later = ({**one, "role": "user"} if one["role"] == "system" else one for one in filled[front:])
+    merged, results = _merged([*filled[:front], *later]), dict[str, list[Object]]()
     for message in merged:
         if message["role"] == "tool":
             results.setdefault(repr(message["tool_call_id"]), []).append(message)

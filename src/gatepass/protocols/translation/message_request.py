@@ -54,7 +54,7 @@ def chat_of_message(request: Object, dropped: Dropped) -> tuple[Object, About]:
     turns = request.get("messages")
     for number, turn in enumerate(turns if isinstance(turns, list) else ()):
         messages += _turn(turn, f"messages.{number}", names, dropped)
-    chat["messages"] = in_turns(messages, "messages")
+    chat["messages"] = in_turns(messages, "messages", dropped)
     if request.get("stop_sequences"):
         chat["stop"] = request["stop_sequences"]
     if request.get("stream"):

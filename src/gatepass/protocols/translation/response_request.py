@@ -59,7 +59,7 @@ def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
         messages.append({"role": "system", "content": request["instructions"]})
     given = request.get("input")
     items = given if isinstance(given, list) else [{"role": "user", "content": given}] if given else []
-    chat["messages"] = in_turns([*messages, *_messages(items, names, dropped)], "input")
+    chat["messages"] = in_turns([*messages, *_messages(items, names, dropped)], "input", dropped)
     if request.get("max_output_tokens") is not None:
         chat["max_tokens"] = request["max_output_tokens"]
     if request.get("stream"):
