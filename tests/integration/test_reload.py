@@ -240,6 +240,28 @@ async def test_changed_upstream_gets_new_connections_and_its_stream_continues(se
             assert len(new.received) == 1
 
 
+async def test_the_failures_of_an_upstream_end_with_the_settings_that_caused_them(serve: Serve):
+    def upstream_of(served: Any) -> tuple[str, int, str | None]:
+        shown = status_of(served.state)["upstreams"]["chat"]
+        return shown["health"], shown["errors"], (shown["last_failed"] or shown["last_error"] or {}).get("code")
+
+    async with Scripted(answer=lambda _: [Send(reply({"error": "no"}, 400))]) as upstream:
+        wrong = {"chat": {"base_url": "http://127.0.0.1:1/v1"}}
+        async with serve(upstreams=wrong, models={"m": {"upstream": "chat"}}) as gatepass:
+            for _ in range(3):
+                assert (await gatepass.served.ask().answer()).status == 502
+            await until(lambda: not gatepass.served.state.in_flight.busy)
+            await gatepass.reload(upstreams=wrong, models={"*": {"upstream": "chat"}})
+            assert upstream_of(gatepass.served) == ("failing", 3, "upstream_connect")
+            await gatepass.reload(
+                upstreams={"chat": {"base_url": f"{upstream.url}/v1"}}, models={"*": {"upstream": "chat"}}
+            )
+            assert upstream_of(gatepass.served) == ("unknown", 3, None)
+            assert (await gatepass.served.ask().answer()).status == 400
+            await until(lambda: not gatepass.served.state.in_flight.busy)
+            assert upstream_of(gatepass.served) == ("ok", 4, "upstream_error")
+
+
 async def test_a_ca_file_that_was_replaced_is_used_although_no_setting_changed(serve: Serve, tmp_path: Path):
     """As at the renewal of a CA by a mounted secret."""
     first, second = trustme.CA(), trustme.CA()

@@ -39,6 +39,8 @@ PER_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0
 DELAY_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Bounds for delays that gatepass adds: its own time, waits for connections, the lag of the event loop."""
 
+NOT_REACHED = frozenset(("upstream_connect", "upstream_dns", "upstream_timeout_connect", "upstream_tls"))
+"""The codes of a connection failure. Any reply of the upstream ends one."""
 FAILING_IN_A_ROW = 3
 """An upstream is `failing` if so many requests in a row failed at it."""
 OFTEN = 0.1
@@ -298,6 +300,8 @@ class UpstreamCounts:
     """The command that tests the upstream with its model."""
     last_error: tuple[str, str, float] | None = None
     """The last one that failed, also with a 4xx."""
+    before: int = 0
+    """How many ended before a reload changed the upstream's settings. They say nothing about its health."""
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -491,6 +495,10 @@ class Metrics(Observer):
             if access.outcome == "ok":
                 at.in_a_row = 0
             return
+        lacks_version = "has no such path: upstreams." in error.message  # in `base_url`: then no request succeeds
+        fails = lacks_version or error.http_status >= SERVER_ERROR or isinstance(error, UpstreamAuth)
+        if not fails and attempt.status is not None and at.last_failed[1] in NOT_REACHED:
+            at.in_a_row = 0
         if isinstance(error, UpstreamErrorReply) and error.http_status == NOT_FOUND:
             case = case_of(error.public_code, error.hop, error.http_status, error.message)
             # a name that the client chose; with a wrong URL in the configuration the upstream lacks the path
@@ -498,8 +506,7 @@ class Metrics(Observer):
                 return
         at.errors += 1
         at.last_error = last = (access.id, error.public_code, ended_s)
-        lacks_version = "has no such path: upstreams." in error.message  # in `base_url`: then no request succeeds
-        if lacks_version or error.http_status >= SERVER_ERROR or isinstance(error, UpstreamAuth):
+        if fails:
             at.began_s = at.began_s if at.in_a_row else ended_s
             at.in_a_row, at.last_failed = at.in_a_row + 1, last
             at.test = test_command(error.hop, self._mask(access.model), access.operation)
@@ -507,12 +514,18 @@ class Metrics(Observer):
     def health(self, upstream: str) -> str:
         """Return `failing` if the last FAILING_IN_A_ROW requests failed at `upstream`, or all of fewer; else `ok`.
 
-        A 4xx that the client or a limit caused does not count. `unknown`: none has ended there.
+        A 4xx that the client or a limit caused does not count. `unknown`: none has ended there since a reload changed
+        its settings.
         """
         at = self._by_upstream.get(upstream)
-        if at is None:
+        if at is None or at.requests == at.before:
             return "unknown"
-        return "failing" if at.in_a_row >= min(FAILING_IN_A_ROW, at.requests) else "ok"
+        return "failing" if at.in_a_row >= min(FAILING_IN_A_ROW, at.requests - at.before) else "ok"
+
+    def settings_changed(self, upstream: str) -> None:
+        """Forget the failures of `upstream`, whose settings a reload changed. Its counts stay."""
+        if (at := self._by_upstream.get(upstream)) is not None:
+            at.before, at.in_a_row, at.last_error = at.requests, 0, None
 
     def last_failed(self, upstream: str, now_s: float) -> dict[str, Any] | None:
         """Return the last requests that failed at `upstream` as JSON. None if the last one succeeded."""

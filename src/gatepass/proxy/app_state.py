@@ -238,6 +238,9 @@ class AppState(ProcessParts):
         for server in self.upstream_states.keys() - servers:
             del self.upstream_states[server]  # requests in progress keep theirs
         _take_over(successor)
+        for name, upstream in successor.upstreams.items():
+            if (before := self.upstreams.get(name)) is None or not is_same(before.settings, upstream.settings):
+                self.metrics.settings_changed(name)
         self.in_flight.set_callers(successor.config.access.callers)
         for holder in successor.holders.values():
             if holder not in self.holders.values():

@@ -14,6 +14,7 @@ from gatepass.errors import (
     UpstreamAuth,
     UpstreamClosed,
     UpstreamConnect,
+    UpstreamDns,
     UpstreamError,
     UpstreamErrorReply,
 )
@@ -88,6 +89,34 @@ def test_an_upstream_is_failing_after_three_failures_in_a_row():
     assert metrics.last_failed("up", 16.0) == {"in_a_row": 3, **last}
     assert request() == "ok"
     assert metrics.last_failed("up", 16.0) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "answer", "expected"),
+    [
+        ("dns", 404, "unknown model", ("ok", None)),
+        ("dns", 400, "too long", ("ok", None)),
+        ("dns", 503, "busy", ("failing", "upstream_error")),
+        ("down", 400, "too long", ("failing", "upstream_error")),
+        ("dns", None, "too long", ("failing", "upstream_dns")),  # the upstream did not answer
+    ],
+)
+def test_a_reply_ends_a_connection_failure_and_no_other(
+    code: str, status: int | None, answer: str, expected: tuple[str, str | None]
+):
+    metrics = Metrics()
+
+    def request(error: UpstreamError, status: int | None = None) -> None:
+        access = AccessRecord("one", "POST", "/", "chat", "app", model="m", outcome="error")
+        attempt = AttemptRecord("one", "chat", "m", "up", requests=1, status=status)
+        metrics.request_ended(RequestRecord(access, attempt, 5.0, 0.0, 1.0, None, 0.0), error)
+
+    down = UpstreamErrorReply("down", upstream="up", status=503)
+    for _ in range(4):
+        request(UpstreamDns("no such host", upstream="up") if code == "dns" else down)
+    request(UpstreamErrorReply(answer, upstream="up", status=status or 400), status)
+    shown = metrics.last_failed("up", 16.0)
+    assert (metrics.health("up"), shown and shown["code"]) == expected
 
 
 @pytest.mark.parametrize(("failed", "many"), [(1, set()), (2, {"up"})])
