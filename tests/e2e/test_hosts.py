@@ -12,14 +12,15 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.hosts.printed import PRINTED
 from tests.e2e.hosts.programs import HOSTS, WITH_MCP, Host, Run, run
-from tests.e2e.hosts.upstream import FAULTS, LOST, next_turn
+from tests.e2e.hosts.turns import LONG, LOST, next_turn
+from tests.e2e.hosts.upstream import FAULTS
 from tests.e2e.mcp.clients import McpServer, mcp_server
 from tests.e2e.process import Process
 from tests.e2e.servers import (
@@ -44,17 +45,27 @@ DOCS = ROOT / "docs" / "clients"
 BY_NAME = {host.name: host for host in HOSTS}
 USING_MCP = {host.name: host for host in WITH_MCP}
 SHOWN = [host.name for host in HOSTS if host.name in PRINTED]
-ALL_FAULTS = (*FAULTS, "key")
+EVERY = os.environ.get("E2E_HOSTS") == "all"
+CHAT_FAULTS = ("chat_refused", "chat_overflow", "chat_dies", "chat_limited", "chat_ragflow")
+"""Those of FAULTS over an upstream with chats alone, and an error of RAGFlow with status 200."""
 CASES = [(host.name, "mcp") for host in WITH_MCP] + [(host.name, kind) for kind in ("task", "llama") for host in HOSTS]
-OVER_CHAT = ("Claude Code", "Codex")
+TRANSLATED = ("Claude Code", "Codex")
 """The hosts whose protocol chats serve."""
-CASES += [(name, "chat") for name in OVER_CHAT]
-CASES += [
-    (host.name, fault)
-    for host in HOSTS
-    for fault in ALL_FAULTS
-    if host.name in SHOWN or os.environ.get("E2E_HOSTS") == "all"
+WORDS = "The words are amber and basalt."
+CHAT_TASKS = [
+    *((name, "chat", WORDS) for name in TRANSLATED),
+    *((name, "chat_edits", "After 10 calls the words are topaz, granite, copper.") for name in TRANSLATED),
+    *((name, "chat_compacts", WORDS) for name in TRANSLATED),
+    ("Claude Code", "chat_picture", "Pictures that I see: 1."),
+    ("Codex", "chat_picture", "Pictures that I see: 2."),  # one of them is in its prompt
 ]
+SELDOM = [(name, kind, WORDS) for kind in ("chat_bursts", "chat_whole", "chat_streams") for name in TRANSLATED]
+"""A context that overflows in the stream, an upstream that never streams, one that only streams."""
+CHAT_TASKS += SELDOM if EVERY else []
+CASES += [(name, kind) for name, kind, _ in CHAT_TASKS]
+FAULT_CASES = [(host.name, fault) for host in HOSTS for fault in (*FAULTS, "key") if host.name in SHOWN or EVERY]
+FAULT_CASES += [(name, fault) for fault in CHAT_FAULTS for name in TRANSLATED if EVERY]
+CASES += FAULT_CASES
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +96,9 @@ class Runs:
 
 
 def model_of(host: str, case: str) -> str:
+    """Return a name of this case alone. By the last word Codex knows what the model can do."""
+    if host == "Codex" and case in ("chat_edits", *LONG):
+        return f"{case}/gpt-5.5"
     return f"{case}-{host.replace(' ', '_').lower()}"
 
 
@@ -95,7 +109,7 @@ upstreams:
   llama: {{base_url: "{llama.url}/v1", credential: sso}}
 models:
   "llama-*": {{upstream: llama}}
-  "chat-*": {{upstream: up, protocols: [chat]}}
+  "chat*": {{upstream: up, protocols: [chat]}}
   "*": {{upstream: up}}
 mcp:
   tools: {{url: "{tools.url}/mcp", credential: sso}}
@@ -110,9 +124,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     def run_case(case: tuple[str, str]) -> Run:
         name, kind = case
         key = "unknown-key" if kind == "key" else KEY
-        home = folder / model_of(name, kind)
+        home = folder / model_of(name, kind).replace("/", "-")
         home.mkdir()
         host = USING_MCP[name] if kind == "mcp" else BY_NAME[name]
+        if (name, kind) == ("Codex", "chat_picture"):
+            host = replace(host, arguments=(*host.arguments, "--image", "picture.png"))
         return run(host, url, key, model_of(name, kind), home)
 
     with ExitStack() as started:
@@ -137,15 +153,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
 
 def test_the_scripted_model_repeats_a_command_whose_output_a_host_lost():
     turn = next_turn(["shell"], ["the first word is amber", f"Command: cat second.txt\n{LOST}"], "task")
-    assert turn.call is not None
-    assert "second.txt" in turn.call[2]
+    assert "second.txt" in turn.calls[0][2]
 
 
 @pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
 def test_a_task_with_tools_ends_right_across_token_changes(runs: Runs, host: Host):
     done = runs.result(host.name, "task")
     assert done.exit_code == 0, done.printed
-    assert "The words are amber and basalt." in done.printed
+    assert WORDS in done.printed
     requests = runs.requests(host.name, "task")
     assert {request.split()[1].partition("?")[0] for request in requests} == {host.path}
     assert {request.split()[2] for request in requests} == {"200"}
@@ -153,17 +168,19 @@ def test_a_task_with_tools_ends_right_across_token_changes(runs: Runs, host: Hos
     assert {line["outcome"] for line in runs.log_of(host.name, "task")} == {"ok"}
 
 
-@pytest.mark.parametrize("host", OVER_CHAT)
-def test_a_task_with_tools_ends_right_over_an_upstream_with_old_chats_alone(runs: Runs, host: str):
-    done = runs.result(host, "chat")
+@pytest.mark.parametrize(("host", "kind", "words"), CHAT_TASKS, ids=lambda value: value.replace(" ", "_"))
+def test_a_task_ends_right_over_an_upstream_with_old_chats_alone(runs: Runs, host: str, kind: str, words: str):
+    done = runs.result(host, kind)
     assert done.exit_code == 0, done.printed
-    assert "The words are amber and basalt." in done.printed
-    requests = runs.requests(host, "chat")
+    assert words in done.printed
+    requests = runs.requests(host, kind)
     assert {request.split()[1] for request in requests} == {"/v1/chat/completions"}
     assert requests[-1].endswith(" 200")
-    assert runs.tokens(host, "chat") > 1
-    lines = runs.log_of(host, "chat")
-    assert {line["outcome"] for line in lines} == {"ok"}
+    if kind in ("chat", "chat_edits"):
+        assert runs.tokens(host, kind) > 1
+    lines = runs.log_of(host, kind)
+    outcomes = {line["outcome"] for line in lines}
+    assert outcomes == ({"ok", "error"} if kind in (*LONG, "chat_streams") else {"ok"})
     assert all("translate=" in str(line["adapted"]) for line in lines)
 
 
@@ -171,7 +188,7 @@ def test_a_task_with_tools_ends_right_over_an_upstream_with_old_chats_alone(runs
 def test_a_host_uses_an_mcp_server_and_its_model_with_one_key(runs: Runs, host: Host):
     done = runs.result(host.name, "mcp")
     assert done.exit_code == 0, done.printed
-    assert "The words are amber and basalt." in done.printed
+    assert WORDS in done.printed
     assert runs.tokens(host.name, "mcp") > 1
     assert {line["outcome"] for line in runs.log_of(host.name, "mcp")} == {"ok"}
     agent = host.executable.name  # `claude` and `codex` begin their clients' names
@@ -191,13 +208,13 @@ def test_a_turn_over_llama_cpp_ends_well(runs: Runs, host: Host):
     assert {line["path"] for line in lines} == {host.path}
 
 
-@pytest.mark.parametrize(("host", "fault"), [case for case in CASES if case[1] in ALL_FAULTS], ids=lambda value: value)
+@pytest.mark.parametrize(("host", "fault"), FAULT_CASES, ids=lambda value: value)
 def test_a_fault_is_printed(runs: Runs, host: str, fault: str):
     done = runs.result(host, fault)
     shown = re.sub(r"(?<=127\.0\.0\.1:)\d+", "PORT", done.printed)
     if host in PRINTED:
         assert done.exit_code is not None, done.printed
-        assert (done.exit_code == 0) is (fault == "limited"), done.printed
+        assert (done.exit_code == 0) is fault.endswith("limited"), done.printed
         assert PRINTED[host][fault] in " ".join(shown.split())
     else:
         print(f"{host}, {fault}, {done.exit_code} after {done.took_s:.0f} s:\n{shown}")

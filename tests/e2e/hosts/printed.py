@@ -16,6 +16,10 @@ LOGIN = (
     f'{_UPSTREAM} answered 200 OK with an HTML page titled "Sign in" instead of JSON, which is invalid as a reply: a '
     "login page or a portal is in front of it. Check upstreams.up.base_url and its credential."
 )
+RAGFLOW = (
+    "You don't own the chat 7c1d. The owner of this token has no such assistant in RAGFlow: set `name` of this model "
+    "under `models` to its id, or to agent:ID for an agent."
+)
 LIMITED = "Rate limit reached for this team."
 
 PRINTED: Mapping[str, Mapping[str, str]] = {
@@ -27,6 +31,11 @@ PRINTED: Mapping[str, Mapping[str, str]] = {
         "limited": "All is well.",
         "busy": f"API Error: Request rejected (429) · {LIMITED}",
         "login": f"API Error: 502 {LOGIN}",
+        "chat_refused": f"Failed to authenticate. API Error: 401 {REFUSED}",
+        "chat_overflow": "Prompt is too long · the provider said: This model's maximum context length is",
+        "chat_dies": f"API Error: 502 {DIED}",
+        "chat_limited": "All is well.",
+        "chat_ragflow": f"API Error: 400 {RAGFLOW}",
     },
     "Codex": {
         "refused": f"ERROR: unexpected status 401 Unauthorized: {REFUSED}",
@@ -36,5 +45,10 @@ PRINTED: Mapping[str, Mapping[str, str]] = {
         "limited": "All is well.",
         "busy": "ERROR: exceeded retry limit, last status: 429 Too Many Requests",
         "login": f"ERROR: unexpected status 502 Bad Gateway: {LOGIN}",
+        "chat_refused": f"ERROR: unexpected status 401 Unauthorized: {REFUSED}",
+        "chat_overflow": "ERROR: Codex ran out of room in the model's context window.",
+        "chat_dies": f"ERROR: stream disconnected before completion: {DIED}",
+        "chat_limited": "All is well.",
+        "chat_ragflow": f"ERROR: unexpected status 404 Not Found: {RAGFLOW}",
     },
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import signal
@@ -17,6 +18,10 @@ RUN_S = 120.0
 """Longer than a task takes on a loaded machine. Some hosts repeat a failed request for longer."""
 PROMPT = "Read both words in this folder."
 FOLDER = "work"
+PICTURE = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAEElEQVR4nGP4z8AARAwQCgAf7gP9i18U1AAAAABJRU5ErkJggg=="
+)
+"""Two pixels square."""
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\r")
 
 QUIET = {
@@ -61,7 +66,7 @@ HOSTS = (
         "@anthropic-ai/claude-code",
         "@anthropic-ai/claude-code-linux-x64/claude",
         "/v1/messages",
-        ("-p", PROMPT, "--allowedTools", "Bash"),
+        ("-p", PROMPT, "--allowedTools", "Bash,Edit,Write"),
         {
             "ANTHROPIC_BASE_URL": "@URL@",
             "ANTHROPIC_AUTH_TOKEN": "@KEY@",
@@ -250,6 +255,7 @@ def run(host: Host, url: str, key: str, model: str, home: Path) -> Run:
     folder.mkdir(parents=True, exist_ok=True)
     for number, word in (("first", "amber"), ("second", "basalt")):
         (folder / f"{number}.txt").write_text(f"the {number} word is {word}\n", encoding="utf-8")
+    (folder / "picture.png").write_bytes(PICTURE)
     own = {name: filled(value) for name, value in host.environment.items()}
     temporary = home / "tmp"
     temporary.mkdir()

@@ -5,6 +5,17 @@ A model `task-…` calls the host's own shell twice and then answers with what t
 the tool `echo` of the host's MCP server instead. A tool result without its call, or the key of a client in a header, is
 an error whose text says so.
 
+Models whose first word begins with `chat` accept the members of OLDER_AZURE alone:
+
+- `chat`: the task.
+- `chat_edits`: ten calls with edits and parallel calls. After each answer with calls its token is revoked.
+- `chat_picture`: a call that shows a picture.
+- `chat_compacts`, `chat_bursts`: the second result exceeds the context, which an error or the stream's end says.
+- `chat_whole`: the task, and a stream is refused.
+- `chat_streams`: the task, streamed alone. The first stream breaks off, at which Claude Code asks for a whole answer.
+- `chat_ragflow`: an error of RAGFlow with status 200.
+- `chat_FAULT`: as FAULT.
+
 `GET /requests` returns, for each model, the requests so far as `METHOD PATH STATUS`, and the number of their tokens.
 """
 
@@ -15,10 +26,21 @@ import json
 import re
 import signal
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.e2e.hosts.turns import (
+    LONG,
+    SLOW_CALL,
+    Document,
+    Refused,
+    Turn,
+    next_edits,
+    next_of_long,
+    next_picture,
+    next_turn,
+)
 from tests.integration.scripted import (
     LAST_CHUNK,
     Dialogue,
@@ -32,72 +54,23 @@ from tests.integration.scripted import (
     reply,
 )
 
-Document = dict[str, Any]
 Events = list[bytes]
 
 FAULTS = ("refused", "overflow", "dies", "limited", "busy", "login")
 """A rejected token, a prompt that is too long, a connection that breaks in the answer, one 429, only 429, a login page.
 The task has none."""
-COMMANDS = ("cat first.txt", "cat second.txt")
-ECHOED = ("the first word is amber", "the second word is basalt")
-LOST = "Output: (empty)"
-"""Qwen Code reports so that a command printed nothing. On a loaded machine it loses what a short command printed: a
-model makes the call again."""
-MAX_CALLS = 5
 SILENCE_S = 8.0
 """How long the model is silent before it calls the shell again. A token lives no longer."""
-FOUND = re.compile(r"the (?:first|second) word is (\w+)")
+KIND = re.compile("[-/]")
 LIMITED_S = 2
+RAGFLOW = {"code": 102, "message": "You don't own the chat 7c1d."}
+NEVER_STREAMS = (
+    "Unsupported value: 'stream' does not support true with this model. Only the default (false) value is supported."
+)
+ONLY_STREAMS = "This model only support stream mode, please enable the stream parameter to access the model. "
 LOGIN_PAGE = (
     b"<!DOCTYPE html><html><head><title>Sign in</title></head><body><form action='/login'></form></body></html>"
 )
-SHELLS: Mapping[str, Callable[[str], Document]] = {
-    "Bash": lambda command: {"command": command, "description": "Print a file"},
-    "bash": lambda command: {"command": command, "description": "Print a file"},
-    "exec_command": lambda command: {"cmd": command},
-    "shell_command": lambda command: {"command": command},
-    "shell": lambda command: {"command": ["bash", "-c", command]},
-    "run_shell_command": lambda command: {"command": command, "is_background": False},
-    "run_commands": lambda command: {"commands": [command]},
-    "execute_command": lambda command: {"command": command, "requires_approval": False},
-}
-"""The arguments of each host's tool that runs a command, by its name."""
-
-
-class Refused(Exception):
-    """The request is not valid."""
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What the model does next: it says `text`, and then calls the shell if `call` is not None."""
-
-    text: str
-    call: tuple[str, str, str] | None = None
-    """Id, name and JSON arguments. A name in a namespace is `NAMESPACE/NAME`."""
-
-
-def next_turn(tools: list[str], results: list[str], kind: str) -> Turn:
-    if kind not in {"task", "chat", "mcp"} or not tools:
-        return Turn("All is well.")
-    wanted = (
-        [name for name in tools if name.endswith("echo")]
-        if kind == "mcp"
-        else [name for name in SHELLS if name in tools]
-    )
-    if not wanted:
-        raise Refused(f"The tools have no shell, or no echo: {', '.join(tools)}")
-    tool = wanted[0]
-    words = [word for text in results for word in FOUND.findall(text)]
-    printed = [text for text in results if LOST not in text]
-    done = len(printed)
-    if done < len(COMMANDS) and len(results) < MAX_CALLS:
-        arguments = {"text": ECHOED[done]} if kind == "mcp" else SHELLS[tool](COMMANDS[done])
-        call = len(results) + 1
-        return Turn(f"I make call {call}.", (f"call_{call}_of_the_task", tool, json.dumps(arguments)))
-    if len(words) < len(COMMANDS):
-        raise Refused(f"The tool returned no word: {results}")
-    return Turn(f"The words are {' and '.join(words)}.")
 
 
 def pieces(text: str, size: int = 5) -> Iterator[str]:
@@ -153,15 +126,14 @@ class Messages:
             delta = {"type": "text_delta", "text": piece}
             made.append({"type": "content_block_delta", "index": 0, "delta": delta})
         made.append({"type": "content_block_stop", "index": 0})
-        if turn.call is not None:
-            id_, name, arguments = turn.call
+        for index, (id_, name, arguments) in enumerate(turn.calls, start=1):
             block = {"type": "tool_use", "id": id_, "name": name, "input": {}}
-            made.append({"type": "content_block_start", "index": 1, "content_block": block})
+            made.append({"type": "content_block_start", "index": index, "content_block": block})
             for piece in ("", *pieces(arguments)):
                 delta = {"type": "input_json_delta", "partial_json": piece}
-                made.append({"type": "content_block_delta", "index": 1, "delta": delta})
-            made.append({"type": "content_block_stop", "index": 1})
-        ended = {"stop_reason": "tool_use" if turn.call else "end_turn", "stop_sequence": None}
+                made.append({"type": "content_block_delta", "index": index, "delta": delta})
+            made.append({"type": "content_block_stop", "index": index})
+        ended = {"stop_reason": "tool_use" if turn.calls else "end_turn", "stop_sequence": None}
         made.append({"type": "message_delta", "delta": ended, "usage": {"output_tokens": 15}})
         made.append({"type": "message_stop"})
         return [named(event) for event in made]
@@ -169,12 +141,11 @@ class Messages:
     @staticmethod
     def whole(body: Document, turn: Turn) -> Document:
         content: list[Document] = [{"type": "text", "text": turn.text}]
-        if turn.call is not None:
-            id_, name, arguments = turn.call
+        for id_, name, arguments in turn.calls:
             content.append({"type": "tool_use", "id": id_, "name": name, "input": json.loads(arguments)})
         return {
             "id": "msg_1", "type": "message", "role": "assistant", "model": body["model"], "content": content,
-            "stop_reason": "tool_use" if turn.call else "end_turn", "stop_sequence": None,
+            "stop_reason": "tool_use" if turn.calls else "end_turn", "stop_sequence": None,
             "usage": {"input_tokens": 25, "output_tokens": 15},
         }  # fmt: skip
 
@@ -241,19 +212,18 @@ class Responses:
             {"type": "response.content_part.done", **place, "part": part(turn.text)},
             {"type": "response.output_item.done", "output_index": 0, "item": output[0]},
         ]
-        if turn.call is not None:
-            id_, name, arguments = turn.call
+        for index, (id_, name, arguments) in enumerate(turn.calls, start=1):
             space, _, name = name.rpartition("/")
             call = {"id": f"fc_{id_}", "type": "function_call", "call_id": id_, "name": name}
             call |= {"namespace": space} if space else {}
             begun = {**call, "status": "in_progress", "arguments": ""}
             output.append({**call, "status": "completed", "arguments": arguments})
-            where = {"item_id": call["id"], "output_index": 1}
-            made.append({"type": "response.output_item.added", "output_index": 1, "item": begun})
+            where = {"item_id": call["id"], "output_index": index}
+            made.append({"type": "response.output_item.added", "output_index": index, "item": begun})
             kind = "response.function_call_arguments"
             made += [{"type": f"{kind}.delta", **where, "delta": piece} for piece in pieces(arguments)]
             made.append({"type": f"{kind}.done", **where, "arguments": arguments})
-            made.append({"type": "response.output_item.done", "output_index": 1, "item": output[1]})
+            made.append({"type": "response.output_item.done", "output_index": index, "item": output[index]})
         made.append({"type": "response.completed", "response": response("completed", output)})
         return [named({**event, "sequence_number": number}) for number, event in enumerate(made)]
 
@@ -278,7 +248,7 @@ OLDER_AZURE = frozenset(
 
 
 class Chats:
-    """OpenAI's chat completions. A model of the kind `chat` accepts the members of OLDER_AZURE alone."""
+    """OpenAI's chat completions. Models of the kinds `chat…` accept the members of OLDER_AZURE alone."""
 
     path = "/v1/chat/completions"
 
@@ -288,7 +258,7 @@ class Chats:
 
     @staticmethod
     def turn(body: Document, kind: str) -> Turn:
-        if kind == "chat" and (unknown := next((name for name in body if name not in OLDER_AZURE), None)):
+        if kind.startswith("chat") and (unknown := next((name for name in body if name not in OLDER_AZURE), None)):
             raise Refused(f"Unrecognized request argument supplied: {unknown}")
         messages = body["messages"]
         if any(message["role"] not in ("system", "user", "assistant", "tool") for message in messages):
@@ -299,7 +269,15 @@ class Chats:
         results = [message for message in messages if message["role"] == "tool"]
         check_results(calls, [message["tool_call_id"] for message in results])
         tools = [tool["function"]["name"] for tool in body.get("tools", ())]
-        return next_turn(tools, [texts(message["content"]) for message in results], kind)
+        printed = [texts(message["content"]) for message in results]
+        if kind in LONG:
+            return next_of_long(tools, [texts(message["content"]) for message in messages])
+        if kind == "chat_edits" and tools:
+            return next_edits(tools, printed)
+        if kind == "chat_picture" and tools:
+            seen = [part for message in messages for part in parts(message["content"]) if part["type"] == "image_url"]
+            return next_picture(tools, len(results), len(seen))
+        return next_turn(tools, printed, kind)
 
     @staticmethod
     def events(body: Document, turn: Turn) -> Events:
@@ -310,23 +288,30 @@ class Chats:
         envelope = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
         events = [made({"role": "assistant", "content": ""})]
         events += [made({"content": piece}) for piece in pieces(turn.text)]
-        if turn.call is not None:
-            id_, name, arguments = turn.call
+        for index, (id_, name, arguments) in enumerate(turn.calls):
             function = {"name": name, "arguments": ""}
-            events.append(made({"tool_calls": [{"index": 0, "id": id_, "type": "function", "function": function}]}))
+            events.append(made({"tool_calls": [{"index": index, "id": id_, "type": "function", "function": function}]}))
             events += [
-                made({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}) for piece in pieces(arguments)
+                made({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
+                for piece in pieces(arguments)
             ]
-        events.append(made({}, "tool_calls" if turn.call else "stop"))
-        if (body.get("stream_options") or {}).get("include_usage"):
-            usage = {"prompt_tokens": 25, "completion_tokens": 15, "total_tokens": 40}
+        events.append(made({}, "tool_calls" if turn.calls else "stop"))
+        if turn.tokens or (body.get("stream_options") or {}).get("include_usage"):
+            given = turn.tokens or 25
+            usage = {"prompt_tokens": given, "completion_tokens": 15, "total_tokens": given + 15}
             events.append(data({**envelope, "choices": [], "usage": usage}))
         return [*events, b"data: [DONE]\n\n"]
 
     @staticmethod
     def whole(body: Document, turn: Turn) -> Document:
-        message = {"role": "assistant", "content": turn.text}
-        choices = [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}]
+        message: Document = {"role": "assistant", "content": turn.text}
+        if turn.calls:
+            message["tool_calls"] = [
+                {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
+                for id_, name, arguments in turn.calls
+            ]
+        finish = "tool_calls" if turn.calls else "stop"
+        choices = [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}]
         usage = {"prompt_tokens": 25, "completion_tokens": 15, "total_tokens": 40}
         return {
             "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": body["model"],
@@ -345,13 +330,19 @@ APIS: Mapping[str, API] = {api.path: api for api in (Messages, Responses, Chats)
 
 
 def parts(content: Any) -> list[Document]:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content or []
 
 
 def openai_error(kind: str, text: str) -> Document:
     types = {"token": "authentication_error", "limit": "requests"}
-    codes = {"overflow": "context_length_exceeded", "token": "invalid_token", "limit": "rate_limit_exceeded"}
-    error = {"message": text, "type": types.get(kind, "invalid_request_error"), "param": None, "code": codes.get(kind)}
+    codes = {
+        "overflow": "context_length_exceeded",
+        "token": "invalid_token",
+        "limit": "rate_limit_exceeded",
+        "stream": "unsupported_value",
+    }
+    param = "stream" if kind == "stream" else None
+    error = {"message": text, "type": types.get(kind, "invalid_request_error"), "param": param, "code": codes.get(kind)}
     return {"error": error}
 
 
@@ -377,7 +368,10 @@ class Upstream:
 
     requests: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     tokens: defaultdict[str, set[str | None]] = field(default_factory=lambda: defaultdict(set))
-    limited: Counter[str] = field(default_factory=Counter)
+    revoked: defaultdict[str, set[str | None]] = field(default_factory=lambda: defaultdict(set))
+    """By model: the tokens that are rejected, because a tool call was sent with them."""
+    tries: Counter[str] = field(default_factory=Counter)
+    """By model: the requests that met the fault of an upstream which fails for a while."""
 
     def answer(self, request: Received) -> Dialogue:
         path = request.target.partition("?")[0]
@@ -398,34 +392,66 @@ class Upstream:
             return [Send(reply(Messages.error("", f"No such path: {path}"), 404))], 404
         try:
             api.check(request)
-            return self._play(api, request.json(), model.partition("-")[0], model)
+            return self._play(api, request, KIND.split(model)[0], model)
         except Refused as refused:
             return [Send(reply(api.error("", str(refused)), 400))], 400
 
-    def _play(self, api: API, body: Document, fault: str, model: str) -> tuple[Dialogue, int]:
-        match fault:
-            case "refused":
-                return [Send(reply(api.error("token", "The token was revoked."), 401))], 401
-            case "overflow":
-                return [Send(reply(api.error("overflow", api.overflow), 400))], 400
-            case "login":
-                return [Send(reply(LOGIN_PAGE, 200, content_type="text/html"))], 200
-            case "busy" | "limited":
-                self.limited[model] += 1
-                if fault == "busy" or self.limited[model] == 1:
-                    text = "Rate limit reached for this team."
-                    return [Send(reply(api.error("limit", text), 429, retry_after=str(LIMITED_S)))], 429
-        turn = api.turn(body, fault)
+    def _play(self, api: API, request: Received, kind: str, model: str) -> tuple[Dialogue, int]:
+        body: Document = request.json()
+        token, fault = request.header("authorization"), kind.removeprefix("chat_")
+        if token in self.revoked[model]:
+            fault = "refused"
+        failed = self._limit(api, fault, model) or _failure(api, body, fault)
+        if failed is not None:
+            return failed
+        turn = api.turn(body, kind)
+        if kind == "chat_edits" and turn.calls:
+            self.revoked[model].add(token)
         if not body.get("stream"):
             whole = reply(api.whole(body, turn))
             return [Send(whole[: len(whole) - 9]), Rst()] if fault == "dies" else [Send(whole)], 200
         events = api.events(body, turn)
-        if fault == "dies":
-            return [*begin_stream(), Send(chunked(events[: len(events) // 2])), Pause(0.1), Rst()], 200
-        if turn.call is not None and turn.call[0].startswith("call_2"):
-            half = len(events) // 2
+        half = len(events) // 2
+        if fault == "streams":
+            self.tries[model] += 1
+        if fault == "dies" or (fault == "streams" and self.tries[model] == 1):
+            return [*begin_stream(), Send(chunked(events[:half])), Pause(0.1), Rst()], 200
+        if turn.calls and turn.calls[0][0] == SLOW_CALL and kind in ("task", "chat", "mcp"):
             return [*begin_stream(), Send(chunked(events[:half])), Pause(SILENCE_S), *ended(events[half:])], 200
         return [*begin_stream(), *ended(events)], 200
+
+    def _limit(self, api: API, fault: str, model: str) -> tuple[Dialogue, int] | None:
+        if fault not in ("busy", "limited"):
+            return None
+        self.tries[model] += 1
+        if fault == "limited" and self.tries[model] > 1:
+            return None
+        text = "Rate limit reached for this team."
+        return [Send(reply(api.error("limit", text), 429, retry_after=str(LIMITED_S)))], 429
+
+
+def _failure(api: API, body: Document, fault: str) -> tuple[Dialogue, int] | None:
+    """Return the answer to a request that `fault` lets fail each time."""
+    match fault:
+        case "refused":
+            return [Send(reply(api.error("token", "The token was revoked."), 401))], 401
+        case "overflow":
+            return [Send(reply(api.error("overflow", api.overflow), 400))], 400
+        case "login":
+            return [Send(reply(LOGIN_PAGE, 200, content_type="text/html"))], 200
+        case "ragflow":
+            return [Send(reply(RAGFLOW))], 200
+        case "whole" if body.get("stream"):
+            return [Send(reply(api.error("stream", NEVER_STREAMS), 400))], 400
+        case "streams" if not body.get("stream"):
+            return [Send(reply(api.error("stream", ONLY_STREAMS), 400))], 400
+        case "compacts" | "bursts" if sum(message["role"] == "tool" for message in body["messages"]) > 1:
+            overflow = api.error("overflow", api.overflow)
+            if fault == "compacts" or not body.get("stream"):
+                return [Send(reply(overflow, 400))], 400
+            begun = api.events(body, Turn("I read"))[:3]
+            return [*begin_stream(), *ended([*begun, data(overflow)])], 200
+    return None
 
 
 async def main() -> None:

@@ -10,12 +10,13 @@ import pytest
 from gatepass.protocols.message_events import MessageProgress, MessageRepair
 from gatepass.protocols.responses import ResponseProgress
 from gatepass.sse.event_stream import EventStream
-from tests.e2e.hosts.upstream import Messages, Responses, Turn
+from tests.e2e.hosts.turns import Turn
+from tests.e2e.hosts.upstream import Messages, Responses
 from tests.unit.sse.streams import new_stream, pieces, with_line_ends
 
 RECORDED = Path(__file__).parent / "streams"
 """What llama.cpp's server sent, byte for byte."""
-TURN = Turn('Größe: "1\\2" 🚀', ("call_1", "look", '{"city": "Zürich"}'))
+TURN = Turn('Größe: "1\\2" 🚀', (("call_1", "look", '{"city": "Zürich"}'),))
 
 
 def of_messages() -> EventStream:
