@@ -155,7 +155,7 @@ e2e: setup ## Real servers, Node clients, the container image (E2E_CONTAINER=ski
 	$(BIN)/pytest -n 2 --dist loadfile $(E2E_BESIDE)
 	$(BIN)/pytest tests/e2e $(E2E_BESIDE:%=--ignore=%)
 
-hosts: setup ## Every fault with each agent host of tests/e2e/hosts, and what it prints: six minutes
+hosts: setup ## Every fault with each agent host of tests/e2e/hosts, and what it prints, also over chats alone: ten minutes
 	tests/e2e/setup.sh
 	E2E_HOSTS=all $(BIN)/pytest -s -o hung_after_s=300 tests/e2e/test_hosts.py
 

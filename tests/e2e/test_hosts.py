@@ -48,7 +48,6 @@ SHOWN = [host.name for host in HOSTS if host.name in PRINTED]
 EVERY = os.environ.get("E2E_HOSTS") == "all"
 CHAT_FAULTS = ("chat_refused", "chat_overflow", "chat_dies", "chat_limited", "chat_ragflow")
 """Those of FAULTS over an upstream with chats alone, and an error of RAGFlow with status 200."""
-CASES = [(host.name, "mcp") for host in WITH_MCP] + [(host.name, kind) for kind in ("task", "llama") for host in HOSTS]
 TRANSLATED = ("Claude Code", "Codex")
 """The hosts whose protocol chats serve."""
 WORDS = "The words are amber and basalt."
@@ -62,10 +61,15 @@ CHAT_TASKS = [
 SELDOM = [(name, kind, WORDS) for kind in ("chat_bursts", "chat_whole", "chat_streams") for name in TRANSLATED]
 """A context that overflows in the stream, an upstream that never streams, one that only streams."""
 CHAT_TASKS += SELDOM if EVERY else []
-CASES += [(name, kind) for name, kind, _ in CHAT_TASKS]
-FAULT_CASES = [(host.name, fault) for host in HOSTS for fault in (*FAULTS, "key") if host.name in SHOWN or EVERY]
-FAULT_CASES += [(name, fault) for fault in CHAT_FAULTS for name in TRANSLATED if EVERY]
-CASES += FAULT_CASES
+FAULT_CASES = [(name, fault) for fault in CHAT_FAULTS for name in TRANSLATED if EVERY]
+FAULT_CASES += [(host.name, fault) for host in HOSTS for fault in (*FAULTS, "key") if host.name in SHOWN or EVERY]
+CASES = [
+    *((host.name, "mcp") for host in WITH_MCP),
+    *((host.name, "task") for host in HOSTS),
+    *((name, kind) for name, kind, _ in CHAT_TASKS),
+    *((host.name, "llama") for host in HOSTS),
+    *FAULT_CASES,
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +153,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         checks.append(tools)
         with ThreadPoolExecutor(AT_ONCE) as pool:
             yield Runs({case: pool.submit(run_case, case) for case in CASES}, upstream, checks, process)
+            pool.shutdown(cancel_futures=True)  # what no test asked for
 
 
 def test_the_scripted_model_repeats_a_command_whose_output_a_host_lost():
@@ -168,7 +173,7 @@ def test_a_task_with_tools_ends_right_across_token_changes(runs: Runs, host: Hos
     assert {line["outcome"] for line in runs.log_of(host.name, "task")} == {"ok"}
 
 
-@pytest.mark.parametrize(("host", "kind", "words"), CHAT_TASKS, ids=lambda value: value.replace(" ", "_"))
+@pytest.mark.parametrize(("host", "kind", "words"), CHAT_TASKS, ids=[f"{name}-{kind}" for name, kind, _ in CHAT_TASKS])
 def test_a_task_ends_right_over_an_upstream_with_old_chats_alone(runs: Runs, host: str, kind: str, words: str):
     done = runs.result(host, kind)
     assert done.exit_code == 0, done.printed
