@@ -134,8 +134,8 @@ _NO_PATH = re.compile(
     re.IGNORECASE,
 )
 _NOTHING_THERE = re.compile(
-    r"^(?:(?:resource )?not found|method not allowed)\.?$|^404 page not found$|with an empty body\b"
-    r"|with an? (?:html )?page\b|/(?:responses|messages)\b",
+    r"^(?:404 )?(?:(?:resource |route |page )?not found|method not allowed)\.?$|with an empty body\b"
+    r"|with an? (?:html )?page\b|\bno route matched\b|/(?:responses|messages)\b",
     re.IGNORECASE,
 )
 """Texts that mean it with a status for what is missing, and anything with a 400, where links to documents stand too."""

@@ -44,6 +44,8 @@ CALL_OPTIONS = {
     "responses": " --as codex",
 }
 """The options with which doctor calls each operation that it can call."""
+_CASES_WITHOUT_PATH = {"messages": "no_api", "responses": "no_api"}
+"""The cases of a missing path for operations that chats can serve."""
 DIGITS = 4
 _TOO_LARGE = re.compile(r"larger than|too (?:large|many)|more than \d|limits\.\w")
 _TIMEOUT = re.compile(r"\d s \((\S.*?\.timeouts\.[a-z_]+_s)\)")
@@ -253,7 +255,7 @@ def case_of(code: str, hop: str, status: int, message: str, operation: str = "")
     if found := _REJECTED.match(message):
         return found.lastgroup or ""
     if "has no such path" in message:  # gatepass adds this to the upstream's text
-        return "mcp_no_path" if is_mcp else "no_api" if operation in ("messages", "responses") else "no_path"
+        return "mcp_no_path" if is_mcp else _CASES_WITHOUT_PATH.get(operation, "no_path")
     if not is_mcp and (code.lower() in TOO_LONG or TOO_LONG_TEXT.search(message)):
         return "too_long"
     if kind == errors.UpstreamErrorReply.code and status >= 500 and "model" not in message.lower():

@@ -242,6 +242,8 @@ def test_sentence_ends_once():
         (400, "Unknown path: /v1/messages", True),
         (400, "`store` is wrong: see https://docs.example/api/responses", False),
         (400, "m answered 400 with an HTML page titled 'Request Header Too Large'.", False),
+        (404, "no Route matched with those values", True),  # Kong
+        (404, "404 Route Not Found", True),  # APISIX
         (404, "No handler of POST /v1/responses", True),
         (404, "The model `gpt-9` does not exist", False),
         (404, "Previous response with id 'resp_1' not found.", False),
