@@ -61,6 +61,8 @@ gguf_files() {
     mkdir -p "$1"
     "$home/python-models/bin/python" "$2" "$1/tiny-chat.gguf"
     "$home/python-models/bin/python" "$2" "$1/tiny-ends.gguf" --ends
+    "$home/python-models/bin/python" "$2" "$1/tiny-calls.gguf" --calls
+    "$home/python-models/bin/python" "$2" "$1/tiny-call.gguf" --calls --ends
     "$home/python-models/bin/python" "$3" "$1/minilm.gguf"
 }
 

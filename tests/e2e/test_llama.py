@@ -1,12 +1,32 @@
-"""Replies, streams and errors of llama.cpp arrive unchanged."""
+"""Replies, streams and errors of llama.cpp arrive unchanged.
+
+Its own answers over the Responses and the Messages API are compared with those that gatepass makes of its chats.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from tests.e2e.servers import CheckedServer, Gatepass, Issuer, python_client
+from tests.e2e.realllm.compared import CASES, DIFFERENCES, MODELS, Difference, differences, document, explained, table
+from tests.e2e.servers import (
+    REPLY_S,
+    ROOT,
+    CheckedServer,
+    Gatepass,
+    Issuer,
+    listening,
+    python_client,
+    start_model,
+)
+from tests.integration.gateway import gateway
 
 CLIENT_S = 60.0
 ANSWER_TOKENS = 12
@@ -50,3 +70,75 @@ def test_wildcard_lists_the_models_of_both_servers(
     token = issuer.mint()
     listed = [server.get("/v1/models", token)[1]["data"] for server in (embed_server, chat_server)]
     assert replies["models"] == [model["id"] for models in listed for model in models] == ["minilm", "tiny-chat"]
+
+
+# --- compared with its own answers ----------------------------------------------------------------
+
+EACH = [(api, case) for api, cases in CASES.items() for case in cases]
+STREAMS = (False, True)
+
+
+@pytest.fixture(scope="module")
+def models() -> Iterator[dict[str, str]]:
+    """The URLs of the models, each with one slot, so that the same prompt is cached in both answers."""
+    with ExitStack() as stack:
+        yield {
+            name: listening(stack.enter_context(start_model(f"{name}.gguf", "--slots", "1", "--answer-tokens", "400")))
+            for name in ("tiny-chat", "tiny-call", "tiny-calls")
+        }
+
+
+def post(url: str, api: str, body: dict[str, Any]) -> tuple[int, str]:
+    fields = {"content-type": "application/json", "anthropic-version": "2023-06-01"}
+    request = urllib.request.Request(f"{url}/v1/{api}", json.dumps(body).encode(), fields)  # noqa: S310 - loopback
+    try:
+        with urllib.request.urlopen(request, timeout=REPLY_S) as reply:  # noqa: S310 - loopback
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+async def compared(models: dict[str, str], api: str, case: str, streams: bool) -> tuple[Any, Any, Any]:
+    """Return what is different, and the native and the translated answer."""
+    url = models[MODELS.get(case, "tiny-chat")]
+    body = {"model": "m", "temperature": 0, "stream": streams, **CASES[api][case]}
+    upstreams = {"chat": {"base_url": f"{url}/v1", "protocols": ["chat"]}}
+    async with gateway(upstreams=upstreams) as gp:
+        await asyncio.to_thread(post, url, api, body)  # fills the cache of prompts
+        _, native = await asyncio.to_thread(post, url, api, body)
+        _, translated = await asyncio.to_thread(post, f"http://127.0.0.1:{gp.port}", api, body)
+    return list(differences(document(native), document(translated))), native, translated
+
+
+async def test_translated_answers_are_its_own_ones_but_for_a_table(models: dict[str, str]):
+    used: set[Difference] = set()
+    unexplained = []
+    for api, case in EACH:
+        for streams in STREAMS:
+            for place, *values in (await compared(models, api, case, streams))[0]:
+                row = explained(api, case, place)
+                if row is None:
+                    unexplained.append((api, case, streams, place, *values))
+                else:
+                    used.add(row)
+    assert unexplained == []
+    assert used == set(DIFFERENCES)
+
+
+@pytest.mark.parametrize("streams", STREAMS)
+async def test_calls_that_tool_choice_forces_are_the_same(models: dict[str, str], streams: bool):
+    _, *messages = await compared(models, "messages", "calls", streams)
+    _, *responses = await compared(models, "responses", "call", streams)
+    assert [one.count('"tool_use"') for one in messages] == [2, 2]
+    assert ['"type":"function_call"' in one for one in responses] == [True, True]
+
+
+@pytest.mark.parametrize("streams", STREAMS)
+@pytest.mark.parametrize(("api", "case"), [("responses", "named"), ("messages", "named"), ("messages", "stop at once")])
+async def test_an_empty_answer_is_an_error(models: dict[str, str], api: str, case: str, streams: bool):
+    assert "upstream_empty" in (await compared(models, api, case, streams))[2]
+
+
+def test_the_page_shows_the_table():
+    assert table() in (ROOT / "docs" / "concepts" / "translation.md").read_text(encoding="utf-8")
