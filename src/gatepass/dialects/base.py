@@ -110,10 +110,11 @@ class ResponseHeaders:
         names_fields = False
         for field in headers:
             name = field[0]
-            if name == b"content-type":
-                kinds.append(field[1])
-            elif name == b"connection":
-                names_fields = names_fields or field not in USUAL_CONNECTION
+            if name in NEVER_RELAYED:
+                if name == b"content-type":
+                    kinds.append(field[1])
+                elif name == b"connection":
+                    names_fields = names_fields or field not in USUAL_CONNECTION
             elif is_relayed(name):
                 kept.append(field)
         if names_fields:
@@ -131,7 +132,7 @@ class ResponseHeaders:
 
     def _is_listed(self, name: bytes) -> bool:
         # a proxy that maps `_` to `-` would take it for another field (CVE-2025-64484)
-        if b"_" in name or name in NEVER_RELAYED or name.startswith(NEVER_RELAYED_PREFIXES):
+        if b"_" in name or name.startswith(NEVER_RELAYED_PREFIXES):
             return False
         return name in self._names or name.startswith(self._prefixes)
 

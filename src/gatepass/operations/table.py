@@ -167,9 +167,7 @@ def match_operation(method: str, path: str, base_path: str = "") -> Match:
     one, because base URLs that end in a slash produce them. HEAD matches the operation of GET; the server omits the
     body (RFC 9110 section 9.3.2). Raises UnknownPath, MethodNotAllowed.
     """
-    found = None if base_path else BY_PATH.get(path)  # the path of most requests is in the table
-    if found is None:
-        found = _find(path, base_path)
+    found = _find(path, base_path)
     if found is None or found is _UNKNOWN or (found is _AT_ROOT and method not in found):
         raise unknown_path_error(path, base_path)
     matched = found.get("GET" if method == "HEAD" else method)

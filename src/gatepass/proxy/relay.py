@@ -11,6 +11,7 @@ from gatepass.errors import TransportFault
 from gatepass.observability.observer import BATCH
 from gatepass.proxy.client_response import WHOLE_BYTES, ClientResponse, KeepAlive
 from gatepass.proxy.context import Attempt, RequestContext
+from gatepass.proxy.in_flight import SMALL_BYTES
 from gatepass.proxy.response import (
     EVENT_COPIES,
     BufferedReply,
@@ -204,5 +205,5 @@ class _EventWriter:
                 self._record.client_wait_s += self._now() - began_s
                 if memory is not None:
                     memory.end_stall()
-        if memory is not None and memory.is_full():
+        if memory is not None and memory.held_bytes > SMALL_BYTES and memory.is_full():  # most hold less
             await memory.wait_for_room()
