@@ -748,6 +748,7 @@ RETRIES: Mapping[type[GatepassError], str] = {
 ACTIONS: Mapping[str, str] = {
     "no_path": "Action if the upstream has no such path",
     "no_api": "Action if it lacks `/responses` or `/messages`",
+    "no_chat": "Action if it lacks the chat that serves them",
     "mcp_no_path": "Action if the MCP server has no such path",
     "mcp_invalid": "Action for an MCP server",
     "line_bytes": "Action if the message names `line_bytes`",
@@ -839,6 +840,7 @@ CHINESE: Mapping[str, str] = {
     "Action": "处理",
     "Action if the upstream has no such path": "处理（上游没有这个路径）",
     "Action if it lacks `/responses` or `/messages`": "处理（上游没有 `/responses` 或 `/messages`）",
+    "Action if it lacks the chat that serves them": "处理（上游也没有提供它们的对话接口）",
     "Action if the MCP server has no such path": "处理（MCP 服务器没有这个路径）",
     "Action for an MCP server": "处理（MCP 服务器）",
     "Action if the message names `line_bytes`": "处理（错误信息写明 `line_bytes`）",

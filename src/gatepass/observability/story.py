@@ -207,6 +207,8 @@ def _error_of(request: RequestRecord, mask: Mask) -> dict[str, Any] | None:
         return None
     kind, hop, message = errors.stable_code(access.code, access.hop or ""), access.hop or "", mask(access.reason or "")
     case = case_of(access.code, hop, access.status or 0, access.reason or "", access.operation)
+    if case == "no_api" and any(one.startswith("translate=") for one in access.adapted):
+        case = "no_chat"
     credential = "" if last is None or last.token is None else last.token.credential
     names = names_of(hop, access.operation, mask(access.model), credential, message)
     return {

@@ -494,6 +494,11 @@ def test_the_action_for_an_api_that_is_missing_names_the_setting_that_serves_it_
     assert chats.startswith("If the upstream has chat completions, set `upstreams.b.protocols: [chat]`")
     assert other.startswith(f"set `operations.{operation}.upstream` to an upstream that has it")
     assert f"operations: {{{operation}: {{upstream: OTHER}}}}" in other
+    record.adapted = (f"translate={operation}", "untranslated=web_search")
+    error = story_of(request(record), 110.0, 0.0, str)["error"]
+    assert error["case"] == "no_chat"
+    assert error["action"].startswith("Correct `upstreams.b.base_url`: ")
+    assert not any(setting in error["action"] for setting in ("protocols", "operations"))
 
 
 @pytest.mark.parametrize(("member", "value"), [("upstream", "OTHER"), ("targets", "[{upstream: OTHER}]")])

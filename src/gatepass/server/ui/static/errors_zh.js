@@ -229,6 +229,10 @@ export const ERRORS = {
     "text": "上游没有这个路径：它多半没有 Responses API 或 Messages API。",
     "action": "如果所有操作都失败，改正 `base_url`。如果上游有对话接口（chat completions），设置 `upstreams.NAME.protocols: [chat]`：gatepass 用对话接口提供此操作。否则把 `operations.NAME.upstream` 设为提供此操作的上游，例如 `{models: {\"*\": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`。然后运行 `gatepass reload`。"
   },
+  "no_chat": {
+    "text": "上游没有这个路径：此请求由对话接口提供，而该地址没有对话接口。",
+    "action": "改正 `base_url`：此请求由对话接口（chat completions）提供，而该地址没有对话接口。然后运行 `gatepass reload`。"
+  },
   "mcp_no_path": {
     "text": "MCP 服务器没有这个路径。",
     "action": "检查 `mcp.NAME.url`。"

@@ -84,6 +84,7 @@ export const TEXTS = {
   "Test the hop: ": "检测这一跳：",
   "If the upstream has no such path:": "上游没有这个路径时：",
   "If it lacks /responses or /messages:": "上游没有 /responses 或 /messages 时：",
+  "If it lacks the chat that serves them:": "上游也没有提供它们的对话接口时：",
   "If the MCP server has no such path:": "MCP 服务器没有这个路径时：",
   "For an MCP server:": "MCP 服务器：",
   "For 429:": "429：",
