@@ -436,6 +436,14 @@ def test_the_stream_of_an_mcp_client_is_named(open_page: OpenPage, signed_in: st
     expect(page.locator("tbody tr td").nth(3)).to_have_text("stream")
 
 
+def test_a_request_of_an_unknown_path_shows_the_path(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    unknown = {"model": "", "operation": "none", "path": "/v1/chat", "stream": False, "status": 404, "outcome": "error"}
+    fake.summaries["requests"] = [documents.summary("lost", 2, **unknown)]
+    fake.summaries["running"] = []
+    page = open_page(f"{signed_in}#/requests")
+    expect(page.locator("tbody tr td").nth(3)).to_have_text("/v1/chat")
+
+
 def test_a_chip_of_the_overview_leads_to_the_failures(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
     page = open_page(signed_in)
     expect(page.locator("main")).to_contain_text("Errors in 15 minutes, by code")
@@ -1560,6 +1568,29 @@ def test_a_finding_of_several_sentences_is_in_chinese(open_page: OpenPage, signe
         "该端口要求 TLS：upstreams.corp.base_url 应以 https:// 开头。"
     )
     expect(told.nth(1)).to_have_text("处理：检查 credential 和 upstreams.corp.base_url。")
+
+
+NO_GPT_5 = "the list has no model gpt-5; did you mean gpt-4o? There is gpt-4o, bge-m3"
+CHINESE_NO_GPT_5 = "模型列表中没有 gpt-5；要填的是不是 gpt-4o？有 gpt-4o, bge-m3。"
+
+
+@pytest.mark.parametrize(
+    ("why", "chinese"),
+    [
+        (NO_GPT_5, CHINESE_NO_GPT_5),
+        (f"{NO_GPT_5}, and the list has no model x", f"{CHINESE_NO_GPT_5}模型列表中没有 x。"),
+    ],
+)
+def test_a_model_that_the_list_lacks_is_explained_in_chinese(
+    open_page: OpenPage, signed_in: str, fake: Fake, why: str, chinese: str
+) -> None:
+    unlisted = "Some servers serve models that they do not list: `--call` tests them."
+    step = {**FAILED_CALL, "what": "models", "why": why, "advice": f"Correct models.x.name. {unlisted}", "action": None}
+    fake.doctor = [("step", step), ("end", {"failed": 1})]
+    page = open_page(f"{signed_in}#/doctor", locale="zh-CN")
+    page.get_by_role("button", name="检测每一跳").click()
+    advice = "处理：修正 models.x.name。有些服务器提供未列出的模型：勾选真实调用可以测试。"
+    expect(page.locator(".steps .bad p")).to_have_text([chinese, advice])
 
 
 def test_each_hop_of_doctor_has_one_line_with_its_outcome_and_time(

@@ -186,11 +186,11 @@ function showRow(node, request) {
   set(rest[2], { title: tries ? plural(request.attempts, "attempt") : null });
 }
 
-/** What a request asked for: its model, its operation, and whether it asked for a stream. */
+/** What a request asked for: its model, its operation or unknown path, and whether it asked for a stream. */
 function whatOf(request) {
   const asked = askedFor(request);
   const isMessage = request.operation === "mcp_stream" || (asked && request.mcp_method);
-  return [...new Set([asked, isMessage ? "" : request.operation, request.stream && t("stream")])].filter(Boolean).join(" · ") || "–";
+  return [...new Set([asked, isMessage ? "" : request.operation === "none" ? request.path : request.operation, request.stream && t("stream")])].filter(Boolean).join(" · ") || "–";
 }
 
 /** The model of a request, the method of a message to an MCP server with the tool that it calls, or its stream of events. */
