@@ -368,7 +368,9 @@ def asked_for(summary: Story) -> str:
 
 # --- lists
 
-COLUMNS = (8, 6, 24, 10, 16, 7)
+COLUMNS = (8, 6, 24, 13, 18, 7)
+UNTRANSLATED = "untranslated="
+"""How the entries of `adapted` begin that a list counts. Their names are in `gatepass show` and the log."""
 HEAD = ("UTC", "STATUS", "ID", "CALLER", "MODEL", "TIME", "UPSTREAM OR ERROR")
 
 
@@ -392,7 +394,9 @@ def summary_line(summary: Story) -> str:
     else:
         tries = f"{summary['attempts']} tries" if summary["attempts"] > 1 else ""
         gone = "client gone" if outcome == "client_gone" else ""
-        adapted = ",".join(summary["adapted"])
+        adapted = ",".join(one for one in summary["adapted"] if not one.startswith(UNTRANSLATED))
+        if left_out := sum(one.startswith(UNTRANSLATED) for one in summary["adapted"]):
+            adapted += f",{UNTRANSLATED}{left_out}"  # with `translate` before it
         end = " ".join(filter(None, (summary["upstream"], gone, tries, adapted, summary.get("message"))))
     server = summary["path"].partition("/mcp/")[2]  # gatepass may have read no message
     asked = asked_for(summary) or (f"mcp/{server}" if server else "")

@@ -465,21 +465,28 @@ def test_a_list_is_aligned_and_cuts_no_cell():
         summary_line({**SUMMARY, "state": "running", "ended": None, "status": None, "outcome": "", "duration_s": 0.6}),
     ]
     assert plain(rows) == [
-        "UTC      STATUS ID                       CALLER     MODEL            TIME    UPSTREAM OR ERROR",
-        f"17:00:01 200    {SUMMARY['id']} ragflow    gpt-4o            1.20 s chat 2 tries images=content-parts",
-        f"17:00:01 503    {SUMMARY['id']} 名名名名   {long['model']}  1.20 s token_unavailable credential:corp",
-        f"17:00:01 -      {'i' * 36} ragflow    gpt-4o            1.20 s client gone 2 tries images=content-parts",
-        f"17:00:00 ...    {SUMMARY['id']} ragflow    gpt-4o            600 ms chat 2 tries images=content-parts",
+        "UTC      STATUS ID                       CALLER        MODEL              TIME    UPSTREAM OR ERROR",
+        f"17:00:01 200    {SUMMARY['id']} ragflow       gpt-4o              1.20 s chat 2 tries images=content-parts",
+        f"17:00:01 503    {SUMMARY['id']} 名名名名      {long['model']}  1.20 s token_unavailable credential:corp",
+        f"17:00:01 -      {'i' * 36} ragflow       gpt-4o              1.20 s client gone 2 tries images=content-parts",
+        f"17:00:00 ...    {SUMMARY['id']} ragflow       gpt-4o              600 ms chat 2 tries images=content-parts",
     ]
+
+
+def test_a_list_counts_what_a_chat_lacks():
+    adapted = ["translate=messages", "untranslated=thinking", "images=content-parts", "untranslated=top_k"]
+    assert summary_line({**SUMMARY, "adapted": adapted}).endswith(
+        "translate=messages,images=content-parts,untranslated=2"
+    )
 
 
 def test_a_message_to_an_mcp_server_is_named_by_its_method_and_tool():
     message = {"operation": "mcp", "model": "", "mcp_method": "tools/call", "mcp_tool": "fi\x1bnd"}
-    assert " ragflow    tools/call fi�nd " in summary_line(cleaned({**SUMMARY, **message}))
+    assert " ragflow       tools/call fi�nd " in summary_line(cleaned({**SUMMARY, **message}))
     shown = plain(story_lines(cleaned(story(attempt(), **message, path="/mcp/search")), NOW_S))
     assert shown[1] == "POST /mcp/search, mcp tools/call fi�nd, stream"
     without = {**SUMMARY, **message, "mcp_method": "tools/list", "mcp_tool": ""}
-    assert " ragflow    tools/list  " in summary_line(without)
+    assert " ragflow       tools/list  " in summary_line(without)
 
 
 def test_a_stream_that_waits_for_events_is_named():
