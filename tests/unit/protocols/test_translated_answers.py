@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from itertools import count
 from typing import Any
 
@@ -174,6 +175,53 @@ def test_a_block_waits_only_while_the_open_call_is_incomplete():
         *("content_block_stop", "content_block_start", "content_block_delta"),
     ]
     assert "later!" in sent.decode()
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [('{"a": "', "x" * 50), ('{"a": "', "}" * 50), ('{"a": [', '{"b": "some text", "c": {"d": 1, "e": [2, 3]}}, {}')],
+    ids=["a text", "a text of braces", "objects"],
+)
+def test_calls_in_turns_take_linear_time(head, piece):
+    """Eight times the pieces take about eight times the CPU time: quadratic work would take 64 times as long."""
+
+    def cpu_s(pieces: int) -> float:
+        answer = MessageAnswer(defaults(), "up", About())
+        for index in (0, 1):
+            answer.feed(call_piece(index, head, first=True))
+        turns = [json.loads(call_piece(index, piece, first=False)[6:]) for index in (0, 1)]
+        began_s = time.thread_time()
+        for turn in turns * pieces:
+            list(answer.add(turn))
+        return time.thread_time() - began_s
+
+    assert cpu_s(4_000) < 24 * cpu_s(500)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        ['{"a": {"b": 1}', ', "c": {"d": "}', '"}', "}"],
+        ['{"a": {}', "} \n"],
+        ['{"a": [', *['{"b": [{}, {}]}, '] * 30, "{}", "]}"],
+    ],
+    ids=["braces in texts", "space at the end", "many objects"],
+)
+def test_a_text_is_sent_when_the_call_before_it_is_whole(pieces):
+    answer = MessageAnswer(defaults(), "up", About())
+    answer.feed(call_piece(0, "", first=True))
+    for piece in pieces:
+        assert b"later" not in answer.feed(a_chunk({"content": "later"}))
+        answer.feed(call_piece(0, piece, first=False))
+    assert b"later" in answer.feed(a_chunk({"content": "!"}))
+
+
+def test_empty_pieces_of_a_call_that_waits_are_not_kept():
+    answer = MessageAnswer(defaults(), "up", About())
+    answer.feed(call_piece(0, '{"a"', first=True))
+    for _ in range(10):
+        answer.feed(call_piece(1, "", first=True))
+    assert answer._waiting[0].held == []
 
 
 @pytest.mark.parametrize("end", ["stop", "tool_calls", "function_call"])

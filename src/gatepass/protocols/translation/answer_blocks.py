@@ -31,6 +31,8 @@ MOST_KEPT_CHARS = 16 * 1024 * 1024
 """The arguments of calls, what waits behind one, and all texts if the last event repeats them."""
 MOST_CHECKED_CHARS = 256 * 1024
 """Longer arguments count as unfinished until the stream ends: to parse them would hold the event loop."""
+MOST_CHECKS = 8
+"""Arguments are parsed as often as this in relation to their length, so that many pieces take linear time."""
 
 
 Kind = Literal["text", "refusal", "reasoning", "call"]
@@ -48,8 +50,10 @@ class AnswerBlock(msgspec.Struct, eq=False):
     held: list[str] = []
     chars: int = 0
     """The length of `parts`."""
-    unfinished_chars: int = 0
-    """The length of the arguments that were last found to be unfinished."""
+    may_be_whole: bool = False
+    """The arguments end like an object, and were not found to be unfinished since."""
+    checked_chars: int = 0
+    """The sum of the lengths that were parsed."""
     has_ended: bool = False
 
 
@@ -241,7 +245,8 @@ class AnswerBlocks(OwnEvents):
             if text:
                 yield from self._send(block, text)
         else:
-            block.held.append(text)
+            if text:
+                block.held.append(text)
             while self._waiting and _has_name(self._waiting[0]) and (self._open is None or self._may_end(self._open)):
                 yield from self._next_block()
         if block.kind == "call" or self.keeps_texts or block is not self._open:
@@ -268,18 +273,23 @@ class AnswerBlocks(OwnEvents):
         if block.kind == "call" or self.keeps_texts:
             block.parts.append(text)
             block.chars += len(text)
+            if end := text.rstrip():
+                block.may_be_whole = end[-1] == "}"
         return self.block_continued(block, text)
 
     def _may_end(self, block: AnswerBlock) -> bool:
         """Whether `block` may end before the answer does: not a call whose arguments are no whole JSON value yet."""
         if block.kind != "call":
             return True
-        if block.chars == block.unfinished_chars or block.chars > MOST_CHECKED_CHARS:
+        if not block.may_be_whole or block.chars > MOST_CHECKED_CHARS:
             return False
+        if block.checked_chars > block.chars * (MOST_CHECKS - 1):
+            return False
+        block.checked_chars += block.chars
         try:
             read_json("".join(block.parts).encode())
         except ValueError:
-            block.unfinished_chars = block.chars
+            block.may_be_whole = False
             return False
         return True
 
