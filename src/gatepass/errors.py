@@ -685,8 +685,8 @@ class UpstreamErrorReply(UpstreamError):
       RAGFlow's 102 becomes 400, or 404 if the text contains "not found". An unknown code becomes 502.
     - gatepass reads 64 KiB of an error. If its JSON is larger, the message states only that.
 
-    Action: Follow the upstream's message. If it does not know the model, set `models.NAME.name` to its name for it. If
-    the model is listed under `models`, correct `models.NAME.upstream`.
+    Action: Follow the upstream's message. If it does not know the model, correct the name in the client, or set
+    `models.NAME.name` to its name for it. If the model is listed under `models`, correct `models.NAME.upstream`.
     """
 
     code = "upstream_error"

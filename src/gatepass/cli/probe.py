@@ -380,7 +380,7 @@ def said_once(step: Step, said: dict[str, str], label: str) -> Step:
 
 _ADVICE = re.compile(
     r"(?:(?<=[.!?…。]) |; )"
-    r"(?=(?:Add|Ask|Begin|Check|Compare|If|Let|Raise|Renew|Replace|Set|Shorten|Tried|Try|Use|check|set|use)\b)"
+    r"(?=(?:Add|Ask|Begin|Check|Compare|Correct|If|Let|Raise|Renew|Replace|Set|Shorten|Tried|Try|Use|check|set|use)\b)"
 )
 
 _NEEDLESS = re.compile(

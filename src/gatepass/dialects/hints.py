@@ -177,8 +177,9 @@ def model_hint(
             f" name that this upstream has: `gatepass doctor {shlex.quote(model[:100])}` lists them."
         )
     return (
-        f"gatepass sent the client's model name {model[:100]!r} unchanged. If upstreams.{upstream} has another name for"
-        f" this model, set models.{model[:100]}.name to it (with `upstream: {upstream}`, beside"
+        f"gatepass sent the client's model name {model[:100]!r} unchanged. Correct the name in the client:"
+        f" `gatepass doctor {shlex.quote(model[:100])}` lists those of the upstream. If upstreams.{upstream} has"
+        f" another name for this model, set models.{model[:100]}.name to it (with `upstream: {upstream}`, beside"
         f' `"*": {{upstream: {upstream}}}` for all other models).'
     )
 

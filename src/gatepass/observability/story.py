@@ -338,6 +338,8 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
             found = _NAME_OF_MODEL.search(message)  # then the message has one advice, and so has the action
             both = {f"models.NAME.{one}": f"models.{model}.{one}" for one in ("name", "upstream")}
             names |= both if found is None else {"models.NAME.name": found[1]}
+            if found is not None and "for the client's model name" in found[0]:  # the configuration chose the name
+                names["correct the name in the client, or "] = ""
     return names
 
 

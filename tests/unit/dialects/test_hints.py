@@ -322,7 +322,8 @@ def test_no_age_looks_like_a_status(age_s, age):
 )
 def test_an_unknown_model_is_reported_with_the_setting_of_its_name(status, code, message):
     assert model_hint("m", "chat", status, code, message) == (
-        "gatepass sent the client's model name 'm' unchanged. If upstreams.chat has another name for this model, set"
+        "gatepass sent the client's model name 'm' unchanged. Correct the name in the client: `gatepass doctor m`"
+        " lists those of the upstream. If upstreams.chat has another name for this model, set"
         ' models.m.name to it (with `upstream: chat`, beside `"*": {upstream: chat}` for all other models).'
     )
 

@@ -345,6 +345,9 @@ def test_the_action_for_an_unknown_name_is_that_of_the_message():
         message = f"No. {model_hint('a b', 'chat', 404, None, 'unknown model', 'm-9', route)}"
         found = action("model_not_found", "upstream:chat", model="a b", message=message)
         assert (f"set `{setting}` to its name for it" in found, "correct" in found) == (True, False)
+    message = f"No. {model_hint('a', 'chat', 404, None, 'unknown model', 'a')}"
+    found = action("model_not_found", "upstream:chat", model="a", message=message)
+    assert found.endswith("correct the name in the client, or set `models.a.name` to its name for it.")
     other = action("model_not_found", "upstream:chat", model="a", message="The model a is not here.")
     assert "correct `models.a.upstream`" in other
 

@@ -40,6 +40,8 @@ export function meaning(code, english, names) {
 
 /** The name that stands for the advice about `base_url`, if it has its version. */
 const VERSIONED = "If every operation fails, correct `base_url`. If only this one fails, set";
+/** The name that stands for the advice about the client, if the configuration chose the name of the model. */
+const RENAMED = "correct the name in the client, or ";
 
 /**
  * With the names of a request, a sentence about other places of a timeout that is known is left out, and, without a
@@ -49,7 +51,8 @@ function named(chinese, names) {
   if (!chinese || !names) return chinese;
   const filled = Object.entries(names).reduce((text, [placeholder, name]) => text.replaceAll(placeholder, () => name), chinese);
   const versioned = VERSIONED in names ? filled.replace(/如果所有操作都失败，改正[^。]*。如果只有此操作失败，/, "") : filled;
-  const routed = names["upstreams.NAME.timeouts"] ? versioned.replace(/[^。]*`models` 或 `operations` 下设置了[^。]*。/, "") : versioned;
+  const renamed = RENAMED in names ? versioned.replace("改正客户端中的模型名称，或", "") : versioned;
+  const routed = names["upstreams.NAME.timeouts"] ? renamed.replace(/[^。]*`models` 或 `operations` 下设置了[^。]*。/, "") : renamed;
   return routed.replace(/[^。]*`(?:models\.NAME\.(?:name|upstream)|gatepass doctor MODEL --call)`[^。]*。/g, "");
 }
 

@@ -582,6 +582,7 @@ export const ADVICE = [
   [/^[Rr]eplace the key in (\S+) by one that this upstream issued and that has not been revoked, then run `gatepass reload`\.$/, "把 {1} 中的 key 换成该上游签发且未被撤销的 key，然后运行 `gatepass reload`。"],
   [/^The calls decide\.$/, "由真实调用决定。"],
   [/^Run `gatepass doctor MODEL --call`: it sends small real calls, which may be billed\.$/, "勾选“真实调用一次模型”再检测：它发送小的真实调用，可能会计费。"],
+  [/^Correct the name in the client: `(gatepass doctor [^`]+)` lists those of the upstream\.$/, "改正客户端中的模型名称：`{1}` 列出上游的名称。"],
   [/^If (\S+) has another name for this model, set (\S+) to it \(with `(.+?)`, beside `(.+)` for all other models\)\.$/, "如果 {1} 中该模型的名称不同，把 {2} 设为该名称（写 `{3}`，并为其他所有模型保留 `{4}`）。"],
   [/^Correct the name of the model\.$/, "修正模型的名称。"],
   [/^Correct (models\.\S+)\.$/, "修正 {1}。"],
