@@ -309,20 +309,30 @@ async def test_a_busy_upstream_teaches_nothing_about_its_paths():
     assert len(upstream.received) == 4
 
 
-async def test_what_a_missing_path_quotes_stands_in_no_log(caplog):
-    """Upstreams quote texts of users, and other callers see what was learned."""
-    quoted = "a text of a user that an upstream quotes in its error, for nobody else"
+@pytest.mark.parametrize("status", [400, 404])
+async def test_a_text_that_quotes_a_client_teaches_nothing_about_the_path(status):
+    """The upstream has the path. A chat without the refused member would succeed."""
+    refused = {"error": {"message": "Unexpected value(s) `x/messages` for the `anthropic-beta` header"}}
 
-    def quoting(request: Any) -> Dialogue:
-        if request.target.endswith("/chat/completions"):
-            return chat_only(request)
-        return [Send(reply({"error": {"message": f"Not a valid path: /messages '{quoted}'"}}, 404))]
+    def whole(request: Any) -> Dialogue:
+        return chat_only(request) if request.target.endswith("/completions") else [Send(reply(refused, status))]
 
-    caplog.set_level("DEBUG")
-    async with Scripted(answer=quoting) as upstream, gateway(upstream=upstream.url) as gp:
-        await gp.ask(ASKED, PATH, headers=VERSION).answer()
-        (rule,) = gp.state.learned_rules()
-    learned = [vars(record) for record in caplog.records if "learned" in str(vars(record))]
-    assert rule.state == "learned"
-    assert learned
-    assert quoted not in str(learned)
+    async with Scripted(answer=whole) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await gp.ask(ASKED, PATH, headers={**VERSION, "anthropic-beta": "x/messages"}).answer()
+        assert gp.state.learned_rules() == []
+    assert (answered.status >= 400, len(upstream.received)) == (True, 1)
+
+
+async def test_a_chat_that_lacks_something_else_says_nothing_about_the_path():
+    """The chat of one client answers 404 about its picture. The next client's chat is tried."""
+
+    def chats(request: Any) -> Dialogue:
+        if request.target.endswith("/chat/completions") and "image_url" in str(request.json()):
+            return [Send(reply({"error": {"message": "image not found at https://a.example/b"}}, 404))]
+        return chat_only(request)
+
+    picture = {"type": "image", "source": {"type": "url", "url": "https://a.example/b"}}
+    with_picture = {**ASKED, "messages": [{"role": "user", "content": [picture]}]}
+    async with Scripted(answer=chats) as upstream, gateway(upstream=upstream.url) as gp:
+        statuses = [(await gp.ask(body, PATH, headers=VERSION).answer()).status for body in (with_picture, ASKED)]
+    assert (statuses[0] >= 400, statuses[1]) == (True, 200)

@@ -290,14 +290,15 @@ async def protocols_of(state: AppState, upstream: Upstream) -> dict[str, bool | 
     for name in PROTOCOLS_ASKED:
         call = call_of(next(row for row in OPERATIONS if row.name == name), body={})
         attempt = Attempt.begin(state, (Target(upstream.name),), call)
-        said, code, found[name] = chat, None, None
+        said, code, is_absent, found[name] = chat, None, False, None
         with suppress(GatepassError):
             try:
                 await within(state, upstream, send_own_call(attempt, send_whole, call))
             except UpstreamErrorReply as error:
                 body, code = error.error_body, error.upstream_code
                 said = error.http_status, error.message if body is None else body.message
-        status, is_absent = said[0], is_about_path(*said)
+                is_absent = is_about_path(error)
+        status = said[0]
         if name == "chat":
             if status not in (*INVALID, 404) or is_absent:
                 return dict.fromkeys(PROTOCOLS_ASKED)

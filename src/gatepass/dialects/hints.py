@@ -128,25 +128,32 @@ AZURE_HINTS = (
 )
 """The hints for an upstream with `dialect: azure`: they do not advise that setting again."""
 
+_OWN_PATH = r"\(?(?:post:? )?/(?:[\w.-]+/)*(?:responses|messages)/?\)?"
 _NO_PATH = re.compile(
-    r"\binvalid url\b|\bcannot post\b|no static resource|unrecognized request url"
-    r"|\b(?:unknown|unsupported|no such) (?:request )?(?:path|route|url|endpoint)\b",
+    rf"(?:invalid url|cannot post|unrecognized request url):? {_OWN_PATH}"
+    rf"|(?:unknown|unsupported|no such) (?:request )?(?:path|route|url|endpoint):?(?: {_OWN_PATH})?",
     re.IGNORECASE,
 )
 _NOTHING_THERE = re.compile(
-    r"^(?:404 )?(?:(?:resource |route |page )?not found|method not allowed)\.?$|with an empty body\b"
-    r"|with an? (?:html )?page\b|\bno route matched\b|/(?:responses|messages)\b",
+    r"(?:404:? )?(?:(?:resource |route |page )?not found|method not allowed)|no static resource \S+"
+    rf"|no route matched with those values|(?:[a-z]+ )*{_OWN_PATH}(?: (?:is |was |does )?not [a-z ]+)?",
     re.IGNORECASE,
 )
-"""Texts that mean it with a status for what is missing, and anything with a 400, where links to documents stand too."""
+"""Whole texts: one that quotes the client has more. These need a status for what is missing."""
+_OWN_WORDS = re.compile(r"with an empty body\b|with an? (?:HTML )?page\b")
+"""What gatepass says of a reply without an error object."""
 
 
-def is_about_path(status: int, message: str) -> bool:
+def is_about_path(error: UpstreamErrorReply) -> bool:
     """Whether an upstream's error means that it lacks the path of the request, and not the model or another object."""
-    shown = message[:MESSAGE_CHARS]
-    if status in (404, 405, 501) and _NOTHING_THERE.search(shown):
-        return True
-    return status in (400, 404, 405, 501) and _NO_PATH.search(shown) is not None
+    status, body = error.http_status, error.error_body
+    is_missing = status in (404, 405, 501)
+    if body is None:
+        return is_missing and _OWN_WORDS.search(error.message) is not None
+    shown = body.message[:MESSAGE_CHARS].rstrip(" .")
+    return (is_missing and _NOTHING_THERE.fullmatch(shown) is not None) or (
+        (is_missing or status == 400) and _NO_PATH.fullmatch(shown) is not None
+    )
 
 
 _NO_MODEL = re.compile(

@@ -17,7 +17,7 @@ from gatepass import errors
 from gatepass.auth.model_access import may_use
 from gatepass.config.routes import ANY
 from gatepass.dialects.base import raw_request, with_query
-from gatepass.dialects.hints import is_about_path, model_hint, sentence
+from gatepass.dialects.hints import is_about_model, is_about_path, model_hint, sentence
 from gatepass.errors import GatepassError, Overloaded, TokenUnavailable, UpstreamError, UpstreamErrorReply
 from gatepass.learning.learned_rule import Key, LearnedRule, LearningPolicy, RuleScope, evidence_of
 from gatepass.learning.matchers import LearningSettings, Relevant, advice, relevant_rules
@@ -212,7 +212,6 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
 WITHOUT_OWN_THOUGHTS = (
     SearchedRule("thoughts", (OWN_THOUGHT,), "stream", (drop_own_thoughts,), "own thoughts are left out"),
 )
-_ABSENT = (404, 405, 501)
 SERVED_BY_CHAT = LearnedRule("protocols", CHAT.family)
 
 
@@ -235,11 +234,7 @@ def _lacks_path(attempt: Attempt, error: GatepassError) -> bool:
         return False
     key = _path_key(attempt, attempt.user().model)
     is_blocked = attempt.upstream.state.learned.blocked_s(key, attempt.state.clock.now()) > 0
-    return not is_blocked and is_about_path(error.http_status, _said(error))
-
-
-def _said(error: UpstreamErrorReply) -> str:
-    return error.message if error.error_body is None else error.error_body.message
+    return not is_blocked and is_about_path(error)
 
 
 async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profile_rules: ProfileRules) -> Call:
@@ -571,10 +566,11 @@ async def _error_for_client(attempt: Attempt, error: GatepassError, *, is_reject
     if is_rejected or (isinstance(error, errors.UpstreamAuth) and attempt.upstream.holder is None):
         upstream_call.explain_rejection(attempt, error)
     if (absent := attempt.absent) is not None and isinstance(error, UpstreamErrorReply):
-        if error.http_status in _ABSENT:  # any other error says nothing about the path
+        body, has_no_path = error.error_body, is_about_path(error)
+        if has_no_path or (body is not None and is_about_model(body.code, body.message)):
             key = _path_key(attempt, attempt.user().model)
             attempt.upstream.state.learned.refute(key, SERVED_BY_CHAT, error.message, attempt.state.clock.now())
-        error = absent if is_about_path(error.http_status, _said(error)) else error
+        error = absent if has_no_path else error
     base, shown = attempt.base, error
     if base is not None and isinstance(error, UpstreamError):
         if base.body and attempt.normalized is not None:

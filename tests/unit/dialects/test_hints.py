@@ -2,6 +2,7 @@ import re
 
 import pytest
 
+from gatepass.dialects.error_body import read_error_body
 from gatepass.dialects.hints import (
     AZURE_HINTS,
     HINTS,
@@ -12,6 +13,7 @@ from gatepass.dialects.hints import (
     token_hint,
     with_hint,
 )
+from gatepass.errors import UpstreamErrorReply
 from gatepass.observability.story import case_of
 
 STREAM = "Unsupported value: 'stream' does not support true with this model."
@@ -237,23 +239,35 @@ def test_sentence_ends_once():
         (404, "Not Found", True),
         (405, "Method Not Allowed", True),
         (404, "Invalid URL (POST /v1/responses)", True),
-        (404, "chat answered 404 with an empty body.", True),
-        (404, "chat answered 404 with an HTML page.", True),
-        (400, "Unknown path: /v1/messages", True),
-        (400, "`store` is wrong: see https://docs.example/api/responses", False),
-        (400, "m answered 400 with an HTML page titled 'Request Header Too Large'.", False),
+        (404, "Unrecognized request URL (POST: /v1/messages).", True),
+        (404, "Cannot POST /v1/responses", True),
+        (404, "No static resource v1/messages.", True),  # Spring
         (404, "no Route matched with those values", True),  # Kong
         (404, "404 Route Not Found", True),  # APISIX
         (404, "No handler of POST /v1/responses", True),
+        (404, "The path /v1/responses is not supported", True),
+        (400, "Unknown path: /v1/messages", True),
+        (400, "Unsupported endpoint", True),
         (404, "The model `gpt-9` does not exist", False),
         (404, "Previous response with id 'resp_1' not found.", False),
+        (404, "Model a/responses not found", False),
         (500, "Not Found", False),
         (400, STREAM, False),
         (400, "Unknown parameter: 'x'.", False),
+        (400, "Invalid value: '/responses'. Supported values are: 'x'.", False),
+        (400, "Unexpected value(s) `x/messages` for the `anthropic-beta` header.", False),
+        (400, "body/messages/0/content/0/thinking must be string", False),
+        (400, 'model "m" is not accessible via the /responses endpoint', False),
+        (400, "Invalid URL in image_url", False),
+        (400, "unsupported url ftp://a/messages", False),
+        (404, "Failed to fetch image: server answered with an HTML page", False),
+        (400, "`store` is wrong: see https://docs.example/api/responses", False),
     ],
 )
 def test_an_error_is_about_the_path_or_about_something_else(status, message, is_meant):
-    assert is_about_path(status, message) is is_meant
+    body = read_error_body({"error": {"message": message}})
+    error = UpstreamErrorReply(message, upstream="u", status=status, error_body=body)
+    assert is_about_path(error) is is_meant
 
 
 AGAIN = "its issuer returned the same token again"
@@ -364,3 +378,15 @@ def test_an_unknown_model_that_the_configuration_renamed_is_reported_with_both_n
 )
 def test_other_errors_are_not_about_the_models_name(status, code, message):
     assert model_hint("m", "chat", status, code, message) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "is_meant"),
+    [
+        (404, "chat answered 404 with an empty body.", True),
+        (404, "chat answered 404 with an HTML page.", True),
+        (400, "m answered 400 with an HTML page titled 'Request Header Too Large'.", False),
+    ],
+)
+def test_a_reply_without_an_error_is_about_the_path_by_its_status(status, message, is_meant):
+    assert is_about_path(UpstreamErrorReply(message, upstream="u", status=status)) is is_meant
