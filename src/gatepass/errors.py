@@ -691,11 +691,13 @@ class UpstreamErrorReply(UpstreamError):
 
     code = "upstream_error"
     actions: ClassVar[Mapping[str, str]] = {
-        "no_path": "If every operation fails, correct `base_url`. If only this one fails, set"
+        "no_path": "If every operation fails, correct `base_url`, then in Compose run"
+        " `docker compose up -d --force-recreate gatepass`. If only this one fails, set"
         " `operations.NAME.upstream` to an upstream that has it, as in"
         ' `{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`, then run `gatepass reload`.'
         " If the model is listed under `models`, correct `models.NAME.upstream`.",
-        "no_api": "If every operation fails, correct `base_url`. If the upstream has chat completions, set"
+        "no_api": "If every operation fails, correct `base_url`, then in Compose run"
+        " `docker compose up -d --force-recreate gatepass`. If the upstream has chat completions, set"
         " `upstreams.NAME.protocols: [chat]`: gatepass then serves this operation by them. Otherwise set"
         " `operations.NAME.upstream` to an upstream that has it, as in"
         ' `{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`. Then run `gatepass reload`.',

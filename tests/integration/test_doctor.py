@@ -886,7 +886,10 @@ async def test_the_setting_that_gives_an_operation_to_another_upstream_follows_f
             body = sample("rerank", "bge").body
             error = (await served.ask(json.loads(body), "/v1/rerank").answer()).error
     setting = setting.format(operation)
-    first = "If every operation fails, correct `upstreams.chat.base_url`. If only this one fails, set"
+    first = (
+        "If every operation fails, correct `upstreams.chat.base_url`, then in Compose run"
+        " `docker compose up -d --force-recreate gatepass`. If only this one fails, set"
+    )
     start = "Otherwise set" if operation == "messages" else "Set" if version else first
     assert f" {start} `{setting}` to an upstream that has it" in hop.finding
     assert ("set `upstreams.chat.protocols: [chat]`" in hop.finding) is (operation == "messages")

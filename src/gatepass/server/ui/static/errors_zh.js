@@ -223,11 +223,11 @@ export const ERRORS = {
   },
   "no_path": {
     "text": "上游没有这个路径：它多半不支持此操作。",
-    "action": "如果所有操作都失败，改正 `base_url`。如果只有此操作失败，把 `operations.NAME.upstream` 设为提供它的上游，例如 `{models: {\"*\": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`，然后运行 `gatepass reload`。如果该模型列在 `models` 中，改正 `models.NAME.upstream`。"
+    "action": "如果所有操作都失败，改正 `base_url`，使用 Compose 时再运行 `docker compose up -d --force-recreate gatepass`。如果只有此操作失败，把 `operations.NAME.upstream` 设为提供它的上游，例如 `{models: {\"*\": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`，然后运行 `gatepass reload`。如果该模型列在 `models` 中，改正 `models.NAME.upstream`。"
   },
   "no_api": {
     "text": "上游没有这个路径：它多半没有 Responses API 或 Messages API。",
-    "action": "如果所有操作都失败，改正 `base_url`。如果上游有对话接口（chat completions），设置 `upstreams.NAME.protocols: [chat]`：gatepass 用对话接口提供此操作。否则把 `operations.NAME.upstream` 设为提供此操作的上游，例如 `{models: {\"*\": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`。然后运行 `gatepass reload`。"
+    "action": "如果所有操作都失败，改正 `base_url`，使用 Compose 时再运行 `docker compose up -d --force-recreate gatepass`。如果上游有对话接口（chat completions），设置 `upstreams.NAME.protocols: [chat]`：gatepass 用对话接口提供此操作。否则把 `operations.NAME.upstream` 设为提供此操作的上游，例如 `{models: {\"*\": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`。然后运行 `gatepass reload`。"
   },
   "no_chat": {
     "text": "上游没有这个路径：此请求由对话接口提供，而该地址没有对话接口。",
