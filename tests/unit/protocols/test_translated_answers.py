@@ -317,6 +317,33 @@ def test_an_answer_that_was_cut_says_so(end, stop_reason, details):
     assert whole(ResponseAnswer, empty)["incomplete_details"] == {"reason": details}
 
 
+@pytest.mark.parametrize("end", ["timeout", "ERROR_LIMIT", "OTHER", "user_cancel", "x" * 1000])
+@pytest.mark.parametrize("answer", [MessageAnswer, ResponseAnswer])
+def test_an_unknown_finish_reason_is_an_error_because_the_answer_may_be_cut(answer, end):
+    with pytest.raises(UpstreamInvalid, match=f"unknown finish reason '{end[:40]}'"):
+        whole(answer, a_completion({"content": "Hi", **CUT_CALL}, end))
+    stream = answer(defaults(), "up", About())
+    stream.feed(a_chunk({"content": "Hi"}))
+    stream.feed(a_chunk({}, end))
+    with pytest.raises(UpstreamInvalid, match="unknown finish reason"):
+        stream.feed(DONE)
+    assert stream.unsent == b""  # the block has no end
+
+
+@pytest.mark.parametrize(
+    ("end", "stop_reason", "status"),
+    [
+        *((end, "end_turn", "completed") for end in ("eos", "END_TURN", "stop_sequence", "", None)),
+        *((end, "max_tokens", "incomplete") for end in ("max_tokens", "MAX_TOKENS", "network_error")),
+        ("SAFETY", "refusal", "incomplete"),
+    ],
+)
+def test_the_finish_reasons_of_other_apis_are_known(end, stop_reason, status):
+    completion = a_completion({"content": "Hi"}, end)
+    assert whole(MessageAnswer, completion)["stop_reason"] == stop_reason
+    assert whole(ResponseAnswer, completion)["status"] == status
+
+
 @pytest.mark.parametrize("answer", [MessageAnswer, ResponseAnswer])
 @pytest.mark.parametrize(
     ("message", "end"), [({"content": ""}, "stop"), ({"content": None}, "tool_calls"), ({"reasoning": "Hm."}, "stop")]

@@ -15,7 +15,8 @@ import msgspec
 from gatepass.errors import UpstreamEmpty, UpstreamError, UpstreamInvalid
 from gatepass.protocols.client_protocol import event_of
 from gatepass.protocols.translation.chat_request import About, Tool
-from gatepass.sse.chunk import REASONING, EnvelopeDefaults, Object, argument_text, completed_reason, finish_reason
+from gatepass.sse.choice_repair import CHAT_REASONS, chat_reason
+from gatepass.sse.chunk import REASONING, EnvelopeDefaults, Object, argument_text, finish_reason
 from gatepass.sse.event import OwnEvents, parse_event, read_json, split_events
 from gatepass.sse.synthesize import chunks
 from gatepass.types import StreamedResponse
@@ -33,7 +34,8 @@ MOST_CHECKED_CHARS = 256 * 1024
 """Longer arguments count as unfinished until the stream ends: to parse them would hold the event loop."""
 MOST_CHECKS = 8
 """Arguments are parsed as often as this in relation to their length, so that many pieces take linear time."""
-
+SHOWN_CHARS = 40
+"""How much of a finish reason an error repeats."""
 
 Kind = Literal["text", "refusal", "reasoning", "call"]
 
@@ -69,7 +71,8 @@ class AnswerBlocks(OwnEvents):
     """An EventTransform that turns chunks into the events of another protocol. A subclass words the events.
 
     It reads the first choice, because the other protocols have one. `feed` raises UpstreamInvalid for calls beyond the
-    limits above and for a call that goes on after its end, and UpstreamEmpty for an answer without content.
+    limits above, a call that goes on after its end, and an unknown finish reason, and UpstreamEmpty for an answer
+    without content.
     """
 
     repeats_texts = False
@@ -204,7 +207,10 @@ class AnswerBlocks(OwnEvents):
         if not self._has_begun:
             yield from self.begun({})
         end, has_calls = finish_reason(self.choice_end), "call" in self.kinds
-        self.reason = completed_reason(end, has_tools=has_calls, has_function=False)
+        self.reason = chat_reason(end, has_tools=has_calls, has_function=False)
+        if self.reason not in CHAT_REASONS:  # the answer may be cut
+            reason = f"The upstream ended its answer with the unknown finish reason {end[:SHOWN_CHARS]!r}."
+            raise UpstreamInvalid(reason, upstream=self.upstream)
         while self._open is not None or self._waiting:
             yield from self._next_block()
         if self.kinds <= {"reasoning"} and self.reason not in CUT:
