@@ -482,15 +482,15 @@ class TokenHolder:
             retry_s = MIN_RETRY_AFTER_S
         else:
             failure, retry_s = self._failure_state.failure, max(MIN_RETRY_AFTER_S, self._failure_state.next_try_s - now)
-            reason = failure.reason
+            reason = f"{failure.reason.rstrip('.')}; next attempt in {math.ceil(retry_s)} s"
             if failure.may_be_refusal or retry_s > PROBE_S + PROBE_JITTER_S:
                 # no secret corrects a URL, or ends an outage
                 is_secret = failure.may_be_refusal and not reason.startswith(WRONG_URL)
                 hint = self.secret_hint if is_secret else ""
                 is_own = failure.credential in (None, self.name)
-                advice = self._wait_budget.refusal_advice(reason) if is_secret and is_own else ""
+                advice = self._wait_budget.refusal_advice(failure.reason) if is_secret and is_own else ""
                 advice = f"{advice} {AFTER_REPAIR}".lstrip()
-                reason = f"{reason.rstrip('.')}; next attempt in {math.ceil(retry_s)} s{hint}. {advice}"
+                reason = f"{reason}{hint}. {advice}"
         message = f"no token for credential {self.name}: {reason}"
         failed = None if self._failure_state is None else self._failure_state.failure.credential
         error = TokenUnavailable(message, credential=failed or self.name, retry_after_s=retry_s)

@@ -405,7 +405,7 @@ async def test_a_failure_that_may_pass_promises_nothing_of_the_secret():
         await it.clock.advance(3.0)
         with pytest.raises(TokenUnavailable) as caught:
             await it.holder.token()
-        assert caught.value.message == f"no token for credential corp: {DOWN}"
+        assert caught.value.message == f"no token for credential corp: {DOWN}; next attempt in 1 s"
 
 
 async def test_each_waiter_gets_an_error_of_its_own():

@@ -241,7 +241,8 @@ async def test_t6_invalid_token_is_reported_with_source_and_reason(fault, reason
         await it.clock.advance(3.0)
         with pytest.raises(TokenUnavailable) as caught:
             await it.holder.token()
-        assert caught.value.message == f"no token for credential corp: {reason}"
+        due = "" if fault == "invalid_client" else "; next attempt in 1 s"
+        assert caught.value.message == f"no token for credential corp: {reason}{due}"
 
 
 async def test_t7_token_expired_on_arrival_causes_one_call_per_request_and_is_not_returned():

@@ -468,6 +468,7 @@ export const TEXTS = {
 /** The forms of what doctor finds and advises, and the sentences that follow. Other texts stay English. */
 export const ADVICE = [
   [/^(.+); next attempt in (\d+ s)(| or when the file of its secret changes|; a new secret [^.]+)\. (.+)$/, "{1}；{2} 后再次尝试{3}。{4}"],
+  [/^(.+); next attempt in (\d+ s)\.?$/, "{1}；{2} 后再次尝试。"],
   [/^ or when the file of its secret changes$/, "，或在 secret 的文件变化时立即尝试"],
   [/^; a new secret in the configuration file requires `gatepass reload`$/, "；在配置文件中更换 secret 之后要运行 `gatepass reload`"],
   [/^; a new secret requires a restart, because it is in an environment variable$/, "；secret 在环境变量中，更换之后要重启 gatepass"],
