@@ -404,7 +404,7 @@ def names_in(text: bytes, names: re.Pattern[bytes]) -> list[bytes] | None:
 
     `names` matches quoted names as in `at_most_once`.
     """
-    found = list[bytes]()
+    found: list[bytes] = []  # `list[bytes]()` takes 0.8 µs
     for part in parts_with_names(text):
         found += names.findall(part)
         if may_fold(part):
@@ -652,7 +652,8 @@ def _thinned(text: bytes) -> bytes:
 
     A part begins with a quote. It ends before a quote, or far after the last one. Parts grow while nothing is left out.
     """
-    view, kept, part_bytes = memoryview(text), list[memoryview](), PART_BYTES
+    kept: list[memoryview] = []
+    view, part_bytes = memoryview(text), PART_BYTES
     at = text.find(b'"')
     while at >= 0:
         end = at + part_bytes

@@ -96,7 +96,7 @@ def request_head(request: OutboundRequest, destination: Destination) -> bytes:
         length = (b"transfer-encoding", b"chunked") if size is None else (b"content-length", b"%d" % size)
         fields.append(length)
     elif request.body or request.method in _BODIED:
-        fields.append((b"content-length", b"%d" % len(request.body)))
+        fields.append((b"content-length", str(len(request.body)).encode()))
     if destination.proxy is not None and destination.proxy.authorization is not None and not destination.secure:
         fields.append((b"proxy-authorization", destination.proxy.authorization))
     lines = [b"%b %b HTTP/1.1" % (request.method.encode(), destination.target), *map(b": ".join, fields)]

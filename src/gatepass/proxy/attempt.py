@@ -116,7 +116,8 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
             else await normalize_large(normalized, target, rules, threads)
         )
     attempt.normalized, record = normalized, attempt.record
-    record.adapted, record.edits = normalized.adapted, normalized.edits
+    if normalized.adapted:
+        record.adapted, record.edits = normalized.adapted, normalized.edits
     if is_streamed and not normalized.stream:  # a learned rule made the request one for a whole reply
         _start_keep_alive(attempt, context, keep_alive, SYNTHESIZED_HOLD_S)
 
@@ -134,11 +135,10 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
             reply = await _send_optional(attempt, request)
         else:
             reply = await classify(attempt, await send(attempt, request))
-    if isinstance(reply, StreamingReply):
-        if not call.body:
-            _start_keep_alive(attempt, context, keep_alive, STREAM_HOLD_S)
-    elif not isinstance(reply, RawReply):
+    if isinstance(reply, BufferedReply) or not isinstance(reply, StreamingReply | RawReply):
         attempt.end(COMPLETE)  # `relay` ends the attempt of a reply that still arrives
+    elif isinstance(reply, StreamingReply) and not call.body:
+        _start_keep_alive(attempt, context, keep_alive, STREAM_HOLD_S)
     succeeded(attempt)  # only now, because the body of a 200 may hold an error
     return reply
 

@@ -17,7 +17,7 @@ from gatepass.protocols.client_protocol import KeepAliveEncoder, comment_keep_al
 from gatepass.protocols.error_objects import NO_STORE, error_headers
 from gatepass.proxy.context import RequestContext
 from gatepass.sse.event_stream import EventStream
-from gatepass.types import OK, Hidden
+from gatepass.types import OK, Headers, Hidden
 
 SLICE_BYTES = 256 * 1024
 """A reply larger than WHOLE_BYTES is written to the client's connection in slices of this size."""
@@ -25,7 +25,7 @@ WHOLE_BYTES = 2 * SLICE_BYTES
 """A reply up to this size is written in one piece. Of a larger one two slices wait in the connection, and slices are
 copies, so slicing a smaller reply would save no memory."""
 
-STREAM_HEADERS: tuple[tuple[bytes, bytes], ...] = (
+STREAM_HEADERS: Headers = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store, no-transform"),
     (b"x-accel-buffering", b"no"),
@@ -63,7 +63,7 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
 
     async def send(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         # a 204 has no content-length (RFC 9110 8.6)
-        self._begin(status, (*headers, NO_STORE), None if status == NO_CONTENT else len(body))
+        self._begin(status, headers, (NO_STORE,), None if status == NO_CONTENT else len(body))
         context = self.context
         context.first_byte_s = context.head_s  # the body is written together with its head
         context.access.bytes_out += len(body)
@@ -79,12 +79,12 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
             return
         # the upstream's own would be a second field of the same name
         kept = [field for field in headers if field[0] not in _STREAM_FIELDS]
-        self._begin(status, [*kept, *STREAM_HEADERS])
+        self._begin(status, kept, STREAM_HEADERS)
 
     def begin_raw(self, status: int, headers: Iterable[tuple[bytes, bytes]], length_bytes: int | None) -> None:
         """Write the head of a raw body. A later error can only be reported by closing the connection."""
         self._is_raw = True
-        self._begin(status, (*headers, NO_STORE), length_bytes)
+        self._begin(status, headers, (NO_STORE,), length_bytes)
 
     async def send_events(self, data: bytes, *, last: bool = False) -> None:
         if data and self.context.first_byte_s is None:
@@ -126,14 +126,16 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
         body = context.protocol.error_body(error, context.client_request.id)
         await self.send(context.protocol.error_status(error), [*headers, *error.relayed], body)
 
-    def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]], length_bytes: int | None = None) -> None:
+    def _begin(
+        self, status: int, headers: Iterable[tuple[bytes, bytes]], own: Headers, length_bytes: int | None = None
+    ) -> None:
         self.begun = True
         context = self.context
         context.access.status = status
         context.head_s = head_s = context.state.clock.now() - context.client_request.arrived_s
         timing = server_timing(head_s, context.token_wait_s())
         request_id = context.client_request.id.encode("latin-1")
-        fields = [*headers, *context.cors_headers, (b"x-request-id", request_id), (b"server-timing", timing)]
+        fields = [*headers, *own, *context.cors_headers, (b"x-request-id", request_id), (b"server-timing", timing)]
         attempt = None if context.attempt is None else context.attempt.record
         if attempt is not None and (attempt.adapted or attempt.after is not None or attempt.requests > 1):
             if attempt.adapted:

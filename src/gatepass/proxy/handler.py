@@ -50,7 +50,7 @@ from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.relay import relay
 from gatepass.proxy.uploads import MultipartScan, MultipartUpload, boundary_of
 from gatepass.proxy.upstream_call import total_timeout
-from gatepass.types import Call, ClientRequest, Operation, header
+from gatepass.types import Call, ClientRequest, Operation, Timeouts, header
 
 NO_OPERATION, PREFLIGHT = "none", "preflight"
 """`operation` in the access log of a path without an operation, and of a CORS preflight."""
@@ -192,10 +192,7 @@ async def _serve(
     timeouts, timer = first.timeouts or state.upstreams[first.upstream].timeouts, None
     if timeouts.total_s is not None:
         attempt.deadline_s = state.clock.now() + timeouts.total_s
-        timer = state.clock.call_later(
-            timeouts.total_s,
-            lambda: in_flight_request.cancel(total_timeout((context.attempt or attempt).upstream.name, timeouts)),
-        )
+        timer = state.clock.call_later(timeouts.total_s, partial(_end_late, in_flight_request, attempt, timeouts))
     keep_alive = KeepAlive(client_response)
     try:
         classified = await send_with_retries(attempt, try_call, context, keep_alive)
@@ -204,6 +201,12 @@ async def _serve(
         keep_alive.stop()
         if timer is not None:
             timer.cancel()
+
+
+def _end_late(in_flight_request: InFlightRequest, first: Attempt, timeouts: Timeouts) -> None:
+    """End a request whose total timeout passed. `first` is its first attempt."""
+    attempt = in_flight_request.response.context.attempt or first
+    in_flight_request.cancel(total_timeout(attempt.upstream.name, timeouts))
 
 
 async def _answer_preflight(context: RequestContext, client_response: ClientResponse, path_profile: str | None) -> bool:

@@ -262,7 +262,7 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
         self._is_bodiless = self.method == "HEAD" or status in BODILESS
         framing = b""
         if length_bytes is not None:
-            framing = b"content-length: %d\r\n" % length_bytes
+            framing = f"content-length: {length_bytes}\r\n".encode()
         elif self.version == "1.0":
             self.persists = False
         elif status not in BODILESS:
