@@ -16,8 +16,9 @@ from gatepass.protocols.message_events import MessageAggregator
 from gatepass.protocols.responses import ResponseAggregator
 from gatepass.protocols.translation import answer_blocks
 from gatepass.protocols.translation.answer_blocks import AnswerBlocks
-from gatepass.protocols.translation.chat_request import About, Tool
+from gatepass.protocols.translation.chat_request import About, Dropped, Tool
 from gatepass.protocols.translation.message_answer import MessageAnswer
+from gatepass.protocols.translation.message_request import chat_of_message
 from gatepass.protocols.translation.response_answer import ResponseAnswer
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, encode_event
 from tests.unit.sse.peer import response_helper_reads, strict_events
@@ -293,7 +294,7 @@ CUT_CALL = {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{
 
 def test_arguments_that_are_not_json_are_an_error_where_a_value_is_required():
     completion = a_completion(CUT_CALL, "tool_calls")
-    with pytest.raises(UpstreamInvalid, match="'f' that are not JSON"):
+    with pytest.raises(UpstreamInvalid, match="'f' that are not a JSON object"):
         whole(MessageAnswer, completion)
     assert whole(ResponseAnswer, completion)["output"][0]["arguments"] == "{cut"
 
@@ -315,6 +316,52 @@ def test_an_answer_that_was_cut_says_so(end, stop_reason, details):
     empty = a_completion({"content": ""}, end)
     assert whole(MessageAnswer, empty)["stop_reason"] == stop_reason
     assert whole(ResponseAnswer, empty)["incomplete_details"] == {"reason": details}
+
+
+@pytest.mark.parametrize("text", ["[1]", '"p"', "1", "null", "true"])
+def test_arguments_that_are_no_object_are_an_error_where_one_is_required(text):
+    call = {"id": "a", "function": {"name": "f", "arguments": text}}
+    with pytest.raises(UpstreamInvalid, match="'f' that are not a JSON object"):
+        whole(MessageAnswer, a_completion({"tool_calls": [call]}, "tool_calls"))
+    assert whole(MessageAnswer, a_completion({"tool_calls": [call]}, "length"))["content"] == []
+    (item,) = whole(ResponseAnswer, a_completion({"tool_calls": [call]}, "tool_calls"))["output"]
+    assert item["arguments"] == text
+
+
+@pytest.mark.parametrize("end", ["tool_calls", "function_call"])
+def test_a_message_without_a_call_does_not_end_with_tool_use(end):
+    assert whole(MessageAnswer, a_completion({"content": "Hi"}, end))["stop_reason"] == "end_turn"
+    assert whole(ResponseAnswer, a_completion({"content": "Hi"}, end))["status"] == "completed"
+
+
+@pytest.mark.parametrize("answer", [MessageAnswer, ResponseAnswer])
+def test_a_call_without_a_name_is_an_error_but_left_out_if_it_was_cut(answer):
+    call = {"tool_calls": [{"id": "a", "function": {"arguments": "{}"}}]}
+    with pytest.raises(UpstreamInvalid, match="a tool call without a name"):
+        whole(answer, a_completion({"content": "Hi", **call}, "tool_calls"))
+    cut = whole(answer, a_completion({"content": "Hi", **call}, "length"))
+    assert [one["type"] for one in cut.get("content") or cut["output"]] in (["text"], ["message"])
+
+
+@pytest.mark.parametrize(
+    ("matched", "expected"),
+    [("END", ("stop_sequence", "END")), *((one, ("end_turn", None)) for one in ("E", "stop", "", None, 7, ["END"]))],
+)
+def test_a_message_ends_with_a_stop_sequence_that_the_request_has(matched, expected):
+    _, about = chat_of_message({"messages": [], "stop_sequences": ["END", "\n\n"]}, Dropped())
+    completion = a_completion({"content": "Hi"})
+    completion["choices"][0]["stop_reason"] = matched
+    message = whole(MessageAnswer, completion, about)
+    assert (message["stop_reason"], message["stop_sequence"]) == expected
+    for stops in ("END", 7, None):
+        _, about = chat_of_message({"messages": [], "stop_sequences": stops}, Dropped())
+        assert whole(MessageAnswer, completion, about)["stop_sequence"] is None
+
+
+@pytest.mark.parametrize("choices", [7, True, "text", {"index": 0}])
+def test_choices_that_are_no_list_are_none(choices):
+    answer = MessageAnswer(defaults(), "up", About())
+    assert [one["type"] for one in answer.add({"choices": choices})] == ["message_start"]
 
 
 @pytest.mark.parametrize("end", ["timeout", "ERROR_LIMIT", "OTHER", "user_cancel", "x" * 1000])

@@ -71,8 +71,8 @@ class AnswerBlocks(OwnEvents):
     """An EventTransform that turns chunks into the events of another protocol. A subclass words the events.
 
     It reads the first choice, because the other protocols have one. `feed` raises UpstreamInvalid for calls beyond the
-    limits above, a call that goes on after its end, and an unknown finish reason, and UpstreamEmpty for an answer
-    without content.
+    limits above, a call that goes on after its end or lacks a name, and an unknown finish reason, and UpstreamEmpty
+    for an answer without content.
     """
 
     repeats_texts = False
@@ -178,7 +178,8 @@ class AnswerBlocks(OwnEvents):
             yield from self.begun(chunk)
         if isinstance(chunk.get("usage"), dict):
             self.usage = chunk["usage"]
-        for choice in chunk.get("choices") or ():
+        choices = chunk.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
             if not isinstance(choice, dict) or choice.get("index", 0) != 0:
                 continue
             delta = choice.get("delta")
@@ -211,6 +212,12 @@ class AnswerBlocks(OwnEvents):
         if self.reason not in CHAT_REASONS:  # the answer may be cut
             reason = f"The upstream ended its answer with the unknown finish reason {end[:SHOWN_CHARS]!r}."
             raise UpstreamInvalid(reason, upstream=self.upstream)
+        if self.reason in ("tool_calls", "function_call") and not has_calls:
+            self.reason = "stop"
+        if not all(map(_has_name, self._waiting)):
+            if self.reason not in CUT:
+                raise UpstreamInvalid("The upstream sent a tool call without a name.", upstream=self.upstream)
+            self._waiting = [*filter(_has_name, self._waiting)]
         while self._open is not None or self._waiting:
             yield from self._next_block()
         if self.kinds <= {"reasoning"} and self.reason not in CUT:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -25,10 +25,12 @@ class Tool(msgspec.Struct, frozen=True):
 
 
 class About(msgspec.Struct, frozen=True):
-    """What the answer needs of the request: its tools by their names in the chat, and the members that it repeats."""
+    """What the answer needs of the request: its tools by their names in the chat, the members that it repeats, the
+    sequences at which it ends."""
 
     tools: Mapping[str, Tool] = {}
     repeated: Object = {}
+    stop_sequences: Sequence[str] = ()
 
 
 MOST_NAME_CHARS = 64

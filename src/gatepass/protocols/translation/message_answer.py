@@ -58,11 +58,12 @@ class MessageAnswer(AnswerBlocks):
             try:
                 content["input"] = read_json(text.encode())
             except ValueError:
+                content["input"] = None
+            if not isinstance(content["input"], dict):
                 if self.reason in CUT:
                     return None
-                raise UpstreamInvalid(
-                    f"The upstream sent arguments of the tool {block.name!r} that are not JSON.", upstream=self.upstream
-                ) from None
+                reason = f"The upstream sent arguments of the tool {block.name!r} that are not a JSON object."
+                raise UpstreamInvalid(reason, upstream=self.upstream)
         return content
 
     def _content(self, block: AnswerBlock, text: str) -> Object:
@@ -74,8 +75,8 @@ class MessageAnswer(AnswerBlocks):
 
     def ended(self, reason: str) -> Iterator[Object]:
         matched = self.choice_end.get("stop_reason")
-        # vLLM names the sequence that it met
-        is_sequence = reason == "stop" and isinstance(matched, str) and bool(matched)
+        # vLLM names the sequence that it met; the member may have another meaning elsewhere
+        is_sequence = reason == "stop" and matched in self.about.stop_sequences
         end = "refusal" if reason == "stop" and "refusal" in self.kinds else _REASONS.get(reason, "end_turn")
         ends = {
             "stop_reason": "stop_sequence" if is_sequence else end,

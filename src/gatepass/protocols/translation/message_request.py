@@ -55,8 +55,8 @@ def chat_of_message(request: Object, dropped: Dropped) -> tuple[Object, About]:
     for number, turn in enumerate(turns if isinstance(turns, list) else ()):
         messages += _turn(turn, f"messages.{number}", names, dropped)
     chat["messages"] = in_turns(messages, "messages", dropped)
-    if request.get("stop_sequences"):
-        chat["stop"] = request["stop_sequences"]
+    if stops := request.get("stop_sequences"):
+        chat["stop"] = stops
     if request.get("stream"):
         chat["stream_options"] = {"include_usage": True}
     user = members_of(request, "metadata").get("user_id")
@@ -74,7 +74,8 @@ def chat_of_message(request: Object, dropped: Dropped) -> tuple[Object, About]:
         dropped.note("output_config.format")
     dropped.note_others(output, ("format",), "output_config.")
     dropped.note_others(request, _CARRIED)
-    return chat, About(names.by_chat_name)
+    sequences = [one for one in stops if isinstance(one, str)] if isinstance(stops, list) else []
+    return chat, About(names.by_chat_name, stop_sequences=sequences)
 
 
 def _system(system: Any, dropped: Dropped) -> Iterator[Object]:

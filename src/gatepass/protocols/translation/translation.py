@@ -74,11 +74,11 @@ class TranslatedReply(Hidden, msgspec.Struct, frozen=True):
         return self.chat.answer(self.defaults, self.upstream, self.chat.about, self.early)
 
     def last_change(self, body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
-        """Return a whole reply, and the names of the changes: none, because the request's entry says it."""
+        """Return a whole reply, and the names of the changes beside the request's entry."""
         del profile, model
         answer = self.chat.answer(self.defaults, self.upstream, self.chat.about, keeps_texts=True)
         try:
-            return json_text(answer.whole(read_large(body))), ()
+            return json_text(answer.whole(read_large(body))), answer.adapted
         except ValueError:
             reason = "The upstream's reply has too many choices or tool calls."
             raise UpstreamInvalid(reason, upstream=self.upstream) from None
