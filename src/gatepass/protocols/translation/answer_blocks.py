@@ -17,7 +17,7 @@ from gatepass.protocols.client_protocol import event_of
 from gatepass.protocols.translation.chat_request import About, Tool
 from gatepass.sse.choice_repair import CHAT_REASONS, chat_reason
 from gatepass.sse.chunk import REASONING, EnvelopeDefaults, Object, argument_text, finish_reason
-from gatepass.sse.event import OwnEvents, parse_event, read_json, split_events
+from gatepass.sse.event import OwnEvents, parse_event, read_json, single_line_data, split_events
 from gatepass.sse.synthesize import chunks
 from gatepass.types import StreamedResponse
 
@@ -151,8 +151,8 @@ class AnswerBlocks(OwnEvents):
         return (WITHOUT_USAGE,) if self.reason and self.usage is None else ()
 
     def _events(self, run: bytes) -> Iterator[bytes]:
-        for one in split_events(run):
-            data = parse_event(one).data
+        line = single_line_data(run)  # nearly always: to parse the event takes a quarter of the time
+        for data in (line,) if line is not None else [parse_event(one).data for one in split_events(run)]:
             if data is None:  # a comment, which a client may not accept, and gatepass sends its own
                 continue
             if data.strip() == b"[DONE]":
@@ -189,9 +189,10 @@ class AnswerBlocks(OwnEvents):
                 self.choice_end = choice
 
     def _add_delta(self, delta: Object) -> Iterator[Object]:
-        reasoning = next((delta[name] for name in REASONING if delta.get(name)), None)
-        if isinstance(reasoning, str):
-            yield from self._add_text("reasoning", reasoning)
+        for name in REASONING:
+            if isinstance(text := delta.get(name), str) and text:
+                yield from self._add_text("reasoning", text)
+                break
         for kind, text in _texts(delta):
             yield from self._add_text(kind, text)
         calls = delta.get("tool_calls")
@@ -227,7 +228,7 @@ class AnswerBlocks(OwnEvents):
     def _add_text(self, kind: Kind, text: str) -> Iterator[Object]:
         last = self._waiting[-1] if self._waiting else self._open
         block = last if last is not None and last.kind == kind else self._new_block(AnswerBlock(kind))
-        yield from self._continue(block, text)
+        return self._continue(block, text)
 
     def _add_call(self, delta: Object) -> Iterator[Object]:
         index = delta.get("index")
@@ -238,7 +239,7 @@ class AnswerBlocks(OwnEvents):
             block = self._calls[place] = self._new_block(AnswerBlock("call"))
         block.id = block.id or argument_text(delta.get("id"))
         block.name = block.name or argument_text(members.get("name"))
-        yield from self._continue(block, argument_text(members.get("arguments")))
+        return self._continue(block, argument_text(members.get("arguments")))
 
     def _new_block(self, block: AnswerBlock) -> AnswerBlock:
         self._blocks += 1
