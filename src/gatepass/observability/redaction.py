@@ -69,9 +69,9 @@ class Redactor:
 
     def __init__(self) -> None:
         self._owned: dict[Hashable, dict[str, tuple[_Spelled, ...]]] = {}
-        self._searches: tuple[_Searches, _Searches] | None = None
+        self._searches: tuple[_Searches, _Searches, int] | None = None
         """All searches, and those of spellings that are not long. The same object if the scan for long runs would cost
-        more than it saves."""
+        more than it saves. The number is the length of the shortest spelling."""
 
     def learn(self, value: str, owner: Hashable = None) -> None:
         """Mask `value` from now on, also as JSON, HTML, URLs, quoted-printable, Python, base64 and hex write it.
@@ -99,7 +99,9 @@ class Redactor:
         return masked
 
     def _masked(self, text: str) -> str:
-        listed, short = self._searches or self._longest_first()
+        listed, short, shortest_chars = self._searches or self._longest_first()
+        if len(text) < shortest_chars:
+            return text
         if short is not listed and text.encode("utf-8", "surrogatepass").translate(_RUNS).find(_LONG) < 0:
             listed = short
         for anchor in listed:
@@ -110,13 +112,15 @@ class Redactor:
                             text = text.replace(literal, MASK)
         return text
 
-    def _longest_first(self) -> tuple[_Searches, _Searches]:
+    def _longest_first(self) -> tuple[_Searches, _Searches, int]:
         # A secret may be a part of another one. Masked first, it would leave the rest of the other one readable.
         by_value = {value: spelled for values in self._owned.values() for value, spelled in values.items()}
         known = sorted((one for spelled in by_value.values() for one in spelled), key=lambda one: -one.size)
         listed = _by_anchor(known)
         short = [one for one in known if not one.is_long]
-        found = self._searches = (listed, listed if len(known) - len(short) < MANY_FORMS else _by_anchor(short))
+        shortest_chars = min((len(literal) for one in known for literal in one.literals), default=0)
+        short_listed = listed if len(known) - len(short) < MANY_FORMS else _by_anchor(short)
+        found = self._searches = (listed, short_listed, shortest_chars)
         return found
 
     def holds(self, text: str) -> bool:
@@ -132,7 +136,7 @@ class Redactor:
             joined = _BASE64_BREAK.sub("", text)
             text = text if self._masked(joined) == joined else joined
         cut = limit_chars
-        listed, _ = self._searches or self._longest_first()
+        listed, *_ = self._searches or self._longest_first()
         for anchor, group in listed.items():
             for literal in _literals(group) if anchor in text else ():
                 at = text.find(literal, max(0, limit_chars - len(literal) + 1), limit_chars + len(literal) - 1)
@@ -156,7 +160,7 @@ class Redactor:
 
         A secret is found if `text` has it in at most AROUND_CHARS and in twice the longest spelling of any secret.
         """
-        listed, _ = self._searches or self._longest_first()
+        listed, *_ = self._searches or self._longest_first()
         widest_chars = max((len(literal) for group in listed.values() for literal in _literals(group)), default=0)
         around_chars = min(AROUND_CHARS, 2 * widest_chars)
         begin = after_secret = max(0, limit_chars - around_chars)

@@ -102,7 +102,7 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
             return False
         context = self.context
         if context.first_byte_s is None:
-            self.mark_first_byte()
+            context.first_byte_s = context.state.clock.now() - context.client_request.arrived_s
         context.access.bytes_out += len(data)
         return True
 
