@@ -287,7 +287,7 @@ class AnswerBlocks(OwnEvents):
         if block.kind == "call" or self.keeps_texts:
             block.parts.append(text)
             block.chars += len(text)
-            if end := text.rstrip():
+            if block.kind == "call" and (end := text.rstrip()):
                 block.may_be_whole = end[-1] == "}"
         return self.block_continued(block, text)
 
