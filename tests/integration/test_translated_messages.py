@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
 
+from gatepass.protocols.translation.message_answer import MessageAnswer
 from tests.integration.gateway import JSON, gateway
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Scripted, Send, Wait, chunk, event, reply, stream
 
@@ -336,3 +338,19 @@ async def test_a_chat_that_lacks_something_else_says_nothing_about_the_path():
     async with Scripted(answer=chats) as upstream, gateway(upstream=upstream.url) as gp:
         statuses = [(await gp.ask(body, PATH, headers=VERSION).answer()).status for body in (with_picture, ASKED)]
     assert (statuses[0] >= 400, statuses[1]) == (True, 200)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_large_whole_reply_is_translated_outside_of_the_event_loop(stream, monkeypatch):
+    threads = set[str]()
+    begun = MessageAnswer.begun
+
+    def noted(answer: MessageAnswer, chunk: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return begun(answer, chunk)
+
+    monkeypatch.setattr(MessageAnswer, "begun", noted)
+    whole = Send(reply(a_completion({"content": "x" * 300_000})))
+    async with Scripted([whole]) as upstream, gateway(**over_chat(upstream.url)) as gp:
+        answered = await gp.ask({**ASKED, "stream": stream}, PATH, headers=VERSION).answer()
+    assert (answered.status, threads) == (200, {"gatepass-body_0"})

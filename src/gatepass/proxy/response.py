@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from functools import partial
 from secrets import token_hex
 from typing import Any
@@ -27,6 +28,7 @@ from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.protocols.translation.translation import TranslatedReply
 from gatepass.proxy import upstream_call
 from gatepass.proxy.app_state import AppState, Upstream
+from gatepass.proxy.body_threads import PARSED_BYTES, Result
 from gatepass.proxy.context import Attempt
 from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, converted_limit
@@ -148,6 +150,13 @@ class ReplyContext(Hidden, msgspec.Struct, frozen=True):
     @property
     def is_translated(self) -> bool:
         return isinstance(self.last, TranslatedReply)
+
+    async def work_on(self, body: bytes, work: Callable[[], Result]) -> Result:
+        """Return the result of `work`, which reads `body`, as `BodyThreads.run` does. A translation takes longer."""
+        threads, caller = self.state.body_threads, self.call.caller
+        if self.is_translated and len(body) > PARSED_BYTES:
+            return await threads.run_heavy(caller, work)
+        return await threads.run(caller, body, work)
 
     def envelope_defaults(self) -> EnvelopeDefaults:
         """The id, time and model for chunks that gatepass generates."""
@@ -362,7 +371,7 @@ async def _synthesized(context: ReplyContext, reply: BufferedReply) -> Classifie
         return reply
     client_transform = None if context.last is None else context.last.last_transform(context.profile)
     work = partial(_synthesized_events, context, reply.body, client_transform)
-    events, run = await context.state.body_threads.run(context.call.caller, reply.body, work)
+    events, run = await context.work_on(reply.body, work)
     adapted = reply.adapted if client_transform is None else (*reply.adapted, *client_transform.adapted)
     headers = tuple(field for field in reply.headers if field[0] != b"content-type")
     usage = reply.usage or usage_of(reply.body)
@@ -420,7 +429,7 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
             if context.last is None:
                 return reply
             work = partial(_for_client, context, context.last, reply)
-            return await context.state.body_threads.run(context.call.caller, body, work)
+            return await context.work_on(body, work)
     return await _classify_whole(context, body)
 
 
@@ -441,7 +450,7 @@ async def _classify_whole(context: ReplyContext, body: bytes) -> BufferedReply:
         return await _aggregated(context, aggregator)
     if len(body) > LARGE_REPLY_BYTES:
         await asyncio.sleep(0)
-    return await context.state.body_threads.run(call.caller, body, partial(_classified, context, body))
+    return await context.work_on(body, partial(_classified, context, body))
 
 
 def _classified(context: ReplyContext, body: bytes) -> BufferedReply:
@@ -501,7 +510,7 @@ async def _repaired(context: ReplyContext, reply: BufferedReply) -> BufferedRepl
     work = partial(_repair, context, reply)
     if context.protocol.repair is None:
         return work()
-    return await context.state.body_threads.run(context.call.caller, reply.body, work)
+    return await context.work_on(reply.body, work)
 
 
 def _repair(context: ReplyContext, reply: BufferedReply) -> BufferedReply:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
 from itertools import count
 from typing import Any
 
@@ -217,12 +218,26 @@ def test_a_text_is_sent_when_the_call_before_it_is_whole(pieces):
     assert b"later" in answer.feed(a_chunk({"content": "!"}))
 
 
+@pytest.mark.parametrize("index", [0, 1], ids=["sent", "waits"])
+def test_what_is_kept_takes_few_bytes_for_a_character(index):
+    """In a list each token of two characters would take 100 bytes."""
+    answer = ResponseAnswer(defaults(), "up", About())
+    answer.feed(call_piece(0, "", first=True) + call_piece(index, "", first=True))
+    piece = call_piece(index, "令牌", first=False)
+    tracemalloc.start()
+    for _ in range(20_000):
+        answer.feed(piece)
+    kept_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept_bytes < 8 * 40_000
+
+
 def test_empty_pieces_of_a_call_that_waits_are_not_kept():
     answer = MessageAnswer(defaults(), "up", About())
     answer.feed(call_piece(0, '{"a"', first=True))
     for _ in range(10):
         answer.feed(call_piece(1, "", first=True))
-    assert answer._waiting[0].held == []
+    assert answer._waiting[0].held == b""
 
 
 @pytest.mark.parametrize("end", ["stop", "tool_calls", "function_call"])
@@ -453,7 +468,7 @@ def test_a_message_keeps_nothing_of_a_block_that_ended():
     answer = MessageAnswer(defaults(), "up", About())
     for index in range(3):
         answer.feed(call_piece(index, json.dumps({"x": "y" * 1000}), first=True))
-    assert sorted(sum(map(len, block.parts)) for block in answer._calls.values()) == [0, 0, 1009]
+    assert sorted(len(block.sent) for block in answer._calls.values()) == [0, 0, 1009]
 
 
 def test_a_response_has_the_service_tier_that_served_it():

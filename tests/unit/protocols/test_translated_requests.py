@@ -10,7 +10,7 @@ import pytest
 from gatepass.errors import InvalidRequest
 from gatepass.protocols.translation.chat_request import MOST_NAME_CHARS, Dropped
 from gatepass.protocols.translation.message_request import chat_of_message
-from gatepass.protocols.translation.response_request import chat_of_response
+from gatepass.protocols.translation.response_request import MOST_REPEATED_BYTES, chat_of_response
 
 Body = dict[str, Any]
 HI: Body = {"role": "user", "content": "Hi"}
@@ -627,6 +627,13 @@ def test_a_long_name_of_a_tool_is_short_in_the_chat_and_known_again(translate, r
     assert chat["tool_choice"]["function"]["name"] == name
     assert chat["messages"][1]["tool_calls"][0]["function"]["name"] == name
     assert about.tools[name].name == LONG
+
+
+def test_a_response_does_not_repeat_a_long_member():
+    """The event loop writes what a response repeats three times for each stream."""
+    long = {"instructions": "x" * MOST_REPEATED_BYTES, "tools": [FIND], "input": "Hi"}
+    _, about = chat_of_response({"model": "m", **long}, Dropped())
+    assert (about.repeated["instructions"], len(about.repeated["tools"])) == (None, 1)
 
 
 @pytest.mark.parametrize(("translate", "member"), [(chat_of_message, "messages"), (chat_of_response, "input")])

@@ -41,22 +41,30 @@ Kind = Literal["text", "refusal", "reasoning", "call"]
 
 
 class AnswerBlock(msgspec.Struct, eq=False):
-    """One block of an answer. `parts` are those of its text that are sent, `held` those that wait."""
+    """One block of an answer. `sent` is its text as far as it is sent, `held` what waits.
+
+    Both are UTF-8, which takes fewer bytes than a list of tokens.
+    """
 
     kind: Kind
     id: str = ""
     name: str = ""
     item_id: str = ""
     """The id of a part of the client's reply, which is not that of the call."""
-    parts: list[str] = []
-    held: list[str] = []
+    sent: bytearray = msgspec.field(default_factory=bytearray)
+    held: bytearray = msgspec.field(default_factory=bytearray)
     chars: int = 0
-    """The length of `parts`."""
+    """The length of `sent`."""
     may_be_whole: bool = False
     """The arguments end like an object, and were not found to be unfinished since."""
     checked_chars: int = 0
     """The sum of the lengths that were parsed."""
     has_ended: bool = False
+
+    @property
+    def text(self) -> str:
+        """What is sent."""
+        return self.sent.decode(errors="surrogatepass")
 
 
 class Early(msgspec.Struct, eq=False):
@@ -260,7 +268,7 @@ class AnswerBlocks(OwnEvents):
                 yield from self._send(block, text)
         else:
             if text:
-                block.held.append(text)
+                block.held += _utf8(text)
             while self._waiting and _has_name(self._waiting[0]) and (self._open is None or self._may_end(self._open)):
                 yield from self._next_block()
         if block.kind == "call" or self.keeps_texts or block is not self._open:
@@ -274,18 +282,18 @@ class AnswerBlocks(OwnEvents):
         if self._open is not None:
             self._open.has_ended = True
             yield from self.block_ended(self._open)
-            self._open.parts, self._open = [], None  # the struct stays, for a call that goes on
+            self._open.sent, self._open = bytearray(), None  # the struct stays, for a call that goes on
             self.ended_blocks += 1
         if self._waiting:
             self._open = block = self._waiting.pop(0)
             yield from self.block_begun(block)
-            if held := "".join(block.held):
+            if held := block.held.decode(errors="surrogatepass"):
                 yield from self._send(block, held)
-            block.held = []
+            block.held = bytearray()
 
     def _send(self, block: AnswerBlock, text: str) -> Iterator[Object]:
         if block.kind == "call" or self.keeps_texts:
-            block.parts.append(text)
+            block.sent += _utf8(text)
             block.chars += len(text)
             if block.kind == "call" and (end := text.rstrip()):
                 block.may_be_whole = end[-1] == "}"
@@ -301,11 +309,15 @@ class AnswerBlocks(OwnEvents):
             return False
         block.checked_chars += block.chars
         try:
-            read_json("".join(block.parts).encode())
+            read_json(bytes(block.sent))
         except ValueError:
             block.may_be_whole = False
             return False
         return True
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")  # upstreams split a character of two code units
 
 
 def _has_name(block: AnswerBlock) -> bool:

@@ -50,7 +50,7 @@ class MessageAnswer(AnswerBlocks):
 
     def _whole(self, block: AnswerBlock) -> Object | None:
         """Return `block` with its content; None for a call that the limit of tokens cut."""
-        text = "".join(block.parts)
+        text = block.text
         content = self._content(block, text)
         if block.kind == "reasoning":
             content["signature"] = OWN_THOUGHT

@@ -101,7 +101,7 @@ class ResponseAnswer(AnswerBlocks):
             yield self._event(block, "text.delta", delta=text, **_logprobs(block))
 
     def block_ended(self, block: AnswerBlock) -> Iterator[Object]:
-        text, place = "".join(block.parts), self._place(block)
+        text, place = block.text, self._place(block)
         if block.kind != "call":
             member = "refusal" if block.kind == "refusal" else "text"
             yield self._event(block, "text.done", **{member: text}, **_logprobs(block))

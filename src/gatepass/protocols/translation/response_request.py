@@ -89,6 +89,8 @@ _REPEATED = (
     *("max_tool_calls", "safety_identifier", "prompt_cache_key"),
 )
 """Members of a request that its response repeats."""
+MOST_REPEATED_BYTES = 128 * 1024
+"""A longer one is left out."""
 _WHOLE: Mapping[str, Object] = {
     "text": {"format": {"type": "text"}},
     "reasoning": {"effort": None, "summary": None},
@@ -107,7 +109,9 @@ def _repeated(request: Object) -> Object:
             {**_WHOLE["function"], **tool} if isinstance(tool, dict) and event_kind(tool) == "function" else tool
             for tool in tools
         ]
-    return repeated
+    # the event loop writes them three times for each stream
+    sizes = {name: len(json_text(value)) for name, value in repeated.items()}
+    return {name: value if sizes[name] <= MOST_REPEATED_BYTES else None for name, value in repeated.items()}
 
 
 def _response_format(text: Object, dropped: Dropped) -> Object:
