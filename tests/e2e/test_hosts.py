@@ -11,9 +11,10 @@ import re
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 
 import pytest
 
@@ -124,6 +125,7 @@ mcp:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     """Begin all cases, in the order of the tests."""
     folder = tmp_path_factory.mktemp("hosts")
+    slot = Lock()  # llama.cpp reads one prompt at a time, and the time of a waiting host would pass
 
     def run_case(case: tuple[str, str]) -> Run:
         name, kind = case
@@ -133,7 +135,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         host = USING_MCP[name] if kind == "mcp" else BY_NAME[name]
         if (name, kind) == ("Codex", "chat_picture"):
             host = replace(host, arguments=(*host.arguments, "--image", "picture.png"))
-        return run(host, url, key, model_of(name, kind), home)
+        with slot if kind == "llama" else nullcontext():
+            return run(host, url, key, model_of(name, kind), home)
 
     with ExitStack() as started:
         issuer = Issuer(listening(started.enter_context(start_issuer(token_life_s=TOKEN_LIFE_S))))
