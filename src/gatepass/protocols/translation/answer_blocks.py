@@ -30,7 +30,7 @@ _FUNCTION_CALL = -1
 MOST_BLOCKS = 1_000
 MOST_KEPT_CHARS = 16 * 1024 * 1024
 """The arguments of calls, what waits behind one, and all texts if the last event repeats them."""
-MOST_CHECKED_CHARS = 256 * 1024
+MOST_CHECKED_BYTES = 256 * 1024
 """Longer arguments count as unfinished until the stream ends: to parse them would hold the event loop."""
 MOST_CHECKS = 8
 """Arguments are parsed as often as this in relation to their length, so that many pieces take linear time."""
@@ -53,11 +53,9 @@ class AnswerBlock(msgspec.Struct, eq=False):
     """The id of a part of the client's reply, which is not that of the call."""
     sent: bytearray = msgspec.field(default_factory=bytearray)
     held: bytearray = msgspec.field(default_factory=bytearray)
-    chars: int = 0
-    """The length of `sent`."""
     may_be_whole: bool = False
     """The arguments end like an object, and were not found to be unfinished since."""
-    checked_chars: int = 0
+    checked_bytes: int = 0
     """The sum of the lengths that were parsed."""
     has_ended: bool = False
 
@@ -294,7 +292,6 @@ class AnswerBlocks(OwnEvents):
     def _send(self, block: AnswerBlock, text: str) -> Iterator[Object]:
         if block.kind == "call" or self.keeps_texts:
             block.sent += _utf8(text)
-            block.chars += len(text)
             if block.kind == "call" and (end := text.rstrip()):
                 block.may_be_whole = end[-1] == "}"
         return self.block_continued(block, text)
@@ -303,11 +300,11 @@ class AnswerBlocks(OwnEvents):
         """Whether `block` may end before the answer does: not a call whose arguments are no whole JSON value yet."""
         if block.kind != "call":
             return True
-        if not block.may_be_whole or block.chars > MOST_CHECKED_CHARS:
+        if not block.may_be_whole or len(block.sent) > MOST_CHECKED_BYTES:
             return False
-        if block.checked_chars > block.chars * (MOST_CHECKS - 1):
+        if block.checked_bytes > len(block.sent) * (MOST_CHECKS - 1):
             return False
-        block.checked_chars += block.chars
+        block.checked_bytes += len(block.sent)
         try:
             read_json(bytes(block.sent))
         except ValueError:
