@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 import os
 import sys
 import threading
@@ -44,7 +45,9 @@ def resident_mib() -> int:
 
 
 async def report(_: AppState) -> dict[str, Any]:
-    """Report in the turn of one task, so that no other ends a coroutine between the two counts."""
+    """Report in the turn of one task and while the log's thread rests, so that nothing ends between the two counts."""
+    for output in logging.getLogger().handlers:
+        output.flush()
     mib, before = resident_mib(), suspended()
     gc.set_debug(gc.DEBUG_SAVEALL)
     gc.collect()
