@@ -701,8 +701,8 @@ class UpstreamErrorReply(UpstreamError):
         " `upstreams.NAME.protocols: [chat]`: gatepass then serves this operation by them. Otherwise set"
         " `operations.NAME.upstream` to an upstream that has it, as in"
         ' `{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`. Then run `gatepass reload`.',
-        "no_chat": "Correct `base_url`: a chat served this request, and the upstream has none there. Then run"
-        " `gatepass reload`.",
+        "no_chat": "Correct `base_url`: gatepass sent a chat for this request, and the upstream has none there. Then"
+        " run `gatepass reload`, in Compose `docker compose up -d --force-recreate gatepass`.",
         "mcp_no_path": "Check `mcp.NAME.url`.",
         "too_long": "Shorten the prompt or the history, or use a model with a longer context.",
         "429": "Wait, or ask the owner of the upstream for a higher limit.",

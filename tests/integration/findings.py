@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from gatepass.cli.reach import Step, StepOutcome
 from gatepass.cli.steps import diagnose
 from gatepass.clock import Clock
 from gatepass.config.model import Config
+from tests.chinese import without_chinese
 
 NETWORK = frozenset(("resolve", "connect", "proxy", "tls"))
 
@@ -34,6 +36,10 @@ async def found(blocks: dict[str, Any], trial: ProbeCall | None = None, clock: C
     trials = [] if trial is None else [trial]
     async with aclosing(diagnose(Config.model_validate(blocks), trials, clock)) as steps:
         known = [step async for step in steps if step.what not in NETWORK]
+    for step in known:
+        if not re.search(r": \d{3} \w+: ", step.why):  # the error of a call has the Chinese text of its code
+            own = step.advice.replace(str((step.action or {}).get("text", "")), "").strip()
+            assert without_chinese(step.why) + without_chinese(own) == []
     return [check_of(step) for step in known if trial is None or step.what != "models"]
 
 

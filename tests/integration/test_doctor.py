@@ -26,10 +26,11 @@ from gatepass.operations.table import sample
 from gatepass.proxy.app_state import create_app_state
 from gatepass.server.pages import own_part
 from gatepass.server.ui.routes import DoctorTask
+from tests.chinese import without_chinese
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.findings import NETWORK, Check, check_of, found
 from tests.integration.gateway import gateway, serving
-from tests.integration.scripted import Dialogue, Hold, Pause, Received, Rst, Scripted, Send, head, reply
+from tests.integration.scripted import Dialogue, Hold, Pause, Received, Rst, Scripted, Send, event, head, reply, stream
 from tests.integration.store.responder import Responder, responding
 from tests.integration.test_connections import refusing_server
 
@@ -371,6 +372,30 @@ async def test_a_silent_upstream_is_waited_for_ten_seconds_and_not_as_long_as_it
     )
     message += " overloaded, or whether a proxy or firewall between holds the reply."
     assert hop == Check("upstream:chat", FAILS, message)
+
+
+def text(content: str) -> bytes:
+    delta = {"role": "assistant", "content": content}
+    return event({"id": "c", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+
+
+@pytest.mark.parametrize(
+    ("begins", "is_streamed", "arrived"),
+    [
+        (stream(text("a"), text("b"), end=b""), True, r"2 events arrived, the last one (30|29)\.\d s ago: "),
+        (stream(text("a"), end=b""), True, r"1 event arrived, the last one (30|29)\.\d s ago: "),
+        (stream(b": keep-alive\n\n", end=b""), True, r"the reply began after \d\.\d\d s: "),
+        (head(200, content_length="99") + b"{", False, r"the reply began after \d\.\d\d s: "),
+        (b"", True, ""),
+    ],
+    ids=["two events", "one event", "a comment", "half a body", "no head"],
+)
+async def test_what_arrived_of_a_silent_reply_is_reported(begins: bytes, is_streamed: bool, arrived: str):
+    async with Scripted(answer=with_list(lambda _: [Send(begins), Hold()])) as upstream:
+        (hop,) = await found(one(upstream), ProbeCall("chat", "m", stream=is_streamed), Hurried(20))
+    message = hop.finding.partition("upstream_timeout_total: ")[2]
+    assert re.match(rf"{arrived}127\.0\.0\.1:\d+ did not return a complete reply within 30 s, ", message), message
+    assert without_chinese(message) == []
 
 
 SLOW = {"base_url": "http://127.0.0.1:9/v1", "timeouts": {"total_s": 0.2}}
@@ -853,14 +878,13 @@ async def test_doctor_says_that_it_has_guessed_embeddings_and_does_not_advise_it
 OTHERS = {"*": {"upstream": "chat"}}
 
 
-@pytest.mark.parametrize("operation", ["rerank", "messages"])
 @pytest.mark.parametrize(
     ("blocks", "setting", "example"),
     [
         (
             {"models": OTHERS},
-            "operations.{}.upstream",
-            '{models: {"*": {upstream: chat}}, operations: {NAME: {upstream',
+            "operations.rerank.upstream",
+            '{models: {"*": {upstream: chat}}, operations: {rerank: {upstream',
         ),
         (
             {"models": {"bge": {"upstream": "chat"}, **OTHERS}},
@@ -874,29 +898,25 @@ OTHERS = {"*": {"upstream": "chat"}}
 )
 @pytest.mark.parametrize("version", ["/v1", ""])
 async def test_the_setting_that_gives_an_operation_to_another_upstream_follows_from_the_route(
-    operation, blocks, setting, example, version
+    blocks, setting, example, version
 ):
     """The texts of `gatepass show`, of the client's error and of doctor are the same."""
     missing = with_list(lambda _: [Send(reply({"detail": "Not Found"}, 404))])
     async with Scripted(answer=missing) as upstream:
         config = one(upstream, **blocks)
         config["upstreams"]["chat"]["base_url"] = f"{upstream.url}{version}"
-        (*_, hop) = await found(config, ProbeCall(operation, "bge"))
+        (*_, hop) = await found(config, ProbeCall("rerank", "bge"))
         async with gateway(**config) as served:
             body = sample("rerank", "bge").body
             error = (await served.ask(json.loads(body), "/v1/rerank").answer()).error
-    setting = setting.format(operation)
     first = (
         "If every operation fails, correct `upstreams.chat.base_url`, then in Compose run"
         " `docker compose up -d --force-recreate gatepass`. If only this one fails, set"
     )
-    start = "Otherwise set" if operation == "messages" else "Set" if version else first
-    assert f" {start} `{setting}` to an upstream that has it" in hop.finding
-    assert ("set `upstreams.chat.protocols: [chat]`" in hop.finding) is (operation == "messages")
+    assert f" {'Set' if version else first} `{setting}` to an upstream that has it" in hop.finding
     assert ("every operation" in hop.finding) is not version.startswith("/")
-    path = "messages" if operation == "messages" else "rerank"
-    assert f" 404 upstream_error: POST {upstream.url}{version}/{path}: Not Found. " in hop.finding
-    assert f"as in `{example.replace('NAME', operation)}" in hop.finding
+    assert f" 404 upstream_error: POST {upstream.url}{version}/rerank: Not Found. " in hop.finding
+    assert f"as in `{example}" in hop.finding
     route = "" if setting.startswith("operations.") else f" ({setting})"
     lacks = "" if version else "upstreams.chat.base_url does not end with the version, such as https://host/v1, or "
     problem = f"The upstream has no such path: {lacks}it{route} does not support this operation."

@@ -87,14 +87,19 @@ async def test_the_settings_name_the_base_path(tmp_path: Path):
     assert "  ANTHROPIC_BASE_URL=http://127.0.0.1:8080/llm\n" in result.output
 
 
-async def test_an_upstream_without_the_api_fails_in_its_words(tmp_path: Path):
+@pytest.mark.parametrize("model", [{}, {"protocols": ["chat"]}], ids=["chats tried", "chats alone"])
+async def test_an_upstream_without_the_api_and_without_chats_fails_in_its_words(tmp_path: Path, model: dict[str, Any]):
+    models = {"m": {"upstream": "chat", **model}}
     async with Scripted(answer=without_api) as upstream:
-        result = await doctor(upstream, tmp_path, "m", "--as", "claude-code", "--json")
+        result = await doctor(upstream, tmp_path, "m", "--as", "claude-code", "--json", models=models)
     assert result.exit_code == 1
     document = json.loads(result.output)
     assert document["failed"] == ["upstream:chat stream"]
     assert "Not Found" in document["steps"][-1]["why"]
-    assert "Otherwise set `models.m.upstream` to an upstream that has it" in document["steps"][-1]["advice"]
+    advice = (
+        "Correct `upstreams.chat.base_url`: gatepass sent a chat for this request, and the upstream has none there."
+    )
+    assert document["steps"][-1]["advice"].startswith(advice)
     assert "settings" not in document, "they would not work"
 
 

@@ -13,7 +13,17 @@ from typing import Any
 import msgspec
 
 from gatepass.cli.options import CALL_OPERATIONS, open_state, operation_by_name
-from gatepass.cli.probe import UNLISTED, WRONG_NAME, no_model, probes_of, real_call, said_once, split_advice, within
+from gatepass.cli.probe import (
+    UNLISTED,
+    WRONG_NAME,
+    arrived,
+    no_model,
+    probes_of,
+    real_call,
+    said_once,
+    split_advice,
+    within,
+)
 from gatepass.cli.reach import Begin, Server, Step, StepOutcome, Steps, reach
 from gatepass.cli.steps import calls_of
 from gatepass.config.model import Config
@@ -84,9 +94,8 @@ async def diagnose_url(
                 result = await within(state, upstream, real_call(state, probe), CALL_S)
                 yield Step(HOP, what, StepOutcome.WORKS, f"{probe.what}: {result}")
             except UpstreamTimeout as error:
-                why = (
-                    f"{probe.what}: {split_advice(error.message)[0].removesuffix('.')}: it, or the upstream, is silent"
-                )
+                why = split_advice(error.message)[0].removesuffix(".")
+                why = f"{probe.what}: {arrived(state, probe, error)}{why}: it, or the upstream, is silent"
                 yield Step(HOP, what, StepOutcome.FAILS, why, f"Run `gatepass doctor {chosen} --call` where it runs.")
                 return  # the stream would wait as long
             except GatepassError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
@@ -206,9 +206,7 @@ def _error_of(request: RequestRecord, mask: Mask) -> dict[str, Any] | None:
     if access.code is None:
         return None
     kind, hop, message = errors.stable_code(access.code, access.hop or ""), access.hop or "", mask(access.reason or "")
-    case = case_of(access.code, hop, access.status or 0, access.reason or "", access.operation)
-    if case == "no_api" and any(one.startswith("translate=") for one in access.adapted):
-        case = "no_chat"
+    case = case_of(access.code, hop, access.status or 0, access.reason or "", access.operation, access.adapted)
     credential = "" if last is None or last.token is None else last.token.credential
     names = names_of(hop, access.operation, mask(access.model), credential, message)
     return {
@@ -239,8 +237,11 @@ def test_command(hop: str, model: str, operation: str) -> str:
     return f"gatepass doctor {shlex.quote(model)}{option}"
 
 
-def case_of(code: str, hop: str, status: int, message: str, operation: str = "") -> str:
-    """Return the key of its `actions` for an error; "" if its own action applies."""
+def case_of(code: str, hop: str, status: int, message: str, operation: str = "", adapted: Collection[str] = ()) -> str:
+    """Return the key of its `actions` for an error; "" if its own action applies.
+
+    `adapted` has the changes of the request: a chat may have served it.
+    """
     kind, is_mcp = errors.stable_code(code, hop), hop.startswith(f"upstream:{MCP_UPSTREAM}")
     if kind == errors.UpstreamInvalid.code:
         large = ("line_bytes" if "`line_bytes`" in message else "too_large") if _TOO_LARGE.search(message) else ""
@@ -257,7 +258,8 @@ def case_of(code: str, hop: str, status: int, message: str, operation: str = "")
     if found := _REJECTED.match(message):
         return found.lastgroup or ""
     if "has no such path" in message:  # gatepass adds this to the upstream's text
-        return "mcp_no_path" if is_mcp else _CASES_WITHOUT_PATH.get(operation, "no_path")
+        case = "mcp_no_path" if is_mcp else _CASES_WITHOUT_PATH.get(operation, "no_path")
+        return "no_chat" if case == "no_api" and any(one.startswith("translate=") for one in adapted) else case
     if not is_mcp and (code.lower() in TOO_LONG or TOO_LONG_TEXT.search(message)):
         return "too_long"
     if kind == errors.UpstreamErrorReply.code and status >= 500 and "model" not in message.lower():

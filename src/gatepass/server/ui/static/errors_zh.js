@@ -231,7 +231,7 @@ export const ERRORS = {
   },
   "no_chat": {
     "text": "上游没有这个路径：此请求由对话接口提供，而该地址没有对话接口。",
-    "action": "改正 `base_url`：此请求由对话接口（chat completions）提供，而该地址没有对话接口。然后运行 `gatepass reload`。"
+    "action": "改正 `base_url`：gatepass 用对话接口（chat completions）发送了此请求，而该地址没有对话接口。然后运行 `gatepass reload`，使用 Compose 时运行 `docker compose up -d --force-recreate gatepass`。"
   },
   "mcp_no_path": {
     "text": "MCP 服务器没有这个路径。",
