@@ -462,6 +462,12 @@ def count_inputs(inputs: Sequence[msgspec.Raw]) -> int:
 _DIGITS = frozenset({b"-", *(b"%d" % digit for digit in range(10))})
 
 
+def span(seconds: float) -> str:
+    """Return the largest whole unit: `90` is `1 min`."""
+    units = ((86_400, "d"), (3_600, "h"), (60, "min"))
+    return next((f"{seconds // size:.0f} {unit}" for size, unit in units if seconds >= size), f"{seconds:.0f} s")
+
+
 def parse_count(text: bytes) -> int | None:
     """Parse a non-negative integer of at most nine digits; return None for any other text."""
     return int(text) if text.isdigit() and len(text) < 10 else None

@@ -21,7 +21,7 @@ import click
 
 from gatepass.cli.options import CHECK_FAILED, CONFIG_HELP, UNUSABLE, json_option, print_json, printable, progress
 from gatepass.config.references import own_variables
-from gatepass.types import MCP_UPSTREAM
+from gatepass.types import MCP_UPSTREAM, span
 
 BOUND_S = 60.0
 # far above any page: it only bounds the memory if the socket belongs to another program
@@ -267,17 +267,23 @@ def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
     credentials = [
         (name, credential, held) for name, one in processes.items() for credential, held in one["credentials"].items()
     ]
-    if credentials:
-        yield ""
-        yield from aligned([_CREDENTIAL_HEAD, *(_credential(*row) for row in credentials)])
-    faults: dict[str, list[str]] = {}
+    table, faults = [_CREDENTIAL_HEAD], dict[str, list[str]]()
     for name, credential, held in credentials:
+        # the token may still be valid, but without a successful fetch it will not be for long
+        token = held["state"] + (", failing" if held["failing"] else "")
+        token += ", rejected" if held.get("rejected_by") else ""
+        left = "-" if held["expires_in_s"] is None else f"{held['expires_in_s']:.0f} s"
+        fetches, failures = str(held["fetches"]), str(held["failures"])
+        table.append((name, credential, held["type"], token, left, fetches, failures))
         if held["failing"]:
             reason = printable(held["last_error"]) + (_RESTART if held.get("needs_restart") else "")
             faults.setdefault(reason, []).append(f"{name} {credential}")
         for upstream, age_s in held.get("rejected_by", {}).items():
             reason = f"the upstream {upstream} rejected the token {age_s:.0f} s ago"
             faults.setdefault(reason, []).append(f"{name} {credential}")
+    if credentials:
+        yield ""
+        yield from aligned(table)
     yield from (f"{', '.join(ones)}: {reason}" for reason, ones in faults.items())
     upstreams = [(name, one, *row) for name, one in processes.items() for row in one.get("upstreams", {}).items()]
     if upstreams:
@@ -299,14 +305,6 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-
-
-def _credential(name: str, credential: str, held: Mapping[str, Any]) -> tuple[str, ...]:
-    left_s = held["expires_in_s"]
-    # the token may still be valid, but without a successful fetch it will not be for long
-    token = held["state"] + (", failing" if held["failing"] else "") + (", rejected" if held.get("rejected_by") else "")
-    left = "-" if left_s is None else f"{left_s:.0f} s"
-    return name, credential, held["type"], token, left, str(held["fetches"]), str(held["failures"])
 
 
 def _upstream(name: str, one: Mapping[str, Any], upstream: str, held: Mapping[str, Any]) -> tuple[str, ...]:
@@ -353,7 +351,6 @@ def _mcp(name: str, one: Mapping[str, Any], server: str, held: Mapping[str, Any]
 
 
 _RULE_HEAD = ("MODEL", "OPERATION", "ADAPTED", "STATE", "AGE", "LEFT", "USES")
-_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 @click.command()
@@ -394,8 +391,3 @@ def rule_lines(rules: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield line
         if evidence := printable(" ".join(row["evidence"].split())):
             yield f"    {evidence}"
-
-
-def span(seconds: float) -> str:
-    """Return the largest whole unit: `90` is `1 min`."""
-    return next((f"{seconds // size:.0f} {unit}" for size, unit in _UNITS if seconds >= size), f"{seconds:.0f} s")

@@ -13,8 +13,8 @@ from textwrap import wrap
 from typing import Any, Literal, NamedTuple
 from unicodedata import east_asian_width
 
-from gatepass.cli.control import span
 from gatepass.cli.options import coloured, printable
+from gatepass.types import span
 
 Story = Mapping[str, Any]
 WIDTH = 80

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from gatepass.dialects.error_body import MESSAGE_CHARS
 from gatepass.errors import UpstreamErrorReply
-from gatepass.types import TOO_LONG_TEXT
+from gatepass.types import TOO_LONG_TEXT, span
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +202,8 @@ def token_hint(
     """
     if credential is None:
         return advice
-    fetched = "" if age_s is None else f", fetched {_ago(age_s)}"
+    # two digits at most, because RAGFlow retries an error whose text contains a number such as 429
+    fetched = "" if age_s is None else f", fetched {span(min(age_s, 99 * 86_400))} ago"
     if not_renewed is None:
         again = "twice more, each time with a new one" if renewals > 1 else "once more with a new one"
         tried = f"Tried with the token of the credential {credential!r}, and {again}{fetched}."
@@ -219,14 +220,6 @@ def key_of(credential: str) -> str:
 
 def _tries(test: str) -> str:
     return f" `{test}` tries it." if test else ""
-
-
-def _ago(age_s: float) -> str:
-    # two digits at most, because RAGFlow retries an error whose text contains a number such as 429
-    for size_s, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if age_s >= size_s:
-            return f"{min(age_s // size_s, 99):.0f} {unit} ago"
-    return f"{age_s:.0f} s ago"
 
 
 def with_hint(

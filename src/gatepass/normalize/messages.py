@@ -137,7 +137,14 @@ def system_into_user(editor: JsonEditor) -> bool:
     user = next((message for _, message in numbered if message.string("role") == "user"), None)
     found = [message_text(message) for message in systems.values()]
     texts = [text for text in found if text is not None]
-    if not systems or user is None or len(texts) < len(found) or not _prepend(user, _EMPTY_LINE.join(texts)):
+    if not systems or user is None or len(texts) < len(found):
+        return False
+    text = _EMPTY_LINE.join(texts)
+    if (parts := user.array("content")) is not None:
+        parts.insert(0, b'{"type":"text","text":"%b"}' % text)
+    elif (content := user.raw_string("content")) is not None:
+        user.set("content", b'"', text, _EMPTY_LINE, content, b'"')
+    else:
         return False
     messages.drop(systems)
     return True
@@ -149,15 +156,6 @@ def merge_roles(editor: JsonEditor) -> bool:
     messages = editor.top.array("messages")
     # a list, because `any` would skip the second step if the first one changes something
     return messages is not None and any([_gather_system(messages), _merge_neighbours(messages)])
-
-
-def _prepend(message: JsonObjectEditor, text: bytes) -> bool:
-    """Insert `text` before the content of `message`; return False if the content is neither a string nor a list."""
-    if (parts := message.array("content")) is not None:
-        parts.insert(0, b'{"type":"text","text":"%b"}' % text)
-        return True
-    content = message.raw_string("content")
-    return content is not None and message.set("content", b'"', text, _EMPTY_LINE, content, b'"')
 
 
 def _gather_system(messages: JsonArrayEditor) -> bool:

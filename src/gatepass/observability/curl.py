@@ -34,7 +34,14 @@ def curl_command(story: Mapping[str, Any], root_url: str) -> str:
         else:
             data = [f"--data-raw {quoted}"]
     elif story["method"] == "POST":
-        comment = f"# {_why_without(story)}: write it to body.json.\n"
+        if not story.get("captured"):
+            reason = "The body was not captured (see `gatepass capture`)"
+        elif "bodies" not in story:
+            reason = "Only admins see the captured body"
+        else:
+            is_long = any(one["name"] == "request" and one["next"] for one in story["bodies"])
+            reason = "The body is longer than what is shown" if is_long else "The body was not captured whole"
+        comment = f"# {reason}: write it to body.json.\n"
         data = ["-d @body.json"]
     url, method = (
         shlex.quote("".join(char if char.isprintable() else quote(char, errors="replace") for char in text))
@@ -56,15 +63,6 @@ def curl_command(story: Mapping[str, Any], root_url: str) -> str:
 def is_whole(body: Mapping[str, Any]) -> bool:
     """Return whether the text of a body in a story is all of it."""
     return body["next"] is None and not body["cut"]
-
-
-def _why_without(story: Mapping[str, Any]) -> str:
-    if not story.get("captured"):
-        return "The body was not captured (see `gatepass capture`)"
-    if "bodies" not in story:
-        return "Only admins see the captured body"
-    is_long = any(one["name"] == "request" and one["next"] for one in story["bodies"])
-    return "The body is longer than what is shown" if is_long else "The body was not captured whole"
 
 
 def _escaped(char: str) -> str:

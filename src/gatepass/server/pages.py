@@ -31,7 +31,7 @@ from gatepass.learning.learned_rule import LearnedRuleRecord
 from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.metrics import CONTENT_TYPE, merge_expositions
 from gatepass.operations.table import base_url
-from gatepass.proxy.app_state import AppState, Upstream
+from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import served_by_chat
 from gatepass.proxy.routing import RouteTable
 from gatepass.server.asgi import path_in, peer_in
@@ -272,17 +272,15 @@ def _upstreams(state: AppState, rejections: Mapping[str, float]) -> dict[str, An
         if not name.startswith(MCP_UPSTREAM):
             requests, errors = counts.get(name, (0, 0))
             counted = {"requests": requests, "errors": errors, "silent": silent.get(name, {})}
-            counted["over_chat"] = _over_chat(state.upstreams[name])
+            upstream = state.upstreams[name]
+            spoken = upstream.settings.protocols
+            counted["over_chat"] = [  # the operations that chats serve: learned, or declared
+                one
+                for one in ("responses", "messages")
+                if (served_by_chat(upstream, one) if spoken is None else one not in spoken and "chat" in spoken)
+            ]
             found[name] = counted | _health(state, name, rejections, with_many_errors)
     return found
-
-
-def _over_chat(upstream: Upstream) -> list[str]:
-    """Return the operations that chats serve at `upstream`: declared, or learned."""
-    spoken = upstream.settings.protocols
-    if spoken is None:
-        return [name for name in ("responses", "messages") if served_by_chat(upstream, name)]
-    return [name for name in ("responses", "messages") if name not in spoken and "chat" in spoken]
 
 
 def silent_streams(state: AppState) -> dict[str, dict[str, float]]:

@@ -281,16 +281,8 @@ def parse_event(block: bytes) -> Event:
         name=event,
         id=identity,
         comments=bytes(comments),
-        is_dispatched=bool(data or event or identity) or _is_number(fields.get(b"retry", b"")),
+        is_dispatched=bool(data or event or identity) or fields.get(b"retry", b"").isdigit(),
     )
-
-
-def _is_number(value: bytes) -> bool:
-    try:
-        int(value)
-    except ValueError:
-        return False
-    return True
 
 
 FAST_PARSE_BYTES = 256 * 1024

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from gatepass.cli.control import reload_lines, rule_lines, span, status_lines
+from gatepass.cli.control import reload_lines, rule_lines, status_lines
+from gatepass.types import span
 
 ROW = {
     "upstream": "chat",
