@@ -33,11 +33,12 @@ from ruamel.yaml import YAML
 
 from gatepass.auth.model_access import DESTINATIONS, MODELS
 from gatepass.cli import main
-from gatepass.config.access import ORIGIN, moment
+from gatepass.config.access import moment
 from gatepass.config.block import (
     HASH,
     HEADER_NAME,
     NAME,
+    ORIGIN,
     checked_base_url,
     checked_proxy_url,
     checked_url,

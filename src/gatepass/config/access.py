@@ -23,7 +23,7 @@ from pydantic import (
     field_validator,
 )
 
-from gatepass.config.block import HASH, Block, Name, SecretText, SettingFault
+from gatepass.config.block import HASH, Block, CorsOrigin, Name, SecretText, SettingFault
 from gatepass.config.references import Reference
 from gatepass.config.routes import MemberPath, OfSoundOrImage, OfText
 from gatepass.config.upstream import DialectName
@@ -44,10 +44,6 @@ BuiltIn = Literal[
     "vscode",
 ]
 KeepAliveMode = Literal["comment", "empty-delta", "off"]
-ORIGIN = r"^(\*|[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]-]+)$"
-"""An origin as browsers send it, or `*`: https://fetch.spec.whatwg.org/#origin-header."""
-CorsOrigin = Annotated[str, Field(pattern=ORIGIN)]
-
 THINKING = ["chat_template_kwargs", "enable_thinking", "thinking", "do_sample"]
 """RAGFlow and Dify send these members next to `messages`. vLLM uses the first; Azure rejects all of them."""
 

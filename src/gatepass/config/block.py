@@ -134,6 +134,9 @@ SecretText = Annotated[
 Url = Annotated[str, AfterValidator(checked_url)]
 ProxyUrl = Annotated[str, AfterValidator(checked_proxy_url)]
 BaseUrl = Annotated[str, AfterValidator(checked_base_url)]
+ORIGIN = r"^(\*|[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]-]+)$"
+"""An origin as browsers send it, or `*`: https://fetch.spec.whatwg.org/#origin-header."""
+CorsOrigin = Annotated[str, Field(pattern=ORIGIN)]
 
 Seconds = Annotated[float, Field(gt=0)]
 Bytes = Annotated[int, Field(gt=0)]

@@ -19,10 +19,9 @@ from gatepass.config.block import BASE_PATH, MIB, Block, Bytes, Name, Seconds, S
 from gatepass.config.credential.base import checked_extra
 from gatepass.config.credential.kinds import LOCAL_KINDS, AnyCredential
 from gatepass.config.document import lookup, matches, with_value
-from gatepass.config.mcp import McpServer
 from gatepass.config.network import DefaultNetwork, Network, TlsFiles
 from gatepass.config.routes import Model, OperationName, OperationRoute
-from gatepass.config.upstream import UpstreamConfig
+from gatepass.config.upstream import McpServer, UpstreamConfig
 from gatepass.types import Secret
 
 SCHEMES = ("valkey", "valkeys", "redis", "rediss")

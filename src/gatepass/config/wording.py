@@ -14,8 +14,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from gatepass.config.access import ORIGIN
-from gatepass.config.block import BASE_PATH, HASH, HEADER_NAME, NAME
+from gatepass.config.block import BASE_PATH, HASH, HEADER_NAME, NAME, ORIGIN
 from gatepass.config.changes import CHANGES, removal
 from gatepass.config.credential.kinds import KINDS, VARIABLE
 from gatepass.config.document import SettingPath, SettingPattern, dotted, lookup

@@ -26,8 +26,7 @@ from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import ModelNotFound
-from gatepass.learning.export import as_config, is_configured
-from gatepass.learning.learned_rule import LearnedRuleRecord
+from gatepass.learning.learned_rule import LearnedRuleRecord, as_config, is_configured
 from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.metrics import CONTENT_TYPE, merge_expositions
 from gatepass.operations.table import base_url

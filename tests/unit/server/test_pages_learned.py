@@ -8,8 +8,7 @@ from msgspec import structs
 from gatepass.auth.authenticator import LOCAL
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.learning.export import NOTHING
-from gatepass.learning.learned_rule import HOUR_S, LearnedRule, LearnedRuleRecord, RuleScope
+from gatepass.learning.learned_rule import HOUR_S, NOTHING, LearnedRule, LearnedRuleRecord, RuleScope
 from gatepass.normalize.rules import DeclaredModels
 from gatepass.proxy.routing import RouteTable
 from gatepass.server.pages import marked, merged_records, pinned, shown, visible

@@ -7,8 +7,7 @@ import pytest
 
 from gatepass.config.model import Config
 from gatepass.config.yaml_file import parse_yaml
-from gatepass.learning.export import NOTHING, as_config
-from gatepass.learning.learned_rule import LearnedRule, LearnedRuleRecord, LearningPolicy, RuleScope
+from gatepass.learning.learned_rule import NOTHING, LearnedRule, LearnedRuleRecord, LearningPolicy, RuleScope, as_config
 from gatepass.learning.matchers import next_rules, relevant_rules
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.normalize.rules import DeclaredModels, apply_changes, normalize

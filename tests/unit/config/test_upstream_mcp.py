@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from gatepass.config.access import AccessKey, McpLists
 from gatepass.config.checks import conflicts, different_keys, secrets_over_plain_http, unknown_names
-from gatepass.config.mcp import McpServer
 from gatepass.config.model import Config
+from gatepass.config.upstream import McpServer
 from gatepass.errors import ModelNotFound
 from gatepass.proxy.routing import RouteTable
 
