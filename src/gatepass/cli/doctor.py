@@ -19,21 +19,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gatepass.cli.options import (
-    AGENT_HOSTS,
-    CALL_OPERATIONS,
-    CHECK_FAILED,
-    coloured,
-    config_option,
-    exit_unusable,
-    find_key,
-    json_option,
-    load_or_exit,
-    print_json,
-    printable,
-    progress,
-    summary,
-)
+from gatepass.cli import options
 from gatepass.errors import CallerError
 
 if TYPE_CHECKING:
@@ -56,27 +42,27 @@ class _AgentHost(click.Choice[str]):
 
 @click.command()
 @click.argument("model", required=False)
-@config_option
+@options.config_option
 @click.option("--call", is_flag=True, help="Also send one small real call per operation. It may be billed.")
 @click.option(
     "--key", "caller", metavar="NAME", help="With --call, --as or --mcp: the caller, as access.keys names it."
 )
 @click.option(
     "--operation",
-    type=click.Choice(CALL_OPERATIONS),
+    type=click.Choice(options.CALL_OPERATIONS),
     help="With --call: the operation. Default: as the model is declared, else by its name.",
 )
 @click.option(
     "--as",
     "agent_host",
-    type=_AgentHost(AGENT_HOSTS),
+    type=_AgentHost(options.AGENT_HOSTS),
     help="Send the request of this program to MODEL, which may be billed. If it works, print what to set in it."
     " Without --call and --url.",
 )
 @click.option("--mcp", metavar="NAME", help="Test this MCP server alone, and print what to set in its clients.")
 @click.option("--url", metavar="BASE_URL", help="Test a running gatepass from here, by its base URL and a key.")
 @click.option("--key-stdin", is_flag=True, help="With --url: read the API key from standard input.")
-@json_option
+@options.json_option
 def doctor(
     model: str | None,
     path: str | None,
@@ -128,7 +114,7 @@ def doctor(
         try:
             checked_base_url(url)
         except ValueError:
-            exit_unusable(f"{url!r} is not the base URL of a gatepass: expects http://HOST:PORT/v1")
+            options.exit_unusable(f"{url!r} is not the base URL of a gatepass: expects http://HOST:PORT/v1")
         report = Report(as_json=as_json)
         key = _remote_key(from_stdin=key_stdin)
         found = diagnose_url(url.rstrip("/"), key, report.begin, model, operation, call=call)
@@ -138,18 +124,18 @@ def doctor(
     from gatepass.cli.reach import Step, StepOutcome
     from gatepass.config.environment import SOURCE, with_variables
 
-    loaded = load_or_exit(path)
+    loaded = options.load_or_exit(path)
     # the GATEPASS_ variable follows each setting that it sets
     report, settings = Report(as_json=as_json, wording=with_variables if loaded.source == SOURCE else str), ""
     try:
-        allowed = find_key(loaded.config, caller)
+        allowed = options.find_key(loaded.config, caller)
         calls = steps.calls_of(loaded.config, model, operation, allowed) if call else []
         if agent_host is not None and model is not None:
             calls, settings = steps.calls_of_host(loaded.config, agent_host, model, allowed)
             model = None  # its other operations are not tested
         if mcp is not None:
             settings = steps.settings_of_mcp(loaded.config, mcp, allowed)
-        valid = f"{loaded.source} is valid: {summary(loaded.config)}"
+        valid = f"{loaded.source} is valid: {options.summary(loaded.config)}"
         report.add(Step("gatepass", "configuration", StepOutcome.WORKS, valid, proves=False))
         host = loaded.config.server.host
         try:  # an address may also be one of another machine
@@ -164,14 +150,14 @@ def doctor(
             report.settings = settings
         sys.exit(report.finish())
     except steps.NoCall as error:
-        exit_unusable(str(error))
+        options.exit_unusable(str(error))
     except CallerError as error:
         if as_json:
             named = {"status": error.status, "code": error.code, "message": error.message}
-            report.print_json(CHECK_FAILED, refused=named)
+            report.print_json(options.CHECK_FAILED, refused=named)
         else:
             click.echo(f"refused: {error.status} {error.code}: {error.message}")
-        sys.exit(CHECK_FAILED)
+        sys.exit(options.CHECK_FAILED)
 
 
 KEY = "GATEPASS_KEY"
@@ -187,7 +173,7 @@ def _remote_key(*, from_stdin: bool) -> str | None:
         key = click.prompt("API key (empty for none)", default="", show_default=False, hide_input=True, err=True)
     key = key.strip()
     if not (key.isascii() and key.isprintable()):
-        exit_unusable("the API key contains characters beyond ASCII or a line break")
+        options.exit_unusable("the API key contains characters beyond ASCII or a line break")
     return key or None
 
 
@@ -207,11 +193,11 @@ class Report:
 
     def begin(self, hop: str, what: str) -> None:
         self._progress.close()
-        self._progress.enter_context(progress(f"{hop} {what}"))
+        self._progress.enter_context(options.progress(f"{hop} {what}"))
 
     def add(self, step: Step) -> None:
         why, advice = self._wording(step.why), self._wording(step.advice)
-        step = replace(step, why=printable(why), advice=printable(advice))
+        step = replace(step, why=options.printable(why), advice=options.printable(advice))
         self._progress.close()
         self.steps.append(step)
         if self._as_json:
@@ -223,7 +209,7 @@ class Report:
                 wrap(line, width, subsequent_indent=" " * 5, break_long_words=False, break_on_hyphens=False)
             )
         if colour := COLOURS.get(step.outcome.value):
-            line = coloured(step.outcome.value, colour) + line.removeprefix(step.outcome.value)
+            line = options.coloured(step.outcome.value, colour) + line.removeprefix(step.outcome.value)
         click.echo(line)
 
     async def show(self, steps: Steps, is_shown: Callable[[Step], bool] = lambda _: True) -> None:
@@ -246,7 +232,7 @@ class Report:
 
         is_proven = any(step.outcome is StepOutcome.WORKS and step.proves for step in self.steps)
         # a script must not take a run that proved nothing for a success
-        code = CHECK_FAILED if self.has_failed else 0 if is_proven else NOTHING_PROVEN
+        code = options.CHECK_FAILED if self.has_failed else 0 if is_proven else NOTHING_PROVEN
         if self._as_json:
             self.print_json(code, **({"settings": self.settings} if self.settings else {}))
             return code
@@ -262,7 +248,7 @@ class Report:
     def print_json(self, code: int, **more: object) -> None:
         failed = [f"{step.hop} {step.what}" for step in self.steps if step.failed]
         document = {"exit_code": code, "failed": failed, **more, "steps": [step.described() for step in self.steps]}
-        print_json(document)
+        options.print_json(document)
 
 
 def line_of(step: Step) -> str:

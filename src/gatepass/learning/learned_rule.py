@@ -17,6 +17,7 @@ import msgspec
 
 from gatepass.config.model import Config
 from gatepass.config.routes import BETA, block_of_operation
+from gatepass.normalize import messages
 from gatepass.normalize.betas import BETA_FIELD, ENABLED, DropBetas
 from gatepass.normalize.embeddings_request import SplitInputs
 from gatepass.normalize.members import (
@@ -28,16 +29,6 @@ from gatepass.normalize.members import (
     request_stream,
     request_whole_reply,
     serve_by_chat,
-)
-from gatepass.normalize.messages import (
-    Replayed,
-    Role,
-    fill_empty_content,
-    join_text_parts,
-    merge_roles,
-    schema_in_words,
-    shorten_tool_ids,
-    system_into_user,
 )
 from gatepass.normalize.rules import Change, ChangeRule, DeclaredModels
 
@@ -187,11 +178,11 @@ _FIXED: Mapping[tuple[str, str], tuple[Change, str]] = MappingProxyType(
         ("stream", "synth"): (request_whole_reply, ""),
         ("stream", "aggregate"): (request_stream, ""),
         ("protocols", "chat"): (serve_by_chat, ""),
-        ("roles", "merged"): (merge_roles, "merge_roles"),
-        ("content", "text"): (join_text_parts, "text_content"),
-        ("content", "empty"): (fill_empty_content, "empty_content"),
-        ("tool_ids", "short"): (shorten_tool_ids, "short_tool_ids"),
-        ("response_format", "json_object"): (schema_in_words, "schema_in_words"),
+        ("roles", "merged"): (messages.merge_roles, "merge_roles"),
+        ("content", "text"): (messages.join_text_parts, "text_content"),
+        ("content", "empty"): (messages.fill_empty_content, "empty_content"),
+        ("tool_ids", "short"): (messages.shorten_tool_ids, "short_tool_ids"),
+        ("response_format", "json_object"): (messages.schema_in_words, "schema_in_words"),
     }
 )
 """By the action and the field of a rule: its change, and the switch in `rules` that does the same."""
@@ -249,7 +240,7 @@ class LearnedRule:
         if self.action == "split" and (found := _SHARE.match(self.to or "")) is not None:
             return SplitInputs(int(found[1]), is_share=bool(found[2]))
         if self.action == "role" and self.to is not None:
-            return system_into_user if self.to == "user" else Role(self.field, self.to)
+            return messages.system_into_user if self.to == "user" else messages.Role(self.field, self.to)
         if self.action in ("beta", "betas"):
             # a `betas` rule names all that were sent (`field`), and those that remain (`to`)
             sent, kept = self.field.split("+"), (self.to or "").split("+")
@@ -413,7 +404,7 @@ def is_configured(one: LearnedRuleRecord, config: Config, declared: DeclaredMode
     rule, operation = one.rule, one.scope.operation
     if rule.action == "protocols":
         return config.upstreams[one.scope.upstream].protocols is not None
-    wanted = Replayed().entry if rule.action == "drop" and rule.field in WHERE_EMPTY else rule.entry
+    wanted = messages.Replayed().entry if rule.action == "drop" and rule.field in WHERE_EMPTY else rule.entry
     for public in _public_names(one, config):
         rules = declared.rules(operation, public)
         changes = chain.from_iterable(rule.changes for rule in rules if isinstance(rule, ChangeRule))
