@@ -144,20 +144,15 @@ def presented_key(headers: Headers) -> str | None:
                 )
         key = text.strip().decode("latin-1")
         if found is not None and key and key != found:
-            found = _same_key(found, key)
+            inner, other_inner = unwrapped_key(found), unwrapped_key(key)
+            if (inner or found) != (other_inner or key):
+                raise InvalidApiKey(
+                    "The request contains two different API keys: `Authorization`, `x-api-key` and `api-key` all count."
+                    " Send one, as `Authorization: Bearer <key>`."
+                )
+            found = found if inner is None else key
         found = found or key or None
     return found
-
-
-def _same_key(one: str, other: str) -> str:
-    """Return the bare key if one of the two contains the other in a JSON object; raise InvalidApiKey otherwise."""
-    inner, other_inner = unwrapped_key(one), unwrapped_key(other)
-    if (inner or one) != (other_inner or other):
-        raise InvalidApiKey(
-            "The request contains two different API keys: `Authorization`, `x-api-key` and `api-key` all count."
-            " Send one, as `Authorization: Bearer <key>`."
-        )
-    return one if inner is None else other
 
 
 def unwrapped_key(presented: str) -> str | None:

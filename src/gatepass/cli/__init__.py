@@ -70,7 +70,14 @@ class Commands(click.Group):
         except ModuleNotFoundError as error:
             if entry.extra is None or error.name is None or error.name.startswith("gatepass."):
                 raise
-            return _without_extra(cmd_name, entry, error.name)
+            # a command that only has a help, because a package of its extra is not installed
+            reason = f"{cmd_name!r} requires the package {error.name}. Run `pip install '.[{entry.extra}]'`."
+            takes_all: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+            def refuse() -> NoReturn:
+                click.get_current_context().fail(reason)
+
+            return click.Command(cmd_name, takes_all, refuse, help=f"{entry.summary}\n\n{reason}")
         assert isinstance(command, click.Command)  # noqa: S101 - an error in COMMANDS
         return command
 
@@ -85,17 +92,6 @@ class Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.summary) for name, entry in self._entries.items()])
-
-
-def _without_extra(name: str, entry: CommandEntry, package: str) -> click.Command:
-    """Return a command that only has a help, because a package of its extra is not installed."""
-    reason = f"{name!r} requires the package {package}. Run `pip install '.[{entry.extra}]'`."
-    takes_all: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True}
-
-    def refuse() -> NoReturn:
-        click.get_current_context().fail(reason)
-
-    return click.Command(name, takes_all, refuse, help=f"{entry.summary}\n\n{reason}")
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -560,14 +560,23 @@ def init(
 
     Exit codes: 0 written, 1 a test failed, 2 invalid command line or answers.
     """
+    from gatepass.auth.api_keys import new_key
     from gatepass.cli.agent_hosts import AGENT_HOSTS, settings_of
+    from gatepass.config.access import BUILT_IN_PROFILES, PLAIN
 
     path = Path(output).absolute()
     if secret_file and "}" in path_in_file(secret_file, path.parent):
         exit_unusable("--secret-file: a path with } cannot stand in a configuration: move or rename the file")
     if path.exists() and not force and (yes or not click.confirm(f"{output} exists. Overwrite it?", default=False)):
         exit_unusable(f"{output} exists: nothing was written. --force overwrites it.")
-    _check_writable(path)
+    if path.is_dir():
+        exit_unusable(f"--output: {path} is a folder: name a file in it")
+    try:  # before any question is asked and any key is made
+        # A trial finds more than os.access: for example a full disk, or a folder that does not exist.
+        with tempfile.TemporaryFile(dir=path.resolve().parent):
+            pass
+    except OSError as error:
+        exit_unusable(f"--output: {path} cannot be written: {error.strerror}")
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the answers
     answers = {name: value for name, value in given.items() if value is not None} | {"port": str(port)}
     if allow_plain_http:
@@ -587,7 +596,11 @@ def init(
         click.echo(f"Models: {shown}")
     setup.ask("clients")
     setup.ask("listen")
-    keys = _keys(setup.answers["clients"])
+    keys = []
+    for name in _client_names(setup.answers["clients"]):
+        value, key_hash = new_key()
+        profile = name if BUILT_IN_PROFILES.get(name, PLAIN) != PLAIN else ""  # the file has no line without an effect
+        keys.append((ClientKey(name, profile, key_hash), value))
     secret_path = _write(path, setup, [key for key, _ in keys])
 
     url = f"http://{reachable_host(setup.answers['listen'])}:{port}"
@@ -658,31 +671,7 @@ def compose_lines(path: Path, others: Sequence[str], secret_env: str | None) -> 
     ]
 
 
-def _check_writable(path: Path) -> None:
-    """Exit with 2 if the file cannot be written, before any question is asked and any key is made."""
-    if path.is_dir():
-        exit_unusable(f"--output: {path} is a folder: name a file in it")
-    try:
-        # A trial finds more than os.access: for example a full disk, or a folder that does not exist.
-        with tempfile.TemporaryFile(dir=path.resolve().parent):
-            pass
-    except OSError as error:
-        exit_unusable(f"--output: {path} cannot be written: {error.strerror}")
-
-
 MOST_SHOWN = 12
-
-
-def _keys(clients: str) -> list[tuple[ClientKey, str]]:
-    from gatepass.auth.api_keys import new_key
-    from gatepass.config.access import BUILT_IN_PROFILES, PLAIN
-
-    found = []
-    for name in _client_names(clients):
-        key, key_hash = new_key()
-        profile = name if BUILT_IN_PROFILES.get(name, PLAIN) != PLAIN else ""  # the file has no line without an effect
-        found.append((ClientKey(name, profile, key_hash), key))
-    return found
 
 
 def _write(path: Path, setup: Setup, keys: Sequence[ClientKey]) -> str:

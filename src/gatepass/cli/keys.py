@@ -84,7 +84,14 @@ def new(
     from gatepass.config.wording import explained_errors
 
     key, key_hash = new_key()
-    mcp = _allowed_of(servers)
+    mcp = dict[str, dict[str, list[str]]]()
+    for server in servers:
+        server_name, colon, tools = server.partition(":")
+        allowed = mcp.setdefault(server_name, {})
+        if colon:
+            allowed.setdefault("tools", []).extend(tools.split(","))
+    if any(not tool for allowed in mcp.values() for tool in allowed.get("tools", ())):
+        raise click.BadParameter("expects NAME or NAME:TOOL,TOOL, without spaces", param_hint="--mcp")
     lists = {"models": list(models), "operations": list(operations), "mcp": mcp if any(mcp.values()) else list(mcp)}
     given = {"name": name, **lists, **options}
     entry: Row = {"name": DEFAULT_NAME, **{option: value for option, value in given.items() if value}, "hash": key_hash}
@@ -126,19 +133,6 @@ def new(
     else:
         click.echo("Or, for a configuration by environment variables:")
         click.echo(f"\n  {line}")
-
-
-def _allowed_of(servers: tuple[str, ...]) -> dict[str, dict[str, list[str]]]:
-    """Return `mcp` of a key from values of --mcp, each NAME or NAME:TOOL,TOOL. Raises BadParameter."""
-    found = dict[str, dict[str, list[str]]]()
-    for server in servers:
-        name, colon, tools = server.partition(":")
-        lists = found.setdefault(name, {})
-        if colon:
-            lists.setdefault("tools", []).extend(tools.split(","))
-    if any(not tool for lists in found.values() for tool in lists.get("tools", ())):
-        raise click.BadParameter("expects NAME or NAME:TOOL,TOOL, without spaces", param_hint="--mcp")
-    return found
 
 
 KEYS = ("access", "keys")

@@ -7,8 +7,8 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import click
 
@@ -102,7 +102,14 @@ def _retry(socket_path: str | None, *, as_json: bool) -> None:
         while "" in failed.values() and time.monotonic() < until_s:
             time.sleep(LOOK_S)
             processes = processes_of(json.loads(request("GET", "/status", socket_path))).values()
-            failed = {name: error for name in names if (error := _retry_error(name, processes)) is not None}
+            failed = {}
+            for name in names:
+                held = [one["credentials"][name] for one in processes if name in one["credentials"]]
+                errors = [str(one["last_error"]) for one in held if one["failing"]]
+                if any(one["refreshing"] for one in held) or 0 < len(errors) < len(held):
+                    failed[name] = ""  # a process fetches, or they differ
+                elif errors:
+                    failed[name] = errors[0]
     failed = {name: error or f"no result in {RETRY_S:g} s, see `gatepass status`" for name, error in failed.items()}
     if as_json:
         options.print_json({**result, "failed": failed})
@@ -114,15 +121,6 @@ def _retry(socket_path: str | None, *, as_json: bool) -> None:
             click.echo("No credential is failing.")
     if failed:
         sys.exit(options.CHECK_FAILED)
-
-
-def _retry_error(name: str, processes: Iterable[Mapping[str, Any]]) -> str | None:
-    """Return why the credential still fails, None if it does not, and "" while a process fetches or they differ."""
-    held = [one["credentials"][name] for one in processes if name in one["credentials"]]
-    errors = [str(one["last_error"]) for one in held if one["failing"]]
-    if any(one["refreshing"] for one in held) or 0 < len(errors) < len(held):
-        return ""
-    return errors[0] if errors else None
 
 
 async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> bool:

@@ -20,7 +20,6 @@ from gatepass.config.references import UnresolvedReference, open_regular, read_f
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 LIBRARY, EXTRA = "cryptography", "crypto"
 NO_KEY = "holds no PEM private key that can be read (-----BEGIN PRIVATE KEY-----)"
@@ -48,10 +47,18 @@ class SigningKey:
 def signing_key(pem: str) -> SigningKey:
     """Return the key of a PEM text; raise ValueError with the reason, which never quotes the text."""
     # imported here, because cryptography is an extra
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    key = _private_key(pem)
+    try:
+        # RSA-4096 takes 0.3 s to validate, and no other thread runs meanwhile
+        key = load_pem_private_key(pem.encode(), None, unsafe_skip_rsa_key_validation=True)
+    except TypeError:  # "Password was not given but private key is encrypted"
+        raise ValueError(LOCKED_KEY) from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError(NO_KEY) from None
     if isinstance(key, RSAPrivateKey):
         if key.key_size < SHORTEST_RSA_BITS:
             raise ValueError(SHORT_KEY)
@@ -71,19 +78,6 @@ def check_signature(key: RSAPrivateKey) -> None:
     try:
         key.public_key().verify(key.sign(b"", PKCS1v15(), SHA256()), b"", PKCS1v15(), SHA256())
     except InvalidSignature:
-        raise ValueError(NO_KEY) from None
-
-
-def _private_key(pem: str) -> PrivateKeyTypes:
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    try:
-        # RSA-4096 takes 0.3 s to validate, and no other thread runs meanwhile
-        return load_pem_private_key(pem.encode(), None, unsafe_skip_rsa_key_validation=True)
-    except TypeError:  # "Password was not given but private key is encrypted"
-        raise ValueError(LOCKED_KEY) from None
-    except (ValueError, UnsupportedAlgorithm):
         raise ValueError(NO_KEY) from None
 
 

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from gatepass.config.routes import BETA, LEARN_ALSO
 from gatepass.learning.learned_rule import (
@@ -439,7 +439,14 @@ def _confirmed(rejection: UpstreamRejection, paths: Iterable[str]) -> list[str]:
 
 def _unknown_members(rejection: UpstreamRejection) -> Iterator[str]:
     """Yield the paths that the upstream does not know, in its order."""
-    yield from _zod(rejection.raw)
+    raw = rejection.raw
+    issues = raw if isinstance(raw, list) else raw.get("error") if isinstance(raw, dict) else None
+    for issue in issues if isinstance(issues, list) else ():
+        if isinstance(issue, dict) and issue.get("code") == ZOD_CODE:
+            path, keys = issue.get("path"), issue.get("keys")
+            steps = [str(step) for step in path] if isinstance(path, list) else []
+            names = keys if isinstance(keys, list) else ()
+            yield from (path_from_error(".".join([*steps, str(name)])) for name in names)
     if rejection.code in TAUGHT_CODES - {_VALUE_CODE} and rejection.param:
         yield path_from_error(rejection.param)
     for sentence in rejection.sentences:
@@ -455,18 +462,6 @@ def _unknown_members(rejection: UpstreamRejection) -> Iterator[str]:
             path = path_from_error(found[2])  # Groq names the message before it, Cerebras the whole path, twice
             in_messages = _IN_MESSAGES.match(found[1] or "") is not None and not path.startswith("messages[]")
             yield f"messages[].{path}" if in_messages else path
-
-
-def _zod(raw: Any) -> Iterator[str]:
-    """Yield the paths of zod's `unrecognized_keys` issues."""
-    issues = raw if isinstance(raw, list) else raw.get("error") if isinstance(raw, dict) else None
-    for issue in issues if isinstance(issues, list) else ():
-        if isinstance(issue, dict) and issue.get("code") == ZOD_CODE:
-            path, keys = issue.get("path"), issue.get("keys")
-            steps = [str(step) for step in path] if isinstance(path, list) else []
-            yield from (
-                path_from_error(".".join([*steps, str(key)])) for key in (keys if isinstance(keys, list) else ())
-            )
 
 
 def _wrong_values(rejection: UpstreamRejection) -> Iterator[str]:

@@ -6,7 +6,7 @@ reject values that they do not know, and then the members too.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -73,7 +73,14 @@ class DropBetas:
         sent = betas_of(editor.headers)
         if not self.sent.issubset(sent) or any(BETA.match(beta) is None for beta in sent):
             return False
-        editor.headers = _without(editor.headers, self.names)
+        fields: list[tuple[bytes, bytes]] = []
+        left_out = {name.encode() for name in self.names}
+        for name, value in editor.headers:
+            if name != _FIELD:
+                fields.append((name, value))
+            elif left := [one for one in value.split(b",") if one.strip() and one.strip() not in left_out]:
+                fields.append((name, b",".join(left).strip()))
+        editor.headers = tuple(fields)
         kept = {path for beta in sent if beta not in self.names for path in BETA_MEMBERS.get(beta, ())}
         for path in dict.fromkeys(path for name in self.names for path in BETA_MEMBERS.get(name, ())):
             if path not in kept and editor.may_name(path.rpartition(".")[2]):
@@ -81,17 +88,3 @@ class DropBetas:
                 for owner in parsed.owners(editor):
                     owner.drop(parsed.name)
         return True
-
-
-def _without(headers: Headers, names: Collection[str]) -> Headers:
-    """Return `headers` without these values. A field that becomes empty is left out."""
-    fields: list[tuple[bytes, bytes]] = []
-    left_out = {name.encode() for name in names}
-    for name, value in headers:
-        if name != _FIELD:
-            fields.append((name, value))
-            continue
-        kept = [each for each in value.split(b",") if each.strip() and each.strip() not in left_out]
-        if kept:
-            fields.append((name, b",".join(kept).strip()))
-    return tuple(fields)

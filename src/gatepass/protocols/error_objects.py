@@ -94,7 +94,12 @@ def error_headers(error: GatepassError) -> list[tuple[bytes, bytes]]:
     if should_retry is not None:
         is_final = not should_retry
     else:
-        is_final = not error.retryable or (isinstance(error, UpstreamErrorReply) and _is_rejected_for_good(error))
+        is_final = not error.retryable
+        if isinstance(error, UpstreamErrorReply) and _is_retried(error.http_status):
+            # a retry cannot succeed although the status suggests one, by the upstream's `code` and `type`
+            status, kind = error.http_status, (error.kind or "").lower()
+            is_final |= status == 501 or (status == 500 and kind == "invalid_request_error")
+            is_final |= not FINAL_CODES.isdisjoint({(error.upstream_code or "").lower(), kind})
     if is_final or (after_s or 0) > LONGEST_WAIT_S:
         headers.append((b"x-should-retry", b"false"))
     elif should_retry:
@@ -149,15 +154,6 @@ def stream_message(error: GatepassError) -> str:
 
 def _is_retried(status: int) -> bool:
     return status >= 500 or status in _RETRIED
-
-
-def _is_rejected_for_good(error: UpstreamErrorReply) -> bool:
-    """Whether a retry cannot succeed although the status suggests one, by the upstream's `code` and `type`."""
-    status, kind = error.http_status, (error.kind or "").lower()
-    if not _is_retried(status):
-        return False
-    codes = {(error.upstream_code or "").lower(), kind}
-    return status == 501 or not FINAL_CODES.isdisjoint(codes) or (status == 500 and kind == "invalid_request_error")
 
 
 def _envelope(error: GatepassError, request_id: str, message: str, kind: str, upstream: Any) -> dict[str, Any]:

@@ -128,9 +128,18 @@ _WITH_PARTS = ("message", "reasoning")
 
 
 def _item_events(item: Object, index: int) -> Iterator[Object]:
-    yield {"type": "response.output_item.added", "output_index": index, "item": _empty_item(item)}
+    kind, begun = event_kind(item), dict(item)  # of an item of unknown type only the status changes
+    if isinstance(item.get("status"), str):
+        begun["status"] = "in_progress"
+    if kind in _CALLS:
+        begun[_CALLS[kind][0]] = ""
+    for member in ("content", "summary") if kind in _WITH_PARTS else ():
+        if isinstance(item.get(member), list):
+            begun[member] = []
+    if kind == "reasoning":
+        begun.pop("encrypted_content", None)  # OpenAI sends it with the finished item
+    yield {"type": "response.output_item.added", "output_index": index, "item": begun}
     place = {"item_id": item["id"], "output_index": index}
-    kind = event_kind(item)
     if kind == "reasoning":
         for number, part in enumerate(item["summary"]):
             at = {**place, "summary_index": number}
@@ -145,21 +154,6 @@ def _item_events(item: Object, index: int) -> Iterator[Object]:
         name, stem = _CALLS[kind]
         yield from _text_events(stem, name, item[name], place)
     yield {"type": "response.output_item.done", "output_index": index, "item": item}
-
-
-def _empty_item(item: Object) -> Object:
-    """Return the item without its output, in progress. Of an item of unknown type only the status changes."""
-    empty = dict(item)
-    if isinstance(item.get("status"), str):
-        empty["status"] = "in_progress"
-    if (kind := event_kind(item)) in _CALLS:
-        empty[_CALLS[kind][0]] = ""
-    for name in ("content", "summary") if kind in _WITH_PARTS else ():
-        if isinstance(item.get(name), list):
-            empty[name] = []
-    if kind == "reasoning":
-        empty.pop("encrypted_content", None)  # OpenAI sends it with the finished item
-    return empty
 
 
 def _part_events(part: Object, place: Object) -> Iterator[Object]:
@@ -324,22 +318,20 @@ class ResponseAggregator(StreamAggregator):
             if fields["response"].get("error"):
                 self._fail_by(fields["response"]["error"])
                 return
-            self._add_response(fields["response"])
+            response = fields["response"]
+            if not response.get("output"):
+                if len(self._started_items - self._items.keys()) > len(self._items_without_index):
+                    reason = "The upstream's last event has no output, although its stream contained some."
+                    self.fail(UpstreamInvalid(reason, upstream=self._upstream))
+                    return
+                in_order = [item for _, item in sorted(self._items.items())]
+                if items := [*in_order, *self._items_without_index]:
+                    response = {**response, "output": items}
+            self._response, self.is_over = response, True
         elif any(fields.get(name) for name in ("delta", "text", "arguments")):
             self._started_items.add(index if type(index) is int else 0)  # without an index: the first item
             if len(self._started_items) > MAX_REPLY_ENTRIES:
                 self.fail(chunk.too_many_choices(self._upstream))
-
-    def _add_response(self, response: Object) -> None:
-        if not response.get("output"):
-            if len(self._started_items - self._items.keys()) > len(self._items_without_index):
-                reason = "The upstream's last event has no output, although its stream contained some."
-                self.fail(UpstreamInvalid(reason, upstream=self._upstream))
-                return
-            in_order = [item for _, item in sorted(self._items.items())]
-            if items := [*in_order, *self._items_without_index]:
-                response = {**response, "output": items}
-        self._response, self.is_over = response, True
 
 
 # --- a relayed stream -----------------------------------------------------------------------------

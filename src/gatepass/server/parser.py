@@ -180,8 +180,12 @@ class RequestParser:
             path = _known_path(target) or path_of(target)
         except (httptools.HttpParserError, UnicodeDecodeError):
             self._refuse(InvalidRequest("This is not a valid HTTP/1.1 request: its target is not a path or a URL."))
-        if not target.startswith(b"/"):
-            self._use_host_of_target()
+        # RFC 9112 section 3.2.2 requires the host of an absolute target
+        if not target.startswith(b"/") and (absolute := _ABSOLUTE.match(target)) is not None:
+            host = absolute[1].rpartition(b"@")[2]
+            if not is_host(host, target):
+                self._refuse(InvalidRequest(INVALID_HOST))
+            self._fields = [(b"host", host), *(field for field in self._fields if field[0] != b"host")]
         self.cycle = cycle = HttpRequestCycle(
             self._connection, parser.get_method().decode("ascii"), path, target, version, tuple(self._fields), self.peer
         )
@@ -190,15 +194,6 @@ class RequestParser:
             cycle.expect()
         self.in_head = False
         self._on_cycle(cycle)
-
-    def _use_host_of_target(self) -> None:
-        """Replace Host by the host of an absolute target, as RFC 9112 section 3.2.2 requires."""
-        if (found := _ABSOLUTE.match(self._target)) is None:
-            return
-        host = found[1].rpartition(b"@")[2]
-        if not is_host(host, self._target):
-            self._refuse(InvalidRequest(INVALID_HOST))
-        self._fields = [(b"host", host), *(field for field in self._fields if field[0] != b"host")]
 
     def _refuse(self, error: GatepassError) -> NoReturn:
         """Stop the parser: `feed` raises `error`."""

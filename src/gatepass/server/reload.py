@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -186,7 +186,14 @@ class Reloader:
         return _Read(loaded, config, tls_contexts, tuple(needs_restart), tuple(changed_settings(before, config)))
 
     def _use(self, read: _Read, state: AppState, successor: AppState) -> ReloadResult:
-        names = [*read.changed, *_reopened(state, successor)]
+        names = list(read.changed)
+        # what changed although its settings did not: a CA file, or the password of a proxy in a file
+        for name, holder in successor.holders.items():
+            if holder is not state.holders.get(name):
+                names.append(f"credentials.{name}")
+        for name, upstream in successor.upstreams.items():
+            if name not in state.upstreams or upstream.transport is not state.upstreams[name].transport:
+                names.append(settings_of(name))
         changed, known = tuple(dict.fromkeys(names)), set(self.loaded.warnings)
         warnings = tuple(warning for warning in read.loaded.warnings if warning not in known)
         for warning in warnings:
@@ -213,16 +220,6 @@ class Reloader:
         LOG.info("reloaded", extra={"fields": {**fields, "changed": list(result.changed)}})
         if result.needs_restart:
             LOG.warning("restart_needed", extra={"fields": {**fields, "settings": list(result.needs_restart)}})
-
-
-def _reopened(before: AppState, after: AppState) -> Iterable[str]:
-    """Yield what changed although its settings did not: a CA file, or the password of a proxy in a file."""
-    for name, holder in after.holders.items():
-        if holder is not before.holders.get(name):
-            yield f"credentials.{name}"
-    for name, upstream in after.upstreams.items():
-        if name not in before.upstreams or upstream.transport is not before.upstreams[name].transport:
-            yield settings_of(name)
 
 
 Readings = Mapping[str, tuple[tuple[int, int], bytes]]

@@ -233,19 +233,11 @@ class Assertion:
             raise FetchFailure(f"algorithm {error}", quick=False) from None
         # the header by which the issuer finds the public key (RFC 7515 4.1.4)
         headers = {} if settings.key_id is None else {"kid": settings.key_id}
-        signed = claims(settings.client_id, self._subject, _audience(settings, token_url), wall_s)
-        return self._encode(signed, key.key, algorithm=algorithm, headers=headers)
-
-
-def _audience(settings: Oauth2Credential, token_url: str) -> str:
-    match settings.assertion_audience:
         # RFC 7523 3 allows the token endpoint as audience. FAPI 2.0 requires the issuer.
-        case "token_url":
-            return token_url
-        case "issuer":
-            return settings.issuer or token_url
-        case own:
-            return own
+        audiences = {"token_url": token_url, "issuer": settings.issuer or token_url}
+        audience = audiences.get(settings.assertion_audience, settings.assertion_audience)
+        signed = claims(settings.client_id, self._subject, audience, wall_s)
+        return self._encode(signed, key.key, algorithm=algorithm, headers=headers)
 
 
 class ClientAuthenticator:
