@@ -560,6 +560,7 @@ def models() -> Document:
         ],
         "listed": ["gpt-4o", "o3-mini", "bge-m3", "claude-sonnet", "gpt-4o-mini"],
         "list_error": None,
+        "routed": {"gpt-4o": ["corp", "corp-eu"], "o3-mini": ["corp"], "claude-sonnet": ["openai"]},
         "rules": [
             {
                 "upstream": "corp",
@@ -589,7 +590,7 @@ def models() -> Document:
 
 
 def use() -> Document:
-    def row(upstream: str, model: str, tool: str, requests: int, errors: int, tokens: int) -> Document:
+    def row(upstream: str, model: str, tool: str, requests: int, errors: int, tokens: int, **codes: int) -> Document:
         return {
             "upstream": upstream,
             "model": model,
@@ -597,13 +598,15 @@ def use() -> Document:
             "requests": requests,
             "errors": errors,
             "tokens": tokens,
+            "codes": codes,
         }
 
     return {
         "use": [
-            row("corp", "gpt-4o", "", 212, 3, 190_200),
+            row("corp", "gpt-4o", "", 212, 3, 190_200, upstream_closed=2, overloaded=1),
             row("corp-eu", "bge-m3", "", 41, 0, 80_000),
-            row("mcp/tools", "", "find", 12, 1, 0),
+            row("mcp/tools", "", "find", 12, 1, 0, mcp_not_allowed=1),
+            row("mcp/tools", "", "", 6, 0, 0),
         ]
     }
 

@@ -53,6 +53,7 @@ SHOWS = {
 FROM_THE_API = {
     *("fresh", "stale", "expired", "none", "caller", "learned", "failed", "running", "tools", "prompts"),
     *("resources", "reloaded", "unchanged", "refused", "operation", "code", "hop", "upstream", "model"),
+    *("mcp_tool", "no key may use the server", "a key is configured; it does not expire"),
     *("configuration", "listen", "resolve", "tls", "connect", "store", "mcp", "no token", "keys", "models", "proxy"),
     *("complete", "cut", "error reply", "token rejected", "connection failed", "nothing written", "timed out"),
     *("invalid", "drained", "prompt tokens", "completion tokens", "total tokens", "client"),
@@ -616,7 +617,17 @@ def test_an_mcp_server_shows_its_url_callers_and_tools(open_page: OpenPage, sign
         ["tools.corp refused the connection.", "Action: Start the server."]
     )
     expect(main.locator("table").nth(0).locator("tbody tr")).to_have_text("claude-codefindallnone")
-    expect(main.locator("table").nth(1).locator("tbody tr")).to_have_text("find121 (8.3 %)")
+    expect(main.locator("table").nth(1).locator("tbody tr")).to_have_text("find121 (8.3 %)mcp_not_allowed")
+    links = main.locator("section a[href^='#/requests?']")
+    assert links.evaluate_all("(links) => links.map((link) => [link.textContent, link.getAttribute('href')])") == [
+        ["18 messages", "#/requests?upstream=mcp%2Ftools"],
+        ["1 error", "#/requests?upstream=mcp%2Ftools&outcome=error"],
+        ["claude-code", "#/requests?caller=claude-code&upstream=mcp%2Ftools"],
+        ["find", "#/requests?upstream=mcp%2Ftools&mcp_tool=find"],
+        ["1 (8.3 %)", "#/requests?outcome=error&mcp_tool=find&upstream=mcp%2Ftools"],
+        ["mcp_not_allowed", "#/requests?outcome=error&mcp_tool=find&upstream=mcp%2Ftools&code=mcp_not_allowed"],
+    ]
+    expect(main.locator(".facts")).to_contain_text("An error that the server reports in a reply with status 200")
     in_chinese = open_page(f"{signed_in}#/mcp", locale="zh-CN").locator(".health ~ p")
     expect(in_chinese.nth(1)).to_have_text("原文：tools.corp refused the connection.")
     expect(in_chinese.nth(2)).to_have_text("处理：检查 mcp.tools.url，以及该服务器是否在运行。")
@@ -1242,19 +1253,22 @@ def test_the_action_of_a_failed_request_is_on_the_first_screen_of_a_phone(
 
 
 def test_a_model_shows_its_upstreams_uses_and_errors(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
-    first, second, _ = fake.use["use"]
+    first, second, *_ = fake.use["use"]
     fake.use["use"] = [first, {**second, "model": "gpt-4o"}, {**second, "model": "unlisted"}]
     page = open_page(f"{signed_in}#/models")
     rows = page.get_by_role("table", name="Models").locator("tbody tr")
     used = rows.filter(has_text="gpt-4o").first.locator("td")
-    expect(used).to_have_text(["gpt-4o", "yes", "corp, corp-eu", "253", "3 (1.2 %)", "270 k"])
+    errors = "3 (1.2 %)2 × upstream_closed1 × overloaded"
+    expect(used).to_have_text(["gpt-4o", "yes", "corp, corp-eu", "253", errors, "270 k"])
     expect(used.nth(0).locator("a")).to_have_attribute("href", "#/requests?model=gpt-4o")
-    expect(used.nth(4).locator("a")).to_have_attribute("href", "#/requests?outcome=error&model=gpt-4o")
+    expect(used.nth(4).locator("a").first).to_have_attribute("href", "#/requests?outcome=error&model=gpt-4o")
+    code = used.nth(4).locator("a").nth(1)
+    expect(code).to_have_attribute("href", "#/requests?outcome=error&model=gpt-4o&code=upstream_closed")
     expect(rows.filter(has_text="unlisted").locator("td")).to_have_text(
         ["unlisted", "no", "corp-eu", "41", "0", "80,000"]
     )
     expect(rows.filter(has_text="claude-sonnet").locator("td")).to_have_text(
-        ["claude-sonnet", "yes", "–", "0", "0", "0"]
+        ["claude-sonnet", "yes", "openai", "0", "0", "0"]
     )
 
 

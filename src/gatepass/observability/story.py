@@ -24,7 +24,7 @@ SUMMARY_FIELDS = (
     *("id", "operation", "caller", "model", "mcp_method", "mcp_tool"),
     *("upstream", "stream", "status", "outcome", "code", "hop"),
 )
-FILTERS = ("caller", "model", "upstream", "hop", "outcome", "operation")
+FILTERS = ("caller", "model", "mcp_tool", "upstream", "hop", "outcome", "operation")
 """The fields of a summary that a filter compares."""
 TEXTS = ("id", "model", "mcp_method", "mcp_tool", "caller", "upstream", "code", "path", "message")
 """The fields in which the filter `text` searches."""

@@ -492,7 +492,9 @@ async def _models(call: UiRequest) -> ASGIApp:
     yaml = pinned(records, state.config, caller)
     listed, failed = await call.ui.listed_models(caller)
     routes = views.routes(state.config, caller)
-    return json_response({"routes": routes, "listed": listed, "list_error": failed, "rules": rules, "yaml": yaml})
+    routed = views.routed(state.routes, listed)
+    listing = {"listed": listed, "list_error": failed, "routed": routed}
+    return json_response({"routes": routes, **listing, "rules": rules, "yaml": yaml})
 
 
 @_route("GET", "api/configuration", "viewer")

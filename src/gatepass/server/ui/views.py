@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -19,12 +20,13 @@ from gatepass.config.block import without_query
 from gatepass.config.document import dotted, lookup
 from gatepass.config.load import LoadedConfig
 from gatepass.config.model import Config
-from gatepass.errors import UpstreamConnect, UpstreamErrorReply, UpstreamHtml, kind_of
+from gatepass.errors import ModelNotFound, UpstreamConnect, UpstreamErrorReply, UpstreamHtml, kind_of
 from gatepass.observability.capture import merged_states
 from gatepass.observability.metrics import FAILING_IN_A_ROW, has_many_errors
 from gatepass.observability.story import moment
 from gatepass.observability.traffic import Slice, merged, series
 from gatepass.proxy.app_state import AppState
+from gatepass.proxy.routing import RouteTable
 from gatepass.server.inspection import REPLICA
 from gatepass.server.pages import credentials_of, silent_streams
 from gatepass.types import MCP_UPSTREAM
@@ -220,23 +222,29 @@ def callers(parts: Sequence[Mapping[str, Sequence[Any]]], config: Config) -> lis
 
 
 def own_use(state: AppState) -> list[list[Any]]:
-    """Return the use of the requests in memory: upstream, model, tool, and its requests, errors and tokens.
+    """Return the use of the requests in memory: upstream, model, tool, its requests, errors and tokens, and its codes.
 
-    The upstream of a request that reached none, such as one with `model_not_found`, is "".
+    The upstream of a request that reached none, such as one with `model_not_found`, is "". A message to an MCP server
+    has no model, and a tool if it calls one.
     """
-    found: dict[tuple[str, str, str], list[int]] = {}
+    found: dict[tuple[str, str, str], tuple[list[int], Counter[str]]] = {}
     for one in state.inspector.newest():
-        access = one.access
-        if not (access.model or access.mcp_tool):
+        access, upstream = one.access, one.access.upstream or ""
+        if not (access.model or upstream.startswith(MCP_UPSTREAM)):
             continue
-        counts = found.setdefault((access.upstream or "", access.model, access.mcp_tool), [0, 0, 0])
+        counts, codes = found.setdefault((upstream, access.model, access.mcp_tool), ([0, 0, 0], Counter()))
         counts[0] += 1
-        counts[1] += access.outcome == "error"
+        if access.outcome == "error":
+            counts[1] += 1
+            codes[access.code or ""] += 1
         if access.usage is not None:
             counts[2] += (access.usage.prompt_tokens or 0) + (access.usage.completion_tokens or 0)
     mask = state.redactor.mask
-    most = sorted(found.items(), key=lambda pair: -pair[1][0])[:MOST_USED]
-    return [[upstream, mask(model), mask(tool), *counts] for (upstream, model, tool), counts in most]
+    most = sorted(found.items(), key=lambda pair: -pair[1][0][0])[:MOST_USED]
+    return [
+        [upstream, mask(model), mask(tool), *counts, {mask(code): n for code, n in codes.most_common(MOST_CODES)}]
+        for (upstream, model, tool), (counts, codes) in most
+    ]
 
 
 OWN: Mapping[str, Callable[[AppState], Any]] = {"overview": own_overview, "callers": own_callers, "use": own_use}
@@ -244,11 +252,16 @@ OWN: Mapping[str, Callable[[AppState], Any]] = {"overview": own_overview, "calle
 
 
 def use(parts: Iterable[Sequence[Sequence[Any]]]) -> list[dict[str, Any]]:
-    """Return the use of all processes, the most used first."""
-    found: dict[tuple[str, str, str], Counter[str]] = {}
-    for upstream, model, tool, requests, errors, tokens in (row for part in parts for row in part):
-        found.setdefault((upstream, model, tool), Counter()).update(requests=requests, errors=errors, tokens=tokens)
-    rows = [{"upstream": key[0], "model": key[1], "tool": key[2], **counts} for key, counts in found.items()]
+    """Return the use of all processes, the most used first, each with its errors by code."""
+    found: dict[tuple[str, str, str], tuple[Counter[str], Counter[str]]] = {}
+    for upstream, model, tool, requests, errors, tokens, by_code in (row for part in parts for row in part):
+        counts, codes = found.setdefault((upstream, model, tool), (Counter(), Counter()))
+        counts.update(requests=requests, errors=errors, tokens=tokens)
+        codes.update(by_code)
+    rows = [
+        {"upstream": key[0], "model": key[1], "tool": key[2], **counts, "codes": dict(codes.most_common())}
+        for key, (counts, codes) in found.items()
+    ]
     return sorted(rows, key=lambda row: -row["requests"])
 
 
@@ -278,6 +291,15 @@ def routes(config: Config, caller: AccessKey) -> list[dict[str, Any]]:
     if not config.models and len(config.upstreams) == 1:
         found.append(_rest([], next(iter(config.upstreams))))
     return [*found, *(_rest([name], upstream) for name, upstream in of_operations)]
+
+
+def routed(table: RouteTable, models: Iterable[str]) -> dict[str, list[str]]:
+    """Return the upstreams of each model that has a route for all operations."""
+    found = {}
+    for model in models:
+        with suppress(ModelNotFound):
+            found[model] = [target.upstream for target in table.resolve("", model)]
+    return found
 
 
 def _rest(operations: Sequence[str], upstream: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from gatepass.config.load import loaded_from_code
 from gatepass.config.model import Config
 from gatepass.errors import GatepassError, kind_of
 from gatepass.observability.observer import AccessRecord
+from gatepass.proxy.routing import RouteTable
 from gatepass.server.ui import views
 
 
@@ -127,10 +128,11 @@ def test_the_errors_of_all_workers_are_counted_by_code():
 
 
 def test_the_use_of_all_workers_is_added_the_most_used_first():
-    rare, often = ["chat", "rare", "", 1, 1, 5], ["chat", "often", "", 2, 0, 10]
+    rare, often = ["chat", "rare", "", 1, 1, 5, {"404": 1}], ["chat", "often", "", 2, 1, 10, {"overloaded": 1}]
     shown = views.use([[rare, often], [often]])
+    assert [row["codes"] for row in shown] == [{"overloaded": 2}, {"404": 1}]
     assert [(row["model"], row["requests"], row["errors"], row["tokens"]) for row in shown] == [
-        ("often", 4, 0, 20),
+        ("often", 4, 2, 20),
         ("rare", 1, 1, 5),
     ]
 
@@ -138,18 +140,27 @@ def test_the_use_of_all_workers_is_added_the_most_used_first():
 def test_a_request_that_reached_no_upstream_counts_for_its_model():
     def request(model: str, outcome: str, upstream: str | None = None) -> SimpleNamespace:
         access = AccessRecord("", "POST", "/v1/chat/completions", "chat", model=model, outcome=outcome)
-        access.upstream = upstream
+        access.upstream, access.code = upstream, "c" if outcome == "error" else None
         return SimpleNamespace(access=access)
 
     requests = [request("m", "ok", "chat"), request("m", "error"), request("typo", "error"), request("", "error")]
+    requests.append(request("", "ok", "mcp/wiki"))
     state = SimpleNamespace(
         inspector=SimpleNamespace(newest=lambda: requests), redactor=SimpleNamespace(mask=lambda text: text)
     )
     assert views.own_use(cast(Any, state)) == [
-        ["chat", "m", "", 1, 0, 0],
-        ["", "m", "", 1, 1, 0],
-        ["", "typo", "", 1, 1, 0],
+        ["chat", "m", "", 1, 0, 0, {}],
+        ["", "m", "", 1, 1, 0, {"c": 1}],
+        ["", "typo", "", 1, 1, 0, {"c": 1}],
+        ["mcp/wiki", "", "", 1, 0, 0, {}],
     ]
+
+
+def test_a_model_has_the_upstreams_of_its_route_before_its_first_request():
+    models = {"m": {"upstream": "b"}, "gpt-*": {"targets": [{"upstream": "a"}, {"upstream": "b"}]}}
+    upstreams = {name: {"base_url": "http://127.0.0.1/v1"} for name in "ab"}
+    table = RouteTable(Config.model_validate({"upstreams": upstreams, "models": models}))
+    assert views.routed(table, ["m", "gpt-4o", "other"]) == {"m": ["b"], "gpt-4o": ["a", "b"]}
 
 
 def test_the_callers_of_all_workers_are_added():

@@ -1,6 +1,8 @@
 // What a code of an error means, from gatepass's own documentation.
 
+import { query } from "./api.js";
 import { el } from "./dom.js";
+import { count, share } from "./format.js";
 import { action as actionOf, known, meaning, t } from "./texts.js";
 
 const CASES = {
@@ -18,6 +20,7 @@ const NOTES = [
   [/^429$/, t("HTTP status: too many requests")], [/^40[13]$/, t("HTTP status: access refused")], [/^404$/, t("HTTP status: not found")],
   [/^4\d\d$/, t("HTTP status: invalid request")], [/^5\d\d$/, t("HTTP status: the upstream failed")], [/^-?\d+$/, t("the upstream's own code")],
 ];
+const MOST_CODES = 3;
 /** Of an error whose status depends on the message of MCP. */
 const STATUSES = { mcp_not_allowed: t("200 with an error in JSON-RPC, 403 for a notification") };
 
@@ -70,6 +73,14 @@ export function happened(code, message, names) {
 /** What to do, as `action` of texts.js has it. */
 export function advised(code, english, names) {
   return el("p.advice", {}, el("b", {}, t("Action: ")), inline(actionOf(code, english, names)));
+}
+
+/** The errors of a row of use as links: all of them, and those of its most frequent codes. `filters` select its requests. */
+export function errorLinks({ requests, errors, codes = {} }, filters) {
+  if (!errors) return "0";
+  const link = (text, more) => el("a.failed", { href: `#/requests${query({ outcome: "error", ...filters, ...more })}` }, text);
+  const most = Object.entries(codes).filter(([code]) => code).sort(([, a], [, b]) => b - a).slice(0, MOST_CODES);
+  return [link(t("{n} ({more})", { n: count(errors), more: share(errors, requests) })), most.map(([code, number]) => el("div.code", {}, link(most.length > 1 ? `${count(number)} × ${code}` : code, { code })))];
 }
 
 /** A paragraph or a list of the text. */

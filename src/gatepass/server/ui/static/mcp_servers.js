@@ -2,9 +2,12 @@
 
 import { copyButton, el, table } from "./dom.js";
 import { healthLine, showHealth, worstFirst } from "./drawing.js";
-import { happened, reasonOf } from "./error_code.js";
-import { count, plural, share } from "./format.js";
+import { errorLinks, happened, reasonOf } from "./error_code.js";
+import { count, plural } from "./format.js";
 import { t } from "./texts.js";
+
+/** Why a message that succeeded may have failed at its tool. */
+export const UNREAD = t("gatepass relays a reply as it is. An error that the server reports in a reply with status 200, as a tool or in JSON-RPC, is not counted. A capture shows the reply.");
 
 export async function mcpServers(page) {
   const [data, { callers }, { use }] = await Promise.all([page.call("GET", "overview"), page.call("GET", "callers"), page.call("GET", "use")]);
@@ -20,6 +23,8 @@ function section(page, server, callers, use, reason) {
   const url = `${page.session.base_url.replace(/\/v1$/, "")}/mcp/${name}`;
   const allowed = callers.filter(({ mcp }) => mcp?.[name] !== undefined);
   const called = use.filter(({ tool }) => tool);
+  const sum = (member) => use.reduce((total, row) => total + row[member], 0);
+  const requests = `#/requests?upstream=${encodeURIComponent(server.name)}`;
   return el("section", {},
     el("div.above", {}, el("h2", {}, name), copyButton(t("Copy the URL"), () => url, page.say)),
     el("dl.facts", {},
@@ -28,15 +33,18 @@ function section(page, server, callers, use, reason) {
       fact(t("credential"), server.credential ?? t("none")),
       fact(t("health"), [showHealth(healthLine(), server), reason && [happened(reason.case || reason.kind, reason.message, reason.names), reason.advice]]),
       fact(t("test command"), el("code", {}, `gatepass doctor --mcp ${name}`)),
-      fact(t("in 15 minutes"), el("a", { href: `#/requests?upstream=${encodeURIComponent(server.name)}&within_s=900` }, `${plural(server.requests_15m, "message")}${t(", ")}${plural(server.errors_15m, "error")}`))),
+      fact(t("in memory"), [
+        el("a", { href: requests }, plural(sum("requests"), "message")), t(", "), el("a", { class: sum("errors") ? "failed" : null, href: `${requests}&outcome=error` }, plural(sum("errors"), "error")),
+        el("p.muted.small", {}, UNREAD),
+      ])),
     table(t("Callers of {name}", { name }), [t("Caller"), t("Tools"), t("Prompts"), t("Resources")], allowed.map(({ name: caller, mcp }) => [
       el("a", { href: `#/requests?caller=${encodeURIComponent(caller)}&upstream=${encodeURIComponent(server.name)}` }, caller),
       ...["tools", "prompts", "resources"].map((kind) => mcp[name][kind] ? mcp[name][kind].join(t(", ")) || t("none") : t("all")),
     ])),
-    called.length > 0 && table(t("Tools of {name}", { name }), [t("Tool"), t("Calls"), t("Errors")], called.map(({ tool, requests, errors }) => [
-      el("a", { href: `#/requests?text=${encodeURIComponent(tool)}&upstream=${encodeURIComponent(server.name)}` }, tool),
-      count(requests),
-      errors ? el("span.failed", {}, t("{n} ({more})", { n: count(errors), more: share(errors, requests) })) : "0",
+    called.length > 0 && table(t("Tools of {name}", { name }), [t("Tool"), t("Calls"), t("Errors")], called.map((row) => [
+      el("a", { href: `${requests}&mcp_tool=${encodeURIComponent(row.tool)}` }, row.tool),
+      count(row.requests),
+      errorLinks(row, { mcp_tool: row.tool, upstream: server.name }),
     ])));
 }
 

@@ -1,7 +1,8 @@
 // What the upstreams list and the configuration routes, with its use, and the learned rules.
 
 import { copyButton, el, table } from "./dom.js";
-import { count, plural, share, span } from "./format.js";
+import { errorLinks } from "./error_code.js";
+import { count, plural, span } from "./format.js";
 import { t } from "./texts.js";
 
 const SHOWN = 100;
@@ -28,26 +29,28 @@ export async function models(page) {
   await load();
 }
 
-/** Each model that clients see or have used: the used ones first. */
-function listed({ listed: names, list_error: fault }, use) {
+/** Each model that clients see or have used: the used ones first. Before its first request the route has its upstreams. */
+function listed({ listed: names, list_error: fault, routed }, use) {
   const used = new Map();
-  for (const { upstream, model, requests, errors, tokens } of use) {
+  for (const { upstream, model, codes, ...counts } of use) {
     if (!model) continue;
-    const before = used.get(model) ?? { upstreams: new Set(), requests: 0, errors: 0, tokens: 0 };
-    used.set(model, { upstreams: upstream ? before.upstreams.add(upstream) : before.upstreams, requests: before.requests + requests, errors: before.errors + errors, tokens: before.tokens + tokens });
+    const row = used.get(model) ?? used.set(model, { upstreams: new Set(), codes: {}, requests: 0, errors: 0, tokens: 0 }).get(model);
+    if (upstream) row.upstreams.add(upstream);
+    for (const name of ["requests", "errors", "tokens"]) row[name] += counts[name];
+    for (const [code, number] of Object.entries(codes)) row.codes[code] = (row.codes[code] ?? 0) + number;
   }
   const all = [...new Set([...used.keys(), ...names])];
   const shown = all.slice(0, SHOWN);
   return [
     fault && el("p.failed", {}, t("The list of an upstream is missing: {reason}", { reason: fault })),
     all.length ? table(t("Models"), [t("Model"), t("Listed"), t("Upstream"), t("Requests"), t("Errors"), t("Tokens")], shown.map((model) => {
-      const { upstreams = [], requests = 0, errors = 0, tokens = 0 } = used.get(model) ?? {};
+      const { upstreams = [], requests = 0, errors = 0, tokens = 0, codes } = used.get(model) ?? {};
       return [
         el("a", { href: `#/requests?model=${encodeURIComponent(model)}` }, model),
         names.includes(model) ? t("yes") : t("no"),
-        [...upstreams].join(t(", ")) || "–",
+        (requests ? [...upstreams] : routed[model] ?? []).join(t(", ")) || "–",
         count(requests),
-        errors ? el("a.failed", { href: `#/requests?outcome=error&model=${encodeURIComponent(model)}` }, t("{n} ({more})", { n: count(errors), more: share(errors, requests) })) : "0",
+        errorLinks({ requests, errors, codes }, { model }),
         count(tokens),
       ];
     })) : el("p.muted", {}, t("No model is listed, and none was used.")),

@@ -5,6 +5,7 @@ import { arrivalsPlot } from "./arrivals.js";
 import { advised, codeNote, happened } from "./error_code.js";
 import { copyButton, el, svg, table, write } from "./dom.js";
 import { count, duration, moment, plural, size, span } from "./format.js";
+import { UNREAD } from "./mcp_servers.js";
 import { askedFor, resultOf } from "./requests.js";
 import { known, t } from "./texts.js";
 import { wires } from "./wires.js";
@@ -39,7 +40,7 @@ function parts(page, data) {
     back(),
     heading(page, data),
     way(page, data),
-    data.error && fault(page, data.error),
+    data.error ? fault(page, data.error) : data.mcp_method && data.status === 200 && el("p.muted.small", {}, UNREAD),
     section(t("Where the time went"), timeline(data)),
     ...data.attempts.filter(({ arrivals }) => arrivals?.reads).map((attempt) => section(arrivalsTitle(data, attempt), arrivalsPlot(attempt.arrivals, attempt.began_s, endOf(data, attempt), isRunning(data, attempt)))),
     section(t("What gatepass changed"), changes(data)),
