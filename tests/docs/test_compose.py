@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from ruamel.yaml import YAML
 
 from gatepass.cli import main
-from gatepass.cli.init import IMAGE_USER, WORK_FOLDER, compose_lines
+from gatepass.cli.init import IMAGE_PORT, IMAGE_USER, WORK_FOLDER, compose_lines
 from gatepass.config.block import MIB
 from gatepass.config.container import Container
 from gatepass.config.credential.base import HttpReply
@@ -311,10 +311,10 @@ def test_the_service_of_the_page_reads_what_init_writes(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(os, "getegid", lambda: 1000)
-    printed = YAML(typ="safe").load("\n".join(compose_lines(tmp_path / "gatepass.yaml", (), None)))
+    printed = YAML(typ="safe").load("\n".join(compose_lines(tmp_path / "gatepass.yaml", (), None, IMAGE_PORT)))
     assert {name: running[name] for name in printed} == printed
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert not any("user" in line for line in compose_lines(tmp_path / "gatepass.yaml", (), None))
+    assert not any("user" in line for line in compose_lines(tmp_path / "gatepass.yaml", (), None, IMAGE_PORT))
     assert f"USER {IMAGE_USER}:" in IMAGE_FACTS
     limits = {"GATEPASS_UPSTREAM_URL": "https://x.example/v1", **running["environment"]}
     held = container(running["mem_limit"])

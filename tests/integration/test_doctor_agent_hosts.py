@@ -77,14 +77,20 @@ async def test_the_request_of_claude_code_is_sent_and_its_settings_are_printed(t
     assert "context-management-2025-06-27" in str(sent.header("anthropic-beta"))
     assert sent.json()["context_management"] == {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}
     assert "the request of Claude Code 2.1.330 with m: first event after" in result.output
-    assert "  ANTHROPIC_BASE_URL=http://127.0.0.1:9000\n" in result.output
-    assert "  ANTHROPIC_MODEL=m\n" in result.output
+    settings = result.output.partition("  {\n")[2].partition("\n  }\n")[0]
+    assert json.loads(f"{{{settings}}}")["env"] == {
+        "ANTHROPIC_BASE_URL": "http://127.0.0.1:9000",
+        "ANTHROPIC_AUTH_TOKEN": "KEY of this client",
+        "ANTHROPIC_MODEL": "m",
+        "ANTHROPIC_DEFAULT_HAIKU_MODEL": "m",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    }
 
 
 async def test_the_settings_name_the_base_path(tmp_path: Path):
     async with Scripted(answer=serve) as upstream:
         result = await doctor(upstream, tmp_path, "m", "--as", "claude-code", server={"base_path": "/llm"})
-    assert "  ANTHROPIC_BASE_URL=http://127.0.0.1:8080/llm\n" in result.output
+    assert '"ANTHROPIC_BASE_URL": "http://127.0.0.1:8080/llm",\n' in result.output
 
 
 @pytest.mark.parametrize("model", [{}, {"protocols": ["chat"]}], ids=["chats tried", "chats alone"])

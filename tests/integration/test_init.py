@@ -230,8 +230,9 @@ async def test_agent_hosts_get_their_own_lines(tmp_path):
         result = await run(tmp_path, answers=(f"{url}/v1", "key", SECRET, "claude_code,codex", ""))
     assert result.exit_code == 0, result.output
     claude_code, codex = result.output.partition("  claude_code: ")[2].split("  codex: ")
-    assert "    ANTHROPIC_BASE_URL=http://127.0.0.1:8080\n    ANTHROPIC_AUTH_TOKEN=gp-" in claude_code
-    assert "    ANTHROPIC_MODEL=gpt-4o\n" in claude_code
+    assert '"ANTHROPIC_BASE_URL": "http://127.0.0.1:8080",\n' in claude_code
+    assert '"ANTHROPIC_AUTH_TOKEN": "gp-' in claude_code
+    assert '"ANTHROPIC_MODEL": "gpt-4o",\n' in claude_code
     assert "gatepass doctor gpt-4o --as claude-code --key claude_code`." in claude_code
     assert "It uses /v1/messages; an LLM gateway with chat completions alone" in claude_code
     assert '    base_url = "http://127.0.0.1:8080/v1"\n' in codex
@@ -261,6 +262,25 @@ async def test_every_printed_url_has_the_port(tmp_path):
     assert "8080" not in result.output
     assert result.output.count(":9090/") == 4
     assert "port: 9090}" in (tmp_path / "gatepass.yaml").read_text(encoding="utf-8")
+
+
+async def test_in_the_image_the_port_overrides_that_of_the_image(tmp_path, monkeypatch):
+    monkeypatch.setenv("GATEPASS_HOST", "0.0.0.0")
+    async with servers() as url:
+        result = await run(tmp_path, "--port", "9090", answers=(f"{url}/v1", "key", SECRET, "dify"))
+    assert result.exit_code == 0, result.output
+    assert "GATEPASS_PORT=9090" in mounted(result)["environment"]
+    assert "Clients in the network of this service use http://gatepass:9090/v1." in result.output
+    assert "HOST is the name or address of this machine. Enter these values" in result.output
+    assert "    API Base URL: http://HOST:9090/v1\n    API Key:      gp-" in result.output
+
+
+async def test_an_empty_secret_is_asked_again_with_the_reason(tmp_path):
+    async with servers() as url:
+        result = await run(tmp_path, answers=(f"{url}/v1", "key", "", SECRET, "dify", ""))
+    assert result.exit_code == 0, result.output
+    assert result.output.count("The answer is empty. What you enter or paste is not shown.\n") == 1
+    assert "HOST" not in result.output
 
 
 async def test_options_and_variable_replace_all_questions(tmp_path, monkeypatch):

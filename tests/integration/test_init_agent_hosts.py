@@ -52,7 +52,7 @@ async def test_both_hosts_work_at_once_over_a_gateway_with_chats_alone(tmp_path:
 
         keys = {
             "codex": re.search(r"LLM_API_KEY=(\S+)", result.output),
-            "claude-code": re.search(r"ANTHROPIC_AUTH_TOKEN=(\S+)", result.output),
+            "claude-code": re.search(r'"ANTHROPIC_AUTH_TOKEN": "([^"]+)"', result.output),
         }
         async with serving(create_app_state(config)) as gp:
             for name, key in keys.items():

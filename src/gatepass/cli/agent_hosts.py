@@ -135,13 +135,17 @@ _CLAUDE_CODE = AgentHost(
         "stream": True,
     },
     """\
-Set in the environment of Claude Code, or under "env" in ~/.claude/settings.json:
+Set in ~/.claude/settings.json, or as variables in the environment of Claude Code:
 
-  ANTHROPIC_BASE_URL={url}
-  ANTHROPIC_AUTH_TOKEN={key}
-  ANTHROPIC_MODEL={model}
-  ANTHROPIC_DEFAULT_HAIKU_MODEL={model}
-  CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1
+  {{
+    "env": {{
+      "ANTHROPIC_BASE_URL": "{url}",
+      "ANTHROPIC_AUTH_TOKEN": "{key}",
+      "ANTHROPIC_MODEL": "{model}",
+      "ANTHROPIC_DEFAULT_HAIKU_MODEL": "{model}",
+      "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"
+    }}
+  }}
 
 ANTHROPIC_BASE_URL has no /v1. ANTHROPIC_DEFAULT_HAIKU_MODEL may be a cheaper model.
 """,

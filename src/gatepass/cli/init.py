@@ -98,7 +98,7 @@ QUESTIONS: Mapping[str, Question] = {
         ),
         Question(
             "clients",
-            "Clients, separated by commas (ragflow, open_webui, librechat, dify or other names)",
+            "Clients, separated by commas (ragflow, open_webui, librechat, dify, codex, claude_code or other names)",
             "Clients, separated by commas. Each gets a key, and its profile if there is one.",
             "other",
         ),
@@ -305,7 +305,7 @@ PASTE: Mapping[str, str] = {
     "librechat": (
         "librechat.yaml, endpoints.custom\n    baseURL: {url}\n    apiKey:  {key}\n    models: {{fetch: true}}"
     ),
-    "dify": "model provider OpenAI-API-compatible\n    API endpoint URL: {url}\n    API Key:          {key}",
+    "dify": "model provider OpenAI-API-compatible\n    API Base URL: {url}\n    API Key:      {key}",
     "opencode": "opencode.json{page}\n    baseURL: {url}\n    apiKey:  {key}",
     "other": "any OpenAI client\n    base URL: {url}\n    API key:  {key}",
 }
@@ -390,7 +390,10 @@ class Setup:
         label = {"key": "API key", "oauth2": "Client secret", "login": "Secret"}[self.answers["auth"]]
         text = f"{label} of the LLM gateway (hidden){', empty: unchanged' if again else ''}"
         while True:
-            answer = click.prompt(text, hide_input=True, default="" if again else None, show_default=False)
+            answer = click.prompt(text, hide_input=True, default="", show_default=False)
+            if not answer and not again:
+                click.echo("The answer is empty. What you enter or paste is not shown.")
+                continue
             ended = ended_at(strip_bearer(answer), SystemClock().wall()) if self.answers["auth"] == "key" else ""
             if not ended:
                 break
@@ -605,7 +608,8 @@ def init(
 
     url = f"http://{reachable_host(setup.answers['listen'])}:{port}"
     written = " and ".join([output, *([secret_path] if secret_path else [])])
-    click.echo(f"\nWrote {written}. Enter these values; each key is shown only now:\n")
+    place = " HOST is the name or address of this machine." * url.startswith("http://HOST:")
+    click.echo(f"\nWrote {written}.{place} Enter these values; each key is shown only now:\n")
     for key, value in keys:
         name = key.name.replace("_", "-")
         model = setup.model_of(name)
@@ -625,7 +629,7 @@ def init(
         click.echo(f"Stored files, batches and responses are closed to these clients: {setting} opens them.")
     outside = [secret_file or "", setup.answers.get("ca_file", "")]
     click.echo("In a container, add these lines to the service `gatepass` of your Compose file in this folder:\n")
-    click.echo("\n".join(f"    {line}" for line in compose_lines(path, outside, secret_env)))
+    click.echo("\n".join(f"    {line}" for line in compose_lines(path, outside, secret_env, port)))
     secrets = [path.parent / "secrets", secret_path] if secret_path else outside[:1]
     files = [name for file in (path, *secrets) if file and os.path.exists(name := path_in_file(file, path.parent))]
     closed = shlex.join(name for name in files if not os.stat(name).st_mode & stat.S_IROTH)
@@ -648,8 +652,11 @@ WORK_FOLDER = "/work"
 IMAGE_USER = 65532
 """The user of the image."""
 
+IMAGE_PORT = 8080
+"""The GATEPASS_PORT of the image. It overrides the port of the file."""
 
-def compose_lines(path: Path, others: Sequence[str], secret_env: str | None) -> list[str]:
+
+def compose_lines(path: Path, others: Sequence[str], secret_env: str | None, port: int) -> list[str]:
     """Return the lines of a service with which it reads the file `path` and `others`, as the user who wrote them.
 
     For root, the user of the image remains.
@@ -662,6 +669,7 @@ def compose_lines(path: Path, others: Sequence[str], secret_env: str | None) -> 
     mounts = [f".:{WORK_FOLDER}:ro" if is_here else f"{folder}:{folder}:ro"]
     mounts += [f"{other}:{other}:ro" for other in paths if Path(other).is_absolute()]
     variables = [] if path.name == DEFAULT_FILE and is_here else [f"GATEPASS_CONFIG={path.name if is_here else path}"]
+    variables += [f"GATEPASS_PORT={port}"] if port != IMAGE_PORT else []
     variables += [secret_env] if secret_env else []
     return [
         *([f'user: "{os.geteuid()}:{os.getegid()}"'] if os.geteuid() else []),
