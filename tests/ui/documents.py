@@ -559,6 +559,7 @@ def models() -> Document:
             },
         ],
         "listed": ["gpt-4o", "o3-mini", "bge-m3", "claude-sonnet", "gpt-4o-mini"],
+        "chats": ["gpt-4o", "o3-mini", "claude-sonnet", "gpt-4o-mini"],
         "list_error": None,
         "routed": {"gpt-4o": ["corp", "corp-eu"], "o3-mini": ["corp"], "claude-sonnet": ["openai"]},
         "rules": [

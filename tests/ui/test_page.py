@@ -1699,6 +1699,9 @@ def test_the_playground_asks_nothing_before_it_knows_the_models(open_page: OpenP
     expect(page.get_by_role("button", name="Send")).to_have_count(0)
     held[0].continue_()
     expect(page.get_by_label("model")).to_have_value("gpt-4o")
+    offered = page.locator("#playground-models option").evaluate_all("all => all.map((one) => one.value)")
+    assert "bge-m3" not in offered, "it is an embedding model"
+    assert "claude-sonnet" in offered
 
 
 def test_a_refused_answer_of_the_playground_leads_to_its_request(

@@ -149,8 +149,7 @@ def declared_operation(config: Config, model: str) -> str | None:
 
 
 def operation_by_name(model: str) -> str:
-    """Return the operation that the name of a model suggests, as RAGFlow guesses it."""
-    from gatepass.normalize.profiles import guessed
+    """Return the operation that the name of a model suggests."""
+    from gatepass.normalize.profiles import kind_by_name
 
-    # RAGFlow takes a model such as multilingual-e5-large for a chat model
-    return "embeddings" if "e5-" in model.lower() else OPERATION_OF_KIND[guessed(model)]
+    return OPERATION_OF_KIND[kind_by_name(model)]

@@ -38,6 +38,12 @@ def guessed(model: str) -> ModelKind:
     return next((kind for kind, hints in _HINTS if any(hint in lower for hint in hints)), "chat")
 
 
+def kind_by_name(model: str) -> ModelKind:
+    """Return the kind that the name of a model suggests."""
+    # RAGFlow takes a model such as multilingual-e5-large for a chat model
+    return "embedding" if "e5-" in model.lower() else guessed(model)
+
+
 def typed(model: str, kind: ModelKind) -> str:
     """Return the name to list for RAGFlow: with a suffix if RAGFlow guesses another kind and the suffix corrects it."""
     if guessed(model) == kind or kind not in _SUFFIXES:

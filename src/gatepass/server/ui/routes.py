@@ -493,7 +493,8 @@ async def _models(call: UiRequest) -> ASGIApp:
     listed, failed = await call.ui.listed_models(caller)
     routes = views.routes(state.config, caller)
     routed = views.routed(state.routes, listed)
-    listing = {"listed": listed, "list_error": failed, "routed": routed}
+    chats = views.chats(state.config, state.declared, dict.fromkeys([*(one["model"] for one in routes), *listed]))
+    listing = {"listed": listed, "list_error": failed, "routed": routed, "chats": chats}
     return json_response({"routes": routes, **listing, "rules": rules, "yaml": yaml})
 
 

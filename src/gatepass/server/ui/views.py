@@ -21,11 +21,14 @@ from gatepass.config.document import dotted, lookup
 from gatepass.config.load import LoadedConfig
 from gatepass.config.model import Config
 from gatepass.errors import ModelNotFound, UpstreamConnect, UpstreamErrorReply, UpstreamHtml, kind_of
+from gatepass.normalize.profiles import kind_by_name
+from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.capture import merged_states
 from gatepass.observability.metrics import FAILING_IN_A_ROW, has_many_errors
 from gatepass.observability.story import moment
 from gatepass.observability.traffic import Slice, merged, series
 from gatepass.proxy.app_state import AppState
+from gatepass.proxy.models import Kinds, declared_kind
 from gatepass.proxy.routing import RouteTable
 from gatepass.server.inspection import REPLICA
 from gatepass.server.pages import credentials_of, silent_streams
@@ -299,6 +302,17 @@ def routed(table: RouteTable, models: Iterable[str]) -> dict[str, list[str]]:
     for model in models:
         with suppress(ModelNotFound):
             found[model] = [target.upstream for target in table.resolve("", model)]
+    return found
+
+
+def chats(config: Config, declared: DeclaredModels, models: Iterable[str]) -> list[str]:
+    """Return those of `models` that a chat can use, as the configuration or else their names show."""
+    kinds, found = Kinds(config), []
+    for model in models:
+        entry = declared.model("chat", model)
+        kind = (None if entry is None else declared_kind(entry)) or kinds.of(model) or kind_by_name(model)
+        if kind in ("chat", "vision"):
+            found.append(model)
     return found
 
 

@@ -10,6 +10,7 @@ import pytest
 from gatepass.config.load import loaded_from_code
 from gatepass.config.model import Config
 from gatepass.errors import GatepassError, kind_of
+from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.observer import AccessRecord
 from gatepass.proxy.routing import RouteTable
 from gatepass.server.ui import views
@@ -232,3 +233,22 @@ def test_each_code_has_its_documentation():
     assert views.documented("an-upstreams-own")["text"] == views.documented("upstream_error")["text"]
     statuses = {"internal_error": 500, "upstream_auth": None, "upstream_html": None, "upstream_closed": 502}
     assert {code: views.documented(code)["status"] for code in statuses} == statuses
+
+
+@pytest.mark.parametrize(
+    ("blocks", "expected"),
+    [
+        ({}, ["gpt-4o", "vectors"]),
+        ({"models": {"vec*": {"upstream": "chat", "capabilities": {"kind": "embedding"}}}}, ["gpt-4o"]),
+        (
+            {"models": {"bge-m3": {"upstream": "chat", "capabilities": {"vision": True}}}},
+            ["gpt-4o", "vectors", "bge-m3"],
+        ),
+        ({"operations": {"embeddings": {"upstream": "chat", "model": "vectors"}}}, ["gpt-4o"]),
+    ],
+    ids=["names", "a pattern", "an entry", "an operation"],
+)
+def test_models_for_chats_are_those_of_the_configuration_or_else_of_their_names(blocks, expected):
+    config = Config.model_validate({"upstreams": {"chat": {"base_url": "https://llm.example/v1"}}, **blocks})
+    names = ("gpt-4o", "vectors", "bge-m3", "multilingual-e5-large", "whisper-1", "qwen3-reranker")
+    assert views.chats(config, DeclaredModels(config), names) == expected

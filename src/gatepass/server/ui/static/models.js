@@ -7,12 +7,16 @@ import { t } from "./texts.js";
 
 const SHOWN = 100;
 
-/** The models that a form may suggest, as `[declared, others]`: those of the routes, then recent and listed ones. */
-export async function knownModels(page, operation) {
-  const [{ routes, listed }, { requests }] = await Promise.all([page.call("GET", "models"), page.call("GET", "requests?limit=200")]);
-  const declared = routes.filter(({ model, operations }) => !/[*?[]/.test(model) && (!operation || !operations.length || operations.includes(operation))).map(({ model }) => model); // no patterns
-  const recent = requests.filter((request) => request.model && request.outcome === "ok" && (!operation || request.operation === operation)).map(({ model }) => model);
-  return [declared, [...new Set([...recent, ...listed])].filter((name) => !declared.includes(name))];
+/**
+ * The models that a form may suggest, as `[declared, others]`: those of the routes, then recent and listed ones. With
+ * `forChats` only those that a chat can use.
+ */
+export async function knownModels(page, forChats = false) {
+  const [{ routes, listed, chats }, { requests }] = await Promise.all([page.call("GET", "models"), page.call("GET", "requests?limit=200")]);
+  const usable = (model) => !/[*?[]/.test(model) && (!forChats || chats.includes(model)); // no patterns
+  const declared = routes.map(({ model }) => model).filter(usable);
+  const recent = requests.filter((request) => request.model && request.outcome === "ok" && (!forChats || request.operation === "chat")).map(({ model }) => model);
+  return [declared, [...new Set([...recent, ...listed.filter(usable)])].filter((name) => !declared.includes(name))];
 }
 
 export async function models(page) {

@@ -61,7 +61,7 @@ export async function playground(page) {
     page.main.append(el("p.muted", {}, t("The playground requires the key of an admin.")));
     return;
   }
-  const [known, { callers, profiles }] = await Promise.all([knownModels(page, "chat"), page.call("GET", "callers")]);
+  const [known, { callers, profiles }] = await Promise.all([knownModels(page, true), page.call("GET", "callers")]);
   const names = known.flat();
   const clients = callers.filter((caller) => caller.profile !== "plain");
   profile.append(
