@@ -42,7 +42,7 @@ async def test_init_prints_and_writes_what_is_recorded(tmp_path, monkeypatch, re
             "OAuth 2.0, in the image": ("oauth2", f"{url}/oauth/token", "me", "", SECRET, "ragflow"),
             "another source": ("other", "my", ""),
             "a key that ends": ("key", ENDING, "n", "my", ""),
-            "OAuth 2.0, as root": ("oauth2", f"{url}/oauth/token", "me", "", SECRET, "ragflow", ""),
+            "OAuth 2.0, in the image as root": ("oauth2", f"{url}/oauth/token", "me", "", SECRET, "ragflow"),
         }
         for number, (name, answers) in enumerate(cases.items()):
             folder = tmp_path / str(number)

@@ -229,15 +229,17 @@ def status(socket_path: str | None, *, as_json: bool) -> None:
     """Show the running gatepass: whether it is ready, its requests in progress, its tokens, upstreams and MCP
     servers.
 
-    Exit codes: 0 shown, 1 gatepass did not answer.
+    Exit codes: 0 each process is ready, 1 one is not, or gatepass did not answer.
     """
     page = json.loads(request("GET", "/status", socket_path))
     if as_json:
         print_json(page)
-        return
-    click.echo(f"{answering(socket_path)}\n")
-    for line in status_lines(page):
-        click.echo(line)
+    else:
+        click.echo(f"{answering(socket_path)}\n")
+        for line in status_lines(page):
+            click.echo(line)
+    if not all(one["ready"] for one in processes_of(page).values()):
+        sys.exit(CHECK_FAILED)
 
 
 def answering(socket_path: str | None) -> str:

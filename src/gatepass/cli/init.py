@@ -627,17 +627,9 @@ def init(
         setting = "access.keys[].operations"
         setting += documentation("docs/operations/keys.md#limit-the-operations-of-a-key", " ({})")
         click.echo(f"Stored files, batches and responses are closed to these clients: {setting} opens them.")
-    outside = [secret_file or "", setup.answers.get("ca_file", "")]
-    click.echo("In a container, add these lines to the service `gatepass` of your Compose file in this folder:\n")
-    click.echo("\n".join(f"    {line}" for line in compose_lines(path, outside, secret_env, port)))
-    secrets = [path.parent / "secrets", secret_path] if secret_path else outside[:1]
-    files = [name for file in (path, *secrets) if file and os.path.exists(name := path_in_file(file, path.parent))]
-    closed = shlex.join(name for name in files if not os.stat(name).st_mode & stat.S_IROTH)
-    if os.geteuid() == 0 and closed:
-        click.echo(
-            f"\nThe image runs as user {IMAGE_USER}. Run `chown {IMAGE_USER} {closed}` so that it can read them."
-        )
-    click.echo(f"\nClients in the network of this service use http://gatepass:{port}/v1.")
+    if host:
+        outside = [secret_file or "", setup.answers.get("ca_file", "")]
+        _print_container(path, secret_path, outside, secret_env, port)
     if setup.answers["auth"] == "other":
         recipes = documentation("docs/tokens.md", " {} has the recipes.")
         click.echo(f"First write the credential {UPSTREAM!r} into {output}.{recipes}")
@@ -677,6 +669,20 @@ def compose_lines(path: Path, others: Sequence[str], secret_env: str | None, por
         f"volumes: {json.dumps(mounts)}",
         *([f"environment: {json.dumps(variables)}"] if variables else []),
     ]
+
+
+def _print_container(path: Path, secret_path: str, outside: Sequence[str], secret_env: str | None, port: int) -> None:
+    """Print what a service of Compose needs to read the written files and those `outside` their folder."""
+    click.echo("Add these lines to the service `gatepass` of your Compose file in this folder:\n")
+    click.echo("\n".join(f"    {line}" for line in compose_lines(path, outside, secret_env, port)))
+    secrets = [path.parent / "secrets", secret_path] if secret_path else outside[:1]
+    files = [name for file in (path, *secrets) if file and os.path.exists(name := path_in_file(file, path.parent))]
+    closed = shlex.join(name for name in files if not os.stat(name).st_mode & stat.S_IROTH)
+    if os.geteuid() == 0 and closed:
+        click.echo(
+            f"\nThe image runs as user {IMAGE_USER}. Run `chown {IMAGE_USER} {closed}` so that it can read them."
+        )
+    click.echo(f"\nClients in the network of this service use http://gatepass:{port}/v1.")
 
 
 MOST_SHOWN = 12
