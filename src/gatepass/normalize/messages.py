@@ -87,12 +87,16 @@ OWN_THOUGHT = "gatepass_thought"
 def drop_own_thoughts(editor: JsonEditor) -> bool:
     """Drop thoughts with the signature OWN_THOUGHT from messages and from the input of a response.
 
-    An upstream that speaks these protocols rejects a signature that is not its own. Entry `drop=own-thoughts`.
+    An upstream that speaks these protocols rejects a signature that is not its own, and a message that has nothing
+    else, which is dropped too. Entry `drop=own-thoughts`.
     """
-    dropped = 0
-    for message in editor.messages:
-        dropped += _drop_signed(message.array("content"), "signature")
-    return dropped + _drop_signed(editor.top.array("input"), "encrypted_content") > 0
+    dropped, messages = _drop_signed(editor.top.array("input"), "encrypted_content"), editor.top.array("messages")
+    if messages is not None:
+        contents = [(at, message.array("content")) for at, message in messages.numbered()]
+        found = [(at, content, _drop_signed(content, "signature")) for at, content in contents]
+        messages.drop([at for at, content, count in found if count and not content])
+        dropped += sum(count for _, _, count in found)
+    return dropped > 0
 
 
 def _drop_signed(blocks: JsonArrayEditor | None, name: str) -> int:

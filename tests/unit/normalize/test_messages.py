@@ -10,6 +10,7 @@ from gatepass.normalize.messages import (
     SCHEMA_BYTES,
     Replayed,
     Role,
+    drop_own_thoughts,
     fill_empty_content,
     join_text_parts,
     merge_roles,
@@ -270,3 +271,21 @@ def test_embeddings_have_no_messages_to_change():
         shorten_tool_ids,
     ]
     assert apply_changes(call, changes) == (call, [])
+
+
+THOUGHT = {"type": "thinking", "thinking": "Hm.", "signature": "gatepass_thought"}
+OTHER_THOUGHT = {**THOUGHT, "signature": "real"}
+
+
+def test_a_message_of_own_thoughts_alone_is_dropped_with_them():
+    """A server of the Messages API rejects a message without content."""
+    hi, empty = message("user", "Hi"), message("assistant", [])
+    both = message("assistant", [THOUGHT, text("Yes.")])
+    alone, two = message("assistant", [THOUGHT]), message("assistant", [THOUGHT, THOUGHT])
+    assert after(drop_own_thoughts, hi, alone, hi, both, hi, two, empty) == [
+        *(hi, hi, message("assistant", [text("Yes.")]), hi),
+        empty,
+    ]
+    other = message("assistant", [THOUGHT, OTHER_THOUGHT])
+    assert after(drop_own_thoughts, hi, other) == [hi, message("assistant", [OTHER_THOUGHT])]
+    assert unchanged(drop_own_thoughts, hi, message("assistant", [OTHER_THOUGHT]), empty)
