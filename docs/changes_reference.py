@@ -118,7 +118,8 @@ REQUESTS: Mapping[str, Change] = {
         "[`protocols`](reference/configuration.md#upstreamsnameprotocols)",
     ),
     "untranslated=NAME": Change(
-        "The chat lacks a member or a tool of the translated request. Unusual names are `others`.",
+        "The chat lacks a member or a tool of the translated request, or the reply one of the chat's answer."
+        " Unusual names are `others`.",
         "untranslated=thinking",
         "with `translate`",
     ),

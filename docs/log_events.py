@@ -371,7 +371,8 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "renewed": "true if gatepass sent the request again with a new token",
         "repeated_stale": "true if gatepass sent the request again on a new connection",
         "adapted": "the changes, as in `x-gatepass-adapted`: `translate=messages` for a translated request,"
-        " `untranslated=NAME` for what the chat lacks. Also later repairs of a stream, and `translate=no-usage`",
+        " `untranslated=NAME` for what the chat or the reply lacks. Also later repairs of a stream, and"
+        " `translate=no-usage`",
         "tried": "on an error: the changes that did not help or did not suffice, as in `x-gatepass-tried`",
         "failover": "the targets that failed before `upstream`, each with its error: `first=upstream_connect`",
         "duration_s": "seconds to the end of the response",

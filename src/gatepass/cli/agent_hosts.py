@@ -105,7 +105,10 @@ _CLAUDE_CODE = AgentHost(
     "2.1.330",
     "messages",
     {
-        "messages": [{"role": "user", "content": [{"type": "text", "text": _QUESTION}]}],
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": _QUESTION}]},
+            {"role": "system", "content": "The user's language is English."},
+        ],
         "system": [
             {"type": "text", "text": "x-anthropic-billing-header: cc_version=2.1.330; cc_entrypoint=sdk-cli;"},
             {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from gatepass.dialects.hints import sentence
 from gatepass.dialects.reply_check import shown_members
 from gatepass.errors import GatepassError, UpstreamErrorReply, UpstreamInvalid
 from gatepass.protocols.client_protocol import (
+    SAMPLE_TOKENS,
     ClientProtocol,
     KeepAliveEncoder,
     comment_keep_alive,
@@ -459,6 +460,7 @@ class Responses(ClientProtocol):
 
     name = family = "responses"
     translation = translation.RESPONSES
+    sample: Mapping[str, Any] = {"input": "ping", "max_output_tokens": SAMPLE_TOKENS}
     members = ClientProtocol.members | {"stream"}
     requires_model = True
     has_items = True

@@ -363,13 +363,17 @@ def test_a_call_without_a_name_is_an_error_but_left_out_if_it_was_cut(answer):
     [("END", ("stop_sequence", "END")), *((one, ("end_turn", None)) for one in ("E", "stop", "", None, 7, ["END"]))],
 )
 def test_a_message_ends_with_a_stop_sequence_that_the_request_has(matched, expected):
-    _, about = chat_of_message({"messages": [], "stop_sequences": ["END", "\n\n"]}, Dropped())
+    _, about = chat_of_message(
+        {"messages": [{"role": "user", "content": "Hi"}], "stop_sequences": ["END", "\n\n"]}, Dropped()
+    )
     completion = a_completion({"content": "Hi"})
     completion["choices"][0]["stop_reason"] = matched
     message = whole(MessageAnswer, completion, about)
     assert (message["stop_reason"], message["stop_sequence"]) == expected
     for stops in ("END", 7, None):
-        _, about = chat_of_message({"messages": [], "stop_sequences": stops}, Dropped())
+        _, about = chat_of_message(
+            {"messages": [{"role": "user", "content": "Hi"}], "stop_sequences": stops}, Dropped()
+        )
         assert whole(MessageAnswer, completion, about)["stop_sequence"] is None
 
 
@@ -491,3 +495,55 @@ def test_counts_that_the_upstream_does_not_state_are_zero_and_noted():
     sent = b"".join(map(answer.feed, (a_chunk({"content": "Hi"}), a_chunk({}, "stop"), DONE)))
     assert events_of(sent)[-2]["usage"]["output_tokens"] == 0
     assert answer.adapted == ("translate=no-usage",)
+
+
+SOURCE_OF = {"type": "url_citation", "url_citation": {"url": "https://a.example"}}
+UNCARRIED: dict[str, tuple[Any, str]] = {
+    "annotations": ({"annotations": [SOURCE_OF]}, "annotations"),
+    "images": ({"images": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]}, "images"),
+    "reasoning_details": ({"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]}, "reasoning_details"),
+    "audio": ({"audio": {"data": "AA"}}, "audio"),
+    "a part that is no text": ({"content": [{"type": "text", "text": "Hi"}, {"type": "reference"}]}, "reference"),
+}
+
+
+@pytest.mark.parametrize("answer", [MessageAnswer, ResponseAnswer])
+@pytest.mark.parametrize(("more", "note"), UNCARRIED.values(), ids=UNCARRIED)
+def test_what_a_reply_lacks_of_an_answer_is_noted(answer, more, note):
+    counts: dict[str, Any] = {"usage": {"prompt_tokens": 1}}
+    one = answer(defaults(), "up", About(), keeps_texts=True)
+    one.whole(a_completion({"content": "Hi", **more}, **counts))
+    streamed = answer(defaults(), "up", About())
+    end = encode_event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], **counts})
+    for chunk in (a_chunk({"role": "assistant", "content": "Hi"}), a_chunk(more), end, DONE):
+        streamed.feed(chunk)
+    assert one.adapted == streamed.adapted == (f"untranslated={note}",)
+
+
+@pytest.mark.parametrize("answer", [MessageAnswer, ResponseAnswer])
+def test_other_choices_and_sources_of_an_answer_are_noted(answer):
+    choices = [{"index": at, "message": {"content": text}, "finish_reason": "stop"} for at, text in enumerate("ab")]
+    sources = {"citations": ["https://a.example"], "search_results": [{"title": "A"}], "provider": "p"}
+    one = answer(defaults(), "up", About(), keeps_texts=True)
+    assert "b" not in [part["text"] for part in _texts_of(one.whole({"choices": choices, "usage": {}, **sources}))]
+    assert one.adapted == tuple(f"untranslated={name}" for name in ("citations", "search_results", "choices"))
+
+
+@pytest.mark.parametrize("answer", [MessageAnswer, ResponseAnswer])
+def test_members_of_an_answer_without_a_value_are_not_noted(answer):
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": "Hi",
+        "annotations": [],
+        "audio": None,
+        "refusal": None,
+        "images": [],
+    }
+    one = answer(defaults(), "up", About(), keeps_texts=True)
+    one.whole(a_completion(message, usage={}, citations=None))
+    assert one.adapted == ()
+
+
+def _texts_of(reply: dict[str, Any]) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = reply["content"] if "content" in reply else reply["output"][0]["content"]
+    return parts

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
 import pytest
 
+from gatepass.cli.agent_hosts import AGENT_HOSTS
 from gatepass.errors import InvalidRequest
+from gatepass.operations.table import sample
 from gatepass.protocols.translation.chat_request import MOST_NAME_CHARS, Dropped
 from gatepass.protocols.translation.message_request import chat_of_message
 from gatepass.protocols.translation.response_request import MOST_REPEATED_BYTES, chat_of_response
@@ -307,8 +310,46 @@ MESSAGES_REFUSED: dict[str, tuple[Body, str, str]] = {
         "'web_search'",
     ),
     "any of the server's tools": ({"tools": [SEARCH], "tool_choice": {"type": "any"}}, "tool_choice", "'any'"),
-    "a turn without content": ({"messages": [{"role": "user"}]}, "messages.0", "no message"),
-    "an unknown role": ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0", "no message"),
+    "a turn without content": ({"messages": [{"role": "user"}]}, "messages.0.content", "a text or a list"),
+    "an unknown role": ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0", "user, assistant or system"),
+    "no messages": ({"messages": []}, "messages", "no message with content"),
+    "messages that are null": ({"messages": None, "system": "Be kind."}, "messages", "no message with content"),
+    "messages without content": (turns([], [{**OWN, "signature": "real"}]), "messages", "no message with content"),
+    "messages that are a text": ({"messages": "Hi"}, "messages", "a list"),
+    "a turn that is a text": ({"messages": ["Hi"]}, "messages.0", "an object"),
+    "a block that is a text": (turns(["Hi"]), "messages.0.content.0", "an object"),
+    "a text that is a number": (turns([{"type": "text", "text": 5}]), "messages.0.content.0", "'text'"),
+    "an image without data": (
+        turns([{"type": "image", "source": {"type": "base64", "media_type": "image/png"}}]),
+        "messages.0.content.0",
+        "'image'",
+    ),
+    "an image without a URL": (
+        turns([{"type": "image", "source": {"type": "url"}}]),
+        "messages.0.content.0",
+        "'image'",
+    ),
+    "a call without an id": (turns("Hi", [{**USE, "id": None}], [RESULT]), "messages.1.content.0", "with an id"),
+    "a call without a name": (
+        turns("Hi", [{**USE, "name": ""}], [RESULT]),
+        "messages.1.content.0",
+        "a name of its own",
+    ),
+    "input that is a text": (turns("Hi", [{**USE, "input": "x"}], [RESULT]), "messages.1.content.0.input", "an object"),
+    "a result that is a number": (
+        turns("Hi", [USE], [{**RESULT, "content": 5}]),
+        "messages.2.content.0.content",
+        "a text or a list",
+    ),
+    "a system that is a number": ({"system": 5}, "system", "a text or a list"),
+    "a begun answer": (turns("Hi", "{"), "messages", "end with a user message"),
+    "tools that are an object": ({"tools": {"look": LOOK}}, "tools", "a list"),
+    "a tool that is a text": ({"tools": ["look"]}, "tools.0", "an object"),
+    "a tool without a name": ({"tools": [{"input_schema": {}}]}, "tools.0", "a name of its own"),
+    "a second tool of one name": ({"tools": [LOOK, LOOK]}, "tools.1", "a name of its own"),
+    "output_config that is a text": ({"output_config": "json"}, "output_config", "an object"),
+    "a format that is a text": ({"output_config": {"format": "json"}}, "output_config.format", "an object"),
+    "metadata that is a text": ({"metadata": "u"}, "metadata", "an object"),
 }
 
 
@@ -347,7 +388,7 @@ def inputs(*items: Body) -> Body:
 
 
 HOSTED_ITEMS = [
-    *("web_search_call", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response", "compaction"),
+    *("web_search_call", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response"),
     *("tool_search_call", "tool_search_output", "local_shell_call", "local_shell_call_output"),
 ]
 RESPONSES: dict[str, tuple[Body, Body, list[str]]] = {
@@ -449,6 +490,14 @@ RESPONSES: dict[str, tuple[Body, Body, list[str]]] = {
         ["encrypted_content"],
     ),
     "reasoning without an answer": (inputs(thought("Hm."), HI, thought("So.")), {}, ["reasoning"]),
+    **{
+        f"a compaction with a {member}": (
+            inputs({"type": "compaction", "encrypted_content": "x", member: given}, HI),
+            {"messages": [chat_text("user", "So far.\n\nHi")]},
+            ["encrypted_content"],
+        )
+        for member, given in (("summary", [{"type": "summary_text", "text": "So far."}]), ("content", "So far."))
+    },
     "a member of an item": (inputs({**HI, "phase": "final"}), {}, ["phase"]),
     "items of hosted tools": (
         inputs(HI, *({"type": kind} for kind in HOSTED_ITEMS)),
@@ -573,18 +622,49 @@ RESPONSES_REFUSED: dict[str, tuple[Body, str, str]] = {
     "an audio": (inputs(said({"type": "input_audio"})), "input.0.content.0", "input_audio"),
     "a stored image": (inputs(said({"type": "input_image", "file_id": "f"})), "input.0.content.0", "stored file"),
     "a stored item": (inputs({"type": "item_reference", "id": "x"}), "input.0", "`input.0` names what a server stores"),
-    "an item that is no object": ({"input": ["Hi"]}, "input.0", "no type"),
-    "an output that is an object": (inputs(CALL, {**OUTPUT, "output": {"a": 1}}), "input.1.output", "no type"),
+    "an item that is no object": ({"input": ["Hi"]}, "input.0", "an object"),
+    "an output that is an object": (inputs(CALL, {**OUTPUT, "output": {"a": 1}}), "input.1.output", "a text or a list"),
     "a call without an output": (inputs(CALL), "input", "'a' has no result"),
     "an output without a call": (inputs(OUTPUT), "input", "'a' has no tool call"),
-    "an id that is no text": (inputs({**CALL, "call_id": []}, OUTPUT), "input", "[] has no result"),
+    "an id that is no text": (inputs({**CALL, "call_id": []}, OUTPUT), "input.0", "with an id"),
     "a forced hosted tool": ({"tools": [HOSTED, FIND], "tool_choice": HOSTED}, "tool_choice", "'web_search'"),
     "a forced hosted tool alone": ({"tools": [HOSTED], "tool_choice": HOSTED}, "tool_choice", "'web_search'"),
     "required, and hosted tools alone": ({"tools": [HOSTED], "tool_choice": "required"}, "tool_choice", "'required'"),
     "a forced function that is missing": (
         {"tools": [FIND], "tool_choice": {"type": "function", "name": "x"}},
         "tool_choice",
-        "'function'",
+        "'x'",
+    ),
+    "no input": ({"input": None, "instructions": "Be kind."}, "input", "no message with content"),
+    "an input without items": ({"input": []}, "input", "no message with content"),
+    "an input that is a number": ({"input": 5}, "input", "a text or a list"),
+    "a message without content": (inputs({"role": "user"}), "input.0.content", "a text or a list"),
+    "a call of a chat": (inputs({**called(("a", "f", "{}"))}), "input.0.content", "a text or a list"),
+    "a call without a name": (inputs({**CALL, "name": None}, OUTPUT), "input.0", "a name of its own"),
+    "instructions that are a number": ({"instructions": 5}, "instructions", "a text or a list"),
+    "an encrypted compaction": (
+        inputs(HI, {"type": "compaction", "encrypted_content": "x"}),
+        "input.1",
+        "Begin a new conversation",
+    ),
+    "a request to compact": (inputs(HI, {"type": "compaction_trigger"}), "input.1", "'compaction_trigger'"),
+    "tools that are an object": ({"tools": {"find": FIND}}, "tools", "a list"),
+    "a tool that is a text": ({"tools": ["find"]}, "tools.0", "an object"),
+    "a tool of a chat": ({"tools": [function("find")]}, "tools.0", "a name of its own"),
+    "a second tool of one name": ({"tools": [FIND, PATCH, FIND]}, "tools.2", "a name of its own"),
+    "a second tool in a namespace": (
+        {"tools": [{**SPACE, "tools": [FIND, FIND]}]},
+        "tools.0.tools.1",
+        "a name of its own",
+    ),
+    "a namespace without tools": ({"tools": [{"type": "namespace", "name": "maps"}]}, "tools.0.tools", "a list"),
+    "text that is a text": ({"text": "json"}, "text", "an object"),
+    "a format that is a text": ({"text": {"format": "json_object"}}, "text.format", "an object"),
+    "reasoning that is a text": ({"reasoning": "high"}, "reasoning", "an object"),
+    "a forced function of an earlier call": (
+        {**inputs(HI, CALL, OUTPUT), "tools": [PATCH], "tool_choice": {"type": "function", "name": "find"}},
+        "tool_choice",
+        "'find'",
     ),
 }
 
@@ -596,7 +676,85 @@ def test_what_a_response_request_cannot_have_is_refused_by_name(given, param, wo
     assert (refused.value.param, words in refused.value.message) == (param, True)
 
 
-# --- names of tools -------------------------------------------------------------------------------
+# --- tools ----------------------------------------------------------------------------------------
+
+TRANSLATIONS = pytest.mark.parametrize(
+    ("translate", "request_"),
+    [
+        (chat_of_message, {"messages": [HI], "tools": [LOOK, {"name": "find"}]}),
+        (chat_of_response, {"input": "Hi", "tools": [{**FIND, "name": "look"}, FIND]}),
+    ],
+    ids=["messages", "responses"],
+)
+
+
+@TRANSLATIONS
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        *((shape, one) for one in ("auto", "none", "required") for shape in (one, {"type": one})),
+        *((shape, "required") for shape in ("any", {"type": "any"})),
+        *(
+            (shape, function("look"))
+            for shape in ({"type": "tool", "name": "look"}, {"type": "function", "name": "look"}, function("look"))
+        ),
+    ],
+)
+def test_tool_choice_is_carried_in_the_form_of_each_api(translate, request_, choice, expected):
+    chat, _ = translate({"model": "m", **request_, "tool_choice": choice}, Dropped())
+    assert chat["tool_choice"] == expected
+
+
+@TRANSLATIONS
+@pytest.mark.parametrize("tools", [[{"type": "function", "name": "find"}], [function("find"), {"type": "mcp"}]])
+def test_allowed_tools_are_carried_in_the_form_of_each_api(translate, request_, tools):
+    allowed = {"mode": "required", "tools": tools}
+    for choice in ({"type": "allowed_tools", **allowed}, {"type": "allowed_tools", "allowed_tools": allowed}):
+        chat, _ = translate({"model": "m", **request_, "tool_choice": choice}, Dropped())
+        assert [tool["function"]["name"] for tool in chat["tools"]] == ["find"]
+        assert chat["tool_choice"] == "required"
+
+
+@TRANSLATIONS
+@pytest.mark.parametrize(
+    ("choice", "shown"),
+    [
+        ("look", "'look'"),
+        (5, "5"),
+        ({}, "{}"),
+        ({"name": "look"}, "'look'"),
+        ({"type": "function"}, "'function'"),
+        (function("missing"), "'missing'"),
+        ({"type": "allowed_tools", "tools": [{"type": "function", "name": "missing"}]}, "'missing'"),
+        ({"type": "allowed_tools", "tools": [], "mode": "required"}, "'required'"),
+        ({"type": "allowed_tools", "tools": [], "mode": "some"}, "'some'"),
+    ],
+)
+def test_another_tool_choice_is_refused(translate, request_, choice, shown):
+    with pytest.raises(InvalidRequest, match="selects no tool of the chat") as refused:
+        translate({"model": "m", **request_, "tool_choice": choice}, Dropped())
+    assert (refused.value.param, shown in refused.value.message) == ("tool_choice", True)
+
+
+@pytest.mark.parametrize("name", ["find", LONG])
+@pytest.mark.parametrize("in_namespace", [False, True])
+def test_a_function_and_a_custom_tool_of_one_name_are_two(name, in_namespace):
+    tools = [{"type": "function", "name": name}, {"type": "custom", "name": name}]
+    place = {"namespace": "maps"} if in_namespace else {}
+    request = {
+        "model": "m",
+        **inputs(HI, {**CALL, "name": name, **place}, OUTPUT, {**CUSTOM, "name": name, **place}, CUSTOM_OUTPUT),
+        "tools": [{"type": "namespace", "name": "maps", "tools": tools}] if in_namespace else tools,
+    }
+    chat, about = chat_of_response(request, Dropped())
+    names = [tool["function"]["name"] for tool in chat["tools"]]
+    assert [(about.tools[one].name, about.tools[one].is_custom) for one in names] == [(name, False), (name, True)]
+    made = [call["function"]["name"] for one in chat["messages"] for call in one.get("tool_calls", ())]
+    assert made == names
+    if not in_namespace:
+        for kind, chosen in zip(("function", "custom"), names, strict=True):
+            chat, _ = chat_of_response({**request, "tool_choice": {"type": kind, "name": name}}, Dropped())
+            assert chat["tool_choice"]["function"]["name"] == chosen
 
 
 @pytest.mark.parametrize(
@@ -647,3 +805,15 @@ def test_many_messages_of_one_role_are_joined_in_linear_time(translate, member):
         return time.thread_time() - began_s
 
     assert cpu_s(40_000) < 24 * cpu_s(5_000)
+
+
+@pytest.mark.parametrize(("translate", "operation"), [(chat_of_message, "messages"), (chat_of_response, "responses")])
+def test_the_request_of_doctor_is_a_chat_too(translate, operation):
+    chat, notes = translated(translate, json.loads(sample(operation, "m").body))
+    assert (chat, notes) == ({"messages": [chat_text("user", "ping")], "max_tokens": 16}, set())
+
+
+def test_the_request_of_claude_code_has_a_later_message_of_the_system():
+    chat, notes = translated(chat_of_message, json.loads(AGENT_HOSTS["claude-code"].call("m").body))
+    assert [message["role"] for message in chat["messages"]] == ["system", "user"]
+    assert "system_role" in notes

@@ -23,6 +23,8 @@ Fact = tuple[str, ...]
 TEXTS = st.text(alphabet="aé🚀\n{}\"'\\ ", min_size=1, max_size=12)
 ARGUMENTS = st.dictionaries(TEXTS, TEXTS | st.integers() | st.none(), max_size=3)
 IMAGES = st.sampled_from(("data:image/png;base64,AA", "data:image/png;base64,BB"))
+LAST = "And?"
+"""The end of each conversation, because a chat cannot continue an answer."""
 NAMES = ("look", "x" * 100, "y" * 63)
 
 
@@ -85,7 +87,7 @@ def said(conversation: list[Exchange]) -> list[Fact]:
         for at in one.order:
             if (image := one.calls[at][2].image) is not None:
                 facts += [("text", "user", f"Images of {call_id(turn, at)}:"), ("image", image)]
-    return joined(facts)
+    return joined([*facts, ("text", "user", LAST)])
 
 
 def in_chat(chat: Body, about: About) -> list[Fact]:
@@ -132,8 +134,7 @@ def as_message_request(conversation: list[Exchange]) -> Body:
                 source = {"type": "base64", "media_type": "image/png", "data": image[-2:]}
                 content.append({"type": "image", "source": source})
             results.append({"type": "tool_result", "tool_use_id": call_id(turn, at), "content": content})
-    if results:
-        turns.append({"role": "user", "content": results})
+    turns.append({"role": "user", "content": [*results, {"type": "text", "text": LAST}]})
     return {"model": "m", "messages": turns, "tools": [{"name": name, "input_schema": {}} for name in NAMES]}
 
 
@@ -161,6 +162,7 @@ def as_response_request(conversation: list[Exchange]) -> Body:
             if image is not None:
                 output.append({"type": "input_image", "image_url": image})
             items.append({"type": "function_call_output", "call_id": call_id(turn, at), "output": output})
+    items.append({"role": "user", "content": LAST})
     tools = [{"type": "function", "name": name, "parameters": {}} for name in NAMES]
     return {"model": "m", "input": items, "tools": tools}
 

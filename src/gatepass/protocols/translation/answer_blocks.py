@@ -13,8 +13,8 @@ from typing import Literal
 import msgspec
 
 from gatepass.errors import UpstreamEmpty, UpstreamError, UpstreamInvalid
-from gatepass.protocols.client_protocol import event_of
-from gatepass.protocols.translation.chat_request import About, Tool
+from gatepass.protocols.client_protocol import event_kind, event_of
+from gatepass.protocols.translation.chat_request import About, Dropped, Tool, text_of
 from gatepass.sse.choice_repair import CHAT_REASONS, chat_reason
 from gatepass.sse.chunk import REASONING, EnvelopeDefaults, Object, argument_text, finish_reason
 from gatepass.sse.event import OwnEvents, parse_event, read_json, single_line_data, split_events
@@ -36,6 +36,8 @@ MOST_CHECKS = 8
 """Arguments are parsed as often as this in relation to their length, so that many pieces take linear time."""
 SHOWN_CHARS = 40
 """How much of a finish reason an error repeats."""
+_CARRIED = ("role", "content", "refusal", "tool_calls", "function_call", *REASONING)
+"""The members of a delta that reach the client."""
 
 Kind = Literal["text", "refusal", "reasoning", "call"]
 
@@ -105,6 +107,7 @@ class AnswerBlocks(OwnEvents):
         """The finish reason; "" before the last chunk."""
         self.kinds = set[Kind]()
         """Those of the blocks so far."""
+        self._dropped = Dropped()
         self._has_begun = False
         self._open: AnswerBlock | None = None
         self._waiting: list[AnswerBlock] = []
@@ -154,7 +157,7 @@ class AnswerBlocks(OwnEvents):
 
     @property
     def adapted(self) -> tuple[str, ...]:
-        return (WITHOUT_USAGE,) if self.reason and self.usage is None else ()
+        return (*((WITHOUT_USAGE,) if self.reason and self.usage is None else ()), *self._dropped.entries)
 
     def _events(self, run: bytes) -> Iterator[bytes]:
         line = single_line_data(run)  # nearly always: to parse the event takes a quarter of the time
@@ -184,9 +187,11 @@ class AnswerBlocks(OwnEvents):
             yield from self.begun(chunk)
         if isinstance(chunk.get("usage"), dict):
             self.usage = chunk["usage"]
+        self._dropped.note_others({name: chunk.get(name) for name in ("citations", "search_results")}, ())  # Perplexity
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if not isinstance(choice, dict) or choice.get("index", 0) != 0:
+                self._dropped.note("choices")
                 continue
             delta = choice.get("delta")
             if isinstance(delta, dict):
@@ -195,11 +200,12 @@ class AnswerBlocks(OwnEvents):
                 self.choice_end = choice
 
     def _add_delta(self, delta: Object) -> Iterator[Object]:
+        self._dropped.note_others(delta, _CARRIED)
         for name in REASONING:
             if isinstance(text := delta.get(name), str) and text:
                 yield from self._add_text("reasoning", text)
                 break
-        for kind, text in _texts(delta):
+        for kind, text in _texts(delta, self._dropped):
             yield from self._add_text(kind, text)
         calls = delta.get("tool_calls")
         for call in calls if isinstance(calls, list) else ():
@@ -322,12 +328,15 @@ def _has_name(block: AnswerBlock) -> bool:
     return block.kind != "call" or block.name != ""
 
 
-def _texts(delta: Object) -> Iterator[tuple[Kind, str]]:
+def _texts(delta: Object, dropped: Dropped) -> Iterator[tuple[Kind, str]]:
     """Yield the texts of a delta that a user sees: its content and a refusal."""
     content, refusal = delta.get("content"), delta.get("refusal")
     if isinstance(content, list):  # Mistral sends parts
-        texts = [part.get("text") for part in content if isinstance(part, dict)]
-        content = "".join(text for text in texts if isinstance(text, str))
+        parts = [part for part in content if isinstance(part, dict)]
+        for part in parts:
+            if "text" not in part:
+                dropped.note(event_kind(part))
+        content = "".join(text_of(part.get("text")) for part in parts)
     if content and isinstance(content, str):
         yield "text", content
     if refusal and isinstance(refusal, str):

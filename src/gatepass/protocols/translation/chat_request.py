@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from gatepass.errors import InvalidRequest
+from gatepass.protocols.client_protocol import event_kind
 from gatepass.sse.chunk import Object
 
 SHOWN_CHARS = 64
@@ -42,26 +45,66 @@ class Names:
 
     def __init__(self) -> None:
         self.by_chat_name: dict[str, Tool] = {}
-        self._chat_names: dict[tuple[str, str], str] = {}
+        self._chat_names: dict[Tool, str] = {}
 
-    def add(self, tool: Tool) -> str:
-        """Return the name in the chat of `tool`: its own, after that of its namespace."""
+    def add(self, tool: Tool, where: str) -> str:
+        """Return the name in the chat of the tool at `where`: its own, after that of its namespace.
+
+        Raises InvalidRequest for a tool without a name, and for a second one of this name, namespace and kind.
+        """
+        if not tool.name or tool in self._chat_names:
+            raise malformed(where, "a tool with a name of its own")
         wanted = f"{tool.namespace}__{tool.name}" if tool.namespace else tool.name
         if len(wanted) > MOST_NAME_CHARS or wanted in self.by_chat_name:
-            digest = hashlib.sha256(f"{tool.namespace}\0{tool.name}".encode()).hexdigest()[:8]
+            digest = hashlib.sha256(f"{tool.namespace}\0{tool.name}\0{tool.is_custom}".encode()).hexdigest()[:8]
             wanted = f"{wanted[: MOST_NAME_CHARS - len(digest) - 1]}_{digest}"
         self.by_chat_name[wanted] = tool
-        self._chat_names[tool.namespace, tool.name] = wanted
+        self._chat_names[tool] = wanted
         return wanted
 
-    def of(self, name: Any, namespace: Any = "") -> str | None:
+    def of(self, tool: Tool) -> str | None:
         """Return the name in the chat of a tool that the request has, None if it has none of that name."""
-        return self._chat_names.get((text_of(namespace), text_of(name)))
+        return self._chat_names.get(tool) or self._chat_names.get(replace(tool, is_custom=not tool.is_custom))
 
-    def of_call(self, call: Object, *, is_custom: bool = False) -> str:
-        """Return the name in the chat of an earlier call, whose tool the request may lack by now."""
-        name, namespace = text_of(call.get("name")), text_of(call.get("namespace"))
-        return self.of(name, namespace) or self.add(Tool(name, namespace, is_custom=is_custom))
+    def call(self, call_id: Any, call: Object, arguments: str, where: str, *, is_custom: bool = False) -> Object:
+        """Return an earlier call, whose tool the request may lack by now. Raises InvalidRequest if it has no id."""
+        if not isinstance(call_id, str):
+            raise malformed(where, "a call with an id")
+        tool = named_tool(call, is_custom=is_custom)
+        function = {"name": self.of(tool) or self.add(tool, where), "arguments": arguments}
+        return {"id": call_id, "type": "function", "function": function}
+
+
+def named_tool(owner: Object, *, is_custom: bool = False) -> Tool:
+    """Return the tool that `owner` names."""
+    return Tool(text_of(owner.get("name")), text_of(owner.get("namespace")), is_custom=is_custom)
+
+
+_MODES = MappingProxyType({"auto": "auto", "none": "none", "any": "required", "required": "required"})
+_NAMED = ("tool", "function", "custom")
+
+
+def chosen(choice: Any, tools: list[Object], names: Names) -> Object:
+    """Return `tools` and `tool_choice` of the chat for a choice in the form of any of the three APIs.
+
+    Raises InvalidRequest for a choice that names no tool of the chat.
+    """
+    if choice is None:
+        return {"tools": tools} if tools else {}
+    fields = choice if isinstance(choice, dict) else {"type": choice}
+    kind = event_kind(fields)
+    inner = members_of(fields, kind) or fields  # chat completions nest what the Responses API has flat
+    if kind == "allowed_tools":
+        allowed = [one for _, one in objects_of(inner.get("tools"), "tool_choice.tools") if event_kind(one) in _NAMED]
+        functions = [chosen(one, tools, names)["tool_choice"]["function"]["name"] for one in allowed]
+        found = [tool for tool in tools if tool["function"]["name"] in functions]
+        return chosen(text_of(inner.get("mode", "auto")), found, names)
+    name = names.of(named_tool(inner, is_custom=kind == "custom")) if kind in _NAMED else None
+    picked = {"type": "function", "function": {"name": name}} if name else _MODES.get(kind)
+    if picked is None or (picked == "required" and not tools):
+        shown = _shown(inner.get("name") or kind or choice)
+        raise InvalidRequest(f"`tool_choice` ({shown}) selects no tool of the chat.", param="tool_choice")
+    return {"tools": tools, "tool_choice": picked} if tools else {}
 
 
 def text_of(value: Any) -> str:
@@ -75,7 +118,7 @@ MOST_ENTRIES = 16
 
 
 class Dropped:
-    """What a translation leaves out of a request.
+    """What a translation leaves out of a request or an answer.
 
     `entries` are those of `x-gatepass-adapted`, each once. After MOST_ENTRIES all others are OTHERS.
     """
@@ -96,6 +139,33 @@ class Dropped:
         for name, value in members.items():
             if name not in carried and value not in (None, "", [], {}):
                 self.note(f"{where}{name}")
+
+
+def malformed(where: str, expected: str) -> InvalidRequest:
+    return InvalidRequest(f"`{where}` is not {expected}.", param=where)
+
+
+def object_of(owner: Object, name: str, where: str = "") -> Object:
+    """Return the object `name` of `owner`, which is at `where`. Raises InvalidRequest if the member is no object."""
+    value = owner.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise malformed(f"{where}{name}", "an object")
+    return value or {}
+
+
+def objects_of(value: Any, where: str, expected: str = "a list") -> list[tuple[str, Object]]:
+    """Return the objects of a list with their places below `where`. Raises InvalidRequest about any other value."""
+    if not isinstance(value, list):
+        raise malformed(where, expected)
+    found = [(f"{where}.{number}", one) for number, one in enumerate(value)]
+    if (wrong := next((place for place, one in found if not isinstance(one, dict)), None)) is not None:
+        raise malformed(wrong, "an object")
+    return found
+
+
+def blocks_of(content: Any, where: str) -> list[tuple[str, Object]]:
+    """Return the blocks of a content with their places. A text is one block."""
+    return objects_of([text_part(content)] if isinstance(content, str) else content, where, "a text or a list")
 
 
 def members_of(owner: Object, name: str) -> Object:
@@ -127,14 +197,17 @@ def result_messages(call_id: Any, parts: list[Object]) -> list[Object]:
     return [result, {"role": "user", "content": [text_part(f"Images of {call_id}:"), *images]}] if images else [result]
 
 
-def in_turns(messages: list[Object], where: str, dropped: Dropped) -> list[Object]:
-    """Return the messages as strict servers require them.
+def in_turns(system: list[Object], messages: list[Object], where: str, dropped: Dropped) -> list[Object]:
+    """Return the messages as strict servers require them, behind one with the parts of `system`.
 
     Those without content are left out, a later one of the system becomes one of the user, several of one role in a row
     become one, and the results of tools follow their calls at once, in their order.
-    Raises InvalidRequest about the member `where` for a call without a result, and for a result without a call.
+    Raises InvalidRequest about the member `where` without content, for a call without a result, and the reverse.
     """
     filled = [one for one in messages if one["role"] == "tool" or one["content"] or len(one) > len(("role", "content"))]
+    if not filled:
+        raise InvalidRequest(f"`{where}` has no message with content.", param=where)
+    filled = [*([{"role": "system", "content": content}] if (content := content_of(system)) else ()), *filled]
     front = next((at for at, one in enumerate(filled) if one["role"] != "system"), len(filled))
     if any(one["role"] == "system" for one in filled[front:]):
         dropped.note("system_role")  # templates of models accept the role at the beginning alone

@@ -14,11 +14,16 @@ from gatepass.protocols.translation.chat_request import (
     Dropped,
     Names,
     Tool,
+    blocks_of,
+    chosen,
     content_of,
     image_part,
     in_turns,
     joined_thoughts,
+    malformed,
     members_of,
+    object_of,
+    objects_of,
     refused_part,
     result_messages,
     text_of,
@@ -31,42 +36,43 @@ _CARRIED = (
     *(*_SAME, "system", "messages", "stop_sequences", "tools", "tool_choice", "metadata"),
     *("output_config", "output_format"),
 )
-_CHOICES = MappingProxyType({"auto": "auto", "any": "required", "none": "none"})
 _OF_TOOLS = MappingProxyType({"input_schema": "parameters", "description": "description", "strict": "strict"})
 MOST_USER_CHARS = 64
 """OpenAI rejects a longer `user`."""
 _THOUGHTS = frozenset(("thinking", "redacted_thinking"))
 _OF_SERVER_TOOLS = ("_tool_use", "_tool_result")
 """How the types of blocks end that a tool of the server wrote."""
-KIND_SHOWN_CHARS = 40
 
 
 def chat_of_message(request: Object, dropped: Dropped) -> tuple[Object, About]:
     """Return the body of the chat that answers `request`, and note in `dropped` what it leaves out.
 
     Raises InvalidRequest for what a chat cannot express: a document, a stored file, a forced tool of the server, a
-    call without its result.
+    call without its result, the beginning of the answer.
     """
     chat: Object = {name: request[name] for name in _SAME if name in request}
     names = Names()
     chat |= _tools(request, names, dropped)
-    messages = [*_system(request.get("system"), dropped)]
-    turns = request.get("messages")
-    for number, turn in enumerate(turns if isinstance(turns, list) else ()):
-        messages += _turn(turn, f"messages.{number}", names, dropped)
-    chat["messages"] = in_turns(messages, "messages", dropped)
+    system = [_part(block, where, dropped) for where, block in blocks_of(request.get("system") or [], "system")]
+    turns = objects_of(request.get("messages") or [], "messages")
+    messages = [message for where, turn in turns for message in _turn(turn, where, names, dropped)]
+    chat["messages"] = in_turns(system, messages, "messages", dropped)
+    if chat["messages"][-1]["role"] == "assistant":  # most servers begin a new answer, and some refuse it
+        reason = "`messages` must end with a user message: chat completions do not continue a begun answer (prefill)."
+        raise InvalidRequest(reason, param="messages")
     if stops := request.get("stop_sequences"):
         chat["stop"] = stops
     if request.get("stream"):
         chat["stream_options"] = {"include_usage": True}
-    user = members_of(request, "metadata").get("user_id")
+    metadata = object_of(request, "metadata")
+    user = metadata.get("user_id")
     if isinstance(user, str) and len(user) <= MOST_USER_CHARS:
         chat["user"] = user
     elif user:
         dropped.note("metadata.user_id")
-    dropped.note_others(members_of(request, "metadata"), ("user_id",), "metadata.")
-    output = members_of(request, "output_config")
-    schema = members_of(output, "format") or members_of(request, "output_format")  # the second one was in beta
+    dropped.note_others(metadata, ("user_id",), "metadata.")
+    output = object_of(request, "output_config")
+    schema = object_of(output, "format", "output_config.") or object_of(request, "output_format")  # the old name
     if event_kind(schema) == "json_schema":
         named = {"name": "answer", "schema": schema.get("schema"), "strict": True}
         chat["response_format"] = {"type": "json_schema", "json_schema": named}
@@ -78,29 +84,19 @@ def chat_of_message(request: Object, dropped: Dropped) -> tuple[Object, About]:
     return chat, About(names.by_chat_name, stop_sequences=sequences)
 
 
-def _system(system: Any, dropped: Dropped) -> Iterator[Object]:
-    blocks = system if isinstance(system, list) else [text_part(system)] if system else []
-    if blocks:
-        parts = [_part(block, f"system.{number}", dropped) for number, block in enumerate(blocks)]
-        yield {"role": "system", "content": content_of(parts)}
-
-
-def _turn(turn: Any, where: str, names: Names, dropped: Dropped) -> Iterator[Object]:
+def _turn(turn: Object, where: str, names: Names, dropped: Dropped) -> Iterator[Object]:
     """Yield the messages of a chat for one of a conversation."""
-    role, content = (turn.get("role"), turn.get("content")) if isinstance(turn, dict) else (None, None)
-    if role not in ("user", "assistant", "system") or not isinstance(content, str | list):
-        raise InvalidRequest(f"`{where}` is no message with a role and content.", param=where)
+    role, content = turn.get("role"), turn.get("content")
+    if role not in ("user", "assistant", "system"):
+        raise malformed(where, "a message of user, assistant or system")
     dropped.note_others(turn, ("role", "content"))
-    if isinstance(content, str):
-        yield {"role": role, "content": content}
-        return
-    blocks = [(f"{where}.content.{number}", block) for number, block in enumerate(content)]
+    blocks = blocks_of(content, f"{where}.content")
     if role == "assistant":
         yield _answer(blocks, names, dropped)
         return
     parts: list[Object] = []
     for place, block in blocks:
-        if isinstance(block, dict) and event_kind(block) == "tool_result":
+        if event_kind(block) == "tool_result":
             yield from _result(block, place, dropped)
         else:
             parts.append(_part(block, place, dropped))
@@ -108,19 +104,18 @@ def _turn(turn: Any, where: str, names: Names, dropped: Dropped) -> Iterator[Obj
         yield {"role": role, "content": content_of(parts)}
 
 
-def _answer(blocks: list[tuple[str, Any]], names: Names, dropped: Dropped) -> Object:
+def _answer(blocks: list[tuple[str, Object]], names: Names, dropped: Dropped) -> Object:
     """Return what the model said: its texts, its calls, and the thoughts that gatepass made of a chat's reasoning."""
     parts, calls, thoughts = list[Object](), list[Object](), list[Any]()
     for place, block in blocks:
-        kind = event_kind(block) if isinstance(block, dict) else ""
+        kind = event_kind(block)
         if kind == "thinking" and block.get("signature") == OWN_THOUGHT:
             thoughts.append(block.get("thinking"))
         elif kind in _THOUGHTS or kind.endswith(_OF_SERVER_TOOLS):
             dropped.note(kind)
         elif kind == "tool_use":
-            arguments = json_text(block.get("input") or {}).decode()
-            function = {"name": names.of_call(block), "arguments": arguments}
-            calls.append({"id": block.get("id"), "type": "function", "function": function})
+            arguments = json_text(object_of(block, "input", f"{place}.")).decode()
+            calls.append(names.call(block.get("id"), block, arguments, place))
             dropped.note_others(block, ("type", "id", "name", "input"))
         else:
             parts.append(_part(block, place, dropped))
@@ -130,55 +125,40 @@ def _answer(blocks: list[tuple[str, Any]], names: Names, dropped: Dropped) -> Ob
 
 
 def _result(block: Object, where: str, dropped: Dropped) -> list[Object]:
-    content = block.get("content")
-    found = content if isinstance(content, list) else [text_part(content)] if content else []
-    parts = [_part(part, f"{where}.content.{number}", dropped) for number, part in enumerate(found)]
+    blocks = blocks_of(block.get("content") or [], f"{where}.content")
+    parts = [_part(one, place, dropped) for place, one in blocks]
     if block.get("is_error"):
         parts.insert(0, text_part("Error:"))
     dropped.note_others(block, ("type", "tool_use_id", "content", "is_error"))
     return result_messages(block.get("tool_use_id"), parts)
 
 
-def _part(block: Any, where: str, dropped: Dropped) -> Object:
+def _part(block: Object, where: str, dropped: Dropped) -> Object:
     """Return a text or an image as a part of a chat's message."""
-    fields = block if isinstance(block, dict) else {}
-    kind, source = event_kind(fields), members_of(fields, "source")
-    if kind == "text" and isinstance(fields.get("text"), str):
-        dropped.note_others(fields, ("type", "text"))
-        return text_part(fields["text"])
-    if kind == "image" and event_kind(source) in ("base64", "url"):
-        dropped.note_others(fields, ("type", "source"))
-        is_url = event_kind(source) == "url"
-        data = f"data:{source.get('media_type')};base64,{source.get('data')}"
-        return image_part(source.get("url") if is_url else data)
+    kind, source = event_kind(block), members_of(block, "source")
+    if kind == "text" and isinstance(block.get("text"), str):
+        dropped.note_others(block, ("type", "text"))
+        return text_part(block["text"])
+    media, data, url = (text_of(source.get(name)) for name in ("media_type", "data", "url"))
+    found = {"base64": media and data and f"data:{media};base64,{data}", "url": url}.get(event_kind(source))
+    if kind == "image" and found:
+        dropped.note_others(block, ("type", "source"))
+        return image_part(found)
     raise refused_part(kind, where)
 
 
 def _tools(request: Object, names: Names, dropped: Dropped) -> Object:
     """Return `tools`, `tool_choice` and `parallel_tool_calls`. Tools that the server runs are dropped."""
     tools: list[Object] = []
-    given = request.get("tools")
-    for tool in given if isinstance(given, list) else ():
-        fields = tool if isinstance(tool, dict) else {}
-        if event_kind(fields) not in ("", "custom"):
-            dropped.note(event_kind(fields))
+    for where, tool in objects_of(request.get("tools") or [], "tools"):
+        if event_kind(tool) not in ("", "custom"):
+            dropped.note(event_kind(tool))
             continue
-        function: Object = {"name": names.add(Tool(text_of(fields.get("name"))))}
-        function |= {to: fields[name] for name, to in _OF_TOOLS.items() if fields.get(name) is not None}
+        function: Object = {"name": names.add(Tool(text_of(tool.get("name"))), where)}
+        function |= {to: tool[name] for name, to in _OF_TOOLS.items() if tool.get(name) is not None}
         tools.append({"type": "function", "function": function})
-        dropped.note_others(fields, ("type", "name", *_OF_TOOLS))
-    choice = members_of(request, "tool_choice")
-    kind, name = event_kind(choice), names.of(choice.get("name"))
-    if (kind == "tool" and name is None) or (kind == "any" and not tools):
-        shown = repr(choice.get("name", kind))[:KIND_SHOWN_CHARS]
-        raise InvalidRequest(f"`tool_choice` forces {shown}, which is no tool of a chat.", param="tool_choice")
-    if not tools:
-        return {}
-    chat: Object = {"tools": tools}
-    if kind == "tool":
-        chat["tool_choice"] = {"type": "function", "function": {"name": name}}
-    elif kind in _CHOICES:
-        chat["tool_choice"] = _CHOICES[kind]
-    if choice.get("disable_parallel_tool_use"):
+        dropped.note_others(tool, ("type", "name", *_OF_TOOLS))
+    chat = chosen(request.get("tool_choice"), tools, names)
+    if tools and members_of(request, "tool_choice").get("disable_parallel_tool_use"):
         chat["parallel_tool_calls"] = False
     return chat

@@ -14,11 +14,16 @@ from gatepass.protocols.translation.chat_request import (
     Dropped,
     Names,
     Tool,
+    blocks_of,
+    chosen,
     content_of,
     image_part,
     in_turns,
     joined_thoughts,
+    malformed,
     members_of,
+    object_of,
+    objects_of,
     refused_part,
     result_messages,
     text_of,
@@ -35,9 +40,13 @@ _ROLES = MappingProxyType({"user": "user", "assistant": "assistant", "system": "
 """Strict servers reject the role `developer`, which means the same."""
 _CALLS = frozenset(("function_call", "custom_tool_call"))
 _RESULTS = frozenset(("function_call_output", "custom_tool_call_output"))
+_COMPACTIONS = frozenset(("compaction", "compaction_summary", "context_compaction"))
 _OF_SERVER_TOOLS = ("_call", "_output", "_approval_request", "_approval_response", "_list_tools")
 """How the types of items end that a hosted tool wrote."""
-_OF_ITEMS = ("type", "id", "status", "role", "content", "call_id", "name", "namespace", "arguments", "input", "output")
+_OF_ITEMS = (
+    *("type", "id", "status", "role", "content", "summary", "call_id", "name", "namespace"),
+    *("arguments", "input", "output"),
+)
 """Members of an item that are carried, or that only its server needs."""
 
 
@@ -54,23 +63,22 @@ def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
         raise InvalidRequest("The upstream has chat completions alone, and no `background`.", param="background")
     chat: Object = {name: request[name] for name in _SAME if request.get(name) is not None}
     tools, names = _tools(request, dropped)
-    messages: list[Object] = []
-    if request.get("instructions"):
-        messages.append({"role": "system", "content": request["instructions"]})
-    given = request.get("input")
-    items = given if isinstance(given, list) else [{"role": "user", "content": given}] if given else []
-    chat["messages"] = in_turns([*messages, *_messages(items, names, dropped)], "input", dropped)
+    chat |= chosen(request.get("tool_choice"), tools, names)
+    system = _parts(request.get("instructions") or [], "instructions", dropped)
+    given = request.get("input") or []
+    items = blocks_of([{"role": "user", "content": given}] if isinstance(given, str) else given, "input")
+    chat["messages"] = in_turns(system, [*_messages(items, names, dropped)], "input", dropped)
     if request.get("max_output_tokens") is not None:
         chat["max_tokens"] = request["max_output_tokens"]
     if request.get("stream"):
         chat["stream_options"] = {"include_usage": True}
-    if (effort := members_of(request, "reasoning").get("effort")) is not None:
+    reasoning = object_of(request, "reasoning")
+    if (effort := reasoning.get("effort")) is not None:
         chat["reasoning_effort"] = effort
-    chat |= _response_format(members_of(request, "text"), dropped)
-    chat |= _choice(request.get("tool_choice"), tools, names)
+    chat |= _response_format(object_of(request, "text"), dropped)
     if "tools" not in chat:
         chat.pop("parallel_tool_calls", None)
-    dropped.note_others(members_of(request, "reasoning"), ("effort",), "reasoning.")
+    dropped.note_others(reasoning, ("effort",), "reasoning.")
     dropped.note_others(request, _CARRIED)
     return chat, About(names.by_chat_name, _repeated(request))
 
@@ -115,7 +123,7 @@ def _repeated(request: Object) -> Object:
 
 
 def _response_format(text: Object, dropped: Dropped) -> Object:
-    wanted = members_of(text, "format")
+    wanted = object_of(text, "format", "text.")
     dropped.note_others(text, ("format",), "text.")
     kind = event_kind(wanted)
     if kind == "json_schema":
@@ -129,16 +137,15 @@ def _response_format(text: Object, dropped: Dropped) -> Object:
 # --- the conversation -----------------------------------------------------------------------------
 
 
-def _messages(items: Iterable[Any], names: Names, dropped: Dropped) -> Iterator[Object]:
+def _messages(items: Iterable[tuple[str, Object]], names: Names, dropped: Dropped) -> Iterator[Object]:
     """Yield the messages of a chat. A thought belongs to the answer after it."""
     thought: Object = {}
-    for number, item in enumerate(items):
-        fields, where = item if isinstance(item, dict) else {}, f"input.{number}"
-        kind = event_kind(fields)
+    for where, item in items:
+        kind = event_kind(item)
         if kind == "reasoning":
-            thought = joined_thoughts(*thought.values(), *_thoughts(fields, dropped))
-        elif found := _of_item(kind, fields, where, names, dropped):
-            dropped.note_others(fields, _OF_ITEMS)
+            thought = joined_thoughts(*thought.values(), *_thoughts(item, dropped))
+        elif found := _of_item(kind, item, where, names, dropped):
+            dropped.note_others(item, _OF_ITEMS)
             if found[0]["role"] == "assistant":
                 found[0] |= thought
             elif thought:
@@ -154,15 +161,20 @@ def _of_item(kind: str, item: Object, where: str, names: Names, dropped: Dropped
         is_custom = kind == "custom_tool_call"
         text = {"input": item.get("input")} if is_custom else item.get("arguments")
         arguments = text if isinstance(text, str) else json_text(text or {}).decode()
-        function = {"name": names.of_call(item, is_custom=is_custom), "arguments": arguments}
-        call = {"id": item.get("call_id"), "type": "function", "function": function}
+        call = names.call(item.get("call_id"), item, arguments, where, is_custom=is_custom)
         return [{"role": "assistant", "content": None, "tool_calls": [call]}]
     if kind in _RESULTS:
-        return result_messages(item.get("call_id"), _parts(item.get("output"), f"{where}.output", dropped))
+        return result_messages(item.get("call_id"), _parts(item.get("output") or [], f"{where}.output", dropped))
     role = _ROLES.get(str(item.get("role")))
     if kind in ("message", "") and role is not None:
         return [{"role": role, "content": content_of(_parts(item.get("content"), f"{where}.content", dropped))}]
-    if kind.endswith(_OF_SERVER_TOOLS) or kind == "compaction":
+    if kind in _COMPACTIONS:
+        if summary := joined_thoughts(*_thoughts(item, dropped)):
+            return [{"role": "user", "content": summary["reasoning_content"]}]
+        raise malformed(
+            where, "a summary that a chat can read: only its server can decrypt it. Begin a new conversation"
+        )
+    if kind.endswith(_OF_SERVER_TOOLS):
         dropped.note(kind)
         return []
     if kind == "item_reference":
@@ -171,36 +183,32 @@ def _of_item(kind: str, item: Object, where: str, names: Names, dropped: Dropped
 
 
 def _thoughts(item: Object, dropped: Dropped) -> list[Any]:
-    """Return the texts of a reasoning item. What is encrypted is for its server alone."""
+    """Return the texts of a reasoning or compaction item. What is encrypted is for its server alone."""
     if item.get("encrypted_content") not in (None, "", OWN_THOUGHT):
         dropped.note("encrypted_content")
     for name in ("content", "summary"):
-        parts = item.get(name)
+        if isinstance(parts := item.get(name), str):
+            return [parts]
         if texts := [part.get("text") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []:
             return texts
     return []
 
 
 def _parts(content: Any, where: str, dropped: Dropped) -> list[Object]:
-    if not isinstance(content, list):
-        if content is not None and not isinstance(content, str):
-            raise refused_part("", where)
-        return [text_part(content)] if content else []
-    return [_part(part, f"{where}.{number}", dropped) for number, part in enumerate(content)]
+    return [_part(part, place, dropped) for place, part in blocks_of(content, where)]
 
 
-def _part(part: Any, where: str, dropped: Dropped) -> Object:
-    fields = part if isinstance(part, dict) else {}
-    kind, url = event_kind(fields), fields.get("image_url")
-    if kind in _TEXTS and isinstance(fields.get("text"), str):
-        dropped.note_others(fields, ("type", "text", "logprobs"))
-        return text_part(fields["text"])
-    if kind == "refusal" and isinstance(fields.get("refusal"), str):
-        return text_part(fields["refusal"])
+def _part(part: Object, where: str, dropped: Dropped) -> Object:
+    kind, url = event_kind(part), part.get("image_url")
+    if kind in _TEXTS and isinstance(part.get("text"), str):
+        dropped.note_others(part, ("type", "text", "logprobs"))
+        return text_part(part["text"])
+    if kind == "refusal" and isinstance(part.get("refusal"), str):
+        return text_part(part["refusal"])
     if kind == "input_image" and isinstance(url, str):
         image = image_part(url)
-        if fields.get("detail"):
-            image["image_url"]["detail"] = fields["detail"]
+        if part.get("detail"):
+            image["image_url"]["detail"] = part["detail"]
         return image
     raise refused_part(kind, where)
 
@@ -210,29 +218,26 @@ def _part(part: Any, where: str, dropped: Dropped) -> Object:
 
 def _tools(request: Object, dropped: Dropped) -> tuple[list[Object], Names]:
     """Return the functions of the chat, and their names. Hosted tools are dropped."""
-    names = Names()
-    given = request.get("tools")
-    found = [tool for tool in given if isinstance(tool, dict)] if isinstance(given, list) else []
-    tools: list[Object] = []
-    for tool in found:
-        is_namespace = event_kind(tool) == "namespace" and isinstance(tool.get("tools"), list)
-        if is_namespace:
+    names, tools = Names(), list[Object]()
+    for where, tool in objects_of(request.get("tools") or [], "tools"):
+        namespace, inner = "", [(where, tool)]
+        if event_kind(tool) == "namespace":
             dropped.note_others(tool, ("type", "name", "tools"), "namespace.")
-        for inner in tool["tools"] if is_namespace else (tool,):
-            namespace = text_of(tool.get("name")) if is_namespace else ""
-            if isinstance(inner, dict) and event_kind(inner) in ("function", "custom"):
-                tools.append(_function(inner, namespace, names, dropped))
+            namespace, inner = text_of(tool.get("name")), objects_of(tool.get("tools"), f"{where}.tools")
+        for place, one in inner:
+            if event_kind(one) in ("function", "custom"):
+                tools.append(_function(one, namespace, place, names, dropped))
             else:
-                dropped.note(event_kind(inner if isinstance(inner, dict) else tool))
+                dropped.note(event_kind(one))
     return tools, names
 
 
 _INPUT: Object = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
 
 
-def _function(tool: Object, namespace: str, names: Names, dropped: Dropped) -> Object:
+def _function(tool: Object, namespace: str, where: str, names: Names, dropped: Dropped) -> Object:
     is_custom = event_kind(tool) == "custom"
-    function: Object = {"name": names.add(Tool(text_of(tool.get("name")), namespace, is_custom=is_custom))}
+    function: Object = {"name": names.add(Tool(text_of(tool.get("name")), namespace, is_custom=is_custom), where)}
     function |= {name: tool[name] for name in ("description", "parameters", "strict") if tool.get(name) is not None}
     if is_custom:
         function["parameters"] = _INPUT
@@ -242,19 +247,3 @@ def _function(tool: Object, namespace: str, names: Names, dropped: Dropped) -> O
             function["description"] = f"{tool.get('description', '')}\n\n{rule}".strip()
     dropped.note_others(tool, ("type", "name", "description", "parameters", "strict", "format"))
     return {"type": "function", "function": function}
-
-
-def _choice(choice: Any, tools: list[Object], names: Names) -> Object:
-    """Return `tools` and `tool_choice` of the chat. Raises InvalidRequest for a tool that a chat cannot call."""
-    kind = event_kind(choice) if isinstance(choice, dict) else ""
-    if kind == "allowed_tools":
-        given = choice.get("tools")
-        found = [tool for tool in given if isinstance(tool, dict)] if isinstance(given, list) else []
-        allowed = [names.of(tool.get("name"), tool.get("namespace")) for tool in found]
-        tools, choice = [tool for tool in tools if tool["function"]["name"] in allowed], choice.get("mode", "auto")
-    elif kind in ("function", "custom") and (name := names.of(choice.get("name"), choice.get("namespace"))) is not None:
-        return {"tools": tools, "tool_choice": {"type": "function", "function": {"name": name}}}
-    if isinstance(choice, dict) or (choice == "required" and not tools):
-        forced = repr(kind or choice)[:42]
-        raise InvalidRequest(f"`tool_choice` forces {forced}, which is no tool of a chat.", param="tool_choice")
-    return {"tools": tools, **({} if choice is None else {"tool_choice": choice})} if tools else {}
