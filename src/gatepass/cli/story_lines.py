@@ -280,9 +280,10 @@ def time_lines(story: Story) -> Iterator[str]:
     known = [text.format(duration(timings[name])) for name, text in texts.items() if timings[name]]
     yield from wrapped(", ".join(known))
     if arrivals and (reads := arrivals[-1]["reads"]):
-        events = f", {story['events']} events" if story["events"] else ""
+        count = story["events"]
+        events = f", {count} event{'s'[: count != 1]}" if count else ""
         first, last = (duration(arrivals[-1][name]) for name in ("first_s", "last_s"))
-        yield f"  {reads} reads{events} from {first} to {last} of the attempt"
+        yield f"  {reads} read{'s'[: reads != 1]}{events} from {first} to {last} of the attempt"
         gaps = [
             f"{duration(gap['length_s'])} at {duration(gap['at_s'])}" for gap in arrivals[-1]["gaps"] if gap["length_s"]
         ]

@@ -402,7 +402,7 @@ def test_the_waits_for_the_client_and_for_a_token_are_told():
 def test_a_stream_without_a_gap():
     arrivals = {"reads": 1, "first_s": 0.3, "last_s": 0.3, "width_s": 0.0, "counts": [1], "gaps": []}
     lines = plain(time_lines(story(attempt(arrivals=arrivals), events=0)))
-    assert lines[1] == "  1 reads from 300 ms to 300 ms of the attempt"
+    assert lines[1] == "  1 read from 300 ms to 300 ms of the attempt"
     assert len(lines) == len(plain(time_lines(story(attempt())))) + 1 == 3
 
 
