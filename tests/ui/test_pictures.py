@@ -13,9 +13,10 @@ from tests.ui.png import with_palette
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "images" / "ui"
 MOST_BYTES = 120 * 1024
-PICTURES = {
+PICTURES: dict[str, tuple[str, dict[str, object]]] = {
     "overview": ("#/", {}),
     "overview_dark": ("#/", {"dark": True}),
+    "overview_zh": ("#/", {"locale": "zh-CN"}),
     "overview_phone": ("#/", {"phone": True}),
     "requests": ("#/requests", {}),
     "request": ("#/requests/req-1", {}),
@@ -45,13 +46,13 @@ def test_take(open_page: OpenPage, url: str, fake: Fake, name: str) -> None:
         page.get_by_role("button", name="Test every hop").click()
         expect(page.get_by_text("1 of 3 steps")).to_be_visible()
     if name.startswith("overview") or name == "requests":
-        expect(page.get_by_text("Live")).to_be_visible()
+        expect(page.get_by_text("实时" if name.endswith("_zh") else "Live")).to_be_visible()
     page.wait_for_timeout(300)
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / f"{name}.png").write_bytes(with_palette(page.screenshot(full_page=True, clip=shown(page, options))))
 
 
-def shown(page: Page, options: dict[str, bool]) -> dict[str, float]:
+def shown(page: Page, options: dict[str, object]) -> dict[str, float]:
     """The part of the page that the picture shows: as far as its content, but not more than a large screen."""
     height = page.locator("main > :visible").last.bounding_box()
     assert height is not None
