@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 from docs.changes_reference import changes
-from docs.entries import LINK, Entry, linked, page, sentence, table, unwrapped
+from docs.entries import LINK, Entry, page, sentence, table, unwrapped
 from docs.environment_reference import environment_section
 from docs.error_messages import MESSAGES
 from docs.http_reference import http_page
@@ -879,15 +879,26 @@ def error_codes(language: str) -> str:
     return entries if language == "en" else entries.replace("](configuration.md", "](../reference/configuration.md")
 
 
+def chinese_codes() -> str:
+    """Return a table of all codes, with the meaning and the status of each."""
+    entries = [part for part in map(in_chinese, error_parts()) if isinstance(part, Entry)]
+    rows = [
+        (f"[`{entry.title}`](#{entry.title})", chinese_errors()[entry.title]["cause"], entry.facts["状态码"])
+        for entry in entries
+    ]
+    return table(("code", "含义", "状态码"), rows)
+
+
 def in_chinese(part: Entry | str) -> Entry | str:
     if isinstance(part, str):
         return CHINESE[part]
     words = chinese_errors()[part.title]
     own = {"Action": words["action"], **{ACTIONS[case]: text for case, text in words.get("actions", {}).items()}}
-    chinese = {name: linked(with_settings(text)) for name, text in own.items()}
+    # the page at /ui replaces names in the English lists
+    chinese = {name: with_settings(text.replace("`, `", "`、`")) for name, text in own.items()}
     facts = {CHINESE[name]: chinese.get(name) or CHINESE.get(text, text) for name, text in part.facts.items()}
     facts["示例的含义"] = words["example"]
-    details = linked(with_settings("\n\n".join(filter(None, [words.get("more"), words.get("details")]))))
+    details = with_settings("\n\n".join(filter(None, [words.get("more"), words.get("details")])))
     return Entry(part.title, with_settings(words["cause"]), facts, details=details.rstrip(), colon="：")
 
 
@@ -946,7 +957,7 @@ PARTS: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "docs/symptoms.md": {"symptoms": lambda: symptoms("en")},
     "docs/zh/symptoms.md": {"symptoms": lambda: symptoms("zh")},
     "docs/reference/errors.md": {"codes": lambda: error_codes("en")},
-    "docs/zh/errors.md": {"codes": lambda: error_codes("zh")},
+    "docs/zh/errors.md": {"table": chinese_codes, "codes": lambda: error_codes("zh")},
     "docs/configuration.md": {"smallest file": lambda: SMALLEST_FILE},
     "docs/adaptations.md": {"changes": changes},
     "docs/operations/logs.md": {"events": log_events},

@@ -18,11 +18,12 @@ HEADS = {
 
 def symptoms(language: str) -> str:
     """Return the sections of the page of symptoms."""
-    parts = []
+    parts: list[str] = []
     for section in SECTIONS:
         shown = section[language]
         rows = ((row[language]["see"], row[language]["cause"], row[language]["action"]) for row in section["rows"])
-        parts.append(f"## {shown['title']}\n\n{shown['text']}\n\n{table(HEADS[language][:3], rows)}")
+        shown_rows = table(HEADS[language][:3], rows)
+        parts += filter(None, [f"## {shown['title']}", shown["text"], shown_rows, shown.get("after")])
     return "\n\n".join(parts)
 
 
