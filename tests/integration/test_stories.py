@@ -67,7 +67,7 @@ async def test_one_failure_has_one_code_in_the_response_the_story_and_the_attemp
         assert f'code="{label}"' in gp.state.metrics.exposition().decode()
     assert [shown["error"]["code"], shown["code"], shown["attempts"][0]["code"]] == [code] * 3
     assert shown["error"]["kind"] == label
-    assert matches(shown, {"code": label})
+    assert matches(shown, {"kind": label})
     assert shown["attempts"][0]["reached"]
     if name == "of gatepass":
         assert "`models.m.name`" in shown["error"]["action"]

@@ -53,7 +53,7 @@ SHOWS = {
 FROM_THE_API = {
     *("fresh", "stale", "expired", "none", "caller", "learned", "failed", "running", "tools", "prompts"),
     *("resources", "reloaded", "unchanged", "refused", "operation", "code", "hop", "upstream", "model"),
-    *("mcp_tool", "no key may use the server", "a key is configured; it does not expire"),
+    *("mcp_tool", "kind", "no key may use the server", "a key is configured; it does not expire"),
     *("configuration", "listen", "resolve", "tls", "connect", "store", "mcp", "no token", "keys", "models", "proxy"),
     *("complete", "cut", "error reply", "token rejected", "connection failed", "nothing written", "timed out"),
     *("invalid", "drained", "prompt tokens", "completion tokens", "total tokens", "client"),
@@ -417,6 +417,47 @@ def test_equal_failures_in_a_row_are_one_row_that_opens(open_page: OpenPage, sig
     expect(rows.nth(2).locator("a")).to_have_attribute("href", "#/requests/bad-0")
     rows.nth(1).get_by_role("button").click()
     expect(rows).to_have_count(3)
+
+
+def test_a_list_of_failures_has_a_row_for_each_code_request_and_upstream(
+    open_page: OpenPage, signed_in: str, fake: Fake
+) -> None:
+    bad = {"status": 502, "outcome": "error", "code": "upstream_closed", "hop": "upstream:corp"}
+    known = {"status": 404, "outcome": "error", "code": "model_not_found", "hop": "client"}
+    rows = [(documents.summary(f"bad-{i}", 60 * i, caller=f"app-{i % 2}", stream=i > 2, **bad), bad) for i in range(4)]
+    rows.insert(2, (documents.summary("lost", 90, **known), known))
+    rows += [(documents.summary(f"other-{i}", 300, **{**known, "upstream": "spare"}), known) for i in range(2)]
+    fake.summaries.update(requests=[row for row, _ in rows], running=[])
+    page = open_page(f"{signed_in}#/requests?outcome=error")
+    shown = page.locator("tbody tr")
+    expect(shown.locator("td:nth-child(-n + 2)")).to_have_text(
+        [
+            *("16:56:59–16:59:59", "4 × 502 upstream_closed", "16:54:59", "2 × 404 model_not_found"),
+            *("16:58:29", "404 model_not_found"),
+        ]
+    )
+    expect(shown.first.locator("td").nth(2)).to_have_text("2 callers")
+    shown.first.get_by_role("button").click()
+    expect(shown).to_have_count(7)
+
+
+@pytest.mark.parametrize("phone", [False, True])
+def test_a_name_in_the_list_breaks_in_no_word(open_page: OpenPage, signed_in: str, fake: Fake, phone: bool) -> None:
+    names = {"caller": "ragflow_production", "model": "deepseek_chat_distilled", "upstream": "gateway_of_the_company"}
+    failed = {"status": 502, "outcome": "error", "code": "upstream_timeout_connect", "hop": "upstream:corp"}
+    fake.summaries["requests"] = [documents.summary("a", 9, **failed, **names, adapted=["images=content-parts"] * 2)]
+    page = open_page(f"{signed_in}#/requests", phone=phone)
+    for name in (*names.values(), "upstream_timeout_connect"):
+        text = page.locator("tbody td", has_text=name).last
+        rectangles = """(cell, name) => {
+          const walk = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), range = document.createRange();
+          while (!walk.nextNode().data.includes(name));
+          const at = walk.currentNode.data.indexOf(name);
+          range.setStart(walk.currentNode, at);
+          range.setEnd(walk.currentNode, at + name.length);
+          return range.getClientRects().length;
+        }"""
+        assert text.evaluate(rectangles, name) == 1, name
 
 
 @pytest.mark.parametrize("member", ["path", "operation", "mcp_method", "mcp_tool"])

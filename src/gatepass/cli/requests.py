@@ -68,12 +68,12 @@ class Follower:
 @click.option("--caller", help="Only requests of this caller, the name of an API key.")
 @click.option("--model", help="Only requests for this model, as the client names it.")
 @click.option("--upstream", help="Only requests whose last upstream was this one.")
-@click.option("--code", help="Only requests that failed with this code.")
+@click.option("--code", "kind", help="Only requests that failed with this code.")
 @click.option("--hop", help="Only requests that failed at this hop, such as `upstream:chat`.")
 @click.option("--failed", is_flag=True, help="Only requests that failed, or whose client left. Not with --running.")
 @click.option(
     "--text",
-    help="Only requests with this text in their id, model, MCP method or tool, caller, upstream, code or path.",
+    help="Only requests with each of these words in what the page shows of them, or in their path or message.",
 )
 @click.option(
     "--running", is_flag=True, help="Also show requests when they begin, if they take half a second or longer."

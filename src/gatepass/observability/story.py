@@ -24,9 +24,12 @@ SUMMARY_FIELDS = (
     *("id", "operation", "caller", "model", "mcp_method", "mcp_tool"),
     *("upstream", "stream", "status", "outcome", "code", "hop"),
 )
-FILTERS = ("caller", "model", "mcp_tool", "upstream", "hop", "outcome", "operation")
+FILTERS = ("caller", "model", "mcp_tool", "upstream", "hop", "outcome", "operation", "code")
 """The fields of a summary that a filter compares."""
-TEXTS = ("id", "model", "mcp_method", "mcp_tool", "caller", "upstream", "code", "path", "message")
+TEXTS = (
+    *("id", "model", "mcp_method", "mcp_tool", "caller", "upstream", "code", "path", "message"),
+    *("operation", "status", "hop", "state", "outcome", "adapted"),
+)
 """The fields in which the filter `text` searches."""
 SLOW_S = 5.0
 """The wait for the first byte from which on a request passes the filter `slow`."""
@@ -114,23 +117,23 @@ def summary_of(request: RequestRecord, now_s: float, wall_s: float, mask: Mask) 
 
 
 def matches(summary: Mapping[str, Any], filters: Mapping[str, str]) -> bool:
-    """Return whether a summary passes the filters: fields that are equal, and `text` in any of TEXTS.
+    """Return whether a summary passes the filters: fields that are equal, and each word of `text` in any of TEXTS.
 
-    With `slow` it has waited SLOW_S for its first byte, with `changed` a rule changed it. The filter `code` may also be
+    With `slow` it has waited SLOW_S for its first byte, with `changed` a rule changed it. `kind` is its code, or
     gatepass's own code of an upstream's error, `upstream_error`.
     """
     if any(str(summary[name] or "") != filters[name] for name in FILTERS if name in filters):
         return False
     code = summary["code"] or ""  # a request that succeeded has no code, and no stable one either
-    if "code" in filters and filters["code"] not in (code, code and errors.stable_code(code, summary["hop"] or "")):
+    if "kind" in filters and filters["kind"] not in (code, code and errors.stable_code(code, summary["hop"] or "")):
         return False
     if "changed" in filters and not summary["adapted"]:
         return False
     waited_s = summary["duration_s"] if summary["first_byte_s"] is None else summary["first_byte_s"]
     if "slow" in filters and (waited_s or 0.0) < SLOW_S:
         return False
-    text = filters.get("text", "").lower()
-    return not text or any(text in str(summary[name] or "").lower() for name in TEXTS)
+    shown = "\n".join(str(summary[name] or "") for name in TEXTS).lower()
+    return all(word in shown for word in filters.get("text", "").lower().split())
 
 
 def has_id(request: RequestRecord, wanted: str) -> bool:

@@ -108,9 +108,15 @@ def test_filters_compare_fields_and_search_texts():
     assert not matches(shown, {"caller": "other"})
     assert not matches(shown, {"text": "nowhere"})
     own = summary_of(request(access(code="NoQuota", hop="upstream:a", reason="no quota left")), 110.0, 0.0, str)
-    assert all(matches(own, {name: value}) for name, value in (("code", "NoQuota"), ("code", "upstream_error")))
+    assert all(
+        matches(own, {name: value})
+        for name, value in (("code", "NoQuota"), ("kind", "NoQuota"), ("kind", "upstream_error"))
+    )
     assert matches(own, {"text": "quota LEFT"})
-    assert not matches(own, {"code": "upstream_auth"})
+    assert not matches(own, {"kind": "upstream_auth"})
+    assert not matches(own, {"code": "upstream_error"})
+    assert matches(own, {"text": "chat noquota"})
+    assert not matches(own, {"text": "chat nowhere"})
 
 
 def test_a_request_that_succeeded_matches_no_code():
@@ -118,7 +124,7 @@ def test_a_request_that_succeeded_matches_no_code():
     last = AttemptRecord("one", "chat", "m", "b", outcome="complete")
     for record in (access(status=200, outcome="ok"), access(status=0, outcome="")):
         shown = summary_of(request(record, failed, last), 110.0, 0.0, str)
-        assert not any(matches(shown, {"code": code}) for code in ("upstream_error", "NoQuota"))
+        assert not any(matches(shown, {"kind": code}) for code in ("upstream_error", "NoQuota"))
 
 
 def test_a_name_of_a_model_that_the_route_changes_is_an_edit():

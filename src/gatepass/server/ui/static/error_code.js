@@ -35,7 +35,7 @@ export async function errorCode(page) {
     el("div.prose", {}, meaning(code, meaning(kind, text)).replace(/\n- /, "\n\n- ").split(/\n{2,}/).map(paragraph)),
     action && el("p.advice", {}, inline(actionOf(code, actionOf(kind, action)))),
     ...Object.entries(actions).map(([name, special]) => el("p.advice", {}, el("b", {}, CASES[name] ?? name), " ", inline(actionOf(name, special)))),
-    el("p", {}, el("a", { href: `#/requests?code=${encodeURIComponent(code)}` }, t("Requests with this error"))),
+    el("p", {}, el("a", { href: `#/requests?kind=${encodeURIComponent(code)}` }, t("Requests with this error"))),
   ].filter(Boolean));
 }
 

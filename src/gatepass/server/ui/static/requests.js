@@ -1,4 +1,4 @@
-// The live list of requests, the newest first. Equal failures in a row are one row.
+// The live list of requests, the newest first. Equal failures in a row are one row, and all equal ones in a list of failures.
 
 import { query } from "./api.js";
 import { capture } from "./capture.js";
@@ -11,7 +11,7 @@ const ROWS = 200;
 const GROUP_FROM = 3;
 const TYPING_MS = 300;
 const HEADS = [t("Arrived ({zone})", { zone: zone() }), t("Result"), t("Caller"), t("Request"), t("Upstream"), t("First byte"), t("Duration"), t("Tokens"), t("Changed")];
-const EXACT = ["caller", "model", "mcp_tool", "upstream", "operation", "code", "hop"];
+const EXACT = ["caller", "model", "mcp_tool", "upstream", "operation", "code", "kind", "hop"];
 const CHIPS = [
   ["outcome", "error", t("failed"), ""],
   ["slow", "1", t("slow"), t("The first byte took 5 s or more")],
@@ -49,7 +49,7 @@ export async function requests(page) {
   const show = () => {
     const { running } = latest;
     const known = [...running, ...latest.requests].sort((a, b) => (a.arrived_at < b.arrived_at ? 1 : -1)).slice(0, ROWS);
-    keyed(body, grouped(known, opened), ({ key }) => key, makeRow, (node, shown) => (shown.group ? showGroup(node, shown, toggle) : showRow(node, shown.request)));
+    keyed(body, grouped(known, opened, filters.outcome === "error"), ({ key }) => key, makeRow, (node, shown) => (shown.group ? showGroup(node, shown, toggle) : showRow(node, shown.request)));
     list.hidden = !known.length;
     empty.hidden = Boolean(known.length);
     write(empty, Object.values(filters).some(Boolean) ? t("No request in memory matches the filters.") : t("No request yet. Send one, and it appears here."));
@@ -90,26 +90,28 @@ function keyOf({ worker, id, ended }) {
   return `${worker} ${id} ${ended ?? "running"}`;
 }
 
-/** The rows of the list: `{key, request}`, or `{key, group, isOpen}` for equal failures in a row, followed by them if it is open. */
-function grouped(known, opened) {
-  const rows = [];
-  for (let at = 0; at < known.length;) {
-    const failure = failureOf(known[at]);
-    let end = at + 1;
-    while (failure && end < known.length && failureOf(known[end]) === failure) end += 1;
-    const group = known.slice(at, end);
-    const isGroup = group.length >= GROUP_FROM;
-    const key = `${failure} ${keyOf(group.at(-1))}`; // of the oldest: newer ones join the group
-    if (isGroup) rows.push({ key, group, isOpen: opened.has(key) });
-    if (!isGroup || opened.has(key)) rows.push(...group.map((request) => ({ key: keyOf(request), request })));
-    at = end;
+/** The rows of the list: `{key, request}`, or `{key, group, isOpen}` for equal failures in a row, followed by them if it is open.
+ * Of failures `alone` all equal ones are a row, the most frequent first. */
+function grouped(known, opened, alone) {
+  const groups = [];
+  for (const request of known) {
+    const failure = failureOf(request, alone);
+    const group = failure && (alone ? groups : groups.slice(-1)).find((one) => one.failure === failure);
+    if (group) group.all.push(request);
+    else groups.push({ failure, all: [request] });
   }
-  return rows;
+  if (alone) groups.sort((a, b) => b.all.length - a.all.length);
+  return groups.flatMap(({ failure, all }) => {
+    const rows = all.map((request) => ({ key: keyOf(request), request }));
+    if (all.length < (alone ? 2 : GROUP_FROM)) return rows;
+    const key = alone ? failure : `${failure} ${keyOf(all.at(-1))}`; // of the oldest: newer ones join the group
+    return [{ key, group: all, isOpen: opened.has(key) }, ...(opened.has(key) ? rows : [])];
+  });
 }
 
-function failureOf(request) {
+function failureOf(request, alone) {
   const { state, outcome, code, status, caller, upstream, path } = request;
-  return state !== "running" && outcome === "error" ? [code, status, caller, whatOf(request), upstream, path].join(" ") : null;
+  return state !== "running" && outcome === "error" ? [code, whatOf({ ...request, stream: false }), upstream, ...(alone ? [] : [status, caller, path])].join(" ") : null;
 }
 
 /** A text, which is searched while it is typed, and chips. A change goes into the hash, so that a filtered list is a link. */
@@ -146,17 +148,19 @@ function makeRow({ request }) {
 
 function showGroup(node, { key, group, isOpen }, toggle) {
   const [newest, oldest] = [group[0], group.at(-1)];
+  const callers = new Set(group.map(({ caller }) => caller));
   set(node, { class: "failed-row group" });
   const [at, result, ...rest] = node.cells;
   if (!at.firstElementChild) at.replaceChildren(el("button.quiet", { type: "button", onclick: () => toggle(key) }));
   set(at.firstChild, { "aria-expanded": String(isOpen) });
-  write(at.firstChild, `${time(oldest.arrived_at)}–${time(newest.arrived_at)}`);
+  write(at.firstChild, [...new Set([time(oldest.arrived_at), time(newest.arrived_at)])].join("–"));
   const shown = `${group.length} ${newest.status} ${newest.code}`;
   if (result.dataset.shown !== shown) {
     result.dataset.shown = shown;
     result.replaceChildren(el("b", {}, `${count(group.length)} × `), ...resultOf(newest));
   }
-  [newest.caller || "–", whatOf(newest), newest.upstream || "–", "", "", "", ""].forEach((text, i) => write(rest[i], text));
+  [callers.size > 1 ? plural(callers.size, "caller") : newest.caller || "–", whatOf({ ...newest, stream: false }), newest.upstream || "–", "", "", "", ""].forEach((text, i) => write(rest[i], text));
+  set(rest[0], { title: callers.size > 1 ? [...callers].join(t(", ")) : null });
 }
 
 function showRow(node, request) {
