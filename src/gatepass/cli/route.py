@@ -119,14 +119,26 @@ def _profile_of(config: Config, key: AccessKey | None) -> ProfileRules:
 
 
 def _steps(config: Config, operation: str, model: str, target: Target, profile: ProfileRules) -> Iterator[str]:
-    dialect = config.upstreams[target.upstream].dialect
+    upstream = config.upstreams[target.upstream]
     if _is_form(operation):
         yield FORM
         yield from _renamed_model(model, target)
         yield from _unused_upstream(config, operation, model)
     else:
-        yield from _json_steps(config, operation, model, target, profile)
-    yield f"dialect {dialect}: {DIALECT_CHANGES[dialect]}"
+        entries = [_described(change) for rule in profile.rules[upstream.dialect] for change in rule.changes]
+        # from here on in the order in which gatepass applies them
+        yield f"profile {profile.name}: {', '.join(entries) or 'nothing'}"
+        if setting := PROTOCOLS[_rows(operation)[0].protocol].upstream_setting:
+            yield f"{setting}: {getattr(upstream, setting)}"
+        for rule in SEARCHED:
+            if any(rule.member in row.members for row in _rows(operation)):
+                yield f"built-in {rule.name}: {rule.effect}"
+        yield from _renamed_model(model, target)
+        yield from _declared(config, operation, model)
+        yield from _unused_upstream(config, operation, model)
+        also = f", also {', '.join(upstream.learn_also)}" if upstream.learn_also else ""
+        yield f"learning: {upstream.learn}{also if upstream.learn != 'off' else ''}"
+    yield f"dialect {upstream.dialect}: {DIALECT_CHANGES[upstream.dialect]}"
 
 
 def _is_form(operation: str) -> bool:
@@ -136,24 +148,6 @@ def _is_form(operation: str) -> bool:
 
 def _rows(operation: str) -> list[Operation]:
     return [row for row in OPERATIONS if row.name == operation and row.names_model]
-
-
-def _json_steps(config: Config, operation: str, model: str, target: Target, profile: ProfileRules) -> Iterator[str]:
-    """Yield the steps of a JSON request before its dialect."""
-    upstream = config.upstreams[target.upstream]
-    entries = [_described(change) for rule in profile.rules[upstream.dialect] for change in rule.changes]
-    # from here on in the order in which gatepass applies them
-    yield f"profile {profile.name}: {', '.join(entries) or 'nothing'}"
-    if setting := PROTOCOLS[_rows(operation)[0].protocol].upstream_setting:
-        yield f"{setting}: {getattr(upstream, setting)}"
-    for rule in SEARCHED:
-        if any(rule.member in row.members for row in _rows(operation)):
-            yield f"built-in {rule.name}: {rule.effect}"
-    yield from _renamed_model(model, target)
-    yield from _declared(config, operation, model)
-    yield from _unused_upstream(config, operation, model)
-    also = f", also {', '.join(upstream.learn_also)}" if upstream.learn_also else ""
-    yield f"learning: {upstream.learn}{also if upstream.learn != 'off' else ''}"
 
 
 def _renamed_model(model: str, target: Target) -> Iterator[str]:

@@ -221,16 +221,11 @@ def _sentence(detail: ErrorDetails, path: SettingPath, tree: Any) -> str:
             # another text than the name of an upstream may be a secret
             upstream = "NAME" if lookup(tree, ("upstreams", value)) is None else value
             return f"{_TYPES[kind]}, not a text: write {{upstream: {upstream}}}"
-        case _:
-            return _type(kind, value, path, detail["msg"])
-
-
-def _type(kind: str, value: Any, path: SettingPath, default: str) -> str:
-    """Return the expected and the actual type. Nothing about a reference's value is revealed, not even its type."""
-    if kind not in _TYPES:
-        return _OTHERS.get(kind, default)
-    if value is None:
-        return _EMPTY
+        case _ if kind not in _TYPES:
+            return _OTHERS.get(kind, detail["msg"])
+        case _ if value is None:
+            return _EMPTY
+    # nothing about a reference's value is revealed, not even its type
     is_number = kind in ("int_type", "float_type")
     unit = next((unit for end, unit in _UNITS.items() if is_number and str(path[-1]).endswith(end)), "")
     text = f"{_TYPES[kind]}{unit}"

@@ -137,12 +137,26 @@ def _explained(text: str, error: MarkedYAMLError) -> tuple[int, str]:
 
 def _value(document: ConfigDocument, node: Node, path: SettingPath, line: int) -> Any:
     document.note_line(path, line)
-    if isinstance(node, MappingNode):
-        return _mapping(document, node, path)
     if isinstance(node, SequenceNode):
         return [
             _value(document, item, (*path, index), item.start_mark.line + 1) for index, item in enumerate(node.value)
         ]
+    if isinstance(node, MappingNode):
+        found: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, ScalarNode) or key_node.value == "":
+                raise document.fault(line, "a name is expected before the colon")
+            if key_node.tag == f"{_CORE}merge":
+                raise document.fault(line, "`<<` is a feature of YAML 1.1: use an alias for the whole block instead")
+            key = _text(document, key_node)
+            if key in found:
+                text = f"is written twice (first in line {document.origins[*path, key].line}): keep one"
+                document.problems.append(ConfigProblem((*path, key), text, ValueOrigin(document.source, line)))
+                continue
+            # The line of the name, because a block begins below it.
+            found[key] = _value(document, value_node, (*path, key), line)
+        return found
     if node.tag in _TEXTS:
         return _text(document, node)
     if node.tag in _TYPED:
@@ -151,24 +165,6 @@ def _value(document: ConfigDocument, node: Node, path: SettingPath, line: int) -
         except (ValueError, KeyError):  # of `!!int x`, of `!!bool x`, or int() rejects more than 4,300 digits
             raise document.fault(node.start_mark.line + 1, f"expects a value of the tag {node.tag}") from None
     raise document.fault(node.start_mark.line + 1, f"the tag {node.tag} is not known: write plain values")
-
-
-def _mapping(document: ConfigDocument, node: MappingNode, path: SettingPath) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        line = key_node.start_mark.line + 1
-        if not isinstance(key_node, ScalarNode) or key_node.value == "":
-            raise document.fault(line, "a name is expected before the colon")
-        if key_node.tag == f"{_CORE}merge":
-            raise document.fault(line, "`<<` is a feature of YAML 1.1: use an alias for the whole block instead")
-        key = _text(document, key_node)
-        if key in found:
-            text = f"is written twice (first in line {document.origins[*path, key].line}): keep one"
-            document.problems.append(ConfigProblem((*path, key), text, ValueOrigin(document.source, line)))
-            continue
-        # The line of the name, because a block begins below it.
-        found[key] = _value(document, value_node, (*path, key), line)
-    return found
 
 
 def _text(document: ConfigDocument, node: Node) -> str:

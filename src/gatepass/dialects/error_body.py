@@ -146,7 +146,20 @@ def _read(document: Any, refused: bool, mask: Mask, *, may_unwrap: bool) -> Upst
         text = text_of(found.own) or text_of(found.outer)
     # LiteLLM, OpenRouter and new-api put the upstream's JSON into a text
     inner = _inner(found, text, mask) if may_unwrap else None
-    error_body = _build(found, issue, text, mask)
+    code = _code(found, issue)
+    kind = _kind(found)
+    status = _status(found, text or "", code, kind)
+    words = text or code or compact(found.own) or ""
+    param = found.own.get("param") if isinstance(found.own, dict) else None
+    param = param.strip() or None if isinstance(param, str) else path_of_loc(issue.get("loc"))
+    error_body = UpstreamErrorBody(
+        message=clean(_REQUEST_ID.sub("", words), mask) or clean(words, mask) or "An error without a message.",
+        status=status,
+        kind=_masked_label(kind, mask),
+        code=_masked_label(code, mask),
+        param=_masked_label(param, mask),
+        raw=_raw(found, mask),
+    )
     if inner is None:
         return error_body
     # The inner error is nearer to the fault. The outer one adds what it lacks.
@@ -158,23 +171,6 @@ def _read(document: Any, refused: bool, mask: Mask, *, may_unwrap: bool) -> Upst
         code=inner.code or error_body.code,
         param=inner.param or error_body.param,
         inside=inner.inside,
-    )
-
-
-def _build(found: Found, issue: Object, text: str | None, mask: Mask) -> UpstreamErrorBody:
-    code = _code(found, issue)
-    kind = _kind(found)
-    status = _status(found, text or "", code, kind)
-    words = text or code or compact(found.own) or ""
-    param = found.own.get("param") if isinstance(found.own, dict) else None
-    param = param.strip() or None if isinstance(param, str) else path_of_loc(issue.get("loc"))
-    return UpstreamErrorBody(
-        message=clean(_REQUEST_ID.sub("", words), mask) or clean(words, mask) or "An error without a message.",
-        status=status,
-        kind=_masked_label(kind, mask),
-        code=_masked_label(code, mask),
-        param=_masked_label(param, mask),
-        raw=_raw(found, mask),
     )
 
 

@@ -201,12 +201,8 @@ class LearningSession:
         rejection = self.parse_error(error)
         if rejection is not None:
             self.is_exhausted = bool(self._next_rules(rejection, now_s, relevant))
-        return self._refute_failed(rejection, error, now_s) if _is_about_form(error, rejection) else error
-
-    def _refute_failed(
-        self, rejection: UpstreamRejection | None, error: errors.UpstreamError, now_s: float
-    ) -> errors.UpstreamError:
-        """Refute the request's own rules that failed; return the error before the first of them, else `error`."""
+        if not _is_about_form(error, rejection):
+            return error
         own = self._own
         failed = [
             key

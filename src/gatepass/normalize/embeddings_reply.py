@@ -360,7 +360,16 @@ def _convert(entry: Entry, options: EmbeddingsOptions) -> tuple[int, bool]:
         return length, options.base64
     if not written.startswith(b'"'):
         raise InvalidReply("an entry has no vector")
-    numbers = _from_base64(written)
+    try:
+        # Strict, because Python otherwise skips every character that is not base64.
+        data = a2b_base64(_TEXT.decode(written), strict_mode=True)
+    except (Error, ValueError):
+        raise InvalidReply("a vector is a string that is not base64") from None
+    if len(data) % FLOAT_BYTES:
+        raise InvalidReply("a vector is base64 of something other than float32")
+    numbers = _little_endian(array("f", data))
+    if not all(map(isfinite, numbers)):
+        raise InvalidReply("a vector contains a number that is not finite")
     _check_length(len(numbers), options)
     if not options.base64:
         entry["embedding"] = msgspec.Raw(msgspec.json.encode(numbers.tolist()))
@@ -388,20 +397,6 @@ def _in_base64(written: bytes) -> bytes:
     if max(numbers) > LARGEST or min(numbers) < -LARGEST:
         raise InvalidReply("a vector contains a number beyond float32")
     return b'"%b"' % b64encode(_little_endian(array("f", numbers)).tobytes())
-
-
-def _from_base64(written: bytes) -> array[float]:
-    try:
-        # Strict, because Python otherwise skips every character that is not base64.
-        data = a2b_base64(_TEXT.decode(written), strict_mode=True)
-    except (Error, ValueError):
-        raise InvalidReply("a vector is a string that is not base64") from None
-    if len(data) % FLOAT_BYTES:
-        raise InvalidReply("a vector is base64 of something other than float32")
-    numbers = _little_endian(array("f", data))
-    if not all(map(isfinite, numbers)):
-        raise InvalidReply("a vector contains a number that is not finite")
-    return numbers
 
 
 def _little_endian(numbers: array[float]) -> array[float]:

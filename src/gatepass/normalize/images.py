@@ -62,9 +62,23 @@ def image_part(image: JsonValue, where: str) -> Part:
     """
     if image.kind == '"':
         return (b'{"type":"image_url","image_url":{"url":', *_url(image, where), b"}}")
-    if (members := image.object) is not None:
-        return _object_part(members, where)
-    raise invalid_image(where, f"is {kind_of(image)}")
+    if (members := image.object) is None:
+        raise invalid_image(where, f"is {kind_of(image)}")
+    inner = members.object("image_url")
+    if inner is not None:
+        url = inner.get("url")
+        if url is None:
+            raise invalid_image(where, "has an image_url without url")
+        if len(found := _url(url, where, "url")) > 1:  # else it is the same URL: `set` would compare all its bytes
+            inner.set("url", *found)
+    else:
+        found, detail = _object_url(members, where), members.text("detail")
+        for name in _MEMBERS:
+            members.drop(name)
+        moved = () if detail is None else (b',"detail":', detail)
+        members.set("image_url", b'{"url":', *found, *moved, b"}")
+    members.set("type", b'"image_url"')
+    return tuple(members.pieces())
 
 
 def invalid_image(where: str, reason: str) -> InvalidImage:
@@ -74,24 +88,6 @@ def invalid_image(where: str, reason: str) -> InvalidImage:
 def kind_of(value: JsonValue) -> str:
     """Name the kind of a JSON value."""
     return _KINDS.get(value.kind, "a number")
-
-
-def _object_part(image: JsonObjectEditor, where: str) -> Part:
-    inner = image.object("image_url")
-    if inner is not None:
-        url = inner.get("url")
-        if url is None:
-            raise invalid_image(where, "has an image_url without url")
-        if len(found := _url(url, where, "url")) > 1:  # else it is the same URL: `set` would compare all its bytes
-            inner.set("url", *found)
-    else:
-        found, detail = _object_url(image, where), image.text("detail")
-        for name in _MEMBERS:
-            image.drop(name)
-        moved = () if detail is None else (b',"detail":', detail)
-        image.set("image_url", b'{"url":', *found, *moved, b"}")
-    image.set("type", b'"image_url"')
-    return tuple(image.pieces())
 
 
 _MEMBERS = ("image_url", "url", "inline_data", "source", "blob", "data", "mime_type", "media_type", "detail")

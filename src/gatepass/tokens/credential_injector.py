@@ -110,7 +110,14 @@ class CredentialInjector:
         the token.
         """
         if now >= self._reread_s:
-            self._reload(now)
+            for header in self._static:
+                header.reload()
+            fields = tuple(header.field for header in self._static)
+            self._reread_s = now + REREAD_S
+            # Most files do not change, and encoding the token again costs 25 µs.
+            if fields != self._static_fields:
+                self._static_fields = fields
+                self._prepare(self._token)
         if token is not self._token:  # compared by identity: it is cheaper than a comparison of texts
             self._prepare(token)
         if not self._fields and not self._parameter:
@@ -137,16 +144,6 @@ class CredentialInjector:
             )
             parameter = f"{self._placement.query}={quote(text, safe='')}" if self._placement.query is not None else ""
         self._fields, self._parameter, self._token = fields, parameter, token
-
-    def _reload(self, now: float) -> None:
-        for header in self._static:
-            header.reload()
-        fields = tuple(header.field for header in self._static)
-        self._reread_s = now + REREAD_S
-        # Most files do not change, and encoding the token again costs 25 µs.
-        if fields != self._static_fields:
-            self._static_fields = fields
-            self._prepare(self._token)
 
 
 def _name(name: str) -> bytes:

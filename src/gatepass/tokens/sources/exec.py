@@ -170,17 +170,11 @@ class ExecSource:
         return self._secrets
 
     async def fetch(self) -> Token:
-        """Run the program once, within `timeout_s`. A cancelled fetch kills it."""
-        mask, at_s = mask_of(self._secrets), ReadTimes(self._clock.now(), self._clock.wall())
-        finished = await self._finished(mask)
-        settings, printed = self._settings, f"what {self._program} prints"
-        reply_format = TokenReplyFormat(
-            printed, settings.default_ttl_s, settings.max_ttl_s, settings.reply, credential=self._name
-        )
-        return parse_token_document(_text(finished.stdout), reply_format, at_s, mask)
+        """Run the program once, within `timeout_s`. A cancelled fetch kills it.
 
-    async def _finished(self, mask: Mask) -> ProcessResult:
-        """Return a successful run; raise FetchFailure with the last line of the error output."""
+        Raises FetchFailure with the last line of the error output.
+        """
+        mask, at_s = mask_of(self._secrets), ReadTimes(self._clock.now(), self._clock.wall())
         limit_s, stderr = self._settings.timeout_s, bytearray()
         parts = enumerate(self._settings.command)
         arguments = [revealed(part, f"command[{i}]") if isinstance(part, Secret) else part for i, part in parts]
@@ -205,7 +199,11 @@ class ExecSource:
             raise FetchFailure(f"{self._program} printed more than {REPLY_BYTES} bytes", quick=False)
         if finished.code != 0:
             raise _failed(self._program, finished.code, stderr, mask)
-        return finished
+        settings, printed = self._settings, f"what {self._program} prints"
+        reply_format = TokenReplyFormat(
+            printed, settings.default_ttl_s, settings.max_ttl_s, settings.reply, credential=self._name
+        )
+        return parse_token_document(_text(finished.stdout), reply_format, at_s, mask)
 
 
 def _failed(program: str, code: int, stderr: bytearray, mask: Mask) -> FetchFailure:
