@@ -253,23 +253,20 @@ class _Reading:
         elif found.fault is not None:
             self._problem(path, found.fault, found.name)
         elif name == "TOKEN_JSON":
-            self._login(path, found)
+            # each text becomes a Reference, so that it is hidden and a file is read again
+            try:
+                body = parsed_json(found.value)
+                for member, text in list(leaves(body)):
+                    if isinstance(text, str) and found.file is None:
+                        body = with_value(body, member, Reference.to_variable(f"{PREFIX}{found.name}", text))
+                    elif isinstance(text, str) and found.file is not None:
+                        body = with_value(body, member, Reference.to_file(found.file, partial(_text_at, path=member)))
+            except ValueError as error:
+                self._problem(path, str(error), found.name)
+            else:
+                self._set(path, body, found.name)
         else:
             self._set(path, found.value, found.name)
-
-    def _login(self, path: SettingPath, found: VariableValue) -> None:
-        """Set a JSON body. Each text becomes a Reference, so that it is hidden and a file is read again."""
-        try:
-            body = parsed_json(found.value)
-            for member, text in list(leaves(body)):
-                if isinstance(text, str) and found.file is None:
-                    body = with_value(body, member, Reference.to_variable(f"{PREFIX}{found.name}", text))
-                elif isinstance(text, str) and found.file is not None:
-                    body = with_value(body, member, Reference.to_file(found.file, partial(_text_at, path=member)))
-        except ValueError as error:
-            self._problem(path, str(error), found.name)
-        else:
-            self._set(path, body, found.name)
 
     def _plain_http(self, block: SettingPath) -> None:
         if (allowed := self._values.get("ALLOW_PLAIN_HTTP")) is not None:

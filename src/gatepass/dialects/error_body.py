@@ -147,7 +147,11 @@ def _read(document: Any, refused: bool, mask: Mask, *, may_unwrap: bool) -> Upst
     # LiteLLM, OpenRouter and new-api put the upstream's JSON into a text
     inner = _inner(found, text, mask) if may_unwrap else None
     code = _code(found, issue)
-    kind = _kind(found)
+    labels = (_first_label(part, ("type", "error_type")) for part in (found.own, found.outer))
+    kind = next((label for label in labels if label not in (None, "error")), None)
+    google = found.own.get("status") if isinstance(found.own, dict) else None
+    if kind is None and isinstance(google, str) and _GOOGLE_STATUS.match(google):
+        kind = google
     status = _status(found, text or "", code, kind)
     words = text or code or compact(found.own) or ""
     param = found.own.get("param") if isinstance(found.own, dict) else None
@@ -219,15 +223,6 @@ def _code(found: Found, issue: Object) -> str | None:
     if "loc" in issue:
         return _label(issue.get("type"))
     return _label(found.own) if isinstance(found.own, int) else None
-
-
-def _kind(found: Found) -> str | None:
-    for part in (found.own, found.outer):
-        label = _first_label(part, ("type", "error_type"))
-        if label not in (None, "error"):
-            return label
-    status = found.own.get("status") if isinstance(found.own, dict) else None
-    return status if isinstance(status, str) and _GOOGLE_STATUS.match(status) else None
 
 
 def _first_label(part: Any, names: Iterable[str]) -> str | None:

@@ -202,7 +202,27 @@ class Images:
         if "images" not in call.operation.members or not may_name(call.body, _WORDS):
             return call
         editor = JsonEditor(call)
-        moved = _move(editor.top)
+        top_images = _parts(editor.top, "images")
+        editor.top.drop("images")
+        messages = editor.top.array("messages")
+        numbered = [] if messages is None else messages.numbered()
+        # RAGFlow means the last question (see Images).
+        last_user = next((message for _, message in reversed(numbered) if message.string("role") == "user"), None)
+        if top_images and last_user is None:
+            raise InvalidImage("images requires a user message, and `messages` has none.", param="images")
+        moved = list[tuple[_Image, str]]()
+        for index, message in numbered:
+            where = f"messages[{index}].images"
+            own = _parts(message, where)
+            if own and message.string("role") != "user":
+                raise InvalidImage(
+                    f"{where} is in a message whose role is not user. Only user messages may have images.", param=where
+                )
+            message.drop("images")
+            if images := [*own, *(top_images if message is last_user else ())]:
+                content = f"messages[{index}].content"
+                first = _add_parts(message, [image.part for image in images], content)
+                moved += [(image, f"{content}[{at}]") for at, image in enumerate(images, first)]
         if not editor.top.is_changed:
             return call
         entry = f"images={len(moved)}"
@@ -222,32 +242,6 @@ class _Image(NamedTuple):
     kind: str
     size_bytes: int
     part: Part
-
-
-def _move(top: JsonObjectEditor) -> list[tuple[_Image, str]]:
-    """Move all images into the messages; return each with its new path."""
-    top_images = _parts(top, "images")
-    top.drop("images")
-    messages = top.array("messages")
-    numbered = [] if messages is None else messages.numbered()
-    # RAGFlow means the last question (see Images).
-    last_user = next((message for _, message in reversed(numbered) if message.string("role") == "user"), None)
-    if top_images and last_user is None:
-        raise InvalidImage("images requires a user message, and `messages` has none.", param="images")
-    moved = list[tuple[_Image, str]]()
-    for index, message in numbered:
-        where = f"messages[{index}].images"
-        own = _parts(message, where)
-        if own and message.string("role") != "user":
-            raise InvalidImage(
-                f"{where} is in a message whose role is not user. Only user messages may have images.", param=where
-            )
-        message.drop("images")
-        if images := [*own, *(top_images if message is last_user else ())]:
-            content = f"messages[{index}].content"
-            first = _add_parts(message, [image.part for image in images], content)
-            moved += [(image, f"{content}[{at}]") for at, image in enumerate(images, first)]
-    return moved
 
 
 def _parts(owner: JsonObjectEditor, where: str) -> list[_Image]:

@@ -27,6 +27,7 @@ def event(**fields):
         (b"event: ping\n\n", event(name=b"ping", is_dispatched=True)),
         (b"retry: 3000\n\n", event(is_dispatched=True)),
         (b"retry: soon\n\n", event()),
+        (b"retry: +5\n\n", event()),  # the format takes digits alone
         (b"vendor: x\n\n", event()),
         (b": one\r\n:two\r\n\r\n", event(comments=b": one\r\n:two\r\n")),
         (b"\n", event()),

@@ -45,7 +45,16 @@ class Sessions:
 
         claims = {"sub": caller, "key": key_digest.hex(), "exp": int(wall_s) + LIFE_S}
         while (key := self._find(caller)) is None:  # another worker may remove the one that this one makes
-            self._make(caller)
+            made = secrets.token_bytes(KEY_BYTES)
+            if self._folder is None:
+                self._keys[caller] = made
+                continue
+            new = self._folder / f".{secrets.token_hex(8)}"
+            new.touch(mode=0o600)
+            new.write_bytes(made)
+            with suppress(FileExistsError):  # a link appears with its content, and replaces no other
+                os.link(new, self._folder / _name(caller))
+            new.unlink()
         return jwt.encode(claims, key, ALGORITHM)
 
     def find(self, cookie: str, wall_s: float) -> Session | None:
@@ -76,18 +85,6 @@ class Sessions:
             return (self._folder / _name(caller)).read_bytes()
         except FileNotFoundError:
             return None
-
-    def _make(self, caller: str) -> None:
-        key = secrets.token_bytes(KEY_BYTES)
-        if self._folder is None:
-            self._keys[caller] = key
-            return
-        new = self._folder / f".{secrets.token_hex(8)}"
-        new.touch(mode=0o600)
-        new.write_bytes(key)
-        with suppress(FileExistsError):  # a link appears with its content, and replaces no other
-            os.link(new, self._folder / _name(caller))
-        new.unlink()
 
 
 def _name(caller: str) -> str:

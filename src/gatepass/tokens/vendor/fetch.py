@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import TypeVar
@@ -79,8 +80,12 @@ class VendorFetch:
         endpoints, settings = self.endpoints, self.endpoints.settings
         # Through a proxy the address is that of the proxy's own metadata server.
         may_be_metadata = method == "GET" and not body and settings.network.proxy is None
-        if may_be_metadata and endpoints.metadata is not None and _is_metadata(url, endpoints.metadata):
-            settings = settings.model_copy(update={"allow_plain_http": True})
+        if may_be_metadata and endpoints.metadata is not None:
+            host = urlsplit(url).hostname or ""
+            with suppress(ValueError):  # another name
+                # a link-local address is this machine's host or its neighbour
+                if host in endpoints.metadata or ip_address(host).is_link_local:
+                    settings = settings.model_copy(update={"allow_plain_http": True})
         reply_format = TokenReplyFormat(host_of(url), settings.default_ttl_s, settings.max_ttl_s)
         issuer = TokenEndpointClient(endpoints.name, settings, reply_format, endpoints.connect, endpoints.clock)
         library_fields = {name.lower().encode(): str(value).encode() for name, value in headers.items()}
@@ -149,15 +154,6 @@ class VendorFetch:
 
     def mask(self, text: str) -> str:
         return mask_of(self.secrets)(text)
-
-
-def _is_metadata(url: str, names: frozenset[str]) -> bool:
-    """Return whether `url` is a metadata server. A link-local address is this machine's host or its neighbour."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return host in names or ip_address(host).is_link_local
-    except ValueError:
-        return False
 
 
 def _proofs(headers: Mapping[str, str], body: bytes) -> Iterator[Secret]:
