@@ -67,6 +67,8 @@ MESSAGES: Mapping[str, str] = {
     "draining": "gatepass is stopping. Retry the request: another instance can serve it.",
     "not_started": "gatepass was not started: its lifespan is not running. Enter its lifespan in the event loop that"
     " serves the requests.",
+    "unsupported_operation": "The upstream 'chat' has no /messages/count_tokens: it has chat alone (`protocols`). Nothing"
+    " was sent.",
     "internal_error": "Internal error while handling the request. Search the gatepass log for `request_failed`.",
     "token_unavailable": "no token for credential corp: no connection to sso.corp.example (connection refused). Check"
     " the host and port in credentials.corp.token_url, whether it is up, and whether this network needs"

@@ -398,7 +398,7 @@ class UnsupportedVersion(CallerError):
 
 
 class GatewayError(GatepassError):
-    """This process cannot serve the request now."""
+    """This process cannot serve the request."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message, hop="gatepass", retry_after_s=retry_after_s)
@@ -456,6 +456,18 @@ class NotStarted(GatewayError):
     """
 
     code, status = "not_started", 500
+
+
+class UnsupportedOperation(GatewayError):
+    """`protocols` of the upstream or model excludes the path, and no chat can serve it; nothing was sent.
+
+    These are `/v1/messages/count_tokens`, message batches, `/v1/responses/compact` and stored responses.
+
+    Action: None for `/v1/messages/count_tokens`: Claude Code then estimates the tokens. For another path, set
+    `operations.NAME.upstream` to an upstream that has it. If this upstream has it, correct `protocols`.
+    """
+
+    code, status = "unsupported_operation", 404
 
 
 class InternalError(GatewayError):

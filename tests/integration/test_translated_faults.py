@@ -401,7 +401,8 @@ async def test_what_no_chat_serves_is_a_named_404_and_not_sent(method, path):
         sent = body if method == "POST" else None
         answer = await gp.ask(sent, path, method=method, headers=VERSION).answer()
     assert (answer.status, upstream.received) == (404, [])
-    assert "it has chat alone (`protocols`)" in answer.error["message"]
+    assert "it has chat alone (`protocols`). Nothing was sent." in answer.error["message"]
+    assert answer.headers["x-gatepass-hop"] == "gatepass"
     if "messages" in path:
         assert (answer.json()["type"], answer.error["type"]) == ("error", "not_found_error")
 

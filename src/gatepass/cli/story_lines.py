@@ -118,6 +118,8 @@ def _target(attempt: Story, failed_hop: str, *, is_last: bool, is_running: bool)
     named = f"upstream:{attempt['upstream']}"
     if failed_at_token:
         yield Hop(named, "unreached", "not reached")
+    elif attempt["outcome"] == "nothing_written":
+        yield Hop(named, "unreached", "nothing sent")
     elif is_running and is_last:
         yield Hop(named, "running", "in progress")
     else:

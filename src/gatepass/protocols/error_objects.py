@@ -39,6 +39,7 @@ _STREAM_TEXTS = MappingProxyType(
         "not_started": "gatepass has not started.",
         "overloaded": "gatepass is overloaded.",
         "concurrency_limited": "the caller has reached its limit of concurrent requests.",
+        "unsupported_operation": "the upstream does not have this path.",
         "internal_error": "gatepass failed. Search its log for the request id.",
         "token_unavailable": "gatepass has no valid token for the upstream. Its log states the issuer's reason.",
         "upstream_connect": "gatepass could not connect to the upstream.",

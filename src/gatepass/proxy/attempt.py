@@ -240,8 +240,8 @@ def _lacks_path(attempt: Attempt, error: GatepassError) -> bool:
 async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profile_rules: ProfileRules) -> Call:
     """Return `call`, or the chat that serves it at an upstream that does not speak `protocol`.
 
-    The chat has the rules for a chat. Raises InvalidRequest for what it cannot express, and UpstreamErrorReply for an
-    operation that no chat serves.
+    The chat has the rules for a chat. Raises InvalidRequest for what it cannot express, and UnsupportedOperation for
+    what no chat serves.
     """
     target, upstream, translation = attempt.target, attempt.upstream, protocol.translation
     if target.protocols is None:
@@ -254,11 +254,9 @@ async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profil
         return await normalize_large(call, target, WITHOUT_OWN_THOUGHTS, attempt.state.body_threads)
     if translation is None or CHAT.family not in (target.protocols or (CHAT.family,)):
         spoken = ", ".join(sorted(target.protocols or ()))
-        raise UpstreamErrorReply(
-            f"The upstream {upstream.name!r} has no {call.operation.path}: it has {spoken} alone (`protocols`).",
-            upstream=upstream.name,
-            status=404,
-            kind="not_found_error",
+        raise errors.UnsupportedOperation(
+            f"The upstream {upstream.name!r} has no {call.operation.path}: it has {spoken} alone (`protocols`). Nothing"
+            " was sent."
         )
     call = replace(call, stream=attempt.call.stream)  # only the rules of the chat change how it is sent
     attempt.chat = await _run(attempt, call, partial(translation.chat_call, call, CHAT_OPERATION))

@@ -141,7 +141,7 @@ def outcome_of(error: BaseException, *, sent: bool, has_head: bool) -> Outcome:
             return Outcome.DRAINED
         case errors.UpstreamError():
             return Outcome.INVALID
-        case errors.TokenUnavailable() | errors.Overloaded() | errors.CallerError() if not sent:
+        case errors.TokenUnavailable() | errors.GatewayError() | errors.CallerError() if not sent:
             return Outcome.NOTHING_WRITTEN
         case errors.CallerError():
             return Outcome.CLIENT_GONE

@@ -129,6 +129,10 @@ export const ERRORS = {
     "text": "嵌入 gatepass 的应用没有运行 gatepass 的 lifespan，或在另一个事件循环中运行。",
     "action": "在外层应用中进入该 lifespan。"
   },
+  "unsupported_operation": {
+    "text": "上游或模型的 `protocols` 不含该路径，对话接口也不能提供它；没有发送任何内容。",
+    "action": "对 `/v1/messages/count_tokens` 不需要处理：Claude Code 会自行估算令牌数。其他路径请把 `operations.NAME.upstream` 设为拥有它的上游。如果该上游拥有它，请更正 `protocols`。"
+  },
   "internal_error": {
     "text": "gatepass 的缺陷。日志的 `request_failed` 事件中有 traceback。",
     "action": "在日志中搜索请求 id，并带上 traceback 报告缺陷。"
