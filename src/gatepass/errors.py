@@ -85,7 +85,8 @@ class InvalidApiKey(CallerError):
     gatepass reads the headers `Authorization`, `x-api-key` and `api-key`. For an expired key, the message contains the
     time of its expiry. docs/configuration.md#several-keys-of-one-caller shows how to replace a key.
 
-    Action: Set the client's API key to the one that `gatepass keys new` printed.
+    Action: Set the client's API key to the one that `gatepass keys new` printed. If it is lost, run `gatepass keys new
+    --name NAME --write` and `gatepass reload` for another one.
     """
 
     code, status = "invalid_api_key", 401
@@ -543,7 +544,8 @@ class UpstreamConnect(UpstreamError):
 class UpstreamDns(UpstreamError):
     """The host of `base_url` does not resolve.
 
-    Action: Check `base_url` and the DNS of this machine.
+    Action: Correct `base_url`, then run `gatepass reload`, in Compose `docker compose up -d --force-recreate gatepass`. If
+    it is right, check the DNS of this machine.
     """
 
     code = "upstream_dns"
@@ -703,13 +705,13 @@ class UpstreamErrorReply(UpstreamError):
 
     code = "upstream_error"
     actions: ClassVar[Mapping[str, str]] = {
-        "no_path": "If every operation fails, correct `base_url`, then in Compose run"
-        " `docker compose up -d --force-recreate gatepass`. If only this one fails, set"
+        "no_path": "If every operation fails, correct `base_url`, then run `gatepass reload`,"
+        " in Compose `docker compose up -d --force-recreate gatepass`. If only this one fails, set"
         " `operations.NAME.upstream` to an upstream that has it, as in"
         ' `{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`, then run `gatepass reload`.'
         " If the model is listed under `models`, correct `models.NAME.upstream`.",
-        "no_api": "If every operation fails, correct `base_url`, then in Compose run"
-        " `docker compose up -d --force-recreate gatepass`. If the upstream has chat completions, set"
+        "no_api": "If every operation fails, correct `base_url`, then run `gatepass reload`,"
+        " in Compose `docker compose up -d --force-recreate gatepass`. If the upstream has chat completions, set"
         " `upstreams.NAME.protocols: [chat]`: gatepass then serves this operation by them. Otherwise set"
         " `operations.NAME.upstream` to an upstream that has it, as in"
         ' `{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`. Then run `gatepass reload`.',

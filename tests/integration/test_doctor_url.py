@@ -170,6 +170,9 @@ async def test_an_upstream_that_stops_in_a_stream_is_reported_at_its_hop_and_eac
     assert "stopped sending in the middle of its reply" in steps[-1].why
     assert len(set(ids)) == 2
     assert all(one is not None and one.startswith("doctor-") for one in ids)
+    listings = [one.header("x-request-id") or "" for one in upstream.received if one.target.endswith("/models")]
+    assert listings
+    assert all(one.startswith("models-") for one in listings)
 
 
 async def test_failing_issuer_is_reported_by_readyz_and_at_its_hop():

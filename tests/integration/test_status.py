@@ -179,7 +179,7 @@ async def test_what_chats_serve_is_shown_with_its_upstream(declared: Any, before
         page = (await status(gp)).json()
     assert page["upstreams"]["chat"]["over_chat"] == after
     (line,) = [line for line in status_lines(page) if line.startswith("gatepass  chat ")]
-    assert (f", chats serve {' and '.join(after)} " in line) == bool(after)
+    assert (f"; {' and '.join(after)} are served by chats " in line) == bool(after)
 
 
 async def test_a_stream_that_is_silent_is_shown_with_its_upstream():

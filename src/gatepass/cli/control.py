@@ -311,6 +311,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def _upstream(name: str, one: Mapping[str, Any], upstream: str, held: Mapping[str, Any]) -> tuple[str, ...]:
     requests, failed, health = held["requests"], held["last_failed"], _HEALTH[held["health"]]
+    if requests and held["health"] == "unknown":  # a reload changed its settings, and the counts stay
+        health = "no answer since the reload"
     if _has_many_errors(held):
         health, failed = "many errors", held["last_error"]
     if failed is not None:
@@ -319,14 +321,14 @@ def _upstream(name: str, one: Mapping[str, Any], upstream: str, held: Mapping[st
     if silent := held.get("silent"):
         health += f", {len(silent)} stream{'s'[: len(silent) != 1]} silent for {span(max(silent.values()))}"
     if served := held.get("over_chat"):
-        health += f", chats serve {' and '.join(served)}"
+        health += f"; {' and '.join(served)} are served by chats"
     errors = f"{held['errors'] / requests:.1%} of {requests}" if requests else "-"
     command = f"gatepass show {shlex.quote(max(silent, key=silent.__getitem__))}" if silent else "-"
     if held["health"] == "failing":
         command = (failed or {}).get("test") or "gatepass doctor"
     for credential, token in one["credentials"].items():
         if token["failing"] and token["state"] not in ("fresh", "stale") and upstream in token.get("upstreams", ()):
-            health, command = f"no token, {credential} fails", "gatepass doctor"
+            health, command = f"no token, its credential fails: {credential}", "gatepass doctor"
     return name, upstream, health, errors, _show(held) or printable(command)
 
 

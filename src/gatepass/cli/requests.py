@@ -96,7 +96,8 @@ def tail(
 ) -> None:
     """Show requests as they end: one line each, from all workers of the running gatepass.
 
-    `gatepass show ID` has the whole story of one of them. Ctrl-C ends the command.
+    The time is the end of the request, with `...` its start. `gatepass show ID` has the start and the whole story of
+    one of them. Ctrl-C ends the command.
 
     Exit codes: 0 ended by Ctrl-C or --once, 1 gatepass did not answer.
     """

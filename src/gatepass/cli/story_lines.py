@@ -14,7 +14,8 @@ from typing import Any, Literal, NamedTuple
 from unicodedata import east_asian_width
 
 from gatepass.cli.options import coloured, printable
-from gatepass.types import span
+from gatepass.observability.story import test_command
+from gatepass.types import settings_of, span
 
 Story = Mapping[str, Any]
 WIDTH = 80
@@ -23,6 +24,8 @@ SHORTEST_S = 0.00005
 """Shorter times would be shown as 0.0 ms."""
 KIB = 1024
 ERROR_STATUS = 400
+SILENT_S = 30.0
+"""As in server/pages.py."""
 
 
 def cleaned(value: Any, keep: str = "") -> Any:
@@ -121,10 +124,20 @@ def _target(attempt: Story, failed_hop: str, *, is_last: bool, is_running: bool)
     elif attempt["outcome"] == "nothing_written":
         yield Hop(named, "unreached", "nothing sent")
     elif is_running and is_last:
-        yield Hop(named, "running", "in progress")
+        silent_s = _silent_s(attempt)
+        yield Hop(named, "running", "in progress" + (f", silent for {span(silent_s)}" if silent_s else ""))
     else:
-        result = " ".join(str(one) for one in (attempt["status"], attempt["code"]) if one is not None)
+        is_hidden = attempt["code"] is not None and (attempt["status"] or ERROR_STATUS) < ERROR_STATUS
+        parts = (attempt["status"], "with the error" if is_hidden else None, attempt["code"])
+        result = " ".join(str(one) for one in parts if one is not None)
         yield Hop(named, "passed" if is_last else "left", result)
+
+
+def _silent_s(attempt: Story) -> float:
+    """Return for how long a stream in progress has been silent; 0.0 for less than SILENT_S."""
+    arrivals = attempt.get("arrivals")
+    silent_s: float = 0.0 if arrivals is None else arrivals["ended_s"] - arrivals["last_s"]
+    return silent_s if silent_s > SILENT_S else 0.0
 
 
 def _token_note(token: Story) -> str:
@@ -156,6 +169,13 @@ def error_lines(story: Story) -> Iterator[str]:
                 what = "gatepass closed the connection, because the client did not read the response."
                 action = "Check the client, and limits.send_stall_s."
             yield from (*wrapped(what), *wrapped(f"What to do: {action}", "  ", "    "))
+        elif story["state"] == "running" and attempts and (silent_s := _silent_s(attempts[-1])):
+            hop, settings = f"upstream:{attempts[-1]['upstream']}", settings_of(attempts[-1]["upstream"])
+            yield from wrapped(f"The upstream has sent nothing for {span(silent_s)}.")
+            command = test_command(hop, story["model"] or "", story["operation"])
+            action = f"Test the upstream{command and f' with `{command}`'}, or ask its owner."
+            action += f" gatepass ends the stream after {settings}.timeouts.idle_s of silence."
+            yield from wrapped(f"What to do: {action}", "  ", "    ")
         return
     action, command = error.get("action") or "", error.get("test") or ""
     message = error["message"] or "No message."
@@ -325,7 +345,7 @@ def story_lines(story: Story, now_s: float) -> Iterator[str]:
     yield from _head(story, now_s)
     sections = (
         ("Way", way_lines(story)),
-        ("Error" if story["error"] else "End", error_lines(story)),
+        ("Error" if story["error"] else "Now" if story["state"] == "running" else "End", error_lines(story)),
         ("Attempts", attempt_lines(story)),
         ("Changes", change_lines(story)),
         ("Times and sizes", time_lines(story)),

@@ -144,6 +144,8 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
         detail, url_setting = detail[at_proxy.end() :], proxy
         host = at_proxy[1] if fault.kind is Fault.DNS else f"the proxy {at_proxy[1]}"
         text = _AT_PROXY_TEXTS.get(fault.kind, text)
+    if fault.kind is Fault.DNS:
+        host = re.sub(r":\d+$", "", host)  # the port has no part in the name
     limit = "" if fault.limit_s is None else f"{fault.limit_s:g} s"
     if limit_setting := names.timeouts.get(_LIMITS.get(fault.kind, ""), ""):
         limit = f"{limit} ({limit_setting})"

@@ -302,7 +302,7 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
         names[example] = f"{{models: {{{route[1]}: {{{route[2]}: {value}}}}}}}"
     if "has no such path: it" in message:  # base_url has its version
         command = "docker compose up -d --force-recreate gatepass"
-        base = f"If every operation fails, correct `base_url`, then in Compose run `{command}`. "
+        base = f"If every operation fails, correct `base_url`, then run `gatepass reload`, in Compose `{command}`. "
         names |= {f"{base}If only this one fails, set": "Set", base: ""}
     if part == "upstream":
         url_setting = url_setting_of(name)

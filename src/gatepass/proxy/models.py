@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from secrets import token_hex
 from types import MappingProxyType
 from typing import Any
 
@@ -217,9 +218,10 @@ async def fetch_models(state: AppState, upstream: Upstream) -> tuple[Entry, ...]
 
 async def request_list(state: AppState, upstream: Upstream) -> BufferedReply:
     """Return the upstream's reply to a request for its model list; raise TokenUnavailable or UpstreamError."""
-    attempt = Attempt.begin(state, (Target(upstream.name),), LIST_CALL)
+    call = msgspec.structs.replace(LIST_CALL, id=f"models-{token_hex(8)}")
+    attempt = Attempt.begin(state, (Target(upstream.name),), call)
     attempt.upstream, attempt.limit_bytes = upstream, LIST_BYTES
-    reply = await send_own_call(attempt, send_whole, LIST_CALL)
+    reply = await send_own_call(attempt, send_whole, call)
     if not isinstance(reply, BufferedReply):
         raise TypeError("a list of models is not streamed")
     return reply

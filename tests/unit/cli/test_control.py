@@ -112,6 +112,7 @@ def test_each_upstream_has_a_line_with_its_health_and_its_share_of_errors():
         "files": {"health": "ok", "requests": 7, "errors": 0, "last_failed": None},
         "lost": {"health": "ok", "requests": 1, "errors": 1, "last_failed": None, **error},
         "new": {"health": "unknown", "requests": 0, "errors": 0, "last_failed": None},
+        "reloaded": {"health": "unknown", "requests": 16, "errors": 8, "last_failed": None},
     }
     ones = {name: {"many_errors": False, "last_error": None, **one} for name, one in ones.items()}
     lines = [" ".join(line.split()) for line in status_lines({**page(), "upstreams": ones})]
@@ -123,6 +124,7 @@ def test_each_upstream_has_a_line_with_its_health_and_its_share_of_errors():
         "gatepass files healthy 0.0% of 7 -",
         "gatepass lost many errors, model_not_found 5 s ago 100.0% of 1 gatepass show 'r 7'",
         "gatepass new no answer yet - -",
+        "gatepass reloaded no answer since the reload 50.0% of 16 -",
     ]
 
 
@@ -134,8 +136,8 @@ def test_an_upstream_whose_credential_fails_leads_to_it():
     ones = {name: {**one, "last_error": None} for name in "abc"}
     lines = [" ".join(line.split()) for line in status_lines({**page(), "credentials": credentials, "upstreams": ones})]
     assert lines[-3:] == [
-        "gatepass a no token, lost fails - gatepass doctor",
-        "gatepass b no token, old fails - gatepass doctor",
+        "gatepass a no token, its credential fails: lost - gatepass doctor",
+        "gatepass b no token, its credential fails: old - gatepass doctor",
         "gatepass c no answer yet - -",
     ]
 

@@ -180,7 +180,7 @@ def test_the_story_of_a_failed_request():
         "  │",
         "  ● credential:corp  token fetched 83 s before, 157 s left",
         "  │",
-        "  ✗ upstream:chat    200 upstream_closed  ◀ failed here",
+        "  ✗ upstream:chat    200 with the error upstream_closed  ◀ failed here",
         "  ┊",
         "  ○ upstream:spare   not tried",
         "",
@@ -259,6 +259,36 @@ def test_the_way_marks_the_hop_that_failed(given: dict[str, Any], failed: str | 
     hops = way(given)
     assert [hop.name for hop in hops if hop.state == "failed"] == ([] if failed is None else [failed])
     assert states in " ".join(f"{hop.name}:{hop.state}" for hop in hops)
+
+
+def test_a_silent_stream_in_progress_says_for_how_long_and_what_to_do():
+    gap = {"reads": 2, "first_s": 0.2, "last_s": 10.0, "ended_s": 55.0, "gaps": []}
+    running = attempt(outcome=None, duration_s=None, arrivals=gap)
+    silent = story(running, state="running", outcome=None, status=200, closed_by=None, duration_s=100.0)
+    lines = plain(story_lines(silent, NOW_S))
+    assert "  ◌ upstream:chat    in progress, silent for 45 s" in lines
+    assert lines[lines.index("Now") + 1 :][:4] == [
+        "  The upstream has sent nothing for 45 s.",
+        "  What to do: Test the upstream with `gatepass doctor gpt-4o --call`, or ask its",
+        "    owner. gatepass ends the stream after upstreams.chat.timeouts.idle_s of",
+        "    silence.",
+    ]
+    quick = story({**running, "arrivals": {**gap, "ended_s": 12.0}}, state="running", outcome=None, duration_s=12.0)
+    assert "  ◌ upstream:chat    in progress" in (lines := plain(story_lines(quick, NOW_S)))
+    assert "Now" not in lines
+
+
+def test_an_error_of_gatepass_itself_says_that_nothing_was_sent():
+    error = {**CUT, "code": "unsupported_operation", "hop": "gatepass", "message": "The upstream has no /x.", "test": ""}
+    refused = story(
+        attempt(outcome="nothing_written", status=None, token=None, code="unsupported_operation"),
+        error=error,
+        outcome="error",
+        status=404,
+    )
+    hops = {hop.name: (hop.state, hop.note) for hop in way(refused)}
+    assert hops["gatepass"][0] == "failed"
+    assert hops["upstream:chat"] == ("unreached", "nothing sent")
 
 
 def test_a_document_that_knows_little_is_drawn():

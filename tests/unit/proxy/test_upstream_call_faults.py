@@ -27,7 +27,7 @@ EXPECTED = {
         UpstreamDns,
         "upstream_dns",
         (
-            f"The name {HOST} cannot be resolved (why). Check the host in upstreams.chat.base_url, the DNS of the"
+            "The name llm.corp.example cannot be resolved (why). Check the host in upstreams.chat.base_url, the DNS of the"
             " machine that gatepass runs on, and whether this network needs network.proxy."
         ),
     ),

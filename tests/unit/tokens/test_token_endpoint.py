@@ -119,7 +119,7 @@ async def test_a_refused_connection_is_reported_with_the_setting_of_the_address(
     ("fault", "reason"),
     [
         (Fault.CONNECT, "no connection to the proxy p.corp:3128 (refused). Check the host and port in {}, and whether"),
-        (Fault.DNS, "the name p.corp:3128 cannot be resolved (refused). Check the host in {} and the DNS of"),
+        (Fault.DNS, "the name p.corp cannot be resolved (refused). Check the host in {} and the DNS of"),
     ],
 )
 async def test_a_proxy_that_is_down_is_named_instead_of_the_issuer(fault, reason):

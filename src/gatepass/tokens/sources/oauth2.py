@@ -27,7 +27,7 @@ from gatepass.tokens.failure import FetchFailure, TokenReissued, setting
 from gatepass.tokens.holder import TokenHolder, TokenUser
 from gatepass.tokens.issuer_error import REFUSED, Mask, error_response_failure, one_line, token_error_body
 from gatepass.tokens.lifetime import Token, issuer_time
-from gatepass.tokens.secrets import revealed, secret_fields
+from gatepass.tokens.secrets import revealed, secret_fields, secret_values
 from gatepass.tokens.sources import refresh_token
 from gatepass.tokens.sources.file import PresentedFile, WatchedFile
 from gatepass.tokens.token_endpoint import HEADERS, Connect, TimedTokenResponse, TokenEndpointClient
@@ -393,7 +393,8 @@ class Oauth2Source:
         )
         self._settings = settings
         self._clock = clock
-        self._has_worked = False
+        self._accepted: int | None = None
+        """The hash of the client's secrets with which the last token was fetched."""
         self._issuer = TokenEndpointClient(name, settings, reply_format, connect, clock)
         self._client = ClientAuthenticator(name, settings, clock)
         self._login = LoginGrant(name, settings, clock, subject)
@@ -446,7 +447,7 @@ class Oauth2Source:
             token = self._at(endpoint).parse_token(reply)
         except FetchFailure as failure:
             raise self._advised(failure, reply, endpoint) from None
-        self._has_worked = True
+        self._accepted = hash(secret_values(self._client.secrets()))
         return token
 
     async def _send(self, endpoint: Endpoint, grant: refresh_token.Fields, by_s: float) -> TimedTokenResponse:
@@ -475,11 +476,11 @@ class Oauth2Source:
             clock = f"its clock is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} this machine's"
             # Not definite: the repair of a clock changes no file, so that only another attempt notices it.
             return FetchFailure(f"{failure.reason.rstrip('.')}; {clock}. Check both clocks", unclear=True)
-        if code == "invalid_client" and self._has_worked and shown.file is None:
-            secret = f"; check {setting(self._issuer.name, 'client_secret')}" if self._settings.client_secret else ""
-            return failure.with_reason(
-                f"{failure.reason.rstrip('.')}; it accepted this client before, so the client was changed there{secret}"
-            )
+        if code == "invalid_client" and self._accepted is not None and shown.file is None:
+            change = "with another secret: the secret here has changed"
+            if self._accepted == hash(secret_values(self._client.secrets())):
+                change = "with the same secret, so the client was changed there"
+            return failure.with_reason(f"{failure.reason.rstrip('.')}; it accepted this client before {change}")
         supported = [SPELLINGS.get(method, method) for method in endpoint.methods]
         if code == "invalid_client" and supported and own not in (*supported, "assertion_file"):
             advice = f"client_auth is {own}, and the issuer supports {', '.join(dict.fromkeys(supported))}"

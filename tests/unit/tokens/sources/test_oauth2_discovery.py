@@ -218,7 +218,20 @@ async def test_a_secret_that_is_refused_after_a_token_was_changed():
     await source.fetch()
     failure = await failure_of(source.fetch())
     assert failure.reason.partition("; ")[2] == (
-        "it accepted this client before, so the client was changed there; check credentials.corp.client_secret"
+        "it accepted this client before with the same secret, so the client was changed there"
+    )
+
+
+async def test_a_secret_that_is_refused_after_its_file_changed(tmp_path):
+    file = tmp_path / "secret"
+    file.write_text("first")
+    token = answer({"access_token": "token-1", "token_type": "Bearer", "expires_in": 300})
+    _, source = at(answer(DOCUMENT), token, refused(), client_secret=Secret(file.read_text))
+    await source.fetch()
+    file.write_text("second")
+    failure = await failure_of(source.fetch())
+    assert failure.reason.partition("; ")[2] == (
+        "it accepted this client before with another secret: the secret here has changed"
     )
 
 

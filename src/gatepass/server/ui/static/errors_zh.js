@@ -3,7 +3,7 @@
 export const ERRORS = {
   "invalid_api_key": {
     "text": "请求没有 API key，key 未知或已过期，或同时带了两个不同的 key。gatepass 读取请求头 `Authorization`、`x-api-key` 和 `api-key`。key 过期时，错误信息含有到期时间。",
-    "action": "在客户端填写 `gatepass keys new` 打印的 key。"
+    "action": "在客户端填写 `gatepass keys new` 打印的 key。如果已丢失，运行 `gatepass keys new --name NAME --write` 和 `gatepass reload` 得到另一个。"
   },
   "session_required": {
     "text": "管理页面 `/ui` 的请求没有会话，或会话已结束。会话在退出登录时、8 小时之后，以及它的 key 到期、被更改或失去 viewer、admin 角色时结束。一个 gatepass 不认识另一个 gatepass 的会话。",
@@ -147,7 +147,7 @@ export const ERRORS = {
   },
   "upstream_dns": {
     "text": "`base_url` 的主机名无法解析。",
-    "action": "检查 `base_url` 和本机的 DNS。"
+    "action": "改正 `base_url`，然后运行 `gatepass reload`，使用 Compose 时运行 `docker compose up -d --force-recreate gatepass`。如果它没有错，检查本机的 DNS。"
   },
   "upstream_tls": {
     "text": "与上游的 TLS 握手失败。错误信息写明可能的原因。常见原因：证书过期，证书属于另一个主机名，CA 未知，端口没有 TLS，或上游要求客户端证书。",
@@ -227,11 +227,11 @@ export const ERRORS = {
   },
   "no_path": {
     "text": "上游没有这个路径：它多半不支持此操作。",
-    "action": "如果所有操作都失败，改正 `base_url`，使用 Compose 时再运行 `docker compose up -d --force-recreate gatepass`。如果只有此操作失败，把 `operations.NAME.upstream` 设为提供它的上游，例如 `{models: {\"*\": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`，然后运行 `gatepass reload`。如果该模型列在 `models` 中，改正 `models.NAME.upstream`。"
+    "action": "如果所有操作都失败，改正 `base_url`，然后运行 `gatepass reload`，使用 Compose 时运行 `docker compose up -d --force-recreate gatepass`。如果只有此操作失败，把 `operations.NAME.upstream` 设为提供它的上游，例如 `{models: {\"*\": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`，然后运行 `gatepass reload`。如果该模型列在 `models` 中，改正 `models.NAME.upstream`。"
   },
   "no_api": {
     "text": "上游没有这个路径：它多半没有 Responses API 或 Messages API。",
-    "action": "如果所有操作都失败，改正 `base_url`，使用 Compose 时再运行 `docker compose up -d --force-recreate gatepass`。如果上游有对话接口（chat completions），设置 `upstreams.NAME.protocols: [chat]`：gatepass 用对话接口提供此操作。否则把 `operations.NAME.upstream` 设为提供此操作的上游，例如 `{models: {\"*\": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`。然后运行 `gatepass reload`。"
+    "action": "如果所有操作都失败，改正 `base_url`，然后运行 `gatepass reload`，使用 Compose 时运行 `docker compose up -d --force-recreate gatepass`。如果上游有对话接口（chat completions），设置 `upstreams.NAME.protocols: [chat]`：gatepass 用对话接口提供此操作。否则把 `operations.NAME.upstream` 设为提供此操作的上游，例如 `{models: {\"*\": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`。然后运行 `gatepass reload`。"
   },
   "no_chat": {
     "text": "上游没有这个路径：此请求由对话接口提供，而该地址没有对话接口。",
