@@ -67,12 +67,12 @@ MESSAGES: Mapping[str, str] = {
     "draining": "gatepass is stopping. Retry the request: another instance can serve it.",
     "not_started": "gatepass was not started: its lifespan is not running. Enter its lifespan in the event loop that"
     " serves the requests.",
-    "unsupported_operation": "The upstream 'chat' has no /messages/count_tokens: it has chat alone (`protocols`). Nothing"
-    " was sent.",
+    "unsupported_operation": "The upstream 'chat' has no /messages/count_tokens: it has chat alone (`protocols`)."
+    " Nothing was sent.",
     "internal_error": "Internal error while handling the request. Search the gatepass log for `request_failed`.",
     "token_unavailable": "no token for credential corp: no connection to sso.corp.example (connection refused). Check"
     " the host and port in credentials.corp.token_url, whether it is up, and whether this network needs"
-    " credentials.corp.network.proxy; next attempt in 3 s",
+    " network.proxy; next attempt in 3 s",
     "upstream_invalid": "The upstream's answer is larger than limits.reply_bytes.",
     "upstream_html": 'The upstream "chat" (llm.corp.example) answered 200 OK with an HTML page titled "Sign in"'
     " instead of JSON, which is invalid as a reply: a login page or a portal is in front of it. Check"

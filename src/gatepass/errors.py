@@ -544,8 +544,8 @@ class UpstreamConnect(UpstreamError):
 class UpstreamDns(UpstreamError):
     """The host of `base_url` does not resolve.
 
-    Action: Correct `base_url`, then run `gatepass reload`, in Compose `docker compose up -d --force-recreate gatepass`. If
-    it is right, check the DNS of this machine.
+    Action: Correct `base_url`, then run `gatepass reload`, in Compose `docker compose up -d --force-recreate
+    gatepass`. If it is right, check the DNS of this machine.
     """
 
     code = "upstream_dns"

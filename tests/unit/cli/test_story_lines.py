@@ -279,7 +279,13 @@ def test_a_silent_stream_in_progress_says_for_how_long_and_what_to_do():
 
 
 def test_an_error_of_gatepass_itself_says_that_nothing_was_sent():
-    error = {**CUT, "code": "unsupported_operation", "hop": "gatepass", "message": "The upstream has no /x.", "test": ""}
+    error = {
+        **CUT,
+        "code": "unsupported_operation",
+        "hop": "gatepass",
+        "message": "The upstream has no /x.",
+        "test": "",
+    }
     refused = story(
         attempt(outcome="nothing_written", status=None, token=None, code="unsupported_operation"),
         error=error,
