@@ -27,8 +27,8 @@ EXPECTED = {
         UpstreamDns,
         "upstream_dns",
         (
-            "The name llm.corp.example cannot be resolved (why). Check the host in upstreams.chat.base_url, the DNS of the"
-            " machine that gatepass runs on, and whether this network needs network.proxy."
+            "The name llm.corp.example cannot be resolved (why). Check the host in upstreams.chat.base_url, the DNS of"
+            " the machine that gatepass runs on, and whether this network needs network.proxy."
         ),
     ),
     Fault.CONNECT: (
