@@ -14,6 +14,7 @@ import pytest
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.errors import McpSessionNotFound, McpSessionsUnavailable, UpstreamInvalid
+from gatepass.mcp.access import TURN_LINES
 from gatepass.proxy.mcp import LAST_EVENTS_BYTES
 from gatepass.proxy.mcp_servers import MOST_SESSIONS, SESSION_S, SHARED_S, McpSessions
 from gatepass.server.inspection import own_requests
@@ -550,6 +551,9 @@ LARGE = event({"jsonrpc": "2.0", "result": {"text": "x" * LAST_EVENTS_BYTES}, "i
         (CALL, [ANSWER.replace(b"call-1", b"call-2")], "client_gone"),
         (CALL, [PROGRESS, LARGE], "ok"),
         (CALL, [LARGE[:-1]], "client_gone"),
+        (CALL, [b"\n" * (LAST_EVENTS_BYTES - 8), ANSWER], "ok"),
+        (CALL, [b"\n" * (LAST_EVENTS_BYTES - 8), PROGRESS], "client_gone"),
+        (CALL, [b"data\n\n" * TURN_LINES, PROGRESS], "ok"),
         ({**CALL, "method": "subscriptions/listen"}, [PROGRESS], "ok"),
         (None, [PROGRESS], "ok"),
     ],

@@ -243,6 +243,18 @@ def chat_only(request: Any) -> Dialogue:
     return [Send(reply(a_completion({"content": "Hi"})))]
 
 
+NATIVE = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "whole",
+    "content": [{"type": "text", "text": "native"}],
+    "stop_reason": "end_turn",
+    "stop_sequence": None,
+    "usage": {"input_tokens": 1, "output_tokens": 1},
+}
+
+
 async def test_a_missing_path_is_learned_from_the_chat_that_succeeds():
     async with Scripted(answer=chat_only) as upstream, gateway(upstream=upstream.url) as gp:
         typo = await gp.ask({**ASKED, "model": "typo"}, PATH, headers=VERSION).answer()
@@ -258,6 +270,25 @@ async def test_a_missing_path_is_learned_from_the_chat_that_succeeds():
     ]
     assert (failed.state, failed.scope.model) == ("failed", "typo")
     assert (rule.state, rule.scope.model, rule.rule.setting()) == ("learned", "*", {"protocols": ["chat"]})
+
+
+async def test_a_path_that_one_model_lacks_is_not_missing_for_others():
+    """A router by model answers as one without the path. The path has just served another model."""
+
+    def by_model(request: Any) -> Dialogue:
+        model, is_chat = request.json()["model"], request.target.endswith("/chat/completions")
+        return chat_only(request) if is_chat or model == "m" else [Send(reply(NATIVE))]
+
+    async with Scripted(answer=by_model) as upstream, gateway(upstream=upstream.url) as gp:
+        models = ("whole", "m", "m", "whole")
+        answered = [await gp.ask({**ASKED, "model": model}, PATH, headers=VERSION).answer() for model in models]
+        (rule,) = gp.state.learned_rules()
+    assert [one.json()["content"][0]["text"] for one in answered] == ["native", "Hi", "Hi", "native"]
+    assert [one.target.rpartition("/")[2] for one in upstream.received] == [
+        *("messages", "messages", "completions"),
+        *("completions", "messages"),
+    ]
+    assert (rule.scope.model, rule.rule.setting()) == ("m", {"protocols": ["chat"]})
 
 
 async def test_an_upstream_with_neither_path_keeps_its_first_error():

@@ -151,6 +151,8 @@ def succeeded(attempt: Attempt) -> None:
         attempt.session.succeeded(attempt.state.clock.now())
     if attempt.absent is not None:
         _learn_protocol(attempt, attempt.absent)
+    elif attempt.chat is None and PROTOCOLS[attempt.call.operation.protocol].translation is not None:
+        attempt.upstream.state.spoken.add(attempt.call.operation.name)
     if attempt.session is not None or attempt.copied_bytes:
         leave_target(attempt)
 
@@ -215,14 +217,21 @@ WITHOUT_OWN_THOUGHTS = (
 SERVED_BY_CHAT = LearnedRule("protocols", CHAT.family)
 
 
-def _path_key(attempt: Attempt, model: str = ANY) -> Key:
-    """The key of the rule that the upstream lacks the path of the call's operation: whatever the model, if it holds."""
-    return RuleScope(attempt.upstream.name, model, attempt.call.operation.name), SERVED_BY_CHAT.key
+def _path_key(attempt: Attempt, *, is_refuted: bool = False) -> Key:
+    """The key of the rule that the upstream lacks the path of the call's operation.
+
+    It is about all models, unless it `is_refuted` or the operation succeeded with another model at this upstream.
+    """
+    operation, upstream = attempt.call.operation.name, attempt.upstream
+    model = attempt.user().model if is_refuted or operation in upstream.state.spoken else ANY
+    return RuleScope(upstream.name, model, operation), SERVED_BY_CHAT.key
 
 
-def served_by_chat(upstream: Upstream, operation: str) -> bool:
-    """Whether gatepass has learned that chats serve `operation` at `upstream`."""
-    return upstream.state.learned.rule((RuleScope(upstream.name, ANY, operation), SERVED_BY_CHAT.key)) is not None
+def served_by_chat(upstream: Upstream, operation: str, model: str = ANY) -> bool:
+    """Whether gatepass has learned that chats serve `operation` at `upstream`, for all models or for `model`."""
+    learned = upstream.state.learned
+    keys = ((RuleScope(upstream.name, one, operation), SERVED_BY_CHAT.key) for one in (ANY, model))
+    return any(learned.rule(key) is not None for key in keys)
 
 
 def _lacks_path(attempt: Attempt, error: GatepassError) -> bool:
@@ -232,7 +241,7 @@ def _lacks_path(attempt: Attempt, error: GatepassError) -> bool:
         return False
     if not isinstance(error, UpstreamErrorReply) or not attempt.upstream.learns:
         return False
-    key = _path_key(attempt, attempt.user().model)
+    key = _path_key(attempt, is_refuted=True)
     is_blocked = attempt.upstream.state.learned.blocked_s(key, attempt.state.clock.now()) > 0
     return not is_blocked and is_about_path(error)
 
@@ -245,9 +254,11 @@ async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profil
     """
     target, upstream, translation = attempt.target, attempt.upstream, protocol.translation
     if target.protocols is None:
-        upstream.state.learned.expire(_path_key(attempt)[0], attempt.state.clock.now())
+        for key in (_path_key(attempt), _path_key(attempt, is_refuted=True)):
+            upstream.state.learned.expire(key[0], attempt.state.clock.now())
         has_begun = attempt.early is not None and attempt.early.streamed.id  # the client reads that of a chat
-        is_spoken = not (attempt.absent or has_begun or served_by_chat(upstream, call.operation.name))
+        is_learned = served_by_chat(upstream, call.operation.name, attempt.user().model)
+        is_spoken = not (attempt.absent or has_begun or is_learned)
     else:
         is_spoken = protocol.family in ("", *target.protocols)
     if is_spoken:
@@ -566,7 +577,7 @@ async def _error_for_client(attempt: Attempt, error: GatepassError, *, is_reject
     if (absent := attempt.absent) is not None and isinstance(error, UpstreamErrorReply):
         body, has_no_path = error.error_body, is_about_path(error)
         if has_no_path or (body is not None and is_about_model(body.code, body.message)):
-            key = _path_key(attempt, attempt.user().model)
+            key = _path_key(attempt, is_refuted=True)
             attempt.upstream.state.learned.refute(key, SERVED_BY_CHAT, error.message, attempt.state.clock.now())
         error = absent if has_no_path else error
     base, shown = attempt.base, error

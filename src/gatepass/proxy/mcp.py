@@ -21,7 +21,7 @@ from gatepass.dialects.content import content_type, first_bytes
 from gatepass.dialects.error_body import is_error
 from gatepass.errors import GatepassError
 from gatepass.mcp import message as messages
-from gatepass.mcp.access import FilteredEvents, McpAllowed, allowed_of, filter_reply, refusal_of
+from gatepass.mcp.access import TURN_LINES, FilteredEvents, McpAllowed, allowed_of, filter_reply, refusal_of
 from gatepass.mcp.errors import McpProtocol, name_settings
 from gatepass.mcp.message import READS, McpMessage, request_headers
 from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID
@@ -39,7 +39,7 @@ from gatepass.proxy.relay import relay
 from gatepass.proxy.response import RawReply, StreamingReply
 from gatepass.proxy.retry import COMPLETE, Outcome
 from gatepass.sse.chunk import StreamSource, stream_closed
-from gatepass.sse.event import parse_event, split_events
+from gatepass.sse.event import count_lines, parse_event, split_events
 from gatepass.sse.event_stream import EventStream
 from gatepass.types import OK, SERVER_ERROR, Call, Headers, Hidden, Operation, OutboundRequest, Response, header
 
@@ -455,13 +455,14 @@ class PassedEvents(EventStream):
 
     @property
     def has_response(self) -> bool:
-        """Whether the response passed. Events above LAST_EVENTS_BYTES together are taken for it."""
+        """Whether the response passed. Events above LAST_EVENTS_BYTES or TURN_LINES together are taken for it."""
         if not self._has_response and self._request is not None and self.is_between_events:
+            run = b"".join(self._last_events)
             self._has_response = self._last_bytes > LAST_EVENTS_BYTES
-            for block in split_events(b"".join(self._last_events)):
-                data = parse_event(block).data or b""
-                if messages.is_response(data, self._request):
-                    self._has_response = True
+            if b"data" in run:  # line feeds and comments pass at memory speed
+                self._has_response = count_lines(run) > TURN_LINES or any(
+                    messages.is_response(parse_event(block).data or b"", self._request) for block in split_events(run)
+                )
         return self._has_response
 
     def feed(self, piece: bytes = b"") -> bytes:
