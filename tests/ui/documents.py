@@ -51,12 +51,14 @@ def overview() -> Document:
         "p95": bounds(wave(0.9, 0.25), FIRST_TOKEN_S),
         "p99": bounds(wave(2, 0.6), FIRST_TOKEN_S),
         "over_s": 60,
+        "all": {"p50": 0.5, "p95": 1, "p99": 61},
     }
     durations = {
         "p50": bounds(wave(1.9, 0.9), DURATION_S),
         "p95": bounds(wave(4.6, 1.5), DURATION_S),
         "p99": bounds(wave(9, 3), DURATION_S),
         "over_s": 327.68,
+        "all": {"p50": 2.56, "p95": 5.12, "p99": 10.24},
     }
     return {
         "at": NOW,
@@ -115,6 +117,8 @@ def overview() -> Document:
         },
         "errors_15m": {"upstream_closed": 4, "token_unavailable": 2},
         "store": None,
+        "reload_problems": [],
+        "ending_keys": [],
         "capture": {"running": False, "until": None, "held_bytes": 0, "captured": 0, "model": None, "caller": None},
     }
 

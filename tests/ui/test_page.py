@@ -510,11 +510,14 @@ def test_an_upstream_that_answers_each_request_with_an_error_is_red_and_named(
     card = page.locator("[data-upstream=corp]")
     expect(card).to_be_visible()
     expect(page.locator(".fails")).to_be_hidden()
+    fake.overview["upstreams"][1].update(requests_15m=0)
     fake.overview["upstreams"][0].update(requests_15m=4, errors_15m=4, many_errors=True)
     page.evaluate(ASK)
     expect(page.locator(".fails")).to_contain_text(sentence)
     expect(card).to_have_class("card upstream bad")
     expect(card.locator(".health.failed")).to_contain_text(health)
+    idle = page.locator("[data-upstream=corp-eu] .facts a")
+    expect(idle).to_have_attribute("href", "#/requests?upstream=corp-eu&within_s=900")
     errors = "#/requests?outcome=error&hop=upstream%3Acorp&within_s=900"
     expect(page.locator(".fails a")).to_have_attribute("href", errors)
 
@@ -534,6 +537,35 @@ def test_the_overview_says_whether_a_credential_or_an_upstream_fails(
     expect(links).to_have_text(["credential llm", "upstream llm"])
     hrefs = links.evaluate_all("(links) => links.map(({ hash }) => hash)")
     assert hrefs == ["#/requests?outcome=error&hop=credential%3Allm&within_s=900", "#/requests/req-2"]
+
+
+def test_an_upstream_that_rejected_one_token_fails_as_this_request_alone(
+    open_page: OpenPage, signed_in: str, fake: Fake
+) -> None:
+    fake.overview["credentials"][0]["rejected_by"] = {"corp": 3.0}
+    fake.overview["upstreams"][0]["last_failed"] = {"in_a_row": 1, "id": "req-2", "code": "upstream_auth", "age_s": 12}
+    page = open_page(signed_in)
+    link = page.locator(".fails a")
+    expect(link).to_have_text("upstream_auth at upstream:corp")
+    expect(link).to_have_attribute("href", "#/requests/req-2")
+    card = page.locator("[data-upstream=corp]")
+    expect(card).to_have_class("card upstream")
+    expect(card.locator(".health")).to_contain_text("rejected a token, upstream_auth, 12 s ago")
+
+
+def test_the_overview_begins_with_what_fails_and_with_sums(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    end = (datetime.now(UTC) + timedelta(days=3, hours=1)).isoformat()
+    fake.overview.update(
+        reload_problems=["server.port: no"], ending_keys=[{"name": "app", "expires_at": end}], store={"state": "up"}
+    )
+    page = open_page(signed_in, locale="zh-CN")
+    expect(page.locator(".reload")).to_have_text("上次重新加载被拒绝：server.port: no")
+    expect(page.locator(".reload a")).to_have_attribute("href", "#/configuration")
+    expect(page.locator(".ending a")).to_have_text(re.compile("^app 的 key 3 天.*后过期$"))
+    expect(page.locator(".strip dd")).to_have_text(
+        ["587", "5（0.9 %）", "≤ 500 ms · ≤ 1.00 s · > 60.0 s", "≤ 2.56 s · ≤ 5.12 s · ≤ 10.2 s", "正常"]
+    )
+    expect(page.locator(".strip dd a")).to_have_attribute("href", "#/requests?outcome=error&within_s=900")
 
 
 @pytest.mark.parametrize(("many_errors", "said"), [(False, "healthy"), (True, "many errors")])

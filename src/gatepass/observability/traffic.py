@@ -80,7 +80,8 @@ def merged(slices: Iterable[Slice], wall_s: float) -> list[Totals]:
 def series(totals: Sequence[Totals], wall_s: float) -> dict[str, Any]:
     """Return the plots of the page as JSON. The last number of each is of the running slice, which ends at
     `ended_at`. A quantile is a bound: the durations are at most this long, or longer than `over_s` if the bound is.
-    It is None for a slice without a value."""
+    It is None for a slice without a value. `all` is that of all slices together."""
+    whole = reduce(Totals.plus, totals, Totals())
     return {
         "width_s": WIDTH_S,
         "ended_at": (int(wall_s // WIDTH_S) + 1) * WIDTH_S,
@@ -88,14 +89,14 @@ def series(totals: Sequence[Totals], wall_s: float) -> dict[str, Any]:
         "errors": [one.errors for one in totals],
         "tokens_in": [one.tokens_in for one in totals],
         "tokens_out": [one.tokens_out for one in totals],
-        "ttft_s": _quantiles([one.first_token_counts for one in totals], FIRST_TOKEN_S),
-        "duration_s": _quantiles([one.duration_counts for one in totals], DURATION_S),
+        "ttft_s": _quantiles([one.first_token_counts for one in (*totals, whole)], FIRST_TOKEN_S),
+        "duration_s": _quantiles([one.duration_counts for one in (*totals, whole)], DURATION_S),
     }
 
 
 def _quantiles(counts: Sequence[Sequence[int]], bounds_s: Sequence[float]) -> Mapping[str, Any]:
     found = {name: [quantile(one, bounds_s, share) for one in counts] for name, share in QUANTILES}
-    return {**found, "over_s": bounds_s[-2]}
+    return {"over_s": bounds_s[-2], "all": {name: values.pop() for name, values in found.items()}, **found}
 
 
 def quantile(counts: Sequence[int], bounds_s: Sequence[float], share: float) -> float | None:

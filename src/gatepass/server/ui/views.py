@@ -75,6 +75,12 @@ def own_overview(state: AppState) -> dict[str, Any]:
         "ready": state.ready,
         "capture": state.capture.state(),
         "store": None if state.store is None else state.store.health.shown(now_s),
+        "reload_problems": list(state.reload_problems),
+        "ending_keys": [
+            {"name": key.name, "expires_at": moment_text(key.expires)}
+            for key in state.config.access.keys
+            if key.expires is not None and key.state(wall_s) != "valid"
+        ],
         "slices": [msgspec.to_builtins(one) for one in state.traffic.slices(wall_s)],
     }
 
@@ -103,6 +109,8 @@ def overview(parts: Sequence[Mapping[str, Any]], wall_s: float) -> dict[str, Any
         "capture": merged_states(part["capture"] for part in parts),
         # of the process that sees the worst, because one may lose the store alone
         "store": min((part["store"] for part in parts), key=lambda one: not one or one["state"] == "up", default=None),
+        "reload_problems": next(filter(None, (part["reload_problems"] for part in parts)), []),
+        "ending_keys": parts[0]["ending_keys"] if parts else [],
     }
 
 
@@ -135,8 +143,8 @@ def _credential(ones: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _upstream(
     ones: Sequence[Mapping[str, Any]], slices: Sequence[Mapping[str, tuple[int, int]]], rejecting: Collection[str]
 ) -> dict[str, Any]:
-    """Return one upstream of several processes. It is failing by the rule of `Metrics.health`, or if it rejects its
-    token or the last connection.
+    """Return one upstream of several processes. It is failing by the rule of `Metrics.health`, or if it rejects the
+    last connection, or its token while no other request succeeds: a model alone may reject it.
     """
     name = ones[0]["name"]
     counts = [one.get(name, (0, 0)) for one in slices]
@@ -148,9 +156,10 @@ def _upstream(
     health = "ok" if seen else "unknown"
     # another process may have had an answer since
     is_answered = len(ones) > 1 and last is not None and not last[1]
-    if name in rejecting or ((is_down or seen == {"failing"} or in_a_row >= FAILING_IN_A_ROW) and not is_answered):
-        health = "failing"
     requests, errors = sum(one[0] for one in counts), sum(one[1] for one in counts)
+    is_rejecting = name in rejecting and not (requests > errors and in_a_row < FAILING_IN_A_ROW)
+    if is_rejecting or ((is_down or seen == {"failing"} or in_a_row >= FAILING_IN_A_ROW) and not is_answered):
+        health = "failing"
     return {
         **ones[0],
         "in_flight": sum(one["in_flight"] for one in ones),

@@ -31,6 +31,8 @@ def part(**fields: Any) -> dict[str, Any]:
         "ready": True,
         "slices": [],
         "store": None,
+        "reload_problems": [],
+        "ending_keys": [],
         "capture": {**capture, "held_bytes": 0, "captured": 0},
         **fields,
     }
@@ -106,17 +108,25 @@ def test_an_upstream_that_refused_the_last_connection_is_failing(code: str, heal
     assert found["health"] == health
 
 
-def test_an_upstream_that_rejects_its_token_is_failing():
-    slices = [{"number": 60, "traffic": {"requests": 4, "by_upstream": {"chat": (4, 0)}}}]
+@pytest.mark.parametrize(
+    ("counts", "in_a_row", "rejecting"), [((0, 0), 0, "failing"), ((4, 4), 2, "failing"), ((9, 3), 3, "failing")]
+)
+@pytest.mark.parametrize("succeed", [False, True])
+def test_an_upstream_that_rejects_its_token_is_failing_unless_other_requests_succeed(
+    counts: tuple[int, int], in_a_row: int, rejecting: str, succeed: bool
+):
+    if succeed:  # a model alone rejects it
+        counts, in_a_row, rejecting = (4, 1), 1, "ok"
+    slices = [{"number": 60, "traffic": {"requests": 4, "by_upstream": {"chat": counts}}}]
     upstream = {
         "name": "chat",
         "in_flight": 0,
         "open_connections": 0,
-        "last_failed": None,
+        "last_failed": {"in_a_row": in_a_row, "id": "a", "code": "upstream_auth", "age_s": 1.0} if in_a_row else None,
         "health": "ok",
         "silent": {},
     }
-    for rejected_by, health in (({"other": 1.0}, "ok"), ({"chat": 1.0}, "failing")):
+    for rejected_by, health in (({"other": 1.0}, "failing" if in_a_row == 3 else "ok"), ({"chat": 1.0}, rejecting)):
         credentials = {"corp": credential(rejected_by=rejected_by)}
         shown = views.overview([part(upstreams={"chat": upstream}, credentials=credentials, slices=slices)], 15.0 * 60)
         assert [one["health"] for one in shown["upstreams"]] == [health]

@@ -40,9 +40,17 @@ function list(found) {
 
 /** A key by the beginning of its hash, or its variable, with its end. What ends soon is marked. */
 function keyLine({ id, expires_at: end }) {
-  const left = end ? Date.parse(end) / 1000 - Date.now() / 1000 : Infinity;
-  const text = !end ? t("never expires") : left <= 0 ? t("expired {at}", { at: moment(end) }) : left < SOON_S ? t("expires in {s}", { s: span(left) }) : t("expires {at}", { at: moment(end) });
-  return el("li", {}, el("code", {}, id), " ", el(left < SOON_S ? "b.failed" : "span", {}, text));
+  return el("li", {}, el("code", {}, id), " ", el(leftOf(end) < SOON_S ? "b.failed" : "span", {}, endOf(end)));
+}
+
+function leftOf(end) {
+  return end ? Date.parse(end) / 1000 - Date.now() / 1000 : Infinity;
+}
+
+/** When a key ends or has ended, as a text. */
+export function endOf(end) {
+  const left = leftOf(end);
+  return !end ? t("never expires") : left <= 0 ? t("expired {at}", { at: moment(end) }) : left < SOON_S ? t("expires in {s}", { s: span(left) }) : t("expires {at}", { at: moment(end) });
 }
 
 function mayUse({ role, models, operations, mcp }) {

@@ -14,7 +14,7 @@ const ALL_OF = 3;
 /** Returns `{node, show(overview)}`. */
 export function drawing(signal) {
   const clients = el("article.card", {},
-    el("h3", {}, t("Clients")), el("p.big", {}, el("b.rate"), " ", el("span.muted", {}, t("requests/min"))), el("p.muted.total", {}, el("span"), el("a", { href: `#/requests?outcome=error&within_s=${HISTORY_S}` })));
+    el("h3", {}, t("Clients")), el("p.big", {}, el("b.rate"), " ", el("span.muted", {}, t("requests/min"))));
   const gate = el("article.card.own", {},
     el("h3", {}, "gatepass"), el("p.big", {}, el("b.flight"), " ", el("span.muted", {}, t("in flight"))), el("p.standing"));
   const branches = el("ul.branches");
@@ -26,8 +26,6 @@ export function drawing(signal) {
     const minute = Math.round(60 / series.width_s);
     const total = sum(series.requests);
     write(clients.querySelector(".rate"), count(sum(series.requests.slice(-minute))));
-    write(clients.querySelector(".total span"), t("{n} in 15 minutes, ", { n: count(total) }));
-    write(clients.querySelector(".total a"), plural(sum(series.errors), "error"));
     write(gate.querySelector(".flight"), count(data.in_flight));
     const standing = gate.querySelector(".standing");
     write(standing, `${data.draining ? t("draining") : data.ready ? t("ready") : t("not ready")} · ${plural(data.workers, "process", "processes")}`);
@@ -59,28 +57,33 @@ export function drawing(signal) {
   return { node, show };
 }
 
-/** The upstreams, those that fail first. `lacks` names the credential of one that has no token, because no fetch succeeds. */
+/** The upstreams, those that fail first. `lacks` names the credential of one that has no token, because no fetch succeeds. One that
+ * `rejects` a token may accept it for another model. */
 export function worstFirst({ credentials, upstreams }) {
   const failed = credentials.filter(({ failing, state }) => failing && !USABLE.includes(state)).map(({ name }) => name);
-  const all = upstreams.map((upstream) => ({ ...upstream, lacks: failed.find((name) => name === upstream.credential) }));
+  const rejecting = credentials.flatMap(({ rejected_by: by }) => Object.keys(by ?? {}));
+  const all = upstreams.map((upstream) => ({ ...upstream, lacks: failed.find((name) => name === upstream.credential), rejects: rejecting.includes(upstream.name) }));
   return all.sort((a, b) => rank(b) - rank(a));
 }
 
 function rank(upstream) {
-  const { health, lacks, many_errors: hasManyErrors } = upstream;
-  return lacks || health === "failing" || hasOnlyErrors(upstream) ? FAILS : hasManyErrors ? 1 : 0;
+  const { health, lacks, rejects, many_errors: hasManyErrors } = upstream;
+  return lacks || health === "failing" || hasOnlyErrors(upstream) ? FAILS : hasManyErrors || rejects ? 1 : 0;
 }
 
 function hasOnlyErrors({ requests_15m: requests, errors_15m: errors }) {
   return requests >= ALL_OF && errors >= requests;
 }
 
-/** What fails as `[text, link]`: each upstream, or the credential that it lacks. The link leads to its last error. */
+/** What fails as `[text, link]`: each upstream, the credential that it lacks, or its last error if it rejects a token. The link leads to
+ * its last error. */
 export function failing(data) {
   const errors = (hop) => `#/requests?outcome=error&hop=${encodeURIComponent(hop)}&within_s=${HISTORY_S}`;
-  const found = worstFirst(data).filter((upstream) => rank(upstream) === FAILS).map(({ name, lacks, last_failed: last }) => lacks
-    ? [t("credential {name}", { name: lacks }), errors(`credential:${lacks}`)]
-    : [t("upstream {name}", { name }), last ? `#/requests/${encodeURIComponent(last.id)}` : errors(`upstream:${name}`)]);
+  const nameOf = (upstream) => rank(upstream) === FAILS ? t("upstream {name}", upstream) : t("{code} at {hop}", { code: upstream.last_failed?.code ?? "upstream_auth", hop: `upstream:${upstream.name}` });
+  const found = worstFirst(data).filter((upstream) => rank(upstream) === FAILS || upstream.rejects).map((upstream) => {
+    const { name, lacks, last_failed: last } = upstream;
+    return lacks ? [t("credential {name}", { name: lacks }), errors(`credential:${lacks}`)] : [nameOf(upstream), last ? `#/requests/${encodeURIComponent(last.id)}` : errors(`upstream:${name}`)];
+  });
   return [...new Map(found)];
 }
 
@@ -161,18 +164,19 @@ function makeUpstream({ name, host, dialect }) {
     healthLine(),
     svg("svg.errors", { width: "100%", height: 4, "aria-hidden": "true" },
       svg("rect.track", { width: "100%", height: 4, rx: 2 }), svg("rect.part", { height: 4, rx: 2 })),
-    el("p.small.facts", {}, el("a", { href: `#/requests?outcome=error&hop=upstream%3A${encodeURIComponent(name)}&within_s=${HISTORY_S}` }), el("span")));
+    el("p.small.facts", {}, el("a"), el("span")));
 }
 
 function showUpstream(card, upstream) {
-  const { health, errors_15m: errors, requests_15m: requests } = upstream;
+  const { name, health, errors_15m: errors, requests_15m: requests } = upstream;
   set(card, { class: rank(upstream) === FAILS ? "card upstream bad" : "card upstream", "data-health": health });
   const silent = Object.values(upstream.silent ?? {}); // for how long each stream of those in flight has sent nothing
   const stuck = silent.length ? t(", {n} silent for {s}", { n: count(silent.length), s: span(Math.max(...silent)) }) : "";
   write(showHealth(card.querySelector(".health"), upstream).lastChild, ` · ${t("{n} in flight", { n: count(upstream.in_flight) })}${stuck}`);
   set(card.querySelector(".part"), { width: percent(requests ? clamp(errors / requests) : 0) });
-  const rate = requests ? t("{share} errors of {requests} in 15 min", { share: share(errors, requests), requests: plural(requests, "request") }) : t("no requests in 15 minutes");
-  write(card.querySelector(".facts a"), rate);
+  const rate = requests ? t("{share} errors of {requests} in 15 min", { share: share(errors, requests), requests: plural(requests, "request") }) : t("nothing sent in 15 minutes");
+  const link = card.querySelector(".facts a");
+  set(write(link, rate), { href: requests ? `#/requests?outcome=error&hop=${encodeURIComponent(`upstream:${name}`)}&within_s=${HISTORY_S}` : `#/requests?upstream=${encodeURIComponent(name)}&within_s=${HISTORY_S}` });
   write(card.querySelector(".facts span"), ` · ${plural(upstream.open_connections, "connection")}`);
 }
 
@@ -183,11 +187,11 @@ export function healthLine() {
 
 /** Show the health of an upstream of `worstFirst`: the credential that it lacks, or the last request that failed at it while it is failing. */
 export function showHealth(line, upstream) {
-  const { health, lacks, last_failed: last, many_errors: hasManyErrors } = upstream;
-  const failed = health === "failing" && !lacks ? last : null;
+  const { health, lacks, rejects, last_failed: last, many_errors: hasManyErrors } = upstream;
+  const failed = (health === "failing" || rejects) && !lacks ? last : null;
   const [state, link] = line.children;
   set(line, { class: rank(upstream) === FAILS ? "health failed" : "health" });
-  const working = hasOnlyErrors(upstream) ? t("every request failed") : hasManyErrors ? t("many errors") : t("healthy");
+  const working = hasOnlyErrors(upstream) ? t("every request failed") : rejects ? t("rejected a token") : hasManyErrors ? t("many errors") : t("healthy");
   const shown = { ok: working, failing: t("failing"), unknown: t("no answer yet") }[health] ?? health;
   write(state, lacks ? t("no token, its credential fails: ") : shown + (failed ? t(", ") : ""));
   write(link, lacks ?? (failed ? `${failed.code}${t(", ")}${t("{s} ago", { s: span(failed.age_s) })}` : ""));

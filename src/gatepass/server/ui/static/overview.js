@@ -1,12 +1,15 @@
-// The overview: the way of the requests as a drawing, what failed, and plots of the last 15 minutes.
+// The overview: what fails, the sums of the last 15 minutes, the way of the requests as a drawing, and plots.
 
+import { endOf } from "./callers.js";
 import { drawing, failing } from "./drawing.js";
 import { el, keyed, set, write } from "./dom.js";
 import { codeGloss } from "./error_code.js";
-import { count, duration, plural, size, time, zone } from "./format.js";
-import { plot } from "./plot.js";
-import { t } from "./texts.js";
+import { count, duration, plural, share, size, time, zone } from "./format.js";
+import { bound, plot } from "./plot.js";
+import { known, t } from "./texts.js";
 
+const MOST_CODES = 5;
+const STORES = { up: t("works"), unchecked: t("not checked"), down: t("not reachable") };
 const PERCENTILES = [{ name: "p50", mark: "first" }, { name: "p95", mark: "second" }, { name: "p99", mark: "third" }];
 
 export function overview(page) {
@@ -18,16 +21,19 @@ export function overview(page) {
     duration: plot({ title: t("Duration without errors"), format: duration, lines: PERCENTILES }),
   };
   const captured = el("p.muted.captured", { hidden: true });
-  const lost = el("p.problem.store", { hidden: true });
-  const fails = el("p.problem.fails", { hidden: true });
+  const banners = el("div.banners");
   const codes = el("ul.codes", { "aria-label": t("Errors in 15 minutes, by code") });
-  const failures = el("div", { hidden: true }, el("p.muted.small.since", { "aria-hidden": "true" }, t("Errors in 15 minutes, by code")), codes);
+  const sums = { requests: el("b"), errors: el("a", { href: "#/requests?outcome=error&within_s=900" }, el("b")), ttft: el("b"), duration: el("b"), store: el("b") };
+  const sum = (title, value) => el("div", {}, el("dt", {}, title), el("dd", {}, value));
+  const strip = el("div.card.strip", {},
+    el("dl", {}, sum(t("Requests in 15 minutes"), sums.requests), sum(t("Errors"), sums.errors),
+      sum(`${t("Time to first token")}${t(", ")}p50 · p95 · p99`, sums.ttft), sum(`${t("Duration without errors")}${t(", ")}p50 · p95 · p99`, sums.duration), sum(t("Store"), sums.store)),
+    codes);
   const body = el("div", { hidden: true },
-    lost,
-    fails,
+    banners,
+    strip,
     el("h2.unseen", {}, t("Now")),
     map.node,
-    failures,
     el("p.muted.small.key", {}, t("A dot is a request in flight. A bar is the life of a token, which is renewed at the mark. The ticks below it are the renewals of the last 15 minutes. The fetches count since the start of gatepass. The errors of an upstream leave out a 404 for a model that only the client named.")),
     captured,
     el("h2", {}, t("The last 15 minutes")),
@@ -43,17 +49,24 @@ export function overview(page) {
       if (card) set(card, { tabindex: -1 }).focus();
       wanted = null;
     }
-    const { series, store } = data;
-    lost.hidden = !store || ["up", "unchecked"].includes(store.state);
-    if (!lost.hidden) write(lost, t("The shared store is not reachable. Each process fetches its own tokens and keeps its own learned rules. {reason}", { reason: store.reason ?? "" }));
+    const { series, store, reload_problems: problems, ending_keys: ending } = data;
     const down = failing(data);
-    fails.hidden = !down.length;
-    if (fails.dataset.shown !== String(down)) {
-      fails.dataset.shown = String(down);
-      fails.replaceChildren(t("Fails: "), ...down.flatMap(([text, href], i) => [i ? t(", ") : "", el("a", { href }, text)]), t(". Its last error shows the cause and what to do."));
-    }
-    const failed = Object.entries(data.errors_15m).sort(([, a], [, b]) => b - a);
-    failures.hidden = !failed.length;
+    const links = (all) => all.flatMap(([text, href], i) => [i ? t(", ") : "", el("a", { href }, text)]);
+    const shown = el("div.banners", {},
+      store && !["up", "unchecked"].includes(store.state) && el("p.problem.store", {}, t("The shared store is not reachable. Each process fetches its own tokens and keeps its own learned rules. {reason}", { reason: known(store.reason ?? "") })),
+      down.length > 0 && el("p.problem.fails", {}, t("Fails: "), links(down), t(". Its last error shows the cause and what to do.")),
+      problems.length > 0 && el("p.problem.reload", {}, links([[t("The last reload was refused"), "#/configuration"]]), t(": "), problems[0]),
+      ending.length > 0 && el("p.problem.ending", {}, links(ending.map(({ name, expires_at: end }) => [t("The key of {name} {end}", { name, end: endOf(end) }), "#/callers"]))));
+    if (!shown.isEqualNode(banners)) banners.replaceChildren(...shown.childNodes); // else a focused link stays
+    const [requests, errors] = [series.requests, series.errors].map((numbers) => numbers.reduce((total, number) => total + number, 0));
+    const bounds = ({ all, over_s: over }) => PERCENTILES.map(({ name }) => bound(all[name], over, duration)).join(" · ");
+    write(sums.requests, count(requests));
+    write(set(sums.errors, { class: errors ? "failed" : null }).firstChild, errors ? t("{n} ({more})", { n: count(errors), more: share(errors, requests) }) : "0");
+    write(sums.ttft, bounds(series.ttft_s));
+    write(sums.duration, bounds(series.duration_s));
+    write(sums.store, store ? STORES[store.state] ?? store.state : t("none"));
+    const failed = Object.entries(data.errors_15m).sort(([, a], [, b]) => b - a).slice(0, MOST_CODES);
+    codes.hidden = !failed.length;
     keyed(codes, failed, ([code]) => code, ([code]) => el("li", {}, el("a", { href: `#/requests?code=${encodeURIComponent(code)}&within_s=900` }, el("b"), " ", el("code", {}, code)), codeGloss(code) && el("span.muted", {}, ` ${codeGloss(code)}`)), (item, [, number]) => write(item.querySelector("b"), count(number)));
     const percentiles = ({ p50, p95, p99 }) => [p50, p95, p99];
     plots.requests.show([series.requests, series.errors], series.ended_at, series.width_s);

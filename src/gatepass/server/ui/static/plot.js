@@ -6,6 +6,12 @@ import { t } from "./texts.js";
 
 const HEIGHT = 100;
 
+/** A value as a text of `format`. With `over` it is a bound: at most as long, or longer than `over`. */
+export function bound(value, over, format) {
+  if (value === null || over === null) return format(value);
+  return value > over ? `> ${format(over)}` : `≤ ${format(value)}`;
+}
+
 /** Returns `{node, show(lines, endedAt, widthS, over)}`. Its legend has the values at the pointer. Without one it has the sums of all
  * slices if the plot `isCount`, else the newest values.
  *
@@ -25,11 +31,7 @@ export function plot({ title, lines, format, bars = false, isCount = false }) {
     el("div.frame", {}, top, area),
     el("div.axis.small.muted", { "aria-hidden": "true" }, from, el("span", {}, t("now"))));
   let data = { series: lines.map(() => []), endedAt: 0, widthS: 1, over: null };
-  const text = (value) => {
-    const { over } = data;
-    if (value === null || over === null) return format(value);
-    return value > over ? `> ${format(over)}` : `≤ ${format(value)}`;
-  };
+  const text = (value) => bound(value, data.over, format);
   let chosen = null;
 
   const draw = () => {
