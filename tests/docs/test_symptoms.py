@@ -26,6 +26,15 @@ def test_each_symptom_has_one_row():
     assert [text for text, times in texts.items() if times > 1] == []
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_row_with_a_code_as_json_has_it_as_ragflow_shows_it(language):
+    """An OpenAI SDK prints the error as a dict of Python."""
+    seen = [row[language]["see"] for section in SECTIONS for row in section["rows"]]
+    as_json = [(see, found) for see in seen for found in re.findall(r'"code":"(\w+)"', see)]
+    assert len(as_json) >= 5
+    assert [found for see, found in as_json if f"'code': '{found}'" not in see] == []
+
+
 def test_no_other_english_page_has_a_table_of_faults():
     pages = [page for page in DOCS.rglob("*.md") if page.name != "symptoms.md" and "zh" not in page.parts]
     assert [page.name for page in pages if FAULT_TABLE.search(page.read_text())] == []

@@ -152,6 +152,21 @@ def test_each_link_of_a_chinese_page_has_a_target_in_chinese_if_there_is_one(pag
 
 
 @pytest.mark.parametrize("page", PAIRS)
+def test_a_chinese_page_says_which_links_lead_to_english_pages(page: str) -> None:
+    """Once at its beginning, or in the paragraph of the link."""
+    file = PAIRS[page][1]
+    text = file.read_text()
+    parts = [] if "的页面是英文页。" in text else re.split(r"\n(?=\s*[-|\d]|\n)", text.split("\n\n", 2)[2])
+    unmarked = [
+        path
+        for part in parts
+        for path in re.findall(r"\]\((?!https:)([^)#]+\.md)", part)
+        if "zh" not in (file.parent / path).resolve().parts and "英文" not in part
+    ]
+    assert unmarked == []
+
+
+@pytest.mark.parametrize("page", PAIRS)
 def test_a_chinese_page_uses_the_words_of_the_field(page: str) -> None:
     assert re.findall("怪癖|症状|读懂错误", PAIRS[page][1].read_text()) == []
 

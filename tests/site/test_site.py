@@ -98,6 +98,13 @@ ROWS = {
     "Fail to access model(gpt-4o).": "Fail to access model",
     "提示 : 102": "Fail to access model",
     "提示 : 102 Fail to access model(gpt-4o). Error code: 401 - {'detail': 'Token has expired'}": "Token has expired",
+    "hint : 102": "Fail to access model",
+    "额度不足": "QUOTA_EXCEEDED",
+    "stream ended before [DONE] or finish_reason": "invalid SSE event",
+    "No operation has the path /v1/chat/completions/chat/completions": "unknown_path",
+    "**ERROR**: CONTENT_FILTERED - 'NoneType' object has no attribute 'content'": "has no attribute 'content'",
+    "**ERROR**: AUTH_ERROR - Error code: 503 - {'error': {'message': 'no token for credential llm: the issuer refused"
+    " the client: sso.corp.example answered 401: invalid_client', 'hop': 'credential:llm'}}": "the issuer refused",
     "429 Rate limit reached": "Rate limit reached",
     "**ERROR**: RATE_LIMIT_EXCEEDED - Error code: 429 - {'error': {'message': 'slow down'}}": "RATE_LIMIT_EXCEEDED",
     "**ERROR**: QUOTA_EXCEEDED - Error code: 429 - {'error': {'message': 'no credit'}}": "QUOTA_EXCEEDED",
