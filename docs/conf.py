@@ -42,7 +42,7 @@ CHILDREN = {
     "operations/run": ["operations/reload"],
     "operations/ui": ["operations/ui_views"],
     "comparison": ["guides/replace_a_forwarder", "guides/from_litellm", "guides/from_one_api"],
-    "architecture": ["decisions", "contributing", "extending", "release"],
+    "architecture": ["decisions", "contributing", "extending", "release", "concepts/translation_tests"],
     "security": ["concepts/security_model"],
     "zh/index": [
         "zh/ragflow",
@@ -53,6 +53,7 @@ CHILDREN = {
         "zh/container",
         "zh/ragflow_upstream",
         "zh/translation",
+        "zh/translation_tests",
         "zh/ui",
     ],
 }

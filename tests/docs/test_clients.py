@@ -125,7 +125,8 @@ def test_a_page_shows_its_request_as_gatepass_prints_it(name):
     _, status, request, caller, model, *_ = line.split()
     assert f"--name {name} " in text
     assert (head, caller) == (list_line(HEAD), name)
-    summary = {**SUMMARY, "id": request, "caller": caller, "model": model, "attempts": 1, "adapted": []}
+    summary = {**SUMMARY, "id": request, "caller": caller, "model": model, "attempts": 1}
+    summary["adapted"] = re.findall(r"translate=\w+", line)
     assert (line, status) == (click.unstyle(summary_line(summary)), "200")
 
 

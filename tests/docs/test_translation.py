@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TEXT = (
-    (ROOT / "docs" / "concepts" / "translation.md")
+    (ROOT / "docs" / "concepts" / "translation_tests.md")
     .read_text()
     .partition("## Published faults")[2]
     .partition("\n## ")[0]

@@ -9,9 +9,12 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import click
 import pytest
 
+from gatepass.cli.story_lines import story_lines
 from gatepass.proxy.client_response import EVERY_S, STREAM_HOLD_S, SYNTHESIZED_HOLD_S
+from gatepass.server.pages import own_part
 from tests.integration.gateway import Answer, gateway
 from tests.integration.issuer import corp, minted
 from tests.integration.refusing import no_stream
@@ -405,6 +408,17 @@ async def test_what_no_chat_serves_is_a_named_404_and_not_sent(method, path):
     assert answer.headers["x-gatepass-hop"] == "gatepass"
     if "messages" in path:
         assert (answer.json()["type"], answer.error["type"]) == ("error", "not_found_error")
+
+
+async def test_the_story_of_what_no_chat_serves_blames_gatepass_and_shows_that_nothing_was_sent():
+    async with Scripted([Send(reply({}))]) as upstream, gateway(**over_chat(upstream.url)) as gp:
+        answer = await gp.ask(BODIES["messages"], "/v1/messages/count_tokens", headers=VERSION).answer()
+        (story,) = json.loads(await own_part(f"/story?id={answer.headers['x-request-id']}", gp.state))
+    lines = [click.unstyle(line) for line in story_lines(story, 0.0)]
+    hops = {line.split()[1]: line for line in lines if line.lstrip()[:1] in tuple("●✗○")}
+    assert hops["gatepass"].endswith("◀ failed here")
+    assert hops["upstream:chat"].split() == ["○", "upstream:chat", "nothing", "sent"]
+    assert any("What to do: None for `/v1/messages/count_tokens`: Claude Code" in line for line in lines), lines
 
 
 @pytest.mark.parametrize("spoken", [["responses"], ["messages"], ["messages", "responses"]])
