@@ -98,7 +98,6 @@ PARSED = {
     ("docs/getting_started.md", "text"): "needs the servers of a company",
     ("docs/guides/*.md", "sh"): "serves until stopped, or needs the running servers of the page",
     ("docs/concepts/translation.md", "sh"): "needs a running gatepass",
-    ("docs/symptoms.md", "sh"): "needs Docker and the network of RAGFlow",
     ("docs/mcp.md", "yaml json toml sh text console"): "parts of configurations, of gatepass and of MCP clients",
     ("docs/mcp.md", "python"): "imports mcp, which gatepass does not require",
     ("docs/model_list.md", "sh"): "needs a running gatepass",
