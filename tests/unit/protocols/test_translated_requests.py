@@ -13,7 +13,11 @@ from gatepass.errors import InvalidRequest
 from gatepass.operations.table import sample
 from gatepass.protocols.translation.chat_request import MOST_NAME_CHARS, Dropped
 from gatepass.protocols.translation.message_request import chat_of_message
-from gatepass.protocols.translation.response_request import MOST_REPEATED_BYTES, chat_of_response
+from gatepass.protocols.translation.response_request import (
+    MOST_NAMESPACE_CHARS,
+    MOST_REPEATED_BYTES,
+    chat_of_response,
+)
 
 Body = dict[str, Any]
 HI: Body = {"role": "user", "content": "Hi"}
@@ -298,6 +302,11 @@ MESSAGES_REFUSED: dict[str, tuple[Body, str, str]] = {
     ),
     "a call without a result": (turns("Hi", [USE, USE_B], [RESULT]), "messages", "'b' has no result"),
     "a result without a call": (turns([RESULT]), "messages", "'a' has no tool call"),
+    "a result without an id": (
+        turns([{**RESULT, "tool_use_id": 5}]),
+        "messages.0.content.0",
+        "with the id of its call",
+    ),
     "a second result": (turns("Hi", [USE], [RESULT, RESULT]), "messages", "its second one"),
     "a forced tool of the server": (
         {"tools": [LOOK, SEARCH], "tool_choice": {"type": "tool", "name": "web_search"}},
@@ -626,6 +635,7 @@ RESPONSES_REFUSED: dict[str, tuple[Body, str, str]] = {
     "an output that is an object": (inputs(CALL, {**OUTPUT, "output": {"a": 1}}), "input.1.output", "a text or a list"),
     "a call without an output": (inputs(CALL), "input", "'a' has no result"),
     "an output without a call": (inputs(OUTPUT), "input", "'a' has no tool call"),
+    "an output without an id": (inputs({**OUTPUT, "call_id": []}), "input.0", "with the id of its call"),
     "an id that is no text": (inputs({**CALL, "call_id": []}, OUTPUT), "input.0", "with an id"),
     "a forced hosted tool": ({"tools": [HOSTED, FIND], "tool_choice": HOSTED}, "tool_choice", "'web_search'"),
     "a forced hosted tool alone": ({"tools": [HOSTED], "tool_choice": HOSTED}, "tool_choice", "'web_search'"),
@@ -656,6 +666,11 @@ RESPONSES_REFUSED: dict[str, tuple[Body, str, str]] = {
         {"tools": [{**SPACE, "tools": [FIND, FIND]}]},
         "tools.0.tools.1",
         "a name of its own",
+    ),
+    "a namespace with a long name": (
+        {"tools": [{**SPACE, "name": "x" * (MOST_NAMESPACE_CHARS + 1)}]},
+        "tools.0",
+        f"at most {MOST_NAMESPACE_CHARS} characters",
     ),
     "a namespace without tools": ({"tools": [{"type": "namespace", "name": "maps"}]}, "tools.0.tools", "a list"),
     "text that is a text": ({"text": "json"}, "text", "an object"),
@@ -720,8 +735,7 @@ def test_allowed_tools_are_carried_in_the_form_of_each_api(translate, request_, 
     ("choice", "shown"),
     [
         ("look", "'look'"),
-        (5, "5"),
-        ({}, "{}"),
+        *((choice, "('')") for choice in (5, {}, ["look"], {"name": {"look": 1}})),
         ({"name": "look"}, "'look'"),
         ({"type": "function"}, "'function'"),
         (function("missing"), "'missing'"),
@@ -794,12 +808,72 @@ def test_a_response_does_not_repeat_a_long_member():
     assert (about.repeated["instructions"], len(about.repeated["tools"])) == (None, 1)
 
 
-@pytest.mark.parametrize(("translate", "member"), [(chat_of_message, "messages"), (chat_of_response, "input")])
-def test_many_messages_of_one_role_are_joined_in_linear_time(translate, member):
-    """Eight times the messages take about eight times the CPU time: quadratic work would take 64 times as long."""
+class Long(str):
+    """A text whose `repr` would hold the interpreter's lock for long."""
 
-    def cpu_s(messages: int) -> float:
-        request = {"model": "m", member: [{"role": "user", "content": "x" * 100}] * messages}
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        raise AssertionError
+
+
+LONG_TEXT = Long("x" * 99)
+USE_OF_LONG = {"type": "function", "name": LONG_TEXT}
+
+
+@pytest.mark.parametrize(
+    ("translate", "given", "shown"),
+    [
+        (chat_of_message, turns([{**RESULT, "tool_use_id": LONG_TEXT}]), "'xxx"),
+        (chat_of_message, turns("Hi", [{**USE, "id": LONG_TEXT}], "Hi"), "'xxx"),
+        (chat_of_message, turns([{"type": LONG_TEXT}]), "'xxx"),
+        (chat_of_response, inputs({**OUTPUT, "call_id": LONG_TEXT}), "'xxx"),
+        (chat_of_response, inputs({**OUTPUT, "call_id": [LONG_TEXT]}), "`input.0`"),
+        (chat_of_response, inputs({"type": LONG_TEXT}), "'xxx"),
+        (chat_of_response, inputs({"role": [LONG_TEXT], "content": "Hi"}), "has no type"),
+        (chat_of_response, {"tool_choice": LONG_TEXT}, "'xxx"),
+        (chat_of_response, {"tool_choice": USE_OF_LONG}, "'xxx"),
+        (chat_of_response, {"tool_choice": {"type": "allowed_tools", "tools": [USE_OF_LONG]}}, "'xxx"),
+        (chat_of_response, {"tool_choice": [LONG_TEXT]}, "('')"),
+        (
+            chat_of_response,
+            {"tools": [{**PATCH, "description": [LONG_TEXT], "format": {"definition": "a"}}, {"type": "custom"}]},
+            "tools.1",
+        ),
+    ],
+)
+def test_an_error_shows_the_beginning_of_a_long_text(translate, given, shown):
+    with pytest.raises(InvalidRequest) as refused:
+        translate({"model": "m", "messages": [HI], "input": "Hi", **given}, Dropped())
+    assert (shown in refused.value.message, len(refused.value.message) < 250) == (True, True)
+
+
+def functions(number: int) -> list[Body]:
+    return [{"type": "function", "name": f"f{one}"} for one in range(number)]
+
+
+@pytest.mark.parametrize(
+    ("translate", "request_of"),
+    [
+        (chat_of_message, lambda number: {"messages": [HI] * number}),
+        (chat_of_response, lambda number: inputs(*[HI] * number)),
+        (chat_of_response, lambda number: inputs(*[thought("x" * 100)] * number, HI)),
+        (
+            chat_of_response,
+            lambda number: {
+                **inputs(HI),
+                "tools": functions(number),
+                "tool_choice": {"type": "allowed_tools", "tools": functions(number)},
+            },
+        ),
+    ],
+    ids=["messages", "items", "thoughts", "allowed tools"],
+)
+def test_many_members_are_translated_in_linear_time(translate, request_of):
+    """Eight times the members take about eight times the CPU time: quadratic work would take 64 times as long."""
+
+    def cpu_s(number: int) -> float:
+        request = {"model": "m", **request_of(number)}
         began_s = time.thread_time()
         translate(request, Dropped())
         return time.thread_time() - began_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -96,13 +97,13 @@ def chosen(choice: Any, tools: list[Object], names: Names) -> Object:
     inner = members_of(fields, kind) or fields  # chat completions nest what the Responses API has flat
     if kind == "allowed_tools":
         allowed = [one for _, one in objects_of(inner.get("tools"), "tool_choice.tools") if event_kind(one) in _NAMED]
-        functions = [chosen(one, tools, names)["tool_choice"]["function"]["name"] for one in allowed]
+        functions = {chosen(one, tools, names)["tool_choice"]["function"]["name"] for one in allowed}
         found = [tool for tool in tools if tool["function"]["name"] in functions]
         return chosen(text_of(inner.get("mode", "auto")), found, names)
     name = names.of(named_tool(inner, is_custom=kind == "custom")) if kind in _NAMED else None
     picked = {"type": "function", "function": {"name": name}} if name else _MODES.get(kind)
     if picked is None or (picked == "required" and not tools):
-        shown = _shown(inner.get("name") or kind or choice)
+        shown = _shown(text_of(inner.get("name")) or kind)
         raise InvalidRequest(f"`tool_choice` ({shown}) selects no tool of the chat.", param="tool_choice")
     return {"tools": tools, "tool_choice": picked} if tools else {}
 
@@ -189,8 +190,13 @@ def content_of(parts: list[Object]) -> str | list[Object]:
     return parts
 
 
-def result_messages(call_id: Any, parts: list[Object]) -> list[Object]:
-    """Return a tool's result: its texts, and a message of the user with its images, because no tool may send any."""
+def result_messages(call_id: Any, parts: list[Object], where: str) -> list[Object]:
+    """Return a tool's result: its texts, and a message of the user with its images, because no tool may send any.
+
+    Raises InvalidRequest if the result at `where` has no id.
+    """
+    if not isinstance(call_id, str):
+        raise malformed(where, "a result with the id of its call")
     texts = [part for part in parts if part["type"] == "text"]
     images = [part for part in parts if part["type"] != "text"]
     result: Object = {"role": "tool", "tool_call_id": call_id, "content": content_of(texts)}
@@ -212,19 +218,19 @@ def in_turns(system: list[Object], messages: list[Object], where: str, dropped: 
     if any(one["role"] == "system" for one in filled[front:]):
         dropped.note("system_role")  # templates of models accept the role at the beginning alone
     later = ({**one, "role": "user"} if one["role"] == "system" else one for one in filled[front:])
-    merged, results = _merged([*filled[:front], *later]), dict[str, list[Object]]()
+    merged, results = _merged([*filled[:front], *later]), dict[str, deque[Object]]()
     for message in merged:
         if message["role"] == "tool":
-            results.setdefault(repr(message["tool_call_id"]), []).append(message)
+            results.setdefault(message["tool_call_id"], deque()).append(message)
     ordered: list[Object] = []
     for message in merged:
         if message["role"] == "tool":
             continue
         ordered.append(message)
         for call in message.get("tool_calls", ()):
-            if not (found := results.get(repr(call["id"]))):
+            if not (found := results.get(call["id"])):
                 raise InvalidRequest(f"The tool call {_shown(call['id'])} has no result.", param=where)
-            ordered.append(found.pop(0))  # some servers use an id again in a later turn
+            ordered.append(found.popleft())  # some servers use an id again in a later turn
     for found in results.values():
         if found:
             shown = _shown(found[0]["tool_call_id"])
@@ -264,8 +270,8 @@ def _parts(content: Any) -> list[Object]:
     return content if isinstance(content, list) else [text_part(content)] if content else []
 
 
-def _shown(name: Any) -> str:
-    return repr(name)[:SHOWN_CHARS]
+def _shown(name: str) -> str:
+    return repr(name[:SHOWN_CHARS])[:SHOWN_CHARS]  # the repr of a long text would hold the interpreter's lock
 
 
 def refused_part(kind: str, where: str) -> InvalidRequest:

@@ -130,7 +130,7 @@ def _result(block: Object, where: str, dropped: Dropped) -> list[Object]:
     if block.get("is_error"):
         parts.insert(0, text_part("Error:"))
     dropped.note_others(block, ("type", "tool_use_id", "content", "is_error"))
-    return result_messages(block.get("tool_use_id"), parts)
+    return result_messages(block.get("tool_use_id"), parts, where)
 
 
 def _part(block: Object, where: str, dropped: Dropped) -> Object:

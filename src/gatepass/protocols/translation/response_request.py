@@ -139,20 +139,21 @@ def _response_format(text: Object, dropped: Dropped) -> Object:
 
 def _messages(items: Iterable[tuple[str, Object]], names: Names, dropped: Dropped) -> Iterator[Object]:
     """Yield the messages of a chat. A thought belongs to the answer after it."""
-    thought: Object = {}
+    thoughts: list[Any] = []
     for where, item in items:
         kind = event_kind(item)
         if kind == "reasoning":
-            thought = joined_thoughts(*thought.values(), *_thoughts(item, dropped))
+            thoughts += _thoughts(item, dropped)
         elif found := _of_item(kind, item, where, names, dropped):
             dropped.note_others(item, _OF_ITEMS)
+            thought = joined_thoughts(*thoughts)
             if found[0]["role"] == "assistant":
                 found[0] |= thought
             elif thought:
                 dropped.note("reasoning")
-            thought = {}
+            thoughts = []
             yield from found
-    if thought:
+    if joined_thoughts(*thoughts):
         dropped.note("reasoning")
 
 
@@ -164,8 +165,9 @@ def _of_item(kind: str, item: Object, where: str, names: Names, dropped: Dropped
         call = names.call(item.get("call_id"), item, arguments, where, is_custom=is_custom)
         return [{"role": "assistant", "content": None, "tool_calls": [call]}]
     if kind in _RESULTS:
-        return result_messages(item.get("call_id"), _parts(item.get("output") or [], f"{where}.output", dropped))
-    role = _ROLES.get(str(item.get("role")))
+        parts = _parts(item.get("output") or [], f"{where}.output", dropped)
+        return result_messages(item.get("call_id"), parts, where)
+    role = _ROLES.get(text_of(item.get("role")))
     if kind in ("message", "") and role is not None:
         return [{"role": role, "content": content_of(_parts(item.get("content"), f"{where}.content", dropped))}]
     if kind in _COMPACTIONS:
@@ -224,6 +226,8 @@ def _tools(request: Object, dropped: Dropped) -> tuple[list[Object], Names]:
         if event_kind(tool) == "namespace":
             dropped.note_others(tool, ("type", "name", "tools"), "namespace.")
             namespace, inner = text_of(tool.get("name")), objects_of(tool.get("tools"), f"{where}.tools")
+            if len(namespace) > MOST_NAMESPACE_CHARS:
+                raise malformed(where, f"a namespace with a name of at most {MOST_NAMESPACE_CHARS} characters")
         for place, one in inner:
             if event_kind(one) in ("function", "custom"):
                 tools.append(_function(one, namespace, place, names, dropped))
@@ -232,6 +236,8 @@ def _tools(request: Object, dropped: Dropped) -> tuple[list[Object], Names]:
     return tools, names
 
 
+MOST_NAMESPACE_CHARS = 256
+"""Each tool in it is named and hashed with it."""
 _INPUT: Object = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
 
 
@@ -242,8 +248,8 @@ def _function(tool: Object, namespace: str, where: str, names: Names, dropped: D
     if is_custom:
         function["parameters"] = _INPUT
         syntax = members_of(tool, "format")
-        if definition := syntax.get("definition"):
-            rule = f"`input` follows this {syntax.get('syntax')} grammar:\n{definition}"
-            function["description"] = f"{tool.get('description', '')}\n\n{rule}".strip()
+        if definition := text_of(syntax.get("definition")):
+            rule = f"`input` follows this {text_of(syntax.get('syntax'))} grammar:\n{definition}"
+            function["description"] = f"{text_of(tool.get('description'))}\n\n{rule}".strip()
     dropped.note_others(tool, ("type", "name", "description", "parameters", "strict", "format"))
     return {"type": "function", "function": function}
