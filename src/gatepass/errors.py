@@ -462,7 +462,8 @@ class NotStarted(GatewayError):
 class UnsupportedOperation(GatewayError):
     """`protocols` of the upstream or model excludes the path, and no chat can serve it; nothing was sent.
 
-    These are `/v1/messages/count_tokens`, message batches, `/v1/responses/compact` and stored responses.
+    These are `/v1/messages/count_tokens`, message batches, `/v1/responses/compact` and stored responses. Without `chat`
+    in `protocols`, chats are among them too.
 
     Action: None for `/v1/messages/count_tokens`: Claude Code then estimates the tokens. For another path, set
     `operations.NAME.upstream` to an upstream that has it. If this upstream has it, correct `protocols`.
