@@ -733,7 +733,7 @@ def test_a_view_in_chinese_has_no_english_sentence_of_the_page(
     expect(page.locator("main h1, main h2").first).to_be_attached()
     if view == "doctor":
         page.get_by_role("button", name="检测每一跳").click()
-        expect(page.get_by_text("3 步中有 1 步失败。")).to_be_visible()
+        expect(page.get_by_text("3 步中有 1 步失败：upstream:corp")).to_be_visible()
     data = json.dumps([vars(fake)[name] for name in ("overview", "stories", "models", "configuration", "doctor")])
     sentences = re.findall(ENGLISH, page.locator("main").inner_text())
     assert [one for one in sentences if one not in data] == []
@@ -749,6 +749,50 @@ def test_the_language_is_switched_and_remembered(open_page: OpenPage, signed_in:
     expect(page.get_by_role("heading", name="模型与规则")).to_be_visible()
     page.get_by_role("button", name="English").click()
     expect(page.get_by_role("heading", name="Models and rules")).to_be_visible()
+
+
+def test_the_language_leaves_the_conversation_and_the_results_of_doctor(
+    open_page: OpenPage, signed_in: str, fake: Fake, faults: list[str]
+) -> None:
+    fake.answer_words = ["A ", "light", "house"]
+    page = open_page(f"{signed_in}#/playground")
+    page.locator("select[name=profile]").select_option(value="ragflow")
+    page.get_by_label("message").fill("What is this?")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".answered .small").nth(1)).to_contain_text("3 pieces")
+    expect(page.locator(".who")).to_have_text("gpt-4o · as profile ragflow")
+    page.get_by_label("message").fill("Where?")
+    page.get_by_role("button", name="中文").click()
+    expect(page.locator(".who")).to_have_text("gpt-4o · 身份：配置档 ragflow")
+    expect(page.locator(".asked")).to_have_text("What is this?")
+    expect(page.locator(".said")).to_have_text("A lighthouse")
+    expect(page.locator(".answered .small").nth(1)).to_contain_text("3 段")
+    expect(page.locator("textarea")).to_have_value("Where?")
+    expect(page.locator("select[name=profile]")).to_have_value("ragflow")
+    page.get_by_role("button", name="发送").click()
+    expect(page.locator(".said").nth(1)).to_have_text("A lighthouse")
+    (_, (_, _, body)) = (one for one in fake.received if one[1] == "playground")
+    assert [one["content"] for one in body["messages"]] == ["What is this?", "A lighthouse", "Where?"]
+    page.goto(f"{signed_in}#/doctor")
+    page.get_by_role("button", name="检测每一跳").click()
+    link = page.locator("main > [role=status] a")
+    expect(link).to_have_text("upstream:corp")
+    page.get_by_role("button", name="English").click()
+    expect(page.locator("main > [role=status]")).to_have_text("1 of 3 steps failed: upstream:corp")
+    expect(page.locator(".hop")).to_have_count(3)
+    link.click()
+    expect(page.locator(".hop.bad summary")).to_be_focused()
+    page.goto(f"{signed_in}#/playground")
+    expect(page.locator("textarea")).to_have_value("")
+    expect(page.locator(".asked")).to_have_count(0)
+    assert faults == []
+
+
+def test_the_playground_begins_with_the_model_that_worked_last(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    fake.summaries["requests"].insert(0, documents.summary("bad", 1, model="gpt-4o", outcome="error"))
+    fake.summaries["requests"].insert(1, documents.summary("good", 2, model="claude-sonnet"))
+    page = open_page(f"{signed_in}#/playground")
+    expect(page.get_by_label("model")).to_have_value("claude-sonnet")
 
 
 def test_each_text_of_the_page_has_its_chinese_with_the_same_values() -> None:
@@ -1508,7 +1552,7 @@ def test_doctor_shows_each_step_as_it_ends(open_page: OpenPage, signed_in: str, 
     expect(page.locator(".steps .begun")).to_contain_text("fetch a token")
     fake.parts.release(len(fake.doctor) - 3)
     expect(page.locator(".steps li[data-outcome=fails]")).to_contain_text("Set upstreams.corp.network.ca_file")
-    expect(page.get_by_text("1 of 3 steps failed.")).to_be_visible()
+    expect(page.get_by_text("1 of 3 steps failed: upstream:corp")).to_be_visible()
     assert fake.received[-1] == ("POST", "doctor", {"model": "gpt-4o", "call": True})
 
 
@@ -1709,7 +1753,7 @@ def test_a_failed_step_of_doctor_is_the_first_of_its_hop_and_in_sight(
     fake.doctor.append(("end", {"failed": 2}))
     page = open_page(f"{signed_in}#/doctor", phone=True)
     page.get_by_role("button", name="Test every hop").click()
-    expect(page.get_by_text("2 of 42 steps failed.")).to_be_visible()
+    expect(page.get_by_text("2 of 42 steps failed: ")).to_be_visible()
     assert page.locator(".steps li").first.text_content().startswith("✕call")
     expect(page.locator(".steps li").first).to_be_in_viewport(ratio=1)
 
@@ -1720,7 +1764,7 @@ def test_doctor_calls_the_chosen_operation(open_page: OpenPage, signed_in: str, 
     page.get_by_label("operation").select_option("rerank")
     expect(page.get_by_label("with a real call")).to_be_checked()
     page.get_by_role("button", name="Test every hop").click()
-    expect(page.get_by_text("1 of 3 steps failed.")).to_be_visible()
+    expect(page.get_by_text("1 of 3 steps failed: upstream:corp")).to_be_visible()
     assert fake.received[-1] == ("POST", "doctor", {"model": "bge", "operation": "rerank", "call": True})
 
 
@@ -1738,7 +1782,7 @@ def test_a_chat_of_the_playground_is_streamed_and_remembered(
     expect(page.locator(".said")).to_have_text("A ")
     fake.parts.release(2)
     expect(page.locator(".said")).to_have_text("A lighthouse")
-    expect(page.locator(".answered .small").first).to_have_text(
+    expect(page.locator(".answered .small").nth(1)).to_have_text(
         re.compile(r"^First token after .* · 3 pieces · \d+ a second · in all .* Show the request$")
     )
     page.get_by_label("message").fill("Where?")
@@ -1912,7 +1956,7 @@ def test_doctor_drops_a_step_that_never_ends(open_page: OpenPage, signed_in: str
     fake.parts.release()
     expect(page.locator(".steps .begun")).to_contain_text("configuration")
     fake.parts.release(len(fake.doctor) - 2)
-    expect(page.get_by_text("1 of 3 steps failed.")).to_be_visible()
+    expect(page.get_by_text("1 of 3 steps failed: upstream:corp")).to_be_visible()
 
 
 def test_without_keys_nobody_signs_in_or_out(open_page: OpenPage, url: str, fake: Fake) -> None:

@@ -24,6 +24,24 @@ export async function doctor(page) {
   const button = el("button", { type: "submit" }, t("Test every hop"));
   const stop = el("button.quiet", { type: "button", hidden: true }, t("Stop"));
   let hasModels = true;
+  let run = page.kept;
+  const show = ({ event, data }) => {
+    if (event === "begin") begin(hops, data);
+    if (event === "step") finish(hops, data);
+    if (event === "end") run.last = data;
+  };
+  const sumUpRun = ({ isCalled, last }) => {
+    forgetBegun(hops);
+    const steps = plural(hops.querySelectorAll("li").length, "step");
+    const none = isCalled ? "" : ` ${t("No model was called: {box} does that.", { box: t("the checkbox “with a real call of the model”") })}`;
+    const reach = (section) => (event) => {
+      event.preventDefault(); // the hash names the view
+      section.scrollIntoView();
+      section.querySelector("summary").focus();
+    };
+    const failed = [...hops.querySelectorAll(".hop.bad")].flatMap((section, i) => [i ? " · " : "", el("a", { href: "#/doctor", onclick: reach(section) }, section.dataset.hop)]);
+    end.replaceChildren(...!last ? [t("Stopped.")] : last.error ? [last.error.message] : failed.length ? [t("{n} of {steps} failed: ", { n: last.failed, steps }), ...failed] : [t("No step failed.") + none]);
+  };
   const submit = async (event) => {
     event.preventDefault();
     const { model, operation, call } = Object.fromEntries(new FormData(form));
@@ -38,20 +56,16 @@ export async function doctor(page) {
     button.disabled = true;
     hops.replaceChildren();
     write(end, "");
-    let last = { error: { message: t("The connection ended before the doctor did.") } };
+    run = { model, operation, isCalled: call !== undefined, events: [], last: { error: { message: t("The connection ended before the doctor did.") } } };
     try {
-      for await (const { event: name, data } of events("doctor", { ...(model && { model }), ...(operation && { operation }), call: call !== undefined }, leaving.signal)) {
-        if (name === "begin") begin(hops, data);
-        if (name === "step") finish(hops, data);
-        if (name === "end") last = data;
+      for await (const one of events("doctor", { ...(model && { model }), ...(operation && { operation }), call: run.isCalled }, leaving.signal)) {
+        run.events.push(one);
+        show(one);
       }
-      forgetBegun(hops);
-      const steps = plural(hops.querySelectorAll("li").length, "step");
-      write(end, last.error?.message ?? (last.failed ? t("{n} of {steps} failed.", { n: last.failed, steps }) : t("No step failed.") + (call === undefined ? ` ${t("No model was called: {box} does that.", { box: t("the checkbox “with a real call of the model”") })}` : "")));
     } catch (error) {
-      write(end, leaving.signal.aborted ? t("Stopped.") : error.message);
+      run.last = leaving.signal.aborted ? null : { error: { message: error.message } };
     }
-    forgetBegun(hops);
+    sumUpRun(run);
     button.disabled = false;
     stop.hidden = true;
   };
@@ -63,6 +77,15 @@ export async function doctor(page) {
   page.main.append(el("h1", {}, t("Doctor")),
     page.isAdmin ? form : el("p.muted", {}, t("The doctor requires the key of an admin.")), end, hops);
   if (!page.isAdmin) return;
+  page.keep(() => run && { ...run, last: button.disabled ? null : run.last });
+  if (run) {
+    const { model, isCalled, last, events: received } = run;
+    form.elements.model.value = model;
+    operation.value = run.operation;
+    call.checked = isCalled;
+    received.forEach(show);
+    sumUpRun({ isCalled, last });
+  }
   const [declared, others] = await knownModels(page);
   hasModels = declared.length > 0;
   list.append(...[...declared, ...others].map((name) => el("option", { value: name })));

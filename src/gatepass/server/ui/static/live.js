@@ -3,6 +3,7 @@
 // A view is `function show(page)`. `page.main` is its element, `page.signal` aborts when it is left, `page.parameter` and
 // `page.filters` come from the hash, and `page.session`, `page.isAdmin`, `page.say`, `page.title` and `page.fail` from main.js.
 // `page.call(method, path, body)` resolves to the JSON of `api/PATH`, and raises ApiError.
+// `page.kept` is what the view had kept by `page.keep(save)` when the language changed.
 // `page.listen({view, filters, on})` calls `on(data)` with the JSON of `GET api/VIEW?FILTERS`: at once, and within two
 // seconds after each change. `data` is always the whole document.
 

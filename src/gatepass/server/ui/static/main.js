@@ -14,7 +14,7 @@ import { playground } from "./playground.js";
 import { requests } from "./requests.js";
 import { signIn } from "./sign_in.js";
 import { story } from "./story.js";
-import { languageSwitch, t } from "./texts.js";
+import { kept, languageSwitch, t } from "./texts.js";
 
 const VIEWS = [
   { path: /^$/, title: t("Overview"), show: overview, link: "#/" },
@@ -96,8 +96,11 @@ async function start(main, top, notice, said) {
         else if (error instanceof ApiError) main.append(problem(error));
         else throw error;
       },
+      kept: kept.saved,
+      keep: (save) => { kept.save = save; },
       listen: (options) => listen({ ...options, signal, check, state: (state) => showState(state, top, notice) }),
     };
+    Object.assign(kept, { saved: null, save: () => null });
     Promise.resolve(view.show(page)).catch(page.fail);
   }
 

@@ -8,7 +8,8 @@ import { t } from "./texts.js";
 const SHOWN = 100;
 
 /**
- * The models that a form may suggest, as `[declared, others]`: those of the routes, then recent and listed ones. With
+ * The models that a form may suggest, as `[declared, others, used]`: those of the routes, then recent and listed ones, and the last one
+ * that was used without an error. With
  * `forChats` only those that a chat can use.
  */
 export async function knownModels(page, forChats = false) {
@@ -16,7 +17,7 @@ export async function knownModels(page, forChats = false) {
   const usable = (model) => !/[*?[]/.test(model) && (!forChats || chats.includes(model)); // no patterns
   const declared = routes.map(({ model }) => model).filter(usable);
   const recent = requests.filter((request) => request.model && request.outcome === "ok" && (!forChats || request.operation === "chat")).map(({ model }) => model);
-  return [declared, [...new Set([...recent, ...listed.filter(usable)])].filter((name) => !declared.includes(name))];
+  return [declared, [...new Set([...recent, ...listed.filter(usable)])].filter((name) => !declared.includes(name)), recent[0]];
 }
 
 export async function models(page) {

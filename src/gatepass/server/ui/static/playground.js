@@ -1,6 +1,7 @@
-// A chat through any model, as the admin who is signed in, with the profile of any client. Nothing is kept when the view is left.
+// A chat through any model, as the admin who is signed in, with the profile of any client. Nothing is kept when the view is left,
+// except for another language.
 
-import { ApiError, events, query } from "./api.js";
+import { events, query } from "./api.js";
 import { arrivalsOf, arrivalsPlot } from "./arrivals.js";
 import { el, write } from "./dom.js";
 import { documentedCode, happened, reasonOf } from "./error_code.js";
@@ -9,7 +10,7 @@ import { knownModels } from "./models.js";
 import { t } from "./texts.js";
 
 export async function playground(page) {
-  let messages = [];
+  let turns = page.kept?.turns ?? [];
   let leaving = new AbortController();
   const talk = el("ol.talk", { "aria-label": t("Conversation") });
   const models = el("datalist", { id: "playground-models" });
@@ -23,7 +24,7 @@ export async function playground(page) {
     type: "button",
     onclick: () => {
       leaving.abort();
-      messages = [];
+      turns = [];
       talk.replaceChildren();
     },
   }, t("New conversation"));
@@ -31,23 +32,21 @@ export async function playground(page) {
   const submit = async (event) => {
     event.preventDefault();
     if (button.disabled) return;
-    const parts = await Promise.all([...images.files].map(imagePart));
-    const content = parts.length ? [{ type: "text", text: text.value }, ...parts] : text.value;
-    const asked = { role: "user", content };
-    talk.append(el("li.asked", {}, el("p", {}, text.value), parts.map(({ image_url: { url } }) => el("img", { src: url, alt: t("An image of the question") }))));
+    const urls = await Promise.all([...images.files].map(imageUrl));
+    const turn = { text: text.value, urls, model: model.value, profile: profile.value, said: "", times: [], id: null, all: null, failure: null };
+    const before = turns.filter(({ said, all, failure }) => said && all !== null && !failure).flatMap((one) => [askedIn(one), { role: "assistant", content: one.said }]);
+    turns.push(turn);
     text.value = "";
     images.value = "";
     leaving = new AbortController();
     page.signal.addEventListener("abort", () => leaving.abort());
     button.disabled = true;
     stop.hidden = false;
-    const route = `playground${query({ profile: profile.value })}`;
-    const answer = await receive(page, talk, route, { model: model.value, stream: true, messages: [...messages, asked] }, leaving.signal);
-    if (answer) messages.push(asked, { role: "assistant", content: answer });
+    await receive(page, show(talk, turn), turn, { model: turn.model, stream: true, messages: [...before, askedIn(turn)] }, leaving.signal);
     button.disabled = false;
     stop.hidden = true;
     const isStopped = leaving.signal.aborted;
-    page.say(isStopped ? t("Stopped.") : answer === null ? t("The request failed.") : t("The answer is complete."));
+    page.say(isStopped ? t("Stopped.") : turn.failure ? t("The request failed.") : t("The answer is complete."));
   };
   const form = el("form.ask", { onsubmit: submit, "aria-label": t("Question") },
     el("label", {}, el("span", {}, t("model")), model, models),
@@ -61,15 +60,37 @@ export async function playground(page) {
     page.main.append(el("p.muted", {}, t("The playground requires the key of an admin.")));
     return;
   }
+  page.keep(() => ({ turns, model: model.value, profile: profile.value, text: text.value }));
   const [known, { callers, profiles }] = await Promise.all([knownModels(page, true), page.call("GET", "callers")]);
-  const names = known.flat();
+  const [declared, others, used] = known;
+  const names = [...declared, ...others];
   const clients = callers.filter((caller) => caller.profile !== "plain");
   profile.append(
     el("option", { value: "" }, t("yourself")),
     ...profiles.map((name) => el("option", { value: name }, labelOf(name, clients.filter((caller) => caller.profile === name)))));
   models.append(...names.map((name) => el("option", { value: name })));
-  model.value = names[0] ?? "";
+  model.value = page.kept?.model ?? used ?? names[0] ?? "";
+  profile.value = page.kept?.profile ?? "";
+  text.value = page.kept?.text ?? "";
   page.main.append(talk, form); // not before, because the name of a model would replace a typed one
+  for (const turn of turns) {
+    if (turn.all === null) turn.failure = { message: t("Stopped.") };
+    await finish(page, show(talk, turn), turn);
+  }
+}
+
+/** The message of the client in a turn. */
+function askedIn({ text, urls }) {
+  return { role: "user", content: urls.length ? [{ type: "text", text }, ...urls.map((url) => ({ type: "image_url", image_url: { url } }))] : text };
+}
+
+/** Show a turn, as far as it has arrived. */
+function show(talk, { text, urls, model, profile, said: already }) {
+  const said = el("p.said", {}, already);
+  const facts = el("p.muted.small", { role: "status" }, t("Waiting for the first token."));
+  const item = el("li.answered", {}, el("p.muted.small.who", {}, `${model} · ${t("as {name}", { name: profile ? t("profile {name}", { name: profile }) : t("yourself") })}`), said, facts);
+  talk.append(el("li.asked", {}, el("p", {}, text), urls.map((url) => el("img", { src: url, alt: t("An image of the question") }))), item);
+  return { said, facts, item };
 }
 
 function labelOf(name, clients) {
@@ -77,51 +98,49 @@ function labelOf(name, clients) {
   return callers ? t("profile {name} (callers: {callers})", { name, callers }) : t("profile {name}", { name });
 }
 
-async function imagePart(file) {
-  const url = await new Promise((resolve, reject) => {
+function imageUrl(file) {
+  return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => resolve(reader.result);
     reader.onerror = () => reject(reader.error);
     reader.readAsDataURL(file);
   });
-  return { type: "image_url", image_url: { url } };
 }
 
-/** Show the answer in `talk` as it arrives, with its times. Returns its text, or null if it failed. */
-async function receive(page, talk, route, body, signal) {
-  const said = el("p.said");
-  const facts = el("p.muted.small", { role: "status" }, t("Waiting for the first token."));
-  const item = el("li.answered", {}, said, facts);
-  talk.append(item);
+/** Show the answer of a turn as it arrives, with its times. Records them and its failure in `turn`. */
+async function receive(page, shown, turn, body, signal) {
   const began = performance.now();
-  const times = [];
-  let id = null;
-  let failure = null;
+  const failWith = ({ status = null, code = null, hop = null, message }) => { turn.failure = { status, code, hop, message }; };
   try {
-    for await (const { data } of events(route, body, signal, (response) => { id = response.headers.get("x-request-id"); })) {
-      if (data?.error) failure = new ApiError(null, data.error);
+    for await (const { data } of events(`playground${query({ profile: turn.profile })}`, body, signal, (response) => { turn.id = response.headers.get("x-request-id"); })) {
+      if (data?.error) failWith(data.error);
       const piece = data?.choices?.[0]?.delta?.content;
       if (!piece) continue;
-      times.push((performance.now() - began) / 1000);
-      said.append(piece);
-      write(facts, t("First token after {s}", { s: duration(times[0]) }));
+      turn.times.push((performance.now() - began) / 1000);
+      turn.said += piece;
+      shown.said.append(piece);
+      write(shown.facts, t("First token after {s}", { s: duration(turn.times[0]) }));
     }
   } catch (error) {
-    failure = signal.aborted ? new ApiError(null, { message: t("Stopped.") }) : error;
-    id ??= failure.id ?? null;
+    failWith(signal.aborted ? { message: t("Stopped.") } : error);
+    turn.id ??= error.id ?? null;
   }
-  const all = (performance.now() - began) / 1000;
+  turn.all = (performance.now() - began) / 1000;
+  await finish(page, shown, turn);
+}
+
+/** Show the times of a turn that has ended, and why it failed. */
+async function finish(page, { facts, item }, { times, id, all, failure }) {
   const spread = times.length > 1 ? times.at(-1) - times[0] : 0;
   const link = id && el("a", { href: `#/requests/${encodeURIComponent(id)}` }, t("Show the request"));
   facts.replaceChildren([
     times.length > 0 && t("First token after {s}", { s: duration(times[0]) }),
     times.length > 0 && plural(times.length, "piece"),
     spread > 0 && t("{n} a second", { n: ((times.length - 1) / spread).toFixed(0) }),
-    t("in all {s}", { s: duration(all) }),
+    all !== null && t("in all {s}", { s: duration(all) }),
   ].filter(Boolean).join(" · "), " ", link ?? "");
   if (times.length > 2) item.append(arrivalsPlot(arrivalsOf(times), 0, all));
   if (failure) item.append(failed(failure, failure.code && id && await reasonOf(page, id)));
-  return failure ? null : said.textContent;
 }
 
 /** The error of an answer: its status, code and hop, what to do, and what the code means. */

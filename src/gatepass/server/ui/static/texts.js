@@ -10,6 +10,10 @@ document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
 
 const OTHER = language === "zh" ? { tag: "en", name: "English" } : { tag: "zh-CN", name: "中文" };
 
+/** `save()` returns what the view keeps when the language changes, and `saved` is what it had kept before the page was loaded again. */
+export const kept = { save: () => null, saved: history.state?.saved ?? null };
+history.replaceState(null, "");
+
 /** What a button has that loads the page in the other language. The browser keeps the choice for a year. */
 export const languageSwitch = {
   name: OTHER.name,
@@ -18,6 +22,9 @@ export const languageSwitch = {
     lang: OTHER.tag,
     onclick: () => {
       document.cookie = `${COOKIE}=${OTHER.tag.slice(0, 2)}; SameSite=Strict; Max-Age=31536000`;
+      try {
+        history.replaceState({ saved: kept.save() }, "");
+      } catch { /* images may be larger than the browser allows */ }
       location.reload();
     },
   },
