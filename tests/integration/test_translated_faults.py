@@ -370,7 +370,7 @@ async def test_signs_of_life_run_while_a_whole_reply_is_awaited(protocol, wait_s
         ([a_chunk({"tool_calls": [{"index": at, "id": f"c{at}", "function": {"name": "f", "arguments": "{"}}]})
           for at in range(1_001)], "more than 1000 parts"),
         ([a_chunk({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "x" * 900_000}}]})
-          for _ in range(20)], "more than 16 Mi characters"),
+          for _ in range(20)], "more than 16 MiB"),
     ],
     ids=["blocks", "arguments"],
 )  # fmt: skip

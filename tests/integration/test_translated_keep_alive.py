@@ -131,8 +131,9 @@ async def test_an_error_after_the_beginning_ends_the_same_response(moves: list[A
     assert kinds[-2] == "error"
 
 
-async def test_the_next_target_goes_on_with_the_response_that_has_begun():
-    """The first one gets no token, and gatepass does not know that the second one has chats alone."""
+@pytest.mark.parametrize("spoken", [None, ["chat", "responses"], ["responses"]], ids=str)
+async def test_the_next_target_goes_on_with_the_response_that_has_begun(spoken: list[str] | None):
+    """The first one gets no token. The second one may have responses too, but another one must not begin."""
     clock, answer = DrivenClock(), [Send(reply(a_completion({"content": "Hi"})))]
     async with Scripted([Hold()]) as issuer, Scripted(answer) as first, Scripted(answer) as second:
         credential = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "s"}
@@ -141,7 +142,7 @@ async def test_the_next_target_goes_on_with_the_response_that_has_begun():
             gateway(
                 clock=clock,
                 credentials={"c": credential},
-                upstreams={"chat": chat, "second": {"base_url": f"{second.url}/v1"}},
+                upstreams={"chat": chat, "second": {"base_url": f"{second.url}/v1", "protocols": spoken}},
                 models={"m": {"targets": [{"upstream": "chat"}, {"upstream": "second"}], "stream": "emulate"}},
             ) as gp,
             gp.ask(PATHS[RESPONSES], RESPONSES) as ask,
@@ -152,5 +153,9 @@ async def test_the_next_target_goes_on_with_the_response_that_has_begun():
             await ask.head()
             await clock.advance(20)
             answered = await ask.answer()
-    assert_one_response(answered, "response.completed")
-    assert [request.target for request in second.received] == ["/v1/chat/completions"]
+    if spoken == ["responses"]:
+        assert_one_response(answered, "response.failed")
+        assert b"no chat completions, as which the stream has begun" in answered.body
+    else:
+        assert_one_response(answered, "response.completed")
+        assert [request.target for request in second.received] == ["/v1/chat/completions"]

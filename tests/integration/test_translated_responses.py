@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
 from tests.integration.gateway import JSON, gateway
-from tests.integration.scripted import Fin, Scripted, Send, event, reply, stream
+from tests.integration.scripted import (
+    LAST_CHUNK,
+    Dialogue,
+    Fin,
+    Scripted,
+    Send,
+    Wait,
+    chunk,
+    event,
+    head,
+    reply,
+    stream,
+)
 from tests.integration.test_translated_messages import ANSWER, USAGE, a_chunk, a_completion, over_chat
+from tests.waiting import until
 
 PATH = "/v1/responses"
 ASKED: dict[str, Any] = {"model": "m", "input": "Weather?"}
@@ -189,3 +203,42 @@ async def test_an_overflow_has_the_code_at_which_codex_compacts(code, streams):
     answered, _ = await asked(reply(refused, 400), {**ASKED, "stream": streams})
     assert (answered.status, answered.error["code"]) == (400, "context_length_exceeded")
     assert "maximum context length" in answered.error["message"]
+
+
+BEGUN = head(200, content_type="text/event-stream", transfer_encoding="chunked")
+LARGE = a_chunk({"content": "x" * 900_000})
+
+
+def paused(texts: int, go: asyncio.Event) -> Dialogue:
+    return [Send(BEGUN + chunk(LARGE) * texts), Wait(go), Send(b"".join(map(chunk, ANSWER[3:])) + LAST_CHUNK)]
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["ends", "client leaves"])
+async def test_the_texts_of_an_open_stream_are_held_until_its_end(ends):
+    go = asyncio.Event()
+    async with Scripted(paused(2, go)) as upstream, gateway(**over_chat(upstream.url)) as gp:
+        held = gp.state.in_flight.held
+        async with gp.ask({**ASKED, "stream": True}, PATH) as ask:
+            await ask.head()
+            await ask.until(b"x" * 1000)
+            await until(lambda: held.total_bytes >= 1_800_000)
+            if ends:
+                go.set()
+                assert json.loads((await ask.answer()).events[-1])["type"] == "response.completed"
+        await until(lambda: held.total_bytes == 0)
+
+
+async def test_streams_whose_texts_do_not_fit_wait_at_the_upstream():
+    go = asyncio.Event()
+    limits = {"held_bytes": 4 << 20, "body_bytes": 1 << 20, "reply_bytes": 1 << 20}
+    dialogues = [paused(3, go) for _ in range(3)]
+    async with Scripted(*dialogues) as upstream, gateway(**over_chat(upstream.url), limits=limits) as gp:
+        held = gp.state.in_flight.held
+        asked = [asyncio.ensure_future(gp.ask({**ASKED, "stream": True}, PATH).answer()) for _ in dialogues]
+        await until(lambda: bool(held.waits))
+        go.set()
+        for answer in await asyncio.gather(*asked):
+            last = json.loads(answer.events[-1])
+            assert last["type"] == "response.completed"
+            assert len(last["response"]["output"][0]["content"][0]["text"]) > 2_700_000
+        await until(lambda: held.total_bytes == 0)

@@ -31,7 +31,7 @@ from gatepass.observability.observer import RuleChange
 from gatepass.operations.table import CHAT_OPERATION
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.chat import CHAT
-from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, Ranking, event_of
+from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, Ranking
 from gatepass.protocols.translation.answer_blocks import Early
 from gatepass.proxy import upstream_call
 from gatepass.proxy.app_state import AppState, Upstream
@@ -253,21 +253,20 @@ async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profil
     what no chat serves.
     """
     target, upstream, translation = attempt.target, attempt.upstream, protocol.translation
+    has_begun = attempt.early is not None and attempt.early.streamed.id  # the client reads that of a chat
     if target.protocols is None:
         for key in (_path_key(attempt), _path_key(attempt, is_refuted=True)):
             upstream.state.learned.expire(key[0], attempt.state.clock.now())
-        has_begun = attempt.early is not None and attempt.early.streamed.id  # the client reads that of a chat
-        is_learned = served_by_chat(upstream, call.operation.name, attempt.user().model)
-        is_spoken = not (attempt.absent or has_begun or is_learned)
+        is_spoken = not (attempt.absent or served_by_chat(upstream, call.operation.name, attempt.user().model))
     else:
         is_spoken = protocol.family in ("", *target.protocols)
-    if is_spoken:
+    if is_spoken and not has_begun:
         return await normalize_large(call, target, WITHOUT_OWN_THOUGHTS, attempt.state.body_threads)
     if translation is None or CHAT.family not in (target.protocols or (CHAT.family,)):
         spoken = ", ".join(sorted(target.protocols or ()))
+        lacks = "chat completions, as which the stream has begun" if is_spoken else call.operation.path
         raise errors.UnsupportedOperation(
-            f"The upstream {upstream.name!r} has no {call.operation.path}: it has {spoken} alone (`protocols`). Nothing"
-            " was sent."
+            f"The upstream {upstream.name!r} has no {lacks}: it has {spoken} alone (`protocols`). Nothing was sent."
         )
     call = replace(call, stream=attempt.call.stream)  # only the rules of the chat change how it is sent
     attempt.chat = await _run(attempt, call, partial(translation.chat_call, call, CHAT_OPERATION))
@@ -461,7 +460,7 @@ def _start_keep_alive(attempt: Attempt, context: RequestContext, keep_alive: Kee
     if encoder is not None:
         if protocol.translation is not None:
             attempt.early = attempt.early or Early()
-            encoder = partial(_early_keep_alive, context, attempt.early, encoder)
+            encoder, keep_alive.early = partial(_early_keep_alive, context, attempt.early, encoder), attempt.early
         keep_alive.start(encoder, hold_s)
 
 
@@ -472,8 +471,9 @@ def _early_keep_alive(
     attempt = context.attempt
     if events is None and not early.is_over and attempt is not None and attempt.chat is not None:
         chat, defaults = attempt.chat, envelope_defaults(attempt)
-        begun = chat.answer(defaults, attempt.upstream.name, chat.about, early).early_events()
-        if sent := b"".join(map(event_of, begun)):
+        answer = chat.answer(defaults, attempt.upstream.name, chat.about, early)
+        answer.early_events()
+        if sent := answer.take():
             return sent
     return encoder(events)
 

@@ -15,6 +15,7 @@ import msgspec
 from gatepass.errors import GatepassError
 from gatepass.protocols.client_protocol import KeepAliveEncoder, comment_keep_alive
 from gatepass.protocols.error_objects import NO_STORE, error_headers
+from gatepass.protocols.translation.answer_blocks import Early
 from gatepass.proxy.context import RequestContext
 from gatepass.sse.event_stream import EventStream
 from gatepass.types import OK, Headers, Hidden
@@ -183,6 +184,8 @@ class KeepAlive(msgspec.Struct, eq=False):
     _encoder: KeepAliveEncoder | None = None
     events: EventStream | None = None
     """The stream that the keep-alives are written into, once it has begun."""
+    early: Early | None = None
+    """What they begin before that."""
     _hold_s: float = STREAM_HOLD_S
     _since_s: float = 0.0
     _seen_bytes: int = 0
@@ -213,8 +216,8 @@ class KeepAlive(msgspec.Struct, eq=False):
             # a client that does not read gets none: more bytes would only queue
             if keep_alive and client_response.cycle.try_write(keep_alive):
                 context.access.bytes_out += len(keep_alive)
-                if self.events is not None:
-                    self.events.note_own_event(keep_alive)
+                if (begun := self.events or self.early) is not None:
+                    begun.note_own_event(keep_alive)
             self._seen_bytes, self._since_s = context.access.bytes_out, now
 
 

@@ -139,7 +139,8 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         attempt.sent_before = self.sent_before or self.sent
         attempt.new_connection = repeat is Repeat.NEW_CONNECTION
         attempt.repeats_stale, attempt.repeats_failed = self.repeats_stale, self.repeats_failed
-        attempt.early = self.early
+        if (early := self.early) is not None:
+            attempt.early, early.is_over = early, False
         if not is_next:
             attempt.renewals = self.renewals + (ended.outcome == Outcome.TOKEN_REJECTED)
             record.renewed = attempt.renewals > 0

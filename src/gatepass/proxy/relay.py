@@ -91,6 +91,8 @@ async def _relay_stream(
             except TransportFault as fault:
                 events.fail(connection_error(attempt, fault))
                 at_end = True
+        if len(writer.held) > WHOLE_BYTES:
+            await writer.flush()  # more may be left behind a large event
         if events.failure is not None:
             await client_response.send_events(writer.held)
             raise events.failure  # noqa: TRY301 - the response is closed below
@@ -156,7 +158,8 @@ class _EventWriter:
         self._access = context.access
         self._client_response = client_response
         self._memory = attempt.memory
-        self._counts_event = attempt.memory is not None and attempt.memory.stream_bytes > 0
+        self._is_translated = attempt.chat is not None
+        self._counts_event = self._is_translated or (attempt.memory is not None and attempt.memory.stream_bytes > 0)
         self._try_write = client_response.cycle.try_write
         self._record, self._arrivals = attempt.record, attempt.record.arrivals
         self._now = attempt.state.clock.now
@@ -174,9 +177,10 @@ class _EventWriter:
         ready = events.feed(piece)
         if (not ready or self._counts_event) and (memory := self._memory) is not None:
             unfinished_bytes = events.unfinished_bytes
-            self._counts_event = unfinished_bytes > 0
-            memory.hold_of_stream(EVENT_COPIES * unfinished_bytes)
-            if not ready and memory.is_full():  # the rest of the event must wait
+            self._counts_event = self._is_translated or unfinished_bytes > 0
+            memory.hold_of_stream(EVENT_COPIES * unfinished_bytes + events.kept_bytes)
+            if memory.is_full():  # what follows must wait
+                self.held = ready
                 return False
         size_bytes = len(ready)
         if (
@@ -194,16 +198,20 @@ class _EventWriter:
     async def flush(self) -> None:
         """Send the events that are held. Return when gatepass may read the next piece."""
         ready, self.held = self.held, b""
-        memory, client_response = self._memory, self._client_response
-        if ready and (len(ready) > WHOLE_BYTES or not client_response.try_send_events(ready)):
-            if memory is not None:
-                memory.begin_stall(len(ready) + UNREAD_BYTES, client_response.cycle.abort)
-            began_s = self._now()
-            try:
-                await client_response.send_events(ready)
-            finally:
-                self._record.client_wait_s += self._now() - began_s
+        memory, client_response, events = self._memory, self._client_response, self._events
+        while ready:
+            if len(ready) > WHOLE_BYTES or not client_response.try_send_events(ready):
                 if memory is not None:
-                    memory.end_stall()
-        if memory is not None and memory.held_bytes > SMALL_BYTES and memory.is_full():  # most hold less
+                    memory.begin_stall(len(ready) + UNREAD_BYTES + events.kept_bytes, client_response.cycle.abort)
+                began_s = self._now()
+                try:
+                    await client_response.send_events(ready)
+                finally:
+                    self._record.client_wait_s += self._now() - began_s
+                    if memory is not None:
+                        memory.end_stall()
+                        memory.hold_of_stream(events.kept_bytes)
+            ready = events.take()
+        is_over = events.done or events.failure is not None
+        if memory is not None and memory.held_bytes > SMALL_BYTES and memory.is_full() and not is_over:
             await memory.wait_for_room()

@@ -316,7 +316,7 @@ async def classify_stream(context: ReplyContext) -> ClassifiedReply:
             if is_over or (held and not _may_wait(held, held_until_s - context.state.clock.now())):
                 return StreamingReply(context.upstream, context.response, events, held)
             if not held and (memory := context.attempt.memory) is not None:
-                memory.hold_of_stream(EVENT_COPIES * events.unfinished_bytes)
+                memory.hold_of_stream(EVENT_COPIES * events.unfinished_bytes + events.kept_bytes)
                 await memory.wait_for_room()
     except TransportFault as fault:
         raise upstream_call.connection_error(context.attempt, fault) from fault

@@ -402,13 +402,15 @@ class EventTransform(Protocol):
 class OwnEvents(ABC):
     """An EventTransform whose events have another form, which it numbers itself.
 
-    `streamed` is the response that they named, for the errors and keep-alives that gatepass writes after them.
-    `unsent` has the events before an error that `feed` raises.
+    `named` is the response that they named, for the errors and keep-alives that gatepass writes after them. The next
+    one of these has `next_number`. `unsent` has the events before an error that `feed` raises. `kept_bytes` is what it
+    holds in memory.
     """
 
     def __init__(self) -> None:
-        self.streamed = StreamedResponse()
+        self.named = StreamedResponse()
         self.unsent = b""
+        self.next_number = self.kept_bytes = 0
 
     @property
     @abstractmethod
@@ -417,7 +419,11 @@ class OwnEvents(ABC):
 
     @abstractmethod
     def feed(self, block: bytes) -> bytes:
-        """As in EventTransform."""
+        """As in EventTransform. What follows a large event is left for `take`."""
+
+    @abstractmethod
+    def take(self) -> bytes:
+        """Return the next events that are left, up to a large one, so that the event loop can run; b"" for none."""
 
     def finish(self) -> bytes:
         """Return b"": it holds nothing back that the end of a stream does not release."""

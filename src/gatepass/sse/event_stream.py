@@ -196,6 +196,15 @@ class EventStream:
         return len(self._framer.unfinished) + len(self.waiting)
 
     @property
+    def kept_bytes(self) -> int:
+        """What a translation keeps."""
+        return self._after.kept_bytes if isinstance(self._after, OwnEvents) else 0
+
+    def take(self) -> bytes:
+        """Return the next events that `feed` left behind a large one of a translation; b"" for none."""
+        return self._after.take() if isinstance(self._after, OwnEvents) else b""
+
+    @property
     def is_empty(self) -> bool:
         """Whether the stream is complete and each choice ended with `stop`, but without content or a tool call."""
         return self.done and self._repair is not None and self._repair.is_empty
@@ -209,7 +218,7 @@ class EventStream:
     def streamed(self) -> StreamedResponse:
         """The response that the events named; without values if they name none. The number is the client's next one."""
         if isinstance(self._after, OwnEvents):
-            return self._after.streamed
+            return replace(self._after.named, next_number=self._after.next_number)
         streamed, later = self._progress.streamed, self._later_numbers
         matched = self.events - self._noted_events  # each of them has the number after the one before
         after = streamed.next_number + matched + (0 if later is None else later.shift)
@@ -223,7 +232,7 @@ class EventStream:
         if event.startswith(b":") or not self.streamed.is_numbered:
             return
         if isinstance(self._after, OwnEvents):
-            self._after.streamed = replace(self.streamed, next_number=self.streamed.next_number + 1)
+            self._after.next_number += 1
             return
         if self._later_numbers is None:
             self._later_numbers = later = LaterNumbers()

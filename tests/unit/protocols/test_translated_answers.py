@@ -16,7 +16,7 @@ from gatepass.errors import UpstreamEmpty, UpstreamInvalid
 from gatepass.protocols.message_events import MessageAggregator
 from gatepass.protocols.responses import ResponseAggregator
 from gatepass.protocols.translation import answer_blocks
-from gatepass.protocols.translation.answer_blocks import AnswerBlocks
+from gatepass.protocols.translation.answer_blocks import AnswerBlocks, Early
 from gatepass.protocols.translation.chat_request import About, Dropped, Tool
 from gatepass.protocols.translation.message_answer import MessageAnswer
 from gatepass.protocols.translation.message_request import chat_of_message
@@ -191,10 +191,10 @@ def test_calls_in_turns_take_linear_time(head, piece):
         answer = MessageAnswer(defaults(), "up", About())
         for index in (0, 1):
             answer.feed(call_piece(index, head, first=True))
-        turns = [json.loads(call_piece(index, piece, first=False)[6:]) for index in (0, 1)]
+        turns = [call_piece(index, piece, first=False) for index in (0, 1)]
         began_s = time.thread_time()
         for turn in turns * pieces:
-            list(answer.add(turn))
+            answer.feed(turn)
         return time.thread_time() - began_s
 
     assert cpu_s(4_000) < 24 * cpu_s(500)
@@ -282,7 +282,7 @@ def test_a_call_that_goes_on_after_its_end_is_no_answer():
 
 def test_blocks_and_kept_texts_are_bounded(monkeypatch):
     monkeypatch.setattr(answer_blocks, "MOST_BLOCKS", 3)
-    monkeypatch.setattr(answer_blocks, "MOST_KEPT_CHARS", 50)
+    monkeypatch.setattr(answer_blocks, "MOST_KEPT_BYTES", 50)
     answer = ResponseAnswer(defaults(), "up", About())
     for index in range(3):
         answer.feed(call_piece(index, "{}", first=True))
@@ -301,7 +301,10 @@ def a_completion(message: Any, end: str | None = "stop", **more: Any) -> dict[st
 
 
 def whole(answer: type[AnswerBlocks], completion: Any, about: About | None = None) -> dict[str, Any]:
-    return answer(defaults(), "up", about or About(), keeps_texts=True).whole(completion)
+    document: dict[str, Any] = json.loads(
+        answer(defaults(), "up", about or About(), keeps_texts=True).whole(completion)
+    )
+    return document
 
 
 CUT_CALL = {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{cut"}}]}
@@ -380,7 +383,8 @@ def test_a_message_ends_with_a_stop_sequence_that_the_request_has(matched, expec
 @pytest.mark.parametrize("choices", [7, True, "text", {"index": 0}])
 def test_choices_that_are_no_list_are_none(choices):
     answer = MessageAnswer(defaults(), "up", About())
-    assert [one["type"] for one in answer.add({"choices": choices})] == ["message_start"]
+    sent = answer.feed(encode_event({"choices": choices}))
+    assert [one["type"] for one in events_of(sent)] == ["message_start"]
 
 
 @pytest.mark.parametrize("end", ["timeout", "ERROR_LIMIT", "OTHER", "user_cancel", "x" * 1000])
@@ -472,7 +476,7 @@ def test_a_message_keeps_nothing_of_a_block_that_ended():
     answer = MessageAnswer(defaults(), "up", About())
     for index in range(3):
         answer.feed(call_piece(index, json.dumps({"x": "y" * 1000}), first=True))
-    assert sorted(len(block.sent) for block in answer._calls.values()) == [0, 0, 1009]
+    assert sorted(len(block.sent) for block in answer._calls.values()) == [0, 0, 1013]  # as JSON
 
 
 def test_a_response_has_the_service_tier_that_served_it():
@@ -525,7 +529,9 @@ def test_other_choices_and_sources_of_an_answer_are_noted(answer):
     choices = [{"index": at, "message": {"content": text}, "finish_reason": "stop"} for at, text in enumerate("ab")]
     sources = {"citations": ["https://a.example"], "search_results": [{"title": "A"}], "provider": "p"}
     one = answer(defaults(), "up", About(), keeps_texts=True)
-    assert "b" not in [part["text"] for part in _texts_of(one.whole({"choices": choices, "usage": {}, **sources}))]
+    assert "b" not in [
+        part["text"] for part in _texts_of(json.loads(one.whole({"choices": choices, "usage": {}, **sources})))
+    ]
     assert one.adapted == tuple(f"untranslated={name}" for name in ("citations", "search_results", "choices"))
 
 
@@ -547,3 +553,94 @@ def test_members_of_an_answer_without_a_value_are_not_noted(answer):
 def _texts_of(reply: dict[str, Any]) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = reply["content"] if "content" in reply else reply["output"][0]["content"]
     return parts
+
+
+TEXTS = ("a", "", "assistant", "m", 'say "a"', "C:\\", "\\", "é\n", "🚀", "\ud83d", "\ude80", "a")
+
+
+@pytest.mark.parametrize("answer", [MessageAnswer, ResponseAnswer])
+@pytest.mark.parametrize("member", ["content", "reasoning_content", "refusal"])
+def test_each_text_passes_whether_or_not_its_chunk_is_parsed(answer, member):
+    """Most chunks differ from the one before in their text alone, and are not parsed."""
+    chunks = [a_chunk({"role": "assistant", member: text}) for text in (*TEXTS, *TEXTS)]
+    for run in (chunks, [b"".join(chunks)]):
+        made = answer(defaults(), "up", About())
+        events = events_of(b"".join(map(made.feed, run)))
+        deltas = [event["delta"] for event in events if event["type"].endswith("delta")]
+        texts = [next(reversed(delta.values())) if isinstance(delta, dict) else delta for delta in deltas]
+        assert texts == [text for text in (*TEXTS, *TEXTS) if text]
+
+
+def test_a_chunk_that_differs_in_more_than_its_text_is_parsed():
+    answer = MessageAnswer(defaults(), "up", About())
+    for text in ("a", "b"):
+        answer.feed(a_chunk({"content": text}))
+    sent = answer.feed(a_chunk({"content": 'c", "refusal": "d'}) + a_chunk({"content": "e"}, "stop") + DONE)
+    assert events_of(sent)[0]["delta"]["text"] == 'c", "refusal": "d'
+    assert events_of(sent)[-2]["delta"]["stop_reason"] == "end_turn"
+
+
+def test_the_end_of_a_large_response_comes_in_pieces():
+    """It repeats the text four times: at once it would hold the event loop for a second."""
+    answer = ResponseAnswer(defaults(), "up", About())
+    for _ in range(10):
+        answer.feed(a_chunk({"content": "x" * 900_000}))
+    pieces = [answer.feed(a_chunk({}, "stop")), answer.feed(DONE), *iter(answer.take, b"")]
+    assert len(pieces) == 5
+    assert max(map(len, pieces)) < 10_000_000
+    *_, text_done, part_done, item_done, last = events_of(b"".join(pieces))
+    assert text_done["text"] == part_done["part"]["text"] == item_done["item"]["content"][0]["text"]
+    assert last["response"]["output"] == [item_done["item"]]
+    assert last["sequence_number"] == answer.next_number - 1 == 17
+
+
+def test_a_failure_behind_a_large_event_comes_after_all_events():
+    answer = ResponseAnswer(defaults(), "up", About())
+    for _ in range(3):
+        answer.feed(a_chunk({"content": "x" * 900_000}))
+    sent = answer.feed(a_chunk({"reasoning": "hm"}))
+    assert [one["type"] for one in events_of(sent)] == ["response.output_text.done"]
+    with pytest.raises(UpstreamInvalid):
+        answer.feed(a_chunk({}, "unknown") + DONE)
+    numbers = [event["sequence_number"] for event in events_of(sent + answer.unsent)]
+    assert numbers == [*range(numbers[0], answer.next_number)]
+
+
+@pytest.mark.parametrize("member", ["content", "reasoning"])
+def test_many_events_of_a_message_keep_nothing(member):
+    answer, chunk = MessageAnswer(defaults(), "up", About()), a_chunk({member: "令牌"})
+    answer.feed(chunk)
+    tracemalloc.start()
+    for _ in range(100_000):
+        answer.feed(chunk)
+    kept_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept_bytes < 10_000
+    assert answer.kept_bytes == 0
+
+
+@pytest.mark.parametrize("answer", [MessageAnswer, ResponseAnswer])
+def test_what_is_kept_is_counted_as_long_as_it_is_kept(answer):
+    made = answer(defaults(), "up", About())
+    repeats = made.keeps_texts
+    made.feed(a_chunk({"content": "x" * 100}))
+    assert made.kept_bytes == (100 if repeats else 0)
+    made.feed(call_piece(0, "{", first=True) + call_piece(1, "[" * 10, first=True))
+    assert made.kept_bytes == (100 if repeats else 0) + 1 + 10
+    made.feed(call_piece(0, "}", first=False) + call_piece(1, "[", first=False))
+    assert made.kept_bytes == (102 if repeats else 0) + 11
+
+
+@pytest.mark.parametrize("is_accepted", [True, False])
+def test_the_beginning_is_sent_again_if_the_connection_did_not_accept_it(is_accepted):
+    early = Early()
+    answer = ResponseAnswer(defaults(), "up", About(), early)
+    answer.early_events()
+    sent = answer.take()
+    early.note_own_event(b": keep-alive\n\n")
+    assert early.streamed.id == ""
+    if is_accepted:
+        early.note_own_event(sent)
+    events = events_of(ResponseAnswer(defaults(), "up", About(), early).feed(a_chunk({"content": "a"})))
+    assert (events[0]["type"] == "response.created") is not is_accepted
+    assert events[0]["sequence_number"] == (2 if is_accepted else 0)

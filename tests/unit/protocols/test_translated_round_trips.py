@@ -227,7 +227,7 @@ def test_an_answer_returns_to_the_chat_as_it_came_from_a_message(data):
     _, about = chat_of_message(asked, Dropped())
     sent = data.draw(answers(dict(about.tools)))
     completion = {"choices": [{"index": 0, "message": {**sent}, "finish_reason": "stop"}]}
-    message = MessageAnswer(defaults(), "up", about, keeps_texts=True).whole(completion)
+    message = json.loads(MessageAnswer(defaults(), "up", about, keeps_texts=True).whole(completion))
     results = results_of(sent, "tool_result", "tool_use_id", content="x")
     turns = [{"role": "assistant", "content": message["content"]}, {"role": "user", "content": results or "And?"}]
     dropped = Dropped()
@@ -242,7 +242,7 @@ def test_an_answer_returns_to_the_chat_as_it_came_from_a_response(data):
     _, about = chat_of_response(asked, Dropped())
     sent = data.draw(answers(dict(about.tools)))
     completion = {"choices": [{"index": 0, "message": {**sent}, "finish_reason": "stop"}]}
-    response = ResponseAnswer(defaults(), "up", about, keeps_texts=True).whole(completion)
+    response = json.loads(ResponseAnswer(defaults(), "up", about, keeps_texts=True).whole(completion))
     results = results_of(sent, "function_call_output", "call_id", output="x")
     dropped = Dropped()
     chat, _ = chat_of_response({**asked, "input": [*asked["input"], *response["output"], *results]}, dropped)

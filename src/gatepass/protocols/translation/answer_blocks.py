@@ -6,8 +6,9 @@ read one block after the other. So what arrives for another block waits until th
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections import deque
 from typing import Literal
 
 import msgspec
@@ -16,10 +17,11 @@ from gatepass.errors import UpstreamEmpty, UpstreamError, UpstreamInvalid
 from gatepass.protocols.client_protocol import event_kind, event_of
 from gatepass.protocols.translation.chat_request import About, Dropped, Tool, text_of
 from gatepass.sse.choice_repair import CHAT_REASONS, chat_reason
-from gatepass.sse.chunk import REASONING, EnvelopeDefaults, Object, argument_text, finish_reason
+from gatepass.sse.chunk import REASONING, EnvelopeDefaults, Object, argument_text, finish_reason, json_text
+from gatepass.sse.event import LARGE_EVENT_BYTES as LARGE_BYTES
 from gatepass.sse.event import OwnEvents, parse_event, read_json, single_line_data, split_events
 from gatepass.sse.synthesize import chunks
-from gatepass.types import StreamedResponse
+from gatepass.types import Hidden, StreamedResponse
 
 WITHOUT_USAGE = "translate=no-usage"
 """The entry of `x-gatepass-adapted` for counts of 0 in a reply, because the upstream stated none."""
@@ -28,12 +30,13 @@ CUT = frozenset(("length", "content_filter"))
 _FUNCTION_CALL = -1
 """The place among the calls of one in `function_call`."""
 MOST_BLOCKS = 1_000
-MOST_KEPT_CHARS = 16 * 1024 * 1024
-"""The arguments of calls, what waits behind one, and all texts if the last event repeats them."""
+MOST_KEPT_BYTES = 16 * 1024 * 1024
+"""The arguments of open calls, what waits behind one, and all texts if the last event repeats them, as JSON."""
 MOST_CHECKED_BYTES = 256 * 1024
 """Longer arguments count as unfinished until the stream ends: to parse them would hold the event loop."""
 MOST_CHECKS = 8
 """Arguments are parsed as often as this in relation to their length, so that many pieces take linear time."""
+_NO_PATTERN = (b"\0", b"\0")
 SHOWN_CHARS = 40
 """How much of a finish reason an error repeats."""
 _CARRIED = ("role", "content", "refusal", "tool_calls", "function_call", *REASONING)
@@ -42,10 +45,10 @@ _CARRIED = ("role", "content", "refusal", "tool_calls", "function_call", *REASON
 Kind = Literal["text", "refusal", "reasoning", "call"]
 
 
-class AnswerBlock(msgspec.Struct, eq=False):
+class AnswerBlock(Hidden, msgspec.Struct, eq=False):
     """One block of an answer. `sent` is its text as far as it is sent, `held` what waits.
 
-    Both are UTF-8, which takes fewer bytes than a list of tokens.
+    Both are JSON without the quotes: no event writes the text anew, and it takes fewer bytes than a list of tokens.
     """
 
     kind: Kind
@@ -53,6 +56,8 @@ class AnswerBlock(msgspec.Struct, eq=False):
     name: str = ""
     item_id: str = ""
     """The id of a part of the client's reply, which is not that of the call."""
+    delta: bytes = b""
+    """The event for a part of the text, with a place for its JSON."""
     sent: bytearray = msgspec.field(default_factory=bytearray)
     held: bytearray = msgspec.field(default_factory=bytearray)
     may_be_whole: bool = False
@@ -62,17 +67,24 @@ class AnswerBlock(msgspec.Struct, eq=False):
     has_ended: bool = False
 
     @property
-    def text(self) -> str:
-        """What is sent."""
-        return self.sent.decode(errors="surrogatepass")
+    def text(self) -> bytes:
+        """What is sent, as JSON."""
+        return b"".join((b'"', self.sent, b'"'))
 
 
 class Early(msgspec.Struct, eq=False):
     """What a client has read of its answer before the upstream began it, over all attempts."""
 
     streamed: StreamedResponse = StreamedResponse()
+    offered: StreamedResponse = StreamedResponse()
+    """The same after the events that were made last, which the client's connection may not have accepted."""
     is_over: bool = False
     """The upstream has begun an answer."""
+
+    def note_own_event(self, event: bytes) -> None:
+        """Record that the client's connection accepted `event`, or a comment."""
+        if not event.startswith(b":"):
+            self.streamed = self.offered
 
 
 class AnswerBlocks(OwnEvents):
@@ -112,33 +124,37 @@ class AnswerBlocks(OwnEvents):
         self._open: AnswerBlock | None = None
         self._waiting: list[AnswerBlock] = []
         self._calls: dict[int, AnswerBlock] = {}
-        self.ended_blocks = self._blocks = self._kept_chars = 0
+        self.ended_blocks = self._blocks = 0
+        self.events = deque[Object | bytes]()
+        """Those that were not returned yet."""
+        self._last: bytes | bytearray = b""
+        self._pattern = _NO_PATTERN
+        """The bytes around the text of a chunk, if another text there only continues the open block."""
 
-    # --- what a subclass words ---
+    # --- what a subclass words: it appends to `events` ---
 
-    def early_events(self) -> Iterator[Object]:
-        """Yield events for a client that waits for the beginning; none if the keep-alives of the protocol suffice."""
-        return iter(())
-
-    @abstractmethod
-    def begun(self, chunk: Object) -> Iterator[Object]:
-        """Yield the events before the first block. `chunk` is the first one."""
-
-    @abstractmethod
-    def block_begun(self, block: AnswerBlock) -> Iterator[Object]:
-        """Yield the events with which `block` begins."""
+    def early_events(self) -> None:
+        """Add events for a client that waits for the beginning; none if the keep-alives of the protocol suffice."""
 
     @abstractmethod
-    def block_continued(self, block: AnswerBlock, text: str) -> Iterator[Object]:
-        """Yield the events for `text`, which is not empty."""
+    def begun(self, chunk: Object) -> None:
+        """Add the events before the first block. `chunk` is the first one."""
 
     @abstractmethod
-    def block_ended(self, block: AnswerBlock) -> Iterator[Object]:
-        """Yield the events with which `block` ends."""
+    def block_begun(self, block: AnswerBlock) -> None:
+        """Add the events with which `block` begins, and set its `delta`."""
 
     @abstractmethod
-    def ended(self, reason: str) -> Iterator[Object]:
-        """Yield the events after the last block. `reason` is the finish reason of the choice."""
+    def block_continued(self, block: AnswerBlock, text: bytes | bytearray) -> None:
+        """Add the event for `text`, which is JSON without the quotes and not empty."""
+
+    @abstractmethod
+    def block_ended(self, block: AnswerBlock) -> None:
+        """Add the events with which `block` ends."""
+
+    @abstractmethod
+    def ended(self, reason: str) -> None:
+        """Add the events after the last block. `reason` is the finish reason of the choice."""
 
     def tool(self, block: AnswerBlock) -> Tool:
         """Return the tool that a call is for, as the client knows it."""
@@ -147,44 +163,71 @@ class AnswerBlocks(OwnEvents):
     # --- an EventTransform ---
 
     def feed(self, block: bytes) -> bytes:
-        sent: list[bytes] = []
         try:
-            sent += self._events(block)  # in place: a list keeps what came before an error
+            if not self._continues(block):  # nearly always
+                for one in split_events(block):
+                    if not self._continues(one):
+                        self._read(one)
+            if self.kept_bytes > MOST_KEPT_BYTES:
+                reason = f"The upstream's answer has more than {MOST_KEPT_BYTES >> 20} MiB of text."
+                raise UpstreamInvalid(reason, upstream=self.upstream)
         except UpstreamError:
-            self.unsent = b"".join(sent)
+            self.unsent = b"".join(iter(self.take, b""))
             raise
-        return b"".join(sent)
+        return self.take()
+
+    def _continues(self, event: bytes) -> bool:
+        """Send the text of `event`, and return True, if it differs from the pattern in it alone."""
+        head, tail = self._pattern
+        text = event[len(head) : -len(tail)]
+        # the event is valid JSON: without a quote, the text is one string
+        if not text or event != head + text + tail or b'"' in text or text[-1:] == b"\\" or self._open is None:
+            return False
+        self._send(self._open, text)
+        return True
+
+    def _read(self, event: bytes) -> None:
+        self._pattern, self._last, before = _NO_PATTERN, b"", len(self.events)
+        line = single_line_data(event)  # nearly always: to parse the event takes a quarter of the time
+        data = parse_event(event).data if line is None else line
+        if data is None:  # a comment, which a client may not accept, and gatepass sends its own
+            return
+        if data.strip() == b"[DONE]":
+            self.end()
+        else:
+            self.add(read_json(data))
+        if self._last and len(self.events) == before + 1 and not self._waiting:  # it only continued the open block
+            head, text, tail = event.partition(b'"%b"' % self._last)
+            if line and text and text not in tail:
+                self._pattern = head + b'"', b'"' + tail
+
+    def take(self) -> bytes:
+        sent, size_bytes = list[bytes](), 0
+        while self.events and size_bytes <= LARGE_BYTES:
+            event = self.events.popleft()
+            sent.append(event if isinstance(event, bytes) else event_of(event))
+            size_bytes += len(sent[-1])
+        return sent[0] if len(sent) == 1 else b"".join(sent)
 
     @property
     def adapted(self) -> tuple[str, ...]:
         return (*((WITHOUT_USAGE,) if self.reason and self.usage is None else ()), *self._dropped.entries)
 
-    def _events(self, run: bytes) -> Iterator[bytes]:
-        line = single_line_data(run)  # nearly always: to parse the event takes a quarter of the time
-        for data in (line,) if line is not None else [parse_event(one).data for one in split_events(run)]:
-            if data is None:  # a comment, which a client may not accept, and gatepass sends its own
-                continue
-            if data.strip() == b"[DONE]":
-                yield from map(event_of, self.end())
-            else:
-                yield from map(event_of, self.add(read_json(data)))
-
-    def whole(self, completion: Object) -> Object:
+    def whole(self, completion: Object) -> bytes:
         """Return the client's reply with the content of a whole chat completion."""
         for one in chunks(completion, True, self.defaults):
-            for _ in self.add(one):
-                pass
-        for _ in self.end():
-            pass
-        return self.reply
+            self.add(one)
+            self.events.clear()
+        self.end()
+        return json_text(self.reply)
 
     # --- the blocks ---
 
-    def add(self, chunk: Object) -> Iterator[Object]:
-        """Yield the events for one chunk."""
+    def add(self, chunk: Object) -> None:
+        """Add the events for one chunk."""
         if not self._has_begun:
             self._has_begun = self.early.is_over = True
-            yield from self.begun(chunk)
+            self.begun(chunk)
         if isinstance(chunk.get("usage"), dict):
             self.usage = chunk["usage"]
         self._dropped.note_others({name: chunk.get(name) for name in ("citations", "search_results")}, ())  # Perplexity
@@ -195,31 +238,40 @@ class AnswerBlocks(OwnEvents):
                 continue
             delta = choice.get("delta")
             if isinstance(delta, dict):
-                yield from self._add_delta(delta)
+                self._add_delta(delta)
             if finish_reason(choice):
                 self.choice_end = choice
 
-    def _add_delta(self, delta: Object) -> Iterator[Object]:
+    def _add_delta(self, delta: Object) -> None:
         self._dropped.note_others(delta, _CARRIED)
         for name in REASONING:
             if isinstance(text := delta.get(name), str) and text:
-                yield from self._add_text("reasoning", text)
+                self._add_text("reasoning", text)
                 break
-        for kind, text in _texts(delta, self._dropped):
-            yield from self._add_text(kind, text)
+        content, refusal = delta.get("content"), delta.get("refusal")
+        if isinstance(content, list):  # Mistral sends parts
+            parts = [part for part in content if isinstance(part, dict)]
+            for part in parts:
+                if "text" not in part:
+                    self._dropped.note(event_kind(part))
+            content = "".join(text_of(part.get("text")) for part in parts)
+        if content and isinstance(content, str):
+            self._add_text("text", content)
+        if refusal and isinstance(refusal, str):
+            self._add_text("refusal", refusal)
         calls = delta.get("tool_calls")
         for call in calls if isinstance(calls, list) else ():
             if isinstance(call, dict):
-                yield from self._add_call(call)
+                self._add_call(call)
         if isinstance(function := delta.get("function_call"), dict):  # of the API before tools, and without an id
             known = self._calls.get(_FUNCTION_CALL)
             call_id = self.defaults.new_id("call_") if known is None else known.id
-            yield from self._add_call({"index": _FUNCTION_CALL, "id": call_id, "function": function})
+            self._add_call({"index": _FUNCTION_CALL, "id": call_id, "function": function})
 
-    def end(self) -> Iterator[Object]:
-        """Yield the events after the last chunk."""
+    def end(self) -> None:
+        """Add the events after the last chunk."""
         if not self._has_begun:
-            yield from self.begun({})
+            self.begun({})
         end, has_calls = finish_reason(self.choice_end), "call" in self.kinds
         self.reason = chat_reason(end, has_tools=has_calls, has_function=False)
         if self.reason not in CHAT_REASONS:  # the answer may be cut
@@ -232,17 +284,17 @@ class AnswerBlocks(OwnEvents):
                 raise UpstreamInvalid("The upstream sent a tool call without a name.", upstream=self.upstream)
             self._waiting = [*filter(_has_name, self._waiting)]
         while self._open is not None or self._waiting:
-            yield from self._next_block()
+            self._next_block()
         if self.kinds <= {"reasoning"} and self.reason not in CUT:
             raise UpstreamEmpty("The upstream's answer has no text and no tool call.", upstream=self.upstream)
-        yield from self.ended(self.reason)
+        self.ended(self.reason)
 
-    def _add_text(self, kind: Kind, text: str) -> Iterator[Object]:
+    def _add_text(self, kind: Kind, text: str) -> None:
         last = self._waiting[-1] if self._waiting else self._open
         block = last if last is not None and last.kind == kind else self._new_block(AnswerBlock(kind))
-        return self._continue(block, text)
+        self._continue(block, text)
 
-    def _add_call(self, delta: Object) -> Iterator[Object]:
+    def _add_call(self, delta: Object) -> None:
         index = delta.get("index")
         place = index if type(index) is int else 0
         function = delta.get("function")
@@ -251,7 +303,7 @@ class AnswerBlocks(OwnEvents):
             block = self._calls[place] = self._new_block(AnswerBlock("call"))
         block.id = block.id or argument_text(delta.get("id"))
         block.name = block.name or argument_text(members.get("name"))
-        return self._continue(block, argument_text(members.get("arguments")))
+        self._continue(block, argument_text(members.get("arguments")))
 
     def _new_block(self, block: AnswerBlock) -> AnswerBlock:
         self._blocks += 1
@@ -261,46 +313,47 @@ class AnswerBlocks(OwnEvents):
         self.kinds.add(block.kind)
         return block
 
-    def _continue(self, block: AnswerBlock, text: str) -> Iterator[Object]:
-        """Add `text` to `block`, and yield what can be sent now."""
+    def _continue(self, block: AnswerBlock, text: str) -> None:
+        """Add `text` to `block`, and the events that can be sent now."""
         if block.has_ended:
             if text.strip():
                 raise UpstreamInvalid("The upstream continued a tool call after its end.", upstream=self.upstream)
-            return
-        if block is self._open:
+        elif block is self._open:
             if text:
-                yield from self._send(block, text)
+                self._send(block, json_text(text)[1:-1])
         else:
             if text:
-                block.held += _utf8(text)
+                held = json_text(text)[1:-1]
+                block.held += held
+                self.kept_bytes += len(held)
             while self._waiting and _has_name(self._waiting[0]) and (self._open is None or self._may_end(self._open)):
-                yield from self._next_block()
-        if block.kind == "call" or self.keeps_texts or block is not self._open:
-            self._kept_chars += len(text)
-            if self._kept_chars > MOST_KEPT_CHARS:
-                limit = f"{MOST_KEPT_CHARS >> 20} Mi characters"
-                raise UpstreamInvalid(f"The upstream's answer has more than {limit}.", upstream=self.upstream)
+                self._next_block()
 
-    def _next_block(self) -> Iterator[Object]:
+    def _next_block(self) -> None:
         """End the open block, and begin the one that waits first."""
-        if self._open is not None:
-            self._open.has_ended = True
-            yield from self.block_ended(self._open)
-            self._open.sent, self._open = bytearray(), None  # the struct stays, for a call that goes on
+        if (block := self._open) is not None:
+            block.has_ended = True
+            self.block_ended(block)
+            if not self.keeps_texts:
+                self.kept_bytes -= len(block.sent)
+            block.sent, self._open = bytearray(), None  # the struct stays, for a call that goes on
             self.ended_blocks += 1
         if self._waiting:
             self._open = block = self._waiting.pop(0)
-            yield from self.block_begun(block)
-            if held := block.held.decode(errors="surrogatepass"):
-                yield from self._send(block, held)
+            self.block_begun(block)
+            self.kept_bytes -= len(block.held)
+            if block.held:
+                self._send(block, block.held)
             block.held = bytearray()
 
-    def _send(self, block: AnswerBlock, text: str) -> Iterator[Object]:
+    def _send(self, block: AnswerBlock, text: bytes | bytearray) -> None:
+        self._last = text
         if block.kind == "call" or self.keeps_texts:
-            block.sent += _utf8(text)
-            if block.kind == "call" and (end := text.rstrip()):
-                block.may_be_whole = end[-1] == "}"
-        return self.block_continued(block, text)
+            block.sent += text
+            self.kept_bytes += len(text)
+            if block.kind == "call" and (end := text.rstrip(b" \\nrt")):  # white space, as JSON has it
+                block.may_be_whole = end.endswith(b"}")
+        self.block_continued(block, text)
 
     def _may_end(self, block: AnswerBlock) -> bool:
         """Whether `block` may end before the answer does: not a call whose arguments are no whole JSON value yet."""
@@ -312,32 +365,13 @@ class AnswerBlocks(OwnEvents):
             return False
         block.checked_bytes += len(block.sent)
         try:
-            read_json(bytes(block.sent))
+            read_json(json.loads(block.text).encode())
         except ValueError:
             block.may_be_whole = False
             return False
         return True
 
 
-def _utf8(text: str) -> bytes:
-    return text.encode(errors="surrogatepass")  # upstreams split a character of two code units
-
-
 def _has_name(block: AnswerBlock) -> bool:
     """Whether `block` may begin: not a call whose name follows in a later chunk."""
     return block.kind != "call" or block.name != ""
-
-
-def _texts(delta: Object, dropped: Dropped) -> Iterator[tuple[Kind, str]]:
-    """Yield the texts of a delta that a user sees: its content and a refusal."""
-    content, refusal = delta.get("content"), delta.get("refusal")
-    if isinstance(content, list):  # Mistral sends parts
-        parts = [part for part in content if isinstance(part, dict)]
-        for part in parts:
-            if "text" not in part:
-                dropped.note(event_kind(part))
-        content = "".join(text_of(part.get("text")) for part in parts)
-    if content and isinstance(content, str):
-        yield "text", content
-    if refusal and isinstance(refusal, str):
-        yield "refusal", refusal

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
 from types import MappingProxyType
+
+import msgspec
 
 from gatepass.errors import UpstreamInvalid
 from gatepass.normalize.messages import OWN_THOUGHT
+from gatepass.protocols.client_protocol import event_of
 from gatepass.protocols.translation.answer_blocks import CUT, AnswerBlock, AnswerBlocks
 from gatepass.sse.chunk import Object
 from gatepass.sse.event import read_json
@@ -20,7 +23,7 @@ _REASONS = MappingProxyType(
 class MessageAnswer(AnswerBlocks):
     """The events of a message. The true usage stands in `message_delta`, because a chat sends it at its end."""
 
-    def begun(self, chunk: Object) -> Iterator[Object]:
+    def begun(self, chunk: Object) -> None:
         self.reply = {
             "id": self.defaults.new_id("msg_"),
             "type": "message",
@@ -31,32 +34,33 @@ class MessageAnswer(AnswerBlocks):
             "stop_sequence": None,
             "usage": _usage(Usage()),
         }
-        yield {"type": "message_start", "message": {**self.reply}}
+        self.events.append({"type": "message_start", "message": {**self.reply}})
 
-    def block_begun(self, block: AnswerBlock) -> Iterator[Object]:
-        yield {"type": "content_block_start", "index": self.ended_blocks, "content_block": self._content(block, "")}
+    def block_begun(self, block: AnswerBlock) -> None:
+        content, (kind, name) = self._content(block, ""), _DELTAS[block.kind]
+        self.events.append({"type": "content_block_start", "index": self.ended_blocks, "content_block": content})
+        delta = {"type": kind, name: "%b"}
+        block.delta = event_of({"type": "content_block_delta", "index": self.ended_blocks, "delta": delta})
 
-    def block_continued(self, block: AnswerBlock, text: str) -> Iterator[Object]:
-        kind, name = _DELTAS[block.kind]
-        yield {"type": "content_block_delta", "index": self.ended_blocks, "delta": {"type": kind, name: text}}
+    def block_continued(self, block: AnswerBlock, text: bytes | bytearray) -> None:
+        self.events.append(block.delta % text)
 
-    def block_ended(self, block: AnswerBlock) -> Iterator[Object]:
+    def block_ended(self, block: AnswerBlock) -> None:
         if block.kind == "reasoning":
             delta = {"type": "signature_delta", "signature": OWN_THOUGHT}
-            yield {"type": "content_block_delta", "index": self.ended_blocks, "delta": delta}
-        yield {"type": "content_block_stop", "index": self.ended_blocks}
+            self.events.append({"type": "content_block_delta", "index": self.ended_blocks, "delta": delta})
+        self.events.append({"type": "content_block_stop", "index": self.ended_blocks})
         if self.keeps_texts and (content := self._whole(block)) is not None:
             self.reply["content"].append(content)
 
     def _whole(self, block: AnswerBlock) -> Object | None:
         """Return `block` with its content; None for a call that the limit of tokens cut."""
-        text = block.text
-        content = self._content(block, text)
+        content = self._content(block, msgspec.Raw(block.text))
         if block.kind == "reasoning":
             content["signature"] = OWN_THOUGHT
-        elif block.kind == "call" and text:
+        elif block.kind == "call" and block.sent:
             try:
-                content["input"] = read_json(text.encode())
+                content["input"] = read_json(json.loads(block.text).encode())
             except ValueError:
                 content["input"] = None
             if not isinstance(content["input"], dict):
@@ -66,14 +70,14 @@ class MessageAnswer(AnswerBlocks):
                 raise UpstreamInvalid(reason, upstream=self.upstream)
         return content
 
-    def _content(self, block: AnswerBlock, text: str) -> Object:
+    def _content(self, block: AnswerBlock, text: str | msgspec.Raw) -> Object:
         if block.kind == "call":
             return {"type": "tool_use", "id": block.id, "name": self.tool(block).name, "input": {}}
         if block.kind == "reasoning":
             return {"type": "thinking", "thinking": text, "signature": ""}
         return {"type": "text", "text": text}
 
-    def ended(self, reason: str) -> Iterator[Object]:
+    def ended(self, reason: str) -> None:
         matched = self.choice_end.get("stop_reason")
         # vLLM names the sequence that it met; the member may have another meaning elsewhere
         is_sequence = reason == "stop" and matched in self.about.stop_sequences
@@ -84,8 +88,7 @@ class MessageAnswer(AnswerBlocks):
         }
         usage = _usage(Usage.read(self.usage or {}) or Usage())
         self.reply |= {**ends, "usage": usage}
-        yield {"type": "message_delta", "delta": ends, "usage": usage}
-        yield {"type": "message_stop"}
+        self.events += ({"type": "message_delta", "delta": ends, "usage": usage}, {"type": "message_stop"})
 
 
 _DELTAS = MappingProxyType(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
 from types import MappingProxyType
 
+import msgspec
 from msgspec.structs import replace
 
 from gatepass.normalize.messages import OWN_THOUGHT
+from gatepass.protocols.client_protocol import event_of
 from gatepass.protocols.translation.answer_blocks import CUT, AnswerBlock, AnswerBlocks
 from gatepass.protocols.translation.chat_request import members_of
-from gatepass.sse.chunk import Object
+from gatepass.sse.chunk import Object, json_text
 from gatepass.sse.event import read_json
 from gatepass.sse.usage import Usage
 from gatepass.types import StreamedResponse
@@ -40,7 +42,7 @@ class ResponseAnswer(AnswerBlocks):
 
     repeats_texts = True
 
-    def begun(self, chunk: Object) -> Iterator[Object]:
+    def begun(self, chunk: Object) -> None:
         early = self.early.streamed
         repeated = {name: value for name, value in self.about.repeated.items() if value is not None}
         self.reply = {
@@ -62,71 +64,73 @@ class ResponseAnswer(AnswerBlocks):
             "store": False,
             "usage": None,
         }
-        self.streamed = StreamedResponse(
-            self.reply["id"], self.reply["model"], self.reply["created_at"], early.next_number, is_numbered=True
-        )
+        own = (self.reply["id"], self.reply["model"], self.reply["created_at"])
+        self.named, self.next_number = StreamedResponse(*own, is_numbered=True), early.next_number
         for kind in ("response.created", "response.in_progress") if not early.id else ():
-            yield self._numbered({"type": kind, "response": {**self.reply, "output": []}})
+            self._add({"type": kind, "response": {**self.reply, "output": []}})
 
-    def early_events(self) -> Iterator[Object]:
-        """Yield the beginning, and a keep-alive if the client has it: no comment resets the timer of Codex."""
-        self.streamed = self.early.streamed
-        if self.streamed.id:
-            yield self._numbered({"type": "keepalive"})
+    def early_events(self) -> None:
+        """Add the beginning, or a keep-alive if the client has it: no comment resets the timer of Codex."""
+        self.named, self.next_number = self.early.streamed, self.early.streamed.next_number
+        if self.named.id:
+            self._add({"type": "keepalive"})
         else:
-            yield from self.begun({})
-        self.early.streamed = self.streamed
+            self.begun({})
+        self.early.offered = replace(self.named, next_number=self.next_number)
 
-    def _numbered(self, event: Object) -> Object:
-        event["sequence_number"] = self.streamed.next_number
-        self.streamed = replace(self.streamed, next_number=self.streamed.next_number + 1)
-        return event
+    def _add(self, event: Object) -> None:
+        event["sequence_number"] = self.next_number
+        self.next_number += 1
+        self.events.append(event)
 
     def _place(self, block: AnswerBlock) -> Object:
         return {"item_id": block.item_id, "output_index": self.ended_blocks}
 
-    def block_begun(self, block: AnswerBlock) -> Iterator[Object]:
+    def block_begun(self, block: AnswerBlock) -> None:
         block.item_id = self.defaults.new_id("ctc_" if self.tool(block).is_custom else _PREFIXES[block.kind])
         item = self._item(block, "", "in_progress")
-        yield self._numbered({"type": "response.output_item.added", "output_index": self.ended_blocks, "item": item})
+        self._add({"type": "response.output_item.added", "output_index": self.ended_blocks, "item": item})
         if block.kind != "call":
-            yield self._event(block, "added", part=_part(block, ""))
-
-    def block_continued(self, block: AnswerBlock, text: str) -> Iterator[Object]:
-        if block.kind == "call":
-            if not self.tool(block).is_custom:  # the text of a custom one is inside its arguments
-                kind = "response.function_call_arguments.delta"
-                yield self._numbered({"type": kind, **self._place(block), "delta": text})
+            self._add(self._event(block, "added", part=_part(block, "")))
+            delta = self._event(block, "text.delta", delta="%b", **_logprobs(block))
+        elif self.tool(block).is_custom:  # its text is inside its arguments
+            return
         else:
-            yield self._event(block, "text.delta", delta=text, **_logprobs(block))
+            delta = {"type": "response.function_call_arguments.delta", **self._place(block), "delta": "%b"}
+        block.delta = event_of({**delta, "sequence_number": msgspec.Raw(b"%d")})
 
-    def block_ended(self, block: AnswerBlock) -> Iterator[Object]:
-        text, place = block.text, self._place(block)
+    def block_continued(self, block: AnswerBlock, text: bytes | bytearray) -> None:
+        if block.delta:
+            self.events.append(block.delta % (text, self.next_number))
+            self.next_number += 1
+
+    def block_ended(self, block: AnswerBlock) -> None:
+        text, place = msgspec.Raw(block.text), self._place(block)
         if block.kind != "call":
             member = "refusal" if block.kind == "refusal" else "text"
-            yield self._event(block, "text.done", **{member: text}, **_logprobs(block))
-            yield self._event(block, "done", part=_part(block, text))
+            self._add(self._event(block, "text.done", **{member: text}, **_logprobs(block)))
+            self._add(self._event(block, "done", part=_part(block, text)))
         elif self.tool(block).is_custom:
-            text = _input_of(text)
-            yield self._numbered({"type": "response.custom_tool_call_input.delta", **place, "delta": text})
-            yield self._numbered({"type": "response.custom_tool_call_input.done", **place, "input": text})
+            text = msgspec.Raw(json_text(_input_of(json.loads(block.text))))
+            self._add({"type": "response.custom_tool_call_input.delta", **place, "delta": text})
+            self._add({"type": "response.custom_tool_call_input.done", **place, "input": text})
         else:
-            text = text or "{}"
+            text = text if block.sent else msgspec.Raw(b'"{}"')
             name = self.tool(block).name
             kind = "response.function_call_arguments.done"
-            yield self._numbered({"type": kind, **place, "name": name, "arguments": text})
+            self._add({"type": kind, **place, "name": name, "arguments": text})
         was_cut = self.reason in CUT and not self._waiting
         item = self._item(block, text, "incomplete" if was_cut else "completed")
         self.reply["output"].append(item)
-        yield self._numbered({"type": "response.output_item.done", "output_index": self.ended_blocks, "item": item})
+        self._add({"type": "response.output_item.done", "output_index": self.ended_blocks, "item": item})
 
     def _event(self, block: AnswerBlock, what: str, **members: object) -> Object:
         """Return an event about the only part of a text or a thought. Codex shows and returns summaries alone."""
         part, text, index = _NAMES[block.kind]
         kind = what.replace("text", text) if "text" in what else f"{part}.{what}"
-        return self._numbered({"type": f"response.{kind}", **self._place(block), index: 0, **members})
+        return {"type": f"response.{kind}", **self._place(block), index: 0, **members}
 
-    def _item(self, block: AnswerBlock, text: str, status: str) -> Object:
+    def _item(self, block: AnswerBlock, text: str | msgspec.Raw, status: str) -> Object:
         parts = [_part(block, text)] if text and block.kind != "call" else []
         if block.kind in ("text", "refusal"):
             message = {"type": "message", "role": "assistant", "content": parts}
@@ -139,7 +143,7 @@ class ResponseAnswer(AnswerBlocks):
         call = {"call_id": block.id, "name": tool.name, member: text}
         return {"id": block.item_id, "type": kind, "status": status, **call, **place}
 
-    def ended(self, reason: str) -> Iterator[Object]:
+    def ended(self, reason: str) -> None:
         counts = Usage.read(self.usage or {}) or Usage()
         given, made = counts.prompt_tokens or 0, counts.completion_tokens or 0
         written = members_of(self.usage or {}, "prompt_tokens_details").get("cache_write_tokens")
@@ -160,10 +164,10 @@ class ResponseAnswer(AnswerBlocks):
                 "total_tokens": given + made,
             },
         }
-        yield self._numbered({"type": f"response.{status}", "response": self.reply})
+        self._add({"type": f"response.{status}", "response": self.reply})
 
 
-def _part(block: AnswerBlock, text: str) -> Object:
+def _part(block: AnswerBlock, text: str | msgspec.Raw) -> Object:
     more: Object = {"annotations": [], "logprobs": []} if block.kind == "text" else {}
     return {"type": _PARTS[block.kind], "refusal" if block.kind == "refusal" else "text": text, **more}
 

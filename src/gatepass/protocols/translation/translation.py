@@ -78,7 +78,7 @@ class TranslatedReply(Hidden, msgspec.Struct, frozen=True):
         del profile, model
         answer = self.chat.answer(self.defaults, self.upstream, self.chat.about, keeps_texts=True)
         try:
-            return json_text(answer.whole(read_large(body))), answer.adapted
+            return answer.whole(read_large(body)), answer.adapted
         except ValueError:
             reason = "The upstream's reply has too many choices or tool calls."
             raise UpstreamInvalid(reason, upstream=self.upstream) from None
