@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from gatepass import __version__
-from gatepass.cli.options import UNUSABLE, config_option, json_option, load_or_exit, print_json, summary
+from gatepass.cli.options import UNUSABLE, config_option, json_option, load_or_exit, print_json, printable, summary
 from gatepass.config.block import without_query
 from gatepass.config.changes import parsed_version, since
 from gatepass.config.checks import serves_only_named
@@ -66,9 +66,10 @@ def check(path: str | None, every: bool, earlier: str | None, as_json: bool) -> 
         print_json(document)
         return
     for warning in idle:
-        click.echo(f"warning: {warning}", err=True)
+        click.echo(f"warning: {printable(warning)}", err=True)
     for setting, change in changes:
-        click.echo(f"changed in {change.version}: {dotted(setting)} ({change.kind}): {change.text}", err=True)
+        name = printable(dotted(setting))
+        click.echo(f"changed in {change.version}: {name} ({change.kind}): {change.text}", err=True)
     if earlier is not None and not changes:
         click.echo(f"no change of a setting since {earlier} concerns this configuration", err=True)
     click.echo("\n".join(yaml_lines(tree, shown)))
@@ -127,7 +128,7 @@ def _block(node: Any, path: SettingPath, origins: Mapping[SettingPath, str]) -> 
                 yield mark
                 yield from _block(value, member, origins)
             else:
-                yield f"{mark} {_scalar(value)}  # {origins[member]}"
+                yield f"{mark} {_scalar(value)}  # {printable(origins[member])}"
 
 
 def _scalar(value: Any) -> str:
@@ -136,7 +137,10 @@ def _scalar(value: Any) -> str:
     text = str(without_query(value))
     # A colon with a space would begin a mapping. Other texts get the quotes of JSON, because JSON is YAML.
     is_plain = _PLAIN.match(text) and text.lower() not in _NOT_TEXT and ": " not in text
-    return text if is_plain else json.dumps(text, ensure_ascii=False)
+    if is_plain:
+        return text
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in quoted)
 
 
 _REFERENCES = (

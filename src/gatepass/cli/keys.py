@@ -17,7 +17,7 @@ import click
 
 from gatepass.cli.control import aligned, processes_of, request, socket_option
 from gatepass.cli.healthcheck import own_file
-from gatepass.cli.options import config_option, exit_unusable, json_option, load_or_exit, print_json
+from gatepass.cli.options import config_option, exit_unusable, json_option, load_or_exit, print_json, printable
 
 DEFAULT_NAME = "client"
 SHOWN_DIGITS = 12
@@ -280,7 +280,7 @@ def list_keys(path: str | None, socket_path: str | None, *, running: bool, as_js
         lines = [_HEAD, *(_cells(row, shares_objects=shares_objects) for row in found)]
         if not has_mcp:
             lines = [line[:_MCP] + line[_MCP + 1 :] for line in lines]
-        click.echo("\n".join(aligned(lines)))
+        click.echo("\n".join(map(printable, aligned(lines))))
     else:
         click.echo("There are no keys: gatepass serves only clients on the same machine.")
 

@@ -62,7 +62,7 @@ def print_json(document: object) -> None:
 def printable(text: object, keep: str = "") -> str:
     """Replace control characters and line breaks, except those in `keep`.
 
-    The message of a server could otherwise control the terminal, or look like a line of the command.
+    The message of a server or a name in a file could otherwise control the terminal, or look like the command's line.
     """
     return "".join(char if char.isprintable() or char in keep else " " if char.isspace() else "�" for char in str(text))
 
@@ -91,7 +91,7 @@ def load_or_exit(path: str | None) -> LoadedConfig:
     except ConfigError as error:
         exit_unusable(str(error))
     for warning in loaded.warnings:
-        click.echo(f"{coloured('warning', 'yellow')}: {warning}", err=True)
+        click.echo(f"{coloured('warning', 'yellow')}: {printable(warning)}", err=True)
     return loaded
 
 
@@ -113,7 +113,7 @@ async def open_state(config: Config, clock: Clock | None = None) -> AsyncIterato
 
 
 def exit_unusable(text: str) -> NoReturn:
-    click.echo(text, err=True)
+    click.echo(printable(text, "\n"), err=True)
     sys.exit(UNUSABLE)
 
 

@@ -80,7 +80,7 @@ def route(model: str, path: str | None, caller: str | None, operation: str | Non
     if as_json:
         options.print_json(document)
     else:
-        click.echo("\n".join(lines))
+        click.echo("\n".join(map(options.printable, lines)))
     sys.exit(0 if is_accepted else options.CHECK_FAILED)
 
 

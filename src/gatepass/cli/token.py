@@ -156,7 +156,7 @@ async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> boo
 
         lines = report(config, name, status, fetched, took_s, wall_s)
         for label, text in (*lines, *(("presented", text) for text in presented(state, name))):
-            click.echo(f"{label:<{LABEL_CHARS}} {text}".rstrip())
+            click.echo(f"{label:<{LABEL_CHARS}} {options.printable(text)}".rstrip())
         if reveal:
             click.echo(fetched.text)
         return True

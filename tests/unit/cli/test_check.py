@@ -90,6 +90,25 @@ def test_a_configuration_that_cannot_be_used_is_exit_2(check, tmp_path):
     )
 
 
+CONTROLS = r"\x1b]0;x\x07\x9b31m\u202e\U000e0001"
+
+
+def test_a_name_cannot_control_the_terminal_in_a_problem(check):
+    result = check(text=f'upstreams: {{"{CONTROLS}": {{}}}}\n"{CONTROLS}": 5\n')
+    lines = result.stderr.split("\n")
+    assert (result.exit_code, result.stdout, len(lines)) == (2, "", 4)
+    assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize("command", [("check",), ("route", f"m{CONTROLS}".encode().decode("unicode_escape"))])
+def test_a_name_cannot_control_the_terminal(tmp_path, command):
+    """The listing of `check` has the escapes of YAML, so that it can be read again."""
+    blocks = f'models: {{"m{CONTROLS}": {{upstream: chat, name: "n{CONTROLS}"}}}}\n'
+    result = run_on(tmp_path / "f.yaml", *command, text="upstreams: {chat: {base_url: 'https://x/v1'}}\n" + blocks)
+    assert all(line.isprintable() for line in result.output.split("\n"))
+    assert result.exit_code == 0
+
+
 def test_no_configuration_at_all_is_exit_2():
     result = CliRunner().invoke(main, ["check"])
     assert result.exit_code == 2

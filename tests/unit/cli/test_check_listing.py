@@ -92,7 +92,9 @@ def test_the_type_of_a_credential_comes_first(tmp_path):
 
 
 def test_listing_of_check_is_valid_yaml(tmp_path):
-    text = "upstreams: {chat: {base_url: 'https://x/v1'}}\nmodels: {'a*': {targets: [{upstream: chat, name: 'no'}]}}\n"
+    text = "upstreams: {chat: {base_url: 'https://x/v1'}}\nmodels:\n  'a*': {targets: [{upstream: chat, name: 'no'}]}\n"
+    controls = r'"m\x1b\x9b\u202e\U000e0001\U0001f600"'
+    text += f"  {controls}: {{upstream: chat, name: {controls}}}\n"
     for every in (False, True):
         _shown_again(tmp_path, text, every)
 
