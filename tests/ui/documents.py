@@ -116,6 +116,7 @@ def overview() -> Document:
             "duration_s": durations,
         },
         "errors_15m": {"upstream_closed": 4, "token_unavailable": 2},
+        "meanings": {"upstream_closed": "The connection closed", "token_unavailable": "No `token`"},
         "store": None,
         "reload_problems": [],
         "ending_keys": [],

@@ -53,7 +53,7 @@ SHOWS = {
 FROM_THE_API = {
     *("fresh", "stale", "expired", "none", "caller", "learned", "failed", "running", "tools", "prompts"),
     *("resources", "reloaded", "unchanged", "refused", "operation", "code", "hop", "upstream", "model"),
-    *("mcp_tool", "kind", "no key may use the server", "a key is configured; it does not expire"),
+    *("admin", "viewer", "mcp_tool", "kind", "no key may use the server", "a key is configured; it does not expire"),
     *("configuration", "listen", "resolve", "tls", "connect", "store", "mcp", "no token", "keys", "models", "proxy"),
     *("complete", "cut", "error reply", "token rejected", "connection failed", "nothing written", "timed out"),
     *("invalid", "drained", "prompt tokens", "completion tokens", "total tokens", "client"),
@@ -890,6 +890,43 @@ NO_VERSION = (
     "Not Found The upstream has no such path: upstreams.corp.base_url does not end with the version, such as"
     " https://host/v1, or it does not support this operation."
 )
+
+
+def test_the_sentence_of_an_upstream_comes_first_in_chinese(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    error = {**fake.stories["req-2"]["error"], "code": "busy", "kind": "upstream_error", "case": "429"}
+    fake.stories["req-2"].update(error={**error, "message": "GPU is on fire."})
+    page = open_page(f"{signed_in}#/requests/req-2", locale="zh-CN")
+    said = page.locator(".problem p")
+    expect(said.nth(0)).to_have_text("GPU is on fire.")
+    expect(said.nth(0)).not_to_have_class(re.compile("small"))
+
+
+def test_each_code_of_the_overview_is_explained_in_english(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    codes = open_page(signed_in).locator(".codes li")
+    expect(codes).to_have_text(["4 upstream_closed The connection closed", "2 token_unavailable No token"])
+
+
+def test_the_words_of_a_lost_store_roles_and_mcp_are_chinese(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    fake.overview["store"] = {
+        "state": "down",
+        "reason": "connection refused. Check store.url and that the server runs",
+    }
+    step = {"hop": "mcp:wiki", "outcome": "works", "why": "", "advice": "", "seconds": 0.1}
+    fake.doctor = [
+        ("step", {**step, "what": "mcp", "why": "speaks MCP 2025-06-18 by its handshake"}),
+        ("step", {**step, "what": "keys", "why": "may be used by a, b (limited), c"}),
+        ("end", {"failed": 0}),
+    ]
+    page = open_page(signed_in, locale="zh-CN")
+    expect(page.locator(".store")).to_contain_text("连接被拒绝。检查 store.url，以及服务器是否在运行。")
+    page.goto(f"{signed_in}#/callers")
+    expect(page.locator("tbody tr", has_text="anna").locator("td").nth(1)).to_have_text("管理员（admin）")
+    page.goto(f"{signed_in}#/doctor")
+    page.get_by_role("button", name="检测每一跳").click()
+    expect(page.locator(".steps p")).to_have_text(
+        ["使用 MCP 2025-06-18（版本由握手确定）", "可由 a, b（受限）, c 使用"]
+    )
+
 
 REFUSED = "the issuer refused the client: sso.corp answered 401: invalid_client"
 
@@ -1840,7 +1877,10 @@ def test_a_refused_answer_of_the_playground_leads_to_its_request(
     ("locale", "told"),
     [
         ("en-GB", "Too many.It asks the client to wait 20.0 s.Action: Wait for a higher limit."),
-        ("zh-CN", "原文：Too many.它要求客户端等待 20.0 s。处理：等待，或请上游的负责人"),
+        (
+            "zh-CN",
+            "Too many.上游限制了请求。它要求客户端等待 20.0 s。处理：等待，或请上游的负责人",
+        ),
     ],
 )
 def test_a_429_of_the_playground_shows_what_to_do_and_how_long_to_wait(

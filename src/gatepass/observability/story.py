@@ -304,6 +304,11 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
         command = "docker compose up -d --force-recreate gatepass"
         base = f"If every operation fails, correct `base_url`, then run `gatepass reload`, in Compose `{command}`. "
         names |= {f"{base}If only this one fails, set": "Set", base: ""}
+    names |= {
+        placeholder: ", ".join(f"`{setting}`" for setting in found[1].split(", "))
+        for pattern, placeholder in ((_COMPARED, _COMPARED_SETTINGS), (_REFUSED, _REFUSED_SETTINGS))
+        if (found := pattern.match(message))
+    }
     if part == "upstream":
         url_setting = url_setting_of(name)
         if name.startswith(MCP_UPSTREAM):
@@ -327,11 +332,8 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
             names |= {"upstreams.NAME.timeouts": limit[1], "`timeouts.connect_s`": f"`{limit[1]}`"}
         if found := _CREDENTIAL.match(message):
             credential = found[1]
-    names |= {
-        placeholder: ", ".join(f"`{setting}`" for setting in found[1].split(", "))
-        for pattern, placeholder in ((_COMPARED, _COMPARED_SETTINGS), (_REFUSED, _REFUSED_SETTINGS))
-        if (found := pattern.match(message))
-    }
+        names["upstreams.NAME.headers"] = f"{settings_of(name)}.headers"
+        names["upstreams.NAME.token_placement"] = f"{settings_of(name)}.token_placement"
     if credential := name if part == "credential" else credential:
         names["gatepass token NAME"] = f"gatepass token {shlex.quote(credential)}"
         names["credentials.NAME"] = f"credentials.{credential}"

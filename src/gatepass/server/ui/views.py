@@ -105,7 +105,10 @@ def overview(parts: Sequence[Mapping[str, Any]], wall_s: float) -> dict[str, Any
         "draining": bool(parts) and all(part["draining"] for part in parts),
         "ready": any(part["ready"] for part in parts),
         "series": series(totals, wall_s),
-        "errors_15m": {code: failed for code, failed in by_code.most_common(MOST_CODES) if failed},
+        "errors_15m": (errors := {code: failed for code, failed in by_code.most_common(MOST_CODES) if failed}),
+        "meanings": {
+            code: " ".join(documented(code)["text"].split()).partition(". ")[0].rstrip(".") for code in errors
+        },
         "capture": merged_states(part["capture"] for part in parts),
         # of the process that sees the worst, because one may lose the store alone
         "store": min((part["store"] for part in parts), key=lambda one: not one or one["state"] == "up", default=None),

@@ -24,7 +24,7 @@ function list(found) {
   const heads = [t("Caller"), t("Role"), t("In flight"), t("Requests"), t("Errors"), t("Tokens"), t("Last use"), t("May use"), t("Profile"), t("Keys")];
   const made = table(t("Callers"), heads, found.map((caller) => [
     el("a", { href: `#/requests?caller=${encodeURIComponent(caller.name)}` }, caller.name),
-    caller.role,
+    t(caller.role),
     inFlight(caller),
     count(caller.requests),
     caller.errors ? el("a.failed", { href: `#/requests?outcome=error&caller=${encodeURIComponent(caller.name)}` }, t("{n} ({more})", { n: count(caller.errors), more: share(caller.errors, caller.requests) })) : "0",

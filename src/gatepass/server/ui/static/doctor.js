@@ -134,7 +134,7 @@ function finish(hops, { hop, what, outcome, why, advice, seconds, action: docume
     el("i", { "aria-hidden": "true" }, MARKS[outcome]),
     el("div", {},
       known(what), " ", el("span.muted", {}, [WORDS[outcome], seconds > 0 && duration(seconds)].filter(Boolean).join(t(", "))),
-      why && (called ? happened(called, why, names) : el("p", {}, known(why))),
+      why && (called ? happened(called, why, names, "") : el("p", {}, known(why))),
       text && advised(code, text, names), more && el("p.advice", {}, outcome === "fails" && !text && el("b", {}, t("Action: ")), inline(more))));
   for (const step of section.querySelectorAll(".begun")) if (step.dataset.what === what) step.remove();
   const list = section.querySelector("ol");

@@ -21,6 +21,8 @@ const NOTES = [
   [/^4\d\d$/, t("HTTP status: invalid request")], [/^5\d\d$/, t("HTTP status: the upstream failed")], [/^-?\d+$/, t("the upstream's own code")],
 ];
 const MOST_CODES = 3;
+/** The kinds of errors that an upstream describes itself. */
+const UPSTREAMS = ["upstream_error", "upstream_auth"];
 /** Of an error whose status depends on the message of MCP. */
 const STATUSES = { mcp_not_allowed: t("200 with an error in JSON-RPC, 403 for a notification") };
 
@@ -44,9 +46,9 @@ export function codeNote(code) {
   return NOTES.find(([pattern]) => pattern.test(code))?.[1] ?? "";
 }
 
-/** The meaning of a code in a few words: in Chinese also the first sentence of the documentation. */
-export function codeGloss(code) {
-  return codeNote(code) || meaning(code, "").split("。")[0].replaceAll("`", "");
+/** The meaning of a code in a few words: that of NOTES, or else the first sentence of the documentation, in `english` or in Chinese. */
+export function codeGloss(code, english = "") {
+  return codeNote(code) || meaning(code, english).split("。")[0].replaceAll("`", "");
 }
 
 /** The code that explains an error: one that an upstream made itself is `upstream_error`, as `gatepass show` has it. */
@@ -61,12 +63,14 @@ export async function reasonOf(page, id) {
   return error && { ...error, advice: error.action && advised(error.case || error.kind, error.action, error.names) };
 }
 
-/** What happened: in Chinese the message, or else a sentence of the documentation. Below it is the English text of the log. */
-export function happened(code, message, names) {
+/** What happened: in Chinese the message, or else a sentence of the documentation. Below it is the English text of the log, and above it if
+ * the upstream wrote it, by its `kind`. */
+export function happened(code, message, names, kind = code) {
   const [own] = /(?<=: \d{3} \w+: ).+$/s.exec(message) ?? [message]; // of a call of doctor
   const [sentence] = meaning(code, "", names).split("。");
   const said = own.includes(" ") ? known(own) : own; // a word is one of the page
   const chinese = said === own ? sentence && `${sentence}。` : said;
+  if (said === own && sentence && UPSTREAMS.includes(kind)) return [el("p", {}, inline(message)), el("p.muted", {}, inline(chinese))];
   return chinese ? [el("p", {}, inline(chinese)), el("p.muted.small", {}, t("Original: "), inline(message))] : [el("p", {}, inline(message))];
 }
 

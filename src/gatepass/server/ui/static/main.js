@@ -172,7 +172,7 @@ function showHeader(top, session, signOut) {
         svg("svg", { viewBox: "0 0 16 16", width: 16, height: 16, "aria-hidden": "true" },
           svg("circle", { cx: 8, cy: 8, r: 6.25, fill: "none", stroke: "currentColor", "stroke-width": 1.5 }),
           svg("path", { d: "M8 1.75a6.25 6.25 0 0 1 0 12.5z", fill: "currentColor" }))),
-      session.signed_in && session.login !== false && el("button.quiet", { type: "button", onclick: signOut, title: t("Signed in as {name} ({role})", session.signed_in) }, t("Sign out"))));
+      session.signed_in && session.login !== false && el("button.quiet", { type: "button", onclick: signOut, title: t("Signed in as {name} ({role})", { name: session.signed_in.name, role: t(session.signed_in.role) }) }, t("Sign out"))));
 }
 
 /** Change between light and dark, until the page is loaded again. */

@@ -31,7 +31,7 @@ function section(page, server, callers, use, reason) {
       fact(t("URL for hosts"), el("code", {}, url)),
       fact(t("server"), server.host),
       fact(t("credential"), server.credential ?? t("none")),
-      fact(t("health"), [showHealth(healthLine(), server), reason && [happened(reason.case || reason.kind, reason.message, reason.names), reason.advice]]),
+      fact(t("health"), [showHealth(healthLine(), server), reason && [happened(reason.case || reason.kind, reason.message, reason.names, reason.kind), reason.advice]]),
       fact(t("test command"), el("code", {}, `gatepass doctor --mcp ${name}`)),
       fact(t("in memory"), [
         el("a", { href: requests }, plural(sum("requests"), "message")), t(", "), el("a", { class: sum("errors") ? "failed" : null, href: `${requests}&outcome=error` }, plural(sum("errors"), "error")),

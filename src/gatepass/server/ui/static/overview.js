@@ -67,7 +67,10 @@ export function overview(page) {
     write(sums.store, store ? STORES[store.state] ?? store.state : t("none"));
     const failed = Object.entries(data.errors_15m).sort(([, a], [, b]) => b - a).slice(0, MOST_CODES);
     codes.hidden = !failed.length;
-    keyed(codes, failed, ([code]) => code, ([code]) => el("li", {}, el("a", { href: `#/requests?code=${encodeURIComponent(code)}&within_s=900` }, el("b"), " ", el("code", {}, code)), codeGloss(code) && el("span.muted", {}, ` ${codeGloss(code)}`)), (item, [, number]) => write(item.querySelector("b"), count(number)));
+    keyed(codes, failed, ([code]) => code, ([code]) => el("li", {}, el("a", { href: `#/requests?code=${encodeURIComponent(code)}&within_s=900` }, el("b"), " ", el("code", {}, code)), el("span.muted")), (item, [code, number]) => {
+      write(item.querySelector("b"), count(number));
+      write(item.lastChild, ` ${codeGloss(code, data.meanings[code])}`.trimEnd());
+    });
     const percentiles = ({ p50, p95, p99 }) => [p50, p95, p99];
     plots.requests.show([series.requests, series.errors], series.ended_at, series.width_s);
     plots.tokens.show([series.tokens_in, series.tokens_out], series.ended_at, series.width_s);

@@ -147,7 +147,7 @@ async function finish(page, { facts, item }, { times, id, all, failure }) {
 function failed({ status, code, hop, message }, reason) {
   const what = [status, code].filter(Boolean).join(" ");
   return el("div.failed", { role: "alert" },
-    what && el("p", {}, el("b", {}, what), hop && t(" at {hop}", { hop })), happened(reason?.case || documentedCode(code, hop), message, reason?.names),
+    what && el("p", {}, el("b", {}, what), hop && t(" at {hop}", { hop })), happened(reason?.case || documentedCode(code, hop), message, reason?.names, reason?.kind),
     reason?.retry_after_s && el("p", {}, t("It asks the client to wait {s}.", { s: duration(reason.retry_after_s) })),
     reason?.advice,
     code && el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(code)}` }, t("What {code} means", { code }))));

@@ -213,7 +213,7 @@ function fault(page, error) {
   const { code, kind = code, case: special, hop, message, action: advice, test, names, retry_after_s: wait = null } = error;
   return el("section.problem", {},
     el("h2", {}, t("{code} at {hop}", { code, hop: hop ?? t("an unknown hop") })),
-    happened(special || kind, advice ? message.replace(` ${advice}`, "") : message, names),
+    happened(special || kind, advice ? message.replace(` ${advice}`, "") : message, names, kind),
     existing(page, error),
     wait !== null && el("p", {}, t("It asks the client to wait {s}.", { s: duration(wait) })),
     advice && advised(special || kind, advice, names),
