@@ -883,7 +883,7 @@ def test_an_error_begins_with_a_chinese_sentence_and_keeps_the_text_of_the_log(
     said = page.locator(".problem p")
     expect(said.nth(0)).to_have_text("upstreams.corp.base_url 的主机名无法解析。")
     expect(said.nth(1)).to_have_text("原文：The name llm.corp cannot be resolved.")
-    expect(said.nth(2)).to_have_text("处理：检查 upstreams.corp.base_url 和本机的 DNS。")
+    expect(said.nth(2)).to_contain_text("处理：改正 upstreams.corp.base_url，然后运行 gatepass reload")
 
 
 NO_VERSION = (
@@ -1443,6 +1443,16 @@ def test_a_caller_shows_its_last_use_and_when_its_key_expires(
     expect(row.locator("li")).to_have_text(re.compile(f"^sha256:0 {told}$"))
     expect(row.locator("li .failed")).to_have_count(int(is_marked))
     expect(page.locator("tbody tr", has_text="anna").locator("td").nth(6)).to_have_text("not since the start")
+
+
+def test_a_cell_of_callers_breaks_in_no_word_of_chinese(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    end = (datetime.now(UTC) + timedelta(days=8, hours=12, minutes=5)).isoformat()
+    fake.callers["callers"][0]["keys"] = [{"id": "sha256:9f2c41aa07d3", "expires_at": end}]
+    page = open_page(f"{signed_in}#/callers", locale="zh-CN")
+    page.set_viewport_size({"width": 1280, "height": 800})
+    marked = page.locator("li .failed")
+    expect(marked).to_have_text("8 天 12 小时后过期")
+    assert marked.evaluate("(node) => node.getClientRects().length") == 1
 
 
 def test_a_viewer_may_use_nothing(open_page: OpenPage, signed_in: str, fake: Fake) -> None:

@@ -601,7 +601,7 @@ def test_the_action_names_the_parts_of_this_request():
     )
     assert "`upstreams.chat.base_url`" in action("upstream_dns", "upstream:chat")
     assert "`gatepass route 'a b'`" in action("model_not_found", "client", model="a b")
-    assert "Check `mcp.search.url`" in action("upstream_dns", "upstream:mcp/search")
+    assert "Correct `mcp.search.url`" in action("upstream_dns", "upstream:mcp/search")
     assert "`gatepass doctor --mcp search` makes" in action("upstream_auth", "upstream:mcp/search")
     assert "`gatepass token corp`" in action("upstream_auth", "upstream:chat", "new_token", credential="corp")
     down = (
@@ -625,7 +625,7 @@ def test_the_action_names_the_parts_of_this_request():
         "avoid the proxy with `upstreams.chat.network.proxy: none`."
     )
     direct = "Check the host in upstreams.chat.base_url, the DNS, and whether this network needs network.proxy."
-    assert "Check `upstreams.chat.base_url` and" in action("upstream_dns", "upstream:chat", message=direct)
+    assert "Correct `upstreams.chat.base_url`," in action("upstream_dns", "upstream:chat", message=direct)
     for own in ("102", "model_not_found", "invalid_api_key", "upstream_timeout_9"):
         found = action(own, "upstream:chat", model="m", message="no such model")
         assert found.startswith("Follow the upstream's message. If it does not")
