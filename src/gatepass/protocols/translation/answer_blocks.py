@@ -31,14 +31,16 @@ _FUNCTION_CALL = -1
 """The place among the calls of one in `function_call`."""
 MOST_BLOCKS = 1_000
 MOST_KEPT_BYTES = 16 * 1024 * 1024
-"""The arguments of open calls, what waits behind one, and all texts if the last event repeats them, as JSON."""
+"""The arguments of open calls, what waits behind one, all texts if the last event repeats them, as JSON, and the ids
+and names of calls."""
 MOST_CHECKED_BYTES = 256 * 1024
-"""Longer arguments count as unfinished until the stream ends: to parse them would hold the event loop."""
+"""Longer arguments count as unfinished until the stream ends, and so do those beyond this sum in one call of `feed`: to
+parse them would hold the event loop."""
 MOST_CHECKS = 8
 """Arguments are parsed as often as this in relation to their length, so that many pieces take linear time."""
 _NO_PATTERN = (b"\0", b"\0")
-SHOWN_CHARS = 40
-"""How much of a finish reason an error repeats."""
+SHOWN_CHARS = 24
+"""An error repeats a finish reason of at most this many letters, which cannot be a token."""
 _CARRIED = ("role", "content", "refusal", "tool_calls", "function_call", *REASONING)
 """The members of a delta that reach the client."""
 
@@ -128,6 +130,8 @@ class AnswerBlocks(OwnEvents):
         self.events = deque[Object | bytes]()
         """Those that were not returned yet."""
         self._last: bytes | bytearray = b""
+        self._checked_bytes = 0
+        """The arguments that this call of `feed` parsed."""
         self._pattern = _NO_PATTERN
         """The bytes around the text of a chunk, if another text there only continues the open block."""
 
@@ -163,6 +167,7 @@ class AnswerBlocks(OwnEvents):
     # --- an EventTransform ---
 
     def feed(self, block: bytes) -> bytes:
+        self._checked_bytes = 0
         try:
             if not self._continues(block):  # nearly always
                 for one in split_events(block):
@@ -275,7 +280,8 @@ class AnswerBlocks(OwnEvents):
         end, has_calls = finish_reason(self.choice_end), "call" in self.kinds
         self.reason = chat_reason(end, has_tools=has_calls, has_function=False)
         if self.reason not in CHAT_REASONS:  # the answer may be cut
-            reason = f"The upstream ended its answer with the unknown finish reason {end[:SHOWN_CHARS]!r}."
+            shown = f" {end!r}" if len(end) <= SHOWN_CHARS and end.replace("_", "").isalpha() else ""
+            reason = f"The upstream ended its answer with an unknown finish reason{shown}."
             raise UpstreamInvalid(reason, upstream=self.upstream)
         if self.reason in ("tool_calls", "function_call") and not has_calls:
             self.reason = "stop"
@@ -301,8 +307,11 @@ class AnswerBlocks(OwnEvents):
         members = function if isinstance(function, dict) else {}
         if (block := self._calls.get(place)) is None:
             block = self._calls[place] = self._new_block(AnswerBlock("call"))
-        block.id = block.id or argument_text(delta.get("id"))
-        block.name = block.name or argument_text(members.get("name"))
+        if not (block.id and block.name):
+            before = len(block.id) + len(block.name)
+            block.id = block.id or argument_text(delta.get("id"))
+            block.name = block.name or argument_text(members.get("name"))
+            self.kept_bytes += len(block.id) + len(block.name) - before
         self._continue(block, argument_text(members.get("arguments")))
 
     def _new_block(self, block: AnswerBlock) -> AnswerBlock:
@@ -359,11 +368,13 @@ class AnswerBlocks(OwnEvents):
         """Whether `block` may end before the answer does: not a call whose arguments are no whole JSON value yet."""
         if block.kind != "call":
             return True
-        if not block.may_be_whole or len(block.sent) > MOST_CHECKED_BYTES:
+        size_bytes = len(block.sent)
+        if not block.may_be_whole or self._checked_bytes + size_bytes > MOST_CHECKED_BYTES:
             return False
-        if block.checked_bytes > len(block.sent) * (MOST_CHECKS - 1):
+        if block.checked_bytes > size_bytes * (MOST_CHECKS - 1):
             return False
-        block.checked_bytes += len(block.sent)
+        block.checked_bytes += size_bytes
+        self._checked_bytes += size_bytes
         try:
             read_json(json.loads(block.text).encode())
         except ValueError:

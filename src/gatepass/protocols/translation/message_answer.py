@@ -66,7 +66,8 @@ class MessageAnswer(AnswerBlocks):
             if not isinstance(content["input"], dict):
                 if self.reason in CUT:
                     return None
-                reason = f"The upstream sent arguments of the tool {block.name!r} that are not a JSON object."
+                tool = f"the tool {self.tool(block).name!r}" if block.name in self.about.tools else "a tool"
+                reason = f"The upstream sent arguments of {tool} that are not a JSON object."
                 raise UpstreamInvalid(reason, upstream=self.upstream)
         return content
 
