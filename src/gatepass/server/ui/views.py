@@ -239,8 +239,7 @@ def callers(parts: Sequence[Mapping[str, Sequence[Any]]], config: Config) -> lis
 def own_use(state: AppState) -> list[list[Any]]:
     """Return the use of the requests in memory: upstream, model, tool, its requests, errors and tokens, and its codes.
 
-    The upstream of a request that reached none, such as one with `model_not_found`, is "". A message to an MCP server
-    has no model, and a tool if it calls one.
+    The upstream of a request that reached none is "". A message to an MCP server has no model, and perhaps a tool.
     """
     found: dict[tuple[str, str, str], tuple[list[int], Counter[str]]] = {}
     for one in state.inspector.newest():

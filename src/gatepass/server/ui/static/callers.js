@@ -43,9 +43,7 @@ function keyLine({ id, expires_at: end }) {
   return el("li", {}, el("code", {}, id), " ", el(leftOf(end) < SOON_S ? "b.failed" : "span", {}, endOf(end)));
 }
 
-function leftOf(end) {
-  return end ? Date.parse(end) / 1000 - Date.now() / 1000 : Infinity;
-}
+const leftOf = (end) => end ? Date.parse(end) / 1000 - Date.now() / 1000 : Infinity;
 
 /** When a key ends or has ended, as a text. */
 export function endOf(end) {

@@ -34,12 +34,8 @@ export async function doctor(page) {
     forgetBegun(hops);
     const steps = plural(hops.querySelectorAll("li").length, "step");
     const none = isCalled ? "" : ` ${t("No model was called: {box} does that.", { box: t("the checkbox “with a real call of the model”") })}`;
-    const reach = (section) => (event) => {
-      event.preventDefault(); // the hash names the view
-      section.scrollIntoView();
-      section.querySelector("summary").focus();
-    };
-    const failed = [...hops.querySelectorAll(".hop.bad")].flatMap((section, i) => [i ? " · " : "", el("a", { href: "#/doctor", onclick: reach(section) }, section.dataset.hop)]);
+    const reach = (event, section) => [event.preventDefault(), section.scrollIntoView(), section.querySelector("summary").focus()]; // the hash names the view
+    const failed = [...hops.querySelectorAll(".hop.bad")].flatMap((section, i) => [i ? " · " : "", el("a", { href: "#/doctor", onclick: (event) => reach(event, section) }, section.dataset.hop)]);
     end.replaceChildren(...!last ? [t("Stopped.")] : last.error ? [last.error.message] : failed.length ? [t("{n} of {steps} failed: ", { n: last.failed, steps }), ...failed] : [t("No step failed.") + none]);
   };
   const submit = async (event) => {
