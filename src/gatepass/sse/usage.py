@@ -34,7 +34,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     @classmethod
     def read(cls, payload: Mapping[str, Any]) -> Self | None:
-        """Return the usage in a JSON object, None if it has no number. Members of a wrong type are ignored."""
+        """Return the usage in a JSON object, None if it has no number. A count may be 12, 12.0 or "12"."""
         if "prompt_tokens" not in payload and ("input_tokens" in payload or "output_tokens" in payload):
             if "cache_read_input_tokens" in payload or "cache_creation_input_tokens" in payload:
                 payload = _with_cached(payload)
@@ -72,8 +72,8 @@ _NO_COUNTS = Usage()
 
 
 def _count(members: Any, name: str) -> int | None:
-    value = members.get(name) if isinstance(members, dict) else None
-    return value if type(value) is int and value >= 0 else None
+    value = _whole(members.get(name)) if isinstance(members, dict) else None
+    return value if value is not None and value >= 0 else None
 
 
 def usage_of(body: bytes) -> Usage | None:

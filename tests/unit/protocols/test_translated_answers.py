@@ -502,6 +502,26 @@ def test_counts_that_the_upstream_does_not_state_are_zero_and_noted():
     assert answer.adapted == ("translate=no-usage",)
 
 
+def counts_of(answer: type[AnswerBlocks], *usages: Any) -> tuple[Any, tuple[str, ...]]:
+    """Return the usage of a stream in which chunks without choices state `usages`, and its notes."""
+    one = answer(defaults(), "up", About())
+    stated = (encode_event({"choices": [], "usage": usage}) for usage in usages)
+    events = events_of(b"".join(map(one.feed, (a_chunk({"content": "Hi"}, "stop"), *stated, DONE))))
+    return (events[-2].get("usage") or events[-1]["response"]["usage"]), one.adapted
+
+
+@pytest.mark.parametrize("answer", [MessageAnswer, ResponseAnswer])
+def test_counts_are_read_however_they_are_written_or_noted(answer):
+    written = {"prompt_tokens": "10", "completion_tokens": 2.0, "total_tokens": 12}
+    for usages in ([written], [written, {"prompt_tokens": None}]):
+        usage, notes = counts_of(answer, *usages)
+        assert (usage["input_tokens"], usage["output_tokens"], notes) == (10, 2, ())
+    unreadable: list[Any] = [{}, {"prompt_tokens": None}, {"prompt_tokens": "ten"}]
+    for none in (*unreadable, {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}):
+        usage, notes = counts_of(answer, none)
+        assert (usage["input_tokens"], usage["output_tokens"], notes) == (0, 0, ("translate=no-usage",))
+
+
 SOURCE_OF = {"type": "url_citation", "url_citation": {"url": "https://a.example"}}
 UNCARRIED: dict[str, tuple[Any, str]] = {
     "annotations": ({"annotations": [SOURCE_OF]}, "annotations"),
@@ -531,7 +551,8 @@ def test_other_choices_and_sources_of_an_answer_are_noted(answer):
     sources = {"citations": ["https://a.example"], "search_results": [{"title": "A"}], "provider": "p"}
     one = answer(defaults(), "up", About(), keeps_texts=True)
     assert "b" not in [
-        part["text"] for part in _texts_of(json.loads(one.whole({"choices": choices, "usage": {}, **sources})))
+        part["text"]
+        for part in _texts_of(json.loads(one.whole({"choices": choices, "usage": {"prompt_tokens": 1}, **sources})))
     ]
     assert one.adapted == tuple(f"untranslated={name}" for name in ("citations", "search_results", "choices"))
 
@@ -547,7 +568,7 @@ def test_members_of_an_answer_without_a_value_are_not_noted(answer):
         "images": [],
     }
     one = answer(defaults(), "up", About(), keeps_texts=True)
-    one.whole(a_completion(message, usage={}, citations=None))
+    one.whole(a_completion(message, usage={"prompt_tokens": 1}, citations=None))
     assert one.adapted == ()
 
 

@@ -15,8 +15,9 @@ def test_an_object_without_a_count_is_no_usage():
 
 def test_counts_are_whole_numbers_or_missing():
     assert Usage.read({"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18, "more": {}}) == Usage(11, 7, 18)
-    assert Usage.read({"prompt_tokens": None, "completion_tokens": "7", "total_tokens": -1}) is None
+    assert Usage.read({"prompt_tokens": None, "completion_tokens": "7.5", "total_tokens": -1}) is None
     assert Usage.read({"prompt_tokens": True, "total_tokens": 1.5}) is None
+    assert Usage.read({"prompt_tokens": "11", "completion_tokens": 7.0, "total_tokens": "18.0"}) == Usage(11, 7, 18)
 
 
 DETAILS = '{"prompt_tokens":9,"completion_tokens":8,"total_tokens":17,%s}'
@@ -30,7 +31,7 @@ DETAILS = '{"prompt_tokens":9,"completion_tokens":8,"total_tokens":17,%s}'
             Usage(9, 8, 17, 4, 5),
         ),
         (DETAILS % '"prompt_tokens_details":null,"completion_tokens_details":{"audio_tokens":1}', Usage(9, 8, 17)),
-        (DETAILS % '"prompt_tokens_details":{"cached_tokens":"4"},"completion_tokens_details":[5]', Usage(9, 8, 17)),
+        (DETAILS % '"prompt_tokens_details":{"cached_tokens":"4"},"completion_tokens_details":[5]', Usage(9, 8, 17, 4)),
         (DETAILS % '"prompt_tokens_details":{"cached_tokens":-4}', Usage(9, 8, 17)),
         ('{"completion_tokens":3,"input_tokens_details":{"cached_tokens":1}}', Usage(None, 3)),
         (
@@ -56,7 +57,7 @@ def test_cached_and_reasoning_tokens_are_read_from_the_details(document, usage):
             Usage(5, None, 5),
         ),
         (b'{"choices":[{"message":{"content":"\\"usage\\":{\\"total_tokens\\":9}"}}]}', None),
-        (b'{"usage":{"prompt_tokens":-1,"completion_tokens":"2","total_tokens":3}}', Usage(None, None, 3)),
+        (b'{"usage":{"prompt_tokens":-1,"completion_tokens":"2","total_tokens":3}}', Usage(None, 2, 3)),
         (b'{"usage":{"prompt_tokens":true,"completion_tokens":1.5,"total_tokens":3}}', Usage(None, None, 3)),
         (b'{"usage":null}', None),
         (b'{"usage":{"total_tokens":1,}}', None),

@@ -21,10 +21,11 @@ from gatepass.sse.chunk import REASONING, EnvelopeDefaults, Object, argument_tex
 from gatepass.sse.event import LARGE_EVENT_BYTES as LARGE_BYTES
 from gatepass.sse.event import OwnEvents, parse_event, read_json, single_line_data, split_events
 from gatepass.sse.synthesize import chunks
+from gatepass.sse.usage import Usage
 from gatepass.types import Hidden, StreamedResponse
 
 WITHOUT_USAGE = "translate=no-usage"
-"""The entry of `x-gatepass-adapted` for counts of 0 in a reply, because the upstream stated none."""
+"""The entry of `x-gatepass-adapted` for counts of 0 in a reply, because none of the upstream could be read."""
 CUT = frozenset(("length", "content_filter"))
 """The finish reasons of an answer that was cut, which may have no content."""
 _FUNCTION_CALL = -1
@@ -114,7 +115,9 @@ class AnswerBlocks(OwnEvents):
         self.keeps_texts = keeps_texts or self.repeats_texts
         self.reply: Object = {}
         """The client's reply. It has the blocks that ended if `keeps_texts`."""
-        self.usage: Object | None = None
+        self.usage: Object = {}
+        """The last one that has a number."""
+        self.counts = Usage()
         self.choice_end: Object = {}
         """The choice with the finish reason."""
         self.reason = ""
@@ -216,7 +219,8 @@ class AnswerBlocks(OwnEvents):
 
     @property
     def adapted(self) -> tuple[str, ...]:
-        return (*((WITHOUT_USAGE,) if self.reason and self.usage is None else ()), *self._dropped.entries)
+        has_counts = self.counts.prompt_tokens or self.counts.completion_tokens  # the repair made 0 of a missing one
+        return (*((WITHOUT_USAGE,) if self.reason and not has_counts else ()), *self._dropped.entries)
 
     def whole(self, completion: Object) -> bytes:
         """Return the client's reply with the content of a whole chat completion."""
@@ -233,8 +237,8 @@ class AnswerBlocks(OwnEvents):
         if not self._has_begun:
             self._has_begun = self.early.is_over = True
             self.begun(chunk)
-        if isinstance(chunk.get("usage"), dict):
-            self.usage = chunk["usage"]
+        if isinstance(usage := chunk.get("usage"), dict) and (counts := Usage.read(usage)) is not None:
+            self.usage, self.counts = usage, counts
         self._dropped.note_others({name: chunk.get(name) for name in ("citations", "search_results")}, ())  # Perplexity
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():

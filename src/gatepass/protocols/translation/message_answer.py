@@ -87,7 +87,7 @@ class MessageAnswer(AnswerBlocks):
             "stop_reason": "stop_sequence" if is_sequence else end,
             "stop_sequence": matched if is_sequence else None,
         }
-        usage = _usage(Usage.read(self.usage or {}) or Usage())
+        usage = _usage(self.counts)
         self.reply |= {**ends, "usage": usage}
         self.events += ({"type": "message_delta", "delta": ends, "usage": usage}, {"type": "message_stop"})
 

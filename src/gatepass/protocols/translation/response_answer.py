@@ -14,7 +14,6 @@ from gatepass.protocols.translation.answer_blocks import CUT, AnswerBlock, Answe
 from gatepass.protocols.translation.chat_request import members_of
 from gatepass.sse.chunk import Object, json_text
 from gatepass.sse.event import read_json
-from gatepass.sse.usage import Usage
 from gatepass.types import StreamedResponse
 
 _INCOMPLETE = MappingProxyType({"length": "max_output_tokens", "content_filter": "content_filter"})
@@ -144,9 +143,9 @@ class ResponseAnswer(AnswerBlocks):
         return {"id": block.item_id, "type": kind, "status": status, **call, **place}
 
     def ended(self, reason: str) -> None:
-        counts = Usage.read(self.usage or {}) or Usage()
+        counts = self.counts
         given, made = counts.prompt_tokens or 0, counts.completion_tokens or 0
-        written = members_of(self.usage or {}, "prompt_tokens_details").get("cache_write_tokens")
+        written = members_of(self.usage, "prompt_tokens_details").get("cache_write_tokens")
         why = _INCOMPLETE.get(reason)
         status = "completed" if why is None else "incomplete"
         self.reply |= {
