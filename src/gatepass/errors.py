@@ -497,9 +497,9 @@ class TokenUnavailable(GatepassError):
 
     code, status, retryable = "token_unavailable", 503, True
     actions: ClassVar[Mapping[str, str]] = {
-        "refused": "Correct `credentials.NAME.client_id`, `credentials.NAME.client_secret`. A `file:` is"
-        " read again by itself; the configuration requires `gatepass reload`, an environment variable a restart. Then"
-        " `gatepass token NAME` tests the credential alone."
+        "refused": "Correct `credentials.NAME.client_id`, `credentials.NAME.client_secret`,"
+        " `credentials.NAME.client_auth`. A `file:` is read again by itself; the configuration requires"
+        " `gatepass reload`, an environment variable a restart. Then `gatepass token NAME` tests the credential alone."
     }
     """What to do instead of the action above, by the case that `case_of` returns."""
 
@@ -545,7 +545,7 @@ class UpstreamConnect(UpstreamError):
 class UpstreamDns(UpstreamError):
     """The host of `base_url` does not resolve.
 
-    Action: Correct `base_url`, then run `gatepass reload`, in Compose `docker compose up -d --force-recreate
+    Action: Correct `base_url`, then run `gatepass reload`, in Compose `docker compose -f … up -d --force-recreate
     gatepass`. If it is right, check the DNS of this machine.
     """
 
@@ -699,6 +699,9 @@ class UpstreamErrorReply(UpstreamError):
     - An error inside an HTTP 200 gets the status of its meaning. A code between 400 and 599 becomes the status.
       RAGFlow's 102 becomes 400, or 404 if the text contains "not found". An unknown code becomes 502.
     - gatepass reads 64 KiB of an error. If its JSON is larger, the message states only that.
+    - If the upstream refuses the content, as with `data_inspection_failed`, change the text or ask its owner.
+    - If the account has no quota or credit, as with `insufficient_quota` or `Arrearage`, ask its owner for more.
+      A retry does not help.
 
     Action: Follow the upstream's message. If it does not know the model, correct the name in the client, or set
     `models.NAME.name` to its name for it. If the model is listed under `models`, correct `models.NAME.upstream`.
@@ -707,17 +710,17 @@ class UpstreamErrorReply(UpstreamError):
     code = "upstream_error"
     actions: ClassVar[Mapping[str, str]] = {
         "no_path": "If every operation fails, correct `base_url`, then run `gatepass reload`,"
-        " in Compose `docker compose up -d --force-recreate gatepass`. If only this one fails, set"
+        " in Compose `docker compose -f … up -d --force-recreate gatepass`. If only this one fails, set"
         " `operations.NAME.upstream` to an upstream that has it, as in"
         ' `{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`, then run `gatepass reload`.'
         " If the model is listed under `models`, correct `models.NAME.upstream`.",
         "no_api": "If every operation fails, correct `base_url`, then run `gatepass reload`,"
-        " in Compose `docker compose up -d --force-recreate gatepass`. If the upstream has chat completions, set"
+        " in Compose `docker compose -f … up -d --force-recreate gatepass`. If the upstream has chat completions, set"
         " `upstreams.NAME.protocols: [chat]`: gatepass then serves this operation by them. Otherwise set"
         " `operations.NAME.upstream` to an upstream that has it, as in"
         ' `{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`. Then run `gatepass reload`.',
         "no_chat": "Correct `base_url`: gatepass sent a chat for this request, and the upstream has none there. Then"
-        " run `gatepass reload`, in Compose `docker compose up -d --force-recreate gatepass`.",
+        " run `gatepass reload`, in Compose `docker compose -f … up -d --force-recreate gatepass`.",
         "mcp_no_path": "Check `mcp.NAME.url`.",
         "too_long": "Shorten the prompt or the history, or use a model with a longer context.",
         "429": "Wait, or ask the owner of the upstream for a higher limit.",

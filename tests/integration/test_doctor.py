@@ -911,7 +911,7 @@ async def test_the_setting_that_gives_an_operation_to_another_upstream_follows_f
             error = (await served.ask(json.loads(body), "/v1/rerank").answer()).error
     first = (
         "If every operation fails, correct `upstreams.chat.base_url`, then run `gatepass reload`, in Compose"
-        " `docker compose up -d --force-recreate gatepass`. If only this one fails, set"
+        " `docker compose -f … up -d --force-recreate gatepass`. If only this one fails, set"
     )
     assert f" {'Set' if version else first} `{setting}` to an upstream that has it" in hop.finding
     assert ("every operation" in hop.finding) is not version.startswith("/")

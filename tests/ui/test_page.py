@@ -1259,7 +1259,7 @@ def test_the_advice_for_a_missing_path_names_the_route_of_the_model_in_chinese(
     example = '{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}'
     names = {
         "If every operation fails, correct `base_url`, then run `gatepass reload`, in Compose"
-        " `docker compose up -d --force-recreate gatepass`. If only this one fails, set": "Set",
+        " `docker compose -f … up -d --force-recreate gatepass`. If only this one fails, set": "Set",
         "operations.NAME.upstream": "models.bge.upstream",
         example: "{models: {bge: {upstream: OTHER}}}",
         "{upstream: NAME}": "{upstream: corp}",

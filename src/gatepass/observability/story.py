@@ -71,7 +71,7 @@ _REFUSED = re.compile(
     r"(?s:.*)\bnext attempt in .*?\. Check (?:the client and the secret in )?(credentials\..+?)\. After a"
 )
 """The last words of a TokenUnavailable whose issuer refused, with the settings to check."""
-_REFUSED_SETTINGS = "`credentials.NAME.client_id`, `credentials.NAME.client_secret`"
+_REFUSED_SETTINGS = "`credentials.NAME.client_id`, `credentials.NAME.client_secret`, `credentials.NAME.client_auth`"
 _COMPARED_SETTINGS = "`credentials.NAME.scope`, `credentials.NAME.audience`, `upstreams.NAME.token_placement`"
 _COMPARED = re.compile(
     r"(?s:.*)Compare these settings with what this upstream requires: (.{1,500}?)\. `gatepass token "
@@ -301,7 +301,7 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
         names["operations.NAME.upstream"] = f"models.{route[1]}.{route[2]}"
         names[example] = f"{{models: {{{route[1]}: {{{route[2]}: {value}}}}}}}"
     if "has no such path: it" in message:  # base_url has its version
-        command = "docker compose up -d --force-recreate gatepass"
+        command = "docker compose -f … up -d --force-recreate gatepass"
         base = f"If every operation fails, correct `base_url`, then run `gatepass reload`, in Compose `{command}`. "
         names |= {f"{base}If only this one fails, set": "Set", base: ""}
     names |= {

@@ -147,7 +147,7 @@ export const ERRORS = {
   },
   "upstream_dns": {
     "text": "`base_url` 的主机名无法解析。",
-    "action": "改正 `base_url`，然后运行 `gatepass reload`，使用 Compose 时运行 `docker compose up -d --force-recreate gatepass`。如果它没有错，检查本机的 DNS。"
+    "action": "改正 `base_url`，然后运行 `gatepass reload`，使用 Compose 时运行 `docker compose -f … up -d --force-recreate gatepass`。如果它没有错，检查本机的 DNS。"
   },
   "upstream_tls": {
     "text": "与上游的 TLS 握手失败。错误信息写明可能的原因。常见原因：证书过期，证书属于另一个主机名，CA 未知，端口没有 TLS，或上游要求客户端证书。",
@@ -199,7 +199,7 @@ export const ERRORS = {
   },
   "refused": {
     "text": "签发方拒绝了客户端，因此没有令牌。",
-    "action": "改正 `credentials.NAME.client_id`, `credentials.NAME.client_secret`。gatepass 会自己重新读取 `file:`；修改配置之后运行 `gatepass reload`，环境变量需要重启。然后运行 `gatepass token NAME`，单独检测该凭据。"
+    "action": "改正 `credentials.NAME.client_id`, `credentials.NAME.client_secret`, `credentials.NAME.client_auth`。gatepass 会自己重新读取 `file:`；修改配置之后运行 `gatepass reload`，环境变量需要重启。然后运行 `gatepass token NAME`，单独检测该凭据。"
   },
   "proxy_refuses": {
     "text": "代理拒绝了到上游的连接。",
@@ -227,15 +227,15 @@ export const ERRORS = {
   },
   "no_path": {
     "text": "上游没有这个路径：它多半不支持此操作。",
-    "action": "如果所有操作都失败，改正 `base_url`，然后运行 `gatepass reload`，使用 Compose 时运行 `docker compose up -d --force-recreate gatepass`。如果只有此操作失败，把 `operations.NAME.upstream` 设为提供它的上游，例如 `{models: {\"*\": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`，然后运行 `gatepass reload`。如果该模型列在 `models` 中，改正 `models.NAME.upstream`。"
+    "action": "如果所有操作都失败，改正 `base_url`，然后运行 `gatepass reload`，使用 Compose 时运行 `docker compose -f … up -d --force-recreate gatepass`。如果只有此操作失败，把 `operations.NAME.upstream` 设为提供它的上游，例如 `{models: {\"*\": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`，然后运行 `gatepass reload`。如果该模型列在 `models` 中，改正 `models.NAME.upstream`。"
   },
   "no_api": {
     "text": "上游没有这个路径：它多半没有 Responses API 或 Messages API。",
-    "action": "如果所有操作都失败，改正 `base_url`，然后运行 `gatepass reload`，使用 Compose 时运行 `docker compose up -d --force-recreate gatepass`。如果上游有对话接口（chat completions），设置 `upstreams.NAME.protocols: [chat]`：gatepass 用对话接口提供此操作。否则把 `operations.NAME.upstream` 设为提供此操作的上游，例如 `{models: {\"*\": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`。然后运行 `gatepass reload`。"
+    "action": "如果所有操作都失败，改正 `base_url`，然后运行 `gatepass reload`，使用 Compose 时运行 `docker compose -f … up -d --force-recreate gatepass`。如果上游有对话接口（chat completions），设置 `upstreams.NAME.protocols: [chat]`：gatepass 用对话接口提供此操作。否则把 `operations.NAME.upstream` 设为提供此操作的上游，例如 `{models: {\"*\": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`。然后运行 `gatepass reload`。"
   },
   "no_chat": {
     "text": "上游没有这个路径：此请求由对话接口提供，而该地址没有对话接口。",
-    "action": "改正 `base_url`：gatepass 用对话接口（chat completions）发送了此请求，而该地址没有对话接口。然后运行 `gatepass reload`，使用 Compose 时运行 `docker compose up -d --force-recreate gatepass`。"
+    "action": "改正 `base_url`：gatepass 用对话接口（chat completions）发送了此请求，而该地址没有对话接口。然后运行 `gatepass reload`，使用 Compose 时运行 `docker compose -f … up -d --force-recreate gatepass`。"
   },
   "mcp_no_path": {
     "text": "MCP 服务器没有这个路径。",

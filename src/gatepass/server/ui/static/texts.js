@@ -46,7 +46,7 @@ export function meaning(code, english, names) {
 }
 
 /** The name that stands for the advice about `base_url`, if it has its version. */
-const VERSIONED = "If every operation fails, correct `base_url`, then run `gatepass reload`, in Compose `docker compose up -d --force-recreate gatepass`. If only this one fails, set";
+const VERSIONED = "If every operation fails, correct `base_url`, then run `gatepass reload`, in Compose `docker compose -f … up -d --force-recreate gatepass`. If only this one fails, set";
 /** The name that stands for the advice about the client, if the configuration chose the name of the model. */
 const RENAMED = "correct the name in the client, or ";
 
