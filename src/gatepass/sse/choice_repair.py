@@ -229,11 +229,9 @@ NATIVE = "native_finish_reason"
 """The member that keeps the upstream's finish reason. The name is OpenRouter's."""
 
 _STOP = ("eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "complete", "completed", "finished")
-# An answer that was cut must not get `stop`, which means that it is complete
-_LENGTH = (
-    *("max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded", "pause_turn"),
-    *("insufficient_system_resource", "abort", "error", "network_error", "cancelled", "malformed_function_call"),
-)
+_LENGTH = ("max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded", "pause_turn")
+FAILED = ("insufficient_system_resource", "abort", "error", "network_error", "cancelled", "malformed_function_call")
+"""The answer was cut: a chat must not get `stop`, which means that it is complete, and has no reason for a failure."""
 _FILTERED = (
     *("safety", "recitation", "sensitive", "blocklist", "prohibited_content", "spii", "refusal"),
     *("content_filtered", "guardrail_intervened"),
@@ -242,7 +240,7 @@ _STANDARD_REASONS: Mapping[str, str] = MappingProxyType(
     {
         **{reason: reason for reason in CHAT_REASONS},
         **dict.fromkeys(_STOP, "stop"),
-        **dict.fromkeys(_LENGTH, "length"),
+        **dict.fromkeys((*_LENGTH, *FAILED), "length"),
         **dict.fromkeys(_FILTERED, "content_filter"),
         "tool_use": "tool_calls",
     }

@@ -21,6 +21,7 @@ from gatepass.protocols.translation.chat_request import About, Dropped, Tool
 from gatepass.protocols.translation.message_answer import MessageAnswer
 from gatepass.protocols.translation.message_request import chat_of_message
 from gatepass.protocols.translation.response_answer import ResponseAnswer
+from gatepass.sse.choice_repair import FAILED
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, encode_event
 from tests.unit.sse.peer import response_helper_reads, strict_events
 
@@ -402,10 +403,29 @@ def test_an_unknown_finish_reason_is_an_error_because_the_answer_may_be_cut(answ
 
 
 @pytest.mark.parametrize(
+    "end", [*FAILED, "ERROR", {"finish_reason": "length", "native_finish_reason": "MALFORMED_FUNCTION_CALL"}]
+)
+@pytest.mark.parametrize("answer", [MessageAnswer, ResponseAnswer])
+def test_a_finish_reason_of_a_failure_is_an_error_also_after_its_repair(answer, end):
+    ends = end if isinstance(end, dict) else {"finish_reason": end}
+    shown = ends.get("native_finish_reason", end)
+    completion = a_completion({"content": "Hi"})
+    completion["choices"][0] |= ends
+    words = f"The upstream ended its answer with the failure '{shown}'"
+    with pytest.raises(UpstreamInvalid, match=words):
+        whole(answer, completion)
+    stream = answer(defaults(), "up", About())
+    stream.feed(a_chunk({"content": "Hi"}))
+    stream.feed(encode_event({"choices": [{"index": 0, "delta": {}, **ends}]}))
+    with pytest.raises(UpstreamInvalid, match=words):
+        stream.feed(DONE)
+
+
+@pytest.mark.parametrize(
     ("end", "stop_reason", "status"),
     [
         *((end, "end_turn", "completed") for end in ("eos", "END_TURN", "stop_sequence", "", None)),
-        *((end, "max_tokens", "incomplete") for end in ("max_tokens", "MAX_TOKENS", "network_error")),
+        *((end, "max_tokens", "incomplete") for end in ("max_tokens", "MAX_TOKENS", "pause_turn")),
         ("SAFETY", "refusal", "incomplete"),
     ],
 )

@@ -16,7 +16,7 @@ import msgspec
 from gatepass.errors import UpstreamEmpty, UpstreamError, UpstreamInvalid
 from gatepass.protocols.client_protocol import event_kind, event_of
 from gatepass.protocols.translation.chat_request import About, Dropped, Tool, text_of
-from gatepass.sse.choice_repair import CHAT_REASONS, chat_reason
+from gatepass.sse.choice_repair import CHAT_REASONS, FAILED, NATIVE, chat_reason
 from gatepass.sse.chunk import REASONING, EnvelopeDefaults, Object, argument_text, finish_reason, json_text
 from gatepass.sse.event import LARGE_EVENT_BYTES as LARGE_BYTES
 from gatepass.sse.event import OwnEvents, parse_event, read_json, single_line_data, split_events
@@ -94,8 +94,8 @@ class AnswerBlocks(OwnEvents):
     """An EventTransform that turns chunks into the events of another protocol. A subclass words the events.
 
     It reads the first choice, because the other protocols have one. `feed` raises UpstreamInvalid for calls beyond the
-    limits above, a call that goes on after its end or lacks a name, and an unknown finish reason, and UpstreamEmpty
-    for an answer without content.
+    limits above, a call that goes on after its end or lacks a name, and a finish reason that is unknown or a
+    failure, and UpstreamEmpty for an answer without content.
     """
 
     repeats_texts = False
@@ -283,10 +283,11 @@ class AnswerBlocks(OwnEvents):
             self.begun({})
         end, has_calls = finish_reason(self.choice_end), "call" in self.kinds
         self.reason = chat_reason(end, has_tools=has_calls, has_function=False)
-        if self.reason not in CHAT_REASONS:  # the answer may be cut
+        failed = next((one for one in (end, text_of(self.choice_end.get(NATIVE))) if one.lower() in FAILED), "")
+        if failed or self.reason not in CHAT_REASONS:  # the answer may be cut
             shown = f" {end!r}" if len(end) <= SHOWN_CHARS and end.replace("_", "").isalpha() else ""
-            reason = f"The upstream ended its answer with an unknown finish reason{shown}."
-            raise UpstreamInvalid(reason, upstream=self.upstream)
+            reason = f"the failure {failed!r}" if failed else f"an unknown finish reason{shown}"
+            raise UpstreamInvalid(f"The upstream ended its answer with {reason}.", upstream=self.upstream)
         if self.reason in ("tool_calls", "function_call") and not has_calls:
             self.reason = "stop"
         if not all(map(_has_name, self._waiting)):
