@@ -768,6 +768,8 @@ ACTIONS: Mapping[str, str] = {
     "page_5xx": "Action for a page with another 5xx",
 }
 """The labels of the `actions` of an error."""
+UNKNOWN_MODEL = ("Action if it does not know the model", "处理（上游不认识该模型）")
+"""The labels of a part of the action of `upstream_error`, which is the most frequent one."""
 OF_UPSTREAM = (UpstreamErrorReply, UpstreamAuth, UpstreamHtml)
 """Errors with the upstream's own status."""
 STATUSES: Mapping[type[GatepassError], str] = {McpNotAllowed: "403; 200 with an error in JSON-RPC at `/mcp`"}
@@ -785,6 +787,7 @@ def error_kinds(base: type[GatepassError] = GatepassError) -> Iterator[type[Gate
 def error_entries(kind: type[GatepassError]) -> Iterator[Entry]:
     text, _, action = unwrapped(inspect.cleandoc(kind.__doc__ or "")).partition("\n\nAction: ")
     cause, _, details = text.partition("\n\n")
+    action, _, unknown_model = action.partition(" If it does not know the model, ")
     for phase in PHASES if kind is UpstreamTimeout else ("",):
         given = {**ARGUMENTS_OF_ERROR, "phase": phase}
         wanted = inspect.signature(kind).parameters.values()
@@ -801,6 +804,7 @@ def error_entries(kind: type[GatepassError]) -> Iterator[Entry]:
             "Status": STATUSES.get(kind, "the upstream's" if kind in OF_UPSTREAM else str(error.http_status)),
             "Hop": f"`{error.hop}`",
             "A retry can succeed": retry,
+            **({UNKNOWN_MODEL[0]: with_settings(f"C{unknown_model[1:]}")} if unknown_model else {}),
             "Action": with_settings(UpstreamTimeout.actions_of_codes.get(error.public_code, action)),
             **{ACTIONS[case]: with_settings(text) for case, text in vars(kind).get("actions", {}).items()},
             "Example": code_span(json.dumps(error_object(error), ensure_ascii=False)),
@@ -839,6 +843,7 @@ CHINESE: Mapping[str, str] = {
     "Hop": "hop",
     "A retry can succeed": "重试",
     "Action": "处理",
+    UNKNOWN_MODEL[0]: UNKNOWN_MODEL[1],
     "Action if the upstream has no such path": "处理（上游没有这个路径）",
     "Action if it lacks `/responses` or `/messages`": "处理（上游没有 `/responses` 或 `/messages`）",
     "Action if it lacks the chat that serves them": "处理（上游也没有提供它们的对话接口）",
@@ -879,21 +884,29 @@ def error_codes(language: str) -> str:
     return entries if language == "en" else entries.replace("](configuration.md", "](../reference/configuration.md")
 
 
-def chinese_codes() -> str:
-    """Return a table of all codes, with the meaning and the status of each."""
-    entries = [part for part in map(in_chinese, error_parts()) if isinstance(part, Entry)]
-    rows = [
-        (f"[`{entry.title}`](#{entry.title})", chinese_errors()[entry.title]["cause"], entry.facts["状态码"])
-        for entry in entries
-    ]
-    return table(("code", "含义", "状态码"), rows)
+def code_table(language: str) -> str:
+    """Return a table of all codes, with the status and the hop of each, and in Chinese with the meaning."""
+    is_chinese = language == "zh"
+    rows = []
+    for part in map(in_chinese, error_parts()) if is_chinese else error_parts():
+        if isinstance(part, Entry):
+            meaning = (chinese_errors()[part.title]["cause"],) if is_chinese else ()
+            hop = re.sub(r":\w+", ":NAME", part.facts["hop" if is_chinese else "Hop"])
+            status = part.facts["状态码" if is_chinese else "Status"]
+            rows.append((f"[`{part.title}`](#{part.title})", *meaning, status, hop))
+    return table(("code", "含义", "状态码", "hop") if is_chinese else ("code", "status", "hop"), rows)
 
 
 def in_chinese(part: Entry | str) -> Entry | str:
     if isinstance(part, str):
         return CHINESE[part]
     words = chinese_errors()[part.title]
-    own = {"Action": words["action"], **{ACTIONS[case]: text for case, text in words.get("actions", {}).items()}}
+    action, _, unknown_model = words["action"].partition("如果上游不认识该模型，")
+    own = {
+        "Action": action,
+        UNKNOWN_MODEL[0]: unknown_model,
+        **{ACTIONS[case]: text for case, text in words.get("actions", {}).items()},
+    }
     # the page at /ui replaces names in the English lists
     chinese = {name: with_settings(text.replace("`, `", "`、`")) for name, text in own.items()}
     facts = {CHINESE[name]: chinese.get(name) or CHINESE.get(text, text) for name, text in part.facts.items()}
@@ -956,8 +969,8 @@ PARTS: Mapping[str, Mapping[str, Callable[[], str]]] = {
     },
     "docs/symptoms.md": {"symptoms": lambda: symptoms("en")},
     "docs/zh/symptoms.md": {"symptoms": lambda: symptoms("zh")},
-    "docs/reference/errors.md": {"codes": lambda: error_codes("en")},
-    "docs/zh/errors.md": {"table": chinese_codes, "codes": lambda: error_codes("zh")},
+    "docs/reference/errors.md": {"table": lambda: code_table("en"), "codes": lambda: error_codes("en")},
+    "docs/zh/errors.md": {"table": lambda: code_table("zh"), "codes": lambda: error_codes("zh")},
     "docs/configuration.md": {"smallest file": lambda: SMALLEST_FILE},
     "docs/adaptations.md": {"changes": changes},
     "docs/operations/logs.md": {"events": log_events},

@@ -704,7 +704,8 @@ class UpstreamErrorReply(UpstreamError):
       A retry does not help.
 
     Action: Follow the upstream's message. If it does not know the model, correct the name in the client, or set
-    `models.NAME.name` to its name for it. If the model is listed under `models`, correct `models.NAME.upstream`.
+    `models.NAME.name` to its name for it. `gatepass doctor MODEL` lists its names. If the model is listed under
+    `models`, correct `models.NAME.upstream`.
     """
 
     code = "upstream_error"

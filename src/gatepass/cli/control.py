@@ -218,7 +218,7 @@ _CREDENTIAL_HEAD = ("PROCESS", "CREDENTIAL", "TYPE", "TOKEN", "EXPIRES IN", "FET
 _UPSTREAM_HEAD = ("PROCESS", "UPSTREAM", "HEALTH", "ERRORS", "FIND THE CAUSE")
 _MCP_HEAD = ("PROCESS", "MCP SERVER", "HOST", "CREDENTIAL", "TOKEN", "SESSIONS", "HEALTH")
 _RESTART = "; a new secret requires a restart, because it is in an environment variable"
-_HEALTH = {"ok": "healthy", "failing": "failing", "unknown": "no answer yet"}
+_HEALTH = {"ok": "healthy", "failing": "failing", "unknown": "no answer yet", "answering": "answering"}
 """As the page has it."""
 
 
@@ -323,13 +323,13 @@ def _upstream(name: str, one: Mapping[str, Any], upstream: str, held: Mapping[st
     if served := held.get("over_chat"):
         health += f"; {' and '.join(served)} are served by chats"
     errors = f"{held['errors'] / requests:.1%} of {requests}" if requests else "-"
-    command = f"gatepass show {shlex.quote(max(silent, key=silent.__getitem__))}" if silent else "-"
+    command = f"gatepass show {shlex.quote(max(silent, key=silent.__getitem__))}" if silent else _show(held) or "-"
     if held["health"] == "failing":
         command = (failed or {}).get("test") or "gatepass doctor"
     for credential, token in one["credentials"].items():
         if token["failing"] and token["state"] not in ("fresh", "stale") and upstream in token.get("upstreams", ()):
             health, command = f"no token, its credential fails: {credential}", "gatepass doctor"
-    return name, upstream, health, errors, _show(held) or printable(command)
+    return name, upstream, health, errors, printable(command)
 
 
 def _has_many_errors(held: Mapping[str, Any]) -> bool:

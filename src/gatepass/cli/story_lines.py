@@ -134,7 +134,7 @@ def _target(attempt: Story, failed_hop: str, *, is_last: bool, is_running: bool)
 
 
 def _silent_s(attempt: Story) -> float:
-    """Return for how long a stream in progress has been silent; 0.0 for less than SILENT_S."""
+    """Return for how long a stream has been silent at its end or until now; 0.0 for less than SILENT_S."""
     arrivals = attempt.get("arrivals")
     silent_s: float = 0.0 if arrivals is None else arrivals["ended_s"] - arrivals["last_s"]
     return silent_s if silent_s > SILENT_S else 0.0
@@ -168,6 +168,10 @@ def error_lines(story: Story) -> Iterator[str]:
             if story["closed_by"] == "gatepass":
                 what = "gatepass closed the connection, because the client did not read the response."
                 action = "Check the client, and limits.send_stall_s."
+            elif attempts and (silent_s := _silent_s(attempts[-1])):
+                what = f"The upstream had sent nothing for {span(silent_s)} when the client left."
+                command = test_command(f"upstream:{attempts[-1]['upstream']}", story["model"] or "", story["operation"])
+                action = f"Test it with `{command}`." if command else "Ask its owner."
             yield from (*wrapped(what), *wrapped(f"What to do: {action}", "  ", "    "))
         elif story["state"] == "running" and attempts and (silent_s := _silent_s(attempts[-1])):
             hop, settings = f"upstream:{attempts[-1]['upstream']}", settings_of(attempts[-1]["upstream"])

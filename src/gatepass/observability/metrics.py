@@ -45,6 +45,8 @@ FAILING_IN_A_ROW = 3
 """An upstream is `failing` if so many requests in a row failed at it."""
 OFTEN = 0.1
 """The share of errors above which an upstream is not called healthy."""
+MANY = 5
+"""Fewer errors are not many, also of few requests: a client may have sent a wrong model name."""
 NOT_FOUND = 404
 MAX_SERIES = 1_000
 """Cap on combinations of caller, model, upstream and operation. More of them share the caller and the model OTHER."""
@@ -345,7 +347,7 @@ def _combined(one: Any, two: Any, sign: int) -> Any:
 
 def has_many_errors(requests: int, errors: int) -> bool:
     """Return whether an upstream with these requests and errors in 15 minutes is not called healthy."""
-    return errors > OFTEN * requests
+    return errors >= MANY and errors > OFTEN * requests
 
 
 class Metrics(Observer):

@@ -340,9 +340,13 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
     if operation:
         names |= {"operations.NAME": f"operations.{operation}", "{rerank:": f"{{{operation}:"}
     if model:
+        names["`gatepass doctor MODEL`"] = f"`gatepass doctor {shlex.quote(model)}`"
         names["doctor MODEL --call"] = f"doctor {shlex.quote(model)}{CALL_OPTIONS.get(operation, ' --call')}"
         # the message for a path that is missing has the setting of a listed model
-        if re.search(rf"model|模型|{re.escape(model)}", message, re.IGNORECASE) and "has no such path" not in message:
+        if (
+            re.search(rf"model|deployment|模型|部署|{re.escape(model)}", message, re.IGNORECASE)
+            and "has no such path" not in message
+        ):
             found = _NAME_OF_MODEL.search(message)  # then the message has one advice, and so has the action
             both = {f"models.NAME.{one}": f"models.{model}.{one}" for one in ("name", "upstream")}
             names |= both if found is None else {"models.NAME.name": found[1]}

@@ -266,11 +266,11 @@ def credentials_of(state: AppState) -> dict[str, dict[str, Any]]:
 def _upstreams(state: AppState, rejections: Mapping[str, float]) -> dict[str, Any]:
     """Return the health of each upstream, and its requests since the start; `mcp` has the MCP servers."""
     counts, with_many_errors = state.metrics.totals().by_upstream, state.traffic.with_many_errors(state.clock.wall())
-    found, silent = {}, silent_streams(state)
+    found, streams = {}, streams_of(state)
     for name in state.upstreams:
         if not name.startswith(MCP_UPSTREAM):
             requests, errors = counts.get(name, (0, 0))
-            counted = {"requests": requests, "errors": errors, "silent": silent.get(name, {})}
+            counted = {"requests": requests, "errors": errors, "silent": silent_of(streams, name)}
             upstream = state.upstreams[name]
             spoken = upstream.settings.protocols
             counted["over_chat"] = [  # the operations that chats serve: learned, or declared
@@ -278,29 +278,43 @@ def _upstreams(state: AppState, rejections: Mapping[str, float]) -> dict[str, An
                 for one in ("responses", "messages")
                 if (served_by_chat(upstream, one) if spoken is None else one not in spoken and "chat" in spoken)
             ]
-            found[name] = counted | _health(state, name, rejections, with_many_errors)
+            found[name] = counted | _health(state, name, rejections, with_many_errors, streams)
     return found
 
 
-def silent_streams(state: AppState) -> dict[str, dict[str, float]]:
-    """Return the streams that are silent for SILENT_S: the seconds since the last piece by id, by upstream."""
+def streams_of(state: AppState) -> dict[str, dict[str, float]]:
+    """Return the streams that have begun to arrive: the seconds since the last piece by id, by upstream."""
     found: dict[str, dict[str, float]] = {}
     for one in state.in_flight.requests:
         context = one.response.context
         if (attempt := context.attempt) is None or attempt.record.arrivals is None:
             continue
         silent_s = state.clock.now() - attempt.record.arrivals.timeline().last_s
-        if silent_s > SILENT_S:
-            found.setdefault(attempt.record.upstream, {})[context.access.id] = round(silent_s, 3)
+        found.setdefault(attempt.record.upstream, {})[context.access.id] = round(silent_s, 3)
     return found
 
 
+def silent_of(streams: Mapping[str, Mapping[str, float]], upstream: str) -> dict[str, float]:
+    """Return the streams of one upstream that are silent for SILENT_S."""
+    return {request: silent_s for request, silent_s in streams.get(upstream, {}).items() if silent_s > SILENT_S}
+
+
+def health_of(state: AppState, upstream: str, streams: Collection[str]) -> str:
+    """Return `Metrics.health`, or `answering` if no request has ended there and a stream has begun to arrive."""
+    health = state.metrics.health(upstream)
+    return "answering" if health == "unknown" and upstream in streams else health
+
+
 def _health(
-    state: AppState, upstream: str, rejections: Mapping[str, float], with_many_errors: Collection[str]
+    state: AppState,
+    upstream: str,
+    rejections: Mapping[str, float],
+    with_many_errors: Collection[str],
+    streams: Collection[str],
 ) -> dict[str, Any]:
     now_s, metrics = state.clock.now(), state.metrics
     return {
-        "health": "failing" if upstream in rejections else metrics.health(upstream),
+        "health": "failing" if upstream in rejections else health_of(state, upstream, streams),
         "last_failed": metrics.last_failed(upstream, now_s),
         "many_errors": upstream in with_many_errors,
         "last_error": metrics.last_error(upstream, now_s),
@@ -308,7 +322,7 @@ def _health(
 
 
 def _mcp_status(state: AppState, mcp: McpServers, rejections: Mapping[str, float]) -> dict[str, Any]:
-    with_many_errors = state.traffic.with_many_errors(state.clock.wall())
+    with_many_errors, streams = state.traffic.with_many_errors(state.clock.wall()), streams_of(state)
     sessions, upstreams = mcp.sessions.counts(), {name: state.upstreams[MCP_UPSTREAM + name] for name in mcp.by_name}
     return {
         "streams": len(state.in_flight.open_idle_streams),
@@ -317,7 +331,7 @@ def _mcp_status(state: AppState, mcp: McpServers, rejections: Mapping[str, float
                 "host": upstream.host,
                 "credential": upstream.credential or None,
                 "usable": upstream.holder is None or upstream.holder.usable,
-                **_health(state, upstream.name, rejections, with_many_errors),
+                **_health(state, upstream.name, rejections, with_many_errors, streams),
                 "sessions": sessions[name],
             }
             for name, upstream in upstreams.items()

@@ -111,6 +111,8 @@ def test_each_upstream_has_a_line_with_its_health_and_its_share_of_errors():
         "once": {"health": "ok", "requests": 200, "errors": 1, "last_failed": {**last, "in_a_row": 1, "test": test}},
         "files": {"health": "ok", "requests": 7, "errors": 0, "last_failed": None},
         "lost": {"health": "ok", "requests": 1, "errors": 1, "last_failed": None, **error},
+        "stuck": {"health": "ok", "requests": 9, "errors": 5, "last_failed": None, "silent": {"s": 45.0}, **error},
+        "first": {"health": "answering", "requests": 0, "errors": 0, "last_failed": None},
         "new": {"health": "unknown", "requests": 0, "errors": 0, "last_failed": None},
         "reloaded": {"health": "unknown", "requests": 16, "errors": 8, "last_failed": None},
     }
@@ -123,6 +125,8 @@ def test_each_upstream_has_a_line_with_its_health_and_its_share_of_errors():
         "gatepass once healthy, upstream_connect 12 s ago 0.5% of 200 -",
         "gatepass files healthy 0.0% of 7 -",
         "gatepass lost many errors, model_not_found 5 s ago 100.0% of 1 gatepass show 'r 7'",
+        "gatepass stuck many errors, model_not_found 5 s ago, 1 stream silent for 45 s 55.6% of 9 gatepass show s",
+        "gatepass first answering - -",
         "gatepass new no answer yet - -",
         "gatepass reloaded no answer since the reload 50.0% of 16 -",
     ]

@@ -373,6 +373,15 @@ def test_a_client_that_does_not_read_is_closed_by_gatepass():
     )
 
 
+def test_a_client_that_leaves_a_silent_stream_leads_to_the_upstream():
+    gap = {"reads": 2, "first_s": 0.2, "last_s": 10.0, "ended_s": 55.0, "gaps": []}
+    gone = story(attempt(outcome="client_gone", arrivals=gap), outcome="client_gone", closed_by="client")
+    assert plain(error_lines(gone)) == [
+        "  The upstream had sent nothing for 45 s when the client left.",
+        "  What to do: Test it with `gatepass doctor gpt-4o --call`.",
+    ]
+
+
 def test_the_reason_of_the_last_attempt_is_not_repeated():
     failed = attempt(code="upstream_dns", reason="No such name.", connect_s=0.04, outcome="connection_failed")
     error = {**CUT, "code": "upstream_dns", "message": "No such name. Tried once."}

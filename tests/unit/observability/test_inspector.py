@@ -353,7 +353,8 @@ def test_the_action_for_an_unknown_name_is_that_of_the_message():
         assert (f"set `{setting}` to its name for it" in found, "correct" in found) == (True, False)
     message = f"No. {model_hint('a', 'chat', 404, None, 'unknown model', 'a')}"
     found = action("model_not_found", "upstream:chat", model="a", message=message)
-    assert found.endswith("correct the name in the client, or set `models.a.name` to its name for it.")
+    named = "or set `models.a.name` to its name for it. `gatepass doctor a` lists its names."
+    assert found.endswith(f"correct the name in the client, {named}")
     other = action("model_not_found", "upstream:chat", model="a", message="The model a is not here.")
     assert "correct `models.a.upstream`" in other
 
@@ -521,7 +522,9 @@ def test_the_action_for_a_path_that_is_missing_names_the_route_of_the_model(memb
 def test_the_action_for_an_upstreams_error_names_the_route_of_the_model():
     listed = "If the model is listed under `models`, correct `models.bge.upstream`."
     unknown = action("102", "upstream:b", operation="chat", model="bge", message="LLM(bge) not found")
-    assert unknown.endswith(f" to its name for it. {listed}")
+    assert unknown.endswith(f" to its name for it. `gatepass doctor bge` lists its names. {listed}")
+    azure = "The API deployment for this resource does not exist."
+    assert action("404", "upstream:b", operation="chat", model="bge", message=azure) == unknown
     other = action("102", "upstream:b", operation="chat", model="bge", message="question is required")
     assert other == "Follow the upstream's message."
     assert action("102", "upstream:b", operation="files") == "Follow the upstream's message."

@@ -119,19 +119,21 @@ def test_a_reply_ends_a_connection_failure_and_no_other(
     assert (metrics.health("up"), shown and shown["code"]) == expected
 
 
-@pytest.mark.parametrize(("failed", "many"), [(1, set()), (2, {"up"})])
-def test_an_upstream_has_many_errors_above_a_tenth_of_15_minutes(failed: int, many: set[str]):
+@pytest.mark.parametrize(
+    ("requests", "failed", "many"), [(2, 1, set()), (10, 4, set()), (10, 5, {"up"}), (50, 5, set())]
+)
+def test_an_upstream_has_many_errors_from_five_above_a_tenth_of_15_minutes(requests: int, failed: int, many: set[str]):
     metrics = Metrics()
     traffic = Traffic(metrics)
-    for number in range(10):
+    for number in range(requests):
         error = UpstreamErrorReply("slow down", upstream="up", status=429) if number < failed else None
         access = AccessRecord(f"r-{number}", "POST", "/", "chat", "app", outcome="error" if error else "ok")
         attempt = AttemptRecord("one", "chat", "m", "up", requests=1)
         traffic.sample(number * WIDTH_S)
         metrics.request_ended(RequestRecord(access, attempt, 5.0, 0.0, 1.0, None, 0.0), error)
-    assert traffic.with_many_errors(9 * WIDTH_S) == many
+    assert traffic.with_many_errors((requests - 1) * WIDTH_S) == many
     assert metrics.last_error("up", 16.0) == {"id": f"r-{failed - 1}", "code": "upstream_error", "age_s": 10.0}
-    assert traffic.with_many_errors((9 + SLICES) * WIDTH_S) == set()
+    assert traffic.with_many_errors((requests - 1 + SLICES) * WIDTH_S) == set()
 
 
 def test_only_15_minutes_are_kept():

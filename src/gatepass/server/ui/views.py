@@ -31,7 +31,7 @@ from gatepass.proxy.app_state import AppState
 from gatepass.proxy.models import Kinds, declared_kind
 from gatepass.proxy.routing import RouteTable
 from gatepass.server.inspection import REPLICA
-from gatepass.server.pages import credentials_of, silent_streams
+from gatepass.server.pages import credentials_of, health_of, silent_of, streams_of
 from gatepass.types import MCP_UPSTREAM
 
 MOST_RENEWALS = 20
@@ -44,7 +44,7 @@ def own_overview(state: AppState) -> dict[str, Any]:
     """Return the credentials, upstreams, callers and traffic of this process."""
     now_s, wall_s = state.clock.now(), state.clock.wall()
     in_flight = Counter(request.response.context.metrics_key()[2] for request in state.in_flight.requests)
-    credentials, silent = credentials_of(state), silent_streams(state)
+    credentials, streams = credentials_of(state), streams_of(state)
     for name, one in credentials.items():
         age_s, left_s = one["age_s"], one["expires_in_s"]
         lasts_s = None if left_s is None or age_s is None else round(age_s + left_s, 3)
@@ -62,9 +62,9 @@ def own_overview(state: AppState) -> dict[str, Any]:
             "dialect": "mcp" if name.startswith(MCP_UPSTREAM) else upstream.dialect_name,
             "credential": upstream.credential or None,
             "in_flight": in_flight[name],
-            "silent": silent.get(name, {}),
+            "silent": silent_of(streams, name),
             "open_connections": counts.busy + counts.idle,
-            "health": state.metrics.health(name),
+            "health": health_of(state, name, streams),
             "last_failed": state.metrics.last_failed(name, now_s),
         }
     return {
@@ -155,8 +155,9 @@ def _upstream(
     failing = [one["last_failed"] for one in ones if one["last_failed"] is not None]
     in_a_row = sum(one["in_a_row"] for one in failing)
     is_down = any(one["code"] == UpstreamConnect.code for one in failing)
-    seen = {one["health"] for one in ones} - {"unknown"}
-    health = "ok" if seen else "unknown"
+    all_seen = {one["health"] for one in ones}
+    seen = all_seen - {"answering", "unknown"}
+    health = "ok" if seen else min(all_seen)
     # another process may have had an answer since
     is_answered = len(ones) > 1 and last is not None and not last[1]
     requests, errors = sum(one[0] for one in counts), sum(one[1] for one in counts)

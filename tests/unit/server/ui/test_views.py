@@ -62,7 +62,7 @@ def test_a_worker_without_a_token_is_shown():
 
 
 @pytest.mark.parametrize("counts", [None, (4, 1), (4, 4)])
-@pytest.mark.parametrize("health", ["unknown", "ok", "failing"])
+@pytest.mark.parametrize("health", ["unknown", "answering", "ok", "failing"])
 def test_the_health_of_an_upstream_is_that_of_status(counts: Any, health: str):
     """Errors of the client or of a limit, as a 404 and a 429, count in the slices and do not make it failing."""
     slices = [{"number": 60, "traffic": {"requests": counts[0], "by_upstream": {"chat": counts}}}] if counts else []

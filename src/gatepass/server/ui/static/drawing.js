@@ -192,7 +192,7 @@ export function showHealth(line, upstream) {
   const [state, link] = line.children;
   set(line, { class: rank(upstream) === FAILS ? "health failed" : "health" });
   const working = hasOnlyErrors(upstream) ? t("every request failed") : rejects ? t("rejected a token") : hasManyErrors ? t("many errors") : t("healthy");
-  const shown = { ok: working, failing: t("failing"), unknown: t("no answer yet") }[health] ?? health;
+  const shown = { ok: working, failing: t("failing"), unknown: t("no answer yet"), answering: t("answering") }[health] ?? health;
   write(state, lacks ? t("no token, its credential fails: ") : shown + (failed ? t(", ") : ""));
   write(link, lacks ?? (failed ? `${failed.code}${t(", ")}${t("{s} ago", { s: span(failed.age_s) })}` : ""));
   set(link, { href: lacks ? `#/?credential=${encodeURIComponent(lacks)}` : failed ? `#/requests/${encodeURIComponent(failed.id)}` : null });

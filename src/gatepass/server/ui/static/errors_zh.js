@@ -191,7 +191,7 @@ export const ERRORS = {
   },
   "upstream_error": {
     "text": "上游自己的错误：code 和文字是上游的，状态码通常也是。HTTP 200 中的错误会得到与其含义相符的状态码；RAGFlow 的 102 变为 400，文字含 “not found” 时变为 404。",
-    "action": "按上游的信息处理。如果上游不认识该模型，改正客户端中的模型名称，或把 `models.NAME.name` 设为模型在上游的名称。如果该模型列在 `models` 中，改正 `models.NAME.upstream`。"
+    "action": "按上游的信息处理。如果上游不认识该模型，改正客户端中的模型名称，或把 `models.NAME.name` 设为模型在上游的名称。`gatepass doctor MODEL` 列出上游的名称。如果该模型列在 `models` 中，改正 `models.NAME.upstream`。"
   },
   "upstream_auth": {
     "text": "上游拒绝凭据，因此客户端重试不会成功。错误信息含有凭据的名称、凭据是 key 还是令牌、令牌的年龄，以及 gatepass 是否试过第二个令牌。上游拒绝新令牌之后的一分钟内，gatepass 不再为它获取新令牌。",

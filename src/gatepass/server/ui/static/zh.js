@@ -139,6 +139,7 @@ export const TEXTS = {
   "every request failed": "所有请求都失败",
   "a new secret requires a restart, because it is in an environment variable": "secret 在环境变量中，更换之后要重启 gatepass",
   "no answer yet": "还没有回答",
+  "answering": "正在回答",
   "no token, its credential fails: ": "没有令牌，凭据故障：",
   "gatepass or the upstream does not know the model": "gatepass 或上游不认识该模型",
   "the prompt is too long": "提示词过长",
