@@ -269,26 +269,59 @@ async def test_a_missing_path_is_learned_from_the_chat_that_succeeds():
         "completions",
     ]
     assert (failed.state, failed.scope.model) == ("failed", "typo")
-    assert (rule.state, rule.scope.model, rule.rule.setting()) == ("learned", "*", {"protocols": ["chat"]})
+    assert (rule.state, rule.scope.model, rule.rule.setting()) == ("learned", "m", {"protocols": ["chat"]})
 
 
 async def test_a_path_that_one_model_lacks_is_not_missing_for_others():
-    """A router by model answers as one without the path. The path has just served another model."""
+    """A router by model answers as one without the path."""
 
     def by_model(request: Any) -> Dialogue:
         model, is_chat = request.json()["model"], request.target.endswith("/chat/completions")
         return chat_only(request) if is_chat or model == "m" else [Send(reply(NATIVE))]
 
     async with Scripted(answer=by_model) as upstream, gateway(upstream=upstream.url) as gp:
-        models = ("whole", "m", "m", "whole")
+        models = ("m", "whole", "m", "whole")
         answered = [await gp.ask({**ASKED, "model": model}, PATH, headers=VERSION).answer() for model in models]
         (rule,) = gp.state.learned_rules()
-    assert [one.json()["content"][0]["text"] for one in answered] == ["native", "Hi", "Hi", "native"]
+    assert [one.json()["content"][0]["text"] for one in answered] == ["Hi", "native", "Hi", "native"]
     assert [one.target.rpartition("/")[2] for one in upstream.received] == [
-        *("messages", "messages", "completions"),
-        *("completions", "messages"),
+        *("messages", "completions"),
+        *("messages", "completions", "messages"),
     ]
     assert (rule.scope.model, rule.rule.setting()) == ("m", {"protocols": ["chat"]})
+
+
+@pytest.mark.parametrize(
+    "lacking", [reply(b"", 404), reply(b"<title>404 Not Found</title>", 404, content_type="text/html")]
+)
+async def test_a_missing_path_without_an_error_object_is_learned(lacking):
+    def chats(request: Any) -> Dialogue:
+        return chat_only(request) if request.target.endswith("/chat/completions") else [Send(lacking)]
+
+    async with Scripted(answer=chats) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = [await gp.ask(ASKED, PATH, headers=VERSION).answer() for _ in range(2)]
+    assert [one.status for one in answered] == [200, 200]
+    assert len(upstream.received) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        (f"{PATH}/count_tokens", {"content": [{"type": "thinking", "thinking": "x", "signature": "gatepass_thought"}]}),
+        ("/v1/responses/compact", {"encrypted_content": "gatepass_thought"}),
+    ],
+)
+@pytest.mark.parametrize("protocols", [None, ["messages", "responses"]])
+async def test_no_other_operation_sends_a_thought_of_a_chat(path, more, protocols):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "type": "reasoning", "summary": [], **more}]
+    asked = {"model": "m", "messages" if "messages" in path else "input": turns}
+    declared = {} if protocols is None else {"protocols": protocols}
+    async with (
+        Scripted([Send(reply({"input_tokens": 5}))]) as upstream,
+        gateway(upstreams={"chat": {"base_url": f"{upstream.url}/v1", **declared}}) as gp,
+    ):
+        await gp.ask(asked, path, headers=VERSION).answer()
+    assert b"gatepass_thought" not in upstream.received[0].body
 
 
 async def test_an_upstream_with_neither_path_keeps_its_first_error():

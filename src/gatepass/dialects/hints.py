@@ -136,21 +136,19 @@ _NO_PATH = re.compile(
 )
 _NOTHING_THERE = re.compile(
     r"(?:404:? )?(?:(?:resource |route |page )?not found|method not allowed)|no static resource \S+"
-    rf"|no route matched with those values|(?:[a-z]+ )*{_OWN_PATH}(?: (?:is |was |does )?not [a-z ]+)?",
+    rf"|no route matched with those values|(?:[a-z]+ )*{_OWN_PATH}(?: (?:is |was |does )?not [a-z ]+)?"
+    r"|The upstream \S+ (?:\(\S+\) )?answered \d{3} [a-z ]+ with an (?:empty body|HTML page(?: titled \".*)?)",
     re.IGNORECASE,
 )
-"""Whole texts: one that quotes the client has more. These need a status for what is missing."""
-_OWN_WORDS = re.compile(r"with an empty body\b|with an? (?:HTML )?page\b")
-"""What gatepass says of a reply without an error object."""
+"""Whole texts: one that quotes the client has more. The last one is gatepass's own. They need a status for what is
+missing."""
 
 
 def is_about_path(error: UpstreamErrorReply) -> bool:
     """Whether an upstream's error means that it lacks the path of the request, and not the model or another object."""
     status, body = error.http_status, error.error_body
     is_missing = status in (404, 405, 501)
-    if body is None:
-        return is_missing and _OWN_WORDS.search(error.message) is not None
-    shown = body.message[:MESSAGE_CHARS].rstrip(" .")
+    shown = (error.message if body is None else body.message)[:MESSAGE_CHARS].rstrip(" .")
     return (is_missing and _NOTHING_THERE.fullmatch(shown) is not None) or (
         (is_missing or status == 400) and _NO_PATH.fullmatch(shown) is not None
     )

@@ -15,6 +15,7 @@ from gatepass.dialects.hints import is_about_model
 from gatepass.dialects.reply_check import shown_members
 from gatepass.errors import GatepassError, ModelNotFound, UpstreamErrorReply
 from gatepass.normalize.betas import BETA_FIELD
+from gatepass.normalize.messages import OWN_THOUGHT
 from gatepass.protocols.client_protocol import SAMPLE_TOKENS, ClientProtocol, KeepAliveEncoder, event_of
 from gatepass.protocols.error_objects import json_text, stream_message
 from gatepass.protocols.message_events import (
@@ -121,7 +122,7 @@ class Messages(_OfAnthropic):
 
     name = "messages"
     translation = translation.MESSAGES
-    members = frozenset({"stream", BETA_FIELD})
+    members = frozenset({"stream", BETA_FIELD, OWN_THOUGHT})
     requires_model = True
     free_members = ("input",)  # of a tool's use
     progress, event_repair, aggregate = MessageProgress, MessageRepair, MessageAggregator
@@ -192,7 +193,7 @@ class CountTokens(_OfAnthropic):
     __slots__ = ()
 
     name = "count_tokens"
-    members = frozenset({BETA_FIELD})
+    members = frozenset({BETA_FIELD, OWN_THOUGHT})
     requires_model = True
     free_members = Messages.free_members
     absent_statuses = frozenset((404, 405, 501))

@@ -19,6 +19,7 @@ from gatepass.dialects.error_body import Mask, public_object
 from gatepass.dialects.hints import sentence
 from gatepass.dialects.reply_check import shown_members
 from gatepass.errors import GatepassError, UpstreamErrorReply, UpstreamInvalid
+from gatepass.normalize.messages import OWN_THOUGHT
 from gatepass.protocols.client_protocol import (
     SAMPLE_TOKENS,
     ClientProtocol,
@@ -461,7 +462,7 @@ class Responses(ClientProtocol):
     name = family = "responses"
     translation = translation.RESPONSES
     sample: Mapping[str, Any] = {"input": "ping", "max_output_tokens": SAMPLE_TOKENS}
-    members = ClientProtocol.members | {"stream"}
+    members = ClientProtocol.members | {"stream", OWN_THOUGHT}
     requires_model = True
     has_items = True
     free_members = ("client_metadata",)  # of Codex: its own threads, which no server stores
@@ -512,6 +513,7 @@ class Compact(ClientProtocol):
     __slots__ = ()
 
     name, family = "compact", Responses.family
+    members = ClientProtocol.members | {OWN_THOUGHT}
     requires_model = True
     has_items = True
     free_members = Responses.free_members

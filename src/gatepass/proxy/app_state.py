@@ -89,14 +89,12 @@ MOST_ABSENT = 1_000
 class UpstreamState:
     """What a process remembers of one upstream. A reload keeps it if the upstream's name and base URL stay the same."""
 
-    __slots__ = ("absent_until_s", "learned", "spoken")
+    __slots__ = ("absent_until_s", "learned")
 
     def __init__(self) -> None:
         self.learned = Memory()
         self.absent_until_s: dict[tuple[str, str, str], float] = {}
         """Until when gatepass assumes for a caller that an operation is missing for a model: by all three names."""
-        self.spoken: set[str] = set()
-        """The operations that a chat might serve and that succeeded without one: a missing path is that of a model."""
 
     def remember_absent(self, key: tuple[str, str, str], until_s: float) -> None:
         if len(self.absent_until_s) >= MOST_ABSENT:

@@ -15,7 +15,6 @@ from msgspec.structs import replace
 
 from gatepass import errors
 from gatepass.auth.model_access import may_use
-from gatepass.config.routes import ANY
 from gatepass.dialects.base import raw_request, with_query
 from gatepass.dialects.hints import is_about_model, is_about_path, model_hint, sentence
 from gatepass.errors import GatepassError, Overloaded, TokenUnavailable, UpstreamError, UpstreamErrorReply
@@ -95,7 +94,7 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
     if (base := attempt.base) is None:
         rules = rules_for(state, upstream, call, target, context.profile_rules)
         base = normalize(call, target, rules) if is_small else await normalize_large(call, target, rules, threads)
-        if protocol.translation is not None or target.protocols is not None:
+        if protocol.family not in ("", CHAT.family) or target.protocols is not None:
             base = await _spoken(attempt, protocol, base, context.profile_rules)
         if is_streamed:
             _start_keep_alive(attempt, context, keep_alive, STREAM_HOLD_S)
@@ -151,8 +150,6 @@ def succeeded(attempt: Attempt) -> None:
         attempt.session.succeeded(attempt.state.clock.now())
     if attempt.absent is not None:
         _learn_protocol(attempt, attempt.absent)
-    elif attempt.chat is None and PROTOCOLS[attempt.call.operation.protocol].translation is not None:
-        attempt.upstream.state.spoken.add(attempt.call.operation.name)
     if attempt.session is not None or attempt.copied_bytes:
         leave_target(attempt)
 
@@ -212,26 +209,23 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
 
 
 WITHOUT_OWN_THOUGHTS = (
-    SearchedRule("thoughts", (OWN_THOUGHT,), "stream", (drop_own_thoughts,), "own thoughts are left out"),
+    SearchedRule("thoughts", (OWN_THOUGHT,), OWN_THOUGHT, (drop_own_thoughts,), "own thoughts are left out"),
 )
 SERVED_BY_CHAT = LearnedRule("protocols", CHAT.family)
 
 
-def _path_key(attempt: Attempt, *, is_refuted: bool = False) -> Key:
-    """The key of the rule that the upstream lacks the path of the call's operation.
+def _path_key(attempt: Attempt) -> Key:
+    """The key of the rule that the upstream lacks the path of the call's operation for its model.
 
-    It is about all models, unless it `is_refuted` or the operation succeeded with another model at this upstream.
+    A router by model answers like an upstream without the path, so each model is asked once.
     """
-    operation, upstream = attempt.call.operation.name, attempt.upstream
-    model = attempt.user().model if is_refuted or operation in upstream.state.spoken else ANY
-    return RuleScope(upstream.name, model, operation), SERVED_BY_CHAT.key
+    return RuleScope(attempt.upstream.name, attempt.user().model, attempt.call.operation.name), SERVED_BY_CHAT.key
 
 
-def served_by_chat(upstream: Upstream, operation: str, model: str = ANY) -> bool:
-    """Whether gatepass has learned that chats serve `operation` at `upstream`, for all models or for `model`."""
-    learned = upstream.state.learned
-    keys = ((RuleScope(upstream.name, one, operation), SERVED_BY_CHAT.key) for one in (ANY, model))
-    return any(learned.rule(key) is not None for key in keys)
+def served_by_chat(upstream: Upstream, operation: str) -> bool:
+    """Whether gatepass has learned for a model that chats serve `operation` at `upstream`."""
+    rules = upstream.state.learned.by_scope.items()
+    return any(scope.operation == operation and any(SERVED_BY_CHAT.key == key for _, key in of) for scope, of in rules)
 
 
 def _lacks_path(attempt: Attempt, error: GatepassError) -> bool:
@@ -241,7 +235,7 @@ def _lacks_path(attempt: Attempt, error: GatepassError) -> bool:
         return False
     if not isinstance(error, UpstreamErrorReply) or not attempt.upstream.learns:
         return False
-    key = _path_key(attempt, is_refuted=True)
+    key = _path_key(attempt)
     is_blocked = attempt.upstream.state.learned.blocked_s(key, attempt.state.clock.now()) > 0
     return not is_blocked and is_about_path(error)
 
@@ -255,9 +249,9 @@ async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profil
     target, upstream, translation = attempt.target, attempt.upstream, protocol.translation
     has_begun = attempt.early is not None and attempt.early.streamed.id  # the client reads that of a chat
     if target.protocols is None:
-        for key in (_path_key(attempt), _path_key(attempt, is_refuted=True)):
-            upstream.state.learned.expire(key[0], attempt.state.clock.now())
-        is_spoken = not (attempt.absent or served_by_chat(upstream, call.operation.name, attempt.user().model))
+        learned, key = upstream.state.learned, _path_key(attempt)
+        learned.expire(key[0], attempt.state.clock.now())
+        is_spoken = not (attempt.absent or learned.rule(key))
     else:
         is_spoken = protocol.family in ("", *target.protocols)
     if is_spoken and not has_begun:
@@ -577,7 +571,7 @@ async def _error_for_client(attempt: Attempt, error: GatepassError, *, is_reject
     if (absent := attempt.absent) is not None and isinstance(error, UpstreamErrorReply):
         body, has_no_path = error.error_body, is_about_path(error)
         if has_no_path or (body is not None and is_about_model(body.code, body.message)):
-            key = _path_key(attempt, is_refuted=True)
+            key = _path_key(attempt)
             attempt.upstream.state.learned.refute(key, SERVED_BY_CHAT, error.message, attempt.state.clock.now())
         error = absent if has_no_path else error
     base, shown = attempt.base, error

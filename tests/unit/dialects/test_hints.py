@@ -13,6 +13,7 @@ from gatepass.dialects.hints import (
     token_hint,
     with_hint,
 )
+from gatepass.dialects.reply_check import ReceivedReply, classify_error
 from gatepass.errors import UpstreamErrorReply
 from gatepass.observability.story import case_of
 
@@ -381,12 +382,19 @@ def test_other_errors_are_not_about_the_models_name(status, code, message):
 
 
 @pytest.mark.parametrize(
-    ("status", "message", "is_meant"),
+    ("status", "body", "kind", "is_meant"),
     [
-        (404, "chat answered 404 with an empty body.", True),
-        (404, "chat answered 404 with an HTML page.", True),
-        (400, "m answered 400 with an HTML page titled 'Request Header Too Large'.", False),
+        (404, b"", "text/plain", True),
+        (405, b"", "text/plain", True),
+        (404, b"<html><head><title>404 Not Found</title></head><body>nginx</body></html>", "text/html", True),
+        (404, b"<html><body>Cannot POST /v1/responses</body></html>", "text/html", True),  # Express
+        (404, b"404 page not found\n", "text/plain", True),
+        (400, b"<html><title>Request Header Too Large</title></html>", "text/html", False),
+        (503, b"", "text/plain", False),
     ],
 )
-def test_a_reply_without_an_error_is_about_the_path_by_its_status(status, message, is_meant):
-    assert is_about_path(UpstreamErrorReply(message, upstream="u", status=status)) is is_meant
+def test_a_reply_without_an_error_is_about_the_path_by_its_status(status, body, kind, is_meant):
+    headers = ((b"content-type", kind.encode()),)
+    error = classify_error(ReceivedReply("chat", status, headers, body, host="llm.example"))
+    assert isinstance(error, UpstreamErrorReply)
+    assert is_about_path(error) is is_meant
