@@ -37,7 +37,7 @@ CHILDREN = {
     "clients/README": ["agents_and_mcp_hosts", "mcp", "clients/*", "concepts/profiles", "model_list"],
     "ragflow": ["guides/ragflow_upstream"],
     "tokens": ["reference/credentials", "concepts/token_life"],
-    "adaptations": ["concepts/learned_rules", "concepts/translation", "quirks"],
+    "adaptations": ["concepts/learned_rules", "concepts/translation", "concepts/host_faults", "quirks"],
     "guides/replicas": ["operations/store"],
     "operations/run": ["operations/reload"],
     "operations/ui": ["operations/ui_views"],

@@ -56,6 +56,13 @@ def test_the_pages_have_the_same_sections(name):
     assert headings == ["Enter", "Check", "If it fails", "Known limits", "Tested"]
 
 
+@pytest.mark.parametrize("name", ["claude_code", "codex", "dify", "librechat", "open_webui"])
+def test_a_page_leads_from_an_answer_that_stops_to_the_silent_stream(name):
+    faults = PAGES[name].read_text().partition("## If it fails\n")[2].partition("\n## ")[0]
+    assert "**An answer stops in the middle:** `gatepass status` names a silent stream" in faults
+    assert "host.docker.internal:8080" not in PAGES[name].read_text()  # docs/clients/README.md has the names
+
+
 @pytest.mark.parametrize("name", sorted(PAGES))
 def test_a_page_states_whether_the_client_was_run(name):
     words = "was run here" if name in RUN else "not tried here"
