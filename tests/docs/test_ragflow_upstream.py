@@ -141,7 +141,8 @@ async def test_one_gatepass_serves_assistants_to_clients_and_models_to_ragflow(t
 @pytest.mark.parametrize("page", ["guides", "zh"])
 def test_each_path_of_the_table_is_the_one_that_gatepass_uses(page):
     text = (Path(__file__).parents[2] / f"docs/{page}/ragflow_upstream.md").read_text()
-    rows = re.findall(r"^\| `(/\S+)`\W+`(/\S+)` \| `(\w+)`.*\|$", text, re.MULTILINE)
+    rows = re.findall(r"^ *\| `(/\S+)`\W+`(/\S+)` \| `(\w+)`.*\|$", text, re.MULTILINE)
+    assert text.index(rows[0][0]) < text.index("```yaml")  # before the file that needs the choice
     assert [row[-1] for row in rows] == list(get_args(RagflowPaths))
     for *shown, paths in rows:
         used = [chat_url("https://h/api/v1", name, paths).partition("/api/v1")[2] for name in ("ID", "agent:ID")]
