@@ -7,10 +7,13 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
+import click
 import pytest
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.cli.control import status_lines
+from gatepass.cli.story_lines import error_lines
+from gatepass.observability.story import story_of
 from gatepass.server.cycle import ids_begin
 from gatepass.server.ui.views import own_overview
 from tests.integration.answers import COMPLETION
@@ -191,18 +194,26 @@ async def test_a_stream_that_is_silent_is_shown_with_its_upstream():
             "models": {"*": {"upstream": "chat"}},
         }
         asked = {"model": "m", "messages": [], "stream": True}
-        async with gateway(clock=clock, **config) as gp, gp.ask(asked) as ask:
-            await ask.head()
-            await ask.until(b"data: ")
-            (running,) = gp.state.in_flight.requests
-            request = running.response.context.access.id
-            for advance_s, silent in ((30.0, {}), (10.0, {request: 40.0})):
-                await clock.advance(advance_s)
-                page = (await status(gp)).json()
-                assert page["upstreams"]["chat"]["silent"] == silent
-            assert own_overview(gp.state)["upstreams"]["chat"]["silent"] == {request: 40.0}
+        async with gateway(clock=clock, **config) as gp:
+            async with gp.ask(asked) as ask:
+                await ask.head()
+                await ask.until(b"data: ")
+                (running,) = gp.state.in_flight.requests
+                request = running.response.context.access.id
+                for advance_s, silent in ((30.0, {}), (10.0, {request: 40.0})):
+                    await clock.advance(advance_s)
+                    page = (await status(gp)).json()
+                    assert page["upstreams"]["chat"]["silent"] == silent
+                assert own_overview(gp.state)["upstreams"]["chat"]["silent"] == {request: 40.0}
+            await until(lambda: not gp.state.in_flight.busy)
+            (ended,) = gp.state.inspector.newest()
+            story = story_of(ended, clock.now(), clock.wall(), str)
     lines = [" ".join(line.split()) for line in status_lines(page)]
     assert f"gatepass chat answering, 1 stream silent for 40 s - gatepass show {request}" in lines
+    assert (story["outcome"], story["closed_by"]) == ("client_gone", "client")
+    what, action = (click.unstyle(line).strip() for line in error_lines(story))
+    assert what == "The upstream had sent nothing for 40 s when the client left."
+    assert action == "What to do: Test it with `gatepass doctor m --call`."
 
 
 async def test_the_keys_are_shown_with_their_state_and_without_their_hashes():
