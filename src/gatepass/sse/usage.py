@@ -16,6 +16,9 @@ TAIL_BYTES = 2_048
 _NAME = b'"usage"'
 _USAGE = re.compile(rb'"usage"\s*+:\s*+(\{(?:[^{}"]++|"[^"\\]*+"|\{[^{}]*+\})*+\})')
 
+CACHED = ("prompt_cache_hit_tokens", "cached_tokens")
+"""What DeepSeek and Moonshot have instead of `prompt_tokens_details.cached_tokens`."""
+
 Count = Annotated[int, msgspec.Meta(ge=0)] | None
 
 
@@ -41,12 +44,15 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             prompt, completion = "input", "output"
         else:
             prompt, completion = "prompt", "completion"
+        cached = count_of(payload.get(f"{prompt}_tokens_details"), "cached_tokens")
+        for name in CACHED if cached is None else ():
+            cached = count_of(payload, name) if cached is None else cached
         usage = cls(
-            _count(payload, f"{prompt}_tokens"),
-            _count(payload, f"{completion}_tokens"),
-            _count(payload, "total_tokens"),
-            _count(payload.get(f"{prompt}_tokens_details"), "cached_tokens"),
-            _count(payload.get(f"{completion}_tokens_details"), "reasoning_tokens"),
+            count_of(payload, f"{prompt}_tokens"),
+            count_of(payload, f"{completion}_tokens"),
+            count_of(payload, "total_tokens"),
+            cached,
+            count_of(payload.get(f"{completion}_tokens_details"), "reasoning_tokens"),
         )
         return None if usage == _NO_COUNTS else usage
 
@@ -55,8 +61,8 @@ def _with_cached(payload: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the usage of the Messages API, whose `input_tokens` lack those of the cache, like the others."""
     if isinstance(payload.get("input_tokens_details"), dict):
         return payload
-    read, written = (_count(payload, f"cache_{verb}_input_tokens") for verb in ("read", "creation"))
-    fresh = _count(payload, "input_tokens")
+    read, written = (count_of(payload, f"cache_{verb}_input_tokens") for verb in ("read", "creation"))
+    fresh = count_of(payload, "input_tokens")
     total = {} if fresh is None else {"input_tokens": fresh + (read or 0) + (written or 0)}
     return {**payload, **total, "input_tokens_details": {"cached_tokens": read}}
 
@@ -71,7 +77,8 @@ class UsageDetails(msgspec.Struct, frozen=True, gc=False):
 _NO_COUNTS = Usage()
 
 
-def _count(members: Any, name: str) -> int | None:
+def count_of(members: Any, name: str) -> int | None:
+    """Return the count `name` of an object; None if it is missing or invalid."""
     value = _whole(members.get(name)) if isinstance(members, dict) else None
     return value if value is not None and value >= 0 else None
 

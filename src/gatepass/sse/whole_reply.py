@@ -17,7 +17,7 @@ from gatepass.sse import choice_repair, chunk
 from gatepass.sse.choice_repair import NATIVE, OnRepair, native_of
 from gatepass.sse.chunk import EnvelopeDefaults, Object
 from gatepass.sse.event import read_json, takes_long
-from gatepass.sse.usage import Usage, UsageDetails, complete_usage
+from gatepass.sse.usage import Count, Usage, UsageDetails, complete_usage
 
 BUILT_BYTES = 1024 * 1024
 """The largest reply whose JSON is built as objects; a larger one is only checked with `is_strict`."""
@@ -74,6 +74,8 @@ class _Usage(msgspec.Struct, frozen=True, gc=False):
     total_tokens: _Count
     prompt_tokens_details: UsageDetails | None = None
     completion_tokens_details: UsageDetails | None = None
+    prompt_cache_hit_tokens: Count = None
+    cached_tokens: Count = None
 
 
 class _Completion(msgspec.Struct, frozen=True, gc=False):
@@ -143,7 +145,8 @@ def read_good(body: bytes) -> GoodReply | None:
     if usage is None:
         return _WITHOUT_USAGE
     of_prompt, of_completion = usage.prompt_tokens_details, usage.completion_tokens_details
-    cached = None if of_prompt is None else of_prompt.cached_tokens
+    all_cached = (of_prompt and of_prompt.cached_tokens, usage.prompt_cache_hit_tokens, usage.cached_tokens)
+    cached = next((count for count in all_cached if count is not None), None)
     reasoning = None if of_completion is None else of_completion.reasoning_tokens
     return GoodReply(Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, cached, reasoning))
 

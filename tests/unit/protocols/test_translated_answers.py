@@ -542,6 +542,29 @@ def test_counts_are_read_however_they_are_written_or_noted(answer):
         assert (usage["input_tokens"], usage["output_tokens"], notes) == (0, 0, ("translate=no-usage",))
 
 
+@pytest.mark.parametrize(
+    ("cache", "cached", "written"),
+    [
+        ({"prompt_cache_hit_tokens": 4}, 4, 0),
+        ({"cached_tokens": 4}, 4, 0),
+        ({"prompt_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 3}}, 4, 3),
+        ({"prompt_tokens_details": {"cached_tokens": 4, "cache_write_tokens": "x"}}, 4, 0),
+    ],
+)
+def test_counts_of_the_cache_are_carried(cache, cached, written):
+    counts = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12, **cache}
+    message, _ = counts_of(MessageAnswer, counts)
+    assert message == {
+        "input_tokens": 10 - cached - written,
+        "cache_creation_input_tokens": written,
+        "cache_read_input_tokens": cached,
+        "output_tokens": 2,
+    }
+    response, _ = counts_of(ResponseAnswer, counts)
+    assert response["input_tokens"] == 10
+    assert response["input_tokens_details"] == {"cached_tokens": cached, "cache_write_tokens": written}
+
+
 SOURCE_OF = {"type": "url_citation", "url_citation": {"url": "https://a.example"}}
 UNCARRIED: dict[str, tuple[Any, str]] = {
     "annotations": ({"annotations": [SOURCE_OF]}, "annotations"),

@@ -33,6 +33,9 @@ DETAILS = '{"prompt_tokens":9,"completion_tokens":8,"total_tokens":17,%s}'
         (DETAILS % '"prompt_tokens_details":null,"completion_tokens_details":{"audio_tokens":1}', Usage(9, 8, 17)),
         (DETAILS % '"prompt_tokens_details":{"cached_tokens":"4"},"completion_tokens_details":[5]', Usage(9, 8, 17, 4)),
         (DETAILS % '"prompt_tokens_details":{"cached_tokens":-4}', Usage(9, 8, 17)),
+        (DETAILS % '"prompt_cache_hit_tokens":4,"prompt_cache_miss_tokens":5', Usage(9, 8, 17, 4)),  # DeepSeek
+        (DETAILS % '"cached_tokens":4', Usage(9, 8, 17, 4)),  # Moonshot
+        (DETAILS % '"prompt_tokens_details":{"cached_tokens":0},"cached_tokens":4', Usage(9, 8, 17, 0)),
         ('{"completion_tokens":3,"input_tokens_details":{"cached_tokens":1}}', Usage(None, 3)),
         (
             (

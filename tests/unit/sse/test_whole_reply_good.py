@@ -11,7 +11,7 @@ from gatepass.dialects import content
 from gatepass.dialects.reply_check import ReceivedReply, classify_document
 from gatepass.json_scan import ONE_PASS_BYTES
 from gatepass.protocols.chat import CHAT
-from gatepass.sse import whole_reply
+from gatepass.sse import usage, whole_reply
 from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.usage import Usage, usage_of
 from gatepass.sse.whole_reply import is_empty_answer, read_good
@@ -147,7 +147,10 @@ def test_a_good_reply_is_a_success_needs_no_repair_and_has_its_own_usage(monkeyp
     assert with_usage > 100
 
 
-@pytest.mark.parametrize("more", [{}, {"usage": USAGE}, {"service_tier": "x", "usage": USAGE}])
+CACHED = [{"usage": {**USAGE, name: 1, "prompt_tokens_details": {}}} for name in usage.CACHED]
+
+
+@pytest.mark.parametrize("more", [{}, {"usage": USAGE}, {"service_tier": "x", "usage": USAGE}, *CACHED])
 @pytest.mark.parametrize("choices", [[choice()], [choice(CALL)], [choice(), choice(CALL, CUSTOM, index=1)]])
 def test_good_reply_is_read_with_its_usage(choices, more):
     body = json.dumps(chat(*choices, **more), separators=(",", ":")).encode()

@@ -21,7 +21,7 @@ from gatepass.sse.chunk import REASONING, EnvelopeDefaults, Object, argument_tex
 from gatepass.sse.event import LARGE_EVENT_BYTES as LARGE_BYTES
 from gatepass.sse.event import OwnEvents, parse_event, read_json, single_line_data, split_events
 from gatepass.sse.synthesize import chunks
-from gatepass.sse.usage import Usage
+from gatepass.sse.usage import Usage, count_of
 from gatepass.types import Hidden, StreamedResponse
 
 WITHOUT_USAGE = "translate=no-usage"
@@ -115,9 +115,7 @@ class AnswerBlocks(OwnEvents):
         self.keeps_texts = keeps_texts or self.repeats_texts
         self.reply: Object = {}
         """The client's reply. It has the blocks that ended if `keeps_texts`."""
-        self.usage: Object = {}
-        """The last one that has a number."""
-        self.counts = Usage()
+        self.counts, self.cache_write_tokens = Usage(), 0
         self.choice_end: Object = {}
         """The choice with the finish reason."""
         self.reason = ""
@@ -238,7 +236,8 @@ class AnswerBlocks(OwnEvents):
             self._has_begun = self.early.is_over = True
             self.begun(chunk)
         if isinstance(usage := chunk.get("usage"), dict) and (counts := Usage.read(usage)) is not None:
-            self.usage, self.counts = usage, counts
+            self.counts = counts
+            self.cache_write_tokens = count_of(usage.get("prompt_tokens_details"), "cache_write_tokens") or 0
         self._dropped.note_others({name: chunk.get(name) for name in ("citations", "search_results")}, ())  # Perplexity
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():

@@ -87,7 +87,7 @@ class MessageAnswer(AnswerBlocks):
             "stop_reason": "stop_sequence" if is_sequence else end,
             "stop_sequence": matched if is_sequence else None,
         }
-        usage = _usage(self.counts)
+        usage = _usage(self.counts, self.cache_write_tokens)
         self.reply |= {**ends, "usage": usage}
         self.events += ({"type": "message_delta", "delta": ends, "usage": usage}, {"type": "message_stop"})
 
@@ -102,11 +102,11 @@ _DELTAS = MappingProxyType(
 )
 
 
-def _usage(counts: Usage) -> Object:
+def _usage(counts: Usage, written: int = 0) -> Object:
     cached = counts.cached_tokens or 0
     return {
-        "input_tokens": max(0, (counts.prompt_tokens or 0) - cached),
-        "cache_creation_input_tokens": 0,
+        "input_tokens": max(0, (counts.prompt_tokens or 0) - cached - written),
+        "cache_creation_input_tokens": written,
         "cache_read_input_tokens": cached,
         "output_tokens": counts.completion_tokens or 0,
     }

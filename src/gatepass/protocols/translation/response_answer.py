@@ -11,7 +11,6 @@ from msgspec.structs import replace
 from gatepass.normalize.messages import OWN_THOUGHT
 from gatepass.protocols.client_protocol import event_of
 from gatepass.protocols.translation.answer_blocks import CUT, AnswerBlock, AnswerBlocks
-from gatepass.protocols.translation.chat_request import members_of
 from gatepass.sse.chunk import Object, json_text
 from gatepass.sse.event import read_json
 from gatepass.types import StreamedResponse
@@ -145,7 +144,6 @@ class ResponseAnswer(AnswerBlocks):
     def ended(self, reason: str) -> None:
         counts = self.counts
         given, made = counts.prompt_tokens or 0, counts.completion_tokens or 0
-        written = members_of(self.usage, "prompt_tokens_details").get("cache_write_tokens")
         why = _INCOMPLETE.get(reason)
         status = "completed" if why is None else "incomplete"
         self.reply |= {
@@ -156,7 +154,7 @@ class ResponseAnswer(AnswerBlocks):
                 "input_tokens": given,
                 "input_tokens_details": {
                     "cached_tokens": counts.cached_tokens or 0,
-                    "cache_write_tokens": written or 0,
+                    "cache_write_tokens": self.cache_write_tokens,
                 },
                 "output_tokens": made,
                 "output_tokens_details": {"reasoning_tokens": counts.reasoning_tokens or 0},
