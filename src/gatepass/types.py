@@ -337,7 +337,8 @@ TOO_LONG_TEXT = re.compile(
     r"|\b(?:prompt|input) is too long\b|exceeds the maximum number of tokens|context window exceeds limit"
     r"|exceed(?:ed)? (?:model token|context) limit|range of input length should be|longer than the model's context"
     r"|\b(?:prompt|input|messages)\b.{0,40}? exceeds? (?:the )?max(?:imum)? length"
-    r"|(?:prompt|提示词) ?[超过]长|超[过出].{0,10}上下文长度",
+    r"|(?:prompt|提示词) ?[超过]长|超[过出].{0,10}上下文长度|上下文长度.{0,10}超[过出]"
+    r"|context (?:size|length|window) (?:was |has been |is )?exceeded",
     re.IGNORECASE,
 )
 """Messages of a request that exceeds the context. Zhipu, Moonshot, DashScope and MiniMax have codes of their own."""

@@ -205,6 +205,12 @@ async def test_an_overflow_has_the_code_at_which_codex_compacts(code, streams):
     assert "maximum context length" in answered.error["message"]
 
 
+@pytest.mark.parametrize(("words", "status"), [("上下文长度超出限制", 400), ("context size exceeded", 500)])
+async def test_an_overflow_in_other_words_has_the_code_too(words, status):
+    answered, _ = await asked(reply({"error": {"message": words}}, status), ASKED)
+    assert answered.error["code"] == "context_length_exceeded"
+
+
 BEGUN = head(200, content_type="text/event-stream", transfer_encoding="chunked")
 LARGE = a_chunk({"content": "x" * 900_000})
 

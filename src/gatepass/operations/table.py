@@ -156,7 +156,7 @@ _BELOW = tuple(f"{prefix}{_MESSAGES.path}/" for prefix in PREFIXES)
 _WITH_ID = tuple(operation for operation in OPERATIONS if _ID in operation.path)
 _SLASHES = re.compile("//+")
 _SEGMENTS = re.compile(
-    r"(?P<prefix>/v1/v1|/v1|)/(?P<name>messages/batches|[a-z]+)/(?P<id>[A-Za-z0-9_-][A-Za-z0-9_.-]{0,255})(?P<rest>/[a-z_]+)?\Z"
+    r"(?P<prefix>/v1/v1|/v1|)/(?P<name>messages/batches|[a-z]+)/(?P<id>(?!input_tokens\Z)[A-Za-z0-9_-][A-Za-z0-9_.-]{0,255})(?P<rest>/[a-z_]+)?\Z"
 )
 
 

@@ -82,6 +82,7 @@ def test_an_operation_is_found_under_each_of_its_paths(base_path, prefix, slashe
             "/V1/models",
             "/v1/modelsx",
             "/v1/chat/completions?x",
+            "/v1/responses/input_tokens",
         ),
     ],
 )

@@ -565,6 +565,26 @@ def test_counts_of_the_cache_are_carried(cache, cached, written):
     assert response["input_tokens_details"] == {"cached_tokens": cached, "cache_write_tokens": written}
 
 
+@pytest.mark.parametrize("answer", [MessageAnswer, ResponseAnswer])
+@pytest.mark.parametrize("kind", ["text", "call"])
+def test_halves_of_a_character_are_joined_and_a_single_one_is_kept(answer, kind):
+    for pieces in (
+        ['{"x":"', "a", "\ud83d", "\ude00b", '"}'],
+        ['{"x":"a', "b", "b\ud83d", "\ude00c", '"}'],
+        ["{}\ud83d"],
+    ):
+        one = answer(defaults(), "up", About())
+        chunks = [
+            call_piece(0, text, first=not at) if kind == "call" else a_chunk({"content": text})
+            for at, text in enumerate(pieces)
+        ]
+        events = events_of(b"".join(map(one.feed, (*chunks, a_chunk({}, "stop"), DONE))))
+        deltas = [event["delta"] for event in events if event["type"].endswith("delta") and "delta" in event]
+        texts = [one if isinstance(one, str) else one.get("text", one.get("partial_json", "")) for one in deltas]
+        assert "".join(texts) == json.loads(json.dumps("".join(pieces)))
+        assert len(pieces) == 1 or all(text.encode() for text in texts if text)
+
+
 SOURCE_OF = {"type": "url_citation", "url_citation": {"url": "https://a.example"}}
 UNCARRIED: dict[str, tuple[Any, str]] = {
     "annotations": ({"annotations": [SOURCE_OF]}, "annotations"),
@@ -633,7 +653,9 @@ def test_each_text_passes_whether_or_not_its_chunk_is_parsed(answer, member):
         events = events_of(b"".join(map(made.feed, run)))
         deltas = [event["delta"] for event in events if event["type"].endswith("delta")]
         texts = [next(reversed(delta.values())) if isinstance(delta, dict) else delta for delta in deltas]
-        assert texts == [text for text in (*TEXTS, *TEXTS) if text]
+        pair = TEXTS.index("\ud83d")
+        joined = (*TEXTS[:pair], "🚀", *TEXTS[pair + 2 :])
+        assert texts == [text for text in (*joined, *joined) if text]
 
 
 def test_a_chunk_that_differs_in_more_than_its_text_is_parsed():

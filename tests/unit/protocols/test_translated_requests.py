@@ -613,6 +613,7 @@ RESPONSES: dict[str, tuple[Body, Body, list[str]]] = {
         {},
         ["include", "prompt_cache_key", "truncation"],
     ),
+    "what changes nothing": ({"background": False}, {}, []),
 }
 
 
@@ -718,6 +719,34 @@ TRANSLATIONS = pytest.mark.parametrize(
 def test_tool_choice_is_carried_in_the_form_of_each_api(translate, request_, choice, expected):
     chat, _ = translate({"model": "m", **request_, "tool_choice": choice}, Dropped())
     assert chat["tool_choice"] == expected
+
+
+ONE_OF = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "find"}]}
+
+
+@pytest.mark.parametrize(
+    ("choice", "repeated"),
+    [
+        *((one, one) for one in ("auto", "none", "required", None, ONE_OF)),
+        *((one, {"type": "function", "name": "find"}) for one in (function("find"), {"type": "tool", "name": "find"})),
+        *((one, {"type": "custom", "name": "apply_patch"}) for one in ({"type": "custom", "name": "apply_patch"},)),
+        *((one, "required") for one in ("any", {"type": "any"}, {"type": "allowed_tools", "allowed_tools": ONE_OF})),
+        ({"type": "auto"}, "auto"),
+        *((one, {**one, "namespace": "maps"}) for one in ({"type": "function", "name": "far", "namespace": "maps"},)),
+    ],
+)
+def test_a_response_has_the_tool_choice_in_its_own_form(choice, repeated):
+    tools = [FIND, PATCH, {"type": "namespace", "name": "maps", "tools": [{"type": "function", "name": "far"}]}]
+    request = {"model": "m", "input": "Hi", "tools": tools, "tool_choice": choice, "truncation": "auto"}
+    _, about = chat_of_response(request, Dropped())
+    assert about.repeated["tool_choice"] == repeated
+    assert "truncation" not in about.repeated  # the chat truncates nothing: "disabled" is the default
+
+
+def test_a_response_without_a_tool_has_the_choice_of_the_request():
+    for choice, repeated in (("none", "none"), ({"type": "none"}, None), (None, None)):
+        _, about = chat_of_response({"model": "m", "input": "Hi", "tool_choice": choice}, Dropped())
+        assert about.repeated["tool_choice"] == repeated
 
 
 @TRANSLATIONS

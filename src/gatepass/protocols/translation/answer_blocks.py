@@ -63,6 +63,8 @@ class AnswerBlock(Hidden, msgspec.Struct, eq=False):
     """The event for a part of the text, with a place for its JSON."""
     sent: bytearray = msgspec.field(default_factory=bytearray)
     held: bytearray = msgspec.field(default_factory=bytearray)
+    half: str = ""
+    """The first half of a surrogate pair, until the next piece: the SDKs of Anthropic cannot encode a single one."""
     may_be_whole: bool = False
     """The arguments end like an object, and were not found to be unfinished since."""
     checked_bytes: int = 0
@@ -186,6 +188,8 @@ class AnswerBlocks(OwnEvents):
         """Send the text of `event`, and return True, if it differs from the pattern in it alone."""
         head, tail = self._pattern
         text = event[len(head) : -len(tail)]
+        if text[-6:-3].lower() == b"\\ud":  # half a surrogate pair, perhaps
+            return False
         # the event is valid JSON: without a quote, the text is one string
         if not text or event != head + text + tail or b'"' in text or text[-1:] == b"\\" or self._open is None:
             return False
@@ -328,6 +332,9 @@ class AnswerBlocks(OwnEvents):
 
     def _continue(self, block: AnswerBlock, text: str) -> None:
         """Add `text` to `block`, and the events that can be sent now."""
+        text, block.half = block.half + text, ""
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, block.half = text[:-1], text[-1]
         if block.has_ended:
             if text.strip():
                 raise UpstreamInvalid("The upstream continued a tool call after its end.", upstream=self.upstream)
@@ -345,6 +352,8 @@ class AnswerBlocks(OwnEvents):
     def _next_block(self) -> None:
         """End the open block, and begin the one that waits first."""
         if (block := self._open) is not None:
+            if block.half:
+                self._send(block, json_text(block.half)[1:-1])
             block.has_ended = True
             self.block_ended(block)
             if not self.keeps_texts:

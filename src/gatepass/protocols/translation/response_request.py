@@ -32,7 +32,10 @@ from gatepass.protocols.translation.chat_request import (
 from gatepass.sse.chunk import Object, json_text
 
 _SAME = ("model", "temperature", "top_p", "stream", "parallel_tool_calls", "metadata", "service_tier", "user")
-_CARRIED = (*_SAME, "input", "instructions", "max_output_tokens", "text", "reasoning", "tools", "tool_choice", "store")
+_CARRIED = (
+    *(*_SAME, "input", "instructions", "max_output_tokens", "text", "reasoning", "tools", "tool_choice"),
+    *("store", "background"),
+)
 _STORED = ("previous_response_id", "conversation", "prompt")
 """Members that name what a server stored."""
 _TEXTS = frozenset(("input_text", "output_text", "text", "summary_text", "reasoning_text"))
@@ -80,7 +83,7 @@ def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
         chat.pop("parallel_tool_calls", None)
     dropped.note_others(reasoning, ("effort",), "reasoning.")
     dropped.note_others(request, _CARRIED)
-    return chat, About(names.by_chat_name, _repeated(request))
+    return chat, About(names.by_chat_name, _repeated(request | {"tool_choice": _choice(request, chat, names)}))
 
 
 def _stored(name: str) -> InvalidRequest:
@@ -93,7 +96,7 @@ def _stored(name: str) -> InvalidRequest:
 
 _REPEATED = (
     *("instructions", "max_output_tokens", "metadata", "parallel_tool_calls", "temperature", "tool_choice", "tools"),
-    *("top_p", "text", "reasoning", "truncation", "service_tier", "user"),
+    *("top_p", "text", "reasoning", "service_tier", "user"),
     *("max_tool_calls", "safety_identifier", "prompt_cache_key"),
 )
 """Members of a request that its response repeats."""
@@ -105,6 +108,18 @@ _WHOLE: Mapping[str, Object] = {
     "function": {"description": None, "parameters": None, "strict": None},
 }
 """The members that an object has in a response, which a request may leave out."""
+
+
+def _choice(request: Object, chat: Object, names: Names) -> Any:
+    """Return the `tool_choice` of a request, which may be in the form of another API, in that of a response."""
+    given, picked = request.get("tool_choice"), chat.get("tool_choice")
+    if "tools" in members_of(request, "tool_choice"):  # `allowed_tools`, of which a chat has a mode
+        return given
+    if not isinstance(picked, dict):
+        return picked or text_of(given) or None
+    tool = names.by_chat_name[picked["function"]["name"]]
+    place = {"namespace": tool.namespace} if tool.namespace else {}
+    return {"type": "custom" if tool.is_custom else "function", "name": tool.name, **place}
 
 
 def _repeated(request: Object) -> Object:
