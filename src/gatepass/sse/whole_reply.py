@@ -145,8 +145,9 @@ def read_good(body: bytes) -> GoodReply | None:
     if usage is None:
         return _WITHOUT_USAGE
     of_prompt, of_completion = usage.prompt_tokens_details, usage.completion_tokens_details
-    all_cached = (of_prompt and of_prompt.cached_tokens, usage.prompt_cache_hit_tokens, usage.cached_tokens)
-    cached = next((count for count in all_cached if count is not None), None)
+    stated = None if of_prompt is None else of_prompt.cached_tokens
+    counts = (stated, usage.prompt_cache_hit_tokens, usage.cached_tokens)
+    cached = next((count for count in counts if count is not None), None)
     reasoning = None if of_completion is None else of_completion.reasoning_tokens
     return GoodReply(Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, cached, reasoning))
 
