@@ -95,7 +95,7 @@ def output(name: str, folder: Path) -> str:
     """Return the output of a run, in which a test failed. Only one runs at a time, so that each has its time."""
     with RUNS[name].start(folder) as process:
         try:
-            report, _ = process.communicate(timeout=60)
+            report, _ = process.communicate(timeout=180)
         finally:
             process.kill()
     assert process.returncode == 1, report
