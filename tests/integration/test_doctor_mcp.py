@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gatepass.cli.mcp_probe import settings_of
+from gatepass.cli.probe import ProbeCall
 from gatepass.cli.steps import diagnose
 from gatepass.config.model import Config
 from tests.integration.findings import NETWORK
@@ -266,3 +267,14 @@ def test_the_settings_of_clients_name_the_url():
     assert 'bearer_token_env_var = "LLM_API_KEY"\n' in text
     assert "--header 'Authorization: Bearer ${LLM_API_KEY}'\n" in text  # in double quotes the shell stores the key
     assert "KEY" not in text.replace("LLM_API_KEY", "")
+
+
+@pytest.mark.parametrize(("model", "tested"), [(None, {"upstream:mcp/tools"}), ("m", set())])
+async def test_calls_that_choose_no_model_leave_the_mcp_servers_in(model: str | None, tested: set[str]) -> None:
+    async with Scripted(answer=stateless) as server:
+        blocks = {
+            "upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}},
+            "mcp": {"tools": {"url": f"{server.url}/mcp"}},
+        }
+        async with aclosing(diagnose(Config.model_validate(blocks), [ProbeCall("chat", "m")], model=model)) as steps:
+            assert {step.hop async for step in steps} == {"upstream:chat"} | tested

@@ -683,24 +683,31 @@ def test_an_mcp_server_shows_its_url_callers_and_tools(open_page: OpenPage, sign
     page = open_page(f"{signed_in}#/mcp")
     main = page.locator("main")
     expect(main).to_contain_text("https://llm.corp.example/mcp/tools")
-    expect(main.locator(".facts")).to_contain_text("test commandgatepass doctor --mcp tools")
     expect(main.locator(".health.failed")).to_have_text("failing, upstream_connect, 12 s ago")
     expect(main.locator(".health a")).to_have_attribute("href", "#/requests/req-2")
     expect(main.locator(".health ~ p")).to_have_text(
         ["tools.corp refused the connection.", "Action: Start the server."]
     )
-    expect(main.locator("table").nth(0).locator("tbody tr")).to_have_text("claude-codefindallnone")
-    expect(main.locator("table").nth(1).locator("tbody tr")).to_have_text("find121 (8.3 %)mcp_not_allowed")
+    expect(main.locator("h3")).to_have_text(["Tools", "Permissions"])
+    expect(main.locator("th").nth(2)).to_have_text("HTTP errors")
+    expect(main.locator("table").nth(0).locator("tbody tr")).to_have_text("find121 (8.3 %)mcp_not_allowed")
+    expect(main.locator("table").nth(1).locator("tbody tr")).to_have_text("claude-codefindallnone")
     links = main.locator("section a[href^='#/requests?']")
     assert links.evaluate_all("(links) => links.map((link) => [link.textContent, link.getAttribute('href')])") == [
         ["18 messages", "#/requests?upstream=mcp%2Ftools"],
-        ["1 error", "#/requests?upstream=mcp%2Ftools&outcome=error"],
-        ["claude-code", "#/requests?caller=claude-code&upstream=mcp%2Ftools"],
+        ["HTTP errors: 1", "#/requests?upstream=mcp%2Ftools&outcome=error"],
         ["find", "#/requests?upstream=mcp%2Ftools&mcp_tool=find"],
         ["1 (8.3 %)", "#/requests?outcome=error&mcp_tool=find&upstream=mcp%2Ftools"],
         ["mcp_not_allowed", "#/requests?outcome=error&mcp_tool=find&upstream=mcp%2Ftools&code=mcp_not_allowed"],
+        ["claude-code", "#/requests?caller=claude-code&upstream=mcp%2Ftools"],
     ]
-    expect(main.locator(".facts")).to_contain_text("An error that the server reports in a reply with status 200")
+    expect(main).to_contain_text(
+        "gatepass does not read the results of tools. An error that the server reports in a reply with status 200"
+    )
+    page.get_by_role("link", name="Test", exact=True).click()
+    expect(page.get_by_text("1 of 3 steps failed: upstream:corp")).to_be_visible()
+    assert fake.received[-1] == ("POST", "doctor", {"mcp": "tools"})
+    expect(page.get_by_label("model or MCP server")).to_have_value("mcp/tools")
     in_chinese = open_page(f"{signed_in}#/mcp", locale="zh-CN").locator(".health ~ p")
     expect(in_chinese.nth(1)).to_have_text("原文：tools.corp refused the connection.")
     expect(in_chinese.nth(2)).to_have_text("处理：检查 mcp.tools.url，以及该服务器是否在运行。")
@@ -1590,7 +1597,7 @@ def test_an_admin_replays_forgets_and_captures(open_page: OpenPage, signed_in: s
 def test_doctor_shows_each_step_as_it_ends(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
     fake.parts = Semaphore(1)
     page = open_page(f"{signed_in}#/doctor")
-    page.get_by_label("model", exact=True).fill("gpt-4o")
+    page.get_by_label("model or MCP server").fill("gpt-4o")
     page.get_by_label("with a real call").check()
     page.get_by_role("button", name="Test every hop").click()
     expect(page.locator(".steps .begun")).to_contain_text("configuration")
@@ -1790,6 +1797,27 @@ def test_each_hop_of_doctor_has_one_line_with_its_outcome_and_time(
     expect(page.locator(".steps li:visible")).to_have_count(0)
 
 
+def test_doctor_names_the_models_that_it_called_and_those_that_fail(
+    open_page: OpenPage, signed_in: str, fake: Fake
+) -> None:
+    good = {**FAILED_CALL, "outcome": "works", "why": "chat with gpt-4o: 200", "advice": "", "action": None}
+    listed = {**good, "what": "models", "outcome": "unproven", "advice": "The calls decide.", "why": "It has no list."}
+    fake.doctor = [
+        ("step", one) for one in (listed, *({**good, "what": what, "model": "gpt-4o"} for what in ("call", "stream")))
+    ]
+    fake.doctor.append(("end", {"failed": 0}))
+    fake.use["use"][1].update(errors=30)
+    page = open_page(f"{signed_in}#/doctor")
+    end = page.locator("main > [role=status]")
+    expect(end).to_contain_text("calls no model and costs nothing")
+    page.get_by_label("with a real call").check()
+    page.get_by_role("button", name="Test every hop").click()
+    expect(end).to_have_text("No step failed. 1 of 4 models called: gpt-4o. Not called, and failing in memory: bge-m3")
+    expect(end.locator("a.failed")).to_have_attribute("href", "#/requests?outcome=error&model=bge-m3")
+    expect(page.locator(".hop summary")).to_have_text("✓ upstream:corp works, 300 ms")
+    expect(page.locator(".steps li:visible")).to_have_count(0)
+
+
 def test_a_failed_step_of_doctor_is_the_first_of_its_hop_and_in_sight(
     open_page: OpenPage, signed_in: str, fake: Fake
 ) -> None:
@@ -1807,7 +1835,7 @@ def test_a_failed_step_of_doctor_is_the_first_of_its_hop_and_in_sight(
 
 def test_doctor_calls_the_chosen_operation(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
     page = open_page(f"{signed_in}#/doctor")
-    page.get_by_label("model", exact=True).fill("bge")
+    page.get_by_label("model or MCP server").fill("bge")
     page.get_by_label("operation").select_option("rerank")
     expect(page.get_by_label("with a real call")).to_be_checked()
     page.get_by_role("button", name="Test every hop").click()

@@ -49,6 +49,7 @@ class Step:
     - `base_url`: the URL of the upstream that works instead, if the configured one lacks the version.
     - `action`: the error's action in `advice`, with its code and names, from which the page words it in Chinese.
     - `error`: the status, code and text of an error. Steps that have the same one received the same error.
+    - `model`: what a call named, for the page.
     """
 
     hop: str
@@ -61,6 +62,7 @@ class Step:
     base_url: str = ""
     action: Mapping[str, object] | None = None
     error: str = ""
+    model: str = field(default="", compare=False)
 
     @property
     def failed(self) -> bool:
@@ -69,7 +71,8 @@ class Step:
     def described(self) -> dict[str, object]:
         """Return the fields as JSON has them."""
         fields = asdict(self) | {"outcome": self.outcome.name.lower(), "seconds": round(self.seconds, 3)}
-        return {name: value for name, value in fields.items() if name not in ("proves", "base_url", "action", "error")}
+        hidden = ("proves", "base_url", "action", "error", "model")
+        return {name: value for name, value in fields.items() if name not in hidden}
 
 
 Steps = AsyncGenerator[Step, None]

@@ -139,8 +139,8 @@ async def diagnose(
 
     The token step of a credential is skipped if its network steps failed, or if only a running gatepass may use its
     refresh token. The model list of an upstream is skipped if its credential has no token. With `model` or `calls`
-    only the upstreams of their routes are tested, and the store is not; with `mcp` only that MCP server. Raises
-    ModelNotFound if a model has no route.
+    only the upstreams of their routes are tested, and the store is not. Without a chosen model `calls` leave the MCP
+    servers in, and `mcp` tests one of them alone. Raises ModelNotFound if a model has no route.
     """
     async with options.open_state(config, clock) as state:
         tested = _tested(state, calls, model) if mcp is None else {MCP_UPSTREAM + mcp: {}}
@@ -190,12 +190,14 @@ async def diagnose_for_page(config: Config, task: DoctorTask, begin: Begin) -> A
         raise InvalidRequest(NO_CALL.format(operation=task.operation).replace("--call: ", ""))
     try:
         calls = calls_of(config, task.model, task.operation, None) if task.call else []
+        if task.mcp is not None:
+            settings_of_mcp(config, task.mcp, None)
     except NoCall as error:
-        raise InvalidRequest(str(error).replace("--call: ", "")) from None
-    async with aclosing(timed(diagnose(config, calls, model=task.model, begin=begin))) as steps:
+        raise InvalidRequest(str(error).partition(": ")[2]) from None
+    async with aclosing(timed(diagnose(config, calls, model=task.model, mcp=task.mcp, begin=begin))) as steps:
         async for step in steps:
             shown = replace(step, why=options.printable(step.why), advice=options.printable(step.advice)).described()
-            yield {**shown, "action": step.action}
+            yield {**shown, "action": step.action, "model": step.model}
 
 
 def _tested(state: AppState, calls: Sequence[ProbeCall], model: str | None) -> dict[str, dict[str, None]]:
@@ -207,7 +209,13 @@ def _tested(state: AppState, calls: Sequence[ProbeCall], model: str | None) -> d
     for operation, name in asked:
         for target in state.routes.resolve(operation, name):
             tested[target.upstream][target.model or name] = None
-    return {name: wanted for name, wanted in tested.items() if wanted or not asked}
+    # calls that nobody chose are of the whole configuration
+    has_mcp = model is None and all(call.agent_host is None for call in calls)
+    return {
+        name: wanted
+        for name, wanted in tested.items()
+        if wanted or not asked or (has_mcp and name.startswith(MCP_UPSTREAM))
+    }
 
 
 async def _test_credential(state: AppState, name: str, begin: Begin, without: str | None) -> AsyncIterator[Step]:
@@ -266,6 +274,7 @@ async def _test_upstream(
     for target_probe in probes:
         begin(hop_of(upstream), "call")
         called = said_once(await check_call(state, upstream, target_probe), said, target_probe.what)
+        called = replace(called, model=target_probe.asked.model)
         if waits:  # if the call fails too, the missing version is the cause
             yield listed if called.failed else step
         waits = False

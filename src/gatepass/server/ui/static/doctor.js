@@ -3,7 +3,7 @@
 import { events } from "./api.js";
 import { el, set, write } from "./dom.js";
 import { advised, documentedCode, happened, inline } from "./error_code.js";
-import { duration, plural } from "./format.js";
+import { count, duration, plural } from "./format.js";
 import { knownModels } from "./models.js";
 import { known, t } from "./texts.js";
 
@@ -15,7 +15,7 @@ const OPERATIONS = ["chat", "completions", "embeddings", "rerank", "messages"];
 
 export async function doctor(page) {
   const hops = el("div.hops", { "aria-live": "polite" });
-  const end = el("p", { role: "status" });
+  const end = el("p", { role: "status" }, page.isAdmin && t("Tests each connection, token, model list and MCP server. That calls no model and costs nothing. A real call sends a few words to the named model, or to the first one of each operation, and may be billed."));
   const list = el("datalist", { id: "doctor-models" });
   const call = el("input", { type: "checkbox", name: "call" });
   // an operation is called, so that its choice ticks the checkbox
@@ -23,25 +23,33 @@ export async function doctor(page) {
     el("option", { value: "" }, t("by the model")), OPERATIONS.map((name) => el("option", { value: name }, name)));
   const button = el("button", { type: "submit" }, t("Test every hop"));
   const stop = el("button.quiet", { type: "button", hidden: true }, t("Stop"));
-  let hasModels = true;
+  let declared = null;
+  let servers = [];
+  let failing = [];
   let run = page.kept;
   const show = ({ event, data }) => {
     if (event === "begin") begin(hops, data);
     if (event === "step") finish(hops, data);
     if (event === "end") run.last = data;
   };
-  const sumUpRun = ({ isCalled, last }) => {
+  const sumUpRun = ({ model, isCalled, last, events: received }) => {
     forgetBegun(hops);
     const steps = plural(hops.querySelectorAll("li").length, "step");
-    const none = isCalled ? "" : ` ${t("No model was called: {box} does that.", { box: t("the checkbox “with a real call of the model”") })}`;
+    const named = [...new Set(received.map(({ data }) => data.model).filter(Boolean))];
+    const left = failing.filter((name) => !named.includes(name)).flatMap((name, i) => [i ? t(", ") : "", el("a.failed", { href: `#/requests?outcome=error&model=${encodeURIComponent(name)}` }, name)]);
+    const more = model ? [] : isCalled ? [
+      " ", t("{n} of {m} called: {names}.", { n: count(named.length), m: plural(new Set([...declared ?? [], ...named]).size, "model"), names: named.join(t(", ")) || t("none") }),
+      ...left.length ? [" ", t("Not called, and failing in memory: "), ...left] : [],
+    ] : [` ${t("No model was called: {box} does that.", { box: t("the checkbox “with a real call of the model”") })}`];
     const reach = (event, section) => [event.preventDefault(), section.scrollIntoView(), section.querySelector("summary").focus()]; // the hash names the view
     const failed = [...hops.querySelectorAll(".hop.bad")].flatMap((section, i) => [i ? " · " : "", el("a", { href: "#/doctor", onclick: (event) => reach(event, section) }, section.dataset.hop)]);
-    end.replaceChildren(...!last ? [t("Stopped.")] : last.error ? [last.error.message] : failed.length ? [t("{n} of {steps} failed: ", { n: last.failed, steps }), ...failed] : [t("No step failed.") + none]);
+    end.replaceChildren(...!last ? [t("Stopped.")] : last.error ? [last.error.message] : failed.length ? [t("{n} of {steps} failed: ", { n: last.failed, steps }), ...failed, ...isCalled && more.length ? [".", ...more] : []] : [t("No step failed."), ...more]);
   };
   const submit = async (event) => {
     event.preventDefault();
     const { model, operation, call } = Object.fromEntries(new FormData(form));
-    if (call !== undefined && !model && !hasModels) {
+    const mcp = servers.includes(model) ? model.replace(/^mcp\//, "") : null;
+    if (call !== undefined && !model && declared?.length === 0) {
       write(end, t("Name the model of the real call. The configuration names none."));
       form.querySelector("input").focus();
       return;
@@ -52,9 +60,9 @@ export async function doctor(page) {
     button.disabled = true;
     hops.replaceChildren();
     write(end, "");
-    run = { model, operation, isCalled: call !== undefined, events: [], last: { error: { message: t("The connection ended before the doctor did.") } } };
+    run = { model, operation, isCalled: call !== undefined && !mcp, events: [], last: { error: { message: t("The connection ended before the doctor did.") } } };
     try {
-      for await (const one of events("doctor", { ...(model && { model }), ...(operation && { operation }), call: run.isCalled }, leaving.signal)) {
+      for await (const one of events("doctor", mcp ? { mcp } : { ...(model && { model }), ...(operation && { operation }), call: run.isCalled }, leaving.signal)) {
         run.events.push(one);
         show(one);
       }
@@ -66,7 +74,7 @@ export async function doctor(page) {
     stop.hidden = true;
   };
   const form = el("form.filters", { onsubmit: submit, "aria-label": t("Doctor") },
-    el("label", {}, el("span", {}, t("model")), el("input", { name: "model", placeholder: t("all hops"), list: "doctor-models", autocomplete: "off" })),
+    el("label", {}, el("span", {}, t("model or MCP server")), el("input", { name: "model", placeholder: t("all hops"), list: "doctor-models", autocomplete: "off" })),
     el("label", {}, el("span", {}, t("operation")), operation),
     el("label.check", {}, call, t(" with a real call of the model")),
     button, stop, list);
@@ -75,16 +83,26 @@ export async function doctor(page) {
   if (!page.isAdmin) return;
   page.keep(() => run && { ...run, last: button.disabled ? null : run.last });
   if (run) {
-    const { model, isCalled, last, events: received } = run;
-    form.elements.model.value = model;
+    form.elements.model.value = run.model;
     operation.value = run.operation;
-    call.checked = isCalled;
-    received.forEach(show);
-    sumUpRun({ isCalled, last });
+    call.checked = run.isCalled;
+    run.events.forEach(show);
+    sumUpRun(run);
   }
-  const [declared, others] = await knownModels(page);
-  hasModels = declared.length > 0;
-  list.append(...[...declared, ...others].map((name) => el("option", { value: name })));
+  const [[routed, others], { use }, { upstreams }] = await Promise.all([knownModels(page), page.call("GET", "use"), page.call("GET", "overview")]);
+  declared = [...new Set(routed)];
+  servers = upstreams.filter(({ dialect }) => dialect === "mcp").map(({ name }) => name);
+  failing = declared.filter((name) => {
+    const of = (member) => use.filter(({ model }) => model === name).reduce((total, row) => total + row[member], 0);
+    return of("errors") * 2 > of("requests");
+  });
+  list.append(...[...declared, ...others, ...servers].map((name) => el("option", { value: name })));
+  const wanted = `mcp/${page.filters.mcp}`;
+  if (run && !button.disabled) sumUpRun(run);
+  else if (!run && servers.includes(wanted)) {
+    form.elements.model.value = wanted;
+    form.requestSubmit();
+  }
 }
 
 /** The section of a hop, made at its first step. */
@@ -126,7 +144,7 @@ function finish(hops, { hop, what, outcome, why, advice, seconds, action: docume
   const [, received] = /: \d{3} (\w+): /.exec(why) ?? []; // of a call
   const called = code ?? (received && documentedCode(received, hop));
   const more = onPage(advice?.replace(text, "").trim() ?? "");
-  const done = el(outcome === "fails" ? "li.bad" : "li", { "data-outcome": outcome, "data-seconds": seconds },
+  const done = el(outcome === "fails" ? "li.bad" : "li", { "data-outcome": outcome, "data-seconds": seconds, "data-called": ["call", "stream"].includes(what) },
     el("i", { "aria-hidden": "true" }, MARKS[outcome]),
     el("div", {},
       known(what), " ", el("span.muted", {}, [WORDS[outcome], seconds > 0 && duration(seconds)].filter(Boolean).join(t(", "))),
@@ -142,12 +160,13 @@ function finish(hops, { hop, what, outcome, why, advice, seconds, action: docume
   hops.querySelector("li.bad").scrollIntoView({ block: "nearest" });
 }
 
-/** The line of a hop: its worst outcome, and the time of its steps. */
+/** The line of a hop: its worst outcome, and the time of its steps. A call that works proves what a model list could not. */
 function sumUp(section) {
   const steps = [...section.querySelectorAll("li:not(.begun)")];
-  const outcome = ["fails", "unproven", "skipped", "works"].find((one) => steps.some(({ dataset }) => dataset.outcome === one));
+  const isProven = steps.some(({ dataset }) => dataset.outcome === "works" && dataset.called !== undefined);
+  const outcome = ["fails", ...isProven ? [] : ["unproven"], "skipped", "works"].find((one) => steps.some(({ dataset }) => dataset.outcome === one));
   const seconds = steps.reduce((sum, { dataset }) => sum + Number(dataset.seconds), 0);
-  set(section, { class: outcome === "fails" ? "hop bad" : "hop", open: !["works", "skipped"].includes(outcome) || section.querySelector(".advice") !== null });
+  set(section, { class: outcome === "fails" ? "hop bad" : "hop", open: !["works", "skipped"].includes(outcome) || section.querySelector(isProven ? "li:not([data-outcome=unproven]) .advice" : ".advice") !== null });
   write(section.querySelector("i"), MARKS[outcome]);
   write(section.querySelector(".sum"), [WORDS[outcome], seconds > 0 && duration(seconds)].filter(Boolean).join(t(", ")));
 }
