@@ -106,7 +106,7 @@ export const TEXTS = {
   "{n} of {steps} failed: ": "{steps}中有 {n} 步失败：",
   "No step failed.": "没有失败的步骤。",
   "No model was called: {box} does that.": "没有调用模型：{box}后再检测。",
-  "{n} of {m} called: {names}.": "调用了{m}中的 {n} 个：{names}。",
+  "{n} of {m} called: {names}.": "{m}中有 {n} 个被调用：{names}。",
   "Not called, and failing in memory: ": "没有调用，且内存中的请求多数失败：",
   "Tests each connection, token, model list and MCP server. That calls no model and costs nothing. A real call sends a few words to the named model, or to the first one of each operation, and may be billed.": "检测每个连接、令牌、模型列表和 MCP 服务器。这不调用模型，也不产生费用。真实调用会向指定的模型（或每种操作的第一个模型）发送几个词，可能计费。",
   "Stopped.": "已停止。",
