@@ -52,7 +52,7 @@ SHOWS = {
 """A text that each view has when its data are there."""
 FROM_THE_API = {
     *("fresh", "stale", "expired", "none", "caller", "learned", "failed", "running", "tools", "prompts"),
-    *("resources", "reloaded", "unchanged", "refused", "operation", "code", "hop", "upstream", "model"),
+    *("resources", "reloaded", "unchanged", "refused", "operation", "code", "hop", "upstream", "model", "failed_at"),
     *("admin", "viewer", "mcp_tool", "kind", "no key may use the server", "a key is configured; it does not expire"),
     *("configuration", "listen", "resolve", "tls", "connect", "store", "mcp", "no token", "keys", "models", "proxy"),
     *("complete", "cut", "error reply", "token rejected", "connection failed", "nothing written", "timed out"),
@@ -487,7 +487,12 @@ def test_a_request_of_an_unknown_path_shows_the_path(open_page: OpenPage, signed
 
 
 def test_a_chip_of_the_overview_leads_to_the_failures(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    fake.overview["series"]["errors"][-1] += 3
     page = open_page(signed_in)
+    expect(page.get_by_role("link", name="+2 others")).to_have_attribute(
+        "href", "#/requests?outcome=error&within_s=900"
+    )
+    assert page.locator(".plot").first.bounding_box()["y"] < 600
     expect(page.locator("main")).to_contain_text("Errors in 15 minutes, by code")
     page.get_by_role("link", name="4 upstream_closed").click()
     expect(page).to_have_url(re.compile(r"#/requests\?code=upstream_closed&within_s=900$"))
@@ -576,9 +581,7 @@ def test_an_upstream_with_many_errors_is_not_called_healthy(
     card = open_page(signed_in).locator("[data-upstream=corp]")
     expect(card.locator(".health")).to_have_text(f"{said} · 3 in flight")
     expect(card.locator(".facts a")).to_have_text(re.compile("% errors of 412 requests in 15 min$"))
-    expect(card.locator(".facts a")).to_have_attribute(
-        "href", "#/requests?outcome=error&hop=upstream%3Acorp&within_s=900"
-    )
+    expect(card.locator(".facts a")).to_have_attribute("href", "#/requests?failed_at=corp&within_s=900")
 
 
 def test_a_lost_store_is_named_on_the_overview(open_page: OpenPage, signed_in: str, fake: Fake) -> None:

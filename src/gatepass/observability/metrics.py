@@ -21,10 +21,10 @@ from prometheus_client import CollectorRegistry, Metric, ProcessCollector, gener
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.utils import floatToGoString
 
-from gatepass.errors import GatepassError, UpstreamAuth, UpstreamErrorReply, stable_code
+from gatepass.errors import GatepassError, UpstreamAuth, stable_code
 from gatepass.observability.log import dropped_lines
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Refusal, RequestRecord, RuleChange
-from gatepass.observability.story import case_of, test_command
+from gatepass.observability.story import is_unknown_name, test_command
 from gatepass.types import SERVER_ERROR
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -47,7 +47,6 @@ OFTEN = 0.1
 """The share of errors above which an upstream is not called healthy."""
 MANY = 5
 """Fewer errors are not many, also of few requests: a client may have sent a wrong model name."""
-NOT_FOUND = 404
 MAX_SERIES = 1_000
 """Cap on combinations of caller, model, upstream and operation. More of them share the caller and the model OTHER."""
 MAX_HISTOGRAMS = 200
@@ -505,11 +504,8 @@ class Metrics(Observer):
         fails = lacks_version or error.http_status >= SERVER_ERROR or isinstance(error, UpstreamAuth)
         if not fails and attempt.status is not None and at.last_failed[1] in NOT_REACHED:
             at.in_a_row = 0
-        if isinstance(error, UpstreamErrorReply) and error.http_status == NOT_FOUND:
-            case = case_of(error.public_code, error.hop, error.http_status, error.message)
-            # a name that the client chose; with a wrong URL in the configuration the upstream lacks the path
-            if attempt.upstream_model in (None, access.model) and case not in ("no_path", "mcp_no_path"):
-                return
+        if is_unknown_name(attempt, error.public_code, error.hop, error.http_status, error.message):
+            return
         at.errors += 1
         at.last_error = last = (access.id, error.public_code, ended_s)
         if fails:

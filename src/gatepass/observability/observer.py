@@ -197,6 +197,8 @@ class AttemptRecord(msgspec.Struct, gc=False, eq=False):
     """How long the error that ended it asks to wait."""
     requests: int = 0
     """1 if the request was sent. For a split call the sum over its parts."""
+    names_model: bool = False
+    """Whether the configuration names the model (`Target.names_model`)."""
     parts: tuple[AttemptRecord, ...] = ()
     """The last attempt of each part of a split call. Each part ends before its call."""
     renewed: bool = False

@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -20,6 +21,7 @@ from gatepass.errors import documentation
 from gatepass.observability.observer import GAPS, AttemptRecord, RequestRecord
 from gatepass.types import MCP_UPSTREAM, TOO_LONG, TOO_LONG_TEXT, RuleEdit, settings_of, url_setting_of
 
+NOT_FOUND = 404
 SUMMARY_FIELDS = (
     *("id", "operation", "caller", "model", "mcp_method", "mcp_tool"),
     *("upstream", "stream", "status", "outcome", "code", "hop"),
@@ -134,6 +136,26 @@ def matches(summary: Mapping[str, Any], filters: Mapping[str, str]) -> bool:
         return False
     shown = "\n".join(str(summary[name] or "") for name in TEXTS).lower()
     return all(word in shown for word in filters.get("text", "").lower().split())
+
+
+def is_unknown_name(last: AttemptRecord, code: str, hop: str, status: int, message: str) -> bool:
+    """Return whether the error of the last attempt is a 404 for a model that only the client named."""
+    if status != NOT_FOUND or not issubclass(errors.kind_of(code, hop), errors.UpstreamErrorReply) or last.names_model:
+        return False
+    # with a wrong URL in the configuration the upstream lacks the path
+    is_clients = last.upstream_model in (None, last.model)
+    return is_clients and case_of(code, hop, status, message) not in ("no_path", "mcp_no_path")
+
+
+def failed_at(request: RequestRecord, upstream: str) -> bool:
+    """Return whether `Metrics` counts `request` as an error of `upstream`."""
+    access, attempts = request.access, [*attempts_of(request.attempt)]
+    if access.replay_of or not attempts or not attempts[0].requests:
+        return False
+    last, code, hop = attempts[0], access.code or "", access.hop or ""
+    if hop == f"upstream:{upstream}" == f"upstream:{last.upstream}" and access.outcome == "error":
+        return not is_unknown_name(last, code, hop, access.status or 0, access.reason or "")
+    return any(later.cause == "next_target" and one.upstream == upstream for later, one in pairwise(attempts))
 
 
 def has_id(request: RequestRecord, wanted: str) -> bool:

@@ -124,6 +124,7 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         target, following, began_s = targets[0], targets[1:], state.clock.now()
         upstream, limit_bytes = state.upstreams[target.upstream], state.limits.reply_bytes
         record = AttemptRecord(call.id, call.operation.name, call.model, target.upstream, target.model, began_s, access)
+        record.names_model = target.names_model
         if following:
             record.not_tried = following
         return cls(state, upstream, target, call, record, profile, memory, math.inf, following, limit_bytes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from gatepass.config.model import Config
@@ -43,7 +43,8 @@ class _OperationRoutes:
         routes: dict[str, Targets] = {}
         for name, entry in config.models.items():
             blocks = {f"operations.{operation}": of_operation, f"models.{name}": entry.timeouts}
-            routes[name] = tuple(_target(one, blocks, config, entry.protocols) for one in entry.ordered_targets())
+            targets = (_target(one, blocks, config, entry.protocols) for one in entry.ordered_targets())
+            routes[name] = tuple(replace(one, names_model=not is_glob(name)) for one in targets)
         # The block of the operation names the upstream. Without it, the only upstream serves the operation.
         upstream = None if route is None else route.upstream
         if upstream is None and len(config.upstreams) == 1 and not config.models:

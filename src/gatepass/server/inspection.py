@@ -17,7 +17,7 @@ from gatepass.config.wording import did_you_mean
 from gatepass.errors import InvalidRequest
 from gatepass.observability.capture import PIECE_BYTES, SHOWN_BYTES, CapturedRequest, CaptureSettings, merged_states
 from gatepass.observability.observer import RequestRecord
-from gatepass.observability.story import has_id, matches, story_of, summary_of
+from gatepass.observability.story import failed_at, has_id, matches, story_of, summary_of
 from gatepass.proxy.app_state import AppState
 from gatepass.server.cycle import ids_begin
 from gatepass.server.peers import STORY
@@ -52,9 +52,12 @@ async def own_requests(target: str, state: AppState) -> bytes:
     least_s = after - 1e-5
     newer = [one for one in state.inspector.newest() if one.arrived_s + (one.duration_s or 0.0) >= least_s]
     found: dict[str, list[dict[str, Any]]] = {"requests": [], "running": []}
+    upstream = fields.get("failed_at")
     for number, one in enumerate((*running(state), *newer)):
         if number % AT_ONCE == AT_ONCE - 1:
             await asyncio.sleep(0)
+        if upstream is not None and not failed_at(one, upstream):
+            continue
         listed = found["running" if one.duration_s is None else "requests"]
         if len(listed) < limit:
             summary = summary_of(one, now_s, wall_s, state.redactor.mask)

@@ -27,6 +27,7 @@ from gatepass.observability.metrics import (
     Series,
 )
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Refusal, RequestRecord
+from gatepass.observability.story import failed_at
 from tests.unit.http_client.loop import DrivenLoop, advance
 
 CONFIGURED = ("gpt", "bge")
@@ -203,26 +204,33 @@ def test_an_error_is_counted_by_the_code_that_the_documentation_has():
 
 
 @pytest.mark.parametrize(
-    ("status", "message", "sent_as", "errors"),
+    ("status", "message", "sent_as", "named", "errors"),
     [
-        (404, "The model `x` does not exist", None, 0),
-        (404, "The model `x` does not exist", "m", 0),
-        (404, "The model `x` does not exist", "x", 1),  # the name is of the configuration
-        (404, "Not Found. The upstream has no such path: it does not support this operation.", None, 1),
-        *((status, "no", None, 1) for status in (400, 401, 403, 422, 429, 500)),
+        (404, "The model `x` does not exist", None, False, 0),
+        (404, "The model `x` does not exist", "m", False, 0),
+        (404, "The model `x` does not exist", "x", False, 1),  # the name is of the configuration
+        (404, "The model `m` does not exist", None, True, 1),
+        (404, "Not Found. The upstream has no such path: it does not support this operation.", None, False, 1),
+        *((status, "no", None, False, 1) for status in (400, 401, 403, 422, 429, 500)),
     ],
 )
 def test_a_name_that_a_client_chose_is_no_error_of_its_upstream(
-    status: int, message: str, sent_as: str | None, errors: int
+    status: int, message: str, sent_as: str | None, named: bool, errors: int
 ):
     kind = UpstreamAuth if status == 401 else UpstreamErrorReply
     metrics = Metrics()
     request, error = ended("alice", "m", "chat", "chat", error=kind(message, upstream="chat", status=status))
     assert request.attempt is not None
     request.attempt.requests, request.attempt.upstream_model = 1, sent_as
+    request.attempt.names_model = named
     metrics.request_ended(request, error)
     assert metrics.totals().by_upstream == {"chat": (1, errors)}
     assert (metrics.last_error("chat", 2.0) is None) == (not errors)
+    access = request.access
+    access.outcome, access.hop, access.status, access.reason = "error", error.hop, status, message
+    access.code = error.public_code
+    assert failed_at(request, "chat") == bool(errors)
+    assert not failed_at(request, "other")
 
 
 @pytest.mark.parametrize(

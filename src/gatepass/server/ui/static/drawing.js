@@ -159,8 +159,7 @@ function showCredential(card, credential, now) {
 
 function makeUpstream({ name, host, dialect }) {
   return el("li.card.upstream", { "data-upstream": name },
-    el("h3", {}, el("a", { href: `#/requests?upstream=${encodeURIComponent(name)}` }, name), " ", el("span.kind", {}, dialect)),
-    el("p.small.muted.host", { title: host }, host),
+    el("h3", { title: host }, el("a", { href: `#/requests?upstream=${encodeURIComponent(name)}` }, name), " ", el("span.kind", {}, dialect)),
     healthLine(),
     svg("svg.errors", { width: "100%", height: 4, "aria-hidden": "true" },
       svg("rect.track", { width: "100%", height: 4, rx: 2 }), svg("rect.part", { height: 4, rx: 2 })),
@@ -176,7 +175,7 @@ function showUpstream(card, upstream) {
   set(card.querySelector(".part"), { width: percent(requests ? clamp(errors / requests) : 0) });
   const rate = requests ? t("{share} errors of {requests} in 15 min", { share: share(errors, requests), requests: plural(requests, "request") }) : t("nothing sent in 15 minutes");
   const link = card.querySelector(".facts a");
-  set(write(link, rate), { href: requests ? `#/requests?outcome=error&hop=${encodeURIComponent(`upstream:${name}`)}&within_s=${HISTORY_S}` : `#/requests?upstream=${encodeURIComponent(name)}&within_s=${HISTORY_S}` });
+  set(write(link, rate), { href: errors ? `#/requests?failed_at=${encodeURIComponent(name)}&within_s=${HISTORY_S}` : `#/requests?upstream=${encodeURIComponent(name)}&within_s=${HISTORY_S}` });
   write(card.querySelector(".facts span"), ` · ${plural(upstream.open_connections, "connection")}`);
 }
 

@@ -23,20 +23,20 @@ export function overview(page) {
   const captured = el("p.muted.captured", { hidden: true });
   const banners = el("div.banners");
   const codes = el("ul.codes", { "aria-label": t("Errors in 15 minutes, by code") });
+  const more = el("p.codes", { hidden: true }, el("a", { href: "#/requests?outcome=error&within_s=900" }));
   const sums = { requests: el("b"), errors: el("a", { href: "#/requests?outcome=error&within_s=900" }, el("b")), ttft: el("b"), duration: el("b"), store: el("b") };
   const sum = (title, value) => el("div", {}, el("dt", {}, title), el("dd", {}, value));
   const strip = el("div.card.strip", {},
     el("dl", {}, sum(t("Requests in 15 minutes"), sums.requests), sum(t("Errors"), sums.errors),
       sum(`${t("Time to first token")}${t(", ")}p50 · p95 · p99`, sums.ttft), sum(`${t("Duration without errors")}${t(", ")}p50 · p95 · p99`, sums.duration), sum(t("Store"), sums.store)),
-    codes);
+    el("div.codes", {}, codes, more));
   const body = el("div", { hidden: true },
     banners,
     strip,
     el("h2.unseen", {}, t("Now")),
-    map.node,
-    el("p.muted.small.key", {}, t("A dot is a request in flight. A bar is the life of a token, which is renewed at the mark. The ticks below it are the renewals of the last 15 minutes. The fetches count since the start of gatepass. The errors of an upstream leave out a 404 for a model that only the client named.")),
+    el("div", { title: t("A dot is a request in flight. A bar is the life of a token, which is renewed at the mark. The ticks below it are the renewals of the last 15 minutes. The fetches count since the start of gatepass. The errors of an upstream leave out a 404 for a model that only the client named.") }, map.node),
     captured,
-    el("h2", {}, t("The last 15 minutes")),
+    el("h2.unseen", {}, t("The last 15 minutes")),
     el("div.plots", {}, Object.values(plots).map(({ node }) => node)));
   page.main.append(el("h1.unseen", {}, t("Overview")), body);
 
@@ -71,6 +71,9 @@ export function overview(page) {
       write(item.querySelector("b"), count(number));
       write(item.lastChild, ` ${codeGloss(code, data.meanings[code])}`.trimEnd());
     });
+    const others = errors - failed.reduce((total, [, number]) => total + number, 0);
+    more.hidden = others <= 0;
+    write(more.firstChild, t("+{n} others", { n: count(others) }));
     const percentiles = ({ p50, p95, p99 }) => [p50, p95, p99];
     plots.requests.show([series.requests, series.errors], series.ended_at, series.width_s);
     plots.tokens.show([series.tokens_in, series.tokens_out], series.ended_at, series.width_s);

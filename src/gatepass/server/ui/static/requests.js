@@ -11,7 +11,7 @@ const ROWS = 200;
 const GROUP_FROM = 3;
 const TYPING_MS = 300;
 const HEADS = [t("Arrived ({zone})", { zone: zone() }), t("Result"), t("Caller"), t("Request"), t("Upstream"), t("First byte"), t("Duration"), t("Tokens"), t("Changed")];
-const EXACT = ["caller", "model", "mcp_tool", "upstream", "operation", "code", "kind", "hop"];
+const EXACT = ["caller", "model", "mcp_tool", "upstream", "operation", "code", "kind", "hop", "failed_at"];
 const CHIPS = [
   ["outcome", "error", t("failed"), ""],
   ["slow", "1", t("slow"), t("The first byte took 5 s or more")],
