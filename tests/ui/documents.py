@@ -605,6 +605,9 @@ def use() -> Document:
             "errors": errors,
             "tokens": tokens,
             "codes": codes,
+            "durations_s": [0.4, 0.9, 2.5],
+            "first_at": NOW - 7200,
+            "last_at": NOW - 30,
         }
 
     return {

@@ -492,8 +492,8 @@ def test_a_chip_of_the_overview_leads_to_the_failures(open_page: OpenPage, signe
     expect(page.get_by_role("link", name="+2 others")).to_have_attribute(
         "href", "#/requests?outcome=error&within_s=900"
     )
-    assert page.locator(".plot").first.bounding_box()["y"] < 600
-    expect(page.locator("main")).to_contain_text("Errors in 15 minutes, by code")
+    expect(page.locator(".plot").first).to_be_in_viewport(ratio=1)
+    expect(page.get_by_role("list", name="Errors in 15 minutes, by code")).to_be_visible()
     page.get_by_role("link", name="4 upstream_closed").click()
     expect(page).to_have_url(re.compile(r"#/requests\?code=upstream_closed&within_s=900$"))
     expect(page.get_by_role("button", name="last 15 minutes")).to_have_attribute("aria-pressed", "true")

@@ -221,6 +221,7 @@ def test_a_name_that_a_client_chose_is_no_error_of_its_upstream(
     metrics = Metrics()
     request, error = ended("alice", "m", "chat", "chat", error=kind(message, upstream="chat", status=status))
     assert request.attempt is not None
+    assert error is not None
     request.attempt.requests, request.attempt.upstream_model = 1, sent_as
     request.attempt.names_model = named
     metrics.request_ended(request, error)

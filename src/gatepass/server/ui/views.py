@@ -238,16 +238,22 @@ def callers(parts: Sequence[Mapping[str, Sequence[Any]]], config: Config) -> lis
 
 
 def own_use(state: AppState) -> list[list[Any]]:
-    """Return the use of the requests in memory: upstream, model, tool, its requests, errors and tokens, and its codes.
+    """Return the use of the requests in memory: upstream, model, tool, its requests, errors and tokens, its codes, the
+    durations of those without an error, and when the first and the last one arrived.
 
     The upstream of a request that reached none is "". A message to an MCP server has no model, and perhaps a tool.
     """
-    found: dict[tuple[str, str, str], tuple[list[int], Counter[str]]] = {}
+    found: dict[tuple[str, str, str], tuple[list[int], Counter[str], list[float], list[float]]] = {}
+    started_s = state.clock.wall() - state.clock.now()
     for one in state.inspector.newest():
         access, upstream = one.access, one.access.upstream or ""
         if not (access.model or upstream.startswith(MCP_UPSTREAM)):
             continue
-        counts, codes = found.setdefault((upstream, access.model, access.mcp_tool), ([0, 0, 0], Counter()))
+        row = found.setdefault((upstream, access.model, access.mcp_tool), ([0, 0, 0], Counter(), [], []))
+        counts, codes, durations_s, arrived = row
+        arrived.append(started_s + one.arrived_s)
+        if access.outcome == "ok" and one.duration_s is not None:
+            durations_s.append(round(one.duration_s, 4))
         counts[0] += 1
         if access.outcome == "error":
             counts[1] += 1
@@ -257,8 +263,11 @@ def own_use(state: AppState) -> list[list[Any]]:
     mask = state.redactor.mask
     most = sorted(found.items(), key=lambda pair: -pair[1][0][0])[:MOST_USED]
     return [
-        [upstream, mask(model), mask(tool), *counts, {mask(code): n for code, n in codes.most_common(MOST_CODES)}]
-        for (upstream, model, tool), (counts, codes) in most
+        [
+            *(upstream, mask(model), mask(tool), *counts, {mask(code): n for code, n in codes.most_common(MOST_CODES)}),
+            *(durations_s, min(arrived), max(arrived)),
+        ]
+        for (upstream, model, tool), (counts, codes, durations_s, arrived) in most
     ]
 
 
@@ -268,14 +277,23 @@ OWN: Mapping[str, Callable[[AppState], Any]] = {"overview": own_overview, "calle
 
 def use(parts: Iterable[Sequence[Sequence[Any]]]) -> list[dict[str, Any]]:
     """Return the use of all processes, the most used first, each with its errors by code."""
-    found: dict[tuple[str, str, str], tuple[Counter[str], Counter[str]]] = {}
-    for upstream, model, tool, requests, errors, tokens, by_code in (row for part in parts for row in part):
-        counts, codes = found.setdefault((upstream, model, tool), (Counter(), Counter()))
+    found: dict[tuple[str, str, str], tuple[Counter[str], Counter[str], list[float], list[float]]] = {}
+    for upstream, model, tool, requests, errors, tokens, by_code, *times in (row for part in parts for row in part):
+        counts, codes, durations_s, arrived = found.setdefault((upstream, model, tool), (Counter(), Counter(), [], []))
         counts.update(requests=requests, errors=errors, tokens=tokens)
         codes.update(by_code)
+        durations_s += times[0]
+        arrived += times[1:]
     rows = [
-        {"upstream": key[0], "model": key[1], "tool": key[2], **counts, "codes": dict(codes.most_common())}
-        for key, (counts, codes) in found.items()
+        {
+            **dict(zip(("upstream", "model", "tool"), key, strict=True)),
+            **counts,
+            "codes": dict(codes.most_common()),
+            "durations_s": durations_s,
+            "first_at": min(arrived),
+            "last_at": max(arrived),
+        }
+        for key, (counts, codes, durations_s, arrived) in found.items()
     ]
     return sorted(rows, key=lambda row: -row["requests"])
 

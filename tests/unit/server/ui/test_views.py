@@ -139,8 +139,10 @@ def test_the_errors_of_all_workers_are_counted_by_code():
 
 
 def test_the_use_of_all_workers_is_added_the_most_used_first():
-    rare, often = ["chat", "rare", "", 1, 1, 5, {"404": 1}], ["chat", "often", "", 2, 1, 10, {"overloaded": 1}]
-    shown = views.use([[rare, often], [often]])
+    rare = ["chat", "rare", "", 1, 1, 5, {"404": 1}, [], 9.0, 9.0]
+    often = ["chat", "often", "", 2, 1, 10, {"overloaded": 1}, [0.5], 3.0, 7.0]
+    shown = views.use([[rare, often], [[*often[:7], [0.2], 4.0, 8.0]]])
+    assert [shown[0][name] for name in ("durations_s", "first_at", "last_at")] == [[0.5, 0.2], 3.0, 8.0]
     assert [row["codes"] for row in shown] == [{"overloaded": 2}, {"404": 1}]
     assert [(row["model"], row["requests"], row["errors"], row["tokens"]) for row in shown] == [
         ("often", 4, 2, 20),
@@ -152,18 +154,20 @@ def test_a_request_that_reached_no_upstream_counts_for_its_model():
     def request(model: str, outcome: str, upstream: str | None = None) -> SimpleNamespace:
         access = AccessRecord("", "POST", "/v1/chat/completions", "chat", model=model, outcome=outcome)
         access.upstream, access.code = upstream, "c" if outcome == "error" else None
-        return SimpleNamespace(access=access)
+        return SimpleNamespace(access=access, arrived_s=2.0, duration_s=0.5)
 
     requests = [request("m", "ok", "chat"), request("m", "error"), request("typo", "error"), request("", "error")]
     requests.append(request("", "ok", "mcp/wiki"))
     state = SimpleNamespace(
-        inspector=SimpleNamespace(newest=lambda: requests), redactor=SimpleNamespace(mask=lambda text: text)
+        inspector=SimpleNamespace(newest=lambda: requests),
+        redactor=SimpleNamespace(mask=lambda text: text),
+        clock=SimpleNamespace(wall=lambda: 100.0, now=lambda: 3.0),
     )
     assert views.own_use(cast(Any, state)) == [
-        ["chat", "m", "", 1, 0, 0, {}],
-        ["", "m", "", 1, 1, 0, {"c": 1}],
-        ["", "typo", "", 1, 1, 0, {"c": 1}],
-        ["mcp/wiki", "", "", 1, 0, 0, {}],
+        ["chat", "m", "", 1, 0, 0, {}, [0.5], 99.0, 99.0],
+        ["", "m", "", 1, 1, 0, {"c": 1}, [], 99.0, 99.0],
+        ["", "typo", "", 1, 1, 0, {"c": 1}, [], 99.0, 99.0],
+        ["mcp/wiki", "", "", 1, 0, 0, {}, [0.5], 99.0, 99.0],
     ]
 
 

@@ -2,7 +2,7 @@
 
 import { copyButton, el, table } from "./dom.js";
 import { errorLinks } from "./error_code.js";
-import { count, plural, span } from "./format.js";
+import { count, duration, moment, plural, span, time } from "./format.js";
 import { t } from "./texts.js";
 
 const SHOWN = 100;
@@ -23,13 +23,15 @@ export async function knownModels(page, forChats = false) {
 export async function models(page) {
   const load = async () => {
     const [data, { use }] = await Promise.all([page.call("GET", "models"), page.call("GET", "use")]);
-    page.main.replaceChildren(
+    // other rows repeat the upstream of the table above
+    const said = data.routes.filter(({ model, targets, operations, capabilities }) => model === "*" || targets.length > 1 || operations.length || Object.keys(capabilities ?? {}).length || targets.some((target) => target.model !== null && target.model !== model));
+    page.main.replaceChildren(...[
       el("h1", {}, t("Models and rules")),
       el("section", {}, el("h2", {}, t("Models")), listed(data, use)),
-      el("section", {}, el("h2", {}, t("Routes")), routes(data.routes)),
+      said.length > 0 && el("section", {}, el("h2", {}, t("Routes")), routes(said)),
       el("section", {},
         el("div.above", {}, el("h2", {}, t("Learned rules")), data.rules.length > 0 && copyButton(t("Copy as YAML"), () => data.yaml, page.say)),
-        data.rules.length ? rules(page, data.rules, load) : el("p.muted", {}, t("None. gatepass learns a rule when an upstream rejects a parameter, and the request succeeds without it."))));
+        data.rules.length ? rules(page, data.rules, load) : el("p.muted", {}, t("None. gatepass learns a rule when an upstream rejects a parameter, and the request succeeds without it.")))].filter(Boolean));
   };
   await load();
 }
@@ -39,17 +41,20 @@ function listed({ listed: names, list_error: fault, routed }, use) {
   const used = new Map();
   for (const { upstream, model, codes, ...counts } of use) {
     if (!model) continue;
-    const row = used.get(model) ?? used.set(model, { upstreams: new Set(), codes: {}, requests: 0, errors: 0, tokens: 0 }).get(model);
+    const row = used.get(model) ?? used.set(model, { upstreams: new Set(), codes: {}, times: [], last: 0, requests: 0, errors: 0, tokens: 0 }).get(model);
     if (upstream) row.upstreams.add(upstream);
+    row.times.push(...counts.durations_s);
+    row.last = Math.max(row.last, counts.last_at);
     for (const name of ["requests", "errors", "tokens"]) row[name] += counts[name];
     for (const [code, number] of Object.entries(codes)) row.codes[code] = (row.codes[code] ?? 0) + number;
   }
+  const first = Math.min(...use.map(({ first_at: at }) => at));
   const all = [...new Set([...used.keys(), ...names])];
   const shown = all.slice(0, SHOWN);
   return [
     fault && el("p.failed", {}, t("The list of an upstream is missing: {reason}", { reason: fault })),
-    all.length ? table(t("Models"), [t("Model"), t("Listed"), t("Upstream"), t("Requests"), t("Errors"), t("Tokens")], shown.map((model) => {
-      const { upstreams = [], requests = 0, errors = 0, tokens = 0, codes } = used.get(model) ?? {};
+    all.length ? table(t("Models"), [t("Model"), t("Listed"), t("Upstream"), t("Requests"), t("Errors"), t("Tokens"), `${t("Duration")}${t(", ")}p50 · p95`, t("Last use")], shown.map((model) => {
+      const { upstreams = [], times = [], last, requests = 0, errors = 0, tokens = 0, codes } = used.get(model) ?? {};
       return [
         el("a", { href: `#/requests?model=${encodeURIComponent(model)}` }, model),
         names.includes(model) ? t("yes") : t("no"),
@@ -57,14 +62,15 @@ function listed({ listed: names, list_error: fault, routed }, use) {
         count(requests),
         errorLinks({ requests, errors, codes }, { model }),
         count(tokens),
+        times.length ? [0.5, 0.95].map((part) => duration(times.toSorted((a, b) => a - b)[Math.ceil(part * times.length) - 1])).join(" · ") : "–",
+        el("span", { title: last && moment(last) }, time(last)),
       ];
     })) : el("p.muted", {}, t("No model is listed, and none was used.")),
-    el("p.muted.small.since", {}, all.length > SHOWN ? t("The first {shown} of {models}. ", { shown: count(SHOWN), models: plural(all.length, "model") }) : "", t("The numbers count the requests in memory.")),
+    el("p.muted.small.since", {}, all.length > SHOWN ? t("The first {shown} of {models}. ", { shown: count(SHOWN), models: plural(all.length, "model") }) : "", use.length ? t("The numbers count the requests in memory, since {at}. Durations leave out errors.", { at: moment(first) }) : ""),
   ];
 }
 
 function routes(list) {
-  if (!list.length) return el("p.muted", {}, t("No model has a route."));
   return table(t("Routes"), [t("Model"), t("Targets, in order"), t("Operations"), t("Capabilities")], list.map(({ model, targets, operations, capabilities }) => [
     el("a", { href: model === "*" ? "#/requests" : `#/requests?model=${encodeURIComponent(model)}` }, model === "*" ? t("each other model") : model),
     targets.map((target) => target.model === null || target.model === model ? target.upstream : t("{n} ({more})", { n: target.upstream, more: target.model })).join(t(", then ")),
