@@ -852,7 +852,7 @@ CHINESE: Mapping[str, str] = {
     "Action if the message names `line_bytes`": "处理（错误信息写明 `line_bytes`）",
     "Action for another limit": "处理（其他限制）",
     "Action if the prompt is too long": "处理（提示词过长）",
-    "Action if the issuer refused the client": "处理（签发方拒绝客户端时）",
+    "Action if the issuer refused the client": "处理（签发方拒绝 client_id 或 secret 时）",
     "Action for 429": "处理（429）",
     "Action for a 5xx": "处理（5xx）",
     "Action if a proxy refuses": "处理（代理拒绝连接时）",

@@ -131,7 +131,7 @@ export const ERRORS = {
   },
   "unsupported_operation": {
     "text": "上游或模型的 `protocols` 不含该路径，对话接口也不能提供它；没有发送任何内容。",
-    "action": "对 `/v1/messages/count_tokens` 不需要处理：Claude Code 会自行估算令牌数。其他路径请把 `operations.NAME.upstream` 设为拥有它的上游。如果该上游拥有它，请更正 `protocols`。"
+    "action": "对 `/v1/messages/count_tokens` 不需要处理：Claude Code 会自行估计 token 数。其他路径请把 `operations.NAME.upstream` 设为拥有它的上游。如果该上游拥有它，请改正 `protocols`。"
   },
   "internal_error": {
     "text": "gatepass 的缺陷。日志的 `request_failed` 事件中有 traceback。",
@@ -198,7 +198,7 @@ export const ERRORS = {
     "action": "如果凭据是 key，更换 `credentials.NAME.token` 或 `upstreams.NAME.headers` 中的 key。如果是令牌，核对 `credentials.NAME.scope`、`credentials.NAME.audience` 和 `upstreams.NAME.token_placement`。如果没有凭据，设置 `upstreams.NAME.credential`。`gatepass doctor MODEL --call` 发送一次小的调用。改正之后运行 `gatepass reload`。上游或签发方修复之后运行 `gatepass token --retry`。"
   },
   "refused": {
-    "text": "签发方拒绝了客户端，因此没有令牌。",
+    "text": "签发方拒绝了 client_id 或 secret，因此没有令牌。",
     "action": "改正 `credentials.NAME.client_id`, `credentials.NAME.client_secret`, `credentials.NAME.client_auth`。gatepass 会自己重新读取 `file:`；修改配置之后运行 `gatepass reload`，环境变量需要重启。然后运行 `gatepass token NAME`，单独检测该凭据。"
   },
   "proxy_refuses": {

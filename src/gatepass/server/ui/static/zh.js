@@ -90,7 +90,7 @@ export const TEXTS = {
   "For an MCP server:": "MCP 服务器：",
   "For 429:": "429：",
   "For a 5xx:": "5xx：",
-  "If the issuer refused the client:": "签发方拒绝客户端时：",
+  "If the issuer refused the client:": "签发方拒绝 client_id 或 secret 时：",
   "If a proxy refuses:": "代理拒绝连接时：",
   "If the message names line_bytes:": "错误信息写明 line_bytes 时：",
   "For another limit:": "其他限制：",
