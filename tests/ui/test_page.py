@@ -723,11 +723,24 @@ def test_the_name_of_a_learned_rule_is_in_one_line(open_page: OpenPage, signed_i
 
 def test_the_playground_asks_as_the_profile_of_a_client(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
     page = open_page(f"{signed_in}#/playground")
-    page.locator("select[name=profile]").select_option(label="profile ragflow (callers: ragflow)")
+    page.locator("select[name=profile]").select_option(label="ragflow (profile ragflow)")
+    page.get_by_text("parameters (JSON)").click()
+    parameters = page.locator("[name=parameters]")
+    parameters.fill('{"top_p": ')
     page.get_by_label("message").fill("Where?")
+    page.get_by_role("button", name="Send").click()
+    assert "JSON object" in parameters.evaluate("(field) => field.validationMessage")
+    parameters.fill('{"top_p": 0.5, "messages": [{"role": "system", "content": "Short."}]}')
     page.get_by_role("button", name="Send").click()
     expect(page.get_by_role("link", name="Show the request")).to_be_visible()
     assert fake.playground_profiles == ["ragflow"]
+    (body,) = [body for _, path, body in fake.received if path == "playground"]
+    assert body == {
+        "model": "gpt-4o",
+        "top_p": 0.5,
+        "stream": True,
+        "messages": [{"role": "system", "content": "Short."}, {"role": "user", "content": "Where?"}],
+    }
 
 
 ENGLISH = r"\b[a-z]+(?: [a-z]+){2,}"
@@ -777,7 +790,7 @@ def test_the_language_leaves_the_conversation_and_the_results_of_doctor(
     expect(page.locator(".asked")).to_have_text("What is this?")
     expect(page.locator(".said")).to_have_text("A lighthouse")
     expect(page.locator(".answered .small").nth(1)).to_contain_text("3 段")
-    expect(page.locator("textarea")).to_have_value("Where?")
+    expect(page.locator("textarea[name=text]")).to_have_value("Where?")
     expect(page.locator("select[name=profile]")).to_have_value("ragflow")
     page.get_by_role("button", name="发送").click()
     expect(page.locator(".said").nth(1)).to_have_text("A lighthouse")
@@ -793,7 +806,7 @@ def test_the_language_leaves_the_conversation_and_the_results_of_doctor(
     link.click()
     expect(page.locator(".hop.bad summary")).to_be_focused()
     page.goto(f"{signed_in}#/playground")
-    expect(page.locator("textarea")).to_have_value("")
+    expect(page.locator("textarea[name=text]")).to_have_value("")
     expect(page.locator(".asked")).to_have_count(0)
     assert faults == []
 
@@ -1932,7 +1945,7 @@ def test_a_429_of_the_playground_shows_what_to_do_and_how_long_to_wait(
     fake.stories["req-2"]["error"].update(known)
     page = open_page(f"{signed_in}#/playground", locale=locale)
     expect(page.locator("input[name=model]")).not_to_have_value("")
-    page.locator("textarea").fill("Where?")
+    page.locator("textarea[name=text]").fill("Where?")
     page.locator("button[type=submit]").click()
     expect(page.locator(".answered .failed")).to_contain_text(told)
 
@@ -1945,7 +1958,7 @@ def test_a_refused_token_in_the_playground_names_its_model_in_chinese(
     fake.stories["req-2"]["error"].update(kind="upstream_auth", names=names)
     page = open_page(f"{signed_in}#/playground", locale="zh-CN")
     expect(page.locator("input[name=model]")).not_to_have_value("")
-    page.locator("textarea").fill("Where?")
+    page.locator("textarea[name=text]").fill("Where?")
     page.locator("button[type=submit]").click()
     failed = page.locator(".answered .failed")
     expect(failed.locator(".advice")).to_contain_text("gatepass doctor bad-auth --call")
@@ -1979,7 +1992,7 @@ def test_a_rejected_credential_is_explained_in_chinese_by_what_was_sent(
     fake.stories["req-2"]["error"].update(kind="upstream_auth", case=case, action="Repair it.", names=names)
     page = open_page(f"{signed_in}#/playground", locale="zh-CN")
     expect(page.locator("input[name=model]")).not_to_have_value("")
-    page.locator("textarea").fill("Where?")
+    page.locator("textarea[name=text]").fill("Where?")
     page.locator("button[type=submit]").click()
     page_of_request = f"{signed_in}#/requests/req-2"
     for place in (".answered .failed", ".problem"):

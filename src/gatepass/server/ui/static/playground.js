@@ -17,6 +17,7 @@ export async function playground(page) {
   const model = el("input", { name: "model", required: true, list: "playground-models", autocomplete: "off" });
   const profile = el("select", { name: "profile" });
   const text = el("textarea", { name: "text", rows: 3, required: true, onkeydown: (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && form.requestSubmit() });
+  const parameters = el("textarea", { name: "parameters", "aria-label": t("parameters (JSON)"), rows: 3, spellcheck: "false", placeholder: '{"temperature": 0, "messages": [{"role": "system", "content": "…"}]}', oninput: () => parameters.setCustomValidity("") });
   const images = el("input", { name: "images", type: "file", accept: "image/*", multiple: true });
   const button = el("button", { type: "submit" }, t("Send"));
   const stop = el("button.quiet", { type: "button", hidden: true, onclick: () => leaving.abort() }, t("Stop"));
@@ -32,6 +33,13 @@ export async function playground(page) {
   const submit = async (event) => {
     event.preventDefault();
     if (button.disabled) return;
+    const members = membersOf(parameters.value);
+    if (!members) {
+      parameters.closest("details").open = true;
+      parameters.setCustomValidity(t("Write a JSON object whose member messages, if any, is a list."));
+      parameters.reportValidity();
+      return;
+    }
     const urls = await Promise.all([...images.files].map(imageUrl));
     const turn = { text: text.value, urls, model: model.value, profile: profile.value, said: "", times: [], id: null, all: null, failure: null };
     const before = turns.filter(({ said, all, failure }) => said && all !== null && !failure).flatMap((one) => [askedIn(one), { role: "assistant", content: one.said }]);
@@ -42,7 +50,7 @@ export async function playground(page) {
     page.signal.addEventListener("abort", () => leaving.abort());
     button.disabled = true;
     stop.hidden = false;
-    await receive(page, show(talk, turn), turn, { model: turn.model, stream: true, messages: [...before, askedIn(turn)] }, leaving.signal);
+    await receive(page, show(talk, turn), turn, { model: turn.model, ...members, stream: true, messages: [...members.messages ?? [], ...before, askedIn(turn)] }, leaving.signal);
     button.disabled = false;
     stop.hidden = true;
     const isStopped = leaving.signal.aborted;
@@ -53,25 +61,30 @@ export async function playground(page) {
     el("label", {}, el("span", {}, t("as")), profile),
     el("label", {}, el("span", {}, t("images")), images),
     el("label.message", {}, el("span", {}, t("message")), text),
-    el("div.actions", {}, button, stop, clear));
+    el("details.message", { open: Boolean(page.kept?.parameters) }, el("summary", {}, t("parameters (JSON)")),
+      el("p.muted.small", {}, t("Its members are sent with the request. Its messages, such as a system prompt, come first.")), parameters),
+    el("p.message.muted.small", {}, t("A profile adapts the request as for its callers. Their limits and permissions are not applied.")),
+    el("div.actions", {}, button, el("span.muted.small", {}, t("Ctrl+Enter sends")), stop, clear));
 
   page.main.append(el("h1", {}, t("Playground")));
   if (!page.isAdmin) {
     page.main.append(el("p.muted", {}, t("The playground requires the key of an admin.")));
     return;
   }
-  page.keep(() => ({ turns, model: model.value, profile: profile.value, text: text.value }));
+  page.keep(() => ({ turns, model: model.value, profile: profile.value, text: text.value, parameters: parameters.value }));
   const [known, { callers, profiles }] = await Promise.all([knownModels(page, true), page.call("GET", "callers")]);
   const [declared, others, used] = known;
   const names = [...declared, ...others];
-  const clients = callers.filter((caller) => caller.profile !== "plain");
+  const clients = callers.filter((caller) => caller.profile && caller.profile !== "plain");
   profile.append(
     el("option", { value: "" }, t("yourself")),
-    ...profiles.map((name) => el("option", { value: name }, labelOf(name, clients.filter((caller) => caller.profile === name)))));
+    ...clients.filter(({ profile: name }) => profiles.includes(name)).map((caller) => el("option", { value: caller.profile }, t("{name} (profile {profile})", caller))),
+    ...profiles.filter((name) => !clients.some((caller) => caller.profile === name)).map((name) => el("option", { value: name }, t("profile {name}", { name }))));
   models.append(...names.map((name) => el("option", { value: name })));
   model.value = page.kept?.model ?? used ?? names[0] ?? "";
   profile.value = page.kept?.profile ?? "";
   text.value = page.kept?.text ?? "";
+  parameters.value = page.kept?.parameters ?? "";
   page.main.append(talk, form); // not before, because the name of a model would replace a typed one
   for (const turn of turns) {
     if (turn.all === null) turn.failure = { message: t("Stopped.") };
@@ -93,9 +106,14 @@ function show(talk, { text, urls, model, profile, said: already }) {
   return { said, facts, item };
 }
 
-function labelOf(name, clients) {
-  const callers = clients.map((caller) => caller.name).join(t(", "));
-  return callers ? t("profile {name} (callers: {callers})", { name, callers }) : t("profile {name}", { name });
+/** The members of a JSON object, none of an empty text. Null if it is not one. */
+function membersOf(text) {
+  try {
+    const members = text.trim() ? JSON.parse(text) : {};
+    return members?.constructor === Object && Array.isArray(members.messages ?? []) ? members : null;
+  } catch {
+    return null;
+  }
 }
 
 function imageUrl(file) {
