@@ -1436,13 +1436,13 @@ def test_a_model_shows_its_upstreams_uses_and_errors(open_page: OpenPage, signed
     rows = page.get_by_role("table", name="Models").locator("tbody tr")
     used = rows.filter(has_text="gpt-4o").first.locator("td")
     errors = "3 (1.2 %)2 × upstream_closed1 × overloaded"
-    expect(used).to_have_text(["gpt-4o", "yes", "corp, corp-eu", "253", errors, "270 k"])
+    expect(used).to_have_text(["gpt-4o", "yes", "corp, corp-eu", "253", errors, "270 k", "900 ms · 2.50 s", "16:59:30"])
     expect(used.nth(0).locator("a")).to_have_attribute("href", "#/requests?model=gpt-4o")
     expect(used.nth(4).locator("a").first).to_have_attribute("href", "#/requests?outcome=error&model=gpt-4o")
     code = used.nth(4).locator("a").nth(1)
     expect(code).to_have_attribute("href", "#/requests?outcome=error&model=gpt-4o&code=upstream_closed")
     expect(rows.filter(has_text="unlisted").locator("td")).to_have_text(
-        ["unlisted", "no", "corp-eu", "41", "0", "80,000"]
+        ["unlisted", "no", "corp-eu", "41", "0", "80,000", "900 ms · 2.50 s", "16:59:30"]
     )
     expect(rows.filter(has_text="claude-sonnet").locator("td")).to_have_text(
         ["claude-sonnet", "yes", "openai", "0", "0", "0"]
