@@ -1445,7 +1445,7 @@ def test_a_model_shows_its_upstreams_uses_and_errors(open_page: OpenPage, signed
         ["unlisted", "no", "corp-eu", "41", "0", "80,000", "900 ms · 2.50 s", "16:59:30"]
     )
     expect(rows.filter(has_text="claude-sonnet").locator("td")).to_have_text(
-        ["claude-sonnet", "yes", "openai", "0", "0", "0"]
+        ["claude-sonnet", "yes", "openai", "0", "0", "0", "–", "–"]
     )
 
 
