@@ -125,8 +125,8 @@ WHOLE_EXAMPLES: Mapping[str, str] = {
 """The example of an option that requires another one."""
 ARGUMENTS: Mapping[str, str] = {
     "route": "gpt-4o",
-    "show": "80ff6e979b76ece700000001",
-    "replay": "80ff6e979b76ece700000001",
+    "show": "hpqshblgbtqkqthdbbbbbbbl",
+    "replay": "hpqshblgbtqkqthdbbbbbbbl",
 }
 """The required argument in examples of a command."""
 
@@ -759,6 +759,7 @@ ACTIONS: Mapping[str, str] = {
     "429": "Action for 429",
     "5xx": "Action for a 5xx",
     "proxy_refuses": "Action if a proxy refuses",
+    "ragflow_images": "Action for RAGFlow as the upstream",
     "static_key": "Action for a key of a credential",
     "header_key": "Action for a key in `headers`",
     "variable_key": "Action for a key in an environment variable",
@@ -856,6 +857,7 @@ CHINESE: Mapping[str, str] = {
     "Action for 429": "处理（429）",
     "Action for a 5xx": "处理（5xx）",
     "Action if a proxy refuses": "处理（代理拒绝连接时）",
+    "Action for RAGFlow as the upstream": "处理（上游是 RAGFlow）",
     "Action for a key of a credential": "处理（凭据的 key）",
     "Action for a key in `headers`": "处理（`headers` 中的 key）",
     "Action for a key in an environment variable": "处理（环境变量中的 key）",

@@ -306,7 +306,7 @@ class InvalidRequest(CallerError):
 
 
 class InvalidImage(CallerError):
-    """An entry of `images` is not an image, or the request has no user message for it.
+    """An entry of `images` is not an image, no user message can have it, or the upstream is RAGFlow and reads none.
 
     The message contains the index of the image. An entry is a text, or an object with `image_url`, `url`, `data` or
     `blob`, also inside `inline_data` or `source`. `mime_type` or `media_type` next to the data may state the type.
@@ -315,6 +315,9 @@ class InvalidImage(CallerError):
     """
 
     code = "invalid_image"
+    actions: ClassVar[Mapping[str, str]] = {
+        "ragflow_images": "Send only text, or set `upstreams.NAME.ragflow.images: drop`, which removes images."
+    }
 
 
 class McpHeaderMismatch(CallerError):

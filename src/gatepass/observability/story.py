@@ -276,6 +276,8 @@ def case_of(code: str, hop: str, status: int, message: str, operation: str = "",
         return "page_504" if status == 504 else "page_5xx"
     if kind == errors.UpstreamConnect.code and message.startswith("The proxy in front of"):
         return "proxy_refuses"
+    if kind == errors.InvalidImage.code and "ragflow.images" in message:
+        return "ragflow_images"
     if kind == errors.TokenUnavailable.code and _REFUSED.match(message):
         return "refused"
     if kind not in (errors.UpstreamErrorReply.code, errors.UpstreamAuth.code):

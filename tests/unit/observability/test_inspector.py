@@ -7,6 +7,8 @@ from msgspec.structs import replace
 
 from gatepass.cli import options
 from gatepass.dialects.hints import model_hint, token_hint
+from gatepass.errors import InvalidImage
+from gatepass.normalize.ragflow_body import RagflowBody
 from gatepass.observability.inspector import ANONYMOUS, RECORD_BYTES, Inspector
 from gatepass.observability.observer import AccessRecord, Arrivals, AttemptRecord, RequestRecord, SentToken
 from gatepass.observability.story import (
@@ -25,6 +27,7 @@ from gatepass.observability.story import (
 )
 from gatepass.tokens.holder import AFTER_REPAIR
 from gatepass.types import RuleEdit, RuleEdits, Target
+from tests.unit.normalize.calls import a_call
 
 
 def access(name: str = "one", caller: str = "app", **fields: object) -> AccessRecord:
@@ -509,6 +512,18 @@ def test_the_action_for_an_api_that_is_missing_names_the_setting_that_serves_it_
     assert error["case"] == "no_chat"
     assert error["action"].startswith("Correct `upstreams.b.base_url`: ")
     assert not any(setting in error["action"] for setting in ("protocols", "operations"))
+
+
+def test_the_action_for_an_image_that_ragflow_does_not_read_is_that_of_the_message():
+    body = b'{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:,"}}]}]}'
+    with pytest.raises(InvalidImage) as caught:
+        RagflowBody().apply(a_call(body), Target("rag", "chat"))
+    record = access(code="invalid_image", hop="client", status=400, outcome="error", reason=caught.value.message)
+    error = story_of(request(record), 110.0, 0.0, str)["error"]
+    assert (error["case"], error["action"][:15]) == ("ragflow_images", "Send only text,")
+    record.reason = "images[0] is empty"
+    error = story_of(request(record), 110.0, 0.0, str)["error"]
+    assert (error["case"], error["action"][:11]) == ("", "Send a URL,")
 
 
 @pytest.mark.parametrize(("member", "value"), [("upstream", "OTHER"), ("targets", "[{upstream: OTHER}]")])

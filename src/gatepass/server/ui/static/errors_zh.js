@@ -74,7 +74,7 @@ export const ERRORS = {
     "action": "修正客户端的请求。"
   },
   "invalid_image": {
-    "text": "`images` 的某一项不是图片，或请求中没有可以放置图片的用户消息。错误信息含有图片的序号。",
+    "text": "图片无法发送：`images` 的某一项不是图片，请求中没有可以放置图片的用户消息，或作为上游的 RAGFlow 不读取图片。错误信息含有图片的序号。",
     "action": "发送 URL、data URL，或 PNG、JPEG、GIF、WebP 的 base64。"
   },
   "mcp_header_mismatch": {
@@ -196,6 +196,10 @@ export const ERRORS = {
   "upstream_auth": {
     "text": "上游拒绝凭据，因此客户端重试不会成功。错误信息含有凭据的名称、凭据是 key 还是令牌、令牌的年龄，以及 gatepass 是否试过第二个令牌。上游拒绝新令牌之后的一分钟内，gatepass 不再为它获取新令牌。",
     "action": "如果凭据是 key，更换 `credentials.NAME.token` 或 `upstreams.NAME.headers` 中的 key。如果是令牌，核对 `credentials.NAME.scope`、`credentials.NAME.audience` 和 `upstreams.NAME.token_placement`。如果没有凭据，设置 `upstreams.NAME.credential`。`gatepass doctor MODEL --call` 发送一次小的调用。改正之后运行 `gatepass reload`。上游或签发方修复之后运行 `gatepass token --retry`。"
+  },
+  "ragflow_images": {
+    "text": "作为上游的 RAGFlow 不读取图片。",
+    "action": "只发送文本，或设置 `upstreams.NAME.ragflow.images: drop`，图片会被去掉。"
   },
   "refused": {
     "text": "签发方拒绝了 client_id 或 secret，因此没有令牌。",

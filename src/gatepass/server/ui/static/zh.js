@@ -92,6 +92,7 @@ export const TEXTS = {
   "For a 5xx:": "5xx：",
   "If the issuer refused the client:": "签发方拒绝 client_id 或 secret 时：",
   "If a proxy refuses:": "代理拒绝连接时：",
+  "For RAGFlow as the upstream:": "上游是 RAGFlow 时：",
   "If the message names line_bytes:": "错误信息写明 line_bytes 时：",
   "For another limit:": "其他限制：",
   "If the prompt is too long:": "提示词过长时：",
