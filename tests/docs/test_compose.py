@@ -208,6 +208,7 @@ def test_every_file_passes_the_ca_the_proxy_and_client_auth(file: Path) -> None:
     given = {
         "GATEPASS_CA_FILE": "./ca.pem",
         "GATEPASS_PROXY": "http://proxy.corp.example:3128",
+        "GATEPASS_NO_PROXY": ".corp.example,10.0.0.0/8",
         "GATEPASS_ALLOW_PLAIN_HTTP": "true",
     }
     running = compose.document({**required, **given}, file)["services"]["gatepass"]
