@@ -139,7 +139,7 @@ def test_the_capture_page_shows_what_replay_prints() -> None:
     body = json.dumps({"error": {**error, "param": "temperature", "code": None}}, separators=(",", ":"))
     result = {"id": "replay-5d1c7a9e0b2f4836", "status": 400, "ended": True, "bytes": 125, "duration_s": 0.31}
     lines = replay_lines({**result, "adapted": [], "body": body}, ("drop=temperature",))
-    command = "gatepass replay 80ff6e979b76ece700000001 --without drop=temperature"
+    command = "gatepass replay hpqshblgbtqkqthdbbbbbbbl --without drop=temperature"
     assert shown("capture", command).splitlines() == [*lines]
 
 
@@ -148,7 +148,7 @@ def test_the_inspector_page_shows_what_its_commands_print() -> None:
     story = {**RETRIED, "error": {**RETRIED["error"], "page": ""}}  # as without an address of the repository
     page = [click.unstyle(line) for line in story_lines(story, NOW_S)]
     assert shown("inspector", f"gatepass show {RETRIED['id']}").splitlines() == page
-    failed = {**SUMMARY, **ERROR, "id": "80ff6e979b76ece700000002"}
+    failed = {**SUMMARY, **ERROR, "id": "hpqshblgbtqkqthdbbbbbbbm"}
     lines = [list_line(HEAD), *(click.unstyle(summary_line(one)) for one in (SUMMARY, failed))]
     assert shown("inspector", "gatepass tail").splitlines() == lines
     cells = rows("inspector", "With these options it shows other requests:\n")

@@ -74,7 +74,7 @@ def attempt(number: int = 1, **changed: Any) -> dict[str, Any]:
 
 def story(*attempts: dict[str, Any], **changed: Any) -> dict[str, Any]:
     fields: dict[str, Any] = {
-        "id": "80ff6e979b76ece700000001",
+        "id": "hpqshblgbtqkqthdbbbbbbbl",
         "replica": "host-a",
         "worker": "worker-1",
         "state": "ended",
@@ -171,7 +171,7 @@ def test_the_story_of_a_failed_request():
         "200 upstream_closed at upstream:chat after 1.00 s",
         "POST /v1/chat/completions, chat gpt-4o, stream",
         "2026-11-23 17:00:00 UTC, 3 min ago, worker-1 on host-a",
-        "id 80ff6e979b76ece700000001",
+        "id hpqshblgbtqkqthdbbbbbbbl",
         "",
         "Way",
         "  ● client           ragflow, OpenAI/Python 3.0.0",
@@ -474,7 +474,7 @@ def test_wrapped_text_keeps_words():
 
 
 SUMMARY: dict[str, Any] = {
-    "id": "80ff6e979b76ece700000001",
+    "id": "hpqshblgbtqkqthdbbbbbbbl",
     "worker": "",
     "state": "ended",
     "arrived_at": ARRIVED,
