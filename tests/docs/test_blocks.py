@@ -90,6 +90,7 @@ PARSED = {
     ("docs/architecture.md", ""): "drawings",
     ("docs/changelog.md", "{include} ../CHANGELOG.md"): "a directive of the site",
     ("docs/concepts/*.md", ""): "drawings and event streams",
+    ("docs/clients/README.md", "sh"): "needs Docker",
     ("docs/container.md", "dockerfile"): "needs Docker, and the CA of a company",
     ("docs/container.md", "sh"): "needs Docker; tests/e2e/container builds and runs the image",
     ("deploy/README.md", "sh"): "needs Docker; tests/e2e/container runs the Compose file",
