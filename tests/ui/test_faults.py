@@ -62,6 +62,7 @@ def test_twenty_faults_are_found_in_three_clicks(
         operator.click("input[name=text]")
         operator.type(fault["id"])
         expect(page).to_have_url(re.compile(f"text={quote(fault['id'])}$"))
+        expect(page.locator("tbody tr:visible")).to_have_count(1)  # before its answer the row is elsewhere
         operator.click(f"tr[data-id='{fault['id']}']")
         expect(page.locator(".way")).to_be_visible()
         red = page.locator(".way .bad[data-hop]").last
