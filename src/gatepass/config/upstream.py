@@ -132,7 +132,7 @@ class AzureConfig(Block):
 
 
 RagflowPaths = Literal["current", "old"]
-"""`current`: `/openai/{chat_id}/…` since v0.25. `old`: `/chats_openai/{chat_id}/…` in v0.20 to v0.27."""
+"""`current`: `/openai/{chat_id}/…` from v0.25.6 on. `old`: `/chats_openai/{chat_id}/…` in v0.20 to v0.27."""
 RagflowImages = Literal["refuse", "drop"]
 
 
@@ -154,7 +154,7 @@ def assistant(name: str) -> Assistant:
 
 class RagflowConfig(Block):
     paths: RagflowPaths = "current"
-    """`old` selects the paths of v0.20 to v0.24, `/chats_openai/…` and `/agents_openai/…`. Versions up to v0.27 accept
+    """`old` selects the paths of v0.20 to v0.25.5, `/chats_openai/…` and `/agents_openai/…`. Versions up to v0.27 accept
     them too."""
     images: RagflowImages = "refuse"
     """RAGFlow ignores images: `refuse` returns a 400. `drop` leaves the images out and names that in

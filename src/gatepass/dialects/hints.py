@@ -82,7 +82,7 @@ HINTS = (
     ),
     _hint(
         r"^not found: \S*/api/v1/(openai|agents)/",
-        "RAGFlow before v0.25 has other paths: set upstreams.{upstream}.ragflow: {{paths: old}}.",
+        "RAGFlow before v0.25.6 has other paths: set upstreams.{upstream}.ragflow: {{paths: old}}.",
         404,
     ),
     _hint(
