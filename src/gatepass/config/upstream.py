@@ -154,8 +154,8 @@ def assistant(name: str) -> Assistant:
 
 class RagflowConfig(Block):
     paths: RagflowPaths = "current"
-    """`old` selects the paths of v0.20 to v0.25.5, `/chats_openai/…` and `/agents_openai/…`. Versions up to v0.27 accept
-    them too."""
+    """`old` selects the paths of v0.20 to v0.25.5, `/chats_openai/…` and `/agents_openai/…`. Versions up to v0.27
+    accept them too."""
     images: RagflowImages = "refuse"
     """RAGFlow ignores images: `refuse` returns a 400. `drop` leaves the images out and names that in
     `x-gatepass-adapted`.
