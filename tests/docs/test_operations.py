@@ -233,7 +233,7 @@ def compare_status(process: dict[str, Any]) -> None:
     credential = process["credentials"]["corp"]
     assert list(example) == list(process)
     assert list(example["credentials"]["corp"]) == list(credential)
-    named = names(rows("health_and_status", "## Status"))
+    named = names(rows("health_and_status", "### As JSON"))
     assert set(credential) - named == {"type", "upstreams", "kind"}
     assert named <= set(credential)
 
