@@ -89,6 +89,12 @@ async def test_a_client_with_the_key_of_the_readme_gets_the_reply_of_the_upstrea
     assert (got.status, got.json()["choices"]) == (200, whole["choices"])
 
 
+def test_the_figures_of_the_readme_are_those_of_the_benchmarks():
+    (sentence,) = re.findall(r"It adds latency: .+", README)
+    measured = (ROOT / "docs/benchmarks.md").read_text()
+    assert [figure for figure in re.findall(r"[\d.,]*\d(?: ms)?", sentence) if figure not in measured] == []
+
+
 def test_the_readme_names_the_repository_by_its_placeholder():
     """release/package_metadata.py replaces it."""
     assert README.count("REPOSITORY_URL") == 1
