@@ -171,7 +171,13 @@ def test_a_chinese_page_uses_the_words_of_the_field(page: str) -> None:
     assert re.findall("怪癖|症状|读懂错误", PAIRS[page][1].read_text()) == []
 
 
-FIELDS = {"模型类型": "Model type", "模型名称": "Model name", "基础 URL": "Base url", "最大token数": "Max tokens"}
+FIELDS = {
+    "实例名称": "Instance name",
+    "模型类型": "Model type",
+    "模型名称": "Model name",
+    "基础 URL": "Base url",
+    "最大token数": "Max tokens",
+}
 """The fields of RAGFlow's dialog in its Chinese interface (web/src/locales/zh.ts), with their English names."""
 
 
