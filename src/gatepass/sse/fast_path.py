@@ -52,16 +52,17 @@ class FastPath:
     """
 
     __slots__ = (
+        "_at_head",
+        "_at_tail",
+        "_at_texts",
         "_gap_bytes",
         "_head",
-        "_head_bytes",
         "_made_at",
         "_mark",
         "_middles",
         "_next",
         "_rest",
         "_tail",
-        "_tail_bytes",
         "_tries",
     )
 
@@ -69,7 +70,8 @@ class FastPath:
         self._tries, self._made_at = _TRIES, 0
         self._head = self._tail = _NO_EVENT
         self._middles: tuple[bytes, ...] = ()
-        self._head_bytes = self._tail_bytes = self._gap_bytes = len(_NO_EVENT)
+        self._gap_bytes = len(_NO_EVENT)
+        self._cut()
         self._next: tuple[bytes, int] | None = None
 
     def set_pattern(self, block: bytes, events: int) -> None:
@@ -99,20 +101,27 @@ class FastPath:
             return
         (head, *middles), tail = pieces, block[at:]
         self._head, self._middles, self._tail = head, tuple(middles), tail
-        self._head_bytes, self._tail_bytes = len(head), len(tail)
+        self._cut()
         gap = tail + head  # the bytes between the texts of two events
         self._mark, self._rest = gap[:_MARK_BYTES], gap[_MARK_BYTES:]
         self._gap_bytes = len(gap)
+
+    def _cut(self) -> None:
+        """Set where an event has the head, the tail, and the texts with the quotes around them."""
+        # made once for a pattern: to make them for each event takes 1,100 of its 28,000 instructions (CPython 3.11)
+        head_bytes, tail_bytes = len(self._head), len(self._tail)
+        self._at_head, self._at_tail = slice(head_bytes), slice(-tail_bytes, None)
+        self._at_texts = slice(head_bytes - 1, 1 - tail_bytes)
 
     def count_matching(self, run: bytes) -> int:
         """Return the number of events in `run` if all of them match the pattern, else 0."""
         if self._next is not None:
             self._make_pattern(*self._next)
-        head_bytes, tail_bytes, gap_bytes = self._head_bytes, self._tail_bytes, self._gap_bytes
+        gap_bytes = self._gap_bytes
         # compared, because `startswith` and `endswith` take longer (CPython 3.11)
-        if run[:head_bytes] != self._head or run[-tail_bytes:] != self._tail or len(run) < gap_bytes:
+        if run[self._at_head] != self._head or run[self._at_tail] != self._tail or len(run) < gap_bytes:
             return 0
-        texts, count = run[head_bytes - 1 : 1 - tail_bytes], 1  # with the quotes around them
+        texts, count = run[self._at_texts], 1
         if len(run) >= 2 * gap_bytes or self._middles:
             texts = texts[1:-1]
             fillings = [texts]
