@@ -770,7 +770,7 @@ ACTIONS: Mapping[str, str] = {
 }
 """The labels of the `actions` of an error."""
 UNKNOWN_MODEL = ("Action if it does not know the model", "处理（上游不认识该模型）")
-"""The labels of a part of the action of `upstream_error`, which is the most frequent one."""
+"""The labels of a part of the action of `upstream_error`."""
 OF_UPSTREAM = (UpstreamErrorReply, UpstreamAuth, UpstreamHtml)
 """Errors with the upstream's own status."""
 STATUSES: Mapping[type[GatepassError], str] = {McpNotAllowed: "403; 200 with an error in JSON-RPC at `/mcp`"}
@@ -805,8 +805,8 @@ def error_entries(kind: type[GatepassError]) -> Iterator[Entry]:
             "Status": STATUSES.get(kind, "the upstream's" if kind in OF_UPSTREAM else str(error.http_status)),
             "Hop": f"`{error.hop}`",
             "A retry can succeed": retry,
-            **({UNKNOWN_MODEL[0]: with_settings(f"C{unknown_model[1:]}")} if unknown_model else {}),
             "Action": with_settings(UpstreamTimeout.actions_of_codes.get(error.public_code, action)),
+            **({UNKNOWN_MODEL[0]: with_settings(f"C{unknown_model[1:]}")} if unknown_model else {}),
             **{ACTIONS[case]: with_settings(text) for case, text in vars(kind).get("actions", {}).items()},
             "Example": code_span(json.dumps(error_object(error), ensure_ascii=False)),
         }
