@@ -433,6 +433,26 @@ class ConcurrencyLimited(GatewayError):
     code, status, retryable = "concurrency_limited", 429, True
 
 
+class TargetsLimited(GatewayError):
+    """Every target of the model asked gatepass to wait, by a 429 or a 503 with `retry-after`. Nothing was sent.
+
+    Only a model with several targets and `retry` or `breaker` has this error. `gatepass status` shows the waits.
+
+    Action: Retry after `retry-after`, or add a target with its own limit to `models.NAME.targets`.
+    """
+
+    code, status, retryable = "targets_limited", 429, True
+
+
+class TargetsDrained(GatewayError):
+    """An operator has drained every target of the model (`gatepass target drain`). Nothing was sent.
+
+    Action: Run `gatepass target resume UPSTREAM` for one of them.
+    """
+
+    code, status, retryable = "targets_drained", 503, True
+
+
 class McpSessionsUnavailable(GatewayError):
     """Only the store can tell which caller opened the MCP session, and it does not reply.
 

@@ -134,7 +134,7 @@ class Server(Hidden):
         url, method = self.state.config.mcp[self.name].url, "DELETE" if message is None else "POST"
         request = OutboundRequest(method, url, (*own, *fields), body, self.upstream.timeouts)
         call = Call("doctor", _POST, "doctor", "", body, ())
-        attempt = Attempt.begin(self.state, (Target(self.upstream.name),), call)
+        attempt = Attempt.begin(self.state, Target(self.upstream.name), call)
         attempt.upstream = self.upstream
         return await send_own_call(attempt, _send, request)
 

@@ -289,7 +289,7 @@ async def protocols_of(state: AppState, upstream: Upstream) -> dict[str, bool | 
     found, chat = dict[str, bool | None](), (0, "")
     for name in PROTOCOLS_ASKED:
         call = call_of(next(row for row in OPERATIONS if row.name == name), body={})
-        attempt = Attempt.begin(state, (Target(upstream.name),), call)
+        attempt = Attempt.begin(state, Target(upstream.name), call)
         said, code, is_absent, found[name] = chat, None, False, None
         with suppress(GatepassError):
             try:
@@ -505,7 +505,7 @@ def arrived(state: AppState, target_probe: TargetProbe, error: GatepassError) ->
 async def real_call(state: AppState, target_probe: TargetProbe) -> str:
     """Return the status of a good reply and the rules learned for it; raise the error that a client would get."""
     context, began_s = target_probe.context, state.clock.now()
-    attempt = Attempt.begin(state, (target_probe.target,), target_probe.call, context.profile_rules.settings)
+    attempt = Attempt.begin(state, target_probe.target, target_probe.call, context.profile_rules.settings)
     answer = await send_own_call(attempt, try_call, context)
     attempt = context.attempt or attempt
     learned = f"; {', '.join(attempt.learned)} (learned from an error, as for any client)" if attempt.learned else ""

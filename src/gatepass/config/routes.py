@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
-from gatepass.config.block import Block, Name, SettingFault
+from gatepass.config.block import Block, Name, Seconds, SettingFault
 from gatepass.config.document import with_leaves
 from gatepass.config.network import TimeoutSettings
 from gatepass.config.references import Reference
+from gatepass.config.traffic import AFFINITY, BreakerConfig, RetryConfig
 
 MEMBER_PATH = re.compile(r"([A-Za-z_][A-Za-z0-9_-]{0,63}(\[\])?\.){0,8}[A-Za-z_][A-Za-z0-9_-]{0,63}\Z")
 NOT_A_MEMBER_PATH = "expects the name of a member, such as temperature, metadata.user or messages[].name"
@@ -374,6 +375,12 @@ class ModelTarget(Block):
 
     Example: prod-4o
     """
+    weight: Annotated[float, Field(ge=0, le=1_000_000)] = 1.0
+    """Its share of the requests, for `policy: weighted`, `least_in_flight` and `affinity`. A target of weight 0 is a
+    spare: it serves requests only while no other target is available.
+
+    Example: 3
+    """
 
 
 class Model(Block):
@@ -393,14 +400,50 @@ class Model(Block):
     Danger: A client that compares the `model` of a reply with its own name sees a difference.
     """
     targets: Annotated[list[ModelTarget], Field(min_length=1)] | None = None
-    """Several upstreams to try in order; exclusive with `upstream`. gatepass tries the next one only if nothing of the
-    request was written: no connection, no token, or all `max_connections` in use. The client receives the error of
-    the last one.
+    """Several upstreams to try in order; exclusive with `upstream`. Without `retry`, gatepass tries the next one only
+    if nothing of the request was written: no connection, no token, or all `max_connections` in use. The client receives
+    the error of the last one.
 
     Example: [{upstream: chat}, {upstream: second, name: prod-4o}]
 
-    Danger: gatepass does not skip an upstream that answers every request with a 500. A host that drops packets
-    delays each request by `timeouts.connect_s`.
+    Danger: Without `breaker`, gatepass does not skip an upstream that fails. A host that drops packets then delays each
+    request by `timeouts.connect_s`.
+    """
+    policy: Literal["order", "least_in_flight", "weighted"] = "order"
+    """Which of the targets is tried first: the first one, the one with the fewest requests of this process in progress
+    for its weight, or a random one by weight. The others follow by the same policy.
+
+    Example: least_in_flight
+    """
+    affinity: Annotated[str, Field(pattern=AFFINITY)] | None = None
+    """`caller`, or `header NAME`: requests with the same API key, or the same value of the header, go to the same
+    target as long as that is available and has at most 1.25 times its share of the load. This keeps the upstream's
+    cache of prompts warm. `responses` and `messages` have `caller` by default unless `policy` is `order`, because
+    encrypted reasoning is valid only where it was made.
+
+    Example: header x-session-id
+    """
+    retry: RetryConfig | None = None
+    """Which failures are repeated, at the next target or at the same one. None: only what is safe for each request.
+
+    Example: {on: [refused]}
+    """
+    breaker: BreakerConfig | None = None
+    """Pass over a target that fails again and again. None: each request asks it. `{}` sets the defaults.
+
+    Example: {}
+    """
+    max_cooldown_s: Seconds = 60.0
+    """The longest time for which a target is passed over after it answered 429, or 503 with `retry-after`, if the model
+    has several targets and `retry` or `breaker`. It is passed over for the time that the upstream asks for.
+
+    Example: 20
+    """
+    context_fallback: str | None = None
+    """The public name of a model to which a request goes that the upstream rejects as too long for its context. The
+    caller must be allowed to use it. The names of that model and its rules apply.
+
+    Example: gpt-4.1-long
     """
 
     timeouts: TimeoutSettings | None = None
@@ -448,6 +491,10 @@ class Model(Block):
             yield "", "expects either upstream or targets"
         elif self.targets is not None and self.name is not None:
             yield "", "name belongs into each of the targets"
+        if self.targets is not None and not any(target.weight for target in self.targets):
+            yield "targets", "expects a weight above 0 for at least one target"
+        if self.targets is None and (self.policy != "order" or self.affinity is not None):
+            yield "", "policy and affinity choose among targets"
 
     def ordered_targets(self) -> list[ModelTarget]:
         if self.targets is not None:

@@ -277,6 +277,14 @@ class UpstreamConfig(Block):
 
     Example: 100
     """
+    max_in_flight: Annotated[int, Field(gt=0)] | None = None
+    """The requests of this process in progress from which another target of the model is preferred. None: no number.
+    If all targets are full, the request goes to one of them. `max_connections` is the limit that holds.
+
+    Unit: requests
+
+    Example: 40
+    """
     forward_headers: ForwardedHeaders = []
     """Request headers of the client to send to the upstream, in addition to the built-in list.
 

@@ -43,6 +43,9 @@ from gatepass.observability.inspector import Inspector
 from gatepass.observability.metrics import Labels, Metrics, Sample
 from gatepass.observability.redaction import Redactor
 from gatepass.observability.traffic import Traffic
+from gatepass.policy.balancing import TargetHealth
+from gatepass.policy.breaker import Breaker, BreakerSettings
+from gatepass.policy.retry_budget import RetryBudget
 from gatepass.proxy.body_threads import BodyThreads
 from gatepass.proxy.in_flight import InFlightRequests, MemoryBudget, PeriodicChecks
 from gatepass.proxy.observers import Observers, observers_of
@@ -89,12 +92,31 @@ MOST_ABSENT = 1_000
 class UpstreamState:
     """What a process remembers of one upstream. A reload keeps it if the upstream's name and base URL stay the same."""
 
-    __slots__ = ("absent_until_s", "learned")
+    __slots__ = ("absent_until_s", "drained", "healths", "in_flight", "learned")
 
     def __init__(self) -> None:
         self.learned = Memory()
         self.absent_until_s: dict[tuple[str, str, str], float] = {}
         """Until when gatepass assumes for a caller that an operation is missing for a model: by all three names."""
+        self.healths: dict[str, TargetHealth] = {}
+        """Of the targets at this upstream, by `Route.names`: no more than the configuration has."""
+        self.drained: set[str] = set()
+        """The targets that an operator drains, "" for all."""
+        self.in_flight = 0
+        """The attempts in progress of routes that count them."""
+
+    def health(self, name: str, settings: BreakerSettings | None) -> TargetHealth:
+        """Return the health of the target `name`, with a breaker if there are `settings` for one."""
+        health = self.healths.get(name)
+        if health is None:
+            health = self.healths[name] = TargetHealth()
+            health.drained = not self.drained.isdisjoint(("", name))
+        if settings is not None:
+            if health.breaker is None:
+                health.breaker = Breaker(settings)
+            elif health.breaker.settings is not settings:
+                health.breaker.use(settings)
+        return health
 
     def remember_absent(self, key: tuple[str, str, str], until_s: float) -> None:
         if len(self.absent_until_s) >= MOST_ABSENT:
@@ -141,6 +163,8 @@ class ProcessParts:
     redactor: Redactor = field(default_factory=Redactor)
     upstream_states: dict[tuple[str, str], UpstreamState] = field(default_factory=dict)
     """By the name and base URL of the upstream."""
+    retry_budgets: dict[str, RetryBudget] = field(default_factory=dict)
+    """By the name of the entry of `models`."""
     metrics: Metrics
     traffic: Traffic
     in_flight: InFlightRequests

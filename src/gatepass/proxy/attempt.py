@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace as replaced
 from functools import partial
 from typing import TypeVar, TypeVarTuple, Unpack
 
@@ -15,6 +16,7 @@ from msgspec.structs import replace
 
 from gatepass import errors
 from gatepass.auth.model_access import may_use
+from gatepass.clock import sleep
 from gatepass.dialects.base import raw_request, with_query
 from gatepass.dialects.hints import is_about_model, is_about_path, model_hint, sentence
 from gatepass.errors import GatepassError, Overloaded, TokenUnavailable, UpstreamError, UpstreamErrorReply
@@ -37,7 +39,8 @@ from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.batches import send_parts
 from gatepass.proxy.body_threads import INLINE_BYTES, Result, normalize_large
 from gatepass.proxy.client_response import STREAM_HOLD_S, SYNTHESIZED_HOLD_S, KeepAlive
-from gatepass.proxy.context import Attempt, RequestContext
+from gatepass.proxy.context import CHOOSES, Attempt, RequestContext
+from gatepass.proxy.failover import Failover
 from gatepass.proxy.response import (
     BufferedReply,
     ClassifiedReply,
@@ -46,7 +49,7 @@ from gatepass.proxy.response import (
     classify,
     envelope_defaults,
 )
-from gatepass.proxy.retry import COMPLETE, Outcome, Repeat, Tried, decide, outcome_of
+from gatepass.proxy.retry import COMPLETE, Outcome, Repeat, Tried, decide, is_limited, outcome_of
 from gatepass.proxy.upstream_call import Authorization, TokenExpired, is_rejection
 from gatepass.sse.event_stream import EventStream
 from gatepass.types import Call, OutboundRequest, Response, RuleEdit, Target
@@ -339,7 +342,7 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
         has_token = is_rejected and await upstream_call.renew_token(attempt)
     finally:
         attempt.end(outcome, error)
-    base, now_s, upload = attempt.base, attempt.state.clock.now(), attempt.upload
+    base, now_s, upload, failover = attempt.base, attempt.state.clock.now(), attempt.upload, attempt.failover
     tried = Tried(
         sent=attempt.sent,
         sent_before=attempt.sent_before,
@@ -355,8 +358,9 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
         reconnected=attempt.record.repeated_stale,
         rules=attempt.rules,
         tried_s=now_s - (attempt.target_began_s or attempt.record.began_s),
-        has_next=bool(attempt.following),
     )
+    if failover is not None:
+        tried = _with_policy(tried, attempt, failover, error)
     repeat = decide(outcome, error.http_status, tried, attempt.deadline_s - now_s)
     if repeat is Repeat.LEARNED_RULE and not (
         _begin_chat(attempt, error) if tried.lacks_path else await _learn_from(attempt, error)
@@ -365,11 +369,62 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
     if repeat is None:
         if has_token and not tried.resendable:
             raise upstream_call.renewed_during_upload(upstream) from error
+        if failover is not None:
+            failover.shorten_wait(error, now_s)
         # it may be an earlier error, so `error` must not become its cause
         raise await _error_for_client(attempt, error, is_rejected=is_rejected) from error.__cause__
-    if repeat is Repeat.NEXT_TARGET:
+    if repeat in CHOOSES and failover is not None:
         leave_target(attempt)
+        if not await _choose(attempt, failover, repeat, error, tried.pause_s):
+            raise await _error_for_client(attempt, error, is_rejected=is_rejected) from error.__cause__
     return attempt.again(repeat)
+
+
+def _with_policy(tried: Tried, attempt: Attempt, failover: Failover, error: GatepassError) -> Tried:
+    """Return `tried` with what the route of the request and the state of its targets allow."""
+    route, now_s = failover.route, attempt.state.clock.now()
+    may_repeat = failover.may_repeat and failover.repeats + 1 < route.attempts
+    may_run = may_repeat and attempt.call.operation.configured_as in route.repeats_run
+    # of a split call, a part that was not refused has run
+    has_run = attempt.parts is not None and not may_run
+    return replace(
+        tried,
+        has_next=failover.find(now_s) is not None,
+        has_wait=error.retry_after_s is not None,
+        repeats_refused=route.repeats_refused and may_repeat and not has_run,
+        repeats_run=may_run and failover.budget.allows(now_s),
+        pause_s=failover.pause_s(error, now_s) if may_repeat else 0.0,
+        took_s=attempt.record.duration_s,
+        client_left_s=failover.client_deadline_s - now_s,
+        has_fallback=failover.fallback is not None and isinstance(error, UpstreamError) and is_too_long(error),
+    )
+
+
+async def _choose(attempt: Attempt, failover: Failover, repeat: Repeat, error: GatepassError, pause_s: float) -> bool:
+    """Choose the target of the attempt that repeats `attempt`, after `pause_s`. Return False if none is available."""
+    state = attempt.state
+    if repeat is Repeat.CONTEXT_FALLBACK:
+        failover = attempt.failover = _fall_back(attempt, failover)
+    elif attempt.sent or attempt.sent_before or repeat is Repeat.RETRY:  # else no setting was needed
+        failover.repeats += 1
+        if attempt.sent and not is_limited(error.http_status, error.retry_after_s):
+            failover.budget.add_repeat(state.clock.now())
+    if pause_s:
+        await sleep(state.clock, pause_s)
+    return failover.choose(state.clock.now())
+
+
+def _fall_back(attempt: Attempt, failover: Failover) -> Failover:
+    """Let the request go to the model for long requests from now on."""
+    state, call, model = attempt.state, attempt.call, failover.fallback or ""
+    found = state.routes.route(call.operation.configured_as, model)
+    # the body has the name of the first model
+    targets = tuple(replaced(one, model=one.model or model) for one in found.targets)
+    entry = f"context_fallback={model}"
+    edit = RuleEdit(entry, "model", '"', len(call.model), '"', len(model))
+    call = replace(call, model=model, adapted=(*call.adapted, entry), edits=call.edits.with_more((edit,)))
+    attempt.call = call
+    return failover.over(state, replace(found, targets=targets, context_fallback=None), call)
 
 
 async def send_own_call(

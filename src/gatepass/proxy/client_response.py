@@ -7,6 +7,8 @@ below, which `server` implements for HTTP/1.1 and for ASGI.
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -18,7 +20,7 @@ from gatepass.protocols.error_objects import NO_STORE, error_headers
 from gatepass.protocols.translation.answer_blocks import Early
 from gatepass.proxy.context import RequestContext
 from gatepass.sse.event_stream import EventStream
-from gatepass.types import OK, Headers, Hidden
+from gatepass.types import OK, Call, ClientRequest, Headers, Hidden, header
 
 SLICE_BYTES = 256 * 1024
 """A reply larger than WHOLE_BYTES is written to the client's connection in slices of this size."""
@@ -145,6 +147,9 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
                 fields.append((b"x-gatepass-tried", ", ".join(attempt.tried).encode("latin-1", "replace")))
             if (requests := context.requests()) > 1:
                 fields.append((b"x-gatepass-attempts", str(requests).encode()))
+            failover = None if context.attempt is None else context.attempt.failover
+            if failover is not None and failover.route.names_targets and len(failover.visited) > 1:
+                fields.append((b"x-gatepass-targets", ", ".join(failover.visited).encode("latin-1", "replace")))
         self.cycle.start(status, fields, length_bytes)
 
     async def _send_slices(self, data: bytes) -> bytes:
@@ -170,6 +175,20 @@ def server_timing(head_s: float, token_wait_s: float) -> bytes:
     if not token_wait_s:  # nearly always: formats one number instead of two
         return b"total;dur=%.1f, token;dur=0.0" % (head_s * 1000)
     return b"total;dur=%.1f, token;dur=%.1f" % (head_s * 1000, token_wait_s * 1000)
+
+
+def client_deadline_s(call: Call, request: ClientRequest) -> float:
+    """Return until when an SDK waits, as it says itself; `inf` if it does not.
+
+    Python's SDKs restart the time at each byte, and Node's count only until the head of the response. Both receive
+    keep-alives from STREAM_HOLD_S on if they asked for a stream.
+    """
+    for name in (b"x-stainless-read-timeout", b"x-stainless-timeout"):
+        value = header(request.headers, name) or b""
+        if re.fullmatch(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?", value):
+            wait_s = float(value)
+            return math.inf if call.stream and wait_s > STREAM_HOLD_S else request.arrived_s + wait_s
+    return math.inf
 
 
 class KeepAlive(msgspec.Struct, eq=False):

@@ -23,6 +23,7 @@ from gatepass.protocols.raw import RAW
 from gatepass.protocols.translation.answer_blocks import Early
 from gatepass.protocols.translation.translation import ChatCall
 from gatepass.proxy.app_state import AppState, Upstream
+from gatepass.proxy.failover import Failover
 from gatepass.proxy.in_flight import RequestMemory
 from gatepass.proxy.retry import COMPLETE, Outcome, Repeat, outcome_of
 from gatepass.proxy.uploads import EditedUpload, MultipartUpload
@@ -38,6 +39,10 @@ IDS_LOG_CHARS = 1_000
 """The most characters of upstream request ids, if a call was sent as several requests."""
 ANONYMOUS = AccessKey.model_construct(name="", hash=None, key=None, models=[], profile=None)
 """The caller until the request is authenticated. It may use no model."""
+
+
+CHOOSES = (Repeat.NEXT_TARGET, Repeat.RETRY, Repeat.CONTEXT_FALLBACK)
+"""Repeats for which `Failover.choose` has chosen the target."""
 
 
 class Attempt(Hidden, msgspec.Struct, eq=False):
@@ -59,8 +64,8 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
     """The budget for buffered replies. None if gatepass itself made the request."""
     deadline_s: float = math.inf
     """The time of `Clock.now` at which the request must end."""
-    following: tuple[Target, ...] = ()
-    """The targets after this one."""
+    failover: Failover | None = None
+    """The way over the targets of the route. None for one target of which nothing is counted."""
     limit_bytes: int = 0
     """The size limit of a whole reply."""
     repeats_stale: bool = True
@@ -111,29 +116,30 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
     def begin(
         cls,
         state: AppState,
-        targets: tuple[Target, ...],
+        target: Target,
         call: Call,
         profile: Profile = PLAIN,
         memory: RequestMemory | None = None,
         access: AccessRecord | None = None,
+        failover: Failover | None = None,
     ) -> Self:
-        """Return the first attempt of `call`, at the first of `targets`.
+        """Return the first attempt of `call`, at `target`, which `failover` chose.
 
         Without `access` gatepass itself made the call.
         """
-        target, following, began_s = targets[0], targets[1:], state.clock.now()
+        began_s = state.clock.now()
         upstream, limit_bytes = state.upstreams[target.upstream], state.limits.reply_bytes
         record = AttemptRecord(call.id, call.operation.name, call.model, target.upstream, target.model, began_s, access)
         record.names_model = target.names_model
-        if following:
-            record.not_tried = following
-        return cls(state, upstream, target, call, record, profile, memory, math.inf, following, limit_bytes)
+        if failover is not None:
+            record.not_tried = failover.not_tried()
+        return cls(state, upstream, target, call, record, profile, memory, math.inf, failover, limit_bytes)
 
     def again(self, repeat: Repeat) -> Attempt:
         """Return the next attempt. This one must have ended."""
-        ended, state, is_next = self.record, self.state, repeat is Repeat.NEXT_TARGET
-        targets = self.following if is_next else (self.target, *self.following)
-        attempt = Attempt.begin(state, targets, self.call, self.profile, self.memory, ended.access)
+        ended, failover, is_next = self.record, self.failover, repeat in CHOOSES
+        target = failover.target if is_next and failover is not None else self.target
+        attempt = Attempt.begin(self.state, target, self.call, self.profile, self.memory, ended.access, failover)
         record = attempt.record
         record.number, record.cause, record.after = ended.number + 1, repeat, ended
         attempt.deadline_s, attempt.limit_bytes = self.deadline_s, self.limit_bytes
@@ -170,6 +176,8 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
             self.give_back()
             if self.memory is not None:
                 self.memory.hold_of_stream(0)
+        if self.failover is not None:
+            self.failover.ended(record.began_s + record.duration_s, outcome, error, stale=self.stale)
         if told := self.state.observers.attempt_ended:
             self.state.observers.tell(told, record)
 
@@ -228,7 +236,7 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
 
     def begin_part(self) -> Attempt:
         """Return the first attempt of one of the parts of this call. `join_parts` adds what they did."""
-        part = Attempt.begin(self.state, (self.target,), self.call, self.profile, self.memory, self.record.access)
+        part = Attempt.begin(self.state, self.target, self.call, self.profile, self.memory, self.record.access)
         part.deadline_s = self.deadline_s
         return part
 

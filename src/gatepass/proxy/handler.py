@@ -43,11 +43,13 @@ from gatepass.protocols.rerank import is_rerank
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import close_attempt, drop_tracebacks, send_with_retries, try_call
 from gatepass.proxy.body_threads import INLINE_BYTES, is_heavy_to_parse
-from gatepass.proxy.client_response import NO_CONTENT, ClientResponse, KeepAlive, RequestCycle
+from gatepass.proxy.client_response import NO_CONTENT, ClientResponse, KeepAlive, RequestCycle, client_deadline_s
 from gatepass.proxy.context import Attempt, RequestContext
+from gatepass.proxy.failover import Failover
 from gatepass.proxy.in_flight import SMALL_BYTES, InFlightRequest
 from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.relay import relay
+from gatepass.proxy.routing import Route
 from gatepass.proxy.uploads import MultipartScan, MultipartUpload, boundary_of
 from gatepass.proxy.upstream_call import total_timeout
 from gatepass.types import Call, ClientRequest, Operation, Timeouts, header
@@ -184,15 +186,14 @@ async def _serve(
         if operation.names_model or call.model:
             check_model_access(caller, call.model)
         may_see = partial(may_use, caller)
-    targets = state.routes.resolve(call.operation.configured_as, call.model, may_see)
+    route = state.routes.route(call.operation.configured_as, call.model, may_see)
 
-    # Attempt the targets, and relay the first reply. The total timeout of the first target limits all attempts.
-    first, profile = targets[0], context.profile_rules.settings
-    attempt = Attempt.begin(state, targets, call, profile, context.memory, access)
-    timeouts, timer = first.timeouts or state.upstreams[first.upstream].timeouts, None
-    if timeouts.total_s is not None:
-        attempt.deadline_s = state.clock.now() + timeouts.total_s
-        timer = state.clock.call_later(timeouts.total_s, partial(_end_late, in_flight_request, attempt, timeouts))
+    # Attempt the targets, and relay the first reply. One total timeout limits all attempts.
+    attempt = _first_attempt(context, route, call)
+    timer = None
+    if (total_s := route.total.total_s) is not None:
+        attempt.deadline_s = state.clock.now() + total_s
+        timer = state.clock.call_later(total_s, partial(_end_late, in_flight_request, attempt, route.total))
     keep_alive = KeepAlive(client_response)
     try:
         classified = await send_with_retries(attempt, try_call, context, keep_alive)
@@ -201,6 +202,18 @@ async def _serve(
         keep_alive.stop()
         if timer is not None:
             timer.cancel()
+
+
+def _first_attempt(context: RequestContext, route: Route, call: Call) -> Attempt:
+    """Return the first attempt of `call`. Raises TargetsLimited and TargetsDrained."""
+    state, profile, target, failover = context.state, context.profile_rules.settings, route.targets[0], None
+    if not route.is_plain or state.upstreams[target.upstream].state.drained:
+        request = context.client_request
+        failover = Failover.begin(state, route, call, request, context.caller, client_deadline_s(call, request))
+        if not failover.choose(now_s := state.clock.now()):
+            raise failover.unavailable(now_s)
+        target = failover.target
+    return Attempt.begin(state, target, call, profile, context.memory, context.access, failover)
 
 
 def _end_late(in_flight_request: InFlightRequest, first: Attempt, timeouts: Timeouts) -> None:

@@ -195,7 +195,7 @@ async def _relay_message(
     state, client_request = context.state, context.client_request
     operation, caller = _OPERATIONS[client_request.method], context.caller.name
     call = Call(client_request.id, operation, caller, "", request.body, client_request.headers)
-    attempt = Attempt.begin(state, (server.target,), call, PLAIN, context.memory, context.access)
+    attempt = Attempt.begin(state, server.target, call, PLAIN, context.memory, context.access)
     attempt.repeats_failed = messages.repeats_failed(exchange.message, request.body, server.repeat)
     attempt.repeats_stale = attempt.repeats_failed or exchange.message.method in READS or request.method == "GET"
     reply = await send_with_retries(attempt, _try_message, exchange)

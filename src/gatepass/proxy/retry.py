@@ -6,13 +6,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 from enum import StrEnum
 
 import msgspec
 
 from gatepass import errors
-from gatepass.learning.rejection import OF_BATCHES, TEACHING
+from gatepass.errors import UpstreamError
+from gatepass.learning.rejection import OF_BATCHES, TEACHING, is_too_long
+from gatepass.policy.breaker import Verdict
+from gatepass.types import SERVER_ERROR
 
+TOO_MANY, UNAVAILABLE = 429, 503
 MOST_RENEWALS = 2
 """Limit on the new tokens for one request at one target. The second one is for a token that another process ended."""
 MOST_TRIES = 8
@@ -57,6 +63,10 @@ class Repeat(StrEnum):
     LEARNED_RULE = "learned_rule"
     """If a rule can be learned from the error."""
     NEXT_TARGET = "next_target"
+    RETRY = "retry"
+    """After a pause, because `models.NAME.retry` allows it and no other target is left."""
+    CONTEXT_FALLBACK = "context_fallback"
+    """By the model that `models.NAME.context_fallback` names."""
 
 
 class Tried(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +102,21 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     tried_s: float = 0.0
     """The time since the first attempt at this target."""
     has_next: bool = False
-    """Another target follows."""
+    """There is a target that was not tried."""
+    has_wait: bool = False
+    """The error says how long to wait."""
+    repeats_refused: bool = False
+    """The policy repeats a request that the upstream refused."""
+    repeats_run: bool = False
+    """It repeats one that the upstream may have executed, and its budget allows one more."""
+    pause_s: float = 0.0
+    """The wait before a repeat by policy."""
+    took_s: float = 0.0
+    """The time that this attempt took: a repeat may take as long."""
+    client_left_s: float = math.inf
+    """The time until the client gives up."""
+    has_fallback: bool = False
+    """The request is too long for the model, and another one may take it."""
 
 
 _FAILED = frozenset((Outcome.CONNECTION_FAILED, Outcome.TIMED_OUT, Outcome.ERROR_REPLY))
@@ -110,18 +134,64 @@ def decide(outcome: Outcome, status: int, tried: Tried, left_s: float) -> Repeat
         return Repeat.NEW_TOKEN
     if tried.repeats_failed and outcome in _FAILED and not tried.reconnected:
         return Repeat.NEW_CONNECTION
-    if outcome in (Outcome.TOKEN_REJECTED, Outcome.ERROR_REPLY):
-        has_tries = not tried.rules or (tried.rules < MOST_TRIES - 1 and tried.tried_s < MOST_TRIES_S)
-        teaches = tried.learns and (status in TEACHING or status == OF_BATCHES or tried.lacks_path)
-        return Repeat.LEARNED_RULE if teaches and has_tries else None
+    if outcome is Outcome.ERROR_REPLY and tried.has_fallback:
+        return Repeat.CONTEXT_FALLBACK
     if outcome is Outcome.NOTHING_WRITTEN and tried.token_expired:
         return Repeat.NEW_TOKEN
     may_be_stale = tried.stale and (tried.repeats_stale or not tried.sent)
     if outcome is Outcome.CONNECTION_FAILED and may_be_stale and not tried.reconnected:
         return Repeat.NEW_CONNECTION
-    if outcome in (Outcome.NOTHING_WRITTEN, Outcome.CONNECTION_FAILED, Outcome.TIMED_OUT) and tried.has_next:
-        return None if tried.sent or tried.sent_before else Repeat.NEXT_TARGET
+    is_unsent = outcome in _UNSENT and not tried.sent
+    if is_unsent and not tried.sent_before and tried.has_next:
+        return Repeat.NEXT_TARGET
+    if may_repeat_by_policy(outcome, status, tried, left_s):
+        return Repeat.NEXT_TARGET if tried.has_next else Repeat.RETRY
+    if outcome in (Outcome.TOKEN_REJECTED, Outcome.ERROR_REPLY):
+        has_tries = not tried.rules or (tried.rules < MOST_TRIES - 1 and tried.tried_s < MOST_TRIES_S)
+        teaches = tried.learns and (status in TEACHING or status == OF_BATCHES or tried.lacks_path)
+        return Repeat.LEARNED_RULE if teaches and has_tries else None
     return None
+
+
+_UNSENT = (Outcome.NOTHING_WRITTEN, Outcome.CONNECTION_FAILED, Outcome.TIMED_OUT)
+
+
+def may_repeat_by_policy(outcome: Outcome, status: int, tried: Tried, left_s: float) -> bool:
+    """Return whether `models.NAME.retry` repeats an attempt that ended with `outcome`, and time is left for it."""
+    if outcome is Outcome.CONNECTION_FAILED and not tried.sent:
+        allowed = tried.repeats_refused
+    elif outcome is Outcome.ERROR_REPLY:
+        refused = is_limited(status, 0.0 if tried.has_wait else None)
+        allowed = tried.repeats_refused if refused else tried.repeats_run and status >= SERVER_ERROR
+    else:
+        allowed = tried.repeats_run and outcome in _MAY_HAVE_RUN
+    return allowed and min(left_s, tried.client_left_s) > tried.pause_s + tried.took_s
+
+
+_MAY_HAVE_RUN = frozenset((Outcome.CONNECTION_FAILED, Outcome.TIMED_OUT, Outcome.CUT, Outcome.INVALID))
+"""The outcomes after which the upstream may have executed the request, besides an error reply of status 5xx."""
+
+
+def is_limited(status: int, wait_s: float | None) -> bool:
+    """Return whether an error reply means that the upstream refused the request for now and did not execute it."""
+    return status == TOO_MANY or (status == UNAVAILABLE and wait_s is not None)
+
+
+def verdict_of(outcome: Outcome, status: int, *, is_limited: bool, is_stale: bool) -> Verdict:
+    """Return what the end of an attempt says to the breaker of its target. `status` is that of the attempt's error."""
+    if outcome is COMPLETE:
+        return Verdict.SUCCESS
+    if outcome is Outcome.ERROR_REPLY:
+        return Verdict.FAILURE if status >= SERVER_ERROR and not is_limited else Verdict.NONE
+    return Verdict.FAILURE if outcome in _MAY_HAVE_RUN and not is_stale else Verdict.NONE
+
+
+_OF_SIZE = re.compile(r"request too large|too large for|reduce the (?:length|size)|requested [0-9,]+", re.IGNORECASE)
+
+
+def concerns_size(error: BaseException | None) -> bool:
+    """Return whether a 429 is about the size of its request, so that other requests need not wait."""
+    return isinstance(error, UpstreamError) and (is_too_long(error) or _OF_SIZE.search(error.message) is not None)
 
 
 def outcome_of(error: BaseException, *, sent: bool, has_head: bool) -> Outcome:

@@ -1,21 +1,59 @@
-"""Resolve a model name to its targets in order."""
+"""Resolve a model name to its route: its targets in order, and how they are tried."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
+import msgspec
+
 from gatepass.config.model import Config
 from gatepass.config.network import TimeoutSettings
-from gatepass.config.routes import ANY, ModelTarget, block_of_operation, is_glob, ordered_globs
+from gatepass.config.routes import ANY, Model, ModelTarget, block_of_operation, is_glob, ordered_globs
 from gatepass.errors import ModelNotFound
-from gatepass.types import Target, settings_of
+from gatepass.policy.breaker import BreakerSettings
+from gatepass.types import Target, Timeouts, settings_of
 
 NAMED_IN_ERROR = 10
 WITHOUT_MODEL = ("files", "batches", "message_batches")
 
 Targets = tuple[Target, ...]
+
+
+class Route(msgspec.Struct, frozen=True, eq=False):
+    """The targets of a model in order, and how one of them is chosen and tried again."""
+
+    targets: Targets
+    total: Timeouts
+    """The timeouts whose `total_s` limits all attempts."""
+    is_plain: bool = True
+    """One target, of which nothing is counted or limited: no `Failover` is needed."""
+    names: tuple[str, ...] = ()
+    """The name of each target, which `TargetHealth` is kept by: the upstream's model name, or that of the entry."""
+    weights: tuple[float, ...] = ()
+    limits: tuple[int | None, ...] = ()
+    """`max_in_flight` of each target's upstream."""
+    policy: str = "order"
+    affinity: str = ""
+    """"" for none, `caller`, or the name of a header in lower case."""
+    names_targets: bool = False
+    """Whether the response names the targets that were tried."""
+    entry: str = ""
+    """The name of the entry of `models`."""
+    repeats_refused: bool = False
+    repeats_run: frozenset[str] = frozenset()
+    """The operations that may run twice."""
+    attempts: int = 1
+    breaker: BreakerSettings | None = None
+    max_cooldown_s: float = 0.0
+    """0 if no target is passed over after a 429."""
+    context_fallback: str | None = None
+
+    def affinity_of(self, operation: str) -> str:
+        """Return `affinity` for an operation: conversations hold encrypted parts that only one upstream can read."""
+        return self.affinity or ("caller" if self.policy != "order" and operation in ("responses", "messages") else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,30 +68,34 @@ class Listing:
 class _OperationRoutes:
     """The targets of each model for one operation."""
 
-    exact: Mapping[str, Targets]
-    globs: tuple[tuple[str, Targets], ...]
+    exact: Mapping[str, Route]
+    globs: tuple[tuple[str, Route], ...]
     """The longest pattern first."""
-    rest: Targets
-    """The targets of other models, and of requests without a model."""
+    rest: Route | None
+    """The route of other models, and of requests without a model."""
 
     @classmethod
     def of(cls, operation: str, config: Config) -> _OperationRoutes:
         route = block_of_operation(config.operations, operation)
         of_operation = None if route is None else route.timeouts
-        routes: dict[str, Targets] = {}
+        routes: dict[str, Route] = {}
         for name, entry in config.models.items():
             blocks = {f"operations.{operation}": of_operation, f"models.{name}": entry.timeouts}
-            targets = (_target(one, blocks, config, entry.protocols) for one in entry.ordered_targets())
-            routes[name] = tuple(replace(one, names_model=not is_glob(name)) for one in targets)
+            targets = tuple(
+                replace(_target(one, blocks, config, entry.protocols), names_model=not is_glob(name))
+                for one in entry.ordered_targets()
+            )
+            routes[name] = _route(targets, config, name, entry)
         # The block of the operation names the upstream. Without it, the only upstream serves the operation.
         upstream = None if route is None else route.upstream
         if upstream is None and len(config.upstreams) == 1 and not config.models:
             upstream = next(iter(config.upstreams))
-        rest = routes.get(ANY, ())
+        rest = routes.get(ANY)
         if upstream is not None:
-            rest = (_target(ModelTarget(upstream=upstream), {f"operations.{operation}": of_operation}, config),)
+            target = _target(ModelTarget(upstream=upstream), {f"operations.{operation}": of_operation}, config)
+            rest = _route((target,), config)
         return cls(
-            {name: targets for name, targets in routes.items() if not is_glob(name)},
+            {name: found for name, found in routes.items() if not is_glob(name)},
             tuple((name, routes[name]) for name in ordered_globs(routes)),
             rest,
         )
@@ -85,17 +127,21 @@ class RouteTable:
         return next((pattern for pattern, _ in self._others.globs if fnmatchcase(model, pattern)), None)
 
     def resolve(self, operation: str, model: str, may_see: Callable[[str], bool] | None = None) -> Targets:
-        """Return the targets of `model` in order, at least one. `model` is "" if the request names none.
+        """Return the targets of `model` in order, at least one. Arguments and errors: `route`."""
+        return self.route(operation, model, may_see).targets
+
+    def route(self, operation: str, model: str, may_see: Callable[[str], bool] | None = None) -> Route:
+        """Return the route of `model`, which is "" if the request names none.
 
         Raises ModelNotFound, whose text lists the models that the caller `may_see`; all if that is None.
         """
         routes = self._by_operation.get(operation, self._others)
         if (found := routes.exact.get(model)) is not None:  # before the globs: nearly always, and without a loop
             return found
-        for pattern, targets in routes.globs:
+        for pattern, route in routes.globs:
             if fnmatchcase(model, pattern):
-                return targets
-        if routes.rest:
+                return route
+        if routes.rest is not None:
             return routes.rest
         if not self._has_upstreams:
             raise ModelNotFound(
@@ -122,12 +168,14 @@ class RouteTable:
 
     def listing(self) -> Listing:
         named, others = [*self._by_operation.values()], self._others
-        listed = [(target.upstream, ANY) for routes in (*named, others) for target in routes.rest]
+        listed = [
+            (target.upstream, ANY) for routes in (*named, others) if routes.rest for target in routes.rest.targets
+        ]
         listed += [
             (target.upstream, glob)
             for routes in (others, *named)
-            for glob, targets in routes.globs
-            for target in targets
+            for glob, route in routes.globs
+            for target in route.targets
         ]
         return Listing(tuple(others.exact), tuple(dict.fromkeys(listed)))
 
@@ -145,3 +193,36 @@ def _target(
     timeouts = settings.timeouts.value(settings_of(target.upstream), *over) if over else None
     spoken = settings.protocols if protocols is None else protocols
     return Target(target.upstream, target.name, timeouts, None if spoken is None else frozenset(spoken))
+
+
+def _route(targets: Targets, config: Config, name: str = "", entry: Model | None = None) -> Route:
+    """Return the route over `targets`. `entry` is that of `models`, None for an upstream of `operations`."""
+    totals = [
+        one.timeouts or config.upstreams[one.upstream].timeouts.value(settings_of(one.upstream)) for one in targets
+    ]
+    limits = tuple(config.upstreams[one.upstream].max_in_flight for one in targets)
+    names = tuple(one.model or name for one in targets)
+    if entry is None:
+        return Route(targets, totals[0], not any(limits), names, (1.0,), limits)
+    retry, breaker, has_choice = entry.retry, entry.breaker, len(targets) > 1
+    is_traffic = retry is not None or breaker is not None
+    # without a policy the first target's time applies, as it always did
+    total = max(totals, key=lambda one: math.inf if one.total_s is None else one.total_s) if is_traffic else totals[0]
+    return Route(
+        targets,
+        total,
+        is_plain=not (has_choice or is_traffic or entry.context_fallback or any(limits)),
+        names=names,
+        weights=tuple(one.weight for one in entry.ordered_targets()),
+        limits=limits,
+        policy=entry.policy,
+        affinity=(entry.affinity or "").removeprefix("header ").lower(),
+        names_targets=is_traffic or entry.policy != "order",
+        entry=name,
+        repeats_refused=retry is not None and "refused" in retry.on,
+        repeats_run=frozenset(retry.operations if retry is not None else ()),
+        attempts=1 if retry is None else retry.attempts,
+        breaker=None if breaker is None else BreakerSettings(**breaker.model_dump(exclude={"probe"})),
+        max_cooldown_s=entry.max_cooldown_s if has_choice and is_traffic else 0.0,
+        context_fallback=entry.context_fallback,
+    )

@@ -86,7 +86,7 @@ class Scenario:
             attempt.end(Outcome.COMPLETE)
 
         try:
-            await send_own_call(Attempt.begin(self.state, (TARGET,), call), once)
+            await send_own_call(Attempt.begin(self.state, TARGET, call), once)
         except UpstreamError as error:
             return error
         return None

@@ -197,7 +197,7 @@ class Scenario:
 
     async def ask(self, call: Call | None = None) -> ClassifiedReply:
         """Return the reply of the first target."""
-        attempt = Attempt.begin(self.state, (TARGET,), call or a_call(BODY, CHAT))
+        attempt = Attempt.begin(self.state, TARGET, call or a_call(BODY, CHAT))
         return await send_own_call(attempt, try_call, self.context)
 
     async def upload(self, *, held: bool) -> ClassifiedReply:

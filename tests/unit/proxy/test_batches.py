@@ -36,7 +36,7 @@ def an_attempt(wanted: Call) -> Attempt:
     """At the upstream `chat`, for the client's own call."""
     blocks = {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}
     state = create_app_state(Config.model_validate(blocks))
-    return Attempt.begin(state, (Target("chat"),), wanted)
+    return Attempt.begin(state, Target("chat"), wanted)
 
 
 def asked(request: tuple[Call, Call], ask: SendOnce) -> Coroutine[Any, Any, BufferedReply]:

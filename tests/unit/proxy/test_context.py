@@ -13,7 +13,9 @@ from gatepass.errors import TokenUnavailable, UpstreamClosed
 from gatepass.observability.observer import AccessRecord
 from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.context import AGENT_LOG_CHARS, IDS_LOG_CHARS, PATH_LOG_CHARS, Attempt, RequestContext
+from gatepass.proxy.failover import Failover
 from gatepass.proxy.retry import Outcome, Repeat
+from gatepass.proxy.routing import RouteTable
 from gatepass.sse.usage import Usage
 from gatepass.tokens import Token
 from gatepass.types import ClientRequest, Secret, Target
@@ -32,7 +34,7 @@ def a_context(path: str = "/v1/chat/completions", *, agent: str = "") -> Request
 
 
 def an_attempt(context: RequestContext, model: str | None = None) -> Attempt:
-    context.attempt = Attempt.begin(context.state, (Target("mock", model),), a_call(b"{}"))
+    context.attempt = Attempt.begin(context.state, Target("mock", model), a_call(b"{}"))
     return context.attempt
 
 
@@ -107,9 +109,15 @@ def test_every_field_has_the_value_that_its_name_states():
     access.usage, access.empty_answer = Usage(prompt_tokens=0, total_tokens=5), True
     access.mcp_method, access.mcp_tool = "tools/call", "find"
     access.replay_of, access.replayed_without = "id-0", ("left=1",)
-    first = Attempt.begin(context.state, (Target("mock"), Target("mock", "deployed")), a_call(b"{}"))
+    targets = [{"upstream": "mock"}, {"upstream": "mock", "name": "deployed"}]
+    blocks: Any = {"upstreams": {"mock": {"base_url": "http://h/v1"}}, "models": {"asked": {"targets": targets}}}
+    route = RouteTable(Config.model_validate(blocks)).route("chat", "asked")
+    failover = Failover.begin(context.state, route, a_call(b"{}"), context.client_request, LOAD, float("inf"))
+    assert failover.choose(0.0)
+    first = Attempt.begin(context.state, failover.target, a_call(b"{}"), failover=failover)
     first.record.requests, first.record.token_wait_s = 1, 0.05
     first.end(Outcome.NOTHING_WRITTEN, TokenUnavailable("none", credential="c"))
+    assert failover.choose(0.0)
     context.attempt = first.again(Repeat.NEXT_TARGET)
     last = context.attempt.record
     last.requests, last.token_wait_s = 1, 0.2

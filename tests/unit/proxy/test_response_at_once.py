@@ -54,7 +54,7 @@ def chat_attempt(memory: RequestMemory | None) -> Attempt:
         )
     )
     call = a_call(b'{"model":"m","messages":[]}')
-    return Attempt.begin(state, (Target("chat"),), call, memory=memory)
+    return Attempt.begin(state, Target("chat"), call, memory=memory)
 
 
 @pytest.mark.parametrize("is_counted", [True, False])

@@ -131,7 +131,7 @@ def verdict_on(combination: tuple[str, ...]) -> str:
 def test_the_table_has_a_verdict_for_each_combination_and_uses_each_row():
     assert len(EXPECTED) == len(Outcome) * 2 * 2 * 2 * len(BODIES) * len(TRIES) * 2 * len(CIRCUMSTANCES) * 2
     assert {at for at, _ in EXPECTED.values()} == set(range(len(ROWS)))
-    assert {verdict for _, verdict in EXPECTED.values()} == {"-", *Repeat}
+    assert {verdict for _, verdict in EXPECTED.values()} == {"-", *Repeat} - {Repeat.RETRY, Repeat.CONTEXT_FALLBACK}
 
 
 @pytest.mark.parametrize("row", range(len(ROWS)), ids=[" ".join(row) for row in ROWS])
@@ -139,6 +139,86 @@ def test_verdict(row):
     combinations = [combination for combination, (at, _) in EXPECTED.items() if at == row]
     wrong = [combination for combination in combinations if verdict_on(combination) != EXPECTED[combination][1]]
     assert wrong == []
+
+
+POLICY_TABLE = """
+    outcome            status wait written earlier policy   time     next | verdict
+
+    # without a policy, and with one that does not repeat this request: as ever
+    connection_failed  *      *    no      no      *        *        yes  | next_target
+    *                  *      *    *       *       none     *        *    | -
+
+    # too little time for another attempt
+    *                  *      *    *       *       *        short    *    | -
+
+    # refused: no byte was written, 429, or 503 with a wait
+    connection_failed  *      *    no      *       refused|both *    yes  | next_target
+    connection_failed  *      *    no      *       refused|both *    no   | retry
+    error_reply        429    *    *       *       refused|both *    yes  | next_target
+    error_reply        429    *    *       *       refused|both *    no   | retry
+    error_reply        503    yes  *       *       refused|both *    yes  | next_target
+    error_reply        503    yes  *       *       refused|both *    no   | retry
+    error_reply        503    yes  *       *       *        *        *    | -
+
+    # may have run: another 5xx, a timeout, a cut
+    error_reply        500|503 *   *       *       run|both *        yes  | next_target
+    error_reply        500|503 *   *       *       run|both *        no   | retry
+    connection_failed  *      *    yes     *       run|both *        yes  | next_target
+    connection_failed  *      *    yes     *       run|both *        no   | retry
+    timed_out|cut|invalid *   *    *       *       run|both *        yes  | next_target
+    timed_out|cut|invalid *   *    *       *       run|both *        no   | retry
+
+    # the client left, gatepass stopped, the token was refused, the form is wrong
+    *                  *      *    *       *       *        *        *    | -
+"""
+POLICY_ROWS = [
+    tuple(line.split()) for line in POLICY_TABLE.splitlines()[2:] if line.strip() and not line.strip().startswith("#")
+]
+POLICIES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "refused": {"repeats_refused": True},
+    "run": {"repeats_run": True},
+    "both": {"repeats_refused": True, "repeats_run": True},
+}
+ENDS = [one for one in Outcome if one not in (Outcome.NOTHING_WRITTEN, Outcome.COMPLETE)]
+POLICY_COLUMNS = (map(str, ENDS), ("400", "429", "500", "503"), YES_NO, YES_NO, YES_NO, POLICIES, ("left", "short"))
+
+
+def test_a_policy_repeats_what_its_groups_name():
+    used, wrong = set(), []
+    for combination in product(*POLICY_COLUMNS, YES_NO):
+        outcome, status, wait, written, earlier, policy, time, following = combination
+        if outcome == "timed_out" and (written, earlier, following) == ("no", "no", "yes"):
+            continue  # the row "no byte was written" of the first table
+        tried = Tried(
+            **POLICIES[policy],
+            has_token=False,
+            has_wait=wait == "yes",
+            sent=written == "yes",
+            sent_before=earlier == "yes",
+            has_next=following == "yes",
+            pause_s=0.5,
+            took_s=0.5,
+            client_left_s=1.1 if time == "left" else 1.0,
+        )
+        verdict = decide(Outcome(outcome), int(status), tried, float("inf")) or "-"
+        at, row = next((at, row) for at, row in enumerate(POLICY_ROWS) if all(map(matches, row, combination)))
+        used.add(at)
+        if verdict != row[-1]:
+            wrong.append((combination, verdict, row))
+    assert wrong == []
+    assert used == set(range(len(POLICY_ROWS)))
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_only_an_error_reply_leads_to_the_model_for_long_requests(outcome):
+    verdict = decide(outcome, 400, Tried(has_fallback=True, learns=True), 1.0)
+    assert (verdict is Repeat.CONTEXT_FALLBACK) is (outcome is Outcome.ERROR_REPLY)
+
+
+def test_nothing_is_repeated_by_policy_after_the_first_relayed_event():
+    tried = Tried(relayed=True, repeats_refused=True, repeats_run=True, has_next=True, has_fallback=True)
+    assert {decide(outcome, 429, tried, float("inf")) for outcome in Outcome} == {None}
 
 
 def test_without_a_deadline_there_is_always_time():

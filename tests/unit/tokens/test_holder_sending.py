@@ -272,7 +272,7 @@ class Requests:
 
 
 def an_attempt(state: AppState, hop: Upstream, model: str) -> Attempt:
-    attempt = Attempt.begin(state, (Target(hop.name, model),), a_call(b"{}", RAW))
+    attempt = Attempt.begin(state, Target(hop.name, model), a_call(b"{}", RAW))
     attempt.upstream = hop
     return attempt
 

@@ -1,0 +1,106 @@
+"""`models.NAME.retry` and `models.NAME.breaker`: what is repeated, and which targets are passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gatepass.config.block import Block, Seconds, SettingFault
+
+Repeatable = Literal["chat", "completions", "embeddings", "rerank", "responses", "messages", "moderations"]
+AFFINITY = r"^(caller|header [A-Za-z0-9-]{1,64})$"
+
+
+class RetryConfig(Block):
+    """Repeats of a request that failed, before anything of the reply was relayed, besides those that need no setting.
+
+    A repeat goes to the next available target, and to the same one after a pause if there is no other. gatepass sends
+    none if less time is left than the last try took: `total_s`, and the time that OpenAI's and Anthropic's SDKs say
+    that they wait. A request that is itself the repeat of such an SDK gets none.
+    """
+
+    on: Annotated[list[Literal["refused", "may_have_run"]], Field(min_length=1)] = ["refused"]
+    """`refused`: no connection, 429, and 503 with `retry-after`. The upstream has not executed such a request.
+    `may_have_run`: any other 5xx, a timeout, or a reply that was cut or invalid, for the `operations` below.
+
+    Example: [refused, may_have_run]
+
+    Danger: With `may_have_run` the upstream may execute, and charge, a request twice.
+    """
+    operations: list[
+        Literal["chat", "completions", "embeddings", "rerank", "responses", "messages", "moderations"]
+    ] = []
+    """The operations that `may_have_run` repeats. At most 20 % of the requests of the last 10 s are such repeats, or
+    three a second if that is more.
+
+    Example: [embeddings, rerank]
+    """
+    attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    """The most attempts of a request, the first one included. Repeats that need no setting do not count.
+
+    Unit: attempts
+
+    Example: 2
+    """
+
+    def faults(self) -> Iterator[SettingFault]:
+        if ("may_have_run" in self.on) != bool(self.operations):
+            yield "operations", "expects the operations that `on: [may_have_run]` repeats, and belongs to it alone"
+
+
+class BreakerConfig(Block):
+    """When a target is passed over, in the terms and with the defaults of Envoy's outlier detection.
+
+    Failures are: no connection, a 5xx, a timeout, a reply that was cut or invalid. A 4xx, a 503 with `retry-after`, a
+    client that leaves and a refused token count as nothing. If all targets are passed over, all are tried.
+    """
+
+    consecutive_failures: Annotated[int, Field(ge=1)] = 5
+    """Failures in a row that eject a target.
+
+    Unit: failures
+
+    Example: 3
+    """
+    failure_percent: Annotated[float, Field(gt=0, le=100)] = 50.0
+    """The share of failures in `window_s` that ejects a target, if it had `least_requests` in that time.
+
+    Unit: percent
+
+    Example: 30
+    """
+    least_requests: Annotated[int, Field(ge=1)] = 20
+    """Requests below which the share means nothing.
+
+    Unit: requests
+
+    Example: 50
+    """
+    window_s: Seconds = 10.0
+    """The time over which the share is counted.
+
+    Example: 30
+    """
+    ejection_s: Seconds = 30.0
+    """The time for which a target is passed over. Each ejection that follows is longer by this time. After it, one
+    request is sent as a probe.
+
+    Example: 10
+    """
+    max_ejection_s: Seconds = 300.0
+    """The longest time for which it is passed over.
+
+    Example: 120
+    """
+    probe: Literal["request", "models"] = "request"
+    """Whether a request of a client is the probe, or a GET of the upstream's model list, so that no client waits for a
+    target that still fails.
+
+    Example: models
+    """
+
+    def faults(self) -> Iterator[SettingFault]:
+        if self.max_ejection_s < self.ejection_s:
+            yield "max_ejection_s", "expects a time that is not below ejection_s"

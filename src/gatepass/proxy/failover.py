@@ -1,0 +1,204 @@
+"""Failover: the way of one request over the targets of its route.
+
+It asks the state machines of `policy` where an attempt goes, and tells them how it ended. `decide` (retry.py) decides
+whether there is another attempt.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Sequence
+from typing import Self
+
+import msgspec
+
+from gatepass.auth.model_access import may_use
+from gatepass.config.access import AccessKey
+from gatepass.errors import GatepassError, TargetsDrained, TargetsLimited, UpstreamErrorReply
+from gatepass.policy.balancing import TargetHealth, choose, ranked
+from gatepass.policy.retry_budget import RetryBudget, pause_s
+from gatepass.proxy.app_state import AppState, UpstreamState
+from gatepass.proxy.retry import Outcome, concerns_size, is_limited, verdict_of
+from gatepass.proxy.routing import Route
+from gatepass.types import Call, ClientRequest, Target, header
+
+LOG = logging.getLogger("gatepass.targets")
+
+MOST_PAUSE_S = 10.0
+"""The longest time for which a request waits in gatepass before its next attempt. A client that waits can show it."""
+MOST_NAMES = 1_000
+"""The members that are searched for the name of a stored object. With more of them a request counts as naming one."""
+_STORED = (b"previous_response_id", b"conversation", b"file_id", b"container", b"vector_store_id")
+_NAMED = re.compile(rb'(?:s|_id)?"\s{0,64}:\s{0,64}(?:\[\s{0,64})?(?:"|\{\s{0,64}"id")')
+
+
+class Failover(msgspec.Struct, eq=False):
+    """The targets of one request: which were tried, which is next. Each attempt has one `choose` and one `ended`."""
+
+    request: ClientRequest
+    caller: AccessKey
+    route: Route
+    healths: Sequence[TargetHealth]
+    states: Sequence[UpstreamState]
+    order: Sequence[int]
+    """The places of the targets, the preferred one first."""
+    budget: RetryBudget
+    client_deadline_s: float
+    """When the client stops to wait for a repeat."""
+    may_repeat: bool
+    """Whether the policy may repeat the request: it is no client's repeat, and names no stored object."""
+    fallback: str | None
+    """The model for a request that is too long, if the caller may use it."""
+    at: int = 0
+    """The place of the current target."""
+    seen: tuple[int, ...] = ()
+    """The places that were tried since all of them could be."""
+    visited: tuple[str, ...] = ()
+    """The targets of all attempts, each once."""
+    repeats: int = 0
+    """The attempts that only the policy allowed."""
+    is_probe: bool = False
+    began_s: float = 0.0
+
+    @classmethod
+    def begin(
+        cls,
+        state: AppState,
+        route: Route,
+        call: Call,
+        request: ClientRequest,
+        caller: AccessKey,
+        client_deadline_s: float,
+    ) -> Self:
+        """Return the way of `call`, before its first `choose`."""
+        now_s, operation, fallback = state.clock.now(), call.operation, route.context_fallback
+        states = [state.upstreams[target.upstream].state for target in route.targets]
+        healths = [one.health(name, route.breaker) for one, name in zip(states, route.names, strict=True)]
+        is_pinned = len(healths) > 1 and (operation.is_about_stored or names_stored_object(call.body))
+        affinity, key = route.affinity_of(operation.configured_as), None
+        if affinity:
+            key = call.caller.encode() if affinity == "caller" else header(request.headers, affinity.encode())
+        order = ranked(route.policy if not is_pinned or key else "order", route.names, route.weights, healths, key)
+        if is_pinned:
+            order = order[:1]
+        budget = state.retry_budgets.setdefault(route.entry, RetryBudget())
+        budget.add_request(now_s)
+        repeated = header(request.headers, b"x-stainless-retry-count") or b"0"
+        may_repeat = not is_pinned and route.attempts > 1 and repeated in (b"", b"0")
+        if fallback is not None and not may_use(caller, fallback):
+            fallback = None
+        return cls(request, caller, route, healths, states, order, budget, client_deadline_s, may_repeat, fallback)
+
+    def over(self, state: AppState, route: Route, call: Call) -> Failover:
+        """Return the way of the same request, as `call`, over another route."""
+        other = Failover.begin(state, route, call, self.request, self.caller, self.client_deadline_s)
+        other.repeats, other.visited = self.repeats, self.visited
+        return other
+
+    @property
+    def target(self) -> Target:
+        return self.route.targets[self.at]
+
+    def not_tried(self) -> tuple[Target, ...]:
+        return tuple(self.route.targets[at] for at in self.order if at not in self.seen)
+
+    def find(self, now_s: float) -> int | None:
+        """Return the place of the best target that was not tried, None if there is none."""
+        order = [at for at in self.order if at not in self.seen]
+        return choose(order, self.healths, self._full(), now_s) if order else None
+
+    def choose(self, now_s: float) -> bool:
+        """Begin an attempt at the best target: one that was not tried, or any. Return False if all wait or are drained.
+
+        Each call that returns True has one `ended`.
+        """
+        at = self.find(now_s)
+        if at is None:
+            self.seen = ()
+            at = choose(self.order, self.healths, self._full(), now_s)
+            if at is None:
+                return False
+        self.at, self.began_s, health = at, now_s, self.healths[at]
+        self.seen = (*self.seen, at)
+        if (name := f"{self.target.upstream}/{self.route.names[at]}") not in self.visited:
+            self.visited = (*self.visited, name)
+        health.in_flight += 1
+        self.states[at].in_flight += 1
+        self.is_probe = health.breaker is not None and health.breaker.begin(now_s)
+        return True
+
+    def _full(self) -> Sequence[bool]:
+        limits = self.route.limits
+        return [limit is not None and one.in_flight >= limit for limit, one in zip(limits, self.states, strict=True)]
+
+    def ended(self, now_s: float, outcome: Outcome, error: BaseException | None, *, stale: bool) -> None:
+        """Tell the target how its attempt ended."""
+        health, route, at = self.healths[self.at], self.route, self.at
+        health.in_flight -= 1
+        self.states[at].in_flight -= 1
+        status = error.http_status if isinstance(error, GatepassError) else 0
+        wait_s = error.retry_after_s if isinstance(error, GatepassError) else None
+        limited = outcome is Outcome.ERROR_REPLY and is_limited(status, wait_s)
+        if limited and wait_s and route.max_cooldown_s and not concerns_size(error):
+            health.limited_until_s = max(health.limited_until_s, now_s + min(wait_s, route.max_cooldown_s))
+        if (breaker := health.breaker) is None:
+            return
+        verdict = verdict_of(outcome, status, is_limited=limited, is_stale=stale)
+        if breaker.end(now_s, verdict, self.began_s, is_probe=self.is_probe):
+            fields = {"upstream": self.target.upstream, "model": route.names[at]}
+            if breaker.ejected_s is None:
+                LOG.info("target_recovered", extra={"fields": fields})
+            else:
+                fields["ejected_s"] = str(round(breaker.until_s - now_s))
+                LOG.warning("target_ejected", extra={"fields": fields})
+
+    def wait_s(self, now_s: float) -> float:
+        """Return the seconds until a target may be asked, 0 if one may be asked now."""
+        return min(self.healths[at].wait_s(now_s) for at in self.order)
+
+    def pause_s(self, error: GatepassError, now_s: float) -> float:
+        """Return the seconds to wait before the next attempt, `inf` if that is too long for a request to wait."""
+        if self.find(now_s) is not None:
+            return 0.0
+        asked_s = self.wait_s(now_s) if len(self.order) > 1 else error.retry_after_s or 0.0
+        pause = max(asked_s, pause_s(self.repeats))
+        return pause if pause <= MOST_PAUSE_S else math.inf
+
+    def unavailable(self, now_s: float) -> GatepassError:
+        """Return the error for a request that no target takes now."""
+        model = self.route.entry
+        if any(not self.healths[at].drained for at in self.order):
+            wait_s = min(self.healths[at].wait_s(now_s) for at in self.order if not self.healths[at].drained)
+            limited = TargetsLimited(
+                f"All targets of the model {model!r} asked to wait, the shortest for {math.ceil(wait_s)} s.",
+                retry_after_s=wait_s,
+            )
+            limited.should_retry = None if wait_s <= LONGEST_WAIT_S else False
+            return limited
+        return TargetsDrained(f"Every target of the model {model!r} is drained by the operator (`gatepass target`).")
+
+    def shorten_wait(self, error: GatepassError, now_s: float) -> None:
+        """Let `error` ask for the wait of the target that is free first."""
+        if self.route.max_cooldown_s and isinstance(error, UpstreamErrorReply) and error.http_status in (429, 503):
+            if not (wait_s := self.wait_s(now_s)) or wait_s >= (error.retry_after_s or 0.0):
+                return
+            error.retry_after_s = wait_s
+            error.relayed = tuple(field for field in error.relayed if field[0] != b"retry-after-ms")
+
+
+LONGEST_WAIT_S = 60.0
+"""After a longer wait no retry of a client can help: SDKs would sleep through it, or retry too early."""
+
+
+def names_stored_object(body: bytes) -> bool:
+    """Return whether a member of `body` names an object that one upstream stores."""
+    for name in _STORED:
+        at, left = body.find(name), MOST_NAMES
+        while at >= 0:
+            left -= 1
+            if not left or _NAMED.match(body, at + len(name)):
+                return True
+            at = body.find(name, at + len(name))
+    return False
