@@ -379,6 +379,8 @@ class ModelTarget(Block):
     """Its share of the requests, for `policy: weighted`, `least_in_flight` and `affinity`. A target of weight 0 is a
     spare: it serves requests only while no other target is available.
 
+    Unit: share
+
     Example: 3
     """
 
