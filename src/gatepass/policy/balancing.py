@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from hashlib import blake2b
 
 from gatepass.policy.breaker import Breaker
@@ -37,9 +37,9 @@ class TargetHealth:
 
 
 def ranked(
-    policy: str, names: Sequence[str], weights: Sequence[float], healths: Sequence[TargetHealth], key: bytes | None
+    policy: str, names: Sequence[str], weights: Sequence[float], loads: Sequence[int], key: bytes | None
 ) -> Sequence[int]:
-    """Return the places of the targets `names`, the preferred one first.
+    """Return the places of the targets `names`, the preferred one first. `loads` are their requests in progress.
 
     With `key` (affinity) one key prefers one target, whatever the order of the targets, as long as that has no more
     than MOST_LOAD of its share. A target of weight 0 is a spare: it comes last.
@@ -47,8 +47,8 @@ def ranked(
     places = range(len(names))
     if key is not None:
         scores = [_score(key, name, weight) for name, weight in zip(names, weights, strict=True)]
-        share = (sum(health.in_flight for health in healths) + 1) * MOST_LOAD / (sum(weights) or 1.0)
-        is_over = [health.in_flight + 1 > math.ceil(share * weights[at]) for at, health in enumerate(healths)]
+        share = (sum(loads) + 1) * MOST_LOAD / (sum(weights) or 1.0)
+        is_over = [load + 1 > math.ceil(share * weight) for load, weight in zip(loads, weights, strict=True)]
         return sorted(places, key=lambda at: (not weights[at], is_over[at], -scores[at]))
     if policy == "weighted":
         # the largest `u ** (1 / weight)` is that of a target with the probability of its weight
@@ -56,7 +56,7 @@ def ranked(
         return sorted(places, key=draws.__getitem__, reverse=True)
     if policy == "least_in_flight":
         draws = [random.random() for _ in places]  # noqa: S311 - equal loads must not all go to the first
-        return sorted(places, key=lambda at: (not weights[at], healths[at].in_flight / (weights[at] or 1.0), draws[at]))
+        return sorted(places, key=lambda at: (not weights[at], loads[at] / (weights[at] or 1.0), draws[at]))
     return places
 
 
@@ -66,14 +66,16 @@ def _score(key: bytes, name: str, weight: float) -> float:
     return weight / -math.log((int.from_bytes(digest, "big") + 1) / (2**64 + 1))
 
 
-def choose(order: Sequence[int], healths: Sequence[TargetHealth], full: Sequence[bool], now_s: float) -> int | None:
-    """Return the first of `order` that is available, None if all targets wait or are drained.
+def choose(
+    order: Sequence[int], seen: Collection[int], healths: Sequence[TargetHealth], full: Sequence[bool], now_s: float
+) -> int | None:
+    """Return the first of `order` that is available and not among `seen`, None if there is none.
 
-    If none is available, a full target is better than an ejected one, and that is better than none: gatepass never
-    ejects all.
+    A full target is better than none. gatepass never ejects all: if each one of `order` is ejected, the first of them
+    that neither waits nor is drained is returned.
     """
-    for at in order:
-        if not full[at] and healths[at].admits(now_s):
-            return at
-    usable = [at for at in order if not healths[at].drained and healths[at].limited_until_s <= now_s]
-    return next((at for at in usable if healths[at].admits(now_s)), usable[0] if usable else None)
+    admitted = [at for at in order if healths[at].admits(now_s)]
+    left = [at for at in admitted if at not in seen]
+    if not left and not admitted:
+        left = [at for at in order if at not in seen and not healths[at].drained and not healths[at].wait_s(now_s)]
+    return next((at for at in left if not full[at]), left[0] if left else None)

@@ -149,6 +149,8 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         if (early := self.early) is not None:
             attempt.early, early.is_over = early, False
         if not is_next:
+            if failover is not None:
+                failover.began(record.began_s)
             attempt.renewals = self.renewals + (ended.outcome == Outcome.TOKEN_REJECTED)
             record.renewed = attempt.renewals > 0
             record.repeated_stale = ended.repeated_stale or attempt.new_connection

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Self
 
 import msgspec
@@ -22,7 +23,7 @@ from gatepass.policy.retry_budget import RetryBudget, pause_s
 from gatepass.proxy.app_state import AppState, UpstreamState
 from gatepass.proxy.retry import Outcome, concerns_size, is_limited, verdict_of
 from gatepass.proxy.routing import Route
-from gatepass.types import Call, ClientRequest, Target, header
+from gatepass.types import Call, ClientRequest, Hidden, Operation, Target, header
 
 LOG = logging.getLogger("gatepass.targets")
 
@@ -30,12 +31,19 @@ MOST_PAUSE_S = 10.0
 """The longest time for which a request waits in gatepass before its next attempt. A client that waits can show it."""
 MOST_NAMES = 1_000
 """The members that are searched for the name of a stored object. With more of them a request counts as naming one."""
-_STORED = (b"previous_response_id", b"conversation", b"file_id", b"container", b"vector_store_id")
+_STORED: Mapping[str, tuple[bytes, ...]] = MappingProxyType(
+    {
+        "chat": (b"file_id",),
+        "messages": (b"file_id", b"container"),
+        "responses": (b"file_id", b"container", b"previous_response_id", b"conversation", b"vector_store_id"),
+    }
+)
+"""The members of each operation that name an object which one upstream stores."""
 _NAMED = re.compile(rb'(?:s|_id)?"\s{0,64}:\s{0,64}(?:\[\s{0,64})?(?:"|\{\s{0,64}"id")')
 
 
-class Failover(msgspec.Struct, eq=False):
-    """The targets of one request: which were tried, which is next. Each attempt has one `choose` and one `ended`."""
+class Failover(Hidden, msgspec.Struct, eq=False):
+    """The targets of one request: which were tried, which is next. Each attempt has one `began` and one `ended`."""
 
     request: ClientRequest
     caller: AccessKey
@@ -76,18 +84,20 @@ class Failover(msgspec.Struct, eq=False):
         now_s, operation, fallback = state.clock.now(), call.operation, route.context_fallback
         states = [state.upstreams[target.upstream].state for target in route.targets]
         healths = [one.health(name, route.breaker) for one, name in zip(states, route.names, strict=True)]
-        is_pinned = len(healths) > 1 and (operation.is_about_stored or names_stored_object(call.body))
+        is_pinned = len(healths) > 1 and (operation.is_about_stored or names_stored_object(operation, call.body))
         affinity, key = route.affinity_of(operation.configured_as), None
         if affinity:
             key = call.caller.encode() if affinity == "caller" else header(request.headers, affinity.encode())
-        order = ranked(route.policy if not is_pinned or key else "order", route.names, route.weights, healths, key)
+        # what only one target has is there whatever its load
+        loads = [0 if is_pinned else health.in_flight for health in healths]
+        order = ranked("order" if is_pinned else route.policy, route.names, route.weights, loads, key)
         if is_pinned:
             order = order[:1]
         budget = state.retry_budgets.setdefault(route.entry, RetryBudget())
         budget.add_request(now_s)
         repeated = header(request.headers, b"x-stainless-retry-count") or b"0"
         may_repeat = not is_pinned and route.attempts > 1 and repeated in (b"", b"0")
-        if fallback is not None and not may_use(caller, fallback):
+        if fallback is not None and (is_pinned or not may_use(caller, fallback)):
             fallback = None
         return cls(request, caller, route, healths, states, order, budget, client_deadline_s, may_repeat, fallback)
 
@@ -106,28 +116,28 @@ class Failover(msgspec.Struct, eq=False):
 
     def find(self, now_s: float) -> int | None:
         """Return the place of the best target that was not tried, None if there is none."""
-        order = [at for at in self.order if at not in self.seen]
-        return choose(order, self.healths, self._full(), now_s) if order else None
+        return choose(self.order, self.seen, self.healths, self._full(), now_s)
 
     def choose(self, now_s: float) -> bool:
-        """Begin an attempt at the best target: one that was not tried, or any. Return False if all wait or are drained.
-
-        Each call that returns True has one `ended`.
-        """
+        """Begin an attempt at the best target: one that was not tried, or any. Return False if none takes it."""
         at = self.find(now_s)
         if at is None:
             self.seen = ()
-            at = choose(self.order, self.healths, self._full(), now_s)
+            at = self.find(now_s)
             if at is None:
                 return False
-        self.at, self.began_s, health = at, now_s, self.healths[at]
-        self.seen = (*self.seen, at)
+        self.at, self.seen = at, (*self.seen, at)
         if (name := f"{self.target.upstream}/{self.route.names[at]}") not in self.visited:
             self.visited = (*self.visited, name)
-        health.in_flight += 1
-        self.states[at].in_flight += 1
-        self.is_probe = health.breaker is not None and health.breaker.begin(now_s)
+        self.began(now_s)
         return True
+
+    def began(self, now_s: float) -> None:
+        """Take the place of an attempt at the current target. `ended` gives it back."""
+        self.began_s, health = now_s, self.healths[self.at]
+        health.in_flight += 1
+        self.states[self.at].in_flight += 1
+        self.is_probe = health.breaker is not None and health.breaker.begin(now_s)
 
     def _full(self) -> Sequence[bool]:
         limits = self.route.limits
@@ -181,20 +191,20 @@ class Failover(msgspec.Struct, eq=False):
 
     def shorten_wait(self, error: GatepassError, now_s: float) -> None:
         """Let `error` ask for the wait of the target that is free first."""
-        if self.route.max_cooldown_s and isinstance(error, UpstreamErrorReply) and error.http_status in (429, 503):
-            if not (wait_s := self.wait_s(now_s)) or wait_s >= (error.retry_after_s or 0.0):
-                return
-            error.retry_after_s = wait_s
+        wait_s = self.wait_s(now_s)
+        if wait_s and isinstance(error, UpstreamErrorReply) and is_limited(error.http_status, error.retry_after_s):
+            error.retry_after_s = min(wait_s, error.retry_after_s or wait_s)
             error.relayed = tuple(field for field in error.relayed if field[0] != b"retry-after-ms")
+            error.should_retry = None if wait_s <= LONGEST_WAIT_S else False
 
 
 LONGEST_WAIT_S = 60.0
 """After a longer wait no retry of a client can help: SDKs would sleep through it, or retry too early."""
 
 
-def names_stored_object(body: bytes) -> bool:
+def names_stored_object(operation: Operation, body: bytes) -> bool:
     """Return whether a member of `body` names an object that one upstream stores."""
-    for name in _STORED:
+    for name in _STORED.get(operation.configured_as, ()):
         at, left = body.find(name), MOST_NAMES
         while at >= 0:
             left -= 1
