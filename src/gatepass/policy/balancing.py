@@ -67,15 +67,18 @@ def _score(key: bytes, name: str, weight: float) -> float:
 
 
 def choose(
-    order: Sequence[int], seen: Collection[int], healths: Sequence[TargetHealth], full: Sequence[bool], now_s: float
+    order: Sequence[int], seen: Collection[int], healths: Sequence[TargetHealth], full: Collection[int], now_s: float
 ) -> int | None:
     """Return the first of `order` that is available and not among `seen`, None if there is none.
 
-    A full target is better than none. gatepass never ejects all: if each one of `order` is ejected, the first of them
-    that neither waits nor is drained is returned.
+    One of the `full` targets is better than none. gatepass never ejects all: if each one of `order` is ejected, the
+    first of them that neither waits nor is drained is returned.
     """
+    for at in order:  # nearly always the first
+        if at not in seen and at not in full and healths[at].admits(now_s):
+            return at
     admitted = [at for at in order if healths[at].admits(now_s)]
-    left = [at for at in admitted if at not in seen]
-    if not left and not admitted:
-        left = [at for at in order if at not in seen and not healths[at].drained and not healths[at].wait_s(now_s)]
-    return next((at for at in left if not full[at]), left[0] if left else None)
+    for at in admitted or order:
+        if at not in seen and not healths[at].drained and not healths[at].wait_s(now_s):
+            return at
+    return None

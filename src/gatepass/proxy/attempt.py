@@ -392,7 +392,7 @@ def _with_policy(tried: Tried, attempt: Attempt, failover: Failover, error: Gate
         has_next=failover.find(now_s) is not None,
         has_wait=error.retry_after_s is not None,
         repeats_refused=route.repeats_refused and may_repeat and not has_run,
-        repeats_run=may_run and failover.budget.allows(now_s),
+        repeats_run=may_run and failover.budget is not None and failover.budget.allows(now_s),
         pause_s=failover.pause_s(error, now_s) if may_repeat else 0.0,
         took_s=attempt.record.duration_s,
         client_left_s=failover.client_deadline_s - now_s,
@@ -407,7 +407,7 @@ async def _choose(attempt: Attempt, failover: Failover, repeat: Repeat, error: G
         failover = attempt.failover = _fall_back(attempt, failover)
     elif attempt.sent or attempt.sent_before or repeat is Repeat.RETRY:  # else no setting was needed
         failover.repeats += 1
-        if attempt.sent and not is_limited(error.http_status, error.retry_after_s):
+        if failover.budget and attempt.sent and not is_limited(error.http_status, error.retry_after_s):
             failover.budget.add_repeat(state.clock.now())
     if pause_s:
         await sleep(state.clock, pause_s)

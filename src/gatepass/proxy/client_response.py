@@ -18,7 +18,7 @@ from gatepass.errors import GatepassError
 from gatepass.protocols.client_protocol import KeepAliveEncoder, comment_keep_alive
 from gatepass.protocols.error_objects import NO_STORE, error_headers
 from gatepass.protocols.translation.answer_blocks import Early
-from gatepass.proxy.context import RequestContext
+from gatepass.proxy.context import RequestContext, before
 from gatepass.sse.event_stream import EventStream
 from gatepass.types import OK, Call, ClientRequest, Headers, Hidden, header
 
@@ -148,8 +148,9 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
             if (requests := context.requests()) > 1:
                 fields.append((b"x-gatepass-attempts", str(requests).encode()))
             failover = None if context.attempt is None else context.attempt.failover
-            if failover is not None and failover.route.names_targets and len(failover.visited) > 1:
-                fields.append((b"x-gatepass-targets", ", ".join(failover.visited).encode("latin-1", "replace")))
+            if failover is not None and failover.route.names_targets and attempt.after is not None:
+                tried = [f"{one.upstream}/{one.upstream_model or one.model}" for one in (attempt, *before(attempt))]
+                fields.append((b"x-gatepass-targets", ", ".join(dict.fromkeys(reversed(tried))).encode("latin-1", "replace")))
         self.cycle.start(status, fields, length_bytes)
 
     async def _send_slices(self, data: bytes) -> bytes:

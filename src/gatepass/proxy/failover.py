@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Self
 
@@ -52,7 +52,8 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     states: Sequence[UpstreamState]
     order: Sequence[int]
     """The places of the targets, the preferred one first."""
-    budget: RetryBudget
+    budget: RetryBudget | None
+    """None if nothing may run twice."""
     client_deadline_s: float
     """When the client stops to wait for a repeat."""
     may_repeat: bool
@@ -63,8 +64,6 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     """The place of the current target."""
     seen: tuple[int, ...] = ()
     """The places that were tried since all of them could be."""
-    visited: tuple[str, ...] = ()
-    """The targets of all attempts, each once."""
     repeats: int = 0
     """The attempts that only the policy allowed."""
     is_probe: bool = False
@@ -81,7 +80,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         client_deadline_s: float,
     ) -> Self:
         """Return the way of `call`, before its first `choose`."""
-        now_s, operation, fallback = state.clock.now(), call.operation, route.context_fallback
+        operation, fallback = call.operation, route.context_fallback
         states = [state.upstreams[target.upstream].state for target in route.targets]
         healths = [one.health(name, route.breaker) for one, name in zip(states, route.names, strict=True)]
         is_pinned = len(healths) > 1 and (operation.is_about_stored or names_stored_object(operation, call.body))
@@ -93,10 +92,12 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         order = ranked("order" if is_pinned else route.policy, route.names, route.weights, loads, key)
         if is_pinned:
             order = order[:1]
-        budget = state.retry_budgets.setdefault(route.entry, RetryBudget())
-        budget.add_request(now_s)
-        repeated = header(request.headers, b"x-stainless-retry-count") or b"0"
-        may_repeat = not is_pinned and route.attempts > 1 and repeated in (b"", b"0")
+        budget, may_repeat = None, False
+        if route.attempts > 1 and not is_pinned:
+            may_repeat = (header(request.headers, b"x-stainless-retry-count") or b"0") == b"0"
+        if route.repeats_run:
+            budget = state.retry_budgets.setdefault(route.entry, RetryBudget())
+            budget.add_request(state.clock.now())
         if fallback is not None and (is_pinned or not may_use(caller, fallback)):
             fallback = None
         return cls(request, caller, route, healths, states, order, budget, client_deadline_s, may_repeat, fallback)
@@ -104,7 +105,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     def over(self, state: AppState, route: Route, call: Call) -> Failover:
         """Return the way of the same request, as `call`, over another route."""
         other = Failover.begin(state, route, call, self.request, self.caller, self.client_deadline_s)
-        other.repeats, other.visited = self.repeats, self.visited
+        other.repeats = self.repeats
         return other
 
     @property
@@ -127,8 +128,6 @@ class Failover(Hidden, msgspec.Struct, eq=False):
             if at is None:
                 return False
         self.at, self.seen = at, (*self.seen, at)
-        if (name := f"{self.target.upstream}/{self.route.names[at]}") not in self.visited:
-            self.visited = (*self.visited, name)
         self.began(now_s)
         return True
 
@@ -139,9 +138,9 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         self.states[self.at].in_flight += 1
         self.is_probe = health.breaker is not None and health.breaker.begin(now_s)
 
-    def _full(self) -> Sequence[bool]:
-        limits = self.route.limits
-        return [limit is not None and one.in_flight >= limit for limit, one in zip(limits, self.states, strict=True)]
+    def _full(self) -> Collection[int]:
+        limits = enumerate(self.route.limits)
+        return [at for at, limit in limits if limit is not None and self.states[at].in_flight >= limit]
 
     def ended(self, now_s: float, outcome: Outcome, error: BaseException | None, *, stale: bool) -> None:
         """Tell the target how its attempt ended."""

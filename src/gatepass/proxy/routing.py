@@ -34,7 +34,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     """The name of each target, which `TargetHealth` is kept by: the upstream's model name, or that of the entry."""
     weights: tuple[float, ...] = ()
     limits: tuple[int | None, ...] = ()
-    """`max_in_flight` of each target's upstream."""
+    """`max_in_flight` of each target's upstream, () if none has one."""
     policy: str = "order"
     affinity: str = ""
     """"" for none, `caller`, or the name of a header in lower case."""
@@ -203,7 +203,7 @@ def _route(targets: Targets, config: Config, name: str = "", entry: Model | None
     limits = tuple(config.upstreams[one.upstream].max_in_flight for one in targets)
     names = tuple(one.model or name for one in targets)
     if entry is None:
-        return Route(targets, totals[0], not any(limits), names, (1.0,), limits)
+        return Route(targets, totals[0], not limits, names, (1.0,), limits)
     retry, breaker, has_choice = entry.retry, entry.breaker, len(targets) > 1
     is_traffic = retry is not None or breaker is not None
     # without a policy the first target's time applies, as it always did
@@ -211,7 +211,7 @@ def _route(targets: Targets, config: Config, name: str = "", entry: Model | None
     return Route(
         targets,
         total,
-        is_plain=not (has_choice or is_traffic or entry.context_fallback or any(limits)),
+        is_plain=not (has_choice or is_traffic or entry.context_fallback or limits),
         names=names,
         weights=tuple(one.weight for one in entry.ordered_targets()),
         limits=limits,
