@@ -329,7 +329,7 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         ),
         "target_ejected": LogEvent(
             "warning",
-            "The breaker of a target (`models.NAME.breaker`) passes over it for `ejected_s`, or still does after a probe.",
+            "The breaker (`models.NAME.breaker`) passes over a target for `ejected_s`, also after a failed probe.",
             "upstream model ejected_s",
             "test it with `gatepass doctor`",
         ),
