@@ -211,7 +211,7 @@ class _EventWriter:
                     if memory is not None:
                         memory.end_stall()
                         memory.hold_of_stream(events.kept_bytes)
-            ready = events.take()
+            ready = events.take() if self._is_translated else b""
         is_over = events.done or events.failure is not None
         if memory is not None and memory.held_bytes > SMALL_BYTES and memory.is_full() and not is_over:
             await memory.wait_for_room()
