@@ -56,6 +56,7 @@ from gatepass.store.guarded import GuardedStore, StoreState
 from gatepass.tokens.credential_injector import CredentialInjector
 from gatepass.tokens.holder import WINDOW_S, TokenHolder, WaitBudget
 from gatepass.tokens.issuer_error import refusal_advice
+from gatepass.tokens.lifetime import Token
 from gatepass.tokens.sharing import SharedRefreshTokenStore, SharedSource, is_shared
 from gatepass.tokens.source import Local, build_source, transport_of
 from gatepass.types import MCP_UPSTREAM, Timeouts, settings_of
@@ -92,10 +93,12 @@ MOST_ABSENT = 1_000
 class UpstreamState:
     """What a process remembers of one upstream. A reload keeps it if the upstream's name and base URL stay the same."""
 
-    __slots__ = ("absent_until_s", "drained", "healths", "in_flight", "learned")
+    __slots__ = ("absent_until_s", "confirmed", "drained", "healths", "in_flight", "learned")
 
     def __init__(self) -> None:
         self.learned = Memory()
+        self.confirmed: tuple[Token, str] | None = None
+        """The token that it accepted last, and for which model. None after it rejected a token."""
         self.absent_until_s: dict[tuple[str, str, str], float] = {}
         """Until when gatepass assumes for a caller that an operation is missing for a model: by all three names."""
         self.healths: dict[str, TargetHealth] = {}

@@ -147,8 +147,12 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
 
 def succeeded(attempt: Attempt) -> None:
     """Record that the upstream accepted the request and its token: a later rejection means that the token ended."""
-    if attempt.token is not None and attempt.upstream.holder is not None:
-        attempt.upstream.holder.confirm(attempt.token, attempt.user())
+    upstream, token = attempt.upstream, attempt.token
+    if token is not None and upstream.holder is not None:
+        confirmed = token, attempt.target.model or attempt.call.model
+        if confirmed != upstream.state.confirmed:  # else the holder knows it, as after nearly every request
+            upstream.state.confirmed = confirmed
+            upstream.holder.confirm(token, attempt.user())
     if attempt.session is not None:
         attempt.session.succeeded(attempt.state.clock.now())
     if attempt.absent is not None:

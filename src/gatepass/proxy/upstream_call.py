@@ -92,6 +92,7 @@ async def renew_token(attempt: Attempt) -> bool:
     holder, token, user = attempt.upstream.holder, attempt.token, attempt.user()
     if holder is None or token is None:
         return False
+    attempt.upstream.state.confirmed = None
     max_wait_s = MAX_RENEWAL_WAIT_S
     if attempt.renewals:
         if attempt.renewals >= MOST_RENEWALS or not holder.end_early(user):

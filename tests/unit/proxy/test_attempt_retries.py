@@ -117,6 +117,7 @@ class Holder:
         self.down = False
         self.refusers: set[TokenUser] = set()
         self.in_vain: list[TokenUser] = []
+        self.confirmed: list[str] = []
         self.max_waits_s: list[float] = []
         self.ends_early = False
         self._landing: asyncio.Future[None] | None = None
@@ -156,7 +157,8 @@ class Holder:
             self.held = self._made(text)
         self.refusers, self._landing = set(), None
 
-    def confirm(self, token: Token, by: TokenUser) -> None: ...
+    def confirm(self, token: Token, by: TokenUser) -> None:
+        self.confirmed.append(token.text)
 
     def denial_reason(self, by: TokenUser) -> str:
         return "the reason"
@@ -339,6 +341,20 @@ async def test_401_is_relayed_if_the_issuer_returns_the_same_token():
     with pytest.raises(UpstreamAuth):
         await scenario.ask()
     assert (upstream.tokens, scenario.attempt.record.renewed) == (["old"], False)
+
+
+async def test_the_holder_learns_once_of_a_token_that_is_accepted_again_and_again_after_a_rejection():
+    upstream, holder = Upstream(takes={"old"}), Holder("old", None)
+    scenario = Scenario(upstream, holder=holder)
+    for _ in range(3):
+        await scenario.ask()
+    assert holder.confirmed == ["old"]
+    upstream.takes = set()
+    with pytest.raises(UpstreamAuth):
+        await scenario.ask()
+    upstream.takes = {"old"}
+    await scenario.ask()
+    assert holder.confirmed == ["old", "old"]
 
 
 async def test_401_is_relayed_without_a_credential():
