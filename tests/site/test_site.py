@@ -123,7 +123,7 @@ ROWS = {
     " client's API key setting.\", 'code': 'invalid_api_key'}}": "The API key is not known to gatepass",
     "图片": "图片",
     "超时": "超时",
-    "504 超时": "504 超时",
+    "504 超时": "请求错误 504",
     "504 timeout": "30 s",
     "504 after 30 s": "30 s",
     "upstream_timeout_idle": "upstream_timeout_idle",
@@ -220,6 +220,18 @@ ROWS = {
     "最大token数": "context_length_exceeded",
     "Max tokens": "context_length_exceeded",
     "sso.corp.example sent no complete answer within 10 s (credentials.llm.timeout_s)": "token_unavailable",
+    "请求错误 504: http://ragflow.corp/v1/llm/add_llm 网关超时。": "请求错误 504",
+    "网络异常 您的网络发生异常，无法连接服务器": "请求错误 504",
+    "Fail to access model(OpenAI-API-Compatible/gpt-4o).No valid response received": "No valid response received",
+    "提示 : 102 Timeout accessing model(OpenAI-API-Compatible/gpt-4o).": "Timeout accessing model",
+    "No models found for provider 'OpenAI-API-Compatible'": "No models found for provider",
+    '**ERROR**: can only concatenate str (not "NoneType") to str': "can only concatenate str",
+    "Fail to bind embedding model: unsupported operand type(s) for +=: 'int' and 'NoneType'": "unsupported operand",
+    "**ERROR**: INVALID_REQUEST - Error code: 400 - {'error': {'message': 'Prompt 超长', 'code': '1261', 'hop':"
+    " 'upstream:llm'}}": "context_length_exceeded",
+    "速率限制": "速率限制",
+    "JSONDecodeError('Expecting value: line 1 column 1 (char 0)')": "Expecting value",
+    "RAGFlow before v0.25.6 has other paths: set upstreams.ragflow.ragflow: {paths: old}.": "has other paths",
 }
 """A search, and a text of the row that the page of symptoms then shows."""
 
