@@ -135,7 +135,9 @@ async def test_a_refused_call_is_listed_with_its_server():
         summary, used = await newest(gp), own_use(gp.state)
         (line,) = [one for one in gp.state.metrics.exposition().decode().splitlines() if "errors_total{" in one]
     assert [summary[name] for name in ("upstream", "mcp_tool", "code")] == ["mcp/tools", "write", "mcp_not_allowed"]
-    assert [row[:7] for row in used] == [["mcp/tools", "", "write", 1, 1, 0, {"mcp_not_allowed": 1}]]
+    assert [(row["upstream"], row["tool"], row["errors"], row["codes"], row["callers"]) for row in used] == [
+        ("mcp/tools", "write", 1, {"mcp_not_allowed": 1}, {"anna": 1})
+    ]
     assert ('upstream="none"' in line, gp.state.metrics.health("mcp/tools")) == (True, "unknown")  # not the server's
 
 

@@ -51,7 +51,15 @@ def plot(title: str, line: int) -> str:
     return f"{plot_of(title)} .area svg > path:nth-of-type({line + 2})"
 
 
-LAST = {"in_a_row": 3, "id": "req-9", "code": "upstream_connect", "age_s": 12.3}
+LAST = {
+    "in_a_row": 3,
+    "id": "req-9",
+    "code": "upstream_connect",
+    "for_s": 40.0,
+    "age_s": 12.3,
+    "test": "gatepass doctor",
+}
+FAILING = upstream(health="failing", last_failed=LAST, failing_since=documents.NOW)
 CAPTURE = {"running": True, "until": documents.NOW, "held_bytes": 4096, "captured": 2}
 OTHER = [i % 7 + 1 for i in range(documents.SLICES)]
 DURATION = "Duration without errors"
@@ -95,7 +103,9 @@ ROWS: dict[str, tuple[Change, str, str]] = {
     "requests in all": (set_in("series", "requests", to=OTHER), ".strip dd >> nth=0", "text"),
     "first token in all": (set_in("series", "ttft_s", "all", "p50", to=2.5), ".strip dd >> nth=2", "text"),
     "duration in all": (set_in("series", "duration_s", "all", "p99", to=None), ".strip dd >> nth=3", "text"),
-    "state of the store": (set_in("store", to={"state": "up", "reason": None}), ".strip dd >> nth=4", "text"),
+    "callers with errors": (set_in("callers_15m", to={"ragflow": 6}), ".strip dd >> nth=4", "text"),
+    "since when a credential fails": (credential(state="none", failing_since=documents.NOW), f"{CORP} .of", "text"),
+    "since when an upstream fails": (FAILING, f"{UPSTREAM} .health", "text"),
     "refused reload": (set_in("reload_problems", to=["server.port: no"]), ".reload", "count"),
     "a key that expires": (set_in("ending_keys", to=[{"name": "a", "expires_at": "2026-01-31"}]), ".ending", "count"),
     "requests": (set_in("series", "requests", to=OTHER), plot("Requests", 0), "d"),
@@ -144,7 +154,7 @@ def test_the_picture_follows_its_datum(page: Page, fake: Fake, faults: list[str]
     assert before is not None
     change(fake.overview)
     page.evaluate(ASK)
-    for _ in range(100):
+    for _ in range(500):
         if seen(page, selector, part) != before:
             break
         page.wait_for_timeout(20)
@@ -156,9 +166,18 @@ def test_each_member_of_the_document_is_known() -> None:
     """A new member that moves requires a row in ROWS."""
     data = documents.overview()
     moving = {"expires_in_s", "lifetime_s", "refresh_in_s", "renewals", "fetches", "failures", "failing", "last_error"}
-    assert set(data["credentials"][0]) == moving | {"rejected_by", "state", "name", "type", "upstreams"}
-    moving = {"health", "last_failed", "in_flight", "requests_15m", "errors_15m", "many_errors", "open_connections"}
-    assert set(data["upstreams"][0]) == moving | {"name", "host", "dialect", "credential"}
+    assert set(data["credentials"][0]) == moving | {
+        "failing_since",
+        "rejected_by",
+        "state",
+        "name",
+        "type",
+        "upstreams",
+    }
+    moving = {"health", "last_failed", "in_flight", "requests_15m", "errors_15m", "many_errors", "open_connections"} | {
+        "failing_since"
+    }
+    assert set(data["upstreams"][0]) == moving | {"failing_since", "name", "host", "dialect", "credential"}
     moving = {"requests", "errors", "tokens_in", "tokens_out", "ttft_s", "duration_s"}
     assert set(data["series"]) == moving | {"width_s", "ended_at"}
 

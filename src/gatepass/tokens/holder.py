@@ -359,6 +359,11 @@ class TokenHolder:
         """Return the last fetches of this process, the newest at the end."""
         return list(self._log.renewals)
 
+    @property
+    def failing_since_s(self) -> float | None:
+        """When the first fetch since the last token failed, by `Clock.now`. None if none has."""
+        return self._log.failing_since_s
+
     def _due_s(self) -> float:
         """Return when the next fetch starts; infinity while one runs."""
         if self._fetch is not None:

@@ -43,6 +43,8 @@ class TokenLog:
     failures: int = 0
     last_error: str | None = None
     last_error_s: float | None = None
+    failing_since_s: float | None = None
+    """When the first attempt since the last token failed. None after a token."""
     missing_expiry_path: str | None = None
     has_implausible_lifetime: bool = False
     early_end_s: float = -math.inf
@@ -106,6 +108,7 @@ class TokenLog:
         """
         failure = failure.with_reason(self.redactor.mask(failure.reason))
         self.last_error, self.last_error_s = failure.reason, now
+        self.failing_since_s = now if self.failing_since_s is None else self.failing_since_s
         if failure.from_other_process:
             self._log(LOG.debug, "token_failure_shared", reason=failure.reason)
             return failure
@@ -134,6 +137,7 @@ class TokenLog:
     def _accept(self, token: Token) -> None:
         self.redactor.learn(token.text, (self.credential, "token"))
         self.reasons.clear()
+        self.failing_since_s = None
 
     def _log(self, log: Callable[..., None], event: str, **fields: object) -> None:
         log(event, extra={"fields": {"credential": self.credential, **fields}})

@@ -52,10 +52,12 @@ def own_overview(state: AppState) -> dict[str, Any]:
             {"at": round(wall_s - now_s + renewal.ended_s, 3), "ok": renewal.reason is None, "reason": renewal.reason}
             for renewal in state.holders[name].renewals()
         ]
+        since_s = state.holders[name].failing_since_s
         one |= {"name": name, "lifetime_s": lasts_s, "refresh_in_s": one["next_try_in_s"], "renewals": renewals}
+        one["failing_since"] = None if since_s is None else round(wall_s - now_s + since_s)
     upstreams = {}
     for name, upstream in state.upstreams.items():
-        counts = upstream.transport.counts
+        counts, failed = upstream.transport.counts, state.metrics.last_failed(name, now_s)
         upstreams[name] = {
             "name": name,
             "host": upstream.host,
@@ -65,7 +67,8 @@ def own_overview(state: AppState) -> dict[str, Any]:
             "silent": silent_of(streams, name),
             "open_connections": counts.busy + counts.idle,
             "health": health_of(state, name, streams),
-            "last_failed": state.metrics.last_failed(name, now_s),
+            "last_failed": failed,
+            "failing_since": None if failed is None else round(wall_s - failed["for_s"]),
         }
     return {
         "credentials": credentials,
@@ -90,8 +93,10 @@ def overview(parts: Sequence[Mapping[str, Any]], wall_s: float) -> dict[str, Any
     totals = merged((msgspec.convert(one, Slice) for part in parts for one in part["slices"]), wall_s)
     by_upstream = [one.by_upstream for one in totals]
     by_code: Counter[str] = Counter()
+    by_caller: Counter[str] = Counter()
     for one in totals:
         by_code.update({code: failed for code, (failed,) in one.by_code.items()})
+        by_caller.update({name: failed for name, (_, failed, _) in one.by_caller.items() if failed})
     credentials = [_credential(ones) for ones in _grouped(part["credentials"] for part in parts)]
     rejecting = {name for one in credentials for name in one["rejected_by"]}
     upstreams = _grouped(part["upstreams"] for part in parts)
@@ -109,6 +114,7 @@ def overview(parts: Sequence[Mapping[str, Any]], wall_s: float) -> dict[str, Any
         "meanings": {
             code: " ".join(documented(code)["text"].split()).partition(". ")[0].rstrip(".") for code in errors
         },
+        "callers_15m": dict(by_caller.most_common(MOST_CODES)),
         "capture": merged_states(part["capture"] for part in parts),
         # of the process that sees the worst, because one may lose the store alone
         "store": min((part["store"] for part in parts), key=lambda one: not one or one["state"] == "up", default=None),
@@ -140,7 +146,13 @@ def _credential(ones: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "renewals": renewals[-MOST_RENEWALS:],
         "rejected_by": {name: age_s for one in ones for name, age_s in one["rejected_by"].items()},
         "last_error": shown["last_error"] or next(iter(errors), None),
+        "failing_since": _first(ones),
     }
+
+
+def _first(ones: Iterable[Mapping[str, Any]]) -> int | None:
+    """Return since when the first of several processes fails."""
+    return min((one["failing_since"] for one in ones if one["failing_since"] is not None), default=None)
 
 
 def _upstream(
@@ -171,6 +183,7 @@ def _upstream(
         "open_connections": sum(one["open_connections"] for one in ones),
         "health": health,
         "last_failed": min(failing, key=lambda one: one["age_s"], default=None),
+        "failing_since": _first(ones),
         "requests_15m": requests,
         "errors_15m": errors,
         "many_errors": has_many_errors(requests, errors),
@@ -237,65 +250,70 @@ def callers(parts: Sequence[Mapping[str, Sequence[Any]]], config: Config) -> lis
     return rows
 
 
-def own_use(state: AppState) -> list[list[Any]]:
-    """Return the use of the requests in memory: upstream, model, tool, its requests, errors and tokens, its codes, the
-    durations of those without an error, and when the first and the last one arrived.
+def own_use(state: AppState) -> list[dict[str, Any]]:
+    """Return the use of the requests in memory by upstream, model and tool: its requests, errors and tokens, the errors
+    by code and by caller, the durations of those without an error, when the first, the last and the last good one
+    arrived, and those that failed since.
 
     The upstream of a request that reached none is "". A message to an MCP server has no model, and perhaps a tool.
     """
-    found: dict[tuple[str, str, str], tuple[list[int], Counter[str], list[float], list[float]]] = {}
-    started_s = state.clock.wall() - state.clock.now()
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    started_s, mask = state.clock.wall() - state.clock.now(), state.redactor.mask
     for one in state.inspector.newest():
-        access, upstream = one.access, one.access.upstream or ""
+        access, upstream, at = one.access, one.access.upstream or "", started_s + one.arrived_s
         if not (access.model or upstream.startswith(MCP_UPSTREAM)):
             continue
-        row = found.setdefault((upstream, access.model, access.mcp_tool), ([0, 0, 0], Counter(), [], []))
-        counts, codes, durations_s, arrived = row
-        arrived.append(started_s + one.arrived_s)
-        if access.outcome == "ok" and one.duration_s is not None:
-            durations_s.append(round(one.duration_s, 4))
-        counts[0] += 1
+        key = (upstream, access.model, access.mcp_tool)
+        row = found.get(key) or found.setdefault(key, _unused(at))
+        row["requests"] += 1
+        row["first_at"], row["last_at"] = min(row["first_at"], at), max(row["last_at"], at)
+        if access.outcome == "ok":
+            row["ok_at"] = row["ok_at"] or at
+            if one.duration_s is not None:
+                row["durations_s"].append(round(one.duration_s, 4))
         if access.outcome == "error":
-            counts[1] += 1
-            codes[access.code or ""] += 1
+            row["errors"] += 1
+            row["codes"][access.code or ""] += 1
+            row["callers"][access.caller] += 1
+            if not row["ok_at"]:
+                row["failed_at"].append(at)
         if access.usage is not None:
-            counts[2] += (access.usage.prompt_tokens or 0) + (access.usage.completion_tokens or 0)
-    mask = state.redactor.mask
-    most = sorted(found.items(), key=lambda pair: -pair[1][0][0])[:MOST_USED]
+            row["tokens"] += (access.usage.prompt_tokens or 0) + (access.usage.completion_tokens or 0)
+    rows = sorted(found.items(), key=lambda pair: -pair[1]["requests"])[:MOST_USED]
     return [
-        [
-            *(upstream, mask(model), mask(tool), *counts, {mask(code): n for code, n in codes.most_common(MOST_CODES)}),
-            *(durations_s, min(arrived), max(arrived)),
-        ]
-        for (upstream, model, tool), (counts, codes, durations_s, arrived) in most
+        row
+        | {name: {mask(one): n for one, n in row[name].most_common(MOST_CODES)} for name in ("codes", "callers")}
+        | {"upstream": upstream, "model": mask(model), "tool": mask(tool)}
+        for (upstream, model, tool), row in rows
     ]
+
+
+def _unused(at: float) -> dict[str, Any]:
+    counts: dict[str, Any] = dict.fromkeys(("requests", "errors", "tokens", "ok_at"), 0)
+    times: dict[str, Any] = {"durations_s": [], "failed_at": [], "first_at": at, "last_at": at}
+    return counts | times | {"codes": Counter(), "callers": Counter()}
 
 
 OWN: Mapping[str, Callable[[AppState], Any]] = {"overview": own_overview, "callers": own_callers, "use": own_use}
 """What one process contributes, by its name."""
 
 
-def use(parts: Iterable[Sequence[Sequence[Any]]]) -> list[dict[str, Any]]:
-    """Return the use of all processes, the most used first, each with its errors by code."""
-    found: dict[tuple[str, str, str], tuple[Counter[str], Counter[str], list[float], list[float]]] = {}
-    for upstream, model, tool, requests, errors, tokens, by_code, *times in (row for part in parts for row in part):
-        counts, codes, durations_s, arrived = found.setdefault((upstream, model, tool), (Counter(), Counter(), [], []))
-        counts.update(requests=requests, errors=errors, tokens=tokens)
-        codes.update(by_code)
-        durations_s += times[0]
-        arrived += times[1:]
-    rows = [
-        {
-            **dict(zip(("upstream", "model", "tool"), key, strict=True)),
-            **counts,
-            "codes": dict(codes.most_common()),
-            "durations_s": durations_s,
-            "first_at": min(arrived),
-            "last_at": max(arrived),
-        }
-        for key, (counts, codes, durations_s, arrived) in found.items()
-    ]
-    return sorted(rows, key=lambda row: -row["requests"])
+def use(parts: Iterable[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the use of all processes, the most used first."""
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for one in (row for part in parts for row in part):
+        names = {name: one[name] for name in ("upstream", "model", "tool")}
+        row = found.setdefault(tuple(names.values()), _unused(one["first_at"]) | names)
+        for name in ("requests", "errors", "tokens", "durations_s", "failed_at"):
+            row[name] += one[name]
+        for name in ("codes", "callers"):
+            row[name].update(one[name])
+        row["first_at"] = min(row["first_at"], one["first_at"])
+        for name in ("last_at", "ok_at"):
+            row[name] = max(row[name], one[name])
+    for row in found.values():
+        row["codes"] = dict(row["codes"].most_common())
+    return sorted(found.values(), key=lambda row: -row["requests"])
 
 
 def _mcp_of(key: AccessKey, config: Config) -> dict[str, Any]:

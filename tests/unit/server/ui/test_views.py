@@ -18,7 +18,7 @@ from gatepass.server.ui import views
 
 def credential(**fields: Any) -> dict[str, Any]:
     held = {"name": "corp", "state": "fresh", "failing": False, "expires_in_s": 100.0, "fetches": 1, "failures": 0}
-    return {**held, "renewals": [], "rejected_by": {}, "last_error": None, **fields}
+    return {**held, "renewals": [], "rejected_by": {}, "last_error": None, "failing_since": None, **fields}
 
 
 def part(**fields: Any) -> dict[str, Any]:
@@ -67,6 +67,7 @@ def test_the_health_of_an_upstream_is_that_of_status(counts: Any, health: str):
     """Errors of the client or of a limit, as a 404 and a 429, count in the slices and do not make it failing."""
     slices = [{"number": 60, "traffic": {"requests": counts[0], "by_upstream": {"chat": counts}}}] if counts else []
     upstream = {"name": "chat", "in_flight": 2, "open_connections": 3, "last_failed": None, "health": health}
+    upstream["failing_since"] = None
     (one, other) = ({"chat": {**upstream, "silent": {request: 31.5}}} for request in "ab")
     parts = [part(upstreams=one, slices=slices), part(upstreams=other)]
     shown = views.overview(parts, 15.0 * 70)
@@ -86,10 +87,15 @@ def test_an_upstream_that_failed_three_times_in_a_row_is_failing_in_all_workers(
     slices = [{"number": 60, "traffic": {"by_upstream": {"chat": counts}}}] if counts else []
     upstream = {"name": "chat", "in_flight": 0, "open_connections": 0, "health": "ok", "silent": {}}
     failed = [{"in_a_row": row, "id": f"of-{row}", "code": "c", "age_s": 9.0 / row} if row else None for row in rows]
-    parts = [part(upstreams={"chat": {**upstream, "last_failed": one}}, slices=slices) for one in failed]
+    since = [900 - row if row else None for row in rows]
+    parts = [
+        part(upstreams={"chat": {**upstream, "last_failed": one, "failing_since": at}}, slices=slices)
+        for one, at in zip(failed, since, strict=True)
+    ]
     parts[1]["slices"] = []
     (found,) = views.overview(parts, 15.0 * 60)["upstreams"]
     assert (found["health"], found["last_failed"]["id"]) == (health, f"of-{max(rows)}")
+    assert found["failing_since"] == 900 - max(rows)
 
 
 @pytest.mark.parametrize(("code", "health"), [("upstream_connect", "failing"), ("upstream_error", "ok")])
@@ -101,6 +107,7 @@ def test_an_upstream_that_refused_the_last_connection_is_failing(code: str, heal
         "in_flight": 0,
         "open_connections": 0,
         "last_failed": last,
+        "failing_since": 899,
         "health": "ok",
         "silent": {},
     }
@@ -123,6 +130,7 @@ def test_an_upstream_that_rejects_its_token_is_failing_unless_other_requests_suc
         "in_flight": 0,
         "open_connections": 0,
         "last_failed": {"in_a_row": in_a_row, "id": "a", "code": "upstream_auth", "age_s": 1.0} if in_a_row else None,
+        "failing_since": None,
         "health": "ok",
         "silent": {},
     }
@@ -132,42 +140,53 @@ def test_an_upstream_that_rejects_its_token_is_failing_unless_other_requests_suc
         assert [one["health"] for one in shown["upstreams"]] == [health]
 
 
-def test_the_errors_of_all_workers_are_counted_by_code():
-    slices = [{"number": 60, "traffic": {"by_code": {"draining": [2], "upstream_closed": [5], "overloaded": [0]}}}]
+def test_the_errors_of_all_workers_are_counted_by_code_and_caller():
+    by_caller = {"rag": [9, 6, 50], "none": [1, 1, 0], "well": [4, 0, 9]}
+    by_code = {"draining": [2], "upstream_closed": [5], "overloaded": [0]}
+    slices = [{"number": 60, "traffic": {"by_code": by_code, "by_caller": by_caller}}]
     shown = views.overview([part(slices=slices), part(slices=slices)], 15.0 * 60)
     assert list(shown["errors_15m"].items()) == [("upstream_closed", 10), ("draining", 4)]
+    assert shown["callers_15m"] == {"rag": 12, "none": 2}
+
+
+def used(model: str, requests: int, **members: Any) -> dict[str, Any]:
+    times = {"durations_s": [], "first_at": 9.0, "last_at": 9.0, "ok_at": 0, "failed_at": []}
+    names = {"upstream": "chat", "model": model, "tool": ""}
+    return {**names, "requests": requests, "errors": 0, "tokens": 0, "codes": {}, "callers": {}, **times, **members}
 
 
 def test_the_use_of_all_workers_is_added_the_most_used_first():
-    rare = ["chat", "rare", "", 1, 1, 5, {"404": 1}, [], 9.0, 9.0]
-    often = ["chat", "often", "", 2, 1, 10, {"overloaded": 1}, [0.5], 3.0, 7.0]
-    shown = views.use([[rare, often], [[*often[:7], [0.2], 4.0, 8.0]]])
-    assert [shown[0][name] for name in ("durations_s", "first_at", "last_at")] == [[0.5, 0.2], 3.0, 8.0]
-    assert [row["codes"] for row in shown] == [{"overloaded": 2}, {"404": 1}]
-    assert [(row["model"], row["requests"], row["errors"], row["tokens"]) for row in shown] == [
-        ("often", 4, 2, 20),
-        ("rare", 1, 1, 5),
-    ]
+    rare = used("rare", 1, errors=1, codes={"404": 1}, callers={"a": 1}, failed_at=[9.0])
+    often = used("often", 2, errors=1, tokens=10, codes={"overloaded": 1}, callers={"a": 1}, ok_at=2.0)
+    other = {**often, "durations_s": [0.2], "first_at": 4.0, "failed_at": [8.5], "ok_at": 5.0}
+    both = {**often, "requests": 4, "errors": 2, "tokens": 20, "codes": {"overloaded": 2}, "callers": {"a": 2}}
+    both |= {"durations_s": [0.2], "first_at": 4.0, "failed_at": [8.5], "ok_at": 5.0}
+    assert views.use([[rare, often], [other]]) == [both, rare]
 
 
 def test_a_request_that_reached_no_upstream_counts_for_its_model():
-    def request(model: str, outcome: str, upstream: str | None = None) -> SimpleNamespace:
+    def request(at: float, model: str, outcome: str, upstream: str | None = None) -> SimpleNamespace:
         access = AccessRecord("", "POST", "/v1/chat/completions", "chat", model=model, outcome=outcome)
-        access.upstream, access.code = upstream, "c" if outcome == "error" else None
-        return SimpleNamespace(access=access, arrived_s=2.0, duration_s=0.5)
+        access.upstream, access.code, access.caller = upstream, "c" if outcome == "error" else None, "rag"
+        return SimpleNamespace(access=access, arrived_s=at, duration_s=0.5)
 
-    requests = [request("m", "ok", "chat"), request("m", "error"), request("typo", "error"), request("", "error")]
-    requests.append(request("", "ok", "mcp/wiki"))
+    requests = [request(2.5, "m", "error", "chat"), request(2.0, "m", "ok", "chat"), request(1.5, "m", "error", "chat")]
+    requests += [request(2.0, "m", "error"), request(2.0, "typo", "error"), request(2.0, "", "error")]
+    requests.append(request(2.0, "", "ok", "mcp/wiki"))
     state = SimpleNamespace(
         inspector=SimpleNamespace(newest=lambda: requests),
         redactor=SimpleNamespace(mask=lambda text: text),
         clock=SimpleNamespace(wall=lambda: 100.0, now=lambda: 3.0),
     )
+    once: dict[str, Any] = {"first_at": 99.0, "last_at": 99.0}
+    failed = {"errors": 1, "codes": {"c": 1}, "callers": {"rag": 1}, "failed_at": [99.0], "upstream": "", **once}
+    good = {"durations_s": [0.5], "ok_at": 99.0}
+    after = {"errors": 2, "codes": {"c": 2}, "callers": {"rag": 2}, "failed_at": [99.5]}
     assert views.own_use(cast(Any, state)) == [
-        ["chat", "m", "", 1, 0, 0, {}, [0.5], 99.0, 99.0],
-        ["", "m", "", 1, 1, 0, {"c": 1}, [], 99.0, 99.0],
-        ["", "typo", "", 1, 1, 0, {"c": 1}, [], 99.0, 99.0],
-        ["mcp/wiki", "", "", 1, 0, 0, {}, [0.5], 99.0, 99.0],
+        used("m", 3, **good, **after, first_at=98.5, last_at=99.5),
+        used("m", 1, **failed),
+        used("typo", 1, **failed),
+        used("", 1, **good, **once, upstream="mcp/wiki"),
     ]
 
 

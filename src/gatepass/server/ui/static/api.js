@@ -67,3 +67,6 @@ export function query(values) {
   const set = Object.entries(values).filter(([, value]) => value !== "" && value !== null && value !== undefined);
   return set.length ? `?${new URLSearchParams(set)}` : "";
 }
+
+/** The link to the list of the requests that match. */
+export const requestsOf = (filters) => `#/requests${query(filters)}`;

@@ -4,9 +4,6 @@ import { el, svg } from "./dom.js";
 import { duration, plural } from "./format.js";
 import { t } from "./texts.js";
 
-const SLICES = 40;
-const GAPS = 3;
-
 /** A bar for each slice of time, and the longest gaps behind them. `began` and `ended` are of the attempt, in seconds of the
  * request. `ended` is now while the attempt `isRunning`, and null if it is not known. */
 export function arrivalsPlot({ reads, first_s: firstOfAttempt, last_s: lastOfAttempt, width_s: width, counts, gaps: gapsOfAttempt }, began, ended, isRunning = false) {
@@ -30,15 +27,4 @@ export function arrivalsPlot({ reads, first_s: firstOfAttempt, last_s: lastOfAtt
     el("div.area", {}, plot),
     el("div.axis.small.muted", {}, el("span", {}, duration(first)), el("span", {}, plural(reads, "read") + (counts.length > 1 ? t(", at most {n} in a bar of {width}", { n: highest, width: duration(width) }) : "")), el("span", {}, silence ? t("now, {s}", { s: duration(end) }) : duration(end))),
     (silence || longest) && el("figcaption.muted.small", {}, silence && el("b", {}, t("Silent for {s}. ", { s: duration(silence.length_s) })), longest && t("Longest gaps: {gaps}.", { gaps: longest }), t(" Times count from the start of the request.")));
-}
-
-/** The arrivals of pieces at `times`, in seconds, as the story of a request has them. */
-export function arrivalsOf(times) {
-  const [first, last] = [times[0], times.at(-1)];
-  const width = Math.max(0.001, (last - first) / SLICES);
-  const counts = Array(SLICES).fill(0);
-  for (const at of times) counts[Math.min(SLICES - 1, Math.floor((at - first) / width))] += 1;
-  const gaps = times.slice(1).map((at, i) => ({ at_s: times[i], length_s: at - times[i] }));
-  gaps.sort((a, b) => b.length_s - a.length_s);
-  return { reads: times.length, first_s: first, last_s: last, width_s: width, counts, gaps: gaps.slice(0, GAPS) };
 }

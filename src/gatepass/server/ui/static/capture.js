@@ -48,8 +48,8 @@ function form(change, { model: chosenModel, caller: chosenCaller }) {
     el("summary", {}, t("Capture bodies")),
     el("p.muted.small", {}, t("Holds whole bodies in memory for a time, to show and to replay them. Nothing is written to disk.")),
     el("form.filters", { onsubmit: submit, "aria-label": t("Capture") },
-      field(t("model"), el("input", { name: "model", value: chosenModel, placeholder: t("any"), list: "models", autocomplete: "off" })),
-      field(t("caller"), el("input", { name: "caller", value: chosenCaller, placeholder: t("any"), list: "callers", autocomplete: "off" })),
+      field(t("model"), el("input", { name: "model", value: chosenModel, placeholder: t("any"), autocomplete: "off" })),
+      field(t("caller"), el("input", { name: "caller", value: chosenCaller, placeholder: t("any"), autocomplete: "off" })),
       field(t("minutes"), el("input", { name: "minutes", type: "number", min: 1, max: 60, value: 10, required: true })),
       field("MiB", el("input", { name: "mib", type: "number", min: 1, max: 1024, value: 16, required: true })),
       el("button", { type: "submit" }, t("Start the capture"))));

@@ -1,8 +1,9 @@
 // Tests every hop, and shows the steps by hop: the hops that fail first.
 
-import { events } from "./api.js";
+import { events, requestsOf } from "./api.js";
 import { el, set, write } from "./dom.js";
-import { advised, documentedCode, happened, inline } from "./error_code.js";
+import { failing } from "./drawing.js";
+import { advised, documentedCode, happened, inline, summed } from "./error_code.js";
 import { count, duration, plural } from "./format.js";
 import { knownModels } from "./models.js";
 import { known, t } from "./texts.js";
@@ -25,7 +26,14 @@ export async function doctor(page) {
   const stop = el("button.quiet", { type: "button", hidden: true }, t("Stop"));
   let declared = null;
   let servers = [];
-  let failing = [];
+  let failed = [];
+  let upstreams = [];
+  let routes = [];
+  /** The models that a hop serves. */
+  const modelsOf = (hop) => {
+    const names = routes.filter(({ targets }) => targets.some(({ upstream }) => [`upstream:${upstream}`, `credential:${upstreams.find(({ name }) => name === upstream)?.credential}`].includes(hop))).map(({ model }) => (model === "*" ? t("each other model") : model));
+    return names.length ? t("; models: {names}", { names: names.join(t(", ")) }) : "";
+  };
   let run = page.kept;
   const show = ({ event, data }) => {
     if (event === "begin") begin(hops, data);
@@ -36,14 +44,15 @@ export async function doctor(page) {
     forgetBegun(hops);
     const steps = plural(hops.querySelectorAll("li").length, "step");
     const named = [...new Set(received.map(({ data }) => data.model).filter(Boolean))];
-    const left = failing.filter((name) => !named.includes(name)).flatMap((name, i) => [i ? t(", ") : "", el("a.failed", { href: `#/requests?outcome=error&model=${encodeURIComponent(name)}` }, name)]);
+    const left = failed.filter((name) => !named.includes(name)).flatMap((name, i) => [i ? t(", ") : "", el("a.failed", { href: requestsOf({ outcome: "error", model: name }) }, name)]);
     const more = model ? [] : isCalled ? [
       " ", t("{n} of {m} called: {names}.", { n: count(named.length), m: plural(new Set([...declared ?? [], ...named]).size, "model"), names: named.join(t(", ")) || t("none") }),
       ...left.length ? [" ", t("Not called, and failing in memory: "), ...left] : [],
     ] : [` ${t("No model was called: {box} does that.", { box: t("the checkbox “with a real call of the model”") })}`];
     const reach = (event, section) => [event.preventDefault(), section.scrollIntoView(), section.querySelector("summary").focus()]; // the hash names the view
-    const failed = [...hops.querySelectorAll(".hop.bad")].flatMap((section, i) => [i ? " · " : "", el("a", { href: "#/doctor", onclick: (event) => reach(event, section) }, section.dataset.hop)]);
-    end.replaceChildren(...!last ? [t("Stopped.")] : last.error ? [last.error.message] : failed.length ? [t("{n} of {steps} failed: ", { n: last.failed, steps }), ...failed, ...isCalled && more.length ? [".", ...more] : []] : [t("No step failed."), ...more]);
+    for (const section of hops.querySelectorAll(".hop.bad")) write(section.querySelector(".hit"), modelsOf(section.dataset.hop));
+    const bad = [...hops.querySelectorAll(".hop.bad")].flatMap((section, i) => [i ? " · " : "", el("a", { href: "#/doctor", onclick: (event) => reach(event, section) }, section.dataset.hop)]);
+    end.replaceChildren(...!last ? [t("Stopped.")] : last.error ? [last.error.message] : bad.length ? [t("{n} of {steps} failed: ", { n: last.failed, steps }), ...bad, ...isCalled && more.length ? [".", ...more] : []] : [t("No step failed."), ...more]);
   };
   const submit = async (event) => {
     event.preventDefault();
@@ -89,12 +98,15 @@ export async function doctor(page) {
     run.events.forEach(show);
     sumUpRun(run);
   }
-  const [[routed, others], { use }, { upstreams }] = await Promise.all([knownModels(page), page.call("GET", "use"), page.call("GET", "overview")]);
+  const [[routed, others, , all], { use }, overview] = await Promise.all([knownModels(page), page.call("GET", "use"), page.call("GET", "overview")]);
+  routes = all;
+  upstreams = overview.upstreams;
+  const down = failing(overview);
   declared = [...new Set(routed)];
   servers = upstreams.filter(({ dialect }) => dialect === "mcp").map(({ name }) => name);
-  failing = declared.filter((name) => {
-    const of = (member) => use.filter(({ model }) => model === name).reduce((total, row) => total + row[member], 0);
-    return of("errors") * 2 > of("requests");
+  failed = declared.filter((name) => {
+    const { requests, errors } = summed(use.filter(({ model }) => model === name));
+    return errors * 2 > requests;
   });
   list.append(...[...declared, ...others, ...servers].map((name) => el("option", { value: name })));
   const wanted = `mcp/${page.filters.mcp}`;
@@ -102,14 +114,14 @@ export async function doctor(page) {
   else if (!run && servers.includes(wanted)) {
     form.elements.model.value = wanted;
     form.requestSubmit();
-  }
+  } else if (!run && down.length) end.append(" ", el("span.failed", {}, t("Fails: "), down));
 }
 
 /** The section of a hop, made at its first step. */
 function hopOf(hops, name) {
   const found = [...hops.children].find((section) => section.dataset.hop === name);
   if (found) return found;
-  const made = el("details.hop", { open: true, "data-hop": name }, el("summary", {}, el("i", { "aria-hidden": "true" }), " ", el("b", {}, name), " ", el("span.muted.sum")), el("ol.steps"));
+  const made = el("details.hop", { open: true, "data-hop": name }, el("summary", {}, el("i", { "aria-hidden": "true" }), " ", el("b", {}, name), " ", el("span.muted.sum"), el("span.muted.hit")), el("ol.steps"));
   hops.append(made);
   return made;
 }

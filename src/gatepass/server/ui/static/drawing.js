@@ -1,7 +1,8 @@
 // The drawing of the overview: clients, gatepass, credentials and upstreams. What moves in it is a datum.
 
+import { requestsOf } from "./api.js";
 import { el, keyed, set, svg, write } from "./dom.js";
-import { count, countdown, plural, share, span, time } from "./format.js";
+import { count, countdown, plural, share, since, span, time } from "./format.js";
 import { known, t } from "./texts.js";
 import { wires } from "./wires.js";
 
@@ -67,24 +68,20 @@ export function worstFirst({ credentials, upstreams }) {
 }
 
 function rank(upstream) {
-  const { health, lacks, rejects, many_errors: hasManyErrors } = upstream;
-  return lacks || health === "failing" || hasOnlyErrors(upstream) ? FAILS : hasManyErrors || rejects ? 1 : 0;
+  const { health, lacks, rejects, many_errors: hasManyErrors, requests_15m: requests, errors_15m: errors } = upstream;
+  return lacks || health === "failing" || (requests >= ALL_OF && errors >= requests) ? FAILS : hasManyErrors || rejects ? 1 : 0;
 }
 
-function hasOnlyErrors({ requests_15m: requests, errors_15m: errors }) {
-  return requests >= ALL_OF && errors >= requests;
-}
-
-/** What fails as `[text, link]`: each upstream, the credential that it lacks, or its last error if it rejects a token. The link leads to
- * its last error. */
+/** What fails as links to its last error, and since when: each upstream, the credential that it lacks, or its last error if it rejects a
+ * token. */
 export function failing(data) {
-  const errors = (hop) => `#/requests?outcome=error&hop=${encodeURIComponent(hop)}&within_s=${HISTORY_S}`;
+  const errors = (hop) => requestsOf({ outcome: "error", hop, within_s: HISTORY_S });
   const nameOf = (upstream) => rank(upstream) === FAILS ? t("upstream {name}", upstream) : t("{code} at {hop}", { code: upstream.last_failed?.code ?? "upstream_auth", hop: `upstream:${upstream.name}` });
   const found = worstFirst(data).filter((upstream) => rank(upstream) === FAILS || upstream.rejects).map((upstream) => {
     const { name, lacks, last_failed: last } = upstream;
-    return lacks ? [t("credential {name}", { name: lacks }), errors(`credential:${lacks}`)] : [nameOf(upstream), last ? `#/requests/${encodeURIComponent(last.id)}` : errors(`upstream:${name}`)];
+    return lacks ? [t("credential {name}", { name: lacks }), [errors(`credential:${lacks}`), data.credentials.find((one) => one.name === lacks).failing_since]] : [nameOf(upstream), [last ? `#/requests/${encodeURIComponent(last.id)}` : errors(`upstream:${name}`), upstream.failing_since]];
   });
-  return [...new Map(found)];
+  return [...new Map(found)].flatMap(([text, [href, at]], i) => [i ? t(", ") : "", el("a", { href }, text), since(at)]);
 }
 
 /** One group for each credential with its upstreams, and one of the upstreams without: those with a failure first. */
@@ -132,18 +129,18 @@ function showCredential(card, credential, now) {
   const isUsable = USABLE.includes(state);
   set(card, { class: failing || !isUsable ? "card credential bad" : "card credential", "data-state": state });
   write(card.querySelector(".left"), lasts ? t("Does not expire") : isUsable ? countdown(left) : t("No token"));
-  write(card.querySelector(".of"), lasts ? "" : isUsable ? t("left of {life}", { life: span(life) }) : state === "none" ? "" : t(state));
+  write(card.querySelector(".of"), lasts ? "" : isUsable ? t("left of {life}", { life: span(life) }) : (state === "none" ? "" : t(state)) + since(credential.failing_since));
   for (const shape of card.querySelectorAll("svg")) set(shape, { class: shape.classList[0] + (lasts ? " none" : "") });
   set(card.querySelector(".left-bar"), { width: percent(isUsable ? part : 0) });
   const due = !lasts && isUsable && refresh !== null && life ? clamp((left - refresh) / life) : null;
   set(card.querySelector(".due"), { x: percent(due ?? 0), visibility: due === null ? "hidden" : "visible" });
 
-  const recent = credential.renewals.filter(({ at }) => now - epoch(at) <= HISTORY_S);
+  const recent = credential.renewals.filter(({ at }) => now - at <= HISTORY_S);
   const history = card.querySelector(".renewals");
   const bad = recent.filter(({ ok }) => !ok).length;
   set(history, { "aria-label": t("{renewals} in 15 minutes, {bad} failed", { renewals: plural(recent.length, "renewal"), bad }) });
   keyed(history.lastChild, recent, ({ at, ok }) => `${at} ${ok}`, () => svg("line", {}, svg("title")), (mark, { at, ok, reason }) => {
-    const x = percent(1 - (now - epoch(at)) / HISTORY_S);
+    const x = percent(1 - (now - at) / HISTORY_S);
     set(mark, { class: ok ? "mark" : "mark bad", x1: x, x2: x, y1: ok ? 4 : 0, y2: 12 });
     write(mark.firstChild, `${time(at)} ${ok ? t("renewed") : t("failed")}${reason ? `${t(": ")}${reason}` : ""}`);
   });
@@ -159,7 +156,7 @@ function showCredential(card, credential, now) {
 
 function makeUpstream({ name, host, dialect }) {
   return el("li.card.upstream", { "data-upstream": name },
-    el("h3", { title: host }, el("a", { href: `#/requests?upstream=${encodeURIComponent(name)}` }, name), " ", el("span.kind", {}, dialect)),
+    el("h3", { title: host }, el("a", { href: requestsOf({ upstream: name }) }, name), " ", el("span.kind", {}, dialect)),
     healthLine(),
     svg("svg.errors", { width: "100%", height: 4, "aria-hidden": "true" },
       svg("rect.track", { width: "100%", height: 4, rx: 2 }), svg("rect.part", { height: 4, rx: 2 })),
@@ -171,11 +168,11 @@ function showUpstream(card, upstream) {
   set(card, { class: rank(upstream) === FAILS ? "card upstream bad" : "card upstream", "data-health": health });
   const silent = Object.values(upstream.silent ?? {}); // for how long each stream of those in flight has sent nothing
   const stuck = silent.length ? t(", {n} silent for {s}", { n: count(silent.length), s: span(Math.max(...silent)) }) : "";
-  write(showHealth(card.querySelector(".health"), upstream).lastChild, ` · ${t("{n} in flight", { n: count(upstream.in_flight) })}${stuck}`);
+  write(showHealth(card.querySelector(".health"), upstream).lastChild, upstream.in_flight ? ` · ${t("{n} in flight", { n: count(upstream.in_flight) })}${stuck}` : "");
   set(card.querySelector(".part"), { width: percent(requests ? clamp(errors / requests) : 0) });
   const rate = requests ? t("{share} errors of {requests} in 15 min", { share: share(errors, requests), requests: plural(requests, "request") }) : t("nothing sent in 15 minutes");
   const link = card.querySelector(".facts a");
-  set(write(link, rate), { href: errors ? `#/requests?failed_at=${encodeURIComponent(name)}&within_s=${HISTORY_S}` : `#/requests?upstream=${encodeURIComponent(name)}&within_s=${HISTORY_S}` });
+  set(write(link, rate), { href: requestsOf({ [errors ? "failed_at" : "upstream"]: name, within_s: HISTORY_S }) });
   write(card.querySelector(".facts span"), ` · ${plural(upstream.open_connections, "connection")}`);
 }
 
@@ -186,20 +183,16 @@ export function healthLine() {
 
 /** Show the health of an upstream of `worstFirst`: the credential that it lacks, or the last request that failed at it while it is failing. */
 export function showHealth(line, upstream) {
-  const { health, lacks, rejects, last_failed: last, many_errors: hasManyErrors } = upstream;
+  const { health, lacks, rejects, last_failed: last, many_errors: hasManyErrors, requests_15m: requests, errors_15m: errors } = upstream;
   const failed = (health === "failing" || rejects) && !lacks ? last : null;
   const [state, link] = line.children;
   set(line, { class: rank(upstream) === FAILS ? "health failed" : "health" });
-  const working = hasOnlyErrors(upstream) ? t("every request failed") : rejects ? t("rejected a token") : hasManyErrors ? t("many errors") : t("healthy");
+  const working = requests && errors >= requests ? t("every request failed") : rejects ? t("rejected a token") : hasManyErrors ? t("many errors") : t("healthy");
   const shown = { ok: working, failing: t("failing"), unknown: t("no answer yet"), answering: t("answering") }[health] ?? health;
-  write(state, lacks ? t("no token, its credential fails: ") : shown + (failed ? t(", ") : ""));
-  write(link, lacks ?? (failed ? `${failed.code}${t(", ")}${t("{s} ago", { s: span(failed.age_s) })}` : ""));
+  write(state, lacks ? t("no token, its credential fails: ") : shown + (failed ? since(upstream.failing_since) + t(", ") : ""));
+  write(link, lacks ?? failed?.code ?? "");
   set(link, { href: lacks ? `#/?credential=${encodeURIComponent(lacks)}` : failed ? `#/requests/${encodeURIComponent(failed.id)}` : null });
   return line;
-}
-
-function epoch(at) {
-  return typeof at === "number" ? at : Date.parse(at) / 1000;
 }
 
 function clamp(value) {

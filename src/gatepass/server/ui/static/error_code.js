@@ -1,8 +1,8 @@
 // What a code of an error means, from gatepass's own documentation.
 
-import { query } from "./api.js";
+import { requestsOf } from "./api.js";
 import { el } from "./dom.js";
-import { count, share } from "./format.js";
+import { count, plural, share, since } from "./format.js";
 import { action as actionOf, known, meaning, t } from "./texts.js";
 
 const CASES = {
@@ -37,7 +37,7 @@ export async function errorCode(page) {
     el("div.prose", {}, meaning(code, meaning(kind, text)).replace(/\n- /, "\n\n- ").split(/\n{2,}/).map(paragraph)),
     action && el("p.advice", {}, inline(actionOf(code, actionOf(kind, action)))),
     ...Object.entries(actions).map(([name, special]) => el("p.advice", {}, el("b", {}, CASES[name] ?? name), " ", inline(actionOf(name, special)))),
-    el("p", {}, el("a", { href: `#/requests?kind=${encodeURIComponent(code)}` }, t("Requests with this error"))),
+    el("p", {}, el("a", { href: requestsOf({ kind: code }) }, t("Requests with this error"))),
   ].filter(Boolean));
 }
 
@@ -79,12 +79,24 @@ export function advised(code, english, names) {
   return el("p.advice", {}, el("b", {}, t("Action: ")), inline(actionOf(code, english, names)));
 }
 
-/** The errors of a row of use as links: all of them, and those of its most frequent codes. `filters` select its requests. */
-export function errorLinks({ requests, errors, codes = {} }, filters) {
+/** The sum of rows of use. It fails since `failed_at`, if each request failed from then on. */
+export function summed(rows) {
+  const all = { requests: 0, errors: 0, tokens: 0, codes: {}, callers: {} };
+  for (const row of rows) {
+    for (const name of ["requests", "errors", "tokens"]) all[name] += row[name];
+    for (const name of ["codes", "callers"]) for (const [key, number] of Object.entries(row[name])) all[name][key] = (all[name][key] ?? 0) + number;
+  }
+  const ok = Math.max(0, ...rows.map((row) => row.ok_at));
+  return { ...all, failed_at: rows.flatMap((row) => row.failed_at).filter((at) => at > ok).sort((a, b) => a - b)[0] };
+}
+
+/** The errors of `summed` as links: all, and those of the most frequent codes; since when it fails, and whom. `filters` select its requests. */
+export function errorLinks({ requests, errors, codes, callers, failed_at: at }, filters) {
   if (!errors) return "0";
-  const link = (text, more) => el("a.failed", { href: `#/requests${query({ outcome: "error", ...filters, ...more })}` }, text);
+  const link = (text, more) => el("a.failed", { href: requestsOf({ outcome: "error", ...filters, ...more }) }, text);
+  const hit = Object.keys(callers).map((name) => name || t("no valid key"));
   const most = Object.entries(codes).filter(([code]) => code).sort(([, a], [, b]) => b - a).slice(0, MOST_CODES);
-  return [link(t("{n} ({more})", { n: count(errors), more: share(errors, requests) })), most.map(([code, number]) => el("div.code", {}, link(most.length > 1 ? `${count(number)} × ${code}` : code, { code })))];
+  return [link(t("{n} ({more})", { n: count(errors), more: share(errors, requests) })), " ", most.map(([code, number]) => el(most.length > 1 ? "div.code" : "span.code", {}, link(most.length > 1 ? `${count(number)} × ${code}` : code, { code }))), el("div.muted.small", {}, [at && t("failing") + since(at), hit.length > MOST_CODES ? plural(hit.length, "caller") : hit.join(t(", "))].filter(Boolean).join(" · "))];
 }
 
 /** A paragraph or a list of the text. */
@@ -92,6 +104,11 @@ function paragraph(block) {
   const lines = block.replace(/\n +/g, " ").split("\n").filter((line) => line.trim());
   if (lines.length && lines.every((line) => /^[-*] /.test(line))) return el("ul", {}, lines.map((line) => el("li", {}, inline(line.slice(2)))));
   return el("p", {}, inline(block));
+}
+
+/** What the codes mean, and the other requests that failed with `code` at its hop. */
+export function codeLinks(code, hop, codes = [code]) {
+  return el("p", {}, codes.map((one) => [el("a", { href: `#/errors/${encodeURIComponent(one)}` }, t("What {code} means", { code: one })), " · "]), el("a", { href: requestsOf({ outcome: "error", code, hop }) }, t("Requests with this error")));
 }
 
 /** The text with its `code` as code. */

@@ -79,6 +79,11 @@ export function zone(at = Date.now() / 1000) {
   return new Intl.DateTimeFormat("en-GB", { timeZoneName: "short" }).formatToParts(date(at)).find(({ type }) => type === "timeZoneName").value;
 }
 
+/** Since when, behind a state: the time today, or the day too. Nothing if it is not known. */
+export function since(at) {
+  return at ? t(" since {at}", { at: Date.now() / 1000 - at < 86400 ? time(at) : moment(at) }) : "";
+}
+
 /** The day, the time and its zone here. */
 export function moment(at) {
   if (at === null || at === undefined) return NONE;

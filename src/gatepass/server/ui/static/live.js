@@ -1,19 +1,17 @@
 // Asks gatepass again and again for what a view shows, while the view is open and the tab is visible.
 //
-// A view is `function show(page)`. `page.main` is its element, `page.signal` aborts when it is left, `page.parameter` and
-// `page.filters` come from the hash, and `page.session`, `page.isAdmin`, `page.say`, `page.title` and `page.fail` from main.js.
+// A view is `function show(page)`. `page.signal` aborts when it is left, and its `parameter` and `filters` come from the hash.
 // `page.call(method, path, body)` resolves to the JSON of `api/PATH`, and raises ApiError.
 // `page.kept` is what the view had kept by `page.keep(save)` when the language changed.
-// `page.listen({view, filters, on})` calls `on(data)` with the JSON of `GET api/VIEW?FILTERS`: at once, and within two
-// seconds after each change. `data` is always the whole document.
+// `page.listen({view, filters, on})` calls `on(data)` with the whole JSON of `GET api/VIEW?FILTERS`: at once, and within two
+// seconds after each change.
 
 import { poll, query } from "./api.js";
 
 const EVERY_S = 2;
 const LONGEST_WAIT_S = 30;
 
-/** Listen until `signal` aborts. Returns a function that asks at once, as after a change of `filters`. `state` is called with `{is: "live"}`, `{is: "paused"}` or `{is: "lost", waitS, retry}`.
- *
+/** Listen until `signal` aborts. Returns a function that asks at once. `state` receives `{is: "live"}`, `{is: "paused"}` or `{is: "lost", waitS, retry}`.
  * `check()` resolves to false if the session has ended: then nothing is tried again. */
 export function listen({ view, filters = {}, on, state, check, signal }) {
   let timer = null;

@@ -1,23 +1,22 @@
 // What the upstreams list and the configuration routes, with its use, and the learned rules.
 
 import { copyButton, el, table } from "./dom.js";
-import { errorLinks } from "./error_code.js";
+import { errorLinks, summed } from "./error_code.js";
 import { count, duration, moment, plural, span, time } from "./format.js";
 import { t } from "./texts.js";
 
 const SHOWN = 100;
 
 /**
- * The models that a form may suggest, as `[declared, others, used]`: those of the routes, then recent and listed ones, and the last one
- * that was used without an error. With
- * `forChats` only those that a chat can use.
+ * The models that a form may suggest, as `[declared, others, used, routes]`: those of the routes, then recent and listed ones, the last one
+ * that was used without an error, and the routes. With `forChats` only those that a chat can use.
  */
 export async function knownModels(page, forChats = false) {
   const [{ routes, listed, chats }, { requests }] = await Promise.all([page.call("GET", "models"), page.call("GET", "requests?limit=200")]);
   const usable = (model) => !/[*?[]/.test(model) && (!forChats || chats.includes(model)); // no patterns
   const declared = routes.map(({ model }) => model).filter(usable);
   const recent = requests.filter((request) => request.model && request.outcome === "ok" && (!forChats || request.operation === "chat")).map(({ model }) => model);
-  return [declared, [...new Set([...recent, ...listed.filter(usable)])].filter((name) => !declared.includes(name)), recent[0]];
+  return [declared, [...new Set([...recent, ...listed.filter(usable)])].filter((name) => !declared.includes(name)), recent[0], routes];
 }
 
 export async function models(page) {
@@ -36,33 +35,30 @@ export async function models(page) {
   await load();
 }
 
-/** Each model that clients see or have used: the used ones first. Before its first request the route has its upstreams. */
+/** Each model that clients see or have used: those that fail at an upstream first, then the used ones. Before its first request the route has
+ * its upstreams. */
 function listed({ listed: names, list_error: fault, routed }, use) {
-  const used = new Map();
-  for (const { upstream, model, codes, ...counts } of use) {
-    if (!model) continue;
-    const row = used.get(model) ?? used.set(model, { upstreams: new Set(), codes: {}, times: [], last: 0, requests: 0, errors: 0, tokens: 0 }).get(model);
-    if (upstream) row.upstreams.add(upstream);
-    row.times.push(...counts.durations_s);
-    row.last = Math.max(row.last, counts.last_at);
-    for (const name of ["requests", "errors", "tokens"]) row[name] += counts[name];
-    for (const [code, number] of Object.entries(codes)) row.codes[code] = (row.codes[code] ?? 0) + number;
-  }
+  const used = Map.groupBy(use.filter(({ model }) => model), ({ model }) => model);
   const first = Math.min(...use.map(({ first_at: at }) => at));
-  const all = [...new Set([...used.keys(), ...names])];
-  const shown = all.slice(0, SHOWN);
+  const all = [...new Set([...used.keys(), ...names])].map((model) => {
+    const rows = used.get(model) ?? [];
+    return { model, rows, upstreams: [...new Set(rows.map(({ upstream }) => upstream))].filter(Boolean), ...summed(rows) };
+  });
+  const fails = ({ upstreams, failed_at: at }) => Boolean(at && upstreams.length);
+  const shown = all.sort((a, b) => fails(b) - fails(a)).slice(0, SHOWN);
   return [
     fault && el("p.failed", {}, t("The list of an upstream is missing: {reason}", { reason: fault })),
-    all.length ? table(t("Models"), [t("Model"), t("Listed"), t("Upstream"), t("Requests"), t("Errors"), t("Tokens"), `${t("Duration")}${t(", ")}p50 · p95`, t("Last use")], shown.map((model) => {
-      const { upstreams = [], times = [], last, requests = 0, errors = 0, tokens = 0, codes } = used.get(model) ?? {};
+    all.length ? table(t("Models"), [t("Model"), t("Listed"), t("Upstream"), t("Requests"), t("Errors"), t("Tokens"), `${t("Duration")}${t(", ")}p50 · p95`, t("Last use")], shown.map(({ model, rows, upstreams, ...sum }) => {
+      const times = rows.flatMap((row) => row.durations_s).sort((a, b) => a - b);
+      const last = rows.length ? Math.max(...rows.map((row) => row.last_at)) : null;
       return [
         el("a", { href: `#/requests?model=${encodeURIComponent(model)}` }, model),
         names.includes(model) ? t("yes") : t("no"),
-        (requests ? [...upstreams] : routed[model] ?? []).join(t(", ")) || "–",
-        count(requests),
-        errorLinks({ requests, errors, codes }, { model }),
-        count(tokens),
-        times.length ? [0.5, 0.95].map((part) => duration(times.toSorted((a, b) => a - b)[Math.ceil(part * times.length) - 1])).join(" · ") : "–",
+        (rows.length ? upstreams : routed[model] ?? []).join(t(", ")) || "–",
+        count(sum.requests),
+        errorLinks(sum, { model }),
+        count(sum.tokens),
+        times.length ? [0.5, 0.95].map((part) => duration(times[Math.ceil(part * times.length) - 1])).join(" · ") : "–",
         el("span", { title: last && moment(last) }, time(last)),
       ];
     })) : el("p.muted", {}, t("No model is listed, and none was used.")),

@@ -2,6 +2,7 @@
 
 import { endOf } from "./callers.js";
 import { drawing, failing } from "./drawing.js";
+import { requestsOf } from "./api.js";
 import { el, keyed, set, write } from "./dom.js";
 import { codeGloss } from "./error_code.js";
 import { count, duration, plural, share, size, time, zone } from "./format.js";
@@ -9,7 +10,6 @@ import { bound, plot } from "./plot.js";
 import { known, t } from "./texts.js";
 
 const MOST_CODES = 5;
-const STORES = { up: t("works"), unchecked: t("not checked"), down: t("not reachable") };
 const PERCENTILES = [{ name: "p50", mark: "first" }, { name: "p95", mark: "second" }, { name: "p99", mark: "third" }];
 
 export function overview(page) {
@@ -24,17 +24,17 @@ export function overview(page) {
   const banners = el("div.banners");
   const codes = el("ul.codes", { "aria-label": t("Errors in 15 minutes, by code") });
   const more = el("p.codes", { hidden: true }, el("a", { href: "#/requests?outcome=error&within_s=900" }));
-  const sums = { requests: el("b"), errors: el("a", { href: "#/requests?outcome=error&within_s=900" }, el("b")), ttft: el("b"), duration: el("b"), store: el("b") };
+  const sums = { requests: el("b"), errors: el("a", { href: "#/requests?outcome=error&within_s=900" }, el("b")), ttft: el("b"), duration: el("b"), callers: el("div.codes") };
   const sum = (title, value) => el("div", {}, el("dt", {}, title), el("dd", {}, value));
   const strip = el("div.card.strip", {},
     el("dl", {}, sum(t("Requests in 15 minutes"), sums.requests), sum(t("Errors"), sums.errors),
-      sum(`${t("Time to first token")}${t(", ")}p50 · p95 · p99`, sums.ttft), sum(`${t("Duration without errors")}${t(", ")}p50 · p95 · p99`, sums.duration), sum(t("Store"), sums.store)),
+      sum(`${t("Time to first token")}${t(", ")}p50 · p95 · p99`, sums.ttft), sum(`${t("Duration without errors")}${t(", ")}p50 · p95 · p99`, sums.duration), sum(t("Callers with errors"), sums.callers)),
     el("div.codes", {}, codes, more));
   const body = el("div", { hidden: true },
     banners,
     strip,
     el("h2.unseen", {}, t("Now")),
-    el("div", { title: t("A dot is a request in flight. A bar is the life of a token, which is renewed at the mark. The ticks below it are the renewals of the last 15 minutes. The fetches count since the start of gatepass. The errors of an upstream leave out a 404 for a model that only the client named.") }, map.node),
+    map.node,
     captured,
     el("h2.unseen", {}, t("The last 15 minutes")),
     el("div.plots", {}, Object.values(plots).map(({ node }) => node)));
@@ -54,7 +54,7 @@ export function overview(page) {
     const links = (all) => all.flatMap(([text, href], i) => [i ? t(", ") : "", el("a", { href }, text)]);
     const shown = el("div.banners", {},
       store && !["up", "unchecked"].includes(store.state) && el("p.problem.store", {}, t("The shared store is not reachable. Each process fetches its own tokens and keeps its own learned rules. {reason}", { reason: known(store.reason ?? "") })),
-      down.length > 0 && el("p.problem.fails", {}, t("Fails: "), links(down), t(". Its last error shows the cause and what to do.")),
+      down.length > 0 && el("p.problem.fails", {}, t("Fails: "), down, t(". Its last error shows the cause and what to do.")),
       problems.length > 0 && el("p.problem.reload", {}, links([[t("The last reload was refused"), "#/configuration"]]), t(": "), problems[0]),
       ending.length > 0 && el("p.problem.ending", {}, links(ending.map(({ name, expires_at: end }) => [t("The key of {name} {end}", { name, end: endOf(end) }), "#/callers"]))));
     if (!shown.isEqualNode(banners)) banners.replaceChildren(...shown.childNodes); // else a focused link stays
@@ -64,10 +64,10 @@ export function overview(page) {
     write(set(sums.errors, { class: errors ? "failed" : null }).firstChild, errors ? t("{n} ({more})", { n: count(errors), more: share(errors, requests) }) : "0");
     write(sums.ttft, bounds(series.ttft_s));
     write(sums.duration, bounds(series.duration_s));
-    write(sums.store, store ? STORES[store.state] ?? store.state : t("none"));
+    keyed(sums.callers, Object.entries(data.callers_15m).slice(0, MOST_CODES), ([name]) => name, ([name]) => el("span", {}, name === "none" ? t("no valid key") : el("a", { href: requestsOf({ outcome: "error", caller: name, within_s: 900 }) }, name), el("span")), (item, [, number]) => write(item.lastChild, ` ${count(number)}`));
     const failed = Object.entries(data.errors_15m).sort(([, a], [, b]) => b - a).slice(0, MOST_CODES);
     codes.hidden = !failed.length;
-    keyed(codes, failed, ([code]) => code, ([code]) => el("li", {}, el("a", { href: `#/requests?code=${encodeURIComponent(code)}&within_s=900` }, el("b"), " ", el("code", {}, code)), el("span.muted")), (item, [code, number]) => {
+    keyed(codes, failed, ([code]) => code, ([code]) => el("li", {}, el("a", { href: requestsOf({ code, within_s: 900 }) }, el("b"), " ", el("code", {}, code)), el("span.muted")), (item, [code, number]) => {
       write(item.querySelector("b"), count(number));
       write(item.lastChild, ` ${codeGloss(code, data.meanings[code])}`.trimEnd());
     });

@@ -2,9 +2,8 @@
 // except for another language.
 
 import { events, query } from "./api.js";
-import { arrivalsOf, arrivalsPlot } from "./arrivals.js";
 import { el, write } from "./dom.js";
-import { documentedCode, happened, reasonOf } from "./error_code.js";
+import { codeLinks, documentedCode, happened, reasonOf } from "./error_code.js";
 import { duration, plural } from "./format.js";
 import { knownModels } from "./models.js";
 import { t } from "./texts.js";
@@ -14,7 +13,7 @@ export async function playground(page) {
   let leaving = new AbortController();
   const talk = el("ol.talk", { "aria-label": t("Conversation") });
   const models = el("datalist", { id: "playground-models" });
-  const model = el("input", { name: "model", required: true, list: "playground-models", autocomplete: "off" });
+  const model = el("input", { name: "model", required: true, list: "playground-models", autocomplete: "off", onfocus: () => [model.placeholder, model.value] = [model.value, ""], onblur: () => { model.value ||= model.placeholder; } });
   const profile = el("select", { name: "profile" });
   const text = el("textarea", { name: "text", rows: 3, required: true, onkeydown: (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && form.requestSubmit() });
   const parameters = el("textarea", { name: "parameters", "aria-label": t("parameters (JSON)"), rows: 3, spellcheck: "false", placeholder: '{"temperature": 0, "messages": [{"role": "system", "content": "…"}]}', oninput: () => parameters.setCustomValidity("") });
@@ -54,6 +53,7 @@ export async function playground(page) {
     button.disabled = false;
     stop.hidden = true;
     const isStopped = leaving.signal.aborted;
+    if (turn.failure && !isStopped) text.value ||= turn.text; // to send it again
     page.say(isStopped ? t("Stopped.") : turn.failure ? t("The request failed.") : t("The answer is complete."));
   };
   const form = el("form.ask", { onsubmit: submit, "aria-label": t("Question") },
@@ -157,7 +157,6 @@ async function finish(page, { facts, item }, { times, id, all, failure }) {
     spread > 0 && t("{n} a second", { n: ((times.length - 1) / spread).toFixed(0) }),
     all !== null && t("in all {s}", { s: duration(all) }),
   ].filter(Boolean).join(" · "), " ", link ?? "");
-  if (times.length > 2) item.append(arrivalsPlot(arrivalsOf(times), 0, all));
   if (failure) item.append(failed(failure, failure.code && id && await reasonOf(page, id)));
 }
 
@@ -168,5 +167,5 @@ function failed({ status, code, hop, message }, reason) {
     what && el("p", {}, el("b", {}, what), hop && t(" at {hop}", { hop })), happened(reason?.case || documentedCode(code, hop), message, reason?.names, reason?.kind),
     reason?.retry_after_s && el("p", {}, t("It asks the client to wait {s}.", { s: duration(reason.retry_after_s) })),
     reason?.advice,
-    code && el("p", {}, el("a", { href: `#/errors/${encodeURIComponent(code)}` }, t("What {code} means", { code }))));
+    code && codeLinks(code, hop));
 }

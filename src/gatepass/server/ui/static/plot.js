@@ -15,8 +15,8 @@ export function bound(value, over, format) {
 /** Returns `{node, show(lines, endedAt, widthS, over)}`. Its legend has the values at the pointer. Without one it has the sums of all
  * slices if the plot `isCount`, else the newest values.
  *
- * `lines` names each line of the plot: `{name, mark}`, in the order of the values that `show` receives. `format` makes a text of
- * a value. With `over` the values are bounds: at most as long, or longer than `over`. With `bars` the lines are bars, each in front of the one before. */
+ * `lines` names each line: `{name, mark}`, in the order that `show` receives. With `over` the values are bounds, as of `bound`. With
+ * `bars` the lines are bars, each in front of the one before. */
 export function plot({ title, lines, format, bars = false, isCount = false }) {
   const values = lines.map(({ name, mark }) => el("li", {}, el("i", { class: mark, "aria-hidden": "true" }), name, " ", el("b")));
   const top = el("span.top.small.muted", { "aria-hidden": "true" });

@@ -2,7 +2,7 @@
 
 import { query } from "./api.js";
 import { arrivalsPlot } from "./arrivals.js";
-import { advised, codeNote, happened } from "./error_code.js";
+import { advised, codeLinks, codeNote, happened } from "./error_code.js";
 import { copyButton, el, svg, table, write } from "./dom.js";
 import { count, duration, moment, plural, size, span } from "./format.js";
 import { UNREAD } from "./mcp_servers.js";
@@ -218,7 +218,7 @@ function fault(page, error) {
     wait !== null && el("p", {}, t("It asks the client to wait {s}.", { s: duration(wait) })),
     advice && advised(special || kind, advice, names),
     test && !advice.includes(test) && el("p", {}, t("Test the hop: "), el("code", {}, test)),
-    el("p", {}, [...new Set([code, kind])].filter((one) => one === kind || codeNote(one)).map((one, i) => [i ? " · " : "", el("a", { href: `#/errors/${encodeURIComponent(one)}` }, t("What {code} means", { code: one }))])));
+    codeLinks(code, hop, [...new Set([code, kind])].filter((one) => one === kind || codeNote(one))));
 }
 
 function lifeOf({ age_s: age, left_s: left }) {
