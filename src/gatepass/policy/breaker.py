@@ -45,7 +45,7 @@ class Breaker:
     """The breaker of one target. Each `begin` has exactly one `end`."""
 
     __slots__ = (
-        *("_closed_since_s", "_consecutive", "_ejections", "_has_probe", "_recent"),
+        *("_closed_since_s", "_consecutive", "_counts_since_s", "_ejections", "_has_probe", "_recent"),
         *("ejected_s", "settings", "until_s"),
     )
 
@@ -54,17 +54,15 @@ class Breaker:
         self._recent = RecentCounts(settings.window_s)
         self._consecutive = self._ejections = 0
         self._has_probe = False
-        self._closed_since_s = 0.0
+        self._closed_since_s = self._counts_since_s = 0.0
         self.ejected_s: float | None = None
         """When the last ejection began, None while the breaker is closed."""
         self.until_s = 0.0
         """When it ends."""
 
     def use(self, settings: BreakerSettings) -> None:
-        """Continue with the settings of a reload."""
-        if settings.window_s != self.settings.window_s:
-            self._recent = RecentCounts(settings.window_s)
-        self.settings = settings
+        """Continue with the settings of a reload, or of another model with the same target."""
+        self.settings, self._recent.window_s = settings, settings.window_s
 
     def state(self, now_s: float) -> BreakerState:
         if self.ejected_s is None:
@@ -84,20 +82,18 @@ class Breaker:
     def end(self, now_s: float, verdict: Verdict, began_s: float, *, is_probe: bool) -> bool:
         """End the attempt that began at `began_s`. Return whether the target was ejected, or its ejection ended.
 
-        An attempt from before the ejection says nothing about the time after it.
+        An attempt from before the last ejection says nothing about the time after it.
         """
         if is_probe:
             self._has_probe = False
-        if verdict is Verdict.NONE:
+        if verdict is Verdict.NONE or began_s < self._counts_since_s:
             return False
         if self.ejected_s is not None:
-            if verdict is Verdict.SUCCESS and began_s >= self.ejected_s:
+            if verdict is Verdict.SUCCESS:
                 self.ejected_s, self._closed_since_s = None, now_s
-                return True
-            if verdict is Verdict.FAILURE and is_probe:
+            elif is_probe:
                 self._eject(now_s)
-                return True
-            return False
+            return is_probe or verdict is Verdict.SUCCESS
         settings, failed = self.settings, verdict is Verdict.FAILURE
         self._consecutive = self._consecutive + 1 if failed else 0
         self._recent.add(now_s, is_marked=failed)
@@ -118,5 +114,5 @@ class Breaker:
         self._ejections = min(self._ejections + 1, int(settings.max_ejection_s / settings.ejection_s) + 1)
         self._consecutive = 0
         self._recent.clear()
-        self.ejected_s = now_s
+        self.ejected_s = self._counts_since_s = now_s
         self.until_s = now_s + min(settings.ejection_s * self._ejections, settings.max_ejection_s)

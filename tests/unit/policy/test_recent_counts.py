@@ -1,0 +1,68 @@
+"""Counts over a sliding window against the list of all events."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from gatepass.policy.recent_counts import PARTS, RecentCounts
+
+UNIT_S = 1 / 64
+"""All times are multiples of it, and exact."""
+
+
+class Machine(RuleBasedStateMachine):
+    @initialize(window_s=st.sampled_from((10.0, 30.0, 2.5)))
+    def make(self, window_s: float) -> None:
+        self.now_s, self.window_s, self.counts = 1_000.0, window_s, RecentCounts(window_s)
+        self.events: list[tuple[float, bool]] = []
+
+    @rule(times=st.integers(1, 5), is_marked=st.booleans())
+    def add(self, times: int, is_marked: bool) -> None:
+        for _ in range(times):
+            self.counts.add(self.now_s, is_marked=is_marked)
+            self.events.append((self.now_s, is_marked))
+
+    @rule(units=st.integers(0, 200))
+    def wait(self, units: int) -> None:
+        self.now_s += units * UNIT_S
+
+    @rule(parts=st.integers(1, PARTS + 1), units=st.integers(-1, 1))
+    def wait_for_a_border(self, parts: int, units: int) -> None:
+        self.now_s += self.window_s / PARTS * parts + units * UNIT_S
+
+    @rule()
+    def clear(self) -> None:
+        self.counts.clear()
+        self.events.clear()
+
+    @invariant()
+    def is_exact_but_for_the_oldest_part(self) -> None:
+        self.counts.expire(self.now_s)
+        ages = [(self.now_s - at_s, marked) for at_s, marked in self.events]
+        possible = [marked for age_s, marked in ages if age_s < self.window_s]
+        certain = [marked for age_s, marked in ages if age_s <= self.window_s * (1 - 1 / PARTS)]
+        assert len(certain) <= self.counts.all <= len(possible)
+        assert sum(certain) <= self.counts.marked <= sum(possible)
+        assert len(self.counts._parts) <= PARTS
+
+
+TestRecentCounts = Machine.TestCase
+
+
+def test_an_event_is_forgotten_when_it_is_as_old_as_the_window():
+    counts = RecentCounts(10.0)
+    counts.add(1_000.0, is_marked=True)
+    counts.expire(1_010.0 - UNIT_S)
+    assert (counts.all, counts.marked) == (1, 1)
+    counts.expire(1_010.0)
+    assert (counts.all, counts.marked) == (0, 0)
+
+
+def test_another_window_applies_to_the_events_that_are_known():
+    counts = RecentCounts(30.0)
+    for at_s in (1_000.0, 1_015.0):
+        counts.add(at_s, is_marked=False)
+    counts.window_s = 10.0
+    counts.add(1_016.0, is_marked=False)
+    assert counts.all == 2
