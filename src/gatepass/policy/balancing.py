@@ -29,11 +29,14 @@ class TargetHealth:
     def wait_s(self, now_s: float) -> float:
         return max(0.0, self.limited_until_s - now_s)
 
-    def admits(self, now_s: float) -> bool:
-        """Return whether neither the operator, a wait nor the breaker keeps requests away."""
-        if self.drained or self.limited_until_s > now_s:
+    def admits(self, now_s: float, *, waits: bool, ejects: bool) -> bool:
+        """Return whether neither the operator, a wait nor the breaker keeps the requests of a route away.
+
+        `waits` and `ejects`: whether the route has a cool-down and a breaker. Another model may share the target.
+        """
+        if self.drained or (waits and self.limited_until_s > now_s):
             return False
-        return self.breaker is None or self.breaker.admits(now_s)
+        return not ejects or self.breaker is None or self.breaker.admits(now_s)
 
 
 def ranked(
@@ -50,35 +53,41 @@ def ranked(
         share = (sum(loads) + 1) * MOST_LOAD / (sum(weights) or 1.0)
         is_over = [load + 1 > math.ceil(share * weight) for load, weight in zip(loads, weights, strict=True)]
         return sorted(places, key=lambda at: (not weights[at], is_over[at], -scores[at]))
+    if policy == "order":
+        return places
+    # the target with the smallest of these draws has the probability of its weight
+    draws = [random.expovariate(weight) if weight else math.inf for weight in weights]
     if policy == "weighted":
-        # the largest `u ** (1 / weight)` is that of a target with the probability of its weight
-        draws = [random.random() ** (1 / weight) if weight else -1.0 for weight in weights]  # noqa: S311 - no secret
-        return sorted(places, key=draws.__getitem__, reverse=True)
-    if policy == "least_in_flight":
-        draws = [random.random() for _ in places]  # noqa: S311 - equal loads must not all go to the first
-        return sorted(places, key=lambda at: (not weights[at], loads[at] / (weights[at] or 1.0), draws[at]))
-    return places
+        return sorted(places, key=draws.__getitem__)
+    return sorted(places, key=lambda at: (not weights[at], loads[at] / (weights[at] or 1.0), draws[at]))
 
 
 def _score(key: bytes, name: str, weight: float) -> float:
     """Return how much `key` prefers a target: rendezvous hashing with weights."""
-    digest = blake2b(b"%b\0%b" % (key, name.encode()), digest_size=8).digest()
-    return weight / -math.log((int.from_bytes(digest, "big") + 1) / (2**64 + 1))
+    digest = blake2b(b"%b\0%b" % (key, name.encode()), digest_size=6).digest()
+    return weight / -math.log((int.from_bytes(digest, "big") + 1) / (2**48 + 1))
 
 
 def choose(
-    order: Sequence[int], seen: Collection[int], healths: Sequence[TargetHealth], full: Collection[int], now_s: float
+    order: Sequence[int],
+    seen: Collection[int],
+    healths: Sequence[TargetHealth],
+    full: Collection[int],
+    now_s: float,
+    *,
+    waits: bool,
+    ejects: bool,
 ) -> int | None:
     """Return the first of `order` that is available and not among `seen`, None if there is none.
 
-    One of the `full` targets is better than none. gatepass never ejects all: if each one of `order` is ejected, the
-    first of them that neither waits nor is drained is returned.
+    One of the `full` targets is better than none. gatepass never ejects all: if each one of `order` is ejected, one
+    that neither waits nor is drained is returned. `waits` and `ejects`: see `TargetHealth.admits`.
     """
     for at in order:  # nearly always the first
-        if at not in seen and at not in full and healths[at].admits(now_s):
+        if at not in seen and at not in full and healths[at].admits(now_s, waits=waits, ejects=ejects):
             return at
-    admitted = [at for at in order if healths[at].admits(now_s)]
-    for at in admitted or order:
-        if at not in seen and not healths[at].drained and not healths[at].wait_s(now_s):
-            return at
-    return None
+    admitted = [at for at in order if healths[at].admits(now_s, waits=waits, ejects=ejects)]
+    if not admitted:
+        admitted = [at for at in order if healths[at].admits(now_s, waits=waits, ejects=False)]
+    left = [at for at in admitted if at not in seen]
+    return next((at for at in left if at not in full), left[0] if left else None)

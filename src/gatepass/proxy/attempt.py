@@ -408,7 +408,8 @@ async def _choose(attempt: Attempt, failover: Failover, repeat: Repeat, error: G
     """Choose the target of the attempt that repeats `attempt`, after `pause_s`. Return False if none is available."""
     state = attempt.state
     if repeat is Repeat.CONTEXT_FALLBACK:
-        failover = attempt.failover = _fall_back(attempt, failover)
+        failover, pause_s = _fall_back(attempt, failover), 0.0  # nobody asked to wait with the other model
+        attempt.failover = failover
     elif attempt.sent or attempt.sent_before or repeat is Repeat.RETRY:  # else no setting was needed
         failover.repeats += 1
         if failover.budget and attempt.sent and not is_limited(error.http_status, error.retry_after_s):

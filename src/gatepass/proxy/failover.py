@@ -89,7 +89,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
             key = call.caller.encode() if affinity == "caller" else header(request.headers, affinity.encode())
         # what only one target has is there whatever its load
         loads = [0 if is_pinned else health.in_flight for health in healths]
-        order = ranked("order" if is_pinned else route.policy, route.names, route.weights, loads, key)
+        order = ranked("order" if is_pinned else route.policy, route.full_names, route.weights, loads, key)
         if is_pinned:
             order = order[:1]
         budget, may_repeat = None, False
@@ -117,7 +117,8 @@ class Failover(Hidden, msgspec.Struct, eq=False):
 
     def find(self, now_s: float) -> int | None:
         """Return the place of the best target that was not tried, None if there is none."""
-        return choose(self.order, self.seen, self.healths, self._full(), now_s)
+        waits, ejects = self.route.max_cooldown_s > 0, self.route.breaker is not None
+        return choose(self.order, self.seen, self.healths, self._full(), now_s, waits=waits, ejects=ejects)
 
     def choose(self, now_s: float) -> bool:
         """Begin an attempt at the best target: one that was not tried, or any. Return False if none takes it."""
@@ -136,7 +137,8 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         self.began_s, health = now_s, self.healths[self.at]
         health.in_flight += 1
         self.states[self.at].in_flight += 1
-        self.is_probe = health.breaker is not None and health.breaker.begin(now_s)
+        breaker = health.breaker if self.route.breaker is not None else None
+        self.is_probe = breaker is not None and breaker.begin(now_s)
 
     def _full(self) -> Collection[int]:
         limits = enumerate(self.route.limits)
@@ -152,7 +154,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         limited = outcome is Outcome.ERROR_REPLY and is_limited(status, wait_s)
         if limited and wait_s and route.max_cooldown_s and not concerns_size(error):
             health.limited_until_s = max(health.limited_until_s, now_s + min(wait_s, route.max_cooldown_s))
-        if (breaker := health.breaker) is None:
+        if route.breaker is None or (breaker := health.breaker) is None:
             return
         verdict = verdict_of(outcome, status, is_limited=limited, is_stale=stale)
         if breaker.end(now_s, verdict, self.began_s, is_probe=self.is_probe):
@@ -164,8 +166,10 @@ class Failover(Hidden, msgspec.Struct, eq=False):
                 LOG.warning("target_ejected", extra={"fields": fields})
 
     def wait_s(self, now_s: float) -> float:
-        """Return the seconds until a target may be asked, 0 if one may be asked now."""
-        return min(self.healths[at].wait_s(now_s) for at in self.order)
+        """Return the seconds until a target may be asked, 0 if one may be asked now, or none at all."""
+        if not self.route.max_cooldown_s:
+            return 0.0
+        return min((self.healths[at].wait_s(now_s) for at in self.order if not self.healths[at].drained), default=0.0)
 
     def pause_s(self, error: GatepassError, now_s: float) -> float:
         """Return the seconds to wait before the next attempt, `inf` if that is too long for a request to wait."""
@@ -179,7 +183,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         """Return the error for a request that no target takes now."""
         model = self.route.entry
         if any(not self.healths[at].drained for at in self.order):
-            wait_s = min(self.healths[at].wait_s(now_s) for at in self.order if not self.healths[at].drained)
+            wait_s = self.wait_s(now_s)
             limited = TargetsLimited(
                 f"All targets of the model {model!r} asked to wait, the shortest for {math.ceil(wait_s)} s.",
                 retry_after_s=wait_s,

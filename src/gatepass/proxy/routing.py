@@ -32,6 +32,8 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     """One target, of which nothing is counted or limited: no `Failover` is needed."""
     names: tuple[str, ...] = ()
     """The name of each target, which `TargetHealth` is kept by: the upstream's model name, or that of the entry."""
+    full_names: tuple[str, ...] = ()
+    """UPSTREAM/NAME of each target."""
     weights: tuple[float, ...] = ()
     limits: tuple[int | None, ...] = ()
     """`max_in_flight` of each target's upstream, () if none has one."""
@@ -201,9 +203,11 @@ def _route(targets: Targets, config: Config, name: str = "", entry: Model | None
         one.timeouts or config.upstreams[one.upstream].timeouts.value(settings_of(one.upstream)) for one in targets
     ]
     limits = tuple(config.upstreams[one.upstream].max_in_flight for one in targets)
+    limits = limits if any(limits) else ()
     names = tuple(one.model or name for one in targets)
+    full_names = tuple(f"{one.upstream}/{named}" for one, named in zip(targets, names, strict=True))
     if entry is None:
-        return Route(targets, totals[0], not limits, names, (1.0,), limits)
+        return Route(targets, totals[0], not limits, names, full_names, (1.0,), limits)
     retry, breaker, has_choice = entry.retry, entry.breaker, len(targets) > 1
     is_traffic = retry is not None or breaker is not None
     # without a policy the first target's time applies, as it always did
@@ -213,6 +217,7 @@ def _route(targets: Targets, config: Config, name: str = "", entry: Model | None
         total,
         is_plain=not (has_choice or is_traffic or entry.context_fallback or limits),
         names=names,
+        full_names=full_names,
         weights=tuple(one.weight for one in entry.ordered_targets()),
         limits=limits,
         policy=entry.policy,

@@ -31,7 +31,7 @@ from gatepass.proxy.handler import handle
 from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.response import BufferedReply, ClassifiedReply
 from gatepass.tokens import MAX_RENEWAL_WAIT_S, Token, TokenReissued, TokenUser
-from gatepass.types import Call, ClientRequest, OutboundRequest, Response, Secret, Target, header
+from gatepass.types import Call, ClientRequest, Headers, OutboundRequest, Response, Secret, Target, header
 from tests.integration.answers import COMPLETION
 from tests.responses import stream_pieces
 from tests.rows import CHAT, EMBEDDINGS
@@ -54,7 +54,8 @@ class Reply:
     ended = True
 
     def __init__(self, document: Any, status: int = 200) -> None:
-        self.status, self.headers = status, ((b"content-type", b"application/json"),)
+        self.status = status
+        self.headers: Headers = ((b"content-type", b"application/json"),)
         self._body = json.dumps(document).encode()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -171,13 +172,15 @@ class Holder:
 
 
 class Scenario:
-    """One request of model `m`, whose targets are the given upstreams in order."""
+    """One request of model `m`, whose targets are the given upstreams in order. `others` are other models."""
 
-    def __init__(self, *upstreams: Upstream, holder: Holder | None = None, **model: Any) -> None:
+    def __init__(
+        self, *upstreams: Upstream, holder: Holder | None = None, others: dict[str, Any] | None = None, **model: Any
+    ) -> None:
         names = ["chat", "spare"][: len(upstreams)]
         blocks: dict[str, Any] = {
             "upstreams": {name: {"base_url": f"http://{name}.example/v1", "learn": "off"} for name in names},
-            "models": {"m": {"targets": [{"upstream": name} for name in names], **model}},
+            "models": {"m": {"targets": [{"upstream": name} for name in names], **model}, **(others or {})},
         }
         if holder is not None:
             blocks["credentials"] = CREDENTIALS

@@ -1,0 +1,226 @@
+"""The order of targets by weight, load and affinity within the bounds of chance, and the choice among them."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from itertools import accumulate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.policy import balancing
+from gatepass.policy.balancing import MOST_LOAD, TargetHealth, choose, ranked
+from gatepass.policy.breaker import Breaker, BreakerSettings, Verdict
+
+SEED, SIGMAS = 1795182408, 5
+NOW_S = 1_000.0
+KEYS = [b"caller-%d" % at for at in range(4_000)]
+
+
+@pytest.fixture(autouse=True)
+def seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(balancing, "random", random.Random(SEED))
+
+
+def are_shares(counts: Sequence[int], shares: Sequence[float]) -> bool:
+    """Return whether each of `counts` is within the bounds of the binomial distribution of its share."""
+    total, whole = sum(counts), sum(shares)
+    chances = [share / whole for share in shares]
+    return all(
+        abs(count - total * chance) <= SIGMAS * math.sqrt(total * chance * (1 - chance))
+        for count, chance in zip(counts, chances, strict=True)
+    )
+
+
+def firsts(orders: Sequence[Sequence[int]], targets: int) -> list[int]:
+    counts = Counter(order[0] for order in orders)
+    return [counts[at] for at in range(targets)]
+
+
+# --- weights
+
+
+@pytest.mark.parametrize("scale", [1, 1_000_000 / 5, 0.001, 1e-9])
+def test_each_target_is_first_as_often_as_its_weight_says(scale):
+    weights = [2 * scale, 5 * scale, 1 * scale]
+    orders = [ranked("weighted", "abc", weights, [9, 0, 4], None) for _ in range(10_000)]
+    assert are_shares(firsts(orders, 3), weights)
+    # after a failure the others share its requests by their weights
+    seconds = Counter(order[1] for order in orders if order[0] == 1)
+    assert are_shares([seconds[0], seconds[2]], [2, 1])
+
+
+@pytest.mark.parametrize(
+    "rank",
+    [
+        lambda weights, loads: ranked("weighted", "abcd", weights, loads, None),
+        lambda weights, loads: ranked("least_in_flight", "abcd", weights, loads, None),
+        lambda weights, loads: ranked("order", "abcd", weights, loads, b"key"),
+    ],
+    ids=["weighted", "least_in_flight", "affinity"],
+)
+def test_a_target_of_weight_0_is_a_spare(rank: Callable[[list[float], list[int]], Sequence[int]]):
+    for loads in ([0, 0, 0, 0], [50, 0, 70, 0], [9, 3, 9, 3]):
+        for _ in range(200):
+            order = rank([2.0, 0.0, 1.0, 0.0], loads)
+            assert (set(order[:2]), set(order[2:])) == ({0, 2}, {1, 3})
+    assert list(ranked("order", "abcd", [0.0, 1.0, 1.0, 0.0], [0, 9, 0, 0], None)) == [0, 1, 2, 3]
+
+
+# --- load
+
+
+def test_targets_without_load_are_chosen_by_their_weights():
+    weights = [3.0, 1.0, 2.0]
+    orders = [ranked("least_in_flight", "abc", weights, [0, 0, 0], None) for _ in range(10_000)]
+    assert are_shares(firsts(orders, 3), weights)
+
+
+@given(loads=st.lists(st.integers(0, 20), min_size=2, max_size=6), data=st.data())
+def test_the_target_with_the_fewest_requests_for_its_weight_is_first(loads, data):
+    weights = data.draw(st.lists(st.sampled_from((0.5, 1.0, 3.0)), min_size=len(loads), max_size=len(loads)))
+    order = ranked("least_in_flight", "abcdef"[: len(loads)], weights, loads, None)
+    ratios = [loads[at] / weights[at] for at in order]
+    assert ratios == sorted(ratios)
+    assert sorted(order) == list(range(len(loads)))
+
+
+def test_a_slow_target_gets_fewer_requests_and_no_more_in_flight_than_the_others():
+    takes_s, loads, counts, peaks = [1.0, 1.0, 20.0], [0, 0, 0], [0, 0, 0], [0, 0, 0]
+    ends: list[tuple[float, int]] = []
+    for number in range(3_000):
+        now_s = number / 10
+        while ends and ends[0][0] <= now_s:
+            loads[heappop(ends)[1]] -= 1
+        at = ranked("least_in_flight", "abc", [1.0] * 3, loads, None)[0]
+        loads[at] += 1
+        counts[at] += 1
+        heappush(ends, (now_s + takes_s[at], at))
+        peaks[at] = max(peaks[at], loads[at])
+    assert peaks[2] <= max(peaks[:2])
+    assert counts[2] * 10 < counts[0]
+    assert are_shares(counts[:2], [1, 1])
+
+
+# --- affinity
+
+
+def of_key(key: bytes, names: Sequence[str], weights: Sequence[float], loads: Sequence[int] | None = None) -> str:
+    return names[ranked("weighted", names, weights, loads or [0] * len(names), key)[0]]
+
+
+def test_keys_are_shared_by_weight():
+    names, weights = ["east/m", "west/m", "north/m"], [3.0, 1.0, 2.0]
+    counts = Counter(of_key(key, names, weights) for key in KEYS)
+    assert are_shares([counts[name] for name in names], weights)
+
+
+@given(key=st.binary(max_size=40), places=st.permutations(range(5)))
+def test_a_key_has_the_same_order_of_targets_in_whatever_order_they_are_configured(key, places):
+    names, weights = list("abcde"), [1.0, 2.0, 3.0, 0.5, 1.0]
+    order = [names[at] for at in ranked("order", names, weights, [0] * 5, key)]
+    moved = ([names[at] for at in places], [weights[at] for at in places])
+    assert [moved[0][at] for at in ranked("order", *moved, [0] * 5, key)] == order
+
+
+def test_a_new_target_takes_its_share_of_the_keys_and_moves_no_other():
+    names = list("abcde")
+    moves = [(of_key(key, names[:4], [1.0] * 4), of_key(key, names, [1.0] * 5)) for key in KEYS]
+    moved = [after for before, after in moves if before != after]
+    assert set(moved) == {"e"}
+    assert are_shares([len(moved), len(KEYS) - len(moved)], [1, 4])
+
+
+@pytest.mark.parametrize("weights", [[1.0] * 4, [4.0, 2.0, 1.0, 1.0], [1.0, 1.0, 0.0, 2.0]])
+def test_one_key_loads_no_target_above_its_bound(weights):
+    loads = [0] * 4
+    for total in range(1, 400):
+        at = ranked("order", "abcd", weights, loads, b"one caller")[0]
+        loads[at] += 1
+        assert weights[at] > 0
+        assert loads[at] <= math.ceil(total * MOST_LOAD * weights[at] / sum(weights))
+    preferred = ranked("order", "abcd", weights, [0] * 4, b"one caller")[0]
+    assert loads[preferred] >= 399 * MOST_LOAD * weights[preferred] / sum(weights) - 1
+
+
+def test_a_key_stays_with_its_target_below_the_bound():
+    for key in KEYS[:200]:
+        preferred = ranked("order", "abcd", [1.0] * 4, [0] * 4, key)[0]
+        loads = [8] * 4
+        loads[preferred] = 9  # the tenth of 34: the bound is 11
+        assert ranked("order", "abcd", [1.0] * 4, loads, key)[0] == preferred
+
+
+@pytest.mark.parametrize("digest", [b"\0" * 6, b"\xff" * 6])
+def test_no_hash_of_a_key_is_an_error(monkeypatch: pytest.MonkeyPatch, digest: bytes) -> None:
+    class Digest:
+        def __init__(self, data: bytes, digest_size: int) -> None:
+            assert digest_size == len(digest)
+
+        def digest(self) -> bytes:
+            return digest
+
+    monkeypatch.setattr(balancing, "blake2b", Digest)
+    assert sorted(ranked("order", "ab", [1.0, 1e6], [0, 0], b"key")) == [0, 1]
+
+
+# --- the choice
+
+
+KINDS = ("good", "full", "ejected", "full and ejected", "waits", "drained", "probed")
+
+
+def a_health(kind: str) -> TargetHealth:
+    health = TargetHealth()
+    health.drained = kind == "drained"
+    health.limited_until_s = NOW_S + 0.1 if kind == "waits" else NOW_S
+    health.breaker = breaker = Breaker(BreakerSettings(consecutive_failures=1))
+    if "ejected" in kind:
+        breaker.end(NOW_S - 29.9, Verdict.FAILURE, NOW_S - 29.9, is_probe=False)
+    if kind == "probed":
+        breaker.end(NOW_S - 30, Verdict.FAILURE, NOW_S - 30, is_probe=False)
+        assert breaker.begin(NOW_S)
+    return health
+
+
+@given(kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=5), data=st.data())
+def test_the_choice_among_targets(kinds, data):
+    order = data.draw(st.permutations(range(len(kinds))))
+    seen = data.draw(st.sets(st.integers(0, len(kinds) - 1)))
+    waits, ejects = data.draw(st.booleans()), data.draw(st.booleans())
+    full = {at for at, kind in enumerate(kinds) if "full" in kind}
+    at = choose(order, seen, [a_health(kind) for kind in kinds], full, NOW_S, waits=waits, ejects=ejects)
+
+    usable = [kind for kind in kinds if kind != "drained" and not (waits and kind == "waits")]
+    ejected = {"ejected", "full and ejected", "probed"} if ejects else set[str]()
+    all_are_ejected = ejected.issuperset(usable)
+    allowed = [
+        one
+        for one in order
+        if one not in seen and kinds[one] in usable and (all_are_ejected or kinds[one] not in ejected)
+    ]
+    if at is None:
+        assert not allowed
+        return
+    assert at in allowed
+    assert at not in full or full.issuperset(allowed)
+    assert at in full or full.issuperset(allowed[: allowed.index(at)])
+
+
+def test_a_target_that_asked_to_wait_is_asked_again_at_the_end_of_its_wait():
+    health = TargetHealth()
+    health.limited_until_s = NOW_S
+    waits = [health.admits(NOW_S - 0.001, waits=True, ejects=True), health.admits(NOW_S, waits=True, ejects=True)]
+    assert waits == [False, True]
+    assert [health.wait_s(NOW_S - 2), health.wait_s(NOW_S + 2)] == [2.0, 0.0]
+
+
+def test_the_bounds_of_this_file_reject_a_share_that_is_wrong():
+    chance = random.Random(SEED)
+    counts = Counter(chance.choices("abc", cum_weights=list(accumulate([2.4, 5.0, 1.0])), k=10_000))
+    assert not are_shares([counts[name] for name in "abc"], [2, 5, 1])

@@ -1,0 +1,463 @@
+"""The way of requests over the targets of a model: every slot comes back, whatever ends an attempt and wherever."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from heapq import heappop
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec.structs import replace as changed
+
+from gatepass.config.model import Config
+from gatepass.errors import ClientGone, TargetsDrained, TargetsLimited, UpstreamConnect, UpstreamErrorReply
+from gatepass.http_client.tls import TLSContexts
+from gatepass.policy.balancing import TargetHealth
+from gatepass.policy.breaker import Verdict
+from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
+from gatepass.proxy.context import ANONYMOUS
+from gatepass.proxy.failover import Failover
+from gatepass.proxy.handler import handle
+from gatepass.proxy.models import ModelCatalog
+from gatepass.proxy.observers import Observers
+from gatepass.proxy.retry import Outcome
+from gatepass.tokens import Token
+from gatepass.types import ClientRequest
+from tests.unit.clock import DrivenClock
+from tests.unit.normalize.calls import a_call
+from tests.unit.proxy.test_attempt_retries import BODY, Holder, Reply, Scenario, Upstream, unreached
+from tests.unit.proxy.test_ends import STREAMED, VECTORS, Ends, LeavingClient, Stream, leave, stop
+
+NAMES = ("east", "west", "north")
+POLICY: dict[str, Any] = {
+    "retry": {"on": ["refused", "may_have_run"], "operations": ["chat", "embeddings"]},
+    "breaker": {"consecutive_failures": 2},
+}
+
+
+def targets(*names: str) -> dict[str, Any]:
+    return {"targets": [{"upstream": name} for name in names]}
+
+
+def a_config(models: dict[str, Any], **upstream: Any) -> Config:
+    upstreams = {name: {"base_url": f"http://{name}.example/v1", **upstream} for name in NAMES}
+    return Config.model_validate({"upstreams": upstreams, "models": models})
+
+
+def a_state(models: dict[str, Any], **upstream: Any) -> AppState:
+    return create_app_state(a_config(models, **upstream), DrivenClock())
+
+
+def a_failover(state: AppState, model: str = "m", caller: str = "caller") -> Failover:
+    call = changed(a_call(BODY, model=model), caller=caller)
+    request = ClientRequest("id", "POST", "/v1/chat/completions", (), "127.0.0.1", state.clock.now())
+    return Failover.begin(state, state.routes.route("chat", model), call, request, ANONYMOUS, float("inf"))
+
+
+def health(state: AppState, upstream: str, name: str = "m") -> TargetHealth:
+    return state.upstreams[upstream].state.healths[name]
+
+
+def reply(status: int, wait_s: float | None = None, message: str = "no") -> UpstreamErrorReply:
+    return UpstreamErrorReply(message, upstream="east", status=status, retry_after_s=wait_s)
+
+
+def eject(state: AppState, upstream: str, name: str = "m") -> None:
+    breaker, now_s = health(state, upstream, name).breaker, state.clock.now()
+    assert breaker is not None
+    while breaker.ejected_s is None:
+        breaker.end(now_s, Verdict.FAILURE, now_s, is_probe=breaker.begin(now_s))
+
+
+# --- any sequence of requests
+
+ENDS: dict[str, tuple[Outcome, BaseException | None]] = {
+    "complete": (Outcome.COMPLETE, None),
+    "429 for 5 s": (Outcome.ERROR_REPLY, reply(429, 5.0)),
+    "429 for 1,000 s": (Outcome.ERROR_REPLY, reply(429, 1_000.0)),
+    "429": (Outcome.ERROR_REPLY, reply(429)),
+    "429 for its size": (Outcome.ERROR_REPLY, reply(429, 5.0, "Request too large for gpt-4o")),
+    "503 for 2 s": (Outcome.ERROR_REPLY, reply(503, 2.0)),
+    "500": (Outcome.ERROR_REPLY, reply(500)),
+    "refused": (Outcome.CONNECTION_FAILED, UpstreamConnect("refused", upstream="east", sent=False)),
+    "400": (Outcome.ERROR_REPLY, reply(400)),
+    "a rejected token": (Outcome.TOKEN_REJECTED, reply(401)),
+    "the client left": (Outcome.CLIENT_GONE, ClientGone("left")),
+    "stopped": (Outcome.DRAINED, asyncio.CancelledError()),
+}
+COOLS_S = {"429 for 5 s": 5.0, "429 for 1,000 s": 60.0, "503 for 2 s": 2.0}
+
+
+class Machine(RuleBasedStateMachine):
+    """Requests of three models that share targets: two with a policy and a breaker, one with neither."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        balanced = {**targets(*NAMES), **POLICY, "policy": "least_in_flight"}
+        models = {"m": {**targets(*NAMES), **POLICY}, "balanced": balanced, "plain": targets("east", "west")}
+        for entry in models.values():
+            for target in entry["targets"]:
+                target["name"] = "m"
+        self.config = a_config(models, max_in_flight=2)
+        self.clock = DrivenClock()
+        self.state = create_app_state(self.config, self.clock)
+        self.open: list[tuple[Failover, str]] = []
+        self.limited_until_s = dict.fromkeys(NAMES, 0.0)
+        for model in models:
+            a_failover(self.state, model)
+
+    def choose(self, failover: Failover) -> None:
+        """Begin an attempt and check the choice."""
+        now_s, route = self.clock.now(), failover.route
+        has_policy = route.breaker is not None
+        names = [route.targets[at].upstream for at in failover.order]
+        healths = {name: health(self.state, name) for name in names}
+        usable = [
+            name
+            for name in names
+            if not healths[name].drained and not (has_policy and self.limited_until_s[name] > now_s)
+        ]
+        admitted = [
+            name for name in usable if not has_policy or (one := healths[name].breaker) is None or one.admits(now_s)
+        ]
+        is_first, busy = not failover.seen, {name: self.state.upstreams[name].state.in_flight for name in names}
+        if not failover.choose(now_s):
+            assert usable == []
+            error = failover.unavailable(now_s)
+            left = [name for name in names if not healths[name].drained]
+            assert isinstance(error, TargetsLimited if left else TargetsDrained)
+            if left:
+                assert error.retry_after_s == min(self.limited_until_s[name] for name in left) - now_s
+            return
+        chosen = failover.target.upstream
+        self.open.append((failover, chosen))
+        assert chosen in (admitted or usable)
+        if is_first:
+            not_full = [name for name in admitted or usable if busy[name] < 2]
+            assert chosen in (not_full or admitted or usable)
+
+    @rule(model=st.sampled_from(("m", "balanced", "plain")))
+    def begin(self, model: str) -> None:
+        self.choose(a_failover(self.state, model))
+
+    @precondition(lambda self: self.open)
+    @rule(how=st.sampled_from(list(ENDS)), then=st.sampled_from(("over", "repeat", "same")), data=st.data())
+    def end(self, how: str, then: str, data: st.DataObject) -> None:
+        failover, name = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
+        now_s = self.clock.now()
+        failover.ended(now_s, *ENDS[how], stale=False)
+        if how in COOLS_S and failover.route.breaker is not None:
+            self.limited_until_s[name] = max(self.limited_until_s[name], now_s + COOLS_S[how])
+        if then == "repeat":
+            self.choose(failover)
+        elif then == "same":
+            failover.began(now_s)
+            self.open.append((failover, name))
+
+    @rule(by_s=st.sampled_from((0.5, 2.0, 5.0, 29.0, 31.0, 60.0)))
+    def wait(self, by_s: float) -> None:
+        self.clock.suspend(by_s)
+
+    @rule(name=st.sampled_from(NAMES))
+    def drain_or_resume(self, name: str) -> None:
+        one = health(self.state, name)
+        one.drained = not one.drained
+
+    @rule()
+    def reload(self) -> None:
+        successor = next_app_state(self.config, TLSContexts(self.state.tls_contexts), self.state)
+        self.state.hand_over(successor)
+        self.state = successor
+
+    @invariant()
+    def each_attempt_has_its_slots(self) -> None:
+        at = Counter(name for _, name in self.open)
+        probes = Counter(name for failover, name in self.open if failover.is_probe)
+        for name in NAMES:
+            one, upstream = health(self.state, name), self.state.upstreams[name].state
+            assert (one.in_flight, upstream.in_flight) == (at[name], at[name])
+            assert one.limited_until_s == self.limited_until_s[name]
+            assert one.breaker is not None
+            assert one.breaker._has_probe == (probes[name] == 1)
+
+    def teardown(self) -> None:
+        """Once all requests have ended and all times are over, each target is available."""
+        for failover, _ in self.open:
+            failover.ended(self.clock.now(), Outcome.CLIENT_GONE, None, stale=False)
+        self.open = []
+        self.each_attempt_has_its_slots()
+        later_s = self.clock.now() + 1_000
+        for name in NAMES:
+            one = health(self.state, name)
+            assert one.admits(later_s, waits=True, ejects=True) == (not one.drained)
+
+
+TestFailover = Machine.TestCase
+
+
+# --- affinity
+
+
+def homes(state: AppState) -> dict[str, str]:
+    """Return the upstream that each of 300 callers prefers."""
+    found = {}
+    for caller in (f"caller-{at}" for at in range(300)):
+        failover = a_failover(state, caller=caller)
+        found[caller] = failover.route.targets[failover.order[0]].upstream
+    return found
+
+
+def test_callers_are_spread_over_regions_that_have_the_model_under_one_name():
+    before = homes(state := a_state({"m": {**targets("east", "west"), "affinity": "caller"}}))
+    counts = Counter(before.values())
+    assert min(counts["east"], counts["west"]) > 100
+
+    config = a_config({"m": {**targets("west", "east"), "affinity": "caller"}})
+    assert homes(next_app_state(config, TLSContexts(state.tls_contexts), state)) == before
+    more = homes(a_state({"m": {**targets("north", "west", "east"), "affinity": "caller"}}))
+    moved = [caller for caller in before if more[caller] != before[caller]]
+    assert {more[caller] for caller in moved} == {"north"}
+    assert 60 < len(moved) < 140
+
+
+# --- what is not configured, a reload, and models that share a target
+
+
+def test_a_model_of_which_nothing_is_counted_has_no_failover():
+    assert a_state({"m": {"upstream": "east"}}).routes.route("chat", "m").is_plain
+    assert not a_state({"m": {"upstream": "east"}}, max_in_flight=2).routes.route("chat", "m").is_plain
+
+
+async def test_a_reload_keeps_what_is_known_of_a_target_and_takes_slots_back():
+    state = a_state({"m": {**targets("east", "west"), **POLICY}})
+    first = a_failover(state)
+    eject(state, "east")
+    await state.clock.advance(30.0)  # type: ignore[attr-defined]
+    assert first.choose(state.clock.now())
+    assert (first.target.upstream, first.is_probe) == ("east", True)
+    successor = next_app_state(
+        a_config({"m": {**targets("west", "east"), **POLICY}}), TLSContexts(state.tls_contexts), state
+    )
+    state.hand_over(successor)
+    later = a_failover(successor)
+    assert (health(successor, "east").in_flight, later.choose(state.clock.now()), later.target.upstream) == (
+        1,
+        True,
+        "west",
+    )
+    first.ended(state.clock.now(), Outcome.CLIENT_GONE, None, stale=False)
+    one = health(successor, "east")
+    assert (one.in_flight, one.admits(state.clock.now(), waits=True, ejects=True)) == (0, True)
+
+
+@pytest.mark.parametrize("model", [{}, {"retry": {}}], ids=["without a policy", "without a breaker"])
+def test_a_reload_without_a_breaker_asks_an_ejected_target_again(model):
+    state = a_state({"m": {**targets("east", "west"), **POLICY}})
+    a_failover(state)
+    eject(state, "east")
+    successor = next_app_state(
+        a_config({"m": {**targets("east", "west"), **model}}), TLSContexts(state.tls_contexts), state
+    )
+    failover = a_failover(successor)
+    assert failover.choose(state.clock.now())
+    assert (failover.target.upstream, failover.is_probe) == ("east", False)
+
+
+def test_a_model_without_a_cool_down_does_not_wait_for_that_of_another_model():
+    shared = {"targets": [{"upstream": "east", "name": "m"}, {"upstream": "west", "name": "m"}]}
+    state = a_state({"m": {**shared, **POLICY}, "alone": {"targets": shared["targets"][:1], **POLICY}, "plain": shared})
+    failover, now_s = a_failover(state), state.clock.now()
+    failover.choose(now_s)
+    failover.ended(now_s, Outcome.ERROR_REPLY, reply(429, 5.0), stale=False)
+    chosen = {}
+    for model in ("m", "alone", "plain"):
+        one = a_failover(state, model)
+        assert one.choose(now_s)
+        chosen[model] = one.target.upstream
+    assert chosen == {"m": "west", "alone": "east", "plain": "east"}
+
+
+def test_a_target_that_is_drained_shortens_no_wait():
+    state = a_state({"m": {**targets("east", "west"), **POLICY}})
+    failover, now_s = a_failover(state), state.clock.now()
+    failover.choose(now_s)
+    failover.ended(now_s, Outcome.ERROR_REPLY, reply(429, 5.0), stale=False)
+    health(state, "west").drained = True
+    assert failover.wait_s(now_s) == 5.0
+    assert failover.pause_s(reply(429, 5.0), now_s) >= 5.0
+    error = failover.unavailable(now_s)
+    assert (type(error), error.retry_after_s) == (TargetsLimited, 5.0)
+
+
+# --- a request from its head to its end
+
+
+def limited(wait_s: int, **error: str) -> Reply:
+    refusal = SlowReply({"error": {"message": "no", **error}}, 429)
+    refusal.headers = (*refusal.headers, (b"retry-after", b"%d" % wait_s))
+    return refusal
+
+
+class SlowReply(Reply):
+    """A whole reply whose body arrives in a turn of its own."""
+
+    async def __aiter__(self):
+        await asyncio.sleep(0)
+        yield self._body
+
+
+class SlowHolder(Holder):
+    """Has its token only after a few turns."""
+
+    def current(self) -> Token | None:
+        return None
+
+    async def token(self, instead_of: str | None) -> Token:
+        await asyncio.sleep(0)
+        return await super().token(instead_of)
+
+
+class SlowClient(LeavingClient):
+    """Takes each write in a turn of its own."""
+
+    async def write(self, data: bytes, *, last: bool = False) -> None:
+        await asyncio.sleep(0)
+        await super().write(data, last=last)
+
+
+TOO_LONG = {"message": "This model's maximum context length is 8192 tokens.", "code": "context_length_exceeded"}
+
+
+async def test_a_request_goes_to_the_model_for_long_requests_without_the_wait_of_its_own_model():
+    first, second = Upstream(limited(100, **TOO_LONG)), Upstream()
+    model = {**targets("chat"), "retry": {}, "context_fallback": "long"}
+    scenario = Scenario(first, second, others={"long": {"upstream": "spare"}}, **model)
+    client = await asyncio.wait_for(scenario.handled(), timeout=5)
+    assert (client.status, len(first.came), len(second.came)) == (200, 1, 1)
+
+
+def failing(*statuses: int) -> Upstream:
+    return Upstream(*(SlowReply({"error": {"message": "no"}}, status) for status in statuses))
+
+
+ONE, LONG = targets("chat"), {"others": {"long": {"upstream": "spare"}}, "context_fallback": "long"}
+CASES: dict[str, tuple[Callable[[], tuple[list[Upstream], Holder | None, bytes, dict[str, Any]]], int, set[str]]] = {
+    "a repeat after a pause": (
+        lambda: ([Upstream(limited(2))], None, BODY, ONE),
+        200,
+        {"_choose", "sleep", "classify"},
+    ),
+    "a repeat at the next target": (lambda: ([Upstream(limited(2)), Upstream()], None, BODY, {}), 200, {"send"}),
+    "a wait for a token": (lambda: ([failing(500)], SlowHolder("t"), BODY, ONE), 200, {"wait_for_token", "sleep"}),
+    "a rejected token": (lambda: ([Upstream(takes={"new"})], Holder("old", "new"), BODY, ONE), 200, {"renew_token"}),
+    "a stream": (lambda: ([Upstream(Stream()), Upstream()], None, STREAMED, {}), 200, {"_relay_stream"}),
+    "a stream that is cut": (
+        lambda: ([Upstream(Stream(is_cut=True)), Upstream()], None, STREAMED, {}),
+        200,
+        {"_relay_stream"},
+    ),
+    "a 500 three times": (lambda: ([failing(500, 500), failing(500)], None, BODY, {}), 500, {"_choose", "classify"}),
+    "no connection": (
+        lambda: ([Upstream(*[unreached()] * 9), Upstream(*[unreached()] * 9)], None, BODY, {}),
+        502,
+        {"_choose"},
+    ),
+    "a long request": (
+        lambda: ([Upstream(limited(9, **TOO_LONG)), Upstream()], None, BODY, {**ONE, **LONG}),
+        200,
+        {"send"},
+    ),
+    "a split call": (
+        lambda: ([failing(200, 429), Upstream()], None, VECTORS, {"rules": {"split": 2}}),
+        200,
+        {"send_parts"},
+    ),
+}
+
+
+def pass_turn(clock: DrivenClock) -> None:
+    """Let 0.1 s pass. Unlike `advance`, it gives no other turn to the event loop."""
+    clock.suspend(0.1)
+    while clock._timers and clock._timers[0][0] <= clock.now():
+        heappop(clock._timers)[2].callback()
+
+
+def awaited(task: asyncio.Task[None]) -> set[str]:
+    """Return the names of the coroutines that wait for each other in `task`."""
+    names = set[str]()
+    coroutine: object = task.get_coro()
+    while inspect.iscoroutine(coroutine):
+        names.add(coroutine.cr_code.co_name)
+        coroutine = coroutine.cr_await
+    return names
+
+
+async def run(case: str, act: Callable[[LeavingClient, asyncio.Task[None]], None] | None, turns: int, *, probes: bool):
+    """Serve the request of `case`, and `act` after `turns` of the event loop. Return the client and what was awaited.
+
+    The awaited is None if the request was over before. With `probes` its attempts are the probes of their targets.
+    """
+    upstreams, holder, body, model = CASES[case][0]()
+    scenario, ends, failed = Scenario(*upstreams, holder=holder, **{**POLICY, **model}), Ends(), list[str]()
+    state, clock = replace(scenario.state, observers=Observers([ends], failed.append)), scenario.state.clock
+    assert isinstance(clock, DrivenClock)
+    a_failover(state)
+    if probes:
+        for target in state.routes.route("chat", "m").targets:
+            eject(state, target.upstream)
+        clock.suspend(30.0)
+    client = SlowClient(body)
+    headers = ((b"host", b"localhost"), (b"content-type", b"application/json"))
+    path = "/v1/embeddings" if body is VECTORS else "/v1/chat/completions"
+    request = ClientRequest("id", "POST", path, headers, "127.0.0.1", clock.now())
+    task = asyncio.create_task(handle(request, state, ModelCatalog(state), client))
+    for _ in range(turns):
+        pass_turn(clock)
+        await asyncio.sleep(0)
+    names = None if task.done() else awaited(task)
+    if act is not None and names is not None:
+        act(client, task)
+    for _ in range(500):
+        if task.done():
+            break
+        pass_turn(clock)
+        await asyncio.sleep(0)
+    assert task.done()
+    assert task.cancelled() or task.exception() is None
+    if others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others, timeout=5)
+    assert set(ends.attempts.values()) <= {1}
+    assert set(ends.attempts) == set(ends.began)
+    assert (list(ends.requests.values()), failed) == ([1], [])
+    for upstream in state.upstreams.values():
+        assert upstream.state.in_flight == 0
+        for one in upstream.state.healths.values():
+            assert one.in_flight == 0
+            assert one.breaker is None or not one.breaker._has_probe
+    return client, names
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_the_response_of_each_case(case):
+    client, _ = await run(case, None, 0, probes=False)
+    assert client.status == CASES[case][1]
+
+
+@pytest.mark.parametrize("probes", [False, True], ids=["", "probes"])
+@pytest.mark.parametrize("act", [leave, stop])
+@pytest.mark.parametrize("case", CASES)
+async def test_a_request_that_is_cancelled_at_any_await_gives_every_slot_back(case, act, probes):
+    met = set[str]()
+    for turns in range(1, 300):
+        _, names = await run(case, act, turns, probes=probes)
+        if names is None:
+            assert met >= CASES[case][2]
+            return
+        met |= names
+    raise AssertionError("the request did not end")
