@@ -22,7 +22,7 @@ from gatepass.normalize.rules import SEARCHED, Change, ChangeRule, DeclaredModel
 from gatepass.operations.table import CHAT_OPERATION, OPERATIONS, call_of, sample
 from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.app_state import dialect_of
-from gatepass.proxy.routing import RouteTable
+from gatepass.proxy.routing import Route, RouteTable
 from gatepass.types import Operation, Target, Timeouts
 
 DIALECT_CHANGES: Mapping[DialectName, str] = {
@@ -75,7 +75,8 @@ def route(model: str, path: str | None, caller: str | None, operation: str | Non
         is_accepted = False
     else:
         document["targets"] = [asdict(target) for target in targets]
-        lines = [f"{operation} with the model {model}, as {caller or 'any caller'}", *target_lines(targets)]
+        document["traffic"] = traffic = [*traffic_lines(RouteTable(config).route(operation, model), operation)]
+        lines = [f"{operation} with the model {model}, as {caller or 'any caller'}", *traffic, *target_lines(targets)]
         is_accepted = all(target.refused is None for target in targets)
     if as_json:
         options.print_json(document)
@@ -99,6 +100,32 @@ def target_lines(targets: Sequence[TargetReport]) -> Iterator[str]:
         refused = () if target.refused is None else (f"refused: {target.refused}",)
         yield f"{number}. to the upstream {target.upstream}, as {target.model}:"
         yield from (f"   - {step}" for step in (*target.steps, *refused))
+
+
+def traffic_lines(found: Route, operation: str) -> Iterator[str]:
+    """Yield what the settings of the model say about the choice of a target and about repeats."""
+    if found.policy != "order" or found.affinity:
+        shares = [
+            f"{target.upstream}/{name} {weight:g}{' (spare)' * (not weight)}"
+            for target, name, weight in zip(found.targets, found.names, found.weights, strict=True)
+        ]
+        yield f"policy: {found.policy}, weights: {', '.join(shares)}"
+    if affinity := found.affinity_of(operation):
+        kept = affinity if affinity == "caller" else f"header {affinity}"
+        yield f"affinity: {kept}{'' if found.affinity else f' (the default of {operation})'}"
+    groups = ["refused"] * found.repeats_refused
+    if found.repeats_run:
+        groups.append(f"may_have_run for {', '.join(sorted(found.repeats_run))}")
+    if groups:
+        yield f"retry: {' and '.join(groups)}, at most {found.attempts} attempts"
+    if (limits := found.breaker) is not None:
+        share = f"{limits.failure_percent:g} % of at least {limits.least_requests} in {limits.window_s:g} s"
+        spans = f"{limits.ejection_s:g} s to {limits.max_ejection_s:g} s"
+        yield f"breaker: {limits.consecutive_failures} failures in a row or {share} eject a target for {spans}"
+    if found.max_cooldown_s:
+        yield f"wait: a target that answers 429 is passed over for its wait, at most {found.max_cooldown_s:g} s"
+    if found.context_fallback is not None:
+        yield f"context_fallback: {found.context_fallback}"
 
 
 def report_targets(config: Config, operation: str, model: str, key: AccessKey | None) -> list[TargetReport]:

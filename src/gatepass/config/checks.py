@@ -81,8 +81,9 @@ def unknown_names(tree: Any) -> Iterator[tuple[SettingPath, str]]:
             if isinstance(value, str) and value not in (known := names.get(block, [])):
                 yield path, _unknown(value, block, known)
     if "models" in names and not _has_operation_upstream(tree):  # that upstream may serve any model
-        for path, value in matches(tree, ("models", "*", "suggest")):
-            # an entry with a glob is a route of the suggested model too
+        others = (found for name in ("suggest", "context_fallback") for found in matches(tree, ("models", "*", name)))
+        for path, value in others:
+            # an entry with a glob is a route of the other model too
             if isinstance(value, str) and not any(fnmatchcase(value, name) for name in names["models"]):
                 yield path, _unknown(value, "models", names["models"])
     for path, servers in matches(tree, ("access", "keys", "*", "mcp")):
@@ -243,6 +244,10 @@ UNCHANGED_BODIES = ("transcriptions", "translations", "files")
 """Operations with multipart forms, which gatepass does not change."""
 BY_RAGFLOW = ("chat", *OF_LIST)
 """Operations that RAGFlow supports."""
+MIXED_VECTORS = (
+    "models.{}.targets: have different names of an embedding model ({}): if these are different models, their vectors"
+    " do not fit into one index, and no error shows it"
+)
 RULES_NEVER_USED = "are never used: gatepass does not change the body of {}"
 SETTING_OF_MODEL_LIST = "is never used: the list of models has fixed limits and does not name a model"
 
@@ -313,6 +318,12 @@ def likely_mistakes(config: Config) -> Iterator[str]:
         if not {"batches", "POST batches"}.isdisjoint(opened) and {"files", "GET files"}.isdisjoint(opened):
             fault = 'creates batches, but may not name the file of a batch: add "GET files"'
             yield f"access.keys[{number}].operations {fault}"
+    vectors = config.operations.get("embeddings")
+    for name, model in config.models.items():
+        names = dict.fromkeys(target.name or name for target in model.ordered_targets())
+        is_embedding = model.capabilities.kind == "embedding" or (vectors is not None and vectors.model == name)
+        if len(names) > 1 and (is_embedding or any("embed" in one.lower() for one in (name, *names))):
+            yield MIXED_VECTORS.format(name, ", ".join(names))
     if len(config.upstreams) == 1:  # it serves all models that have no route
         return
     used = {target.upstream for model in config.models.values() for target in model.ordered_targets()}

@@ -47,6 +47,40 @@ def test_route_shows_targets_and_changes_in_order(route):
     ]
 
 
+SHARED = """\
+upstreams: {east: {base_url: 'https://east.example/v1'}, west: {base_url: 'https://west.example/v1'}}
+models:
+  m:
+    targets: [{upstream: east, weight: 3}, {upstream: west}, {upstream: west, name: spare, weight: 0}]
+    policy: weighted
+    retry: {on: [refused, may_have_run], operations: [rerank, embeddings]}
+    breaker: {ejection_s: 10}
+    context_fallback: long
+  session: {targets: [{upstream: east}, {upstream: west}], affinity: header X-Session}
+  long: {upstream: west}
+"""
+
+
+def test_route_shows_how_targets_are_chosen_and_what_is_repeated(route):
+    def traffic(*arguments):
+        return [line for line in route(*arguments, text=SHARED).output.splitlines()[1:] if line[:1].isalpha()]
+
+    assert traffic("m", "--operation", "responses") == [
+        "policy: weighted, weights: east/m 3, west/m 1, west/spare 0 (spare)",
+        "affinity: caller (the default of responses)",
+        "retry: refused and may_have_run for embeddings, rerank, at most 3 attempts",
+        "breaker: 5 failures in a row or 50 % of at least 20 in 10 s eject a target for 10 s to 300 s",
+        "wait: a target that answers 429 is passed over for its wait, at most 60 s",
+        "context_fallback: long",
+    ]
+    assert not any("affinity" in line for line in traffic("m"))
+    assert traffic("session") == [
+        "policy: order, weights: east/session 1, west/session 1",
+        "affinity: header x-session",
+    ]
+    assert traffic("long") == json.loads(route("long", "--json", text=SHARED).stdout)["traffic"] == []
+
+
 def test_route_depends_on_the_caller_and_the_operation(route):
     result = route("gpt-4o", "--operation", "embeddings", "--key", "bot")
     assert result.exit_code == 0

@@ -4,6 +4,7 @@ import pytest
 
 from gatepass.config.checks import (
     HEADER_SET_TWICE,
+    MIXED_VECTORS,
     RULES_NEVER_USED,
     SETTING_OF_MODEL_LIST,
     UNUSED_UPSTREAM,
@@ -141,6 +142,32 @@ def test_upstream_without_a_route_causes_a_warning(blocks):
 )
 def test_upstream_with_a_route_causes_no_warning(blocks):
     assert list(likely_mistakes(two_upstreams(**blocks))) == []
+
+
+EMBEDDING = {"kind": "embedding"}
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "more"),
+    [
+        ("text-embedding-3-small", "text-embedding-3-large", {}),
+        ("bge-m3", "bge-large", {"models": {"bge-m3": {"capabilities": EMBEDDING}}}),
+        ("bge-m3", "bge-large", {"operations": {"embeddings": {"model": "bge-m3"}}}),
+    ],
+)
+def test_targets_with_different_embedding_models_cause_a_warning(name, other, more):
+    def warnings(second):
+        targets = {"targets": [{"upstream": "a"}, {"upstream": "b", "name": second}]}
+        models = {name: {**targets, **more.get("models", {}).get(name, {})}}
+        return list(likely_mistakes(two_upstreams(**{**more, "models": models})))
+
+    assert warnings(other) == [MIXED_VECTORS.format(name, f"{name}, {other}")]
+    assert warnings(name) == []
+
+
+def test_targets_with_different_chat_models_cause_no_warning():
+    models = {"m": {"targets": [{"upstream": "a", "name": "gpt-4o"}, {"upstream": "b", "name": "prod-4o"}]}}
+    assert list(likely_mistakes(two_upstreams(models=models))) == []
 
 
 def test_single_upstream_without_routes_causes_no_warning():

@@ -102,6 +102,12 @@ def test_a_suggestion_without_a_route_is_reported():
     ]
 
 
+def test_a_model_for_long_requests_without_a_route_is_reported():
+    fault = (("models", "m", "context_fallback"), "'long' is not a name under models; there is m")
+    assert list(unknown_names({"models": {"m": {"context_fallback": "long"}}})) == [fault]
+    assert list(unknown_names({"models": {"m": {"context_fallback": "long"}, "lo*": {}}})) == []
+
+
 def test_operation_without_an_upstream_is_no_route():
     rules = {"operations": {"chat": {"rules": {"drop": ["user"]}}}}
     assert list(unreachable_settings({"upstreams": TWO, **rules})) == [(("upstreams",), NO_ROUTE.format(first="chat"))]
