@@ -13,19 +13,16 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 
 from gatepass.clock import Clock, Timer
 from gatepass.errors import GatepassError
 from gatepass.observability.log import emit
-from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, RequestRecord
+from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Observers, RequestRecord
 from gatepass.observability.redaction import AROUND_CHARS, Redactor, decoded, is_wide
 from gatepass.types import Hidden
-
-if TYPE_CHECKING:
-    from gatepass.proxy.observers import Observers
 
 LOG = logging.getLogger("gatepass.capture")
 

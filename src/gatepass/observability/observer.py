@@ -1,20 +1,27 @@
-"""What an observer learns: records of requests and attempts, as values. `proxy/observers.py` lists the observers.
+"""What an observer learns: records of requests and attempts, as values. `Observers` passes them on.
 
 An AttemptRecord is complete when its attempt ended, a RequestRecord when its request ended. Nothing reads them back.
+To add an observer, derive a class from `Observer` and list it in `create_app_state` (`proxy/app_state.py`).
 """
 
 from __future__ import annotations
 
+import logging
 from array import array
 from bisect import bisect_left
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from operator import add, sub
-from typing import Any
+from typing import Any, TypeVarTuple, Unpack
 
 import msgspec
 
 from gatepass.errors import GatepassError
-from gatepass.types import NO_EDITS, RuleEdits, Target
+from gatepass.types import NO_EDITS, Headers, Response, RuleEdits, Target
+
+LOG = logging.getLogger("gatepass.observers")
+
+Values = TypeVarTuple("Values")
 
 
 # gc=False: the record refers to no container that could refer back, so the garbage collector need not track it.
@@ -323,3 +330,90 @@ class Observer:
 
     def rule_changed(self, change: RuleChange) -> None:
         """The set of learned rules changed."""
+
+
+class Observers:
+    """Passes each event to the observers that override its method. Each attribute has the methods of one event."""
+
+    def __init__(self, listed: Sequence[Observer], failed: Callable[[str], None]) -> None:
+        """`failed` is called with the name of the class of an observer that raised."""
+        self._failed = failed
+        self._list(listed)
+
+    def switch(self, observer: Observer, *, on: bool) -> None:
+        """Let `observer` learn of events from now on, as the last one, or of no more events."""
+        others = [one for one in self._listed if one is not observer]
+        self._list([*others, observer] if on else others)
+
+    def _list(self, listed: Sequence[Observer]) -> None:
+        self._listed = listed
+
+        def of(name: str) -> list[Observer]:
+            return [one for one in listed if getattr(type(one), name) is not getattr(Observer, name)]
+
+        self.request_began = tuple(one.request_began for one in of("request_began"))
+        self.request_body = tuple(one.request_body for one in of("request_body"))
+        self.attempt_repeats = tuple(one.attempt_repeats for one in of("attempt_repeats"))
+        self.attempt_began = tuple(one.attempt_began for one in of("attempt_began"))
+        self.request_sent = tuple(one.request_sent for one in of("request_sent"))
+        self.reply_body = tuple(one.reply_body for one in of("reply_body"))
+        self.attempt_ended = tuple(one.attempt_ended for one in of("attempt_ended"))
+        self.request_ended = tuple(one.request_ended for one in of("request_ended"))
+        self.refused = tuple(one.refused for one in of("refused"))
+        self.rule_changed = tuple(one.rule_changed for one in of("rule_changed"))
+
+    def tell(self, methods: Sequence[Callable[[Unpack[Values]], None]], *values: *Values) -> None:
+        """Call each of `methods`. One that raises is counted, logged and skipped, because it must fail no request."""
+        for method in methods:
+            try:
+                method(*values)
+            except Exception:  # any fault: an observer must not end the request that it observes
+                name = type(getattr(method, "__self__", method)).__name__
+                self._failed(name)
+                LOG.exception("observer_failed", extra={"fields": {"observer": name}})
+
+    def reply(self, response: Response, attempt: AttemptRecord) -> Response:
+        """Return `response` so that the observers of replies receive its pieces."""
+
+        def seen(piece: bytes) -> None:
+            self.tell(self.reply_body, attempt, piece)
+
+        return ObservedResponse(response, seen)
+
+
+class ObservedResponse:
+    """A Response that passes each piece to `seen` before its reader receives it."""
+
+    def __init__(self, response: Response, seen: Callable[[bytes], None]) -> None:
+        self.status = response.status
+        self.headers: Headers = response.headers
+        self._response = response
+        self._seen = seen
+
+    @property
+    def ended(self) -> bool:
+        return self._response.ended
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._response:
+            self._seen(piece)
+            yield piece
+
+    def stream_to(self, write: Callable[[bytes], bool]) -> Awaitable[bool]:
+        def observed(piece: bytes) -> bool:
+            self._seen(piece)
+            return write(piece)
+
+        return self._response.stream_to(observed)
+
+    def take_whole(self, limit_bytes: int) -> bytes | None:
+        body = self._response.take_whole(limit_bytes)
+        if body is not None:
+            self._seen(body)
+        return body
+
+    def aclose(self) -> Awaitable[None]:
+        return self._response.aclose()
+
+    def finish(self) -> None:
+        self._response.finish()

@@ -38,9 +38,11 @@ from gatepass.learning.memory import Memory
 from gatepass.normalize.profiles import ProfileRules, build_profiles
 from gatepass.normalize.ragflow_body import RagflowBody
 from gatepass.normalize.rules import DeclaredModels
+from gatepass.observability.access_log import AccessLog
 from gatepass.observability.capture import Capture
 from gatepass.observability.inspector import Inspector
 from gatepass.observability.metrics import Labels, Metrics, Sample
+from gatepass.observability.observer import Observers
 from gatepass.observability.redaction import Redactor
 from gatepass.observability.traffic import Traffic
 from gatepass.policy.balancing import TargetHealth
@@ -48,7 +50,6 @@ from gatepass.policy.breaker import Breaker, BreakerSettings
 from gatepass.policy.retry_budget import RetryBudget
 from gatepass.proxy.body_threads import BodyThreads
 from gatepass.proxy.in_flight import InFlightRequests, MemoryBudget, PeriodicChecks
-from gatepass.proxy.observers import Observers, observers_of
 from gatepass.proxy.routing import RouteTable
 from gatepass.sse.dialect_transforms import RagflowTransforms
 from gatepass.store.base import StoreUnavailable
@@ -320,7 +321,8 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
     if store is not None:
         store.mask = redactor.mask
     metrics = Metrics(redactor.mask)
-    observers = observers_of(metrics)
+    # in the order in which they learn of an event
+    observers = Observers([metrics, AccessLog()], metrics.observer_failed)
     parts = ProcessParts(
         clock=clock,
         redactor=redactor,

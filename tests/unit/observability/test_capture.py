@@ -17,10 +17,9 @@ from gatepass.observability.capture import (
     CaptureSettings,
     merged_states,
 )
-from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord
+from gatepass.observability.observer import AccessRecord, AttemptRecord, Observers, RequestRecord
 from gatepass.observability.redaction import AROUND_CHARS, Redactor
 from gatepass.proxy.in_flight import MemoryBudget
-from gatepass.proxy.observers import Observers
 from tests.captured import texts
 from tests.unit.clock import DrivenClock
 

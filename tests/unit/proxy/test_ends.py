@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from gatepass.errors import Draining, Fault, GatepassError, TransportFault, UpstreamTimeout
-from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Refusal, RequestRecord
+from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Observers, Refusal, RequestRecord
 from gatepass.proxy.handler import handle
 from gatepass.proxy.models import ModelCatalog
-from gatepass.proxy.observers import Observers
 from gatepass.proxy.retry import Outcome
 from gatepass.types import ClientRequest, OutboundRequest, Response
 from tests.integration.answers import COMPLETION

@@ -18,6 +18,7 @@ from msgspec.structs import replace as changed
 from gatepass.config.model import Config
 from gatepass.errors import ClientGone, TargetsDrained, TargetsLimited, UpstreamConnect, UpstreamErrorReply
 from gatepass.http_client.tls import TLSContexts
+from gatepass.observability.observer import Observers
 from gatepass.policy.balancing import TargetHealth
 from gatepass.policy.breaker import Verdict
 from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
@@ -25,7 +26,6 @@ from gatepass.proxy.context import ANONYMOUS
 from gatepass.proxy.failover import Failover
 from gatepass.proxy.handler import handle
 from gatepass.proxy.models import ModelCatalog
-from gatepass.proxy.observers import Observers
 from gatepass.proxy.retry import Outcome
 from gatepass.tokens import Token
 from gatepass.types import ClientRequest

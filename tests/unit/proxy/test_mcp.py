@@ -12,11 +12,11 @@ import pytest
 
 from gatepass.config.model import Config
 from gatepass.mcp.access import FilteredEvents, McpAllowed
+from gatepass.observability.observer import Observers
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.handler import handle
 from gatepass.proxy.mcp import PassedEvents
 from gatepass.proxy.models import ModelCatalog
-from gatepass.proxy.observers import Observers
 from gatepass.types import ClientRequest, Headers
 from tests.unit.clock import DrivenClock
 from tests.unit.proxy.test_attempt_retries import CREDENTIALS, Client, Holder, Reply, Upstream, stale
