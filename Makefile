@@ -202,7 +202,7 @@ rolls: setup ## Rolling restarts and 100 worker replacements under clients that 
 token-matrix: setup ## Every fault of an issuer against every state of a token, on a driven clock: half a minute
 	$(BIN)/python -W ignore -m tests.stress.token_matrix
 
-mutants: setup ## Plant 40 faults in the core and name those that no test catches: half an hour; MUTANTS="--list"
+mutants: setup ## Plant 46 faults in the core and name those that no test catches: half an hour; MUTANTS="--list"
 	$(BIN)/python -m tests.stress.mutants $(MUTANTS)
 
 fuzz: setup ## Ten minutes of mutated streams through validation, repair and aggregation; FUZZ="--target head" for another

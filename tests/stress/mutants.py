@@ -118,6 +118,12 @@ AREAS = (
     ),
     Area("relay stream", ("sse/event_stream.py",), STREAM_TESTS, 5),
     Area("framing", ("sse/event.py",), STREAM_TESTS, 4),
+    Area(
+        "choice of targets",
+        ("policy/*.py", "proxy/failover.py"),
+        ("tests/unit/policy", "tests/unit/proxy/test_retry.py", "tests/unit/proxy/test_failover.py"),
+        6,
+    ),
     Area("routing", ("proxy/routing.py",), ("tests/unit/proxy/test_routing.py", "tests/integration/test_models.py"), 3),
     Area(
         "access checks",

@@ -66,3 +66,11 @@ def test_another_window_applies_to_the_events_that_are_known():
     counts.window_s = 10.0
     counts.add(1_016.0, is_marked=False)
     assert counts.all == 2
+
+
+def test_a_part_has_the_events_of_a_tenth_of_the_window():
+    counts = RecentCounts(10.0)
+    for at_s in (1_000.0, 1_001.0 - UNIT_S, 1_001.0):
+        counts.add(at_s, is_marked=False)
+    counts.expire(1_010.0)
+    assert counts.all == 1

@@ -295,6 +295,31 @@ def test_a_target_that_is_drained_shortens_no_wait():
     assert (type(error), error.retry_after_s) == (TargetsLimited, 5.0)
 
 
+def test_an_ejection_and_its_end_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "gatepass.targets")
+    state = a_state({"m": {**targets("east", "west"), **POLICY}})
+    for wait_s, end in ((0.0, "500"), (0.0, "500"), (30.0, "500"), (60.0, "complete")):
+        state.clock.suspend(wait_s)  # type: ignore[attr-defined]
+        failover, now_s = a_failover(state), state.clock.now()
+        failover.choose(now_s)
+        failover.ended(now_s, *ENDS[end], stale=False)
+    shown = [(record.getMessage(), record.fields.get("ejected_s")) for record in caplog.records]  # type: ignore[attr-defined]
+    assert shown == [("target_ejected", "30"), ("target_ejected", "60"), ("target_recovered", None)]
+    assert caplog.records[0].fields["upstream"] == "east"  # type: ignore[attr-defined]
+
+
+def test_each_request_of_a_model_adds_to_its_budget_and_a_repeat_does_not():
+    state, sent = a_state({"m": {**targets("east", "west"), **POLICY}, "other": {**targets("east"), **POLICY}}), 0
+    for model in ["m"] * 200 + ["other"] * 500:
+        a_failover(state, model)
+    budget, now_s = a_failover(state).budget, state.clock.now()
+    assert budget is not None
+    while budget.allows(now_s):
+        budget.add_repeat(now_s)
+        sent += 1
+    assert sent == 40
+
+
 # --- a request from its head to its end
 
 
