@@ -521,6 +521,18 @@ async def test_age_of_the_last_error_grows_after_the_recovery():
         assert (status.last_error, status.last_error_age_s, status.failing) == (DOWN, 100.0, False)
 
 
+async def test_a_credential_fails_since_its_first_failure_until_the_next_token():
+    async with kept(otherwise=Broken()) as it:
+        await it.clock.advance(1.0)
+        since_s = it.holder.failing_since_s
+        assert since_s is not None
+        await it.clock.advance(150.0)
+        assert it.holder.failing_since_s == since_s <= it.clock.now() - 150.0
+        it.issuer.otherwise = Mint(300.0)
+        await it.clock.advance(100.0)
+        assert it.holder.failing_since_s is None
+
+
 async def test_a_missing_expiry_is_logged_once_per_change(caplog):
     caplog.set_level(logging.INFO, logger="gatepass.tokens")
     reported: dict[str, int] = {"until": 100}
