@@ -127,6 +127,7 @@ ARGUMENTS: Mapping[str, str] = {
     "route": "gpt-4o",
     "show": "hpqshblgbtqkqthdbbbbbbbl",
     "replay": "hpqshblgbtqkqthdbbbbbbbl",
+    "target": "drain east/gpt-4o",
 }
 """The required argument in examples of a command."""
 
@@ -216,6 +217,7 @@ OUTPUT_OF: Mapping[str, str] = {
     "doctor": "symptoms.md#test-every-hop",
     "reload": "operations/reload.md",
     "status": "operations/health_and_status.md#status",
+    "target": "operations/health_and_status.md#drain-a-target",
     "learned": "operations/health_and_status.md#learned-rules",
     "tail": "operations/inspector.md#watch-requests",
     "show": "operations/inspector.md#find-the-cause-of-an-error",
@@ -251,15 +253,15 @@ UNITS: Mapping[str, str] = {
     r"_answers_total$": "replies",
     r"_failovers_total$": "requests",
     r"_observer_failures_total$": "events",
-    r"_(errors|operations|fetches|reloads|events)_total$": r"\1",
+    r"_(errors|operations|fetches|reloads|events|ejections)_total$": r"\1",
     r"_fetch_failures_total$": "fetches",
     r"_emptied_total$": "losses",
     r"_lines_dropped_total$": "lines",
-    r"_(usable|up|rejects_token)$": "1 for yes, 0 for no",
+    r"_(usable|up|rejects_token|available)$": "1 for yes, 0 for no",
     r"_connections(_limit)?$": "connections",
     r"_rules$": "rules",
     r"_streams(_limit)?$": "streams",
-    r"_(requests|attempts|retries)(_.*)?$": "requests",
+    r"_(requests|attempts|retries|repeats|in_flight)(_.*)?$": "requests",
 }
 """The unit of a metric, by its name."""
 
@@ -279,6 +281,9 @@ def one_of_each() -> Metrics:
         "gatepass_requests_in_flight_limit": {(): 4000},
         "gatepass_learned_rules": {("chat",): 1},
         "gatepass_upstream_rejects_token": {("chat",): 0},
+        "gatepass_target_available": {("chat", "gpt-4o-240806"): 1},
+        "gatepass_target_in_flight": {("chat", "gpt-4o-240806"): 2},
+        "gatepass_target_ejections_total": {("chat", "gpt-4o-240806"): 1},
         "gatepass_store_up": {(): 1},
         "gatepass_store_emptied_total": {(): 0},
         "gatepass_store_operations_total": {("get", "ok"): 1},

@@ -338,6 +338,16 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
             "The probe of an ejected target succeeded. It receives requests again.",
             "upstream model",
         ),
+        "target_drained": LogEvent(
+            "info",
+            "An operator drained a target: `gatepass target drain`.",
+            "target processes",
+        ),
+        "target_resumed": LogEvent(
+            "info",
+            "The target receives requests again: `gatepass target resume`.",
+            "target processes",
+        ),
         "rule_learned": LogEvent(
             "info",
             "gatepass learned a rule from an upstream's error.",
@@ -385,7 +395,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         " `untranslated=NAME` for what the chat or the reply lacks. Also later repairs of a stream, and"
         " `translate=no-usage`",
         "tried": "on an error: the changes that did not help or did not suffice, as in `x-gatepass-tried`",
-        "failover": "the targets that failed before `upstream`, each with its error: `first=upstream_connect`",
+        "failover": "the targets of the attempts that failed before, each with its error: `first=upstream_connect`",
         "duration_s": "seconds to the end of the response",
         "ttft_s": "seconds to the first byte of the response",
         "token_wait_s": "seconds of `ttft_s` in which the request waited for a token",
@@ -455,6 +465,8 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "kind": "the kind of token: `jwt`, `opaque` or `key`",
         "definite": "true if the issuer refused the credential, so that quick retries do not help",
         "times": "how often the failure happened since the last line",
+        "target": "the upstream, or the upstream and its model: `east/gpt-4o`",
+        "processes": "how many processes follow the order",
         "ejected_s": "seconds for which requests pass over the target",
         "age_s": "seconds since the token was requested",
         "claimed_lifetime_s": "seconds in the reply",

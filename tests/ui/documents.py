@@ -142,6 +142,7 @@ def upstream(
         "requests_15m": requests,
         "errors_15m": errors,
         "many_errors": False,
+        "targets_away": {},
         "open_connections": in_flight + 2,
     }
 

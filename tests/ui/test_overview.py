@@ -85,6 +85,7 @@ ROWS: dict[str, tuple[Change, str, str]] = {
     "health": (upstream(health="failing"), UPSTREAM, "class"),
     "health in words": (upstream(health="unknown"), f"{UPSTREAM} .health", "text"),
     "last failure": (upstream(health="failing", last_failed=LAST), f"{UPSTREAM} .health a", "text"),
+    "a target that is away": (upstream(targets_away={"gpt-4o": "ejected"}), f"{UPSTREAM} .facts", "text"),
     "line to a failing upstream": (upstream(health="failing"), "[data-link='to upstream corp']", "class"),
     "in flight of an upstream": (upstream(in_flight=2), f"{UPSTREAM} .health", "text"),
     "dots of an upstream": (upstream(in_flight=2), "[data-dots='to upstream corp'] circle", "count"),
@@ -177,7 +178,7 @@ def test_each_member_of_the_document_is_known() -> None:
     moving = {"health", "last_failed", "in_flight", "requests_15m", "errors_15m", "many_errors", "open_connections"} | {
         "failing_since"
     }
-    assert set(data["upstreams"][0]) == moving | {"failing_since", "name", "host", "dialect", "credential"}
+    assert set(data["upstreams"][0]) == moving | {"targets_away", "name", "host", "dialect", "credential"}
     moving = {"requests", "errors", "tokens_in", "tokens_out", "ttft_s", "duration_s"}
     assert set(data["series"]) == moving | {"width_s", "ended_at"}
 

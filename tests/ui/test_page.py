@@ -58,6 +58,7 @@ FROM_THE_API = {
     *("configuration", "listen", "resolve", "tls", "connect", "store", "mcp", "no token", "keys", "models", "proxy"),
     *("complete", "cut", "error reply", "token rejected", "connection failed", "nothing written", "timed out"),
     *("invalid", "drained", "prompt tokens", "completion tokens", "total tokens", "client"),
+    *("ejected", "half open", "waits", "drained by an operator"),
     *("answers and accepts the token", "answers; no credential is configured", "call", "protocols"),
 }
 """Values of the API that the page shows as words, and steps of doctor."""

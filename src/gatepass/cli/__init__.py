@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "token": CommandEntry("gatepass.cli.token", "Fetch a token and describe it."),
     "reload": CommandEntry("gatepass.cli.control", "Reload the configuration of the running gatepass."),
     "status": CommandEntry("gatepass.cli.control", "Show the running gatepass: its tokens and its load."),
+    "target": CommandEntry("gatepass.cli.control", "Drain a target of the running gatepass, or resume it."),
     "learned": CommandEntry("gatepass.cli.control", "List the rules that a running gatepass learned from errors."),
     "tail": CommandEntry("gatepass.cli.requests", "Show the requests of the running gatepass as they end."),
     "show": CommandEntry("gatepass.cli.requests", "Show what happened to one request, by the id in its error."),

@@ -1,4 +1,4 @@
-"""The commands for the running gatepass: `reload`, `status` and `learned`.
+"""The commands for the running gatepass: `reload`, `status`, `target` and `learned`.
 
 They use its control socket, which needs no key and covers all of its workers.
 """
@@ -16,6 +16,7 @@ from functools import wraps
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import click
 
@@ -291,6 +292,7 @@ def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
     if upstreams:
         yield ""
         yield from aligned([_UPSTREAM_HEAD, *(_upstream(*row) for row in upstreams)])
+    yield from _away_lines(processes)
     served = {name: one for name, one in processes.items() if one.get("mcp")}
     if servers := [_mcp(name, one, *row) for name, one in served.items() for row in one["mcp"]["servers"].items()]:
         yield ""
@@ -332,6 +334,16 @@ def _upstream(name: str, one: Mapping[str, Any], upstream: str, held: Mapping[st
     return name, upstream, health, errors, printable(command)
 
 
+def _away_lines(processes: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a line for each target that takes no requests."""
+    for name, one in processes.items():
+        for model, row in ((model, row) for model, rows in one.get("targets", {}).items() for row in rows):
+            if row["state"] != "available":
+                state = row["state"].replace("_", " ") + (f", {span(row['for_s'])} left" if row["for_s"] else "")
+                busy = "" if row["in_flight"] is None else f", {row['in_flight']} in flight"
+                yield printable(f"{name} target {row['upstream']}/{row['model']} of {model}: {state}{busy}")
+
+
 def _has_many_errors(held: Mapping[str, Any]) -> bool:
     """Return whether an upstream works, with many errors in 15 minutes, as the page has it."""
     return bool(held["health"] == "ok" and held["many_errors"] and held["last_error"])
@@ -352,6 +364,35 @@ def _mcp(name: str, one: Mapping[str, Any], server: str, held: Mapping[str, Any]
     if failed is not None:
         health += f", {printable(failed['code'])} {span(failed['age_s'])} ago"
     return name, server, held["host"], credential or "-", usable, str(held["sessions"]), health
+
+
+@click.command()
+@click.argument("action", type=click.Choice(("drain", "resume")))
+@click.argument("name", metavar="UPSTREAM[/MODEL]")
+@click.option("--yes", is_flag=True, help="Drain also the last target of a model, without a question.")
+@control_option
+@json_option
+def target(action: str, name: str, socket_path: str | None, *, yes: bool, as_json: bool) -> None:
+    """Send no new requests to a target of the running gatepass (drain), in all of its workers, or send them again.
+
+    MODEL is the upstream's name of the model. Without it, the whole upstream is meant. Requests in flight end. A
+    drained target stays so until `resume` or a restart.
+
+    Exit codes: 0 done, 1 refused, or gatepass did not answer.
+    """
+    order = f"/target?{action}=1&name={quote(name)}"
+    result = json.loads(request("POST", f"{order}&sure=1" if yes else order, socket_path))
+    if result["alone"] and not yes:
+        reason = f"This leaves no target for {printable(', '.join(result['alone']))} (503 targets_drained)."
+        if not sys.stdin.isatty():
+            raise click.ClickException(f"{reason} Add --yes to drain it.")
+        click.confirm(f"{reason} Drain it?", abort=True, err=True)
+        result = json.loads(request("POST", f"{order}&sure=1", socket_path))
+    if as_json:
+        print_json(result)
+    else:
+        said = "is drained until `gatepass target resume` or a restart" if action == "drain" else "takes requests again"
+        click.echo(f"{printable(name)} {said}. Processes: {result['processes']}.")
 
 
 _RULE_HEAD = ("MODEL", "OPERATION", "ADAPTED", "STATE", "AGE", "LEFT", "USES")

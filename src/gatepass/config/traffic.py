@@ -94,12 +94,6 @@ class BreakerConfig(Block):
 
     Example: 120
     """
-    probe: Literal["request", "models"] = "request"
-    """Whether a request of a client is the probe, or a GET of the upstream's model list, so that no client waits for a
-    target that still fails.
-
-    Example: models
-    """
 
     def faults(self) -> Iterator[SettingFault]:
         if self.max_ejection_s < self.ejection_s:

@@ -24,7 +24,7 @@ from prometheus_client.utils import floatToGoString
 from gatepass.errors import GatepassError, UpstreamAuth, stable_code
 from gatepass.observability.log import dropped_lines
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Refusal, RequestRecord, RuleChange
-from gatepass.observability.story import is_unknown_name, test_command
+from gatepass.observability.story import AT_ANOTHER, is_unknown_name, test_command
 from gatepass.types import SERVER_ERROR
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -92,7 +92,11 @@ COUNTED: Mapping[str, str] = MappingProxyType(
         ),
         "gatepass_failovers_total{upstream,code}": (
             "Targets of a model that failed, so that gatepass sent the request to the next target. The upstream is"
-            " down, full, or without a token"
+            " down, full, or without a token, or `retry` of the model allows it"
+        ),
+        "gatepass_repeats_total{upstream,cause}": (
+            "Attempts that failed and were repeated, by cause: new_token, new_connection, learned_rule, next_target,"
+            " retry, context_fallback"
         ),
         "gatepass_learned_rule_events_total{upstream,event}": (
             "Events of learned rules: learned, revoked (the changed request failed too), failed"
@@ -138,6 +142,12 @@ SAMPLED: Mapping[str, str] = MappingProxyType(
         "gatepass_requests_in_flight_limit": "The value of limits.connections, for one process",
         "gatepass_learned_rules{upstream}": "Learned rules that gatepass applies now",
         "gatepass_upstream_rejects_token{upstream}": "1 after the upstream rejected its token, until it accepts one",
+        "gatepass_target_available{upstream,model}": (
+            "1 while a target of a model takes requests. 0 while it is ejected (until a request succeeds), waits after"
+            " a 429, or is drained. Only for models with several targets or a breaker, by the upstream's model name"
+        ),
+        "gatepass_target_in_flight{upstream,model}": "Attempts in progress at the target",
+        "gatepass_target_ejections_total{upstream,model}": "How often its breaker ejected the target",
         "gatepass_requests_in_flight{caller,model,upstream,operation}": "Requests in progress",
         "gatepass_token_expires_in_seconds{credential}": (
             "Time until the token expires; +Inf for a key that does not expire"
@@ -469,7 +479,7 @@ class Metrics(Observer):
         later, earlier = attempt, attempt.after
         while earlier is not None:
             self.of((*key[:2], earlier.upstream, key[3])).attempts.value += earlier.requests
-            if later.cause == "next_target" and not access.replay_of:
+            if later.cause in AT_ANOTHER and not access.replay_of:
                 at = self._by_upstream[earlier.upstream]
                 at.requests, at.errors = at.requests + 1, at.errors + 1
                 at.last_error = (access.id, earlier.code or "", earlier.began_s + earlier.duration_s)
@@ -548,6 +558,8 @@ class Metrics(Observer):
 
     def attempt_repeats(self, attempt: AttemptRecord) -> None:
         before = attempt.after
+        if before is not None:
+            self._add("gatepass_repeats_total", before.upstream, attempt.cause or NONE)
         if attempt.cause == "new_connection":
             self._add("gatepass_stale_connection_retries_total", attempt.upstream)
         elif before is not None and attempt.cause == "new_token" and before.outcome == "token_rejected":
@@ -636,6 +648,7 @@ MERGED_BY: Mapping[str, Callable[[Sequence[float]], float]] = MappingProxyType(
         "gatepass_token_age_seconds": max,
         "gatepass_learned_rules": max,
         "gatepass_upstream_rejects_token": max,
+        "gatepass_target_available": min,
         "gatepass_store_up": min,
         "process_open_fds": max,
         "process_max_fds": min,

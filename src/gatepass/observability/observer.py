@@ -58,7 +58,7 @@ class AccessRecord(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
     adapted: tuple[str, ...] = ()
     tried: tuple[str, ...] = ()
     failover: tuple[str, ...] = ()
-    """The targets before the last one, each as `upstream=code`. No byte was written to them."""
+    """The targets of the attempts before the last one that failed, each as `upstream=code`."""
     duration_s: float | None = None
     ttft_s: float | None = None
     token_wait_s: float | None = None

@@ -39,6 +39,8 @@ MESSAGE_CHARS = 200
 """The beginning of an error's message that a summary has."""
 UPSTREAM_CLOSED = ("cut", "error_reply", "token_rejected", "connection_failed")
 """The outcomes of an attempt that the upstream ended. Of a complete reply see `closed_by`."""
+AT_ANOTHER = ("next_target", "retry")
+"""The causes of an attempt after one that counts as an error of its upstream."""
 MODEL_NAME = "model of the route"
 """The `rule` of the edit that shows the upstream's name of the model."""
 CALL_OPERATIONS = ("completions", "embeddings", "rerank", "messages")
@@ -155,7 +157,7 @@ def failed_at(request: RequestRecord, upstream: str) -> bool:
     last, code, hop = attempts[0], access.code or "", access.hop or ""
     if hop == f"upstream:{upstream}" == f"upstream:{last.upstream}" and access.outcome == "error":
         return not is_unknown_name(last, code, hop, access.status or 0, access.reason or "")
-    return any(later.cause == "next_target" and one.upstream == upstream for later, one in pairwise(attempts))
+    return any(later.cause in AT_ANOTHER and one.upstream == upstream for later, one in pairwise(attempts))
 
 
 def has_id(request: RequestRecord, wanted: str) -> bool:

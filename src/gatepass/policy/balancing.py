@@ -29,6 +29,16 @@ class TargetHealth:
     def wait_s(self, now_s: float) -> float:
         return max(0.0, self.limited_until_s - now_s)
 
+    def state(self, now_s: float, *, waits: bool, ejects: bool) -> tuple[str, float]:
+        """Return what keeps requests away, `available` for nothing, and for how many seconds. See `admits`."""
+        if self.drained:
+            return "drained", 0.0
+        if ejects and self.breaker is not None and self.breaker.ejected_s is not None:
+            left_s = max(0.0, self.breaker.until_s - now_s)
+            return "ejected" if left_s else "half_open", left_s
+        wait_s = self.wait_s(now_s) if waits else 0.0
+        return "waits" if wait_s else "available", wait_s
+
     def admits(self, now_s: float, *, waits: bool, ejects: bool) -> bool:
         """Return whether neither the operator, a wait nor the breaker keeps the requests of a route away.
 

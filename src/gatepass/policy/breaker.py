@@ -46,7 +46,7 @@ class Breaker:
 
     __slots__ = (
         *("_closed_since_s", "_consecutive", "_counts_since_s", "_ejections", "_has_probe", "_recent"),
-        *("ejected_s", "settings", "until_s"),
+        *("ejected_s", "ejected_times", "settings", "until_s"),
     )
 
     def __init__(self, settings: BreakerSettings) -> None:
@@ -59,6 +59,7 @@ class Breaker:
         """When the last ejection began, None while the breaker is closed."""
         self.until_s = 0.0
         """When it ends."""
+        self.ejected_times = 0
 
     def use(self, settings: BreakerSettings) -> None:
         """Continue with the settings of a reload, or of another model with the same target."""
@@ -113,6 +114,7 @@ class Breaker:
         settings = self.settings
         self._ejections = min(self._ejections + 1, int(settings.max_ejection_s / settings.ejection_s) + 1)
         self._consecutive = 0
+        self.ejected_times += 1
         self._recent.clear()
         self.ejected_s = self._counts_since_s = now_s
         self.until_s = now_s + min(settings.ejection_s * self._ejections, settings.max_ejection_s)

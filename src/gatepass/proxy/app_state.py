@@ -11,7 +11,7 @@ import logging
 import math
 import ssl
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -50,7 +50,7 @@ from gatepass.policy.breaker import Breaker, BreakerSettings
 from gatepass.policy.retry_budget import RetryBudget
 from gatepass.proxy.body_threads import BodyThreads
 from gatepass.proxy.in_flight import InFlightRequests, MemoryBudget, PeriodicChecks
-from gatepass.proxy.routing import RouteTable
+from gatepass.proxy.routing import Route, RouteTable
 from gatepass.sse.dialect_transforms import RagflowTransforms
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import GuardedStore, StoreState
@@ -121,6 +121,12 @@ class UpstreamState:
             elif health.breaker.settings is not settings:
                 health.breaker.use(settings)
         return health
+
+    def drain(self, names: set[str]) -> None:
+        """Keep new requests away from the targets `names`, "" for all, and from no others."""
+        self.drained = names
+        for name, health in self.healths.items():
+            health.drained = not names.isdisjoint(("", name))
 
     def remember_absent(self, key: tuple[str, str, str], until_s: float) -> None:
         if len(self.absent_until_s) >= MOST_ABSENT:
@@ -222,6 +228,16 @@ class AppState(ProcessParts):
         memories = [upstream.state.learned for upstream in self.upstreams.values()]
         return [record for memory in memories for record in memory.records(now_s, wall_s)]
 
+    def targets(self) -> Iterator[tuple[Route, int, TargetHealth, tuple[str, float]]]:
+        """Yield each target of a route with several, a breaker or a drain: the route, its place, health and state."""
+        now_s = self.clock.now()
+        for route in self.routes.all:
+            for at, (target, name) in enumerate(zip(route.targets, route.names, strict=True)):
+                state = self.upstreams[target.upstream].state
+                if len(route.targets) > 1 or route.breaker is not None or not state.drained.isdisjoint(("", name)):
+                    health, waits = state.health(name, route.breaker), route.max_cooldown_s > 0
+                    yield route, at, health, health.state(now_s, waits=waits, ejects=route.breaker is not None)
+
     @property
     def ready(self) -> bool:
         """Whether the process is not draining and has a usable token for at least one upstream."""
@@ -269,6 +285,8 @@ class AppState(ProcessParts):
         for name, upstream in successor.upstreams.items():
             if (before := self.upstreams.get(name)) is None or not is_same(before.settings, upstream.settings):
                 self.metrics.settings_changed(name)
+            if before is not None:
+                upstream.state.drain(before.state.drained)  # also at another base URL
         self.in_flight.set_callers(successor.config.access.callers)
         for holder in successor.holders.values():
             if holder not in self.holders.values():
@@ -531,11 +549,18 @@ def _sample(state: AppState) -> Sample:
         values["gatepass_token_fetch_failures_total"][labels] = status.failures
         if status.age_s is not None:
             values["gatepass_token_age_seconds"][labels] = status.age_s
+    for route, at, health, (word, _) in state.targets():
+        of_target = (route.targets[at].upstream, route.names[at])
+        is_free = word == "available" and values["gatepass_target_available"].get(of_target, True)
+        values["gatepass_target_available"][of_target] = is_free
+        values["gatepass_target_in_flight"][of_target] = health.in_flight
+        if health.breaker is not None:
+            values["gatepass_target_ejections_total"][of_target] = health.breaker.ejected_times
     if state.store is not None:
-        health = state.store.health
-        values["gatepass_store_up"][()] = health.state is StoreState.UP
-        values["gatepass_store_emptied_total"][()] = health.emptied
-        values["gatepass_store_operations_total"].update(health.operations.items())
+        store = state.store.health
+        values["gatepass_store_up"][()] = store.state is StoreState.UP
+        values["gatepass_store_emptied_total"][()] = store.emptied
+        values["gatepass_store_operations_total"].update(store.operations.items())
     if state.mcp is not None:
         values["gatepass_mcp_streams"][()] = len(state.in_flight.open_idle_streams)
         values["gatepass_mcp_streams_limit"][()] = state.limits.mcp_streams

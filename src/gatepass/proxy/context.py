@@ -366,7 +366,7 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
                 access.failover = tuple(
                     f"{one.after.upstream}={one.after.code}"
                     for one in reversed((record, *earlier))
-                    if one.cause is Repeat.NEXT_TARGET and one.after is not None
+                    if one.cause in CHOOSES and one.after is not None
                 )
             if token_wait_s:
                 access.token_wait_s = round(token_wait_s * DECIMALS) / DECIMALS or None

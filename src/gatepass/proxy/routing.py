@@ -116,6 +116,10 @@ class RouteTable:
         """For all operations that the configuration does not name."""
         operations = config.operations.items()
         self._by_operation = {str(name): _OperationRoutes.of(name, config) for name, _ in operations}
+        tables = (*self._by_operation.values(), self._others)
+        routes = [route for one in tables for route in (*one.exact.values(), *dict(one.globs).values(), one.rest)]
+        self.all = [*{(one.entry, one.targets[0].upstream): one for one in routes if one is not None}.values()]
+        """Each route once, whatever the number of operations that it serves."""
         self._default_models = {str(name): route.model for name, route in operations if route.model is not None}
 
     def default_model(self, operation: str) -> str:
@@ -227,7 +231,7 @@ def _route(targets: Targets, config: Config, name: str = "", entry: Model | None
         repeats_refused=retry is not None and "refused" in retry.on,
         repeats_run=frozenset(retry.operations if retry is not None else ()),
         attempts=1 if retry is None else retry.attempts,
-        breaker=None if breaker is None else BreakerSettings(**breaker.model_dump(exclude={"probe"})),
+        breaker=None if breaker is None else BreakerSettings(**breaker.model_dump()),
         max_cooldown_s=entry.max_cooldown_s if has_choice and is_traffic else 0.0,
         context_fallback=entry.context_fallback,
     )

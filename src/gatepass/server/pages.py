@@ -38,6 +38,7 @@ from gatepass.server.cycle import ids_begin
 from gatepass.server.inspection import CAPTURE, REPLICA, REQUESTS, Collect, own_capture, own_requests, own_stories
 from gatepass.server.peers import REPLAY, RETRY, STORY
 from gatepass.server.replay import own_replay
+from gatepass.server.targets import TARGETS, own_targets, targets_of
 from gatepass.types import MCP_UPSTREAM, ClientRequest
 
 if TYPE_CHECKING:
@@ -242,6 +243,7 @@ def status_of(state: AppState) -> dict[str, Any]:
         "ids_begin": ids_begin(REPLICA),
         "reload_problems": list(state.reload_problems),
         "store": None if state.store is None else state.store.health.shown(state.clock.now()),
+        **({"targets": targets} if (targets := targets_of(state)) else {}),
         **({} if state.mcp is None else {"mcp": _mcp_status(state, state.mcp, rejections)}),
     }
 
@@ -407,6 +409,8 @@ async def own_part(target: str, state: AppState) -> bytes:
         return await own_stories(target, state)
     if path.startswith(CAPTURE):
         return own_capture(target, state)
+    if path == TARGETS:
+        return own_targets(target, state)
     if path.startswith(REPLAY):
         return await own_replay(target, state)
     if path == RETRY:

@@ -54,6 +54,7 @@ from gatepass.server.pages import OPERATOR, asks_for_home, page_paths, page_rout
 from gatepass.server.peers import RELOAD, RETRY, Peers
 from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
 from gatepass.server.replay import replay, replay_id
+from gatepass.server.targets import join_drained, order_target
 from gatepass.server.ui.routes import BODY_BYTES, PLAYGROUND, Doctor, ui_paths
 from gatepass.types import ClientRequest
 
@@ -187,6 +188,10 @@ class ControlServer:
         async def replay_one(request: Request) -> Response:
             return JSONResponse(await replay(collect, await request.body(), replay_id()))
 
+        async def target(request: Request) -> Response:
+            result = await order_target(collect, dict(request.query_params), service.state)
+            return JSONResponse(result, 200 if result["processes"] else CONFLICT)
+
         own_routes = (
             Route("/reload", reload, methods=["POST"]),
             Route("/retry", retry, methods=["POST"]),
@@ -195,6 +200,7 @@ class ControlServer:
             Route("/bodies/{name:path}", body, methods=["GET"]),
             Route("/capture", capture, methods=["GET", "POST", "DELETE"]),
             Route("/replay", replay_one, methods=["POST"]),
+            Route("/target", target, methods=["POST"]),
         )
         routes = [*page_routes(lambda: service.state, "", collect), *own_routes]
         app = Starlette(routes=routes, exception_handlers=ERRORS)
@@ -363,6 +369,7 @@ class DrainingServer(uvicorn.Server):
             await self._peers.open()
             state = self.endpoint.state
             state.in_flight.tasks.spawn(inspection.join_capture(self._peers.collect, state), "join capture")
+            state.in_flight.tasks.spawn(join_drained(self._peers.collect, state), "join drained")
         self._loop.add_reader(channel.lifeline, self._on_lifeline, self._loop, channel.lifeline)
 
     async def on_tick(self, counter: int) -> bool:

@@ -132,6 +132,25 @@ def test_each_upstream_has_a_line_with_its_health_and_its_share_of_errors():
     ]
 
 
+def test_only_a_target_that_takes_no_requests_has_a_line():
+    row = {"upstream": "west", "model": "prod", "for_s": 0.0, "in_flight": 2, "weight": 1.0}
+    states = [
+        ("available", 0.0, 0),
+        ("ejected", 24.0, 0),
+        ("half_open", 0.0, 1),
+        ("waits", 75.0, 3),
+        ("drained", 0.0, None),
+    ]
+    rows = [{**row, "state": state, "for_s": for_s, "in_flight": busy} for state, for_s, busy in states]
+    lines = list(status_lines({**page(), "targets": {"m": rows, "other": rows[:1]}}))
+    assert lines[2:] == [
+        "gatepass target west/prod of m: ejected, 24 s left, 0 in flight",
+        "gatepass target west/prod of m: half open, 1 in flight",
+        "gatepass target west/prod of m: waits, 1 min left, 3 in flight",
+        "gatepass target west/prod of m: drained",
+    ]
+
+
 def test_an_upstream_whose_credential_fails_leads_to_it():
     held = {"type": "oauth2", "failing": True, "expires_in_s": None, "fetches": 3, "failures": 3, "last_error": "no"}
     states = {"lost": ("none", ["a"]), "old": ("expired", ["b"]), "late": ("fresh", ["c"])}

@@ -391,6 +391,16 @@ def test_the_reason_of_the_last_attempt_is_not_repeated():
     assert "     reason: No such name." in plain(attempt_lines(story(failed)))
 
 
+def test_repeats_by_policy_say_why():
+    causes = ("next_target", "retry", "context_fallback")
+    lines = plain(attempt_lines(story(*(attempt(2, cause=cause) for cause in causes))))
+    assert [line for line in lines if "sent again" in line] == [
+        "     sent again at the next target",
+        "     sent again after a pause, because `retry` of the model allows it",
+        "     sent again to the model for long requests (`context_fallback`)",
+    ]
+
+
 def test_the_time_of_a_failed_connection_is_that_of_the_connection():
     failed = attempt(code="upstream_dns", connect_s=0.5, upstream_s=0.5, token=None)
     assert plain(attempt_lines(story(failed)))[1:] == ["     connect 500 ms"]

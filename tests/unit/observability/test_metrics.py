@@ -254,7 +254,10 @@ def test_repeats_are_counted_by_upstream():
     first = attempt("chat", outcome="token_rejected")
     metrics.attempt_repeats(attempt("chat", cause="new_token", after=first))
     metrics.attempt_repeats(attempt("chat", cause="new_connection", after=attempt("chat", outcome="connection_failed")))
+    metrics.attempt_repeats(attempt("long", cause="context_fallback", after=attempt("chat", outcome="error_reply")))
     lines = shown(metrics)
+    for cause in ("new_token", "new_connection", "context_fallback"):
+        assert f'gatepass_repeats_total{{cause="{cause}",upstream="chat"}} 1.0' in lines
     for name in ("token_retries", "stale_connection_retries"):
         assert f'gatepass_{name}_total{{upstream="chat"}} 1.0' in lines
 

@@ -20,6 +20,7 @@ from gatepass.errors import (
 )
 from gatepass.observability.metrics import DURATION_S, Cell, Metrics, Totals
 from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord
+from gatepass.observability.story import failed_at
 from gatepass.observability.traffic import SLICES, WIDTH_S, Slice, Traffic, merged, quantile, series
 
 
@@ -55,6 +56,18 @@ def test_a_replay_does_not_count_at_an_upstream():
         metrics.request_ended(RequestRecord(access, attempt, 0.0, 0.0, 1.0, None, 0.0), error)
     assert metrics.totals().by_upstream == {"up": (1, 1), "first": (1, 1)}
     assert metrics.totals().requests == 3
+
+
+def test_an_attempt_that_the_policy_repeated_counts_as_an_error_of_its_upstream_and_a_fallback_does_not():
+    metrics = Metrics()
+    access = AccessRecord("one", "POST", "/", "chat", "app", outcome="ok")
+    first = AttemptRecord("one", "chat", "m", "first", code="upstream_error", requests=1)
+    again = AttemptRecord("one", "chat", "m", "first", cause="retry", after=first, requests=1)
+    last = AttemptRecord("one", "chat", "m", "long", cause="context_fallback", after=again, requests=1)
+    request = RequestRecord(access, last, 0.0, 0.0, 1.0, None, 0.0)
+    metrics.request_ended(request, None)
+    assert metrics.totals().by_upstream == {"first": (1, 1), "long": (1, 0)}
+    assert [failed_at(request, name) for name in ("first", "long")] == [True, False]
 
 
 def test_a_request_without_a_token_does_not_count_at_its_upstream():

@@ -32,6 +32,7 @@ from gatepass.proxy.models import Kinds, declared_kind
 from gatepass.proxy.routing import RouteTable
 from gatepass.server.inspection import REPLICA
 from gatepass.server.pages import credentials_of, health_of, silent_of, streams_of
+from gatepass.server.targets import targets_of
 from gatepass.types import MCP_UPSTREAM
 
 MOST_RENEWALS = 20
@@ -55,7 +56,10 @@ def own_overview(state: AppState) -> dict[str, Any]:
         since_s = state.holders[name].failing_since_s
         one |= {"name": name, "lifetime_s": lasts_s, "refresh_in_s": one["next_try_in_s"], "renewals": renewals}
         one["failing_since"] = None if since_s is None else round(wall_s - now_s + since_s)
-    upstreams = {}
+    upstreams, away = {}, dict[str, dict[str, str]]()
+    for row in (row for rows in targets_of(state).values() for row in rows if row["state"] != "available"):
+        word = {"half_open": "half open", "drained": "drained by an operator"}.get(row["state"], row["state"])
+        away.setdefault(row["upstream"], {})[row["model"]] = word
     for name, upstream in state.upstreams.items():
         counts, failed = upstream.transport.counts, state.metrics.last_failed(name, now_s)
         upstreams[name] = {
@@ -67,6 +71,7 @@ def own_overview(state: AppState) -> dict[str, Any]:
             "silent": silent_of(streams, name),
             "open_connections": counts.busy + counts.idle,
             "health": health_of(state, name, streams),
+            "targets_away": away.get(name, {}),
             "last_failed": failed,
             "failing_since": None if failed is None else round(wall_s - failed["for_s"]),
         }
@@ -182,6 +187,7 @@ def _upstream(
         "silent": {request: silent_s for one in ones for request, silent_s in one["silent"].items()},
         "open_connections": sum(one["open_connections"] for one in ones),
         "health": health,
+        "targets_away": {model: state for one in ones for model, state in one["targets_away"].items()},
         "last_failed": min(failing, key=lambda one: one["age_s"], default=None),
         "failing_since": _first(ones),
         "requests_15m": requests,

@@ -68,12 +68,13 @@ def test_the_health_of_an_upstream_is_that_of_status(counts: Any, health: str):
     slices = [{"number": 60, "traffic": {"requests": counts[0], "by_upstream": {"chat": counts}}}] if counts else []
     upstream = {"name": "chat", "in_flight": 2, "open_connections": 3, "last_failed": None, "health": health}
     upstream["failing_since"] = None
-    (one, other) = ({"chat": {**upstream, "silent": {request: 31.5}}} for request in "ab")
+    (one, other) = ({"chat": {**upstream, "silent": {one: 31.5}, "targets_away": {one: "waits"}}} for one in "ab")
     parts = [part(upstreams=one, slices=slices), part(upstreams=other)]
     shown = views.overview(parts, 15.0 * 70)
     (found,) = shown["upstreams"]
     assert (found["health"], found["in_flight"], found["open_connections"]) == (health, 4, 6)
     assert found["silent"] == {"a": 31.5, "b": 31.5}
+    assert found["targets_away"] == {"a": "waits", "b": "waits"}
     assert (shown["workers"], shown["in_flight"]) == (2, 2)
 
 
@@ -85,7 +86,7 @@ def test_an_upstream_that_failed_three_times_in_a_row_is_failing_in_all_workers(
     rows: tuple[int, ...], counts: Any, health: str
 ):
     slices = [{"number": 60, "traffic": {"by_upstream": {"chat": counts}}}] if counts else []
-    upstream = {"name": "chat", "in_flight": 0, "open_connections": 0, "health": "ok", "silent": {}}
+    upstream = {"name": "chat", "in_flight": 0, "open_connections": 0, "health": "ok", "silent": {}, "targets_away": {}}
     failed = [{"in_a_row": row, "id": f"of-{row}", "code": "c", "age_s": 9.0 / row} if row else None for row in rows]
     since = [900 - row if row else None for row in rows]
     parts = [
@@ -110,6 +111,7 @@ def test_an_upstream_that_refused_the_last_connection_is_failing(code: str, heal
         "failing_since": 899,
         "health": "ok",
         "silent": {},
+        "targets_away": {},
     }
     (found,) = views.overview([part(upstreams={"chat": upstream}, slices=slices)], 15.0 * 60)["upstreams"]
     assert found["health"] == health
@@ -133,6 +135,7 @@ def test_an_upstream_that_rejects_its_token_is_failing_unless_other_requests_suc
         "failing_since": None,
         "health": "ok",
         "silent": {},
+        "targets_away": {},
     }
     for rejected_by, health in (({"other": 1.0}, "failing" if in_a_row == 3 else "ok"), ({"chat": 1.0}, rejecting)):
         credentials = {"corp": credential(rejected_by=rejected_by)}

@@ -127,7 +127,7 @@ function showCredential(card, credential, now) {
   const lasts = left === null && state !== "none";
   const part = lasts ? 1 : clamp(left / life);
   const isUsable = USABLE.includes(state);
-  set(card, { class: failing || !isUsable ? "card credential bad" : "card credential", "data-state": state });
+  set(card, { class: `card credential${failing || !isUsable ? " bad" : ""}`, "data-state": state });
   write(card.querySelector(".left"), lasts ? t("Does not expire") : isUsable ? countdown(left) : t("No token"));
   write(card.querySelector(".of"), lasts ? "" : isUsable ? t("left of {life}", { life: span(life) }) : (state === "none" ? "" : t(state)) + since(credential.failing_since));
   for (const shape of card.querySelectorAll("svg")) set(shape, { class: shape.classList[0] + (lasts ? " none" : "") });
@@ -164,8 +164,8 @@ function makeUpstream({ name, host, dialect }) {
 }
 
 function showUpstream(card, upstream) {
-  const { name, health, errors_15m: errors, requests_15m: requests } = upstream;
-  set(card, { class: rank(upstream) === FAILS ? "card upstream bad" : "card upstream", "data-health": health });
+  const { name, health, errors_15m: errors, requests_15m: requests, targets_away: targets } = upstream;
+  set(card, { class: `card upstream${rank(upstream) === FAILS ? " bad" : ""}`, "data-health": health });
   const silent = Object.values(upstream.silent ?? {}); // for how long each stream of those in flight has sent nothing
   const stuck = silent.length ? t(", {n} silent for {s}", { n: count(silent.length), s: span(Math.max(...silent)) }) : "";
   write(showHealth(card.querySelector(".health"), upstream).lastChild, upstream.in_flight ? ` · ${t("{n} in flight", { n: count(upstream.in_flight) })}${stuck}` : "");
@@ -173,7 +173,8 @@ function showUpstream(card, upstream) {
   const rate = requests ? t("{share} errors of {requests} in 15 min", { share: share(errors, requests), requests: plural(requests, "request") }) : t("nothing sent in 15 minutes");
   const link = card.querySelector(".facts a");
   set(write(link, rate), { href: requestsOf({ [errors ? "failed_at" : "upstream"]: name, within_s: HISTORY_S }) });
-  write(card.querySelector(".facts span"), ` · ${plural(upstream.open_connections, "connection")}`);
+  const away = Object.entries(targets).map(([model, state]) => `${model}${t(": ")}${t(state)}`);
+  write(link.nextSibling, ["", plural(upstream.open_connections, "connection"), ...away].join(" · "));
 }
 
 /** A line for `showHealth`, with a place for a text behind it. */
@@ -186,7 +187,7 @@ export function showHealth(line, upstream) {
   const { health, lacks, rejects, last_failed: last, many_errors: hasManyErrors, requests_15m: requests, errors_15m: errors } = upstream;
   const failed = (health === "failing" || rejects) && !lacks ? last : null;
   const [state, link] = line.children;
-  set(line, { class: rank(upstream) === FAILS ? "health failed" : "health" });
+  set(line, { class: `health${rank(upstream) === FAILS ? " failed" : ""}` });
   const working = requests && errors >= requests ? t("every request failed") : rejects ? t("rejected a token") : hasManyErrors ? t("many errors") : t("healthy");
   const shown = { ok: working, failing: t("failing"), unknown: t("no answer yet"), answering: t("answering") }[health] ?? health;
   write(state, lacks ? t("no token, its credential fails: ") : shown + (failed ? since(upstream.failing_since) + t(", ") : ""));

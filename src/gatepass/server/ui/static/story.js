@@ -42,7 +42,7 @@ function parts(page, data) {
     way(page, data),
     data.error ? fault(page, data.error) : data.mcp_method && data.status === 200 && el("p.muted.small", {}, UNREAD),
     section(t("Where the time went"), timeline(data)),
-    ...data.attempts.filter(({ arrivals }) => arrivals?.reads).map((attempt) => section(arrivalsTitle(data, attempt), arrivalsPlot(attempt.arrivals, attempt.began_s, endOf(data, attempt), isRunning(data, attempt)))),
+    ...data.attempts.filter(({ arrivals }) => arrivals?.reads).map((attempt) => section(data.attempts.length > 1 ? t("Arrival of the stream, attempt {n}", { n: attempt.number }) : t("Arrival of the stream"), arrivalsPlot(attempt.arrivals, attempt.began_s, endOf(data, attempt), isRunning(data, attempt)))),
     section(t("What gatepass changed"), changes(data)),
     section(t("Attempts"), attempts(data)),
     bodies(page, data),
@@ -130,7 +130,6 @@ function endOf(data, attempt) {
   return isRunning(data, attempt) ? elapsedOf(data) : null;
 }
 
-const NO_TOKEN = "token_unavailable";
 const MOST_PARTS = 20;
 const UNKNOWN = /sent the client's model name|does not exist|not found|不存在|无可用渠道/i;
 const GOOD = ["complete", "client_gone", "drained", null];
@@ -139,12 +138,14 @@ const AGAIN = {
   new_token: [t("token rejected, sent again with a new one"), t("with a new token")],
   new_connection: [t("connection closed, sent again"), t("on a new connection")],
   next_target: [t("failed, sent to the next target"), t("next target")],
+  retry: [t("failed, sent again"), t("again")],
+  context_fallback: [t("too long, sent to another model"), t("another model")],
 };
-/** What each cause of an attempt says of the attempt before it, and of itself. */
+/** What each cause says of the attempt before it, and of itself. */
 
 /** Whether the attempt failed at its upstream. One that gatepass repeated there is a step on the way. */
 function hasFailed(data, i) {
-  return !GOOD.includes(data.attempts[i].outcome) && ["next_target", undefined].includes(data.attempts[i + 1]?.cause);
+  return !GOOD.includes(data.attempts[i].outcome) && ["next_target", "retry", undefined].includes(data.attempts[i + 1]?.cause);
 }
 
 /** Whether the client sent a key that gatepass does not know. The code is also that of a request without a key. */
@@ -174,7 +175,7 @@ function way(page, data) {
       token.wait_s > 0.0005 && t("waited {s}", { s: duration(token.wait_s) }), attempt.renewed && t("renewed"),
     ], i === last && failed === `credential:${name}`);
     // The credential's own issuer receives the token of another one, which has none.
-    const subject = credential && i === last && attempt.code === NO_TOKEN && failed?.startsWith("credential:") && failed !== `credential:${name}`
+    const subject = credential && i === last && attempt.code === "token_unavailable" && failed?.startsWith("credential:") && failed !== `credential:${name}`
       && card(failed.slice(11), t("token"), failed, [t("no token for the next credential")]);
     const target = card(upstream, attempt.number > 1 ? t("upstream, attempt {n}", { n: attempt.number }) : t("upstream"), `upstream:${upstream}`, [
       attempt.upstream_model, ...attempt.reached === false ? [] : [[attempt.status, attempt.code ?? t((attempt.outcome ?? "").replaceAll("_", " "))].filter(Boolean).join(" "), duration(attempt.duration_s ?? (isRunning(data, attempt) ? endOf(data, attempt) - attempt.began_s : null))],
@@ -281,10 +282,6 @@ function part(value) {
   return `${(100 * Math.min(1, Math.max(0, value))).toFixed(2)}%`;
 }
 
-function arrivalsTitle(data, attempt) {
-  return data.attempts.length > 1 ? t("Arrival of the stream, attempt {n}", { n: attempt.number }) : t("Arrival of the stream");
-}
-
 /** Each rule with what it removed and added, as a diff. */
 function changes(data) {
   const edits = data.attempts.flatMap((attempt) => (attempt.edits ?? []).map((edit) => ({ ...edit, number: attempt.number })));
@@ -330,7 +327,6 @@ function attempts(data) {
   ])), left > 0 && el("p.muted", {}, t("And {changes} more.", { changes: plural(left, "part") }))];
 }
 
-/** The requests of a split call. */
 function failedFirst(parts) {
   const isBad = ({ outcome }) => !GOOD.includes(outcome);
   return [...parts ?? []].sort((one, other) => isBad(other) - isBad(one));
