@@ -101,7 +101,7 @@ function hasFault({ failing, state, rejected_by: rejecting }) {
   return failing || !USABLE.includes(state) || Object.keys(rejecting ?? {}).length > 0;
 }
 
-/** The width of a line in pixels: more for a larger share of the requests. */
+/** The width of a line in pixels, by its share of the requests. */
 function thickness(upstreams, total) {
   return 1.5 + 3 * Math.min(1, sum(upstreams.map(({ requests_15m }) => requests_15m)) / Math.max(1, total));
 }
@@ -166,7 +166,7 @@ function makeUpstream({ name, host, dialect }) {
 function showUpstream(card, upstream) {
   const { name, health, errors_15m: errors, requests_15m: requests, targets_away: targets } = upstream;
   set(card, { class: `card upstream${rank(upstream) === FAILS ? " bad" : ""}`, "data-health": health });
-  const silent = Object.values(upstream.silent ?? {}); // for how long each stream of those in flight has sent nothing
+  const silent = Object.values(upstream.silent ?? {}); // seconds, by stream
   const stuck = silent.length ? t(", {n} silent for {s}", { n: count(silent.length), s: span(Math.max(...silent)) }) : "";
   write(showHealth(card.querySelector(".health"), upstream).lastChild, upstream.in_flight ? ` · ${t("{n} in flight", { n: count(upstream.in_flight) })}${stuck}` : "");
   set(card.querySelector(".part"), { width: percent(requests ? clamp(errors / requests) : 0) });
@@ -182,7 +182,7 @@ export function healthLine() {
   return el("p.health", {}, el("span"), el("a"), el("span"));
 }
 
-/** Show the health of an upstream of `worstFirst`: the credential that it lacks, or the last request that failed at it while it is failing. */
+/** Show the health of an upstream of `worstFirst`: the credential that it lacks, or the last request that failed. */
 export function showHealth(line, upstream) {
   const { health, lacks, rejects, last_failed: last, many_errors: hasManyErrors, requests_15m: requests, errors_15m: errors } = upstream;
   const failed = (health === "failing" || rejects) && !lacks ? last : null;
