@@ -3,13 +3,14 @@
 A reply of status 200 may be an error, a login page, empty, or a stream without events. Today's SDKs turn each of these
 into an empty answer without an exception.
 
-`should_retry` and `retry_after_s` read what the upstream states about a retry.
+`should_retry`, `retry_after_s` and `quota_reset_s` read what the upstream states about a retry.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from html import unescape
 from http import HTTPStatus
@@ -292,6 +293,7 @@ _PART = (
 )
 _IN_TEXT = re.compile(rf"(?:retry|try again)\s+(?:after|in)\s+((?:{_PART}\s*)+)", re.IGNORECASE)
 _EACH = re.compile(_PART, re.IGNORECASE)
+_MILLI = ("ms", "millisecond", "milliseconds")
 _UNIT_S: Mapping[str, float] = MappingProxyType({"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0})
 
 
@@ -318,11 +320,46 @@ def retry_after_s(status: int, headers: Headers, text: str, wall_s: float) -> fl
         return None  # the upstream forbids a retry, so its text does not matter
     # the openai SDKs retry these statuses; 425 asks for a retry too (RFC 8470, section 5.2)
     if wait_s is None and (status in (408, 409, 425, 429) or status >= 500) and (found := _IN_TEXT.search(text)):
-        wait_s = 0.0
-        for amount, unit in _EACH.findall(found[1].lower()):
-            is_milli = unit == "ms" or unit.startswith("milli")
-            wait_s += float(amount) * (0.001 if is_milli else _UNIT_S[unit[0]])
+        wait_s = _total_s(found[1])
     return wait_s
+
+
+_QUOTAS = (
+    *((b"x-ratelimit-remaining-" + name, b"x-ratelimit-reset-" + name) for name in (b"requests", b"tokens")),
+    *(
+        (b"anthropic-ratelimit-%b-remaining" % name, b"anthropic-ratelimit-%b-reset" % name)
+        for name in (b"requests", b"tokens", b"input-tokens", b"output-tokens")
+    ),
+)
+_DURATION = re.compile(rf"(?:{_PART}){{1,8}}\Z")
+
+
+def quota_reset_s(headers: Headers, wall_s: float) -> float | None:
+    """Return the seconds until all used-up quotas are renewed, None if the upstream names no quota with 0 left.
+
+    OpenAI states a duration such as `6m0s` or `20ms`, Anthropic a date (RFC 3339). `wall_s` is the current Unix time.
+    """
+    resets = [header(headers, reset) for remaining, reset in _QUOTAS if _number(header(headers, remaining)) == 0]
+    waits = [_reset_s((value or b"").decode("latin-1").strip().lower(), wall_s) for value in resets]
+    return max((wait_s for wait_s in waits if wait_s is not None), default=None)
+
+
+def _reset_s(text: str, wall_s: float) -> float | None:
+    if (number := _number(text.encode("latin-1"))) is not None:
+        return number
+    if _DURATION.match(text):
+        return _total_s(text)
+    try:
+        moment = datetime.fromisoformat(text.upper())
+        return max(0.0, moment.timestamp() - wall_s) if moment.tzinfo else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _total_s(text: str) -> float:
+    """Return the seconds of a duration that `_PART` matches piece by piece."""
+    amounts = ((float(amount), unit) for amount, unit in _EACH.findall(text.lower()))
+    return sum(amount * (0.001 if unit in _MILLI else _UNIT_S[unit[0]]) for amount, unit in amounts)
 
 
 def _seconds_or_date(value: bytes | None, wall_s: float) -> float | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Self
 
@@ -17,6 +17,7 @@ import msgspec
 
 from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey
+from gatepass.dialects.reply_check import quota_reset_s
 from gatepass.errors import GatepassError, TargetsDrained, TargetsLimited, UpstreamErrorReply
 from gatepass.policy.balancing import TargetHealth, choose, ranked
 from gatepass.policy.retry_budget import RetryBudget, pause_s
@@ -54,6 +55,8 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     """The places of the targets, the preferred one first."""
     budget: RetryBudget | None
     """None if nothing may run twice."""
+    wall: Callable[[], float]
+    """`Clock.wall`."""
     client_deadline_s: float
     """When the client stops to wait for a repeat."""
     may_repeat: bool
@@ -100,7 +103,10 @@ class Failover(Hidden, msgspec.Struct, eq=False):
             budget.add_request(state.clock.now())
         if fallback is not None and (is_pinned or not may_use(caller, fallback)):
             fallback = None
-        return cls(request, caller, route, healths, states, order, budget, client_deadline_s, may_repeat, fallback)
+        wall = state.clock.wall
+        return cls(
+            request, caller, route, healths, states, order, budget, wall, client_deadline_s, may_repeat, fallback
+        )
 
     def over(self, state: AppState, route: Route, call: Call) -> Failover:
         """Return the way of the same request, as `call`, over another route."""
@@ -152,6 +158,8 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         status = error.http_status if isinstance(error, GatepassError) else 0
         wait_s = error.retry_after_s if isinstance(error, GatepassError) else None
         limited = outcome is Outcome.ERROR_REPLY and is_limited(status, wait_s)
+        if limited and wait_s is None and isinstance(error, UpstreamErrorReply):
+            wait_s = quota_reset_s(error.relayed, self.wall())
         if limited and wait_s and route.max_cooldown_s and not concerns_size(error):
             health.limited_until_s = max(health.limited_until_s, now_s + min(wait_s, route.max_cooldown_s))
         if route.breaker is None or (breaker := health.breaker) is None:

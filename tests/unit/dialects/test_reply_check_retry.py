@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.dialects.reply_check import retry_after_s, should_retry
+from gatepass.dialects.reply_check import quota_reset_s, retry_after_s, should_retry
 
 NOW = 1_800_000_000.0
 DATE = b"Fri, 15 Jan 2027 08:01:00 GMT"  # NOW and a minute
@@ -100,3 +100,50 @@ def test_no_time_is_derived_where_a_repeat_is_forbidden():
     assert waits_s(text="try again in 9s", x_should_retry=b"false") is None
     assert waits_s(text="try again in 9s", x_should_retry=b"true") == 9.0
     assert waits_s(retry_after=b"7", x_should_retry=b"false") == 7.0
+
+
+def resets_s(**headers):
+    return quota_reset_s(tuple((name.replace("_", "-").encode(), value) for name, value in headers.items()), NOW)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b"1s", 1.0),
+        (b"6m0s", 360.0),
+        (b"20ms", 0.02),
+        (b"2m59.56s", 179.56),
+        (b"1h0m3.5s", 3603.5),
+        (b"17", 17.0),
+        (b"2027-01-15T08:01:00Z", 60.0),
+        (b"2027-01-15t09:00:30.5+01:00", 30.5),
+        (b"2027-01-15T07:00:00Z", 0.0),
+        (b"2027-01-15T08:01:00", None),
+        (b"9999-99-99T99:99:99Z", None),
+        (b"6m0", None),
+        (b"soon", None),
+        (b"-1s", None),
+        (b"", None),
+    ],
+)
+def test_reset_of_a_quota_is_a_duration_or_a_date(value, expected):
+    found = resets_s(x_ratelimit_remaining_tokens=b"0", x_ratelimit_reset_tokens=value)
+    assert found == (pytest.approx(expected) if expected else expected)
+    anthropic = resets_s(anthropic_ratelimit_requests_remaining=b"0", anthropic_ratelimit_requests_reset=value)
+    assert anthropic == found
+
+
+def test_only_a_quota_that_is_used_up_has_to_be_renewed():
+    requests = {"x_ratelimit_remaining_requests": b"3", "x_ratelimit_reset_requests": b"8s"}
+    tokens = {"x_ratelimit_remaining_tokens": b"0", "x_ratelimit_reset_tokens": b"2s"}
+    assert resets_s(**requests) is None
+    assert resets_s(x_ratelimit_reset_tokens=b"2s") is None
+    assert resets_s(x_ratelimit_remaining_tokens=b"0") is None
+    assert resets_s(**requests, **tokens) == 2.0
+    assert resets_s(**{**requests, "x_ratelimit_remaining_requests": b"0"}, **tokens) == 8.0
+
+
+@given(st.binary(max_size=40) | st.text(alphabet="0123456789.smhd-+:TZ", max_size=40).map(str.encode))
+def test_any_reset_is_read_without_a_crash(value):
+    found = resets_s(x_ratelimit_remaining_tokens=b"0", x_ratelimit_reset_tokens=value)
+    assert found is None or found >= 0
