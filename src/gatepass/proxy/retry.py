@@ -158,7 +158,7 @@ _UNSENT = (Outcome.NOTHING_WRITTEN, Outcome.CONNECTION_FAILED, Outcome.TIMED_OUT
 
 def may_repeat_by_policy(outcome: Outcome, status: int, tried: Tried, left_s: float) -> bool:
     """Return whether `models.NAME.retry` repeats an attempt that ended with `outcome`, and time is left for it."""
-    if outcome is Outcome.CONNECTION_FAILED and not tried.sent:
+    if outcome in (Outcome.CONNECTION_FAILED, Outcome.TIMED_OUT) and not tried.sent:
         allowed = tried.repeats_refused
     elif outcome is Outcome.ERROR_REPLY:
         refused = is_limited(status, 0.0 if tried.has_wait else None)

@@ -152,8 +152,8 @@ POLICY_TABLE = """
     *                  *      *    *       *       *        short    *    | -
 
     # refused: no byte was written, 429, or 503 with a wait
-    connection_failed  *      *    no      *       refused|both *    yes  | next_target
-    connection_failed  *      *    no      *       refused|both *    no   | retry
+    connection_failed|timed_out * * no   *       refused|both *    yes  | next_target
+    connection_failed|timed_out * * no   *       refused|both *    no   | retry
     error_reply        429    *    *       *       refused|both *    yes  | next_target
     error_reply        429    *    *       *       refused|both *    no   | retry
     error_reply        503    yes  *       *       refused|both *    yes  | next_target
@@ -163,10 +163,10 @@ POLICY_TABLE = """
     # may have run: another 5xx, a timeout, a cut
     error_reply        500|503 *   *       *       run|both *        yes  | next_target
     error_reply        500|503 *   *       *       run|both *        no   | retry
-    connection_failed  *      *    yes     *       run|both *        yes  | next_target
-    connection_failed  *      *    yes     *       run|both *        no   | retry
-    timed_out|cut|invalid *   *    *       *       run|both *        yes  | next_target
-    timed_out|cut|invalid *   *    *       *       run|both *        no   | retry
+    connection_failed|timed_out * * yes  *       run|both *        yes  | next_target
+    connection_failed|timed_out * * yes  *       run|both *        no   | retry
+    cut|invalid        *      *    *       *       run|both *        yes  | next_target
+    cut|invalid        *      *    *       *       run|both *        no   | retry
 
     # the client left, gatepass stopped, the token was refused, the form is wrong
     *                  *      *    *       *       *        *        *    | -
