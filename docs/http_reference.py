@@ -172,7 +172,7 @@ ADDED: Mapping[str, Header] = {
     "x-gatepass-targets": Header(
         "The targets that were tried, in order, as `UPSTREAM/MODEL`.",
         "x-gatepass-targets: east/gpt-4o, west/gpt-4o",
-        response="more than one attempt, if the model has `policy`, `retry` or `breaker`",
+        response="more than one attempt, if the model sets how targets are chosen or tried again",
     ),
     "retry-after": Header(
         "The seconds until a retry can succeed, at most 86,400.",

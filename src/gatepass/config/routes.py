@@ -438,12 +438,14 @@ class Model(Block):
     max_cooldown_s: Seconds = 60.0
     """The longest time for which a target is passed over after it answered 429, or 503 with `retry-after`, if the model
     has several targets and `retry` or `breaker`. It is passed over for the time that the upstream asks for.
+    If a 429 names no time, that is the reset of its used-up quota (`x-ratelimit-reset-requests` and similar headers).
 
     Example: 20
     """
     context_fallback: str | None = None
     """The public name of a model to which a request goes that the upstream rejects as too long for its context. The
-    caller must be allowed to use it. The names of that model and its rules apply.
+    caller must be allowed to use it. The names of that model and its rules apply. A request that names a stored object,
+    such as a file or `previous_response_id`, stays.
 
     Example: gpt-4.1-long
     """

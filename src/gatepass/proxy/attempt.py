@@ -27,7 +27,7 @@ from gatepass.learning.session import LearningSession
 from gatepass.normalize.embeddings_request import has_token_ids
 from gatepass.normalize.messages import OWN_THOUGHT, drop_own_thoughts
 from gatepass.normalize.profiles import ProfileRules
-from gatepass.normalize.rules import Rule, SearchedRule, normalize
+from gatepass.normalize.rules import MODEL_NAME_ONLY, Rule, SearchedRule, normalize
 from gatepass.observability.observer import RuleChange
 from gatepass.operations.table import CHAT_OPERATION
 from gatepass.protocols import PROTOCOLS
@@ -389,14 +389,14 @@ def _with_policy(tried: Tried, attempt: Attempt, failover: Failover, error: Gate
     route, now_s = failover.route, attempt.state.clock.now()
     may_repeat = failover.may_repeat and failover.repeats + 1 < route.attempts
     may_run = may_repeat and attempt.call.operation.configured_as in route.repeats_run
-    # of a split call, a part that was not refused has run
-    has_run = attempt.parts is not None and not may_run
+    repeats_run = may_run and failover.budget is not None and failover.budget.allows(now_s)
     return replace(
         tried,
         has_next=failover.find(now_s) is not None,
         has_wait=error.retry_after_s is not None,
-        repeats_refused=route.repeats_refused and may_repeat and not has_run,
-        repeats_run=may_run and failover.budget is not None and failover.budget.allows(now_s),
+        # of a split call, a part that was not refused has run
+        repeats_refused=route.repeats_refused and may_repeat and (attempt.parts is None or repeats_run),
+        repeats_run=repeats_run,
         pause_s=failover.pause_s(error, now_s) if may_repeat else 0.0,
         took_s=attempt.record.duration_s,
         client_left_s=failover.client_deadline_s - now_s,
@@ -408,28 +408,31 @@ async def _choose(attempt: Attempt, failover: Failover, repeat: Repeat, error: G
     """Choose the target of the attempt that repeats `attempt`, after `pause_s`. Return False if none is available."""
     state = attempt.state
     if repeat is Repeat.CONTEXT_FALLBACK:
-        failover, pause_s = _fall_back(attempt, failover), 0.0  # nobody asked to wait with the other model
+        failover, pause_s = await _fall_back(attempt, failover), 0.0  # nobody asked to wait with the other model
         attempt.failover = failover
     elif attempt.sent or attempt.sent_before or repeat is Repeat.RETRY:  # else no setting was needed
         failover.repeats += 1
-        if failover.budget and attempt.sent and not is_limited(error.http_status, error.retry_after_s):
+        has_run = attempt.parts is not None or not is_limited(error.http_status, error.retry_after_s)
+        if failover.budget is not None and attempt.sent and has_run:
             failover.budget.add_repeat(state.clock.now())
     if pause_s:
         await sleep(state.clock, pause_s)
     return failover.choose(state.clock.now())
 
 
-def _fall_back(attempt: Attempt, failover: Failover) -> Failover:
+async def _fall_back(attempt: Attempt, failover: Failover) -> Failover:
     """Let the request go to the model for long requests from now on."""
     state, call, model = attempt.state, attempt.call, failover.fallback or ""
-    found = state.routes.route(call.operation.configured_as, model)
-    # the body has the name of the first model
-    targets = tuple(replaced(one, model=one.model or model) for one in found.targets)
+    route = state.routes.route(call.operation.configured_as, model)
     entry = f"context_fallback={model}"
     edit = RuleEdit(entry, "model", '"', len(call.model), '"', len(model))
+    named = replaced(attempt.target, model=model)
+    call = await normalize_large(call, named, MODEL_NAME_ONLY, state.body_threads)
+    if attempt.memory is not None and len(call.body) > INLINE_BYTES:
+        attempt.memory.claim(len(call.body))
     call = replace(call, model=model, adapted=(*call.adapted, entry), edits=call.edits.with_more((edit,)))
     attempt.call = call
-    return failover.over(state, replace(found, targets=targets, context_fallback=None), call)
+    return failover.over(state, replace(route, names_targets=True, context_fallback=None), call)
 
 
 async def send_own_call(

@@ -86,7 +86,8 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         operation, fallback = call.operation, route.context_fallback
         states = [state.upstreams[target.upstream].state for target in route.targets]
         healths = [one.health(name, route.breaker) for one, name in zip(states, route.names, strict=True)]
-        is_pinned = len(healths) > 1 and (operation.is_about_stored or names_stored_object(operation, call.body))
+        is_stored = route.names_targets and (operation.is_about_stored or names_stored_object(operation, call.body))
+        is_pinned = is_stored and len(healths) > 1
         affinity, key = route.affinity_of(operation.configured_as), None
         if affinity:
             key = call.caller.encode() if affinity == "caller" else header(request.headers, affinity.encode())
@@ -101,7 +102,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         if route.repeats_run:
             budget = state.retry_budgets.setdefault(route.entry, RetryBudget())
             budget.add_request(state.clock.now())
-        if fallback is not None and (is_pinned or not may_use(caller, fallback)):
+        if fallback is not None and (is_stored or not may_use(caller, fallback)):
             fallback = None
         wall = state.clock.wall
         return cls(
@@ -206,7 +207,8 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         if wait_s and isinstance(error, UpstreamErrorReply) and is_limited(error.http_status, error.retry_after_s):
             error.retry_after_s = min(wait_s, error.retry_after_s or wait_s)
             error.relayed = tuple(field for field in error.relayed if field[0] != b"retry-after-ms")
-            error.should_retry = None if wait_s <= LONGEST_WAIT_S else False
+            if error.should_retry is not False:
+                error.should_retry = None if wait_s <= LONGEST_WAIT_S else False
 
 
 LONGEST_WAIT_S = 60.0

@@ -41,7 +41,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     affinity: str = ""
     """"" for none, `caller`, or the name of a header in lower case."""
     names_targets: bool = False
-    """Whether the response names the targets that were tried."""
+    """Whether the operator set how targets are chosen or tried again: the response then names those that were tried."""
     entry: str = ""
     """The name of the entry of `models`."""
     repeats_refused: bool = False
@@ -226,7 +226,7 @@ def _route(targets: Targets, config: Config, name: str = "", entry: Model | None
         limits=limits,
         policy=entry.policy,
         affinity=(entry.affinity or "").removeprefix("header ").lower(),
-        names_targets=is_traffic or entry.policy != "order",
+        names_targets=is_traffic or entry.policy != "order" or bool(entry.affinity or entry.context_fallback),
         entry=name,
         repeats_refused=retry is not None and "refused" in retry.on,
         repeats_run=frozenset(retry.operations if retry is not None else ()),
