@@ -65,7 +65,7 @@ MESSAGES: Mapping[str, str] = {
     "concurrency_limited": "The caller 'ragflow' has reached its limit of 8 concurrent requests"
     " (access.keys[].max_concurrent). Retry when one of them has ended.",
     "targets_limited": "All targets of the model 'gpt-4o' asked to wait, the shortest for 12 s.",
-    "targets_drained": "Every target of the model 'gpt-4o' is drained by the operator.",
+    "targets_drained": "Every target of the model 'gpt-4o' is drained by the operator (`gatepass target`).",
     "draining": "gatepass is stopping. Retry the request: another instance can serve it.",
     "not_started": "gatepass was not started: its lifespan is not running. Enter its lifespan in the event loop that"
     " serves the requests.",

@@ -445,9 +445,9 @@ class TargetsLimited(GatewayError):
 
 
 class TargetsDrained(GatewayError):
-    """An operator has drained every target of the model. Nothing was sent.
+    """An operator has drained every target of the model (`gatepass target drain`). Nothing was sent.
 
-    Action: Let one of the targets serve requests again, and retry.
+    Action: Run `gatepass target resume UPSTREAM` for one of them, and retry.
     """
 
     code, status, retryable = "targets_drained", 503, True

@@ -199,7 +199,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
             )
             limited.should_retry = None if wait_s <= LONGEST_WAIT_S else False
             return limited
-        return TargetsDrained(f"Every target of the model {model!r} is drained by the operator.")
+        return TargetsDrained(f"Every target of the model {model!r} is drained by the operator (`gatepass target`).")
 
     def shorten_wait(self, error: GatepassError, now_s: float) -> None:
         """Let `error` ask for the wait of the target that is free first."""

@@ -122,8 +122,8 @@ export const ERRORS = {
     "action": "在 `retry-after` 之后重试，或在 `models.NAME.targets` 中添加一个有自己限额的目标。"
   },
   "targets_drained": {
-    "text": "运维人员停用了模型的每个目标。gatepass 没有发送任何内容。",
-    "action": "让其中一个目标重新处理请求，然后重试。"
+    "text": "运维人员停用了模型的每个目标（`gatepass target drain`）。gatepass 没有发送任何内容。",
+    "action": "对其中一个运行 `gatepass target resume UPSTREAM`，然后重试。"
   },
   "mcp_sessions_unavailable": {
     "text": "只有 store 知道 MCP 会话由哪个调用方打开，而它没有应答。",
