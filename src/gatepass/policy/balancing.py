@@ -62,7 +62,8 @@ def ranked(
         scores = [_score(key, name, weight) for name, weight in zip(names, weights, strict=True)]
         share = (sum(loads) + 1) * MOST_LOAD / (sum(weights) or 1.0)
         is_over = [load + 1 > math.ceil(share * weight) for load, weight in zip(loads, weights, strict=True)]
-        return sorted(places, key=lambda at: (not weights[at], is_over[at], -scores[at]))
+        # a spare is always above its share of 0, and has the lowest score
+        return sorted(places, key=lambda at: (is_over[at], -scores[at]))
     if policy == "order":
         return places
     # the target with the smallest of these draws has the probability of its weight

@@ -212,6 +212,13 @@ def test_the_choice_among_targets(kinds, data):
     assert at in full or full.issuperset(allowed[: allowed.index(at)])
 
 
+@pytest.mark.parametrize(("full", "at"), [({0}, 1), ({0, 1}, 0), (set[int](), 0)])
+def test_of_targets_that_are_all_ejected_one_that_is_not_full_is_chosen(full, at):
+    healths = [a_health("ejected"), a_health("probed")]
+    assert choose([0, 1], (), healths, full, NOW_S, waits=True, ejects=True) == at
+    assert choose([0, 1], (), healths, {0, 1}, NOW_S, waits=True, ejects=True) == 0
+
+
 def test_a_target_that_asked_to_wait_is_asked_again_at_the_end_of_its_wait():
     health = TargetHealth()
     health.limited_until_s = NOW_S

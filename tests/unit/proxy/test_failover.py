@@ -283,6 +283,15 @@ def test_a_model_without_a_cool_down_does_not_wait_for_that_of_another_model():
     assert chosen == {"m": "west", "alone": "east", "plain": "east"}
 
 
+def test_a_shorter_wait_of_another_request_does_not_end_a_longer_one():
+    state = a_state({"m": {**targets("east", "west"), **POLICY}})
+    both, now_s = [a_failover(state), a_failover(state)], state.clock.now()
+    assert [failover.choose(now_s) for failover in both] == [True, True]
+    for failover, end in zip(both, ("429 for 1,000 s", "429 for 5 s"), strict=True):
+        failover.ended(now_s, *ENDS[end], stale=False)
+    assert health(state, "east").limited_until_s == now_s + 60.0
+
+
 def test_a_target_that_is_drained_shortens_no_wait():
     state = a_state({"m": {**targets("east", "west"), **POLICY}})
     failover, now_s = a_failover(state), state.clock.now()
