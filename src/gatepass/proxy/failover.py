@@ -35,11 +35,13 @@ MOST_NAMES = 1_000
 _STORED: Mapping[str, tuple[bytes, ...]] = MappingProxyType(
     {
         "chat": (b"file_id",),
-        "messages": (b"file_id", b"container"),
-        "responses": (b"file_id", b"container", b"previous_response_id", b"conversation", b"vector_store_id"),
+        "messages": (b"container", b"file_id"),
+        "responses": (b"previous_response_id", b"conversation", b"container", b"file_id", b"vector_store_id"),
     }
 )
 """The members of each operation that name an object which one upstream stores."""
+_UPLOADED = (b"file_id", b"vector_store_id")
+"""Those that come from an operation without a default affinity, so that the first target has them."""
 _NAMED = re.compile(rb'(?:s|_id)?"\s{0,64}:\s{0,64}(?:\[\s{0,64})?(?:"|\{\s{0,64}"id")')
 
 
@@ -86,9 +88,10 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         operation, fallback = call.operation, route.context_fallback
         states = [state.upstreams[target.upstream].state for target in route.targets]
         healths = [one.health(name, route.breaker) for one, name in zip(states, route.names, strict=True)]
-        is_stored = route.names_targets and (operation.is_about_stored or names_stored_object(operation, call.body))
+        stored = stored_object(operation, call.body) if route.names_targets else None
+        is_stored = stored is not None or (route.names_targets and operation.is_about_stored)
         is_pinned = is_stored and len(healths) > 1
-        affinity, key = route.affinity_of(operation.configured_as), None
+        affinity, key = route.affinity if stored in _UPLOADED else route.affinity_of(operation.configured_as), None
         if affinity:
             key = call.caller.encode() if affinity == "caller" else header(request.headers, affinity.encode())
         # what only one target has is there whatever its load
@@ -215,13 +218,13 @@ LONGEST_WAIT_S = 60.0
 """After a longer wait no retry of a client can help: SDKs would sleep through it, or retry too early."""
 
 
-def names_stored_object(operation: Operation, body: bytes) -> bool:
-    """Return whether a member of `body` names an object that one upstream stores."""
+def stored_object(operation: Operation, body: bytes) -> bytes | None:
+    """Return the member of `body` that names an object which one upstream stores, None if none does."""
     for name in _STORED.get(operation.configured_as, ()):
         at, left = body.find(name), MOST_NAMES
         while at >= 0:
             left -= 1
             if not left or _NAMED.match(body, at + len(name)):
-                return True
+                return name
             at = body.find(name, at + len(name))
-    return False
+    return None
