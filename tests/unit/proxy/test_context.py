@@ -9,7 +9,7 @@ import pytest
 
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.errors import TokenUnavailable, UpstreamClosed
+from gatepass.errors import TokenUnavailable, UpstreamClosed, UpstreamErrorReply
 from gatepass.observability.observer import AccessRecord
 from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.context import AGENT_LOG_CHARS, IDS_LOG_CHARS, PATH_LOG_CHARS, Attempt, RequestContext
@@ -162,6 +162,16 @@ def test_every_field_has_the_value_that_its_name_states():
         "mcp_tool": "find",
         "replayed_without": ["left=1"],
     }
+
+
+def test_the_log_line_names_each_attempt_that_failed_before_whatever_repeated_it():
+    context = a_context()
+    attempt = an_attempt(context)
+    for repeat, code in ((Repeat.RETRY, "busy"), (Repeat.CONTEXT_FALLBACK, "too_long"), (Repeat.NEW_TOKEN, "expired")):
+        attempt.end(Outcome.ERROR_REPLY, UpstreamErrorReply("no", upstream="mock", status=400, upstream_code=code))
+        attempt = context.attempt = attempt.again(repeat)
+    attempt.end(Outcome.COMPLETE)
+    assert line(context)["failover"] == ["mock=busy", "mock=too_long"]
 
 
 def test_a_wait_too_short_to_record_is_left_out():
