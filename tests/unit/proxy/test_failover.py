@@ -283,6 +283,15 @@ def test_a_model_without_a_cool_down_does_not_wait_for_that_of_another_model():
     assert chosen == {"m": "west", "alone": "east", "plain": "east"}
 
 
+@pytest.mark.parametrize("end", ENDS)
+def test_how_long_a_target_is_passed_over(end):
+    state = a_state({"m": {**targets("east", "west"), **POLICY}})
+    failover, now_s = a_failover(state), state.clock.now()
+    failover.choose(now_s)
+    failover.ended(now_s, *ENDS[end], stale=False)
+    assert failover.healths[0].wait_s(now_s) == COOLS_S.get(end, 0.0)
+
+
 def test_a_shorter_wait_of_another_request_does_not_end_a_longer_one():
     state = a_state({"m": {**targets("east", "west"), **POLICY}})
     both, now_s = [a_failover(state), a_failover(state)], state.clock.now()
