@@ -131,7 +131,7 @@ MATRIX = """
 """
 """The outcome at the client, `x-gatepass-attempts`, and the requests in the log of each upstream. `refused` and `run`
 are the groups of `retry.on`, for chats. `other` has both, but the second one only for embeddings."""
-HANG_S = 2.0
+HANG_S = 1.0
 
 
 async def matrix() -> dict[tuple[str, str], str]:
@@ -163,7 +163,8 @@ async def matrix() -> dict[tuple[str, str], str]:
                 for policy, entry in POLICIES.items():
                     name, upstream = f"{fault}/{policy}", f"{fault}-{policy}".replace(" ", "-").replace(",", "")
                     settings: dict[str, Any] = {"base_url": refuses if fault == "refused connect" else first.url}
-                    settings["timeouts"] = {"first_byte_s": HANG_S}
+                    if fault == "hang":
+                        settings["timeouts"] = {"first_byte_s": HANG_S}
                     if fault.startswith("token"):
                         credentials[upstream], settings["credential"] = login, upstream
                     upstreams[upstream] = settings
@@ -199,15 +200,15 @@ async def test_one_target_is_asked_again_after_the_wait_that_it_asks_for():
 
 SHORT: dict[str, tuple[dict[str, Any], dict[str, str], str, int]] = {
     "no limit": ({}, {}, "300", 2),
-    "total_s": ({"timeouts": {"total_s": 0.25}}, {}, "300", 1),
+    "total_s": ({"timeouts": {"total_s": 1}}, {}, "3000", 1),
     "total_s, longer": ({"timeouts": {"total_s": 30}}, {}, "300", 2),
-    "Python's time": ({}, {"x-stainless-read-timeout": "0.25"}, "300", 1),
+    "Python's time": ({}, {"x-stainless-read-timeout": "1.0"}, "3000", 1),
     "Python's time, longer": ({}, {"x-stainless-read-timeout": "30.0"}, "300", 2),
-    "Node's time": ({}, {"x-stainless-timeout": "1"}, "1000", 1),
+    "Node's time": ({}, {"x-stainless-timeout": "1"}, "3000", 1),
     "Node's time, longer": ({}, {"x-stainless-timeout": "30"}, "300", 2),
     "no time": ({}, {"x-stainless-timeout": "NaN"}, "300", 2),
     "the first request of an SDK": ({}, {"x-stainless-retry-count": "0"}, "300", 2),
-    "a repeat of an SDK": ({}, {"x-stainless-retry-count": "1"}, "300", 1),
+    "a repeat of an SDK": ({}, {"x-stainless-retry-count": "1"}, "3000", 1),
     "too long a wait": ({}, {}, "11000", 1),
 }
 """Settings of the model, headers of the request, the wait in milliseconds, and the requests that the upstream gets."""
@@ -224,7 +225,7 @@ async def test_no_repeat_is_sent_that_would_come_too_late(entry, headers, wait_m
         took_s = gp.state.clock.now() - began_s
     assert (answer.status, len(upstream.received)) == ((200, 2) if requests == 2 else (429, 1))
     if requests == 1:
-        assert took_s < 0.25
+        assert took_s < 1.0
         assert answer.error["code"] == "upstream_error"
         assert answer.headers["retry-after"] == str(-(-int(wait_ms) // 1000))
 
@@ -515,7 +516,7 @@ async def test_a_slow_target_with_good_replies_stays():
 
 async def test_a_target_that_does_not_answer_in_time_is_ejected():
     async with Scripted([Hold()]) as first, Scripted(GOOD) as second:
-        entry = {"breaker": {"consecutive_failures": 2}, "timeouts": {"first_byte_s": 0.1}}
+        entry = {"breaker": {"consecutive_failures": 2}, "timeouts": {"first_byte_s": 0.5}}
         async with two(first, second, entry) as gp:
             assert [(await gp.ask().answer()).status for _ in range(4)] == [504, 504, 200, 200]
     assert (len(first.received), len(second.received)) == (2, 2)
