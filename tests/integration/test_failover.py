@@ -349,6 +349,29 @@ async def test_after_a_wait_of_more_than_a_minute_no_retry_of_a_client_helps():
     assert (len(first.received), len(second.received)) == (1, 1)
 
 
+async def test_the_client_is_told_the_wait_that_was_asked_for_although_gatepass_waits_for_less():
+    clock = DrivenClock()
+    long, longer = error(429, retry_after="100"), error(429, retry_after="3600")
+    async with (
+        Scripted(longer, longer, GOOD) as first,
+        Scripted(long, longer, GOOD) as second,
+        two(first, second, REFUSED, clock=clock) as gp,
+    ):
+        for after_s, code, wait in ((0, "upstream_error", "100"), (50, "targets_limited", "50")):
+            await clock.advance(after_s)
+            answer = await gp.ask().answer()
+            assert (answer.status, answer.error["code"], answer.headers["retry-after"]) == (429, code, wait)
+            assert answer.headers.get("x-should-retry") == ("false" if code == "upstream_error" else None)
+        await clock.advance(11)
+        for code in ("upstream_error", "targets_limited"):
+            answer = await gp.ask().answer()
+            assert (answer.error["code"], answer.headers["retry-after"]) == (code, "3600")
+            assert answer.headers["x-should-retry"] == "false"
+        await clock.advance(61)
+        assert (await gp.ask().answer()).status == 200
+    assert (len(first.received), len(second.received)) == (3, 2)
+
+
 async def test_a_target_waits_for_a_minute_at_most_by_default():
     clock = DrivenClock()
     async with (

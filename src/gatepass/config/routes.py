@@ -439,6 +439,7 @@ class Model(Block):
     """The longest time for which a target is passed over after it answered 429, or 503 with `retry-after`, if the model
     has several targets and `retry` or `breaker`. It is passed over for the time that the upstream asks for.
     If a 429 names no time, that is the reset of its used-up quota (`x-ratelimit-reset-requests` and similar headers).
+    If all targets ask to wait, `retry-after` states the shortest time that they ask for, without this limit.
 
     Example: 20
     """

@@ -16,7 +16,7 @@ MOST_LOAD = 1.25
 class TargetHealth:
     """What a process knows of one target: its load, its breaker, its wait, and whether an operator drains it."""
 
-    __slots__ = ("breaker", "drained", "in_flight", "limited_until_s")
+    __slots__ = ("asked_until_s", "breaker", "drained", "in_flight", "limited_until_s")
 
     def __init__(self) -> None:
         self.breaker: Breaker | None = None
@@ -24,10 +24,22 @@ class TargetHealth:
         self.drained = False
         self.in_flight = 0
         self.limited_until_s = 0.0
-        """Until when the upstream asked to wait."""
+        """Until when the target is passed over."""
+        self.asked_until_s = 0.0
+        """Until when the upstream asked to wait: not before `limited_until_s`, which has a limit."""
+
+    def limit(self, now_s: float, wait_s: float, most_s: float) -> None:
+        """Pass the target over for `wait_s`, as its upstream asked, but for `most_s` at most."""
+        until_s = now_s + min(wait_s, most_s)
+        if until_s > self.limited_until_s:
+            self.limited_until_s, self.asked_until_s = until_s, now_s + wait_s
 
     def wait_s(self, now_s: float) -> float:
         return max(0.0, self.limited_until_s - now_s)
+
+    def asked_s(self, now_s: float) -> float:
+        """Return the seconds that a client has to wait, 0 if the target is not passed over."""
+        return self.asked_until_s - now_s if self.limited_until_s > now_s else 0.0
 
     def state(self, now_s: float, *, waits: bool, ejects: bool) -> tuple[str, float]:
         """Return what keeps requests away, `available` for nothing, and for how many seconds. See `admits`."""

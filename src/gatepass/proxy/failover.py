@@ -165,7 +165,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         if limited and wait_s is None and isinstance(error, UpstreamErrorReply):
             wait_s = quota_reset_s(error.relayed, self.wall())
         if limited and wait_s and route.max_cooldown_s and not concerns_size(error):
-            health.limited_until_s = max(health.limited_until_s, now_s + min(wait_s, route.max_cooldown_s))
+            health.limit(now_s, wait_s, route.max_cooldown_s)
         if route.breaker is None or (breaker := health.breaker) is None:
             return
         verdict = verdict_of(outcome, status, is_limited=limited, is_stale=stale)
@@ -178,10 +178,10 @@ class Failover(Hidden, msgspec.Struct, eq=False):
                 LOG.warning("target_ejected", extra={"fields": fields})
 
     def wait_s(self, now_s: float) -> float:
-        """Return the seconds until a target may be asked, 0 if one may be asked now, or none at all."""
+        """Return the shortest wait that a target asked for, 0 if one may be asked now, or none at all."""
         if not self.route.max_cooldown_s:
             return 0.0
-        return min((self.healths[at].wait_s(now_s) for at in self.order if not self.healths[at].drained), default=0.0)
+        return min((self.healths[at].asked_s(now_s) for at in self.order if not self.healths[at].drained), default=0.0)
 
     def pause_s(self, error: GatepassError, now_s: float) -> float:
         """Return the seconds to wait before the next attempt, `inf` if that is too long for a request to wait."""

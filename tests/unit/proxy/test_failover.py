@@ -91,7 +91,7 @@ ENDS: dict[str, tuple[Outcome, BaseException | None]] = {
     "the client left": (Outcome.CLIENT_GONE, ClientGone("left")),
     "stopped": (Outcome.DRAINED, asyncio.CancelledError()),
 }
-COOLS_S = {"429 for 5 s": 5.0, "429 for 1,000 s": 60.0, "503 for 2 s": 2.0}
+ASKED_S = {"429 for 5 s": 5.0, "429 for 1,000 s": 1_000.0, "503 for 2 s": 2.0}
 
 
 class Machine(RuleBasedStateMachine):
@@ -109,6 +109,7 @@ class Machine(RuleBasedStateMachine):
         self.state = create_app_state(self.config, self.clock)
         self.open: list[tuple[Failover, str]] = []
         self.limited_until_s = dict.fromkeys(NAMES, 0.0)
+        self.asked_until_s = dict.fromkeys(NAMES, 0.0)
         for model in models:
             a_failover(self.state, model)
 
@@ -133,7 +134,7 @@ class Machine(RuleBasedStateMachine):
             left = [name for name in names if not healths[name].drained]
             assert isinstance(error, TargetsLimited if left else TargetsDrained)
             if left:
-                assert error.retry_after_s == min(self.limited_until_s[name] for name in left) - now_s
+                assert error.retry_after_s == min(self.asked_until_s[name] for name in left) - now_s
             return
         chosen = failover.target.upstream
         self.open.append((failover, chosen))
@@ -152,8 +153,10 @@ class Machine(RuleBasedStateMachine):
         failover, name = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
         now_s = self.clock.now()
         failover.ended(now_s, *ENDS[how], stale=False)
-        if how in COOLS_S and failover.route.breaker is not None:
-            self.limited_until_s[name] = max(self.limited_until_s[name], now_s + COOLS_S[how])
+        if how in ASKED_S and failover.route.breaker is not None:
+            until_s = now_s + min(ASKED_S[how], 60.0)
+            if until_s > self.limited_until_s[name]:
+                self.limited_until_s[name], self.asked_until_s[name] = until_s, now_s + ASKED_S[how]
         if then == "repeat":
             self.choose(failover)
         elif then == "same":
@@ -289,7 +292,7 @@ def test_how_long_a_target_is_passed_over(end):
     failover, now_s = a_failover(state), state.clock.now()
     failover.choose(now_s)
     failover.ended(now_s, *ENDS[end], stale=False)
-    assert failover.healths[0].wait_s(now_s) == COOLS_S.get(end, 0.0)
+    assert failover.healths[0].asked_s(now_s) == ASKED_S.get(end, 0.0)
 
 
 def test_a_shorter_wait_of_another_request_does_not_end_a_longer_one():
