@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, zip_longest
+from itertools import accumulate, pairwise, zip_longest
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
@@ -24,8 +24,8 @@ from prometheus_client.utils import floatToGoString
 from gatepass.errors import GatepassError, UpstreamAuth, stable_code
 from gatepass.observability.log import dropped_lines
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Refusal, RequestRecord, RuleChange
-from gatepass.observability.story import AT_ANOTHER, is_unknown_name, test_command
-from gatepass.types import SERVER_ERROR
+from gatepass.observability.story import AT_ANOTHER, attempts_of, is_unknown_name, test_command
+from gatepass.types import CLIENT_ERROR, SERVER_ERROR
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -318,6 +318,19 @@ class UpstreamCounts:
     before: int = 0
     """How many ended before a reload changed the upstream's settings. They say nothing about its health."""
 
+    def answered(self, status: int | None) -> None:
+        """End failures to connect after a reply with `status`, None without one."""
+        if status is not None and self.last_failed[1] in NOT_REACHED:
+            self.in_a_row = 0
+
+    def add_error(self, last: tuple[str, str, float], test: str | None) -> None:
+        """Count an error. `test`: the command that tests the upstream, None if that rejected the request itself."""
+        self.errors += 1
+        self.last_error = last
+        if test is not None:
+            self.began_s = self.began_s if self.in_a_row else last[2]
+            self.in_a_row, self.last_failed, self.test = self.in_a_row + 1, last, test
+
 
 class Totals(msgspec.Struct, frozen=True):
     """Sums since the start of a process, or in a time: of requests, and of all times of `Cell.counts`.
@@ -474,16 +487,19 @@ class Metrics(Observer):
         if attempt is None:
             return
         series.attempts.value += attempt.requests
+        if attempt.after is not None:
+            for later, earlier in reversed([*pairwise(attempts_of(attempt))]):
+                self.of((*key[:2], earlier.upstream, key[3])).attempts.value += earlier.requests
+                if later.cause in AT_ANOTHER and not access.replay_of:
+                    at, status = self._by_upstream[earlier.upstream], earlier.status
+                    at.requests += 1
+                    fails = earlier.outcome != "nothing_written" and not CLIENT_ERROR <= (status or 0) < SERVER_ERROR
+                    if not fails:
+                        at.answered(status)
+                    last = (access.id, earlier.code or "", earlier.began_s + earlier.duration_s)
+                    at.add_error(last, self._test(earlier, access) if fails else None)
         if not access.replay_of and attempt.requests:
             self._ended_at(attempt, access, error, request.arrived_s + duration_s)
-        later, earlier = attempt, attempt.after
-        while earlier is not None:
-            self.of((*key[:2], earlier.upstream, key[3])).attempts.value += earlier.requests
-            if later.cause in AT_ANOTHER and not access.replay_of:
-                at = self._by_upstream[earlier.upstream]
-                at.requests, at.errors = at.requests + 1, at.errors + 1
-                at.last_error = (access.id, earlier.code or "", earlier.began_s + earlier.duration_s)
-            later, earlier = earlier, earlier.after
         if access.empty_answer:
             self._add("gatepass_empty_answers_total", attempt.upstream)
         if usage is not None:
@@ -512,16 +528,13 @@ class Metrics(Observer):
             return
         lacks_version = "has no such path: upstreams." in error.message  # in `base_url`: then no request succeeds
         fails = lacks_version or error.http_status >= SERVER_ERROR or isinstance(error, UpstreamAuth)
-        if not fails and attempt.status is not None and at.last_failed[1] in NOT_REACHED:
-            at.in_a_row = 0
-        if is_unknown_name(attempt, error.public_code, error.hop, error.http_status, error.message):
-            return
-        at.errors += 1
-        at.last_error = last = (access.id, error.public_code, ended_s)
-        if fails:
-            at.began_s = at.began_s if at.in_a_row else ended_s
-            at.in_a_row, at.last_failed = at.in_a_row + 1, last
-            at.test = test_command(error.hop, self._mask(access.model), access.operation)
+        if not fails:
+            at.answered(attempt.status)
+        if not is_unknown_name(attempt, error.public_code, error.hop, error.http_status, error.message):
+            at.add_error((access.id, error.public_code, ended_s), self._test(attempt, access) if fails else None)
+
+    def _test(self, attempt: AttemptRecord, access: AccessRecord) -> str:
+        return test_command(f"upstream:{attempt.upstream}", self._mask(access.model), access.operation)
 
     def health(self, upstream: str) -> str:
         """Return `failing` if the last FAILING_IN_A_ROW requests failed at `upstream`, or all of fewer; else `ok`.

@@ -70,6 +70,33 @@ def test_an_attempt_that_the_policy_repeated_counts_as_an_error_of_its_upstream_
     assert [failed_at(request, name) for name in ("first", "long")] == [True, False]
 
 
+def test_an_upstream_whose_requests_all_go_to_the_next_target_is_failing():
+    """A region that refused every connection was healthy, because its neighbour answered each request."""
+    metrics = Metrics()
+
+    def request(last: AttemptRecord) -> tuple[str, str]:
+        access = AccessRecord("one", "POST", "/", "chat", "app", model="m", outcome="ok")
+        metrics.request_ended(RequestRecord(access, last, 5.0, 0.0, 1.0, None, 0.0), None)
+        return metrics.health("east"), metrics.health("west")
+
+    def failed_over(outcome: str, code: str, status: int | None = None, to: str = "west") -> AttemptRecord:
+        first = AttemptRecord("one", "chat", "m", "east", outcome=outcome, code=code, status=status, requests=1)
+        first.began_s, first.duration_s = 5.0, 0.5
+        return AttemptRecord("one", "chat", "m", to, cause="next_target", after=first, requests=1)
+
+    assert request(failed_over("connection_failed", "upstream_connect")) == ("failing", "ok")
+    last = {"id": "one", "code": "upstream_connect", "test": "gatepass doctor m --call", "age_s": 10.5, "for_s": 10.5}
+    assert metrics.last_failed("east", 16.0) == {"in_a_row": 1, **last}
+    limited = failed_over("error_reply", "rate_limit_exceeded", 429)
+    assert request(limited) == ("ok", "ok")  # it was reached
+    dead = failed_over("error_reply", "upstream_error", 500)
+    assert [request(dead) for _ in range(3)] == [("ok", "ok"), ("ok", "ok"), ("failing", "ok")]
+    assert request(failed_over("error_reply", "upstream_error", 500, to="east")) == ("ok", "ok")
+    assert metrics.last_failed("east", 16.0) is None
+    no_token = failed_over("nothing_written", "token_unavailable")
+    assert [request(no_token) for _ in range(3)] == [("ok", "ok")] * 3
+
+
 def test_a_request_without_a_token_does_not_count_at_its_upstream():
     """The page called an upstream healthy that no request had reached."""
     metrics = Metrics()
