@@ -45,7 +45,7 @@ class Breaker:
     """The breaker of one target. Each `begin` has exactly one `end`."""
 
     __slots__ = (
-        *("_closed_since_s", "_consecutive", "_counts_since_s", "_ejections", "_has_probe", "_recent"),
+        *("_closed_since_s", "_consecutive", "_counts_since_s", "_ejections", "_probe_since_s", "_recent"),
         *("ejected_s", "ejected_times", "settings", "until_s"),
     )
 
@@ -53,7 +53,7 @@ class Breaker:
         self.settings = settings
         self._recent = RecentCounts(settings.window_s)
         self._consecutive = self._ejections = 0
-        self._has_probe = False
+        self._probe_since_s: float | None = None
         self._closed_since_s = self._counts_since_s = 0.0
         self.ejected_s: float | None = None
         """When the last ejection began, None while the breaker is closed."""
@@ -71,13 +71,20 @@ class Breaker:
         return BreakerState.OPEN if now_s < self.until_s else BreakerState.HALF_OPEN
 
     def admits(self, now_s: float) -> bool:
-        """Return whether a request may go to the target: always, or as its probe."""
-        return self.ejected_s is None or (now_s >= self.until_s and not self._has_probe)
+        """Return whether a request may go to the target: always, or as its probe.
+
+        A probe may be a stream without end: after `ejection_s` another request may be the probe.
+        """
+        if self.ejected_s is None:
+            return True
+        since_s = self._probe_since_s
+        return now_s >= self.until_s and (since_s is None or now_s >= since_s + self.settings.ejection_s)
 
     def begin(self, now_s: float) -> bool:
         """Begin an attempt at the target. Return whether it is the probe, which `end` must know."""
         is_probe = self.ejected_s is not None and self.admits(now_s)
-        self._has_probe = self._has_probe or is_probe
+        if is_probe:
+            self._probe_since_s = now_s
         return is_probe
 
     def end(self, now_s: float, verdict: Verdict, began_s: float, *, is_probe: bool) -> bool:
@@ -85,8 +92,8 @@ class Breaker:
 
         An attempt from before the last ejection says nothing about the time after it.
         """
-        if is_probe:
-            self._has_probe = False
+        if is_probe and began_s == self._probe_since_s:
+            self._probe_since_s = None
         if verdict is Verdict.NONE or began_s < self._counts_since_s:
             return False
         if self.ejected_s is not None:

@@ -380,6 +380,7 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
     if repeat in CHOOSES and failover is not None:
         leave_target(attempt)
         if not await _choose(attempt, failover, repeat, error, tried.pause_s):
+            failover.shorten_wait(error, attempt.state.clock.now())
             raise await _error_for_client(attempt, error, is_rejected=is_rejected) from error.__cause__
     return attempt.again(repeat)
 
@@ -489,7 +490,7 @@ def _with_client_parts(
     if not protocol.is_raw:
         return request
     if context.upload is not None:
-        attempt.upload = upload = context.upload.as_model(attempt.target.model)
+        attempt.upload = upload = context.upload.as_model(attempt.target.model or attempt.call.model)
         attempt.record.adapted = (*attempt.record.adapted, *upload.adapted)
     return raw_request(request, attempt.call.headers, attempt.upload)
 

@@ -22,7 +22,7 @@ from gatepass.errors import GatepassError, TargetsDrained, TargetsLimited, Upstr
 from gatepass.policy.balancing import TargetHealth, choose, ranked
 from gatepass.policy.retry_budget import RetryBudget, pause_s
 from gatepass.proxy.app_state import AppState, UpstreamState
-from gatepass.proxy.retry import Outcome, concerns_size, is_limited, verdict_of
+from gatepass.proxy.retry import REPLIES, Outcome, concerns_size, is_limited, verdict_of
 from gatepass.proxy.routing import Route
 from gatepass.types import Call, ClientRequest, Hidden, Operation, Target, header
 
@@ -161,7 +161,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         self.states[at].in_flight -= 1
         status = error.http_status if isinstance(error, GatepassError) else 0
         wait_s = error.retry_after_s if isinstance(error, GatepassError) else None
-        limited = outcome is Outcome.ERROR_REPLY and is_limited(status, wait_s)
+        limited = outcome in REPLIES and is_limited(status, wait_s)
         if limited and wait_s is None and isinstance(error, UpstreamErrorReply):
             wait_s = quota_reset_s(error.relayed, self.wall())
         if limited and wait_s and route.max_cooldown_s and not concerns_size(error):
@@ -191,9 +191,8 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         pause = max(asked_s, pause_s(self.repeats))
         return pause if pause <= MOST_PAUSE_S else math.inf
 
-    def unavailable(self, now_s: float) -> GatepassError:
-        """Return the error for a request that no target takes now."""
-        model = self.route.entry
+    def unavailable(self, model: str, now_s: float) -> GatepassError:
+        """Return the error for a request of `model` that no target takes now."""
         if any(not self.healths[at].drained for at in self.order):
             wait_s = self.wait_s(now_s)
             limited = TargetsLimited(
@@ -208,7 +207,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         """Let `error` ask for the wait of the target that is free first."""
         wait_s = self.wait_s(now_s)
         if wait_s and isinstance(error, UpstreamErrorReply) and is_limited(error.http_status, error.retry_after_s):
-            error.retry_after_s = min(wait_s, error.retry_after_s or wait_s)
+            error.retry_after_s = wait_s
             error.relayed = tuple(field for field in error.relayed if field[0] != b"retry-after-ms")
             if error.should_retry is not False:
                 error.should_retry = None if wait_s <= LONGEST_WAIT_S else False

@@ -211,7 +211,7 @@ def _first_attempt(context: RequestContext, route: Route, call: Call) -> Attempt
         request = context.client_request
         failover = Failover.begin(state, route, call, request, context.caller, client_deadline_s(call, request))
         if not failover.choose(now_s := state.clock.now()):
-            raise failover.unavailable(now_s)
+            raise failover.unavailable(call.model, now_s)
         target = failover.target
     return Attempt.begin(state, target, call, profile, context.memory, context.access, failover)
 
@@ -314,9 +314,7 @@ async def _parse_upload(context: RequestContext, upload: MultipartUpload, found:
                 raise upload.unrouted_error() from None
             if not may_use(caller, model):
                 raise upload.unrouted_error()
-    call = _keep_call(context, call_without_body(context.client_request, operation, caller.name, model))
-    upload.routed_model = call.model
-    return call
+    return _keep_call(context, call_without_body(context.client_request, operation, caller.name, model))
 
 
 def _parse(context: RequestContext, found: Match, body: bytes) -> Call:

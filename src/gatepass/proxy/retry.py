@@ -160,16 +160,18 @@ def may_repeat_by_policy(outcome: Outcome, status: int, tried: Tried, left_s: fl
     """Return whether `models.NAME.retry` repeats an attempt that ended with `outcome`, and time is left for it."""
     if outcome in (Outcome.CONNECTION_FAILED, Outcome.TIMED_OUT) and not tried.sent:
         allowed = tried.repeats_refused
-    elif outcome is Outcome.ERROR_REPLY:
+    elif outcome in REPLIES:
         refused = is_limited(status, 0.0 if tried.has_wait else None)
         allowed = tried.repeats_refused if refused else tried.repeats_run and status >= SERVER_ERROR
     else:
-        allowed = tried.repeats_run and outcome in _MAY_HAVE_RUN
+        allowed = tried.repeats_run and outcome in _NO_REPLY
     return allowed and min(left_s, tried.client_left_s) > tried.pause_s + tried.took_s
 
 
-_MAY_HAVE_RUN = frozenset((Outcome.CONNECTION_FAILED, Outcome.TIMED_OUT, Outcome.CUT, Outcome.INVALID))
-"""The outcomes after which the upstream may have executed the request, besides an error reply of status 5xx."""
+REPLIES = frozenset((Outcome.ERROR_REPLY, Outcome.INVALID))
+"""The outcomes whose status decides. One below 500 of an INVALID reply is that of a web page, such as nginx's 413."""
+_NO_REPLY = frozenset((Outcome.CONNECTION_FAILED, Outcome.TIMED_OUT, Outcome.CUT))
+"""The other outcomes after which the upstream may have executed the request."""
 
 
 def is_limited(status: int, wait_s: float | None) -> bool:
@@ -181,12 +183,12 @@ def verdict_of(outcome: Outcome, status: int, *, is_limited: bool, is_stale: boo
     """Return what the end of an attempt says to the breaker of its target. `status` is that of the attempt's error."""
     if outcome is COMPLETE:
         return Verdict.SUCCESS
-    if outcome is Outcome.ERROR_REPLY:
+    if outcome in REPLIES:
         return Verdict.FAILURE if status >= SERVER_ERROR and not is_limited else Verdict.NONE
-    return Verdict.FAILURE if outcome in _MAY_HAVE_RUN and not is_stale else Verdict.NONE
+    return Verdict.FAILURE if outcome in _NO_REPLY and not is_stale else Verdict.NONE
 
 
-_OF_SIZE = re.compile(r"request too large|too large for|reduce the (?:length|size)|requested [0-9,]+", re.IGNORECASE)
+_OF_SIZE = re.compile(r"request too large|too large for|reduce the (?:length|size)", re.IGNORECASE)
 
 
 def concerns_size(error: BaseException | None) -> bool:

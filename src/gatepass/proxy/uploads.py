@@ -51,8 +51,6 @@ class MultipartUpload:
         self.memory: RequestMemory | None = None
         """Counts the bytes that are kept; None: nothing does."""
         self.bytes_in = 0
-        self.routed_model: str | None = None
-        """The model that the call was routed by, if it differs from the form's. "" if the call has no model."""
         self.is_whole = self.has_begun = self.model_is_late = False
         self._read_piece = read_piece
         self._operation = operation
@@ -135,8 +133,7 @@ class MultipartUpload:
         return self._kept[0] if self._kept else b""
 
     def as_model(self, name: str | None) -> EditedUpload:
-        """Return the form with its model replaced by `name` (None: the routed one), or added as its first part."""
-        name = self.routed_model if name is None else name
+        """Return the form with its model replaced by `name`, or added as its first part. None changes nothing."""
         if not self._names_model:
             return EditedUpload(self)
         if self._scan.span is not None:

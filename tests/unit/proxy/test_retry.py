@@ -154,19 +154,19 @@ POLICY_TABLE = """
     # refused: no byte was written, 429, or 503 with a wait
     connection_failed|timed_out * * no   *       refused|both *    yes  | next_target
     connection_failed|timed_out * * no   *       refused|both *    no   | retry
-    error_reply        429    *    *       *       refused|both *    yes  | next_target
-    error_reply        429    *    *       *       refused|both *    no   | retry
-    error_reply        503    yes  *       *       refused|both *    yes  | next_target
-    error_reply        503    yes  *       *       refused|both *    no   | retry
-    error_reply        503    yes  *       *       *        *        *    | -
+    error_reply|invalid 429    *    *       *       refused|both *    yes  | next_target
+    error_reply|invalid 429    *    *       *       refused|both *    no   | retry
+    error_reply|invalid 503    yes  *       *       refused|both *    yes  | next_target
+    error_reply|invalid 503    yes  *       *       refused|both *    no   | retry
+    error_reply|invalid 503    yes  *       *       *        *        *    | -
 
     # may have run: another 5xx, a timeout, a cut
-    error_reply        500|503 *   *       *       run|both *        yes  | next_target
-    error_reply        500|503 *   *       *       run|both *        no   | retry
+    error_reply|invalid 500|503 *   *       *       run|both *        yes  | next_target
+    error_reply|invalid 500|503 *   *       *       run|both *        no   | retry
     connection_failed|timed_out * * yes  *       run|both *        yes  | next_target
     connection_failed|timed_out * * yes  *       run|both *        no   | retry
-    cut|invalid        *      *    *       *       run|both *        yes  | next_target
-    cut|invalid        *      *    *       *       run|both *        no   | retry
+    cut                *      *    *       *       run|both *        yes  | next_target
+    cut                *      *    *       *       run|both *        no   | retry
 
     # the client left, gatepass stopped, the token was refused, the form is wrong
     *                  *      *    *       *       *        *        *    | -

@@ -189,8 +189,7 @@ async def test_a_model_cut_at_the_end_of_the_searched_bytes_is_read():
 async def test_the_routed_name_is_sent_in_the_form():
     one = form(PART % (b"model", b"w___whisper"), END)
     await one.begin()
-    one.routed_model = "w"
-    assert await sent(one.as_model(None)) == PART % (b"model", b"w") + END
+    assert await sent(one.as_model("w")) == PART % (b"model", b"w") + END
 
 
 FILE = PART % (b"file", b"x")
@@ -203,8 +202,7 @@ async def test_a_form_without_a_model_gets_it_as_its_first_part(before, body):
     for at in range(1, len(before + body)):
         one = form((before + body)[:at], (before + body)[at:])
         await one.begin()
-        one.routed_model = "w"
-        upload = one.as_model(None)
+        upload = one.as_model("w")
         assert await sent(upload) == await sent(upload) == named
         assert (upload.length_bytes, upload.adapted) == (len(named), ("default=model",))
 

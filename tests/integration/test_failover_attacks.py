@@ -1,0 +1,174 @@
+"""Attacks on where a request goes: clients that invent names, hold the probe of a breaker, or fail on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gatepass.auth.api_keys import hash_key
+from tests.integration.answers import delta
+from tests.integration.gateway import HELLO, JSON, gateway
+from tests.integration.scripted import Scripted, Send, Wait, begin_stream, chunk, reply
+from tests.integration.test_failover import (
+    GOOD,
+    MOST_RETRY,
+    REFUSED,
+    STREAMED,
+    TOO_LONG,
+    breaker,
+    error,
+    in_flight,
+    two,
+)
+from tests.unit.clock import DrivenClock
+from tests.waiting import until
+
+
+@pytest.mark.parametrize("name", ["é模", "a, b/c"])
+async def test_the_name_that_a_client_invents_harms_no_header(name):
+    models: Any = {"*": {"targets": [{"upstream": "first"}, {"upstream": "second"}], **REFUSED}}
+    async with Scripted(error(429)) as first, Scripted(GOOD) as second:
+        upstreams = {"first": {"base_url": first.url}, "second": {"base_url": second.url}}
+        async with gateway(upstreams=upstreams, models=models) as gp:
+            answer = await gp.ask({**HELLO, "model": name}).answer()
+            assert answer.status == 200
+            assert "set-cookie" not in answer.headers
+            assert len(answer.headers["x-gatepass-targets"]) < 2000
+            assert len(gp.state.upstreams["first"].state.healths) == 1
+
+
+async def test_a_probe_that_streams_for_long_keeps_the_target_away_no_longer_than_an_ejection():
+    clock, release = DrivenClock(), asyncio.Event()
+    long = [*begin_stream(), Send(chunk(delta(content="hi"))), Wait(release)]
+    async with (
+        Scripted(error(500), long, GOOD) as first,
+        Scripted(GOOD) as second,
+        two(first, second, {"breaker": {"consecutive_failures": 1, "ejection_s": 3}}, clock=clock) as gp,
+    ):
+        assert (await gp.ask().answer()).status == 500
+        await clock.advance(3.1)
+        async with gp.ask(STREAMED) as ask:
+            await ask.head()
+            await ask.until(b"hi")
+            assert (await gp.ask().answer()).status == 200
+            assert len(second.received) == 1
+            await clock.advance(3.1)
+            assert (await gp.ask().answer()).status == 200
+            assert (len(first.received), len(second.received)) == (3, 1)
+            assert breaker(gp).state(clock.now()) == "closed"
+        await until(lambda: in_flight(gp) == 0)
+
+
+KEY = "gp-limited-0123456789abcdef"
+
+
+@pytest.mark.parametrize("drain", [False, True])
+async def test_the_error_without_a_target_names_the_model_of_the_client(drain):
+    """A limited caller sees no patterns, because they could reveal names that it may not use."""
+    models: Any = {"gpt-[45]-secret*": {"targets": [{"upstream": "first"}, {"upstream": "second"}], **REFUSED}}
+    access = {"keys": [{"name": "limited", "hash": hash_key(KEY), "models": ["gpt-4-secret-x"]}]}
+    headers = {**JSON, "authorization": f"Bearer {KEY}"}
+    async with Scripted(error(429, retry_after="50")) as first:
+        upstreams = {"first": {"base_url": first.url}, "second": {"base_url": first.url + "/v2"}}
+        async with gateway(upstreams=upstreams, models=models, access=access, clock=DrivenClock()) as gp:
+            body = {**HELLO, "model": "gpt-4-secret-x"}
+            if drain:
+                for one in gp.state.upstreams.values():
+                    one.state.drain({""})
+            else:
+                await gp.ask(body, headers=headers).answer()
+            answer = await gp.ask(body, headers=headers).answer()
+    assert answer.error["code"] == ("targets_drained" if drain else "targets_limited")
+    assert "[45]" not in answer.error["message"]
+    assert "'gpt-4-secret-x'" in answer.error["message"]
+
+
+async def test_the_wait_of_an_error_after_a_pause_is_that_of_the_targets_now():
+    clock = DrivenClock()
+    async with (
+        Scripted(error(429, retry_after="2"), error(429, retry_after="50")) as first,
+        Scripted(error(429, retry_after="40")) as second,
+        two(first, second, REFUSED, clock=clock) as gp,
+    ):
+        waiting = asyncio.create_task(gp.ask().answer())
+        await second.requested()
+        await until(lambda: in_flight(gp) == 0)
+        for one in gp.state.upstreams.values():
+            for health in one.state.healths.values():
+                health.limited_until_s = clock.now() + 50  # as a 429 of another model with this target does
+        await clock.advance(2.1)
+        answer = await waiting
+    assert (answer.status, answer.headers["retry-after"]) == (429, "48")
+
+
+HEADERS = {
+    "huge value": {"x-session-id": "a" * 60_000},
+    "not ASCII": {"x-session-id": "é\xff"},
+    "empty": {"x-session-id": ""},
+    "retry count": {"x-stainless-retry-count": "9" * 5000},
+    "times": {"x-stainless-read-timeout": "9" * 5000, "x-stainless-timeout": "-1"},
+    "no number": {"x-stainless-read-timeout": "nan"},
+    "a digit that is none": {"x-stainless-timeout": "\xb2"},
+}
+
+
+@pytest.mark.parametrize("headers", HEADERS.values(), ids=HEADERS)
+async def test_headers_of_clients_harm_nothing(headers):
+    entry = {"affinity": "header x-session-id", **REFUSED}
+    async with (
+        Scripted(error(429, retry_after_ms="1")) as first,
+        Scripted(GOOD) as second,
+        two(first, second, entry) as gp,
+    ):
+        assert (await gp.ask(headers={**JSON, **headers}).answer()).status in (200, 429)
+        assert in_flight(gp) == 0
+
+
+async def test_a_form_that_goes_to_the_model_for_long_requests_names_it():
+    form = (
+        b'--b0\r\ncontent-disposition: form-data; name="model"\r\n\r\nm\r\n'
+        b'--b0\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n\r\nxx\r\n--b0--\r\n'
+    )
+    models: Any = {"m": {"upstream": "first", "context_fallback": "long"}, "long": {"upstream": "second"}}
+    too_long, text = error(400, TOO_LONG, "context_length_exceeded"), [Send(reply({"text": "hi"}))]
+    headers = {"content-type": "multipart/form-data; boundary=b0"}
+    async with Scripted(too_long) as first, Scripted(text) as second:
+        upstreams = {"first": {"base_url": first.url}, "second": {"base_url": second.url}}
+        async with gateway(upstreams=upstreams, models=models) as gp:
+            assert (await gp.ask(form, "/v1/audio/transcriptions", headers=headers).answer()).status == 200
+            assert in_flight(gp) == 0
+    assert b"\r\n\r\nlong\r\n" in second.received[0].body
+
+
+PAGE = b"<html><head><title>413 Request Entity Too Large</title></head><body>nginx</body></html>"
+PAGES = {403: (403, 1, 0), 413: (413, 1, 0), 429: (200, 1, 1), 502: (200, 1, 1)}
+
+
+@pytest.mark.parametrize(("status", "expected"), PAGES.items())
+async def test_the_page_of_a_proxy_counts_by_its_status(status, expected):
+    page = [Send(reply(PAGE, status, content_type="text/html"))]
+    entry = {"breaker": {"consecutive_failures": 1}, "retry": MOST_RETRY}
+    async with Scripted(page) as first, Scripted(GOOD) as second, two(first, second, entry) as gp:
+        answer = await gp.ask().answer()
+        assert (breaker(gp).ejected_s is not None) == (status >= 500)
+        assert in_flight(gp) == 0
+    assert (answer.status, len(first.received), len(second.received)) == expected
+
+
+USED_UP = (
+    "Rate limit reached for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Used 29500,"
+    " Requested 1200. Please try again in 20s."
+)
+
+
+async def test_a_used_up_limit_of_tokens_keeps_requests_away_although_it_names_the_size_of_one():
+    clock = DrivenClock()
+    async with (
+        Scripted(error(429, USED_UP, retry_after="20"), GOOD) as first,
+        Scripted(GOOD) as second,
+        two(first, second, {"breaker": {}}, clock=clock) as gp,
+    ):
+        assert [(await gp.ask().answer()).status for _ in range(3)] == [429, 200, 200]
+    assert (len(first.received), len(second.received)) == (1, 2)
