@@ -158,7 +158,23 @@ async def test_a_failover_says_why_and_what_was_not_tried():
     assert "127.0.0.1:9" in shown["attempts"][0]["reason"]
     assert shown["attempts"][0]["head_s"] is None
     assert shown["attempts"][1]["head_s"] > 0
-    assert shown["not_tried"] == [{"upstream": "c", "model": "m2"}]
+    assert shown["not_tried"] == [{"upstream": "c", "model": "m2", "state": "available"}]
+
+
+async def test_a_story_says_what_kept_a_request_away_from_the_other_targets():
+    async with Scripted([Send(reply(COMPLETION))] * 2) as upstream:
+        upstreams = {"a": {"base_url": "http://127.0.0.1:9/v1"}, "b": {"base_url": f"{upstream.url}/v1"}}
+        targets = [{"upstream": "a"}, {"upstream": "b"}, {"upstream": "b", "name": "m2"}]
+        model = {"targets": targets, "breaker": {"consecutive_failures": 1}}
+        async with gateway(upstreams=upstreams, models={"m": model}) as gp:
+            assert (await gp.ask(headers=NAMED).answer()).status == 200
+            gp.state.upstreams["b"].state.healths["m2"].drained = True
+            assert (await gp.ask(headers=NAMED).answer()).status == 200
+            shown = story(gp)
+    assert shown["not_tried"] == [
+        {"upstream": "a", "model": "m", "state": "ejected"},
+        {"upstream": "b", "model": "m2", "state": "drained"},
+    ]
 
 
 async def test_an_upstream_that_cannot_be_reached_closed_nothing():

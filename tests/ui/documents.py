@@ -453,7 +453,7 @@ def failed_story() -> Document:
                 token={"credential": "corp", "age_s": 84.0, "left_s": 156.0, "wait_s": 0.12},
             ),
         ],
-        not_tried=[{"upstream": "openai", "model": "gpt-4o"}],
+        not_tried=[{"upstream": "openai", "model": "gpt-4o", "state": "ejected"}],
     )
     found["timings"] = {**found["timings"], "duration_s": 2.4, "first_byte_s": 1.25, "token_wait_s": 0.12}
     del found["bodies"]

@@ -58,7 +58,7 @@ FROM_THE_API = {
     *("configuration", "listen", "resolve", "tls", "connect", "store", "mcp", "no token", "keys", "models", "proxy"),
     *("complete", "cut", "error reply", "token rejected", "connection failed", "nothing written", "timed out"),
     *("invalid", "drained", "prompt tokens", "completion tokens", "total tokens", "client"),
-    *("ejected", "half open", "waits", "drained by an operator"),
+    *("ejected", "half open", "waits", "full", "drained by an operator"),
     *("answers and accepts the token", "answers; no credential is configured", "call", "protocols"),
 }
 """Values of the API that the page shows as words, and steps of doctor."""
@@ -1191,7 +1191,7 @@ def test_a_failed_request_is_red_at_its_hop_and_leads_to_its_error(open_page: Op
     expect(failed).to_have_count(2)
     assert failed.evaluate_all("(all) => all.map(({dataset}) => dataset.hop)") == ["upstream:corp-eu", "upstream:corp"]
     expect(page.locator(".way .wire.bad")).to_have_count(2)
-    expect(page.get_by_text("Not tried: openai (gpt-4o)")).to_be_visible()
+    expect(page.get_by_text("Not tried: openai (gpt-4o): ejected")).to_be_visible()
     expect(page.locator(".problem")).to_contain_text("Check the upstream's log")
     page.get_by_role("link", name="What upstream_closed means").click()
     expect(page.get_by_role("heading", name="upstream_closed")).to_be_visible()

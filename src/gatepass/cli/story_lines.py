@@ -97,13 +97,20 @@ def way(story: Story) -> list[Hop]:
     hops = [Hop("client", "passed", client), Hop("gatepass", "passed", ", ".join(inside))]
     for number, attempt in enumerate(attempts, 1):
         following = attempts[number] if number < len(attempts) else None
-        if following is None or following["upstream"] != attempt["upstream"]:  # the last one at each target
+        here, then = (one and (one["upstream"], one["upstream_model"]) for one in (attempt, following))
+        if here != then:  # the last one at each target
             hops += _target(attempt, failed_hop, is_last=following is None, is_running=story["state"] == "running")
-    hops += [Hop(f"upstream:{one['upstream']}", "unreached", "not tried") for one in story.get("not_tried") or ()]
     if failed_hop and all(hop.name != failed_hop for hop in hops):
         hops.append(Hop(failed_hop, "passed"))
     is_gone = failed_hop == "client" and story["closed_by"] == "client"
-    return [hop._replace(state="gone" if is_gone else "failed") if hop.name == failed_hop else hop for hop in hops]
+    if failed_hop:
+        at = max(place for place, hop in enumerate(hops) if hop.name == failed_hop)
+        hops[at] = hops[at]._replace(state="gone" if is_gone else "failed")
+    for one in story.get("not_tried") or ():
+        name = "" if one["model"] == story["model"] else f" as {one['model']}"
+        why = "" if one["state"] == "available" else f": {one['state'].replace('_', ' ')}"
+        hops.append(Hop(f"upstream:{one['upstream']}", "unreached", f"not tried{name}{why}"))
+    return hops
 
 
 def _target(attempt: Story, failed_hop: str, *, is_last: bool, is_running: bool) -> Iterator[Hop]:

@@ -17,7 +17,7 @@ from typing import Any, TypeVarTuple, Unpack
 import msgspec
 
 from gatepass.errors import GatepassError
-from gatepass.types import NO_EDITS, Headers, Response, RuleEdits, Target
+from gatepass.types import NO_EDITS, Headers, Response, RuleEdits
 
 LOG = logging.getLogger("gatepass.observers")
 
@@ -173,6 +173,16 @@ class Arrivals(msgspec.Struct, gc=False, eq=False):
         return counts
 
 
+class NotTried(msgspec.Struct, frozen=True, gc=False):
+    """A target that was left when an attempt began at another one, and what kept requests away from it."""
+
+    upstream: str
+    model: str
+    """The upstream's name of it."""
+    state: str
+    """As in `/status`, or `full`."""
+
+
 # gc=False: a record refers to earlier ones only, so there are no cycles. The inspector keeps thousands of them.
 class AttemptRecord(msgspec.Struct, gc=False, eq=False):
     """One attempt: one request to one target, or the part of a split call. `outcome` is "" until it has ended."""
@@ -236,8 +246,8 @@ class AttemptRecord(msgspec.Struct, gc=False, eq=False):
     """When the pieces of a stream were read. None for a whole reply, and without an inspector."""
     client_wait_s: float = 0.0
     """How long the attempt read nothing because the client did not read its stream."""
-    not_tried: tuple[Target, ...] = ()
-    """The targets of the route after this one."""
+    not_tried: tuple[NotTried, ...] = ()
+    """The targets of the route that were left when it began."""
 
 
 # gc=False, as the records that it refers to: the garbage collector follows nothing that the inspector keeps.

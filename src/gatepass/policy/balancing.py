@@ -9,6 +9,7 @@ from hashlib import blake2b
 
 from gatepass.policy.breaker import Breaker
 
+AVAILABLE = "available"
 MOST_LOAD = 1.25
 """The most requests in progress at a target that affinity prefers, as a multiple of its share."""
 
@@ -49,7 +50,7 @@ class TargetHealth:
             left_s = max(0.0, self.breaker.until_s - now_s)
             return "ejected" if left_s else "half_open", left_s
         wait_s = self.wait_s(now_s) if waits else 0.0
-        return "waits" if wait_s else "available", wait_s
+        return "waits" if wait_s else AVAILABLE, wait_s
 
     def admits(self, now_s: float, *, waits: bool, ejects: bool) -> bool:
         """Return whether neither the operator, a wait nor the breaker keeps the requests of a route away.

@@ -132,7 +132,7 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         record = AttemptRecord(call.id, call.operation.name, call.model, target.upstream, target.model, began_s, access)
         record.names_model = target.names_model
         if failover is not None:
-            record.not_tried = failover.not_tried()
+            record.not_tried = failover.not_tried(began_s)
         return cls(state, upstream, target, call, record, profile, memory, math.inf, failover, limit_bytes)
 
     def again(self, repeat: Repeat) -> Attempt:

@@ -19,7 +19,8 @@ from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey
 from gatepass.dialects.reply_check import quota_reset_s
 from gatepass.errors import GatepassError, TargetsDrained, TargetsLimited, UpstreamErrorReply
-from gatepass.policy.balancing import TargetHealth, choose, ranked
+from gatepass.observability.observer import NotTried
+from gatepass.policy.balancing import AVAILABLE, TargetHealth, choose, ranked
 from gatepass.policy.retry_budget import RetryBudget, pause_s
 from gatepass.proxy.app_state import AppState, UpstreamState
 from gatepass.proxy.retry import REPLIES, Outcome, concerns_size, is_limited, verdict_of
@@ -122,8 +123,17 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     def target(self) -> Target:
         return self.route.targets[self.at]
 
-    def not_tried(self) -> tuple[Target, ...]:
-        return tuple(self.route.targets[at] for at in self.order if at not in self.seen)
+    def not_tried(self, now_s: float) -> tuple[NotTried, ...]:
+        """Return the targets that are left, with what keeps requests away from each."""
+        left, full, route = [at for at in self.order if at not in self.seen], self._full(), self.route
+        waits, ejects = route.max_cooldown_s > 0, route.breaker is not None
+        states = [self.healths[at].state(now_s, waits=waits, ejects=ejects)[0] for at in left]
+        return tuple(
+            NotTried(
+                route.targets[at].upstream, route.names[at], "full" if state == AVAILABLE and at in full else state
+            )
+            for at, state in zip(left, states, strict=True)
+        )
 
     def find(self, now_s: float) -> int | None:
         """Return the place of the best target that was not tried, None if there is none."""

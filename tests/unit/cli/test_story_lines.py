@@ -160,7 +160,7 @@ RETRIED = story(
             "gaps": [{"at_s": 0.4, "length_s": 0.2}],
         },
     ),
-    not_tried=[{"upstream": "spare", "model": "m2"}],
+    not_tried=[{"upstream": "spare", "model": "m2", "state": "half_open"}],
     outcome="error",
     error=CUT,
 )
@@ -182,7 +182,7 @@ def test_the_story_of_a_failed_request():
         "  │",
         "  ✗ upstream:chat    200 with the error upstream_closed  ◀ failed here",
         "  ┊",
-        "  ○ upstream:spare   not tried",
+        "  ○ upstream:spare   not tried as m2: half open",
         "",
         "Error",
         "  The upstream ended its stream before the answer was complete.",
@@ -259,6 +259,23 @@ def test_the_way_marks_the_hop_that_failed(given: dict[str, Any], failed: str | 
     hops = way(given)
     assert [hop.name for hop in hops if hop.state == "failed"] == ([] if failed is None else [failed])
     assert states in " ".join(f"{hop.name}:{hop.state}" for hop in hops)
+
+
+def test_the_way_shows_each_deployment_of_an_upstream_and_marks_the_last_one_that_failed():
+    refused = [
+        attempt(1, status=429, code="limited", upstream_model="reserved"),
+        attempt(2, status=429, code="limited", upstream_model="batch", cause="next_target"),
+    ]
+    left = [
+        {"upstream": "chat", "model": name, "state": state} for name, state in (("gpt-4o", "available"), ("x", "full"))
+    ]
+    hops = way(story(*refused, not_tried=left, error={**CUT, "hop": "upstream:chat"}))
+    assert [(hop.state, hop.note) for hop in hops if hop.name == "upstream:chat"] == [
+        ("left", "429 limited"),
+        ("failed", "429 limited"),
+        ("unreached", "not tried"),
+        ("unreached", "not tried as x: full"),
+    ]
 
 
 def test_a_silent_stream_in_progress_says_for_how_long_and_what_to_do():

@@ -10,7 +10,7 @@ from gatepass.dialects.hints import model_hint, token_hint
 from gatepass.errors import InvalidImage
 from gatepass.normalize.ragflow_body import RagflowBody
 from gatepass.observability.inspector import ANONYMOUS, RECORD_BYTES, Inspector
-from gatepass.observability.observer import AccessRecord, Arrivals, AttemptRecord, RequestRecord, SentToken
+from gatepass.observability.observer import AccessRecord, Arrivals, AttemptRecord, NotTried, RequestRecord, SentToken
 from gatepass.observability.story import (
     CALL_OPERATIONS,
     action_of,
@@ -228,12 +228,15 @@ def test_a_story_has_the_times_of_the_token_and_of_the_connection():
     record = AttemptRecord("one", "chat", "m", "a", began_s=100.0, outcome="complete")
     record.token = SentToken("corp", 103.0, 20.0, 240.0)
     record.token_wait_s, record.pool_wait_s, record.connect_s, record.head_s = 2.0, 0.25, 0.5, 3.5
-    record.not_tried = (Target("b"), Target("c", "m2"))
+    record.not_tried = (NotTried("a", "m", "waits"), NotTried("b", "m", "ejected"), NotTried("c", "m2", "full"))
     story = story_of(request(access(), record), 110.0, 0.0, str)
     attempt = story["attempts"][0]
     assert attempt["token"] == {"credential": "corp", "age_s": 83.0, "left_s": 157.0, "wait_s": 2.0, "renewal_s": 0.0}
     assert [attempt[name] for name in ("pool_wait_s", "connect_s", "head_s")] == [0.25, 0.5, 3.5]
-    assert story["not_tried"] == [{"upstream": "b", "model": None}, {"upstream": "c", "model": "m2"}]
+    assert story["not_tried"] == [
+        {"upstream": "b", "model": "m", "state": "ejected"},
+        {"upstream": "c", "model": "m2", "state": "full"},
+    ]
 
 
 def test_what_is_not_known_of_a_token_is_null():

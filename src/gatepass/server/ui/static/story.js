@@ -132,6 +132,7 @@ function endOf(data, attempt) {
 
 const MOST_PARTS = 20;
 const UNKNOWN = /sent the client's model name|does not exist|not found|不存在|无可用渠道/i;
+const KEPT_AWAY = { half_open: "half open", drained: "drained by an operator" };
 const GOOD = ["complete", "client_gone", "drained", null];
 const AGAIN = {
   learned_rule: [t("rejected, sent again with a rule"), t("with a learned rule")],
@@ -194,7 +195,7 @@ function way(page, data) {
   const node = el("div.map.way", { role: "group", "aria-label": t("The way of this request") },
     el("div.stage", {}, client), el("div.stage", {}, gate), el("ul.branches", {}, branches));
   wires(node, page.signal)(links);
-  const untried = data.not_tried?.length && el("p.muted.small", {}, t("Not tried: {targets}", { targets: data.not_tried.map(({ upstream, model }) => `${upstream} (${model})`).join(", ") }));
+  const untried = data.not_tried?.length && el("p.muted.small", {}, t("Not tried: {targets}", { targets: data.not_tried.map(({ upstream, model, state }) => `${upstream} (${model})${state === "available" ? "" : t(": ") + t(KEPT_AWAY[state] ?? state)}`).join(", ") }));
   return el("section", {}, el("h2.unseen", {}, t("The way of this request")), node, untried || null);
 }
 

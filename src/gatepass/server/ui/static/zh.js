@@ -150,6 +150,7 @@ export const TEXTS = {
   "ejected": "已熔断",
   "half open": "已熔断，等待一个请求成功",
   "waits": "上游要求等待",
+  "full": "并发已满",
   "drained by an operator": "运维已停用",
   "no answer yet": "还没有回答",
   "answering": "正在回答",
