@@ -167,7 +167,7 @@ async def test_a_story_says_what_kept_a_request_away_from_the_other_targets():
         targets = [{"upstream": "a"}, {"upstream": "b"}, {"upstream": "b", "name": "m2"}]
         model = {"targets": targets, "breaker": {"consecutive_failures": 1}}
         async with gateway(upstreams=upstreams, models={"m": model}) as gp:
-            assert (await gp.ask(headers=NAMED).answer()).status == 200
+            assert (await gp.ask(headers=JSON).answer()).status == 200
             gp.state.upstreams["b"].state.healths["m2"].drained = True
             assert (await gp.ask(headers=NAMED).answer()).status == 200
             shown = story(gp)
