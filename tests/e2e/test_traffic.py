@@ -1,0 +1,184 @@
+"""What clients do where targets are limited or unavailable, and how often gatepass asks the targets for them.
+
+The table on the page of the faults is the expectation. The SDKs have their own retries, the agent hosts one: they
+repeat for minutes otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.e2e.clients.measurement import RUNNERS
+from tests.e2e.hosts import programs
+from tests.e2e.hosts.turns import Turn
+from tests.e2e.hosts.upstream import APIS
+from tests.e2e.servers import KEY, ROOT, installed
+from tests.integration.gateway import HELLO, Gateway, gateway
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Received, Scripted, Send, reply, stream
+
+PAGE = ROOT / "docs" / "concepts" / "host_faults.md"
+AT_ONCE = 5
+"""The hosts wait more than they compute. Two of them do so until RUN_S."""
+RUN_S = 50.0
+"""Ends a host that waits for longer."""
+SLOWER_S = 15.0
+"""The most that a loaded machine adds to the seconds of the page."""
+ALWAYS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    status: int
+    wait_s: int | None
+    """`retry-after`."""
+    fails: tuple[int, ...]
+    """The number of requests that each target answers so before it answers well."""
+    is_retried: bool = True
+    """Whether the model has `retry: {on: [refused]}`."""
+    is_known: bool = False
+    """Whether another client met it just before."""
+
+
+FAULTS = {
+    "one target: 429 for 1 s, no `retry`": Fault(429, 1, (1,), is_retried=False),
+    "one target: 429 for 1 s": Fault(429, 1, (1,)),
+    "all targets: 429 for 1 s": Fault(429, 1, (1, 1)),
+    "all targets: 429 for 11 s": Fault(429, 11, (1, 1)),
+    "all targets: 429 for 300 s": Fault(429, 300, (ALWAYS, ALWAYS)),
+    "the same, and gatepass knows it": Fault(429, 300, (ALWAYS, ALWAYS), is_known=True),
+    "first target: 503 for 1 s": Fault(503, 1, (ALWAYS, 0)),
+    "all targets: 503 for 1 s": Fault(503, 1, (ALWAYS, ALWAYS)),
+    "all targets: 503 without a wait": Fault(503, None, (ALWAYS, ALWAYS)),
+}
+SDKS = {
+    "openai, Python": ("python-client", "openai"),
+    "openai, Node": ("node-client", ""),
+    "anthropic, Python": ("python-anthropic", "anthropic"),
+}
+AGENTS = {host.name: host for host in programs.HOSTS if host.name in ("Claude Code", "Codex")}
+CLIENTS = (*SDKS, *AGENTS)
+
+
+def model_of(fault: str, client: str) -> str:
+    return f"{[*FAULTS].index(fault)}-{CLIENTS.index(client)}"
+
+
+class Target:
+    """An upstream that answers as the fault of the model says."""
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+        self.requests = Counter[str]()
+
+    def answer(self, request: Received) -> Dialogue:
+        api, body = APIS[request.target.partition("?")[0]], request.json()
+        model: str = body["model"]
+        fault = [*FAULTS.values()][int(model.partition("-")[0])]
+        self.requests[model] += 1
+        if self.requests[model] <= fault.fails[self.place]:
+            error = {"error": {"message": "Slow down.", "type": "server_error", "code": None}}
+            wait = {} if fault.wait_s is None else {"retry_after": str(fault.wait_s)}
+            return [Send(reply(error, fault.status, **wait))]
+        turn = Turn("All is well.")
+        if body.get("stream"):
+            return [Send(stream(*api.events(body, turn), end=LAST_CHUNK))]
+        return [Send(reply(api.whole(body, turn)))]
+
+
+async def by_sdk(client: str, port: int) -> dict[str, str]:
+    """Return what the SDK makes of the model of each fault."""
+    folder, package = SDKS[client]
+    command = [installed(folder) / "bin" / "python", RUNNERS / "own_retries.py", package]
+    script = b""
+    if not package:
+        command, script = ["node", "--input-type=module", "-"], (RUNNERS / "own_retries.mjs").read_bytes()
+    url = f"http://127.0.0.1:{port}"
+    process = await asyncio.create_subprocess_exec(
+        *map(str, command), *(model_of(fault, client) for fault in FAULTS),
+        env={
+            **os.environ, "OPENAI_BASE_URL": f"{url}/v1", "ANTHROPIC_BASE_URL": url,
+            "OPENAI_API_KEY": KEY, "ANTHROPIC_API_KEY": KEY,
+        },
+        cwd=installed(folder), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    printed, _ = await asyncio.wait_for(process.communicate(script), 80)
+    raised = json.loads(printed)
+    return {model: "error" if name else "answer" for model, name in raised.items()}
+
+
+async def by_hosts(port: int, folder: Path) -> dict[str, str]:
+    """Return how each agent host ends with the model of each fault. The longest waits begin first."""
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def ends(client: str, fault: str) -> tuple[str, str]:
+        model = model_of(fault, client)
+        async with slots:
+            url = f"http://127.0.0.1:{port}"
+            done = await asyncio.to_thread(programs.run, AGENTS[client], url, KEY, model, folder / model)
+        if done.exit_code is None:
+            return model, "waits"
+        assert ("All is well." in done.printed) is (done.exit_code == 0), done.printed
+        return model, "error" if done.exit_code else "answer"
+
+    longest = sorted(FAULTS, key=lambda fault: -(FAULTS[fault].wait_s or 0))
+    return dict(await asyncio.gather(*(ends(client, fault) for fault in longest for client in reversed(AGENTS))))
+
+
+def table() -> dict[tuple[str, str], str]:
+    """Return the cells of the page by fault and client."""
+    lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    begin = next(at for at, line in enumerate(lines) if CLIENTS[0] in line)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[begin : begin + len(FAULTS) + 2]]
+    assert (rows[0][1:], [row[0] for row in rows[2:]]) == ([*CLIENTS], [*FAULTS])
+    return {(row[0], client): cell for row in rows[2:] for client, cell in zip(CLIENTS, row[1:], strict=True)}
+
+
+async def ask_before(gp: Gateway) -> None:
+    for fault, found in FAULTS.items():
+        for client in CLIENTS if found.is_known else ():
+            assert (await gp.ask({**HELLO, "model": model_of(fault, client)}).answer()).status == found.status
+
+
+async def test_clients_do_at_each_429_and_503_what_the_page_says(tmp_path, monkeypatch, caplog):
+    """Each cell: how it ends, the seconds from the first call to the last one's end, and each call's attempts."""
+    monkeypatch.setattr(programs, "RUN_S", RUN_S)
+    expected, targets = table(), (Target(0), Target(1))
+    models = {
+        model_of(fault, client): {
+            "targets": [{"upstream": f"up-{place}"} for place in range(len(found.fails))],
+            "retry": {"on": ["refused"]} if found.is_retried else None,
+        }
+        for fault, found in FAULTS.items()
+        for client in CLIENTS
+    }
+    async with Scripted(answer=targets[0].answer) as first, Scripted(answer=targets[1].answer) as second:
+        upstreams = {f"up-{place}": {"base_url": f"{one.url}/v1"} for place, one in enumerate((first, second))}
+        async with gateway(upstreams=upstreams, models=models) as gp:
+            await ask_before(gp)
+            for target in targets:
+                target.requests.clear()
+            caplog.set_level(logging.INFO, "gatepass.access")
+            runs = (by_hosts(gp.port, tmp_path), *(by_sdk(client, gp.port) for client in SDKS))
+            ends = {model: end for one in await asyncio.gather(*runs) for model, end in one.items()}
+    found, off = {}, {}
+    for (fault, client), cell in expected.items():
+        model = model_of(fault, client)
+        calls = [one for one in caplog.records if one.name == "gatepass.access" and one.fields["model"] == model]
+        attempts = [one.fields.get("attempts", 0) for one in calls]
+        assert sum(attempts) == sum(target.requests[model] for target in targets)
+        assert (calls[-1].fields["status"] == 200) is (ends[model] == "answer")
+        took_s = calls[-1].created - calls[0].created + calls[0].fields["duration_s"]
+        shown_s = int(cell.split(", ")[1].removesuffix(" s"))
+        if ends[model] == "waits":
+            took_s = RUN_S
+        if not shown_s - 1 < took_s < shown_s + SLOWER_S:
+            off[fault, client] = took_s
+        found[fault, client] = f"{ends[model]}, {shown_s} s, {'+'.join(map(str, attempts))}"
+    assert found == expected
+    assert off == {}
