@@ -10,6 +10,7 @@ import re
 import stat
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -80,8 +81,10 @@ def unknown_names(tree: Any) -> Iterator[tuple[SettingPath, str]]:
         for path, value in matches(tree, pattern):
             if isinstance(value, str) and value not in (known := names.get(block, [])):
                 yield path, _unknown(value, block, known)
-    if "models" in names and not _has_operation_upstream(tree):  # that upstream may serve any model
-        others = (found for name in ("suggest", "context_fallback") for found in matches(tree, ("models", "*", name)))
+    if "models" in names:
+        others = matches(tree, ("models", "*", "context_fallback"))
+        if not _has_operation_upstream(tree):  # that upstream may serve any model
+            others = chain(others, matches(tree, ("models", "*", "suggest")))
         for path, value in others:
             # an entry with a glob is a route of the other model too
             if isinstance(value, str) and not any(fnmatchcase(value, name) for name in names["models"]):
@@ -245,9 +248,10 @@ UNCHANGED_BODIES = ("transcriptions", "translations", "files")
 BY_RAGFLOW = ("chat", *OF_LIST)
 """Operations that RAGFlow supports."""
 MIXED_VECTORS = (
-    "models.{}.targets: have different names of an embedding model ({}): if these are different models, their vectors"
+    "models.{}: has different names of an embedding model ({}): if these are different models, their vectors"
     " do not fit into one index, and no error shows it"
 )
+WEIGHTS_OF_NO_USE = "models.{}.targets: have weights that `policy: order` does not use: set `policy: weighted`"
 RULES_NEVER_USED = "are never used: gatepass does not change the body of {}"
 SETTING_OF_MODEL_LIST = "is never used: the list of models has fixed limits and does not name a model"
 
@@ -320,10 +324,16 @@ def likely_mistakes(config: Config) -> Iterator[str]:
             yield f"access.keys[{number}].operations {fault}"
     vectors = config.operations.get("embeddings")
     for name, model in config.models.items():
-        names = dict.fromkeys(target.name or name for target in model.ordered_targets())
+        targets = model.ordered_targets()
+        names = dict.fromkeys(target.name or name for target in targets)
+        if model.context_fallback is not None:
+            names[model.context_fallback] = None
         is_embedding = model.capabilities.kind == "embedding" or (vectors is not None and vectors.model == name)
         if len(names) > 1 and (is_embedding or any("embed" in one.lower() for one in (name, *names))):
             yield MIXED_VECTORS.format(name, ", ".join(names))
+        has_weights = any(target.weight != 1.0 for target in targets)
+        if has_weights and model.policy == "order" and model.affinity is None:
+            yield WEIGHTS_OF_NO_USE.format(name)
     if len(config.upstreams) == 1:  # it serves all models that have no route
         return
     used = {target.upstream for model in config.models.values() for target in model.ordered_targets()}

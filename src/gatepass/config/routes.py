@@ -500,6 +500,8 @@ class Model(Block):
             yield "targets", "expects a weight above 0 for at least one target"
         if self.targets is None and (self.policy != "order" or self.affinity is not None):
             yield "", "policy and affinity choose among targets"
+        if self.context_fallback is not None and is_glob(self.context_fallback):
+            yield "context_fallback", "expects the name of one model"
 
     def ordered_targets(self) -> list[ModelTarget]:
         if self.targets is not None:

@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from gatepass.config.checks import (
     RULES_NEVER_USED,
     SETTING_OF_MODEL_LIST,
     UNUSED_UPSTREAM,
+    WEIGHTS_OF_NO_USE,
     conflicts,
     likely_mistakes,
     placement_of,
@@ -163,6 +165,33 @@ def test_targets_with_different_embedding_models_cause_a_warning(name, other, mo
 
     assert warnings(other) == [MIXED_VECTORS.format(name, f"{name}, {other}")]
     assert warnings(name) == []
+
+
+def test_an_embedding_model_with_another_one_for_long_requests_causes_a_warning():
+    models = {"e": {"upstream": "a", "capabilities": EMBEDDING, "context_fallback": "f"}, "f": {"upstream": "b"}}
+    assert list(likely_mistakes(two_upstreams(models=models))) == [MIXED_VECTORS.format("e", "e, f")]
+
+
+def test_weights_without_a_policy_that_uses_them_cause_a_warning():
+    targets = {"targets": [{"upstream": "a", "weight": 3}, {"upstream": "b"}]}
+    for more, expected in (
+        ({}, [WEIGHTS_OF_NO_USE.format("m")]),
+        ({"policy": "weighted"}, []),
+        ({"affinity": "caller"}, []),
+    ):
+        assert list(likely_mistakes(two_upstreams(models={"m": {**targets, **more}}))) == expected
+
+
+@pytest.mark.parametrize("fallback", ["g*", "other"])
+def test_the_model_for_long_requests_is_an_entry_of_its_own(fallback, tmp_path):
+    """Also if an operation has an upstream for all other models: that may be another operation."""
+    file = tmp_path / "gatepass.json"
+    models = {"m": {"upstream": "a", "context_fallback": fallback}, "g*": {"upstream": "b"}}
+    upstreams = {name: {"base_url": f"http://{name}.example/v1", "allow_plain_http": True} for name in "ab"}
+    operations = {"embeddings": {"upstream": "b"}}
+    file.write_text(json.dumps({"upstreams": upstreams, "models": models, "operations": operations}))
+    with pytest.raises(ConfigError, match="context_fallback"):
+        load(str(file), {})
 
 
 def test_targets_with_different_chat_models_cause_no_warning():
