@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
 from gatepass.auth.api_keys import hash_key
-from tests.integration.answers import delta
-from tests.integration.gateway import HELLO, JSON, gateway
-from tests.integration.scripted import Scripted, Send, Wait, begin_stream, chunk, reply
+from tests.integration.answers import COMPLETION, delta
+from tests.integration.gateway import CHAT, HELLO, JSON, gateway
+from tests.integration.issuer import SECRET
+from tests.integration.scripted import Hold, Scripted, Send, Wait, begin_stream, chunk, reply
 from tests.integration.test_failover import (
     GOOD,
+    GOOD_STREAM,
     MOST_RETRY,
     REFUSED,
+    RESPONSE,
     STREAMED,
     TOO_LONG,
+    answering,
     breaker,
     error,
     in_flight,
@@ -34,7 +39,6 @@ async def test_the_name_that_a_client_invents_harms_no_header(name):
         async with gateway(upstreams=upstreams, models=models) as gp:
             answer = await gp.ask({**HELLO, "model": name}).answer()
             assert answer.status == 200
-            assert "set-cookie" not in answer.headers
             assert len(answer.headers["x-gatepass-targets"]) < 2000
             assert len(gp.state.upstreams["first"].state.healths) == 1
 
@@ -97,7 +101,7 @@ async def test_the_wait_of_an_error_after_a_pause_is_that_of_the_targets_now():
         await until(lambda: in_flight(gp) == 0)
         for one in gp.state.upstreams.values():
             for health in one.state.healths.values():
-                health.limited_until_s = clock.now() + 50  # as a 429 of another model with this target does
+                health.limit(clock.now(), 50.0, 60.0)  # as a 429 to another request does
         await clock.advance(2.1)
         answer = await waiting
     assert (answer.status, answer.headers["retry-after"]) == (429, "48")
@@ -172,3 +176,56 @@ async def test_a_used_up_limit_of_tokens_keeps_requests_away_although_it_names_t
     ):
         assert [(await gp.ask().answer()).status for _ in range(3)] == [429, 200, 200]
     assert (len(first.received), len(second.received)) == (1, 2)
+
+
+LIMIT = {"error": {"message": "Rate limit exceeded", "type": "rate_limit_error", "code": 429}}
+LIMITED_AT_LAST = [
+    *begin_stream(),
+    Send(chunk(delta(content="hi"))),
+    Send(chunk(b"data: %b\n\n" % json.dumps(LIMIT).encode()) + chunk(b"")),
+]
+FAILED = {
+    **RESPONSE,
+    "status": "failed",
+    "error": {"code": "rate_limit_exceeded", "message": "Rate limit exceeded"},
+}
+HAVE_RUN: dict[str, tuple[str, Any, Any, dict[str, Any]]] = {
+    "a stream made whole": (CHAT, HELLO, LIMITED_AT_LAST, {"stream": "aggregate"}),
+    "an error beside an answer": (CHAT, HELLO, [Send(reply({**COMPLETION, **LIMIT}))], {}),
+    "a failed response": ("/v1/responses", {"model": "m", "input": "hi"}, [Send(reply(FAILED))], {}),
+}
+
+
+@pytest.mark.parametrize(("path", "body", "dialogue", "entry"), HAVE_RUN.values(), ids=HAVE_RUN)
+async def test_a_429_after_the_upstream_has_begun_to_answer_is_no_refusal(path, body, dialogue, entry):
+    for retry, received in ((REFUSED["retry"], 0), (MOST_RETRY, 1)):
+        async with (
+            Scripted(dialogue) as first,
+            Scripted(answer=lambda request: GOOD_STREAM if entry else answering(request)) as second,
+            two(first, second, {**entry, "retry": retry}) as gp,
+        ):
+            await gp.ask(body, path).answer()
+        assert (len(first.received), len(second.received)) == (1, received)
+
+
+async def test_a_model_for_long_requests_does_not_get_its_own_ones_twice():
+    too_long = error(400, TOO_LONG, "context_length_exceeded")
+    models: Any = {"*": {"upstream": "first", "context_fallback": "big"}}
+    async with (
+        Scripted(too_long) as first,
+        gateway(upstreams={"first": {"base_url": first.url}}, models=models) as gp,
+    ):
+        assert (await gp.ask({**HELLO, "model": "big"}).answer()).error["code"] == "context_length_exceeded"
+    assert len(first.received) == 1
+
+
+async def test_the_wait_for_a_token_is_no_failure_of_the_target():
+    async with Scripted([Hold()]) as issuer, Scripted(GOOD) as first:
+        login = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": SECRET}
+        models: Any = {"m": {"upstream": "first", "name": "a", "breaker": {"consecutive_failures": 1}}}
+        models["m"]["timeouts"] = {"total_s": 0.3}
+        upstreams = {"first": {"base_url": first.url, "credential": "corp"}}
+        async with gateway(upstreams=upstreams, models=models, credentials={"corp": login}) as gp:
+            assert (await gp.ask().answer()).error["code"] == "upstream_timeout_total"
+            assert breaker(gp).ejected_s is None
+            assert in_flight(gp) == 0

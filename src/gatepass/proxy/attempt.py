@@ -18,6 +18,7 @@ from gatepass import errors
 from gatepass.auth.model_access import may_use
 from gatepass.clock import sleep
 from gatepass.dialects.base import raw_request, with_query
+from gatepass.dialects.error_body import is_http_error
 from gatepass.dialects.hints import is_about_model, is_about_path, model_hint, sentence
 from gatepass.errors import GatepassError, Overloaded, TokenUnavailable, UpstreamError, UpstreamErrorReply
 from gatepass.learning.learned_rule import Key, LearnedRule, LearningPolicy, RuleScope, evidence_of
@@ -395,14 +396,22 @@ def _with_policy(tried: Tried, attempt: Attempt, failover: Failover, error: Gate
         tried,
         has_next=failover.find(now_s) is not None,
         has_wait=error.retry_after_s is not None,
-        # of a split call, a part that was not refused has run
-        repeats_refused=route.repeats_refused and may_repeat and (attempt.parts is None or repeats_run),
+        repeats_refused=route.repeats_refused and may_repeat and (repeats_run or not _has_begun_to_run(attempt)),
         repeats_run=repeats_run,
         pause_s=failover.pause_s(error, now_s) if may_repeat else 0.0,
         took_s=attempt.record.duration_s,
         client_left_s=failover.client_deadline_s - now_s,
         has_fallback=failover.fallback is not None and isinstance(error, UpstreamError) and is_too_long(error),
     )
+
+
+def _has_begun_to_run(attempt: Attempt) -> bool:
+    """Return whether the upstream may have executed a part of the request, although it refused it in the end.
+
+    A 429 may follow the first tokens of a stream that gatepass makes a whole reply from, or stand in a 200.
+    """
+    status = attempt.record.status
+    return attempt.parts is not None or (status is not None and not is_http_error(status))
 
 
 async def _choose(attempt: Attempt, failover: Failover, repeat: Repeat, error: GatepassError, pause_s: float) -> bool:
@@ -413,7 +422,7 @@ async def _choose(attempt: Attempt, failover: Failover, repeat: Repeat, error: G
         attempt.failover = failover
     elif attempt.sent or attempt.sent_before or repeat is Repeat.RETRY:  # else no setting was needed
         failover.repeats += 1
-        has_run = attempt.parts is not None or not is_limited(error.http_status, error.retry_after_s)
+        has_run = _has_begun_to_run(attempt) or not is_limited(error.http_status, error.retry_after_s)
         if failover.budget is not None and attempt.sent and has_run:
             failover.budget.add_repeat(state.clock.now())
     if pause_s:

@@ -179,7 +179,8 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
             if self.memory is not None:
                 self.memory.hold_of_stream(0)
         if self.failover is not None:
-            self.failover.ended(record.began_s + record.duration_s, outcome, error, stale=self.stale)
+            says_nothing = self.stale or not record.requests  # it waited for a token
+            self.failover.ended(record.began_s + record.duration_s, outcome, error, stale=says_nothing)
         if told := self.state.observers.attempt_ended:
             self.state.observers.tell(told, record)
 

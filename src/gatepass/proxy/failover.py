@@ -106,7 +106,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         if route.repeats_run:
             budget = state.retry_budgets.setdefault(route.entry, RetryBudget())
             budget.add_request(state.clock.now())
-        if fallback is not None and (is_stored or not may_use(caller, fallback)):
+        if fallback is not None and (is_stored or fallback == call.model or not may_use(caller, fallback)):
             fallback = None
         wall = state.clock.wall
         return cls(
