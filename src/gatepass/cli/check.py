@@ -20,7 +20,7 @@ from gatepass.config.block import without_query
 from gatepass.config.changes import parsed_version, since
 from gatepass.config.checks import serves_only_named
 from gatepass.config.container import Container
-from gatepass.config.document import ConfigError, SettingPath, children, dotted, lookup
+from gatepass.config.document import ConfigError, SettingPath, children, dotted, leaves, lookup
 from gatepass.config.load import DEFAULT, LoadedConfig, load
 from gatepass.config.model import Config
 
@@ -49,6 +49,11 @@ def check(path: str | None, every: bool, earlier: str | None, as_json: bool) -> 
     idle = [f"credentials.{name}: no upstream uses it" for name in loaded.config.credentials if name not in used]
     tree, origins = loaded.effective()
     shown = {setting: origin for setting, origin in origins.items() if every or origin != DEFAULT}
+    left_out = len(origins) - len(shown)
+    written = ((setting, value) for setting, value in leaves(loaded.document.tree) if setting not in origins)
+    shown |= {
+        setting: str(loaded.document.origin(setting)) for setting, value in written if value == {}
+    }  # {} may mean on
     changes = [] if earlier is None else list(since(earlier, loaded.document.tree))
     if as_json:
         settings = [
@@ -73,7 +78,7 @@ def check(path: str | None, every: bool, earlier: str | None, as_json: bool) -> 
     if earlier is not None and not changes:
         click.echo(f"no change of a setting since {earlier} concerns this configuration", err=True)
     click.echo("\n".join(yaml_lines(tree, shown)))
-    hidden = "" if every else f"; {len(origins) - len(shown)} defaults are left out, --all shows them"
+    hidden = "" if every else f"; {left_out} defaults are left out, --all shows them"
     if serves_only_named(loaded.config):
         click.echo('# every model that `models` does not name is 404; `"*": {upstream: NAME}` there serves the others')
     click.echo(f"# valid: {summary(loaded.config)}{hidden}")
@@ -125,8 +130,8 @@ def _block(node: Any, path: SettingPath, origins: Mapping[SettingPath, str]) -> 
         if (member := (*path, key)) in origins:
             mark = "  " * len(path) + ("-" if isinstance(node, list) else f"{_scalar(key)}:")
             if isinstance(value, dict | list) and value:
-                yield mark
-                yield from _block(value, member, origins)
+                lines = [*_block(value, member, origins)]
+                yield from [mark, *lines] if lines else [f"{mark} {{}}  # {printable(origins[member])}"]
             else:
                 yield f"{mark} {_scalar(value)}  # {printable(origins[member])}"
 

@@ -21,6 +21,14 @@ def test_the_effective_configuration_is_shown(check, tmp_path):
     assert f"    base_url: https://llm.example/v1  # {tmp_path}/f.yaml:2\n" in result.output
 
 
+def test_an_empty_block_that_turns_something_on_is_shown(check):
+    """`check` left `breaker: {}` out with its defaults, as if the model had no breaker."""
+    text = "upstreams: {a: {base_url: https://a.example/v1}}\nmodels: {m: {upstream: a, breaker: {}}}\n"
+    assert "    breaker: {}  # " in check(text=text).stdout
+    assert "    breaker:\n      consecutive_failures: 5  # default\n" in check("--all", text=text).stdout
+    assert '"models.m.breaker"' in check("--json", text=text).stdout
+
+
 def test_defaults_are_shown_on_demand_and_counted_in_the_last_line(check):
     some, every = check(), check("--all")
     assert "# default" not in some.stdout
