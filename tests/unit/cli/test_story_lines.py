@@ -160,7 +160,7 @@ RETRIED = story(
             "gaps": [{"at_s": 0.4, "length_s": 0.2}],
         },
     ),
-    not_tried=[{"upstream": "spare", "model": "m2", "state": "half_open"}],
+    not_tried=[{"upstream": "spare", "model": "m2", "state": "ejected"}],
     outcome="error",
     error=CUT,
 )
@@ -182,7 +182,7 @@ def test_the_story_of_a_failed_request():
         "  │",
         "  ✗ upstream:chat    200 with the error upstream_closed  ◀ failed here",
         "  ┊",
-        "  ○ upstream:spare   not tried as m2: half open",
+        "  ○ upstream:spare   not tried as m2: ejected",
         "",
         "Error",
         "  The upstream ended its stream before the answer was complete.",
