@@ -125,9 +125,12 @@ async def test_gatepass_sends_what_the_forwarder_of_the_page_sent(tmp_path):
 
 
 async def test_the_examples_of_traffic_fail_over_and_use_the_spare_at_last(tmp_path):
-    """The second region answers for the first, and the spare if each deployment asks to wait; nobody is asked again."""
+    """The second region answers for the first, and the spare if each deployment asks to wait; nobody is asked again.
+
+    The long model answers each request that the first one rejects.
+    """
     (page,) = [page for page in PAGES if page.stem == "traffic"]
-    regions, deployments = configurations(page)
+    regions, deployments, long = configurations(page)
     answer = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}]}
     token = {"access_token": "minted", "token_type": "Bearer", "expires_in": 300}
     busy = Send(reply({"error": {"message": "Slow down."}}, 429, retry_after="30"))
@@ -148,6 +151,9 @@ async def test_the_examples_of_traffic_fail_over_and_use_the_spare_at_last(tmp_p
         async with Scripted(answer=lambda one: [busy]) as east:
             named = await asked(regions, {"sso": well, "east": east, "west": well})
         assert (named, len(east.received)) == (["east/gpt-4o, west/gpt-4o", *[None] * 4], 1)
+        too_long = Send(reply({"error": {"message": "Too long.", "code": "context_length_exceeded"}}, 400))
+        async with Scripted(answer=lambda one: [too_long]) as east:
+            assert await asked(long, {"east": east, "west": well}) == ["east/gpt-4o, west/gpt-4.1"] * 5
 
     def azure(request):
         return [Send(reply(answer)) if request.json()["model"] == "gpt-4o-on-demand" else busy]
