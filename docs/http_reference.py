@@ -170,7 +170,7 @@ ADDED: Mapping[str, Header] = {
         response="if there was more than one",
     ),
     "x-gatepass-targets": Header(
-        "The targets that were tried, in order, as `UPSTREAM/MODEL`.",
+        "The targets that were tried, in order, as `UPSTREAM/MODEL`. The response is that of the last one.",
         "x-gatepass-targets: east/gpt-4o, west/gpt-4o",
         response="more than one attempt, if the model sets how targets are chosen or tried again",
     ),

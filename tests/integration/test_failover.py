@@ -188,6 +188,16 @@ async def test_failover_matrix():
 REFUSED = {"retry": {"on": ["refused"]}}
 
 
+async def test_the_last_named_target_is_the_one_that_answered():
+    async with (
+        Scripted(error(429, retry_after_ms="100"), GOOD) as first,
+        Scripted(error(429, retry_after_ms="60000")) as second,
+        two(first, second, REFUSED) as gp,
+    ):
+        answer = await gp.ask().answer()
+    assert (answer.status, answer.headers["x-gatepass-targets"]) == (200, "first/a, second/b, first/a")
+
+
 async def test_one_target_is_asked_again_after_the_wait_that_it_asks_for():
     async with Scripted(error(429, retry_after_ms="300"), GOOD) as upstream, two(upstream, None, REFUSED) as gp:
         began_s = gp.state.clock.now()

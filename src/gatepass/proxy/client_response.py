@@ -10,6 +10,7 @@ import asyncio
 import math
 import re
 from collections.abc import Callable, Iterable
+from itertools import groupby
 from typing import Protocol
 
 import msgspec
@@ -150,9 +151,8 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
             failover = None if context.attempt is None else context.attempt.failover
             if failover is not None and failover.route.names_targets and attempt.after is not None:
                 tried = [f"{one.upstream}/{one.upstream_model or one.model}" for one in (attempt, *before(attempt))]
-                fields.append(
-                    (b"x-gatepass-targets", ", ".join(dict.fromkeys(reversed(tried))).encode("latin-1", "replace"))
-                )
+                names = ", ".join(name for name, _ in groupby(reversed(tried)))
+                fields.append((b"x-gatepass-targets", names.encode("latin-1", "replace")))
         self.cycle.start(status, fields, length_bytes)
 
     async def _send_slices(self, data: bytes) -> bytes:
