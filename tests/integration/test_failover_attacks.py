@@ -28,7 +28,7 @@ from tests.integration.test_failover import (
     two,
 )
 from tests.unit.clock import DrivenClock
-from tests.waiting import until
+from tests.waiting import at_rest, until
 
 
 @pytest.mark.parametrize("name", ["é模", "a, b/c"])
@@ -102,7 +102,7 @@ async def test_the_wait_of_an_error_after_a_pause_is_that_of_the_targets_now():
         for one in gp.state.upstreams.values():
             for health in one.state.healths.values():
                 health.limit(clock.now(), 50.0, 60.0)  # as a 429 to another request does
-        await clock.advance(2.1)
+        await clock.advance(2.6)
         answer = await waiting
     assert (answer.status, answer.headers["retry-after"]) == (429, "48")
 
@@ -229,3 +229,29 @@ async def test_the_wait_for_a_token_is_no_failure_of_the_target():
             assert (await gp.ask().answer()).error["code"] == "upstream_timeout_total"
             assert breaker(gp).ejected_s is None
             assert in_flight(gp) == 0
+
+
+async def test_requests_that_wait_for_one_target_do_not_ask_it_all_at_once():
+    clock, busy = DrivenClock(), error(429, retry_after="2")
+    async with Scripted(*[busy] * 20, GOOD) as first, two(first, None, REFUSED, clock=clock) as gp:
+        asked = [asyncio.create_task(gp.ask().answer()) for _ in range(20)]
+        await until(lambda: len(first.received) == 20 and in_flight(gp) == 0)
+        await clock.advance(2.001)
+        await at_rest(lambda: len(first.received))
+        assert len(first.received) < 30
+        await clock.advance(0.25)
+        assert {(await one).status for one in asked} == {200}
+
+
+async def test_a_client_that_does_not_read_keeps_no_place_at_the_target_after_the_time_of_its_request():
+    endless = [*begin_stream(), *[Send(chunk(delta(content="x" * 60_000)))] * 200, Hold()]
+    entry = {"breaker": {}, "timeouts": {"total_s": 0.5}}
+    async with (
+        Scripted(endless) as first,
+        Scripted(GOOD) as second,
+        two(first, second, entry) as gp,
+        gp.ask(STREAMED) as ask,
+    ):
+        await ask.head()
+        assert in_flight(gp) == 2
+        await until(lambda: in_flight(gp) == 0)

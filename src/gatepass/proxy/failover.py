@@ -198,7 +198,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         if self.find(now_s) is not None:
             return 0.0
         asked_s = self.wait_s(now_s) if len(self.order) > 1 else error.retry_after_s or 0.0
-        pause = max(asked_s, pause_s(self.repeats))
+        pause = asked_s + pause_s(self.repeats)  # requests that wait for one target do not ask it all at once
         return pause if pause <= MOST_PAUSE_S else math.inf
 
     def unavailable(self, model: str, now_s: float) -> GatepassError:

@@ -109,6 +109,8 @@ async def handle(client_request: ClientRequest, state: AppState, catalog: ModelC
         if context.access.operation == NO_OPERATION:  # rejected before the operation was matched
             _name_operation(context)
         cause = error
+        if context.attempt is not None:  # its target need not wait for a client that does not read
+            close_attempt(context.attempt, error)
         await _send_error(client_response, error)
     except asyncio.CancelledError:  # the process stops without waiting for its requests
         cause = context.error = errors.Draining("gatepass was stopped before the response was complete.")
