@@ -115,11 +115,8 @@ class UpstreamState:
         if health is None:
             health = self.healths[name] = TargetHealth()
             health.drained = not self.drained.isdisjoint(("", name))
-        if settings is not None:
-            if health.breaker is None:
-                health.breaker = Breaker(settings)
-            elif health.breaker.settings is not settings:
-                health.breaker.use(settings)
+        if settings is not None and health.breaker is None:
+            health.breaker = Breaker(settings)
         return health
 
     def drain(self, names: set[str]) -> None:
@@ -207,6 +204,8 @@ class AppState(ProcessParts):
     """By name, those of `upstreams` and those of `mcp`: the server NAME is `mcp/NAME`."""
     mcp: McpServers | None
     """None without `mcp`."""
+    target_states: dict[Route, tuple[list[UpstreamState], list[TargetHealth]]] = field(default_factory=dict)
+    """Of each route that was used, what is known of its targets."""
     holders: Mapping[str, TokenHolder]
     issuer_connections: Mapping[str, IssuerConnection]
     tls_contexts: TLSContexts
@@ -221,6 +220,15 @@ class AppState(ProcessParts):
             self.store.start()
         for holder in self.holders.values():
             holder.start()
+
+    def states_of(self, route: Route) -> tuple[list[UpstreamState], list[TargetHealth]]:
+        """Return the states of the upstreams of `route`, and the health of its targets."""
+        found = self.target_states.get(route)
+        if found is None:
+            states = [self.upstreams[target.upstream].state for target in route.targets]
+            healths = [one.health(name, route.breaker) for one, name in zip(states, route.names, strict=True)]
+            found = self.target_states[route] = states, healths
+        return found
 
     def learned_rules(self) -> list[LearnedRuleRecord]:
         """Return the learned rules of the configured upstreams."""

@@ -39,7 +39,7 @@ from gatepass.proxy import upstream_call
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.batches import send_parts
 from gatepass.proxy.body_threads import INLINE_BYTES, Result, normalize_large
-from gatepass.proxy.client_response import STREAM_HOLD_S, SYNTHESIZED_HOLD_S, KeepAlive
+from gatepass.proxy.client_response import STREAM_HOLD_S, SYNTHESIZED_HOLD_S, KeepAlive, client_deadline_s
 from gatepass.proxy.context import CHOOSES, Attempt, RequestContext
 from gatepass.proxy.failover import Failover
 from gatepass.proxy.response import (
@@ -400,7 +400,7 @@ def _with_policy(tried: Tried, attempt: Attempt, failover: Failover, error: Gate
         repeats_run=repeats_run,
         pause_s=failover.pause_s(error, now_s) if may_repeat else 0.0,
         took_s=attempt.record.duration_s,
-        client_left_s=failover.client_deadline_s - now_s,
+        client_left_s=client_deadline_s(attempt.call, failover.request) - now_s,
         has_fallback=failover.fallback is not None and isinstance(error, UpstreamError) and is_too_long(error),
     )
 

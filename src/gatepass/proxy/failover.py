@@ -60,8 +60,6 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     """None if nothing may run twice."""
     wall: Callable[[], float]
     """`Clock.wall`."""
-    client_deadline_s: float
-    """When the client stops to wait for a repeat."""
     may_repeat: bool
     """Whether the policy may repeat the request: it is no client's repeat, and names no stored object."""
     fallback: str | None
@@ -76,28 +74,21 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     began_s: float = 0.0
 
     @classmethod
-    def begin(
-        cls,
-        state: AppState,
-        route: Route,
-        call: Call,
-        request: ClientRequest,
-        caller: AccessKey,
-        client_deadline_s: float,
-    ) -> Self:
+    def begin(cls, state: AppState, route: Route, call: Call, request: ClientRequest, caller: AccessKey) -> Self:
         """Return the way of `call`, before its first `choose`."""
         operation, fallback = call.operation, route.context_fallback
-        states = [state.upstreams[target.upstream].state for target in route.targets]
-        healths = [one.health(name, route.breaker) for one, name in zip(states, route.names, strict=True)]
+        states, healths = state.states_of(route)
         stored = stored_object(operation, call.body) if route.names_targets else None
         is_stored = stored is not None or (route.names_targets and operation.is_about_stored)
         is_pinned = is_stored and len(healths) > 1
         affinity, key = route.affinity if stored in _UPLOADED else route.affinity_of(operation.configured_as), None
         if affinity:
             key = call.caller.encode() if affinity == "caller" else header(request.headers, affinity.encode())
-        # what only one target has is there whatever its load
-        loads = [0 if is_pinned else health.in_flight for health in healths]
-        order = ranked("order" if is_pinned else route.policy, route.full_names, route.weights, loads, key)
+        order: Sequence[int] = range(len(healths))
+        if key is not None or (route.policy != "order" and not is_pinned):
+            # what only one target has is there whatever its load
+            loads = [0 if is_pinned else health.in_flight for health in healths]
+            order = ranked(route.policy, route.full_names, route.weights, loads, key)
         if is_pinned:
             order = order[:1]
         budget, may_repeat = None, False
@@ -108,14 +99,11 @@ class Failover(Hidden, msgspec.Struct, eq=False):
             budget.add_request(state.clock.now())
         if fallback is not None and (is_stored or fallback == call.model or not may_use(caller, fallback)):
             fallback = None
-        wall = state.clock.wall
-        return cls(
-            request, caller, route, healths, states, order, budget, wall, client_deadline_s, may_repeat, fallback
-        )
+        return cls(request, caller, route, healths, states, order, budget, state.clock.wall, may_repeat, fallback)
 
     def over(self, state: AppState, route: Route, call: Call) -> Failover:
         """Return the way of the same request, as `call`, over another route."""
-        other = Failover.begin(state, route, call, self.request, self.caller, self.client_deadline_s)
+        other = Failover.begin(state, route, call, self.request, self.caller)
         other.repeats = self.repeats
         return other
 
@@ -137,8 +125,9 @@ class Failover(Hidden, msgspec.Struct, eq=False):
 
     def find(self, now_s: float) -> int | None:
         """Return the place of the best target that was not tried, None if there is none."""
-        waits, ejects = self.route.max_cooldown_s > 0, self.route.breaker is not None
-        return choose(self.order, self.seen, self.healths, self._full(), now_s, waits=waits, ejects=ejects)
+        route, full = self.route, self._full() if self.route.limits else ()
+        waits, ejects = route.max_cooldown_s > 0, route.breaker is not None
+        return choose(self.order, self.seen, self.healths, full, now_s, waits=waits, ejects=ejects)
 
     def choose(self, now_s: float) -> bool:
         """Begin an attempt at the best target: one that was not tried, or any. Return False if none takes it."""
@@ -157,8 +146,10 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         self.began_s, health = now_s, self.healths[self.at]
         health.in_flight += 1
         self.states[self.at].in_flight += 1
-        breaker = health.breaker if self.route.breaker is not None else None
-        self.is_probe = breaker is not None and breaker.begin(now_s)
+        if (settings := self.route.breaker) is not None and (breaker := health.breaker) is not None:
+            if breaker.settings is not settings:  # after a reload, or of another model with the same target
+                breaker.use(settings)
+            self.is_probe = breaker.begin(now_s)
 
     def _full(self) -> Collection[int]:
         limits = enumerate(self.route.limits)
@@ -169,8 +160,9 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         health, route, at = self.healths[self.at], self.route, self.at
         health.in_flight -= 1
         self.states[at].in_flight -= 1
-        status = error.http_status if isinstance(error, GatepassError) else 0
-        wait_s = error.retry_after_s if isinstance(error, GatepassError) else None
+        status, wait_s = 0, None
+        if isinstance(error, GatepassError):
+            status, wait_s = error.http_status, error.retry_after_s
         limited = outcome in REPLIES and is_limited(status, wait_s)
         if limited and wait_s is None and isinstance(error, UpstreamErrorReply):
             wait_s = quota_reset_s(error.relayed, self.wall())

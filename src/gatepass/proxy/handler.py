@@ -43,7 +43,7 @@ from gatepass.protocols.rerank import is_rerank
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import close_attempt, drop_tracebacks, send_with_retries, try_call
 from gatepass.proxy.body_threads import INLINE_BYTES, is_heavy_to_parse
-from gatepass.proxy.client_response import NO_CONTENT, ClientResponse, KeepAlive, RequestCycle, client_deadline_s
+from gatepass.proxy.client_response import NO_CONTENT, ClientResponse, KeepAlive, RequestCycle
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.failover import Failover
 from gatepass.proxy.in_flight import SMALL_BYTES, InFlightRequest
@@ -210,8 +210,7 @@ def _first_attempt(context: RequestContext, route: Route, call: Call) -> Attempt
     """Return the first attempt of `call`. Raises TargetsLimited and TargetsDrained."""
     state, profile, target, failover = context.state, context.profile_rules.settings, route.targets[0], None
     if not route.is_plain or state.upstreams[target.upstream].state.drained:
-        request = context.client_request
-        failover = Failover.begin(state, route, call, request, context.caller, client_deadline_s(call, request))
+        failover = Failover.begin(state, route, call, context.client_request, context.caller)
         if not failover.choose(now_s := state.clock.now()):
             raise failover.unavailable(call.model, now_s)
         target = failover.target

@@ -112,7 +112,7 @@ def test_every_field_has_the_value_that_its_name_states():
     targets = [{"upstream": "mock"}, {"upstream": "mock", "name": "deployed"}]
     blocks: Any = {"upstreams": {"mock": {"base_url": "http://h/v1"}}, "models": {"asked": {"targets": targets}}}
     route = RouteTable(Config.model_validate(blocks)).route("chat", "asked")
-    failover = Failover.begin(context.state, route, a_call(b"{}"), context.client_request, LOAD, float("inf"))
+    failover = Failover.begin(context.state, route, a_call(b"{}"), context.client_request, LOAD)
     assert failover.choose(0.0)
     first = Attempt.begin(context.state, failover.target, a_call(b"{}"), failover=failover)
     first.record.requests, first.record.token_wait_s = 1, 0.05

@@ -57,7 +57,7 @@ def a_state(models: dict[str, Any], **upstream: Any) -> AppState:
 def a_failover(state: AppState, model: str = "m", caller: str = "caller") -> Failover:
     call = changed(a_call(BODY, model=model), caller=caller)
     request = ClientRequest("id", "POST", "/v1/chat/completions", (), "127.0.0.1", state.clock.now())
-    return Failover.begin(state, state.routes.route("chat", model), call, request, ANONYMOUS, float("inf"))
+    return Failover.begin(state, state.routes.route("chat", model), call, request, ANONYMOUS)
 
 
 def health(state: AppState, upstream: str, name: str = "m") -> TargetHealth:
