@@ -113,15 +113,17 @@ class Failover(Hidden, msgspec.Struct, eq=False):
 
     def not_tried(self, now_s: float) -> tuple[NotTried, ...]:
         """Return the targets that are left, with what keeps requests away from each."""
-        left, full, route = [at for at in self.order if at not in self.seen], self._full(), self.route
+        left, route, full = [], self.route, self._full() if self.route.limits else ()
         waits, ejects = route.max_cooldown_s > 0, route.breaker is not None
-        states = [self.healths[at].state(now_s, waits=waits, ejects=ejects)[0] for at in left]
-        return tuple(
-            NotTried(
-                route.targets[at].upstream, route.names[at], "full" if state == AVAILABLE and at in full else state
-            )
-            for at, state in zip(left, states, strict=True)
-        )
+        for at in self.order:
+            if at in self.seen:
+                continue
+            health, target = self.healths[at], route.untried[at]
+            if at in full or not health.admits(now_s, waits=waits, ejects=ejects):
+                state, _ = health.state(now_s, waits=waits, ejects=ejects)
+                target = NotTried(target.upstream, target.model, "full" if state == AVAILABLE else state)
+            left.append(target)
+        return tuple(left)
 
     def find(self, now_s: float) -> int | None:
         """Return the place of the best target that was not tried, None if there is none."""
@@ -160,14 +162,14 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         health, route, at = self.healths[self.at], self.route, self.at
         health.in_flight -= 1
         self.states[at].in_flight -= 1
-        status, wait_s = 0, None
+        status, limited = 0, False
         if isinstance(error, GatepassError):
             status, wait_s = error.http_status, error.retry_after_s
-        limited = outcome in REPLIES and is_limited(status, wait_s)
-        if limited and wait_s is None and isinstance(error, UpstreamErrorReply):
-            wait_s = quota_reset_s(error.relayed, self.wall())
-        if limited and wait_s and route.max_cooldown_s and not concerns_size(error):
-            health.limit(now_s, wait_s, route.max_cooldown_s)
+            limited = outcome in REPLIES and is_limited(status, wait_s)
+            if limited and wait_s is None and isinstance(error, UpstreamErrorReply):
+                wait_s = quota_reset_s(error.relayed, self.wall())
+            if limited and wait_s and route.max_cooldown_s and not concerns_size(error):
+                health.limit(now_s, wait_s, route.max_cooldown_s)
         if route.breaker is None or (breaker := health.breaker) is None:
             return
         verdict = verdict_of(outcome, status, is_limited=limited, is_stale=stale)

@@ -13,6 +13,8 @@ from gatepass.config.model import Config
 from gatepass.config.network import TimeoutSettings
 from gatepass.config.routes import ANY, Model, ModelTarget, block_of_operation, is_glob, ordered_globs
 from gatepass.errors import ModelNotFound
+from gatepass.observability.observer import NotTried
+from gatepass.policy.balancing import AVAILABLE
 from gatepass.policy.breaker import BreakerSettings
 from gatepass.types import Target, Timeouts, settings_of
 
@@ -34,6 +36,8 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     """The name of each target, which `TargetHealth` is kept by: the upstream's model name, or that of the entry."""
     full_names: tuple[str, ...] = ()
     """UPSTREAM/NAME of each target."""
+    untried: tuple[NotTried, ...] = ()
+    """What `show` says of each target that is available and was not tried."""
     weights: tuple[float, ...] = ()
     limits: tuple[int | None, ...] = ()
     """`max_in_flight` of each target's upstream, () if none has one."""
@@ -210,8 +214,9 @@ def _route(targets: Targets, config: Config, name: str = "", entry: Model | None
     limits = limits if any(limits) else ()
     names = tuple(one.model or name for one in targets)
     full_names = tuple(f"{one.upstream}/{named}" for one, named in zip(targets, names, strict=True))
+    untried = tuple(NotTried(one.upstream, named, AVAILABLE) for one, named in zip(targets, names, strict=True))
     if entry is None:
-        return Route(targets, totals[0], not limits, names, full_names, (1.0,), limits)
+        return Route(targets, totals[0], not limits, names, full_names, untried, (1.0,), limits)
     retry, breaker, has_choice = entry.retry, entry.breaker, len(targets) > 1
     is_traffic = retry is not None or breaker is not None
     # without a policy the first target's time applies, as it always did
@@ -222,6 +227,7 @@ def _route(targets: Targets, config: Config, name: str = "", entry: Model | None
         is_plain=not (has_choice or is_traffic or entry.context_fallback or limits),
         names=names,
         full_names=full_names,
+        untried=untried,
         weights=tuple(one.weight for one in entry.ordered_targets()),
         limits=limits,
         policy=entry.policy,
