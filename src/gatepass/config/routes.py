@@ -364,6 +364,9 @@ class OperationRoute(Block):
 Protocols = Annotated[list[Literal["chat", "responses", "messages"]], Field(min_length=1)]
 
 
+LEAST_WEIGHT = 0.001
+
+
 class ModelTarget(Block):
     upstream: Name
     """A name under `upstreams`.
@@ -376,13 +379,17 @@ class ModelTarget(Block):
     Example: prod-4o
     """
     weight: Annotated[float, Field(ge=0, le=1_000_000)] = 1.0
-    """Its share of the requests, for `policy: weighted`, `least_in_flight` and `affinity`. A target of weight 0 is a
-    spare: it serves requests only while no other target is available.
+    """Its share of the requests, for `policy: weighted`, `least_in_flight` and `affinity`: 0, or 0.001 and more. A
+    target of weight 0 is a spare: it serves requests only while no other target is available.
 
     Unit: share
 
     Example: 3
     """
+
+    def faults(self) -> Iterator[SettingFault]:
+        if 0 < self.weight < LEAST_WEIGHT:
+            yield "weight", f"expects 0 for a spare, or {LEAST_WEIGHT} and more"
 
 
 class Model(Block):

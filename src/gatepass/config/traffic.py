@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gatepass.config.block import Block, Seconds, SettingFault
+from gatepass.config.block import Block, SettingFault
 
 Repeatable = Literal["chat", "completions", "embeddings", "rerank", "responses", "messages", "moderations"]
 AFFINITY = r"^(caller|header [A-Za-z0-9-]{1,64})$"
@@ -78,18 +78,18 @@ class BreakerConfig(Block):
 
     Example: 50
     """
-    window_s: Seconds = 10.0
+    window_s: Annotated[float, Field(ge=1)] = 10.0
     """The time over which the share is counted.
 
     Example: 30
     """
-    ejection_s: Seconds = 30.0
+    ejection_s: Annotated[float, Field(ge=1)] = 30.0
     """The time for which a target is passed over. Each ejection that follows is longer by this time. After it, one
     request is sent as a probe.
 
     Example: 10
     """
-    max_ejection_s: Seconds = 300.0
+    max_ejection_s: Annotated[float, Field(ge=1)] = 300.0
     """The longest time for which it is passed over.
 
     Example: 120
