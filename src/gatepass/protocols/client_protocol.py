@@ -74,6 +74,8 @@ class ClientProtocol:
     """
     requires_model: bool = False
     """A call without a model, which no default names either, is rejected."""
+    binds_conversations: bool = False
+    """Its conversations may hold encrypted parts that only the upstream can read which made them."""
     has_items: bool = False
     """Its `input` may have items that name stored objects."""
     free_members: tuple[str, ...] = ()

@@ -92,6 +92,7 @@ class _OfAnthropic(ClientProtocol):
     family = "messages"
     __slots__ = ()
 
+    binds_conversations = True
     request_headers = REQUEST_HEADERS
     sample_headers = ((b"anthropic-version", b"2023-06-01"),)
     parameters = BETA

@@ -464,7 +464,7 @@ class Responses(ClientProtocol):
     sample: Mapping[str, Any] = {"input": "ping", "max_output_tokens": SAMPLE_TOKENS}
     members = ClientProtocol.members | {"stream", OWN_THOUGHT}
     requires_model = True
-    has_items = True
+    has_items = binds_conversations = True
     free_members = ("client_metadata",)  # of Codex: its own threads, which no server stores
     progress, aggregate = ResponseProgress, ResponseAggregator
 
@@ -515,7 +515,7 @@ class Compact(ClientProtocol):
     name, family = "compact", Responses.family
     members = ClientProtocol.members | {OWN_THOUGHT}
     requires_model = True
-    has_items = True
+    has_items = binds_conversations = True
     free_members = Responses.free_members
 
 

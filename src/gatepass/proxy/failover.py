@@ -22,6 +22,7 @@ from gatepass.errors import GatepassError, TargetsDrained, TargetsLimited, Upstr
 from gatepass.observability.observer import NotTried
 from gatepass.policy.balancing import AVAILABLE, TargetHealth, choose, ranked
 from gatepass.policy.retry_budget import RetryBudget, pause_s
+from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.app_state import AppState, UpstreamState
 from gatepass.proxy.retry import REPLIES, Outcome, concerns_size, is_limited, verdict_of
 from gatepass.proxy.routing import Route
@@ -81,7 +82,8 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         stored = stored_object(operation, call.body) if route.names_targets else None
         is_stored = stored is not None or (route.names_targets and operation.is_about_stored)
         is_pinned = is_stored and len(healths) > 1
-        affinity, key = route.affinity if stored in _UPLOADED else route.affinity_of(operation.configured_as), None
+        protocol, key = PROTOCOLS[operation.protocol], None
+        affinity = route.affinity if stored in _UPLOADED else route.affinity_of(protocol)
         if affinity:
             key = call.caller.encode() if affinity == "caller" else header(request.headers, affinity.encode())
         order: Sequence[int] = range(len(healths))

@@ -16,6 +16,7 @@ from gatepass.errors import ModelNotFound
 from gatepass.observability.observer import NotTried
 from gatepass.policy.balancing import AVAILABLE
 from gatepass.policy.breaker import BreakerSettings
+from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.types import Target, Timeouts, settings_of
 
 NAMED_IN_ERROR = 10
@@ -57,9 +58,9 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     """0 if no target is passed over after a 429."""
     context_fallback: str | None = None
 
-    def affinity_of(self, operation: str) -> str:
-        """Return `affinity` for an operation: conversations hold encrypted parts that only one upstream can read."""
-        return self.affinity or ("caller" if self.policy != "order" and operation in ("responses", "messages") else "")
+    def affinity_of(self, protocol: ClientProtocol) -> str:
+        """Return `affinity` for an operation of `protocol`, whose conversations may belong to one upstream."""
+        return self.affinity or ("caller" if self.policy != "order" and protocol.binds_conversations else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from gatepass.errors import (
     ModelNotAllowed,
     Overloaded,
     ReceiveTimeout,
+    TargetsDrained,
+    TargetsLimited,
     TokenUnavailable,
     UpstreamAuth,
     UpstreamClosed,
@@ -297,7 +299,7 @@ def test_the_classes_distinguish_plain_texts():
     assert ragflow_class("Rate limit reached") == "RATE_LIMIT"
 
 
-NOT_IN_STREAMS = (CallerError, McpSessionsUnavailable)
+NOT_IN_STREAMS = (CallerError, McpSessionsUnavailable, TargetsLimited, TargetsDrained)
 
 
 @pytest.mark.parametrize("error", [error for error in EVERY_ERROR if not isinstance(error, NOT_IN_STREAMS)], ids=str)
