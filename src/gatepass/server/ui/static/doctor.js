@@ -172,7 +172,7 @@ function finish(hops, { hop, what, outcome, why, advice, seconds, action: docume
   hops.querySelector("li.bad").scrollIntoView({ block: "nearest" });
 }
 
-/** The line of a hop: its worst outcome, and the time of its steps. A call that works proves what a model list could not. */
+/** The line of a hop: its worst outcome, and the time of its steps. A call proves more than a model list. */
 function sumUp(section) {
   const steps = [...section.querySelectorAll("li:not(.begun)")];
   const isProven = steps.some(({ dataset }) => dataset.outcome === "works" && dataset.called !== undefined);

@@ -84,7 +84,7 @@ export function failing(data) {
   return [...new Map(found)].flatMap(([text, [href, at]], i) => [i ? t(", ") : "", el("a", { href }, text), since(at)]);
 }
 
-/** One group for each credential with its upstreams, and one of the upstreams without: those with a failure first. */
+/** A group for each credential with its upstreams, and one without: those with a failure first. */
 function grouped(credentials, upstreams) {
   const groups = credentials.map((credential) => ({
     key: `credential ${credential.name}`,

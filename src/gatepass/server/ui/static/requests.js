@@ -1,4 +1,4 @@
-// The live list of requests, the newest first. Equal failures in a row are one row, and all equal ones in a list of failures.
+// The live list of requests, the newest first. Equal failures in a row are one row.
 
 import { query } from "./api.js";
 import { capture } from "./capture.js";
@@ -114,7 +114,7 @@ function failureOf(request, alone) {
   return state !== "running" && outcome === "error" ? [code, whatOf({ ...request, stream: false }), upstream, ...(alone ? [] : [status, caller, path])].join(" ") : null;
 }
 
-/** A text, which is searched while it is typed, and chips. A change goes into the hash, so that a filtered list is a link. */
+/** A text, searched while it is typed, and chips. A change goes into the hash: a filtered list is a link. */
 function form(filters, search) {
   const go = (changes) => { location.hash = `#/requests${query({ ...filters, text: field.value, ...changes })}`; };
   const chip = (name, value, text, title) => el("button.quiet", { type: "button", title: title || null, "aria-pressed": String(filters[name] === value), onclick: () => go({ [name]: filters[name] === value ? "" : value }) }, text);

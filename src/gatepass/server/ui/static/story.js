@@ -1,4 +1,4 @@
-// The detail of one request: its way, its attempts, what was changed, and where the time went.
+// One request: its way, its attempts, what was changed, and where the time went.
 
 import { query } from "./api.js";
 import { arrivalsPlot } from "./arrivals.js";
@@ -103,7 +103,7 @@ function heading(page, data) {
     said);
 }
 
-/** The curl command of this request. With the page's own URL gatepass knows the prefix that a proxy removes. */
+/** The curl command of this request. The page's own URL shows the prefix that a proxy removes. */
 async function curl(page) {
   const found = await page.call("GET", `curl/${encodeURIComponent(page.parameter)}${query({ nth: page.filters.nth, page: location.origin + location.pathname })}`);
   return found.curl;
@@ -124,7 +124,7 @@ function isRunning(data, { outcome }) {
   return data.state === "running" && !outcome;
 }
 
-/** When the attempt ended, in seconds since the request arrived: now, if it runs. null if it is not known. */
+/** When the attempt ended, in seconds since the request arrived: now, if it runs. null if unknown. */
 function endOf(data, attempt) {
   if (attempt.duration_s !== null) return (attempt.began_s ?? 0) + attempt.duration_s;
   return isRunning(data, attempt) ? elapsedOf(data) : null;
@@ -149,12 +149,12 @@ function hasFailed(data, i) {
   return !GOOD.includes(data.attempts[i].outcome) && ["next_target", "retry", undefined].includes(data.attempts[i + 1]?.cause);
 }
 
-/** Whether the client sent a key that gatepass does not know. The code is also that of a request without a key. */
+/** Whether the client sent an unknown key. The code is also that of a request without one. */
 function isUnknown({ error }) {
   return error?.code === "invalid_api_key" && error.hop === "client" && !error.message.includes("has no API key");
 }
 
-/** The way through gatepass as a drawing, one line for each attempt, red at the hop that failed. */
+/** The way through gatepass, a line for each attempt, red at the hop that failed. */
 function way(page, data) {
   const failed = data.error?.hop ?? null;
   const card = (title, kind, hop, lines, isBad = hop === failed, said = isBad && t("failed here")) => el(isBad ? "article.card.bad" : "article.card", { "data-hop": hop },
@@ -227,7 +227,7 @@ function lifeOf({ age_s: age, left_s: left }) {
   return [age !== null && t("{s} old", { s: span(age) }), left !== null && t("{s} left", { s: span(left) })].filter(Boolean);
 }
 
-/** The parts of the time as bars on one axis. Where a part began is known for attempts, and shown for the rest in order. */
+/** The parts of the time as bars on one axis. Where one began is known for attempts; the rest is in order. */
 function timeline(data) {
   const { timings } = data;
   const bars = [];
@@ -349,7 +349,7 @@ function bodies(page, data) {
     data.bodies.some(({ cut }) => cut) && el("p.muted.small", {}, t("A body is cut: the capture had no more room.")));
 }
 
-/** Fetch the pieces of a body one after the other, and save them as a file. */
+/** Fetch the pieces of a body, and save them as a file. */
 async function download(page, { text, next }, name, button) {
   button.disabled = true;
   try {
@@ -368,7 +368,7 @@ async function download(page, { text, next }, name, button) {
   button.disabled = false;
 }
 
-/** Says that there are no bodies, and starts the capture that would have them for the next request of this kind. */
+/** Says that there are no bodies, and starts the capture for the next request of this kind. */
 function uncaptured(page, { model, caller }) {
   const what = caller && model ? t("requests of {caller} to {model}", { caller, model }) : caller ? t("requests of {caller}", { caller }) : model ? t("requests to {model}", { model }) : t("all requests");
   const said = el("p", { role: "status" });
