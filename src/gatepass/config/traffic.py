@@ -14,15 +14,17 @@ AFFINITY = r"^(caller|header [A-Za-z0-9-]{1,64})$"
 
 
 class RetryConfig(Block):
-    """Repeats of a request that failed, before anything of the reply was relayed, besides those that need no setting.
+    """Which failed requests are repeated before anything of the reply was relayed, in addition to the repeats that
+    need no setting.
 
-    A repeat goes to the next available target, and to the same one after a pause if there is no other. gatepass sends
-    none if less time is left than the last try took: `total_s`, and the time that OpenAI's and Anthropic's SDKs say
-    that they wait. A request that is itself the repeat of such an SDK gets none.
+    A repeat goes to the next available target, and to the same one after a pause if there is no other. It must have
+    as much time left as the last try took. The time ends with `total_s`, or when the SDK of OpenAI or Anthropic stops
+    to wait, as its headers state. A request that such an SDK itself repeats is not repeated.
     """
 
     on: Annotated[list[Literal["refused", "may_have_run"]], Field(min_length=1)] = ["refused"]
     """`refused`: no connection, 429, and 503 with `retry-after`. The upstream has not executed such a request.
+    A 429 after the beginning of an answer, or inside a 200, also requires `may_have_run`.
     `may_have_run`: any other 5xx, a timeout, or a reply that was cut or invalid, for the `operations` below.
 
     Example: [refused, may_have_run]
@@ -85,7 +87,7 @@ class BreakerConfig(Block):
     """
     ejection_s: Annotated[float, Field(ge=1)] = 30.0
     """The time for which a target is passed over. Each ejection that follows is longer by this time. After it, one
-    request is sent as a probe.
+    request is sent as a probe, and another one if the probe takes longer than `ejection_s`.
 
     Example: 10
     """

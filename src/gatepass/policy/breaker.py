@@ -1,7 +1,7 @@
 """Breaker: whether a target fails so often that requests pass it over. It works like Envoy's outlier detection.
 
 A target is ejected after consecutive failures, or if a share of its last requests failed. After the ejection one real
-request is its probe: a success ends the ejection, a failure begins the next one, which is longer.
+request is its probe: a success ends the ejection, a failure begins a longer one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class BreakerState(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What the end of an attempt says about its target: a closed set."""
+    """What the end of an attempt means for its target: a closed set."""
 
     SUCCESS = "success"
     FAILURE = "failure"
@@ -90,7 +90,7 @@ class Breaker:
     def end(self, now_s: float, verdict: Verdict, began_s: float, *, is_probe: bool) -> bool:
         """End the attempt that began at `began_s`. Return whether the target was ejected, or its ejection ended.
 
-        An attempt from before the last ejection says nothing about the time after it.
+        The result of an attempt that began before the last ejection is ignored.
         """
         if is_probe and began_s == self._probe_since_s:
             self._probe_since_s = None

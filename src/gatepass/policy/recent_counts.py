@@ -8,7 +8,7 @@ PARTS = 10
 
 
 class RecentCounts:
-    """Counts over a sliding window of `window_s` seconds, in PARTS parts: exact but for the oldest part.
+    """Counts over a sliding window of `window_s` seconds, in PARTS parts. Only the oldest part is not exact.
 
     `window_s` may change. `now_s` never decreases from call to call.
     """

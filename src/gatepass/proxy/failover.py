@@ -33,7 +33,8 @@ LOG = logging.getLogger("gatepass.targets")
 MOST_PAUSE_S = 10.0
 """The longest time for which a request waits in gatepass before its next attempt. A client that waits can show it."""
 MOST_NAMES = 1_000
-"""The members that are searched for the name of a stored object. With more of them a request counts as naming one."""
+"""The members that are searched for the name of a stored object. A request with more of them is treated like
+one that names a stored object."""
 _STORED: Mapping[str, tuple[bytes, ...]] = MappingProxyType(
     {
         "chat": (b"file_id",),
@@ -48,7 +49,7 @@ _NAMED = re.compile(rb'(?:s|_id)?"\s{0,64}:\s{0,64}(?:\[\s{0,64})?(?:"|\{\s{0,64
 
 
 class Failover(Hidden, msgspec.Struct, eq=False):
-    """The targets of one request: which were tried, which is next. Each attempt has one `began` and one `ended`."""
+    """The targets of one request, with those that were tried. Each attempt has one `began` and one `ended`."""
 
     request: ClientRequest
     caller: AccessKey
@@ -62,7 +63,8 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     wall: Callable[[], float]
     """`Clock.wall`."""
     may_repeat: bool
-    """Whether the policy may repeat the request: it is no client's repeat, and names no stored object."""
+    """Whether the policy may repeat the request. It repeats neither a client's own repeat nor a request that names a
+    stored object."""
     fallback: str | None
     """The model for a request that is too long, if the caller may use it."""
     at: int = 0
@@ -88,7 +90,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
             key = call.caller.encode() if affinity == "caller" else header(request.headers, affinity.encode())
         order: Sequence[int] = range(len(healths))
         if key is not None or (route.policy != "order" and not is_pinned):
-            # what only one target has is there whatever its load
+            # a stored object is at its target even if that has many requests
             loads = [0 if is_pinned else health.in_flight for health in healths]
             order = ranked(route.policy, route.full_names, route.weights, loads, key)
         if is_pinned:

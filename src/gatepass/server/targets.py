@@ -19,7 +19,7 @@ TARGETS = "/targets"
 
 
 def targets_of(state: AppState) -> dict[str, list[dict[str, Any]]]:
-    """Return the targets of each model as JSON. `in_flight` is None if nothing counts the requests of the model."""
+    """Return the targets of each model as JSON. `in_flight` is None for a model whose requests are not counted."""
     found: dict[str, list[dict[str, Any]]] = {}
     for route, at, health, (word, for_s) in state.targets():
         row: dict[str, Any] = {"upstream": route.targets[at].upstream, "model": route.names[at]}
@@ -32,7 +32,7 @@ def targets_of(state: AppState) -> dict[str, list[dict[str, Any]]]:
 async def order_target(collect: Collect, fields: Mapping[str, str], state: AppState) -> dict[str, Any]:
     """Drain or resume the target `name`, UPSTREAM or UPSTREAM/MODEL, in all workers. Return their number.
 
-    It is 0, and `alone` has the models that would be left without a target, if there are some and nobody is `sure`.
+    Without `sure` it is 0 if models would be left without a target; `alone` names them.
     Raises InvalidRequest for a target that the configuration does not have.
     """
     upstream, _, model = fields.get("name", "").partition("/")

@@ -54,6 +54,11 @@ def a_state(models: dict[str, Any], **upstream: Any) -> AppState:
     return create_app_state(a_config(models, **upstream), DrivenClock())
 
 
+def clock_of(state: AppState) -> DrivenClock:
+    assert isinstance(state.clock, DrivenClock)
+    return state.clock
+
+
 def a_failover(state: AppState, model: str = "m", caller: str = "caller") -> Failover:
     call = changed(a_call(BODY, model=model), caller=caller)
     request = ClientRequest("id", "POST", "/v1/chat/completions", (), "127.0.0.1", state.clock.now())
@@ -243,7 +248,7 @@ async def test_a_reload_keeps_what_is_known_of_a_target_and_takes_slots_back():
     state = a_state({"m": {**targets("east", "west"), **POLICY}})
     first = a_failover(state)
     eject(state, "east")
-    await state.clock.advance(30.0)  # type: ignore[attr-defined]
+    await clock_of(state).advance(30.0)
     assert first.choose(state.clock.now())
     assert (first.target.upstream, first.is_probe) == ("east", True)
     successor = next_app_state(
@@ -322,13 +327,14 @@ def test_an_ejection_and_its_end_are_logged(caplog: pytest.LogCaptureFixture) ->
     caplog.set_level("INFO", "gatepass.targets")
     state = a_state({"m": {**targets("east", "west"), **POLICY}})
     for wait_s, end in ((0.0, "500"), (0.0, "500"), (30.0, "500"), (60.0, "complete")):
-        state.clock.suspend(wait_s)  # type: ignore[attr-defined]
+        clock_of(state).suspend(wait_s)
         failover, now_s = a_failover(state), state.clock.now()
         failover.choose(now_s)
         failover.ended(now_s, *ENDS[end], stale=False)
-    shown = [(record.getMessage(), record.fields.get("ejected_s")) for record in caplog.records]  # type: ignore[attr-defined]
+    fields = [record.__dict__["fields"] for record in caplog.records]
+    shown = [(record.getMessage(), one.get("ejected_s")) for record, one in zip(caplog.records, fields, strict=True)]
     assert shown == [("target_ejected", "30"), ("target_ejected", "60"), ("target_recovered", None)]
-    assert caplog.records[0].fields["upstream"] == "east"  # type: ignore[attr-defined]
+    assert fields[0]["upstream"] == "east"
 
 
 def test_each_request_of_a_model_adds_to_its_budget_and_a_repeat_does_not():
@@ -467,7 +473,7 @@ async def run(case: str, act: Callable[[LeavingClient, asyncio.Task[None]], None
     task = asyncio.create_task(handle(request, state, ModelCatalog(state), client))
     for _ in range(turns):
         pass_turn(clock)
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # one turn of the loop, which is what the case counts
     names = None if task.done() else awaited(task)
     if act is not None and names is not None:
         act(client, task)
