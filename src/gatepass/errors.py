@@ -532,7 +532,11 @@ class TokenUnavailable(GatepassError):
 
 
 class UpstreamError(GatepassError):
-    """The upstream, or the connection to it, failed. `sent` is False if no byte of the request was written."""
+    """The upstream, or the connection to it, failed.
+
+    - `sent` is False if no byte of the request was written.
+    - `of_request`: the request may have caused the error, so the breaker of the target does not count it.
+    """
 
     status, retryable = 502, True
 
@@ -544,9 +548,10 @@ class UpstreamError(GatepassError):
         sent: bool = True,
         param: str | None = None,
         retry_after_s: float | None = None,
+        of_request: bool = False,
     ) -> None:
         super().__init__(message, hop=f"upstream:{upstream}", param=param, retry_after_s=retry_after_s)
-        self.sent = sent
+        self.sent, self.of_request = sent, of_request
 
 
 class UpstreamConnect(UpstreamError):
@@ -764,8 +769,9 @@ class UpstreamErrorReply(UpstreamError):
         retry_after_s: float | None = None,
         raw: Any = None,
         error_body: Any = None,
+        of_request: bool = False,
     ) -> None:
-        super().__init__(message, upstream=upstream, param=param, retry_after_s=retry_after_s)
+        super().__init__(message, upstream=upstream, param=param, retry_after_s=retry_after_s, of_request=of_request)
         self.error_body = error_body
         """The UpstreamErrorBody before gatepass added to its message; rules are learned from it."""
         self.upstream_status = status

@@ -572,10 +572,45 @@ async def test_what_a_healthy_target_answers_too_ejects_nothing(dialogue):
         assert breaker(gp).ejected_s is None
 
 
+UNKNOWN = {"error": {"message": "no", "type": "t", "code": "odd"}}
+CAUSED: dict[str, tuple[Dialogue, str, Any, int]] = {
+    "token ids": ([Send(reply({**VECTORS, "data": []}))], EMBEDDINGS, {"model": "m", "input": [1, 2]}, 400),
+    "no choice": ([Send(reply({**COMPLETION, "choices": []}))], CHAT, HELLO, 502),
+    "too large": ([Send(reply({**COMPLETION, "id": "x" * 9_000}))], CHAT, HELLO, 502),
+    "an unknown error in a 200": ([Send(reply(UNKNOWN))], CHAT, HELLO, 502),
+    "an unknown error in a stream": ([Send(stream(b"data: " + json.dumps(UNKNOWN).encode()))], CHAT, STREAMED, 502),
+}
+
+
+@pytest.mark.parametrize(("dialogue", "path", "body", "status"), CAUSED.values(), ids=CAUSED)
+async def test_what_a_request_may_have_caused_ejects_nothing(dialogue, path, body, status):
+    entry = {"breaker": {"consecutive_failures": 1}}
+    async with Scripted(dialogue) as first, two(first, None, entry, limits={"reply_bytes": 8_000}) as gp:
+        for _ in range(2):
+            assert (await gp.ask(body, path).answer()).status == status
+        assert breaker(gp).ejected_s is None
+
+
+async def test_the_time_of_the_request_is_a_failure_of_a_target_that_had_all_of_it():
+    entry = {"retry": {}, "breaker": {"consecutive_failures": 1}, "timeouts": {"total_s": 0.8}}
+    limited: Dialogue = [Pause(0.3), *error(429)]
+    async with Scripted(limited) as first, Scripted([Hold()]) as second, two(first, second, entry) as gp:
+        answer = await gp.ask().answer()
+        assert (answer.status, answer.error["code"], len(second.received)) == (504, "upstream_timeout_total", 1)
+        assert breaker(gp, "second", "b").ejected_s is None
+    begun: Dialogue = [*begin_stream(), Send(chunk(delta(content="hi"))), Hold()]
+    for dialogue, body, is_failure in (([Hold()], HELLO, True), (begun, STREAMED, False)):
+        async with Scripted(dialogue) as first, two(first, None, entry) as gp:
+            await gp.ask(body).answer()
+            assert (breaker(gp).ejected_s is not None) is is_failure
+
+
 FAILURES: dict[str, tuple[Dialogue, Any]] = {
     "503": (error(503), HELLO),
     "closed": ([Rst()], HELLO),
     "an error in a 200": ([Send(reply({"error": {"message": "no", "code": 500}}))], HELLO),
+    "an error of the server in a 200": ([Send(reply({"error": {"message": "no", "type": "server_error"}}))], HELLO),
+    "an empty body": ([Send(reply(b""))], HELLO),
     "no JSON": ([Send(reply(b"<p>"))], HELLO),
     "cut after an event": ([*begin_stream(), Send(chunk(delta(content="hi"))), Rst()], STREAMED),
 }

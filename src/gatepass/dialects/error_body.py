@@ -97,6 +97,8 @@ STATUS_OF_KIND: Mapping[str, int] = MappingProxyType(
         "insufficient_quota": 429,
         "request_too_large": 413,  # of Anthropic, like the three after it
         "billing_error": 402,
+        "api_error": 502,
+        "server_error": 502,  # of OpenAI
         "timeout_error": 504,
         "overloaded_error": 529,
         "exceed_context_size_error": 400,  # of llama.cpp, with a 500 in old versions

@@ -182,6 +182,7 @@ def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody) -> errors.Up
         retry_after_s=retry_after_s(status, reply.headers, error_body.message, reply.wall_s),
         raw=error_body.raw,
         error_body=error_body,
+        of_request=not is_http_error(reply.status) and error_body.status is None,
     )
 
 
@@ -247,7 +248,10 @@ def _classify_json(
     if fault is not None:
         return _invalid(reply, fault)
     if form.entry and not document[form.entries]:
-        return errors.UpstreamEmpty(f"{reply.answered} without a {form.entry}.", upstream=reply.upstream)
+        # a filter may have removed the answer, or there may be no answer to the request
+        return errors.UpstreamEmpty(
+            f"{reply.answered} without a {form.entry}.", upstream=reply.upstream, of_request=True
+        )
     return reply.body
 
 

@@ -231,7 +231,8 @@ def join_replies(
         return (yield from _join(replies, counts, options, limit_bytes))
     except InvalidReply as fault:
         reason = f"The embeddings of the upstream {upstream!r} are invalid: {fault}."
-        raise UpstreamInvalid(reason, upstream=upstream) from None
+        of_request = options.dimensions is not None or fault.args == (_TOO_LARGE,)
+        raise UpstreamInvalid(reason, upstream=upstream, of_request=of_request) from None
 
 
 def _join(replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions, limit_bytes: int) -> Slices:

@@ -336,7 +336,8 @@ class Rerank(ClientProtocol):
     def check_size(self, body: bytes, upstream: str) -> None:
         if len(body) > MOST_BYTES:
             reason = f"it has more than {MOST_BYTES} bytes. Request no documents in it"
-            raise UpstreamInvalid(f"The upstream's reply is not a ranking: {reason}.", upstream=upstream)
+            message = f"The upstream's reply is not a ranking: {reason}."
+            raise UpstreamInvalid(message, upstream=upstream, of_request=True)
 
 
 RERANK = Rerank()

@@ -18,7 +18,7 @@ import msgspec
 from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey
 from gatepass.dialects.reply_check import quota_reset_s
-from gatepass.errors import GatepassError, TargetsDrained, TargetsLimited, UpstreamErrorReply
+from gatepass.errors import GatepassError, TargetsDrained, TargetsLimited, UpstreamError, UpstreamErrorReply
 from gatepass.observability.observer import NotTried
 from gatepass.policy.balancing import AVAILABLE, TargetHealth, choose, ranked
 from gatepass.policy.retry_budget import RetryBudget, pause_s
@@ -176,7 +176,8 @@ class Failover(Hidden, msgspec.Struct, eq=False):
                 health.limit(now_s, wait_s, route.max_cooldown_s)
         if route.breaker is None or (breaker := health.breaker) is None:
             return
-        verdict = verdict_of(outcome, status, is_limited=limited, is_stale=stale)
+        says_nothing = stale or (isinstance(error, UpstreamError) and error.of_request)
+        verdict = verdict_of(outcome, status, is_limited=limited, says_nothing=says_nothing)
         if breaker.end(now_s, verdict, self.began_s, is_probe=self.is_probe):
             fields = {"upstream": self.target.upstream, "model": route.names[at]}
             if breaker.ejected_s is None:

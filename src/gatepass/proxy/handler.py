@@ -220,7 +220,10 @@ def _first_attempt(context: RequestContext, route: Route, call: Call) -> Attempt
 def _end_late(in_flight_request: InFlightRequest, first: Attempt, timeouts: Timeouts) -> None:
     """End a request whose total timeout passed. `first` is its first attempt."""
     attempt = in_flight_request.response.context.attempt or first
-    in_flight_request.cancel(total_timeout(attempt.upstream.name, timeouts))
+    error = total_timeout(attempt.upstream.name, timeouts)
+    # a later target had only a part of the time, and one that has begun its reply is slow
+    error.of_request = attempt is not first or attempt.record.status is not None
+    in_flight_request.cancel(error)
 
 
 async def _answer_preflight(context: RequestContext, client_response: ClientResponse, path_profile: str | None) -> bool:

@@ -465,6 +465,7 @@ def _classified(context: ReplyContext, body: bytes) -> BufferedReply:
             raise UpstreamInvalid(
                 "The answer of RAGFlow is too large to convert in one piece. Request it with `stream: true`.",
                 upstream=context.upstream.name,
+                of_request=True,
             )
         body, adapted = transforms.document(body, context.envelope_defaults())
     reply = upstream_call.received_reply(context.attempt, context.response, body)
@@ -502,6 +503,7 @@ def _too_large_to_convert(context: ReplyContext) -> UpstreamInvalid:
         f"The upstream's reply is too large to convert: it has more than {MOST_CHECKED_BYTES >> 20} MiB or"
         f" {MOST_CHECKED_VALUES} values. Request it with `stream: false` and without a profile.",
         upstream=context.upstream.name,
+        of_request=True,
     )
 
 

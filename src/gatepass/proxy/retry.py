@@ -179,13 +179,12 @@ def is_limited(status: int, wait_s: float | None) -> bool:
     return status == TOO_MANY or (status == UNAVAILABLE and wait_s is not None)
 
 
-def verdict_of(outcome: Outcome, status: int, *, is_limited: bool, is_stale: bool) -> Verdict:
+def verdict_of(outcome: Outcome, status: int, *, is_limited: bool, says_nothing: bool) -> Verdict:
     """Return what the end of an attempt says to the breaker of its target. `status` is that of the attempt's error."""
     if outcome is COMPLETE:
         return Verdict.SUCCESS
-    if outcome in REPLIES:
-        return Verdict.FAILURE if status >= SERVER_ERROR and not is_limited else Verdict.NONE
-    return Verdict.FAILURE if outcome in _NO_REPLY and not is_stale else Verdict.NONE
+    failed = status >= SERVER_ERROR and not is_limited if outcome in REPLIES else outcome in _NO_REPLY
+    return Verdict.FAILURE if failed and not says_nothing else Verdict.NONE
 
 
 _OF_SIZE = re.compile(r"request too large|too large for|reduce the (?:length|size)", re.IGNORECASE)

@@ -397,7 +397,8 @@ def upstream_error(
     phase = _TIMEOUT_PHASES.get(fault.kind)
     if phase is not None:
         return errors.UpstreamTimeout(message, upstream=upstream, phase=phase, sent=fault.sent)
-    error = _ERROR_CLASSES[fault.kind](message, upstream=upstream, sent=fault.sent)
+    of_request = fault.kind is Fault.TOO_LARGE
+    error = _ERROR_CLASSES[fault.kind](message, upstream=upstream, sent=fault.sent, of_request=of_request)
     if fault.kind is Fault.TLS and tls_problem(fault.detail, has_ca_file=network.ca_file is not None) in OF_CERTIFICATE:
         error.should_retry = False
     return error

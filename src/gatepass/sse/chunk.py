@@ -340,13 +340,16 @@ def too_many_comments(upstream: str) -> GatepassError:
 
 
 def reply_too_large(upstream: str) -> GatepassError:
-    return UpstreamInvalid("The upstream's answer is larger than limits.reply_bytes.", upstream=upstream)
+    return UpstreamInvalid(
+        "The upstream's answer is larger than limits.reply_bytes.", upstream=upstream, of_request=True
+    )
 
 
 def answer_too_large(upstream: str) -> GatepassError:
     return UpstreamInvalid(
         "The upstream's stream is too large to make a whole reply from it. Request it with `stream: true`.",
         upstream=upstream,
+        of_request=True,
     )
 
 
@@ -385,4 +388,5 @@ def upstream_error_event(upstream: str, error_body: UpstreamErrorBody) -> Upstre
         param=error_body.param,
         raw=error_body.raw,
         error_body=error_body,
+        of_request=error_body.status is None,
     )

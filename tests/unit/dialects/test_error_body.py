@@ -273,7 +273,7 @@ ERRORS = {
     ),
     "ollama": (
         {"error": {"message": "does not support tools", "type": "api_error", "param": None, "code": None}},
-        UpstreamErrorBody("does not support tools", None, "api_error"),
+        UpstreamErrorBody("does not support tools", 502, "api_error"),
     ),
     "databricks": (
         {"error_code": "BAD_REQUEST", "message": "Multiple tool calls are not supported.\n"},
