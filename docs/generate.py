@@ -277,6 +277,7 @@ def one_of_each() -> Metrics:
         "gatepass_token_fetch_failures_total": {("corp",): 1},
         "gatepass_upstream_connections": {("chat", "busy"): 1, ("chat", "idle"): 1},
         "gatepass_upstream_connections_limit": {("chat",): 100},
+        "gatepass_queue_waiting_requests": {("chat",): 2},
         "gatepass_pool_waiting_requests": {("chat",): 0},
         "gatepass_requests_in_flight_limit": {(): 4000},
         "gatepass_learned_rules": {("chat",): 1},
@@ -301,6 +302,7 @@ def one_of_each() -> Metrics:
     metrics.refused(Refusal(TokenUnavailable("no token", credential="corp"), "127.0.0.1"))
     metrics.rule_changed(RuleChange("id", "learned", "chat", "gpt-4o", "chat", "drop=seed", ""))
     metrics.observer_failed("AccessLog")
+    metrics.waited_in_queue("chat", 0.8)
     metrics.waited_for_connection("chat", 0.1)
     with_lag = metrics._loop_lag.of(())  # noqa: SLF001 - only a running event loop observes it
     with_lag.observe(0.001)

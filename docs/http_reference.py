@@ -185,8 +185,9 @@ ADDED: Mapping[str, Header] = {
         response="an error that a retry cannot fix, or for which the upstream decided",
     ),
     "server-timing": Header(
-        "Milliseconds until the head of the reply (`total`), and the wait for a token (`token`).",
-        "server-timing: total;dur=1997.0, token;dur=1993.6",
+        "Milliseconds until the head of the reply (`total`), and the wait for a token (`token`). After a wait at a full"
+        " upstream also `queue`, with the position at its beginning.",
+        'server-timing: total;dur=1997.0, token;dur=0.0, queue;dur=812.0;desc="position 3"',
         response="every reply of the API",
     ),
     "cache-control": Header(

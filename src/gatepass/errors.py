@@ -413,6 +413,8 @@ class Overloaded(GatewayError):
 
     - `limits.connections` requests are in progress. While several keys exist, no caller can use the last tenth.
     - The body does not fit into `limits.held_bytes`. Its last tenth is reserved in the same way.
+    - `max_in_flight` requests of each upstream of the model are in progress, and `queue` more wait, or this one waited
+      for `queue_s`.
     - All `max_connections` of an upstream stayed in use for `timeouts.connect_s`.
 
     gatepass sent nothing to the upstream. If gatepass closed an idle connection to make room, the client receives no

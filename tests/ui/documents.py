@@ -257,6 +257,8 @@ def attempt(number: int, **members: object) -> Document:
         "began_s": 0.001,
         "duration_s": 1.2,
         "requests": 1,
+        "queue_position": 0,
+        "queue_wait_s": 0.0,
         "pool_wait_s": 0.0,
         "edits_left_out": 0,
         "token": {"credential": "corp", "age_s": 83.1, "left_s": 156.9, "wait_s": 0.0},

@@ -248,14 +248,16 @@ def attempt_lines(story: Story) -> Iterator[str]:
 def _times(attempt: Story) -> Iterator[str]:
     """Yield where the time of an attempt went, in order."""
     token, began_s, head_s = attempt["token"] or {}, attempt["began_s"], attempt["head_s"]
+    queue_s = attempt.get("queue_wait_s") or 0.0
     phases = {
+        f"queue at position {attempt.get('queue_position')}": queue_s,
         "token": token.get("wait_s") or 0.0,
         "free connection": attempt.get("pool_wait_s") or 0.0,
         "connect": attempt["connect_s"] or 0.0,
     }
     if head_s is None:
-        # the waits for a connection are a part of upstream_s
-        phases["upstream"] = (attempt["upstream_s"] or 0.0) - phases["connect"]
+        # the waits for a place and a connection are a part of upstream_s
+        phases["upstream"] = (attempt["upstream_s"] or 0.0) - queue_s - phases["connect"]
     else:
         phases["until head"] = head_s - sum(phases.values())
         phases["new token"] = token.get("renewal_s") or 0.0

@@ -279,8 +279,8 @@ McpServers = Annotated[
 class AccessKey(Block):
     name: Name
     """The caller's name in logs and metrics. Entries with the same name are keys of one caller: use two to rotate a
-    key. All keys of a caller need the same `role`, `models`, `operations`, `mcp`, `profile` and
-    `max_concurrent`.
+    key. All keys of a caller need the same `role`, `models`, `operations`, `mcp`, `profile`,
+    `max_concurrent` and `weight`.
 
     Example: ragflow
     """
@@ -357,6 +357,14 @@ class AccessKey(Block):
     Example: 20
 
     Danger: Clients that send many requests in parallel see 429.
+    """
+    weight: Annotated[int, Field(gt=0, le=100)] = 1
+    """How many requests of this caller a full upstream serves before it serves those of another waiting caller.
+    See docs/guides/queue.md.
+
+    Unit: requests
+
+    Example: 3
     """
 
     @field_validator("key", mode="before")

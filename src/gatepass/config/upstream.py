@@ -278,12 +278,26 @@ class UpstreamConfig(Block):
     Example: 100
     """
     max_in_flight: Annotated[int, Field(gt=0)] | None = None
-    """The requests of this process in progress from which another target of the model is preferred. None: no number.
-    If all targets are full, the request goes to one of them. `max_connections` is the limit that holds.
+    """The most requests of this process in progress. A further one goes to the next target of the model. If all are
+    full, it waits in `queue`. None: no limit. See docs/guides/queue.md.
 
     Unit: requests
 
     Example: 40
+    """
+    queue: Annotated[int, Field(ge=0)] = 100
+    """The most requests that wait while the upstream is full (`max_in_flight`). A further one gets 503 `overloaded` at
+    once, unless its caller has fewer waiting requests than another one.
+
+    Unit: requests
+
+    Example: 20
+    """
+    queue_s: Seconds = 4.0
+    """Seconds for which a request waits in `queue`, then it gets 503 `overloaded`. Below 5 s the error keeps its status
+    also if the client asked for a stream. A later one is an event of the stream.
+
+    Example: 60
     """
     forward_headers: ForwardedHeaders = []
     """Request headers of the client to send to the upstream, in addition to the built-in list.

@@ -119,6 +119,9 @@ COUNTED: Mapping[str, str] = MappingProxyType(
             "What gatepass adds to the time to the first byte of a good reply: the time without the waits for the"
             " client's body and for the upstream. A wait for a token is included"
         ),
+        "gatepass_queue_wait_seconds{upstream}": (
+            "Waits for a place at a full upstream (max_in_flight). A request that did not wait is not counted"
+        ),
         "gatepass_pool_wait_seconds{upstream}": (
             "Waits for a free connection (max_connections). A request that did not wait is not counted"
         ),
@@ -160,6 +163,7 @@ SAMPLED: Mapping[str, str] = MappingProxyType(
         "gatepass_token_fetch_failures_total{credential}": "Failed token fetches",
         "gatepass_upstream_connections{upstream,state}": "Connections to the upstream, by state: busy, idle",
         "gatepass_upstream_connections_limit{upstream}": "The value of max_connections of the upstream",
+        "gatepass_queue_waiting_requests{upstream}": "Requests that wait for a place at the full upstream",
         "gatepass_pool_waiting_requests{upstream}": "Requests that wait for a free connection",
         "gatepass_mcp_streams": "Streams of MCP clients that wait for events",
         "gatepass_mcp_streams_limit": "The value of limits.mcp_streams, for one process",
@@ -181,6 +185,7 @@ BOUNDS_S: Mapping[str, Sequence[float]] = MappingProxyType(
         "gatepass_time_to_first_token_seconds": FIRST_TOKEN_S,
         "gatepass_time_per_output_token_seconds": PER_TOKEN_S,
         "gatepass_added_latency_seconds": DELAY_S,
+        "gatepass_queue_wait_seconds": DELAY_S,
         "gatepass_pool_wait_seconds": DELAY_S,
         "gatepass_event_loop_lag_seconds": DELAY_S,
     }
@@ -598,6 +603,9 @@ class Metrics(Observer):
         if len(self._errors.cells) >= MAX_SERIES and labels not in self._errors.cells:
             labels = (OTHER, OTHER, *labels[2:])
         self._errors.of(labels).value += 1
+
+    def waited_in_queue(self, upstream: str, seconds: float) -> None:
+        self._families["gatepass_queue_wait_seconds"].of((upstream,)).observe(seconds)
 
     def waited_for_connection(self, upstream: str, seconds: float) -> None:
         self._families["gatepass_pool_wait_seconds"].of((upstream,)).observe(seconds)

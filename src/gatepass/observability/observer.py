@@ -234,6 +234,10 @@ class AttemptRecord(msgspec.Struct, gc=False, eq=False):
     token: SentToken | None = None
     """The token that was sent, or waited for. None if the upstream has no credential."""
     token_wait_s: float = 0.0
+    queue_position: int = 0
+    """How many requests waited for a place at the full upstream when this one began to wait, with it. 0: it had one."""
+    queue_wait_s: float = 0.0
+    """How long the attempt waited for that place."""
     pool_wait_s: float = 0.0
     """How long the attempt waited for a free connection, because all of the upstream's were in use."""
     connect_s: float | None = None

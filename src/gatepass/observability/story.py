@@ -401,6 +401,8 @@ def _attempt(record: AttemptRecord, arrived_s: float, now_s: float, mask: Mask) 
         "duration_s": _rounded(record.duration_s) if record.outcome else None,
         "requests": record.requests,
         "token": _token(record),
+        "queue_position": record.queue_position,
+        "queue_wait_s": _rounded(record.queue_wait_s),
         "pool_wait_s": _rounded(record.pool_wait_s),
         "connect_s": _rounded(record.connect_s),
         "head_s": _rounded(record.head_s),

@@ -6,6 +6,7 @@ what did not change. `dialect_of` is the only place that chooses a dialect.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import math
@@ -47,6 +48,7 @@ from gatepass.observability.redaction import Redactor
 from gatepass.observability.traffic import Traffic
 from gatepass.policy.balancing import TargetHealth
 from gatepass.policy.breaker import Breaker, BreakerSettings
+from gatepass.policy.fair_queue import FairQueue
 from gatepass.policy.retry_budget import RetryBudget
 from gatepass.proxy.body_threads import BodyThreads
 from gatepass.proxy.in_flight import InFlightRequests, MemoryBudget, PeriodicChecks
@@ -94,7 +96,7 @@ MOST_ABSENT = 1_000
 class UpstreamState:
     """What a process remembers of one upstream. A reload keeps it if the upstream's name and base URL stay the same."""
 
-    __slots__ = ("absent_until_s", "confirmed", "drained", "healths", "in_flight", "learned")
+    __slots__ = ("absent_until_s", "confirmed", "drained", "healths", "learned", "queue")
 
     def __init__(self) -> None:
         self.learned = Memory()
@@ -106,8 +108,9 @@ class UpstreamState:
         """Of the targets at this upstream, by `Route.names`: no more than the configuration has."""
         self.drained: set[str] = set()
         """The targets that an operator drains, "" for all."""
-        self.in_flight = 0
-        """The attempts in progress of routes that count them."""
+        self.queue = FairQueue[asyncio.Event]()
+        """The requests in progress that `max_in_flight` counts, and those that wait. A waiting one is told by its event
+        that it has a place, or that there is no room for it."""
 
     def health(self, name: str, settings: BreakerSettings | None) -> TargetHealth:
         """Return the health of the target `name`, with a breaker if there are `settings` for one."""
@@ -501,6 +504,10 @@ def _take_over(state: AppState) -> None:
     metrics.attach(partial(_sample, state), state.routes.configured_name)
     for upstream in state.upstreams.values():
         upstream.transport.on_wait = partial(metrics.waited_for_connection, upstream.name)
+        queue = upstream.state.queue
+        queue.limit, queue.most_waiting = upstream.settings.max_in_flight, upstream.settings.queue
+        while (ticket := queue.grant()) is not None:  # a reload raised the limit
+            ticket.set()
     state.inspector.limit(limit_bytes)
     state.observers.switch(state.inspector, on=limit_bytes > 0)
 
@@ -541,6 +548,8 @@ def _sample(state: AppState) -> Sample:
         values["gatepass_upstream_connections"] |= {(name, "busy"): counts.busy, (name, "idle"): counts.idle}
         values["gatepass_upstream_connections_limit"][(name,)] = upstream.transport.max_connections
         values["gatepass_pool_waiting_requests"][(name,)] = counts.waiting
+        if upstream.state.queue.limit is not None:
+            values["gatepass_queue_waiting_requests"][(name,)] = len(upstream.state.queue.waiting)
         values["gatepass_learned_rules"][(name,)] = 0
         if upstream.holder is not None:
             values["gatepass_upstream_rejects_token"][(name,)] = name in rejections

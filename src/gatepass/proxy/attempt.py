@@ -100,8 +100,6 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
         base = normalize(call, target, rules) if is_small else await normalize_large(call, target, rules, threads)
         if protocol.family not in ("", CHAT.family) or target.protocols is not None:
             base = await _spoken(attempt, protocol, base, context.profile_rules)
-        if is_streamed:
-            _start_keep_alive(attempt, context, keep_alive, STREAM_HOLD_S)
         attempt.base = base
         if call.body and upstream.learns and upstream.state.learned.by_scope:
             begin_learning(attempt, base)
@@ -121,8 +119,12 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
     attempt.normalized, record = normalized, attempt.record
     if normalized.adapted:
         record.adapted, record.edits = normalized.adapted, normalized.edits
-    if is_streamed and not normalized.stream:  # a learned rule made the request one for a whole reply
-        _start_keep_alive(attempt, context, keep_alive, SYNTHESIZED_HOLD_S)
+    if is_streamed:  # a learned rule may have made the request one for a whole reply
+        _start_keep_alive(attempt, context, keep_alive, STREAM_HOLD_S if normalized.stream else SYNTHESIZED_HOLD_S)
+
+    # Wait for a place at an upstream that is full.
+    if (failover := attempt.failover) is not None and failover.waits:
+        await upstream_call.wait_for_place(attempt, failover)
 
     # Encode, authorize, send, classify.
     protocol = PROTOCOLS[normalized.operation.protocol]  # a chat may serve the client's protocol
@@ -417,6 +419,7 @@ def _has_begun_to_run(attempt: Attempt) -> bool:
 async def _choose(attempt: Attempt, failover: Failover, repeat: Repeat, error: GatepassError, pause_s: float) -> bool:
     """Choose the target of the attempt that repeats `attempt`, after `pause_s`. Return False if none is available."""
     state = attempt.state
+    failover.leave()
     if repeat is Repeat.CONTEXT_FALLBACK:
         failover, pause_s = await _fall_back(attempt, failover), 0.0  # nobody asked to wait with the other model
         attempt.failover = failover
@@ -467,6 +470,8 @@ def close_attempt(attempt: Attempt, error: BaseException | None) -> None:
     """End `attempt`, if it has not ended, when its request ended with `error`; None for a complete response."""
     if not attempt.record.outcome:
         attempt.end(COMPLETE) if error is None else attempt.end_by(error)
+    if attempt.failover is not None:
+        attempt.failover.leave()
     leave_target(attempt)
 
 

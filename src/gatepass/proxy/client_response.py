@@ -137,7 +137,10 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
         context = self.context
         context.access.status = status
         context.head_s = head_s = context.state.clock.now() - context.client_request.arrived_s
+        failover = None if context.attempt is None else context.attempt.failover
         timing = server_timing(head_s, context.token_wait_s())
+        if failover is not None and failover.position:
+            timing += b', queue;dur=%.1f;desc="position %d"' % (failover.queue_wait_s * 1000, failover.position)
         request_id = context.client_request.id.encode("latin-1")
         fields = [*headers, *own, *context.cors_headers, (b"x-request-id", request_id), (b"server-timing", timing)]
         attempt = None if context.attempt is None else context.attempt.record
@@ -148,7 +151,6 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
                 fields.append((b"x-gatepass-tried", ", ".join(attempt.tried).encode("latin-1", "replace")))
             if (requests := context.requests()) > 1:
                 fields.append((b"x-gatepass-attempts", str(requests).encode()))
-            failover = None if context.attempt is None else context.attempt.failover
             if failover is not None and failover.route.names_targets and attempt.after is not None:
                 tried = [f"{one.upstream}/{one.upstream_model or one.model}" for one in (attempt, *before(attempt))]
                 names = ", ".join(name for name, _ in groupby(reversed(tried)))

@@ -181,6 +181,8 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         if self.failover is not None:
             says_nothing = self.stale or not record.requests  # it waited for a token
             self.failover.ended(record.began_s + record.duration_s, outcome, error, stale=says_nothing)
+            if outcome is COMPLETE:  # else the attempt may be repeated in its place
+                self.failover.leave()
         if told := self.state.observers.attempt_ended:
             self.state.observers.tell(told, record)
 

@@ -6,6 +6,7 @@ whether there is another attempt.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import re
@@ -21,6 +22,7 @@ from gatepass.dialects.reply_check import quota_reset_s
 from gatepass.errors import GatepassError, TargetsDrained, TargetsLimited, UpstreamError, UpstreamErrorReply
 from gatepass.observability.observer import NotTried
 from gatepass.policy.balancing import AVAILABLE, TargetHealth, choose, ranked
+from gatepass.policy.fair_queue import FairQueue
 from gatepass.policy.retry_budget import RetryBudget, pause_s
 from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.app_state import AppState, UpstreamState
@@ -75,6 +77,12 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     """The attempts that only the policy allowed."""
     is_probe: bool = False
     began_s: float = 0.0
+    ticket: asyncio.Event | None = None
+    """What holds a place at the upstream of the current target, or waits for one. None if nothing is limited."""
+    position: int = 0
+    """How many requests waited when this one began to wait, with it. 0 if it never did."""
+    queue_wait_s: float = 0.0
+    """How long it waited for places, over all targets."""
 
     @classmethod
     def begin(cls, state: AppState, route: Route, call: Call, request: ClientRequest, caller: AccessKey) -> Self:
@@ -108,7 +116,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     def over(self, state: AppState, route: Route, call: Call) -> Failover:
         """Return the way of the same request, as `call`, over another route."""
         other = Failover.begin(state, route, call, self.request, self.caller)
-        other.repeats = self.repeats
+        other.repeats, other.position, other.queue_wait_s = self.repeats, self.position, self.queue_wait_s
         return other
 
     @property
@@ -117,7 +125,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
 
     def not_tried(self, now_s: float) -> tuple[NotTried, ...]:
         """Return the targets that are left, with what keeps requests away from each."""
-        left, route, full = [], self.route, self._full() if self.route.limits else ()
+        left, route, full = [], self.route, self._full() if self.route.has_limits else ()
         waits, ejects = route.max_cooldown_s > 0, route.breaker is not None
         for at in self.order:
             if at in self.seen:
@@ -131,7 +139,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
 
     def find(self, now_s: float) -> int | None:
         """Return the place of the best target that was not tried, None if there is none."""
-        route, full = self.route, self._full() if self.route.limits else ()
+        route, full = self.route, self._full() if self.route.has_limits else ()
         waits, ejects = route.max_cooldown_s > 0, route.breaker is not None
         return choose(self.order, self.seen, self.healths, full, now_s, waits=waits, ejects=ejects)
 
@@ -148,24 +156,43 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         return True
 
     def began(self, now_s: float) -> None:
-        """Take the place of an attempt at the current target. `ended` gives it back."""
+        """Count an attempt at the current target until `ended`, and enter its queue until `leave`."""
         self.began_s, health = now_s, self.healths[self.at]
         health.in_flight += 1
-        self.states[self.at].in_flight += 1
+        if self.route.has_limits and self.ticket is None:
+            ticket, queue = asyncio.Event(), self.queue
+            self.ticket = ticket
+            if (refused := queue.enter(ticket, self.caller.name, self.caller.weight)) is not None:
+                refused.set()
+            if ticket in queue.waiting:
+                self.position = len(queue.waiting)
         if (settings := self.route.breaker) is not None and (breaker := health.breaker) is not None:
             if breaker.settings is not settings:  # after a reload, or of another model with the same target
                 breaker.use(settings)
             self.is_probe = breaker.begin(now_s)
 
+    @property
+    def queue(self) -> FairQueue[asyncio.Event]:
+        return self.states[self.at].queue
+
+    @property
+    def waits(self) -> bool:
+        """Whether the upstream is full. The request then waits for a place, or there was no room for it."""
+        return self.ticket is not None and self.ticket not in self.queue.holding
+
+    def leave(self) -> None:
+        """Give the place at the upstream to the next request, or stop to wait for one. It may be called again."""
+        ticket, self.ticket = self.ticket, None
+        if ticket is not None and (served := self.queue.leave(ticket)) is not None:
+            served.set()
+
     def _full(self) -> Collection[int]:
-        limits = enumerate(self.route.limits)
-        return [at for at, limit in limits if limit is not None and self.states[at].in_flight >= limit]
+        return [at for at, state in enumerate(self.states) if state.queue.is_full]
 
     def ended(self, now_s: float, outcome: Outcome, error: BaseException | None, *, stale: bool) -> None:
         """Tell the target how its attempt ended."""
         health, route, at = self.healths[self.at], self.route, self.at
         health.in_flight -= 1
-        self.states[at].in_flight -= 1
         status, limited = 0, False
         if isinstance(error, GatepassError):
             status, wait_s = error.http_status, error.retry_after_s

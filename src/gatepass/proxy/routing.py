@@ -40,8 +40,8 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     untried: tuple[NotTried, ...] = ()
     """What `show` says of each target that is available and was not tried."""
     weights: tuple[float, ...] = ()
-    limits: tuple[int | None, ...] = ()
-    """`max_in_flight` of each target's upstream, () if none has one."""
+    has_limits: bool = False
+    """Whether one of the upstreams has `max_in_flight`."""
     policy: str = "order"
     affinity: str = ""
     """"" for none, `caller`, or the name of a header in lower case."""
@@ -211,13 +211,12 @@ def _route(targets: Targets, config: Config, name: str = "", entry: Model | None
     totals = [
         one.timeouts or config.upstreams[one.upstream].timeouts.value(settings_of(one.upstream)) for one in targets
     ]
-    limits = tuple(config.upstreams[one.upstream].max_in_flight for one in targets)
-    limits = limits if any(limits) else ()
+    has_limits = any(config.upstreams[one.upstream].max_in_flight for one in targets)
     names = tuple(one.model or name for one in targets)
     full_names = tuple(f"{one.upstream}/{named}" for one, named in zip(targets, names, strict=True))
     untried = tuple(NotTried(one.upstream, named, AVAILABLE) for one, named in zip(targets, names, strict=True))
     if entry is None:
-        return Route(targets, totals[0], not limits, names, full_names, untried, (1.0,), limits)
+        return Route(targets, totals[0], not has_limits, names, full_names, untried, (1.0,), has_limits)
     retry, breaker, has_choice = entry.retry, entry.breaker, len(targets) > 1
     is_traffic = retry is not None or breaker is not None
     # without a policy the first target's time applies, as it always did
@@ -225,12 +224,12 @@ def _route(targets: Targets, config: Config, name: str = "", entry: Model | None
     return Route(
         targets,
         total,
-        is_plain=not (has_choice or is_traffic or entry.context_fallback or limits),
+        is_plain=not (has_choice or is_traffic or entry.context_fallback or has_limits),
         names=names,
         full_names=full_names,
         untried=untried,
         weights=tuple(one.weight for one in entry.ordered_targets()),
-        limits=limits,
+        has_limits=has_limits,
         policy=entry.policy,
         affinity=(entry.affinity or "").removeprefix("header ").lower(),
         names_targets=is_traffic or entry.policy != "order" or bool(entry.affinity or entry.context_fallback),

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from gatepass import errors
 from gatepass.cancel import timeout
+from gatepass.clock import wait_at_most
 from gatepass.config.block import SECRET_NAME
 from gatepass.config.credential.kinds import ApiKeyCredential, EnvCredential, FileCredential, StaticCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
@@ -34,6 +35,7 @@ from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Upstream
 from gatepass.proxy.context import Attempt, before
+from gatepass.proxy.failover import Failover
 from gatepass.proxy.retry import MOST_RENEWALS
 from gatepass.tokens import MAX_RENEWAL_WAIT_S, Token, TokenHolder, TokenReissued
 from gatepass.types import MCP_UPSTREAM, SERVER_ERROR, Headers, OutboundRequest, Response, Secret, Timeouts, settings_of
@@ -80,6 +82,30 @@ async def wait_for_token(attempt: Attempt, holder: TokenHolder, instead_of: str 
         return await holder.token(instead_of)
     finally:
         attempt.record.token_wait_s += attempt.state.clock.now() - began_s
+
+
+async def wait_for_place(attempt: Attempt, failover: Failover) -> None:
+    """Wait until the upstream has a place for the request. Raises Overloaded if it gets none in time."""
+    upstream, queue, record, clock = attempt.upstream, failover.queue, attempt.record, attempt.state.clock
+    name, began_s, limit_s, ticket = upstream.name, clock.now(), upstream.settings.queue_s, failover.ticket
+    if ticket is not None and ticket in queue.waiting:
+        record.queue_position = failover.position
+        try:
+            await wait_at_most(ticket, limit_s - failover.queue_wait_s, clock)
+        finally:
+            record.queue_wait_s = clock.now() - began_s
+            failover.queue_wait_s += record.queue_wait_s
+            record.upstream_s += record.queue_wait_s
+            attempt.state.metrics.waited_in_queue(name, record.queue_wait_s)
+        if not failover.waits:
+            return
+    block, waits = settings_of(name), len(queue.waiting)
+    why = f"no place became free within {limit_s:g} s ({block}.queue_s)"
+    if ticket not in queue.waiting:
+        why = f"{waits} wait for a place ({block}.queue)"
+    failover.leave()
+    busy = f"The upstream {name!r} has {queue.limit} requests in progress ({block}.max_in_flight), and {why}."
+    raise errors.Overloaded(busy, retry_after_s=1)
 
 
 async def renew_token(attempt: Attempt) -> bool:

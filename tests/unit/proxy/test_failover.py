@@ -132,7 +132,8 @@ class Machine(RuleBasedStateMachine):
         admitted = [
             name for name in usable if not has_policy or (one := healths[name].breaker) is None or one.admits(now_s)
         ]
-        is_first, busy = not failover.seen, {name: self.state.upstreams[name].state.in_flight for name in names}
+        is_first = not failover.seen
+        busy = {name: len(self.state.upstreams[name].state.queue.holding) for name in names}
         if not failover.choose(now_s):
             assert usable == []
             error = failover.unavailable("m", now_s)
@@ -162,11 +163,15 @@ class Machine(RuleBasedStateMachine):
             until_s = now_s + min(ASKED_S[how], 60.0)
             if until_s > self.limited_until_s[name]:
                 self.limited_until_s[name], self.asked_until_s[name] = until_s, now_s + ASKED_S[how]
+        if then == "same":
+            is_held = not failover.waits
+            failover.began(now_s)
+            assert is_held == (not failover.waits), "a repeat at the same target keeps its place"
+            self.open.append((failover, name))
+            return
+        failover.leave()
         if then == "repeat":
             self.choose(failover)
-        elif then == "same":
-            failover.began(now_s)
-            self.open.append((failover, name))
 
     @rule(by_s=st.sampled_from((0.5, 2.0, 5.0, 29.0, 31.0, 60.0)))
     def wait(self, by_s: float) -> None:
@@ -189,8 +194,9 @@ class Machine(RuleBasedStateMachine):
         since_s = self.clock.now() - 30.0  # after the time of an ejection there may be another probe
         probes = Counter(name for failover, name in self.open if failover.is_probe and failover.began_s > since_s)
         for name in NAMES:
-            one, upstream = health(self.state, name), self.state.upstreams[name].state
-            assert (one.in_flight, upstream.in_flight) == (at[name], at[name])
+            one, queue = health(self.state, name), self.state.upstreams[name].state.queue
+            assert (one.in_flight, len(queue.holding) + len(queue.waiting)) == (at[name], at[name])
+            assert len(queue.holding) == min(2, at[name])
             assert one.limited_until_s == self.limited_until_s[name]
             assert one.breaker is not None
             assert probes[name] <= 1
@@ -200,6 +206,7 @@ class Machine(RuleBasedStateMachine):
         """Once all requests have ended and all times are over, each target is available."""
         for failover, _ in self.open:
             failover.ended(self.clock.now(), Outcome.CLIENT_GONE, None, stale=False)
+            failover.leave()
         self.open = []
         self.each_attempt_has_its_slots()
         later_s = self.clock.now() + 1_000
@@ -490,7 +497,7 @@ async def run(case: str, act: Callable[[LeavingClient, asyncio.Task[None]], None
     assert set(ends.attempts) == set(ends.began)
     assert (list(ends.requests.values()), failed) == ([1], [])
     for upstream in state.upstreams.values():
-        assert upstream.state.in_flight == 0
+        assert (upstream.state.queue.holding, upstream.state.queue.waiting) == (set(), {})
         for one in upstream.state.healths.values():
             assert one.in_flight == 0
             assert one.breaker is None or one.breaker._probe_since_s is None

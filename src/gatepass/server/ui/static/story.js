@@ -239,6 +239,8 @@ function timeline(data) {
     const end = endOf(data, attempt);
     const wait = attempt.token?.wait_s ?? 0;
     let at = attempt.began_s ?? 0;
+    if (attempt.queue_wait_s) add(nth + t("wait for a place at the upstream"), at, attempt.queue_wait_s);
+    at += attempt.queue_wait_s ?? 0;
     if (wait) add(nth + t("wait for a token"), at, wait);
     at += wait;
     if (attempt.pool_wait_s) {

@@ -392,6 +392,7 @@ export const TEXTS = {
   "request body": "请求体",
   "attempt {n}: ": "第 {n} 次尝试：",
   "wait for a token": "等待令牌",
+  "wait for a place at the upstream": "等待上游的空位",
   "wait for a connection": "等待连接",
   "connect": "连接",
   "until the reply begins": "等到回复开始",

@@ -1,0 +1,430 @@
+"""Requests that wait for a place at a full upstream: who is served, when one gives up, and that no place is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gatepass.auth.api_keys import hash_key
+from gatepass.config.model import Config
+from gatepass.errors import GatepassError
+from gatepass.http_client.tls import TLSContexts
+from gatepass.observability.observer import Observers, RequestRecord
+from gatepass.observability.story import story_of
+from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
+from gatepass.proxy.handler import handle
+from gatepass.proxy.models import ModelCatalog
+from gatepass.types import ClientRequest, OutboundRequest, Response
+from tests.unit.clock import DrivenClock, settle
+from tests.unit.proxy.test_attempt_retries import CREDENTIALS, Holder, Reply, Upstream, unreached
+from tests.unit.proxy.test_ends import Ends, LeavingClient, Stream, leave, stop
+from tests.unit.proxy.test_failover import SlowClient, pass_turn
+
+KEYS = {name: f"gp-{name:0>20}" for name in ("chat", "bulk", "night")}
+
+
+class Held(Upstream):
+    """Answers a request when `end` is called for the oldest one, or after `turns` of the event loop."""
+
+    def __init__(self, *replies: Any, takes: set[str] | None = None, turns: int = 0) -> None:
+        super().__init__(*replies, takes=takes)
+        self.open: deque[asyncio.Event] = deque()
+        self.users: list[str] = []
+        self.most = 0
+        self.turns = turns
+
+    async def send(self, request: OutboundRequest, times: object = None) -> Response:
+        self.users.append(json.loads(request.body)["user"])
+        ends = asyncio.Event()
+        self.open.append(ends)
+        self.most = max(self.most, len(self.open))
+        try:
+            for _ in range(self.turns):
+                await asyncio.sleep(0)
+            if not self.turns:
+                await ends.wait()
+            return await super().send(request, times)
+        finally:
+            self.open.remove(ends)
+
+    async def end(self) -> None:
+        self.open[0].set()
+        await settle()
+
+
+class Stories(Ends):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended: list[RequestRecord] = []
+
+    def request_ended(self, request: RequestRecord, error: GatepassError | None) -> None:
+        assert all(attempt.outcome for attempt in self.began if attempt.access is request.access)
+        self.requests[request.access] += 1
+        self.ended.append(request)
+
+
+class Full:
+    """A gatepass whose upstreams each take `limit` requests at a time."""
+
+    def __init__(
+        self, *upstreams: Upstream, limit: int = 1, holder: Holder | None = None, like: Full | None = None, **queue: Any
+    ) -> None:
+        """`like` is one of the same settings, without a request in progress: its state is used again."""
+        self.stories, self.failed, self.has_token = Stories(), list[str](), holder is not None
+        self.names = ["first", "second"][: len(upstreams)]
+        self.clock: DrivenClock = DrivenClock() if like is None else like.clock
+        self.first_state: AppState = (
+            create_app_state(self.config_of(limit, **queue), self.clock) if like is None else like.first_state
+        )
+        replaced = dict(self.first_state.upstreams)
+        for name, upstream in zip(self.names, upstreams, strict=True):
+            transport: Any = upstream  # fakes with the same methods
+            held: Any = holder
+            replaced[name] = replace(replaced[name], transport=transport, holder=held)
+        observers = Observers([self.stories], self.failed.append)
+        self.state = replace(self.first_state, upstreams=replaced, observers=observers)
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def config_of(self, limit: int | None, timeouts: Any = None, weights: Any = None, model: Any = None, **queue: Any):
+        upstream = {"learn": "off", "max_in_flight": limit, "timeouts": timeouts or {}, **queue}
+        if self.has_token:
+            upstream["credential"] = "corp"
+        keys = [
+            {"name": name, "hash": hash_key(key), "weight": (weights or {}).get(name, 1)} for name, key in KEYS.items()
+        ]
+        return Config.model_validate(
+            {
+                "credentials": CREDENTIALS,
+                "upstreams": {name: {"base_url": f"http://{name}.example/v1", **upstream} for name in self.names},
+                "models": {"m": {"targets": [{"upstream": name} for name in self.names], **(model or {})}},
+                "access": {"keys": keys},
+            }
+        )
+
+    def queue(self, name: str = "first"):
+        return self.state.upstreams[name].state.queue
+
+    def begin(self, user: str, client: type[LeavingClient] = LeavingClient, **members: Any) -> LeavingClient:
+        """Begin a chat of the caller that `user` begins with, and return its client."""
+        body = json.dumps({"model": "m", "messages": [], "user": user, **members}).encode()
+        one, key = client(body), KEYS[user.rstrip("0123456789")]
+        headers = (
+            (b"host", b"localhost"),
+            (b"content-type", b"application/json"),
+            (b"authorization", b"Bearer " + key.encode()),
+        )
+        request = ClientRequest(user, "POST", "/v1/chat/completions", headers, "127.0.0.1", self.clock.now())
+        task = asyncio.create_task(handle(request, self.state, ModelCatalog(self.state), one))
+        self.tasks.append(task)
+        return one
+
+    async def ask(
+        self, *users: str, client: type[LeavingClient] = LeavingClient, **members: Any
+    ) -> list[LeavingClient]:
+        clients = []
+        for user in users:
+            clients.append(self.begin(user, client, **members))
+            await settle()
+        return clients
+
+    def check_nothing_is_held(self) -> None:
+        for upstream in self.state.upstreams.values():
+            queue = upstream.state.queue
+            assert (queue.holding, queue.waiting, queue._lines, queue._by_turns) == (set(), {}, {}, {})
+            assert [health.in_flight for health in upstream.state.healths.values()] == [0] * len(upstream.state.healths)
+        held = self.state.in_flight
+        assert (held.busy, held.held.total_bytes, sum(held.concurrency.by_caller.values())) == (0, 0, 0)
+        assert set(self.stories.attempts.values()) <= {1}
+        assert self.failed == []
+        assert self.state.periodic_checks.members == set()
+
+
+def error_of(client: LeavingClient) -> tuple[int, str, bytes | None]:
+    return client.status, json.loads(client.data)["error"]["code"], client.headers.get(b"retry-after")
+
+
+OVERLOADED = (503, "overloaded", b"1")
+
+# --- who is served
+
+
+async def test_a_chat_is_served_after_one_request_of_a_bulk_job():
+    upstream = Held()
+    full = Full(upstream)
+    await full.ask(*(f"bulk{number}" for number in range(5)), "chat1", "chat2")
+    assert upstream.users == ["bulk0"]
+    for _ in range(7):
+        await upstream.end()
+    assert upstream.users == ["bulk0", "bulk1", "chat1", "bulk2", "chat2", "bulk3", "bulk4"]
+    assert upstream.most == 1
+    full.check_nothing_is_held()
+
+
+async def test_a_caller_is_served_by_its_weight():
+    upstream = Held()
+    full = Full(upstream, weights={"night": 2})
+    await full.ask("chat0", *(f"bulk{number}" for number in range(3)), *(f"night{number}" for number in range(3)))
+    for _ in range(7):
+        await upstream.end()
+    assert upstream.users == ["chat0", "bulk0", "night0", "night1", "bulk1", "night2", "bulk2"]
+    full.check_nothing_is_held()
+
+
+async def test_a_free_target_is_asked_first_and_the_first_of_the_order_when_all_are_full():
+    first, second = Held(), Held()
+    full = Full(first, second)
+    await full.ask("bulk0", "bulk1", "chat1")
+    assert (first.users, second.users) == (["bulk0"], ["bulk1"])
+    assert (len(full.queue("first").waiting), len(full.queue("second").waiting)) == (1, 0)
+    await first.end()
+    assert first.users == ["bulk0", "chat1"]
+    await first.end()
+    await second.end()
+    full.check_nothing_is_held()
+
+
+async def test_a_request_leaves_an_upstream_that_fails_before_it_waits_for_another():
+    first, second = Held(unreached()), Held()
+    full = Full(first, second)
+    await full.ask("bulk0", "bulk1", "chat1")
+    await first.end()  # bulk0 goes on to `second`, which is full, and chat1 takes its place
+    assert (first.users, second.users) == (["bulk0", "chat1"], ["bulk1"])
+    await second.end()
+    assert second.users == ["bulk1", "bulk0"]
+    await first.end()
+    await second.end()
+    full.check_nothing_is_held()
+
+
+async def test_a_repeat_at_the_same_upstream_keeps_its_place():
+    upstream = Held(takes={"new"})
+    full = Full(upstream, holder=Holder("old", "new"))
+    clients = await full.ask("chat1", "bulk1")
+    for _ in range(3):
+        await upstream.end()
+    assert upstream.users == ["chat1", "chat1", "bulk1"]
+    assert ([client.status for client in clients], upstream.most) == ([200, 200], 1)
+    full.check_nothing_is_held()
+
+
+async def test_a_stream_holds_its_place_until_its_end():
+    upstream = Held(Stream())
+    full = Full(upstream)
+    await full.ask("chat1", stream=True)
+    await full.ask("bulk1")
+    await upstream.end()
+    assert upstream.users == ["chat1", "bulk1"]
+    await upstream.end()
+    full.check_nothing_is_held()
+
+
+# --- who is refused
+
+
+@pytest.mark.parametrize("members", [{}, {"stream": True}], ids=["whole", "stream"])
+async def test_a_request_that_waited_for_queue_s_is_refused_with_its_status_and_never_sent(members):
+    upstream = Held()
+    full = Full(upstream)
+    _, late = await full.ask("bulk1", "chat1", **members)
+    await full.clock.advance(3.9)
+    assert late.status == 0
+    await full.clock.advance(0.1)
+    assert error_of(late) == OVERLOADED
+    assert b"no place became free within 4 s (upstreams.first.queue_s)" in late.data
+    assert b"has 1 requests in progress (upstreams.first.max_in_flight)" in late.data
+    await upstream.end()
+    assert upstream.users == ["bulk1"]
+    full.check_nothing_is_held()
+
+
+async def test_a_request_beyond_the_places_is_refused_at_once():
+    upstream = Held()
+    full = Full(upstream, queue=2)
+    clients = await full.ask("bulk0", "bulk1", "bulk2", "bulk3")
+    assert [client.status for client in clients] == [0, 0, 0, 503]
+    assert error_of(clients[3]) == OVERLOADED
+    assert b"2 wait for a place (upstreams.first.queue)" in clients[3].data
+    (chat,) = await full.ask("chat1")  # the caller with the most requests gives up its last place
+    assert ([client.status for client in clients], chat.status) == ([0, 0, 503, 503], 0)
+    for _ in range(3):
+        await upstream.end()
+    assert upstream.users == ["bulk0", "bulk1", "chat1"]
+    full.check_nothing_is_held()
+
+
+async def test_without_places_a_full_upstream_refuses_at_once():
+    full = Full(Held(), queue=0)
+    _, second = await full.ask("bulk1", "chat1")
+    assert error_of(second) == OVERLOADED
+
+
+async def test_a_request_waits_for_queue_s_over_all_targets():
+    first, second = Held(), Held()
+    full = Full(first, second)
+    *_, late = await full.ask("bulk1", "bulk2", "chat1")
+    await full.clock.advance(4.0)
+    assert error_of(late) == OVERLOADED
+    assert [one.upstream for one in full.stories.began if one.request_id == "chat1"] == ["first", "second"]
+    assert (first.users, second.users) == (["bulk1"], ["bulk2"])
+
+
+async def test_a_request_that_waited_in_vain_goes_to_a_target_that_became_free():
+    first, second = Held(), Held()
+    full = Full(first, second)
+    *_, late = await full.ask("bulk1", "bulk2", "chat1")
+    await second.end()
+    assert second.users == ["bulk2"]  # it stays in its queue
+    await full.clock.advance(4.0)
+    assert second.users == ["bulk2", "chat1"]
+    await second.end()
+    assert late.status == 200
+
+
+# --- who leaves
+
+
+async def test_a_client_that_leaves_gives_up_its_place_in_the_queue_at_once():
+    upstream = Held()
+    full = Full(upstream)
+    _, gone, _ = await full.ask("bulk0", "bulk1", "chat1")
+    leave(gone, full.tasks[1])
+    await settle()
+    assert len(full.queue().waiting) == 1
+    await upstream.end()
+    await upstream.end()
+    assert upstream.users == ["bulk0", "chat1"]
+    full.check_nothing_is_held()
+
+
+async def test_the_total_timeout_ends_the_wait():
+    upstream = Held()
+    full = Full(upstream, timeouts={"total_s": 2}, queue_s=60)
+    clients = await full.ask("bulk1")
+    await full.clock.advance(1.0)
+    clients += await full.ask("chat1")
+    await full.clock.advance(1.5)
+    assert upstream.users == ["bulk1", "chat1"]
+    clients += await full.ask("chat2")
+    await full.clock.advance(2.5)
+    assert [error_of(client)[:2] for client in clients] == [(504, "upstream_timeout_total")] * 3
+    full.check_nothing_is_held()
+
+
+async def test_a_body_that_waits_counts_against_the_held_bytes():
+    upstream = Held()
+    full = Full(upstream)
+    await full.ask("bulk1")
+    await full.ask("chat1", client=Counting, messages=[{"role": "user", "content": "x" * 100_000}])
+    assert full.state.in_flight.held.total_bytes > 100_000
+    await full.clock.advance(4.0)
+    assert full.state.in_flight.held.total_bytes == 0
+
+
+class Counting(LeavingClient):
+    """Counts its body, as a connection does."""
+
+    async def read_body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
+        assert claim is not None
+        claim(len(self._body))
+        return self._body
+
+
+async def test_a_reload_that_raises_or_removes_the_limit_serves_those_that_wait():
+    for limit in (2, None):
+        upstream = Held()
+        full = Full(upstream)
+        await full.ask("bulk1", "bulk2")
+        state = full.first_state
+        state.hand_over(next_app_state(full.config_of(limit), TLSContexts(state.tls_contexts), state))
+        await settle()
+        assert upstream.users == ["bulk1", "bulk2"]
+        await upstream.end()
+        await upstream.end()
+        assert not full.queue().holding
+
+
+# --- what is shown
+
+
+async def test_position_and_wait_are_shown():
+    upstream = Held()
+    full = Full(upstream)
+    clients = await full.ask("bulk0", "bulk1", "chat1")
+    assert gauge(full) == 2
+    for _ in range(3):
+        await full.clock.advance(0.5)
+        await upstream.end()
+    shown = [client.headers[b"server-timing"].partition(b"token;dur=0.0")[2] for client in clients]
+    assert shown == [b"", b', queue;dur=500.0;desc="position 1"', b', queue;dur=1000.0;desc="position 2"']
+    stories = [story_of(one, full.clock.now(), full.clock.wall(), str) for one in full.stories.ended]
+    attempts = [story["attempts"][0] for story in stories]
+    assert [(one["queue_position"], one["queue_wait_s"]) for one in attempts] == [(0, 0.0), (1, 0.5), (2, 1.0)]
+    assert [story["timings"]["added_s"] for story in stories] == [0.0] * 3  # it is not gatepass that is slow
+    assert gauge(full) == 0
+    text = full.state.metrics.exposition().decode()
+    assert 'gatepass_queue_wait_seconds_sum{upstream="first"} 1.5' in text
+    assert 'gatepass_queue_wait_seconds_count{upstream="first"} 2.0' in text
+
+
+def gauge(full: Full) -> float:
+    text = full.state.metrics.exposition().decode()
+    return float(text.partition('gatepass_queue_waiting_requests{upstream="first"} ')[2].split("\n")[0])
+
+
+# --- cancellation at each await
+
+
+class Slow(SlowClient):
+    """Its body needs a turn of the event loop too."""
+
+    async def read_body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
+        await asyncio.sleep(0)
+        return await super().read_body(limit_bytes, claim)
+
+
+CASES: dict[str, Callable[[], tuple[list[Upstream], dict[str, Any], dict[str, Any]]]] = {
+    "a whole reply": lambda: ([Held(turns=3)], {}, {}),
+    "a stream": lambda: ([Held(Stream(), Stream(), Stream(), turns=3)], {}, {"stream": True}),
+    "a stream that is cut": lambda: ([Held(*(Stream(is_cut=True) for _ in range(3)), turns=3)], {}, {"stream": True}),
+    "a rejected token": lambda: ([Held(takes={"new"}, turns=2)], {"holder": Holder("old", "new")}, {}),
+    "the next target": lambda: ([Held(*[unreached()] * 3, turns=2), Held(turns=3)], {}, {}),
+    "an error": lambda: ([Held(*[Reply({"error": {"message": "no"}}, 500) for _ in range(3)], turns=2)], {}, {}),
+    "no time": lambda: ([Held(turns=9)], {"queue_s": 0.5}, {}),
+    "no room": lambda: ([Held(turns=5)], {"queue": 1}, {}),
+}
+
+
+@pytest.mark.parametrize(("victim", "act"), [(0, leave), (1, leave), (1, stop), (2, leave)])
+@pytest.mark.parametrize("case", CASES)
+async def test_a_request_that_is_cancelled_at_any_await_loses_no_place(case, victim, act):
+    """Three requests for one place. One of them is cancelled after each number of turns; the others go on."""
+    full = None
+    for turns in range(1, 200):
+        upstreams, settings, members = CASES[case]()
+        full = Full(*upstreams, like=full, **settings)
+        clients = [full.begin(user, Slow, **members) for user in ("bulk0", "bulk1", "chat0")]
+        for _ in range(turns):
+            pass_turn(full.clock)
+            await asyncio.sleep(0)
+        is_over = full.tasks[victim].done()
+        if not is_over:
+            act(clients[victim], full.tasks[victim])
+        for _ in range(300):
+            if all(task.done() for task in full.tasks):
+                break
+            pass_turn(full.clock)
+            await asyncio.sleep(0)
+        assert all(task.done() for task in full.tasks), f"after {turns} turns"
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=5)
+        full.check_nothing_is_held()
+        assert [upstream.most for upstream in upstreams if isinstance(upstream, Held)] <= [1, 1]
+        if is_over:
+            return
+    raise AssertionError("the request did not end")
