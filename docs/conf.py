@@ -51,6 +51,7 @@ CHILDREN = {
         "zh/getting_started",
         "zh/tokens",
         "zh/container",
+        "zh/monitoring",
         "zh/ragflow_upstream",
         "zh/translation",
         "zh/translation_tests",

@@ -296,7 +296,9 @@ def one_of_each() -> Metrics:
     for cause in ("new_token", "new_connection", "next_target"):
         metrics.attempt_repeats(AttemptRecord("id", "chat", "gpt-4o", "chat", cause=cause, after=attempt))
     usage = Usage(20, 10, 30, 5, 3)
-    access = AccessRecord("id", "POST", "/v1/chat/completions", "chat", "ragflow", model="gpt-4o", outcome="ok")
+    access = AccessRecord(
+        "id", "POST", "/v1/chat/completions", "chat", "ragflow", model="gpt-4o", outcome="ok", status=200
+    )
     access.bytes_in, access.bytes_out, access.usage, access.events, access.empty_answer = 1, 1, usage, 3, True
     metrics.request_ended(RequestRecord(access, attempt, 0.0, 0.0, 0.5, 0.2, 0.1), None)
     metrics.refused(Refusal(TokenUnavailable("no token", credential="corp"), "127.0.0.1"))

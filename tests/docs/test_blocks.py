@@ -105,6 +105,7 @@ PARSED = {
     ("docs/guides/replace_a_forwarder.md", "python"): "imports Flask and requests, which gatepass does not require",
     ("docs/index.md", "{toctree}"): "a directive of the site",
     ("docs/operations/*.md", "sh"): "lines for the start files of three shells, and for a running container",
+    ("docs/operations/monitoring.md", "text"): "tests/e2e/test_prometheus.py gives the queries to a real Prometheus",
     ("docs/operations/monitoring.md", "yaml"): "the file of Prometheus",
     ("docs/operations/store.md", "text"): "tests/e2e/test_valkey.py gives this line to a real server",
     ("docs/operations/ui.md", "text"): "lines of nginx",

@@ -32,7 +32,7 @@ from gatepass.cli.story_lines import HEAD, list_line, story_lines, summary_line
 from gatepass.config.load import NEED_RESTART
 from gatepass.config.model import PROCESS_BYTES, Config, Limits, ServerConfig
 from gatepass.errors import GatepassError
-from gatepass.observability.metrics import MAX_HISTOGRAMS, MAX_SERIES, REQUEST_LABELS
+from gatepass.observability.metrics import COUNTED, MAX_NAMES, MAX_SERIES
 from gatepass.observability.observer import AccessRecord
 from gatepass.server.pages import PATHS
 from gatepass.store.guarded import OTHER_KEY, StoreHealth, StoreState
@@ -276,11 +276,11 @@ def test_the_pages_name_the_codes_alerts_pages_and_limits_of_the_code() -> None:
         assert kinds[code] in OF_THE_UPSTREAM or kinds[code].status == int(status), code
     assert names(rows("health_and_status", "## Endpoints")) >= {*PATHS, "/"}
     assert names(rows("reload", "## What a reload changes")[:1]) == set(NEED_RESTART)
-    assert names(rows("monitoring", "## Labels")) == set(REQUEST_LABELS)
+    (declared,) = [one for one in COUNTED if one.startswith("gatepass_requests_total{")]
+    assert names(rows("monitoring", "## Labels")) == set(declared.rstrip("}").partition("{")[2].split(","))
     (group,) = YAML(typ="safe").load(ROOT / "deploy/observability/alerts.yaml")["groups"]
     assert names(rows("monitoring", "## Alerts")) == {rule["alert"] for rule in group["rules"]}
-    assert f"{MAX_SERIES:,} combinations" in PAGES["monitoring"]
-    assert f"{MAX_HISTOGRAMS} combinations" in PAGES["monitoring"]
+    assert f"{MAX_NAMES} models, {MAX_NAMES} callers and {MAX_SERIES:,} series" in PAGES["monitoring"]
 
 
 def test_the_exit_codes_and_the_unit_of_systemd_fit_the_code() -> None:

@@ -495,7 +495,7 @@ async def test_the_log_the_metrics_and_the_status_name_the_server_the_method_and
         "caller": "anna",
         "outcome": "ok",
     }
-    labels = 'caller="anna",model="none",operation="mcp",outcome="ok",upstream="mcp/tools"'
+    labels = 'caller="anna",code="none",model="none",operation="mcp",outcome="ok",status="200",upstream="mcp/tools"'
     assert f"gatepass_requests_total{{{labels}}} 1.0" in metrics
     assert "gatepass_mcp_streams 0.0" in metrics
     server = {"host": upstream.url.partition("//")[2], "credential": None, "usable": True, "sessions": 1}

@@ -12,7 +12,7 @@ from gatepass.auth.api_keys import hash_key
 from tests.integration.answers import COMPLETION, DETAILED_USAGE, DONE, delta
 from tests.integration.gateway import HELLO, JSON, Gateway, gateway
 from tests.integration.issuer import corp, minted
-from tests.integration.scripted import Dialogue, Scripted, Send, Wait, event, reply, stream
+from tests.integration.scripted import Dialogue, Fin, Hold, Received, Scripted, Send, Wait, event, reply, stream
 from tests.unit.clock import DrivenClock
 from tests.unit.sse.responses import message, part, response
 from tests.waiting import until
@@ -143,3 +143,76 @@ async def test_a_request_that_waits_for_a_connection_is_seen_while_it_waits_and_
             assert sum_of(gp, "pool_wait_seconds_count", upstream="chat") == 1
             assert sum_of(gp, "pool_waiting_requests", upstream="chat") == 0
             assert sum_of(gp, "upstream_connections_limit", upstream="chat") == 1
+
+
+async def test_statuses_of_clients_are_counted_with_their_codes():
+    """The upstream's 404, 429 and 503, a stream that breaks, a 502 of one that is down, a 504 of one that is
+    silent, and an unknown model."""
+    dialogues: list[Dialogue] = [
+        [Send(reply({"error": {"message": "no such model", "code": "model_gone"}}, 404))],
+        [Send(reply({"error": {"message": "slow down"}}, 429))],
+        [Send(reply({"error": {"message": "down"}}, 503))],
+        [Send(stream(delta(content="a"))), Fin()],
+    ]
+    async with Scripted(*dialogues) as upstream, Scripted([Hold()]) as silent:
+        upstreams = {
+            "chat": {"base_url": f"{upstream.url}/v1"},
+            "down": {"base_url": "http://127.0.0.1:9/v1"},
+            "silent": {"base_url": f"{silent.url}/v1", "timeouts": {"first_byte_s": 0.3}},
+        }
+        models = {"gpt": {"upstream": "chat"}, "down": {"upstream": "down"}, "silent": {"upstream": "silent"}}
+        async with gateway(upstreams=upstreams, models=models) as gp:
+            hello = {**HELLO, "model": "gpt"}
+            asked = [hello, hello, hello, {**hello, "stream": True}]
+            asked += [{**HELLO, "model": name} for name in ("down", "silent", "unknown")]
+            answers = [await gp.ask(body).answer() for body in asked]
+            assert [answer.status for answer in answers] == [404, 429, 503, 200, 502, 504, 404]
+            for status, code in (
+                ("404", "upstream_error"),
+                ("429", "upstream_error"),
+                ("503", "upstream_error"),
+                ("200", "upstream_closed"),
+            ):
+                labels = {"status": status, "code": code, "outcome": "error", "model": "gpt", "upstream": "chat"}
+                assert sum_of(gp, "requests_total", **labels) == 1, code
+            for status, code, name in (
+                ("502", "upstream_connect", "down"),
+                ("504", "upstream_timeout_first_byte", "silent"),
+            ):
+                labels = {"status": status, "code": code, "outcome": "error", "model": name, "upstream": name}
+                assert sum_of(gp, "requests_total", **labels) == 1, code
+            assert sum_of(gp, "requests_total", status="404", code="model_not_found", upstream="none") == 1
+            assert sum_of(gp, "requests_total") == 7
+
+
+@pytest.mark.parametrize("models", [{}, {"*": {"upstream": "chat"}}])
+async def test_with_the_file_of_init_models_have_their_names_after_a_scrape(models: dict[str, Any]):
+    """The first chat is counted before the list is known. Names that only clients invent stay `other`."""
+
+    def answer(request: Received) -> Dialogue:
+        listed = {"object": "list", "data": [{"id": "gpt-4o"}, {"id": "bge"}]}
+        return [Send(reply(listed if request.target.endswith("/models") else COMPLETION))]
+
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url, models=models) as gp:
+        for body in ({**HELLO, "model": "gpt-4o"}, {**HELLO, "model": "invented"}):
+            assert (await gp.ask(body).answer()).status == 200
+        assert (await gp.ask(None, "/metrics", method="GET").answer()).status == 200
+        await upstream.requested(3)
+        await until(lambda: not gp.state.metrics.series)
+        for body in ({**HELLO, "model": "gpt-4o"}, {**HELLO, "model": "invented"}):
+            assert (await gp.ask(body).answer()).status == 200
+        assert sum_of(gp, "requests_total", model="gpt-4o", upstream="chat", status="200") == 1
+        assert sum_of(gp, "output_tokens_total", model="gpt-4o") == 1
+        assert sum_of(gp, "request_duration_seconds_count", model="gpt-4o") == 1
+        assert sum_of(gp, "requests_total", model="other") == 3
+        for _ in range(2):  # the list is fresh
+            assert (await gp.ask(None, "/metrics", method="GET").answer()).status == 200
+        assert len(upstream.received) == 5
+
+
+async def test_the_list_that_a_client_asked_for_names_its_models():
+    listed = Send(reply({"object": "list", "data": [{"id": "gpt-4o"}]}))
+    async with Scripted([listed], [Send(reply(COMPLETION))]) as upstream, gateway(upstream=upstream.url) as gp:
+        assert (await gp.ask(None, "/v1/models", method="GET").answer()).status == 200
+        assert (await gp.ask({**HELLO, "model": "gpt-4o"}).answer()).status == 200
+        assert sum_of(gp, "requests_total", model="gpt-4o", operation="chat") == 1

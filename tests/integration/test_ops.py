@@ -100,7 +100,6 @@ async def test_ready_is_strict_on_demand_every_credential_counts():
 
 
 CHATS = "caller=local,model=other,operation=chat"
-NOTHING = "caller=none,model=none,operation=none"
 TIMED_OUT = "caller=local,code=upstream_timeout_first_byte,hop=upstream:chat,model=other,operation=chat"
 REFUSED = "caller=local,code=upstream_error,hop=upstream:chat,model=other,operation=chat"
 UNKNOWN = "caller=none,code=unknown_path,hop=client,model=none,operation=none"
@@ -115,6 +114,13 @@ def samples(exposition: bytes) -> dict[str, float]:
                 labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
                 found[f"{sample.name}{{{labels}}}"] = sample.value
     return found
+
+
+def ended(code: str, outcome: str, status: object, **labels: str) -> str:
+    """The sample of finished requests, of chats where `labels` say nothing else."""
+    of_request = {"caller": "local", "model": "other", "operation": "chat", "upstream": "chat", **labels}
+    all_labels = {**of_request, "code": code, "outcome": outcome, "status": status}
+    return f"gatepass_requests_total{{{','.join(f'{name}={all_labels[name]}' for name in sorted(all_labels))}}}"
 
 
 async def measured(gp: Gateway, **headers: str) -> dict[str, float]:
@@ -158,9 +164,10 @@ async def test_metrics_count_requests_and_errors():
     assert [answer.status for answer in answers] == [200, 200, 504, 400, 404]
     sent = sum(len(ask.data) for ask in asks[:4])
     expected = {
-        f"gatepass_requests_total{{{CHATS},outcome=ok,upstream=chat}}": 2,
-        f"gatepass_requests_total{{{CHATS},outcome=error,upstream=chat}}": 2,
-        f"gatepass_requests_total{{{NOTHING},outcome=error,upstream=none}}": 1,
+        ended("none", "ok", 200): 2,
+        ended("upstream_timeout_first_byte", "error", 504): 1,
+        ended("upstream_error", "error", 400): 1,
+        ended("unknown_path", "error", 404, caller="none", model="none", operation="none", upstream="none"): 1,
         f"gatepass_attempts_total{{{CHATS},upstream=chat}}": 5,
         "gatepass_token_retries_total{upstream=chat}": 1,
         f"gatepass_errors_total{{{TIMED_OUT},upstream=chat}}": 1,
@@ -190,8 +197,7 @@ async def test_requests_in_flight_are_a_gauge():
             await upstream.requested(2)
             assert (await measured(gp))[f"gatepass_requests_in_flight{{{CHATS},upstream=chat}}"] == 2
         await until(lambda: not gp.state.in_flight.busy)
-        gone = f"gatepass_requests_total{{{CHATS},outcome=client_gone,upstream=chat}}"
-        assert (await measured(gp))[gone] == 2
+        assert (await measured(gp))[ended("none", "client_gone", "none")] == 2
 
 
 # --- the access line ----------------------------------------------------------------------------------------------
@@ -350,7 +356,7 @@ async def test_a_fault_of_gatepass_itself_is_a_500_and_an_error_in_every_count(c
     assert (line["outcome"], line["code"], line["hop"]) == ("error", "internal_error", "gatepass")
     chats = "model=other,operation=chat,upstream=chat"
     assert found[f"gatepass_errors_total{{caller=local,code=internal_error,hop=gatepass,{chats}}}"] == 1
-    assert found[f"gatepass_requests_total{{{CHATS},outcome=error,upstream=chat}}"] == 1
+    assert found[ended("internal_error", "error", 500)] == 1
     assert "ZeroDivisionError: a bug" in logged_errors[0]
     logged_errors.clear()
 

@@ -1,5 +1,5 @@
 """Log, metrics and redaction.
 
-`log` exports `configure` and `emit`, `metrics` `Metrics` and `merge_expositions`, `redaction` `Redactor` and `MASK`.
+`log` exports `configure` and `emit`, `metrics` `Metrics` and `exposition_of`, `redaction` `Redactor` and `MASK`.
 This package imports only `errors` of gatepass.
 """

@@ -1,25 +1,26 @@
 """Metrics of requests, tokens and learned rules, in the Prometheus text format.
 
-Label values come from the configuration and from the code. `MAX_SERIES` limits their combinations. The metrics are
-plain numbers, and prometheus_client only formats them at a scrape. Its own metrics lock each change.
+Label values come from the configuration, from the code and from the model lists of upstreams. `MAX_SERIES` limits
+their combinations. The metrics are plain numbers: those of prometheus_client lock each change, and it takes ten times
+as long to format them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise, zip_longest
+from operator import add
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 from msgspec.structs import astuple
-from prometheus_client import CollectorRegistry, Metric, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.utils import floatToGoString
+from prometheus_client import ProcessCollector
 
 from gatepass.errors import GatepassError, UpstreamAuth, stable_code
 from gatepass.observability.log import dropped_lines
@@ -30,11 +31,12 @@ from gatepass.types import CLIENT_ERROR, SERVER_ERROR
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # The bounds are those of OpenTelemetry's metrics for GenAI servers, with larger ones for models that think for minutes.
+# A promise of whole seconds needs a bound: docs/operations/monitoring.md counts the streams that begin within 2 s.
 DURATION_S = (
     *(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92),
     *(163.84, 327.68, 655.36),
 )
-FIRST_TOKEN_S = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60, 120)
+FIRST_TOKEN_S = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2, 2.5, 5, 7.5, 10, 30, 60, 120)
 PER_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5)
 DELAY_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Bounds for delays that gatepass adds: its own time, waits for connections, the lag of the event loop."""
@@ -47,26 +49,31 @@ OFTEN = 0.1
 """The share of errors above which an upstream is not called healthy."""
 MANY = 5
 """Fewer errors are not many, also of few requests: a client may have sent a wrong model name."""
-MAX_SERIES = 1_000
-"""Cap on combinations of caller, model, upstream and operation. More of them share the caller and the model OTHER."""
-MAX_HISTOGRAMS = 200
-"""Cap on combinations of model, upstream and operation, because each has three histograms of twenty lines."""
-INLINE_SERIES = 50
-"""Up to this many series are formatted on the event loop. That takes 10 ms."""
+MAX_NAMES = 200
+"""The callers, and the models, that have series of their own, in the order of their first request."""
+MAX_SERIES = 20_000
+"""Cap on the series that requests make, each a line of a scrape."""
+NAMED_SERIES, SPLIT_SERIES = 15_000, 19_000
+"""Beyond the first number, new series have the caller and the model OTHER. Beyond the second one, the upstream and the
+operation are OTHER too: the other labels have closed sets of values."""
+MAX_CACHED = 1_000
+"""The keys that `Metrics.series` caches. For others a request takes 5 µs more."""
 MAX_KEY_CHARS = 200
-"""A request whose caller and model are longer than this is not cached in `Metrics.series`. It costs 1 µs more."""
+"""A request whose caller and model are longer than this is not cached in `Metrics.series`."""
 MOST_CODES = 200
 """The codes that `Totals.by_code` tells apart. Beyond them an upstream's own code counts as `upstream_error`."""
 LAG_EVERY_S = 0.5
 MAX_TOKENS = 10**9
 """A larger token count of one reply is a fault of the upstream, and would make the sum useless."""
 NONE, OTHER = "none", "other"
-"""Label values. NONE: the request has no caller, model, upstream or operation. OTHER: the name is not configured."""
-OUTCOMES = ("ok", "error", "client_gone")
+"""Label values. NONE: the request has no such value. OTHER: the name is neither configured nor listed by an upstream,
+or there are too many."""
 COUNTED: Mapping[str, str] = MappingProxyType(
     {
-        "gatepass_requests_total{caller,model,upstream,operation,outcome}": (
-            "Finished requests, by outcome: ok, error, client_gone"
+        "gatepass_requests_total{caller,model,upstream,operation,status,outcome,code}": (
+            "Finished requests, by the HTTP status that the client received, by outcome (ok, error, client_gone) and by"
+            " the error's code. A stream that fails after its begin has status 200 and outcome error. An upstream's own"
+            " codes count as upstream_error"
         ),
         "gatepass_attempts_total{caller,model,upstream,operation}": (
             "Requests that finished requests sent to an upstream, with retries and failed connections"
@@ -199,20 +206,28 @@ Labels = tuple[str, ...]
 class Cell:
     """The value of one metric for one combination of labels. Of a histogram it is the sum of the durations.
 
-    `counts[i]` is for durations up to `bounds_s[i]`, the last one for the longer.
+    `counts[i]` is for durations up to `bounds_s[i]`, the last one for the longer. `samples` are the names of its lines
+    in a scrape: of a histogram the buckets, the count and the sum.
     """
 
-    __slots__ = ("_bounds_s", "counts", "value")
+    __slots__ = ("_bounds_s", "counts", "samples", "value")
 
-    def __init__(self, bounds_s: Sequence[float] = (), value: float = 0) -> None:
+    def __init__(self, bounds_s: Sequence[float] = (), samples: Sequence[str] = ()) -> None:
         """`bounds_s` are in ascending order."""
         self._bounds_s = bounds_s
+        self.samples = samples
         self.counts = [0] * (len(bounds_s) + 1)
-        self.value = value
+        self.value = 0.0
 
     def observe(self, seconds: float) -> None:
         self.counts[bisect_left(self._bounds_s, seconds)] += 1  # `le` includes its bound
         self.value += seconds
+
+
+ESCAPED = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+"""What the text format requires in a label value."""
+Samples = dict[str, float]
+"""Values by the name and the labels of the sample, as a line of a scrape begins."""
 
 
 class Family:
@@ -225,41 +240,49 @@ class Family:
         """`declared` is the name with the names of the labels: `name{label,label}`."""
         self.name, _, labels = declared.rstrip("}").partition("{")
         self.labels = tuple(labels.split(",")) if labels else ()
-        self.text = text
         self.bounds_s = BOUNDS_S.get(self.name, ())
+        is_counter = self.name.endswith("_total")
+        self.head = head(self.name, text, "histogram" if self.bounds_s else "counter" if is_counter else "gauge")
+        self.lines = len(self.bounds_s) + 3 if self.bounds_s else 1
+        """The lines of one cell."""
+        self.hides_zeros = is_counter and self.labels == REQUEST_LABELS
+        """`Series` makes a cell of each, and most use few."""
         self.cells: dict[Labels, Cell] = {}
 
     def of(self, labels: Labels) -> Cell:
         """Return the cell of these labels. It is exposed from now on. A caller that adds often keeps it."""
         if (cell := self.cells.get(labels)) is None:
-            cell = self.cells[labels] = Cell(self.bounds_s)
+            pairs = sorted(zip(self.labels, labels, strict=True))
+            shown = ",".join(f'{label}="{value.translate(ESCAPED)}"' for label, value in pairs)
+            suffix = f"{{{shown}}}" if shown else ""
+            samples = [f"{self.name}{suffix}"]
+            if self.bounds_s:
+                bounds = [*map(str, map(float, self.bounds_s)), "+Inf"]
+                samples = [f'{self.name}_bucket{{le="{bound}"{shown and ","}{shown}}}' for bound in bounds]
+                samples += [f"{self.name}_count{suffix}", f"{self.name}_sum{suffix}"]
+            cell = self.cells[labels] = Cell(self.bounds_s, samples)
         return cell
 
     def counts(self) -> tuple[int, ...]:
         """Return the sum over all cells of a histogram, as `Cell.counts`."""
         return tuple(map(sum, zip(*(cell.counts for cell in self.cells.values()), strict=True)))
 
-    def collected(self) -> Metric:
-        """Return the family in the form of prometheus_client. A histogram without a value would have twenty lines."""
-        # The event loop adds cells while a thread formats them. Only `copy` allocates nothing on its way, which would
-        # let the collector run, and with it another thread.
-        cells = self.cells.copy().items()
-        if self.bounds_s:
-            histogram = HistogramMetricFamily(self.name, self.text, labels=self.labels)
-            bounds = [*map(floatToGoString, self.bounds_s), "+Inf"]
-            for labels, cell in cells:
-                if any(cell.counts):
-                    # Prometheus adds the counts of all smaller buckets to each bucket
-                    buckets = list(zip(bounds, accumulate(cell.counts), strict=True))
-                    histogram.add_metric(labels, buckets, cell.value)
-            return histogram
-        is_counter = self.name.endswith("_total")
-        family = (CounterMetricFamily if is_counter else GaugeMetricFamily)(self.name, self.text, labels=self.labels)
-        hides_zeros = is_counter and self.labels == REQUEST_LABELS  # `Series` makes all of them, and most use few
-        for labels, cell in cells:
-            if cell.value or not hides_zeros:
-                family.add_metric(labels, cell.value)
-        return family
+    def samples(self) -> Samples:
+        """Return all samples, of a histogram those with a value: each would have twenty lines."""
+        if not self.bounds_s:
+            shown = [one for one in self.cells.values() if one.value or not self.hides_zeros]
+            return {one.samples[0]: one.value for one in shown}
+        found: Samples = {}
+        for cell in self.cells.values():
+            reached = [*accumulate(cell.counts)]  # Prometheus adds the counts of all smaller buckets to each bucket
+            if reached[-1]:
+                found.update(zip(cell.samples, (*reached, reached[-1], cell.value), strict=True))
+        return found
+
+
+def head(name: str, text: str, kind: str) -> str:
+    """Return the two lines before the samples of a metric."""
+    return f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
 
 
 @dataclass(slots=True)
@@ -267,8 +290,8 @@ class Series:
     """The cells of one combination of caller, model, upstream and operation. All callers share its histograms."""
 
     labels: Labels
-    requests: Mapping[str, Cell]
-    """By outcome."""
+    ok: dict[int | None, Cell]
+    """The requests that succeeded, by status."""
     attempts: Cell
     input_tokens: Cell
     output_tokens: Cell
@@ -388,18 +411,21 @@ class Metrics(Observer):
         """By the caller, model, upstream and operation as a request has them. `of` finds those that are not here."""
         self.last_used_s: dict[str, float] = {}
         """When the last request of each caller ended, by `Clock.now`."""
+        self.fetch_lists: Callable[[], object] = lambda: None
+        """Starts to fetch the model lists of the upstreams that have none, or an old one. See `models_listed`."""
         self._by_labels: dict[Labels, Series] = {}
         self._sample: Callable[[], Sample] = Sample
-        self._taken = Sample()
-        self._scraping = asyncio.Lock()
         self._configured_name: Callable[[str], str | None] = lambda _: None
+        self._listed: dict[str, frozenset[str]] = {}
+        self._has_unlisted = False
+        self._callers: set[str] = set()
+        self._models: set[str] = set()
         self._mask = mask
         self._by_upstream: defaultdict[str, UpstreamCounts] = defaultdict(UpstreamCounts)
         self._by_code: Counter[str] = Counter()
         """The errors by the code that the client received, without those of the page. An upstream may invent codes."""
         families = self._families = {one.name: one for one in map(Family, COUNTED, COUNTED.values())}
         self._sampled = {one.name: one for one in map(Family, SAMPLED, SAMPLED.values())}
-        self._errors = families["gatepass_errors_total"]
         self._duration = families["gatepass_request_duration_seconds"]
         self._first_token = families["gatepass_time_to_first_token_seconds"]
         self._loop_lag = families["gatepass_event_loop_lag_seconds"]
@@ -407,9 +433,7 @@ class Metrics(Observer):
             # Prometheus sees an increase only of a series that it has seen before
             families["gatepass_reloads_total"].of((outcome,))
         self._bytes_in, self._bytes_out = map(families["gatepass_client_bytes_total"].of, (("in",), ("out",)))
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
-        ProcessCollector(registry=self._registry)
+        self._process = ProcessCollector(registry=None)
 
     def attach(self, sample: Callable[[], Sample], configured_name: Callable[[str], str | None]) -> None:
         """Set the functions that depend on the configuration. A reload sets them again; all metrics keep their values.
@@ -420,58 +444,85 @@ class Metrics(Observer):
         self._sample, self._configured_name = sample, configured_name
         self.series.clear()  # its labels come from the names of the old configuration
 
+    def models_listed(self, upstream: str, names: Iterable[str]) -> None:
+        """Give the models that `upstream` lists series of their own from now on."""
+        self._listed[upstream], self._has_unlisted = frozenset(names), False
+        self.series.clear()
+
     def of(self, key: Labels) -> Series:
         """Return the series of `key`. An unknown caller, model, upstream or operation is ""."""
         if (found := self.series.get(key)) is not None:
             return found
-        labels = self._labels(key)
+        labels = self._bounded(self._families["gatepass_attempts_total"], self._labels(key))
         series = self._by_labels.get(labels)
-        if series is None and len(self._by_labels) >= MAX_SERIES:
-            labels = (OTHER, OTHER, *labels[2:])
-            series = self._by_labels.get(labels)
         if series is None:
-            shared = labels[1:]
-            if len(self._duration.cells) >= MAX_HISTOGRAMS and shared not in self._duration.cells:
-                shared = (OTHER, *shared[1:])
-            families, of_outcome = self._families, self._families["gatepass_requests_total"]
             series = self._by_labels[labels] = Series(
                 labels,
-                {outcome: of_outcome.of((*labels, outcome)) for outcome in OUTCOMES},
-                families["gatepass_attempts_total"].of(labels),
-                families["gatepass_input_tokens_total"].of(labels),
-                families["gatepass_output_tokens_total"].of(labels),
-                families["gatepass_cached_input_tokens_total"].of(labels),
-                families["gatepass_reasoning_tokens_total"].of(labels),
-                self._duration.of(shared),
-                self._first_token.of(shared),
-                families["gatepass_time_per_output_token_seconds"].of(shared),
-                families["gatepass_added_latency_seconds"].of(labels[2:]),
+                {},
+                self._cell("gatepass_attempts_total", labels),
+                self._cell("gatepass_input_tokens_total", labels),
+                self._cell("gatepass_output_tokens_total", labels),
+                self._cell("gatepass_cached_input_tokens_total", labels),
+                self._cell("gatepass_reasoning_tokens_total", labels),
+                self._cell("gatepass_request_duration_seconds", labels[1:]),
+                self._cell("gatepass_time_to_first_token_seconds", labels[1:]),
+                self._cell("gatepass_time_per_output_token_seconds", labels[1:]),
+                self._cell("gatepass_added_latency_seconds", labels[2:]),
             )
-        if len(self.series) < MAX_SERIES and len(key[0]) + len(key[1]) <= MAX_KEY_CHARS:
+        if len(self.series) < MAX_CACHED and len(key[0]) + len(key[1]) <= MAX_KEY_CHARS:
             self.series[key] = series
         return series
 
+    def _labels(self, key: Labels) -> Labels:
+        caller, model, upstream, operation = key
+        name = self._model_name(model) if model else NONE
+        return (_placed(caller or NONE, self._callers), _placed(name, self._models), upstream or NONE, operation)
+
+    def _model_name(self, model: str) -> str:
+        """Return the name or pattern of the configuration, or the name in a list of an upstream, which a client cannot
+        invent."""
+        configured = self._configured_name(model)
+        if configured != model and any(model in names for names in self._listed.values()):
+            return self._mask(model)
+        self._has_unlisted = self._has_unlisted or configured is None
+        return configured or OTHER
+
+    def _bounded(self, family: Family, labels: Labels) -> Labels:
+        """Return `labels`, or the ones that a new cell of `family` has if there are many series."""
+        if labels in family.cells:
+            return labels
+        lines = sum(len(one.cells) * one.lines for one in self._families.values()) + len(self._by_labels)
+        if lines < NAMED_SERIES:
+            return labels
+        hidden = REQUEST_LABELS if lines >= SPLIT_SERIES else ("caller", "model")
+        return tuple(OTHER if name in hidden else text for name, text in zip(family.labels, labels, strict=True))
+
+    def _cell(self, name: str, labels: Labels) -> Cell:
+        family = self._families[name]
+        return family.of(self._bounded(family, labels))
+
     def totals(self) -> Totals:
         """Return the sums over all callers, models, upstreams and operations."""
-        by_caller: dict[str, tuple[int, int, int]] = {}
-        tokens_in = tokens_out = 0
-        for one in self._by_labels.values():
-            ended, failed, tokens = by_caller.get(one.labels[0], (0, 0, 0))
-            by_caller[one.labels[0]] = (
-                ended + sum(int(cell.value) for cell in one.requests.values()),
-                failed + int(one.requests["error"].value),
-                tokens + int(one.input_tokens.value + one.output_tokens.value),
-            )
-            tokens_in, tokens_out = tokens_in + int(one.input_tokens.value), tokens_out + int(one.output_tokens.value)
+        by_caller: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+        for (caller, *_, outcome, _), cell in self._families["gatepass_requests_total"].cells.items():
+            counts = by_caller[caller]
+            counts[0] += int(cell.value)
+            counts[1] += int(cell.value) if outcome == "error" else 0
+        tokens_in, tokens_out = (
+            self._families["gatepass_input_tokens_total"],
+            self._families["gatepass_output_tokens_total"],
+        )
+        for (caller, *_), cell in (*tokens_in.cells.items(), *tokens_out.cells.items()):
+            by_caller[caller][2] += int(cell.value)
         return Totals(
             sum(ended for ended, _, _ in by_caller.values()),
             sum(failed for _, failed, _ in by_caller.values()),
-            tokens_in,
-            tokens_out,
+            sum(int(cell.value) for cell in tokens_in.cells.values()),
+            sum(int(cell.value) for cell in tokens_out.cells.values()),
             self._first_token.counts(),
             self._duration.counts(),
             {name: (one.requests, one.errors) for name, one in self._by_upstream.items()},
-            by_caller,
+            {caller: (ended, failed, tokens) for caller, (ended, failed, tokens) in by_caller.items()},
             {code: (failed,) for code, failed in self._by_code.items()},
         )
 
@@ -481,10 +532,13 @@ class Metrics(Observer):
         outcome, usage = access.outcome, access.usage
         key = (access.caller, access.model, "" if attempt is None else attempt.upstream, access.operation)
         series = self.series.get(key) or self.of(key)
-        series.requests[outcome].value += 1
         self.last_used_s[series.labels[0]] = request.arrived_s + duration_s
-        if outcome == "ok":  # a request that fails at once would hide slow ones
-            series.duration.observe(duration_s)
+        if outcome == "ok":
+            (series.ok.get(access.status) or self._requests(series, access, NONE)).value += 1
+            series.duration.observe(duration_s)  # a request that fails at once would hide slow ones
+        else:
+            code = NONE if error is None else stable_code(error.public_code, error.hop)
+            self._requests(series, access, code).value += 1
         self._bytes_in.value += access.bytes_in
         self._bytes_out.value += access.bytes_out
         if error is not None:
@@ -518,6 +572,13 @@ class Metrics(Observer):
             later_tokens = 0 if usage is None else (usage.completion_tokens or 0) - 1
             if later_tokens > 0 and outcome == "ok" and not request.is_synthesized:
                 series.per_token.observe((duration_s - first_byte_s) / later_tokens)
+
+    def _requests(self, series: Series, access: AccessRecord, code: str) -> Cell:
+        labels = (*series.labels, str(access.status or NONE), access.outcome, code)
+        cell = self._cell("gatepass_requests_total", labels)
+        if access.outcome == "ok":
+            series.ok[access.status] = cell
+        return cell
 
     def _add(self, name: str, *labels: str) -> None:
         self._families[name].of(labels).value += 1
@@ -599,10 +660,7 @@ class Metrics(Observer):
         if not at_page:
             is_kept = code in self._by_code or len(self._by_code) < MOST_CODES
             self._by_code[code if is_kept else stable] += 1
-        labels = (*of_request, stable, error.hop)
-        if len(self._errors.cells) >= MAX_SERIES and labels not in self._errors.cells:
-            labels = (OTHER, OTHER, *labels[2:])
-        self._errors.of(labels).value += 1
+        self._cell("gatepass_errors_total", (*of_request, stable, error.hop)).value += 1
 
     def waited_in_queue(self, upstream: str, seconds: float) -> None:
         self._families["gatepass_queue_wait_seconds"].of((upstream,)).observe(seconds)
@@ -622,47 +680,47 @@ class Metrics(Observer):
         self._add("gatepass_reloads_total", outcome)
 
     def exposition(self) -> bytes:
-        self._taken = self._sample()
-        return generate_latest(self._registry)
+        return exposition_of([self.part()])
 
-    async def scrape(self) -> bytes:
-        """Return `exposition` without holding the event loop: a thread formats many series."""
-        if len(self._by_labels) <= INLINE_SERIES:
-            return self.exposition()
-        # one at a time, because a second scrape would replace the sample that the thread reads
-        async with self._scraping:
-            self._taken = self._sample()  # here, because the event loop changes what it reads
-            return await asyncio.to_thread(generate_latest, self._registry)
+    def scrape(self) -> bytes:
+        """Return `part`. If clients use models that nobody listed, fetch the lists for the next scrapes."""
+        if self._has_unlisted:
+            self.fetch_lists()
+        return self.part()
 
-    def _labels(self, key: Labels) -> Labels:
-        caller, model, upstream, operation = key
-        name = (self._configured_name(model) or OTHER) if model else NONE
-        return (caller or NONE, name, upstream or NONE, operation)
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield each metric, those of AppState with the values of the last sample."""
-        for family in self._families.values():
-            yield family.collected()
+    def part(self) -> bytes:
+        """Return the samples of this process, for `exposition_of`. With MAX_SERIES it takes 10 ms."""
+        taken = self._sample()
+        in_flight = Counter(self.of(key).labels for key in taken.in_flight)
         own: dict[str, Mapping[Labels, float]] = {
-            "gatepass_requests_in_flight": self._in_flight(),
+            # with zeros, so that a graph falls to 0
+            "gatepass_requests_in_flight": {labels: in_flight[labels] for labels in self._by_labels},
             "gatepass_log_lines_dropped_total": {(): dropped_lines()},
         }
-        for name, values in {**own, **self._taken.values}.items():
+        families = [*self._families.values()]
+        for name, values in {**own, **taken.values}.items():
             family = self._sampled[name]
-            family.cells = {labels: Cell(value=value) for labels, value in values.items()}
-            yield family.collected()
-
-    def _in_flight(self) -> dict[Labels, int]:
-        found = dict.fromkeys(list(self._by_labels), 0)  # with zeros, so that a graph falls to 0
-        for key in self._taken.in_flight:
-            labels = self._labels(key)
-            if labels not in found and len(found) >= MAX_SERIES:
-                labels = (OTHER, OTHER, *labels[2:])
-            found[labels] = found.get(labels, 0) + 1
-        return found
+            family.cells = {labels: family.of(labels) for labels in values}
+            for labels, value in values.items():
+                family.cells[labels].value = float(value)
+            families.append(family)
+        found = {one.head: one.samples() for one in families}
+        for one in self._process.collect():
+            name = one.name + ("_total" if one.type == "counter" else "")
+            found[head(name, one.documentation, one.type)] = {name: one.samples[0].value}
+        return msgspec.msgpack.encode(found)
 
 
-MERGED_BY: Mapping[str, Callable[[Sequence[float]], float]] = MappingProxyType(
+def _placed(name: str, places: set[str]) -> str:
+    """Return `name`, or OTHER if it has no place. Places are given in the order of the first request."""
+    if name not in places and name not in (NONE, OTHER):
+        if len(places) >= MAX_NAMES:
+            return OTHER
+        places.add(name)
+    return name
+
+
+MERGED_BY: Mapping[str, Callable[[float, float], float]] = MappingProxyType(
     {
         "gatepass_token_expires_in_seconds": min,
         "gatepass_token_usable": min,
@@ -679,26 +737,17 @@ MERGED_BY: Mapping[str, Callable[[Sequence[float]], float]] = MappingProxyType(
 """Metrics that are not added up. The worst value of all processes is shown, and the start of the youngest one."""
 
 
-def merge_expositions(expositions: Iterable[bytes]) -> bytes:
-    """Return the sum of the Prometheus texts of several worker processes.
-
-    The workers run the same code, so the lines of one sample differ only in the value. They are merged as text: a
-    parser takes fifty times as long.
-    """
-    families: dict[str, dict[str, list[float]]] = {}
-    for exposition in expositions:
-        head, values = "", families.setdefault("", {})
-        for line in exposition.decode().split("\n")[:-1]:  # a label value may have other line separators
-            if line.startswith("# HELP "):
-                head = line
-            elif line.startswith("#"):
-                values = families.setdefault(f"{head}\n{line}\n", {})
-            else:
-                sample, _, text = line.rpartition(" ")  # a label value may hold blanks
-                values.setdefault(sample, []).append(float(text))
-    parts: list[str] = []
-    for head, samples in families.items():
-        combined = [MERGED_BY.get(sample.partition("{")[0], sum)(values) for sample, values in samples.items()]
-        lines = zip(samples, map(floatToGoString, combined), strict=True)
-        parts += [head, *(f"{sample} {value}\n" for sample, value in lines)]
-    return "".join(parts).encode()
+def exposition_of(parts: Iterable[bytes]) -> bytes:
+    """Return the Prometheus text of the sum of several processes, each of which has made its `Metrics.part`."""
+    families: dict[str, Samples] = {}
+    for part in parts:
+        for of_family, samples in msgspec.msgpack.decode(part, type=dict[str, Samples]).items():
+            merged = families.setdefault(of_family, {})
+            merge: Callable[[float, float], float] = MERGED_BY.get(of_family.split(" ", 3)[2], add)
+            for sample, value in samples.items():
+                merged[sample] = merge(merged[sample], value) if sample in merged else value
+    lines: list[str] = []
+    for of_family, samples in families.items():
+        lines.append(of_family)
+        lines += [f"{sample} {'+Inf' if value == math.inf else value}\n" for sample, value in samples.items()]
+    return "".join(lines).encode()

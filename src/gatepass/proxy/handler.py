@@ -47,7 +47,7 @@ from gatepass.proxy.client_response import NO_CONTENT, ClientResponse, KeepAlive
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.failover import Failover
 from gatepass.proxy.in_flight import SMALL_BYTES, InFlightRequest
-from gatepass.proxy.models import ModelCatalog
+from gatepass.proxy.models import FRESH_S, ModelCatalog
 from gatepass.proxy.relay import relay
 from gatepass.proxy.routing import Route
 from gatepass.proxy.uploads import MultipartScan, MultipartUpload, boundary_of
@@ -67,6 +67,7 @@ class ApiEndpoint:
     def __init__(self, state: AppState) -> None:
         self.state = state
         self.catalog = ModelCatalog(state)
+        state.metrics.fetch_lists = lambda: self.catalog.start_fetches(FRESH_S)
         _import_mcp(state)
 
     def use(self, state: AppState) -> None:

@@ -104,7 +104,7 @@ class ModelCatalog:
         protocol = context.protocol
         if not protocol.lists_entries:
             return protocol.model_list(())
-        wanted = self._start_fetches(context)
+        wanted = self._begin(context)
         await self._wait_for_fetches([name for name in wanted if name not in self._lists], FIRST_LIST_WAIT_S)
         if not self._known_entries():
             await self._wait_for_fetches(wanted)
@@ -119,7 +119,7 @@ class ModelCatalog:
     async def entry(self, context: RequestContext, model: str) -> bytes:
         """Return the body of GET /v1/models/{id}; raise ModelNotFound and the errors of `listing`."""
         name = untyped(model) if context.profile_rules.settings.typed_ids else model
-        wanted = self._start_fetches(context)
+        wanted = self._begin(context)
         if not any(entry["id"] == name for entry in self._known_entries()):
             await self._wait_for_fetches(wanted)
         for entry in self._visible(wanted, context.caller):
@@ -129,20 +129,27 @@ class ModelCatalog:
             f"The model {model[:100]!r} is not listed here. GET /v1/models returns the listed models.", param="model"
         )
 
-    def _start_fetches(self, context: RequestContext) -> list[str]:
-        """Return the upstreams whose lists are part of the reply, and start a fetch for each list that is too old."""
+    def _begin(self, context: RequestContext) -> list[str]:
+        wanted = self.start_fetches()
+        context.access.upstream = ",".join(wanted) or None
+        return wanted
+
+    def start_fetches(self, failed_s: float = FAILED_S) -> list[str]:
+        """Return the upstreams whose lists are part of the reply, and start a fetch for each list that is too old.
+
+        A fetch that failed is not repeated within `failed_s`.
+        """
         opened, now = self.state.routes.listing().open_upstreams, self.state.clock.now()
         # Azure's deployments and RAGFlow's assistants are not listed: clients use their configured names
         upstreams = self.state.upstreams
         wanted = list(dict.fromkeys(upstream for upstream, _ in opened if upstreams[upstream].dialect.lists_models))
         for upstream in wanted:
             fetched, failed = self._lists.get(upstream), self._failed.get(upstream)
-            has_just_failed = failed is not None and now - failed.failed_s < FAILED_S
+            has_just_failed = failed is not None and now - failed.failed_s < failed_s
             is_fresh = fetched is not None and now - fetched.fetched_s < FRESH_S
             if not (upstream in self._fetches or has_just_failed or is_fresh):
                 task = self.state.in_flight.tasks.spawn(self._fetch(upstream), f"models of {upstream}")
                 self._fetches[upstream] = _Fetch(task, now)
-        context.access.upstream = ",".join(wanted) or None
         return wanted
 
     def _known_entries(self) -> Collection[Entry]:
@@ -197,6 +204,7 @@ class ModelCatalog:
             work = fetch_models(self.state, self.state.upstreams[upstream])
             models = await timeout(self.state.clock, FETCH_S, work, late)
             self._lists[upstream] = _FetchedList(models, self.state.clock.now())
+            self.state.metrics.models_listed(upstream, (entry["id"] for entry in models))
             self._failed.pop(upstream, None)
         except GatepassError as error:
             self._failed[upstream] = _FailedFetch(error, self.state.clock.now())

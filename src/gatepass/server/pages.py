@@ -28,7 +28,7 @@ from gatepass.config.model import Config
 from gatepass.errors import ModelNotFound
 from gatepass.learning.learned_rule import LearnedRuleRecord, as_config, is_configured
 from gatepass.normalize.rules import DeclaredModels
-from gatepass.observability.metrics import CONTENT_TYPE, merge_expositions
+from gatepass.observability.metrics import CONTENT_TYPE, exposition_of
 from gatepass.operations.table import base_url
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import served_by_chat
@@ -142,8 +142,7 @@ async def _metrics(call: PageRequest) -> Response:
     call.check()
     if not call.state.config.access.metrics_open:
         call.reader()
-    parts = [*(await call.parts()).values()]
-    shown = parts[0] if len(parts) == 1 else await asyncio.to_thread(merge_expositions, parts)
+    shown = await asyncio.to_thread(exposition_of, (await call.parts()).values())
     return Response(shown, media_type=CONTENT_TYPE)
 
 
@@ -418,7 +417,7 @@ async def own_part(target: str, state: AppState) -> bytes:
         LOG.info("retried", extra={"fields": {"trigger": "command", "retried": names}})
         return json.dumps(names).encode()
     if path == "/metrics":
-        return await state.metrics.scrape()
+        return state.metrics.scrape()
     if path == "/status":
         return json.dumps(status_of(state)).encode()
     return json.dumps(msgspec.to_builtins(state.learned_rules())).encode() if path == "/learned" else b""

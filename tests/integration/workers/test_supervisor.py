@@ -74,7 +74,7 @@ async def test_two_workers_serve_one_socket_and_show_one_set_of_metrics_and_each
     assert "gatepass_store_up 1.0" in metrics
     assert status == {"workers": {"worker-1": one, "worker-2": one}}
     assert [answer.status for answer in answers] == [200] * 12
-    labels = 'caller="local",model="other",operation="chat",outcome="ok",upstream="chat"'
+    labels = 'caller="local",code="none",model="other",operation="chat",outcome="ok",status="200",upstream="chat"'
     assert f"gatepass_requests_total{{{labels}}} 12.0" in metrics
     reported = [json.loads(line) for line in running.lines]
     assert {line["event"] for line in reported if "worker" in line} == {

@@ -1,10 +1,9 @@
 import asyncio
-import gc
-import itertools
+import math
 from typing import Any
 
+import msgspec
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
 
 from gatepass.errors import (
     GatepassError,
@@ -16,7 +15,8 @@ from gatepass.errors import (
 )
 from gatepass.observability import metrics as module
 from gatepass.observability.metrics import (
-    MAX_HISTOGRAMS,
+    MAX_CACHED,
+    MAX_NAMES,
     MAX_SERIES,
     MAX_TOKENS,
     MOST_CODES,
@@ -25,6 +25,7 @@ from gatepass.observability.metrics import (
     Metrics,
     Sample,
     Series,
+    exposition_of,
 )
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Refusal, RequestRecord
 from gatepass.observability.story import failed_at
@@ -58,14 +59,18 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
     return sum(found)
 
 
-def test_a_series_is_exposed_with_the_four_labels_and_zeros_for_the_other_outcomes():
+def ok(metrics: Metrics, *key: str) -> None:
+    """End a request of this caller, model, upstream and operation that succeeds."""
+    metrics.request_ended(*ended(*key))
+
+
+def test_a_series_is_exposed_with_the_four_labels():
     metrics = with_models(*CONFIGURED)
-    series = series_of(metrics, "alice", "gpt", "azure", "chat")
-    series.requests["ok"].value += 2
-    series.attempts.value += 3
+    ok(metrics, "alice", "gpt", "azure", "chat")
+    ok(metrics, "alice", "gpt", "azure", "chat")
+    series_of(metrics, "alice", "gpt", "azure", "chat").attempts.value += 3
     labels = {"caller": "alice", "model": "gpt", "upstream": "azure", "operation": "chat"}
-    assert value(metrics, "gatepass_requests_total", outcome="ok", **labels) == 2
-    assert value(metrics, "gatepass_requests_total", outcome="error", **labels) == 0
+    assert value(metrics, "gatepass_requests_total", status="200", outcome="ok", code="none", **labels) == 2
     assert value(metrics, "gatepass_attempts_total", **labels) == 3
     assert not [line for line in shown(metrics) if "_tokens_total" in line]
 
@@ -79,8 +84,9 @@ def test_the_same_key_has_one_series_and_the_same_labels_too():
 
 def test_unknown_labels_are_none_and_unconfigured_names_are_other():
     metrics = with_models(*CONFIGURED)
-    series_of(metrics, "", "", "", "none").requests["error"].value += 1
-    series_of(metrics, "alice", "made-up", "", "chat").requests["error"].value += 1
+    error = TokenUnavailable("no token", credential="corp")
+    metrics.request_ended(*ended("", "", "", "none", error=error))
+    metrics.request_ended(*ended("alice", "made-up", "", "chat", error=error))
     none = {"caller": "none", "model": "none", "upstream": "none", "operation": "none"}
     assert value(metrics, "gatepass_requests_total", outcome="error", **none) == 1
     assert value(metrics, "gatepass_requests_total", outcome="error", caller="alice", model="other") == 1
@@ -114,8 +120,9 @@ def test_plausible_token_counts_are_added():
 def ended(*key: str, error: GatepassError | None = None) -> tuple[RequestRecord, GatepassError | None]:
     """A request of this caller, model, upstream and operation that ended with `error`."""
     caller, model, upstream, operation = key
-    outcome = "ok" if error is None else "error"
-    access = AccessRecord("id", "POST", "/", operation, caller, model=model, outcome=outcome, bytes_in=0, bytes_out=0)
+    outcome, status = ("ok", 200) if error is None else ("error", error.http_status)
+    access = AccessRecord("id", "POST", "/", operation, caller, model=model, outcome=outcome, status=status)
+    access.bytes_in = access.bytes_out = 0
     return RequestRecord(access, attempt(upstream), 0.0, 0.0, 1.0, 1.0, 0.0), error
 
 
@@ -123,49 +130,140 @@ def attempt(upstream: str, **more: Any) -> AttemptRecord:
     return AttemptRecord("id", "chat", "m", upstream, **more)
 
 
-def test_invented_models_and_many_callers_make_a_bounded_number_of_series():
-    """4,000 model names that a client invents, then 4,000 callers with a configured model: the caps hold."""
-    models = [f"configured-{number}" for number in range(500)]
-    metrics = with_models(*models)
+def test_statuses_and_codes_are_told_apart():
+    metrics = with_models("gpt")
+    for error in (
+        UpstreamErrorReply("no", upstream="azure", status=404),
+        UpstreamErrorReply("no", upstream="azure", status=429, upstream_code="made-up-by-the-upstream"),
+        UpstreamErrorReply("no", upstream="azure", status=503),
+        UpstreamTimeout("late", upstream="azure", phase="first_byte"),
+        TokenUnavailable("no token", credential="corp"),
+    ):
+        metrics.request_ended(*ended("alice", "gpt", "azure", "chat", error=error))
+    broken = ended("alice", "gpt", "azure", "chat", error=UpstreamTimeout("silence", upstream="azure", phase="idle"))
+    broken[0].access.status = 200  # its stream had begun
+    metrics.request_ended(*broken)
+    gone, _ = ended("alice", "gpt", "azure", "chat")
+    gone.access.status, gone.access.outcome = None, "client_gone"
+    metrics.request_ended(gone, None)
+    labels = 'caller="alice",code="{}",model="gpt",operation="chat",outcome="{}",status="{}",upstream="azure"'
+    assert {line for line in shown(metrics) if line.startswith("gatepass_requests_total")} == {
+        f"gatepass_requests_total{{{labels.format(*one)}}} 1.0"
+        for one in (
+            ("upstream_error", "error", 404),
+            ("upstream_error", "error", 429),
+            ("upstream_error", "error", 503),
+            ("upstream_timeout_first_byte", "error", 504),
+            ("token_unavailable", "error", 503),
+            ("upstream_timeout_idle", "error", 200),
+            ("none", "client_gone", "none"),
+        )
+    }
+
+
+def test_invented_models_take_no_place():
+    metrics = with_models(*CONFIGURED)
     for number in range(4_000):
         key = ("alice", f"invented-{number}", "azure", "chat")
         metrics.request_ended(*ended(*key, error=UpstreamErrorReply("no", upstream="azure", status=404)))
     assert value(metrics, "gatepass_requests_total", model="other", outcome="error") == 4_000
     assert value(metrics, "gatepass_errors_total", model="other", code="upstream_error") == 4_000
-    assert len([line for line in shown(metrics) if line.startswith("gatepass_requests_total")]) == 3
+    assert len([line for line in shown(metrics) if line.startswith("gatepass_requests_total")]) == 1
+    ok(metrics, "alice", "gpt", "azure", "chat")
+    assert value(metrics, "gatepass_requests_total", model="gpt") == 1
 
-    for number in range(4_000):
-        key = (f"caller-{number}", models[number % len(models)], "azure", "chat")
-        series_of(metrics, *key).requests["ok"].value += 1
-        series_of(metrics, *key).duration.observe(1.0)
-        metrics.request_ended(*ended(*key, error=TokenUnavailable("no token", credential="corp")))
-    lines = shown(metrics)
-    named = list({line.split('"')[1] for line in lines if line.startswith("gatepass_requests_total")})
-    assert len(named) == MAX_SERIES + 1
-    assert value(metrics, "gatepass_requests_total", outcome="ok") == 4_000
-    assert value(metrics, "gatepass_requests_total", outcome="ok", caller="other", model="other") > 2_900
-    assert value(metrics, "gatepass_errors_total", code="token_unavailable") == 4_000
-    assert len([line for line in lines if line.startswith("gatepass_errors_total")]) <= MAX_SERIES + 2
-    durations = [line for line in lines if line.startswith("gatepass_request_duration_seconds_count")]
-    assert len(durations) <= MAX_HISTOGRAMS + 1
-    assert value(metrics, "gatepass_request_duration_seconds_count") == 4_000  # without the errors
-    assert len(metrics.series) <= MAX_SERIES
+
+def test_callers_and_models_beyond_their_number_share_other():
+    models = [f"configured-{number}" for number in range(MAX_NAMES + 5)]
+    metrics = with_models(*models)
+    for number, model in enumerate(models):
+        ok(metrics, f"caller-{number}", model, "azure", "chat")
+    for label in ("caller", "model"):
+        assert value(metrics, "gatepass_requests_total", **{label: "other"}) == 5
+    ok(metrics, "caller-0", models[-1], "azure", "chat")
+    assert value(metrics, "gatepass_requests_total", caller="caller-0", model="other") == 1
+    assert value(metrics, "gatepass_requests_total") == MAX_NAMES + 6
+
+
+@pytest.mark.parametrize("upstreams", [1, 60])
+def test_many_combinations_make_a_bounded_number_of_series(upstreams: int):
+    """Each of 60 callers uses each of 60 models, with three results: no request is lost, and the totals fit."""
+    names = [f"name-{number}" for number in range(60)]
+    metrics = with_models(*names)
+    for number, caller in enumerate(names):
+        for model in names:
+            key = (caller, model, f"upstream-{number % upstreams}", "chat")
+            ok(metrics, *key)
+            for status in (429, 500):
+                metrics.request_ended(*ended(*key, error=UpstreamErrorReply("no", upstream=key[2], status=status)))
+    lines = [line for line in shown(metrics) if not line.startswith("gatepass_reloads")]
+    assert 5_000 < len(lines) <= MAX_SERIES
+    assert value(metrics, "gatepass_requests_total", caller="name-0", model="name-1", outcome="ok") == 1
+    assert value(metrics, "gatepass_requests_total", caller="other", model="other") > 0
+    for outcome, count in (("ok", 3_600), ("error", 7_200)):
+        assert value(metrics, "gatepass_requests_total", outcome=outcome) == count
+    assert value(metrics, "gatepass_errors_total") == 7_200
+    assert value(metrics, "gatepass_request_duration_seconds_count") == 3_600  # without the errors
+    assert len(metrics.series) <= MAX_CACHED
+    totals = metrics.totals()
+    assert (totals.requests, totals.errors, totals.by_caller["name-0"]) == (10_800, 7_200, (180, 120, 0))
+
+
+def test_beyond_the_bound_of_series_upstreams_share_other_too():
+    """1,000 upstreams with two operations: a configuration that nobody has."""
+    metrics = with_models("gpt")
+    for number in range(1_000):
+        for operation in ("chat", "embeddings"):
+            ok(metrics, "alice", "gpt", f"upstream-{number}", operation)
+    assert len(shown(metrics)) <= MAX_SERIES
+    assert value(metrics, "gatepass_requests_total") == 2_000
+    other = dict.fromkeys(("caller", "model", "upstream", "operation"), "other")
+    assert value(metrics, "gatepass_requests_total", **other) > 100
 
 
 def test_long_invented_names_are_not_kept():
     metrics = with_models(*CONFIGURED)
-    series_of(metrics, "alice", "x" * 1_000_000, "azure", "chat").requests["error"].value += 1
+    ok(metrics, "alice", "x" * 1_000_000, "azure", "chat")
     assert not metrics.series
-    assert value(metrics, "gatepass_requests_total", model="other", outcome="error") == 1
+    assert value(metrics, "gatepass_requests_total", model="other") == 1
+
+
+def test_a_model_that_an_upstream_lists_has_its_name():
+    metrics = Metrics(lambda text: text.replace("secret", "***"))
+    metrics.attach(Sample, lambda model: "gpt-*" if model.startswith("gpt-") else model if model == "own" else None)
+    for name in ("qwen", "gpt-4o", "gpt-x", "own", "a-secret"):
+        ok(metrics, "alice", name, "chat", "chat")
+    metrics.models_listed("chat", ["qwen", "gpt-4o", "own", "a-secret"])
+    metrics.models_listed("rerank", ["bge"])
+    for name in ("qwen", "gpt-4o", "gpt-x", "own", "bge", "invented", "a-secret"):
+        ok(metrics, "alice", name, "chat", "chat")
+    counts = {"other": 3, "qwen": 1, "gpt-*": 3, "gpt-4o": 1, "own": 2, "bge": 1, "a-***": 1}
+    assert {name: value(metrics, "gatepass_requests_total", model=name) for name in counts} == counts
+
+
+def test_a_scrape_fetches_the_lists_only_if_an_unlisted_model_was_used():
+    metrics, fetched = with_models("gpt"), []
+    metrics.fetch_lists = lambda: fetched.append(1)
+    ok(metrics, "alice", "gpt", "chat", "chat")
+    metrics.scrape()
+    assert not fetched
+    ok(metrics, "alice", "qwen", "chat", "chat")
+    metrics.scrape()
+    metrics.scrape()
+    assert len(fetched) == 2  # the first one did not succeed
+    metrics.models_listed("chat", ["qwen"])
+    ok(metrics, "alice", "qwen", "chat", "chat")
+    metrics.scrape()
+    assert len(fetched) == 2
 
 
 def test_a_reload_keeps_the_counts_and_names_the_new_models():
     metrics = with_models("old")
-    series_of(metrics, "alice", "old", "azure", "chat").requests["ok"].value += 1
-    series_of(metrics, "alice", "new", "azure", "chat").requests["ok"].value += 1
+    ok(metrics, "alice", "old", "azure", "chat")
+    ok(metrics, "alice", "new", "azure", "chat")
     metrics.attach(Sample, lambda model: model if model in ("old", "new") else None)
-    series_of(metrics, "alice", "old", "azure", "chat").requests["ok"].value += 1
-    series_of(metrics, "alice", "new", "azure", "chat").requests["ok"].value += 1
+    ok(metrics, "alice", "old", "azure", "chat")
+    ok(metrics, "alice", "new", "azure", "chat")
     for model, count in (("old", 2), ("new", 1), ("other", 1)):
         assert value(metrics, "gatepass_requests_total", model=model, outcome="ok") == count
 
@@ -273,7 +371,7 @@ def test_a_target_that_was_not_reached_is_counted_by_upstream_and_code():
 
 def test_credentials_connections_rules_and_requests_in_flight_are_read_at_the_scrape():
     values: dict[str, dict[Labels, float]] = {
-        "gatepass_token_expires_in_seconds": {("corp",): 12.5},
+        "gatepass_token_expires_in_seconds": {("corp",): 12.5, ("key",): math.inf},
         "gatepass_upstream_connections": {("chat", "busy"): 3, ("chat", "idle"): 2},
         "gatepass_token_fetches_total": {("corp",): 3},
         "gatepass_requests_in_flight_limit": {(): 4_000},
@@ -290,6 +388,7 @@ def test_credentials_connections_rules_and_requests_in_flight_are_read_at_the_sc
     series_of(metrics, "bob", "bge", "chat", "embeddings")
     lines = shown(metrics)
     assert 'gatepass_token_expires_in_seconds{credential="corp"} 12.5' in lines
+    assert 'gatepass_token_expires_in_seconds{credential="key"} +Inf' in lines
     assert 'gatepass_token_fetches_total{credential="corp"} 3.0' in lines
     assert 'gatepass_upstream_connections{state="busy",upstream="chat"} 3.0' in lines
     assert 'gatepass_upstream_connections{state="idle",upstream="chat"} 2.0' in lines
@@ -298,7 +397,8 @@ def test_credentials_connections_rules_and_requests_in_flight_are_read_at_the_sc
     assert value(metrics, "gatepass_requests_in_flight", caller="alice", model="other") == 1
     assert value(metrics, "gatepass_requests_in_flight", caller="bob") == 0
     samples.append(Sample())
-    assert not [line for line in shown(metrics) if "corp" in line or "alice" in line]
+    assert not [line for line in shown(metrics) if "corp" in line]
+    assert value(metrics, "gatepass_requests_in_flight", caller="alice") == 0
     assert value(metrics, "gatepass_requests_in_flight", caller="bob") == 0
 
 
@@ -341,20 +441,9 @@ def test_bounds_ascend_and_have_no_duplicates():
         assert list(bounds) == sorted(set(bounds))
 
 
-class OfFamily:
-    """What a registry collects of one family."""
-
-    def __init__(self, family: Family) -> None:
-        self._family = family
-
-    def collect(self):
-        return [self._family.collected()]
-
-
 def exposed(family: Family) -> list[str]:
-    registry = CollectorRegistry()
-    registry.register(OfFamily(family))
-    return generate_latest(registry).decode().splitlines()
+    part = msgspec.msgpack.encode({family.head: family.samples()})
+    return exposition_of([part]).decode().splitlines()
 
 
 def test_counts_add_up_by_their_labels():
@@ -407,37 +496,3 @@ def test_histogram_counts_each_bound_and_smaller_values(monkeypatch):
         'gatepass_pool_wait_seconds_count{upstream="chat"} 5.0',
         'gatepass_pool_wait_seconds_sum{upstream="chat"} 11.76',
     ]
-
-
-async def test_many_series_are_formatted_while_the_event_loop_runs():
-    metrics = with_models("gpt")
-    for number in range(MAX_SERIES):
-        metrics.of((f"caller-{number}", "gpt", "azure", "chat")).requests["ok"].value += 1
-    iterations, scrape = 0, asyncio.create_task(metrics.scrape())
-    while not scrape.done():
-        await asyncio.sleep(0)  # one iteration of the loop: the test measures their number
-        iterations += 1
-        metrics.of(("late", "gpt", "azure", f"operation-{iterations}"))
-    assert iterations > 10
-    assert scrape.result().count(b'outcome="ok"') >= MAX_SERIES
-
-
-def test_cells_that_are_added_while_a_family_is_collected_do_not_disturb_it():
-    family = Family("gatepass_requests_total{model}", "Requests")
-    for number in range(2_000):
-        family.of((str(number),)).value = 1
-    late = (f"late-{number}" for number in itertools.count())
-    before = gc.get_threshold()
-
-    def add(_: str, __: dict[str, int]) -> None:
-        family.of((next(late),))
-
-    gc.callbacks.append(add)
-    gc.set_threshold(1)
-    try:
-        samples = family.collected().samples
-    finally:
-        gc.set_threshold(*before)
-        gc.callbacks.remove(add)
-    assert next(late) != "late-0"
-    assert len(samples) >= 2_000
