@@ -7,7 +7,7 @@ import random
 from collections.abc import Collection, Sequence
 from hashlib import blake2b
 
-from gatepass.policy.breaker import Breaker
+from gatepass.policy.breaker import Breaker, BreakerSettings
 
 AVAILABLE = "available"
 MOST_LOAD = 1.25
@@ -15,14 +15,16 @@ MOST_LOAD = 1.25
 
 
 class TargetHealth:
-    """What a process knows of one target: its load, its breaker, its wait, and whether an operator drains it."""
+    """What a process knows of one target: its load, its breaker, its wait, and whether an operator drains it.
+
+    `max_cooldown_s` and `breaker` are those of the route: models that share a target may differ in having them.
+    """
 
     __slots__ = ("asked_until_s", "breaker", "drained", "in_flight", "limited_until_s")
 
-    def __init__(self) -> None:
-        self.breaker: Breaker | None = None
-        """None without `models.NAME.breaker`."""
-        self.drained = False
+    def __init__(self, *, drained: bool = False) -> None:
+        self.breaker = Breaker()
+        self.drained = drained
         self.in_flight = 0
         self.limited_until_s = 0.0
         """Until when the target is passed over."""
@@ -35,31 +37,26 @@ class TargetHealth:
         if until_s > self.limited_until_s:
             self.limited_until_s, self.asked_until_s = until_s, now_s + wait_s
 
-    def wait_s(self, now_s: float) -> float:
-        return max(0.0, self.limited_until_s - now_s)
-
     def asked_s(self, now_s: float) -> float:
         """Return the seconds that a client has to wait, 0 if the target is not passed over."""
         return self.asked_until_s - now_s if self.limited_until_s > now_s else 0.0
 
-    def state(self, now_s: float, *, waits: bool, ejects: bool) -> tuple[str, float]:
-        """Return what keeps requests away, `available` for nothing, and for how many seconds. See `admits`."""
+    def state(self, now_s: float, max_cooldown_s: float, breaker: BreakerSettings | None) -> tuple[str, float]:
+        """Return what keeps requests away, `available` for nothing, and for how many seconds."""
         if self.drained:
             return "drained", 0.0
-        if ejects and self.breaker is not None and self.breaker.ejected_s is not None:
-            left_s = max(0.0, self.breaker.until_s - now_s)
-            return "ejected" if left_s else "half_open", left_s
-        wait_s = self.wait_s(now_s) if waits else 0.0
-        return "waits" if wait_s else AVAILABLE, wait_s
+        if breaker is not None and self.breaker.ejected_s is not None:
+            left_s = self.breaker.until_s - now_s
+            return ("ejected", left_s) if left_s > 0 and self.breaker.probe_since_s is None else ("half_open", 0.0)
+        if max_cooldown_s and self.limited_until_s > now_s:
+            return "waits", self.limited_until_s - now_s
+        return AVAILABLE, 0.0
 
-    def admits(self, now_s: float, *, waits: bool, ejects: bool) -> bool:
-        """Return whether neither the operator, a wait nor the breaker keeps the requests of a route away.
-
-        `waits` and `ejects`: whether the route has a cool-down and a breaker. Another model may share the target.
-        """
-        if self.drained or (waits and self.limited_until_s > now_s):
+    def admits(self, now_s: float, max_cooldown_s: float, breaker: BreakerSettings | None) -> bool:
+        """Return whether neither the operator, a wait nor the breaker keeps requests away."""
+        if self.drained or (max_cooldown_s and self.limited_until_s > now_s):
             return False
-        return not ejects or self.breaker is None or self.breaker.admits(now_s)
+        return breaker is None or self.breaker.until_s <= now_s
 
 
 def ranked(
@@ -98,20 +95,23 @@ def choose(
     healths: Sequence[TargetHealth],
     full: Collection[int],
     now_s: float,
-    *,
-    waits: bool,
-    ejects: bool,
+    max_cooldown_s: float,
+    breaker: BreakerSettings | None,
 ) -> int | None:
     """Return the first of `order` that is available and not among `seen`, None if there is none.
 
     One of the `full` targets is better than none. gatepass never ejects all: if each one of `order` is ejected, one
-    that neither waits nor is drained is returned. `waits` and `ejects`: see `TargetHealth.admits`.
+    that neither waits nor is drained is returned. The last arguments: see `TargetHealth`.
     """
-    for at in order:  # nearly always the first
-        if at not in seen and at not in full and healths[at].admits(now_s, waits=waits, ejects=ejects):
-            return at
-    admitted = [at for at in order if healths[at].admits(now_s, waits=waits, ejects=ejects)]
-    if not admitted:
-        admitted = [at for at in order if healths[at].admits(now_s, waits=waits, ejects=False)]
-    left = [at for at in admitted if at not in seen]
-    return next((at for at in left if at not in full), left[0] if left else None)
+    while True:
+        are_away, found = True, None
+        for at in order:  # nearly always the first
+            if healths[at].admits(now_s, max_cooldown_s, breaker):
+                are_away = False
+                if at not in seen:
+                    if at not in full:
+                        return at
+                    found = at if found is None else found
+        if not are_away or breaker is None:
+            return found
+        breaker = None

@@ -6,8 +6,6 @@ request is its probe: a success ends the ejection, a failure begins a longer one
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 import msgspec
 
 from gatepass.policy.recent_counts import RecentCounts
@@ -24,103 +22,75 @@ class BreakerSettings(msgspec.Struct, frozen=True):
     max_ejection_s: float = 300.0
 
 
-class BreakerState(StrEnum):
-    CLOSED = "closed"
-    OPEN = "open"
-    """The target is ejected."""
-    HALF_OPEN = "half_open"
-    """The ejection has ended, and a probe decides."""
-
-
-class Verdict(StrEnum):
-    """What the end of an attempt means for its target: a closed set."""
-
-    SUCCESS = "success"
-    FAILURE = "failure"
-    NONE = "none"
-    """Nothing: the client left, the request was wrong, or its token was refused."""
-
-
 class Breaker:
-    """The breaker of one target. Each `begin` has exactly one `end`."""
+    """The breaker of one target. Each `begin` has exactly one `end`.
+
+    `settings` are those of the request's model: they may change by a reload, and another model may share the target.
+    """
 
     __slots__ = (
-        *("_closed_since_s", "_consecutive", "_counts_since_s", "_ejections", "_probe_since_s", "_recent"),
-        *("ejected_s", "ejected_times", "settings", "until_s"),
+        *("_closed_since_s", "_consecutive", "_counts_since_s", "_ejections", "_recent"),
+        *("ejected_s", "ejected_times", "probe_since_s", "until_s"),
     )
 
-    def __init__(self, settings: BreakerSettings) -> None:
-        self.settings = settings
-        self._recent = RecentCounts(settings.window_s)
+    def __init__(self) -> None:
+        self._recent = RecentCounts()
         self._consecutive = self._ejections = 0
-        self._probe_since_s: float | None = None
         self._closed_since_s = self._counts_since_s = 0.0
         self.ejected_s: float | None = None
         """When the last ejection began, None while the breaker is closed."""
         self.until_s = 0.0
-        """When it ends."""
-        self.ejected_times = 0
-
-    def use(self, settings: BreakerSettings) -> None:
-        """Continue with the settings of a reload, or of another model with the same target."""
-        self.settings, self._recent.window_s = settings, settings.window_s
-
-    def state(self, now_s: float) -> BreakerState:
-        if self.ejected_s is None:
-            return BreakerState.CLOSED
-        return BreakerState.OPEN if now_s < self.until_s else BreakerState.HALF_OPEN
-
-    def admits(self, now_s: float) -> bool:
-        """Return whether a request may go to the target: always, or as its probe.
+        """Until when no request may go to the target: to the end of the ejection, then of the time for its probe.
 
         A probe may be a stream without end: after `ejection_s` another request may be the probe.
         """
-        if self.ejected_s is None:
-            return True
-        since_s = self._probe_since_s
-        return now_s >= self.until_s and (since_s is None or now_s >= since_s + self.settings.ejection_s)
+        self.probe_since_s: float | None = None
+        self.ejected_times = 0
 
-    def begin(self, now_s: float) -> bool:
+    def begin(self, now_s: float, settings: BreakerSettings) -> bool:
         """Begin an attempt at the target. Return whether it is the probe, which `end` must know."""
-        is_probe = self.ejected_s is not None and self.admits(now_s)
+        is_probe = self.ejected_s is not None and now_s >= self.until_s
         if is_probe:
-            self._probe_since_s = now_s
+            self.probe_since_s, self.until_s = now_s, now_s + settings.ejection_s
         return is_probe
 
-    def end(self, now_s: float, verdict: Verdict, began_s: float, *, is_probe: bool) -> bool:
+    def end(
+        self, now_s: float, settings: BreakerSettings, began_s: float, *, failed: bool | None, is_probe: bool
+    ) -> bool:
         """End the attempt that began at `began_s`. Return whether the target was ejected, or its ejection ended.
 
-        The result of an attempt that began before the last ejection is ignored.
+        `failed` is None for an end that says nothing of the target: the client left, the request was wrong, or its
+        token was refused. The result of an attempt that began before the last ejection is ignored.
         """
-        if is_probe and began_s == self._probe_since_s:
-            self._probe_since_s = None
-        if verdict is Verdict.NONE or began_s < self._counts_since_s:
+        if is_probe and began_s == self.probe_since_s:
+            self.probe_since_s, self.until_s = None, now_s
+        if failed is None or began_s < self._counts_since_s:
             return False
         if self.ejected_s is not None:
-            if verdict is Verdict.SUCCESS:
-                self.ejected_s, self._closed_since_s = None, now_s
+            if not failed:
+                self.ejected_s = self.probe_since_s = None
+                self.until_s, self._closed_since_s = 0.0, now_s
             elif is_probe:
-                self._eject(now_s)
-            return is_probe or verdict is Verdict.SUCCESS
-        settings, failed = self.settings, verdict is Verdict.FAILURE
-        self._consecutive = self._consecutive + 1 if failed else 0
-        self._recent.add(now_s, is_marked=failed)
-        share = self._recent.marked * 100 >= settings.failure_percent * self._recent.all
-        if failed and (
-            self._consecutive >= settings.consecutive_failures
-            or (self._recent.all >= settings.least_requests and share)
-        ):
-            # each time that it was healthy for as long as an ejection takes makes the next ejection shorter again
-            healthy = int((now_s - self._closed_since_s) / settings.ejection_s)
-            self._ejections = max(0, self._ejections - healthy)
-            self._eject(now_s)
-            return True
-        return False
+                self._eject(now_s, settings)
+            return is_probe or not failed
+        self._recent.add(now_s, settings.window_s, is_marked=failed)
+        if not failed:
+            self._consecutive = 0
+            return False
+        self._consecutive += 1
+        ends, failures = self._recent.counts(now_s, settings.window_s)
+        is_share = ends >= settings.least_requests and failures * 100 >= settings.failure_percent * ends
+        if self._consecutive < settings.consecutive_failures and not is_share:
+            return False
+        # each time that it was healthy for as long as an ejection takes makes the next ejection shorter again
+        healthy = int((now_s - self._closed_since_s) / settings.ejection_s)
+        self._ejections = max(0, self._ejections - healthy)
+        self._eject(now_s, settings)
+        return True
 
-    def _eject(self, now_s: float) -> None:
-        settings = self.settings
+    def _eject(self, now_s: float, settings: BreakerSettings) -> None:
         self._ejections = min(self._ejections + 1, int(settings.max_ejection_s / settings.ejection_s) + 1)
-        self._consecutive = 0
+        self._consecutive, self.probe_since_s = 0, None
         self.ejected_times += 1
         self._recent.clear()
         self.ejected_s = self._counts_since_s = now_s

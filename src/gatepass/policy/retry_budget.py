@@ -1,4 +1,4 @@
-"""RetryBudget: how many requests may be sent again although the upstream may have executed them."""
+"""How many requests may be sent again although the upstream may have executed them, and after which pause."""
 
 from __future__ import annotations
 
@@ -15,26 +15,14 @@ FIRST_PAUSE_S = 0.25
 MOST_PAUSE_S = 8.0
 
 
-class RetryBudget:
-    """The repeats of one model in one process. They share one window, so that retries cannot multiply an outage."""
+def allows_repeat(recent: RecentCounts, now_s: float) -> bool:
+    """Return whether one more repeat fits. `recent` has the requests of one model, with its repeats as the marked ones.
 
-    __slots__ = ("_recent",)
-
-    def __init__(self) -> None:
-        self._recent = RecentCounts(WINDOW_S)
-
-    def add_request(self, now_s: float) -> None:
-        self._recent.add(now_s, is_marked=False)
-
-    def allows(self, now_s: float) -> bool:
-        """Return whether one more repeat fits. The repeats themselves do not make the budget larger."""
-        self._recent.expire(now_s)
-        repeats = self._recent.marked
-        requests = self._recent.all - repeats
-        return (repeats + 1) * 100 <= MOST_PERCENT * requests or repeats < LEAST_REPEATS
-
-    def add_repeat(self, now_s: float) -> None:
-        self._recent.add(now_s, is_marked=True)
+    The requests of a model share one window, so that retries cannot multiply an outage. The repeats themselves do not
+    make the budget larger.
+    """
+    events, repeats = recent.counts(now_s, WINDOW_S)
+    return (repeats + 1) * 100 <= MOST_PERCENT * (events - repeats) or repeats < LEAST_REPEATS
 
 
 def pause_s(repeats: int) -> float:

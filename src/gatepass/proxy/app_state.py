@@ -47,9 +47,8 @@ from gatepass.observability.observer import Observers
 from gatepass.observability.redaction import Redactor
 from gatepass.observability.traffic import Traffic
 from gatepass.policy.balancing import TargetHealth
-from gatepass.policy.breaker import Breaker, BreakerSettings
 from gatepass.policy.fair_queue import FairQueue
-from gatepass.policy.retry_budget import RetryBudget
+from gatepass.policy.recent_counts import RecentCounts
 from gatepass.proxy.body_threads import BodyThreads
 from gatepass.proxy.in_flight import InFlightRequests, MemoryBudget, PeriodicChecks
 from gatepass.proxy.routing import Route, RouteTable
@@ -112,15 +111,10 @@ class UpstreamState:
         """The requests in progress that `max_in_flight` counts, and those that wait. A waiting one is told by its event
         that it has a place, or that there is no room for it."""
 
-    def health(self, name: str, settings: BreakerSettings | None) -> TargetHealth:
-        """Return the health of the target `name`, with a breaker if there are `settings` for one."""
-        health = self.healths.get(name)
-        if health is None:
-            health = self.healths[name] = TargetHealth()
-            health.drained = not self.drained.isdisjoint(("", name))
-        if settings is not None and health.breaker is None:
-            health.breaker = Breaker(settings)
-        return health
+    def health(self, name: str) -> TargetHealth:
+        if name not in self.healths:
+            self.healths[name] = TargetHealth(drained=not self.drained.isdisjoint(("", name)))
+        return self.healths[name]
 
     def drain(self, names: set[str]) -> None:
         """Keep new requests away from the targets `names`, "" for all, and from no others."""
@@ -173,8 +167,8 @@ class ProcessParts:
     redactor: Redactor = field(default_factory=Redactor)
     upstream_states: dict[tuple[str, str], UpstreamState] = field(default_factory=dict)
     """By the name and base URL of the upstream."""
-    retry_budgets: dict[str, RetryBudget] = field(default_factory=dict)
-    """By the name of the entry of `models`."""
+    repeats: defaultdict[str, RecentCounts] = field(default_factory=partial(defaultdict, RecentCounts))
+    """Requests and repeats by the name of the entry of `models`, see `policy.retry_budget`."""
     metrics: Metrics
     traffic: Traffic
     in_flight: InFlightRequests
@@ -207,8 +201,8 @@ class AppState(ProcessParts):
     """By name, those of `upstreams` and those of `mcp`: the server NAME is `mcp/NAME`."""
     mcp: McpServers | None
     """None without `mcp`."""
-    target_states: dict[Route, tuple[list[UpstreamState], list[TargetHealth]]] = field(default_factory=dict)
-    """Of each route that was used, what is known of its targets."""
+    healths: dict[Route, list[TargetHealth]] = field(default_factory=dict)
+    """Of the targets of each route that was used."""
     holders: Mapping[str, TokenHolder]
     issuer_connections: Mapping[str, IssuerConnection]
     tls_contexts: TLSContexts
@@ -224,13 +218,12 @@ class AppState(ProcessParts):
         for holder in self.holders.values():
             holder.start()
 
-    def states_of(self, route: Route) -> tuple[list[UpstreamState], list[TargetHealth]]:
-        """Return the states of the upstreams of `route`, and the health of its targets."""
-        found = self.target_states.get(route)
+    def healths_of(self, route: Route) -> list[TargetHealth]:
+        found = self.healths.get(route)
         if found is None:
-            states = [self.upstreams[target.upstream].state for target in route.targets]
-            healths = [one.health(name, route.breaker) for one, name in zip(states, route.names, strict=True)]
-            found = self.target_states[route] = states, healths
+            named = zip(route.targets, route.names, strict=True)
+            found = [self.upstreams[target.upstream].state.health(name) for target, name in named]
+            self.healths[route] = found
         return found
 
     def learned_rules(self) -> list[LearnedRuleRecord]:
@@ -246,8 +239,8 @@ class AppState(ProcessParts):
             for at, (target, name) in enumerate(zip(route.targets, route.names, strict=True)):
                 state = self.upstreams[target.upstream].state
                 if len(route.targets) > 1 or route.breaker is not None or not state.drained.isdisjoint(("", name)):
-                    health, waits = state.health(name, route.breaker), route.max_cooldown_s > 0
-                    yield route, at, health, health.state(now_s, waits=waits, ejects=route.breaker is not None)
+                    health = state.health(name)
+                    yield route, at, health, health.state(now_s, route.max_cooldown_s, route.breaker)
 
     @property
     def ready(self) -> bool:
@@ -571,7 +564,7 @@ def _sample(state: AppState) -> Sample:
         is_free = word == "available" and values["gatepass_target_available"].get(of_target, True)
         values["gatepass_target_available"][of_target] = is_free
         values["gatepass_target_in_flight"][of_target] = health.in_flight
-        if health.breaker is not None:
+        if route.breaker is not None:
             values["gatepass_target_ejections_total"][of_target] = health.breaker.ejected_times
     if state.store is not None:
         store = state.store.health

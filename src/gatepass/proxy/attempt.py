@@ -31,6 +31,7 @@ from gatepass.normalize.profiles import ProfileRules
 from gatepass.normalize.rules import MODEL_NAME_ONLY, Rule, SearchedRule, normalize
 from gatepass.observability.observer import RuleChange
 from gatepass.operations.table import CHAT_OPERATION
+from gatepass.policy.retry_budget import WINDOW_S, allows_repeat
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.chat import CHAT
 from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, Ranking
@@ -393,7 +394,7 @@ def _with_policy(tried: Tried, attempt: Attempt, failover: Failover, error: Gate
     route, now_s = failover.route, attempt.state.clock.now()
     may_repeat = failover.may_repeat and failover.repeats + 1 < route.attempts
     may_run = may_repeat and attempt.call.operation.configured_as in route.repeats_run
-    repeats_run = may_run and failover.budget is not None and failover.budget.allows(now_s)
+    repeats_run = may_run and failover.budget is not None and allows_repeat(failover.budget, now_s)
     return replace(
         tried,
         has_next=failover.find(now_s) is not None,
@@ -427,7 +428,7 @@ async def _choose(attempt: Attempt, failover: Failover, repeat: Repeat, error: G
         failover.repeats += 1
         has_run = _has_begun_to_run(attempt) or not is_limited(error.http_status, error.retry_after_s)
         if failover.budget is not None and attempt.sent and has_run:
-            failover.budget.add_repeat(state.clock.now())
+            failover.budget.add(state.clock.now(), WINDOW_S, is_marked=True)
     if pause_s:
         await sleep(state.clock, pause_s)
     return failover.choose(state.clock.now())
@@ -445,7 +446,7 @@ async def _fall_back(attempt: Attempt, failover: Failover) -> Failover:
         attempt.memory.claim(len(call.body))
     call = replace(call, model=model, adapted=(*call.adapted, entry), edits=call.edits.with_more((edit,)))
     attempt.call = call
-    return failover.over(state, replace(route, names_targets=True, context_fallback=None), call)
+    return failover.over(route, call)
 
 
 async def send_own_call(

@@ -127,11 +127,11 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
 
         Without `access` gatepass itself made the call.
         """
-        began_s = state.clock.now()
+        began_s = state.clock.now() if failover is None else failover.began_s
         upstream, limit_bytes = state.upstreams[target.upstream], state.limits.reply_bytes
         record = AttemptRecord(call.id, call.operation.name, call.model, target.upstream, target.model, began_s, access)
         record.names_model = target.names_model
-        if failover is not None:
+        if failover is not None and failover.at != failover.order[0]:  # else nobody asks, unless it fails
             record.not_tried = failover.not_tried(began_s)
         return cls(state, upstream, target, call, record, profile, memory, math.inf, failover, limit_bytes)
 
@@ -139,6 +139,8 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         """Return the next attempt. This one must have ended."""
         ended, failover, is_next = self.record, self.failover, repeat in CHOOSES
         target = failover.target if is_next and failover is not None else self.target
+        if failover is not None and not is_next:
+            failover.began(self.state.clock.now())
         attempt = Attempt.begin(self.state, target, self.call, self.profile, self.memory, ended.access, failover)
         record = attempt.record
         record.number, record.cause, record.after = ended.number + 1, repeat, ended
@@ -149,8 +151,6 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         if (early := self.early) is not None:
             attempt.early, early.is_over = early, False
         if not is_next:
-            if failover is not None:
-                failover.began(record.began_s)
             attempt.renewals = self.renewals + (ended.outcome == Outcome.TOKEN_REJECTED)
             record.renewed = attempt.renewals > 0
             record.repeated_stale = ended.repeated_stale or attempt.new_connection
@@ -178,6 +178,8 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
             self.give_back()
             if self.memory is not None:
                 self.memory.hold_of_stream(0)
+            if self.failover is not None:
+                record.not_tried = record.not_tried or self.failover.not_tried(record.began_s + record.duration_s)
         if self.failover is not None:
             says_nothing = self.stale or not record.requests  # it waited for a token
             self.failover.ended(record.began_s + record.duration_s, outcome, error, stale=says_nothing)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Self
 
@@ -23,10 +23,11 @@ from gatepass.errors import GatepassError, TargetsDrained, TargetsLimited, Upstr
 from gatepass.observability.observer import NotTried
 from gatepass.policy.balancing import AVAILABLE, TargetHealth, choose, ranked
 from gatepass.policy.fair_queue import FairQueue
-from gatepass.policy.retry_budget import RetryBudget, pause_s
+from gatepass.policy.recent_counts import RecentCounts
+from gatepass.policy.retry_budget import WINDOW_S, pause_s
 from gatepass.protocols import PROTOCOLS
-from gatepass.proxy.app_state import AppState, UpstreamState
-from gatepass.proxy.retry import REPLIES, Outcome, concerns_size, is_limited, verdict_of
+from gatepass.proxy.app_state import AppState
+from gatepass.proxy.retry import COMPLETE, REPLIES, Outcome, concerns_size, has_failed, is_limited
 from gatepass.proxy.routing import Route
 from gatepass.types import Call, ClientRequest, Hidden, Operation, Target, header
 
@@ -53,21 +54,24 @@ _NAMED = re.compile(rb'(?:s|_id)?"\s{0,64}:\s{0,64}(?:\[\s{0,64})?(?:"|\{\s{0,64
 class Failover(Hidden, msgspec.Struct, eq=False):
     """The targets of one request, with those that were tried. Each attempt has one `began` and one `ended`."""
 
+    state: AppState
+    call: Call
     request: ClientRequest
     caller: AccessKey
     route: Route
     healths: Sequence[TargetHealth]
-    states: Sequence[UpstreamState]
     order: Sequence[int]
     """The places of the targets, the preferred one first."""
-    budget: RetryBudget | None
-    """None if nothing may run twice."""
-    wall: Callable[[], float]
-    """`Clock.wall`."""
-    may_repeat: bool
+    names_targets: bool
+    """As that of the route, and always after `over`."""
+    budget: RecentCounts | None = None
+    """The requests of the model and their repeats. None if nothing may run twice."""
+    is_arranged: bool = False
+    """Whether `arrange` was called: nearly every request needs only the first target of a list."""
+    may_repeat: bool = False
     """Whether the policy may repeat the request. It repeats neither a client's own repeat nor a request that names a
     stored object."""
-    fallback: str | None
+    fallback: str | None = None
     """The model for a request that is too long, if the caller may use it."""
     at: int = 0
     """The place of the current target."""
@@ -87,36 +91,46 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     @classmethod
     def begin(cls, state: AppState, route: Route, call: Call, request: ClientRequest, caller: AccessKey) -> Self:
         """Return the way of `call`, before its first `choose`."""
-        operation, fallback = call.operation, route.context_fallback
-        states, healths = state.states_of(route)
-        stored = stored_object(operation, call.body) if route.names_targets else None
-        is_stored = stored is not None or (route.names_targets and operation.is_about_stored)
-        is_pinned = is_stored and len(healths) > 1
-        protocol, key = PROTOCOLS[operation.protocol], None
-        affinity = route.affinity if stored in _UPLOADED else route.affinity_of(protocol)
-        if affinity:
-            key = call.caller.encode() if affinity == "caller" else header(request.headers, affinity.encode())
-        order: Sequence[int] = range(len(healths))
-        if key is not None or (route.policy != "order" and not is_pinned):
-            # a stored object is at its target even if that has many requests
-            loads = [0 if is_pinned else health.in_flight for health in healths]
-            order = ranked(route.policy, route.full_names, route.weights, loads, key)
-        if is_pinned:
-            order = order[:1]
-        budget, may_repeat = None, False
-        if route.attempts > 1 and not is_pinned:
-            may_repeat = (header(request.headers, b"x-stainless-retry-count") or b"0") == b"0"
+        healths = state.healths_of(route)
+        order = range(len(healths))
+        failover = cls(state, call, request, caller, route, healths, order, route.names_targets)
         if route.repeats_run:
-            budget = state.retry_budgets.setdefault(route.entry, RetryBudget())
-            budget.add_request(state.clock.now())
-        if fallback is not None and (is_stored or fallback == call.model or not may_use(caller, fallback)):
-            fallback = None
-        return cls(request, caller, route, healths, states, order, budget, state.clock.wall, may_repeat, fallback)
+            failover.budget = state.repeats[route.entry]
+            failover.budget.add(state.clock.now(), WINDOW_S, is_marked=False)
+        if route.policy != "order" or route.affinity:
+            failover.arrange()
+        return failover
 
-    def over(self, state: AppState, route: Route, call: Call) -> Failover:
+    def arrange(self) -> None:
+        """Set `order`, `may_repeat` and `fallback`, as the request has to have them."""
+        call, route, healths, stored, is_stored, key = self.call, self.route, self.healths, None, False, None
+        if route.names_targets:
+            stored = stored_object(call.operation, call.body)
+            is_stored = stored is not None or call.operation.is_about_stored
+        is_pinned = is_stored and len(healths) > 1
+        if route.policy != "order" or route.affinity:
+            of_protocol = route.affinity_of(PROTOCOLS[call.operation.protocol])
+            if affinity := route.affinity if stored in _UPLOADED else of_protocol:
+                key = call.caller.encode() if affinity == "caller" else header(self.request.headers, affinity.encode())
+            if key is not None or not is_pinned:
+                # a stored object is at its target even if that has many requests
+                loads = [0 if is_pinned else health.in_flight for health in healths]
+                self.order = ranked(route.policy, route.full_names, route.weights, loads, key)
+        if is_pinned:
+            self.order = self.order[:1]
+        elif route.attempts > 1:
+            self.may_repeat = header(self.request.headers, b"x-stainless-retry-count") in (None, b"", b"0")
+        fallback = route.context_fallback
+        if not is_stored and fallback is not None and fallback != call.model and may_use(self.caller, fallback):
+            self.fallback = fallback
+        self.is_arranged = True
+
+    def over(self, route: Route, call: Call) -> Failover:
         """Return the way of the same request, as `call`, over another route."""
-        other = Failover.begin(state, route, call, self.request, self.caller)
-        other.repeats, other.position, other.queue_wait_s = self.repeats, self.position, self.queue_wait_s
+        other = Failover.begin(self.state, route, call, self.request, self.caller)
+        other.arrange()
+        other.repeats, other.fallback, other.names_targets = self.repeats, None, True
+        other.position, other.queue_wait_s = self.position, self.queue_wait_s
         return other
 
     @property
@@ -125,27 +139,26 @@ class Failover(Hidden, msgspec.Struct, eq=False):
 
     def not_tried(self, now_s: float) -> tuple[NotTried, ...]:
         """Return the targets that are left, with what keeps requests away from each."""
-        left, route, full = [], self.route, self._full() if self.route.has_limits else ()
-        waits, ejects = route.max_cooldown_s > 0, route.breaker is not None
+        left: list[NotTried] = []
+        route, full = self.route, self._full() if self.route.has_limits else ()
         for at in self.order:
-            if at in self.seen:
-                continue
-            health, target = self.healths[at], route.untried[at]
-            if at in full or not health.admits(now_s, waits=waits, ejects=ejects):
-                state, _ = health.state(now_s, waits=waits, ejects=ejects)
-                target = NotTried(target.upstream, target.model, "full" if state == AVAILABLE else state)
-            left.append(target)
+            if at not in self.seen:
+                word, _ = self.healths[at].state(now_s, route.max_cooldown_s, route.breaker)
+                word = "full" if word == AVAILABLE and at in full else word
+                left.append(NotTried(route.targets[at].upstream, route.names[at], word))
         return tuple(left)
 
     def find(self, now_s: float) -> int | None:
         """Return the place of the best target that was not tried, None if there is none."""
         route, full = self.route, self._full() if self.route.has_limits else ()
-        waits, ejects = route.max_cooldown_s > 0, route.breaker is not None
-        return choose(self.order, self.seen, self.healths, full, now_s, waits=waits, ejects=ejects)
+        return choose(self.order, self.seen, self.healths, full, now_s, route.max_cooldown_s, route.breaker)
 
     def choose(self, now_s: float) -> bool:
         """Begin an attempt at the best target: one that was not tried, or any. Return False if none takes it."""
         at = self.find(now_s)
+        if at != 0 and not self.is_arranged:
+            self.arrange()  # the request may belong to the first target
+            at = at if at in self.order else self.find(now_s)
         if at is None:
             self.seen = ()
             at = self.find(now_s)
@@ -157,8 +170,9 @@ class Failover(Hidden, msgspec.Struct, eq=False):
 
     def began(self, now_s: float) -> None:
         """Count an attempt at the current target until `ended`, and enter its queue until `leave`."""
-        self.began_s, health = now_s, self.healths[self.at]
+        self.began_s, health, settings = now_s, self.healths[self.at], self.route.breaker
         health.in_flight += 1
+        self.is_probe = settings is not None and health.breaker.begin(now_s, settings)
         if self.route.has_limits and self.ticket is None:
             ticket, queue = asyncio.Event(), self.queue
             self.ticket = ticket
@@ -166,14 +180,10 @@ class Failover(Hidden, msgspec.Struct, eq=False):
                 refused.set()
             if ticket in queue.waiting:
                 self.position = len(queue.waiting)
-        if (settings := self.route.breaker) is not None and (breaker := health.breaker) is not None:
-            if breaker.settings is not settings:  # after a reload, or of another model with the same target
-                breaker.use(settings)
-            self.is_probe = breaker.begin(now_s)
 
     @property
     def queue(self) -> FairQueue[asyncio.Event]:
-        return self.states[self.at].queue
+        return self.state.upstreams[self.target.upstream].state.queue
 
     @property
     def waits(self) -> bool:
@@ -187,25 +197,31 @@ class Failover(Hidden, msgspec.Struct, eq=False):
             served.set()
 
     def _full(self) -> Collection[int]:
-        return [at for at, state in enumerate(self.states) if state.queue.is_full]
+        upstreams, targets = self.state.upstreams, self.route.targets
+        return [at for at, target in enumerate(targets) if upstreams[target.upstream].state.queue.is_full]
 
     def ended(self, now_s: float, outcome: Outcome, error: BaseException | None, *, stale: bool) -> None:
         """Tell the target how its attempt ended."""
         health, route, at = self.healths[self.at], self.route, self.at
         health.in_flight -= 1
-        status, limited = 0, False
-        if isinstance(error, GatepassError):
-            status, wait_s = error.http_status, error.retry_after_s
-            limited = outcome in REPLIES and is_limited(status, wait_s)
-            if limited and wait_s is None and isinstance(error, UpstreamErrorReply):
-                wait_s = quota_reset_s(error.relayed, self.wall())
-            if limited and wait_s and route.max_cooldown_s and not concerns_size(error):
-                health.limit(now_s, wait_s, route.max_cooldown_s)
-        if route.breaker is None or (breaker := health.breaker) is None:
+        failed: bool | None = False
+        if outcome is not COMPLETE:
+            if not self.is_arranged:  # what follows may need it
+                self.arrange()
+            status, limited = 0, False
+            if isinstance(error, GatepassError):
+                status, wait_s = error.http_status, error.retry_after_s
+                limited = outcome in REPLIES and is_limited(status, wait_s)
+                if limited and wait_s is None and isinstance(error, UpstreamErrorReply):
+                    wait_s = quota_reset_s(error.relayed, self.state.clock.wall())
+                if limited and wait_s and route.max_cooldown_s and not concerns_size(error):
+                    health.limit(now_s, wait_s, route.max_cooldown_s)
+            says_nothing = stale or (isinstance(error, UpstreamError) and error.of_request)
+            failed = (not says_nothing and has_failed(outcome, status, is_limited=limited)) or None
+        breaker, settings = health.breaker, route.breaker
+        if settings is None:
             return
-        says_nothing = stale or (isinstance(error, UpstreamError) and error.of_request)
-        verdict = verdict_of(outcome, status, is_limited=limited, says_nothing=says_nothing)
-        if breaker.end(now_s, verdict, self.began_s, is_probe=self.is_probe):
+        if breaker.end(now_s, settings, self.began_s, failed=failed, is_probe=self.is_probe):
             fields = {"upstream": self.target.upstream, "model": route.names[at]}
             if breaker.ejected_s is None:
                 LOG.info("target_recovered", extra={"fields": fields})

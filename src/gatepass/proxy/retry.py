@@ -15,7 +15,6 @@ import msgspec
 from gatepass import errors
 from gatepass.errors import UpstreamError
 from gatepass.learning.rejection import OF_BATCHES, TEACHING, is_too_long
-from gatepass.policy.breaker import Verdict
 from gatepass.types import SERVER_ERROR
 
 TOO_MANY, UNAVAILABLE = 429, 503
@@ -179,12 +178,9 @@ def is_limited(status: int, wait_s: float | None) -> bool:
     return status == TOO_MANY or (status == UNAVAILABLE and wait_s is not None)
 
 
-def verdict_of(outcome: Outcome, status: int, *, is_limited: bool, says_nothing: bool) -> Verdict:
-    """Return what the end of an attempt says to the breaker of its target. `status` is that of the attempt's error."""
-    if outcome is COMPLETE:
-        return Verdict.SUCCESS
-    failed = status >= SERVER_ERROR and not is_limited if outcome in REPLIES else outcome in _NO_REPLY
-    return Verdict.FAILURE if failed and not says_nothing else Verdict.NONE
+def has_failed(outcome: Outcome, status: int, *, is_limited: bool) -> bool:
+    """Return whether an attempt ended by a failure of its target. `status` is that of the attempt's error."""
+    return status >= SERVER_ERROR and not is_limited if outcome in REPLIES else outcome in _NO_REPLY
 
 
 _OF_SIZE = re.compile(r"request too large|too large for|reduce the (?:length|size)", re.IGNORECASE)

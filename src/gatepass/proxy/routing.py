@@ -13,8 +13,6 @@ from gatepass.config.model import Config
 from gatepass.config.network import TimeoutSettings
 from gatepass.config.routes import ANY, Model, ModelTarget, block_of_operation, is_glob, ordered_globs
 from gatepass.errors import ModelNotFound
-from gatepass.observability.observer import NotTried
-from gatepass.policy.balancing import AVAILABLE
 from gatepass.policy.breaker import BreakerSettings
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.types import Target, Timeouts, settings_of
@@ -37,8 +35,6 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     """The name of each target, which `TargetHealth` is kept by: the upstream's model name, or that of the entry."""
     full_names: tuple[str, ...] = ()
     """UPSTREAM/NAME of each target."""
-    untried: tuple[NotTried, ...] = ()
-    """What `show` says of each target that is available and was not tried."""
     weights: tuple[float, ...] = ()
     has_limits: bool = False
     """Whether one of the upstreams has `max_in_flight`."""
@@ -214,9 +210,8 @@ def _route(targets: Targets, config: Config, name: str = "", entry: Model | None
     has_limits = any(config.upstreams[one.upstream].max_in_flight for one in targets)
     names = tuple(one.model or name for one in targets)
     full_names = tuple(f"{one.upstream}/{named}" for one, named in zip(targets, names, strict=True))
-    untried = tuple(NotTried(one.upstream, named, AVAILABLE) for one, named in zip(targets, names, strict=True))
     if entry is None:
-        return Route(targets, totals[0], not has_limits, names, full_names, untried, (1.0,), has_limits)
+        return Route(targets, totals[0], not has_limits, names, full_names, (1.0,), has_limits)
     retry, breaker, has_choice = entry.retry, entry.breaker, len(targets) > 1
     is_traffic = retry is not None or breaker is not None
     # without a policy the first target's time applies, as it always did
@@ -227,7 +222,6 @@ def _route(targets: Targets, config: Config, name: str = "", entry: Model | None
         is_plain=not (has_choice or is_traffic or entry.context_fallback or has_limits),
         names=names,
         full_names=full_names,
-        untried=untried,
         weights=tuple(one.weight for one in entry.ordered_targets()),
         has_limits=has_limits,
         policy=entry.policy,

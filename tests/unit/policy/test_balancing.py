@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gatepass.policy import balancing
 from gatepass.policy.balancing import MOST_LOAD, TargetHealth, choose, ranked
-from gatepass.policy.breaker import Breaker, BreakerSettings, Verdict
+from gatepass.policy.breaker import BreakerSettings
 
 SEED, SIGMAS = 1795182408, 5
 NOW_S = 1_000.0
@@ -172,6 +172,7 @@ def test_no_hash_of_a_key_is_an_error(monkeypatch: pytest.MonkeyPatch, digest: b
 # --- the choice
 
 
+EJECTS, WAITS_S = BreakerSettings(consecutive_failures=1), 60.0
 KINDS = ("good", "full", "ejected", "full and ejected", "waits", "drained", "probed")
 
 
@@ -179,12 +180,12 @@ def a_health(kind: str) -> TargetHealth:
     health = TargetHealth()
     health.drained = kind == "drained"
     health.limited_until_s = NOW_S + 0.1 if kind == "waits" else NOW_S
-    health.breaker = breaker = Breaker(BreakerSettings(consecutive_failures=1))
+    breaker = health.breaker
     if "ejected" in kind:
-        breaker.end(NOW_S - 29.9, Verdict.FAILURE, NOW_S - 29.9, is_probe=False)
+        breaker.end(NOW_S - 29.9, EJECTS, NOW_S - 29.9, failed=True, is_probe=False)
     if kind == "probed":
-        breaker.end(NOW_S - 30, Verdict.FAILURE, NOW_S - 30, is_probe=False)
-        assert breaker.begin(NOW_S)
+        breaker.end(NOW_S - 30, EJECTS, NOW_S - 30, failed=True, is_probe=False)
+        assert breaker.begin(NOW_S, EJECTS)
     return health
 
 
@@ -192,11 +193,11 @@ def a_health(kind: str) -> TargetHealth:
 def test_the_choice_among_targets(kinds, data):
     order = data.draw(st.permutations(range(len(kinds))))
     seen = data.draw(st.sets(st.integers(0, len(kinds) - 1)))
-    waits, ejects = data.draw(st.booleans()), data.draw(st.booleans())
+    waits_s, ejects = data.draw(st.sampled_from((0.0, WAITS_S))), data.draw(st.sampled_from((None, EJECTS)))
     full = {at for at, kind in enumerate(kinds) if "full" in kind}
-    at = choose(order, seen, [a_health(kind) for kind in kinds], full, NOW_S, waits=waits, ejects=ejects)
+    at = choose(order, seen, [a_health(kind) for kind in kinds], full, NOW_S, waits_s, ejects)
 
-    usable = [kind for kind in kinds if kind != "drained" and not (waits and kind == "waits")]
+    usable = [kind for kind in kinds if kind != "drained" and not (waits_s and kind == "waits")]
     ejected = {"ejected", "full and ejected", "probed"} if ejects else set[str]()
     all_are_ejected = ejected.issuperset(usable)
     allowed = [
@@ -215,16 +216,17 @@ def test_the_choice_among_targets(kinds, data):
 @pytest.mark.parametrize(("full", "at"), [({0}, 1), ({0, 1}, 0), (set[int](), 0)])
 def test_of_targets_that_are_all_ejected_one_that_is_not_full_is_chosen(full, at):
     healths = [a_health("ejected"), a_health("probed")]
-    assert choose([0, 1], (), healths, full, NOW_S, waits=True, ejects=True) == at
-    assert choose([0, 1], (), healths, {0, 1}, NOW_S, waits=True, ejects=True) == 0
+    assert choose([0, 1], (), healths, full, NOW_S, WAITS_S, EJECTS) == at
+    assert choose([0, 1], (), healths, {0, 1}, NOW_S, WAITS_S, EJECTS) == 0
 
 
 def test_a_target_that_asked_to_wait_is_asked_again_at_the_end_of_its_wait():
     health = TargetHealth()
     health.limited_until_s = NOW_S
-    waits = [health.admits(NOW_S - 0.001, waits=True, ejects=True), health.admits(NOW_S, waits=True, ejects=True)]
+    waits = [health.admits(NOW_S - 0.001, WAITS_S, EJECTS), health.admits(NOW_S, WAITS_S, EJECTS)]
     assert waits == [False, True]
-    assert [health.wait_s(NOW_S - 2), health.wait_s(NOW_S + 2)] == [2.0, 0.0]
+    states = [health.state(NOW_S - 2, WAITS_S, EJECTS), health.state(NOW_S + 2, WAITS_S, EJECTS)]
+    assert states == [("waits", 2.0), ("available", 0.0)]
 
 
 def test_the_bounds_of_this_file_reject_a_share_that_is_wrong():

@@ -9,9 +9,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gatepass.policy.breaker import Breaker, BreakerSettings, BreakerState, Verdict
+from gatepass.policy.breaker import Breaker, BreakerSettings
 
-SUCCESS, FAILURE, NONE = Verdict.SUCCESS, Verdict.FAILURE, Verdict.NONE
+SUCCESS, FAILURE, NONE = False, True, None
+DEFAULTS = BreakerSettings()
 VARIANTS = (
     BreakerSettings(consecutive_failures=3, least_requests=1_000),
     BreakerSettings(consecutive_failures=1_000, failure_percent=50, least_requests=4),
@@ -34,32 +35,29 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now_s, self.settings = 1_000.0, VARIANTS[0]
-        self.breaker = Breaker(self.settings)
+        self.breaker = Breaker()
         self.begun: list[Begun] = []
         # the model
         self.is_closed, self.until_s, self.ejected_s, self.closed_s = True, 0.0, 0.0, 0.0
         self.probe_s: float | None = None
+        self.free_s = 0.0
         self.in_a_row = self.level = 0
         self.ended: list[tuple[float, bool]] = []
 
     # --- the model
 
-    def state(self) -> BreakerState:
-        if self.is_closed:
-            return BreakerState.CLOSED
-        return BreakerState.OPEN if self.now_s < self.until_s else BreakerState.HALF_OPEN
-
     def admits(self) -> bool:
-        is_free = self.probe_s is None or self.now_s >= self.probe_s + self.settings.ejection_s
-        return self.is_closed or (self.state() is BreakerState.HALF_OPEN and is_free)
+        is_free = self.probe_s is None or self.now_s >= self.free_s
+        return self.is_closed or (self.now_s >= self.until_s and is_free)
 
     def eject(self) -> bool:
         self.level = min(self.level + 1, int(self.settings.max_ejection_s // self.settings.ejection_s) + 1)
         self.is_closed, self.ejected_s, self.in_a_row, self.ended = False, self.now_s, 0, []
+        self.probe_s = None
         self.until_s = self.now_s + min(self.level * self.settings.ejection_s, self.settings.max_ejection_s)
         return True
 
-    def expect(self, one: Begun, verdict: Verdict) -> bool:
+    def expect(self, one: Begun, verdict: bool | None) -> bool:
         """Change the model. Return whether the target was ejected or recovered."""
         if one.is_probe and one.at_s == self.probe_s:
             self.probe_s = None
@@ -67,7 +65,7 @@ class Machine(RuleBasedStateMachine):
             return False
         if not self.is_closed:
             if verdict is SUCCESS:
-                self.is_closed, self.closed_s = True, self.now_s
+                self.is_closed, self.closed_s, self.probe_s = True, self.now_s, None
                 return True
             return one.is_probe and self.eject()
         self.ended.append((self.now_s, verdict is FAILURE))
@@ -88,27 +86,30 @@ class Machine(RuleBasedStateMachine):
         """Requests begin, also those that all targets' ejection forces upon this one."""
         for _ in range(times):
             expected = not self.is_closed and self.admits()
-            one = Begun(self.now_s, self.breaker.begin(self.now_s))
+            one = Begun(self.now_s, self.breaker.begin(self.now_s, self.settings))
             assert one.is_probe == expected
             self.begun.append(one)
-            self.probe_s = self.now_s if one.is_probe else self.probe_s
+            if one.is_probe:
+                self.probe_s, self.free_s = self.now_s, self.now_s + self.settings.ejection_s
 
     @precondition(lambda self: self.begun)
     @rule(verdict=st.sampled_from((FAILURE, FAILURE, SUCCESS, NONE)), data=st.data())
-    def end(self, verdict: Verdict, data: st.DataObject) -> None:
+    def end(self, verdict: bool | None, data: st.DataObject) -> None:
         one = self.begun.pop(data.draw(st.integers(0, len(self.begun) - 1)))
         self.now_s += 1
         expected = self.expect(one, verdict)
-        assert self.breaker.end(self.now_s, verdict, one.at_s, is_probe=one.is_probe) == expected
+        assert self.breaker.end(self.now_s, self.settings, one.at_s, failed=verdict, is_probe=one.is_probe) == expected
 
     @precondition(lambda self: self.begun)
     @rule(verdict=st.sampled_from((FAILURE, FAILURE, SUCCESS)))
-    def end_all(self, verdict: Verdict) -> None:
+    def end_all(self, verdict: bool | None) -> None:
         while self.begun:
             one = self.begun.pop()
             self.now_s += 1
             expected = self.expect(one, verdict)
-            assert self.breaker.end(self.now_s, verdict, one.at_s, is_probe=one.is_probe) == expected
+            assert (
+                self.breaker.end(self.now_s, self.settings, one.at_s, failed=verdict, is_probe=one.is_probe) == expected
+            )
 
     @rule(by_s=st.sampled_from((1, 4, 9, 10, 11, 29, 30, 31, 60, 90, 300)))
     def wait(self, by_s: float) -> None:
@@ -122,16 +123,16 @@ class Machine(RuleBasedStateMachine):
     @rule(variant=st.sampled_from(VARIANTS))
     def reload(self, variant: BreakerSettings) -> None:
         self.settings = variant
-        self.breaker.use(variant)
 
     # --- what always holds
 
     @invariant()
     def is_like_the_model(self) -> None:
         breaker = self.breaker
-        assert (breaker.state(self.now_s), breaker.admits(self.now_s)) == (self.state(), self.admits())
+        assert (breaker.until_s <= self.now_s) == self.admits()
         assert (breaker.ejected_s is None) == self.is_closed
-        assert self.is_closed or (breaker.ejected_s, breaker.until_s) == (self.ejected_s, self.until_s)
+        assert self.is_closed or breaker.ejected_s == self.ejected_s
+        assert self.is_closed or (breaker.probe_since_s is None) == (self.probe_s is None)
 
     @invariant()
     def has_one_probe_at_most(self) -> None:
@@ -141,8 +142,8 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Whatever happened, a target is asked again when its requests have ended and its ejection is over."""
         for one in self.begun:
-            self.breaker.end(self.now_s, NONE, one.at_s, is_probe=one.is_probe)
-        assert self.breaker.admits(max(self.now_s, self.until_s))
+            self.breaker.end(self.now_s, self.settings, one.at_s, failed=NONE, is_probe=one.is_probe)
+        assert self.breaker.until_s <= max(self.now_s, self.until_s)
 
 
 TestBreaker = Machine.TestCase
@@ -151,27 +152,27 @@ TestBreaker.settings = settings(max_examples=max(100, settings().max_examples))
 
 def failed(breaker: Breaker, now_s: float, times: int = 5) -> None:
     for _ in range(times):
-        breaker.end(now_s, FAILURE, now_s, is_probe=breaker.begin(now_s))
+        breaker.end(now_s, DEFAULTS, now_s, failed=FAILURE, is_probe=breaker.begin(now_s, DEFAULTS))
 
 
-def recovered(breaker: Breaker) -> None:
+def recovered(breaker: Breaker) -> float:
     now_s = breaker.until_s
-    assert breaker.end(now_s, SUCCESS, now_s, is_probe=breaker.begin(now_s))
+    assert breaker.end(now_s, DEFAULTS, now_s, failed=SUCCESS, is_probe=breaker.begin(now_s, DEFAULTS))
+    return now_s
 
 
 def test_ejections_grow_to_300_s_and_shrink_while_the_target_is_healthy():
-    breaker, now_s, lengths_s = Breaker(BreakerSettings()), 1_000.0, []
+    breaker, now_s, lengths_s = Breaker(), 1_000.0, []
     for healthy_s in [0] * 12 + [29, 60, 90, 3_600]:
         now_s += healthy_s
         failed(breaker, now_s)
         lengths_s.append(breaker.until_s - now_s)
-        recovered(breaker)
-        now_s = breaker.until_s
+        now_s = recovered(breaker)
     assert lengths_s == [30, 60, 90, 120, 150, 180, 210, 240, 270, 300, 300, 300, 300, 300, 240, 30]
 
 
 def test_a_probe_that_fails_makes_the_next_ejection_longer():
-    breaker = Breaker(BreakerSettings())
+    breaker = Breaker()
     failed(breaker, 1_000.0)
     failed(breaker, 1_030.0, times=1)
     assert (breaker.ejected_s, breaker.until_s) == (1_030.0, 1_090.0)
@@ -179,37 +180,37 @@ def test_a_probe_that_fails_makes_the_next_ejection_longer():
 
 def test_half_of_twenty_requests_in_ten_seconds_eject():
     for ends, is_ejected in ((19, False), (20, True)):
-        breaker = Breaker(BreakerSettings())
+        breaker = Breaker()
         for at in range(ends):
-            breaker.end(1_000.0, FAILURE if at % 2 else SUCCESS, 1_000.0, is_probe=False)
+            breaker.end(1_000.0, DEFAULTS, 1_000.0, failed=bool(at % 2), is_probe=False)
         assert (breaker.ejected_s is not None) == is_ejected
 
 
 @pytest.mark.parametrize("verdict", [SUCCESS, FAILURE, NONE])
 def test_a_probe_that_outlives_a_second_ejection_says_nothing_about_it(verdict):
-    breaker = Breaker(BreakerSettings())
+    breaker = Breaker()
     failed(breaker, 1_000.0)
-    assert breaker.begin(1_030.0)
-    assert not breaker.begin(1_030.0)  # all targets are ejected, so another request is sent here too
-    assert breaker.end(1_031.0, SUCCESS, 1_030.0, is_probe=False)
+    assert breaker.begin(1_030.0, DEFAULTS)
+    assert not breaker.begin(1_030.0, DEFAULTS)  # all targets are ejected, so another request is sent here too
+    assert breaker.end(1_031.0, DEFAULTS, 1_030.0, failed=SUCCESS, is_probe=False)
     failed(breaker, 1_040.0)
     until_s = breaker.until_s
-    assert not breaker.end(until_s, verdict, 1_030.0, is_probe=True)
-    assert (breaker.ejected_s, breaker.until_s, breaker.admits(until_s)) == (1_040.0, until_s, True)
+    assert not breaker.end(until_s, DEFAULTS, 1_030.0, failed=verdict, is_probe=True)
+    assert (breaker.ejected_s, breaker.until_s) == (1_040.0, until_s)
 
 
 def test_timeouts_of_requests_from_before_an_ejection_do_not_eject_the_target_after_it():
-    breaker = Breaker(BreakerSettings())
+    breaker = Breaker()
     failed(breaker, 1_000.0)
     recovered(breaker)
     for _ in range(50):
-        assert not breaker.end(1_060.0, FAILURE, 999.0, is_probe=False)
-    assert breaker.state(1_060.0) is BreakerState.CLOSED
+        assert not breaker.end(1_060.0, DEFAULTS, 999.0, failed=FAILURE, is_probe=False)
+    assert breaker.ejected_s is None
 
 
 def test_two_models_with_other_windows_lose_no_counts_of_the_target_that_they_share():
-    breaker = Breaker(BreakerSettings())
+    breaker = Breaker()
     for at in range(20):
-        breaker.use(BreakerSettings(window_s=30.0 if at % 2 else 10.0))
-        breaker.end(1_000.0, FAILURE if at % 2 else SUCCESS, 1_000.0, is_probe=False)
-    assert breaker.state(1_000.0) is BreakerState.OPEN
+        settings = BreakerSettings(window_s=30.0 if at % 2 else 10.0)
+        breaker.end(1_000.0, settings, 1_000.0, failed=bool(at % 2), is_probe=False)
+    assert breaker.ejected_s == 1_000.0

@@ -14,13 +14,13 @@ UNIT_S = 1 / 64
 class Machine(RuleBasedStateMachine):
     @initialize(window_s=st.sampled_from((10.0, 30.0, 2.5)))
     def make(self, window_s: float) -> None:
-        self.now_s, self.window_s, self.counts = 1_000.0, window_s, RecentCounts(window_s)
+        self.now_s, self.window_s, self.counts = 1_000.0, window_s, RecentCounts()
         self.events: list[tuple[float, bool]] = []
 
     @rule(times=st.integers(1, 5), is_marked=st.booleans())
     def add(self, times: int, is_marked: bool) -> None:
         for _ in range(times):
-            self.counts.add(self.now_s, is_marked=is_marked)
+            self.counts.add(self.now_s, self.window_s, is_marked=is_marked)
             self.events.append((self.now_s, is_marked))
 
     @rule(units=st.integers(0, 200))
@@ -38,12 +38,12 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def is_exact_but_for_the_oldest_part(self) -> None:
-        self.counts.expire(self.now_s)
-        ages = [(self.now_s - at_s, marked) for at_s, marked in self.events]
-        possible = [marked for age_s, marked in ages if age_s < self.window_s]
-        certain = [marked for age_s, marked in ages if age_s <= self.window_s * (1 - 1 / PARTS)]
-        assert len(certain) <= self.counts.all <= len(possible)
-        assert sum(certain) <= self.counts.marked <= sum(possible)
+        events, marked = self.counts.counts(self.now_s, self.window_s)
+        ages = [(self.now_s - at_s, is_marked) for at_s, is_marked in self.events]
+        possible = [is_marked for age_s, is_marked in ages if age_s < self.window_s]
+        certain = [is_marked for age_s, is_marked in ages if age_s <= self.window_s * (1 - 1 / PARTS)]
+        assert len(certain) <= events <= len(possible)
+        assert sum(certain) <= marked <= sum(possible)
         assert len(self.counts._parts) <= PARTS
 
 
@@ -51,26 +51,25 @@ TestRecentCounts = Machine.TestCase
 
 
 def test_an_event_is_forgotten_when_it_is_as_old_as_the_window():
-    counts = RecentCounts(10.0)
-    counts.add(1_000.0, is_marked=True)
-    counts.expire(1_010.0 - UNIT_S)
-    assert (counts.all, counts.marked) == (1, 1)
-    counts.expire(1_010.0)
-    assert (counts.all, counts.marked) == (0, 0)
+    counts = RecentCounts()
+    counts.add(1_000.0, 10.0, is_marked=True)
+    assert counts.counts(1_010.0 - UNIT_S, 10.0) == (1, 1)
+    assert counts.counts(1_010.0, 10.0) == (0, 0)
 
 
 def test_another_window_applies_to_the_events_that_are_known():
-    counts = RecentCounts(30.0)
+    counts = RecentCounts()
     for at_s in (1_000.0, 1_015.0):
-        counts.add(at_s, is_marked=False)
-    counts.window_s = 10.0
-    counts.add(1_016.0, is_marked=False)
-    assert counts.all == 2
+        counts.add(at_s, 30.0, is_marked=False)
+    counts.add(1_016.0, 10.0, is_marked=False)
+    assert counts.counts(1_016.0, 10.0) == (2, 0)
+    assert counts.counts(1_028.0, 10.0) == (0, 0)
+    counts.add(1_028.0, 30.0, is_marked=True)
+    assert counts.counts(1_028.0, 30.0) == (1, 1)
 
 
 def test_a_part_has_the_events_of_a_tenth_of_the_window():
-    counts = RecentCounts(10.0)
+    counts = RecentCounts()
     for at_s in (1_000.0, 1_001.0 - UNIT_S, 1_001.0):
-        counts.add(at_s, is_marked=False)
-    counts.expire(1_010.0)
-    assert counts.all == 1
+        counts.add(at_s, 10.0, is_marked=False)
+    assert counts.counts(1_010.0, 10.0) == (1, 0)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gatepass.policy import retry_budget
-from gatepass.policy.recent_counts import PARTS
-from gatepass.policy.retry_budget import LEAST_REPEATS, MOST_PAUSE_S, WINDOW_S, RetryBudget, pause_s
+from gatepass.policy.recent_counts import PARTS, RecentCounts
+from gatepass.policy.retry_budget import LEAST_REPEATS, MOST_PAUSE_S, WINDOW_S, allows_repeat, pause_s
 
 CERTAIN_S = WINDOW_S * (1 - 1 / PARTS)
 """Events of this age are counted. Older ones of the window may be forgotten."""
@@ -21,7 +21,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now_s, self.budget = 1_000.0, RetryBudget()
+        self.now_s, self.budget = 1_000.0, RecentCounts()
         self.requests: list[float] = []
         self.repeats: list[float] = []
 
@@ -31,14 +31,14 @@ class Machine(RuleBasedStateMachine):
     @rule(times=st.sampled_from((1, 10, 50, 200, 400)))
     def request(self, times: int) -> None:
         for _ in range(times):
-            self.budget.add_request(self.now_s)
+            self.budget.add(self.now_s, WINDOW_S, is_marked=False)
         self.requests += [self.now_s] * times
 
     @rule(times=st.sampled_from((1, 5, 29, 31, 150)))
     def repeat(self, times: int) -> None:
         for _ in range(times):
-            if self.budget.allows(self.now_s):
-                self.budget.add_repeat(self.now_s)
+            if allows_repeat(self.budget, self.now_s):
+                self.budget.add(self.now_s, WINDOW_S, is_marked=True)
                 self.repeats.append(self.now_s)
             else:  # it refuses only what the window forbids
                 repeats = self.recent(self.repeats, WINDOW_S)
@@ -60,15 +60,15 @@ TestRetryBudget = Machine.TestCase
 
 @pytest.mark.parametrize(("requests", "repeats"), [(0, 30), (149, 30), (155, 31), (154, 30), (1_000, 200)])
 def test_a_budget_allows_a_fifth_of_the_requests_or_thirty(requests, repeats):
-    budget, sent = RetryBudget(), 0
+    budget, sent = RecentCounts(), 0
     for _ in range(requests):
-        budget.add_request(1_000.0)
-    while budget.allows(1_000.0):
-        budget.add_repeat(1_000.0)
+        budget.add(1_000.0, WINDOW_S, is_marked=False)
+    while allows_repeat(budget, 1_000.0):
+        budget.add(1_000.0, WINDOW_S, is_marked=True)
         sent += 1
     assert sent == repeats
-    assert not budget.allows(1_009.75)
-    assert budget.allows(1_010.0)
+    assert not allows_repeat(budget, 1_009.75)
+    assert allows_repeat(budget, 1_010.0)
 
 
 def test_a_pause_is_anything_up_to_its_bound(monkeypatch):

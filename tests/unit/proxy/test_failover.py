@@ -20,7 +20,8 @@ from gatepass.errors import ClientGone, TargetsDrained, TargetsLimited, Upstream
 from gatepass.http_client.tls import TLSContexts
 from gatepass.observability.observer import Observers
 from gatepass.policy.balancing import TargetHealth
-from gatepass.policy.breaker import Verdict
+from gatepass.policy.breaker import BreakerSettings
+from gatepass.policy.retry_budget import WINDOW_S, allows_repeat
 from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
 from gatepass.proxy.context import ANONYMOUS
 from gatepass.proxy.failover import Failover
@@ -75,9 +76,8 @@ def reply(status: int, wait_s: float | None = None, message: str = "no") -> Upst
 
 def eject(state: AppState, upstream: str, name: str = "m") -> None:
     breaker, now_s = health(state, upstream, name).breaker, state.clock.now()
-    assert breaker is not None
     while breaker.ejected_s is None:
-        breaker.end(now_s, Verdict.FAILURE, now_s, is_probe=breaker.begin(now_s))
+        breaker.end(now_s, BreakerSettings(), now_s, failed=True, is_probe=False)
 
 
 # --- any sequence of requests
@@ -129,9 +129,7 @@ class Machine(RuleBasedStateMachine):
             for name in names
             if not healths[name].drained and not (has_policy and self.limited_until_s[name] > now_s)
         ]
-        admitted = [
-            name for name in usable if not has_policy or (one := healths[name].breaker) is None or one.admits(now_s)
-        ]
+        admitted = [name for name in usable if not has_policy or healths[name].breaker.until_s <= now_s]
         is_first = not failover.seen
         busy = {name: len(self.state.upstreams[name].state.queue.holding) for name in names}
         if not failover.choose(now_s):
@@ -198,9 +196,8 @@ class Machine(RuleBasedStateMachine):
             assert (one.in_flight, len(queue.holding) + len(queue.waiting)) == (at[name], at[name])
             assert len(queue.holding) == min(2, at[name])
             assert one.limited_until_s == self.limited_until_s[name]
-            assert one.breaker is not None
             assert probes[name] <= 1
-            assert (one.breaker._probe_since_s or 0.0) <= since_s or probes[name]
+            assert (one.breaker.probe_since_s or 0.0) <= since_s or probes[name]
 
     def teardown(self) -> None:
         """Once all requests have ended and all times are over, each target is available."""
@@ -212,7 +209,7 @@ class Machine(RuleBasedStateMachine):
         later_s = self.clock.now() + 1_000
         for name in NAMES:
             one = health(self.state, name)
-            assert one.admits(later_s, waits=True, ejects=True) == (not one.drained)
+            assert one.admits(later_s, 60.0, BreakerSettings()) == (not one.drained)
 
 
 TestFailover = Machine.TestCase
@@ -270,7 +267,7 @@ async def test_a_reload_keeps_what_is_known_of_a_target_and_takes_slots_back():
     )
     first.ended(state.clock.now(), Outcome.CLIENT_GONE, None, stale=False)
     one = health(successor, "east")
-    assert (one.in_flight, one.admits(state.clock.now(), waits=True, ejects=True)) == (0, True)
+    assert (one.in_flight, one.admits(state.clock.now(), 60.0, BreakerSettings())) == (0, True)
 
 
 @pytest.mark.parametrize("model", [{}, {"retry": {}}], ids=["without a policy", "without a breaker"])
@@ -350,8 +347,8 @@ def test_each_request_of_a_model_adds_to_its_budget_and_a_repeat_does_not():
         a_failover(state, model)
     budget, now_s = a_failover(state).budget, state.clock.now()
     assert budget is not None
-    while budget.allows(now_s):
-        budget.add_repeat(now_s)
+    while allows_repeat(budget, now_s):
+        budget.add(now_s, WINDOW_S, is_marked=True)
         sent += 1
     assert sent == 40
 
@@ -401,6 +398,8 @@ async def test_a_request_goes_to_the_model_for_long_requests_without_the_wait_of
     scenario = Scenario(first, second, others={"long": {"upstream": "spare"}}, **model)
     client = await asyncio.wait_for(scenario.handled(), timeout=5)
     assert (client.status, len(first.came), len(second.came)) == (200, 1, 1)
+    routes = [scenario.state.routes.route("chat", model) for model in ("m", "long")]
+    assert set(scenario.state.healths) == set(routes)  # nothing is kept for a request
 
 
 def failing(*statuses: int) -> Upstream:
@@ -500,7 +499,7 @@ async def run(case: str, act: Callable[[LeavingClient, asyncio.Task[None]], None
         assert (upstream.state.queue.holding, upstream.state.queue.waiting) == (set(), {})
         for one in upstream.state.healths.values():
             assert one.in_flight == 0
-            assert one.breaker is None or one.breaker._probe_since_s is None
+            assert one.breaker.probe_since_s is None
     return client, names
 
 

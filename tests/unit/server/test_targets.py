@@ -10,7 +10,7 @@ from gatepass.config.model import Config
 from gatepass.errors import InvalidRequest
 from gatepass.http_client.tls import TLSContexts
 from gatepass.policy.balancing import TargetHealth
-from gatepass.policy.breaker import Verdict
+from gatepass.policy.breaker import BreakerSettings
 from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
 from gatepass.server.targets import join_drained, order_target, own_targets, targets_of
 from tests.unit.clock import DrivenClock
@@ -64,9 +64,8 @@ async def test_each_target_of_a_model_with_a_choice_or_a_breaker_has_its_state()
     assert isinstance(state.clock, DrivenClock)
     health(state, "east", "m").limited_until_s = 13.0
     ejected = health(state, "west", "safe")
-    assert ejected.breaker is not None
-    ejected.breaker.begin(1.0)
-    assert ejected.breaker.end(1.0, Verdict.FAILURE, 1.0, is_probe=False)
+    settings = BreakerSettings(consecutive_failures=1)
+    assert ejected.breaker.end(1.0, settings, 1.0, failed=True, is_probe=ejected.breaker.begin(1.0, settings))
     await order(state, name="west/other", drain="1")
 
     def states() -> dict[str, list[tuple[str, float]]]:
