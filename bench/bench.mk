@@ -1,5 +1,5 @@
 # Included by the Makefile. Generated files are in .e2e/bench.
-.PHONY: bench bench-quick bench-profile bench-curves bench-workers bench-soak bench-transforms bench-bodies bench-inspector
+.PHONY: bench bench-amplification bench-quick bench-profile bench-curves bench-workers bench-soak bench-transforms bench-bodies bench-inspector
 
 bench: setup ## Measure gatepass against nginx, FastAPI + httpx, openai-forward, LiteLLM; writes docs/benchmarks.md
 	$(BIN)/python -m bench $(BENCH)
@@ -15,6 +15,9 @@ bench-curves: setup ## Cost by number of streams and size of bodies, against ngi
 
 bench-bodies: setup ## Large bodies, replies and events: CPU against msgspec, lateness of a timer, memory, verdict
 	$(BIN)/python -m bench.bodies
+
+bench-amplification: setup ## Requests at failing upstreams for each request of a client, beside LiteLLM, verdict
+	$(BIN)/python -m bench.amplification
 
 bench-soak: setup ## Ten minutes of load: memory and file descriptors must stay flat
 	$(BIN)/python -m bench.soak

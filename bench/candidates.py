@@ -134,13 +134,17 @@ def _openai_forward(ports: Ports, port: int) -> Launch:
 
 
 def _litellm(ports: Ports, port: int) -> Launch:
-    """Its lightest form: no keys and no database. The variables prevent network access at its start."""
+    return litellm_launch(PEERS / "litellm.yaml", port, {"UPSTREAM_URL": f"http://127.0.0.1:{ports.mock}/v1"})
+
+
+def litellm_launch(config: Path, port: int, env: Mapping[str, str]) -> Launch:
+    """Return LiteLLM's lightest form: no keys and no database. The variables prevent network access at its start."""
     binary = environment("litellm").with_name("litellm")
-    options = ("--config", PEERS / "litellm.yaml", "--port", str(port), "--host", "127.0.0.1", "--num_workers", "1")
+    options = ("--config", config, "--port", str(port), "--host", "127.0.0.1", "--num_workers", "1")
     return Launch(
         (binary, *options),
         {
-            "UPSTREAM_URL": f"http://127.0.0.1:{ports.mock}/v1",
+            **env,
             "LITELLM_LOG": "ERROR",
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
