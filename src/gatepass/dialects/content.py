@@ -31,12 +31,11 @@ LENIENT_BRACKETS = 100_000
 MEMBER_BYTES = 64 * 1024
 
 _TAG = re.compile(rb"<(?:!|[a-z][a-z0-9]*[\s>/])")
-_TITLE = re.compile(r"<title[^<>]{0,200}>([^<]{0,2000})</title", re.IGNORECASE)
-_LOGIN_PAGE = re.compile(
-    r"""type\s{0,5}=\s{0,5}["']?password\b|\bSAMLRequest\b|<title[^<>]{0,200}>[^<]{0,200}(?:\bsso\b|登[录錄陆陸])"""
+_TITLE = r"(?i)<title[^<>]{0,200}>([^<]{0,2000})</title"
+_LOGIN_PAGE = (
+    r"""(?i)type\s{0,5}=\s{0,5}["']?password\b|\bSAMLRequest\b|<title[^<>]{0,200}>[^<]{0,200}(?:\bsso\b|登[录錄陆陸])"""
     r"|(?:<title[^<>]{0,200}>|\bplease\b|\bmust\b|\bsession\b)[^<>]{0,40}\b(?:sign|log)[ -]?(?:in|on)\b"
-    r"|[请請未][^<>]{0,10}登[录錄陆陸]",
-    re.IGNORECASE,
+    r"|[请請未][^<>]{0,10}登[录錄陆陸]"
 )
 """A field for a password, a form of SAML, or words that ask for a login."""
 _OBJECTS = re.compile(rb"\[[ \t\r\n]*\{")
@@ -98,11 +97,11 @@ def is_html(headers: Headers, body: bytes) -> bool:
 
 def is_login_page(page: bytes) -> bool:
     """Whether the HTML `page` asks for a login."""
-    return _LOGIN_PAGE.search(decoded(page[:WHOLE_BYTES])) is not None
+    return re.search(_LOGIN_PAGE, decoded(page[:WHOLE_BYTES])) is not None
 
 
 def title_of(page: str) -> str | None:
-    found = _TITLE.search(page)
+    found = re.search(_TITLE, page)
     return found[1] if found and found[1].strip() else None
 
 

@@ -14,131 +14,125 @@ from gatepass.types import TOO_LONG_TEXT, span
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """`advice` for errors whose message matches `pattern` and whose status is one of `statuses` (none: any)."""
+    """`advice` for errors whose message matches `pattern` in any case, and of one of `statuses` (none: any)."""
 
-    pattern: re.Pattern[str]
+    pattern: str
     advice: str
     statuses: tuple[int, ...] = ()
 
 
-def _hint(pattern: str, advice: str, *statuses: int) -> Hint:
-    return Hint(re.compile(pattern, re.IGNORECASE), advice, statuses)
-
-
 _NOT_FOUND = r"^resource not found\.?$"
 HINTS = (
-    _hint(
+    Hint(
         rf"^(?!.*\b(?:context|reduce|shorten)\b).*(?:{TOO_LONG_TEXT.pattern})", UpstreamErrorReply.actions["too_long"]
     ),
-    _hint(
+    Hint(
         # OpenAI and Azure, the second for an organization that is not verified
         r"'?stream'? does not support true|must be verified to stream",
         "This model does not support streaming.",
     ),
-    _hint(
+    Hint(
         r"must be verified to use",
         "The provider requires a verified account for this model: no setting of gatepass changes that.",
     ),
-    _hint(r"last content of this conversation is not from user", "RAGFlow requires a last message with role user."),
-    _hint(
+    Hint(r"last content of this conversation is not from user", "RAGFlow requires a last message with role user."),
+    Hint(
         r"missing subscription key",
         "The gateway (Azure API Management) requires the header Ocp-Apim-Subscription-Key: set it under"
         " upstreams.{upstream}.headers, or set upstreams.{upstream}.token_placement to send the token in it.",
     ),
-    _hint(
+    Hint(
         r"no api key found in request",
         "The gateway (Kong) requires its own header, usually apikey: set it under upstreams.{upstream}.headers, or set"
         " upstreams.{upstream}.token_placement to send the token in it.",
     ),
-    _hint(
+    Hint(
         r"API deployment for this resource does not exist|DeploymentNotFound",
         "Azure requires the name of a deployment: set `name` of this model under `models` to it.",
-        404,
+        (404,),
     ),
-    _hint(
+    Hint(
         _NOT_FOUND,
         "The path may be wrong: for Azure set upstreams.{upstream}.dialect: azure, which builds the path, and"
         " upstreams.{upstream}.base_url to the resource, such as https://RESOURCE.openai.azure.com.",
-        404,
+        (404,),
     ),
-    _hint(
+    Hint(
         r"api version not supported",
         "Set upstreams.{upstream}.azure.api_version to a version that Azure supports, such as 2024-10-21, or remove it"
         " to use the v1 API.",
     ),
-    _hint(
+    Hint(
         r"invalid subscription key or wrong API endpoint",
         "An Azure key is valid for one resource: compare upstreams.{upstream}.base_url with the endpoint of the key.",
     ),
-    _hint(
+    Hint(
         r"access token is missing, invalid, audience is incorrect",
         "Azure's classic API accepts a key in the header api-key only (a credential of type: api_key), or an Entra"
         " token for https://cognitiveservices.azure.com/.default.",
     ),
-    _hint(
+    Hint(
         r"^you don't own the (chat|agent)",
         "The owner of this token has no such assistant in RAGFlow: set `name` of this model under `models` to its id,"
         " or to agent:ID for an agent.",
     ),
-    _hint(
+    Hint(
         r"^not found: \S*/api/v1/(openai|agents)/",
         "RAGFlow before v0.25.6 has other paths: set upstreams.{upstream}.ragflow: {{paths: old}}.",
-        404,
+        (404,),
     ),
-    _hint(
+    Hint(
         r"^`llm_id` .+ doesn't exist",
         "RAGFlow accepts no model name from a client: set upstreams.{upstream}.dialect: ragflow, which sends none.",
     ),
-    _hint(
+    Hint(
         r"\b(?:token|jwt|bearer|credentials?|session)\b.{0,60}\b(?:refused|invalid|expired?|missing|rejected|revoked"
         r"|wrong|denied|not (?:valid|found|recogni[sz]ed|accepted))\b"
         r"|\b(?:invalid|expired|bad|wrong|missing|unknown|revoked|no)\W+(?:\w+\W+){0,2}(?:token|jwt|bearer|credentials?)\b"
         r"|(?:token|令牌|凭证|登录).{0,10}(?:无效|过期|失效|错误|不存在|不合法)",
         "{rejection}.",
-        403,
+        (403,),
     ),
-    _hint(
+    Hint(
         r"/v\d+/v\d+/|(/chat/completions|/embeddings|/models).{0,200}\1",
         "Part of the path is doubled: upstreams.{upstream}.base_url must end with the version, such as"
         " https://host/v1, and not with the operation.",
-        404,
+        (404,),
     ),
-    _hint(
+    Hint(
         r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server",  # nginx; Go's net/http
         "The port requires TLS: begin upstreams.{upstream}.base_url with https://.",
     ),
-    _hint(
+    Hint(
         # FastAPI, aiohttp, Go's net/http, OpenAI, Express and Spring Boot
         r"^(?:40[45]\W+)?(?:page )?(?:not found|(?:method )?not allowed)\.?$|\binvalid url\b|\bcannot post\b"
         r"|no static resource|with an empty body\.$"
         r"|with an HTML page(?: titled .*(?:40[45]|not (?:found|allowed)).*)?\.$",
         "The upstream has no such path: {version}it{route} does not support this operation.{test}",
-        *(404, 405),
+        (404, 405),
     ),
 )
 AZURE_HINTS = (
-    _hint(
+    Hint(
         _NOT_FOUND,
         "Check the settings of the path: upstreams.{upstream}.base_url must be the resource, such as"
         " https://RESOURCE.openai.azure.com, `name` of this model under `models` must be a deployment, and"
         " upstreams.{upstream}.azure.api_version must support this operation; without it gatepass uses the v1 API.",
-        404,
+        (404,),
     ),
     *HINTS,
 )
 """The hints for an upstream with `dialect: azure`: they do not advise that setting again."""
 
 _OWN_PATH = r"\(?(?:post:? )?/(?:[\w.-]+/)*(?:responses|messages)/?\)?"
-_NO_PATH = re.compile(
-    rf"(?:invalid url|cannot post|unrecognized request url):? {_OWN_PATH}"
-    rf"|(?:unknown|unsupported|no such) (?:request )?(?:path|route|url|endpoint):?(?: {_OWN_PATH})?",
-    re.IGNORECASE,
+_NO_PATH = (
+    rf"(?i)(?:invalid url|cannot post|unrecognized request url):? {_OWN_PATH}"
+    rf"|(?:unknown|unsupported|no such) (?:request )?(?:path|route|url|endpoint):?(?: {_OWN_PATH})?"
 )
-_NOTHING_THERE = re.compile(
-    r"(?:404:? )?(?:(?:resource |route |page )?not found|method not allowed)|no static resource \S+"
+_NOTHING_THERE = (
+    r"(?i)(?:404:? )?(?:(?:resource |route |page )?not found|method not allowed)|no static resource \S+"
     rf"|no route matched with those values|(?:[a-z]+ )*{_OWN_PATH}(?: (?:is |was |does )?not [a-z ]+)?"
-    r"|The upstream \S+ (?:\(\S+\) )?answered \d{3} [a-z ]+ with an (?:empty body|HTML page(?: titled \".*)?)",
-    re.IGNORECASE,
+    r"|The upstream \S+ (?:\(\S+\) )?answered \d{3} [a-z ]+ with an (?:empty body|HTML page(?: titled \".*)?)"
 )
 """Whole texts: one that quotes the client has more. The last one is gatepass's own. They need a status for what is
 missing."""
@@ -149,16 +143,16 @@ def is_about_path(error: UpstreamErrorReply) -> bool:
     status, body = error.http_status, error.error_body
     is_missing = status in (404, 405, 501)
     shown = (error.message if body is None else body.message)[:MESSAGE_CHARS].rstrip(" .")
-    return (is_missing and _NOTHING_THERE.fullmatch(shown) is not None) or (
-        (is_missing or status == 400) and _NO_PATH.fullmatch(shown) is not None
+    return (is_missing and re.fullmatch(_NOTHING_THERE, shown) is not None) or (
+        (is_missing or status == 400) and re.fullmatch(_NO_PATH, shown) is not None
     )
 
 
-_NO_MODEL = re.compile(
+_NO_MODEL = (
+    r"(?i)"
     r"\b(?<!\bthis )model:? ?(?:['\"`]?[^\s'\"`]{1,200}['\"`]? )?(?:(?:does|is|was|do) ?n[o']t|not) (?:exist|found)\b"
     r"|\b(?:invalid|unknown|no such) model(?: name| id)?(?:\s*[:'\"`=(.]|\s+passed\b|\s*\Z)"
-    r"|\bnot a valid model\b|模型不存在|\Amodel: \S+\Z",
-    re.IGNORECASE,
+    r"|\bnot a valid model\b|模型不存在|\Amodel: \S+\Z"
 )
 """Messages of OpenAI and vLLM, Ollama, DeepSeek, Xinference; LiteLLM and Mistral; OpenRouter; Zhipu; Anthropic."""
 _NO_MODEL_CODES = frozenset(("model_not_found", "invalid_model", "unknown_model"))
@@ -166,7 +160,7 @@ _NO_MODEL_CODES = frozenset(("model_not_found", "invalid_model", "unknown_model"
 
 def is_about_model(code: str | None, message: str) -> bool:
     """Whether an upstream's error with `code` and `message` means that it does not know the model."""
-    return (code or "").lower() in _NO_MODEL_CODES or _NO_MODEL.search(message[:MESSAGE_CHARS]) is not None
+    return (code or "").lower() in _NO_MODEL_CODES or re.search(_NO_MODEL, message[:MESSAGE_CHARS]) is not None
 
 
 def model_hint(
@@ -251,8 +245,9 @@ def with_hint(
     else:
         names["rejection"] = f"If the upstream rejects {key}, {advice[:1].lower()}{advice[1:].removesuffix('.')}"
     # Only the beginning is searched, because the message may be long and the patterns run on the event loop.
+    start = message[:MESSAGE_CHARS]
     for hint in hints:
-        if (not hint.statuses or status in hint.statuses) and hint.pattern.search(message[:MESSAGE_CHARS]):
+        if (not hint.statuses or status in hint.statuses) and re.search(hint.pattern, start, re.IGNORECASE):
             return f"{sentence(message)} {hint.advice.format_map(names)}"
     return message
 

@@ -295,8 +295,7 @@ _NUMBER = re.compile(r"\d{1,15}(?:\.\d{1,9})?\Z")
 _PART = (
     r"(\d{1,9}(?:\.\d{1,12})?)\s*(milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)(?![a-z])"
 )
-_IN_TEXT = re.compile(rf"(?:retry|try again)\s+(?:after|in)\s+((?:{_PART}\s*)+)", re.IGNORECASE)
-_EACH = re.compile(_PART, re.IGNORECASE)
+_IN_TEXT = rf"(?i)(?:retry|try again)\s+(?:after|in)\s+((?:{_PART}\s*)+)"
 _MILLI = ("ms", "millisecond", "milliseconds")
 _UNIT_S: Mapping[str, float] = MappingProxyType({"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0})
 
@@ -323,7 +322,7 @@ def retry_after_s(status: int, headers: Headers, text: str, wall_s: float) -> fl
     if wait_s is None and should_retry(headers) is False:
         return None  # the upstream forbids a retry, so its text does not matter
     # the openai SDKs retry these statuses; 425 asks for a retry too (RFC 8470, section 5.2)
-    if wait_s is None and (status in (408, 409, 425, 429) or status >= 500) and (found := _IN_TEXT.search(text)):
+    if wait_s is None and (status in (408, 409, 425, 429) or status >= 500) and (found := re.search(_IN_TEXT, text)):
         wait_s = _total_s(found[1])
     return wait_s
 
@@ -335,7 +334,7 @@ _QUOTAS = (
         for name in (b"requests", b"tokens", b"input-tokens", b"output-tokens")
     ),
 )
-_DURATION = re.compile(rf"(?:{_PART}){{1,8}}\Z")
+_DURATION = rf"(?:{_PART}){{1,8}}\Z"
 
 
 def quota_reset_s(headers: Headers, wall_s: float) -> float | None:
@@ -351,7 +350,7 @@ def quota_reset_s(headers: Headers, wall_s: float) -> float | None:
 def _reset_s(text: str, wall_s: float) -> float | None:
     if (number := _number(text.encode("latin-1"))) is not None:
         return number
-    if _DURATION.match(text):
+    if re.match(_DURATION, text):
         return _total_s(text)
     try:
         moment = datetime.fromisoformat(text.upper())
@@ -362,7 +361,7 @@ def _reset_s(text: str, wall_s: float) -> float | None:
 
 def _total_s(text: str) -> float:
     """Return the seconds of a duration that `_PART` matches piece by piece."""
-    amounts = ((float(amount), unit) for amount, unit in _EACH.findall(text.lower()))
+    amounts = ((float(amount), unit) for amount, unit in re.findall(_PART, text.lower()))
     return sum(amount * (0.001 if unit in _MILLI else _UNIT_S[unit[0]]) for amount, unit in amounts)
 
 

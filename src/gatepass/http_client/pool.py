@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 # possessive quantifiers (`*+`, `++`): a proxy's bytes must not cause backtracking
 _HEAD = rb"HTTP/1\.[01] (%b)(?: ([^\r\n]*+))?\r?\n(?:[^\r\n]++\r?\n)*+\r?\n"
-_ANSWER = re.compile(b"(?:%b)*+%b" % (_HEAD % b"10[023]", _HEAD % b"[2-5][0-9]{2}"))
+_ANSWER = b"(?:%b)*+%b" % (_HEAD % b"10[023]", _HEAD % b"[2-5][0-9]{2}")
 """The complete head of a reply to CONNECT, after interim replies. A line may end in a bare LF (RFC 9112 2.2)."""
 _BLANK_LINE = re.compile(rb"\n\r?\n")
-_LENGTH = re.compile(rb"\ncontent-length: *([0-9]{1,9})", re.IGNORECASE)
-_MARKUP = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+_LENGTH = rb"(?i)\ncontent-length: *([0-9]{1,9})"
+_MARKUP = r"(?is)<(style|script)\b.*?</\1>|<[^>]*>"
 TEXT_BYTES, TEXT_CHARS, TEXT_S = 4096, 200, 0.2
 """How much of a proxy's refusal is read and quoted, and how long it may take to follow the head."""
 
@@ -135,7 +135,7 @@ class Tunnel(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        answer = _ANSWER.match(self._received)
+        answer = re.match(_ANSWER, self._received)
         if answer is not None and not self._refusal.done():
             self._answered(answer)
         elif len(self._received) > HEAD_BYTES:
@@ -152,7 +152,7 @@ class Tunnel(asyncio.Protocol):
 
     def _answered(self, answer: re.Match[bytes]) -> None:
         if not answer[3].startswith(b"2"):
-            length = _LENGTH.search(answer[0])
+            length = re.search(_LENGTH, answer[0])
             wanted = TEXT_BYTES if length is None else min(int(length[1]), TEXT_BYTES)
             if len(self._received) - answer.end() >= wanted:
                 self._refuse_with_text()
@@ -166,13 +166,13 @@ class Tunnel(asyncio.Protocol):
 
     def _refuse_with_text(self) -> None:
         """Refuse with the proxy's status, its reason, its address and the text of its page, which name the rule."""
-        answer = _ANSWER.match(self._received)
+        answer = re.match(_ANSWER, self._received)
         if answer is None:
             return
         reason = "".join(char for char in (answer[4] or b"").decode("latin-1") if char.isprintable())
         page = self._received[answer.end() : answer.end() + TEXT_BYTES].decode("utf-8", "replace")
         # masked before it is cut: both may quote the credentials
-        text = " ".join(self._proxy.mask(_MARKUP.sub(" ", page)).split())[:TEXT_CHARS]
+        text = " ".join(self._proxy.mask(re.sub(_MARKUP, " ", page)).split())[:TEXT_CHARS]
         text = "".join(char for char in text if char.isprintable())
         status = f"{answer[3].decode()} {self._proxy.mask(reason)}".strip()
         self._refuse(f"{status} from {self._proxy.destination.authority.decode()}{': ' if text else ''}{text}")

@@ -33,7 +33,7 @@ from gatepass.types import Call
 Relevant = Collection[LearnedRule]
 """Rules that would change one body; the result of `relevant_rules`."""
 
-_FIGURES = re.compile(r"[0-9]+")
+_FIGURES = r"[0-9]+"
 _LONG_NAME = 8
 """Letters from which a name is not an everyday word: `temperature`, but not `user` or `stop`."""
 _VALUE_CODE = "unsupported_value"
@@ -83,7 +83,7 @@ def is_same_rejection(rejection: UpstreamRejection, rule: LearnedRule, evidence:
     if rule.key in suggested or contradicts(rejection, rule):
         return True
     # an equal text may be about another member, which only `param` or a list names
-    if not suggested and _FIGURES.sub("0", rejection.text) == _FIGURES.sub("0", evidence):
+    if not suggested and re.sub(_FIGURES, "0", rejection.text) == re.sub(_FIGURES, "0", evidence):
         return True
     names: tuple[str, ...] = ()  # by which an upstream names the member that the rule changes
     if rule.action == "stream":
@@ -108,28 +108,27 @@ def is_same_rejection(rejection: UpstreamRejection, rule: LearnedRule, evidence:
 # streams
 
 # OpenAI, for an organization that is not verified (lobehub#9385). Relays keep the sentence, but often not its param.
-_UNVERIFIED = re.compile(rf"{WORDS}must be verified to stream")
-_REFUSED = re.compile(  # the first alternatives are OpenAI's for o1 (NextChat#5410)
+_UNVERIFIED = rf"{WORDS}must be verified to stream"
+_REFUSED = (  # the first alternatives are OpenAI's for o1 (NextChat#5410)
     r"(?:Unsupported value: )?'?stream'? does not support true|Unsupported value: 'stream'.{0,200}?values are: false"
     rf"|{WORDS}(?:does not|doesn't|do not|don't) support stream(?:ing)?(?![\w_])"
     rf"|{WORDS}[Ss]treaming is not (?:currently )?(?:supported|enabled|allowed|available)"
     r"|Unsupported parameter: 'stream'"
 )
-_COMBINED = re.compile(
-    r"[ ,](?:with|when|while|if|for|together|alongside|combin\w+|and)\b"
-    r"(?! (?:this|the|your) (?:[\w.'-]+ )?(?:model|deployment|endpoint|account|organi[sz]ation|region|api|provider)\b)",
-    re.IGNORECASE,
+_COMBINED = (
+    r"(?i)[ ,](?:with|when|while|if|for|together|alongside|combin\w+|and)\b"
+    r"(?! (?:this|the|your) (?:[\w.'-]+ )?(?:model|deployment|endpoint|account|organi[sz]ation|region|api|provider)\b)"
 )
 """The upstream rejects streams together with something else, not streams as such."""
-_NEEDED = re.compile(  # DashScope, for models that only stream or that think (ragflow#5912, ragflow#8972)
+_NEEDED = (  # DashScope, for models that only stream or that think (ragflow#5912, ragflow#8972)
     rf"{WORDS}only supports? stream(?:ing)?\b|(?:Unsupported value: )?'?stream'? does not support false"
     rf"|{WORDS}please enable the stream parameter"
     r"|(?:parameter\.)?enable_thinking must be set to false for non-stream"
 )
 # The alternative to a stream for the same models. Streaming is tried first, because it keeps the thinking.
-_NO_THINKING = re.compile(r"(?:parameter\.)?enable_thinking must be set to false")
+_NO_THINKING = r"(?:parameter\.)?enable_thinking must be set to false"
 # DashScope, for models that always think (qwen-code#7332).
-_THINKING_ONLY = re.compile(rf"{WORDS}enable_thinking parameter is restricted to True", re.IGNORECASE)
+_THINKING_ONLY = rf"(?i){WORDS}enable_thinking parameter is restricted to True"
 
 
 def streaming(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
@@ -142,7 +141,7 @@ def streaming(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]
         yield (LearnedRule("stream", "aggregate"),)
     elif (found := rejection.opens(_REFUSED)) or (rejection.code, rejection.param) == (_VALUE_CODE, "stream"):
         rest = found.string[found.end() :] if found is not None else rejection.text
-        yield (LearnedRule("stream", "synth", ttl_s=HOUR_S if _COMBINED.search(rest) is None else 0.0),)
+        yield (LearnedRule("stream", "synth", ttl_s=HOUR_S if re.search(_COMBINED, rest) is None else 0.0),)
     # DashScope accepts or rejects `enable_thinking` depending on the model and on `stream`.
     if rejection.opens(_NO_THINKING):
         yield (LearnedRule("set", "enable_thinking", "false"),)
@@ -156,7 +155,7 @@ def streaming(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]
 _AT = r"(?:'?(?:body\.)?messages[\w.\[\]-]*+'?\s*:\s*)?"
 # In this order: clones of OpenAI's API, DeepSeek, the chat templates of vLLM and llama.cpp, GLM in English and Chinese,
 # OpenAI.
-_DEVELOPER = re.compile(
+_DEVELOPER = (
     rf"{_AT}(?:['`\"]?developer['`\"]? is not one of|unknown variant [`'\"]developer|Unexpected message role"
     r"|Incorrect role information|角色信息不正确)|(?:Unsupported value: )?"
     rf"(?:'messages[\w.\[\]]*+' |{WORDS})does not support ['`\"]developer"
@@ -166,40 +165,40 @@ _ROLES = r"(?=.*\bsystem\b)(?=.*\b(?:user|assistant)\b)"
 another member."""
 # In this order: OpenAI and Volcengine (agno#6697), zod (chatwise-releases#971), a gateway (new-api#5330), pydantic's
 # unions (Mistral, Cerebras, SiliconFlow), Groq.
-_DEVELOPER_VALUE = re.compile(
+_DEVELOPER_VALUE = (
     rf"{_AT}(?:(?:The|[Ii]nvalid) parameter [`'\"]messages[\w.\[\]]*+[`'\"](?: specified[\w ]*+)?: )?"
     rf"(?:{_ROLES}(?:[Ii]nvalid value: [`'\"]developer[`'\"]|Invalid enum value\. .{{0,200}}received 'developer')"
     r"|(?:[Ii]nvalid|[Uu]nknown|[Uu]nsupported) role:? [`'\"]?developer\b|Input tag 'developer' found using 'role'"
     r"|discriminator property 'role' has invalid value)"
 )
 # pydantic, FastAPI and zod list the roles that they accept. A list with `developer` rejects another role.
-_OTHER_ROLES = re.compile(
+_OTHER_ROLES = (
     rf"(?:(?:body\.)?messages\.\d+\.(?:[\w-]+\.)?role: |{_ROLES}Invalid option: )"
     r"(?:Input should be|expected one of|(?:[\w ]++; )?permitted:) (?!.*developer)"
 )
-_SYSTEM = re.compile(  # OpenAI's o1 models want `developer` instead (cherry-studio#4973)
+_SYSTEM = (  # OpenAI's o1 models want `developer` instead (cherry-studio#4973)
     rf"(?:Unsupported value: )?(?:'messages[\w.\[\]]*+' |{WORDS})does not support ['`\"]system"
     rf"|{_AT}['`\"]?system['`\"]? is not one of"
 )
-_NO_SYSTEM = re.compile(rf"{WORDS}[Ss]ystem role (?:is )?not supported")
+_NO_SYSTEM = rf"{WORDS}[Ss]ystem role (?:is )?not supported"
 # Chat templates of models such as Mistral's, in vLLM (vllm#6862).
-_ALTERNATE = re.compile(rf"{WORDS}roles must alternate")
+_ALTERNATE = rf"{WORDS}roles must alternate"
 
 _STRING_REQUIRED = (  # DeepSeek, Groq, Ollama, Cloudflare, FastAPI
-    re.compile(rf"{_AT}invalid type: sequence, expected a string"),
-    re.compile(r"'messages\.\d+\.content' : value must be a string"),
-    re.compile(r"(?:json: )?cannot unmarshal array into Go struct field [\w.]*content of type string"),
-    re.compile(r"Type mismatch of '/messages/[^/'\s]+/content', 'array' not in 'string'"),
-    re.compile(r"(?:body\.)?messages\.\d+\.(?:[\w-]+\.)*content(?:\.str)?: Input should be a valid string"),
+    rf"{_AT}invalid type: sequence, expected a string",
+    r"'messages\.\d+\.content' : value must be a string",
+    r"(?:json: )?cannot unmarshal array into Go struct field [\w.]*content of type string",
+    r"Type mismatch of '/messages/[^/'\s]+/content', 'array' not in 'string'",
+    r"(?:body\.)?messages\.\d+\.(?:[\w-]+\.)*content(?:\.str)?: Input should be a valid string",
 )
 _NULL_REFUSED = (  # LM Studio, Ollama, OpenAI, FastAPI
-    re.compile(r"(?:Invalid 'content': )?'content' field must be a string or an array of objects"),
-    re.compile(r"invalid message content type: <nil>"),
-    re.compile(r"Invalid value for 'content': expected a string, got null"),
-    re.compile(r"(?:body\.)?messages\.\d+\.(?:[\w-]+\.)*content: (?:Field required|none is not an allowed value)"),
+    r"(?:Invalid 'content': )?'content' field must be a string or an array of objects",
+    r"invalid message content type: <nil>",
+    r"Invalid value for 'content': expected a string, got null",
+    r"(?:body\.)?messages\.\d+\.(?:[\w-]+\.)*content: (?:Field required|none is not an allowed value)",
 )
 # Mistral accepts no id of another provider (opencode#1680).
-_TOOL_ID = re.compile(r"Tool call id was .{0,200}? but must be a-z, A-Z, 0-9, with a length of 9")
+_TOOL_ID = r"Tool call id was .{0,200}? but must be a-z, A-Z, 0-9, with a length of 9"
 
 
 def conversation(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
@@ -226,15 +225,15 @@ def conversation(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ..
 # embeddings
 
 _LIMITS = (  # DashScope, TEI and SiliconFlow, Azure, Gemini, OpenAI
-    re.compile(rf"{WORDS}batch size (?:is invalid, it should not be larger than|must not exceed) (\d+)"),
-    re.compile(rf"{WORDS}batch size \d+ > maximum allowed batch size (\d+)"),
-    re.compile(r"[Tt]oo many inputs\. The max number of inputs is (\d+)"),
-    re.compile(r"(?:[\w.]++: )?at most (\d+) requests can be in one batch"),
-    re.compile(r"(?:Invalid )?'input': array too long\. Expected an array with maximum length (\d+)"),
+    rf"{WORDS}batch size (?:is invalid, it should not be larger than|must not exceed) (\d+)",
+    rf"{WORDS}batch size \d+ > maximum allowed batch size (\d+)",
+    r"[Tt]oo many inputs\. The max number of inputs is (\d+)",
+    r"(?:[\w.]++: )?at most (\d+) requests can be in one batch",
+    r"(?:Invalid )?'input': array too long\. Expected an array with maximum length (\d+)",
 )
-_TOKENS = re.compile(r"Requested (\d[\d,]*) tokens, max (\d[\d,]*) tokens per request")
+_TOKENS = r"Requested (\d[\d,]*) tokens, max (\d[\d,]*) tokens per request"
 # Zhipu's older API accepts one text (zhipuai-sdk-python-v4#7). Its sentence names no list, only its code 1214 does.
-_STRING_ONLY = re.compile(r"(?:input|prompt)\s*参数非法")
+_STRING_ONLY = r"(?:input|prompt)\s*参数非法"
 LARGEST = 100_000
 """Limit on a batch: a larger number in such a sentence is not a number of inputs. OpenAI accepts 2,048."""
 FILL = 0.9
@@ -258,16 +257,16 @@ def batches(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
 
 # changes that require `learn_also`
 
-_TOOL_CHOICE = re.compile(  # DashScope and DeepSeek, for models that think (DeepSeek-V3#1376)
+_TOOL_CHOICE = (  # DashScope and DeepSeek, for models that think (DeepSeek-V3#1376)
     rf"{WORDS}tool_choice parameter does not support being set to|[Tt]hinking mode does not support this tool_choice"
 )
 # LM Studio.
-_OBJECT_REFUSED = re.compile(r"'response_format\.type' must be 'json_schema' or 'text'")
+_OBJECT_REFUSED = r"'response_format\.type' must be 'json_schema' or 'text'"
 # DeepSeek.
-_FORMAT_REFUSED = re.compile(rf"{WORDS}response_format type is unavailable")
+_FORMAT_REFUSED = rf"{WORDS}response_format type is unavailable"
 # vLLM started without a parser of tool calls (vllm#9986), and Ollama.
-_NO_TOOLS = re.compile(rf"{WORDS}(?:tool choice requires --enable-auto-tool-choice|does not support tools\b)")
-_ROOM = re.compile(  # vLLM (vllm#12886)
+_NO_TOOLS = rf"{WORDS}(?:tool choice requires --enable-auto-tool-choice|does not support tools\b)"
+_ROOM = (  # vLLM (vllm#12886)
     rf"{WORDS}maximum context length is (\d+) tokens\. However, you requested \d+ tokens"
     r" \((\d+) in the messages, \d+ in the completion\)"
 )
@@ -300,13 +299,13 @@ def choices(rejection: UpstreamRejection, also: Collection[str]) -> Iterator[tup
 
 _BETA_NAMES = r"([`'\"]?[a-z][a-z0-9-]*+[`'\"]?(?:, ?[`'\"]?[a-z][a-z0-9-]*+[`'\"]?)*)"
 _REFUSED_BETAS = (  # Anthropic, Vertex AI and Foundry (vercel/ai#10981), then Anthropic's documentation and Copilot
-    re.compile(rf"Unexpected value\(s\) {_BETA_NAMES} for the `anthropic-beta` header"),
-    re.compile(rf"[Uu]nsupported beta header(?:\(s\)|s)?: {_BETA_NAMES}"),
+    rf"Unexpected value\(s\) {_BETA_NAMES} for the `anthropic-beta` header",
+    rf"[Uu]nsupported beta header(?:\(s\)|s)?: {_BETA_NAMES}",
 )
 # Bedrock (claude-code#49648), also inside the texts of its SDKs and of LiteLLM. It does not name the value.
-_REFUSED_BETA = re.compile(r"(?:[\w /.,:-]{0,300}: )?(?:\{\"[Mm]essage\": ?\")?invalid beta flag\b")
+_REFUSED_BETA = r"(?:[\w /.,:-]{0,300}: )?(?:\{\"[Mm]essage\": ?\")?invalid beta flag\b"
 # Anthropic, for an account without it.
-_NO_LONG_CONTEXT = re.compile(rf"{WORDS}long context beta is not yet available")
+_NO_LONG_CONTEXT = rf"{WORDS}long context beta is not yet available"
 _LONG_CONTEXT = "context-1m-"
 KEPT_FIRST = ("claude-code-", "interleaved-thinking-")
 """Beginnings of the values that remain in the first repeat after a rejection that names none."""
@@ -342,44 +341,42 @@ def betas(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
 MOST_NAMES = 8
 
 _LISTS = (  # OpenAI's older API and Azure, NVIDIA (9router#3325), Venice (llm-venice#3), LiteLLM
-    re.compile(r"Unrecognized request arguments? supplied: ([\w, ]+)"),
-    re.compile(r"Unsupported parameter\(s\): ([\w, `'\"]+)"),
-    re.compile(r"Unrecognized keys?(?:\(s\))?(?: in object)?: ((?:['\"][^'\"]+['\"](?:, )?)+)"),
-    re.compile(rf"{WORDS}does not support parameters: \[((?:'[\w.]+'(?:, )?)+)\]"),
+    r"Unrecognized request arguments? supplied: ([\w, ]+)",
+    r"Unsupported parameter\(s\): ([\w, `'\"]+)",
+    r"Unrecognized keys?(?:\(s\))?(?: in object)?: ((?:['\"][^'\"]+['\"](?:, )?)+)",
+    rf"{WORDS}does not support parameters: \[((?:'[\w.]+'(?:, )?)+)\]",
 )
 _PLACES = (  # OpenAI twice, pydantic twice (Mistral, FastAPI), a gateway, Databricks (continue#12936)
-    re.compile(r"Unsupported parameter: '([^']+)'"),
-    re.compile(r"Unknown parameter: '([^']+)'"),
-    re.compile(r"([\w.\[\]-]++): Extra inputs are not permitted"),
-    re.compile(r"body -> ([\w]+(?: -> [\w]+)*)\s+Extra inputs are not permitted"),
-    re.compile(r"Extra inputs are not permitted, field: '([^']+)'"),
-    re.compile(r"json: unknown field \\?\"([^\"\\]+)\\?\""),
+    r"Unsupported parameter: '([^']+)'",
+    r"Unknown parameter: '([^']+)'",
+    r"([\w.\[\]-]++): Extra inputs are not permitted",
+    r"body -> ([\w]+(?: -> [\w]+)*)\s+Extra inputs are not permitted",
+    r"Extra inputs are not permitted, field: '([^']+)'",
+    r"json: unknown field \\?\"([^\"\\]+)\\?\"",
 )
-_GEMINI = re.compile(r"Unknown name \\?\"([^\"\\]+)\\?\"(?: at '([^']*)')?: Cannot find field")
+_GEMINI = r"Unknown name \\?\"([^\"\\]+)\\?\"(?: at '([^']*)')?: Cannot find field"
 # Groq and Cerebras, for members of replayed messages.
-_PROPERTY = re.compile(r"('?messages[\w.\[\]]*+'?\s*:\s*|[\w.\[\]]++: )?property '([^']{1,200})' is unsupported")
-_IN_MESSAGES = re.compile(r"'?messages\b")
-_ILLEGAL = re.compile(r"([A-Za-z0-9_]++)\s*参数非法")
+_PROPERTY = r"('?messages[\w.\[\]]*+'?\s*:\s*|[\w.\[\]]++: )?property '([^']{1,200})' is unsupported"
+_IN_MESSAGES = r"'?messages\b"
+_ILLEGAL = r"([A-Za-z0-9_]++)\s*参数非法"
 """GLM's sentence for a value that it rejects. It accepts others, so the value of one client teaches nothing."""
 _VALUES = (  # OpenAI (litellm#13397), Kimi, GLM
-    re.compile(r"Unsupported value: '([^']+)' does not support "),
-    re.compile(r"invalid (\w+): only "),
+    r"Unsupported value: '([^']+)' does not support ",
+    r"invalid (\w+): only ",
     _ILLEGAL,
 )
-_OTHER_VALUES = re.compile(
-    r"(?:(?:[Ss]upported|[Aa]llowed|[Vv]alid) values (?:are|include)|[Mm]ust be one of):? *(.*)", re.DOTALL
-)
+_OTHER_VALUES = r"(?s)(?:(?:[Ss]upported|[Aa]llowed|[Vv]alid) values (?:are|include)|[Mm]ust be one of):? *(.*)"
 """The accepted values that the upstream names. If there are two or more, only this value is rejected. A single one is
 the default."""
 _DROPPED_WHOLE = frozenset(("stream_options", "metadata", "logit_bias"))
 """Objects dropped as a whole: the client chooses the names in the last two, so their number has no limit."""
 _FLAT_STRICT, _NESTED_STRICT = "tools[].strict", "tools[].function.strict"
-_WORD = re.compile(r"[\w.]+")
+_WORD = r"[\w.]+"
 _BRANCHES = frozenset(("custom", "ephemeral", "text", "image", "document", "tool_use", "tool_result", "search_result"))
 """What Anthropic's errors write between a member and its own members, such as `tools.0.custom.defer_loading`."""
-_HINT = re.compile(r"Use '([^']+)' instead")
+_HINT = r"Use '([^']+)' instead"
 # vLLM (vllm#15465).
-_NO_DIMENSIONS = re.compile(rf"{WORDS}(?:dimensions is currently not supported|does not support matryoshka)")
+_NO_DIMENSIONS = rf"{WORDS}(?:dimensions is currently not supported|does not support matryoshka)"
 
 
 def members(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
@@ -391,7 +388,7 @@ def members(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
     wrong = [
         path for path in _confirmed(rejection, _wrong_values(rejection)) if path not in NEVER and path not in RENAMES
     ]
-    accepted = _OTHER_VALUES.search(rejection.text)
+    accepted = re.search(_OTHER_VALUES, rejection.text)
     is_one_of_several = accepted and len(re.split(r",| and | or |\|", accepted[1].partition(". ")[0])) > 1
     ttl_s = 0.0 if is_one_of_several or rejection.opens(_ILLEGAL) is not None else HOUR_S
     if _FLAT_STRICT in unknown:  # upstreams that name it like this in chats too, where it is in `function`
@@ -405,7 +402,7 @@ def members(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
             return
         enabling = [beta for beta, paths in BETA_MEMBERS.items() if not set(paths).isdisjoint(unknown)]
     if unknown:  # one step for all of them, because the upstream accepts no request that has one
-        hint = _HINT.search(rejection.text)
+        hint = re.search(_HINT, rejection.text)
         rules = []
         for path in unknown[:MOST_NAMES]:
             top = path.partition(".")[0]
@@ -451,16 +448,16 @@ def _unknown_members(rejection: UpstreamRejection) -> Iterator[str]:
         yield path_from_error(rejection.param)
     for sentence in rejection.sentences:
         for pattern in _PLACES:
-            if (found := pattern.match(sentence)) is not None:
+            if (found := re.match(pattern, sentence)) is not None:
                 yield path_from_error(found[1].replace(" -> ", "."))
         for pattern in _LISTS:
-            if (found := pattern.match(sentence)) is not None:
-                yield from _WORD.findall(found[1])
-        if (found := _GEMINI.match(sentence)) is not None and found[2] in (None, "", found[1]):
+            if (found := re.match(pattern, sentence)) is not None:
+                yield from re.findall(_WORD, found[1])
+        if (found := re.match(_GEMINI, sentence)) is not None and found[2] in (None, "", found[1]):
             yield path_from_error(found[1])
-        if (found := _PROPERTY.match(sentence)) is not None:
+        if (found := re.match(_PROPERTY, sentence)) is not None:
             path = path_from_error(found[2])  # Groq names the message before it, Cerebras the whole path, twice
-            in_messages = _IN_MESSAGES.match(found[1] or "") is not None and not path.startswith("messages[]")
+            in_messages = re.match(_IN_MESSAGES, found[1] or "") is not None and not path.startswith("messages[]")
             yield f"messages[].{path}" if in_messages else path
 
 

@@ -165,11 +165,13 @@ NEVER_CODES = FINAL_CODES | {
 }
 """Values of `code` or `type` for which nothing is learned: the account, the model name or the content is the cause."""
 
+# Most patterns are texts, here and in the matchers: `re` compiles them at the first rejection, and keeps them. At the
+# start they would take a twentieth of its time.
 # Azure's content filter, and OpenAI for a model that requires a verified organization: no change of the form helps.
-_NEVER_TEXT = re.compile(r"content management policy|must be verified to use", re.IGNORECASE)
-_WANTS_BACK = re.compile(r"must be passed back|missing `?reasoning_content", re.IGNORECASE)
+_NEVER_TEXT = r"(?i)content management policy|must be verified to use"
+_WANTS_BACK = r"(?i)must be passed back|missing `?reasoning_content"
 """DeepSeek's thinking models require the reasoning that other upstreams reject."""
-_OF_VALUES = re.compile(
+_OF_VALUES = (
     r"invalid_(?:value|type|enum|image|base64|json|role|url)\w*|missing(?:_\w+)?|\w+_(?:above|below)_(?:max|min)_\w+"
     r"|literal_error|enum|value_error|(?:greater|less)_than\w*|too_(?:long|short)|\w+_(?:type|parsing)"
 )
@@ -179,26 +181,25 @@ _NO_PATHS = frozenset(("", "none", "null", "validation_error", "body", "request"
 WORDS = r"(?:(?:['\"`][\w./:@+-]{1,100}['\"`]|[\w./@+-]++(?::[\w./-]++)*+(?:'s)?),? ){0,10}?"
 """Words with which an upstream's sentence may begin. Quotes contain one word at most, so a quoted sentence does not
 match."""
-_PREFIX = re.compile(
-    r"<\d{3}>\s*|\[\d{1,6}\]\s*|\*\s+|HTTP(?:/[\d.]+)? \d{3}\b:?\s*|\d{3}\b:?\s+|error code: \d{3}\s*-?\s*"
+_PREFIX = (
+    r"(?i)<\d{3}>\s*|\[\d{1,6}\]\s*|\*\s+|HTTP(?:/[\d.]+)? \d{3}\b:?\s*|\d{3}\b:?\s+|error code: \d{3}\s*-?\s*"
     r"|invalid JSON payload received\.\s*|failed to deserialize[^:'\"\n]{0,80}:\s*"
     r"|'messages\.\d+' : for 'role:\w+' the following must be satisfied\[\("
     r"|provider returned error[.:]?\s+|error from provider \([\w .-]{1,40}\):\s*|[^'\":\n]{0,60}template:\s*[\"']?"
     r"|\{['\"](?:error|detail|message)['\"]: (?:\{['\"]message['\"]: )?['\"]"
     r"|\[\{(?:'type': '\w{1,40}', 'loc': \([^()]{0,80}\), )?'msg': ['\"]"
-    r"|(?:[\w./-]{1,60}+ ){0,5}[\w.]{0,60}(?:error|exception|failed|request|validation|invalidparameter)(?:[:,]| -)\s*",
-    re.IGNORECASE,
+    r"|(?:[\w./-]{1,60}+ ){0,5}[\w.]{0,60}(?:error|exception|failed|request|validation|invalidparameter)(?:[:,]| -)\s*"
 )
 """Prefixes that gateways and relays add to a sentence."""
 _MOST_PREFIXES = 6
-_PYTHON_LIST = re.compile(r"(?:\d{1,3} validation errors?:?\s+)?\[?(?=\{'type': '\w{1,40}', 'loc': \()")
-_PYTHON_DETAIL = re.compile(r"'loc': \(([\w', -]{1,200})\), 'msg': (['\"])((?:(?!\2).){1,300})\2")
+_PYTHON_LIST = r"(?:\d{1,3} validation errors?:?\s+)?\[?(?=\{'type': '\w{1,40}', 'loc': \()"
+_PYTHON_DETAIL = r"'loc': \(([\w', -]{1,200})\), 'msg': (['\"])((?:(?!\2).){1,300})\2"
 """A detail of pydantic as Python prints it (vLLM). No value of a request contains a tuple outside its strings."""
-_STEP = re.compile(r"[\w-]+")
-_PYTHON_TEXT = re.compile(r"\d{1,3} validation errors? for \w{1,100}\n")
-_TEXT_DETAIL = re.compile(r"([\w.-]{1,200})\n\s*([^\n]{1,300}?) \[type=")
-_DETAIL = re.compile(r"body(?:\.| -> )")
-_NEXT_DETAIL = re.compile(r"; (?=body\.)")
+_STEP = r"[\w-]+"
+_PYTHON_TEXT = r"\d{1,3} validation errors? for \w{1,100}\n"
+_TEXT_DETAIL = r"([\w.-]{1,200})\n\s*([^\n]{1,300}?) \[type="
+_DETAIL = r"body(?:\.| -> )"
+_NEXT_DETAIL = r"; (?=body\.)"
 _LISTED = "Invalid JSON payload received. "
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
 _INDEX_STEP = re.compile(r"[^.\[\]/\s]+")
@@ -244,7 +245,7 @@ class UpstreamRejection:
         relayed, inside = _relayed_text(error_body.raw), error_body.inside
         text = error_body.message if relayed is None else f"{error_body.message}\n{relayed}"
         shown = f"{text}\n{inside}"
-        if code in NEVER_CODES or kind in NEVER_CODES or _NEVER_TEXT.search(text) is not None:
+        if code in NEVER_CODES or kind in NEVER_CODES or re.search(_NEVER_TEXT, text) is not None:
             return None
         found = texts_of(sent)
         names, texts = found or ([], [])
@@ -258,7 +259,7 @@ class UpstreamRejection:
     @property
     def is_of_a_value(self) -> bool:
         """Whether its code means that a value is wrong, and not that a member is unknown."""
-        return _OF_VALUES.fullmatch(self.code) is not None
+        return re.fullmatch(_OF_VALUES, self.code) is not None
 
     @property
     def path(self) -> str | None:
@@ -275,15 +276,15 @@ class UpstreamRejection:
         parts = (self.text,) if relayed is None else (self.text.removesuffix(f"\n{relayed}"), relayed)
         return tuple(sentence for part in parts for sentence in _sentences(part))
 
-    def opens(self, *patterns: re.Pattern[str]) -> re.Match[str] | None:
+    def opens(self, *patterns: str) -> re.Match[str] | None:
         """Return the match of the first of `patterns` with which a sentence begins."""
-        found = (pattern.match(sentence) for pattern in patterns for sentence in self.sentences)
+        found = (re.match(pattern, sentence) for pattern in patterns for sentence in self.sentences)
         return next((match for match in found if match is not None), None)
 
     @property
     def wants_reasoning(self) -> bool:
         """Whether the upstream requires reasoning that was dropped, although its sentence looks like the opposite."""
-        return _WANTS_BACK.search(self.text) is not None
+        return re.search(_WANTS_BACK, self.text) is not None
 
 
 def is_too_long(error: UpstreamError) -> bool:
@@ -304,15 +305,15 @@ def _relayed_text(raw: Any) -> str | None:
 
 def _sentences(text: str) -> list[str]:
     # Only pydantic's details and Gemini's lines are lists: any other line break may come from the client.
-    if _DETAIL.match(text) is not None:
-        return _NEXT_DETAIL.split(text)
+    if re.match(_DETAIL, text) is not None:
+        return re.split(_NEXT_DETAIL, text)
     lines = [line for line in text.split("\n") if line.startswith(_LISTED)] if text.startswith(_LISTED) else [text]
     sentences: list[str] = []
     for line in lines:
         details: list[str] = []
         for _ in range(_MOST_PREFIXES):
             details = details or _python_details(line)
-            if (prefix := _PREFIX.match(line)) is None:
+            if (prefix := re.match(_PREFIX, line)) is None:
                 break
             line = line[prefix.end() :]
         sentences += [*details, line]
@@ -321,10 +322,10 @@ def _sentences(text: str) -> list[str]:
 
 def _python_details(text: str) -> list[str]:
     """Return each detail of pydantic's errors in `text`, which begins with them in Python's spelling."""
-    if _PYTHON_LIST.match(text) is not None:
-        found = [(".".join(_STEP.findall(loc)), said) for loc, _, said in _PYTHON_DETAIL.findall(text)]
-    elif (start := _PYTHON_TEXT.match(text)) is not None:
-        found = _TEXT_DETAIL.findall(text, start.end())
+    if re.match(_PYTHON_LIST, text) is not None:
+        found = [(".".join(re.findall(_STEP, loc)), said) for loc, _, said in re.findall(_PYTHON_DETAIL, text)]
+    elif (start := re.match(_PYTHON_TEXT, text)) is not None:
+        found = re.findall(_TEXT_DETAIL, text[start.end() :])
     else:
         return []
     return [f"{place}: {said}" for place, said in found]

@@ -54,11 +54,11 @@ CALL_OPTIONS = {
 _CASES_WITHOUT_PATH = {"messages": "no_api", "responses": "no_api"}
 """The cases of a missing path for operations that chats can serve."""
 DIGITS = 4
-_TOO_LARGE = re.compile(r"larger than|too (?:large|many)|more than \d|limits\.\w")
-_TIMEOUT = re.compile(r"\d s \((\S.*?\.timeouts\.[a-z_]+_s)\)")
-_NAME_OF_MODEL = re.compile(r"gatepass sent .*?\b[Ss]et (models\..+?\.name) to ")
-_ROUTE_OF_MODEL = re.compile(r"has no such path: .*?\bit \(models\.(.+)\.(upstream|targets)\) does not support")
-_REJECTED = re.compile(
+_TOO_LARGE = r"larger than|too (?:large|many)|more than \d|limits\.\w"
+_TIMEOUT = r"\d s \((\S.*?\.timeouts\.[a-z_]+_s)\)"
+_NAME_OF_MODEL = r"gatepass sent .*?\b[Ss]et (models\..+?\.name) to "
+_ROUTE_OF_MODEL = r"has no such path: .*?\bit \(models\.(.+)\.(upstream|targets)\) does not support"
+_REJECTED = (
     r"(?s:.*)(?:(?P<no_credential>gatepass has no credential for it\.)"
     r"|(?P<variable_key>eplace the key in the environment variable )"
     r"|(?P<header_key>eplace the key in (?:upstreams|mcp)\.)"
@@ -67,21 +67,15 @@ _REJECTED = re.compile(
     r"|the token of the credential ')"
 )
 """The last words of gatepass itself about a rejected credential. The upstream's text before may have the same words."""
-_CREDENTIAL = re.compile(r"(?s:.*)\b(?:key|token) of the credential '([^\s']{1,200})'")
-_PLACE_OF_KEY = re.compile(
-    r"(?s:.*)eplace the key in (?:the environment variable )?(.{1,500}?) by one that this upstream issued"
-)
-_REFUSED = re.compile(
-    r"(?s:.*)\bnext attempt in .*?\. Check (?:the client and the secret in )?(credentials\..+?)\. After a"
-)
+_CREDENTIAL = r"(?s:.*)\b(?:key|token) of the credential '([^\s']{1,200})'"
+_PLACE_OF_KEY = r"(?s:.*)eplace the key in (?:the environment variable )?(.{1,500}?) by one that this upstream issued"
+_REFUSED = r"(?s:.*)\bnext attempt in .*?\. Check (?:the client and the secret in )?(credentials\..+?)\. After a"
 """The last words of a TokenUnavailable whose issuer refused, with the settings to check."""
 _REFUSED_SETTINGS = "`credentials.NAME.client_id`, `credentials.NAME.client_secret`, `credentials.NAME.client_auth`"
 _COMPARED_SETTINGS = "`credentials.NAME.scope`, `credentials.NAME.audience`, `upstreams.NAME.token_placement`"
-_COMPARED = re.compile(
-    r"(?s:.*)Compare these settings with what this upstream requires: (.{1,500}?)\. `gatepass token "
-)
-_PROXY_SETTING = re.compile(r"(?:[\w./-]+\.)?network\.proxy(?:_auth)?\b")
-_CA_SETTING = re.compile(r"[\w./-]+\.network\.ca_file\b")
+_COMPARED = r"(?s:.*)Compare these settings with what this upstream requires: (.{1,500}?)\. `gatepass token "
+_PROXY_SETTING = r"(?:[\w./-]+\.)?network\.proxy(?:_auth)?\b"
+_CA_SETTING = r"[\w./-]+\.network\.ca_file\b"
 
 Mask = Callable[[str], str]
 
@@ -274,7 +268,7 @@ def case_of(code: str, hop: str, status: int, message: str, operation: str = "",
     """
     kind, is_mcp = errors.stable_code(code, hop), hop.startswith(f"upstream:{MCP_UPSTREAM}")
     if kind == errors.UpstreamInvalid.code:
-        large = ("line_bytes" if "`line_bytes`" in message else "too_large") if _TOO_LARGE.search(message) else ""
+        large = ("line_bytes" if "`line_bytes`" in message else "too_large") if re.search(_TOO_LARGE, message) else ""
         return "mcp_invalid" if is_mcp else large
     # the words of the message are those for a login page
     if kind == errors.UpstreamHtml.code and status >= 500 and "instead of JSON" not in message:
@@ -283,11 +277,11 @@ def case_of(code: str, hop: str, status: int, message: str, operation: str = "",
         return "proxy_refuses"
     if kind == errors.InvalidImage.code and "ragflow.images" in message:
         return "ragflow_images"
-    if kind == errors.TokenUnavailable.code and _REFUSED.match(message):
+    if kind == errors.TokenUnavailable.code and re.match(_REFUSED, message):
         return "refused"
     if kind not in (errors.UpstreamErrorReply.code, errors.UpstreamAuth.code):
         return ""
-    if found := _REJECTED.match(message):
+    if found := re.match(_REJECTED, message):
         return found.lastgroup or ""
     if "has no such path" in message:  # gatepass adds this to the upstream's text
         case = "mcp_no_path" if is_mcp else _CASES_WITHOUT_PATH.get(operation, "no_path")
@@ -324,7 +318,7 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
     """
     part, _, name = hop.partition(":")
     names = {"gatepass route NAME": f"gatepass route {shlex.quote(model or 'MODEL')}"}
-    if route := _ROUTE_OF_MODEL.search(message):  # then `operations.NAME.upstream` is not used
+    if route := re.search(_ROUTE_OF_MODEL, message):  # then `operations.NAME.upstream` is not used
         value = "OTHER" if route[2] == "upstream" else "[{upstream: OTHER}]"
         example = '{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}'
         names["operations.NAME.upstream"] = f"models.{route[1]}.{route[2]}"
@@ -336,14 +330,14 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
     names |= {
         placeholder: ", ".join(f"`{setting}`" for setting in found[1].split(", "))
         for pattern, placeholder in ((_COMPARED, _COMPARED_SETTINGS), (_REFUSED, _REFUSED_SETTINGS))
-        if (found := pattern.match(message))
+        if (found := re.match(pattern, message))
     }
     if part == "upstream":
         url_setting = url_setting_of(name)
         if name.startswith(MCP_UPSTREAM):
             names["gatepass doctor MODEL --call"] = test_command(hop, model, operation)
             names["mcp.NAME.url"] = url_setting
-        proxy = None if url_setting in message else _PROXY_SETTING.search(message)
+        proxy = None if url_setting in message else re.search(_PROXY_SETTING, message)
         names |= {
             "`base_url`": f"`{proxy[0] if proxy else url_setting}`",
             "{upstream: NAME}": f"{{upstream: {name}}}",
@@ -353,13 +347,13 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
         if proxy and proxy[0].startswith(settings_of(name)):  # its own proxy, for which no_proxy has no effect
             own = f"{settings_of(name)}.network.proxy"
             names |= {"`network.proxy_auth`": f"`{own}_auth`", "`network.no_proxy: [HOST]`": f"`{own}: none`"}
-        if found := _CA_SETTING.search(message):
+        if found := re.search(_CA_SETTING, message):
             names["`network.ca_file`"] = f"`{found[0]}`"
-        if found := _PLACE_OF_KEY.match(message):
+        if found := re.match(_PLACE_OF_KEY, message):
             names |= dict.fromkeys(("credentials.NAME.token", "upstreams.NAME.headers.FIELD", "VARIABLE"), found[1])
-        if limit := _TIMEOUT.search(message):
+        if limit := re.search(_TIMEOUT, message):
             names |= {"upstreams.NAME.timeouts": limit[1], "`timeouts.connect_s`": f"`{limit[1]}`"}
-        if found := _CREDENTIAL.match(message):
+        if found := re.match(_CREDENTIAL, message):
             credential = found[1]
         names["upstreams.NAME.headers"] = f"{settings_of(name)}.headers"
         names["upstreams.NAME.token_placement"] = f"{settings_of(name)}.token_placement"
@@ -376,7 +370,7 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
             re.search(rf"model|deployment|模型|部署|{re.escape(model)}", message, re.IGNORECASE)
             and "has no such path" not in message
         ):
-            found = _NAME_OF_MODEL.search(message)  # then the message has one advice, and so has the action
+            found = re.search(_NAME_OF_MODEL, message)  # then the message has one advice, and so has the action
             both = {f"models.NAME.{one}": f"models.{model}.{one}" for one in ("name", "upstream")}
             names |= both if found is None else {"models.NAME.name": found[1]}
             if found is not None and "for the client's model name" in found[0]:  # the configuration chose the name

@@ -42,18 +42,15 @@ _LARGEST = 1e18
 NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?\Z")
 # `fromisoformat` accepts more, such as week dates.
 _ISO_DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}([T ]|\Z)")
-_HTTP_DATE = re.compile(
-    r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} (GMT|UTC|[+-][0-9]{4})\Z"
-)
+_HTTP_DATE = r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} (GMT|UTC|[+-][0-9]{4})\Z"
 SAFE_CLAIMS = ("iss", "aud", "sub", "client_id", "azp", "appid", "tid", "scope", "scp", "iat", "nbf", "exp")
 """The claims to show, in this order. All others may be private: names, mail addresses, groups."""
 TIME_CLAIMS = frozenset(("iat", "nbf", "exp"))
 MAX_CLAIM_CHARS = 200
 CLIENT_CLAIMS = ("client_id", "azp", "appid", "cid")
 """Claims that identify the client (RFC 9068 2.2, OpenID Connect Core 2, Entra, Okta)."""
-_MACHINE = re.compile(
-    r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}|system:serviceaccount:[^@\s]+|spiffe://[^@\s]+|[^@\s]+@clients",
-    re.IGNORECASE,
+_MACHINE = (
+    r"(?i)[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}|system:serviceaccount:[^@\s]+|spiffe://[^@\s]+|[^@\s]+@clients"
 )
 """Subjects that are not a person: a UUID, a Kubernetes service account, a SPIFFE ID, a client of Auth0."""
 
@@ -207,7 +204,7 @@ def parse_expiry(value: Any, unit: Unit | None) -> ExpiresIn | ExpiresAt | None:
 
 def http_date(text: str) -> float | None:
     """Return the epoch seconds of an IMF-fixdate (RFC 9110 5.6.7), or None."""
-    return _epoch_s(parsedate_to_datetime, text) if _HTTP_DATE.match(text) else None
+    return _epoch_s(parsedate_to_datetime, text) if re.match(_HTTP_DATE, text) else None
 
 
 def _epoch_s(parse: Callable[[str], datetime], text: str) -> float | None:
@@ -363,7 +360,7 @@ def _subject(claims: Mapping[str, Any]) -> str:
     subject = claims["sub"]
     if not isinstance(subject, str):
         return "not shown"
-    if _MACHINE.fullmatch(subject) or subject in [claims.get(name) for name in CLIENT_CLAIMS]:
+    if re.fullmatch(_MACHINE, subject) or subject in [claims.get(name) for name in CLIENT_CLAIMS]:
         return _claim_text("sub", subject, 0.0)
     return f"not shown, {len(subject)} characters: it may be a person's name"
 
