@@ -14,12 +14,11 @@ from ruamel.yaml import YAML
 from gatepass.cli import main
 from gatepass.cli.init import IMAGE_PORT, IMAGE_USER, WORK_FOLDER, compose_lines
 from gatepass.config.block import MIB
-from gatepass.config.container import Container
 from gatepass.config.credential.base import HttpReply
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.document import ConfigError
-from gatepass.config.load import load
+from gatepass.config.load import Container, load
 from gatepass.config.model import Limits, ServerConfig
 from gatepass.server.pages import PATHS
 from tests.e2e.container import compose

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.protocols.translation.message_answer import MessageAnswer
+from gatepass.protocols.translation.message_translation import MessageAnswer
 from tests.integration.gateway import JSON, gateway
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Scripted, Send, Wait, chunk, event, reply, stream
 

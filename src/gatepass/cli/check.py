@@ -19,9 +19,8 @@ from gatepass.cli.options import UNUSABLE, config_option, json_option, load_or_e
 from gatepass.config.block import without_query
 from gatepass.config.changes import parsed_version, since
 from gatepass.config.checks import serves_only_named
-from gatepass.config.container import Container
 from gatepass.config.document import ConfigError, SettingPath, children, dotted, leaves, lookup
-from gatepass.config.load import DEFAULT, LoadedConfig, load
+from gatepass.config.load import DEFAULT, Container, LoadedConfig, load
 from gatepass.config.model import Config
 
 

@@ -19,8 +19,7 @@ from gatepass.cli.reach import Begin, Step, StepOutcome
 from gatepass.config.wording import did_you_mean
 from gatepass.dialects.reply_check import login_page
 from gatepass.mcp.access import Kind, McpAllowed, allowed_of, refusal_of
-from gatepass.mcp.errors import name_settings
-from gatepass.mcp.message import read_message
+from gatepass.mcp.message import name_settings, read_message
 from gatepass.operations.table import OPERATIONS
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.attempt import close_attempt, send, send_own_call

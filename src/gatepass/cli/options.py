@@ -82,9 +82,8 @@ def progress(waits_for: str) -> Iterator[None]:
 
 def load_or_exit(path: str | None) -> LoadedConfig:
     """Load the configuration and print its warnings to stderr; exit with 2 if it is invalid."""
-    from gatepass.config.container import Container
     from gatepass.config.document import ConfigError
-    from gatepass.config.load import load
+    from gatepass.config.load import Container, load
 
     try:
         loaded = load(path, os.environ, container=Container.current())

@@ -18,7 +18,7 @@ from gatepass.cli.control import NotRunning, control_option, found_socket, reque
 from gatepass.cli.healthcheck import reachable
 from gatepass.cli.options import json_option, print_json, printable
 from gatepass.cli.story_lines import HEAD, cleaned, list_line, story_lines, summary_line
-from gatepass.observability.curl import curl_command
+from gatepass.observability.story import curl_command
 from gatepass.types import span
 
 POLL_S = 0.5

@@ -52,8 +52,7 @@ class ServeFlags:
 
     def load(self) -> LoadedConfig:
         """Load the configuration; raise ConfigError."""
-        from gatepass.config.container import Container
-        from gatepass.config.load import load
+        from gatepass.config.load import Container, load
 
         container = Container.current(self.workers)
         return load(self.path, os.environ, host=self.host, port=self.port, log=self.log, container=container)

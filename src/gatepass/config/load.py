@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
@@ -16,7 +17,6 @@ from gatepass.config.access import expiry_warnings
 from gatepass.config.block import MIB, SECRET_NAME, plain
 from gatepass.config.certificates import unusable_files
 from gatepass.config.changes import drop_removed
-from gatepass.config.container import Container
 from gatepass.config.credential.http_json import PRESETS
 from gatepass.config.document import (
     ConfigDocument,
@@ -337,3 +337,51 @@ def lost_blocks(before: ConfigDocument, after: ConfigDocument) -> list[str]:
     A flag or variable may set a value of a block that the file does not have, so the origins decide.
     """
     return [str(path[0]) for path in before.origins if len(path) == 1 and path not in after.origins]
+
+
+UNLIMITED_BYTES = 1 << 60
+"""Version 1 has no word for "unlimited": the file then has a number above this one."""
+
+Read = Callable[[str], str | None]
+"""Returns the text of a file, None if it cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """The memory limit of this process's container, and how many workers share it. None: `server.workers`."""
+
+    memory_bytes: int | None
+    workers: int | None = None
+
+    @classmethod
+    def current(cls, workers: int | None = None) -> Container:
+        return cls(memory_limit_bytes(_text), workers)
+
+
+def memory_limit_bytes(read: Read) -> int | None:
+    """Return the smallest memory limit of the cgroups that this process is in, None without one."""
+    texts = [(read(name) or "").strip() for name in _limit_files(read("/proc/self/cgroup") or "")]
+    found = [int(text) for text in texts if text.isdecimal()]  # and not `max`
+    return min((limit for limit in found if limit < UNLIMITED_BYTES), default=None)
+
+
+def _limit_files(cgroups: str) -> Iterator[str]:
+    """Yield the file of each cgroup in the text of /proc/self/cgroup, and of those around it."""
+    for line in cgroups.splitlines():
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if not controllers:
+            root, name = "/sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name = "/sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        # in a container of version 1 the path is that of the host, and only the root exists
+        own = PurePosixPath(root + path)
+        yield from (str(folder / name) for folder in (own, *own.parents) if str(folder).startswith(root))
+
+
+def _text(name: str) -> str | None:
+    try:
+        return Path(name).read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None

@@ -8,17 +8,18 @@ Connections to clients defer their writes with the same `WriteBatcher`.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import select
 import ssl
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol, cast
 
 import httptools
 
 from gatepass.errors import Fault, TransportFault
-from gatepass.http_client.deadline import Deadline
 from gatepass.http_client.loop_turns import SMALL_BYTES, LoopTurns
 from gatepass.http_client.message_head import HEAD_BYTES, MOST_FIELDS, head_error
 from gatepass.http_client.response_body import UpstreamResponse
@@ -545,3 +546,53 @@ class BodyWriter:
     def _finish_body(self) -> None:
         self.is_out = True
         self._connection.deadline.set(self._bound_s)
+
+
+class Deadline:
+    """Call `passed` when the time limit that was set last has passed and was not lifted.
+
+    A later limit does not move the timer: when it fires, it is set again for the rest. So `set` is usually one
+    comparison.
+    """
+
+    __slots__ = ("_due_s", "_loop", "_passed", "_timer", "at_s")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, passed: Callable[[], None]) -> None:
+        self._loop = loop
+        self._passed: Callable[[], None] | None = passed
+        self.at_s = self._due_s = math.inf
+        """The moment of the limit. While one is set, it may be replaced by a later one without a call."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, delay_s: float) -> None:
+        """Replace the limit by one that passes after `delay_s` seconds."""
+        self.at_s = self._loop.time() + delay_s
+        if self.at_s < self._due_s:
+            self._arm()
+
+    def left_s(self) -> float:
+        """Return the seconds until the limit passes, infinity without a limit."""
+        return self.at_s - self._loop.time()
+
+    def lift(self) -> None:
+        self.at_s = math.inf
+
+    def close(self) -> None:
+        self._passed, self.at_s = None, math.inf
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due_s = self.at_s
+        self._timer = self._loop.call_at(self._due_s, self._fire)
+
+    def _fire(self) -> None:
+        self._timer, self._due_s = None, math.inf
+        if self.at_s > self._loop.time():
+            if self.at_s < math.inf:
+                self._arm()
+        elif self._passed is not None:
+            self.at_s = math.inf
+            self._passed()

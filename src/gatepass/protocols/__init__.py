@@ -7,11 +7,10 @@ The package does no I/O. It must not import `operations`, `learning`, `proxy` or
 from types import MappingProxyType
 
 from gatepass.protocols.chat import CHAT, COMPLETIONS
-from gatepass.protocols.client_protocol import ClientProtocol
+from gatepass.protocols.client_protocol import RAW, ClientProtocol
 from gatepass.protocols.embeddings import EMBEDDINGS
 from gatepass.protocols.messages import COUNT_TOKENS, MESSAGE_BATCHES, MESSAGES
 from gatepass.protocols.models import ANTHROPIC_MODELS, CODEX_MODELS, MODELS
-from gatepass.protocols.raw import RAW
 from gatepass.protocols.rerank import RERANK
 from gatepass.protocols.responses import COMPACT, RESPONSES, STORED_RESPONSES
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from gatepass.config.access import Profile
 from gatepass.config.upstream import UpstreamConfig
+from gatepass.dialects.base import PARAMETERS
 from gatepass.dialects.error_body import Mask
 from gatepass.errors import GatepassError
 from gatepass.normalize.rules import STRAY_PARAMS, Rule
 from gatepass.protocols.error_objects import error_body, stream_error
-from gatepass.protocols.request import decode
+from gatepass.protocols.request import call_without_body, decode
 from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource, json_text
 from gatepass.sse.client_transforms import WithoutComments
@@ -260,3 +261,33 @@ def event_kind(payload: Object) -> str:
 def event_of(payload: Object) -> bytes:
     """Return `payload` as one event with the name of its type. Raises ValueError if it is nested too deep."""
     return b"event: %b\ndata: %b\n\n" % (payload["type"].encode(), json_text(payload))
+
+
+ACCEPTED = 202
+"""The status of a success that needs no body (RFC 9110 section 15.3.3)."""
+
+
+class Raw(ClientProtocol):
+    """A body and a reply of any content type."""
+
+    __slots__ = ()
+
+    name = "raw"
+    is_raw = True
+    parameters = PARAMETERS
+
+    def parse(
+        self, client_request: ClientRequest, operation: Operation, body: bytes, caller: str, most_values: int
+    ) -> Call:
+        # GET and DELETE have no body, and `POST /batches/{id}/cancel` needs none
+        if not body or operation.method != "POST":
+            return call_without_body(client_request, operation, caller, "")
+        return decode(client_request, operation, body, caller, most_values)
+
+    def may_be_empty(self, operation: Operation, status: int, headers: Headers) -> bool:
+        """Whether a reply without a body is a success: a 202, and a deletion whose reply states where its body ends."""
+        is_framed = any(name in (b"content-length", b"transfer-encoding") for name, _ in headers)
+        return status == ACCEPTED or (operation.method == "DELETE" and is_framed)
+
+
+RAW = Raw()

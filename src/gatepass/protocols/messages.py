@@ -16,7 +16,7 @@ from gatepass.dialects.reply_check import shown_members
 from gatepass.errors import GatepassError, ModelNotFound, UpstreamErrorReply
 from gatepass.normalize.betas import BETA_FIELD
 from gatepass.normalize.messages import OWN_THOUGHT
-from gatepass.protocols.client_protocol import SAMPLE_TOKENS, ClientProtocol, KeepAliveEncoder, event_of
+from gatepass.protocols.client_protocol import SAMPLE_TOKENS, ClientProtocol, KeepAliveEncoder, Raw, event_of
 from gatepass.protocols.error_objects import json_text, stream_message
 from gatepass.protocols.message_events import (
     STOP_REASON,
@@ -29,7 +29,6 @@ from gatepass.protocols.message_events import (
     message_events,
     stop_reason,
 )
-from gatepass.protocols.raw import Raw
 from gatepass.protocols.translation import translation
 from gatepass.sse import chunk
 from gatepass.sse.chunk import EnvelopeDefaults, Object

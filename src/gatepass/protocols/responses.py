@@ -24,13 +24,13 @@ from gatepass.protocols.client_protocol import (
     SAMPLE_TOKENS,
     ClientProtocol,
     KeepAliveEncoder,
+    Raw,
     comment_keep_alive,
     event_kind,
     event_of,
 )
 from gatepass.protocols.error_objects import error_object, retry_after, stream_error
 from gatepass.protocols.error_objects import json_text as error_text
-from gatepass.protocols.raw import Raw
 from gatepass.protocols.translation import translation
 from gatepass.sse import chunk
 from gatepass.sse.aggregate import StreamAggregator

@@ -18,8 +18,7 @@ from gatepass.errors import GatepassError, UpstreamErrorReply
 from gatepass.learning.session import LearningSession
 from gatepass.normalize.profiles import ProfileRules
 from gatepass.observability.observer import AccessRecord, Arrivals, AttemptRecord, RequestRecord, SentToken
-from gatepass.protocols.client_protocol import ClientProtocol
-from gatepass.protocols.raw import RAW
+from gatepass.protocols.client_protocol import RAW, ClientProtocol
 from gatepass.protocols.translation.answer_blocks import Early
 from gatepass.protocols.translation.translation import ChatCall
 from gatepass.proxy.app_state import AppState, Upstream

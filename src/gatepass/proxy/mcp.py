@@ -22,11 +22,9 @@ from gatepass.dialects.error_body import is_error
 from gatepass.errors import GatepassError
 from gatepass.mcp import message as messages
 from gatepass.mcp.access import TURN_LINES, FilteredEvents, McpAllowed, allowed_of, filter_reply, refusal_of
-from gatepass.mcp.errors import McpProtocol, name_settings
-from gatepass.mcp.message import READS, McpMessage, request_headers
-from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID
+from gatepass.mcp.message import READS, McpMessage, McpProtocol, name_settings, request_headers
+from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID, RAW
 from gatepass.protocols.error_objects import error_headers
-from gatepass.protocols.raw import RAW
 from gatepass.protocols.request import check_plain
 from gatepass.proxy import upstream_call
 from gatepass.proxy.app_state import UNAUTHORIZED

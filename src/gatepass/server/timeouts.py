@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from gatepass.config.model import Limits
 from gatepass.errors import GatepassError, ReceiveTimeout
-from gatepass.http_client.deadline import Deadline
+from gatepass.http_client.connection import Deadline
 from gatepass.protocols.error_objects import error_body, error_headers
 from gatepass.server.cycle import Fields, HttpRequestCycle, header_lines
 from gatepass.server.parser import RequestParser

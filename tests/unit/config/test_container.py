@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gatepass.config.container import Container, memory_limit_bytes
-from gatepass.config.load import load
+from gatepass.config.load import Container, load, memory_limit_bytes
 
 MIB = 1 << 20
 UPSTREAM = {"GATEPASS_UPSTREAM_URL": "https://llm.corp.example/v1"}

@@ -18,9 +18,9 @@ from gatepass.errors import (
 )
 from gatepass.json_scan import BOM
 from gatepass.protocols.chat import CHAT
+from gatepass.protocols.client_protocol import RAW
 from gatepass.protocols.embeddings import EMBEDDINGS
 from gatepass.protocols.models import MODELS
-from gatepass.protocols.raw import RAW
 from gatepass.protocols.rerank import RERANK
 from gatepass.protocols.responses import RESPONSES
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gatepass.http_client.deadline import Deadline
+from gatepass.http_client.connection import Deadline
 from tests.unit.http_client.loop import advance, driven
 
 

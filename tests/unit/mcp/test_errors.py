@@ -22,8 +22,7 @@ from gatepass.errors import (
     UpstreamConnect,
     UpstreamInvalid,
 )
-from gatepass.mcp.errors import McpProtocol
-from gatepass.mcp.message import McpMessage
+from gatepass.mcp.message import McpMessage, McpProtocol
 from gatepass.types import StreamedResponse
 
 REQUEST = McpProtocol(McpMessage("request", "tools/call", "find", b'"a"'))

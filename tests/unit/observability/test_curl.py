@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.observability.curl import curl_command
+from gatepass.observability.story import curl_command
 
 URL = "http://127.0.0.1:8080"
 

@@ -18,9 +18,8 @@ from gatepass.protocols.responses import ResponseAggregator
 from gatepass.protocols.translation import answer_blocks
 from gatepass.protocols.translation.answer_blocks import AnswerBlocks, Early
 from gatepass.protocols.translation.chat_request import About, Dropped, Tool
-from gatepass.protocols.translation.message_answer import MessageAnswer
-from gatepass.protocols.translation.message_request import chat_of_message
-from gatepass.protocols.translation.response_answer import ResponseAnswer
+from gatepass.protocols.translation.message_translation import MessageAnswer, chat_of_message
+from gatepass.protocols.translation.response_translation import ResponseAnswer
 from gatepass.sse.choice_repair import FAILED
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, encode_event
 from tests.unit.sse.peer import response_helper_reads, strict_events

@@ -12,8 +12,8 @@ from gatepass.cli.agent_hosts import AGENT_HOSTS
 from gatepass.errors import InvalidRequest
 from gatepass.operations.table import sample
 from gatepass.protocols.translation.chat_request import MOST_NAME_CHARS, Dropped
-from gatepass.protocols.translation.message_request import chat_of_message
-from gatepass.protocols.translation.response_request import (
+from gatepass.protocols.translation.message_translation import chat_of_message
+from gatepass.protocols.translation.response_translation import (
     MOST_NAMESPACE_CHARS,
     MOST_REPEATED_BYTES,
     chat_of_response,

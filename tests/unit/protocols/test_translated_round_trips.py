@@ -11,10 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.protocols.translation.chat_request import About, Dropped
-from gatepass.protocols.translation.message_answer import MessageAnswer
-from gatepass.protocols.translation.message_request import chat_of_message
-from gatepass.protocols.translation.response_answer import ResponseAnswer
-from gatepass.protocols.translation.response_request import chat_of_response
+from gatepass.protocols.translation.message_translation import MessageAnswer, chat_of_message
+from gatepass.protocols.translation.response_translation import ResponseAnswer, chat_of_response
 from tests.unit.protocols.test_translated_answers import defaults
 
 Body = dict[str, Any]

@@ -16,8 +16,8 @@ from gatepass.dialects.error_body import read_error_body
 from gatepass.protocols.chat import CHAT
 from gatepass.protocols.translation.answer_blocks import AnswerBlocks
 from gatepass.protocols.translation.chat_request import About, Tool
-from gatepass.protocols.translation.message_answer import MessageAnswer
-from gatepass.protocols.translation.response_answer import ResponseAnswer
+from gatepass.protocols.translation.message_translation import MessageAnswer
+from gatepass.protocols.translation.response_translation import ResponseAnswer
 from gatepass.protocols.translation.translation import ChatCall, TranslatedReply
 from gatepass.proxy.response import ReplyContext
 from gatepass.sse.chunk import StreamSource, json_text

@@ -9,8 +9,7 @@ import pytest
 
 from gatepass.config.model import Config
 from gatepass.errors import UpstreamInvalid
-from gatepass.http_client.connection import Connection
-from gatepass.http_client.deadline import Deadline
+from gatepass.http_client.connection import Connection, Deadline
 from gatepass.http_client.response_body import UpstreamResponse
 from gatepass.proxy import in_flight
 from gatepass.proxy.app_state import create_app_state

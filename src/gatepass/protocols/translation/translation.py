@@ -12,10 +12,8 @@ from gatepass.config.access import Profile
 from gatepass.errors import InvalidJson, UpstreamInvalid
 from gatepass.protocols.translation.answer_blocks import AnswerBlocks, Early
 from gatepass.protocols.translation.chat_request import About, Dropped
-from gatepass.protocols.translation.message_answer import MessageAnswer
-from gatepass.protocols.translation.message_request import chat_of_message
-from gatepass.protocols.translation.response_answer import ResponseAnswer
-from gatepass.protocols.translation.response_request import chat_of_response
+from gatepass.protocols.translation.message_translation import MessageAnswer, chat_of_message
+from gatepass.protocols.translation.response_translation import ResponseAnswer, chat_of_response
 from gatepass.sse.chunk import EnvelopeDefaults, Object, json_text
 from gatepass.sse.event import EventTransform
 from gatepass.sse.whole_reply import read_large

@@ -32,9 +32,8 @@ from gatepass.auth.authenticator import LOCAL
 from gatepass.config.access import AccessKey
 from gatepass.config.load import LoadedConfig, loaded_from_code
 from gatepass.config.model import Config
-from gatepass.observability.curl import curl_command
 from gatepass.observability.observer import Refusal
-from gatepass.observability.story import moment
+from gatepass.observability.story import curl_command, moment
 from gatepass.operations.table import base_url
 from gatepass.protocols.error_objects import error_body, error_headers, error_object
 from gatepass.protocols.models import MODELS
