@@ -85,7 +85,15 @@ class Memory:
             self.forget(min(others, key=others.__getitem__))
         of_upstream = [one for one in self._stored if one[0].upstream == key[0].upstream]
         if len(of_upstream) > self._limit:
-            self.forget(min(of_upstream, key=lambda one: self._standing(one[0])))
+            # how well a model is known: 2 if it is configured, 1 if a rule succeeded again, else 0
+            standings = {
+                scope: max(
+                    2 if one.is_configured else 1 if one.uses >= USES_OF_KNOWN_MODEL else 0
+                    for one in self.by_scope[scope].values()
+                )
+                for scope, _ in of_upstream
+            }
+            self.forget(min(of_upstream, key=lambda one: standings[one[0]]))
         return key in self._stored and (known is None or known.rule != rule)
 
     def forget(self, key: Key) -> None:
@@ -149,8 +157,3 @@ class Memory:
 
     def _about(self, scope: RuleScope) -> list[tuple[Key, _StoredRule]]:
         return list(self.by_scope.get(scope, {}).items())
-
-    def _standing(self, scope: RuleScope) -> int:
-        """Return how well the model is known: 2 if it is configured, 1 if a rule succeeded again, else 0."""
-        rules = self.by_scope[scope].values()
-        return max(2 if one.is_configured else 1 if one.uses >= USES_OF_KNOWN_MODEL else 0 for one in rules)

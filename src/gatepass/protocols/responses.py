@@ -20,15 +20,7 @@ from gatepass.dialects.hints import sentence
 from gatepass.dialects.reply_check import shown_members
 from gatepass.errors import GatepassError, UpstreamErrorReply, UpstreamInvalid
 from gatepass.normalize.messages import OWN_THOUGHT
-from gatepass.protocols.client_protocol import (
-    SAMPLE_TOKENS,
-    ClientProtocol,
-    KeepAliveEncoder,
-    Raw,
-    comment_keep_alive,
-    event_kind,
-    event_of,
-)
+from gatepass.protocols import client_protocol
 from gatepass.protocols.error_objects import error_object, retry_after, stream_error
 from gatepass.protocols.error_objects import json_text as error_text
 from gatepass.protocols.translation import translation
@@ -65,7 +57,7 @@ def synthesize_response(document: Object, defaults: EnvelopeDefaults, upstream: 
     Raises UpstreamInvalid for one without output, and ValueError if it is nested too deep or has more than MAX_ENTRIES.
     """
     for number, payload in enumerate(events(document, defaults, upstream)):
-        yield event_of({**payload, "sequence_number": number})
+        yield client_protocol.event_of({**payload, "sequence_number": number})
 
 
 _LAST = MappingProxyType(
@@ -130,7 +122,7 @@ _WITH_PARTS = ("message", "reasoning")
 
 
 def _item_events(item: Object, index: int) -> Iterator[Object]:
-    kind, begun = event_kind(item), dict(item)  # of an item of unknown type only the status changes
+    kind, begun = client_protocol.event_kind(item), dict(item)  # of an item of unknown type only the status changes
     if isinstance(item.get("status"), str):
         begun["status"] = "in_progress"
     if kind in _CALLS:
@@ -159,7 +151,7 @@ def _item_events(item: Object, index: int) -> Iterator[Object]:
 
 
 def _part_events(part: Object, place: Object) -> Iterator[Object]:
-    kind = event_kind(part)
+    kind = client_protocol.event_kind(part)
     name, stem = _TEXTS.get(kind, ("", ""))
     empty: Object = {name: ""} if name else {}
     empty |= {more: [] for more in ("annotations", "logprobs") if isinstance(part.get(more), list)}
@@ -228,7 +220,7 @@ def _status_of(document: Object) -> str:
 
 
 def _complete_item(item: Object, defaults: EnvelopeDefaults) -> Object:
-    kind = event_kind(item)
+    kind = client_protocol.event_kind(item)
     item = {**item, "id": chunk.text_of_id(item.get("id")) or defaults.new_id(_ID_PREFIXES.get(kind, "item_"))}
     if kind == "message":
         own = {"role": item.get("role") or "assistant", "status": item.get("status") or "completed"}
@@ -255,7 +247,7 @@ def _complete_parts(content: Any) -> list[Any]:
         content = [{"type": "output_text", "text": content}]
     parts = [{**part} for part in content if isinstance(part, dict)] if isinstance(content, list) else []
     for part in parts:
-        kind = event_kind(part)
+        kind = client_protocol.event_kind(part)
         if kind in _TEXTS:
             name = _TEXTS[kind][0]
             part[name] = chunk.argument_text(part.get(name))
@@ -303,7 +295,7 @@ class ResponseAggregator(StreamAggregator):
     def _add(self, payload: Any, data: bytes) -> None:
         del data
         fields = payload if isinstance(payload, dict) else {}
-        kind = event_kind(fields)
+        kind = client_protocol.event_kind(fields)
         if kind == "error":  # only its type marks it as an error
             self._fail_by(payload)
             return
@@ -370,7 +362,7 @@ class ResponseProgress(Progress):
             )
         else:
             self.streamed = replace(self.streamed, next_number=after, is_numbered=is_numbered)
-        kind = event_kind(fields)
+        kind = client_protocol.event_kind(fields)
         if kind in LAST_EVENTS:
             self.has_last_event = True
             usage = response.get("usage") if isinstance(response, dict) else None
@@ -449,20 +441,20 @@ def event_keep_alive(events: EventStream | None) -> bytes:
     streamed = StreamedResponse() if events is None else events.streamed
     # what is read but not sent yet would follow with lower numbers
     if events is None or not streamed.id or events.done or events.failure is not None or events.waiting:
-        return comment_keep_alive(events)
+        return client_protocol.comment_keep_alive(events)
     number = b',"sequence_number":%d' % streamed.next_number if streamed.is_numbered else b""
     return b'event: keepalive\ndata: {"type":"keepalive"%b}\n\n' % number
 
 
-class Responses(ClientProtocol):
+class Responses(client_protocol.ClientProtocol):
     """A response. gatepass makes streams of whole responses and the reverse."""
 
     __slots__ = ()
 
     name = family = "responses"
     translation = translation.RESPONSES
-    sample: Mapping[str, Any] = {"input": "ping", "max_output_tokens": SAMPLE_TOKENS}
-    members = ClientProtocol.members | {"stream", OWN_THOUGHT}
+    sample: Mapping[str, Any] = {"input": "ping", "max_output_tokens": client_protocol.SAMPLE_TOKENS}
+    members = client_protocol.ClientProtocol.members | {"stream", OWN_THOUGHT}
     requires_model = True
     has_items = binds_conversations = True
     free_members = ("client_metadata",)  # of Codex: its own threads, which no server stores
@@ -470,7 +462,9 @@ class Responses(ClientProtocol):
 
     stream_error = staticmethod(response_error)
 
-    def keep_alive(self, profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
+    def keep_alive(
+        self, profile: Profile, call: Call, wall: Callable[[], float]
+    ) -> client_protocol.KeepAliveEncoder | None:
         """Return an event, or a comment for a response in the background.
 
         The client may fetch the stream of that one again from a number on: the numbers must be the upstream's.
@@ -507,19 +501,19 @@ class Responses(ClientProtocol):
         return synthesize_response(document, defaults, reply.upstream.name)
 
 
-class Compact(ClientProtocol):
+class Compact(client_protocol.ClientProtocol):
     """A conversation to shorten: the body of a request for a response, and a reply that is never streamed."""
 
     __slots__ = ()
 
     name, family = "compact", Responses.family
-    members = ClientProtocol.members | {OWN_THOUGHT}
+    members = client_protocol.ClientProtocol.members | {OWN_THOUGHT}
     requires_model = True
     has_items = binds_conversations = True
     free_members = Responses.free_members
 
 
-class StoredResponses(Raw):
+class StoredResponses(client_protocol.Raw):
     """Responses that the upstream stores. They pass unchanged, and their streams have the events of the API."""
 
     __slots__ = ()

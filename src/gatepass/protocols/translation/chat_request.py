@@ -250,11 +250,13 @@ def _merged(messages: Iterable[Object]) -> list[Object]:
 
 def _joined(turn: list[Object]) -> Object:
     """Return one message for all of `turn`."""
-    parts = [part for message in turn for part in _parts(message.get("content"))]
+    parts: list[Object] = []
     calls = [call for message in turn for call in message.get("tool_calls", ())]
     joined: Object = {}
     for message in turn:
         joined |= message
+        content = message.get("content")
+        parts += content if isinstance(content, list) else [text_part(content)] if content else []
     joined["content"] = content_of(parts) if parts else None if calls else ""
     thought = joined_thoughts(*(message.get("reasoning_content") for message in turn))
     return joined | thought | ({"tool_calls": calls} if calls else {})
@@ -264,10 +266,6 @@ def joined_thoughts(*thoughts: Any) -> Object:
     """Return the texts of an answer's reasoning as its member of a chat; nothing without a text."""
     text = "\n\n".join(thought for thought in thoughts if isinstance(thought, str) and thought)
     return {"reasoning_content": text} if text else {}
-
-
-def _parts(content: Any) -> list[Object]:
-    return content if isinstance(content, list) else [text_part(content)] if content else []
 
 
 def _shown(name: str) -> str:

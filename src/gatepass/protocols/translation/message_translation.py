@@ -15,27 +15,8 @@ import msgspec
 from gatepass.errors import InvalidRequest, UpstreamInvalid
 from gatepass.normalize.messages import OWN_THOUGHT
 from gatepass.protocols.client_protocol import event_kind, event_of
+from gatepass.protocols.translation import chat_request
 from gatepass.protocols.translation.answer_blocks import CUT, AnswerBlock, AnswerBlocks
-from gatepass.protocols.translation.chat_request import (
-    About,
-    Dropped,
-    Names,
-    Tool,
-    blocks_of,
-    chosen,
-    content_of,
-    image_part,
-    in_turns,
-    joined_thoughts,
-    malformed,
-    members_of,
-    object_of,
-    objects_of,
-    refused_part,
-    result_messages,
-    text_of,
-    text_part,
-)
 from gatepass.sse.chunk import Object, json_text
 from gatepass.sse.event import read_json
 from gatepass.sse.usage import Usage
@@ -53,19 +34,21 @@ _OF_SERVER_TOOLS = ("_tool_use", "_tool_result")
 """How the types of blocks end that a tool of the server wrote."""
 
 
-def chat_of_message(request: Object, dropped: Dropped) -> tuple[Object, About]:
+def chat_of_message(request: Object, dropped: chat_request.Dropped) -> tuple[Object, chat_request.About]:
     """Return the body of the chat that answers `request`, and note in `dropped` what it leaves out.
 
     Raises InvalidRequest for what a chat cannot express: a document, a stored file, a forced tool of the server, a
     call without its result, the beginning of the answer.
     """
     chat: Object = {name: request[name] for name in _SAME if name in request}
-    names = Names()
+    names = chat_request.Names()
     chat |= _tools(request, names, dropped)
-    system = [_part(block, where, dropped) for where, block in blocks_of(request.get("system") or [], "system")]
-    turns = objects_of(request.get("messages") or [], "messages")
+    system = [
+        _part(block, where, dropped) for where, block in chat_request.blocks_of(request.get("system") or [], "system")
+    ]
+    turns = chat_request.objects_of(request.get("messages") or [], "messages")
     messages = [message for where, turn in turns for message in _turn(turn, where, names, dropped)]
-    chat["messages"] = in_turns(system, messages, "messages", dropped)
+    chat["messages"] = chat_request.in_turns(system, messages, "messages", dropped)
     if chat["messages"][-1]["role"] == "assistant":  # most servers begin a new answer, and some refuse it
         reason = "`messages` must end with a user message: chat completions do not continue a begun answer (prefill)."
         raise InvalidRequest(reason, param="messages")
@@ -73,15 +56,17 @@ def chat_of_message(request: Object, dropped: Dropped) -> tuple[Object, About]:
         chat["stop"] = stops
     if request.get("stream"):
         chat["stream_options"] = {"include_usage": True}
-    metadata = object_of(request, "metadata")
+    metadata = chat_request.object_of(request, "metadata")
     user = metadata.get("user_id")
     if isinstance(user, str) and len(user) <= MOST_USER_CHARS:
         chat["user"] = user
     elif user:
         dropped.note("metadata.user_id")
     dropped.note_others(metadata, ("user_id",), "metadata.")
-    output = object_of(request, "output_config")
-    schema = object_of(output, "format", "output_config.") or object_of(request, "output_format")  # the old name
+    output = chat_request.object_of(request, "output_config")
+    schema = chat_request.object_of(output, "format", "output_config.") or chat_request.object_of(
+        request, "output_format"
+    )  # the old name
     if event_kind(schema) == "json_schema":
         named = {"name": "answer", "schema": schema.get("schema"), "strict": True}
         chat["response_format"] = {"type": "json_schema", "json_schema": named}
@@ -90,16 +75,16 @@ def chat_of_message(request: Object, dropped: Dropped) -> tuple[Object, About]:
     dropped.note_others(output, ("format",), "output_config.")
     dropped.note_others(request, _CARRIED)
     sequences = [one for one in stops if isinstance(one, str)] if isinstance(stops, list) else []
-    return chat, About(names.by_chat_name, stop_sequences=sequences)
+    return chat, chat_request.About(names.by_chat_name, stop_sequences=sequences)
 
 
-def _turn(turn: Object, where: str, names: Names, dropped: Dropped) -> Iterator[Object]:
+def _turn(turn: Object, where: str, names: chat_request.Names, dropped: chat_request.Dropped) -> Iterator[Object]:
     """Yield the messages of a chat for one of a conversation."""
     role, content = turn.get("role"), turn.get("content")
     if role not in ("user", "assistant", "system"):
-        raise malformed(where, "a message of user, assistant or system")
+        raise chat_request.malformed(where, "a message of user, assistant or system")
     dropped.note_others(turn, ("role", "content"))
-    blocks = blocks_of(content, f"{where}.content")
+    blocks = chat_request.blocks_of(content, f"{where}.content")
     if role == "assistant":
         yield _answer(blocks, names, dropped)
         return
@@ -110,10 +95,10 @@ def _turn(turn: Object, where: str, names: Names, dropped: Dropped) -> Iterator[
         else:
             parts.append(_part(block, place, dropped))
     if parts:
-        yield {"role": role, "content": content_of(parts)}
+        yield {"role": role, "content": chat_request.content_of(parts)}
 
 
-def _answer(blocks: list[tuple[str, Object]], names: Names, dropped: Dropped) -> Object:
+def _answer(blocks: list[tuple[str, Object]], names: chat_request.Names, dropped: chat_request.Dropped) -> Object:
     """Return what the model said: its texts, its calls, and the thoughts that gatepass made of a chat's reasoning."""
     parts, calls, thoughts = list[Object](), list[Object](), list[Any]()
     for place, block in blocks:
@@ -123,52 +108,52 @@ def _answer(blocks: list[tuple[str, Object]], names: Names, dropped: Dropped) ->
         elif kind in _THOUGHTS or kind.endswith(_OF_SERVER_TOOLS):
             dropped.note(kind)
         elif kind == "tool_use":
-            arguments = json_text(object_of(block, "input", f"{place}.")).decode()
+            arguments = json_text(chat_request.object_of(block, "input", f"{place}.")).decode()
             calls.append(names.call(block.get("id"), block, arguments, place))
             dropped.note_others(block, ("type", "id", "name", "input"))
         else:
             parts.append(_part(block, place, dropped))
-    content = content_of(parts) if parts else None if calls else ""
-    answer = {"role": "assistant", "content": content, **joined_thoughts(*thoughts)}
+    content = chat_request.content_of(parts) if parts else None if calls else ""
+    answer = {"role": "assistant", "content": content, **chat_request.joined_thoughts(*thoughts)}
     return answer | ({"tool_calls": calls} if calls else {})
 
 
-def _result(block: Object, where: str, dropped: Dropped) -> list[Object]:
-    blocks = blocks_of(block.get("content") or [], f"{where}.content")
+def _result(block: Object, where: str, dropped: chat_request.Dropped) -> list[Object]:
+    blocks = chat_request.blocks_of(block.get("content") or [], f"{where}.content")
     parts = [_part(one, place, dropped) for place, one in blocks]
     if block.get("is_error"):
-        parts.insert(0, text_part("Error:"))
+        parts.insert(0, chat_request.text_part("Error:"))
     dropped.note_others(block, ("type", "tool_use_id", "content", "is_error"))
-    return result_messages(block.get("tool_use_id"), parts, where)
+    return chat_request.result_messages(block.get("tool_use_id"), parts, where)
 
 
-def _part(block: Object, where: str, dropped: Dropped) -> Object:
+def _part(block: Object, where: str, dropped: chat_request.Dropped) -> Object:
     """Return a text or an image as a part of a chat's message."""
-    kind, source = event_kind(block), members_of(block, "source")
+    kind, source = event_kind(block), chat_request.members_of(block, "source")
     if kind == "text" and isinstance(block.get("text"), str):
         dropped.note_others(block, ("type", "text"))
-        return text_part(block["text"])
-    media, data, url = (text_of(source.get(name)) for name in ("media_type", "data", "url"))
+        return chat_request.text_part(block["text"])
+    media, data, url = (chat_request.text_of(source.get(name)) for name in ("media_type", "data", "url"))
     found = {"base64": media and data and f"data:{media};base64,{data}", "url": url}.get(event_kind(source))
     if kind == "image" and found:
         dropped.note_others(block, ("type", "source"))
-        return image_part(found)
-    raise refused_part(kind, where)
+        return chat_request.image_part(found)
+    raise chat_request.refused_part(kind, where)
 
 
-def _tools(request: Object, names: Names, dropped: Dropped) -> Object:
+def _tools(request: Object, names: chat_request.Names, dropped: chat_request.Dropped) -> Object:
     """Return `tools`, `tool_choice` and `parallel_tool_calls`. Tools that the server runs are dropped."""
     tools: list[Object] = []
-    for where, tool in objects_of(request.get("tools") or [], "tools"):
+    for where, tool in chat_request.objects_of(request.get("tools") or [], "tools"):
         if event_kind(tool) not in ("", "custom"):
             dropped.note(event_kind(tool))
             continue
-        function: Object = {"name": names.add(Tool(text_of(tool.get("name"))), where)}
+        function: Object = {"name": names.add(chat_request.Tool(chat_request.text_of(tool.get("name"))), where)}
         function |= {to: tool[name] for name, to in _OF_TOOLS.items() if tool.get(name) is not None}
         tools.append({"type": "function", "function": function})
         dropped.note_others(tool, ("type", "name", *_OF_TOOLS))
-    chat = chosen(request.get("tool_choice"), tools, names)
-    if tools and members_of(request, "tool_choice").get("disable_parallel_tool_use"):
+    chat = chat_request.chosen(request.get("tool_choice"), tools, names)
+    if tools and chat_request.members_of(request, "tool_choice").get("disable_parallel_tool_use"):
         chat["parallel_tool_calls"] = False
     return chat
 
