@@ -23,7 +23,7 @@ from gatepass.types import span
 
 POLL_S = 0.5
 WORKER_S = 0.9
-"""A listing that took this long may lack a worker that did not answer (`REQUEST_S` in server/peers.py)."""
+"""A listing that took this long may lack a worker that did not answer (`REQUEST_S` in server/inspection.py)."""
 MOST_LISTED = 1_000
 """As in server/inspection.py."""
 OWN_ID = re.compile(r"[b-df-hj-np-t]{24}")

@@ -27,8 +27,8 @@ from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.handler import ApiEndpoint
 from gatepass.server.asgi import as_request, serve_request
 from gatepass.server.cycle import RequestIds
+from gatepass.server.inspection import Peers
 from gatepass.server.pages import for_method, own_part, page_routes
-from gatepass.server.peers import Peers
 from gatepass.server.ui.routes import Ui
 from gatepass.server.ui.sessions import Sessions
 from gatepass.store.guarded import open_store

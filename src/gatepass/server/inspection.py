@@ -1,11 +1,17 @@
-"""What operators see of requests in all workers of this machine: lists of summaries, the story of one, and captures."""
+"""What operators see of requests in all workers of this machine: lists of summaries, the story of one, and captures.
+
+The workers ask each other (`Peers`): each answers for itself over a Unix socket in the supervisor's folder.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
@@ -14,18 +20,30 @@ import msgspec
 from gatepass.auth.authenticator import LOCAL
 from gatepass.config.model import Config
 from gatepass.config.wording import did_you_mean
-from gatepass.errors import InvalidRequest
+from gatepass.errors import InvalidRequest, system_reason
 from gatepass.observability.capture import PIECE_BYTES, SHOWN_BYTES, CapturedRequest, CaptureSettings, merged_states
 from gatepass.observability.observer import RequestRecord
 from gatepass.observability.story import failed_at, has_id, matches, story_of, summary_of
 from gatepass.proxy.app_state import AppState
 from gatepass.server.cycle import ids_begin
-from gatepass.server.peers import STORY
 
+LOG = logging.getLogger("gatepass.peers")
+
+REQUEST_S = 1.0
+"""Timeout for the page of one worker. A worker that does not answer in time is omitted."""
+PAGE_BYTES = 8 * 1024 * 1024
 REQUESTS = "/requests"
-"""What the workers ask each other for: summaries by filters. STORY is the other such target."""
+"""What the workers ask each other for: summaries by filters."""
 CAPTURE, START_CAPTURE, STOP_CAPTURE = "/capture", "/capture/start", "/capture/stop"
 """What the workers ask each other for: the state of the capture, perhaps after its start or end."""
+RELOAD, RETRY = "/reload", "/retry"
+"""Commands of the control socket, which Peers pass to all workers like pages."""
+STORY = "/story"
+"""What the workers ask each other for: the stories of one id, perhaps with captured bodies."""
+REPLAY = "/replay"
+"""A captured request is served again by the worker that holds it."""
+LONG_S: Mapping[str, float] = MappingProxyType({RELOAD: 30.0, STORY: 10.0, REPLAY: 50.0})
+"""Timeouts by path, instead of REQUEST_S. To mask 16 MiB of bodies takes 3 s."""
 
 REPLICA = socket.gethostname()
 """The name of this host. In Kubernetes it is that of the pod."""
@@ -40,6 +58,8 @@ TEXTS_BYTES = 8 * SHOWN_BYTES
 
 Collect = Callable[[str], Awaitable[dict[str, bytes]]]
 """Returns the part of each worker for a target, by the worker's name."""
+Own = Callable[[str], Awaitable[bytes]]
+"""Returns what this worker answers to the other workers, by the path of a page or command; b"" for an unknown one."""
 
 
 async def own_requests(target: str, state: AppState) -> bytes:
@@ -199,3 +219,74 @@ async def join_capture(collect: Collect, state: AppState) -> None:
     if found["running"] and state.capture.settings is None and found["left_s"] > 0:
         settings = CaptureSettings(found["model"], found["caller"], found["left_s"], found["limit_bytes"])
         state.capture.start(settings)
+
+
+class Peers:
+    """Serves the parts of this worker to the other workers, and collects theirs.
+
+    `folder` is created by the supervisor with mode 0700. A worker's socket in it also means that the worker is ready.
+    The client sends one line with a target: the path of a page, perhaps with a query. It receives the worker's part:
+    Prometheus text, or JSON.
+    """
+
+    def __init__(self, folder: Path, name: str, own: Own) -> None:
+        self.folder = folder
+        self._socket = folder / f"{name}.sock"
+        self._own = own
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_unix_server(self._answer, self._socket)
+
+    async def aclose(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._socket.unlink(missing_ok=True)
+
+    async def reload(self) -> list[dict[str, Any]]:
+        """Let each worker reload its configuration, and return their results. A worker that does not answer refused."""
+        # listed before the requests, so that a worker that ends meanwhile is reported
+        workers = [path.stem for path in self.folder.glob("*.sock")]
+        pages = await self.collect(RELOAD)
+        silent = [f"{name}: did not answer; its log has the result" for name in sorted(workers) if name not in pages]
+        none = dict.fromkeys(("changed", "needs_restart", "retried", "warnings"), ())
+        refused = {"outcome": "refused", "problems": silent, **none}
+        return [*map(json.loads, pages.values()), *([refused] if silent else [])]
+
+    async def collect(self, page: str) -> dict[str, bytes]:
+        """Return the part of each worker for the path `page`, by its name."""
+        paths = sorted(self.folder.glob("*.sock"))
+        found = await asyncio.gather(*(self._request(path, page) for path in paths))
+        return {path.stem: content for path, content in zip(paths, found, strict=True) if content}
+
+    async def _request(self, path: Path, page: str) -> bytes | None:
+        if path == self._socket:  # directly: a full queue of its socket must not hide this worker from itself
+            return await self._own(page)
+        try:
+            async with asyncio.timeout(_timeout_s(page)):
+                reader, writer = await asyncio.open_unix_connection(path, limit=PAGE_BYTES)
+                try:
+                    writer.write(f"{page}\n".encode())
+                    return await reader.read(-1)
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError) as error:
+            LOG.warning("worker_unresponsive", extra={"fields": {"silent": path.stem, "reason": system_reason(error)}})
+            return None
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            # two limits: the time for a slow reload begins when the request has arrived
+            async with asyncio.timeout(REQUEST_S):
+                page = (await reader.readline()).decode("latin-1").strip()
+            async with asyncio.timeout(_timeout_s(page)):
+                writer.write(await self._own(page))
+                await writer.drain()
+        except (OSError, TimeoutError, ValueError):
+            return  # the other worker closed the connection, or sent no valid line
+        finally:
+            writer.close()
+
+
+def _timeout_s(target: str) -> float:
+    return LONG_S.get(target.partition("?")[0], REQUEST_S)

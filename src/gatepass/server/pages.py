@@ -1,6 +1,6 @@
 """The pages for operators. Every assembly of the application serves `PAGES`.
 
-With several workers, each collects the parts of the others (`server/peers.py`).
+With several workers, each collects the parts of the others (`server/inspection.py`).
 """
 
 from __future__ import annotations
@@ -35,8 +35,18 @@ from gatepass.proxy.attempt import served_by_chat
 from gatepass.proxy.routing import RouteTable
 from gatepass.server.asgi import path_in, peer_in
 from gatepass.server.cycle import ids_begin
-from gatepass.server.inspection import CAPTURE, REPLICA, REQUESTS, Collect, own_capture, own_requests, own_stories
-from gatepass.server.peers import REPLAY, RETRY, STORY
+from gatepass.server.inspection import (
+    CAPTURE,
+    REPLAY,
+    REPLICA,
+    REQUESTS,
+    RETRY,
+    STORY,
+    Collect,
+    own_capture,
+    own_requests,
+    own_stories,
+)
 from gatepass.server.replay import own_replay
 from gatepass.server.targets import TARGETS, own_targets, targets_of
 from gatepass.types import MCP_UPSTREAM, ClientRequest

@@ -38,6 +38,7 @@ from gatepass.server.asgi import serve_page
 from gatepass.server.connection import ClientConnection, ConnectionContext
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, UnfinishedHeads
 from gatepass.server.cycle import HttpRequestCycle, RequestIds
+from gatepass.server.inspection import RELOAD, RETRY, Peers
 from gatepass.server.listening import (
     BACKLOG,
     HANDSHAKE_S,
@@ -51,7 +52,6 @@ from gatepass.server.listening import (
     url_of,
 )
 from gatepass.server.pages import OPERATOR, asks_for_home, page_paths, page_routes
-from gatepass.server.peers import RELOAD, RETRY, Peers
 from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
 from gatepass.server.replay import replay, replay_id
 from gatepass.server.targets import join_drained, order_target

@@ -20,8 +20,7 @@ from gatepass.observability.story import attempts_of
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.handler import handle
 from gatepass.proxy.models import ModelCatalog
-from gatepass.server.inspection import Collect
-from gatepass.server.peers import REPLAY
+from gatepass.server.inspection import REPLAY, Collect
 from gatepass.types import ClientRequest, Hidden, Replay
 
 LOG = logging.getLogger("gatepass.serve")

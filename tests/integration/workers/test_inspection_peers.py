@@ -7,7 +7,7 @@ import json
 from contextlib import aclosing
 from pathlib import Path
 
-from gatepass.server.peers import RELOAD, RETRY, Peers
+from gatepass.server.inspection import RELOAD, RETRY, Peers
 
 FIRST = b"# HELP gatepass_x_total X\n# TYPE gatepass_x_total counter\ngatepass_x_total 1.0\n"
 
