@@ -6,8 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gatepass.clock import Clock
-from gatepass.config.credential import kinds
 from gatepass.config.credential.http_json import HttpJsonCredential
+from gatepass.config.credential.kinds import (
+    AnyCredential,
+    ApiKeyCredential,
+    EnvCredential,
+    ExecCredential,
+    FileCredential,
+    StaticCredential,
+)
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.credential.vendor import AwsBedrockCredential, EntraCredential, GoogleCredential
 from gatepass.http_client.tls import TLSContexts
@@ -22,13 +29,11 @@ if TYPE_CHECKING:
     from gatepass.tokens.sources.refresh_token import RefreshTokenStore
     from gatepass.tokens.token_endpoint import Connect
 
-Local = (
-    kinds.StaticCredential | kinds.ApiKeyCredential | kinds.ExecCredential | kinds.FileCredential | kinds.EnvCredential
-)
+Local = StaticCredential | ApiKeyCredential | ExecCredential | FileCredential | EnvCredential
 """Credentials whose source sends no request over a network."""
 
 
-def transport_of(settings: kinds.AnyCredential, tls_contexts: TLSContexts) -> Connect | None:
+def transport_of(settings: AnyCredential, tls_contexts: TLSContexts) -> Connect | None:
     """Return the HTTP transport of one credential, None for a Local one; raise OSError if a TLS file is unusable."""
     if isinstance(settings, Local):
         return None
@@ -40,7 +45,7 @@ def transport_of(settings: kinds.AnyCredential, tls_contexts: TLSContexts) -> Co
 
 def build_source(
     name: str,
-    settings: kinds.AnyCredential,
+    settings: AnyCredential,
     connect: Connect | None,
     clock: Clock,
     refresh_token_store: RefreshTokenStore | None = None,
@@ -52,19 +57,19 @@ def build_source(
     `subject_credential`. Only the configured source is imported.
     """
     match settings:
-        case kinds.StaticCredential():
+        case StaticCredential():
             return StaticSource(settings.token, "token", clock)
-        case kinds.ApiKeyCredential():
+        case ApiKeyCredential():
             return StaticSource(settings.key, "key", clock)
-        case kinds.ExecCredential():
+        case ExecCredential():
             from gatepass.tokens.sources.exec import ExecSource
 
             return ExecSource(name, settings, clock)
-        case kinds.FileCredential():
+        case FileCredential():
             from gatepass.tokens.sources.file import FileSource
 
             return FileSource(name, settings, clock)
-        case kinds.EnvCredential():
+        case EnvCredential():
             return EnvSource(settings, clock)
     if connect is None:
         raise ValueError(f"a credential of type {settings.type} needs an HTTP transport")
@@ -113,7 +118,7 @@ class StaticSource:
 
 @dataclass(frozen=True, slots=True)
 class EnvSource:
-    settings: kinds.EnvCredential
+    settings: EnvCredential
     clock: Clock
 
     def secrets(self) -> tuple[Secret, ...]:
