@@ -10,7 +10,19 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from gatepass.config import block
+from gatepass.config.block import (
+    HEADER_NAME,
+    MIB,
+    BaseUrl,
+    Block,
+    Bytes,
+    CorsOrigin,
+    Name,
+    Seconds,
+    SecretText,
+    SettingFault,
+    Url,
+)
 from gatepass.config.network import (
     RESERVED_FIELDS,
     FieldName,
@@ -39,7 +51,7 @@ Code = Annotated[
 ]
 
 
-class RejectionConfig(block.Block):
+class RejectionConfig(Block):
     """Replies that reject the token, in addition to a 401 and an error body with the code 401.
 
     gatepass then fetches one new token for all rejected requests, and sends each once more.
@@ -74,7 +86,7 @@ RerankShape = Literal["cohere", "jina", "tei", "vllm", "xinference"]
 `{model, query, documents, top_n}` and return `{results: [{index, relevance_score}]}`."""
 
 
-class RepairConfig(block.Block):
+class RepairConfig(Block):
     """Repairs of streams that gatepass cannot choose by the first events alone."""
 
     cumulative: bool = False
@@ -106,7 +118,7 @@ NAMES_ASSISTANT = (
 NOT_ITS_API = "base_url ends in /v1, where RAGFlow has no API: end it after the host, or in /api/v1"
 
 
-class AzureConfig(block.Block):
+class AzureConfig(Block):
     api_version: Annotated[str, Field(pattern=API_VERSION)] | None = None
     """A date selects that version of the classic API, with deployments in its paths. None or `preview` selects the v1
     API.
@@ -140,7 +152,7 @@ def assistant(name: str) -> Assistant:
     return Assistant(name, is_agent=False)
 
 
-class RagflowConfig(block.Block):
+class RagflowConfig(Block):
     paths: RagflowPaths = "current"
     """`old` selects the paths of v0.20 to v0.25.5, `/chats_openai/…` and `/agents_openai/…`. Versions up to v0.27
     accept them too."""
@@ -187,12 +199,12 @@ def _settable(headers: dict[str, Secret]) -> dict[str, Secret]:
     return headers
 
 
-ForwardedHeaders = Annotated[list[Annotated[str, Field(pattern=block.HEADER_NAME)]], AfterValidator(_forwardable)]
-StaticHeaders = Annotated[dict[FieldName, block.SecretText], AfterValidator(_settable)]
+ForwardedHeaders = Annotated[list[Annotated[str, Field(pattern=HEADER_NAME)]], AfterValidator(_forwardable)]
+StaticHeaders = Annotated[dict[FieldName, SecretText], AfterValidator(_settable)]
 
 
-class UpstreamConfig(block.Block):
-    base_url: block.BaseUrl
+class UpstreamConfig(Block):
+    base_url: BaseUrl
     """The URL up to and with the version, without a query. gatepass appends the path of the operation: it rejects a
     URL that already ends in one, such as `/chat/completions` or `/v1/models`.
 
@@ -211,7 +223,7 @@ class UpstreamConfig(block.Block):
 
     Example: {paths: old}
     """
-    credential: block.Name | None = None
+    credential: Name | None = None
     """A name under `credentials`. None: gatepass sends no token.
 
     Example: corp
@@ -337,7 +349,7 @@ class UpstreamConfig(block.Block):
     Danger: Others on the network can read the token.
     """
 
-    def faults(self) -> Iterator[block.SettingFault]:
+    def faults(self) -> Iterator[SettingFault]:
         for dialect in ("azure", "ragflow"):
             if getattr(self, dialect) is not None and self.dialect != dialect:
                 yield dialect, f"has no effect with dialect: {self.dialect}; remove it, or set dialect: {dialect}"
@@ -354,21 +366,21 @@ def _no_star(origin: str) -> str:
     return origin
 
 
-class McpTimeouts(block.Block):
+class McpTimeouts(Block):
     """Timeouts of requests to an MCP server. A stream has no total timeout."""
 
-    connect_s: block.Seconds = 5.0
+    connect_s: Seconds = 5.0
     """Seconds to establish a connection, TLS included.
 
     Example: 1
     """
-    first_byte_s: block.Seconds = 300.0
+    first_byte_s: Seconds = 300.0
     """Seconds from the last byte of the request to the head of the reply. A tool that does not stream sends the head
     when it has finished.
 
     Example: 900
     """
-    idle_s: block.Seconds = 3600.0
+    idle_s: Seconds = 3600.0
     """Seconds between two reads of the reply. A stream that waits for notifications then ends as if the server had
     ended it, and the client opens another one.
 
@@ -376,13 +388,13 @@ class McpTimeouts(block.Block):
     """
 
 
-class McpServer(block.Block):
-    url: block.Url
+class McpServer(Block):
+    url: Url
     """The URL of the server's endpoint (Streamable HTTP). gatepass serves it at `/mcp/NAME` and appends nothing.
 
     Example: https://tools.corp.example/mcp
     """
-    credential: block.Name | None = None
+    credential: Name | None = None
     """A name under `credentials`. None: gatepass sends no token.
 
     Example: corp
@@ -413,7 +425,7 @@ class McpServer(block.Block):
 
     Danger: A tool that writes may write twice.
     """
-    allowed_origins: list[Annotated[block.CorsOrigin, AfterValidator(_no_star)]] = []
+    allowed_origins: list[Annotated[CorsOrigin, AfterValidator(_no_star)]] = []
     """The origins of web pages that may use the server with a key. Pages of other origins get 403 `forbidden_origin`.
 
     Example: ["https://inspector.corp.example"]
@@ -428,7 +440,7 @@ class McpServer(block.Block):
 
     Danger: The server receives any value that clients put there.
     """
-    body_bytes: block.Bytes = 4 * block.MIB
+    body_bytes: Bytes = 4 * MIB
     """The largest request body, in bytes. A larger one gets 413.
 
     Example: 1048576
