@@ -90,10 +90,15 @@ def _turn(turn: Object, where: str, names: chat_request.Names, dropped: chat_req
         return
     parts: list[Object] = []
     for place, block in blocks:
-        if event_kind(block) == "tool_result":
-            yield from _result(block, place, dropped)
-        else:
+        if event_kind(block) != "tool_result":
             parts.append(_part(block, place, dropped))
+            continue
+        inside = chat_request.blocks_of(block.get("content") or [], f"{place}.content")
+        result = [_part(one, at, dropped) for at, one in inside]
+        if block.get("is_error"):
+            result.insert(0, chat_request.text_part("Error:"))
+        dropped.note_others(block, ("type", "tool_use_id", "content", "is_error"))
+        yield from chat_request.result_messages(block.get("tool_use_id"), result, place)
     if parts:
         yield {"role": role, "content": chat_request.content_of(parts)}
 
@@ -116,15 +121,6 @@ def _answer(blocks: list[tuple[str, Object]], names: chat_request.Names, dropped
     content = chat_request.content_of(parts) if parts else None if calls else ""
     answer = {"role": "assistant", "content": content, **chat_request.joined_thoughts(*thoughts)}
     return answer | ({"tool_calls": calls} if calls else {})
-
-
-def _result(block: Object, where: str, dropped: chat_request.Dropped) -> list[Object]:
-    blocks = chat_request.blocks_of(block.get("content") or [], f"{where}.content")
-    parts = [_part(one, place, dropped) for place, one in blocks]
-    if block.get("is_error"):
-        parts.insert(0, chat_request.text_part("Error:"))
-    dropped.note_others(block, ("type", "tool_use_id", "content", "is_error"))
-    return chat_request.result_messages(block.get("tool_use_id"), parts, where)
 
 
 def _part(block: Object, where: str, dropped: chat_request.Dropped) -> Object:
