@@ -31,6 +31,7 @@ from tests.integration.refusing import without
 from tests.integration.scripted import Dialogue, Pause, Received, Rst, Scripted, Send, event, reply, stream
 
 FOLDER = ROOT / "deploy" / "observability"
+MONITORING = ROOT / "docs" / "operations" / "monitoring.md"
 WINDOW_S = 15
 TRAFFIC_S = 12.0
 ROUND_S = 0.5
@@ -68,7 +69,7 @@ def alert_rules() -> list[dict[str, Any]]:
 
 
 class Upstream:
-    """Streams, counts tokens, rejects a parameter and a token, fails, and closes kept connections."""
+    """Lists a model, streams, counts tokens, rejects a parameter and a token, fails, and closes kept connections."""
 
     def __init__(self) -> None:
         self._rejection = without("logit_bias")
@@ -77,6 +78,8 @@ class Upstream:
         """The connections on which a request was answered."""
 
     def __call__(self, request: Received) -> Dialogue:
+        if request.method == "GET":
+            return [Send(reply({"object": "list", "data": [{"id": "listed"}]}))]
         body = request.json()
         if self._rejection.concerns(body):
             return self._rejection.dialogue
@@ -96,6 +99,8 @@ class Upstream:
             return [Send(reply({**COMPLETION, "choices": [choice]}))]
         if not body.get("stream"):
             return [Pause(0.05), Send(reply({**COMPLETION, "usage": DETAILED_USAGE}))]
+        if text == "break":
+            return [Send(stream(delta(content="a")), 200, 0.01)]
         usage = event({"id": "x", "choices": [], "usage": DETAILED_USAGE})
         return [Send(stream(delta(content="a"), delta(content="b"), delta("stop"), usage, DONE), 200, 0.01)]
 
@@ -109,6 +114,8 @@ ROUND = (
     ("bob", chat_body("whole")),
     ("bob", chat_body("learn", logit_bias={})),
     ("bob", chat_body("an invented model", model="invented")),
+    ("bob", chat_body("a model of the upstream's list", model="listed")),
+    ("bob", chat_body("break", stream=True)),
     ("alice", chat_body("fail")),
     ("alice", chat_body("empty")),
     ("alice", chat_body("reject the token")),
@@ -216,8 +223,8 @@ async def _traffic(port: int) -> None:
             for name, body in ROUND
         ]
         statuses = [answer.status for answer in await asyncio.gather(*(ask.answer() for ask in asks))]
-        assert statuses[:4] == [200] * 4
-        assert statuses[4:] == [500, 200, 200, 200, 200, 503, 200, 200, 401]
+        assert statuses[:6] == [200] * 6
+        assert statuses[6:] == [500, 200, 200, 200, 200, 503, 200, 200, 401]
         await asyncio.sleep(ROUND_S)  # pause between two rounds, in which Prometheus scrapes
 
 
@@ -229,6 +236,8 @@ def _check(prometheus: Prometheus, gatepass: str) -> None:
     for title, expression in queries:
         if not prometheus.values(concrete(expression)):
             without_data.append((title, expression))
+    (slo,) = re.findall(r"^```text\n(.*?)^```", MONITORING.read_text(), re.MULTILINE | re.DOTALL)
+    without_data += [("the SLO", one) for one in slo.splitlines() if not prometheus.values(one)]
     for rule in alert_rules():
         compared = re.fullmatch(r"(.+?) (?:>|<|==) [\d.]+(?: and .+)?", rule["expr"])
         assert compared is not None, rule["expr"]
@@ -236,11 +245,16 @@ def _check(prometheus: Prometheus, gatepass: str) -> None:
             without_data.append((rule["alert"], compared[1]))
     assert not without_data
     assert len(queries) > 40
+    failed = 'sum by (status, code) (gatepass_requests_total{outcome="error", upstream="chat"})'
+    found = {tuple(one["metric"].values()) for one in prometheus.ask("query", query=failed)["result"]}
+    assert {("upstream_closed", "200"), ("upstream_error", "500")} <= found
+    for model in ("gpt", "listed", "other"):
+        assert prometheus.values(f'gatepass_requests_total{{model="{model}", outcome="ok"}}'), model
 
     (group,) = prometheus.ask("rules")["groups"]
     assert {rule["health"] for rule in group["rules"]} == {"ok"}
     active = {rule["name"] for rule in group["rules"] if rule["state"] != "inactive"}
-    assert {"GatepassNoUsableToken", "GatepassErrorShare", "GatepassStoreDown"} <= active
+    assert {"GatepassNoUsableToken", "GatepassErrorShare", "GatepassErrorBudgetFast", "GatepassStoreDown"} <= active
     assert not active & {"GatepassDown", "GatepassTokenNotRefreshed", "GatepassDescriptors", "GatepassFull"}
 
     page = httpx2.get(f"{gatepass}/metrics", headers={"x-api-key": KEYS["prometheus"]}).raise_for_status().content
