@@ -1,5 +1,5 @@
 # Included by the Makefile. Generated files are in .e2e/bench.
-.PHONY: bench bench-amplification bench-quick bench-profile bench-curves bench-workers bench-soak bench-transforms bench-bodies bench-inspector
+.PHONY: bench bench-amplification bench-quick bench-profile bench-curves bench-workers bench-soak bench-transforms bench-bodies bench-inspector bench-scrape
 
 bench: setup ## Measure gatepass against nginx, FastAPI + httpx, openai-forward, LiteLLM; writes docs/benchmarks.md
 	$(BIN)/python -m bench $(BENCH)
@@ -30,3 +30,6 @@ bench-transforms: setup ## CPU time of a synthesized, aggregated or repaired eve
 
 bench-inspector: setup ## CPU time of the request inspector for one read of a stream, verdict
 	$(BIN)/python -m bench.inspector
+
+bench-scrape: setup ## CPU time of a scrape of four workers with as many series as gatepass keeps, verdict
+	$(BIN)/python -m bench.scrape

@@ -742,7 +742,9 @@ def exposition_of(parts: Iterable[bytes]) -> bytes:
     families: dict[str, Samples] = {}
     for part in parts:
         for of_family, samples in msgspec.msgpack.decode(part, type=dict[str, Samples]).items():
-            merged = families.setdefault(of_family, {})
+            merged = families.setdefault(of_family, samples)
+            if merged is samples:  # the first process
+                continue
             merge: Callable[[float, float], float] = MERGED_BY.get(of_family.split(" ", 3)[2], add)
             for sample, value in samples.items():
                 merged[sample] = merge(merged[sample], value) if sample in merged else value
