@@ -1,5 +1,5 @@
 # Included by the Makefile. Generated files are in .e2e/bench.
-.PHONY: bench bench-amplification bench-quick bench-profile bench-curves bench-workers bench-soak bench-transforms bench-bodies bench-inspector bench-scrape
+.PHONY: bench bench-amplification bench-quick bench-profile bench-curves bench-workers bench-soak bench-transforms bench-bodies bench-inspector bench-scrape bench-queue
 
 bench: setup ## Measure gatepass against nginx, FastAPI + httpx, openai-forward, LiteLLM; writes docs/benchmarks.md
 	$(BIN)/python -m bench $(BENCH)
@@ -33,3 +33,6 @@ bench-inspector: setup ## CPU time of the request inspector for one read of a st
 
 bench-scrape: setup ## CPU time of a scrape of four workers with as many series as gatepass keeps, verdict
 	$(BIN)/python -m bench.scrape
+
+bench-queue: setup ## How long chats wait beside 500 queued embeddings, with and without max_in_flight; BENCH="--source DIR" for older code
+	$(BIN)/python -m bench.fair_waiting $(BENCH)

@@ -224,6 +224,22 @@ async def test_a_stream_holds_its_place_until_its_end():
     full.check_nothing_is_held()
 
 
+async def test_a_client_that_does_not_read_its_whole_reply_holds_no_place():
+    class Unread(LeavingClient):
+        async def write(self, data: bytes, *, last: bool = False) -> None:
+            await asyncio.Event().wait()
+
+    upstream = Held()
+    full = Full(upstream)
+    await full.ask("bulk1", client=Unread)
+    await full.ask("chat1")
+    await upstream.end()
+    assert upstream.users == ["bulk1", "chat1"]
+    full.tasks[0].cancel()
+    await upstream.end()
+    full.check_nothing_is_held()
+
+
 # --- who is refused
 
 
