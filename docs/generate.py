@@ -128,6 +128,8 @@ ARGUMENTS: Mapping[str, str] = {
     "show": "hpqshblgbtqkqthdbbbbbbbl",
     "replay": "hpqshblgbtqkqthdbbbbbbbl",
     "target": "drain east/gpt-4o",
+    "keys rotate": "ragflow",
+    "keys revoke": "19864866",
 }
 """The required argument in examples of a command."""
 
@@ -271,6 +273,7 @@ def one_of_each() -> Metrics:
     metrics = Metrics()
     values: dict[str, dict[Labels, float]] = {
         "gatepass_token_expires_in_seconds": {("corp",): 240},
+        "gatepass_key_expires_in_seconds": {("ragflow", "19864866"): 1_123_200},
         "gatepass_token_age_seconds": {("corp",): 60},
         "gatepass_token_usable": {("corp",): 1},
         "gatepass_token_fetches_total": {("corp",): 2},

@@ -34,7 +34,7 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
             "info",
             "One line for each request, the access line. The level is `warning` for a 5xx, and for a response"
             " that broke off after its head: it has `status` 200 and `outcome` `error`.",
-            "id method path operation caller user_agent model upstream upstream_model status outcome attempts"
+            "id method path operation caller key_id user_agent model upstream upstream_model status outcome attempts"
             " duration_s ttft_s bytes_in bytes_out usage",
             "search for `code` in docs/reference/errors.md if `outcome` is `error`",
         ),
@@ -378,6 +378,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "path": "the path of the request without its query; of an expiry: the path in the reply; of a socket: its file",
         "operation": "the operation, `model` for one entry of the model list, `preflight` for CORS, `none` if unknown",
         "caller": "the name of the caller",
+        "key_id": "the id of the key: the first 8 digits of its hash; of a store: a fingerprint of its encryption key",
         "user_agent": "the client's `user-agent`, up to 128 characters",
         "model": "the public name of the model; of a rule or target: the upstream's name",
         "upstream": "the name of the upstream; of a model list: all that gatepass called",
@@ -457,7 +458,6 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "silent": "the worker that did not answer",
         "through": "the URL of the store, or the folder of the workers",
         "key_prefix": "the prefix of the keys in the store",
-        "key_id": "a fingerprint of the encryption key: compare it between processes",
         "credential": "the name of the credential",
         "took_s": "seconds that the fetch took",
         "lifetime_s": "seconds of the token's lifetime that gatepass uses",

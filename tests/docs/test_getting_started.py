@@ -119,7 +119,8 @@ async def second_client(file: Path, variables: Mapping[str, str]) -> list[str]:
     for part in re.split(r"^\$ gatepass ", console, flags=re.MULTILINE)[1:]:
         line, _, shown = part.partition("\n")
         hidden = [
-            re.sub(r"sha256:\w+", "sha256:…", text) for text in (await run(line.split(), file.parent, variables), shown)
+            re.sub(r"sha256:\w+|\b[0-9a-f]{8}$", "…", text, flags=re.MULTILINE)
+            for text in (await run(line.split(), file.parent, variables), shown)
         ]
         assert hidden[0] == hidden[1], line
     return re.findall(r"gp-[\w-]+", printed)

@@ -127,6 +127,19 @@ def test_keys_new_prints_what_the_page_shows(command: str) -> None:
     assert printed.rstrip() == shown("keys", command).rstrip()
 
 
+def test_the_keys_page_shows_what_rotate_and_revoke_print(file: Path) -> None:
+    (block,) = re.findall(r"^```console\n(\$ gatepass keys rotate .*?)^```", PAGES["keys"], re.MULTILINE | re.DOTALL)
+    parts = [part.partition("\n") for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+    commands = [(line, output) for line, _, output in parts if re.match(r"gatepass keys (rotate|revoke)", line)]
+    assert len(commands) == 2
+    for line, output in commands:
+        done = CliRunner().invoke(main, shlex.split(line)[1:])
+        assert (done.exit_code, re.sub(r"gp-\S+", "gp-…", done.output)) == (0, output)
+    (reload, _, result), (_, _, again) = [part for part in parts if part[0] == "gatepass reload"]
+    assert reload
+    assert result == again == "Reloaded. Changed:\n  access.keys\n"
+
+
 def test_the_capture_page_shows_what_its_command_prints() -> None:
     settings = {"model": "gpt-4o", "caller": "ragflow", "limit_bytes": 16 * 1024 * 1024}
     ends_s = datetime(2027, 1, 15, 14, 12, 9, tzinfo=UTC).timestamp()

@@ -150,7 +150,12 @@ def configuration(chat: str, issuer: str) -> dict[str, Any]:
         "store": {"url": dead.replace("http", "valkey"), "encryption_key": "an-encryption-key-of-the-prometheus-test"},
         "access": {
             "keys": [
-                {"name": name, "hash": hash_key(key), "role": "viewer" if name == "prometheus" else "caller"}
+                {
+                    "name": name,
+                    "hash": hash_key(key),
+                    "role": "viewer" if name == "prometheus" else "caller",
+                    "expires": "2099-01-31",
+                }
                 for name, key in KEYS.items()
             ]
         },

@@ -85,7 +85,7 @@ async def test_commands_reach_all_processes_without_a_key(tmp_path: Path, worker
         code, text = command("keys", "list", "--running", "--socket", str(path))
         assert (code, text.splitlines()[1].split()) == (
             0,
-            ["one", "caller", "plain", "never", "all", "all", "valid", "hidden"],
+            ["one", "caller", "plain", "never", "all", "all", "valid", "-", "00000000"],
         )
         assert b"gatepass_reloads_total" in request("GET", "/metrics", str(path))
         running.process.send_signal(signal.SIGTERM)

@@ -1437,14 +1437,14 @@ def test_a_list_of_an_error_whose_items_have_several_lines_is_a_list(open_page: 
 @pytest.mark.parametrize(
     ("locale", "told"),
     [
-        ("en-GB", ["3 (25 %)", "a, b; mcp/search (tools find)", "sha256:0 never expires"]),
-        ("zh-CN", ["3（25 %）", "a，b；mcp/search（工具 find）", "sha256:0 不过期"]),
+        ("en-GB", ["3 (25 %)", "a, b; mcp/search (tools find)", "19864866 never expires, not used since the start"]),
+        ("zh-CN", ["3（25 %）", "a，b；mcp/search（工具 find）", "19864866 不过期，启动后未使用"]),
     ],
 )
 def test_a_caller_is_punctuated_in_the_language_of_the_page(
     open_page: OpenPage, signed_in: str, fake: Fake, locale: str, told: list[str]
 ) -> None:
-    keys = [{"id": "sha256:0", "expires_at": None}]
+    keys = [{"id": "19864866", "expires_at": None, "last_used": None}]
     mcp = {"search": {"tools": ["find"], "prompts": [], "resources": []}}
     fake.callers["callers"] = [
         {**fake.callers["callers"][0], "requests": 12, "errors": 3, "models": ["a", "b"], "mcp": mcp, "keys": keys}
@@ -1506,13 +1506,12 @@ def test_a_caller_shows_its_last_use_and_when_its_key_expires(
     open_page: OpenPage, signed_in: str, fake: Fake, days: float, told: str, is_marked: bool
 ) -> None:
     end = (datetime.now(UTC) + timedelta(days=days)).isoformat()
-    fake.callers["callers"][0].update(
-        last_used="2026-11-23T16:59:58.000Z", keys=[{"id": "sha256:0", "expires_at": end}]
-    )
+    key = {"id": "19864866", "expires_at": end, "last_used": "2026-11-23T16:59:57Z"}
+    fake.callers["callers"][0].update(last_used="2026-11-23T16:59:58.000Z", keys=[key])
     page = open_page(f"{signed_in}#/callers")
     row = page.locator("tbody tr", has_text="ragflow")
     expect(row.locator("td").nth(6)).to_have_text("2026-11-23 16:59:58 UTC")
-    expect(row.locator("li")).to_have_text(re.compile(f"^sha256:0 {told}$"))
+    expect(row.locator("li")).to_have_text(re.compile(f"^19864866 {told}, last used 2026-11-23 16:59:57 UTC$"))
     expect(row.locator("li .failed")).to_have_count(int(is_marked))
     expect(page.locator("tbody tr", has_text="anna").locator("td").nth(6)).to_have_text("not since the start")
 

@@ -6,13 +6,14 @@ import hashlib
 import logging
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from gatepass.config.access import AccessKey, keys_in
+from gatepass.config.access import AccessKey, keys_in, moment_text
 from gatepass.config.checks import api_key_weakness
 from gatepass.config.references import UnresolvedReference
 from gatepass.errors import InvalidApiKey
@@ -52,7 +53,8 @@ def digest_of(key: str) -> bytes:
 @dataclass(slots=True)
 class _Entry:
     key: AccessKey
-    digests: tuple[bytes, ...] = field(repr=False)
+    by_digest: dict[bytes, AccessKey] = field(repr=False)
+    """Its keys. Each has its own hash, also those of a file."""
     problem: str | None = None
     """The fault that the last read found in its file or in a key of it."""
 
@@ -66,16 +68,30 @@ class KeyRing:
     """
 
     def __init__(self, keys: Sequence[AccessKey]) -> None:
-        by_hash = [key for key in keys if key.hash is not None]
-        self._hashed = {bytes.fromhex((key.hash or "").removeprefix(_HASH_PREFIX)): key for key in by_hash}
-        self._entries = [
-            _Entry(key, tuple(digest_of(text) for text in key_texts(key))) for key in keys if key.hash is None
-        ]
-        self._by_digest = self._all()
+        self._entries = [_Entry(key, _by_digest(key, key_texts(key))) for key in keys]
+        self._read = [entry for entry in self._entries if entry.key.hash is None]
+        self._keys = self._all()
         self._loaded_s = -math.inf
+        self.last_used_s: dict[str, float] = {}
+        """When each key was last used, in seconds since the epoch, by its id. Only of keys in `known`."""
 
     def _all(self) -> dict[bytes, AccessKey]:
-        return {**self._hashed, **{digest: entry.key for entry in self._entries for digest in entry.digests}}
+        return {digest: key for entry in self._entries for digest, key in entry.by_digest.items()}
+
+    @property
+    def known(self) -> Collection[AccessKey]:
+        """The keys in the order of the configuration. Each has a hash."""
+        return self._keys.values()
+
+    def rows(self, wall_s: float) -> list[dict[str, Any]]:
+        """Return each key without its hash, with its last use in this process, as JSON for operators."""
+        last = {one: moment_text(datetime.fromtimestamp(used_s, UTC)) for one, used_s in self.last_used_s.items()}
+        return [key.as_row(wall_s) | {"last_used": last.get(key.id)} for key in self.known]
+
+    def keep_uses(self, last_used_s: Mapping[str, float]) -> None:
+        """Continue with the uses of the keys that are still known."""
+        ids = {key.id for key in self.known}
+        self.last_used_s = {one: used_s for one, used_s in last_used_s.items() if one in ids}
 
     def find(self, presented: str, now_s: float) -> AccessKey | None:
         """Return the entry of the key `presented`, None if it is unknown. `now_s` is a time of the Clock."""
@@ -83,17 +99,33 @@ class KeyRing:
 
     def find_digest(self, digest: bytes, now_s: float) -> AccessKey | None:
         """Return the entry of the key with `digest`, as `find`."""
-        if self._entries and now_s - self._loaded_s >= RELOAD_INTERVAL_S:
+        if self._read and now_s - self._loaded_s >= RELOAD_INTERVAL_S:
             self._loaded_s = now_s
-            before = [entry.digests for entry in self._entries]
-            for entry in self._entries:
+            before = [entry.by_digest.keys() for entry in self._read]
+            for entry in self._read:
                 _reload(entry)
             # Rebuilt only after a change, because a process may have thousands of keys.
-            if before != [entry.digests for entry in self._entries]:
-                self._by_digest = self._all()
+            if before != [entry.by_digest.keys() for entry in self._read]:
+                self._keys = self._all()
+                self.keep_uses(self.last_used_s)
         # The time depends neither on the number of keys nor on how much of one is right: a guess with a known digest
         # is the key itself, and the digests of two guesses have nothing in common.
-        return self._by_digest.get(digest)
+        return self._keys.get(digest)
+
+
+def _by_digest(key: AccessKey, texts: Iterable[str]) -> dict[bytes, AccessKey]:
+    if key.hash is not None:
+        return {bytes.fromhex(key.hash.removeprefix(_HASH_PREFIX)): key}
+    digests = map(digest_of, texts)
+    return {digest: key.model_copy(update={"hash": f"{_HASH_PREFIX}{digest.hex()}"}) for digest in digests}
+
+
+def merged_rows(parts: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the rows of all processes as one: of each key the last use in any of them."""
+    last: dict[str, str | None] = {}
+    for row in (row for part in parts for row in part):
+        last[row["id"]] = max(filter(None, (last.get(row["id"]), row["last_used"])), default=None)
+    return [row | {"last_used": last[row["id"]]} for row in (parts[0] if parts else ())]
 
 
 def _reload(entry: _Entry) -> None:
@@ -106,7 +138,8 @@ def _reload(entry: _Entry) -> None:
     else:
         faults = [api_key_weakness(text) for text in texts]
         if texts:
-            entry.digests = tuple(digest_of(text) for text, fault in zip(texts, faults, strict=True) if fault is None)
+            good = [text for text, fault in zip(texts, faults, strict=True) if fault is None]
+            entry.by_digest = _by_digest(entry.key, good)
         problem = next(filter(None, faults or ["holds no key"]), None)
     if problem == entry.problem:
         return
@@ -115,7 +148,7 @@ def _reload(entry: _Entry) -> None:
     if problem is None:
         LOG.info("keys_reloaded", extra={"fields": fields})
     else:
-        fields |= {"reason": problem, "keys_in_force": len(entry.digests)}
+        fields |= {"reason": problem, "keys_in_force": len(entry.by_digest)}
         LOG.warning("keys_unusable", extra={"fields": fields})
 
 

@@ -32,7 +32,7 @@ class Authenticator:
     """Requires a known API key. Without configured keys: a client on this machine, and no page of another site."""
 
     def __init__(self, config: Config) -> None:
-        self._ring = KeyRing(config.access.keys)
+        self.keys = KeyRing(config.access.keys)
         self._profiles = resolved(config.profiles)
         self.requires_key = bool(config.access.keys)
         self.shares_objects = config.access.shares_objects
@@ -49,13 +49,13 @@ class Authenticator:
         """
         if (replay := client_request.replay) is not None:
             digest = client_request.key_digest
-            caller = self._known(self._ring.find_digest(digest, client_request.arrived_s), wall_s) if digest else LOCAL
+            caller = self._known(self.keys.find_digest(digest, client_request.arrived_s), wall_s) if digest else LOCAL
             return caller.model_copy(update={"profile": replay.profile})
         if not self.requires_key:
             check_local(client_request, takes_form=takes_form)
             return LOCAL
         if client_request.key_digest:
-            caller = self._known(self._ring.find_digest(client_request.key_digest, client_request.arrived_s), wall_s)
+            caller = self._known(self.keys.find_digest(client_request.key_digest, client_request.arrived_s), wall_s)
         else:
             caller = self._caller(client_request, wall_s, path_profile)
         if self._viewers and caller.name in self._viewers:
@@ -80,16 +80,16 @@ class Authenticator:
         `now_s` is a time of the Clock, `wall_s` as in `authenticate`. Raises InvalidApiKey, RoleNotAllowed.
         """
         digest = digest_of(presented)
-        caller = self._known(self._ring.find_digest(digest, now_s), wall_s)
+        caller = self._known(self.keys.find_digest(digest, now_s), wall_s)
         _check_reads(caller, "the page")
         return caller, digest
 
     def signed_in(self, name: str, digest: bytes, now_s: float, wall_s: float) -> AccessKey | None:
         """Return the caller `name` who signed in with the key of `digest`. None if the key or its role has ended."""
-        caller = self._ring.find_digest(digest, now_s)
+        caller = self.keys.find_digest(digest, now_s)
         if caller is None or caller.name != name or not caller.reads_pages or caller.state(wall_s) == "expired":
             return None
-        return caller
+        return self._known(caller, wall_s)
 
     def check_page(self, client_request: ClientRequest) -> None:
         """Check a request for the page at /ui, before anything else is done with it.
@@ -149,7 +149,7 @@ class Authenticator:
         if presented is None:
             raise errors.InvalidApiKey("The request has no API key. Send it as `Authorization: Bearer <key>`.")
         now_s = client_request.arrived_s
-        caller = self._ring.find_digest(digest_of(presented), now_s) or self._wrapped(presented, now_s, path_profile)
+        caller = self.keys.find_digest(digest_of(presented), now_s) or self._wrapped(presented, now_s, path_profile)
         return self._known(caller, wall_s)
 
     def _known(self, caller: AccessKey | None, wall_s: float) -> AccessKey:
@@ -158,8 +158,9 @@ class Authenticator:
         if caller.expires is not None and caller.state(wall_s) == "expired":
             raise errors.InvalidApiKey(
                 f"This API key of the caller {caller.name!r} expired at {moment_text(caller.expires)}."
-                f" Create its successor with `gatepass keys new --name {caller.name}`."
+                f" Create its successor with `gatepass keys rotate {caller.name}`."
             )
+        self.keys.last_used_s[caller.id] = wall_s
         return caller
 
     def check_without_key(self, client_request: ClientRequest, *, from_anywhere: bool = False) -> None:
@@ -174,7 +175,7 @@ class Authenticator:
     def _wrapped(self, presented: str, now: float, path_profile: str | None) -> AccessKey | None:
         """Return the caller of a key inside a JSON object, if the caller's profile allows that."""
         key = unwrapped_key(presented)
-        caller = None if key is None else self._ring.find(key, now)
+        caller = None if key is None else self.keys.find(key, now)
         if caller is None:
             return None
         profile = self._profiles.get(path_profile if path_profile is not None else caller.profile or "plain")

@@ -395,6 +395,11 @@ class AccessKey(Block):
         """Whether it may create batches of either API: their requests name models that gatepass does not read."""
         return not OF_ANY_MODEL.isdisjoint(self.operations or ())
 
+    @property
+    def id(self) -> str:
+        """The short id of the key: the first 8 hexadecimal digits of its SHA-256. "" without a hash."""
+        return "" if self.hash is None else self.hash[len("sha256:") :][:8]
+
     def state(self, wall_s: float) -> KeyState:
         """Return whether the key is usable at `wall_s` (epoch seconds)."""
         left_s = float("inf") if self.expires is None else self.expires.timestamp() - wall_s
@@ -403,6 +408,7 @@ class AccessKey(Block):
     def as_row(self, wall_s: float) -> dict[str, Any]:
         """Return the key without its hash, as JSON for operators. `wall_s` is in epoch seconds."""
         return {
+            "id": self.id,
             "name": self.name,
             "role": self.role,
             "profile": self.profile or "plain",
@@ -420,7 +426,7 @@ def expiry_warnings(keys: Sequence[AccessKey], wall_s: float) -> Iterator[str]:
     for number, key in enumerate(keys):
         if key.expires is not None and (state := key.state(wall_s)) != "valid":
             words = "expired" if state == "expired" else "expires"
-            action = f"create its successor with `gatepass keys new --name {key.name}`"
+            action = f"create its successor with `gatepass keys rotate {key.name}`"
             action += ", or remove it" if state == "expired" else ""
             yield f"access.keys[{number}]: this key of {key.name!r} {words} at {moment_text(key.expires)}: {action}"
 

@@ -61,11 +61,7 @@ def with_last_item(text: str, path: SettingPath, item: str) -> str | None:
     `item` is YAML or JSON on one line. All else in the text stays as it is, comments included. A text of an unusual
     form may become another document, so that the caller must parse it. `text` is one that `parse_yaml` accepts.
     """
-    key: Any = None
-    node: Any = YAML(typ="safe", pure=True).compose(text)
-    for name in path:
-        members = node.value if isinstance(node, MappingNode) else []
-        key, node = next((member for member in members if member[0].value == name), (None, None))
+    key, node = _member(text, path)
     is_list = isinstance(node, SequenceNode)
     if node is None or not (is_list or _is_empty(node)):
         return None
@@ -73,20 +69,58 @@ def with_last_item(text: str, path: SettingPath, item: str) -> str | None:
         index = node.value[-1].end_mark.index if node.value else text.index("[", node.start_mark.index) + 1
         return f"{text[:index]}{', ' if node.value else ''}{item}{text[index:]}"
     column = node.start_mark.column if is_list else key.start_mark.column + 2
-    last = node
-    while isinstance(last, MappingNode | SequenceNode) and not last.flow_style:
-        key, last = last.value[-1] if isinstance(last, MappingNode) else (key, last.value[-1])
-    if _is_empty(last):
-        last = key  # ruamel places an empty value at the next token
-    # comments that are indented deeper than the item belong to the last one
-    comments = re.compile(rf"[^\n]*\n(?:[ \t\r]*\n)* {{{column + 1},}}(?=#)")
-    end = last.end_mark.index
-    while found := comments.match(text, end):
-        end = found.end()
+    end = _end(text, key, node, column)
     line, _, rest = text[end:].partition("\n")
     newline = "\r\n" if line.endswith("\r") else "\n"
     head = text[:end] + line.removesuffix("\r")
     return f"{head}{newline}{' ' * column}- {item}{newline}{rest}"
+
+
+def without_item(text: str, path: SettingPath, index: int) -> str | None:
+    """Return `text` without the item `index` of the list at `path`; None if there is no such item.
+
+    The item's own comments are removed, and all others stay. Otherwise as `with_last_item`.
+    """
+    key, node = _member(text, path)
+    if not isinstance(node, SequenceNode) or index >= len(node.value):
+        return None
+    item, is_last = node.value[index], index == len(node.value) - 1
+    begin, end = item.start_mark.index, item.end_mark.index
+    if node.flow_style and is_last and index:
+        comma = text.index(",", node.value[index - 1].end_mark.index)
+        between = text[comma + 1 : begin]  # perhaps with a comment
+        return text[:comma] + (between if between.strip() else "") + text[end:]
+    if node.flow_style:
+        return text[:begin] + text[end if is_last else node.value[index + 1].start_mark.index :]
+    begin = text.rindex("\n", 0, text.rindex("-", 0, begin)) + 1
+    rest = text[_end(text, key, item, node.start_mark.column) :].partition("\n")[2]
+    if len(node.value) > 1:
+        return text[:begin] + rest
+    head = key.end_mark.index + 1  # a comment may follow
+    return f"{text[:head]} []{text[head:begin]}{rest}"
+
+
+def _member(text: str, path: SettingPath) -> tuple[Any, Any]:
+    """Return the nodes of the name and the value at `path`, None without them."""
+    key: Any = None
+    node: Any = YAML(typ="safe", pure=True).compose(text)
+    for name in path:
+        members = node.value if isinstance(node, MappingNode) else []
+        key, node = next((member for member in members if member[0].value == name), (None, None))
+    return key, node
+
+
+def _end(text: str, key: Any, node: Any, column: int) -> int:
+    """Return where `node` ends in `text`, with the comments that are indented deeper than its `column`."""
+    while isinstance(node, MappingNode | SequenceNode) and not node.flow_style:
+        key, node = node.value[-1] if isinstance(node, MappingNode) else (key, node.value[-1])
+    if _is_empty(node):
+        node = key  # ruamel places an empty value at the next token
+    comments = re.compile(rf"[^\n]*\n(?:[ \t\r]*\n)* {{{column + 1},}}(?=#)")
+    end: int = node.end_mark.index
+    while found := comments.match(text, end):
+        end = found.end()
+    return end
 
 
 def _is_empty(node: Node) -> bool:

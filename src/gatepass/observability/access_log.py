@@ -93,7 +93,7 @@ class AccessLog(Observer):
 def texts_of(record: AccessRecord) -> str:
     """Return all texts of the fields, in which `emit` searches for secrets. They are a quarter of the log line."""
     texts = (
-        f"{record.id} {record.method} {record.path} {record.operation} {record.caller} {record.peer}"
+        f"{record.id} {record.method} {record.path} {record.operation} {record.caller} {record.key_id} {record.peer}"
         f" {record.user_agent} {record.model} {record.upstream} {record.upstream_model} {record.upstream_request_id}"
     )
     if record.adapted or record.tried or record.failover or record.replay_of or record.replayed_without:

@@ -168,6 +168,9 @@ SAMPLED: Mapping[str, str] = MappingProxyType(
             "Token fetches, with failed ones. A fetch is counted by the process that called the token endpoint"
         ),
         "gatepass_token_fetch_failures_total{credential}": "Failed token fetches",
+        "gatepass_key_expires_in_seconds{caller,key_id}": (
+            "Time until the key of a client ends. Only keys with an end, of which the first 200 to end"
+        ),
         "gatepass_upstream_connections{upstream,state}": "Connections to the upstream, by state: busy, idle",
         "gatepass_upstream_connections_limit{upstream}": "The value of max_connections of the upstream",
         "gatepass_queue_waiting_requests{upstream}": "Requests that wait for a place at the full upstream",
@@ -724,6 +727,7 @@ MERGED_BY: Mapping[str, Callable[[float, float], float]] = MappingProxyType(
     {
         "gatepass_token_expires_in_seconds": min,
         "gatepass_token_usable": min,
+        "gatepass_key_expires_in_seconds": min,
         "gatepass_token_age_seconds": max,
         "gatepass_learned_rules": max,
         "gatepass_upstream_rejects_token": max,

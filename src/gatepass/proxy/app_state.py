@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -42,7 +43,7 @@ from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.access_log import AccessLog
 from gatepass.observability.capture import Capture
 from gatepass.observability.inspector import Inspector
-from gatepass.observability.metrics import Labels, Metrics, Sample
+from gatepass.observability.metrics import MAX_NAMES, Labels, Metrics, Sample
 from gatepass.observability.observer import Observers
 from gatepass.observability.redaction import Redactor
 from gatepass.observability.traffic import Traffic
@@ -286,6 +287,7 @@ class AppState(ProcessParts):
         for server in self.upstream_states.keys() - servers:
             del self.upstream_states[server]  # requests in progress keep theirs
         _take_over(successor)
+        successor.authenticator.keys.keep_uses(self.authenticator.keys.last_used_s)
         for name, upstream in successor.upstreams.items():
             if (before := self.upstreams.get(name)) is None or not is_same(before.settings, upstream.settings):
                 self.metrics.settings_changed(name)
@@ -566,6 +568,9 @@ def _sample(state: AppState) -> Sample:
         values["gatepass_target_in_flight"][of_target] = health.in_flight
         if route.breaker is not None:
             values["gatepass_target_ejections_total"][of_target] = health.breaker.ejected_times
+    ends = [(key.expires.timestamp(), key) for key in state.authenticator.keys.known if key.expires is not None]
+    for end_s, key in sorted(ends, key=itemgetter(0))[:MAX_NAMES]:
+        values["gatepass_key_expires_in_seconds"][key.name, key.id] = max(0.0, end_s - state.clock.wall())
     if state.store is not None:
         store = state.store.health
         values["gatepass_store_up"][()] = store.state is StoreState.UP

@@ -326,7 +326,7 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         """Return the caller, who is named in the log from now on. Arguments and errors: `Authenticator`."""
         request, state, access = self.client_request, self.state, self.access
         caller = state.authenticator.authenticate(request, state.clock.wall(), path_profile, takes_form=takes_form)
-        self.caller, access.caller, access.peer = caller, caller.name, ""
+        self.caller, access.caller, access.key_id, access.peer = caller, caller.name, caller.id, ""
         return caller
 
     @classmethod

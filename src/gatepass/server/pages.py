@@ -247,7 +247,7 @@ def status_of(state: AppState) -> dict[str, Any]:
         "in_flight": in_flight.busy,
         "credentials": credentials_of(state),
         "upstreams": _upstreams(state, rejections),
-        "keys": [key.as_row(state.clock.wall()) for key in state.config.access.keys],
+        "keys": state.authenticator.keys.rows(state.clock.wall()),
         "replica": REPLICA,
         "ids_begin": ids_begin(REPLICA),
         "reload_problems": list(state.reload_problems),

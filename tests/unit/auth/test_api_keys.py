@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from gatepass.auth.api_keys import RELOAD_INTERVAL_S, KeyRing, hash_key, key_texts, new_key, presented_key
+from gatepass.auth.api_keys import RELOAD_INTERVAL_S, KeyRing, hash_key, key_texts, merged_rows, new_key, presented_key
 from gatepass.config.access import AccessKey
 from gatepass.config.references import Reference, UnresolvedReference
 from gatepass.errors import InvalidApiKey
@@ -22,6 +22,11 @@ def reported(caplog):
     lines = [(record.levelname, record.getMessage(), record.fields) for record in caplog.records]
     caplog.clear()
     return lines
+
+
+def name_of(ring, key, now_s):
+    found = ring.find(key, now_s)
+    return found and found.name
 
 
 def in_file(name, path):
@@ -46,9 +51,8 @@ def test_a_hash_is_sha256_in_hexadecimal_digits():
 
 
 def test_each_key_finds_its_own_entry():
-    first, second = by_hash("first", ONE), AccessKey(name="second", key=Secret(TWO))
-    ring = KeyRing([first, second])
-    assert [ring.find(key, 0.0) for key in (ONE, TWO, THREE)] == [first, second, None]
+    ring = KeyRing([by_hash("first", ONE), AccessKey(name="second", key=Secret(TWO))])
+    assert [name_of(ring, key, 0.0) for key in (ONE, TWO, THREE)] == ["first", "second", None]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +96,7 @@ def test_a_file_may_hold_several_keys(tmp_path):
     file.write_text(f"{ONE}\n{TWO}\n")
     entry = in_file("a", file)
     ring = KeyRing([entry])
-    assert [ring.find(key, 0.0) for key in (ONE, TWO, f"{ONE}\n{TWO}")] == [entry, entry, None]
+    assert [name_of(ring, key, 0.0) for key in (ONE, TWO, f"{ONE}\n{TWO}")] == ["a", "a", None]
     assert key_texts(entry) == (ONE, TWO)
     assert key_texts(by_hash("b", ONE)) == ()
 
@@ -102,10 +106,10 @@ def test_changed_key_file_applies_within_a_second(tmp_path):
     file.write_text(ONE)
     entry = in_file("a", file)
     ring = KeyRing([by_hash("b", THREE), entry])
-    assert ring.find(ONE, 100.0) is entry
+    assert name_of(ring, ONE, 100.0) == entry.name
     file.write_text(TWO)
-    assert [ring.find(key, 100.0 + RELOAD_INTERVAL_S - 0.01) for key in (ONE, TWO)] == [entry, None]
-    assert [ring.find(key, 100.0 + RELOAD_INTERVAL_S) for key in (ONE, TWO)] == [None, entry]
+    assert [name_of(ring, key, 100.0 + RELOAD_INTERVAL_S - 0.01) for key in (ONE, TWO)] == [entry.name, None]
+    assert [name_of(ring, key, 100.0 + RELOAD_INTERVAL_S) for key in (ONE, TWO)] == [None, entry.name]
     assert ring.find(THREE, 200.0) is not None
 
 
@@ -129,9 +133,9 @@ def test_missing_or_empty_key_file_keeps_the_last_keys_valid(tmp_path):
     entry = in_file("a", file)
     ring = KeyRing([entry])
     file.unlink()
-    assert ring.find(ONE, 10.0) is entry
+    assert name_of(ring, ONE, 10.0) == entry.name
     file.write_text("\n")
-    assert ring.find(ONE, 20.0) is entry
+    assert name_of(ring, ONE, 20.0) == entry.name
     assert ring.find("", 20.0) is None
     file.write_text(TWO)
     assert ring.find(ONE, 30.0) is None
@@ -181,7 +185,7 @@ def test_a_key_too_weak_to_start_with_opens_nothing_later_and_is_reported_withou
     assert [ring.find(key, float(second)) for second, key in enumerate((weak, ONE, weak), 10)] == [None] * 3
     assert reported(caplog) == [("WARNING", "keys_unusable", {"key": "rag", "reason": reason, "keys_in_force": 0})]
     file.write_text(f"{THREE}\n{weak}")
-    assert [ring.find(key, float(second)) for second, key in enumerate((THREE, weak), 20)] == [entry, None]
+    assert [name_of(ring, key, float(second)) for second, key in enumerate((THREE, weak), 20)] == [entry.name, None]
     file.write_text(ONE)
     ring.find(ONE, 30.0)
     file.write_text(weak)
@@ -258,3 +262,37 @@ def test_keys_that_differ_and_unknown_schemes_are_refused(headers):
         presented_key(tuple((name.encode(), value.encode()) for name, value in headers))
     assert caught.value.http_status == 401
     assert ONE not in caught.value.message
+
+
+def test_the_id_of_a_key_is_the_beginning_of_its_hash_also_of_one_in_a_file(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text(f"{TWO} {THREE}")
+    ring = KeyRing([by_hash("a", ONE), in_file("b", file)])
+    assert [(key.name, key.id) for key in ring.known] == [
+        (name, hash_key(key)[7:15]) for name, key in (("a", ONE), ("b", TWO), ("b", THREE))
+    ]
+    assert AccessKey.model_construct(name="local").id == ""
+
+
+def test_a_ring_remembers_the_uses_of_the_keys_that_it_knows(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text(f"{ONE} {TWO}")
+    one, two = hash_key(ONE)[7:15], hash_key(TWO)[7:15]
+    ring = KeyRing([in_file("a", file)])
+    ring.keep_uses({one: 60.0, two: 90.0, "00000000": 120.0})
+    assert ring.last_used_s == {one: 60.0, two: 90.0}
+    assert [row["last_used"] for row in ring.rows(0.0)] == ["1970-01-01T00:01:00Z", "1970-01-01T00:01:30Z"]
+    file.write_text(TWO)
+    ring.find(TWO, 10.0)
+    assert ring.last_used_s == {two: 90.0}
+
+
+def test_the_last_use_over_all_processes_is_the_latest_one():
+    def rows(*uses):
+        ring = KeyRing([by_hash("a", ONE), by_hash("b", TWO)])
+        ring.keep_uses({key.id: used for key, used in zip(ring.known, uses, strict=True) if used})
+        return ring.rows(0.0)
+
+    merged = merged_rows([rows(60.0, None), rows(90.0, None)])
+    assert [(row["name"], row["last_used"]) for row in merged] == [("a", "1970-01-01T00:01:30Z"), ("b", None)]
+    assert merged_rows([]) == []

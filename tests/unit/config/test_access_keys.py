@@ -11,7 +11,7 @@ from gatepass.config.load import load
 
 HASH = "sha256:" + "0" * 64
 END = datetime(2027, 1, 31, tzinfo=UTC)
-CREATE = "create its successor with `gatepass keys new --name a`"
+CREATE = "create its successor with `gatepass keys rotate a`"
 
 
 def key(**fields):

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from gatepass.auth.api_keys import merged_rows
 from gatepass.auth.authenticator import LOCAL
 from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey, moment_text
@@ -197,11 +198,11 @@ def _upstream(
 
 
 def own_callers(state: AppState) -> dict[str, Any]:
-    """Return what each caller uses in this process, has used since its start, and when its last request ended."""
+    """Return the use of each caller in this process: now, since its start, and its last one. Also that of the keys."""
     by_caller, last_used_s = state.metrics.totals().by_caller, state.metrics.last_used_s
     in_flight = state.in_flight.concurrency.by_caller
     started_s = state.clock.wall() - state.clock.now()
-    return {
+    use = {
         name: [
             in_flight.get(name, 0),
             *by_caller.get(name, (0, 0, 0)),
@@ -210,9 +211,10 @@ def own_callers(state: AppState) -> dict[str, Any]:
         for name in {**in_flight, **by_caller}
         if name not in ("", "none", "other")
     }
+    return {"use": use, "keys": state.authenticator.keys.rows(state.clock.wall())}
 
 
-def callers(parts: Sequence[Mapping[str, Sequence[Any]]], config: Config) -> list[dict[str, Any]]:
+def callers(parts: Sequence[Mapping[str, Any]], config: Config) -> list[dict[str, Any]]:
     """Return each caller with its limits, and its use in all processes.
 
     `local` is the only one without keys. With keys it is the operator of this machine, who is listed after a replay.
@@ -220,12 +222,12 @@ def callers(parts: Sequence[Mapping[str, Sequence[Any]]], config: Config) -> lis
     by_name: dict[str, list[AccessKey]] = {}
     for key in config.access.keys or [LOCAL]:
         by_name.setdefault(key.name, []).append(key)
-    if any(LOCAL.name in part for part in parts):
+    if any(LOCAL.name in part["use"] for part in parts):
         by_name.setdefault(LOCAL.name, [LOCAL])
-    rows = []
+    rows, key_rows = [], merged_rows([part["keys"] for part in parts])
     for name, keys in by_name.items():
         key = keys[0]
-        used = [part[name] for part in parts if name in part]
+        used = [part["use"][name] for part in parts if name in part["use"]]
         in_flight, requests, errors, tokens = (sum(one[place] for one in used) for place in range(4))
         last = max((one[4] for one in used if one[4] is not None), default=None)
         rows.append(
@@ -243,13 +245,9 @@ def callers(parts: Sequence[Mapping[str, Sequence[Any]]], config: Config) -> lis
                 "tokens": tokens,
                 "last_used": None if last is None else moment(last),
                 "keys": [
-                    {
-                        # as `gatepass keys list` shows them
-                        "id": one.key.reference if one.key is not None else (one.hash or "")[: len("sha256:") + 12],
-                        "expires_at": moment_text(one.expires) if one.expires else None,
-                    }
-                    for one in keys
-                    if one is not LOCAL
+                    {"id": one["id"], "expires_at": one["expires"], "last_used": one["last_used"]}
+                    for one in key_rows
+                    if one["name"] == name
                 ],
             }
         )

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from gatepass.auth.api_keys import KeyRing
 from gatepass.config.load import loaded_from_code
 from gatepass.config.model import Config
 from gatepass.errors import GatepassError, kind_of
@@ -206,14 +207,18 @@ def test_the_callers_of_all_workers_are_added():
         {"name": "app", "hash": f"sha256:{'1' * 64}"},
     ]
     config = Config.model_validate({"upstreams": {"u": {"base_url": "http://127.0.0.1/v1"}}, "access": {"keys": keys}})
-    (row,) = views.callers([{"app": [1, 10, 2, 300, 60.0]}, {}, {"app": [2, 1, 0, 5, 90.0]}], config)
+    rows = KeyRing(config.access.keys).rows(0.0)
+    used = [rows[0], rows[1] | {"last_used": "2026-11-23T17:00:00Z"}]
+    parts = [({"app": [1, 10, 2, 300, 60.0]}, rows), ({}, used), ({"app": [2, 1, 0, 5, 90.0]}, rows)]
+    (row,) = views.callers([{"use": use, "keys": of_keys} for use, of_keys in parts], config)
     assert [row[name] for name in ("in_flight", "requests", "errors", "tokens")] == [3, 11, 2, 305]
     assert row["last_used"] == "1970-01-01T00:01:30.000Z"
     assert row["keys"] == [
-        {"id": "sha256:000000000000", "expires_at": "2027-01-31T00:00:00Z"},
-        {"id": "sha256:111111111111", "expires_at": None},
+        {"id": "00000000", "expires_at": "2027-01-31T00:00:00Z", "last_used": None},
+        {"id": "11111111", "expires_at": None, "last_used": "2026-11-23T17:00:00Z"},
     ]
-    rows = views.callers([{"app": [0, 1, 0, 0, None]}, {"local": [0, 2, 1, 30, None]}], config)
+    uses = [{"app": [0, 1, 0, 0, None]}, {"local": [0, 2, 1, 30, None]}]
+    rows = views.callers([{"use": use, "keys": []} for use in uses], config)
     assert [(row["name"], row["role"], row["requests"]) for row in rows] == [
         ("app", "caller", 1),
         ("local", "admin", 2),

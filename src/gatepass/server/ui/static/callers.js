@@ -38,9 +38,10 @@ function list(found) {
   return made;
 }
 
-/** A key by the beginning of its hash, or its variable, with its end. What ends soon is marked. */
-function keyLine({ id, expires_at: end }) {
-  return el("li", {}, el("code", {}, id), " ", el(leftOf(end) < SOON_S ? "b.failed" : "span", {}, endOf(end)));
+/** A key by its short id, with its end and last use. What ends soon is marked. */
+function keyLine({ id, expires_at: end, last_used: used }) {
+  const use = used ? t("last used {at}", { at: moment(used) }) : t("not used since the start");
+  return el("li", {}, el("code", {}, id), " ", el(leftOf(end) < SOON_S ? "b.failed" : "span", {}, endOf(end)), t(", "), use);
 }
 
 const leftOf = (end) => end ? Date.parse(end) / 1000 - Date.now() / 1000 : Infinity;

@@ -33,6 +33,8 @@ export const TEXTS = {
   "Profile": "配置档",
   "Keys": "key",
   "not since the start": "启动后未使用",
+  "last used {at}": "上次使用 {at}",
+  "not used since the start": "启动后未使用",
   "never expires": "不过期",
   "expired {at}": "已于 {at} 过期",
   "expires in {s}": "{s}后过期",
