@@ -312,6 +312,7 @@ async def test_a_429_keeps_requests_away_from_its_target_until_the_wait_is_over(
     ):
         answer = await gp.ask().answer()
         assert answer.status == (200 if "retry" in entry else 429)
+        assert "retry-after" not in answer.headers  # the second target is available
         second.received.clear()
         await clock.advance(19.9)
         assert (await gp.ask().answer()).status == 200
@@ -340,6 +341,23 @@ async def test_all_targets_wait():
         await clock.advance(30.1)
         assert (await gp.ask().answer()).status == 503
         assert (len(first.received), len(second.received)) == (1, 2)
+
+
+async def test_a_429_that_is_not_repeated_has_the_wait_of_the_target_that_is_available_first():
+    clock, entry = DrivenClock(), {"breaker": {}, "max_cooldown_s": 300}
+    async with (
+        Scripted(error(429, retry_after="200", retry_after_ms="200000"), error(429, retry_after="9")) as first,
+        Scripted(error(429, retry_after="30"), error(429, SIZE["context"], retry_after="40")) as second,
+        two(first, second, entry, clock=clock) as gp,
+    ):
+        answer = await gp.ask().answer()
+        assert answer.status == 429
+        assert not {"retry-after", "retry-after-ms", "x-should-retry"} & answer.headers.keys()
+        assert (await gp.ask().answer()).headers["retry-after"] == "30"
+        await clock.advance(30.1)
+        # what concerns the size of the request would be the same at each target
+        assert (await gp.ask().answer()).headers["retry-after"] == "40"
+    assert (len(first.received), len(second.received)) == (1, 2)
 
 
 async def test_after_a_wait_of_more_than_a_minute_no_retry_of_a_client_helps():
@@ -492,11 +510,13 @@ async def test_five_errors_eject_a_target_and_one_probe_brings_it_back(caplog):
         assert (await gp.ask().answer()).status == 200
         assert len(first.received) == 8
     events = [
-        (one.getMessage(), one.__dict__["fields"].get("ejected_s"))
-        for one in caplog.records
-        if one.name == "gatepass.targets"
+        (one.getMessage(), *one.__dict__["fields"].values()) for one in caplog.records if one.name == "gatepass.targets"
     ]
-    assert events == [("target_ejected", "3"), ("target_ejected", "6"), ("target_recovered", None)]
+    assert events == [
+        ("target_ejected", "first/a", 3, "consecutive_failures", "upstream_error"),
+        ("target_ejected", "first/a", 6, "probe", "upstream_error"),
+        ("target_recovered", "first/a"),
+    ]
 
 
 async def test_a_probe_whose_client_leaves_gives_its_place_to_the_next_request():
@@ -732,10 +752,17 @@ PINNED: dict[str, tuple[str, Any]] = {
         "/v1/responses",
         {**RESPONSES, "tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]},
     ),
+    "item": ("/v1/responses", {**RESPONSES, "input": [{"type": "item_reference", "id": "msg_1"}]}),
+    "prompt": ("/v1/responses", {**RESPONSES, "prompt": {"id": "pmpt_1", "variables": {"a": "b"}}}),
+    "prompt of a version": ("/v1/responses", {**RESPONSES, "prompt": {"version": "2", "id": "pmpt_1"}}),
+    "audio": (
+        CHAT,
+        {**HELLO, "messages": [{"role": "assistant", "audio": {"id": "audio_1"}}, *HELLO["messages"]]},
+    ),
 }
-NAMES = ("previous_response_id", "conversation", "file_id", "container", "vector_store_ids")
+NAMES = ("previous_response_id", "conversation", "file_id", "container", "vector_store_ids", "prompt", "audio")
 SCHEMA = {"type": "object", "properties": {name: {"type": "string"} for name in NAMES}, "required": list(NAMES)}
-ARGUMENTS = json.dumps(dict.fromkeys(NAMES, "x"))
+ARGUMENTS = json.dumps({**dict.fromkeys(NAMES, "x"), "type": "item_reference", "audio": {"id": "x"}})
 CALL_OF_TOOL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": ARGUMENTS}}
 FREE: dict[str, tuple[str, Any]] = {
     "a schema in a chat": (
@@ -756,6 +783,17 @@ FREE: dict[str, tuple[str, Any]] = {
     "a new container": (
         "/v1/responses",
         {**RESPONSES, "tools": [{"type": "code_interpreter", "container": {"type": "auto"}}]},
+    ),
+    "spoken": (
+        CHAT,
+        {
+            **HELLO,
+            "modalities": ["text", "audio"],
+            "audio": {"voice": "alloy", "format": "wav"},
+            "messages": [
+                {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}]}
+            ],
+        },
     ),
 }
 MOST_RETRY = {"on": ["refused", "may_have_run"], "operations": ["chat", "responses", "messages"]}
@@ -781,7 +819,7 @@ async def test_a_request_that_names_a_stored_object_is_never_moved(path, body):
             assert (answer.status, len(second.received)) == ((502, 0) if is_pinned else (200, 1))
 
 
-ANSWERED = ("previous_response_id", "conversation", "container", "code interpreter")
+ANSWERED = ("previous_response_id", "conversation", "item", "container", "code interpreter")
 
 
 @pytest.mark.parametrize("case", PINNED)

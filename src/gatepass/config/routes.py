@@ -259,6 +259,28 @@ def _renamed(path: str, renames: Mapping[str, str]) -> str:
 
 ModelKind = Literal["chat", "vision", "embedding", "rerank", "asr", "tts"]
 
+_HINTS: tuple[tuple[ModelKind, tuple[str, ...]], ...] = (
+    ("rerank", ("rerank",)),
+    ("embedding", ("embed", "bge")),
+    ("asr", ("asr", "stt", "transcribe", "whisper")),
+    ("tts", ("tts", "text-to-speech")),
+    ("vision", ("vl", "vision", "llava", "internvl", "minicpm-v", "gpt-4o", "glm-4v", "qvq", "pixtral")),
+)
+"""Parts of a name for which RAGFlow searches, in its order. A name without any is a chat model. RAGFlow's list for
+vision is longer."""
+
+
+def guessed(model: str) -> ModelKind:
+    """Return the kind that RAGFlow guesses from the name; `vision` is a chat model that accepts images."""
+    lower = model.lower()
+    return next((kind for kind, hints in _HINTS if any(hint in lower for hint in hints)), "chat")
+
+
+def kind_by_name(model: str) -> ModelKind:
+    """Return the kind that the name of a model suggests."""
+    # RAGFlow takes a model such as multilingual-e5-large for a chat model
+    return "embedding" if "e5-" in model.lower() else guessed(model)
+
 
 class Capabilities(Block):
     """What the model can do, for clients that request `GET /v1/models`. None leaves the member out. gatepass shows
@@ -440,13 +462,22 @@ class Model(Block):
     breaker: BreakerConfig | None = None
     """Pass over a target that fails again and again. None: each request asks it. `{}` sets the defaults.
 
+    Failures are: no connection, a 5xx, a timeout, a reply that was cut or invalid. If all targets are passed over, all
+    are tried. These ends of a request are no failure, because the request may be their cause:
+
+    - A 4xx, a 503 with `retry-after`, a refused token, an error of an unknown kind inside a 200.
+    - A reply without a choice or vector, a reply that is too large, wrong vectors for a request with `dimensions`.
+    - The end of `total_s` at a target that had only a part of it, or that has begun its reply.
+    - A client that leaves, even if the target did not answer: set `timeouts.first_byte_s` below the clients' timeouts.
+
     Example: {}
     """
     max_cooldown_s: Seconds = 60.0
     """The longest time for which a target is passed over after it answered 429, or 503 with `retry-after`, if the model
     has several targets and `retry` or `breaker`. It is passed over for the time that the upstream asks for.
     If a 429 names no time, that is the reset of its used-up quota (`x-ratelimit-reset-requests` and similar headers).
-    If all targets ask to wait, `retry-after` states the shortest time that they ask for, without this limit.
+    If all targets ask to wait, `retry-after` states the shortest time that they ask for, without this limit. If one of
+    them is available, the 429 of another one reaches the client without `retry-after`.
 
     Example: 20
     """

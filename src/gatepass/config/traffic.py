@@ -53,16 +53,7 @@ class RetryConfig(Block):
 
 
 class BreakerConfig(Block):
-    """When a target is passed over, in the terms and with the defaults of Envoy's outlier detection.
-
-    Failures are: no connection, a 5xx, a timeout, a reply that was cut or invalid. If all targets are passed over, all
-    are tried. What the request may have caused counts as nothing:
-
-    - A 4xx, a 503 with `retry-after`, a refused token, and an error of an unknown kind inside a 200.
-    - A reply without a choice or vector, one that is too large, and wrong vectors if the request has `dimensions`.
-    - The end of `total_s` at a target that had not all of this time, or that has begun its reply.
-    - A client that leaves, also after its own timeout. Set `timeouts.first_byte_s` below that of the clients.
-    """
+    """When a target is passed over, in the terms and with the defaults of Envoy's outlier detection."""
 
     consecutive_failures: Annotated[int, Field(ge=1)] = 5
     """Failures in a row that eject a target.

@@ -10,7 +10,7 @@ from typing import get_args
 import msgspec
 
 from gatepass.config.access import Profile, resolved
-from gatepass.config.routes import ModelKind
+from gatepass.config.routes import ModelKind, guessed
 from gatepass.config.upstream import DialectName
 from gatepass.normalize.json_editor import JsonEditor, fixed_change
 from gatepass.normalize.members import Drop, JsonMemberPath
@@ -18,30 +18,9 @@ from gatepass.normalize.rules import Change, ChangeRule
 
 MARK = "___"
 
-_HINTS: tuple[tuple[ModelKind, tuple[str, ...]], ...] = (
-    ("rerank", ("rerank",)),
-    ("embedding", ("embed", "bge")),
-    ("asr", ("asr", "stt", "transcribe", "whisper")),
-    ("tts", ("tts", "text-to-speech")),
-    ("vision", ("vl", "vision", "llava", "internvl", "minicpm-v", "gpt-4o", "glm-4v", "qvq", "pixtral")),
-)
-"""Parts of a name for which RAGFlow searches, in its order. A name without any is a chat model. RAGFlow's list for
-vision is longer."""
 _SUFFIXES = MappingProxyType(
     {"vision": "vision", "embedding": "embedding", "rerank": "rerank", "asr": "whisper", "tts": "tts"}
 )
-
-
-def guessed(model: str) -> ModelKind:
-    """Return the kind that RAGFlow guesses from the name; `vision` is a chat model that accepts images."""
-    lower = model.lower()
-    return next((kind for kind, hints in _HINTS if any(hint in lower for hint in hints)), "chat")
-
-
-def kind_by_name(model: str) -> ModelKind:
-    """Return the kind that the name of a model suggests."""
-    # RAGFlow takes a model such as multilingual-e5-large for a chat model
-    return "embedding" if "e5-" in model.lower() else guessed(model)
 
 
 def typed(model: str, kind: ModelKind) -> str:

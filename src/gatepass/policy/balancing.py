@@ -31,11 +31,15 @@ class TargetHealth:
         self.asked_until_s = 0.0
         """Until when the upstream asked to wait: not before `limited_until_s`, which has a limit."""
 
-    def limit(self, now_s: float, wait_s: float, most_s: float) -> None:
-        """Pass the target over for `wait_s`, as its upstream asked, but for `most_s` at most."""
-        until_s = now_s + min(wait_s, most_s)
+    def limit(self, now_s: float, wait_s: float, most_s: float) -> bool:
+        """Pass the target over for `wait_s`, as its upstream asked, but for `most_s` at most.
+
+        Return whether it was not passed over before.
+        """
+        until_s, is_first = now_s + min(wait_s, most_s), self.limited_until_s <= now_s
         if until_s > self.limited_until_s:
             self.limited_until_s, self.asked_until_s = until_s, now_s + wait_s
+        return is_first
 
     def asked_s(self, now_s: float) -> float:
         """Return the seconds that a client has to wait, 0 if the target is not passed over."""

@@ -30,7 +30,7 @@ class Breaker:
 
     __slots__ = (
         *("_closed_since_s", "_consecutive", "_counts_since_s", "_ejections", "_recent"),
-        *("ejected_s", "ejected_times", "probe_since_s", "until_s"),
+        *("cause", "ejected_s", "ejected_times", "probe_since_s", "until_s"),
     )
 
     def __init__(self) -> None:
@@ -46,6 +46,8 @@ class Breaker:
         """
         self.probe_since_s: float | None = None
         self.ejected_times = 0
+        self.cause = ""
+        """Why the last ejection began: the setting whose limit was reached, or `probe` for one that failed."""
 
     def begin(self, now_s: float, settings: BreakerSettings) -> bool:
         """Begin an attempt at the target. Return whether it is the probe, which `end` must know."""
@@ -89,6 +91,8 @@ class Breaker:
         return True
 
     def _eject(self, now_s: float, settings: BreakerSettings) -> None:
+        in_a_row = self._consecutive >= settings.consecutive_failures
+        self.cause = "consecutive_failures" if in_a_row else "failure_percent" if self.ejected_s is None else "probe"
         self._ejections = min(self._ejections + 1, int(settings.max_ejection_s / settings.ejection_s) + 1)
         self._consecutive, self.probe_since_s = 0, None
         self.ejected_times += 1

@@ -4,10 +4,13 @@ from typing import Any
 import pytest
 
 from gatepass.config.checks import (
+    COOLDOWN_OF_NO_USE,
     HEADER_SET_TWICE,
     MIXED_VECTORS,
+    ONE_ATTEMPT,
     RULES_NEVER_USED,
     SETTING_OF_MODEL_LIST,
+    TWICE,
     UNUSED_UPSTREAM,
     WEIGHTS_OF_NO_USE,
     conflicts,
@@ -153,6 +156,8 @@ EMBEDDING = {"kind": "embedding"}
     ("name", "other", "more"),
     [
         ("text-embedding-3-small", "text-embedding-3-large", {}),
+        ("vectors", "bge-m3", {}),
+        ("multilingual-e5-large", "multilingual-e5-small", {}),
         ("bge-m3", "bge-large", {"models": {"bge-m3": {"capabilities": EMBEDDING}}}),
         ("bge-m3", "bge-large", {"operations": {"embeddings": {"model": "bge-m3"}}}),
     ],
@@ -180,6 +185,27 @@ def test_weights_without_a_policy_that_uses_them_cause_a_warning():
         ({"affinity": "caller"}, []),
     ):
         assert list(likely_mistakes(two_upstreams(models={"m": {**targets, **more}}))) == expected
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"retry": {"attempts": 1}}, [ONE_ATTEMPT.format("m")]),
+        ({"retry": {"attempts": 2}}, []),
+        (
+            {"targets": [{"upstream": "a"}, {"upstream": "b"}, {"upstream": "a", "name": "m"}]},
+            [TWICE.format("m", "a/m")],
+        ),
+        ({"targets": [{"upstream": "a"}, {"upstream": "b"}, {"upstream": "a", "name": "n"}]}, []),
+        ({"max_cooldown_s": 20}, [COOLDOWN_OF_NO_USE.format("m")]),
+        ({"max_cooldown_s": 20, "targets": [{"upstream": "a"}], "breaker": {}}, [COOLDOWN_OF_NO_USE.format("m")]),
+        ({"max_cooldown_s": 20, "breaker": {}}, []),
+        ({"max_cooldown_s": 20, "retry": {}}, []),
+    ],
+)
+def test_settings_of_targets_without_an_effect_cause_a_warning(entry, expected):
+    models = {"m": {"targets": [{"upstream": "a"}, {"upstream": "b"}], **entry}, "*": {"upstream": "b"}}
+    assert list(likely_mistakes(two_upstreams(models=models))) == expected
 
 
 @pytest.mark.parametrize("fallback", ["g*", "other"])

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile
-from gatepass.config.routes import ModelKind
-from gatepass.normalize.profiles import NAME, changes_of, guessed, keep_plain_tools, typed, untype_model, untyped
+from gatepass.config.routes import ModelKind, guessed
+from gatepass.normalize.profiles import NAME, changes_of, keep_plain_tools, typed, untype_model, untyped
 from gatepass.normalize.rules import ChangeRule, apply_changes, normalize
 from tests.rows import EMBEDDINGS
 from tests.unit.normalize.calls import TARGET, a_call

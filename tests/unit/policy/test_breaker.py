@@ -184,6 +184,7 @@ def test_half_of_twenty_requests_in_ten_seconds_eject():
         for at in range(ends):
             breaker.end(1_000.0, DEFAULTS, 1_000.0, failed=bool(at % 2), is_probe=False)
         assert (breaker.ejected_s is not None) == is_ejected
+        assert breaker.cause == ("failure_percent" if is_ejected else "")
 
 
 @pytest.mark.parametrize("verdict", [SUCCESS, FAILURE, NONE])

@@ -19,12 +19,13 @@ from gatepass.config.model import Config
 from gatepass.errors import ClientGone, TargetsDrained, TargetsLimited, UpstreamConnect, UpstreamErrorReply
 from gatepass.http_client.tls import TLSContexts
 from gatepass.observability.observer import Observers
+from gatepass.operations.table import CHAT_OPERATION
 from gatepass.policy.balancing import TargetHealth
 from gatepass.policy.breaker import BreakerSettings
 from gatepass.policy.retry_budget import WINDOW_S, allows_repeat
 from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
 from gatepass.proxy.context import ANONYMOUS
-from gatepass.proxy.failover import Failover
+from gatepass.proxy.failover import SEARCHED_BYTES, Failover, stored_object
 from gatepass.proxy.handler import handle
 from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.retry import Outcome
@@ -337,8 +338,32 @@ def test_an_ejection_and_its_end_are_logged(caplog: pytest.LogCaptureFixture) ->
         failover.ended(now_s, *ENDS[end], stale=False)
     fields = [record.__dict__["fields"] for record in caplog.records]
     shown = [(record.getMessage(), one.get("ejected_s")) for record, one in zip(caplog.records, fields, strict=True)]
-    assert shown == [("target_ejected", "30"), ("target_ejected", "60"), ("target_recovered", None)]
-    assert fields[0]["upstream"] == "east"
+    assert shown == [("target_ejected", 30), ("target_ejected", 60), ("target_recovered", None)]
+    cause = {"cause": "consecutive_failures", "code": "upstream_error"}
+    assert fields[0] == {"target": "east/m", "ejected_s": 30, **cause}
+
+
+def test_a_wait_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "gatepass.targets")
+    state = a_state({"m": {**targets("east", "west"), **POLICY}})
+    both, now_s = [a_failover(state), a_failover(state)], state.clock.now()
+    for failover in both:
+        failover.choose(now_s)
+    for failover, end in zip(both, ("429 for 5 s", "429 for 1,000 s"), strict=True):
+        failover.ended(now_s, *ENDS[end], stale=False)
+    clock_of(state).suspend(60.0)
+    failover = a_failover(state)
+    failover.choose(state.clock.now())
+    failover.ended(state.clock.now(), *ENDS["503 for 2 s"], stale=False)
+    shown = [(record.getMessage(), record.__dict__["fields"]) for record in caplog.records]
+    assert shown == [("target_waits", {"target": "east/m", "wait_s": wait_s}) for wait_s in (5, 2)]
+
+
+def test_the_ends_of_a_large_body_are_searched_for_stored_objects():
+    name, image = b'{"file_id": "file-1"}', b"i" * SEARCHED_BYTES
+    for body, found in ((name + image * 9, True), (image * 9 + name, True), (image + name + image, False)):
+        assert (stored_object(CHAT_OPERATION, body) is not None) is found
+    assert stored_object(CHAT_OPERATION, image + name) is not None
 
 
 def test_each_request_of_a_model_adds_to_its_budget_and_a_repeat_does_not():

@@ -21,8 +21,8 @@ from gatepass.config.block import without_query
 from gatepass.config.document import dotted, lookup
 from gatepass.config.load import LoadedConfig
 from gatepass.config.model import Config
+from gatepass.config.routes import kind_by_name
 from gatepass.errors import ModelNotFound, UpstreamConnect, UpstreamErrorReply, UpstreamHtml, kind_of
-from gatepass.normalize.profiles import kind_by_name
 from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.capture import merged_states
 from gatepass.observability.metrics import FAILING_IN_A_ROW, has_many_errors
