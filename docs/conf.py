@@ -53,6 +53,7 @@ CHILDREN = {
         "zh/container",
         "zh/monitoring",
         "zh/ragflow_upstream",
+        "zh/traffic",
         "zh/translation",
         "zh/translation_tests",
         "zh/ui",
