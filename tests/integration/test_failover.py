@@ -779,6 +779,8 @@ FREE: dict[str, tuple[str, Any]] = {
         {**HELLO, "messages": [{"role": "assistant", "tool_calls": [CALL_OF_TOOL]}, *HELLO["messages"]]},
     ),
     "text": (CHAT, {**HELLO, "messages": [{"role": "user", "content": ARGUMENTS}]}),
+    "words": ("/v1/responses", {**RESPONSES, "input": "prompt, audio, item_reference " * 2_000}),
+    "the end of a text": ("/v1/responses", {**RESPONSES, "input": "Summarize this conversation:"}),
     "nothing named": ("/v1/responses", {**RESPONSES, "previous_response_id": None, "conversation": None}),
     "a new container": (
         "/v1/responses",

@@ -42,19 +42,20 @@ MOST_NAMES = 1_000
 one that names a stored object."""
 _STORED: Mapping[str, tuple[bytes, ...]] = MappingProxyType(
     {
-        "chat": (b"file_id", b"audio"),
+        "chat": (b"file_id", b'"audio"'),
         "messages": (b"container", b"file_id"),
         "responses": (
-            *(b"previous_response_id", b"conversation", b"item_reference", b"container"),
-            *(b"prompt", b"file_id", b"vector_store_id"),
+            *(b"previous_response_id", b"conversation", b'"item_reference"', b"container"),
+            *(b'"prompt"', b"file_id", b"vector_store_id"),
         ),
     }
 )
-"""The members of each operation that name an object which one upstream stores, and a `type` that does."""
-_UPLOADED = (b"prompt", b"file_id", b"vector_store_id")
+"""The members of each operation that name an object which one upstream stores, and a `type` that does. Those with
+quotes are words of texts too."""
+_UPLOADED = (b'"prompt"', b"file_id", b"vector_store_id")
 """Those that come from an operation without a default affinity, so that the first target has them."""
 _NAMED = re.compile(
-    rb'(?<=item_reference)"|(?:s|_id)?"\s{0,64}:\s{0,64}(?:\[\s{0,64})?(?:"|\{[^{}]{0,256}"id"\s{0,64}:)'
+    rb'(?<=item_reference")|(?:(?<=")|(?:s|_id)?")\s{0,64}:\s{0,64}(?:\[\s{0,64})?(?:"|\{[^{}]{0,256}"id"\s{0,64}:)'
 )
 
 
