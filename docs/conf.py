@@ -52,6 +52,7 @@ CHILDREN = {
         "zh/tokens",
         "zh/container",
         "zh/monitoring",
+        "zh/queue",
         "zh/ragflow_upstream",
         "zh/traffic",
         "zh/translation",
