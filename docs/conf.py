@@ -58,6 +58,7 @@ CHILDREN = {
         "zh/translation",
         "zh/translation_tests",
         "zh/ui",
+        "zh/keys",
     ],
 }
 """The pages below a page of docs/index.md. The sidebar shows them when their parent is open."""
