@@ -255,7 +255,7 @@ UNITS: Mapping[str, str] = {
     r"_answers_total$": "replies",
     r"_failovers_total$": "requests",
     r"_observer_failures_total$": "events",
-    r"_(errors|operations|fetches|reloads|events|ejections)_total$": r"\1",
+    r"_(errors|calls|operations|fetches|reloads|events|ejections)_total$": r"\1",
     r"_fetch_failures_total$": "fetches",
     r"_emptied_total$": "losses",
     r"_lines_dropped_total$": "lines",
@@ -304,6 +304,11 @@ def one_of_each() -> Metrics:
     )
     access.bytes_in, access.bytes_out, access.usage, access.events, access.empty_answer = 1, 1, usage, 3, True
     metrics.request_ended(RequestRecord(access, attempt, 0.0, 0.0, 0.5, 0.2, 0.1), None)
+    metrics.tools_listed("mcp/search", ["find"])
+    call = AccessRecord("id", "POST", "/mcp/search", "mcp", "agent", status=200, outcome="ok", mcp_tool="find")
+    call.bytes_in = call.bytes_out = 1
+    of_tool = AttemptRecord("id", "mcp", "", "mcp/search", requests=1)
+    metrics.request_ended(RequestRecord(call, of_tool, 0.0, 0.0, 0.5, 0.2, 0.1), None)
     metrics.refused(Refusal(TokenUnavailable("no token", credential="corp"), "127.0.0.1"))
     metrics.rule_changed(RuleChange("id", "learned", "chat", "gpt-4o", "chat", "drop=seed", ""))
     metrics.observer_failed("AccessLog")

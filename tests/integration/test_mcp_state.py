@@ -637,3 +637,22 @@ ApiEndpoint(create_app_state(Config.model_validate(blocks)))
 assert "gatepass.proxy.mcp" in sys.modules
 """
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("access", [ACCESS, LISTED])
+async def test_calls_are_counted_by_the_tools_that_the_server_listed(is_stream, access):
+    document = {"jsonrpc": "2.0", "id": 7, "result": {"tools": [{"name": "find", "description": "d"}]}}
+    listed = stream(PROGRESS, event(document)) if is_stream else reply(document)
+    call = {**CALL, "params": {"name": "find"}}
+    called = reply({"jsonrpc": "2.0", "id": "call-1", "result": {}})
+    async with (
+        Scripted([Send(listed)], [Send(called)]) as upstream,
+        gateway(**servers(upstream), access=access) as gp,
+    ):
+        for body in (LIST, call):
+            assert (await post(gp, body, **key("anna")).answer()).status == 200
+        await until(lambda: not gp.state.in_flight.busy)
+        metrics = gp.state.metrics.exposition().decode()
+    labels = 'caller="anna",outcome="ok",tool="find",upstream="mcp/tools"'
+    assert f"gatepass_mcp_tool_calls_total{{{labels}}} 1.0" in metrics

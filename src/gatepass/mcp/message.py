@@ -69,6 +69,15 @@ class _Named(msgspec.Struct, gc=False):
     uri: msgspec.Raw = _ABSENT
 
 
+class _Tools(msgspec.Struct, gc=False):
+    tools: list[_Named]
+
+
+class _ToolList(msgspec.Struct, gc=False):
+    result: _Tools
+
+
+_TOOL_LIST = msgspec.json.Decoder(_ToolList)
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _NAMED = msgspec.json.Decoder(_Named)
 _TEXT = msgspec.json.Decoder(str)
@@ -87,10 +96,11 @@ _NAMED_BY: Mapping[str, tuple[Kind, str]] = MappingProxyType(
 )
 """The requests that name something, with the member of `params` that contains the name."""
 LISTEN, COMPLETE, DISCOVER = "subscriptions/listen", "completion/complete", "server/discover"
+LIST_TOOLS = "tools/list"
 READS = frozenset(
     (
         *("initialize", "ping", "prompts/get", "prompts/list", "resources/list", "resources/read"),
-        *("resources/templates/list", "tools/list", COMPLETE, DISCOVER),
+        *("resources/templates/list", LIST_TOOLS, COMPLETE, DISCOVER),
     )
 )
 """The requests that change nothing at the server, so that it may receive them twice."""
@@ -140,6 +150,14 @@ def is_response(data: bytes, request: McpMessage) -> bool:
         and request.kind == "request"
         and _ANY.decode(response.id) == _ANY.decode(request.id)
     )
+
+
+def listed_tools(reply: bytes) -> list[str]:
+    """Return the names of the tools in `reply`, the response to `tools/list`. Without one it is empty."""
+    try:
+        return [_TEXT.decode(tool.name)[:LONGEST_NAME_CHARS] for tool in _TOOL_LIST.decode(reply).result.tools]
+    except _UNREADABLE_ERRORS:
+        return []
 
 
 def repeats_failed(message: McpMessage, body: bytes, repeat: Collection[str]) -> bool:

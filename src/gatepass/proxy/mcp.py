@@ -57,6 +57,8 @@ FORBIDDEN, NOT_FOUND, METHOD_NOT_ALLOWED = 403, 404, 405
 ERROR_S = 2.0
 """The longest wait for the text of an error, which may be an event stream: the idle timeout of a server is an hour."""
 _WITHOUT_BODY = frozenset((202, 204, 205))
+LISTED_BYTES = 256 * 1024
+"""A longer list of tools is not read for the metrics."""
 LAST_EVENTS_BYTES = 32 * 1024
 """How much of the last events a stream keeps, to know whether it ended after its response."""
 
@@ -223,6 +225,8 @@ async def _relay_message(
                 headers = [field for field in headers if field[0] != b"content-type"]
                 response.finish()  # a 202 may have a text, which no client reads
             attempt.end(COMPLETE)
+            if exchange.message.method == messages.LIST_TOOLS and len(body) <= LISTED_BYTES:
+                state.metrics.tools_listed(server.target.upstream, messages.listed_tools(body))
             await client_response.send(response.status, headers, body)
     except BaseException:  # a client that disconnects arrives here as a cancellation
         await response.aclose()
@@ -398,6 +402,9 @@ async def _relay_stream(
         keep_alive.start(_keep_alive, STREAM_HOLD_S)
         stream = StreamingReply(attempt.upstream, response, events, b"")
         await relay(stream, attempt, context, client_response, keep_alive)
+        listed = bytes(events.listed)
+        for block in split_events(listed) if count_lines(listed) <= TURN_LINES else ():
+            state.metrics.tools_listed(attempt.upstream.name, messages.listed_tools(parse_event(block).data or b""))
     except errors.UpstreamError as error:
         # A client that knows the id of an event resumes the stream, and an error would be the answer to its request.
         error.is_told = error.is_told or events.has_ids
@@ -423,7 +430,7 @@ class PassedEvents(EventStream):
     It knows whether the last byte ended an event, because only there a comment may follow.
     """
 
-    __slots__ = ("_begins", "_filtered", "_has_response", "_last", "_last_bytes", "_last_events", "_request")
+    __slots__ = ("_begins", "_filtered", "_has_response", "_last", "_last_bytes", "_last_events", "_request", "listed")
 
     def __init__(
         self,
@@ -440,12 +447,14 @@ class PassedEvents(EventStream):
         self._last = b"\n\n"
         self._request = request
         self._has_response = False
+        self.listed = bytearray()
+        """The stream that answers `tools/list`. It is cut after LISTED_BYTES."""
         self._last_events: list[bytes] = []
         self._last_bytes = 0
 
     @property
     def unfinished_bytes(self) -> int:
-        return 0 if self._filtered is None else self._filtered.unfinished_bytes
+        return len(self.listed) + (0 if self._filtered is None else self._filtered.unfinished_bytes)
 
     @property
     def is_between_events(self) -> bool:
@@ -478,6 +487,8 @@ class PassedEvents(EventStream):
             if not self.has_ids:  # a line that begins with it: no text in JSON contains a line break
                 begin = self._last + piece[:4]
                 self.has_ids = any(mark in part for part in (begin, piece) for mark in (b"\nid:", b"\rid:"))
+            if self._request is not None and self._request.method == messages.LIST_TOOLS:
+                self.listed += piece if len(self.listed) <= LISTED_BYTES else b""
             if self._request is not None and not self._has_response:
                 if self.is_between_events and not self.has_response:
                     self._last_events, self._last_bytes = [], 0
