@@ -253,5 +253,5 @@ async def test_a_client_that_does_not_read_keeps_no_place_at_the_target_after_th
         gp.ask(STREAMED) as ask,
     ):
         await ask.head()
-        assert in_flight(gp) == 2
+        assert in_flight(gp) == 1
         await until(lambda: in_flight(gp) == 0)
