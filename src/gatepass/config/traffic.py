@@ -9,7 +9,6 @@ from pydantic import Field
 
 from gatepass.config.block import Block, SettingFault
 
-Repeatable = Literal["chat", "completions", "embeddings", "rerank", "responses", "messages", "moderations"]
 AFFINITY = r"^(caller|header [A-Za-z0-9-]{1,64})$"
 
 

@@ -110,7 +110,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         return failover
 
     def arrange(self) -> None:
-        """Set `order`, `may_repeat` and `fallback`, as the request has to have them."""
+        """Set `order`, `may_repeat` and `fallback`: they depend on the request, not only on its route."""
         call, route, healths, stored, is_stored, key = self.call, self.route, self.healths, None, False, None
         if route.names_targets:
             stored = stored_object(call.operation, call.body)
