@@ -555,6 +555,29 @@ async def test_a_probe_whose_token_is_refused_stays_the_probe():
     assert (len(first.received), len(second.received)) == (3, 0)
 
 
+async def test_gatepass_itself_asks_an_ejected_upstream_for_its_models():
+    clock = DrivenClock()
+    listed: Dialogue = [Send(reply({"object": "list", "data": []}))]
+    async with Scripted(error(500), error(503), listed, GOOD) as first, Scripted(GOOD) as second:
+        upstreams = {"first": {"base_url": first.url, "credential": "corp"}, "second": {"base_url": second.url}}
+        entries = models("first", "second", breaker={"consecutive_failures": 1, "ejection_s": 3, "probe": "models"})
+        corp = {"type": "api_key", "key": "sk-corp-0123456789"}
+        async with gateway(upstreams=upstreams, models=entries, credentials={"corp": corp}, clock=clock) as gp:
+            assert (await gp.ask().answer()).status == 500
+            # the first probe fails: the second ejection takes 6 s
+            for probes, before_s in enumerate((2.5, 4.5), 1):
+                await clock.advance(before_s)
+                assert ((await gp.ask().answer()).status, len(first.received)) == (200, probes)
+                await clock.advance(1.5)
+                await first.requested(1 + probes)
+                await until(lambda: breaker(gp).probe_since_s is None)
+            assert (breaker(gp).ejected_s, len(second.received)) == (None, 2)
+            assert (await gp.ask().answer()).status == 200
+            assert in_flight(gp) == 0
+    assert [one.target for one in first.received] == ["/chat/completions", "/models", "/models", "/chat/completions"]
+    assert {one.header("api-key") for one in first.received} == {"sk-corp-0123456789"}
+
+
 async def test_a_slow_target_with_good_replies_stays():
     slow: Dialogue = [Pause(0.05), *GOOD]
     async with (

@@ -121,7 +121,8 @@ def traffic_lines(found: Route, operation: str) -> Iterator[str]:
     if (limits := found.breaker) is not None:
         share = f"{limits.failure_percent:g} % of at least {limits.least_requests} in {limits.window_s:g} s"
         spans = f"{limits.ejection_s:g} s to {limits.max_ejection_s:g} s"
-        yield f"breaker: {limits.consecutive_failures} failures in a row or {share} eject a target for {spans}"
+        probe = ", then GET /models" if limits.probe == "models" else ""
+        yield f"breaker: {limits.consecutive_failures} failures in a row or {share} eject a target for {spans}{probe}"
     if found.max_cooldown_s:
         yield f"wait: a target that answers 429 is passed over for its wait, at most {found.max_cooldown_s:g} s"
     if found.context_fallback is not None:

@@ -91,6 +91,14 @@ class BreakerConfig(Block):
 
     Example: 120
     """
+    probe: Literal["request", "models"] = "request"
+    """What probes a target after its ejection: the next request, or with `models` gatepass itself, which then sends
+    `GET /models` to the upstream. Any reply but a list, and none in 8 s, begins the next ejection.
+
+    Example: models
+
+    Danger: With `models`, a target whose upstream does not serve `/models` is never asked again after an ejection.
+    """
 
     def faults(self) -> Iterator[SettingFault]:
         if self.max_ejection_s < self.ejection_s:

@@ -60,7 +60,9 @@ class TargetHealth:
         """Return whether neither the operator, a wait nor the breaker keeps requests away."""
         if self.drained or (max_cooldown_s and self.limited_until_s > now_s):
             return False
-        return breaker is None or self.breaker.until_s <= now_s
+        if breaker is None or self.breaker.ejected_s is None:
+            return True
+        return self.breaker.until_s <= now_s and breaker.probe == "request"
 
 
 def ranked(

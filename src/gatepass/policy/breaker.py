@@ -1,7 +1,7 @@
 """Breaker: whether a target fails so often that requests pass it over. It works like Envoy's outlier detection.
 
 A target is ejected after consecutive failures, or if a share of its last requests failed. After the ejection one real
-request is its probe: a success ends the ejection, a failure begins a longer one.
+request is its probe, or one for the list of models: a success ends the ejection, a failure begins a longer one.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ class BreakerSettings(msgspec.Struct, frozen=True):
     window_s: float = 10.0
     ejection_s: float = 30.0
     max_ejection_s: float = 300.0
+    probe: str = "request"
 
 
 class Breaker:
@@ -49,9 +50,9 @@ class Breaker:
         self.cause = ""
         """Why the last ejection began: the setting whose limit was reached, or `probe` for one that failed."""
 
-    def begin(self, now_s: float, settings: BreakerSettings) -> bool:
-        """Begin an attempt at the target. Return whether it is the probe, which `end` must know."""
-        is_probe = self.ejected_s is not None and now_s >= self.until_s
+    def begin(self, now_s: float, settings: BreakerSettings, probe: str = "request") -> bool:
+        """Begin an attempt at the target, or its `models` probe. Return whether it is the probe, as `end` must know."""
+        is_probe = self.ejected_s is not None and now_s >= self.until_s and probe == settings.probe
         if is_probe:
             self.probe_since_s, self.until_s = now_s, now_s + settings.ejection_s
         return is_probe

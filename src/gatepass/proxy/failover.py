@@ -22,6 +22,7 @@ from gatepass.dialects.reply_check import quota_reset_s
 from gatepass.errors import GatepassError, TargetsDrained, TargetsLimited, UpstreamError, UpstreamErrorReply
 from gatepass.observability.observer import NotTried
 from gatepass.policy.balancing import AVAILABLE, TargetHealth, choose, ranked
+from gatepass.policy.breaker import Breaker
 from gatepass.policy.fair_queue import FairQueue
 from gatepass.policy.recent_counts import RecentCounts
 from gatepass.policy.retry_budget import WINDOW_S, pause_s
@@ -233,11 +234,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         if settings is None:
             return
         if breaker.end(now_s, settings, self.began_s, failed=failed, is_probe=self.is_probe):
-            if breaker.ejected_s is None:
-                LOG.info("target_recovered", extra={"fields": {"target": route.full_names[at]}})
-            else:
-                fields = {"target": route.full_names[at], "ejected_s": round(breaker.until_s - now_s)}
-                LOG.warning("target_ejected", extra={"fields": {**fields, "cause": breaker.cause, "code": code}})
+            log_change(breaker, now_s, route.full_names[at], code)
 
     def wait_s(self, now_s: float) -> float:
         """Return the shortest wait that a target asked for, 0 if one may be asked now, or none at all."""
@@ -274,6 +271,15 @@ class Failover(Hidden, msgspec.Struct, eq=False):
             error.relayed = tuple(field for field in error.relayed if field[0] != b"retry-after-ms")
             if error.should_retry is not False:
                 error.should_retry = None if wait_s <= LONGEST_WAIT_S else False
+
+
+def log_change(breaker: Breaker, now_s: float, target: str, code: str) -> None:
+    """Log that `target` was ejected after an error with `code`, or that its ejection ended."""
+    if breaker.ejected_s is None:
+        LOG.info("target_recovered", extra={"fields": {"target": target}})
+    else:
+        fields = {"target": target, "ejected_s": round(breaker.until_s - now_s)}
+        LOG.warning("target_ejected", extra={"fields": {**fields, "cause": breaker.cause, "code": code}})
 
 
 LONGEST_WAIT_S = 60.0

@@ -25,6 +25,7 @@ from gatepass.operations.table import OPERATIONS, PREFIXES
 from gatepass.protocols.error_objects import error_body, error_headers
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.handler import ApiEndpoint
+from gatepass.proxy.models import probe_targets
 from gatepass.server.asgi import as_request, serve_request
 from gatepass.server.cycle import RequestIds
 from gatepass.server.inspection import Peers
@@ -105,6 +106,7 @@ class Service:
         try:
             state.start()
             state.in_flight.tasks.spawn(state.traffic.run(state.clock), "traffic")
+            state.in_flight.tasks.spawn(probe_targets(lambda: endpoint.state), "target probes")
             state.in_flight.tasks.spawn(state.metrics.sample_loop_lag(), "loop lag")
             yield
             # a server ends the lifespan when it no longer waits for requests: end those that are still in progress

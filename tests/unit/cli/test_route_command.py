@@ -54,7 +54,7 @@ models:
     targets: [{upstream: east, weight: 3}, {upstream: west}, {upstream: west, name: spare, weight: 0}]
     policy: weighted
     retry: {on: [refused, may_have_run], operations: [rerank, embeddings]}
-    breaker: {ejection_s: 10}
+    breaker: {ejection_s: 10, probe: models}
     context_fallback: long
   session: {targets: [{upstream: east}, {upstream: west}], affinity: header X-Session}
   long: {upstream: west}
@@ -69,7 +69,10 @@ def test_route_shows_how_targets_are_chosen_and_what_is_repeated(route):
         "policy: weighted, weights: east/m 3, west/m 1, west/spare 0 (spare)",
         "affinity: caller (the default of responses)",
         "retry: refused and may_have_run for embeddings, rerank, at most 3 attempts",
-        "breaker: 5 failures in a row or 50 % of at least 20 in 10 s eject a target for 10 s to 300 s",
+        (
+            "breaker: 5 failures in a row or 50 % of at least 20 in 10 s eject a target for 10 s to 300 s,"
+            " then GET /models"
+        ),
         "wait: a target that answers 429 is passed over for its wait, at most 60 s",
         "context_fallback: long",
     ]

@@ -18,6 +18,7 @@ VARIANTS = (
     BreakerSettings(consecutive_failures=1_000, failure_percent=50, least_requests=4),
     BreakerSettings(consecutive_failures=2, ejection_s=40.0, max_ejection_s=100.0),
     BreakerSettings(consecutive_failures=1, ejection_s=30.0, max_ejection_s=30.0),
+    BreakerSettings(consecutive_failures=2, probe="models"),
 )
 
 
@@ -85,12 +86,20 @@ class Machine(RuleBasedStateMachine):
     def begin(self, times: int) -> None:
         """Requests begin, also those that all targets' ejection forces upon this one."""
         for _ in range(times):
-            expected = not self.is_closed and self.admits()
+            expected = not self.is_closed and self.admits() and self.settings.probe == "request"
             one = Begun(self.now_s, self.breaker.begin(self.now_s, self.settings))
             assert one.is_probe == expected
             self.begun.append(one)
             if one.is_probe:
                 self.probe_s, self.free_s = self.now_s, self.now_s + self.settings.ejection_s
+
+    @rule()
+    def ask_for_models(self) -> None:
+        expected = not self.is_closed and self.admits() and self.settings.probe == "models"
+        assert self.breaker.begin(self.now_s, self.settings, "models") == expected
+        if expected:
+            self.begun.append(Begun(self.now_s, True))
+            self.probe_s, self.free_s = self.now_s, self.now_s + self.settings.ejection_s
 
     @precondition(lambda self: self.begun)
     @rule(verdict=st.sampled_from((FAILURE, FAILURE, SUCCESS, NONE)), data=st.data())
