@@ -1,0 +1,264 @@
+"""Windows: how many requests and tokens a subject has used in the last second, minute or hour, and how many run now.
+
+`Windows.take` admits a request by all of its limits or by none. `Windows.settle` replaces the reserved tokens by those
+that were used. The code is the same in one process and over workers, whose records are in shared memory
+(`shared_windows`). `now_s` is a time of `Clock.now`.
+
+A window has PARTS parts and the current one. What was counted in a part leaves when all of the part has left the
+window, so no span of the window's length ever has more than the limit, and at least 99 % of the limit can be used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+
+import msgspec
+
+PARTS = 128
+_KEPT = PARTS + 1
+_HEAD, _HEAD_HIGH, _TOTAL, _CHANGING, _FIRST = range(5)
+"""The words of a record: the number of its newest part in two of them, the sum of its counts, whether an update has
+begun and not ended, and the counts. Of concurrent requests the counts are pairs: a process id and its requests."""
+_PAIRS = range(_FIRST, _FIRST + PARTS, 2)
+WORDS = _FIRST + _KEPT
+RECORD_BYTES = 4 * WORDS
+"""532 bytes for each limit of each subject, 21 MB for 10,000 callers with four limits each."""
+MOST = 2**32 - 1
+_EMPTY = memoryview(bytes(4 * _KEPT)).cast("I")
+
+REQUESTS, TOKENS, CONCURRENT = "requests", "tokens", "concurrent"
+
+
+class Limit:
+    """One limit of one subject, and the record of what it has used."""
+
+    __slots__ = ("counts_tokens", "most", "name", "observes", "owner", "setting", "unit", "width_s", "window", "words")
+
+    def __init__(
+        self, owner: tuple[str, str], unit: str, window: tuple[str, int], most: int, *, observes: bool = False
+    ) -> None:
+        """`owner` is the kind and the name of the subject, `window` the name and the seconds, 0 for concurrency."""
+        self.owner = owner
+        self.unit = unit
+        self.window = window
+        self.most = most
+        self.observes = observes
+        """It refuses nothing."""
+        self.counts_tokens = unit == TOKENS
+        self.width_s = window[1] / PARTS
+        """Exact in binary for a second, a minute and an hour."""
+        self.name = f"{owner[0]}-{unit}-{window[0]}" if window[1] else f"{owner[0]}-{unit}"
+        self.setting = f"{unit}.{window[0]}" if window[1] else "max_concurrent"
+        self.words = memoryview(bytearray(RECORD_BYTES)).cast("I")
+
+    @property
+    def key(self) -> bytes:
+        """What its record is kept by: not the limit itself, so that a reload keeps what was used."""
+        return blake2b("\0".join((*self.owner, self.unit, self.window[0])).encode(), digest_size=16).digest()
+
+    @property
+    def left(self) -> int:
+        """How much was left at the last `take`."""
+        return max(0, self.most - self.words[_TOTAL])
+
+    def used(self, now_s: float) -> int:
+        """Return what counts now, without a change: another process may change the record."""
+        if not self.width_s:
+            return sum(self.words[at + 1] for at in _PAIRS)
+        head, part = self.words[_HEAD] | self.words[_HEAD_HIGH] << 32, int(now_s / self.width_s)
+        return sum(self.words[_FIRST + at % _KEPT] for at in range(max(head, part) - PARTS, head + 1))
+
+    def wait_s(self, cost: int, now_s: float) -> float:
+        """Return the time until `cost` fits, if nothing else is taken; 1 s for a place of a concurrent request."""
+        if not self.width_s:
+            return 1.0
+        words = self.words
+        over, head = words[_TOTAL] + cost - self.most, words[_HEAD] | words[_HEAD_HIGH] << 32
+        for at in range(head - PARTS, head + 1):
+            over -= words[_FIRST + at % _KEPT]
+            if over <= 0:
+                return (at + _KEPT) * self.width_s - now_s
+        return self.window[1]
+
+    def advance(self, now_s: float) -> int:
+        """Forget the parts that have left the window. Return the number of the newest part, which counts now.
+
+        The clock of another process may be a moment ahead: then it is not the part of `now_s`.
+        """
+        words = self.words
+        if words[_CHANGING]:  # its process was killed
+            counts = words[_FIRST:] if self.width_s else words[_FIRST + 1 :: 2]
+            words[_TOTAL] = min(MOST, sum(counts.tolist()))
+            words[_CHANGING] = 0
+        if not self.width_s:
+            return 0
+        part, head = int(now_s / self.width_s), words[_HEAD] | words[_HEAD_HIGH] << 32
+        if part <= head:
+            return head
+        self._forget(head + 1, part)
+        return part
+
+    def reset(self, now_s: float) -> None:
+        """Forget what was used. Requests in progress are counted no more, except as concurrent ones."""
+        if self.width_s:
+            # what is taken from now on counts in the next part, so that no request before the reset can lower it
+            head = self.advance(now_s)
+            self._forget(head - PARTS, head + 1)
+
+    def _forget(self, first: int, part: int) -> None:
+        """Remove the counts of the parts from `first` on, where `part` becomes the newest one."""
+        words = self.words
+        words[_CHANGING] = 1
+        if part - first >= PARTS:
+            words[_FIRST:] = _EMPTY
+            words[_TOTAL] = 0
+        else:
+            total = words[_TOTAL]
+            for at in range(first, part + 1):
+                if left := words[_FIRST + at % _KEPT]:
+                    words[_FIRST + at % _KEPT] = 0
+                    total -= left
+            words[_TOTAL] = total
+        words[_HEAD], words[_HEAD_HIGH] = part & MOST, part >> 32
+        words[_CHANGING] = 0
+
+    def add(self, place: int, count: int) -> None:
+        """Add `count` to a word of the record, as far as it fits; a negative one down to 0."""
+        words = self.words
+        before, total = words[place], words[_TOTAL]
+        count = max(-before, min(count, MOST - total))
+        words[_CHANGING] = 1
+        words[place] = before + count
+        words[_TOTAL] = total + count
+        words[_CHANGING] = 0
+
+    def place_of(self, pid: int) -> int:
+        """Return the word with the requests of the process `pid`, a new one if it has none."""
+        words = self.words
+        for at in _PAIRS:
+            if words[at] == pid:
+                return at + 1
+        free = next((at for at in _PAIRS if not words[at + 1]), _PAIRS[-1])  # more than 64 processes share the last one
+        words[free] = pid
+        return free + 1
+
+    def drop_dead(self, is_alive: Callable[[int], bool]) -> None:
+        """Remove the concurrent requests of processes that have ended."""
+        for at in _PAIRS:
+            if self.words[at + 1] and not is_alive(self.words[at]):
+                self.add(at + 1, -self.words[at + 1])
+
+
+class Taken(msgspec.Struct, eq=False):
+    """What one request has taken, until it is settled."""
+
+    found: Sequence[tuple[Limit, memoryview, int, int, int]]
+    """Each limit with its record and the part that counts the request, then what it cost and what was used before."""
+    tokens: int
+    exceeded: tuple[Limit, ...] = ()
+    """The limits that would have refused it, if they did more than observe."""
+
+
+class Refused(msgspec.Struct, frozen=True, eq=False):
+    """The limit for which a request has to wait longest, and for how long."""
+
+    limit: Limit
+    wait_s: float
+
+
+def process_exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+class Windows:
+    """The records of all limits of one process, which outlive a reload."""
+
+    def __init__(self, pid: int = 1, is_alive: Callable[[int], bool] = process_exists) -> None:
+        self.pid = pid
+        self._is_alive = is_alive
+        self._limits: dict[bytes, Limit] = {}
+
+    def attach(self, limit: Limit) -> Limit:
+        """Let `limit` continue with the record of its subject, if there is one."""
+        key = limit.key
+        if (before := self._limits.get(key)) is not None:
+            limit.words = before.words
+        self._limits[key] = limit
+        return limit
+
+    def prune(self, now_s: float) -> None:
+        """Forget the records that count nothing, such as those of subjects that a reload removed."""
+        self._limits = {key: limit for key, limit in self._limits.items() if limit.used(now_s)}
+
+    def take(self, limits: Sequence[Limit], tokens: int, now_s: float, *, is_forced: bool = False) -> Taken | Refused:
+        """Count one request of `tokens` for all `limits`, or for none if one of them has no room.
+
+        `is_forced`: it is sent in any case, and what does not fit is debt.
+        """
+        # without calls for a record that another request has just used, because each request with limits pays for it
+        found, refused = [], None
+        exceeded: tuple[Limit, ...] = ()
+        for limit in limits:
+            words, width_s = limit.words, limit.width_s
+            part = int(now_s / width_s) if width_s else 0
+            if words[_HEAD] != part or words[_CHANGING]:
+                part = limit.advance(now_s)
+            total, cost = words[_TOTAL], tokens if limit.counts_tokens else 1
+            if total + cost > limit.most and not is_forced:
+                if not width_s:
+                    limit.drop_dead(self._is_alive)
+                    total = words[_TOTAL]
+                if total + cost > limit.most:
+                    if limit.observes:
+                        exceeded = (*exceeded, limit)
+                    elif refused is None or limit.wait_s(cost, now_s) > refused.wait_s:
+                        refused = Refused(limit, limit.wait_s(cost, now_s))
+            found.append((limit, words, part, cost, total))
+        if refused is not None:
+            return refused
+        for limit, words, part, cost, total in found:
+            place = _FIRST + part % _KEPT if limit.width_s else limit.place_of(self.pid)
+            if total + cost > MOST:
+                cost = MOST - total
+            words[_CHANGING] = 1
+            words[place] += cost
+            words[_TOTAL] = total + cost
+            words[_CHANGING] = 0
+        return Taken(found, tokens, exceeded)
+
+    def settle(self, taken: Taken, tokens: int | None, now_s: float) -> None:
+        """End a request that has used `tokens`, exactly once; None for one that never ran, which is given back.
+
+        Fewer tokens than reserved lower the part of the reservation. More are debt: they count now, also above the
+        limit.
+        """
+        found, taken.found = taken.found, ()
+        for limit, words, part, _, _ in found:
+            if limit.counts_tokens:
+                more = (tokens or 0) - taken.tokens
+            elif limit.width_s and tokens is not None:
+                continue
+            else:
+                more = -1
+            newest = int(now_s / limit.width_s) if limit.width_s else 0
+            if words[_HEAD] != newest or words[_CHANGING]:
+                newest = limit.advance(now_s)
+            if not limit.width_s:
+                limit.add(limit.place_of(self.pid), -1)
+            elif more > 0:
+                limit.add(_FIRST + newest % _KEPT, more)
+            elif newest - part <= PARTS:
+                limit.add(_FIRST + part % _KEPT, more)
+
+    def reset(self, limit: Limit, now_s: float) -> bool:
+        """Forget what `limit` has counted. Return whether that was possible."""
+        limit.reset(now_s)
+        return True

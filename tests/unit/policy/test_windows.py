@@ -1,0 +1,304 @@
+"""Windows against a list of everything that was taken: what is admitted, what is refused and for how long."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from gatepass.policy import windows as windows_module
+from gatepass.policy.windows import (
+    CONCURRENT,
+    MOST,
+    PARTS,
+    RECORD_BYTES,
+    REQUESTS,
+    TOKENS,
+    Limit,
+    Refused,
+    Taken,
+    Windows,
+)
+
+SPANS = {"second": 1, "minute": 60, "hour": 3600}
+_TOTAL, _CHANGING = 2, 3
+
+
+def limit_of(unit: str, most: int, window: str = "minute", owner: str = "ana", *, observes: bool = False) -> Limit:
+    span = (window, SPANS[window]) if unit != CONCURRENT else ("", 0)
+    return Limit(("caller", owner), unit, span, most, observes=observes)
+
+
+class Machine(RuleBasedStateMachine):
+    """One caller with limits on requests, tokens and concurrent requests, whose group shares another limit."""
+
+    module: Any = windows_module
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s, self.windows = 60_000.0, self.module.Windows()
+        self.limits = [
+            self.windows.attach(self.module.Limit(limit.owner, limit.unit, limit.window, limit.most))
+            for limit in (
+                limit_of(REQUESTS, 5, "second"),
+                limit_of(TOKENS, 1_000),
+                limit_of(CONCURRENT, 4),
+                limit_of(REQUESTS, 8, owner="group"),
+            )
+        ]
+        self.counted: dict[Limit, list[list[float]]] = {limit: [] for limit in self.limits}
+        """Of each limit, the moments and what counts since then."""
+        self.open: list[tuple[Taken, list[list[float]]]] = []
+
+    def part(self, limit: Limit, at_s: float) -> int:
+        return int(at_s * PARTS / limit.window[1])
+
+    def expected(self, limit: Limit, now_s: float) -> int:
+        if not limit.window[1]:
+            return len(self.open)
+        now = self.part(limit, now_s)
+        return int(sum(count for at_s, count in self.counted[limit] if now - self.part(limit, at_s) <= PARTS))
+
+    def cost(self, limit: Limit, tokens: int) -> int:
+        return tokens if limit.unit == TOKENS else 1
+
+    @rule(tokens=st.sampled_from((0, 1, 250, 999, 1_000)))
+    def take(self, tokens: int) -> None:
+        room = {limit: limit.most - self.expected(limit, self.now_s) for limit in self.limits}
+        fits = all(self.cost(limit, tokens) <= left for limit, left in room.items())
+        result: Any = self.windows.take(self.limits, tokens, self.now_s)
+        assert hasattr(result, "tokens") is fits
+        if not fits:
+            limit, cost = result.limit, self.cost(result.limit, tokens)
+            assert cost > room[limit]
+            if limit.window[1]:
+                then_s = self.now_s + result.wait_s
+                assert self.expected(limit, then_s + 1e-6) + cost <= limit.most
+                assert self.expected(limit, then_s - 1e-6) + cost > limit.most
+            return
+        events = []
+        for limit in self.limits:
+            event = [self.now_s, self.cost(limit, tokens)]
+            self.counted[limit].append(event)
+            events.append(event)
+        self.open.append((result, events))
+        for limit in self.limits:  # no span of the length of the window has more than the limit, apart from debt
+            if limit.unit == REQUESTS:
+                span = [count for at_s, count in self.counted[limit] if at_s > self.now_s - limit.window[1]]
+                assert sum(span) <= limit.most
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data(), used=st.sampled_from((None, 0, 10, 250, 1_000, 3_000)))
+    def settle(self, data: st.DataObject, used: int | None) -> None:
+        taken, events = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
+        self.windows.settle(taken, used, self.now_s)
+        for limit, event in zip(self.limits, events, strict=True):
+            if used is None:
+                event[1] = 0
+            elif limit.unit == TOKENS and used <= event[1]:
+                event[1] = used
+            elif limit.unit == TOKENS:
+                self.counted[limit].append([self.now_s, used - event[1]])
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def settle_twice(self, data: st.DataObject) -> None:
+        taken, _ = data.draw(st.sampled_from(self.open))
+        self.windows.settle(taken, taken.tokens, self.now_s)
+        self.windows.settle(taken, None, self.now_s)
+        self.open = [one for one in self.open if one[0] is not taken]
+
+    @rule(parts=st.one_of(st.integers(0, 4), st.integers(120, 140)), of=st.sampled_from((1, 60)), fine=st.booleans())
+    def wait(self, parts: int, of: int, fine: bool) -> None:
+        self.now_s += (parts + (0.5 if fine else 0.0)) * of / PARTS
+
+    @rule(most=st.sampled_from((3, 5, 12)))
+    def reload(self, most: int) -> None:
+        """A reload keeps what was used, and a lowered limit holds at once."""
+        self.windows.prune(self.now_s)
+        before = self.limits[0]
+        after = self.limits[0] = self.windows.attach(self.module.Limit(before.owner, before.unit, before.window, most))
+        self.counted[after] = self.counted.pop(before)
+
+    @invariant()
+    def counts_what_was_taken(self) -> None:
+        for limit in self.limits:
+            assert limit.used(self.now_s) == self.expected(limit, self.now_s)
+
+
+Machine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestWindows = Machine.TestCase
+
+PLANTED = {
+    "a double refund": ("found, taken.found = taken.found, ()", "found = taken.found"),
+    "a lost place": ("limit.add(limit.place_of(self.pid), -1)", "pass"),
+    "a window that is a part too short": ("if part <= head:", "part += 1\n        if part <= head:"),
+    "a part that leaves before all of it has left": ("_KEPT = PARTS + 1", "_KEPT = PARTS"),
+    "debt that is forgiven": ("elif more > 0:", "elif more > 2_000_000:"),
+    "a wait that is a part too short": ("(at + _KEPT) * self.width_s - now_s", "(at + PARTS) * self.width_s - now_s"),
+    "requests without their tokens": ("if refused is not None:", "if refused is not None and tokens < 999:"),
+}
+
+
+@pytest.mark.parametrize("fault", PLANTED)
+def test_a_planted_fault_makes_the_machine_fail(fault, tmp_path):
+    source, (old, new) = Path(windows_module.__file__).read_text(), PLANTED[fault]
+    assert source.count(old) == 1
+    file = tmp_path / "planted.py"
+    file.write_text(source.replace(old, new))
+    spec = importlib.util.spec_from_file_location("planted", file)
+    assert spec is not None
+    assert spec.loader is not None
+    planted = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(planted)
+    machine = type("Planted", (Machine,), {"module": planted})
+    few = settings(Machine.TestCase.settings, max_examples=200, database=None, phases=[Phase.generate])
+    with pytest.raises((AssertionError, AttributeError)):
+        run_state_machine_as_test(machine, settings=few)
+
+
+def admitted(windows: Windows, limits: list[Limit], moments: list[float], tokens: int = 0) -> list[float]:
+    return [at_s for at_s in moments if isinstance(windows.take(limits, tokens, at_s), Taken)]
+
+
+@pytest.mark.parametrize("window", SPANS)
+def test_no_span_has_more_than_the_limit_and_99_percent_of_it_can_be_used(window):
+    span_s, windows, most = SPANS[window], Windows(), 500
+    limit = windows.attach(limit_of(REQUESTS, most, window))
+    times = [1_000 * span_s + at * span_s / 2_000 for at in range(10_000)]
+    passed = admitted(windows, [limit], times)
+    assert all(late - early >= span_s for early, late in zip(passed, passed[most:], strict=False))
+    assert len(passed) >= 0.99 * most * 5
+
+
+def test_a_record_has_a_constant_size():
+    assert RECORD_BYTES == 532
+    limit = limit_of(TOKENS, 10)
+    assert limit.words.nbytes == RECORD_BYTES
+
+
+def test_a_part_counts_until_all_of_it_has_left_the_window():
+    windows = Windows()
+    limit = windows.attach(limit_of(REQUESTS, 1, "second"))
+    part_s = 1 / PARTS
+    assert isinstance(windows.take([limit], 0, 100.0 + part_s * 0.9), Taken)
+    assert isinstance(windows.take([limit], 0, 101.0 + part_s * 0.95), Refused)
+    assert isinstance(windows.take([limit], 0, 101.0 + part_s), Taken)
+
+
+def test_a_refused_request_takes_nothing_of_the_limits_with_room():
+    windows = Windows()
+    requests, tokens = windows.attach(limit_of(REQUESTS, 10)), windows.attach(limit_of(TOKENS, 100))
+    refused = windows.take([requests, tokens], 101, 1_000.0)
+    assert isinstance(refused, Refused)
+    assert refused.limit is tokens
+    assert (requests.used(1_000.0), tokens.used(1_000.0)) == (0, 0)
+
+
+def test_debt_refuses_until_it_has_left():
+    windows = Windows()
+    tokens = windows.attach(limit_of(TOKENS, 100, "second"))
+    taken = windows.take([tokens], 50, 1_000.0)
+    assert isinstance(taken, Taken)
+    windows.settle(taken, 250, 1_000.5)
+    assert tokens.used(1_000.5) == 250
+    refused = windows.take([tokens], 1, 1_000.5)
+    assert isinstance(refused, Refused)
+    assert refused.wait_s == 1.0 + 1 / PARTS
+
+
+def test_an_observing_limit_counts_above_itself_and_names_what_it_would_refuse():
+    windows = Windows()
+    limit = windows.attach(limit_of(REQUESTS, 1, observes=True))
+    results = [windows.take([limit], 0, 1_000.0) for _ in range(3)]
+    assert [one.exceeded for one in results if isinstance(one, Taken)] == [(), (limit,), (limit,)]
+    assert limit.used(1_000.0) == 3
+
+
+def test_a_refund_after_its_part_has_left_lowers_nothing():
+    windows = Windows()
+    tokens = windows.attach(limit_of(TOKENS, 100, "second"))
+    early, late = (windows.take([tokens], 50, 1_000.0 + at * (PARTS + 1) / PARTS) for at in range(2))
+    assert isinstance(early, Taken)
+    assert isinstance(late, Taken)
+    windows.settle(early, 0, 1_001.1)
+    assert tokens.used(1_001.1) == 50
+
+
+def test_forced_takes_are_debt():
+    windows = Windows()
+    limit = windows.attach(limit_of(REQUESTS, 1))
+    assert all(isinstance(windows.take([limit], 0, 1_000.0, is_forced=True), Taken) for _ in range(2))
+    assert (limit.used(1_000.0), limit.left) == (2, 0)
+
+
+def test_a_reset_forgets_and_a_request_before_it_lowers_nothing():
+    windows = Windows()
+    tokens = windows.attach(limit_of(TOKENS, 100))
+    before = windows.take([tokens], 80, 1_000.0)
+    assert windows.reset(tokens, 1_000.0)
+    after = windows.take([tokens], 100, 1_000.0)
+    assert isinstance(before, Taken)
+    assert isinstance(after, Taken)
+    windows.settle(before, 0, 1_000.0)
+    assert tokens.used(1_000.0) == 100
+    assert isinstance(windows.take([tokens], 1, 1_060.0), Refused)
+    assert isinstance(windows.take([tokens], 1, 1_062.0), Taken)
+
+
+def test_requests_of_dead_processes_give_their_places_back():
+    alive = {1, 2}
+    one, two = (Windows(pid, alive.__contains__) for pid in (1, 2))
+    first, second = one.attach(limit_of(CONCURRENT, 3)), two.attach(limit_of(CONCURRENT, 3))
+    second.words = first.words
+    assert [isinstance(two.take([second], 0, 1.0), Taken) for _ in range(3)] == [True] * 3
+    assert isinstance(one.take([first], 0, 1.0), Refused)
+    alive.discard(2)
+    assert isinstance(one.take([first], 0, 1.0), Taken)
+    assert first.used(1.0) == 1
+
+
+@pytest.mark.parametrize("kind", [REQUESTS, CONCURRENT])
+def test_an_update_that_a_kill_cut_short_is_repaired(kind):
+    windows = Windows()
+    limit = windows.attach(limit_of(kind, 10))
+    for _ in range(3):
+        windows.take([limit], 0, 1_000.0)
+    for total in (0, 7, 999):
+        limit.words[_TOTAL], limit.words[_CHANGING] = total, 1
+        limit.advance(1_000.0)
+        assert (limit.words[_TOTAL], limit.words[_CHANGING]) == (3, 0)
+
+
+def test_counts_stop_at_the_largest_that_a_record_holds():
+    windows = Windows()
+    tokens = windows.attach(limit_of(TOKENS, 100))
+    taken = [windows.take([tokens], MOST - 5, 1_000.0, is_forced=True) for _ in range(3)]
+    assert tokens.used(1_000.0) == MOST
+    for one in taken:
+        assert isinstance(one, Taken)
+        windows.settle(one, 0, 1_000.0)
+    assert tokens.used(1_000.0) == 0
+
+
+def test_a_clock_that_is_a_moment_behind_counts_in_the_newest_part():
+    windows = Windows()
+    limit = windows.attach(limit_of(REQUESTS, 2, "second"))
+    for at_s in (1_000.5, 1_000.4):
+        assert isinstance(windows.take([limit], 0, at_s), Taken)
+    assert isinstance(windows.take([limit], 0, 1_001.45), Refused)
+
+
+def test_a_record_without_use_is_forgotten_at_a_reload():
+    windows = Windows()
+    limits = [windows.attach(limit_of(REQUESTS, 5, "second", owner)) for owner in ("ana", "ben")]
+    windows.take(limits[:1], 0, 1_000.0)
+    windows.prune(1_000.5)
+    again = [windows.attach(limit_of(REQUESTS, 5, "second", owner)) for owner in ("ana", "ben")]
+    assert [one.used(1_000.5) for one in again] == [1, 0]
+    assert [one.words is before.words for one, before in zip(again, limits, strict=True)] == [True, False]
