@@ -1,5 +1,5 @@
 # Included by the Makefile. Generated files are in .e2e/bench.
-.PHONY: bench bench-amplification bench-quick bench-profile bench-curves bench-workers bench-soak bench-transforms bench-bodies bench-inspector bench-scrape bench-queue
+.PHONY: bench bench-amplification bench-quick bench-profile bench-curves bench-workers bench-soak bench-transforms bench-bodies bench-inspector bench-scrape bench-queue bench-limits
 
 bench: setup ## Measure gatepass against nginx, FastAPI + httpx, openai-forward, LiteLLM; writes docs/benchmarks.md
 	$(BIN)/python -m bench $(BENCH)
@@ -36,3 +36,6 @@ bench-scrape: setup ## CPU time of a scrape of four workers with as many series 
 
 bench-queue: setup ## How long chats wait beside 500 queued embeddings, with and without max_in_flight; BENCH="--source DIR" for older code
 	$(BIN)/python -m bench.fair_waiting $(BENCH)
+
+bench-limits: setup ## CPU time of limits of use for one request, in one process and in two workers, verdict
+	$(BIN)/python -m bench.limits

@@ -219,6 +219,19 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
             "reason",
             "mount shared memory, or configure a `store`",
         ),
+        "limits_counted_alone": LogEvent(
+            "warning",
+            "The system had stopped a worker inside the lock of the limits. The others go on without the lock meanwhile."
+            " Once a minute at most.",
+            "",
+            "give gatepass more CPU if it happens often",
+        ),
+        "limits_not_shared": LogEvent(
+            "warning",
+            "The workers cannot share the counts of a limit, so that each counts alone.",
+            "reason",
+            "make room in shared memory",
+        ),
         "sharing_tokens": LogEvent(
             "info",
             "gatepass starts and shares the tokens of credentials.",
@@ -411,6 +424,8 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "events": "events of the stream",
         "usage": "token counts of the upstream: `prompt_tokens`, `completion_tokens`, `total_tokens`, `cached_tokens`"
         " (a part of the first) and `reasoning_tokens` (a part of the second)",
+        "tokens_estimated": "the tokens that count for limits, if the upstream reported none",
+        "over_limits": "the limits with `mode: observe` that would have refused the request",
         "upstream_request_id": "the upstream's own request ids, the failed one first",
         "mcp": "the MCP servers",
         "mcp_method": "the method of a message to an MCP server, or `DELETE` for the end of a session",

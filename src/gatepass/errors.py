@@ -435,6 +435,18 @@ class ConcurrencyLimited(GatewayError):
     code, status, retryable = "concurrency_limited", 429, True
 
 
+class LimitReached(GatewayError):
+    """A limit of use is reached. The message names the limit, whose it is, and when to retry. Nothing was sent.
+
+    It is one of `limits` of the key, its group, the model, the operation or the upstream. docs/guides/limits.md has the
+    response headers that show what is left. `gatepass limits` shows what each one uses.
+
+    Action: Retry after `retry-after`, or raise the limit. `gatepass limits reset NAME` forgets what was used.
+    """
+
+    code, status, retryable = "limit_reached", 429, True
+
+
 class TargetsLimited(GatewayError):
     """Every target of the model asked gatepass to wait, by a 429 or a 503 with `retry-after`. Nothing was sent.
 

@@ -1,4 +1,4 @@
-"""The commands for the running gatepass: `reload`, `status`, `target` and `learned`.
+"""The commands for the running gatepass: `reload`, `status`, `target`, `limits` and `learned`.
 
 They use its control socket, which needs no key and covers all of its workers.
 """
@@ -393,6 +393,39 @@ def target(action: str, name: str, socket_path: str | None, *, yes: bool, as_jso
     else:
         said = "is drained until `gatepass target resume` or a restart" if action == "drain" else "takes requests again"
         click.echo(f"{printable(name)} {said}. Processes: {result['processes']}.")
+
+
+_LIMIT_HEAD = ("OF", "LIMIT", "MOST", "USED", "LEFT", "MODE")
+
+
+@click.command()
+@click.argument("action", required=False, type=click.Choice(("reset",)))
+@click.argument("name", required=False, metavar="[KIND/NAME]")
+@control_option
+@json_option
+def limits(action: str | None, name: str | None, socket_path: str | None, *, as_json: bool) -> None:
+    """List the limits of use of the running gatepass: what is used now and what is left, in all workers together.
+
+    `reset caller/NAME` forgets what a caller has used, and so for a group, model, operation or upstream. Requests in
+    progress keep their places of `max_concurrent`.
+
+    Exit codes: 0 done, 1 refused, or gatepass did not answer.
+    """
+    if (action is None) != (name is None):
+        raise click.UsageError("expects `reset KIND/NAME`, such as `reset caller/ragflow`")
+    page = (
+        request("GET", "/limits", socket_path)
+        if name is None
+        else request("POST", f"/limits?reset={quote(name)}", socket_path)
+    )
+    rows = json.loads(page)["limits"]
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        click.echo("No limits are configured.")
+    else:
+        table = [[printable(str(row[word.lower()])) for word in _LIMIT_HEAD] for row in rows]
+        click.echo("\n".join(aligned([_LIMIT_HEAD, *table])))
 
 
 _RULE_HEAD = ("MODEL", "OPERATION", "ADAPTED", "STATE", "AGE", "LEFT", "USES")

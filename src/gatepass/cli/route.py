@@ -20,7 +20,9 @@ from gatepass.normalize.members import Clamp, Drop
 from gatepass.normalize.profiles import ProfileRules, build_profiles, untyped
 from gatepass.normalize.rules import SEARCHED, Change, ChangeRule, DeclaredModels, ModelName, normalize
 from gatepass.operations.table import CHAT_OPERATION, OPERATIONS, call_of, sample
+from gatepass.policy.windows import Windows
 from gatepass.protocols import PROTOCOLS
+from gatepass.proxy.admission import Admission, limit_text, owners_of
 from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import Route, RouteTable
 from gatepass.types import Operation, Target, Timeouts
@@ -75,7 +77,9 @@ def route(model: str, path: str | None, caller: str | None, operation: str | Non
         is_accepted = False
     else:
         document["targets"] = [asdict(target) for target in targets]
-        document["traffic"] = traffic = [*traffic_lines(RouteTable(config).route(operation, model), operation)]
+        found = RouteTable(config).route(operation, model)
+        traffic = [*traffic_lines(found, operation), *limit_lines(config, found, operation, key)]
+        document["traffic"] = traffic
         lines = [f"{operation} with the model {model}, as {caller or 'any caller'}", *traffic, *target_lines(targets)]
         is_accepted = all(target.refused is None for target in targets)
     if as_json:
@@ -127,6 +131,18 @@ def traffic_lines(found: Route, operation: str) -> Iterator[str]:
         yield f"wait: a target that answers 429 is passed over for its wait, at most {found.max_cooldown_s:g} s"
     if found.context_fallback is not None:
         yield f"context_fallback: {found.context_fallback}"
+
+
+def limit_lines(config: Config, found: Route, operation: str, key: AccessKey | None) -> Iterator[str]:
+    """Yield the limits of use that apply to a request."""
+    admission = Admission(config, Windows())
+    owners = owners_of(key, found.entry, operation)
+    for owner in (*owners, *(("upstream", name) for name in dict.fromkeys(one.upstream for one in found.targets))):
+        limits = [f"{limit_text(one)}{' (observed)' * one.observes}" for one in admission.limits_of(owner)]
+        if (use := admission.use_of(owner)) is not None and use.max_output_tokens is not None:
+            limits.append(f"answers of at most {use.max_output_tokens} tokens")
+        if limits:
+            yield f"limits of the {owner[0]} {owner[1]}: {', '.join(limits)}"
 
 
 def report_targets(config: Config, operation: str, model: str, key: AccessKey | None) -> list[TargetReport]:

@@ -30,6 +30,7 @@ from gatepass.observability.redaction import Redactor
 if TYPE_CHECKING:
     from gatepass.config.load import LoadedConfig
     from gatepass.config.model import Config
+    from gatepass.policy.windows import Windows
     from gatepass.proxy.app_state import AppState
     from gatepass.server.supervisor import WorkerOptions
     from gatepass.server.ui.routes import DoctorTask
@@ -296,12 +297,13 @@ def work(options: WorkerOptions, flags: ServeFlags) -> None:
     if not loaded.config.access.keys and keys_marker.exists():
         _refuse(loaded.source, [KEYS_LOST])
 
+    from gatepass.policy.shared_windows import SharedWindows
     from gatepass.server.listening import ConnectionCounts
     from gatepass.server.process import DrainingServer, WorkerChannel
-    from gatepass.server.supervisor import CONNECTIONS, STORE, worker_name
+    from gatepass.server.supervisor import CONNECTIONS, LIMITS, STORE, worker_name
 
     shared = folder / STORE if (folder / STORE).is_dir() else None
-    state = open_app_state(loaded, shared, options.number)
+    state = open_app_state(loaded, shared, options.number, SharedWindows(folder / LIMITS))
     if loaded.config.access.keys:
         keys_marker.touch()
     counts = ConnectionCounts(folder / CONNECTIONS, options.seat)
@@ -313,7 +315,9 @@ def work(options: WorkerOptions, flags: ServeFlags) -> None:
     server.run(sockets=[socket.socket(fileno=options.listening)])
 
 
-def open_app_state(loaded: LoadedConfig, worker_folder: Path | None = None, worker: int | None = None) -> AppState:
+def open_app_state(
+    loaded: LoadedConfig, worker_folder: Path | None = None, worker: int | None = None, windows: Windows | None = None
+) -> AppState:
     """Open the AppState of a configuration and set up its log; exit with 2 if a file or secret is unusable."""
     from gatepass.clock import SystemClock
     from gatepass.config.references import UnresolvedReference
@@ -323,7 +327,7 @@ def open_app_state(loaded: LoadedConfig, worker_folder: Path | None = None, work
 
     clock = SystemClock()
     try:
-        state = create_app_state(loaded.config, clock, open_store(loaded.config.store, worker_folder, clock))
+        state = create_app_state(loaded.config, clock, open_store(loaded.config.store, worker_folder, clock), windows)
     except OSError as error:
         _refuse(loaded.source, [f"a certificate of the configuration cannot be loaded: {system_reason(error)}"])
     except UnresolvedReference as error:

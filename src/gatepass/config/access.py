@@ -27,6 +27,7 @@ from gatepass.config.block import HASH, Block, CorsOrigin, Name, SecretText, Set
 from gatepass.config.references import Reference
 from gatepass.config.routes import MemberPath, OfSoundOrImage, OfText
 from gatepass.config.upstream import DialectName
+from gatepass.config.use_limits import UseLimits
 
 BuiltIn = Literal[
     "plain",
@@ -279,7 +280,7 @@ McpServers = Annotated[
 class AccessKey(Block):
     name: Name
     """The caller's name in logs and metrics. Entries with the same name are keys of one caller: use two to rotate a
-    key. All keys of a caller need the same `role`, `models`, `operations`, `mcp`, `profile`,
+    key. All keys of a caller need the same `role`, `models`, `operations`, `mcp`, `profile`, `group`, `limits`,
     `max_concurrent` and `weight`.
 
     Example: ragflow
@@ -366,6 +367,17 @@ class AccessKey(Block):
 
     Example: 3
     """
+    group: Name | None = None
+    """A name under `access.groups`, whose limits all keys of the group share.
+
+    Example: imports
+    """
+    limits: UseLimits | None = None
+    """How much this caller may use, with all of its keys together. None: only the limits of its group, of the model and
+    of the operation apply.
+
+    Example: {requests: {minute: 500}, tokens: {minute: 200000}}
+    """
 
     @field_validator("key", mode="before")
     @classmethod
@@ -431,6 +443,16 @@ def expiry_warnings(keys: Sequence[AccessKey], wall_s: float) -> Iterator[str]:
             yield f"access.keys[{number}]: this key of {key.name!r} {words} at {moment_text(key.expires)}: {action}"
 
 
+class Group(Block):
+    """Callers that share limits."""
+
+    limits: UseLimits
+    """How much all callers of the group may use together.
+
+    Example: {tokens: {minute: 200000}}
+    """
+
+
 class Access(Block):
     """API keys of the callers."""
 
@@ -438,6 +460,11 @@ class Access(Block):
     """The accepted API keys. Without keys gatepass serves only loopback clients. Each hash may appear once.
 
     Example: [{name: ragflow, profile: ragflow, key: "${RAGFLOW_KEY}"}]
+    """
+    groups: dict[Name, Group] = {}
+    """Groups of callers that share limits, by name. A key names its group.
+
+    Example: {imports: {limits: {tokens: {minute: 200000}}}}
     """
     metrics_open: bool = False
     """Serve /metrics without a key although keys are configured.

@@ -35,6 +35,7 @@ LINKS: tuple[tuple[SettingPattern, str], ...] = (
     (("models", "*", "upstream"), "upstreams"),
     (("models", "*", "targets", "*", "upstream"), "upstreams"),
     (("access", "keys", "*", "profile"), "profiles"),
+    (("access", "keys", "*", "group"), "access.groups"),
 )
 """Settings that hold a name, each with the block that must define it."""
 
@@ -77,6 +78,8 @@ def unknown_names(tree: Any) -> Iterator[tuple[SettingPath, str]]:
     blocks = {block: lookup(tree, (block,)) for block in Config.model_fields}
     names = {block: [str(name) for name in found] for block, found in blocks.items() if isinstance(found, dict)}
     names["profiles"] = sorted({*BUILT_IN_PROFILES, *names.get("profiles", ())})
+    groups = lookup(tree, ("access", "groups"))
+    names["access.groups"] = [*map(str, groups)] if isinstance(groups, dict) else []
     for pattern, block in LINKS:
         for path, value in matches(tree, pattern):
             if isinstance(value, str) and value not in (known := names.get(block, [])):
@@ -236,7 +239,7 @@ def api_key_weakness(key: str) -> str | None:
     return None
 
 
-OF_CALLER = ("role", "models", "operations", "mcp", "profile", "max_concurrent", "weight")
+OF_CALLER = ("role", "models", "operations", "mcp", "profile", "group", "limits", "max_concurrent", "weight")
 BATCH_OF_ANY_MODEL = 'opens batches, which may run any model: write "GET batches", or leave models out'
 HEADER_SET_TWICE = "{} carries the token already: a request has one of each name"
 UNUSED_UPSTREAM = (

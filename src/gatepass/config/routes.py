@@ -15,6 +15,7 @@ from gatepass.config.document import with_leaves
 from gatepass.config.network import TimeoutSettings
 from gatepass.config.references import Reference
 from gatepass.config.traffic import AFFINITY, BreakerConfig, RetryConfig
+from gatepass.config.use_limits import UseLimits
 
 MEMBER_PATH = re.compile(r"([A-Za-z_][A-Za-z0-9_-]{0,63}(\[\])?\.){0,8}[A-Za-z_][A-Za-z0-9_-]{0,63}\Z")
 NOT_A_MEMBER_PATH = "expects the name of a member, such as temperature, metadata.user or messages[].name"
@@ -377,10 +378,15 @@ class OperationRoute(Block):
 
     Example: {split: 64}
     """
+    limits: UseLimits | None = None
+    """How much all callers together may use by this operation.
+
+    Example: {tokens: {minute: 100000}}
+    """
 
     def faults(self) -> Iterator[SettingFault]:
         if not self.model_fields_set:
-            yield "", "expects at least one of upstream, model, timeouts, rules"
+            yield "", "expects at least one of upstream, model, timeouts, rules, limits"
 
 
 Protocols = Annotated[list[Literal["chat", "responses", "messages"]], Field(min_length=1)]
@@ -527,6 +533,12 @@ class Model(Block):
     """What it can do, for the model list.
 
     Example: {kind: chat, vision: true, context_length: 128000}
+    """
+    limits: UseLimits | None = None
+    """How much all callers together may use of it. The models of a glob share the limit. A request that falls back to
+    this model is admitted by it too.
+
+    Example: {requests: {minute: 500}}
     """
 
     def faults(self) -> Iterator[SettingFault]:

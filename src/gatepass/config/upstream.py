@@ -33,6 +33,7 @@ from gatepass.config.network import (
     header_value_error,
 )
 from gatepass.config.routes import Learnable, Protocols
+from gatepass.config.use_limits import Quota
 from gatepass.types import CREDENTIALS, Secret, never_relayed
 
 NEVER_FORWARDED = RESERVED_FIELDS - {"x-request-id"} | {name.decode() for name in CREDENTIALS}
@@ -298,6 +299,12 @@ class UpstreamConfig(Block):
     also if the client asked for a stream. A later one is an event of the stream.
 
     Example: 60
+    """
+    limits: Quota | None = None
+    """The quota of the upstream. While it is used up, requests go to the next target of the model; without one they
+    get 429 `limit_reached`. Each request that is sent counts, repeats included.
+
+    Example: {requests: {minute: 1000}, tokens: {minute: 500000}}
     """
     forward_headers: ForwardedHeaders = []
     """Request headers of the client to send to the upstream, in addition to the built-in list.

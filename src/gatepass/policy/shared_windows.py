@@ -1,7 +1,8 @@
 """SharedWindows: the records of the workers of one machine, in a file that they map into their memory.
 
 Each update is made under a lock that the kernel releases if its holder is killed. No worker waits for it longer than
-LOCK_S: while its holder is stopped, each worker counts alone.
+LOCK_S. While its holder is stopped, each worker admits what fits by the records and by its own requests, which it adds
+to the records later.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import mmap
 import os
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,8 +21,11 @@ from gatepass.policy.windows import RECORD_BYTES, Limit, Refused, Taken, Windows
 LOG = logging.getLogger("gatepass.limits")
 
 LOCK_S = 0.003
-AGAIN_S = 0.1
-"""After LOCK_S, the lock is not tried again for this time."""
+AGAIN_S = 0.03
+"""After LOCK_S, the lock is tried only once for each request in this time."""
+LOG_EVERY_S = 60.0
+MOST_LATE = 10_000
+"""The requests that are added later. If a holder is stopped for good, the oldest are forgotten."""
 MOST_RECORDS = 65_536
 """The file has room for so many, 36 MB, and uses memory only for those that exist. Further ones are counted alone."""
 _KEY_BYTES = 16
@@ -41,10 +46,11 @@ class SharedWindows(Windows):
         """The number of records."""
         self._seen = 0
         self._records: dict[bytes, memoryview] = {}
-        self._alone = Windows(os.getpid())
-        self._twins: dict[Limit, Limit] = {}
-        self._unsettled: list[tuple[Taken, int | None]] = []
-        self._again_s = 0.0
+        self._alone = Windows(self.pid)
+        """What was taken without the lock and is not in the records yet."""
+        self._late: deque[tuple[Taken, Sequence[Limit]]] = deque(maxlen=MOST_LATE)
+        self._unsettled: deque[tuple[Taken, int | None]] = deque(maxlen=MOST_LATE)
+        self._again_s = self._logged_s = -LOG_EVERY_S
 
     def attach(self, limit: Limit) -> Limit:
         key = limit.key
@@ -66,16 +72,14 @@ class SharedWindows(Windows):
         return limit
 
     def prune(self, now_s: float) -> None:
-        self._alone.prune(now_s)
-        self._twins.clear()
+        """Do nothing: other workers may use a record that counts nothing."""
 
     def take(self, limits: Sequence[Limit], tokens: int, now_s: float, *, is_forced: bool = False) -> Taken | Refused:
         if not self._lock():
-            twins = [self._twin(limit) for limit in limits]
-            return self._alone.take(twins, tokens, now_s, is_forced=is_forced)
+            return self._take_alone(limits, tokens, now_s, is_forced=is_forced)
         try:
-            while self._unsettled:
-                super().settle(*self._unsettled.pop(), now_s)
+            if self._late or self._unsettled:
+                self._catch_up(now_s)
             return super().take(limits, tokens, now_s, is_forced=is_forced)
         finally:
             self._unlock()
@@ -85,9 +89,33 @@ class SharedWindows(Windows):
             self._unsettled.append((taken, tokens))
             return
         try:
+            if self._late or self._unsettled:
+                self._catch_up(now_s)
             super().settle(taken, tokens, now_s)
         finally:
             self._unlock()
+
+    def _take_alone(self, limits: Sequence[Limit], tokens: int, now_s: float, *, is_forced: bool) -> Taken | Refused:
+        own = [self._alone.attach(Limit(one.owner, one.unit, one.window, 0, observes=one.observes)) for one in limits]
+        for limit, twin in zip(limits, own, strict=True):
+            twin.most = max(0, limit.most - limit.used(now_s))
+        result = self._alone.take(own, tokens, now_s, is_forced=is_forced)
+        if isinstance(result, Refused):
+            return Refused(limits[own.index(result.limit)], result.wait_s)
+        self._late.append((result, limits))
+        result.exceeded = tuple(limits[own.index(twin)] for twin in result.exceeded)
+        return result
+
+    def _catch_up(self, now_s: float) -> None:
+        """Add to the records what was taken and settled without the lock."""
+        for taken, limits in self._late:
+            added = super().take(limits, taken.tokens, now_s, is_forced=True)
+            if isinstance(added, Taken):
+                taken.found = added.found
+        self._late.clear()
+        self._alone = Windows(self.pid)
+        while self._unsettled:
+            super().settle(*self._unsettled.popleft(), now_s)
 
     def reset(self, limit: Limit, now_s: float) -> bool:
         if not self._lock():
@@ -96,13 +124,6 @@ class SharedWindows(Windows):
             return super().reset(limit, now_s)
         finally:
             self._unlock()
-
-    def _twin(self, limit: Limit) -> Limit:
-        """Return the same limit with a record of this process alone."""
-        if limit not in self._twins:
-            twin = Limit(limit.owner, limit.unit, limit.window, limit.most, observes=limit.observes)
-            self._twins[limit] = self._alone.attach(twin)
-        return self._twins[limit]
 
     def _read_new(self) -> None:
         for number in range(self._seen, self._count[0]):
@@ -121,7 +142,9 @@ class SharedWindows(Windows):
 
     def _wait_for_lock(self) -> bool:
         until_s = (now_s := time.monotonic()) + LOCK_S
-        while now_s >= self._again_s and now_s < until_s:
+        if now_s < self._again_s:
+            return False
+        while now_s < until_s:
             os.sched_yield()
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -129,9 +152,10 @@ class SharedWindows(Windows):
                 now_s = time.monotonic()
             else:
                 return True
-        if now_s >= self._again_s:
-            self._again_s = now_s + AGAIN_S
-            LOG.warning("limits_counted_alone", extra={"fields": {"for_s": AGAIN_S}})
+        self._again_s = now_s + AGAIN_S
+        if now_s - self._logged_s >= LOG_EVERY_S:
+            self._logged_s = now_s
+            LOG.warning("limits_counted_alone")
         return False
 
     def _unlock(self) -> None:

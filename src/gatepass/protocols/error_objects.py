@@ -38,6 +38,7 @@ _STREAM_TEXTS = MappingProxyType(
         "draining": "gatepass is shutting down.",
         "not_started": "gatepass has not started.",
         "overloaded": "gatepass is overloaded.",
+        "limit_reached": "a limit of use is reached.",
         "concurrency_limited": "the caller has reached its limit of concurrent requests.",
         "unsupported_operation": "the upstream does not have this path.",
         "internal_error": "gatepass failed. Search its log for the request id.",

@@ -50,6 +50,8 @@ from gatepass.observability.traffic import Traffic
 from gatepass.policy.balancing import TargetHealth
 from gatepass.policy.fair_queue import FairQueue
 from gatepass.policy.recent_counts import RecentCounts
+from gatepass.policy.windows import Windows
+from gatepass.proxy.admission import Admission
 from gatepass.proxy.body_threads import BodyThreads
 from gatepass.proxy.in_flight import InFlightRequests, MemoryBudget, PeriodicChecks
 from gatepass.proxy.routing import Route, RouteTable
@@ -181,6 +183,8 @@ class ProcessParts:
     turns: LoopTurns = field(default_factory=LoopTurns)
     store: GuardedStore | None
     """None if this process shares nothing."""
+    windows: Windows = field(default_factory=Windows)
+    """What was used of limits."""
     reload_problems: list[str] = field(default_factory=list)
     """Why the last reload was refused, so that `/status` shows it."""
 
@@ -202,6 +206,8 @@ class AppState(ProcessParts):
     """By name, those of `upstreams` and those of `mcp`: the server NAME is `mcp/NAME`."""
     mcp: McpServers | None
     """None without `mcp`."""
+    admission: Admission | None
+    """None without limits of use."""
     healths: dict[Route, list[TargetHealth]] = field(default_factory=dict)
     """Of the targets of each route that was used."""
     holders: Mapping[str, TokenHolder]
@@ -286,6 +292,7 @@ class AppState(ProcessParts):
         servers = {(one.name, one.base_url) for one in successor.upstreams.values()}
         for server in self.upstream_states.keys() - servers:
             del self.upstream_states[server]  # requests in progress keep theirs
+        self.windows.prune(self.clock.now())
         _take_over(successor)
         successor.authenticator.keys.keep_uses(self.authenticator.keys.last_used_s)
         for name, upstream in successor.upstreams.items():
@@ -330,11 +337,14 @@ async def _close_unused(
     gc.collect()
 
 
-def create_app_state(config: Config, clock: Clock | None = None, store: GuardedStore | None = None) -> AppState:
+def create_app_state(
+    config: Config, clock: Clock | None = None, store: GuardedStore | None = None, windows: Windows | None = None
+) -> AppState:
     """Wire the objects for one configuration. Opens no connection and starts no task.
 
-    AppState closes `store`; None: this process shares nothing. Raises OSError if a CA or certificate cannot be loaded,
-    UnresolvedReference if the file of a secret was removed after the configuration was read.
+    AppState closes `store`; None: this process shares nothing. `windows` are those of all workers. Raises OSError if a
+    CA or certificate cannot be loaded, UnresolvedReference if the file of a secret was removed after the configuration
+    was read.
     """
     clock = clock or SystemClock()
     limits, callers = config.limits, config.access.callers
@@ -357,6 +367,7 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
         capture=Capture(clock, budget.hold, observers),
         periodic_checks=PeriodicChecks(clock, CHECK_EVERY_S),
         store=store,
+        windows=windows or Windows(),
     )
     state = _assemble(config, parts, TLSContexts(), None)
     _take_over(state)
@@ -428,6 +439,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         allows_origins=any(profile.cors_origins for profile in config.profiles.values()),
         upstreams=upstreams,
         mcp=mcp,
+        admission=Admission(config, parts.windows) or None,
         holders=holders,
         issuer_connections=connections,
         tls_contexts=tls_contexts,

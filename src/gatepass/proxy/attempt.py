@@ -438,6 +438,8 @@ async def _fall_back(attempt: Attempt, failover: Failover) -> Failover:
     """Let the request go to the model for long requests from now on."""
     state, call, model = attempt.state, attempt.call, failover.fallback or ""
     route = state.routes.route(call.operation.configured_as, model)
+    if state.admission is not None:
+        state.admission.admit_fallback(failover.admitted, route, state.clock.now(), attempt.record.access)
     entry = f"context_fallback={model}"
     edit = RuleEdit(entry, "model", '"', len(call.model), '"', len(model))
     named = replaced(attempt.target, model=model)

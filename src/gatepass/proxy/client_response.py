@@ -155,6 +155,9 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
                 tried = [f"{one.upstream}/{one.upstream_model or one.model}" for one in (attempt, *before(attempt))]
                 names = ", ".join(name for name, _ in groupby(reversed(tried)))
                 fields.append((b"x-gatepass-targets", names.encode("latin-1", "replace")))
+        if context.admitted is not None:
+            is_messages = context.protocol.family == "messages"
+            fields = [*context.admitted.replaced(fields, context.state.clock.wall(), is_messages=is_messages)]
         self.cycle.start(status, fields, length_bytes)
 
     async def _send_slices(self, data: bytes) -> bytes:

@@ -21,6 +21,7 @@ from gatepass.observability.observer import AccessRecord, Arrivals, AttemptRecor
 from gatepass.protocols.client_protocol import RAW, ClientProtocol
 from gatepass.protocols.translation.answer_blocks import Early
 from gatepass.protocols.translation.translation import ChatCall
+from gatepass.proxy.admission import Admitted
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.failover import Failover
 from gatepass.proxy.in_flight import RequestMemory
@@ -181,9 +182,12 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
                 record.not_tried = record.not_tried or self.failover.not_tried(record.began_s + record.duration_s)
         if self.failover is not None:
             says_nothing = self.stale or not record.requests  # it waited for a token
-            self.failover.ended(record.began_s + record.duration_s, outcome, error, stale=says_nothing)
+            now_s = record.began_s + record.duration_s
+            self.failover.ended(now_s, outcome, error, stale=says_nothing)
             if outcome is COMPLETE:  # else the attempt may be repeated in its place
                 self.failover.leave()
+            elif (admitted := self.failover.admitted) is not None:
+                admitted.leave_target(now_s, record.access, outcome, sent=self.sent)
         if told := self.state.observers.attempt_ended:
             self.state.observers.tell(told, record)
 
@@ -284,6 +288,8 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
     caller: AccessKey = ANONYMOUS
     call: Call | None = None
     memory: RequestMemory | None = None
+    admitted: Admitted | None = None
+    """What it has taken of limits of use. None if none applies."""
     upload: MultipartUpload | None = None
     """The body, if it is a multipart form. It is read until its model is known, and sent on as the rest arrives."""
     attempt: Attempt | None = None
@@ -341,6 +347,8 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         arrived_s, first_byte_s = self.client_request.arrived_s, self.first_byte_s
         duration_s = state.clock.now() - arrived_s
         added_s, record = (first_byte_s or 0.0) - self.body_s, None
+        if self.admitted is not None:
+            self.admitted.end(self, state.clock.now())
         access.outcome = "client_gone" if self.client_gone else "ok" if error is None else "error"
         if error is not None:
             access.code, access.hop, access.reason = error.public_code, error.hop, error.message

@@ -27,6 +27,7 @@ from gatepass.policy.fair_queue import FairQueue
 from gatepass.policy.recent_counts import RecentCounts
 from gatepass.policy.retry_budget import WINDOW_S, pause_s
 from gatepass.protocols import PROTOCOLS
+from gatepass.proxy.admission import Admitted, limit_reached, never_fits
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.retry import COMPLETE, REPLIES, Outcome, concerns_size, has_failed, is_limited
 from gatepass.proxy.routing import Route
@@ -96,6 +97,10 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     """How many requests waited when this one began to wait, with it. 0 if it never did."""
     queue_wait_s: float = 0.0
     """How long it waited for places, over all targets."""
+    admitted: Admitted | None = None
+    """What the request takes of the limits of upstreams. None without limits."""
+    closed: tuple[int, ...] = ()
+    """The places of targets whose upstream had used up its limits at the last `choose`."""
 
     @classmethod
     def begin(cls, state: AppState, route: Route, call: Call, request: ClientRequest, caller: AccessKey) -> Self:
@@ -139,7 +144,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         other = Failover.begin(self.state, route, call, self.request, self.caller)
         other.arrange()
         other.repeats, other.fallback, other.names_targets = self.repeats, None, True
-        other.position, other.queue_wait_s = self.position, self.queue_wait_s
+        other.position, other.queue_wait_s, other.admitted = self.position, self.queue_wait_s, self.admitted
         return other
 
     @property
@@ -153,32 +158,43 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         for at in self.order:
             if at not in self.seen:
                 word, _ = self.healths[at].state(now_s, route.max_cooldown_s, route.breaker)
-                word = "full" if word == AVAILABLE and at in full else word
+                word = "full" if word == AVAILABLE and (at in full or at in self.closed) else word
                 left.append(NotTried(route.targets[at].upstream, route.names[at], word))
         return tuple(left)
 
     def find(self, now_s: float) -> int | None:
         """Return the place of the best target that was not tried, None if there is none."""
         route, full = self.route, self._full() if self.route.has_limits else ()
-        return choose(self.order, self.seen, self.healths, full, now_s, route.max_cooldown_s, route.breaker)
+        order = [at for at in self.order if at not in self.closed] if self.closed else self.order
+        return choose(order, self.seen, self.healths, full, now_s, route.max_cooldown_s, route.breaker)
 
     def choose(self, now_s: float) -> bool:
         """Begin an attempt at the best target: one that was not tried, or any. Return False if none takes it."""
-        at = self.find(now_s)
-        if at != 0 and not self.is_arranged:
-            self.arrange()  # the request may belong to the first target
-            at = at if at in self.order else self.find(now_s)
-        if at is None:
-            self.seen = ()
+        self.closed, admitted = (), self.admitted
+        while True:
             at = self.find(now_s)
+            if at != 0 and not self.is_arranged:
+                self.arrange()  # the request may belong to the first target
+                at = at if at in self.order else self.find(now_s)
             if at is None:
-                return False
+                self.seen = ()
+                at = self.find(now_s)
+                if at is None:
+                    return False
+            if admitted is None or admitted.take_target(self.route.targets[at].upstream, now_s):
+                break
+            self.closed = (*self.closed, at)
         self.at, self.seen = at, (*self.seen, at)
-        self.began(now_s)
+        self._begin(now_s)
         return True
 
     def began(self, now_s: float) -> None:
-        """Count an attempt at the current target until `ended`, and enter its queue until `leave`."""
+        """Count one more attempt at the current target until `ended`, and enter its queue until `leave`."""
+        if self.admitted is not None:
+            self.admitted.take_target(self.target.upstream, now_s, is_forced=True)
+        self._begin(now_s)
+
+    def _begin(self, now_s: float) -> None:
         self.began_s, health, settings = now_s, self.healths[self.at], self.route.breaker
         health.in_flight += 1
         self.is_probe = settings is not None and health.breaker.begin(now_s, settings)
@@ -252,6 +268,9 @@ class Failover(Hidden, msgspec.Struct, eq=False):
 
     def unavailable(self, model: str, now_s: float) -> GatepassError:
         """Return the error for a request of `model` that no target takes now."""
+        if self.closed and self.admitted is not None and (refused := self.admitted.refused) is not None:
+            fits = not refused.limit.counts_tokens or self.admitted.tokens <= refused.limit.most
+            return limit_reached(refused) if fits else never_fits(refused.limit, self.admitted.tokens)
         if any(not self.healths[at].drained for at in self.order):
             wait_s = self.wait_s(now_s)
             limited = TargetsLimited(

@@ -1,4 +1,4 @@
-"""Serve one API request: authenticate, parse, route, attempt targets, relay, end.
+"""Serve one API request: authenticate, parse, route, admit, attempt targets, relay, end.
 
 `handle` is what a server calls, with the state and the catalog of an `ApiEndpoint`. `_serve` holds the steps in their
 order; the functions below it are their parts.
@@ -184,12 +184,14 @@ async def _serve(
         call = await state.body_threads.run_heavy(caller.name, partial(_parse, context, found, body))
 
     # Route.
-    may_see = None
-    if caller.models is not None:
-        if operation.names_model or call.model:
-            check_model_access(caller, call.model)
-        may_see = partial(may_use, caller)
+    may_see = None if caller.models is None else partial(may_use, caller)
+    if may_see is not None and (operation.names_model or call.model):
+        check_model_access(caller, call.model)
     route = state.routes.route(call.operation.configured_as, call.model, may_see)
+
+    # Admit, by the limits of use.
+    if state.admission is not None:
+        call = await state.admission.admit(context, call, route, state.body_threads)
 
     # Attempt the targets, and relay the first reply. One total timeout limits all attempts.
     attempt = _first_attempt(context, route, call)
@@ -212,6 +214,7 @@ def _first_attempt(context: RequestContext, route: Route, call: Call) -> Attempt
     state, profile, target, failover = context.state, context.profile_rules.settings, route.targets[0], None
     if not route.is_plain or state.upstreams[target.upstream].state.drained:
         failover = Failover.begin(state, route, call, context.client_request, context.caller)
+        failover.admitted = context.admitted
         if not failover.choose(now_s := state.clock.now()):
             raise failover.unavailable(call.model, now_s)
         target = failover.target

@@ -229,7 +229,6 @@ class Concurrency:
         self._setting = setting
         self._limit_per_caller = _limit_per_caller(limit, callers)
         self.by_caller: dict[str, int] = {}
-        """Entries of 0 stay, because to remove them would cost time in each request of a caller without others."""
         self._total = 0
 
     def set_callers(self, callers: int) -> None:
@@ -249,7 +248,11 @@ class Concurrency:
 
     def release(self, caller: str) -> None:
         self._total -= 1
-        self.by_caller[caller] -= 1
+        own = self.by_caller[caller]
+        if own > 1:
+            self.by_caller[caller] = own - 1
+        else:
+            del self.by_caller[caller]
 
     def _check(self, caller: str, own: int, max_concurrent: int | None) -> None:
         if max_concurrent is not None and own >= max_concurrent:

@@ -208,10 +208,12 @@ def _route(targets: Targets, config: Config, name: str = "", entry: Model | None
         one.timeouts or config.upstreams[one.upstream].timeouts.value(settings_of(one.upstream)) for one in targets
     ]
     has_limits = any(config.upstreams[one.upstream].max_in_flight for one in targets)
+    has_quota = any(config.upstreams[one.upstream].limits is not None for one in targets)
     names = tuple(one.model or name for one in targets)
     full_names = tuple(f"{one.upstream}/{named}" for one, named in zip(targets, names, strict=True))
     if entry is None:
-        return Route(targets, totals[0], not has_limits, names, full_names, (1.0,), has_limits)
+        is_plain = not (has_limits or has_quota)
+        return Route(targets, totals[0], is_plain, names, full_names, (1.0,), has_limits)
     retry, breaker, has_choice = entry.retry, entry.breaker, len(targets) > 1
     is_traffic = retry is not None or breaker is not None
     # without a policy the first target's time applies, as it always did
@@ -219,7 +221,7 @@ def _route(targets: Targets, config: Config, name: str = "", entry: Model | None
     return Route(
         targets,
         total,
-        is_plain=not (has_choice or is_traffic or entry.context_fallback or has_limits),
+        is_plain=not (has_choice or is_traffic or entry.context_fallback or has_limits or has_quota),
         names=names,
         full_names=full_names,
         weights=tuple(one.weight for one in entry.ordered_targets()),

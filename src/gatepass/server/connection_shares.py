@@ -90,8 +90,11 @@ class ConnectionShares(Generic[C]):
                 return []  # it is closed already
         elif known is own:
             return []
+        if known is not None:
+            self._leave(known)
         if own is None:
-            own = self._callers[caller] = _OfCaller()
+            own = self._callers[caller] = _OfCaller(caller)
+        own.connections += 1
         self._authenticated[connection] = own
         if len(self._authenticated) <= self._authenticated_limit:
             return []
@@ -143,7 +146,14 @@ class ConnectionShares(Generic[C]):
         own = self._authenticated.pop(connection)
         own.idle.pop(connection, None)
         own.delivering.pop(connection, None)
+        self._leave(own)
         return connection
+
+    def _leave(self, own: _OfCaller[C]) -> None:
+        """Forget the caller `own` with its last connection."""
+        own.connections -= 1
+        if not own.connections:
+            del self._callers[own.name]
 
 
 class UnfinishedHeads(Generic[C]):
@@ -176,9 +186,11 @@ class UnfinishedHeads(Generic[C]):
 class _OfCaller(Generic[C]):
     """The idle connections of one caller, longest idle first."""
 
-    __slots__ = ("delivering", "idle")
+    __slots__ = ("connections", "delivering", "idle", "name")
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.connections = 0
         self.idle: OrderedDict[C, None] = OrderedDict()
         self.delivering: OrderedDict[C, None] = OrderedDict()
         """Connections whose client has not read all of the last response."""

@@ -39,6 +39,7 @@ from gatepass.server.connection import ClientConnection, ConnectionContext
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, UnfinishedHeads
 from gatepass.server.cycle import HttpRequestCycle, RequestIds
 from gatepass.server.inspection import RELOAD, RETRY, Peers
+from gatepass.server.limits import limits_of
 from gatepass.server.listening import (
     BACKLOG,
     HANDSHAKE_S,
@@ -192,7 +193,11 @@ class ControlServer:
             result = await order_target(collect, dict(request.query_params), service.state)
             return JSONResponse(result, 200 if result["processes"] else CONFLICT)
 
+        async def limits(request: Request) -> Response:
+            return JSONResponse({"limits": await limits_of(service.state, request.query_params.get("reset"))})
+
         own_routes = (
+            Route("/limits", limits, methods=["GET", "POST"]),
             Route("/reload", reload, methods=["POST"]),
             Route("/retry", retry, methods=["POST"]),
             Route("/requests", requests, methods=["GET"]),

@@ -94,6 +94,8 @@ STORE = "store"
 """The folder of shared tokens, inside the supervisor's folder. Absent if the workers share none."""
 CONNECTIONS = "connections"
 """The file with the number of connections of each worker, in the supervisor's folder."""
+LIMITS = "limits"
+"""The file with what was used of limits, in the supervisor's folder."""
 NOT_SHARED = (
     "{} is not writable, and gatepass writes no token to a disk: each worker fetches its own tokens, and refresh tokens"
     " are not shared. Mount a tmpfs there, configure a `store`, or set server.workers: 1"

@@ -54,7 +54,7 @@ def stopped(tmp_path):
     os.close(holder)
 
 
-def test_a_worker_counts_alone_while_the_holder_of_the_lock_is_stopped(tmp_path, stopped):
+def test_a_worker_admits_what_fits_without_the_lock_while_the_holder_of_the_lock_is_stopped(tmp_path, stopped):
     fcntl.flock(stopped, fcntl.LOCK_UN)
     shared = SharedWindows(tmp_path / "limits")
     tokens = shared.attach(Limit(("caller", "ana"), TOKENS, ("minute", 60), 100))
@@ -63,21 +63,24 @@ def test_a_worker_counts_alone_while_the_holder_of_the_lock_is_stopped(tmp_path,
     assert isinstance(before, Taken)
     fcntl.flock(stopped, fcntl.LOCK_EX)
     began_s = time.monotonic()
-    alone = [shared.take([tokens, place], 50, 1_000.0) for _ in range(20)]
+    alone = [shared.take([tokens, place], 20, 1_000.0) for _ in range(20)]
     assert time.monotonic() - began_s < 1.0
-    assert [isinstance(one, Taken) for one in alone] == [True, True] + [False] * 18
-    shared.settle(before, 10, 1_000.0)  # waits for the lock
-    assert tokens.used(1_000.0) == 60
+    assert [isinstance(one, Taken) for one in alone] == [True, True] + [False] * 18  # 60 of 100 are in the record
+    assert isinstance(alone[2], Refused)
+    assert alone[2].limit is tokens
+    assert isinstance(alone[0], Taken)
+    for one, used in ((before, 10), (alone[0], 5)):
+        shared.settle(one, used, 1_000.0)  # later
+    assert (tokens.used(1_000.0), place.used(1_000.0)) == (60, 1)
     fcntl.flock(stopped, fcntl.LOCK_UN)
     shared._again_s = 0.0  # AGAIN_S later
-    taken = shared.take([tokens, place], 90, 1_000.0)
+    taken = shared.take([tokens, place], 65, 1_000.0)
     assert isinstance(taken, Taken)
-    assert (tokens.used(1_000.0), place.used(1_000.0)) == (100, 1)
-    shared.settle(taken, None, 1_000.0)
-    for one in alone:
-        if isinstance(one, Taken):
-            shared.settle(one, 0, 1_000.0)
-    assert (tokens.used(1_000.0), place.used(1_000.0)) == (10, 0)
+    assert (tokens.used(1_000.0), place.used(1_000.0)) == (10 + 5 + 20 + 65, 2)
+    for result in (taken, alone[1]):
+        assert isinstance(result, Taken)
+        shared.settle(result, None, 1_000.0)
+    assert (tokens.used(1_000.0), place.used(1_000.0)) == (15, 0)
 
 
 def test_records_beyond_the_room_of_the_file_are_counted_alone(tmp_path, monkeypatch):

@@ -258,5 +258,5 @@ def test_suggestion_searches_the_block_then_its_inside_then_all():
     assert reported("models", "m", "model") == "is not a setting; did you mean name?"
     assert reported("models", "m", "targets", 0, "model_name") == "is not a setting; did you mean name?"
     assert reported("access", "keys", 0, "model") == "is not a setting; did you mean models?"
-    assert reported("models", "m", "limits") == "is not a setting here; did you mean the top-level limits?"
+    assert reported("models", "m", "access") == "is not a setting here; did you mean the top-level access?"
     assert reported("server", "url").startswith("is not a setting; known here: ")

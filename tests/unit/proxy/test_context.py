@@ -109,6 +109,7 @@ def test_every_field_has_the_value_that_its_name_states():
     access.usage, access.empty_answer = Usage(prompt_tokens=0, total_tokens=5), True
     access.mcp_method, access.mcp_tool = "tools/call", "find"
     access.replay_of, access.replayed_without = "id-0", ("left=1",)
+    access.tokens_estimated, access.over_limits = 12, ("caller-requests-minute",)
     targets = [{"upstream": "mock"}, {"upstream": "mock", "name": "deployed"}]
     blocks: Any = {"upstreams": {"mock": {"base_url": "http://h/v1"}}, "models": {"asked": {"targets": targets}}}
     route = RouteTable(Config.model_validate(blocks)).route("chat", "asked")
@@ -155,6 +156,8 @@ def test_every_field_has_the_value_that_its_name_states():
         "bytes_out": 20,
         "events": 7,
         "usage": {"prompt_tokens": 0, "total_tokens": 5},
+        "tokens_estimated": 12,
+        "over_limits": ["caller-requests-minute"],
         "upstream_request_id": "req-1",
         "empty_answer": True,
         "replay_of": "id-0",

@@ -1,0 +1,364 @@
+"""Admission: whether a request fits the limits of its caller, group, model, operation and upstream, and what it used.
+
+`Admission.admit` reserves an estimate before the first attempt. `Admitted.end` replaces it by what was used.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gatepass.config.access import AccessKey
+from gatepass.config.model import Config
+from gatepass.config.use_limits import RESERVE_OUTPUT_TOKENS, SPANS, Quota, UseLimits
+from gatepass.errors import InvalidRequest, LimitReached, OperationNotAllowed
+from gatepass.normalize.members import Default, JsonMemberPath
+from gatepass.normalize.rules import ChangeRule
+from gatepass.observability.observer import AccessRecord
+from gatepass.policy.windows import CONCURRENT, REQUESTS, TOKENS, Limit, Refused, Taken, Windows
+from gatepass.proxy.body_threads import INLINE_BYTES, BodyThreads, normalize_large
+from gatepass.proxy.retry import Outcome
+from gatepass.types import OK, Call, Headers
+
+if TYPE_CHECKING:
+    from gatepass.proxy.context import RequestContext
+    from gatepass.proxy.routing import Route
+
+IMAGE_TOKENS = 1_000
+BYTES_PER_TOKEN = 4
+_BASE64 = re.compile(rb'(?:;base64,|"data"\s{0,8}:\s{0,8}")[^"]*+')
+_IMAGE = re.compile(rb'"type"\s{0,8}:\s{0,8}"(?:image_url|input_image|image)"')
+_OUTPUT = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+GENERATING = frozenset(("chat", "completions", "responses", "messages"))
+"""The operations whose answers have tokens, by name."""
+UNSEEN = frozenset(("batches", "message_batches"))
+"""The operations that carry work which no estimate sees."""
+OURS = (b"x-ratelimit-", b"anthropic-ratelimit-", b"ratelimit")
+"""The beginnings of the fields that state limits: those of the upstream are replaced."""
+
+Owner = tuple[str, str]
+"""The kind of a subject (caller, group, model, operation or upstream) and its name in the configuration."""
+_PLACES: Mapping[str, str] = {
+    "caller": "access.keys[].limits",
+    "group": "access.groups.NAME.limits",
+    "model": "models.NAME.limits",
+    "operation": "operations.NAME.limits",
+    "upstream": "upstreams.NAME.limits",
+}
+
+
+class _Asked(msgspec.Struct, gc=False):
+    """The members of a body that say how many tokens an answer may have. Values of a wrong type are the upstream's."""
+
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    max_output_tokens: Any = None
+    n: Any = None
+    best_of: Any = None
+
+
+_ASKED = msgspec.json.Decoder(_Asked)
+
+
+class Size(msgspec.Struct, frozen=True, gc=False):
+    """What a request may use: an estimate without a tokenizer."""
+
+    input_tokens: int = 0
+    member: str = ""
+    """The member that limits the answer, "" if none does."""
+    output_tokens: int = 0
+    answers: int = 1
+
+    @classmethod
+    def of(cls, body: bytes) -> Size:
+        """Return the size of a JSON body that a parser has accepted."""
+        hidden = [found.end() - found.start() for found in _BASE64.finditer(body)]
+        images = max(len(hidden), sum(1 for _ in _IMAGE.finditer(body)))
+        tokens = math.ceil((len(body) - sum(hidden)) / BYTES_PER_TOKEN) + images * IMAGE_TOKENS
+        try:
+            asked = _ASKED.decode(body)
+        except (msgspec.DecodeError, RecursionError):  # such as a list
+            return cls(tokens)
+        answers = max(_count(asked.n) or 1, _count(asked.best_of) or 1)
+        given = [(name, count) for name in _OUTPUT if (count := _count(getattr(asked, name))) is not None]
+        return cls(tokens, *max(given, key=lambda one: one[1], default=("", 0)), answers)
+
+
+def _count(value: Any) -> int | None:
+    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 2**53 else None
+
+
+class Admitted(msgspec.Struct, eq=False):
+    """What one request has taken, until its end."""
+
+    windows: Windows
+    limits: tuple[Limit, ...]
+    """Those of the client: not of the upstream."""
+    tokens: int = 0
+    """The reservation."""
+    input_tokens: int = 0
+    generates: bool = False
+    of_upstream: Mapping[str, tuple[Limit, ...]] = {}
+    taken: list[Taken] = []
+    at_target: Taken | None = None
+    """What the current attempt has taken of its upstream."""
+    refused: Refused | None = None
+
+    def take(self, limits: tuple[Limit, ...], now_s: float, access: AccessRecord) -> None:
+        """Take all of `limits`; raise InvalidRequest if they can never have room, and LimitReached."""
+        for limit in limits:
+            if limit.counts_tokens and self.tokens > limit.most and not limit.observes:
+                raise never_fits(limit, self.tokens)
+        self.limits = (*self.limits, *limits)
+        result = self.windows.take(limits, self.tokens, now_s)
+        if isinstance(result, Refused):
+            self.refused = result
+            raise limit_reached(result)
+        self.taken = [*self.taken, result]
+        if result.exceeded:
+            access.over_limits = (*access.over_limits, *(limit.name for limit in result.exceeded))
+
+    def take_target(self, upstream: str, now_s: float, *, is_forced: bool = False) -> bool:
+        """Take what an attempt uses of the quota of `upstream`. Return whether it has room."""
+        if limits := self.of_upstream.get(upstream):
+            result = self.windows.take(limits, self.tokens, now_s, is_forced=is_forced)
+            if isinstance(result, Refused):
+                self.refused = result
+                return False
+            self.at_target = result
+        return True
+
+    def leave_target(self, now_s: float, access: AccessRecord | None, outcome: str, *, sent: bool) -> None:
+        """End what the attempt has taken, which ended with `outcome`."""
+        if (taken := self.at_target) is not None:
+            self.at_target = None
+            self.windows.settle(taken, self.used(access, outcome, sent=sent), now_s)
+
+    def used(self, access: AccessRecord | None, outcome: str, *, sent: bool) -> int | None:
+        """Return the tokens that an attempt used, None if it was not sent."""
+        if access is not None and (usage := access.usage) is not None:
+            total: int = usage.total_tokens or (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
+            return total
+        if not sent:
+            return None
+        if access is None or (outcome in (Outcome.ERROR_REPLY, Outcome.TOKEN_REJECTED) and not access.events):
+            return 0
+        # each event of a stream has about one token
+        relayed = access.events or (access.bytes_out // BYTES_PER_TOKEN if access.status == OK else 0)
+        return self.input_tokens + (relayed if self.generates else 0)
+
+    def end(self, context: RequestContext, now_s: float) -> None:
+        """Settle all that the request has taken, when it ends."""
+        attempt, access = context.attempt, context.access
+        outcome, sent = "", False
+        if attempt is not None:
+            outcome, sent = attempt.record.outcome, attempt.sent or attempt.sent_before
+        tokens = self.used(access, outcome, sent=sent)
+        self.leave_target(now_s, access, outcome, sent=sent)
+        for taken in self.taken:
+            self.windows.settle(taken, tokens, now_s)
+        if tokens and access.usage is None and any(limit.counts_tokens for limit in self.limits):
+            access.tokens_estimated = tokens
+        self.taken = []
+
+    def replaced(self, fields: Iterable[tuple[bytes, bytes]], wall_s: float, *, is_messages: bool) -> Headers:
+        """Return the fields of a response with those that state what is left, in place of the upstream's."""
+        shown = [limit for limit in self.limits if limit.width_s and not limit.observes]
+        if not shown:
+            return tuple(fields)
+        kept = [field for field in fields if not field[0].startswith(OURS)]
+        refused, policies, states = self.refused, list[str](), list[str]()
+        reset_s: float
+        for limit in shown:
+            reset_s = limit.window[1] if refused is None or limit is not refused.limit else math.ceil(refused.wait_s)
+            policies.append(f'"{limit.name}";q={limit.most};w={limit.window[1]}')
+            states.append(f'"{limit.name}";r={self._left(limit)};t={reset_s}')
+        kept += [(b"ratelimit-policy", ", ".join(policies).encode()), (b"ratelimit", ", ".join(states).encode())]
+        for unit in (REQUESTS, TOKENS):
+            ours = [limit for limit in shown if limit.unit == unit]
+            if ours:
+                # the one that the client reaches first
+                limit = min(ours, key=lambda one: self._left(one) / one.most)
+                reset_s = limit.window[1] if refused is None or limit is not refused.limit else refused.wait_s
+                numbers = {"limit": str(limit.most), "remaining": str(self._left(limit))}
+                if is_messages:
+                    reset = datetime.fromtimestamp(wall_s + reset_s, UTC).isoformat(timespec="seconds")
+                    numbers["reset"] = reset.replace("+00:00", "Z")
+                    named = {f"anthropic-ratelimit-{unit}-{word}": text for word, text in numbers.items()}
+                else:
+                    numbers["reset"] = f"{math.ceil(reset_s * 1000) / 1000:g}s"
+                    named = {f"x-ratelimit-{word}-{unit}": text for word, text in numbers.items()}
+                kept += [(name.encode(), text.encode()) for name, text in named.items()]
+        return tuple(kept)
+
+    def _left(self, limit: Limit) -> int:
+        return 0 if self.refused is not None and limit is self.refused.limit else limit.left
+
+
+def whose(limit: Limit) -> str:
+    kind, name = limit.owner
+    return "The model" if kind == "model" else f"The {kind} {name!r}"  # an entry of models may be a glob
+
+
+def limit_text(limit: Limit) -> str:
+    span = f" per {limit.window[0]}" if limit.width_s else " in progress"
+    return f"{limit.most} {'requests' if limit.unit == CONCURRENT else limit.unit}{span}"
+
+
+def limit_reached(refused: Refused) -> LimitReached:
+    limit, wait_s = refused.limit, refused.wait_s
+    return LimitReached(
+        f"{whose(limit)} has used its limit of {limit_text(limit)} ({_PLACES[limit.owner[0]]}.{limit.setting})."
+        f" Retry in {math.ceil(wait_s)} s.",
+        retry_after_s=wait_s,
+    )
+
+
+def never_fits(limit: Limit, tokens: int) -> InvalidRequest:
+    return InvalidRequest(
+        f"The request may use {tokens} tokens, and {whose(limit)[0].lower()}{whose(limit)[1:]} has a limit of"
+        f" {limit_text(limit)} ({_PLACES[limit.owner[0]]}.{limit.setting}). Send a smaller max_tokens or a shorter"
+        " input.",
+        param="max_tokens",
+    )
+
+
+class Admission:
+    """The limits of one configuration."""
+
+    def __init__(self, config: Config, windows: Windows) -> None:
+        self.windows = windows
+        self._quotas: dict[Owner, Quota] = {}
+        named: list[tuple[str, str, Quota | None]] = [
+            *(("caller", key.name, key.limits) for key in config.access.keys),
+            *(("group", name, group.limits) for name, group in config.access.groups.items()),
+            *(("model", name, model.limits) for name, model in config.models.items()),
+            *(("operation", name, operation.limits) for name, operation in config.operations.items()),
+            *(("upstream", name, upstream.limits) for name, upstream in config.upstreams.items()),
+        ]
+        for kind, name, quota in named:
+            if quota is not None:
+                self._quotas[kind, name] = quota
+        self._limits: dict[Owner, tuple[Limit, ...]] = {}
+        """Made when they are first used: there may be thousands of callers."""
+
+    def __bool__(self) -> bool:
+        return bool(self._quotas)
+
+    def limits_of(self, owner: Owner) -> tuple[Limit, ...]:
+        if (quota := self._quotas.get(owner)) is None:
+            return ()
+        if owner not in self._limits:
+            self._limits[owner] = tuple(map(self.windows.attach, made(owner, quota)))
+        return self._limits[owner]
+
+    def use_of(self, owner: Owner) -> UseLimits | None:
+        quota = self._quotas.get(owner)
+        return quota if isinstance(quota, UseLimits) else None
+
+    def all_limits(self) -> Iterator[Limit]:
+        """Yield each limit, also of callers that have not sent a request yet."""
+        for owner in self._quotas:
+            yield from self.limits_of(owner)
+
+    async def admit(self, context: RequestContext, call: Call, route: Route, threads: BodyThreads) -> Call:
+        """Take what `call` may use, for `context`. Return the call, with a limit on its answer if that is configured.
+
+        Raises InvalidRequest, OperationNotAllowed and LimitReached.
+        """
+        caller, operation, access = context.caller, call.operation, context.access
+        owners = owners_of(caller, route.entry, operation.configured_as)
+        limits = tuple(limit for owner in owners for limit in self.limits_of(owner))
+        upstreams = self._of_targets(route)
+        uses = [use for owner in owners if (use := self.use_of(owner)) is not None]
+        may_fall_back = route.context_fallback is not None  # to a model that may have limits of its own
+        if not uses and not any(upstreams.values()) and not may_fall_back:
+            return call
+        counts_tokens = any(one.counts_tokens for ones in (limits, *upstreams.values()) for one in ones)
+        if (
+            counts_tokens
+            and operation.configured_as in UNSEEN
+            and not _opens(caller.operations, operation.configured_as)
+        ):
+            raise OperationNotAllowed(
+                f"The limits on tokens cannot count the work of {operation.configured_as}. To allow it without them,"
+                f" name it in `operations` of the key of {caller.name!r} (access.keys[].operations)."
+            )
+        size, generates = Size(), operation.name in GENERATING
+        most = min((use.max_output_tokens for use in uses if use.max_output_tokens), default=None)
+        default = min((use.default_output_tokens for use in uses if use.default_output_tokens), default=None)
+        if (
+            call.body
+            and operation.configured_as not in UNSEEN
+            and (counts_tokens or may_fall_back or (generates and (most or default)))
+        ):
+            measure = partial(Size.of, call.body)
+            is_small = len(call.body) <= INLINE_BYTES
+            size = measure() if is_small else await threads.run_heavy(call.caller, measure)
+        output = size.output_tokens
+        if generates and most is not None and output > most:
+            raise InvalidRequest(
+                f"`{size.member}` is {output}, and at most {most} is allowed here (max_output_tokens of `limits`).",
+                param=size.member,
+            )
+        if generates and not size.member:
+            output = next(
+                (use.reserve_output_tokens for use in uses if use.reserve_output_tokens), RESERVE_OUTPUT_TOKENS
+            )
+            if default is not None:
+                output = default
+                name = "max_output_tokens" if operation.name == "responses" else "max_tokens"
+                rule = ChangeRule("limits", (Default(JsonMemberPath.parse(name), b"%d" % default),))
+                call = context.call = await normalize_large(call, route.targets[0], (rule,), threads)
+        tokens = size.input_tokens + output * size.answers * generates
+        admitted = Admitted(self.windows, (), tokens, size.input_tokens, generates, upstreams)
+        context.admitted = admitted
+        admitted.take(limits, context.state.clock.now(), access)
+        return call
+
+    def admit_fallback(
+        self, admitted: Admitted | None, route: Route, now_s: float, access: AccessRecord | None
+    ) -> None:
+        """Take what a request may use of the limits of the model to which it falls back. Raises like `admit`."""
+        if admitted is not None and access is not None:
+            admitted.of_upstream = self._of_targets(route)
+            more = [one for one in self.limits_of(("model", route.entry)) if one not in admitted.limits]
+            admitted.take(tuple(more), now_s, access)
+
+    def _of_targets(self, route: Route) -> Mapping[str, tuple[Limit, ...]]:
+        return {target.upstream: self.limits_of(("upstream", target.upstream)) for target in route.targets}
+
+    def admit_message(self, context: RequestContext) -> None:
+        """Count a message to an MCP server as a request of its caller. Raises LimitReached."""
+        owners = (("caller", context.caller.name), ("group", context.caller.group or ""))
+        limits = tuple(one for owner in owners for one in self.limits_of(owner) if not one.counts_tokens)
+        if limits:
+            context.admitted = admitted = Admitted(self.windows, ())
+            admitted.take(limits, context.state.clock.now(), context.access)
+
+
+def owners_of(caller: AccessKey | None, entry: str, operation: str) -> tuple[Owner, ...]:
+    """Return whose limits apply to a request of `caller` for an entry of `models`, the one that decides first."""
+    own = () if caller is None else (("caller", caller.name), ("group", caller.group or ""))
+    return (*own, ("model", entry), ("operation", operation))
+
+
+def made(owner: Owner, quota: Quota) -> Iterator[Limit]:
+    """Yield the limits that `quota` sets for `owner`."""
+    observes = quota.mode == "observe"
+    for unit, amounts in ((REQUESTS, quota.requests), (TOKENS, quota.tokens)):
+        for span in SPANS:
+            if amounts is not None and (most := getattr(amounts, span)) is not None:
+                yield Limit(owner, unit, (span, SPANS[span]), most, observes=observes)
+    if quota.max_concurrent is not None:
+        yield Limit(owner, CONCURRENT, ("", 0), quota.max_concurrent, observes=observes)
+
+
+def _opens(operations: Iterable[str] | None, name: str) -> bool:
+    return any(one.rpartition(" ")[2] == name for one in operations or ())

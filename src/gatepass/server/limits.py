@@ -1,0 +1,47 @@
+"""What was used of limits, as an operator sees it and resets it. The records of the workers of a machine are shared."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from gatepass.errors import InvalidRequest
+from gatepass.policy.windows import Limit
+from gatepass.proxy.app_state import AppState
+
+AT_ONCE = 200
+"""Limits that are read without a pause: there may be thousands of callers."""
+
+
+def row_of(limit: Limit, now_s: float) -> dict[str, Any]:
+    used = limit.used(now_s)
+    left, mode = max(0, limit.most - used), "observe" if limit.observes else "enforce"
+    return {
+        "of": "/".join(limit.owner),
+        "limit": limit.setting,
+        "most": limit.most,
+        "used": used,
+        "left": left,
+        "mode": mode,
+    }
+
+
+async def limits_of(state: AppState, reset: str | None = None) -> list[dict[str, Any]]:
+    """Return each limit with what is used and left. First forget what `reset` has used, such as `caller/ana`.
+
+    Raises InvalidRequest if `reset` has no limits.
+    """
+    rows: list[dict[str, Any]] = []
+    for number, limit in enumerate(() if state.admission is None else state.admission.all_limits()):
+        if number % AT_ONCE == AT_ONCE - 1:
+            await asyncio.sleep(0)
+        row = row_of(limit, now_s := state.clock.now())
+        if reset is None or row["of"] == reset:
+            if reset is not None:
+                state.windows.reset(limit, now_s)
+            rows.append(row_of(limit, now_s))
+    if reset is not None and not rows:
+        raise InvalidRequest(
+            f"{reset[:100]!r} has no limits: name one as `gatepass limits` lists it, such as caller/NAME."
+        )
+    return rows

@@ -1,0 +1,401 @@
+"""Limits of use on sockets: what is refused, what a client reads, and what each request counts in the end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import pytest
+
+from gatepass.auth.api_keys import hash_key
+from gatepass.config.model import Config
+from gatepass.policy.windows import CONCURRENT, REQUESTS, TOKENS
+from gatepass.proxy.admission import Size
+from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
+from tests.integration.answers import COMPLETION, DONE, VECTORS, delta
+from tests.integration.gateway import HELLO, JSON, Answer, Gateway, gateway, serving
+from tests.integration.scripted import (
+    Dialogue,
+    Fin,
+    Hold,
+    Received,
+    Rst,
+    Scripted,
+    Send,
+    Wait,
+    begin_stream,
+    chunk,
+    event,
+    reply,
+    stream,
+)
+from tests.unit.clock import DrivenClock
+from tests.waiting import until
+
+KEYS = {name: f"gp-{name}-0123456789abcdef" for name in ("ana", "ben")}
+GOOD: Dialogue = [Send(reply(COMPLETION))]
+EMBEDDINGS, MESSAGES, BATCHES = "/v1/embeddings", "/v1/messages", "/v1/batches"
+TOO_LONG = {"error": {"message": "This model's maximum context length is 8 tokens", "code": "context_length_exceeded"}}
+
+
+def access(limits: Any = None, group: Any = None, **more: Any) -> dict[str, Any]:
+    """The callers ana and ben, both of the group `all` if that has limits."""
+    own = {"limits": limits} if limits else {}
+    keys = [{"name": name, "hash": hash_key(key), **own, **more} for name, key in KEYS.items()]
+    if not group:
+        return {"keys": keys}
+    return {"keys": [{**key, "group": "all"} for key in keys], "groups": {"all": {"limits": group}}}
+
+
+def by(name: str) -> dict[str, str]:
+    return {**JSON, "authorization": f"Bearer {KEYS[name]}"}
+
+
+async def ask(gp: Gateway, body: Any = HELLO, path: str = "/v1/chat/completions", name: str = "ana") -> Answer:
+    return await gp.ask(body, path, headers=by(name)).answer()
+
+
+def used(state: AppState, unit: str = TOKENS) -> list[int]:
+    assert state.admission is not None
+    return [limit.used(state.clock.now()) for limit in state.admission.all_limits() if limit.unit == unit]
+
+
+async def settled(gp: Gateway, tokens: list[int]) -> None:
+    """Wait until gatepass has ended the requests whose responses were read, which then count `tokens`."""
+    await until(lambda: not gp.state.in_flight.busy)
+    assert used(gp.state) == tokens
+
+
+async def test_requests_beyond_the_limit_get_429_until_the_window_has_room():
+    clock = DrivenClock()
+    async with (
+        Scripted(GOOD) as upstream,
+        gateway(upstream=upstream.url, clock=clock, access=access({"requests": {"minute": 2}})) as gp,
+    ):
+        answers = [await ask(gp) for _ in range(3)]
+        other = await ask(gp, name="ben")
+        assert [one.status for one in answers] == [200, 200, 429]
+        assert other.status == 200
+        refused = answers[2]
+        assert (refused.error["code"], refused.error["type"]) == ("limit_reached", "rate_limit_error")
+        assert refused.error["message"] == (
+            "The caller 'ana' has used its limit of 2 requests per minute (access.keys[].limits.requests.minute)."
+            " Retry in 61 s."
+        )
+        assert refused.headers["retry-after"] == "61"
+        assert len(upstream.received) == 3
+        clock.suspend(60.5)
+        assert (await ask(gp)).status == 200
+
+
+async def test_responses_state_what_is_left_in_place_of_the_upstreams_fields():
+    fields = {"x-ratelimit-limit-requests": "9", "x-ratelimit-remaining-tokens": "9", "ratelimit": '"u";r=9'}
+    limits = {"requests": {"second": 10, "minute": 20}, "tokens": {"minute": 5_000}}
+    async with (
+        Scripted([Send(reply(COMPLETION, 200, **fields))]) as upstream,
+        gateway(upstream=upstream.url, clock=DrivenClock(), access=access(limits)) as gp,
+    ):
+        answer = await ask(gp, {**HELLO, "max_tokens": 100})
+        message = await ask(gp, {**HELLO, "max_tokens": 100}, MESSAGES)
+    input_tokens = (len(json.dumps({**HELLO, "max_tokens": 100})) + 3) // 4
+    assert {name: text for name, text in answer.headers.items() if "ratelimit" in name} == {
+        "x-ratelimit-limit-requests": "10",
+        "x-ratelimit-remaining-requests": "9",
+        "x-ratelimit-reset-requests": "1s",
+        "x-ratelimit-limit-tokens": "5000",
+        "x-ratelimit-remaining-tokens": str(5_000 - 100 - input_tokens),
+        "x-ratelimit-reset-tokens": "60s",
+        "ratelimit-policy": '"caller-requests-second";q=10;w=1, "caller-requests-minute";q=20;w=60,'
+        ' "caller-tokens-minute";q=5000;w=60',
+        "ratelimit": '"caller-requests-second";r=9;t=1, "caller-requests-minute";r=19;t=60,'
+        f' "caller-tokens-minute";r={4_900 - input_tokens};t=60',
+    }
+    assert message.headers["anthropic-ratelimit-requests-remaining"] == "8"
+    assert message.headers["anthropic-ratelimit-tokens-limit"] == "5000"
+    assert message.headers["anthropic-ratelimit-requests-reset"] == "2027-01-15T08:00:01Z"
+
+
+async def test_without_a_limit_of_ours_the_fields_of_the_upstream_pass():
+    fields = {"x-ratelimit-limit-requests": "9"}
+    blocks: dict[str, Any] = {
+        "models": {"other": {"upstream": "chat", "limits": {"requests": {"minute": 1}}}, "*": {"upstream": "chat"}}
+    }
+    async with (
+        Scripted([Send(reply(COMPLETION, 200, **fields))]) as upstream,
+        gateway(upstream=upstream.url, **blocks) as gp,
+    ):
+        assert (await gp.ask().answer()).headers["x-ratelimit-limit-requests"] == "9"
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [("/v1/chat/completions", None), ("/v1/responses", None), (MESSAGES, "rate_limit_error")]
+)
+async def test_each_protocol_has_its_own_form_of_the_429(path, kind):
+    body = {"model": "m", "max_tokens": 5, "messages": [], "input": "hi"}
+    blocks: dict[str, Any] = {
+        "operations": {name: {"limits": {"requests": {"hour": 1}}} for name in ("chat", "responses", "messages")}
+    }
+    async with Scripted([Send(reply({"error": {}}, 500))]) as upstream, gateway(upstream=upstream.url, **blocks) as gp:
+        await gp.ask(body, path).answer()
+        refused = await gp.ask(body, path).answer()
+    assert (refused.status, refused.error["code"]) == (429, "limit_reached")
+    assert refused.headers["x-should-retry"] == "false"  # after an hour
+    assert kind is None or (refused.json()["type"], refused.error["type"]) == ("error", kind)
+
+
+async def test_the_callers_of_a_group_share_its_limit():
+    async with (
+        Scripted(GOOD) as upstream,
+        gateway(upstream=upstream.url, access=access(group={"requests": {"hour": 3}})) as gp,
+    ):
+        statuses = [(await ask(gp, name=name)).status for name in ("ana", "ben", "ana", "ben", "ana")]
+    assert statuses == [200, 200, 200, 429, 429]
+
+
+async def test_what_one_limit_refuses_takes_nothing_of_the_others():
+    blocks: dict[str, Any] = {
+        "models": {"m": {"upstream": "chat", "limits": {"requests": {"hour": 1}}}, "*": {"upstream": "chat"}}
+    }
+    async with (
+        Scripted(GOOD) as upstream,
+        gateway(upstream=upstream.url, access=access({"requests": {"hour": 3}}), **blocks) as gp,
+    ):
+        statuses = [(await ask(gp, {**HELLO, "model": model})).status for model in ("m", "m", "m", "x", "y", "z")]
+    assert statuses == [200, 429, 429, 200, 200, 429]
+
+
+TOKEN_LIMIT = {"tokens": {"minute": 10_000}}
+STREAMED = {**HELLO, "stream": True}
+USAGE = event({"choices": [], "usage": {"prompt_tokens": 30, "completion_tokens": 40, "total_tokens": 70}})
+
+
+def size(body: Any) -> int:
+    return (len(json.dumps(body)) + 3) // 4
+
+
+ENDS: Mapping[str, tuple[Dialogue, Any, int]] = {
+    "the usage of a whole reply": (GOOD, HELLO, 2),
+    "the usage of a stream": ([Send(stream(delta(content="hi"), delta("stop"), USAGE, DONE))], STREAMED, 70),
+    "a stream without usage": ([Send(stream(delta(content="a"), delta("stop"), DONE))], STREAMED, size(STREAMED) + 2),
+    "a stream that was cut": ([*begin_stream(), Send(chunk(delta(content="a"))), Rst()], STREAMED, size(STREAMED) + 1),
+    "an error of the upstream": ([Send(reply({"error": {"message": "no"}}, 400))], HELLO, 0),
+    "a reply that never came": ([Rst()], HELLO, size(HELLO)),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_a_request_counts_what_it_used(end):
+    dialogue, body, tokens = ENDS[end]
+    async with (
+        Scripted(dialogue) as upstream,
+        gateway(upstream=upstream.url, access=access(group={**TOKEN_LIMIT, "max_concurrent": 1})) as gp,
+    ):
+        await ask(gp, body)
+        await settled(gp, [tokens])
+        assert used(gp.state, CONCURRENT) == [0]
+
+
+async def test_a_request_that_never_ran_is_given_back():
+    limits = {"tokens": {"minute": 10_000}, "requests": {"minute": 5}}
+    async with gateway(upstream="http://127.0.0.1:9", access=access(group=limits)) as gp:
+        assert (await ask(gp)).status == 502
+        await settled(gp, [0])
+        assert used(gp.state, REQUESTS) == [0]
+
+
+async def test_the_reservation_counts_while_the_request_runs_and_an_estimate_is_logged(caplog):
+    caplog.set_level(logging.INFO, "gatepass.access")
+    go_on = asyncio.Event()
+    first = [
+        *begin_stream(),
+        Send(chunk(delta(content="a"))),
+        Wait(go_on),
+        Send(chunk(delta("stop")) + chunk(DONE)),
+        Fin(),
+    ]
+    async with (
+        Scripted(first) as upstream,
+        gateway(upstream=upstream.url, access=access(group={**TOKEN_LIMIT, "reserve_output_tokens": 700})) as gp,
+    ):
+        async with gp.ask(STREAMED, headers=by("ana")) as asked:
+            await asked.head()
+            await asked.until(b"a")
+            assert used(gp.state) == [size(STREAMED) + 700]
+            go_on.set()
+            await asked.answer()
+        await settled(gp, [size(STREAMED) + 2])
+    lines = [record.__dict__["fields"] for record in caplog.records if record.name == "gatepass.access"]
+    assert b'"tokens_estimated":%d' % (size(STREAMED) + 2) in msgspec.json.encode(lines[-1])
+
+
+async def test_a_client_that_leaves_gives_its_place_and_what_it_did_not_use_back():
+    async with (
+        Scripted([*begin_stream(), Send(chunk(delta(content="a"))), Hold()]) as upstream,
+        gateway(upstream=upstream.url, access=access(group={**TOKEN_LIMIT, "max_concurrent": 1})) as gp,
+    ):
+        async with gp.ask(STREAMED, headers=by("ana")) as asked:
+            await asked.head()
+            await asked.until(b"a")
+            refused = await ask(gp, name="ben")
+            assert (refused.status, refused.headers["retry-after"]) == (429, "1")
+            assert "1 requests in progress (access.groups.NAME.limits.max_concurrent)" in refused.error["message"]
+        await settled(gp, [size(STREAMED) + 1])
+        assert used(gp.state, CONCURRENT) == [0]
+
+
+async def test_a_request_that_can_never_fit_is_a_400():
+    async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url, access=access(TOKEN_LIMIT)) as gp:
+        answer = await ask(gp, {**HELLO, "max_tokens": 10_000})
+        assert (answer.status, answer.error["code"], answer.error["param"]) == (400, "invalid_request", "max_tokens")
+        assert "The request may use 10021 tokens, and the caller 'ana' has a limit of 10000" in answer.error["message"]
+        assert upstream.received == []
+
+
+async def test_max_output_tokens_refuses_more_and_a_default_is_sent_by_a_named_rule():
+    limits = {"max_output_tokens": 50, "default_output_tokens": 20}
+    async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url, access=access(limits)) as gp:
+        for member in ("max_tokens", "max_completion_tokens"):
+            answer = await ask(gp, {**HELLO, member: 51})
+            assert (answer.status, answer.error["param"]) == (400, member)
+            assert answer.error["message"].startswith(f"`{member}` is 51, and at most 50 is allowed here")
+        answer = await ask(gp)
+        await ask(gp, {**HELLO, "max_completion_tokens": 50})
+        await ask(gp, {"model": "m", "input": ["a"]}, EMBEDDINGS)
+        assert answer.headers["x-gatepass-adapted"] == "default=max_tokens"
+        assert [one.json().get("max_tokens") for one in upstream.received] == [20, None, None]
+
+
+async def test_embeddings_reserve_their_input_alone():
+    async with (
+        Scripted([Send(reply(VECTORS))]) as upstream,
+        gateway(upstream=upstream.url, access=access(TOKEN_LIMIT)) as gp,
+    ):
+        body = {"model": "e", "input": ["x" * 4_000]}
+        answer = await ask(gp, body, EMBEDDINGS)
+        assert answer.headers["x-ratelimit-remaining-tokens"] == str(10_000 - size(body))
+        await settled(gp, [size(body), 0])
+
+
+async def test_batches_need_to_be_named_by_the_key_if_tokens_are_limited():
+    body, answers = {"input_file_id": "file-1"}, []
+    for limits, more in (
+        (TOKEN_LIMIT, {}),
+        (TOKEN_LIMIT, {"operations": ["batches", "GET files"]}),
+        ({"requests": {"hour": 5}}, {"operations": ["batches", "GET files"]}),
+    ):
+        async with (
+            Scripted([Send(reply({"id": "batch_1"}))]) as upstream,
+            gateway(
+                upstream=upstream.url, access=access(limits, **more), operations={"batches": {"upstream": "chat"}}
+            ) as gp,
+        ):
+            answers.append(await ask(gp, body, BATCHES))
+    assert [one.status for one in answers] == [403, 200, 200]
+
+
+async def test_an_upstream_with_a_used_up_quota_is_passed_over_and_then_refused():
+    quota = {"requests": {"hour": 1}}
+    async with Scripted(GOOD) as first, Scripted(GOOD) as second:
+        upstreams = {name: {"base_url": one.url, "limits": quota} for name, one in (("a", first), ("b", second))}
+        models = {"m": {"targets": [{"upstream": "a"}, {"upstream": "b"}]}, "one": {"upstream": "a"}}
+        async with gateway(upstreams=upstreams, models=models) as gp:
+            answers = [await gp.ask().answer() for _ in range(3)]
+            single = await gp.ask({**HELLO, "model": "one"}).answer()
+        assert [one.status for one in answers] == [200, 200, 429]
+        assert (len(first.received), len(second.received)) == (1, 1)
+        assert answers[2].error["code"] == single.error["code"] == "limit_reached"
+        assert "The upstream 'a' has used its limit of 1 requests per hour" in single.error["message"]
+
+
+async def test_a_failed_attempt_gives_the_quota_of_its_upstream_back_if_it_was_not_sent():
+    quota = {"requests": {"hour": 5}, "tokens": {"hour": 10_000}, "max_concurrent": 1}
+    async with Scripted(GOOD) as second:
+        urls = {"a": "http://127.0.0.1:9", "b": second.url}
+        upstreams = {name: {"base_url": url, "limits": quota} for name, url in urls.items()}
+        async with gateway(
+            upstreams=upstreams, models={"m": {"targets": [{"upstream": "a"}, {"upstream": "b"}]}}
+        ) as gp:
+            assert (await gp.ask().answer()).status == 200
+            await settled(gp, [0, 2])
+            assert (used(gp.state, REQUESTS), used(gp.state, CONCURRENT)) == ([0, 1], [0, 0])
+
+
+async def test_a_model_that_a_request_falls_back_to_admits_it_too():
+    def answer(received: Received) -> Dialogue:
+        return GOOD if received.json()["model"] == "long" else [Send(reply(TOO_LONG, 400))]
+
+    models = {
+        "m": {"upstream": "chat", "context_fallback": "long"},
+        "long": {"upstream": "chat", "limits": {"requests": {"hour": 1}, "tokens": {"hour": 10_000}}},
+    }
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url, models=models) as gp:
+        answers = [await gp.ask().answer() for _ in range(2)]
+        await settled(gp, [2])
+    assert [one.status for one in answers] == [200, 429]
+    assert "The model has used its limit of 1 requests" in answers[1].error["message"]
+
+
+async def test_an_observing_limit_refuses_nothing_and_the_access_line_names_it(caplog):
+    caplog.set_level(logging.INFO, "gatepass.access")
+    limits = {"requests": {"hour": 1}, "mode": "observe"}
+    async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url, access=access(limits)) as gp:
+        answers = [await ask(gp) for _ in range(2)]
+        await until(lambda: not gp.state.in_flight.busy)
+    assert [one.status for one in answers] == [200, 200]
+    assert not any("ratelimit" in name for name in answers[1].headers)
+    lines = [msgspec.json.encode(one.__dict__["fields"]) for one in caplog.records if one.name == "gatepass.access"]
+    assert [b'"over_limits":["caller-requests-hour"]' in line for line in lines] == [False, True]
+
+
+async def test_a_reload_keeps_what_was_used_and_a_lowered_limit_holds_at_once():
+    async with Scripted(GOOD) as upstream:
+
+        def config(limit: int | None) -> Config:
+            limits = {} if limit is None else {"limits": {"requests": {"hour": limit}}}
+            upstreams = {"chat": {"base_url": upstream.url}}
+            blocks = {"upstreams": upstreams, "models": {"*": {"upstream": "chat", **limits}}}
+            return Config.model_validate({"server": {"drain_timeout_s": 0}, **blocks})
+
+        async with serving(create_app_state(config(5))) as gp:
+            statuses = [(await gp.ask().answer()).status for _ in range(3)]
+            for limit in (3, 4, None):
+                state = gp.server.endpoint.state
+                gp.server.endpoint.use(next_app_state(config(limit), state.tls_contexts, state))
+                statuses += [(await gp.ask().answer()).status for _ in range(2)]
+        assert statuses == [200, 200, 200, 429, 429, 200, 429, 200, 200]
+
+
+async def test_without_limits_nothing_of_them_exists():
+    async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url) as gp:
+        assert gp.state.admission is None
+        assert not any("ratelimit" in name for name in (await gp.ask().answer()).headers)
+
+
+@pytest.mark.parametrize(
+    ("content", "tokens"),
+    [
+        ("x" * 4_000, 1_000),
+        ([{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 400_000}}], 1_000),
+        ([{"type": "image_url", "image_url": {"url": "https://h/1.png"}}] * 2, 2_000),
+        ([{"type": "image", "source": {"type": "base64", "data": "A" * 400_000}}], 1_000),
+        ([{"type": "input_audio", "input_audio": {"data": "A" * 400_000, "format": "wav"}}], 1_000),
+    ],
+)
+def test_an_estimate_counts_text_by_its_bytes_and_each_image_by_a_fixed_number(content, tokens):
+    body = json.dumps({"messages": [{"role": "user", "content": content}], "max_tokens": 7, "n": 2}).encode()
+    found = Size.of(body)
+    assert tokens <= found.input_tokens <= tokens + 60
+    assert (found.member, found.output_tokens, found.answers) == ("max_tokens", 7, 2)
+
+
+@pytest.mark.parametrize("value", ['"9"', "-1", "1e400", "true", "null", "[1]", "{}"])
+def test_an_estimate_ignores_values_that_are_no_counts(value):
+    try:
+        found = Size.of(f'{{"max_tokens":{value},"n":{value}}}'.encode())
+    except ValueError:
+        pytest.fail("a body that a parser accepted must be estimated")
+    assert (found.member, found.answers) == ("", 1)
