@@ -221,8 +221,8 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
         ),
         "limits_counted_alone": LogEvent(
             "warning",
-            "The system had stopped a worker inside the lock of the limits. The others go on without the lock meanwhile."
-            " Once a minute at most.",
+            "The system had stopped a worker inside the lock of the limits. The others continue without the lock"
+            " meanwhile. Logged once a minute at most.",
             "",
             "give gatepass more CPU if it happens often",
         ),
