@@ -600,3 +600,21 @@ async def test_a_wrong_path_names_the_servers_that_its_key_may_use(path: str):
     assert {one.status for one in (anna, otto, nobody)} == {404}
     assert "/mcp/NAME. This key may use: /mcp/tools. For its models" in anna.error["message"]
     assert "may use" not in otto.error["message"] + nobody.error["message"]
+
+
+async def test_messages_count_as_requests_of_the_key_and_streams_do_not():
+    limits = {"requests": {"hour": 2}, "tokens": {"hour": 5_000}}
+    keys = [{**one, "limits": limits} for one in ACCESS["keys"]]
+
+    def answer(received: Received) -> Dialogue:
+        return [*begin_stream(), Hold()] if received.method == "GET" else [Send(reply(RESULT))]
+
+    async with Scripted(answer=answer) as upstream, gateway(**servers(upstream), access={"keys": keys}) as gp:
+        async with listen(gp, **key("anna")) as stream_of_anna:
+            assert await stream_of_anna.head() == 200
+            statuses = [(await post(gp, **key("anna")).answer()).status for _ in range(3)]
+        refused = await post(gp, **key("anna")).answer()
+        other = await post(gp, **key("otto")).answer()
+    assert (statuses, other.status) == ([200, 200, 429], 200)
+    assert (refused.status, refused.json()["error"]["data"]["code"]) == (429, "limit_reached")
+    assert refused.headers["x-ratelimit-remaining-requests"] == "0"

@@ -630,6 +630,16 @@ def use() -> Document:
     }
 
 
+TOKENS_LEFT: Document = {
+    "of": "group/chats",
+    "limit": "tokens.minute",
+    "most": 200_000,
+    "used": 150_000,
+    "left": 50_000,
+    "mode": "enforce",
+}
+
+
 def callers() -> Document:
     def caller(name: str, role: str = "caller", **members: object) -> Document:
         found: Document = {
@@ -642,6 +652,7 @@ def callers() -> Document:
             "last_used": None,
             "keys": [{"id": f"{len(name):08x}", "expires_at": None, "last_used": None}],
             "max_concurrent": None,
+            "limits": [],
             "in_flight": 0,
             "requests": 0,
             "errors": 0,
@@ -666,7 +677,15 @@ def callers() -> Document:
                     {"id": "07d31c55", "expires_at": None, "last_used": "2026-11-23T16:59:58Z"},
                 ],
             ),
-            caller("open-webui", max_concurrent=4, in_flight=4, requests=311, tokens=204_120, operations=["chat"]),
+            caller(
+                "open-webui",
+                limits=[TOKENS_LEFT],
+                max_concurrent=4,
+                in_flight=4,
+                requests=311,
+                tokens=204_120,
+                operations=["chat"],
+            ),
             caller("claude-code", requests=92, tokens=1_400_210, models=["claude-sonnet"]),
             caller("anna", "admin", requests=4, tokens=120),
         ],

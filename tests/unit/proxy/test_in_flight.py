@@ -139,3 +139,14 @@ def test_the_limit_of_one_key_is_429_with_retry_after():
     )
     requests.release("app")
     requests.claim("app", 2)
+
+
+def test_a_caller_without_a_request_in_flight_takes_no_memory():
+    concurrency = Concurrency(10, 2)
+    for number in range(1_000):
+        concurrency.claim(f"caller-{number}", None)
+        concurrency.claim(f"caller-{number}", None)
+        concurrency.release(f"caller-{number}")
+        assert concurrency.by_caller == {f"caller-{number}": 1}
+        concurrency.release(f"caller-{number}")
+    assert concurrency.by_caller == {}

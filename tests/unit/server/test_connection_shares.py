@@ -31,6 +31,19 @@ def test_addresses_that_have_left_take_no_memory():
     assert memory.kept_bytes < 10_000
 
 
+def test_callers_that_have_left_take_no_memory():
+    shares: ConnectionShares[str] = ConnectionShares(10, 4, callers=1)
+    with traced_memory() as memory:
+        for number in range(2_000):
+            shares.connect("client", CLIENT, 0.0)
+            for caller in (f"caller-{number}", f"other-{number}", f"other-{number}"):  # one connection may change keys
+                assert shares.authenticate("client", caller) == []
+                shares.begin("client")
+                shares.end("client", delivered=True)
+            shares.disconnect("client")
+    assert memory.kept_bytes < 10_000
+
+
 def test_unfinished_heads_are_bounded_and_the_largest_without_a_key_closes():
     heads: UnfinishedHeads[int] = UnfinishedHeads(1_000)
     assert heads.hold(1, 400, has_key=True) == []

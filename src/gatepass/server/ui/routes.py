@@ -478,7 +478,8 @@ async def _body(call: UiRequest) -> ASGIApp:
 async def _callers(call: UiRequest) -> ASGIApp:
     parts = await call.ui.collect_json(OWN + "callers")
     profiles = sorted(call.state.profiles)
-    return call.answer({"callers": views.callers(parts, call.state.config), "profiles": profiles})
+    callers = views.callers(parts, call.state.config)
+    return call.answer({"callers": views.with_limits(callers, call.state), "profiles": profiles})
 
 
 @_route("GET", "api/use", "viewer")

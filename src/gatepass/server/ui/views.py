@@ -32,6 +32,7 @@ from gatepass.proxy.app_state import AppState
 from gatepass.proxy.models import Kinds, declared_kind
 from gatepass.proxy.routing import RouteTable
 from gatepass.server.inspection import REPLICA
+from gatepass.server.limits import row_of
 from gatepass.server.pages import credentials_of, health_of, silent_of, streams_of
 from gatepass.server.targets import targets_of
 from gatepass.types import MCP_UPSTREAM
@@ -251,6 +252,16 @@ def callers(parts: Sequence[Mapping[str, Any]], config: Config) -> list[dict[str
                 ],
             }
         )
+    return rows
+
+
+def with_limits(rows: list[dict[str, Any]], state: AppState) -> list[dict[str, Any]]:
+    """Return the callers with the limits of each and its group, and what is left of them in all processes."""
+    groups, now_s = {key.name: key.group or "" for key in state.config.access.keys}, state.clock.now()
+    for row in rows[:MOST_USED]:
+        owners = (("caller", row["name"]), ("group", groups.get(row["name"], "")))
+        limits = () if state.admission is None else (one for of in owners for one in state.admission.limits_of(of))
+        row["limits"] = [row_of(limit, now_s) for limit in limits]
     return rows
 
 

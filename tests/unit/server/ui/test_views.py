@@ -13,6 +13,7 @@ from gatepass.config.model import Config
 from gatepass.errors import GatepassError, kind_of
 from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.observer import AccessRecord
+from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.routing import RouteTable
 from gatepass.server.ui import views
 
@@ -223,6 +224,18 @@ def test_the_callers_of_all_workers_are_added():
         ("app", "caller", 1),
         ("local", "admin", 2),
     ]
+
+
+def test_a_caller_has_its_limits_and_those_of_its_group():
+    limits, others = {"requests": {"minute": 5}}, {"max_concurrent": 2}
+    keys = [{"name": "app", "hash": f"sha256:{'0' * 64}", "group": "all", "limits": limits}]
+    access = {"keys": keys, "groups": {"all": {"limits": others}}}
+    state = create_app_state(
+        Config.model_validate({"upstreams": {"u": {"base_url": "http://127.0.0.1/v1"}}, "access": access})
+    )
+    (row,) = views.with_limits(views.callers([], state.config), state)
+    shown = {"of": "caller/app", "limit": "requests.minute", "most": 5, "used": 0, "left": 5, "mode": "enforce"}
+    assert row["limits"] == [shown, {**shown, "of": "group/all", "limit": "max_concurrent", "most": 2, "left": 2}]
 
 
 def test_a_caller_has_the_mcp_servers_that_its_key_may_use():

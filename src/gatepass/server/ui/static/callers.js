@@ -21,7 +21,7 @@ export function callers(page) {
 }
 
 function list(found) {
-  const heads = [t("Caller"), t("Role"), t("In flight"), t("Requests"), t("Errors"), t("Tokens"), t("Last use"), t("May use"), t("Profile"), t("Keys")];
+  const heads = [t("Caller"), t("Role"), t("In flight"), t("Requests"), t("Errors"), t("Tokens"), t("Last use"), t("May use"), t("Profile"), t("Limits"), t("Keys")];
   const made = table(t("Callers"), heads, found.map((caller) => [
     el("a", { href: `#/requests?caller=${encodeURIComponent(caller.name)}` }, caller.name),
     t(caller.role),
@@ -32,10 +32,17 @@ function list(found) {
     caller.last_used ? moment(caller.last_used) : t("not since the start"),
     mayUse(caller),
     caller.profile || "–",
+    caller.limits?.length ? el("ul", {}, caller.limits.map(limitLine)) : "–",
     caller.keys.length ? el("ul", {}, caller.keys.map(keyLine)) : "–",
   ]));
   made.classList.add("callers");
   return made;
+}
+
+/** A limit of the caller or of its group, with what is left. */
+function limitLine({ of, limit, most, left }) {
+  const name = of.startsWith("group/") ? `${of}: ${limit}` : limit;
+  return el("li", { class: left ? "" : "failed" }, el("code", {}, name), " ", t("{n} of {m} left", { n: count(left), m: count(most) }));
 }
 
 /** A key by its short id, with its end and last use. What ends soon is marked. */
