@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from gatepass.config.model import Config
 from gatepass.errors import Draining, Fault, GatepassError, TransportFault, UpstreamTimeout
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Observers, Refusal, RequestRecord
+from gatepass.policy.windows import CONCURRENT, REQUESTS, Windows
+from gatepass.proxy.admission import Admission
 from gatepass.proxy.handler import handle
 from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.retry import Outcome
@@ -127,7 +130,8 @@ async def run(
     """Serve the request of `case`, and `act` after `turns` of the event loop, unless it is over then."""
     upstreams, holder, body, model = CASES[case]()
     scenario, ends, failed = Scenario(*upstreams, holder=holder, **model), Ends(), list[str]()
-    state = replace(scenario.state, observers=Observers([ends], failed.append))
+    admission = Admission(with_limits([*scenario.state.upstreams]), Windows())
+    state = replace(scenario.state, observers=Observers([ends], failed.append), admission=admission)
     client = LeavingClient(body)
     headers = ((b"host", b"localhost"), (b"content-type", b"application/json"))
     path = "/v1/embeddings" if body is VECTORS else "/v1/chat/completions"
@@ -150,7 +154,20 @@ async def run(
     assert failed == []
     in_flight = state.in_flight
     assert (in_flight.busy, in_flight.held.total_bytes, sum(in_flight.concurrency.by_caller.values())) == (0, 0, 0)
+    used = {(one.owner, one.unit): one.used(state.clock.now()) for one in admission.all_limits()}
+    assert {owner: count for (owner, unit), count in used.items() if unit == CONCURRENT and count} == {}
+    assert sum(used[one, REQUESTS] for one in (("operation", "chat"), ("operation", "embeddings"))) <= 1
     return ends, is_over
+
+
+def with_limits(upstreams: list[str]) -> Config:
+    limits = {"limits": {"requests": {"hour": 9}, "tokens": {"hour": 9_000}, "max_concurrent": 2}}
+    return Config.model_validate(
+        {
+            "upstreams": {name: {"base_url": "http://h/v1", **limits} for name in upstreams},
+            "operations": dict.fromkeys(("chat", "embeddings"), limits),
+        }
+    )
 
 
 def leave(client: LeavingClient, task: asyncio.Task[None]) -> None:
