@@ -51,7 +51,6 @@ CHILDREN = {
         "zh/errors",
         "zh/getting_started",
         "zh/limits",
-        "zh/queue",
         "zh/tokens",
         "zh/container",
         "zh/monitoring",
