@@ -73,6 +73,8 @@ class ClientProtocol:
     `stream` is one of them if `synthesize` and `aggregate` or `aggregator` are overridden: an upstream may answer with
     a whole reply although the client requests a stream, and with a stream although it requests a whole reply.
     """
+    output_member: str = ""
+    """The member of a request that limits the tokens of its answer: "", its answers have none."""
     requires_model: bool = False
     """A call without a model, which no default names either, is rejected."""
     binds_conversations: bool = False

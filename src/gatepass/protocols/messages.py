@@ -123,6 +123,7 @@ class Messages(_OfAnthropic):
     name = "messages"
     translation = translation.MESSAGES
     members = frozenset({"stream", BETA_FIELD, OWN_THOUGHT})
+    output_member = "max_tokens"
     requires_model = True
     free_members = ("input",)  # of a tool's use
     progress, event_repair, aggregate = MessageProgress, MessageRepair, MessageAggregator

@@ -455,6 +455,7 @@ class Responses(client_protocol.ClientProtocol):
     translation = translation.RESPONSES
     sample: Mapping[str, Any] = {"input": "ping", "max_output_tokens": client_protocol.SAMPLE_TOKENS}
     members = client_protocol.ClientProtocol.members | {"stream", OWN_THOUGHT}
+    output_member = "max_output_tokens"
     requires_model = True
     has_items = binds_conversations = True
     free_members = ("client_metadata",)  # of Codex: its own threads, which no server stores

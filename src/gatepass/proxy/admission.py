@@ -22,6 +22,7 @@ from gatepass.normalize.members import Default, JsonMemberPath
 from gatepass.normalize.rules import ChangeRule
 from gatepass.observability.observer import AccessRecord
 from gatepass.policy.windows import CONCURRENT, REQUESTS, TOKENS, Limit, Refused, Taken, Windows
+from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.body_threads import INLINE_BYTES, BodyThreads, normalize_large
 from gatepass.proxy.retry import Outcome
 from gatepass.types import OK, Call, Headers
@@ -35,8 +36,6 @@ BYTES_PER_TOKEN = 4
 _BASE64 = re.compile(rb'(?:;base64,|"data"\s{0,8}:\s{0,8}")[^"]*+')
 _IMAGE = re.compile(rb'"type"\s{0,8}:\s{0,8}"(?:image_url|input_image|image)"')
 _OUTPUT = ("max_completion_tokens", "max_output_tokens", "max_tokens")
-GENERATING = frozenset(("chat", "completions", "responses", "messages"))
-"""The operations whose answers have tokens, by name."""
 UNSEEN = frozenset(("batches", "message_batches"))
 """The operations that carry work which no estimate sees."""
 OURS = (b"x-ratelimit-", b"anthropic-ratelimit-", b"ratelimit")
@@ -290,7 +289,8 @@ class Admission:
                 f"The limits on tokens cannot count the work of {operation.configured_as}. To allow it without them,"
                 f" name it in `operations` of the key of {caller.name!r} (access.keys[].operations)."
             )
-        size, generates = Size(), operation.name in GENERATING
+        member = PROTOCOLS[operation.protocol].output_member
+        size, generates = Size(), bool(member)
         most = min((use.max_output_tokens for use in uses if use.max_output_tokens), default=None)
         default = min((use.default_output_tokens for use in uses if use.default_output_tokens), default=None)
         if (
@@ -313,8 +313,7 @@ class Admission:
             )
             if default is not None:
                 output = default
-                name = "max_output_tokens" if operation.name == "responses" else "max_tokens"
-                rule = ChangeRule("limits", (Default(JsonMemberPath.parse(name), b"%d" % default),))
+                rule = ChangeRule("limits", (Default(JsonMemberPath.parse(member), b"%d" % default),))
                 call = context.call = await normalize_large(call, route.targets[0], (rule,), threads)
         tokens = size.input_tokens + output * size.answers * generates
         admitted = Admitted(self.windows, (), tokens, size.input_tokens, generates, upstreams)
