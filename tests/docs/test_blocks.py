@@ -98,6 +98,7 @@ PARSED = {
     ("docs/getting_started.md", "sh"): "installs, or asks on a terminal; test_getting_started.py runs the other lines",
     ("docs/getting_started.md", "text"): "needs the servers of a company",
     ("docs/guides/*.md", "sh"): "serves until stopped, or needs the running servers of the page",
+    ("docs/guides/*.md", "text"): "the figures of a benchmark, and a header of a response",
     ("docs/concepts/translation.md", "sh"): "needs a running gatepass",
     ("docs/mcp.md", "yaml json toml sh text console"): "parts of configurations, of gatepass and of MCP clients",
     ("docs/mcp.md", "python"): "imports mcp, which gatepass does not require",

@@ -285,7 +285,7 @@ def test_the_limits_fit_the_memory_of_the_container(file: Path, tmp_path: Path) 
 
 def test_the_deployment_for_kubernetes_starts_stops_and_reads_its_secret() -> None:
     page = (ROOT / "docs/container.md").read_text()
-    _, block = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    *_, block = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     pod = YAML(typ="safe").load(block)["spec"]["template"]["spec"]
     (running,) = pod["containers"]
     variables = {variable["name"]: variable["value"] for variable in running["env"]}
@@ -321,3 +321,29 @@ def test_the_service_of_the_page_reads_what_init_writes(tmp_path: Path, monkeypa
     assert_fits(load(None, limits, container=held).config.limits, held.memory_bytes)
     (line,) = re.findall(r"^docker run .* -it .*$", page, re.MULTILINE)
     assert line.endswith(f'-v "$PWD:{WORK_FOLDER}" -w {WORK_FOLDER} gatepass:local init')
+
+
+def test_the_file_of_the_page_is_the_configuration_of_the_variables(tmp_path: Path) -> None:
+    """And of two settings that have no variable."""
+    page = (ROOT / "docs/container.md").read_text()
+    _, block, _ = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    secret = tmp_path / "client_secret"
+    secret.write_text("s3cret-of-the-client")
+    secret.chmod(0o600)
+    file = tmp_path / "gatepass.yaml"
+    file.write_text(block.replace("sha256:…", A_HASH).replace("/run/secrets/client_secret", str(secret)))
+    loaded = load(str(file), {})
+    assert loaded.warnings == ()
+    variables = environment("ragflow", tmp_path, GATEPASS_KEY_HASHES=f"{A_HASH}/name=ragflow")
+    configs: list[Any] = [loaded.config, load(None, variables).config]
+    assert [config.upstreams["chat"].max_in_flight for config in configs] == [8, None]
+    kept = [
+        (
+            config.credentials["token"].token_url,
+            config.credentials["token"].client_id,
+            config.upstreams["chat"].base_url,
+            [(key.name, key.profile) for key in config.access.keys],
+        )
+        for config in configs
+    ]
+    assert kept[0] == kept[1]
