@@ -60,7 +60,10 @@ def most_in(moments: list[float], window_s: float) -> int:
 
 LIMITS = {
     "requests": ({"requests": {"second": PER_SECOND, "minute": PER_MINUTE}}, PER_SECOND),
-    "tokens": ({"tokens": {"second": TOKENS_PER_SECOND}}, TOKENS_PER_SECOND // TOKENS),
+    "tokens": (
+        {"tokens": {"second": TOKENS_PER_SECOND}, "reserve_output_tokens": 10},
+        TOKENS_PER_SECOND // TOKENS,
+    ),
 }
 
 
