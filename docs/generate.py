@@ -904,16 +904,15 @@ def error_codes(language: str) -> str:
 
 
 def code_table(language: str) -> str:
-    """Return a table of all codes, with the status and the hop of each, and in Chinese with the meaning."""
+    """Return a table of all codes, with the meaning, the status and the hop of each."""
     is_chinese = language == "zh"
     rows = []
     for part in map(in_chinese, error_parts()) if is_chinese else error_parts():
         if isinstance(part, Entry):
-            meaning = (chinese_errors()[part.title]["cause"],) if is_chinese else ()
             hop = re.sub(r":\w+", ":NAME", part.facts["hop" if is_chinese else "Hop"])
             status = part.facts["状态码" if is_chinese else "Status"]
-            rows.append((f"[`{part.title}`](#{part.title})", *meaning, status, hop))
-    return table(("code", "含义", "状态码", "hop") if is_chinese else ("code", "status", "hop"), rows)
+            rows.append((f"[`{part.title}`](#{part.title})", part.purpose, status, hop))
+    return table(("code", "含义", "状态码", "hop") if is_chinese else ("code", "meaning", "status", "hop"), rows)
 
 
 def in_chinese(part: Entry | str) -> Entry | str:

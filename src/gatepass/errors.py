@@ -83,7 +83,7 @@ class InvalidApiKey(CallerError):
     """The request has no API key, an unknown or expired one, or two that differ.
 
     gatepass reads the headers `Authorization`, `x-api-key` and `api-key`. For an expired key, the message contains the
-    time of its expiry. docs/configuration.md#several-keys-of-one-caller shows how to replace a key.
+    time of its expiry. docs/operations/keys.md#rotate-a-key-without-an-interruption shows how to replace a key.
 
     Action: Set the client's API key to the one that `gatepass keys new` printed. If it is lost, run `gatepass keys new
     --name NAME --write` and `gatepass reload` for another one.

@@ -6,7 +6,7 @@ export const ERRORS = {
     "action": "在客户端填写 `gatepass keys new` 打印的 key。如果已丢失，运行 `gatepass keys new --name NAME --write` 和 `gatepass reload` 得到另一个。"
   },
   "session_required": {
-    "text": "管理页面 `/ui` 的请求没有会话，或会话已结束。会话在退出登录时、8 小时之后，以及它的 key 到期、被更改或失去 viewer、admin 角色时结束。一个 gatepass 不认识另一个 gatepass 的会话。",
+    "text": "管理页面 `/ui` 的请求没有会话，或会话已结束。会话在任何一处退出登录时、gatepass 重启时、8 小时之后，以及它的 key 到期、被更改或失去 viewer、admin 角色时结束。一个 gatepass 不认识另一个 gatepass 的会话。",
     "action": "在页面上重新登录。"
   },
   "forbidden_host": {
