@@ -909,9 +909,14 @@ def code_table(language: str) -> str:
     rows = []
     for part in map(in_chinese, error_parts()) if is_chinese else error_parts():
         if isinstance(part, Entry):
+            meaning = (
+                part.purpose.replace("](configuration.md", "](../reference/configuration.md")
+                if is_chinese
+                else part.purpose
+            )
             hop = re.sub(r":\w+", ":NAME", part.facts["hop" if is_chinese else "Hop"])
             status = part.facts["状态码" if is_chinese else "Status"]
-            rows.append((f"[`{part.title}`](#{part.title})", part.purpose, status, hop))
+            rows.append((f"[`{part.title}`](#{part.title})", meaning, status, hop))
     return table(("code", "含义", "状态码", "hop") if is_chinese else ("code", "meaning", "status", "hop"), rows)
 
 
