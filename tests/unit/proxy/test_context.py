@@ -103,7 +103,7 @@ def test_every_field_has_the_value_that_its_name_states():
     context = a_context("/v1/x", agent="client/1.0")
     access = context.access
     access.operation, access.caller, access.peer, access.model, access.stream = "chat", "load", "", "asked", True
-    access.status, context.error = 502, UpstreamClosed("broke off", upstream="mock")
+    access.status, context.error, access.key_id = 502, UpstreamClosed("broke off", upstream="mock"), "0badc0de"
     access.bytes_in, access.bytes_out, access.events = 10, 20, 7
     context.head_s, context.first_byte_s = 0.5, 1.00009
     access.usage, access.empty_answer = Usage(prompt_tokens=0, total_tokens=5), True
@@ -133,6 +133,7 @@ def test_every_field_has_the_value_that_its_name_states():
         "path": "/v1/x",
         "operation": "chat",
         "caller": "load",
+        "key_id": "0badc0de",
         "user_agent": "client/1.0",
         "model": "asked",
         "upstream": "mock",
