@@ -20,9 +20,9 @@ from gatepass.policy.windows import RECORD_BYTES, Limit, Refused, Taken, Windows
 
 LOG = logging.getLogger("gatepass.limits")
 
-LOCK_S = 0.003
-AGAIN_S = 0.03
-"""After LOCK_S, the lock is tried only once for each request in this time."""
+LOCK_S = 0.02
+AGAIN_S = 0.2
+"""After LOCK_S, the lock is tried only once for each request in this time: a stopped holder takes a tenth of it."""
 LOG_EVERY_S = 60.0
 MOST_LATE = 10_000
 """The requests that are added later. If a holder is stopped for good, the oldest are forgotten."""
