@@ -233,6 +233,7 @@ async def test_the_access_line_of_a_plain_answer(caplog):
         "path": "/v1/chat/completions",
         "operation": "chat",
         "caller": "ragflow",
+        "key_id": hash_key(KEY)[7:15],
         "model": "public",
         "upstream": "chat",
         "upstream_model": "deployed",

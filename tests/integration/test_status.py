@@ -13,6 +13,7 @@ import pytest
 from gatepass.auth.api_keys import hash_key
 from gatepass.cli.control import status_lines
 from gatepass.cli.story_lines import error_lines
+from gatepass.config.access import moment_text
 from gatepass.observability.story import story_of
 from gatepass.server.cycle import ids_begin
 from gatepass.server.ui.views import own_overview
@@ -222,11 +223,13 @@ async def test_the_keys_are_shown_with_their_state_and_without_their_hashes():
     (key,) = LOCKED["keys"]
     keys = [{**key, "expires": ends}, {"name": "bot", "models": ["gpt-*"], "hash": hash_key("gp-another-0123456")}]
     async with Scripted(MINTED) as issuer, gateway(clock=clock, access={"keys": keys}, **blocks(issuer)) as gp:
-        answers = []
+        answers, uses = [], []
         for days in (0, 7):
             clock.jump_wall(days * 86_400)
+            uses.append(moment_text(datetime.fromtimestamp(clock.wall(), UTC)))
             answers.append(await status(gp, authorization=f"Bearer {KEY}"))
     first = {
+        "id": hash_key(KEY)[7:15],
         "name": "ragflow",
         "role": "admin",
         "profile": "plain",
@@ -236,6 +239,7 @@ async def test_the_keys_are_shown_with_their_state_and_without_their_hashes():
         "mcp": None,
     }
     second = {
+        "id": hash_key("gp-another-0123456")[7:15],
         "name": "bot",
         "role": "caller",
         "profile": "plain",
@@ -243,9 +247,11 @@ async def test_the_keys_are_shown_with_their_state_and_without_their_hashes():
         "models": ["gpt-*"],
         "operations": None,
         "mcp": None,
+        "last_used": None,
     }
     assert [answer.json()["keys"] for answer in answers] == [
-        [{**first, "state": state}, {**second, "state": "valid"}] for state in ("valid", "expires soon")
+        [{**first, "state": state, "last_used": used}, {**second, "state": "valid"}]
+        for state, used in zip(("valid", "expires soon"), uses, strict=True)
     ]
     assert "sha256" not in answers[0].body.decode()
 

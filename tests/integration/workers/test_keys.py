@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -73,12 +72,10 @@ async def test_a_rotated_key_and_its_successor_are_valid_until_the_old_one_is_re
             (left,) = [float(line.rpartition(" ")[2]) for line in lines]
             assert lines[0].startswith(f'gatepass_key_expires_in_seconds{{caller="rag",key_id="{id_of(new)}"}}')
             assert 89 * 86_400 < left <= 90 * 86_400
-            assert running.count(f'"key_id":"{id_of(new)}"') == TIMES
+            assert len(await running.logged(f'"key_id":"{id_of(new)}"', TIMES)) == TIMES
 
             await run("keys", "revoke", id_of(OLD), "--write", "--config", str(file))
             await run("reload", *socket)
-            reloaded_s = time.monotonic()
-            assert await statuses(port, OLD, new, OTHER) == [{401}, {200}, {200}]
-            assert time.monotonic() - reloaded_s < 1.0
+            assert await statuses(port, OLD, new, OTHER) == [{401}, {200}, {200}]  # at once: the reload has ended
             assert await last_uses(("rag",)) == {id_of(new): True}
             assert not any(key in line for line in running.lines for key in (OLD, new, OTHER))
