@@ -405,9 +405,9 @@ def _choice(members: dict[str, msgspec.Raw]) -> Object:
     choice = {name: read_json(bytes(value)) for name, value in members.items()}
     if not logprobs.startswith(b"{"):
         return {**choice, "logprobs": read_json(logprobs)}
-    read: Object = {}
-    for name, value in _FIELDS.decode(logprobs).items():
-        text = bytes(value)
-        # a line end in the text would end the event
-        read[name] = read_json(text) if len(text) <= UNREAD_BYTES else msgspec.Raw(text.translate(None, b"\r\n"))
-    return {**choice, "logprobs": read}
+    return {**choice, "logprobs": {name: _unread(bytes(value)) for name, value in _FIELDS.decode(logprobs).items()}}
+
+
+def _unread(text: bytes) -> Any:
+    # a line end in the text would end the event
+    return read_json(text) if len(text) <= UNREAD_BYTES else msgspec.Raw(text.translate(None, b"\r\n"))
