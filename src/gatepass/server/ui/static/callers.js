@@ -21,7 +21,7 @@ export function callers(page) {
 }
 
 function list(found) {
-  const heads = [t("Caller"), t("Role"), t("In flight"), t("Requests"), t("Errors"), t("Tokens"), t("Last use"), t("May use"), t("Profile"), t("Limits"), t("Keys")];
+  const heads = [t("Caller"), t("Role"), t("In flight"), t("Requests"), t("Errors"), t("Tokens"), t("Last use"), t("May use"), t("Profile"), t("Keys")];
   const made = table(t("Callers"), heads, found.map((caller) => [
     el("a", { href: `#/requests?caller=${encodeURIComponent(caller.name)}` }, caller.name),
     t(caller.role),
@@ -30,9 +30,8 @@ function list(found) {
     caller.errors ? el("a.failed", { href: `#/requests?outcome=error&caller=${encodeURIComponent(caller.name)}` }, t("{n} ({more})", { n: count(caller.errors), more: share(caller.errors, caller.requests) })) : "0",
     count(caller.tokens),
     caller.last_used ? moment(caller.last_used) : t("not since the start"),
-    mayUse(caller),
+    [mayUse(caller), caller.limits.length > 0 && el("ul", {}, caller.limits.map(limitLine))],
     caller.profile || "–",
-    caller.limits?.length ? el("ul", {}, caller.limits.map(limitLine)) : "–",
     caller.keys.length ? el("ul", {}, caller.keys.map(keyLine)) : "–",
   ]));
   made.classList.add("callers");
@@ -56,7 +55,7 @@ const leftOf = (end) => end ? Date.parse(end) / 1000 - Date.now() / 1000 : Infin
 /** When a key ends or has ended, as a text. */
 export function endOf(end) {
   const left = leftOf(end);
-  return !end ? t("never expires") : left <= 0 ? t("expired {at}", { at: moment(end) }) : left < SOON_S ? t("expires in {s}", { s: span(left) }) : t("expires {at}", { at: moment(end) });
+  return !end ? t("never expires") : left <= 0 ? t("expired {at}", { at: moment(end) }) : left < SOON_S ? t("expires in {s}", { s: span(left).replaceAll(" ", "\u00a0") }) : t("expires {at}", { at: moment(end) });
 }
 
 function mayUse({ role, models, operations, mcp }) {

@@ -72,8 +72,7 @@ function rank(upstream) {
   return lacks || health === "failing" || (requests >= ALL_OF && errors >= requests) ? FAILS : hasManyErrors || rejects ? 1 : 0;
 }
 
-/** What fails as links to its last error, and since when: each upstream, the credential that it lacks, or its last error if it rejects a
- * token. */
+/** What fails, as links to its last error, and since when: upstreams, credentials that they lack, and rejected tokens. */
 export function failing(data) {
   const errors = (hop) => requestsOf({ outcome: "error", hop, within_s: HISTORY_S });
   const nameOf = (upstream) => rank(upstream) === FAILS ? t("upstream {name}", upstream) : t("{code} at {hop}", { code: upstream.last_failed?.code ?? "upstream_auth", hop: `upstream:${upstream.name}` });

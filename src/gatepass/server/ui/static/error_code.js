@@ -46,7 +46,7 @@ export function codeNote(code) {
   return NOTES.find(([pattern]) => pattern.test(code))?.[1] ?? "";
 }
 
-/** The meaning of a code in a few words: that of NOTES, or else the first sentence of the documentation, in `english` or in Chinese. */
+/** The meaning of a code in a few words: NOTES, or else the first sentence of the documentation. */
 export function codeGloss(code, english = "") {
   return codeNote(code) || meaning(code, english).split("。")[0].replaceAll("`", "");
 }
@@ -63,8 +63,7 @@ export async function reasonOf(page, id) {
   return error && { ...error, advice: error.action && advised(error.case || error.kind, error.action, error.names) };
 }
 
-/** What happened: in Chinese the message, or else a sentence of the documentation. Below it is the English text of the log, and above it if
- * the upstream wrote it, by its `kind`. */
+/** What happened: in Chinese the message, or else a sentence of the documentation. The English text is below, or above if an upstream wrote it. */
 export function happened(code, message, names, kind = code) {
   const [own] = /(?<=: \d{3} \w+: ).+$/s.exec(message) ?? [message]; // of a call of doctor
   const [sentence] = meaning(code, "", names).split("。");
@@ -90,7 +89,7 @@ export function summed(rows) {
   return { ...all, failed_at: rows.flatMap((row) => row.failed_at).filter((at) => at > ok).sort((a, b) => a - b)[0] };
 }
 
-/** The errors of `summed` as links: all, and those of the most frequent codes; since when it fails, and whom. `filters` select its requests. */
+/** The errors of `summed` as links to requests of `filters`: all, the most frequent codes, since when, and whose. */
 export function errorLinks({ requests, errors, codes, callers, failed_at: at }, filters) {
   if (!errors) return "0";
   const link = (text, more) => el("a.failed", { href: requestsOf({ outcome: "error", ...filters, ...more }) }, text);

@@ -8,8 +8,8 @@ import { t } from "./texts.js";
 const SHOWN = 100;
 
 /**
- * The models that a form may suggest, as `[declared, others, used, routes]`: those of the routes, then recent and listed ones, the last one
- * that was used without an error, and the routes. With `forChats` only those that a chat can use.
+ * The models that a form may suggest, as `[declared, others, used, routes]`: those of the routes, recent and listed ones, the last one
+ * without an error, and the routes. With `forChats` only those that a chat can use.
  */
 export async function knownModels(page, forChats = false) {
   const [{ routes, listed, chats }, { requests }] = await Promise.all([page.call("GET", "models"), page.call("GET", "requests?limit=200")]);
@@ -35,8 +35,7 @@ export async function models(page) {
   await load();
 }
 
-/** Each model that clients see or have used: those that fail at an upstream first, then the used ones. Before its first request the route has
- * its upstreams. */
+/** Each model that clients see or have used: those that fail first, then the used ones. Unused ones have the upstreams of the route. */
 function listed({ listed: names, list_error: fault, routed }, use) {
   const used = Map.groupBy(use.filter(({ model }) => model), ({ model }) => model);
   const first = Math.min(...use.map(({ first_at: at }) => at));

@@ -12,8 +12,8 @@ export function bound(value, over, format) {
   return value > over ? `> ${format(over)}` : `≤ ${format(value)}`;
 }
 
-/** Returns `{node, show(lines, endedAt, widthS, over)}`. Its legend has the values at the pointer. Without one it has the sums of all
- * slices if the plot `isCount`, else the newest values.
+/** Returns `{node, show(lines, endedAt, widthS, over)}`. Its legend has the values at the pointer. Without one it has the
+ * newest values, or the sums if the plot `isCount`.
  *
  * `lines` names each line: `{name, mark}`, in the order that `show` receives. With `over` the values are bounds, as of `bound`. With
  * `bars` the lines are bars, each in front of the one before. */

@@ -10,7 +10,7 @@ document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
 
 const OTHER = language === "zh" ? { tag: "en", name: "English" } : { tag: "zh-CN", name: "中文" };
 
-/** `save()` returns what the view keeps when the language changes, and `saved` is what it had kept before the page was loaded again. */
+/** `save()` returns what the view keeps when the language changes, and `saved` is what it kept before. */
 export const kept = { save: () => null, saved: history.state?.saved ?? null };
 history.replaceState(null, "");
 
@@ -63,7 +63,7 @@ function named(chinese, names) {
   return routed.replace(/[^。]*`(?:models\.NAME\.(?:name|upstream)|gatepass doctor MODEL(?: --call)?)`[^。]*。/g, "");
 }
 
-/** Return a text of doctor or of a failed fetch: its own Chinese, the Chinese of the form that it has, else that of each sentence, or the English text. */
+/** Return a text of doctor or of a failed fetch in Chinese, as a whole or by its sentences, else in English. */
 export function known(english) {
   for (const [pattern, chinese] of ADVICE) {
     const found = pattern.exec(english ?? "") ?? pattern.exec(`${english}.`); // a reason of a failed fetch has no full stop

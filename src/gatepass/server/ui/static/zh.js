@@ -31,7 +31,6 @@ export const TEXTS = {
   "Last use": "上次使用",
   "May use": "可以使用",
   "Profile": "配置档",
-  "Limits": "限制",
   "{n} of {m} left": "剩余 {n}，上限 {m}",
   "Keys": "key",
   "not since the start": "启动后未使用",
