@@ -194,9 +194,10 @@ def test_a_stream_that_relays_any_number_of_choices_is_found(monkeypatch: pytest
 
 
 def test_a_stream_without_pauses_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    before_s = turned(Flood(b":\n\n", BUFFER_BYTES).raw, BUFFER_BYTES)[0]
+    raw = Flood(b":\n\n", BUFFER_BYTES).raw
+    before_s = min(turned(raw, BUFFER_BYTES)[0] for _ in range(3))  # without the other load of the machine
     monkeypatch.setattr(stream_module, "TURN_LINES", 1 << 40)
-    assert turned(Flood(b":\n\n", BUFFER_BYTES).raw, BUFFER_BYTES)[0] > 2 * before_s
+    assert turned(raw, BUFFER_BYTES)[0] > 4 * before_s
 
 
 def relayed(raw: bytes, cuts: list[int]) -> tuple[bytes, str, int]:

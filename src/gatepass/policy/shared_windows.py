@@ -47,7 +47,7 @@ class SharedWindows(Windows):
         self._seen = 0
         self._records: dict[bytes, memoryview] = {}
         self._alone = Windows(self.pid)
-        """What was taken without the lock and is not in the records yet."""
+        """The requests that were admitted without the lock and are not in the records yet."""
         self._late: deque[tuple[Taken, Sequence[Limit]]] = deque(maxlen=MOST_LATE)
         self._unsettled: deque[tuple[Taken, int | None]] = deque(maxlen=MOST_LATE)
         self._again_s = self._logged_s = -LOG_EVERY_S
@@ -107,7 +107,7 @@ class SharedWindows(Windows):
         return result
 
     def _catch_up(self, now_s: float) -> None:
-        """Add to the records what was taken and settled without the lock."""
+        """Add the requests that were admitted or ended without the lock to the records."""
         for taken, limits in self._late:
             added = super().take(limits, taken.tokens, now_s, is_forced=True)
             if isinstance(added, Taken):

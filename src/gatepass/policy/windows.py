@@ -4,8 +4,8 @@
 that were used. The code is the same in one process and over workers, whose records are in shared memory
 (`shared_windows`). `now_s` is a time of `Clock.now`.
 
-A window has PARTS parts and the current one. What was counted in a part leaves when all of the part has left the
-window, so no span of the window's length ever has more than the limit, and at least 99 % of the limit can be used.
+A window has PARTS parts and the current one. The count of a part leaves when the whole part has left the window. So no
+span of the window's length has more than the limit, and at least 99 % of the limit can be used.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import msgspec
 PARTS = 128
 _KEPT = PARTS + 1
 _HEAD, _HEAD_HIGH, _TOTAL, _CHANGING, _FIRST = range(5)
-"""The words of a record: the number of its newest part in two of them, the sum of its counts, whether an update has
-begun and not ended, and the counts. Of concurrent requests the counts are pairs: a process id and its requests."""
+"""The words of a record. Two have the number of its newest part. Then follow the sum of its counts, a flag that is set
+during an update, and the counts. A record of concurrent requests has pairs instead: a process id and its requests."""
 _PAIRS = range(_FIRST, _FIRST + PARTS, 2)
 WORDS = _FIRST + _KEPT
 RECORD_BYTES = 4 * WORDS
@@ -55,7 +55,7 @@ class Limit:
 
     @property
     def key(self) -> bytes:
-        """What its record is kept by: not the limit itself, so that a reload keeps what was used."""
+        """The key of its record, without the limit itself: a reload that changes the limit keeps the use."""
         return blake2b("\0".join((*self.owner, self.unit, self.window[0])).encode(), digest_size=16).digest()
 
     @property
@@ -103,7 +103,7 @@ class Limit:
     def reset(self, now_s: float) -> None:
         """Forget what was used. Requests in progress are counted no more, except as concurrent ones."""
         if self.width_s:
-            # what is taken from now on counts in the next part, so that no request before the reset can lower it
+            # later requests count in the next part, which the end of a request from before the reset cannot lower
             head = self.advance(now_s)
             self._forget(head - PARTS, head + 1)
 
@@ -155,7 +155,7 @@ class Taken(msgspec.Struct, eq=False):
     """What one request has taken, until it is settled."""
 
     found: Sequence[tuple[Limit, memoryview, int, int, int]]
-    """Each limit with its record and the part that counts the request, then what it cost and what was used before."""
+    """Each limit, its record, the part that counts the request, the cost, and the use before the request."""
     tokens: int
     exceeded: tuple[Limit, ...] = ()
     """The limits that would have refused it, if they did more than observe."""
@@ -235,7 +235,7 @@ class Windows:
         return Taken(found, tokens, exceeded)
 
     def settle(self, taken: Taken, tokens: int | None, now_s: float) -> None:
-        """End a request that has used `tokens`, exactly once; None for one that never ran, which is given back.
+        """End a request that has used `tokens`, exactly once. None gives back a request that never ran.
 
         Fewer tokens than reserved lower the part of the reservation. More are debt: they count now, also above the
         limit.

@@ -1,4 +1,4 @@
-"""What was used of limits, as an operator sees it and resets it. The records of the workers of a machine are shared."""
+"""The use of each limit, as an operator sees and resets it. The workers of a machine share their records."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def row_of(limit: Limit, now_s: float) -> dict[str, Any]:
 
 
 async def limits_of(state: AppState, reset: str | None = None) -> list[dict[str, Any]]:
-    """Return each limit with what is used and left. First forget what `reset` has used, such as `caller/ana`.
+    """Return each limit with its use and the rest. First reset the limits of the subject `reset`, such as `caller/ana`.
 
     Raises InvalidRequest if `reset` has no limits.
     """
