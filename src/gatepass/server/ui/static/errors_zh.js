@@ -119,7 +119,7 @@ export const ERRORS = {
   },
   "limit_reached": {
     "text": "用量达到了限制。错误信息写明是哪个限制、属于谁，以及何时重试。gatepass 没有发送任何内容。",
-    "action": "在 `retry-after` 之后重试，或提高限制。`gatepass limits reset NAME` 清除已用的量。"
+    "action": "在 `retry-after` 之后重试，或提高限制。`gatepass limits reset KIND/NAME` 清除已用的量。"
   },
   "targets_limited": {
     "text": "模型的每个目标都要求等待：应答是 429，或带 `retry-after` 的 503。gatepass 没有发送任何内容。",
