@@ -184,6 +184,11 @@ ADDED: Mapping[str, Header] = {
         "x-should-retry: false",
         response="an error that a retry cannot fix, or for which the upstream decided",
     ),
+    "x-codex-promo-message": Header(
+        "The text of the error, which Codex prints.",
+        "x-codex-promo-message: The caller 'ana' has used its limit of 9 requests per hour",
+        response="429 of the Responses API with `x-should-retry: false`",
+    ),
     "server-timing": Header(
         "Milliseconds until the head of the reply (`total`), and the wait for a token (`token`). After a wait at a full"
         " upstream also `queue`, with the position at its beginning.",

@@ -110,7 +110,7 @@ async def test_responses_state_what_is_left_in_place_of_the_upstreams_fields():
         "x-ratelimit-remaining-tokens": str(5_000 - 100 - input_tokens),
         "x-ratelimit-reset-tokens": "60s",
         "ratelimit-policy": '"caller-requests-second";q=10;w=1, "caller-requests-minute";q=20;w=60,'
-        ' "caller-tokens-minute";q=5000;w=60',
+        ' "caller-tokens-minute";q=5000;w=60;qu="tokens"',
         "ratelimit": '"caller-requests-second";r=9;t=1, "caller-requests-minute";r=19;t=60,'
         f' "caller-tokens-minute";r={4_900 - input_tokens};t=60',
     }

@@ -11,7 +11,7 @@ from gatepass.dialects.base import PARAMETERS
 from gatepass.dialects.error_body import Mask
 from gatepass.errors import GatepassError
 from gatepass.normalize.rules import STRAY_PARAMS, Rule
-from gatepass.protocols.error_objects import error_body, stream_error
+from gatepass.protocols.error_objects import error_body, error_headers, stream_error
 from gatepass.protocols.request import call_without_body, decode
 from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource, json_text
@@ -115,6 +115,10 @@ class ClientProtocol:
     def error_body(self, error: GatepassError, request_id: str) -> bytes:
         """Return the body of an error response: OpenAI's error object."""
         return error_body(error, request_id)
+
+    def error_headers(self, error: GatepassError) -> list[tuple[bytes, bytes]]:
+        """Return the header fields of an error response: those of `error_headers` (protocols/error_objects.py)."""
+        return error_headers(error)
 
     def error_status(self, error: GatepassError) -> int:
         """Return the status of an error response: that of the error."""

@@ -21,7 +21,7 @@ from gatepass.dialects.reply_check import shown_members
 from gatepass.errors import GatepassError, UpstreamErrorReply, UpstreamInvalid
 from gatepass.normalize.messages import OWN_THOUGHT
 from gatepass.protocols import client_protocol
-from gatepass.protocols.error_objects import error_object, retry_after, stream_error
+from gatepass.protocols.error_objects import error_headers, error_object, retry_after, stream_error
 from gatepass.protocols.error_objects import json_text as error_text
 from gatepass.protocols.translation import translation
 from gatepass.sse import chunk
@@ -376,8 +376,10 @@ class ResponseProgress(Progress):
 
 # --- errors ---------------------------------------------------------------------------------------
 
-RATE_LIMITED, TOO_MANY_REQUESTS = "rate_limit_exceeded", 429
+RATE_LIMITED, LONG_LIMITED, TOO_MANY_REQUESTS = "rate_limit_exceeded", "usage_limit_reached", 429
 _OVERFLOW = "context_length_exceeded"
+LONGEST_TEXT = 500
+"""The most characters of an error's message in a header."""
 _MEANINGS = MappingProxyType({**dict.fromkeys(TOO_LONG, _OVERFLOW), **dict.fromkeys(OVER_QUOTA, "insufficient_quota")})
 _NAMES_WAIT = re.compile(r"try again in\s*\d", re.IGNORECASE)
 
@@ -386,13 +388,16 @@ def code_of(error: GatepassError) -> str:
     """Return OpenAI's code for the error if one means the same, else its own.
 
     Codex compacts the conversation at the first of _MEANINGS and stops at the second. It retries after all others
-    (codex-rs/codex-api/src/sse/responses.rs).
+    (codex-rs/codex-api/src/sse/responses.rs). A 429 that other clients report at once is LONG_LIMITED: Codex ignores
+    `x-should-retry` and waits as long as `retry-after` states.
     """
     named = (error.public_code, (error.kind or "") if isinstance(error, UpstreamErrorReply) else "")
     meant = next((_MEANINGS[name.lower()] for name in named if name.lower() in _MEANINGS), None)
     if meant is None and isinstance(error, UpstreamErrorReply) and TOO_LONG_TEXT.search(error.message):
         meant = _OVERFLOW  # many servers send no code
-    return meant or (RATE_LIMITED if error.http_status == TOO_MANY_REQUESTS else error.public_code)
+    if meant is None and error.http_status == TOO_MANY_REQUESTS:
+        meant = LONG_LIMITED if (b"x-should-retry", b"false") in error_headers(error) else RATE_LIMITED
+    return meant or error.public_code
 
 
 def response_error(error: GatepassError, streamed: StreamedResponse, *, rewords: bool = False) -> bytes:
@@ -405,7 +410,7 @@ def response_error(error: GatepassError, streamed: StreamedResponse, *, rewords:
     document = json.loads(stream_error(error, streamed.request_id, rewords=rewords).removeprefix(b"data: "))
     own, message, number = document["error"]["code"], document["error"]["message"], streamed.next_number
     members = {"code": own, "message": message, "param": document["error"]["param"], "sequence_number": number}
-    code = code_of(error)
+    code = code_of(error).replace(LONG_LIMITED, "insufficient_quota")
     if code == RATE_LIMITED and (after_s := retry_after(error)) is not None and not _NAMES_WAIT.search(message):
         message = f"{sentence(message)} Please try again in {after_s} s."
     failure = {"code": code, "message": message}
@@ -473,11 +478,24 @@ class Responses(client_protocol.ClientProtocol):
         encoder = super().keep_alive(profile, call, wall)
         return encoder if encoder is None or b'"background"' in call.body else event_keep_alive
 
+    def error_headers(self, error: GatepassError) -> list[tuple[bytes, bytes]]:
+        """Return the usual fields, and the text that Codex prints with LONG_LIMITED."""
+        headers = error_headers(error)
+        if code_of(error) == LONG_LIMITED:
+            text = " ".join(error.message.split())[:LONGEST_TEXT].rstrip(".")
+            headers.append((b"x-codex-promo-message", text.encode("ascii", "replace")))
+        return headers
+
     def error_body(self, error: GatepassError, request_id: str) -> bytes:
-        """Return OpenAI's error object. About too long a context it has OpenAI's code, at which Codex compacts."""
-        document = error_object(error, request_id)
-        if code_of(error) == _OVERFLOW:
+        """Return OpenAI's error object. About too long a context it has OpenAI's code, at which Codex compacts.
+
+        With the type LONG_LIMITED Codex stops at once (codex-rs/codex-api/src/api_bridge.rs).
+        """
+        document, code = error_object(error, request_id), code_of(error)
+        if code == _OVERFLOW:
             document["error"]["code"] = _OVERFLOW
+        elif code == LONG_LIMITED:
+            document["error"]["type"] = LONG_LIMITED
         return error_text(document)
 
     def own_error(self, body: bytes, mask: Mask) -> bytes:

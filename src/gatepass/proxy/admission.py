@@ -176,7 +176,8 @@ class Admitted(msgspec.Struct, eq=False):
         reset_s: float
         for limit in shown:
             reset_s = limit.window[1] if refused is None or limit is not refused.limit else math.ceil(refused.wait_s)
-            policies.append(f'"{limit.name}";q={limit.most};w={limit.window[1]}')
+            unit = ';qu="tokens"' if limit.counts_tokens else ""  # "requests" is the default
+            policies.append(f'"{limit.name}";q={limit.most};w={limit.window[1]}{unit}')
             states.append(f'"{limit.name}";r={self._left(limit)};t={reset_s}')
         kept += [(b"ratelimit-policy", ", ".join(policies).encode()), (b"ratelimit", ", ".join(states).encode())]
         for unit in (REQUESTS, TOKENS):

@@ -17,7 +17,7 @@ import msgspec
 
 from gatepass.errors import GatepassError
 from gatepass.protocols.client_protocol import KeepAliveEncoder, comment_keep_alive
-from gatepass.protocols.error_objects import NO_STORE, error_headers
+from gatepass.protocols.error_objects import NO_STORE
 from gatepass.protocols.translation.answer_blocks import Early
 from gatepass.proxy.context import RequestContext, before
 from gatepass.sse.event_stream import EventStream
@@ -126,7 +126,7 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
                 last_events = context.protocol.stream_error(error, context.streamed_response(), rewords=rewords)
             await self.send_events(last_events, last=True)
             return
-        headers = [field for field in error_headers(error) if field != NO_STORE]  # `send` adds it
+        headers = [field for field in context.protocol.error_headers(error) if field != NO_STORE]  # `send` adds it
         body = context.protocol.error_body(error, context.client_request.id)
         await self.send(context.protocol.error_status(error), [*headers, *error.relayed], body)
 

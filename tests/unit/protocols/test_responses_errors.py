@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gatepass.errors import ConcurrencyLimited, GatepassError, UpstreamClosed, UpstreamErrorReply
-from gatepass.protocols.responses import response_error
+from gatepass.errors import ConcurrencyLimited, GatepassError, LimitReached, UpstreamClosed, UpstreamErrorReply
+from gatepass.protocols.responses import Responses, response_error
 from gatepass.types import StreamedResponse
 
 CODEX_WAIT = re.compile(r"(?i)try again in\s*(\d+(?:\.\d+)?)\s*(s|ms|seconds?)")
@@ -39,6 +39,8 @@ def ended(error: GatepassError) -> tuple[str, dict[str, str]]:
         (reply(status=403, upstream_code="insufficient_user_quota"), "insufficient_user_quota", "insufficient_quota"),
         (reply(status=429, upstream_code="busy"), "busy", "rate_limit_exceeded"),
         (ConcurrencyLimited("Too many requests at once."), "concurrency_limited", "rate_limit_exceeded"),
+        (LimitReached("Used up.", retry_after_s=60), "limit_reached", "rate_limit_exceeded"),
+        (LimitReached("Used up.", retry_after_s=3_000), "limit_reached", "insufficient_quota"),
         (UpstreamClosed("The connection closed.", upstream="chat"), "upstream_closed", "upstream_closed"),
     ],
 )
@@ -66,3 +68,23 @@ def test_the_text_of_a_rate_limit_names_the_wait(message, after_s, wait):
 def test_no_other_error_names_a_wait():
     _, failure = ended(reply(status=503, retry_after_s=7))
     assert CODEX_WAIT.search(failure["message"]) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (
+            LimitReached("The caller 'é'\nhas used its limit.", retry_after_s=3_000),
+            "usage_limit_reached",
+            b"The caller '?' has used its limit",
+        ),
+        (LimitReached("Used up.", retry_after_s=60), "rate_limit_error", None),
+        (reply("Slow down.", 429, retry_after_s=3_000), "usage_limit_reached", b"Slow down"),
+        (reply("Pay.", 429, kind="insufficient_quota"), "insufficient_quota", None),
+        (reply("No.", 400, kind="invalid_request_error"), "invalid_request_error", None),
+    ],
+)
+def test_codex_stops_with_the_text_of_a_429_that_no_client_should_wait_for(error, kind, text):
+    protocol = Responses()
+    assert json.loads(protocol.error_body(error, "r"))["error"]["type"] == kind
+    assert dict(protocol.error_headers(error)).get(b"x-codex-promo-message") == text

@@ -1,0 +1,242 @@
+"""What real clients do at each refusal of gatepass's own limits and queue: they wait, or they stop with its text.
+
+The table on the page of the faults is the expectation. The clock of gatepass stands still: a limit stays used up until
+a client was refused, and then it is reset. The clients wait in real time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections import defaultdict
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.clients.measurement import RUNNERS
+from tests.e2e.hosts import programs
+from tests.e2e.hosts.turns import Turn
+from tests.e2e.hosts.upstream import APIS
+from tests.e2e.servers import KEY, ROOT, installed
+from tests.integration.answers import VECTORS
+from tests.integration.gateway import HELLO, Gateway, gateway
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Received, Scripted, Send, Wait, reply, stream
+from tests.unit.clock import DrivenClock
+from tests.unit.sse.responses import message, part, response
+from tests.waiting import until
+
+PAGE = ROOT / "docs" / "concepts" / "host_faults.md"
+TEXT = "All is well."
+ALL_USED = 900_000
+RUN_S = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    status: int
+    says: str
+    """A part of the error's text."""
+    limits: dict[str, Any] | None
+    """Those of the model; None: its upstream has one place and no queue."""
+    wait_s: int | None = None
+
+
+REFUSALS = {
+    "`requests` of a minute": Refusal(429, "limit of 1 requests per minute", {"requests": {"minute": 1}}, 2),
+    "`tokens` of a minute": Refusal(429, f"limit of {ALL_USED} tokens per min", {"tokens": {"minute": ALL_USED}}, 2),
+    "`max_concurrent`": Refusal(429, "limit of 1 requests in progress", {"max_concurrent": 1}, 1),
+    "a full queue": Refusal(503, "wait for a place", None, 1),
+    "`requests` of an hour": Refusal(429, "limit of 1 requests per hour", {"requests": {"hour": 1}}),
+    "more `tokens` than a limit has": Refusal(
+        400, "limit of 9 tokens per minute", {"tokens": {"minute": 9}, "reserve_output_tokens": 1}
+    ),
+}
+CHATS = ("chat", "chat_stream", "responses", "responses_stream", "embeddings")
+SDKS = {
+    "openai, Python": ("python-client", CHATS),
+    "openai, Node": ("node-client", ("",)),
+    "anthropic, Python": ("python-anthropic", ("messages", "messages_stream")),
+}
+AGENTS = {host.name: host for host in programs.HOSTS if host.name in ("Claude Code", "Codex")}
+METHODS = {**{name: methods for name, (_, methods) in SDKS.items()}, **dict.fromkeys(AGENTS, ("",))}
+RAISED = {429: "RateLimitError", 400: "BadRequestError"}
+
+
+def model_of(refusal: str, client: str, method: str) -> str:
+    return f"{[*REFUSALS].index(refusal)}-{[*METHODS].index(client)}-{method}"
+
+
+MODELS = {
+    model_of(refusal, client, method): refusal
+    for refusal in REFUSALS
+    for client, methods in METHODS.items()
+    for method in methods
+}
+
+
+class Upstream:
+    """Answers well. The first request for a model that has one place ends after a client was refused."""
+
+    def __init__(self) -> None:
+        self.refused = defaultdict[str, asyncio.Event](asyncio.Event)
+        self.requests = defaultdict[str, int](int)
+
+    def answer(self, request: Received) -> Dialogue:
+        path, body = request.target.partition("?")[0], request.json()
+        model: str = body["model"]
+        self.requests[model] += 1
+        if self.requests[model] == 1:
+            used = {"prompt_tokens": 1, "completion_tokens": ALL_USED - 1, "total_tokens": ALL_USED}
+            held = [Wait(self.refused[model])] if is_held(model) else []
+            return [*held, Send(reply({**APIS[path].whole(body, Turn(TEXT)), "usage": used}))]
+        if body.get("stream"):
+            return [Send(stream(*APIS[path].events(body, Turn(TEXT)), end=LAST_CHUNK))]
+        if path == "/v1/embeddings":
+            return [Send(reply(VECTORS))]
+        if path == "/v1/responses":
+            return [Send(reply(response(message(part(TEXT)))))]
+        return [Send(reply(APIS[path].whole(body, Turn(TEXT))))]
+
+
+def is_held(model: str) -> bool:
+    return REFUSALS[MODELS[model]].wait_s == 1
+
+
+async def use_up(gp: Gateway, upstream: Upstream, held: AsyncExitStack) -> None:
+    """Use the limit of each model, and all places."""
+    for model in MODELS:
+        request = gp.ask({**HELLO, "model": model})
+        if is_held(model):
+            await held.enter_async_context(request)
+        else:
+            assert (await request.answer()).status == (400 if REFUSALS[MODELS[model]].status == 400 else 200)
+    await until(lambda: all(upstream.requests[model] for model in MODELS if is_held(model)))
+
+
+async def by_sdk(client: str, port: int) -> dict[str, dict[str, Any]]:
+    """Return how each call of the SDK ends, by model."""
+    folder, methods = SDKS[client]
+    models = [model_of(refusal, client, method) for refusal in REFUSALS for method in methods]
+    command: list[str | Path] = [installed(folder) / "bin" / "python", RUNNERS / "refused_calls.py"]
+    command += [f"{model.rpartition('-')[2]}:{model}" for model in models]
+    script = b""
+    if methods == ("",):
+        command = ["node", "--input-type=module", "-", *models]
+        script = (RUNNERS / "own_retries.mjs").read_bytes()
+    url = f"http://127.0.0.1:{port}"
+    process = await asyncio.create_subprocess_exec(
+        *map(str, command),
+        env={
+            **os.environ, "OPENAI_BASE_URL": f"{url}/v1", "ANTHROPIC_BASE_URL": url,
+            "OPENAI_API_KEY": KEY, "ANTHROPIC_API_KEY": KEY,
+        },
+        cwd=installed(folder), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    printed, _ = await asyncio.wait_for(process.communicate(script), RUN_S)
+    ends: dict[str, Any] = json.loads(printed)
+    if script:
+        return {model: {"name": name} if name else {} for model, name in ends.items()}
+    return {call.partition(":")[2]: end for call, end in ends.items()}
+
+
+async def by_host(client: str, port: int, folder: Path, slots: asyncio.Semaphore) -> dict[str, dict[str, Any]]:
+    """Return how the agent host ends at each refusal, by model."""
+
+    async def ends(refusal: str) -> tuple[str, dict[str, Any]]:
+        model = model_of(refusal, client, "")
+        async with slots:
+            url = f"http://127.0.0.1:{port}"
+            done = await asyncio.to_thread(programs.run, AGENTS[client], url, KEY, model, folder / model)
+        assert done.exit_code is not None, f"{client} waits at {refusal}: {done.printed}"
+        return model, {"name": "", "text": done.printed} if done.exit_code else {"text": done.printed}
+
+    return dict(await asyncio.gather(*map(ends, REFUSALS)))
+
+
+async def release(gp: Gateway, upstream: Upstream, calls: dict[str, list[logging.LogRecord]]) -> None:
+    """Reset the limit of a model, or end the request that holds its place, once a client was refused."""
+    assert gp.state.admission is not None
+    limits = {limit.owner[1]: limit for limit in gp.state.admission.all_limits()}
+    waiting = {model for model in MODELS if REFUSALS[MODELS[model]].wait_s}
+    while waiting:
+        model = (await until(lambda: [one for one in waiting if calls.get(one)], RUN_S))[0]
+        waiting.remove(model)
+        if is_held(model):
+            upstream.refused[model].set()
+        else:
+            limits[model].reset(gp.state.clock.now())
+
+
+class Calls(logging.Handler):
+    """The access records of each model: those of the clients, not of the requests that use its limit up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of: defaultdict[str, list[logging.LogRecord]] = defaultdict(list)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields = vars(record)["fields"]
+        if "user_agent" in fields:
+            self.of[fields["model"]].append(record)
+
+
+def table() -> dict[tuple[str, str], str]:
+    """Return the cells of the page by refusal and client."""
+    lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    begin = next(at for at, line in enumerate(lines) if line.startswith("| refused by"))
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[begin : begin + len(REFUSALS) + 2]]
+    assert (rows[0][1:], [row[0] for row in rows[2:]]) == ([*METHODS], [*REFUSALS])
+    return {(row[0], client): cell for row in rows[2:] for client, cell in zip(METHODS, row[1:], strict=True)}
+
+
+def cell_of(calls: list[logging.LogRecord], end: dict[str, Any]) -> str:
+    refused = sum(vars(call)["fields"]["status"] != 200 for call in calls)
+    if "name" in end:
+        return "error at once" if len(calls) == 1 else f"error after {len(calls)} calls"
+    return "waits, answer" if refused == 1 else f"answer after {refused} refusals"
+
+
+async def test_clients_do_at_each_refusal_of_gatepass_what_the_page_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(programs, "RUN_S", RUN_S)
+    clock, upstream, calls, slots = DrivenClock(), Upstream(), Calls(), asyncio.Semaphore(4)
+    log = logging.getLogger("gatepass.access")
+    monkeypatch.setattr(log, "handlers", [calls])
+    monkeypatch.setattr(log, "level", logging.INFO)
+    async with Scripted(answer=upstream.answer) as server:
+        one = {"base_url": f"{server.url}/v1"}
+        full = {
+            model: {**one, "max_in_flight": 1, "queue": 0} for model in MODELS if REFUSALS[MODELS[model]].limits is None
+        }
+        models = {
+            model: {"upstream": model} if model in full else {"upstream": "up", "limits": REFUSALS[refusal].limits}
+            for model, refusal in MODELS.items()
+        }
+        async with gateway(upstreams={"up": one, **full}, models=models, clock=clock) as gp, AsyncExitStack() as held:
+            await use_up(gp, upstream, held)
+            clock.suspend(59)
+            releasing = asyncio.create_task(release(gp, upstream, calls.of))
+            runs = [by_sdk(client, gp.port) for client in SDKS]
+            runs += [by_host(client, gp.port, tmp_path, slots) for client in AGENTS]
+            ends = {model: end for run in await asyncio.gather(*runs) for model, end in run.items()}
+            await releasing
+    found = defaultdict[tuple[str, str], set[str]](set)
+    for client, methods in METHODS.items():
+        for name, refusal in REFUSALS.items():
+            for method in methods:
+                model = model_of(name, client, method)
+                seen, end = calls.of[model], ends[model]
+                assert vars(seen[0])["fields"]["status"] == refusal.status
+                found[name, client].add(cell_of(seen, end))
+                if refusal.wait_s and len(seen) > 1:
+                    assert seen[1].created - seen[0].created > refusal.wait_s - 0.1
+                if "name" in end and "text" in end:
+                    assert refusal.says in end["text"]
+                if "status" in end:
+                    code = "limit_reached" if refusal.status == 429 else "invalid_request"
+                    assert (end["name"], end["status"], end["code"]) == (RAISED[refusal.status], refusal.status, code)
+    shown = {place: " or ".join(sorted(cells)) for place, cells in found.items()}
+    print(*(f"| {name} | {' | '.join(shown[name, client] for client in METHODS)} |" for name in REFUSALS), sep="\n")
+    assert shown == table()
