@@ -50,6 +50,7 @@ CHILDREN = {
         "zh/symptoms",
         "zh/errors",
         "zh/getting_started",
+        "zh/clients",
         "zh/limits",
         "zh/tokens",
         "zh/container",

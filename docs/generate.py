@@ -1028,9 +1028,10 @@ def pages() -> dict[str, str]:
     texts |= {path: with_parts((ROOT / path).read_text(), parts) for path, parts in PARTS.items()}
     texts["src/gatepass/server/ui/static/errors_zh.js"] = page_errors()
     for file in sorted(ROOT.glob("docs/zh/*.md")):
-        (english,) = (page for page in ROOT.glob(f"docs/**/{file.name}") if page != file)
         path = f"docs/zh/{file.name}"
-        texts[path] = with_outputs(texts.get(path) or file.read_text(), english.read_text())
+        text = texts.get(path) or file.read_text()
+        (english,) = re.findall(r"^English: \[.+\]\((.+)\)$", text, re.MULTILINE)
+        texts[path] = with_outputs(text, (file.parent / english).read_text())
     return texts
 
 

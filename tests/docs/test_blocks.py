@@ -65,7 +65,7 @@ RUN = {
     ("docs/reference/http.md", "sh"): "test_http_reference",
     ("docs/tokens.md", "yaml"): "test_tokens",
     ("docs/tokens.md", "python"): "test_tokens",
-    ("docs/zh/*.md", "sh yaml json console dockerfile python"): "test_zh",
+    ("docs/zh/*.md", "sh yaml json toml console dockerfile python"): "test_zh",
     ("docs/zh/*.md", ""): "test_zh",
     ("README.zh.md", "sh yaml"): "test_zh",
 }
