@@ -119,6 +119,30 @@ async def test_responses_state_what_is_left_in_place_of_the_upstreams_fields():
     assert message.headers["anthropic-ratelimit-requests-reset"] == "2027-01-15T08:00:01Z"
 
 
+async def test_limits_of_a_day_and_a_month_end_at_midnight_in_their_time_zone():
+    clock = DrivenClock()  # 09:00 in Berlin
+    limits = {"requests": {"day": 2, "month": 3}, "time_zone": "Europe/Berlin"}
+    async with (
+        Scripted(GOOD) as upstream,
+        gateway(upstream=upstream.url, clock=clock, access=access(limits)) as gp,
+    ):
+        good, _, refused = [await ask(gp) for _ in range(3)]
+        assert good.headers["ratelimit-policy"] == (
+            '"caller-requests-day";q=2;w=86400, "caller-requests-month";q=3;w=2678400'
+        )
+        assert good.headers["ratelimit"] == (
+            f'"caller-requests-day";r=1;t={15 * 3_600}, "caller-requests-month";r=2;t={(16 * 24 + 15) * 3_600}'
+        )
+        assert (refused.status, refused.headers["retry-after"]) == (429, str(15 * 3_600))
+        assert "limit of 2 requests per day (access.keys[].limits.requests.day)" in refused.error["message"]
+        clock.suspend(15 * 3_600)
+        clock.jump_wall(15 * 3_600)
+        assert [(await ask(gp)).status for _ in range(2)] == [200, 429]  # the month
+        clock.jump_wall(-3_600.0)  # back into the day before
+        assert (await ask(gp)).status == 429
+        assert used(gp.state, REQUESTS) == [1, 3, 0, 0]
+
+
 async def test_without_a_limit_of_ours_the_fields_of_the_upstream_pass():
     fields = {"x-ratelimit-limit-requests": "9"}
     blocks: dict[str, Any] = {

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from gatepass.auth.model_access import check_model_access, check_operation_access
 from gatepass.cli import options
+from gatepass.clock import SystemClock
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.routes import block_of_operation
@@ -135,7 +136,7 @@ def traffic_lines(found: Route, operation: str) -> Iterator[str]:
 
 def limit_lines(config: Config, found: Route, operation: str, key: AccessKey | None) -> Iterator[str]:
     """Yield the limits of use that apply to a request."""
-    admission = Admission(config, Windows())
+    admission = Admission(config, Windows(), SystemClock())
     owners = owners_of(key, found.entry, operation)
     for owner in (*owners, *(("upstream", name) for name in dict.fromkeys(one.upstream for one in found.targets))):
         limits = [f"{limit_text(one)}{' (observed)' * one.observes}" for one in admission.limits_of(owner)]

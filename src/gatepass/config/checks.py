@@ -25,6 +25,7 @@ from gatepass.config.network import BEARER_PLACEMENT, TokenPlacement
 from gatepass.config.references import Reference
 from gatepass.config.routes import OF_LIST, kind_by_name
 from gatepass.config.upstream import UpstreamConfig
+from gatepass.config.use_limits import CALENDAR
 from gatepass.config.wording import did_you_mean
 
 LINKS: tuple[tuple[SettingPattern, str], ...] = (
@@ -115,6 +116,24 @@ def _unknown(value: str, block: str, names: list[str]) -> str:
     if isinstance(value, Reference):  # its value may be a secret
         return f"{value.template} is not a name under {block}"
     return f"{value!r} is not a name under {block}{did_you_mean(value, names)}"
+
+
+LIMITED: tuple[SettingPattern, ...] = (
+    ("access", "keys", "*"),
+    ("access", "groups", "*"),
+    *((block, "*") for block in ("models", "operations", "upstreams")),
+)
+"""The blocks with `limits`."""
+
+
+def forgotten_limits(tree: Any) -> Iterator[tuple[SettingPath, str]]:
+    """Yield each limit of a day or month, if there is no store."""
+    patterns = [
+        (*block, "limits", unit, span) for block in LIMITED for unit in ("requests", "tokens") for span in CALENDAR
+    ]
+    for path, most in chain.from_iterable(matches(tree, pattern) for pattern in patterns):
+        if most is not None and lookup(tree, ("store",)) is None:
+            yield path, "needs `store`, because a restart would forget it"
 
 
 SHORTEST_KEY_CHARS = 16

@@ -49,6 +49,7 @@ TREE_CHECKS = (
     checks.subject_circles,
     checks.unreachable_settings,
     checks.unsafe_settings,
+    checks.forgotten_limits,
     checks.different_keys,
     unusable_files,
 )

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, tzinfo
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from gatepass.config.block import Block, SettingFault
 
 Amount = Annotated[int, Field(gt=0, le=4_000_000_000)]
-SPANS = {"second": 1, "minute": 60, "hour": 3600}
+SPANS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "month": 31 * 86_400}
+CALENDAR = ("day", "month")
 RESERVE_OUTPUT_TOKENS = 1_000
 
 
+def zone_of(name: str) -> tzinfo:
+    """Return a time zone by its IANA name; raise ValueError."""
+    try:
+        return UTC if name == "UTC" else ZoneInfo(name)
+    except (KeyError, OSError, ValueError):  # a directory of zones, such as Europe, is an OSError
+        raise ValueError("is not a time zone of this machine: write an IANA name, such as Europe/Berlin") from None
+
+
+def _checked_zone(name: str) -> str:
+    zone_of(name)
+    return name
+
+
 class Amounts(Block):
-    """How much may be used in any span of the time, at each moment."""
+    """How much may be used in any span of the time, at each moment, and in each day and month of the calendar."""
 
     second: Amount | None = None
     """In any second.
@@ -38,11 +54,25 @@ class Amounts(Block):
 
     Example: 10000
     """
+    day: Amount | None = None
+    """From midnight to midnight in `time_zone`. Requires `store`.
+
+    Unit: requests or tokens
+
+    Example: 50000
+    """
+    month: Amount | None = None
+    """In each month of the calendar in `time_zone`. Requires `store`.
+
+    Unit: requests or tokens
+
+    Example: 1000000
+    """
 
     def faults(self) -> Iterator[SettingFault]:
         given = [(name, amount) for name in SPANS if (amount := getattr(self, name)) is not None]
         if not given:
-            yield "", "expects at least one of second, minute, hour"
+            yield "", f"expects at least one of {', '.join(SPANS)}"
         for at, (name, amount) in enumerate(given):
             if any(longer <= amount for _, longer in given[at + 1 :]):
                 yield name, "is never reached, because the limit of a longer time is not above it"
@@ -52,7 +82,7 @@ class Quota(Block):
     """Limits of what is sent to an upstream, in all workers together."""
 
     requests: Amounts | None = None
-    """The most requests. Each span of the time counts, not only a whole minute of the clock.
+    """The most requests. Each second, minute and hour counts, not only a whole one of the clock.
 
     Example: {minute: 500}
     """
@@ -71,12 +101,17 @@ class Quota(Block):
 
     Example: 20
     """
+    time_zone: Annotated[str, AfterValidator(_checked_zone)] = "UTC"
+    """The time zone of `day` and `month`, by its IANA name.
+
+    Example: Europe/Berlin
+    """
     mode: Literal["enforce", "observe"] = "enforce"
     """`observe`: nothing is refused, and the access line names the limits that would have refused the request
     (`over_limits`)."""
 
     def faults(self) -> Iterator[SettingFault]:
-        if not self.model_fields_set - {"mode"}:
+        if not self.model_fields_set - {"mode", "time_zone"}:
             yield "", "limits nothing"
 
 

@@ -96,9 +96,12 @@ class SharedWindows(Windows):
             self._unlock()
 
     def _take_alone(self, limits: Sequence[Limit], tokens: int, now_s: float, *, is_forced: bool) -> Taken | Refused:
-        own = [self._alone.attach(Limit(one.owner, one.unit, one.window, 0, observes=one.observes)) for one in limits]
+        own = [
+            self._alone.attach(Limit(one.owner, one.unit, one.window, 0, observes=one.observes, zone=one.zone))
+            for one in limits
+        ]
         for limit, twin in zip(limits, own, strict=True):
-            twin.most = max(0, limit.most - limit.used(now_s))
+            twin.most, twin.ahead_s = max(0, limit.most - limit.used(now_s)), limit.ahead_s
         result = self._alone.take(own, tokens, now_s, is_forced=is_forced)
         if isinstance(result, Refused):
             return Refused(limits[own.index(result.limit)], result.wait_s)

@@ -1,17 +1,19 @@
-"""Windows: how many requests and tokens a subject has used in the last second, minute or hour, and how many run now.
+"""Windows: how many requests and tokens a subject has used in the last second, minute or hour, or in this day or month.
 
 `Windows.take` admits a request by all of its limits or by none. `Windows.settle` replaces the reserved tokens by those
 that were used. The code is the same in one process and over workers, whose records are in shared memory
 (`shared_windows`). `now_s` is a time of `Clock.now`.
 
 A window has PARTS parts and the current one. The count of a part leaves when the whole part has left the window. So no
-span of the window's length has more than the limit, and at least 99 % of the limit can be used.
+span of the window's length has more than the limit, and at least 99 % of the limit can be used. A day or month of the
+calendar is one part.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from datetime import date, datetime, time, timedelta, tzinfo
 from hashlib import blake2b
 
 import msgspec
@@ -26,6 +28,10 @@ WORDS = _FIRST + _KEPT
 RECORD_BYTES = 4 * WORDS
 """532 bytes for each limit of each subject, 21 MB for 10,000 callers with four limits each."""
 MOST = 2**32 - 1
+_RESET_BITS = 12
+"""A part of the calendar has the number of its first day, and in these bits how often it was reset."""
+_WRONG = 32 << _RESET_BITS
+"""A record that is so many parts ahead is from a clock that was wrong, and not from one that was set back a little."""
 _EMPTY = memoryview(bytes(4 * _KEPT)).cast("I")
 
 REQUESTS, TOKENS, CONCURRENT = "requests", "tokens", "concurrent"
@@ -34,18 +40,34 @@ REQUESTS, TOKENS, CONCURRENT = "requests", "tokens", "concurrent"
 class Limit:
     """One limit of one subject, and the record of what it has used."""
 
-    __slots__ = ("counts_tokens", "most", "name", "observes", "owner", "setting", "unit", "width_s", "window", "words")
+    __slots__ = (
+        *("ahead_s", "counts_tokens", "most", "name", "observes", "owner", "setting", "unit", "width_s", "window"),
+        *("words", "zone"),
+    )
 
     def __init__(
-        self, owner: tuple[str, str], unit: str, window: tuple[str, int], most: int, *, observes: bool = False
+        self,
+        owner: tuple[str, str],
+        unit: str,
+        window: tuple[str, int],
+        most: int,
+        *,
+        observes: bool = False,
+        zone: tzinfo | None = None,
     ) -> None:
-        """`owner` is the kind and the name of the subject, `window` the name and the seconds, 0 for concurrency."""
+        """`owner` is the kind and the name of the subject, `window` the name and the seconds, 0 for concurrency.
+
+        With a time zone, the window is the day or the month of its calendar.
+        """
         self.owner = owner
         self.unit = unit
         self.window = window
         self.most = most
         self.observes = observes
         """It refuses nothing."""
+        self.zone = zone
+        self.ahead_s = 0.0
+        """How far the wall clock is ahead of `Clock.now`. With a time zone, set it before a use."""
         self.counts_tokens = unit == TOKENS
         self.width_s = window[1] / PARTS
         """Exact in binary for a second, a minute and an hour."""
@@ -63,11 +85,25 @@ class Limit:
         """How much was left at the last `take`."""
         return max(0, self.most - self.words[_TOTAL])
 
+    def part(self, now_s: float) -> int:
+        """Return the number of the part that counts at `now_s`, before any reset of it; 0 for concurrency."""
+        if self.zone is None:
+            return int(now_s / self.width_s) if self.width_s else 0
+        day = datetime.fromtimestamp(now_s + self.ahead_s, self.zone).date()
+        return (day if self.window[0] == "day" else day.replace(day=1)).toordinal() << _RESET_BITS
+
+    def period(self, part: int) -> tuple[str, float]:
+        """Return the day or month of a part of the calendar as a text that sorts, and its end by `Clock.now`."""
+        first, is_day = date.fromordinal(part >> _RESET_BITS), self.window[0] == "day"
+        following = first + timedelta(days=1) if is_day else (first + timedelta(days=31)).replace(day=1)
+        end_s = datetime.combine(following, time(), self.zone).timestamp() - self.ahead_s
+        return first.isoformat()[: None if is_day else -3], end_s
+
     def used(self, now_s: float) -> int:
         """Return what counts now, without a change: another process may change the record."""
         if not self.width_s:
             return sum(self.words[at + 1] for at in _PAIRS)
-        head, part = self.words[_HEAD] | self.words[_HEAD_HIGH] << 32, int(now_s / self.width_s)
+        head, part = self.words[_HEAD] | self.words[_HEAD_HIGH] << 32, self.part(now_s)
         return sum(self.words[_FIRST + at % _KEPT] for at in range(max(head, part) - PARTS, head + 1))
 
     def wait_s(self, cost: int, now_s: float) -> float:
@@ -76,6 +112,8 @@ class Limit:
             return 1.0
         words = self.words
         over, head = words[_TOTAL] + cost - self.most, words[_HEAD] | words[_HEAD_HIGH] << 32
+        if self.zone is not None:
+            return self.period(head)[1] - now_s
         for at in range(head - PARTS, head + 1):
             over -= words[_FIRST + at % _KEPT]
             if over <= 0:
@@ -94,8 +132,8 @@ class Limit:
             words[_CHANGING] = 0
         if not self.width_s:
             return 0
-        part, head = int(now_s / self.width_s), words[_HEAD] | words[_HEAD_HIGH] << 32
-        if part <= head:
+        part, head = self.part(now_s), words[_HEAD] | words[_HEAD_HIGH] << 32
+        if part <= head <= part + _WRONG:
             return head
         self._forget(head + 1, part)
         return part
@@ -208,7 +246,7 @@ class Windows:
         exceeded: tuple[Limit, ...] = ()
         for limit in limits:
             words, width_s = limit.words, limit.width_s
-            part = int(now_s / width_s) if width_s else 0
+            part = int(now_s / width_s) if width_s and limit.zone is None else limit.part(now_s)
             if words[_HEAD] != part or words[_CHANGING]:
                 part = limit.advance(now_s)
             total, cost = words[_TOTAL], tokens if limit.counts_tokens else 1
@@ -248,7 +286,7 @@ class Windows:
                 continue
             else:
                 more = -1
-            newest = int(now_s / limit.width_s) if limit.width_s else 0
+            newest = limit.part(now_s)
             if words[_HEAD] != newest or words[_CHANGING]:
                 newest = limit.advance(now_s)
             if not limit.width_s:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gatepass.clock import Clock
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.config.use_limits import RESERVE_OUTPUT_TOKENS, SPANS, Quota, UseLimits
+from gatepass.config.use_limits import CALENDAR, RESERVE_OUTPUT_TOKENS, SPANS, Quota, UseLimits, zone_of
 from gatepass.errors import InvalidRequest, LimitReached, OperationNotAllowed
 from gatepass.normalize.members import Default, JsonMemberPath
 from gatepass.normalize.rules import ChangeRule
@@ -172,20 +173,18 @@ class Admitted(msgspec.Struct, eq=False):
         if not shown:
             return tuple(fields)
         kept = [field for field in fields if not field[0].startswith(OURS)]
-        refused, policies, states = self.refused, list[str](), list[str]()
-        reset_s: float
+        policies, states = list[str](), list[str]()
         for limit in shown:
-            reset_s = limit.window[1] if refused is None or limit is not refused.limit else math.ceil(refused.wait_s)
             unit = ';qu="tokens"' if limit.counts_tokens else ""  # "requests" is the default
             policies.append(f'"{limit.name}";q={limit.most};w={limit.window[1]}{unit}')
-            states.append(f'"{limit.name}";r={self._left(limit)};t={reset_s}')
+            states.append(f'"{limit.name}";r={self._left(limit)};t={math.ceil(self._reset_s(limit, wall_s))}')
         kept += [(b"ratelimit-policy", ", ".join(policies).encode()), (b"ratelimit", ", ".join(states).encode())]
         for unit in (REQUESTS, TOKENS):
             ours = [limit for limit in shown if limit.unit == unit]
             if ours:
                 # the one that the client reaches first
                 limit = min(ours, key=lambda one: self._left(one) / one.most)
-                reset_s = limit.window[1] if refused is None or limit is not refused.limit else refused.wait_s
+                reset_s = self._reset_s(limit, wall_s)
                 numbers = {"limit": str(limit.most), "remaining": str(self._left(limit))}
                 if is_messages:
                     reset = datetime.fromtimestamp(wall_s + reset_s, UTC).isoformat(timespec="seconds")
@@ -199,6 +198,12 @@ class Admitted(msgspec.Struct, eq=False):
 
     def _left(self, limit: Limit) -> int:
         return 0 if self.refused is not None and limit is self.refused.limit else limit.left
+
+    def _reset_s(self, limit: Limit, wall_s: float) -> float:
+        if self.refused is not None and limit is self.refused.limit:
+            return self.refused.wait_s
+        now_s = wall_s - limit.ahead_s
+        return limit.window[1] if limit.zone is None else limit.period(limit.part(now_s))[1] - now_s
 
 
 def whose(limit: Limit) -> str:
@@ -232,8 +237,9 @@ def never_fits(limit: Limit, tokens: int) -> InvalidRequest:
 class Admission:
     """The limits of one configuration."""
 
-    def __init__(self, config: Config, windows: Windows) -> None:
+    def __init__(self, config: Config, windows: Windows, clock: Clock) -> None:
         self.windows = windows
+        self._clock = clock
         self._quotas: dict[Owner, Quota] = {}
         named: list[tuple[str, str, Quota | None]] = [
             *(("caller", key.name, key.limits) for key in config.access.keys),
@@ -256,6 +262,9 @@ class Admission:
             return ()
         if owner not in self._limits:
             self._limits[owner] = tuple(map(self.windows.attach, made(owner, quota)))
+        for limit in self._limits[owner]:
+            if limit.zone is not None:
+                limit.ahead_s = self._clock.wall() - self._clock.now()
         return self._limits[owner]
 
     def use_of(self, owner: Owner) -> UseLimits | None:
@@ -351,11 +360,12 @@ def owners_of(caller: AccessKey | None, entry: str, operation: str) -> tuple[Own
 
 def made(owner: Owner, quota: Quota) -> Iterator[Limit]:
     """Yield the limits that `quota` sets for `owner`."""
-    observes = quota.mode == "observe"
+    observes, zone = quota.mode == "observe", zone_of(quota.time_zone)
     for unit, amounts in ((REQUESTS, quota.requests), (TOKENS, quota.tokens)):
         for span in SPANS:
             if amounts is not None and (most := getattr(amounts, span)) is not None:
-                yield Limit(owner, unit, (span, SPANS[span]), most, observes=observes)
+                of_calendar = zone if span in CALENDAR else None
+                yield Limit(owner, unit, (span, SPANS[span]), most, observes=observes, zone=of_calendar)
     if quota.max_concurrent is not None:
         yield Limit(owner, CONCURRENT, ("", 0), quota.max_concurrent, observes=observes)
 

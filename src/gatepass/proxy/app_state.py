@@ -439,7 +439,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         allows_origins=any(profile.cors_origins for profile in config.profiles.values()),
         upstreams=upstreams,
         mcp=mcp,
-        admission=Admission(config, parts.windows) or None,
+        admission=Admission(config, parts.windows, parts.clock) or None,
         holders=holders,
         issuer_connections=connections,
         tls_contexts=tls_contexts,

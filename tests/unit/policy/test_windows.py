@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import Phase, settings
@@ -26,6 +28,9 @@ from gatepass.policy.windows import (
 )
 
 SPANS = {"second": 1, "minute": 60, "hour": 3600}
+DAY, MONTH = ("day", 86_400), ("month", 31 * 86_400)
+SANTIAGO = ZoneInfo("America/Santiago")
+"""September 6th of 2026 begins at 01:00 there, because its first hour is left out."""
 _TOTAL, _CHANGING = 2, 3
 
 
@@ -39,26 +44,50 @@ class Machine(RuleBasedStateMachine):
 
     module: Any = windows_module
 
+    ahead_s = 0.0
+
+    def made(self) -> list[Limit]:
+        return [
+            limit_of(REQUESTS, 5, "second"),
+            limit_of(TOKENS, 1_000),
+            limit_of(CONCURRENT, 4),
+            limit_of(REQUESTS, 8, owner="group"),
+        ]
+
     def __init__(self) -> None:
         super().__init__()
         self.now_s, self.windows = 60_000.0, self.module.Windows()
-        self.limits = [
-            self.windows.attach(self.module.Limit(limit.owner, limit.unit, limit.window, limit.most))
-            for limit in (
-                limit_of(REQUESTS, 5, "second"),
-                limit_of(TOKENS, 1_000),
-                limit_of(CONCURRENT, 4),
-                limit_of(REQUESTS, 8, owner="group"),
-            )
-        ]
-        self.counted: dict[Limit, list[list[float]]] = {limit: [] for limit in self.limits}
+        self.limits = [self.windows.attach(self.copied(limit, limit.most)) for limit in self.made()]
+        self.seen = dict.fromkeys((limit.key for limit in self.limits), "")
+        """Of each limit of the calendar, the newest day or month that it has counted in."""
+        self.counted: dict[Limit, list[list[Any]]] = {limit: [] for limit in self.limits}
         """Of each limit, the moments and what counts since then."""
-        self.open: list[tuple[Taken, list[list[float]]]] = []
+        self.open: list[tuple[Taken, list[list[Any]]]] = []
+
+    def copied(self, limit: Limit, most: int) -> Limit:
+        copy: Limit = self.module.Limit(limit.owner, limit.unit, limit.window, most, zone=limit.zone)
+        copy.ahead_s = self.ahead_s
+        return copy
 
     def part(self, limit: Limit, at_s: float) -> int:
         return int(at_s * PARTS / limit.window[1])
 
+    def period(self, limit: Limit, now_s: float) -> str:
+        """Return the day or month, which a clock that was set back does not leave."""
+        now = datetime.fromtimestamp(now_s + self.ahead_s, limit.zone)
+        return max(self.seen[limit.key], f"{now:%Y-%m-%d}" if limit.window[0] == "day" else f"{now:%Y-%m}")
+
+    def stamp(self, limit: Limit) -> Any:
+        """Return what an event of this moment counts by."""
+        if limit.zone is None:
+            return self.now_s
+        self.seen[limit.key] = self.period(limit, self.now_s)
+        return self.seen[limit.key]
+
     def expected(self, limit: Limit, now_s: float) -> int:
+        if limit.zone is not None:
+            period = self.period(limit, now_s)
+            return int(sum(count for at, count in self.counted[limit] if at == period))
         if not limit.window[1]:
             return len(self.open)
         now = self.part(limit, now_s)
@@ -69,6 +98,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(tokens=st.sampled_from((0, 1, 250, 999, 1_000)))
     def take(self, tokens: int) -> None:
+        stamps = [self.stamp(limit) for limit in self.limits]
         room = {limit: limit.most - self.expected(limit, self.now_s) for limit in self.limits}
         fits = all(self.cost(limit, tokens) <= left for limit, left in room.items())
         result: Any = self.windows.take(self.limits, tokens, self.now_s)
@@ -78,17 +108,17 @@ class Machine(RuleBasedStateMachine):
             assert cost > room[limit]
             if limit.window[1]:
                 then_s = self.now_s + result.wait_s
-                assert self.expected(limit, then_s + 1e-6) + cost <= limit.most
-                assert self.expected(limit, then_s - 1e-6) + cost > limit.most
+                assert self.expected(limit, then_s + 1e-3) + cost <= limit.most
+                assert self.expected(limit, then_s - 1e-3) + cost > limit.most
             return
         events = []
-        for limit in self.limits:
-            event = [self.now_s, self.cost(limit, tokens)]
+        for limit, stamp in zip(self.limits, stamps, strict=True):
+            event = [stamp, self.cost(limit, tokens)]
             self.counted[limit].append(event)
             events.append(event)
         self.open.append((result, events))
         for limit in self.limits:  # no span of the length of the window has more than the limit, apart from debt
-            if limit.unit == REQUESTS:
+            if limit.unit == REQUESTS and limit.zone is None:
                 span = [count for at_s, count in self.counted[limit] if at_s > self.now_s - limit.window[1]]
                 assert sum(span) <= limit.most
 
@@ -98,12 +128,13 @@ class Machine(RuleBasedStateMachine):
         taken, events = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
         self.windows.settle(taken, used, self.now_s)
         for limit, event in zip(self.limits, events, strict=True):
+            stamp = self.stamp(limit)
             if used is None:
                 event[1] = 0
             elif limit.unit == TOKENS and used <= event[1]:
                 event[1] = used
             elif limit.unit == TOKENS:
-                self.counted[limit].append([self.now_s, used - event[1]])
+                self.counted[limit].append([stamp, used - event[1]])
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())
@@ -111,6 +142,8 @@ class Machine(RuleBasedStateMachine):
         taken, _ = data.draw(st.sampled_from(self.open))
         self.windows.settle(taken, taken.tokens, self.now_s)
         self.windows.settle(taken, None, self.now_s)
+        for limit in self.limits:
+            self.stamp(limit)
         self.open = [one for one in self.open if one[0] is not taken]
 
     @rule(parts=st.one_of(st.integers(0, 4), st.integers(120, 140)), of=st.sampled_from((1, 60)), fine=st.booleans())
@@ -122,7 +155,7 @@ class Machine(RuleBasedStateMachine):
         """A reload keeps what was used, and a lowered limit holds at once."""
         self.windows.prune(self.now_s)
         before = self.limits[0]
-        after = self.limits[0] = self.windows.attach(self.module.Limit(before.owner, before.unit, before.window, most))
+        after = self.limits[0] = self.windows.attach(self.copied(before, most))
         self.counted[after] = self.counted.pop(before)
 
     @invariant()
@@ -134,20 +167,61 @@ class Machine(RuleBasedStateMachine):
 Machine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestWindows = Machine.TestCase
 
+
+class CalendarMachine(Machine):
+    """The same caller with limits by day and month, while days end, hours are left out and the clock is set back."""
+
+    ahead_s = datetime(2026, 9, 5, 12, tzinfo=SANTIAGO).timestamp() - 60_000.0
+
+    def made(self) -> list[Limit]:
+        return [
+            Limit(("caller", "ana"), REQUESTS, DAY, 5, zone=SANTIAGO),
+            Limit(("caller", "ana"), TOKENS, MONTH, 3_000, zone=SANTIAGO),
+            limit_of(CONCURRENT, 4),
+            Limit(("group", "all"), TOKENS, DAY, 2_000, zone=UTC),
+        ]
+
+    @rule(hours=st.sampled_from((1, 11, 12, 24, 24 * 26)))
+    def sleep(self, hours: int) -> None:
+        self.now_s += hours * 3_600
+
+    @rule(hours=st.sampled_from((-20, -1, 1)))
+    def set_the_clock(self, hours: int) -> None:
+        self.ahead_s += hours * 3_600
+        for limit in self.limits:
+            limit.ahead_s = self.ahead_s
+
+
+CalendarMachine.TestCase.settings = Machine.TestCase.settings
+TestCalendar = CalendarMachine.TestCase
+
 PLANTED = {
     "a double refund": ("found, taken.found = taken.found, ()", "found = taken.found"),
     "a lost place": ("limit.add(limit.place_of(self.pid), -1)", "pass"),
-    "a window that is a part too short": ("if part <= head:", "part += 1\n        if part <= head:"),
+    "a window that is a part too short": ("if part <= head <=", "part += 1\n        if part <= head <="),
     "a part that leaves before all of it has left": ("_KEPT = PARTS + 1", "_KEPT = PARTS"),
     "debt that is forgiven": ("elif more > 0:", "elif more > 2_000_000:"),
     "a wait that is a part too short": ("(at + _KEPT) * self.width_s - now_s", "(at + PARTS) * self.width_s - now_s"),
     "requests without their tokens": ("if refused is not None:", "if refused is not None and tokens < 999:"),
 }
+PLANTED_IN_CALENDAR = {
+    "a day by the clock of another place": ("(now_s + self.ahead_s, self.zone)", "(now_s + self.ahead_s, UTC)"),
+    "a month that ends two days early": ("timedelta(days=31)).replace(day=1)", "timedelta(days=29))"),
+    "a day that has always 24 hours": (
+        "combine(following, time(), self.zone).timestamp()",
+        "combine(first, time(), self.zone).timestamp() + (following - first).total_seconds()",
+    ),
+    "a day that ends where the hour begins": ("time(), self.zone)", "time(1), self.zone)"),
+    "a count that a clock set back renews": ("if part <= head <= part + _WRONG:", "if part == head:"),
+    "a month that is renewed each day": ("day.replace(day=1)).toordinal()", "day).toordinal()"),
+}
 
 
-@pytest.mark.parametrize("fault", PLANTED)
+@pytest.mark.parametrize("fault", [*PLANTED, *PLANTED_IN_CALENDAR])
 def test_a_planted_fault_makes_the_machine_fail(fault, tmp_path):
-    source, (old, new) = Path(windows_module.__file__).read_text(), PLANTED[fault]
+    base = Machine if fault in PLANTED else CalendarMachine
+    source, (old, new) = Path(windows_module.__file__).read_text(), {**PLANTED, **PLANTED_IN_CALENDAR}[fault]
+    source = source.replace("import date, ", "import UTC, date, ")
     assert source.count(old) == 1
     file = tmp_path / "planted.py"
     file.write_text(source.replace(old, new))
@@ -156,7 +230,7 @@ def test_a_planted_fault_makes_the_machine_fail(fault, tmp_path):
     assert spec.loader is not None
     planted = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(planted)
-    machine = type("Planted", (Machine,), {"module": planted})
+    machine = type("Planted", (base,), {"module": planted})
     few = settings(Machine.TestCase.settings, max_examples=200, database=None, phases=[Phase.generate])
     with pytest.raises((AssertionError, AttributeError)):
         run_state_machine_as_test(machine, settings=few)
@@ -302,3 +376,61 @@ def test_a_record_without_use_is_forgotten_at_a_reload():
     again = [windows.attach(limit_of(REQUESTS, 5, "second", owner)) for owner in ("ana", "ben")]
     assert [one.used(1_000.5) for one in again] == [1, 0]
     assert [one.words is before.words for one, before in zip(again, limits, strict=True)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("zone", "now", "window", "text", "end"),
+    [
+        ("UTC", "2026-12-31T23:59:59+00:00", MONTH, "2026-12", "2027-01-01T00:00:00+00:00"),
+        ("UTC", "2028-02-29T00:00:00+00:00", MONTH, "2028-02", "2028-03-01T00:00:00+00:00"),
+        ("UTC", "2028-02-28T23:59:59+00:00", DAY, "2028-02-28", "2028-02-29T00:00:00+00:00"),
+        ("Europe/Berlin", "2026-11-26T22:59:59+00:00", DAY, "2026-11-26", "2026-11-26T23:00:00+00:00"),
+        ("Europe/Berlin", "2026-11-30T23:00:00+00:00", MONTH, "2026-12", "2026-12-31T23:00:00+00:00"),
+        ("Europe/Berlin", "2026-03-29T12:00:00+00:00", DAY, "2026-03-29", "2026-03-29T22:00:00+00:00"),  # 23 hours
+        ("Europe/Berlin", "2026-10-24T22:00:00+00:00", DAY, "2026-10-25", "2026-10-25T23:00:00+00:00"),  # 25 hours
+        ("America/Santiago", "2026-09-06T03:59:59+00:00", DAY, "2026-09-05", "2026-09-06T04:00:00+00:00"),
+        ("America/Santiago", "2026-09-06T04:00:00+00:00", DAY, "2026-09-06", "2026-09-07T03:00:00+00:00"),
+        ("America/Havana", "2026-11-01T04:30:00+00:00", DAY, "2026-11-01", "2026-11-02T05:00:00+00:00"),  # 00:30 twice
+        ("Pacific/Apia", "2011-12-30T09:59:59+00:00", DAY, "2011-12-29", "2011-12-30T10:00:00+00:00"),  # no 30th
+    ],
+)
+def test_days_and_months_begin_and_end_at_midnight_of_their_zone(zone, now, window, text, end):
+    limit = Limit(("caller", "ana"), TOKENS, window, 10, zone=ZoneInfo(zone))
+    limit.ahead_s = 1_000_000_000.0
+    now_s, end_s = (datetime.fromisoformat(one).timestamp() - limit.ahead_s for one in (now, end))
+    assert limit.period(limit.part(now_s)) == (text, end_s)
+    assert limit.part(end_s - 0.001) == limit.part(now_s) < limit.part(end_s)
+
+
+def calendar(window: tuple[str, int] = DAY, most: int = 5) -> Limit:
+    limit = Limit(("caller", "ana"), TOKENS, window, most, zone=UTC)
+    limit.ahead_s = datetime(2026, 11, 26, 12, tzinfo=UTC).timestamp() - 1_000.0
+    return limit
+
+
+def test_a_reset_of_a_day_forgets_and_a_request_before_it_lowers_nothing():
+    windows = Windows()
+    limit = windows.attach(calendar())
+    for _ in range(3):
+        before = windows.take([limit], 5, 1_000.0)
+        assert windows.reset(limit, 1_000.0)
+        assert isinstance(windows.take([limit], 5, 1_000.0), Taken)
+        assert isinstance(before, Taken)
+        windows.settle(before, 0, 1_000.0)
+        assert limit.used(1_000.0) == 5
+        refused = windows.take([limit], 1, 1_000.0)
+        assert isinstance(refused, Refused)
+        assert refused.wait_s == 12 * 3_600
+        windows.reset(limit, 1_000.0)
+    assert limit.used(1_000.0 + 86_400) == 0
+
+
+def test_a_clock_that_was_wrong_by_years_does_not_keep_the_count_for_years():
+    windows = Windows()
+    limit = windows.attach(calendar())
+    right_s, limit.ahead_s = limit.ahead_s, limit.ahead_s + 10 * 365 * 86_400
+    windows.take([limit], 3, 1_000.0)
+    limit.ahead_s = right_s
+    windows.take([limit], 1, 1_000.0)
+    assert limit.used(1_000.0) == 4
+    assert isinstance(windows.take([limit], 5, 1_000.0 + 86_400), Taken)

@@ -130,7 +130,7 @@ async def run(
     """Serve the request of `case`, and `act` after `turns` of the event loop, unless it is over then."""
     upstreams, holder, body, model = CASES[case]()
     scenario, ends, failed = Scenario(*upstreams, holder=holder, **model), Ends(), list[str]()
-    admission = Admission(with_limits([*scenario.state.upstreams]), Windows())
+    admission = Admission(with_limits([*scenario.state.upstreams]), Windows(), scenario.state.clock)
     state = replace(scenario.state, observers=Observers([ends], failed.append), admission=admission)
     client = LeavingClient(body)
     headers = ((b"host", b"localhost"), (b"content-type", b"application/json"))
