@@ -85,8 +85,8 @@ class InvalidApiKey(CallerError):
     gatepass reads the headers `Authorization`, `x-api-key` and `api-key`. For an expired key, the message contains the
     time of its expiry. docs/operations/keys.md#rotate-a-key-without-an-interruption shows how to replace a key.
 
-    Action: Set the client's API key to the one that `gatepass keys new` printed. If it is lost, run `gatepass keys new
-    --name NAME --write` and `gatepass reload` for another one.
+    Action: Set the client's API key to the one that `gatepass keys new` printed. If it is lost or has expired, run
+    `gatepass keys rotate NAME --write` and `gatepass reload` for another one.
     """
 
     code, status = "invalid_api_key", 401
