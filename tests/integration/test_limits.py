@@ -416,6 +416,80 @@ def test_an_estimate_counts_text_by_its_bytes_and_each_image_by_a_fixed_number(c
     assert (found.member, found.output_tokens, found.answers) == ("max_tokens", 7, 2)
 
 
+@pytest.mark.parametrize(
+    "value", ['"9"', "-1", "0", "1e400", "true", "[1]", "{}", "9007199254740993", "1e16", "1" + "0" * 40]
+)
+@pytest.mark.parametrize("member", ["max_tokens", "max_completion_tokens"])
+async def test_no_value_is_above_or_beside_max_output_tokens(member, value):
+    body = json.dumps({**HELLO, member: "?"}).replace('"?"', value).encode()
+    async with (
+        Scripted(GOOD) as upstream,
+        gateway(upstream=upstream.url, access=access({"max_output_tokens": 50})) as gp,
+    ):
+        answer = await ask(gp, body)
+        assert (answer.status, answer.error["param"], upstream.received) == (
+            400,
+            member if value != "1e400" else "max_tokens",
+            [],
+        )
+        assert "max_output_tokens of `limits`" in answer.error["message"]
+
+
+async def test_a_default_replaces_null_and_is_not_avoided_by_a_member_of_another_protocol():
+    async with (
+        Scripted(GOOD) as upstream,
+        gateway(upstream=upstream.url, access=access({"default_output_tokens": 20})) as gp,
+    ):
+        answer = await ask(gp, {**HELLO, "max_tokens": None})
+        await ask(gp, {**HELLO, "max_output_tokens": 1})
+        assert answer.headers["x-gatepass-adapted"] == "drop=max_tokens, default=max_tokens"
+        assert [one.json()["max_tokens"] for one in upstream.received] == [20, 20]
+
+
+async def test_text_that_looks_like_an_image_counts_as_text():
+    text = json.dumps({"messages": [{"role": "user", "content": ";base64," + "word " * 4_000}]}).encode()
+    assert Size.of(text).input_tokens > 5_000
+
+
+async def test_what_describes_the_work_of_other_requests_counts_no_tokens():
+    stored = {"id": "resp_1", "object": "response", "status": "completed", "output": [], "usage": {"total_tokens": 500}}
+
+    def answer(received: Received) -> Dialogue:
+        return [Send(reply({"input_tokens": 300} if "count" in received.target else stored))]
+
+    opened = access(TOKEN_LIMIT, operations=["GET responses", "messages"])
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url, access=opened) as gp:
+        fetched = await gp.ask(None, "/v1/responses/resp_1", method="GET", headers=by("ana")).answer()
+        counted = await ask(gp, {**HELLO, "max_tokens": 90_000}, "/v1/messages/count_tokens")
+        assert [fetched.status, counted.status] == [200, 200]
+        await settled(gp, [0, 0])
+
+
+async def test_a_response_in_the_background_counts_its_reservation():
+    queued: dict[str, Any] = {"id": "resp_1", "object": "response", "status": "queued", "output": [], "usage": None}
+    body = {"model": "m", "input": "hi", "background": True, "max_output_tokens": 700}
+    async with (
+        Scripted([Send(reply(queued))]) as upstream,
+        gateway(upstream=upstream.url, access=access(TOKEN_LIMIT)) as gp,
+    ):
+        assert (await ask(gp, body, "/v1/responses")).status == 200
+        await settled(gp, [700 + size(body), 0])
+
+
+async def test_an_observing_limit_allows_long_answers(caplog):
+    caplog.set_level(logging.INFO, "gatepass.access")
+    limits = {"tokens": {"hour": 2_000}, "max_output_tokens": 50, "mode": "observe"}
+    async with (
+        Scripted(GOOD) as upstream,
+        gateway(upstream=upstream.url, access=access(limits)) as gp,
+    ):
+        answers = [await ask(gp, {**HELLO, "max_tokens": most}) for most in (100, 50)]
+        await until(lambda: not gp.state.in_flight.busy)
+    assert [one.status for one in answers] == [200, 200]
+    lines = [one.__dict__["fields"] for one in caplog.records if one.name == "gatepass.access"]
+    assert [tuple(line.get("over_limits", ())) for line in lines] == [("max_output_tokens",), ()]
+
+
 @pytest.mark.parametrize("value", ['"9"', "-1", "1e400", "true", "null", "[1]", "{}"])
 def test_an_estimate_ignores_values_that_are_no_counts(value):
     try:

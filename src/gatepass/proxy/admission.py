@@ -19,7 +19,7 @@ from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.use_limits import CALENDAR, RESERVE_OUTPUT_TOKENS, SPANS, Quota, UseLimits, zone_of
 from gatepass.errors import InvalidRequest, LimitReached, OperationNotAllowed
-from gatepass.normalize.members import Default, JsonMemberPath
+from gatepass.normalize.members import Default, Drop, JsonMemberPath
 from gatepass.normalize.rules import ChangeRule
 from gatepass.observability.observer import AccessRecord
 from gatepass.policy.windows import CONCURRENT, REQUESTS, TOKENS, Limit, Refused, Taken, Windows
@@ -34,9 +34,8 @@ if TYPE_CHECKING:
 
 IMAGE_TOKENS = 1_000
 BYTES_PER_TOKEN = 4
-_BASE64 = re.compile(rb'(?:;base64,|"data"\s{0,8}:\s{0,8}")[^"]*+')
+_BASE64 = re.compile(rb'(?:;base64,|"data"\s{0,8}:\s{0,8}")[\w+/=\\-]*+')
 _IMAGE = re.compile(rb'"type"\s{0,8}:\s{0,8}"(?:image_url|input_image|image)"')
-_OUTPUT = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 UNSEEN = frozenset(("batches", "message_batches"))
 """The operations that carry work which no estimate sees."""
 OURS = (b"x-ratelimit-", b"anthropic-ratelimit-", b"ratelimit")
@@ -53,14 +52,19 @@ _PLACES: Mapping[str, str] = {
 }
 
 
+_NULL = frozenset((b"null",))
+"""What SDKs send for a member without a value."""
+
+
 class _Asked(msgspec.Struct, gc=False):
-    """The members of a body that say how many tokens an answer may have. Values of a wrong type are the upstream's."""
+    """The members of a body that say how many tokens an answer may have, and whether it comes with the response."""
 
     max_tokens: Any = None
     max_completion_tokens: Any = None
     max_output_tokens: Any = None
     n: Any = None
     best_of: Any = None
+    background: Any = None
 
 
 _ASKED = msgspec.json.Decoder(_Asked)
@@ -74,24 +78,31 @@ class Size(msgspec.Struct, frozen=True, gc=False):
     """The member that limits the answer, "" if none does."""
     output_tokens: int = 0
     answers: int = 1
+    in_background: bool = False
+    odd: str = ""
+    """A member that limits the answer by what is not a number above 0, "" if none does."""
 
     @classmethod
-    def of(cls, body: bytes) -> Size:
+    def of(cls, body: bytes, output_member: str = "max_tokens") -> Size:
         """Return the size of a JSON body that a parser has accepted."""
         hidden = [found.end() - found.start() for found in _BASE64.finditer(body)]
         images = max(len(hidden), sum(1 for _ in _IMAGE.finditer(body)))
         tokens = math.ceil((len(body) - sum(hidden)) / BYTES_PER_TOKEN) + images * IMAGE_TOKENS
         try:
             asked = _ASKED.decode(body)
-        except (msgspec.DecodeError, RecursionError):  # such as a list
-            return cls(tokens)
+        except (msgspec.DecodeError, RecursionError):  # such as a list, or a number that no float holds
+            return cls(tokens, odd=output_member)
         answers = max(_count(asked.n) or 1, _count(asked.best_of) or 1)
-        given = [(name, count) for name in _OUTPUT if (count := _count(getattr(asked, name))) is not None]
-        return cls(tokens, *max(given, key=lambda one: one[1], default=("", 0)), answers)
+        names = {"max_tokens": ("max_tokens", "max_completion_tokens")}.get(output_member, (output_member,))
+        given = [(_count(value) or 0, name) for name in names if (value := getattr(asked, name, None)) is not None]
+        output, member = max(given, default=(0, ""))
+        odd = next((name for count, name in given if not count), "")
+        return cls(tokens, member if output else "", output, answers, asked.background is True, odd)
 
 
 def _count(value: Any) -> int | None:
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 2**53 else None
+    is_count = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    return max(1, int(min(value, 2**53))) if is_count else None
 
 
 class Admitted(msgspec.Struct, eq=False):
@@ -104,6 +115,8 @@ class Admitted(msgspec.Struct, eq=False):
     """The reservation."""
     input_tokens: int = 0
     generates: bool = False
+    in_background: bool = False
+    """The response comes before the answer, whose usage gatepass does not see."""
     of_upstream: Mapping[str, tuple[Limit, ...]] = {}
     taken: list[Taken] = []
     at_target: Taken | None = None
@@ -149,6 +162,8 @@ class Admitted(msgspec.Struct, eq=False):
             return None
         if access is None or (outcome in (Outcome.ERROR_REPLY, Outcome.TOKEN_REJECTED) and not access.events):
             return 0
+        if self.in_background:
+            return self.tokens
         # each event of a stream has about one token
         relayed = access.events or (access.bytes_out // BYTES_PER_TOKEN if access.status == OK else 0)
         return self.input_tokens + (relayed if self.generates else 0)
@@ -289,9 +304,9 @@ class Admission:
         may_fall_back = route.context_fallback is not None  # to a model that may have limits of its own
         if not uses and not any(upstreams.values()) and not may_fall_back:
             return call
-        counts_tokens = any(one.counts_tokens for ones in (limits, *upstreams.values()) for one in ones)
+        counted = [one for ones in (limits, *upstreams.values()) for one in ones if one.counts_tokens]
         if (
-            counts_tokens
+            not all(one.observes for one in counted)
             and operation.configured_as in UNSEEN
             and not _opens(caller.operations, operation.configured_as)
         ):
@@ -299,16 +314,21 @@ class Admission:
                 f"The limits on tokens cannot count the work of {operation.configured_as}. To allow it without them,"
                 f" name it in `operations` of the key of {caller.name!r} (access.keys[].operations)."
             )
+        if operation.is_about_stored or operation.protocol == "count_tokens":  # the usage is that of another request
+            counted = []
+            limits = without_tokens(limits)
+            upstreams = {name: without_tokens(ones) for name, ones in upstreams.items()}
         member = PROTOCOLS[operation.protocol].output_member
         size, generates = Size(), bool(member)
-        most = min((use.max_output_tokens for use in uses if use.max_output_tokens), default=None)
+        enforced = [use.max_output_tokens for use in uses if use.mode == "enforce"]
+        most = min(filter(None, enforced), default=None)
         default = min((use.default_output_tokens for use in uses if use.default_output_tokens), default=None)
         if (
             call.body
             and operation.configured_as not in UNSEEN
-            and (counts_tokens or may_fall_back or (generates and (most or default)))
+            and (counted or may_fall_back or (generates and (most or default)))
         ):
-            measure = partial(Size.of, call.body)
+            measure = partial(Size.of, call.body, member)
             is_small = len(call.body) <= INLINE_BYTES
             size = measure() if is_small else await threads.run_heavy(call.caller, measure)
         output = size.output_tokens
@@ -317,16 +337,22 @@ class Admission:
                 f"`{size.member}` is {output}, and at most {most} is allowed here (max_output_tokens of `limits`).",
                 param=size.member,
             )
+        if generates and most is not None and size.odd:
+            raise InvalidRequest(
+                f"`{size.odd}` is not a number from 1 to {most} (max_output_tokens of `limits`).", param=size.odd
+            )
+        if generates and any(use.mode == "observe" and output > (use.max_output_tokens or output) for use in uses):
+            access.over_limits = (*access.over_limits, "max_output_tokens")
         if generates and not size.member:
             output = next(
                 (use.reserve_output_tokens for use in uses if use.reserve_output_tokens), RESERVE_OUTPUT_TOKENS
             )
-            if default is not None:
-                output = default
-                rule = ChangeRule("limits", (Default(JsonMemberPath.parse(member), b"%d" % default),))
+            if default is not None and not size.odd:
+                output, path = default, JsonMemberPath.parse(member)
+                rule = ChangeRule("limits", (Drop(path, _NULL), Default(path, b"%d" % default)))
                 call = context.call = await normalize_large(call, route.targets[0], (rule,), threads)
         tokens = size.input_tokens + output * size.answers * generates
-        admitted = Admitted(self.windows, (), tokens, size.input_tokens, generates, upstreams)
+        admitted = Admitted(self.windows, (), tokens, size.input_tokens, generates, size.in_background, upstreams)
         context.admitted = admitted
         admitted.take(limits, context.state.clock.now(), access)
         return call
@@ -346,10 +372,14 @@ class Admission:
     def admit_message(self, context: RequestContext) -> None:
         """Count a message to an MCP server as a request of its caller. Raises LimitReached."""
         owners = (("caller", context.caller.name), ("group", context.caller.group or ""))
-        limits = tuple(one for owner in owners for one in self.limits_of(owner) if not one.counts_tokens)
+        limits = without_tokens(one for owner in owners for one in self.limits_of(owner))
         if limits:
             context.admitted = admitted = Admitted(self.windows, ())
             admitted.take(limits, context.state.clock.now(), context.access)
+
+
+def without_tokens(limits: Iterable[Limit]) -> tuple[Limit, ...]:
+    return tuple(limit for limit in limits if not limit.counts_tokens)
 
 
 def owners_of(caller: AccessKey | None, entry: str, operation: str) -> tuple[Owner, ...]:
