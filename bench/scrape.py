@@ -22,9 +22,10 @@ WORKERS, CALLERS, MODELS, ROUNDS = 4, 200, 200, 7
 def filled() -> Metrics:
     """Return metrics with streams and errors of each caller and model, beyond all bounds."""
     metrics = Metrics()
-    metrics.attach(Sample, lambda model: model)
+    groups = {f"caller-{number}": f"group-{number // 10}" for number in range(CALLERS)}
+    metrics.attach(Sample, lambda model: model, groups)
     for number in range(CALLERS * MODELS // 8):
-        caller, model = f"caller-{number % CALLERS}", f"gpt-4o-mini-{number * 7 % MODELS}"
+        caller, model = f"caller-{number % CALLERS}", f"gpt-4o-mini-{(number + number // CALLERS) % MODELS}"
         for status in (200, 429, 503):
             error = None if status == 200 else UpstreamErrorReply("no", upstream="chat", status=status)
             access = AccessRecord("id", "POST", "/", "chat", caller, model=model, status=status, events=9)

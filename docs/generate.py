@@ -65,6 +65,7 @@ from gatepass.errors import (
 )
 from gatepass.observability.metrics import Labels, Metrics, Sample
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Refusal, RequestRecord, RuleChange
+from gatepass.policy.windows import Limit
 from gatepass.protocols.error_objects import error_object
 from gatepass.sse.usage import Usage
 from gatepass.types import Secret
@@ -255,7 +256,7 @@ UNITS: Mapping[str, str] = {
     r"_answers_total$": "replies",
     r"_failovers_total$": "requests",
     r"_observer_failures_total$": "events",
-    r"_(errors|calls|operations|fetches|reloads|events|ejections)_total$": r"\1",
+    r"_(errors|calls|operations|fetches|reloads|events|ejections|hits)_total$": r"\1",
     r"_fetch_failures_total$": "fetches",
     r"_emptied_total$": "losses",
     r"_lines_dropped_total$": "lines",
@@ -294,7 +295,7 @@ def one_of_each() -> Metrics:
         "gatepass_mcp_streams": {(): 3},
         "gatepass_mcp_streams_limit": {(): 1000},
     }
-    metrics.attach(lambda: Sample(values), lambda model: model)
+    metrics.attach(lambda: Sample(values), lambda model: model, {"ragflow": "teams"})
     attempt = AttemptRecord("id", "chat", "gpt-4o", "chat", requests=1, outcome="token_rejected", code="upstream_auth")
     for cause in ("new_token", "new_connection", "next_target"):
         metrics.attempt_repeats(AttemptRecord("id", "chat", "gpt-4o", "chat", cause=cause, after=attempt))
@@ -312,6 +313,7 @@ def one_of_each() -> Metrics:
     metrics.refused(Refusal(TokenUnavailable("no token", credential="corp"), "127.0.0.1"))
     metrics.rule_changed(RuleChange("id", "learned", "chat", "gpt-4o", "chat", "drop=seed", ""))
     metrics.observer_failed("AccessLog")
+    metrics.limit_hit(Limit(("caller", "ragflow"), "requests", ("minute", 60), 600), 1)
     metrics.waited_in_queue("chat", 0.8)
     metrics.waited_for_connection("chat", 0.1)
     with_lag = metrics._loop_lag.of(())  # noqa: SLF001 - only a running event loop observes it

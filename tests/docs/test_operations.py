@@ -32,7 +32,7 @@ from gatepass.cli.story_lines import HEAD, list_line, story_lines, summary_line
 from gatepass.config.load import NEED_RESTART
 from gatepass.config.model import PROCESS_BYTES, Config, Limits, ServerConfig
 from gatepass.errors import GatepassError
-from gatepass.observability.metrics import COUNTED, MAX_NAMES, MAX_SERIES
+from gatepass.observability.metrics import COUNTED, MAX_NAMES, MAX_SERIES, TIMED_GROUPS_SERIES, TIMED_SERIES
 from gatepass.observability.observer import AccessRecord
 from gatepass.server.pages import PATHS
 from gatepass.store.guarded import OTHER_KEY, StoreHealth, StoreState
@@ -294,6 +294,8 @@ def test_the_pages_name_the_codes_alerts_pages_and_limits_of_the_code() -> None:
     (group,) = YAML(typ="safe").load(ROOT / "deploy/observability/alerts.yaml")["groups"]
     assert names(rows("monitoring", "## Alerts")) == {rule["alert"] for rule in group["rules"]}
     assert f"{MAX_NAMES} models, {MAX_NAMES} callers and {MAX_SERIES:,} series" in PAGES["monitoring"]
+    assert f"from {TIMED_SERIES:,} series on" in PAGES["monitoring"]
+    assert f"from {TIMED_GROUPS_SERIES:,} on" in PAGES["monitoring"]
 
 
 def test_the_exit_codes_and_the_unit_of_systemd_fit_the_code() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -269,6 +270,42 @@ async def test_a_client_that_leaves_gives_its_place_and_what_it_did_not_use_back
             assert "1 requests in progress (access.groups.NAME.limits.max_concurrent)" in refused.error["message"]
         await settled(gp, [size(STREAMED) + 1])
         assert used(gp.state, CONCURRENT) == [0]
+
+
+def hits(gp: Gateway) -> dict[tuple[str, ...], int]:
+    """The samples of `gatepass_limit_hits_total` by kind, name, limit and mode."""
+    page = gp.state.metrics.exposition().decode()
+    lines = re.findall(r'_hits_total\{kind="(.*)",limit="(.*)",mode="(.*)",name="(.*)"\} (.*)', page)
+    return {(kind, name, limit, mode): int(float(count)) for kind, limit, mode, name, count in lines}
+
+
+async def test_metrics_count_what_limits_refused_and_what_they_would_refuse():
+    quota = {"requests": {"hour": 2}}
+    blocks: dict[str, Any] = {
+        "models": {"m": {"targets": [{"upstream": "a"}, {"upstream": "b"}], "limits": {**quota, "mode": "observe"}}},
+        "access": access({"requests": {"minute": 1}}, {"tokens": {"hour": 5_000}}),
+    }
+    clock = DrivenClock()
+    async with Scripted(GOOD) as first, Scripted(GOOD) as second:
+        upstreams = {name: {"base_url": one.url, "limits": quota} for name, one in (("a", first), ("b", second))}
+        upstreams["a"] = {**upstreams["a"], "limits": {"requests": {"hour": 1}}}
+        async with gateway(upstreams=upstreams, clock=clock, **blocks) as gp:
+            small = {**HELLO, "max_tokens": 10}
+            assert (await ask(gp, small)).status == 200
+            assert set(hits(gp).values()) == {0}  # Prometheus sees the first hit as an increase
+            assert (await ask(gp, small)).status == 429
+            assert (await ask(gp, {**HELLO, "max_tokens": 5_001}, name="ben")).status == 400
+            clock.suspend(61)
+            assert (await ask(gp, small, name="ben")).status == 200
+            assert (await ask(gp, small)).status == 200
+            assert hits(gp) == {
+                ("caller", "ana", "requests.minute", "enforce"): 1,
+                ("caller", "ben", "requests.minute", "enforce"): 0,
+                ("group", "all", "tokens.hour", "enforce"): 1,
+                ("model", "m", "requests.hour", "observe"): 1,
+                ("upstream", "a", "requests.hour", "enforce"): 2,
+                ("upstream", "b", "requests.hour", "enforce"): 0,
+            }
 
 
 async def test_a_request_that_can_never_fit_is_a_400():

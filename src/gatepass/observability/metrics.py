@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise, zip_longest
 from operator import add
 from types import MappingProxyType
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import msgspec
 from msgspec.structs import astuple
@@ -27,6 +27,9 @@ from gatepass.observability.log import dropped_lines
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Refusal, RequestRecord, RuleChange
 from gatepass.observability.story import AT_ANOTHER, attempts_of, is_unknown_name, test_command
 from gatepass.types import CLIENT_ERROR, SERVER_ERROR
+
+if TYPE_CHECKING:
+    from gatepass.policy.windows import Limit
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -53,9 +56,10 @@ MAX_NAMES = 200
 """The callers, and the models, that have series of their own, in the order of their first request."""
 MAX_SERIES = 20_000
 """Cap on the series that requests make, each a line of a scrape."""
-NAMED_SERIES, SPLIT_SERIES = 15_000, 19_000
-"""Beyond the first number, new series have the caller and the model OTHER. Beyond the second one, the upstream and the
-operation are OTHER too: the other labels have closed sets of values."""
+TIMED_SERIES, TIMED_GROUPS_SERIES, NAMED_SERIES, SPLIT_SERIES = 8_000, 11_000, 15_000, 19_000
+"""Beyond the first number, new histograms, each of about 20 series, have the caller OTHER, beyond the second one the
+group too. Beyond the third one, all new series have the caller and the model OTHER. Beyond the fourth one, the group,
+the upstream and the operation are OTHER too: the other labels have closed sets of values."""
 MAX_CACHED = 1_000
 """The keys that `Metrics.series` caches. For others a request takes 5 µs more."""
 MAX_KEY_CHARS = 200
@@ -70,22 +74,22 @@ NONE, OTHER = "none", "other"
 or there are too many."""
 COUNTED: Mapping[str, str] = MappingProxyType(
     {
-        "gatepass_requests_total{caller,model,upstream,operation,status,outcome,code}": (
+        "gatepass_requests_total{caller,group,model,upstream,operation,status,outcome,code}": (
             "Finished requests, by the HTTP status that the client received, by outcome (ok, error, client_gone) and by"
             " the error's code. A stream that fails after its begin has status 200 and outcome error. An upstream's own"
             " codes count as upstream_error"
         ),
-        "gatepass_attempts_total{caller,model,upstream,operation}": (
+        "gatepass_attempts_total{caller,group,model,upstream,operation}": (
             "Requests that finished requests sent to an upstream, with retries and failed connections"
         ),
-        "gatepass_input_tokens_total{caller,model,upstream,operation}": (
+        "gatepass_input_tokens_total{caller,group,model,upstream,operation}": (
             "Input tokens that upstreams reported. Many report the tokens of a stream only if the client requests them"
         ),
-        "gatepass_output_tokens_total{caller,model,upstream,operation}": "Output tokens that upstreams reported",
-        "gatepass_cached_input_tokens_total{caller,model,upstream,operation}": (
+        "gatepass_output_tokens_total{caller,group,model,upstream,operation}": "Output tokens that upstreams reported",
+        "gatepass_cached_input_tokens_total{caller,group,model,upstream,operation}": (
             "The part of the input tokens that the upstream read from its cache"
         ),
-        "gatepass_reasoning_tokens_total{caller,model,upstream,operation}": (
+        "gatepass_reasoning_tokens_total{caller,group,model,upstream,operation}": (
             "The part of the output tokens that the model used for reasoning"
         ),
         "gatepass_mcp_tool_calls_total{caller,upstream,tool,outcome}": (
@@ -116,13 +120,13 @@ COUNTED: Mapping[str, str] = MappingProxyType(
             "Events that an observer of requests, such as the access log, failed to handle"
         ),
         "gatepass_reloads_total{outcome}": "Reloads of the configuration: reloaded, unchanged, refused",
-        "gatepass_request_duration_seconds{model,upstream,operation}": (
+        "gatepass_request_duration_seconds{caller,group,model,upstream,operation}": (
             "From the arrival of a request that succeeds to the response's end"
         ),
-        "gatepass_time_to_first_token_seconds{model,upstream,operation}": (
+        "gatepass_time_to_first_token_seconds{caller,group,model,upstream,operation}": (
             "From the request's arrival to the first event of a stream"
         ),
-        "gatepass_time_per_output_token_seconds{model,upstream,operation}": (
+        "gatepass_time_per_output_token_seconds{caller,group,model,upstream,operation}": (
             "Time from a stream's first event to its end, divided by the output tokens after the first. Only for"
             " streams with reported tokens"
         ),
@@ -140,9 +144,13 @@ COUNTED: Mapping[str, str] = MappingProxyType(
             "Delay of a timer that runs every half second. A long delay: a task holds the event loop, or the machine"
             " is overloaded"
         ),
-        "gatepass_errors_total{caller,model,upstream,operation,code,hop}": (
+        "gatepass_errors_total{caller,group,model,upstream,operation,code,hop}": (
             "Errors by code and by the hop that failed, with requests that gatepass rejected before it parsed them."
             " An upstream's own codes count as upstream_error"
+        ),
+        "gatepass_limit_hits_total{kind,name,limit,mode}": (
+            "Requests for which a limit had no room: refused (mode enforce) or let through (observe). A target whose"
+            " upstream's limit has no room is passed over. kind is caller, group, model, operation or upstream"
         ),
         "gatepass_client_bytes_total{direction}": "Body bytes received from clients (in) and sent to clients (out)",
     }
@@ -162,7 +170,7 @@ SAMPLED: Mapping[str, str] = MappingProxyType(
         ),
         "gatepass_target_in_flight{upstream,model}": "Attempts in progress at the target",
         "gatepass_target_ejections_total{upstream,model}": "How often its breaker ejected the target",
-        "gatepass_requests_in_flight{caller,model,upstream,operation}": "Requests in progress",
+        "gatepass_requests_in_flight{caller,group,model,upstream,operation}": "Requests in progress",
         "gatepass_token_expires_in_seconds{credential}": (
             "Time until the token expires; +Inf for a key that does not expire"
         ),
@@ -206,7 +214,7 @@ BOUNDS_S: Mapping[str, Sequence[float]] = MappingProxyType(
 )
 """The bounds of each histogram."""
 
-REQUEST_LABELS = ("caller", "model", "upstream", "operation")
+REQUEST_LABELS = ("caller", "group", "model", "upstream", "operation")
 Labels = tuple[str, ...]
 
 
@@ -260,7 +268,8 @@ class Family:
         """Return the cell of these labels. It is exposed from now on. A caller that adds often keeps it."""
         if (cell := self.cells.get(labels)) is None:
             pairs = sorted(zip(self.labels, labels, strict=True))
-            shown = ",".join(f'{label}="{value.translate(ESCAPED)}"' for label, value in pairs)
+            # Prometheus does not tell a label without a value from one that is missing
+            shown = ",".join(f'{label}="{value.translate(ESCAPED)}"' for label, value in pairs if value)
             suffix = f"{{{shown}}}" if shown else ""
             samples = [f"{self.name}{suffix}"]
             if self.bounds_s:
@@ -294,7 +303,7 @@ def head(name: str, text: str, kind: str) -> str:
 
 @dataclass(slots=True)
 class Series:
-    """The cells of one combination of caller, model, upstream and operation. All callers share its histograms."""
+    """The cells of one combination of caller, group, model, upstream and operation."""
 
     labels: Labels
     ok: dict[int | None, Cell]
@@ -426,8 +435,9 @@ class Metrics(Observer):
         self._listed: dict[str, frozenset[str]] = {}
         self._has_unlisted = False
         self._tools: defaultdict[str, set[str]] = defaultdict(set)
-        self._callers: set[str] = set()
-        self._models: set[str] = set()
+        self._groups: Mapping[str, str] = {}
+        self._names: defaultdict[str, set[str]] = defaultdict(set)
+        """The names that have series of their own, by label, and those of limits by kind."""
         self._mask = mask
         self._by_upstream: defaultdict[str, UpstreamCounts] = defaultdict(UpstreamCounts)
         self._by_code: Counter[str] = Counter()
@@ -443,13 +453,18 @@ class Metrics(Observer):
         self._bytes_in, self._bytes_out = map(families["gatepass_client_bytes_total"].of, (("in",), ("out",)))
         self._process = ProcessCollector(registry=None)
 
-    def attach(self, sample: Callable[[], Sample], configured_name: Callable[[str], str | None]) -> None:
-        """Set the functions that depend on the configuration. A reload sets them again; all metrics keep their values.
+    def attach(
+        self,
+        sample: Callable[[], Sample],
+        configured_name: Callable[[str], str | None],
+        groups: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Set what depends on the configuration. A reload sets it again; all metrics keep their values.
 
         `sample` is called at a scrape. `configured_name` returns the name or pattern in the configuration that a model
-        matches, or None.
+        matches, or None. `groups` has the group of each caller that has one.
         """
-        self._sample, self._configured_name = sample, configured_name
+        self._sample, self._configured_name, self._groups = sample, configured_name, groups
         self.series.clear()  # its labels come from the names of the old configuration
 
     def models_listed(self, upstream: str, names: Iterable[str]) -> None:
@@ -477,10 +492,10 @@ class Metrics(Observer):
                 self._cell("gatepass_output_tokens_total", labels),
                 self._cell("gatepass_cached_input_tokens_total", labels),
                 self._cell("gatepass_reasoning_tokens_total", labels),
-                self._cell("gatepass_request_duration_seconds", labels[1:]),
-                self._cell("gatepass_time_to_first_token_seconds", labels[1:]),
-                self._cell("gatepass_time_per_output_token_seconds", labels[1:]),
-                self._cell("gatepass_added_latency_seconds", labels[2:]),
+                self._cell("gatepass_request_duration_seconds", labels),
+                self._cell("gatepass_time_to_first_token_seconds", labels),
+                self._cell("gatepass_time_per_output_token_seconds", labels),
+                self._cell("gatepass_added_latency_seconds", labels[3:]),
             )
         if len(self.series) < MAX_CACHED and len(key[0]) + len(key[1]) <= MAX_KEY_CHARS:
             self.series[key] = series
@@ -488,8 +503,15 @@ class Metrics(Observer):
 
     def _labels(self, key: Labels) -> Labels:
         caller, model, upstream, operation = key
-        name = self._model_name(model) if model else NONE
-        return (_placed(caller or NONE, self._callers), _placed(name, self._models), upstream or NONE, operation)
+        names, name = self._names, self._model_name(model) if model else NONE
+        group = _placed(self._groups.get(caller, ""), names["group"])
+        return (
+            _placed(caller or NONE, names["caller"]),
+            group,
+            _placed(name, names["model"]),
+            upstream or NONE,
+            operation,
+        )
 
     def _model_name(self, model: str) -> str:
         """Return the name or pattern of the configuration, or the name in a list of an upstream, which a client cannot
@@ -505,10 +527,14 @@ class Metrics(Observer):
         if labels in family.cells:
             return labels
         lines = sum(len(one.cells) * one.lines for one in self._families.values()) + len(self._by_labels)
-        if lines < NAMED_SERIES:
-            return labels
-        hidden = REQUEST_LABELS if lines >= SPLIT_SERIES else ("caller", "model")
-        return tuple(OTHER if name in hidden else text for name, text in zip(family.labels, labels, strict=True))
+        hidden: Labels = ()
+        if family.bounds_s and lines >= TIMED_SERIES:
+            hidden = ("caller", "group") if lines >= TIMED_GROUPS_SERIES else ("caller",)
+        if lines >= NAMED_SERIES:
+            hidden += ("caller", "model", "name") if lines < SPLIT_SERIES else (*REQUEST_LABELS, "name")
+        return tuple(
+            OTHER if name in hidden and text else text for name, text in zip(family.labels, labels, strict=True)
+        )
 
     def _cell(self, name: str, labels: Labels) -> Cell:
         family = self._families[name]
@@ -668,7 +694,7 @@ class Metrics(Observer):
             self._add("gatepass_failovers_total", before.upstream, before.code or NONE)
 
     def refused(self, refusal: Refusal) -> None:
-        self._count_error(refusal.error, (NONE,) * len(REQUEST_LABELS), at_page=refusal.at_page)
+        self._count_error(refusal.error, (NONE, "", NONE, NONE, NONE), at_page=refusal.at_page)
 
     def rule_changed(self, change: RuleChange) -> None:
         self._add("gatepass_learned_rule_events_total", change.upstream, change.event)
@@ -682,6 +708,13 @@ class Metrics(Observer):
             is_kept = code in self._by_code or len(self._by_code) < MOST_CODES
             self._by_code[code if is_kept else stable] += 1
         self._cell("gatepass_errors_total", (*of_request, stable, error.hop)).value += 1
+
+    def limit_hit(self, limit: Limit, count: int) -> None:
+        """Count requests for which `limit` had no room. 0: show the series, so that Prometheus sees the first one."""
+        kind, name = limit.owner
+        mode = "observe" if limit.observes else "enforce"
+        labels = (kind, _placed(name, self._names[f"limits of {kind}"]), limit.setting, mode)
+        self._cell("gatepass_limit_hits_total", labels).value += count
 
     def waited_in_queue(self, upstream: str, seconds: float) -> None:
         self._families["gatepass_queue_wait_seconds"].of((upstream,)).observe(seconds)
@@ -734,7 +767,7 @@ class Metrics(Observer):
 
 def _placed(name: str, places: set[str]) -> str:
     """Return `name`, or OTHER if it has no place. Places are given in the order of the first request."""
-    if name not in places and name not in (NONE, OTHER):
+    if name not in places and name not in (NONE, OTHER, ""):
         if len(places) >= MAX_NAMES:
             return OTHER
         places.add(name)

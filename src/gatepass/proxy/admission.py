@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -109,6 +109,8 @@ class Admitted(msgspec.Struct, eq=False):
     """What one request has taken, until its end."""
 
     windows: Windows
+    hit: Callable[[Limit, int], None]
+    """Counts requests for which a limit had no room."""
     limits: tuple[Limit, ...]
     """Those of the client: not of the upstream."""
     tokens: int = 0
@@ -127,14 +129,18 @@ class Admitted(msgspec.Struct, eq=False):
         """Take all of `limits`; raise InvalidRequest if they can never have room, and LimitReached."""
         for limit in limits:
             if limit.counts_tokens and self.tokens > limit.most and not limit.observes:
+                self.hit(limit, 1)
                 raise never_fits(limit, self.tokens)
         self.limits = (*self.limits, *limits)
         result = self.windows.take(limits, self.tokens, now_s)
         if isinstance(result, Refused):
             self.refused = result
+            self.hit(result.limit, 1)
             raise limit_reached(result)
         self.taken = [*self.taken, result]
         if result.exceeded:
+            for limit in result.exceeded:
+                self.hit(limit, 1)
             access.over_limits = (*access.over_limits, *(limit.name for limit in result.exceeded))
 
     def take_target(self, upstream: str, now_s: float, *, is_forced: bool = False) -> bool:
@@ -143,8 +149,11 @@ class Admitted(msgspec.Struct, eq=False):
             result = self.windows.take(limits, self.tokens, now_s, is_forced=is_forced)
             if isinstance(result, Refused):
                 self.refused = result
+                self.hit(result.limit, 1)
                 return False
             self.at_target = result
+            for limit in result.exceeded:
+                self.hit(limit, 1)
         return True
 
     def leave_target(self, now_s: float, access: AccessRecord | None, outcome: str, *, sent: bool) -> None:
@@ -252,9 +261,15 @@ def never_fits(limit: Limit, tokens: int) -> InvalidRequest:
 class Admission:
     """The limits of one configuration."""
 
-    def __init__(self, config: Config, windows: Windows, clock: Clock) -> None:
-        self.windows = windows
-        self._clock = clock
+    def __init__(
+        self,
+        config: Config,
+        windows: Windows,
+        clock: Clock,
+        hit: Callable[[Limit, int], None] = lambda _limit, _count: None,
+    ) -> None:
+        """`hit` counts requests for which a limit had no room, at first none."""
+        self.windows, self._clock, self._hit = windows, clock, hit
         self._quotas: dict[Owner, Quota] = {}
         named: list[tuple[str, str, Quota | None]] = [
             *(("caller", key.name, key.limits) for key in config.access.keys),
@@ -277,6 +292,8 @@ class Admission:
             return ()
         if owner not in self._limits:
             self._limits[owner] = tuple(map(self.windows.attach, made(owner, quota)))
+            for limit in self._limits[owner]:
+                self._hit(limit, 0)
         for limit in self._limits[owner]:
             if limit.zone is not None:
                 limit.ahead_s = self._clock.wall() - self._clock.now()
@@ -352,7 +369,9 @@ class Admission:
                 rule = ChangeRule("limits", (Drop(path, _NULL), Default(path, b"%d" % default)))
                 call = context.call = await normalize_large(call, route.targets[0], (rule,), threads)
         tokens = size.input_tokens + output * size.answers * generates
-        admitted = Admitted(self.windows, (), tokens, size.input_tokens, generates, size.in_background, upstreams)
+        admitted = Admitted(
+            self.windows, self._hit, (), tokens, size.input_tokens, generates, size.in_background, upstreams
+        )
         context.admitted = admitted
         admitted.take(limits, context.state.clock.now(), access)
         return call
@@ -374,7 +393,7 @@ class Admission:
         owners = (("caller", context.caller.name), ("group", context.caller.group or ""))
         limits = without_tokens(one for owner in owners for one in self.limits_of(owner))
         if limits:
-            context.admitted = admitted = Admitted(self.windows, ())
+            context.admitted = admitted = Admitted(self.windows, self._hit, ())
             admitted.take(limits, context.state.clock.now(), context.access)
 
 

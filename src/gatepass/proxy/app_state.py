@@ -439,7 +439,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         allows_origins=any(profile.cors_origins for profile in config.profiles.values()),
         upstreams=upstreams,
         mcp=mcp,
-        admission=Admission(config, parts.windows, parts.clock) or None,
+        admission=Admission(config, parts.windows, parts.clock, parts.metrics.limit_hit) or None,
         holders=holders,
         issuer_connections=connections,
         tls_contexts=tls_contexts,
@@ -508,7 +508,8 @@ def _transport(
 def _take_over(state: AppState) -> None:
     """Let the metrics read the objects and model names of `state`, and the inspector keep what `state` allows."""
     metrics, limit_bytes = state.metrics, state.limits.ring_bytes
-    metrics.attach(partial(_sample, state), state.routes.configured_name)
+    groups = {key.name: key.group for key in state.config.access.keys if key.group is not None}
+    metrics.attach(partial(_sample, state), state.routes.configured_name, groups)
     for upstream in state.upstreams.values():
         upstream.transport.on_wait = partial(metrics.waited_for_connection, upstream.name)
         queue = upstream.state.queue

@@ -20,6 +20,7 @@ from gatepass.observability.metrics import (
     MAX_SERIES,
     MAX_TOKENS,
     MOST_CODES,
+    TIMED_SERIES,
     Family,
     Labels,
     Metrics,
@@ -29,6 +30,7 @@ from gatepass.observability.metrics import (
 )
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Refusal, RequestRecord
 from gatepass.observability.story import failed_at
+from gatepass.policy.windows import Limit
 from tests.unit.http_client.loop import DrivenLoop, advance
 
 CONFIGURED = ("gpt", "bge")
@@ -92,19 +94,56 @@ def test_unknown_labels_are_none_and_unconfigured_names_are_other():
     assert value(metrics, "gatepass_requests_total", outcome="error", caller="alice", model="other") == 1
 
 
-def test_callers_share_the_histograms_of_their_model():
+@pytest.mark.parametrize("callers", [2, MAX_NAMES])
+def test_callers_have_histograms_of_their_own_while_there_are_few_series(callers: int):
     metrics = with_models(*CONFIGURED)
-    first = series_of(metrics, "alice", "gpt", "azure", "chat")
-    second = series_of(metrics, "bob", "gpt", "azure", "chat")
-    assert first.duration is second.duration
-    assert first.first_token is second.first_token
-    assert first.duration is not series_of(metrics, "bob", "bge", "azure", "chat").duration
-    assert first.added is series_of(metrics, "bob", "bge", "azure", "chat").added
-    first.duration.observe(0.05)
-    second.duration.observe(20)
-    shared = {"model": "gpt", "upstream": "azure", "operation": "chat"}
-    assert value(metrics, "gatepass_request_duration_seconds_count", **shared) == 2
-    assert value(metrics, "gatepass_request_duration_seconds_bucket", le="0.08", **shared) == 1
+    for number in range(callers):
+        ok(metrics, f"caller-{number}", "gpt", "azure", "chat")
+    lines = [line for line in shown(metrics) if line.startswith("gatepass_request_duration_seconds_count")]
+    assert len(lines) == callers if callers == 2 else TIMED_SERIES // 80 < len(lines) < TIMED_SERIES // 60
+    assert any('caller="other"' in line for line in lines) is (callers == MAX_NAMES)
+    assert value(metrics, "gatepass_request_duration_seconds_count", model="gpt", upstream="azure") == callers
+    assert value(metrics, "gatepass_request_duration_seconds_bucket", caller="caller-1", le="1.28") == 1
+    assert value(metrics, "gatepass_requests_total", caller=f"caller-{callers - 1}") == 1
+    first, second = (series_of(metrics, "caller-0", model, "azure", "chat") for model in CONFIGURED)
+    assert first.duration is not second.duration
+    assert first.added is second.added
+
+
+def test_the_group_of_a_caller_is_a_label_wherever_the_caller_is_one():
+    metrics = with_models(*CONFIGURED)
+    groups = {f"caller-{number}": f"group-{number // 2}" for number in range(2 * MAX_NAMES + 4)}
+    metrics.attach(Sample, lambda model: model, groups)
+    error = UpstreamErrorReply("no", upstream="azure", status=429)
+    for caller in (*groups, "alone"):
+        ok(metrics, caller, "gpt", "azure", "chat")
+    metrics.request_ended(*ended("caller-1", "gpt", "azure", "chat", error=error))
+    assert value(metrics, "gatepass_requests_total", group="group-0") == 3
+    assert value(metrics, "gatepass_requests_total", caller="other", group=f"group-{MAX_NAMES - 1}") == 2
+    assert value(metrics, "gatepass_requests_total", caller="other", group="other") == 4
+    assert value(metrics, "gatepass_errors_total", caller="caller-1", group="group-0") == 1
+    assert value(metrics, "gatepass_request_duration_seconds_count", caller="caller-1", group="group-0") == 1
+    # an empty label is none, so that nothing changes for callers without a group
+    assert [line for line in shown(metrics) if 'caller="other"' in line and "group" not in line]
+    metrics.attach(Sample, lambda model: model, {"caller-1": "group-1"})
+    ok(metrics, "caller-1", "gpt", "azure", "chat")
+    assert value(metrics, "gatepass_requests_total", caller="caller-1", group="group-1") == 1
+
+
+def test_hits_of_limits_are_counted_from_zero():
+    metrics = Metrics()
+    limit = Limit(("caller", "ana"), "requests", ("minute", 60), 5)
+    labels = 'kind="caller",limit="requests.minute",mode="{}",name="ana"'
+    metrics.limit_hit(limit, 0)
+    assert f"gatepass_limit_hits_total{{{labels.format('enforce')}}} 0.0" in shown(metrics)
+    metrics.limit_hit(limit, 1)
+    metrics.limit_hit(Limit(limit.owner, limit.unit, limit.window, 5, observes=True), 1)
+    for mode in ("enforce", "observe"):
+        assert f"gatepass_limit_hits_total{{{labels.format(mode)}}} 1.0" in shown(metrics)
+    for number in range(MAX_NAMES + 4):
+        metrics.limit_hit(Limit(("model", f"model-{number}"), "concurrent", ("", 0), 5), 1)
+    others = 'gatepass_limit_hits_total{kind="model",limit="max_concurrent",mode="enforce",name="other"} 4.0'
+    assert others in shown(metrics)
 
 
 def test_plausible_token_counts_are_added():

@@ -47,7 +47,7 @@ RESULT = 'caller="alice",code="none",model="gpt",operation="chat",outcome="ok",s
 def test_counters_histograms_and_gauges_are_added_up():
     lines = shown(exposition_of([one_worker(2, 10.0), one_worker(3, 20.0)]))
     assert f'gatepass_requests_total{{{RESULT},upstream="azure"}} 5.0' in lines
-    shared = 'model="gpt",operation="chat",upstream="azure"'
+    shared = f'{LABELS},upstream="azure"'
     assert f'gatepass_request_duration_seconds_bucket{{le="0.32",{shared}}} 5.0' in lines
     assert f'gatepass_request_duration_seconds_bucket{{le="0.16",{shared}}} 0.0' in lines
     assert f"gatepass_request_duration_seconds_count{{{shared}}} 5.0" in lines
