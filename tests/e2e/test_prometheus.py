@@ -35,7 +35,7 @@ MONITORING = ROOT / "docs" / "operations" / "monitoring.md"
 WINDOW_S = 15
 TRAFFIC_S = 12.0
 ROUND_S = 0.5
-KEYS = {name: f"gp-key-of-{name}" for name in ("alice", "bob", "prometheus")}
+KEYS = {name: f"gp-key-of-{name}" for name in ("alice", "bob", "carol", "prometheus")}
 
 
 def program(name: str) -> str:
@@ -97,6 +97,8 @@ class Upstream:
         if text == "empty":
             choice = {"index": 0, "message": {"role": "assistant", "content": ""}, "finish_reason": "stop"}
             return [Send(reply({**COMPLETION, "choices": [choice]}))]
+        if text == "occupy":
+            return [Pause(0.3), Send(reply(COMPLETION))]
         if not body.get("stream"):
             return [Pause(0.05), Send(reply({**COMPLETION, "usage": DETAILED_USAGE}))]
         if text == "break":
@@ -126,6 +128,11 @@ ROUND = (
     ("bob", chat_body("wait", model="narrow")),
     ("mallory", chat_body("a wrong key")),
 )
+BESIDE = (
+    *(("bob", chat_body("occupy", model="queued")),) * 4,
+    ("carol", chat_body("beyond a limit")),
+)
+"""Requests of which some get 503 or 429."""
 
 
 def configuration(chat: str, issuer: str) -> dict[str, Any]:
@@ -137,13 +144,15 @@ def configuration(chat: str, issuer: str) -> dict[str, Any]:
         "upstreams": {
             "chat": {"base_url": base_url, "credential": "corp"},
             "narrow": {"base_url": base_url, "max_connections": 1},
+            "queued": {"base_url": base_url, "max_in_flight": 1, "queue_s": 0.1},
             "dead": {"base_url": f"{dead}/v1"},
             "locked": {"base_url": base_url, "credential": "broken"},
         },
         "models": {
             "gpt": {"upstream": "chat", "name": "gpt-deploy"},
             "narrow": {"upstream": "narrow"},
-            "failing-over": {"targets": [{"upstream": "dead"}, {"upstream": "narrow"}]},
+            "queued": {"upstream": "queued", "limits": {"requests": {"hour": 1}, "mode": "observe"}},
+            "failing-over": {"targets": [{"upstream": "dead"}, {"upstream": "narrow"}], "breaker": {"ejection_s": 1}},
             "tokenless": {"upstream": "locked"},
             "*": {"upstream": "chat"},
         },
@@ -155,9 +164,11 @@ def configuration(chat: str, issuer: str) -> dict[str, Any]:
                     "hash": hash_key(key),
                     "role": "viewer" if name == "prometheus" else "caller",
                     "expires": "2099-01-31",
+                    **({"group": "team", "limits": {"requests": {"hour": 1}}} if name == "carol" else {}),
                 }
                 for name, key in KEYS.items()
-            ]
+            ],
+            "groups": {"team": {"limits": {"requests": {"hour": 10_000}}}},
         },
     }
 
@@ -225,11 +236,12 @@ async def _traffic(port: int) -> None:
                 {**JSON, "authorization": f"Bearer {KEYS.get(name, name)}"},
                 json.dumps(body).encode(),
             )
-            for name, body in ROUND
+            for name, body in (*ROUND, *BESIDE)
         ]
         statuses = [answer.status for answer in await asyncio.gather(*(ask.answer() for ask in asks))]
         assert statuses[:6] == [200] * 6
-        assert statuses[6:] == [500, 200, 200, 200, 200, 503, 200, 200, 401]
+        assert statuses[6 : len(ROUND)] == [500, 200, 200, 200, 200, 503, 200, 200, 401]
+        assert set(statuses[len(ROUND) :]) <= {200, 429, 503}
         await asyncio.sleep(ROUND_S)  # pause between two rounds, in which Prometheus scrapes
 
 
@@ -249,7 +261,8 @@ def _check(prometheus: Prometheus, gatepass: str) -> None:
         if not prometheus.values(compared[1]):
             without_data.append((rule["alert"], compared[1]))
     assert not without_data
-    assert len(queries) > 40
+    assert len(queries) > 50
+    assert prometheus.values('gatepass_limit_hits_total{mode="observe"} > 0')
     failed = 'sum by (status, code) (gatepass_requests_total{outcome="error", upstream="chat"})'
     found = {tuple(one["metric"].values()) for one in prometheus.ask("query", query=failed)["result"]}
     assert {("upstream_closed", "200"), ("upstream_error", "500")} <= found
