@@ -261,6 +261,7 @@ UNITS: Mapping[str, str] = {
     r"_emptied_total$": "losses",
     r"_lines_dropped_total$": "lines",
     r"_(usable|up|rejects_token|available)$": "1 for yes, 0 for no",
+    r"_ratio$": "from 0 to 1",
     r"_connections(_limit)?$": "connections",
     r"_rules$": "rules",
     r"_streams(_limit)?$": "streams",
@@ -275,6 +276,7 @@ def one_of_each() -> Metrics:
     values: dict[str, dict[Labels, float]] = {
         "gatepass_token_expires_in_seconds": {("corp",): 240},
         "gatepass_key_expires_in_seconds": {("ragflow", "19864866"): 1_123_200},
+        "gatepass_limit_left_ratio": {("caller", "ragflow", "tokens.month"): 0.18},
         "gatepass_token_age_seconds": {("corp",): 60},
         "gatepass_token_usable": {("corp",): 1},
         "gatepass_token_fetches_total": {("corp",): 2},

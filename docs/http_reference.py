@@ -169,6 +169,11 @@ ADDED: Mapping[str, Header] = {
         "x-gatepass-attempts: 2",
         response="if there was more than one",
     ),
+    "x-gatepass-limit-warning": Header(
+        "The limits of a day or month of which at least 80 % are used: [Limits](../guides/limits.md).",
+        "x-gatepass-limit-warning: caller-tokens-month 82%",
+        response="a response to a request with such a limit",
+    ),
     "x-gatepass-targets": Header(
         "The targets that were tried, in order, as `UPSTREAM/MODEL`. The response is that of the last one.",
         "x-gatepass-targets: east/gpt-4o, west/gpt-4o",

@@ -144,6 +144,22 @@ async def test_limits_of_a_day_and_a_month_end_at_midnight_in_their_time_zone():
         assert used(gp.state, REQUESTS) == [1, 3, 0, 0]
 
 
+async def test_from_80_percent_of_a_day_or_month_on_replies_and_metrics_warn():
+    limits = {"requests": {"hour": 4, "day": 5, "month": 100}}
+    async with (
+        Scripted([Send(reply(COMPLETION, 200, **{"x-gatepass-limit-warning": "of the upstream"}))]) as upstream,
+        gateway(upstream=upstream.url, clock=DrivenClock(), access=access(limits)) as gp,
+    ):
+        answers = [await ask(gp) for _ in range(4)]
+        lines = gp.state.metrics.exposition().decode().splitlines()
+    warnings = [one.headers.get("x-gatepass-limit-warning") for one in answers]
+    assert warnings == [None, None, None, "caller-requests-day 80%"]
+    assert [line for line in lines if line.startswith("gatepass_limit_left_ratio")] == [
+        'gatepass_limit_left_ratio{kind="caller",limit="requests.day",name="ana"} 0.2',
+        'gatepass_limit_left_ratio{kind="caller",limit="requests.month",name="ana"} 0.96',
+    ]
+
+
 async def test_without_a_limit_of_ours_the_fields_of_the_upstream_pass():
     fields = {"x-ratelimit-limit-requests": "9"}
     blocks: dict[str, Any] = {

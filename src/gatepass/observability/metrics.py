@@ -183,6 +183,10 @@ SAMPLED: Mapping[str, str] = MappingProxyType(
         "gatepass_key_expires_in_seconds{caller,key_id}": (
             "Time until the key of a client ends. Only keys with an end, of which the first 200 to end"
         ),
+        "gatepass_limit_left_ratio{kind,name,limit}": (
+            "The part that is left of a limit of a day or month, from 1 down to 0, since its first request. Only the"
+            " 200 with the smallest part. kind is caller, group, model, operation or upstream"
+        ),
         "gatepass_upstream_connections{upstream,state}": "Connections to the upstream, by state: busy, idle",
         "gatepass_upstream_connections_limit{upstream}": "The value of max_connections of the upstream",
         "gatepass_queue_waiting_requests{upstream}": "Requests that wait for a place at the full upstream",
@@ -779,6 +783,7 @@ MERGED_BY: Mapping[str, Callable[[float, float], float]] = MappingProxyType(
         "gatepass_token_expires_in_seconds": min,
         "gatepass_token_usable": min,
         "gatepass_key_expires_in_seconds": min,
+        "gatepass_limit_left_ratio": min,
         "gatepass_token_age_seconds": max,
         "gatepass_learned_rules": max,
         "gatepass_upstream_rejects_token": max,

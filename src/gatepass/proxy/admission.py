@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from heapq import nsmallest
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,6 +23,7 @@ from gatepass.config.use_limits import CALENDAR, RESERVE_OUTPUT_TOKENS, SPANS, Q
 from gatepass.errors import InvalidRequest, LimitReached, OperationNotAllowed
 from gatepass.normalize.members import Default, Drop, JsonMemberPath
 from gatepass.normalize.rules import ChangeRule
+from gatepass.observability.metrics import MAX_NAMES, Labels
 from gatepass.observability.observer import AccessRecord
 from gatepass.policy.windows import CONCURRENT, REQUESTS, TOKENS, Limit, Refused, Taken, Windows
 from gatepass.protocols import PROTOCOLS
@@ -38,7 +41,9 @@ _BASE64 = re.compile(rb'(?:;base64,|"data"\s{0,8}:\s{0,8}")[\w+/=\\-]*+')
 _IMAGE = re.compile(rb'"type"\s{0,8}:\s{0,8}"(?:image_url|input_image|image)"')
 UNSEEN = frozenset(("batches", "message_batches"))
 """The operations that carry work which no estimate sees."""
-OURS = (b"x-ratelimit-", b"anthropic-ratelimit-", b"ratelimit")
+WARN_PERCENT = 80
+"""From this part of the budget of a day or month on, responses carry a warning."""
+OURS = (b"x-ratelimit-", b"anthropic-ratelimit-", b"ratelimit", b"x-gatepass-limit-")
 """The beginnings of the fields that state limits: those of the upstream are replaced."""
 
 Owner = tuple[str, str]
@@ -218,6 +223,9 @@ class Admitted(msgspec.Struct, eq=False):
                     numbers["reset"] = f"{math.ceil(reset_s * 1000) / 1000:g}s"
                     named = {f"x-ratelimit-{word}-{unit}": text for word, text in numbers.items()}
                 kept += [(name.encode(), text.encode()) for name, text in named.items()]
+        used = [(one.name, 100 - math.ceil(100 * self._left(one) / one.most)) for one in shown if one.zone is not None]
+        if warnings := [f"{name} {percent}%" for name, percent in used if percent >= WARN_PERCENT]:
+            kept.append((b"x-gatepass-limit-warning", ", ".join(warnings).encode()))
         return tuple(kept)
 
     def _left(self, limit: Limit) -> int:
@@ -307,6 +315,16 @@ class Admission:
         """Yield each limit, also of callers that have not sent a request yet."""
         for owner in self._quotas:
             yield from self.limits_of(owner)
+
+    def budgets(self) -> dict[Labels, float]:
+        """Return the part that is left of the limits of days and months that were used, of MAX_NAMES at most."""
+        found = [
+            ((*limit.owner, limit.setting), max(0, limit.most - limit.used(self._clock.now())) / limit.most)
+            for owner in self._limits
+            for limit in self.limits_of(owner)
+            if limit.zone is not None
+        ]
+        return dict(nsmallest(MAX_NAMES, found, key=itemgetter(1)))
 
     async def admit(self, context: RequestContext, call: Call, route: Route, threads: BodyThreads) -> Call:
         """Take what `call` may use, for `context`. Return the call, with a limit on its answer if that is configured.

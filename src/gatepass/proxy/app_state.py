@@ -584,6 +584,8 @@ def _sample(state: AppState) -> Sample:
     ends = [(key.expires.timestamp(), key) for key in state.authenticator.keys.known if key.expires is not None]
     for end_s, key in sorted(ends, key=itemgetter(0))[:MAX_NAMES]:
         values["gatepass_key_expires_in_seconds"][key.name, key.id] = max(0.0, end_s - state.clock.wall())
+    if state.admission is not None:
+        values["gatepass_limit_left_ratio"] = state.admission.budgets()
     if state.store is not None:
         store = state.store.health
         values["gatepass_store_up"][()] = store.state is StoreState.UP
