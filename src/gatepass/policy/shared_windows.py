@@ -50,26 +50,38 @@ class SharedWindows(Windows):
         """The requests that were admitted without the lock and are not in the records yet."""
         self._late: deque[tuple[Taken, Sequence[Limit]]] = deque(maxlen=MOST_LATE)
         self._unsettled: deque[tuple[Taken, int | None]] = deque(maxlen=MOST_LATE)
+        self._unattached: list[Limit] = []
+        """The limits that got no record, because the lock was not free."""
         self._again_s = self._logged_s = -LOG_EVERY_S
 
     def attach(self, limit: Limit) -> Limit:
         key = limit.key
         self._read_new()
-        if key not in self._records and self._lock():
-            try:
-                self._read_new()  # another worker may have added it
-                if key not in self._records and self._seen < MOST_RECORDS:
-                    at = _HEAD_BYTES + self._seen * _ENTRY_BYTES
-                    os.posix_fallocate(self._file, at, _ENTRY_BYTES)  # a full tmpfs fails here, and not at an access
-                    self._memory[at : at + _KEY_BYTES] = key
-                    self._count[0] += 1  # last: a killed worker leaves no half of a record
-                    self._read_new()
-            except OSError as error:
-                LOG.warning("limits_not_shared", extra={"fields": {"reason": error.strerror}})
-            finally:
-                self._unlock()
+        if key not in self._records:
+            if self._lock():
+                try:
+                    self._add(key)
+                finally:
+                    self._unlock()
+            else:
+                self._unattached.append(limit)
         limit.words = self._records.get(key, limit.words)
         return limit
+
+    def _add(self, key: bytes) -> None:
+        """Add a record, with the lock."""
+        self._read_new()  # another worker may have added it
+        if key in self._records or self._seen >= MOST_RECORDS:
+            return
+        at = _HEAD_BYTES + self._seen * _ENTRY_BYTES
+        try:
+            os.posix_fallocate(self._file, at, _ENTRY_BYTES)  # a full tmpfs fails here, and not at an access
+        except OSError as error:
+            LOG.warning("limits_not_shared", extra={"fields": {"reason": error.strerror}})
+            return
+        self._memory[at : at + _KEY_BYTES] = key
+        self._count[0] += 1  # last: a killed worker leaves no half of a record
+        self._read_new()
 
     def prune(self, now_s: float) -> None:
         """Do nothing: other workers may use a record that counts nothing."""
@@ -78,7 +90,7 @@ class SharedWindows(Windows):
         if not self._lock():
             return self._take_alone(limits, tokens, now_s, is_forced=is_forced)
         try:
-            if self._late or self._unsettled:
+            if self._late or self._unsettled or self._unattached:
                 self._catch_up(now_s)
             return super().take(limits, tokens, now_s, is_forced=is_forced)
         finally:
@@ -89,7 +101,7 @@ class SharedWindows(Windows):
             self._unsettled.append((taken, tokens))
             return
         try:
-            if self._late or self._unsettled:
+            if self._late or self._unsettled or self._unattached:
                 self._catch_up(now_s)
             super().settle(taken, tokens, now_s)
         finally:
@@ -111,6 +123,10 @@ class SharedWindows(Windows):
 
     def _catch_up(self, now_s: float) -> None:
         """Add the requests that were admitted or ended without the lock to the records."""
+        for limit in self._unattached:
+            self._add(limit.key)
+            limit.words = self._records.get(limit.key, limit.words)
+        self._unattached = []
         for taken, limits in self._late:
             added = super().take(limits, taken.tokens, now_s, is_forced=True)
             if isinstance(added, Taken):

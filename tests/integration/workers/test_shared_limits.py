@@ -83,6 +83,17 @@ def test_a_worker_admits_what_fits_without_the_lock_while_the_holder_of_the_lock
     assert (tokens.used(1_000.0), place.used(1_000.0)) == (15, 0)
 
 
+def test_a_limit_that_is_first_used_while_the_lock_is_held_is_shared_later(tmp_path, stopped):
+    one, two = SharedWindows(tmp_path / "limits"), SharedWindows(tmp_path / "limits")
+    limits = [(shared, shared.attach(requests(4))) for shared in (one, two)]
+    results = [shared.take([limit], 0, 1_000.0) for shared, limit in limits]
+    fcntl.flock(stopped, fcntl.LOCK_UN)
+    for shared, _ in limits:
+        shared._again_s = 0.0  # AGAIN_S later
+    results += [shared.take([limit], 0, 1_000.0) for _ in range(2) for shared, limit in limits]
+    assert [isinstance(one, Taken) for one in results] == [True, True, True, True, False, False]
+
+
 def test_records_beyond_the_room_of_the_file_are_counted_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(shared_windows, "MOST_RECORDS", 2)
     one, two = SharedWindows(tmp_path / "limits"), SharedWindows(tmp_path / "limits")
