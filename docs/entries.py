@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -69,5 +70,11 @@ def unwrapped(text: str) -> str:
 
 
 def linked(text: str) -> str:
-    """Make links of the pages that `text` names, from a page in docs/reference/."""
-    return LINK.sub(r"[\1](../\1\2)", text).replace("(../reference/", "(").replace("[reference/", "[")
+    """Make links of the pages that `text` names, with their titles, from a page in docs/reference/."""
+
+    def link(found: re.Match[str]) -> str:
+        page = Path(__file__).parent / found[1]
+        titles: list[str] = re.findall(r"^# (.+)$", page.read_text(), re.MULTILINE)
+        return f"[{titles[0]}](../{found[1]}{found[2]})"
+
+    return LINK.sub(link, text).replace("(../reference/", "(")

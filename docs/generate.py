@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 from docs.changes_reference import changes
-from docs.entries import LINK, Entry, page, sentence, table, unwrapped
+from docs.entries import LINK, Entry, linked, page, sentence, table, unwrapped
 from docs.environment_reference import environment_section
 from docs.error_messages import MESSAGES
 from docs.http_reference import http_page
@@ -155,7 +155,7 @@ def command_entry(name: str, command: click.Command) -> Entry:
     if codes:
         facts["Exit codes"] = codes
     if section := OUTPUT_OF.get(name.removeprefix("gatepass ")):
-        facts["Output"] = f"[{section.partition('#')[0]}](../{section})"
+        facts["Output"] = linked(f"docs/{section}")
     return Entry(name, purpose.strip(), facts, depth=2)
 
 

@@ -56,6 +56,10 @@ def test_folder_contains_the_written_pages_alone(written):
     assert set(PAGES) == {Path(path).name for path in written if path.startswith("docs/reference/")}
 
 
+def test_a_link_to_a_page_has_its_title():
+    assert [found for text in PAGES.values() for found in re.findall(r"\[[\w/]+\.md\]\(", text)] == []
+
+
 def test_a_page_without_the_comments_of_its_part_is_an_error():
     with pytest.raises(ValueError, match="the comments around the part symptoms are missing"):
         with_parts("# gatepass\n", PARTS["README.md"])
