@@ -1170,7 +1170,7 @@ async def test_the_openai_package_ends_at_once_if_all_targets_wait_for_long():
         sdk(gp) as client,
     ):
         assert [(await gp.ask().answer()).status for _ in range(2)] == [429, 429]
-        with pytest.raises(openai.RateLimitError, match="All targets of the model 'm' asked to wait"):
+        with pytest.raises(openai.RateLimitError, match="Every target of the model 'm' asked to wait"):
             await client.chat.completions.create(model="m", messages=MESSAGES_OF_SDK)
     assert (len(first.received), len(second.received)) == (1, 1)
 

@@ -12,7 +12,7 @@ from gatepass.auth.api_keys import hash_key
 from tests.integration.answers import COMPLETION, delta
 from tests.integration.gateway import CHAT, HELLO, JSON, gateway
 from tests.integration.issuer import SECRET
-from tests.integration.scripted import Hold, Scripted, Send, Wait, begin_stream, chunk, reply
+from tests.integration.scripted import Hold, Rst, Scripted, Send, Wait, begin_stream, chunk, reply
 from tests.integration.test_failover import (
     GOOD,
     GOOD_STREAM,
@@ -255,3 +255,15 @@ async def test_a_client_that_does_not_read_keeps_no_place_at_the_target_after_th
         await ask.head()
         assert in_flight(gp) == 1
         await until(lambda: in_flight(gp) == 0)
+
+
+async def test_a_request_that_may_have_ended_its_server_goes_to_no_other_one():
+    """The repeat on a new connection is refused, but the first try may have run."""
+    async with (
+        Scripted(GOOD, [Rst()], error(429)) as first,
+        Scripted(GOOD) as second,
+        two(first, second, REFUSED) as gp,
+    ):
+        assert (await gp.ask().answer()).status == 200
+        assert (await gp.ask().answer()).status == 429
+        assert (len(first.received), len(second.received)) == (3, 0)

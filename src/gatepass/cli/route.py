@@ -115,7 +115,7 @@ def traffic_lines(found: Route, operation: str) -> Iterator[str]:
             for target, name, weight in zip(found.targets, found.names, found.weights, strict=True)
         ]
         yield f"policy: {found.policy}, weights: {', '.join(shares)}"
-    if affinity := found.affinity_of(PROTOCOLS[_rows(operation)[0].protocol]):
+    if affinity := found.affinity or found.default_affinity(PROTOCOLS[_rows(operation)[0].protocol]):
         kept = affinity if affinity == "caller" else f"header {affinity}"
         yield f"affinity: {kept}{'' if found.affinity else f' (the default of {operation})'}"
     groups = ["refused"] * found.repeats_refused

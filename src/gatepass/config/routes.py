@@ -455,8 +455,8 @@ class Model(Block):
     affinity: Annotated[str, Field(pattern=AFFINITY)] | None = None
     """`caller`, or `header NAME`: requests with the same API key, or the same value of the header, go to the same
     target as long as that is available and has at most 1.25 times its share of the load. This keeps the upstream's
-    cache of prompts warm. `responses` and `messages` have `caller` by default unless `policy` is `order`, because
-    encrypted reasoning is valid only where it was made.
+    cache of prompts warm. `responses` and `messages` have `caller` by default, and where the header is missing, unless
+    `policy` is `order`, because encrypted reasoning is valid only where it was made.
 
     Example: header x-session-id
     """

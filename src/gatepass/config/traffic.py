@@ -23,7 +23,8 @@ class RetryConfig(Block):
 
     on: Annotated[list[Literal["refused", "may_have_run"]], Field(min_length=1)] = ["refused"]
     """`refused`: no connection, 429, and 503 with `retry-after`. The upstream has not executed such a request.
-    A 429 after the beginning of an answer, or inside a 200, also requires `may_have_run`.
+    A 429 after the beginning of an answer, or inside a 200, also requires `may_have_run`. So does a request whose
+    reused connection closed, because the upstream may have ended at it.
     `may_have_run`: any other 5xx, a timeout, or a reply that was cut or invalid, for the `operations` below.
 
     Example: [refused, may_have_run]

@@ -538,6 +538,7 @@ class StoredResponses(client_protocol.Raw):
     __slots__ = ()
 
     name, family = "stored_responses", Responses.family
+    binds_conversations = True
     progress = ResponseProgress
 
     stream_error = staticmethod(response_error)

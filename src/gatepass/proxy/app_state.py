@@ -578,7 +578,8 @@ def _sample(state: AppState) -> Sample:
         of_target = (route.targets[at].upstream, route.names[at])
         is_free = word == "available" and values["gatepass_target_available"].get(of_target, True)
         values["gatepass_target_available"][of_target] = is_free
-        values["gatepass_target_in_flight"][of_target] = health.in_flight
+        if not route.is_plain:  # else nothing counts them
+            values["gatepass_target_in_flight"][of_target] = health.in_flight
         if route.breaker is not None:
             values["gatepass_target_ejections_total"][of_target] = health.breaker.ejected_times
     ends = [(key.expires.timestamp(), key) for key in state.authenticator.keys.known if key.expires is not None]

@@ -411,10 +411,12 @@ def _with_policy(tried: Tried, attempt: Attempt, failover: Failover, error: Gate
 def _has_begun_to_run(attempt: Attempt) -> bool:
     """Return whether the upstream may have executed a part of the request, although it refused it in the end.
 
-    A 429 may follow the first tokens of a stream that gatepass makes a whole reply from, or stand in a 200.
+    A 429 may follow the first tokens of a stream that gatepass makes a whole reply from, or stand in a 200. A reused
+    connection may have closed because the request ended its server.
     """
-    status = attempt.record.status
-    return attempt.parts is not None or (status is not None and not is_http_error(status))
+    record, status = attempt.record, attempt.record.status
+    was_stale = attempt.sent_before and record.repeated_stale
+    return attempt.parts is not None or was_stale or (status is not None and not is_http_error(status))
 
 
 async def _choose(attempt: Attempt, failover: Failover, repeat: Repeat, error: GatepassError, pause_s: float) -> bool:

@@ -123,9 +123,11 @@ class Failover(Hidden, msgspec.Struct, eq=False):
             is_stored = stored is not None or call.operation.is_about_stored
         is_pinned = is_stored and len(healths) > 1
         if route.policy != "order" or route.affinity:
-            of_protocol = route.affinity_of(PROTOCOLS[call.operation.protocol])
-            if affinity := route.affinity if stored in _UPLOADED else of_protocol:
-                key = call.caller.encode() if affinity == "caller" else header(self.request.headers, affinity.encode())
+            default = "" if stored in _UPLOADED else route.default_affinity(PROTOCOLS[call.operation.protocol])
+            for affinity in (route.affinity, default):
+                if key is None and affinity:
+                    named = None if affinity == "caller" else affinity.encode()
+                    key = call.caller.encode() if named is None else header(self.request.headers, named)
             if key is not None or not is_pinned:
                 # a stored object is at its target even if that has many requests
                 loads = [0 if is_pinned else health.in_flight for health in healths]
@@ -271,15 +273,16 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         if self.closed and self.admitted is not None and (refused := self.admitted.refused) is not None:
             fits = not refused.limit.counts_tokens or self.admitted.tokens <= refused.limit.most
             return limit_reached(refused) if fits else never_fits(refused.limit, self.admitted.tokens)
+        whose = f"Every target of the model {model!r}"
+        if len(self.order) < len(self.healths):
+            whose = f"The target of the model {model!r} for the object that the request names"
         if any(not self.healths[at].drained for at in self.order):
             wait_s = self.wait_s(now_s)
-            limited = TargetsLimited(
-                f"All targets of the model {model!r} asked to wait, the shortest for {math.ceil(wait_s)} s.",
-                retry_after_s=wait_s,
-            )
+            message = f"{whose} asked to wait, for at least {math.ceil(wait_s)} s."
+            limited = TargetsLimited(message, retry_after_s=wait_s)
             limited.should_retry = None if wait_s <= LONGEST_WAIT_S else False
             return limited
-        return TargetsDrained(f"Every target of the model {model!r} is drained by the operator (`gatepass target`).")
+        return TargetsDrained(f"{whose} is drained by the operator (`gatepass target`).")
 
     def shorten_wait(self, error: GatepassError, now_s: float) -> None:
         """Let `error` ask for the wait of the target that is free first."""

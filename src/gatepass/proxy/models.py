@@ -249,14 +249,18 @@ async def probe_targets(current: Callable[[], AppState]) -> NoReturn:
                 for target, name, health in zip(route.targets, route.full_names, state.healths_of(route), strict=True):
                     if health.breaker.begin(now_s, settings, "models"):
                         due[target.upstream].append((name, health.breaker, settings))
-        await asyncio.gather(*(_probe(current, name, now_s, ejected) for name, ejected in due.items()))
+        await asyncio.gather(*(_probe(current, state, name, now_s, ejected) for name, ejected in due.items()))
         await sleep(state.clock, CHECK_EVERY_S)
 
 
 async def _probe(
-    current: Callable[[], AppState], upstream: str, began_s: float, ejected: list[tuple[str, Breaker, BreakerSettings]]
+    current: Callable[[], AppState],
+    state: AppState,
+    upstream: str,
+    began_s: float,
+    ejected: list[tuple[str, Breaker, BreakerSettings]],
 ) -> None:
-    state, failed, code = current(), False, ""
+    failed, code = False, ""
     late = UpstreamTimeout(f"No list of models within {FETCH_S:g} s.", upstream=upstream, phase="total")
     try:
         await timeout(state.clock, FETCH_S, request_list(state, state.upstreams[upstream]), late)

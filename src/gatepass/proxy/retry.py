@@ -157,8 +157,8 @@ _UNSENT = (Outcome.NOTHING_WRITTEN, Outcome.CONNECTION_FAILED, Outcome.TIMED_OUT
 
 def may_repeat_by_policy(outcome: Outcome, status: int, tried: Tried, left_s: float) -> bool:
     """Return whether `models.NAME.retry` repeats an attempt that ended with `outcome`, and time is left for it."""
-    if outcome in (Outcome.CONNECTION_FAILED, Outcome.TIMED_OUT) and not tried.sent:
-        allowed = tried.repeats_refused
+    if outcome in _UNSENT and not tried.sent:
+        allowed = tried.repeats_refused and (tried.has_next or outcome is not Outcome.NOTHING_WRITTEN)
     elif outcome in REPLIES:
         refused = is_limited(status, 0.0 if tried.has_wait else None)
         allowed = tried.repeats_refused if refused else tried.repeats_run and status >= SERVER_ERROR

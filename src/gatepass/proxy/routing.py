@@ -54,9 +54,9 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     """0 if no target is passed over after a 429."""
     context_fallback: str | None = None
 
-    def affinity_of(self, protocol: ClientProtocol) -> str:
-        """Return `affinity` for an operation of `protocol`, whose conversations may belong to one upstream."""
-        return self.affinity or ("caller" if self.policy != "order" and protocol.binds_conversations else "")
+    def default_affinity(self, protocol: ClientProtocol) -> str:
+        """Return the affinity for an operation of `protocol`, whose conversations may belong to one upstream."""
+        return "caller" if self.policy != "order" and protocol.binds_conversations else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from gatepass.config.model import Config
 from gatepass.errors import ClientGone, TargetsDrained, TargetsLimited, UpstreamConnect, UpstreamErrorReply
 from gatepass.http_client.tls import TLSContexts
 from gatepass.observability.observer import Observers
-from gatepass.operations.table import CHAT_OPERATION
+from gatepass.operations.table import CHAT_OPERATION, match_operation
 from gatepass.policy.balancing import TargetHealth
 from gatepass.policy.breaker import BreakerSettings
 from gatepass.policy.retry_budget import WINDOW_S, allows_repeat
@@ -30,7 +30,7 @@ from gatepass.proxy.handler import handle
 from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.retry import Outcome
 from gatepass.tokens import Token
-from gatepass.types import ClientRequest
+from gatepass.types import ClientRequest, Operation
 from tests.unit.clock import DrivenClock
 from tests.unit.normalize.calls import a_call
 from tests.unit.proxy.test_attempt_retries import BODY, Holder, Reply, Scenario, Upstream, unreached
@@ -241,6 +241,24 @@ def test_callers_are_spread_over_regions_that_have_the_model_under_one_name():
     assert 60 < len(moved) < 140
 
 
+def preferred(state: AppState, caller: str, operation: Operation) -> int:
+    call = changed(a_call(b"", operation), caller=caller)
+    request = ClientRequest("id", operation.method, operation.path, (), "127.0.0.1", 0.0)
+    return Failover.begin(state, state.routes.route("responses", "m"), call, request, ANONYMOUS).order[0]
+
+
+@pytest.mark.parametrize("entry", [{"policy": "weighted"}, {"policy": "weighted", "affinity": "header x-session"}])
+def test_requests_for_a_stored_response_go_where_the_caller_made_it(entry):
+    """Also without the header that the affinity names."""
+    state = a_state({"*": {**targets("east", "west"), **entry}})
+    make = match_operation("POST", "/v1/responses").operation
+    made = {caller: preferred(state, caller, make) for caller in (f"caller-{at}" for at in range(20))}
+    assert {*made.values()} == {0, 1}
+    for method, rest in (("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/input_items")):
+        stored = match_operation(method, f"/v1/responses/resp_1{rest}").operation
+        assert {caller: preferred(state, caller, stored) for caller in made} == made
+
+
 # --- what is not configured, a reload, and models that share a target
 
 
@@ -326,6 +344,16 @@ def test_a_target_that_is_drained_shortens_no_wait():
     assert failover.pause_s(reply(429, 5.0), now_s) >= 5.0
     error = failover.unavailable("m", now_s)
     assert (type(error), error.retry_after_s) == (TargetsLimited, 5.0)
+
+
+def test_the_error_without_the_target_of_a_stored_object_says_nothing_of_the_others():
+    state = a_state({"m": {**targets("east", "west"), **POLICY}})
+    failover = a_failover(state)
+    failover.call = changed(failover.call, body=b'{"file_id": "file-1"}')
+    health(state, "east").drained = True
+    assert not failover.choose(state.clock.now())
+    message = failover.unavailable("m", state.clock.now()).message
+    assert message.startswith("The target of the model 'm' for the object that the request names is drained")
 
 
 def test_an_ejection_and_its_end_are_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -145,7 +145,7 @@ POLICY_TABLE = """
     outcome            status wait written earlier policy   time     next | verdict
 
     # without a policy, and with one that does not repeat this request: as ever
-    connection_failed  *      *    no      no      *        *        yes  | next_target
+    connection_failed|nothing_written * * no no    *        *        yes  | next_target
     *                  *      *    *       *       none     *        *    | -
 
     # too little time for another attempt
@@ -159,6 +159,9 @@ POLICY_TABLE = """
     error_reply|invalid 503    yes  *       *       refused|both *    yes  | next_target
     error_reply|invalid 503    yes  *       *       refused|both *    no   | retry
     error_reply|invalid 503    yes  *       *       *        *        *    | -
+
+    # no token or no place: it comes no sooner after a pause
+    nothing_written    *      *    no      *       refused|both *    yes  | next_target
 
     # may have run: another 5xx, a timeout, a cut
     error_reply|invalid 500|503 *   *       *       run|both *        yes  | next_target
@@ -180,7 +183,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "run": {"repeats_run": True},
     "both": {"repeats_refused": True, "repeats_run": True},
 }
-ENDS = [one for one in Outcome if one not in (Outcome.NOTHING_WRITTEN, Outcome.COMPLETE)]
+ENDS = [one for one in Outcome if one is not Outcome.COMPLETE]
 POLICY_COLUMNS = (map(str, ENDS), ("400", "429", "500", "503"), YES_NO, YES_NO, YES_NO, POLICIES, ("left", "short"))
 
 

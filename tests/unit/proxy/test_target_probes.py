@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gatepass.config.model import Config
 from gatepass.errors import UpstreamConnect
 from gatepass.http_client.tls import TLSContexts
 from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
@@ -141,6 +142,21 @@ async def test_a_reload_ends_a_probe_without_a_verdict():
         assert probes.word("east") == "half_open"
         await probes.clock.advance(2)
         assert (east.requests, probes.word("east")) == (2, "available")
+
+
+async def test_a_reload_that_removes_an_upstream_at_the_moment_of_its_probe_ends_no_others():
+    probes = Probing(TWO, east=Upstream(Listed("other")))
+    probes.chosen()
+    eject(probes.state, "east")
+    probes.clock.suspend(31)
+    upstreams = {"west": {"base_url": "http://west.example/v1"}}
+    config = Config.model_validate({"upstreams": upstreams, "models": {"m": {**targets("west"), **PROBED}}})
+    states = [next_app_state(config, TLSContexts(), probes.built), probes.state]
+    task = asyncio.create_task(probe_targets(lambda: states.pop() if len(states) > 1 else states[0]))
+    await probes.clock.advance(3)
+    assert not task.done()
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_after_a_reload_without_the_setting_a_request_is_the_probe():

@@ -82,6 +82,10 @@ async def test_each_target_of_a_model_with_a_choice_or_a_breaker_has_its_state()
         assert f"gatepass_target_in_flight{{{labels}}} 0.0" in shown
     assert 'gatepass_target_ejections_total{model="safe",upstream="west"} 1.0' in shown
     assert 'gatepass_target_ejections_total{model="other"' not in shown
+    await order(state, name="east/one", drain="1", sure="1")
+    shown = state.metrics.exposition().decode()
+    assert 'gatepass_target_available{model="one",upstream="east"} 0.0' in shown
+    assert 'gatepass_target_in_flight{model="one"' not in shown, "nothing counts its requests"
     await state.clock.advance(30.0)
     assert states()["safe"] == [("half_open", 0.0)]
 
