@@ -168,7 +168,7 @@ def configuration(chat: str, issuer: str) -> dict[str, Any]:
                 }
                 for name, key in KEYS.items()
             ],
-            "groups": {"team": {"limits": {"requests": {"hour": 10_000}}}},
+            "groups": {"team": {"limits": {"requests": {"hour": 10_000, "day": 100_000}}}},
         },
     }
 
