@@ -38,7 +38,7 @@ CHILDREN = {
     "ragflow": ["guides/ragflow_upstream"],
     "tokens": ["reference/credentials", "concepts/token_life"],
     "adaptations": ["concepts/learned_rules", "concepts/translation", "concepts/host_faults", "quirks"],
-    "guides/traffic": ["guides/limits"],
+    "guides/traffic": ["guides/limits", "guides/usage"],
     "guides/replicas": ["operations/store"],
     "operations/run": ["operations/reload"],
     "operations/ui": ["operations/ui_views"],
@@ -61,6 +61,7 @@ CHILDREN = {
         "zh/translation",
         "zh/translation_tests",
         "zh/ui",
+        "zh/usage",
         "zh/keys",
     ],
 }

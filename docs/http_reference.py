@@ -54,6 +54,7 @@ OWN_PAGES: Mapping[str, tuple[str, str]] = {
     ),
     "/metrics": ("The [metrics](metrics.md) of all workers.", f"{READER}; none with `access.metrics_open`"),
     "/status": ("The state of each credential, key and store, without a token, key or secret.", READER),
+    "/usage": ("What each caller used of each model, by day, as [`gatepass usage`](cli.md#gatepass-usage).", READER),
     "/learned": (
         "The learned rules of the models that the key may use. `?as=config` returns their YAML.",
         READER,

@@ -15,7 +15,12 @@ from .scripted import Hold, Scripted
 
 KEYS = {role: f"gp-{role}-0123456789abcdef" for role in ("caller", "viewer", "admin")}
 ACCESS = {"keys": [{"name": role, "role": role, "hash": hash_key(key)} for role, key in KEYS.items()]}
-OPEN = {"/metrics": rb"gatepass_requests_", "/status": rb"in_flight", "/learned": rb"\"rules\"|# Nothing has"}
+OPEN = {
+    "/metrics": rb"gatepass_requests_",
+    "/status": rb"in_flight",
+    "/usage": rb"\"rows\"",
+    "/learned": rb"\"rules\"|# Nothing has",
+}
 """A word of each page that no error contains."""
 SPELLINGS = ("{}", "/llm{}", "{}/", "/{}", "/llm/{}", "{}?as=config", "/v1{}", "/%6cearned/..{}", "/x/..{}")
 

@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "status": CommandEntry("gatepass.cli.control", "Show the running gatepass: its tokens and its load."),
     "target": CommandEntry("gatepass.cli.control", "Drain a target of the running gatepass, or resume it."),
     "limits": CommandEntry("gatepass.cli.control", "Show how much of each limit the running gatepass has used."),
+    "usage": CommandEntry("gatepass.cli.control", "Show what callers used: requests and tokens by model."),
     "learned": CommandEntry("gatepass.cli.control", "List the rules that a running gatepass learned from errors."),
     "tail": CommandEntry("gatepass.cli.requests", "Show the requests of the running gatepass as they end."),
     "show": CommandEntry("gatepass.cli.requests", "Show what happened to one request, by the id in its error."),

@@ -19,7 +19,15 @@ from gatepass.config.upstream import DialectName, UpstreamConfig
 from gatepass.errors import CallerError
 from gatepass.normalize.members import Clamp, Drop
 from gatepass.normalize.profiles import ProfileRules, build_profiles, untyped
-from gatepass.normalize.rules import SEARCHED, Change, ChangeRule, DeclaredModels, ModelName, normalize
+from gatepass.normalize.rules import (
+    INCLUDE_USAGE,
+    SEARCHED,
+    Change,
+    ChangeRule,
+    DeclaredModels,
+    ModelName,
+    normalize,
+)
 from gatepass.operations.table import CHAT_OPERATION, OPERATIONS, call_of, sample
 from gatepass.policy.windows import Windows
 from gatepass.protocols import PROTOCOLS
@@ -180,6 +188,8 @@ def _steps(config: Config, operation: str, model: str, target: Target, profile: 
                 yield f"built-in {rule.name}: {rule.effect}"
         yield from _renamed_model(model, target)
         yield from _declared(config, operation, model)
+        if upstream.include_usage and any("stream_options" in row.members for row in _rows(operation)):
+            yield f"{INCLUDE_USAGE.name}: {INCLUDE_USAGE.changes[0].entry} in a stream"
         yield from _unused_upstream(config, operation, model)
         also = f", also {', '.join(upstream.learn_also)}" if upstream.learn_also else ""
         yield f"learning: {upstream.learn}{also if upstream.learn != 'off' else ''}"

@@ -340,6 +340,12 @@ class UpstreamConfig(Block):
 
     Danger: The answer may ignore what the client requested, such as `stop`, the tools or the schema.
     """
+    include_usage: bool = False
+    """Request the tokens of each stream of a chat or completion (`stream_options.include_usage`), also if the client
+    does not. The client then does not receive the chunk with the tokens. See docs/guides/usage.md.
+
+    Danger: Some upstreams reject `stream_options`. gatepass then learns to leave it out, and sends the request again.
+    """
     repair: RepairConfig = RepairConfig()
     """Repairs of its streams, in addition to the ones that always apply. See docs/adaptations.md#repairs.
 

@@ -215,6 +215,15 @@ def serve_by_chat(editor: JsonEditor) -> bool:
     return False
 
 
+INCLUDE_USAGE = JsonMemberPath.parse("stream_options.include_usage")
+
+
+@fixed_change(f"set={INCLUDE_USAGE}")
+def include_usage(editor: JsonEditor) -> bool:
+    """Request the usage of a stream. The client did not, so `UsageRepair` removes its chunk (sse/repair.py)."""
+    return editor.stream and Set(INCLUDE_USAGE, b"true").apply_to(editor)
+
+
 @fixed_change("drop=stream_options")
 def drop_orphaned_options(editor: JsonEditor) -> bool:
     """Drop `stream_options` if `stream` is not true: OpenAI and vLLM reject it. Entry `drop=stream_options`."""

@@ -190,6 +190,8 @@ STREAM_OPTIONS = SearchedRule(
     "left out if no stream is requested",
     is_for_streams=False,
 )
+INCLUDE_USAGE = ChangeRule("include_usage", (members.include_usage,))
+"""For an upstream with `include_usage`. It runs after the rules that change whether a stream is requested."""
 FLOAT_VECTORS = SearchedRule(
     "vectors",
     ("base64",),

@@ -479,7 +479,7 @@ class Metrics(Observer):
     def tools_listed(self, upstream: str, names: Iterable[str]) -> None:
         """Count calls of these tools of an MCP server by name, of at most MAX_NAMES."""
         for name in names:
-            _placed(name, self._tools[upstream])
+            placed(name, self._tools[upstream])
 
     def of(self, key: Labels) -> Series:
         """Return the series of `key`. An unknown caller, model, upstream or operation is ""."""
@@ -508,11 +508,11 @@ class Metrics(Observer):
     def _labels(self, key: Labels) -> Labels:
         caller, model, upstream, operation = key
         names, name = self._names, self._model_name(model) if model else NONE
-        group = _placed(self._groups.get(caller, ""), names["group"])
+        group = placed(self._groups.get(caller, ""), names["group"])
         return (
-            _placed(caller or NONE, names["caller"]),
+            placed(caller or NONE, names["caller"]),
             group,
-            _placed(name, names["model"]),
+            placed(name, names["model"]),
             upstream or NONE,
             operation,
         )
@@ -717,7 +717,7 @@ class Metrics(Observer):
         """Count requests for which `limit` had no room. 0: show the series, so that Prometheus sees the first one."""
         kind, name = limit.owner
         mode = "observe" if limit.observes else "enforce"
-        labels = (kind, _placed(name, self._names[f"limits of {kind}"]), limit.setting, mode)
+        labels = (kind, placed(name, self._names[f"limits of {kind}"]), limit.setting, mode)
         self._cell("gatepass_limit_hits_total", labels).value += count
 
     def waited_in_queue(self, upstream: str, seconds: float) -> None:
@@ -769,7 +769,7 @@ class Metrics(Observer):
         return msgspec.msgpack.encode(found)
 
 
-def _placed(name: str, places: set[str]) -> str:
+def placed(name: str, places: set[str]) -> str:
     """Return `name`, or OTHER if it has no place. Places are given in the order of the first request."""
     if name not in places and name not in (NONE, OTHER, ""):
         if len(places) >= MAX_NAMES:

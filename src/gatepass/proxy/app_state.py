@@ -47,6 +47,7 @@ from gatepass.observability.metrics import MAX_NAMES, Labels, Metrics, Sample
 from gatepass.observability.observer import Observers
 from gatepass.observability.redaction import Redactor
 from gatepass.observability.traffic import Traffic
+from gatepass.observability.usage_ledger import UsageLedger
 from gatepass.policy.balancing import TargetHealth
 from gatepass.policy.fair_queue import FairQueue
 from gatepass.policy.recent_counts import RecentCounts
@@ -55,6 +56,7 @@ from gatepass.proxy.admission import Admission
 from gatepass.proxy.body_threads import BodyThreads
 from gatepass.proxy.in_flight import InFlightRequests, MemoryBudget, PeriodicChecks
 from gatepass.proxy.routing import Route, RouteTable
+from gatepass.proxy.usage_store import UsageStore
 from gatepass.sse.dialect_transforms import RagflowTransforms
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import GuardedStore, StoreState
@@ -154,6 +156,8 @@ class Upstream:
     """"" without one."""
     learns: bool
     """Whether gatepass learns rules from its errors."""
+    includes_usage: bool
+    """Whether gatepass requests the tokens of its streams."""
     rejection_statuses: frozenset[int]
     """The HTTP statuses that reject the token."""
 
@@ -185,6 +189,7 @@ class ProcessParts:
     """None if this process shares nothing."""
     windows: Windows = field(default_factory=Windows)
     """What was used of limits."""
+    usage: UsageStore
     reload_problems: list[str] = field(default_factory=list)
     """Why the last reload was refused, so that `/status` shows it."""
 
@@ -315,6 +320,7 @@ class AppState(ProcessParts):
         self.body_threads.close()
         for upstream in self.upstreams.values():
             await upstream.transport.aclose()
+        await self.usage.aclose()
         if self.store is not None:
             with suppress(StoreUnavailable):  # an unreachable store must not fail the shutdown
                 await self.store.aclose()
@@ -355,8 +361,9 @@ def create_app_state(
     if store is not None:
         store.mask = redactor.mask
     metrics = Metrics(redactor.mask)
+    ledger = UsageLedger(lambda key: metrics.of(key).labels, clock.wall)
     # in the order in which they learn of an event
-    observers = Observers([metrics, AccessLog()], metrics.observer_failed)
+    observers = Observers([metrics, ledger, AccessLog()], metrics.observer_failed)
     parts = ProcessParts(
         clock=clock,
         redactor=redactor,
@@ -368,6 +375,7 @@ def create_app_state(
         periodic_checks=PeriodicChecks(clock, CHECK_EVERY_S),
         store=store,
         windows=windows or Windows(),
+        usage=UsageStore(ledger, store, clock),
     )
     state = _assemble(config, parts, TLSContexts(), None)
     _take_over(state)
@@ -423,6 +431,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
             forward_headers=one.forward_headers,
             credential=one.credential or "",
             learns=one.learn == "on",
+            includes_usage=one.include_usage,
             rejection_statuses=frozenset((UNAUTHORIZED, *one.rejection.statuses)),
         )
         for name, one in settings.items()

@@ -28,7 +28,7 @@ from gatepass.learning.session import LearningSession
 from gatepass.normalize.embeddings_request import has_token_ids
 from gatepass.normalize.messages import OWN_THOUGHT, drop_own_thoughts
 from gatepass.normalize.profiles import ProfileRules
-from gatepass.normalize.rules import MODEL_NAME_ONLY, Rule, SearchedRule, normalize
+from gatepass.normalize.rules import INCLUDE_USAGE, MODEL_NAME_ONLY, Rule, SearchedRule, normalize
 from gatepass.observability.observer import RuleChange
 from gatepass.operations.table import CHAT_OPERATION
 from gatepass.policy.retry_budget import WINDOW_S, allows_repeat
@@ -560,7 +560,8 @@ def rules_for(
 ) -> tuple[Rule, ...]:
     """Return the rules for `call` at `upstream`, without learned ones.
 
-    The order is: the caller's profile, the rerank shape, built-in rules, declared rules. Without a body there are none.
+    The order is: the caller's profile, the rerank shape, built-in rules, declared rules, `include_usage`. Without a
+    body there are none.
     """
     if not call.body:
         return ()
@@ -569,6 +570,8 @@ def rules_for(
     own_rules = PROTOCOLS[call.operation.protocol].own_rules
     if own_rules is not None:
         rules = (*own_rules(upstream.settings, call.model or target.model), *rules)
+    if upstream.includes_usage and "stream_options" in call.operation.members:
+        rules = (*rules, INCLUDE_USAGE)
     return (*first_rules, *rules) if first_rules else rules
 
 

@@ -108,6 +108,7 @@ class Service:
             state.in_flight.tasks.spawn(state.traffic.run(state.clock), "traffic")
             state.in_flight.tasks.spawn(probe_targets(lambda: endpoint.state), "target probes")
             state.in_flight.tasks.spawn(state.metrics.sample_loop_lag(), "loop lag")
+            state.in_flight.tasks.spawn(state.usage.run(), "usage")
             yield
             # a server ends the lifespan when it no longer waits for requests: end those that are still in progress
             if self._draining is not None:

@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +30,12 @@ from gatepass.errors import ModelNotFound
 from gatepass.learning.learned_rule import LearnedRuleRecord, as_config, is_configured
 from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.metrics import CONTENT_TYPE, exposition_of
+from gatepass.observability.usage_ledger import COLUMNS, DAY_S, DayUse
 from gatepass.operations.table import base_url
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import served_by_chat
 from gatepass.proxy.routing import RouteTable
+from gatepass.proxy.usage_store import UsagePart
 from gatepass.server.asgi import path_in, peer_in
 from gatepass.server.cycle import ids_begin
 from gatepass.server.inspection import (
@@ -42,6 +45,7 @@ from gatepass.server.inspection import (
     REQUESTS,
     RETRY,
     STORY,
+    USAGE,
     Collect,
     own_capture,
     own_requests,
@@ -49,6 +53,7 @@ from gatepass.server.inspection import (
 )
 from gatepass.server.replay import own_replay
 from gatepass.server.targets import TARGETS, own_targets, targets_of
+from gatepass.store.base import StoreUnavailable
 from gatepass.types import MCP_UPSTREAM, ClientRequest
 
 if TYPE_CHECKING:
@@ -172,6 +177,32 @@ async def _learned(call: PageRequest) -> Response:
     if call.request.query_params.get("as") == "config":
         return Response(pinned(records, state.config, caller), media_type="application/yaml")
     return JSONResponse({"rules": [shown(record, state.clock.wall()) for record in records]})
+
+
+@_page(USAGE)
+async def _usage(call: PageRequest) -> Response:
+    """Return what each caller used of each model in the last days. Requires a viewer or admin if there are keys."""
+    call.reader()
+    usage, wall_s = call.state.usage, call.state.clock.wall()
+    parts = [msgspec.json.decode(part, type=UsagePart) for part in (await call.parts()).values()]
+    faults, found = [part.fault for part in parts if part.fault is not None], dict[int, DayUse]()
+    try:
+        found = await usage.days()
+    except StoreUnavailable as error:
+        faults.append(str(error))
+    for day, rows in chain.from_iterable(part.days.items() for part in parts):
+        found.setdefault(day, DayUse()).add(rows)
+    shown = [
+        {"day": _date(day), "caller": caller, "model": model, **dict(zip(COLUMNS, counts, strict=True))}
+        for day, use in sorted(found.items())
+        for caller, model, counts in sorted(use.rows())
+    ]
+    fault = faults[0] if faults else None
+    return JSONResponse({"today": _date(int(wall_s // DAY_S)), "lasts": usage.lasts, "fault": fault, "rows": shown})
+
+
+def _date(day: int) -> str:
+    return datetime.fromtimestamp(day * DAY_S, UTC).date().isoformat()
 
 
 def learned_rules(parts: Mapping[str, bytes], caller: AccessKey, state: AppState) -> list[LearnedRuleRecord]:
@@ -428,6 +459,8 @@ async def own_part(target: str, state: AppState) -> bytes:
         return json.dumps(names).encode()
     if path == "/metrics":
         return state.metrics.scrape()
+    if path == USAGE:
+        return msgspec.json.encode(await state.usage.write())
     if path == "/status":
         return json.dumps(status_of(state)).encode()
     return json.dumps(msgspec.to_builtins(state.learned_rules())).encode() if path == "/learned" else b""
