@@ -37,6 +37,16 @@ _EMPTY = memoryview(bytes(4 * _KEPT)).cast("I")
 REQUESTS, TOKENS, CONCURRENT = "requests", "tokens", "concurrent"
 
 
+def process_exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 class Limit:
     """One limit of one subject, and the record of what it has used."""
 
@@ -102,7 +112,7 @@ class Limit:
     def used(self, now_s: float) -> int:
         """Return what counts now, without a change: another process may change the record."""
         if not self.width_s:
-            return sum(self.words[at + 1] for at in _PAIRS)
+            return sum(self.words[at + 1] for at in _PAIRS if self.words[at + 1] and process_exists(self.words[at]))
         head, part = self.words[_HEAD] | self.words[_HEAD_HIGH] << 32, self.part(now_s)
         return sum(self.words[_FIRST + at % _KEPT] for at in range(max(head, part) - PARTS, head + 1))
 
@@ -204,16 +214,6 @@ class Refused(msgspec.Struct, frozen=True, eq=False):
 
     limit: Limit
     wait_s: float
-
-
-def process_exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 class Windows:

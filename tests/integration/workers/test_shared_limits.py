@@ -83,6 +83,16 @@ def test_a_worker_admits_what_fits_without_the_lock_while_the_holder_of_the_lock
     assert (tokens.used(1_000.0), place.used(1_000.0)) == (15, 0)
 
 
+def test_the_requests_of_a_killed_worker_are_not_shown(tmp_path):
+    windows = SharedWindows(tmp_path / "limits")
+    place = windows.attach(Limit(("caller", "ana"), CONCURRENT, ("", 0), 5))
+    windows.pid = 2**22 + 1  # above the largest pid of Linux
+    windows.take([place], 0, 1_000.0)
+    windows.pid = os.getpid()
+    windows.take([place], 0, 1_000.0)
+    assert place.used(1_000.0) == 1
+
+
 def test_a_limit_that_is_first_used_while_the_lock_is_held_is_shared_later(tmp_path, stopped):
     one, two = SharedWindows(tmp_path / "limits"), SharedWindows(tmp_path / "limits")
     limits = [(shared, shared.attach(requests(4))) for shared in (one, two)]
