@@ -316,7 +316,7 @@ def one_of_each() -> Metrics:
     metrics.rule_changed(RuleChange("id", "learned", "chat", "gpt-4o", "chat", "drop=seed", ""))
     metrics.observer_failed("AccessLog")
     metrics.limit_hit(Limit(("caller", "ragflow"), "requests", ("minute", 60), 600), 1)
-    metrics.waited_in_queue("chat", 0.8)
+    metrics.waited_in_queue(("ragflow", "gpt-4o", "chat", "chat"), 0.8)
     metrics.waited_for_connection("chat", 0.1)
     with_lag = metrics._loop_lag.of(())  # noqa: SLF001 - only a running event loop observes it
     with_lag.observe(0.001)

@@ -134,7 +134,7 @@ COUNTED: Mapping[str, str] = MappingProxyType(
             "What gatepass adds to the time to the first byte of a good reply: the time without the waits for the"
             " client's body and for the upstream. A wait for a token is included"
         ),
-        "gatepass_queue_wait_seconds{upstream}": (
+        "gatepass_queue_wait_seconds{caller,group,model,upstream,operation}": (
             "Waits for a place at a full upstream (max_in_flight). A request that did not wait is not counted"
         ),
         "gatepass_pool_wait_seconds{upstream}": (
@@ -720,8 +720,9 @@ class Metrics(Observer):
         labels = (kind, placed(name, self._names[f"limits of {kind}"]), limit.setting, mode)
         self._cell("gatepass_limit_hits_total", labels).value += count
 
-    def waited_in_queue(self, upstream: str, seconds: float) -> None:
-        self._families["gatepass_queue_wait_seconds"].of((upstream,)).observe(seconds)
+    def waited_in_queue(self, key: Labels, seconds: float) -> None:
+        """Observe a wait of a request, whose `key` is as in `series`."""
+        self._cell("gatepass_queue_wait_seconds", self._labels(key)).observe(seconds)
 
     def waited_for_connection(self, upstream: str, seconds: float) -> None:
         self._families["gatepass_pool_wait_seconds"].of((upstream,)).observe(seconds)

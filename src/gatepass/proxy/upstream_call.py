@@ -96,7 +96,8 @@ async def wait_for_place(attempt: Attempt, failover: Failover) -> None:
             record.queue_wait_s = clock.now() - began_s
             failover.queue_wait_s += record.queue_wait_s
             record.upstream_s += record.queue_wait_s
-            attempt.state.metrics.waited_in_queue(name, record.queue_wait_s)
+            key = (failover.caller.name, record.model, name, record.operation)
+            attempt.state.metrics.waited_in_queue(key, record.queue_wait_s)
         if not failover.waits:
             return
     block, waits = settings_of(name), len(queue.waiting)

@@ -386,8 +386,9 @@ async def test_position_and_wait_are_shown():
     assert [story["timings"]["added_s"] for story in stories] == [0.0] * 3  # it is not gatepass that is slow
     assert gauge(full) == 0
     text = full.state.metrics.exposition().decode()
-    assert 'gatepass_queue_wait_seconds_sum{upstream="first"} 1.5' in text
-    assert 'gatepass_queue_wait_seconds_count{upstream="first"} 2.0' in text
+    for caller, wait_s in (("bulk", 0.5), ("chat", 1.0)):
+        labels = f'caller="{caller}",model="m",operation="chat",upstream="first"'
+        assert f"gatepass_queue_wait_seconds_sum{{{labels}}} {wait_s}" in text
 
 
 def gauge(full: Full) -> float:
