@@ -483,7 +483,7 @@ class Responses(client_protocol.ClientProtocol):
         headers = error_headers(error)
         if code_of(error) == LONG_LIMITED:
             text = " ".join(error.message.split())[:LONGEST_TEXT].rstrip(".")
-            headers.append((b"x-codex-promo-message", text.encode("ascii", "replace")))
+            headers.append((b"x-codex-promo-message", re.sub(r"[^ -~]", "?", text).encode()))
         return headers
 
     def error_body(self, error: GatepassError, request_id: str) -> bytes:

@@ -74,9 +74,9 @@ def test_no_other_error_names_a_wait():
     ("error", "kind", "text"),
     [
         (
-            LimitReached("The caller 'é'\nhas used its limit.", retry_after_s=3_000),
+            LimitReached("The caller 'é\0'\r\nhas used its limit.", retry_after_s=3_000),
             "usage_limit_reached",
-            b"The caller '?' has used its limit",
+            b"The caller '??' has used its limit",
         ),
         (LimitReached("Used up.", retry_after_s=60), "rate_limit_error", None),
         (reply("Slow down.", 429, retry_after_s=3_000), "usage_limit_reached", b"Slow down"),
