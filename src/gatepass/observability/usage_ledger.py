@@ -30,14 +30,19 @@ class DayUse:
         self._callers: set[str] = set()
         self._models: set[str] = set()
 
+    def of(self, caller: str, model: str) -> list[int]:
+        """Return the counts of both, to which the caller adds."""
+        sums = self._counts.get((caller, model))
+        if sums is None:
+            names = (OTHER, OTHER)
+            if len(self._counts) < MAX_ROWS:
+                names = placed(caller, self._callers), placed(model, self._models)
+            sums = self._counts.setdefault(names, [0] * len(COLUMNS))
+        return sums
+
     def add(self, rows: Iterable[tuple[str, str, Sequence[int]]]) -> None:
         for caller, model, counts in rows:
-            sums = self._counts.get((caller, model))
-            if sums is None:
-                names = (OTHER, OTHER)
-                if len(self._counts) < MAX_ROWS:
-                    names = placed(caller, self._callers), placed(model, self._models)
-                sums = self._counts.setdefault(names, [0] * len(COLUMNS))
+            sums = self.of(caller, model)
             for place, count in enumerate(counts):
                 sums[place] += count
 
@@ -61,11 +66,15 @@ class UsageLedger(Observer):
             return
         key = (access.caller, access.model, "" if attempt is None else attempt.upstream, access.operation)
         caller, _, model, *_ = self._labels(key)
-        tokens: tuple[int | None, ...] = ()
+        day = int(self._wall() // DAY_S)
+        sums = (self.days.get(day) or self.of(day)).of(caller, model)
+        sums[0] += 1
+        sums[1] += access.outcome == "error"
         if usage is not None:
             tokens = (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, usage.reasoning_tokens)
-        counted = (count if count and count <= MAX_TOKENS else 0 for count in tokens)
-        self.of(int(self._wall() // DAY_S)).add([(caller, model, (1, access.outcome == "error", *counted))])
+            for place, count in enumerate(tokens, 2):
+                if count and count <= MAX_TOKENS:
+                    sums[place] += count
 
     def of(self, day: int) -> DayUse:
         """Return the use of `day`. A new day removes those that are no longer shown."""
