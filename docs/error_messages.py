@@ -66,6 +66,7 @@ MESSAGES: Mapping[str, str] = {
     " (access.keys[].max_concurrent). Retry when one of them has ended.",
     "limit_reached": "The group 'imports' has used its limit of 100000 tokens per minute"
     " (access.groups.NAME.limits.tokens.minute). Retry in 12 s.",
+    "limits_unavailable": "The store that counts the limits does not reply (`store.on_store_failure` is `reject`).",
     "targets_limited": "Every target of the model 'gpt-4o' asked to wait, for at least 12 s.",
     "targets_drained": "Every target of the model 'gpt-4o' is drained by the operator (`gatepass target`).",
     "draining": "gatepass is stopping. Retry the request: another instance can serve it.",

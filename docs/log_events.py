@@ -232,6 +232,19 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
             "reason",
             "make room in shared memory",
         ),
+        "limits_without_store": LogEvent(
+            "warning",
+            "The store does not count the limits of use any more. `store.on_store_failure` decides until it does.",
+            "reason",
+            "do what `reason` says",
+        ),
+        "limits_with_store": LogEvent("info", "The store counts the limits of use again.", ""),
+        "limits_task_failed": LogEvent(
+            "error",
+            "A bug ended the task that counts limits in the store. It starts again.",
+            "",
+            "report it with its trace",
+        ),
         "sharing_tokens": LogEvent(
             "info",
             "gatepass starts and shares the tokens of credentials.",

@@ -447,6 +447,16 @@ class LimitReached(GatewayError):
     code, status, retryable = "limit_reached", 429, True
 
 
+class LimitsUnavailable(GatewayError):
+    """The store that counts the limits of use does not reply, and `store.on_store_failure` is `reject`. Nothing was
+    sent.
+
+    Action: Retry after `retry-after`. If it persists, repair the store (`store` in `/status`).
+    """
+
+    code, status, retryable = "limits_unavailable", 503, True
+
+
 class TargetsLimited(GatewayError):
     """Every target of the model asked gatepass to wait, by a 429 or a 503 with `retry-after`. Nothing was sent.
 

@@ -47,6 +47,9 @@ def checked_store_url(text: str) -> str:
     return text
 
 
+OnStoreFailure = Literal["local", "reject", "allow"]
+
+
 class StoreSettings(Block):
     """A Valkey or Redis server that several gatepass processes share."""
 
@@ -92,6 +95,13 @@ class StoreSettings(Block):
     second later.
 
     Danger: If it is too short for the network, each process fetches its own tokens.
+    """
+    on_store_failure: OnStoreFailure = "local"
+    """What decides about limits of use while the store does not reply. `local`: each gatepass counts alone, so that all
+    together use at most the limit times their number. `reject`: requests with limits get 503 `limits_unavailable`.
+    `allow`: nothing is limited and counted.
+
+    Example: reject
     """
     network: TlsFiles = TlsFiles()
     """TLS files for the connection to the store. A proxy is not supported.

@@ -197,6 +197,10 @@ SAMPLED: Mapping[str, str] = MappingProxyType(
             "1 while gatepass can read and write the shared store, and all processes use one encryption key. Absent"
             " without a store"
         ),
+        "gatepass_limits_store_up": (
+            "0 while the store cannot count the limits of use, so that `store.on_store_failure` decides, else 1. Absent"
+            " without a store"
+        ),
         "gatepass_store_emptied_total": "How often the shared store lost its data",
         "gatepass_store_operations_total{operation,outcome}": (
             "Operations of the shared store, by outcome: ok, failed, skipped (not sent in the second after a failure,"
@@ -790,6 +794,7 @@ MERGED_BY: Mapping[str, Callable[[float, float], float]] = MappingProxyType(
         "gatepass_upstream_rejects_token": max,
         "gatepass_target_available": min,
         "gatepass_store_up": min,
+        "gatepass_limits_store_up": min,
         "process_open_fds": max,
         "process_max_fds": min,
         "process_start_time_seconds": max,

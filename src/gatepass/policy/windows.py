@@ -28,9 +28,9 @@ WORDS = _FIRST + _KEPT
 RECORD_BYTES = 4 * WORDS
 """532 bytes for each limit of each subject, 21 MB for 10,000 callers with four limits each."""
 MOST = 2**32 - 1
-_RESET_BITS = 12
+RESET_BITS = 12
 """A part of the calendar has the number of its first day, and in these bits how often it was reset."""
-_WRONG = 32 << _RESET_BITS
+_WRONG = 32 << RESET_BITS
 """A record that is so many parts ahead is from a clock that was wrong, and not from one that was set back a little."""
 _EMPTY = memoryview(bytes(4 * _KEPT)).cast("I")
 
@@ -51,8 +51,8 @@ class Limit:
     """One limit of one subject, and the record of what it has used."""
 
     __slots__ = (
-        *("ahead_s", "counts_tokens", "most", "name", "observes", "owner", "setting", "unit", "width_s", "window"),
-        *("words", "zone"),
+        *("ahead_s", "counts_tokens", "most", "name", "observes", "others", "owner", "setting", "unit", "width_s"),
+        *("window", "words", "zone"),
     )
 
     def __init__(
@@ -84,6 +84,8 @@ class Limit:
         self.name = f"{owner[0]}-{unit}-{window[0]}" if window[1] else f"{owner[0]}-{unit}"
         self.setting = f"{unit}.{window[0]}" if window[1] else "max_concurrent"
         self.words = memoryview(bytearray(RECORD_BYTES)).cast("I")
+        self.others = 0
+        """What the processes that share a store used, beyond the record, by the latest reply of the store."""
 
     @property
     def key(self) -> bytes:
@@ -93,18 +95,22 @@ class Limit:
     @property
     def left(self) -> int:
         """How much was left at the last `take`."""
-        return max(0, self.most - self.words[_TOTAL])
+        return max(0, self.most - self.words[_TOTAL] - self.others)
+
+    def note_total(self, total: int) -> None:
+        """Note that all processes which share a store have used `total`, with what the record counts."""
+        self.others = total - self.words[_TOTAL]
 
     def part(self, now_s: float) -> int:
         """Return the number of the part that counts at `now_s`, before any reset of it; 0 for concurrency."""
         if self.zone is None:
             return int(now_s / self.width_s) if self.width_s else 0
         day = datetime.fromtimestamp(now_s + self.ahead_s, self.zone).date()
-        return (day if self.window[0] == "day" else day.replace(day=1)).toordinal() << _RESET_BITS
+        return (day if self.window[0] == "day" else day.replace(day=1)).toordinal() << RESET_BITS
 
     def period(self, part: int) -> tuple[str, float]:
         """Return the day or month of a part of the calendar as a text that sorts, and its end by `Clock.now`."""
-        first, is_day = date.fromordinal(part >> _RESET_BITS), self.window[0] == "day"
+        first, is_day = date.fromordinal(part >> RESET_BITS), self.window[0] == "day"
         following = first + timedelta(days=1) if is_day else (first + timedelta(days=31)).replace(day=1)
         end_s = datetime.combine(following, time(), self.zone).timestamp() - self.ahead_s
         return first.isoformat()[: None if is_day else -3], end_s
@@ -207,6 +213,8 @@ class Taken(msgspec.Struct, eq=False):
     tokens: int
     exceeded: tuple[Limit, ...] = ()
     """The limits that would have refused it, if they did more than observe."""
+    shared: Sequence[tuple[str | int, str]] = ()
+    """Of each limit, where a store counts it, see `StoreWindows`."""
 
 
 class Refused(msgspec.Struct, frozen=True, eq=False):
@@ -218,6 +226,9 @@ class Refused(msgspec.Struct, frozen=True, eq=False):
 
 class Windows:
     """The records of all limits of one process, which outlive a reload."""
+
+    fault: str | None = None
+    """Why a configured store does not count the limits."""
 
     def __init__(self, pid: int = 1, is_alive: Callable[[int], bool] = process_exists) -> None:
         self.pid = pid
@@ -271,6 +282,19 @@ class Windows:
             words[_TOTAL] = total + cost
             words[_CHANGING] = 0
         return Taken(found, tokens, exceeded)
+
+    async def admit(self, limits: Sequence[Limit], tokens: int, now_s: float) -> Taken | Refused:
+        """Do what `take` does, together with the processes that share a store. Raises LimitsUnavailable."""
+        return self.take(limits, tokens, now_s)
+
+    async def refresh(self, limits: Sequence[Limit]) -> None:
+        """Set `others` of `limits`."""
+
+    def start(self) -> None:
+        """Start to use the store, if there is one."""
+
+    async def aclose(self) -> None:
+        """End that."""
 
     def settle(self, taken: Taken, tokens: int | None, now_s: float) -> None:
         """End a request that has used `tokens`, exactly once. None gives back a request that never ran.

@@ -130,14 +130,14 @@ class Admitted(msgspec.Struct, eq=False):
     """What the current attempt has taken of its upstream."""
     refused: Refused | None = None
 
-    def take(self, limits: tuple[Limit, ...], now_s: float, access: AccessRecord) -> None:
-        """Take all of `limits`; raise InvalidRequest if they can never have room, and LimitReached."""
+    async def take(self, limits: tuple[Limit, ...], now_s: float, access: AccessRecord) -> None:
+        """Take all of `limits`. Raises InvalidRequest if they can never have room, LimitReached, LimitsUnavailable."""
         for limit in limits:
             if limit.counts_tokens and self.tokens > limit.most and not limit.observes:
                 self.hit(limit, 1)
                 raise never_fits(limit, self.tokens)
         self.limits = (*self.limits, *limits)
-        result = self.windows.take(limits, self.tokens, now_s)
+        result = await self.windows.admit(limits, self.tokens, now_s)
         if isinstance(result, Refused):
             self.refused = result
             self.hit(result.limit, 1)
@@ -148,10 +148,10 @@ class Admitted(msgspec.Struct, eq=False):
                 self.hit(limit, 1)
             access.over_limits = (*access.over_limits, *(limit.name for limit in result.exceeded))
 
-    def take_target(self, upstream: str, now_s: float, *, is_forced: bool = False) -> bool:
+    async def take_target(self, upstream: str, now_s: float) -> bool:
         """Take what an attempt uses of the quota of `upstream`. Return whether it has room."""
         if limits := self.of_upstream.get(upstream):
-            result = self.windows.take(limits, self.tokens, now_s, is_forced=is_forced)
+            result = await self.windows.admit(limits, self.tokens, now_s)
             if isinstance(result, Refused):
                 self.refused = result
                 self.hit(result.limit, 1)
@@ -160,6 +160,12 @@ class Admitted(msgspec.Struct, eq=False):
             for limit in result.exceeded:
                 self.hit(limit, 1)
         return True
+
+    def repeat_target(self, upstream: str, now_s: float) -> None:
+        """Take the same for a repeat of an attempt, which does not wait for room."""
+        if limits := self.of_upstream.get(upstream):
+            result = self.windows.take(limits, self.tokens, now_s, is_forced=True)
+            self.at_target = result if isinstance(result, Taken) else None
 
     def leave_target(self, now_s: float, access: AccessRecord | None, outcome: str, *, sent: bool) -> None:
         """End what the attempt has taken, which ended with `outcome`."""
@@ -319,7 +325,10 @@ class Admission:
     def budgets(self) -> dict[Labels, float]:
         """Return the part that is left of the limits of days and months that were used, of MAX_NAMES at most."""
         found = [
-            ((*limit.owner, limit.setting), max(0, limit.most - limit.used(self._clock.now())) / limit.most)
+            (
+                (*limit.owner, limit.setting),
+                max(0, limit.most - limit.used(self._clock.now()) - limit.others) / limit.most,
+            )
             for owner in self._limits
             for limit in self.limits_of(owner)
             if limit.zone is not None
@@ -329,7 +338,7 @@ class Admission:
     async def admit(self, context: RequestContext, call: Call, route: Route, threads: BodyThreads) -> Call:
         """Take what `call` may use, for `context`. Return the call, with a limit on its answer if that is configured.
 
-        Raises InvalidRequest, OperationNotAllowed and LimitReached.
+        Raises InvalidRequest, OperationNotAllowed, LimitReached and LimitsUnavailable.
         """
         caller, operation, access = context.caller, call.operation, context.access
         owners = owners_of(caller, route.entry, operation.configured_as)
@@ -391,28 +400,28 @@ class Admission:
             self.windows, self._hit, (), tokens, size.input_tokens, generates, size.in_background, upstreams
         )
         context.admitted = admitted
-        admitted.take(limits, context.state.clock.now(), access)
+        await admitted.take(limits, context.state.clock.now(), access)
         return call
 
-    def admit_fallback(
+    async def admit_fallback(
         self, admitted: Admitted | None, route: Route, now_s: float, access: AccessRecord | None
     ) -> None:
         """Take what a request may use of the limits of the model to which it falls back. Raises like `admit`."""
         if admitted is not None and access is not None:
             admitted.of_upstream = self._of_targets(route)
             more = [one for one in self.limits_of(("model", route.entry)) if one not in admitted.limits]
-            admitted.take(tuple(more), now_s, access)
+            await admitted.take(tuple(more), now_s, access)
 
     def _of_targets(self, route: Route) -> Mapping[str, tuple[Limit, ...]]:
         return {target.upstream: self.limits_of(("upstream", target.upstream)) for target in route.targets}
 
-    def admit_message(self, context: RequestContext) -> None:
-        """Count a message to an MCP server as a request of its caller. Raises LimitReached."""
+    async def admit_message(self, context: RequestContext) -> None:
+        """Count a message to an MCP server as a request of its caller. Raises LimitReached and LimitsUnavailable."""
         owners = (("caller", context.caller.name), ("group", context.caller.group or ""))
         limits = without_tokens(one for owner in owners for one in self.limits_of(owner))
         if limits:
             context.admitted = admitted = Admitted(self.windows, self._hit, ())
-            admitted.take(limits, context.state.clock.now(), context.access)
+            await admitted.take(limits, context.state.clock.now(), context.access)
 
 
 def without_tokens(limits: Iterable[Limit]) -> tuple[Limit, ...]:

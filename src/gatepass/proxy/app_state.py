@@ -227,6 +227,7 @@ class AppState(ProcessParts):
             if credentials:
                 LOG.info("sharing_tokens", extra={"fields": {**self.store.place, "credentials": credentials}})
             self.store.start()
+            self.windows.start()
         for holder in self.holders.values():
             holder.start()
 
@@ -321,6 +322,7 @@ class AppState(ProcessParts):
         for upstream in self.upstreams.values():
             await upstream.transport.aclose()
         await self.usage.aclose()
+        await self.windows.aclose()
         if self.store is not None:
             with suppress(StoreUnavailable):  # an unreachable store must not fail the shutdown
                 await self.store.aclose()
@@ -358,8 +360,13 @@ def create_app_state(
     budget = MemoryBudget(held_bytes, callers, limits.body_bytes + limits.reply_bytes)
     in_flight = InFlightRequests(limits.connections, callers, budget, limits.mcp_streams)
     redactor = Redactor()
+    windows = windows or Windows()
     if store is not None:
         store.mask = redactor.mask
+    if store is not None and config.store is not None:
+        from gatepass.proxy.store_windows import StoreWindows  # nothing configured, nothing imported
+
+        windows = StoreWindows(windows, store, clock, config.store.on_store_failure)
     metrics = Metrics(redactor.mask)
     ledger = UsageLedger(lambda key: metrics.of(key).labels, clock.wall)
     # in the order in which they learn of an event
@@ -374,7 +381,7 @@ def create_app_state(
         capture=Capture(clock, budget.hold, observers),
         periodic_checks=PeriodicChecks(clock, CHECK_EVERY_S),
         store=store,
-        windows=windows or Windows(),
+        windows=windows,
         usage=UsageStore(ledger, store, clock),
     )
     state = _assemble(config, parts, TLSContexts(), None)
@@ -601,6 +608,7 @@ def _sample(state: AppState) -> Sample:
         values["gatepass_store_up"][()] = store.state is StoreState.UP
         values["gatepass_store_emptied_total"][()] = store.emptied
         values["gatepass_store_operations_total"].update(store.operations.items())
+        values["gatepass_limits_store_up"][()] = state.windows.fault is None
     if state.mcp is not None:
         values["gatepass_mcp_streams"][()] = len(state.in_flight.open_idle_streams)
         values["gatepass_mcp_streams_limit"][()] = state.limits.mcp_streams

@@ -433,7 +433,7 @@ async def _choose(attempt: Attempt, failover: Failover, repeat: Repeat, error: G
             failover.budget.add(state.clock.now(), WINDOW_S, is_marked=True)
     if pause_s:
         await sleep(state.clock, pause_s)
-    return failover.choose(state.clock.now())
+    return await failover.choose_within_limits(state.clock.now())
 
 
 async def _fall_back(attempt: Attempt, failover: Failover) -> Failover:
@@ -441,7 +441,7 @@ async def _fall_back(attempt: Attempt, failover: Failover) -> Failover:
     state, call, model = attempt.state, attempt.call, failover.fallback or ""
     route = state.routes.route(call.operation.configured_as, model)
     if state.admission is not None:
-        state.admission.admit_fallback(failover.admitted, route, state.clock.now(), attempt.record.access)
+        await state.admission.admit_fallback(failover.admitted, route, state.clock.now(), attempt.record.access)
     entry = f"context_fallback={model}"
     edit = RuleEdit(entry, "model", '"', len(call.model), '"', len(model))
     named = replaced(attempt.target, model=model)

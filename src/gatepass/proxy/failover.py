@@ -172,28 +172,36 @@ class Failover(Hidden, msgspec.Struct, eq=False):
 
     def choose(self, now_s: float) -> bool:
         """Begin an attempt at the best target: one that was not tried, or any. Return False if none takes it."""
-        self.closed, admitted = (), self.admitted
-        while True:
-            at = self.find(now_s)
-            if at != 0 and not self.is_arranged:
-                self.arrange()  # the request may belong to the first target
-                at = at if at in self.order else self.find(now_s)
-            if at is None:
-                self.seen = ()
-                at = self.find(now_s)
-                if at is None:
-                    return False
-            if admitted is None or admitted.take_target(self.route.targets[at].upstream, now_s):
-                break
-            self.closed = (*self.closed, at)
+        if (at := self._best(now_s)) is None:
+            return False
         self.at, self.seen = at, (*self.seen, at)
         self._begin(now_s)
         return True
 
+    async def choose_within_limits(self, now_s: float) -> bool:
+        """Do what `choose` does, with a target whose upstream has not used up its limits."""
+        self.closed = ()
+        if (admitted := self.admitted) is not None:
+            while (at := self._best(now_s)) is not None:
+                if await admitted.take_target(self.route.targets[at].upstream, now_s):
+                    break
+                self.closed = (*self.closed, at)
+        return self.choose(now_s)
+
+    def _best(self, now_s: float) -> int | None:
+        at = self.find(now_s)
+        if at != 0 and not self.is_arranged:
+            self.arrange()  # the request may belong to the first target
+            at = at if at in self.order else self.find(now_s)
+        if at is None:
+            self.seen = ()
+            at = self.find(now_s)
+        return at
+
     def began(self, now_s: float) -> None:
         """Count one more attempt at the current target until `ended`, and enter its queue until `leave`."""
         if self.admitted is not None:
-            self.admitted.take_target(self.target.upstream, now_s, is_forced=True)
+            self.admitted.repeat_target(self.target.upstream, now_s)
         self._begin(now_s)
 
     def _begin(self, now_s: float) -> None:

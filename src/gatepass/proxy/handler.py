@@ -194,7 +194,7 @@ async def _serve(
         call = await state.admission.admit(context, call, route, state.body_threads)
 
     # Attempt the targets, and relay the first reply. One total timeout limits all attempts.
-    attempt = _first_attempt(context, route, call)
+    attempt = await _first_attempt(context, route, call)
     timer = None
     if (total_s := route.total.total_s) is not None:
         attempt.deadline_s = state.clock.now() + total_s
@@ -209,13 +209,13 @@ async def _serve(
             timer.cancel()
 
 
-def _first_attempt(context: RequestContext, route: Route, call: Call) -> Attempt:
-    """Return the first attempt of `call`. Raises TargetsLimited and TargetsDrained."""
+async def _first_attempt(context: RequestContext, route: Route, call: Call) -> Attempt:
+    """Return the first attempt of `call`. Raises LimitReached, LimitsUnavailable, TargetsLimited and TargetsDrained."""
     state, profile, target, failover = context.state, context.profile_rules.settings, route.targets[0], None
     if not route.is_plain or state.upstreams[target.upstream].state.drained:
         failover = Failover.begin(state, route, call, context.client_request, context.caller)
         failover.admitted = context.admitted
-        if not failover.choose(now_s := state.clock.now()):
+        if not await failover.choose_within_limits(now_s := state.clock.now()):
             raise failover.unavailable(call.model, now_s)
         target = failover.target
     return Attempt.begin(state, target, call, profile, context.memory, context.access, failover)

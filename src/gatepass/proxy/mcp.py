@@ -122,7 +122,7 @@ async def serve_mcp(
             access.operation = IDLE_STREAM
         in_flight_request.begin(caller, is_idle_stream=method == "GET")
         if state.admission is not None and method == "POST":
-            state.admission.admit_message(context)
+            await state.admission.admit_message(context)
         await _read_message(exchange, client_response)
         if exchange.message.method == messages.LISTEN:
             access.operation = IDLE_STREAM

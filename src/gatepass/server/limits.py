@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 from typing import Any
 
 from gatepass.errors import InvalidRequest
@@ -14,7 +15,7 @@ AT_ONCE = 200
 
 
 def row_of(limit: Limit, now_s: float) -> dict[str, Any]:
-    used = limit.used(now_s)
+    used = limit.used(now_s) + limit.others
     left, mode = max(0, limit.most - used), "observe" if limit.observes else "enforce"
     return {
         "of": "/".join(limit.owner),
@@ -32,14 +33,15 @@ async def limits_of(state: AppState, reset: str | None = None) -> list[dict[str,
     Raises InvalidRequest if `reset` has no limits.
     """
     rows: list[dict[str, Any]] = []
-    for number, limit in enumerate(() if state.admission is None else state.admission.all_limits()):
-        if number % AT_ONCE == AT_ONCE - 1:
-            await asyncio.sleep(0)
-        row = row_of(limit, now_s := state.clock.now())
-        if reset is None or row["of"] == reset:
-            if reset is not None:
-                state.windows.reset(limit, now_s)
-            rows.append(row_of(limit, now_s))
+    known = iter(() if state.admission is None else state.admission.all_limits())
+    while limits := [*islice(known, AT_ONCE)]:
+        limits = [limit for limit in limits if reset is None or "/".join(limit.owner) == reset]
+        if reset is not None:
+            for limit in limits:
+                state.windows.reset(limit, state.clock.now())
+        await state.windows.refresh(limits)
+        rows += [row_of(limit, state.clock.now()) for limit in limits]
+        await asyncio.sleep(0)
     if reset is not None and not rows:
         raise InvalidRequest(
             f"{reset[:100]!r} has no limits: name one as `gatepass limits` lists it, such as caller/NAME."

@@ -283,6 +283,7 @@ def status_of(state: AppState) -> dict[str, Any]:
         "ids_begin": ids_begin(REPLICA),
         "reload_problems": list(state.reload_problems),
         "store": None if state.store is None else state.store.health.shown(state.clock.now()),
+        **({} if state.windows.fault is None else {"limits_without_store": state.windows.fault}),
         **({"targets": targets} if (targets := targets_of(state)) else {}),
         **({} if state.mcp is None else {"mcp": _mcp_status(state, state.mcp, rejections)}),
     }

@@ -109,6 +109,10 @@ class EncryptedStore:
     async def aclose(self) -> None:
         await self._store.aclose()
 
+    def code(self, name: str) -> str:
+        """Return the name under which the first key stores `name`."""
+        return self._keys[0].code(name)
+
     def accepts(self, key_id: str) -> bool:
         return key_id in {key.id for key in self._keys}
 

@@ -10,7 +10,7 @@ import logging
 import math
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -24,10 +24,14 @@ from gatepass.store.folder import FolderStore
 
 if TYPE_CHECKING:
     from gatepass.store.encrypted import EncryptedStore
+    from gatepass.store.valkey import ValkeyStore
 
 LOG = logging.getLogger("gatepass.store")
 
 T = TypeVar("T")
+
+Command = tuple[str, tuple[str | float, ...]]
+"""A name in the store, and the arguments of a script for it."""
 
 FOLDER_S = 0.25
 REST_S = 1.0
@@ -70,6 +74,7 @@ class _Part(StrEnum):
     READ = "read"
     WRITE = "write"
     LEASE = "lease"
+    LIMITS = "limits"
     KEY = "key"
 
 
@@ -142,7 +147,7 @@ class StoreHealth:
 class GuardedStore:
     """Limit each request to `store` to `bound_s`, and fail at once for REST_S after a failure.
 
-    `place` names the store. `encrypted` is the layer of `store` whose key is compared.
+    `place` names the store. `encrypted` is the layer of `store` whose key is compared, and `server` runs scripts.
     """
 
     def __init__(
@@ -152,8 +157,10 @@ class GuardedStore:
         bound_s: float,
         place: Mapping[str, object],
         encrypted: EncryptedStore | None = None,
+        server: ValkeyStore | None = None,
     ) -> None:
         self._store = store
+        self._server = server
         self._clock = clock
         self._bound_s = bound_s
         self._encrypted = encrypted
@@ -197,6 +204,16 @@ class GuardedStore:
 
     async def release(self, name: str, owner: str) -> None:
         await self._share(_Part.WRITE, "release", lambda: self._store.release(name, owner))
+
+    def name_of(self, name: str) -> str:
+        """Return `name` as scripts get it: hidden."""
+        return name if self._encrypted is None else self._encrypted.code(name)
+
+    async def evaluate(self, script: str, commands: Sequence[Command]) -> list[bytes]:
+        """Run `script` for each of `commands` in one round trip, and return their replies."""
+        if (server := self._server) is None:
+            raise StoreUnavailable("it runs no scripts")
+        return await self._share(_Part.LIMITS, "limits", lambda: server.evaluate(script, commands))
 
     async def aclose(self) -> None:
         await self.cache.aclose()
@@ -265,7 +282,8 @@ class GuardedStore:
         except StoreUnavailable as error:
             counts[operation, "failed"] += 1
             self._reason = self.mask(str(error))[:REASON_CHARS]
-            self._rests_until_s = self._clock.now() + REST_S
+            if part is not _Part.LIMITS:  # a server that does not permit the script may do the rest
+                self._rests_until_s = self._clock.now() + REST_S
             self.health.note(part, self._reason, self._clock.now())
             raise StoreUnavailable(self._reason) from None
         counts[operation, "ok"] += 1
@@ -301,9 +319,10 @@ def open_store(settings: StoreSettings | None, worker_folder: Path | None, clock
         from gatepass.store.valkey import ValkeyStore
 
         keys = [key.reveal().encode() for key in settings.encryption_keys]
-        encrypted = EncryptedStore(ValkeyStore(settings, clock), *keys)
+        server = ValkeyStore(settings, clock)
+        encrypted = EncryptedStore(server, *keys)
         place = {"through": settings.url, "key_prefix": settings.key_prefix, "key_id": encrypted.key_id}
-        return GuardedStore(encrypted, clock, settings.timeout_s, place, encrypted)
+        return GuardedStore(encrypted, clock, settings.timeout_s, place, encrypted, server)
     if worker_folder is None:
         return None
     return GuardedStore(FolderStore(worker_folder, clock), clock, FOLDER_S, {"through": "the folder of the workers"})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -32,7 +32,7 @@ from gatepass.store.base import StoreReading, StoreScope, StoreUnavailable
 
 CONNECTIONS = 4
 CLOSING_S = 5.0
-PERMISSIONS = "+client|setname +select +get +set +del +time +eval +incr +pexpire"
+PERMISSIONS = "+client|setname +select +get +set +del +time +eval +incr +pexpire +pttl +hmget +hset"
 """The commands that gatepass sends, as an ACL of the server permits them."""
 REPLY_BYTES = 4 * 1024 * 1024
 REPLY_DEPTH = 2
@@ -103,6 +103,19 @@ class ValkeyStore:
     async def aclose(self) -> None:
         async with self._connected():
             await self._pool.disconnect()
+
+    async def evaluate(self, script: str, commands: Sequence[tuple[str, Sequence[Any]]]) -> list[bytes]:
+        """Run a script that replies a text for each of `commands`, a name and arguments, in one round trip."""
+        async with self._connected(), self._client.pipeline(transaction=False) as pipe:
+            for name, arguments in commands:
+                pipe.eval(script, 1, self._prefix + name, *arguments)
+            replies: list[Any] = await pipe.execute(raise_on_error=False)
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+                if not isinstance(reply, bytes):
+                    raise InvalidResponse("Protocol error: the server sent a value that is no text")
+            return replies
 
     async def _run(self, script: str, name: str, *arguments: Any) -> int:
         """Return the number that a Lua script replies. The server runs no other command in between."""

@@ -479,7 +479,7 @@ async def _callers(call: UiRequest) -> ASGIApp:
     parts = await call.ui.collect_json(OWN + "callers")
     profiles = sorted(call.state.profiles)
     callers = views.callers(parts, call.state.config)
-    return call.answer({"callers": views.with_limits(callers, call.state), "profiles": profiles})
+    return call.answer({"callers": await views.with_limits(callers, call.state), "profiles": profiles})
 
 
 @_route("GET", "api/use", "viewer")

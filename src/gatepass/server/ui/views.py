@@ -255,13 +255,17 @@ def callers(parts: Sequence[Mapping[str, Any]], config: Config) -> list[dict[str
     return rows
 
 
-def with_limits(rows: list[dict[str, Any]], state: AppState) -> list[dict[str, Any]]:
+async def with_limits(rows: list[dict[str, Any]], state: AppState) -> list[dict[str, Any]]:
     """Return the callers with the limits of each and its group, and what is left of them in all processes."""
     groups, now_s = {key.name: key.group or "" for key in state.config.access.keys}, state.clock.now()
     for row in rows[:MOST_USED]:
         owners = (("caller", row["name"]), ("group", groups.get(row["name"], "")))
-        limits = () if state.admission is None else (one for of in owners for one in state.admission.limits_of(of))
-        row["limits"] = [row_of(limit, now_s) for limit in limits]
+        row["limits"] = (
+            () if state.admission is None else [one for of in owners for one in state.admission.limits_of(of)]
+        )
+    await state.windows.refresh([*{limit: None for row in rows[:MOST_USED] for limit in row["limits"]}])
+    for row in rows[:MOST_USED]:
+        row["limits"] = [row_of(limit, now_s) for limit in row["limits"]]
     return rows
 
 

@@ -226,14 +226,14 @@ def test_the_callers_of_all_workers_are_added():
     ]
 
 
-def test_a_caller_has_its_limits_and_those_of_its_group():
+async def test_a_caller_has_its_limits_and_those_of_its_group():
     limits, others = {"requests": {"minute": 5}}, {"max_concurrent": 2}
     keys = [{"name": "app", "hash": f"sha256:{'0' * 64}", "group": "all", "limits": limits}]
     access = {"keys": keys, "groups": {"all": {"limits": others}}}
     state = create_app_state(
         Config.model_validate({"upstreams": {"u": {"base_url": "http://127.0.0.1/v1"}}, "access": access})
     )
-    (row,) = views.with_limits(views.callers([], state.config), state)
+    (row,) = await views.with_limits(views.callers([], state.config), state)
     shown = {"of": "caller/app", "limit": "requests.minute", "most": 5, "used": 0, "left": 5, "mode": "enforce"}
     assert row["limits"] == [shown, {**shown, "of": "group/all", "limit": "max_concurrent", "most": 2, "left": 2}]
 

@@ -121,6 +121,10 @@ export const ERRORS = {
     "text": "用量达到了限制。错误信息写明是哪个限制、属于谁，以及何时重试。gatepass 没有发送任何内容。",
     "action": "在 `retry-after` 之后重试，或提高限制。`gatepass limits reset KIND/NAME` 清除已用的量。"
   },
+  "limits_unavailable": {
+    "text": "计算用量限制的存储没有应答，并且 `store.on_store_failure` 是 `reject`。gatepass 没有发送任何内容。",
+    "action": "在 `retry-after` 之后重试。如果持续出现，修复存储（`/status` 中的 `store`）。"
+  },
   "targets_limited": {
     "text": "模型的每个目标都要求等待：应答是 429，或带 `retry-after` 的 503。gatepass 没有发送任何内容。",
     "action": "在 `retry-after` 之后重试，或在 `models.NAME.targets` 中添加一个有自己限额的目标。"

@@ -1,0 +1,475 @@
+"""StoreWindows: limits that several processes count together on a Valkey or Redis server.
+
+A script on the server decides, by the server's clock and with the arithmetic of `policy.windows`. One task sends all
+that waits in one round trip, and what came in the meantime in the next one: the server learns in order what a process
+did. The records of the process count too. They decide while the server does not reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import secrets
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import date
+from itertools import islice
+
+import msgspec
+
+from gatepass.cancel import Tasks, timeout
+from gatepass.clock import Clock, sleep, wait_at_most
+from gatepass.config.model import OnStoreFailure
+from gatepass.errors import LimitsUnavailable
+from gatepass.policy.windows import RESET_BITS, Limit, Refused, Taken, Windows
+from gatepass.store.base import StoreUnavailable
+from gatepass.store.guarded import Command, GuardedStore
+
+LOG = logging.getLogger("gatepass.limits")
+
+LEASE_S = 30.0
+"""How long the server counts the requests in progress of a process that was killed."""
+RENEW_S = 10.0
+RETRY_S = 1.0
+FLUSH_S = 1.0
+"""How long the end of a process may wait until the server knows what was used."""
+AT_ONCE = 64
+"""The requests of one round trip, and the subjects with changes."""
+NO_LIMIT = 10**15
+
+SCRIPT = """
+local time, key, process, seen = redis.call('TIME'), KEYS[1], ARGV[1], ARGV[2]
+local ttl_ms, running = tonumber(ARGV[3]), tonumber(ARGV[4])
+local now, PARTS, KEPT, MOST, LEASE = time[1] * 1000000 + time[2], 128, 129, 4294967295, 30000000
+local EMPTY = string.rep('\\0', 12 + 4 * KEPT)
+local function get(record, part) return (struct.unpack('<I4', record, 13 + 4 * (part % KEPT))) end
+local function put(record, part, count)
+  local at = 4 * (part % KEPT)
+  return record:sub(1, 12 + at) .. struct.pack('<I4', count) .. record:sub(17 + at)
+end
+local names = {'incarnation'}
+for at = 5, #ARGV, 5 do names[#names + 1] = ARGV[at] end
+local kept, records, reply, fits = redis.call('HMGET', key, unpack(names)), {}, {}, true
+local incarnation = kept[1] or string.format('%.0f', now)
+for at = 2, #names do records[names[at]] = kept[at] end
+for at = 5, #ARGV, 5 do
+  local name, width, most, cost = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+  local part, record, head, total, wait = ARGV[at + 4], records[name], 0, 0, -1
+  if width > 0 then
+    local newest = math.floor(now / width)
+    record = record or EMPTY
+    head, total = struct.unpack('<dI4', record)
+    if newest - head >= KEPT then record, head, total = EMPTY, newest, 0 end
+    for gone = head + 1, newest do
+      local left = get(record, gone)
+      if left > 0 then record, total = put(record, gone, 0), total - left end
+    end
+    head = math.max(head, newest)
+    if part == 'reset' then record, head, total = EMPTY, head + 1, 0 end
+    part = tonumber(part) or head
+    local over = total + cost - most
+    if over > 0 then
+      wait = width * PARTS
+      for one = head - PARTS, head do
+        over = over - get(record, one)
+        if over <= 0 then
+          wait = (one + KEPT) * width - now
+          break
+        end
+      end
+    end
+    if cost < 0 and (seen ~= incarnation or head - part > PARTS) then cost = 0 end
+    local before = get(record, part)
+    local count = math.max(-before, math.min(cost, MOST - total))
+    record = struct.pack('<dI4', head, total + count) .. put(record, part, before + count):sub(13)
+  elseif width < 0 then
+    local period, known = string.match(part, '(%S+) (%S+)')
+    period, known = tonumber(period), tonumber(known)
+    local newest = period - period % 4096
+    head, total = struct.unpack('<dI4', record or EMPTY)
+    if head < newest or head > newest + 32 * 4096 then head, total = newest, 0 end
+    if not known then
+      head, total = head + 1, 0
+    elseif seen ~= incarnation and head - head % 4096 == newest then
+      total = math.max(total, known)
+    end
+    if total + cost > most then wait = 0 end
+    if cost < 0 and (seen ~= incarnation or period ~= head) then cost = 0 end
+    record = struct.pack('<dI4', head, math.max(0, math.min(total + cost, MOST)))
+  else
+    local held = {}
+    for id, one in pairs(record and cmsgpack.unpack(record) or {}) do
+      if one[2] > now then
+        held[id] = one
+        total = total + one[1]
+      end
+    end
+    local own = held[process] and held[process][1] or 0
+    if cost == 0 or not held[process] then total, own = total - own + running, running end
+    if total + cost > most then wait = 1000000 end
+    held[process] = own + cost > 0 and {own + cost, now + LEASE} or nil
+    record = cmsgpack.pack(held)
+  end
+  records[name], fits = record, fits and wait < 0
+  reply[#reply + 1] = string.format('%.0f %.0f %.0f', total, head, wait)
+end
+if fits and ttl_ms > 0 then
+  local changed = {'incarnation', incarnation}
+  for name, record in pairs(records) do
+    changed[#changed + 1] = name
+    changed[#changed + 1] = record
+  end
+  redis.call('HSET', key, unpack(changed))
+  if redis.call('PTTL', key) < ttl_ms then redis.call('PEXPIRE', key, ttl_ms) end
+end
+return incarnation .. ' ' .. table.concat(reply, ' ')
+"""
+"""Takes what one request uses of the limits of one subject, or nothing if it does not fit. KEYS[1] is a hash.
+
+For each limit the hash has a record: of a sliding window the newest part (8 bytes), the total, and the count of each
+part (4 bytes each); of a day or month the first two; of concurrent requests, for each process their number and the end
+of its lease. `incarnation` tells a hash from the one that the server has lost.
+
+Arguments: the process, the incarnation that it knows, the milliseconds for which the hash lasts at least (0: nothing is
+written), and the requests in progress of the process. Then for each limit its name, the microseconds of a part (0 for
+concurrent requests, -1 for a day or month), the limit, the cost, and the part that is lowered ("" for the newest,
+"reset" to forget all). The cost of concurrent requests is 1, or 0 to set the number of the process. The part of a day
+or month is always given, with the use that the process knows: a new incarnation begins with it.
+
+The reply is the incarnation, and for each limit the use before, the newest part, and the microseconds until it fits, -1
+if it does.
+"""
+
+RUNNING = ("max_concurrent", 0.0, "")
+Change = tuple[str, float, str]
+"""The name of a limit, the microseconds of its parts, and the part that is lowered."""
+
+
+def _width_us(limit: Limit) -> float:
+    return limit.width_s * 1e6 if limit.zone is None else -1.0
+
+
+class _Use(msgspec.Struct, gc=False):
+    """What the server replies for one limit."""
+
+    incarnation: str
+    total: int
+    part: str
+    wait_s: float
+    """Below 0 if it fits."""
+
+
+class _Subject:
+    """What this process knows of one subject."""
+
+    __slots__ = ("flushed", "incarnation", "known", "late", "name", "running", "ttl_s")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        """Of the hash."""
+        self.ttl_s = LEASE_S
+        self.incarnation = ""
+        self.running = 0
+        """The requests in progress here that a concurrency limit counts."""
+        self.late: dict[Change, int] = {}
+        """What the server does not know yet: one sum for each limit and part."""
+        self.flushed = 0
+        """How often `late` was sent."""
+        self.known: dict[str, tuple[int, int]] = {}
+        """Of the limits of a day or month, the part and the use by the latest reply."""
+
+    def command(
+        self, process: str, entries: Iterable[tuple[str, float, int, int, str]], *, reads: bool = False
+    ) -> Command:
+        ttl_ms = 0 if reads else math.ceil(self.ttl_s * 1000)
+        arguments = list[str | float]()
+        for name, width_us, most, cost, part in entries:
+            of_calendar = width_us < 0 and not part.endswith("reset")
+            arguments += (name, width_us, most, cost, f"{part} {self._known(name, int(part))}" if of_calendar else part)
+        return self.name, (process, self.incarnation, ttl_ms, self.running, *arguments)
+
+    def _known(self, name: str, part: int) -> int:
+        known_part, total = self.known.get(name, (0, 0))
+        return total if known_part >> RESET_BITS == part >> RESET_BITS else 0
+
+
+class _Asked(msgspec.Struct, eq=False):
+    """A request that waits for the server, or an operator who reads the use."""
+
+    limits: Sequence[Limit]
+    tokens: int
+    reads: bool
+    answer: asyncio.Future[Taken | Refused | None]
+    """None for an operator, and if the server did not reply."""
+
+    def by_owner(self) -> Iterable[list[Limit]]:
+        found: dict[tuple[str, str], list[Limit]] = {}
+        for limit in self.limits:
+            found.setdefault(limit.owner, []).append(limit)
+        return found.values()
+
+    def cost(self, limit: Limit) -> int:
+        return 0 if self.reads else self.tokens if limit.counts_tokens else 1
+
+    def most(self, limit: Limit) -> int:
+        return NO_LIMIT if self.reads or limit.observes else limit.most
+
+
+class StoreWindows(Windows):
+    """The Windows of a process that counts together with others. `local` are its own records."""
+
+    def __init__(self, local: Windows, store: GuardedStore, clock: Clock, on_failure: OnStoreFailure) -> None:
+        super().__init__(local.pid)
+        self._local, self._store, self._clock, self._on_failure = local, store, clock, on_failure
+        self._process = secrets.token_hex(8)
+        self._probe = _Subject(store.name_of("limits/v1"))
+        self._subjects: dict[tuple[str, str], _Subject] = {}
+        self._changed: dict[_Subject, None] = {}
+        self._asked: deque[_Asked] = deque()
+        self._running = 0
+        self._renew_s = -math.inf
+        self._wake, self._sending, self._tasks = asyncio.Event(), asyncio.Lock(), Tasks()
+
+    def start(self) -> None:
+        self._tasks.keep(self._send_forever, "limits", self._note_bug, lambda: sleep(self._clock, RETRY_S))
+
+    async def aclose(self) -> None:
+        with suppress(StoreUnavailable):
+            await timeout(self._clock, FLUSH_S, self._flush(), StoreUnavailable("too late"))
+        await self._tasks.aclose()
+
+    def attach(self, limit: Limit) -> Limit:
+        return self._local.attach(limit)
+
+    def prune(self, now_s: float) -> None:
+        self._local.prune(now_s)
+        first = date.fromtimestamp(self._clock.wall()).toordinal() - 32 << RESET_BITS
+        self._subjects = {
+            owner: one
+            for owner, one in self._subjects.items()
+            if one.running or one in self._changed or any(part > first for part, _ in one.known.values())
+        }
+
+    async def admit(self, limits: Sequence[Limit], tokens: int, now_s: float) -> Taken | Refused:
+        if limits and self.fault is None and (answer := await self._ask(limits, tokens)) is not None:
+            return answer
+        if limits and self._on_failure == "reject":
+            raise LimitsUnavailable(
+                "The store that counts the limits does not reply (`store.on_store_failure` is `reject`).",
+                retry_after_s=RETRY_S,
+            )
+        if self._on_failure == "allow":
+            return Taken((), tokens)
+        return self.take(limits, tokens, now_s)
+
+    def take(self, limits: Sequence[Limit], tokens: int, now_s: float, *, is_forced: bool = False) -> Taken | Refused:
+        """Count by the records of this process, and tell the server later."""
+        result = self._local.take(limits, tokens, now_s, is_forced=is_forced)
+        if isinstance(result, Taken):
+            for limit in limits:
+                limit.others = 0
+                self._change(limit, tokens if limit.counts_tokens else 1)
+            result.shared = [(self._subject(limit).flushed, "") for limit in limits]
+        return result
+
+    def settle(self, taken: Taken, tokens: int | None, now_s: float) -> None:
+        shared, taken.shared = taken.shared, ()
+        for (limit, *_), (mark, part) in zip(taken.found, shared, strict=False):  # `shared` is empty the second time
+            if limit.counts_tokens:
+                self._change(limit, (tokens or 0) - taken.tokens, mark, part)
+            elif tokens is None or not limit.width_s:
+                self._change(limit, -1, mark, part)
+        self._local.settle(taken, tokens, now_s)
+
+    def reset(self, limit: Limit, now_s: float) -> bool:
+        if limit.width_s:
+            subject = self._subject(limit)
+            late = {change: more for change, more in subject.late.items() if change[0] != limit.setting}
+            part = "reset" if limit.zone is None else f"{limit.part(now_s)} reset"
+            subject.late = {**late, (limit.setting, _width_us(limit), part): 0}
+            subject.known.pop(limit.setting, None)
+            self._tell(subject)
+        return self._local.reset(limit, now_s)
+
+    async def refresh(self, limits: Sequence[Limit]) -> None:
+        for at in range(0, len(limits), AT_ONCE):
+            if self.fault is None:
+                await self._ask(limits[at : at + AT_ONCE], 0, reads=True)
+
+    def _subject(self, limit: Limit) -> _Subject:
+        if (subject := self._subjects.get(limit.owner)) is None:
+            subject = self._subjects[limit.owner] = _Subject(self._store.name_of("/".join(("limits/v1", *limit.owner))))
+        subject.ttl_s = max(subject.ttl_s, limit.window[1] + limit.width_s)
+        return subject
+
+    def _part(self, limit: Limit) -> str:
+        return "" if limit.zone is None else str(limit.part(self._clock.now()))
+
+    def _tell(self, subject: _Subject) -> None:
+        self._changed[subject] = None
+        self._wake.set()
+
+    def _change(self, limit: Limit, more: int, mark: str | int = 0, part: str = "") -> None:
+        """Let the server count `more`. A refund lowers `part` of the incarnation `mark`, or a sum that was not sent."""
+        subject = self._subject(limit)
+        if not limit.width_s:
+            subject.running += more
+            self._running += more
+            subject.late[RUNNING] = 0
+        elif more > 0 or (more < 0 and mark == (subject.incarnation if part else subject.flushed)):
+            part = part if more < 0 else ""
+            if limit.zone is not None:
+                part = part or self._part(limit)
+                if more < 0 and limit.setting in subject.known:
+                    known_part, total = subject.known[limit.setting]
+                    subject.known[limit.setting] = known_part, total + more
+            change = (limit.setting, _width_us(limit), part)
+            subject.late[change] = subject.late.get(change, 0) + more
+        else:
+            return
+        self._tell(subject)
+
+    async def _ask(self, limits: Sequence[Limit], tokens: int, *, reads: bool = False) -> Taken | Refused | None:
+        asked = _Asked(limits, tokens, reads, asyncio.get_running_loop().create_future())
+        self._asked.append(asked)
+        self._wake.set()
+        try:
+            return await asked.answer
+        except asyncio.CancelledError:
+            # the answer may have arrived in the same turn of the loop
+            if not asked.answer.cancelled() and isinstance(taken := asked.answer.result(), Taken):
+                self.settle(taken, None, self._clock.now())
+            raise
+
+    async def _send_forever(self) -> None:
+        while True:
+            if not (self._asked or self._changed or self.fault):
+                if self._running:
+                    await wait_at_most(self._wake, max(0.0, self._renew_s - self._clock.now()), self._clock)
+                else:
+                    await self._wake.wait()
+            self._wake.clear()
+            if self._clock.now() >= self._renew_s:
+                self._renew_s = self._clock.now() + RENEW_S
+                for subject in self._subjects.values():
+                    if subject.running:
+                        subject.late[RUNNING] = 0
+                        self._changed[subject] = None
+            try:
+                await self._send()
+            except StoreUnavailable:
+                self._renew_s = -math.inf
+                await sleep(self._clock, RETRY_S)
+
+    async def _flush(self) -> None:
+        while self._changed and self.fault is None:
+            await self._send()
+
+    async def _send(self) -> None:
+        """Send what changed and what is asked, in one round trip. Raises StoreUnavailable."""
+        async with self._sending:
+            try:
+                if self.fault is not None:
+                    await self._store.evaluate(SCRIPT, [self._probe.command(self._process, ())])
+                await self._exchange()
+            except (StoreUnavailable, ValueError) as error:
+                if self.fault is None:
+                    LOG.warning("limits_without_store", extra={"fields": {"reason": str(error)}})
+                self.fault = str(error)
+                raise StoreUnavailable(self.fault) from None
+            if self.fault is not None and not self._changed:
+                self.fault = None
+                LOG.info("limits_with_store")
+
+    async def _exchange(self) -> None:
+        changed = [(subject, subject.late) for subject in islice(self._changed, AT_ONCE)]
+        asked = [self._asked.popleft() for _ in range(min(AT_ONCE, len(self._asked)))]
+        groups = [(one, limits) for one in asked if not one.answer.done() for limits in one.by_owner()]
+        commands, uses = list[Command](), None
+        for subject, late in changed:
+            del self._changed[subject]
+            subject.late, subject.flushed = {}, subject.flushed + 1
+            entries = [(name, width_us, NO_LIMIT, more, part) for (name, width_us, part), more in late.items()]
+            commands.append(subject.command(self._process, entries))
+        # after the changes, which set the requests in progress
+        for one, limits in groups:
+            entries = [
+                (limit.setting, _width_us(limit), one.most(limit), one.cost(limit), self._part(limit))
+                for limit in limits
+            ]
+            commands.append(self._subject(limits[0]).command(self._process, entries, reads=one.reads))
+        try:
+            replies = await self._store.evaluate(SCRIPT, commands) if commands else []
+            own, now_s = zip(replies[len(changed) :], groups, strict=True), self._clock.now()
+            uses = [_read(reply, limits, now_s) for reply, (_, limits) in own]
+        finally:
+            if uses is None:
+                self._give_up(changed, asked)
+        for one in asked:
+            of_one = [use for use, (of, _) in zip(uses, groups, strict=True) if of is one]
+            self._answer(one, {limit: use for found in of_one for limit, use in found.items()})
+
+    def _give_up(self, changed: Iterable[tuple[_Subject, dict[Change, int]]], asked: Iterable[_Asked]) -> None:
+        """Let the process decide alone. The server may have what was sent or not: the refunds are dropped."""
+        for subject, late in changed:
+            self._changed[subject] = None
+            for (name, width_us, part), more in late.items():
+                if more >= 0:
+                    subject.late[name, width_us, part] = subject.late.get((name, width_us, part), 0) + more
+        for one in (*asked, *self._asked):
+            if not one.answer.done():
+                one.answer.set_result(None)
+        self._asked.clear()
+
+    def _answer(self, asked: _Asked, uses: Mapping[Limit, _Use]) -> None:
+        """Count what the server admitted here too, or give back what other subjects than the refusing one took."""
+        now_s = self._clock.now()
+        result: Taken | Refused | None = None
+        refused = [Refused(limit, use.wait_s) for limit, use in uses.items() if use.wait_s >= 0]
+        refusing = {one.limit.owner for one in refused}
+        for limit, use in uses.items():
+            subject, total = self._subject(limit), use.total + asked.cost(limit) * (limit.owner not in refusing)
+            subject.incarnation = use.incarnation
+            if limit.zone is not None:
+                subject.known[limit.setting] = int(use.part), total
+            if asked.reads:
+                limit.others = total - limit.used(now_s)
+            elif refused and limit.owner not in refusing:
+                self._change(limit, -asked.cost(limit) if limit.width_s else 0, use.incarnation, use.part)
+        if refused:
+            result = max(refused, key=lambda one: one.wait_s)
+        elif not asked.reads and uses:
+            result = self._local.take(asked.limits, asked.tokens, now_s, is_forced=True)
+            if isinstance(result, Taken):
+                self._share(asked, result, uses)
+        if not asked.answer.done():
+            asked.answer.set_result(result)
+        elif isinstance(result, Taken):
+            self.settle(result, None, now_s)
+
+    def _share(self, asked: _Asked, taken: Taken, uses: Mapping[Limit, _Use]) -> None:
+        """Let `taken`, which was counted here, know where the server counts it."""
+        taken.shared = [(uses[limit].incarnation, uses[limit].part) for limit in asked.limits]
+        for limit, use in uses.items():
+            limit.note_total(total := use.total + asked.cost(limit))
+            if limit.observes and total > limit.most:
+                taken.exceeded = (*taken.exceeded, limit)
+            if not limit.width_s:
+                self._subject(limit).running += 1
+                self._running += 1
+
+    def _note_bug(self, error: BaseException) -> None:
+        LOG.error("limits_task_failed", exc_info=error)
+
+
+def _read(reply: bytes, limits: Sequence[Limit], now_s: float) -> dict[Limit, _Use]:
+    incarnation, *words = reply.decode().split()
+    uses = {}
+    for limit, total, part, wait_us in zip(limits, words[::3], words[1::3], words[2::3], strict=True):
+        wait_s = int(wait_us) / 1e6
+        if wait_s >= 0 and limit.zone is not None:
+            wait_s = max(0.0, limit.period(int(part))[1] - now_s)
+        uses[limit] = _Use(incarnation, int(total), part, wait_s)
+    return uses

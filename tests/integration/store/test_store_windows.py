@@ -1,0 +1,358 @@
+"""Limits of several processes on a real server: the same decisions as in one process, and what happens without it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC
+from typing import Any, cast
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gatepass.errors import LimitsUnavailable
+from gatepass.policy.windows import CONCURRENT, PARTS, REQUESTS, TOKENS, Limit, Refused, Taken, Windows
+from gatepass.proxy.store_windows import LEASE_S, RENEW_S, RETRY_S, SCRIPT, StoreWindows
+from gatepass.store.base import StoreUnavailable
+from gatepass.store.guarded import Command, GuardedStore
+from tests.integration.store.real_server import PROGRAM, RealServer, real_server
+from tests.unit.clock import DrivenClock, settle
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="requires valkey-server or redis-server")
+
+TIME = "redis.call('TIME')"
+assert SCRIPT.count(TIME) == 1
+DRIVEN = SCRIPT.replace(TIME, "{KEYS[2], KEYS[3]}")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+    with real_server(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@dataclass
+class Machine:
+    """A server with a driven clock, for one test. `fault`: it refuses, or it "hangs" until the bound of the client."""
+
+    client: Any
+    clock: DrivenClock
+    fault: str = ""
+    prefix: str = field(default_factory=lambda: secrets.token_hex(8))
+    round_trips: int = 0
+    gave_up: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def name_of(self, name: str) -> str:
+        return f"{self.prefix}:{name}"
+
+    async def evaluate(self, script: str, commands: Sequence[Command]) -> list[bytes]:
+        assert script == SCRIPT
+        self.round_trips += 1
+        await asyncio.sleep(0)
+        if self.fault == "hangs":
+            await self.gave_up.wait()
+        if self.fault:
+            raise StoreUnavailable(self.fault)
+        seconds, rest = divmod(round(self.clock.now() * 1e6), 1_000_000)
+        found = [self.client.eval(DRIVEN, 3, name, seconds, rest, *arguments) for name, arguments in commands]
+        await asyncio.sleep(0)
+        return found
+
+    def empty(self) -> None:
+        for key in self.client.keys(f"{self.prefix}*"):
+            self.client.delete(key)
+
+    def process(self, on_failure: Any = "local") -> StoreWindows:
+        windows = StoreWindows(Windows(), cast(GuardedStore, self), self.clock, on_failure)
+        windows.start()
+        return windows
+
+
+@asynccontextmanager
+async def machine(server: RealServer) -> AsyncIterator[Machine]:
+    with server.client() as client:
+        client.flushall()
+        yield Machine(client, DrivenClock(60_000.0, 60_000.0 + AHEAD_S))
+
+
+AHEAD_S = 1_799_971_200.0 - 60_100.0
+"""So that the day ends 100 s after the beginning of a test."""
+
+
+def limits_for(windows: Windows) -> list[Limit]:
+    kinds = (
+        ("ana", REQUESTS, ("second", 1), 5),
+        ("ana", TOKENS, ("minute", 60), 1_000),
+        ("ana", CONCURRENT, ("", 0), 4),
+        ("group", REQUESTS, ("minute", 60), 8),
+        ("group", TOKENS, ("day", 86_400), 6_000),
+    )
+    made = [
+        Limit(("caller", name), unit, window, most, zone=UTC if window[0] == "day" else None)
+        for name, unit, window, most in kinds
+    ]
+    for limit in made:
+        limit.ahead_s = AHEAD_S
+    return [windows.attach(limit) for limit in made]
+
+
+def used(limits: Sequence[Limit], now_s: float) -> list[int]:
+    return [limit.used(now_s) + limit.others for limit in limits]
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("take"), st.sampled_from((0, 1, 250, 999, 1_000)), st.booleans()),
+        st.tuples(st.just("settle"), st.integers(0, 9), st.sampled_from((None, 0, 10, 250, 1_000, 3_000))),
+        st.tuples(st.just("wait"), st.one_of(st.integers(0, 4), st.integers(120, 140)), st.sampled_from((1, 60))),
+        st.tuples(st.just("reset"), st.just(0), st.just(0)),
+    ),
+    min_size=10,
+    max_size=40,
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS)
+def test_the_processes_of_a_server_decide_as_one_process_does(server: RealServer, steps: Any) -> None:
+    async def run() -> None:
+        async with machine(server) as shared:
+            alone, both = Windows(), [shared.process(), shared.process()]
+            own, theirs = limits_for(alone), [limits_for(one) for one in both]
+            open_takes: list[tuple[Any, Any, int]] = []
+            for what, amount, more in steps:
+                now_s = shared.clock.now()
+                if what == "take":
+                    at = int(more)
+                    expected, found = alone.take(own, amount, now_s), await both[at].admit(theirs[at], amount, now_s)
+                    assert type(found) is type(expected)
+                    if isinstance(expected, Refused) and isinstance(found, Refused):
+                        assert found.wait_s == pytest.approx(expected.wait_s, abs=2e-6)
+                    else:
+                        open_takes.append((expected, found, at))
+                        assert [limit.left for limit in theirs[at]] == [limit.left for limit in own]
+                elif what == "settle" and open_takes:
+                    expected, found, at = open_takes.pop(amount % len(open_takes))
+                    alone.settle(expected, more, now_s)
+                    both[at].settle(found, more, now_s)
+                    both[at].settle(found, more, now_s)  # the second time does nothing
+                    await settle()
+                elif what == "wait":
+                    await shared.clock.advance((amount + 0.5) * more / PARTS)
+                    await settle()
+                elif what == "reset":
+                    for limit, other in zip(own, theirs[0], strict=True):
+                        alone.reset(limit, now_s)
+                        both[0].reset(other, now_s)
+                    await settle()
+                for at in (0, 1):
+                    await both[at].refresh(theirs[at])
+                    assert used(theirs[at], shared.clock.now()) == [one.used(shared.clock.now()) for one in own]
+            for one in both:
+                await one.aclose()
+
+    asyncio.run(run())
+
+
+def limit_of(windows: Windows, unit: str, most: int, owner: str = "ana") -> list[Limit]:
+    window = ("", 0) if unit == CONCURRENT else ("minute", 60)
+    return [windows.attach(Limit(("caller", owner), unit, window, most))]
+
+
+async def take(windows: StoreWindows, limits: Sequence[Limit], tokens: int = 0) -> Taken | None:
+    result = await windows.admit(limits, tokens, 0.0)
+    return result if isinstance(result, Taken) else None
+
+
+async def test_a_request_takes_one_round_trip_and_names_nobody(server):
+    async with machine(server) as shared:
+        one = shared.process()
+        assert await take(one, limits_for(one), 10)
+        assert shared.round_trips == 1
+        stored = [shared.client.hgetall(key) for key in shared.client.scan_iter()]
+        assert len(stored) == 2  # of each subject, the limits are together
+        await one.aclose()
+    assert "ana" not in repr(stored)
+
+
+async def test_what_one_subject_refuses_takes_nothing_of_the_others(server):
+    async with machine(server) as shared:
+        one = shared.process()
+        wide, narrow = limit_of(one, REQUESTS, 5, "wide"), limit_of(one, REQUESTS, 1, "narrow")
+        slots = limit_of(one, CONCURRENT, 5, "wide")
+        assert [bool(await take(one, [*wide, *slots, *narrow])) for _ in range(3)] == [True, False, False]
+        await settle()
+        await one.refresh([*wide, *slots, *narrow])
+        assert used([*wide, *slots, *narrow], shared.clock.now()) == [1, 1, 1]
+        await one.aclose()
+
+
+async def test_a_killed_process_frees_its_slots_and_a_living_one_keeps_them(server):
+    async with machine(server) as shared:
+        killed, living, third = (shared.process() for _ in range(3))
+        limits = [limit_of(one, CONCURRENT, 2) for one in (killed, living, third)]
+        assert await take(killed, limits[0])
+        kept = await take(living, limits[1])
+        assert kept
+        await killed._tasks.aclose()  # it renews nothing any more
+        await shared.clock.advance(LEASE_S - 1.0)
+        assert not await take(third, limits[2])
+        await shared.clock.advance(2.0)
+        assert await take(third, limits[2])
+        assert not await take(third, limits[2])
+        living.settle(kept, 0, 0.0)
+        await settle()
+        assert await take(third, limits[2])
+        for one in (living, third):
+            await one.aclose()
+
+
+async def test_a_request_that_is_cancelled_at_any_await_gives_back_what_it_took(server):
+    async with machine(server) as shared:
+        one, cancelled = shared.process(), 0
+        limits = [*limit_of(one, CONCURRENT, 3), *limit_of(one, REQUESTS, 3)]
+        for turns in range(12):
+            asking = asyncio.create_task(take(one, limits))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            asking.cancel()
+            try:
+                taken = await asking
+            except asyncio.CancelledError:
+                cancelled += 1
+            else:
+                assert taken
+                one.settle(taken, None, shared.clock.now())
+            await settle()
+            await one.refresh(limits)
+            assert used(limits, shared.clock.now()) == [0, 0]
+        assert 3 < cancelled < 12
+        await one.aclose()
+
+
+@pytest.mark.parametrize("fault", ["refused", "hangs"])
+async def test_without_the_store_each_process_counts_alone_and_joins_when_it_is_back(server, fault, caplog):
+    caplog.set_level(logging.INFO, "gatepass.limits")
+    async with machine(server) as shared:
+        both = [shared.process() for _ in range(2)]
+        limits = [[*limit_of(one, REQUESTS, 4), *limit_of(one, CONCURRENT, 4)] for one in both]
+        before = await take(both[0], limits[0])
+        assert before
+        shared.fault = fault
+        asking = [asyncio.create_task(take(one, own)) for one, own in zip(both, limits, strict=True)]
+        await settle()
+        assert all(one.done() for one in asking) is (fault == "refused")
+        shared.gave_up.set()
+        assert all([await one for one in asking])
+        sent = shared.round_trips
+        alone = [[bool(await take(one, own)) for _ in range(4)] for one, own in zip(both, limits, strict=True)]
+        assert alone == [[True, True, False, False], [True, True, True, False]]
+        assert shared.round_trips == sent  # none waits for the server
+        both[0].settle(before, None, shared.clock.now())
+        shared.fault = ""
+        await shared.clock.advance(RETRY_S)
+        await shared.clock.advance(RETRY_S)
+        assert [one.fault for one in both] == [None, None]
+        for one, own in zip(both, limits, strict=True):
+            assert not await take(one, own)
+            await one.refresh(own)
+            assert used(own, shared.clock.now()) == [7, 7]
+        for one in both:
+            await one.aclose()
+    events = [record.message for record in caplog.records]
+    assert events.count("limits_without_store") == events.count("limits_with_store") == 2
+
+
+@pytest.mark.parametrize("on_failure", ["reject", "allow"])
+async def test_without_the_store_requests_are_rejected_or_not_limited_if_that_is_configured(server, on_failure):
+    async with machine(server) as shared:
+        one = shared.process(on_failure)
+        limits = limit_of(one, REQUESTS, 1)
+        shared.fault = "refused"
+        for _ in range(3):
+            if on_failure == "reject":
+                with pytest.raises(LimitsUnavailable) as refused:
+                    await take(one, limits)
+                assert refused.value.retry_after_s == RETRY_S
+            else:
+                taken = await take(one, limits)
+                assert taken
+                one.settle(taken, 5, shared.clock.now())
+        shared.fault = ""
+        await shared.clock.advance(RETRY_S)
+        assert [bool(await take(one, limits)) for _ in range(2)] == [True, False]
+        await one.aclose()
+
+
+async def test_requests_in_progress_count_again_after_the_store_was_emptied(server):
+    async with machine(server) as shared:
+        both = [shared.process() for _ in range(2)]
+        limits = [limit_of(one, CONCURRENT, 2) for one in both]
+        taken = [await take(one, own) for one, own in zip(both, limits, strict=True)]
+        shared.empty()
+        await shared.clock.advance(RENEW_S)
+        assert not any([await take(one, own) for one, own in zip(both, limits, strict=True)])
+        shared.empty()
+        assert await take(both[0], limits[0])  # the other one has not renewed its request yet
+        assert not await take(both[0], limits[0])
+        for one, own in zip(both, taken, strict=True):
+            assert own
+            one.settle(own, 0, 0.0)
+            await one.aclose()
+
+
+async def test_the_end_of_a_process_tells_what_was_used(server):
+    async with machine(server) as shared:
+        one, other = shared.process(), shared.process()
+        limits, theirs = limit_of(one, TOKENS, 1_000), limit_of(other, TOKENS, 1_000)
+        taken = await take(one, limits, 900)
+        assert taken
+        one.settle(taken, 200, shared.clock.now())
+        await one.aclose()
+        assert await take(other, theirs, 800)
+        await other.aclose()
+
+
+async def test_odd_replies_of_the_server_count_as_no_reply(server):
+    async with machine(server) as shared:
+        for reply in (b"", b"1", b"1 x y z", b"1 2 3 4 5", b"\xff 1 1 1"):
+            one = shared.process()
+
+            async def odd(script: str, commands: Any, reply: bytes = reply) -> list[bytes]:
+                return [reply for _ in commands]
+
+            one._store = cast(GuardedStore, type("Odd", (), {"evaluate": staticmethod(odd), "name_of": shared.name_of}))
+            assert await take(one, limit_of(one, REQUESTS, 1))
+            assert one.fault is not None
+            await one.aclose()
+
+
+async def test_a_day_goes_on_from_the_highest_use_that_a_process_knows_after_the_store_was_emptied(server):
+    async with machine(server) as shared:
+        both = [shared.process() for _ in range(2)]
+        limits = [limits_for(one)[-1:] for one in both]
+        assert await take(both[0], limits[0], 1_000)
+        taken = await take(both[1], limits[1], 2_000)
+        assert taken
+        both[1].settle(taken, 1_500, shared.clock.now())
+        await settle()
+        shared.empty()
+        await shared.clock.advance(1.0)
+        for one, own, left in zip(both, limits, (4_900, 3_400), strict=True):
+            assert await take(one, own, 100)
+            assert own[0].left == left
+        both[0].reset(limits[0][0], shared.clock.now())
+        await settle()
+        assert await take(both[1], limits[1], 6_000)
+        await shared.clock.advance(99.0)  # the next day begins
+        assert await take(both[0], limits[0], 5_999)
+        refused = await both[1].admit(limits[1], 2, shared.clock.now())
+        assert isinstance(refused, Refused)
+        assert refused.wait_s == pytest.approx(86_400.0)
+        for one in both:
+            await one.aclose()
