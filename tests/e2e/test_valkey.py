@@ -36,6 +36,7 @@ from tests.e2e.servers import (
 from tests.e2e.store.fleet import Clients, Fleet, model_server
 from tests.e2e.store.server import StoreServer
 from tests.e2e.store.token_proxy import TokenProxy, serving
+from tests.integration.workers.test_usage import kill_two_replicas
 from tests.unit.http_client.loop import one_iteration
 from tests.unit.store.contract import Shared, StoreContract, opened_store
 from tests.waiting import block_until
@@ -143,6 +144,11 @@ def test_no_request_fails_if_the_store_restarts_empty(tmp_path, store):
         assert len(it.proxy.fetches) - alone <= 3
         assert "store_unavailable" in it.fleet.output
         assert "store_available" in it.fleet.output
+
+
+async def test_the_store_keeps_the_usage_of_a_killed_replica(tmp_path, store):
+    await kill_two_replicas(tmp_path, {**store.settings, "key_prefix": "usage-of-killed:", "timeout_s": 5.0})
+    assert b'"ana"' not in store.dump()
 
 
 def test_dump_of_the_store_contains_no_token(tmp_path, store):
