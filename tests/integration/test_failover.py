@@ -1004,6 +1004,19 @@ async def test_the_model_for_long_requests_has_its_own_error():
     assert (answer.headers["x-gatepass-hop"], len(first.received), len(second.received)) == ("upstream:second", 1, 1)
 
 
+async def test_a_client_waits_for_the_model_for_long_requests():
+    too_long = error(400, TOO_LONG, "context_length_exceeded")
+    async with Scripted(too_long) as first, Scripted(error(429, retry_after="40")) as second:
+        blocks = long_context(first, second)
+        blocks["upstreams"]["third"] = {"base_url": second.url}
+        blocks["models"]["long"] = {"targets": [{"upstream": "second"}, {"upstream": "third"}], **REFUSED}
+        async with gateway(**blocks) as gp:
+            answers = [await gp.ask().answer() for _ in range(2)]
+    assert [(one.status, one.error["code"]) for one in answers] == [(429, "upstream_error"), (429, "targets_limited")]
+    assert "'long'" in answers[1].error["message"]
+    assert (len(first.received), len(second.received)) == (2, 2)
+
+
 async def test_a_caller_without_the_model_for_long_requests_gets_the_first_error():
     access = {"keys": [{"name": "limited", "hash": hash_key(KEY), "models": ["m"]}]}
     async with (

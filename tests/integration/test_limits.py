@@ -388,6 +388,17 @@ async def test_an_upstream_with_a_used_up_quota_is_passed_over_and_then_refused(
         assert "The upstream 'a' has used its limit of 1 requests per hour" in single.error["message"]
 
 
+async def test_a_target_that_failed_is_not_asked_again_in_place_of_one_with_a_used_up_quota():
+    retry = {"on": ["may_have_run"], "operations": ["chat"]}
+    models = {"m": {"targets": [{"upstream": "a"}, {"upstream": "b"}], "retry": retry}}
+    async with Scripted([Send(reply({}, 500))]) as first, Scripted(GOOD) as second:
+        upstreams = {"a": {"base_url": first.url}, "b": {"base_url": second.url, "limits": {"requests": {"hour": 1}}}}
+        async with gateway(upstreams=upstreams, models=models) as gp:
+            answers = [await gp.ask().answer() for _ in range(2)]
+    assert [one.status for one in answers] == [200, 500]
+    assert (len(first.received), len(second.received)) == (2, 1)
+
+
 async def test_a_failed_attempt_gives_the_quota_of_its_upstream_back_if_it_was_not_sent():
     quota = {"requests": {"hour": 5}, "tokens": {"hour": 10_000}, "max_concurrent": 1}
     async with Scripted(GOOD) as second:

@@ -471,7 +471,7 @@ class Model(Block):
     Failures are: no connection, a 5xx, a timeout, a reply that was cut or invalid. If all targets are passed over, all
     are tried. These ends of a request are no failure, because the request may be their cause:
 
-    - A 4xx, a 503 with `retry-after`, a refused token, an error of an unknown kind inside a 200.
+    - A 4xx, a 503 with `retry-after` above 0, a refused token, an error of an unknown kind inside a 200.
     - A reply without a choice or vector, a reply that is too large, wrong vectors for a request with `dimensions`.
     - The end of `total_s` at a target that had only a part of it, or that has begun its reply.
     - A client that leaves, even if the target did not answer: set `timeouts.first_byte_s` below the clients' timeouts.

@@ -384,7 +384,10 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
     if repeat in CHOOSES and failover is not None:
         leave_target(attempt)
         if not await _choose(attempt, failover, repeat, error, tried.pause_s):
-            failover.shorten_wait(error, attempt.state.clock.now())
+            now_s, over = attempt.state.clock.now(), attempt.failover
+            if over is not None and over is not failover:  # the model for long requests waits or is drained
+                raise over.unavailable(attempt.call.model, now_s) from error.__cause__
+            failover.shorten_wait(error, now_s)
             raise await _error_for_client(attempt, error, is_rejected=is_rejected) from error.__cause__
     return attempt.again(repeat)
 

@@ -31,7 +31,7 @@ from gatepass.proxy.admission import Admitted, limit_reached, never_fits
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.retry import COMPLETE, REPLIES, Outcome, concerns_size, has_failed, is_limited
 from gatepass.proxy.routing import Route
-from gatepass.types import Call, ClientRequest, Hidden, Operation, Target, header
+from gatepass.types import SERVER_ERROR, Call, ClientRequest, Hidden, Operation, Target, header
 
 LOG = logging.getLogger("gatepass.targets")
 
@@ -193,7 +193,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         if at != 0 and not self.is_arranged:
             self.arrange()  # the request may belong to the first target
             at = at if at in self.order else self.find(now_s)
-        if at is None:
+        if at is None and not self.closed:  # else the request expects another target, without a pause
             self.seen = ()
             at = self.find(now_s)
         return at
@@ -254,6 +254,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
                 if wait_s and most_s and health.limit(now_s, wait_s, most_s):
                     fields = {"target": route.full_names[at], "wait_s": math.ceil(health.limited_until_s - now_s)}
                     LOG.info("target_waits", extra={"fields": fields})
+                limited = limited and bool(wait_s or status < SERVER_ERROR)  # a 503 without a wait keeps nothing away
             says_nothing = stale or (isinstance(error, UpstreamError) and error.of_request)
             failed = (not says_nothing and has_failed(outcome, status, is_limited=limited)) or None
         breaker, settings = health.breaker, route.breaker

@@ -316,6 +316,16 @@ def test_a_model_without_a_cool_down_does_not_wait_for_that_of_another_model():
     assert chosen == {"m": "west", "alone": "east", "plain": "east"}
 
 
+@pytest.mark.parametrize("wait_s", [0.0, 2.0])
+def test_a_503_that_asks_for_no_time_is_a_failure(wait_s):
+    state = a_state({"m": {**targets("east", "west"), **POLICY}})
+    both, now_s = [a_failover(state), a_failover(state)], state.clock.now()
+    assert [failover.choose(now_s) for failover in both] == [True, True]
+    for failover in both:
+        failover.ended(now_s, Outcome.ERROR_REPLY, reply(503, wait_s), stale=False)
+    assert (health(state, "east").breaker.ejected_s is None) is bool(wait_s)
+
+
 @pytest.mark.parametrize("end", ENDS)
 def test_how_long_a_target_is_passed_over(end):
     state = a_state({"m": {**targets("east", "west"), **POLICY}})
