@@ -17,6 +17,7 @@ from gatepass.config.model import Config
 from gatepass.policy.windows import CONCURRENT, REQUESTS, TOKENS
 from gatepass.proxy.admission import Size
 from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
+from gatepass.server.limits import limits_of
 from tests.integration.answers import COMPLETION, DONE, VECTORS, delta
 from tests.integration.gateway import HELLO, JSON, Answer, Gateway, gateway, serving
 from tests.integration.scripted import (
@@ -158,6 +159,74 @@ async def test_from_80_percent_of_a_day_or_month_on_replies_and_metrics_warn():
         'gatepass_limit_left_ratio{kind="caller",limit="requests.day",name="ana"} 0.2',
         'gatepass_limit_left_ratio{kind="caller",limit="requests.month",name="ana"} 0.96',
     ]
+
+
+MESSAGE = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": "end_turn"}
+NAMED_BY: Mapping[str, tuple[str, Any, Any]] = {
+    "user": ("/v1/chat/completions", None, lambda name: ({**HELLO, "user": name}, {})),
+    "metadata.user_id": (MESSAGES, None, lambda name: ({**HELLO, "max_tokens": 5, "metadata": {"user_id": name}}, {})),
+    "a header": ("/v1/chat/completions", "X-User", lambda name: ({**HELLO, "user": "x"}, {"x-user": name})),
+}
+
+
+@pytest.mark.parametrize("by_what", NAMED_BY)
+async def test_each_end_user_of_a_key_has_limits_within_those_of_the_key(by_what, caplog):
+    caplog.set_level(logging.DEBUG)
+    path, header, made = NAMED_BY[by_what]
+    end_users = {"limits": {"requests": {"minute": 2, "day": 9}}, **({"header": header} if header else {})}
+    dialogue = [Send(reply(MESSAGE))] if path == MESSAGES else GOOD
+    async with (
+        Scripted(dialogue) as upstream,
+        gateway(
+            upstream=upstream.url,
+            clock=DrivenClock(),
+            access=access({"requests": {"minute": 6}}, end_users=end_users),
+        ) as gp,
+    ):
+        answers = []
+        for name in ("zoe@corp", "zoe@corp", "zoe@corp", "yan@corp", "", "", "", "xia@corp", "yan@corp"):
+            body, fields = made(name)
+            answers.append(await gp.ask(body, path, headers={**by("ana"), **fields}).answer())
+        rows = await limits_of(gp.state)
+        shown = f"{rows}{gp.state.metrics.exposition()!r}{[one.__dict__ for one in caplog.records]}"
+    assert [one.status for one in answers] == [200, 200, 429, 200, 200, 200, 429, 200, 429]
+    assert "The end user of 'ana' has used its limit of 2 requests per minute" in answers[2].error["message"]
+    assert "(access.keys[].end_users.limits.requests.minute)" in answers[6].error["message"]
+    assert "The caller 'ana' has used its limit of 6 requests" in answers[8].error["message"]
+    assert '"end_user-requests-minute";r=1' in answers[3].headers["ratelimit"]
+    assert [row["used"] for row in rows if row["of"] == "end_user/ana"] == [2, 2]
+    assert "requests.minute" in shown
+    assert "@corp" not in shown
+
+
+async def test_an_end_user_that_the_body_does_not_name_shares_one_budget():
+    limits = {"requests": {"minute": 3}, "max_output_tokens": 50}
+    async with (
+        Scripted(GOOD) as upstream,
+        gateway(upstream=upstream.url, clock=DrivenClock(), access=access(end_users={"limits": limits})) as gp,
+    ):
+        bodies: list[dict[str, Any]] = [{"user": 5}, {"user": None}, {"metadata": "x"}, {"metadata": {}}]
+        statuses = [(await ask(gp, {**HELLO, **body})).status for body in bodies]
+        assert (await ask(gp, {**HELLO, "user": "zoe", "max_tokens": 51})).status == 400
+        assert (await ask(gp, {**HELLO, "user": "zoe"})).status == 200
+    assert statuses == [200, 200, 200, 429]
+
+
+async def test_a_reload_keeps_what_an_end_user_has_used():
+    async with Scripted(GOOD) as upstream:
+
+        def config(limit: int) -> Config:
+            blocks: dict[str, Any] = {"upstreams": {"chat": {"base_url": upstream.url}}}
+            limits = {"end_users": {"limits": {"requests": {"hour": limit}}}}
+            return Config.model_validate({"server": {"drain_timeout_s": 0}, **blocks, "access": access(**limits)})
+
+        async with serving(create_app_state(config(2))) as gp:
+            statuses = []
+            for limit in (2, 1, 3):
+                state = gp.server.endpoint.state
+                gp.server.endpoint.use(next_app_state(config(limit), state.tls_contexts, state))
+                statuses += [(await ask(gp, {**HELLO, "user": "zoe"})).status for _ in range(2)]
+    assert statuses == [200, 200, 429, 429, 200, 429]
 
 
 async def test_without_a_limit_of_ours_the_fields_of_the_upstream_pass():

@@ -23,7 +23,7 @@ from pydantic import (
     field_validator,
 )
 
-from gatepass.config.block import HASH, Block, CorsOrigin, Name, SecretText, SettingFault
+from gatepass.config.block import HASH, HEADER_NAME, Block, CorsOrigin, Name, SecretText, SettingFault
 from gatepass.config.references import Reference
 from gatepass.config.routes import MemberPath, OfSoundOrImage, OfText
 from gatepass.config.upstream import DialectName
@@ -277,11 +277,28 @@ McpServers = Annotated[
 ]
 
 
+class EndUsers(Block):
+    """The users behind a key, such as those of a chat application."""
+
+    header: Annotated[str, Field(pattern=HEADER_NAME)] | None = None
+    """The request header that names the user. None: `user` of the body, else `metadata.user_id` as in messages.
+
+    Example: x-openwebui-user-id
+
+    Danger: gatepass believes the client. Without a name, or with more than 10,000 users, users share one count.
+    """
+    limits: UseLimits
+    """How much each user may use, within the limits of the key. Each worker counts it. No name is logged or stored.
+
+    Example: {requests: {minute: 10}}
+    """
+
+
 class AccessKey(Block):
     name: Name
     """The caller's name in logs and metrics. Entries with the same name are keys of one caller: use two to rotate a
     key. All keys of a caller need the same `role`, `models`, `operations`, `mcp`, `profile`, `group`, `limits`,
-    `max_concurrent` and `weight`.
+    `end_users`, `max_concurrent` and `weight`.
 
     Example: ragflow
     """
@@ -377,6 +394,11 @@ class AccessKey(Block):
     of the operation apply.
 
     Example: {requests: {minute: 500}, tokens: {minute: 200000}}
+    """
+    end_users: EndUsers | None = None
+    """Limits for each user behind this key. None: gatepass does not tell them apart.
+
+    Example: {limits: {requests: {minute: 10}}}
     """
 
     @field_validator("key", mode="before")

@@ -120,6 +120,7 @@ def _unknown(value: str, block: str, names: list[str]) -> str:
 
 LIMITED: tuple[SettingPattern, ...] = (
     ("access", "keys", "*"),
+    ("access", "keys", "*", "end_users"),
     ("access", "groups", "*"),
     *((block, "*") for block in ("models", "operations", "upstreams")),
 )
@@ -258,7 +259,9 @@ def api_key_weakness(key: str) -> str | None:
     return None
 
 
-OF_CALLER = ("role", "models", "operations", "mcp", "profile", "group", "limits", "max_concurrent", "weight")
+OF_CALLER = (
+    *("role", "models", "operations", "mcp", "profile", "group", "limits", "end_users", "max_concurrent", "weight"),
+)
 BATCH_OF_ANY_MODEL = 'opens batches, which may run any model: write "GET batches", or leave models out'
 HEADER_SET_TWICE = "{} carries the token already: a request has one of each name"
 UNUSED_UPSTREAM = (

@@ -150,7 +150,8 @@ COUNTED: Mapping[str, str] = MappingProxyType(
         ),
         "gatepass_limit_hits_total{kind,name,limit,mode}": (
             "Requests for which a limit had no room: refused (mode enforce) or let through (observe). A target whose"
-            " upstream's limit has no room is passed over. kind is caller, group, model, operation or upstream"
+            " upstream's limit has no room is passed over. kind is end_user, caller, group, model, operation or"
+            " upstream"
         ),
         "gatepass_client_bytes_total{direction}": "Body bytes received from clients (in) and sent to clients (out)",
     }
@@ -185,7 +186,7 @@ SAMPLED: Mapping[str, str] = MappingProxyType(
         ),
         "gatepass_limit_left_ratio{kind,name,limit}": (
             "The part that is left of a limit of a day or month, from 1 down to 0, since its first request. Only the"
-            " 200 with the smallest part. kind is caller, group, model, operation or upstream"
+            " 200 with the smallest part. kind is end_user, caller, group, model, operation or upstream"
         ),
         "gatepass_upstream_connections{upstream,state}": "Connections to the upstream, by state: busy, idle",
         "gatepass_upstream_connections_limit{upstream}": "The value of max_connections of the upstream",
@@ -719,7 +720,7 @@ class Metrics(Observer):
 
     def limit_hit(self, limit: Limit, count: int) -> None:
         """Count requests for which `limit` had no room. 0: show the series, so that Prometheus sees the first one."""
-        kind, name = limit.owner
+        kind, name = limit.subject
         mode = "observe" if limit.observes else "enforce"
         labels = (kind, placed(name, self._names[f"limits of {kind}"]), limit.setting, mode)
         self._cell("gatepass_limit_hits_total", labels).value += count

@@ -35,6 +35,7 @@ _WRONG = 32 << RESET_BITS
 _EMPTY = memoryview(bytes(4 * _KEPT)).cast("I")
 
 REQUESTS, TOKENS, CONCURRENT = "requests", "tokens", "concurrent"
+END_USER = "end_user"
 
 
 def process_exists(pid: int) -> bool:
@@ -91,6 +92,12 @@ class Limit:
     def key(self) -> bytes:
         """The key of its record, without the limit itself: a reload that changes the limit keeps the use."""
         return blake2b("\0".join((*self.owner, self.unit, self.window[0])).encode(), digest_size=16).digest()
+
+    @property
+    def subject(self) -> tuple[str, str]:
+        """The owner as operators know it: that of an end user has the name of the caller alone."""
+        kind, name = self.owner
+        return (kind, name.partition("/")[0]) if kind == END_USER else self.owner
 
     @property
     def left(self) -> int:

@@ -25,11 +25,12 @@ from gatepass.normalize.members import Default, Drop, JsonMemberPath
 from gatepass.normalize.rules import ChangeRule
 from gatepass.observability.metrics import MAX_NAMES, Labels
 from gatepass.observability.observer import AccessRecord
-from gatepass.policy.windows import CONCURRENT, REQUESTS, TOKENS, Limit, Refused, Taken, Windows
+from gatepass.policy.end_users import EndUserLimits
+from gatepass.policy.windows import CONCURRENT, END_USER, REQUESTS, TOKENS, Limit, Refused, Taken, Windows
 from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.body_threads import INLINE_BYTES, BodyThreads, normalize_large
 from gatepass.proxy.retry import Outcome
-from gatepass.types import OK, Call, Headers
+from gatepass.types import OK, Call, Headers, header
 
 if TYPE_CHECKING:
     from gatepass.proxy.context import RequestContext
@@ -49,6 +50,7 @@ OURS = (b"x-ratelimit-", b"anthropic-ratelimit-", b"ratelimit", b"x-gatepass-lim
 Owner = tuple[str, str]
 """The kind of a subject (caller, group, model, operation or upstream) and its name in the configuration."""
 _PLACES: Mapping[str, str] = {
+    END_USER: "access.keys[].end_users.limits",
     "caller": "access.keys[].limits",
     "group": "access.groups.NAME.limits",
     "model": "models.NAME.limits",
@@ -62,7 +64,8 @@ _NULL = frozenset((b"null",))
 
 
 class _Asked(msgspec.Struct, gc=False):
-    """The members of a body that say how many tokens an answer may have, and whether it comes with the response."""
+    """The members of a body that say how many tokens an answer may have, whether it comes with the response, and for
+    whom."""
 
     max_tokens: Any = None
     max_completion_tokens: Any = None
@@ -70,6 +73,8 @@ class _Asked(msgspec.Struct, gc=False):
     n: Any = None
     best_of: Any = None
     background: Any = None
+    user: Any = None
+    metadata: Any = None
 
 
 _ASKED = msgspec.json.Decoder(_Asked)
@@ -86,6 +91,7 @@ class Size(msgspec.Struct, frozen=True, gc=False):
     in_background: bool = False
     odd: str = ""
     """A member that limits the answer by what is not a number above 0, "" if none does."""
+    user: str = ""
 
     @classmethod
     def of(cls, body: bytes, output_member: str = "max_tokens") -> Size:
@@ -102,7 +108,9 @@ class Size(msgspec.Struct, frozen=True, gc=False):
         given = [(_count(value) or 0, name) for name in names if (value := getattr(asked, name, None)) is not None]
         output, member = max(given, default=(0, ""))
         odd = next((name for count, name in given if not count), "")
-        return cls(tokens, member if output else "", output, answers, asked.background is True, odd)
+        of_messages = asked.metadata.get("user_id") if isinstance(asked.metadata, dict) else None
+        user = next((one for one in (asked.user, of_messages) if isinstance(one, str)), "")
+        return cls(tokens, member if output else "", output, answers, asked.background is True, odd, user)
 
 
 def _count(value: Any) -> int | None:
@@ -245,7 +253,9 @@ class Admitted(msgspec.Struct, eq=False):
 
 
 def whose(limit: Limit) -> str:
-    kind, name = limit.owner
+    kind, name = limit.subject
+    if kind == END_USER:
+        return f"The end user of {name!r}"
     return "The model" if kind == "model" else f"The {kind} {name!r}"  # an entry of models may be a glob
 
 
@@ -281,11 +291,14 @@ class Admission:
         windows: Windows,
         clock: Clock,
         hit: Callable[[Limit, int], None] = lambda _limit, _count: None,
+        end_users: EndUserLimits | None = None,
     ) -> None:
         """`hit` counts requests for which a limit had no room, at first none."""
         self.windows, self._clock, self._hit = windows, clock, hit
+        self._end_users = end_users or EndUserLimits()
         self._quotas: dict[Owner, Quota] = {}
         named: list[tuple[str, str, Quota | None]] = [
+            *((END_USER, key.name, key.end_users.limits) for key in config.access.keys if key.end_users is not None),
             *(("caller", key.name, key.limits) for key in config.access.keys),
             *(("group", name, group.limits) for name, group in config.access.groups.items()),
             *(("model", name, model.limits) for name, model in config.models.items()),
@@ -370,7 +383,7 @@ class Admission:
         if (
             call.body
             and operation.configured_as not in UNSEEN
-            and (counted or may_fall_back or (generates and (most or default)))
+            and (counted or may_fall_back or (generates and (most or default)) or caller.end_users is not None)
         ):
             measure = partial(Size.of, call.body, member)
             is_small = len(call.body) <= INLINE_BYTES
@@ -400,7 +413,7 @@ class Admission:
             self.windows, self._hit, (), tokens, size.input_tokens, generates, size.in_background, upstreams
         )
         context.admitted = admitted
-        await admitted.take(limits, context.state.clock.now(), access)
+        await admitted.take(self._of_end_user(context, size.user, limits), context.state.clock.now(), access)
         return call
 
     async def admit_fallback(
@@ -417,11 +430,21 @@ class Admission:
 
     async def admit_message(self, context: RequestContext) -> None:
         """Count a message to an MCP server as a request of its caller. Raises LimitReached and LimitsUnavailable."""
-        owners = (("caller", context.caller.name), ("group", context.caller.group or ""))
-        limits = without_tokens(one for owner in owners for one in self.limits_of(owner))
+        limits = without_tokens(one for owner in owners_of(context.caller, "", "") for one in self.limits_of(owner))
         if limits:
             context.admitted = admitted = Admitted(self.windows, self._hit, ())
-            await admitted.take(limits, context.state.clock.now(), context.access)
+            await admitted.take(self._of_end_user(context, "", limits), context.state.clock.now(), context.access)
+
+    def _of_end_user(self, context: RequestContext, name: str, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
+        """Return `limits` with those of the end user in place of the ones that all further users share."""
+        declared, shared = context.caller.end_users, self.limits_of((END_USER, context.caller.name))
+        if declared is None or not shared:
+            return limits
+        if declared.header is not None:
+            found = header(context.client_request.headers, declared.header.lower().encode())
+            name = (found or b"").decode("latin-1")
+        own = self._end_users.of(name, shared, self._clock.now()) if name else shared
+        return tuple(own[shared.index(one)] if one in shared else one for one in limits)
 
 
 def without_tokens(limits: Iterable[Limit]) -> tuple[Limit, ...]:
@@ -430,7 +453,7 @@ def without_tokens(limits: Iterable[Limit]) -> tuple[Limit, ...]:
 
 def owners_of(caller: AccessKey | None, entry: str, operation: str) -> tuple[Owner, ...]:
     """Return whose limits apply to a request of `caller` for an entry of `models`, the one that decides first."""
-    own = () if caller is None else (("caller", caller.name), ("group", caller.group or ""))
+    own = () if caller is None else ((END_USER, caller.name), ("caller", caller.name), ("group", caller.group or ""))
     return (*own, ("model", entry), ("operation", operation))
 
 

@@ -49,6 +49,7 @@ from gatepass.observability.redaction import Redactor
 from gatepass.observability.traffic import Traffic
 from gatepass.observability.usage_ledger import UsageLedger
 from gatepass.policy.balancing import TargetHealth
+from gatepass.policy.end_users import EndUserLimits
 from gatepass.policy.fair_queue import FairQueue
 from gatepass.policy.recent_counts import RecentCounts
 from gatepass.policy.windows import Windows
@@ -189,6 +190,7 @@ class ProcessParts:
     """None if this process shares nothing."""
     windows: Windows = field(default_factory=Windows)
     """What was used of limits."""
+    end_users: EndUserLimits = field(default_factory=EndUserLimits)
     usage: UsageStore
     reload_problems: list[str] = field(default_factory=list)
     """Why the last reload was refused, so that `/status` shows it."""
@@ -455,7 +457,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         allows_origins=any(profile.cors_origins for profile in config.profiles.values()),
         upstreams=upstreams,
         mcp=mcp,
-        admission=Admission(config, parts.windows, parts.clock, parts.metrics.limit_hit) or None,
+        admission=Admission(config, parts.windows, parts.clock, parts.metrics.limit_hit, parts.end_users) or None,
         holders=holders,
         issuer_connections=connections,
         tls_contexts=tls_contexts,

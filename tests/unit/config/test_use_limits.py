@@ -71,7 +71,11 @@ def test_a_group_must_exist_and_all_keys_of_a_caller_have_the_same():
     assert [text for _, text in unknown_names(access(group="team"))] == [
         "'team' is not a name under access.groups; did you mean teams?"
     ]
-    for members in ({"group": "teams"}, {"limits": {"max_concurrent": 1}}):
+    for members in (
+        {"group": "teams"},
+        {"limits": {"max_concurrent": 1}},
+        {"end_users": {"limits": {"max_concurrent": 1}}},
+    ):
         assert [path[-1] for path, _ in different_keys(access(**members))] == [*members]
     assert [*unknown_names({"access": {"groups": 5, "keys": []}})] == []
 
@@ -95,12 +99,16 @@ def test_limits_stand_at_keys_groups_models_operations_and_upstreams():
 def test_days_and_months_need_a_store():
     limits = {"requests": {"hour": 5, "day": 5}, "tokens": {"month": 5, "day": None}}
     tree: dict[str, Any] = {
-        "access": {"groups": {"g": {"limits": limits}}, "keys": [{"name": "a", "limits": limits}]},
+        "access": {
+            "groups": {"g": {"limits": limits}},
+            "keys": [{"name": "a", "limits": limits, "end_users": {"limits": limits}}],
+        },
         **{block: {"one": {"limits": limits}} for block in ("models", "operations", "upstreams")},
     }
     faults = [*forgotten_limits(tree)]
     assert {text for _, text in faults} == {"needs `store`, because a restart would forget it"}
-    places = [("access", "keys", 0), ("access", "groups", "g"), ("models", "one"), ("operations", "one")]
+    of_key = ("access", "keys", 0)
+    places = [of_key, (*of_key, "end_users"), ("access", "groups", "g"), ("models", "one"), ("operations", "one")]
     assert [path for path, _ in faults] == [
         (*place, "limits", *span)
         for place in (*places, ("upstreams", "one"))

@@ -1,0 +1,121 @@
+"""EndUserLimits against a list of what each user was admitted by its own limits: forgetting a user renews nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import defaultdict
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from gatepass.policy import end_users as end_users_module
+from gatepass.policy.end_users import EndUserLimits
+from gatepass.policy.windows import END_USER, REQUESTS, TOKENS, Limit, Refused, Taken, Windows
+
+PLACES, MOST = 2, 2
+SHARED = (END_USER, "chat")
+
+
+def shared_limits(most: int = MOST) -> tuple[Limit, ...]:
+    return (Limit(SHARED, REQUESTS, ("minute", 60), most), Limit(SHARED, TOKENS, ("hour", 3_600), 1_000))
+
+
+class Machine(RuleBasedStateMachine):
+    module: Any = end_users_module
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s, self.windows = 1_000.0, Windows()
+        self.users = self.module.EndUserLimits(PLACES)
+        self.shared = tuple(map(self.windows.attach, shared_limits()))
+        self.admitted: defaultdict[str, list[float]] = defaultdict(list)
+        """By the user, or "" for those without a place."""
+
+    @rule(user=st.sampled_from("abcd"))
+    def ask(self, user: str) -> None:
+        limits = self.users.of(user, self.shared, self.now_s)
+        bucket = self.admitted["" if limits is self.shared else user]
+        if isinstance(self.windows.take(limits, 0, self.now_s), Taken):
+            assert len([at_s for at_s in bucket if at_s > self.now_s - 60]) < MOST
+            bucket.append(self.now_s)
+        else:
+            assert len([at_s for at_s in bucket if at_s > self.now_s - 61]) >= MOST
+
+    @rule(user=st.sampled_from("abcd"))
+    def ask_after_a_pause(self, user: str) -> None:
+        self.now_s += 62
+        assert self.users.of(user, self.shared, self.now_s) is not self.shared
+
+    @rule(seconds=st.sampled_from((1, 20, 62)))
+    def wait(self, seconds: int) -> None:
+        self.now_s += seconds
+
+    @rule()
+    def reload(self) -> None:
+        self.shared = tuple(map(self.windows.attach, shared_limits()))
+
+    @invariant()
+    def remembers_a_bounded_number(self) -> None:
+        assert len(self.users._found) <= PLACES
+
+
+Machine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestEndUsers = Machine.TestCase
+
+PLANTED = {
+    "an eviction that refunds": ("if any(limit.used(now_s) for limit in self._found[oldest][1]):", "if False:"),
+    "one user more": ("len(self._found) >= self._most", "len(self._found) > self._most"),
+    "users that are never forgotten": ("if any(limit.used(now_s) for limit in self._found[oldest][1]):", "if True:"),
+    "a reload that refunds": ("kept.get(limit.key, limit.words)", "limit.words"),
+    "users who share one place": ("name.encode(", "b''.decode().encode("),
+}
+
+
+@pytest.mark.parametrize("fault", PLANTED)
+def test_a_planted_fault_makes_the_machine_fail(fault, tmp_path):
+    source, (old, new) = Path(end_users_module.__file__).read_text(), PLANTED[fault]
+    assert source.count(old) == 1
+    file = tmp_path / "planted.py"
+    file.write_text(source.replace(old, new))
+    spec = importlib.util.spec_from_file_location("planted", file)
+    assert spec is not None
+    assert spec.loader is not None
+    planted = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(planted)
+    machine = type("Planted", (Machine,), {"module": planted})
+    few = settings(Machine.TestCase.settings, max_examples=200, database=None, phases=[Phase.generate])
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(machine, settings=few)
+
+
+def test_ten_thousand_users_are_remembered_and_the_next_ones_share_one_budget():
+    users, windows, shared = EndUserLimits(), Windows(), shared_limits(1)
+    results = [windows.take(users.of(f"user-{number}", shared, 1_000.0), 0, 1_000.0) for number in range(10_002)]
+    assert [isinstance(one, Taken) for one in results[9_999:]] == [True, True, False]
+    assert isinstance(windows.take(users.of("user-5", shared, 1_000.0), 0, 1_000.0), Refused)
+    assert len(users._found) == 10_000
+    assert users.of("user-10001", shared, 9_000.0) is not shared  # the count of an older one is over
+
+
+def test_the_place_of_the_least_recently_used_goes_to_a_new_user():
+    users, shared = EndUserLimits(2), shared_limits()
+    first, second = users.of("a", shared, 0.0), users.of("b", shared, 0.0)
+    assert users.of("a", shared, 0.0) is first
+    users.of("c", shared, 0.0)
+    assert users.of("a", shared, 0.0) is first
+    assert users.of("b", shared, 0.0) is not second
+
+
+def test_no_name_of_a_user_is_kept_and_a_day_is_that_of_the_time_zone():
+    users = EndUserLimits()
+    shared = (Limit(SHARED, REQUESTS, ("day", 86_400), 5, zone=UTC),)
+    shared[0].ahead_s = 1_800_000_000.0
+    (limit,) = users.of("ana@corp.example", shared, 0.0)
+    assert (limit.zone, limit.ahead_s, limit.subject) == (UTC, shared[0].ahead_s, SHARED)
+    assert "ana" not in f"{limit.owner}{limit.name}{[*users._found]}"
+    assert users.of("ana@corp.example", shared, 0.0)[0].key != users.of("ben@corp.example", shared, 0.0)[0].key
