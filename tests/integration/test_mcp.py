@@ -602,6 +602,17 @@ async def test_a_wrong_path_names_the_servers_that_its_key_may_use(path: str):
     assert "may use" not in otto.error["message"] + nobody.error["message"]
 
 
+@pytest.mark.parametrize(
+    "body", [json.dumps([CALL, CALL]).encode(), json.dumps([CALL] * 9).encode("utf-16"), b"\xef\xbb\xbf[]"]
+)
+async def test_a_batch_is_not_one_request_of_a_limit(body):
+    keys = [{**one, "limits": {"requests": {"hour": 2}}} for one in ACCESS["keys"]]
+    async with Scripted([Send(reply(RESULT))]) as upstream, gateway(**servers(upstream), access={"keys": keys}) as gp:
+        refused = await gp.ask(body, PATH, headers=ACCEPT | key("anna")).answer()
+    assert (refused.status, upstream.received) == (400, [])
+    assert "no batch" in refused.json()["error"]["message"]
+
+
 async def test_messages_count_as_requests_of_the_key_and_streams_do_not():
     limits = {"requests": {"hour": 2}, "tokens": {"hour": 5_000}}
     keys = [{**one, "limits": limits} for one in ACCESS["keys"]]
@@ -612,9 +623,10 @@ async def test_messages_count_as_requests_of_the_key_and_streams_do_not():
     async with Scripted(answer=answer) as upstream, gateway(**servers(upstream), access={"keys": keys}) as gp:
         async with listen(gp, **key("anna")) as stream_of_anna:
             assert await stream_of_anna.head() == 200
-            statuses = [(await post(gp, **key("anna")).answer()).status for _ in range(3)]
+            answers = [(await post(gp, **key("anna")).answer()).json() for _ in range(3)]
         refused = await post(gp, **key("anna")).answer()
         other = await post(gp, **key("otto")).answer()
-    assert (statuses, other.status) == ([200, 200, 429], 200)
-    assert (refused.status, refused.json()["error"]["data"]["code"]) == (429, "limit_reached")
+    assert (["error" in one for one in answers], other.json()) == ([False, False, True], RESULT)
+    assert (refused.status, refused.json()["id"], refused.json()["error"]["data"]["code"]) == (200, 7, "limit_reached")
+    assert "has used its limit of 2 requests per hour" in refused.json()["error"]["message"]
     assert refused.headers["x-ratelimit-remaining-requests"] == "0"

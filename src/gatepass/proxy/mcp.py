@@ -121,9 +121,11 @@ async def serve_mcp(
         if method == "GET":
             access.operation = IDLE_STREAM
         in_flight_request.begin(caller, is_idle_stream=method == "GET")
+        await _read_message(exchange, client_response)
         if state.admission is not None and method == "POST":
             await state.admission.admit_message(context)
-        await _read_message(exchange, client_response)
+        if context.admitted is not None and exchange.message.kind == "unreadable":
+            raise errors.InvalidRequest("A caller with limits sends one valid message at a time, and no batch.")
         if exchange.message.method == messages.LISTEN:
             access.operation = IDLE_STREAM
             in_flight_request.claim_idle_stream(caller.name)
