@@ -1,5 +1,5 @@
 # Included by the Makefile. Generated files are in .e2e/bench.
-.PHONY: bench bench-amplification bench-quick bench-profile bench-curves bench-workers bench-soak bench-transforms bench-bodies bench-inspector bench-scrape bench-queue bench-limits
+.PHONY: bench bench-amplification bench-quick bench-profile bench-curves bench-workers bench-soak bench-transforms bench-bodies bench-inspector bench-scrape bench-queue bench-limits bench-store-limits
 
 bench: setup ## Measure gatepass against nginx, FastAPI + httpx, openai-forward, LiteLLM; writes docs/benchmarks.md
 	$(BIN)/python -m bench $(BENCH)
@@ -39,3 +39,6 @@ bench-queue: setup ## How long chats wait beside 500 queued embeddings, with and
 
 bench-limits: setup ## CPU time of limits of use for one request, in one process and in two workers, verdict
 	$(BIN)/python -m bench.limits
+
+bench-store-limits: setup ## 1,000 requests a second against limits of 1, 2 and 4 processes on a real server for a minute each, verdict
+	$(BIN)/python -m bench.store_limits $(SECONDS_EACH)

@@ -1,0 +1,122 @@
+"""Two gatepass with one real store: they count together, and go on alone while the store is stopped or absent."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from gatepass.clock import SystemClock
+from gatepass.config.model import Config
+from gatepass.proxy.app_state import create_app_state
+from gatepass.server.limits import limits_of
+from gatepass.server.pages import status_of
+from gatepass.store.guarded import open_store
+from tests.integration.gateway import HELLO, Gateway, serving
+from tests.integration.scripted import Scripted
+from tests.integration.store.real_server import PROGRAM, RealServer, real_server
+from tests.integration.test_limits import GOOD, MESSAGES, access, ask
+from tests.waiting import until
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="requires valkey-server or redis-server")
+
+
+@pytest.fixture
+def server(tmp_path) -> Iterator[RealServer]:
+    with real_server(tmp_path) as running:
+        yield running
+
+
+@asynccontextmanager
+async def replicas(server: RealServer, count: int = 2, **store: Any) -> AsyncIterator[list[Gateway]]:
+    async with AsyncExitStack() as stack:
+        upstreams = [await stack.enter_async_context(Scripted(GOOD)) for _ in "ab"]
+        quota = {"limits": {"requests": {"hour": 4}}}
+        blocks = {
+            "server": {"drain_timeout_s": 0},
+            "store": server.settings(**store),
+            "upstreams": {name: {"base_url": one.url, **quota} for name, one in zip("ab", upstreams, strict=True)},
+            "models": {
+                "m": {"upstream": "b", "limits": {"requests": {"day": 1_000}}},
+                "two": {"targets": [{"upstream": "a"}, {"upstream": "b"}]},
+            },
+            "access": access(group={"requests": {"hour": 3}, "max_concurrent": 3}),
+        }
+        config, clock = Config.model_validate(blocks), SystemClock()
+        yield [
+            await stack.enter_async_context(
+                serving(create_app_state(config, clock, open_store(config.store, None, clock)))
+            )
+            for _ in range(count)
+        ]
+
+
+async def statuses(gates: list[Gateway], times: int = 1, **body: Any) -> list[int]:
+    return [(await ask(gate, {**HELLO, **body})).status for _ in range(times) for gate in gates]
+
+
+async def test_replicas_share_the_limits_of_groups_models_and_upstreams(server):
+    async with replicas(server) as gates:
+        first = await ask(gates[0], {**HELLO, "model": "two"})
+        assert first.headers["x-ratelimit-remaining-requests"] == "2"
+        assert await statuses(gates, 2, model="two") == [200, 200, 429, 429]
+        rows = {(row["of"], row["limit"]): row["used"] for row in await limits_of(gates[1].state)}
+        assert rows["group/all", "requests.hour"] == rows["upstream/a", "requests.hour"] == 3
+        assert rows["group/all", "max_concurrent"] == 0
+        (row, _) = await limits_of(gates[1].state, "group/all")
+        assert row["used"] == 0
+        # the upstream `a` has room for one more
+        assert await statuses(gates, 2, model="two") == [200, 200, 200, 429]
+        rows = {(row["of"], row["limit"]): row["used"] for row in await limits_of(gates[0].state)}
+        assert (rows["upstream/a", "requests.hour"], rows["upstream/b", "requests.hour"]) == (4, 2)
+
+
+async def test_a_stopped_store_delays_one_request_and_what_was_used_meanwhile_counts_later(server):
+    async with replicas(server, timeout_s=2.0) as gates:
+        assert await statuses(gates) == [200, 200]
+        server.send(signal.SIGSTOP)
+        try:
+            assert await statuses(gates, 3) == [200, 200, 200, 200, 429, 429]  # each has sent three of its own
+            for gate in gates:
+                assert status_of(gate.state)["limits_without_store"]
+                assert b"gatepass_limits_store_up 0.0" in gate.state.metrics.exposition()
+        finally:
+            server.send(signal.SIGCONT)
+        for gate in gates:
+            await until(lambda gate=gate: gate.state.windows.fault is None)  # type: ignore[misc]
+            assert "limits_without_store" not in status_of(gate.state)
+        rows = {(row["of"], row["limit"]): row["used"] for row in await limits_of(gates[1].state)}
+        assert rows["group/all", "requests.hour"] >= 6
+        assert await statuses(gates) == [429, 429]
+
+
+async def test_a_killed_store_comes_back_empty_and_a_day_goes_on(server):
+    async with replicas(server) as gates:
+        assert await statuses(gates, model="m") == [200, 200]
+        server.stop()
+        assert await statuses(gates[:1], model="m") == [200]
+        server.start()
+        await until(lambda: gates[0].state.windows.fault is None)
+        assert await statuses(gates[1:], model="m") == [200]
+        await until(lambda: gates[1].state.windows.fault is None)  # its connection was that to the killed server
+        rows = {(row["of"], row["limit"]): row["used"] for row in await limits_of(gates[1].state)}
+        assert rows["model/m", "requests.day"] == 3  # it knew of two, and has sent one
+        assert rows["group/all", "requests.hour"] == 2
+
+
+@pytest.mark.parametrize("on_failure", ["local", "reject", "allow"])
+async def test_a_store_that_is_absent_at_the_start(server, on_failure):
+    server.stop()
+    async with replicas(server, 1, on_store_failure=on_failure) as gates:
+        (gate,) = gates
+        answers = [await ask(gate) for _ in range(4)]
+        expected = {"local": [200, 200, 200, 429], "reject": [503] * 4, "allow": [200] * 4}[on_failure]
+        assert [one.status for one in answers] == expected
+        if on_failure == "reject":
+            assert answers[0].headers["retry-after"] == "1"
+            assert answers[0].error["code"] == "limits_unavailable"
+            refused = await ask(gate, {**HELLO, "max_tokens": 5}, MESSAGES)
+            assert (refused.status, refused.json()["type"]) == (503, "error")
