@@ -180,13 +180,19 @@ class Failover(Hidden, msgspec.Struct, eq=False):
 
     async def choose_within_limits(self, now_s: float) -> bool:
         """Do what `choose` does, with a target whose upstream has not used up its limits."""
-        self.closed = ()
-        if (admitted := self.admitted) is not None:
-            while (at := self._best(now_s)) is not None:
-                if await admitted.take_target(self.route.targets[at].upstream, now_s):
-                    break
-                self.closed = (*self.closed, at)
-        return self.choose(now_s)
+        self.closed, admitted = (), self.admitted
+        if admitted is None:
+            return self.choose(now_s)
+        while (at := self._best(now_s)) is not None:
+            if await admitted.take_target(self.route.targets[at].upstream, now_s):
+                break
+            self.closed = (*self.closed, at)
+        is_chosen = self.choose(now_s)
+        if at is not None and not (is_chosen and self.at == at):  # it became unavailable while the store answered
+            admitted.leave_target(now_s, None, "", sent=False)
+            if is_chosen:
+                admitted.repeat_target(self.target.upstream, now_s)
+        return is_chosen
 
     def _best(self, now_s: float) -> int | None:
         at = self.find(now_s)

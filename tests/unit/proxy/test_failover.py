@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from heapq import heappop
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import strategies as st
@@ -314,6 +314,35 @@ def test_a_model_without_a_cool_down_does_not_wait_for_that_of_another_model():
         assert one.choose(now_s)
         chosen[model] = one.target.upstream
     assert chosen == {"m": "west", "alone": "east", "plain": "east"}
+
+
+class SlowLimits:
+    """The limits of upstreams, while whose store answers an operator drains `east`."""
+
+    def __init__(self, state: AppState) -> None:
+        self.state = state
+        self.taken: list[str] = []
+
+    async def take_target(self, upstream: str, _now_s: float) -> bool:
+        health(self.state, "east").drained = True
+        self.repeat_target(upstream, _now_s)
+        return True
+
+    def repeat_target(self, upstream: str, _now_s: float) -> None:
+        self.taken.append(upstream)
+
+    def leave_target(self, *_: object, sent: bool) -> None:
+        assert not sent
+        self.taken.pop()
+
+
+@pytest.mark.parametrize(("names", "chosen"), [(("east", "west"), ["west"]), (("east",), [])])
+async def test_an_attempt_uses_the_limits_of_the_upstream_that_gets_it(names, chosen):
+    state = a_state({"m": {**targets(*names), **POLICY}})
+    failover, limits = a_failover(state), SlowLimits(state)
+    failover.admitted = cast("Any", limits)
+    assert await failover.choose_within_limits(state.clock.now()) is bool(chosen)
+    assert limits.taken == chosen
 
 
 @pytest.mark.parametrize("wait_s", [0.0, 2.0])
