@@ -63,18 +63,30 @@ _NULL = frozenset((b"null",))
 """What SDKs send for a member without a value."""
 
 
+_ABSENT = msgspec.Raw()
+MOST_ASKED = 2**53
+"""What a larger number counts, and one that no float holds."""
+
+
 class _Asked(msgspec.Struct, gc=False):
     """The members of a body that say how many tokens an answer may have, whether it comes with the response, and for
     whom."""
 
-    max_tokens: Any = None
-    max_completion_tokens: Any = None
-    max_output_tokens: Any = None
-    n: Any = None
-    best_of: Any = None
-    background: Any = None
-    user: Any = None
-    metadata: Any = None
+    max_tokens: msgspec.Raw = _ABSENT
+    max_completion_tokens: msgspec.Raw = _ABSENT
+    max_output_tokens: msgspec.Raw = _ABSENT
+    n: msgspec.Raw = _ABSENT
+    best_of: msgspec.Raw = _ABSENT
+    background: msgspec.Raw = _ABSENT
+    user: msgspec.Raw = _ABSENT
+    metadata: msgspec.Raw = _ABSENT
+
+    def value(self, name: str) -> Any:
+        """Return the value of a member, None if it is absent."""
+        try:
+            return None if (text := getattr(self, name)) is _ABSENT else msgspec.json.decode(text)
+        except (msgspec.DecodeError, RecursionError):  # a number that no float holds
+            return MOST_ASKED
 
 
 _ASKED = msgspec.json.Decoder(_Asked)
@@ -101,21 +113,22 @@ class Size(msgspec.Struct, frozen=True, gc=False):
         tokens = math.ceil((len(body) - sum(hidden)) / BYTES_PER_TOKEN) + images * IMAGE_TOKENS
         try:
             asked = _ASKED.decode(body)
-        except (msgspec.DecodeError, RecursionError):  # such as a list, or a number that no float holds
-            return cls(tokens, odd=output_member)
-        answers = max(_count(asked.n) or 1, _count(asked.best_of) or 1)
-        names = {"max_tokens": ("max_tokens", "max_completion_tokens")}.get(output_member, (output_member,))
-        given = [(_count(value) or 0, name) for name in names if (value := getattr(asked, name, None)) is not None]
+        except (msgspec.DecodeError, RecursionError):  # such as a list
+            return cls(tokens)
+        answers = max(_count(asked.value("n")) or 1, _count(asked.value("best_of")) or 1)
+        names = {"max_tokens": ("max_tokens", "max_completion_tokens"), "": ()}.get(output_member, (output_member,))
+        given = [(_count(value) or 0, name) for name in names if (value := asked.value(name)) is not None]
         output, member = max(given, default=(0, ""))
         odd = next((name for count, name in given if not count), "")
-        of_messages = asked.metadata.get("user_id") if isinstance(asked.metadata, dict) else None
-        user = next((one for one in (asked.user, of_messages) if isinstance(one, str)), "")
-        return cls(tokens, member if output else "", output, answers, asked.background is True, odd, user)
+        metadata = asked.value("metadata")
+        of_messages = metadata.get("user_id") if isinstance(metadata, dict) else None
+        user = next((one for one in (asked.value("user"), of_messages) if isinstance(one, str)), "")
+        return cls(tokens, member if output else "", output, answers, asked.value("background") is True, odd, user)
 
 
 def _count(value: Any) -> int | None:
     is_count = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-    return max(1, int(min(value, 2**53))) if is_count else None
+    return max(1, int(min(value, MOST_ASKED))) if is_count else None
 
 
 class Admitted(msgspec.Struct, eq=False):
