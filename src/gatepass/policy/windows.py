@@ -294,6 +294,9 @@ class Windows:
         """Do what `take` does, together with the processes that share a store. Raises LimitsUnavailable."""
         return self.take(limits, tokens, now_s)
 
+    def forget(self, owner: tuple[str, str]) -> None:
+        """Forget what is known of a subject whose limits count nothing, beside their records."""
+
     async def refresh(self, limits: Sequence[Limit]) -> None:
         """Set `others` of `limits`."""
 

@@ -456,7 +456,7 @@ class Admission:
         if declared.header is not None:
             found = header(context.client_request.headers, declared.header.lower().encode())
             name = (found or b"").decode("latin-1")
-        own = self._end_users.of(name, shared, self._clock.now()) if name else shared
+        own = self._end_users.of(name, shared, self._clock.now(), self.windows.forget) if name else shared
         return tuple(own[shared.index(one)] if one in shared else one for one in limits)
 
 

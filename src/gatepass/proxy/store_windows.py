@@ -252,6 +252,9 @@ class StoreWindows(Windows):
             if one.running or one in self._changed or any(part > first for part, _ in one.known.values())
         }
 
+    def forget(self, owner: tuple[str, str]) -> None:
+        self._subjects.pop(owner, None)
+
     async def admit(self, limits: Sequence[Limit], tokens: int, now_s: float) -> Taken | Refused:
         if limits and self.fault is None and (answer := await self._ask(limits, tokens)) is not None:
             return answer

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gatepass.errors import LimitsUnavailable
-from gatepass.policy.windows import CONCURRENT, PARTS, REQUESTS, TOKENS, Limit, Refused, Taken, Windows
+from gatepass.policy.end_users import EndUserLimits
+from gatepass.policy.windows import CONCURRENT, END_USER, PARTS, REQUESTS, TOKENS, Limit, Refused, Taken, Windows
 from gatepass.proxy.store_windows import LEASE_S, RENEW_S, RETRY_S, SCRIPT, StoreWindows
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import Command, GuardedStore
@@ -178,6 +179,22 @@ async def test_a_request_takes_one_round_trip_and_names_nobody(server):
         assert len(stored) == 2  # of each subject, the limits are together
         await one.aclose()
     assert "ana" not in repr(stored)
+
+
+async def test_end_users_that_a_process_forgets_leave_nothing_in_it(server):
+    async with machine(server) as shared:
+        one, users = shared.process(), EndUserLimits(2)
+        for_all = (Limit((END_USER, "chat"), REQUESTS, ("second", 1), 1),)
+        for name in ("zoe", "yan", "xia", "zoe"):
+            limits = [*users.of(name, for_all, shared.clock.now(), one.forget)]
+            assert limits != [*for_all]
+            assert await take(one, limits)
+            assert not await take(one, limits)
+            await shared.clock.advance(2.0)
+        assert len(one._subjects) == 2
+        stored = [shared.client.hgetall(key) for key in shared.client.scan_iter()]
+        await one.aclose()
+    assert "zoe" not in repr(stored)
 
 
 async def test_what_one_subject_refuses_takes_nothing_of_the_others(server):
