@@ -474,5 +474,5 @@ def _read(reply: bytes, limits: Sequence[Limit], now_s: float) -> dict[Limit, _U
         wait_s = int(wait_us) / 1e6
         if wait_s >= 0 and limit.zone is not None:
             wait_s = max(0.0, limit.period(int(part))[1] - now_s)
-        uses[limit] = _Use(incarnation, int(total), part, wait_s)
+        uses[limit] = _Use(incarnation, int(total), str(int(part)), wait_s)
     return uses

@@ -337,7 +337,7 @@ async def test_the_end_of_a_process_tells_what_was_used(server):
 
 async def test_odd_replies_of_the_server_count_as_no_reply(server):
     async with machine(server) as shared:
-        for reply in (b"", b"1", b"1 x y z", b"1 2 3 4 5", b"\xff 1 1 1"):
+        for reply in (b"", b"1", b"1 x 1 1", b"1 1 x 1", b"1 2 3 4 5", b"\xff 1 1 1"):
             one = shared.process()
 
             async def odd(script: str, commands: Any, reply: bytes = reply) -> list[bytes]:
