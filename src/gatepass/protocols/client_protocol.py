@@ -75,6 +75,8 @@ class ClientProtocol:
     """
     output_member: str = ""
     """The member of a request that limits the tokens of its answer: "", its answers have none."""
+    uses_tokens: bool = True
+    """The usage of its replies is what the request itself used."""
     requires_model: bool = False
     """A call without a model, which no default names either, is rejected."""
     binds_conversations: bool = False

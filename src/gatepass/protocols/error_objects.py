@@ -39,6 +39,7 @@ _STREAM_TEXTS = MappingProxyType(
         "not_started": "gatepass has not started.",
         "overloaded": "gatepass is overloaded.",
         "limit_reached": "a limit of use is reached.",
+        "limits_unavailable": "the store that counts the limits does not reply.",
         "concurrency_limited": "the caller has reached its limit of concurrent requests.",
         "unsupported_operation": "the upstream does not have this path.",
         "internal_error": "gatepass failed. Search its log for the request id.",

@@ -194,6 +194,7 @@ class CountTokens(_OfAnthropic):
     __slots__ = ()
 
     name = "count_tokens"
+    uses_tokens = False
     members = frozenset({BETA_FIELD, OWN_THOUGHT})
     requires_model = True
     free_members = Messages.free_members

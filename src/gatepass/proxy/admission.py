@@ -384,11 +384,12 @@ class Admission:
                 f"The limits on tokens cannot count the work of {operation.configured_as}. To allow it without them,"
                 f" name it in `operations` of the key of {caller.name!r} (access.keys[].operations)."
             )
-        if operation.is_about_stored or operation.protocol == "count_tokens":  # the usage is that of another request
+        protocol = PROTOCOLS[operation.protocol]
+        if operation.is_about_stored or not protocol.uses_tokens:  # the usage is that of another request
             counted = []
             limits = without_tokens(limits)
             upstreams = {name: without_tokens(ones) for name, ones in upstreams.items()}
-        member = PROTOCOLS[operation.protocol].output_member
+        member = protocol.output_member
         size, generates = Size(), bool(member)
         enforced = [use.max_output_tokens for use in uses if use.mode == "enforce"]
         most = min(filter(None, enforced), default=None)
