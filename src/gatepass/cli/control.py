@@ -409,7 +409,7 @@ def limits(action: str | None, name: str | None, socket_path: str | None, *, as_
     """List the limits of use of the running gatepass: what is used now and what is left, in all workers together.
 
     `reset caller/NAME` forgets what a caller has used, and so for a group, model, operation or upstream. Requests in
-    progress keep their places of `max_concurrent`.
+    progress keep their places of `max_concurrent`. `end_user/NAME` is what the requests without an end user share.
 
     Exit codes: 0 done, 1 refused, or gatepass did not answer.
     """
