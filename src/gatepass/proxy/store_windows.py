@@ -324,10 +324,10 @@ class StoreWindows(Windows):
         elif more > 0 or (more < 0 and mark == (subject.incarnation if part else subject.flushed)):
             part = part if more < 0 else ""
             if limit.zone is not None:
-                part = part or self._part(limit)
-                if more < 0 and limit.setting in subject.known:
+                if part and limit.setting in subject.known:  # what was not sent is not in the latest reply
                     known_part, total = subject.known[limit.setting]
                     subject.known[limit.setting] = known_part, total + more
+                part = part or self._part(limit)
             change = (limit.setting, _width_us(limit), part)
             subject.late[change] = subject.late.get(change, 0) + more
         else:

@@ -373,3 +373,22 @@ async def test_a_day_goes_on_from_the_highest_use_that_a_process_knows_after_the
         assert refused.wait_s == pytest.approx(86_400.0)
         for one in both:
             await one.aclose()
+
+
+async def test_a_day_keeps_its_use_if_the_store_comes_back_empty_and_requests_ended_meanwhile(server):
+    async with machine(server) as shared:
+        one = shared.process()
+        limits = limits_for(one)[-1:]
+        assert await take(one, limits, 1_000)
+        shared.fault = "refused"
+        for _ in range(2):
+            taken = await take(one, limits, 500)
+            assert taken
+            one.settle(taken, 100, shared.clock.now())
+        shared.empty()
+        shared.fault = ""
+        await shared.clock.advance(RETRY_S)
+        await shared.clock.advance(RETRY_S)
+        await one.refresh(limits)
+        assert used(limits, shared.clock.now()) == [1_200]
+        await one.aclose()
