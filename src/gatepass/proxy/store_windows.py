@@ -437,9 +437,9 @@ class StoreWindows(Windows):
             subject.incarnation = use.incarnation
             if limit.zone is not None:
                 subject.known[limit.setting] = int(use.part), total
-            if asked.reads:
-                limit.others = total - limit.used(now_s)
-            elif refused and limit.owner not in refusing:
+            if asked.reads or refused:
+                limit.others = use.total - limit.used(now_s)
+            if refused and limit.owner not in refusing:
                 self._change(limit, -asked.cost(limit) if limit.width_s else 0, use.incarnation, use.part)
         if refused:
             result = max(refused, key=lambda one: one.wait_s)

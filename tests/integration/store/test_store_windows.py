@@ -209,6 +209,19 @@ async def test_what_one_subject_refuses_takes_nothing_of_the_others(server):
         await one.aclose()
 
 
+async def test_a_refusal_states_what_the_other_processes_left_of_each_limit(server):
+    async with machine(server) as shared:
+        both = [shared.process() for _ in range(2)]
+        limits = [[*limit_of(one, REQUESTS, 5, "wide"), *limit_of(one, REQUESTS, 1, "narrow")] for one in both]
+        assert await take(both[1], limits[1])
+        for _ in range(2):
+            assert await take(both[0], limits[0][:1])
+        assert not await take(both[1], limits[1])
+        assert [limit.left for limit in limits[1]] == [2, 0]
+        for one in both:
+            await one.aclose()
+
+
 async def test_a_killed_process_frees_its_slots_and_a_living_one_keeps_them(server):
     async with machine(server) as shared:
         killed, living, third = (shared.process() for _ in range(3))
