@@ -289,6 +289,9 @@ def work(options: WorkerOptions, flags: ServeFlags) -> None:
     """Serve until the supervisor sends a signal or exits."""
     folder = Path(options.folder)
     configure("info", options.log_format, Redactor(), worker=options.number)
+    from gatepass.server.inspection import last_reload_ns
+
+    reload_ns = last_reload_ns(folder)
     loaded = flags.load_or_exit(logs=True)  # its warnings were logged by the supervisor
     keys_marker = folder / KEYS_MARKER
     from gatepass.server.reload import KEYS_LOST, ConfigSource
@@ -308,7 +311,7 @@ def work(options: WorkerOptions, flags: ServeFlags) -> None:
         keys_marker.touch()
     counts = ConnectionCounts(folder / CONNECTIONS, options.seat)
     lifeline = socket.socket(fileno=options.lifeline)
-    channel = WorkerChannel(folder, worker_name(options.number), lifeline, counts)
+    channel = WorkerChannel(folder, worker_name(options.number), lifeline, counts, reload_ns)
     source = ConfigSource(loaded, flags.load, keys_marker)
     control = None if options.control is None else socket.socket(fileno=options.control)
     server = DrainingServer(state, lambda _: None, channel, source, control, doctor)

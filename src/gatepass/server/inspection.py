@@ -223,6 +223,14 @@ async def join_capture(collect: Collect, state: AppState) -> None:
         state.capture.start(settings)
 
 
+def last_reload_ns(folder: Path) -> int:
+    """Return when the last `gatepass reload` of the workers with this folder began, 0 if none did."""
+    try:
+        return (folder / "reload").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 class Peers:
     """Serves the parts of this worker to the other workers, and collects theirs.
 
@@ -247,6 +255,7 @@ class Peers:
 
     async def reload(self) -> list[dict[str, Any]]:
         """Let each worker reload its configuration, and return their results. A worker that does not answer refused."""
+        (self.folder / "reload").touch()  # before the list: a worker that starts meanwhile has read an older file
         # listed before the requests, so that a worker that ends meanwhile is reported
         workers = [path.stem for path in self.folder.glob("*.sock")]
         pages = await self.collect(RELOAD)

@@ -253,12 +253,16 @@ LOG_EVERY_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerChannel:
-    """The worker's side of `supervisor.Channel`. `lifeline` shows that all stop, or that the supervisor ended."""
+    """The worker's side of `supervisor.Channel`. `lifeline` shows that all stop, or that the supervisor ended.
+
+    `last_reload_ns` is that of `inspection`, from before the worker read its configuration.
+    """
 
     folder: Path
     name: str
     lifeline: socket.socket
     connection_counts: ConnectionCounts
+    last_reload_ns: int
 
 
 class DrainingServer(uvicorn.Server):
@@ -372,6 +376,8 @@ class DrainingServer(uvicorn.Server):
         self._acceptors = [Acceptor(listening, make, connections.__len__, counts) for listening in sockets or []]
         if self._peers is not None:
             await self._peers.open()
+            if inspection.last_reload_ns(channel.folder) != channel.last_reload_ns:
+                self._reload_wanted.set()
             state = self.endpoint.state
             state.in_flight.tasks.spawn(inspection.join_capture(self._peers.collect, state), "join capture")
             state.in_flight.tasks.spawn(join_drained(self._peers.collect, state), "join drained")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
@@ -347,3 +348,21 @@ async def test_invalid_number_of_workers_is_refused(count):
     out, _ = await process.communicate()
     assert process.returncode == 2
     assert b"--workers" in out
+
+
+async def test_a_worker_that_starts_while_the_others_reload_reloads_too(tmp_path):
+    """It may have read the file before the change, and `gatepass reload` does not know it yet."""
+    async with supervised(tmp_path, "http://127.0.0.1:9") as running:
+        pids = await running.pids()
+        options = Path(f"/proc/{pids[0]}/cmdline").read_bytes().split(b"\0")
+        folder = Path(json.loads(next(one for one in options if one.startswith(b"{")))["folder"])
+        await until(lambda: len(list(folder.glob("worker-*.sock"))) == 2)
+        assert running.count('"event":"reloaded"') == 0
+        os.kill(pids[0], signal.SIGKILL)
+
+        def is_reloaded() -> bool:
+            (folder / "reload").touch()
+            return running.count('"event":"reloaded"') > 0
+
+        await until(is_reloaded, within_s=50.0)
+        assert re.search(r'"worker":3\b.*"trigger":"signal"|"trigger":"signal".*"worker":3\b', "".join(running.lines))
