@@ -382,7 +382,7 @@ class StoreWindows(Windows):
                     LOG.warning("limits_without_store", extra={"fields": {"reason": str(error)}})
                 self.fault = str(error)
                 raise StoreUnavailable(self.fault) from None
-            if self.fault is not None and not self._changed:
+            if self.fault is not None and len(self._changed) <= AT_ONCE:  # they go before the next request
                 self.fault = None
                 LOG.info("limits_with_store")
 

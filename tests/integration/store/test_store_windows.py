@@ -405,3 +405,24 @@ async def test_a_day_keeps_its_use_if_the_store_comes_back_empty_and_requests_en
         await one.refresh(limits)
         assert used(limits, shared.clock.now()) == [1_200]
         await one.aclose()
+
+
+async def test_requests_that_come_while_the_store_returns_do_not_keep_it_away(server):
+    async with machine(server) as shared:
+        one = shared.process()
+        limits = limit_of(one, REQUESTS, 1_000_000)
+
+        async def under_load(script: str, commands: Any) -> list[bytes]:
+            if not shared.fault:
+                one.take(limits, 0, shared.clock.now())
+            return await shared.evaluate(script, commands)
+
+        shared.fault = "refused"
+        store = {"evaluate": staticmethod(under_load), "name_of": shared.name_of}
+        one._store = cast(GuardedStore, type("Store", (), store))
+        assert await take(one, limits)
+        shared.fault = ""
+        await shared.clock.advance(RETRY_S)
+        await settle()
+        assert one.fault is None
+        await one._tasks.aclose()
