@@ -317,6 +317,8 @@ class StoreWindows(Windows):
     def _change(self, limit: Limit, more: int, mark: str | int = 0, part: str = "") -> None:
         """Let the server count `more`. A refund lowers `part` of the incarnation `mark`, or a sum that was not sent."""
         subject = self._subject(limit)
+        if part and not subject.incarnation:  # a reload has forgotten it
+            subject.incarnation = str(mark)
         if not limit.width_s:
             subject.running += more
             self._running += more

@@ -426,3 +426,17 @@ async def test_requests_that_come_while_the_store_returns_do_not_keep_it_away(se
         await settle()
         assert one.fault is None
         await one._tasks.aclose()
+
+
+async def test_a_reload_keeps_the_refunds_of_the_requests_in_progress(server):
+    async with machine(server) as shared:
+        one = shared.process()
+        limits = limit_of(one, TOKENS, 1_000)
+        taken = await take(one, limits, 900)
+        assert taken
+        one.prune(shared.clock.now())
+        one.settle(taken, 200, shared.clock.now())
+        await settle()
+        await one.refresh(limits)
+        assert used(limits, shared.clock.now()) == [200]
+        await one.aclose()
