@@ -274,7 +274,11 @@ class StoreWindows(Windows):
             for limit in limits:
                 limit.others = 0
                 self._change(limit, tokens if limit.counts_tokens else 1)
-            result.shared = [(self._subject(limit).flushed, "") for limit in limits]
+            subjects = [(limit, self._subject(limit)) for limit in limits]
+            result.shared = [
+                (one.flushed, "") if limit.zone is None else (one.incarnation, self._part(limit))
+                for limit, one in subjects
+            ]
         return result
 
     def settle(self, taken: Taken, tokens: int | None, now_s: float) -> None:

@@ -440,3 +440,20 @@ async def test_a_reload_keeps_the_refunds_of_the_requests_in_progress(server):
         await one.refresh(limits)
         assert used(limits, shared.clock.now()) == [200]
         await one.aclose()
+
+
+async def test_a_day_gets_back_what_a_repeat_did_not_use(server):
+    async with machine(server) as shared:
+        one = shared.process()
+        limits = limits_for(one)[-1:]
+        first = await take(one, limits, 1_000)
+        assert first
+        one.settle(first, None, shared.clock.now())
+        repeat = one.take(limits, 1_000, shared.clock.now(), is_forced=True)
+        assert isinstance(repeat, Taken)
+        await settle()
+        one.settle(repeat, 50, shared.clock.now())
+        await settle()
+        await one.refresh(limits)
+        assert used(limits, shared.clock.now()) == [50]
+        await one.aclose()
