@@ -61,7 +61,7 @@ for at = 5, #ARGV, 5 do
     local newest = math.floor(now / width)
     record = record or EMPTY
     head, total = struct.unpack('<dI4', record)
-    if newest - head >= KEPT then record, head, total = EMPTY, newest, 0 end
+    if math.abs(newest - head) >= KEPT then record, head, total = EMPTY, newest, 0 end
     for gone = head + 1, newest do
       local left = get(record, gone)
       if left > 0 then record, total = put(record, gone, 0), total - left end
@@ -80,7 +80,7 @@ for at = 5, #ARGV, 5 do
         end
       end
     end
-    if cost < 0 and (seen ~= incarnation or head - part > PARTS) then cost = 0 end
+    if cost < 0 and (seen ~= incarnation or math.abs(head - part) > PARTS) then cost = 0 end
     local before = get(record, part)
     local count = math.max(-before, math.min(cost, MOST - total))
     record = struct.pack('<dI4', head, total + count) .. put(record, part, before + count):sub(13)

@@ -39,11 +39,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
 
 @dataclass
 class Machine:
-    """A server with a driven clock, for one test. `fault`: it refuses, or it "hangs" until the bound of the client."""
+    """A server with a driven clock, for one test. `fault`: it refuses, or it "hangs" until the bound of the client.
+
+    `ahead_s`: how far its clock is ahead.
+    """
 
     client: Any
     clock: DrivenClock
     fault: str = ""
+    ahead_s: float = 0.0
     prefix: str = field(default_factory=lambda: secrets.token_hex(8))
     round_trips: int = 0
     gave_up: asyncio.Event = field(default_factory=asyncio.Event)
@@ -59,7 +63,7 @@ class Machine:
             await self.gave_up.wait()
         if self.fault:
             raise StoreUnavailable(self.fault)
-        seconds, rest = divmod(round(self.clock.now() * 1e6), 1_000_000)
+        seconds, rest = divmod(round((self.clock.now() + self.ahead_s) * 1e6), 1_000_000)
         found = [self.client.eval(DRIVEN, 3, name, seconds, rest, *arguments) for name, arguments in commands]
         await asyncio.sleep(0)
         return found
@@ -456,4 +460,21 @@ async def test_a_day_gets_back_what_a_repeat_did_not_use(server):
         await settle()
         await one.refresh(limits)
         assert used(limits, shared.clock.now()) == [50]
+        await one.aclose()
+
+
+async def test_a_clock_of_the_server_that_is_set_back_keeps_no_request_away(server):
+    async with machine(server) as shared:
+        one = shared.process()
+        limits = [*limit_of(one, REQUESTS, 2), *limit_of(one, TOKENS, 100)]
+        shared.ahead_s = 3_600.0
+        before = [await take(one, limits, 10) for _ in range(3)]
+        assert [bool(taken) for taken in before] == [True, True, False]
+        shared.ahead_s = 0.0
+        assert [bool(await take(one, limits, 10)) for _ in range(3)] == [True, True, False]
+        assert before[0]
+        one.settle(before[0], None, shared.clock.now())  # it was forgotten
+        await settle()
+        await one.refresh(limits)
+        assert used(limits, shared.clock.now()) == [2, 20]
         await one.aclose()
