@@ -268,6 +268,8 @@ class Windows:
             if words[_HEAD] != part or words[_CHANGING]:
                 part = limit.advance(now_s)
             total, cost = words[_TOTAL], tokens if limit.counts_tokens else 1
+            if total + cost > MOST:
+                cost = MOST - total
             if total + cost > limit.most and not is_forced:
                 if not width_s:
                     limit.drop_dead(self._is_alive)
@@ -282,8 +284,6 @@ class Windows:
             return refused
         for limit, words, part, cost, total in found:
             place = _FIRST + part % _KEPT if limit.width_s else limit.place_of(self.pid)
-            if total + cost > MOST:
-                cost = MOST - total
             words[_CHANGING] = 1
             words[place] += cost
             words[_TOTAL] = total + cost
@@ -313,9 +313,9 @@ class Windows:
         limit.
         """
         found, taken.found = taken.found, ()
-        for limit, words, part, _, _ in found:
+        for limit, words, part, cost, _ in found:
             if limit.counts_tokens:
-                more = (tokens or 0) - taken.tokens
+                more = (tokens or 0) - cost
             elif limit.width_s and tokens is not None:
                 continue
             else:

@@ -38,6 +38,8 @@ FLUSH_S = 1.0
 AT_ONCE = 64
 """The requests of one round trip, and the subjects with changes."""
 NO_LIMIT = 10**15
+MOST_TOKENS = 2**26
+"""What the server counts of a reservation. A few larger ones would fill a record, which counts no more then."""
 
 SCRIPT = """
 local time, key, process, seen = redis.call('TIME'), KEYS[1], ARGV[1], ARGV[2]
@@ -151,6 +153,10 @@ def _width_us(limit: Limit) -> float:
     return limit.width_s * 1e6 if limit.zone is None else -1.0
 
 
+def _cost(limit: Limit, tokens: int) -> int:
+    return min(tokens, MOST_TOKENS) if limit.counts_tokens else 1
+
+
 class _Use(msgspec.Struct, gc=False):
     """What the server replies for one limit."""
 
@@ -211,7 +217,7 @@ class _Asked(msgspec.Struct, eq=False):
         return found.values()
 
     def cost(self, limit: Limit) -> int:
-        return 0 if self.reads else self.tokens if limit.counts_tokens else 1
+        return 0 if self.reads else _cost(limit, self.tokens)
 
     def most(self, limit: Limit) -> int:
         return NO_LIMIT if self.reads or limit.observes else limit.most
@@ -273,7 +279,7 @@ class StoreWindows(Windows):
         if isinstance(result, Taken):
             for limit in limits:
                 limit.others = 0
-                self._change(limit, tokens if limit.counts_tokens else 1)
+                self._change(limit, _cost(limit, tokens))
             subjects = [(limit, self._subject(limit)) for limit in limits]
             result.shared = [
                 (one.flushed, "") if limit.zone is None else (one.incarnation, self._part(limit))
@@ -285,7 +291,7 @@ class StoreWindows(Windows):
         shared, taken.shared = taken.shared, ()
         for (limit, *_), (mark, part) in zip(taken.found, shared, strict=False):  # `shared` is empty the second time
             if limit.counts_tokens:
-                self._change(limit, (tokens or 0) - taken.tokens, mark, part)
+                self._change(limit, (tokens or 0) - _cost(limit, taken.tokens), mark, part)
             elif tokens is None or not limit.width_s:
                 self._change(limit, -1, mark, part)
         self._local.settle(taken, tokens, now_s)

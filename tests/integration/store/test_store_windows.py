@@ -478,3 +478,19 @@ async def test_a_clock_of_the_server_that_is_set_back_keeps_no_request_away(serv
         await one.refresh(limits)
         assert used(limits, shared.clock.now()) == [2, 20]
         await one.aclose()
+
+
+async def test_a_request_for_more_tokens_than_a_record_holds_leaves_the_others_counted(server):
+    async with machine(server) as shared:
+        one = shared.process()
+        observed = Limit(("caller", "ana"), TOKENS, ("day", 86_400), 1_000, observes=True, zone=UTC)
+        observed.ahead_s = AHEAD_S
+        limits = [one.attach(observed)]
+        assert await take(one, limits, 500)
+        taken = await take(one, limits, 2**53)
+        assert taken
+        one.settle(taken, 20, shared.clock.now())
+        await settle()
+        await one.refresh(limits)
+        assert used(limits, shared.clock.now()) == [520]
+        await one.aclose()

@@ -434,3 +434,13 @@ def test_a_clock_that_was_wrong_by_years_does_not_keep_the_count_for_years():
     windows.take([limit], 1, 1_000.0)
     assert limit.used(1_000.0) == 4
     assert isinstance(windows.take([limit], 5, 1_000.0 + 86_400), Taken)
+
+
+def test_a_request_for_more_tokens_than_a_record_holds_leaves_the_others_counted():
+    windows, limit = Windows(), limit_of(TOKENS, 1_000, observes=True)
+    assert isinstance(windows.take([limit], 500, 60_000.0), Taken)
+    taken = windows.take([limit], 2**53, 60_000.0)
+    assert isinstance(taken, Taken)
+    assert limit.used(60_000.0) == MOST
+    windows.settle(taken, 20, 60_000.0)
+    assert limit.used(60_000.0) == 520
