@@ -128,6 +128,7 @@ class UsageStore:
                 names = [f"usage/v1/{day}/{slot}" for slot in range(first, first + AT_ONCE)]
                 for value in (await store.get(names)).values.values():
                     found.setdefault(day, DayUse()).add(msgspec.json.decode(value, type=Entry).rows)
+                    await asyncio.sleep(0)  # up to 6 ms
         return found
 
     async def aclose(self) -> None:
