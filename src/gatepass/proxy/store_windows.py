@@ -264,7 +264,7 @@ class StoreWindows(Windows):
     async def admit(self, limits: Sequence[Limit], tokens: int, now_s: float) -> Taken | Refused:
         if limits and self.fault is None and (answer := await self._ask(limits, tokens)) is not None:
             return answer
-        if limits and self._on_failure == "reject":
+        if self._on_failure == "reject" and not all(limit.observes for limit in limits):
             raise LimitsUnavailable(
                 "The store that counts the limits does not reply (`store.on_store_failure` is `reject`).",
                 retry_after_s=RETRY_S,

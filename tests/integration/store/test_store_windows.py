@@ -494,3 +494,14 @@ async def test_a_request_for_more_tokens_than_a_record_holds_leaves_the_others_c
         await one.refresh(limits)
         assert used(limits, shared.clock.now()) == [520]
         await one.aclose()
+
+
+async def test_limits_that_observe_reject_nothing_without_the_store(server):
+    async with machine(server) as shared:
+        one = shared.process("reject")
+        observed = one.attach(Limit(("caller", "ana"), REQUESTS, ("minute", 60), 1, observes=True))
+        shared.fault = "refused"
+        assert [bool(await take(one, [observed])) for _ in range(2)] == [True, True]
+        with pytest.raises(LimitsUnavailable):
+            await take(one, [observed, *limit_of(one, REQUESTS, 1, "ben")])
+        await one.aclose()
