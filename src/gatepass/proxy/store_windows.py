@@ -422,9 +422,11 @@ class StoreWindows(Windows):
         finally:
             if uses is None:
                 self._give_up(changed, asked)
-        for one in asked:
-            of_one = [use for use, (of, _) in zip(uses, groups, strict=True) if of is one]
-            self._answer(one, {limit: use for found in of_one for limit, use in found.items()})
+        by_asked: dict[_Asked, dict[Limit, _Use]] = {one: {} for one in asked}
+        for use, (one, _) in zip(uses, groups, strict=True):
+            by_asked[one].update(use)
+        for one, found in by_asked.items():
+            self._answer(one, found)
 
     def _give_up(self, changed: Iterable[tuple[_Subject, dict[Change, int]]], asked: Iterable[_Asked]) -> None:
         """Let the process decide alone. The server may have what was sent or not: the refunds are dropped."""
