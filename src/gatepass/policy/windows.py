@@ -52,8 +52,8 @@ class Limit:
     """One limit of one subject, and the record of what it has used."""
 
     __slots__ = (
-        *("ahead_s", "counts_tokens", "most", "name", "observes", "others", "owner", "setting", "unit", "width_s"),
-        *("window", "words", "zone"),
+        *("ahead_s", "counts_tokens", "most", "name", "observes", "others", "others_of", "owner", "setting", "unit"),
+        *("width_s", "window", "words", "zone"),
     )
 
     def __init__(
@@ -87,6 +87,8 @@ class Limit:
         self.words = memoryview(bytearray(RECORD_BYTES)).cast("I")
         self.others = 0
         """What the processes that share a store used, beyond the record, by the latest reply of the store."""
+        self.others_of = 0
+        """The first day of the period for which `others` of a day or month is true."""
 
     @property
     def key(self) -> bytes:
@@ -104,9 +106,9 @@ class Limit:
         """How much was left at the last `take`."""
         return max(0, self.most - self.words[_TOTAL] - self.others)
 
-    def note_total(self, total: int) -> None:
-        """Note that all processes which share a store have used `total`, with what the record counts."""
-        self.others = total - self.words[_TOTAL]
+    def note_total(self, total: int, part: int) -> None:
+        """Note that all processes which share a store have used `total` at `part`, with what the record counts."""
+        self.others, self.others_of = total - self.words[_TOTAL], part >> RESET_BITS
 
     def part(self, now_s: float) -> int:
         """Return the number of the part that counts at `now_s`, before any reset of it; 0 for concurrency."""

@@ -26,7 +26,7 @@ from gatepass.normalize.rules import ChangeRule
 from gatepass.observability.metrics import MAX_NAMES, Labels
 from gatepass.observability.observer import AccessRecord
 from gatepass.policy.end_users import EndUserLimits
-from gatepass.policy.windows import CONCURRENT, END_USER, REQUESTS, TOKENS, Limit, Refused, Taken, Windows
+from gatepass.policy.windows import CONCURRENT, END_USER, REQUESTS, RESET_BITS, TOKENS, Limit, Refused, Taken, Windows
 from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.body_threads import INLINE_BYTES, BodyThreads, normalize_large
 from gatepass.proxy.retry import Outcome
@@ -350,15 +350,13 @@ class Admission:
 
     def budgets(self) -> dict[Labels, float]:
         """Return the part that is left of the limits of days and months that were used, of MAX_NAMES at most."""
-        found = [
-            (
-                (*limit.owner, limit.setting),
-                max(0, limit.most - limit.used(self._clock.now()) - limit.others) / limit.most,
-            )
-            for owner in self._limits
-            for limit in self.limits_of(owner)
-            if limit.zone is not None
-        ]
+        found, now_s = list[tuple[Labels, float]](), self._clock.now()
+        for owner in self._limits:
+            for limit in self.limits_of(owner):
+                if limit.zone is not None:
+                    others = limit.others if limit.others_of == limit.part(now_s) >> RESET_BITS else 0
+                    left = max(0, limit.most - limit.used(now_s) - others) / limit.most
+                    found.append(((*owner, limit.setting), left))
         return dict(nsmallest(MAX_NAMES, found, key=itemgetter(1)))
 
     async def admit(self, context: RequestContext, call: Call, route: Route, threads: BodyThreads) -> Call:

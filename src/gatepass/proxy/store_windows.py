@@ -452,7 +452,7 @@ class StoreWindows(Windows):
             if limit.zone is not None:
                 subject.known[limit.setting] = int(use.part), total
             if asked.reads or refused:
-                limit.others = use.total - limit.used(now_s)
+                limit.others, limit.others_of = use.total - limit.used(now_s), int(use.part) >> RESET_BITS
             if refused and limit.owner not in refusing:
                 self._change(limit, -asked.cost(limit) if limit.width_s else 0, use.incarnation, use.part)
         if refused:
@@ -470,7 +470,7 @@ class StoreWindows(Windows):
         """Let `taken`, which was counted here, know where the server counts it."""
         taken.shared = [(uses[limit].incarnation, uses[limit].part) for limit in asked.limits]
         for limit, use in uses.items():
-            limit.note_total(total := use.total + asked.cost(limit))
+            limit.note_total(total := use.total + asked.cost(limit), int(use.part))
             if limit.observes and total > limit.most:
                 taken.exceeded = (*taken.exceeded, limit)
             if not limit.width_s:

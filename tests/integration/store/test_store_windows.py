@@ -15,9 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gatepass.auth.api_keys import hash_key
+from gatepass.config.model import Config
 from gatepass.errors import LimitsUnavailable
 from gatepass.policy.end_users import EndUserLimits
 from gatepass.policy.windows import CONCURRENT, END_USER, PARTS, REQUESTS, TOKENS, Limit, Refused, Taken, Windows
+from gatepass.proxy.admission import Admission
 from gatepass.proxy.store_windows import LEASE_S, RENEW_S, RETRY_S, SCRIPT, StoreWindows
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import Command, GuardedStore
@@ -505,3 +508,17 @@ async def test_limits_that_observe_reject_nothing_without_the_store(server):
         with pytest.raises(LimitsUnavailable):
             await take(one, [observed, *limit_of(one, REQUESTS, 1, "ben")])
         await one.aclose()
+
+
+async def test_what_others_used_of_a_day_is_over_with_the_day(server):
+    async with machine(server) as shared:
+        key = {"name": "ana", "hash": hash_key("gp-ana-0123456789abcdef"), "limits": {"requests": {"day": 4}}}
+        config = Config.model_validate({"upstreams": {"a": {"base_url": "http://a/v1"}}, "access": {"keys": [key]}})
+        both = [Admission(config, shared.process(), shared.clock) for _ in range(2)]
+        for one in both:
+            assert await take(cast(StoreWindows, one.windows), one.limits_of(("caller", "ana")))
+        assert [[*one.budgets().values()] for one in both] == [[0.75], [0.5]]
+        await shared.clock.advance(101.0)  # the next day begins
+        assert [[*one.budgets().values()] for one in both] == [[1.0], [1.0]]
+        for one in both:
+            await one.windows.aclose()
