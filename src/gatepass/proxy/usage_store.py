@@ -107,7 +107,7 @@ class UsageStore:
         if day not in self._is_read:
             found = (await store.get((name,))).values.get(name)
             # an entry of this process may have what a write without an answer has added: it is written again below
-            if found is not None and (held := msgspec.json.decode(found, type=Entry)).owner != self._owner:
+            if found is not None and (held := _entry(found)).owner != self._owner:
                 entry = self._entries[day] = DayUse()
                 entry.add(held.rows)
             self._is_read.add(day)
@@ -127,7 +127,7 @@ class UsageStore:
             for first in range(0, SLOTS, AT_ONCE):
                 names = [f"usage/v1/{day}/{slot}" for slot in range(first, first + AT_ONCE)]
                 for value in (await store.get(names)).values.values():
-                    found.setdefault(day, DayUse()).add(msgspec.json.decode(value, type=Entry).rows)
+                    found.setdefault(day, DayUse()).add(_entry(value).rows)
                     await asyncio.sleep(0)  # up to 6 ms
         return found
 
@@ -137,3 +137,10 @@ class UsageStore:
         if self._store is not None and self._slot is not None:
             with suppress(StoreUnavailable):  # the lease then expires
                 await self._store.release(f"usage/v1/{self._slot}", self._owner)
+
+
+def _entry(value: bytes) -> Entry:
+    try:
+        return msgspec.json.decode(value, type=Entry)
+    except msgspec.MsgspecError:
+        raise StoreUnavailable("an entry of the usage that this version cannot read") from None

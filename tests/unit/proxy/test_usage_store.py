@@ -162,6 +162,19 @@ async def test_an_emptied_store_receives_the_whole_day_again(fleet):
     assert await fleet.stored() == fleet.counted == 2
 
 
+async def test_an_entry_that_cannot_be_read_is_reported_and_the_counts_wait(fleet):
+    process = fleet.process()
+    day = int(fleet.clock.wall() // DAY_S)
+    await fleet.store.put(f"usage/v1/{day}/0", b'{"rows": 1}', DAY_S)
+    fleet.count(process)
+    assert "cannot read" in str((await process.write()).fault)
+    with pytest.raises(StoreUnavailable, match="cannot read"):
+        await fleet.stored()
+    await fleet.store.drop(f"usage/v1/{day}/0")
+    assert (await process.write()).fault is None
+    assert await fleet.stored() == 1
+
+
 async def test_counts_wait_for_a_free_slot(fleet):
     process = fleet.process()
     for slot in range(SLOTS):
