@@ -224,7 +224,7 @@ class Taken(msgspec.Struct, eq=False):
     tokens: int
     exceeded: tuple[Limit, ...] = ()
     """The limits that would have refused it, if they did more than observe."""
-    shared: Sequence[tuple[str | int, str]] = ()
+    shared: Sequence[tuple[str | int, str, bool]] = ()
     """Of each limit, where a store counts it, see `StoreWindows`."""
 
 

@@ -282,18 +282,19 @@ class StoreWindows(Windows):
                 self._change(limit, _cost(limit, tokens))
             subjects = [(limit, self._subject(limit)) for limit in limits]
             result.shared = [
-                (one.flushed, "") if limit.zone is None else (one.incarnation, self._part(limit))
+                (one.flushed, "", False) if limit.zone is None else (one.incarnation, self._part(limit), False)
                 for limit, one in subjects
             ]
         return result
 
     def settle(self, taken: Taken, tokens: int | None, now_s: float) -> None:
         shared, taken.shared = taken.shared, ()
-        for (limit, *_), (mark, part) in zip(taken.found, shared, strict=False):  # `shared` is empty the second time
+        # `shared` is empty the second time
+        for (limit, *_), (mark, part, is_known) in zip(taken.found, shared, strict=False):
             if limit.counts_tokens:
-                self._change(limit, (tokens or 0) - _cost(limit, taken.tokens), mark, part)
+                self._change(limit, (tokens or 0) - _cost(limit, taken.tokens), mark, part, is_known=is_known)
             elif tokens is None or not limit.width_s:
-                self._change(limit, -1, mark, part)
+                self._change(limit, -1, mark, part, is_known=is_known)
         self._local.settle(taken, tokens, now_s)
 
     def reset(self, limit: Limit, now_s: float) -> bool:
@@ -324,8 +325,11 @@ class StoreWindows(Windows):
         self._changed[subject] = None
         self._wake.set()
 
-    def _change(self, limit: Limit, more: int, mark: str | int = 0, part: str = "") -> None:
-        """Let the server count `more`. A refund lowers `part` of the incarnation `mark`, or a sum that was not sent."""
+    def _change(self, limit: Limit, more: int, mark: str | int = 0, part: str = "", *, is_known: bool = False) -> None:
+        """Let the server count `more`. A refund lowers `part` of the incarnation `mark`, or a sum that was not sent.
+
+        `is_known`: the use by a reply of the server includes what is given back.
+        """
         subject = self._subject(limit)
         if part and not subject.incarnation:  # a reload has forgotten it
             subject.incarnation = str(mark)
@@ -336,7 +340,7 @@ class StoreWindows(Windows):
         elif more > 0 or (more < 0 and mark == (subject.incarnation if part else subject.flushed)):
             part = part if more < 0 else ""
             if limit.zone is not None:
-                if part and limit.setting in subject.known:  # what was not sent is not in the latest reply
+                if part and is_known and limit.setting in subject.known:
                     known_part, total = subject.known[limit.setting]
                     subject.known[limit.setting] = known_part, total + more
                 part = part or self._part(limit)
@@ -454,7 +458,8 @@ class StoreWindows(Windows):
             if asked.reads or refused:
                 limit.others, limit.others_of = use.total - limit.used(now_s), int(use.part) >> RESET_BITS
             if refused and limit.owner not in refusing:
-                self._change(limit, -asked.cost(limit) if limit.width_s else 0, use.incarnation, use.part)
+                back = -asked.cost(limit) if limit.width_s else 0
+                self._change(limit, back, use.incarnation, use.part, is_known=True)
         if refused:
             result = max(refused, key=lambda one: one.wait_s)
         elif not asked.reads and uses:
@@ -468,7 +473,7 @@ class StoreWindows(Windows):
 
     def _share(self, asked: _Asked, taken: Taken, uses: Mapping[Limit, _Use]) -> None:
         """Let `taken`, which was counted here, know where the server counts it."""
-        taken.shared = [(uses[limit].incarnation, uses[limit].part) for limit in asked.limits]
+        taken.shared = [(uses[limit].incarnation, uses[limit].part, True) for limit in asked.limits]
         for limit, use in uses.items():
             limit.note_total(total := use.total + asked.cost(limit), int(use.part))
             if limit.observes and total > limit.most:

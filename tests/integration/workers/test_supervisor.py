@@ -354,7 +354,7 @@ async def test_a_worker_that_starts_while_the_others_reload_reloads_too(tmp_path
     """It may have read the file before the change, and `gatepass reload` does not know it yet."""
     async with supervised(tmp_path, "http://127.0.0.1:9") as running:
         pids = await running.pids()
-        options = Path(f"/proc/{pids[0]}/cmdline").read_bytes().split(b"\0")
+        options = (await asyncio.to_thread(Path(f"/proc/{pids[0]}/cmdline").read_bytes)).split(b"\0")
         folder = Path(json.loads(next(one for one in options if one.startswith(b"{")))["folder"])
         await until(lambda: len(list(folder.glob("worker-*.sock"))) == 2)
         assert running.count('"event":"reloaded"') == 0
