@@ -19,7 +19,7 @@ PYTEST := $(FREEING) $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 # pytest keeps the test modules compiled: to rewrite their assertions takes each process 7 seconds otherwise.
 unexport PYTHONDONTWRITEBYTECODE
 # Clients and servers that wait more than they compute, and measure no time: two of these files at once.
-E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clients hosts valkey failed_responses traffic limits messages sdk_tasks other_issuers issuer_dies presented_tokens mcp mcp_store mcp_ragflow))
+E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clients hosts valkey failed_responses traffic limits messages sdk_tasks issuer_dies presented_tokens mcp mcp_store mcp_ragflow))
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help

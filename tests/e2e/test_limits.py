@@ -162,7 +162,10 @@ async def release(gp: Gateway, upstream: Upstream, calls: dict[str, list[logging
     limits = {limit.owner[1]: limit for limit in gp.state.admission.all_limits()}
     waiting = {model for model in MODELS if REFUSALS[MODELS[model]].wait_s}
     while waiting:
-        model = (await until(lambda: [one for one in waiting if calls.get(one)], RUN_S))[0]
+        try:
+            model = (await until(lambda: [one for one in waiting if calls.get(one)], RUN_S))[0]
+        except TimeoutError:
+            raise AssertionError(f"no client was refused for {sorted(waiting)}") from None
         waiting.remove(model)
         if is_held(model):
             upstream.refused[model].set()
@@ -199,12 +202,11 @@ def cell_of(calls: list[logging.LogRecord], end: dict[str, Any]) -> str:
     return "waits, answer" if refused == 1 else f"answer after {refused} refusals"
 
 
-async def test_clients_do_at_each_refusal_of_gatepass_what_the_page_says(tmp_path, monkeypatch):
+async def test_clients_do_at_each_refusal_of_gatepass_what_the_page_says(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(programs, "RUN_S", RUN_S)
     clock, upstream, calls, slots = DrivenClock(), Upstream(), Calls(), asyncio.Semaphore(4)
-    log = logging.getLogger("gatepass.access")
-    monkeypatch.setattr(log, "handlers", [calls])
-    monkeypatch.setattr(log, "level", logging.INFO)
+    caplog.set_level(logging.INFO, "gatepass.access")  # which also forgets what earlier tests found disabled
+    monkeypatch.setattr(logging.getLogger("gatepass.access"), "handlers", [calls])
     async with Scripted(answer=upstream.answer) as server:
         one = {"base_url": f"{server.url}/v1"}
         full = {

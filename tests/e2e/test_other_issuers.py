@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tests.e2e.process import Process
-from tests.e2e.servers import HERE, KEY, REPLY_S, ROOT, installed, listening, node
+from tests.e2e.servers import HERE, KEY, READY_S, REPLY_S, ROOT, installed, listening, node
 
 LIFE_S = 5
 LOAD_S = 4 * LIFE_S
@@ -58,7 +58,10 @@ def ledger_of(url: str, trust: ssl.SSLContext | None = None) -> Ledger:
 
 @contextmanager
 def gatepass_with(folder: Path, url: str, credential: Mapping[str, Any], network: Mapping[str, Any]) -> Iterator[str]:
-    """Start gatepass for `url` in the development environment, which has the extra `crypto` for signing."""
+    """Start gatepass for `url` in the development environment, which has the extra `crypto` for signing.
+
+    It has a token: a slow first answer of the issuer leaves nothing of a life of five seconds.
+    """
     config = folder / "gatepass.json"
     upstream = {"base_url": f"{url}/v1", "credential": "corp", "network": network}
     config.write_text(
@@ -78,7 +81,20 @@ def gatepass_with(folder: Path, url: str, credential: Mapping[str, Any], network
         [sys.executable, "-m", "gatepass", "serve", "--config", config, "--port", "0"],
         environment=inherited | {"PYTHONPATH": str(ROOT / "src"), "E2E_CLIENT_KEY": KEY},
     ) as process:
-        yield listening(process)
+        served = listening(process)
+        until_s = time.monotonic() + READY_S
+        while not is_ready(served):
+            assert time.monotonic() < until_s, "gatepass got no token"
+            time.sleep(PAUSE_S)
+        yield served
+
+
+def is_ready(url: str) -> bool:
+    try:
+        urllib.request.urlopen(f"{url}/readyz", timeout=REPLY_S).close()  # noqa: S310 - loopback
+    except urllib.error.HTTPError:
+        return False
+    return True
 
 
 def send_requests(url: str, for_s: float) -> list[int]:
