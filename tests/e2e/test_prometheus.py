@@ -253,8 +253,9 @@ def _check(prometheus: Prometheus, gatepass: str) -> None:
     for title, expression in queries:
         if not prometheus.values(concrete(expression)):
             without_data.append((title, expression))
-    (slo,) = re.findall(r"^```text\n(.*?)^```", MONITORING.read_text(), re.MULTILINE | re.DOTALL)
-    without_data += [("the SLO", one) for one in slo.splitlines() if not prometheus.values(one)]
+    shown = re.findall(r"^```text\n(.*?)^```", MONITORING.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(shown) == 2
+    without_data += [("the page", one) for lines in shown for one in lines.splitlines() if not prometheus.values(one)]
     for rule in alert_rules():
         compared = re.fullmatch(r"(.+?) (?:>|<|==) [\d.]+(?: and .+)?", rule["expr"])
         assert compared is not None, rule["expr"]
