@@ -20,6 +20,8 @@ PYTEST := $(FREEING) $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 # Clients and servers that wait more than they compute, and measure no time: two of these files at once.
 E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clients hosts valkey failed_responses traffic limits messages sdk_tasks issuer_dies presented_tokens mcp mcp_store mcp_ragflow))
+# They skip in `make test` where no store server is installed. `make e2e` installs one.
+STORE_TESTS := $(addprefix tests/integration/store/test_,store_windows.py limits_over_replicas.py)
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
@@ -153,7 +155,7 @@ e2e: setup ## Real servers, Node clients, the container image (E2E_CONTAINER=ski
 	$(if $(filter skip,$(E2E_CONTAINER)),,tests/e2e/container/setup.sh --check)
 	tests/e2e/setup.sh
 	$(BIN)/pytest -n 2 --dist loadfile $(E2E_BESIDE)
-	$(BIN)/pytest -o hung_after_s=600 tests/e2e $(E2E_BESIDE:%=--ignore=%)  # the image is built in the first test
+	$(BIN)/pytest -o hung_after_s=600 tests/e2e $(E2E_BESIDE:%=--ignore=%) $(STORE_TESTS)  # the image is built in the first test
 
 hosts: setup ## Every fault with each agent host of tests/e2e/hosts, and what it prints, also over chats alone: ten minutes
 	tests/e2e/setup.sh

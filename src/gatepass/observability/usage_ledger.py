@@ -1,4 +1,4 @@
-"""What was used: requests and tokens by day, caller and model. `proxy/usage_store.py` keeps them in the store."""
+"""The use of each day: requests and tokens by caller and model. `proxy/usage_store.py` keeps them in the store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Rows = list[tuple[str, str, Sequence[int]]]
 
 
 class DayUse:
-    """What was used in one day, of at most `metrics.MAX_NAMES` callers and models."""
+    """The use of one day, of at most `metrics.MAX_NAMES` callers and models."""
 
     __slots__ = ("_callers", "_counts", "_models")
 
@@ -57,7 +57,7 @@ class UsageLedger(Observer):
         """`labels` returns the labels of the metrics, so that no client can invent a name."""
         self._labels, self._wall = labels, wall
         self.days: dict[int, DayUse] = {}
-        """What was counted since the last `take`."""
+        """The counts since the last `take`."""
 
     def request_ended(self, request: RequestRecord, error: GatepassError | None) -> None:
         del error
@@ -83,6 +83,6 @@ class UsageLedger(Observer):
         return self.days[day]
 
     def take(self) -> dict[int, DayUse]:
-        """Return what was counted, and begin again at zero."""
+        """Return the counts since the last call, and begin again at zero."""
         taken, self.days = self.days, {}
         return taken

@@ -1,8 +1,8 @@
 """Keep what a `UsageLedger` counted in the store, written behind, so that no request waits for the store.
 
-Each day has SLOTS entries in the store. A process leases the first free slot, and nobody else writes its entries. So an
-entry is only overwritten with a larger one, and a process that was killed has lost what it counted since its last write
-at most. The next process takes the free slot and adds to its entries, so restarts add none.
+Each day has SLOTS entries in the store. A process leases the first free slot, and no other process writes its entries.
+So an entry is only overwritten with a larger one, and a process that was killed has lost the counts since its last
+write at most. The next process takes the free slot and adds to its entries, so restarts add none.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class UsageStore:
             await self.write()
 
     async def write(self) -> UsagePart:
-        """Write what was counted, and return what was not written, because there is no store or it failed."""
+        """Write the counts. Return those that could not be written: there is no store, or it failed."""
         if (store := self._store) is None:
             return UsagePart({day: use.rows() for day, use in self.ledger.days.items()})
         async with self._lock:

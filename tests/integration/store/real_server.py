@@ -17,7 +17,9 @@ from typing import Any
 from valkey import Valkey
 from valkey.exceptions import ValkeyError
 
-PROGRAM = shutil.which("valkey-server") or shutil.which("redis-server")
+E2E = Path(__file__).parents[3] / ".e2e" / "store"
+PROGRAM = shutil.which("valkey-server") or shutil.which("redis-server") or shutil.which("server", path=E2E)
+"""None: the tests skip in `make test`, and `make e2e` runs them with the server that it installs in E2E."""
 KEY = "an-encryption-key-for-the-store-of-the-tests"
 READY_S = 60.0
 

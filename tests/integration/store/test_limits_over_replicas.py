@@ -85,9 +85,8 @@ async def test_a_stopped_store_delays_one_request_and_what_was_used_meanwhile_co
                 assert b"gatepass_limits_store_up 0.0" in gate.state.metrics.exposition()
         finally:
             server.send(signal.SIGCONT)
-        for gate in gates:
-            await until(lambda gate=gate: gate.state.windows.fault is None)  # type: ignore[misc]
-            assert "limits_without_store" not in status_of(gate.state)
+        await until(lambda: all(gate.state.windows.fault is None for gate in gates))
+        assert not any("limits_without_store" in status_of(gate.state) for gate in gates)
         rows = {(row["of"], row["limit"]): row["used"] for row in await limits_of(gates[1].state)}
         assert rows["group/all", "requests.hour"] >= 6
         assert await statuses(gates) == [429, 429]
