@@ -134,6 +134,7 @@ async def corporate(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
     embeddings = ModelServer(issuer.key, AUDIENCE, EMBEDDINGS_MODEL)
     client_secret = tmp_path / "client_secret"
     client_secret.write_text(client.secret)
+    client_secret.chmod(0o644)  # the image's user is another one
     async with serving(issuer.app) as issuer_url, serving(chat.app) as chat_url, serving(embeddings.app) as embed_url:
         yield CorporateServers(issuer, chat, embeddings, issuer_url, chat_url, embed_url, client_secret)
 
