@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from tests.e2e.servers import ROOT
 from tests.e2e.store.fleet import Clients, Fleet
 from tests.e2e.store.server import StoreServer
 from tests.e2e.store.token_proxy import TokenProxy, serving
@@ -121,8 +122,8 @@ class Setup:
 
 
 @contextmanager
-def running_setup(store: StoreServer, count: int) -> Iterator[Setup]:
-    """Start `count` gatepass processes that share an empty `store`."""
+def running_setup(store: StoreServer, count: int, source: Path = ROOT / "src") -> Iterator[Setup]:
+    """Start `count` gatepass processes of `source` that share an empty `store`."""
     store.empty()
     servers = FakeServers()
     with ExitStack() as stack:
@@ -134,7 +135,7 @@ def running_setup(store: StoreServer, count: int) -> Iterator[Setup]:
         proxy = stack.enter_context(
             serving(TokenProxy(f"{servers.url}/token", DELAY_S, lambda pid: fleets[0].alive(pid)))
         )
-        fleets.append(Fleet(folder, count, proxy.url, servers.url, store.settings))
+        fleets.append(Fleet(folder, count, proxy.url, servers.url, store.settings, source))
         yield Setup(servers, proxy, stack.enter_context(fleets[0]), store)
 
 

@@ -131,7 +131,12 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, Reference):
         return value.read()
     if isinstance(value, BaseModel):
-        members = {name: getattr(value, name) for name in type(value).model_fields}
+        # Without defaults, so that the next version, which has further settings, shares the tokens of this one.
+        members = {
+            name: getattr(value, name)
+            for name, field in type(value).model_fields.items()
+            if getattr(value, name) != field.get_default(call_default_factory=True)
+        }
         # The same path may contain another key on another machine.
         digests = {
             name: _file_digest(path, is_presented=name in _PRESENTED_FILES)

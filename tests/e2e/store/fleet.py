@@ -31,9 +31,17 @@ POLL_S = 0.05
 
 
 class Fleet:
-    """`count` processes on different ports. A killed process is started again."""
+    """`count` processes on different ports, each with the packages in `source`. A killed one is started again."""
 
-    def __init__(self, folder: Path, count: int, token_url: str, upstream: str, store: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        count: int,
+        token_url: str,
+        upstream: str,
+        store: dict[str, Any],
+        source: Path = ROOT / "src",
+    ) -> None:
         corp = {
             "type": "oauth2",
             "token_url": token_url,
@@ -43,7 +51,7 @@ class Fleet:
             "resource": RESOURCE,
         }
         chat = {"base_url": f"{upstream}/v1", "credential": "corp"}
-        self._folder = folder
+        self._folder, self.source = folder, source
         self._configuration = {"credentials": {"corp": corp}, "upstreams": {"chat": chat}, "store": store}
         self.ports = [free_port() for _ in range(count)]
         for port in self.ports:
@@ -77,7 +85,7 @@ class Fleet:
         return self._processes[index].output
 
     def restart(self, index: int, **store: Any) -> None:
-        """Stop a process as a rolling restart does. The next one on its port gets the changed `store` settings."""
+        """Stop a process as a rolling restart does. The next one on its port gets `source` and the changed `store`."""
         self._configure(self.ports[index], {**self._configuration["store"], **store})
         before = self._processes[index]
         os.kill(before.pid, signal.SIGTERM)
@@ -114,8 +122,8 @@ class Fleet:
     def _start(self, port: int) -> Process:
         plain = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
         return Process(
-            [sys.executable, "-m", "gatepass", "serve", "--config", self._config(port), "--port", str(port)],
-            environment=plain | {"PYTHONPATH": str(ROOT / "src")},
+            [sys.executable, "-P", "-m", "gatepass", "serve", "--config", self._config(port), "--port", str(port)],
+            environment=plain | {"PYTHONPATH": str(self.source)},
         )
 
 

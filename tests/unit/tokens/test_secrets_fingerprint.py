@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.references import Reference
 from gatepass.tokens.secrets import credential_fingerprint
 from gatepass.types import Secret
@@ -35,6 +36,16 @@ def test_every_setting_counts():
     ]
     assert len(set(digests)) == len(digests)
     assert credential_fingerprint(oauth2()) == credential_fingerprint(oauth2())
+
+
+def test_a_version_with_a_further_setting_has_the_same_fingerprint():
+    class Later(Oauth2Credential):
+        further: str | None = None
+
+    settings = oauth2()
+    later = Later(**{name: getattr(settings, name) for name in settings.model_fields_set})
+    assert credential_fingerprint(later) == credential_fingerprint(settings)
+    assert credential_fingerprint(later.model_copy(update={"further": "set"})) != credential_fingerprint(settings)
 
 
 def test_a_text_in_one_setting_is_not_the_same_in_another():
