@@ -62,7 +62,7 @@ async def _offer(
     async def ask(name: str) -> None:
         taken = await windows.admit([limits[name]], TOKENS_OF_REQUEST, clock.now())
         if isinstance(taken, Taken):
-            admitted[name].append(int(taken.shared[0][1]))
+            admitted[name].append(int(taken.shared[0].part))
             windows.settle(taken, TOKENS_OF_REQUEST, clock.now())
 
     await asyncio.sleep(begin_s - clock.now())

@@ -239,6 +239,12 @@ EVENTS: Mapping[str, LogEvent] = MappingProxyType(
             "do what `reason` says",
         ),
         "limits_with_store": LogEvent("info", "The store counts the limits of use again.", ""),
+        "limits_record_damaged": LogEvent(
+            "warning",
+            "The store has a record of limits that cannot be read. It begins again, and others are kept.",
+            "of",
+            "find out what else writes under `store.key_prefix`",
+        ),
         "limits_task_failed": LogEvent(
             "error",
             "A bug ended the task that counts limits in the store. It starts again.",
@@ -438,6 +444,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "usage": "token counts of the upstream: `prompt_tokens`, `completion_tokens`, `total_tokens`, `cached_tokens`"
         " (a part of the first) and `reasoning_tokens` (a part of the second)",
         "tokens_estimated": "the tokens that count for limits, if the upstream reported none",
+        "of": "whose limits, such as `caller/ana`",
         "over_limits": "the limits with `mode: observe` that would have refused the request",
         "upstream_request_id": "the upstream's own request ids, the failed one first",
         "mcp": "the MCP servers",

@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, time, timedelta, tzinfo
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 
@@ -224,7 +225,7 @@ class Taken(msgspec.Struct, eq=False):
     tokens: int
     exceeded: tuple[Limit, ...] = ()
     """The limits that would have refused it, if they did more than observe."""
-    shared: Sequence[tuple[str | int, str, bool]] = ()
+    shared: Sequence[Any] = ()
     """Of each limit, where a store counts it, see `StoreWindows`."""
 
 

@@ -33,6 +33,8 @@ LEASE_S = 30.0
 """How long the server counts the requests in progress of a process that was killed."""
 RENEW_S = 10.0
 RETRY_S = 1.0
+WAIT_S = 0.25
+"""How long a request waits for the server at most, also if `store.timeout_s` is longer."""
 FLUSH_S = 1.0
 """How long the end of a process may wait until the server knows what was used."""
 AT_ONCE = 64
@@ -51,22 +53,31 @@ local function put(record, part, count)
   local at = 4 * (part % KEPT)
   return record:sub(1, 12 + at) .. struct.pack('<I4', count) .. record:sub(17 + at)
 end
+local function head_of(record)
+  local head, total = struct.unpack('<dI4', record)
+  assert(head == head)
+  return head, total
+end
 local names = {'incarnation'}
 for at = 5, #ARGV, 5 do names[#names + 1] = ARGV[at] end
-local kept, records, reply, fits = redis.call('HMGET', key, unpack(names)), {}, {}, true
-local incarnation = kept[1] or string.format('%.0f', now)
+local kept, records, reply, fits, damaged = redis.pcall('HMGET', key, unpack(names)), {}, {}, true, 0
+if kept.err then
+  if not string.find(kept.err, 'WRONGTYPE') then return kept end
+  kept, damaged = {}, 1
+  if ttl_ms > 0 then redis.call('DEL', key) end
+end
+local incarnation = kept[1] and string.match(kept[1], '^%d+$') or string.format('%.0f', now)
 for at = 2, #names do records[names[at]] = kept[at] end
-for at = 5, #ARGV, 5 do
-  local name, width, most, cost = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
-  local part, record, head, total, wait = ARGV[at + 4], records[name], 0, 0, -1
+local function count(record, width, most, cost, part)
+  local head, total, wait = 0, 0, -1
   if width > 0 then
     local newest = math.floor(now / width)
     record = record or EMPTY
-    head, total = struct.unpack('<dI4', record)
+    head, total = head_of(record)
     if math.abs(newest - head) >= KEPT then record, head, total = EMPTY, newest, 0 end
     for gone = head + 1, newest do
       local left = get(record, gone)
-      if left > 0 then record, total = put(record, gone, 0), total - left end
+      if left > 0 then record, total = put(record, gone, 0), math.max(0, total - left) end
     end
     head = math.max(head, newest)
     if part == 'reset' then record, head, total = EMPTY, head + 1, 0 end
@@ -84,17 +95,17 @@ for at = 5, #ARGV, 5 do
     end
     if cost < 0 and (seen ~= incarnation or math.abs(head - part) > PARTS) then cost = 0 end
     local before = get(record, part)
-    local count = math.max(-before, math.min(cost, MOST - total))
-    record = struct.pack('<dI4', head, total + count) .. put(record, part, before + count):sub(13)
+    local more = math.max(-before, math.min(cost, MOST - total))
+    record = struct.pack('<dI4', head, math.max(0, total + more)) .. put(record, part, before + more):sub(13)
   elseif width < 0 then
     local period, known = string.match(part, '(%S+) (%S+)')
     period, known = tonumber(period), tonumber(known)
-    local newest = period - period % 4096
-    head, total = struct.unpack('<dI4', record or EMPTY)
+    local newest, is_new = period - period % 4096, seen ~= incarnation or not record
+    head, total = head_of(record or EMPTY)
     if head < newest or head > newest + 32 * 4096 then head, total = newest, 0 end
     if not known then
       head, total = head + 1, 0
-    elseif seen ~= incarnation and head - head % 4096 == newest then
+    elseif is_new and head - head % 4096 == newest then
       total = math.max(total, known)
     end
     if total + cost > most then wait = 0 end
@@ -114,6 +125,16 @@ for at = 5, #ARGV, 5 do
     held[process] = own + cost > 0 and {own + cost, now + LEASE} or nil
     record = cmsgpack.pack(held)
   end
+  return record, total, head, wait
+end
+for at = 5, #ARGV, 5 do
+  local name, width, most, cost, part = unpack(ARGV, at, at + 4)
+  width, most, cost = tonumber(width), tonumber(most), tonumber(cost)
+  local is_read, record, total, head, wait = pcall(count, records[name], width, most, cost, part)
+  if not is_read then
+    incarnation, damaged = string.format('%.0f', now), damaged + 1
+    record, total, head, wait = count(nil, width, most, cost, part)
+  end
   records[name], fits = record, fits and wait < 0
   reply[#reply + 1] = string.format('%.0f %.0f %.0f', total, head, wait)
 end
@@ -126,7 +147,7 @@ if fits and ttl_ms > 0 then
   redis.call('HSET', key, unpack(changed))
   if redis.call('PTTL', key) < ttl_ms then redis.call('PEXPIRE', key, ttl_ms) end
 end
-return incarnation .. ' ' .. table.concat(reply, ' ')
+return incarnation .. ' ' .. damaged .. ' ' .. table.concat(reply, ' ')
 """
 """Takes what one request uses of the limits of one subject, or nothing if it does not fit. KEYS[1] is a hash.
 
@@ -140,13 +161,30 @@ concurrent requests, -1 for a day or month), the limit, the cost, and the part t
 "reset" to forget all). The cost of concurrent requests is 1, or 0 to set the number of the process. The part of a day
 or month is always given, with the use that the process knows: a new incarnation begins with it.
 
-The reply is the incarnation, and for each limit the use before, the newest part, and the microseconds until it fits, -1
-if it does.
+The reply is the incarnation, how many records were damaged, and for each limit the use before, the newest part, and the
+microseconds until it fits, -1 if it does. A damaged record begins again, in a new incarnation.
 """
 
 RUNNING = ("max_concurrent", 0.0, "")
-Change = tuple[str, float, str]
+
+
+class _Counted(msgspec.Struct, eq=False, gc=False):
+    """Where the server counts a request, or the sum of several that it learns of later, for one limit."""
+
+    part: str
+    incarnation: str = ""
+    """"" while it has not replied."""
+    total: int = 0
+    wait_s: float = 0.0
+    """Below 0 if it fits."""
+    is_known: bool = False
+    """The use by a reply of the server includes it."""
+
+
+Change = tuple[str, float, str | _Counted]
 """The name of a limit, the microseconds of its parts, and the part that is lowered."""
+Entry = tuple[str, float, int, int, str]
+"""What the script gets for a limit."""
 
 
 def _width_us(limit: Limit) -> float:
@@ -157,23 +195,13 @@ def _cost(limit: Limit, tokens: int) -> int:
     return min(tokens, MOST_TOKENS) if limit.counts_tokens else 1
 
 
-class _Use(msgspec.Struct, gc=False):
-    """What the server replies for one limit."""
-
-    incarnation: str
-    total: int
-    part: str
-    wait_s: float
-    """Below 0 if it fits."""
-
-
 class _Subject:
     """What this process knows of one subject."""
 
-    __slots__ = ("flushed", "incarnation", "known", "late", "name", "running", "ttl_s")
+    __slots__ = ("incarnation", "known", "late", "name", "owner", "running", "ttl_s", "unsent")
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, owner: tuple[str, str], name: str) -> None:
+        self.owner, self.name = owner, name
         """Of the hash."""
         self.ttl_s = LEASE_S
         self.incarnation = ""
@@ -181,20 +209,33 @@ class _Subject:
         """The requests in progress here that a concurrency limit counts."""
         self.late: dict[Change, int] = {}
         """What the server does not know yet: one sum for each limit and part."""
-        self.flushed = 0
-        """How often `late` was sent."""
+        self.unsent: dict[str, _Counted] = {}
+        """Where `late` will be counted, by the name of the limit."""
         self.known: dict[str, tuple[int, int]] = {}
         """Of the limits of a day or month, the part and the use by the latest reply."""
 
-    def command(
-        self, process: str, entries: Iterable[tuple[str, float, int, int, str]], *, reads: bool = False
-    ) -> Command:
+    def command(self, process: str, entries: Iterable[Entry], *, reads: bool = False) -> Command:
         ttl_ms = 0 if reads else math.ceil(self.ttl_s * 1000)
         arguments = list[str | float]()
         for name, width_us, most, cost, part in entries:
             of_calendar = width_us < 0 and not part.endswith("reset")
             arguments += (name, width_us, most, cost, f"{part} {self._known(name, int(part))}" if of_calendar else part)
         return self.name, (process, self.incarnation, ttl_ms, self.running, *arguments)
+
+    def take_late(self) -> Iterable[Entry]:
+        """Yield what the server does not know yet, which is now sent."""
+        late, self.late, self.unsent = self.late, {}, {}
+        for (name, width_us, part), more in late.items():
+            if isinstance(part, _Counted):
+                if not self.is_of(part):  # its reply was lost
+                    continue
+                part = part.part
+            yield name, width_us, NO_LIMIT, more, part
+
+    def is_of(self, counted: _Counted) -> bool:
+        """Return whether the server still counts it."""
+        self.incarnation = self.incarnation or counted.incarnation  # a reload has forgotten it
+        return bool(counted.incarnation) and counted.incarnation == self.incarnation
 
     def _known(self, name: str, part: int) -> int:
         known_part, total = self.known.get(name, (0, 0))
@@ -230,7 +271,7 @@ class StoreWindows(Windows):
         super().__init__(local.pid)
         self._local, self._store, self._clock, self._on_failure = local, store, clock, on_failure
         self._process = secrets.token_hex(8)
-        self._probe = _Subject(store.name_of("limits/v1"))
+        self._probe = _Subject(("", ""), store.name_of("limits/v1"))
         self._subjects: dict[tuple[str, str], _Subject] = {}
         self._changed: dict[_Subject, None] = {}
         self._asked: deque[_Asked] = deque()
@@ -280,21 +321,23 @@ class StoreWindows(Windows):
             for limit in limits:
                 limit.others = 0
                 self._change(limit, _cost(limit, tokens))
-            subjects = [(limit, self._subject(limit)) for limit in limits]
-            result.shared = [
-                (one.flushed, "", False) if limit.zone is None else (one.incarnation, self._part(limit), False)
-                for limit, one in subjects
-            ]
+            result.shared = [self._unsent(limit) for limit in limits]
         return result
+
+    def _unsent(self, limit: Limit) -> _Counted:
+        unsent, part = self._subject(limit).unsent, self._part(limit)
+        if (counted := unsent.get(limit.setting)) is None or counted.part != part:
+            counted = unsent[limit.setting] = _Counted(part)
+        return counted
 
     def settle(self, taken: Taken, tokens: int | None, now_s: float) -> None:
         shared, taken.shared = taken.shared, ()
         # `shared` is empty the second time
-        for (limit, *_), (mark, part, is_known) in zip(taken.found, shared, strict=False):
+        for (limit, *_), counted in zip(taken.found, shared, strict=False):
             if limit.counts_tokens:
-                self._change(limit, (tokens or 0) - _cost(limit, taken.tokens), mark, part, is_known=is_known)
+                self._change(limit, (tokens or 0) - _cost(limit, taken.tokens), counted)
             elif tokens is None or not limit.width_s:
-                self._change(limit, -1, mark, part, is_known=is_known)
+                self._change(limit, -1, counted)
         self._local.settle(taken, tokens, now_s)
 
     def reset(self, limit: Limit, now_s: float) -> bool:
@@ -314,7 +357,8 @@ class StoreWindows(Windows):
 
     def _subject(self, limit: Limit) -> _Subject:
         if (subject := self._subjects.get(limit.owner)) is None:
-            subject = self._subjects[limit.owner] = _Subject(self._store.name_of("/".join(("limits/v1", *limit.owner))))
+            name = self._store.name_of("/".join(("limits/v1", *limit.owner)))
+            subject = self._subjects[limit.owner] = _Subject(limit.owner, name)
         subject.ttl_s = max(subject.ttl_s, limit.window[1] + limit.width_s)
         return subject
 
@@ -325,29 +369,27 @@ class StoreWindows(Windows):
         self._changed[subject] = None
         self._wake.set()
 
-    def _change(self, limit: Limit, more: int, mark: str | int = 0, part: str = "", *, is_known: bool = False) -> None:
-        """Let the server count `more`. A refund lowers `part` of the incarnation `mark`, or a sum that was not sent.
-
-        `is_known`: the use by a reply of the server includes what is given back.
-        """
-        subject = self._subject(limit)
-        if part and not subject.incarnation:  # a reload has forgotten it
-            subject.incarnation = str(mark)
+    def _change(self, limit: Limit, more: int, counted: _Counted | None = None) -> None:
+        """Let the server count `more`. A refund lowers the part of `counted`."""
+        subject, part = self._subject(limit), self._part(limit)
+        change: Change = limit.setting, _width_us(limit), part
         if not limit.width_s:
             subject.running += more
             self._running += more
-            subject.late[RUNNING] = 0
-        elif more > 0 or (more < 0 and mark == (subject.incarnation if part else subject.flushed)):
-            part = part if more < 0 else ""
-            if limit.zone is not None:
-                if part and is_known and limit.setting in subject.known:
+            change, more = RUNNING, 0
+        elif more < 0 and counted is not None:
+            is_unsent = subject.unsent.get(limit.setting) is counted
+            if not is_unsent and counted.incarnation:
+                if not subject.is_of(counted):
+                    return
+                if counted.is_known and limit.setting in subject.known:
                     known_part, total = subject.known[limit.setting]
                     subject.known[limit.setting] = known_part, total + more
-                part = part or self._part(limit)
-            change = (limit.setting, _width_us(limit), part)
-            subject.late[change] = subject.late.get(change, 0) + more
-        else:
+            # the reply that names the part comes before the next round trip
+            change = limit.setting, _width_us(limit), counted.part if is_unsent or counted.incarnation else counted
+        elif more <= 0:
             return
+        subject.late[change] = subject.late.get(change, 0) + more
         self._tell(subject)
 
     async def _ask(self, limits: Sequence[Limit], tokens: int, *, reads: bool = False) -> Taken | Refused | None:
@@ -403,48 +445,55 @@ class StoreWindows(Windows):
                 LOG.info("limits_with_store")
 
     async def _exchange(self) -> None:
-        changed = [(subject, subject.late) for subject in islice(self._changed, AT_ONCE)]
+        changed = [(subject, subject.late, subject.unsent) for subject in islice(self._changed, AT_ONCE)]
         asked = [self._asked.popleft() for _ in range(min(AT_ONCE, len(self._asked)))]
         groups = [(one, limits) for one in asked if not one.answer.done() for limits in one.by_owner()]
-        commands, uses = list[Command](), None
-        for subject, late in changed:
+        sent, found = [(subject, [*subject.take_late()], False) for subject, *_ in changed], None
+        for subject, *_ in changed:
             del self._changed[subject]
-            subject.late, subject.flushed = {}, subject.flushed + 1
-            entries = [(name, width_us, NO_LIMIT, more, part) for (name, width_us, part), more in late.items()]
-            commands.append(subject.command(self._process, entries))
         # after the changes, which set the requests in progress
         for one, limits in groups:
-            entries = [
-                (limit.setting, _width_us(limit), one.most(limit), one.cost(limit), self._part(limit))
-                for limit in limits
-            ]
-            commands.append(self._subject(limits[0]).command(self._process, entries, reads=one.reads))
+            own = [(of.setting, _width_us(of), one.most(of), one.cost(of), self._part(of)) for of in limits]
+            sent.append((self._subject(limits[0]), own, one.reads))
+        commands = [subject.command(self._process, entries, reads=reads) for subject, entries, reads in sent]
         try:
-            replies = await self._store.evaluate(SCRIPT, commands) if commands else []
-            own, now_s = zip(replies[len(changed) :], groups, strict=True), self._clock.now()
-            uses = [_read(reply, limits, now_s) for reply, (_, limits) in own]
+            bound_s = WAIT_S if self.fault is None else math.inf
+            replies = await self._store.evaluate(SCRIPT, commands, bound_s) if commands else []
+            read = [_read(reply, *one) for reply, one in zip(replies, sent, strict=True)]
+            for (_, limits), uses in zip(groups, read[len(changed) :], strict=True):
+                for limit, use in zip(limits, uses, strict=True):
+                    if use.wait_s >= 0 and limit.zone is not None:
+                        use.wait_s = max(0.0, limit.period(int(use.part))[1] - self._clock.now())
+            found = read
         finally:
-            if uses is None:
+            if found is None:
                 self._give_up(changed, asked)
-        by_asked: dict[_Asked, dict[Limit, _Use]] = {one: {} for one in asked}
-        for use, (one, _) in zip(uses, groups, strict=True):
-            by_asked[one].update(use)
-        for one, found in by_asked.items():
-            self._answer(one, found)
+        for (_, _, unsent), (_, entries, _), uses in zip(changed, sent, found, strict=False):
+            for (name, _, _, more, part), use in zip(entries, uses, strict=True):
+                if more > 0 and (counted := unsent.get(name)) is not None and counted.part == part:
+                    counted.incarnation, counted.part = use.incarnation, use.part
+        by_asked: dict[_Asked, dict[Limit, _Counted]] = {one: {} for one in asked}
+        for uses, (one, limits) in zip(found[len(changed) :], groups, strict=True):
+            by_asked[one].update(zip(limits, uses, strict=True))
+        for one, of_limits in by_asked.items():
+            self._answer(one, of_limits)
 
-    def _give_up(self, changed: Iterable[tuple[_Subject, dict[Change, int]]], asked: Iterable[_Asked]) -> None:
+    def _give_up(
+        self, changed: Iterable[tuple[_Subject, dict[Change, int], dict[str, _Counted]]], asked: Iterable[_Asked]
+    ) -> None:
         """Let the process decide alone. The server may have what was sent or not: the refunds are dropped."""
-        for subject, late in changed:
+        for subject, late, unsent in changed:
             self._changed[subject] = None
-            for (name, width_us, part), more in late.items():
+            subject.unsent = {**unsent, **subject.unsent}
+            for change, more in late.items():
                 if more >= 0:
-                    subject.late[name, width_us, part] = subject.late.get((name, width_us, part), 0) + more
+                    subject.late[change] = subject.late.get(change, 0) + more
         for one in (*asked, *self._asked):
             if not one.answer.done():
                 one.answer.set_result(None)
         self._asked.clear()
 
-    def _answer(self, asked: _Asked, uses: Mapping[Limit, _Use]) -> None:
+    def _answer(self, asked: _Asked, uses: Mapping[Limit, _Counted]) -> None:
         """Count what the server admitted here too, or give back what other subjects than the refusing one took."""
         now_s = self._clock.now()
         result: Taken | Refused | None = None
@@ -459,7 +508,7 @@ class StoreWindows(Windows):
                 limit.others, limit.others_of = use.total - limit.used(now_s), int(use.part) >> RESET_BITS
             if refused and limit.owner not in refusing:
                 back = -asked.cost(limit) if limit.width_s else 0
-                self._change(limit, back, use.incarnation, use.part, is_known=True)
+                self._change(limit, back, use)
         if refused:
             result = max(refused, key=lambda one: one.wait_s)
         elif not asked.reads and uses:
@@ -471,9 +520,9 @@ class StoreWindows(Windows):
         elif isinstance(result, Taken):
             self.settle(result, None, now_s)
 
-    def _share(self, asked: _Asked, taken: Taken, uses: Mapping[Limit, _Use]) -> None:
+    def _share(self, asked: _Asked, taken: Taken, uses: Mapping[Limit, _Counted]) -> None:
         """Let `taken`, which was counted here, know where the server counts it."""
-        taken.shared = [(uses[limit].incarnation, uses[limit].part, True) for limit in asked.limits]
+        taken.shared = [uses[limit] for limit in asked.limits]
         for limit, use in uses.items():
             limit.note_total(total := use.total + asked.cost(limit), int(use.part))
             if limit.observes and total > limit.most:
@@ -486,12 +535,12 @@ class StoreWindows(Windows):
         LOG.error("limits_task_failed", exc_info=error)
 
 
-def _read(reply: bytes, limits: Sequence[Limit], now_s: float) -> dict[Limit, _Use]:
-    incarnation, *words = reply.decode().split()
-    uses = {}
-    for limit, total, part, wait_us in zip(limits, words[::3], words[1::3], words[2::3], strict=True):
-        wait_s = int(wait_us) / 1e6
-        if wait_s >= 0 and limit.zone is not None:
-            wait_s = max(0.0, limit.period(int(part))[1] - now_s)
-        uses[limit] = _Use(incarnation, int(total), str(int(part)), wait_s)
-    return uses
+def _read(reply: bytes, subject: _Subject, entries: Sequence[Entry], _reads: bool) -> list[_Counted]:
+    incarnation, damaged, *words = reply.decode().split()
+    if int(damaged):
+        LOG.warning("limits_record_damaged", extra={"fields": {"of": "/".join(subject.owner)}})
+    replied = zip(entries, words[::3], words[1::3], words[2::3], strict=True)
+    return [
+        _Counted(str(int(part)), incarnation, int(total), int(wait_us) / 1e6, is_known=True)
+        for _, total, part, wait_us in replied
+    ]

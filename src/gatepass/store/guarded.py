@@ -209,16 +209,17 @@ class GuardedStore:
         """Return `name` as scripts get it: hidden."""
         return name if self._encrypted is None else self._encrypted.code(name)
 
-    async def evaluate(self, script: str, commands: Sequence[Command]) -> list[bytes]:
-        """Run `script` for each of `commands` in one round trip, and return their replies."""
+    async def evaluate(self, script: str, commands: Sequence[Command], bound_s: float = math.inf) -> list[bytes]:
+        """Run `script` for each of `commands` in one round trip, also within `bound_s`, and return their replies."""
         if (server := self._server) is None:
             raise StoreUnavailable("it runs no scripts")
-        return await self._share(_Part.LIMITS, "limits", lambda: server.evaluate(script, commands))
+        replies = self._share(_Part.LIMITS, "limits", lambda: server.evaluate(script, commands))
+        return await (replies if bound_s >= self._bound_s else self._within(bound_s, lambda: replies))
 
     async def aclose(self) -> None:
         await self.cache.aclose()
         await self._tasks.aclose()
-        await self._within_bound(self._store.aclose)
+        await self._within(self._bound_s, self._store.aclose)
 
     async def check(self) -> None:
         """Compare the encryption key with the other processes, then read and write an entry; raise StoreUnavailable."""
@@ -233,7 +234,9 @@ class GuardedStore:
         self._canary_until_s = put_s + CANARY_S
         if self.health.refuses_leases:  # not by `_request`: after a failure, it refuses the requests that work too
             with suppress(StoreUnavailable):
-                await self._within_bound(lambda: self._store.lease(f"{self._canary}/lease", self._canary, CHECK_S))
+                await self._within(
+                    self._bound_s, lambda: self._store.lease(f"{self._canary}/lease", self._canary, CHECK_S)
+                )
                 self.health.note(_Part.LEASE, None, self._clock.now())
 
     async def _compare_key(self) -> None:
@@ -278,7 +281,7 @@ class GuardedStore:
             counts[operation, "skipped"] += 1
             raise StoreUnavailable(self._reason)
         try:
-            result = await self._within_bound(work)
+            result = await self._within(self._bound_s, work)
         except StoreUnavailable as error:
             counts[operation, "failed"] += 1
             self._reason = self.mask(str(error))[:REASON_CHARS]
@@ -290,17 +293,17 @@ class GuardedStore:
         self.health.note(part, None, self._clock.now())
         return result
 
-    async def _within_bound(self, work: Callable[[], Awaitable[T]]) -> T:
+    async def _within(self, bound_s: float, work: Callable[[], Awaitable[T]]) -> T:
         cancel_scope, timers = CancelScope(), list[Timer]()
-        late = StoreUnavailable(f"no answer within {self._bound_s:g} s")
+        late = StoreUnavailable(f"no answer within {bound_s:g} s")
 
         # Two timers in a row: if the event loop was blocked, the reply may have arrived and be unread
         # when the first timer fires. The second timer leaves time to read it.
         def last_half() -> None:
-            timers.append(self._clock.call_later(self._bound_s / 2, lambda: cancel_scope.cancel(late)))
+            timers.append(self._clock.call_later(bound_s / 2, lambda: cancel_scope.cancel(late)))
 
         with cancel_scope:
-            timers.append(self._clock.call_later(self._bound_s / 2, last_half))
+            timers.append(self._clock.call_later(bound_s / 2, last_half))
             try:
                 return await work()
             finally:

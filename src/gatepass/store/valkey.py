@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from hashlib import sha1
 from typing import Any
 
 from valkey._parsers import _AsyncRESP2Parser
@@ -20,6 +21,7 @@ from valkey.exceptions import (
     AuthenticationError,
     InvalidResponse,
     NoPermissionError,
+    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     ValkeyError,
@@ -32,7 +34,7 @@ from gatepass.store.base import StoreReading, StoreScope, StoreUnavailable
 
 CONNECTIONS = 4
 CLOSING_S = 5.0
-PERMISSIONS = "+client|setname +select +get +set +del +time +eval +incr +pexpire +pttl +hmget +hset"
+PERMISSIONS = "+client|setname +select +get +set +del +time +eval +evalsha +incr +pexpire +pttl +hmget +hset"
 """The commands that gatepass sends, as an ACL of the server permits them."""
 REPLY_BYTES = 4 * 1024 * 1024
 REPLY_DEPTH = 2
@@ -106,10 +108,16 @@ class ValkeyStore:
 
     async def evaluate(self, script: str, commands: Sequence[tuple[str, Sequence[Any]]]) -> list[bytes]:
         """Run a script that replies a text for each of `commands`, a name and arguments, in one round trip."""
-        async with self._connected(), self._client.pipeline(transaction=False) as pipe:
-            for name, arguments in commands:
-                pipe.eval(script, 1, self._prefix + name, *arguments)
-            replies: list[Any] = await pipe.execute(raise_on_error=False)
+        async with self._connected():
+            digest, replies = sha1(script.encode(), usedforsecurity=False).hexdigest(), list[Any]()
+            for is_new in (False, True):  # the server has not had the script yet, or was restarted
+                async with self._client.pipeline(transaction=False) as pipe:
+                    for at, (name, arguments) in enumerate(commands):
+                        run, text = (pipe.eval, script) if is_new and not at else (pipe.evalsha, digest)
+                        run(text, 1, self._prefix + name, *arguments)
+                    replies = await pipe.execute(raise_on_error=False)
+                if not all(isinstance(reply, NoScriptError) for reply in replies):
+                    break
             for reply in replies:
                 if isinstance(reply, Exception):
                     raise reply

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from gatepass.clock import SystemClock
 from gatepass.config.model import Config
+from gatepass.proxy import store_windows
 from gatepass.proxy.app_state import create_app_state
 from gatepass.server.limits import limits_of
 from gatepass.server.pages import status_of
@@ -28,6 +30,12 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="requires valkey-server 
 def server(tmp_path) -> Iterator[RealServer]:
     with real_server(tmp_path) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine needs longer than requests wait for the store."""
+    monkeypatch.setattr(store_windows, "WAIT_S", 5.0)
 
 
 @asynccontextmanager
@@ -74,12 +82,27 @@ async def test_replicas_share_the_limits_of_groups_models_and_upstreams(server):
         assert (rows["upstream/a", "requests.hour"], rows["upstream/b", "requests.hour"]) == (4, 2)
 
 
-async def test_a_stopped_store_delays_one_request_and_what_was_used_meanwhile_counts_later(server):
-    async with replicas(server, timeout_s=2.0) as gates:
+async def test_the_script_is_sent_once_and_again_if_the_server_has_lost_it(server):
+    async with replicas(server, 1) as gates:
+        assert await statuses(gates, 2) == [200, 200]
+        with server.client() as client:
+            client.script_flush()
+            assert await statuses(gates, 2) == [200, 429]
+            calls = {name: row["calls"] for name, row in client.info("commandstats").items()}
+        # for leases and counts, gatepass sends their short scripts each time
+        assert calls["cmdstat_evalsha"] > 4
+        assert client.info("memory")["number_of_cached_scripts"] >= 1
+
+
+async def test_a_stopped_store_delays_one_request_and_what_was_used_meanwhile_counts_later(server, monkeypatch):
+    async with replicas(server) as gates:
         assert await statuses(gates) == [200, 200]
+        monkeypatch.setattr(store_windows, "WAIT_S", 0.25)
+        began_s = time.monotonic()
         server.send(signal.SIGSTOP)
         try:
             assert await statuses(gates, 3) == [200, 200, 200, 200, 429, 429]  # each has sent three of its own
+            assert time.monotonic() - began_s < 5.0  # `store.timeout_s`, for each of both
             for gate in gates:
                 assert status_of(gate.state)["limits_without_store"]
                 assert b"gatepass_limits_store_up 0.0" in gate.state.metrics.exposition()

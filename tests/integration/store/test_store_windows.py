@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -21,7 +22,7 @@ from gatepass.errors import LimitsUnavailable
 from gatepass.policy.end_users import EndUserLimits
 from gatepass.policy.windows import CONCURRENT, END_USER, PARTS, REQUESTS, TOKENS, Limit, Refused, Taken, Windows
 from gatepass.proxy.admission import Admission
-from gatepass.proxy.store_windows import LEASE_S, RENEW_S, RETRY_S, SCRIPT, StoreWindows
+from gatepass.proxy.store_windows import LEASE_S, RENEW_S, RETRY_S, SCRIPT, WAIT_S, StoreWindows
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import Command, GuardedStore
 from tests.integration.store.real_server import PROGRAM, RealServer, real_server
@@ -54,13 +55,15 @@ class Machine:
     prefix: str = field(default_factory=lambda: secrets.token_hex(8))
     round_trips: int = 0
     gave_up: asyncio.Event = field(default_factory=asyncio.Event)
+    bounds_s: list[float] = field(default_factory=list)
 
     def name_of(self, name: str) -> str:
         return f"{self.prefix}:{name}"
 
-    async def evaluate(self, script: str, commands: Sequence[Command]) -> list[bytes]:
+    async def evaluate(self, script: str, commands: Sequence[Command], bound_s: float = math.inf) -> list[bytes]:
         assert script == SCRIPT
         self.round_trips += 1
+        self.bounds_s.append(bound_s)
         await asyncio.sleep(0)
         if self.fault == "hangs":
             await self.gave_up.wait()
@@ -357,10 +360,10 @@ async def test_the_end_of_a_process_tells_what_was_used(server):
 
 async def test_odd_replies_of_the_server_count_as_no_reply(server):
     async with machine(server) as shared:
-        for reply in (b"", b"1", b"1 x 1 1", b"1 1 x 1", b"1 2 3 4 5", b"\xff 1 1 1"):
+        for reply in (b"", b"1", b"1 x", b"1 0 x 1 1", b"1 0 1 x 1", b"1 0 2 3 4 5", b"\xff 0 1 1 1"):
             one = shared.process()
 
-            async def odd(script: str, commands: Any, reply: bytes = reply) -> list[bytes]:
+            async def odd(script: str, commands: Any, _bound_s: float = 0.0, reply: bytes = reply) -> list[bytes]:
                 return [reply for _ in commands]
 
             one._store = cast(GuardedStore, type("Odd", (), {"evaluate": staticmethod(odd), "name_of": shared.name_of}))
@@ -419,7 +422,7 @@ async def test_requests_that_come_while_the_store_returns_do_not_keep_it_away(se
         one = shared.process()
         limits = limit_of(one, REQUESTS, 1_000_000)
 
-        async def under_load(script: str, commands: Any) -> list[bytes]:
+        async def under_load(script: str, commands: Any, _bound_s: float = 0.0) -> list[bytes]:
             if not shared.fault:
                 one.take(limits, 0, shared.clock.now())
             return await shared.evaluate(script, commands)
@@ -449,20 +452,121 @@ async def test_a_reload_keeps_the_refunds_of_the_requests_in_progress(server):
         await one.aclose()
 
 
-async def test_a_day_gets_back_what_a_repeat_did_not_use(server):
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 100])
+async def test_a_window_and_a_day_get_back_what_a_repeat_did_not_use(server, turns):
+    """Whether the server does not know of it yet, is asked, or has replied."""
     async with machine(server) as shared:
         one = shared.process()
-        limits = limits_for(one)[-1:]
+        limits = [limits_for(one)[1], limits_for(one)[4]]
         first = await take(one, limits, 1_000)
         assert first
         one.settle(first, None, shared.clock.now())
+        await settle()
         repeat = one.take(limits, 1_000, shared.clock.now(), is_forced=True)
         assert isinstance(repeat, Taken)
-        await settle()
+        for _ in range(turns):
+            await asyncio.sleep(0)
         one.settle(repeat, 50, shared.clock.now())
         await settle()
         await one.refresh(limits)
-        assert used(limits, shared.clock.now()) == [50]
+        assert used(limits, shared.clock.now()) == [50, 50]
+        await shared.clock.advance(62.0)
+        await one.refresh(limits)
+        assert used(limits, shared.clock.now()) == [0, 50]
+        await one.aclose()
+
+
+async def test_what_was_reserved_without_the_store_is_given_back_in_it(server):
+    async with machine(server) as shared:
+        one = shared.process()
+        limits = [limits_for(one)[1], limits_for(one)[4]]
+        shared.fault = "refused"
+        alone = [await take(one, limits, 300) for _ in range(3)]
+        assert alone[0]
+        one.settle(alone[0], 50, shared.clock.now())
+        shared.fault = ""
+        await shared.clock.advance(RETRY_S)
+        assert one.fault is None
+        await one.refresh(limits)
+        assert used(limits, shared.clock.now()) == [650, 650]
+        for taken, tokens in zip(alone[1:], (None, 10), strict=True):
+            assert taken
+            one.settle(taken, tokens, shared.clock.now())
+        await settle()
+        await one.refresh(limits)
+        assert used(limits, shared.clock.now()) == [60, 60]
+        await one.aclose()
+
+
+async def test_a_request_waits_for_a_hanging_store_for_a_bounded_time(server):
+    async with machine(server) as shared:
+        one = shared.process()
+        limits = limit_of(one, REQUESTS, 5)
+        assert await take(one, limits)
+        shared.fault = "refused"
+        assert await take(one, limits)
+        assert shared.bounds_s == [WAIT_S, WAIT_S]
+        shared.fault = ""
+        await shared.clock.advance(RETRY_S)  # a connection that is made anew may take as long as `store.timeout_s`
+        assert shared.bounds_s[2:] == [math.inf, math.inf]
+        await one.aclose()
+
+
+NAN = b"\0" * 6 + b"\xf8\x7f"
+DAMAGED = {
+    "requests.second": (b"", b"x", b"\0" * 6 + b"\xf0\x40", NAN + bytes(600)),
+    "tokens.day": (b"short", NAN + bytes(4)),
+    "max_concurrent": (b"abc", b"\x81\xa1a\x01", b"\xc1"),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in DAMAGED.items() for value in values])
+async def test_a_damaged_record_begins_again_alone(server, name, value, caplog):
+    caplog.set_level(logging.WARNING, "gatepass.limits")
+    async with machine(server) as shared:
+        one = shared.process()
+        limits = limits_for(one)
+        assert await take(one, limits, 500)
+        (key,) = [key for key in shared.client.scan_iter() if name.encode() in shared.client.hgetall(key)]
+        shared.client.hset(key, name, value)
+        assert await take(one, limits, 500)
+        assert one.fault is None
+        await one.refresh(limits)
+        # a day goes on from what a process knows, and requests in progress are known by their process
+        expected = [1 if name == "requests.second" else 2, 1_000, 2, 2, 1_000]
+        assert used(limits, shared.clock.now()) == expected
+        await one.aclose()
+    (event,) = caplog.records
+    assert event.message == "limits_record_damaged"
+    assert event.fields == {"of": "caller/group" if name == "tokens.day" else "caller/ana"}
+
+
+async def test_another_value_in_the_place_of_the_records_is_replaced(server, caplog):
+    async with machine(server) as shared:
+        one = shared.process()
+        limits = limit_of(one, REQUESTS, 2)
+        assert await take(one, limits)
+        (key,) = shared.client.scan_iter()
+        shared.client.delete(key)
+        shared.client.set(key, "text")
+        assert [bool(await take(one, limits)) for _ in range(3)] == [True, True, False]
+        assert one.fault is None
+        await one.aclose()
+    (event,) = [record for record in caplog.records if record.message == "limits_record_damaged"]
+    assert event.fields == {"of": "caller/ana"}
+
+
+async def test_a_day_whose_record_is_new_begins_with_what_a_process_knows(server):
+    async with machine(server) as shared:
+        one = shared.process()
+        second, day = limits_for(one)[0], one.attach(Limit(("caller", "ana"), REQUESTS, ("day", 86_400), 5, zone=UTC))
+        day.ahead_s = AHEAD_S
+        for _ in range(3):
+            assert await take(one, [second, day])
+        shared.empty()
+        assert await take(one, [second])  # such as a message to an MCP server, which counts no tokens
+        await one.refresh([day])
+        assert used([day], shared.clock.now()) == [3]
         await one.aclose()
 
 
