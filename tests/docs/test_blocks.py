@@ -12,7 +12,6 @@ import shlex
 import subprocess
 import tomllib
 from collections.abc import Iterator
-from configparser import ConfigParser
 from fnmatch import fnmatchcase
 from pathlib import Path
 from textwrap import dedent
@@ -55,7 +54,7 @@ RUN = {
     ("docs/upgrade.md", "text"): "test_configuration",
     ("docs/ragflow.md", "console sh text"): "test_ragflow",
     ("docs/model_list.md", "json"): "test_operations",
-    ("docs/operations/*.md", "console json ini"): "test_operations",
+    ("docs/operations/*.md", "console json"): "test_operations",
     ("docs/symptoms.md", ""): "test_operations",
     ("docs/operations/limits_and_memory.md", "text"): "test_operations",
     ("docs/reference/metrics.md", "text"): "test_operations",
@@ -105,7 +104,7 @@ PARSED = {
     ("docs/model_list.md", "sh"): "needs a running gatepass",
     ("docs/guides/replace_a_forwarder.md", "python"): "imports Flask and requests, which gatepass does not require",
     ("docs/index.md", "{toctree}"): "a directive of the site",
-    ("docs/operations/*.md", "sh"): "lines for the start files of three shells, and for a running container",
+    ("docs/operations/*.md", "sh"): "needs root, or a running container; test_shell.py runs the lines of three shells",
     ("docs/operations/monitoring.md", "text"): "tests/e2e/test_prometheus.py gives the queries to a real Prometheus",
     ("docs/operations/monitoring.md", "yaml"): "the file of Prometheus",
     ("docs/operations/store.md", "text"): "tests/e2e/test_valkey.py gives this line to a real server",
@@ -211,8 +210,6 @@ def test_each_block_parses(block: Block) -> None:
             shown = [line for line in commands_of(block.text) if line] if block.language == "sh" else _typed(block.text)
             assert shown
             subprocess.run(["bash", "-n"], input="\n".join(shown), text=True, check=True, timeout=30)
-        case "ini":
-            ConfigParser(interpolation=None).read_string(block.text)
         case "toml":
             tomllib.loads(block.text)
         case "dockerfile":
