@@ -63,7 +63,7 @@ MESSAGES: Mapping[str, str] = {
     "unsupported_version": "The version in the request line is not HTTP/1.1 or HTTP/1.0.",
     "overloaded": "The limit of 4000 requests in flight is reached (limits.connections).",
     "concurrency_limited": "The caller 'ragflow' has reached its limit of 8 concurrent requests"
-    " (access.keys[].max_concurrent). Retry when one of them has ended.",
+    " (access.keys[].limits.max_concurrent). Retry when one of them has ended.",
     "limit_reached": "The group 'imports' has used its limit of 100000 tokens per minute"
     " (access.groups.NAME.limits.tokens.minute). Retry in 12 s.",
     "limits_unavailable": "The store that counts the limits does not reply (`store.on_store_failure` is `reject`).",

@@ -427,7 +427,7 @@ class Overloaded(GatewayError):
 
 
 class ConcurrencyLimited(GatewayError):
-    """The caller has `access.keys[].max_concurrent` requests in progress.
+    """The caller, its group, the model, the operation or the upstream has `max_concurrent` requests in progress.
 
     Action: Retry after `retry-after`, or raise the limit.
     """

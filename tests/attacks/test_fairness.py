@@ -10,16 +10,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.errors import GatepassError
+from gatepass.errors import GatepassError, Overloaded
 from gatepass.proxy.in_flight import Concurrency
 from gatepass.server.connection_shares import AT_ONCE, IDLE_S, ConnectionShares, TrustedProxies
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 
-CONNECTIONS, UNAUTHENTICATED, MAX_CONCURRENT = 10, 4, 3
+CONNECTIONS, UNAUTHENTICATED = 10, 4
 CALLERS = ("hog", "app", "slow")
-BOUNDED = "slow"
-"""The caller with `max_concurrent`."""
 STRANGER = None
 
 Step = tuple[Any, ...]
@@ -107,7 +105,7 @@ class Simulation:
         caller = CALLERS[CALLERS.index(caller) % self.callers]
         before = self.requests.by_caller.get(caller, 0)
         try:
-            self.requests.claim(caller, MAX_CONCURRENT if caller == BOUNDED else None)
+            self.requests.claim(caller)
         except GatepassError as error:
             self.holds(before > 0, "a caller with nothing under way is admitted")
             self.holds(error.hop == "gatepass" and error.retry_after_s == 1, "a refusal says when to come again")
@@ -170,7 +168,6 @@ class Simulation:
             name: sum(client.by == name for client in self.open if client.serving == "admitted") for name in CALLERS
         }
         self.holds(all(self.requests.by_caller.get(name, 0) == known[name] for name in CALLERS), "requests are counted")
-        self.holds(known[BOUNDED] <= MAX_CONCURRENT, "max_concurrent holds")
         self.holds(sum(known.values()) <= CONNECTIONS + self.callers, "requests are bounded in total")
         per_caller = CONNECTIONS if self.callers == 1 else CONNECTIONS - 1
         self.holds(max(known.values()) <= per_caller, "no caller takes the last tenth while there are several")
@@ -252,10 +249,10 @@ class CountsCallersAsStrangers(ConnectionShares[Client]):
 
 
 class RefusesAtTheLimit(Concurrency):
-    def claim(self, caller: str, max_concurrent: int | None) -> None:
+    def claim(self, caller: str) -> None:
         if self._total >= self._limit:
-            self._check(caller, 1, None)
-        super().claim(caller, max_concurrent)
+            raise Overloaded("full", retry_after_s=1)
+        super().claim(caller)
 
 
 class NeverReleases(Concurrency):

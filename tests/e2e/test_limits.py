@@ -47,7 +47,7 @@ class Refusal:
 REFUSALS = {
     "`requests` of a minute": Refusal(429, "limit of 1 requests per minute", {"requests": {"minute": 1}}, 2),
     "`tokens` of a minute": Refusal(429, f"limit of {ALL_USED} tokens per min", {"tokens": {"minute": ALL_USED}}, 2),
-    "`max_concurrent`": Refusal(429, "limit of 1 requests in progress", {"max_concurrent": 1}, 1),
+    "`max_concurrent`": Refusal(429, "limit of 1 concurrent requests", {"max_concurrent": 1}, 1),
     "a full queue": Refusal(503, "wait for a place", None, 1),
     "`requests` of an hour": Refusal(429, "limit of 1 requests per hour", {"requests": {"hour": 1}}),
     "more `tokens` than a limit has": Refusal(
@@ -238,6 +238,7 @@ async def test_clients_do_at_each_refusal_of_gatepass_what_the_page_says(tmp_pat
                     assert refusal.says in end["text"]
                 if "status" in end:
                     code = "limit_reached" if refusal.status == 429 else "invalid_request"
+                    code = "concurrency_limited" if "concurrent" in refusal.says else code
                     assert (end["name"], end["status"], end["code"]) == (RAISED[refusal.status], refusal.status, code)
     shown = {place: " or ".join(sorted(cells)) for place, cells in found.items()}
     print(*(f"| {name} | {' | '.join(shown[name, client] for client in METHODS)} |" for name in REFUSALS), sep="\n")

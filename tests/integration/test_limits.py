@@ -352,7 +352,7 @@ async def test_a_client_that_leaves_gives_its_place_and_what_it_did_not_use_back
             await asked.until(b"a")
             refused = await ask(gp, name="ben")
             assert (refused.status, refused.headers["retry-after"]) == (429, "1")
-            assert "1 requests in progress (access.groups.NAME.limits.max_concurrent)" in refused.error["message"]
+            assert "1 concurrent requests (access.groups.NAME.limits.max_concurrent)" in refused.error["message"]
         await settled(gp, [size(STREAMED) + 1])
         assert used(gp.state, CONCURRENT) == [0]
 

@@ -367,8 +367,8 @@ class AccessKey(Block):
     Example: ragflow
     """
     max_concurrent: Annotated[int, Field(gt=0)] | None = None
-    """The most requests in progress of this caller, in each worker. One more gets 429 `concurrency_limited`. The
-    requests of all keys of the caller count together. None: only `limits.connections` applies.
+    """A short form of `max_concurrent` in `limits` of the key: the most requests in progress of this caller. One more
+    gets 429 `concurrency_limited`. None: only `limits.connections` applies.
 
     Unit: requests
 
@@ -415,6 +415,16 @@ class AccessKey(Block):
         elif self.hash in _FIXED_HASHES and (not self.models or any(set(model) <= {"*"} for model in self.models)):
             fixed = ", ".join(FIXED_KEYS)
             yield "", f"is the hash of a publicly known key ({fixed}): set models to the one model it may use"
+        if self.max_concurrent and self.limits and self.limits.max_concurrent:
+            yield "max_concurrent", "is set in limits too"
+
+    @property
+    def quota(self) -> UseLimits | None:
+        """`limits`, with `max_concurrent`."""
+        if self.max_concurrent is None:
+            return self.limits
+        own = {"max_concurrent": self.max_concurrent}
+        return UseLimits.model_validate(own) if self.limits is None else self.limits.model_copy(update=own)
 
     @property
     def calls_models(self) -> bool:

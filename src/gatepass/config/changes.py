@@ -74,6 +74,12 @@ CHANGES: tuple[SettingChange, ...] = (
         ("server", "watch"),
         "A file that is rewritten in place applies after 10 s without a change, also if a key may then do more.",
     ),
+    SettingChange(
+        "0.2.0",
+        "meaning",
+        ("access", "keys", "*", "max_concurrent"),
+        "It counts the requests in all workers together, and with `store` in all replicas. Raise it if you run several.",
+    ),
     *(SettingChange("0.2.0", "removed", tuple(setting.split(".")), text) for setting, text in REMOVED.items()),
 )
 """By version, the oldest first. A test holds each `setting` that was not removed against those of this version."""

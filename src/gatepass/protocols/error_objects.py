@@ -40,7 +40,7 @@ _STREAM_TEXTS = MappingProxyType(
         "overloaded": "gatepass is overloaded.",
         "limit_reached": "a limit of use is reached.",
         "limits_unavailable": "the store that counts the limits does not reply.",
-        "concurrency_limited": "the caller has reached its limit of concurrent requests.",
+        "concurrency_limited": "a limit of concurrent requests is reached.",
         "unsupported_operation": "the upstream does not have this path.",
         "internal_error": "gatepass failed. Search its log for the request id.",
         "token_unavailable": "gatepass has no valid token for the upstream. Its log states the issuer's reason.",

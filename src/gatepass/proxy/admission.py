@@ -20,7 +20,7 @@ from gatepass.clock import Clock
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.use_limits import CALENDAR, RESERVE_OUTPUT_TOKENS, SPANS, Quota, UseLimits, zone_of
-from gatepass.errors import InvalidRequest, LimitReached, OperationNotAllowed
+from gatepass.errors import ConcurrencyLimited, GatewayError, InvalidRequest, LimitReached, OperationNotAllowed
 from gatepass.normalize.members import Default, Drop, JsonMemberPath
 from gatepass.normalize.rules import ChangeRule
 from gatepass.observability.metrics import MAX_NAMES, Labels
@@ -277,11 +277,17 @@ def limit_text(limit: Limit) -> str:
     return f"{limit.most} {'requests' if limit.unit == CONCURRENT else limit.unit}{span}"
 
 
-def limit_reached(refused: Refused) -> LimitReached:
+def limit_reached(refused: Refused) -> GatewayError:
     limit, wait_s = refused.limit, refused.wait_s
+    place = f"{_PLACES[limit.owner[0]]}.{limit.setting}"
+    if limit.unit == CONCURRENT:
+        return ConcurrencyLimited(
+            f"{whose(limit)} has reached its limit of {limit.most} concurrent requests ({place})."
+            " Retry when one of them has ended.",
+            retry_after_s=wait_s,
+        )
     return LimitReached(
-        f"{whose(limit)} has used its limit of {limit_text(limit)} ({_PLACES[limit.owner[0]]}.{limit.setting})."
-        f" Retry in {math.ceil(wait_s)} s.",
+        f"{whose(limit)} has used its limit of {limit_text(limit)} ({place}). Retry in {math.ceil(wait_s)} s.",
         retry_after_s=wait_s,
     )
 
@@ -312,7 +318,7 @@ class Admission:
         self._quotas: dict[Owner, Quota] = {}
         named: list[tuple[str, str, Quota | None]] = [
             *((END_USER, key.name, key.end_users.limits) for key in config.access.keys if key.end_users is not None),
-            *(("caller", key.name, key.limits) for key in config.access.keys),
+            *(("caller", key.name, key.quota) for key in config.access.keys),
             *(("group", name, group.limits) for name, group in config.access.groups.items()),
             *(("model", name, model.limits) for name, model in config.models.items()),
             *(("operation", name, operation.limits) for name, operation in config.operations.items()),

@@ -19,7 +19,7 @@ import msgspec
 from gatepass.cancel import CancelScope, Tasks, first_of
 from gatepass.clock import Clock, sleep
 from gatepass.config.access import AccessKey
-from gatepass.errors import ClientGone, ConcurrencyLimited, Draining, Overloaded
+from gatepass.errors import ClientGone, Draining, Overloaded
 
 if TYPE_CHECKING:
     from gatepass.proxy.client_response import ClientResponse
@@ -154,13 +154,13 @@ class InFlightRequest(CancelScope):
     def begin(self, caller: AccessKey, *, is_idle_stream: bool = False) -> None:
         """Count the request for `caller`, who was authenticated, until it ends or its client disconnects.
 
-        Raises: ConcurrencyLimited, and the errors of `claim_idle_stream`.
+        Raises: Overloaded, and the errors of `claim_idle_stream`.
         """
         name, cycle = caller.name, self.response.cycle
         if is_idle_stream:
             self.claim_idle_stream(name)
         else:
-            self._in_flight.concurrency.claim(name, caller.max_concurrent)
+            self._in_flight.concurrency.claim(name)
             self._caller = self.memory.caller = name
         cycle.set_caller(name)  # at last: a refused request must not use a connection of the caller's share
         cycle.on_disconnect(lambda: self.cancel(ClientGone()))
@@ -178,7 +178,7 @@ class InFlightRequest(CancelScope):
         in_flight = self._in_flight
         if in_flight.draining:
             raise Draining("gatepass is stopping. Retry the request: another instance can serve it.", retry_after_s=1)
-        in_flight.idle_streams.claim(caller, None)
+        in_flight.idle_streams.claim(caller)
         in_flight.open_idle_streams[self] = self.memory.caller = caller
         if self._caller is not None:
             in_flight.concurrency.release(self._caller)
@@ -234,15 +234,19 @@ class Concurrency:
     def set_callers(self, callers: int) -> None:
         self._limit_per_caller = _limit_per_caller(self._limit, callers)
 
-    def claim(self, caller: str, max_concurrent: int | None) -> None:
-        """Count one more request of `caller`.
-
-        Raises: ConcurrencyLimited, Overloaded. The request is then not counted.
-        """
+    def claim(self, caller: str) -> None:
+        """Count one more request of `caller`. Raises Overloaded. The request is then not counted."""
         own = self.by_caller.get(caller, 0)
-        # one comparison for most requests; `_check` finds the limit that was reached
-        if own and (max_concurrent is not None or own >= self._limit_per_caller or self._total >= self._limit):
-            self._check(caller, own, max_concurrent)
+        if own and self._total >= self._limit:
+            raise Overloaded(
+                f"The limit of {self._limit} requests in flight is reached ({self._setting}).", retry_after_s=1
+            )
+        if own and own >= self._limit_per_caller:
+            raise Overloaded(
+                f"The caller {caller!r} has {own} requests in flight. The last tenth of {self._setting}"
+                " is reserved for other callers.",
+                retry_after_s=1,
+            )
         self.by_caller[caller] = own + 1
         self._total += 1
 
@@ -253,24 +257,6 @@ class Concurrency:
             self.by_caller[caller] = own - 1
         else:
             del self.by_caller[caller]
-
-    def _check(self, caller: str, own: int, max_concurrent: int | None) -> None:
-        if max_concurrent is not None and own >= max_concurrent:
-            raise ConcurrencyLimited(
-                f"The caller {caller!r} has reached its limit of {max_concurrent} concurrent requests"
-                " (access.keys[].max_concurrent). Retry when one of them has ended.",
-                retry_after_s=1,
-            )
-        if self._total >= self._limit:
-            raise Overloaded(
-                f"The limit of {self._limit} requests in flight is reached ({self._setting}).", retry_after_s=1
-            )
-        if own >= self._limit_per_caller:
-            raise Overloaded(
-                f"The caller {caller!r} has {own} requests in flight. The last tenth of {self._setting}"
-                " is reserved for other callers.",
-                retry_after_s=1,
-            )
 
 
 class MemoryBudget:

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from gatepass.config.access import AccessKey
-from gatepass.errors import ClientGone, ConcurrencyLimited, Draining, Overloaded
+from gatepass.errors import ClientGone, Draining, Overloaded
 from gatepass.proxy.client_response import ClientResponse, RequestCycle
 from gatepass.proxy.context import RequestContext
 from gatepass.proxy.in_flight import Concurrency, InFlightRequests
@@ -107,45 +107,28 @@ async def test_nothing_is_admitted_while_draining():
 def test_a_caller_without_requests_in_flight_is_admitted_above_the_limit():
     requests = Concurrency(limit=10, callers=2)
     for _ in range(9):
-        requests.claim("hog", None)
+        requests.claim("hog")
     with pytest.raises(Overloaded, match="last tenth"):
-        requests.claim("hog", None)
-    requests.claim("app", None)
-    requests.claim("third", None)
+        requests.claim("hog")
+    requests.claim("app")
+    requests.claim("third")
     with pytest.raises(Overloaded, match=r"limit of 10 requests in flight is reached \(limits\.connections\)"):
-        requests.claim("app", None)
+        requests.claim("app")
 
 
 def test_a_single_caller_may_use_all():
     requests = Concurrency(limit=10, callers=1)
     for _ in range(10):
-        requests.claim("only", None)
+        requests.claim("only")
     with pytest.raises(Overloaded, match="limit of 10 requests in flight"):
-        requests.claim("only", None)
-
-
-def test_the_limit_of_one_key_is_429_with_retry_after():
-    requests = Concurrency(limit=10, callers=1)
-    for _ in range(2):
-        requests.claim("app", 2)
-    with pytest.raises(ConcurrencyLimited, match=r"max_concurrent") as refused:
-        requests.claim("app", 2)
-    error = refused.value
-    assert (error.http_status, error.code, error.hop, error.retry_after_s) == (
-        429,
-        "concurrency_limited",
-        "gatepass",
-        1,
-    )
-    requests.release("app")
-    requests.claim("app", 2)
+        requests.claim("only")
 
 
 def test_a_caller_without_a_request_in_flight_takes_no_memory():
     concurrency = Concurrency(10, 2)
     for number in range(1_000):
-        concurrency.claim(f"caller-{number}", None)
-        concurrency.claim(f"caller-{number}", None)
+        concurrency.claim(f"caller-{number}")
+        concurrency.claim(f"caller-{number}")
         concurrency.release(f"caller-{number}")
         assert concurrency.by_caller == {f"caller-{number}": 1}
         concurrency.release(f"caller-{number}")

@@ -239,7 +239,7 @@ def callers(parts: Sequence[Mapping[str, Any]], config: Config) -> list[dict[str
                 "operations": key.operations,
                 "mcp": _mcp_of(key, config),
                 "profile": key.profile or "plain",
-                "max_concurrent": key.max_concurrent,
+                "max_concurrent": None if key.quota is None else key.quota.max_concurrent,
                 "in_flight": in_flight,
                 "requests": requests,
                 "errors": errors,

@@ -114,7 +114,7 @@ export const ERRORS = {
     "action": "在 `retry-after` 之后重试；如果经常出现，提高该限制。"
   },
   "concurrency_limited": {
-    "text": "调用方进行中的请求已达到 `access.keys[].max_concurrent`。",
+    "text": "调用方、它的组、模型、操作或上游进行中的请求已达到 `max_concurrent`。",
     "action": "在 `retry-after` 之后重试，或提高限制。"
   },
   "limit_reached": {
