@@ -38,8 +38,8 @@ CHILDREN = {
     "ragflow": ["guides/ragflow_upstream"],
     "tokens": ["reference/credentials", "concepts/token_life"],
     "adaptations": ["concepts/learned_rules", "concepts/translation", "concepts/host_faults", "quirks"],
-    "guides/traffic": ["guides/limits", "guides/usage"],
-    "guides/replicas": ["operations/store"],
+    "guides/traffic": ["guides/limits", "guides/queue", "guides/usage"],
+    "guides/replicas": ["operations/store", "scaling"],
     "operations/run": ["operations/reload"],
     "operations/ui": ["operations/ui_views"],
     "comparison": ["guides/replace_a_forwarder", "guides/from_litellm", "guides/from_one_api"],
@@ -63,6 +63,8 @@ CHILDREN = {
         "zh/ui",
         "zh/usage",
         "zh/keys",
+        "zh/production",
+        "zh/scaling",
     ],
 }
 """The pages below a page of docs/index.md. The sidebar shows them when their parent is open."""

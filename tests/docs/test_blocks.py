@@ -54,6 +54,8 @@ RUN = {
     ("docs/upgrade.md", "text"): "test_configuration",
     ("docs/ragflow.md", "console sh text"): "test_ragflow",
     ("docs/model_list.md", "json"): "test_operations",
+    ("docs/production.md", "yaml console"): "test_production",
+    ("docs/scaling.md", "text"): "test_production",
     ("docs/operations/*.md", "console json"): "test_operations",
     ("docs/symptoms.md", ""): "test_operations",
     ("docs/operations/limits_and_memory.md", "text"): "test_operations",

@@ -311,15 +311,6 @@ def config_of_one_key() -> Config:
     return Config.model_validate({**tree, "access": {"keys": [{"name": "one", "hash": f"sha256:{0:064}"}]}})
 
 
-def test_before_production_has_ten_items_with_links() -> None:
-    section = PAGES["run"].partition("## Before production\n")[2].partition("\n## ")[0]
-    items = re.findall(r"^\d+\. .*", section, re.MULTILINE)
-    assert len(items) == 10
-    assert all("](" in item for item in items)
-    for name in ("expires", "trusted_proxies", "drain_delay_s", "/readyz", "limits.connections", "LimitNOFILE"):
-        assert f"{name}`" in section
-
-
 def test_the_user_of_the_acl_is_that_of_the_guide() -> None:
     (user,) = re.findall(r"^user (\S+) on", PAGES["store"], re.MULTILINE)
     assert f"`store.username: {user}`" in PAGES["store"]
