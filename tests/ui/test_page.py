@@ -1035,8 +1035,8 @@ REFUSED = "the issuer refused the client: sso.corp answered 401: invalid_client"
         (
             "concurrency_limited",
             (
-                "The caller 'app' has reached its limit of 8 concurrent requests (access.keys[].limits.max_concurrent). Retry"
-                " when one of them has ended."
+                "The caller 'app' has reached its limit of 8 concurrent requests (access.keys[].limits.max_concurrent)."
+                " Retry when one of them has ended."
             ),
             "调用方 app 进行中的请求已达到上限 8（access.keys[].limits.max_concurrent）。其中一个结束之后再试。",
         ),

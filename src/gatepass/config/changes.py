@@ -78,7 +78,8 @@ CHANGES: tuple[SettingChange, ...] = (
         "0.2.0",
         "meaning",
         ("access", "keys", "*", "max_concurrent"),
-        "It counts the requests in all workers together, and with `store` in all replicas. Raise it if you run several.",
+        "It counts the requests in all workers together, and with `store` in all replicas. Raise it if you have"
+        " several.",
     ),
     *(SettingChange("0.2.0", "removed", tuple(setting.split(".")), text) for setting, text in REMOVED.items()),
 )

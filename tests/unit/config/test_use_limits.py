@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from gatepass.config.access import AccessKey
 from gatepass.config.checks import different_keys, forgotten_limits, unknown_names
 from gatepass.config.document import ConfigError
 from gatepass.config.load import check
-from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.use_limits import Quota, UseLimits
 
