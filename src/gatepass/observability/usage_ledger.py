@@ -57,7 +57,7 @@ class UsageLedger(Observer):
         """`labels` returns the labels of the metrics, so that no client can invent a name."""
         self._labels, self._wall = labels, wall
         self.days: dict[int, DayUse] = {}
-        """The counts since the last `take`."""
+        """The counts that are not in the store."""
 
     def request_ended(self, request: RequestRecord, error: GatepassError | None) -> None:
         del error
@@ -81,8 +81,3 @@ class UsageLedger(Observer):
         if day not in self.days:
             self.days = {one: use for one, use in self.days.items() if one > day - DAYS} | {day: DayUse()}
         return self.days[day]
-
-    def take(self) -> dict[int, DayUse]:
-        """Return the counts since the last call, and begin again at zero."""
-        taken, self.days = self.days, {}
-        return taken

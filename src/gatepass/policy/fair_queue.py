@@ -1,7 +1,8 @@
 """Who gets the next place at a full upstream: in order within a caller, deficit round robin between callers.
 
 See Shreedhar and Varghese, "Efficient Fair Queueing Using Deficit Round Robin" (1995). Each request costs 1, and the
-quantum of a caller is its weight, so that each turn serves at least one request. Every operation takes constant time.
+quantum of a caller is its weight, so that each turn serves at least one request. Every operation takes constant time,
+except that of a ticket for which there is no room.
 """
 
 from __future__ import annotations
@@ -27,9 +28,6 @@ class FairQueue(Generic[Ticket]):
         self.waiting: dict[Ticket, _Line[Ticket]] = {}
         self._lines: OrderedDict[str, _Line[Ticket]] = OrderedDict()
         """By caller. The first line has its turn."""
-        self._by_turns: dict[int, OrderedDict[_Line[Ticket], None]] = {}
-        """The lines by the turns that they need."""
-        self._most_turns = 0
 
     @property
     def is_full(self) -> bool:
@@ -46,18 +44,14 @@ class FairQueue(Generic[Ticket]):
         if not self.is_full:
             self.holding.add(ticket)
             return None
-        line, refused = self._lines.get(caller), None
+        line, refused = self._lines.get(caller) or _Line(caller, weight), None
         if len(self.waiting) >= self.most_waiting:
-            of_weight, length = (weight, 0) if line is None else (line.weight, len(line.tickets))
-            if -(-(length + 1) // of_weight) >= self._most_turns:
+            longest = max(self._lines.values(), key=_Line.turns, default=line)
+            if line.turns(1) >= longest.turns():
                 return ticket
-            longest = next(iter(self._by_turns[self._most_turns]))
             self._remove(refused := next(reversed(longest.tickets)))
-        if line is None:
-            line = self._lines[caller] = _Line(caller, weight)
+        self._lines[caller] = self.waiting[ticket] = line
         line.tickets[ticket] = None
-        self.waiting[ticket] = line
-        self._rank(line)
         return refused
 
     def leave(self, ticket: Ticket) -> Ticket | None:
@@ -85,28 +79,12 @@ class FairQueue(Generic[Ticket]):
         del line.tickets[ticket]
         if not line.tickets:
             del self._lines[line.caller]
-        self._rank(line)
-
-    def _rank(self, line: _Line[Ticket]) -> None:
-        """Note the turns that `line` needs now: at most one more or one less than before."""
-        turns = -(-len(line.tickets) // line.weight)
-        if turns == line.turns:
-            return
-        if line.turns:
-            del self._by_turns[line.turns][line]
-            if not self._by_turns[line.turns]:
-                del self._by_turns[line.turns]
-        line.turns = turns
-        if turns:
-            self._by_turns.setdefault(turns, OrderedDict())[line] = None
-        if turns > self._most_turns or self._most_turns not in self._by_turns:
-            self._most_turns = turns
 
 
 class _Line(Generic[Ticket]):
     """The waiting tickets of one caller, the first one first."""
 
-    __slots__ = ("caller", "deficit", "tickets", "turns", "weight")
+    __slots__ = ("caller", "deficit", "tickets", "weight")
 
     def __init__(self, caller: str, weight: int) -> None:
         self.caller = caller
@@ -114,4 +92,7 @@ class _Line(Generic[Ticket]):
         self.tickets: OrderedDict[Ticket, None] = OrderedDict()
         self.deficit = 0
         """How many more tickets it may be served in its turn, 0 between turns."""
-        self.turns = 0
+
+    def turns(self, more: int = 0) -> int:
+        """Return how many turns it needs, with `more` tickets."""
+        return -(-(len(self.tickets) + more) // self.weight)

@@ -158,29 +158,27 @@ class Admitted(msgspec.Struct, eq=False):
                 self.hit(limit, 1)
                 raise never_fits(limit, self.tokens)
         self.limits = (*self.limits, *limits)
-        result = await self.windows.admit(limits, self.tokens, now_s)
-        if isinstance(result, Refused):
-            self.refused = result
-            self.hit(result.limit, 1)
+        if isinstance(result := await self._admit(limits, now_s), Refused):
             raise limit_reached(result)
         self.taken = [*self.taken, result]
         if result.exceeded:
-            for limit in result.exceeded:
-                self.hit(limit, 1)
             access.over_limits = (*access.over_limits, *(limit.name for limit in result.exceeded))
 
     async def take_target(self, upstream: str, now_s: float) -> bool:
         """Take what an attempt uses of the quota of `upstream`. Return whether it has room."""
         if limits := self.of_upstream.get(upstream):
-            result = await self.windows.admit(limits, self.tokens, now_s)
-            if isinstance(result, Refused):
-                self.refused = result
-                self.hit(result.limit, 1)
+            if isinstance(result := await self._admit(limits, now_s), Refused):
                 return False
             self.at_target = result
-            for limit in result.exceeded:
-                self.hit(limit, 1)
         return True
+
+    async def _admit(self, limits: tuple[Limit, ...], now_s: float) -> Taken | Refused:
+        result = await self.windows.admit(limits, self.tokens, now_s)
+        if isinstance(result, Refused):
+            self.refused = result
+        for limit in (result.limit,) if isinstance(result, Refused) else result.exceeded:
+            self.hit(limit, 1)
+        return result
 
     def repeat_target(self, upstream: str, now_s: float) -> None:
         """Take the same for a repeat of an attempt, which does not wait for room."""

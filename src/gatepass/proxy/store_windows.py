@@ -514,22 +514,18 @@ class StoreWindows(Windows):
         elif not asked.reads and uses:
             result = self._local.take(asked.limits, asked.tokens, now_s, is_forced=True)
             if isinstance(result, Taken):
-                self._share(asked, result, uses)
+                result.shared = [uses[limit] for limit in asked.limits]
+                for limit, use in uses.items():
+                    limit.note_total(total := use.total + asked.cost(limit), int(use.part))
+                    if limit.observes and total > limit.most:
+                        result.exceeded = (*result.exceeded, limit)
+                    if not limit.width_s:
+                        self._subject(limit).running += 1
+                        self._running += 1
         if not asked.answer.done():
             asked.answer.set_result(result)
         elif isinstance(result, Taken):
             self.settle(result, None, now_s)
-
-    def _share(self, asked: _Asked, taken: Taken, uses: Mapping[Limit, _Counted]) -> None:
-        """Let `taken`, which was counted here, know where the server counts it."""
-        taken.shared = [uses[limit] for limit in asked.limits]
-        for limit, use in uses.items():
-            limit.note_total(total := use.total + asked.cost(limit), int(use.part))
-            if limit.observes and total > limit.most:
-                taken.exceeded = (*taken.exceeded, limit)
-            if not limit.width_s:
-                self._subject(limit).running += 1
-                self._running += 1
 
     def _note_bug(self, error: BaseException) -> None:
         LOG.error("limits_task_failed", exc_info=error)

@@ -53,7 +53,6 @@ class UsageStore:
         """What the entries of the slot have, by day."""
         self._is_read: set[int] = set()
         """The days whose entry was read or written since the slot is leased."""
-        self._unwritten: dict[int, DayUse] = {}
         self._lock = asyncio.Lock()
 
     @property
@@ -69,21 +68,16 @@ class UsageStore:
 
     async def write(self) -> UsagePart:
         """Write the counts. Return those that could not be written: there is no store, or it failed."""
-        if (store := self._store) is None:
-            return UsagePart({day: use.rows() for day, use in self.ledger.days.items()})
+        fault, store = None, self._store
         async with self._lock:
-            for day, use in self.ledger.take().items():
-                self._unwritten.setdefault(day, DayUse()).add(use.rows())
-            for day in sorted(self._unwritten)[:-DAYS]:
-                del self._unwritten[day]
             try:
-                if self._unwritten or self._slot is not None:
+                if store is not None and (self.ledger.days or self._slot is not None):
                     slot = await self._leased(store)
-                    for day in sorted(self._unwritten):
+                    for day in sorted(self.ledger.days):
                         await self._write_day(store, slot, day)
             except StoreUnavailable as error:
-                return UsagePart({day: use.rows() for day, use in self._unwritten.items()}, str(error))
-            return UsagePart({})
+                fault = str(error)
+            return UsagePart({day: use.rows() for day, use in self.ledger.days.items()}, fault)
 
     async def _leased(self, store: Store) -> int:
         """Return the slot of this process, whose lease is renewed."""
@@ -111,12 +105,16 @@ class UsageStore:
                 entry = self._entries[day] = DayUse()
                 entry.add(held.rows)
             self._is_read.add(day)
-        whole = DayUse()
+        whole, unwritten, rest = DayUse(), self.ledger.days.pop(day), True
         whole.add(entry.rows())
-        whole.add(self._unwritten[day].rows())
-        await store.put(name, msgspec.json.encode(Entry(self._owner, whole.rows())), KEPT_S)
+        whole.add(unwritten.rows())
+        try:
+            await store.put(name, msgspec.json.encode(Entry(self._owner, whole.rows())), KEPT_S)
+            rest = False
+        finally:
+            if rest:
+                self.ledger.of(day).add(unwritten.rows())
         self._entries = {one: use for one, use in self._entries.items() if one > day - DAYS} | {day: whole}
-        del self._unwritten[day]
 
     async def days(self) -> dict[int, DayUse]:
         """Return what the store has of the last DAYS days, by all processes that share it."""

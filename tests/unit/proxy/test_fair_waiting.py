@@ -137,7 +137,7 @@ class Full:
     def check_nothing_is_held(self) -> None:
         for upstream in self.state.upstreams.values():
             queue = upstream.state.queue
-            assert (queue.holding, queue.waiting, queue._lines, queue._by_turns) == (set(), {}, {}, {})
+            assert (queue.holding, queue.waiting, queue._lines) == (set(), {}, {})
             assert [health.in_flight for health in upstream.state.healths.values()] == [0] * len(upstream.state.healths)
         held = self.state.in_flight
         assert (held.busy, held.held.total_bytes, sum(held.concurrency.by_caller.values())) == (0, 0, 0)
