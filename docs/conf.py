@@ -44,7 +44,7 @@ CHILDREN = {
     "operations/ui": ["operations/ui_views"],
     "comparison": ["guides/replace_a_forwarder", "guides/from_litellm", "guides/from_one_api"],
     "architecture": ["decisions", "contributing", "extending", "release", "concepts/translation_tests"],
-    "security": ["concepts/security_model"],
+    "security": ["concepts/security_model", "supply_chain"],
     "zh/index": [
         "zh/ragflow",
         "zh/symptoms",

@@ -23,6 +23,7 @@ from docs.entries import LINK, Entry, linked, page, sentence, table, unwrapped
 from docs.environment_reference import environment_section
 from docs.error_messages import MESSAGES
 from docs.http_reference import http_page
+from docs.licences import licence_table
 from docs.log_events import EVENTS, FIELDS
 from docs.symptom_table import readme_table, symptoms
 from prometheus_client import Metric
@@ -1002,6 +1003,7 @@ PARTS: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "docs/configuration.md": {"smallest file": lambda: SMALLEST_FILE},
     "docs/adaptations.md": {"changes": changes},
     "docs/operations/logs.md": {"events": log_events},
+    "docs/supply_chain.md": {"licences": licence_table},
 }
 """The generated parts of other pages, by the name in the two comments around each part."""
 

@@ -113,6 +113,7 @@ PARSED = {
     ("docs/operations/ui.md", "text"): "lines of nginx",
     ("docs/reference/http.md", "text"): "an error; tests/unit/protocols/test_messages.py checks its members",
     ("docs/release.md", "sh"): "builds a release, and asks a service; tests/release tests the parts",
+    ("docs/supply_chain.md", "sh"): "needs a published release, and a tool of the release",
     ("docs/security.md", "{include} ../SECURITY.md"): "a directive of the site",
     ("docs/tokens.md", ""): "output and drawings",
     ("docs/upgrade.md", "sh"): "needs Docker and two versions of gatepass",
