@@ -25,7 +25,7 @@ STORE_TESTS := $(addprefix tests/integration/store/test_,store_windows.py limits
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check ui-check ui-pictures reference recordings golden e2e hosts mcp-sessions e2e-prometheus e2e-system \
+.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check chart-check chart ui-check ui-pictures reference recordings golden e2e hosts mcp-sessions e2e-prometheus e2e-system \
   attacks campaigns stress chaos fast-streams viewers reloads rolls token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
   lock clean doctor-faults release release-check release-pythons
 
@@ -137,6 +137,19 @@ ui-check: ## Test the page at /ui in Chromium: each view and datum, accessibilit
 
 ui-pictures: .site/.ready ## Take the pictures of the page in docs/images/ui: half a minute
 	UI_PICTURES=write CHROMIUM=$(CHROMIUM) .site/bin/pytest -q tests/ui/test_pictures.py
+
+chart-check: setup .chart/.ready ## Render the Helm chart, and validate and check what it makes; half a minute
+	GATEPASS=$(abspath $(BIN)/gatepass) .chart/bin/pytest -q tests/chart
+
+chart: .chart/.ready ## Write deploy/kubernetes.yaml, what the chart makes of its default values
+	CHART=write .chart/bin/pytest -q tests/chart -k manifests
+
+.chart/.ready: requirements/chart.txt tests/chart/package.json tests/chart/package-lock.json
+	$(PYTHON) -m venv .chart
+	.chart/bin/pip install --quiet --no-deps --require-hashes -r requirements/chart.txt
+	cp tests/chart/package*.json .chart
+	[ -z "$$(command -v npm)" ] || (cd .chart && npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error)
+	@touch $@
 
 .axe/.ready: tests/ui/package.json tests/ui/package-lock.json
 	@mkdir -p .axe && cp $^ .axe
@@ -252,4 +265,4 @@ release-check: setup .release/.ready ## What can be tested of a release in a min
 	@touch $@
 
 clean: ## Remove what these targets made
-	rm -rf $(VENV) .docs .site .axe .release .e2e .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) .docs .site .axe .chart .release .e2e .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 from docs.changes_reference import changes
+from docs.chart_values import values_schema
 from docs.entries import LINK, Entry, linked, page, sentence, table, unwrapped
 from docs.environment_reference import environment_section
 from docs.error_messages import MESSAGES
@@ -1034,6 +1035,7 @@ def pages() -> dict[str, str]:
     texts = {path: f"{HEAD}\n{write()}" for path, write in PAGES.items()}
     texts |= {path: with_parts((ROOT / path).read_text(), parts) for path, parts in PARTS.items()}
     texts["src/gatepass/server/ui/static/errors_zh.js"] = page_errors()
+    texts["deploy/chart/values.schema.json"] = values_schema()
     for file in sorted(ROOT.glob("docs/zh/*.md")):
         path = f"docs/zh/{file.name}"
         text = texts.get(path) or file.read_text()

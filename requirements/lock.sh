@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Lock what gatepass installs, by hash, for Python 3.11 and newer: runtime.txt, build.txt (the build backend), dev.txt (all of
 # it), demo.txt (`make demo`), extra-NAME.txt (the packages of an extra, for the image), docs.txt (the site's generator),
-# site.txt (the browser's driver for `make site-check` and `make ui-check`) and release.txt (the tools of `make release`).
+# site.txt (the browser's driver for `make site-check` and `make ui-check`), chart.txt (Helm for `make chart-check`) and
+# release.txt (the tools of `make release`).
 # Arguments go to `uv pip compile`: none keeps the pins that still fit, --upgrade takes the newest of everything,
 # --upgrade-package NAME of one. Needs uv: $UV, or one on the PATH, or a throw-away one from pip.
 set -euo pipefail
@@ -30,11 +31,12 @@ lock dev pyproject.toml --group dev requirements/build.in -c requirements/runtim
 lock demo pyproject.toml --extra demo -c requirements/dev.txt "$@"
 lock docs --group docs "$@"
 lock site --group site -c requirements/dev.txt "$@"
+lock chart --group chart -c requirements/dev.txt "$@"
 lock release --group release requirements/build.in -c requirements/build.txt "$@"
 extras=(crypto entra google aws valkey)
 for extra in "${extras[@]}"; do lock "extra-$extra" pyproject.toml --extra "$extra" -c requirements/dev.txt "$@"; done
 
-if grep -nE '[a-z]+://|(^|[ =])(/|~|-i |--index|--find-links)' requirements/{runtime,build,dev,demo,docs,site,release,extra-*}.txt; then
+if grep -nE '[a-z]+://|(^|[ =])(/|~|-i |--index|--find-links)' requirements/{runtime,build,dev,demo,docs,site,chart,release,extra-*}.txt; then
   echo "the lines above name a place of this machine or an index: they do not belong into a lock" >&2
   exit 1
 fi

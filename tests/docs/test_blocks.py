@@ -101,6 +101,7 @@ PARSED = {
     ("docs/guides/*.md", "sh"): "serves until stopped, or needs the running servers of the page",
     ("docs/guides/*.md", "text"): "the figures of a benchmark, and a header of a response",
     ("docs/concepts/translation.md", "sh"): "needs a running gatepass",
+    ("docs/kubernetes.md", "sh"): "needs Docker, Helm and a cluster; tests/docs/test_chart.py reads the files it names",
     ("docs/mcp.md", "yaml json toml sh text console"): "parts of configurations, of gatepass and of MCP clients",
     ("docs/mcp.md", "python"): "imports mcp, which gatepass does not require",
     ("docs/model_list.md", "sh"): "needs a running gatepass",

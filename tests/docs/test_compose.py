@@ -20,7 +20,6 @@ from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.document import ConfigError
 from gatepass.config.load import Container, load
 from gatepass.config.model import Limits, ServerConfig
-from gatepass.server.pages import PATHS
 from tests.e2e.container import compose
 
 ROOT = compose.DEPLOY.parent
@@ -283,25 +282,6 @@ def test_the_limits_fit_the_memory_of_the_container(file: Path, tmp_path: Path) 
     assert_fits(loaded.config.limits, held.memory_bytes)
 
 
-def test_the_deployment_for_kubernetes_starts_stops_and_reads_its_secret() -> None:
-    page = (ROOT / "docs/container.md").read_text()
-    *_, block = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    pod = YAML(typ="safe").load(block)["spec"]["template"]["spec"]
-    (running,) = pod["containers"]
-    variables = {variable["name"]: variable["value"] for variable in running["env"]}
-    mounts = {mount["name"]: mount["mountPath"] for mount in running["volumeMounts"]}
-    assert pod["terminationGracePeriodSeconds"] >= ServerConfig().drain_timeout_s + 5
-    assert f"USER {pod['securityContext']['runAsUser']}" in IMAGE_FACTS
-    assert {running[f"{kind}Probe"]["httpGet"]["path"] for kind in ("readiness", "liveness")} < set(PATHS)
-    assert variables["GATEPASS_CONFIG"] == f"{mounts['config']}/gatepass.yaml"
-    assert f"${{file:{mounts['secrets']}/client_secret}}" in page
-    assert "defaultMode: 0440" in block, "readable by others is a warning"
-    held = container(running["resources"]["limits"]["memory"])
-    limits = {name: value for name, value in variables.items() if "LIMITS" in name}
-    loaded = load(None, {"GATEPASS_UPSTREAM_URL": "https://x.example/v1", **limits}, container=held)
-    assert_fits(loaded.config.limits, held.memory_bytes)
-
-
 def test_the_service_of_the_page_reads_what_init_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (ROOT / "docs/container.md").read_text()
     running = YAML(typ="safe").load(page.partition("```yaml\n")[2].partition("```")[0])["services"]["gatepass"]
@@ -326,7 +306,7 @@ def test_the_service_of_the_page_reads_what_init_writes(tmp_path: Path, monkeypa
 def test_the_file_of_the_page_is_the_configuration_of_the_variables(tmp_path: Path) -> None:
     """And of two settings that have no variable."""
     page = (ROOT / "docs/container.md").read_text()
-    _, block, _ = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    _, block = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     secret = tmp_path / "client_secret"
     secret.write_text("s3cret-of-the-client")
     secret.chmod(0o600)

@@ -1,0 +1,99 @@
+{{- define "gatepass.name" -}}
+{{- $name := contains .Chart.Name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name .Chart.Name) -}}
+{{- .Values.fullnameOverride | default $name | trunc 56 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "gatepass.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "gatepass.labels" -}}
+{{ include "gatepass.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "gatepass.valkeySelector" -}}
+app.kubernetes.io/name: valkey
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "gatepass.serviceAccount" -}}
+{{- .Values.serviceAccount.name | default (.Values.serviceAccount.create | ternary (include "gatepass.name" .) "default") -}}
+{{- end -}}
+
+{{- define "gatepass.configMap" -}}
+{{- .Values.config | empty | ternary (.Values.existingConfigMap | default (include "gatepass.name" .)) (include "gatepass.name" .) -}}
+{{- end -}}
+
+{{- define "gatepass.secret" -}}
+{{- .Values.secrets | empty | ternary (.Values.existingSecret | default (include "gatepass.name" .)) (include "gatepass.name" .) -}}
+{{- end -}}
+
+{{- /* gatepass.yaml: `config` with what other values set. What `config` sets itself wins. */ -}}
+{{- define "gatepass.config" -}}
+{{- $config := deepCopy .Values.config -}}
+{{- $server := dict "drain_delay_s" .Values.drain.delaySeconds "drain_timeout_s" .Values.drain.timeoutSeconds -}}
+{{- if .Values.tls.existingSecret -}}
+{{- $_ := set $server "tls" (dict "cert_file" "/run/secrets/tls/tls.crt" "key_file" "/run/secrets/tls/tls.key") -}}
+{{- end -}}
+{{- $_ := set $config "server" (mergeOverwrite $server ($config.server | default dict)) -}}
+{{- if and .Values.valkey.enabled (not $config.store) -}}
+{{- $store := dict "url" (printf "valkey://%s-valkey:6379/0" (include "gatepass.name" .)) "username" "gatepass" "allow_plain_tcp" true -}}
+{{- $_ := set $store "encryption_key" "${file:/run/secrets/gatepass/store_key}" -}}
+{{- $_ := set $store "password" "${file:/run/secrets/gatepass/store_password}" -}}
+{{- $_ := set $config "store" $store -}}
+{{- end -}}
+{{- toYaml $config -}}
+{{- end -}}
+
+{{- define "gatepass.bytes" -}}
+{{- $units := dict "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "k" 1000 "M" 1000000 "G" 1000000000 -}}
+{{- mulf (regexFind "^[0-9.]+" . | float64) (get $units (regexFind "[A-Za-z]+$" .)) | int64 -}}
+{{- end -}}
+
+{{- /* `limits.connections` of a worker. Fails if the limits do not fit by docs/operations/limits_and_memory.md#memory. */ -}}
+{{- define "gatepass.connections" -}}
+{{- $limits := .Values.config.limits | default dict -}}
+{{- $workers := (.Values.config.server | default dict).workers | default 1 -}}
+{{- $share := divf (include "gatepass.bytes" .Values.resources.limits.memory | int64) $workers -}}
+{{- $connections := $limits.connections | default (divf (mulf $share 400) 536870912 | floor) -}}
+{{- $held := $limits.held_bytes | default (divf $share 2) -}}
+{{- $body := $limits.body_bytes | default 33554432 -}}
+{{- $reply := $limits.reply_bytes | default 67108864 -}}
+{{- $needed := addf 83886080 (mulf $held 1.125) $body $reply (mulf $connections 103936) -}}
+{{- if gt $needed $share -}}
+{{- $text := "resources.limits.memory gives each worker %.0f MiB, and its limits need %.0f MiB. Raise it, or set a lower config.limits.held_bytes, body_bytes, reply_bytes or connections: docs/operations/limits_and_memory.md#memory" -}}
+{{- fail (printf $text (divf $share 1048576) (divf $needed 1048576)) -}}
+{{- end -}}
+{{- $connections | int -}}
+{{- end -}}
+
+{{- define "gatepass.env" -}}
+{{- $env := dict "GATEPASS_CONFIG" "/etc/gatepass/gatepass.yaml" "GATEPASS_HOST" "0.0.0.0" "GATEPASS_PORT" "8080" -}}
+{{- if (.Values.resources.limits | default dict).memory -}}
+{{- $_ := set $env "GATEPASS_LIMITS_CONNECTIONS" (include "gatepass.connections" .) -}}
+{{- end -}}
+{{- if or .Values.ca.pem .Values.ca.existingConfigMap }}{{ $_ := set $env "GATEPASS_CA_FILE" "/etc/gatepass-ca/ca.pem" }}{{ end -}}
+{{- with .Values.proxy.url }}{{ $_ := set $env "GATEPASS_PROXY" . }}{{ end -}}
+{{- with .Values.proxy.noProxy }}{{ $_ := set $env "GATEPASS_NO_PROXY" (join "," .) }}{{ end -}}
+{{- range $name, $value := merge (deepCopy .Values.env) $env }}
+- name: {{ $name }}
+  {{- if kindIs "map" $value }}
+  valueFrom: {{- toYaml $value | nindent 4 }}
+  {{- else }}
+  value: {{ $value | toString | quote }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "gatepass.scheme" -}}
+{{- or .Values.tls.existingSecret (.Values.config.server | default dict).tls | empty | ternary "http" "https" -}}
+{{- end -}}
+
+{{- define "gatepass.probe" -}}
+httpGet: {path: {{ .path }}, port: http, scheme: {{ include "gatepass.scheme" .root | upper }}}
+{{ toYaml .settings }}
+{{- end -}}
