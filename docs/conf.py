@@ -67,6 +67,7 @@ CHILDREN = {
         "zh/keys",
         "zh/production",
         "zh/scaling",
+        "zh/store",
     ],
 }
 """The pages below a page of docs/index.md. The sidebar shows them when their parent is open."""

@@ -7,20 +7,18 @@ a client was refused, and then it is reset. The clients wait in real time.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import os
 from collections import defaultdict
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.clients.measurement import RUNNERS
+from tests.e2e.clients.measurement import sdk_ends
 from tests.e2e.hosts import programs
 from tests.e2e.hosts.turns import Turn
 from tests.e2e.hosts.upstream import APIS
-from tests.e2e.servers import KEY, ROOT, installed
+from tests.e2e.servers import KEY, ROOT
 from tests.integration.answers import VECTORS
 from tests.integration.gateway import HELLO, Gateway, gateway
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Received, Scripted, Send, Wait, reply, stream
@@ -120,25 +118,11 @@ async def by_sdk(client: str, port: int) -> dict[str, dict[str, Any]]:
     """Return how each call of the SDK ends, by model."""
     folder, methods = SDKS[client]
     models = [model_of(refusal, client, method) for refusal in REFUSALS for method in methods]
-    command: list[str | Path] = [installed(folder) / "bin" / "python", RUNNERS / "refused_calls.py"]
-    command += [f"{model.rpartition('-')[2]}:{model}" for model in models]
-    script = b""
     if methods == ("",):
-        command = ["node", "--input-type=module", "-", *models]
-        script = (RUNNERS / "own_retries.mjs").read_bytes()
-    url = f"http://127.0.0.1:{port}"
-    process = await asyncio.create_subprocess_exec(
-        *map(str, command),
-        env={
-            **os.environ, "OPENAI_BASE_URL": f"{url}/v1", "ANTHROPIC_BASE_URL": url,
-            "OPENAI_API_KEY": KEY, "ANTHROPIC_API_KEY": KEY,
-        },
-        cwd=installed(folder), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    printed, _ = await asyncio.wait_for(process.communicate(script), RUN_S)
-    ends: dict[str, Any] = json.loads(printed)
-    if script:
-        return {model: {"name": name} if name else {} for model, name in ends.items()}
+        raised = await sdk_ends(folder, "own_retries.mjs", models, port, RUN_S)
+        return {model: {"name": name} if name else {} for model, name in raised.items()}
+    calls = [f"{model.rpartition('-')[2]}:{model}" for model in models]
+    ends = await sdk_ends(folder, "refused_calls.py", calls, port, RUN_S)
     return {call.partition(":")[2]: end for call, end in ends.items()}
 
 

@@ -7,18 +7,16 @@ repeat for minutes otherwise.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.clients.measurement import RUNNERS
+from tests.e2e.clients.measurement import sdk_ends
 from tests.e2e.hosts import programs
 from tests.e2e.hosts.turns import Turn
 from tests.e2e.hosts.upstream import APIS
-from tests.e2e.servers import KEY, ROOT, installed
+from tests.e2e.servers import KEY, ROOT
 from tests.integration.gateway import HELLO, Gateway, gateway
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Received, Scripted, Send, reply, stream
 
@@ -92,21 +90,9 @@ class Target:
 async def by_sdk(client: str, port: int) -> dict[str, str]:
     """Return what the SDK makes of the model of each fault."""
     folder, package = SDKS[client]
-    command = [installed(folder) / "bin" / "python", RUNNERS / "own_retries.py", package]
-    script = b""
-    if not package:
-        command, script = ["node", "--input-type=module", "-"], (RUNNERS / "own_retries.mjs").read_bytes()
-    url = f"http://127.0.0.1:{port}"
-    process = await asyncio.create_subprocess_exec(
-        *map(str, command), *(model_of(fault, client) for fault in FAULTS),
-        env={
-            **os.environ, "OPENAI_BASE_URL": f"{url}/v1", "ANTHROPIC_BASE_URL": url,
-            "OPENAI_API_KEY": KEY, "ANTHROPIC_API_KEY": KEY,
-        },
-        cwd=installed(folder), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    printed, _ = await asyncio.wait_for(process.communicate(script), 80)
-    raised = json.loads(printed)
+    runner = "own_retries.py" if package else "own_retries.mjs"
+    models = [model_of(fault, client) for fault in FAULTS]
+    raised = await sdk_ends(folder, runner, [package, *models] if package else models, port, 80)
     return {model: "error" if name else "answer" for model, name in raised.items()}
 
 

@@ -136,7 +136,10 @@ async def test_limits_of_a_day_and_a_month_end_at_midnight_in_their_time_zone():
             f'"caller-requests-day";r=1;t={15 * 3_600}, "caller-requests-month";r=2;t={(16 * 24 + 15) * 3_600}'
         )
         assert (refused.status, refused.headers["retry-after"]) == (429, str(15 * 3_600))
-        assert "limit of 2 requests per day (access.keys[].limits.requests.day)" in refused.error["message"]
+        assert (
+            "limit of 2 requests per day (access.keys[].limits.requests.day). Retry in 15 h."
+            in refused.error["message"]
+        )
         clock.suspend(15 * 3_600)
         clock.jump_wall(15 * 3_600)
         assert [(await ask(gp)).status for _ in range(2)] == [200, 429]  # the month

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -30,6 +30,10 @@ _HEAD = ("NAME", "ROLE", "PROFILE", "EXPIRES", "MODELS", "OPERATIONS", "MCP", "S
 _KEY_NUMBER = re.compile(r"access\.keys\[\d+\]")
 
 Row = dict[str, Any]
+
+
+def _refuse(reason: str) -> NoReturn:
+    exit_unusable(f"Error: {reason}")
 
 
 @click.group()
@@ -160,7 +164,7 @@ def rotate(name: str, path: str | None, *, expires: str | None, as_json: bool, w
     place, old = found[-1]
     if "key" in old:
         add = "add a key of `gatepass keys new` there, behind the old one and a space; a variable requires a restart"
-        exit_unusable(f"the key of access.keys[{place}] comes from {old['key']}: {add}")
+        _refuse(f"the key of access.keys[{place}] comes from {old['key']}: {add}")
     key, key_hash = new_key()
     settings = {**old, "expires": expires}
     settings = {setting: value for setting, value in settings.items() if setting != "hash" and value is not None}
@@ -196,9 +200,9 @@ def revoke(key_hash: str, path: str | None, *, yes: bool, as_json: bool, write: 
         read = [(place, one.get("key") or one.get("hash")) for place, one in enumerate(entries)]
         rest = ", ".join(f"access.keys[{place}] ({text})" for place, text in read if str(text).startswith("${"))
         of_rest = f". For a key of {rest}, change what it reads, or delete the entry" if rest else ""
-        exit_unusable(f"no hash under access.keys in {document.source} begins with {digits}{of_rest}")
+        _refuse(f"no hash under access.keys in {document.source} begins with {digits}{of_rest}")
     if len(found) > 1:
-        exit_unusable(f"{digits} begins several hashes in {document.source}: give more digits")
+        _refuse(f"{digits} begins several hashes in {document.source}: give more digits")
     (place,) = found
     entry, others = entries[place], entries[:place] + entries[place + 1 :]
     name, loss = entry.get("name"), ""
@@ -208,7 +212,7 @@ def revoke(key_hash: str, path: str | None, *, yes: bool, as_json: bool, write: 
         loss = "the last key with the role admin"
     if loss and not yes:
         successor = f"`gatepass keys rotate {name} --write`"
-        exit_unusable(f"This is {loss}. Create its successor first ({successor}), or repeat the command with --yes")
+        _refuse(f"This is {loss}. Create its successor first ({successor}), or repeat the command with --yes")
 
     def without(now: ConfigDocument) -> tuple[str | None, list[Row]]:
         return without_item(now.content.decode(), KEYS, place), others
@@ -231,7 +235,7 @@ def _read(path: str | None) -> tuple[ConfigDocument, list[Row]]:
 
     name = own_file(path)
     if name is None:
-        exit_unusable("there is no configuration file: name one with --config, or change the variables by hand")
+        _refuse("there is no configuration file: name one with --config, or change the variables by hand")
     try:
         document = read_document(name)
     except ConfigError as error:

@@ -284,8 +284,11 @@ def limit_reached(refused: Refused) -> GatewayError:
             " Retry when one of them has ended.",
             retry_after_s=wait_s,
         )
+    long = ((86_400, "d"), (3_600, "h"))
+    size_s, unit = next((one for one in long if wait_s > 2 * one[0]), (1, "s"))
     return LimitReached(
-        f"{whose(limit)} has used its limit of {limit_text(limit)} ({place}). Retry in {math.ceil(wait_s)} s.",
+        f"{whose(limit)} has used its limit of {limit_text(limit)} ({place})."
+        f" Retry in {math.ceil(wait_s / size_s)} {unit}.",
         retry_after_s=wait_s,
     )
 

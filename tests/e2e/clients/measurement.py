@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.e2e.clients.assessment import Result, assess
 from tests.e2e.clients.scenario import Kind, Scenario, scenarios
@@ -22,6 +24,27 @@ from tests.e2e.quirks.assessment import Assessment, Outcome
 from tests.e2e.servers import KEY, ROOT, get_json, installed, listening
 
 RUNNERS = Path(__file__).parent / "runners"
+
+
+async def sdk_ends(folder: str, runner: str, arguments: Sequence[str], port: int, bound_s: float) -> dict[str, Any]:
+    """Run `runner` with the SDK that is installed in `folder`, and return what it prints of the end of each call."""
+    script, url = RUNNERS / runner, f"http://127.0.0.1:{port}"
+    command: list[str | Path] = ["node", "--input-type=module", "-"]
+    if script.suffix == ".py":
+        command = [installed(folder) / "bin" / "python", script]
+    process = await asyncio.create_subprocess_exec(
+        *map(str, command), *arguments,
+        env={
+            **os.environ, "OPENAI_BASE_URL": f"{url}/v1", "ANTHROPIC_BASE_URL": url,
+            "OPENAI_API_KEY": KEY, "ANTHROPIC_API_KEY": KEY,
+        },
+        cwd=installed(folder), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    printed, _ = await asyncio.wait_for(process.communicate(script.read_bytes()), bound_s)
+    ends: dict[str, Any] = json.loads(printed)
+    return ends
+
+
 CLIENT_S = 120.0
 FOREIGN = ("OPENAI_", "LANGCHAIN_", "LANGSMITH_", "LITELLM_", "CO_", "COHERE_", "GATEPASS_")
 """Prefixes of variables that configure a client or gatepass. The processes do not inherit them."""

@@ -514,7 +514,7 @@ def test_revoke_says_where_a_key_from_elsewhere_is(tmp_path):
     result = run("revoke", CHAT_ID, "--write", "--config", file, env=CHAT)
     assert (result.exit_code, file.read_text()) == (2, ROTATED)
     assert result.stderr == (
-        f"no hash under access.keys in {file} begins with {CHAT_ID}. For a key of access.keys[2]"
+        f"Error: no hash under access.keys in {file} begins with {CHAT_ID}. For a key of access.keys[2]"
         " (${file:/run/secrets/keys}), access.keys[3] (${CHAT}), change what it reads, or delete the entry\n"
     )
 
