@@ -75,7 +75,8 @@ class Issuer:
             return self._faults(r)[kind]
         if self.secret not in request.body.decode() + request.target:
             self._ledger.faults["issuer old-secret"] += 1
-            return [Send(reply({"error": "invalid_client", "error_description": f"not {self.secret}"}, 401))]
+            received = request.body.decode()  # echoed, and not the new secret, which gatepass cannot know yet
+            return [Send(reply({"error": "invalid_client", "error_description": f"not {received}"}, 401))]
         return self._minted(name, number, r)
 
     def _minted(self, name: str, number: int, r: Random) -> Dialogue:
@@ -163,6 +164,8 @@ class Upstream:
 
     def answer(self, request: Received) -> Dialogue:
         now_s = time.monotonic()
+        if request.method == "GET":  # the names that metrics may have
+            return [Send(reply({"object": "list", "data": []}))]
         body = request.json()
         uid = str(body["input"] if "input" in body else body["messages"][0]["content"])
         attempt = self._attempts[uid] = self._attempts.get(uid, 0) + 1
