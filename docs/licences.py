@@ -8,8 +8,9 @@ from importlib.metadata import PackageMetadata, PackageNotFoundError, metadata
 from pathlib import Path
 
 from docs.entries import table
-from release import locks
 from release.build import MACHINES, PYTHONS
+
+from release import locks
 
 PAGE = Path(__file__).parent / "supply_chain.md"
 SPDX = {
@@ -29,7 +30,7 @@ def licence_of(package: PackageMetadata) -> str:
     classified = [
         line.rpartition(" :: ")[2] for line in package.get_all("Classifier") or () if line.startswith("License")
     ]
-    text = package["License"] if "License" in package else ""
+    (text,) = package.get_all("License") or [""]
     named = sorted({SPDX[name] for name in classified}) or [SPDX.get(text, text)]
     if not named[0] or "\n" in named[0]:
         raise ValueError(f"{package['Name']} names no licence that is known here: {named[0]!r}")

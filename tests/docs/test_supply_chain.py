@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from docs.licences import PAGE, licence_of, needed, shown
-from release import locks
 
 import gatepass
+from release import locks
 
 TEXT = PAGE.read_text()
 ROOT = Path(__file__).parents[2]
