@@ -18,6 +18,7 @@ from gatepass.auth.api_keys import hash_key
 from gatepass.cli import main
 from gatepass.cli.story_lines import HEAD, list_line, summary_line
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile, resolved
+from tests.e2e.hosts.programs import HOSTS
 from tests.integration.gateway import CHAT, JSON, gateway
 from tests.integration.scripted import Rst, Scripted, Send, begin_stream, chunk, event, reply
 from tests.unit.cli.test_story_lines import SUMMARY
@@ -28,6 +29,7 @@ AGENTS = (DOCS / "agents_and_mcp_hosts.md").read_text()
 PAGES = {"ragflow": DOCS / "ragflow.md", **{page.stem: page for page in DOCS.glob("clients/[!R]*.md")}}
 
 
+HOSTS_LOCK = DOCS.parent / "tests/e2e/hosts/package-lock.json"
 RUN = {"claude_code", "cline", "codex", "continue", "opencode", "qwen_code"}
 """The programs of tests/e2e/test_hosts.py."""
 
@@ -67,6 +69,27 @@ def test_a_page_leads_from_an_answer_that_stops_to_the_silent_stream(name):
 def test_a_page_states_whether_the_client_was_run(name):
     words = "was run here" if name in RUN else "not tried here"
     assert words in PAGES[name].read_text().replace("\n", " ")
+
+
+@pytest.mark.parametrize("name", sorted(RUN))
+def test_the_version_that_was_run_is_that_of_the_lock(name):
+    """Also on the Chinese page of clients, if it names the version."""
+    package = next(host.package for host in HOSTS if host.name.replace(" ", "_").lower() == name)
+    lock = json.loads(HOSTS_LOCK.read_text())["packages"][f"node_modules/{package}"]["version"]
+    (version, date) = re.findall(
+        r"^\*\*Run with .+ ([\d.]+) on (\d{4}-\d\d-\d\d)\*\*", PAGES[name].read_text(), re.MULTILINE
+    )[0]
+    assert version == lock
+    client = next(host.name for host in HOSTS if host.package == package)
+    for chinese in re.findall(
+        rf"(\d{{4}}-\d\d-\d\d) 在此运行过 {client} ([\d.]+)（", (DOCS / "zh/clients.md").read_text()
+    ):
+        assert chinese == (date, version)
+
+
+@pytest.mark.parametrize("name", sorted(set(PAGES) - RUN))
+def test_a_page_says_why_its_client_was_not_run(name):
+    assert "not tried here, because it " in " ".join(PAGES[name].read_text().split())
 
 
 @pytest.mark.parametrize("page", [*PAGES.values(), DOCS / "clients" / "README.md"], ids=lambda page: page.name)
