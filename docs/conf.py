@@ -41,6 +41,7 @@ CHILDREN = {
     "guides/traffic": ["guides/limits", "guides/queue", "guides/usage"],
     "guides/replicas": ["operations/store", "scaling"],
     "container": ["kubernetes"],
+    "operations/monitoring": ["guides/tracing"],
     "operations/run": ["operations/reload"],
     "operations/ui": ["operations/ui_views"],
     "comparison": ["guides/replace_a_forwarder", "guides/from_litellm", "guides/from_one_api"],

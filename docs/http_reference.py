@@ -155,6 +155,11 @@ ADDED: Mapping[str, Header] = {
         "x-gatepass-hop: credential:corp",
         response="every error",
     ),
+    "x-gatepass-trace-id": Header(
+        "The id of the trace, with [`tracing`](../guides/tracing.md).",
+        "x-gatepass-trace-id: 0af7651916cd43dd8448eb211c80319c",
+        response="every error",
+    ),
     "x-gatepass-adapted": Header(
         "The changes of the request and the reply, separated by commas: [Adaptations](../adaptations.md#every-change).",
         "x-gatepass-adapted: rename=max_tokens>max_completion_tokens",

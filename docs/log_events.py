@@ -450,6 +450,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "mcp": "the MCP servers",
         "mcp_method": "the method of a message to an MCP server, or `DELETE` for the end of a session",
         "mcp_tool": "the tool that the message calls",
+        "trace_id": "the id of its trace, with [`tracing`](../guides/tracing.md)",
         "replay_of": "the id of the captured request that was sent again; `caller` is who did it, `local` for"
         " `gatepass replay`",
         "replayed_without": "the rules and changes that the replay left out",

@@ -58,6 +58,8 @@ class GatepassError(Exception):
         """The client has received it: an event of the upstream states it."""
         self.should_retry: bool | None = None
         """Whether a retry can succeed, if the upstream's `x-should-retry` or the cause says so; else None."""
+        self.trace_id = ""
+        """The trace of the request that received it, "" without `tracing`."""
 
     @property
     def http_status(self) -> int:

@@ -32,6 +32,7 @@ SHOWN = {
     "config.environment.VariableValue": {"value"},  # a secret is a Reference
     "http_client.message_head.Destination": {"authority"},  # host and port
     "observability.observer.Arrivals": {"_counts"},  # numbers
+    "observability.observer.AttemptRecord": {"trace", "url"},  # ids, and a URL without its query
     "normalize.json_editor._Slot": {"text"},  # rules write no credential
     "normalize.members.Drop": {"only"},  # rules of the configuration, or learned ones
     "normalize.members.Set": {"text"},

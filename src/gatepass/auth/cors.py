@@ -13,7 +13,8 @@ METHODS = b"GET, POST, DELETE, OPTIONS"
 MAX_AGE_S = b"600"
 EXPOSED = (
     b"x-request-id, x-gatepass-adapted, x-gatepass-attempts, x-gatepass-hop, x-gatepass-limit-warning, "
-    b"x-gatepass-targets, x-gatepass-tried, retry-after, retry-after-ms, x-should-retry, server-timing"
+    b"x-gatepass-targets, x-gatepass-trace-id, x-gatepass-tried, retry-after, retry-after-ms, x-should-retry, "
+    b"server-timing"
 )
 """Response headers that a page may read in addition to the safelisted ones. openai-node uses the middle three for
 its retries."""

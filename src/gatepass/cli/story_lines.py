@@ -331,6 +331,7 @@ def time_lines(story: Story) -> Iterator[str]:
     facts += [f"{name.replace('_', ' ')}: {count}" for name, count in usage.items() if isinstance(count, int) and count]
     facts += ["the answer is empty"] if story.get("empty_answer") else []
     facts += [f"closed first by: {story['closed_by']}"] if story["closed_by"] else []
+    facts += [f"trace: {story['trace_id']}"] if story.get("trace_id") else []
     yield from wrapped(", ".join(facts))
 
 

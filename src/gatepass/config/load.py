@@ -287,7 +287,7 @@ def _unused_variables(document: ConfigDocument, environment: Mapping[str, str]) 
             yield f"{PREFIX}{name} is set and has no effect: the file {document.source} is the configuration{hint}"
 
 
-NEED_RESTART = ("server", "limits", "store", "log")
+NEED_RESTART = ("server", "limits", "store", "log", "tracing")
 """Blocks that a reload keeps as they were at the start."""
 
 

@@ -21,6 +21,7 @@ from gatepass.config.credential.kinds import LOCAL_KINDS, AnyCredential
 from gatepass.config.document import lookup, matches, with_value
 from gatepass.config.network import DefaultNetwork, Network, TlsFiles
 from gatepass.config.routes import Model, OperationName, OperationRoute
+from gatepass.config.tracing import TracingConfig
 from gatepass.config.upstream import McpServer, UpstreamConfig
 from gatepass.types import Secret
 
@@ -520,6 +521,12 @@ class Config(Block):
     """Format and level of the log.
 
     Example: log: {format: text, level: debug}
+    """
+    tracing: TracingConfig | None = None
+    """Spans and metrics for a collector of OpenTelemetry, `{}` for the defaults. None: gatepass sends none, whatever
+    `OTEL_*` variables say. See docs/guides/tracing.md.
+
+    Example: tracing: {endpoint: "http://collector.monitoring:4318"}
     """
 
     @model_validator(mode="before")

@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from operator import add, sub
-from typing import Any, TypeVarTuple, Unpack
+from typing import Any, NewType, TypeVarTuple, Unpack
 
 import msgspec
 
@@ -22,6 +22,8 @@ from gatepass.types import NO_EDITS, Headers, Response, RuleEdits
 LOG = logging.getLogger("gatepass.observers")
 
 Values = TypeVarTuple("Values")
+TraceId = NewType("TraceId", str)
+"""32 hexadecimal digits. `Tracing` makes them, or takes a client's in which it found no secret."""
 
 
 # gc=False: the record refers to no container that could refer back, so the garbage collector need not track it.
@@ -84,6 +86,8 @@ class AccessRecord(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
     """The id of the captured request that an operator sent again. `caller` is this operator."""
     replayed_without: tuple[str, ...] = ()
     """The rules and changes that this replay leaves out."""
+    trace_id: TraceId = TraceId("")
+    """The id of its trace. "" without `tracing`."""
 
 
 class SentToken(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -214,6 +218,8 @@ class AttemptRecord(msgspec.Struct, gc=False, eq=False):
     """The code of the error that ended it, as in the response."""
     reason: str | None = None
     """The message of the error that ended it. It may quote the upstream, and is not masked yet."""
+    hop: str | None = None
+    """The hop of that error."""
     status: int | None = None
     """The HTTP status of the reply."""
     retry_after_s: float | None = None
@@ -258,6 +264,10 @@ class AttemptRecord(msgspec.Struct, gc=False, eq=False):
     """How long the attempt read nothing because the client did not read its stream."""
     not_tried: tuple[NotTried, ...] = ()
     """The targets of the route that were left when it began."""
+    trace: Headers = ()
+    """The fields of its trace context, which its request has in place of those of the client. () without `tracing`."""
+    url: str = ""
+    """The URL of its request without the query. "" without `tracing`."""
 
 
 # gc=False, as the records that it refers to: the garbage collector follows nothing that the inspector keeps.
@@ -315,11 +325,11 @@ class Observer:
     """Base of observers. Override what the observer needs to know: an event that no observer overrides costs nothing.
 
     The methods run on the event loop, apart from `request_body`, and are never awaited. An observer that raises is
-    counted, logged and skipped. It must not change a record.
+    counted, logged and skipped. It must not change a record; only `Tracing` sets the ids of the trace.
     """
 
-    def request_began(self, access: AccessRecord) -> None:
-        """A request was received. Of the record only the head's fields are set."""
+    def request_began(self, access: AccessRecord, headers: Headers) -> None:
+        """A request with these header fields was received. Of the record only the head's fields are set."""
 
     def request_body(self, access: AccessRecord, data: bytes) -> None:
         """The body of a request was received. An upload is not reported.

@@ -204,6 +204,7 @@ def story_of(request: RequestRecord, now_s: float, wall_s: float, mask: Mask) ->
         "usage": msgspec.to_builtins(access.usage),
         "upstream_request_id": _masked(access.upstream_request_id, mask),
         "empty_answer": access.empty_answer,
+        "trace_id": access.trace_id or None,
         "replay_of": access.replay_of or None,
         "replayed_by": access.caller or None if access.replay_of else None,
         "replayed_without": [mask(one) for one in access.replayed_without],

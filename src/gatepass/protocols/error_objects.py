@@ -163,6 +163,8 @@ def _envelope(error: GatepassError, request_id: str, message: str, kind: str, up
     inner = {"message": message, "type": kind, "param": error.param, "code": error.public_code, "hop": error.hop}
     if request_id:
         inner["request_id"] = request_id
+    if error.trace_id:
+        inner["trace_id"] = error.trace_id
     if upstream is not None:
         inner["upstream"] = upstream
     return {"error": inner}

@@ -48,6 +48,7 @@ from gatepass.observability.observer import Observers
 from gatepass.observability.redaction import Redactor
 from gatepass.observability.traffic import Traffic
 from gatepass.observability.usage_ledger import UsageLedger
+from gatepass.operations.table import OPERATIONS, PREFIXES
 from gatepass.policy.balancing import TargetHealth
 from gatepass.policy.end_users import EndUserLimits
 from gatepass.policy.fair_queue import FairQueue
@@ -70,6 +71,7 @@ from gatepass.tokens.source import Local, build_source, transport_of
 from gatepass.types import MCP_UPSTREAM, Timeouts, settings_of
 
 if TYPE_CHECKING:
+    from gatepass.observability.tracing import Tracing
     from gatepass.proxy.mcp_servers import McpServers
 
 LOG = logging.getLogger("gatepass.store")
@@ -181,6 +183,8 @@ class ProcessParts:
     traffic: Traffic
     in_flight: InFlightRequests
     observers: Observers
+    tracing: Tracing | None
+    """None without `tracing`."""
     inspector: Inspector = field(default_factory=Inspector)
     capture: Capture
     periodic_checks: PeriodicChecks
@@ -230,6 +234,8 @@ class AppState(ProcessParts):
                 LOG.info("sharing_tokens", extra={"fields": {**self.store.place, "credentials": credentials}})
             self.store.start()
             self.windows.start()
+        if self.tracing is not None:
+            self.tracing.start()
         for holder in self.holders.values():
             holder.start()
 
@@ -325,6 +331,8 @@ class AppState(ProcessParts):
             await upstream.transport.aclose()
         await self.usage.aclose()
         await self.windows.aclose()
+        if self.tracing is not None:
+            await self.tracing.aclose()
         if self.store is not None:
             with suppress(StoreUnavailable):  # an unreachable store must not fail the shutdown
                 await self.store.aclose()
@@ -372,7 +380,12 @@ def create_app_state(
     metrics = Metrics(redactor.mask)
     ledger = UsageLedger(lambda key: metrics.of(key).labels, clock.wall)
     # in the order in which they learn of an event
-    observers = Observers([metrics, ledger, AccessLog()], metrics.observer_failed)
+    observers, tracing = Observers([metrics, ledger, AccessLog()], metrics.observer_failed), None
+    if config.tracing is not None:
+        from gatepass.observability.tracing import Tracing  # nothing configured, nothing imported
+
+        tracing = Tracing(config.tracing, clock, redactor.mask)
+        observers.switch(tracing, on=True)
     parts = ProcessParts(
         clock=clock,
         redactor=redactor,
@@ -380,6 +393,7 @@ def create_app_state(
         traffic=Traffic(metrics),
         in_flight=in_flight,
         observers=observers,
+        tracing=tracing,
         capture=Capture(clock, budget.hold, observers),
         periodic_checks=PeriodicChecks(clock, CHECK_EVERY_S),
         store=store,
@@ -534,6 +548,9 @@ def _take_over(state: AppState) -> None:
         queue.limit, queue.most_waiting = upstream.settings.max_in_flight, upstream.settings.queue
         while (ticket := queue.grant()) is not None:  # a reload raised the limit
             ticket.set()
+    if state.tracing is not None:
+        settings = {name: upstream.settings for name, upstream in state.upstreams.items()}
+        state.tracing.attach(settings, {one.name: PREFIXES[0] + one.path for one in OPERATIONS})
     state.inspector.limit(limit_bytes)
     state.observers.switch(state.inspector, on=limit_bytes > 0)
 
@@ -562,6 +579,8 @@ def _create_holder(
         shared.attach(store.cache, holder)
     if subject is not None:
         subject.precede(holder)
+    if parts.tracing is not None:
+        holder.on_fetch = partial(parts.tracing.token_fetched, name)
     return holder
 
 

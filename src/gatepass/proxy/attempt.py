@@ -199,6 +199,7 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
     record.requests = 1
     if told := state.observers.request_sent:
         state.observers.tell(told, record, request.body)
+        authorized = upstream_call.traced(authorized, record)
     try:
         response = await upstream.transport.send(authorized, record)
     except TokenExpired:

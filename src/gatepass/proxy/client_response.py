@@ -117,6 +117,7 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
         """
         context = self.context
         context.error = error
+        error.trace_id = context.access.trace_id
         if self.ended or self._is_raw:  # an error inside a file would look like its content
             return
         if self.begun:
@@ -127,6 +128,8 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
             await self.send_events(last_events, last=True)
             return
         headers = [field for field in context.protocol.error_headers(error) if field != NO_STORE]  # `send` adds it
+        if error.trace_id:
+            headers.append((b"x-gatepass-trace-id", error.trace_id.encode()))
         body = context.protocol.error_body(error, context.client_request.id)
         await self.send(context.protocol.error_status(error), [*headers, *error.relayed], body)
 

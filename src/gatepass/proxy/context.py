@@ -169,7 +169,7 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
             record.head_s = self.waits_since_s - record.began_s
         if outcome is not COMPLETE:
             if isinstance(error, GatepassError):
-                record.code, record.reason = error.public_code, error.message
+                record.code, record.reason, record.hop = error.public_code, error.message, error.hop
                 record.retry_after_s = error.retry_after_s
             for part in (self.parts or {}).values():
                 if not part.record.outcome:  # it was cancelled with the others
@@ -325,7 +325,7 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         if client_request.replay is not None:
             access.replay_of, access.replayed_without = client_request.replay.of, client_request.replay.without
         if told := state.observers.request_began:
-            state.observers.tell(told, access)
+            state.observers.tell(told, access, client_request.headers)
         return cls(client_request, state, state.profiles["plain"], access)
 
     def authenticate(self, path_profile: str | None = None, *, takes_form: bool = False) -> AccessKey:

@@ -28,7 +28,7 @@ from gatepass.http_client.fault_text import ServerNames, fault_text
 from gatepass.http_client.response_body import read_whole
 from gatepass.http_client.tls import OF_CERTIFICATE, tls_problem
 from gatepass.learning.rejection import is_too_long
-from gatepass.observability.observer import SentToken
+from gatepass.observability.observer import AttemptRecord, SentToken
 from gatepass.observability.redaction import whole_words
 from gatepass.observability.story import test_command
 from gatepass.protocols import PROTOCOLS
@@ -71,7 +71,16 @@ class Authorization(msgspec.Struct, frozen=True, eq=False):
             return None  # the transport sends the request unchanged
         now_s = attempt.state.clock.now()
         attempt.use_token(token, now_s)
-        return upstream.injector.authorize(self.request, token.value, now_s)
+        return traced(upstream.injector.authorize(self.request, token.value, now_s), attempt.record)
+
+
+def traced(request: OutboundRequest, record: AttemptRecord) -> OutboundRequest:
+    """Return `request` with the trace context of its attempt in place of the client's, if it has one."""
+    if not record.trace:
+        return request
+    record.url = request.url.partition("?")[0]  # the query may hold the token
+    kept = (field for field in request.headers if field[0] not in (b"traceparent", b"tracestate"))
+    return replace(request, headers=(*kept, *record.trace))
 
 
 async def wait_for_token(attempt: Attempt, holder: TokenHolder, instead_of: str | None = None) -> Token:

@@ -10,7 +10,7 @@ import pytest
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import TokenUnavailable, UpstreamClosed, UpstreamErrorReply
-from gatepass.observability.observer import AccessRecord
+from gatepass.observability.observer import AccessRecord, TraceId
 from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.context import AGENT_LOG_CHARS, IDS_LOG_CHARS, PATH_LOG_CHARS, Attempt, RequestContext
 from gatepass.proxy.failover import Failover
@@ -109,6 +109,7 @@ def test_every_field_has_the_value_that_its_name_states():
     access.usage, access.empty_answer = Usage(prompt_tokens=0, total_tokens=5), True
     access.mcp_method, access.mcp_tool = "tools/call", "find"
     access.replay_of, access.replayed_without = "id-0", ("left=1",)
+    access.trace_id = TraceId("0af7651916cd43dd8448eb211c80319c")
     access.tokens_estimated, access.over_limits = 12, ("caller-requests-minute",)
     targets = [{"upstream": "mock"}, {"upstream": "mock", "name": "deployed"}]
     blocks: Any = {"upstreams": {"mock": {"base_url": "http://h/v1"}}, "models": {"asked": {"targets": targets}}}
@@ -165,6 +166,7 @@ def test_every_field_has_the_value_that_its_name_states():
         "mcp_method": "tools/call",
         "mcp_tool": "find",
         "replayed_without": ["left=1"],
+        "trace_id": "0af7651916cd43dd8448eb211c80319c",
     }
 
 

@@ -1,0 +1,90 @@
+"""The block `tracing`: where spans and metrics of OpenTelemetry are sent, and which requests are traced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gatepass.config.block import BaseUrl, Block, SecretText, crosses_network_in_plain
+from gatepass.config.credential.base import checked_extra
+from gatepass.config.network import FieldName
+
+GRPC = "otel-grpc"
+EXTRAS: Mapping[str, str] = MappingProxyType({"http": "otel", "grpc": GRPC})
+PATHS: Mapping[str, str] = MappingProxyType({"http": "/v1/{signal}", "grpc": ""})
+"""What the exporter of each protocol expects behind the address of the collector."""
+
+
+class TracingConfig(Block):
+    """Spans of requests and metrics for a collector of OpenTelemetry. The variables `OTEL_*` of the SDK apply to what
+    no setting here decides."""
+
+    protocol: Literal["http", "grpc"] = "http"
+    """OTLP over HTTP, which requires the extra `otel`, or over gRPC, which requires `otel-grpc`.
+
+    Example: grpc
+    """
+    endpoint: BaseUrl | None = None
+    """The collector, without `/v1/traces`. None: `OTEL_EXPORTER_OTLP_ENDPOINT`, or the collector of this machine.
+
+    Example: http://collector.monitoring:4318
+    """
+    headers: dict[FieldName, SecretText] = {}
+    """Fields of requests to the collector, such as its key. gatepass reads them at the start.
+
+    Example: {authorization: "Bearer ${COLLECTOR_KEY}"}
+    """
+    allow_plain_http: bool = False
+    """Allow sending `headers` over plain HTTP beyond loopback.
+
+    Danger: Others on the network can read them.
+    """
+    service_name: Annotated[str, Field(min_length=1)] | None = None
+    """`service.name` of all spans and metrics. None: `OTEL_SERVICE_NAME`, or `gatepass`.
+
+    Example: gatepass-team-a
+    """
+    sample_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The part of the requests whose spans are sent. None: `OTEL_TRACES_SAMPLER`, or all.
+
+    Unit: a number from 0 to 1
+
+    Example: 0.1
+    """
+    client_trace: Literal["continue", "link", "ignore"] = "continue"
+    """What the `traceparent` of a client means: its trace continues, a new trace has a link to it, or it has no effect.
+
+    Example: link
+    """
+    trust_client_sampling: bool = False
+    """Let the flag `sampled` in the `traceparent` of a client decide, instead of `sample_ratio`.
+
+    Danger: A client decides how many spans are sent.
+    """
+    metrics: bool = True
+    """Send the metrics of the convention, each `OTEL_METRIC_EXPORT_INTERVAL`. They are also at `/metrics`."""
+    content: bool = False
+    """Add the messages of requests and answers to the spans, up to 16 KiB each. Known secrets are masked.
+
+    Danger: The collector receives what users write.
+    """
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        try:
+            checked_extra(f"opentelemetry.exporter.otlp.proto.{self.protocol}", self.extra, "tracing")
+        except ValueError as error:
+            yield "", str(error)
+        if self.headers and not self.allow_plain_http and crosses_network_in_plain(self.endpoint or ""):
+            yield "", "would send headers over plain HTTP to another machine: use https, or set allow_plain_http"
+
+    @property
+    def extra(self) -> str:
+        """The extra that has the exporter."""
+        return EXTRAS[self.protocol]
+
+    def url(self, signal: str) -> str | None:
+        """Return where to send `traces` or `metrics`, None if the variables `OTEL_*` decide."""
+        return None if self.endpoint is None else self.endpoint + PATHS[self.protocol].format(signal=signal)

@@ -1,0 +1,451 @@
+"""The observer that traces: spans of requests, attempts and token fetches, made by the SDK of OpenTelemetry.
+
+On the event loop a request costs the decision whether it is sampled, the `traceparent` of each attempt, and an entry in
+the SDK's bounded queue. The spans are made from the record of the ended request in the thread that exports them. This
+module is imported only if `tracing` is configured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import groupby
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import msgspec
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    NoOpTracer,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    get_current_span,
+    set_span_in_context,
+)
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from gatepass import __version__
+from gatepass.clock import Clock, wait_at_most
+from gatepass.config.tracing import GRPC, TracingConfig
+from gatepass.config.upstream import UpstreamConfig
+from gatepass.errors import GatepassError
+from gatepass.observability import conventions as names
+from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, RequestRecord, TraceId
+from gatepass.observability.story import attempts_of
+from gatepass.types import CLIENT_ERROR, SERVER_ERROR, Headers, Hidden
+
+FLUSH_S = 3.0
+"""How long a stop waits for the last spans to be exported: less than Kubernetes leaves after the longest drain."""
+FETCHES = 16
+"""The last fetches of each credential, to which the spans of requests that waited for them are linked."""
+SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+NO_CONTEXT = Context()
+
+Attributes = dict[str, Any]
+
+
+class _Trace(Hidden, msgspec.Struct, frozen=True):
+    """The trace of one request: `parent` is the client's span, `links` has it if its trace is not continued."""
+
+    trace_id: int
+    is_sampled: bool
+    parent: SpanContext | None
+    links: tuple[Link, ...]
+    state: Headers
+    """The client's `tracestate`, which belongs to a continued trace."""
+
+
+class _Unmade(ReadableSpan):
+    """An entry of the SDK's queue: `make` returns the spans of one request or fetch."""
+
+    def __init__(self, context: SpanContext, resource: Resource, make: Callable[[], list[ReadableSpan]]) -> None:
+        super().__init__("", context, resource=resource)
+        self.make = make
+
+
+class _MakingExporter(SpanExporter):
+    """Makes the spans in the thread of the export, and passes them to `exporter`."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return self._exporter.export([made for one in spans if isinstance(one, _Unmade) for made in one.make()])
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+
+class _Fetch(Hidden, msgspec.Struct):
+    """A token fetch that ended. Its span is exported if its trace is sampled, or a sampled request waited for it."""
+
+    ended_s: float
+    context: SpanContext
+    span: _Unmade
+    is_exported: bool
+
+
+class Tracing(Observer):
+    """Sends the spans of one process, from `start` to `aclose`.
+
+    `mask` hides secrets in texts that came from outside. It is called in the thread of the export.
+    """
+
+    def __init__(self, config: TracingConfig, clock: Clock, mask: Callable[[str], str]) -> None:
+        self._config, self._clock, self._mask = config, clock, mask
+        resource = Resource.create()
+        own = {SERVICE_VERSION: __version__, SERVICE_NAME: config.service_name or "gatepass"}
+        if config.service_name is None and not str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
+            del own[SERVICE_NAME]  # OTEL_SERVICE_NAME
+        own |= {} if SERVICE_INSTANCE_ID in resource.attributes else {SERVICE_INSTANCE_ID: str(uuid4())}
+        self.resource = resource.merge(Resource(own))
+        ratio = config.sample_ratio
+        sampler = None if ratio is None else ParentBased(TraceIdRatioBased(ratio))
+        provider = TracerProvider(sampler, self.resource, shutdown_on_exit=False)
+        self._is_disabled = isinstance(provider.get_tracer(__name__), NoOpTracer)  # OTEL_SDK_DISABLED
+        self._sampler, self._ids, self._limits = provider.sampler, provider.id_generator, SpanLimits()
+        self._scope = InstrumentationScope("gatepass", __version__)
+        self._propagator = TraceContextTextMapPropagator()
+        self._traces: dict[int, _Trace] = {}
+        """The traces of the requests in progress, by the id of their AccessRecord."""
+        self._fetches: defaultdict[str, deque[_Fetch]] = defaultdict(partial(deque, maxlen=FETCHES))
+        self._peers: Mapping[str, Attributes] = {}
+        """What the spans say of each upstream."""
+        self._paths: Mapping[str, str] = {}
+        self._processor: BatchSpanProcessor | None = None
+
+    def attach(self, upstreams: Mapping[str, UpstreamConfig], paths: Mapping[str, str]) -> None:
+        """Set the upstreams by name, and the path of each operation. A reload sets them again."""
+        self._peers = {name: _peer_of(one) for name, one in upstreams.items()}
+        self._paths = paths
+
+    def start(self, exporter: SpanExporter | None = None) -> None:
+        """Start the thread that exports, by default to the collector of the configuration."""
+        if self._processor is None and not self._is_disabled:
+            self._processor = BatchSpanProcessor(_MakingExporter(exporter or span_exporter(self._config)))
+
+    async def aclose(self) -> None:
+        """Export what is queued, for at most FLUSH_S."""
+        processor, self._processor = self._processor, None
+        if processor is None:
+            return
+        loop, flushed = asyncio.get_running_loop(), asyncio.Event()
+
+        def flush() -> None:
+            processor.shutdown()  # type: ignore[no-untyped-call]  # of the SDK
+            with suppress(RuntimeError):  # the loop was closed, because this took too long
+                loop.call_soon_threadsafe(flushed.set)
+
+        # a daemon: it must not keep the process alive while a collector hangs
+        threading.Thread(target=flush, name="gatepass flush", daemon=True).start()
+        await wait_at_most(flushed, FLUSH_S, self._clock)
+
+    # Events, on the event loop
+
+    def request_began(self, access: AccessRecord, headers: Headers) -> None:
+        context, (client, state) = NO_CONTEXT, self._client_span(headers)
+        continues = client is not None and self._config.client_trace == "continue"
+        trace_id = client.trace_id if client is not None and continues else self._ids.generate_trace_id()
+        if client is not None and self._config.trust_client_sampling:
+            context = set_span_in_context(NonRecordingSpan(client), NO_CONTEXT)
+        is_sampled = self._samples(context, trace_id, "request", SpanKind.SERVER)
+        links = () if client is None or continues else (Link(client),)
+        trace = _Trace(trace_id, is_sampled, client if continues else None, links, state if continues else ())
+        access.trace_id = TraceId(f"{trace_id:032x}")
+        self._traces[id(access)] = trace
+
+    def _client_span(self, headers: Headers) -> tuple[SpanContext | None, Headers]:
+        """Return the client's span and its `tracestate`. None if its `traceparent` is absent, twice or malformed.
+
+        A client can write a secret into an id, and a `tracestate` is not recorded.
+        """
+        given = [value.decode("latin-1") for name, value in headers if name == b"traceparent"]
+        if len(given) != 1 or self._config.client_trace == "ignore" or self._mask(given[0]) != given[0]:
+            return None, ()
+        found = get_current_span(self._propagator.extract({"traceparent": given}, NO_CONTEXT)).get_span_context()
+        state = tuple(field for field in headers if field[0] == b"tracestate")
+        return (found, state) if found.is_valid else (None, ())
+
+    def request_sent(self, attempt: AttemptRecord, body: bytes) -> None:  # noqa: ARG002 - of the observers
+        trace = self._traces.get(id(attempt.access))
+        if trace is not None:
+            fields = trace.trace_id, self._ids.generate_span_id(), trace.is_sampled
+            attempt.trace = ((b"traceparent", b"00-%032x-%016x-%02x" % fields), *trace.state)
+
+    def request_ended(self, request: RequestRecord, error: GatepassError | None) -> None:
+        trace = self._traces.pop(id(request.access), None)
+        if trace is None or not trace.is_sampled or self._processor is None:
+            return
+        context = self._context(trace.trace_id)
+        links = (*trace.links, *self._fetch_links(request.attempt))
+        status = 0 if error is None else error.http_status
+        make = partial(self._request_spans, request, status, context, trace.parent, links, self._offset_s())
+        self._processor.on_end(_Unmade(context, self.resource, make))
+
+    def token_fetched(self, credential: str, began_s: float, reason: str | None) -> None:
+        """Note that a token fetch ended now. `reason` is that of a failure."""
+        context = self._context(self._ids.generate_trace_id())
+        ended_s = self._clock.now()
+        make = partial(self._fetch_span, credential, began_s, ended_s, reason, context, self._offset_s())
+        is_sampled = self._samples(NO_CONTEXT, context.trace_id, "token", SpanKind.CLIENT)
+        fetch = _Fetch(ended_s, context, _Unmade(context, self.resource, make), is_sampled)
+        self._fetches[credential].append(fetch)
+        if fetch.is_exported and self._processor is not None:
+            self._processor.on_end(fetch.span)
+
+    def _fetch_links(self, last: AttemptRecord | None) -> Iterator[Link]:
+        """Yield a link to each token fetch for which an attempt waited, and export the span of that fetch."""
+        linked = set[int]()
+        for attempt in _each(last):
+            if not attempt.token_wait_s or attempt.token is None or self._processor is None:
+                continue
+            until_s = attempt.began_s + attempt.duration_s
+            for fetch in reversed(self._fetches.get(attempt.token.credential, ())):
+                if attempt.began_s <= fetch.ended_s <= until_s and id(fetch) not in linked:
+                    linked.add(id(fetch))
+                    if not fetch.is_exported:
+                        fetch.is_exported = True
+                        self._processor.on_end(fetch.span)
+                    yield Link(fetch.context)
+
+    def _samples(self, context: Context, trace_id: int, name: str, kind: SpanKind) -> bool:
+        decision = self._sampler.should_sample(context, trace_id, name, kind).decision
+        return decision is Decision.RECORD_AND_SAMPLE and not self._is_disabled
+
+    def _context(self, trace_id: int, span_id: int = 0) -> SpanContext:
+        return SpanContext(trace_id, span_id or self._ids.generate_span_id(), is_remote=False, trace_flags=SAMPLED)
+
+    def _offset_s(self) -> float:
+        """Return what to add to a moment of `Clock.now` for the time since the epoch."""
+        return self._clock.wall() - self._clock.now()
+
+    # Spans, in the thread of the export
+
+    def _request_spans(
+        self,
+        request: RequestRecord,
+        status: int,
+        context: SpanContext,
+        parent: SpanContext | None,
+        links: Sequence[Link],
+        offset_s: float,
+    ) -> list[ReadableSpan]:
+        """Return the spans of a request: SERVER, GenAI CLIENT for each target, HTTP CLIENT for each attempt."""
+        access, mask = request.access, self._mask
+        attempts = [*attempts_of(request.attempt)][::-1]
+        path = self._paths.get(access.operation, "")
+        has_failed = access.outcome == "error" and (status >= SERVER_ERROR or (access.status or 0) < CLIENT_ERROR)
+        attributes: Attributes = {
+            names.METHOD: access.method,
+            names.ROUTE: path,
+            names.PATH: mask(access.path),
+            names.SCHEME: "http",
+            names.STATUS: access.status,
+            names.USER_AGENT: mask(access.user_agent),
+            names.ID: mask(access.id),
+            names.CALLER: access.caller,
+            names.OPERATION_OF: access.operation,
+            names.OUTCOME: access.outcome,
+            names.CODE: access.code and mask(access.code),
+            names.HOP: access.hop,
+            names.MCP_METHOD: mask(access.mcp_method),
+            names.TOOL: mask(access.mcp_tool),
+        }
+        events = [
+            Event(
+                names.FAILOVER,
+                {names.UPSTREAM: one.after.upstream, names.CODE: mask(one.after.code or "")},
+                _ns(one.began_s + offset_s),
+            )
+            for one in attempts
+            if one.after is not None and one.cause in names.OTHER_TARGET
+        ]
+        span = partial(self._span, offset_s=offset_s)
+        server = span(
+            f"{access.method} {path}".rstrip(),
+            context,
+            parent,
+            SpanKind.SERVER,
+            (request.arrived_s, request.arrived_s + (request.duration_s or 0.0)),
+            attributes,
+            access if has_failed else None,
+            events,
+            links,
+        )
+        made = [server]
+        operation = names.OPERATIONS.get(access.operation)
+        for _, same in groupby(attempts, lambda one: (one.upstream, one.upstream_model)):
+            group = [*same]
+            above, first, last = context, group[0], group[-1]
+            if operation is not None:
+                above = self._context(context.trace_id)
+                ended_s = min(last.began_s + last.duration_s, request.arrived_s + (request.duration_s or 0.0))
+                about, happened = self._inference(request, group, operation, offset_s)
+                name = f"{operation} {about[names.MODEL]}"
+                failed = last if _is_failure(last) else None
+                times = first.began_s, ended_s
+                made.append(span(name, above, context, SpanKind.CLIENT, times, about, failed, happened))
+            made += self._http_spans(access, group, above, span)
+        return made
+
+    def _inference(
+        self, request: RequestRecord, group: Sequence[AttemptRecord], operation: str, offset_s: float
+    ) -> tuple[Attributes, list[Event]]:
+        """Return the attributes and events of the GenAI span of the attempts at one target."""
+        access, first, last = request.access, group[0], group[-1]
+        attributes: Attributes = {
+            names.OPERATION: operation,
+            names.MODEL: self._mask(last.upstream_model or last.model),
+            names.STREAM: access.stream or None,
+            names.UPSTREAM: last.upstream,
+            **self._peers.get(last.upstream, {}),  # a reload may have removed it
+        }
+        events = []
+        for one in group[1:]:
+            event = names.REPEATS.get(one.cause or "")
+            if event is not None:
+                about: Attributes = {names.ADAPTED: [*map(self._mask, one.adapted)]}
+                if one.cause == "new_token" and one.token is not None:
+                    about = {names.CREDENTIAL: one.token.credential}
+                events.append(Event(event, about, _ns(one.began_s + offset_s)))
+        if last is request.attempt:  # usage stands on one span alone, or it would be counted twice
+            if access.usage is not None:
+                counts = ((name, getattr(access.usage, of)) for name, of in names.USAGE.items())
+                attributes |= {name: count for name, count in counts if count is not None}
+            if access.events and request.first_byte_s is not None:
+                first_s = request.arrived_s + request.first_byte_s
+                attributes[names.FIRST_CHUNK] = max(0.0, first_s - first.began_s)
+                events.append(Event(names.FIRST_TOKEN, {}, _ns(first_s + offset_s)))
+        return attributes, events
+
+    def _http_spans(
+        self,
+        access: AccessRecord,
+        group: Sequence[AttemptRecord],
+        above: SpanContext,
+        span: Callable[..., ReadableSpan],
+    ) -> Iterator[ReadableSpan]:
+        """Yield the span of each request that was sent at one target."""
+        resends = 0
+        for attempt in (one for call in group for one in ([*_each(call, repeats=False)] if call.parts else (call,))):
+            if not attempt.requests or not attempt.trace:
+                continue
+            attributes: Attributes = {
+                names.METHOD: access.method,
+                names.URL: self._mask(attempt.url),
+                names.STATUS: attempt.status,
+                names.RESENDS: resends or None,
+                names.OUTCOME: attempt.outcome,
+                names.UPSTREAM: attempt.upstream,
+                **self._peers.get(attempt.upstream, {}),
+            }
+            resends += 1
+            waited_s = attempt.token_wait_s if attempt.token is None else 0.0
+            began_s = attempt.began_s + attempt.queue_wait_s + waited_s
+            if attempt.token is not None and attempt.token.sent_s is not None:
+                began_s = attempt.token.sent_s
+            context = self._context(above.trace_id, int(attempt.trace[0][1][36:52], 16))
+            failed = attempt if _is_failure(attempt) else None
+            times = began_s, attempt.began_s + attempt.duration_s
+            yield span(access.method, context, above, SpanKind.CLIENT, times, attributes, failed)
+
+    def _fetch_span(
+        self, credential: str, began_s: float, ended_s: float, reason: str | None, context: SpanContext, offset_s: float
+    ) -> list[ReadableSpan]:
+        hop = f"credential:{credential}"
+        failed = AttemptRecord("", "", "", "", code=names.FETCH_FAILED, reason=reason, hop=hop) if reason else None
+        times, attributes = (began_s, ended_s), {names.CREDENTIAL: credential}
+        name = f"fetch token {credential}"
+        return [self._span(name, context, None, SpanKind.CLIENT, times, attributes, failed, offset_s=offset_s)]
+
+    def _span(
+        self,
+        name: str,
+        context: SpanContext,
+        parent: SpanContext | None,
+        kind: SpanKind,
+        times: tuple[float, float],
+        attributes: Attributes,
+        failed: AccessRecord | AttemptRecord | None,
+        events: Sequence[Event] = (),
+        links: Sequence[Link] = (),
+        *,
+        offset_s: float,
+    ) -> ReadableSpan:
+        """Return a span that ended. `failed` has the code, hop and reason of its error. Empty values are left out."""
+        status = Status(StatusCode.UNSET)
+        if failed is not None:
+            code = self._mask(failed.code or failed.outcome)
+            attributes |= {names.ERROR: code, names.HOP: failed.hop}
+            status = Status(StatusCode.ERROR, self._mask(failed.reason or code))
+        kept = {name: value for name, value in attributes.items() if value not in (None, "", [])}
+        limits = self._limits
+        bounded = BoundedAttributes(limits.max_span_attributes, kept, False, limits.max_span_attribute_length)
+        began_s, ended_s = times
+        return ReadableSpan(
+            name,
+            context,
+            parent,
+            self.resource,
+            bounded,
+            events,
+            links,
+            kind,
+            status=status,
+            start_time=_ns(began_s + offset_s),
+            end_time=_ns(max(began_s, ended_s) + offset_s),
+            instrumentation_scope=self._scope,
+        )
+
+
+def _peer_of(upstream: UpstreamConfig) -> Attributes:
+    parts, dialect = urlsplit(upstream.base_url), upstream.dialect
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    provider = names.PROVIDERS.get(dialect, dialect)
+    return {names.PROVIDER: provider, names.ADDRESS: parts.hostname or "", names.PORT: port}
+
+
+def _each(last: AttemptRecord | None, *, repeats: bool = True) -> Iterator[AttemptRecord]:
+    """Yield each attempt, the last one first, and those of its parts."""
+    for attempt in attempts_of(last) if repeats or last is None else (last,):
+        for part in attempt.parts:
+            yield from attempts_of(part)
+        yield attempt
+
+
+def _is_failure(attempt: AttemptRecord) -> bool:
+    """Return whether an attempt failed. A client that left is no failure of it."""
+    return attempt.outcome not in ("", "complete", "client_gone")
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)
+
+
+def span_exporter(config: TracingConfig) -> SpanExporter:
+    """Return the exporter of the configuration. It connects when it exports."""
+    headers = {name.lower(): value.reveal() for name, value in config.headers.items()}
+    endpoint = config.url("traces")
+    if config.extra == GRPC:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+
+        return GrpcExporter(endpoint, headers=headers or None)
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter(endpoint, headers=headers or None)

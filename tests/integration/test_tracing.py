@@ -1,0 +1,326 @@
+"""Spans as a collector receives them over OTLP, and the trace context that upstreams and clients see."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from gatepass.observability.story import story_of
+from tests.integration.answers import COMPLETION, EVENTS
+from tests.integration.gateway import CHAT, HELLO, JSON, gateway
+from tests.integration.issuer import SECRET, corp, minted
+from tests.integration.scripted import Dialogue, Fin, Hold, Received, Scripted, Send, begin_stream, chunk, reply, stream
+
+GOOD = [Send(reply(COMPLETION))]
+SERVER, CLIENT = Span.SPAN_KIND_SERVER, Span.SPAN_KIND_CLIENT
+UNSET, ERROR = 0, 2
+CLIENT_TRACE, CLIENT_SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+TRACEPARENT = f"00-{CLIENT_TRACE}-{CLIENT_SPAN}-01"
+
+
+def failed(status: int, message: str = "no", code: str | None = None) -> Dialogue:
+    return [Send(reply({"error": {"message": message, "type": "t", "code": code}}, status))]
+
+
+class Collector(Scripted):
+    """A collector of OTLP over HTTP that accepts everything."""
+
+    def __init__(self, status: int = 200) -> None:
+        super().__init__(answer=lambda _: [Send(reply("", status))])
+
+    def block(self, **more: Any) -> dict[str, Any]:
+        return {"endpoint": self.url, "metrics": False, **more}
+
+    def spans(self) -> list[Span]:
+        requests = [ExportTraceServiceRequest.FromString(one.body) for one in self.received if "traces" in one.target]
+        return [
+            span
+            for request in requests
+            for resource in request.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+
+    def named(self, *beginnings: str) -> list[Span]:
+        """The one span with each beginning of a name."""
+        return [one for name in beginnings for one in self.spans() if one.name.startswith(name)]
+
+
+def attributes(span: Any) -> dict[str, Any]:
+    return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in span.attributes}
+
+
+def sent(upstream: Scripted) -> Iterator[list[str]]:
+    """The parts of the `traceparent` of each request."""
+    for one in upstream.received:
+        assert [name for name, _ in one.headers].count("traceparent") == 1
+        yield (one.header("traceparent") or "").split("-")
+
+
+async def test_a_chat_is_three_spans_and_the_upstream_continues_the_last_one() -> None:
+    async with Collector() as collector, Scripted(GOOD) as upstream:
+        async with gateway(upstream=upstream.url, tracing=collector.block()) as served:
+            answer = await served.ask().answer()
+        server, model, http = collector.spans()
+        [[version, trace, parent, flags]] = sent(upstream)
+
+    assert answer.status == 200
+    assert len(collector.spans()) == 3
+    assert (version, trace, parent, flags) == ("00", http.trace_id.hex(), http.span_id.hex(), "01")
+    assert {one.trace_id for one in collector.spans()} == {http.trace_id}
+    assert (server.parent_span_id, model.parent_span_id, http.parent_span_id) == (b"", server.span_id, model.span_id)
+    assert (server.kind, model.kind, http.kind) == (SERVER, CLIENT, CLIENT)
+    assert server.start_time_unix_nano <= model.start_time_unix_nano <= http.start_time_unix_nano
+    assert http.end_time_unix_nano <= model.end_time_unix_nano <= server.end_time_unix_nano
+    of_server, of_model, of_http = map(attributes, (server, model, http))
+    assert of_server["http.route"] == CHAT
+    assert (of_server["http.response.status_code"], of_server["gatepass.outcome"]) == (200, "ok")
+    assert of_model["gen_ai.operation.name"] == "chat"
+    assert (of_model["gen_ai.provider.name"], of_model["server.address"]) == ("openai", "127.0.0.1")
+    usage = COMPLETION["usage"]
+    assert of_model["gen_ai.usage.input_tokens"] == usage["prompt_tokens"]
+    assert of_model["gen_ai.usage.output_tokens"] == usage["completion_tokens"]
+    assert not any(name.startswith("gen_ai.usage") for name in (*of_server, *of_http))
+    assert of_http["url.full"] == f"{upstream.url}/v1/chat/completions"
+    assert "http.request.resend_count" not in of_http
+
+
+async def test_a_stream_of_many_events_is_three_spans_and_ends_with_the_last_byte() -> None:
+    async with (
+        Collector() as collector,
+        Scripted([Send(stream(*EVENTS[:1] * 200, *EVENTS))]) as upstream,
+        gateway(upstream=upstream.url, tracing=collector.block()) as served,
+    ):
+        await served.ask({**HELLO, "stream": True}).answer()
+    server, model, _ = collector.spans()
+    assert [event.name for event in model.events] == ["gatepass.first_token"]
+    assert 0 < attributes(model)["gen_ai.response.time_to_first_chunk"] < 30
+    assert server.start_time_unix_nano < model.events[0].time_unix_nano <= server.end_time_unix_nano
+    assert attributes(model)["gen_ai.request.stream"] is True
+
+
+@pytest.mark.parametrize(
+    ("setting", "trace", "parent", "links"),
+    [("continue", CLIENT_TRACE, CLIENT_SPAN, []), ("link", None, "", [CLIENT_TRACE]), ("ignore", None, "", [])],
+)
+async def test_the_trace_of_a_client(setting: str, trace: str | None, parent: str, links: list[str]) -> None:
+    fields = {**JSON, "traceparent": TRACEPARENT, "tracestate": "a=b", "baggage": "user=planted-baggage"}
+    async with Collector() as collector, Scripted(GOOD) as upstream:
+        async with gateway(upstream=upstream.url, tracing=collector.block(client_trace=setting)) as served:
+            await served.ask(headers=fields).answer()
+        [[_, sent_trace, _, _]] = sent(upstream)
+        state = upstream.received[0].header("tracestate")
+    server = collector.named("POST /v1")[0]
+    assert (sent_trace == CLIENT_TRACE) == (trace is not None)
+    assert server.trace_id.hex() == sent_trace
+    assert server.parent_span_id.hex() == parent
+    assert [link.trace_id.hex() for link in server.links] == links
+    assert state == ("a=b" if trace else None)
+    assert b"planted-baggage" not in b"".join(one.body for one in collector.received)
+
+
+@pytest.mark.parametrize(
+    "value", ["", "00-zz", f"ff-{CLIENT_TRACE}-{CLIENT_SPAN}-01", f"00-{'0' * 32}-{CLIENT_SPAN}-01", TRACEPARENT[:-3]]
+)
+async def test_a_malformed_traceparent_begins_a_new_trace(value: str) -> None:
+    async with Collector() as collector, Scripted(GOOD) as upstream:
+        async with gateway(upstream=upstream.url, tracing=collector.block()) as served:
+            await served.ask(headers={**JSON, "traceparent": value, "tracestate": "a=b"}).answer()
+        [[_, trace, _, _]] = sent(upstream)
+        state = upstream.received[0].header("tracestate")
+    [server] = collector.named("POST /v1")
+    assert (server.trace_id.hex(), server.parent_span_id, state) == (trace, b"", None)
+    assert trace != CLIENT_TRACE
+
+
+@pytest.mark.parametrize(("trusted", "flag", "ratio", "spans"), [
+    (False, "01", 0.0, 0),
+    (True, "01", 0.0, 3),
+    (False, "00", 1.0, 3),
+    (True, "00", 1.0, 0),
+])  # fmt: skip
+async def test_the_flag_of_a_client_counts_only_by_setting(trusted: bool, flag: str, ratio: float, spans: int) -> None:
+    block = {"sample_ratio": ratio, "trust_client_sampling": trusted}
+    async with Collector() as collector, Scripted(GOOD) as upstream:
+        async with gateway(upstream=upstream.url, tracing=collector.block(**block)) as served:
+            await served.ask(headers={**JSON, "traceparent": TRACEPARENT[:-2] + flag}).answer()
+        [[_, trace, _, sent_flag]] = sent(upstream)
+    assert len(collector.spans()) == spans
+    assert (trace, sent_flag) == (CLIENT_TRACE, "01" if spans else "00")
+
+
+async def test_a_renewed_token_is_an_event_a_second_request_and_a_linked_fetch() -> None:
+    async with (
+        Collector() as collector,
+        Scripted(minted("first-token"), minted("second-token")) as issuer,
+        Scripted(failed(401, "expired"), GOOD) as upstream,
+    ):
+        async with gateway(**corp(issuer, upstream), tracing=collector.block()) as served:
+            assert (await served.ask().answer()).status == 200
+        [[_, _, first, _], [_, _, second, _]] = sent(upstream)
+    [model] = collector.named("chat m")
+    https = [one for one in collector.spans() if one.name == "POST"]
+    assert [one.span_id.hex() for one in https] == [first, second]
+    assert [attributes(one).get("http.request.resend_count") for one in https] == [None, 1]
+    assert [one.status.code for one in https] == [ERROR, UNSET]
+    assert attributes(https[0])["error.type"]
+    assert attributes(https[0])["gatepass.hop"] == "upstream:chat"
+    assert [event.name for event in model.events] == ["gatepass.token_renewed"]
+    assert attributes(model.events[0]) == {"gatepass.credential": "corp"}
+    assert model.status.code == UNSET
+    fetches = collector.named("fetch token corp")
+    [server] = collector.named("POST /v1")
+    assert len(fetches) == 2
+    assert fetches[-1].span_id in {link.span_id for link in server.links}
+    assert server.status.code == UNSET
+    everything = b"".join(one.body for one in collector.received)
+    for secret in ("first-token", "second-token", SECRET):
+        assert secret.encode() not in everything
+
+
+async def test_a_fetch_for_which_a_sampled_request_waited_is_exported_although_it_was_not_sampled() -> None:
+    block = {"sample_ratio": 0.0, "trust_client_sampling": True}
+    async with (
+        Collector() as collector,
+        Scripted(minted()) as issuer,
+        Scripted(GOOD) as upstream,
+        gateway(**corp(issuer, upstream), tracing=collector.block(**block)) as served,
+    ):
+        await served.ask(headers={**JSON, "traceparent": TRACEPARENT}).answer()
+    fetches, [server] = collector.named("fetch token corp"), collector.named("POST /v1")
+    assert [one.span_id for one in fetches] == [link.span_id for link in server.links]
+
+
+async def test_a_failover_is_an_event_and_a_model_span_for_each_target() -> None:
+    targets = {"m": {"targets": [{"upstream": "one", "name": "a"}, {"upstream": "two", "name": "b"}]}}
+    async with Collector() as collector, Scripted([Fin()]) as one, Scripted(GOOD) as two:
+        one._server.close()  # refuses connections
+        upstreams = {"one": {"base_url": f"{one.url}/v1"}, "two": {"base_url": f"{two.url}/v1"}}
+        async with gateway(upstreams=upstreams, models=targets, tracing=collector.block()) as served:
+            assert (await served.ask().answer()).status == 200
+    server, first, http_of_first, second, http_of_second = collector.spans()
+    assert [event.name for event in server.events] == ["gatepass.failover"]
+    assert attributes(server.events[0]) == {"gatepass.upstream": "one", "gatepass.code": "upstream_connect"}
+    assert (first.name, second.name, server.status.code) == ("chat a", "chat b", UNSET)
+    for failed_one in (first, http_of_first):
+        assert failed_one.status.code == ERROR
+        assert attributes(failed_one)["error.type"] == "upstream_connect"
+        assert attributes(failed_one)["gatepass.hop"] == "upstream:one"
+    assert (http_of_first.parent_span_id, http_of_second.parent_span_id) == (first.span_id, second.span_id)
+    assert "gen_ai.usage.input_tokens" not in attributes(first)
+    assert attributes(second)["gen_ai.usage.input_tokens"] == COMPLETION["usage"]["prompt_tokens"]
+
+
+async def test_a_learned_rule_is_an_event() -> None:
+    rejection = failed(400, "Unsupported parameter: 'seed' is not supported with this model.", "unsupported_parameter")
+
+    def answer(request: Received) -> Dialogue:
+        return rejection if "seed" in request.json() else GOOD
+
+    async with (
+        Collector() as collector,
+        Scripted(answer=answer) as upstream,
+        gateway(upstream=upstream.url, tracing=collector.block()) as served,
+    ):
+        answered = await served.ask({**HELLO, "seed": 1}).answer()
+    assert answered.status == 200
+    [model] = collector.named("chat m")
+    assert [event.name for event in model.events] == ["gatepass.rule_learned"]
+    assert "seed" in str(attributes(model.events[0])["gatepass.adapted"])
+
+
+async def test_the_fault_of_a_client_is_no_error_of_the_server_span() -> None:
+    async with (
+        Collector() as collector,
+        Scripted(GOOD) as upstream,
+        gateway(upstream=upstream.url, tracing=collector.block()) as served,
+    ):
+        answer = await served.ask(b"{").answer()
+    [server] = collector.spans()
+    assert (answer.status, server.status.code) == (400, UNSET)
+    assert attributes(server)["gatepass.hop"] == "client"
+    assert "error.type" not in attributes(server)
+
+
+async def test_an_error_names_its_hop_and_its_trace() -> None:
+    async with (
+        Collector() as collector,
+        Scripted(failed(500, "down")) as upstream,
+        gateway(upstream=upstream.url, tracing=collector.block()) as served,
+    ):
+        answer = await served.ask().answer()
+    assert len(collector.spans()) == 3
+    for one in collector.spans():
+        assert one.status.code == ERROR
+        assert attributes(one)["gatepass.hop"] == "upstream:chat"
+        assert attributes(one)["error.type"]
+        assert answer.error["trace_id"] == answer.headers["x-gatepass-trace-id"] == one.trace_id.hex()
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["client leaves", "upstream cuts"])
+async def test_spans_of_a_broken_stream_end(leaves: bool) -> None:
+    dialogue = [*begin_stream(), Send(chunk(EVENTS[0])), Hold() if leaves else Fin()]
+    async with (
+        Collector() as collector,
+        Scripted(dialogue) as upstream,
+        gateway(upstream=upstream.url, tracing=collector.block()) as served,
+    ):
+        async with served.ask({**HELLO, "stream": True}) as ask:
+            await ask.head()
+            await ask.piece()
+            if not leaves:
+                with suppress(asyncio.IncompleteReadError, ConnectionError):
+                    while await ask.piece():
+                        pass
+        await upstream.left()
+        async with asyncio.timeout(10):
+            while served.state.in_flight.requests:
+                await asyncio.sleep(0)
+    assert len(collector.spans()) == 3
+    server = collector.spans()[0]
+    assert attributes(server)["gatepass.outcome"] == ("client_gone" if leaves else "error")
+    assert [one.status.code for one in collector.spans()] == [UNSET if leaves else ERROR] * 3
+    assert all(one.end_time_unix_nano >= one.start_time_unix_nano > 0 for one in collector.spans())
+
+
+@pytest.mark.parametrize("way", ["refuses", "hangs", "fails"])
+async def test_a_bad_collector_delays_no_request_and_a_stop_is_bounded(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "16")
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4")
+    answer = [Hold()] if way == "hangs" else [Send(reply("", 503))]
+    async with Scripted(answer=lambda _: answer) as collector, Scripted(answer=lambda _: GOOD) as upstream:
+        url = "http://127.0.0.1:1" if way == "refuses" else collector.url
+        async with gateway(upstream=upstream.url, tracing={"endpoint": url, "metrics": False}) as served:
+            async with asyncio.timeout(20):
+                statuses = [(await served.ask().answer()).status for _ in range(40)]
+            tracing = served.state.tracing
+            assert tracing is not None
+            assert not tracing._traces
+            assert tracing._processor is not None
+            assert len(tracing._processor._batch_processor._queue) <= 16
+            began_s = served.state.clock.now()
+        assert served.state.clock.now() - began_s < 10
+    assert statuses == [200] * 40
+
+
+async def test_the_access_log_and_the_story_have_the_trace() -> None:
+    async with (
+        Collector() as collector,
+        Scripted(GOOD) as upstream,
+        gateway(upstream=upstream.url, tracing=collector.block()) as served,
+    ):
+        await served.ask().answer()
+        [record] = served.state.inspector.newest()
+    trace_id = collector.spans()[0].trace_id.hex()
+    assert msgspec.json.decode(msgspec.json.encode(record.access))["trace_id"] == trace_id  # the line of the log
+    assert story_of(record, 0.0, 0.0, str)["trace_id"] == trace_id
