@@ -11,7 +11,7 @@ import asyncio
 import os
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TextIO
 
@@ -149,8 +149,11 @@ class Client:
         await self._done
 
 
-def create_state(upstream: Upstream) -> AppState:
-    """Return gatepass's state with a hashed key, a renamed model and a token, as in the benchmark."""
+def create_state(upstream: Upstream, more: Mapping[str, Any]) -> AppState:
+    """Return gatepass's state with a hashed key, a renamed model and a token, as in the benchmark.
+
+    `more` has further blocks of the configuration.
+    """
     models = ("bench-chat", "bench-burst-200", "bench-embed")
     config = Config.model_validate(
         {
@@ -158,6 +161,7 @@ def create_state(upstream: Upstream) -> AppState:
             "upstreams": {"mock": {"base_url": "http://127.0.0.1:9/v1", "credential": "token"}},
             "models": {name: {"upstream": "mock", "name": "deployed"} for name in models},
             "access": {"keys": [{"name": "load", "hash": hash_key(CLIENT_KEY)}]},
+            **more,
         }
     )
     state = create_app_state(config)
@@ -165,11 +169,13 @@ def create_state(upstream: Upstream) -> AppState:
     return replace(state, upstreams={"mock": replace(state.upstreams["mock"], transport=transport)})
 
 
-def request(name: str, path: str = CHAT) -> bytes:
+def request(name: str, path: str = CHAT, fields: str = "") -> bytes:
+    """Return a request with a body of BODIES and further header `fields`, each with its line end."""
     body = (BODIES / f"{name}.json").read_bytes()
     head = (
         f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:8080\r\nuser-agent: bench\r\naccept: application/json\r\n"
-        f"authorization: Bearer {CLIENT_KEY}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        f"authorization: Bearer {CLIENT_KEY}\r\ncontent-type: application/json\r\n{fields}"
+        f"content-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 
@@ -185,13 +191,13 @@ async def least_us(client: Client, request_bytes: bytes, batch: int) -> float:
     return best_s * US_PER_S
 
 
-async def connect(log: TextIO, upstream: Upstream | None = None) -> tuple[AppState, Upstream, Client]:
-    """Return gatepass, an upstream and a client that are connected."""
+async def connect(log: TextIO, upstream: Upstream | None = None, **more: Any) -> tuple[AppState, Upstream, Client]:
+    """Return gatepass, an upstream and a client that are connected. `more` has blocks of the configuration."""
     upstream = upstream or Upstream()
-    state = create_state(upstream)
+    state = create_state(upstream, more)
     configure("info", "json", state.redactor, log)
     state.start()
-    app = build_app(lambda: ApiEndpoint(state), state.base_path)
+    app = build_app(lambda: ApiEndpoint(state), state.config)
     client = Client(connection_context(app, ApiEndpoint(state)), ServerConfig(app))
     return state, upstream, client
 
