@@ -25,7 +25,7 @@ STORE_TESTS := $(addprefix tests/integration/store/test_,store_windows.py limits
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check chart-check chart ui-check ui-pictures reference recordings golden e2e hosts mcp-sessions e2e-prometheus e2e-system \
+.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check chart-check chart ui-check ui-pictures reference recordings golden e2e hosts trace-picture mcp-sessions e2e-prometheus e2e-system \
   attacks campaigns stress chaos fast-streams viewers reloads rolls token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
   lock clean doctor-faults release release-check release-pythons
 
@@ -110,6 +110,10 @@ reference: setup ## Write the generated pages: settings, commands, errors, metri
 
 recordings: setup ## Record `gatepass demo`, `init` and `doctor` as pictures in docs/images: half a minute
 	$(BIN)/python -m docs.record
+
+trace-picture: setup ## Draw docs/images/trace.svg of the spans that the collector of tests/e2e/test_tracing.py receives
+	tests/e2e/setup.sh
+	TRACE_PICTURE=write $(BIN)/pytest -q tests/e2e/test_tracing.py -k trace_of_a_failover
 
 SITE := build/site
 

@@ -1,5 +1,5 @@
 # Included by the Makefile. Generated files are in .e2e/bench.
-.PHONY: bench bench-amplification bench-quick bench-profile bench-curves bench-workers bench-soak bench-transforms bench-bodies bench-inspector bench-scrape bench-queue bench-limits bench-store-limits bench-replicas
+.PHONY: bench bench-amplification bench-quick bench-profile bench-curves bench-workers bench-soak bench-transforms bench-bodies bench-inspector bench-scrape bench-queue bench-limits bench-store-limits bench-replicas bench-tracing
 
 bench: setup ## Measure gatepass against nginx, FastAPI + httpx, openai-forward, LiteLLM; writes docs/benchmarks.md
 	$(BIN)/python -m bench $(BENCH)
@@ -45,3 +45,6 @@ bench-store-limits: setup ## 1,000 requests a second against limits of 1, 2 and 
 
 bench-replicas: setup ## Token calls and round trips to a real store by 1, 2, 4 and 8 replicas, and computed for more; 5 minutes
 	$(BIN)/python -m bench.replicas
+
+bench-tracing: setup ## Cost of tracing for a chat, not configured, not sampled and sampled, beside the bare SDK, verdict; three minutes
+	$(BIN)/python -m bench.tracing $(BENCH)
