@@ -26,7 +26,7 @@ UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check chart-check chart ui-check ui-pictures reference recordings golden e2e hosts trace-picture mcp-sessions e2e-prometheus e2e-system \
-  attacks campaigns stress chaos fast-streams viewers reloads rolls token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
+  attacks campaigns stress chaos fast-streams viewers reloads rolls chart-rolls token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
   lock clean doctor-faults release release-check release-pythons
 
 help: ## Show this list
@@ -219,6 +219,10 @@ reloads: setup ## 1,000 reloads under load, in one process and with two workers:
 
 rolls: setup ## Rolling restarts and 100 worker replacements under clients that keep connections: five minutes
 	$(BIN)/python -m tests.stress.rolls $(if $(wildcard .e2e/node-client),--node .e2e/node-client) $(ROLLS)
+
+chart-rolls: setup ## A rolling upgrade of four replicas under 50 streams by the times of the Helm chart, without the store for a while
+	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
+	$(BIN)/python -W ignore -m tests.stress.chart_rolls
 
 token-matrix: setup ## Every fault of an issuer against every state of a token, on a driven clock: half a minute
 	$(BIN)/python -W ignore -m tests.stress.token_matrix

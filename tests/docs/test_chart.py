@@ -70,7 +70,7 @@ def test_the_deployment_starts_stops_and_reads_its_secret() -> None:
     mounts = {mount["name"]: mount["mountPath"] for mount in running["volumeMounts"]}
     delay_s = running["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert VALUES["drain"] == {"delaySeconds": delay_s, "timeoutSeconds": ServerConfig().drain_timeout_s}
-    assert pod["terminationGracePeriodSeconds"] == delay_s + ServerConfig().drain_timeout_s + 5
+    assert pod["terminationGracePeriodSeconds"] == 2 * delay_s + ServerConfig().drain_timeout_s + 5
     assert f"USER {pod['securityContext']['runAsUser']}" in IMAGE_FACTS
     paths = {running[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")}
     assert paths < set(PATHS)

@@ -109,7 +109,7 @@ async def reloads(load: Load, count: int, workers: int) -> Outcome:
     issuer = Issuer()
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        upstream_port = await stack.enter_async_context(upstream())
+        upstream_port = await stack.enter_async_context(upstream(Load()))
         server = await asyncio.start_server(issuer.answer, "127.0.0.1", 0)
         issuer_port = (await stack.enter_async_context(server)).sockets[0].getsockname()[1]
         file, control = folder / "gatepass.json", folder / "own" / "control.sock"

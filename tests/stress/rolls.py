@@ -27,6 +27,7 @@ from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tests.integration.workers.processes import Serving, serving
@@ -45,11 +46,16 @@ BOUND_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The clients and the interpreter of gatepass. `node`: the folder of the npm package; None runs only Python."""
+    """The clients, their streams and the interpreter of gatepass.
+
+    `node`: the folder of the npm package; None runs only Python. `event_s`: between two of the `events` of a stream.
+    """
 
     node: Path | None = None
     concurrency: int = CONCURRENCY
     python: str = sys.executable
+    events: int = EVENTS
+    event_s: float = EVENT_S
 
 
 @dataclass
@@ -71,8 +77,8 @@ def chunk(delta: dict[str, str], finish: str | None) -> bytes:
     )
 
 
-async def answer(reader: StreamReader, writer: StreamWriter) -> None:
-    """Serve as the upstream: a plain reply after EVENT_S, or a stream of EVENTS events at intervals of EVENT_S."""
+async def answer(load: Load, reader: StreamReader, writer: StreamWriter) -> None:
+    """Serve as the upstream: a plain reply after EVENT_S, or a stream of the events of `load`."""
     with contextlib.closing(writer), contextlib.suppress(OSError, EOFError):
         while True:
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -82,10 +88,10 @@ async def answer(reader: StreamReader, writer: StreamWriter) -> None:
                 writer.write(
                     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
                 )
-                for number in range(EVENTS):
-                    event = chunk({"content": "a"}, "stop" if number == EVENTS - 1 else None)
+                for number in range(load.events):
+                    event = chunk({"content": "a"}, "stop" if number == load.events - 1 else None)
                     writer.write(b"%x\r\n%b\r\n" % (len(event), event))
-                    await asyncio.sleep(EVENT_S)
+                    await asyncio.sleep(load.event_s)
                 writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
             else:
                 await asyncio.sleep(EVENT_S)
@@ -99,8 +105,8 @@ async def answer(reader: StreamReader, writer: StreamWriter) -> None:
 
 
 @asynccontextmanager
-async def upstream() -> AsyncIterator[int]:
-    server = await asyncio.start_server(answer, "127.0.0.1", 0, backlog=1024)
+async def upstream(load: Load) -> AsyncIterator[int]:
+    server = await asyncio.start_server(partial(answer, load), "127.0.0.1", 0, backlog=1024)
     async with server:
         yield server.sockets[0].getsockname()[1]
 
@@ -204,7 +210,14 @@ async def clients(port: int, load: Load) -> AsyncIterator[list[Result]]:
     """Run both clients against `port` until the end of the block. Their results are complete afterwards."""
     results = [Result("openai-python")]
     commands: list[tuple[str, ...]] = [
-        (sys.executable, str(HERE / "rolling_client.py"), str(port), str(load.concurrency), str(PAUSE_S), str(EVENTS))
+        (
+            sys.executable,
+            str(HERE / "rolling_client.py"),
+            str(port),
+            str(load.concurrency),
+            str(PAUSE_S),
+            str(load.events),
+        )
     ]
     processes = []
     async with AsyncExitStack() as stack:
@@ -212,7 +225,9 @@ async def clients(port: int, load: Load) -> AsyncIterator[list[Result]]:
             script = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=load.node))) / "rolling_client.mjs"
             script.write_text((HERE / "rolling_client.mjs").read_text())  # Node finds `openai` in this folder
             results.append(Result("openai-node"))
-            commands.append(("node", str(script), str(port), str(load.concurrency), str(PAUSE_S * 1000), str(EVENTS)))
+            commands.append(
+                ("node", str(script), str(port), str(load.concurrency), str(PAUSE_S * 1000), str(load.events))
+            )
         for command in commands:
             processes.append(await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE))  # noqa: PERF401 - the list must contain the processes that started
         try:
@@ -249,7 +264,7 @@ async def rolling_restart(load: Load, replicas: int, **settings: float) -> list[
     """Restart each of `replicas` behind the balancer, one after the other, on its port."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        config = configured(folder, await stack.enter_async_context(upstream()), **settings)
+        config = configured(folder, await stack.enter_async_context(upstream(load)), **settings)
         running, ports = [], []
         for _ in range(replicas):
             replica = AsyncExitStack()
@@ -269,7 +284,7 @@ async def replaced_workers(load: Load, count: int, workers: int = 2) -> list[Res
     """End `count` workers one after the other, each when all others are ready."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        config = configured(folder, await stack.enter_async_context(upstream()))
+        config = configured(folder, await stack.enter_async_context(upstream(load)))
         running = await stack.enter_async_context(
             gatepass(load.python, config, "--port", "0", "--workers", str(workers))
         )
