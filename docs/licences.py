@@ -14,6 +14,7 @@ from release import locks
 
 PAGE = Path(__file__).parent / "supply_chain.md"
 SPDX = {
+    "3-Clause BSD License": "BSD-3-Clause",
     "Apache 2.0": "Apache-2.0",
     "Apache Software License": "Apache-2.0",
     "BSD License": "BSD",
