@@ -132,7 +132,7 @@ CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome,$
 site-check: ## Build the site and test it in Chromium: search, links, errors, the width of a phone; two minutes
 	@[ -x "$(CHROMIUM)" ] || { echo "make site-check requires Chromium: install Debian's package chromium, or set CHROMIUM to the path of a browser." >&2; exit 1; }
 	@$(MAKE) --no-print-directory docs-site .site/.ready
-	SITE=$(abspath $(SITE)) CHROMIUM=$(CHROMIUM) .site/bin/pytest -q -n $(CORES) tests/site
+	SITE=$(abspath $(SITE)) CHROMIUM=$(CHROMIUM) .site/bin/pytest -q tests/site
 
 ui-check: ## Test the page at /ui in Chromium: each view and datum, accessibility, keyboard, phone; three minutes
 	@[ -x "$(CHROMIUM)" ] || { echo "make ui-check requires Chromium: install Debian's package chromium, or set CHROMIUM to the path of a browser." >&2; exit 1; }
