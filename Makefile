@@ -25,7 +25,7 @@ STORE_TESTS := $(addprefix tests/integration/store/test_,store_windows.py limits
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check chart-check chart ui-check ui-pictures reference recordings golden e2e hosts trace-picture mcp-sessions e2e-prometheus e2e-system \
+.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check chart-check chart ui-check ui-pictures reference recordings golden e2e e2e-setup hosts trace-picture mcp-sessions e2e-prometheus e2e-system \
   attacks campaigns stress chaos fast-streams viewers reloads rolls chart-rolls token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
   lock clean doctor-faults release release-check release-pythons
 
@@ -169,12 +169,14 @@ golden: setup ## Write tests/golden/*.txt again: what users see, which tests/gol
 	GATEPASS_GOLDEN=write $(BIN)/pytest -q tests/golden
 	git diff --stat -- tests/golden
 
-e2e: setup ## Real servers, Node clients, the container image (E2E_CONTAINER=skip without root)
+e2e: e2e-setup ## Real servers, Node clients, the container image (E2E_CONTAINER=skip without root)
 	$(if $(filter skip,$(E2E_CONTAINER)),,tests/e2e/container/setup.sh --check)
-	tests/e2e/setup.sh
 	$(BIN)/pytest -n 2 --dist loadfile $(E2E_BESIDE)
 	$(BIN)/pytest -o hung_after_s=600 tests/e2e $(E2E_BESIDE:%=--ignore=%)  # the image is built in the first test
 	$(BIN)/pytest $(STORE_TESTS)  # alone: tests/integration/conftest.py sets the umask and the trust of its whole process
+
+e2e-setup: setup ## Install what `make e2e` runs, in .e2e
+	tests/e2e/setup.sh
 
 hosts: setup ## Every fault with each agent host of tests/e2e/hosts, and what it prints, also over chats alone: ten minutes
 	tests/e2e/setup.sh
