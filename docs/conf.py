@@ -42,7 +42,7 @@ CHILDREN = {
     "guides/replicas": ["operations/store", "scaling"],
     "container": ["kubernetes"],
     "operations/monitoring": ["guides/tracing"],
-    "operations/run": ["operations/reload"],
+    "operations/run": ["operations/reload", "operations/tls"],
     "operations/ui": ["operations/ui_views"],
     "comparison": ["guides/replace_a_forwarder", "guides/from_litellm", "guides/from_one_api"],
     "architecture": ["decisions", "contributing", "extending", "release", "concepts/translation_tests"],

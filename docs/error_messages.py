@@ -47,6 +47,8 @@ MESSAGES: Mapping[str, str] = {
     " of this client seems to end in /api/v1.",
     "method_not_allowed": "GET is not possible at /v1/chat/completions; use POST.",
     "unsupported_upgrade": "gatepass does not support WebSockets. Send the request with POST to /v1/responses.",
+    "plain_http": "The client speaks plain HTTP, and gatepass requires TLS. Begin its base URL with https://.",
+    "tls_handshake_failed": "The client certificate is not valid: certificate has expired.",
     "receive_timeout": "The request body was not complete after 20 s (limits.receive_s).",
     "invalid_json": "The body is empty. Send a JSON object.",
     "invalid_request": "`stream` must be true, false or null.",

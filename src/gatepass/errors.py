@@ -270,6 +270,29 @@ class UnsupportedUpgrade(CallerError):
     code, status = "unsupported_upgrade", 426
 
 
+class PlainHttp(CallerError):
+    """The client speaks HTTP without TLS to a gatepass with `server.tls`. gatepass closed the connection.
+
+    The client receives no response. The log has the event `refused`.
+
+    Action: Begin the client's base URL with `https://`.
+    """
+
+    code = "plain_http"
+
+
+class TlsHandshakeFailed(CallerError):
+    """The TLS handshake with a client failed. The message contains the reason, such as a missing client certificate.
+
+    The client receives no response. The log has the event `refused`.
+
+    Action: If the client does not trust the certificate of gatepass, add its CA to the client. If gatepass requires a
+    client certificate, set one that a CA of `server.tls.client_ca_file` signed and that has not expired.
+    """
+
+    code = "tls_handshake_failed"
+
+
 class ReceiveTimeout(CallerError):
     """The head or the body of the request was not complete in time.
 

@@ -7,6 +7,7 @@ import socket
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -61,9 +62,9 @@ class Worker:
     acceptor: Acceptor | None = None
 
     def start(self, listening: socket.socket, file: Path, kind: type[Acceptor]) -> None:
-        self.acceptor = kind(
-            listening.dup(), lambda: _Open(self.held), lambda: len(self.held), ConnectionCounts(file, self.seat)
-        )
+        connect = partial(asyncio.get_running_loop().connect_accepted_socket, lambda: _Open(self.held))
+        counts = ConnectionCounts(file, self.seat)
+        self.acceptor = kind(listening.dup(), connect, lambda: len(self.held), counts)
 
     async def close(self) -> None:
         assert self.acceptor is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -41,13 +42,15 @@ class Gateway:
     port: int
     state: AppState
     server: DrainingServer
+    tls: ssl.SSLContext | None = None
+    """Of the client. None: without TLS."""
 
     def ask(
         self, body: Any = HELLO, path: str = CHAT, *, method: str = "POST", headers: Mapping[str, str] = JSON
     ) -> Ask:
         """One request on a new connection; see Ask."""
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-        return Ask(self.port, method, path, dict(headers), data)
+        return Ask(self.port, method, path, dict(headers), data, self.tls)
 
 
 def _as_built(state: AppState) -> AppState:
@@ -60,6 +63,7 @@ async def gateway(
     upstream: str = "",
     clock: Clock | None = None,
     change: Callable[[AppState], AppState] = _as_built,
+    tls: ssl.SSLContext | None = None,
     **blocks: Any,
 ) -> AsyncIterator[Gateway]:
     """Serve a configuration; `upstream` is short for one upstream `chat` at that root, without a credential.
@@ -69,13 +73,15 @@ async def gateway(
     if upstream:
         blocks.setdefault("upstreams", {"chat": {"base_url": f"{upstream}/v1"}})
     config = Config.model_validate({"server": {"drain_timeout_s": 0}, **blocks})
-    async with serving(change(create_app_state(config, clock))) as served:
+    async with serving(change(create_app_state(config, clock)), tls=tls) as served:
         yield served
 
 
 @asynccontextmanager
-async def serving(state: AppState, source: ConfigSource | None = None) -> AsyncIterator[Gateway]:
-    """Serve `state`. With `source` it can be reloaded."""
+async def serving(
+    state: AppState, source: ConfigSource | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Gateway]:
+    """Serve `state`. With `source` it can be reloaded. `tls` is the context of the clients."""
     listening = bind("127.0.0.1", 0)
     ready = asyncio.Event()
     server = _Guest(state, lambda _: ready.set(), source=source)
@@ -83,7 +89,7 @@ async def serving(state: AppState, source: ConfigSource | None = None) -> AsyncI
     try:
         async with asyncio.timeout(BOUND_S):
             await ready.wait()
-        yield Gateway(listening.getsockname()[1], state, server)
+        yield Gateway(listening.getsockname()[1], state, server, tls)
     finally:
         server.should_exit = True
         await serving
@@ -141,6 +147,7 @@ class Ask:
     path: str
     headers: dict[str, str]
     data: bytes
+    tls: ssl.SSLContext | None = None
     status: int = 0
     received: dict[str, str] = field(default_factory=dict)
     body: bytearray = field(default_factory=bytearray)
@@ -148,7 +155,7 @@ class Ask:
     _writer: asyncio.StreamWriter | None = None
 
     async def __aenter__(self) -> Self:
-        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2**16)
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2**16, ssl=self.tls)
         fields = {"host": f"127.0.0.1:{self.port}", "content-length": str(len(self.data)), **self.headers}
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         self._writer.write(f"{self.method} {self.path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + self.data)

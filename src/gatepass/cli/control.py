@@ -9,19 +9,19 @@ import csv
 import json
 import os
 import shlex
-import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from operator import add
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import click
 
+from gatepass.cli.healthcheck import UnixConnection, listening, variable
 from gatepass.cli.options import CHECK_FAILED, CONFIG_HELP, UNUSABLE, json_option, print_json, printable, progress
 from gatepass.config.references import own_variables
 from gatepass.types import MCP_UPSTREAM, span
@@ -64,7 +64,7 @@ def request(method: str, target: str, socket_path: str | None = None, body: byte
     `target` is a page, such as `/status`, or `/reload` with POST. `body` is JSON. A long wait is shown on a terminal.
     """
     path = socket_path or found_socket()
-    connection = _UnixConnection(path)
+    connection = UnixConnection(path, BOUND_S)  # a reload sends nothing until all workers have answered
     try:
         with progress(f"the gatepass at {path}"):
             connection.request(method, target, body or None)
@@ -95,7 +95,6 @@ def found_socket() -> str:
     The file that `gatepass serve` would read here may name it. If several run, it is the one on the port of
     GATEPASS_PORT or of that file.
     """
-    from gatepass.cli.healthcheck import listening, variable
     from gatepass.config.document import ConfigError
     from gatepass.config.file import configuration_file
     from gatepass.server.listening import AUTO, OFF, control_sockets
@@ -129,7 +128,6 @@ def found_socket() -> str:
 
 def socket_of(path: str) -> str:
     """Return the socket of the gatepass that runs with the configuration `path`; raise NotRunning or UsageError."""
-    from gatepass.cli.healthcheck import listening
     from gatepass.config.document import ConfigError
     from gatepass.server.listening import control_sockets
 
@@ -156,17 +154,6 @@ def _socket_in(path: str) -> str | None:
     own = lookup(read_document(path).tree, ("server", "control_socket"))
     own = resolve(own, os.environ) if isinstance(own, str) else AUTO
     return None if own in (AUTO, OFF) else own
-
-
-class _UnixConnection(HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=BOUND_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)  # for each read: a reload sends nothing until all workers have answered
-        self.sock.connect(self._path)
 
 
 @click.command()

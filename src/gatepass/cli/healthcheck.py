@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
+import ssl
 from collections.abc import Mapping
-from http.client import HTTPConnection, HTTPException, RemoteDisconnected
+from http.client import HTTPConnection, HTTPException, HTTPSConnection, RemoteDisconnected
+from typing import Any
 
 import click
 
@@ -22,9 +25,38 @@ def reachable(listen_host: str) -> str:
     return _WILDCARDS.get(listen_host, listen_host)
 
 
-def failure_of(host: str, port: int, timeout_s: float) -> str | None:
-    """Send GET /healthz; return why the reply is not a 200, or None. `timeout_s` applies to each read."""
+class UnixConnection(HTTPConnection):
+    """A connection to the control socket `path`. `timeout_s` applies to each read."""
+
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def failure_of(host: str, port: int, timeout_s: float, tls: Any = None) -> str | None:
+    """Send GET /healthz; return why the reply is not a 200, or None. `timeout_s` applies to each read.
+
+    `tls` is the block `server.tls` of the file. gatepass on this machine need not have a certificate for `host`. If
+    clients need a certificate, the request uses the control socket.
+    """
     connection = HTTPConnection(host, port, timeout=timeout_s)
+    if tls is not None and tls.get("client_ca_file") is not None:
+        # imported here, because most checks do not need it
+        from gatepass.server.listening import control_sockets
+
+        found = [str(path) for path in control_sockets(os.environ) if path.stem == str(port)]
+        if not (found := found or [variable("CONTROL_SOCKET") or ""])[0]:
+            return f"no control socket of the gatepass on port {port}, which requires client certificates, was found"
+        connection = UnixConnection(found[0], timeout_s)
+    elif tls is not None:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection = HTTPSConnection(host, port, timeout=timeout_s, context=context)
     try:
         connection.request("GET", "/healthz")
         status = connection.getresponse().status
@@ -58,8 +90,8 @@ def own_file(path: str | None) -> str | None:
         exit_unusable(str(error))
 
 
-def listening(path: str, environment: Mapping[str, str]) -> tuple[str, int]:
-    """Return `server.host` and `server.port` of the file; raise ConfigError or ValueError.
+def listening(path: str, environment: Mapping[str, str]) -> tuple[str, int, Any]:
+    """Return `server.host`, `server.port` and the block `server.tls` of the file; raise ConfigError or ValueError.
 
     Nothing else is checked, so that a secret that is just being replaced does not fail the health check.
     """
@@ -70,7 +102,8 @@ def listening(path: str, environment: Mapping[str, str]) -> tuple[str, int]:
 
     tree = read_document(path).tree
     host, port = (lookup(tree, ("server", name)) for name in ("host", "port"))
-    return resolve(host, environment) if isinstance(host, str) else HOST, port if isinstance(port, int) else PORT
+    host = resolve(host, environment) if isinstance(host, str) else HOST
+    return host, port if isinstance(port, int) else PORT, lookup(tree, ("server", "tls"))
 
 
 @click.command()
@@ -89,19 +122,21 @@ def healthcheck(path: str | None, host: str | None, port: int | None, timeout_s:
     """Check whether gatepass on this machine is alive: exit code 0, or 1 with the reason.
 
     The address comes from the options, else from GATEPASS_HOST and GATEPASS_PORT, else from `server` in the file of
-    --config, GATEPASS_CONFIG or ./gatepass.yaml, as for `gatepass serve`. The file is read only if it is needed.
+    --config, GATEPASS_CONFIG or ./gatepass.yaml, as for `gatepass serve`. If the file has `server.tls`, the check uses
+    TLS; with `client_ca_file` it uses the control socket, because it has no client certificate.
     """
-    path = own_file(path)
-    if path is not None and (host is None or port is None):
+    path, tls = own_file(path), None
+    if path is not None:
         from gatepass.config.document import ConfigError
 
         try:
-            file_host, file_port = listening(path, os.environ)
+            file_host, file_port, tls = listening(path, os.environ)
+            host, port = host or file_host, port or file_port
         except (ConfigError, ValueError) as error:
-            raise click.ClickException(str(error)) from None
-        host, port = host or file_host, port or file_port
+            if host is None or port is None:
+                raise click.ClickException(str(error)) from None
     if port == 0:
         raise click.ClickException("server.port is 0, which picks a free port: set the port with --port")
-    reason = failure_of(reachable(host or HOST), port or PORT, timeout_s)
+    reason = failure_of(reachable(host or HOST), port or PORT, timeout_s, tls)
     if reason is not None:
         raise click.ClickException(reason)

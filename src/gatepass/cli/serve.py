@@ -165,7 +165,7 @@ def _supervise(loaded: LoadedConfig, listening: socket.socket, count: int, comma
     from gatepass.server.supervisor import NoFolder, Supervisor, WorkerCommand
 
     _log_start(loaded)
-    server, url = loaded.config.server, url_of(listening)
+    server, url = loaded.config.server, url_of(listening, loaded.config.server.scheme)
     drain_s = server.drain_delay_s + server.drain_timeout_s
     gc.enable()
     with _control_socket(loaded, listening) as control:

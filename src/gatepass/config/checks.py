@@ -211,6 +211,8 @@ SECRET_FILES: tuple[SettingPattern, ...] = (
     ("credentials", "*", "web_identity_token_file"),
     ("credentials", "*", "federated_token_file"),
     ("credentials", "*", "certificate_file"),
+    ("server", "tls", "key_file"),
+    ("server", "tls", "key_password_file"),
 )
 """Settings that name a file with a secret, in addition to keys for TLS and every `${file:...}`.
 

@@ -181,6 +181,34 @@ HostName = Annotated[str, Field(pattern=HOST_NAME)]
 """A name as in `Host`, without a port."""
 
 
+class ListenerTlsFiles(Block):
+    """HTTPS of the listener. After a reload, new connections use changed files."""
+
+    cert_file: str
+    """A file with the PEM certificate of gatepass, then those of its intermediate CAs.
+
+    Example: /etc/gatepass/tls/tls.crt
+    """
+    key_file: str
+    """A file with its PEM private key.
+
+    Example: /etc/gatepass/tls/tls.key
+    """
+    client_ca_file: str | None = None
+    """A file with PEM certificates of CAs. Every client must then present a certificate of one of them (mutual TLS). It
+    replaces no key: `access.keys` still decide who the caller is.
+
+    Example: /etc/gatepass/tls/ca.crt
+
+    Danger: HTTP probes of Kubernetes present no certificate.
+    """
+    key_password_file: str | None = None
+    """A file with the pass phrase of `key_file`.
+
+    Example: /run/secrets/tls_password
+    """
+
+
 class ServerConfig(Block):
     """The listening socket, worker processes and the end of the process."""
 
@@ -197,6 +225,11 @@ class ServerConfig(Block):
     Unit: port number
 
     Example: 9000
+    """
+    tls: ListenerTlsFiles | None = None
+    """Serve HTTPS with these files. Only `gatepass serve` uses it. See docs/operations/tls.md.
+
+    Example: {cert_file: /etc/gatepass/tls/tls.crt, key_file: /etc/gatepass/tls/tls.key}
     """
     base_path: Annotated[str, Field(pattern=BASE_PATH)] = ""
     """A prefix of every path: with `/llm`, clients use `/llm/v1/chat/completions` and `/llm/for/dify/v1/…`.
@@ -265,6 +298,10 @@ class ServerConfig(Block):
     Danger: Keep the sum with `drain_delay_s` below the grace period of the program that sends the signal. Otherwise
     streams are cut without an error event.
     """
+
+    @property
+    def scheme(self) -> str:
+        return "http" if self.tls is None else "https"
 
 
 class Limits(Block):
@@ -341,7 +378,8 @@ class Limits(Block):
     Danger: Each stream takes two file descriptors.
     """
     receive_s: Seconds = 20.0
-    """Seconds that a client may take to send the head of a request, and again for the body. For a form that passes
+    """Seconds that a client may take to send the head of a request, and again for the body. For the first request of a
+    connection they include the TLS handshake. For a form that passes
     through, the limit applies to each next piece. gatepass keeps a connection for 75 s between requests, and for 75
     s in total if no request was authenticated.
 

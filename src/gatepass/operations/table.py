@@ -282,13 +282,16 @@ def select_profile(profiles: Mapping[str, T], path_profile: str | None, of_key: 
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?")
 
 
-def base_url(headers: Headers, base_path: str = "", profile: str | None = None) -> str:
-    """Return `http://HOST/v1` with the client's Host. Use it only in messages, because the client can set Host."""
+def base_url(headers: Headers, base_path: str = "", profile: str | None = None, *, scheme: str = "http") -> str:
+    """Return `http://HOST/v1` with the client's Host. Use it only in messages, because the client can set Host.
+
+    `scheme` is that of the listener.
+    """
     path = base_path + (f"{PREFIX}{profile}" if profile else "") + PREFIXES[0]
     hosts = [value for name, value in headers if name == b"host"]
     if len(hosts) != 1 or _HOST.fullmatch(hosts[0]) is None:
         return path
-    scheme = "https" if header(headers, b"x-forwarded-proto") == b"https" else "http"
+    scheme = "https" if header(headers, b"x-forwarded-proto") == b"https" else scheme
     return f"{scheme}://{hosts[0].decode('ascii')}{path}"
 
 

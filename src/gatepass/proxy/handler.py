@@ -283,7 +283,7 @@ def _unknown_path(context: RequestContext, path_profile: str | None) -> errors.U
     return unknown_path_error(
         client_request.mounted_at + client_request.path,
         base_path,
-        base_url(client_request.headers, base_path, profile),
+        base_url(client_request.headers, base_path, profile, scheme=context.state.config.server.scheme),
         "" if mcp is None else mcp.usable_by(context.caller),
     )
 

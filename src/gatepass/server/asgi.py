@@ -377,7 +377,7 @@ class _Page:
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": cycle.version,
             "method": cycle.method,
-            "scheme": "http",
+            "scheme": cycle.scheme,
             "path": cycle.path,
             "raw_path": raw_path,
             "query_string": query,

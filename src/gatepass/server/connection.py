@@ -10,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import select
+import socket
+import ssl
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -26,6 +29,7 @@ from gatepass.http_client.loop_turns import SMALL_BYTES, LoopTurns
 from gatepass.proxy.in_flight import InFlightRequests
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, UnfinishedHeads
 from gatepass.server.cycle import HttpRequestCycle, header_lines
+from gatepass.server.listener_tls import ListenerTls, handshake_error
 from gatepass.server.parser import RequestParser
 from gatepass.server.timeouts import (
     BODY_GRACE_S,
@@ -58,11 +62,42 @@ class ConnectionContext:
     shares: ConnectionShares[ClientConnection]
     heads: UnfinishedHeads[ClientConnection]
     in_flight: InFlightRequests
+    tls: ListenerTls | None = None
     write_batcher: WriteBatcher = field(default_factory=WriteBatcher)
     turns: LoopTurns = field(default_factory=LoopTurns)
 
 
+class _Handshake(asyncio.Transport):
+    """The transport of a connection during its TLS handshake. It sends nothing, and each way to end it cancels."""
+
+    def __init__(self, task: asyncio.Task[Any], accepted: socket.socket) -> None:
+        with suppress(OSError):  # the client has closed it
+            super().__init__({"socket": accepted, "peername": accepted.getpeername()})
+        self._task = task
+
+    def is_closing(self) -> bool:
+        return self._task.cancelling() > 0
+
+    def close(self) -> None:
+        if not self.is_closing():
+            self._task.cancel()
+
+    abort = write_eof = close
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send nothing: the client does not expect plain HTTP."""
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
 LOG = logging.getLogger("gatepass.serve")
+
+UNSENT_BYTES = 64 * 1024
+"""Bytes that a TLS transport holds before it pauses writing, as without TLS. uvloop's default is 512 KiB."""
 
 HEAD_COPIES = 2
 """Memory of an unfinished head per byte: httptools joins the pieces of a field, and the heap keeps the gaps."""
@@ -117,7 +152,32 @@ class ClientConnection(asyncio.Protocol):
 
     # called by asyncio and uvicorn
 
+    async def begin_tls(self, accepted: socket.socket, context: ssl.SSLContext) -> None:
+        """Serve `accepted` after a TLS handshake, during which it counts as a connection without a key."""
+        handshake = _Handshake(cast(asyncio.Task[Any], asyncio.current_task()), accepted)
+        self.connection_made(handshake)
+        limits = self._limits
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: self,
+                accepted,
+                ssl=context,
+                ssl_handshake_timeout=limits.receive_s + 2 * LINGER_S,  # after the deadline for a head
+                ssl_shutdown_timeout=limits.send_stall_s,
+            )
+        except ssl.SSLError as error:
+            self._context.refused(handshake_error(error), self._parser.peer)
+        except OSError:  # the client has closed the connection
+            pass
+        finally:
+            if self.transport is handshake:
+                self.connection_lost(None)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self.is_in_handshake:
+            self.transport = cast(asyncio.Transport, transport)
+            self.transport.set_write_buffer_limits(UNSENT_BYTES)
+            return
         self.transport = cast(asyncio.Transport, transport)
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own classes
         in_flight = self._context.in_flight
@@ -129,6 +189,8 @@ class ClientConnection(asyncio.Protocol):
             connection.evict()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        if self not in self._server_state.connections:
+            return  # TLS: a handshake that was cancelled just when it was complete
         self._server_state.connections.discard(self)
         self._shares.disconnect(self)
         self._context.heads.end(self)
@@ -197,7 +259,8 @@ class ClientConnection(asyncio.Protocol):
         """Close a connection without a request in progress, to make room for others."""
         self._context.refused(Overloaded(EVICTED), self._parser.peer)
         self._close()
-        if self.transport.get_write_buffer_size():  # a close waits until the client has read the response
+        # a close waits until the client has read the response, and with TLS until it closes as well
+        if self.transport.get_write_buffer_size() or not self.transport.can_write_eof():
             self._loop.call_later(LINGER_S, self.transport.abort)
 
     def retire(self) -> None:
@@ -209,6 +272,14 @@ class ClientConnection(asyncio.Protocol):
         self._is_ending = True
         if not (self._ignores_input or self.transport.is_closing()):
             self._timeouts.shorten(is_idle=self._is_idle())
+
+    @property
+    def is_in_handshake(self) -> bool:
+        return isinstance(self.transport, _Handshake)
+
+    @property
+    def scheme(self) -> str:
+        return "http" if self._context.tls is None else "https"
 
     @property
     def accepts_requests(self) -> bool:
@@ -397,7 +468,8 @@ class ClientConnection(asyncio.Protocol):
                 self._closes_s = self._loop.time() + DRAIN_RECHECK_S
                 self._timeouts.start(AwaitedInput.LAST, DRAIN_RECHECK_S)
         elif awaited is AwaitedInput.HEAD:
-            self._refuse(ReceiveTimeout("The request's head did not arrive in time (limits.receive_s)."))
+            late = "The TLS handshake was not complete" if self.is_in_handshake else "The request's head did not arrive"
+            self._refuse(ReceiveTimeout(f"{late} in time (limits.receive_s)."))
         elif awaited is AwaitedInput.BODY and receiving is not None:
             if receiving is not self._current and self._current is not None:
                 # reading is paused while another request is served, so the client cannot send this body
@@ -408,6 +480,7 @@ class ClientConnection(asyncio.Protocol):
             self._timeouts.start(AwaitedInput.REST, BODY_GRACE_S)
         elif awaited is AwaitedInput.NEXT:
             self._close()
+            self._timeouts.start(AwaitedInput.CLOSE, LINGER_S)  # a client need not close when TLS ends
         elif awaited is AwaitedInput.CLOSE and self.transport.get_write_buffer_size():
             self._timeouts.start(AwaitedInput.CLOSE, LINGER_S)  # the client still reads: see `_stall_timer`
         else:
@@ -426,7 +499,7 @@ class ClientConnection(asyncio.Protocol):
         if receiving is not None:
             is_next = receiving is self._current and not receiving.has_begun
         else:
-            is_next = self._current is None and self._parser.in_head
+            is_next = self._current is None and (self._parser.in_head or self.is_in_handshake)
         if is_next:
             if receiving is not None:
                 receiving.disconnect()  # its task waits for the rest of the body, and must not respond
@@ -467,7 +540,10 @@ class ClientConnection(asyncio.Protocol):
         self.flush()
         if self.transport.is_closing():
             return
-        self.transport.write_eof()  # the client sees the end of the response, and gatepass can still read
+        if self.transport.can_write_eof():
+            self.transport.write_eof()  # the client sees the end of the response, and gatepass can still read
+        elif self._parser.cycle is None:  # TLS: a close would reset a client that still sends its body
+            self.transport.close()
         if self._reading_paused and not self._unread:
             self.transport.resume_reading()
         self._reading_paused = False

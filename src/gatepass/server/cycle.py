@@ -113,6 +113,10 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
     _head: bytes = b""
     _on_disconnect: Callable[[], None] | None = None
 
+    @property
+    def scheme(self) -> str:
+        return self._connection.scheme
+
     # called by the connection
 
     def expect(self) -> None:

@@ -17,9 +17,10 @@ import socket
 import stat
 import struct
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 UNSENT_BYTES = 512 * 1024
 """Bytes that the kernel accepts for a client beyond what the client has room for. Accepted sockets inherit this limit.
@@ -49,9 +50,9 @@ def accepting_often(listening: socket.socket) -> list[socket.socket]:
     return [listening, *(listening.dup() for _ in range(ACCEPTS - 1))]
 
 
-def url_of(listening: socket.socket) -> str:
+def url_of(listening: socket.socket, scheme: str) -> str:
     host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def descriptor_limit() -> float:
@@ -120,8 +121,12 @@ class ConnectionCounts:
     A worker's seat is a 32-bit number: its connections plus 1, or 0 if it does not accept. `own` is this worker's seat.
     """
 
-    def __init__(self, file: Path, own: int | None = None) -> None:
+    def __init__(self, file: Path | None, own: int | None = None) -> None:
+        """`file` is None for a process that is the only worker."""
         self.own = own
+        if file is None:
+            self._held = memoryview(mmap.mmap(-1, 4 * SEATS)).cast("I")
+            return
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(descriptor, 4 * SEATS)
@@ -159,14 +164,14 @@ class Acceptor:
     def __init__(
         self,
         listening: socket.socket,
-        make_protocol: Callable[[], asyncio.Protocol],
+        connect: Callable[[socket.socket], Coroutine[Any, Any, object]],
         count_connections: Callable[[], int],
         counts: ConnectionCounts,
     ) -> None:
-        """`make_protocol` returns the protocol of a new connection, `count_connections` the number of open ones."""
+        """`connect` serves a new connection, and returns when `count_connections` counts it."""
         self._loop = asyncio.get_running_loop()
         self._listening = listening
-        self._make_protocol = make_protocol
+        self._connect = connect
         self._count_connections = count_connections
         self._counts = counts
         self._making: set[asyncio.Task[object]] = set()
@@ -223,7 +228,7 @@ class Acceptor:
                     # the socket stays readable: without a pause the event loop would spin
                     self._pause(NO_DESCRIPTOR_S, self._resume)
                 return
-            making = self._loop.create_task(self._loop.connect_accepted_socket(self._make_protocol, accepted))
+            making = self._loop.create_task(self._connect(accepted))
             self._making.add(making)
             making.add_done_callback(self._making.discard)
             self.publish()

@@ -222,7 +222,8 @@ async def _home(call: PageRequest) -> Response:
     """Return what a browser shows: gatepass runs, its version and its base URL. Requires no key."""
     call.state.authenticator.check_without_key(call.client_request)
     mounted_at, _ = path_in(call.request.scope)
-    url = base_url(tuple(call.request.headers.raw), mounted_at + call.state.base_path)
+    path = mounted_at + call.state.base_path
+    url = base_url(tuple(call.request.headers.raw), path, scheme=call.request.scope["scheme"])
     shown = HOME.format(version=__version__, base_url=url)
     return PlainTextResponse(shown, headers={"x-content-type-options": "nosniff"})
 

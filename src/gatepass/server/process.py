@@ -40,6 +40,7 @@ from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, 
 from gatepass.server.cycle import HttpRequestCycle, RequestIds
 from gatepass.server.inspection import RELOAD, RETRY, Peers
 from gatepass.server.limits import limits_of
+from gatepass.server.listener_tls import ListenerTls
 from gatepass.server.listening import (
     BACKLOG,
     HANDSHAKE_S,
@@ -220,6 +221,7 @@ class ControlServer:
             context,
             serve=lambda cycle: serve_page(serve_operator, cycle, CONTROL_BODY_BYTES),
             shares=ConnectionShares(0, CONTROL_CONNECTIONS, 0),  # a flood of clients must not close these connections
+            tls=None,
         )
         self._state = ServerState()
         self._server: asyncio.Server | None = None
@@ -286,7 +288,8 @@ class DrainingServer(uvicorn.Server):
         def on_change(config: Config) -> None:
             context.shares.set_callers(config.limits.connections, config.access.callers)
 
-        reloader = None if source is None else Reloader(endpoint, source, on_change)
+        tls = None if state.config.server.tls is None else ListenerTls(state.config.server.tls)
+        reloader = None if source is None else Reloader(endpoint, source, on_change, tls)
 
         async def reload_own() -> dict[str, Any]:
             return {} if reloader is None else asdict(await reloader.reload("command"))
@@ -307,7 +310,7 @@ class DrainingServer(uvicorn.Server):
                 service.ui.loaded, service.ui.last_reload = lambda: reloader.loaded, lambda: reloader.last
         # only lifespan and pages: ClientConnection serves every other path
         app = Starlette(routes=service.routes, lifespan=service.lifespan, exception_handlers=ERRORS)
-        context = connection_context(app, endpoint)
+        context = replace(connection_context(app, endpoint), tls=tls)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -351,8 +354,10 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         channel = self._channel
-        # uvicorn gets no socket of a supervisor: the Acceptors balance the connections between the workers
-        own = sockets or [] if channel is None else []
+        scheme = self.endpoint.state.config.server.scheme
+        # uvicorn gets no socket of a supervisor: the Acceptors balance the connections between the workers. It gets
+        # none for TLS: its connections would count only after their handshake.
+        own = sockets or [] if channel is None and self._context.tls is None else []
         await super().startup(sockets=[each for listening in own for each in accepting_often(listening)])
         gc.enable()  # `gatepass serve` disables it at the start
         gc.freeze()  # collections skip the permanent objects of the start (saves 25 µs for each request)
@@ -364,16 +369,18 @@ class DrainingServer(uvicorn.Server):
             if state.config.server.watch:
                 state.in_flight.tasks.spawn(self.reloader.watch(state.clock), "watch")
         if self._control is not None:
-            self._control.url = next(map(url_of, sockets or []), "")
+            self._control.url = next((url_of(listening, scheme) for listening in sockets or []), "")
             await self._control.open()
         for listening in sockets or []:
-            self._announce(url_of(listening))
+            self._announce(url_of(listening, scheme))
+        connections = self.server_state.connections
+        if not own:
+            counts = ConnectionCounts(None, 0) if channel is None else channel.connection_counts
+            self._acceptors = [
+                Acceptor(listening, self._connect, connections.__len__, counts) for listening in sockets or []
+            ]
         if channel is None:
             return
-
-        make = partial(ClientConnection, self._context, server_state=self.server_state)
-        connections, counts = self.server_state.connections, channel.connection_counts
-        self._acceptors = [Acceptor(listening, make, connections.__len__, counts) for listening in sockets or []]
         if self._peers is not None:
             await self._peers.open()
             if inspection.last_reload_ns(channel.folder) != channel.last_reload_ns:
@@ -442,15 +449,23 @@ class DrainingServer(uvicorn.Server):
 
     async def _accept_waiting(self, listening: socket.socket) -> None:
         """Accept the connections that wait, because the close of `listening` would reset them."""
-        loop = asyncio.get_running_loop()
-        make = partial(ClientConnection, self._context, server_state=self.server_state)
         for _ in range(BACKLOG):
             try:
                 accepted, _ = listening.accept()
             except OSError:  # no connection waits, or a worker that retires has closed the socket
                 return
             with suppress(OSError):  # the client has closed it
-                await loop.connect_accepted_socket(make, accepted)
+                await self._connect(accepted)
+
+    async def _connect(self, accepted: socket.socket) -> None:
+        """Return when `accepted` has its ClientConnection. A TLS handshake goes on in a task."""
+        context = self._context
+        make = partial(ClientConnection, context, server_state=self.server_state)
+        if context.tls is None:
+            await asyncio.get_running_loop().connect_accepted_socket(make, accepted)
+        else:
+            context.in_flight.tasks.spawn(make().begin_tls(accepted, context.tls.context), "handshake")
+            await asyncio.sleep(0)  # the task counts the connection
 
     async def _stop_accepting(self) -> None:
         """Accept no more connections, and show no more pages to the other workers."""

@@ -26,6 +26,7 @@ from gatepass.errors import system_reason
 from gatepass.http_client.tls import TLSContexts
 from gatepass.proxy.app_state import AppState, next_app_state
 from gatepass.proxy.handler import ApiEndpoint
+from gatepass.server.listener_tls import ListenerContext, ListenerTls, listener_files
 from gatepass.types import settings_of
 
 LOG = logging.getLogger("gatepass.serve")
@@ -83,6 +84,8 @@ class _Read:
     needs_restart: tuple[str, ...]
     changed: tuple[str, ...]
     """Compared in the thread too: 10,000 models take 40 ms."""
+    listener: ListenerContext | None
+    """What new connections use if the files of `server.tls` have changed."""
 
 
 class _Refused(Exception):
@@ -101,10 +104,17 @@ def unattended_problems(used: LoadedConfig, loaded: LoadedConfig) -> list[str]:
 class Reloader:
     """Reloads the configuration of one process, one reload at a time. `on_change` receives each new one first."""
 
-    def __init__(self, endpoint: ApiEndpoint, source: ConfigSource, on_change: Callable[[Config], object]) -> None:
+    def __init__(
+        self,
+        endpoint: ApiEndpoint,
+        source: ConfigSource,
+        on_change: Callable[[Config], object],
+        tls: ListenerTls | None = None,
+    ) -> None:
         self._endpoint = endpoint
         self._source = source
         self._on_change = on_change
+        self._tls = tls
         self.loaded = source.loaded
         """The file of the configuration in use, and what it says."""
         self._lock = asyncio.Lock()
@@ -183,7 +193,9 @@ class Reloader:
         tls_contexts = TLSContexts(state.tls_contexts)
         for hop in (*config.upstreams.values(), *config.mcp.values(), *config.credentials.values()):
             tls_contexts.context_for(hop.network)
-        return _Read(loaded, config, tls_contexts, tuple(needs_restart), tuple(changed_settings(before, config)))
+        listener = None if self._tls is None else self._tls.read()
+        changed = tuple(changed_settings(before, config))
+        return _Read(loaded, config, tls_contexts, tuple(needs_restart), changed, listener)
 
     def _use(self, read: _Read, state: AppState, successor: AppState) -> ReloadResult:
         names = list(read.changed)
@@ -194,6 +206,9 @@ class Reloader:
         for name, upstream in successor.upstreams.items():
             if name not in state.upstreams or upstream.transport is not state.upstreams[name].transport:
                 names.append(settings_of(name))
+        if self._tls is not None and read.listener is not None:
+            self._tls.use(read.listener)
+            names.append("server.tls")
         changed, known = tuple(dict.fromkeys(names)), set(self.loaded.warnings)
         warnings = tuple(warning for warning in read.loaded.warnings if warning not in known)
         for warning in warnings:
@@ -227,12 +242,14 @@ Readings = Mapping[str, tuple[tuple[int, int], bytes]]
 
 
 def _readings(loaded: LoadedConfig) -> Readings:
-    """Read the configuration, the files that it references, and its CA files. Leave out what cannot be read."""
+    """Read the configuration and the files that it references, also for TLS. Leave out what cannot be read."""
     files = [] if loaded.source == "environment" else [loaded.source]
     for _, value in leaves(loaded.document.tree):
         if isinstance(value, Reference):
             files += [source.name for source in value.sources if source.kind == "file"]
     config = loaded.config
+    if config.server.tls is not None:
+        files += listener_files(config.server.tls)
     hops = (*config.upstreams.values(), *config.mcp.values(), *config.credentials.values())
     found: dict[str, tuple[tuple[int, int], bytes]] = {}
     for file in (*files, *(hop.network.ca_file for hop in hops if hop.network.ca_file is not None)):

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,8 @@ def connections(listening: socket.socket, count: int) -> Iterator[None]:
 async def accepted(listening: socket.socket, seats: ConnectionCounts, count: int) -> None:
     """Return when an acceptor with `seats` has accepted `count` connections."""
     made: list[asyncio.BaseTransport] = []
-    acceptor = Acceptor(listening, lambda: Counting(made), lambda: len(made), seats)
+    connect = partial(asyncio.get_running_loop().connect_accepted_socket, lambda: Counting(made))
+    acceptor = Acceptor(listening, connect, lambda: len(made), seats)
     try:
         with connections(listening, count):
             await until(lambda: len(made) == count)

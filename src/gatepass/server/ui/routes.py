@@ -341,7 +341,8 @@ class UiRequest:
         found = _PAGE.fullmatch(self.request.query_params.get("page", ""))
         if found is not None and found["host"] == self.request.headers.get("host"):
             return found[0].removesuffix(path.removesuffix(self.request.path_params["rest"]))
-        return base_url(self.client_request.headers, mounted_at).removesuffix("/v1")
+        scheme = self.request.scope["scheme"]
+        return base_url(self.client_request.headers, mounted_at, scheme=scheme).removesuffix("/v1")
 
     def text(self, name: str) -> str:
         """Return the member `name` of the body; raise InvalidRequest if it is not a text."""
@@ -406,7 +407,9 @@ def _session_of(call: UiRequest, caller: AccessKey | None) -> dict[str, Any]:
         "login": call.state.authenticator.requires_key,
         "signed_in": None if caller is None else {"name": caller.name, "role": caller.role},
         "why": call.why() if caller is None else None,
-        "base_url": base_url(call.client_request.headers, mounted_at + call.state.base_path),
+        "base_url": base_url(
+            call.client_request.headers, mounted_at + call.state.base_path, scheme=call.request.scope["scheme"]
+        ),
     }
 
 

@@ -61,6 +61,14 @@ export const ERRORS = {
     "text": "客户端在只提供 HTTP 的路径上请求 WebSocket。",
     "action": "在客户端中关闭 WebSocket。Codex 会自己关闭。"
   },
+  "plain_http": {
+    "text": "客户端用不带 TLS 的 HTTP 访问设置了 `server.tls` 的 gatepass，连接已被关闭。客户端收不到响应。日志中有事件 `refused`。",
+    "action": "让客户端的 base URL 以 `https://` 开头。"
+  },
+  "tls_handshake_failed": {
+    "text": "与客户端的 TLS 握手失败。错误信息含有原因，例如缺少客户端证书。客户端收不到响应。日志中有事件 `refused`。",
+    "action": "如果客户端不信任 gatepass 的证书，在客户端添加其 CA。如果 gatepass 要求客户端证书，设置一个由 `server.tls.client_ca_file` 中的 CA 签发且未过期的证书。"
+  },
   "receive_timeout": {
     "text": "请求头或请求体没有在时限内收完。",
     "action": "线路较慢时，增大 `limits.receive_s`，或减小 `limits.upload_bytes_per_s`。"

@@ -1,0 +1,339 @@
+"""`server.tls`: what clients get over TLS, renewed certificates, client certificates, and handshakes that fail."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import socket
+import ssl
+import struct
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import trustme
+
+from gatepass.config.load import load
+from gatepass.proxy.app_state import create_app_state
+from gatepass.server.connection import ClientConnection
+from gatepass.server.pages import status_of
+from gatepass.server.reload import ConfigSource, ReloadResult
+from tests.integration.answers import COMPLETION, delta
+from tests.integration.gateway import HELLO, Gateway, descriptors, gateway, serving
+from tests.integration.scripted import Dialogue, Hold, Scripted, Send, begin_stream, chunk, reply
+from tests.waiting import until
+
+CA, OTHER_CA = trustme.CA(), trustme.CA()
+STREAMED = {**HELLO, "stream": True}
+GOOD = [Send(reply(COMPLETION))]
+
+
+def renew(folder: Path, ca: trustme.CA = CA, *, cert: bool = True, key: bool = True) -> None:
+    """Write a new pair, or only one part of it."""
+    pair = ca.issue_cert("127.0.0.1", "localhost")
+    if cert:
+        pair.cert_chain_pems[0].write_to_path(folder / "tls.crt")
+    if key:
+        pair.private_key_pem.write_to_path(folder / "tls.key")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, str]:
+    renew(tmp_path)
+    return {"cert_file": str(tmp_path / "tls.crt"), "key_file": str(tmp_path / "tls.key")}
+
+
+@pytest.fixture
+def mutual(files: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    CA.cert_pem.write_to_path(tmp_path / "client_ca.crt")
+    return {**files, "client_ca_file": str(tmp_path / "client_ca.crt")}
+
+
+def client(certificate: trustme.LeafCert | None = None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    CA.configure_trust(context)
+    OTHER_CA.configure_trust(context)
+    if certificate is not None:
+        certificate.configure_cert(context)
+    return context
+
+
+def counted(gp: Gateway, code: str) -> float:
+    lines = gp.state.metrics.exposition().decode().splitlines()
+    found = [line for line in lines if line.startswith("gatepass_errors_total{") and f'code="{code}"' in line]
+    return sum(float(line.rpartition(" ")[2]) for line in found)
+
+
+async def idle(gp: Gateway) -> None:
+    """Wait until no connection is left."""
+    await until(lambda: not gp.server.server_state.connections)
+    assert len(gp.server._context.shares) == 0
+
+
+@asynccontextmanager
+async def raw(gp: Gateway) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gp.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def test_a_chat_and_a_stream_arrive_over_tls_and_pages_know_their_scheme(files):
+    streamed = [*begin_stream(), Send(chunk(delta(content="x" * 200_000))), Hold()]
+    answers: Iterator[Dialogue] = iter([GOOD, streamed])
+    async with (
+        Scripted(answer=lambda _: next(answers)) as upstream,
+        gateway(upstream=upstream.url, server={"tls": files, "drain_timeout_s": 0}, tls=client()) as gp,
+    ):
+        assert (await gp.ask().answer()).json() == COMPLETION
+        async with gp.ask(STREAMED) as ask:
+            await ask.head()
+            await ask.until(b"x" * 200_000)
+        home = await gp.ask(None, "/", method="GET").answer()
+        assert f"https://127.0.0.1:{gp.port}/v1" in home.body.decode()
+        wrong = await gp.ask(path="/v2/chat/completions").answer()
+        assert f"https://127.0.0.1:{gp.port}/v1" in wrong.error["message"]
+        await idle(gp)
+
+
+# --- renewed certificates --------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Renewing:
+    """A gatepass with `server.tls` that can be reloaded, under a load of requests."""
+
+    served: Gateway
+    answers: list[int] = field(default_factory=list)
+    failures: list[Exception] = field(default_factory=list)
+
+    async def reload(self) -> ReloadResult:
+        assert self.served.server.reloader is not None
+        return await self.served.server.reloader.reload("command")
+
+    async def load(self) -> None:
+        while True:
+            try:
+                self.answers.append((await self.served.ask().answer()).status)
+            except (OSError, EOFError) as error:
+                self.failures.append(error)
+
+    @property
+    def problems(self) -> list[str]:
+        found: list[str] = status_of(self.served.server.endpoint.state)["reload_problems"]
+        return found
+
+    async def shown(self) -> str:
+        """Return the serial number of the certificate that a new connection receives."""
+        _, writer = await asyncio.open_connection("127.0.0.1", self.served.port, ssl=self.served.tls)
+        found = writer.get_extra_info("peercert")["serialNumber"]
+        writer.transport.abort()
+        return str(found)
+
+
+@asynccontextmanager
+async def renewing(folder: Path, upstream: Scripted, tls: dict[str, str]) -> AsyncIterator[Renewing]:
+    file = folder / "gatepass.json"
+    blocks = {"server": {"tls": tls, "drain_timeout_s": 0}, "upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}}}
+    file.write_text(json.dumps(blocks))
+    read = partial(load, str(file), {})
+    loaded = read()
+    async with serving(create_app_state(loaded.config), ConfigSource(loaded, read), client()) as served:
+        yield Renewing(served)
+
+
+async def test_a_renewed_certificate_serves_new_connections_and_no_request_fails(files, tmp_path):
+    async with Scripted(answer=lambda _: GOOD) as upstream, renewing(tmp_path, upstream, files) as gp:
+        load = [asyncio.create_task(gp.load()) for _ in range(4)]
+        old, seen = gp.served.ask(STREAMED), {await gp.shown()}
+        async with old:
+            for _ in range(5):
+                gp.answers.clear()
+                renew(tmp_path)
+                assert await gp.reload() == ReloadResult("reloaded", ("server.tls",))
+                seen.add(await gp.shown())
+                await until(lambda: len(gp.answers) > 8)
+            assert (await old.answer()).status == 200
+        for task in load:
+            task.cancel()
+        await asyncio.gather(*load, return_exceptions=True)
+        assert await gp.reload() == ReloadResult("unchanged")
+    assert len(seen) == 6
+    assert gp.failures == []
+    assert set(gp.answers) == {200}
+
+
+async def test_a_pair_that_does_not_match_keeps_the_old_one_and_status_says_so(files, tmp_path, caplog, logged_errors):
+    async with Scripted(answer=lambda _: GOOD) as upstream, renewing(tmp_path, upstream, files) as gp:
+        before = await gp.shown()
+        renew(tmp_path, key=False)
+        refused = await gp.reload()
+        assert refused.outcome == "refused"
+        assert gp.problems == list(refused.problems)
+        assert "server.tls.key_file" in gp.problems[0]
+        assert "belongs to cert_file" in gp.problems[0]
+        assert "reload_refused" in caplog.messages
+        assert [one for one in logged_errors if "reload_refused" not in one] == []
+        logged_errors.clear()
+        assert await gp.shown() == before
+        renew(tmp_path)
+        assert (await gp.reload()).outcome == "reloaded"
+        assert gp.problems == []
+        assert await gp.shown() != before
+
+
+async def test_a_secret_of_kubernetes_that_moves_its_link_is_noticed_by_watch(tmp_path, monkeypatch):
+    monkeypatch.setattr("gatepass.server.reload.WATCH_S", 0.02)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        renew(tmp_path / name)
+    (tmp_path / "..data").symlink_to("one")
+    for name in ("tls.crt", "tls.key"):
+        (tmp_path / name).symlink_to(Path("..data", name))
+    tls = {"cert_file": str(tmp_path / "tls.crt"), "key_file": str(tmp_path / "tls.key")}
+    async with Scripted(answer=lambda _: GOOD) as upstream, renewing(tmp_path, upstream, tls) as gp:
+        reloader = gp.served.server.reloader
+        assert reloader is not None
+        before, watching = await gp.shown(), asyncio.create_task(reloader.watch(gp.served.state.clock))
+        await asyncio.sleep(0.1)
+        (tmp_path / "..new").symlink_to("two")
+        (tmp_path / "..new").rename(tmp_path / "..data")
+        while await gp.shown() == before:
+            await asyncio.sleep(0.02)
+        watching.cancel()
+
+
+# --- client certificates ---------------------------------------------------------------------------------------------
+
+KEY = "gp-0123456789abcdef0123456789-laptop"
+ACCESS = {"keys": [{"name": "laptop", "hash": f"sha256:{sha256(KEY.encode()).hexdigest()}"}]}
+
+
+async def test_a_client_certificate_is_required_and_is_no_caller(mutual):
+    own = CA.issue_cert("a-client@corp.example")
+    async with (
+        Scripted(answer=lambda _: GOOD) as upstream,
+        gateway(
+            upstream=upstream.url, server={"tls": mutual, "drain_timeout_s": 0}, access=ACCESS, tls=client(own)
+        ) as gp,
+    ):
+        assert (await gp.ask().answer()).error["code"] == "invalid_api_key"
+        keyed = {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
+        assert (await gp.ask(headers=keyed).answer()).status == 200
+        for wrong in (None, OTHER_CA.issue_cert("a-client@corp.example"), expired()):
+            other = replace(gp, tls=client(wrong))
+            with pytest.raises((ssl.SSLError, ConnectionError, EOFError)):
+                await other.ask().answer()
+        assert counted(gp, "tls_handshake_failed") == 3
+        assert len(upstream.received) == 1
+        await idle(gp)
+
+
+def expired() -> trustme.LeafCert:
+    return CA.issue_cert(
+        "a-client@corp.example", not_after=datetime(2020, 1, 1, tzinfo=UTC), not_before=datetime(2019, 1, 1, tzinfo=UTC)
+    )
+
+
+# --- handshakes that fail --------------------------------------------------------------------------------------------
+
+
+async def test_plain_http_is_closed_without_a_byte_and_counted(files):
+    async with gateway(server={"tls": files, "drain_timeout_s": 0}, upstream="http://127.0.0.1:9") as gp:
+        async with raw(gp) as (reader, writer):
+            writer.write(b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+            with suppress(ConnectionError):
+                assert not (await reader.read()).startswith(b"HTTP")
+        assert counted(gp, "plain_http") == 1
+        await idle(gp)
+
+
+async def test_a_slow_handshake_counts_as_a_connection_without_a_key_and_ends_at_its_deadline(files):
+    limits = {"receive_s": 0.3}
+    async with gateway(server={"tls": files, "drain_timeout_s": 0}, limits=limits, upstream="http://127.0.0.1:9") as gp:
+        hello = ssl.MemoryBIO(), ssl.MemoryBIO()
+        with pytest.raises(ssl.SSLWantReadError):
+            client().wrap_bio(*hello, server_hostname="127.0.0.1").do_handshake()
+        async with raw(gp) as (silent, _), raw(gp) as (reader, writer):
+            writer.write(hello[1].read()[:100])
+            await until(lambda: len(gp.server._context.shares) == 2)
+            assert len(gp.server.server_state.connections) == 2
+            with suppress(ConnectionError):
+                assert await reader.read() == await silent.read() == b""
+        assert counted(gp, "receive_timeout") == 2
+        assert counted(gp, "tls_handshake_failed") == 0
+        await idle(gp)
+
+
+async def test_a_flood_of_handshakes_closes_its_own_connections(files):
+    limits = {"connections": 8}
+    before = descriptors()
+    async with (
+        Scripted(answer=lambda _: GOOD) as upstream,
+        gateway(upstream=upstream.url, server={"tls": files, "drain_timeout_s": 0}, limits=limits, tls=client()) as gp,
+    ):
+        async with AsyncExitStack() as flood:
+            for _ in range(40):
+                await flood.enter_async_context(raw(gp))
+            await until(lambda: counted(gp, "overloaded") >= 40 - 11)
+            assert len(gp.server._context.shares) <= 11
+            assert (await gp.ask().answer()).status == 200
+        await idle(gp)
+    await until(lambda: descriptors() <= before + 2)
+
+
+async def test_a_client_that_leaves_in_the_handshake_leaves_nothing_and_is_no_error(files):
+    async with gateway(server={"tls": files, "drain_timeout_s": 0}, upstream="http://127.0.0.1:9") as gp:
+        for reset in (False, True):
+            with socket.create_connection(("127.0.0.1", gp.port)) as left:
+                left.sendall(b"\x16\x03\x01\x02")
+                await until(lambda: len(gp.server._context.shares) == 1)
+                if reset:
+                    left.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await idle(gp)
+        assert counted(gp, "tls_handshake_failed") == counted(gp, "receive_timeout") == 0
+
+
+async def test_a_connection_cut_in_a_stream_releases_everything(files):
+    streamed = [*begin_stream(), Send(chunk(delta(content="hi"))), Hold()]
+    async with (
+        Scripted(answer=lambda _: streamed) as upstream,
+        gateway(upstream=upstream.url, server={"tls": files, "drain_timeout_s": 0}, tls=client()) as gp,
+    ):
+        async with gp.ask(STREAMED) as ask:
+            await ask.head()
+            await ask.until(b"hi")
+        await idle(gp)
+        await until(lambda: gp.state.in_flight.busy == 0)
+        await until(lambda: upstream.open == 0)
+        gc.collect()
+        assert not [one for one in gc.get_objects() if isinstance(one, ClientConnection)]
+
+
+async def test_a_response_before_the_end_of_a_body_reaches_its_client(files):
+    limits = {"body_bytes": 100_000}
+    async with gateway(
+        server={"tls": files, "drain_timeout_s": 0}, limits=limits, upstream="http://127.0.0.1:9", tls=client()
+    ) as gp:
+        answer = await gp.ask(b" " * 8_000_000).answer()
+        assert answer.error["code"] == "body_too_large"
+        await idle(gp)
+
+
+async def test_a_stop_ends_idle_connections_and_handshakes_in_time(files):
+    async with gateway(server={"tls": files, "drain_timeout_s": 10}, upstream="http://127.0.0.1:9", tls=client()) as gp:
+        stack = AsyncExitStack()
+        await stack.enter_async_context(raw(gp))
+        idling = await stack.enter_async_context(gp.ask(None, "/healthz", method="GET"))
+        assert (await idling.answer()).status == 200
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    await stack.aclose()
