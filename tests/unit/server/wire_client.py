@@ -55,6 +55,9 @@ class FakeTransport(asyncio.Transport):
         for data in list_of_data:
             self.write(data)
 
+    def can_write_eof(self) -> bool:
+        return True
+
     def write_eof(self) -> None:
         self.ended, self.pieces_at_end = True, len(self.pieces)
 
