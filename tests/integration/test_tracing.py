@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from gatepass.config.model import Config
 from gatepass.observability.story import story_of
 from tests.integration.answers import COMPLETION, EVENTS
 from tests.integration.gateway import CHAT, HELLO, JSON, gateway
@@ -324,3 +330,49 @@ async def test_the_access_log_and_the_story_have_the_trace() -> None:
     trace_id = collector.spans()[0].trace_id.hex()
     assert msgspec.json.decode(msgspec.json.encode(record.access))["trace_id"] == trace_id  # the line of the log
     assert story_of(record, 0.0, 0.0, str)["trace_id"] == trace_id
+
+
+async def test_the_metrics_are_those_of_the_page_and_name_a_trace() -> None:
+    async with (
+        Collector() as collector,
+        Scripted(GOOD) as upstream,
+        gateway(upstream=upstream.url, tracing=collector.block(metrics=True)) as served,
+    ):
+        await served.ask().answer()
+        accept = {"accept": "application/openmetrics-text; version=1.0.0"}
+        page = await served.ask(None, "/metrics", method="GET", headers=accept).answer()
+        plain = await served.ask(None, "/metrics", method="GET", headers={}).answer()
+    bodies = [one.body for one in collector.received if one.target == "/v1/metrics"]
+    [resource] = ExportMetricsServiceRequest.FromString(bodies[-1]).resource_metrics
+    found = {one.name: one for scope in resource.scope_metrics for one in scope.metrics}
+    usage, trace_id = COMPLETION["usage"], collector.spans()[0].trace_id.hex()
+    assert {one.key for one in resource.resource.attributes} >= {"service.name", "service.instance.id"}
+    [point] = found["gen_ai.client.inference.duration"].histogram.data_points
+    families = {one.name: one for one in text_string_to_metric_families(page.body.decode())}
+    samples = [one for one in families["gatepass_request_duration_seconds"].samples if one.value]
+    assert (point.count, point.sum) == (1, samples[-1].value)
+    assert attributes(point)["gen_ai.operation.name"] == "chat"
+    [counted] = found["gen_ai.client.inference.usage.output_tokens"].sum.data_points
+    assert counted.as_double == usage["completion_tokens"] or counted.as_int == usage["completion_tokens"]
+    assert {one.exemplar.labels["trace_id"] for one in samples if one.exemplar} == {trace_id}
+    assert trace_id not in plain.body.decode()
+    assert plain.headers["content-type"].startswith("text/plain")
+    assert page.headers["content-type"].startswith("application/openmetrics-text")
+
+
+def test_the_extra_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatepass.config.credential.base.find_spec", lambda _: None)
+    with pytest.raises(ValueError, match=r"needs a library that is not installed: .*pip install '\.\[otel-grpc"):
+        Config.model_validate({"upstreams": {"chat": {"base_url": "http://h/v1"}}, "tracing": {"protocol": "grpc"}})
+
+
+def test_without_the_block_nothing_is_imported() -> None:
+    program = (
+        "import sys, gatepass.server.process, gatepass.cli.serve\n"
+        "from gatepass.config.model import Config\n"
+        "from gatepass.proxy.app_state import create_app_state\n"
+        "create_app_state(Config.model_validate({'upstreams': {'c': {'base_url': 'http://h/v1'}}}))\n"
+        "assert not [name for name in sys.modules if name.startswith('opentelemetry')]\n"
+    )
+    environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment, timeout=60)

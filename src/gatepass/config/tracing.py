@@ -66,11 +66,6 @@ class TracingConfig(Block):
     """
     metrics: bool = True
     """Send the metrics of the convention, each `OTEL_METRIC_EXPORT_INTERVAL`. They are also at `/metrics`."""
-    content: bool = False
-    """Add the messages of requests and answers to the spans, up to 16 KiB each. Known secrets are masked.
-
-    Danger: The collector receives what users write.
-    """
 
     def faults(self) -> Iterator[tuple[str, str]]:
         try:
@@ -84,6 +79,10 @@ class TracingConfig(Block):
     def extra(self) -> str:
         """The extra that has the exporter."""
         return EXTRAS[self.protocol]
+
+    def fields(self) -> dict[str, str] | None:
+        """Return `headers` with the names in lower case, as gRPC requires them. None: the variables decide."""
+        return {name.lower(): value.reveal() for name, value in self.headers.items()} or None
 
     def url(self, signal: str) -> str | None:
         """Return where to send `traces` or `metrics`, None if the variables `OTEL_*` decide."""

@@ -39,6 +39,21 @@ OPERATIONS: Mapping[str, str] = MappingProxyType(
 PROVIDERS: Mapping[str, str] = MappingProxyType({"azure": "azure.ai.openai"})
 """`gen_ai.provider.name` of dialects with another name there."""
 
+METRICS = (
+    (
+        *("gatepass_request_duration_seconds", "gen_ai.client.inference.duration"),
+        *("gen_ai.client.embeddings.duration", "s"),
+    ),
+    ("gatepass_time_to_first_token_seconds", "gen_ai.client.inference.time_to_first_chunk", "", "s"),
+    ("gatepass_input_tokens_total", "gen_ai.client.inference.usage.input_tokens", "", "{token}"),
+    ("gatepass_output_tokens_total", "gen_ai.client.inference.usage.output_tokens", "", "{token}"),
+    ("gatepass_cached_input_tokens_total", "gen_ai.client.inference.usage.cache_read.input_tokens", "", "{token}"),
+    ("gatepass_reasoning_tokens_total", "gen_ai.client.inference.usage.reasoning.output_tokens", "", "{token}"),
+)
+"""A family of `Metrics`, its name for inference, its name for EMBEDDING operations or "", and its unit."""
+EMBEDDING = frozenset(("embeddings",))
+MODALITY, GROUP = "gen_ai.token.modality", "gatepass.group"
+
 ID, CALLER, OPERATION_OF = "gatepass.request.id", "gatepass.caller", "gatepass.operation"
 OUTCOME, CODE, HOP = "gatepass.outcome", "gatepass.code", "gatepass.hop"
 UPSTREAM, CREDENTIAL, ADAPTED = "gatepass.upstream", "gatepass.credential", "gatepass.adapted"

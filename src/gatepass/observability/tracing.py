@@ -21,6 +21,7 @@ from uuid import uuid4
 import msgspec
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context
+from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -46,7 +47,9 @@ from gatepass.config.tracing import GRPC, TracingConfig
 from gatepass.config.upstream import UpstreamConfig
 from gatepass.errors import GatepassError
 from gatepass.observability import conventions as names
+from gatepass.observability.metrics import Metrics
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, RequestRecord, TraceId
+from gatepass.observability.otel_metrics import CellReader
 from gatepass.observability.story import attempts_of
 from gatepass.types import CLIENT_ERROR, SERVER_ERROR, Headers, Hidden
 
@@ -107,8 +110,8 @@ class Tracing(Observer):
     `mask` hides secrets in texts that came from outside. It is called in the thread of the export.
     """
 
-    def __init__(self, config: TracingConfig, clock: Clock, mask: Callable[[str], str]) -> None:
-        self._config, self._clock, self._mask = config, clock, mask
+    def __init__(self, config: TracingConfig, clock: Clock, mask: Callable[[str], str], metrics: Metrics) -> None:
+        self._config, self._clock, self._mask, self._metrics = config, clock, mask, metrics
         resource = Resource.create()
         own = {SERVICE_VERSION: __version__, SERVICE_NAME: config.service_name or "gatepass"}
         if config.service_name is None and not str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
@@ -129,6 +132,7 @@ class Tracing(Observer):
         """What the spans say of each upstream."""
         self._paths: Mapping[str, str] = {}
         self._processor: BatchSpanProcessor | None = None
+        self._reader: PeriodicExportingMetricReader | None = None
 
     def attach(self, upstreams: Mapping[str, UpstreamConfig], paths: Mapping[str, str]) -> None:
         """Set the upstreams by name, and the path of each operation. A reload sets them again."""
@@ -139,15 +143,20 @@ class Tracing(Observer):
         """Start the thread that exports, by default to the collector of the configuration."""
         if self._processor is None and not self._is_disabled:
             self._processor = BatchSpanProcessor(_MakingExporter(exporter or span_exporter(self._config)))
+            if self._config.metrics:
+                cells = CellReader(self._metrics, self._about, self.resource, self._scope)
+                self._reader = cells.exporting(metric_exporter(self._config))
 
     async def aclose(self) -> None:
         """Export what is queued, for at most FLUSH_S."""
-        processor, self._processor = self._processor, None
+        processor, reader, self._processor = self._processor, self._reader, None
         if processor is None:
             return
         loop, flushed = asyncio.get_running_loop(), asyncio.Event()
 
         def flush() -> None:
+            if reader is not None:
+                reader.shutdown()
             processor.shutdown()  # type: ignore[no-untyped-call]  # of the SDK
             with suppress(RuntimeError):  # the loop was closed, because this took too long
                 loop.call_soon_threadsafe(flushed.set)
@@ -197,6 +206,7 @@ class Tracing(Observer):
         status = 0 if error is None else error.http_status
         make = partial(self._request_spans, request, status, context, trace.parent, links, self._offset_s())
         self._processor.on_end(_Unmade(context, self.resource, make))
+        self._metrics.exemplify(request, self._clock.wall())
 
     def token_fetched(self, credential: str, began_s: float, reason: str | None) -> None:
         """Note that a token fetch ended now. `reason` is that of a failure."""
@@ -230,6 +240,9 @@ class Tracing(Observer):
 
     def _context(self, trace_id: int, span_id: int = 0) -> SpanContext:
         return SpanContext(trace_id, span_id or self._ids.generate_span_id(), is_remote=False, trace_flags=SAMPLED)
+
+    def _about(self, upstream: str) -> Attributes:
+        return {names.UPSTREAM: upstream, **self._peers.get(upstream, {})}  # a reload may have removed it
 
     def _offset_s(self) -> float:
         """Return what to add to a moment of `Clock.now` for the time since the epoch."""
@@ -313,8 +326,7 @@ class Tracing(Observer):
             names.OPERATION: operation,
             names.MODEL: self._mask(last.upstream_model or last.model),
             names.STREAM: access.stream or None,
-            names.UPSTREAM: last.upstream,
-            **self._peers.get(last.upstream, {}),  # a reload may have removed it
+            **self._about(last.upstream),
         }
         events = []
         for one in group[1:]:
@@ -352,8 +364,7 @@ class Tracing(Observer):
                 names.STATUS: attempt.status,
                 names.RESENDS: resends or None,
                 names.OUTCOME: attempt.outcome,
-                names.UPSTREAM: attempt.upstream,
-                **self._peers.get(attempt.upstream, {}),
+                **self._about(attempt.upstream),
             }
             resends += 1
             waited_s = attempt.token_wait_s if attempt.token is None else 0.0
@@ -440,12 +451,21 @@ def _ns(seconds: float) -> int:
 
 def span_exporter(config: TracingConfig) -> SpanExporter:
     """Return the exporter of the configuration. It connects when it exports."""
-    headers = {name.lower(): value.reveal() for name, value in config.headers.items()}
-    endpoint = config.url("traces")
     if config.extra == GRPC:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 
-        return GrpcExporter(endpoint, headers=headers or None)
+        return GrpcExporter(config.url("traces"), headers=config.fields())
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    return OTLPSpanExporter(endpoint, headers=headers or None)
+    return OTLPSpanExporter(config.url("traces"), headers=config.fields())
+
+
+def metric_exporter(config: TracingConfig) -> MetricExporter:
+    """Return the exporter of metrics, as `span_exporter`."""
+    if config.extra == GRPC:
+        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
+
+        return GrpcExporter(config.url("metrics"), headers=config.fields())
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+
+    return OTLPMetricExporter(config.url("metrics"), headers=config.fields())

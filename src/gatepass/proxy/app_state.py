@@ -384,7 +384,7 @@ def create_app_state(
     if config.tracing is not None:
         from gatepass.observability.tracing import Tracing  # nothing configured, nothing imported
 
-        tracing = Tracing(config.tracing, clock, redactor.mask)
+        tracing = Tracing(config.tracing, clock, redactor.mask, metrics)
         observers.switch(tracing, on=True)
     parts = ProcessParts(
         clock=clock,

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ from gatepass.config.model import Config
 from gatepass.errors import ModelNotFound
 from gatepass.learning.learned_rule import LearnedRuleRecord, as_config, is_configured
 from gatepass.normalize.rules import DeclaredModels
-from gatepass.observability.metrics import CONTENT_TYPE, exposition_of
+from gatepass.observability.metrics import CONTENT_TYPE, OPEN_METRICS, exposition_of
 from gatepass.observability.usage_ledger import COLUMNS, DAY_S, DayUse
 from gatepass.operations.table import base_url
 from gatepass.proxy.app_state import AppState
@@ -157,8 +158,10 @@ async def _metrics(call: PageRequest) -> Response:
     call.check()
     if not call.state.config.access.metrics_open:
         call.reader()
-    shown = await asyncio.to_thread(exposition_of, (await call.parts()).values())
-    return Response(shown, media_type=CONTENT_TYPE)
+    is_open = call.state.tracing is not None and OPEN_METRICS in call.request.headers.get("accept", "")
+    shown = await asyncio.to_thread(partial(exposition_of, (await call.parts()).values(), is_open=is_open))
+    media_type = f"{OPEN_METRICS}; version=1.0.0; charset=utf-8" if is_open else CONTENT_TYPE
+    return Response(shown, media_type=media_type)
 
 
 @_page("/status")
