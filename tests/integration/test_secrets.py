@@ -249,13 +249,16 @@ def assert_silent(text: str, secrets: list[str], where: str) -> None:
 @pytest.mark.parametrize("style", ["json", "text"])
 async def test_no_secret_is_printed_in_any_echo(servers, style, name):
     log = {"format": style, "level": "debug"}
-    async with gateway(log=log, **servers.blocks()) as gp:
-        with logged(gp.state) as out:
-            gp.state.capture.start(CaptureSettings())
-            answers = await play(gp, servers, [name])
-            metrics = await send(gp, None, "/metrics", method="GET")
-            shown = "\n".join(map(repr, _inner(gp.state)))
-            stories = await shown_stories(gp.state, answers)
+    async with Scripted(answer=lambda _: [Send(reply(""))]) as collector:
+        tracing = {"endpoint": collector.url, "content": True}
+        async with gateway(log=log, tracing=tracing, **servers.blocks()) as gp:
+            with logged(gp.state) as out:
+                gp.state.capture.start(CaptureSettings())
+                answers = await play(gp, servers, [name])
+                metrics = await send(gp, None, "/metrics", method="GET")
+                shown = "\n".join(map(repr, _inner(gp.state)))
+                stories = await shown_stories(gp.state, answers)
+        spans = b"".join(one.body for one in collector.received).decode("utf-8", "replace")
     secrets = [*CONFIGURED, *servers.tokens]
     assert name == "fixed" or len(servers.tokens) > 3, "a 401 was answered with a new token"
     bodies = "\n".join(answer.body.decode() for answer in answers)
@@ -263,9 +266,11 @@ async def test_no_secret_is_printed_in_any_echo(servers, style, name):
     assert bodies.count("***") > 30, "echoes were masked, or there was none"
     assert "***" in out.getvalue()
     assert stories.count("***") > 30
+    assert spans.count("***") > 30
     for text, where in (
         *((out.getvalue(), "the log"), (bodies, "a body"), (fields, "a header")),
         *((metrics.body.decode(), "/metrics"), (shown, "a repr"), (stories, "a captured body or a replay")),
+        (spans, "a span"),
     ):
         assert_silent(text, secrets, where)
 

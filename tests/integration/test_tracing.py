@@ -376,3 +376,25 @@ def test_without_the_block_nothing_is_imported() -> None:
     )
     environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
     subprocess.run([sys.executable, "-c", program], check=True, env=environment, timeout=60)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("content", [False, True])
+async def test_content_is_recorded_by_setting_alone(streamed: bool, content: bool) -> None:
+    async with (
+        Collector() as collector,
+        Scripted([Send(stream(*EVENTS))] if streamed else GOOD) as upstream,
+        gateway(upstream=upstream.url, tracing=collector.block(content=content)) as served,
+    ):
+        await served.ask({**HELLO, "stream": streamed}).answer()
+        await served.state.tracing.aclose()  # type: ignore[union-attr]  # exports all
+    [model] = collector.named("chat m")
+    found = attributes(model)
+    if not content:
+        assert not {name for name in found if "messages" in name}
+        return
+    question = [{"role": "user", "parts": [{"type": "text", "content": "hi"}]}]
+    assert msgspec.json.decode(found["gen_ai.input.messages"]) == question
+    [answer] = msgspec.json.decode(found["gen_ai.output.messages"])
+    assert answer["role"] == "assistant"
+    assert answer["parts"][0]["content"]

@@ -67,6 +67,12 @@ class TracingConfig(Block):
     metrics: bool = True
     """Send the metrics of the convention, each `OTEL_METRIC_EXPORT_INTERVAL`. They are also at `/metrics`."""
 
+    content: bool = False
+    """Add the messages of requests and answers to the spans, the first 16 KiB of each body. Known secrets are masked.
+
+    Danger: The collector receives what users write.
+    """
+
     def faults(self) -> Iterator[tuple[str, str]]:
         try:
             checked_extra(f"opentelemetry.exporter.otlp.proto.{self.protocol}", self.extra, "tracing")

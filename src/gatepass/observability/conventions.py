@@ -17,6 +17,7 @@ PATH, SCHEME, URL, USER_AGENT = "url.path", "url.scheme", "url.full", "user_agen
 ADDRESS, PORT, ERROR = "server.address", "server.port", "error.type"
 OPERATION, PROVIDER, MODEL = "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"
 STREAM, FIRST_CHUNK = "gen_ai.request.stream", "gen_ai.response.time_to_first_chunk"
+INPUT, OUTPUT = "gen_ai.input.messages", "gen_ai.output.messages"
 TOOL, MCP_METHOD = "gen_ai.tool.name", "mcp.method.name"
 USAGE: Mapping[str, str] = MappingProxyType(
     {

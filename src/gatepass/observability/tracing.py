@@ -49,12 +49,15 @@ from gatepass.errors import GatepassError
 from gatepass.observability import conventions as names
 from gatepass.observability.metrics import Metrics
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, RequestRecord, TraceId
+from gatepass.observability.otel_content import input_messages, output_messages
 from gatepass.observability.otel_metrics import CellReader
 from gatepass.observability.story import attempts_of
 from gatepass.types import CLIENT_ERROR, SERVER_ERROR, Headers, Hidden
 
 FLUSH_S = 3.0
 """How long a stop waits for the last spans to be exported: less than Kubernetes leaves after the longest drain."""
+CONTENT_BYTES = 16 * 1024
+"""What is kept of each body: the queue of the SDK then holds 64 MiB of them at most."""
 FETCHES = 16
 """The last fetches of each credential, to which the spans of requests that waited for them are linked."""
 SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -72,6 +75,8 @@ class _Trace(Hidden, msgspec.Struct, frozen=True):
     links: tuple[Link, ...]
     state: Headers
     """The client's `tracestate`, which belongs to a continued trace."""
+    bodies: defaultdict[int, bytearray] = msgspec.field(default_factory=partial(defaultdict, bytearray))
+    """The beginnings of its body, at 0, and of the reply of each attempt, at its number. Empty without `content`."""
 
 
 class _Unmade(ReadableSpan):
@@ -204,7 +209,7 @@ class Tracing(Observer):
         context = self._context(trace.trace_id)
         links = (*trace.links, *self._fetch_links(request.attempt))
         status = 0 if error is None else error.http_status
-        make = partial(self._request_spans, request, status, context, trace.parent, links, self._offset_s())
+        make = partial(self._request_spans, request, status, context, trace, links, self._offset_s())
         self._processor.on_end(_Unmade(context, self.resource, make))
         self._metrics.exemplify(request, self._clock.wall())
 
@@ -255,7 +260,7 @@ class Tracing(Observer):
         request: RequestRecord,
         status: int,
         context: SpanContext,
-        parent: SpanContext | None,
+        trace: _Trace,
         links: Sequence[Link],
         offset_s: float,
     ) -> list[ReadableSpan]:
@@ -293,7 +298,7 @@ class Tracing(Observer):
         server = span(
             f"{access.method} {path}".rstrip(),
             context,
-            parent,
+            trace.parent,
             SpanKind.SERVER,
             (request.arrived_s, request.arrived_s + (request.duration_s or 0.0)),
             attributes,
@@ -309,7 +314,7 @@ class Tracing(Observer):
             if operation is not None:
                 above = self._context(context.trace_id)
                 ended_s = min(last.began_s + last.duration_s, request.arrived_s + (request.duration_s or 0.0))
-                about, happened = self._inference(request, group, operation, offset_s)
+                about, happened = self._inference(request, trace, group, operation, offset_s)
                 name = f"{operation} {about[names.MODEL]}"
                 failed = last if _is_failure(last) else None
                 times = first.began_s, ended_s
@@ -318,7 +323,7 @@ class Tracing(Observer):
         return made
 
     def _inference(
-        self, request: RequestRecord, group: Sequence[AttemptRecord], operation: str, offset_s: float
+        self, request: RequestRecord, trace: _Trace, group: Sequence[AttemptRecord], operation: str, offset_s: float
     ) -> tuple[Attributes, list[Event]]:
         """Return the attributes and events of the GenAI span of the attempts at one target."""
         access, first, last = request.access, group[0], group[-1]
@@ -344,6 +349,9 @@ class Tracing(Observer):
                 first_s = request.arrived_s + request.first_byte_s
                 attributes[names.FIRST_CHUNK] = max(0.0, first_s - first.began_s)
                 events.append(Event(names.FIRST_TOKEN, {}, _ns(first_s + offset_s)))
+            if trace.bodies:
+                attributes[names.INPUT] = self._mask(input_messages(bytes(trace.bodies[0])))
+                attributes[names.OUTPUT] = self._mask(output_messages(bytes(trace.bodies[last.number])))
         return attributes, events
 
     def _http_spans(
@@ -430,6 +438,21 @@ def _peer_of(upstream: UpstreamConfig) -> Attributes:
     port = parts.port or (443 if parts.scheme == "https" else 80)
     provider = names.PROVIDERS.get(dialect, dialect)
     return {names.PROVIDER: provider, names.ADDRESS: parts.hostname or "", names.PORT: port}
+
+
+class ContentTracing(Tracing):
+    """Tracing with the beginnings of the bodies of sampled requests."""
+
+    def request_body(self, access: AccessRecord, data: bytes) -> None:
+        self._keep(access, 0, data)
+
+    def reply_body(self, attempt: AttemptRecord, data: bytes) -> None:
+        self._keep(attempt.access, attempt.number, data)
+
+    def _keep(self, access: AccessRecord | None, number: int, data: bytes) -> None:
+        trace = self._traces.get(id(access))
+        if trace is not None and trace.is_sampled and (left := CONTENT_BYTES - len(trace.bodies[number])) > 0:
+            trace.bodies[number] += data[:left]
 
 
 def _each(last: AttemptRecord | None, *, repeats: bool = True) -> Iterator[AttemptRecord]:

@@ -382,9 +382,10 @@ def create_app_state(
     # in the order in which they learn of an event
     observers, tracing = Observers([metrics, ledger, AccessLog()], metrics.observer_failed), None
     if config.tracing is not None:
-        from gatepass.observability.tracing import Tracing  # nothing configured, nothing imported
+        from gatepass.observability.tracing import ContentTracing, Tracing  # nothing configured, nothing imported
 
-        tracing = Tracing(config.tracing, clock, redactor.mask, metrics)
+        kind = ContentTracing if config.tracing.content else Tracing
+        tracing = kind(config.tracing, clock, redactor.mask, metrics)
         observers.switch(tracing, on=True)
     parts = ProcessParts(
         clock=clock,
