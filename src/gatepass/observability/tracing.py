@@ -136,6 +136,8 @@ class Tracing(Observer):
         self._peers: Mapping[str, Attributes] = {}
         """What the spans say of each upstream."""
         self._paths: Mapping[str, str] = {}
+        self.scheme = "http"
+        """Of the URLs of clients."""
         self._processor: BatchSpanProcessor | None = None
         self._reader: PeriodicExportingMetricReader | None = None
 
@@ -273,7 +275,7 @@ class Tracing(Observer):
             names.METHOD: access.method,
             names.ROUTE: path,
             names.PATH: mask(access.path),
-            names.SCHEME: "http",
+            names.SCHEME: self.scheme,
             names.STATUS: access.status,
             names.USER_AGENT: mask(access.user_agent),
             names.ID: mask(access.id),

@@ -551,6 +551,7 @@ def _take_over(state: AppState) -> None:
             ticket.set()
     if state.tracing is not None:
         settings = {name: upstream.settings for name, upstream in state.upstreams.items()}
+        state.tracing.scheme = "http" if state.config.server.tls is None else "https"
         state.tracing.attach(settings, {one.name: PREFIXES[0] + one.path for one in OPERATIONS})
     state.inspector.limit(limit_bytes)
     state.observers.switch(state.inspector, on=limit_bytes > 0)
