@@ -184,16 +184,24 @@ def files_of(
         if own is not None:
             yield from ((f"{folder}/{name}", text) for name, text in own["data"].items())
         elif mount["name"] == "ca":
-            yield from ((f"{folder}/{item['path']}", certificate()) for item in volume["configMap"]["items"])
+            yield from ((f"{folder}/{item['path']}", certificate()[1]) for item in volume["configMap"]["items"])
+        elif mount["name"] == "tls":
+            key, pem = certificate()
+            yield from (
+                (f"{folder}/{name}", text) for name, text in (("tls.key", key), ("tls.crt", pem), ("ca.crt", pem))
+            )
         else:
             paths = re.findall(r"(?:\$\{file:|: )(/[^}\s]+)", config)
             yield from ((path, "a" * 64) for path in paths if path.rpartition("/")[0] == folder)
 
 
 @cache
-def certificate() -> str:
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -keyout /dev/null -subj /CN=corp -days 1"
-    return subprocess.run(command.split(), capture_output=True, text=True, check=True, timeout=60).stdout
+def certificate() -> tuple[str, str]:
+    """Return a private key and its certificate."""
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -keyout /dev/stdout -subj /CN=corp -days 1"
+    printed = subprocess.run(command.split(), capture_output=True, text=True, check=True, timeout=60).stdout
+    begin = printed.index("-----BEGIN CERTIFICATE")
+    return printed[:begin], printed[begin:]
 
 
 @pytest.mark.parametrize("name", [*sorted(EXAMPLES.keys() - {"existing_configmap"}), *(["VALUES"] if OWN else [])])
@@ -327,6 +335,17 @@ def test_the_valkey_server_gets_the_acl_of_the_page() -> None:
     (line,) = re.findall(r"^user gatepass on .*$", page, re.MULTILINE)
     assert line.replace("PASSWORD", "%s") in container["args"][0]
     assert "--maxmemory-policy noeviction" in container["args"][0]
+
+
+def test_probes_and_scrapes_use_https_with_a_certificate() -> None:
+    values = merged(example("tls"), example("monitoring"))
+    probes = [pod(values)["containers"][0][f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")]
+    assert [probe["httpGet"]["scheme"] for probe in probes] == ["HTTPS"] * 3
+    (endpoint,) = rendered(values)["ServiceMonitor", "gatepass"]["spec"]["endpoints"]
+    assert endpoint["scheme"] == "https"
+    (container,) = pod(example("client_certificates"))["containers"]
+    assert container["readinessProbe"]["exec"] == {"command": ["gatepass", "healthcheck"]}
+    assert "httpGet" not in container["livenessProbe"]
 
 
 # what others scrape and route
