@@ -192,14 +192,19 @@ def _check_fetches(spans: list[Span], fetched: list[Span]) -> None:
     assert [link for one in spans for link in one.links] == [(fetched[1].trace, fetched[1].id)]
 
 
-async def test_spans_arrive_over_grpc(tmp_path: Path):
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+async def test_spans_and_metrics_arrive_over_each_protocol(tmp_path: Path, protocol: str):
     async with servers() as (upstream, issuer):
         with Collector() as collector:
-            settings = configuration(upstream.url, issuer.url, {"endpoint": collector.grpc, "protocol": "grpc"})
-            with gatepass(tmp_path, settings) as (url, _):
+            endpoint = collector.url if protocol == "http" else collector.grpc
+            settings = configuration(upstream.url, issuer.url, {"endpoint": endpoint, "protocol": protocol})
+            with gatepass(tmp_path, settings, OTEL_METRIC_EXPORT_INTERVAL="200") as (url, _):
                 async with httpx2.AsyncClient(base_url=url) as client:
                     assert (await client.post(CHAT, json=HELLO)).status_code == 200
                 await asyncio.to_thread(collector.until, lambda: len(collector.servers()) == 1)
+                await asyncio.to_thread(
+                    collector.until, lambda: "gen_ai.client.inference.duration" in collector.metrics
+                )
 
 
 async def test_variables_of_the_cluster_start_no_tracing(tmp_path: Path):
@@ -260,6 +265,24 @@ async def test_stop_exports_what_is_queued(tmp_path: Path):
                 code = await asyncio.to_thread(process.stop)
             assert code == 0
             await asyncio.to_thread(collector.until, lambda: len(collector.servers()) == 50, 2)
+
+
+async def test_messages_of_long_prompts_arrive(tmp_path: Path):
+    """Together they are larger than the 4 MiB that a collector accepts at once."""
+    body = {**HELLO, "messages": [{"role": "user", "content": "word " * 4_000}]}
+    async with servers() as (upstream, issuer):
+        with Collector() as collector:
+            tracing = {"endpoint": collector.grpc, "protocol": "grpc", "content": True}
+            settings = configuration(upstream.url, issuer.url, tracing)
+            with gatepass(tmp_path, settings, OTEL_BSP_SCHEDULE_DELAY="60000") as (url, process):
+                async with httpx2.AsyncClient(base_url=url) as client:
+                    for _ in range(400):
+                        await client.post(CHAT, json=body)
+                await asyncio.to_thread(process.stop)
+            await asyncio.to_thread(collector.until, lambda: len(collector.servers()) == 400, 5)
+    messages = [one.attributes["gen_ai.input.messages"] for one in collector.spans if one.name.startswith("chat")]
+    assert len(messages) == 400
+    assert all("word word" in text for text in messages)
 
 
 class Failing:

@@ -58,6 +58,8 @@ FLUSH_S = 3.0
 """How long a stop waits for the last spans to be exported: less than Kubernetes leaves after the longest drain."""
 CONTENT_BYTES = 16 * 1024
 """What is kept of each body: the queue of the SDK then holds 64 MiB of them at most."""
+CONTENT_BATCH = 32
+"""The most requests with content in one export. A collector accepts 4 MiB by default, and loses all of a larger one."""
 FETCHES = 16
 """The last fetches of each credential, to which the spans of requests that waited for them are linked."""
 SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -149,7 +151,9 @@ class Tracing(Observer):
     def start(self, exporter: SpanExporter | None = None) -> None:
         """Start the thread that exports, by default to the collector of the configuration."""
         if self._processor is None and not self._is_disabled:
-            self._processor = BatchSpanProcessor(_MakingExporter(exporter or span_exporter(self._config)))
+            making = _MakingExporter(exporter or span_exporter(self._config))
+            most = CONTENT_BATCH if self._config.content else None
+            self._processor = BatchSpanProcessor(making, max_export_batch_size=most)
             if self._config.metrics:
                 cells = CellReader(self._metrics, self._about, self.resource, self._scope)
                 self._reader = cells.exporting(metric_exporter(self._config))
