@@ -179,6 +179,7 @@ def _check_attributes(spans: list[Span]) -> None:
     assert [one.name for one in spans if "gen_ai.usage.input_tokens" in one.attributes] == ["chat gpt-west"]
     for one in (to_east, first, second):
         assert one.attributes["url.full"].endswith("/v1/chat/completions")
+        assert not any(name.startswith("gen_ai.") for name in one.attributes)
 
 
 def _some(span: Span, *names: str) -> list[Any]:

@@ -379,6 +379,7 @@ class Tracing(Observer):
                 names.RESENDS: resends or None,
                 names.OUTCOME: attempt.outcome,
                 **self._about(attempt.upstream),
+                names.PROVIDER: None,  # a collector would take it for the call of a model
             }
             resends += 1
             waited_s = attempt.token_wait_s if attempt.token is None else 0.0
