@@ -103,7 +103,7 @@ async def test_each_command_prints_the_line_of_the_page(tmp_path: Path) -> None:
     here = {
         "https://gatepass.corp.example": f"http://127.0.0.1:{port}",
         "127.0.0.1:8080": f"127.0.0.1:{port}",
-        "$(pgrep -o -f 'gatepass serve')": "$PID",
+        "$(systemctl show -P MainPID gatepass)": "$PID",
     }
     wrong = {}
     with real_server(tmp_path) as store:
