@@ -127,7 +127,7 @@ class Sdk:
 
 def encoding() -> Any:
     """Return an exporter that encodes the spans and sends nothing."""
-    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import encode_spans
     from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
     class Encoding(SpanExporter):

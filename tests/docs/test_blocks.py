@@ -101,6 +101,8 @@ PARSED = {
     ("docs/guides/*.md", "sh"): "serves until stopped, or needs the running servers of the page",
     ("docs/guides/*.md", "text"): "the figures of a benchmark, and a header of a response",
     ("docs/concepts/translation.md", "sh"): "needs a running gatepass",
+    ("docs/production.md", "sh"): "test_production.py makes the same files, and serves",
+    ("docs/operations/tls.md", "yaml text"): "parts of a file, and an error; tests/integration/listener has both",
     ("docs/kubernetes.md", "sh"): "needs Docker, Helm and a cluster; tests/docs/test_chart.py reads the files it names",
     ("docs/mcp.md", "yaml json toml sh text console"): "parts of configurations, of gatepass and of MCP clients",
     ("docs/mcp.md", "python"): "imports mcp, which gatepass does not require",

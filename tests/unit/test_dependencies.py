@@ -104,6 +104,7 @@ FOREIGN = (
     "tests/e2e/quirks",
     "tests/e2e/realllm",
     "tests/e2e/django",
+    "tests/chart",
     "tests/site",
     "tests/ui",
     "bench/peers",

@@ -69,9 +69,11 @@ class Redactor:
 
     def __init__(self) -> None:
         self._owned: dict[Hashable, dict[str, tuple[_Spelled, ...]]] = {}
-        self._searches: tuple[_Searches, _Searches, int] | None = None
+        self._learned = 0
+        """How many values were learned. The thread that exports spans masks too."""
+        self._searches: tuple[_Searches, _Searches, int, int] = {}, {}, 0, 0
         """All searches, and those of spellings that are not long. The same object if the scan for long runs would cost
-        more than it saves. The number is the length of the shortest spelling."""
+        more than it saves. The numbers are the length of the shortest spelling, and how many values were learned."""
 
     def learn(self, value: str, owner: Hashable = None) -> None:
         """Mask `value` from now on, also as JSON, HTML, URLs, quoted-printable, Python, base64 and hex write it.
@@ -85,7 +87,7 @@ class Redactor:
         known = values.pop(value, None)
         values[value] = known or tuple(_spelled(value))
         if known is None:
-            self._searches = None
+            self._learned += 1
         if owner is not None and len(values) > KEPT:
             del values[next(iter(values))]
 
@@ -99,7 +101,9 @@ class Redactor:
         return masked
 
     def _masked(self, text: str) -> str:
-        listed, short, shortest_chars = self._searches or self._longest_first()
+        listed, short, shortest_chars, learned = self._searches
+        if learned != self._learned:
+            listed, short, shortest_chars, _ = self._longest_first()
         if len(text) < shortest_chars:
             return text
         if short is not listed and text.encode("utf-8", "surrogatepass").translate(_RUNS).find(_LONG) < 0:
@@ -112,15 +116,19 @@ class Redactor:
                             text = text.replace(literal, MASK)
         return text
 
-    def _longest_first(self) -> tuple[_Searches, _Searches, int]:
-        # A secret may be a part of another one. Masked first, it would leave the rest of the other one readable.
-        by_value = {value: spelled for values in self._owned.values() for value, spelled in values.items()}
+    def _longest_first(self) -> tuple[_Searches, _Searches, int, int]:
+        learned = self._learned
+        if self._searches[-1] == learned:
+            return self._searches
+        # Copies, because another thread may learn meanwhile. A secret may be a part of another one. Masked first, it
+        # would leave the rest of the other one readable.
+        by_value = {value: spelled for values in [*self._owned.values()] for value, spelled in [*values.items()]}
         known = sorted((one for spelled in by_value.values() for one in spelled), key=lambda one: -one.size)
         listed = _by_anchor(known)
         short = [one for one in known if not one.is_long]
         shortest_chars = min((len(literal) for one in known for literal in one.literals), default=0)
         short_listed = listed if len(known) - len(short) < MANY_FORMS else _by_anchor(short)
-        found = self._searches = (listed, short_listed, shortest_chars)
+        found = self._searches = (listed, short_listed, shortest_chars, learned)
         return found
 
     def holds(self, text: str) -> bool:
@@ -136,7 +144,7 @@ class Redactor:
             joined = _BASE64_BREAK.sub("", text)
             text = text if self._masked(joined) == joined else joined
         cut = limit_chars
-        listed, *_ = self._searches or self._longest_first()
+        listed, *_ = self._longest_first()
         for anchor, group in listed.items():
             for literal in _literals(group) if anchor in text else ():
                 at = text.find(literal, max(0, limit_chars - len(literal) + 1), limit_chars + len(literal) - 1)
@@ -160,7 +168,7 @@ class Redactor:
 
         A secret is found if `text` has it in at most AROUND_CHARS and in twice the longest spelling of any secret.
         """
-        listed, *_ = self._searches or self._longest_first()
+        listed, *_ = self._longest_first()
         widest_chars = max((len(literal) for group in listed.values() for literal in _literals(group)), default=0)
         around_chars = min(AROUND_CHARS, 2 * widest_chars)
         begin = after_secret = max(0, limit_chars - around_chars)

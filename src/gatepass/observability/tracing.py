@@ -62,6 +62,10 @@ CONTENT_BATCH = 32
 """The most requests with content in one export. A collector accepts 4 MiB by default, and loses all of a larger one."""
 FETCHES = 16
 """The last fetches of each credential, to which the spans of requests that waited for them are linked."""
+MOST_PARENT_CHARS = 512
+"""A longer `traceparent` is malformed, and the SDK would log each."""
+MOST_COUNT = 2**63
+"""The first count that OTLP cannot write."""
 SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 NO_CONTEXT = Context()
 
@@ -196,7 +200,9 @@ class Tracing(Observer):
         A client can write a secret into an id, and a `tracestate` is not recorded.
         """
         given = [value.decode("latin-1") for name, value in headers if name == b"traceparent"]
-        if len(given) != 1 or self._config.client_trace == "ignore" or self._mask(given[0]) != given[0]:
+        if len(given) != 1 or self._config.client_trace == "ignore" or len(given[0]) > MOST_PARENT_CHARS:
+            return None, ()
+        if self._mask(given[0]) != given[0]:
             return None, ()
         found = get_current_span(self._propagator.extract({"traceparent": given}, NO_CONTEXT)).get_span_context()
         state = tuple(field for field in headers if field[0] == b"tracestate")
@@ -350,7 +356,7 @@ class Tracing(Observer):
         if last is request.attempt:  # usage stands on one span alone, or it would be counted twice
             if access.usage is not None:
                 counts = ((name, getattr(access.usage, of)) for name, of in names.USAGE.items())
-                attributes |= {name: count for name, count in counts if count is not None}
+                attributes |= {name: count for name, count in counts if count is not None and count < MOST_COUNT}
             if access.events and request.first_byte_s is not None:
                 first_s = request.arrived_s + request.first_byte_s
                 attributes[names.FIRST_CHUNK] = max(0.0, first_s - first.began_s)
@@ -419,7 +425,9 @@ class Tracing(Observer):
         if failed is not None:
             code = self._mask(failed.code or failed.outcome)
             attributes |= {names.ERROR: code, names.HOP: failed.hop}
-            status = Status(StatusCode.ERROR, self._mask(failed.reason or code))
+            # an upstream may quote the prompt
+            is_told = self._config.content or (failed.hop or "").startswith("credential:")
+            status = Status(StatusCode.ERROR, self._mask(failed.reason or code) if is_told else code)
         kept = {name: value for name, value in attributes.items() if value not in (None, "", [])}
         limits = self._limits
         bounded = BoundedAttributes(limits.max_span_attributes, kept, False, limits.max_span_attribute_length)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gatepass.config.model import ListenerTlsFiles
@@ -26,7 +26,7 @@ class ListenerContext:
     """A context, and the digest of the files that it was made from."""
 
     ssl: ssl.SSLContext
-    digest: bytes
+    digest: bytes = field(repr=False)
 
 
 class ListenerTls:

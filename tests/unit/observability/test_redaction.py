@@ -87,6 +87,20 @@ def test_learning_a_known_secret_again_does_not_rebuild_the_search():
 ODD = 'odd"s\\ecret-ä'
 
 
+def test_a_value_that_is_learned_while_another_thread_builds_the_search_is_masked(monkeypatch):
+    redactor, build = Redactor(), redaction._by_anchor
+    redactor.learn("the-first-secret")
+
+    def interrupted(known):
+        monkeypatch.setattr(redaction, "_by_anchor", build)
+        redactor.learn("the-second-secret")  # as the event loop does while spans are exported
+        return build(known)
+
+    monkeypatch.setattr(redaction, "_by_anchor", interrupted)
+    assert redactor.mask("the-first-secret") == MASK
+    assert redactor.mask("the-second-secret") == MASK
+
+
 def test_json_and_python_spellings_of_a_secret_are_masked():
     redactor = Redactor()
     redactor.learn(ODD)
