@@ -38,11 +38,11 @@ class UnixConnection(HTTPConnection):
         self.sock.connect(self._path)
 
 
-def failure_of(host: str, port: int, timeout_s: float, tls: Any = None) -> str | None:
+def failure_of(host: str, port: int, timeout_s: float, tls: Any = None, control: Any = None) -> str | None:
     """Send GET /healthz; return why the reply is not a 200, or None. `timeout_s` applies to each read.
 
-    `tls` is the block `server.tls` of the file. gatepass on this machine need not have a certificate for `host`. If
-    clients need a certificate, the request uses the control socket.
+    `tls` and `control` are `server.tls` and `server.control_socket` of the file. gatepass here need not have a
+    certificate for `host`. If clients need a certificate, the request uses the control socket.
     """
     connection = HTTPConnection(host, port, timeout=timeout_s)
     if tls is not None and tls.get("client_ca_file") is not None:
@@ -50,7 +50,8 @@ def failure_of(host: str, port: int, timeout_s: float, tls: Any = None) -> str |
         from gatepass.server.listening import control_sockets
 
         found = [str(path) for path in control_sockets(os.environ) if path.stem == str(port)]
-        if not (found := found or [variable("CONTROL_SOCKET") or ""])[0]:
+        own = variable("CONTROL_SOCKET") or control
+        if not (found := [own] if isinstance(own, str) and "/" in own else found):
             return f"no control socket of the gatepass on port {port}, which requires client certificates, was found"
         connection = UnixConnection(found[0], timeout_s)
     elif tls is not None:
@@ -90,8 +91,8 @@ def own_file(path: str | None) -> str | None:
         exit_unusable(str(error))
 
 
-def listening(path: str, environment: Mapping[str, str]) -> tuple[str, int, Any]:
-    """Return `server.host`, `server.port` and the block `server.tls` of the file; raise ConfigError or ValueError.
+def listening(path: str, environment: Mapping[str, str]) -> tuple[str, int, Any, Any]:
+    """Return `server.host`, `port`, `tls` and `control_socket` of the file; raise ConfigError or ValueError.
 
     Nothing else is checked, so that a secret that is just being replaced does not fail the health check.
     """
@@ -101,9 +102,9 @@ def listening(path: str, environment: Mapping[str, str]) -> tuple[str, int, Any]
     from gatepass.config.references import resolve
 
     tree = read_document(path).tree
-    host, port = (lookup(tree, ("server", name)) for name in ("host", "port"))
+    host, port, tls, control = (lookup(tree, ("server", name)) for name in ("host", "port", "tls", "control_socket"))
     host = resolve(host, environment) if isinstance(host, str) else HOST
-    return host, port if isinstance(port, int) else PORT, lookup(tree, ("server", "tls"))
+    return host, port if isinstance(port, int) else PORT, tls, control
 
 
 @click.command()
@@ -125,18 +126,18 @@ def healthcheck(path: str | None, host: str | None, port: int | None, timeout_s:
     --config, GATEPASS_CONFIG or ./gatepass.yaml, as for `gatepass serve`. If the file has `server.tls`, the check uses
     TLS; with `client_ca_file` it uses the control socket, because it has no client certificate.
     """
-    path, tls = own_file(path), None
+    path, tls, control = own_file(path), None, None
     if path is not None:
         from gatepass.config.document import ConfigError
 
         try:
-            file_host, file_port, tls = listening(path, os.environ)
+            file_host, file_port, tls, control = listening(path, os.environ)
             host, port = host or file_host, port or file_port
         except (ConfigError, ValueError) as error:
             if host is None or port is None:
                 raise click.ClickException(str(error)) from None
     if port == 0:
         raise click.ClickException("server.port is 0, which picks a free port: set the port with --port")
-    reason = failure_of(reachable(host or HOST), port or PORT, timeout_s, tls)
+    reason = failure_of(reachable(host or HOST), port or PORT, timeout_s, tls, control)
     if reason is not None:
         raise click.ClickException(reason)

@@ -75,7 +75,6 @@ async def test_the_health_check_needs_no_setting(tmp_path: Path, mutual: bool):
             "GATEPASS_HOST": "0.0.0.0",
             "GATEPASS_PORT": str(port),
             "GATEPASS_CONFIG": str(file),
-            "GATEPASS_CONTROL_SOCKET": str(tmp_path / "c.sock"),
         }
         command = (sys.executable, "-m", "gatepass", "healthcheck")
         process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=STDOUT, env=environment)

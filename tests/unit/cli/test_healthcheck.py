@@ -58,7 +58,7 @@ def test_port_of_a_service_link_is_ignored(
 )
 def test_healthcheck_reads_only_the_server_block(tmp_path: Path, text: str, place: tuple[str, int]) -> None:
     (tmp_path / "f.yaml").write_text(text)
-    assert listening(str(tmp_path / "f.yaml"), {"WHERE": "10.1.2.3"}) == (*place, None)
+    assert listening(str(tmp_path / "f.yaml"), {"WHERE": "10.1.2.3"}) == (*place, None, None)
 
 
 def test_defaults_are_those_of_the_server() -> None:
@@ -70,8 +70,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Record the requested addresses, and report each as healthy."""
     places: list[tuple[str, int]] = []
 
-    def well(host: str, port: int, _: float, tls: object) -> None:
-        assert tls is None
+    def well(host: str, port: int, _: float, tls: object, control: object) -> None:
+        assert (tls, control) == (None, None)
         places.append((host, port))
 
     monkeypatch.setattr("gatepass.cli.healthcheck.failure_of", well)
