@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatepass.observability.otel_content import input_messages, output_messages
@@ -29,6 +29,9 @@ VALUES = st.recursive(
 )
 
 
+@example({"messages": 5})
+@example({"messages": [{"tool_calls": 5}]})
+@example({"choices": 5})
 @given(VALUES)
 def test_no_body_fails_the_export_of_the_others(value: Any):
     body = json.dumps(value).encode()
