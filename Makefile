@@ -26,7 +26,7 @@ UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check chart-check chart ui-check ui-pictures reference recordings golden e2e e2e-setup hosts trace-picture mcp-sessions e2e-prometheus e2e-system \
-  attacks campaigns stress chaos fast-streams viewers reloads rolls chart-rolls token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
+  attacks campaigns stress chaos fast-streams viewers reloads rolls chart-rolls tls-scan token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
   lock clean doctor-faults release release-check release-pythons
 
 help: ## Show this list
@@ -226,6 +226,17 @@ chart-rolls: setup ## A rolling upgrade of four replicas under 50 streams by the
 	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
 	$(BIN)/python -W ignore -m tests.stress.chart_rolls
 
+tls-scan: setup .tls-scan/.ready ## What sslyze sees of the listener with `server.tls`, beside what is expected; half a minute
+	$(BIN)/python -m tests.stress.tls_scan .tls-scan/bin/python
+
+# sslyze has no wheel. What builds it is in the lock too, and is installed first.
+.tls-scan/.ready: requirements/tls-scan.txt
+	$(PYTHON) -m venv .tls-scan
+	sed '/^sslyze==/,/# via/d' requirements/tls-scan.txt > .tls-scan/wheels.txt
+	.tls-scan/bin/pip install --quiet --no-deps --require-hashes --only-binary :all: -r .tls-scan/wheels.txt
+	.tls-scan/bin/pip install --quiet --no-deps --require-hashes --no-build-isolation -r requirements/tls-scan.txt
+	@touch $@
+
 token-matrix: setup ## Every fault of an issuer against every state of a token, on a driven clock: half a minute
 	$(BIN)/python -W ignore -m tests.stress.token_matrix
 
@@ -275,4 +286,4 @@ release-check: setup .release/.ready ## What can be tested of a release in a min
 	@touch $@
 
 clean: ## Remove what these targets made
-	rm -rf $(VENV) .docs .site .axe .chart .release .e2e .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) .docs .site .axe .chart .tls-scan .release .e2e .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist

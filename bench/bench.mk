@@ -1,5 +1,5 @@
 # Included by the Makefile. Generated files are in .e2e/bench.
-.PHONY: bench bench-amplification bench-quick bench-profile bench-curves bench-workers bench-soak bench-transforms bench-bodies bench-inspector bench-scrape bench-queue bench-limits bench-store-limits bench-replicas bench-tracing
+.PHONY: bench bench-amplification bench-quick bench-profile bench-curves bench-workers bench-soak bench-transforms bench-bodies bench-inspector bench-scrape bench-queue bench-limits bench-store-limits bench-replicas bench-tracing bench-tls
 
 bench: setup ## Measure gatepass against nginx, FastAPI + httpx, openai-forward, LiteLLM; writes docs/benchmarks.md
 	$(BIN)/python -m bench $(BENCH)
@@ -48,3 +48,6 @@ bench-replicas: setup ## Token calls and round trips to a real store by 1, 2, 4 
 
 bench-tracing: setup ## Cost of tracing for a chat, not configured, not sampled and sampled, beside the bare SDK, verdict; three minutes
 	$(BIN)/python -m bench.tracing $(BENCH)
+
+bench-tls: setup ## Instructions that TLS of the listener adds, beside a bare uvloop echo with TLS, verdict; requires valgrind
+	$(BIN)/python -m bench.tls

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Lock what gatepass installs, by hash, for Python 3.11 and newer: runtime.txt, build.txt (the build backend), dev.txt (all of
 # it), demo.txt (`make demo`), extra-NAME.txt (the packages of an extra, for the image), docs.txt (the site's generator),
-# site.txt (the browser's driver for `make site-check` and `make ui-check`), chart.txt (Helm for `make chart-check`) and
-# release.txt (the tools of `make release`).
+# site.txt (the browser's driver for `make site-check` and `make ui-check`), chart.txt (Helm for `make chart-check`),
+# tls-scan.txt (sslyze for `make tls-scan`) and release.txt (the tools of `make release`).
 # Arguments go to `uv pip compile`: none keeps the pins that still fit, --upgrade takes the newest of everything,
 # --upgrade-package NAME of one. Needs uv: $UV, or one on the PATH, or a throw-away one from pip.
 set -euo pipefail
@@ -17,11 +17,11 @@ if [ -z "$uv" ]; then
   uv=$scratch/uv/bin/uv
 fi
 
-# Wheels only: a source archive would build with tools that no lock holds.
+# Wheels only: a source archive would build with tools that no lock holds. sslyze has no wheel, so its lock has its tool.
 lock() { # NAME INPUT...: compile the inputs into requirements/NAME.txt
   local name=$1
   shift
-  "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --only-binary :all: \
+  "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --only-binary :all: --no-binary sslyze \
     --no-header --output-file "requirements/$name.txt" "$@" > /dev/null
   sed -i '1i # Made by requirements/lock.sh: change pyproject.toml and run that.' "requirements/$name.txt"
 }
@@ -32,11 +32,12 @@ lock demo pyproject.toml --extra demo -c requirements/dev.txt "$@"
 lock docs --group docs "$@"
 lock site --group site -c requirements/dev.txt "$@"
 lock chart --group chart -c requirements/dev.txt "$@"
+lock tls-scan --group tls-scan "$@"
 lock release --group release requirements/build.in -c requirements/build.txt "$@"
 extras=(crypto entra google aws valkey otel otel-grpc)
 for extra in "${extras[@]}"; do lock "extra-$extra" pyproject.toml --extra "$extra" -c requirements/dev.txt "$@"; done
 
-if grep -nE '[a-z]+://|(^|[ =])(/|~|-i |--index|--find-links)' requirements/{runtime,build,dev,demo,docs,site,chart,release,extra-*}.txt; then
+if grep -nE '[a-z]+://|(^|[ =])(/|~|-i |--index|--find-links)' requirements/{runtime,build,dev,demo,docs,site,chart,tls-scan,release,extra-*}.txt; then
   echo "the lines above name a place of this machine or an index: they do not belong into a lock" >&2
   exit 1
 fi
