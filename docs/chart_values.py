@@ -3,34 +3,105 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ruamel.yaml import YAML
 
 from gatepass.cli.check import editor_schema
+from gatepass.config.block import SECRET_NAME, Block, SecretText
 
 CHART = Path(__file__).parents[1] / "deploy/chart"
 QUANTITY = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|k|M|G)$"}
 PORT = {"minimum": 1, "maximum": 65535}
+NAME = {"pattern": r"^([a-z0-9]([-.a-z0-9]*[a-z0-9])?)?$"}
+KEY = {"pattern": "^[-._a-zA-Z0-9]+$"}
+# A Service begins with a letter, and YAML reads these words as no text.
+LABEL = {
+    "pattern": "^([a-z]([-a-z0-9]*[a-z0-9])?)?$",
+    "not": {"enum": ["true", "false", "null", "yes", "no", "on", "off"]},
+}
+# The chart sets what a probe does.
+PROBE = {"propertyNames": {"not": {"enum": ["exec", "grpc", "httpGet", "tcpSocket"]}}}
 NARROWER: Mapping[str, Mapping[str, Any]] = {
+    "fullnameOverride": LABEL,
     "replicas": {"minimum": 0},
+    "image.repository": {"pattern": "^[a-zA-Z0-9][a-zA-Z0-9._:/-]*$"},
+    "image.tag": {"pattern": "^([a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?$"},
     "image.digest": {"pattern": "^(sha256:[0-9a-f]{64})?$"},
     "image.pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
-    "secrets": {"additionalProperties": {"type": "string"}},
+    "existingConfigMap": NAME,
+    "secrets": {"propertyNames": KEY, "additionalProperties": {"type": "string"}},
+    "existingSecret": NAME,
+    "ca.existingConfigMap": NAME,
+    "ca.key": KEY,
     "proxy.url": {"pattern": "^(https?://[^@]+)?$"},
+    "serviceAccount.name": NAME,
     "serviceAccountToken.expirationSeconds": {"minimum": 600},
+    "valkey.image": {"pattern": r"^[a-zA-Z0-9][a-zA-Z0-9._:/@-]*$"},
+    "valkey.maxMemory": {"pattern": "^[1-9][0-9]*([kKmMgG][bB]?)?$"},
+    "valkey.storage": {"pattern": r"^([0-9]+(\.[0-9]+)?([KMGT]i?)?)?$"},
+    "valkey.storageClassName": NAME,
     "drain.delaySeconds": {"minimum": 1},
     "drain.timeoutSeconds": {"minimum": 0},
+    **dict.fromkeys(("probes.startup", "probes.readiness", "probes.liveness"), PROBE),
     "resources.limits": {"properties": {"memory": QUANTITY}},
     "service.port": PORT,
     "service.type": {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
+    "tls.existingSecret": NAME,
+    "serviceMonitor.interval": {"pattern": "^([0-9]+(ms|[smhd]))+$"},
+    "serviceMonitor.existingSecret": NAME,
+    "serviceMonitor.key": KEY,
     "autoscaling.minReplicas": {"minimum": 1},
+    "autoscaling.metric": {"pattern": "^[a-zA-Z_:][a-zA-Z0-9_:]*$"},
     "autoscaling.averageValue": {"minimum": 1},
+    "env": {
+        "propertyNames": {"pattern": "^[-._a-zA-Z][-._a-zA-Z0-9]*$"},
+        # A larger number of a file is not exact.
+        "additionalProperties": {"type": ["string", "number", "boolean", "object"], "maximum": 2**53},
+    },
 }
 """What a value must be beside the type of its default, by its path."""
 TYPES = {bool: "boolean", int: "integer", str: "string", list: "array"}
+
+REFERENCE = {"pattern": r"\$\{"}
+NO_LOGIN = {"pattern": r"^([^@]*|[a-z]+://[^/?#@]+[/?].*)$"}
+"""A URL without a user name and password."""
+SECRET_MEMBER = (
+    "(" + re.sub("[a-z]", lambda found: f"[{found[0].upper()}{found[0]}]", SECRET_NAME.pattern) + ")[A-Za-z]*$"
+)
+"""The name of a header or member with a secret, such as X-Api-Key, but not token_type. Go and editors read it."""
+
+
+def blocks(block: type[Block] = Block) -> Iterator[type[Block]]:
+    """Yield the blocks of settings."""
+    for below in block.__subclasses__():
+        yield below
+        yield from blocks(below)
+
+
+def narrow(node: Any, pattern: Mapping[str, str]) -> None:
+    """Require `pattern` of the texts of a setting. In an object, only of the members that hold secrets."""
+    if node.get("type") == "string":
+        node.update(pattern)
+    elif node.get("type") == "object":
+        node.setdefault("patternProperties", {})[SECRET_MEMBER] = {"type": "string", **pattern}
+    for below in node.get("anyOf", ()):
+        narrow(below, pattern)
+
+
+def keep_secrets_out(definitions: Mapping[str, Any]) -> None:
+    """Require references for secrets in the schema of gatepass.yaml, because a ConfigMap is no place for them."""
+    for block in blocks():
+        for name, field in block.model_fields.items():
+            node = definitions.get(block.__name__, {}).get("properties", {}).get(name)
+            kind = f"{field.annotation!r} {field.metadata}"
+            if node and repr(get_args(SecretText)[1]) in kind:
+                narrow(node, REFERENCE)
+            elif node and re.search(r"checked_\w*url\b", kind):
+                narrow(node, NO_LOGIN)
 
 
 def texts(lines: str) -> dict[str, str]:
@@ -70,6 +141,7 @@ def values_schema() -> str:
     values = YAML(typ="safe").load(lines)
     config = editor_schema()
     definitions = config.pop("$defs")
+    keep_secrets_out(definitions)
     definitions["config"] = {"anyOf": [{"maxProperties": 0}, *config.pop("anyOf")], **config}
     schema = {
         "$schema": definitions["config"].pop("$schema"),

@@ -287,6 +287,9 @@ def test_a_pod_is_killed_5_s_after_its_drain(config: dict[str, Any]) -> None:
     values = {"config": config, "drain": {"delaySeconds": 10, "timeoutSeconds": 60}}
     spec = pod(values)
     assert spec["terminationGracePeriodSeconds"] == (75 if config else 85)
+    if config:
+        traced = merged(values, {"config": {"tracing": {}}})
+        assert pod(traced)["terminationGracePeriodSeconds"] == 79, "the last spans take up to 3 s"
     sleep = spec["containers"][0].get("lifecycle")
     if config:
         server = yaml.safe_load(rendered(values)["ConfigMap", "gatepass"]["data"]["gatepass.yaml"])["server"]
@@ -295,6 +298,13 @@ def test_a_pod_is_killed_5_s_after_its_drain(config: dict[str, Any]) -> None:
         assert pod(longer)["terminationGracePeriodSeconds"] == 306
     else:
         assert sleep == {"preStop": {"sleep": {"seconds": 10}}}
+
+
+def test_the_notes_name_the_settings_that_require_a_restart() -> None:
+    rows = (ROOT / "docs/operations/reload.md").read_text()
+    (names,) = re.findall(r"^\| (.*) \| keep their values until a restart \|$", rows, re.MULTILINE)
+    (named,) = re.findall(r"Changes of (.*) require", texts_of(example("watch"))["NOTES.txt"])
+    assert set(re.split(", | and ", named)) == set(names.replace("`", "").split(", "))
 
 
 def test_the_notes_warn_about_replicas_without_a_store() -> None:
@@ -313,11 +323,116 @@ def test_the_notes_warn_about_replicas_without_a_store() -> None:
         ({"config": {"log": {"level": "info"}}}, "missing property 'upstreams'"),
         ({"resources": {"limits": {"memory": "512mb"}}}, "does not match pattern"),
         ({"proxy": {"url": "http://user:secret@proxy.corp.example:3128"}}, "does not match pattern"),
+        ({"fullnameOverride": "GATE_pass"}, "does not match pattern"),
+        ({"fullnameOverride": "1abc"}, "does not match pattern"),
+        ({"fullnameOverride": "true"}, "'not' failed"),
+        ({"image": {"tag": "x\n          command: [sh]"}}, "does not match pattern"),
+        ({"existingSecret": "a, optional: true}\n          x: {y: z"}, "does not match pattern"),
+        ({"ca": {"pem": "X", "key": "a b: c"}}, "does not match pattern"),
+        ({"env": {"A\n  value: x\n- name: B": "1"}}, "does not match pattern"),
+        ({"env": {"A": 1e21}}, "maximum"),
+        ({"probes": {"readiness": {"exec": {"command": ["true"]}}}}, "'not' failed"),
+        ({"valkey": {"maxMemory": "64mb; rm -rf /"}}, "does not match pattern"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_place(values: dict[str, Any], reason: str) -> None:
     with pytest.raises(HelmValuesError, match=reason):
         rendered(values)
+
+
+PLAIN = "Plain-4-Everyone"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"access": {"keys": [{"name": "a", "key": PLAIN}]}},
+        {"credentials": {"corp": {"client_secret": PLAIN}}},
+        {"credentials": {"corp": {"extra": {"client_assertion": PLAIN}}}},
+        {"credentials": {"corp": {"token_url": f"https://user:{PLAIN}@sso.corp.example/token"}}},
+        {"upstreams": {"llm": {"headers": {"Authorization": f"Bearer {PLAIN}"}}}},
+        {"upstreams": {"llm": {"base_url": f"https://user:{PLAIN}@llm.corp.example/v1"}}},
+        {"tracing": {"headers": {"x-api-key": PLAIN}}},
+        {"tracing": {"endpoint": f"https://user:{PLAIN}@collector.corp.example"}},
+        {"store": {"url": f"valkeys://user:{PLAIN}@cache.corp.example", "encryption_key": "${file:/run/secrets/a}"}},
+        {"store": {"url": "valkeys://cache.corp.example", "encryption_key": PLAIN * 3}},
+        {"store": {"url": "valkeys://cache.corp.example", "encryption_key": "${A}", "password": PLAIN}},
+        {"network": {"proxy": "http://proxy.corp.example:3128", "proxy_auth": f"user:{PLAIN}"}},
+        {"network": {"proxy": f"http://user:{PLAIN}@proxy.corp.example:3128"}},
+    ],
+)
+def test_a_secret_in_plain_text_is_refused(config: dict[str, Any]) -> None:
+    """It would be in the ConfigMap, which many may read."""
+    with pytest.raises(HelmValuesError, match=rf"{PLAIN}.*' does not match pattern '"):
+        rendered(merged(example("oauth2"), {"config": config}))
+
+
+def test_references_and_members_without_a_secret_are_accepted() -> None:
+    config = {
+        "credentials": {"corp": {"token_url": "https://${SSO_HOST}:8443/a@b", "extra": {"requested_token_use": "obo"}}},
+        "upstreams": {
+            "llm": {"headers": {"x-team": "search", "X-Api-Key": "Bearer ${file:/run/secrets/gatepass/key}"}}
+        },
+        "tracing": {"endpoint": "${COLLECTOR}"},
+    }
+    rendered(merged(example("oauth2"), {"config": config}))
+
+
+def test_large_numbers_outside_the_configuration_have_no_exponent() -> None:
+    variables = {"A": 1073741824, "B": 0.5, "C": True, "D": "1e3"}
+    assert environment({"env": variables}).items() >= {"A": "1073741824", "B": "0.5", "C": "true", "D": "1e3"}.items()
+    (volume,) = [
+        found
+        for found in pod({"serviceAccountToken": {"audience": "a", "expirationSeconds": 10_000_000}})["volumes"]
+        if "projected" in found
+    ]
+    assert volume["projected"]["sources"][0]["serviceAccountToken"]["expirationSeconds"] == 10_000_000
+    scaler = rendered({"autoscaling": {"enabled": True, "averageValue": 2_000_000}})[
+        "HorizontalPodAutoscaler", "gatepass"
+    ]
+    assert scaler["spec"]["metrics"][0]["pods"]["target"]["averageValue"] == "2000000"
+
+
+def test_names_that_yaml_reads_as_other_types_stay_texts() -> None:
+    values = {
+        "existingSecret": "true",
+        "existingConfigMap": "123",
+        "tls": {"existingSecret": "123"},
+        "serviceAccount": {"name": "null"},
+        "image": {"tag": "1.10"},
+    }
+    for found in rendered(values).values():
+        kubernetes_validate.validate(found, KUBERNETES[0], strict=True)
+    spec = pod(values)
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    assert (spec["serviceAccountName"], volumes["config"]["configMap"]["name"]) == ("null", "123")
+    assert (volumes["secrets"]["secret"]["secretName"], volumes["tls"]["secret"]["secretName"]) == ("true", "123")
+
+
+def test_labels_of_the_pods_do_not_replace_those_that_select_them() -> None:
+    spec = rendered({"podLabels": {"app.kubernetes.io/name": "other", "team": "a"}})["Deployment", "gatepass"]["spec"]
+    labels = spec["template"]["metadata"]["labels"]
+    assert labels.items() >= {**spec["selector"]["matchLabels"], "team": "a"}.items()
+
+
+def test_the_network_policy_allows_the_ports_of_the_urls() -> None:
+    def ports(values: Mapping[str, Any]) -> set[int]:
+        values = merged(values, {"networkPolicy": {"enabled": True}})
+        rules = rendered(values)["NetworkPolicy", "gatepass"]["spec"]["egress"]
+        return {port["port"] for rule in rules for port in rule["ports"]}
+
+    assert ports({}) == ports(example("oauth2")) == {53, 443}
+    assert ports(example("proxy")) == {53, 443, 3128}
+    assert ports(example("own_store")) == {53, 443, 6379}
+    config = {
+        "credentials": {"corp": {"token_url": "https://sso.corp.example:8443/t"}},
+        "upstreams": {"llm": {"base_url": "http://vllm.ns.svc:8000/v1", "allow_plain_http": True}},
+        "tracing": {"endpoint": "http://collector.monitoring:4318"},
+        "store": {"url": "valkeys://[fd00::1]:6380/0", "encryption_key": "${file:/run/secrets/gatepass/b}"},
+        "mcp": {"tools": {"url": "http://tools.ns.svc/mcp"}},
+        "profiles": {"web": {"cors_origins": ["http://pages.corp.example:3000"]}},
+    }
+    assert ports(merged(example("oauth2"), {"config": config})) == {53, 80, 443, 4318, 6380, 8000, 8443}
 
 
 def test_valkey_requires_a_configuration_and_its_secrets() -> None:
@@ -343,6 +458,8 @@ def test_probes_and_scrapes_use_https_with_a_certificate() -> None:
     assert [probe["httpGet"]["scheme"] for probe in probes] == ["HTTPS"] * 3
     (endpoint,) = rendered(values)["ServiceMonitor", "gatepass"]["spec"]["endpoints"]
     assert endpoint["scheme"] == "https"
+    plain = merged(example("tls"), {"config": {"server": {"tls": None}}})
+    assert pod(plain)["containers"][0]["readinessProbe"]["httpGet"]["scheme"] == "HTTP"
     (container,) = pod(example("client_certificates"))["containers"]
     assert container["readinessProbe"]["exec"] == {"command": ["gatepass", "healthcheck"]}
     assert "httpGet" not in container["livenessProbe"]

@@ -80,17 +80,28 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- with .Values.proxy.url }}{{ $_ := set $env "GATEPASS_PROXY" . }}{{ end -}}
 {{- with .Values.proxy.noProxy }}{{ $_ := set $env "GATEPASS_NO_PROXY" (join "," .) }}{{ end -}}
 {{- range $name, $value := merge (deepCopy .Values.env) $env }}
-- name: {{ $name }}
+- name: {{ $name | quote }}
   {{- if kindIs "map" $value }}
   valueFrom: {{- toYaml $value | nindent 4 }}
   {{- else }}
-  value: {{ $value | toString | quote }}
+  value: {{ and (kindIs "float64" $value) (eq (toString (floor $value)) (toString $value)) | ternary (int64 $value) $value | toString | quote }}
   {{- end }}
 {{- end }}
 {{- end -}}
 
+{{- /* The ports of the URLs of `config` and of the proxy, and 443. No URL of `access`, `profiles` and `server` is a hop. */ -}}
+{{- define "gatepass.ports" -}}
+{{- $defaults := dict "http" "80" "https" "443" "valkey" "6379" "valkeys" "6379" "redis" "6379" "rediss" "6379" -}}
+{{- $texts := omit .Values.config "access" "profiles" "server" | toYaml | printf "%s %s" .Values.proxy.url -}}
+{{- $ports := list "443" -}}
+{{- range regexFindAll "\\b(https?|valkeys?|rediss?)://[^/?\\s\"']+" $texts -1 -}}
+{{- $ports = append $ports (regexFind ":[0-9]+$" . | trimPrefix ":" | default (get $defaults (splitList ":" . | first))) -}}
+{{- end -}}
+{{- $ports | uniq | sortAlpha | join " " -}}
+{{- end -}}
+
 {{- define "gatepass.scheme" -}}
-{{- or .Values.tls.existingSecret (.Values.config.server | default dict).tls | empty | ternary "http" "https" -}}
+{{- (include "gatepass.config" . | fromYaml).server.tls | empty | ternary "http" "https" -}}
 {{- end -}}
 
 {{- define "gatepass.probe" -}}
