@@ -63,7 +63,7 @@ export const ERRORS = {
   },
   "plain_http": {
     "text": "客户端用不带 TLS 的 HTTP 访问设置了 `server.tls` 的 gatepass，连接已被关闭。客户端收不到响应。日志中有事件 `refused`。",
-    "action": "让客户端的 base URL 以 `https://` 开头。"
+    "action": "让客户端的 base URL 以 `https` 开头。"
   },
   "tls_handshake_failed": {
     "text": "与客户端的 TLS 握手失败。错误信息含有原因，例如缺少客户端证书。客户端收不到响应。日志中有事件 `refused`。",
