@@ -275,7 +275,7 @@ class PlainHttp(CallerError):
 
     The client receives no response. The log has the event `refused`.
 
-    Action: Begin the client's base URL with `https://`.
+    Action: Begin the client's base URL with `https`.
     """
 
     code = "plain_http"
