@@ -224,7 +224,7 @@ async def test_workers_a_kill_and_a_reload_keep_exporting(tmp_path: Path):
         with Collector() as collector:
             settings = configuration(upstream.url, issuer.url, {"endpoint": collector.url})
             with gatepass(tmp_path, settings, "--workers", "2") as (url, process):
-                seen = lambda: {one.resource["service.instance.id"] for one in collector.servers()}  # noqa: E731
+                seen = lambda: {one.resource["service.instance.id"] for one in collector.servers()}  # noqa: E731 - read again by each wait
                 await _ask_until(url, lambda: len(seen()) == 2)
                 first = seen()
                 os.kill(_workers(process)[0], signal.SIGKILL)
@@ -353,8 +353,7 @@ async def test_no_request_waits_for_a_failing_collector(tmp_path: Path, kind: st
             assert failing.exports or kind == "dead"
             failing.close()
             with Collector(failing.port) as collector:
-                collected = lambda: bool(collector.servers())  # noqa: E731
-                await _ask_until(traced, collected)
+                await _ask_until(traced, lambda: bool(collector.servers()))
 
 
 async def _durations(plain: str, traced: str, count: int) -> tuple[list[float], list[float]]:
