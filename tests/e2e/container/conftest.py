@@ -72,6 +72,7 @@ def base(engine: Engine, image: str) -> str:
 def image(engine: Engine, facts: list[str]) -> str:
     """Build the image of this checkout and return its name, which contains a hash of the path."""
     tag = f"localhost/gatepass-e2e-{hashlib.sha256(bytes(REPOSITORY)).hexdigest()[:8]}:latest"
+    engine.prune_labelled()
     began = time.monotonic()
     base = engine.build(REPOSITORY, tag)
     kind = "made here of Debian trixie: NOT the official python image" if "stand-in" in base else "pulled"

@@ -250,8 +250,11 @@ def test_labels_of_a_release_name_version_commit_and_repository(engine: Engine, 
     workflow = (REPOSITORY / ".github/workflows/image.yml").read_text()
     names = re.findall(r"--label (org\.opencontainers\.image\.[a-z.]+)=", workflow)
     tag = f"{image.rpartition(':')[0]}:labels"
-    engine.build(REPOSITORY, tag, *(f"--label={name}=a value" for name in names))
-    labels = engine.inspect("image", tag)["Config"]["Labels"]
+    try:
+        engine.build(REPOSITORY, tag, *(f"--label={name}=a value" for name in names))
+        labels = engine.inspect("image", tag)["Config"]["Labels"]
+    finally:
+        engine.prune_labelled()
     assert {"base.name", "base.digest", "revision", "source", "version"} == {name.split(".", 3)[3] for name in names}
     assert all(labels[name] == "a value" for name in names)
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
