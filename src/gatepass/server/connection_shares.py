@@ -11,6 +11,7 @@ from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Generic, TypeVar
+from weakref import WeakValueDictionary
 
 from gatepass.types import Headers
 
@@ -25,6 +26,9 @@ IDLE_S = 1.0
 AT_ONCE = 100
 """Maximum number of connections that one call closes. That takes 2 ms. The next calls close the rest."""
 
+CROWDS = 16
+"""An address is crowded with more than this part of the unauthenticated share."""
+
 PROXIES = 16
 """Maximum number of proxies between a client and gatepass that are read from X-Forwarded-For."""
 ADDRESS_CHARS = 64
@@ -37,14 +41,19 @@ class ConnectionShares(Generic[C]):
     `connections` may be authenticated, and one more for each of `callers`. `unauthenticated` more are for the others,
     which also use the free part of the authenticated share: a busy client takes seconds to send what it has connected
     for. When all are in use, the oldest connection of the address with the most closes first, so that a flood closes
-    its own connections.
+    its own connections. If no address is crowded, the oldest of all closes.
     """
 
     def __init__(self, connections: int, unauthenticated: int, callers: int) -> None:
         self._authenticated_limit = connections + callers
         self._unauthenticated_limit = unauthenticated
-        self._unauthenticated: Groups[C] = Groups()
-        self._callers: dict[str, _OfCaller[C]] = {}
+        self._crowd = max(1, unauthenticated // CROWDS)
+        self._unauthenticated: OrderedDict[C, tuple[Hashable, float]] = OrderedDict()
+        """The address of each connection, and when it was active. The one that was active longest ago is first."""
+        self._addresses: dict[Hashable, OrderedDict[C, None]] = {}
+        self._crowded: dict[Hashable, OrderedDict[C, None]] = {}
+        """The addresses with more than `_crowd` connections: few, although an attacker chooses the addresses."""
+        self._callers: WeakValueDictionary[str, _OfCaller[C]] = WeakValueDictionary()
         self._authenticated: dict[C, _OfCaller[C]] = {}
 
     def set_callers(self, connections: int, callers: int) -> None:
@@ -60,14 +69,8 @@ class ConnectionShares(Generic[C]):
         `address` is None for a connection of a trusted proxy, whose client is not known yet. Only the
         limit on all connections applies to it.
         """
-        self._unauthenticated.add(connection, address, now_s)
-        closing: list[C] = []  # `list[C]()` takes 0.8 µs
-        while len(self) > self._authenticated_limit + self._unauthenticated_limit and len(closing) < AT_ONCE:
-            if (oldest := self._unauthenticated.oldest_of_largest(now_s)) is None:
-                break
-            closing.append(oldest)
-            self._unauthenticated.remove(oldest)
-        return closing
+        self._add(connection, (connection,) if address is None else address, now_s)
+        return self._make_room(len(self) - self._authenticated_limit - self._unauthenticated_limit, now_s)
 
     def begin(self, connection: C) -> bool:
         """Record that a request has begun. Return False, and do nothing, if `connection` belongs to no caller."""
@@ -80,25 +83,23 @@ class ConnectionShares(Generic[C]):
 
     def begin_unauthenticated(self, connection: C, now_s: float) -> None:
         """Record that a request has begun on `connection`, which belongs to no caller."""
-        self._unauthenticated.touch(connection, now_s)
+        if (address := self._remove(connection)) is not None:
+            self._add(connection, address, now_s)
 
     def authenticate(self, connection: C, caller: str) -> list[C]:
         """Assign `connection` to `caller`, whose request was accepted; return the connections to close."""
         known, own = self._authenticated.get(connection), self._callers.get(caller)
         if known is None:
-            if not self._unauthenticated.remove(connection):
+            if self._remove(connection) is None:
                 return []  # it is closed already
         elif known is own:
             return []
-        if known is not None:
-            self._leave(known)
         if own is None:
-            own = self._callers[caller] = _OfCaller(caller)
-        own.connections += 1
+            own = self._callers[caller] = _OfCaller()
         self._authenticated[connection] = own
         if len(self._authenticated) <= self._authenticated_limit:
             return []
-        callers = self._callers.values()
+        callers = list(self._callers.values())
         most = max((own.idle for own in callers), key=len) or max((own.delivering for own in callers), key=len)
         return [self._remove_authenticated(next(iter(most)))] if most else []
 
@@ -123,22 +124,16 @@ class ConnectionShares(Generic[C]):
 
         Behind a trusted proxy, the connection belongs to its client's `address` from now on.
         """
-        if self._unauthenticated.remove(connection):
-            self._unauthenticated.add(connection, address, now_s)
+        if self._remove(connection) is not None:
+            self._add(connection, (connection,) if address is None else address, now_s)
 
     def relieve(self, now_s: float) -> list[C]:
         """Return connections to close because no file descriptor is free: those that close first above the shares."""
-        closing: list[C] = []
-        while (
-            len(closing) < AT_ONCE and (oldest := self._unauthenticated.oldest_of_largest(now_s - IDLE_S)) is not None
-        ):
-            closing.append(oldest)
-            self._unauthenticated.remove(oldest)
-        return closing
+        return self._make_room(AT_ONCE, now_s - IDLE_S)
 
     def disconnect(self, connection: C) -> None:
         """Forget `connection`, which is closed."""
-        self._unauthenticated.remove(connection)
+        self._remove(connection)
         if connection in self._authenticated:
             self._remove_authenticated(connection)
 
@@ -146,14 +141,41 @@ class ConnectionShares(Generic[C]):
         own = self._authenticated.pop(connection)
         own.idle.pop(connection, None)
         own.delivering.pop(connection, None)
-        self._leave(own)
         return connection
 
-    def _leave(self, own: _OfCaller[C]) -> None:
-        """Forget the caller `own` with its last connection."""
-        own.connections -= 1
-        if not own.connections:
-            del self._callers[own.name]
+    def _add(self, connection: C, address: Hashable, now_s: float) -> None:
+        self._unauthenticated[connection] = address, now_s
+        members = self._addresses.setdefault(address, OrderedDict())
+        members[connection] = None
+        if len(members) > self._crowd:
+            self._crowded[address] = members
+
+    def _remove(self, connection: C) -> Hashable | None:
+        """Remove `connection`, and return its address, None if it was not present."""
+        address, _ = self._unauthenticated.pop(connection, (None, 0.0))
+        if address is None:
+            return None
+        members = self._addresses[address]
+        del members[connection]
+        if len(members) == self._crowd:
+            del self._crowded[address]
+        if not members:
+            del self._addresses[address]
+        return address
+
+    def _make_room(self, most: int, since_s: float) -> list[C]:
+        """Remove up to `most` connections, and return them.
+
+        They are the oldest of the largest crowded address, or of all, unless they were active after `since_s`.
+        """
+        closing: list[C] = []  # `list[C]()` takes 0.8 µs
+        while len(closing) < min(most, AT_ONCE):
+            oldest = next(iter(max(self._crowded.values(), key=len, default=self._unauthenticated)), None)
+            if oldest is None or self._unauthenticated[oldest][1] > since_s:
+                break
+            closing.append(oldest)
+            self._remove(oldest)
+        return closing
 
 
 class UnfinishedHeads(Generic[C]):
@@ -184,90 +206,14 @@ class UnfinishedHeads(Generic[C]):
 
 
 class _OfCaller(Generic[C]):
-    """The idle connections of one caller, longest idle first."""
+    """The idle connections of one caller, longest idle first. Forgotten with its last connection."""
 
-    __slots__ = ("connections", "delivering", "idle", "name")
+    __slots__ = ("__weakref__", "delivering", "idle")
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.connections = 0
+    def __init__(self) -> None:
         self.idle: OrderedDict[C, None] = OrderedDict()
         self.delivering: OrderedDict[C, None] = OrderedDict()
         """Connections whose client has not read all of the last response."""
-
-
-class Groups(Generic[C]):
-    """Members by group, in the order of their last activity. Every operation takes constant time.
-
-    The cost must not depend on the number of groups, because an attacker chooses the addresses of a flood.
-    """
-
-    def __init__(self) -> None:
-        self._group_of: dict[C, Hashable] = {}
-        self._groups: dict[Hashable, OrderedDict[C, float]] = {}
-        self._by_size: dict[int, OrderedDict[Hashable, None]] = {}
-        self._largest = 0
-
-    def __len__(self) -> int:
-        return len(self._group_of)
-
-    def add(self, member: C, group: Hashable | None, now_s: float) -> None:
-        """Add `member` to `group`, or to a new group if `group` is None."""
-        group = group if group is not None else (member,)
-        self._group_of[member] = group
-        members = self._groups.get(group)
-        if members is None:
-            members = self._groups[group] = OrderedDict()
-        members[member] = now_s
-        self._resized(group, len(members) - 1, len(members))
-
-    def remove(self, member: C) -> bool:
-        """Remove `member`, and return whether it was present."""
-        group = self._group_of.pop(member, None)
-        if group is None:
-            return False
-        members = self._groups[group]
-        del members[member]
-        if not members:
-            del self._groups[group]
-        self._resized(group, len(members) + 1, len(members))
-        return True
-
-    def touch(self, member: C, now_s: float) -> None:
-        group = self._group_of.get(member)
-        if group is not None:
-            members = self._groups[group]
-            members[member] = now_s
-            members.move_to_end(member)
-            self._by_size[len(members)].move_to_end(group)
-
-    def oldest_of_largest(self, since_s: float) -> C | None:
-        """Return the member of the largest group that was active longest ago, None if that was after `since_s`.
-
-        Of groups of the same size, use the one that changed longest ago.
-        """
-        if not self._largest:
-            return None
-        group = next(iter(self._by_size[self._largest]))
-        member, at_s = next(iter(self._groups[group].items()))
-        return member if at_s <= since_s else None
-
-    def _resized(self, group: Hashable, before: int, after: int) -> None:
-        by_size = self._by_size
-        if before:
-            groups = by_size[before]
-            del groups[group]
-            if not groups:
-                del by_size[before]
-        if after:
-            if after not in by_size:
-                by_size[after] = OrderedDict()
-            by_size[after][group] = None
-            if after > self._largest:
-                self._largest = after
-        # members come and go one at a time, so the largest group has at most one member less than before
-        if self._largest not in by_size:
-            self._largest -= 1
 
 
 class TrustedProxies:
