@@ -281,7 +281,7 @@ def test_of_several_the_one_on_the_port_of_the_configuration_is_found(
     "command", [["status"], ["reload"], ["tail", "--once"], ["show", "x"], ["learned"], ["capture"], ["replay", "x"]]
 )
 def test_each_command_for_a_running_gatepass_takes_a_configuration_or_a_socket(
-    folder_of_sockets: Path, tmp_path: Path, command: list[str]
+    folder_of_sockets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ):
     (file := tmp_path / "gatepass.yaml").write_text("server: {port: 8081}")
     (own := tmp_path / "own.yaml").write_text(f"server: {{control_socket: {tmp_path}/own.sock}}")
@@ -294,6 +294,8 @@ def test_each_command_for_a_running_gatepass_takes_a_configuration_or_a_socket(
     for both in (("--config", str(own), "--socket", "/s"), ("--socket", "/s", "--config", str(own))):
         assert "leave one of them out" in said(*both)
     assert "does not exist" in said("--config", f"{tmp_path}/none.yaml")
+    monkeypatch.setenv("GATEPASS_PORT", "8082")
+    assert "no gatepass of this user runs on the port 8082" in said("--config", str(file))
 
 
 @pytest.mark.parametrize("others", [(), (8080,), (8080, 8081)])

@@ -127,13 +127,16 @@ def found_socket() -> str:
 
 
 def socket_of(path: str) -> str:
-    """Return the socket of the gatepass that runs with the configuration `path`; raise NotRunning or UsageError."""
+    """Return the socket of the gatepass that runs with the configuration `path`; raise NotRunning or UsageError.
+
+    GATEPASS_PORT overrides the port of the file, as it does for `gatepass serve`.
+    """
     from gatepass.config.document import ConfigError
     from gatepass.server.listening import control_sockets
 
     try:
         own = _socket_in(path)
-        port = listening(path, os.environ)[1]
+        port = variable("PORT") or listening(path, os.environ)[1]
     except (ConfigError, ValueError) as error:
         raise click.UsageError(f"--config: {error}") from None
     if own is not None:
