@@ -12,7 +12,6 @@ from docs.generate import FOLDER
 from gatepass.auth.model_access import DESTINATIONS, MODELS
 from gatepass.cli import main
 from gatepass.config.access import Profile
-from gatepass.config.credential.http_json import PRESETS
 from gatepass.config.document import ConfigError
 from gatepass.config.load import load
 from gatepass.config.yaml_file import parse_yaml
@@ -105,13 +104,6 @@ def test_the_complete_file_of_the_reference_loads(tmp_path):
 def test_the_members_that_a_limited_key_may_not_use_freely_are_listed():
     text = entry("access.keys[].models")
     assert [name for name in sorted(MODELS | DESTINATIONS | {"extra_body"}) if f"`{name}`" not in text] == []
-
-
-def test_each_preset_is_listed_with_its_settings():
-    text = entry("credentials.NAME.preset")
-    for name, preset in PRESETS.items():
-        (line,) = re.findall(rf"^- `{name}`: .*", text, re.MULTILINE)
-        assert [setting for setting in preset.takes if f"`{setting}`" not in line] == []
 
 
 def test_each_profile_setting_is_listed():

@@ -1,7 +1,7 @@
 """Each recipe of docs/tokens.md loads unchanged, and fetches a token that its upstream accepts.
 
 All host names resolve to servers of this test, with certificates for those names. So the recipe runs with its own
-hosts and presets, as `gatepass doctor` would run it.
+hosts, as `gatepass doctor` would run it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ from ruamel.yaml import YAML
 
 from gatepass.cli import COMMANDS
 from gatepass.cli.steps import diagnose
-from gatepass.config.credential.http_json import PRESETS
 from gatepass.config.credential.kinds import KINDS
 from gatepass.config.load import load
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
@@ -352,23 +351,23 @@ CASES = {
     "A request that is signed by an HMAC": Case(
         files={"/usr/local/bin/portal-token": f"{SCRIPT}echo {TOKEN}\n"}, env={"PORTAL_SECRET": SECRET}
     ),
-    "Preset login: user and password as JSON": Case(user_login, PORTAL, env={"PORTAL_PASSWORD": SECRET}),
-    "Preset ibm_iam: IBM Cloud and watsonx": Case(ibm, "iam.cloud.ibm.com", env={"IBM_API_KEY": SECRET}),
-    "Preset baidu: the token in the query": Case(
+    "User and password as JSON": Case(user_login, PORTAL, env={"PORTAL_PASSWORD": SECRET}),
+    "IBM Cloud and watsonx": Case(ibm, "iam.cloud.ibm.com", env={"IBM_API_KEY": SECRET}),
+    "Baidu AI Cloud: the token in the query": Case(
         baidu,
         "aip.baidubce.com",
         parameter("access_token"),
         env={"BAIDU_API_KEY": "an-api-key", "BAIDU_SECRET_KEY": SECRET},
     ),
-    "Preset huawei: a token in a header, both ways": Case(
+    "Huawei Cloud IAM: a token in a header, both ways": Case(
         huawei, "iam.myhuaweicloud.com", header("x-auth-token", "{}"), env={"HUAWEI_PASSWORD": SECRET}
     ),
-    "Preset databricks: a service principal": Case(
+    "Databricks: a service principal": Case(
         databricks,
         "corp.cloud.databricks.com",
         env={"DATABRICKS_CLIENT_ID": "a-client-id", "DATABRICKS_CLIENT_SECRET": SECRET},
     ),
-    "Preset sap: SAP AI Core": Case(
+    "SAP AI Core": Case(
         sap,
         "corp.authentication.eu10.hana.ondemand.com",
         lambda request: header()(request) and header("ai-resource-group", "default")(request),
@@ -563,10 +562,9 @@ def test_each_recipe_has_its_case_and_each_case_its_recipe():
     assert TEXT.count("```yaml") == len(RECIPES), "two recipes under one heading"
 
 
-def test_each_kind_and_each_preset_has_a_recipe():
+def test_each_kind_has_a_recipe():
     blocks = [block for text in RECIPES.values() for block in YAML(typ="safe").load(text)["credentials"].values()]
     assert {block["type"] for block in blocks} == set(KINDS)
-    assert {block["preset"] for block in blocks if "preset" in block} == set(PRESETS)
 
 
 def test_the_command_of_the_page_is_there_with_its_flags():

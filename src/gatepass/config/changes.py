@@ -32,9 +32,15 @@ class SettingChange:
     text: str
 
 
+PRESET = "credentials.*.preset"
+"""Rejected at once: a login without its preset has no request."""
 REMOVED: Mapping[str, str] = {
     "log.bodies": "`gatepass capture` keeps whole bodies in memory for a while, and `gatepass show ID` shows them.",
     "credentials.*.sign": "Write a program (`type: exec`) that signs the login. The page Tokens has one for an HMAC.",
+    PRESET: "Write the request itself: the page Tokens has the recipe of each former preset.",
+    "credentials.*.apikey": "It was a part of `preset`.",
+    "credentials.*.domain": "It was a part of `preset`.",
+    "credentials.*.project": "It was a part of `preset`.",
     "credentials.*.exec_credential": "Set `KUBERNETES_EXEC_INFO` in `env`, as the page Tokens shows.",
     "credentials.*.assertion_type": "Set `client_assertion_type` in `extra`, as the page Tokens shows.",
     "credentials.*.role_session_name": "It is `gatepass`.",
@@ -103,7 +109,8 @@ def drop_removed(
 ) -> None:
     """Drop each setting that this minor version removed, and warn of it. A later one rejects it."""
     for change in changes:
-        if change.kind != "removed" or parsed_version(version)[:2] > parsed_version(change.version)[:2]:
+        is_over = parsed_version(version)[:2] > parsed_version(change.version)[:2]
+        if change.kind != "removed" or is_over or change.setting == tuple(PRESET.split(".")):
             continue
         for path, _ in list(matches(document.tree, change.setting)):
             place = f"{document.origin(path)}: {dotted(path)}"

@@ -157,7 +157,6 @@ CARRIES_SECRETS = (
     ("credentials", "token_url"),
     ("credentials", "issuer"),
     ("credentials", "url"),
-    ("credentials", "base_url"),
     ("credentials", "sts_url"),
 )
 _VISIBLE = re.compile(r"[!-~]+\Z")

@@ -17,7 +17,6 @@ from gatepass.config.access import expiry_warnings
 from gatepass.config.block import MIB, SECRET_NAME, plain
 from gatepass.config.certificates import unusable_files
 from gatepass.config.changes import drop_removed
-from gatepass.config.credential.http_json import PRESETS
 from gatepass.config.document import (
     ConfigDocument,
     ConfigError,
@@ -87,19 +86,14 @@ class LoadedConfig:
         return ", ".join([origin, *(source for source in sources if source != origin)])
 
     def effective(self) -> tuple[Any, dict[SettingPath, str]]:
-        """Return the tree of all values, and the origin of each by its path, which may be `preset NAME` too."""
+        """Return the tree of all values, and the origin of each by its path."""
         tree = self.config.model_dump(mode="json", by_alias=True)
-        return tree, {path: self._origin_of(value, path, tree) for path, value in leaves(tree)}
-
-    def _origin_of(self, value: Any, path: SettingPath, tree: Any) -> str:
-        origin = self.origin(path)
-        if origin != DEFAULT or value is None:
-            return origin
-        if path[-2:-1] == ("network",):  # the top-level `network` is the default of each hop
-            return self.origin(path[-2:])
-        preset: Any = lookup(tree, (*path[:2], "preset")) if path[0] == "credentials" else None
-        is_filled = preset in PRESETS and lookup(PRESETS[preset].settings, path[2:]) is not None
-        return f"preset {preset}" if is_filled else DEFAULT
+        origins = {path: self.origin(path) for path, _ in leaves(tree)}
+        for path, origin in origins.items():
+            # the top-level `network` is the default of each hop
+            if path[-2:-1] == ("network",) and origin == DEFAULT and lookup(tree, path) is not None:
+                origins[path] = self.origin(path[-2:])
+        return tree, origins
 
 
 def loaded_from_code(config: Config) -> LoadedConfig:

@@ -1,4 +1,4 @@
-"""Logins of every preset over real sockets: from the issuer's reply to the upstream's header."""
+"""Logins of each form over real sockets: from the issuer's reply to the upstream's header."""
 
 from __future__ import annotations
 
@@ -23,39 +23,27 @@ BASIC = "Basic " + b64encode(f"me:{SECRET}".encode()).decode()
 FORM = "application/x-www-form-urlencoded"
 CLIENT = {"client_id": "me", "client_secret": SECRET}
 
-PRESETS: dict[str, tuple[dict[str, Any], Dialogue, str, dict[str, str], tuple[str, str]]] = {
-    "ibm_iam": (
-        {"url": "{issuer}/identity/token", "apikey": SECRET},
-        OAUTH,
-        "/identity/token",
-        {"content-type": FORM},
-        ("authorization", f"Bearer {TOKEN}"),
-    ),
-    "huawei": (
-        {"url": "{issuer}/v3/auth/tokens", "username": "me", "password": SECRET, "domain": "corp"},
+LOGINS: dict[str, tuple[dict[str, Any], Dialogue, dict[str, str], tuple[str, str]]] = {
+    "form": ({"form": {"apikey": SECRET}}, OAUTH, {"content-type": FORM}, ("authorization", f"Bearer {TOKEN}")),
+    "headers": (
+        {
+            "json": {"password": SECRET},
+            "reply": {"header": "X-Subject-Token", "expiry": "token.expires_at"},
+            "token_placement": {"headers": {"X-Auth-Token": "{token}"}},
+        },
         [Send(reply({"token": {"expires_at": "2100-01-01T00:00:00.000000Z"}}, 201, x_subject_token=TOKEN))],
-        "/v3/auth/tokens?nocatalog=true",
         {"content-type": "application/json"},
         ("x-auth-token", TOKEN),
     ),
-    "databricks": (
-        {"base_url": "{issuer}", **CLIENT},
+    "basic": (
+        {"basic": {"username": "me", "password": SECRET}, "form": {"grant_type": "client_credentials"}},
         OAUTH,
-        "/oidc/v1/token",
         {"authorization": BASIC},
         ("authorization", f"Bearer {TOKEN}"),
     ),
-    "sap": (
-        {"base_url": "{issuer}", **CLIENT},
-        OAUTH,
-        "/oauth/token",
-        {"authorization": BASIC},
-        ("authorization", f"Bearer {TOKEN}"),
-    ),
-    "login": (
-        {"url": "{issuer}/login", "username": "me", "password": SECRET},
-        [Send(reply({"code": 0, "data": {"token": TOKEN, "expireTime": 4_102_444_800_000}}))],
-        "/login",
+    "json": (
+        {"json": {"username": "me", "password": SECRET}},
+        [Send(reply({"code": 0, "data": {"token": TOKEN, "expireAt": 4_102_444_800_000}}))],
         {"content-type": "application/json"},
         ("authorization", f"Bearer {TOKEN}"),
     ),
@@ -67,16 +55,16 @@ def blocks(upstream: Scripted, **credential: Any) -> dict[str, Any]:
     return {"credentials": {"corp": credential}, "upstreams": {"chat": chat}}
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-async def test_each_preset_signs_in_and_carries_its_token(preset):
-    given, answer, target, asks, (name, value) = PRESETS[preset]
+@pytest.mark.parametrize("form", LOGINS)
+async def test_each_form_of_login_signs_in_and_carries_its_token(form):
+    given, answer, asks, (name, value) = LOGINS[form]
     async with Scripted(answer) as issuer, Scripted(GOOD) as upstream:
-        settings = {key: text.replace("{issuer}", issuer.url) for key, text in given.items()}
-        async with gateway(**blocks(upstream, type="http_json", preset=preset, **settings)) as gp:
+        settings = {"type": "http_json", "url": f"{issuer.url}/token", **given}
+        async with gateway(**blocks(upstream, **settings)) as gp:
             with logged(gp.state) as log:
                 answers = [await gp.ask().answer() for _ in range(3)]
     assert [answer.status for answer in answers] == [200] * 3
-    assert [request.target for request in issuer.received] == [target]
+    assert [request.target for request in issuer.received] == ["/token"]
     assert {field: issuer.received[0].header(field) for field in asks} == asks
     assert [request.header(name) for request in upstream.received] == [value] * 3
     assert name == "authorization" or upstream.received[0].header("authorization") is None
@@ -86,7 +74,12 @@ async def test_each_preset_signs_in_and_carries_its_token(preset):
 
 async def test_baidus_token_is_a_query_parameter():
     async with Scripted(OAUTH) as issuer, Scripted(GOOD) as upstream:
-        settings = {"type": "http_json", "preset": "baidu", "url": f"{issuer.url}/oauth/2.0/token", **CLIENT}
+        settings = {
+            "type": "http_json",
+            "url": f"{issuer.url}/oauth/2.0/token",
+            "query": {"grant_type": "client_credentials", **CLIENT},
+            "token_placement": {"query": "access_token"},
+        }
         async with gateway(**blocks(upstream, **settings)) as gp:
             assert (await gp.ask().answer()).status == 200
     assert issuer.received[0].target == (

@@ -64,28 +64,6 @@ def test_settings_that_are_not_set_are_left_out(tmp_path):
     assert len(lines) < 30
 
 
-PRESET = """\
-upstreams: {chat: {base_url: "https://x/v1", credential: hw}}
-credentials:
-  hw: {type: http_json, preset: huawei, username: u, password: topsecret, domain: corp, token_placement: {query: t}}
-"""
-
-
-def test_settings_of_a_preset_are_marked_with_its_name(tmp_path):
-    lines = shown(tmp_path, PRESET, every=False)
-    for line in (
-        "    preset: huawei  # f.yaml:3",
-        "    url: https://iam.myhuaweicloud.com/v3/auth/tokens  # preset huawei",
-        "            - (hidden)  # preset huawei",
-        "      header: X-Subject-Token  # preset huawei",
-        "      query: t  # f.yaml:3",
-    ):
-        assert line in lines
-    every = shown(tmp_path, PRESET)
-    assert {"      unit: null  # default", "      headers: null  # default"} <= set(every)
-    assert "topsecret" not in "".join(every)
-
-
 def test_the_type_of_a_credential_comes_first(tmp_path):
     lines = shown(tmp_path, TEXT, {"HOST": "h", "S": "s"})
     assert lines[lines.index("  login:") + 1] == "    type: http_json  # f.yaml:5"

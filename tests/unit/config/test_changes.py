@@ -82,3 +82,18 @@ def test_the_bodies_of_the_log_are_ignored_and_the_warning_names_the_command(tmp
     path.write_text(f"upstreams: {{chat: {{base_url: https://llm.example/v1}}}}\nlog: {{bodies: {value}}}\n")
     (warning,) = load.load(str(path), {}).warnings
     assert warning.startswith(f"{path}:2: log.bodies: was removed in 0.2.0: `gatepass capture` keeps whole bodies")
+
+
+def test_a_preset_is_rejected_at_once_because_its_login_has_no_request(tmp_path):
+    path = tmp_path / "gatepass.yaml"
+    path.write_text("upstreams: {a: {base_url: https://a.example/v1, credential: c}}\ncredentials:\n")
+    with path.open("a") as file:
+        file.write("  c: {type: http_json, preset: huawei, domain: corp, username: u, password: topsecret}\n")
+    with pytest.raises(ConfigError) as raised:
+        load.load(str(path), {})
+    found = dict(
+        str(problem).removeprefix(f"{path}:3: credentials.c.").split(": ", 1) for problem in raised.value.problems
+    )
+    assert sorted(found) == ["password", "preset", "url", "username"]
+    assert found["preset"].startswith("was removed in 0.2.0: Write the request itself: the page Tokens has the recipe")
+    assert "topsecret" not in str(raised.value)

@@ -16,7 +16,7 @@ from gatepass.config.model import Config
 
 ROOT = Path(__file__).parents[3]
 UNSET = "the environment variable {} is not set: set it, or write $$ for a plain dollar"
-LATER = "is missing: the preset ibm_iam requires it"
+LATER = "was removed in 0.2.0: Write the request itself: the page Tokens has the recipe of each former preset."
 AWAY = "the file /nowhere cannot be read: No such file or directory"
 HASH = "sha256:" + "a" * 64
 MINIMAL = "upstreams: {chat: {base_url: 'https://llm.example/v1'}}\n"
@@ -361,7 +361,8 @@ access:
         "gatepass.yaml:1: server.prot: is not a setting; did you mean port?",
         f"gatepass.yaml:3: credentials.corp.client_secret: {UNSET.format('MISSING')}",
         f"gatepass.yaml:3: credentials.corp.token_url: {PLAIN_HTTP_TO_HOST.format(block='credentials.corp')}",
-        f"gatepass.yaml:4: credentials.later.apikey: {LATER}",
+        "gatepass.yaml:4: credentials.later.url: is missing",
+        f"gatepass.yaml:4: credentials.later.preset: {LATER}",
         "gatepass.yaml:6: upstreams.chat.credential: 'crop' is not a name under credentials; did you mean corp?",
         "gatepass.yaml:6: upstreams.chat.dialect: 'azur' is not known here; did you mean azure?",
         "gatepass.yaml:7: upstreams.chat: is written twice (first in line 6): keep one",

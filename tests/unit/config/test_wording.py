@@ -204,11 +204,10 @@ def test_an_unknown_name_is_answered_with_the_nearest_one():
     assert reported("credentials", "c", "client_auth") == "belongs to type oauth2, not to http_json"
     assert reported("credentials", "c", "methode") == "is not a setting; did you mean method?"
     shared = "timeout_s, default_ttl_s, max_ttl_s, network, allow_plain_http, token_placement, type"
-    own = "preset, url, method, headers, query, json, form, basic, reply"
-    plain = "apikey, client_id, client_secret, username, password, domain, project, scope, base_url"
+    own = "url, method, headers, query, json, form, basic, reply"
     begin, _, names = reported("credentials", "c", "tocken_ur").partition(": ")
     assert begin == "is not a setting; known here"
-    assert sorted(names.split(", ")) == sorted(f"{shared}, {own}, {plain}".split(", "))
+    assert sorted(names.split(", ")) == sorted(f"{shared}, {own}".split(", "))
     for name in ("ca_file", "proxy", "client_cert"):
         assert reported(name) == f"is not a setting here; did you mean network.{name}?"
     places = " or ".join(f"{block}.NAME.timeouts" for block in ("upstreams", "operations", "models", "mcp"))

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.references import resolve
 from gatepass.errors import TokenUnavailable
 from gatepass.tokens.sources.http_json import HttpJsonSource
@@ -150,91 +149,16 @@ async def test_a_user_and_password_go_as_they_stand(endpoint: Endpoint):
     assert [secret.reveal() for secret in source.secrets()] == ["p-secret", b64encode(b"u:p-secret").decode()]
 
 
-PRESETS: dict[str, tuple[dict[str, str], OutboundRequest, Answer, tuple[str, float]]] = {
-    "ibm_iam": (
-        {"apikey": "k&1"},
-        posted(
-            "https://iam.cloud.ibm.com/identity/token",
-            FORM,
-            b"grant_type=urn%3Aibm%3Aparams%3Aoauth%3Agrant-type%3Aapikey&apikey=k%261",
-        ),
-        answer({"access_token": "abc", "refresh_token": "no", "expires_in": 300, "expiration": 1_800_000_300}),
-        ("abc", 300.0),
-    ),
-    "baidu": (
-        {"client_id": "me", "client_secret": "s-secret"},
-        posted(
-            "https://aip.baidubce.com/oauth/2.0/token"
-            "?grant_type=client_credentials&client_id=me&client_secret=s-secret",
-            None,
-            b"",
-        ),
-        answer({"access_token": "24.abc.2592000.1.2-3", "expires_in": 2_592_000}),
-        ("24.abc.2592000.1.2-3", 3600.0),
-    ),
-    "huawei": (
-        {"username": "me", "password": "s-secret", "domain": "corp", "project": "cn-north-4"},
-        posted(
-            "https://iam.myhuaweicloud.com/v3/auth/tokens?nocatalog=true",
-            JSON_BODY,
-            b'{"auth":{"identity":{"methods":["password"],"password":{"user":{"name":"me","password":"s-secret",'
-            b'"domain":{"name":"corp"}}}},"scope":{"project":{"name":"cn-north-4"}}}}',
-        ),
-        answer(
-            {"token": {"expires_at": "2027-01-15T08:30:00.000000Z", "methods": ["password"], "roles": []}},
-            201,
-            (b"x-subject-token", b"MIIDkgYJKoZIhvcNAQcCoIIDgzCCA38CAQExDTALBglghkgBZQMEAgE="),
-        ),
-        ("MIIDkgYJKoZIhvcNAQcCoIIDgzCCA38CAQExDTALBglghkgBZQMEAgE=", 1800.0),
-    ),
-    "databricks": (
-        {"base_url": "https://dbc.example", "client_id": "me", "client_secret": "s-secret"},
-        posted(
-            "https://dbc.example/oidc/v1/token",
-            FORM,
-            b"grant_type=client_credentials&scope=all-apis",
-            (b"authorization", b"Basic bWU6cy1zZWNyZXQ="),
-        ),
-        answer({"access_token": "abc", "token_type": "Bearer", "expires_in": 3600}),
-        ("abc", 3600.0),
-    ),
-    "sap": (
-        {"base_url": "https://corp.example", "client_id": "me", "client_secret": "s-secret"},
-        posted(
-            "https://corp.example/oauth/token",
-            FORM,
-            b"grant_type=client_credentials",
-            (b"authorization", b"Basic bWU6cy1zZWNyZXQ="),
-        ),
-        answer({"access_token": "abc", "expires_in": 43_199, "scope": "x"}),
-        ("abc", 3600.0),
-    ),
-    "login": (
-        {"url": "https://portal.example/login", "username": "me", "password": "s-secret"},
-        posted("https://portal.example/login", JSON_BODY, b'{"username":"me","password":"s-secret"}'),
-        answer({"code": 0, "data": {"token": "abc", "expireTime": 1_800_000_060_000}}),
-        ("abc", 60.0),
-    ),
-}
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-async def test_each_preset_matches_its_issuer(endpoint: Endpoint, preset):
-    given, request, reply, reported = PRESETS[preset]
-    settings = HttpJsonCredential.model_validate({"type": "http_json", "preset": preset, **given})
-    endpoint.answers(reply)
-    token = await endpoint.source(settings, preset).fetch()
-    assert endpoint.requests == [request]
-    assert (token.text, token.lifetime_s) == reported
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_each_preset_masks_what_it_signs_in_with(endpoint: Endpoint, preset):
-    given = PRESETS[preset][0]
-    settings = HttpJsonCredential.model_validate({"type": "http_json", "preset": preset, **given})
-    secrets = {secret.reveal() for secret in endpoint.source(settings, preset).secrets()}
-    assert {given.get("apikey") or given.get("client_secret") or given.get("password")} <= secrets
-    assert not {"client_credentials", "true", "corp", "me"} & secrets or preset == "huawei"
+@pytest.mark.parametrize(
+    ("header", "expires", "lifetime_s"),
+    [("X-Subject-Token", "2027-01-15T08:30:00.000000Z", 1800.0), ("x-token", "1800000060000", 60.0)],
+)
+async def test_token_by_header_and_expiry_by_path(endpoint: Endpoint, header, expires, lifetime_s):
+    """The login of Huawei Cloud: support.huaweicloud.com/intl/en-us/api-iam/iam_30_0001.html."""
+    endpoint.answers(answer({"token": {"expires_at": expires, "roles": []}}, 201, (header.lower().encode(), b"MIID=")))
+    settings = http_json(json=LOGIN, reply={"header": header, "expiry": "token.expires_at"})
+    token = await endpoint.source(settings, "login").fetch()
+    assert (token.text, token.lifetime_s) == ("MIID=", lifetime_s)
 
 
 @pytest.mark.parametrize(
@@ -285,8 +209,7 @@ async def test_a_login_that_is_busy_is_noticed_to_be_back_within_4_seconds(reply
 
 
 async def test_a_wrong_password_at_huawei_is_quoted(endpoint: Endpoint):
-    given = PRESETS["huawei"][0]
-    settings = HttpJsonCredential.model_validate({"type": "http_json", "preset": "huawei", **given})
+    settings = http_json(json=LOGIN, url="https://iam.myhuaweicloud.com/v3/auth/tokens")
     document = {"error": {"message": "The username or password is wrong.", "code": 401, "title": "Unauthorized"}}
     endpoint.answers(answer(document, 401))
     failure = await failure_of(endpoint.source(settings, "hw").fetch())
