@@ -105,8 +105,6 @@ docs: setup ## What the documentation says is what the code does
 
 reference: setup ## Write the generated pages: settings, commands, errors, metrics, symptoms, and parts of other pages
 	$(BIN)/python -m docs.generate
-	$(BIN)/python -m docs.changed_settings
-	$(BIN)/python -m docs.man_page
 
 recordings: setup ## Record `gatepass demo`, `init` and `doctor` as pictures in docs/images: half a minute
 	$(BIN)/python -m docs.record

@@ -1,4 +1,4 @@
-"""The entries of the pages in docs/reference/, and the links in their texts."""
+"""The entries and tables of the pages, the links in their texts, and the files of texts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+DOCS = Path(__file__).parent
+
+
+def read(name: str) -> Any:
+    """Return the content of a YAML file in docs/."""
+    return YAML(typ="safe").load(DOCS / name)
 
 
 @dataclass(frozen=True)
@@ -54,9 +64,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def page(title: str, entries: Iterable[Entry | str]) -> str:
-    """Return a page. A text between the entries is a section with its own heading."""
-    return "\n".join([title, *map(str, entries)])
+def listed(names: Iterable[str]) -> str:
+    """Return `names` in their order, as code."""
+    return ", ".join(f"`{name}`" for name in sorted(names))
+
+
+def joined(entries: Iterable[Entry | str]) -> str:
+    """Return the entries as one text. A text between them is a section with its own heading."""
+    return "\n".join(map(str, entries)).strip()
 
 
 LINK = re.compile(r"\bdocs/([a-z_/]+\.md)((?:#[a-z0-9_-]+)?)", re.IGNORECASE)
@@ -73,8 +88,7 @@ def linked(text: str) -> str:
     """Make links of the pages that `text` names, with their titles, from a page in docs/reference/."""
 
     def link(found: re.Match[str]) -> str:
-        page = Path(__file__).parent / found[1]
-        titles: list[str] = re.findall(r"^# (.+)$", page.read_text(), re.MULTILINE)
+        titles: list[str] = re.findall(r"^# (.+)$", (DOCS / found[1]).read_text(), re.MULTILINE)
         return f"[{titles[0]}](../{found[1]}{found[2]})"
 
     return LINK.sub(link, text).replace("(../reference/", "(")

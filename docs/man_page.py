@@ -1,17 +1,15 @@
-"""Write docs/gatepass.1, the manual page of the command: `make reference`. tests/docs/test_shell.py compares it."""
+"""Write docs/gatepass.1, the manual page of the command."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
-from docs.generate import commands
+from docs.command_reference import commands
 
 from gatepass.cli import main
 
-PAGE = Path(__file__).parent / "gatepass.1"
 FILES = {
     "gatepass.yaml": "The configuration, unless --config or GATEPASS_CONFIG names another file.",
     "/run/gatepass/control.sock": "The control socket of the unit for systemd.",
@@ -68,7 +66,3 @@ def man_page() -> str:
     parts.append(".SH FILES")
     parts += [f".TP\n.I {roff(file)}\n{roff(text)}" for file, text in FILES.items()]
     return "\n".join(parts) + "\n"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(man_page())

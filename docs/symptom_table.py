@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from docs.entries import table
-from ruamel.yaml import YAML
+from docs.entries import read, table
 
-SECTIONS: list[dict[str, Any]] = YAML(typ="safe").load(Path(__file__).with_name("symptoms.yaml"))
+SECTIONS: list[dict[str, Any]] = read("symptoms.yaml")
 HEADS = {
     "en": ("you see", "cause", "next command or setting", "gatepass"),
     "zh": ("你看到", "原因", "下一步命令或设置", "gatepass 的做法"),

@@ -68,7 +68,7 @@ def test_every_entry_is_in_the_table():
 def test_each_example_is_an_entry_of_its_heading():
     for name, change in {**REQUESTS, **REPLIES}.items():
         pattern = re.sub("|".join(PLACEHOLDER), lambda found: PLACEHOLDER[found[0]], re.escape(name))
-        assert re.fullmatch(pattern + r"(>\S+)?", change.example), name
+        assert re.fullmatch(pattern + r"(>\S+)?", change.get("example", name)), name
 
 
 def test_exactly_the_repairs_of_a_stream_are_named():

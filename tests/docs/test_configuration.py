@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trustme
 from click.testing import CliRunner
-from docs.generate import FOLDER
+from docs.entries import DOCS
 
 from gatepass.auth.model_access import DESTINATIONS, MODELS
 from gatepass.cli import main
@@ -17,9 +17,8 @@ from gatepass.config.load import load
 from gatepass.config.yaml_file import parse_yaml
 from gatepass.proxy.routing import RouteTable
 
-DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "configuration.md").read_text()
-REFERENCE = "".join((FOLDER / name).read_text() for name in ("configuration.md", "credentials.md"))
+REFERENCE = "".join((DOCS / "reference" / name).read_text() for name in ("configuration.md", "credentials.md"))
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 

@@ -5,14 +5,14 @@ import shlex
 
 import pytest
 import trustme
+from docs.entries import DOCS
 from docs.environment_reference import VARIABLES
-from docs.generate import FOLDER
 
 from gatepass.config.environment import CLIENT_KEY_VARIABLE, NAMES
 from gatepass.config.load import load
 from gatepass.config.references import SECRET_VARIABLES
 
-PAGE = (FOLDER / "configuration.md").read_text().partition("## Environment variables")[2]
+PAGE = (DOCS / "reference/configuration.md").read_text().partition("## Environment variables")[2]
 URL = {"GATEPASS_UPSTREAM_URL": "https://llm.corp.example/v1"}
 OAUTH2 = {
     "GATEPASS_TOKEN_URL": "https://sso.corp.example/token",
@@ -31,11 +31,11 @@ def test_exactly_the_existing_variables_have_an_entry():
 
 
 def test_the_chinese_page_of_the_container_names_the_variable_of_each_setting():
-    page = (FOLDER.parent / "zh/container.md").read_text()
+    page = (DOCS / "zh/container.md").read_text()
     rows = dict(re.findall(r"^\| (.+) \| `GATEPASS_(\w+)` \|$", page, re.MULTILINE))
     assert {"UPSTREAM_URL", "TOKEN_URL", "CLIENT_AUTH", "CA_FILE", "PROXY", "NO_PROXY"} <= set(rows.values())
     for settings, name in rows.items():
-        assert re.findall("`[^`]+`", settings) == re.findall("`[^`]+`", VARIABLES[name].sets)
+        assert re.findall("`[^`]+`", settings) == re.findall("`[^`]+`", VARIABLES[name]["sets"])
 
 
 def beside(name: str) -> dict[str, str]:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from docs.generate import FOLDER
-from docs.http_reference import ABOUT, ADDED, OWN_PAGES, READ, page_row
+from docs.entries import DOCS
+from docs.http_reference import TEXTS, page_row
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.auth.cors import EXPOSED
-from gatepass.dialects.base import FORWARDED, RELAYED, RELAYED_PREFIXES
+from gatepass.dialects.base import FORWARDED, PARAMETERS, RELAYED, RELAYED_PREFIXES
 from gatepass.errors import GatepassError, InvalidApiKey, MethodNotAllowed, TokenUnavailable
 from gatepass.operations.table import OPERATIONS
 from gatepass.protocols.error_objects import error_headers
@@ -24,18 +24,18 @@ from tests.integration.scripted import Scripted, Send, reply
 KEY = "gp-0123456789abcdef0123456789abcdef"
 ACCESS = {"keys": [{"name": "ragflow", "role": "admin", "hash": hash_key(KEY)}]}
 SOURCES = Path(__file__).parents[2] / "src/gatepass"
-PAGE = (FOLDER / "http.md").read_text()
+PAGE = (DOCS / "reference/http.md").read_text()
 
 
 def test_exactly_the_existing_operations_and_pages_have_a_row() -> None:
     rows = set(re.findall(r"^\| `([A-Z]+ [^`]+)` \|", PAGE, re.MULTILINE))
     operations = {f"{row.method} /v1{row.path}" for row in OPERATIONS}
     assert rows == operations | {f"GET {path}" for path in ("/", *PATHS)}
-    assert set(ABOUT) <= {row.path for row in OPERATIONS}
+    assert set(TEXTS["operations"]) <= {row.path for row in OPERATIONS}
 
 
 def test_a_missing_page_is_an_error_that_names_its_list() -> None:
-    with pytest.raises(KeyError, match=r"/connections requires an entry in OWN_PAGES \(docs/http_reference.py\)"):
+    with pytest.raises(KeyError, match="/connections requires an entry in `pages`"):
         page_row("/connections")
 
 
@@ -48,7 +48,8 @@ async def test_the_example_of_the_page_and_each_page_need_the_key_that_they_name
     async with Scripted([Send(reply(whole))]) as upstream, gateway(upstream=upstream.url, access=ACCESS) as served:
         answer = await served.ask(body, "/v1/chat/completions", headers=keyed).answer()
         assert (answer.status, answer.json()["choices"]) == (200, whole["choices"])
-        for path, (_, key) in OWN_PAGES.items():
+        for path in TEXTS["pages"]:
+            _, key = page_row(path)
             assert (await served.ask(None, path, method="GET", headers=keyed).answer()).status == 200, path
             without = await served.ask(None, path, method="GET", headers=bare).answer()
             assert without.status == (200 if key.startswith("none") else 401), path
@@ -83,16 +84,18 @@ def test_every_header_that_gatepass_adds_has_its_entry() -> None:
     errors.append(TokenUnavailable("", credential="corp", retry_after_s=300))
     own |= {name.decode() for error in errors for name, _ in error_headers(error)}
     own |= {name.decode() for name, _ in STREAM_HEADERS}
-    assert own - set(ADDED) == {"content-type"}
+    assert own - set(TEXTS["added"]) == {"content-type"}
+    assert TEXTS["added"]["access-control-expose-headers"]["example"].endswith(f": {EXPOSED.decode()}")
 
 
-def test_every_listed_header_is_on_the_page() -> None:
-    names = [*FORWARDED, *RELAYED, *(prefix + b"*" for prefix in RELAYED_PREFIXES)]
+def test_every_listed_header_and_parameter_is_on_the_page() -> None:
+    parameters = [name for name in PARAMETERS if b"%" not in name]
+    names = [*parameters, *FORWARDED, *RELAYED, *(prefix + b"*" for prefix in RELAYED_PREFIXES)]
     assert [name for name in names if f"`{name.decode()}`" not in PAGE] == []
 
 
 async def test_headers_pass_as_the_page_states() -> None:
-    sent = {name: header.example.partition(": ")[2] for name, header in READ.items() if name != "host"}
+    sent = {name: header["example"].partition(": ")[2] for name, header in TEXTS["read"].items() if name != "host"}
     sent |= {"authorization": f"Bearer {KEY}", "x-request-id": "mine-1", "user-agent": "me", "x-other": "1"}
     of_upstream: dict[str, Any] = {"x_ratelimit_remaining_requests": "99", "x_other": "1", "set_cookie": "a=b"}
     body = {"model": "m", "messages": []}

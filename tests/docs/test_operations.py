@@ -17,7 +17,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
-from docs.generate import one_of_each
+from docs.metric_reference import one_of_each
 from prometheus_client.parser import text_string_to_metric_families
 from ruamel.yaml import YAML
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from docs.entries import Entry
-from docs.generate import chinese_errors, error_parts, in_chinese
+from docs.error_reference import chinese_errors, error_parts, in_chinese
 from docs.symptom_table import SECTIONS
 
 from gatepass.errors import UpstreamAuth, UpstreamErrorReply, UpstreamHtml
