@@ -290,7 +290,7 @@ class ClientConnection(asyncio.Protocol):
         """Close when all requests of the connection have ended, at once if it is idle (called by uvicorn)."""
         self._is_ending = True
         if self._current is not None:
-            self.last_cycle().persists = False
+            self._last_cycle().persists = False
         elif self._is_idle():
             self.close_when_idle()
         elif not self._ignores_input:
@@ -324,10 +324,6 @@ class ClientConnection(asyncio.Protocol):
                 raise Overloaded("Too many requests wait behind the one in progress.")  # ends the parser: see `_refuse`
             self._queue.append(cycle)
             self._pause_reading()  # bounds the pipelined requests in memory
-
-    def last_cycle(self) -> HttpRequestCycle:
-        """Return the cycle of the last `begin_cycle`, whose task has not run yet."""
-        return self._queue[-1] if self._queue else cast(HttpRequestCycle, self._current)
 
     # called by a cycle
 
@@ -509,7 +505,10 @@ class ClientConnection(asyncio.Protocol):
         elif self._current is None:
             self._close()
         else:
-            (self._queue[-1] if self._queue else self._current).persists = False
+            self._last_cycle().persists = False
+
+    def _last_cycle(self) -> HttpRequestCycle:
+        return self._queue[-1] if self._queue else cast(HttpRequestCycle, self._current)
 
     def _is_idle(self) -> bool:
         return self._current is None and self._parser.is_idle

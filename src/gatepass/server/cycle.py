@@ -156,10 +156,6 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
         if self._waiter is not None:
             self._wake()
 
-    def reopen(self) -> None:
-        """Undo `complete`: more of the body follows."""
-        self.is_whole = False
-
     def fail(self, error: GatepassError) -> None:
         """The body did not arrive: `read_body` and `read_piece` raise `error`."""
         self._fault = error

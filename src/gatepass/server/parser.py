@@ -6,7 +6,7 @@ uvicorn's own protocol limits neither the number of header fields nor, with http
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from io import BytesIO
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import unquote
@@ -21,7 +21,7 @@ from gatepass.server.cycle import HttpRequestCycle
 if TYPE_CHECKING:
     from gatepass.server.connection import ClientConnection
 
-_CHECKED_FIELDS = frozenset((b"host", b"expect", b"transfer-encoding"))
+_CHECKED_FIELDS = frozenset((b"host", b"expect", b"transfer-encoding", b"upgrade"))
 
 
 class RequestParser:
@@ -30,19 +30,18 @@ class RequestParser:
     __slots__ = (
         *("in_head", "peer", "cycle", "_connection", "_expects_continue", "_fields", "_first_bytes"),
         *("_framing_bytes", "_head_bytes", "_host", "_hosts", "_is_chunked", "_parser", "_piece_bytes"),
-        *("_pieces", "_error", "_is_head_held", "_on_cycle", "_received_head", "_target"),
+        *("_pieces", "_error", "_is_head_held", "_offers_upgrade", "_received_head", "_target"),
     )
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
-        self._on_cycle: Callable[[HttpRequestCycle], None] = connection.begin_cycle
         self._parser = self._new_parser()
         self.in_head = True
         self.peer = ""
         self.cycle: HttpRequestCycle | None = None
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
-        self._expects_continue = self._is_chunked = self._is_head_held = False
+        self._expects_continue = self._is_chunked = self._is_head_held = self._offers_upgrade = False
         self._host = b""
         self._hosts = self._piece_bytes = self._first_bytes = self._head_bytes = self._framing_bytes = 0
         self._error: GatepassError | None = None
@@ -91,7 +90,7 @@ class RequestParser:
     def close(self) -> None:
         """End parsing. Break the reference cycles, so that the garbage collector has no work."""
         self.cycle = None
-        del self._connection, self._parser, self._on_cycle
+        del self._connection, self._parser
 
     def _new_parser(self) -> httptools.HttpRequestParser:
         parser = httptools.HttpRequestParser(self)
@@ -104,19 +103,15 @@ class RequestParser:
 
         RFC 9110 7.8 allows a server to ignore Upgrade. Java's HTTP client sends h2c with every plain request.
         """
-        # httptools treats all bytes after the head as the other protocol. So a new parser reads the same head without
-        # Upgrade, and then the rest.
+        # httptools treats all bytes after the head as the other protocol. So a new parser reads the head without
+        # Upgrade, which begins the cycle, and then the rest.
         while True:
-            cycle = self._connection.last_cycle()
-            if cycle.method == "CONNECT":
+            method, version = self._parser.get_method(), self._parser.get_http_version()
+            if method == b"CONNECT":
                 raise InvalidRequest("gatepass is not a forward proxy: it does not support CONNECT.")
-            fields = (field for field in cycle.headers if field[0] != b"upgrade")
-            self._parser, self._on_cycle = self._new_parser(), lambda _: None  # the request already has a cycle
-            self._parser.feed_data(head_of(cycle.method, cycle.target, cycle.version, fields))
-            self._on_cycle = self._connection.begin_cycle
-            if self.cycle is not None:
-                self.cycle = cycle
-                cycle.reopen()
+            head = head_of(method, self._target, version, (field for field in self._fields if field[0] != b"upgrade"))
+            self._parser = self._new_parser()
+            self._parser.feed_data(head)
             try:
                 self._parser.feed_data(rest)
             except httptools.HttpParserUpgrade as offer:
@@ -129,7 +124,7 @@ class RequestParser:
     def on_message_begin(self) -> None:
         self.in_head, self._head_bytes, self._first_bytes = True, 0, self._piece_bytes
         self._target, self._fields, self._hosts = b"", [], 0
-        self._expects_continue = self._is_chunked = False
+        self._expects_continue = self._is_chunked = self._offers_upgrade = False
 
     def on_url(self, url: bytes) -> None:
         self._target += url  # in several calls, if the request line arrives in several pieces
@@ -146,6 +141,8 @@ class RequestParser:
                     self._host = value
             elif name == b"expect":
                 self._expects_continue = self._expects_continue or value.lower() == b"100-continue"
+            elif name == b"upgrade":
+                self._offers_upgrade = True
             elif value.lower() != b"chunked":
                 self._refuse(unknown_coding())
             else:
@@ -161,13 +158,11 @@ class RequestParser:
         if self._first_bytes + self._head_bytes > HEAD_BYTES and size_bytes(self._target, self._fields) > HEAD_BYTES:
             self._refuse(large_head())
         parser, target = self._parser, self._target
+        if self._offers_upgrade and parser.should_upgrade():
+            return  # see `_ignore_upgrade`
         head, self._received_head = self._received_head, b""
-        if head.endswith(b" HTTP/1.1\r\n", 0, head.find(b"\n") + 1):  # nearly always
-            version = "1.1"
-        else:
-            if _OTHER_PROTOCOL.match(head):  # httptools also accepts RTSP and ICE
-                self._refuse(InvalidRequest("The protocol in the request line is not HTTP."))
-            version = parser.get_http_version()
+        has_usual_version = head.endswith(b" HTTP/1.1\r\n", 0, head.find(b"\n") + 1)  # nearly always
+        version = "1.1" if has_usual_version else parser.get_http_version()
         is_plain = version == "1.1" and self._hosts == 1
         if not is_plain:
             # RFC 9110 15.6.6 and RFC 9112 3.2; httptools also accepts 0.9 and 2.0
@@ -193,7 +188,7 @@ class RequestParser:
         if self._expects_continue:
             cycle.expect()
         self.in_head = False
-        self._on_cycle(cycle)
+        self._connection.begin_cycle(cycle)
 
     def _refuse(self, error: GatepassError) -> NoReturn:
         """Stop the parser: `feed` raises `error`."""
@@ -235,8 +230,6 @@ _HOST = re.compile(
 """`uri-host [":" port]` (RFC 3986 3.2.2), with the zone of RFC 6874, also if its `%` is not escaped."""
 _ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*+://([^/?#]*+)")
 """The beginning of a target in absolute form (RFC 3986 4.3), with its authority."""
-_OTHER_PROTOCOL = re.compile(rb"[\r\n]*+[^ \r\n]++ ++[^ \r\n]++ ++(?!HTTP/)[A-Z]")
-"""A request line up to the first letter of a protocol that is not HTTP."""
 
 
 _known_path = {path.encode(): path for path in BY_PATH}.get  # nearly always: saves the call of `path_of`
@@ -252,8 +245,8 @@ def path_of(target: bytes) -> str:
     return unquote(text) if "%" in text else text
 
 
-def head_of(method: str, target: bytes, version: str, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    line = b"%b %b HTTP/%b" % (method.encode(), target, version.encode())
+def head_of(method: bytes, target: bytes, version: str, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    line = b"%b %b HTTP/%b" % (method, target, version.encode())
     return b"\r\n".join((line, *map(b": ".join, fields), b"", b""))
 
 

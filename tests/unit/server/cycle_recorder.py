@@ -19,8 +19,5 @@ class CycleRecorder(ClientConnection):
     def begin_cycle(self, cycle: HttpRequestCycle) -> None:
         self.cycles.append(cycle)
 
-    def last_cycle(self) -> HttpRequestCycle:
-        return self.cycles[-1]
-
     def pause_reading(self) -> None:
         self.holds += 1

@@ -87,24 +87,6 @@ def test_an_invalid_target_is_named_as_the_cause(target: str):
     assert refused(asked(line=f"GET {target} HTTP/1.1")) == ("invalid_request", reason)
 
 
-@pytest.mark.parametrize("line", ["GET / RTSP/1.0", "GET / RTSP/1.1", "OPTIONS  *  RTSP/2.0", "SOURCE / ICE/1.0"])
-def test_a_protocol_other_than_http_is_refused_wherever_it_is_split(line: str):
-    raw = asked(line=line)
-    for before in (b"", asked(b"before")):
-        for cut in range(raw.index(b"\r\n\r\n") + 4):
-            code, text = refused(*([before] if before else []), raw[:cut], raw[cut:])
-            assert (code, "not HTTP" in text) == ("invalid_request", True)
-
-
-@pytest.mark.parametrize("path", ["/", "/v1/RTSP/1.0"])
-async def test_http_is_accepted_with_other_protocols_around_it(path: str):
-    about = asked(b"x / RTSP/1.0\r\nGET / RTSP/1.0\r\n\r\n", "a: GET / RTSP/1.0", line=f"POST {path} HTTP/1.1")
-    for raw in (about * 3, b"\r\n" + about):
-        for cut in range(len(raw)):
-            recorder, _ = fed(raw[:cut], raw[cut:])
-            assert len(recorder.cycles) == raw.count(b"HTTP/1.1")
-
-
 def test_no_bytes_of_a_request_are_kept_after_its_head():
     _, reader = fed(asked(b"hello"))
     assert [held for held in gc.get_referents(reader) if isinstance(held, bytes) and b"HTTP/1.1" in held] == []

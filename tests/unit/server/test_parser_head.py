@@ -40,7 +40,7 @@ def test_a_path_beyond_ascii_is_an_error():
 
 
 def test_a_head_is_parsed_as_it_was_sent():
-    assert head_of("POST", b"/v1/x?q", "1.1", [(b"host", b"h"), (b"a", b"")]) == (
+    assert head_of(b"POST", b"/v1/x?q", "1.1", [(b"host", b"h"), (b"a", b"")]) == (
         b"POST /v1/x?q HTTP/1.1\r\nhost: h\r\na: \r\n\r\n"
     )
 
