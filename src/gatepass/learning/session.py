@@ -19,6 +19,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from msgspec.structs import astuple
+
 from gatepass import errors
 from gatepass.learning.learned_rule import Key, LearnedRule, LearningPolicy, RuleScope, evidence_of
 from gatepass.learning.matchers import Relevant, contradicts, is_same_rejection, next_rules
@@ -26,6 +28,7 @@ from gatepass.learning.memory import Memory
 from gatepass.learning.rejection import TEACHING, UpstreamRejection
 from gatepass.normalize.betas import BETA_FIELD, betas_of
 from gatepass.normalize.rules import apply_changes
+from gatepass.observability.observer import RuleChange
 from gatepass.types import Call
 
 NO_ANSWER = (errors.UpstreamTimeout, errors.UpstreamConnect, errors.UpstreamDns, errors.UpstreamTls)
@@ -48,21 +51,11 @@ class AppliedRule:
     helped: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LearningEvent:
-    """One event for the log and the metrics: `event` is learned, revoked or failed."""
-
-    event: str
-    scope: RuleScope
-    adapted: str
-    evidence: str = ""
-
-
 @dataclass(slots=True, eq=False)
 class LearningSession:
     """Learning for one request at one target. It does no I/O and reads no clock.
 
-    `members`: as in UpstreamRejection. `sent`: the last call that was sent. `events` collects what the caller logs.
+    `members`: as in UpstreamRejection. `sent`: the last call that was sent. `events` are for the observers.
     `changed` names the changes that helped before the error that `failed` returned. `is_exhausted`: a limit prevented
     another try. `_applied` has the rules in the order of their receipt, `_used` those that changed the last call, and
     `_done` those that the request added or removed: it tries none of them again.
@@ -74,7 +67,7 @@ class LearningSession:
     mode: Mode = "on"
     policy: LearningPolicy = field(default_factory=LearningPolicy)
     sent: Call | None = None
-    events: list[LearningEvent] = field(default_factory=list)
+    events: list[RuleChange] = field(default_factory=list)
     changed: tuple[str, ...] = ()
     is_exhausted: bool = False
     _applied: dict[Key, AppliedRule] = field(default_factory=dict)
@@ -201,8 +194,12 @@ class LearningSession:
         rejection = self.parse_error(error)
         if rejection is not None:
             self.is_exhausted = bool(self._next_rules(rejection, now_s, relevant))
-        if not _is_about_form(error, rejection):
+        if isinstance(error, NO_ANSWER):
             return error
+        if rejection is None and isinstance(error, errors.UpstreamErrorReply) and 400 <= error.http_status < 500:
+            is_unread = error.http_status in TEACHING and error.error_body is None
+            if not is_unread:  # about a token, a quota or a filter
+                return error
         own = self._own
         failed = [
             key
@@ -231,13 +228,5 @@ class LearningSession:
         return (self.scope, rule.key)
 
     def _record(self, event: str, rule: LearnedRule, evidence: str) -> None:
-        self.events.append(LearningEvent(event, self.scope, rule.entry, evidence_of(evidence)))
-
-
-def _is_about_form(error: errors.UpstreamError, rejection: UpstreamRejection | None) -> bool:
-    """Whether `error` may be about the request's form, and not about a timeout, a token, a quota or a filter."""
-    if isinstance(error, NO_ANSWER):
-        return False
-    if rejection is not None or not isinstance(error, errors.UpstreamErrorReply) or not 400 <= error.http_status < 500:
-        return True
-    return error.http_status in TEACHING and error.error_body is None
+        request_id, where = "" if self.sent is None else self.sent.id, astuple(self.scope)
+        self.events.append(RuleChange(request_id, event, *where, rule.entry, evidence_of(evidence)))

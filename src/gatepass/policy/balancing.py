@@ -75,7 +75,10 @@ def ranked(
     """
     places = range(len(names))
     if key is not None:
-        scores = [_score(key, name, weight) for name, weight in zip(names, weights, strict=True)]
+        scores = []  # rendezvous hashing with weights
+        for name, weight in zip(names, weights, strict=True):
+            digest = blake2b(b"%b\0%b" % (key, name.encode()), digest_size=6).digest()
+            scores.append(weight / -math.log((int.from_bytes(digest, "big") + 1) / (2**48 + 1)))
         share = (sum(loads) + 1) * MOST_LOAD / (sum(weights) or 1.0)
         is_over = [load + 1 > math.ceil(share * weight) for load, weight in zip(loads, weights, strict=True)]
         # a spare is always above its share of 0, and has the lowest score
@@ -87,12 +90,6 @@ def ranked(
     if policy == "weighted":
         return sorted(places, key=draws.__getitem__)
     return sorted(places, key=lambda at: (not weights[at], loads[at] / (weights[at] or 1.0), draws[at]))
-
-
-def _score(key: bytes, name: str, weight: float) -> float:
-    """Return how much `key` prefers a target: rendezvous hashing with weights."""
-    digest = blake2b(b"%b\0%b" % (key, name.encode()), digest_size=6).digest()
-    return weight / -math.log((int.from_bytes(digest, "big") + 1) / (2**48 + 1))
 
 
 def choose(

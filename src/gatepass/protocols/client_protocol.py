@@ -131,12 +131,10 @@ class ClientProtocol:
 
         b"" for none. `mask` hides secrets. A body with a secret is not returned.
         """
-        del body, mask
         return b""
 
     def overflow_mark(self, message: str) -> str:
         """Return what clients search for in an error about too long a context, if `message` lacks it: ""."""
-        del message
         return ""
 
     def stream_error(self, error: GatepassError, streamed: StreamedResponse, *, rewords: bool) -> bytes:
@@ -151,7 +149,6 @@ class ClientProtocol:
 
         `wall` returns epoch seconds.
         """
-        del call, wall
         return comment_keep_alive if profile.keep_alive == "comment" else None
 
     # --- a whole reply ---
@@ -174,12 +171,10 @@ class ClientProtocol:
 
         `mask` hides secrets in texts of the document.
         """
-        del mask
         return None if isinstance(document, dict | list) else "with JSON that is neither an object nor a list"
 
     def may_be_empty(self, operation: Operation, status: int, headers: Headers) -> bool:
         """Whether a reply without a body is a success: no."""
-        del operation, status, headers
         return False
 
     def check_size(self, body: bytes, upstream: str) -> None:
@@ -187,7 +182,6 @@ class ClientProtocol:
 
     def is_valid(self, call: Call, body: bytes) -> bool:
         """Whether a fast check shows that `body` is the answer to `call`: False without one."""
-        del call, body
         return False
 
     repair: Repair | None = None
@@ -195,7 +189,6 @@ class ClientProtocol:
 
     def last_change(self, body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
         """Return a valid reply as the client and its profile require it, and the names of the changes: unchanged."""
-        del profile, model
         return body, ()
 
     # --- a stream ---
@@ -214,7 +207,6 @@ class ClientProtocol:
 
     def event_stream(self, source: StreamSource, defaults: EnvelopeDefaults, reply: ReplyContext) -> EventStream:
         """Return the validation of a stream, which requires no `[DONE]`. `defaults`: of chunks that it generates."""
-        del defaults
         transform = None if reply.last is None else reply.last.last_transform(reply.profile)
         repair = None if self.event_repair is None else self.event_repair()
         return EventStream(
@@ -228,7 +220,6 @@ class ClientProtocol:
 
     def of_request(self, client_request: ClientRequest) -> ClientProtocol:
         """Return the protocol that the head of a request selects: itself."""
-        del client_request
         return self
 
     def model_list(self, entries: Sequence[Object]) -> bytes:
@@ -252,7 +243,6 @@ class ClientProtocol:
         self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: ReplyContext
     ) -> StreamAggregator:
         """Return what makes a whole reply of a stream: `aggregate`. `event_bytes` limits one event."""
-        del defaults, reply
         return self.aggregate(source, event_bytes)
 
 

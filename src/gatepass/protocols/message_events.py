@@ -74,11 +74,9 @@ class MessageProgress(Progress):
         self._has_begun = False
 
     def is_complete(self, choices: int) -> bool:
-        del choices
         return self._has_begun
 
     def note(self, fields: dict[str, Any], choices: list[Any]) -> bool:
-        del choices
         kind = fields.get("type")
         if kind == "content_block_delta":
             self.has_answer = True
@@ -247,7 +245,6 @@ class MessageAggregator(StreamAggregator):
         return {**(self._message or {}), "content": [*self._blocks.values()], "usage": self._usage}
 
     def _add(self, payload: Any, data: bytes) -> None:
-        del data
         fields = payload if isinstance(payload, dict) else {}
         kind, index = fields.get("type"), fields.get("index")
         if kind == "error":  # only its type marks it as an error

@@ -147,7 +147,6 @@ class Messages(_OfAnthropic):
         return "" if any(known in message for known in _KNOWN_AS_TOO_LONG) else TOO_LONG
 
     def keep_alive(self, profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
-        del call, wall
         return None if profile.keep_alive == "off" else lambda _: PING
 
     def error_places(self, document: Any) -> Iterator[Any]:
@@ -166,7 +165,6 @@ class Messages(_OfAnthropic):
         self, body: bytes, defaults: Callable[[], EnvelopeDefaults], upstream: str
     ) -> tuple[bytes, tuple[str, ...], bool]:
         """Complete the usage, and add a missing `stop_reason`."""
-        del defaults, upstream
         try:
             whole = _WHOLE.decode(body)
         except (msgspec.DecodeError, RecursionError):  # such as a number in place of the usage
@@ -184,7 +182,6 @@ class Messages(_OfAnthropic):
         return chunk.json_text(document), tuple(adapted), is_empty
 
     def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: ReplyContext) -> Iterator[bytes]:
-        del reply
         return map(event_of, message_events(document, defaults))
 
 

@@ -46,7 +46,6 @@ class AnthropicModels(Models):
     name = "anthropic_models"
 
     def of_request(self, client_request: ClientRequest) -> ClientProtocol:
-        del client_request
         return self
 
     def model_list(self, entries: Sequence[Entry]) -> bytes:
@@ -75,7 +74,6 @@ class CodexModels(Models):
     lists_entries = False
 
     def model_list(self, entries: Sequence[Entry]) -> bytes:
-        del entries
         return b'{"models":[]}'
 
 

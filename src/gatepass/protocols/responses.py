@@ -293,7 +293,6 @@ class ResponseAggregator(StreamAggregator):
         return self._response or {}
 
     def _add(self, payload: Any, data: bytes) -> None:
-        del data
         fields = payload if isinstance(payload, dict) else {}
         kind = client_protocol.event_kind(fields)
         if kind == "error":  # only its type marks it as an error
@@ -344,7 +343,6 @@ class ResponseProgress(Progress):
     fast_path = NumberedPath
 
     def is_complete(self, choices: int) -> bool:
-        del choices
         return True  # the last event holds the whole response
 
     def note(self, fields: dict[str, Any], choices: list[Any]) -> bool:

@@ -383,7 +383,7 @@ class Admission:
         if (
             not all(one.observes for one in counted)
             and operation.configured_as in UNSEEN
-            and not _opens(caller.operations, operation.configured_as)
+            and not any(one.rpartition(" ")[2] == operation.configured_as for one in caller.operations or ())
         ):
             raise OperationNotAllowed(
                 f"The limits on tokens cannot count the work of {operation.configured_as}. To allow it without them,"
@@ -486,7 +486,3 @@ def made(owner: Owner, quota: Quota) -> Iterator[Limit]:
                 yield Limit(owner, unit, (span, SPANS[span]), most, observes=observes, zone=of_calendar)
     if quota.max_concurrent is not None:
         yield Limit(owner, CONCURRENT, ("", 0), quota.max_concurrent, observes=observes)
-
-
-def _opens(operations: Iterable[str] | None, name: str) -> bool:
-    return any(one.rpartition(" ")[2] == name for one in operations or ())

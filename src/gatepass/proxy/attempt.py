@@ -12,7 +12,7 @@ from dataclasses import replace as replaced
 from functools import partial
 from typing import TypeVar, TypeVarTuple, Unpack
 
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from gatepass import errors
 from gatepass.auth.model_access import may_use
@@ -169,10 +169,7 @@ def _learn_protocol(attempt: Attempt, error: UpstreamErrorReply) -> None:
     """Store that chats serve the operation at this upstream: one just did, after `error` to the operation itself."""
     key, state, text = _path_key(attempt), attempt.state, error.message
     if attempt.upstream.state.learned.commit(key, SERVED_BY_CHAT, text, state.clock.now(), is_configured=True):
-        scope, entry = key[0], SERVED_BY_CHAT.entry
-        change = RuleChange(
-            attempt.call.id, "learned", scope.upstream, scope.model, scope.operation, entry, evidence_of(text)
-        )
+        change = RuleChange(attempt.call.id, "learned", *astuple(key[0]), SERVED_BY_CHAT.entry, evidence_of(text))
         state.observers.tell(state.observers.rule_changed, change)
 
 
@@ -371,9 +368,7 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
     if failover is not None:
         tried = _with_policy(tried, attempt, failover, error)
     repeat = decide(outcome, error.http_status, tried, attempt.deadline_s - now_s)
-    if repeat is Repeat.LEARNED_RULE and not (
-        _begin_chat(attempt, error) if tried.lacks_path else await _learn_from(attempt, error)
-    ):
+    if repeat is Repeat.LEARNED_RULE and not await _learn_from(attempt, error, lacks_path=tried.lacks_path):
         repeat = None
     if repeat is None:
         if has_token and not tried.resendable:
@@ -489,10 +484,7 @@ def leave_target(attempt: Attempt) -> None:
     session, state = attempt.session, attempt.state
     if session is not None:
         attempt.session = None
-        for event in session.events:
-            scope = event.scope
-            names = (scope.upstream, scope.model, scope.operation)
-            change = RuleChange(attempt.call.id, event.event, *names, event.adapted, event.evidence)
+        for change in session.events:
             state.observers.tell(state.observers.rule_changed, change)
     if attempt.copied_bytes and attempt.memory is not None:
         attempt.memory.add(-attempt.copied_bytes)
@@ -637,15 +629,12 @@ async def plan(attempt: Attempt, session: LearningSession, base: Call) -> Call:
     return planned
 
 
-def _begin_chat(attempt: Attempt, error: GatepassError) -> bool:
-    """Let a chat serve the call in the next attempt, after `error` showed that the upstream lacks its path."""
-    leave_target(attempt)
-    attempt.base, attempt.absent = None, error if isinstance(error, UpstreamErrorReply) else None
-    return True
-
-
-async def _learn_from(attempt: Attempt, error: GatepassError) -> bool:
-    """Return whether a rule was learned from `error`, so that a retry can succeed."""
+async def _learn_from(attempt: Attempt, error: GatepassError, *, lacks_path: bool) -> bool:
+    """Return whether a rule was learned from `error`, so that a retry can succeed, or a chat is tried."""
+    if lacks_path:
+        leave_target(attempt)
+        attempt.base, attempt.absent = None, error if isinstance(error, UpstreamErrorReply) else None
+        return True
     base = attempt.base
     if base is None or not isinstance(error, UpstreamError) or not attempt.upstream.learns:
         return False

@@ -29,18 +29,11 @@ MOST_ON_LOOP_BYTES = 2 * 1024 * 1024
 Result = TypeVar("Result")
 
 
-def is_heavy(body: bytes) -> bool:
-    """Return whether a rule for `body` may block the event loop, because it is large or has many values."""
-    if len(body) <= INLINE_BYTES:
+def is_heavy(body: bytes, inline_bytes: int = INLINE_BYTES, inline_values: int = INLINE_VALUES) -> bool:
+    """Return whether work on `body`, by default a rule, may block the event loop: it is large or has many values."""
+    if len(body) <= inline_bytes:
         return False
-    return len(body) > MOST_ON_LOOP_BYTES or has_more_values(body, INLINE_VALUES)
-
-
-def is_heavy_to_parse(body: bytes) -> bool:
-    """Return whether parsing `body` may block the event loop."""
-    if len(body) <= PARSED_BYTES:
-        return False
-    return len(body) > MOST_ON_LOOP_BYTES or has_more_values(body, PARSED_VALUES)
+    return len(body) > MOST_ON_LOOP_BYTES or has_more_values(body, inline_values)
 
 
 class BodyThreads:

@@ -42,7 +42,7 @@ from gatepass.protocols.request import call_without_body, check_plain
 from gatepass.protocols.rerank import is_rerank
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import close_attempt, drop_tracebacks, send_with_retries, try_call
-from gatepass.proxy.body_threads import INLINE_BYTES, is_heavy_to_parse
+from gatepass.proxy.body_threads import PARSED_BYTES, PARSED_VALUES, is_heavy
 from gatepass.proxy.client_response import NO_CONTENT, ClientResponse, KeepAlive, RequestCycle
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.failover import Failover
@@ -177,7 +177,7 @@ async def _serve(
         return
     if context.upload is not None:
         call = await _parse_upload(context, context.upload, found)
-    elif len(body) <= INLINE_BYTES or not is_heavy_to_parse(body):
+    elif len(body) <= PARSED_BYTES or not is_heavy(body, PARSED_BYTES, PARSED_VALUES):
         call = _parse(context, found, body)
     else:
         await asyncio.sleep(0)  # other requests run first: to join 30 MiB took 20 ms

@@ -158,12 +158,9 @@ class ReplyContext(Hidden, msgspec.Struct, frozen=True):
             return await threads.run_heavy(caller, work)
         return await threads.run(caller, body, work)
 
-    def envelope_defaults(self) -> EnvelopeDefaults:
-        """The id, time and model for chunks that gatepass generates."""
-        return envelope_defaults(self.attempt)
-
 
 def envelope_defaults(attempt: Attempt) -> EnvelopeDefaults:
+    """Return the id, time and model for chunks that gatepass generates."""
     return EnvelopeDefaults(IdGenerator(), int(attempt.state.clock.wall()), attempt.call.model)
 
 
@@ -287,7 +284,7 @@ EVENT_COPIES = 3
 
 async def classify_stream(context: ReplyContext) -> ClassifiedReply:
     """Read until the kind of body is known and, if it is a stream, until its first events can be written."""
-    limit_bytes, defaults = context.state.limits.event_bytes, context.envelope_defaults()
+    limit_bytes, defaults = context.state.limits.event_bytes, envelope_defaults(context.attempt)
     source = context.source(limit_bytes)
     if limit_bytes > LARGE_EVENT_BYTES and (reason := _conversion_of(context)):  # a larger event would pass unchanged
         source = replace(source, limit_bytes=LARGE_EVENT_BYTES, limit=converted_limit(reason))
@@ -383,7 +380,7 @@ def _synthesized_events(
 ) -> tuple[int, bytes]:
     """Return the number of events, and the events."""
     try:
-        events = context.protocol.synthesize(read_large(body), context.envelope_defaults(), context)
+        events = context.protocol.synthesize(read_large(body), envelope_defaults(context.attempt), context)
         run = b"".join(events if client_transform is None else map(client_transform.feed, events))
     except ValueError:  # invalid UTF-8, a number of thousands of digits: earlier checks do not read so closely
         raise UpstreamInvalid(
@@ -458,7 +455,11 @@ def _classified(context: ReplyContext, body: bytes) -> BufferedReply:
     adapted = tuple[str, ...]()
     transforms = context.upstream.transforms if context.protocol.takes_transforms else None
     is_object = first_bytes(body)[:1] == b"{"  # anything else is an error, which its first bytes show
-    if transforms is None and is_object and len(body) > MOST_CHECKED_VALUES and _is_beyond_checks(body):
+    if (
+        transforms is None
+        and is_object
+        and (len(body) > MOST_CHECKED_BYTES or has_more_values(body, MOST_CHECKED_VALUES))
+    ):
         return _unchecked(context, body)
     if transforms is not None:
         if len(body) > ONE_PASS_BYTES:
@@ -467,7 +468,7 @@ def _classified(context: ReplyContext, body: bytes) -> BufferedReply:
                 upstream=context.upstream.name,
                 of_request=True,
             )
-        body, adapted = transforms.document(body, context.envelope_defaults())
+        body, adapted = transforms.document(body, envelope_defaults(context.attempt))
     reply = upstream_call.received_reply(context.attempt, context.response, body)
     document = context.upstream.dialect.classify_document(reply, context.protocol)
     if isinstance(document, GatepassError):
@@ -478,11 +479,6 @@ def _classified(context: ReplyContext, body: bytes) -> BufferedReply:
     if document is not body:
         adapted = (*adapted, UNWRAPPED)
     return _repair(context, BufferedReply(context.response.status, context.headers(), document, adapted))
-
-
-def _is_beyond_checks(body: bytes) -> bool:
-    """Return whether to check the JSON `body` would hold the interpreter's lock for too long."""
-    return len(body) > MOST_CHECKED_BYTES or has_more_values(body, MOST_CHECKED_VALUES)
 
 
 def _unchecked(context: ReplyContext, body: bytes) -> BufferedReply:
@@ -518,7 +514,7 @@ async def _repaired(context: ReplyContext, reply: BufferedReply) -> BufferedRepl
 def _repair(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
     if context.protocol.repair is not None:
         repair = context.protocol.repair
-        body, adapted, is_empty = repair(reply.body, context.envelope_defaults, context.upstream.name)
+        body, adapted, is_empty = repair(reply.body, partial(envelope_defaults, context.attempt), context.upstream.name)
         reply = _changed(reply, body, adapted) if adapted else reply
         reply = replace(reply, is_empty=True) if is_empty else reply
     return reply if context.last is None else _for_client(context, context.last, reply)
@@ -575,7 +571,7 @@ async def aggregate_reply(context: ReplyContext) -> BufferedReply:
 
 def _aggregator(context: ReplyContext) -> StreamAggregator:
     limits = context.state.limits
-    source, defaults = context.source(limits.reply_bytes), context.envelope_defaults()
+    source, defaults = context.source(limits.reply_bytes), envelope_defaults(context.attempt)
     return context.protocol.aggregator(source, limits.event_bytes, defaults, context)
 
 

@@ -218,8 +218,10 @@ class _Subject:
         ttl_ms = 0 if reads else math.ceil(self.ttl_s * 1000)
         arguments = list[str | float]()
         for name, width_us, most, cost, part in entries:
-            of_calendar = width_us < 0 and not part.endswith("reset")
-            arguments += (name, width_us, most, cost, f"{part} {self._known(name, int(part))}" if of_calendar else part)
+            if width_us < 0 and not part.endswith("reset"):
+                known_part, total = self.known.get(name, (0, 0))
+                part = f"{part} {total if known_part >> RESET_BITS == int(part) >> RESET_BITS else 0}"
+            arguments += (name, width_us, most, cost, part)
         return self.name, (process, self.incarnation, ttl_ms, self.running, *arguments)
 
     def take_late(self) -> Iterable[Entry]:
@@ -236,10 +238,6 @@ class _Subject:
         """Return whether the server still counts it."""
         self.incarnation = self.incarnation or counted.incarnation  # a reload has forgotten it
         return bool(counted.incarnation) and counted.incarnation == self.incarnation
-
-    def _known(self, name: str, part: int) -> int:
-        known_part, total = self.known.get(name, (0, 0))
-        return total if known_part >> RESET_BITS == part >> RESET_BITS else 0
 
 
 class _Asked(msgspec.Struct, eq=False):
@@ -280,11 +278,18 @@ class StoreWindows(Windows):
         self._wake, self._sending, self._tasks = asyncio.Event(), asyncio.Lock(), Tasks()
 
     def start(self) -> None:
-        self._tasks.keep(self._send_forever, "limits", self._note_bug, lambda: sleep(self._clock, RETRY_S))
+        def note_bug(error: BaseException) -> None:
+            LOG.error("limits_task_failed", exc_info=error)
+
+        self._tasks.keep(self._send_forever, "limits", note_bug, lambda: sleep(self._clock, RETRY_S))
 
     async def aclose(self) -> None:
+        async def flush() -> None:
+            while self._changed and self.fault is None:
+                await self._send()
+
         with suppress(StoreUnavailable):
-            await timeout(self._clock, FLUSH_S, self._flush(), StoreUnavailable("too late"))
+            await timeout(self._clock, FLUSH_S, flush(), StoreUnavailable("too late"))
         await self._tasks.aclose()
 
     def attach(self, limit: Limit) -> Limit:
@@ -424,10 +429,6 @@ class StoreWindows(Windows):
                 self._renew_s = -math.inf
                 await sleep(self._clock, RETRY_S)
 
-    async def _flush(self) -> None:
-        while self._changed and self.fault is None:
-            await self._send()
-
     async def _send(self) -> None:
         """Send what changed and what is asked, in one round trip. Raises StoreUnavailable."""
         async with self._sending:
@@ -526,9 +527,6 @@ class StoreWindows(Windows):
             asked.answer.set_result(result)
         elif isinstance(result, Taken):
             self.settle(result, None, now_s)
-
-    def _note_bug(self, error: BaseException) -> None:
-        LOG.error("limits_task_failed", exc_info=error)
 
 
 def _read(reply: bytes, subject: _Subject, entries: Sequence[Entry], _reads: bool) -> list[_Counted]:

@@ -19,7 +19,6 @@ from gatepass.proxy.body_threads import (
     BodyThreads,
     Result,
     is_heavy,
-    is_heavy_to_parse,
     normalize_large,
 )
 from gatepass.types import Target
@@ -130,7 +129,7 @@ async def test_a_large_body_and_one_of_many_values_are_heavy(body: bytes, expect
     ids=["small", "values", "large", "text"],
 )
 def test_a_body_that_takes_long_to_parse(body: bytes, expected: bool):
-    assert is_heavy_to_parse(body) == expected
+    assert is_heavy(body, PARSED_BYTES, PARSED_VALUES) == expected
 
 
 class CountedWorks(BodyThreads):

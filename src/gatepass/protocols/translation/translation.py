@@ -68,12 +68,10 @@ class TranslatedReply(Hidden, msgspec.Struct, frozen=True):
 
     def last_transform(self, profile: Profile) -> EventTransform:
         """Return the change of a stream."""
-        del profile
         return self.chat.answer(self.defaults, self.upstream, self.chat.about, self.early)
 
     def last_change(self, body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
         """Return a whole reply, and the names of the changes beside the request's entry."""
-        del profile, model
         answer = self.chat.answer(self.defaults, self.upstream, self.chat.about, keeps_texts=True)
         try:
             return answer.whole(read_large(body)), answer.adapted
