@@ -262,7 +262,9 @@ async def test_the_failures_of_an_upstream_end_with_the_settings_that_caused_the
             assert upstream_of(gatepass.served) == ("ok", 4, "upstream_error")
 
 
-async def test_a_ca_file_that_was_replaced_is_used_although_no_setting_changed(serve: Serve, tmp_path: Path):
+async def test_a_ca_file_that_was_replaced_is_used_although_no_setting_changed(
+    serve: Serve, tmp_path: Path, logged_errors: list[str]
+):
     """As at the renewal of a CA by a mounted secret."""
     first, second = trustme.CA(), trustme.CA()
     file = tmp_path / "ca.pem"
@@ -272,6 +274,16 @@ async def test_a_ca_file_that_was_replaced_is_used_although_no_setting_changed(s
         second.cert_pem.write_to_path(str(tmp_path / "new.pem"))
         os.replace(tmp_path / "new.pem", file)
         assert await one.reload() == ReloadResult("reloaded", ("upstreams.chat",))
+        # also while an edited configuration waits
+        before = one.served.server.endpoint.state.upstreams["chat"].transport
+        first.cert_pem.write_to_path(str(file))
+        one.file.write_text(one.file.read_text().replace("127.0.0.1", "llm.example"))
+        result = await one.served.server.reloader.reload("watch", edited=True)
+        assert (result.outcome, result.problems) == ("refused", (f"{one.file}: {reload.EDITED}",))
+        chat = one.served.server.endpoint.state.upstreams["chat"]
+        assert chat.transport is not before
+        assert one.served.server.endpoint.state.config.upstreams["chat"].base_url == "https://127.0.0.1:9"
+    logged_errors.clear()
 
 
 async def test_callers_change_and_settings_that_need_a_restart_are_named_and_not_used(
@@ -447,7 +459,7 @@ KEYS: list[dict[str, Any]] = [
 ]
 
 
-async def test_a_watched_file_applies_at_once_if_it_is_new_and_when_it_is_quiet_if_it_was_rewritten_in_place(
+async def test_a_watched_file_applies_if_it_is_new_and_waits_for_a_command_if_it_was_edited_in_place(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, logged_errors: list[str], tmp_path: Path
 ):
     monkeypatch.setattr(reload, "WATCH_S", 0.02)
@@ -482,7 +494,7 @@ async def test_a_watched_file_applies_at_once_if_it_is_new_and_when_it_is_quiet_
         await read_again(4)  # the first readings are those of the file in use
         # the half of a file that another one replaces is never in use
         gatepass.file.write_text(at("half.example"))
-        await read_again(3)
+        await until(lambda: gatepass.count("refused") == 1)
         (tmp_path / "new").write_text(at("new.example"))
         (tmp_path / "new").replace(gatepass.file)
         await until(lambda: used() == "https://new.example/v1")
@@ -492,22 +504,33 @@ async def test_a_watched_file_applies_at_once_if_it_is_new_and_when_it_is_quiet_
         (tmp_path / "link").rename(gatepass.file)
         await until(lambda: used() == "https://linked.example/v1")
         assert gatepass.count("reloaded") == 2
-        # rewritten in place, and again before it was quiet
-        monkeypatch.setattr(reload, "QUIET_S", 0.3)
-        gatepass.file.write_text(at("half.example"))
-        await read_again(3)
-        gatepass.file.write_text(at("whole.example"))
-        began_s = asyncio.get_running_loop().time()
-        await until(lambda: used() == "https://whole.example/v1")
-        assert asyncio.get_running_loop().time() - began_s >= 0.3
-        assert gatepass.count("reloaded") == 3
-        # a file without a block waits, and /status says why until it is the one in use again
-        gatepass.file.write_text(json.dumps({"server": blocks["server"], "upstreams": blocks["upstreams"]}))
-        await until(lambda: gatepass.count("refused") == 1)
+        # edited in place: /status says why it waits until the file is the one in use again
+        for _ in range(2):
+            gatepass.file.write_text(at("edited.example"))
+            await until(lambda: status_of(state.state)["reload_problems"] == [f"{gatepass.file}: {reload.EDITED}"])
+            assert used() == "https://linked.example/v1"
+            gatepass.file.write_text(at("linked.example"))
+            await until(lambda: not status_of(state.state)["reload_problems"])
+        assert (gatepass.count("reloaded"), gatepass.count("refused")) == (2, 3)
+        # a command uses it, and the next edit waits too
+        gatepass.file.write_text(at("edited.example"))
+        await until(lambda: gatepass.count("refused") == 4)
+        assert (await gatepass.reload()).changed == ("upstreams.chat",)
+        await read_again(4)
+        assert used() == "https://edited.example/v1"
+        assert gatepass.count("refused") == 4
+        gatepass.file.write_text(at("next.example"))
+        await until(lambda: gatepass.count("refused") == 5)
+        # a file that replaces an edited one applies, unless it lost a block
+        (tmp_path / "new").write_text(at("new.example"))
+        (tmp_path / "new").replace(gatepass.file)
+        await until(lambda: used() == "https://new.example/v1")
+        assert not status_of(state.state)["reload_problems"]
+        (tmp_path / "new").write_text(json.dumps({"server": blocks["server"], "upstreams": blocks["upstreams"]}))
+        (tmp_path / "new").replace(gatepass.file)
+        await until(lambda: gatepass.count("refused") == 6)
         problems = [f"{gatepass.file}: {BLOCK_LOST.format(name)}" for name in ("models", "access")]
         assert status_of(state.state)["reload_problems"] == problems
-        gatepass.file.write_text(at("whole.example"))
-        await until(lambda: not status_of(state.state)["reload_problems"])
     logged_errors.clear()
 
 

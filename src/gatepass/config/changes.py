@@ -78,7 +78,7 @@ CHANGES: tuple[SettingChange, ...] = (
         "0.2.0",
         "meaning",
         ("server", "watch"),
-        "A file that is rewritten in place applies after 10 s without a change, also if a key may then do more.",
+        "A file that is edited in place waits for `gatepass reload`. A file that replaces it applies by itself.",
     ),
     SettingChange(
         "0.2.0",

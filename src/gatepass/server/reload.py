@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import math
 import os
 import stat
 from collections.abc import Callable, Mapping
@@ -35,8 +34,6 @@ READ_S = 20.0
 """Time to read and validate the files. A file on a server that does not answer must not block a reload forever."""
 
 WATCH_S = 1.0
-QUIET_S = 10.0
-"""How long a file that was rewritten in place must be unchanged: a program may still write the rest of it."""
 LARGEST_WATCHED_BYTES = 4 * 1024 * 1024
 
 KEYS_LOST = (
@@ -45,6 +42,8 @@ KEYS_LOST = (
 )
 BLOCK_LOST = "has lost its block {}: it may be half written. If the block was removed, run `gatepass reload`"
 CUT_OFF = "is the beginning of the file in use: it may be half written. If its end was removed, run `gatepass reload`"
+
+EDITED = "was edited in place, so it may be half written: run `gatepass reload` to use it"
 
 Trigger = Literal["signal", "command", "watch"]
 
@@ -124,31 +123,36 @@ class Reloader:
     async def watch(self, clock: Clock) -> NoReturn:
         """Reload when the files of the configuration have changed and are equal in two readings, WATCH_S apart.
 
-        After a file was rewritten in place, this takes QUIET_S.
+        A configuration that was edited in place waits for a command. Files that it references do not.
         """
         used: Readings = {}
         seen: Readings = {}
-        due_s = -math.inf
+        is_edited = False
         while True:
             await sleep(clock, WATCH_S)
             now = await asyncio.to_thread(_readings, self.loaded)
+            file, digest = now.get(self.loaded.source), hashlib.sha256(self.loaded.document.content).digest()
             if now != seen:
-                both = now.keys() & seen.keys()
-                is_in_place = any(now[file] != seen[file] and now[file][0] == seen[file][0] for file in both)
-                seen, due_s = now, clock.now() + (QUIET_S if is_in_place else 0.0)
-            elif now != used and clock.now() >= due_s:
-                await self.reload("watch")
+                before = seen.get(self.loaded.source, file)
+                if before != file and before is not None and file is not None:
+                    is_edited = before[0] == file[0]
+                seen = now
+            elif now != used:
+                await self.reload("watch", edited=is_edited and file is not None and file[1] != digest)
                 # otherwise a file has changed meanwhile, so the next readings decide
                 used = now if await asyncio.to_thread(_readings, self.loaded) == now else {}
 
-    async def reload(self, trigger: Trigger) -> ReloadResult:
-        """Read the configuration, and use it from the next request on if it is valid. Log and count the result."""
+    async def reload(self, trigger: Trigger, *, edited: bool = False) -> ReloadResult:
+        """Read the configuration, and use it from the next request on if it is valid. Log and count the result.
+
+        If its file was `edited` in place, read only the files that the configuration in use references.
+        """
         async with self._lock:
             state = self._endpoint.state
             problems: list[str] = []
             try:
                 async with asyncio.timeout(READ_S):
-                    read = await asyncio.to_thread(self._read, state, trigger)
+                    read = await asyncio.to_thread(self._read, state, trigger, edited)
                 # not in the thread: the new holders and connections belong to the event loop
                 successor = next_app_state(read.config, read.tls_contexts, state)
             except _Refused as refused:
@@ -166,6 +170,7 @@ class Reloader:
                 problems = ["internal error: search the log for `reload_failed`"]
             else:
                 result = self._use(read, state, successor)
+                problems = [f"{self.loaded.source}: {EDITED}"] if edited else []
             if problems:
                 result = ReloadResult("refused", problems=tuple(problems))
             is_restored = bool(state.reload_problems) and not problems
@@ -178,9 +183,9 @@ class Reloader:
             self._log(result, trigger)
         return result
 
-    def _read(self, state: AppState, trigger: Trigger) -> _Read:
+    def _read(self, state: AppState, trigger: Trigger, edited: bool) -> _Read:
         """Read and validate everything in a thread; raise _Refused, ConfigError, or OSError for a certificate."""
-        loaded = self._source.read()
+        loaded = self.loaded if edited else self._source.read()
         config = loaded.config
         if trigger == "watch" and (problems := unattended_problems(self.loaded, loaded)):
             raise _Refused(*problems)
