@@ -67,8 +67,11 @@ CHILDREN = {
         "zh/usage",
         "zh/keys",
         "zh/production",
+        "zh/replicas",
+        "zh/run",
         "zh/scaling",
         "zh/store",
+        "zh/tls",
     ],
 }
 """The pages below a page of docs/index.md. The sidebar shows them when their parent is open."""
