@@ -416,20 +416,27 @@ def next_app_state(config: Config, tls_contexts: TLSContexts, previous: AppState
 
 
 def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, previous: AppState | None) -> AppState:
-    connections = {name: _issuer_connection(one, tls_contexts) for name, one in config.credentials.items()}
+    connections: dict[str, IssuerConnection] = dict.fromkeys(config.credentials, (None, 0))
+    for name, one in config.credentials.items():
+        if not isinstance(one, Local):
+            auth = one.network.proxy_auth
+            connections[name] = tls_contexts.context_for(one.network), hash(None if auth is None else auth.reveal())
     made: dict[str, TokenHolder] = {}
 
     def holder_of(name: str) -> TokenHolder:
-        if name not in made:
-            credential = config.credentials[name]
-            _, *subjects = chain_of(name, config.credentials)
-            subject = holder_of(subjects[0]) if subjects else None
-            made[name] = _kept_holder(name, credential, connections[name], subject, previous) or _create_holder(
-                name, config.credentials, parts, tls_contexts, subject
-            )
+        """Return the holder of a credential: that of before, unless the credential or its subject changed."""
+        if name in made:
+            return made[name]
+        _, *subjects = chain_of(name, config.credentials)
+        subject, kept = holder_of(subjects[0]) if subjects else None, None
+        if previous is not None and previous.issuer_connections.get(name) == connections[name]:
+            is_kept = subject is None or subject is previous.holders.get(subject.name)
+            if is_kept and is_same(config.credentials[name], previous.config.credentials[name]):
+                kept = previous.holders[name]
+        made[name] = kept or _create_holder(name, config.credentials, parts, tls_contexts, subject)
         return made[name]
 
-    holders = {name: holder_of(name) for name in config.credentials}
+    holders = {name: holder_of(name) for name in config.credentials}  # in the order of the configuration
     settings, mcp = config.upstreams, None
     if config.mcp:
         from gatepass.proxy.mcp_servers import McpServers, McpSessions  # nothing configured, nothing imported
@@ -437,12 +444,26 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         settings = {**settings, **{MCP_UPSTREAM + name: server.as_upstream() for name, server in config.mcp.items()}}
         before = None if previous is None else previous.mcp
         mcp = McpServers(config, McpSessions(parts.store, parts.clock) if before is None else before.sessions)
+
+    def transport_to(name: str, one: UpstreamConfig) -> Http1Transport:
+        """Return the connections to an upstream: those before the reload unless its server or network changed."""
+        idle_s = SHORT_IDLE_S if name.startswith(MCP_UPSTREAM) else IDLE_S
+        tls, most = (
+            tls_contexts.context_for(one.network, one.base_url),
+            one.max_connections or config.limits.connections,
+        )
+        transport = open_transport(one.network, most, tls, parts.turns, idle_s)  # opens no connection yet
+        before = None if previous is None else previous.upstreams.get(name)
+        if before is None or before.settings.base_url != one.base_url or not transport.is_like(before.transport):
+            return transport
+        return before.transport
+
     upstreams = {
         name: Upstream(
             name=name,
             settings=one,
             dialect=dialect_of(one),
-            transport=_transport(name, one, config, tls_contexts, parts, previous),
+            transport=transport_to(name, one),
             holder=holders[one.credential] if one.credential else None,
             timeouts=one.timeouts.value(settings_of(name)),
             injector=CredentialInjector(placement_of(one, config), one.headers, parts.redactor, name),
@@ -491,51 +512,6 @@ def _mask_secrets(config: Config, upstreams: Mapping[str, UpstreamConfig], redac
     for index, key in enumerate(config.access.keys):
         for place, text in enumerate(key_texts(key)):
             redactor.learn(text, ("access.keys", index, place))
-
-
-def _issuer_connection(settings: AnyCredential, tls_contexts: TLSContexts) -> IssuerConnection:
-    if isinstance(settings, Local):
-        return None, 0
-    auth = settings.network.proxy_auth
-    return tls_contexts.context_for(settings.network), hash(None if auth is None else auth.reveal())
-
-
-def _kept_holder(
-    name: str,
-    settings: AnyCredential,
-    connection: IssuerConnection,
-    subject: TokenHolder | None,
-    previous: AppState | None,
-) -> TokenHolder | None:
-    """Return the holder of a credential that did not change, nor its `subject`. None for a new or changed one."""
-    if previous is None or name not in previous.holders or connection != previous.issuer_connections[name]:
-        return None
-    if subject is not None and subject is not previous.holders.get(subject.name):
-        return None
-    return previous.holders[name] if is_same(settings, previous.config.credentials[name]) else None
-
-
-def _transport(
-    name: str,
-    settings: UpstreamConfig,
-    config: Config,
-    tls_contexts: TLSContexts,
-    parts: ProcessParts,
-    previous: AppState | None,
-) -> Http1Transport:
-    """Return the connections to an upstream: those before the reload unless its server or network changed."""
-    # it opens no connection yet, so it may be dropped below
-    transport = open_transport(
-        settings.network,
-        settings.max_connections or config.limits.connections,
-        tls_contexts.context_for(settings.network, settings.base_url),
-        parts.turns,
-        SHORT_IDLE_S if name.startswith(MCP_UPSTREAM) else IDLE_S,
-    )
-    before = None if previous is None else previous.upstreams.get(name)
-    if before is None or before.settings.base_url != settings.base_url or not transport.is_like(before.transport):
-        return transport
-    return before.transport
 
 
 def _take_over(state: AppState) -> None:

@@ -128,11 +128,9 @@ class ReplyContext(Hidden, msgspec.Struct, frozen=True):
     content_type: bytes | None
 
     def headers(self) -> Headers:
-        """The reply's headers that are relayed to the client."""
         return tuple(self.upstream.response_headers.select(self.response.headers))
 
     def source(self, limit_bytes: int) -> StreamSource:
-        """The upstream as the sender of a stream, whose errors are in its dialect."""
         return StreamSource(self.upstream.name, limit_bytes, self._read_error, self.keep_original)
 
     def _read_error(self, payload: Any) -> UpstreamErrorBody | None:
@@ -378,7 +376,6 @@ async def _synthesized(context: ReplyContext, reply: BufferedReply) -> Classifie
 def _synthesized_events(
     context: ReplyContext, body: bytes, client_transform: EventTransform | None
 ) -> tuple[int, bytes]:
-    """Return the number of events, and the events."""
     try:
         events = context.protocol.synthesize(read_large(body), envelope_defaults(context.attempt), context)
         run = b"".join(events if client_transform is None else map(client_transform.feed, events))
