@@ -211,7 +211,6 @@ class Limit:
         return free + 1
 
     def drop_dead(self, is_alive: Callable[[int], bool]) -> None:
-        """Remove the concurrent requests of processes that have ended."""
         for at in _PAIRS:
             if self.words[at + 1] and not is_alive(self.words[at]):
                 self.add(at + 1, -self.words[at + 1])

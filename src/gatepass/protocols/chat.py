@@ -117,7 +117,6 @@ class Chat(ClientProtocol):
     last_change = staticmethod(transform_reply)
 
     def last_transform(self, profile: Profile) -> EventTransform | None:
-        """Return the changes of chunks too."""
         return make_client_transform(profile)
 
     def event_stream(self, source: StreamSource, defaults: EnvelopeDefaults, reply: ReplyContext) -> EventStream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from gatepass.dialects.error_body import Mask
@@ -11,7 +12,7 @@ from gatepass.normalize.embeddings_reply import has_valid_vectors
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.protocols.request import decode
 from gatepass.sse.client_transforms import transform_reply
-from gatepass.types import Call, ClientRequest, Operation
+from gatepass.types import Call
 
 
 class Embeddings(ClientProtocol):
@@ -25,17 +26,12 @@ class Embeddings(ClientProtocol):
     has_parts = True
     sample: Mapping[str, Any] = {"input": "ping"}
     entries, entry = "data", "vector"
-
-    def parse(
-        self, client_request: ClientRequest, operation: Operation, body: bytes, caller: str, most_values: int
-    ) -> Call:
-        return decode(client_request, operation, body, caller, most_values, asks_vectors=True)
+    parse = staticmethod(partial(decode, asks_vectors=True))
 
     def fault(self, document: Any, mask: Mask) -> str | None:
         return fault_of_list(document, self.entries, mask)
 
     def is_valid(self, call: Call, body: bytes) -> bool:
-        """Whether the vectors match the call in number, order and length."""
         return has_valid_vectors(body, call.embeddings_options())
 
     last_change = staticmethod(transform_reply)

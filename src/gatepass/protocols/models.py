@@ -45,9 +45,6 @@ class AnthropicModels(Models):
 
     name = "anthropic_models"
 
-    def of_request(self, client_request: ClientRequest) -> ClientProtocol:
-        return self
-
     def model_list(self, entries: Sequence[Entry]) -> bytes:
         """Return all entries in one page, whichever page the query selects: a client requests no other one."""
         first, last = (entries[0]["id"], entries[-1]["id"]) if entries else (None, None)

@@ -187,7 +187,6 @@ class Admitted(msgspec.Struct, eq=False):
             self.at_target = result if isinstance(result, Taken) else None
 
     def leave_target(self, now_s: float, access: AccessRecord | None, outcome: str, *, sent: bool) -> None:
-        """End what the attempt has taken, which ended with `outcome`."""
         if (taken := self.at_target) is not None:
             self.at_target = None
             self.windows.settle(taken, self.used(access, outcome, sent=sent), now_s)
@@ -477,7 +476,6 @@ def owners_of(caller: AccessKey | None, entry: str, operation: str) -> tuple[Own
 
 
 def made(owner: Owner, quota: Quota) -> Iterator[Limit]:
-    """Yield the limits that `quota` sets for `owner`."""
     observes, zone = quota.mode == "observe", zone_of(quota.time_zone)
     for unit, amounts in ((REQUESTS, quota.requests), (TOKENS, quota.tokens)):
         for span in SPANS:

@@ -248,7 +248,6 @@ class AppState(ProcessParts):
         return found
 
     def learned_rules(self) -> list[LearnedRuleRecord]:
-        """Return the learned rules of the configured upstreams."""
         now_s, wall_s = self.clock.now(), self.clock.wall()
         memories = [upstream.state.learned for upstream in self.upstreams.values()]
         return [record for memory in memories for record in memory.records(now_s, wall_s)]
@@ -281,7 +280,6 @@ class AppState(ProcessParts):
         return all(age_s >= WINDOW_S for age_s in self.rejection_ages_s().values())
 
     def rejection_ages_s(self) -> dict[str, float]:
-        """Return the seconds since the last rejection of each upstream that rejected its token."""
         ages_s = {
             name: one.holder.rejection_age_s(name, one.base_url)
             for name, one in self.upstreams.items()

@@ -52,7 +52,7 @@ from gatepass.proxy.response import (
     envelope_defaults,
 )
 from gatepass.proxy.retry import COMPLETE, Outcome, Repeat, Tried, decide, is_limited, outcome_of
-from gatepass.proxy.upstream_call import Authorization, TokenExpired, is_rejection
+from gatepass.proxy.upstream_call import TokenExpired, is_rejection, reauthorized
 from gatepass.sse.event_stream import EventStream
 from gatepass.types import Call, OutboundRequest, Response, RuleEdit, Target
 
@@ -187,7 +187,7 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
         if (token := holder.current()) is None:
             token = await upstream_call.wait_for_token(attempt, holder)
             now_s = state.clock.now()
-        authorized = upstream.injector.authorize(request, token.value, now_s, Authorization(attempt, request))
+        authorized = upstream.injector.authorize(request, token.value, now_s, partial(reauthorized, attempt, request))
         attempt.use_token(token, now_s)
     attempt.waits_since_s = now_s
     if attempt.new_connection:
@@ -612,7 +612,6 @@ def _new_session(attempt: Attempt, base: Call) -> LearningSession:
 
 
 def _open_session(attempt: Attempt, base: Call) -> LearningSession:
-    """Return the session, a new one if the request was sent without one."""
     if attempt.session is None:
         attempt.session = _new_session(attempt, base)
         attempt.session.sent = base

@@ -200,12 +200,10 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         self.end(outcome_of(error, sent=self.sent, has_head=self.record.status is not None), error)
 
     def use_token(self, token: Token, now_s: float) -> None:
-        """Send `token` with the request, from now on."""
         self.token = token
         self.record.token = SentToken(self.upstream.credential, now_s, token.requested_s, token.lifetime_s)
 
     def user(self) -> TokenUser:
-        """Return the upstream and model that the token is sent to."""
         return TokenUser(self.upstream.name, self.target.model or self.call.model, self.upstream.base_url)
 
     def add_upstream_wait(self) -> None:
@@ -232,7 +230,6 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
     # `BodyMemory` of http_client/response_body.py
 
     def add(self, size_bytes: int) -> None:
-        """Count a received piece of the reply."""
         if self.memory is not None:
             self.held_bytes += size_bytes
             self.memory.add(size_bytes)

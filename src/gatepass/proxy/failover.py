@@ -104,7 +104,6 @@ class Failover(Hidden, msgspec.Struct, eq=False):
 
     @classmethod
     def begin(cls, state: AppState, route: Route, call: Call, request: ClientRequest, caller: AccessKey) -> Self:
-        """Return the way of `call`, before its first `choose`."""
         healths = state.healths_of(route)
         order = range(len(healths))
         failover = cls(state, call, request, caller, route, healths, order, route.names_targets)
@@ -242,7 +241,6 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         return [at for at, target in enumerate(targets) if upstreams[target.upstream].state.queue.is_full]
 
     def ended(self, now_s: float, outcome: Outcome, error: BaseException | None, *, stale: bool) -> None:
-        """Tell the target how its attempt ended."""
         health, route, at = self.healths[self.at], self.route, self.at
         health.in_flight -= 1
         failed: bool | None = False
@@ -284,7 +282,6 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         return pause if pause <= MOST_PAUSE_S else math.inf
 
     def unavailable(self, model: str, now_s: float) -> GatepassError:
-        """Return the error for a request of `model` that no target takes now."""
         if self.closed and self.admitted is not None and (refused := self.admitted.refused) is not None:
             fits = not refused.limit.counts_tokens or self.admitted.tokens <= refused.limit.most
             return limit_reached(refused) if fits else never_fits(refused.limit, self.admitted.tokens)

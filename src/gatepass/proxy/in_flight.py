@@ -185,7 +185,6 @@ class InFlightRequest(CancelScope):
             self._caller = None
 
     def release_idle_stream(self) -> None:
-        """End what `claim_idle_stream` began, if it did."""
         caller = self._in_flight.open_idle_streams.pop(self, None)
         if caller is not None:
             self._in_flight.idle_streams.release(caller)
@@ -321,7 +320,6 @@ class MemoryBudget:
         return self.used_bytes + size_bytes <= self.shared_bytes and own_bytes + size_bytes <= self.caller_limit_bytes
 
     def fits_reserve(self, memory: RequestMemory, size_bytes: int) -> bool:
-        """Return whether `memory` may use `size_bytes` more of the reserve."""
         return self.reserved_bytes + size_bytes <= self.reserve_bytes or next(iter(self.reserved), memory) is memory
 
     def end_stalled(self, caller: str) -> None:
@@ -421,7 +419,6 @@ class RequestMemory(msgspec.Struct, eq=False):
         return True
 
     async def wait_for_room(self) -> None:
-        """Wait until more of the reply may be read."""
         budget = self._budget
         while self.is_full():
             wait = asyncio.get_running_loop().create_future()

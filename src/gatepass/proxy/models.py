@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
@@ -61,22 +62,17 @@ LIST_MODELS = 5_000
 Entry = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class _FetchedList:
-    models: tuple[Entry, ...]
-    fetched_s: float
+@dataclass(slots=True)
+class _List:
+    """What is known of the list of one upstream."""
 
-
-@dataclass(frozen=True, slots=True)
-class _FailedFetch:
-    error: Exception
-    failed_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Fetch:
-    task: asyncio.Task[None]
-    began_s: float
+    models: tuple[Entry, ...] | None = None
+    fetched_s: float = 0.0
+    error: Exception | None = None
+    """Of the last fetch, if that failed."""
+    failed_s: float = -math.inf
+    fetch: asyncio.Task[None] | None = None
+    began_s: float = 0.0
 
 
 class ModelCatalog:
@@ -88,16 +84,14 @@ class ModelCatalog:
     def __init__(self, state: AppState) -> None:
         self.state = state
         self._kinds = Kinds(state.config)
-        self._lists: dict[str, _FetchedList] = {}
-        self._fetches: dict[str, _Fetch] = {}
-        self._failed: dict[str, _FailedFetch] = {}
+        self._lists: defaultdict[str, _List] = defaultdict(_List)
 
     def of_next(self, state: AppState) -> ModelCatalog:
         """Return the catalog of the state after a reload, with the lists of upstreams whose server is the same."""
         after, before = ModelCatalog(state), self.state.upstreams
-        for name, fetched in self._lists.items():
+        for name, one in self._lists.items():
             if name in state.upstreams and state.upstreams[name].transport is before[name].transport:
-                after._lists[name] = fetched
+                after._lists[name] = _List(one.models, one.fetched_s)
         return after
 
     async def listing(self, context: RequestContext) -> bytes:
@@ -109,12 +103,12 @@ class ModelCatalog:
         if not protocol.lists_entries:
             return protocol.model_list(())
         wanted = self._begin(context)
-        await self._wait_for_fetches([name for name in wanted if name not in self._lists], FIRST_LIST_WAIT_S)
+        await self._wait_for_fetches([name for name in wanted if self._lists[name].models is None], FIRST_LIST_WAIT_S)
         if not self._known_entries():
             await self._wait_for_fetches(wanted)
         entries = self._visible(wanted, context.caller)
         if context.profile_rules.settings.typed_ids:
-            listed = {name: {entry["id"] for entry in fetched.models} for name, fetched in self._lists.items()}
+            listed = {name: {entry["id"] for entry in one.models or ()} for name, one in self._lists.items()}
             for entry in entries:  # copies: the cached entries keep their names
                 listed_by = [name for name, models in listed.items() if entry["id"] in models]
                 entry["id"] = self._kinds.typed(entry["id"], listed_by)
@@ -148,12 +142,11 @@ class ModelCatalog:
         upstreams = self.state.upstreams
         wanted = list(dict.fromkeys(upstream for upstream, _ in opened if upstreams[upstream].dialect.lists_models))
         for upstream in wanted:
-            fetched, failed = self._lists.get(upstream), self._failed.get(upstream)
-            has_just_failed = failed is not None and now - failed.failed_s < failed_s
-            is_fresh = fetched is not None and now - fetched.fetched_s < FRESH_S
-            if not (upstream in self._fetches or has_just_failed or is_fresh):
-                task = self.state.in_flight.tasks.spawn(self._fetch(upstream), f"models of {upstream}")
-                self._fetches[upstream] = _Fetch(task, now)
+            one = self._lists[upstream]
+            is_fresh = one.models is not None and now - one.fetched_s < FRESH_S
+            if not (one.fetch or is_fresh or now - one.failed_s < failed_s):
+                one.fetch = self.state.in_flight.tasks.spawn(self._fetch(upstream, one), f"models of {upstream}")
+                one.began_s = now
         return wanted
 
     def _known_entries(self) -> Collection[Entry]:
@@ -162,8 +155,7 @@ class ModelCatalog:
         defaults: Entry = {"object": "model", "created": 0, "owned_by": "gatepass"}
         models = {name: {"id": name, **defaults} for name in listing.names}
         for upstream, pattern in listing.open_upstreams:
-            fetched = self._lists.get(upstream)
-            for entry in fetched.models if fetched is not None else ():
+            for entry in self._lists[upstream].models or ():
                 if fnmatchcase(entry["id"], pattern):
                     models.setdefault(entry["id"], entry)
         return models.values()
@@ -171,9 +163,9 @@ class ModelCatalog:
     def _visible(self, wanted: Iterable[str], caller: AccessKey) -> list[Entry]:
         """The models that `caller` may use. Raises the error of a failed fetch if no model is known at all."""
         models = self._known_entries()
-        failed = [self._failed[name].error for name in wanted if name in self._failed]
-        if failed and not models:
-            raise failed[0].with_traceback(None)  # the kept error is raised again: its traceback would grow each time
+        failed = next((error for name in wanted if (error := self._lists[name].error) is not None), None)
+        if failed is not None and not models:
+            raise failed.with_traceback(None)  # the kept error is raised again: its traceback would grow each time
         return [{**entry, **self._declared(entry["id"])} for entry in models if may_use(caller, entry["id"])]
 
     def _declared(self, model: str) -> Entry:
@@ -189,34 +181,33 @@ class ModelCatalog:
 
     async def _wait_for_fetches(self, wanted: Iterable[str], wait_s: float | None = None) -> None:
         """Wait until the current fetches have ended, but at most until `wait_s` after the last of them began."""
-        fetches = [self._fetches[name] for name in wanted if name in self._fetches]
-        if not fetches:
+        begun = {one.fetch: one.began_s for name in wanted if (one := self._lists[name]).fetch is not None}
+        if not begun:
             return
-        ended = asyncio.wait([fetch.task for fetch in fetches])
+        ended = asyncio.wait(begun)
         if wait_s is None:
             await ended
             return
-        left_s = max(fetch.began_s for fetch in fetches) + wait_s - self.state.clock.now()
+        left_s = max(begun.values()) + wait_s - self.state.clock.now()
         with suppress(TimeoutError):  # the list did not arrive within the wait
             await timeout(self.state.clock, max(0.0, left_s), ended, TimeoutError())
 
-    async def _fetch(self, upstream: str) -> None:
+    async def _fetch(self, upstream: str, one: _List) -> None:
         try:
             late = UpstreamTimeout(
                 f"The upstream did not return its model list within {FETCH_S:g} s.", upstream=upstream, phase="total"
             )
             work = fetch_models(self.state, self.state.upstreams[upstream])
             models = await timeout(self.state.clock, FETCH_S, work, late)
-            self._lists[upstream] = _FetchedList(models, self.state.clock.now())
+            one.models, one.fetched_s = models, self.state.clock.now()
             self.state.metrics.models_listed(upstream, (entry["id"] for entry in models))
-            self._failed.pop(upstream, None)
-        except GatepassError as error:
-            self._failed[upstream] = _FailedFetch(error, self.state.clock.now())
+            one.error, one.failed_s = None, -math.inf
         except Exception as error:  # any fault: no code awaits this task; requests for the list raise the error
-            self._failed[upstream] = _FailedFetch(error, self.state.clock.now())
-            LOG.exception("model_list_failed", extra={"fields": {"upstream": upstream}})
+            one.error, one.failed_s = error, self.state.clock.now()
+            if not isinstance(error, GatepassError):
+                LOG.exception("model_list_failed", extra={"fields": {"upstream": upstream}})
         finally:
-            del self._fetches[upstream]
+            one.fetch = None
 
 
 async def fetch_models(state: AppState, upstream: Upstream) -> tuple[Entry, ...]:

@@ -501,7 +501,6 @@ def _too_large_to_convert(context: ReplyContext) -> UpstreamInvalid:
 
 
 async def _repaired(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
-    """Return `reply` repaired for OpenAI's SDKs and adapted to the client's profile."""
     work = partial(_repair, context, reply)
     if context.protocol.repair is None:
         return work()

@@ -69,8 +69,6 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class _OperationRoutes:
-    """The targets of each model for one operation."""
-
     exact: Mapping[str, Route]
     globs: tuple[tuple[str, Route], ...]
     """The longest pattern first."""

@@ -196,8 +196,6 @@ def _cost(limit: Limit, tokens: int) -> int:
 
 
 class _Subject:
-    """What this process knows of one subject."""
-
     __slots__ = ("incarnation", "known", "late", "name", "owner", "running", "ttl_s", "unsent")
 
     def __init__(self, owner: tuple[str, str], name: str) -> None:
@@ -235,7 +233,6 @@ class _Subject:
             yield name, width_us, NO_LIMIT, more, part
 
     def is_of(self, counted: _Counted) -> bool:
-        """Return whether the server still counts it."""
         self.incarnation = self.incarnation or counted.incarnation  # a reload has forgotten it
         return bool(counted.incarnation) and counted.incarnation == self.incarnation
 

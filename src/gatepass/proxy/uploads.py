@@ -125,7 +125,6 @@ class MultipartUpload:
             self.memory.release()
 
     def begin_sending(self) -> bytes:
-        """Return the kept bytes and mark the form as being sent."""
         if not self.has_begun:
             self.has_begun, self.model_is_late = True, self._names_model and not self._scan.has_named
             self._keep_bytes = max(KEPT_BYTES, self._kept_bytes)

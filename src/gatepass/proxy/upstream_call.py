@@ -8,7 +8,6 @@ from contextlib import suppress
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-import msgspec
 from msgspec.structs import replace
 
 from gatepass import errors
@@ -51,27 +50,21 @@ class TokenExpired(errors.TokenUnavailable):
     """The token expired while its request waited for a connection, and the holder has no other one."""
 
 
-class Authorization(msgspec.Struct, frozen=True, eq=False):
-    """Attaches the current token at the moment of writing (`OutboundRequest.reauthorize`).
+def reauthorized(attempt: Attempt, request: OutboundRequest) -> OutboundRequest | None:
+    """Return `request` with the token that is current when it is written, None if that has not changed.
 
-    A request may wait for a connection longer than its token is valid.
+    A request may wait for a connection longer than its token is valid. Raises TokenExpired.
     """
-
-    attempt: Attempt
-    request: OutboundRequest
-
-    def __call__(self) -> OutboundRequest | None:
-        """Return the request with the current token, None if the token has not changed. Raises TokenExpired."""
-        attempt, upstream = self.attempt, self.attempt.upstream
-        token = None if upstream.holder is None else upstream.holder.current()
-        if token is None:
-            waited = "The token expired while the request waited for a connection."
-            raise TokenExpired(waited, credential=upstream.credential)
-        if token is attempt.token:
-            return None  # the transport sends the request unchanged
-        now_s = attempt.state.clock.now()
-        attempt.use_token(token, now_s)
-        return traced(upstream.injector.authorize(self.request, token.value, now_s), attempt.record)
+    upstream = attempt.upstream
+    token = None if upstream.holder is None else upstream.holder.current()
+    if token is None:
+        waited = "The token expired while the request waited for a connection."
+        raise TokenExpired(waited, credential=upstream.credential)
+    if token is attempt.token:
+        return None  # the transport sends the request unchanged
+    now_s = attempt.state.clock.now()
+    attempt.use_token(token, now_s)
+    return traced(upstream.injector.authorize(request, token.value, now_s), attempt.record)
 
 
 def traced(request: OutboundRequest, record: AttemptRecord) -> OutboundRequest:
@@ -316,7 +309,6 @@ def mark_overflow(error: UpstreamErrorReply, protocol: ClientProtocol) -> None:
 
 
 def relayed_fields(response: Response, mask: Mask) -> Headers:
-    """Return the fields of a response that are relayed with the error in it."""
     return tuple(
         (name, mask(value.decode("latin-1")).encode("latin-1", "replace"))
         for name, value in response.headers

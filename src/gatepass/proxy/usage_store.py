@@ -61,7 +61,6 @@ class UsageStore:
         return self._store is not None and self._store.scope is StoreScope.NETWORK
 
     async def run(self) -> NoReturn:
-        """Write every WRITE_S, forever."""
         while True:
             await sleep(self._clock, WRITE_S)
             await self.write()

@@ -132,7 +132,6 @@ class ConnectionShares(Generic[C]):
         return self._make_room(AT_ONCE, now_s - IDLE_S)
 
     def disconnect(self, connection: C) -> None:
-        """Forget `connection`, which is closed."""
         self._remove(connection)
         if connection in self._authenticated:
             self._remove_authenticated(connection)
@@ -201,7 +200,6 @@ class UnfinishedHeads(Generic[C]):
         return closing
 
     def end(self, connection: C) -> None:
-        """The head of `connection` is complete, or the connection is closed."""
         self.total_bytes -= self._heads.pop(connection, (False, 0))[1]
 
 
@@ -254,7 +252,6 @@ class TrustedProxies:
         return None
 
     def is_trusted(self, peer: str) -> bool:
-        """Return whether `peer` is the address of one of the proxies."""
         address = _parsed(peer)
         return address is not None and self._trusts(address)
 

@@ -162,7 +162,6 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
         self._wake()
 
     def disconnect(self) -> None:
-        """The client has disconnected."""
         if self.is_disconnected:
             return
         self.is_disconnected = True

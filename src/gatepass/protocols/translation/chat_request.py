@@ -77,7 +77,6 @@ class Names:
 
 
 def named_tool(owner: Object, *, is_custom: bool = False) -> Tool:
-    """Return the tool that `owner` names."""
     return Tool(text_of(owner.get("name")), text_of(owner.get("namespace")), is_custom=is_custom)
 
 
@@ -249,7 +248,6 @@ def _merged(messages: Iterable[Object]) -> list[Object]:
 
 
 def _joined(turn: list[Object]) -> Object:
-    """Return one message for all of `turn`."""
     parts: list[Object] = []
     calls = [call for message in turn for call in message.get("tool_calls", ())]
     joined: Object = {}

@@ -67,7 +67,6 @@ class TranslatedReply(Hidden, msgspec.Struct, frozen=True):
     early: Early | None = None
 
     def last_transform(self, profile: Profile) -> EventTransform:
-        """Return the change of a stream."""
         return self.chat.answer(self.defaults, self.upstream, self.chat.about, self.early)
 
     def last_change(self, body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
