@@ -33,13 +33,19 @@ PLACEHOLDER = {
 
 
 BY_PROFILE = {
-    client_transforms.LINE,
-    client_transforms.COMMENTS,
-    client_transforms.EMPTY_CHOICE,
-    client_transforms.NO_CHUNK,
-    client_transforms.PLAIN,
+    client_transforms.ShortLines.name,
+    client_transforms.WithoutComments.name,
+    client_transforms.EmptyChoice.name,
+    client_transforms.OnlyChunks.name,
+    client_transforms.PlainEvents.name,
 }
-REPAIR_ENTRIES = {*REPAIRS, *event_stream.NAMES, *message_events.NAMES, *BY_PROFILE, client_transforms.NUMBERS}
+REPAIR_ENTRIES = {
+    *REPAIRS,
+    *event_stream.NAMES,
+    *message_events.NAMES,
+    *BY_PROFILE,
+    client_transforms.LaterNumbers.name,
+}
 
 
 def patterns() -> list[str]:

@@ -41,8 +41,6 @@ def make_client_transform(profile: Profile) -> EventTransform | None:
 class _ClientTransform:
     """The part that the transforms below share: each makes the change `name`, and holds no event back."""
 
-    __slots__ = ("_has_changed",)
-
     name: ClassVar[str]
 
     def __init__(self) -> None:
@@ -58,8 +56,6 @@ class _ClientTransform:
 
 class _ChunkTransform(_ClientTransform, ABC):
     """A change of single events. Only events that `_passes` does not recognize by their bytes are parsed."""
-
-    __slots__ = ()
 
     def feed(self, block: bytes) -> bytes:
         return block if self._passes(block) else self._feed_each(block)
@@ -89,7 +85,6 @@ class _ChunkTransform(_ClientTransform, ABC):
         return changed
 
 
-LINE = "repair=line"
 BYTES_PER_CHAR = 6
 """The most bytes that JSON needs for one character: `\\u0000`."""
 OVERHEAD_BYTES = 4096
@@ -106,9 +101,7 @@ class ShortLines(_ChunkTransform):
     text to split, such as one with audio, passes unchanged.
     """
 
-    __slots__ = ("_limit_bytes", "_piece_chars")
-
-    name = LINE
+    name = "repair=line"
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__()
@@ -164,8 +157,6 @@ def _piece(choice: Object, delta: Object) -> Object:
     return {"index": choice.get("index", 0), "delta": delta, "finish_reason": None}
 
 
-NO_CHUNK = "sse=no-chunk"
-
 _CHOICES = re.compile(rb'"choices"\s*+:')
 
 
@@ -176,9 +167,7 @@ class OnlyChunks(_ChunkTransform):
     without parsing.
     """
 
-    __slots__ = ()
-
-    name = NO_CHUNK
+    name = "sse=no-chunk"
 
     def feed(self, block: bytes) -> bytes:
         # of several events in a run, one may have no choices
@@ -194,17 +183,13 @@ class OnlyChunks(_ChunkTransform):
         return None if is_kept else b""
 
 
-EMPTY_CHOICE = "repair=empty-choice"
-
 _NO_CHOICES = re.compile(rb'"choices"\s*+:\s*+\[\s*+\]')
 
 
 class EmptyChoice(_ChunkTransform):
     """Add an empty choice to a chunk without choices: moving its usage would delay the chunk before."""
 
-    __slots__ = ()
-
-    name = EMPTY_CHOICE
+    name = "repair=empty-choice"
 
     def _passes(self, block: bytes) -> bool:
         return _NO_CHOICES.search(block) is None
@@ -217,8 +202,6 @@ class EmptyChoice(_ChunkTransform):
         )
 
 
-PLAIN = "sse=plain"
-
 _PLAIN = re.compile(rb"(?:data: [^\r\n]++\n\n)++")
 
 
@@ -229,9 +212,7 @@ class PlainEvents(_ClientTransform):
     stream, so data is JSON or `[DONE]`.
     """
 
-    __slots__ = ()
-
-    name = PLAIN
+    name = "sse=plain"
 
     def feed(self, block: bytes) -> bytes:
         if _PLAIN.fullmatch(block):
@@ -244,8 +225,6 @@ class PlainEvents(_ClientTransform):
         return b"".join([b"data: %b\n\n" % data.replace(b"\n", b" ") for data in lines if data is not None])
 
 
-COMMENTS = "sse=comments"
-
 _COMMENT = re.compile(rb"(?<![^\r\n]):[^\r\n]*+(?>\r\n?|\n)")
 _MARKS = (b"\n:", b"\r:")
 
@@ -253,9 +232,7 @@ _MARKS = (b"\n:", b"\r:")
 class WithoutComments(_ClientTransform):
     """Remove comments and their blank lines: Dify and Continue lose the event next to one (see config/access.py)."""
 
-    __slots__ = ()
-
-    name = COMMENTS
+    name = "sse=comments"
 
     def feed(self, block: bytes) -> bytes:
         # a line that begins with a colon is a comment: no line of JSON begins with one
@@ -267,8 +244,6 @@ class WithoutComments(_ClientTransform):
         return b"".join([one for before, one in zip(events, kept, strict=True) if one == before or one.strip(b"\r\n")])
 
 
-NUMBERS = "sse=numbers"
-
 _NO_DATA = re.compile(rb"(?<![^\r\n])(?:data:|(?!data:)[^\r\n]++)")
 """The parts of an event's lines that are not its data."""
 
@@ -279,9 +254,7 @@ class LaterNumbers(_ClientTransform):
     Events of the Responses API are numbered, so an event that gatepass inserts raises the numbers of those after it.
     """
 
-    __slots__ = ("shift",)
-
-    name = NUMBERS
+    name = "sse=numbers"
 
     def __init__(self) -> None:
         super().__init__()
@@ -310,8 +283,6 @@ _HAS_USAGE = re.compile(rb'"usage"\s*+:\s*+\{')
 
 class WholeUsage(_ChunkTransform):
     """Complete the `usage` of the chunks that have one. A chunk without usage passes unchanged."""
-
-    __slots__ = ()
 
     name = choice_repair.USAGE
 

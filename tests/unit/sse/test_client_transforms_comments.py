@@ -5,7 +5,7 @@ import pytest
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile
 from gatepass.protocols.chat import CHAT
 from gatepass.protocols.responses import RESPONSES
-from gatepass.sse.client_transforms import COMMENTS, WithoutComments, make_client_transform
+from gatepass.sse.client_transforms import WithoutComments, make_client_transform
 from gatepass.sse.event import Framer, split_events
 from tests.unit.sse.streams import REALISTIC, client_reads, new_stream, pieces, state, with_line_ends
 
@@ -60,7 +60,7 @@ def test_at_every_split_point_the_events_are_all_that_is_left(end, size_bytes):
     out = b"".join(transform.feed(framer.feed(piece)) for piece in pieces(body, size_bytes))
     out += transform.feed(framer.tail)
     assert [one for one in split_events(out) if one.strip()] == [with_line_ends(one, end) for one in REALISTIC]
-    assert transform.adapted == (COMMENTS,)
+    assert transform.adapted == (WithoutComments.name,)
 
 
 def test_dify_loses_no_event_of_a_stream_with_comments():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gatepass.config.access import BUILT_IN_PROFILES, Profile
-from gatepass.sse.client_transforms import EMPTY_CHOICE, EmptyChoice, make_client_transform
+from gatepass.sse.client_transforms import EmptyChoice, make_client_transform
 from tests.unit.sse.peer import chunks_of, helper_reads
 from tests.unit.sse.streams import DONE, REALISTIC, chunk, data, text
 
@@ -19,7 +19,7 @@ def test_the_usage_comes_beside_a_choice(spaced):
     assert transform is not None
     run = transform.feed(text("a") + data(chunk(None, usage=USAGE), spaced=spaced) + DONE + b": alive\n")
     assert run == text("a") + data({**chunk(None, usage=USAGE), "choices": [SILENT]}) + DONE + b": alive\n"
-    assert (transform.adapted, transform.finish()) == ((EMPTY_CHOICE,), b"")
+    assert (transform.adapted, transform.finish()) == ((EmptyChoice.name,), b"")
 
 
 def test_in_a_stream_of_completions_the_choice_is_one_of_those():
@@ -57,4 +57,4 @@ def test_numbers_are_made_whole_beside_it():
     assert transform is not None
     (one,) = [json.loads(transform.feed(data(chunk(None, usage={**USAGE, "total_tokens": None})))[5:])]
     assert (one["usage"], one["choices"]) == (USAGE, [SILENT])
-    assert transform.adapted == ("repair=usage", EMPTY_CHOICE)
+    assert transform.adapted == ("repair=usage", EmptyChoice.name)

@@ -3,7 +3,7 @@
 import pytest
 
 from gatepass.config.access import BUILT_IN_PROFILES
-from gatepass.sse.client_transforms import NO_CHUNK, OnlyChunks, make_client_transform
+from gatepass.sse.client_transforms import OnlyChunks, make_client_transform
 from tests.unit.sse.streams import DONE, REALISTIC, chunk, data, new_stream, text, with_line_ends
 
 CLEAN = b"".join(REALISTIC)
@@ -15,7 +15,7 @@ FOREIGN = data({"foo": "bar"})
 def test_events_without_choices_are_left_out(foreign, end):
     sent, transform = with_line_ends(foreign + b"".join(one + foreign for one in REALISTIC), end), OnlyChunks()
     assert transform.feed(sent) == with_line_ends(CLEAN, end)
-    assert (transform.adapted, transform.finish()) == ((NO_CHUNK,), b"")
+    assert (transform.adapted, transform.finish()) == ((OnlyChunks.name,), b"")
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_clients_find_choices_in_every_event(name):
         new_stream(client_transform=make_client_transform(BUILT_IN_PROFILES[name])),
     )
     assert stream.feed(sent) + stream.finish() == plain.feed(CLEAN) + plain.finish()
-    assert (stream.done, NO_CHUNK in stream.adapted, NO_CHUNK in plain.adapted) == (True, True, False)
+    assert (stream.done, OnlyChunks.name in stream.adapted, OnlyChunks.name in plain.adapted) == (True, True, False)
 
 
 def test_other_clients_get_what_they_may_know():

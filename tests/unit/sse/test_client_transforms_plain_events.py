@@ -6,7 +6,6 @@ import pytest
 
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile
 from gatepass.protocols.responses import RESPONSES
-from gatepass.sse.client_transforms import PLAIN as ADAPTED
 from gatepass.sse.client_transforms import PlainEvents, make_client_transform
 from gatepass.sse.event import Framer
 from tests.unit.sse.peer import helper_reads
@@ -65,7 +64,7 @@ def test_every_framing_becomes_the_one_that_dify_reads(stream, size_bytes):
     framer, transform = Framer(1 << 20), PlainEvents()
     out = b"".join(transform.feed(framer.feed(piece)) for piece in pieces(stream, size_bytes))
     assert out + transform.feed(framer.tail) == CLEAN
-    assert transform.adapted == (ADAPTED,)
+    assert transform.adapted == (PlainEvents.name,)
 
 
 def test_data_of_several_lines_becomes_one_with_the_same_meaning():
@@ -75,7 +74,7 @@ def test_data_of_several_lines_becomes_one_with_the_same_meaning():
     assert out.count(b"\n") == 6
     assert dify_reads(out)[1] == json.loads("".join(lines))
     assert out.startswith(text("x"))
-    assert transform.adapted == (ADAPTED,)
+    assert transform.adapted == (PlainEvents.name,)
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
@@ -86,7 +85,7 @@ def test_dify_reads_the_whole_answer_of_any_stream(end, gap):
     out = plain.feed(sent) + plain.finish()
     assert dify_reads(out) == WANTED
     assert helper_reads(out) == helper_reads(CLEAN)
-    assert state(plain)["adapted"] == (ADAPTED,)
+    assert state(plain)["adapted"] == (PlainEvents.name,)
 
 
 def test_plain_events_change_chunks_of_their_profiles_only():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.sse.chunk import encode_event
-from gatepass.sse.client_transforms import BYTES_PER_CHAR, LINE, OVERHEAD_BYTES, ShortLines
+from gatepass.sse.client_transforms import BYTES_PER_CHAR, OVERHEAD_BYTES, ShortLines
 
 LIMIT = OVERHEAD_BYTES + 10 * BYTES_PER_CHAR
 """Ten characters a piece."""
@@ -55,7 +55,7 @@ def test_a_long_text_comes_in_pieces_and_ends_as_it_did():
     reasons = [choice["finish_reason"] for part in parts for choice in part["choices"]]
     assert reasons == [None] * (len(parts) - 1) + ["stop"]
     assert all({name: part[name] for name in HEAD} == HEAD for part in parts)
-    assert transform.adapted == (LINE,)
+    assert transform.adapted == (ShortLines.name,)
 
 
 def test_a_text_without_an_end_has_no_chunk_more():
