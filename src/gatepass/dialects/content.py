@@ -6,7 +6,6 @@ pages as either. So it decides only if the first bytes do not.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from contextlib import suppress
@@ -16,7 +15,7 @@ from typing import Any
 import msgspec
 
 from gatepass.dialects import error_body
-from gatepass.json_scan import BOM, json_value
+from gatepass.json_scan import BOM, json_value, lenient_value
 from gatepass.observability.redaction import decoded
 from gatepass.types import Headers
 
@@ -26,8 +25,7 @@ WHOLE_BYTES = 256 * 1024
 MOST_FINITE_BYTES = 16 * 1024 * 1024
 """Up to this size NaN and Infinity are replaced for the parser: the copies take 20 ms."""
 LENIENT_BYTES = 1024 * 1024
-LENIENT_BRACKETS = 100_000
-"""Limits of a document for the parser of the standard library. A document of this size takes 40 ms."""
+"""The largest document for the parser of the standard library."""
 MEMBER_BYTES = 64 * 1024
 
 _TAG = re.compile(rb"<(?:!|[a-z][a-z0-9]*[\s>/])")
@@ -158,12 +156,10 @@ def _parse_leniently(body: bytes, reason: str) -> Any:
         # usually in a member that is not parsed; only this copy changes, the reply is relayed unchanged
         with suppress(ValueError, RecursionError):
             return _parse_large(body.replace(b"NaN", b"0.0").replace(b"Infinity", b"0.000000"))
-    if len(body) > LENIENT_BYTES or body.count(b"[") + body.count(b"{") > LENIENT_BRACKETS:
+    if len(body) > LENIENT_BYTES:
         raise ValueError(reason)
     try:
-        return json.loads(body.decode(errors="replace"))  # a reply with a damaged text is relayed unchanged
-    except RecursionError:
-        raise ValueError("the JSON is nested too deeply") from None
+        return lenient_value(body, "replace")  # a reply with a damaged text is relayed unchanged
     except ValueError:
         raise ValueError(reason) from None
 

@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Any
 
 from gatepass.errors import GatepassError
-from gatepass.json_scan import BOM
+from gatepass.json_scan import BOM, takes_long
 from gatepass.sse import chunk, event
 from gatepass.sse.choice_aggregate import ChoiceAggregator, EntryCount, TooManyEntries
 from gatepass.sse.choice_repair import CumulativeTexts
@@ -221,7 +221,7 @@ class StreamAggregator(ABC):
 
 
 def _is_too_large(reply: bytes) -> bool:
-    return len(reply) > MOST_BYTES or event.takes_long(reply)
+    return len(reply) > MOST_BYTES or takes_long(reply)
 
 
 _KNOWN_OF_CHUNK = frozenset({*chunk.ENVELOPE, "choices", "usage", "obfuscation"})

@@ -11,10 +11,10 @@ import msgspec
 
 from gatepass.config.access import Profile
 from gatepass.errors import GatepassError
-from gatepass.json_scan import SMALL_BYTES, json_value, top_members
+from gatepass.json_scan import SMALL_BYTES, json_value, takes_long, top_members
 from gatepass.sse import choice_repair, chunk, event
 from gatepass.sse.chunk import Object
-from gatepass.sse.event import EventTransform, TransformChain, read_json, takes_long
+from gatepass.sse.event import EventTransform, TransformChain, read_json
 from gatepass.sse.synthesize import split_text
 from gatepass.sse.usage import complete_usage, is_identical
 from gatepass.sse.whole_reply import BUILT_BYTES

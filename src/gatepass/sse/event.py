@@ -6,7 +6,6 @@ An event ends with a blank line. Line ends are LF, CRLF, CR and any mixture
 
 from __future__ import annotations
 
-import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from gatepass.json_scan import SMALL_BYTES, has_more_escapes, json_value, shortened, slow_exponents
+from gatepass.json_scan import SMALL_BYTES, has_more_escapes, json_value, lenient_value, shortened, takes_long
 from gatepass.types import StreamedResponse
 
 _LINE_FEEDS = b"\n\n"
@@ -285,43 +284,8 @@ def parse_event(block: bytes) -> Event:
     )
 
 
-FAST_PARSE_BYTES = 256 * 1024
-"""A document up to this size is parsed within 25 ms, regardless of its content."""
-MOST_WORK = 1_250_000
-"""About 25 ms of parsing. A number costs 1, a string in a list 6, a member 9, and an object or a list 7 more."""
-FRACTION_WORK, SLOW_WORK = 2, 20
-"""Extra cost of a fraction or an exponent, and of an exponent of three digits."""
-FEW_NUMBERS = 1_000
-"""Below this number in FAST_PARSE_BYTES the extra costs are not counted, because they are small."""
-LENIENT_WORK = MOST_WORK // 8
-
-
-def takes_long(data: bytes, most_work: int = MOST_WORK) -> bool:
-    """Whether parsing `data` would occupy the event loop for too long, by an estimate that is rarely too low."""
-    if len(data) <= FAST_PARSE_BYTES:
-        return False
-    work = 0
-    for at in range(0, len(data), FAST_PARSE_BYTES):
-        part = data[at : at + FAST_PARSE_BYTES]
-        commas, members = part.count(b","), part.count(b'":')
-        strings = max(0, part.count(b'"') // 2 - members)
-        work += commas + 8 * members + 5 * strings + 7 * (part.count(b"[") + part.count(b"{"))
-        if commas >= FEW_NUMBERS:
-            exponents = part.count(b"e") + part.count(b"E")
-            work += FRACTION_WORK * min(part.count(b".") + exponents, commas)
-            if exponents >= FEW_NUMBERS:
-                work += SLOW_WORK * min(slow_exponents(part), commas)
-        if work > most_work:
-            return True
-    return False
-
-
 def read_json(data: bytes) -> Any:
-    """Parse `data` as JSON. Raises ValueError if it is not JSON, or if it has too many values.
-
-    Invalid JSON is parsed again by the slower standard library. It accepts NaN and half of a surrogate pair, which
-    an upstream sends when its tokens split a character. Real upstreams send both, and clients accept them.
-    """
+    """Parse `data` as JSON, also as `lenient_value` does. Raises ValueError for other data, or for too many values."""
     decode: Callable[[bytes], Any] = msgspec.json.decode
     if len(data) > SMALL_BYTES:  # rare; smaller data is parsed fast regardless of its content
         decode = json_value
@@ -331,12 +295,7 @@ def read_json(data: bytes) -> Any:
         return decode(data)
     except (ValueError, RecursionError):
         pass
-    if takes_long(data, LENIENT_WORK):
-        raise ValueError("too many values")
-    try:
-        return json.loads(data.decode())
-    except RecursionError:
-        raise ValueError("nested too deep") from None
+    return lenient_value(data)
 
 
 MOST_OUTLINED_BYTES = 2 * 1024 * 1024

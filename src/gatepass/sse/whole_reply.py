@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal, Self
 import msgspec
 
 from gatepass.errors import InvalidRequest
-from gatepass.json_scan import ONE_PASS_BYTES, Edit, JsonScanner, Member, edited
+from gatepass.json_scan import ONE_PASS_BYTES, Edit, JsonScanner, Member, edited, takes_long
 from gatepass.sse import choice_repair, chunk
 from gatepass.sse.choice_repair import NATIVE, OnRepair, native_of
 from gatepass.sse.chunk import EnvelopeDefaults, Object
-from gatepass.sse.event import read_json, takes_long
+from gatepass.sse.event import read_json
 from gatepass.sse.usage import Count, Usage, UsageDetails, complete_usage
 
 BUILT_BYTES = 1024 * 1024
