@@ -135,7 +135,6 @@ def _parse_large(body: bytes) -> dict[str, Any]:
 
 
 def _read_members(found: Any, members: Iterable[str]) -> dict[str, Any]:
-    """Parse `members`, and replace a large one by a placeholder of its kind."""
     held: dict[str, Any] = {}
     for name in members:
         raw = memoryview(getattr(found, name))
@@ -174,7 +173,6 @@ def member(body: bytes, name: str) -> bytes | None:
 
 
 def _has_objects(raw: memoryview) -> bool:
-    """Whether `raw` is a list that begins with an object."""
     return _OBJECTS.match(raw) is not None
 
 

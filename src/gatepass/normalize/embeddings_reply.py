@@ -329,7 +329,6 @@ def _in_order(listed: list[Entry]) -> list[Entry]:
 
 
 def _convert_all(entries: list[Entry], options: EmbeddingsOptions, limit_bytes: int) -> Generator[None, None, bool]:
-    """Check all vectors and convert them to the requested encoding; return whether one changed."""
     results, seen_bytes = list[tuple[int, bool]](), 0
     for entry in entries:
         results.append(_convert(entry, options))
@@ -408,7 +407,6 @@ def _little_endian(numbers: array[float]) -> array[float]:
 
 
 def _written(documents: Sequence[Entry], entries: list[Entry], limit_bytes: int) -> Generator[None, None, list[bytes]]:
-    """Return the pieces of the first reply with all entries and the sum of the usage."""
     merged: dict[str, Any] = {**documents[0], "data": None}
     try:
         found = [msgspec.json.decode(document["usage"]) for document in documents if "usage" in document]

@@ -236,8 +236,6 @@ class Images:
 
 
 class _Image(NamedTuple):
-    """An image at `where`, as the client sent it, and its part of a message."""
-
     where: str
     kind: str
     size_bytes: int

@@ -39,22 +39,6 @@ class StreamAggregator(ABC):
     loop runs between them. `limit` is the setting of `event_bytes`, or its size and the reason.
     """
 
-    __slots__ = (
-        "_bytes_left",
-        "_framer",
-        "_has_begun",
-        "_has_done",
-        "_has_ended",
-        "_keep_original",
-        "_limit",
-        "_read_error",
-        "_transform",
-        "_unchecked_bytes",
-        "_upstream",
-        "failure",
-        "is_over",
-    )
-
     def __init__(
         self,
         source: StreamSource,
@@ -238,17 +222,6 @@ class CompletionAggregator(StreamAggregator):
 
     `cumulative`: cut texts that repeat all earlier text to their new part.
     """
-
-    __slots__ = (
-        "_choices",
-        "_cumulative",
-        "_defaults",
-        "_entries",
-        "_envelope",
-        "_expected_choices",
-        "_extra",
-        "_usage",
-    )
 
     def __init__(
         self,

@@ -21,8 +21,6 @@ class TooManyEntries(Exception):
 class EntryCount:
     """The number of choices, tool calls and members that one reply collects, with a limit."""
 
-    __slots__ = ("_left",)
-
     def __init__(self) -> None:
         self._left = MAX_REPLY_ENTRIES
 
@@ -49,11 +47,6 @@ _IN_FIXED_ORDER = frozenset({"role", "content", "refusal", *chunk.REASONING})
 
 class ChoiceAggregator:
     """One choice, from its pieces. `is_text`: it is one of `/v1/completions`."""
-
-    __slots__ = (
-        *("_audio", "_audio_data", "_calls", "_entries", "_extra", "_function_call", "_has_content", "_has_deltas"),
-        *("_logprobs", "_message", "_reason", "_role", "_tracker", "has_output", "is_text"),
-    )
 
     def __init__(self, entries: EntryCount, *, is_text: bool) -> None:
         self.is_text = is_text

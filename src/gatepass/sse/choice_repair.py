@@ -311,7 +311,6 @@ class ToolRepair:
                 self._arguments.add(self._choice, number, "")
 
     def _open(self, delta: ToolCallDelta, on_repair: OnRepair) -> None:
-        """Give the first delta of a call its id and type."""
         payload, call = delta.entry, delta.call
         if not call.id:
             call.id = self._defaults.new_id("call_")

@@ -239,7 +239,6 @@ def has_large_objects(choices: Any) -> bool:
 
 
 def _argument_values(choices: Any) -> Iterator[Any]:
-    """Yield the arguments of each tool call in the deltas and messages of choices."""
     entries = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
     for message in (choice.get(name) for choice in entries for name in ("delta", "message")):
         if not isinstance(message, dict):

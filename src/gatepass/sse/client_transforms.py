@@ -323,7 +323,6 @@ def transform_reply(body: bytes, profile: Profile, model: str = "") -> tuple[byt
 
 
 def _add_envelope(top: dict[str, Any], model: str) -> bool:
-    """Add `object` and `model` if the reply lacks them; return whether it did."""
     kind = "list" if "data" in top else ""
     if not kind:
         choices: Any = json_value(bytes(top.get("choices", b"null")))

@@ -54,22 +54,10 @@ class RagflowStream:
     exception. The next chunk decides, or the end of the exception.
     """
 
-    __slots__ = (
-        "_adapted",
-        "_answer",
-        "_answer_chars",
-        "_defaults",
-        "_error_chunks",
-        "_error_text",
-        "_id",
-        "_is_finished",
-        "_repeated",
-    )
-
     def __init__(self, defaults: EnvelopeDefaults) -> None:
         self._defaults = defaults
         self._id = defaults.new_id("chatcmpl-")
-        self._adapted: list[str] = []
+        self._adapted: dict[str, None] = {}
         self._answer: list[str] = []
         self._answer_chars = 0
         self._repeated: Object | None = None  # a chunk that may repeat the answer
@@ -140,7 +128,7 @@ class RagflowStream:
         if error is None:
             return b""
         self._error_chunks, self._error_text = [], ""
-        self._note(HIDDEN_ERROR)
+        self._adapted[HIDDEN_ERROR] = None
         self._is_finished = True  # no event follows an error
         return encode_event(error)
 
@@ -152,7 +140,7 @@ class RagflowStream:
         return b"".join([encode_event(payload) for payload in held])
 
     def _set_envelope(self, payload: Object) -> None:
-        self._note(ONE_ID)
+        self._adapted[ONE_ID] = None
         payload["id"] = self._id
         payload["object"] = CHAT_CHUNK
         payload["created"] = self._defaults.created_s  # an agent sends none up to v0.26.1
@@ -164,7 +152,7 @@ class RagflowStream:
         if self._repeated is None or not _first(after).get("finish_reason"):
             return self._release()
         held, self._repeated = self._repeated, None
-        self._note(REPEATED)
+        self._adapted[REPEATED] = None
         tail = _tail(_text(held, "delta"), "".join(self._answer))
         if not tail:
             return b""
@@ -199,15 +187,11 @@ class RagflowStream:
         """Return the chunk that an agent omits before `[DONE]`; b"" without a text, for which StreamRepair decides."""
         if self._is_finished or not self._answer_chars:
             return b""
-        self._note(FINISH)
+        self._adapted[FINISH] = None
         self._is_finished = True
         defaults = self._defaults
         envelope = {"id": self._id, "object": CHAT_CHUNK, "created": defaults.created_s, "model": defaults.model}
         return encode_event(envelope | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
-
-    def _note(self, name: str) -> None:
-        if name not in self._adapted:
-            self._adapted.append(name)
 
 
 class RagflowTransforms:

@@ -169,7 +169,7 @@ class EventStream:
         self._lines_left = TURN_LINES
         self._idle_bytes = self._events_before = self._noted_events = 0
         self._progress = Progress() if progress is None else progress
-        self._adapted: list[str] = []
+        self._adapted: dict[str, None] = {}
         self._is_over = self._has_begun = self.has_ids = False
         self._fast_path = self._progress.fast_path()
         self._match = self._fast_path.count_matching
@@ -322,7 +322,7 @@ class EventStream:
             return b""
         # TGI before 2.2 sends no `[DONE]`
         if self._done_is_required and self._progress.is_complete(self._choices):
-            self._adapt(ADDED_DONE)
+            self._adapted[ADDED_DONE] = None
             self.done = self._is_over = True
             return self._finish_repair() + DONE
         lacks_last = self._progress.requires_last_event  # it would have ended the stream
@@ -338,10 +338,6 @@ class EventStream:
             self.failure = error
             self._is_over = True
 
-    def _adapt(self, name: str) -> None:
-        if name not in self._adapted:
-            self._adapted.append(name)
-
     def _validate_tail(self, tail: bytes) -> bytes:
         """Validate the last event with the blank line it lacks; b"" if it is incomplete, large or a comment."""
         if len(tail) > LARGE_EVENT_BYTES:  # clients ignore it, and to read it here would occupy the loop for long
@@ -354,7 +350,7 @@ class EventStream:
             return b""
         last = self._validate_run(block if self._before is None else self._before.feed(block))
         if last and not is_whole:
-            self._adapt(LAST_EVENT)
+            self._adapted[LAST_EVENT] = None
         return last
 
     def _in_this_turn(self, run: bytes) -> bytes:
@@ -384,7 +380,7 @@ class EventStream:
     def _without_mark(self, run: bytes) -> bytes:
         """Return `run` without the byte order mark that a stream may begin with."""
         if not self._has_begun and run.startswith(BOM):
-            self._adapt(BYTE_ORDER_MARK)
+            self._adapted[BYTE_ORDER_MARK] = None
             run = run[len(BOM) :]
         self._has_begun = True
         return run
@@ -407,7 +403,7 @@ class EventStream:
                 return b""
             if not (event.is_dispatched or self.has_ids):
                 return block
-            self._adapt(ID_COMMENTS if event.comments else EMPTY_DATA)
+            self._adapted[ID_COMMENTS if event.comments else EMPTY_DATA] = None
             return event.comments
         kept = self._validate_data(block, event.data.strip(), event.name)
         if kept and event.id:
@@ -427,7 +423,7 @@ class EventStream:
         # OpenAI's SDKs fail to parse `data:` and `data: : ping`, which some gateways send as keep-alives
         if not data or data.startswith(b":"):
             if not self._is_idle_too_long(block):
-                self._adapt(EMPTY_DATA)
+                self._adapted[EMPTY_DATA] = None
             return b""
         # compared as a whole, because an answer may quote it: a search for it cut answers in LiteLLM
         # (BerriAI/litellm#31562)
@@ -494,7 +490,7 @@ class EventStream:
             self.fail(chunk.event_too_large(self._upstream, limit))
         if self.failure is not None:
             return self._finish_repair()
-        self._adapt(UNCHECKED)
+        self._adapted[UNCHECKED] = None
         self._note_chunk(fields, choices)
         if self._is_over and not self.done:
             return self._finish_repair()
@@ -515,12 +511,11 @@ class EventStream:
             return self._finish_repair()
         self.done = self._is_over = True
         if _PLAIN_DONE.search(block) is None:  # openai-python parses a `[DONE]` with more blanks before it as JSON
-            self._adapt(ADDED_DONE)
+            self._adapted[ADDED_DONE] = None
             block = DONE
         return self._finish_repair() + block
 
     def _finish_repair(self) -> bytes:
-        """Return the events that the repair held back, such as the usage that the client requested."""
         return b"" if self._repair is None else self._repair.finish()
 
     def _validate_chunk(self, block: bytes, payload: Any) -> bytes:
@@ -546,7 +541,6 @@ class EventStream:
         return repaired
 
     def _note_chunk(self, fields: dict[str, Any], choices: list[Any] | None) -> bool:
-        """Record one event. Returns what `Progress.note` returns."""
         self.events += 1
         self._noted_events = self.events
         is_plain = self._progress.note(fields, choices or [])

@@ -192,7 +192,6 @@ class NumberedPath(FastPath):
                 return
 
     def _count_on(self) -> None:
-        """Expect the next number."""
         self._number = number = (self._number or 0) + 1
         self._edge = bytearray(b"%b%d%b" % (self._before_number, number, self._after_number))
         self._last_digit = len(self._edge) - len(self._after_number) - 1

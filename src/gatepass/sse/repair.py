@@ -61,7 +61,10 @@ class EventRepair:
         return block
 
     def note_unchanged(self, payload: Object) -> None:
-        """Note an event that passes unchanged, because it is too large to be repaired. `payload` is its outline."""
+        """Note an event that passes unchanged, because it is too large to be repaired.
+
+        `payload` is its outline, which may be changed.
+        """
 
     def end_choices(self) -> bool:
         """Make `finish` end each open choice at `[DONE]`; return False if a choice was cut."""
@@ -110,7 +113,6 @@ class StreamRepair(EventRepair):
 
     @property
     def is_empty(self) -> bool:
-        """Whether each choice ended with `stop` and has no content."""
         for choice in self._choices.values():
             if not choice.is_empty:
                 return False
@@ -129,7 +131,6 @@ class StreamRepair(EventRepair):
         return b"".join(events)
 
     def end_choices(self) -> bool:
-        """Make `finish` add a finish reason to each open choice at `[DONE]`; return False if a choice was cut."""
         if self._is_complete:
             return True
         reasons = {index: choice.reason_at_end() for index, choice in self._choices.items() if not choice.has_finished}
@@ -144,7 +145,6 @@ class StreamRepair(EventRepair):
         return True
 
     def repair_event(self, block: bytes, payload: Object) -> bytes:
-        """Return the bytes to send instead of `block`, the event with the data `payload`, which may be changed."""
         self.skips_similar = self._has_changed = False
         # held events come first, because SDKs raise at the error and read no further
         if payload.get("error") or payload.get("object") == "error":
@@ -174,10 +174,7 @@ class StreamRepair(EventRepair):
         return repaired
 
     def note_unchanged(self, payload: Object) -> None:
-        """Note an event that passes unchanged, because it is too large to be repaired. It carries its own usage.
-
-        `payload` is its outline, which may be changed. Later repairs build on its role, its tool calls and its end.
-        """
+        # it carries its own usage; later repairs build on its role, its tool calls and its end
         adapted, deferred = [*self._adapted], self._deferred
         self._deferred = DeferredMembers()  # what is deferred goes into a later event
         unwrap(payload).pop("usage", None)
@@ -206,7 +203,6 @@ class StreamRepair(EventRepair):
         return b"".join([encode_event(part) for part in parts]) if self._has_changed else block
 
     def _synthesize(self, document: Object) -> bytes:
-        """Return the chunks of a whole completion that came in one event."""
         self._note(choice_repair.MESSAGE)
         parts = list(chunks(document, self._options.include_usage is not False, self._defaults))
         for part in parts:

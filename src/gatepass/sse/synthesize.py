@@ -139,7 +139,6 @@ def _end(index: int, choice: Object, *, is_legacy: bool) -> Object:
 
 
 def _call_deltas(number: int, call: Object, defaults: EnvelopeDefaults, piece_chars: int) -> Iterator[Object]:
-    """Yield the first delta of a call with all its members, then its arguments."""
     kind = "custom" if isinstance(call.get("custom"), dict) else "function"
     payload = call.get(kind)
     inner: Object = payload if isinstance(payload, dict) else {}

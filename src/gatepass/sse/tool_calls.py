@@ -95,7 +95,6 @@ class ToolCallTracker:
         return ToolCallDelta(payload, call, is_first=False)
 
     def _find(self, index: int | None, identity: str, name: str, *, has_arguments: bool) -> ToolCall | None:
-        """Return the call that an entry continues; None for a new call."""
         if (same := self._by_id.get(identity[:KEY_CHARS])) is not None:
             # An id overrides an index, but two named entries with one id and different indices are two calls
             return None if name and index is not None and index not in self._by_index else same

@@ -202,8 +202,6 @@ def repair_reply(body: bytes, defaults: Callable[[], EnvelopeDefaults]) -> tuple
 
 
 class _ReplyRepair:
-    __slots__ = ("_defaults", "_object_bytes", "_on_repair")
-
     def __init__(self, defaults: EnvelopeDefaults, on_repair: OnRepair) -> None:
         self._defaults = defaults
         self._on_repair = on_repair
