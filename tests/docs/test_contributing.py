@@ -109,14 +109,6 @@ def test_the_examples_work_as_they_are_written(copy):
     run(ruff, "format", "--no-cache", "--check", *written, cwd=copy)
 
 
-def test_each_command_of_the_page_is_a_target():
-    targets = set(re.findall(r"(?m)^([a-z0-9-]+):", (ROOT / "Makefile").read_text()))
-    page = (ROOT / "CONTRIBUTING.md").read_text() + EXAMPLES
-    named = set(re.findall(r"(?:`|^)make ([a-z0-9-]+)", page, re.MULTILINE))
-    assert len(named) > 10
-    assert named - targets == set()
-
-
 def test_order_of_the_tests_names_existing_files():
     assert [name for name in LONGEST if not (ROOT / "tests" / f"{name}.py").is_file()] == []
 

@@ -71,8 +71,3 @@ def test_every_text_of_azure_gets_advice():
     texts = re.findall(r"^\| `([^`]+)`(?: \((\d+)[^)]*\))? \|", table, re.MULTILINE)
     assert len(texts) == 6
     assert [text for text, status in texts if with_hint(text, "azure", int(status or 404)) == text] == []
-
-
-def test_the_pages_are_short():
-    for text, words in ((TEXT, 350), (GUIDE, 450)):
-        assert len(re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL).split()) <= words

@@ -17,8 +17,6 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
-from docs.metric_reference import one_of_each
-from prometheus_client.parser import text_string_to_metric_families
 from ruamel.yaml import YAML
 
 from gatepass.cli import main
@@ -93,14 +91,6 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SECRET", SECRET)
     monkeypatch.chdir(tmp_path)
     return written
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_a_page_is_short_and_names_its_reader_first(page: str) -> None:
-    text = PAGES[page]
-    assert re.match(r"# .+\n\n(?:中文：.+\n\n)?This page is for ", text)
-    prose = re.sub(r"^```.*?^```|^\|[^\n]*", "", text, flags=re.MULTILINE | re.DOTALL)  # a table grows with the code
-    assert len(prose.split()) <= 700
 
 
 @pytest.mark.parametrize(
@@ -361,16 +351,6 @@ def test_reference_has_exactly_the_metrics_of_the_code() -> None:
     } == families
 
 
-def test_every_metric_is_documented_with_its_labels() -> None:
-    labels: dict[str, set[str]] = {}
-    for family in text_string_to_metric_families(one_of_each().exposition().decode()):
-        if family.name.startswith("gatepass_"):
-            name = family.name + "_total" * (family.type == "counter")
-            labels[name] = {label for sample in family.samples for label in sample.labels} - {"le"}
-    rows = re.findall(r"^## `(gatepass_\w+)`$.*?^- Labels: (.*?)$", METRICS_PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    assert {name: set(re.findall(r"`(\w+)`", named)) for name, named in rows} == labels
-
-
 def test_every_field_of_the_access_line_is_documented() -> None:
     fields = set(AccessRecord.__struct_fields__)
     assert set(re.findall(r"^\| `(\w+)` \|", PAGES["logs"].partition("### Fields")[2], re.MULTILINE)) >= fields
@@ -380,11 +360,3 @@ def test_every_field_of_the_access_line_is_documented() -> None:
         name for name in AccessRecord.__struct_fields__ if name in json.loads(text)
     ]
     assert set(json.loads(text)) - fields == {"ts", "level", "event"}
-
-
-def test_every_header_of_our_own_is_documented() -> None:
-    sources = "".join(file.read_text() for file in SOURCES.rglob("*.py"))
-    ours = set(re.findall(r'b"(x-gatepass-\w+)"', sources))
-    assert ours
-    page = (ROOT / "docs/reference/http.md").read_text()
-    assert {name for name in ours if f"| `{name}` |" not in page} == set()

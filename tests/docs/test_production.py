@@ -128,7 +128,6 @@ def test_the_page_has_ten_short_things_with_a_command_and_a_link() -> None:
     assert [thing.partition(".")[0] for thing in things] == [str(number) for number in range(1, 11)]
     assert [thing for thing in things if "\n```console\n$ " not in thing] == []
     assert len(commands()) >= 10
-    assert len(re.sub(r"^```.*?^```", "", PAGE, flags=re.MULTILINE | re.DOTALL).split()) <= 550
 
 
 def test_the_figures_of_the_page_of_sizing_are_those_of_the_benchmarks() -> None:
@@ -162,4 +161,3 @@ def test_the_metrics_of_the_page_of_sizing_exist() -> None:
     named = set(re.findall(r"`(gatepass_\w+)`", SCALING))
     assert len(named) >= 4
     assert named <= known
-    assert len(re.sub(r"^```.*?^```", "", SCALING, flags=re.MULTILINE | re.DOTALL).split()) <= 600

@@ -32,38 +32,6 @@ def test_the_readme_has_at_most_600_words_outside_code():
     assert len([word for word in prose.split() if re.search(r"\w", word)]) <= 600
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_to_a_file_has_a_target(page):
-    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
-    assert [link for link in links if not (page.parent / link).exists()] == []
-
-
-def anchors(page: Path) -> set[str]:
-    """Of a page's headings, as GitHub makes them: lower case, letters of any script, hyphens for spaces."""
-    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_to_a_section_leads_to_its_heading(page):
-    links = re.findall(r"\]\(([^)#:]*\.md)?#([^)]+)\)", page.read_text())
-    assert [link for link in links if link[1] not in anchors(page.parent / link[0] if link[0] else page)] == []
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_that_a_page_names_exists(page):
-    named = set(re.findall(r"(?:`|/bin/)gatepass ([a-z]+)", page.read_text()))
-    for block in re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL):
-        named |= set(re.findall(r"^ *gatepass ([a-z]+)", block, re.MULTILINE))
-    assert named - {"listening"} <= set(COMMANDS)
-
-
-def test_every_make_target_that_the_readme_names_exists():
-    made = (ROOT / "Makefile").read_text() + (ROOT / "bench" / "bench.mk").read_text()
-    targets = set(re.findall(r"^([a-z0-9-]+):", made, re.MULTILINE))
-    assert set(re.findall(r"\bmake ([a-z0-9-]+)", README)) - {"nothing"} <= targets
-
-
 def test_the_configuration_of_the_readme_has_six_lines_and_loads(tmp_path):
     (block,) = blocks("yaml")
     assert len(block.splitlines()) == 6
