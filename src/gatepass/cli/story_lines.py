@@ -65,7 +65,7 @@ def wrapped(text: str, begin: str = "  ", rest: str | None = None) -> list[str]:
 
 
 class Hop(NamedTuple):
-    """One part that the request passed.
+    """One part that the request passed, once for each attempt that did.
 
     `failed` is the part of the final error, `left` one that gatepass gave up, `gone` a client that closed first.
     """
@@ -73,6 +73,7 @@ class Hop(NamedTuple):
     name: str
     state: Literal["passed", "failed", "gone", "left", "unreached", "running"]
     note: str = ""
+    facts: Sequence[str] = ()
 
 
 _MARKS: Mapping[str, tuple[str, str, str]] = {
@@ -82,6 +83,14 @@ _MARKS: Mapping[str, tuple[str, str, str]] = {
     "left": ("✗", "yellow", ""),
     "unreached": ("○", "", ""),
     "running": ("◌", "cyan", ""),
+}
+_CAUSES: Mapping[str, str] = {
+    "new_token": "with a new token, because the upstream rejected the first one",
+    "new_connection": "on a new connection, because the reused one was closed",
+    "learned_rule": "with a rule learned from the error",
+    "next_target": "at the next target",
+    "retry": "after a pause, because `retry` of the model allows it",
+    "context_fallback": "to the model for long requests (`context_fallback`)",
 }
 
 
@@ -95,16 +104,13 @@ def way(story: Story) -> list[Hop]:
     added_s = story["timings"]["added_s"]
     inside += [] if added_s is None else [f"added {duration(added_s)}"]
     hops = [Hop("client", "passed", client), Hop("gatepass", "passed", ", ".join(inside))]
-    for number, attempt in enumerate(attempts, 1):
-        following = attempts[number] if number < len(attempts) else None
-        here, then = (one and (one["upstream"], one["upstream_model"]) for one in (attempt, following))
-        if here != then:  # the last one at each target
-            hops += _target(attempt, failed_hop, is_last=following is None, is_running=story["state"] == "running")
+    for attempt in attempts:
+        hops += _of_attempt(attempt, story, failed_hop if attempt is attempts[-1] else "")
     if failed_hop and all(hop.name != failed_hop for hop in hops):
         hops.append(Hop(failed_hop, "passed"))
-    is_gone = failed_hop == "client" and story["closed_by"] == "client"
     if failed_hop:
         at = max(place for place, hop in enumerate(hops) if hop.name == failed_hop)
+        is_gone = failed_hop == "client" and story["closed_by"] == "client"
         hops[at] = hops[at]._replace(state="gone" if is_gone else "failed")
     for one in story.get("not_tried") or ():
         name = "" if one["model"] == story["model"] else f" as {one['model']}"
@@ -113,31 +119,73 @@ def way(story: Story) -> list[Hop]:
     return hops
 
 
-def _target(attempt: Story, failed_hop: str, *, is_last: bool, is_running: bool) -> Iterator[Hop]:
-    """Yield the credential and the upstream of an attempt, if they are known."""
-    token, failed_at_token = attempt["token"], not attempt["reached"]
-    name = None if token is None else f"credential:{token['credential']}"
-    if name is None and failed_at_token:
-        name = failed_hop if is_last and failed_hop.startswith("credential:") else "credential"
-    lacks_subject = is_last and failed_at_token and failed_hop.startswith("credential:") and failed_hop != name
+def _of_attempt(attempt: Story, story: Story, failed_hop: str) -> Iterator[Hop]:
+    """Yield the credential and the upstream of an attempt, if they are known. `failed_hop` is that of the last one."""
+    token, has_token, is_last = attempt["token"], attempt["reached"], attempt is story["attempts"][-1]
+    failed_credential = failed_hop if failed_hop.startswith("credential:") and not has_token else ""
+    name = f"credential:{token['credential']}" if token else "" if has_token else failed_credential or "credential"
+    lacks_subject = failed_credential not in ("", name)
     if lacks_subject:
-        yield Hop(failed_hop, "passed", "no token for the next credential")
-    if name is not None:
-        note = "no token" if failed_at_token or token is None else f"token {_token_note(token)}"
-        yield Hop(name, "unreached" if lacks_subject else "left" if failed_at_token else "passed", note)
-    named = f"upstream:{attempt['upstream']}"
-    if failed_at_token:
-        yield Hop(named, "unreached", "not reached")
-    elif attempt["outcome"] == "nothing_written":
-        yield Hop(named, "unreached", "nothing sent")
-    elif is_running and is_last:
+        yield Hop(failed_credential, "passed", "no token for the next credential")
+    if name:
+        times = [] if token is None or token.get("age_s") is None else [f"fetched {token['age_s']:.0f} s before"]
+        times += [] if token is None or token.get("left_s") is None else [f"{token['left_s']:.0f} s left"]
+        note = f"token {', '.join(times) or 'sent'}" if has_token else "no token"
+        yield Hop(name, "passed" if has_token else "unreached" if lacks_subject else "left", note)
+    results = (attempt["status"], attempt["outcome"], attempt["code"])
+    took = "" if attempt["duration_s"] is None else f", {duration(attempt['duration_s'])}"
+    state: Any = "passed" if is_last else "left"
+    note = " ".join(str(one) for one in results if one) + took
+    if not has_token or attempt["outcome"] == "nothing_written":
+        state, note = "unreached", "nothing sent" if has_token else "not reached"
+    elif is_last and story["state"] == "running":
         silent_s = _silent_s(attempt)
-        yield Hop(named, "running", "in progress" + (f", silent for {span(silent_s)}" if silent_s else ""))
+        state, note = "running", "in progress" + (f", silent for {span(silent_s)}" if silent_s else "")
+    facts = [*_facts(attempt, (story["error"] or {}).get("message") or "")]
+    yield Hop(f"upstream:{attempt['upstream']}", state, note, facts)
+
+
+def _facts(attempt: Story, message: str) -> Iterator[str]:
+    """Yield what is known of an attempt besides its result. Its reason is left out if the final `message` has it."""
+    if attempt["upstream_model"]:
+        yield f"model {attempt['upstream_model']}"
+    if attempt["cause"]:
+        yield f"sent again {_CAUSES.get(attempt['cause'], attempt['cause'])}"
+    if times := ", ".join(_times(attempt)):
+        yield times
+    if attempt.get("reason") and attempt["reason"] not in message:
+        yield f"reason: {attempt['reason']}"
+    if attempt["tried"]:
+        yield f"changes that did not help: {', '.join(attempt['tried'])}"
+    if parts := attempt["parts"]:
+        failed = [one["code"] or one["outcome"] for one in parts if one["outcome"] not in (None, "complete")]
+        yield f"{len(parts)} requests in one call, {len(failed)} failed{': ' * bool(failed)}{', '.join(failed)}"
+    if attempt["upstream_request_id"]:
+        yield f"upstream's id: {attempt['upstream_request_id']}"
+
+
+def _times(attempt: Story) -> Iterator[str]:
+    """Yield where the time of an attempt went, in order."""
+    token, began_s, head_s = attempt["token"] or {}, attempt["began_s"], attempt["head_s"]
+    queue_s = attempt.get("queue_wait_s") or 0.0
+    phases = {
+        f"queue at position {attempt.get('queue_position')}": queue_s,
+        "token": token.get("wait_s") or 0.0,
+        "free connection": attempt.get("pool_wait_s") or 0.0,
+        "connect": attempt["connect_s"] or 0.0,
+    }
+    if head_s is None:
+        # the waits for a place and a connection are a part of upstream_s
+        phases["upstream"] = (attempt["upstream_s"] or 0.0) - queue_s - phases["connect"]
     else:
-        is_hidden = attempt["code"] is not None and (attempt["status"] or ERROR_STATUS) < ERROR_STATUS
-        parts = (attempt["status"], "with the error" if is_hidden else None, attempt["code"])
-        result = " ".join(str(one) for one in parts if one is not None)
-        yield Hop(named, "passed" if is_last else "left", result)
+        phases["until head"] = head_s - sum(phases.values())
+        phases["new token"] = token.get("renewal_s") or 0.0
+        phases["rest"] = (attempt["duration_s"] or 0.0) - head_s - phases["new token"]
+    if began_s and began_s >= SHORTEST_S:
+        yield f"began at {duration(began_s)}"
+    yield from (f"{name} {duration(length_s)}" for name, length_s in phases.items() if length_s >= SHORTEST_S)
+    if head_s is not None and attempt["connect_s"] is None:
+        yield "reused connection"
 
 
 def _silent_s(attempt: Story) -> float:
@@ -147,23 +195,18 @@ def _silent_s(attempt: Story) -> float:
     return silent_s if silent_s > SILENT_S else 0.0
 
 
-def _token_note(token: Story) -> str:
-    """Describe the token of an attempt: its age and the time that was left."""
-    age_s, left_s = token.get("age_s"), token.get("left_s")
-    parts = [] if age_s is None else [f"fetched {age_s:.0f} s before"]
-    parts += [] if left_s is None else [f"{left_s:.0f} s left"]
-    return ", ".join(parts) or "sent"
-
-
 def way_lines(story: Story) -> Iterator[str]:
     hops = way(story)
     name_width = max(len(hop.name) for hop in hops)
-    for number, (name, state, note) in enumerate(hops):
+    for name, state, note, facts in hops:
         mark, colour, end = _MARKS[state]
-        if number:
-            yield "  ┊" if state == "unreached" else "  │"
         line = f"  {mark} {name:<{name_width}}  {note}".rstrip() + end
         yield coloured(line, colour) if colour else line
+        for fact in facts:
+            yield from wrapped(fact, "      ")
+
+
+# --- errors and changes
 
 
 def error_lines(story: Story) -> Iterator[str]:
@@ -201,72 +244,6 @@ def error_lines(story: Story) -> Iterator[str]:
         yield f"  The upstream hid the error in a {attempts[-1]['status']}; the client got {story['status']}."
     if error["page"]:
         yield f"  Page: {error['page']}"
-
-
-# --- attempts and changes
-
-_CAUSES: Mapping[str, str] = {
-    "new_token": "with a new token, because the upstream rejected the first one",
-    "new_connection": "on a new connection, because the reused one was closed",
-    "learned_rule": "with a rule learned from the error",
-    "next_target": "at the next target",
-    "retry": "after a pause, because `retry` of the model allows it",
-    "context_fallback": "to the model for long requests (`context_fallback`)",
-}
-
-
-def attempt_lines(story: Story) -> Iterator[str]:
-    """Describe each attempt. Its reason is left out if the final error has it."""
-    message = (story["error"] or {}).get("message") or ""
-    for attempt in story["attempts"]:
-        model = attempt["upstream_model"]
-        results = (attempt["status"], attempt["outcome"] or "running", attempt["code"])
-        took = "" if attempt["duration_s"] is None else f", {duration(attempt['duration_s'])}"
-        target = f"{attempt['number']}. {attempt['upstream']}{f' as {model}' if model else ''}"
-        head = wrapped(f"{target}: {' '.join(str(one) for one in results if one is not None)}{took}", "  ", "     ")
-        yield from (coloured(line, "red") for line in head) if attempt["code"] else head
-        facts = [f"sent again {_CAUSES.get(attempt['cause'], attempt['cause'])}"] if attempt["cause"] else []
-        if (token := attempt["token"]) is not None:
-            facts.append(f"token of {token['credential']}: {_token_note(token) if attempt['reached'] else 'none'}")
-        if times := ", ".join(_times(attempt)):
-            facts.append(times)
-        if attempt.get("reason") and attempt["reason"] not in message:
-            facts.append(f"reason: {attempt['reason']}")
-        if attempt["tried"]:
-            facts.append(f"changes that did not help: {', '.join(attempt['tried'])}")
-        if parts := attempt["parts"]:
-            failed = [one["code"] or one["outcome"] for one in parts if one["outcome"] not in (None, "complete")]
-            facts.append(
-                f"{len(parts)} requests in one call, {len(failed)} failed{': ' * bool(failed)}{', '.join(failed)}"
-            )
-        if attempt["upstream_request_id"]:
-            facts.append(f"upstream's id: {attempt['upstream_request_id']}")
-        for fact in facts:
-            yield from wrapped(fact, "     ")
-
-
-def _times(attempt: Story) -> Iterator[str]:
-    """Yield where the time of an attempt went, in order."""
-    token, began_s, head_s = attempt["token"] or {}, attempt["began_s"], attempt["head_s"]
-    queue_s = attempt.get("queue_wait_s") or 0.0
-    phases = {
-        f"queue at position {attempt.get('queue_position')}": queue_s,
-        "token": token.get("wait_s") or 0.0,
-        "free connection": attempt.get("pool_wait_s") or 0.0,
-        "connect": attempt["connect_s"] or 0.0,
-    }
-    if head_s is None:
-        # the waits for a place and a connection are a part of upstream_s
-        phases["upstream"] = (attempt["upstream_s"] or 0.0) - queue_s - phases["connect"]
-    else:
-        phases["until head"] = head_s - sum(phases.values())
-        phases["new token"] = token.get("renewal_s") or 0.0
-        phases["rest"] = (attempt["duration_s"] or 0.0) - head_s - phases["new token"]
-    if began_s and began_s >= SHORTEST_S:
-        yield f"began at {duration(began_s)}"
-    yield from (f"{name} {duration(length_s)}" for name, length_s in phases.items() if length_s >= SHORTEST_S)
-    if head_s is not None and attempt["connect_s"] is None:
-        yield "reused connection"
 
 
 def change_lines(story: Story) -> Iterator[str]:
@@ -362,7 +339,6 @@ def story_lines(story: Story, now_s: float) -> Iterator[str]:
     sections = (
         ("Way", way_lines(story)),
         ("Error" if story["error"] else "Now" if story["state"] == "running" else "End", error_lines(story)),
-        ("Attempts", attempt_lines(story)),
         ("Changes", change_lines(story)),
         ("Times and sizes", time_lines(story)),
         ("Bodies", body_lines(story)),

@@ -11,7 +11,6 @@ import pytest
 from gatepass.cli.story_lines import (
     HEAD,
     WIDTH,
-    attempt_lines,
     body_lines,
     change_lines,
     cleaned,
@@ -23,6 +22,7 @@ from gatepass.cli.story_lines import (
     summary_line,
     time_lines,
     way,
+    way_lines,
     wrapped,
 )
 
@@ -175,13 +175,18 @@ def test_the_story_of_a_failed_request():
         "",
         "Way",
         "  ● client           ragflow, OpenAI/Python 3.0.0",
-        "  │",
         "  ● gatepass         1 change, added 2.0 ms",
-        "  │",
         "  ● credential:corp  token fetched 83 s before, 157 s left",
-        "  │",
-        "  ✗ upstream:chat    200 with the error upstream_closed  ◀ failed here",
-        "  ┊",
+        "  ✗ upstream:chat    400 error_reply upstream_error, 200 ms",
+        "      model gpt-4o-240806",
+        "      connect 20 ms, until head 170 ms, rest 10 ms",
+        "      reason: Unsupported parameter: images",
+        "  ● credential:corp  token fetched 83 s before, 157 s left",
+        "  ✗ upstream:chat    200 cut upstream_closed, 800 ms  ◀ failed here",
+        "      model gpt-4o-240806",
+        "      sent again with a rule learned from the error",
+        "      began at 200 ms, until head 300 ms, rest 500 ms, reused connection",
+        "      upstream's id: req_1",
         "  ○ upstream:spare   not tried as m2: ejected",
         "",
         "Error",
@@ -189,17 +194,6 @@ def test_the_story_of_a_failed_request():
         "  What to do: Check the upstream's log and the timeouts of proxies. `gatepass",
         "    doctor gpt-4o --call` tests a small call.",
         "  Page: docs/reference/errors.md#upstream_closed",
-        "",
-        "Attempts",
-        "  1. chat as gpt-4o-240806: 400 error_reply upstream_error, 200 ms",
-        "     token of corp: fetched 83 s before, 157 s left",
-        "     connect 20 ms, until head 170 ms, rest 10 ms",
-        "     reason: Unsupported parameter: images",
-        "  2. chat as gpt-4o-240806: 200 cut upstream_closed, 800 ms",
-        "     sent again with a rule learned from the error",
-        "     token of corp: fetched 83 s before, 157 s left",
-        "     began at 200 ms, until head 300 ms, rest 500 ms, reused connection",
-        "     upstream's id: req_1",
         "",
         "Changes",
         "  images=content-parts (learned from the error of this request)",
@@ -271,8 +265,8 @@ def test_the_way_shows_each_deployment_of_an_upstream_and_marks_the_last_one_tha
     ]
     hops = way(story(*refused, not_tried=left, error={**CUT, "hop": "upstream:chat"}))
     assert [(hop.state, hop.note) for hop in hops if hop.name == "upstream:chat"] == [
-        ("left", "429 limited"),
-        ("failed", "429 limited"),
+        ("left", "429 complete limited, 1.00 s"),
+        ("failed", "429 complete limited, 1.00 s"),
         ("unreached", "not tried"),
         ("unreached", "not tried as x: full"),
     ]
@@ -402,32 +396,32 @@ def test_a_client_that_leaves_a_silent_stream_leads_to_the_upstream():
 def test_the_reason_of_the_last_attempt_is_not_repeated():
     failed = attempt(code="upstream_dns", reason="No such name.", connect_s=0.04, outcome="connection_failed")
     error = {**CUT, "code": "upstream_dns", "message": "No such name. Tried once."}
-    lines = plain(attempt_lines(story(failed, error=error)))
-    assert "     connect 40 ms, upstream 760 ms" in lines
+    lines = plain(way_lines(story(failed, error=error)))
+    assert "      connect 40 ms, upstream 760 ms" in lines
     assert not any("reason:" in line for line in lines)
-    assert "     reason: No such name." in plain(attempt_lines(story(failed)))
+    assert "      reason: No such name." in plain(way_lines(story(failed)))
 
 
 def test_repeats_by_policy_say_why():
     causes = ("next_target", "retry", "context_fallback")
-    lines = plain(attempt_lines(story(*(attempt(2, cause=cause) for cause in causes))))
+    lines = plain(way_lines(story(*(attempt(2, cause=cause) for cause in causes))))
     assert [line for line in lines if "sent again" in line] == [
-        "     sent again at the next target",
-        "     sent again after a pause, because `retry` of the model allows it",
-        "     sent again to the model for long requests (`context_fallback`)",
+        "      sent again at the next target",
+        "      sent again after a pause, because `retry` of the model allows it",
+        "      sent again to the model for long requests (`context_fallback`)",
     ]
 
 
 def test_the_time_of_a_failed_connection_is_that_of_the_connection():
     failed = attempt(code="upstream_dns", connect_s=0.5, upstream_s=0.5, token=None)
-    assert plain(attempt_lines(story(failed)))[1:] == ["     connect 500 ms"]
+    assert plain(way_lines(story(failed)))[4:] == ["      connect 500 ms"]
 
 
 def test_parts_of_a_split_call_that_failed_are_listed():
     parts = [attempt(outcome="error_reply", code="upstream_error"), attempt()]  # each part counts its own attempts
-    lines = plain(attempt_lines(story(attempt(parts=parts, tried=["drop=seed"]))))
-    assert "     2 requests in one call, 1 failed: upstream_error" in lines
-    assert "     changes that did not help: drop=seed" in lines
+    lines = plain(way_lines(story(attempt(parts=parts, tried=["drop=seed"]))))
+    assert "      2 requests in one call, 1 failed: upstream_error" in lines
+    assert "      changes that did not help: drop=seed" in lines
 
 
 def test_a_change_without_knowledge_of_its_paths_is_named():
@@ -447,7 +441,7 @@ def test_the_wait_of_a_limit_is_told():
 
 def test_the_wait_for_a_new_token_follows_its_rejection():
     rejected = attempt(outcome="token_rejected", token={**TOKEN, "renewal_s": 0.9}, head_s=0.1)
-    assert "     until head 100 ms, new token 900 ms, reused connection" in plain(attempt_lines(story(rejected)))
+    assert "      until head 100 ms, new token 900 ms, reused connection" in plain(way_lines(story(rejected)))
 
 
 def test_a_moved_value_is_shown_at_both_places():
@@ -465,7 +459,7 @@ def test_a_moved_value_is_shown_at_both_places():
 def test_the_waits_for_the_client_and_for_a_token_are_told():
     waited = attempt(token={**TOKEN, "wait_s": 0.5}, began_s=0.2)
     timings = {**story()["timings"], "body_s": 0.2}
-    assert "     began at 200 ms, token 500 ms, upstream 800 ms" in plain(attempt_lines(story(waited)))
+    assert "      began at 200 ms, token 500 ms, upstream 800 ms" in plain(way_lines(story(waited)))
     assert plain(time_lines(story(waited, timings=timings)))[0].startswith(
         "  client sent its body in 200 ms, first byte"
     )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gatepass.auth.api_keys import hash_key
-from gatepass.cli.story_lines import attempt_lines
+from gatepass.cli.story_lines import way_lines
 from gatepass.config.model import Config
 from gatepass.errors import GatepassError
 from gatepass.http_client.tls import TLSContexts
@@ -382,7 +382,7 @@ async def test_position_and_wait_are_shown():
     stories = [story_of(one, full.clock.now(), full.clock.wall(), str) for one in full.stories.ended]
     attempts = [story["attempts"][0] for story in stories]
     assert [(one["queue_position"], one["queue_wait_s"]) for one in attempts] == [(0, 0.0), (1, 0.5), (2, 1.0)]
-    assert "queue at position 2 1.00 s, " in "\n".join(attempt_lines(stories[2]))
+    assert "queue at position 2 1.00 s, " in "\n".join(way_lines(stories[2]))
     assert [story["timings"]["added_s"] for story in stories] == [0.0] * 3  # it is not gatepass that is slow
     assert gauge(full) == 0
     text = full.state.metrics.exposition().decode()
