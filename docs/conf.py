@@ -45,7 +45,7 @@ CHILDREN = {
     "operations/run": ["operations/reload", "operations/tls"],
     "operations/ui": ["operations/ui_views"],
     "comparison": ["guides/replace_a_forwarder", "guides/from_litellm", "guides/from_one_api"],
-    "architecture": ["decisions", "contributing", "extending", "release", "concepts/translation_tests"],
+    "architecture": ["decisions", "contributing", "extending", "release"],
     "security": ["concepts/security_model", "supply_chain"],
     "zh/index": [
         "zh/ragflow",
@@ -62,7 +62,6 @@ CHILDREN = {
         "zh/ragflow_upstream",
         "zh/traffic",
         "zh/translation",
-        "zh/translation_tests",
         "zh/ui",
         "zh/usage",
         "zh/keys",

@@ -1,4 +1,4 @@
-"""The page about translated protocols: each published fault has a test that exists."""
+"""tests/translation.md: each published fault has a test that exists."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TEXT = (
-    (ROOT / "docs" / "concepts" / "translation_tests.md")
-    .read_text()
-    .partition("## Published faults")[2]
-    .partition("\n## ")[0]
-)
+TEXT = (ROOT / "tests/translation.md").read_text().partition("## Published faults")[2].partition("\n## ")[0]
 ROWS = [re.split(r" ?\| ?", line.strip("| ")) for line in TEXT.splitlines() if line.startswith("| ")][1:]
 REPORT = re.compile(r"(?:(?:BerriAI/litellm|QuantumNous/new-api|musistudio/claude-code-router)?#\d{1,6}(?:, |$))+")
 

@@ -141,4 +141,4 @@ async def test_an_empty_answer_is_an_error(models: dict[str, str], api: str, cas
 
 
 def test_the_page_shows_the_table():
-    assert table() in (ROOT / "docs" / "concepts" / "translation_tests.md").read_text(encoding="utf-8")
+    assert table() in (ROOT / "tests" / "translation.md").read_text(encoding="utf-8")

@@ -121,7 +121,7 @@ DIFFERENCES = (
 
 
 def table() -> str:
-    """Return the table of docs/concepts/translation_tests.md."""
+    """Return the table of tests/translation.md."""
     lines = ["| API | case | llama.cpp's own answer | translated | reason |", "|---|---|---|---|---|"]
     for one in DIFFERENCES:
         cases = "each" if one.cases == "*" else one.cases.replace(" ", ", ").replace("stop, at, once", "stop at once")
