@@ -30,7 +30,8 @@ import gatepass
 from gatepass.cli import main as run_command
 from gatepass.proxy import handler
 from gatepass.proxy.app_state import AppState
-from gatepass.proxy.context import Attempt, RequestContext
+from gatepass.proxy.client_response import ClientResponse
+from gatepass.proxy.context import Attempt
 from gatepass.proxy.relay import relay
 
 SUSPENDED = (GeneratorType, CoroutineType, AsyncGeneratorType)
@@ -86,10 +87,11 @@ def serve_commands(state: AppState, loop: asyncio.AbstractEventLoop, answers: IO
         print(json.dumps(answer), file=answers, flush=True)
 
 
-async def relay_or_fail(classified: Any, attempt: Attempt, context: RequestContext, *more: Any) -> None:
-    if context.call is not None and context.call.model == "fault":
+async def relay_or_fail(classified: Any, attempt: Attempt, client_response: ClientResponse, *more: Any) -> None:
+    call = client_response.context.call
+    if call is not None and call.model == "fault":
         raise RuntimeError("a fault of gatepass")
-    await relay(classified, attempt, context, *more)
+    await relay(classified, attempt, client_response, *more)
 
 
 def main() -> None:

@@ -19,8 +19,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from msgspec.structs import astuple
-
 from gatepass import errors
 from gatepass.learning.learned_rule import Key, LearnedRule, LearningPolicy, RuleScope, evidence_of
 from gatepass.learning.matchers import Relevant, contradicts, is_same_rejection, next_rules
@@ -228,5 +226,6 @@ class LearningSession:
         return (self.scope, rule.key)
 
     def _record(self, event: str, rule: LearnedRule, evidence: str) -> None:
-        request_id, where = "" if self.sent is None else self.sent.id, astuple(self.scope)
-        self.events.append(RuleChange(request_id, event, *where, rule.entry, evidence_of(evidence)))
+        request_id, where = "" if self.sent is None else self.sent.id, self.scope
+        what = (rule.entry, evidence_of(evidence))
+        self.events.append(RuleChange(request_id, event, where.upstream, where.model, where.operation, *what))

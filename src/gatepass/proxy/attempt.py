@@ -12,7 +12,7 @@ from dataclasses import replace as replaced
 from functools import partial
 from typing import TypeVar, TypeVarTuple, Unpack
 
-from msgspec.structs import astuple, replace
+from msgspec.structs import replace
 
 from gatepass import errors
 from gatepass.auth.model_access import may_use
@@ -159,18 +159,14 @@ def succeeded(attempt: Attempt) -> None:
             upstream.holder.confirm(token, attempt.user())
     if attempt.session is not None:
         attempt.session.succeeded(attempt.state.clock.now())
-    if attempt.absent is not None:
-        _learn_protocol(attempt, attempt.absent)
+    if attempt.absent is not None:  # a chat has just served the operation, which the upstream lacks
+        key, state, text = _path_key(attempt), attempt.state, attempt.absent.message
+        if upstream.state.learned.commit(key, SERVED_BY_CHAT, text, state.clock.now(), is_configured=True):
+            operation, what = key[0].operation, (SERVED_BY_CHAT.entry, evidence_of(text))
+            change = RuleChange(attempt.call.id, "learned", upstream.name, key[0].model, operation, *what)
+            state.observers.tell(state.observers.rule_changed, change)
     if attempt.session is not None or attempt.copied_bytes:
         leave_target(attempt)
-
-
-def _learn_protocol(attempt: Attempt, error: UpstreamErrorReply) -> None:
-    """Store that chats serve the operation at this upstream: one just did, after `error` to the operation itself."""
-    key, state, text = _path_key(attempt), attempt.state, error.message
-    if attempt.upstream.state.learned.commit(key, SERVED_BY_CHAT, text, state.clock.now(), is_configured=True):
-        change = RuleChange(attempt.call.id, "learned", *astuple(key[0]), SERVED_BY_CHAT.entry, evidence_of(text))
-        state.observers.tell(state.observers.rule_changed, change)
 
 
 async def send(attempt: Attempt, request: OutboundRequest) -> Response:

@@ -99,9 +99,9 @@ async def handle(client_request: ClientRequest, state: AppState, catalog: ModelC
             if state.mcp is not None and (server := state.mcp.name_at(client_request.path)) is not None:
                 from gatepass.proxy.mcp import serve_mcp  # `ApiEndpoint` has imported it
 
-                await serve_mcp(server, state.mcp, context, client_response, in_flight_request)
+                await serve_mcp(server, state.mcp, in_flight_request)
             else:
-                await _serve(context, catalog, client_response, in_flight_request)
+                await _serve(catalog, in_flight_request)
     except errors.ClientGone as error:
         cause, context.client_gone, context.gave_up = error, True, cycle.gave_up
         drop_tracebacks(error)
@@ -131,10 +131,9 @@ async def handle(client_request: ClientRequest, state: AppState, catalog: ModelC
             context.memory.release()
 
 
-async def _serve(
-    context: RequestContext, catalog: ModelCatalog, client_response: ClientResponse, in_flight_request: InFlightRequest
-) -> None:
+async def _serve(catalog: ModelCatalog, in_flight_request: InFlightRequest) -> None:
     """Serve an admitted request, from its head to the last byte of its response."""
+    client_response, context = in_flight_request.response, in_flight_request.response.context
     state, client_request, cycle = context.state, context.client_request, client_response.cycle
     # Authenticate. The head alone decides, so that gatepass reads no body of an unknown client.
     base_path, path, path_profile = state.base_path, client_request.path, None
@@ -143,7 +142,7 @@ async def _serve(
     if found is None:
         path_profile, path = split_profile(path, base_path)
     has_origin = state.allows_origins and header(client_request.headers, b"origin") is not None
-    if has_origin and await _answer_preflight(context, client_response, path_profile):
+    if has_origin and await _answer_preflight(client_response, path_profile):
         return
     found = found or _match(context, path, path_profile)
     operation = found.operation
@@ -202,7 +201,7 @@ async def _serve(
     keep_alive = KeepAlive(client_response)
     try:
         classified = await send_with_retries(attempt, try_call, context, keep_alive)
-        await relay(classified, context.attempt or attempt, context, client_response, keep_alive)
+        await relay(classified, context.attempt or attempt, client_response, keep_alive)
     finally:
         keep_alive.stop()
         if timer is not None:
@@ -230,12 +229,13 @@ def _end_late(in_flight_request: InFlightRequest, first: Attempt, timeouts: Time
     in_flight_request.cancel(error)
 
 
-async def _answer_preflight(context: RequestContext, client_response: ClientResponse, path_profile: str | None) -> bool:
+async def _answer_preflight(client_response: ClientResponse, path_profile: str | None) -> bool:
     """Return whether the request was a CORS preflight, which then has its response.
 
     A browser sends no key with a preflight, so only the path can name the profile.
     Raises UnknownPath, ForbiddenHost, ForbiddenOrigin.
     """
+    context = client_response.context
     state, client_request = context.state, context.client_request
     state.authenticator.check_without_key(client_request)
     _apply_profile(context, select_profile(state.profiles, path_profile, None))

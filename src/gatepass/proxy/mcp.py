@@ -67,6 +67,8 @@ class _McpRequest(Hidden, msgspec.Struct, eq=False):
     """One request to a server, with what each of its attempts needs."""
 
     server: McpRoute
+    in_flight: InFlightRequest
+    response: ClientResponse
     context: RequestContext
     allowed: McpAllowed | None
     """What a key with lists may use. None for a key without."""
@@ -74,17 +76,12 @@ class _McpRequest(Hidden, msgspec.Struct, eq=False):
     request: OutboundRequest = OutboundRequest("", "")
 
 
-async def serve_mcp(
-    name: str,
-    servers: McpServers,
-    context: RequestContext,
-    client_response: ClientResponse,
-    in_flight_request: InFlightRequest,
-) -> None:
+async def serve_mcp(name: str, servers: McpServers, in_flight_request: InFlightRequest) -> None:
     """Serve an admitted request to the server `name`, from its head to the last byte of its response.
 
     Raises every error that the client receives, and ClientGone.
     """
+    client_response, context = in_flight_request.response, in_flight_request.response.context
     state, client_request, access = context.state, context.client_request, context.access
     access.operation, context.protocol = MCP, McpProtocol(messages.UNREADABLE)
     server = servers.by_name.get(name)
@@ -95,7 +92,7 @@ async def serve_mcp(
             for name, value in cors_headers(client_request.headers, origins)
         )
     if client_request.method == "OPTIONS" and is_preflight(client_request.method, client_request.headers):
-        await _answer_preflight(name, context, client_response, origins)
+        await _answer_preflight(name, client_response, origins)
         return
 
     if server is not None:  # also a refusal is listed with it
@@ -116,12 +113,13 @@ async def serve_mcp(
     if method not in _OPERATIONS:
         raise errors.MethodNotAllowed(f"{method[:20]} is not possible for MCP; use POST.", allow=", ".join(_OPERATIONS))
 
-    exchange = _McpRequest(server, context, allowed if allowed.is_limited else None)
+    limited = allowed if allowed.is_limited else None
+    exchange = _McpRequest(server, in_flight_request, client_response, context, limited)
     try:
         if method == "GET":
             access.operation = IDLE_STREAM
         in_flight_request.begin(caller, is_idle_stream=method == "GET")
-        await _read_message(exchange, client_response)
+        await _read_message(exchange)
         if state.admission is not None and method == "POST":
             await state.admission.admit_message(context)
         if context.admitted is not None and exchange.message.kind == "unreadable":
@@ -132,7 +130,7 @@ async def serve_mcp(
         session_id = header(client_request.headers, SESSION)
         if session_id is not None and servers.checks_sessions:
             await servers.sessions.check(name, session_id, caller.name, is_only_caller=servers.has_one_caller)
-        await _relay_message(exchange, servers, client_response, in_flight_request)
+        await _relay_message(exchange, servers)
     except GatepassError as error:
         name_settings(error, name)
         raise
@@ -140,10 +138,9 @@ async def serve_mcp(
         in_flight_request.release_idle_stream()
 
 
-async def _answer_preflight(
-    name: str, context: RequestContext, client_response: ClientResponse, origins: tuple[str, ...]
-) -> None:
+async def _answer_preflight(name: str, client_response: ClientResponse, origins: tuple[str, ...]) -> None:
     """Answer a CORS preflight, for which a browser sends no key. Raises ForbiddenHost, ForbiddenOrigin."""
+    context = client_response.context
     authenticator, client_request = context.state.authenticator, context.client_request
     authenticator.check_without_key(client_request)
     authenticator.check_browser(client_request, origins, f"mcp.{name}.allowed_origins")
@@ -155,7 +152,7 @@ async def _answer_preflight(
     await client_response.send(NO_CONTENT, (), b"")
 
 
-async def _read_message(exchange: _McpRequest, client_response: ClientResponse) -> None:
+async def _read_message(exchange: _McpRequest) -> None:
     """Read the body and, of a POST, its message. Raises the errors of `check_message` for a key with lists."""
     context, server = exchange.context, exchange.server
     state, client_request = context.state, context.client_request
@@ -164,7 +161,7 @@ async def _read_message(exchange: _McpRequest, client_response: ClientResponse) 
     memory = context.memory
     try:
         # also for a GET: under ASGI a disconnect is noticed only after the body was read
-        body = await client_response.cycle.read_body(server.body_bytes, None if memory is None else memory.claim)
+        body = await exchange.response.cycle.read_body(server.body_bytes, None if memory is None else memory.claim)
     except errors.BodyTooLarge:
         setting = f"mcp.{exchange.server.name}.body_bytes"
         raise errors.BodyTooLarge(f"The request body is larger than {server.body_bytes} bytes ({setting}).") from None
@@ -191,9 +188,7 @@ async def _read_message(exchange: _McpRequest, client_response: ClientResponse) 
     )
 
 
-async def _relay_message(
-    exchange: _McpRequest, servers: McpServers, client_response: ClientResponse, in_flight_request: InFlightRequest
-) -> None:
+async def _relay_message(exchange: _McpRequest, servers: McpServers) -> None:
     """Send the request, with one more attempt where that is allowed, and relay the reply."""
     context, server, request = exchange.context, exchange.server, exchange.request
     state, client_request = context.state, context.client_request
@@ -214,12 +209,12 @@ async def _relay_message(
             await servers.sessions.forget(server.name, asked)
         headers = attempt.upstream.response_headers.select(response.headers)
         if reply.is_stream:
-            await _relay_stream(exchange, attempt, response, headers, client_response, in_flight_request)
+            await _relay_stream(exchange, attempt, response, headers)
         elif reply.body is None:
             raw = RawReply(attempt.upstream, response)
-            await relay(raw, attempt, context, client_response, KeepAlive(client_response))
+            await relay(raw, attempt, exchange.response, KeepAlive(exchange.response))
         elif is_error(response.status):
-            await _relay_error(exchange, attempt, reply, headers, client_response)
+            await _relay_error(exchange, attempt, reply, headers)
         else:
             body = reply.body
             if exchange.allowed is not None and body:
@@ -231,7 +226,7 @@ async def _relay_message(
             attempt.end(COMPLETE)
             if exchange.message.method == messages.LIST_TOOLS and len(body) <= LISTED_BYTES:
                 state.metrics.tools_listed(server.target.upstream, messages.listed_tools(body))
-            await client_response.send(response.status, headers, body)
+            await exchange.response.send(response.status, headers, body)
     except BaseException:  # a client that disconnects arrives here as a cancellation
         await response.aclose()
         raise
@@ -332,11 +327,7 @@ def _challenge(headers: Headers) -> dict[bytes, bytes]:
 
 
 async def _relay_error(
-    exchange: _McpRequest,
-    attempt: Attempt,
-    reply: _McpReply,
-    headers: list[tuple[bytes, bytes]],
-    client_response: ClientResponse,
+    exchange: _McpRequest, attempt: Attempt, reply: _McpReply, headers: list[tuple[bytes, bytes]]
 ) -> None:
     """Relay an error of the server with its status: its JSON as bytes, otherwise a message that names the hop.
 
@@ -377,27 +368,20 @@ async def _relay_error(
     else:
         context.error = error
         attempt.end(Outcome.ERROR_REPLY, error)
-    await client_response.send(status, headers, body)
+    await exchange.response.send(status, headers, body)
 
 
 async def _relay_stream(
-    exchange: _McpRequest,
-    attempt: Attempt,
-    response: Response,
-    headers: list[tuple[bytes, bytes]],
-    client_response: ClientResponse,
-    in_flight_request: InFlightRequest,
+    exchange: _McpRequest, attempt: Attempt, response: Response, headers: list[tuple[bytes, bytes]]
 ) -> None:
     """Relay a stream as it arrives. Its head is sent at once: the first event of an idle one may take an hour."""
-    context, state = exchange.context, exchange.context.state
-    filtered = (
-        FilteredEvents(exchange.allowed, state.limits.event_bytes, attempt.upstream.name)
-        if exchange.allowed is not None
-        else None
-    )
-    is_idle, limit_bytes = in_flight_request.is_idle_stream, state.limits.event_bytes
+    context, client_response, upstream = exchange.context, exchange.response, attempt.upstream.name
+    state, is_idle, filtered = context.state, exchange.in_flight.is_idle_stream, None
+    if exchange.allowed is not None:
+        filtered = FilteredEvents(exchange.allowed, state.limits.event_bytes, upstream)
     request = None if is_idle else exchange.message
-    events = PassedEvents(attempt.upstream.name, limit_bytes, filtered, client_response.mark_first_byte, request)
+    mark_first_byte = client_response.mark_first_byte
+    events = PassedEvents(upstream, state.limits.event_bytes, filtered, mark_first_byte, request)
     keep_alive = KeepAlive(client_response)
     context.access.stream = True
     try:
@@ -405,10 +389,10 @@ async def _relay_stream(
         await client_response.send_events(b"")
         keep_alive.start(_keep_alive, STREAM_HOLD_S)
         stream = StreamingReply(attempt.upstream, response, events, b"")
-        await relay(stream, attempt, context, client_response, keep_alive)
+        await relay(stream, attempt, client_response, keep_alive)
         listed = bytes(events.listed)
         for block in split_events(listed) if count_lines(listed) <= TURN_LINES else ():
-            state.metrics.tools_listed(attempt.upstream.name, messages.listed_tools(parse_event(block).data or b""))
+            state.metrics.tools_listed(upstream, messages.listed_tools(parse_event(block).data or b""))
     except errors.UpstreamError as error:
         # A client that knows the id of an event resumes the stream, and an error would be the answer to its request.
         error.is_told = error.is_told or events.has_ids
@@ -416,7 +400,7 @@ async def _relay_stream(
             await client_response.send_events(b"\n\n")
         raise
     except asyncio.CancelledError:
-        reason = in_flight_request.reason
+        reason = exchange.in_flight.reason
         if is_idle and isinstance(reason, errors.Draining):
             attempt.end(Outcome.DRAINED)
             await client_response.send_events(b"", last=True)

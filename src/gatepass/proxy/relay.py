@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from gatepass.errors import TransportFault
 from gatepass.observability.observer import BATCH
 from gatepass.proxy.client_response import WHOLE_BYTES, ClientResponse, KeepAlive
-from gatepass.proxy.context import Attempt, RequestContext
+from gatepass.proxy.context import Attempt
 from gatepass.proxy.in_flight import SMALL_BYTES
 from gatepass.proxy.response import (
     EVENT_COPIES,
@@ -33,30 +33,28 @@ the client's connection."""
 
 
 def relay(
-    classified: ClassifiedReply,
-    attempt: Attempt,
-    context: RequestContext,
-    client_response: ClientResponse,
-    keep_alive: KeepAlive,
+    classified: ClassifiedReply, attempt: Attempt, client_response: ClientResponse, keep_alive: KeepAlive
 ) -> Awaitable[None]:
     """Write `classified` to the client; raise the error that ended a stream early."""
     if isinstance(classified, BufferedReply):  # most are
-        _note(attempt, context, classified)
+        _note(attempt, client_response, classified)
         return client_response.send(classified.status, classified.headers, classified.body)
     if isinstance(classified, StreamingReply):
         keep_alive.events = classified.events
-        return _relay_stream(classified, attempt, context, client_response)
+        return _relay_stream(classified, attempt, client_response)
     if isinstance(classified, RawReply):
         return _relay_raw(classified, attempt, client_response)
     # a SynthesizedStream
-    _note(attempt, context, classified)
+    _note(attempt, client_response, classified)
     client_response.begin_stream(OK, classified.headers)
     return client_response.send_events(classified.body, last=True)
 
 
-def _note(attempt: Attempt, context: RequestContext, reply: BufferedReply | SynthesizedStream | EventStream) -> None:
+def _note(
+    attempt: Attempt, client_response: ClientResponse, reply: BufferedReply | SynthesizedStream | EventStream
+) -> None:
     """Note for the access log what the reply is, or was up to its end."""
-    access, usage = context.access, reply.usage
+    access, usage = client_response.context.access, reply.usage
     if usage is None and isinstance(reply, BufferedReply):
         usage = usage_of(reply.body)
     if usage is not None:
@@ -67,17 +65,15 @@ def _note(attempt: Attempt, context: RequestContext, reply: BufferedReply | Synt
         attempt.add_changes(adapted)
 
 
-async def _relay_stream(
-    stream: StreamingReply, attempt: Attempt, context: RequestContext, client_response: ClientResponse
-) -> None:
+async def _relay_stream(stream: StreamingReply, attempt: Attempt, client_response: ClientResponse) -> None:
     """Send each run of complete events as soon as it arrives, and close `stream.response`."""
-    events, response, turns = stream.events, stream.response, context.state.turns
+    events, response, turns = stream.events, stream.response, attempt.state.turns
     try:
         headers = stream.upstream.response_headers.select(response.headers)
         if adapted := events.adapted:
             attempt.add_changes(adapted)
         client_response.begin_stream(OK, headers)
-        writer, at_end = _EventWriter(stream, attempt, context, client_response), stream.body_ended
+        writer, at_end = _EventWriter(stream, attempt, client_response), stream.body_ended
         while not (at_end or events.done or events.failure is not None):
             await writer.flush()
             if events.waiting:
@@ -100,11 +96,11 @@ async def _relay_stream(
         attempt.end(COMPLETE)
         await client_response.send_events(writer.held, last=True)
     except BaseException:  # a client that disconnects in mid-stream arrives here as a cancellation
-        context.streamed = events.streamed  # for the error event
+        client_response.context.streamed = events.streamed  # for the error event
         await response.aclose()
         raise
     finally:
-        _note(attempt, context, events)
+        _note(attempt, client_response, events)
 
 
 async def _relay_raw(raw: RawReply, attempt: Attempt, client_response: ClientResponse) -> None:
@@ -151,11 +147,9 @@ class _EventWriter:
     `held` is the run of events that waits for room in the client's connection or for the end of the stream.
     """
 
-    def __init__(
-        self, stream: StreamingReply, attempt: Attempt, context: RequestContext, client_response: ClientResponse
-    ) -> None:
+    def __init__(self, stream: StreamingReply, attempt: Attempt, client_response: ClientResponse) -> None:
         self._events = stream.events
-        self._access = context.access
+        self._access = client_response.context.access
         self._client_response = client_response
         self._memory = attempt.memory
         self._is_translated = attempt.chat is not None

@@ -323,14 +323,13 @@ class StoreWindows(Windows):
             for limit in limits:
                 limit.others = 0
                 self._change(limit, _cost(limit, tokens))
-            result.shared = [self._unsent(limit) for limit in limits]
+            result.shared = found = list[_Counted]()
+            for limit in limits:
+                unsent, part = self._subject(limit).unsent, self._part(limit)
+                if (counted := unsent.get(limit.setting)) is None or counted.part != part:
+                    counted = unsent[limit.setting] = _Counted(part)
+                found.append(counted)
         return result
-
-    def _unsent(self, limit: Limit) -> _Counted:
-        unsent, part = self._subject(limit).unsent, self._part(limit)
-        if (counted := unsent.get(limit.setting)) is None or counted.part != part:
-            counted = unsent[limit.setting] = _Counted(part)
-        return counted
 
     def settle(self, taken: Taken, tokens: int | None, now_s: float) -> None:
         shared, taken.shared = taken.shared, ()

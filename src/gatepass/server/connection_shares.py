@@ -219,9 +219,8 @@ class TrustedProxies:
 
     def __init__(self, networks: Sequence[str]) -> None:
         self._networks = [ip_network(network) for network in networks]
-        self.of_peer = lru_cache(maxsize=1024)(self._of_peer)  # the same clients connect again and again
 
-    def _of_peer(self, peer: str) -> Address | None:
+    def of_peer(self, peer: str) -> Address | None:
         """Return the address that a new connection belongs to. None for a trusted proxy or without an address."""
         address = _parsed(peer)
         return None if address is None or self._trusts(address) else _grouped(address)

@@ -199,10 +199,6 @@ class Worker:
     def is_alive(self) -> bool:
         return self.process.returncode is None
 
-    @property
-    def is_ready(self) -> bool:
-        return self.ready_at.exists()
-
     def signal(self, number: int) -> None:
         # Process.send_signal polls first: it can reap the process before asyncio does, which then knows no exit code
         # (gh-127049 of CPython).
@@ -274,7 +270,7 @@ class Supervisor:
         return self._code
 
     async def _announce_when_ready(self) -> None:
-        while not any(worker.is_ready for worker in self._workers.values()):
+        while not any(worker.ready_at.exists() for worker in self._workers.values()):
             await asyncio.sleep(CHECK_INTERVAL_S)
         self._has_served = True
         self._announce()
