@@ -44,10 +44,18 @@ REMOVED: Mapping[str, str] = {
     "credentials.*.exec_credential": "Set `KUBERNETES_EXEC_INFO` in `env`, as the page Tokens shows.",
     "credentials.*.assertion_type": "Set `client_assertion_type` in `extra`, as the page Tokens shows.",
     "credentials.*.role_session_name": "It is `gatepass`.",
+    "credentials.*.inherit": 'Write each variable into `env`: `env: {NAME: "${NAME}"}`.',
+    "credentials.*.subject_token_type": "Set `subject_token_type` in `extra`, as a URI.",
     "limits.unauthenticated_connections": "It is a quarter of `limits.connections`.",
     "upstreams.*.rejection.login_hosts": "A redirect to another host, or to a path such as `login`, rejects the token.",
     "upstreams.*.repair.one_id": "Chunks keep their ids.",
     "upstreams.*.repair.without_choices": "Members of chunks without choices move into the next chunk with choices.",
+    "models.*.suggest": "`context_fallback` sends a request that is too long to another model.",
+    "models.*.breaker.failure_percent": "It is 50.",
+    "models.*.breaker.least_requests": "It is 20.",
+    "models.*.breaker.window_s": "It is 10 s.",
+    "models.*.breaker.max_ejection_s": "It is 300 s.",
+    "tracing.service_name": "The variable `OTEL_SERVICE_NAME` sets it.",
     "mcp.*.rejection.login_hosts": "A redirect to another host, or to a path such as `login`, rejects the token.",
 }
 """The settings that 0.2.0 removed, and what to do instead."""

@@ -86,10 +86,7 @@ def unknown_names(tree: Any) -> Iterator[tuple[SettingPath, str]]:
             if isinstance(value, str) and value not in (known := names.get(block, [])):
                 yield path, _unknown(value, block, known)
     if "models" in names:
-        others = matches(tree, ("models", "*", "context_fallback"))
-        if not _has_operation_upstream(tree):  # that upstream may serve any model
-            others = chain(others, matches(tree, ("models", "*", "suggest")))
-        for path, value in others:
+        for path, value in matches(tree, ("models", "*", "context_fallback")):
             # an entry with a glob is a route of the other model too
             if isinstance(value, str) and not any(fnmatchcase(value, name) for name in names["models"]):
                 yield path, _unknown(value, "models", names["models"])

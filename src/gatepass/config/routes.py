@@ -518,12 +518,6 @@ class Model(Block):
 
     Example: [chat]
     """
-    suggest: str | None = None
-    """The public name of a model that error messages suggest if the upstream rejects the request in words that
-    gatepass knows. gatepass sends no request to that model. A name without a route is rejected.
-
-    Example: gpt-4o-vision
-    """
     rules: Rules | None = None
     """Changes of its requests.
 

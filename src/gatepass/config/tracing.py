@@ -42,11 +42,6 @@ class TracingConfig(Block):
 
     Danger: Others on the network can read them.
     """
-    service_name: Annotated[str, Field(min_length=1)] | None = None
-    """`service.name` of all spans and metrics. None: `OTEL_SERVICE_NAME`, or `gatepass`.
-
-    Example: gatepass-team-a
-    """
     sample_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     """The part of the requests whose spans are sent. None: `OTEL_TRACES_SAMPLER`, or all.
 

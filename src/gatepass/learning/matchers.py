@@ -486,13 +486,12 @@ BlockedS = Callable[[LearnedRule], float]
 
 @dataclass(frozen=True, slots=True)
 class LearningSettings:
-    """The configuration of one model: `learn` and `policy` from its upstream, `stream` and `suggest` from its entry."""
+    """The configuration of one model: `learn` and `policy` from its upstream, `stream` from its entry."""
 
     upstream: str
     policy: LearningPolicy
     learn: Literal["off", "on"] = "on"
     stream: str = "auto"
-    suggest: str | None = None
 
 
 def advice(
@@ -504,8 +503,7 @@ def advice(
     rules that failed within the last minute.
     """
     advised = REASONING_ADVICE if rejection.wants_reasoning else ""
-    steps = list(suggested_rules(rejection, LEARN_ALSO))  # none if the upstream requires reasoning
-    for step in steps:
+    for step in suggested_rules(rejection, LEARN_ALSO):  # none if the upstream requires reasoning
         rules = [one for one in step if one in relevant]
         if rules:
             advised = _setting_advice(rejection, rules, setting, blocked_s)
@@ -513,8 +511,6 @@ def advice(
         if LearnedRule("content", "text") in step and any(name in sent.body for name in _IMAGES):
             advised = "This model accepts text only, and the request contains images."
             break
-    if setting.suggest is not None and any(steps):
-        advised += f" The model {setting.suggest!r} may accept this request."
     return advised.strip()
 
 

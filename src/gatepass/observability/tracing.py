@@ -124,8 +124,8 @@ class Tracing(Observer):
     def __init__(self, config: TracingConfig, clock: Clock, mask: Callable[[str], str], metrics: Metrics) -> None:
         self._config, self._clock, self._mask, self._metrics = config, clock, mask, metrics
         resource = Resource.create()
-        own = {SERVICE_VERSION: __version__, SERVICE_NAME: config.service_name or "gatepass"}
-        if config.service_name is None and not str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
+        own = {SERVICE_VERSION: __version__, SERVICE_NAME: "gatepass"}
+        if not str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
             del own[SERVICE_NAME]  # OTEL_SERVICE_NAME
         own |= {} if SERVICE_INSTANCE_ID in resource.attributes else {SERVICE_INSTANCE_ID: str(uuid4())}
         self.resource = resource.merge(Resource(own))

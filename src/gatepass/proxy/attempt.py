@@ -15,7 +15,6 @@ from typing import TypeVar, TypeVarTuple, Unpack
 from msgspec.structs import replace
 
 from gatepass import errors
-from gatepass.auth.model_access import may_use
 from gatepass.clock import sleep
 from gatepass.dialects.base import raw_request, with_query
 from gatepass.dialects.error_body import is_http_error
@@ -719,14 +718,8 @@ def _advice(
         return IDS_ADVICE
     state = attempt.state
     entry = state.declared.model(base.operation.configured_as, base.model)
-    suggest = None if entry is None else entry.suggest
-    caller = next((key for key in state.config.access.keys if key.name == base.caller), None)
-    if suggest is not None and caller is not None and not may_use(caller, suggest):
-        suggest = None  # the caller must not learn that the model exists
     stream = "auto" if entry is None else entry.stream
-    settings = LearningSettings(session.scope.upstream, session.policy, session.mode, stream, suggest)
+    settings = LearningSettings(session.scope.upstream, session.policy, session.mode, stream)
     blocked_s = partial(session.blocked_s, now_s=state.clock.now())
     rejection = session.parse_error(error)
-    hint = "" if rejection is None else advice(rejection, sent, settings, blocked_s, rules)
-    has_no_room = not hint and suggest is not None and is_too_long(error)
-    return f"The model {suggest!r} may have a longer context." if has_no_room else hint
+    return "" if rejection is None else advice(rejection, sent, settings, blocked_s, rules)

@@ -4,18 +4,18 @@ import pytest
 
 from gatepass import __version__
 from gatepass.config import load, wording
-from gatepass.config.changes import CHANGES, SettingChange, drop_removed, parsed_version, since
+from gatepass.config.changes import CHANGES, PRESET, REMOVED, SettingChange, drop_removed, parsed_version, since
 from gatepass.config.document import ConfigError, dotted
 from gatepass.config.wording import all_settings
 from gatepass.config.yaml_file import parse_yaml
 
-REMOVED = SettingChange("0.2.0", "removed", ("upstreams", "*", "banner"), "The first page always shows it.")
+BANNER = SettingChange("0.2.0", "removed", ("upstreams", "*", "banner"), "The first page always shows it.")
 
 
 @pytest.mark.parametrize("version", ["0.2.0", "0.2.9", "0.1.0"])
 def test_a_setting_that_was_removed_is_ignored_and_warned_of(version):
     document = parse_yaml("f.yaml", "upstreams:\n  a:\n    banner: hello\n    port: 80\n")
-    drop_removed(document, (REMOVED,), version)
+    drop_removed(document, (BANNER,), version)
     assert document.tree == {"upstreams": {"a": {"port": 80}}}
     reason = "was removed in 0.2.0: The first page always shows it. A later minor version rejects it."
     assert document.warnings == [f"f.yaml:3: upstreams.a.banner: {reason}"]
@@ -24,7 +24,7 @@ def test_a_setting_that_was_removed_is_ignored_and_warned_of(version):
 @pytest.mark.parametrize("version", ["0.3.0", "1.0"])
 def test_the_next_minor_version_keeps_the_setting_for_the_validation(version):
     document = parse_yaml("f.yaml", "upstreams: {a: {banner: hello}}\n")
-    drop_removed(document, (REMOVED,), version)
+    drop_removed(document, (BANNER,), version)
     assert document.tree == {"upstreams": {"a": {"banner": "hello"}}}
     assert document.warnings == []
 
@@ -97,3 +97,31 @@ def test_a_preset_is_rejected_at_once_because_its_login_has_no_request(tmp_path)
     assert sorted(found) == ["password", "preset", "url", "username"]
     assert found["preset"].startswith("was removed in 0.2.0: Write the request itself: the page Tokens has the recipe")
     assert "topsecret" not in str(raised.value)
+
+
+OLDER = """\
+log: {bodies: true}
+limits: {unauthenticated_connections: 5}
+tracing: {service_name: x}
+credentials:
+  a: {type: exec, command: [x], inherit: [PATH], exec_credential: true}
+  b: {type: static, token: ttttttttttttttttt, sign: {}, apikey: k, domain: d, project: p}
+  c: {type: oauth2, token_url: "https://s.example/t", client_id: i, client_secret: s, assertion_type: x,
+      subject_token_type: jwt, role_session_name: r}
+upstreams:
+  u: {base_url: "https://u.example/v1", rejection: {login_hosts: []}, repair: {one_id: true, without_choices: true}}
+mcp: {m: {url: "https://m.example", rejection: {login_hosts: []}}}
+models:
+  m: {targets: [{upstream: u}], suggest: other,
+      breaker: {failure_percent: 50, least_requests: 20, window_s: 10, max_ejection_s: 30, ejection_s: 5}}
+"""
+
+
+def test_an_older_file_with_the_removed_settings_loads_with_a_sentence_for_each(tmp_path):
+    path = tmp_path / "gatepass.yaml"
+    path.write_text(OLDER)
+    warnings = load.load(str(path), {}).warnings
+    for setting, text in REMOVED.items():
+        name = setting.rpartition(".")[2]
+        found = [one for one in warnings if f".{name}: was removed in 0.2.0: {text} A later" in one]
+        assert bool(found) is (setting != PRESET), setting

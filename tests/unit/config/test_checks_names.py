@@ -92,16 +92,6 @@ def test_a_model_with_a_route_is_not_reported(tree):
     assert list(unreachable_settings(tree)) == []
 
 
-def suggesting(name, **more):
-    return list(unknown_names({"models": {"tiny": {"suggest": name}, "gpt-*": {}}, **more}))
-
-
-def test_a_suggestion_without_a_route_is_reported():
-    assert suggesting("tinyy") == [
-        (("models", "tiny", "suggest"), "'tinyy' is not a name under models; did you mean tiny?")
-    ]
-
-
 def test_a_model_for_long_requests_without_a_route_is_reported():
     fault = (("models", "m", "context_fallback"), "'long' is not a name under models; there is m")
     assert list(unknown_names({"models": {"m": {"context_fallback": "long"}}})) == [fault]
@@ -111,13 +101,6 @@ def test_a_model_for_long_requests_without_a_route_is_reported():
 def test_operation_without_an_upstream_is_no_route():
     rules = {"operations": {"chat": {"rules": {"drop": ["user"]}}}}
     assert list(unreachable_settings({"upstreams": TWO, **rules})) == [(("upstreams",), NO_ROUTE.format(first="chat"))]
-    assert len(suggesting("any", **rules)) == 1
-
-
-def test_a_suggestion_with_a_route_is_not_reported():
-    assert suggesting("gpt-4o") == suggesting("tiny") == suggesting(None) == []
-    assert suggesting("any", operations={"chat": {"upstream": "chat"}}, upstreams=TWO) == []
-    assert list(unknown_names({"models": {"tiny": {"suggest": "any"}, "*": {}}})) == []
 
 
 def test_a_subject_is_a_known_credential():

@@ -152,7 +152,6 @@ def test_pinned_entry_copies_the_settings_of_its_glob():
     glob = {
         "upstream": "chat",
         "stream": "emulate",
-        "suggest": "other",
         "timeouts": {"first_byte_s": 1},
         "rules": {"drop": ["top_p"], "rename": {"a": "b"}, "merge_roles": True},
     }

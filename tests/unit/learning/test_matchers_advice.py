@@ -14,7 +14,6 @@ def advised(
     case: Case,
     *,
     learn: Mode = "on",
-    suggest: str | None = None,
     also: tuple[str, ...] = (),
     stream: str = "auto",
     blocked_s: BlockedS = lambda _: 0.0,
@@ -22,7 +21,7 @@ def advised(
     rejection = UpstreamRejection.of(case.call.operation.members, case.status, case.error_body, case.call.body)
     assert rejection is not None
     policy = LearningPolicy(frozenset(also), may_stream=stream == "auto")
-    settings = LearningSettings("chat", policy, learn, stream, suggest)
+    settings = LearningSettings("chat", policy, learn, stream)
     return advice(rejection, case.call, settings, blocked_s, relevant_rules(rejection, case.call))
 
 
@@ -97,14 +96,7 @@ def test_advice_does_not_offer_protected_members():
 
 def test_pictures_that_a_model_cannot_read_are_shown():
     case = never("", openai("messages[0]: invalid type: sequence, expected a string"), request=chat(PICTURE))
-    assert advised(case, suggest="gpt-4o") == (
-        "This model accepts text only, and the request contains images. The model 'gpt-4o' may accept this request."
-    )
-
-
-def test_advice_suggests_another_model_for_a_rejected_form():
-    assert advised(NO_TOOLS, suggest="gpt-4o").endswith(". The model 'gpt-4o' may accept this request.")
-    assert advised(never("", openai("Something else.")), suggest="gpt-4o") == ""
+    assert advised(case) == "This model accepts text only, and the request contains images."
 
 
 @pytest.mark.parametrize("case", ROWS, ids=lambda case: case.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -140,24 +139,15 @@ class ExecCredential(LocalCredential):
     Danger: Every user of the machine can see the arguments. Pass secrets in `env`.
     """
     env: dict[VariableName, SecretText] = {}
-    """Environment variables of the program, by name.
+    """Environment variables of the program, by name. It inherits `PATH` and `HOME` of gatepass, and no others.
 
     Example: {CLIENT_SECRET: "${CLIENT_SECRET}"}
-    """
-    # most programs need the first to start others, and the second for their own login
-    inherit: list[VariableName] = ["PATH", "HOME"]
-    """Variables of gatepass's environment that the program inherits. It inherits no others.
-
-    Example: [PATH, HOME, KUBECONFIG]
     """
     reply: ReplyPaths = ReplyPaths()
     """Where the token and its lifetime are in the output.
 
     Example: {token: accessToken, expiry: expiresOn}
     """
-
-    def inherited(self) -> dict[str, str]:
-        return {name: os.environ[name] for name in self.inherit if name in os.environ}
 
 
 USUAL_HEADER = "api-key"

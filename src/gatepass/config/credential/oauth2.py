@@ -149,15 +149,9 @@ class Oauth2Credential(Credential):
 
     Example: corp
     """
-    subject_token_type: str = "access_token"  # noqa: S105 - a type, not a secret
-    """The type of the presented token for `token_exchange`: a URI, or `access_token`, `refresh_token`, `id_token`,
-    `saml1`, `saml2`, `jwt`.
-
-    Example: jwt
-    """
     requested_token_type: str | None = None
-    """The type of the token that `token_exchange` requests, written like `subject_token_type`. None: the issuer's
-    choice.
+    """The type of the token that `token_exchange` requests: a URI, or `access_token`, `refresh_token`, `id_token`,
+    `saml1`, `saml2`, `jwt`. None: the issuer's choice.
 
     Example: access_token
     """
@@ -276,12 +270,11 @@ def _subject_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
         yield name, f"conflicts with {used[0]}: keep one of them"
     if "subject" in used and block.private_key is None and block.client_auth != "private_key_jwt":
         yield "private_key", "is missing: gatepass signs the assertion about subject with it"
-    for name in ("subject_token_type", "requested_token_type"):
-        kind = getattr(block, name)
-        if kind is not None and kind not in TOKEN_TYPES and ":" not in kind:
-            yield name, f"is neither a URI nor one of {', '.join(TOKEN_TYPES)}"
-        if grant != "token_exchange" and name in block.model_fields_set:
-            yield name, "belongs to grant_type: token_exchange"
+    if (kind := block.requested_token_type) is not None:
+        if kind not in TOKEN_TYPES and ":" not in kind:
+            yield "requested_token_type", f"is neither a URI nor one of {', '.join(TOKEN_TYPES)}"
+        if grant != "token_exchange":
+            yield "requested_token_type", "belongs to grant_type: token_exchange"
     for name in ("refresh_token", "refresh_token_file"):
         if ways and getattr(block, name) is not None:
             yield name, f"has no effect with grant_type: {grant}, which presents a token each time: remove it"

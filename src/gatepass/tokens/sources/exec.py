@@ -178,9 +178,11 @@ class ExecSource:
         limit_s, stderr = self._settings.timeout_s, bytearray()
         parts = enumerate(self._settings.command)
         arguments = [revealed(part, f"command[{i}]") if isinstance(part, Secret) else part for i, part in parts]
-        # Not all variables: they contain secrets of gatepass and of other services.
+        # Not all variables: they contain secrets of gatepass and of other services. Most programs need these: the
+        # first to start others, and the second for their own login.
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         own = {name: revealed(value, f"env.{name}") for name, value in self._settings.env.items()}
-        running = self._run(arguments, self._settings.inherited() | own, REPLY_BYTES, stderr, self._clock)
+        running = self._run(arguments, inherited | own, REPLY_BYTES, stderr, self._clock)
         try:
             finished = await timeout(self._clock, limit_s, running, _Late())
         except _Late:

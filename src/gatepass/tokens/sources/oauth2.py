@@ -349,12 +349,12 @@ class LoginGrant:
         presented = self.assertion.read(token_url, wall_s) or presented or ""
         if settings.grant_type == "jwt_bearer":
             return {"grant_type": JWT_BEARER, "assertion": presented}
-        given, wanted = settings.subject_token_type, settings.requested_token_type
+        wanted = settings.requested_token_type
         requested = {} if wanted is None else {"requested_token_type": TOKEN_TYPES.get(wanted, wanted)}
         return {
             "grant_type": TOKEN_EXCHANGE,
             "subject_token": presented,
-            "subject_token_type": TOKEN_TYPES.get(given, given),
+            "subject_token_type": TOKEN_TYPES["access_token"],
             **requested,
         }
 

@@ -129,16 +129,6 @@ def test_arguments_are_shown_and_those_by_reference_hidden():
     assert isinstance(settings.command[1], Secret)
 
 
-def test_a_program_gets_of_our_environment_what_is_named_and_set(monkeypatch):
-    monkeypatch.setenv("PATH", "/bin")
-    monkeypatch.setenv("HOME", "/home/me")
-    monkeypatch.setenv("OTHER", "x")
-    monkeypatch.delenv("MISSING", raising=False)
-    settings = {"type": "exec", "command": ["x"]}
-    assert ExecCredential.model_validate(settings).inherited() == {"PATH": "/bin", "HOME": "/home/me"}
-    assert ExecCredential.model_validate({**settings, "inherit": ["OTHER", "MISSING"]}).inherited() == {"OTHER": "x"}
-
-
 def test_a_variable_is_shown_by_its_name():
     settings = EnvCredential.model_validate({"type": "env", "variable": KEY})
     assert settings.model_dump(mode="json")["variable"] == "KEY"

@@ -62,7 +62,7 @@ def failing(code: int, stderr: str) -> Program:
 
 
 def settings(**more: Any) -> ExecCredential:
-    return ExecCredential.model_validate({"type": "exec", "command": ["/opt/bin/get-token"], "inherit": [], **more})
+    return ExecCredential.model_validate({"type": "exec", "command": ["/opt/bin/get-token"], **more})
 
 
 def source(program: Program, clock: DrivenClock | None = None, **more: Any) -> ExecSource:
@@ -105,9 +105,10 @@ async def test_a_credential_of_kubectl_is_known_by_its_kind():
 async def test_program_receives_its_arguments_and_its_own_environment(monkeypatch):
     monkeypatch.setenv("PATH", "/bin")
     monkeypatch.setenv("LEAK", "x")
+    monkeypatch.delenv("HOME", raising=False)
     program = Program(printed("abc"))
     command = ["get-token", "--key", KEY, "a b; rm $HOME"]
-    await source(program, command=command, env={"REGION": "eu", "PASSWORD": KEY}, inherit=["PATH", "NOT_SET"]).fetch()
+    await source(program, command=command, env={"REGION": "eu", "PASSWORD": KEY}).fetch()
     assert program.runs == [
         (
             ["get-token", "--key", "top-secret-value", "a b; rm $HOME"],

@@ -157,7 +157,7 @@ async def test_token_exchange_sends_the_fields_of_rfc_8693(endpoint: Endpoint, f
     settings = oauth2(
         **EXCHANGE,
         subject_file=str(file),
-        subject_token_type="jwt",
+        extra={"subject_token_type": "urn:x:y"},
         requested_token_type="access_token",
         audience="https://llm.example",
         resource=["urn:a", "urn:b"],
@@ -167,7 +167,7 @@ async def test_token_exchange_sends_the_fields_of_rfc_8693(endpoint: Endpoint, f
     assert form(endpoint.requests[0]) == {
         "grant_type": ["urn:ietf:params:oauth:grant-type:token-exchange"],
         "subject_token": [file.read_text().strip()],
-        "subject_token_type": [TOKEN_TYPE + "jwt"],
+        "subject_token_type": ["urn:x:y"],
         "requested_token_type": [TOKEN_TYPE + "access_token"],
         "audience": ["https://llm.example"],
         "resource": ["urn:a", "urn:b"],
@@ -177,14 +177,9 @@ async def test_token_exchange_sends_the_fields_of_rfc_8693(endpoint: Endpoint, f
     }
 
 
-async def test_token_exchange_has_defaults_and_passes_a_uri_unchanged(endpoint: Endpoint, file):
+async def test_token_exchange_presents_an_access_token_by_default(endpoint: Endpoint, file):
     await endpoint.source(oauth2(**EXCHANGE, subject_file=str(file))).fetch()
-    await endpoint.source(oauth2(**EXCHANGE, subject_file=str(file), subject_token_type="urn:x:y")).fetch()
-    assert [form(one)["subject_token_type"] for one in endpoint.requests] == [
-        [TOKEN_TYPE + "access_token"],
-        ["urn:x:y"],
-    ]
-    assert "requested_token_type" not in form(endpoint.requests[0])
+    assert form(endpoint.requests[0])["subject_token_type"] == [TOKEN_TYPE + "access_token"]
 
 
 @pytest.mark.parametrize(
