@@ -35,15 +35,8 @@ def operations() -> str:
 
 
 def own_pages() -> str:
-    rows = ((f"`GET {path}`", *page_row(path)) for path in ("/", *PATHS))
+    rows = ((f"`GET {path}`", TEXTS["pages"][path]["returns"], TEXTS["pages"][path]["key"]) for path in ("/", *PATHS))
     return table(("path", "what it returns", "key"), rows)
-
-
-def page_row(path: str) -> tuple[str, str]:
-    if path not in TEXTS["pages"]:
-        raise KeyError(f"the page {path} requires an entry in `pages` of docs/texts/http.yaml")
-    texts = TEXTS["pages"][path]
-    return texts["returns"], texts["key"]
 
 
 def header_table(kind: str) -> str:

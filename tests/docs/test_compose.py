@@ -1,4 +1,4 @@
-"""deploy/compose.ragflow.yaml and compose.ragflow_login.yaml promise what their comments and pages say."""
+"""The files deploy/compose*.yaml promise what their comments and pages say."""
 
 from __future__ import annotations
 
@@ -24,14 +24,18 @@ from tests.e2e.container import compose
 
 ROOT = compose.DEPLOY.parent
 IMAGE_FACTS = (ROOT / "Dockerfile").read_text()
-FILES = ("ragflow", "ragflow_login")
-REQUIRED = ("GATEPASS_UPSTREAM_URL", "GATEPASS_TOKEN_URL", "GATEPASS_KEY_HASHES")
-EVERY_FILE = pytest.mark.parametrize("name", FILES)
+RAGFLOW = ("ragflow", "ragflow_login")
+EXAMPLES = {"ragflow": "ragflow", "ragflow_login": "ragflow_login", "": "clients", "clients": "clients"}
+"""The example of the variables of each file."""
+EVERY_FILE = pytest.mark.parametrize("name", EXAMPLES)
+EACH_OF_RAGFLOW = pytest.mark.parametrize("name", RAGFLOW)
 WITH_FILE = compose.DEPLOY / "compose.ragflow_upstream.yaml"
 EVERY_FILE_OF_VARIABLES = pytest.mark.parametrize(
     "file", sorted({*compose.DEPLOY.glob("compose*.yaml")} - {WITH_FILE}), ids=lambda file: file.name
 )
 A_HASH = f"sha256:{'5a' * 32}"
+HASHES = {f"{name}_KEY_HASH": f"sha256:{at:064x}" for at, name in enumerate(("RAGFLOW", "OPEN_WEBUI", "LIBRECHAT"))}
+HASHES["GATEPASS_KEY_HASHES"] = A_HASH
 HELD = {
     "GATEPASS_CLIENT_SECRET_FILE": "s3cret-of-the-client",
     "GATEPASS_TOKEN_JSON_FILE": '{"app_id": "ragflow", "secret": "s3cret-of-the-portal"}',
@@ -39,16 +43,15 @@ HELD = {
 
 
 def file_of(name: str) -> Path:
-    return compose.DEPLOY / f"compose.{name}.yaml"
+    return compose.DEPLOY / ".".join(filter(None, ("compose", name, "yaml")))
 
 
 def example(name: str) -> dict[str, str]:
-    return compose.example_variables(compose.DEPLOY / f"{name}.env.example")
+    return compose.example_variables(compose.DEPLOY / f"{EXAMPLES[name]}.env.example")
 
 
 def service(name: str, **variables: str) -> Any:
-    given = {**example(name), "GATEPASS_KEY_HASHES": A_HASH, **variables}
-    return compose.document(given, file_of(name))["services"]["gatepass"]
+    return compose.document({**example(name), **HASHES, **variables}, file_of(name))["services"]["gatepass"]
 
 
 def environment(name: str, folder: Path, **variables: str) -> dict[str, str]:
@@ -72,22 +75,19 @@ def seconds(text: str) -> float:
 
 
 @EVERY_FILE
-def test_example_sets_every_variable_that_the_file_requires_and_reads_all_of_them(name: str) -> None:
-    text = active_lines(name)
-    wanted = {variable for variable in compose.variables_of(text) if f"${{{variable}:-" not in text}
-    assert wanted <= set(example(name)) <= compose.variables_of(text)
+def test_an_example_sets_every_variable_that_its_files_require_and_that_one_of_them_reads(name: str) -> None:
+    texts = {other: active_lines(other) for other, used in EXAMPLES.items() if used == EXAMPLES[name]}
+    wanted = {variable for variable in compose.variables_of(texts[name]) if f"${{{variable}:-" not in texts[name]}
+    assert wanted <= set(example(name)) <= compose.variables_of("".join(texts.values()))
 
 
-@pytest.mark.parametrize(
-    ("name", "variable"),
-    [
-        *((name, variable) for name in FILES for variable in REQUIRED),
-        ("ragflow", "GATEPASS_CLIENT_ID"),
-    ],
-)
-def test_compose_requires_variables_without_a_default(name: str, variable: str) -> None:
-    with pytest.raises(compose.Unset, match=variable):
-        service(name, **{variable: ""})
+@EVERY_FILE
+def test_compose_requires_variables_without_a_default(name: str) -> None:
+    required = re.findall(r"\$\{(\w+):\?", active_lines(name))
+    assert len(required) >= 3
+    for variable in required:
+        with pytest.raises(compose.Unset, match=variable):
+            service(name, **{variable: ""})
 
 
 def test_the_two_files_differ_in_the_token_only() -> None:
@@ -98,7 +98,7 @@ def test_the_two_files_differ_in_the_token_only() -> None:
             "secrets": [],
             "environment": {k: v for k, v in service(name)["environment"].items() if not of_token.match(k)},
         }
-        for name in FILES
+        for name in RAGFLOW
     )
     assert first == second
 
@@ -111,9 +111,12 @@ def test_service_runs_without_rights() -> None:
     assert "user" not in running, "the image's own user is not root"
     assert "privileged" not in running
     assert "ports" not in running, "nothing is published to the host"
+    for name in EXAMPLES:
+        kept = running.keys() - {"environment", "secrets", "networks"}
+        assert {member: service(name)[member] for member in kept} == {member: running[member] for member in kept}
 
 
-@EVERY_FILE
+@EACH_OF_RAGFLOW
 def test_a_variable_and_a_port_serve_the_page_for_operators(name: str, tmp_path: Path) -> None:
     assert load(None, environment(name, tmp_path)).config.server.ui is None
     assert load(None, environment(name, tmp_path, GATEPASS_UI="true")).config.server.ui is True
@@ -129,7 +132,7 @@ def test_stop_grace_is_longer_than_the_drain() -> None:
 
 def test_service_is_reachable_by_name_in_the_network_of_ragflow() -> None:
     given = {**example("ragflow"), "RAGFLOW_NETWORK": ""}
-    for name in FILES:
+    for name in RAGFLOW:
         networks = compose.document(given, file_of(name))["networks"]
         assert networks == {"ragflow": {"name": "docker_ragflow", "external": True}}
     assert service("ragflow")["networks"] == ["ragflow"]
@@ -151,7 +154,7 @@ def test_health_check_is_the_images_own() -> None:
 
 @EVERY_FILE
 def test_secrets_are_files_that_compose_declares(name: str) -> None:
-    declared = set(compose.document({**example(name), "GATEPASS_KEY_HASHES": A_HASH}, file_of(name))["secrets"])
+    declared = set(compose.document({**example(name), **HASHES}, file_of(name))["secrets"])
     values = service(name)["environment"].values()
     used = {value.removeprefix("/run/secrets/") for value in values if value.startswith("/run/secrets/")}
     assert set(service(name)["secrets"]) == declared == used
@@ -229,13 +232,14 @@ def test_a_setting_has_the_name_of_its_variable_in_the_file_of_the_variables(fil
 
 
 @EVERY_FILE
-def test_example_does_not_start_until_the_hash_is_put_in(name: str, tmp_path: Path) -> None:
-    placeholder = example(name)["GATEPASS_KEY_HASHES"]
-    with pytest.raises(ConfigError, match=r"access\.keys\[0\]\.hash"):
-        load(None, environment(name, tmp_path, GATEPASS_KEY_HASHES=placeholder))
+def test_an_example_does_not_start_until_each_hash_is_put_in(name: str, tmp_path: Path) -> None:
+    placeholders = {variable: value for variable, value in example(name).items() if variable in HASHES}
+    for variable in placeholders.keys() & compose.variables_of(active_lines(name)):
+        with pytest.raises(ConfigError, match=r"access\.keys\[\d\]\.hash"):
+            load(None, environment(name, tmp_path, **{variable: placeholders[variable]}))
 
 
-@EVERY_FILE
+@EACH_OF_RAGFLOW
 def test_the_line_that_keys_new_prints_fits_into_the_file_of_the_variables(name: str, tmp_path: Path) -> None:
     text = (compose.DEPLOY / f"{name}.env.example").read_text()
     (command,) = re.findall(r"gatepass:local (keys new .*)", text)
