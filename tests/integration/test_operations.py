@@ -120,12 +120,17 @@ async def test_a_question_without_a_model_that_nothing_serves_gets_an_error():
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/", "/v1/v1/"])
-async def test_root_of_the_api_accepts_rerank_requests_only(path):
-    async with Scripted(answer=StrictAzure().answer) as upstream, gateway(upstream=upstream.url) as gp:
-        question = await gp.ask(COHERE, path).answer()
-        other = await gp.ask({"model": "m", "messages": []}, path).answer()
+@pytest.mark.parametrize("profile", ["ragflow", "own"])
+async def test_root_of_the_api_accepts_rerank_requests_of_ragflow_only(path, profile):
+    own = {"own": {"extends": "ragflow"}}
+    async with Scripted(answer=StrictAzure().answer) as upstream, gateway(upstream=upstream.url, profiles=own) as gp:
+        question = await gp.ask(COHERE, f"/for/{profile}{path}").answer()
+        others = [await gp.ask(COHERE, f"{prefix}{path}").answer() for prefix in ("", "/for/dify")]
     assert [result["index"] for result in question.json()["results"]] == [1, 0, 2]
-    assert (other.status, other.error["code"]) == (404, "unknown_path")
+    for other in others:
+        assert (other.status, other.error["code"]) == (404, "unknown_path")
+        assert other.error["message"].endswith(" Only the profile ragflow accepts rerank requests here.")
+    assert len(upstream.received) == 1
 
 
 @pytest.mark.parametrize(

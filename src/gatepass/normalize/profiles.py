@@ -68,6 +68,10 @@ class ProfileRules:
     settings: Profile
     rules: Mapping[DialectName, tuple[ChangeRule, ...]]
 
+    @property
+    def is_of_ragflow(self) -> bool:
+        return "ragflow" in (self.name, self.settings.extends)
+
 
 def build_profiles(own: Mapping[str, Profile]) -> Mapping[str, ProfileRules]:
     """Return the built-in profiles and the operator's `own` by name."""

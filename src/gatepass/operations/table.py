@@ -115,8 +115,8 @@ _MODEL, _ID = "{model}", "{id}"
 class Match:
     """The operation of a path and a method.
 
-    `model` is the id in `/models/{id}`, slashes included. `at_root`: the path is the root of the API, where the body
-    shows whether it is a rerank request.
+    `model` is the id in `/models/{id}`, slashes included. `at_root`: the path is the root of the API. RAGFlow's Go
+    client posts rerank requests to it, and other clients have no operation there.
     """
 
     operation: Operation
@@ -141,7 +141,6 @@ def _matches_by_path() -> Mapping[str, Mapping[str, Match]]:
 
 _RERANK = next(operation for operation in OPERATIONS if operation.protocol == "rerank")
 _ROOTS = frozenset(("", *PREFIXES))
-# RAGFlow's rerank class posts to the base URL itself
 _AT_ROOT = MappingProxyType({"POST": Match(_RERANK, at_root=True)})
 BY_PATH = _matches_by_path()
 _BY_STEM = tuple(
@@ -185,10 +184,12 @@ def operation_at(path: str, base_path: str = "") -> Operation | None:
     return None if found is None or found is _AT_ROOT else next(iter(found.values())).operation
 
 
-def unknown_path_error(path: str, base_path: str = "", base_url: str = "", servers: str = "") -> UnknownPath:
+def unknown_path_error(
+    path: str, base_path: str = "", base_url: str = "", servers: str = "", *, at_root: bool = False
+) -> UnknownPath:
     """Return the error for a `path` without an operation; `base_url` is the one that the client should use.
 
-    `servers` is the sentence with the MCP servers of the caller, after a space.
+    `servers` is the sentence with the MCP servers of the caller, after a space. `at_root` is that of Match.
     """
     where = base_url or base_path + PREFIXES[0]
     if f"{path.removeprefix(base_path)}/".startswith(_MCP):
@@ -202,6 +203,7 @@ def unknown_path_error(path: str, base_path: str = "", base_url: str = "", serve
     ends = (operation.path for operation in OPERATIONS if "{" not in operation.path)
     wrong = path.removesuffix(max((end for end in ends if path.endswith(end)), key=len, default=path))
     hint = f" The base URL of this client seems to end in {wrong[:PATH_SHOWN_CHARS]}." if wrong else ""
+    hint += " Only the profile ragflow accepts rerank requests here." if at_root else ""
     return UnknownPath(f"No operation has the path {path[:PATH_SHOWN_CHARS]}. The base URL is {where}.{hint}")
 
 

@@ -71,12 +71,6 @@ class RerankOptions:
         )
 
 
-def is_rerank(body: bytes) -> bool:
-    """Whether `body`, a JSON object, is a rerank request. RAGFlow's Go client posts it to the root of the API."""
-    names = {member.name for member in JsonScanner(body).members()}
-    return "query" in names and ("documents" in names or "texts" in names)
-
-
 def _documents(scanner: JsonScanner, member: Member, name: str) -> list[tuple[int, int]]:
     """Return the start and end of each document."""
     start = member.value

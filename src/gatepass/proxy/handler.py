@@ -39,7 +39,6 @@ from gatepass.operations.table import (
 )
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.request import call_without_body, check_plain
-from gatepass.protocols.rerank import is_rerank
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import close_attempt, drop_tracebacks, send_with_retries, try_call
 from gatepass.proxy.body_threads import PARSED_BYTES, PARSED_VALUES, is_heavy
@@ -275,7 +274,7 @@ def _match(context: RequestContext, path: str, path_profile: str | None) -> Matc
     raise preflight_error(client_request.headers, path_profile)
 
 
-def _unknown_path(context: RequestContext, path_profile: str | None) -> errors.UnknownPath:
+def _unknown_path(context: RequestContext, path_profile: str | None, *, at_root: bool = False) -> errors.UnknownPath:
     client_request = context.client_request
     base_path = client_request.mounted_at + context.state.base_path
     profile = path_profile if path_profile in context.state.profiles else None
@@ -285,6 +284,7 @@ def _unknown_path(context: RequestContext, path_profile: str | None) -> errors.U
         base_path,
         base_url(client_request.headers, base_path, profile, scheme=context.state.config.server.scheme),
         "" if mcp is None else mcp.usable_by(context.caller),
+        at_root=at_root,
     )
 
 
@@ -332,6 +332,8 @@ def _parse(context: RequestContext, found: Match, body: bytes) -> Call:
     ModelNotAllowed.
     """
     operation, client_request, caller = found.operation, context.client_request, context.caller
+    if found.at_root and not context.profile_rules.is_of_ragflow:
+        raise _unknown_path(context, split_profile(client_request.path, context.state.base_path)[0], at_root=True)
     protocol, shares_objects = context.protocol, context.state.authenticator.shares_objects
     if told := context.state.observers.request_body:
         context.state.observers.tell(told, context.access, body)
@@ -350,9 +352,6 @@ def _parse(context: RequestContext, found: Match, body: bytes) -> Call:
     elif not call.model and protocol.requires_model:
         advice = f"Send one, or set operations.{operation.configured_as}.model."
         raise errors.InvalidRequest(f"The body has no `model`. {advice}", param="model")
-    # RAGFlow's Go client posts rerank requests to the root of the API: only the body shows it (see `is_rerank`)
-    if found.at_root and not is_rerank(body):
-        raise _unknown_path(context, split_profile(client_request.path, context.state.base_path)[0])
     return _keep_call(context, call)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gatepass.config.upstream import RerankShape
 from gatepass.errors import InvalidRequest, UpstreamInvalid
 from gatepass.normalize.rules import apply_changes
-from gatepass.protocols.rerank import ConvertRerank, RerankOptions, client_ranking, is_rerank
+from gatepass.protocols.rerank import ConvertRerank, RerankOptions, client_ranking
 from tests.rows import RERANK
 from tests.unit.normalize.calls import a_call
 
@@ -78,20 +78,6 @@ def test_an_invalid_top_n_is_rejected(number):
     with pytest.raises(InvalidRequest, match="an integer of at least 1") as caught:
         RerankOptions.of(b'{"model":"r","query":"q","documents":["a"],"top_n":%b}' % number)
     assert caught.value.param == "top_n"
-
-
-@pytest.mark.parametrize(
-    ("text", "is_one"),
-    [
-        (b'{"model":"r","query":"q","documents":["a"]}', True),
-        (b'{"query":"q","texts":["a"]}', True),
-        (b'{"query":"q"}', False),
-        (b'{"model":"m","messages":[{"query":"q","documents":[]}]}', False),
-        (b"{}", False),
-    ],
-)
-def test_a_question_is_known_at_the_root_by_its_members(text, is_one):
-    assert is_rerank(text) is is_one
 
 
 SHAPES = get_args(RerankShape)
