@@ -87,7 +87,6 @@ def main(
         "candidates": {name: outcome.document() for name, outcome in outcomes.items()},
         "promises": [report.promise_document(result) for result in results],
         "profile": profiles,
-        "curves": _read("curves"),
         "workers": _read("workers"),
         "soak": _read("soak"),
     }

@@ -20,8 +20,6 @@ from bench.workloads import WORKLOADS
 HEAD = ("command", "date", "machine", "commit", "source", "versions", "rounds", "window_s", "took_s")
 OMITTED_FIGURES = frozenset({"gateway_cpu", "rig_cpu", "memory_mb", "errors"})
 PEERS = ("naive", "litellm", "nginx")
-SHOWN_SHARE = 0.02
-"""The share of a stage that has its own row in the profile."""
 
 READING = (
     "- Figures are medians over the rounds of one run, in which the candidates take turns. Compare ratios: another",
@@ -43,14 +41,6 @@ FRESH = (
     "- **Slow stream**: the memory of one of 1,000 streams with an event each second",
     "- **Peak**: the memory that one 4 MB request adds, as a multiple of its body",
 )
-CURVES = (
-    "A separate run, `make bench-curves`. `paced-100` is 100 streams with 20 events/s each. `body-256` is a chat of",
-    "256 KB, 4 at a time.",
-)
-PROFILE = (
-    "The CPU time of the gateway's core in µs, by the part of gatepass that used it. py-spy sampled it under load.",
-    "`make bench-profile` also prints the functions.",
-)
 WORKERS = (
     "A separate run, `make bench-workers`. gatepass uses both cores here, and shares the second one with the upstream",
     "and the load generator. Their share explains why two workers do not double the rate.",
@@ -65,10 +55,7 @@ def published(document: Mapping[str, Any], figures: Figures, outcomes: Mapping[s
     footprints: dict[str, dict[str, float]] = {}
     for (name, figure), value in figures.footprints.items():
         footprints.setdefault(name, {})[figure] = round(value, 3)
-    profile, curves, workers, soak = (document[name] for name in ("profile", "curves", "workers", "soak"))
-    if profile is not None and "parts" in profile:
-        parts = [{name: part[name] for name in ("description", "us", "kernel", "stages")} for part in profile["parts"]]
-        profile = {"parts": parts}
+    workers, soak = document["workers"], document["soak"]
     if soak is not None:
         rests = soak["rests"]
         soak = {"flat": soak["flat"], "rests": [rests[at * (len(rests) - 1) // 3] for at in range(4)]}
@@ -77,8 +64,6 @@ def published(document: Mapping[str, Any], figures: Figures, outcomes: Mapping[s
         "absent": {name: one.absent for name, one in outcomes.items() if one.absent},
         "loads": loads,
         "footprints": footprints,
-        "profile": profile,
-        "curves": curves and {"tables": curves["tables"]},
         "workers": workers and {"table": workers["table"]},
         "soak": soak,
     }
@@ -111,7 +96,6 @@ def markdown(document: Mapping[str, Any]) -> str:
     lines += ["", "## Each workload", *_workloads(figures)]
     lines += ["", "## Start and memory", "", *FRESH, ""]
     lines += _grid(footprint_table(figures, [one.name for one in CANDIDATES]))
-    lines += [*_profile(document["profile"]), *_curves(document["curves"])]
     lines += [*_workers(document["workers"]), *_soak(document["soak"])]
     return "\n".join(lines) + "\n"
 
@@ -210,37 +194,6 @@ def _workloads(figures: Figures) -> Iterator[str]:
         notes = [f"Rig at its limit: {', '.join(limited)}."] * bool(limited)
         notes += [f"Replies that failed or did not end: {', '.join(failed)}."] * bool(failed)
         yield from ("", " ".join(notes)) if notes else ()
-
-
-def _profile(profile: Mapping[str, Any] | None) -> list[str]:
-    if profile is None:
-        return []
-    lines = ["", "## Where the CPU time goes", "", *PROFILE, ""]
-    if profile.get("absent"):
-        return [*lines, f"Not measured: {profile['absent']}"]
-    parts = profile["parts"]
-    spent = [dict(part["stages"]) for part in parts]
-    names = sorted({name for one in spent for name in one})
-    stages = sorted(names, key=lambda name: -max(one.get(name, 0.0) for one in spent))
-    shown = [
-        name
-        for name in stages
-        if any(one.get(name, 0.0) >= SHOWN_SHARE * part["us"] for one, part in zip(spent, parts, strict=True))
-    ]
-    table = [["part", *(part["description"] for part in parts)]]
-    table += [[name, *(f"{one.get(name, 0.0):,.1f}" for one in spent)] for name in shown]
-    table += [["all", *(f"{part['us']:,.1f}" for part in parts)]]
-    table += [["of it in the kernel", *(f"{part['kernel']:.0%}" for part in parts)]]
-    return [*lines, *_grid(table)]
-
-
-def _curves(curves: Mapping[str, Any] | None) -> list[str]:
-    if curves is None:
-        return []
-    lines = ["", "## More streams, larger bodies", "", *CURVES]
-    for table in curves["tables"].values():
-        lines += ["", *_grid(table)]
-    return lines
 
 
 def _workers(workers: Mapping[str, Any] | None) -> list[str]:

@@ -53,7 +53,10 @@ RETRIES: Mapping[type[GatepassError], str] = {
 LABELS: Mapping[str, Mapping[str, Any]] = read("texts/error_labels.yaml")
 ACTIONS: Mapping[str, str] = {case: label["en"] for case, label in LABELS["actions"].items()}
 """The labels of the `actions` of an error, and of a part of the action of `upstream_error`."""
-CHINESE: Mapping[str, str] = {label["en"]: label["zh"] for label in LABELS["actions"].values()} | LABELS["chinese"]
+CHINESE: Mapping[str, str] = {
+    **{label["en"]: label["zh"] for label in LABELS["actions"].values()},
+    **LABELS["chinese"],
+}
 """The words of docs/zh/errors.md that are not in docs/zh/error_codes.yaml."""
 OF_UPSTREAM = (UpstreamErrorReply, UpstreamAuth, UpstreamHtml)
 """Errors with the upstream's own status."""

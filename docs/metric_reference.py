@@ -90,8 +90,12 @@ def one_of_each() -> Metrics:
     return metrics
 
 
+def name_of(family: Metric) -> str:
+    return str(family.name + "_total" * (family.type == "counter"))
+
+
 def metric_entry(family: Metric) -> Entry:
-    name = family.name + "_total" * (family.type == "counter")
+    name = name_of(family)
     labels = list(dict.fromkeys(label for sample in family.samples for label in sample.labels if label != "le"))
     shown = next(s for s in family.samples if not s.name.endswith(("_bucket", "_created")))
     written = ",".join(f'{label}="{value}"' for label, value in shown.labels.items())
@@ -109,5 +113,5 @@ def metric_entry(family: Metric) -> Entry:
 
 def all_metrics() -> str:
     families = text_string_to_metric_families(one_of_each().exposition().decode())
-    entries = [metric_entry(family) for family in families if family.name.startswith("gatepass_")]
-    return joined(sorted(entries, key=lambda entry: entry.title))
+    own = (family for family in families if family.name.startswith("gatepass_"))
+    return joined(map(metric_entry, sorted(own, key=name_of)))

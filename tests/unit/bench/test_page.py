@@ -32,7 +32,6 @@ DOCUMENT: dict[str, Any] = {
     "window_s": 2.0,
     "took_s": 600,
     "profile": None,
-    "curves": None,
     "workers": None,
     "soak": None,
 }
@@ -133,26 +132,9 @@ def test_the_page_leaves_out_figures_that_no_candidate_has() -> None:
     )
 
 
-def test_the_page_shows_the_large_parts_of_a_profile() -> None:
-    part = {
-        "description": "A chat",
-        "us": 200.0,
-        "kernel": 0.25,
-        "stages": [("parse", 50.0), ("route", 0.1)],
-        "own": [],
-    }
-    shown = page(profile={"parts": [part]})
-    assert "| part | A chat |\n|---|---|\n| parse | 50.0 |\n| all | 200.0 |\n| of it in the kernel | 25% |" in shown
-
-
-def test_the_page_states_why_there_is_no_profile() -> None:
-    assert "Not measured: no ptrace" in page(profile={"absent": "no ptrace"})
-
-
-def test_the_page_shows_the_curves_and_the_workers() -> None:
+def test_the_page_shows_the_workers() -> None:
     table = [["", "workers", "x one"], ["chat-64", "2", "1.60"]]
     assert "| chat-64 | 2 | 1.60 |" in page(workers={"table": table, "source": "x"})
-    assert "| chat-64 | 2 | 1.60 |" in page(curves={"tables": {"streams": table}, "source": "x"})
     assert "make bench-workers" not in page()
 
 
