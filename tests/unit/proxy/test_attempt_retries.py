@@ -295,12 +295,40 @@ def unreached() -> TransportFault:
 # --- a 401
 
 
-async def test_a_401_is_renewed_once():
-    upstream, holder = Upstream(takes={"new"}), Holder("old", "new")
+@pytest.mark.parametrize(
+    ("replies", "takes", "tokens", "error", "sent"),
+    [
+        pytest.param([], {"new"}, ["old", "new"], None, ["old", "new"], id="a 401"),
+        pytest.param([], set(), ["old", "new", "third"], UpstreamAuth, ["old", "new"], id="a second 401"),
+        pytest.param([], set(), ["old", None], UpstreamAuth, ["old"], id="the issuer returns the same token"),
+        pytest.param([Reply(EXPIRED, 401)], None, [], UpstreamAuth, [""], id="no credential"),
+        pytest.param([Reply(HIDDEN)], None, ["old", "new"], None, ["old", "new"], id="hidden in a 200"),
+        pytest.param(
+            [Reply(HIDDEN)] * 2, None, ["old", "new", "third"], UpstreamError, ["old", "new"], id="hidden twice"
+        ),
+        pytest.param(
+            [Reply(EXPIRED, 401), Reply(HIDDEN)],
+            None,
+            ["old", "new", "third"],
+            UpstreamError,
+            ["old", "new"],
+            id="a 401, then hidden",
+        ),
+    ],
+)
+async def test_a_rejected_token_is_renewed_once_and_a_second_rejection_passes_through(
+    replies, takes, tokens, error, sent
+):
+    upstream, holder = Upstream(*replies, takes=takes), Holder(*tokens) if tokens else None
     scenario = Scenario(upstream, holder=holder)
-    assert isinstance(await scenario.ask(), BufferedReply)
-    assert (upstream.tokens, holder.fetches) == (["old", "new"], 1)
-    assert (scenario.attempt.record.renewed, scenario.context.requests()) == (True, 2)
+    if error is None:
+        assert isinstance(await scenario.ask(), BufferedReply)
+    else:
+        with pytest.raises(error, match="token expired"):
+            await scenario.ask()
+    assert (upstream.tokens, scenario.context.requests()) == (sent, len(sent))
+    assert scenario.attempt.record.renewed is (len(sent) == 2)
+    assert holder is None or holder.fetches == 1
 
 
 @pytest.mark.parametrize("statuses", [[400], [401], [401, 401]])
@@ -317,16 +345,6 @@ async def test_the_reply_of_each_refusal_is_closed(statuses):
     assert [reply.is_open for reply in replies] == [False] * len(statuses)
 
 
-async def test_a_second_401_passes_through():
-    upstream, holder = Upstream(takes=set()), Holder("old", "new", "third")
-    scenario = Scenario(upstream, holder=holder)
-    with pytest.raises(UpstreamAuth, match="token expired") as raised:
-        await scenario.ask()
-    assert raised.value.http_status == 401
-    assert (upstream.tokens, holder.fetches) == (["old", "new"], 1)
-    assert holder.in_vain
-
-
 @pytest.mark.parametrize("accepted", ["third", "fourth"])
 async def test_where_tokens_end_early_again_and_again_a_second_401_is_renewed_too(accepted):
     upstream, holder = Upstream(takes={accepted}), Holder("old", "new", "third", "fourth")
@@ -336,14 +354,6 @@ async def test_where_tokens_end_early_again_and_again_a_second_401_is_renewed_to
         await scenario.ask()
     assert (upstream.tokens, len(holder.in_vain)) == (["old", "new", "third"], accepted == "fourth")
     assert holder.max_waits_s == [MAX_RENEWAL_WAIT_S] * 2
-
-
-async def test_401_is_relayed_if_the_issuer_returns_the_same_token():
-    upstream, holder = Upstream(takes=set()), Holder("old", None)
-    scenario = Scenario(upstream, holder=holder)
-    with pytest.raises(UpstreamAuth):
-        await scenario.ask()
-    assert (upstream.tokens, scenario.attempt.record.renewed) == (["old"], False)
 
 
 async def test_the_holder_learns_once_of_a_token_that_is_accepted_again_and_again_after_a_rejection():
@@ -358,34 +368,6 @@ async def test_the_holder_learns_once_of_a_token_that_is_accepted_again_and_agai
     upstream.takes = {"old"}
     await scenario.ask()
     assert holder.confirmed == ["old", "old"]
-
-
-async def test_401_is_relayed_without_a_credential():
-    upstream = Upstream(Reply(EXPIRED, 401))
-    with pytest.raises(UpstreamAuth):
-        await Scenario(upstream).ask()
-    assert len(upstream.came) == 1
-
-
-async def test_a_rejection_hidden_in_a_200_is_renewed_once():
-    upstream, holder = Upstream(Reply(HIDDEN)), Holder("old", "new")
-    scenario = Scenario(upstream, holder=holder)
-    assert isinstance(await scenario.ask(), BufferedReply)
-    assert (upstream.tokens, holder.fetches, scenario.attempt.record.renewed) == (["old", "new"], 1, True)
-
-
-async def test_a_second_rejection_hidden_in_a_200_passes_through():
-    upstream, holder = Upstream(Reply(HIDDEN), Reply(HIDDEN)), Holder("old", "new", "third")
-    with pytest.raises(UpstreamError, match="token expired"):
-        await Scenario(upstream, holder=holder).ask()
-    assert (upstream.tokens, holder.fetches) == (["old", "new"], 1)
-
-
-async def test_a_401_and_a_hidden_rejection_share_one_renewal():
-    upstream, holder = Upstream(Reply(EXPIRED, 401), Reply(HIDDEN)), Holder("old", "new", "third")
-    with pytest.raises(UpstreamError, match="token expired"):
-        await Scenario(upstream, holder=holder).ask()
-    assert (upstream.tokens, holder.fetches) == (["old", "new"], 1)
 
 
 async def test_a_second_401_is_returned_unchanged_and_the_holder_learns_that_its_token_failed():
@@ -428,26 +410,24 @@ async def test_upload_is_repeated_after_a_401_only_if_it_is_kept(held):
 # --- a reused connection
 
 
-async def test_a_reused_connection_that_closed_without_an_answer_repeats_once_on_a_new_one():
-    upstream = Upstream(stale())
+@pytest.mark.parametrize(
+    ("replies", "error", "requests"),
+    [
+        pytest.param([stale()], None, 2, id="it closed without an answer"),
+        pytest.param([stale(), stale()], UpstreamClosed, 2, id="the new one closed too"),
+        pytest.param([TransportFault(Fault.CLOSED, "reset")], UpstreamClosed, 1, id="it was not reused"),
+    ],
+)
+async def test_a_request_on_a_reused_connection_repeats_once_on_a_new_one(replies, error, requests):
+    upstream = Upstream(*replies)
     scenario = Scenario(upstream)
-    assert isinstance(await scenario.ask(), BufferedReply)
-    assert [request.new_connection for request in upstream.came] == [False, True]
-    assert (scenario.attempt.record.repeated_stale, scenario.context.requests()) == (True, 2)
-
-
-async def test_a_second_closed_connection_is_an_error():
-    upstream = Upstream(stale(), stale())
-    with pytest.raises(UpstreamClosed):
-        await Scenario(upstream).ask()
-    assert len(upstream.came) == 2
-
-
-async def test_a_connection_that_closed_and_was_not_reused_is_an_error():
-    upstream = Upstream(TransportFault(Fault.CLOSED, "reset"))
-    with pytest.raises(UpstreamClosed):
-        await Scenario(upstream).ask()
-    assert len(upstream.came) == 1
+    if error is None:
+        assert isinstance(await scenario.ask(), BufferedReply)
+    else:
+        with pytest.raises(error):
+            await scenario.ask()
+    assert [request.new_connection for request in upstream.came] == [False, True][:requests]
+    assert (scenario.attempt.record.repeated_stale, scenario.context.requests()) == (requests == 2, requests)
 
 
 @pytest.mark.parametrize("held", [True, False])
@@ -465,40 +445,41 @@ async def test_upload_is_repeated_on_a_new_connection_only_if_it_is_kept(held):
 # --- the next target
 
 
-async def test_next_target_is_tried_if_no_byte_was_written():
-    first, second = Upstream(unreached()), Upstream()
-    client = await Scenario(first, second).handled()
-    assert (client.status, len(second.came)) == (200, 1)
-    assert client.headers[b"x-gatepass-attempts"] == b"2"
-
-
-async def test_next_target_is_tried_if_a_reused_connection_closed_before_a_write():
-    first, second = Upstream(stale(sent=False), unreached()), Upstream()
-    client = await Scenario(first, second).handled()
-    assert (client.status, len(first.came), len(second.came)) == (200, 2, 1)
+BUSY = TransportFault(Fault.TIMEOUT_POOL, "busy", sent=False)
 
 
 @pytest.mark.parametrize(
-    "replies",
+    ("replies", "tokens", "requests"),
     [
-        pytest.param([TransportFault(Fault.CLOSED, "reset")], id="the request was written"),
-        pytest.param([stale(), unreached()], id="the repeat was not, the request before it was"),
-        pytest.param([Reply({"error": {"message": "overloaded"}}, 503)], id="it was answered"),
+        pytest.param([unreached()], [], 1, id="no byte was written"),
+        pytest.param([stale(sent=False), unreached()], [], 2, id="a reused connection closed before a write"),
+        pytest.param([BUSY], [], 1, id="every connection is busy"),
+        pytest.param([], [None], 0, id="no token"),
     ],
 )
-async def test_next_target_is_not_tried_after_a_written_byte(replies):
+async def test_next_target_is_tried_if_the_first_received_nothing(replies, tokens, requests):
     first, second = Upstream(*replies), Upstream()
-    client = await Scenario(first, second).handled()
-    assert client.status >= 500
-    assert second.came == []
+    client = await Scenario(first, second, holder=Holder(*tokens) if tokens else None).handled()
+    assert (client.status, len(first.came), len(second.came)) == (200, requests, 1)
+    assert client.headers.get(b"x-gatepass-attempts") == (b"%d" % (requests + 1) if requests else None)
 
 
-@pytest.mark.parametrize("replies", [[Reply(EXPIRED, 401), unreached()], [Reply(HIDDEN), unreached()]])
-async def test_the_next_target_is_not_tried_after_a_renewal(replies):
+@pytest.mark.parametrize(
+    ("replies", "tokens"),
+    [
+        pytest.param([TransportFault(Fault.CLOSED, "reset")], [], id="the request was written"),
+        pytest.param([stale(), unreached()], [], id="the repeat was not, the request before it was"),
+        pytest.param([Reply({"error": {"message": "overloaded"}}, 503)], [], id="it was answered"),
+        pytest.param([Reply(EXPIRED, 401), unreached()], ["old", "new"], id="the token was renewed"),
+        pytest.param([Reply(HIDDEN), unreached()], ["old", "new"], id="the token was renewed after a 200"),
+    ],
+)
+async def test_next_target_is_not_tried_after_a_written_byte(replies, tokens):
     first, second = Upstream(*replies), Upstream()
-    client = await Scenario(first, second, holder=Holder("old", "new")).handled()
+    client = await Scenario(first, second, holder=Holder(*tokens) if tokens else None).handled()
     assert client.status >= 500
-    assert (first.tokens, second.came) == (["old", "new"], [])
+    assert (len(first.came), second.came) == (len(replies), [])
+    assert not tokens or first.tokens == tokens
 
 
 async def test_next_target_is_not_tried_after_a_failed_renewal():
@@ -508,21 +489,8 @@ async def test_next_target_is_not_tried_after_a_failed_renewal():
     assert (client.status, len(first.came), second.came) == (503, 1, [])
 
 
-async def test_next_target_is_tried_without_a_token():
-    first, second, holder = Upstream(), Upstream(), Holder(None)
-    client = await Scenario(first, second, holder=holder).handled()
-    assert (client.status, first.came, len(second.came)) == (200, [], 1)
-    assert b"x-gatepass-attempts" not in client.headers
-
-
-async def test_next_target_is_tried_if_every_connection_is_busy():
-    first, second = Upstream(TransportFault(Fault.TIMEOUT_POOL, "busy", sent=False)), Upstream()
-    assert (await Scenario(first, second).handled()).status == 200
-    assert len(second.came) == 1
-
-
 async def test_a_pool_that_is_busy_is_an_error_of_gatepass_to_the_last_target():
-    upstream = Upstream(TransportFault(Fault.TIMEOUT_POOL, "busy", sent=False))
+    upstream = Upstream(BUSY)
     scenario = Scenario(upstream)
     with pytest.raises(Overloaded, match="max_connections"):
         await scenario.ask()
