@@ -101,19 +101,19 @@ def test_invalid_member_path_does_not_hide_a_valid_one():
 SPELLINGS = {"chat_template_kwargs": {}, "thinking": {"type": "disabled"}, "temperature": 1}
 
 
-def test_only_the_named_spelling_of_thinking_is_dropped():
-    body = openai("Unrecognized request argument supplied: chat_template_kwargs")
-    assert rules(body, SPELLINGS) == (LearnedRule("drop", "chat_template_kwargs"),)
-
-
-def test_two_spellings_that_are_named_are_learned_both():
-    body = openai("Unrecognized request arguments supplied: chat_template_kwargs, thinking")
-    assert rules(body, SPELLINGS) == (LearnedRule("drop", "chat_template_kwargs"), LearnedRule("drop", "thinking"))
-
-
-def test_member_without_other_spellings_is_the_only_one_dropped():
-    body = openai("Unrecognized request argument supplied: seed")
-    assert rules(body, {**SPELLINGS, "seed": 1}) == (LearnedRule("drop", "seed"),)
+@pytest.mark.parametrize(
+    ("named", "dropped"),
+    [
+        pytest.param("argument supplied: chat_template_kwargs", ["chat_template_kwargs"], id="one spelling"),
+        pytest.param(
+            "arguments supplied: chat_template_kwargs, thinking", ["chat_template_kwargs", "thinking"], id="two"
+        ),
+        pytest.param("argument supplied: seed", ["seed"], id="a member without other spellings"),
+    ],
+)
+def test_only_the_named_spellings_of_thinking_are_dropped(named, dropped):
+    found = rules(openai(f"Unrecognized request {named}"), {**SPELLINGS, "seed": 1})
+    assert found == tuple(LearnedRule("drop", name) for name in dropped)
 
 
 def test_every_detail_of_a_list_is_read():

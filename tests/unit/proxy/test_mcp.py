@@ -153,26 +153,27 @@ async def test_the_outcome_of_each_attempt(case):
     assert [attempt.outcome for attempt in ends.began] == outcomes
 
 
-@pytest.mark.parametrize("turns", range(1, 25))
 @pytest.mark.parametrize("act", ["leave", "drain"])
-async def test_an_idle_stream_that_ends_at_any_await_gives_its_place_back(act, turns):
-    stream, ends = Idle(), Ends()
-    server = Server(stream)
-    state = replace(state_of(server), observers=Observers([ends], lambda _: None))
-    client = LeavingClient(b"")
-    task = asyncio.create_task(handle(request(state, "GET"), state, ModelCatalog(state), client))
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    if act == "leave" and client.leave is not None:
-        client.leave()
-    else:
-        await state.in_flight.begin_drain(state.clock, 0)
-    await asyncio.wait_for(task, timeout=5)
-    assert (state.in_flight.open_idle_streams, sum(state.in_flight.idle_streams.by_caller.values())) == ({}, 0)
-    assert set(ends.attempts.values()) <= {1}
-    assert list(ends.requests.values()) == [1]
-    assert client.data in (b"", b"data: {}\n\n") or client.status == 503
-    assert not (stream.is_open and client.data.startswith(b"data:"))
+async def test_an_idle_stream_that_ends_at_any_await_gives_its_place_back(act):
+    for turns in range(1, 25):
+        stream, ends = Idle(), Ends()
+        server = Server(stream)
+        state = replace(state_of(server), observers=Observers([ends], lambda _: None))
+        client = LeavingClient(b"")
+        task = asyncio.create_task(handle(request(state, "GET"), state, ModelCatalog(state), client))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if act == "leave" and client.leave is not None:
+            client.leave()
+        else:
+            await state.in_flight.begin_drain(state.clock, 0)
+        await asyncio.wait_for(task, timeout=5)
+        places = state.in_flight
+        assert (places.open_idle_streams, sum(places.idle_streams.by_caller.values())) == ({}, 0), f"{turns} turns"
+        assert set(ends.attempts.values()) <= {1}, f"{turns} turns"
+        assert list(ends.requests.values()) == [1], f"{turns} turns"
+        assert client.data in (b"", b"data: {}\n\n") or client.status == 503, f"{turns} turns"
+        assert not (stream.is_open and client.data.startswith(b"data:")), f"{turns} turns"
 
 
 # --- what a client may be told while it waits ---

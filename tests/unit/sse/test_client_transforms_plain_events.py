@@ -59,12 +59,12 @@ def test_plain_event_is_the_same_object(run):
     ],
     ids=["crlf", "cr", "no space", "names", "ids", "retry", "comments", "blank lines", "comment behind"],
 )
-@pytest.mark.parametrize("size_bytes", [1, 2, 3, 7, 97, 1_000_000])
-def test_every_framing_becomes_the_one_that_dify_reads(stream, size_bytes):
-    framer, transform = Framer(1 << 20), PlainEvents()
-    out = b"".join(transform.feed(framer.feed(piece)) for piece in pieces(stream, size_bytes))
-    assert out + transform.feed(framer.tail) == CLEAN
-    assert transform.adapted == (PlainEvents.name,)
+def test_every_framing_becomes_the_one_that_dify_reads(stream):
+    for size_bytes in (1, 2, 3, 7, 97, 1_000_000):
+        framer, transform = Framer(1 << 20), PlainEvents()
+        out = b"".join(transform.feed(framer.feed(piece)) for piece in pieces(stream, size_bytes))
+        assert out + transform.feed(framer.tail) == CLEAN, f"pieces of {size_bytes} bytes"
+        assert transform.adapted == (PlainEvents.name,)
 
 
 def test_data_of_several_lines_becomes_one_with_the_same_meaning():

@@ -56,46 +56,33 @@ def test_several_events_and_a_half_leave_the_half_behind():
     assert framer.tail == b"data: 4\n"
 
 
-def test_lone_cr_stream_never_waits():
+CUT = {
+    "a stream of lone CR": [
+        (b"data: 1\r", b""),
+        (b"\r", b"data: 1\r\r"),
+        (b"data: 2\r\rdata: 3\r", b"data: 2\r\r"),
+        (b"\r", b"data: 3\r\r"),
+    ],
+    "CRLF cut in two": [
+        (b"data: 1\r\n\r", b""),
+        (b"\ndata: 2\r\n\r", b"data: 1\r\n\r\n"),
+        (b"\n", b"data: 2\r\n\r\n"),
+    ],
+    "CR after LF that is no half of a CRLF": [
+        (b"data: 1\n\r", b""),
+        (b"d", b"data: 1\n\r"),
+        (b"ata: 2\r\r", b"data: 2\r\r"),
+    ],
+    "LF after a CR that ended an event": [(b"data: 1\r\r", b"data: 1\r\r"), (b"\n", b"\n")],
+    "blank lines between events": [(b"\n", b"\n"), (b"\r\n", b"\r\n"), (b"\r", b""), (b"x", b"\r")],
+    "empty pieces": [(b"", b""), (b"data: 1\n\r", b""), (b"", b""), (b"\n", b"data: 1\n\r\n")],
+}
+
+
+@pytest.mark.parametrize("dialogue", CUT.values(), ids=CUT)
+def test_each_piece_returns_the_events_that_it_ends(dialogue):
     framer = Framer(100)
-    assert fed(framer, b"data: 1\r", b"\r", b"data: 2\r\rdata: 3\r", b"\r") == [
-        b"",
-        b"data: 1\r\r",
-        b"data: 2\r\r",
-        b"data: 3\r\r",
-    ]
-
-
-def test_crlf_cut_in_two_keeps_its_order_and_its_event():
-    framer = Framer(100)
-    assert fed(framer, b"data: 1\r\n\r", b"\ndata: 2\r\n\r", b"\n") == [b"", b"data: 1\r\n\r\n", b"data: 2\r\n\r\n"]
-
-
-def test_cr_after_lf_that_was_no_half_of_a_crlf_ends_its_event_with_the_next_byte():
-    framer = Framer(100)
-    assert fed(framer, b"data: 1\n\r", b"d", b"ata: 2\r\r") == [b"", b"data: 1\n\r", b"data: 2\r\r"]
-
-
-def test_lf_after_a_cr_that_ended_an_event_follows_at_once():
-    framer = Framer(100)
-    assert fed(framer, b"data: 1\r\r", b"\n", b"data: 2\n\n") == [b"data: 1\r\r", b"\n", b"data: 2\n\n"]
-
-
-def test_blank_lines_between_events_do_not_wait_for_the_next_event():
-    framer = Framer(100)
-    assert fed(framer, b"\n", b"data: 1\n\n", b"\n", b"\r\n", b"\r", b"x") == [
-        b"\n",
-        b"data: 1\n\n",
-        b"\n",
-        b"\r\n",
-        b"",
-        b"\r",
-    ]
-
-
-def test_empty_piece_changes_nothing():
-    framer = Framer(100)
-    assert fed(framer, b"", b"data: 1\n\r", b"", b"\n") == [b"", b"", b"", b"data: 1\n\r\n"]
+    assert [(piece, framer.feed(piece)) for piece, _ in dialogue] == dialogue
 
 
 def reference_events(stream: bytes) -> list[bytes]:
