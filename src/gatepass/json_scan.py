@@ -424,7 +424,6 @@ def _decode_slices(raw: bytes) -> Iterator[str]:
 
 
 def quoted(text: str) -> bytes:
-    """Encode `text` as a JSON string."""
     if len(text) <= LONG_BYTES:
         return msgspec.json.encode(text)
     parts = (msgspec.json.encode(text[at : at + LONG_BYTES])[1:-1] for at in range(0, len(text), LONG_BYTES))

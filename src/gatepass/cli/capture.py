@@ -22,7 +22,6 @@ MINUTE_S = 60
 
 
 def _quantity(units: Mapping[str, int], example: str) -> Callable[..., int | None]:
-    """Return a callback that reads a number with one of `units`."""
 
     def convert(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
         if value is None:

@@ -327,7 +327,6 @@ def _upstream(name: str, one: Mapping[str, Any], upstream: str, held: Mapping[st
 
 
 def _away_lines(processes: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a line for each target that takes no requests."""
     for name, one in processes.items():
         for model, row in ((model, row) for model, rows in one.get("targets", {}).items() for row in rows):
             if row["state"] != "available":

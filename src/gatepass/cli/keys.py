@@ -245,7 +245,6 @@ def _read(path: str | None) -> tuple[ConfigDocument, list[Row]]:
 
 
 def _shown(entry: Mapping[str, Any]) -> str:
-    """Return `entry` as YAML on one line."""
     return "{" + ", ".join(f"{setting}: {json.dumps(value)}" for setting, value in entry.items()) + "}"
 
 

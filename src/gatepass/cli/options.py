@@ -148,7 +148,6 @@ def declared_operation(config: Config, model: str) -> str | None:
 
 
 def operation_by_name(model: str) -> str:
-    """Return the operation that the name of a model suggests."""
     from gatepass.config.routes import kind_by_name
 
     return OPERATION_OF_KIND[kind_by_name(model)]

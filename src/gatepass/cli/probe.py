@@ -522,7 +522,6 @@ async def real_call(state: AppState, target_probe: TargetProbe) -> str:
 
 
 def _sent_by(attempt: Attempt, call: Call | None = None) -> str:
-    """Return the method and the URL of the request of `attempt`, or of one with `call`."""
     upstream, call = attempt.upstream, call or attempt.normalized or attempt.call
     sent = upstream.dialect.encode(call, attempt.target, upstream.base_url, upstream.timeouts)
     return f"{sent.method} {sent.url.partition('?')[0]}"

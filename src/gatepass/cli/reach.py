@@ -79,7 +79,6 @@ Steps = AsyncGenerator[Step, None]
 
 
 async def timed(steps: Steps) -> Steps:
-    """Yield each of `steps` with the seconds that it took."""
     async with aclosing(steps):
         began_s = time.monotonic()
         async for step in steps:

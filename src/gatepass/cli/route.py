@@ -143,7 +143,6 @@ def traffic_lines(found: Route, operation: str) -> Iterator[str]:
 
 
 def limit_lines(config: Config, found: Route, operation: str, key: AccessKey | None) -> Iterator[str]:
-    """Yield the limits of use that apply to a request."""
     admission = Admission(config, Windows(), SystemClock())
     owners = owners_of(key, found.entry, operation)
     for owner in (*owners, *(("upstream", name) for name in dict.fromkeys(one.upstream for one in found.targets))):

@@ -52,7 +52,6 @@ class ServeFlags:
     log: Mapping[str, str]
 
     def load(self) -> LoadedConfig:
-        """Load the configuration; raise ConfigError."""
         from gatepass.config.load import Container, load
 
         container = Container.current(self.workers)

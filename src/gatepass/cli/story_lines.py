@@ -47,7 +47,6 @@ def duration(seconds: float | None) -> str:
 
 
 def size(size_bytes: int) -> str:
-    """Return a number of bytes with its unit."""
     if size_bytes < 10 * KIB:
         return f"{size_bytes} byte{'s'[: size_bytes != 1]}"
     return f"{size_bytes / KIB:.0f} KiB" if size_bytes < KIB * KIB else f"{size_bytes / KIB / KIB:.1f} MiB"
@@ -165,7 +164,6 @@ def _facts(attempt: Story, message: str) -> Iterator[str]:
 
 
 def _times(attempt: Story) -> Iterator[str]:
-    """Yield where the time of an attempt went, in order."""
     token, began_s, head_s = attempt["token"] or {}, attempt["began_s"], attempt["head_s"]
     queue_s = attempt.get("queue_wait_s") or 0.0
     phases = {

@@ -60,13 +60,10 @@ def unreachable_settings(tree: Any) -> Iterator[tuple[SettingPath, str]]:
         if isinstance(url, str) and (found := _OPERATION.search(url.rstrip("/").lower())):
             yield path, f"ends in {found[0]}, which gatepass appends itself: end it before that, most often with /v1"
     upstreams = lookup(tree, ("upstreams",))
-    has_route = lookup(tree, ("models",)) or _has_operation_upstream(tree)
+    routed = (lookup(tree, ("operations", name, "upstream")) is not None for name in WITH_MODELS)
+    has_route = lookup(tree, ("models",)) or any(routed)
     if isinstance(upstreams, dict) and len(upstreams) > 1 and not has_route:
         yield ("upstreams",), NO_ROUTE.format(first=next(iter(upstreams)))
-
-
-def _has_operation_upstream(tree: Any) -> bool:
-    return any(lookup(tree, ("operations", name, "upstream")) is not None for name in WITH_MODELS)
 
 
 def serves_only_named(config: Config) -> bool:

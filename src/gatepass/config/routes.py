@@ -278,7 +278,6 @@ def guessed(model: str) -> ModelKind:
 
 
 def kind_by_name(model: str) -> ModelKind:
-    """Return the kind that the name of a model suggests."""
     # RAGFlow takes a model such as multilingual-e5-large for a chat model
     return "embedding" if "e5-" in model.lower() else guessed(model)
 

@@ -78,7 +78,6 @@ class TracingConfig(Block):
 
     @property
     def extra(self) -> str:
-        """The extra that has the exporter."""
         return EXTRAS[self.protocol]
 
     def fields(self) -> dict[str, str] | None:
