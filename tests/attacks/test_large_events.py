@@ -225,16 +225,6 @@ def test_a_whole_reply_in_a_large_event_is_refused() -> None:
     assert "whole completion" in failure
 
 
-def test_a_large_event_is_refused_if_texts_are_compared() -> None:
-    events = [text("ab"), event_of('"choices":[{"index":0,"delta":{"content":"ab…"}}]'), DONE]
-    repair = StreamRepair(RepairOptions(None, cumulative=True), DEFAULTS)
-    with scaled():
-        stream = EventStream(StreamSource("chat", LIMIT_BYTES, read_error), repair=repair)
-        out = b"".join(map(stream.feed, events)) + stream.finish()
-    assert stream.failure is not None
-    assert b"aaa" not in out
-
-
 def test_the_usage_of_a_large_event_is_known() -> None:
     members = {"choices": [{"index": 0, "delta": {"content": "a" * 3000}, "finish_reason": "stop"}]}
     usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}

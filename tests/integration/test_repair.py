@@ -158,6 +158,12 @@ async def test_cumulative_texts_are_cut_only_if_configured(cumulative):
     assert "".join(texts) == (TEXTS[-1] if cumulative else "".join(TEXTS))
 
 
+async def test_a_large_event_is_refused_if_its_texts_are_compared():
+    answer = await streamed(event(piece(content="a" * MIB)), delta("stop"), DONE, repair={"cumulative": True})
+    assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
+    assert "1 MiB, which applies because `repair.cumulative` compares its texts" in answer.error["message"]
+
+
 LOOKING = {"cumulative": True}
 
 

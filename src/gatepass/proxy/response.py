@@ -329,6 +329,8 @@ def _conversion_of(context: ReplyContext) -> str:
         return "chat completions serve the client's protocol"
     if context.profile.line_bytes is not None:
         return "the profile of the client has `line_bytes`"
+    if context.protocol.takes_transforms and context.upstream.settings.repair.cumulative:
+        return "`repair.cumulative` compares its texts"
     return ""
 
 

@@ -485,9 +485,6 @@ class EventStream:
             self.fail(chunk.arguments_too_large(self._upstream))
         elif has_too_many_entries(choices or []):
             self.fail(chunk.too_many_choices(self._upstream))
-        elif self._repair is not None and self._repair.needs_texts:
-            limit = chunk.converted_limit("`repair.cumulative` compares its texts")
-            self.fail(chunk.event_too_large(self._upstream, limit))
         if self.failure is not None:
             return self._finish_repair()
         self._adapted[UNCHECKED] = None

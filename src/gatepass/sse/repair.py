@@ -34,7 +34,7 @@ _SHARED = -1
 class EventRepair:
     """What EventStream asks of a repair. This class repairs nothing."""
 
-    __slots__ = ("_adapted", "envelope", "needs_texts", "skips_similar")
+    __slots__ = ("_adapted", "envelope", "skips_similar")
 
     def __init__(self) -> None:
         self._adapted: list[str] = []
@@ -42,8 +42,6 @@ class EventRepair:
         """The members of `chunk.ENVELOPE` that the chunks had so far."""
         self.skips_similar = False
         """Whether an event that differs from the last one only in its text may pass without a look."""
-        self.needs_texts = False
-        """Whether the repair compares the texts of events, so that it needs each of them whole."""
 
     @property
     def adapted(self) -> tuple[str, ...]:
@@ -107,7 +105,6 @@ class StreamRepair(EventRepair):
         self._usage = UsageRepair(options.include_usage)
         if options.drops_usage:
             self._usage.close()
-        self.needs_texts = options.cumulative
         self._cumulative = CumulativeTexts() if options.cumulative else None
         self._has_changed = False
 
