@@ -24,7 +24,7 @@ from gatepass.auth.api_keys import key_texts
 from gatepass.auth.authenticator import Authenticator
 from gatepass.clock import Clock, SystemClock
 from gatepass.config.checks import placement_of
-from gatepass.config.credential.kinds import AnyCredential, chain_of, token_location
+from gatepass.config.credential.kinds import chain_of, token_location
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.load import is_same
 from gatepass.config.model import Config, Limits
@@ -420,6 +420,27 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
             auth = one.network.proxy_auth
             connections[name] = tls_contexts.context_for(one.network), hash(None if auth is None else auth.reveal())
     made: dict[str, TokenHolder] = {}
+    clock, store = parts.clock, parts.store
+
+    def create_holder(name: str, subject: TokenHolder | None) -> TokenHolder:
+        settings, *subjects = chain = chain_of(name, config.credentials).values()
+        advice = partial(refusal_advice, credential=name, settings=settings)
+        waits = WaitBudget(settings.timeout_s + FETCH_GRACE_S, token_location(settings), refusal_advice=advice)
+        connect, refresh_token_store = transport_of(settings, tls_contexts), None
+        if store is not None and isinstance(settings, Oauth2Credential):
+            refresh_token_store = SharedRefreshTokenStore(settings, store, clock)
+        source = build_source(name, settings, connect, clock, refresh_token_store, subject)
+        if store is None or not is_shared(chain, store.scope):
+            holder = TokenHolder(name, source, clock, parts.redactor, waits)
+        else:
+            shared = SharedSource(source, settings, store, clock, subjects)
+            holder = TokenHolder(name, shared, clock, parts.redactor, waits)
+            shared.attach(store.cache, holder)
+        if subject is not None:
+            subject.precede(holder)
+        if parts.tracing is not None:
+            holder.on_fetch = partial(parts.tracing.token_fetched, name)
+        return holder
 
     def holder_of(name: str) -> TokenHolder:
         """Return the holder of a credential: that of before, unless the credential or its subject changed."""
@@ -431,7 +452,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
             is_kept = subject is None or subject is previous.holders.get(subject.name)
             if is_kept and is_same(config.credentials[name], previous.config.credentials[name]):
                 kept = previous.holders[name]
-        made[name] = kept or _create_holder(name, config.credentials, parts, tls_contexts, subject)
+        made[name] = kept or create_holder(name, subject)
         return made[name]
 
     holders = {name: holder_of(name) for name in config.credentials}  # in the order of the configuration
@@ -529,35 +550,6 @@ def _take_over(state: AppState) -> None:
         state.tracing.attach(settings, {one.name: PREFIXES[0] + one.path for one in OPERATIONS})
     state.inspector.limit(limit_bytes)
     state.observers.switch(state.inspector, on=limit_bytes > 0)
-
-
-def _create_holder(
-    name: str,
-    credentials: Mapping[str, AnyCredential],
-    parts: ProcessParts,
-    tls_contexts: TLSContexts,
-    subject: TokenHolder | None,
-) -> TokenHolder:
-    clock, store = parts.clock, parts.store
-    settings, *subjects = chain = chain_of(name, credentials).values()
-    advice = partial(refusal_advice, credential=name, settings=settings)
-    waits = WaitBudget(settings.timeout_s + FETCH_GRACE_S, token_location(settings), refusal_advice=advice)
-    connect = transport_of(settings, tls_contexts)
-    refresh_token_store = None
-    if store is not None and isinstance(settings, Oauth2Credential):
-        refresh_token_store = SharedRefreshTokenStore(settings, store, clock)
-    source = build_source(name, settings, connect, clock, refresh_token_store, subject)
-    if store is None or not is_shared(chain, store.scope):
-        holder = TokenHolder(name, source, clock, parts.redactor, waits)
-    else:
-        shared = SharedSource(source, settings, store, clock, subjects)
-        holder = TokenHolder(name, shared, clock, parts.redactor, waits)
-        shared.attach(store.cache, holder)
-    if subject is not None:
-        subject.precede(holder)
-    if parts.tracing is not None:
-        holder.on_fetch = partial(parts.tracing.token_fetched, name)
-    return holder
 
 
 def _sample(state: AppState) -> Sample:

@@ -277,14 +277,27 @@ def header_keys(upstream: Upstream) -> dict[str, Secret]:
 
 async def read_error(attempt: Attempt, response: Response, within_s: float | None = None) -> GatepassError:
     """Return the error in a response of status 400 or above, from what arrives `within_s`. Closes the response."""
-    state = attempt.state
+    state, pieces, size_bytes = attempt.state, list[bytes](), 0
+
+    def write(piece: bytes) -> bool:
+        nonlocal size_bytes
+        pieces.append(piece)
+        size_bytes += len(piece)
+        return size_bytes <= ERROR_BYTES
+
     try:
-        body, is_cut = await _read_beginning(state, response, within_s)
+        reading = response.stream_to(write)
+        with suppress(TimeoutError):
+            # Without `within_s`, the timeouts of the upstream apply.
+            await (reading if within_s is None else timeout(state.clock, within_s, reading, TimeoutError()))
     except TransportFault as fault:
         return connection_error(attempt, fault)
     finally:
         attempt.add_upstream_wait()
         await response.aclose()
+    body, is_cut = b"".join(pieces), size_bytes > ERROR_BYTES
+    if is_cut:
+        body = whole_words(body[:ERROR_BYTES])  # a secret that is cut would not be masked
     reply = replace(received_reply(attempt, response, body), is_cut=is_cut)
     error = attempt.upstream.dialect.classify_error(reply)
     if isinstance(error, UpstreamErrorReply):
@@ -314,27 +327,6 @@ def relayed_fields(response: Response, mask: Mask) -> Headers:
         for name, value in response.headers
         if name in RELAYED_WITH_ERROR or name.startswith(RELAYED_WITH_ERROR_PREFIXES)
     )
-
-
-async def _read_beginning(state: AppState, response: Response, within_s: float | None) -> tuple[bytes, bool]:
-    """Read at most ERROR_BYTES. Return what arrived `within_s`, and whether it is only the beginning."""
-    pieces: list[bytes] = []
-    size_bytes = 0
-
-    def write(piece: bytes) -> bool:
-        nonlocal size_bytes
-        pieces.append(piece)
-        size_bytes += len(piece)
-        return size_bytes <= ERROR_BYTES
-
-    with suppress(TimeoutError):
-        reading = response.stream_to(write)
-        # Without `within_s`, the timeouts of the upstream apply.
-        await (reading if within_s is None else timeout(state.clock, within_s, reading, TimeoutError()))
-    body = b"".join(pieces)
-    if size_bytes <= ERROR_BYTES:
-        return body, False
-    return whole_words(body[:ERROR_BYTES]), True  # a secret that is cut would not be masked
 
 
 def received_reply(attempt: Attempt, response: Response, body: bytes) -> ReceivedReply:

@@ -109,9 +109,12 @@ class RequestParser:
             method, version = self._parser.get_method(), self._parser.get_http_version()
             if method == b"CONNECT":
                 raise InvalidRequest("gatepass is not a forward proxy: it does not support CONNECT.")
-            head = head_of(method, self._target, version, (field for field in self._fields if field[0] != b"upgrade"))
+            offers = [field for field in self._fields if field[0] == b"upgrade"]
+            head = head_of(method, self._target, version, (field for field in self._fields if field not in offers))
             self._parser = self._new_parser()
-            self._parser.feed_data(head)
+            self._parser.feed_data(head.removesuffix(b"\r\n"))
+            self._fields += offers  # an error may name them
+            self._parser.feed_data(b"\r\n")
             try:
                 self._parser.feed_data(rest)
             except httptools.HttpParserUpgrade as offer:

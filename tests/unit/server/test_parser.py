@@ -110,6 +110,7 @@ async def test_an_offer_to_upgrade_is_ignored_and_the_body_kept_wherever_it_is_s
         bodies = [await cycle.read_body(LIMIT_BYTES) for cycle in recorder.cycles if cycle.is_whole]
         assert bodies == [b"before", b"hello", b"behind"][0 if before else 1 :], cut
         assert (recorder.cycles[-2].headers, recorder.cycles[-2].persists, reader.cycle) == (whole.headers, True, None)
+        assert (b"upgrade", b"h2c") in whole.headers
 
 
 async def test_an_offer_byte_by_byte_is_ignored_as_well():
