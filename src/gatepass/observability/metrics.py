@@ -227,6 +227,12 @@ BOUNDS_S: Mapping[str, Sequence[float]] = MappingProxyType(
 """The bounds of each histogram."""
 
 REQUEST_LABELS = ("caller", "group", "model", "upstream", "operation")
+SERIES = (
+    *("gatepass_attempts_total", "gatepass_input_tokens_total", "gatepass_output_tokens_total"),
+    *("gatepass_cached_input_tokens_total", "gatepass_reasoning_tokens_total", "gatepass_request_duration_seconds"),
+    *("gatepass_time_to_first_token_seconds", "gatepass_time_per_output_token_seconds"),
+)
+"""The metrics of each `Series`, in the order of its members."""
 Labels = tuple[str, ...]
 
 
@@ -502,26 +508,23 @@ class Metrics(Observer):
         labels = self._bounded(self._families["gatepass_attempts_total"], self._labels(key))
         series = self._by_labels.get(labels)
         if series is None:
-            series = self._by_labels[labels] = Series(
-                labels,
-                {},
-                self._cell("gatepass_attempts_total", labels),
-                self._cell("gatepass_input_tokens_total", labels),
-                self._cell("gatepass_output_tokens_total", labels),
-                self._cell("gatepass_cached_input_tokens_total", labels),
-                self._cell("gatepass_reasoning_tokens_total", labels),
-                self._cell("gatepass_request_duration_seconds", labels),
-                self._cell("gatepass_time_to_first_token_seconds", labels),
-                self._cell("gatepass_time_per_output_token_seconds", labels),
-                self._cell("gatepass_added_latency_seconds", labels[3:]),
-            )
+            cells = [self._cell(name, labels) for name in SERIES]
+            cells.append(self._cell("gatepass_added_latency_seconds", labels[3:]))
+            series = self._by_labels[labels] = Series(labels, {}, *cells)
         if len(self.series) < MAX_CACHED and len(key[0]) + len(key[1]) <= MAX_KEY_CHARS:
             self.series[key] = series
         return series
 
     def _labels(self, key: Labels) -> Labels:
         caller, model, upstream, operation = key
-        names, name = self._names, self._model_name(model) if model else NONE
+        names, name = self._names, NONE
+        if model:
+            configured = self._configured_name(model)
+            name = configured or OTHER  # a client may have invented it
+            if configured != model and any(model in listed for listed in self._listed.values()):
+                name = self._mask(model)
+            else:
+                self._has_unlisted = self._has_unlisted or configured is None
         group = placed(self._groups.get(caller, ""), names["group"])
         return (
             placed(caller or NONE, names["caller"]),
@@ -530,15 +533,6 @@ class Metrics(Observer):
             upstream or NONE,
             operation,
         )
-
-    def _model_name(self, model: str) -> str:
-        """Return the name or pattern of the configuration, or the name in a list of an upstream, which a client cannot
-        invent."""
-        configured = self._configured_name(model)
-        if configured != model and any(model in names for names in self._listed.values()):
-            return self._mask(model)
-        self._has_unlisted = self._has_unlisted or configured is None
-        return configured or OTHER
 
     def _bounded(self, family: Family, labels: Labels) -> Labels:
         """Return `labels`, or the ones that a new cell of `family` has if there are many series."""
@@ -565,10 +559,7 @@ class Metrics(Observer):
             counts = by_caller[caller]
             counts[0] += int(cell.value)
             counts[1] += int(cell.value) if outcome == "error" else 0
-        tokens_in, tokens_out = (
-            self._families["gatepass_input_tokens_total"],
-            self._families["gatepass_output_tokens_total"],
-        )
+        tokens_in, tokens_out = map(self.family, ("gatepass_input_tokens_total", "gatepass_output_tokens_total"))
         for (caller, *_), cell in (*tokens_in.cells.items(), *tokens_out.cells.items()):
             by_caller[caller][2] += int(cell.value)
         return Totals(

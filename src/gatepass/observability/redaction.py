@@ -191,7 +191,6 @@ def _by_anchor(known: Iterable[_Spelled]) -> _Searches:
 
 
 def _literals(group: Iterable[_Spelled]) -> Iterator[str]:
-    """Yield all spellings of a group with one anchor."""
     return (literal for spelled in group for literal in spelled.literals)
 
 
@@ -202,8 +201,14 @@ def _spelled(value: str) -> Iterator[_Spelled]:
     in_bodies = (quote_plus(value, errors="surrogatepass"), json.dumps(value)[1:-1])
     for text in dict.fromkeys((value, *in_bodies)):
         data = text.encode("utf-8", "surrogatepass")
-        for shift in range(3):
-            yield _in_base64(data, shift)
+        for shift, begin in enumerate((0, 2, 3)):
+            # behind `shift` bytes of another text: up to the end, and what `data` alone decides
+            ended = b64encode(bytes(shift) + data).decode()[begin:]
+            within = ended[: 8 * (shift + len(data)) // 6 - begin]
+            found = [ended, ended.rstrip("="), within]
+            found += [one.replace("+", "-").replace("/", "_") for one in found]
+            found += [spell(one) for one in found for spell in (quote_plus, lambda text: text.replace("/", "\\/"))]
+            yield _group(within, found)
         yield _group(data.hex(), (data.hex(), data.hex().upper()), "[0-9]+")  # digits are the same in either case
 
 
@@ -214,16 +219,6 @@ def _group(value: str, literals: Iterable[str], runs: str = "[A-Za-z0-9]+") -> _
     ordered = sorted(dict.fromkeys(literals), key=lambda one: -len(one))
     is_long = any(len(run) >= LONG_CHARS for run in re.findall("[A-Za-z0-9]+", value))
     return _Spelled(len(value), anchor, tuple(found), is_long, tuple(ordered))
-
-
-def _in_base64(data: bytes, shift: int) -> _Spelled:
-    """Return the base64 of `data` behind `shift` bytes of another text: up to its end, and what it alone decides."""
-    ended = b64encode(bytes(shift) + data).decode()[(0, 2, 3)[shift] :]
-    within = ended[: 8 * (shift + len(data)) // 6 - (0, 2, 3)[shift]]
-    found = [ended, ended.rstrip("="), within]
-    found += [one.replace("+", "-").replace("/", "_") for one in found]
-    found += [spell(one) for one in found for spell in (quote_plus, lambda text: text.replace("/", "\\/"))]
-    return _group(within, found)
 
 
 _ESCAPES: tuple[Callable[[str], str], ...] = (

@@ -29,6 +29,11 @@ SUMMARY_FIELDS = (
     *("id", "operation", "caller", "model", "mcp_method", "mcp_tool"),
     *("upstream", "stream", "status", "outcome", "code", "hop"),
 )
+ATTEMPT_FIELDS = (
+    *("number", "cause", "upstream", "upstream_model", "code", "reason", "status", "retry_after_s", "requests"),
+    *("queue_position", "queue_wait_s", "pool_wait_s", "connect_s", "head_s", "upstream_s", "client_wait_s"),
+    *("adapted", "tried", "renewed", "repeated_stale", "upstream_request_id"),
+)
 FILTERS = ("caller", "model", "mcp_tool", "upstream", "hop", "outcome", "operation", "code")
 """The fields of a summary that a filter compares."""
 TEXTS = (
@@ -95,7 +100,7 @@ def summary_of(request: RequestRecord, now_s: float, wall_s: float, mask: Mask) 
     """
     access, arrived = request.access, wall_s - (now_s - request.arrived_s)
     is_ended = request.duration_s is not None
-    shown = {name: _masked(getattr(access, name), mask) for name in SUMMARY_FIELDS}
+    shown = {name: _shown(getattr(access, name), mask) for name in SUMMARY_FIELDS}
     if shown["upstream"] is None and request.attempt is not None:
         shown["upstream"] = request.attempt.upstream  # the log line has it at the end
     return {
@@ -105,8 +110,8 @@ def summary_of(request: RequestRecord, now_s: float, wall_s: float, mask: Mask) 
         "arrived_at": moment(arrived),
         "ended": None if request.duration_s is None else round(request.arrived_s + request.duration_s, 6),
         "attempts": access.attempts,
-        "message": _masked(access.reason, mask)[:MESSAGE_CHARS] if access.reason else None,
-        "adapted": [mask(one) for one in access.adapted],
+        "message": _shown(access.reason, mask)[:MESSAGE_CHARS] if access.reason else None,
+        "adapted": _shown(access.adapted, mask),
         "duration_s": _rounded(request.duration_s if is_ended else now_s - request.arrived_s),
         "first_byte_s": _rounded(request.first_byte_s),
         "bytes_out": max(0, access.bytes_out),
@@ -202,7 +207,7 @@ def story_of(request: RequestRecord, now_s: float, wall_s: float, mask: Mask) ->
         },
         "bytes_in": max(0, access.bytes_in),
         "usage": msgspec.to_builtins(access.usage),
-        "upstream_request_id": _masked(access.upstream_request_id, mask),
+        "upstream_request_id": _shown(access.upstream_request_id, mask),
         "empty_answer": access.empty_answer,
         "trace_id": access.trace_id or None,
         "replay_of": access.replay_of or None,
@@ -385,34 +390,14 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
 def _attempt(record: AttemptRecord, arrived_s: float, now_s: float, mask: Mask) -> dict[str, Any]:
     ended_s = record.began_s + record.duration_s if record.outcome else now_s
     return {
-        "number": record.number,
-        "cause": record.cause,
-        "upstream": record.upstream,
-        "upstream_model": record.upstream_model,
+        **{name: _shown(getattr(record, name), mask) for name in ATTEMPT_FIELDS},
         "outcome": record.outcome or None,
-        "code": _masked(record.code, mask),
-        "reason": _masked(record.reason, mask),
-        "status": record.status,
-        "retry_after_s": _rounded(record.retry_after_s),
         "reached": record.code != errors.TokenUnavailable.code or record.status is not None,
         "began_s": _rounded(record.began_s - arrived_s),
         "duration_s": _rounded(record.duration_s) if record.outcome else None,
-        "requests": record.requests,
         "token": _token(record),
-        "queue_position": record.queue_position,
-        "queue_wait_s": _rounded(record.queue_wait_s),
-        "pool_wait_s": _rounded(record.pool_wait_s),
-        "connect_s": _rounded(record.connect_s),
-        "head_s": _rounded(record.head_s),
-        "upstream_s": _rounded(record.upstream_s),
-        "adapted": [mask(one) for one in record.adapted],
-        "tried": [mask(one) for one in record.tried],
-        "renewed": record.renewed,
-        "repeated_stale": record.repeated_stale,
         "edits": [*_renamed_model(record), *(_edit(one, mask) for one in record.edits.listed)],
         "edits_left_out": record.edits.left_out,
-        "upstream_request_id": _masked(record.upstream_request_id, mask),
-        "client_wait_s": _rounded(record.client_wait_s),
         "arrivals": _arrivals(record, ended_s),
         "parts": [_attempt(part, arrived_s, now_s, mask) for one in record.parts for part in [*attempts_of(one)][::-1]],
     }
@@ -500,8 +485,13 @@ def _edit(edit: RuleEdit, mask: Mask) -> dict[str, Any]:
     }
 
 
-def _masked(value: Any, mask: Mask) -> Any:
-    return mask(value) if isinstance(value, str) else value
+def _shown(value: Any, mask: Mask) -> Any:
+    """Return a member of a record as JSON: texts masked, times rounded."""
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, tuple):
+        return [mask(one) for one in value]
+    return _rounded(value) if isinstance(value, float) else value
 
 
 def _rounded(seconds: float | None) -> float | None:

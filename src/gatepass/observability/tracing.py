@@ -149,8 +149,13 @@ class Tracing(Observer):
 
     def attach(self, upstreams: Mapping[str, UpstreamConfig], paths: Mapping[str, str]) -> None:
         """Set the upstreams by name, and the path of each operation. A reload sets them again."""
-        self._peers = {name: _peer_of(one) for name, one in upstreams.items()}
-        self._paths = paths
+        peers: dict[str, Attributes] = {}
+        for name, upstream in upstreams.items():
+            parts, dialect = urlsplit(upstream.base_url), upstream.dialect
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            about = {names.PROVIDER: names.PROVIDERS.get(dialect, dialect), names.ADDRESS: parts.hostname or ""}
+            peers[name] = {**about, names.PORT: port}
+        self._peers, self._paths = peers, paths  # the thread of the export reads them
 
     def start(self, exporter: SpanExporter | None = None) -> None:
         """Start the thread that exports, by default to the collector of the configuration."""
@@ -446,13 +451,6 @@ class Tracing(Observer):
             end_time=_ns(max(began_s, ended_s) + offset_s),
             instrumentation_scope=self._scope,
         )
-
-
-def _peer_of(upstream: UpstreamConfig) -> Attributes:
-    parts, dialect = urlsplit(upstream.base_url), upstream.dialect
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    provider = names.PROVIDERS.get(dialect, dialect)
-    return {names.PROVIDER: provider, names.ADDRESS: parts.hostname or "", names.PORT: port}
 
 
 class ContentTracing(Tracing):

@@ -196,17 +196,16 @@ async def _usage(call: PageRequest) -> Response:
     for day, rows in chain.from_iterable(part.days.items() for part in parts):
         found.setdefault(day, DayUse()).add(rows)
     page = {"today": _date(int(wall_s // DAY_S)), "lasts": usage.lasts, "fault": faults[0] if faults else None}
-    # up to 60,000 rows, and `json` would keep the other threads waiting
-    body = await asyncio.to_thread(lambda: msgspec.json.encode({**page, "rows": _shown_use(found)}))
-    return Response(body, media_type="application/json")
 
+    def encoded() -> bytes:  # up to 60,000 rows, and `json` would keep the other threads waiting
+        rows = [
+            {"day": _date(day), "caller": caller, "model": model, **dict(zip(COLUMNS, counts, strict=True))}
+            for day, use in sorted(found.items())
+            for caller, model, counts in sorted(use.rows())
+        ]
+        return msgspec.json.encode({**page, "rows": rows})
 
-def _shown_use(found: Mapping[int, DayUse]) -> list[dict[str, Any]]:
-    return [
-        {"day": _date(day), "caller": caller, "model": model, **dict(zip(COLUMNS, counts, strict=True))}
-        for day, use in sorted(found.items())
-        for caller, model, counts in sorted(use.rows())
-    ]
+    return Response(await asyncio.to_thread(encoded), media_type="application/json")
 
 
 def _date(day: int) -> str:

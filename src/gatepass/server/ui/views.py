@@ -229,6 +229,12 @@ def callers(parts: Sequence[Mapping[str, Any]], config: Config) -> list[dict[str
     for name, keys in by_name.items():
         key = keys[0]
         used = [part["use"][name] for part in parts if name in part["use"]]
+        servers = {}  # None of a kind: all of its tools, prompts or resources
+        if config.mcp:
+            from gatepass.mcp.access import allowed_of  # nothing configured, nothing imported
+
+            found = {server: allowed_of(key, server) for server in config.mcp}
+            servers = {server: msgspec.to_builtins(one) for server, one in found.items() if one is not None}
         in_flight, requests, errors, tokens = (sum(one[place] for one in used) for place in range(4))
         last = max((one[4] for one in used if one[4] is not None), default=None)
         rows.append(
@@ -237,7 +243,7 @@ def callers(parts: Sequence[Mapping[str, Any]], config: Config) -> list[dict[str
                 "role": key.role,
                 "models": key.models,
                 "operations": key.operations,
-                "mcp": _mcp_of(key, config),
+                "mcp": servers,
                 "profile": key.profile or "plain",
                 "max_concurrent": None if key.quota is None else key.quota.max_concurrent,
                 "in_flight": in_flight,
@@ -333,16 +339,6 @@ def use(parts: Iterable[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
     for row in found.values():
         row["codes"] = dict(row["codes"].most_common())
     return sorted(found.values(), key=lambda row: -row["requests"])
-
-
-def _mcp_of(key: AccessKey, config: Config) -> dict[str, Any]:
-    """Return the MCP servers that `key` may use. None of a kind means all of its tools, prompts or resources."""
-    if not config.mcp:
-        return {}
-    from gatepass.mcp.access import allowed_of  # nothing configured, nothing imported
-
-    found = {name: allowed_of(key, name) for name in config.mcp}
-    return {name: msgspec.to_builtins(allowed) for name, allowed in found.items() if allowed is not None}
 
 
 def routes(config: Config, caller: AccessKey) -> list[dict[str, Any]]:
