@@ -51,10 +51,6 @@ REMOVED: Mapping[str, str] = {
     "upstreams.*.repair.one_id": "Chunks keep their ids.",
     "upstreams.*.repair.without_choices": "Members of chunks without choices move into the next chunk with choices.",
     "models.*.suggest": "`context_fallback` sends a request that is too long to another model.",
-    "models.*.breaker.failure_percent": "It is 50.",
-    "models.*.breaker.least_requests": "It is 20.",
-    "models.*.breaker.window_s": "It is 10 s.",
-    "models.*.breaker.max_ejection_s": "It is 300 s.",
     "tracing.service_name": "The variable `OTEL_SERVICE_NAME` sets it.",
     "mcp.*.rejection.login_hosts": "A redirect to another host, or to a path such as `login`, rejects the token.",
 }

@@ -12,7 +12,7 @@ from gatepass.policy.recent_counts import RecentCounts
 
 
 class BreakerSettings(msgspec.Struct, frozen=True):
-    """`models.NAME.breaker`, and what it does not set."""
+    """`models.NAME.breaker`, with its defaults."""
 
     consecutive_failures: int = 5
     failure_percent: float = 50.0

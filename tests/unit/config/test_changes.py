@@ -112,8 +112,7 @@ upstreams:
   u: {base_url: "https://u.example/v1", rejection: {login_hosts: []}, repair: {one_id: true, without_choices: true}}
 mcp: {m: {url: "https://m.example", rejection: {login_hosts: []}}}
 models:
-  m: {targets: [{upstream: u}], suggest: other,
-      breaker: {failure_percent: 50, least_requests: 20, window_s: 10, max_ejection_s: 30, ejection_s: 5}}
+  m: {targets: [{upstream: u}], suggest: other}
 """
 
 
