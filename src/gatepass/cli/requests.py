@@ -18,14 +18,12 @@ from gatepass.cli.control import NotRunning, control_option, found_socket, reque
 from gatepass.cli.healthcheck import reachable
 from gatepass.cli.options import json_option, print_json, printable
 from gatepass.cli.story_lines import HEAD, cleaned, list_line, story_lines, summary_line
-from gatepass.observability.story import curl_command
+from gatepass.observability.story import MOST_LISTED, curl_command
 from gatepass.types import span
 
 POLL_S = 0.5
 WORKER_S = 0.9
 """A listing that took this long may lack a worker that did not answer (`REQUEST_S` in server/inspection.py)."""
-MOST_LISTED = 1_000
-"""As in server/inspection.py."""
 OWN_ID = re.compile(r"[b-df-hj-np-t]{24}")
 """An id that gatepass made (`RequestIds` in server/cycle.py)."""
 

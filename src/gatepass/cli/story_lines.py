@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from unicodedata import east_asian_width
 
 from gatepass.cli.options import coloured, printable
-from gatepass.observability.story import test_command
+from gatepass.observability.story import SILENT_S, test_command
 from gatepass.types import settings_of, span
 
 Story = Mapping[str, Any]
@@ -24,8 +24,6 @@ SHORTEST_S = 0.00005
 """Shorter times would be shown as 0.0 ms."""
 KIB = 1024
 ERROR_STATUS = 400
-SILENT_S = 30.0
-"""As in server/pages.py."""
 
 
 def cleaned(value: Any, keep: str = "") -> Any:

@@ -41,6 +41,10 @@ TEXTS = (
     *("operation", "status", "hop", "state", "outcome", "adapted"),
 )
 """The fields in which the filter `text` searches."""
+LISTED, MOST_LISTED = 200, 1_000
+"""How many requests a list has by default, and at most."""
+SILENT_S = 30.0
+"""The time without a piece after which a stream is called silent."""
 SLOW_S = 5.0
 """The wait for the first byte from which on a request passes the filter `slow`."""
 MESSAGE_CHARS = 200

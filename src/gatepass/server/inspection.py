@@ -23,7 +23,15 @@ from gatepass.config.wording import did_you_mean
 from gatepass.errors import InvalidRequest, system_reason
 from gatepass.observability.capture import PIECE_BYTES, SHOWN_BYTES, CapturedRequest, CaptureSettings, merged_states
 from gatepass.observability.observer import RequestRecord
-from gatepass.observability.story import failed_at, has_id, matches, story_of, summary_of
+from gatepass.observability.story import (
+    LISTED,
+    MOST_LISTED,
+    failed_at,
+    has_id,
+    matches,
+    story_of,
+    summary_of,
+)
 from gatepass.proxy.app_state import AppState
 from gatepass.server.cycle import ids_begin
 
@@ -49,8 +57,6 @@ store."""
 
 REPLICA = socket.gethostname()
 """The name of this host. In Kubernetes it is that of the pod."""
-LISTED, MOST_LISTED = 200, 1_000
-"""How many requests a list has by default, and at most."""
 
 AT_ONCE = 50
 """How many requests are rendered before others are served: 2 ms."""

@@ -31,6 +31,7 @@ from gatepass.errors import ModelNotFound
 from gatepass.learning.learned_rule import LearnedRuleRecord, as_config, is_configured
 from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.metrics import CONTENT_TYPE, OPEN_METRICS, exposition_of
+from gatepass.observability.story import SILENT_S
 from gatepass.observability.usage_ledger import COLUMNS, DAY_S, DayUse
 from gatepass.operations.table import base_url
 from gatepass.proxy.app_state import AppState
@@ -63,7 +64,6 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("gatepass.serve")
 
 UNREADY = 503
-SILENT_S = 30.0
 
 OPERATOR = "gatepass.operator"
 """Set in the ASGI scope of a request on the control socket, which needs no key. No client can set it."""

@@ -362,18 +362,17 @@ class UiRequest:
 
 async def _json_body(request: Request, state: AppState) -> Mapping[str, Any]:
     """Return the body, a JSON object; raise BodyTooLarge, InvalidJson, ReceiveTimeout."""
-    pieces: list[bytes] = []
+    text = bytearray()
     try:
         async with asyncio.timeout(state.limits.receive_s):
             async for piece in request.stream():
-                pieces.append(piece)
-                if sum(map(len, pieces)) > BODY_BYTES:
+                text += piece
+                if len(text) > BODY_BYTES:
                     break
     except errors.BodyTooLarge:  # `gatepass serve` reads no more than this, and its error names a setting
         raise errors.BodyTooLarge(TOO_LARGE) from None
     except TimeoutError:
         raise errors.ReceiveTimeout("The request body did not arrive within limits.receive_s.") from None
-    text = b"".join(pieces)
     if len(text) > BODY_BYTES:
         raise errors.BodyTooLarge(TOO_LARGE)
     try:
