@@ -23,14 +23,15 @@ _EMPTY = re.compile(rb'null|false|""|\[[ \t\r\n]*+\]|\{[ \t\r\n]*+\}|-?0(?:\.0++
 class JsonValue:
     """The value of a member or an element: `scanner.text` from `start` to `end`, `new` pieces instead, or edited."""
 
-    __slots__ = ("_editor", "_end", "_new", "_scanner", "_start")
+    __slots__ = ("_end", "_new", "_scanner", "_start", "editor")
 
     def __init__(self, scanner: JsonScanner, start: int, end: int, new: tuple[Piece, ...] = ()) -> None:
         self._scanner = scanner
         self._start = start
         self._end = end
         self._new = new
-        self._editor: JsonObjectEditor | JsonArrayEditor | None = None
+        self.editor: JsonObjectEditor | JsonArrayEditor | None = None
+        """What `object` or `array` made."""
 
     @property
     def kind(self) -> str:
@@ -69,39 +70,29 @@ class JsonValue:
 
     @property
     def object(self) -> JsonObjectEditor | None:
-        if self._editor is None and self.kind == "{":
-            self._editor = JsonObjectEditor(*self._source())
-        return self._editor if isinstance(self._editor, JsonObjectEditor) else None
+        if self.editor is None and self.kind == "{":
+            self.editor = JsonObjectEditor(*self._source())
+        return self.editor if isinstance(self.editor, JsonObjectEditor) else None
 
     @property
     def array(self) -> JsonArrayEditor | None:
-        if self._editor is None and self.kind == "[":
-            self._editor = JsonArrayEditor(*self._source())
-        return self._editor if isinstance(self._editor, JsonArrayEditor) else None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether an editor was made for it."""
-        return self._editor is not None
+        if self.editor is None and self.kind == "[":
+            self.editor = JsonArrayEditor(*self._source())
+        return self.editor if isinstance(self.editor, JsonArrayEditor) else None
 
     @property
     def is_changed(self) -> bool:
-        return self._editor is not None and self._editor.is_changed
+        return self.editor is not None and self.editor.is_changed
 
     def pieces(self) -> Iterator[Piece]:
         """Yield the JSON text. A long text is not copied."""
         text, start, end = self._scanner.text, self._start, self._end
-        if self._editor is not None and self._editor.is_changed:
-            yield from self._editor.pieces()
+        if self.editor is not None and self.editor.is_changed:
+            yield from self.editor.pieces()
         elif self._new:
             yield from self._new
         else:  # a slice of a memoryview is not a copy, but takes more memory than a short text
             yield text[start:end] if end - start <= SMALL_BYTES else memoryview(text)[start:end]
-
-    def take_edits(self, rule: str, path: str) -> Iterator[RuleEdit]:
-        """Yield the changes inside of it since the last call."""
-        if self._editor is not None:
-            yield from self._editor.take_edits(rule, path)
 
     def _source(self) -> tuple[JsonScanner, int]:
         return (JsonScanner(self.text), 0) if self._new else (self._scanner, self._start)
@@ -257,8 +248,8 @@ class JsonObjectEditor:
         for change in changes or ():
             yield _edit(rule, path, change)
         for name, value in (self._members or {}).items():
-            if value.is_open:
-                yield from value.take_edits(rule, _below(path, name))
+            if value.editor is not None:
+                yield from value.editor.take_edits(rule, _below(path, name))
 
     def _note(self, name: str, before: JsonValue | None, after: JsonValue | None = None, new_name: str = "") -> None:
         self._has_changed = True
@@ -331,8 +322,8 @@ class JsonArrayEditor:
         for change in changes:
             yield _edit(rule, path, change)
         for index, element in enumerate(self._elements):
-            if element.is_open:
-                yield from element.take_edits(rule, f"{path}[{index}]")
+            if element.editor is not None:
+                yield from element.editor.take_edits(rule, f"{path}[{index}]")
 
 
 class JsonEditor:
