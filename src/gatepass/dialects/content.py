@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from gatepass.dialects import error_body
-from gatepass.json_scan import BOM, json_value, lenient_value
+from gatepass.json_scan import BOM, OBJECT, json_value, lenient_value
 from gatepass.observability.redaction import decoded
 from gatepass.types import Headers
 
@@ -59,8 +59,6 @@ _CHOICES: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
     )
 )
 """Finds the first two entries of a list. The others are skipped, so that millions of them take no memory."""
-
-_TOP: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def content_type(headers: Headers) -> str:
@@ -166,7 +164,7 @@ def _parse_leniently(body: bytes, reason: str) -> Any:
 def member(body: bytes, name: str) -> bytes | None:
     """Return the unchanged bytes of the top-level member `name` of a JSON object; None without one."""
     try:
-        found = _TOP.decode(body.removeprefix(BOM)).get(name)
+        found = OBJECT.decode(body.removeprefix(BOM)).get(name)
     except (ValueError, RecursionError):
         return None
     return None if found is None else bytes(found)

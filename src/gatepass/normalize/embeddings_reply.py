@@ -29,7 +29,7 @@ import msgspec
 
 from gatepass import json_scan
 from gatepass.errors import UpstreamInvalid
-from gatepass.json_scan import ONE_PASS_BYTES, JsonScanner, Piece
+from gatepass.json_scan import OBJECT, ONE_PASS_BYTES, RAW, JsonScanner, Piece
 from gatepass.types import EmbeddingsOptions, parse_count
 
 
@@ -190,8 +190,6 @@ _TOO_LARGE = "all vectors together exceed limits.reply_bytes. Send fewer inputs,
 Entry = dict[str, msgspec.Raw]
 
 _ARRAY = ord("[")
-_RAW = msgspec.json.Decoder(msgspec.Raw)
-OBJECT: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 ENTRIES: msgspec.json.Decoder[list[Entry]] = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _NUMBERS: msgspec.json.Decoder[list[float]] = msgspec.json.Decoder(list[float])
 _TEXT: msgspec.json.Decoder[str] = msgspec.json.Decoder(str)
@@ -293,7 +291,7 @@ def _read_large(reply: bytes, count: int) -> Generator[None, None, tuple[Entry, 
             read_bytes = value
             yield
         if name != "data" or reply[value] != _ARRAY:
-            document[name] = _RAW.decode(view[value : scanner.value_end(value)])
+            document[name] = RAW.decode(view[value : scanner.value_end(value)])
             continue
         document[name], listed = msgspec.Raw(b"[]"), []
         for start, end in islice(scanner.elements(value), count + 1):

@@ -11,6 +11,7 @@ from gatepass.config.access import Profile
 from gatepass.dialects.error_body import Mask
 from gatepass.dialects.reply_check import fault_of_list
 from gatepass.errors import InvalidRequest
+from gatepass.json_scan import OBJECT
 from gatepass.protocols.client_protocol import SAMPLE_TOKENS, ClientProtocol, KeepAliveEncoder, comment_keep_alive
 from gatepass.protocols.request import decode
 from gatepass.sse.aggregate import CompletionAggregator
@@ -201,7 +202,6 @@ def requested_usage(body: bytes) -> bool | None:
 
 
 _SENT_BY_VISION = frozenset({"model", "messages", "stream", "enable_thinking", "provider"})
-_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def place_for_ragflow(body: bytes) -> Literal["alone", "finish", "drop"]:
@@ -219,7 +219,7 @@ def place_for_ragflow(body: bytes) -> Literal["alone", "finish", "drop"]:
     if b'"image_url"' in body:
         return "finish"
     try:
-        return "alone" if _MEMBERS.decode(body).keys() - _SENT_BY_VISION else "drop"
+        return "alone" if OBJECT.decode(body).keys() - _SENT_BY_VISION else "drop"
     except msgspec.DecodeError:
         return "drop"
 

@@ -13,8 +13,8 @@ import msgspec
 
 from gatepass.config.upstream import RerankShape, UpstreamConfig
 from gatepass.errors import InvalidRequest, UpstreamInvalid
-from gatepass.json_scan import JsonScanner, Member
-from gatepass.normalize.embeddings_reply import ENTRIES, OBJECT, Entry, InvalidReply, encoded
+from gatepass.json_scan import OBJECT, JsonScanner, Member
+from gatepass.normalize.embeddings_reply import ENTRIES, Entry, InvalidReply, encoded
 from gatepass.normalize.json_editor import JsonEditor, JsonObjectEditor
 from gatepass.normalize.rules import ChangeRule, Rule
 from gatepass.protocols.client_protocol import ClientProtocol, Ranking

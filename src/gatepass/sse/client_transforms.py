@@ -11,7 +11,7 @@ import msgspec
 
 from gatepass.config.access import Profile
 from gatepass.errors import GatepassError
-from gatepass.json_scan import SMALL_BYTES, json_value, takes_long, top_members
+from gatepass.json_scan import OBJECT, SMALL_BYTES, json_value, takes_long, top_members
 from gatepass.sse import choice_repair, chunk, event
 from gatepass.sse.chunk import Object
 from gatepass.sse.event import EventTransform, TransformChain, read_json
@@ -296,7 +296,6 @@ class WholeUsage(_ChunkTransform):
         return chunk.encode_event({**payload, "usage": completed})
 
 
-_TOP: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _UNNAMED = (msgspec.Raw(b"null"), msgspec.Raw(b'""'))
 
 
@@ -309,7 +308,7 @@ def transform_reply(body: bytes, profile: Profile, model: str = "") -> tuple[byt
     if not (profile.whole_numbers or profile.envelope) or body[:SMALL_BYTES].lstrip().startswith(b"["):
         return body, ()
     try:
-        top: dict[str, Any] = {**_TOP.decode(body)}
+        top: dict[str, Any] = {**OBJECT.decode(body)}
         choices = memoryview(top.get("choices", b""))
         is_large = choices.nbytes > BUILT_BYTES  # an answer, to which the repair has given an envelope
         if not is_large and takes_long(bytes(choices)):

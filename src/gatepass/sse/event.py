@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from gatepass.json_scan import SMALL_BYTES, has_more_escapes, json_value, lenient_value, shortened, takes_long
+from gatepass.json_scan import RAW, SMALL_BYTES, has_more_escapes, json_value, lenient_value, shortened, takes_long
 from gatepass.types import StreamedResponse
 
 _LINE_FEEDS = b"\n\n"
@@ -302,7 +302,6 @@ MOST_OUTLINED_BYTES = 2 * 1024 * 1024
 """What a large event may have beside its long texts. An event is large because of few long texts, such as images."""
 MOST_OUTLINED_VALUES, MOST_OUTLINED_ESCAPES = 100_000, 2_100_000
 """A large event with more takes over 50 ms. An image of 32 MiB in base64 takes 20."""
-_VALUE = msgspec.json.Decoder(msgspec.Raw)
 
 
 def outline(data: memoryview) -> Any:
@@ -317,7 +316,7 @@ def outline(data: memoryview) -> Any:
     if text.lstrip()[:1] not in (b"{", b"["):
         raise ValueError("neither an object nor a list")
     try:
-        _VALUE.decode(data)
+        RAW.decode(data)
         return json_value(text)
     except RecursionError:
         raise ValueError("nested too deep") from None

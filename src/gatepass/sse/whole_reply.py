@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 import msgspec
 
 from gatepass.errors import InvalidRequest
-from gatepass.json_scan import ONE_PASS_BYTES, Edit, JsonScanner, Member, edited, takes_long
+from gatepass.json_scan import OBJECT, ONE_PASS_BYTES, Edit, JsonScanner, Member, edited, takes_long
 from gatepass.sse import choice_repair, chunk
 from gatepass.sse.choice_repair import NATIVE, OnRepair, native_of
 from gatepass.sse.chunk import EnvelopeDefaults, Object
@@ -377,7 +377,6 @@ class Fields:
 # --- read a large completion ----------------------------------------------------------------------
 
 UNREAD_BYTES = 1024
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -391,8 +390,8 @@ def read_large(body: bytes) -> Object:
         whole: Object = read_json(body)
         return whole
     try:
-        document = _FIELDS.decode(body)
-        choices = [_choice(_FIELDS.decode(choice)) for choice in _ITEMS.decode(document.pop("choices"))]
+        document = OBJECT.decode(body)
+        choices = [_choice(OBJECT.decode(choice)) for choice in _ITEMS.decode(document.pop("choices"))]
     except (KeyError, RecursionError):
         raise ValueError("too many values") from None
     return {**{name: read_json(bytes(value)) for name, value in document.items()}, "choices": choices}
@@ -403,7 +402,7 @@ def _choice(members: dict[str, msgspec.Raw]) -> Object:
     choice = {name: read_json(bytes(value)) for name, value in members.items()}
     if not logprobs.startswith(b"{"):
         return {**choice, "logprobs": read_json(logprobs)}
-    return {**choice, "logprobs": {name: _unread(bytes(value)) for name, value in _FIELDS.decode(logprobs).items()}}
+    return {**choice, "logprobs": {name: _unread(bytes(value)) for name, value in OBJECT.decode(logprobs).items()}}
 
 
 def _unread(text: bytes) -> Any:
