@@ -16,6 +16,7 @@ from gatepass.cli import main
 
 VALID = "upstreams: {chat: {base_url: 'https://llm.example/v1'}}\n"
 KEYED = VALID + "access: {keys: [{name: bot, hash: 'sha256:" + "0" * 64 + "'}]}\n"
+OPERATION = VALID.replace("/v1", "/v1/chat/completions")
 INTERNAL = re.compile(r"Traceback|Errno|\b[A-Z]\w+(?:Error|Exception)\b|<class|object at 0x|\[type=|pydantic")
 """Text of Python that no user should see."""
 
@@ -89,7 +90,12 @@ CASES: dict[str, tuple[Callable[[Path], None] | None, str, str]] = {
     "a key that is not there": (text(KEYED), "route m --config FILE --key bto", "'bto' is not the name of a key"),
     "an unknown agent host": (text(VALID), "doctor m --as qwen", "For another client: gatepass doctor --url BASE_URL"),
     "an unknown operation": (text(VALID), "route m --config FILE --operation chta", "'chta' is not one of"),
-    "a credential that is not there": (text(VALID), "token corp --config FILE", "'corp' is not a name under"),
+    "a credential that is not there": (
+        text(VALID + "credentials: {corp: {type: static, token: k}}\n"),
+        "token crop --config FILE",
+        "'crop' is not a name under credentials; did you mean corp?\n",
+    ),
+    "a credential beside none": (text(VALID), "token corp --config FILE", "'corp' is not a name under credentials\n"),
     "no credential at all": (text(VALID), "token --config FILE", "there are none"),
     "YAML and JSON at once": (None, "learned --as-config --json", "leave --json out"),
     "a profile that is not there": (None, "keys new --profile ragflwo", "did you mean ragflow?"),
@@ -97,9 +103,25 @@ CASES: dict[str, tuple[Callable[[Path], None] | None, str, str]] = {
     "an output in a missing folder": (None, "init --yes --output FILE/x.yaml", "No such file or directory"),
     "an output that is a folder": (folder, "init --yes --force --output FILE", "is a folder: name a file in it"),
     "a secret's path that ends a reference": (None, "init --yes --secret-file a}b", "a path with } cannot stand in"),
-    "a role that is not one": (None, "keys new --role boss", "boss"),
-    "an end that is not a time": (None, "keys new --expires tomorrow", "expects a date, such as"),
-    "a call without --call": (text(VALID), "doctor --config FILE --operation chat", "requires --call"),
+    "a role that is not one": (None, "keys new --role boss", "'boss' is not one of 'caller', 'viewer', 'admin'"),
+    "an end that is not a time": (
+        None,
+        "keys new --expires tomorrow",
+        "--expires: expects a date, such as 2027-01-31, or an RFC 3339 time",
+    ),
+    "an end in the past": (None, "keys new --expires 2020-01-31", "--expires: is in the past"),
+    "a profile that is no name": (None, "keys new --profile a/b", "--profile: a name is 1 to 63 letters"),
+    "an MCP server that is no name": (None, "keys new --mcp a/b", "--mcp: a name is 1 to 63 letters"),
+    "an MCP server without its tools": (None, "keys new --mcp search:", "--mcp: expects NAME or NAME:TOOL,TOOL"),
+    "an operation of a key": (None, "keys new --operation file", "--operation: 'file' is not known here; did you mean"),
+    "a key without a file for it": (None, "keys new --write", "there is no configuration file"),
+    "a key for a missing file": (None, "keys new --write --config FILE", "input.yaml: does not exist"),
+    "a call without --call": (text(VALID), "doctor --config FILE --operation chat", "--operation requires --call"),
+    "a key without --call": (text(KEYED), "doctor --config FILE --key bot", "--key requires --call"),
+    "a URL of an operation": (text(OPERATION), "check --config FILE", "base_url: ends in /chat/completions"),
+    "a URL of an operation to test": (text(OPERATION), "doctor --config FILE", "base_url: ends in /chat/completions"),
+    "a version to come": (text(VALID), "check --config FILE --from 99.0", "is newer than this version"),
+    "a version that is none": (text(VALID), "check --config FILE --from new", "is not a version"),
     "a time that is negative": (None, "healthcheck --timeout -1", "x>0"),
 }
 

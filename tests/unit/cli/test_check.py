@@ -2,10 +2,8 @@ import json
 from functools import partial
 
 import pytest
-from click.testing import CliRunner
 
 from gatepass import __version__
-from gatepass.cli import main
 from tests.unit.cli.command_line import run_on
 
 
@@ -117,20 +115,6 @@ def test_a_name_cannot_control_the_terminal(tmp_path, command):
     assert result.exit_code == 0
 
 
-def test_no_configuration_at_all_is_exit_2():
-    result = CliRunner().invoke(main, ["check"])
-    assert result.exit_code == 2
-    assert "not found" in result.stderr
-
-
-@pytest.mark.parametrize("command", ["check", "doctor"])
-def test_an_url_that_names_an_operation_is_refused_before_anything_is_tried(tmp_path, command):
-    text = "upstreams: {chat: {base_url: 'https://llm.example/v1/chat/completions'}}\n"
-    result = run_on(tmp_path / "f.yaml", command, text=text)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert "upstreams.chat.base_url: ends in /chat/completions" in result.stderr
-
-
 def test_a_file_that_is_no_certificate_is_refused_with_its_setting(tmp_path):
     (tmp_path / "ca.pem").write_text("garbage")
     text = f"upstreams: {{chat: {{base_url: 'https://llm.example/v1', network: {{ca_file: {tmp_path}/ca.pem}}}}}}\n"
@@ -208,10 +192,3 @@ def test_from_has_its_place_in_the_json(check):
     assert found["limits.held_bytes"]["version"] == "0.1.0"
     assert found["limits.held_bytes"]["kind"] == "default"
     assert "changes" not in json.loads(check("--json").stdout)
-
-
-@pytest.mark.parametrize(("version", "problem"), [("99.0", "is newer than this version"), ("new", "is not a version")])
-def test_from_another_text_than_an_earlier_version_is_exit_2(check, version, problem):
-    result = check("--from", version)
-    assert result.exit_code == 2
-    assert problem in result.stderr

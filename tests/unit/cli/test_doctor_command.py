@@ -63,13 +63,6 @@ def test_doctor_names_the_variable_of_a_setting_if_there_is_no_file(doctor, foun
     assert advice in doctor().stdout
 
 
-@pytest.mark.parametrize("option", [("--key", "bot"), ("--operation", "embeddings")])
-def test_an_option_of_a_call_without_a_call_is_a_usage_error(doctor, found, option):
-    result = doctor(*option)
-    assert (result.exit_code, found.models) == (2, [])
-    assert f"{option[0]} requires --call" in result.stderr
-
-
 @pytest.mark.parametrize(
     ("outcome", "code", "mark"),
     [

@@ -104,24 +104,6 @@ def test_a_name_that_the_file_would_refuse_is_refused(name):
     assert "gp-" not in result.output
 
 
-@pytest.mark.parametrize(
-    ("option", "expected"),
-    [
-        ("--expires=tomorrow", "--expires: expects a date, such as 2027-01-31, or an RFC 3339 time"),
-        ("--expires=2020-01-31", "--expires: is in the past"),
-        ("--role=root", "'root' is not one of 'caller', 'viewer', 'admin'"),
-        ("--profile=a/b", "--profile: a name is 1 to 63 letters"),
-        ("--mcp=a b", "--mcp: a name is 1 to 63 letters"),
-        ("--mcp=search:", "--mcp: expects NAME or NAME:TOOL,TOOL"),
-        ("--operation=file", "--operation: 'file' is not known here; did you mean files?"),
-    ],
-)
-def test_keys_new_refuses_invalid_options(option, expected):
-    result = run("new", option)
-    assert (result.exit_code, "gp-" in result.output) == (2, False)
-    assert expected in result.stderr
-
-
 def days_ahead(days):
     return (datetime.now(UTC) + timedelta(days=days)).date()
 
@@ -337,14 +319,6 @@ def test_write_refuses_what_it_cannot_change_and_makes_no_key(tmp_path, text, re
     assert result.stderr.startswith("--write: ")
     assert reason in result.stderr
     assert file.read_text() == text
-
-
-def test_write_needs_a_file_that_it_can_write(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    missing = run("new", "--write")
-    assert (missing.exit_code, "there is no configuration file" in missing.stderr) == (2, True)
-    absent = run("new", "--write", "--config", "absent.yaml")
-    assert (absent.exit_code, "absent.yaml: does not exist" in absent.stderr) == (2, True)
 
 
 def test_write_does_not_need_the_variables_of_the_running_gatepass(tmp_path):

@@ -118,12 +118,6 @@ def test_a_caller_that_may_not_use_the_model_is_exit_1(route):
     assert result.output.startswith("refused: 403 model_not_allowed: ")
 
 
-def test_an_unknown_caller_is_exit_2(route):
-    result = route("gpt-4o", "--key", "nobody")
-    assert result.exit_code == 2
-    assert result.stderr == "--key: 'nobody' is not the name of a key; there is rag, bot\n"
-
-
 SPEAKING = """\
 upstreams: {a: {base_url: 'https://llm.example/v1'}}
 models: {m: {upstream: a, capabilities: {kind: tts}}, ears: {upstream: a, name: whisper, capabilities: {kind: asr}}}

@@ -162,18 +162,6 @@ def test_unused_credential_shows_its_own_placement():
     assert reported[-1] == ("sent as", "Authorization: Bearer {token}; no upstream uses it")
 
 
-def test_an_unknown_name_is_answered_with_the_nearest_one(tmp_path):
-    text = '{"credentials": {"corp": {"type": "static", "token": "k"}}, "upstreams": {"u": {"base_url": "https://x"}}}'
-    result = run_on(tmp_path / "gatepass.json", "token", "crop", text=text)
-    assert (result.exit_code, result.output) == (2, "'crop' is not a name under credentials; did you mean corp?\n")
-
-
-def test_a_configuration_without_credentials_reports_it(tmp_path):
-    text = '{"upstreams": {"u": {"base_url": "https://x"}}}'
-    result = run_on(tmp_path / "gatepass.json", "token", "corp", text=text)
-    assert (result.exit_code, result.output) == (2, "'corp' is not a name under credentials\n")
-
-
 def test_without_a_name_the_only_credential_is_meant_and_of_several_the_names_are_reported(tmp_path):
     token = partial(run_on, tmp_path / "gatepass.yaml", "token")
     upstreams = "upstreams: {u: {base_url: 'https://x', credential: corp}}\n"
