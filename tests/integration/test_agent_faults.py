@@ -161,7 +161,7 @@ each_form = pytest.mark.parametrize("is_streamed", [True, False])
 
 async def asked(api: Api, dialogue: Dialogue, *, is_streamed: bool) -> Answer:
     async with Scripted(dialogue) as upstream:
-        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "rejection": {"login_page": False}}}
+        upstreams = {"chat": {"base_url": f"{upstream.url}/v1"}}
         async with gateway(upstreams=upstreams) as gp:
             fields = {**JSON, "anthropic-version": "2023-06-01"}
             return await gp.ask({**api.asked, "stream": is_streamed}, api.path, headers=fields).answer()

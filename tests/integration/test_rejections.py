@@ -224,21 +224,6 @@ async def test_rejection_forms_that_are_not_configured_are_passed_on_without_a_n
         assert firm.shown == ["1"] * 3
 
 
-@pytest.mark.parametrize(
-    ("form", "rejection"),
-    [
-        ("an HTML page", {"login_page": False}),
-        ("a login page with a 403", {"login_page": False}),
-        ("a redirect", {"login_page": False}),
-    ],
-)
-async def test_html_page_causes_no_new_token_if_login_page_is_off(form, rejection):
-    async with Firm(FORMS[form]) as firm, gateway(**firm.blocks(rejection=rejection)) as gp:
-        firm.takes_nothing = True
-        assert (await asked(gp)).error["code"] == FORMS[form].code
-        assert firm.shown == ["1"]
-
-
 async def test_redirect_to_another_url_form_causes_no_new_token():
     wrong = RejectionForm(head(308, location="/v1/chat/completions/", content_length="0"))
     async with Firm(wrong) as firm, gateway(**firm.blocks()) as gp:

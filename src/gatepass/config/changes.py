@@ -48,10 +48,12 @@ REMOVED: Mapping[str, str] = {
     "credentials.*.subject_token_type": "Set `subject_token_type` in `extra`, as a URI.",
     "limits.unauthenticated_connections": "It is a quarter of `limits.connections`.",
     "upstreams.*.rejection.login_hosts": "A redirect to another host, or to a path such as `login`, rejects the token.",
+    "upstreams.*.rejection.login_page": "A login page always rejects the token.",
     "upstreams.*.repair.one_id": "Chunks keep their ids.",
     "upstreams.*.repair.without_choices": "Members of chunks without choices move into the next chunk with choices.",
     "models.*.suggest": "`context_fallback` sends a request that is too long to another model.",
     "tracing.service_name": "The variable `OTEL_SERVICE_NAME` sets it.",
+    "mcp.*.rejection.login_page": "A login page always rejects the token.",
     "mcp.*.rejection.login_hosts": "A redirect to another host, or to a path such as `login`, rejects the token.",
 }
 """The settings that 0.2.0 removed, and what to do instead."""

@@ -53,7 +53,8 @@ Code = Annotated[
 
 
 class RejectionConfig(Block):
-    """Replies that reject the token, in addition to a 401 and an error body with the code 401.
+    """Replies that reject the token, in addition to a 401 and an error body with the code 401, to a login page with any
+    status, and to a redirect to another host or to a path that names a login, such as `login` or `sso`.
 
     gatepass then fetches one new token for all rejected requests, and sends each once more.
     """
@@ -75,9 +76,6 @@ class RejectionConfig(Block):
 
     Danger: If the code also has another meaning, gatepass sends requests twice, once a minute for each model.
     """
-    login_page: bool = True
-    """An HTML page instead of a reply, a login page with the status of an error, or a redirect to another host or to a
-    path that names a login, such as `login` or `sso`, rejects the token."""
 
 
 RerankShape = Literal["cohere", "jina", "tei", "vllm", "xinference"]

@@ -169,8 +169,8 @@ def is_rejection(error: GatepassError, config: RejectionConfig, host: str) -> bo
         status = error.upstream_status
         return status == UNAUTHORIZED or status in config.statuses or error.upstream_code in config.codes
     if isinstance(error, errors.UpstreamRedirect):
-        return config.login_page and leads_to_login(error.target, host)
-    return isinstance(error, errors.UpstreamHtml) and config.login_page
+        return leads_to_login(error.target, host)
+    return isinstance(error, errors.UpstreamHtml)
 
 
 def as_rejection(error: UpstreamError, config: RejectionConfig) -> UpstreamError:

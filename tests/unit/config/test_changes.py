@@ -109,8 +109,11 @@ credentials:
   c: {type: oauth2, token_url: "https://s.example/t", client_id: i, client_secret: s, assertion_type: x,
       subject_token_type: jwt, role_session_name: r}
 upstreams:
-  u: {base_url: "https://u.example/v1", rejection: {login_hosts: []}, repair: {one_id: true, without_choices: true}}
-mcp: {m: {url: "https://m.example", rejection: {login_hosts: []}}}
+  u:
+    base_url: https://u.example/v1
+    rejection: {login_hosts: [], login_page: false}
+    repair: {one_id: true, without_choices: true}
+mcp: {m: {url: "https://m.example", rejection: {login_hosts: [], login_page: true}}}
 models:
   m: {targets: [{upstream: u}], suggest: other}
 """

@@ -66,7 +66,7 @@ upstreams:
     credential: key
     token_placement: {query: "a b"}
     headers: {X-Y: "${EMPTY}"}
-    rejection: {statuses: [302], codes: ["a b", 1], login_page: "no"}
+    rejection: {statuses: [302], codes: ["a b", 1]}
 """
 EXPECTED = {
     "credentials.key.token_placement.headers.a b": (
@@ -76,7 +76,6 @@ EXPECTED = {
     "upstreams.chat.headers.X-Y": "${EMPTY} is empty",
     "upstreams.chat.rejection.statuses[0]": "expects 400 or more",
     "upstreams.chat.rejection.codes[0]": "expects a code as the upstream writes it: letters, digits and . _ : -",
-    "upstreams.chat.rejection.login_page": "expects true or false, not a text",
 }
 
 

@@ -4,9 +4,9 @@ from pydantic import ValidationError
 from gatepass.config.upstream import RejectionConfig
 
 
-def test_login_pages_are_rejections_by_default_and_nothing_else():
+def test_nothing_else_rejects_a_token_by_default():
     usual = RejectionConfig()
-    assert (usual.statuses, usual.codes, usual.login_page) == ([], [], True)
+    assert (usual.statuses, usual.codes) == ([], [])
 
 
 def test_codes_are_texts_however_they_are_written():
@@ -24,7 +24,6 @@ def test_codes_are_texts_however_they_are_written():
         {"codes": [1.5]},
         {"codes": [""]},
         {"codes": ["two words"]},
-        {"login_page": "yes"},
     ],
 )
 def test_rejection_settings_that_cannot_match_are_refused(bad):

@@ -44,10 +44,9 @@ def test_configured_code_is_a_rejection_whatever_its_status():
         assert not is_rejection(refusal(status), config, HOST)
 
 
-def test_page_and_redirect_to_a_login_are_rejections_unless_that_is_off():
+def test_page_and_redirect_to_a_login_are_rejections():
     for error in (UpstreamHtml("a page", upstream="chat"), redirect("https://sso.corp.example/x")):
         assert is_rejection(error, USUAL, HOST)
-        assert not is_rejection(error, RejectionConfig(login_page=False), HOST)
 
 
 @pytest.mark.parametrize("kind", [UpstreamConnect, UpstreamEmpty, UpstreamInvalid])
