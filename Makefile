@@ -18,8 +18,8 @@ FREEING := MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=1048576 MALLOC_
 PYTEST := $(FREEING) $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 # pytest keeps the test modules compiled: to rewrite their assertions takes each process 7 seconds otherwise.
 unexport PYTHONDONTWRITEBYTECODE
-# Clients and servers that wait more than they compute, and measure no time: two of these files at once.
-E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clients hosts valkey failed_responses traffic limits messages sdk_tasks issuer_dies presented_tokens mcp mcp_store mcp_ragflow))
+# It measures seconds of the processor. The other files of tests/e2e wait more than they compute.
+E2E_ALONE := tests/e2e/test_startup.py
 # They skip in `make test` where no store server is installed. `make e2e` installs one.
 STORE_TESTS := $(addprefix tests/integration/store/test_,store_windows.py limits_over_replicas.py)
 UV     := $(shell command -v uv 2>/dev/null)
@@ -65,16 +65,16 @@ else
 endif
 	@touch $@
 
-# These attack a process of their own with large bodies, and hold the bodies themselves.
+# These attack a process of their own with large bodies, and hold the bodies themselves: one process for each file.
 MEASURED := tests/attacks/test_finished_requests.py tests/attacks/test_memory_budget.py
 # What is far from a request. The other unit tests run in another process.
 SETTINGS := $(addprefix tests/unit/,auth cli config store tokens)
-# Six runs: a process that has collected all 13,000 unit tests holds 260 MiB before the first of them, and the attacks
+# Five runs: a process that has collected all 13,000 unit tests holds 260 MiB before the first of them, and the attacks
 # hold bodies of up to 64 MiB. Coverage is measured without the attacks: they repeat few lines millions of times.
 test: setup ## Every test that needs Python alone: unit, integration, attacks, documentation, golden files, fuzz
 	$(PYTEST) $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) -n $(WAITING_JOBS) tests/integration tests/fuzz
 	$(PYTEST) -n $(CORES) tests/attacks $(MEASURED:%=--ignore=%)
-	$(foreach file,$(MEASURED),$(PYTEST) -n 1 $(file) &&) true
+	$(PYTEST) -n $(words $(MEASURED)) $(MEASURED)
 	$(PYTEST) $(if $(COVERAGE),--cov --cov-append --cov-report= --cov-fail-under=0) -n $(CORES) $(SETTINGS) tests/docs tests/golden
 	$(PYTEST) $(if $(COVERAGE),--cov --cov-append --cov-report=term) -n $(CORES) tests/unit $(SETTINGS:%=--ignore=%)
 
@@ -169,8 +169,8 @@ golden: setup ## Write tests/golden/*.txt again: what users see, which tests/gol
 
 e2e: e2e-setup ## Real servers, Node clients, the container image (E2E_CONTAINER=skip without root)
 	$(if $(filter skip,$(E2E_CONTAINER)),,tests/e2e/container/setup.sh --check)
-	$(BIN)/pytest -n 2 --dist loadfile $(E2E_BESIDE)
-	$(BIN)/pytest -o hung_after_s=600 tests/e2e $(E2E_BESIDE:%=--ignore=%)  # the image is built in the first test
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -o hung_after_s=600 tests/e2e $(E2E_ALONE:%=--ignore=%)  # the image is built in the first test
+	$(BIN)/pytest $(E2E_ALONE)
 	$(BIN)/pytest $(STORE_TESTS)  # alone: tests/integration/conftest.py sets the umask and the trust of its whole process
 
 e2e-setup: setup ## Install what `make e2e` runs, in .e2e
@@ -192,7 +192,7 @@ e2e-system: ## Install the system packages of the container tests: Debian or Ubu
 
 attacks: setup ## Hostile input by class: cases, what got through, longest time on the loop, peak memory; three minutes
 	$(PYTEST) -n $(CORES) -q tests/attacks $(MEASURED:%=--ignore=%) --hypothesis-profile=attacks --loop-s=0.05
-	$(foreach file,$(MEASURED),$(PYTEST) -n 1 -q $(file) &&) true
+	$(PYTEST) -n $(words $(MEASURED)) -q $(MEASURED)
 
 doctor-faults: setup ## Print what gatepass doctor reports about forty staged faults: ten seconds
 	$(BIN)/pytest -q -s tests/integration/test_doctor_faults.py

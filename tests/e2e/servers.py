@@ -31,7 +31,7 @@ CLIENT_SECRET = "a secret: 100 % + more & more"  # RFC 6749 2.3.1 requires form 
 RESOURCE, SCOPE = "urn:e2e:models", "chat"
 KEY = "e2e-key-of-the-client"
 VIEWER = "viewer"
-READY_S = 30.0
+READY_S = 60.0
 REPLY_S = 30.0
 
 

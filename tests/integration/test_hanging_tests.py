@@ -76,7 +76,7 @@ class StagedRun:
             f"hung_after_s={self.hung_after_s}",
         ]
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *ini, *self.options, str(folder)]
-        environment = os.environ | {"HYPOTHESIS_STORAGE_DIRECTORY": str(folder / "examples"), "COLUMNS": "200"}
+        environment = os.environ | {"COLUMNS": "200"}  # the table of characters of Hypothesis is that of these tests
         return subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
