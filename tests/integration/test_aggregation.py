@@ -14,7 +14,6 @@ from tests.integration.scripted import (
     Dialogue,
     Fin,
     Hold,
-    Pause,
     Rst,
     Scripted,
     Send,
@@ -25,7 +24,6 @@ from tests.integration.scripted import (
     reply,
     stream,
 )
-from tests.unit.clock import DrivenClock
 from tests.waiting import at_rest
 
 MODELS = {"m": {"upstream": "chat", "stream": "aggregate"}}
@@ -190,13 +188,3 @@ async def test_connection_is_reused_after_a_complete_stream():
         for _ in range(3):
             assert (await gp.ask(HELLO).answer()).status == 200
         assert upstream.connections == 1
-
-
-async def test_disconnect_ends_the_stream_at_once():
-    slowly: Dialogue = [Send(chunk(delta(content="one"))), Pause(0.05)]
-    moves: Dialogue = [*begin_stream(), *[move for _ in range(100) for move in slowly], Hold()]
-    begun_bytes = sum(len(move.data) for move in moves[:4] if isinstance(move, Send))
-    async with Scripted(moves) as upstream, serving(upstream, clock=DrivenClock()) as gp:  # nobody advances it
-        async with gp.ask(HELLO):
-            await upstream.until(lambda: upstream.sent_bytes > begun_bytes)
-        await upstream.left()

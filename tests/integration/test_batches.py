@@ -13,7 +13,6 @@ import pytest
 from gatepass.normalize.embeddings_reply import PARALLEL
 from tests.integration.gateway import gateway
 from tests.integration.scripted import Hold, Scripted, Send, Wait, reply
-from tests.unit.clock import DrivenClock
 from tests.waiting import at_rest, until
 
 PATH = "/v1/embeddings"
@@ -180,16 +179,6 @@ async def test_token_that_expires_between_two_parts_is_renewed_once():
     assert (answer.status, numbers(answer)) == (200, list(map(float, range(12))))
     assert minted == 2
     assert len(upstream.received) == 6 + PARALLEL
-
-
-async def test_disconnect_ends_every_part_at_once():
-    models = {"e": {"upstream": "chat", "rules": {"split": 1}}}
-    clock = DrivenClock()  # nobody advances it
-    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url, models=models, clock=clock) as gp:
-        async with gp.ask(asked(8), PATH):
-            await upstream.requested(PARALLEL)
-        await upstream.left()
-        assert (upstream.connections, len(upstream.received)) == (PARALLEL, PARALLEL)
 
 
 async def test_rejection_of_one_part_causes_rules_for_all_parts():

@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
+from gatepass.normalize.embeddings_reply import PARALLEL
 from gatepass.proxy.app_state import AppState
 from gatepass.types import OutboundRequest
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import HELLO, descriptors, gateway
+from tests.integration.gateway import CHAT, HELLO, JSON, descriptors, gateway
 from tests.integration.scripted import Dialogue, Hold, Scripted, Send, Wait, begin_stream, chunk, event, head, reply
+from tests.integration.test_mcp import ACCEPT, CALL, PATH
 from tests.responses import PlayedResponse
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
@@ -22,37 +24,68 @@ FIRST = event({"id": "x", "choices": [{"index": 0, "delta": {"content": "a"}, "f
 LARGE = {"messages": [{"role": "user", "content": "x" * 300_000}]}
 """Above uvicorn's high-water mark, where it stops reading."""
 
-PHASES: dict[str, tuple[Mapping[str, Any], Dialogue, bytes | None]] = {
-    "before headers": (STREAMED, [Hold()], None),
-    "before headers, plain": (HELLO, [Hold()], None),
-    "in a plain reply": (
-        HELLO,
-        [Send(head(200, content_type="application/json", content_length="999") + b'{"a'), Hold()],
-        None,
+BEGUN = [Send(head(200, content_type="application/json", content_length="999") + b'{"a'), Hold()]
+STREAM = [*begin_stream(), Send(chunk(FIRST)), Hold()]
+OF_MCP = [*begin_stream(), Send(chunk(b": hi\n\n")), Hold()]
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A client of the model `m` asks for `asked`, and leaves while the upstream does the last move of `dialogue`."""
+
+    asked: Mapping[str, Any] | None
+    dialogue: Dialogue
+    read: bytes | None = None
+    """What the client has read by then. None: it leaves before the head of its response."""
+    model: Mapping[str, Any] = field(default_factory=dict)
+    path: str = CHAT
+    method: str = "POST"
+    headers: Mapping[str, str] = field(default_factory=lambda: JSON)
+    calls: int = 1
+
+
+PHASES = {
+    "before headers": Phase(STREAMED, [Hold()]),
+    "before headers, plain": Phase(HELLO, [Hold()]),
+    "in a plain reply": Phase(HELLO, BEGUN),
+    "before headers, a large body": Phase({**STREAMED, **LARGE}, [Hold()]),
+    "in a plain reply, a large body": Phase({**HELLO, **LARGE}, BEGUN),
+    "in a stream, a large body": Phase({**STREAMED, **LARGE}, STREAM, b"data:"),
+    "in a stream": Phase(STREAMED, STREAM, b"data:"),
+    "of a reply that becomes a stream": Phase(STREAMED, [Hold()], model={"stream": "emulate"}),
+    "of a stream that becomes a reply": Phase(HELLO, STREAM, model={"stream": "aggregate"}),
+    "of a batch in parts": Phase(
+        {"model": "m", "input": list("abcdefgh")},
+        [Hold()],
+        model={"rules": {"split": 1}},
+        path="/v1/embeddings",
+        calls=PARALLEL,
     ),
-    "before headers, a large body": ({**STREAMED, **LARGE}, [Hold()], None),
-    "in a plain reply, a large body": (
-        {**HELLO, **LARGE},
-        [Send(head(200, content_type="application/json", content_length="999") + b'{"a'), Hold()],
-        None,
+    "of a stream that listens to an MCP server": Phase(
+        None, OF_MCP, b": hi", path=PATH, method="GET", headers={"accept": "text/event-stream"}
     ),
-    "in a stream, a large body": ({**STREAMED, **LARGE}, [*begin_stream(), Send(chunk(FIRST)), Hold()], b"data:"),
-    "in a stream": (STREAMED, [*begin_stream(), Send(chunk(FIRST)), Hold()], b"data:"),
+    "in a stream of an MCP server": Phase(CALL, OF_MCP, b": hi", path=PATH, headers=ACCEPT),
+    "before headers of an MCP server": Phase(CALL, [Hold()], path=PATH, headers=ACCEPT),
 }
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", PHASES.values(), ids=PHASES)
 async def test_leaving_closes_the_upstream_at_once(phase):
-    body, dialogue, mark = PHASES[phase]
     clock = DrivenClock()  # nobody advances it
-    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
-        async with gp.ask(body) as ask:
-            await upstream.requested()
-            if mark is not None:
-                await ask.head()
-                await ask.until(mark)
-        await upstream.left()
-        await until(lambda: not gp.state.in_flight.busy)
+    models = {"m": {"upstream": "chat", **phase.model}} if phase.model else {}
+    async with Scripted(phase.dialogue) as upstream:
+        mcp = {"tools": {"url": f"{upstream.url}/corp/mcp"}}
+        async with gateway(upstream=upstream.url, clock=clock, models=models, mcp=mcp) as gp:
+            async with gp.ask(phase.asked, phase.path, method=phase.method, headers=phase.headers) as ask:
+                await upstream.requested(phase.calls)
+                sent = sum(len(move.data) for move in phase.dialogue if isinstance(move, Send))
+                await upstream.until(lambda: upstream.sent_bytes >= sent)
+                if phase.read is not None:
+                    await ask.head()
+                    await ask.until(phase.read)
+            await upstream.left()
+            await until(lambda: not gp.state.in_flight.busy)
+        assert (upstream.connections, len(upstream.received)) == (phase.calls, phase.calls)
 
 
 async def test_a_disconnect_during_the_wait_for_a_token_sends_nothing_and_cancels_no_other_request():

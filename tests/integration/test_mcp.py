@@ -360,25 +360,6 @@ async def test_what_rejection_names_renews_the_token(refusal, rejection):
 # --- how streams end ---
 
 
-async def test_a_client_that_leaves_closes_the_stream_of_the_server():
-    for ask_of in (listen, lambda gp: post(gp, CALL)):
-        dialogue = [*begin_stream(), Send(chunk(b": hi\n\n")), Hold()]
-        async with Scripted(dialogue) as upstream, gateway(**servers(upstream)) as gp:
-            async with ask_of(gp) as ask:
-                await ask.head()
-                await ask.until(b": hi")
-            await upstream.left()
-            await until(lambda: not gp.state.in_flight.busy)
-
-
-async def test_a_client_that_leaves_before_the_reply_closes_the_connection_to_the_server():
-    async with Scripted([Hold()]) as upstream, gateway(**servers(upstream)) as gp:
-        async with post(gp, CALL):
-            await upstream.requested()
-        await upstream.left()
-        await until(lambda: not gp.state.in_flight.busy)
-
-
 async def test_a_stream_that_dies_ends_with_an_error_for_the_request():
     dialogue = [*begin_stream(), Send(chunk(b'data: {"method":"notifications/progress"}\n\n')), Rst()]
     async with Scripted(dialogue) as upstream, gateway(**servers(upstream)) as gp:
