@@ -65,16 +65,16 @@ else
 endif
 	@touch $@
 
-# These attack a process of their own with large bodies, and hold the bodies themselves: one process for each file.
+# These attack a process of their own with large bodies, and hold the bodies themselves.
 MEASURED := tests/attacks/test_finished_requests.py tests/attacks/test_memory_budget.py
 # What is far from a request. The other unit tests run in another process.
 SETTINGS := $(addprefix tests/unit/,auth cli config store tokens)
-# Five runs: a process that has collected all 13,000 unit tests holds 260 MiB before the first of them, and the attacks
+# Six runs: a process that has collected all 13,000 unit tests holds 260 MiB before the first of them, and the attacks
 # hold bodies of up to 64 MiB. Coverage is measured without the attacks: they repeat few lines millions of times.
 test: setup ## Every test that needs Python alone: unit, integration, attacks, documentation, golden files, fuzz
 	$(PYTEST) $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) -n $(WAITING_JOBS) tests/integration tests/fuzz
 	$(PYTEST) -n $(CORES) tests/attacks $(MEASURED:%=--ignore=%)
-	$(PYTEST) -n $(words $(MEASURED)) $(MEASURED)
+	$(foreach file,$(MEASURED),$(PYTEST) -n 1 $(file) &&) true
 	$(PYTEST) $(if $(COVERAGE),--cov --cov-append --cov-report= --cov-fail-under=0) -n $(CORES) $(SETTINGS) tests/docs tests/golden
 	$(PYTEST) $(if $(COVERAGE),--cov --cov-append --cov-report=term) -n $(CORES) tests/unit $(SETTINGS:%=--ignore=%)
 
@@ -192,7 +192,7 @@ e2e-system: ## Install the system packages of the container tests: Debian or Ubu
 
 attacks: setup ## Hostile input by class: cases, what got through, longest time on the loop, peak memory; three minutes
 	$(PYTEST) -n $(CORES) -q tests/attacks $(MEASURED:%=--ignore=%) --hypothesis-profile=attacks --loop-s=0.05
-	$(PYTEST) -n $(words $(MEASURED)) -q $(MEASURED)
+	$(foreach file,$(MEASURED),$(PYTEST) -n 1 -q $(file) &&) true
 
 doctor-faults: setup ## Print what gatepass doctor reports about forty staged faults: ten seconds
 	$(BIN)/pytest -q -s tests/integration/test_doctor_faults.py
