@@ -323,13 +323,14 @@ async def classify_stream(context: ReplyContext) -> ClassifiedReply:
 
 def _conversion_of(context: ReplyContext) -> str:
     """Return what converts each event of a stream, as a clause; "" if nothing does."""
-    if context.upstream.transforms is not None:
-        return f"the dialect {context.upstream.dialect_name} converts it"
+    upstream = context.upstream
+    if upstream.transforms is not None:
+        return f"the dialect {upstream.dialect_name} converts it"
     if context.is_translated:
         return "chat completions serve the client's protocol"
     if context.profile.line_bytes is not None:
         return "the profile of the client has `line_bytes`"
-    if context.protocol.takes_transforms and context.upstream.settings.repair.cumulative:
+    if upstream.settings.repair.cumulative and context.protocol.takes_transforms:
         return "`repair.cumulative` compares its texts"
     return ""
 
