@@ -168,7 +168,7 @@ def test_token_found_in_a_reply_can_be_sent(attack: Attack, document: Any) -> No
 def test_reply_with_an_unusable_token_is_a_definite_failure(attack: Attack, document: Any) -> None:
     attack.cases += 1
     found = outcome(lambda: parse_token_response(TokenResponse(200, (), json.dumps(document).encode()), TERMS, AT, str))
-    attack.check(isinstance(found, FetchFailure) and found.definite, document)
+    attack.check(isinstance(found, FetchFailure) and found.is_refused, document)
 
 
 @pytest.mark.attack("token replies: type, audience, shape")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from gatepass.config.document import dotted
 from gatepass.config.references import PREFIX, SECRET_VARIABLES, VARIABLES_BY_TYPE
@@ -20,13 +21,24 @@ CHECK_ISSUER = "check whether the issuer is up"
 BUSY = "another process uses the refresh token and did not release it in time"
 
 
+class FailureKind(StrEnum):
+    """Which attempt follows a failure.
+
+    - REFUSED: the issuer refused the client, for example because of a wrong secret. Another attempt soon only risks a
+      locked account, so the pauses double.
+    - LIMITED: too many requests, or an error with an unknown code, such as that of a locked account. The issuer's
+      `Retry-After` decides, else LIMITED_S.
+    - OUTAGE: everything else.
+    """
+
+    REFUSED = "refused"
+    LIMITED = "limited"
+    OUTAGE = "outage"
+
+
 class FetchFailure(Exception):
     """One failed attempt of a source. `reason` is for people: it names the issuer and contains no secret.
 
-    - `definite`: the issuer refused the client, for example because of a wrong secret. Another attempt soon only
-      risks a locked account.
-    - `unclear`: the issuer refused with an unknown code, so this may be a refusal or an outage.
-    - `retry_quickly`: another attempt within the same second can succeed.
     - `retry_after_s`: the issuer's own `Retry-After`.
     - `from_other_process`: another process sent the request, or was waited for.
     - `credential`: the other credential that failed, whose token is the subject.
@@ -35,26 +47,22 @@ class FetchFailure(Exception):
     def __init__(
         self,
         reason: str,
+        kind: FailureKind = FailureKind.OUTAGE,
         *,
-        definite: bool = False,
-        unclear: bool = False,
-        quick: bool = True,
         retry_after_s: float | None = None,
         from_other_process: bool = False,
         credential: str | None = None,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.definite = definite
-        self.unclear = unclear and not definite
-        self.retry_quickly = quick and not self.unclear
+        self.kind = kind
         self.retry_after_s = retry_after_s
         self.from_other_process = from_other_process
         self.credential = credential
 
     @property
-    def may_be_refusal(self) -> bool:
-        return self.definite or self.unclear
+    def is_refused(self) -> bool:
+        return self.kind is FailureKind.REFUSED
 
     def with_reason(self, reason: str) -> FetchFailure:
         other = copy(self)
@@ -84,6 +92,7 @@ QUICK_JITTER_SHARE = 0.25
 PROBE_S = 2.0
 PROBE_JITTER_S = 1.0
 """Between the starts of two attempts in an outage. A recovery is noticed within 4 s."""
+LIMITED_S = 30.0
 REFUSAL_S = 30.0
 MAX_REFUSAL_S = 300.0
 MAX_RETRY_AFTER_S = 3600.0
@@ -92,7 +101,7 @@ MAX_RETRY_AFTER_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class FailureState:
-    """The last failure, and when the next attempt starts. `refusals`: the definite ones since the last token."""
+    """The last failure, and when the next attempt starts. `refusals`: those since the last token."""
 
     failure: FetchFailure
     refusals: int
@@ -101,7 +110,9 @@ class FailureState:
 
 def quick_wait_s(tries: int, failure: FetchFailure, jitter: float) -> float | None:
     """Return the seconds until the next quick attempt of a fetch that made `tries`; None if there is none."""
-    if failure.definite or not failure.retry_quickly or tries > len(QUICK_WAITS_S):
+    # the credential that failed makes its own quick attempts
+    is_lasting = failure.kind is not FailureKind.OUTAGE or failure.credential is not None
+    if is_lasting or tries > len(QUICK_WAITS_S):
         return None
     # A longer `Retry-After` would exceed a quick attempt. The refresh task obeys it. That of another process is
     # ignored, because this process sent no request.
@@ -115,7 +126,7 @@ def next_failure_state(
     before: FailureState | None, failure: FetchFailure, began_s: float, now: float, jitter: float
 ) -> FailureState:
     """Return the state after the failure of an attempt that began at `began_s`. A hung attempt causes no pause."""
-    refusals = (before.refusals if before else 0) + failure.definite
+    refusals = (before.refusals if before else 0) + failure.is_refused
     # Another process has already counted its refusal into its own pause.
     wait_s = shared_pause_s(failure, 0 if failure.from_other_process else refusals)
     probe_s = now if failure.from_other_process else began_s + PROBE_S + PROBE_JITTER_S * jitter
@@ -128,15 +139,11 @@ def retry_now(state: FailureState, now: float) -> FailureState:
 
 
 def shared_pause_s(failure: FetchFailure, refusals: int) -> float:
-    """Return how long `failure`, after `refusals` in a row, delays fetches in all processes.
-
-    After an outage this is the issuer's `Retry-After`, or 0. After an unclear failure it does not grow, so that the end
-    of an outage is noticed within REFUSAL_S.
-    """
-    pause_s = 0.0
-    if failure.definite and refusals:
+    """Return how long `failure`, after `refusals` in a row, delays fetches in all processes."""
+    if failure.retry_after_s is None and failure.kind is FailureKind.LIMITED:
+        return LIMITED_S
+    pause_s = min(failure.retry_after_s or 0.0, MAX_RETRY_AFTER_S)
+    if failure.is_refused and refusals:
         # The exponent is bounded, because a float overflows after a thousand refusals.
-        pause_s = min(REFUSAL_S * 2.0 ** min(refusals - 1, 10), MAX_REFUSAL_S)
-    elif failure.unclear and not failure.from_other_process:
-        pause_s = REFUSAL_S
-    return max(pause_s, min(failure.retry_after_s or 0.0, MAX_RETRY_AFTER_S))
+        pause_s = max(pause_s, min(REFUSAL_S * 2.0 ** min(refusals - 1, 10), MAX_REFUSAL_S))
+    return pause_s

@@ -26,6 +26,7 @@ from gatepass.tokens.failure import (
     CHECK_ISSUER,
     PROBE_JITTER_S,
     PROBE_S,
+    FailureKind,
     FailureState,
     FetchFailure,
     TokenReissued,
@@ -470,7 +471,7 @@ class TokenHolder:
             # A copy is kept: the traceback of the error holds the issuer's reply.
             failure, began_s = error.with_reason(error.reason), self._attempt_began_s
         else:
-            failure = FetchFailure("a bug in gatepass: the log has its trace", quick=False)
+            failure = FetchFailure("a bug in gatepass: the log has its trace")
             failure, began_s = self._log.log_failed(failure, 0.0, now, bug=error), now
         self._failure_state = next_failure_state(
             self._failure_state, failure, began_s, now, self._wait_budget.random_fraction()
@@ -493,9 +494,10 @@ class TokenHolder:
         else:
             failure, retry_s = self._failure_state.failure, max(MIN_RETRY_AFTER_S, self._failure_state.next_try_s - now)
             reason = f"{failure.reason.rstrip('.')}; next attempt in {math.ceil(retry_s)} s"
-            if failure.may_be_refusal or retry_s > PROBE_S + PROBE_JITTER_S:
-                # no secret corrects a URL, or ends an outage
-                is_secret = failure.may_be_refusal and not reason.startswith(WRONG_URL)
+            if failure.kind is not FailureKind.OUTAGE or retry_s > PROBE_S + PROBE_JITTER_S:
+                # no secret corrects a URL, or ends an outage or a limit
+                is_limit = failure.kind is FailureKind.LIMITED and failure.retry_after_s is not None
+                is_secret = failure.kind is not FailureKind.OUTAGE and not is_limit and not reason.startswith(WRONG_URL)
                 hint = self.secret_hint if is_secret else ""
                 is_own = failure.credential in (None, self.name)
                 advice = self._wait_budget.refusal_advice(failure.reason) if is_secret and is_own else ""
@@ -504,7 +506,7 @@ class TokenHolder:
         message = f"no token for credential {self.name}: {reason}"
         failed = None if self._failure_state is None else self._failure_state.failure.credential
         error = TokenUnavailable(message, credential=failed or self.name, retry_after_s=retry_s)
-        if self._failure_state is not None and self._failure_state.refusals and self._failure_state.failure.definite:
+        if self._failure_state is not None and self._failure_state.refusals and self._failure_state.failure.is_refused:
             error.should_retry = False  # the issuer refuses the credential until an operator repairs it
         return error
 
@@ -529,14 +531,14 @@ class TokenHolder:
         if self._fetch is not None:
             return False
         state = self._failure_state
-        return self._token is not None if state is None else state.failure.may_be_refusal
+        return self._token is not None if state is None else state.failure.kind is not FailureKind.OUTAGE
 
 
 def _expired_on_arrival(token: Token, now: float) -> FetchFailure:
     return FetchFailure(
         f"the token had expired on arrival: {max(0.0, token.end_s - token.requested_s):.1f} s of lifetime, "
         f"and fetching it took {now - token.requested_s:.1f} s",
-        quick=False,
+        retry_after_s=PROBE_S,  # a quick attempt would bring another one
         from_other_process=token.from_store,
     )
 

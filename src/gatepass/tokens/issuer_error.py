@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from gatepass.config.credential.base import Credential
 from gatepass.observability.redaction import MASK, decoded
-from gatepass.tokens.failure import FetchFailure, setting
+from gatepass.tokens.failure import FailureKind, FetchFailure, setting
 from gatepass.tokens.lifetime import NUMBER, http_date, issuer_time
 from gatepass.types import ERROR_CODE_NAMES, ERROR_TEXT_NAMES, SERVER_ERROR, Headers, header
 
@@ -151,6 +151,13 @@ class TokenErrorBody:
         return self.http_status in OVERLOADED_STATUSES or (self.http_status or 0) > SERVER_ERROR
 
     @property
+    def kind(self) -> FailureKind:
+        if self.definite:
+            return FailureKind.REFUSED
+        is_outage = self.is_transient and self.http_status != TOO_MANY
+        return FailureKind.OUTAGE if is_outage else FailureKind.LIMITED
+
+    @property
     def http_status(self) -> int | None:
         return _status_in(self.code) or self.status
 
@@ -191,12 +198,10 @@ def error_response_failure(
     refusal too. Repeating it every two seconds would lock the account.
     """
     if 300 <= reply.status < 400:
-        return FetchFailure(
-            _redirect_message(reply, issuer, mask), quick=False, retry_after_s=retry_after_s(reply, wall_s)
-        )
+        return FetchFailure(_redirect_message(reply, issuer, mask), retry_after_s=retry_after_s(reply, wall_s))
     if reply.status == WRONG_PROXY_AUTH:
         # Each further attempt could lock the account at the proxy, so this is definite.
-        return FetchFailure(f"the proxy in front of {issuer} refuses (407)", definite=True)
+        return FetchFailure(f"the proxy in front of {issuer} refuses (407)", FailureKind.REFUSED)
     found = token_error_body(reply.document)
     if found is not None and found.status == reply.status:  # it only repeats the reply's own (Spring, NestJS)
         found = replace(found, status=None) if found.code or found.text else None
@@ -214,15 +219,16 @@ def error_response_failure(
         is_unclear = may_be_refusal and not found.is_transient
     else:
         is_unclear = reply.status == UNKNOWN_CLIENT and not is_html(reply)
-    definite = is_refused or is_wrong_url
+    kind = FailureKind.OUTAGE
+    if is_refused or is_wrong_url:
+        kind = FailureKind.REFUSED
+    elif is_unclear or reply.status == TOO_MANY:
+        kind = FailureKind.LIMITED
     fault = REFUSED if is_refused else WRONG_URL if is_wrong_url else ""
     return FetchFailure(
         f"{fault}{issuer} answered {reply.status}{': ' if words else ''}{words}",
-        definite=definite,
-        unclear=is_unclear,
-        # A page or an empty body with 401 or 403 comes from a proxy or firewall, which another attempt does not change.
-        quick=reply.status != TOO_MANY and (found is not None or reply.status not in DEFINITE_STATUSES),
-        retry_after_s=retry_after_s(reply, wall_s, is_long=definite or reply.status == TOO_MANY),
+        kind,
+        retry_after_s=retry_after_s(reply, wall_s, is_long=kind is not FailureKind.OUTAGE),
     )
 
 
@@ -232,13 +238,10 @@ def embedded_error_failure(
     found = token_error_body(document)
     if found is None:
         return None
-    # after too many requests the issuer chose its `Retry-After` for this client
-    is_long = found.definite or found.http_status == TOO_MANY
     return FetchFailure(
         f"{REFUSED if found.definite else ''}{issuer} answered {reply.status} with an error: {quoted(found, mask)}",
-        definite=found.definite,
-        unclear=not found.is_transient,
-        retry_after_s=retry_after_s(reply, wall_s, is_long=is_long),
+        found.kind,
+        retry_after_s=retry_after_s(reply, wall_s, is_long=found.kind is not FailureKind.OUTAGE),
     )
 
 

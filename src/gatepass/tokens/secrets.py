@@ -54,9 +54,9 @@ def revealed(secret: Secret, setting: str) -> str:
     try:
         value = secret.reveal()
     except ValueError as error:
-        raise FetchFailure(f"{setting}: {error}", quick=False) from None
+        raise FetchFailure(f"{setting}: {error}") from None
     if not value:
-        raise FetchFailure(f"{setting} is empty", quick=False)
+        raise FetchFailure(f"{setting} is empty")
     return value
 
 
@@ -178,7 +178,7 @@ def refresh_token_fingerprint(settings: Oauth2Credential) -> str:
     try:
         return credential_fingerprint(settings)
     except (ValueError, OSError) as error:
-        raise FetchFailure(f"a secret cannot be read: {error}", quick=False) from None
+        raise FetchFailure(f"a secret cannot be read: {error}") from None
 
 
 def account_fingerprint(settings: Oauth2Credential) -> str:

@@ -17,7 +17,7 @@ from gatepass.config.credential.base import Credential
 from gatepass.config.credential.kinds import AnyCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.store.base import LEASE_S, Lease, Store, StoreCache, StoreReading, StoreScope, StoreUnavailable
-from gatepass.tokens.failure import BUSY, PROBE_S, FetchFailure, shared_pause_s
+from gatepass.tokens.failure import BUSY, PROBE_S, FailureKind, FetchFailure, shared_pause_s
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import credential_fingerprint, refresh_token_fingerprint
 from gatepass.types import Secret
@@ -90,16 +90,14 @@ class TokenRecord(_Record):
 class FailureRecord(_Record):
     """A failed fetch in the store. Until `until_s`, on the store's clock, only `owner` may fetch again.
 
-    `began_s` is when that fetch began. A record of an older gatepass has none.
+    `began_s` is when that fetch began.
     """
 
     owner: str
     reason: str
-    definite: bool
-    retry_quickly: bool
+    kind: FailureKind
     until_s: float
-    unclear: bool = False
-    began_s: float = 0.0
+    began_s: float
     credential: str | None = None
 
     @classmethod
@@ -110,16 +108,7 @@ class FailureRecord(_Record):
         """
         # At least PROBE_S from the start, so that an outage is probed once for all processes.
         until_s = max(at_s + shared_pause_s(failure, refusals), began_s + PROBE_S)
-        return cls(
-            owner,
-            failure.reason,
-            failure.definite,
-            failure.retry_quickly,
-            until_s,
-            failure.unclear,
-            began_s,
-            failure.credential,
-        )
+        return cls(owner, failure.reason, failure.kind, until_s, began_s, failure.credential)
 
     def applies_to(self, process: str, now_s: float) -> bool:
         """Return whether `process` must report this failure without a fetch, because it would get the same answer."""
@@ -133,9 +122,7 @@ class FailureRecord(_Record):
         """Return the failure at `now_s` (store's clock), for a process that did not fetch."""
         return FetchFailure(
             self.reason,
-            definite=self.definite,
-            unclear=self.unclear,
-            quick=self.retry_quickly,
+            self.kind,
             retry_after_s=self.until_s - now_s,
             from_other_process=True,
             credential=self.credential,
@@ -238,9 +225,7 @@ class SharedSource:
         while (token := await self._read_or_lead(names)) is None:
             # The fetch of the leader has the same timeout.
             if self._clock.now() >= until_s:
-                raise FetchFailure(
-                    _NO_RESULT_IN_TIME.format(self._settings.timeout_s), quick=False, from_other_process=True
-                )
+                raise FetchFailure(_NO_RESULT_IN_TIME.format(self._settings.timeout_s), from_other_process=True)
             await sleep(self._clock, wait_s)
             wait_s = min(wait_s * 1.5, MAX_POLL_S)
         return token
@@ -321,7 +306,7 @@ class SharedSource:
     ) -> None:
         if not await lease.take():  # another process leads now and may succeed
             return
-        refusals = await self._store.count(names.refusals, REFUSALS_TTL_S) if failure.definite else 0
+        refusals = await self._store.count(names.refusals, REFUSALS_TTL_S) if failure.is_refused else 0
         now_s = reading.to_store_s(self._clock.now())
         record = FailureRecord.of(failure, self._owner, reading.to_store_s(began_s), now_s, refusals)
         await self._store.put(names.failure, record.encoded(), record.until_s - now_s + FAILURE_KEPT_S)
@@ -371,7 +356,7 @@ class SharedRefreshTokenStore:
                         yield
                         return
                 if self._clock.now() >= by_s:
-                    raise FetchFailure(BUSY, quick=False)
+                    raise FetchFailure(BUSY)
                 await sleep(self._clock, POLL_S)
 
     async def get(self) -> str | None:
@@ -393,4 +378,4 @@ def _as_failure() -> Iterator[None]:
     try:
         yield
     except StoreUnavailable as error:
-        raise FetchFailure(UNAVAILABLE.format(error), quick=False) from None
+        raise FetchFailure(UNAVAILABLE.format(error)) from None

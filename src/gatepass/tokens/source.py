@@ -18,7 +18,7 @@ from gatepass.config.credential.kinds import (
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.credential.vendor import AwsBedrockCredential, EntraCredential, GoogleCredential
 from gatepass.http_client.tls import TLSContexts
-from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.failure import FailureKind, FetchFailure
 from gatepass.tokens.holder import TokenHolder, TokenSource
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
 from gatepass.tokens.secrets import revealed
@@ -112,7 +112,8 @@ class StaticSource:
         # The file of the key may have changed since the start.
         text = strip_bearer(revealed(self.key, self.setting))
         if not fits_a_header(text):
-            raise FetchFailure(f"{self.setting} contains a space, a line break or a non-ASCII character", definite=True)
+            reason = f"{self.setting} contains a space, a line break or a non-ASCII character"
+            raise FetchFailure(reason, FailureKind.REFUSED)
         return Token(Secret(text), self.clock.now(), None, TokenKind.KEY, LifetimeSource.NONE)
 
 

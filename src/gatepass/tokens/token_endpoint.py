@@ -27,7 +27,7 @@ from gatepass.http_client.fault_text import ServerNames, fault_text
 from gatepass.http_client.message_head import destination_of, has_line_break
 from gatepass.http_client.tls import causes_of, tls_detail
 from gatepass.observability.redaction import whole_words
-from gatepass.tokens.failure import CHECK_ISSUER, FetchFailure, setting
+from gatepass.tokens.failure import CHECK_ISSUER, FailureKind, FetchFailure, setting
 from gatepass.tokens.issuer_error import REPLY_BYTES, Mask, TokenResponse, one_line
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import mask_of
@@ -42,8 +42,6 @@ HEADERS = (
     (b"user-agent", b"gatepass"),
 )
 """Sent with every fetch. Some firewalls before issuers reject requests without a user agent."""
-_PERMANENT = frozenset({Fault.TLS, Fault.TOO_LARGE})
-"""Faults that another attempt within a second does not fix."""
 _WITH_ADVICE = frozenset({Fault.DNS, Fault.CONNECT, Fault.TIMEOUT_CONNECT, Fault.PROXY, Fault.TLS, Fault.INVALID})
 _SLOW = frozenset({Fault.TIMEOUT_FIRST_BYTE, Fault.TIMEOUT_IDLE})
 """Faults that `timeout_s` bounds. A connection attempt has CONNECT_S."""
@@ -84,7 +82,7 @@ class TokenEndpointClient:
             raise FetchFailure(
                 f"{self.reply_format.issuer} would receive the secret over plain HTTP{way}, where others can read it: "
                 f"use https, or set credentials.{self.name}.allow_plain_http: true",
-                definite=True,
+                FailureKind.REFUSED,
             )
         mask = mask_of(secrets)
         began_s, wall_s = self.clock.now(), self.clock.wall()
@@ -103,8 +101,8 @@ class TokenEndpointClient:
             if fault.kind in _SLOW:
                 raise late from fault
             is_wrong_auth = fault.kind is Fault.PROXY and fault.detail.startswith(WRONG_PROXY_AUTH)
-            reason, is_permanent = self._text(fault, mask, min(CONNECT_S, bound_s)), fault.kind in _PERMANENT
-            raise FetchFailure(reason, definite=is_wrong_auth, quick=not is_permanent) from fault
+            kind = FailureKind.REFUSED if is_wrong_auth else FailureKind.OUTAGE
+            raise FetchFailure(self._text(fault, mask, min(CONNECT_S, bound_s)), kind) from fault
         return TimedTokenResponse(
             reply.status, reply.headers, reply.body, requested_s=began_s, wall_s=wall_s, mask=mask
         )

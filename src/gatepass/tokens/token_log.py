@@ -118,7 +118,7 @@ class TokenLog:
         times = self.count_to_report(failure.reason, now)
         if times is not None:
             fields = {"credential": self.credential, "took_s": round(took_s, 3), "reason": failure.reason}
-            fields |= {"definite": failure.definite, "times": times}
+            fields |= {"definite": failure.is_refused, "times": times}
             LOG.warning("token_fetch_failed", extra={"fields": fields}, exc_info=bug)
         return failure
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gatepass.config.credential.base import ReplyPaths
-from gatepass.tokens.failure import CHECK_ISSUER, FetchFailure, setting, setting_hint
+from gatepass.tokens.failure import CHECK_ISSUER, FailureKind, FetchFailure, setting, setting_hint
 from gatepass.tokens.issuer_error import (
     REFUSED,
     TOO_MANY,
@@ -61,13 +61,8 @@ EXEC_CREDENTIAL = ReplyPaths(
 )
 """Paths in kubectl's ExecCredential. `expiry` is an RFC 3339 time or absent
 (kubernetes.io/docs/reference/config-api/client-authentication.v1)."""
-TOKEN_NAMES = ("access_token", "accessToken", "token", "jwt", "value")
-EXPIRES_IN_NAMES = ("expires_in", "expiresIn", "expire_in", "expireIn", "expires", "expire", "ttl", "expiresInSecs")
-EXPIRES_AT_NAMES = (
-    *("expires_on", "expiresOn", "expires_at", "expiresAt", "expire_at", "expireAt"),  # Azure's IMDS has the first
-    *("expiration", "expirationTime", "expireTime", "expire_time"),  # IBM IAM has the first
-    *("accessTokenExpiresAt", "expiry"),
-)
+TOKEN_NAMES = ("access_token", "accessToken", "token")
+EXPIRY_NAMES = ("expires_in", "expiresIn", "expires_on", "expires_at", "expiresAt", "expireAt", "expireTime")
 ENVELOPES = ("data", "result", "response", "body", "token")
 """Members that contain the token in replies of corporate gateways. They are checked after the root object."""
 _ORDINARY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z")
@@ -151,7 +146,8 @@ def parse_token_response(reply: TokenResponse, reply_format: TokenReplyFormat, a
         raise failure
     if not is_text(found):
         # A login may answer 200 for a wrong password, without any known error member.
-        raise failure or FetchFailure(_no_token_message(document, found, reply_format), unclear=reply_format.is_login)
+        kind = FailureKind.LIMITED if reply_format.is_login else FailureKind.OUTAGE
+        raise failure or FetchFailure(_no_token_message(document, found, reply_format), kind)
     _check_type(document, home, reply_format, mask)
     text = checked_token(found, reply_format.issuer)
     _check_audience(text, reply_format, mask)
@@ -182,13 +178,13 @@ def _check_type(document: Any, home: Any, reply_format: TokenReplyFormat, mask: 
         raise FetchFailure(
             f"{reply_format.issuer} returned a token of the type {one_line(mask(issued), mask)}, which is not an access"
             f" token. If the upstream requires it, set {setting(reply_format.credential, 'requested_token_type')}",
-            definite=True,
+            FailureKind.REFUSED,
         )
     if token_type.lower() in BOUND_TYPES:
         raise FetchFailure(
             f"{reply_format.issuer} returned a token of type {token_type}, which needs a signed proof with each "
             f"request. gatepass sends bearer tokens: configure this client at the issuer for Bearer tokens",
-            definite=True,
+            FailureKind.REFUSED,
         )
 
 
@@ -205,7 +201,7 @@ def _check_audience(text: str, reply_format: TokenReplyFormat, mask: Mask) -> No
             f"{reply_format.issuer} returned a token for the audience {one_line(', '.join(named), mask)}, and "
             f"{setting(reply_format.credential, 'audience')} is {reply_format.audience}. Set it to the audience "
             f"that the upstream requires, or remove it",
-            definite=True,
+            FailureKind.REFUSED,
         )
 
 
@@ -293,9 +289,7 @@ def _lifetime(
     date_s = issuer_time(reply.headers)
     # A lifetime does not depend on a clock, so this is not clock skew.
     if isinstance(announced, ExpiresIn) and announced.seconds <= 0:
-        raise FetchFailure(
-            f"{reply_format.issuer} returned an expired token (its lifetime is {announced.seconds:g} s)", quick=False
-        )
+        raise FetchFailure(f"{reply_format.issuer} returned an expired token (its lifetime is {announced.seconds:g} s)")
     jwt_s = jwt_lifetime_s(text, date_s, wall_s)
     if jwt_s is not None:
         times = jwt_times(text)
@@ -348,7 +342,7 @@ def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTi
             raise FetchFailure(_no_token_message(document, found, reply_format, is_local=True))
         refused = REFUSED if error.definite else ""
         reason = f"{refused}{reply_format.issuer} contains an error: {quoted(error, mask)}"
-        raise FetchFailure(reason, definite=error.definite, unclear=not error.is_transient)
+        raise FetchFailure(reason, error.kind)
     _check_type(document, home, reply_format, mask)
     token = checked_token(found, reply_format.issuer)
     announced = find_expiry(document, home, reply_format.paths)
@@ -369,10 +363,10 @@ def parse_token_text(text: str, issuer: str, at_s: ReadTimes) -> Token:
     if not key:
         raise FetchFailure(f"{issuer} is empty")  # not definite: the writer may be replacing it
     if not fits_a_header(key):
-        raise FetchFailure(f"{issuer} contains a space, a line break or a non-ASCII character", definite=True)
+        raise FetchFailure(f"{issuer} contains a space, a line break or a non-ASCII character", FailureKind.REFUSED)
     left_s = jwt_remaining_s(key, at_s.wall_s, at_s.written_s)
     if left_s is not None and left_s <= 0:
-        raise _expired(issuer, left_s, definite=True)
+        raise _expired(issuer, left_s, FailureKind.REFUSED)
     source = LifetimeSource.NONE if left_s is None else LifetimeSource.JWT
     return Token(Secret(key), at_s.requested_s, left_s, token_kind(key, TokenKind.KEY), source)
 
@@ -417,15 +411,16 @@ def _remaining_s(
         left_s = claimed_lifetime_s if jwt_s is not None else min(claimed_lifetime_s, reply_format.max_ttl_s)
         source = LifetimeSource.REPLY
     if left_s <= 0:
-        raise _expired(reply_format.issuer, left_s, definite=at_s.written_s is not None)
+        kind = FailureKind.OUTAGE if at_s.written_s is None else FailureKind.REFUSED
+        raise _expired(reply_format.issuer, left_s, kind)
     return left_s, source
 
 
 EXPIRED = "contains a token that expired"
 
 
-def _expired(issuer: str, left_s: float, *, definite: bool) -> FetchFailure:
-    return FetchFailure(f"{issuer} {EXPIRED} {-left_s:.0f} s ago", definite=definite, quick=False)
+def _expired(issuer: str, left_s: float, kind: FailureKind) -> FetchFailure:
+    return FetchFailure(f"{issuer} {EXPIRED} {-left_s:.0f} s ago", kind)
 
 
 def value_at(document: Any, path: str) -> Any:
@@ -465,9 +460,7 @@ def find_expiry(document: Any, home: Any, paths: ReplyPaths) -> ExpiresIn | Expi
     if paths.expiry is not None:
         return parse_expiry(value_at(document, paths.expiry), paths.unit)
     objects = (*([home] if isinstance(home, dict) else []), *candidate_objects(document))
-    values = (
-        members[name] for members in objects for name in (*EXPIRES_IN_NAMES, *EXPIRES_AT_NAMES) if name in members
-    )
+    values = (members[name] for members in objects for name in EXPIRY_NAMES if name in members)
     return next((announced for value in values if (announced := parse_expiry(value, paths.unit)) is not None), None)
 
 

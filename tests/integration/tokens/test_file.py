@@ -91,7 +91,7 @@ async def test_plain_key_does_not_expire_and_json_may_have_an_expiry(writer):
 async def test_a_fault_of_the_file_names_the_file(writer, tmp_path):
     it, name = source(writer), f"the file {writer.path}"
     missing = await failure(it)
-    assert (missing.reason, missing.definite) == (f"{name} cannot be read: No such file or directory", False)
+    assert (missing.reason, missing.is_refused) == (f"{name} cannot be read: No such file or directory", False)
     writer.write("")
     assert (await failure(it)).reason == f"{name} is empty"
     writer.write("x" * 70_000)
@@ -109,9 +109,9 @@ async def test_a_fault_of_the_file_names_the_file(writer, tmp_path):
 
 async def test_partly_written_file_is_read_again_soon(writer):
     writer.write('{"token": "ab')
-    assert (await failure(source(writer))).retry_quickly
+    assert (await failure(source(writer))).kind == "outage"
     writer.write("")
-    assert (await failure(source(writer))).retry_quickly
+    assert (await failure(source(writer))).kind == "outage"
 
 
 def test_an_unchanged_file_is_opened_once(writer, monkeypatch):

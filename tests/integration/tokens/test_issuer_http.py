@@ -305,7 +305,7 @@ async def test_proxy_that_refuses_the_password_receives_no_second_request(url, s
     async with Scripted([Send(reply(b"who are you?", status, proxy_authenticate="Basic"))]) as proxy:
         network = {"proxy": proxy.url, "proxy_auth": "user:wrong"}
         failure = await failure_of(url, network=network, allow_plain_http=True)
-    assert failure.definite is definite
+    assert failure.is_refused is definite
     if definite:
         assert failure.reason.startswith("the proxy in front of sso.example refuses (407")
 

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from gatepass.tokens.failure import (
+    FailureKind,
     FailureState,
     FetchFailure,
     next_failure_state,
@@ -14,7 +13,7 @@ from gatepass.tokens.failure import (
 )
 
 DOWN = FetchFailure("down")
-REFUSED = FetchFailure("no", definite=True)
+REFUSED = FetchFailure("no", FailureKind.REFUSED)
 
 
 def test_quick_tries_wait_a_fifth_half_and_one_second():
@@ -26,7 +25,7 @@ def test_jitter_lengthens_quick_waits_by_a_quarter():
 
 
 @pytest.mark.parametrize(
-    "failure", [REFUSED, FetchFailure("dead", quick=False), FetchFailure("busy", retry_after_s=1.5)]
+    "failure", [REFUSED, FetchFailure("?", FailureKind.LIMITED), FetchFailure("busy", retry_after_s=1.5)]
 )
 def test_lasting_failure_has_no_quick_retry(failure):
     assert quick_wait_s(1, failure, 0.0) is None
@@ -77,7 +76,7 @@ def test_refusals_without_end_do_not_overflow():
     assert next_failure_state(FailureState(REFUSED, 10**6, 0.0), REFUSED, 0.0, 0.0, 0.0).next_try_s == 300.0
 
 
-UNCLEAR = FetchFailure("?", unclear=True)
+LIMITED = FetchFailure("?", FailureKind.LIMITED)
 
 
 def waits_after(failure: FetchFailure, count: int) -> list[float]:
@@ -90,33 +89,29 @@ def waits_after(failure: FetchFailure, count: int) -> list[float]:
     return waits
 
 
-def test_an_unclear_failure_is_tried_again_every_half_minute():
-    assert waits_after(UNCLEAR, 5) == [30, 30, 30, 30, 30]
+def test_a_limited_fetch_is_tried_again_every_half_minute():
+    assert waits_after(LIMITED, 5) == [30, 30, 30, 30, 30]
 
 
-def test_unclear_error_has_no_quick_retry():
-    assert quick_wait_s(1, UNCLEAR, 0.0) is None
+def received(kind: FailureKind = FailureKind.OUTAGE) -> FetchFailure:
+    return FetchFailure("?", kind, from_other_process=True, retry_after_s=1.8)
 
 
-def received(**kind: Any) -> FetchFailure:
-    return FetchFailure("?", from_other_process=True, retry_after_s=1.8, **kind)
-
-
-@pytest.mark.parametrize("kind", ["definite", "unclear", "quick"])
+@pytest.mark.parametrize("kind", FailureKind)
 def test_a_failure_of_another_process_ends_with_that_processs_pause(kind):
-    assert next_failure_state(None, received(**{kind: True}), 10.0, 10.2, 1.0).next_try_s == 12.0
+    assert next_failure_state(None, received(kind), 10.0, 10.2, 1.0).next_try_s == 12.0
 
 
 def test_transient_failure_of_another_process_has_a_quick_retry():
     assert [quick_wait_s(tries, received(), 0.0) for tries in (1, 2, 3, 4)] == [0.2, 0.5, 1.0, None]
-    assert quick_wait_s(1, received(definite=True), 0.0) is None
+    assert quick_wait_s(1, received(FailureKind.REFUSED), 0.0) is None
 
 
 @pytest.mark.parametrize(
     ("failure", "first_hour", "later"),
     [
         (REFUSED, 15, 12),
-        (UNCLEAR, 120, 120),
+        (LIMITED, 120, 120),
     ],
 )
 def test_an_hour_of_refusals_has_few_attempts(failure, first_hour, later):
@@ -134,15 +129,15 @@ def test_an_hour_of_refusals_has_few_attempts(failure, first_hour, later):
         (FetchFailure("oh"), 0, 0.0),
         (FetchFailure("oh", retry_after_s=20.0), 0, 20.0),
         (FetchFailure("oh", retry_after_s=1e9), 0, 3600.0),
-        (FetchFailure("no", definite=True), 1, 30.0),
-        (FetchFailure("no", definite=True), 2, 60.0),
-        (FetchFailure("no", definite=True), 4, 240.0),
-        (FetchFailure("no", definite=True), 5, 300.0),
-        (FetchFailure("no", definite=True), 10_000, 300.0),
-        (FetchFailure("no", definite=True, retry_after_s=50.0), 1, 50.0),
-        (FetchFailure("?", unclear=True), 1, 30.0),
-        (FetchFailure("?", unclear=True), 9, 30.0),
-        (FetchFailure("?", unclear=True, retry_after_s=50.0), 1, 50.0),
+        (FetchFailure("no", FailureKind.REFUSED), 1, 30.0),
+        (FetchFailure("no", FailureKind.REFUSED), 2, 60.0),
+        (FetchFailure("no", FailureKind.REFUSED), 4, 240.0),
+        (FetchFailure("no", FailureKind.REFUSED), 5, 300.0),
+        (FetchFailure("no", FailureKind.REFUSED), 10_000, 300.0),
+        (FetchFailure("no", FailureKind.REFUSED, retry_after_s=50.0), 1, 50.0),
+        (FetchFailure("?", FailureKind.LIMITED), 1, 30.0),
+        (FetchFailure("?", FailureKind.LIMITED), 9, 30.0),
+        (FetchFailure("?", FailureKind.LIMITED, retry_after_s=5.0), 1, 5.0),
     ],
 )
 def test_processes_together_pause_as_one_would(failure, refusals, held_s):

@@ -13,6 +13,7 @@ from gatepass.config.references import Reference
 from gatepass.errors import TokenUnavailable
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued, TokenUser, WaitBudget
+from gatepass.tokens.failure import FailureKind
 from gatepass.tokens.holder import AFTER_REPAIR
 from gatepass.tokens.lifetime import Freshness, LifetimeSource, TokenKind
 from gatepass.types import Secret
@@ -666,7 +667,7 @@ async def test_a_failure_keeps_no_reply_of_the_issuer():
     class Refusing(OddSource):
         async def fetch(self) -> Token:
             replies.add(reply := Reply())
-            raise FetchFailure(f"refused by {type(reply).__name__}", definite=True)
+            raise FetchFailure(f"refused by {type(reply).__name__}", FailureKind.REFUSED)
 
     holder = over(Refusing(), clock)
     holder.start()

@@ -155,7 +155,7 @@ def response(status: int, document: object, *headers: tuple[bytes, bytes]) -> To
 )
 def test_refusal_has_the_issuers_message_and_class(reply, reason, definite):
     failure = error_response_failure(reply, NOW, "sso", str)
-    assert (failure.reason, failure.definite, failure.retry_quickly) == (reason, definite, True)
+    assert (failure.reason, failure.is_refused) == (reason, definite)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_refusal_has_the_issuers_message_and_class(reply, reason, definite):
 )
 def test_a_refusal_is_known_by_a_challenge(reply, reason):
     failure = error_response_failure(reply, NOW, "sso", str)
-    assert (failure.reason, failure.definite) == (reason, True)
+    assert (failure.reason, failure.is_refused) == (reason, True)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_refusal_is_known_by_a_challenge(reply, reason):
 )
 def test_status_without_an_error_is_not_the_issuers_refusal(reply):
     failure = error_response_failure(reply, NOW, "sso", str)
-    assert (failure.definite, failure.unclear) == (False, False)
+    assert failure.kind == "outage"
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_status_without_an_error_is_not_the_issuers_refusal(reply):
 )
 def test_a_no_that_names_no_reason_is_unclear(reply):
     failure = error_response_failure(reply, NOW, "sso", str)
-    assert (failure.definite, failure.unclear) == (False, True)
+    assert failure.kind == "limited"
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,12 @@ def test_retry_after_is_obeyed_in_replies_about_the_client(reply, wish_s):
 
 @pytest.mark.parametrize(
     ("document", "wish_s"),
-    [({"code": 40101}, 900.0), ({"code": 42901}, 900.0), ({"code": 10001}, OUTAGE_RETRY_AFTER_S)],
+    [
+        ({"code": 40101}, 900.0),
+        ({"code": 42901}, 900.0),
+        ({"code": 10001}, 900.0),
+        ({"code": 503}, OUTAGE_RETRY_AFTER_S),
+    ],
 )
 def test_retry_after_is_obeyed_with_an_error_in_a_200(document, wish_s):
     failure = embedded_error_failure(document, response(200, document, (b"retry-after", b"900")), NOW, "sso", str)
@@ -252,7 +257,7 @@ def test_texts_like_tokens_are_masked_and_paths_are_not(words, shown):
 )
 def test_a_body_that_repeats_its_own_status_adds_nothing(status, document, unclear):
     failure = error_response_failure(response(status, document), NOW, "sso", str)
-    assert (failure.definite, failure.unclear) == (False, unclear)
+    assert failure.kind == ("limited" if unclear else "outage")
 
 
 @pytest.mark.parametrize(
@@ -287,7 +292,7 @@ def test_a_refusal_masks_what_it_quotes():
 
 def test_retry_after_of_a_429_is_obeyed():
     failure = error_response_failure(response(429, {"msg": "slow down"}, (b"retry-after", b"17")), NOW, "sso", str)
-    assert (failure.retry_quickly, failure.definite, failure.retry_after_s) == (False, False, 17.0)
+    assert (failure.is_refused, failure.retry_after_s) == (False, 17.0)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +308,7 @@ def test_retry_after_of_a_429_is_obeyed():
 def test_redirect_is_reported_with_its_host_only(location, aim):
     failure = error_response_failure(TokenResponse(302, ((b"location", location),)), NOW, "sso", str)
     expected = f"sso answered 302, a redirect{aim}. gatepass follows no redirect, so configure the final address"
-    assert (failure.reason, failure.retry_quickly, failure.definite) == (expected, False, False)
+    assert (failure.reason, failure.is_refused) == (expected, False)
 
 
 @pytest.mark.parametrize("secret", ["AbCdEf-Secret", "AbCd/Ef:Secret@x", "AbCd" * 80])
@@ -317,8 +322,7 @@ def test_a_redirect_reveals_no_secret_in_any_case(secret):
 @pytest.mark.parametrize(("is_login", "unclear"), [(True, True), (False, False)])
 def test_a_logins_error_with_a_500_may_be_a_refusal(is_login, unclear):
     failure = error_response_failure(response(500, {"message": "用户名或密码错误"}), NOW, "sso", str, is_login=is_login)
-    assert (failure.definite, failure.unclear) == (False, unclear)
-    assert not error_response_failure(response(500, b"<html>"), NOW, "sso", str, is_login=is_login).unclear
-    assert not error_response_failure(
-        response(502, {"message": "bad gateway"}), NOW, "sso", str, is_login=is_login
-    ).unclear
+    assert failure.kind == ("limited" if unclear else "outage")
+    assert error_response_failure(response(500, b"<html>"), NOW, "sso", str, is_login=is_login).kind == "outage"
+    bad_gateway = error_response_failure(response(502, {"message": "bad gateway"}), NOW, "sso", str, is_login=is_login)
+    assert bad_gateway.kind == "outage"

@@ -32,7 +32,7 @@ def test_a_secret_is_revealed():
 )
 async def test_missing_secret_names_its_setting_and_is_not_definite(secret, reason):
     failure = await failure_of(lambda: revealed(secret, "client_secret"))
-    assert (failure.reason, failure.definite, failure.retry_quickly) == (reason, False, False)
+    assert (failure.reason, failure.is_refused) == (reason, False)
 
 
 def test_unreadable_secret_is_none():

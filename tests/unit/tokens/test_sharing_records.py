@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.failure import FailureKind, FetchFailure
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
 from gatepass.tokens.sharing import FailureRecord, TokenRecord
 from gatepass.types import Secret
@@ -46,17 +46,12 @@ def test_records_of_another_version_are_ignored(data):
 
 
 def test_a_failure_is_shared_with_the_rest_of_its_pause():
-    failure = FetchFailure("no", definite=True, quick=False)
+    failure = FetchFailure("no", FailureKind.REFUSED)
     record = FailureRecord.decoded(FailureRecord.of(failure, "me", 999.0, 1000.0, 2).encoded())
     assert record is not None
     assert (record.owner, record.until_s) == ("me", 1060.0)
     reported = record.failure(1020.0)
-    assert (reported.reason, reported.definite, reported.retry_quickly, reported.retry_after_s) == (
-        "no",
-        True,
-        False,
-        40.0,
-    )
+    assert (reported.reason, reported.is_refused, reported.retry_after_s) == ("no", True, 40.0)
 
 
 @pytest.mark.parametrize(("began_s", "until_s"), [(1000.0, 1002.0), (999.5, 1001.5), (990.0, 1000.0)])
@@ -67,14 +62,16 @@ def test_the_pause_after_a_failure_that_may_pass_counts_from_the_start_of_its_fe
 
 
 def test_an_unclear_failure_is_shared_as_unclear():
-    record = FailureRecord.decoded(FailureRecord.of(FetchFailure("?", unclear=True), "me", 1000.0, 1000.0, 1).encoded())
+    record = FailureRecord.decoded(
+        FailureRecord.of(FetchFailure("?", FailureKind.LIMITED), "me", 1000.0, 1000.0, 1).encoded()
+    )
     assert record is not None
     assert record.until_s == 1030.0
-    assert record.failure(1010.0).unclear
+    assert record.failure(1010.0).kind == "limited"
 
 
 def test_a_failure_holds_for_the_others_until_its_hold_ends():
-    record = FailureRecord.of(FetchFailure("no", definite=True), "me", 1000.0, 1000.0, 1)
+    record = FailureRecord.of(FetchFailure("no", FailureKind.REFUSED), "me", 1000.0, 1000.0, 1)
     assert record.applies_to("they", 1029.0)
     assert not record.applies_to("they", 1030.0)
     assert not record.applies_to("me", 1001.0)

@@ -44,7 +44,7 @@ async def test_a_variable_holds_a_key_or_a_jwt_with_its_end(value, expected):
 )
 async def test_unusable_value_is_a_definite_failure(value, reason):
     failure = await failure_of(source(value).fetch())
-    assert (failure.reason, failure.definite) == (reason, True)
+    assert (failure.reason, failure.is_refused) == (reason, True)
 
 
 def test_its_value_is_its_secret():

@@ -30,7 +30,7 @@ async def test_a_key_is_a_token_without_an_end(key):
 @pytest.mark.parametrize("key", ["a b", "a\nb", "ä", "Bearer ", "a\x7f"])
 async def test_a_key_that_fits_into_no_header_is_refused(key):
     failure = await failure_of(source(key).fetch())
-    assert failure.definite
+    assert failure.is_refused
     assert key.strip() not in failure.reason
 
 

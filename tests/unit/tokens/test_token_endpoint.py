@@ -166,25 +166,25 @@ WHOLE = "sso.example sent no complete answer within 7 s (credentials.corp.timeou
 async def test_every_transport_fault_has_a_message(fault, reason, quick):
     issuer, _ = at(DrivenClock(), Broken(fault))
     failure = await failure_of(issuer.fetch_token(REQUEST, ()))
-    assert (failure.reason, failure.retry_quickly, failure.definite) == (reason, quick, False)
+    assert (failure.reason, failure.is_refused) == (reason, False)
 
 
 async def test_a_reply_that_stops_is_reported():
     stops = TransportFault(Fault.TIMEOUT_IDLE, "refused")
     issuer, _ = at(DrivenClock(), Answer(pieces=[b"{"], ends_with=stops))
     failure = await failure_of(issuer.fetch_token(REQUEST, ()))
-    assert (failure.reason, failure.retry_quickly) == (WHOLE.replace("7 s", "10 s"), True)
+    assert failure.reason == WHOLE.replace("7 s", "10 s")
 
 
 async def test_a_wrong_proxy_password_is_not_tried_again_and_again():
     issuer, _ = at(DrivenClock(), Broken(Fault.PROXY, "407 Proxy Authentication Required"))
     failure = await failure_of(issuer.fetch_token(REQUEST, ()))
-    assert (failure.reason, failure.definite) == (
+    assert (failure.reason, failure.is_refused) == (
         (f"{REFUSES} (407 Proxy Authentication Required). Check credentials.corp.network.proxy_auth"),
         True,
     )
     issuer, _ = at(DrivenClock(), Broken(Fault.PROXY, "403 Forbidden"))
-    assert not (await failure_of(issuer.fetch_token(REQUEST, ()))).definite
+    assert not (await failure_of(issuer.fetch_token(REQUEST, ()))).is_refused
 
 
 async def test_a_fault_without_detail_has_no_loose_colon():
@@ -212,7 +212,7 @@ async def test_hanging_or_slow_issuer_is_bounded_as_a_whole(reply):
     assert not task.done()
     await clock.advance(0.1)
     failure = await task
-    assert (failure.reason, failure.definite) == (WHOLE, False)
+    assert (failure.reason, failure.is_refused) == (WHOLE, False)
     assert far.open == 0
 
 
@@ -233,7 +233,7 @@ async def test_a_large_error_keeps_its_status():
 async def test_an_error_whose_text_breaks_off_keeps_its_status():
     issuer, _ = at(DrivenClock(), Answer(401, pieces=[b"x"], ends_with=TransportFault(Fault.CLOSED, "eof")))
     failure = await failure_of(issuer.fetch_token(REQUEST, ()))
-    assert (failure.reason, failure.definite, failure.unclear) == ("sso.example answered 401", False, True)
+    assert (failure.reason, failure.kind) == ("sso.example answered 401", "limited")
 
 
 async def test_reply_that_breaks_off_contains_no_token():
@@ -287,7 +287,7 @@ async def test_a_secret_is_not_sent_over_plain_http_unless_allowed(url):
     request = OutboundRequest("POST", url)
     issuer, far = at(DrivenClock())
     failure = await failure_of(issuer.fetch_token(request, ()))
-    assert (failure.definite, far.calls) == (True, 0)
+    assert (failure.is_refused, far.calls) == (True, 0)
     assert "credentials.corp.allow_plain_http: true" in failure.reason
     allowed, _ = at(DrivenClock(), allow_plain_http=True)
     assert (await allowed.fetch_token(request, ())).text == "token-1"
@@ -306,7 +306,7 @@ async def test_plain_http_to_loopback_through_a_remote_proxy_is_refused(proxy, g
         assert (await asked).text == "token-1"
     else:
         failure = await failure_of(asked)
-        assert (failure.definite, far.calls) == (True, 0)
+        assert (failure.is_refused, far.calls) == (True, 0)
         assert "plain HTTP by a proxy on another machine" in failure.reason
 
 

@@ -13,8 +13,7 @@ from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer_error import TokenResponse
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
 from gatepass.tokens.token_reply import (
-    EXPIRES_AT_NAMES,
-    EXPIRES_IN_NAMES,
+    EXPIRY_NAMES,
     ReadTimes,
     TokenReplyFormat,
     checked_token,
@@ -62,9 +61,9 @@ def test_standard_reply_is_read():
 @pytest.mark.parametrize(
     "document",
     [
-        *({"access_token": "abc"}, {"accessToken": "abc"}, {"token": "abc"}, {"jwt": "abc"}, {"value": "abc"}),
-        *({"data": {"token": "abc"}}, {"result": {"access_token": "abc"}}, {"response": {"jwt": "abc"}}),
-        *({"body": {"accessToken": "abc"}}, {"token": {"value": "abc"}}, {"code": 0, "data": {"token": "abc"}}),
+        *({"access_token": "abc"}, {"accessToken": "abc"}, {"token": "abc"}),
+        *({"data": {"token": "abc"}}, {"result": {"access_token": "abc"}}, {"response": {"token": "abc"}}),
+        *({"body": {"accessToken": "abc"}}, {"token": {"token": "abc"}}, {"code": 0, "data": {"token": "abc"}}),
         *({"access_token": "abc", "token": "no"}, {"token": "abc", "data": {"access_token": "no"}}),
         *({"access_token": None, "data": {"token": "abc"}}, {"access_token": " abc\n"}),
         *({"token": "Bearer abc"}, {"token": "bearer  abc "}, "abc"),
@@ -108,11 +107,10 @@ def test_dotted_paths(path, value):
 @pytest.mark.parametrize(
     "document",
     [
-        *({"data": {"token": "abc", name: int(NOW + 30) * 1000}} for name in EXPIRES_AT_NAMES),
-        *({"data": {"token": "abc", name: 30}} for name in EXPIRES_IN_NAMES),
-        {"code": 0, "data": {"token": "abc", "expireAt": int(NOW + 30) * 1000}},
-        {"expires": 7200, "data": {"token": "abc", "expireAt": int(NOW + 30) * 1000}},
-        {"result": {"ttl": 7200}, "body": {"token": "abc", "ttl": 30}},
+        *({"data": {"token": "abc", name: int(NOW + 30) * 1000}} for name in EXPIRY_NAMES),
+        *({"data": {"token": "abc", name: 30}} for name in EXPIRY_NAMES),
+        {"expires_in": 7200, "data": {"token": "abc", "expireAt": int(NOW + 30) * 1000}},
+        {"result": {"expires_in": 7200}, "body": {"token": "abc", "expires_in": 30}},
         {"data": {"token": "abc"}, "expires_in": 30},
     ],
 )
@@ -126,22 +124,18 @@ def test_the_life_beside_the_token_is_found_without_a_path(document):
         ({"expires_in": 300}, (300.0, "reply")),
         ({"expires_in": "3599", "ext_expires_in": "9", "expires_on": "1"}, (3599.0, "reply")),
         ({"expiresIn": 299.5}, (299.5, "reply")),
-        ({"expires": 300}, (300.0, "reply")),
-        ({"expire": 300}, (300.0, "reply")),
-        ({"ttl": "300"}, (300.0, "reply")),
-        ({"expiresInSecs": "1800"}, (1800.0, "reply")),
+        ({"expires_in": "300"}, (300.0, "reply")),
         ({"expires_on": str(int(NOW + 299))}, (299.0, "reply")),
         ({"expires_at": NOW + 300}, (300.0, "reply")),
         ({"expiresAt": (NOW + 300) * 1000}, (300.0, "reply")),
-        ({"expiration": int(NOW) + 300}, (300.0, "reply")),
+        ({"expires_at": int(NOW) + 300}, (300.0, "reply")),
         ({"expireTime": "2027-01-15T08:05:00Z"}, (300.0, "reply")),
-        ({"accessTokenExpiresAt": str(int(NOW + 300) * 1000)}, (300.0, "reply")),
-        ({"expiry": "Fri, 15 Jan 2027 08:05:00 GMT"}, (300.0, "reply")),
+        ({"expires_at": "Fri, 15 Jan 2027 08:05:00 GMT"}, (300.0, "reply")),
         ({"expires_in": NOW + 300}, (300.0, "reply")),
         ({"expires_in": "2027-01-15T08:05:00"}, (300.0, "reply")),
         ({"data": {"expires_in": 77}}, (77.0, "reply")),
         ({"token": {"expires_at": "2027-01-15T08:05:00.000000Z"}}, (300.0, "reply")),
-        ({"expires_in": True, "ttl": 77}, (77.0, "reply")),
+        ({"expires_in": True, "expires_at": 77}, (77.0, "reply")),
         ({"expires_in": True}, (240.0, "default_ttl_s")),
         ({"expires_in": None}, (240.0, "default_ttl_s")),
         ({"expires_in": "soon"}, (240.0, "default_ttl_s")),
@@ -298,7 +292,7 @@ def test_a_token_without_life_is_a_failure(life):
     for token in ("abc", text):
         with pytest.raises(FetchFailure) as caught:
             parse_token_response(response({"token": token, "expires_in": life}), LOGIN, AT, str)
-        assert (caught.value.retry_quickly, caught.value.definite) == (False, False)
+        assert not caught.value.is_refused
         assert "returned an expired token" in caught.value.reason
 
 
@@ -375,13 +369,13 @@ def test_404_405_and_410_of_a_login_are_definite(status):
     login = replace(LOGIN, credential="portal", url_setting="url", is_login=True)
     with pytest.raises(FetchFailure) as caught:
         parse_token_response(response({"msg": "no such app"}, status=status), login, AT, str)
-    assert (caught.value.reason, caught.value.definite) == (
+    assert (caught.value.reason, caught.value.is_refused) == (
         f"the URL is wrong: sso answered {status}: no such app; check credentials.portal.url",
         True,
     )
     with pytest.raises(FetchFailure) as caught:
         parse_token_response(response({"msg": "starting"}, status=status), OAUTH2, AT, str)
-    assert not caught.value.definite
+    assert not caught.value.is_refused
 
 
 def test_page_instead_of_a_token_names_the_address():
@@ -408,15 +402,14 @@ def test_an_unknown_error_in_a_200_is_unclear_and_not_retried_at_once():
     ):
         with pytest.raises(FetchFailure) as caught:
             parse_token_response(response(document), login, AT, str)
-        assert caught.value.unclear is unclear
-        assert caught.value.retry_quickly is not unclear
+        assert caught.value.kind == ("limited" if unclear else "refused" if document["code"] == 40101 else "outage")
 
 
 @pytest.mark.parametrize("expected", ["mac", "DPoP", " PoP "])
 def test_a_token_that_needs_a_proof_is_an_error_with_the_next_action(expected):
     with pytest.raises(FetchFailure) as caught:
         parse_token_response(response({"access_token": "abc", "token_type": expected}), OAUTH2, AT, str)
-    assert caught.value.definite
+    assert caught.value.is_refused
     assert f"a token of type {expected.strip()}, which needs a signed proof" in caught.value.reason
     assert "configure this client at the issuer for Bearer tokens" in caught.value.reason
 
@@ -440,7 +433,7 @@ def test_a_jwt_for_another_audience_is_an_error_that_names_both(aud, named):
         parse_token_response(
             response({"access_token": text}), replace(OAUTH2, audience="llm", credential="corp"), AT, str
         )
-    assert caught.value.definite
+    assert caught.value.is_refused
     assert f"for the audience {named}, and credentials.corp.audience is llm." in caught.value.reason
     assert parse_token_response(response({"access_token": text}), OAUTH2, AT, str).text == text
 
@@ -463,7 +456,7 @@ def test_codes_of_an_error_in_a_200_decide_its_weight():
     for code, definite in ((40101, True), (10401, True), (50000, False), (10001, False)):
         with pytest.raises(FetchFailure) as caught:
             parse_token_response(response({"code": code, "msg": "x"}), LOGIN, AT, str)
-        assert caught.value.definite is definite
+        assert caught.value.is_refused is definite
 
 
 def test_minted_hides_its_token():
@@ -604,7 +597,7 @@ def test_a_token_missing_in_its_header_is_reported(reply, expected):
 @pytest.mark.parametrize(
     ("expected", "life"),
     [
-        *(({"expires_in": 300_000}, 3600.0), ({"expires_in": "300000"}, 3600.0), ({"ttl": 300_000_000}, 3600.0)),
+        *(({"expires_in": 300_000}, 3600.0), ({"expires_in": "300000"}, 3600.0), ({"expiresIn": 300_000_000}, 3600.0)),
         *(({"expires_in": 1_800_000_300_000}, 300.0), ({"expires_in": 1_800_000_300}, 300.0)),
         *(({"expires_at": 1_800_000_300_000}, 300.0), ({"expires_at": NOW + 1e8}, 3600.0)),
         *(({"expires_in": "2027-01-15T08:05:00Z"}, 300.0), ({"expires_in": "Fri, 15 Jan 2027 08:05:00 GMT"}, 300.0)),

@@ -47,7 +47,7 @@ def failure(document: Any, at_s: ReadTimes = RUN, **paths: Any) -> FetchFailure:
         ),
         (
             {"accessToken": "abc", "expiresOn": UNTIL},
-            {},
+            {"expiry": "expiresOn"},
             TokenFacts("abc", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
         ),
         (
@@ -150,12 +150,8 @@ def test_a_file_without_a_lifetime_is_valid_until_it_changes():
 @pytest.mark.parametrize(("at_s", "definite"), [(RUN, False), (FILE, True)])
 def test_expired_token_is_a_failure_until_its_file_changes(at_s, definite):
     reported = failure({"token": signed(iat=NOW - 400, exp=NOW - 100)}, at_s)
-    assert (reported.reason, reported.definite, reported.retry_quickly) == (
-        "the file t contains a token that expired 100 s ago",
-        definite,
-        False,
-    )
-    assert failure({"token": "abc", "expires_at": NOW - 100}, at_s).definite is definite
+    assert (reported.reason, reported.is_refused) == ("the file t contains a token that expired 100 s ago", definite)
+    assert failure({"token": "abc", "expires_at": NOW - 100}, at_s).is_refused is definite
 
 
 @pytest.mark.parametrize(
@@ -181,7 +177,7 @@ def test_an_invalid_token_is_reported(document, paths, reason):
 
 def test_an_error_object_quotes_nothing_that_looks_like_a_token():
     reported = failure({"error": "invalid_client", "message": "eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjF9.c2ln"})
-    assert (reported.reason, reported.definite) == (
+    assert (reported.reason, reported.is_refused) == (
         "the issuer refused the client: the file t contains an error: invalid_client: ***",
         True,
     )
@@ -200,7 +196,7 @@ def test_an_error_object_quotes_nothing_that_looks_like_a_token():
 def test_an_invalid_key_is_reported(text, reason, definite):
     with pytest.raises(FetchFailure) as caught:
         parse_token_text(text, "it", RUN)
-    assert (caught.value.reason, caught.value.definite) == (reason, definite)
+    assert (caught.value.reason, caught.value.is_refused) == (reason, definite)
 
 
 def test_a_key_may_hold_any_visible_ascii_and_a_jwt_without_an_end_has_none():

@@ -79,13 +79,14 @@ class ReplyPaths(Block):
     """Dotted paths of the token and its lifetime in a JSON document: `data.token`."""
 
     token: str | None = None
-    """The dotted path of the token. None searches for access_token, accessToken, token, jwt, value.
+    """The dotted path of the token. None searches for access_token, accessToken, token.
 
     Example: data.token
     """
     expiry: str | None = None
     """The path of the lifetime, or of the time at which the token expires. The value decides: a small number is a
-    lifetime. Epoch seconds or milliseconds, ISO 8601 and HTTP dates are times.
+    lifetime. Epoch seconds or milliseconds, ISO 8601 and HTTP dates are times. None searches for expires_in, expiresIn,
+    expires_on, expires_at, expiresAt, expireAt, expireTime.
 
     Example: data.expireAt
     """

@@ -126,8 +126,9 @@ class ExecCredential(LocalCredential):
 
     An exit code other than 0 is a failure, which gatepass logs with the last line of stderr, secrets masked. It
     runs the program again every half minute. With a code of RFC 6749 in the text (`invalid_client`) or with exit
-    code 77, it does so ever more rarely, so that no account is locked. With exit code 75, it runs the program every
-    2 to 3 s. The program may print a token from its own cache: the rest of a JWT's lifetime is used.
+    code 77, it does so ever more rarely, so that no account is locked. With exit code 75, it runs the program three
+    times within 2 s, then every 2 to 3 s. The program may print a token from its own cache: the rest of a JWT's
+    lifetime is used.
     """
 
     type: Literal["exec"]

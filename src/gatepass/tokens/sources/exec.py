@@ -18,7 +18,7 @@ from gatepass.cancel import timeout
 from gatepass.clock import Clock, wait_at_most
 from gatepass.config.credential.kinds import ExecCredential
 from gatepass.observability.redaction import MASK
-from gatepass.tokens.failure import FetchFailure, setting
+from gatepass.tokens.failure import FailureKind, FetchFailure, setting
 from gatepass.tokens.issuer_error import DEFINITE_CODES, REFUSED, REPLY_BYTES, Mask, mask_token_like, one_line
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import mask_of, revealed, secret_fields
@@ -188,17 +188,17 @@ class ExecSource:
         except _Late:
             bound = f"{limit_s:g} s ({setting(self._name, 'timeout_s')})"
             how = f"{self._program} did not end within {bound}, and was killed"
-            raise FetchFailure(_with_words(how, stderr, mask), quick=False) from None
+            raise FetchFailure(_with_words(how, stderr, mask)) from None
         except OSError as error:
             reason = (
                 f"{_shown(self._settings.command[0])} cannot be started: {error.strerror or 'refused by the system'}"
             )
-            raise FetchFailure(reason, quick=False) from None
+            raise FetchFailure(reason) from None
         # A setting causes it, so another attempt fails too.
         except ValueError:
-            raise FetchFailure(f"{self._program}: a NUL in its arguments or environment", definite=True) from None
+            raise FetchFailure(f"{self._program}: a NUL in its arguments or environment", FailureKind.REFUSED) from None
         if finished.cut:
-            raise FetchFailure(f"{self._program} printed more than {REPLY_BYTES} bytes", quick=False)
+            raise FetchFailure(f"{self._program} printed more than {REPLY_BYTES} bytes")
         if finished.code != 0:
             raise _failed(self._program, finished.code, stderr, mask)
         settings, printed = self._settings, f"what {self._program} prints"
@@ -215,8 +215,9 @@ def _failed(program: str, code: int, stderr: bytearray, mask: Mask) -> FetchFail
     how = f"ended with exit code {code}" if code > 0 else f"was killed by {killed_by}"
     words = _with_words(f"{REFUSED if definite else ''}{program} {how}", stderr, mask)
     # A signal (negative code) comes from the system, not from the issuer.
-    unclear = code > 0 and code != EX_TEMPFAIL
-    return FetchFailure(words, definite=definite, unclear=unclear, quick=False)
+    is_outage = code < 0 or code == EX_TEMPFAIL
+    kind = FailureKind.REFUSED if definite else FailureKind.OUTAGE if is_outage else FailureKind.LIMITED
+    return FetchFailure(words, kind)
 
 
 def _with_words(how: str, stderr: bytearray, mask: Mask) -> str:

@@ -52,7 +52,7 @@ class WatchedFile:
             return self._opened()
         except OSError as error:
             self._mark = None  # the next read opens the file
-            raise FetchFailure(f"the file {self._path} cannot be read: {error.strerror}", quick=False) from None
+            raise FetchFailure(f"the file {self._path} cannot be read: {error.strerror}") from None
 
     def mark(self) -> Secret:
         """Return how often a new text was found, as a Secret. A change justifies a new attempt."""
@@ -102,7 +102,7 @@ class PresentedFile:
             end = safe_claims(text, wall_s).get("exp")
             times, clock = ("", "") if end is None else (f": exp {end}", " and the clock of this machine")
             advice = f"check the program that writes the file{clock} ({self._setting})"
-            raise FetchFailure(f"{failure.reason}{times}; {advice}", quick=False) from None
+            raise FetchFailure(f"{failure.reason}{times}; {advice}") from None
 
     def audience(self) -> str:
         """Return which audience the token has, for a refusal; empty if it is not a JWT with one."""

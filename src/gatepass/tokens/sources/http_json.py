@@ -13,7 +13,7 @@ from gatepass.config.credential.http_json import Basic, HttpJsonCredential
 from gatepass.config.document import with_leaves
 from gatepass.config.references import Reference
 from gatepass.http_client.fault_text import host_of
-from gatepass.tokens.failure import FetchFailure
+from gatepass.tokens.failure import FailureKind, FetchFailure
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import revealed, secret_fields, secret_leaves
 from gatepass.tokens.token_endpoint import HEADERS, Connect, TokenEndpointClient
@@ -67,7 +67,7 @@ class HttpJsonSource:
         for name, text in _values(settings.headers, "headers").items():
             if any(c in text for c in "\r\n\0"):
                 raise FetchFailure(
-                    f"headers.{name} contains a line break, which a header must not contain", definite=True
+                    f"headers.{name} contains a line break, which a header must not contain", FailureKind.REFUSED
                 )
             headers[name.lower().encode()] = text.encode()
         if settings.basic is not None:

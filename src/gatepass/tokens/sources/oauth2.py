@@ -23,9 +23,16 @@ from gatepass.config.block import checked_url
 from gatepass.config.credential.oauth2 import SPELLINGS, SUBJECTS, TOKEN_TYPES, Oauth2Credential
 from gatepass.errors import TokenUnavailable
 from gatepass.http_client.fault_text import host_of
-from gatepass.tokens.failure import FetchFailure, TokenReissued, setting
+from gatepass.tokens.failure import FailureKind, FetchFailure, TokenReissued, setting
 from gatepass.tokens.holder import TokenHolder, TokenUser
-from gatepass.tokens.issuer_error import REFUSED, Mask, error_response_failure, one_line, token_error_body
+from gatepass.tokens.issuer_error import (
+    REFUSED,
+    TOO_MANY,
+    Mask,
+    error_response_failure,
+    one_line,
+    token_error_body,
+)
 from gatepass.tokens.lifetime import Token, issuer_time
 from gatepass.tokens.secrets import revealed, secret_fields, secret_values
 from gatepass.tokens.sources import refresh_token
@@ -67,14 +74,13 @@ def metadata_urls(issuer: str) -> tuple[str, str]:
 def endpoint_in(document: Any, issuer: str, mask: Mask, *, mtls: bool) -> Endpoint:
     """Return the token endpoint in `document`; raise FetchFailure if it names another issuer (RFC 8414 3.3)."""
     if not isinstance(document, Mapping):
-        raise FetchFailure(f"the discovery document of {issuer} is not a JSON object", quick=False)
+        raise FetchFailure(f"the discovery document of {issuer} is not a JSON object")
     # Compared exactly: RFC 8414 3.3 allows no normalization, not even of a trailing slash.
     if document.get("issuer") != issuer:
         named = one_line(str(document.get("issuer")), mask)
         raise FetchFailure(
             f"the discovery document of {issuer} names another issuer, {named}: "
             "set issuer exactly as the document does",
-            quick=False,
         )
     url = document.get("token_endpoint")
     aliases = document.get("mtls_endpoint_aliases")  # RFC 8705 5: endpoints that request a client certificate
@@ -89,14 +95,14 @@ def endpoint_in(document: Any, issuer: str, mask: Mask, *, mtls: bool) -> Endpoi
 def _checked_url(url: Any, issuer: str, *, mtls: bool) -> str:
     wrong = f"the discovery document of {issuer} names a token_endpoint that"
     if not isinstance(url, str):
-        raise FetchFailure(f"the discovery document of {issuer} contains no token_endpoint", quick=False)
+        raise FetchFailure(f"the discovery document of {issuer} contains no token_endpoint")
     try:
         checked_url(url)
     except ValueError as error:
-        raise FetchFailure(f"{wrong} {error}", quick=False) from None
+        raise FetchFailure(f"{wrong} {error}") from None
     # A document fetched over TLS must not downgrade the request that carries the secret.
     if urlsplit(url).scheme == "http" and (mtls or urlsplit(issuer).scheme == "https"):
-        raise FetchFailure(f"{wrong} is plain HTTP: no secret is sent there", quick=False)
+        raise FetchFailure(f"{wrong} is plain HTTP: no secret is sent there")
     return url
 
 
@@ -144,12 +150,12 @@ class Discovery:
             responses.append(reply)
         reply = responses[0]
         if reply.is_success:
-            raise FetchFailure(f"the discovery document of {self._name} is not JSON", quick=False)
+            raise FetchFailure(f"the discovery document of {self._name} is not JSON")
         failure = error_response_failure(reply, reply.wall_s, self._issuer.reply_format.issuer, reply.mask)
         words = failure.reason.removeprefix(REFUSED)
         raise FetchFailure(
             f"no discovery document of {self._name}: {words}",
-            quick=failure.retry_quickly,
+            FailureKind.LIMITED if reply.status == TOO_MANY else FailureKind.OUTAGE,
             retry_after_s=failure.retry_after_s,
         )
 
@@ -225,12 +231,12 @@ class Assertion:
         try:
             key = self._parse(pem)
         except ValueError as error:
-            raise FetchFailure(f"private_key {error}", quick=False) from None
+            raise FetchFailure(f"private_key {error}") from None
         try:
             # A new key may be of another kind than `algorithm`.
             algorithm = key.algorithm(settings.algorithm)
         except ValueError as error:
-            raise FetchFailure(f"algorithm {error}", quick=False) from None
+            raise FetchFailure(f"algorithm {error}") from None
         # the header by which the issuer finds the public key (RFC 7515 4.1.4)
         headers = {} if settings.key_id is None else {"kid": settings.key_id}
         # RFC 7523 3 allows the token endpoint as audience. FAPI 2.0 requires the issuer.
@@ -329,7 +335,7 @@ class LoginGrant:
             raise
         except TokenUnavailable as error:
             # Never definite: after a repair of the other credential this one must not wait longer.
-            raise FetchFailure(str(error), quick=False, credential=error.credential) from None
+            raise FetchFailure(str(error), credential=error.credential) from None
 
     def fields(self, presented: str | None, token_url: str, wall_s: float) -> refresh_token.Fields:
         """Return the grant with the token `presented`, else from the file or signed at `wall_s`.
@@ -342,7 +348,7 @@ class LoginGrant:
         if settings.grant_type not in SUBJECTS:
             if settings.username is None or settings.password is None:
                 raise FetchFailure(
-                    f"there is no refresh token: {refresh_token.new_login_advice(settings)}", definite=True
+                    f"there is no refresh token: {refresh_token.new_login_advice(settings)}", FailureKind.REFUSED
                 )
             password = revealed(settings.password, "password")
             return {"grant_type": "password", "username": settings.username, "password": password}
@@ -472,10 +478,10 @@ class Oauth2Source:
         date_s, code, own = issuer_time(reply.headers), refresh_token.code_of(reply), self._settings.client_auth
         shown = self._client.assertion if code == "invalid_client" else self._login.assertion
         ahead_s = 0.0 if date_s is None else date_s - reply.wall_s
-        if failure.definite and shown.is_timed and abs(ahead_s) >= SKEW_S:
+        if failure.is_refused and shown.is_timed and abs(ahead_s) >= SKEW_S:
             clock = f"its clock is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} this machine's"
             # Not definite: the repair of a clock changes no file, so that only another attempt notices it.
-            return FetchFailure(f"{failure.reason.rstrip('.')}; {clock}. Check both clocks", unclear=True)
+            return FetchFailure(f"{failure.reason.rstrip('.')}; {clock}. Check both clocks", FailureKind.LIMITED)
         if code == "invalid_client" and self._accepted is not None and shown.file is None:
             change = "with another secret: the secret here has changed"
             if self._accepted == hash(secret_values(self._client.secrets())):

@@ -19,7 +19,7 @@ from gatepass.clock import Clock
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.references import UnresolvedReference, read_file, replace_file
 from gatepass.store.folder import file_lock
-from gatepass.tokens.failure import BUSY, FetchFailure
+from gatepass.tokens.failure import BUSY, FailureKind, FetchFailure
 from gatepass.tokens.issuer_error import NotJson, TokenResponse, is_error_reply, parse_json_text, token_error_body
 from gatepass.tokens.secrets import account_fingerprint, refresh_token_fingerprint, revealed
 from gatepass.tokens.token_endpoint import TimedTokenResponse
@@ -76,7 +76,7 @@ class MemoryRefreshTokenStore:
 
     @asynccontextmanager
     async def exclusive(self, within_s: float) -> AsyncIterator[None]:
-        await timeout(self._clock, within_s, self._lock.acquire(), FetchFailure(BUSY, quick=False))
+        await timeout(self._clock, within_s, self._lock.acquire(), FetchFailure(BUSY))
         try:
             yield
         finally:
@@ -109,7 +109,7 @@ class FileRefreshTokenStore:
                 # The real path, so that two links to one file share one lock.
                 path = os.path.realpath(self._path)  # noqa: ASYNC240 - it only follows links
                 taking = stack.enter_async_context(file_lock(f"{path}.lock", self._clock, LOCK_POLL_S))
-                await timeout(self._clock, within_s, taking, FetchFailure(BUSY, quick=False))
+                await timeout(self._clock, within_s, taking, FetchFailure(BUSY))
             yield
 
     async def get(self) -> str | None:
@@ -120,7 +120,7 @@ class FileRefreshTokenStore:
             except FileNotFoundError:
                 return None
             except UnresolvedReference as error:
-                raise FetchFailure(f"refresh_token_file: {error}", quick=False) from None
+                raise FetchFailure(f"refresh_token_file: {error}") from None
 
     async def put(self, text: str) -> None:
         with _as_failure("cannot be written"):
@@ -133,7 +133,7 @@ def _as_failure(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise FetchFailure(f"refresh_token_file {what}: {error.strerror}", quick=False) from None
+        raise FetchFailure(f"refresh_token_file {what}: {error.strerror}") from None
 
 
 def code_of(reply: TokenResponse) -> str | None:
@@ -181,7 +181,7 @@ def parse_stored(text: str | None) -> StoredRefreshToken | None:
     try:
         document = parse_json_text(text)
     except NotJson:
-        raise FetchFailure("refresh_token_file holds neither a refresh token nor JSON", quick=False) from None
+        raise FetchFailure("refresh_token_file holds neither a refresh token nor JSON") from None
     token, marks = document.get("refresh_token"), (document.get("fingerprint"), document.get("account"))
     owner = (mark if isinstance(mark, str) else None for mark in marks)
     return StoredRefreshToken(token, *owner) if isinstance(token, str) and token else None
@@ -259,7 +259,7 @@ class RefreshTokenRotation:
             self._has_warned = True
             return kept.token
         if first is None and kept is not None and self.is_last:
-            raise FetchFailure(f"{FOREIGN}: {new_login_advice(self._settings)}", definite=True)
+            raise FetchFailure(f"{FOREIGN}: {new_login_advice(self._settings)}", FailureKind.REFUSED)
         return None if first is None else revealed(first, "refresh_token")
 
     async def _use(self, token: str, exchange: SendGrant) -> TimedTokenResponse:

@@ -20,8 +20,8 @@ from gatepass.clock import Clock
 from gatepass.config.credential.vendor import AwsBedrockCredential
 from gatepass.config.references import read_file
 from gatepass.http_client.fault_text import host_of
-from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer_error import DEFINITE_STATUSES, REFUSED, Mask, TokenResponse, one_line
+from gatepass.tokens.failure import FailureKind, FetchFailure
+from gatepass.tokens.issuer_error import DEFINITE_STATUSES, REFUSED, TOO_MANY, Mask, TokenResponse, one_line
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
 from gatepass.tokens.secrets import revealed
 from gatepass.tokens.token_endpoint import Connect, quiet_loggers
@@ -70,7 +70,10 @@ def parse_sts_session(reply: TokenResponse, host: str, mask: Mask) -> AwsKeys:
         text = ": ".join(filter(None, (code, message))) or reply.text
         definite = reply.status in DEFINITE_STATUSES and code not in TRANSIENT_CODES
         reason = f"{host} answered {reply.status}: {one_line(text, mask)}".removesuffix(": ")
-        raise FetchFailure(f"{REFUSED if definite else ''}{reason}", definite=definite, quick=reply.status != 429)
+        kind = FailureKind.LIMITED if reply.status == TOO_MANY else FailureKind.OUTAGE
+        if definite:
+            kind, reason = FailureKind.REFUSED, f"{REFUSED}{reason}"
+        raise FetchFailure(reason, kind)
     found = [_element(reply.text, name) for name in _NAMES]
     if None in found:
         raise FetchFailure(f"{host} answered {reply.status} without a session's keys")
@@ -120,7 +123,7 @@ class AwsBedrockSource:
         clock, lifetime_s = self._endpoints.clock, self._settings.key_ttl_s
         requested_s, left_s = clock.now(), lifetime_s if keys.ends_s is None else keys.ends_s - clock.wall()
         if left_s <= 0:
-            raise FetchFailure("STS returned an expired session: check this machine's clock", quick=False)
+            raise FetchFailure("STS returned an expired session: check this machine's clock")
         text = bedrock_key(keys, self._settings.region, lifetime_s)
         # The key ends with the session that signed it.
         return Token(Secret(text), requested_s, min(lifetime_s, left_s), TokenKind.OPAQUE, LifetimeSource.REPLY)

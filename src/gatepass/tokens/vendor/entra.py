@@ -126,9 +126,9 @@ class CertificateFile:
         try:
             return self._parse(Path(self._path).read_bytes(), password)
         except OSError as error:
-            raise FetchFailure(f"{self._here} cannot be read: {error.strerror}", quick=False) from None
+            raise FetchFailure(f"{self._here} cannot be read: {error.strerror}") from None
         except ValueError as error:
-            raise FetchFailure(f"{self._here} {error}", quick=False) from None
+            raise FetchFailure(f"{self._here} {error}") from None
 
     def fingerprint(self) -> str:
         """Return a digest that changes with the file; raise ValueError. The key is never sent, so nothing is masked."""

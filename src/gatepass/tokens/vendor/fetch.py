@@ -103,7 +103,7 @@ class VendorFetch:
     def token_from_response(self) -> Token:
         """Return the token in the last reply; raise FetchFailure with the issuer's text if it contains none."""
         if self._last_reply is None:
-            raise self.failure or FetchFailure(f"{self.library} sent no request", quick=False)
+            raise self.failure or FetchFailure(f"{self.library} sent no request")
         issuer, reply = self._last_reply
         return issuer.parse_token(reply)
 
@@ -134,20 +134,20 @@ class VendorFetch:
             return self.failure
         own = f"{self.library}: {one_line(words, self.mask)}"
         if self._last_reply is None:
-            return FetchFailure(own, quick=False)
+            return FetchFailure(own)
         issuer, reply = self._last_reply
         try:
             issuer.parse_token(reply)
         except FetchFailure as failure:
             challenged = reply.status == 401 and header(reply.headers, b"www-authenticate")
             return failure.with_reason(f"{failure.reason} ({own})") if challenged else failure
-        return FetchFailure(f"{self.library} cannot use the answer of {issuer.reply_format.issuer}", quick=False)
+        return FetchFailure(f"{self.library} cannot use the answer of {issuer.reply_format.issuer}")
 
     def _from_last_reply(self, text: str) -> Token | None:
         try:
             token = self.token_from_response()
         except FetchFailure as failure:
-            if failure.definite and self._last_reply is not None and text in self._last_reply[1].text:
+            if failure.is_refused and self._last_reply is not None and text in self._last_reply[1].text:
                 raise  # a library may return a token that cannot be sent as bearer token
             return None
         return token if token.text == text else None

@@ -182,13 +182,12 @@ class GoogleSource:
                 for member in source if isinstance(source, Mapping) else ():
                     if (kind := _PAST_THE_NETWORK.get(member)) is not None:
                         supported = "gatepass supports a credential_source with file or url"
-                        raise FetchFailure(f"{path} takes its proof from {kind}; {supported}", quick=False)
+                        raise FetchFailure(f"{path} takes its proof from {kind}; {supported}")
                 found = identity_pool.Credentials.from_info(info, scopes=scopes)
             case _:
                 raise FetchFailure(
                     f"{path} contains no credentials of a supported type: service_account, authorized_user, "
                     "impersonated_service_account or external_account",
-                    quick=False,
                 )
         return found
 
@@ -215,11 +214,11 @@ def _document(path: str) -> dict[str, Any]:
     try:
         document = parse_json_text(read_file(path))
     except UnresolvedReference as error:
-        raise FetchFailure(f"credentials_file: {error}", quick=False) from None
+        raise FetchFailure(f"credentials_file: {error}") from None
     except NotJson:
-        raise FetchFailure(f"the file {path} is not JSON", quick=False) from None
+        raise FetchFailure(f"the file {path} is not JSON") from None
     if not isinstance(document, dict):
-        raise FetchFailure(f"the file {path} contains no JSON object", quick=False)
+        raise FetchFailure(f"the file {path} contains no JSON object")
     return document
 
 

@@ -190,28 +190,28 @@ async def test_its_secrets_are_read_at_every_run(tmp_path):
 )
 async def test_a_failure_states_the_reason_and_keeps_secrets(program, reason, definite):
     failure = await failure_of(source(program, env={"K": KEY}).fetch())
-    assert (failure.reason, failure.definite) == (reason, definite)
+    assert (failure.reason, failure.is_refused) == (reason, definite)
 
 
 @pytest.mark.parametrize("words", ["invalid_client", "error: invalid_grant: x", "AADSTS: unauthorized_client."])
 async def test_a_code_of_oauth_backs_off(words):
-    assert (await failure_of(source(failing(1, words)).fetch())).definite
+    assert (await failure_of(source(failing(1, words)).fetch())).is_refused
 
 
 @pytest.mark.parametrize("words", ["wrong password", "HTTP 403", "Unauthorized", "connection refused", ""])
 async def test_any_other_failure_of_a_program_may_be_a_refusal(words):
     failure = await failure_of(source(failing(1, words)).fetch())
-    assert (failure.definite, failure.unclear) == (False, True)
+    assert failure.kind == "limited"
 
 
 async def test_exit_code_75_is_a_temporary_failure():
     failure = await failure_of(source(failing(75, "try later")).fetch())
-    assert (failure.definite, failure.unclear) == (False, False)
+    assert failure.kind == "outage"
 
 
 @pytest.mark.parametrize("words", ["connection refused", "HTTP 4011", "timeout", "temporary failure", "error 503"])
 async def test_outage_in_the_error_output_is_not_a_refusal(words):
-    assert not (await failure_of(source(failing(1, words)).fetch())).definite
+    assert not (await failure_of(source(failing(1, words)).fetch())).is_refused
 
 
 @pytest.mark.parametrize(
@@ -228,11 +228,7 @@ async def test_outage_in_the_error_output_is_not_a_refusal(words):
 )
 async def test_a_program_that_does_not_start_has_a_reason(error, reason, definite):
     failure = await failure_of(source(Program(error)).fetch())
-    assert (failure.reason, failure.definite, failure.retry_quickly) == (
-        reason,
-        definite,
-        error.__class__ is ValueError,
-    )
+    assert (failure.reason, failure.is_refused) == (reason, definite)
 
 
 async def test_the_whole_run_is_bounded():
@@ -247,7 +243,6 @@ async def test_the_whole_run_is_bounded():
         "get-token did not end within 3 s (credentials.corp.timeout_s), and was killed: "
         "open https://login.example/device and type A-B"
     )
-    assert not failure.retry_quickly
     assert program.running == 0
 
 

@@ -115,7 +115,7 @@ async def test_a_key_file_is_read_again_when_it_changes(endpoint: Endpoint, tmp_
     file.unlink()
     failure = await failure_of(source.fetch())
     assert failure.reason == f"private_key: the file {file} cannot be read: No such file or directory"
-    assert (failure.definite, failure.retry_quickly, len(endpoint.requests)) == (False, False, 3)
+    assert (failure.is_refused, len(endpoint.requests)) == (False, 3)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ async def test_a_key_file_is_read_again_when_it_changes(endpoint: Endpoint, tmp_
 async def test_a_key_that_has_become_useless_is_a_failure_and_no_call(endpoint: Endpoint, change, reason):
     failure = await failure_of(endpoint.source(signing(**change)).fetch())
     assert failure.reason.startswith(reason)
-    assert (failure.definite, failure.retry_quickly, len(endpoint.requests)) == (False, False, 0)
+    assert (failure.is_refused, len(endpoint.requests)) == (False, 0)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ async def test_an_assertion_that_may_be_refused_for_its_times_is_told_with_the_c
     endpoint.answers(refused("invalid_client", 401, date(WALL_S + ahead_s)))
     failure = await failure_of(endpoint.source(signing()).fetch())
     assert failure.reason.endswith(f"; its clock is {words} this machine's. Check both clocks")
-    assert (failure.definite, failure.unclear) == (False, True)
+    assert failure.kind == "limited"
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ async def test_missing_discovery_document_is_a_failure_with_the_reason(first, se
     issuer, source = at(first, *([second] if second else []))
     failure = await failure_of(source.fetch())
     assert failure.reason.startswith(reason)
-    assert failure.definite is False
+    assert failure.is_refused is False
     assert all(request.method == "GET" and not request.body for request in issuer.requests)
 
 
@@ -137,7 +137,7 @@ async def test_no_secret_is_sent_to_the_endpoint_of_a_wrong_document(change, rea
     issuer, source = at(answer({**DOCUMENT, **change}))
     failure = await failure_of(source.fetch())
     assert failure.reason.startswith(f"the discovery document of {ISSUER} {reason}")
-    assert (failure.retry_quickly, issuer.calls) == (False, 1)
+    assert issuer.calls == 1
 
 
 def test_a_document_that_is_no_object_is_refused():
@@ -201,7 +201,7 @@ def test_only_names_are_read_from_the_issuers_supported_methods(expected, method
 async def test_a_refused_client_authentication_names_the_supported_ones(methods, reply, advice):
     _, source = at(answer({**DOCUMENT, "token_endpoint_auth_methods_supported": methods}), reply)
     failure = await failure_of(source.fetch())
-    assert failure.definite
+    assert failure.is_refused
     reported = failure.reason.partition("; ")[2]
     assert reported == (f"client_auth is form, and the issuer supports {advice}" if advice else "")
 

@@ -88,7 +88,7 @@ async def test_an_expired_file_is_named_with_its_end_and_nothing_is_sent(endpoin
         f"the file {file} contains a token that expired 300 s ago: exp 2027-01-15 07:55:00Z (300 s ago); check the "
         f"program that writes the file and the clock of this machine (credentials.corp.{name})"
     )
-    assert (failure.definite, failure.retry_quickly, endpoint.requests) == (False, False, [])
+    assert (failure.is_refused, endpoint.requests) == (False, [])
 
 
 async def test_a_file_that_vanishes_is_named_and_works_again_when_it_returns(endpoint: Endpoint, file):
@@ -101,7 +101,7 @@ async def test_a_file_that_vanishes_is_named_and_works_again_when_it_returns(end
         f"the file {file} cannot be read: No such file or directory; check the program that writes the file "
         "(credentials.corp.assertion_file)"
     )
-    assert (failure.definite, len(endpoint.requests)) == (False, 1)
+    assert (failure.is_refused, len(endpoint.requests)) == (False, 1)
     file.write_text(text)
     await source.fetch()
     assert form(endpoint.requests[1])["client_assertion"] == [text.strip()]
@@ -111,7 +111,7 @@ async def test_an_unreadable_file_is_a_failure_that_names_it(endpoint: Endpoint,
     file.unlink()
     file.mkdir()
     failure = await failure_of(endpoint.source(federated(file)).fetch())
-    assert (str(file) in failure.reason, failure.definite, endpoint.requests) == (True, False, [])
+    assert (str(file) in failure.reason, failure.is_refused, endpoint.requests) == (True, False, [])
 
 
 async def test_an_echoed_assertion_or_subject_is_masked(file):
@@ -204,7 +204,7 @@ async def test_an_exchange_sends_no_token_of_another_type(endpoint: Endpoint, fi
         assert (await source.fetch()).text == "a-token"
         return
     failure = await failure_of(source.fetch())
-    assert failure.definite
+    assert failure.is_refused
     assert f"a token of the type {uri}" in failure.reason
     assert "credentials.corp.requested_token_type" in failure.reason
 
@@ -357,4 +357,4 @@ async def test_a_refused_file_is_named_with_its_audience(endpoint: Endpoint, fil
     endpoint.answers(refused(code, 400))
     failure = await failure_of(endpoint.source(settings).fetch())
     assert failure.reason.endswith(f"; the token in {file} has the audience https://other.example")
-    assert failure.definite
+    assert failure.is_refused

@@ -269,7 +269,7 @@ async def test_a_file_of_another_client_is_reported(tmp_path: Path):
     stage = Stage(refreshing(**place), rotating(2))
     await stage.source.fetch()
     failure = await failure_of(stage.again(refreshing(refresh_token=None, client_id="you", **place)).fetch())
-    assert failure.definite
+    assert failure.is_refused
     assert failure.reason == (
         "the stored refresh token belongs to another client or issuer, and no other is configured: sign in again,"
         " and put the new refresh token into refresh_token_file, as the file's only text"
@@ -306,14 +306,14 @@ async def test_a_secret_that_cannot_be_read_is_a_failure_of_the_fetch(tmp_path: 
 
     stage = Stage(logging_in(client_secret=Secret(gone), refresh_token_file=str(tmp_path / "refresh")))
     failure = await failure_of(stage.source.fetch())
-    assert ("/run/secrets/x cannot be read" in failure.reason, failure.definite) == (True, False)
+    assert ("/run/secrets/x cannot be read" in failure.reason, failure.is_refused) == (True, False)
 
 
 async def test_an_ended_refresh_token_is_reported_with_advice():
     stage = Stage(refreshing(), otherwise=refused("invalid_grant", 400))
     for _ in range(2):
         failure = await failure_of(stage.source.fetch())
-        assert failure.definite
+        assert failure.is_refused
         assert failure.reason == (
             "the issuer refused the client: sso.example answered 400: invalid_grant: No; sign in again, and put the "
             "new refresh token into refresh_token"
@@ -324,7 +324,7 @@ async def test_an_ended_refresh_token_is_reported_with_advice():
 async def test_no_request_is_sent_without_a_refresh_token(tmp_path: Path):
     stage = Stage(refreshing(refresh_token=None, refresh_token_file=str(tmp_path / "refresh")))
     failure = await failure_of(stage.source.fetch())
-    assert (failure.definite, stage.issuer.calls) == (True, 0)
+    assert (failure.is_refused, stage.issuer.calls) == (True, 0)
     assert failure.reason.startswith("there is no refresh token")
 
 

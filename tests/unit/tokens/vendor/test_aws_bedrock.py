@@ -105,7 +105,7 @@ async def test_a_refusal_of_sts_is_quoted_masked(tmp_path):
     token_source = source(issuer, role_arn=ROLE, web_identity_token_file=str(path))
     failure = await failure_of(token_source.fetch())
     expected = "the issuer refused the client: sts.us-east-1.amazonaws.com answered 403: AccessDenied: *** may not"
-    assert (failure.reason, failure.definite) == (expected, True)
+    assert (failure.reason, failure.is_refused) == (expected, True)
     assert (await failure_of(token_source.fetch())).reason == "no connection to sts.us-east-1.amazonaws.com (no way)"
     path.unlink()
     expected = f"web_identity_token_file: the file {path} cannot be read: No such file or directory"
@@ -117,7 +117,7 @@ async def test_a_refusal_of_sts_is_quoted_masked(tmp_path):
 async def test_keys_that_are_empty_now_sign_nothing(empty):
     keys = {**AWS_KEYS, "session_token": "token-of-mine", empty: Secret(lambda: "")}
     failure = await failure_of(source(ScriptedIssuer(present()), **keys).fetch())
-    assert (failure.reason, failure.retry_quickly) == (f"{empty} is empty", False)
+    assert failure.reason == f"{empty} is empty"
 
 
 async def test_silent_sts_is_a_timeout(web):

@@ -76,4 +76,4 @@ async def test_a_refusal_is_quoted(status, body, expected, definite, quick):
         return text.replace("secret-one", "***")
 
     failure = await failure_of(lambda: parse_sts_session(TokenResponse(status, (), body), "sts.example", mask))
-    assert (failure.reason, failure.definite, failure.retry_quickly) == (expected, definite, quick)
+    assert (failure.reason, failure.is_refused) == (expected, definite)

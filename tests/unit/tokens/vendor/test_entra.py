@@ -137,7 +137,7 @@ async def test_a_certificate_that_cannot_be_used_is_reported_without_a_request(t
     path.write_text("no certificate")
     failure = await failure_of(token_source.fetch())
     assert failure.reason.startswith(f"certificate_file: {path} contains no readable certificate with its key")
-    assert (failure.retry_quickly, failure.definite) == (False, False)
+    assert not failure.is_refused
     assert issuer.calls == 0
 
 
@@ -152,7 +152,7 @@ async def test_workload_identity_sends_the_current_projected_token(tmp_path):
     path.unlink()
     failure = await failure_of(token_source.fetch())
     expected = f"federated_token_file: the file {path} cannot be read: No such file or directory"
-    assert (failure.reason, failure.retry_quickly, issuer.calls) == (expected, False, 2)
+    assert (failure.reason, issuer.calls) == (expected, 2)
 
 
 async def test_a_managed_identity_asks_the_machines_own_metadata_server():
@@ -266,7 +266,7 @@ async def test_each_failure_quotes_its_source(reply, expected, definite):
     issuer = ScriptedIssuer(present(), reply)
     failure = await failure_of(source(issuer, client_secret=SECRET).fetch())
     assert SECRET not in failure.reason
-    assert failure.definite is definite
+    assert failure.is_refused is definite
     assert issuer.calls == 1
     if expected is not None:
         assert failure.reason == expected
@@ -290,7 +290,7 @@ async def test_the_metadata_servers_refusal_is_reported_too():
 async def test_retry_after_is_kept():
     issuer = ScriptedIssuer(present(), answer({}, 429, (b"retry-after", b"17")))
     failure = await failure_of(source(issuer, client_secret=SECRET).fetch())
-    assert (failure.retry_after_s, failure.retry_quickly) == (17, False)
+    assert failure.retry_after_s == 17
 
 
 async def test_silent_issuer_is_a_timeout():

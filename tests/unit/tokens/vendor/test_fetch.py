@@ -195,7 +195,7 @@ async def test_issuers_message_overrides_the_librarys():
     await work.send("GET", URL, {})
     failure = work.failure_for("something is not right")
     expected = "the issuer refused the client: issuer.example answered 401: invalid_client: *** is wrong"
-    assert (failure.reason, failure.definite) == (expected, True)
+    assert (failure.reason, failure.is_refused) == (expected, True)
 
 
 async def test_after_a_challenge_the_librarys_reason_is_included():
@@ -219,7 +219,7 @@ async def test_librarys_message_is_masked_and_cut_without_a_reply():
     failure = work.failure_for("cannot use\na-secret-of-theirs " + "x" * 500)
     assert failure.reason.startswith("some-library: cannot use *** xxx")
     assert len(failure.reason) < 230
-    assert (failure.retry_quickly, failure.definite) == (False, False)
+    assert not failure.is_refused
     assert (await failure_of(work.token_from_response)).reason == "some-library sent no request"
 
 
@@ -263,5 +263,5 @@ async def test_token_that_needs_a_proof_is_refused_from_the_library_too(expected
     work = vendor_fetch(issuer)
     await work.send("POST", URL, {})
     failure = await failure_of(lambda: work.token_from_text("abc", None))
-    assert failure.definite
+    assert failure.is_refused
     assert f"a token of type {expected}" in failure.reason
