@@ -120,6 +120,22 @@ CASES: dict[str, tuple[Callable[[Path], None] | None, str, str]] = {
     "a key without --call": (text(KEYED), "doctor --config FILE --key bot", "--key requires --call"),
     "a URL of an operation": (text(OPERATION), "check --config FILE", "base_url: ends in /chat/completions"),
     "a URL of an operation to test": (text(OPERATION), "doctor --config FILE", "base_url: ends in /chat/completions"),
+    "a duration without a unit": (
+        None,
+        "capture --for 10x",
+        "'10x' is not a number with one of the units s, m, h, such as 10m",
+    ),
+    "a duration that is negative": (None, "capture --for -1", "'-1' is not a number"),
+    "a size in other units": (
+        None,
+        "capture --bytes 1MB",
+        "'1MB' is not a number with one of the units KiB, MiB, GiB, such as 16MiB",
+    ),
+    "a capture to stop and to begin": (
+        None,
+        "capture --stop --for 1m",
+        "--stop ends the capture: leave the other options out",
+    ),
     "a version to come": (text(VALID), "check --config FILE --from 99.0", "is newer than this version"),
     "a version that is none": (text(VALID), "check --config FILE --from new", "is not a version"),
     "a time that is negative": (None, "healthcheck --timeout -1", "x>0"),

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-from click.testing import CliRunner
-
-from gatepass.cli import main
 from gatepass.cli.capture import capture_lines, replay_lines
 
 STATE: dict[str, Any] = {
@@ -49,18 +45,3 @@ def test_a_replay_that_still_runs_and_a_body_with_control_characters():
     first, second, _ = replay_lines(result)
     assert first == "Sent again as replay-1: no response, it still runs."
     assert second == "a�[2Jb\nc"
-
-
-@pytest.mark.parametrize(
-    ("options", "shown"),
-    [
-        (["--for", "10x"], "'10x' is not a number with one of the units s, m, h, such as 10m"),
-        (["--for", "-1"], "'-1' is not a number"),
-        (["--bytes", "1MB"], "'1MB' is not a number with one of the units KiB, MiB, GiB, such as 16MiB"),
-        (["--stop", "--for", "1m"], "--stop ends the capture: leave the other options out"),
-    ],
-)
-def test_a_wrong_option_is_reported_before_gatepass_is_asked(options, shown):
-    result = CliRunner().invoke(main, ["capture", *options, "--socket", "/nowhere"])
-    assert result.exit_code == 2
-    assert shown in " ".join(result.output.replace("│", " ").split())

@@ -93,14 +93,6 @@ def test_values_have_their_lines():
     assert document.problems == []
 
 
-def test_every_duplicate_name_is_reported_with_both_lines():
-    document = parse_yaml("f.json", '{"a": 1,\n"b": {"c": 1, "\\u0063": 2},\n"a": 3}')
-    assert [str(problem) for problem in document.problems] == [
-        "f.json:2: b.c: is written twice (first in line 2): keep one",
-        "f.json:3: a: is written twice (first in line 1): keep one",
-    ]
-
-
 def test_a_scalar_is_a_document_of_its_own():
     assert parse_yaml("f.json", ' "x" ').tree == "x"
 

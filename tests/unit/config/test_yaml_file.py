@@ -68,11 +68,14 @@ def test_anchors_and_aliases_repeat_a_block():
     assert document.origin(("b",)).line == 2
 
 
-def test_every_duplicate_name_is_reported_with_both_lines():
-    document = parse_yaml("f.yaml", "a: 1\nb: {c: 1, c: 2}\na: 3\n")
-    assert [str(problem) for problem in document.problems] == [
-        "f.yaml:2: b.c: is written twice (first in line 2): keep one",
-        "f.yaml:3: a: is written twice (first in line 1): keep one",
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("f.yaml", "a: 1\nb: {c: 1, c: 2}\na: 3\n"), ("f.json", '{"a": 1,\n"b": {"c": 1, "\\u0063": 2},\n"a": 3}')],
+)
+def test_every_duplicate_name_is_reported_with_both_lines(name, text):
+    assert [str(problem) for problem in parse_yaml(name, text).problems] == [
+        f"{name}:2: b.c: is written twice (first in line 2): keep one",
+        f"{name}:3: a: is written twice (first in line 1): keep one",
     ]
 
 

@@ -151,17 +151,6 @@ def test_no_further_try_begins_after_ten_seconds(rejects_s, tries):
     assert (len(upstream.seen), learning.is_exhausted, shown.message) == (tries, True, unsupported("store"))
 
 
-def test_an_upstream_that_names_two_members_in_turn_is_called_three_times():
-    upstream = Upstream()
-    upstream.refusals = [
-        Refusal(lambda _: len(upstream.seen) % 2 == 0, without("user").body),
-        Refusal(lambda _: len(upstream.seen) % 2 == 1, without("seed").body),
-    ]
-    outcome = ask(Memory(), upstream, chat(seed=1, user="u"))
-    assert outcome.error is not None
-    assert (outcome.error.message, len(upstream.seen)) == (unsupported("seed"), 3)
-
-
 def test_an_equal_text_that_names_another_member_is_another_rejection():
     memory = Memory()
     issue = {"code": "unrecognized_keys", "path": [], "message": "Unrecognized keys"}

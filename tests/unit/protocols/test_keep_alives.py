@@ -8,7 +8,6 @@ import pytest
 from gatepass.config.access import BUILT_IN_PROFILES, Profile
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.chat import EmptyDeltaKeepAlive
-from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID, comment_keep_alive
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.repair import StreamRepair
@@ -106,8 +105,3 @@ def test_keep_alives_do_not_change_what_a_client_reads():
     }
     assert helper_reads(sent) == helper_reads(b"".join(REALISTIC))
     assert sent.endswith(REALISTIC[-3] + REALISTIC[-2] + DONE)
-
-
-def test_a_comment_after_an_id_has_no_blank_line():
-    assert comment_keep_alive(begun(text("a"))) == COMMENT
-    assert comment_keep_alive(begun(b"id: 1\n" + text("a"))) == COMMENT_AFTER_ID

@@ -193,14 +193,6 @@ async def test_a_head_that_does_not_come_is_408(begun: bytes):
     assert wire_client.transport.aborted
 
 
-async def test_slow_head_does_not_extend_the_timeout():
-    wire_client = WireClient(echo)
-    for byte in b"GET / HTTP/1.1\r\nx: y"[:19]:
-        wire_client.send(bytes([byte]))
-        await advance(RECEIVE_S / 19)
-    assert reported(wire_client.received) == ("receive_timeout", True)
-
-
 async def test_a_body_that_does_not_come_ends_its_request_and_then_the_connection():
     held = Held()
     wire_client = WireClient(held)

@@ -177,12 +177,6 @@ def test_chunks_without_choices_say_nothing(odd):
     assert aggregated(data(odd), text("a"), data(odd), STOP, DONE) == reply(message("a"))
 
 
-def test_wrapped_chunks_are_unwrapped():
-    blocks = [data({"code": 0, "msg": "ok", "data": chunk({"content": part})}) for part in "ab"]
-    end = data({"code": 0, "data": chunk({}, "stop")})
-    assert aggregated(*blocks, end, DONE) == reply(message("ab"))
-
-
 # --- choices and messages -------------------------------------------------------------------------
 
 
