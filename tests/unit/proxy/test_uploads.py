@@ -51,15 +51,13 @@ async def test_the_bytes_that_are_kept_count_for_the_caller():
     assert budget.by_caller == {"a": first.bytes_in}
     with pytest.raises(Overloaded, match=r"limits\.held_bytes"):
         await second.read()
-    other = counted(budget, PART % (b"model", b"w") + PART % (b"file", LONG), END, caller="b")
-    await other.begin()
+    other = await begun(counted(budget, PART % (b"model", b"w") + PART % (b"file", LONG), END, caller="b"))
     assert other.model == "w"
 
 
 async def test_forwarded_pieces_release_their_memory():
     budget = MemoryBudget(KEPT_BYTES, callers=2)
-    one = counted(budget, PART % (b"model", b"w"), PART % (b"file", LONG), END)
-    await one.begin()
+    one = await begun(counted(budget, PART % (b"model", b"w"), PART % (b"file", LONG), END))
     body = await sent(one.as_model(None))
     assert (body, budget.total_bytes) == (PART % (b"model", b"w") + PART % (b"file", LONG) + END, 0)
     assert not one.as_model(None).can_restart()
@@ -70,11 +68,15 @@ async def test_a_form_that_the_upstream_has_begun_to_read_is_not_refused():
     first, other = RequestMemory(budget, "a"), RequestMemory(budget, "a")
     first.claim(KEPT_BYTES // 2)
     file = PART % (b"file", bytes(KEPT_BYTES // 4))
-    one = counted(budget, PART % (b"model", b"w"), file, file, END)
-    await one.begin()
+    one = await begun(counted(budget, PART % (b"model", b"w"), file, file, END))
     other.add(KEPT_BYTES * 2)
     assert await sent(one.as_model(None)) == PART % (b"model", b"w") + file + file + END
     assert (one.is_kept, budget.total_bytes) == (False, first.held_bytes + other.held_bytes)
+
+
+async def begun(one):
+    await one.begin()
+    return one
 
 
 async def sent(upload):
@@ -82,8 +84,7 @@ async def sent(upload):
 
 
 async def test_a_form_is_read_until_its_model_is_known_and_no_further():
-    one = form(PART % (b"model", b"w"), PART % (b"file", b"x"), END)
-    await one.begin()
+    one = await begun(form(PART % (b"model", b"w"), PART % (b"file", b"x"), END))
     assert (one.model, one.bytes_in) == ("w", len(PART % (b"model", b"w")) + len(PART % (b"file", b"x")))
     upload = one.as_model(None)
     assert upload.length_bytes == len(PART % (b"model", b"w") + PART % (b"file", b"x") + END)
@@ -93,8 +94,7 @@ async def test_a_form_is_read_until_its_model_is_known_and_no_further():
 
 @pytest.mark.parametrize("name", ["whisper-large", "w", "v"])
 async def test_another_name_replaces_the_model_and_changes_the_length(name):
-    one = form(PART % (b"model", b"w"), PART % (b"file", b"x"), END)
-    await one.begin()
+    one = await begun(form(PART % (b"model", b"w"), PART % (b"file", b"x"), END))
     upload = one.as_model(name)
     whole = await sent(upload)
     assert whole == PART % (b"model", name.encode()) + PART % (b"file", b"x") + END
@@ -105,8 +105,7 @@ async def test_another_name_replaces_the_model_and_changes_the_length(name):
 async def test_a_name_in_single_quotes_is_sent_in_double_quotes(name):
     part, file = PART.replace(b'"', b"'") % (b"model", b"w"), PART % (b"file", b"x")
     for pieces in ((part, file, END), (file, part, END)):
-        one = form(*pieces)
-        await one.begin()
+        one = await begun(form(*pieces))
         upload = one.as_model(name)
         expected = b"".join(pieces).replace(part, PART % (b"model", (name or "w").encode()))
         assert await sent(upload) == expected
@@ -114,8 +113,7 @@ async def test_a_name_in_single_quotes_is_sent_in_double_quotes(name):
 
 
 async def test_a_kept_form_can_be_sent_again_from_the_middle():
-    one = form(PART % (b"model", b"w"), PART % (b"file", b"x"), PART % (b"last", b"y"), END)
-    await one.begin()
+    one = await begun(form(PART % (b"model", b"w"), PART % (b"file", b"x"), PART % (b"last", b"y"), END))
     upload = one.as_model("v")
     async for _ in upload:
         break
@@ -129,8 +127,7 @@ async def test_a_kept_form_can_be_sent_again_from_the_middle():
 
 async def test_a_long_form_is_sent_once_and_not_kept():
     pieces = (PART % (b"model", b"w"), PART[:-2] % (b"file", LONG), LONG, b"\r\n", END)
-    one = form(*pieces)
-    await one.begin()
+    one = await begun(form(*pieces))
     upload = one.as_model("v")
     assert upload.can_restart()
     assert len(await sent(upload)) == upload.length_bytes == sum(map(len, pieces))
@@ -152,16 +149,14 @@ LATE = (PART[:-2] % (b"file", LONG), LONG, b"\r\n", PART % (b"model", b"w"), END
 
 
 async def test_a_model_that_follows_the_sent_beginning_is_an_error():
-    one = form(*LATE)
-    await one.begin()
+    one = await begun(form(*LATE))
     assert (one.model, one.bytes_in < 2 * KEPT_BYTES) == (None, True)
     with pytest.raises(InvalidRequest, match="before the file"):
         await sent(one.as_model(None))
 
 
 async def test_the_error_without_a_model_states_the_searched_bytes():
-    one = form(*LATE)
-    await one.begin()
+    one = await begun(form(*LATE))
     error = one.unrouted_error()
     assert (error.param, error.code) == ("model", "invalid_request")
     assert f"The first {one.bytes_in} bytes of the form name no `model`" in error.message
@@ -171,8 +166,7 @@ async def test_the_error_without_a_model_states_the_searched_bytes():
 async def test_a_form_that_can_be_kept_is_read_until_its_model_is_known():
     size = sum(map(len, LATE))
     for length, held in ((size, size), (None, size), (size, size - 1)):
-        one = over(LATE, length, held)
-        await one.begin()
+        one = await begun(over(LATE, length, held))
         assert one.model == ("w" if held == size else None)
         if held == size:
             upload = one.as_model("v")
@@ -181,14 +175,12 @@ async def test_a_form_that_can_be_kept_is_read_until_its_model_is_known():
 
 async def test_a_model_cut_at_the_end_of_the_searched_bytes_is_read():
     head, value = PART.split(b"\r\n\r\n")
-    one = form(PART % (b"file", LONG) + head % b"model" + b"\r\n\r\n", value % b"w", END)
-    await one.begin()
+    one = await begun(form(PART % (b"file", LONG) + head % b"model" + b"\r\n\r\n", value % b"w", END))
     assert one.model == "w"
 
 
 async def test_the_routed_name_is_sent_in_the_form():
-    one = form(PART % (b"model", b"w___whisper"), END)
-    await one.begin()
+    one = await begun(form(PART % (b"model", b"w___whisper"), END))
     assert await sent(one.as_model("w")) == PART % (b"model", b"w") + END
 
 
@@ -200,38 +192,33 @@ FILE = PART % (b"file", b"x")
 async def test_a_form_without_a_model_gets_it_as_its_first_part(before, body):
     named = before + PART % (b"model", b"w") + body
     for at in range(1, len(before + body)):
-        one = form((before + body)[:at], (before + body)[at:])
-        await one.begin()
+        one = await begun(form((before + body)[:at], (before + body)[at:]))
         upload = one.as_model("w")
         assert await sent(upload) == await sent(upload) == named
         assert (upload.length_bytes, upload.adapted) == (len(named), ("default=model",))
 
 
 async def test_a_form_without_a_model_that_is_routed_by_none_is_unchanged():
-    one = form(FILE, END)
-    await one.begin()
+    one = await begun(form(FILE, END))
     one.routed_model = ""
     upload = one.as_model(None)
     assert (await sent(upload), upload.adapted) == (FILE + END, ())
 
 
 async def test_each_upload_of_a_form_lists_only_its_own_changes():
-    one = form(FILE, END)
-    await one.begin()
+    one = await begun(form(FILE, END))
     one.routed_model = ""
     assert [one.as_model(name).adapted for name in ("there", None)] == [("default=model",), ()]
 
 
 async def test_a_form_without_a_model_gets_the_name_of_its_target():
-    one = form(FILE, END)
-    await one.begin()
+    one = await begun(form(FILE, END))
     one.routed_model = "w"
     assert await sent(one.as_model("there")) == PART % (b"model", b"there") + FILE + END
 
 
 async def test_the_error_of_a_late_model_names_the_setting_of_its_operation():
-    one = form(*LATE, operation="translations")
-    await one.begin()
+    one = await begun(form(*LATE, operation="translations"))
     assert "operations.translations.model" in one.unrouted_error().message
     with pytest.raises(InvalidRequest, match=r"operations\.translations\.model"):
         await sent(one.as_model(None))
@@ -244,24 +231,21 @@ async def test_a_form_without_an_end_is_rejected():
 
 
 async def test_a_form_of_unknown_length_keeps_an_unknown_length():
-    one = over((PART % (b"model", b"w"), END), None)
-    await one.begin()
+    one = await begun(over((PART % (b"model", b"w"), END), None))
     assert one.as_model("v").length_bytes is None
 
 
 async def test_without_a_model_one_piece_is_read_and_not_searched():
     for length in (None, 9, 9 * KEPT_BYTES):
         pieces = (PART[:-2] % (b"file", LONG), LONG, b"\r\n", PART % (b"model", b"w"), END)
-        one = over(pieces, length, names_model=False)
-        await one.begin()
+        one = await begun(over(pieces, length, names_model=False))
         assert one.bytes_in == len(pieces[0])
         one.routed_model = "v"
         assert await sent(one.as_model("u")) == b"".join(pieces)
 
 
 async def test_a_model_in_a_form_of_an_operation_without_one_is_unchanged():
-    one = over((PART % (b"model", b"w") + END,), None, names_model=False)
-    await one.begin()
+    one = await begun(over((PART % (b"model", b"w") + END,), None, names_model=False))
     assert await sent(one.as_model("v")) == PART % (b"model", b"w") + END
 
 
