@@ -151,8 +151,6 @@ EQUIVALENT = (
     Equivalent(".body) <= INLINE_BYTES", "<=", "<", "changed on the event loop or in a thread, the same body"),
     Equivalent("if len(body) > LARGE_REPLY_BYTES", ">", ">=", "one more iteration of the event loop"),
     Equivalent("dialect_transform is None and self._lines_left > 1", ">", ">=", "the slow path gives the same events"),
-    Equivalent("if len(data) <= FAST_PARSE_BYTES", "<=", "<", "an estimate of work, and one size at the border"),
-    Equivalent("if commas >= FEW_NUMBERS", ">=", ">", "an estimate of work, and one value at the border"),
 )
 
 
