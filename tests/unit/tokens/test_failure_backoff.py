@@ -72,10 +72,6 @@ def test_retry_after_is_obeyed_up_to_an_hour(wish_s, next_s):
     assert next_failure_state(None, FetchFailure("busy", retry_after_s=wish_s), 10.0, 10.0, 0.0).next_try_s == next_s
 
 
-def test_refusals_without_end_do_not_overflow():
-    assert next_failure_state(FailureState(REFUSED, 10**6, 0.0), REFUSED, 0.0, 0.0, 0.0).next_try_s == 300.0
-
-
 LIMITED = FetchFailure("?", FailureKind.LIMITED)
 
 
@@ -105,22 +101,6 @@ def test_a_failure_of_another_process_ends_with_that_processs_pause(kind):
 def test_transient_failure_of_another_process_has_a_quick_retry():
     assert [quick_wait_s(tries, received(), 0.0) for tries in (1, 2, 3, 4)] == [0.2, 0.5, 1.0, None]
     assert quick_wait_s(1, received(FailureKind.REFUSED), 0.0) is None
-
-
-@pytest.mark.parametrize(
-    ("failure", "first_hour", "later"),
-    [
-        (REFUSED, 15, 12),
-        (LIMITED, 120, 120),
-    ],
-)
-def test_an_hour_of_refusals_has_few_attempts(failure, first_hour, later):
-    state, now, tries = None, 0.0, []
-    while now < 7200.0:
-        tries.append(now)
-        state = next_failure_state(state, failure, now, now, 0.0)
-        now = state.next_try_s
-    assert (sum(moment < 3600 for moment in tries), sum(moment >= 3600 for moment in tries)) == (first_hour, later)
 
 
 @pytest.mark.parametrize(
