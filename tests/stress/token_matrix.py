@@ -71,7 +71,7 @@ FAULTS: dict[str, IssuerReply] = {
     "404": answer({"msg": "no such app"}, 404),
     "invalid_client": answer({"error": "invalid_client"}, 401),
 }
-UNCLEAR = ("busy, in a 200", "unclear, in a 200", "wrong password, in a 200")
+UNCLEAR = ("busy, in a 200", "unclear, in a 200", "wrong password, in a 200", "429 as text, in a 200")
 DEFINITE = frozenset({"invalid_client", "404"})
 """Faults after which gatepass waits up to RESTS_S before the next fetch."""
 RESTS_S = 300.0
