@@ -18,8 +18,8 @@ FREEING := MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=1048576 MALLOC_
 PYTEST := $(FREEING) $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 # pytest keeps the test modules compiled: to rewrite their assertions takes each process 7 seconds otherwise.
 unexport PYTHONDONTWRITEBYTECODE
-# It measures seconds of the processor. The other files of tests/e2e wait more than they compute.
-E2E_ALONE := tests/e2e/test_startup.py
+# Clients and servers that wait more than they compute, and measure no time: two of these files at once.
+E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clients hosts valkey failed_responses traffic limits messages sdk_tasks issuer_dies presented_tokens mcp mcp_store mcp_ragflow))
 # They skip in `make test` where no store server is installed. `make e2e` installs one.
 STORE_TESTS := $(addprefix tests/integration/store/test_,store_windows.py limits_over_replicas.py)
 UV     := $(shell command -v uv 2>/dev/null)
@@ -169,8 +169,8 @@ golden: setup ## Write tests/golden/*.txt again: what users see, which tests/gol
 
 e2e: e2e-setup ## Real servers, Node clients, the container image (E2E_CONTAINER=skip without root)
 	$(if $(filter skip,$(E2E_CONTAINER)),,tests/e2e/container/setup.sh --check)
-	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -o hung_after_s=600 tests/e2e $(E2E_ALONE:%=--ignore=%)  # the image is built in the first test
-	$(BIN)/pytest $(E2E_ALONE)
+	$(BIN)/pytest -n 2 --dist loadfile $(E2E_BESIDE)
+	$(BIN)/pytest -o hung_after_s=600 tests/e2e $(E2E_BESIDE:%=--ignore=%)  # the image is built in the first test
 	$(BIN)/pytest $(STORE_TESTS)  # alone: tests/integration/conftest.py sets the umask and the trust of its whole process
 
 e2e-setup: setup ## Install what `make e2e` runs, in .e2e
