@@ -189,7 +189,6 @@ JSON_BODY = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
         (b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
         (b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", 501),
         (b"GET /healthz HTTP/2.0\r\nHost: a\r\n\r\n", 505),
-        (b"GET /healthz RTSP/1.0\r\nHost: localhost\r\n\r\n", 400),
         (b"GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 403),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
         (b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (2**64 - 1), 415),

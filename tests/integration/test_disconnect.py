@@ -24,7 +24,7 @@ FIRST = event({"id": "x", "choices": [{"index": 0, "delta": {"content": "a"}, "f
 LARGE = {"messages": [{"role": "user", "content": "x" * 300_000}]}
 """Above uvicorn's high-water mark, where it stops reading."""
 
-BEGUN = [Send(head(200, content_type="application/json", content_length="999") + b'{"a'), Hold()]
+BEGUN: Dialogue = [Send(head(200, content_type="application/json", content_length="999") + b'{"a'), Hold()]
 STREAM = [*begin_stream(), Send(chunk(FIRST)), Hold()]
 OF_MCP = [*begin_stream(), Send(chunk(b": hi\n\n")), Hold()]
 

@@ -455,11 +455,7 @@ def _classified(context: ReplyContext, body: bytes) -> BufferedReply:
     adapted = tuple[str, ...]()
     transforms = context.upstream.transforms if context.protocol.takes_transforms else None
     is_object = first_bytes(body)[:1] == b"{"  # anything else is an error, which its first bytes show
-    if (
-        transforms is None
-        and is_object
-        and (len(body) > MOST_CHECKED_BYTES or has_more_values(body, MOST_CHECKED_VALUES))
-    ):
+    if transforms is None and is_object and _is_beyond_checks(body):
         return _unchecked(context, body)
     if transforms is not None:
         if len(body) > ONE_PASS_BYTES:
@@ -479,6 +475,11 @@ def _classified(context: ReplyContext, body: bytes) -> BufferedReply:
     if document is not body:
         adapted = (*adapted, UNWRAPPED)
     return _repair(context, BufferedReply(context.response.status, context.headers(), document, adapted))
+
+
+def _is_beyond_checks(body: bytes) -> bool:
+    """Return whether to check the JSON `body` would hold the interpreter's lock for too long."""
+    return len(body) > MOST_CHECKED_BYTES or has_more_values(body, MOST_CHECKED_VALUES)
 
 
 def _unchecked(context: ReplyContext, body: bytes) -> BufferedReply:
