@@ -57,7 +57,7 @@ def test_a_package_without_a_licence_is_an_error() -> None:
     package = Message()
     package["Name"] = "unknown"
     with pytest.raises(ValueError, match="unknown names no licence"):
-        licence_of(package)  # type: ignore[arg-type]  # as above
+        licence_of(package)  # type: ignore[arg-type]  # importlib.metadata returns a Message
 
 
 def test_the_page_names_the_files_and_signatures_of_the_release() -> None:

@@ -224,7 +224,10 @@ async def test_workers_a_kill_and_a_reload_keep_exporting(tmp_path: Path):
         with Collector() as collector:
             settings = configuration(upstream.url, issuer.url, {"endpoint": collector.url})
             with gatepass(tmp_path, settings, "--workers", "2") as (url, process):
-                seen = lambda: {one.resource["service.instance.id"] for one in collector.servers()}  # noqa: E731 - read again by each wait
+
+                def seen() -> set[object]:
+                    return {one.resource["service.instance.id"] for one in collector.servers()}
+
                 await _ask_until(url, lambda: len(seen()) == 2)
                 first = seen()
                 os.kill(_workers(process)[0], signal.SIGKILL)

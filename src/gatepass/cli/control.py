@@ -395,7 +395,7 @@ _LIMIT_HEAD = ("OF", "LIMIT", "MOST", "USED", "LEFT", "MODE")
 @control_option
 @json_option
 def limits(action: str | None, name: str | None, socket_path: str | None, *, as_json: bool) -> None:
-    """List the limits of use of the running gatepass: what is used now and what is left, in all workers together.
+    """List the limits of use of the running gatepass, with the used and the free part of each in all workers together.
 
     `reset caller/NAME` forgets what a caller has used, and so for a group, model, operation or upstream. Requests in
     progress keep their places of `max_concurrent`. `end_user/NAME` is what the requests without an end user share.
