@@ -1,6 +1,3 @@
-import pytest
-from pydantic import ValidationError
-
 from gatepass.config.access import AccessKey, keys_in
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.model import Config
@@ -19,44 +16,6 @@ def config(**blocks):
 def test_one_upstream_is_enough():
     assert config().model_dump() == Config.model_validate({"upstreams": {"u": dict(UPSTREAM)}}).model_dump()
     assert config().server.host == "127.0.0.1"
-
-
-@pytest.mark.parametrize(
-    "blocks",
-    [
-        {"server": {"port": "8080"}},
-        {"server": {"port": True}},
-        {"server": {"workers": 65}},
-        {"server": {"base_path": "/llm/"}},
-        {"server": {"drain_timeout_s": float("inf")}},
-        {"limits": {"body_bytes": 0}},
-        {"server": {"watch": 1}},
-        {"upstreams": {}},
-        {"upstreams": {"u": {**UPSTREAM, "network": {"client_key": "k"}}}},
-        {"upstreams": {"u": {**UPSTREAM, "forward_headers": ["Authorization"]}}},
-        {"upstreams": {"u": {**UPSTREAM, "forward_headers": ["X-Gatepass-Hop"]}}},
-        {"upstreams": {"u": {**UPSTREAM, "forward_headers": ["x_y"]}}},
-        {"upstreams": {"bad name": UPSTREAM}},
-        {"credentials": {"c": {"type": "static", "token": ""}}},
-        {"credentials": {"c": {"type": "http_json", "url": "https://x", "json": {}, "form": {"a": "b"}}}},
-        {"credentials": {"c": {"type": "http_json", "url": "https://x", "json": {}, "method": "GET"}}},
-        {"models": {"m": {}}},
-        {"models": {"m": {"upstream": "u", "targets": [{"upstream": "u"}]}}},
-        {"models": {"m": {"name": "x", "targets": [{"upstream": "u"}]}}},
-        {"access": {"keys": [{"name": "a"}]}},
-        {"access": {"keys": [{"name": "a", "key": "in-plain-text-00"}]}},
-        {"operations": {"assistants": {"upstream": "u"}}},
-    ],
-)
-def test_invalid_blocks_are_refused(blocks):
-    with pytest.raises(ValidationError):
-        config(**blocks)
-
-
-def test_other_headers_may_be_forwarded():
-    assert config(upstreams={"u": {**UPSTREAM, "forward_headers": ["X-Team"]}}).upstreams["u"].forward_headers == [
-        "X-Team"
-    ]
 
 
 def test_a_model_has_its_targets_in_order():
@@ -105,8 +64,3 @@ def test_a_key_by_reference_is_read_again(tmp_path):
 def test_a_secret_that_is_one_already_stays_the_same():
     secret = Secret("x" * 16)
     assert AccessKey(name="a", key=secret).key is secret
-
-
-def test_an_empty_reference_is_refused_by_its_name():
-    with pytest.raises(ValidationError, match=r"\$\{S\} is empty"):
-        config(credentials={"c": {"type": "static", "token": Reference.to_variable("S", "")}})
