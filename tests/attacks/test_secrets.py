@@ -65,7 +65,9 @@ SPELLINGS: Mapping[str, Callable[[str], str]] = {
     "json, unicode": lambda secret: json.dumps(secret, ensure_ascii=False)[1:-1],
     "json in json": lambda secret: json.dumps(json.dumps(secret)[1:-1])[1:-1],
     "json, escapes": _each(lambda char: "".join(f"\\u{ord(unit):04x}" for unit in char)),
+    "json, escapes in capitals": _each(lambda char: "".join(f"\\u{ord(unit):04X}" for unit in char)),
     "php": _php,
+    "php in json": lambda secret: json.dumps(_php(secret))[1:-1],
     "url": _percent,
     "url, small": lambda secret: _each(lambda char: "".join(f"%{octet:02x}" for octet in char.encode()))(secret),
     "url, JavaScript": _each(lambda char: "".join(f"%u{ord(unit):04X}" for unit in char)),
@@ -168,6 +170,17 @@ def test_no_spelling_of_a_secret_is_shown(attack: Attack, secret: str, name: str
     attack.check(found is None, (secret, name, before, behind, output, found))
 
 
+def test_each_spelling_is_hidden_and_no_cut_shows_a_part_of_one() -> None:
+    for name, spell in SPELLINGS.items():
+        for secret in ("ab/cd+ef=gh~ij.kl_mn-op", 'odd"q\\uote-ä%', "a\nb\tc de"):
+            spelled, redactor = spell(secret), knowing(secret)
+            hidden = certain(name, spelled, secret)
+            assert shown(redactor.mask(f'"token":"{spelled}".'), hidden, "", "") is None, (name, secret)
+            for limit in range(4, 3 + len(spelled)):
+                cut = redactor.beginning(f"say{spelled}.", limit)
+                assert shown(cut, hidden, "", "") is None, (name, secret, limit)
+
+
 TOKENS = tuple("".join(f"{number * place:x}Z" for place in range(1, 60)) for number in (7919, 7907, 7901))
 """As many as make it worth a look at the text, whether it may hold one."""
 
@@ -194,13 +207,6 @@ def test_a_text_without_a_long_word_hides_as_much(
     for text in (f"{before}{spelled}{behind}", f"{before}{spelled}{behind}{beside}", f"{before}{beside}{spelled}"):
         attack.cases += 1
         attack.check(not differs(text, secret, *TOKENS), (secret, token, name, text))
-
-
-def test_mutant_that_treats_every_form_as_long_shows_a_short_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "the secret is s3cret-value"
-    assert not differs(text, "s3cret-value", *TOKENS)
-    monkeypatch.setattr(redaction, "LONG_CHARS", 0)
-    assert differs(text, "s3cret-value", *TOKENS)
 
 
 @pytest.mark.attack("secrets: on the cut")
@@ -250,11 +256,6 @@ def test_no_header_carries_a_credential(
     is_spelled = secret.isascii()  # other values cannot be header values, so their replacement proves nothing
     through = [field for field in relayed if field[0] in CREDENTIAL_FIELDS or (is_spelled and field in known)]
     attack.check(not through, (through, settings, secret))
-
-
-def test_mutant_without_the_secret_check_relays_an_echo() -> None:
-    field = (b"openai-version", b"a-secret-token-of-ours")
-    assert ResponseHeaders().select((field,)) == [field]
 
 
 HOSTILE: Mapping[str, tuple[str, str]] = {
@@ -326,15 +327,6 @@ def test_no_charset_hides_a_secret_from_the_mask(attack: Attack, charset: str, t
     reason = error_response_failure(TokenResponse(400, (), body), 0.0, "sso.example", mask).reason
     message = classify_error(ReceivedReply("chat", 400, (), body, mask=mask)).message
     attack.check(reason.count(MASK) == message.count(MASK) == 1, (reason, message))
-
-
-def test_mutant_with_one_spelling_shows_other_spellings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redaction, "escape", lambda text, **_: text)
-    monkeypatch.setattr(redaction, "b64encode", lambda data: b"no base64 of it" + data.hex().encode())
-    secret = "s3cr/et&value<of>us"
-    for name in ("html", "base64"):
-        spelled = SPELLINGS[name](secret)
-        assert shown(knowing(secret).mask(spelled), spelled, "", "") is not None, name
 
 
 def test_the_mask_leaves_what_is_no_secret() -> None:

@@ -32,7 +32,7 @@ BLOCKS: dict[str, Any] = {
     "access": {"keys": [{"name": role, "role": role, "hash": hash_key(key)} for role, key in KEYS.items()]},
 }
 HOST = "gw.example"
-TRICKS = 2_000
+TRICKS = 1_000
 OF_VIEWER = (b'"requests":[', b'"stories":[', b'"routes":[', b'"callers":[', b'"values":[', b'"action":', b'"series":')
 OF_ADMIN = (b'"forgotten":', b'\n{"running":', b"event: step")
 """Words of the answers that only these roles receive."""

@@ -18,7 +18,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from gatepass.config.model import Config
-from gatepass.observability.story import story_of
+from gatepass.observability import tracing
 from tests.integration.answers import COMPLETION, EVENTS
 from tests.integration.gateway import CHAT, HELLO, JSON, gateway
 from tests.integration.issuer import SECRET, corp, minted
@@ -132,18 +132,17 @@ async def test_the_trace_of_a_client(setting: str, trace: str | None, parent: st
     assert b"planted-baggage" not in b"".join(one.body for one in collector.received)
 
 
-@pytest.mark.parametrize(
-    "value", ["", "00-zz", f"ff-{CLIENT_TRACE}-{CLIENT_SPAN}-01", f"00-{'0' * 32}-{CLIENT_SPAN}-01", TRACEPARENT[:-3]]
-)
-async def test_a_malformed_traceparent_begins_a_new_trace(value: str) -> None:
-    async with Collector() as collector, Scripted(GOOD) as upstream:
+async def test_a_malformed_traceparent_begins_a_new_trace() -> None:
+    values = ["", f"ff-{CLIENT_TRACE}-{CLIENT_SPAN}-01", f"00-{'0' * 32}-{CLIENT_SPAN}-01", TRACEPARENT[:-3]]
+    async with Collector() as collector, Scripted(answer=lambda _: GOOD) as upstream:
         async with gateway(upstream=upstream.url, tracing=collector.block()) as served:
-            await served.ask(headers={**JSON, "traceparent": value, "tracestate": "a=b"}).answer()
-        [[_, trace, _, _]] = sent(upstream)
-        state = upstream.received[0].header("tracestate")
-    [server] = collector.named("POST /v1")
-    assert (server.trace_id.hex(), server.parent_span_id, state) == (trace, b"", None)
-    assert trace != CLIENT_TRACE
+            for value in values:
+                await served.ask(headers={**JSON, "traceparent": value, "tracestate": "a=b"}).answer()
+        traces = [trace for _, trace, _, _ in sent(upstream)]
+        states = {one.header("tracestate") for one in upstream.received}
+    servers = [one for one in collector.spans() if one.kind == SERVER]
+    assert [(one.trace_id.hex(), one.parent_span_id) for one in servers] == [(trace, b"") for trace in traces]
+    assert (len({*traces, CLIENT_TRACE}), states) == (len(values) + 1, {None})
 
 
 @pytest.mark.parametrize(("trusted", "flag", "ratio", "spans"), [
@@ -262,6 +261,8 @@ async def test_an_error_names_its_hop_and_its_trace() -> None:
         gateway(upstream=upstream.url, tracing=collector.block()) as served,
     ):
         answer = await served.ask().answer()
+        [record] = served.state.inspector.newest()
+    assert record.access.trace_id == answer.error["trace_id"]  # the line of the log and the story
     assert len(collector.spans()) == 3
     assert "the prompt" not in str(collector.spans())
     for one in collector.spans():
@@ -297,40 +298,27 @@ async def test_spans_of_a_broken_stream_end(leaves: bool) -> None:
     assert all(one.end_time_unix_nano >= one.start_time_unix_nano > 0 for one in collector.spans())
 
 
-@pytest.mark.parametrize("way", ["refuses", "hangs", "fails"])
+@pytest.mark.parametrize("way", ["refuses", "hangs"])
 async def test_a_bad_collector_delays_no_request_and_a_stop_is_bounded(
     way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tracing, "FLUSH_S", 0.5)
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "16")
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4")
-    answer = [Hold()] if way == "hangs" else [Send(reply("", 503))]
-    async with Scripted(answer=lambda _: answer) as collector, Scripted(answer=lambda _: GOOD) as upstream:
+    async with Scripted(answer=lambda _: [Hold()]) as collector, Scripted(answer=lambda _: GOOD) as upstream:
         url = "http://127.0.0.1:1" if way == "refuses" else collector.url
         async with gateway(upstream=upstream.url, tracing={"endpoint": url, "metrics": False}) as served:
             async with asyncio.timeout(20):
                 statuses = [(await served.ask().answer()).status for _ in range(40)]
-            tracing = served.state.tracing
-            assert tracing is not None
-            assert not tracing._traces
-            assert tracing._processor is not None
-            assert len(tracing._processor._batch_processor._queue) <= 16
+            observer = served.state.tracing
+            assert observer is not None
+            assert not observer._traces
+            assert observer._processor is not None
+            assert len(observer._processor._batch_processor._queue) <= 16
             began_s = served.state.clock.now()
-        assert served.state.clock.now() - began_s < 10
+        assert served.state.clock.now() - began_s < 2.5
     assert statuses == [200] * 40
-
-
-async def test_the_access_log_and_the_story_have_the_trace() -> None:
-    async with (
-        Collector() as collector,
-        Scripted(GOOD) as upstream,
-        gateway(upstream=upstream.url, tracing=collector.block()) as served,
-    ):
-        await served.ask().answer()
-        [record] = served.state.inspector.newest()
-    trace_id = collector.spans()[0].trace_id.hex()
-    assert msgspec.json.decode(msgspec.json.encode(record.access))["trace_id"] == trace_id  # the line of the log
-    assert story_of(record, 0.0, 0.0, str)["trace_id"] == trace_id
 
 
 async def test_the_metrics_are_those_of_the_page_and_name_a_trace() -> None:

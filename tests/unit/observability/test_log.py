@@ -6,6 +6,7 @@ import os
 import select
 import threading
 import time
+from itertools import product
 
 import pytest
 from hypothesis import example, given
@@ -119,18 +120,17 @@ def test_a_known_secret_is_masked_in_every_field_and_in_traces(logged):
 
 
 @pytest.mark.parametrize("style", ["json", "text"])
-@pytest.mark.parametrize(
-    "field", [one for one in structs.fields(AccessRecord) if "str" in str(one.type)], ids=lambda one: one.name
-)
-def test_a_known_secret_is_masked_in_every_text_of_an_access_record(logged, style, field):
+def test_a_known_secret_is_masked_in_every_text_of_an_access_record(logged, style):
     redactor = Redactor()
     redactor.learn(secret := 'quoted "secret" of the issuer')
-    buffer = logged(style, redactor=redactor)
-    record = AccessRecord("1", "GET", "/", "none", outcome="error")
-    record = structs.replace(record, **{field.name: (secret,) if "tuple" in str(field.type) else secret})
-    emit(logging.getLogger("gatepass.access"), logging.INFO, "request", record, texts_of(record))
-    assert "***" in buffer.getvalue()
-    assert "of the issuer" not in buffer.getvalue()
+    for field in structs.fields(AccessRecord):
+        if "str" in str(field.type):
+            buffer = logged(style, redactor=redactor)
+            record = AccessRecord("1", "GET", "/", "none", outcome="error")
+            record = structs.replace(record, **{field.name: (secret,) if "tuple" in str(field.type) else secret})
+            emit(logging.getLogger("gatepass.access"), logging.INFO, "request", record, texts_of(record))
+            assert "***" in buffer.getvalue(), field.name
+            assert "of the issuer" not in buffer.getvalue(), field.name
 
 
 def test_libraries_speak_from_warning_up_whatever_our_level(logged):
@@ -171,12 +171,6 @@ def test_an_event_below_the_level_is_no_line(logged):
     assert buffer.getvalue() == ""
 
 
-def test_text_form_writes_nothing_that_a_terminal_obeys(logged):
-    buffer = logged(style="text")
-    emit(logging.getLogger("gatepass.access"), logging.INFO, "request", {"path": "/\x1b[31m\x0b\x9b", "model": "日本"})
-    assert buffer.getvalue().endswith('request path="/\\u001b[31m\\u000b\\u009b" model=日本\n')
-
-
 LOGGED: list[Fields] = [
     *({}, {"id": "a", "code": None}, {"id": None}, {"id": "\ud83d", "ä": 'q"', "n": None}, {"up": ("a", "s3cret-k")}),
     AccessRecord(
@@ -186,16 +180,14 @@ LOGGED: list[Fields] = [
 
 
 @pytest.mark.parametrize("style", ["json", "text"])
-@pytest.mark.parametrize("worker", [None, 3])
-@pytest.mark.parametrize("level", [logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL, 35])
-def test_an_event_is_the_same_line_with_and_without_another_handler(logged, style, worker, level):
+def test_an_event_is_the_same_line_with_and_without_another_handler(logged, style):
     redactor = Redactor()
     redactor.learn("s3cret-k")
-    buffer = logged(style=style, worker=worker, redactor=redactor)
+    buffer = logged(style=style, worker=3, redactor=redactor)
     logger, other = logging.getLogger("gatepass.access"), logging.NullHandler()
 
     def lines():
-        for fields in LOGGED * 2:
+        for level, fields in product((logging.INFO, logging.CRITICAL, 35), LOGGED * 2):
             emit(logger, level, "request", fields)
         reported = buffer.getvalue().splitlines()
         buffer.seek(buffer.truncate(0))
@@ -207,7 +199,7 @@ def test_an_event_is_the_same_line_with_and_without_another_handler(logged, styl
         assert lines() == alone
     finally:
         logger.removeHandler(other)
-    assert len(alone) == 2 * len(LOGGED)
+    assert len(alone) == 6 * len(LOGGED)
     assert "s3cret-k" not in str(alone)
 
 
@@ -370,16 +362,6 @@ def test_a_second_configuration_keeps_the_thread_and_the_order(logged):
     made.writer = sink.writer
     assert names(made.read()) == [*map(str, range(10))]
     made.close()
-
-
-class Broken(io.StringIO):
-    def write(self, text):
-        raise OSError("no space left")
-
-
-def test_full_stream_in_memory_fails_no_request_and_is_reported(capsys):
-    LogHandler(Broken(), LogFormatter(Redactor(), "json")).emit_event(logging.INFO, "request", {"id": "a"})
-    assert "no space left" in capsys.readouterr().err
 
 
 def test_an_event_that_cannot_be_encoded_fails_no_request_and_is_reported(capsys):

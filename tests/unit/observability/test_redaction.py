@@ -1,5 +1,4 @@
 import json
-import time
 from base64 import b64encode
 from itertools import islice
 
@@ -12,19 +11,6 @@ from gatepass.observability.redaction import KEPT, MASK, SLICE_CHARS, Redactor
 from tests.memory import traced_memory
 
 SLICED = 's3cret/value+of=a-key "0123456789"'
-
-
-def test_learned_value_is_masked_at_any_position():
-    redactor = Redactor()
-    redactor.learn("s3cret-value")
-    assert redactor.mask("Bearer s3cret-value refused: s3cret-value") == f"Bearer {MASK} refused: {MASK}"
-
-
-def test_the_url_encoded_form_is_masked_too():
-    redactor = Redactor()
-    redactor.learn("a/b+c d=e")
-    assert redactor.mask("?secret=a%2Fb%2Bc%20d%3De") == f"?secret={MASK}"
-    assert redactor.mask("secret=a%2Fb%2Bc+d%3De") == f"secret={MASK}"
 
 
 @given(st.text(st.sampled_from("abcXYZ019-_+/=.~'\"&<>%\\ \n\té漢😀"), min_size=6, max_size=40))
@@ -84,9 +70,6 @@ def test_learning_a_known_secret_again_does_not_rebuild_the_search():
     assert memory.kept_bytes < 1000, "the list of what is searched was built again"
 
 
-ODD = 'odd"s\\ecret-ä'
-
-
 def test_a_value_that_is_learned_while_another_thread_builds_the_search_is_masked(monkeypatch):
     redactor, build = Redactor(), redaction._by_anchor
     redactor.learn("the-first-secret")
@@ -99,14 +82,6 @@ def test_a_value_that_is_learned_while_another_thread_builds_the_search_is_maske
     monkeypatch.setattr(redaction, "_by_anchor", interrupted)
     assert redactor.mask("the-first-secret") == MASK
     assert redactor.mask("the-second-secret") == MASK
-
-
-def test_json_and_python_spellings_of_a_secret_are_masked():
-    redactor = Redactor()
-    redactor.learn(ODD)
-    for written in (json.dumps(ODD), json.dumps(ODD, ensure_ascii=False), json.dumps(json.dumps({"x": ODD}))):
-        assert "ecret" not in redactor.mask(f"seen: {written}")
-    assert redactor.mask(f"{ODD.encode()!r}") == f"b'{MASK}'"
 
 
 def test_a_value_that_is_a_part_of_another_one_leaves_nothing_of_it():
@@ -134,72 +109,11 @@ def test_text_without_a_secret_is_only_cut():
     assert redactor.beginning("hello s3cret-value", 6) == "hello "
 
 
-TOKEN = "ab/cd+ef=gh~ij.kl_mn-op"
-
-
-def _each(spell):
-    return "".join(char if char.isalnum() else spell(char) for char in TOKEN)
-
-
-SPELLINGS = {
-    "itself": TOKEN,
-    "php": TOKEN.replace("/", "\\/"),
-    "php quoted in json": TOKEN.replace("/", "\\\\/"),
-    "php quoted twice": TOKEN.replace("/", "\\\\\\/"),
-    "json, lower case": _each(lambda char: f"\\u{ord(char):04x}"),
-    "json, upper case": _each(lambda char: f"\\u{ord(char):04X}"),
-    "json quoted in json": _each(lambda char: f"\\\\u{ord(char):04x}"),
-    "url, lower case": _each(lambda char: f"%{ord(char):02x}"),
-    "url, upper case": _each(lambda char: f"%{ord(char):02X}"),
-    "url in a url": _each(lambda char: f"%25{ord(char):02x}"),
-    "python": _each(lambda char: f"\\x{ord(char):02x}"),
-}
-
-
-@pytest.mark.parametrize("written", SPELLINGS.values(), ids=SPELLINGS)
-def test_a_token_is_masked_in_every_spelling(written):
-    redactor = Redactor()
-    redactor.learn(TOKEN)
-    assert redactor.mask(f'"token":"{written}".') == f'"token":"{MASK}".'
-
-
-@pytest.mark.parametrize("written", SPELLINGS.values(), ids=SPELLINGS)
-def test_a_token_on_the_cut_is_masked_whole_in_every_spelling(written):
-    redactor = Redactor()
-    redactor.learn(TOKEN)
-    for limit in range(4, 3 + len(written)):
-        assert redactor.beginning(f"say{written}.", limit) == f"say{MASK}"
-
-
-@pytest.mark.parametrize("value", ["a\nb\tc de", "back\\slash\\\\es", "smile-\U0001f600-\ud83d", "/+=~._-"])
-def test_an_odd_value_is_masked_in_json_and_in_json_within_json(value):
-    redactor = Redactor()
-    redactor.learn(value)
-    once = json.dumps(value)
-    assert redactor.mask(once) == f'"{MASK}"'
-    assert MASK in redactor.mask(json.dumps(once))
-    assert redactor.mask(value) == MASK
-
-
 def test_two_secrets_that_overlap_on_the_cut_leave_nothing_of_either():
     redactor = Redactor()
     redactor.learn("abcdef-ghijkl")
     redactor.learn("ghijkl-mnopqr")
     assert redactor.beginning("say abcdef-ghijkl-mnopqr", 20) == f"say {MASK}{MASK}"
-
-
-def test_a_run_of_backslashes_is_searched_in_time():
-    redactor = Redactor()
-    redactor.learn("\\" * 40 + "x")
-    began = time.process_time()
-    assert redactor.mask("\\" * 4_000 + "y") == "\\" * 4_000 + "y"
-    assert time.process_time() - began < 1.0
-
-
-def test_a_text_full_of_a_secret_is_masked_to_its_end():
-    redactor = Redactor()
-    redactor.learn("s3cret-value")
-    assert redactor.mask("s3cret-value " * 5_000 + "the end") == f"{MASK} " * 5_000 + "the end"
 
 
 @pytest.mark.parametrize("before", range(0, 60, 7))
