@@ -4,7 +4,6 @@ the upstream."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -105,10 +104,10 @@ def test_a_body_that_reads_differently_is_refused(attack: Attack, body: bytes) -
 
 
 @pytest.mark.attack("access: two readings of a member")
-@pytest.mark.parametrize("body", TWO_READINGS)
-def test_kept_bodies_that_read_differently_are_refused(attack: Attack, body: bytes) -> None:
-    attack.cases += 1
-    attack.check(not routed_by(body), body)
+def test_kept_bodies_that_read_differently_are_refused(attack: Attack) -> None:
+    for body in TWO_READINGS:
+        attack.cases += 1
+        attack.check(not routed_by(body), body)
 
 
 DESTINATION_NAMES = [*sorted(DESTINATIONS), *(f"{family}_{rest}" for family in FAMILIES for rest in ("x", "api_key"))]
@@ -198,6 +197,17 @@ NAMING = (
     b'{"model":"gpt-a","x":"%b","%b":"h","y":"%b"}'
     % (b"x" * 232, b"".join(b"\\u%04x" % char for char in b"aws_bedrock_runtime_endpoint"), b"y" * 8_000),
     b'{"model":"gpt-a","x":"%b","fallbacks":["gpt-secret"]}' % (b'\\"' * 200_000),
+    # OpenRouter's plugins, tools and presets
+    b'{"model":"gpt-a","plugins":[{"id":"web"},{"id":"fusion","model":"b"}]}',
+    b'{"model":"gpt-a","Plugins":[{"id":"fusion","analysisModels":["b"]}]}',
+    b'{"model":"gpt-a","plugins":[{"id":"auto-router","allowed_models":["openai/*"]}]}',
+    b'{"model":"gpt-a","plugins":[{"id":"x","api_key":"k"}]}',
+    b'{"model":"gpt-a","preset":"translator"}',
+    b'{"model":"gpt-a","fallback":"b"}',
+    b'{"model":"gpt-a","extra_body":{"plugins":[{"id":"fusion","m\\u006fdel":"b"}]}}',
+    b'{"model":"gpt-a","tools":[{"type":"openrouter:fusion","parameters":{"analysis_models":["b"]}}]}',
+    b'{"model":"gpt-a","tools":[{"type":"openrouter:fusion","Parameters":{"Model":"b"}}]}',
+    b'{"model":"gpt-a","input":[{"type":"additional_tools","tools":[{"type":"f","parameters":{"model":"b"}}]}]}',
     b'{"model":"gpt-a","x":"%b","tools":[{"mod\\u0065l":"gpt-secret"}],"y":"%b"}' % (b'\\"' * 200_000, b"y" * 400_000),
 )
 
@@ -214,10 +224,10 @@ def test_a_limited_key_reaches_no_other_model_or_server(attack: Attack, body: by
 
 
 @pytest.mark.attack("access: models named elsewhere")
-@pytest.mark.parametrize("body", NAMING)
-def test_kept_bodies_name_no_other_model_or_server(attack: Attack, body: bytes) -> None:
-    attack.cases += 1
-    attack.check(not permitted(body), body)
+def test_kept_bodies_name_no_other_model_or_server(attack: Attack) -> None:
+    for body in NAMING:
+        attack.cases += 1
+        attack.check(not permitted(body), body)
 
 
 def test_tools_are_scanned_only_if_one_may_name_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,10 +285,10 @@ def test_a_limited_key_names_no_other_model_or_server_in_a_form(attack: Attack, 
 
 
 @pytest.mark.attack("access: parts of forms")
-@pytest.mark.parametrize("name", KEPT_PARTS)
-def test_kept_parts_of_forms_name_no_other_server(attack: Attack, name: str) -> None:
-    attack.cases += 1
-    attack.check(not reads_form(name), name)
+def test_kept_parts_of_forms_name_no_other_server(attack: Attack) -> None:
+    for name in KEPT_PARTS:
+        attack.cases += 1
+        attack.check(not reads_form(name), name)
 
 
 def test_a_form_of_a_key_without_models_and_usual_parts_pass() -> None:
@@ -309,6 +319,9 @@ def test_a_glob_covers_each_name_of_a_list(model: str) -> None:
         '"aws":1,"awsome_x":1,"model_id":"gpt-a","prompt_id":null,"logit_bias":{"aws_x":1}',
         '"fallbacks":[{"model":"gpt-a","stop":["x"],"messages":[{"role":"user","content":"x"}]},"gpt-a"]',
         '"provider_options":{"gateway":{"models":["gpt-a"],"order":["azure"]},"openai":{"user":"u"},"x":1}',
+        '"plugins":[{"id":"web","max_results":3},{"id":"fusion","model":"gpt-a","analysis_models":["gpt-a"]}]',
+        '"plugins":{"model":"b"},"tools":[{"type":"openrouter:fusion","parameters":{"model":"gpt-a","max_tool_calls":2}}]',
+        '"plugins":["model"],"tools":[{"name":"f","parameters":{"properties":{"models":{}},"required":["model"]}}]',
     ],
 )
 def test_limited_key_may_name_its_own_models_and_values_that_name_no_model(members: str) -> None:
@@ -389,7 +402,6 @@ def test_a_probe_names_this_machine_by_its_address() -> None:
     assert not answers(authenticator, [(b"host", b"evil.example")], peer="10.0.0.1")
 
 
-PAGES = [*PATHS, "/v1/models", "/nowhere", "/v1/chat/completions"]
 HEADS = [
     {"host": "evil.example"},
     {"host": "localhost", "origin": "moz-extension://localhost"},
@@ -399,22 +411,16 @@ HEADS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def client() -> Iterator[TestClient]:
-    with TestClient(create_app(CONFIG), client=("127.0.0.1", 5000)) as client:
-        yield client
-
-
 @pytest.mark.attack("access: foreign pages without keys")
-@pytest.mark.parametrize("page", PAGES)
-def test_no_page_answers_a_foreign_host_or_origin(attack: Attack, client: TestClient, page: str) -> None:
-    assert client.get(page, headers={"host": "localhost"}).status_code != 403
-    for headers in HEADS:
-        attack.cases += 1
-        answer = client.get(page, headers=headers)
-        attack.check(
-            answer.status_code == 403 and answer.json()["error"]["code"].startswith("forbidden_"), (page, headers)
-        )
+def test_no_page_answers_a_foreign_host_or_origin(attack: Attack) -> None:
+    with TestClient(create_app(CONFIG), client=("127.0.0.1", 5000)) as client:
+        for page in (*PATHS, "/v1/models", "/nowhere", "/v1/chat/completions"):
+            assert client.get(page, headers={"host": "localhost"}).status_code != 403
+            for headers in HEADS:
+                attack.cases += 1
+                answer = client.get(page, headers=headers)
+                is_refused = answer.status_code == 403 and answer.json()["error"]["code"].startswith("forbidden_")
+                attack.check(is_refused, (page, headers))
 
 
 # --- plain HTTP ------------------------------------------------------------------------------------------------------

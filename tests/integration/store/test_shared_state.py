@@ -11,7 +11,7 @@ from gatepass.config.model import Config
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.server.pages import status_of
 from gatepass.store.guarded import open_store
-from tests.integration.gateway import gateway, serving
+from tests.integration.gateway import serving
 from tests.integration.store.minting import Minting, minting
 from tests.integration.store.responder import Responder, responding
 from tests.integration.test_ui import ACCESS, KEYS, get, post, signed_in
@@ -91,12 +91,6 @@ async def test_the_secrets_of_a_store_are_masked():
         state = built(issuer, responder, previous_encryption_key=KEY[::-1])
         assert state.redactor.mask(f"{KEY} {PASSWORD} {KEY[::-1]}") == "*** *** ***"
         await state.aclose()
-
-
-async def test_a_process_without_a_store_shares_nothing_and_serves():
-    async with minting() as issuer, gateway(**issuer.configuration()) as served:
-        assert served.state.store is None
-        assert (await served.ask().answer()).status == 200
 
 
 async def test_no_client_and_no_page_has_the_password_that_the_server_quotes():

@@ -12,7 +12,6 @@ from gatepass.errors import InvalidImage
 from gatepass.normalize.images import Images
 from gatepass.normalize.json_editor import JsonObjectEditor
 from gatepass.types import Call
-from tests.rows import EMBEDDINGS, MODELS
 from tests.unit.normalize.calls import TARGET, a_call
 from tests.unit.protocols.json_texts import VALUES, written
 
@@ -20,7 +19,7 @@ BYTES = {
     "image/png": b"\x89PNG\r\n\x1a\n" + bytes(range(24)),
     "image/jpeg": b"\xff\xd8\xff\xe0\x00\x10JFIF" + bytes(20),
     "image/webp": b"RIFF\x24\x00\x00\x00WEBPVP8 " + bytes(20),
-    "image/gif": b"GIF89a\x01\x00\x01\x00" + bytes(20),
+    "image/gif": b"GIF87a\x01\x00\x01\x00" + bytes(20),
 }
 PNG = b64encode(BYTES["image/png"]).decode()
 URL = "https://example.com/a.png?x=1"
@@ -101,19 +100,6 @@ def test_a_messages_own_images_go_to_that_message():
     assert apply(json.dumps(document).encode()).adapted == ("images=3",)
 
 
-def test_a_messages_own_images_come_before_the_top_levels():
-    document = {"images": [URL + "2"], "messages": [user("t", images=[URL + "1"])]}
-    assert adapt(document)["messages"][0]["content"][1:] == [part(URL + "1"), part(URL + "2")]
-
-
-def test_the_last_user_message_may_be_followed_by_others():
-    document = {"images": URL, "messages": [user("q"), {"role": "tool", "tool_call_id": "c", "content": "r"}]}
-    assert adapt(document)["messages"] == [
-        user([{"type": "text", "text": "q"}, part(URL)]),
-        {"role": "tool", "tool_call_id": "c", "content": "r"},
-    ]
-
-
 @pytest.mark.parametrize(
     ("message", "content"),
     [
@@ -133,36 +119,11 @@ def test_text_comes_first_and_parts_that_are_there_stay(message, content):
 
 
 @pytest.mark.parametrize("empty", [None, [], "", {}])
-@pytest.mark.parametrize("role", ["user", "assistant", "system", "tool"])
-def test_empty_images_are_removed_wherever_they_stand(empty, role):
-    document = {"images": empty, "messages": [{"images": empty, "role": role, "content": "c"}], "model": "m"}
+def test_empty_images_are_removed_wherever_they_stand(empty):
+    document = {"images": empty, "messages": [{"images": empty, "role": "tool", "content": "c"}], "model": "m"}
     adapted = apply(json.dumps(document).encode())
-    assert json.loads(adapted.body) == {"messages": [{"role": role, "content": "c"}], "model": "m"}
+    assert json.loads(adapted.body) == {"messages": [{"role": "tool", "content": "c"}], "model": "m"}
     assert adapted.adapted == ("images=0",)
-
-
-def test_empty_images_without_messages_are_removed():
-    assert apply(b'{"images":[ ],"model":"m"}').body == b'{"model":"m"}'
-    assert apply(b'{"model":"m","messages":{"role":"user"},"images":{ }}').body == (
-        b'{"model":"m","messages":{"role":"user"}}'
-    )
-
-
-def test_names_and_roles_in_escapes_are_read():
-    body = b'{"im\\u0061ges":["http://h"],"messages":[{"role":"\\u0075ser","c\\u006fntent":"t"}]}'
-    assert json.loads(apply(body).body) == {
-        "messages": [user([{"type": "text", "text": "t"}, part("http://h")])],
-    }
-
-
-def test_last_of_duplicate_members_is_used():
-    body = (
-        b'{"images":["file:///x"],"images":["http://h"],"messages":[{"role":"tool","images":5,"role":"user",'
-        b'"images":["http://g"],"content":"old","content":"new"}]}'
-    )
-    assert json.loads(apply(body).body) == {
-        "messages": [user([{"type": "text", "text": "new"}, part("http://g"), part("http://h")])]
-    }
 
 
 def test_duplicates_without_content_leave_one_list():
@@ -181,18 +142,11 @@ def test_duplicates_without_content_leave_one_list():
         b'{"messages":[],"tools":[{"function":{"parameters":{"properties":{"images":{"type":"array"}}}}}]}',
         b'{"messages":[{"role":"assistant","tool_calls":[{"images":["x"]}]}],"metadata":{"images":"x"}}',
         b'{"messages":[["images",{"images":[1]}],"images",null,{"role":"images"}],"images_":[1]}',
-        b'{"messages":"images","im\\u0061ge":1}',
         b'{"messages":[{"role":"user","content":"\\u0069mages"}]}',
     ],
 )
 def test_word_images_in_texts_changes_no_byte(body):
     call = a_call(body)
-    assert Images().apply(call, TARGET) is call
-
-
-@pytest.mark.parametrize(("operation", "body"), [(EMBEDDINGS, b'{"images":["http://h"]}'), (MODELS, b"")])
-def test_images_are_searched_in_chats_only(operation, body):
-    call = a_call(body, operation)
     assert Images().apply(call, TARGET) is call
 
 
@@ -205,11 +159,6 @@ def test_bare_base64_gets_the_type_of_its_bytes_and_its_padding(mime, raw, cut):
     raw = raw[: len(raw) // 3 * 3 - cut]
     base64 = b64encode(raw).decode()
     assert moved([base64, base64.rstrip("=")]) == [part(f"data:{mime};base64,{base64}")] * 2
-
-
-def test_gif87_is_a_gif():
-    base64 = b64encode(b"GIF87a" + bytes(12)).decode()
-    assert moved(base64) == [part(f"data:image/gif;base64,{base64}")]
 
 
 @pytest.mark.parametrize(
@@ -271,15 +220,6 @@ def test_bytes_of_a_url_in_an_object_are_neither_copied_nor_compared(monkeypatch
     assert "url" not in read
 
 
-def test_one_object_alone_is_one_image():
-    assert moved({"url": URL}) == [part(URL)]
-
-
-def test_last_duplicate_in_an_image_object_is_used():
-    body = b'{"messages":[{"role":"user"}],"images":[{"url":"file:x","detail":"a","url":"http://h","detail":"low"}]}'
-    assert json.loads(apply(body).body)["messages"][0]["content"] == [part("http://h", detail="low")]
-
-
 def test_base64_in_lines_and_with_escaped_slashes_is_joined():
     base64 = b64encode(BYTES["image/jpeg"] + b"\xff" * 90).decode()
     assert "/" in base64
@@ -301,19 +241,16 @@ WANTED = "Send an http(s) URL, a data:image/…;base64 URL, or the base64 of a J
         ("file:///etc/passwd", "is a file: URL, which gatepass does not support"),
         ("ftp://h/a.png", "is a ftp: URL, which gatepass does not support"),
         ("http:///a", "is a http: URL, which gatepass does not support"),
-        ("blob:https://h/1", "is a blob: URL, which gatepass does not support"),
+        (f"data:image/png;a=\r\nb;base64,{PNG}", "is a data: URL, which gatepass does not support"),
         (f"data:text/plain;base64,{PNG}", "is a data: URL, which gatepass does not support"),
         ("data:image/png,%89PNG", "is a data: URL, which gatepass does not support"),
         (f"data:image/png;base64,%{PNG}", "is neither a URL nor base64"),
         ("data:image/png;base64,", "is empty"),
         (f"data:image/png;base64,{PNG * 100}!", "is neither a URL nor base64"),
         ("", "is empty"),
-        ("\n", "does not begin like an image that gatepass supports"),
         ("C:\\a.png", "is neither a URL nor base64"),
-        ("a.png", "is neither a URL nor base64"),
         ("/9j-_", "is neither a URL nor base64"),
         ("iVBORw0KGgo", "does not begin like an image that gatepass supports"),
-        (b64encode(b"BM" + bytes(40)).decode(), "does not begin like an image that gatepass supports"),
         (b64encode(b"%PDF-1.7" + bytes(40)).decode(), "does not begin like an image that gatepass supports"),
         ("A=======", "does not begin like an image that gatepass supports"),
         ("=" * 40, "does not begin like an image that gatepass supports"),
@@ -321,13 +258,10 @@ WANTED = "Send an http(s) URL, a data:image/…;base64 URL, or the base64 of a J
         (PNG.replace("C", "=", 1), "is neither a URL nor base64"),
         (f"{PNG}\u00e9", "is neither a URL nor base64"),
         (5, "is a number"),
-        (-1.5, "is a number"),
         (True, "is true"),
         (None, "is null"),
         ([URL], "is an array"),
         ({}, "is an object without image_url, url, inline_data, source, blob or data"),
-        ({"type": "text", "text": "x"}, "is an object without image_url, url, inline_data, source, blob or data"),
-        ({"inline_data": None}, "is an object without image_url, url, inline_data, source, blob or data"),
         (
             {"inline_data": {"mime_type": "image/png"}},
             "is an object without image_url, url, inline_data, source, blob or data",
@@ -335,15 +269,11 @@ WANTED = "Send an http(s) URL, a data:image/…;base64 URL, or the base64 of a J
         ({"image_url": {"detail": "low"}}, "has an image_url without url"),
         ({"image_url": {"url": None}}, "has null in url"),
         ({"image_url": None}, "has null in image_url"),
-        ({"image_url": ["x"]}, "has an array in image_url"),
-        ({"url": 5}, "has a number in url"),
         ({"url": {"url": URL}}, "has an object in url"),
         ({"url": "file:x"}, "is a file: URL, which gatepass does not support"),
         ({"data": False}, "has false in data"),
         ({"data": PNG, "mime_type": "application/pdf"}, "has a type that is not image/…"),
         ({"data": PNG, "mime_type": 'image/png";"x'}, "has a type that is not image/…"),
-        ({"data": PNG, "mime_type": 5}, "has a type that is not image/…"),
-        ({"data": ""}, "is empty"),
     ],
 )
 def test_invalid_image_is_named_with_position_and_reason(image, reason):
@@ -351,16 +281,8 @@ def test_invalid_image_is_named_with_position_and_reason(image, reason):
     assert refusal(at_top) == (f"images[2] {reason}. {WANTED}", "images[2]")
     in_message = {"messages": [{"role": "system", "content": ""}, user("t", images=[image])]}
     assert refusal(in_message) == (f"messages[1].images[0] {reason}. {WANTED}", "messages[1].images[0]")
-
-
-def test_one_image_alone_has_no_index():
-    assert refusal({"messages": [user("t")], "images": "file:x"})[1] == "images"
-    assert refusal({"messages": [user("t", images={"a": 1})]})[1] == "messages[0].images"
-
-
-@pytest.mark.parametrize(("images", "kind"), [(5, "a number"), (True, "true"), (False, "false"), (0, "a number")])
-def test_images_of_a_wrong_type_are_refused(images, kind):
-    assert refusal({"messages": [user("t")], "images": images}) == (f"images is {kind}. {WANTED}", "images")
+    if image and not isinstance(image, list):  # one image alone has no index
+        assert refusal({**at_top, "images": image}) == (f"images {reason}. {WANTED}", "images")
 
 
 def test_base64_in_escapes_cannot_smuggle_json():
@@ -392,11 +314,6 @@ def test_a_content_that_cannot_hold_images_is_refused(content, kind):
     message, param = refusal({"messages": [user("t"), user(content)], "images": [URL]})
     assert param == "messages[1].content"
     assert message.startswith(f"messages[1].content is {kind}. In a message with images")
-
-
-def test_no_refusal_quotes_the_image():
-    secret = "file:" + "secret" * 50
-    assert "secret" not in refusal({"messages": [user("t")], "images": [secret]})[0]
 
 
 # against a plain model
@@ -448,7 +365,7 @@ def test_the_rule_is_the_plain_model(data):
     assert (adapted is not call) == concerned
 
 
-@pytest.mark.parametrize("odd", ["\r", "\n", "\t", " ", "\x00", "\x7f", "\x85", "\u00a0", "\u2028"])
+@pytest.mark.parametrize("odd", ["\n", " ", "\x00", "\x7f", "\x85", "\u2028"])
 def test_url_with_a_blank_or_a_control_character_is_refused(odd):
     bad = f"https://h/a{odd}X-Header: 1"
     expected = f"images[1] is a URL that contains a space, a line break or another control character. {WANTED}"
@@ -459,18 +376,12 @@ def test_url_with_a_blank_or_a_control_character_is_refused(odd):
             apply(b'{"messages":[{"role":"user"}],"images":[%b]}' % raw.encode())
 
 
-def test_data_url_with_a_line_break_in_its_head_is_refused():
-    bad = f"data:image/png;a=\r\nb;base64,{PNG}"
-    expected = f"images[0] is a data: URL, which gatepass does not support. {WANTED}"
-    assert refusal({"messages": [user("")], "images": [bad]}) == (expected, "images[0]")
-
-
-@pytest.mark.parametrize("at", [1100, 3000, 65_535, 65_536, 100_000, 199_900])
-@pytest.mark.parametrize("odd", ["!!<>", "\u00e9", "=A"])
 @pytest.mark.parametrize("head", ["", "data:image/png;base64,"])
-def test_invalid_base64_is_found_at_any_position(head, odd, at):
+def test_invalid_base64_is_found_at_any_position(head):
     long = b64encode(BYTES["image/png"] + bytes(150_000)).decode()
     expected = f"images[1] is neither a URL nor base64. {WANTED}"
-    bad = f"{head}{long[:at]}{odd}{long[at:]}"
-    assert refusal({"messages": [user("")], "images": [URL, bad]}) == (expected, "images[1]")
+    for at in (1100, 65_535, 65_536, 199_900):
+        for odd in ("!!<>", "\u00e9", "=A"):
+            bad = f"{head}{long[:at]}{odd}{long[at:]}"
+            assert refusal({"messages": [user("")], "images": [URL, bad]}) == (expected, "images[1]"), (odd, at)
     assert moved(f"{head}{long}") == [part(f"data:image/png;base64,{long}")]

@@ -6,7 +6,7 @@ import pytest
 
 from gatepass.normalize.members import drop_orphaned_options, request_stream, request_whole_reply
 from gatepass.normalize.rules import apply_changes
-from tests.rows import CHAT, EMBEDDINGS, RESPONSES
+from tests.rows import RESPONSES
 from tests.unit.normalize.calls import a_call
 
 
@@ -43,10 +43,3 @@ def test_options_without_a_stream_go():
     changed, _ = apply_changes(a_call(b'{"stream":false,"stream_options":{}}'), [drop_orphaned_options])
     assert (changed.body, changed.adapted) == (b'{"stream":false}', ("drop=stream_options",))
     assert apply_changes(a_call(b'{"stream":false}'), [drop_orphaned_options])[1] == []
-
-
-@pytest.mark.parametrize("change", [request_whole_reply, request_stream])
-def test_embeddings_have_no_stream(change):
-    for stream in (False, True):
-        assert apply_changes(a_call(b"{}", EMBEDDINGS, stream=stream), [change])[1] == []
-    assert apply_changes(a_call(b"{}", CHAT, stream=change is request_whole_reply), [change])[1] == [change]

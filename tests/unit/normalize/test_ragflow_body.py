@@ -26,11 +26,6 @@ def test_model_is_the_placeholder_and_stream_is_always_set(stream):
     assert sent(BODY, stream) == (BODY | {"model": "model", "stream": stream}, ())
 
 
-def test_members_it_does_not_know_keep_their_bytes():
-    result = RagflowBody().apply(call(b'{"model":"b","x":1.10,"y":{"z" : 1E2},"messages":[]}'), Target("rag", "i"))
-    assert b'"x":1.10,"y":{"z" : 1E2}' in result.body
-
-
 def test_parts_become_one_text():
     parts = [{"type": "text", "text": "One"}, "two", {"text": "three"}]
     body, adapted = sent(BODY | {"messages": [{"role": "user", "content": parts, "name": "n"}]})

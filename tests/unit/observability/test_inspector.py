@@ -309,9 +309,7 @@ def test_the_command_that_tests_a_hop_names_it_and_sends_the_operation_of_the_re
     assert {"chat", *CALL_OPERATIONS} == set(options.CALL_OPERATIONS)
 
 
-def explained(
-    code: str, hop: str, status: int, reason: str, operation: str = "chat", **fields: object
-) -> dict[str, Any]:
+def explained(code: str, hop: str, status: int, reason: str, operation: str = "chat", **fields: Any) -> dict[str, Any]:
     """The error of the story of a request for the model `m`."""
     record = access(code=code, hop=hop, status=status, outcome="error", reason=reason, operation=operation, **fields)
     found: dict[str, Any] = story_of(request(record), 110.0, 0.0, str)["error"]

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gatepass.store.base import SYNC_S, StoreCache, StoreUnavailable
+from gatepass.store.base import SYNC_S, StoreCache, StoreReading, StoreUnavailable
 from tests.unit.clock import DrivenClock
 from tests.unit.store.memory import MemoryStore
 
@@ -48,18 +48,28 @@ async def test_a_follower_of_a_name_receives_each_new_value_once(clock, store, c
     assert reported == [(b"first", 1000.0 + SYNC_S), (b"second", 1000.0 + 4 * SYNC_S)]
 
 
+def test_a_moment_of_the_store_is_never_put_too_late_on_our_clock_nor_ours_on_its():
+    reading = StoreReading({}, at_s=5000.0, started_s=100.0, finished_s=100.5)
+    assert [reading.to_local_s(5000.0), reading.to_local_s(4900.0)] == [100.0, 0.0]
+    assert [reading.to_store_s(100.5), reading.to_store_s(110.5)] == [5000.0, 5010.0]
+
+
+async def test_a_later_follower_receives_the_current_value_and_one_that_left_nothing(clock, store, cache):
+    await store.put("value/one", b"x", 60.0)
+    reported = []
+    leave = cache.follow("value/one", lambda value, reading: reported.append("first"))
+    await clock.advance(SYNC_S)
+    leave()
+    cache.follow("value/one", lambda value, reading: reported.append("second"))
+    await clock.advance(SYNC_S)
+    assert reported == ["first", "second"]
+
+
 async def test_all_names_cost_one_request(clock, store, cache):
     for name in ("value/one", "value/two", "value/one"):
         cache.follow(name, lambda value, reading: None)
     await clock.advance(SYNC_S)
     assert store.requested == [("value/one", "value/two")]
-
-
-async def test_a_store_without_followers_is_not_read(clock, store, cache):
-    leave = cache.follow("value/one", lambda value, reading: None)
-    leave()
-    await clock.advance(5.0)
-    assert store.requested == []
 
 
 async def test_no_timer_is_set_without_followers(clock, store, cache, monkeypatch):
@@ -77,28 +87,8 @@ async def test_no_timer_is_set_without_followers(clock, store, cache, monkeypatc
     await clock.advance(2 * SYNC_S)
     leave()
     await clock.advance(5.0)
+    assert store.requested == [("value/one",)] * 2
     assert (before, len(timers)) == (0, 3)  # the last of them was set before the follower left
-
-
-async def test_a_follower_that_left_is_not_called_and_the_others_are(clock, store, cache):
-    reported = []
-    cache.follow("value/one", lambda value, reading: reported.append(("stays", value)))
-    leave = cache.follow("value/one", lambda value, reading: reported.append(("leaves", value)))
-    leave()
-    await store.put("value/one", b"x", 60.0)
-    await clock.advance(SYNC_S)
-    assert reported == [("stays", b"x")]
-
-
-async def test_a_later_follower_receives_the_current_value(clock, store, cache):
-    await store.put("value/one", b"x", 60.0)
-    reported = []
-    leave = cache.follow("value/one", lambda value, reading: reported.append("first"))
-    await clock.advance(SYNC_S)
-    leave()
-    cache.follow("value/one", lambda value, reading: reported.append("second"))
-    await clock.advance(SYNC_S)
-    assert reported == ["first", "second"]
 
 
 async def test_a_follower_may_leave_while_others_are_called(clock, store, cache):

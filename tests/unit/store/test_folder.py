@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from gatepass.store.base import StoreScope, StoreUnavailable
+from gatepass.store.base import StoreUnavailable
 from gatepass.store.folder import FolderStore
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.store.contract import Shared, StoreContract
@@ -120,15 +120,3 @@ async def test_missing_folder_makes_the_store_unavailable(folder, clock):
     for work in works:
         with pytest.raises(StoreUnavailable, match=r"the folder that the workers share: No such file"):
             await work
-
-
-async def test_unreadable_file_makes_the_store_unavailable(folder, clock):
-    (folder / "value-value%2Fone").mkdir()
-    with pytest.raises(StoreUnavailable, match="Is a directory"):
-        await FolderStore(folder, clock).get(["value/one"])
-
-
-async def test_folder_store_has_the_scope_of_the_machine(folder, clock):
-    store = FolderStore(folder, clock)
-    assert store.scope is StoreScope.MACHINE
-    await store.aclose()

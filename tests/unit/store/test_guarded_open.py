@@ -1,28 +1,15 @@
-import pytest
-
 from gatepass.config.model import StoreSettings
 from gatepass.store.base import StoreScope
 from gatepass.store.guarded import open_store
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock
-from tests.unit.store.contract import Shared, StoreContract, opened_store
+from tests.unit.store.contract import opened_store
 
 SETTINGS = StoreSettings(url="valkey://127.0.0.1", encryption_key=Secret("k" * 32))
 
 
-class TestStoreOfWorkers(StoreContract):
-    @pytest.fixture
-    def shared(self, tmp_path):
-        clock = DrivenClock()
-        here, there = (opened_store(None, tmp_path, clock) for _ in range(2))
-        return Shared(here, there, clock.advance)
-
-
-async def test_single_process_has_no_store():
-    assert open_store(None, None, DrivenClock()) is None
-
-
 async def test_configured_server_is_used_by_workers_and_not_called_at_open(tmp_path):
+    assert open_store(None, None, DrivenClock()) is None
     store = opened_store(SETTINGS, tmp_path, DrivenClock())
     assert store.scope is StoreScope.NETWORK
     await store.aclose()
