@@ -62,31 +62,13 @@ def reported(response: bytes) -> tuple[int, str, str]:
 
 # --- keys ---------------------------------------------------------------------------------------------------------
 
-SHOWN = {
-    "bearer": {"authorization": f"Bearer {KEY}"},
-    "the scheme's case is free": {"authorization": f"bEARER  {KEY}"},
-    "x-api-key": {"x-api-key": KEY},
-    "api-key": {"api-key": KEY},
-    "the same one three times": {"authorization": f"Bearer {KEY}", "x-api-key": KEY, "api-key": KEY},
-}
-
-
-@pytest.mark.parametrize("form", SHOWN)
-async def test_a_known_key_opens_in_every_form(locked, form):
-    assert (await locked.ask(headers={**JSON, **SHOWN[form]}).answer()).status == 200
-
 
 UNKNOWN = {
     "none": {},
     "unknown": {"authorization": f"Bearer {OTHER}"},
-    "empty": {"authorization": "Bearer "},
-    "another scheme": {"authorization": "Basic Z3A6eA=="},
-    "without its scheme": {"authorization": KEY},
     "two that differ": {"authorization": f"Bearer {KEY}", "x-api-key": OTHER},
-    "two that differ, the wrong one first": {"x-api-key": OTHER, "api-key": KEY},
     "two that are both known": {"x-api-key": NARROW, "api-key": KEY},
     "its hash": {"authorization": f"Bearer {hash_key(KEY)}"},
-    "a part": {"authorization": f"Bearer {KEY[:-1]}"},
     "by another name": {"x_api_key": KEY, "cookie": f"key={KEY}"},
 }
 
@@ -159,21 +141,12 @@ async def test_rotated_key_is_accepted_without_a_restart(upstream, tmp_path):
 # --- without keys: this machine, and no page of another origin ----------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "host",
-    ["localhost", "localhost:8080", "127.0.0.1", "127.1.2.3:80", "[::1]", "[::1]:8080", "LOCALHOST", "a.localhost"],
-)
+@pytest.mark.parametrize("host", ["localhost", "127.1.2.3:80", "[::1]:8080"])
 async def test_without_keys_this_machine_is_served(unlocked, host):
     assert status_of(await send_raw(unlocked.port, request(BODY, host=host))) == 200
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
-        *("evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example"),
-        *("192.168.0.1", "[::2]", ""),
-    ],
-)
+@pytest.mark.parametrize("host", ["evil.example:8080", "192.168.0.1", "localhost.evil.example", ""])
 async def test_without_keys_another_name_of_this_machine_is_refused(unlocked, host):
     """DNS rebinding: the page's own name leads to 127.0.0.1."""
     assert reported(await send_raw(unlocked.port, request(BODY, host=host))) == (403, "forbidden_host", "client")
@@ -186,7 +159,7 @@ async def test_without_keys_a_request_without_host_is_refused(unlocked):
     assert reported(await send_raw(unlocked.port, old)) == (403, "forbidden_host", "client")
 
 
-ORIGINS = {"https://evil.example": 403, "null": 403, "http://[": 403, "http://localhost:3000": 200, "http://[::1]": 200}
+ORIGINS = {"https://evil.example": 403, "null": 403, "http://localhost:3000": 200}
 
 
 @pytest.mark.parametrize("origin", ORIGINS)
@@ -202,19 +175,6 @@ async def test_without_keys_a_page_of_another_origin_is_refused(unlocked, origin
 async def test_without_keys_what_a_form_can_post_is_refused(unlocked, kind):
     response = await send_raw(unlocked.port, request(BODY, [("content-type", kind)]))
     assert reported(response) == (415, "unsupported_media_type", "client")
-
-
-async def test_without_keys_a_body_without_a_type_is_refused(unlocked):
-    untyped = request(fields=[("content-length", str(len(BODY)))]) + BODY
-    assert reported(await send_raw(unlocked.port, untyped)) == (415, "unsupported_media_type", "client")
-    typed = request(BODY, [("content-type", "Application/JSON; charset=x")])
-    assert status_of(await send_raw(unlocked.port, typed)) == 200
-
-
-async def test_without_keys_whatever_key_is_sent_is_ignored(unlocked):
-    for key in ("x", "empty", "lm-studio", '{"api_key":"k"}'):
-        headers = {**JSON, "authorization": f"Bearer {key}"}
-        assert (await unlocked.ask(headers=headers).answer()).status == 200
 
 
 # --- how much -----------------------------------------------------------------------------------------------------
@@ -247,18 +207,9 @@ async def test_a_body_that_is_announced_too_large_is_refused_unread(bounded):
     assert b"100 Continue" not in response
 
 
-async def test_a_chunked_body_is_counted_as_it_comes(bounded):
-    """Its end never comes: the limit is met first."""
-    fields = [("transfer-encoding", "chunked"), ("content-type", "application/json")]
-    pieces = [b"3e8\r\n" + b"x" * 1_000 + b"\r\n"] * (BODY_BYTES // 1_000 + 1)
-    response = await send_raw(bounded.port, request(fields=fields), *pieces)
-    assert reported(response) == (413, "body_too_large", "client")
-
-
 JSON_TYPE = ("content-type", "application/json")
 SLOW = {
     "nothing": b"",
-    "half a request line": b"POST /v1/ch",
     "half a head": b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-a: 1",
     "half a body": request(fields=[("content-length", "99"), JSON_TYPE]) + BODY[:5],
     "half a chunk": request(fields=[("transfer-encoding", "chunked"), JSON_TYPE]) + b"5\r\nab",
@@ -287,14 +238,6 @@ async def test_slow_head_does_not_extend_the_timeout(bounded):
     assert reported(received.result()) == (408, "receive_timeout", "client")
 
 
-async def test_disconnect_within_a_body_leaves_no_state(bounded, upstream):
-    before = len(upstream.received)
-    async with bounded.ask(b"", headers={**JSON, "content-length": "99"}):
-        await until(lambda: bounded.state.in_flight.busy == 1)
-    await until(lambda: not bounded.state.in_flight.busy)
-    assert len(upstream.received) == before
-
-
 async def test_a_broken_chunk_is_reported_at_once(bounded):
     fields = [("transfer-encoding", "chunked"), ("content-type", "application/json")]
     response = await send_raw(bounded.port, request(fields=fields) + b'5\r\n{"mod\r\nzz\r\n')
@@ -304,7 +247,6 @@ async def test_a_broken_chunk_is_reported_at_once(bounded):
 
 BEHIND = {
     "half a head": b"POST /v1/chat",
-    "garbage": b"\0\0\0\r\n\r\n",
     "a large head": b"GET / HTTP/1.1\r\nx: " + b"a" * 70_000,
 }
 
@@ -360,14 +302,8 @@ async def test_a_hundred_header_fields_are_enough(unlocked):
 
 
 @pytest.mark.parametrize("piece_bytes", [1_000, 10_000_000], ids=["in pieces", "at once"])
-@pytest.mark.parametrize("where", ["value", "name", "target"])
-async def test_a_head_above_64_kib_is_431(unlocked, where, piece_bytes):
-    large = "a" * 70_000
-    whole = {
-        "value": request(BODY, [("x-large", large)]),
-        "name": request(BODY, [(large, "x")]),
-        "target": request(BODY, target=f"/v1/chat/completions?{large}"),
-    }[where]
+async def test_a_head_above_64_kib_is_431(unlocked, piece_bytes):
+    whole = request(BODY, target=f"/v1/chat/completions?{'a' * 70_000}")
     pieces = [whole[at : at + piece_bytes] for at in range(0, len(whole), piece_bytes)]
     assert reported(await send_raw(unlocked.port, *pieces)) == (431, "head_too_large", "client")
 
@@ -379,58 +315,30 @@ async def test_head_of_60_kib_is_accepted_and_each_request_has_the_full_limit(un
     assert response.count(b"HTTP/1.1 200 OK") == 3
 
 
-@pytest.mark.parametrize("coding", ["gzip", "identity, br", "GZIP, gzip"])
-async def test_a_compressed_body_is_415(unlocked, coding):
-    packed = request(gzip.compress(BODY), [("content-encoding", coding)])
+async def test_a_compressed_body_is_415(unlocked):
+    packed = request(gzip.compress(BODY), [("content-encoding", "identity, br")])
     response = await send_raw(unlocked.port, packed)
     assert reported(response) == (415, "unsupported_encoding", "client")
     assert b"\r\naccept-encoding: identity\r\n" in response
 
 
-ROUTING = {
-    "model twice": b'{"model":"a","messages":[],"model":"b"}',
-    "model spelled with escapes": b'{"\\u006dodel":"a","messages":[]}',
-    "model beside its escape": b'{"model":"a","mod\\u0065l":"b"}',
-    "stream twice": b'{"model":"a","stream":false,"stream":true}',
-    "stream spelled with escapes": b'{"model":"a","str\\u0065am":true}',
-    "stream as text": b'{"model":"a","stream":"true"}',
-    "no model": b'{"messages":[]}',
-    "model null": b'{"model":null}',
-    "model a list": b'{"model":["a"]}',
-    "model empty": b'{"model":""}',
-    "model with a line break": b'{"model":"a\\r\\nx-admin: 1"}',
+NO_CALL = {
+    "model twice": (b'{"model":"a","messages":[],"model":"b"}', "invalid_request"),
+    "model beside its escape": (b'{"model":"a","mod\\u0065l":"b"}', "invalid_request"),
+    "stream as text": (b'{"model":"a","stream":"true"}', "invalid_request"),
+    "no model": (b'{"messages":[]}', "invalid_request"),
+    "model with a line break": (b'{"model":"a\\r\\nx-admin: 1"}', "invalid_request"),
+    "nothing": (b"", "invalid_json"),
+    "a list": (b"[]", "invalid_json"),
+    "200,000 deep": (b'{"model":"a","x":' + b"[" * 200_000 + b"]" * 200_000 + b"}", "invalid_json"),
 }
 
 
-@pytest.mark.parametrize("case", ROUTING)
-async def test_ambiguous_routing_members_are_400(unlocked, upstream, case):
-    before = len(upstream.received)
-    answer = await unlocked.ask(ROUTING[case]).answer()
-    assert (answer.status, answer.error["code"], answer.error["hop"]) == (400, "invalid_request", "client")
-    assert len(upstream.received) == before
-
-
-NO_JSON = {
-    "nothing": b"",
-    "a list": b"[]",
-    "half": b'{"model":"a"',
-    "two": b'{"model":"a"}{"model":"b"}',
-    "latin-1": '{"model":"ä"}'.encode("latin-1"),
-    "utf-16": '{"model":"a"}'.encode("utf-16"),
-    "a byte order mark": b'\xef\xbb\xbf{"model":"a"}',
-    "NaN": b'{"model":"a","x":NaN}',
-    "single quotes": b"{'model':'a'}",
-    "65 deep": b'{"model":"a","x":' + b"[" * 64 + b"]" * 64 + b"}",
-    "200,000 deep": b'{"model":"a","x":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
-    "half a pair": b'{"model":"\\ud800"}',
-}
-
-
-@pytest.mark.parametrize("case", NO_JSON)
-async def test_body_that_is_not_a_json_object_is_400(unlocked, upstream, case):
-    before = len(upstream.received)
-    answer = await unlocked.ask(NO_JSON[case]).answer()
-    assert (answer.status, answer.error["code"]) == (400, "invalid_json")
+@pytest.mark.parametrize("case", NO_CALL)
+async def test_a_body_that_is_no_clear_json_object_is_400_and_not_sent(unlocked, upstream, case):
+    (body, code), before = NO_CALL[case], len(upstream.received)
+    answer = await unlocked.ask(body).answer()
+    assert (answer.status, answer.error["code"], answer.error["hop"]) == (400, code, "client")
     assert len(upstream.received) == before
 
 
@@ -447,10 +355,9 @@ async def test_one_request_more_than_the_limit_is_503_with_retry_after():
     assert b"retry-after: 1" in response
 
 
-@pytest.mark.parametrize("offer", [("h2c", "Upgrade, HTTP2-Settings"), ("websocket", "keep-alive, Upgrade")])
-async def test_an_offer_to_upgrade_is_ignored_and_the_body_is_kept(offer):
+async def test_an_offer_to_upgrade_is_ignored_and_the_body_is_kept():
     """Java's HTTP client offers h2c with every plain request; RFC 9110 7.8 lets a server ignore it."""
-    fields = [("connection", offer[1]), ("Upgrade", offer[0]), ("http2-settings", "AAMAAABkAAQAAP__")]
+    fields = [("connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("http2-settings", "AAMAAABkAAQAAP__")]
     async with Scripted([Send(reply(COMPLETION))]) as upstream, gateway(upstream=upstream.url) as gp:
         response = await send_raw(gp.port, request(json.dumps(HELLO).encode(), fields), until=b"}}")
     assert status_of(response) == 200
@@ -465,21 +372,3 @@ async def test_http_1_0_gets_no_chunks():
     head, _, body = response.partition(b"\r\n\r\n")
     assert b"transfer-encoding" not in head.lower()
     assert body == b"".join(EVENTS)
-
-
-@pytest.mark.parametrize(
-    ("fields", "status"),
-    [
-        ([("host", "localhost"), ("host", "evil.example")], 400),
-        ([("host", "[::1]evil.example")], 400),
-        ([("host", "localhost:8@evil.example")], 400),
-        ([("host", "localhost:port")], 400),
-        ([("host", "localhost.evil.example")], 403),
-        ([("host", "localhost"), ("origin", "http://localhost"), ("origin", "http://evil.example")], 403),
-    ],
-)
-async def test_without_keys_repeated_and_invalid_hosts_and_origins_are_refused(fields, status):
-    async with Scripted([Send(reply(COMPLETION))]) as upstream, gateway(upstream=upstream.url) as gp:
-        response = await send_raw(gp.port, request(json.dumps(HELLO).encode(), fields))
-    assert status_of(response) == status
-    assert upstream.received == []

@@ -8,21 +8,15 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
-from itertools import chain
-from random import Random
 from typing import Any
 
 import openai
 import pytest
 
 from gatepass.auth.api_keys import hash_key
-from gatepass.config.load import load
 from gatepass.policy.breaker import Breaker
-from gatepass.proxy.app_state import create_app_state
-from gatepass.server.reload import ConfigSource
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS, delta
-from tests.integration.gateway import CHAT, HELLO, JSON, Gateway, gateway, serving
+from tests.integration.gateway import CHAT, HELLO, JSON, Gateway, gateway
 from tests.integration.issuer import SECRET, minted
 from tests.integration.scripted import (
     Dialogue,
@@ -38,7 +32,7 @@ from tests.integration.scripted import (
     reply,
     stream,
 )
-from tests.integration.test_connections import full_server, refusing_server
+from tests.integration.test_connections import refusing_server
 from tests.integration.test_sdk_truth import MESSAGES as MESSAGES_OF_SDK
 from tests.integration.test_sdk_truth import sdk
 from tests.unit.clock import DrivenClock
@@ -198,26 +192,13 @@ async def test_the_last_named_target_is_the_one_that_answered():
     assert (answer.status, answer.headers["x-gatepass-targets"]) == (200, "first/a, second/b, first/a")
 
 
-async def test_one_target_is_asked_again_after_the_wait_that_it_asks_for():
-    async with Scripted(error(429, retry_after_ms="300"), GOOD) as upstream, two(upstream, None, REFUSED) as gp:
-        began_s = gp.state.clock.now()
-        answer = await gp.ask().answer()
-        took_s = gp.state.clock.now() - began_s
-    assert (answer.status, answer.headers["x-gatepass-attempts"], len(upstream.received)) == (200, "2", 2)
-    assert 0.3 <= took_s < 5.0
-    assert answer.headers["x-gatepass-targets"] == "first/a"
-
-
 SHORT: dict[str, tuple[dict[str, Any], dict[str, str], str, int]] = {
     "no limit": ({}, {}, "300", 2),
     "total_s": ({"timeouts": {"total_s": 1}}, {}, "3000", 1),
-    "total_s, longer": ({"timeouts": {"total_s": 30}}, {}, "300", 2),
     "Python's time": ({}, {"x-stainless-read-timeout": "1.0"}, "3000", 1),
-    "Python's time, longer": ({}, {"x-stainless-read-timeout": "30.0"}, "300", 2),
     "Node's time": ({}, {"x-stainless-timeout": "1"}, "3000", 1),
     "Node's time, longer": ({}, {"x-stainless-timeout": "30"}, "300", 2),
     "no time": ({}, {"x-stainless-timeout": "NaN"}, "300", 2),
-    "the first request of an SDK": ({}, {"x-stainless-retry-count": "0"}, "300", 2),
     "a repeat of an SDK": ({}, {"x-stainless-retry-count": "1"}, "3000", 1),
     "too long a wait": ({}, {}, "11000", 1),
 }
@@ -234,62 +215,12 @@ async def test_no_repeat_is_sent_that_would_come_too_late(entry, headers, wait_m
         answer = await gp.ask(headers={**JSON, **headers}).answer()
         took_s = gp.state.clock.now() - began_s
     assert (answer.status, len(upstream.received)) == ((200, 2) if requests == 2 else (429, 1))
-    if requests == 1:
+    if requests == 2:
+        assert 0.3 <= took_s < 5.0
+    else:
         assert took_s < 1.0
         assert answer.error["code"] == "upstream_error"
         assert answer.headers["retry-after"] == str(-(-int(wait_ms) // 1000))
-
-
-async def test_a_connection_that_is_not_made_in_time_is_asked_again():
-    with full_server() as full:
-        entry = {**REFUSED, "timeouts": {"connect_s": 0.1}}
-        async with two(full, None, entry) as gp:
-            answer = await gp.ask().answer()
-    assert (answer.status, answer.headers["x-gatepass-attempts"]) == (504, "3")
-
-
-async def test_a_client_that_leaves_during_the_pause_leaves_nothing_behind():
-    async with Scripted(error(429, retry_after="5"), GOOD) as upstream, two(upstream, None, REFUSED) as gp:
-        async with gp.ask():
-            await upstream.requested()
-            await until(lambda: in_flight(gp) == 0)
-            assert len(gp.state.in_flight.requests) == 1
-        await until(lambda: len(gp.state.in_flight.requests) == 0)
-        assert in_flight(gp) == 0
-    assert len(upstream.received) == 1
-
-
-async def test_the_request_of_a_client_that_repeats_still_goes_to_a_healthy_target():
-    headers = {**JSON, "x-stainless-retry-count": "1"}
-    with refusing_server() as refuses:
-        async with Scripted(GOOD) as second, two(refuses, second, REFUSED) as gp:
-            assert (await gp.ask(headers=headers).answer()).status == 200
-    busy = error(429, retry_after="20")
-    async with Scripted(busy) as first, Scripted(GOOD) as second, two(first, second, REFUSED) as gp:
-        assert (await gp.ask(headers=headers).answer()).status == 429
-        assert (await gp.ask(headers=headers).answer()).status == 200
-    assert (len(first.received), len(second.received)) == (1, 1)
-
-
-async def test_one_target_never_gets_a_429_that_gatepass_made():
-    """Also if another model has the same target among several, and waits for it."""
-    entries = {
-        **models("first", "second", **REFUSED),
-        "one": {"upstream": "first", "name": "a", **REFUSED},
-        "plain": {"targets": [{"upstream": "first", "name": "a"}]},
-        "both": {"targets": [{"upstream": "first", "name": "a"}, {"upstream": "second", "name": "b"}]},
-    }
-    clock = DrivenClock()
-    async with Scripted(error(429, retry_after="50")) as first, Scripted(error(429, retry_after="40")) as second:
-        upstreams = {"first": {"base_url": first.url}, "second": {"base_url": second.url}}
-        async with gateway(upstreams=upstreams, models=entries, clock=clock) as gp:
-            assert (await gp.ask().answer()).error["code"] == "upstream_error"
-            assert (await gp.ask().answer()).error["code"] == "targets_limited"
-            for number, name in enumerate(("one", "plain", "both"), 2):
-                answer = await gp.ask({**HELLO, "model": name}).answer()
-                assert (name, answer.status, answer.error["code"]) == (name, 429, "upstream_error")
-                assert answer.headers["retry-after"] == "50"
-                assert (len(first.received), len(second.received)) == (number, 1)
 
 
 async def test_attempts_are_bounded_and_the_error_is_the_upstream_s():
@@ -300,26 +231,6 @@ async def test_attempts_are_bounded_and_the_error_is_the_upstream_s():
 
 
 # --- waits --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("entry", [REFUSED, {"breaker": {}}], ids=["retry", "breaker"])
-async def test_a_429_keeps_requests_away_from_its_target_until_the_wait_is_over(entry):
-    clock = DrivenClock()
-    async with (
-        Scripted(error(429, retry_after="20"), GOOD) as first,
-        Scripted(GOOD) as second,
-        two(first, second, entry, clock=clock) as gp,
-    ):
-        answer = await gp.ask().answer()
-        assert answer.status == (200 if "retry" in entry else 429)
-        assert "retry-after" not in answer.headers  # the second target is available
-        second.received.clear()
-        await clock.advance(19.9)
-        assert (await gp.ask().answer()).status == 200
-        assert (len(first.received), len(second.received)) == (1, 1)
-        await clock.advance(0.2)
-        assert (await gp.ask().answer()).status == 200
-        assert (len(first.received), len(second.received)) == (2, 1)
 
 
 async def test_all_targets_wait():
@@ -347,7 +258,7 @@ async def test_a_429_that_is_not_repeated_has_the_wait_of_the_target_that_is_ava
     clock, entry = DrivenClock(), {"breaker": {}, "max_cooldown_s": 300}
     async with (
         Scripted(error(429, retry_after="200", retry_after_ms="200000"), error(429, retry_after="9")) as first,
-        Scripted(error(429, retry_after="30"), error(429, SIZE["context"], retry_after="40")) as second,
+        Scripted(error(429, retry_after="30"), error(429, TOO_LONG, retry_after="40")) as second,
         two(first, second, entry, clock=clock) as gp,
     ):
         answer = await gp.ask().answer()
@@ -358,23 +269,6 @@ async def test_a_429_that_is_not_repeated_has_the_wait_of_the_target_that_is_ava
         # what concerns the size of the request would be the same at each target
         assert (await gp.ask().answer()).headers["retry-after"] == "40"
     assert (len(first.received), len(second.received)) == (1, 2)
-
-
-async def test_after_a_wait_of_more_than_a_minute_no_retry_of_a_client_helps():
-    clock, entry = DrivenClock(), {**REFUSED, "max_cooldown_s": 300}
-    async with (
-        Scripted(error(429, retry_after="200")) as first,
-        Scripted(error(429, retry_after="100")) as second,
-        two(first, second, entry, clock=clock) as gp,
-    ):
-        for code in ("upstream_error", "targets_limited"):
-            answer = await gp.ask().answer()
-            assert (answer.status, answer.error["code"]) == (429, code)
-            assert (answer.headers["retry-after"], answer.headers["x-should-retry"]) == ("100", "false")
-        await clock.advance(45)
-        answer = await gp.ask().answer()
-        assert (answer.headers["retry-after"], answer.headers.get("x-should-retry")) == ("55", None)
-    assert (len(first.received), len(second.received)) == (1, 1)
 
 
 async def test_the_client_is_told_the_wait_that_was_asked_for_although_gatepass_waits_for_less():
@@ -400,19 +294,6 @@ async def test_the_client_is_told_the_wait_that_was_asked_for_although_gatepass_
     assert (len(first.received), len(second.received)) == (3, 2)
 
 
-async def test_a_target_waits_for_a_minute_at_most_by_default():
-    clock = DrivenClock()
-    async with (
-        Scripted(error(429, retry_after="3600"), GOOD) as first,
-        Scripted(GOOD) as second,
-        two(first, second, REFUSED, clock=clock) as gp,
-    ):
-        await gp.ask().answer()
-        await clock.advance(60.1)
-        await gp.ask().answer()
-    assert (len(first.received), len(second.received)) == (2, 1)
-
-
 async def test_an_upstream_that_forbids_a_repeat_is_passed_on():
     clock = DrivenClock()
     forbids = error(429, retry_after="20", x_should_retry="false")
@@ -420,36 +301,8 @@ async def test_an_upstream_that_forbids_a_repeat_is_passed_on():
         assert (await gp.ask().answer()).headers["x-should-retry"] == "false"
 
 
-SIZE = {
-    "tokens a minute": "Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000,"
-    " Requested 45000. The input or output tokens must be reduced in order to run successfully.",
-    "context": "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens.",
-}
-
-
-@pytest.mark.parametrize("message", SIZE.values(), ids=SIZE)
-async def test_a_429_about_the_size_of_its_request_keeps_no_other_request_away(message):
-    clock = DrivenClock()
-    async with (
-        Scripted(error(429, message, retry_after="20"), GOOD) as first,
-        Scripted(GOOD) as second,
-        two(first, second, {"breaker": {}}, clock=clock) as gp,
-    ):
-        assert (await gp.ask().answer()).status == 429
-        assert (await gp.ask().answer()).status == 200
-    assert (len(first.received), len(second.received)) == (2, 0)
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"x_ratelimit_remaining_requests": "0", "x_ratelimit_reset_requests": "20s"},
-        {"x_ratelimit_remaining_tokens": "0", "x_ratelimit_reset_tokens": "0m20s"},
-        {"anthropic_ratelimit_tokens_remaining": "0", "anthropic_ratelimit_tokens_reset": "2027-01-15T08:00:20Z"},
-    ],
-    ids=["requests", "tokens", "anthropic"],
-)
-async def test_the_reset_of_a_quota_is_the_wait_of_a_429_without_one(headers):
+async def test_the_reset_of_a_quota_is_the_wait_of_a_429_without_one():
+    headers = {"x_ratelimit_remaining_tokens": "0", "x_ratelimit_reset_tokens": "0m20s"}
     clock = DrivenClock(wall=1_800_000_000.0)
     async with (
         Scripted(error(429, **headers), GOOD) as first,
@@ -462,18 +315,6 @@ async def test_the_reset_of_a_quota_is_the_wait_of_a_429_without_one(headers):
             await clock.advance(advance_s)
             assert (await gp.ask().answer()).status == 200
             assert (len(first.received), len(second.received)) == received
-
-
-async def test_a_quota_with_something_left_and_another_error_are_no_wait():
-    left = {"x_ratelimit_remaining_requests": "7", "x_ratelimit_reset_requests": "20s"}
-    used_up = {"x_ratelimit_remaining_requests": "0", "x_ratelimit_reset_requests": "20s"}
-    async with (
-        Scripted(error(429, **left), error(503, **used_up), GOOD) as first,
-        Scripted(GOOD) as second,
-        two(first, second, {"breaker": {}}) as gp,
-    ):
-        assert [(await gp.ask().answer()).status for _ in range(3)] == [429, 503, 200]
-    assert (len(first.received), len(second.received)) == (3, 0)
 
 
 # --- breaker ------------------------------------------------------------------------------------------------------
@@ -519,42 +360,6 @@ async def test_five_errors_eject_a_target_and_one_probe_brings_it_back(caplog):
     ]
 
 
-async def test_a_probe_whose_client_leaves_gives_its_place_to_the_next_request():
-    clock = DrivenClock()
-    async with Scripted(error(500), [Hold()], GOOD) as first, Scripted(GOOD) as second:
-        settings = {"breaker": {"consecutive_failures": 1, "ejection_s": 3}}
-        async with two(first, second, settings, clock=clock) as gp:
-            await gp.ask().answer()
-            await clock.advance(3.1)
-            async with gp.ask():
-                await first.requested(2)
-            await until(lambda: in_flight(gp) == 0)
-            assert breaker(gp).ejected_s is not None
-            assert breaker(gp).until_s <= clock.now()
-            assert (await gp.ask().answer()).status == 200
-            assert breaker(gp).ejected_s is None
-    assert (len(first.received), len(second.received)) == (3, 0)
-
-
-async def test_a_probe_whose_token_is_refused_stays_the_probe():
-    clock = DrivenClock()
-    async with (
-        Scripted(minted("token-1"), minted("token-2")) as issuer,
-        Scripted(error(500), error(401), GOOD) as first,
-        Scripted(GOOD) as second,
-    ):
-        login = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": SECRET}
-        upstreams = {"first": {"base_url": first.url, "credential": "corp"}, "second": {"base_url": second.url}}
-        entries = models("first", "second", breaker={"consecutive_failures": 1, "ejection_s": 3})
-        async with gateway(upstreams=upstreams, models=entries, credentials={"corp": login}, clock=clock) as gp:
-            await gp.ask().answer()
-            await clock.advance(3.1)
-            assert (await gp.ask().answer()).status == 200
-            assert breaker(gp).ejected_s is None
-            assert in_flight(gp) == 0
-    assert (len(first.received), len(second.received)) == (3, 0)
-
-
 async def test_gatepass_itself_asks_an_ejected_upstream_for_its_models():
     clock = DrivenClock()
     listed: Dialogue = [Send(reply({"object": "list", "data": []}))]
@@ -578,17 +383,6 @@ async def test_gatepass_itself_asks_an_ejected_upstream_for_its_models():
     assert {one.header("api-key") for one in first.received} == {"sk-corp-0123456789"}
 
 
-async def test_a_slow_target_with_good_replies_stays():
-    slow: Dialogue = [Pause(0.05), *GOOD]
-    async with (
-        Scripted(slow) as first,
-        Scripted(GOOD) as second,
-        two(first, second, {"breaker": {"consecutive_failures": 1}}) as gp,
-    ):
-        assert {(await gp.ask().answer()).status for _ in range(4)} == {200}
-    assert (len(first.received), len(second.received)) == (4, 0)
-
-
 async def test_a_target_that_does_not_answer_in_time_is_ejected():
     async with Scripted([Hold()]) as first, Scripted(GOOD) as second:
         entry = {"breaker": {"consecutive_failures": 2}, "timeouts": {"first_byte_s": 0.5}}
@@ -597,40 +391,40 @@ async def test_a_target_that_does_not_answer_in_time_is_ejected():
     assert (len(first.received), len(second.received)) == (2, 2)
 
 
-NO_FAILURES: dict[str, Dialogue] = {
-    "400": error(400),
-    "401": error(401),
-    "404": error(404),
-    "429": error(429),
-    "503 with a wait": error(503, retry_after_ms="1"),
-}
-
-
-@pytest.mark.parametrize("dialogue", NO_FAILURES.values(), ids=NO_FAILURES)
-async def test_what_a_healthy_target_answers_too_ejects_nothing(dialogue):
-    async with Scripted(dialogue) as first, two(first, None, {"breaker": {"consecutive_failures": 1}}) as gp:
-        for _ in range(2):
-            await gp.ask().answer()
-        assert breaker(gp).ejected_s is None
-
-
 UNKNOWN = {"error": {"message": "no", "type": "t", "code": "odd"}}
-CAUSED: dict[str, tuple[Dialogue, str, Any, int]] = {
-    "token ids": ([Send(reply({**VECTORS, "data": []}))], EMBEDDINGS, {"model": "m", "input": [1, 2]}, 400),
-    "no choice": ([Send(reply({**COMPLETION, "choices": []}))], CHAT, HELLO, 502),
-    "too large": ([Send(reply({**COMPLETION, "id": "x" * 9_000}))], CHAT, HELLO, 502),
-    "an unknown error in a 200": ([Send(reply(UNKNOWN))], CHAT, HELLO, 502),
-    "an unknown error in a stream": ([Send(stream(b"data: " + json.dumps(UNKNOWN).encode()))], CHAT, STREAMED, 502),
+CUT_LATER: Dialogue = [*begin_stream(), Send(chunk(delta(content="hi"))), Rst()]
+UNKNOWN_EVENT: Dialogue = [Send(stream(b"data: " + json.dumps(UNKNOWN).encode()))]
+VERDICTS: dict[str, tuple[Dialogue, Any, bool]] = {
+    "400": (error(400), HELLO, False),
+    "401": (error(401), HELLO, False),
+    "429": (error(429), HELLO, False),
+    "503 with a wait": (error(503, retry_after_ms="1"), HELLO, False),
+    "token ids": ([Send(reply({**VECTORS, "data": []}))], {"model": "m", "input": [1, 2]}, False),
+    "no choice": ([Send(reply({**COMPLETION, "choices": []}))], HELLO, False),
+    "too large": ([Send(reply({**COMPLETION, "id": "x" * 9_000}))], HELLO, False),
+    "an unknown error in a 200": ([Send(reply(UNKNOWN))], HELLO, False),
+    "an unknown error in a stream": (UNKNOWN_EVENT, STREAMED, False),
+    "503": (error(503), HELLO, True),
+    "closed": ([Rst()], HELLO, True),
+    "an error in a 200": ([Send(reply({"error": {"message": "no", "code": 500}}))], HELLO, True),
+    "an error of the server in a 200": (
+        [Send(reply({"error": {"message": "no", "type": "server_error"}}))],
+        HELLO,
+        True,
+    ),
+    "an empty body": ([Send(reply(b""))], HELLO, True),
+    "no JSON": ([Send(reply(b"<p>"))], HELLO, True),
+    "cut after an event": (CUT_LATER, STREAMED, True),
 }
 
 
-@pytest.mark.parametrize(("dialogue", "path", "body", "status"), CAUSED.values(), ids=CAUSED)
-async def test_what_a_request_may_have_caused_ejects_nothing(dialogue, path, body, status):
-    entry = {"breaker": {"consecutive_failures": 1}}
+@pytest.mark.parametrize(("dialogue", "body", "ejects"), VERDICTS.values(), ids=VERDICTS)
+async def test_only_what_a_failing_target_alone_answers_ejects_it(dialogue, body, ejects):
+    entry, path = {"breaker": {"consecutive_failures": 1}}, EMBEDDINGS if "input" in body else CHAT
     async with Scripted(dialogue) as first, two(first, None, entry, limits={"reply_bytes": 8_000}) as gp:
-        for _ in range(2):
-            assert (await gp.ask(body, path).answer()).status == status
-        assert breaker(gp).ejected_s is None
+        for _ in range(1 if ejects else 2):
+            await gp.ask(body, path).answer()
+        assert (breaker(gp).ejected_s is not None) is ejects
 
 
 async def test_the_time_of_the_request_is_a_failure_of_a_target_that_had_all_of_it():
@@ -645,79 +439,6 @@ async def test_the_time_of_the_request_is_a_failure_of_a_target_that_had_all_of_
         async with Scripted(dialogue) as first, two(first, None, entry) as gp:
             await gp.ask(body).answer()
             assert (breaker(gp).ejected_s is not None) is is_failure
-
-
-FAILURES: dict[str, tuple[Dialogue, Any]] = {
-    "503": (error(503), HELLO),
-    "closed": ([Rst()], HELLO),
-    "an error in a 200": ([Send(reply({"error": {"message": "no", "code": 500}}))], HELLO),
-    "an error of the server in a 200": ([Send(reply({"error": {"message": "no", "type": "server_error"}}))], HELLO),
-    "an empty body": ([Send(reply(b""))], HELLO),
-    "no JSON": ([Send(reply(b"<p>"))], HELLO),
-    "cut after an event": ([*begin_stream(), Send(chunk(delta(content="hi"))), Rst()], STREAMED),
-}
-
-
-@pytest.mark.parametrize(("dialogue", "body"), FAILURES.values(), ids=FAILURES)
-async def test_what_only_a_failing_target_answers_ejects_it(dialogue, body):
-    async with (
-        Scripted(dialogue) as first,
-        Scripted(GOOD_STREAM) as second,
-        two(first, second, {"breaker": {"consecutive_failures": 1}}) as gp,
-    ):
-        await gp.ask(body).answer()
-        assert breaker(gp).ejected_s is not None
-        assert (await gp.ask(STREAMED).answer()).status == 200
-    assert (len(first.received), len(second.received)) == (1, 1)
-
-
-async def test_if_all_targets_are_ejected_all_are_tried():
-    async with Scripted(error(500), GOOD) as first, Scripted(error(500)) as second:
-        entry = {"breaker": {"consecutive_failures": 1, "ejection_s": 30}}
-        async with two(first, second, entry) as gp:
-            assert [(await gp.ask().answer()).status for _ in range(3)] == [500, 500, 200]
-    assert (len(first.received), len(second.received)) == (2, 1)
-
-
-async def test_no_repeat_goes_to_an_ejected_target_beside_a_healthy_one():
-    with refusing_server() as refuses:
-        async with Scripted(GOOD, GOOD, error(503), GOOD) as second:
-            retry = {"on": ["may_have_run"], "operations": ["chat"]}
-            async with two(refuses, second, {"breaker": {"consecutive_failures": 2}, "retry": retry}) as gp:
-                for _ in range(2):
-                    assert (await gp.ask().answer()).headers["x-gatepass-targets"] == "first/a, second/b"
-                answer = await gp.ask().answer()
-                assert (answer.status, answer.headers["x-gatepass-attempts"]) == (200, "2")
-                assert answer.headers["x-gatepass-targets"] == "second/b"
-    assert len(second.received) == 4
-
-
-async def test_the_state_of_a_target_survives_a_reload_of_its_upstream(tmp_path):
-    file = tmp_path / "gatepass.json"
-    async with Scripted(error(500), GOOD) as first, Scripted(GOOD) as second:
-        upstreams: dict[str, Any] = {"first": {"base_url": first.url}, "second": {"base_url": second.url}}
-        entry = {"breaker": {"consecutive_failures": 1}}
-
-        def write(**more: Any) -> None:
-            file.write_text(json.dumps({"upstreams": upstreams, "models": models(*upstreams, **{**entry, **more})}))
-
-        write()
-        read = partial(load, str(file), {})
-        loaded = read()
-        async with serving(create_app_state(loaded.config), ConfigSource(loaded, read)) as gp:
-            reloader = gp.server.reloader
-            assert reloader is not None
-            assert (await gp.ask().answer()).status == 500
-            write(timeouts={"total_s": 60})
-            assert (await reloader.reload("command")).outcome == "reloaded"
-            assert (await gp.ask().answer()).status == 200
-            assert (len(first.received), len(second.received)) == (1, 1)
-            # without a breaker nothing keeps requests away
-            entry = {}
-            write()
-            assert (await reloader.reload("command")).outcome == "reloaded"
-            assert (await gp.ask().answer()).status == 200
-            assert (len(first.received), len(second.received)) == (2, 1)
 
 
 # --- stored objects -----------------------------------------------------------------------------------------------
@@ -739,16 +460,7 @@ RESPONSE = {
     ],
     "usage": {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2},
 }
-MESSAGE = {
-    "id": "msg_1",
-    "type": "message",
-    "role": "assistant",
-    "model": "m",
-    "content": [{"type": "text", "text": "hi"}],
-    "stop_reason": "end_turn",
-    "usage": {"input_tokens": 1, "output_tokens": 1},
-}
-PATHS = {"/v1/responses": RESPONSE, "/v1/messages": MESSAGE, CHAT: COMPLETION, EMBEDDINGS: VECTORS}
+PATHS = {"/v1/responses": RESPONSE, CHAT: COMPLETION}
 
 
 def answering(request: Received) -> Dialogue:
@@ -756,137 +468,20 @@ def answering(request: Received) -> Dialogue:
 
 
 RESPONSES: dict[str, Any] = {"model": "m", "input": "hi", "stream": False}
-MESSAGES: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
-FILE = {"type": "file", "file": {"file_id": "file-1"}}
-PINNED: dict[str, tuple[str, Any]] = {
-    "previous_response_id": ("/v1/responses", {**RESPONSES, "previous_response_id": "resp_1"}),
-    "conversation": ("/v1/responses", {**RESPONSES, "conversation": {"id": "conv_1"}}),
-    "file in a response": (
-        "/v1/responses",
-        {**RESPONSES, "input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]}]},
-    ),
-    "file in a chat": (CHAT, {**HELLO, "messages": [{"role": "user", "content": [FILE]}]}),
-    "container": ("/v1/messages", {**MESSAGES, "container": "container_1"}),
-    "code interpreter": (
-        "/v1/responses",
-        {**RESPONSES, "tools": [{"type": "code_interpreter", "container": "cntr_1"}]},
-    ),
-    "vector store": (
-        "/v1/responses",
-        {**RESPONSES, "tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]},
-    ),
-    "item": ("/v1/responses", {**RESPONSES, "input": [{"type": "item_reference", "id": "msg_1"}]}),
-    "prompt": ("/v1/responses", {**RESPONSES, "prompt": {"id": "pmpt_1", "variables": {"a": "b"}}}),
-    "prompt of a version": ("/v1/responses", {**RESPONSES, "prompt": {"version": "2", "id": "pmpt_1"}}),
-    "audio": (
-        CHAT,
-        {**HELLO, "messages": [{"role": "assistant", "audio": {"id": "audio_1"}}, *HELLO["messages"]]},
-    ),
-}
-NAMES = ("previous_response_id", "conversation", "file_id", "container", "vector_store_ids", "prompt", "audio")
-SCHEMA = {"type": "object", "properties": {name: {"type": "string"} for name in NAMES}, "required": list(NAMES)}
-ARGUMENTS = json.dumps({**dict.fromkeys(NAMES, "x"), "type": "item_reference", "audio": {"id": "x"}})
-CALL_OF_TOOL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": ARGUMENTS}}
-FREE: dict[str, tuple[str, Any]] = {
-    "a schema in a chat": (
-        CHAT,
-        {**HELLO, "tools": [{"type": "function", "function": {"name": "f", "parameters": SCHEMA}}]},
-    ),
-    "a schema in a response": (
-        "/v1/responses",
-        {**RESPONSES, "tools": [{"type": "function", "name": "f", "parameters": SCHEMA}]},
-    ),
-    "a schema in messages": ("/v1/messages", {**MESSAGES, "tools": [{"name": "f", "input_schema": SCHEMA}]}),
-    "arguments": (
-        CHAT,
-        {**HELLO, "messages": [{"role": "assistant", "tool_calls": [CALL_OF_TOOL]}, *HELLO["messages"]]},
-    ),
-    "text": (CHAT, {**HELLO, "messages": [{"role": "user", "content": ARGUMENTS}]}),
-    "words": ("/v1/responses", {**RESPONSES, "input": "prompt, audio, item_reference " * 2_000}),
-    "the end of a text": ("/v1/responses", {**RESPONSES, "input": "Summarize this conversation:"}),
-    "nothing named": ("/v1/responses", {**RESPONSES, "previous_response_id": None, "conversation": None}),
-    "a new container": (
-        "/v1/responses",
-        {**RESPONSES, "tools": [{"type": "code_interpreter", "container": {"type": "auto"}}]},
-    ),
-    "spoken": (
-        CHAT,
-        {
-            **HELLO,
-            "modalities": ["text", "audio"],
-            "audio": {"voice": "alloy", "format": "wav"},
-            "messages": [
-                {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}]}
-            ],
-        },
-    ),
-}
 MOST_RETRY = {"on": ["refused", "may_have_run"], "operations": ["chat", "responses", "messages"]}
 
 
-@pytest.mark.parametrize(("path", "body"), [*PINNED.values(), *FREE.values()], ids=[*PINNED, *FREE])
-async def test_a_request_that_names_a_stored_object_is_never_moved(path, body):
-    is_pinned = (path, body) in PINNED.values()
-    for fault in (error(429), error(500), [Rst()]):
+@pytest.mark.parametrize("fault", [error(429), error(500), [Rst()], None], ids=["429", "500", "reset", "refused"])
+async def test_a_request_that_names_a_stored_object_is_never_moved(fault):
+    with refusing_server() as refuses:
         async with (
-            Scripted(fault) as first,
+            Scripted(fault or GOOD) as first,
             Scripted(answer=answering) as second,
-            two(first, second, {"retry": MOST_RETRY}) as gp,
+            two(first if fault else refuses, second, {"retry": MOST_RETRY}) as gp,
         ):
-            answer = await gp.ask(body, path).answer()
-        assert (answer.status, len(first.received), len(second.received)) == (
-            (answer.status, 1, 0) if is_pinned else (200, 1, 1)
-        )
-        assert (answer.status == 200) is not is_pinned
-    with refusing_server() as refuses:
-        async with Scripted(answer=answering) as second, two(refuses, second, {"retry": MOST_RETRY}) as gp:
-            answer = await gp.ask(body, path).answer()
-            assert (answer.status, len(second.received)) == ((502, 0) if is_pinned else (200, 1))
-
-
-ANSWERED = ("previous_response_id", "conversation", "item", "container", "code interpreter")
-
-
-@pytest.mark.parametrize("case", PINNED)
-async def test_a_request_that_names_a_stored_object_is_never_balanced(case):
-    path, body = PINNED[case]
-    async with Scripted(answer=answering) as first, Scripted(answer=answering) as second:
-        for policy in ("weighted", "least_in_flight"):
-            async with two(first, second, {"policy": policy}) as gp:
-                for _ in range(8):
-                    assert (await gp.ask(body, path).answer()).status == 200
-            counts = (len(first.received), len(second.received))
-            first.received.clear()
-            second.received.clear()
-            # an answer and its container are where the affinity of its caller led, which may be either target
-            assert counts == (8, 0) or (case in ANSWERED and counts == (0, 8))
-
-
-@pytest.mark.parametrize(("path", "body"), PINNED.values(), ids=PINNED)
-async def test_targets_alone_move_a_request_as_before(path, body):
-    with refusing_server() as refuses:
-        async with Scripted(answer=answering) as second, two(refuses, second) as gp:
-            assert (await gp.ask(body, path).answer()).status == 200
-
-
-async def test_the_conversations_of_a_caller_stay_at_one_target():
-    keys = [f"gp-caller-{number}-0123456789abcdef" for number in range(6)]
-    access = {"keys": [{"name": f"c{at}", "hash": hash_key(key)} for at, key in enumerate(keys)]}
-    async with (
-        Scripted(answer=answering) as first,
-        Scripted(answer=answering) as second,
-        two(first, second, {"policy": "weighted"}, access=access) as gp,
-    ):
-        chosen: dict[str, set[int]] = {}
-        for path, body in (("/v1/responses", RESPONSES), ("/v1/messages", MESSAGES)):
-            for key in keys:
-                for _ in range(4):
-                    before = len(first.received)
-                    headers = {**JSON, "authorization": f"Bearer {key}"}
-                    assert (await gp.ask(body, path, headers=headers).answer()).status == 200
-                    chosen.setdefault(key, set()).add(len(first.received) - before)
-        assert [len(one) for one in chosen.values()] == [1] * len(keys)
-        assert len({*chain(*chosen.values())}) == 2, "each target serves some callers"
+            pinned = await gp.ask({**RESPONSES, "previous_response_id": "resp_1"}, "/v1/responses").answer()
+            assert (pinned.status >= 400, second.received) == (True, [])
+            assert (await gp.ask(RESPONSES, "/v1/responses").answer()).status == 200
 
 
 # --- a split call -------------------------------------------------------------------------------------------------
@@ -905,9 +500,7 @@ def failing_at(text: str, fault: Dialogue) -> Callable[[Received], Dialogue]:
 
 SPLITS: dict[str, tuple[Any, Dialogue, int]] = {
     "nothing allowed": ({}, error(503), 503),
-    "refused": ({"retry": {"on": ["refused"]}}, error(503, **WAIT), 503),
     "429, refused": ({"retry": {"on": ["refused"]}}, error(429, **WAIT), 429),
-    "another operation": ({"retry": {"on": ["may_have_run"], "operations": ["chat"]}}, error(503), 503),
     "allowed": ({"retry": {"on": ["may_have_run"], "operations": ["embeddings"]}}, error(503), 200),
     "both": ({"retry": {"on": ["refused", "may_have_run"], "operations": ["embeddings"]}}, error(429, **WAIT), 200),
 }
@@ -942,21 +535,6 @@ async def test_a_part_that_is_refused_needs_the_budget_of_what_may_run_twice():
         statuses = [(await gp.ask(body, EMBEDDINGS).answer()).status for _ in range(31)]
     assert statuses == [200] * 30 + [429]
     assert len(second.received) == 2 * 30
-
-
-async def test_the_parts_of_a_call_go_to_one_target():
-    body = {"model": "m", "input": [str(number) for number in range(8)]}
-    async with (
-        Scripted(answer=part) as first,
-        Scripted(answer=part) as second,
-        two(first, second, {"policy": "weighted", "rules": {"split": 2}}) as gp,
-    ):
-        for _ in range(6):
-            assert (await gp.ask(body, EMBEDDINGS).answer()).status == 200
-            counts = {len(first.received), len(second.received)}
-            assert counts == {0, 4}
-            first.received.clear()
-            second.received.clear()
 
 
 # --- context_fallback ---------------------------------------------------------------------------------------------
@@ -1017,23 +595,8 @@ async def test_a_client_waits_for_the_model_for_long_requests():
     assert (len(first.received), len(second.received)) == (2, 2)
 
 
-async def test_a_caller_without_the_model_for_long_requests_gets_the_first_error():
-    access = {"keys": [{"name": "limited", "hash": hash_key(KEY), "models": ["m"]}]}
-    async with (
-        Scripted(error(400, TOO_LONG, "context_length_exceeded")) as first,
-        Scripted(GOOD) as second,
-        gateway(**long_context(first, second, access=access)) as gp,
-    ):
-        answer = await gp.ask(headers={**JSON, "authorization": f"Bearer {KEY}"}).answer()
-    assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
-    assert "long" not in answer.body.decode().replace("too long", "")
-    assert (len(first.received), len(second.received)) == (1, 0)
-
-
 FILTERED = {
     "azure": error(400, "The response was filtered due to the prompt triggering the policy.", "content_filter"),
-    "openai": error(400, "Your request was rejected as a result of our safety system.", "content_policy_violation"),
-    "dashscope": error(400, "Input data may contain inappropriate content.", "data_inspection_failed"),
     "in a 200": [Send(reply({"error": {"message": "filtered", "code": "content_filter"}}))],
 }
 
@@ -1049,19 +612,6 @@ async def test_a_content_filter_never_leads_to_another_target(dialogue):
     assert (len(first.received), len(second.received)) == (1, 0)
 
 
-LONG_OBJECTS: dict[str, Any] = {**HELLO, "messages": [{"role": "user", "content": [FILE]}]}
-
-
-async def test_a_request_that_names_a_stored_object_goes_to_no_other_model():
-    async with (
-        Scripted(error(400, TOO_LONG, "context_length_exceeded")) as first,
-        Scripted(GOOD) as second,
-        gateway(**long_context(first, second)) as gp,
-    ):
-        assert (await gp.ask(LONG_OBJECTS).answer()).status == 400
-    assert (len(first.received), len(second.received)) == (1, 0)
-
-
 @pytest.mark.parametrize("fault", [error(429), error(500), error(400, TOO_LONG, "context_length_exceeded"), [Rst()]])
 async def test_a_limited_key_reaches_no_other_model_by_failing_the_first(fault):
     """LiteLLM #39998."""
@@ -1071,29 +621,14 @@ async def test_a_limited_key_reaches_no_other_model_by_failing_the_first(fault):
         found = long_context(first, second, access=access)
         found["models"]["m"]["retry"] = {**MOST_RETRY, "attempts": 2}
         async with gateway(**found) as gp:
-            assert (await gp.ask(headers=headers).answer()).status >= 400
+            failed = await gp.ask(headers=headers).answer()
+            assert failed.status >= 400
+            assert "long" not in failed.body.decode().replace("too long", "")
             refused = await gp.ask({**HELLO, "model": "long"}, headers=headers).answer()
     assert (refused.error["code"], len(second.received)) == ("model_not_allowed", 0)
 
 
 # --- headers ------------------------------------------------------------------------------------------------------
-
-
-async def test_targets_are_named_only_where_a_policy_is_set():
-    named = {}
-    for policy, entry in {"none": {}, "retry": REFUSED, "breaker": {"breaker": {}}, "affinity": {"affinity": "caller"},
-                          "weighted": {"policy": "weighted"}}.items():  # fmt: skip
-        with refusing_server() as refuses:
-            async with Scripted(GOOD) as second, two(refuses, second, entry) as gp:
-                answers = [await gp.ask().answer() for _ in range(12)]
-                failed_over = next((one for one in answers if "x-gatepass-attempts" in one.headers), None)
-        assert {one.status for one in answers} == {200}
-        if failed_over is not None:
-            assert failed_over.headers["x-gatepass-attempts"] == "2"
-            named[policy] = failed_over.headers.get("x-gatepass-targets")
-    both = "first/a, second/b"
-    named.setdefault("affinity", both)  # the hash may prefer the second target
-    assert named == {"none": None, "retry": both, "breaker": both, "affinity": both, "weighted": both}
 
 
 HEADERS = [
@@ -1124,11 +659,8 @@ async def test_with_targets_alone_headers_and_calls_are_those_of_before():
 
 SDK: dict[str, tuple[Any, Dialogue, Dialogue | None, str, tuple[int, ...]]] = {
     "429, no policy": ({}, error(429, **WAIT), GOOD, "RateLimitError", (3, 0)),
-    "503, no policy": ({}, error(503, **WAIT), GOOD, "InternalServerError", (3, 0)),
     "429, a second target": (REFUSED, error(429, **WAIT), GOOD, "", (1, 1)),
-    "503, a second target": (REFUSED, error(503, **WAIT), GOOD, "", (1, 1)),
     # the request: 3 attempts by gatepass; each of the package's two repeats: one
-    "429, one target": (REFUSED, error(429, **WAIT), None, "RateLimitError", (5,)),
     "503, one target": (REFUSED, error(503, **WAIT), None, "InternalServerError", (5,)),
     # `x-should-retry: false` ends it at once
     "429, both for long": (
@@ -1159,65 +691,27 @@ async def test_the_openai_package_at_each_429_and_503(entry, first, second, rais
     assert (caught, (len(one.received), len(other.received))[: len(requests)]) == (raised, requests)
 
 
-async def test_the_openai_package_waits_as_long_as_all_targets_do():
-    busy = error(429, retry_after="1")
-    async with (
-        Scripted(busy, GOOD) as first,
-        Scripted(busy, GOOD) as second,
-        two(first, second, {"breaker": {}}) as gp,
-        sdk(gp) as client,
-    ):
-        assert [(await gp.ask().answer()).status for _ in range(2)] == [429, 429]
-        began_s = gp.state.clock.now()
-        await client.chat.completions.create(model="m", messages=MESSAGES_OF_SDK)
-        assert 0.5 < gp.state.clock.now() - began_s < 5.0
-    assert (len(first.received), len(second.received)) == (2, 1)
-
-
-async def test_the_openai_package_ends_at_once_if_all_targets_wait_for_long():
-    entry = {"breaker": {}, "max_cooldown_s": 300}
-    async with (
-        Scripted(error(429, retry_after="300")) as first,
-        Scripted(error(429, retry_after="100")) as second,
-        two(first, second, entry) as gp,
-        sdk(gp) as client,
-    ):
-        assert [(await gp.ask().answer()).status for _ in range(2)] == [429, 429]
-        with pytest.raises(openai.RateLimitError, match="Every target of the model 'm' asked to wait"):
-            await client.chat.completions.create(model="m", messages=MESSAGES_OF_SDK)
-    assert (len(first.received), len(second.received)) == (1, 1)
-
-
 # --- amplification ------------------------------------------------------------------------------------------------
 
-LOADS: dict[str, tuple[int, float, Dialogue, float, float]] = {
-    "100 %": (50, 1.0, error(500), 1.15, 1.2),
-    "30 %": (50, 0.3, error(500), 1.15, 1.2),
-    "cuts": (50, 1.0, [*begin_stream(), Rst()], 1.15, 1.2),
+LOADS: dict[str, tuple[int, float, float]] = {
+    "many": (50, 1.15, 1.2),
     # three repeats a second are always allowed
-    "100 % of few": (5, 1.0, error(500), 1.5, 1.7),
+    "few": (5, 1.5, 1.7),
 }
-"""Requests a second, the share of failures, and the bounds of the upstream's requests for each of the clients'."""
+"""Requests a second, all of which fail, and the bounds of the upstream's requests for each of the clients'."""
 
 
-@pytest.mark.parametrize(("rate", "share", "fault", "least", "most"), LOADS.values(), ids=LOADS)
-async def test_repeats_do_not_multiply_an_outage(rate, share, fault, least, most, capsys):
-    clock, random, asked = DrivenClock(), Random(1), 250 if rate == 50 else 100
-    good = GOOD_STREAM if fault[-1] == Rst() else GOOD
-
-    def answer(_: Received) -> Dialogue:
-        return fault if random.random() < share else good
-
+@pytest.mark.parametrize(("rate", "least", "most"), LOADS.values(), ids=LOADS)
+async def test_repeats_do_not_multiply_an_outage(rate, least, most):
+    clock, asked = DrivenClock(), 250 if rate == 50 else 100
     retry = {"on": ["may_have_run"], "operations": ["chat"], "attempts": 2}
     async with (
-        Scripted(answer=answer) as first,
-        Scripted(answer=answer) as second,
+        Scripted(error(500)) as first,
+        Scripted(error(500)) as second,
         two(first, second, {"retry": retry}, clock=clock) as gp,
     ):
         for _ in range(asked):
-            await gp.ask(STREAMED if good is GOOD_STREAM else HELLO).answer()
+            await gp.ask().answer()
             await clock.advance(1 / rate)
     ratio = (len(first.received) + len(second.received)) / asked
-    with capsys.disabled():
-        print(f"\n{rate} requests a second, {share:.0%} {'cuts' if good is GOOD_STREAM else 'errors'}: {ratio:.3f}")
     assert least <= ratio <= most

@@ -12,7 +12,7 @@ from gatepass.auth.api_keys import hash_key
 from tests.integration.answers import COMPLETION, delta
 from tests.integration.gateway import CHAT, HELLO, JSON, gateway
 from tests.integration.issuer import SECRET
-from tests.integration.scripted import Hold, Rst, Scripted, Send, Wait, begin_stream, chunk, reply
+from tests.integration.scripted import Hold, Rst, Scripted, Send, begin_stream, chunk, reply
 from tests.integration.test_failover import (
     GOOD,
     GOOD_STREAM,
@@ -41,28 +41,6 @@ async def test_the_name_that_a_client_invents_harms_no_header(name):
             assert answer.status == 200
             assert len(answer.headers["x-gatepass-targets"]) < 2000
             assert len(gp.state.upstreams["first"].state.healths) == 1
-
-
-async def test_a_probe_that_streams_for_long_keeps_the_target_away_no_longer_than_an_ejection():
-    clock, release = DrivenClock(), asyncio.Event()
-    long = [*begin_stream(), Send(chunk(delta(content="hi"))), Wait(release)]
-    async with (
-        Scripted(error(500), long, GOOD) as first,
-        Scripted(GOOD) as second,
-        two(first, second, {"breaker": {"consecutive_failures": 1, "ejection_s": 3}}, clock=clock) as gp,
-    ):
-        assert (await gp.ask().answer()).status == 500
-        await clock.advance(3.1)
-        async with gp.ask(STREAMED) as ask:
-            await ask.head()
-            await ask.until(b"hi")
-            assert (await gp.ask().answer()).status == 200
-            assert len(second.received) == 1
-            await clock.advance(3.1)
-            assert (await gp.ask().answer()).status == 200
-            assert (len(first.received), len(second.received)) == (3, 1)
-            assert breaker(gp).ejected_s is None
-        await until(lambda: in_flight(gp) == 0)
 
 
 KEY = "gp-limited-0123456789abcdef"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 from gatepass.auth.api_keys import hash_key
@@ -72,34 +71,3 @@ async def test_chats_are_served_in_turn_with_500_queued_embeddings():
         assert abs(served[: at + 1].count("chat") - (at + 1) / 2) <= PLACES
     assert served[: 2 * CHATS + PLACES].count("chat") == CHATS
     assert all("queue;dur=" in answer.headers["server-timing"] for answer in answers[:CHATS])
-
-
-async def test_a_client_that_disconnects_leaves_the_queue_and_is_never_sent():
-    upstream = Upstream()
-    async with full(upstream) as gp:
-        embeddings = [asyncio.create_task(bulk(gp).answer()) for _ in range(PLACES)]
-        await until(lambda: len(upstream.came) == PLACES)
-        async with AsyncExitStack() as leaving:
-            for _ in range(10):
-                await leaving.enter_async_context(chat(gp))
-            await until(lambda: waiting(gp) == 10)
-        await until(lambda: waiting(gp) == 0)
-        upstream.go.set()
-        await asyncio.gather(*embeddings)
-        queue = gp.state.upstreams["local"].state.queue
-        await until(lambda: not queue.holding)
-    assert upstream.came == ["bulk"] * PLACES
-
-
-async def test_a_stream_that_waits_too_long_gets_its_status_and_the_next_one_a_place():
-    upstream = Upstream()
-    async with full(upstream, queue_s=0.2) as gp:
-        embeddings = [asyncio.create_task(bulk(gp).answer()) for _ in range(PLACES)]
-        await until(lambda: len(upstream.came) == PLACES)
-        refused = await chat(gp, stream=True).answer()
-        assert (refused.status, refused.error["code"], refused.headers["retry-after"]) == (503, "overloaded", "1")
-        assert "upstreams.local.queue_s" in json.dumps(refused.error)
-        upstream.go.set()
-        assert (await chat(gp).answer()).status == 200
-        await asyncio.gather(*embeddings)
-    assert Counter(upstream.came) == {"bulk": PLACES, "chat": 1}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from msgspec.structs import replace as changed
 
+from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import ClientGone, TargetsDrained, TargetsLimited, UpstreamConnect, UpstreamErrorReply
 from gatepass.http_client.tls import TLSContexts
@@ -30,7 +32,7 @@ from gatepass.proxy.handler import handle
 from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.retry import Outcome
 from gatepass.tokens import Token
-from gatepass.types import ClientRequest, Operation
+from gatepass.types import ClientRequest
 from tests.unit.clock import DrivenClock
 from tests.unit.normalize.calls import a_call
 from tests.unit.proxy.test_attempt_retries import BODY, Holder, Reply, Scenario, Upstream, unreached
@@ -235,28 +237,92 @@ def test_callers_are_spread_over_regions_that_have_the_model_under_one_name():
 
     config = a_config({"m": {**targets("west", "east"), "affinity": "caller"}})
     assert homes(next_app_state(config, TLSContexts(state.tls_contexts), state)) == before
-    more = homes(a_state({"m": {**targets("north", "west", "east"), "affinity": "caller"}}))
-    moved = [caller for caller in before if more[caller] != before[caller]]
-    assert {more[caller] for caller in moved} == {"north"}
-    assert 60 < len(moved) < 140
 
 
-def preferred(state: AppState, caller: str, operation: Operation) -> int:
-    call = changed(a_call(b"", operation), caller=caller)
-    request = ClientRequest("id", operation.method, operation.path, (), "127.0.0.1", 0.0)
-    return Failover.begin(state, state.routes.route("responses", "m"), call, request, ANONYMOUS).order[0]
+# --- stored objects
+
+NAMED = ("previous_response_id", "conversation", "file_id", "container", "vector_store_ids", "prompt", "audio")
+SCHEMA = {"type": "object", "properties": {name: {"type": "string"} for name in NAMED}, "required": list(NAMED)}
+ARGUMENTS = json.dumps({**dict.fromkeys(NAMED, "x"), "type": "item_reference", "audio": {"id": "x"}})
+CHATS, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messages"
+PINNED: list[tuple[str, Any]] = [
+    (RESPONSES, {"previous_response_id": "resp_1"}),
+    (RESPONSES, {"conversation": {"id": "conv_1"}}),
+    (RESPONSES, {"input": [{"content": [{"type": "input_file", "file_id": "file-1"}]}]}),
+    (RESPONSES, {"tools": [{"type": "code_interpreter", "container": "cntr_1"}]}),
+    (RESPONSES, {"tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]}),
+    (RESPONSES, {"input": [{"type": "item_reference", "id": "msg_1"}]}),
+    (RESPONSES, {"prompt": {"id": "pmpt_1", "variables": {"a": "b"}}}),
+    (RESPONSES, {"prompt": {"version": "2", "id": "pmpt_1"}}),
+    (CHATS, {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]}]}),
+    (CHATS, {"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}),
+    (MESSAGES, {"container": "container_1"}),
+]
+FREE: list[tuple[str, Any]] = [
+    (CHATS, {"tools": [{"type": "function", "function": {"name": "f", "parameters": SCHEMA}}]}),
+    (CHATS, {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": ARGUMENTS}}]}]}),
+    (CHATS, {"messages": [{"role": "user", "content": ARGUMENTS}]}),
+    (CHATS, {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}}),
+    (CHATS, {"messages": [{"content": [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}]}]}),
+    (RESPONSES, {"tools": [{"type": "function", "name": "f", "parameters": SCHEMA}]}),
+    (RESPONSES, {"input": "prompt, audio, item_reference " * 2_000}),
+    (RESPONSES, {"input": "Summarize this conversation:"}),
+    (RESPONSES, {"previous_response_id": None, "conversation": None}),
+    (RESPONSES, {"tools": [{"type": "code_interpreter", "container": {"type": "auto"}}]}),
+    (MESSAGES, {"tools": [{"name": "f", "input_schema": SCHEMA}]}),
+]
+
+
+EVERYONE = AccessKey(name="all", hash="sha256:" + "0" * 64)
+
+
+def way_of(state: AppState, method: str, path: str, body: bytes, caller: str = "caller") -> Failover:
+    operation = match_operation(method, path).operation
+    call = changed(a_call(body, operation), caller=caller)
+    request = ClientRequest("id", method, path, (), "127.0.0.1", 0.0)
+    failover = Failover.begin(state, state.routes.route(operation.configured_as, "m"), call, request, EVERYONE)
+    failover.arrange()
+    return failover
+
+
+@pytest.mark.parametrize(
+    ("path", "members", "is_pinned"), [*((*one, True) for one in PINNED), *((*one, False) for one in FREE)]
+)
+def test_a_request_that_names_a_stored_object_stays_at_one_target(path, members, is_pinned):
+    body = json.dumps({"model": "m", **members}).encode()
+    retry = {"retry": {"on": ["refused"]}, "context_fallback": "long"}
+    for policy in ("order", "weighted", "least_in_flight"):
+        state = a_state({"m": {**targets("east", "west"), **retry, "policy": policy}, "long": {"upstream": "north"}})
+        ways = [way_of(state, "POST", path, body) for _ in range(8)]
+        assert {len(one.order) for one in ways} == {1 if is_pinned else 2}
+        assert {one.may_repeat for one in ways} == {not is_pinned}
+        assert {one.fallback for one in ways} == {None if is_pinned else "long"}
+        if is_pinned:  # what was uploaded is at the first target
+            assert len({one.order[0] for one in ways}) == 1
+            assert path != CHATS or ways[0].order[0] == 0
+    alone = way_of(a_state({"m": targets("east", "west")}), "POST", path, body)
+    assert len(alone.order) == 2, "without a policy nothing is pinned"
 
 
 @pytest.mark.parametrize("entry", [{"policy": "weighted"}, {"policy": "weighted", "affinity": "header x-session"}])
-def test_requests_for_a_stored_response_go_where_the_caller_made_it(entry):
+def test_conversations_and_requests_for_a_stored_response_go_where_the_caller_began_them(entry):
     """Also without the header that the affinity names."""
-    state = a_state({"*": {**targets("east", "west"), **entry}})
-    make = match_operation("POST", "/v1/responses").operation
-    made = {caller: preferred(state, caller, make) for caller in (f"caller-{at}" for at in range(20))}
-    assert {*made.values()} == {0, 1}
-    for method, rest in (("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/input_items")):
-        stored = match_operation(method, f"/v1/responses/resp_1{rest}").operation
-        assert {caller: preferred(state, caller, stored) for caller in made} == made
+    state = a_state({"m": {**targets("east", "west"), **entry}})
+
+    def preferred(method: str, path: str) -> list[int]:
+        return [way_of(state, method, path, b"", f"caller-{at}").order[0] for at in range(20)]
+
+    made = preferred("POST", "/v1/responses")
+    assert {*made} == {0, 1}
+    for method, rest in (
+        ("POST", ""),
+        ("GET", "/r"),
+        ("DELETE", "/r"),
+        ("POST", "/r/cancel"),
+        ("GET", "/r/input_items"),
+    ):
+        assert preferred(method, f"/v1/responses{rest}") == made
+    assert preferred("POST", "/v1/messages") == made
 
 
 # --- what is not configured, a reload, and models that share a target
@@ -355,24 +421,6 @@ def test_a_503_that_asks_for_no_time_is_a_failure(wait_s):
     assert (health(state, "east").breaker.ejected_s is None) is bool(wait_s)
 
 
-@pytest.mark.parametrize("end", ENDS)
-def test_how_long_a_target_is_passed_over(end):
-    state = a_state({"m": {**targets("east", "west"), **POLICY}})
-    failover, now_s = a_failover(state), state.clock.now()
-    failover.choose(now_s)
-    failover.ended(now_s, *ENDS[end], stale=False)
-    assert failover.healths[0].asked_s(now_s) == ASKED_S.get(end, 0.0)
-
-
-def test_a_shorter_wait_of_another_request_does_not_end_a_longer_one():
-    state = a_state({"m": {**targets("east", "west"), **POLICY}})
-    both, now_s = [a_failover(state), a_failover(state)], state.clock.now()
-    assert [failover.choose(now_s) for failover in both] == [True, True]
-    for failover, end in zip(both, ("429 for 1,000 s", "429 for 5 s"), strict=True):
-        failover.ended(now_s, *ENDS[end], stale=False)
-    assert health(state, "east").limited_until_s == now_s + 60.0
-
-
 def test_a_target_that_is_drained_shortens_no_wait():
     state = a_state({"m": {**targets("east", "west"), **POLICY}})
     failover, now_s = a_failover(state), state.clock.now()
@@ -393,21 +441,6 @@ def test_the_error_without_the_target_of_a_stored_object_says_nothing_of_the_oth
     assert not failover.choose(state.clock.now())
     message = failover.unavailable("m", state.clock.now()).message
     assert message.startswith("The target of the model 'm' for the object that the request names is drained")
-
-
-def test_an_ejection_and_its_end_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "gatepass.targets")
-    state = a_state({"m": {**targets("east", "west"), **POLICY}})
-    for wait_s, end in ((0.0, "500"), (0.0, "500"), (30.0, "500"), (60.0, "complete")):
-        clock_of(state).suspend(wait_s)
-        failover, now_s = a_failover(state), state.clock.now()
-        failover.choose(now_s)
-        failover.ended(now_s, *ENDS[end], stale=False)
-    fields = [record.__dict__["fields"] for record in caplog.records]
-    shown = [(record.getMessage(), one.get("ejected_s")) for record, one in zip(caplog.records, fields, strict=True)]
-    assert shown == [("target_ejected", 30), ("target_ejected", 60), ("target_recovered", None)]
-    cause = {"cause": "consecutive_failures", "code": "upstream_error"}
-    assert fields[0] == {"target": "east/m", "ejected_s": 30, **cause}
 
 
 def test_a_wait_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -601,8 +634,7 @@ async def test_the_response_of_each_case(case):
     assert client.status == CASES[case][1]
 
 
-@pytest.mark.parametrize("probes", [False, True], ids=["", "probes"])
-@pytest.mark.parametrize("act", [leave, stop])
+@pytest.mark.parametrize(("act", "probes"), [(leave, False), (stop, True)], ids=["leave", "stop probes"])
 @pytest.mark.parametrize("case", CASES)
 async def test_a_request_that_is_cancelled_at_any_await_gives_every_slot_back(case, act, probes):
     met = set[str]()
