@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.errors import GatepassError, Overloaded
+from gatepass.errors import GatepassError
 from gatepass.proxy.in_flight import Concurrency
 from gatepass.server.connection_shares import AT_ONCE, IDLE_S, ConnectionShares, TrustedProxies
 from tests.attacks import generated
@@ -222,67 +222,6 @@ def test_no_caller_takes_the_last_slot_of_another(attack: Attack, callers: int, 
     attack.cases += 1
     with attack.on_loop():
         simulation(callers, attack.check).play(steps)
-
-
-class RefusesNewOnes(ConnectionShares[Client]):
-    def connect(self, connection: Client, address: Any, now_s: float) -> list[Client]:
-        closing = super().connect(connection, address, now_s)
-        return [connection] if closing else []
-
-
-class ClosesTheOldest(ConnectionShares[Client]):
-    """All unauthenticated clients form one group: the first one leaves first, also a probe behind a flood."""
-
-    def connect(self, connection: Client, address: Any, now_s: float) -> list[Client]:
-        return super().connect(connection, None, now_s)
-
-
-class Forgets(ConnectionShares[Client]):
-    def disconnect(self, connection: Client) -> None:
-        if connection not in self._authenticated:
-            super().disconnect(connection)
-
-
-class CountsCallersAsStrangers(ConnectionShares[Client]):
-    def authenticate(self, connection: Client, caller: str) -> list[Client]:
-        return []
-
-
-class RefusesAtTheLimit(Concurrency):
-    def claim(self, caller: str) -> None:
-        if self._total >= self._limit:
-            raise Overloaded("full", retry_after_s=1)
-        super().claim(caller)
-
-
-class NeverReleases(Concurrency):
-    def release(self, caller: str) -> None:
-        pass
-
-
-def failing(holds: bool, case: object) -> None:
-    assert holds, case
-
-
-@pytest.mark.parametrize(
-    ("shares", "requests", "steps"),
-    [
-        (RefusesNewOnes, Concurrency, FLOOD),
-        (CountsCallersAsStrangers, Concurrency, [("come", "192.0.2.7", "app"), ("flood", "192.0.2.7", 40)]),
-        (ClosesTheOldest, Concurrency, [("probe", 30)]),
-        (Forgets, Concurrency, [("come", "192.0.2.7", "app"), ("leave", 0)]),
-        (ConnectionShares, RefusesAtTheLimit, TWO_HOGS),
-        (ConnectionShares, NeverReleases, [("come", "192.0.2.7", "app"), ("answer", 0)]),
-        (ConnectionShares, lambda limit, _: Concurrency(limit, 1), HOG),
-    ],
-)
-def test_a_planted_violation_fails(
-    shares: Callable[..., ConnectionShares[Client]], requests: Callable[..., Concurrency], steps: list[Step]
-) -> None:
-    subject = Simulation(3, failing, shares(CONNECTIONS, UNAUTHENTICATED, 3), requests(CONNECTIONS, 3))
-    with pytest.raises(AssertionError):
-        subject.play(steps)
-    simulation(3, failing).play(steps)
 
 
 def test_a_flood_closes_its_own_connections_and_only_when_no_room_is_left() -> None:

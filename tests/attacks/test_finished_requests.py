@@ -28,7 +28,6 @@ from tests.integration.scripted import (
     Fin,
     Hold,
     Received,
-    Rst,
     Scripted,
     Send,
     begin_stream,
@@ -43,10 +42,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MIB = 1 << 20
 TEXT = "x" * (8 * MIB)
-ROUNDS = 2
+ROUNDS = 1
+"""After one to warm up: `report` names what a single request leaves."""
 SPARE_MIB = {"gatepass serve": 32, "uvicorn": 64}
-"""uvicorn's process keeps more freed memory: gatepass does not set the allocator there. A leak of each
-round would be 1,000 MiB."""
+"""uvicorn's process keeps more freed memory: gatepass does not set the allocator there. A leak of each round would be
+500 MiB."""
 LEAVES_S = 0.05
 """The time in which the server reads on before a client leaves."""
 SHORT_S = 0.3
@@ -315,27 +315,22 @@ End = Callable[[Running], Awaitable[None]]
 ENDS: dict[str, End] = {
     "complete": partial(read, dialogue=[Send(WHOLE)], status=200),
     "complete stream": partial(read, dialogue=STREAM, status=200, stream=True),
-    "aggregated": partial(read, dialogue=[*begin_stream(), *EVENTS[:32], *ENDING], status=200),
     "too large to aggregate": partial(read, dialogue=[*begin_stream(), *EVENTS, *EVENTS, *ENDING], status=502),
     "synthesized stream": partial(read, dialogue=[Send(WHOLE)], status=200, stream=True),
-    "compressed": partial(read, dialogue=[Send(ZIPPED)], status=200),
     "upload": upload,
     "audio": partial(speak, dialogue=audio(Send(TEXT.encode())), whole=True),
     "embeddings in parts": partial(embed, first=VECTOR, others=VECTOR, status=200),
     "model list": list_models,
     # errors
-    "error of the upstream": partial(read, dialogue=[Send(REFUSED)], status=400),
     "large error": partial(read, dialogue=[Send(reply({"error": {"message": TEXT}}, 500))], status=500),
     "error in a stream": partial(read, dialogue=BAD_EVENT, status=200, stream=True),
     "reply that is not JSON": partial(read, dialogue=[Send(reply(b"{" + TEXT.encode()))], status=502),
     "reply cut off": partial(read, dialogue=[Send(HALF), Fin()], status=502),
-    "reply reset": partial(read, dialogue=[Send(HALF), Rst()], status=502),
     "reply too large": partial(read, dialogue=[Send(completion(TOO_LARGE)), Hold()], status=502),
     "compressed reply cut off": partial(read, dialogue=[Send(ZIPPED[:-20]), Fin()], status=502),
     "stream cut off": partial(read, dialogue=[*begin_stream(), *EVENTS[:64], Fin()], status=200, stream=True),
     "audio cut off": partial(speak, dialogue=audio(Send(TEXT.encode()[:MIB]), Fin()), whole=False),
     "embeddings with a failed part": partial(embed, first=[Send(REFUSED)], others=[Hold()], status=400),
-    "connection refused": partial(read, dialogue=[], status=502, model="dead"),
     "no token": partial(read, dialogue=[], status=503, model="no-token"),
     "fault of gatepass": partial(read, dialogue=[Send(WHOLE)], status=500, model="fault"),
     # tries
@@ -344,16 +339,12 @@ ENDS: dict[str, End] = {
     "rule that does not help": partial(learn, status=400, last=REFUSED),
     "renewed token": renew,
     # refused
-    "unknown model": partial(read, dialogue=[], status=404, model="absent"),
     "body too large": partial(read, dialogue=[], status=413, text=TOO_LARGE),
     "more than the budget": refuse,
     # late
-    "total timeout before the head": partial(read, dialogue=[Hold()], status=504, model="total"),
-    "total timeout in the reply": partial(read, dialogue=HALF_WHOLE, status=504, model="total"),
     "total timeout in the stream": partial(read, dialogue=HALF_STREAM, status=200, model="total", stream=True),
     "connect timeout": partial(read, dialogue=[], status=504, model="silent"),
     "first byte timeout": partial(read, dialogue=[Hold()], status=504, model="short"),
-    "idle timeout in the reply": partial(read, dialogue=HALF_WHOLE, status=504, model="short"),
     "idle timeout in the stream": partial(read, dialogue=HALF_STREAM, status=200, model="short", stream=True),
     "slow body": send_slowly,
     "reply that is not read": partial(stall, dialogue=[Send(WHOLE)]),
@@ -367,7 +358,6 @@ ENDS: dict[str, End] = {
     "gone while gatepass connects": partial(leave_before_sending, model="silent-long"),
     "gone before a connection": wait_for_connection,
     "gone while the upstream reads nothing": partial(leave_before_sending, model="deaf"),
-    "gone before the head": partial(leave, dialogue=[Hold()]),
     "gone before the first event": partial(leave, dialogue=[Hold()], stream=True),
     "gone in the reply": partial(leave, dialogue=HALF_WHOLE, sent_bytes=4 * MIB),
     "gone while the reply waits for room": wait_for_room,
@@ -375,20 +365,17 @@ ENDS: dict[str, End] = {
     "gone while the reply is written": partial(leave, dialogue=[Send(WHOLE)], sent_bytes=8 * MIB),
     "gone in the stream": partial(leave, dialogue=HALF_STREAM, stream=True, pieces=40),
     "gone in a stream that is not read": partial(leave, dialogue=STREAM, stream=True, sent_bytes=MIB),
-    "gone in a synthesized stream": partial(leave, dialogue=[Send(WHOLE)], stream=True, sent_bytes=8 * MIB),
     "gone in audio": partial(speak, dialogue=audio(Send(TEXT.encode())), whole=None),
     "gone before embeddings": partial(embed, first=[Hold()], others=[Hold()], status=None),
     "gone after an early error": leave_after_an_early_error,
     # gatepass stops
-    "drained before the head": partial(drain, dialogue=[Hold()]),
     "drained in the stream": partial(drain, dialogue=HALF_STREAM, stream=True),
     "stopped": stop,
 }
 UNDER_UVICORN = (
-    *("complete", "complete stream", "error in a stream", "reply cut off", "failover", "slow body", "body too large"),
-    *("total timeout in the stream", "audio cut off", "fault of gatepass", "reply that is not read"),
-    *("gone in its body", "gone in its upload", "gone before the head", "gone in the reply", "gone in the stream"),
-    *("gone while the reply is written", "gone in audio", "drained in the stream", "stopped"),
+    *("complete stream", "slow body", "body too large", "audio cut off", "fault of gatepass", "reply that is not read"),
+    *("gone in its body", "gone in its upload", "gone before the first event", "gone in the stream"),
+    *("gone while the reply is written", "drained in the stream", "stopped"),
 )
 
 

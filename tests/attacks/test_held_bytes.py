@@ -11,13 +11,13 @@ from functools import partial
 from typing import cast
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from gatepass.errors import ClientGone, Fault, Overloaded, TransportFault
+from gatepass.errors import ClientGone, Overloaded
 from gatepass.http_client.response_body import read_whole
-from gatepass.proxy import handler, in_flight
+from gatepass.proxy import in_flight
 from gatepass.proxy.in_flight import SMALL_BYTES, MemoryBudget, RequestMemory
 from gatepass.server.connection import ClientConnection
 from gatepass.server.cycle import HttpRequestCycle
@@ -112,7 +112,7 @@ class Conversation:
 class HeldBytesMachine(RuleBasedStateMachine):
     """Requests of several callers, in any order, cancelled at any step."""
 
-    attack: Attack | None = None
+    attack: Attack
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,8 +128,7 @@ class HeldBytesMachine(RuleBasedStateMachine):
         self.loop.run_until_complete(idle())
 
     def check(self, holds: bool, case: object) -> None:
-        if self.attack is not None:
-            self.attack.check(holds, case)
+        self.attack.check(holds, case)
         assert holds, case
 
     @rule(
@@ -201,35 +200,15 @@ class HeldBytesMachine(RuleBasedStateMachine):
                 talk.task.cancel()
             self.settle(2)
             self.loop.close()
-        if self.attack is not None:
-            self.attack.cases += 1
-
-
-def run_machine(attack: Attack | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(in_flight, "SMALL_BYTES", SMALLEST_BYTES)
-    monkeypatch.setattr(HeldBytesMachine, "attack", attack)
-    wanted = settings(deadline=None, stateful_step_count=40, report_multiple_bugs=False)
-    if attack is None:  # a planted fault: the same examples in each run, enough to find it, and no shrinking
-        wanted = settings(wanted, phases=[Phase.generate], derandomize=True, max_examples=200)
-    run_state_machine_as_test(HeldBytesMachine, settings=wanted)
+        self.attack.cases += 1
 
 
 @pytest.mark.attack("held bytes: any order")
 def test_held_bytes_are_bounded_and_every_caller_is_served(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_machine(attack, monkeypatch)
-
-
-def never(*_: object) -> bool:
-    return True
-
-
-@pytest.mark.parametrize(("owner", "weakened"), [(MemoryBudget, "fits"), (RequestMemory, "release")])
-def test_a_count_that_limits_no_caller_or_is_not_released_is_found(
-    owner: type, weakened: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(owner, weakened, never)
-    with pytest.raises(AssertionError):
-        run_machine(None, monkeypatch)
+    monkeypatch.setattr(in_flight, "SMALL_BYTES", SMALLEST_BYTES)
+    monkeypatch.setattr(HeldBytesMachine, "attack", attack, raising=False)
+    wanted = settings(deadline=None, stateful_step_count=40, report_multiple_bugs=False)
+    run_state_machine_as_test(HeldBytesMachine, settings=wanted)
 
 
 async def test_a_reply_waits_for_room_and_a_body_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,14 +282,8 @@ async def test_silent_requests_that_announce_bodies_take_nothing_from_others(att
 
 
 @pytest.mark.attack("held bytes: arriving")
-@pytest.mark.parametrize("framing", ["content-length", "chunked"])
-async def test_a_body_that_does_not_fit_as_it_arrives_is_refused_and_its_connection_closes(
-    attack: Attack, framing: str
-) -> None:
-    piece = b"x" * 65536
-    headers, begin = b"content-length: %d\r\n\r\n" % MIB, piece * 10
-    if framing == "chunked":
-        headers, begin = b"transfer-encoding: chunked\r\n\r\n", b"10000\r\n%b\r\n" % piece * 10
+async def test_a_body_that_does_not_fit_as_it_arrives_is_refused_and_its_connection_closes(attack: Attack) -> None:
+    headers, begin = b"transfer-encoding: chunked\r\n\r\n", b"10000\r\n%b\r\n" % (b"x" * 65536) * 10
     async with (
         Scripted([Send(reply({"ok": True}))]) as upstream,
         gateway(upstream=upstream.url, limits={"held_bytes": MIB, "body_bytes": MIB}) as served,
@@ -333,16 +306,6 @@ async def test_a_body_that_does_not_fit_as_it_arrives_is_refused_and_its_connect
         for _, writer in readers:
             writer.close()
         await asyncio.gather(*others, return_exceptions=True)
-
-
-async def test_reply_above_its_limit_is_an_error_at_any_memory_use() -> None:
-    held = MemoryBudget(10)
-    upstream = Upstream(20)
-    for _ in range(20):
-        upstream.send()
-    with pytest.raises(TransportFault) as caught:
-        await read_whole(upstream, 5 * PIECE_BYTES, memory=RequestMemory(held))  # type: ignore[arg-type]  # a fake
-    assert caught.value.kind is Fault.TOO_LARGE
 
 
 @pytest.mark.attack("held bytes: slow readers")
@@ -397,8 +360,7 @@ END = LARGE.replace(b'"delta":%b', b'"delta":{},"finish_reason":"stop"') + b"dat
 
 
 @pytest.mark.attack("held bytes: an event that waits")
-@pytest.mark.parametrize("before", [b"", FIRST], ids=["first", "later"])
-@pytest.mark.parametrize("leaves", [False, True])
+@pytest.mark.parametrize(("before", "leaves"), [(b"", False), (FIRST, True), (FIRST, False)])
 async def test_an_event_waits_for_a_full_budget_and_passes_or_is_given_up(
     attack: Attack, before: bytes, leaves: bool
 ) -> None:
@@ -437,8 +399,6 @@ PADDING_BYTES = 3 * MIB
 QUESTION = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"x":%b}'
 REJECTED: dict[str, Callable[[], tuple[bytes, Dialogue]]] = {
     "not JSON": lambda: (QUESTION % padded(b'["%b"'), []),
-    "nested too deep": lambda: (QUESTION % padded(b'["%%b",%b%b]' % (b"[" * 100, b"]" * 100)), []),
-    "too much structure": lambda: (QUESTION % (b"[%b1]" % (b"1," * 700_000)), []),
     "not UTF-8": lambda: (QUESTION % padded(b'"%b\xff"'), []),
     "an error of the upstream": lambda: (
         QUESTION % padded(b'"%b"'),
@@ -481,11 +441,6 @@ async def test_a_rejected_request_leaves_nothing_for_the_collector(attack: Attac
     left_bytes = await left_by(*REJECTED[kind]())
     attack.peak_bytes, attack.allowed_bytes = left_bytes, 4 * MIB  # the last one may still end
     attack.check(left_bytes < 4 * MIB, (kind, left_bytes))
-
-
-async def test_an_error_that_keeps_its_frames_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handler, "drop_tracebacks", lambda _: None)
-    assert await left_by(*REJECTED["not JSON"]()) > 8 * MIB
 
 
 def test_unread_streams_that_do_not_fit_end_the_longest_of_the_caller_with_the_most() -> None:

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from bench.page import figures_of, markdown, published
 from bench.paths import PAGE, PUBLISHED
 from bench.promises import PROMISES, Figures, check
@@ -73,69 +74,50 @@ def test_the_summary_has_the_figures_of_the_tables() -> None:
     assert "This run measured only a part" in page()
 
 
-def test_the_page_names_each_miss_and_its_size() -> None:
-    assert "| idle | memory | ≤ 60 MB | 90 MB | missed by 50.0% |" in page()
+MISSED = chats(requests_s=99_999.0)
+NEAR = chats(requests_s=SAMPLE.requests_s / 0.1196)
+LIMITED = chats(requests_s=4000.0, gateway_cpu=0.5, rig_cpu=1.0, cpu_us=20.0)
+SHOWN: list[tuple[str, Figures, dict[str, Any]]] = [
+    ("| idle | memory | ≤ 60 MB | 90 MB | missed by 50.0% |", FIGURES, {}),
+    ("- small chat, 64 at a time, requests/s: A chat takes about", MISSED, {}),
+    ("| ≥ 0.12 x nginx | 0.1196 x nginx | missed by 0.3% |", NEAR, {}),
+    ("requests/s: the rig was at its limit. By CPU the figure is 0.25 x nginx.", LIMITED, {}),
+    ("\nRig at its limit: `nginx`.", LIMITED, {}),
+    ("Replies that failed or did not end: `nginx` 3.", chats(errors=3.0), {}),
+    ("- Commit `89abcdef`. The code in src/ has the checksum `0123456789abcdef`", FIGURES, {}),
+    ("| small chat, 64 at a time | requests/s | ≥ 0.12 x nginx | 1 x nginx | met |", FIGURES, {}),
+    ("no database; **not measured: it does not install** |", FIGURES, {}),
+    ("- Not measured: ready, time, ≤ 0.6 s.", FIGURES, {}),
+    ("- Measured with `make bench`", FIGURES, {}),
+    ("- Measured on 1 May with `make bench`", FIGURES, {"date": "1 May"}),
+    (
+        "a load of 1.9 before the run. The figures are noisy",
+        FIGURES,
+        {"machine": MACHINE | {"load before the run": 1.9}},
+    ),
+    (
+        "|  | req/s | p50 µs | p99 µs | CPU µs |\n|---|---|---|---|---|\n| nginx | 2,000 | 900 | 1,900 | 80.0 |",
+        FIGURES,
+        {},
+    ),
+    (
+        "| chat-64 | 2 | 1.60 |",
+        FIGURES,
+        {"workers": {"table": [["", "workers", "x one"], ["chat-64", "2", "1.60"]], "source": "x"}},
+    ),
+]
 
 
-def test_the_page_states_why_a_promise_is_missed() -> None:
-    assert "- small chat, 64 at a time, requests/s: A chat takes about" in page(chats(requests_s=99_999.0))
+@pytest.mark.parametrize(("text", "figures", "changed"), SHOWN)
+def test_the_page_shows(text: str, figures: Figures, changed: dict[str, Any]) -> None:
+    assert text in page(figures, **changed)
+
+
+def test_the_page_says_nothing_of_what_was_not_there() -> None:
+    usual = page().replace("**Rig at its limit**", "")
+    assert [text for text in ("at its limit.", "noisy", "make bench-workers") if text in usual] == []
     assert set(REASONS) <= {(promise.work, promise.measure) for promise in PROMISES}
-
-
-def test_page_shows_one_more_digit_near_a_limit() -> None:
-    near = page(chats(requests_s=SAMPLE.requests_s / 0.1196))
-    assert "| ≥ 0.12 x nginx | 0.1196 x nginx | missed by 0.3% |" in near
-
-
-def test_the_page_names_the_rates_that_the_rig_limited() -> None:
-    limited = page(chats(requests_s=4000.0, gateway_cpu=0.5, rig_cpu=1.0, cpu_us=20.0))
-    assert "requests/s: the rig was at its limit. By CPU the figure is 0.25 x nginx." in limited
-    assert "\nRig at its limit: `nginx`." in limited
-    assert "at its limit." not in page().replace("**Rig at its limit**", "")
-
-
-def test_the_page_names_replies_that_failed() -> None:
-    assert "Replies that failed or did not end: `nginx` 3." in page(chats(errors=3.0))
-
-
-def test_the_page_names_the_code_that_was_measured() -> None:
-    assert "- Commit `89abcdef`. The code in src/ has the checksum `0123456789abcdef`" in page()
-
-
-def test_the_page_states_what_is_met() -> None:
-    assert "| small chat, 64 at a time | requests/s | ≥ 0.12 x nginx | 1 x nginx | met |" in page()
-
-
-def test_the_page_names_a_candidate_that_was_not_measured_with_its_reason() -> None:
-    assert "no database; **not measured: it does not install** |" in page()
     assert "not measured: litellm: it does not install" in report(FIGURES, check(FIGURES), OUTCOMES, WORKLOADS)
-
-
-def test_the_page_names_what_no_run_measured() -> None:
-    assert "- Not measured: ready, time, ≤ 0.6 s." in page()
-
-
-def test_the_page_leaves_the_date_out_unless_it_is_given() -> None:
-    assert "- Measured with `make bench`" in page()
-    assert "- Measured on 1 May with `make bench`" in page(date="1 May")
-
-
-def test_the_page_warns_of_a_busy_machine() -> None:
-    assert "noisy" not in page()
-    assert "a load of 1.9 before the run. The figures are noisy" in page(machine=MACHINE | {"load before the run": 1.9})
-
-
-def test_the_page_leaves_out_figures_that_no_candidate_has() -> None:
-    assert (
-        "|  | req/s | p50 µs | p99 µs | CPU µs |\n|---|---|---|---|---|\n| nginx | 2,000 | 900 | 1,900 | 80.0 |"
-        in page()
-    )
-
-
-def test_the_page_shows_the_workers() -> None:
-    table = [["", "workers", "x one"], ["chat-64", "2", "1.60"]]
-    assert "| chat-64 | 2 | 1.60 |" in page(workers={"table": table, "source": "x"})
-    assert "make bench-workers" not in page()
 
 
 def test_the_page_shows_the_soak_at_four_moments() -> None:
@@ -154,13 +136,7 @@ def rests(*memory_mb: float, files: int = 10) -> list[Rest]:
     return [Rest(0.0, memory, files, 0, 0, 0, 0) for memory in memory_mb]
 
 
-def test_soak_is_flat_once_it_is_warm() -> None:
+def test_soak_is_flat_if_it_grows_no_more_once_it_is_warm_and_leaks_no_file() -> None:
     assert is_flat(rests(50, 90, 100, 100, 101, 100))
-
-
-def test_soak_that_grows_is_not_flat() -> None:
     assert not is_flat(rests(50, 60, 70, 80, 90, 100))
-
-
-def test_soak_that_leaks_files_is_not_flat() -> None:
     assert not is_flat([*rests(50, 50, 50, 50, 50), *rests(50, files=11)])

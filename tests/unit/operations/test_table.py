@@ -1,6 +1,7 @@
 """Which path is which operation."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -30,9 +31,6 @@ def one_of(method, path, filled):
     return Match(replace(row(method, path), path=filled))
 
 
-@pytest.mark.parametrize("base_path", ["", "/llm", "/a/b"])
-@pytest.mark.parametrize("prefix", ["/v1", "", "/v1/v1"])
-@pytest.mark.parametrize("slashes", ["", "/", "///"])
 @pytest.mark.parametrize(
     ("method", "path", "found"),
     [
@@ -46,11 +44,8 @@ def one_of(method, path, filled):
         ("POST", "/files", Match(row("POST", "/files"))),
         ("GET", "/files", Match(row("GET", "/files"))),
         ("GET", "/files/file-a_1.b", one_of("GET", "/files/{id}", "/files/file-a_1.b")),
-        ("DELETE", "/files/file-1", one_of("DELETE", "/files/{id}", "/files/file-1")),
-        ("GET", "/files/file-1/content", one_of("GET", "/files/{id}/content", "/files/file-1/content")),
         ("POST", "/batches/b1/cancel", one_of("POST", "/batches/{id}/cancel", "/batches/b1/cancel")),
         ("GET", "/responses/resp_1", one_of("GET", "/responses/{id}", "/responses/resp_1")),
-        ("DELETE", "/responses/resp_1", one_of("DELETE", "/responses/{id}", "/responses/resp_1")),
         ("POST", "/responses/r/cancel", one_of("POST", "/responses/{id}/cancel", "/responses/r/cancel")),
         ("GET", "/responses/r/input_items", one_of("GET", "/responses/{id}/input_items", "/responses/r/input_items")),
         ("POST", "/messages", Match(row("POST", "/messages"))),
@@ -69,8 +64,10 @@ def one_of(method, path, filled):
         ("GET", "/models/模 型", Match(MODEL, "模 型")),
     ],
 )
-def test_an_operation_is_found_under_each_of_its_paths(base_path, prefix, slashes, method, path, found):
-    assert match_operation(method, base_path + prefix + path + slashes, base_path) == found
+def test_an_operation_is_found_under_each_of_its_paths(method, path, found):
+    for base_path, prefix, slashes in product(("", "/llm"), ("/v1", "", "/v1/v1"), ("", "///")):
+        whole = base_path + prefix + path + slashes
+        assert match_operation(method, whole, base_path) == found, whole
 
 
 @pytest.mark.parametrize(

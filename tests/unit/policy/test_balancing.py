@@ -6,8 +6,6 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
-from itertools import accumulate
 
 import pytest
 from hypothesis import given
@@ -90,23 +88,6 @@ def test_the_target_with_the_fewest_requests_for_its_weight_is_first(loads, data
     assert sorted(order) == list(range(len(loads)))
 
 
-def test_a_slow_target_gets_fewer_requests_and_no_more_in_flight_than_the_others():
-    takes_s, loads, counts, peaks = [1.0, 1.0, 20.0], [0, 0, 0], [0, 0, 0], [0, 0, 0]
-    ends: list[tuple[float, int]] = []
-    for number in range(3_000):
-        now_s = number / 10
-        while ends and ends[0][0] <= now_s:
-            loads[heappop(ends)[1]] -= 1
-        at = ranked("least_in_flight", "abc", [1.0] * 3, loads, None)[0]
-        loads[at] += 1
-        counts[at] += 1
-        heappush(ends, (now_s + takes_s[at], at))
-        peaks[at] = max(peaks[at], loads[at])
-    assert peaks[2] <= max(peaks[:2])
-    assert counts[2] * 10 < counts[0]
-    assert are_shares(counts[:2], [1, 1])
-
-
 # --- affinity
 
 
@@ -146,14 +127,6 @@ def test_one_key_loads_no_target_above_its_bound(weights):
         assert loads[at] <= math.ceil(total * MOST_LOAD * weights[at] / sum(weights))
     preferred = ranked("order", "abcd", weights, [0] * 4, b"one caller")[0]
     assert loads[preferred] >= 399 * MOST_LOAD * weights[preferred] / sum(weights) - 1
-
-
-def test_a_key_stays_with_its_target_below_the_bound():
-    for key in KEYS[:200]:
-        preferred = ranked("order", "abcd", [1.0] * 4, [0] * 4, key)[0]
-        loads = [8] * 4
-        loads[preferred] = 9  # the tenth of 34: the bound is 11
-        assert ranked("order", "abcd", [1.0] * 4, loads, key)[0] == preferred
 
 
 @pytest.mark.parametrize("digest", [b"\0" * 6, b"\xff" * 6])
@@ -213,13 +186,6 @@ def test_the_choice_among_targets(kinds, data):
     assert at in full or full.issuperset(allowed[: allowed.index(at)])
 
 
-@pytest.mark.parametrize(("full", "at"), [({0}, 1), ({0, 1}, 0), (set[int](), 0)])
-def test_of_targets_that_are_all_ejected_one_that_is_not_full_is_chosen(full, at):
-    healths = [a_health("ejected"), a_health("probed")]
-    assert choose([0, 1], (), healths, full, NOW_S, WAITS_S, EJECTS) == at
-    assert choose([0, 1], (), healths, {0, 1}, NOW_S, WAITS_S, EJECTS) == 0
-
-
 def test_a_target_that_asked_to_wait_is_asked_again_at_the_end_of_its_wait():
     health = TargetHealth()
     health.limited_until_s = NOW_S
@@ -227,9 +193,3 @@ def test_a_target_that_asked_to_wait_is_asked_again_at_the_end_of_its_wait():
     assert waits == [False, True]
     states = [health.state(NOW_S - 2, WAITS_S, EJECTS), health.state(NOW_S + 2, WAITS_S, EJECTS)]
     assert states == [("waits", 2.0), ("available", 0.0)]
-
-
-def test_the_bounds_of_this_file_reject_a_share_that_is_wrong():
-    chance = random.Random(SEED)
-    counts = Counter(chance.choices("abc", cum_weights=list(accumulate([2.4, 5.0, 1.0])), k=10_000))
-    assert not are_shares([counts[name] for name in "abc"], [2, 5, 1])

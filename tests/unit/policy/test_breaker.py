@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -180,13 +179,6 @@ def test_ejections_grow_to_300_s_and_shrink_while_the_target_is_healthy():
     assert lengths_s == [30, 60, 90, 120, 150, 180, 210, 240, 270, 300, 300, 300, 300, 300, 240, 30]
 
 
-def test_a_probe_that_fails_makes_the_next_ejection_longer():
-    breaker = Breaker()
-    failed(breaker, 1_000.0)
-    failed(breaker, 1_030.0, times=1)
-    assert (breaker.ejected_s, breaker.until_s) == (1_030.0, 1_090.0)
-
-
 def test_half_of_twenty_requests_in_ten_seconds_eject():
     for ends, is_ejected in ((19, False), (20, True)):
         breaker = Breaker()
@@ -194,28 +186,6 @@ def test_half_of_twenty_requests_in_ten_seconds_eject():
             breaker.end(1_000.0, DEFAULTS, 1_000.0, failed=bool(at % 2), is_probe=False)
         assert (breaker.ejected_s is not None) == is_ejected
         assert breaker.cause == ("failure_percent" if is_ejected else "")
-
-
-@pytest.mark.parametrize("verdict", [SUCCESS, FAILURE, NONE])
-def test_a_probe_that_outlives_a_second_ejection_says_nothing_about_it(verdict):
-    breaker = Breaker()
-    failed(breaker, 1_000.0)
-    assert breaker.begin(1_030.0, DEFAULTS)
-    assert not breaker.begin(1_030.0, DEFAULTS)  # all targets are ejected, so another request is sent here too
-    assert breaker.end(1_031.0, DEFAULTS, 1_030.0, failed=SUCCESS, is_probe=False)
-    failed(breaker, 1_040.0)
-    until_s = breaker.until_s
-    assert not breaker.end(until_s, DEFAULTS, 1_030.0, failed=verdict, is_probe=True)
-    assert (breaker.ejected_s, breaker.until_s) == (1_040.0, until_s)
-
-
-def test_timeouts_of_requests_from_before_an_ejection_do_not_eject_the_target_after_it():
-    breaker = Breaker()
-    failed(breaker, 1_000.0)
-    recovered(breaker)
-    for _ in range(50):
-        assert not breaker.end(1_060.0, DEFAULTS, 999.0, failed=FAILURE, is_probe=False)
-    assert breaker.ejected_s is None
 
 
 def test_two_models_with_other_windows_lose_no_counts_of_the_target_that_they_share():

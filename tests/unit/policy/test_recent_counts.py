@@ -50,13 +50,6 @@ class Machine(RuleBasedStateMachine):
 TestRecentCounts = Machine.TestCase
 
 
-def test_an_event_is_forgotten_when_it_is_as_old_as_the_window():
-    counts = RecentCounts()
-    counts.add(1_000.0, 10.0, is_marked=True)
-    assert counts.counts(1_010.0 - UNIT_S, 10.0) == (1, 1)
-    assert counts.counts(1_010.0, 10.0) == (0, 0)
-
-
 def test_another_window_applies_to_the_events_that_are_known():
     counts = RecentCounts()
     for at_s in (1_000.0, 1_015.0):
@@ -66,10 +59,3 @@ def test_another_window_applies_to_the_events_that_are_known():
     assert counts.counts(1_028.0, 10.0) == (0, 0)
     counts.add(1_028.0, 30.0, is_marked=True)
     assert counts.counts(1_028.0, 30.0) == (1, 1)
-
-
-def test_a_part_has_the_events_of_a_tenth_of_the_window():
-    counts = RecentCounts()
-    for at_s in (1_000.0, 1_001.0 - UNIT_S, 1_001.0):
-        counts.add(at_s, 10.0, is_marked=False)
-    assert counts.counts(1_010.0, 10.0) == (1, 0)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gatepass.policy import windows as windows_module
 from gatepass.policy.windows import (
     CONCURRENT,
     MOST,
     PARTS,
-    RECORD_BYTES,
     REQUESTS,
     TOKENS,
     Limit,
@@ -42,8 +38,6 @@ def limit_of(unit: str, most: int, window: str = "minute", owner: str = "ana", *
 class Machine(RuleBasedStateMachine):
     """One caller with limits on requests, tokens and concurrent requests, whose group shares another limit."""
 
-    module: Any = windows_module
-
     ahead_s = 0.0
 
     def made(self) -> list[Limit]:
@@ -56,7 +50,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now_s, self.windows = 60_000.0, self.module.Windows()
+        self.now_s, self.windows = 60_000.0, Windows()
         self.limits = [self.windows.attach(self.copied(limit, limit.most)) for limit in self.made()]
         self.seen = dict.fromkeys((limit.key for limit in self.limits), "")
         """Of each limit of the calendar, the newest day or month that it has counted in."""
@@ -65,7 +59,7 @@ class Machine(RuleBasedStateMachine):
         self.open: list[tuple[Taken, list[list[Any]]]] = []
 
     def copied(self, limit: Limit, most: int) -> Limit:
-        copy: Limit = self.module.Limit(limit.owner, limit.unit, limit.window, most, zone=limit.zone)
+        copy = Limit(limit.owner, limit.unit, limit.window, most, zone=limit.zone)
         copy.ahead_s = self.ahead_s
         return copy
 
@@ -195,95 +189,14 @@ class CalendarMachine(Machine):
 CalendarMachine.TestCase.settings = Machine.TestCase.settings
 TestCalendar = CalendarMachine.TestCase
 
-PLANTED = {
-    "a double refund": ("found, taken.found = taken.found, ()", "found = taken.found"),
-    "a lost place": ("limit.add(limit.place_of(self.pid), -1)", "pass"),
-    "a window that is a part too short": ("if part <= head <=", "part += 1\n        if part <= head <="),
-    "a part that leaves before all of it has left": ("_KEPT = PARTS + 1", "_KEPT = PARTS"),
-    "debt that is forgiven": ("elif more > 0:", "elif more > 2_000_000:"),
-    "a wait that is a part too short": ("(at + _KEPT) * self.width_s - now_s", "(at + PARTS) * self.width_s - now_s"),
-    "requests without their tokens": ("if refused is not None:", "if refused is not None and tokens < 999:"),
-}
-PLANTED_IN_CALENDAR = {
-    "a day by the clock of another place": ("(now_s + self.ahead_s, self.zone)", "(now_s + self.ahead_s, UTC)"),
-    "a month that ends two days early": ("timedelta(days=31)).replace(day=1)", "timedelta(days=29))"),
-    "a day that has always 24 hours": (
-        "combine(following, time(), self.zone).timestamp()",
-        "combine(first, time(), self.zone).timestamp() + (following - first).total_seconds()",
-    ),
-    "a day that ends where the hour begins": ("time(), self.zone)", "time(1), self.zone)"),
-    "a count that a clock set back renews": ("if part <= head <= part + _WRONG:", "if part == head:"),
-    "a month that is renewed each day": ("day.replace(day=1)).toordinal()", "day).toordinal()"),
-}
 
-
-@pytest.mark.parametrize("fault", [*PLANTED, *PLANTED_IN_CALENDAR])
-def test_a_planted_fault_makes_the_machine_fail(fault, tmp_path):
-    base = Machine if fault in PLANTED else CalendarMachine
-    source, (old, new) = Path(windows_module.__file__).read_text(), {**PLANTED, **PLANTED_IN_CALENDAR}[fault]
-    source = source.replace("import date, ", "import UTC, date, ")
-    assert source.count(old) == 1
-    file = tmp_path / "planted.py"
-    file.write_text(source.replace(old, new))
-    spec = importlib.util.spec_from_file_location("planted", file)
-    assert spec is not None
-    assert spec.loader is not None
-    planted = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(planted)
-    machine = type("Planted", (base,), {"module": planted})
-    few = settings(Machine.TestCase.settings, max_examples=200, database=None, phases=[Phase.generate])
-    with pytest.raises((AssertionError, AttributeError)):
-        run_state_machine_as_test(machine, settings=few)
-
-
-def admitted(windows: Windows, limits: list[Limit], moments: list[float], tokens: int = 0) -> list[float]:
-    return [at_s for at_s in moments if isinstance(windows.take(limits, tokens, at_s), Taken)]
-
-
-@pytest.mark.parametrize("window", SPANS)
-def test_no_span_has_more_than_the_limit_and_99_percent_of_it_can_be_used(window):
-    span_s, windows, most = SPANS[window], Windows(), 500
-    limit = windows.attach(limit_of(REQUESTS, most, window))
+def test_no_span_has_more_than_the_limit_and_99_percent_of_it_can_be_used():
+    span_s, windows, most = 60, Windows(), 500
+    limit = windows.attach(limit_of(REQUESTS, most))
     times = [1_000 * span_s + at * span_s / 2_000 for at in range(10_000)]
-    passed = admitted(windows, [limit], times)
+    passed = [at_s for at_s in times if isinstance(windows.take([limit], 0, at_s), Taken)]
     assert all(late - early >= span_s for early, late in zip(passed, passed[most:], strict=False))
     assert len(passed) >= 0.99 * most * 5
-
-
-def test_a_record_has_a_constant_size():
-    assert RECORD_BYTES == 532
-    limit = limit_of(TOKENS, 10)
-    assert limit.words.nbytes == RECORD_BYTES
-
-
-def test_a_part_counts_until_all_of_it_has_left_the_window():
-    windows = Windows()
-    limit = windows.attach(limit_of(REQUESTS, 1, "second"))
-    part_s = 1 / PARTS
-    assert isinstance(windows.take([limit], 0, 100.0 + part_s * 0.9), Taken)
-    assert isinstance(windows.take([limit], 0, 101.0 + part_s * 0.95), Refused)
-    assert isinstance(windows.take([limit], 0, 101.0 + part_s), Taken)
-
-
-def test_a_refused_request_takes_nothing_of_the_limits_with_room():
-    windows = Windows()
-    requests, tokens = windows.attach(limit_of(REQUESTS, 10)), windows.attach(limit_of(TOKENS, 100))
-    refused = windows.take([requests, tokens], 101, 1_000.0)
-    assert isinstance(refused, Refused)
-    assert refused.limit is tokens
-    assert (requests.used(1_000.0), tokens.used(1_000.0)) == (0, 0)
-
-
-def test_debt_refuses_until_it_has_left():
-    windows = Windows()
-    tokens = windows.attach(limit_of(TOKENS, 100, "second"))
-    taken = windows.take([tokens], 50, 1_000.0)
-    assert isinstance(taken, Taken)
-    windows.settle(taken, 250, 1_000.5)
-    assert tokens.used(1_000.5) == 250
-    refused = windows.take([tokens], 1, 1_000.5)
-    assert isinstance(refused, Refused)
-    assert refused.wait_s == 1.0 + 1 / PARTS
 
 
 def test_an_observing_limit_counts_above_itself_and_names_what_it_would_refuse():
@@ -292,16 +205,6 @@ def test_an_observing_limit_counts_above_itself_and_names_what_it_would_refuse()
     results = [windows.take([limit], 0, 1_000.0) for _ in range(3)]
     assert [one.exceeded for one in results if isinstance(one, Taken)] == [(), (limit,), (limit,)]
     assert limit.used(1_000.0) == 3
-
-
-def test_a_refund_after_its_part_has_left_lowers_nothing():
-    windows = Windows()
-    tokens = windows.attach(limit_of(TOKENS, 100, "second"))
-    early, late = (windows.take([tokens], 50, 1_000.0 + at * (PARTS + 1) / PARTS) for at in range(2))
-    assert isinstance(early, Taken)
-    assert isinstance(late, Taken)
-    windows.settle(early, 0, 1_001.1)
-    assert tokens.used(1_001.1) == 50
 
 
 def test_forced_takes_are_debt():
@@ -382,14 +285,10 @@ def test_a_record_without_use_is_forgotten_at_a_reload():
     ("zone", "now", "window", "text", "end"),
     [
         ("UTC", "2026-12-31T23:59:59+00:00", MONTH, "2026-12", "2027-01-01T00:00:00+00:00"),
-        ("UTC", "2028-02-29T00:00:00+00:00", MONTH, "2028-02", "2028-03-01T00:00:00+00:00"),
-        ("UTC", "2028-02-28T23:59:59+00:00", DAY, "2028-02-28", "2028-02-29T00:00:00+00:00"),
-        ("Europe/Berlin", "2026-11-26T22:59:59+00:00", DAY, "2026-11-26", "2026-11-26T23:00:00+00:00"),
         ("Europe/Berlin", "2026-11-30T23:00:00+00:00", MONTH, "2026-12", "2026-12-31T23:00:00+00:00"),
         ("Europe/Berlin", "2026-03-29T12:00:00+00:00", DAY, "2026-03-29", "2026-03-29T22:00:00+00:00"),  # 23 hours
         ("Europe/Berlin", "2026-10-24T22:00:00+00:00", DAY, "2026-10-25", "2026-10-25T23:00:00+00:00"),  # 25 hours
         ("America/Santiago", "2026-09-06T03:59:59+00:00", DAY, "2026-09-05", "2026-09-06T04:00:00+00:00"),
-        ("America/Santiago", "2026-09-06T04:00:00+00:00", DAY, "2026-09-06", "2026-09-07T03:00:00+00:00"),
         ("America/Havana", "2026-11-01T04:30:00+00:00", DAY, "2026-11-01", "2026-11-02T05:00:00+00:00"),  # 00:30 twice
         ("Pacific/Apia", "2011-12-30T09:59:59+00:00", DAY, "2011-12-29", "2011-12-30T10:00:00+00:00"),  # no 30th
     ],
@@ -434,13 +333,3 @@ def test_a_clock_that_was_wrong_by_years_does_not_keep_the_count_for_years():
     windows.take([limit], 1, 1_000.0)
     assert limit.used(1_000.0) == 4
     assert isinstance(windows.take([limit], 5, 1_000.0 + 86_400), Taken)
-
-
-def test_a_request_for_more_tokens_than_a_record_holds_leaves_the_others_counted():
-    windows, limit = Windows(), limit_of(TOKENS, 1_000, observes=True)
-    assert isinstance(windows.take([limit], 500, 60_000.0), Taken)
-    taken = windows.take([limit], 2**53, 60_000.0)
-    assert isinstance(taken, Taken)
-    assert limit.used(60_000.0) == MOST
-    windows.settle(taken, 20, 60_000.0)
-    assert limit.used(60_000.0) == 520
