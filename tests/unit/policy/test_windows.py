@@ -333,3 +333,13 @@ def test_a_clock_that_was_wrong_by_years_does_not_keep_the_count_for_years():
     windows.take([limit], 1, 1_000.0)
     assert limit.used(1_000.0) == 4
     assert isinstance(windows.take([limit], 5, 1_000.0 + 86_400), Taken)
+
+
+def test_a_refund_after_its_part_has_left_lowers_nothing():
+    windows = Windows()
+    tokens = windows.attach(limit_of(TOKENS, 100, "second"))
+    early, late = (windows.take([tokens], 50, 1_000.0 + at * (PARTS + 1) / PARTS) for at in range(2))
+    assert isinstance(early, Taken)
+    assert isinstance(late, Taken)
+    windows.settle(early, 0, 1_001.1)
+    assert tokens.used(1_001.1) == 50
