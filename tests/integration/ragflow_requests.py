@@ -27,7 +27,7 @@ CHAT_MODEL, VECTOR_MODEL, RANK_MODEL, EAR_MODEL, VOICE_MODEL = "gpt-4o", "text-e
 
 VERIFY_S = 10.0
 """LLM_TIMEOUT_SECONDS of "add model" (api/apps/services/provider_api_service.py)."""
-RERANK_S, SPEECH_S, GO_HEAD_S = 30.0, 60.0, 120.0
+RERANK_S, GO_HEAD_S = 30.0, 120.0
 
 
 class Reads(StrEnum):
@@ -248,13 +248,6 @@ CHATS = (
         within_s=VERIFY_S,
     ),
     _chat(
-        "verify chat",
-        "v0.24.0",
-        HOW_ARE_YOU,
-        Reads.CHAT,
-        within_s=VERIFY_S,
-    ),
-    _chat(
         "verify chat, base without /v1",
         "v0.20.5",
         HOW_ARE_YOU,
@@ -268,14 +261,6 @@ CHATS = (
         "v0.20.5 to HEAD",
         {"messages": DIALOG, "model": CHAT_MODEL, "stream": True, "temperature": 0.1, "top_p": 0.3},
         Reads.CHAT_STREAM,
-    ),
-    _chat(
-        "chat stream, base with /v1 twice",
-        "v0.20.5 to HEAD",
-        {"messages": DIALOG, "model": CHAT_MODEL, "stream": True},
-        Reads.CHAT_STREAM,
-        path="/v1/v1/chat/completions",
-        base="/v1/v1",
     ),
     _chat(
         "chat with every setting of the dialog",
@@ -309,13 +294,6 @@ CHATS = (
         "v0.20.5 to HEAD",
         {"messages": [HINT], "model": CHAT_MODEL, "stream": True, "tool_choice": "auto", "tools": TOOLS},
         Reads.TOOLS_STREAM,
-    ),
-    _chat(
-        "tools, second round, stream",
-        "v0.20.5 to HEAD",
-        {"messages": _called(0, 1), "model": CHAT_MODEL, "stream": True, "tool_choice": "auto", "tools": TOOLS},
-        Reads.CHAT_STREAM,
-        strays=("messages[1].tool_calls[0].index",),
     ),
     _chat(
         "tools, first round",
@@ -398,12 +376,6 @@ EMBEDDINGS = (
         strays=("drop_params",),
     ),
     _embed(
-        "embeddings, a full batch",
-        "v0.21.1 to v0.27.0, HEAD",
-        {"input": BATCH, "model": VECTOR_MODEL, "encoding_format": "float", "drop_params": True},
-        strays=("drop_params",),
-    ),
-    _embed(
         "embeddings, base http://h/v1/",
         "v0.20.5, v0.24.0",
         {"input": BATCH, "model": VECTOR_MODEL, "encoding_format": "float"},
@@ -448,18 +420,6 @@ RERANKS = (
         "/v1/rerank",
         by_sdk({**QUESTION, "documents": DOCUMENTS, "top_n": 3, "return_documents": False}),
         headers=COHERE,
-    ),
-    _rank(
-        "rerank, LocalAI",
-        "v0.20.5 to HEAD",
-        "/rerank",
-        by_requests({**QUESTION, "documents": DOCUMENTS, "top_n": 3}),
-    ),
-    _rank(
-        "rerank, GPUStack",
-        "v0.20.5 to HEAD",
-        "/v1/v1/rerank",
-        by_requests({**QUESTION, "documents": DOCUMENTS, "top_n": 3}),
     ),
     _rank(
         "rerank, Xinference",
@@ -509,17 +469,6 @@ AUDIO = (
         VERIFY_S,
     ),
     Replay(
-        "speech to text",
-        "HEAD (Go)",
-        "POST",
-        "/audio/transcriptions",
-        _multipart(GO),
-        form(EAR_MODEL, silence()),
-        Reads.TRANSCRIPT,
-        GO_HEAD_S,
-        "",
-    ),
-    Replay(
         "verify text to speech",
         "HEAD (classes OpenAI, New API)",
         "POST",
@@ -528,27 +477,6 @@ AUDIO = (
         by_requests({"model": VOICE_MODEL, "voice": "alloy", "input": "Hello~ RAGFlower!"}),
         Reads.SPEECH,
         VERIFY_S,
-    ),
-    Replay(
-        "text to speech of Xinference and GPUStack",
-        "v0.20.5 to HEAD",
-        "POST",
-        "/v1/v1/audio/speech",
-        REQUESTS,
-        by_requests({"model": VOICE_MODEL, "voice": "alloy", "input": "Hello~ RAGFlower!"}),
-        Reads.SPEECH,
-        SPEECH_S,
-    ),
-    Replay(
-        "text to speech",
-        "HEAD (Go)",
-        "POST",
-        "/audio/speech",
-        GO,
-        by_go({"model": VOICE_MODEL, "voice": "alloy", "input": "Hello~ RAGFlower!"}),
-        Reads.SPEECH,
-        GO_HEAD_S,
-        "",
     ),
 )
 
@@ -606,22 +534,6 @@ GO_CALLS = (
         strays=("do_sample", "thinking"),
     ),
     _go(
-        "tools, stream",
-        V1_CHAT,
-        {
-            "messages": [HINT],
-            "model": CHAT_MODEL,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "tools": TOOLS,
-            "tool_choice": "auto",
-        },
-        Reads.TOOLS_STREAM,
-        headers=GO_STREAM,
-    ),
-    _go("chat", V1_CHAT, {"messages": DIALOG, "model": CHAT_MODEL, "stream": False}, Reads.GO_CHAT, within_s=300.0),
-    _go("embeddings", "/v1/embeddings", {"input": BATCH[:3], "model": VECTOR_MODEL}, Reads.VECTORS),
-    _go(
         "embeddings, base without /v1, shortened",
         "/embeddings",
         {"input": BATCH[:3], "model": VECTOR_MODEL, "dimensions": 2},
@@ -630,13 +542,4 @@ GO_CALLS = (
     ),
 )
 
-ALL: tuple[Replay, ...] = (
-    *CHATS,
-    *LITELLM_CHATS,
-    *VISION,
-    *EMBEDDINGS,
-    *RERANKS,
-    *AUDIO,
-    *MODELS,
-    *GO_CALLS,
-)
+ALL: tuple[Replay, ...] = (*CHATS, *LITELLM_CHATS, *VISION, *EMBEDDINGS, *RERANKS, *AUDIO, *MODELS, *GO_CALLS)

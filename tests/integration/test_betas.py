@@ -8,14 +8,10 @@ from typing import Any
 
 import pytest
 
-from gatepass.config.yaml_file import parse_yaml
-from gatepass.learning.learned_rule import HOUR_S
-from gatepass.proxy.retry import MOST_TRIES
 from tests.integration.gateway import JSON, gateway
 from tests.integration.messages_upstream import ASKED, answer, error, events
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
 from tests.integration.test_learned_rules import learned_rules
-from tests.unit.clock import DrivenClock
 
 PATH = "/v1/messages?beta=true"
 CODE, THINKING = "claude-code-20250219", "interleaved-thinking-2025-05-14"
@@ -99,24 +95,6 @@ async def test_bedrock_names_no_value_and_costs_two_more_calls_at_most(accepted,
     assert betas(upstream.received[calls + 1]) == (THINKING,)
 
 
-async def test_an_upstream_that_rejects_every_request_is_called_three_times():
-    always = [Send(reply({"message": "invalid beta flag"}, status=400))]
-    async with Scripted(answer=lambda _: always) as upstream, gateway(upstream=upstream.url) as gp:
-        answered = await ask(gp)
-        assert learned_rules(gp) == []
-    assert (answered.status, len(upstream.received)) == (400, 3)
-    assert answered.json()["error"]["message"].startswith("invalid beta flag")
-    assert "drop_beta=" in answered.headers["x-gatepass-tried"]
-
-
-async def test_an_upstream_that_names_one_value_in_each_try_is_called_eight_times():
-    names = [f"made-up-{number}-2026-01-01" for number in range(20)]
-    async with Scripted(answer=Strict(names="one")) as upstream, gateway(upstream=upstream.url) as gp:
-        answered = await ask(gp, {**HEADERS, "anthropic-beta": ",".join(names)}, ASKED)
-    assert (answered.status, len(upstream.received)) == (400, MOST_TRIES)
-    assert betas(upstream.received[-1]) == tuple(names[MOST_TRIES - 1 :])
-
-
 async def test_a_refused_member_goes_with_its_value():
     strict = Strict(*SENT, members=("context_management",))
     async with Scripted(answer=strict) as upstream, gateway(upstream=upstream.url) as gp:
@@ -128,67 +106,3 @@ async def test_a_refused_member_goes_with_its_value():
         "drop=context_management",
         f"drop_beta={CONTEXT}",
     }
-
-
-async def test_the_last_value_takes_the_field_with_it():
-    async with Scripted(answer=Strict()) as upstream, gateway(upstream=upstream.url) as gp:
-        answered = await ask(gp, {**HEADERS, "anthropic-beta": SCOPE}, ASKED)
-    assert answered.status == 200
-    assert upstream.received[-1].header("anthropic-beta") is None
-    assert upstream.received[-1].body == upstream.received[0].body == json.dumps(ASKED).encode()
-
-
-async def test_counting_tokens_learns_for_itself():
-    def count(request: Received) -> Dialogue:
-        if SCOPE in betas(request):
-            return Strict(CODE, THINKING, CONTEXT)(request)
-        return [Send(reply({"input_tokens": 7}))]
-
-    body = {"model": "m", "messages": ASKED["messages"]}
-    async with Scripted(answer=count) as upstream, gateway(upstream=upstream.url) as gp:
-        answered = await gp.ask(body, "/v1/messages/count_tokens", headers=HEADERS).answer()
-    assert (answered.status, answered.json()) == (200, {"input_tokens": 7})
-    assert betas(upstream.received[1]) == (CODE, THINKING, CONTEXT)
-
-
-async def test_a_rule_expires_after_an_hour():
-    clock, strict = DrivenClock(), Strict(CODE, THINKING, CONTEXT)
-    async with Scripted(answer=strict) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
-        await ask(gp)
-        strict.accepted = SENT
-        await clock.advance(HOUR_S - 1)
-        await ask(gp)
-        await clock.advance(2)
-        answered = await ask(gp)
-        assert learned_rules(gp) == []
-    assert "x-gatepass-adapted" not in answered.headers
-    assert [SCOPE in betas(request) for request in upstream.received] == [True, False, False, True]
-
-
-OTHER: dict[str, tuple[str, str, int]] = {
-    "an overflow": ("invalid_request_error", "prompt is too long: 209375 tokens > 200000 maximum", 400),
-    "a rate limit": ("rate_limit_error", f"Unexpected value(s) `{SCOPE}` for the `anthropic-beta` header.", 429),
-    "an overload": ("overloaded_error", "invalid beta flag", 529),
-    "a value that was not sent": ("invalid_request_error", "Unsupported beta header: compact-2026-01-12", 400),
-}
-
-
-@pytest.mark.parametrize("case", OTHER.values(), ids=OTHER)
-async def test_another_error_is_returned_at_once(case):
-    sent = error(*case)
-    async with Scripted([Send(sent)]) as upstream, gateway(upstream=upstream.url) as gp:
-        answered = await ask(gp)
-        assert learned_rules(gp) == []
-    assert (answered.status, answered.body, len(upstream.received)) == (case[2], sent.partition(b"\r\n\r\n")[2], 1)
-
-
-async def test_the_rules_are_exported_as_configuration():
-    strict = Strict(CODE, THINKING)
-    async with Scripted(answer=strict) as upstream, gateway(upstream=upstream.url) as gp:
-        await ask(gp)
-        page = await gp.ask(None, "/learned?as=config", method="GET").answer()
-    pinned = parse_yaml("pins", page.body.decode()).tree["models"]
-    assert sorted(pinned["m"]["rules"]["drop_betas"]) == [CONTEXT, SCOPE]
-    async with Scripted(answer=strict) as upstream, gateway(upstream=upstream.url, models=pinned) as gp:
-        answered = await ask(gp)
-    assert (answered.status, [betas(request) for request in upstream.received]) == (200, [(CODE, THINKING)])

@@ -145,17 +145,6 @@ async def test_progress_passes_as_it_arrives_and_a_piece_of_an_event_too():
     assert (got.body, got.whole) == (first + b'data: {"id":"call-1"}\n\n', True)
 
 
-async def test_the_head_of_an_idle_stream_is_sent_at_once():
-    async with (
-        Scripted([*begin_stream(), Hold()]) as upstream,
-        gateway(**servers(upstream)) as gp,
-        listen(gp, last_event_id="e-1") as ask,
-    ):
-        assert await ask.head() == 200
-        assert upstream.received[0].method == "GET"
-        assert upstream.received[0].header("last-event-id") == "e-1"
-
-
 async def test_a_delete_ends_a_session():
     async with Scripted([Send(reply(b""))]) as upstream, gateway(**servers(upstream)) as gp:
         got = await gp.ask(None, PATH, method="DELETE", headers={"mcp-session-id": "s-1"}).answer()

@@ -7,7 +7,6 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -80,15 +79,6 @@ async def test_a_key_with_a_list_sees_no_other_tool_in_an_error():
     async with Scripted(good) as upstream, gateway(**servers(upstream), access=LISTED) as gp:
         got = await post(gp, **key("anna")).answer()
     assert (got.status, got.json()["result"]["tools"]) == (404, [{"name": "find"}])
-
-
-async def test_a_key_with_a_list_receives_each_of_many_events():
-    many = [event({"method": "notifications/progress", "params": {"progress": n}}) for n in range(5_000)]
-    whole = b"".join([*many, event(TOOLS)])
-    async with Scripted([Send(stream(whole))]) as upstream, gateway(**servers(upstream), access=LISTED) as gp:
-        got = await post(gp, **key("anna")).answer()
-    assert [json.loads(one).get("params", {}).get("progress") for one in got.events[:-1]] == list(range(5_000))
-    assert json.loads(got.events[-1])["result"]["tools"] == [{"name": "find"}]
 
 
 async def test_a_call_whose_stream_ends_without_its_response_failed():
@@ -322,13 +312,6 @@ async def test_an_unknown_session_is_that_of_the_only_caller_and_a_known_one_is_
             await one.check("tools", b"s-1", "otto", is_only_caller=True)
 
 
-async def test_a_process_remembers_a_bounded_number_of_sessions():
-    one = McpSessions(None, DrivenClock())
-    for number in range(MOST_SESSIONS + 10):
-        await one.bind("tools", b"%d" % number, "anna")
-    assert one.counts() == {"tools": MOST_SESSIONS}
-
-
 async def test_the_sessions_of_one_caller_do_not_end_those_of_others():
     one = McpSessions(None, DrivenClock())
     await one.bind("tools", b"first", "otto")
@@ -514,20 +497,6 @@ async def test_the_status_says_that_a_server_fails(status, code):
     assert (server["health"], server["last_failed"]["code"]) == ("failing", code)
 
 
-async def test_a_server_that_rejects_its_token_is_failing_at_once():
-    refused = [Send(reply({"error": "revoked"}, status=401))]
-    async with (
-        Scripted(minted("old-token-4711"), minted("new-token-4711")) as issuer,
-        Scripted([Send(reply(RESULT))], refused, refused) as upstream,
-        gateway(**with_token(issuer, upstream)) as gp,
-    ):
-        for _ in range(2):
-            await post(gp, CALL).answer()
-        await until(lambda: not gp.state.in_flight.busy)
-        (server,) = status_of(gp.state)["mcp"]["servers"].values()
-    assert (server["health"], server["last_failed"]["in_a_row"]) == ("failing", 1)
-
-
 async def test_the_log_has_the_time_of_the_first_event_of_a_stream():
     async with Scripted([Send(stream(event(RESULT)))]) as upstream, gateway(**servers(upstream)) as gp:
         with logged(gp.state) as out:
@@ -572,52 +541,6 @@ async def test_a_client_that_has_its_response_may_close_the_stream(message, piec
             (line,) = [one for one in map(json.loads, out.getvalue().splitlines()) if one["event"] == "request"]
         metrics = gp.state.metrics.exposition().decode()
     assert (line["outcome"], line["status"], f'outcome="{outcome}"' in metrics) == (outcome, 200, True)
-
-
-PLANTED = {
-    "token": "planted-token-0123456789",
-    "body": "planted-body-0123456789",
-    "challenge": "planted-challenge-0123456789",
-    "session": "planted-session-0123456789",
-    "cookie": "planted-cookie-0123456789",
-}
-
-
-async def test_no_secret_reaches_the_log_an_error_the_metrics_or_the_status():
-    """The server returns what it received, as careless ones do."""
-
-    def answer(request: Received) -> Dialogue:
-        seen = f"{request.header('authorization')}"
-        challenge = f'Bearer error="{seen}", scope="{PLANTED["challenge"]}"'
-        kinds: Mapping[str, Any] = {
-            "refused": reply({"error": seen}, 401, www_authenticate=challenge),
-            "forbidden": reply(b"", 403, www_authenticate=f'Bearer error="{request.header("authorization")}"'),
-            "page": reply(f"<title>{request.header('authorization')}</title>".encode(), 500, content_type="text/html"),
-            "text": reply(str(request.header("authorization")).encode(), 200, content_type="text/plain"),
-            "header": reply(RESULT, mcp_seen=str(request.header("authorization")), mcp_session_id=PLANTED["session"]),
-        }
-        return [Send(kinds[request.json()["params"]["name"]])]
-
-    async with (
-        Scripted(minted(PLANTED["token"])) as issuer,
-        Scripted(answer=answer) as upstream,
-        gateway(**with_token(issuer, upstream), access=ACCESS) as gp,
-    ):
-        answers = []
-        with logged(gp.state) as out:
-            for name in ("refused", "forbidden", "page", "text", "header"):
-                message = {**CALL, "params": {"name": name, "arguments": {"text": PLANTED["body"]}}}
-                got = await post(gp, message, cookie=PLANTED["cookie"], **key("anna")).answer()
-                answers.append(f"{got.headers} {got.body.decode()}")
-            await until(lambda: not gp.state.in_flight.busy)
-            log = out.getvalue()
-        metrics, status = gp.state.metrics.exposition().decode(), json.dumps(status_of(gp.state))
-    for text in PLANTED.values():
-        for where in (log, metrics, status):
-            assert text not in where
-    assert not [one for one in answers if PLANTED["token"] in one]
-    assert not [one for one in answers if PLANTED["challenge"] in one]
-    assert all(name not in log for name in (KEYS["anna"], "www-authenticate"))
 
 
 def test_nothing_of_mcp_is_imported_without_mcp_servers():

@@ -26,9 +26,6 @@ PATH = "/v1/messages"
 VERSION = {**JSON, "anthropic-version": "2023-06-01"}
 
 
-PAGE = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 36\r\n\r\n<html><title>Sign in</title></html>\n"
-
-
 def code_of(answered):
     return answered.json()["error"]["type"], answered.json()["error"]["message"]
 
@@ -86,19 +83,12 @@ async def test_an_error_of_anthropic_passes_byte_for_byte(kind, text, status):
     [
         (reply({"error": {"type": "overloaded_error", "message": "Busy"}}), 529, "upstream_error"),
         (reply({"code": 102, "message": "no such assistant"}), 400, "102"),
-        (PAGE, 502, "upstream_html"),
-        (reply({"choices": []}), 502, "upstream_invalid"),
-        (reply({"type": "message"}), 502, "upstream_invalid"),
         (
             reply({"error": {"message": "The model `m` does not exist.", "type": "not_found_error"}}, 404),
             404,
             "upstream_error",
         ),
         (reply({"detail": "Not Found"}, 404), 400, "upstream_error"),
-        (reply("", 503), 503, "upstream_error"),
-        (stream(b'data: {"error":{"type":"api_error","message":"x"}}\n\n'), 502, "upstream_error"),
-        (stream(b""), 502, "upstream_empty"),
-        (stream(b"data: [DONE]\n\n"), 502, "upstream_empty"),
     ],
 )
 async def test_what_is_no_message_is_an_error_of_anthropic(sent, status, code, is_streamed):
@@ -145,13 +135,6 @@ async def test_an_error_keeps_its_bytes_and_fields_at_any_status(status, answere
     assert [(name, answered.headers[name]) for name, _ in FIELDS] == [*FIELDS]
 
 
-@pytest.mark.parametrize("sent", [reply({"type": "error", "error": {"type": "authentication_error", "message": "no"}})])
-async def test_a_refused_credential_in_a_200_is_not_the_clients(sent):
-    async with Scripted([Send(sent)]) as upstream, gateway(upstream=upstream.url) as gp:
-        answered = await gp.ask(WHOLE, PATH, headers=VERSION).answer()
-    assert (answered.status, answered.json()["error"]["hop"]) == (401, "upstream:chat")
-
-
 async def test_an_error_above_64_kib_is_not_quoted():
     sent = error("invalid_request_error", "prompt is too long" + "x" * 70_000, 400, ("request-id", "req_011"))
     async with Scripted([Send(sent)]) as upstream, gateway(upstream=upstream.url) as gp:
@@ -176,43 +159,6 @@ async def test_too_long_a_context_in_a_begun_stream_has_the_text_that_claude_cod
     assert (answered.status, answered.body.startswith(begun)) == (200, True)
     message = json.loads(answered.body[len(begun) :].partition(b"data: ")[2])["error"]["message"]
     assert message.count("capability_rejected: prompt_too_long") == 1
-
-
-@pytest.mark.parametrize("is_streamed", [True, False])
-@pytest.mark.parametrize("at", [-1, -2, 1])
-async def test_a_message_stop_without_a_message_start_is_no_answer(at, is_streamed):
-    sent = events()[at:]
-    async with Scripted([Send(stream(*sent, end=LAST_CHUNK))]) as upstream, gateway(upstream=upstream.url) as gp:
-        answered = await gp.ask(ASKED if is_streamed else WHOLE, PATH, headers=VERSION).answer()
-    assert b"message_stop" not in answered.body
-    assert b"event: error" in answered.body or answered.status == 502
-
-
-@pytest.mark.parametrize(
-    ("end", "kind"),
-    [
-        (
-            b'event: error\ndata: {"type": "error", "error": {"type": "overloaded_error", "message": "Busy"}}\n\n',
-            "overloaded_error",
-        ),
-        (b"", "api_error"),
-        (b"data: [DONE]\n\n", "api_error"),
-    ],
-)
-async def test_a_stream_without_message_stop_ends_with_an_error_event(end, kind):
-    begun = b"".join(events()[:3])
-    parts = [
-        Send(stream(begun, end=b"")),
-        *([Send(b"%x\r\n%b\r\n" % (len(end), end))] if end else []),
-        Send(LAST_CHUNK),
-    ]
-    async with Scripted(parts) as upstream, gateway(upstream=upstream.url) as gp:
-        answered = await gp.ask(ASKED, PATH, headers=VERSION).answer()
-    assert answered.body.startswith(begun)
-    name, data = answered.body[len(begun) :].rstrip().split(b"\n")
-    assert (name, answered.body.count(b"event: error")) == (b"event: error", 1)
-    failed = json.loads(data.removeprefix(b"data: "))
-    assert (failed["type"], failed["error"]["type"]) == ("error", kind)
 
 
 async def test_each_form_becomes_the_requested_one():
@@ -261,28 +207,6 @@ async def test_a_message_without_a_stop_reason_gets_one(document, reason, has_de
     assert (answered.json(), answered.headers["x-gatepass-adapted"]) == (
         {**whole, "stop_reason": reason}, "repair=stop-reason",
     )  # fmt: skip
-
-
-async def test_events_without_a_name_get_one():
-    bare = [one.partition(b"\n")[2] for one in events()]
-    async with Scripted([Send(stream(*bare, end=LAST_CHUNK))]) as upstream, gateway(upstream=upstream.url) as gp:
-        answered = await gp.ask(ASKED, PATH, headers=VERSION).answer()
-    assert (answered.body, answered.headers["x-gatepass-adapted"]) == (b"".join(events()), "sse=event-name")
-
-
-async def test_too_long_a_context_of_another_server_has_the_text_that_claude_code_knows():
-    said = {
-        "error": {
-            "code": 400,
-            "message": "the request exceeds the available context size",
-            "type": "exceed_context_size_error",
-        }
-    }
-    async with Scripted([Send(reply(said, 400))]) as upstream, gateway(upstream=upstream.url) as gp:
-        answered = await gp.ask(ASKED, PATH, headers=VERSION).answer()
-    kind, text = code_of(answered)
-    assert (answered.status, kind) == (400, "invalid_request_error")
-    assert text == "the request exceeds the available context size. capability_rejected: prompt_too_long"
 
 
 COUNT = f"{PATH}/count_tokens"
@@ -362,13 +286,6 @@ async def test_a_missing_file_closes_no_counts_and_no_reply_those_of_another_cal
     assert len(upstream.received) == 3
 
 
-@pytest.mark.parametrize("sent", [reply({"tokens": 1}), reply({"input_tokens": "7"}), reply([])])
-async def test_what_is_no_count_is_an_error(sent):
-    async with Scripted([Send(sent)]) as upstream, gateway(upstream=upstream.url) as gp:
-        answered = await gp.ask(ASKED_COUNT, COUNT, headers=VERSION).answer()
-    assert (answered.status, answered.json()["error"]["code"]) == (502, "upstream_invalid")
-
-
 # --- who may, and with which token -----------------------------------------------------------------------------------
 
 KEY, OTHER_KEY = "gp-0123456789abcdef", "gp-fedcba9876543210"
@@ -416,13 +333,6 @@ async def test_an_own_error_has_anthropics_form(body, path, sent, status, kind, 
         status, "error", kind, code,
     )  # fmt: skip
     assert (answered.headers["x-gatepass-hop"], upstream.received) == ("client", [])
-
-
-async def test_an_unknown_model_is_404():
-    models = {"m": {"upstream": "chat"}}
-    async with Scripted(answer=answer()) as upstream, gateway(upstream=upstream.url, models=models) as gp:
-        answered = await gp.ask({**ASKED, "model": "n"}, PATH, headers=VERSION).answer()
-    assert (answered.status, answered.json()["error"]["type"]) == (404, "not_found_error")
 
 
 async def test_a_tools_input_may_have_the_names_of_stored_objects():

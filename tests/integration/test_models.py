@@ -198,21 +198,6 @@ async def test_a_failure_is_remembered_for_a_few_seconds():
         assert ids(await listed(gp)) == ["org/large", "small"]
 
 
-async def test_only_the_first_request_waits_for_a_late_list():
-    clock = DrivenClock()
-    async with Scripted([Hold()]) as upstream:
-        models = {"own": {"upstream": "chat"}, "*": {"upstream": "chat"}}
-        async with gateway(upstream=upstream.url, clock=clock, models=models) as gp:
-            asking = asyncio.create_task(listed(gp))
-            await upstream.requested()
-            await clock.advance(4.1)
-            assert ids(await asking) == ["own"]
-            waiting = asyncio.create_task(listed(gp))
-            await until(lambda: gp.state.in_flight.busy == 1)
-            await clock.advance(0.01)
-            assert ids(await waiting) == ["own"]
-
-
 async def test_one_model_is_looked_for_in_every_list():
     clock, release = DrivenClock(), asyncio.Event()
     async with Scripted([Wait(release), *LIST]) as upstream:
@@ -305,21 +290,3 @@ async def test_a_model_that_is_not_listed_can_be_asked_all_the_same():
     async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
         await listed(gp)
         assert (await gp.ask({**HELLO, "model": "unlisted"}).answer()).status == 200
-
-
-async def test_fifty_failing_lists_do_not_hammer_the_upstream():
-    """A client that asks again and again while the upstream is down costs one call at a time."""
-    async with Scripted([Rst()]) as upstream, gateway(upstream=upstream.url) as gp:
-        await asyncio.gather(*(listed(gp) for _ in range(50)))
-        assert len(upstream.received) < 25
-
-
-async def test_a_list_for_which_the_key_is_refused_states_which_key_it_was():
-    refused = [Send(reply({"error": {"message": "no such key"}}, 401))]
-    async with Scripted(refused) as upstream:
-        upstreams = {"chat": {"base_url": upstream.url, "credential": "corp"}}
-        credentials = {"corp": {"type": "static", "token": "s3cret-token-0123"}}
-        async with gateway(upstreams=upstreams, credentials=credentials) as gp:
-            status, body = await listed(gp)
-    assert (status, body["error"]["code"]) == (401, "upstream_auth")
-    assert "no such key. Tried once, with the only key of the credential 'corp'" in body["error"]["message"]

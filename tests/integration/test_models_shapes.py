@@ -71,20 +71,6 @@ async def test_errors_have_anthropics_shape():
     assert plain.json()["error"]["code"] == "invalid_api_key"
 
 
-async def test_a_name_that_begins_with_claude_can_name_any_model():
-    """Claude Code shows only models whose id begins so."""
-    completion = {"id": "c", "object": "chat.completion", "created": 1, "model": "gpt-oss", "choices": [
-        {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Hi"}}]}  # fmt: skip
-    async with Scripted(answer=lambda _: [Send(reply(completion))]) as upstream:
-        upstreams = {"chat": {"base_url": f"{upstream.url}/v1"}}
-        models = {"claude-of-our-own": {"upstream": "chat", "name": "gpt-oss"}}
-        async with gateway(upstreams=upstreams, models=models) as gp:
-            listed = (await asked(gp)).json()["data"]
-            answer = await gp.ask({"model": "claude-of-our-own", "messages": []}).answer()
-    assert [entry["id"] for entry in listed] == ["claude-of-our-own"]
-    assert (answer.status, upstream.received[0].json()["model"]) == (200, "gpt-oss")
-
-
 async def test_codex_receives_its_own_form_without_waiting_for_an_upstream():
     """Codex logs an error at a list without `models`, and waits 5 s for it at its start."""
     async with Scripted(answer=lambda _: [Hold()]) as upstream, gateway(upstream=upstream.url) as gp:

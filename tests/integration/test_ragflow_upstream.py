@@ -208,11 +208,6 @@ async def test_an_exception_in_several_deltas_keeps_its_text(stream):
     assert answer.error["message"].startswith("GENERIC_ERROR - Connection timed out")
 
 
-async def test_an_exception_of_a_plain_answer_is_a_502():
-    answer = await asked(Ragflow(), chat(BOOM))
-    assert (answer.status, answer.error["code"]) == (502, "100")
-
-
 @pytest.mark.parametrize(("version", "status"), [("v0.24.0", 403), ("v0.25.6", 401), ("v0.27.0", 401)])
 async def test_a_wrong_token_is_reported_as_such(version, status):
     async with Scripted(answer=Ragflow(version).answer) as upstream:
@@ -220,11 +215,6 @@ async def test_a_wrong_token_is_reported_as_such(version, status):
         async with gateway(**config) as gp:
             answer = await gp.ask(chat()).answer()
     assert answer.status == status
-
-
-async def test_paths_of_another_generation_are_a_404():
-    answer = await asked(Ragflow("v0.24.0"), chat(), "current")
-    assert (answer.status, answer.error["hop"]) == (404, "upstream:rag")
 
 
 async def test_embeddings_are_refused_with_what_to_configure():
@@ -290,14 +280,6 @@ async def test_a_check_with_a_model_asks_its_assistant():
     ]
     assert server.bodies[0]["model"] == "model"
     assert "supports only chat" in refused.finding
-
-
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("version", VERSIONS)
-async def test_an_answer_that_became_an_error_is_named_as_one(version, stream):
-    answer = await asked(Ragflow(version), chat(model="fired", stream=stream))
-    assert answer.status == 404
-    assert answer.headers["x-gatepass-adapted"] == "ragflow=error"
 
 
 async def test_a_stream_that_became_the_error_of_a_plain_answer_is_named_as_one():

@@ -165,22 +165,6 @@ async def test_a_rejection_is_one_new_token_and_one_repeat(form, streamed):
 
 
 @pytest.mark.parametrize(("form", "streamed"), CASES)
-async def test_many_rejections_at_once_are_one_token_call_and_no_failure(form, streamed):
-    many = 50  # tests/integration/test_named_cases.py sends 500
-    async with Firm(FORMS[form]) as firm, gateway(**firm.blocks()) as gp:
-        assert (await asked(gp)).status == 200
-        firm.revoked.add(firm.minted[0])
-        firm.refuses.clear()
-        asking = [asyncio.create_task(asked(gp, streamed)) for _ in range(many)]
-        await firm.chat.requested(1 + many)
-        firm.refuses.set()
-        answers = await asyncio.gather(*asking)
-        assert [answer.status for answer in answers] == [200] * many
-        assert len(firm.minted) == 2
-        assert firm.shown == ["1"] * (1 + many) + ["2"] * many
-
-
-@pytest.mark.parametrize(("form", "streamed"), CASES)
 async def test_a_rejection_of_the_new_token_too_is_the_upstreams_own_answer(form, streamed):
     wanted = FORMS[form]
     async with Firm(wanted) as firm, gateway(**firm.blocks()) as gp:
@@ -192,26 +176,15 @@ async def test_a_rejection_of_the_new_token_too_is_the_upstreams_own_answer(form
         assert "secret" not in answer.body.decode()
 
 
-@pytest.mark.parametrize("form", FORMS)
-async def test_upstream_that_rejects_every_token_causes_few_logins(form):
-    wanted = FORMS[form]
-    async with Firm(wanted) as firm, gateway(**firm.blocks()) as gp:
+@pytest.mark.parametrize("has_worked", [False, True])
+async def test_upstream_that_rejects_every_token_causes_few_logins(has_worked):
+    async with Firm(FORMS["a 401"]) as firm, gateway(**firm.blocks()) as gp:
+        if has_worked:
+            assert (await asked(gp)).status == 200
         firm.takes_nothing = True
-        answers = [await asked(gp, wanted.streams[0]) for _ in range(20)]
-        assert {answer.status for answer in answers} == {wanted.status}
+        assert [(await asked(gp)).status for _ in range(20)] == [401] * 20
         assert len(firm.minted) == 2
-        assert len(firm.chat.received) == 20 + 1
-
-
-@pytest.mark.parametrize("form", FORMS)
-async def test_upstream_that_rejects_every_token_causes_few_renewals(form):
-    wanted = FORMS[form]
-    async with Firm(wanted) as firm, gateway(**firm.blocks()) as gp:
-        assert (await asked(gp)).status == 200
-        firm.takes_nothing = True
-        for _ in range(20):
-            assert (await asked(gp, wanted.streams[0])).status == wanted.status
-        assert len(firm.minted) == 2
+        assert len(firm.chat.received) == has_worked + 20 + 1
 
 
 @pytest.mark.parametrize("form", ["a 403", "a code in a 200", "a number in a 400"])

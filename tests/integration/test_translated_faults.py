@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +21,6 @@ from tests.integration.scripted import (
     LAST_CHUNK,
     Dialogue,
     Fin,
-    Hold,
-    Pause,
-    Rst,
     Scripted,
     Send,
     Wait,
@@ -34,7 +30,6 @@ from tests.integration.scripted import (
     reply,
     stream,
 )
-from tests.integration.test_connections import refusing_server
 from tests.integration.test_translated_messages import ANSWER, STREAMED, VERSION, a_chunk, a_completion, over_chat
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
@@ -52,7 +47,6 @@ OVERFLOW = {"error": {"message": LONG, "type": "invalid_request_error", "code": 
 WITHOUT_CODE = {"error": {"message": LONG}}
 BUSY = {"error": {"message": "Slow down.", "type": "rate_limit_error", "code": "busy"}}
 WHOLE = a_completion({"content": "Hi"})
-FIRST_BYTE = {"first_byte_s": 0.3}
 
 
 def in_stream(*events: bytes, end: bytes = LAST_CHUNK) -> Dialogue:
@@ -64,18 +58,17 @@ def in_stream(*events: bytes, end: bytes = LAST_CHUNK) -> Dialogue:
 class Fault:
     """What the upstream `does`, and what the client reads of it: `status` and `code`, and Anthropic's `kind` of error.
 
-    `does` is None for a refused connection. `codex` is the code of `response.failed`. `begins` if the stream of the
-    client has begun: its status is 200 then, and `status` is that of a whole reply.
+    `codex` is the code of `response.failed`. `begins` if the stream of the client has begun: its status is 200, and
+    `status` is that of a whole reply.
     """
 
-    does: Dialogue | None
+    does: Dialogue
     status: int
     code: str
     kind: str
     codex: str = ""
     begins: bool = False
     words: str = ""
-    timeouts: tuple[tuple[str, float], ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
 
 
@@ -88,20 +81,9 @@ def overflow(does: Dialogue, status: int, code: str, *, begins: bool = False, ki
 
 
 FAULTS = {
-    "a refused connection": Fault(None, 502, "upstream_connect", "api_error"),
-    "a hang": Fault([Hold()], 504, "upstream_timeout_first_byte", "timeout_error", timeouts=(("first_byte_s", 0.3),)),
-    "a hang in the stream": Fault(
-        [*in_stream(end=b""), Hold()],
-        504,
-        "upstream_timeout_idle",
-        "timeout_error",
-        begins=True,
-        timeouts=(("idle_s", 0.3),),
-    ),
     "429 with a wait": Fault(
         [Send(reply(BUSY, 429, retry_after="7"))], 429, "busy", "rate_limit_error", headers=(("retry-after", "7"),)
     ),
-    "429 without a wait": Fault([Send(reply(BUSY, 429))], 429, "busy", "rate_limit_error"),
     "429 for good": Fault(
         [Send(reply({"error": {"message": "No credit.", "code": "insufficient_quota"}}, 429))],
         429,
@@ -109,7 +91,6 @@ FAULTS = {
         "rate_limit_error",
         headers=(("x-should-retry", "false"),),
     ),
-    "500": Fault([Send(reply({"error": {"message": "oops"}}, 500))], 500, "upstream_error", "api_error", words="oops"),
     "503 with a page": Fault(
         [Send(reply(PAGE, 503, content_type="text/html"))], 503, "upstream_html", "overloaded_error"
     ),
@@ -119,16 +100,6 @@ FAULTS = {
     "code 102 in a stream": Fault(
         in_stream(event({"code": 102, "message": "No tenant."})), 400, "102", "invalid_request_error", begins=True
     ),
-    "an error object in a 200": Fault(
-        [Send(reply({"error": {"message": "No GPU.", "type": "server_error"}}))],
-        502,
-        "upstream_error",
-        "api_error",
-        words="No GPU.",
-    ),
-    "an empty 200": Fault([Send(reply(b""))], 502, "upstream_empty", "api_error"),
-    "an empty stream": Fault([Send(stream())], 502, "upstream_empty", "api_error"),
-    "[DONE] alone": Fault([Send(stream(event("[DONE]")))], 502, "upstream_empty", "api_error"),
     "an answer without content": Fault(
         [Send(stream(a_chunk({"role": "assistant", "content": ""}), a_chunk({}, "stop"), event("[DONE]")))],
         502,
@@ -144,8 +115,6 @@ FAULTS = {
         begins=True,
     ),
     "a cut in an event": closed([*begin_stream(), Send(chunk(b"".join(BEGUN) + BEGUN[0][:-9])), Fin()]),
-    "a cut between events": closed([*in_stream(end=b""), Fin()]),
-    "a reset": closed([*in_stream(end=b""), Pause(0.05), Rst()]),
     "an end without a finish reason": closed(in_stream()),
     "[DONE] in a tool call": closed(in_stream(ANSWER[4], event("[DONE]"))),
     "an error event": Fault(
@@ -172,9 +141,6 @@ FAULTS = {
         codex="insufficient_quota",
         begins=True,
     ),
-    "an event that is not JSON": Fault(
-        in_stream(event("{oops"), event("[DONE]")), 502, "upstream_invalid", "api_error", begins=True
-    ),
     "an overflow": overflow([Send(reply(OVERFLOW, 400))], 400, "context_length_exceeded"),
     "an overflow without a code": overflow([Send(reply(WITHOUT_CODE, 400))], 400, "upstream_error"),
     "an overflow in a stream": overflow(in_stream(event(OVERFLOW)), 400, "context_length_exceeded", begins=True),
@@ -200,12 +166,8 @@ async def asked(protocol: str, upstream_url: str, *, streams: bool, **more: Any)
 @pytest.mark.parametrize("name", FAULTS)
 async def test_no_fault_is_silent(name, protocol, streams):
     fault = FAULTS[name]
-    async with AsyncExitStack() as stack:
-        if fault.does is None:
-            url = stack.enter_context(refusing_server())
-        else:
-            url = (await stack.enter_async_context(Scripted(fault.does))).url
-        answer = await asked(protocol, url, streams=streams, timeouts=dict(fault.timeouts))
+    async with Scripted(fault.does) as upstream:
+        answer = await asked(protocol, upstream.url, streams=streams)
     is_overflow = fault.codex == "context_length_exceeded"
     begins = fault.begins and streams
     assert (answer.status, answer.whole, LAST[protocol] in answer.body) == (
@@ -233,17 +195,9 @@ async def test_no_fault_is_silent(name, protocol, streams):
 RIGHT: dict[str, Dialogue] = {
     "a stream": [Send(stream(*ANSWER))],
     "a whole reply": [Send(reply(a_completion({"content": "Let me see."})))],
-    "a slow first byte": [Pause(0.2), Send(stream(*ANSWER))],
-    "slow events": [*begin_stream(), Send(b"".join(map(chunk, ANSWER)) + LAST_CHUNK, 50, 0.005)],
     "no [DONE]": [Send(stream(*ANSWER[:-1]))],
     "no finish reason": [Send(stream(*ANSWER[:6], *ANSWER[7:]))],
     "no usage": [Send(stream(*ANSWER[:7], ANSWER[-1]))],
-    "comments": [Send(stream(*(part for one in ANSWER for part in (b": ping\n\n", one))))],
-    "CRLF": [Send(stream(*(one.replace(b"\n", b"\r\n") for one in ANSWER)))],
-    "a stream labelled JSON": [Send(stream(*ANSWER, content_type="application/json"))],
-    "a whole reply labelled as a stream": [
-        Send(reply(a_completion({"content": "Let me see."}), content_type="text/event-stream"))
-    ],
 }
 
 
@@ -363,37 +317,11 @@ async def test_signs_of_life_run_while_a_whole_reply_is_awaited(protocol, wait_s
     assert LAST[protocol] in answered.events[-1].encode()
 
 
-@each_protocol
-@pytest.mark.parametrize(
-    ("limits", "words"),
-    [
-        ([a_chunk({"tool_calls": [{"index": at, "id": f"c{at}", "function": {"name": "f", "arguments": "{"}}]})
-          for at in range(1_001)], "more than 1000 parts"),
-        ([a_chunk({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "x" * 900_000}}]})
-          for _ in range(20)], "more than 16 MiB"),
-    ],
-    ids=["blocks", "arguments"],
-)  # fmt: skip
-async def test_an_answer_beyond_the_limits_is_refused_by_name(limits, words, protocol):
-    async with Scripted([Send(stream(*limits, *ANSWER[-3:]))]) as upstream:
-        answer = await asked(protocol, upstream.url, streams=True)
-    assert answer.error["code"] == "upstream_invalid"
-    assert words in answer.error["message"]
-    assert LAST[protocol] not in answer.body
-
-
 NOT_SERVED: list[tuple[str, str]] = [
     ("POST", "/v1/messages/count_tokens"),
-    ("POST", "/v1/messages/batches"),
-    ("GET", "/v1/messages/batches"),
     ("GET", "/v1/messages/batches/b"),
-    ("POST", "/v1/messages/batches/b/cancel"),
-    ("DELETE", "/v1/messages/batches/b"),
     ("POST", "/v1/responses/compact"),
-    ("GET", "/v1/responses/r"),
     ("DELETE", "/v1/responses/r"),
-    ("POST", "/v1/responses/r/cancel"),
-    ("GET", "/v1/responses/r/input_items"),
 ]
 
 
@@ -421,8 +349,8 @@ async def test_the_story_of_what_no_chat_serves_blames_gatepass_and_shows_that_n
     assert any("What to do: None for `/v1/messages/count_tokens`: Claude Code" in line for line in lines), lines
 
 
-@pytest.mark.parametrize("spoken", [["responses"], ["messages"], ["messages", "responses"]])
-async def test_a_chat_over_an_upstream_without_chats_is_a_named_error(spoken):
+async def test_a_chat_over_an_upstream_without_chats_is_a_named_error():
+    spoken = ["messages", "responses"]
     async with (
         Scripted([Send(reply(WHOLE))]) as upstream,
         gateway(**over_chat(upstream.url, protocols=spoken)) as gp,

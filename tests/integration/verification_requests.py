@@ -537,10 +537,10 @@ RAGFLOW: tuple[Replay, ...] = (
         strays=(),
     ),
     _as(
-        EMBEDDINGS[3],
+        EMBEDDINGS[2],
         "verify embedding of LocalAI, LM-Studio and Xinference",
         "v0.20.5 to HEAD",
-        body=_with(EMBEDDINGS[3], input=["Test if the api key is available"]),
+        body=_with(EMBEDDINGS[2], input=["Test if the api key is available"]),
     ),
     *(_as(replay, f"verify {replay.what}", replay.version) for replay in RERANKS[1:]),
     _as(

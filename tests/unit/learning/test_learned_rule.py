@@ -107,12 +107,6 @@ def test_rules_that_undo_each_other_are_known(one, other, is_reversed):
     assert other.reverses(one) is is_reversed
 
 
-def test_stream_rule_replaces_the_other():
-    assert LearnedRule("stream", "synth").key == LearnedRule("stream", "aggregate").key
-    assert LearnedRule("role", "system", "user").key != LearnedRule("role", "system", "developer").key
-    assert LearnedRule("split", "input", "5").key == LearnedRule("split", "input", "9").key
-
-
 O3 = RuleScope("chat", "o3-mini", "chat")
 SYNTH = LearnedRule("stream", "synth")
 LEARNED_AT, EXPIRES_AT = 1_800_000_000.0, 1_800_003_600.0
@@ -153,10 +147,6 @@ def test_evidence_omits_long_quotes(quotes):
 def test_a_quotation_in_json_ends_at_its_own_end():
     message = '{"input":"he said \\"no\\" and that ' + PROMPT + '","type":"x"}'
     assert evidence_of(message) == '{"input":"…","type":"x"}'
-
-
-def test_a_long_sentence_is_cut():
-    assert evidence_of("x" * 500) == "x" * EVIDENCE_CHARS
 
 
 def test_a_sentence_of_quotes_is_read_in_one_pass():

@@ -7,7 +7,7 @@ import pytest
 
 from gatepass.config.model import Config
 from gatepass.config.yaml_file import parse_yaml
-from gatepass.learning.learned_rule import NOTHING, LearnedRule, LearnedRuleRecord, LearningPolicy, RuleScope, as_config
+from gatepass.learning.learned_rule import LearnedRule, LearnedRuleRecord, LearningPolicy, RuleScope, as_config
 from gatepass.learning.matchers import next_rules, relevant_rules
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.normalize.rules import DeclaredModels, apply_changes, normalize
@@ -86,10 +86,6 @@ def test_models_have_their_public_names():
     assert "  o3-mini: {upstream: chat, stream: emulate}\n" in yaml(
         learned(RULES_OF_TABLE[0]), config(other={"upstream": "chat"})
     )
-
-
-def test_export_without_rules_states_it():
-    assert yaml([]) == NOTHING
 
 
 def test_evidence_cannot_leave_its_comment():
@@ -179,12 +175,6 @@ def test_rule_of_one_of_several_targets_is_shown_as_a_comment():
         "  # best: not pinned, because rules apply to all targets, and this one to chat only:"
         " stream=synth: no stream\n"
     )
-
-
-def test_rule_that_sets_only_existing_members_is_shown_as_a_comment():
-    text = yaml(learned(RULES_OF_TABLE[5].__class__("set", "enable_thinking", "false")))
-    assert "models:" not in text
-    assert "set=enable_thinking>false" in text
 
 
 def test_pinned_entry_has_the_operations_upstream_and_nothing_else():

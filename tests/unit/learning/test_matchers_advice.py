@@ -3,8 +3,8 @@
 import pytest
 from ruamel.yaml import YAML
 
-from gatepass.learning.learned_rule import LearnedRule, LearningPolicy
-from gatepass.learning.matchers import REASONING_ADVICE, BlockedS, LearningSettings, advice, relevant_rules
+from gatepass.learning.learned_rule import LearningPolicy
+from gatepass.learning.matchers import REASONING_ADVICE, LearningSettings, advice, relevant_rules
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.learning.session import Mode
 from tests.unit.learning.rejections import CHOICE, PICTURE, ROWS, STREAM, Case, chat, never, openai, unsupported
@@ -16,13 +16,12 @@ def advised(
     learn: Mode = "on",
     also: tuple[str, ...] = (),
     stream: str = "auto",
-    blocked_s: BlockedS = lambda _: 0.0,
 ) -> str:
     rejection = UpstreamRejection.of(case.call.operation.members, case.status, case.error_body, case.call.body)
     assert rejection is not None
     policy = LearningPolicy(frozenset(also), may_stream=stream == "auto")
     settings = LearningSettings("chat", policy, learn, stream)
-    return advice(rejection, case.call, settings, blocked_s, relevant_rules(rejection, case.call))
+    return advice(rejection, case.call, settings, relevant_rules(rejection, case.call))
 
 
 NO_STREAM = never("", openai(STREAM, "stream", "unsupported_value"))
@@ -48,13 +47,6 @@ def test_the_stream_setting_of_the_model_is_named_as_what_to_change():
             f"The model's entry sets stream: {stream}. Set it to auto or aggregate."
         )
     assert advised(NO_STREAM, stream="native") == "The model's entry sets stream: native. Set it to auto or emulate."
-
-
-def test_advice_names_a_failed_rule_while_it_is_blocked():
-    blocked = {LearnedRule("stream", "synth").key: 41.6}
-    assert advised(NO_STREAM, blocked_s=lambda rule: blocked.get(rule.key, 0.0)) == (
-        "stream=synth is not tried again for 42 s because it did not help."
-    )
 
 
 def test_tools_and_what_belongs_to_them_are_one_name():

@@ -84,17 +84,10 @@ def without(*names: str) -> tuple[str, ...]:
 
 ONE = {
     "Anthropic and Vertex AI": anthropic(NAMED),
-    "Vertex AI in a list": [anthropic(NAMED)],
     "Anthropic's documentation": anthropic(f"Unsupported beta header: {SCOPE}"),
     "Azure Foundry": {**anthropic(NAMED), "request_id": None},
     "Copilot": {"error": {"message": f"unsupported beta header(s): {SCOPE}", "code": "invalid_request_body"}},
     "LiteLLM over Vertex AI": litellm(f"{QUOTED}.{GROUP}"),
-    "LiteLLM names its class": litellm(
-        f"litellm.BadRequestError: AnthropicException - {json.dumps(anthropic(NAMED))}."
-    ),
-    "LiteLLM prints bytes": litellm(
-        f"litellm.BadRequestError: Vertex_aiException - b'{json.dumps(anthropic(NAMED))}'."
-    ),
     "new-api": {
         "error": {"type": "<nil>", "message": NAMED.replace("docs.anthropic.com", "\n     ***.***.com") + " (id: 1)"},
         "type": "error",
@@ -129,9 +122,7 @@ def test_an_account_without_the_long_context():
 BEDROCK = {
     "in Anthropic's form": anthropic(UNNAMED),
     "alone": {"message": UNNAMED},
-    "of a stream": {"message": f"The model returned the following errors: {UNNAMED}"},
     "LiteLLM": litellm('{"message":"invalid beta flag"}. ' + GROUP),
-    "LiteLLM names its class": litellm('litellm.BadRequestError: BedrockException - {"message":"invalid beta flag"}.'),
     "the SDK for Go": {
         "error": {
             "message": "InvokeModel: operation error Bedrock Runtime: InvokeModel, https response error"
@@ -189,17 +180,6 @@ MEMBER = {
     "LiteLLM": litellm(
         '{"message":"context_management: Extra inputs are not permitted"}No fallback model group.' + GROUP
     ),
-    "OpenCode Zen": anthropic(f"Error from provider (Anthropic): {EXTRA}"),
-    "FastAPI": {"detail": detail("context_management")},
-    "vLLM": {
-        "error": {
-            "message": f"[{{'type': 'extra_forbidden', 'loc': ('body', 'context_management'), 'msg': '{NOT_PERMITTED}',"
-            " 'input': {'edits': []}}]",
-            "type": "Bad Request",
-            "code": 400,
-        },
-        "type": "error",
-    },
     "llama.cpp": {"error": {"code": 400, "message": "Unsupported parameter: 'context_management'", "type": "x"}},
 }
 

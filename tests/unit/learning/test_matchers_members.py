@@ -116,13 +116,6 @@ def test_only_the_named_spellings_of_thinking_are_dropped(named, dropped):
     assert found == tuple(LearnedRule("drop", name) for name in dropped)
 
 
-def test_every_detail_of_a_list_is_read():
-    assert rules(pydantic(["seed"], ["top_p"]), WARM, 422) == (
-        LearnedRule("drop", "seed"),
-        LearnedRule("drop", "top_p"),
-    )
-
-
 @pytest.mark.parametrize(
     ("values", "ttl_s"),
     [("'low', 'medium', and 'high'", 0.0), ("'low' and 'medium'", 0.0), ("'medium'", HOUR_S)],
@@ -138,11 +131,6 @@ def test_member_that_accepts_only_its_default_is_dropped_for_all():
     )
     body = openai(words, "temperature", "unsupported_value")
     assert rules(body, {"temperature": 0.2}) == (LearnedRule("drop", "temperature", ttl_s=HOUR_S),)
-
-
-def test_of_the_sampling_members_only_the_named_one_is_dropped():
-    body = openai(unsupported("top_p"), "top_p", "unsupported_parameter")
-    assert rules(body, {"temperature": 1, "top_p": 0.3, "min_p": 0}) == (LearnedRule("drop", "top_p", ttl_s=HOUR_S),)
 
 
 DETAILS = [

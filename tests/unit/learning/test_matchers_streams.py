@@ -2,11 +2,11 @@
 
 import pytest
 
-from gatepass.learning.learned_rule import HOUR_S, LearnedRule, LearningPolicy
+from gatepass.learning.learned_rule import LearnedRule, LearningPolicy
 from gatepass.learning.matchers import next_rules, relevant_rules, suggested_rules
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.normalize.rules import would_change
-from tests.unit.learning.rejections import STREAM, STREAMS, TOOLS, Case, openai
+from tests.unit.learning.rejections import STREAMS, TOOLS, Case, openai
 
 
 def rejection_of(body, request=STREAMS):
@@ -56,20 +56,6 @@ def test_a_quotation_causes_no_rule_for_a_whole_request(text):
 )
 def test_rejected_combination_is_not_a_rejection_of_streams(text):
     assert rules(openai(text), STREAMS | TOOLS) == (LearnedRule("stream", "synth", ttl_s=0.0),)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        STREAM,
-        "The model `o1` does not support streaming.",
-        "o1-mini does not support streaming for this model.",
-        "Streaming is not supported with the o1 model.",
-        "litellm.BadRequestError: This model doesn't support streaming",
-    ],
-)
-def test_a_refusal_of_streams_is_remembered(text):
-    assert rules(openai(text)) == (LearnedRule("stream", "synth", ttl_s=HOUR_S),)
 
 
 def test_thinking_is_turned_off_only_without_a_stream():

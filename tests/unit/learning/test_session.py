@@ -17,10 +17,10 @@ from gatepass.errors import (
     UpstreamTimeout,
     UpstreamTls,
 )
-from gatepass.learning.learned_rule import DAY_S, HOUR_S, QUARTER_S, LearnedRule, LearningPolicy, RuleScope
+from gatepass.learning.learned_rule import DAY_S, HOUR_S, LearningPolicy, RuleScope
 from gatepass.learning.memory import REFUTED_S, Memory
 from gatepass.learning.session import LearningSession
-from gatepass.proxy.retry import MOST_TRIES, MOST_TRIES_S
+from gatepass.proxy.retry import MOST_TRIES
 from gatepass.types import Call, UpstreamErrorBody
 from tests.rows import CHAT, EMBEDDINGS
 from tests.unit.learning.rejections import (
@@ -29,7 +29,6 @@ from tests.unit.learning.rejections import (
     ROWS,
     STREAM,
     USE,
-    VERIFY,
     openai,
     pydantic,
     unsupported,
@@ -49,13 +48,6 @@ from tests.unit.learning.upstreams import (
     without,
 )
 from tests.unit.normalize.calls import a_call
-
-O3_MINI = [
-    NO_STREAM,
-    without("max_tokens", USE),
-    without("temperature"),
-    without("parallel_tool_calls"),
-]
 
 
 def chat(*, stream: bool = False, **members: Any) -> Call:
@@ -94,17 +86,6 @@ def test_call_without_an_applicable_rule_is_the_same_object():
     assert learned.uses == 1
 
 
-def test_three_changes_of_one_request_are_learned_together():
-    memory, upstream = Memory(), Upstream(O3_MINI)
-    call = chat(temperature=0.2, max_tokens=5, parallel_tool_calls=False)
-    outcome = ask(memory, upstream, call)
-    assert outcome.error is None
-    assert len(upstream.seen) == 4
-    expected = ("rename=max_tokens>max_completion_tokens", "drop=temperature", "drop=parallel_tool_calls")
-    assert outcome.call.adapted == expected
-    assert rules(memory) == list(expected)
-
-
 SEVEN: dict[str, Any] = {
     "store": True,
     "metadata": {"topic": "x"},
@@ -136,21 +117,6 @@ def test_an_eighth_change_is_one_too_many_and_nothing_is_stored():
     assert (outcome.learning.is_exhausted, memory.records(0.0, 0.0)) == (True, [])
 
 
-@pytest.mark.parametrize(("rejects_s", "tries"), [(1.0, 8), (2.5, 4), (3.0, 4), (MOST_TRIES_S, 2), (60.0, 2)])
-def test_no_further_try_begins_after_ten_seconds(rejects_s, tries):
-    """The first repeat is sent in any case."""
-    call, upstream, now_s = chat(**SEVEN, seed=1), Upstream([without(name) for name in (*SEVEN, "seed")]), 100.0
-    learning = LearningSession(Memory(), O3, CHAT.members)
-    while True:
-        refusal = upstream.answer(plan(learning, call, now_s))
-        assert refusal is not None
-        now_s += rejects_s
-        if not learn_from(learning, refused(refusal), now_s, len(upstream.seen) - 1, now_s - 100.0):
-            break
-    shown = shown_after(learning, refused(refusal), now_s)
-    assert (len(upstream.seen), learning.is_exhausted, shown.message) == (tries, True, unsupported("store"))
-
-
 def test_an_equal_text_that_names_another_member_is_another_rejection():
     memory = Memory()
     issue = {"code": "unrecognized_keys", "path": [], "message": "Unrecognized keys"}
@@ -166,27 +132,6 @@ def test_several_members_of_one_sentence_are_one_step():
     upstream = Upstream([Refusal(lambda seen: any(name in seen for name in names), body)])
     outcome = ask(Memory(), upstream, chat(seed=1, top_k=1, top_p=1, user=1, store=1))
     assert (outcome.error, len(upstream.seen)) == (None, 2)
-
-
-def test_rule_applies_to_its_own_scope_only():
-    memory, upstream = Memory(), Upstream([NO_STREAM])
-    ask(memory, upstream, chat(stream=True))
-    for other in (
-        RuleScope("chat", "gpt", "chat"),
-        RuleScope("azure", "o3-mini", "chat"),
-        RuleScope("chat", "o3-mini", "x"),
-    ):
-        assert rules(memory, other) == []
-
-
-def test_an_unverified_account_is_a_matter_of_minutes():
-    memory = Memory()
-    refusal = Refusal(NO_STREAM.concerns, openai(VERIFY, "stream", "unsupported_value"))
-    ask(memory, Upstream([refusal]), chat(stream=True))
-    assert rules(memory) == ["stream=synth"]
-    verified = Upstream()
-    assert ask(memory, verified, chat(stream=True), QUARTER_S - 1).call.adapted == ("stream=synth",)
-    assert ask(memory, verified, chat(stream=True), QUARTER_S).call.adapted == ()
 
 
 # --- rejections that are not learned
@@ -318,27 +263,6 @@ def test_an_upstream_without_an_answer_after_a_change_is_shown_as_such_and_refut
     assert ask(memory, Upstream([NO_STREAM]), chat(stream=True), 5.0).call.adapted == ("stream=synth",)
 
 
-@pytest.mark.parametrize("status", [500, 502, 503])
-def test_a_failure_of_the_server_after_a_change_brings_the_first_error_back(status):
-    memory, upstream = Memory(), Upstream([NO_STREAM, always({"error": "boom"}, status)])
-    outcome = ask(memory, upstream, chat(stream=True))
-    assert outcome.error is not None
-    assert outcome.error.message == STREAM
-    assert rules(memory) == []
-
-
-def test_a_connection_that_breaks_after_a_change_brings_the_first_error_back():
-    memory = Memory()
-    broken = UpstreamClosed("closed", upstream="chat")
-    learning = LearningSession(memory, O3, CHAT.members)
-    plan(learning, chat(stream=True), 0.0)
-    first = refused(NO_STREAM)
-    assert learn_from(learning, first, 0.0)
-    plan(learning, chat(stream=True), 0.0)
-    assert not learn_from(learning, broken, 0.0)
-    assert shown_after(learning, broken, 0.0) is first
-
-
 @pytest.mark.parametrize(
     ("status", "body"),
     [
@@ -439,13 +363,6 @@ def test_a_rule_that_has_expired_is_forgotten_and_learned_again():
     assert [body["stream"] for body in upstream.seen] == [False]
 
 
-def test_repaired_model_receives_the_clients_request():
-    memory, repaired = Memory(), Upstream()
-    ask(memory, Upstream([NO_STREAM]), chat(stream=True))
-    again = ask(memory, repaired, chat(stream=True), HOUR_S)
-    assert (again.call.adapted, again.logged, rules(memory)) == ((), [], [])
-
-
 @pytest.mark.parametrize(
     ("status", "body", "shown"),
     [
@@ -533,18 +450,6 @@ def test_a_batch_limit_is_learned_for_a_day():
     assert ask(memory, Upstream(), embed("a", "b"), DAY_S - 1).call.max_inputs is None
 
 
-def test_smaller_limit_replaces_a_known_one():
-    memory = Memory()
-    for most in (4, 2):
-        learning = LearningSession(memory, O3, EMBEDDINGS.members)
-        plan(learning, embed("a", "b", "c", "d", "e"), 0.0)
-        refusal = limit(most).refusals[0]
-        assert learn_from(learning, refused(refusal), 0.0)
-        assert plan(learning, embed("a", "b", "c", "d", "e"), 0.0).max_inputs == most
-        learning.succeeded(0.0)
-    assert rules(memory) == ["split=2"]
-
-
 def test_rule_for_one_request_is_not_stored():
     memory = Memory()
     body = openai("Requested 600000 tokens, max 300000 tokens per request", code="max_tokens_per_request")
@@ -606,11 +511,3 @@ def words(message: dict[str, Any]) -> tuple[bool, str]:
     content = message.get("content") or ""
     text = content if isinstance(content, str) else "\n\n".join(part.get("text", "?") for part in content)
     return message["role"] in ("system", "developer"), text
-
-
-def test_rules_that_two_processes_learned_against_each_other_make_no_circle():
-    memory = Memory()
-    for there, back in (("max_tokens", "max_completion_tokens"), ("max_completion_tokens", "max_tokens")):
-        rule = LearnedRule("rename", there, back)
-        memory.commit((RuleScope("chat", "o3-mini", "chat"), rule.key), rule, "", 0.0)
-    assert rules(memory) == ["rename=max_completion_tokens>max_tokens"]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from gatepass.config.model import Config
-from gatepass.errors import UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamErrorReply, UpstreamTimeout
+from gatepass.errors import UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamErrorReply
 from gatepass.learning.learned_rule import LearnedRule, RuleScope
 from gatepass.observability.observer import AttemptRecord
 from gatepass.proxy.app_state import AppState, create_app_state
@@ -18,7 +17,7 @@ from gatepass.proxy.attempt import begin_learning, plan, send_own_call, succeede
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.retry import Outcome
 from gatepass.types import Call, Target, UpstreamErrorBody
-from tests.rows import CHAT, EMBEDDINGS, RESPONSES
+from tests.rows import CHAT, EMBEDDINGS
 from tests.unit.clock import DrivenClock
 from tests.unit.normalize.calls import a_call
 
@@ -56,14 +55,9 @@ class Scenario:
         self.sent: list[Call] = []
         self.has_session = False
 
-    async def ask(
-        self, call: Call, *answers: UpstreamError | None, meanwhile: Callable[[], Awaitable[object]] | None = None
-    ) -> UpstreamError | None:
-        """Return the error for the client after `answers` to one attempt after the other, None for success.
-
-        `meanwhile` runs before the first answer.
-        """
-        results, self.sent, waits = iter(answers), [], [] if meanwhile is None else [meanwhile]
+    async def ask(self, call: Call, *answers: UpstreamError | None) -> UpstreamError | None:
+        """Return the error for the client after `answers` to one attempt after the other, None for success."""
+        results, self.sent = iter(answers), []
 
         async def once(attempt: Attempt) -> None:
             self.attempt = attempt.record
@@ -74,9 +68,6 @@ class Scenario:
             self.has_session = attempt.session is not None
             attempt.record.adapted, attempt.sent = attempt.normalized.adapted, True
             self.sent.append(attempt.normalized)
-            for wait in waits:
-                await wait()
-            waits.clear()
             if (error := next(results)) is not None:
                 raise error
             succeeded(attempt)
@@ -121,30 +112,6 @@ async def test_a_rule_is_learned_from_a_known_model_that_begins_to_refuse(scenar
     assert scenario.sent[0].adapted == ("stream=synth",)
 
 
-async def test_rule_learned_meanwhile_by_another_request_is_used(scenario, caplog):
-    caplog.set_level(logging.INFO, "gatepass.learning")
-    await scenario.ask(a_chat(), None)
-    call, other = a_chat(), Scenario(scenario.state)
-    assert await scenario.ask(call, refusal(), None, meanwhile=lambda: other.ask(a_chat(), refusal(), None)) is None
-    assert scenario.sent[0] is call
-    assert scenario.sent[1].adapted == ("stream=synth",)
-    assert events(caplog) == ["rule_learned"]
-
-
-async def test_first_error_is_shown_with_the_failed_changes(scenario, caplog):
-    caplog.set_level(logging.INFO, "gatepass.learning")
-    first = refusal()
-    assert await scenario.ask(a_chat(), first, UpstreamClosed("gone", upstream="chat")) is first
-    assert (scenario.attempt.tried, scenario.attempt.adapted) == (("stream=synth",), ())
-    assert events(caplog) == ["rule_failed"]
-
-
-async def test_an_error_about_something_else_is_the_one_that_is_shown(scenario):
-    other = refusal("slow down", 429)
-    assert await scenario.ask(a_chat(), refusal(), other) is other
-    assert scenario.attempt.adapted == ("stream=synth",)
-
-
 NO_STOP = "Unsupported parameter: 'stop' is not supported with this model."
 
 
@@ -156,24 +123,6 @@ async def test_error_after_a_helpful_change_names_the_change_and_the_remedy(scen
         f"{NO_STOP} Already changed: stream=synth. To drop stop, set upstreams.chat.learn_also: [stop]."
     )
     assert (scenario.attempt.tried, scenario.attempt.adapted) == ((), ("stream=synth",))
-
-
-async def test_error_names_a_blocked_change(scenario):
-    await scenario.ask(a_chat(), refusal(), UpstreamClosed("gone", upstream="chat"))
-    await scenario.state.clock.advance(20.0)
-    shown = await scenario.ask(a_chat(), refusal())
-    assert shown is not None
-    assert shown.message.startswith(f"{NO_STREAM} stream=synth is not tried again for 40 s because it did not help.")
-    assert scenario.attempt.tried == ()
-
-
-async def test_a_timeout_after_a_change_is_reported_as_a_timeout(scenario, caplog):
-    caplog.set_level(logging.INFO, "gatepass.learning")
-    late = UpstreamTimeout("It said nothing for 60 s.", upstream="chat", phase="first_byte")
-    assert await scenario.ask(a_chat(), refusal(), late) is late
-    assert (late.message, events(caplog)) == ("It said nothing for 60 s.", [])
-    assert scenario.attempt.adapted == ("stream=synth",)
-    assert scenario.memory.records(1_000.0, 0.0) == []
 
 
 async def test_a_rule_whose_learning_is_off_is_reported_as_off(scenario):
@@ -209,10 +158,3 @@ async def test_a_learned_rule_that_does_not_concern_a_request_leaves_it_unchange
     assert scenario.sent[0] is call
     await scenario.ask(a_chat(temperature=0.5), None)
     assert scenario.sent[0].adapted == ("drop=temperature",)
-
-
-async def test_a_responses_call_learns_from_a_refused_stream_as_a_chat_does(scenario):
-    call = a_call(b'{"model":"m","input":"a","stream":true}', RESPONSES, stream=True)
-    assert await scenario.ask(call, refusal(), None) is None
-    assert [sent.stream for sent in scenario.sent] == [True, False]
-    assert scenario.sent[1].adapted == ("stream=synth",)
