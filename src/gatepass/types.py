@@ -7,7 +7,7 @@ lists of header fields at the end are the only place that decides which fields a
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
@@ -212,8 +212,6 @@ class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
     headers: Headers
     stream: bool = False
     choices: int = 1
-    embeddings: EmbeddingsOptions | None = None
-    """The result of `embeddings_options`, if parsing the body already found it."""
     lacks_words: bool = False
     """The client's own body has no word of the built-in rules that a search may rule out."""
     adapted: tuple[str, ...] = ()
@@ -226,7 +224,7 @@ class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
 
     def embeddings_options(self) -> EmbeddingsOptions:
         """Return the options of an embeddings call. Valid only for the client's own call, before rules change it."""
-        return self.embeddings or EmbeddingsOptions.from_body(self.body)
+        return EmbeddingsOptions.from_body(self.body)
 
     def with_body(self, body: bytes, *entries: str) -> Call:
         """Return the call with another body; `entries` are appended to `adapted`."""
@@ -440,26 +438,16 @@ class EmbeddingsOptions(msgspec.Struct, frozen=True, gc=False):
     @classmethod
     def from_body(cls, body: bytes) -> Self:
         found = _BODY.decode(body)
-        is_list = bytes(memoryview(found.input)[:1]) == b"["
-        count = count_inputs(_LIST.decode(found.input)) if is_list else 1  # a string is one input
-        return cls.from_members(count, found.encoding_format, found.dimensions)
-
-    @classmethod
-    def from_members(cls, count: int, encoding_format: msgspec.Raw, dimensions: msgspec.Raw) -> Self:
-        """Create the options from the unparsed members of a request body."""
-        return cls(count, bytes(encoding_format) == b'"base64"', parse_count(bytes(dimensions)))
+        count = 1  # a string is one input, and so is a list of token ids
+        if bytes(memoryview(found.input)[:1]) == b"[":
+            inputs = _LIST.decode(found.input)
+            count = 1 if inputs and bytes(memoryview(inputs[0])[:1]) in _DIGITS else len(inputs)
+        return cls(count, bytes(found.encoding_format) == b'"base64"', parse_count(bytes(found.dimensions)))
 
 
 MAX_MODEL_CHARS = 512
 MAX_MODEL_BYTES = 12 * MAX_MODEL_CHARS + 2
 """The longest JSON text of a model's name: each character as two escapes, and the quotes."""
-
-
-def count_inputs(inputs: Sequence[msgspec.Raw]) -> int:
-    """Return the number of inputs in a list. A list of token ids is one input."""
-    if not inputs:
-        return 0
-    return 1 if bytes(memoryview(inputs[0])[:1]) in _DIGITS else len(inputs)
 
 
 _DIGITS = frozenset({b"-", *(b"%d" % digit for digit in range(10))})

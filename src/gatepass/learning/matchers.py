@@ -201,25 +201,25 @@ _NULL_REFUSED = (  # LM Studio, Ollama, OpenAI, FastAPI
 _TOOL_ID = r"Tool call id was .{0,200}? but must be a-z, A-Z, 0-9, with a length of 9"
 
 
+_NO_DEVELOPER = (_DEVELOPER, _DEVELOPER_VALUE, _OTHER_ROLES)
+_CONVERSATION: tuple[tuple[tuple[str, ...], tuple[LearnedRule, ...]], ...] = (
+    (_NO_DEVELOPER, (LearnedRule("role", "developer", "system"),)),
+    ((_SYSTEM,), (LearnedRule("role", "system", "developer"),)),
+    # o1-mini rejects `developer` as well
+    ((*_NO_DEVELOPER, _SYSTEM, _NO_SYSTEM), (LearnedRule("role", "system", "user"),)),
+    ((_ALTERNATE,), (LearnedRule("roles", "merged"),)),
+    (_NULL_REFUSED, (LearnedRule("content", "empty"),)),
+    (_STRING_REQUIRED, (LearnedRule("content", "text"), LearnedRule("content", "empty"))),
+    ((_TOOL_ID,), (LearnedRule("tool_ids", "short"),)),
+)
+"""By the sentences of a rejection: the rules that may solve it, each a step of its own."""
+
+
 def conversation(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
-    if "messages" not in rejection.members or not rejection.is_about("messages", "role", "content"):
-        return
-    rejects_developer = rejection.opens(_DEVELOPER, _DEVELOPER_VALUE, _OTHER_ROLES)
-    if rejects_developer:
-        yield (LearnedRule("role", "developer", "system"),)
-    if rejection.opens(_SYSTEM):
-        yield (LearnedRule("role", "system", "developer"),)
-    if rejects_developer or rejection.opens(_SYSTEM) or rejection.opens(_NO_SYSTEM):
-        yield (LearnedRule("role", "system", "user"),)  # o1-mini rejects `developer` as well
-    if rejection.opens(_ALTERNATE):
-        yield (LearnedRule("roles", "merged"),)
-    if rejection.opens(*_NULL_REFUSED):
-        yield (LearnedRule("content", "empty"),)
-    if rejection.opens(*_STRING_REQUIRED):
-        yield (LearnedRule("content", "text"),)
-        yield (LearnedRule("content", "empty"),)
-    if rejection.opens(_TOOL_ID):
-        yield (LearnedRule("tool_ids", "short"),)
+    if "messages" in rejection.members and rejection.is_about("messages", "role", "content"):
+        for patterns, rules in _CONVERSATION:
+            if rejection.opens(*patterns):
+                yield from ((rule,) for rule in rules)
 
 
 # embeddings
@@ -274,20 +274,33 @@ SPARE_TOKENS = 8
 """Tokens left free below the context length, because token counts differ by a few."""
 
 
+_CHOICES: tuple[tuple[str, str, tuple[tuple[LearnedRule, ...], ...]], ...] = (
+    (
+        "tool_choice",
+        _TOOL_CHOICE,
+        (  # not stored (0 s): the upstream rejects thinking together with a forced tool, and accepts either alone
+            (LearnedRule("set", "enable_thinking", "false", ttl_s=0.0),),
+            (LearnedRule("set", "thinking.type", '"disabled"', ttl_s=0.0),),
+            (LearnedRule("set", "tool_choice", '"auto"', ttl_s=0.0),),
+        ),
+    ),
+    ("response_format", _OBJECT_REFUSED, ((LearnedRule("drop", "response_format"),),)),
+    ("response_format", _FORMAT_REFUSED, ((LearnedRule("response_format", "json_object"),),)),
+    (
+        "tools",
+        _NO_TOOLS,
+        (tuple(LearnedRule("drop", name) for name in ("tools", "tool_choice", "parallel_tool_calls")),),
+    ),
+)
+"""The name in `learn_also`, the sentence, and the steps."""
+
+
 def choices(rejection: UpstreamRejection, also: Collection[str]) -> Iterator[tuple[LearnedRule, ...]]:
     if "tool_choice" not in rejection.members:
         return
-    if "tool_choice" in also and rejection.opens(_TOOL_CHOICE):
-        # Not stored (0 s): the upstream rejects thinking together with a forced tool, and accepts either alone.
-        yield (LearnedRule("set", "enable_thinking", "false", ttl_s=0.0),)
-        yield (LearnedRule("set", "thinking.type", '"disabled"', ttl_s=0.0),)
-        yield (LearnedRule("set", "tool_choice", '"auto"', ttl_s=0.0),)
-    if "response_format" in also and rejection.opens(_OBJECT_REFUSED):
-        yield (LearnedRule("drop", "response_format"),)
-    if "response_format" in also and rejection.opens(_FORMAT_REFUSED):
-        yield (LearnedRule("response_format", "json_object"),)
-    if "tools" in also and rejection.opens(_NO_TOOLS):
-        yield tuple(LearnedRule("drop", name) for name in ("tools", "tool_choice", "parallel_tool_calls"))
+    for name, pattern, steps in _CHOICES:
+        if name in also and rejection.opens(pattern):
+            yield from steps
     if "max_tokens" in also and (found := rejection.opens(_ROOM)) is not None:
         left = int(found[1][:9]) - int(found[2][:9]) - SPARE_TOKENS  # holds for this prompt only, so it is not stored
         if left > 0:
@@ -480,9 +493,6 @@ REASONING_ADVICE = (
     " to keep."
 )
 
-BlockedS = Callable[[LearnedRule], float]
-"""Return for how many seconds a rule that failed is not tried again; 0 if it did not fail."""
-
 
 @dataclass(frozen=True, slots=True)
 class LearningSettings:
@@ -494,19 +504,16 @@ class LearningSettings:
     stream: str = "auto"
 
 
-def advice(
-    rejection: UpstreamRejection, sent: Call, setting: LearningSettings, blocked_s: BlockedS, relevant: Relevant
-) -> str:
+def advice(rejection: UpstreamRejection, sent: Call, setting: LearningSettings, relevant: Relevant) -> str:
     """Return sentences to append to the upstream's error message, "" if there are none.
 
-    `rejection` is the rejection of `sent`, `relevant` the result of `relevant_rules` for both. `blocked_s` knows the
-    rules that failed within the last minute.
+    `rejection` is the rejection of `sent`, `relevant` the result of `relevant_rules` for both.
     """
     advised = REASONING_ADVICE if rejection.wants_reasoning else ""
     for step in suggested_rules(rejection, LEARN_ALSO):  # none if the upstream requires reasoning
         rules = [one for one in step if one in relevant]
         if rules:
-            advised = _setting_advice(rejection, rules, setting, blocked_s)
+            advised = _setting_advice(rejection, rules, setting)
             break
         if LearnedRule("content", "text") in step and any(name in sent.body for name in _IMAGES):
             advised = "This model accepts text only, and the request contains images."
@@ -514,22 +521,15 @@ def advice(
     return advised.strip()
 
 
-def _setting_advice(
-    rejection: UpstreamRejection, rules: list[LearnedRule], setting: LearningSettings, blocked_s: BlockedS
-) -> str:
-    """Name the setting that would allow `rules`, or report that they failed a moment ago."""
+def _setting_advice(rejection: UpstreamRejection, rules: list[LearnedRule], setting: LearningSettings) -> str:
+    """Name the setting that would allow `rules`."""
     forbidden = [rule for rule in rules if not setting.policy.allows(rule, rejection.members)]
     stream = next((rule for rule in forbidden if rule.action == "stream"), None)
     if stream is not None:
         return f"The model's entry sets stream: {setting.stream}. Set it to auto or {STREAM_SETTING[stream.field]}."
     names = _setting_names(forbidden, rejection)
-    if names is None:
+    if names is None or not (names or setting.learn == "off"):  # none can, or they failed within the last minute
         return ""
-    if not names and setting.learn == "on":
-        left_s, entry = max((blocked_s(rule), rule.entry) for rule in rules)
-        return (
-            f"{entry} is not tried again for {max(1, round(left_s))} s because it did not help." if left_s > 0 else ""
-        )
     fields = [rule.field for rule in rules]
     purpose = f"drop {', '.join(fields[:-1])} and {fields[-1]}" if fields[1:] else f"drop {fields[0]}"
     if any(rule.action != "drop" for rule in rules):

@@ -60,7 +60,6 @@ class Memory:
         return None if stored is None else stored.rule
 
     def expire(self, scope: RuleScope, now_s: float) -> None:
-        """Forget the expired rules of `scope`."""
         for key in [key for key, stored in self._about(scope) if stored.expires_s <= now_s]:
             self.forget(key)
 

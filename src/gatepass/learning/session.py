@@ -88,10 +88,6 @@ class LearningSession:
         open_ones = (one.rule.entry for one in self._own.values() if not one.helped)
         return tuple(dict.fromkeys((*self._failed, *open_ones)))
 
-    def blocked_s(self, rule: LearnedRule, now_s: float) -> float:
-        """Return for how many seconds `rule` is not tried again; 0 if it did not fail within the last minute."""
-        return self.memory.blocked_s(self._key(rule), now_s)
-
     def recall(self, now_s: float) -> None:
         """Load the rules that other requests learned, without those that have expired."""
         self.memory.expire(self.scope, now_s)

@@ -74,7 +74,6 @@ class McpAllowed(msgspec.Struct, frozen=True, gc=False):
         return self.tools if kind == "tools" else self.prompts if kind == "prompts" else self.resources
 
     def is_open(self, kind: Kind) -> bool:
-        """Whether the key may use everything of `kind`."""
         return self._listed(kind) is None
 
     def allows(self, kind: Kind, name: str, spend: Callable[[int], None] = lambda _: None) -> bool:

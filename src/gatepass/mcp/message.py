@@ -143,7 +143,6 @@ def read_message(body: bytes) -> McpMessage:
 
 
 def is_response(data: bytes, request: McpMessage) -> bool:
-    """Whether `data` is the response to `request`."""
     response = read_message(data)
     return (
         response.kind == "response"
@@ -385,7 +384,6 @@ class McpProtocol(ClientProtocol):
         self._message = message
 
     def error_body(self, error: errors.GatepassError, request_id: str) -> bytes:
-        """Return a JSON-RPC error with the id of the message."""
         data: dict[str, object] = {"code": error.public_code, "hop": error.hop}
         if isinstance(error, errors.UnknownPath):  # its documentation names the base URL of models
             data["action"] = "Use a URL `http://HOST/mcp/NAME`."
@@ -419,19 +417,10 @@ class McpProtocol(ClientProtocol):
 
 
 def _code(error: errors.GatepassError) -> int:
-    match error:
-        case errors.McpHeaderMismatch():
-            return HEADER_MISMATCH
-        case errors.McpNotAllowed(param="method"):
-            return METHOD_NOT_FOUND
-        case errors.McpNotAllowed(param="tools" | "prompts" | "resources"):
-            return INVALID_PARAMS
-        case errors.InvalidJson():
-            return PARSE_ERROR
-        case errors.CallerError():
-            return INVALID_REQUEST
-        case _:
-            return INTERNAL_ERROR
+    if isinstance(error, errors.McpNotAllowed):
+        return METHOD_NOT_FOUND if error.param == "method" else INVALID_PARAMS
+    kinds = {errors.McpHeaderMismatch: HEADER_MISMATCH, InvalidJson: PARSE_ERROR, errors.CallerError: INVALID_REQUEST}
+    return next((code for kind, code in kinds.items() if isinstance(error, kind)), INTERNAL_ERROR)
 
 
 def name_settings(error: errors.GatepassError, name: str) -> None:

@@ -15,19 +15,7 @@ from gatepass.protocols.rerank import RERANK
 from gatepass.protocols.responses import COMPACT, RESPONSES, STORED_RESPONSES
 
 _ALL = (
-    CHAT,
-    COMPLETIONS,
-    EMBEDDINGS,
-    RERANK,
-    RESPONSES,
-    COMPACT,
-    STORED_RESPONSES,
-    MESSAGES,
-    COUNT_TOKENS,
-    MESSAGE_BATCHES,
-    MODELS,
-    ANTHROPIC_MODELS,
-    CODEX_MODELS,
-    RAW,
+    *(CHAT, COMPLETIONS, EMBEDDINGS, RERANK, RESPONSES, COMPACT, STORED_RESPONSES),
+    *(MESSAGES, COUNT_TOKENS, MESSAGE_BATCHES, MODELS, ANTHROPIC_MODELS, CODEX_MODELS, RAW),
 )
 PROTOCOLS: MappingProxyType[str, ClientProtocol] = MappingProxyType({one.name: one for one in _ALL})

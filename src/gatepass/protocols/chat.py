@@ -77,7 +77,6 @@ class Chat(ClientProtocol):
         return call
 
     def keep_alive(self, profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
-        """Return a comment, or an empty chunk for a profile that accepts none."""
         if profile.keep_alive == "comment":  # nearly always
             return comment_keep_alive
         if profile.keep_alive == "off":

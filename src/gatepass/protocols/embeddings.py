@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from gatepass.dialects.error_body import Mask
 from gatepass.dialects.reply_check import fault_of_list
 from gatepass.normalize.embeddings_reply import has_valid_vectors
 from gatepass.protocols.client_protocol import ClientProtocol
-from gatepass.protocols.request import decode
 from gatepass.sse.client_transforms import transform_reply
 from gatepass.types import Call
 
@@ -26,7 +24,6 @@ class Embeddings(ClientProtocol):
     has_parts = True
     sample: Mapping[str, Any] = {"input": "ping"}
     entries, entry = "data", "vector"
-    parse = staticmethod(partial(decode, asks_vectors=True))
 
     def fault(self, document: Any, mask: Mask) -> str | None:
         return fault_of_list(document, self.entries, mask)

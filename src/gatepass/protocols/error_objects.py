@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from types import MappingProxyType
 from typing import Any
 
 from gatepass import errors
@@ -31,35 +30,6 @@ LONGEST_RETRY_AFTER_S = 86_400
 
 _RETRIED = frozenset((408, 409, 429))
 """The statuses below 500 that the openai SDKs retry."""
-
-_ENDS = "The answer ends here: "
-_STREAM_TEXTS = MappingProxyType(
-    {
-        "draining": "gatepass is shutting down.",
-        "not_started": "gatepass has not started.",
-        "overloaded": "gatepass is overloaded.",
-        "limit_reached": "a limit of use is reached.",
-        "limits_unavailable": "the store that counts the limits does not reply.",
-        "concurrency_limited": "a limit of concurrent requests is reached.",
-        "unsupported_operation": "the upstream does not have this path.",
-        "internal_error": "gatepass failed. Search its log for the request id.",
-        "token_unavailable": "gatepass has no valid token for the upstream. Its log states the issuer's reason.",
-        "upstream_connect": "gatepass could not connect to the upstream.",
-        "upstream_dns": "gatepass could not resolve the upstream's host name.",
-        "upstream_tls": "the TLS connection to the upstream failed.",
-        "upstream_closed": "the stream of the upstream ended before the answer was complete.",
-        "upstream_invalid": "the upstream did not send a valid event stream.",
-        "upstream_html": "the upstream sent an HTML page, possibly a login page.",
-        "upstream_empty": "the upstream sent an empty reply.",
-        "upstream_redirect": "the upstream replied with a redirect, which gatepass does not follow.",
-        "upstream_timeout_connect": "connecting to the upstream took longer than timeouts.connect_s.",
-        "upstream_timeout_first_byte": "the upstream did not begin its reply within timeouts.first_byte_s.",
-        "upstream_timeout_idle": "the upstream sent no data for longer than timeouts.idle_s.",
-        "upstream_timeout_total": "the request took longer than timeouts.total_s.",
-        "upstream_auth": "the upstream rejected the credential of gatepass.",
-        "upstream_error": "the upstream rejected the request.",
-    }
-)
 
 
 def error_object(error: GatepassError, request_id: str = "") -> dict[str, Any]:
@@ -142,17 +112,15 @@ def stream_error(error: GatepassError, request_id: str = "", *, rewords: bool = 
 
 
 def stream_message(error: GatepassError) -> str:
-    """Return the message for RAGFlow in a stream: a fixed sentence for each code.
+    """Return the message for RAGFlow in a stream: that of the error, unless it has a word of REPLAYED.
 
-    RAGFlow searches the message for the words of REPLAYED, which the name of an upstream may contain. An upstream's own
-    message, and the fault of an invalid reply with its limit, are used if they contain none of them.
+    RAGFlow searches the message for them, and the name of an upstream may contain one. Then it is a sentence with the
+    error's code.
     """
-    code = error.public_code
-    if isinstance(error, UpstreamErrorReply | errors.UpstreamInvalid) and not isinstance(error, errors.UpstreamAuth):
-        if error.message and not REPLAYED.search(error.message.lower()):
-            return error.message
-        code = type(error).code
-    return _ENDS + _STREAM_TEXTS.get(code, "the request could not be served.")
+    if error.message and not REPLAYED.search(error.message.lower()):
+        return error.message
+    code = type(error).code if isinstance(error, UpstreamErrorReply) else error.public_code
+    return "The answer ends here" + ("." if REPLAYED.search(code) else f": {code}.")
 
 
 def _is_retried(status: int) -> bool:

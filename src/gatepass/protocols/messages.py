@@ -16,19 +16,9 @@ from gatepass.dialects.reply_check import shown_members
 from gatepass.errors import GatepassError, ModelNotFound, UpstreamErrorReply
 from gatepass.normalize.betas import BETA_FIELD
 from gatepass.normalize.messages import OWN_THOUGHT
+from gatepass.protocols import message_events
 from gatepass.protocols.client_protocol import SAMPLE_TOKENS, ClientProtocol, KeepAliveEncoder, Raw, event_of
 from gatepass.protocols.error_objects import json_text, stream_message
-from gatepass.protocols.message_events import (
-    STOP_REASON,
-    USAGE,
-    MessageAggregator,
-    MessageProgress,
-    MessageRepair,
-    calls_tool,
-    complete_usage,
-    message_events,
-    stop_reason,
-)
 from gatepass.protocols.translation import translation
 from gatepass.sse import chunk
 from gatepass.sse.chunk import EnvelopeDefaults, Object
@@ -97,13 +87,11 @@ class _OfAnthropic(ClientProtocol):
     parameters = BETA
 
     def error_body(self, error: GatepassError, request_id: str) -> bytes:
-        """Return Anthropic's error object, or the upstream's own body."""
         if isinstance(error, UpstreamErrorReply) and error.original:
             return error.original
         return json_text(error_of(error, self.error_status(error), error.message, request_id))
 
     def own_error(self, body: bytes, mask: Mask) -> bytes:
-        """Return `body` if it is Anthropic's error object."""
         document = public_object(body, mask) or {}
         inner = document.get("error") if document.get("type") == "error" else None
         members = (inner.get("type"), inner.get("message")) if isinstance(inner, dict) else (None,)
@@ -126,7 +114,8 @@ class Messages(_OfAnthropic):
     output_member = "max_tokens"
     requires_model = True
     free_members = ("input",)  # of a tool's use
-    progress, event_repair, aggregate = MessageProgress, MessageRepair, MessageAggregator
+    progress, event_repair = message_events.MessageProgress, message_events.MessageRepair
+    aggregate = message_events.MessageAggregator
     end_mark = b'"message_stop"'
     sample: Mapping[str, Any] = {"max_tokens": SAMPLE_TOKENS, "messages": [{"role": "user", "content": "ping"}]}
 
@@ -143,14 +132,12 @@ class Messages(_OfAnthropic):
         return 404 if error.original or is_about_model(error.upstream_code, said) else 400
 
     def overflow_mark(self, message: str) -> str:
-        """Return TOO_LONG, unless `message` is one of Anthropic's."""
         return "" if any(known in message for known in _KNOWN_AS_TOO_LONG) else TOO_LONG
 
     def keep_alive(self, profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
         return None if profile.keep_alive == "off" else lambda _: PING
 
     def error_places(self, document: Any) -> Iterator[Any]:
-        """Yield the document, and an error that only its type marks."""
         yield document
         if isinstance(document, dict) and document.get("type") == "error":
             yield {"error": document}
@@ -164,7 +151,6 @@ class Messages(_OfAnthropic):
     def repair(
         self, body: bytes, defaults: Callable[[], EnvelopeDefaults], upstream: str
     ) -> tuple[bytes, tuple[str, ...], bool]:
-        """Complete the usage, and add a missing `stop_reason`."""
         try:
             whole = _WHOLE.decode(body)
         except (msgspec.DecodeError, RecursionError):  # such as a number in place of the usage
@@ -174,15 +160,16 @@ class Messages(_OfAnthropic):
         if has_usage and whole.stop_reason is not None:
             return body, (), is_empty
         document, adapted = read_json(body), []
-        if complete_usage(document):
-            adapted.append(USAGE)
+        if message_events.complete_usage(document):
+            adapted.append(message_events.USAGE)
         if whole.stop_reason is None:
-            document["stop_reason"] = stop_reason(calls_tool=any(map(calls_tool, document["content"])))
-            adapted.append(STOP_REASON)
+            has_calls = any(map(message_events.calls_tool, document["content"]))
+            document["stop_reason"] = message_events.stop_reason(calls_tool=has_calls)
+            adapted.append(message_events.STOP_REASON)
         return chunk.json_text(document), tuple(adapted), is_empty
 
     def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: ReplyContext) -> Iterator[bytes]:
-        return map(event_of, message_events(document, defaults))
+        return map(event_of, message_events.message_events(document, defaults))
 
 
 class CountTokens(_OfAnthropic):

@@ -36,11 +36,9 @@ from gatepass.types import (
     USUAL_CONNECTION,
     Call,
     ClientRequest,
-    EmbeddingsOptions,
     Headers,
     Hidden,
     Operation,
-    count_inputs,
     named_by_connection,
 )
 
@@ -63,17 +61,14 @@ def decode(
     body: bytes,
     caller: str,
     most_values: int = MOST_VALUES,
-    *,
-    asks_vectors: bool = False,
 ) -> Call:
     """Return the Call for `client_request` and its complete `body`, which the Call contains unchanged.
 
     Its headers are those that may be sent upstream (see `safe_headers`); a dialect selects from them. `model` is "" if
     the body names none. Raises InvalidJson and InvalidRequest, and BodyTooComplex for more than `most_values`.
-    `asks_vectors` and `most_values`: as in `RequestBody.read`.
     """
     headers = safe_headers(client_request.headers)
-    top = RequestBody.read(body, asks_vectors=asks_vectors, most_values=most_values)
+    top = RequestBody.read(body, most_values)
     model, choices = "", 1
     if top.model is not None:
         if top.model[0] != _QUOTE:
@@ -87,9 +82,7 @@ def decode(
     n = top.n  # the upstream rejects an invalid number
     if n is not None and _COUNT.fullmatch(n) is not None and int(n) <= MOST_REQUESTED_CHOICES:
         choices = int(n)
-    return Call(
-        client_request.id, operation, caller, model, body, headers, stream, choices, top.embeddings, top.lacks_words
-    )
+    return Call(client_request.id, operation, caller, model, body, headers, stream, choices, top.lacks_words)
 
 
 def check_plain(headers: Headers) -> None:
@@ -168,9 +161,6 @@ def _level_after(signs: bytes, level: int, limit: int) -> tuple[int, bool]:
 
 
 MAX_DEPTH = 64
-LISTED_BYTES = 128 * 1024
-"""Limit on a body whose inputs are listed. A list of the shortest inputs takes thirty times the memory of its text."""
-BEGINNING_BYTES = 1024
 LARGE_BYTES = 256 * 1024
 """A larger body is read in another way (`RequestBody.read`)."""
 
@@ -187,17 +177,7 @@ class _Top(msgspec.Struct, gc=False):
     n: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-class _TopOfInputs(_Top, gc=False, kw_only=True):
-    """The members of an embeddings request with a list of texts."""
-
-    input: list[msgspec.Raw]
-    dimensions: msgspec.Raw = msgspec.Raw(b"")
-    encoding_format: msgspec.Raw = msgspec.Raw(b"")
-
-
 _TOP = msgspec.json.Decoder(_Top)
-_TOP_OF_INPUTS = msgspec.json.Decoder(_TopOfInputs)
-_TEXTS = re.compile(rb'"input"[ \t\r\n]*:[ \t\r\n]*\[[ \t\r\n]*"')
 _SOUGHT = (*ROUTING, *(word for rule in SEARCHED for word in rule.words))
 _INITIALS = "".join(dict.fromkeys(name[0] + name[0].upper() for name in _SOUGHT)).encode()
 _RESTS = "|".join(f'{name[1:]}"' if len(name) > 1 else f'(?<={name})"' for name in _SOUGHT).encode()
@@ -221,15 +201,12 @@ class RequestBody(Hidden, msgspec.Struct, frozen=True, gc=False):
     model: bytes | None
     stream: bytes | None
     n: bytes | None
-    embeddings: EmbeddingsOptions | None = None
     lacks_words: bool = False
     """As in Call."""
 
     @classmethod
-    def read(cls, body: bytes, *, asks_vectors: bool = False, most_values: int = MOST_VALUES) -> Self:
+    def read(cls, body: bytes, most_values: int = MOST_VALUES) -> Self:
         """Read a body.
-
-        `asks_vectors`: it is an embeddings request; `embeddings` is read too if that needs no second pass.
 
         - Raises BodyTooComplex for a body above LARGE_BYTES with more than `most_values` (see `has_more_values`) or
           MOST_ESCAPES, or with too many members (see `top_members`).
@@ -240,7 +217,7 @@ class RequestBody(Hidden, msgspec.Struct, frozen=True, gc=False):
             return cls._read_large(body, most_values)
         if not body.isascii():
             _check_utf8(body)
-        top, options = _of_inputs(body) if asks_vectors else (top_level(body), None)
+        top = top_level(body)
         if is_deeper(body, MAX_DEPTH):
             raise too_deep()
         model, stream, n = top.model, top.stream, top.n
@@ -254,7 +231,6 @@ class RequestBody(Hidden, msgspec.Struct, frozen=True, gc=False):
             None if model is msgspec.UNSET else bytes(model),
             None if stream is msgspec.UNSET else bytes(stream),
             None if n is msgspec.UNSET else bytes(n),
-            options,
             lacks_words,
         )
 
@@ -306,17 +282,6 @@ def top_level(body: bytes) -> _Top:
         raise InvalidJson(json_error(body, str(error))) from None
     except RecursionError:
         raise too_deep() from None
-
-
-def _of_inputs(body: bytes) -> tuple[_Top, EmbeddingsOptions | None]:
-    """Return the embeddings options too if `input` is a list of texts, as in most requests."""
-    if len(body) > LISTED_BYTES or _TEXTS.search(body, 0, BEGINNING_BYTES) is None:
-        return top_level(body), None
-    try:
-        top = _TOP_OF_INPUTS.decode(body)
-    except (msgspec.DecodeError, RecursionError):  # `input` occurs twice, or the body is not a valid request
-        return top_level(body), None
-    return top, EmbeddingsOptions.from_members(count_inputs(top.input), top.encoding_format, top.dimensions)
 
 
 def json_error(body: bytes, reason: str) -> str:

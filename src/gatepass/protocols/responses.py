@@ -501,7 +501,6 @@ class Responses(client_protocol.ClientProtocol):
         return body if (public_object(body, mask) or {}).get("type") == FAILED else b""
 
     def error_places(self, document: Any) -> Iterator[Any]:
-        """Yield the document, and the error in a `response.failed`."""
         yield document
         if isinstance(document, dict) and document.get("type") == FAILED:
             response = document.get("response")

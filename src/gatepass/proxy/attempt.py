@@ -720,6 +720,5 @@ def _advice(
     entry = state.declared.model(base.operation.configured_as, base.model)
     stream = "auto" if entry is None else entry.stream
     settings = LearningSettings(session.scope.upstream, session.policy, session.mode, stream)
-    blocked_s = partial(session.blocked_s, now_s=state.clock.now())
     rejection = session.parse_error(error)
-    return "" if rejection is None else advice(rejection, sent, settings, blocked_s, rules)
+    return "" if rejection is None else advice(rejection, sent, settings, rules)

@@ -211,24 +211,6 @@ def test_done_does_not_end_a_message():
 # --- a relayed stream ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ends", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
-def test_a_stream_cut_anywhere_passes_unchanged_and_is_complete(ends):
-    lines = written(MESSAGE).replace(b"\n", ends)
-    for at in range(len(lines) + 1):
-        stream = new_stream()
-        passed = stream.feed(lines[:at]) + stream.feed(lines[at:]) + stream.finish()
-        assert (passed, stream.done, stream.failure, stream.adapted) == (lines, True, None, ()), at
-
-
-def test_a_stream_without_its_last_event_is_cut_wherever_it_ends():
-    events = [*map(event_of, message_events(MESSAGE, origin()))]
-    for count in range(1, len(events)):
-        stream = new_stream()
-        assert stream.feed(b"".join(events[:count])) + stream.finish() == b"".join(events[:count])
-        assert isinstance(stream.failure, UpstreamClosed)
-        assert not stream.done
-
-
 def test_deltas_that_differ_in_their_text_are_not_parsed_again(monkeypatch):
     monkeypatch.setattr(MessageProgress, "note", counted := Counted(MessageProgress.note))
     for kind, name in (("text_delta", "text"), ("thinking_delta", "thinking"), ("input_json_delta", "partial_json")):
@@ -289,6 +271,16 @@ def test_an_event_without_a_name_gets_one_and_keeps_its_other_lines():
 # --- errors and keep-alives ------------------------------------------------------------------------------------------
 
 
+TYPES = {
+    402: "billing_error",
+    403: "permission_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+
 def upstream_error(message: str, status: int = 400, **more: Any) -> UpstreamErrorReply:
     return UpstreamErrorReply(message, upstream="chat", status=status, **more)
 
@@ -300,7 +292,7 @@ def upstream_error(message: str, status: int = 400, **more: Any) -> UpstreamErro
         (UnknownPath("x"), "invalid_request_error"),
         (Draining("x"), "overloaded_error"),
         (UpstreamClosed("x", upstream="chat"), "api_error"),
-        (upstream_error("x", 402), "billing_error"),
+        *((upstream_error("x", status), kind) for status, kind in TYPES.items()),
         (upstream_error("x", 422), "invalid_request_error"),
         (upstream_error("x", 502, kind="overloaded_error"), "overloaded_error"),
         (upstream_error("x", 429, kind="made_up"), "rate_limit_error"),

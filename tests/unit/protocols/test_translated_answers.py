@@ -485,13 +485,6 @@ def test_a_call_begins_with_its_name():
     assert events_of(sent)[0]["content_block"]["name"] == "f"
 
 
-def test_a_tool_returns_by_the_name_that_the_client_gave_it():
-    call = {"id": "a", "function": {"name": "short", "arguments": "{}"}}
-    completion, about = a_completion({"tool_calls": [call]}, "tool_calls"), About({"short": Tool("a long name")})
-    assert whole(MessageAnswer, completion, about)["content"][0]["name"] == "a long name"
-    assert whole(ResponseAnswer, completion, about)["output"][0]["name"] == "a long name"
-
-
 def test_a_message_keeps_nothing_of_a_block_that_ended():
     answer = MessageAnswer(defaults(), "up", About())
     for index in range(3):

@@ -23,7 +23,6 @@ from gatepass.proxy.response import ReplyContext
 from gatepass.sse.chunk import StreamSource, json_text
 from gatepass.types import Call
 from tests.rows import CHAT as CHAT_ROW
-from tests.unit.protocols.test_conversion import Sender
 from tests.unit.protocols.test_translated_answers import DONE, a_chunk, call_piece, defaults, mixed_streams
 from tests.unit.sse.streams import with_line_ends
 
@@ -42,6 +41,13 @@ STREAM = b"".join(
 )
 ABOUT = About({"tool_1": Tool("patch", is_custom=True)})
 each_answer = pytest.mark.parametrize("answer", [MessageAnswer, ResponseAnswer])
+
+
+@dataclass(frozen=True)
+class Sender:
+    name: str
+    settings: UpstreamConfig
+    transforms: None = None
 
 
 @dataclass(frozen=True)

@@ -235,7 +235,6 @@ class AnswerBlocks(OwnEvents):
     # --- the blocks ---
 
     def add(self, chunk: Object) -> None:
-        """Add the events for one chunk."""
         if not self._has_begun:
             self._has_begun = self.early.is_over = True
             self.begun(chunk)
@@ -281,7 +280,6 @@ class AnswerBlocks(OwnEvents):
             self._add_call({"index": _FUNCTION_CALL, "id": call_id, "function": function})
 
     def end(self) -> None:
-        """Add the events after the last chunk."""
         if not self._has_begun:
             self.begun({})
         end, has_calls = finish_reason(self.choice_end), "call" in self.kinds

@@ -79,7 +79,6 @@ def chat_of_message(request: Object, dropped: chat_request.Dropped) -> tuple[Obj
 
 
 def _turn(turn: Object, where: str, names: chat_request.Names, dropped: chat_request.Dropped) -> Iterator[Object]:
-    """Yield the messages of a chat for one of a conversation."""
     role, content = turn.get("role"), turn.get("content")
     if role not in ("user", "assistant", "system"):
         raise chat_request.malformed(where, "a message of user, assistant or system")
@@ -124,7 +123,6 @@ def _answer(blocks: list[tuple[str, Object]], names: chat_request.Names, dropped
 
 
 def _part(block: Object, where: str, dropped: chat_request.Dropped) -> Object:
-    """Return a text or an image as a part of a chat's message."""
     kind, source = event_kind(block), chat_request.members_of(block, "source")
     if kind == "text" and isinstance(block.get("text"), str):
         dropped.note_others(block, ("type", "text"))
