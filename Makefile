@@ -26,7 +26,7 @@ UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check chart-check chart ui-check ui-pictures reference recordings golden e2e e2e-setup hosts trace-picture mcp-sessions e2e-prometheus e2e-system \
-  attacks campaigns stress chaos fast-streams viewers reloads rolls chart-rolls tls-scan token-chaos store-faults token-matrix properties mutants fuzz startup pythons \
+  attacks campaigns stress chaos fast-streams viewers reloads rolls chart-rolls tls-scan token-chaos store-faults properties mutants fuzz startup pythons \
   lock clean doctor-faults release release-check release-pythons
 
 help: ## Show this list
@@ -235,9 +235,6 @@ tls-scan: setup .tls-scan/.ready ## What sslyze sees of the listener with `serve
 	.tls-scan/bin/pip install --quiet --no-deps --require-hashes --no-build-isolation -r requirements/tls-scan.txt
 	@touch $@
 
-token-matrix: setup ## Every fault of an issuer against every state of a token, on a driven clock: half a minute
-	$(BIN)/python -W ignore -m tests.stress.token_matrix
-
 mutants: setup ## Plant 46 faults in the core and name those that no test catches: half an hour; MUTANTS="--list"
 	$(BIN)/python -m tests.stress.mutants $(MUTANTS)
 
@@ -247,7 +244,7 @@ fuzz: setup ## Ten minutes of mutated streams through validation, repair and agg
 properties: setup ## Every property with 500 examples instead of 25
 	$(PYTEST) -n $(CORES) tests/unit -m hypothesis --hypothesis-profile=many -o hung_after_s=900 -o faulthandler_timeout=1200
 
-campaigns: token-matrix ## The token matrix, and 20 s of the fuzzers by one seed
+campaigns: setup ## 20 s of the fuzzers by one seed
 	$(BIN)/python -m tests.fuzz --target all --runs 10000 --seed 1795182408 $(FUZZ)
 
 stress: campaigns properties ## The long ones that need Python alone: the campaigns, and the properties

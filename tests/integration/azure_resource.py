@@ -11,29 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.integration.answers import COMPLETION, DONE, VECTORS, delta
+from tests.integration.answers import COMPLETION, DONE, delta
 from tests.integration.scripted import Dialogue, Received, Send, event, reply, stream
 
 KEY, TOKEN = "azure-key-0123456789", "entra-token-0123456789"
-VERSIONS = ("2024-10-21", "2025-01-01-preview")
 PATH = re.compile(r"/openai/(?:v1|deployments/(?P<deployment>[^/]+))(?P<operation>/[a-z/]+)\Z")
 NOT_FOUND = {"error": {"code": "404", "message": "Resource not found"}}
-NO_VERSION = {"error": {"code": "404", "message": "API version not supported"}}
 NO_DEPLOYMENT = {
     "error": {
         "code": "DeploymentNotFound",
         "message": (
             "The API deployment for this resource does not exist. If you created the deployment within the last 5"
             " minutes, please wait a moment and try again."
-        ),
-    }
-}
-NO_ACCESS = {
-    "error": {
-        "code": "401",
-        "message": (
-            "Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid key for"
-            " an active subscription and use a correct regional API endpoint for your resource."
         ),
     }
 }
@@ -51,15 +40,6 @@ FILTERED: dict[str, Any] = {
             "code": "ResponsibleAIPolicyViolation",
             "content_filter_result": {"violence": {"filtered": True, "severity": "high"}},
         },
-    }
-}
-BUSY = {
-    "error": {
-        "code": "429",
-        "message": (
-            "Requests to the ChatCompletions_Create Operation under Azure OpenAI API version 2024-10-21 have exceeded"
-            " call rate limit of your current OpenAI S0 pricing tier. Please retry after 86400 seconds."
-        ),
     }
 }
 PROMPT_FILTER = {
@@ -97,9 +77,9 @@ ANSWERED = (
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """`deployments` by name. The user messages "filter me" and "too much" make it reject the request."""
+    """`deployments` by name. It rejects a request with the user message "filter me"."""
 
-    deployments: tuple[str, ...] = ("prod-gpt", "embed-small")
+    deployments: tuple[str, ...] = ("prod-gpt",)
 
     def answer(self, request: Received) -> Dialogue:
         return [Send(self._answered(request))]
@@ -113,26 +93,21 @@ class Resource:
         is_classic = found is None or found["deployment"] is not None
         if is_classic and not versions:
             return reply(NOT_FOUND, 404)
-        if not set(versions) <= set(VERSIONS if is_classic else ("preview",)):
-            return reply(NO_VERSION, 404)
-        if not self._may(request):
-            return reply(NO_ACCESS, 401)
+        if not set(versions) <= {"2024-10-21" if is_classic else "preview"}:
+            return reply(NOT_FOUND, 404)
+        if request.header("api-key") != KEY and request.header("authorization") != f"Bearer {TOKEN}":
+            return reply({"error": {"code": "401", "message": "Access denied."}}, 401)
         if request.method == "GET":
             return reply({"object": "list", "data": [{"id": "a-base-model", "object": "model"}]})
         assert found is not None
         body = request.json()
         if (unquote(found["deployment"]) if is_classic else body["model"]) not in self.deployments:
             return reply(NO_DEPLOYMENT, 404)
-        return reply(VECTORS) if found["operation"] == "/embeddings" else _chat(body)
-
-    def _may(self, request: Received) -> bool:
-        return request.header("api-key") == KEY or request.header("authorization") == f"Bearer {TOKEN}"
+        return _chat(body)
 
 
 def _chat(body: Any) -> bytes:
     words = body["messages"][-1]["content"]
     if words == "filter me":
         return reply(FILTERED, 400)
-    if words == "too much":
-        return reply(BUSY, 429)
     return stream(*ANSWERED) if body.get("stream") else reply(COMPLETION)

@@ -7,16 +7,15 @@ from typing import Any
 
 import pytest
 
-from gatepass.cli.probe import ProbeCall
 from gatepass.cli.reach import StepOutcome
-from tests.integration.answers import COMPLETION, VECTORS
-from tests.integration.azure_resource import BUSY, FILTERED, KEY, NO_DEPLOYMENT, TOKEN, Resource
+from tests.integration.answers import COMPLETION
+from tests.integration.azure_resource import FILTERED, KEY, NO_DEPLOYMENT, TOKEN, Resource
 from tests.integration.findings import Check, found_upstreams
 from tests.integration.gateway import Answer, gateway
 from tests.integration.scripted import Scripted
 
 CLASSIC = {"api_version": "2024-10-21"}
-MODELS = {"gpt-4o": {"upstream": "az", "name": "prod-gpt"}, "vectors": {"upstream": "az", "name": "embed-small"}}
+MODELS = {"gpt-4o": {"upstream": "az", "name": "prod-gpt"}}
 CREDENTIALS = {"key": {"type": "api_key", "key": KEY}, "entra": {"type": "static", "token": TOKEN}}
 
 
@@ -67,20 +66,6 @@ async def test_a_chat_reaches_its_deployment_by_key_or_token(azure, target, cred
     assert ways_in == [shown]
 
 
-@pytest.mark.parametrize("azure", [CLASSIC, None])
-async def test_embeddings_have_a_deployment_of_their_own(azure):
-    async with Scripted(answer=Resource().answer) as upstream:
-        answer = await asked(blocks(upstream, azure), {"model": "vectors", "input": "hi"}, "/v1/embeddings")
-    assert (answer.status, answer.json()["data"]) == (200, VECTORS["data"])
-
-
-@pytest.mark.parametrize("azure", [CLASSIC, None])
-@pytest.mark.parametrize("base", ["/openai", "/openai/v1", "/v1", "/openai/deployments"])
-async def test_base_url_may_have_any_usual_ending(base, azure):
-    async with Scripted(answer=Resource().answer) as upstream:
-        assert (await asked(blocks(upstream, azure, base=base), chat())).status == 200
-
-
 async def test_a_base_that_names_a_deployment_needs_no_alias():
     async with Scripted(answer=Resource().answer) as upstream:
         config = blocks(upstream, CLASSIC, base="/openai/deployments/prod-gpt", models={})
@@ -108,17 +93,12 @@ NOT_THERE = (
     " https://RESOURCE.openai.azure.com, `name` of this model under `models` must be a deployment, and"
     " upstreams.az.azure.api_version must support this operation; without it gatepass uses the v1 API."
 )
-WRONG_VERSION = (
-    "API version not supported. Set upstreams.az.azure.api_version to a version that Azure supports, such as"
-    " 2024-10-21, or remove it to use the v1 API."
-)
 
 
-@pytest.mark.parametrize("azure", [CLASSIC, None])
-async def test_a_missing_deployment_is_reported_with_the_setting_that_names_it(azure):
+async def test_a_missing_deployment_is_reported_with_the_setting_that_names_it():
     models = {"gpt-4o": {"upstream": "az"}}
     async with Scripted(answer=Resource().answer) as upstream:
-        answer = await asked(blocks(upstream, azure, models=models), chat())
+        answer = await asked(blocks(upstream, CLASSIC, models=models), chat())
     assert (answer.status, answer.error["code"]) == (404, "DeploymentNotFound")
     assert answer.error["message"].startswith(NO_DEPLOYMENT["error"]["message"])
     assert answer.error["message"].endswith(NO_NAME)
@@ -129,10 +109,7 @@ async def test_a_missing_deployment_is_reported_with_the_setting_that_names_it(a
     ("options", "message"),
     [
         ({"dialect": "openai", "base": "/v1"}, WRONG_PATH),
-        ({"base": "/somewhere/else"}, NOT_THERE),
         ({"base": "/somewhere/else", "azure": CLASSIC}, NOT_THERE),
-        ({"azure": {"api_version": "2019-01-01"}}, WRONG_VERSION),
-        ({"azure": {"api_version": "latest"}}, WRONG_VERSION),
     ],
 )
 async def test_a_wrong_path_or_version_is_reported_with_the_setting_to_change(options, message):
@@ -141,18 +118,9 @@ async def test_a_wrong_path_or_version_is_reported_with_the_setting_to_change(op
     assert (answer.status, answer.error["message"]) == (404, message)
 
 
-async def test_a_key_of_another_resource_is_reported_as_such():
+async def test_the_content_filters_refusal_passes_as_it_is_and_once():
     async with Scripted(answer=Resource().answer) as upstream:
-        config = blocks(upstream) | {"credentials": {"key": {"type": "api_key", "key": "another-key-0123456789"}}}
-        answer = await asked(config, chat())
-    assert (answer.status, answer.error["code"]) == (401, "upstream_auth")
-    assert "compare upstreams.az.base_url with the endpoint of the key. Tried once" in answer.error["message"]
-
-
-@pytest.mark.parametrize("stream", [True, False])
-async def test_the_content_filters_refusal_passes_as_it_is_and_once(stream):
-    async with Scripted(answer=Resource().answer) as upstream:
-        answer = await asked(blocks(upstream, CLASSIC), chat("filter me", stream=stream))
+        answer = await asked(blocks(upstream, CLASSIC), chat("filter me", stream=True))
     own = FILTERED["error"]
     assert answer.status == 400
     found = {name: answer.json()["error"][name] for name in ("message", "type", "param", "code", "upstream")}
@@ -166,13 +134,6 @@ async def test_the_content_filters_refusal_passes_as_it_is_and_once(stream):
     assert len(upstream.received) == 1
 
 
-async def test_a_wait_that_only_the_text_names_is_reported_to_the_client():
-    async with Scripted(answer=Resource().answer) as upstream:
-        answer = await asked(blocks(upstream, CLASSIC), chat("too much"))
-    assert (answer.status, answer.error["message"]) == (429, BUSY["error"]["message"])
-    assert (answer.headers["retry-after"], answer.headers["x-should-retry"]) == ("86400", "false")
-
-
 @pytest.mark.parametrize("azure", [CLASSIC, None])
 async def test_model_list_has_the_configured_names_and_azure_is_not_called(azure):
     models = {**MODELS, "gpt-*": {"upstream": "az"}}
@@ -181,7 +142,7 @@ async def test_model_list_has_the_configured_names_and_azure_is_not_called(azure
         gateway(**blocks(upstream, azure, models=models)) as gp,
     ):
         answer = await gp.ask(None, "/v1/models", method="GET").answer()
-    assert [model["id"] for model in answer.json()["data"]] == ["gpt-4o", "vectors"]
+    assert [model["id"] for model in answer.json()["data"]] == ["gpt-4o"]
     assert upstream.connections == 0
 
 
@@ -210,12 +171,3 @@ async def test_a_check_proves_the_key_by_azures_list(azure, target):
             Check("upstream:az", StepOutcome.WORKS, "answers and accepts the token")
         ]
     assert {request.target for request in upstream.received} == {target}
-
-
-async def test_a_check_with_a_model_proves_its_deployment():
-    async with Scripted(answer=Resource().answer) as upstream:
-        (works,) = await found_upstreams(blocks(upstream, CLASSIC), ProbeCall("chat", "gpt-4o"))
-        models = {"gpt-4o": {"upstream": "az", "name": "gone"}}
-        (fails,) = await found_upstreams(blocks(upstream, CLASSIC, models=models), ProbeCall("chat", "gpt-4o"))
-    assert works.outcome is StepOutcome.WORKS
-    assert (fails.outcome, fails.finding.endswith(NO_NAME)) == (StepOutcome.FAILS, True)

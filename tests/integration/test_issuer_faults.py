@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-import trustme
 
-from gatepass.config.references import Reference
 from gatepass.protocols.client_protocol import COMMENT
 from tests.integration.answers import COMPLETION, DONE, delta
 from tests.integration.gateway import HELLO, gateway
@@ -33,7 +29,7 @@ from tests.integration.scripted import (
 )
 from tests.integration.test_connections import refusing_server, secured
 from tests.unit.clock import DrivenClock
-from tests.waiting import at_rest, until
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -59,32 +55,19 @@ class Fault:
     words: str
 
 
-DEFINITE = {"wrong-secret", "wrong-secret-in-200"}
-"""Faults that no repetition helps."""
 FAULTS = {
     "down": Fault([], "no connection to"),
-    "nowhere": Fault([], "cannot be resolved"),
     "untrusted": Fault([], "network.ca_file"),
     "moved": Fault([], "a redirect to 127.0.0.1. gatepass follows no redirect"),
-    "fin": Fault([Fin()], "closed the connection"),
-    "rst": Fault([Rst()], "closed the connection"),
     "half": Fault([Send(reply({"access_token": "half-token"})[:-4]), Fin()], "closed the connection"),
     "hang": Fault([Hold()], f"within {TIMEOUT_S:g} s"),
-    "hang-in-body": Fault([Send(head(200, content_length="99") + b'{"acc'), Hold()], f"within {TIMEOUT_S:g} s"),
     "dribble": Fault([Send(reply({"access_token": "a" * 5_000}), 1, 0.02)], f"within {TIMEOUT_S:g} s"),
-    "no-http": Fault([Send(b"+OK POP3 ready\r\n\r\n"), Fin()], "is invalid HTTP"),
     "500": Fault(replied({"error": "boom"}, 500), "answered 500: boom"),
-    "busy": Fault(replied(b"busy", 503), "answered 503"),
     "wrong-secret": Fault(
         replied({"error": "invalid_client", "error_description": f"secret {SECRET} is wrong"}, 401), "invalid_client"
     ),
-    "wrong-secret-in-200": Fault(replied({"code": 40101, "msg": f"secret {SECRET} expired", "data": None}), "40101"),
     "page": Fault(replied(b"<html><title>Portal login</title>", content_type="text/html"), "Portal login"),
-    "empty": Fault(replied(b""), "empty body"),
-    "no-json": Fault(replied(b"{access_token: x}"), "not JSON"),
     "no-token": Fault(replied({"expires_in": 300, "status": "ok"}), "without a token"),
-    "null-token": Fault(replied({"access_token": None}), "without a token"),
-    "text-null": Fault(replied({"access_token": "null"}), "instead of a token"),
     "line-break": Fault(
         replied({"access_token": "abc\r\nx-admin: 1"}), "characters that a bearer token must not contain"
     ),
@@ -117,8 +100,7 @@ async def stage():
             Scripted(answer=answer) as issuer,
             Scripted([GOOD]) as upstream,
         ):
-            places = {"down": refuses, "nowhere": "https://nosuch.invalid"}
-            places |= {"untrusted": foreign.url, "moved": moves.url}
+            places = {"down": refuses, "untrusted": foreign.url, "moved": moves.url}
             names = [*FAULTS, "good"]
             login = {"type": "http_json", "json": {"user": "bot", "secret": SECRET}, "timeout_s": TIMEOUT_S}
             blocks: dict[str, Any] = {
@@ -130,9 +112,9 @@ async def stage():
                 yield Stage(gp, issuer, upstream, decoy)
 
 
-@pytest.mark.parametrize("body", [HELLO, STREAMED], ids=["plain", "stream"])
 @pytest.mark.parametrize("name", FAULTS)
-async def test_issuers_failure_is_a_503_with_its_message_in_time(stage, name, body):
+async def test_issuers_failure_is_a_503_with_its_message_in_time(stage, name):
+    body = STREAMED if name in ("down", "hang", "wrong-secret") else HELLO
     before = len(stage.upstream.received)
     began_s = time.monotonic()
     answer = await stage.gp.ask({**body, "model": name}).answer()
@@ -143,7 +125,7 @@ async def test_issuers_failure_is_a_503_with_its_message_in_time(stage, name, bo
     assert FAULTS[name].words in error["message"]
     assert SECRET not in answer.body.decode()
     assert int(answer.headers["retry-after"]) >= 1
-    assert answer.headers.get("x-should-retry") == ("false" if name in DEFINITE else None)
+    assert answer.headers.get("x-should-retry") == ("false" if name == "wrong-secret" else None)
     assert took_s < 8 * TIMEOUT_S
     assert (len(stage.upstream.received), stage.decoy.connections) == (before, 0)
 
@@ -187,40 +169,6 @@ async def test_two_failures_of_the_issuer_are_retried_within_one_request():
         assert (len(issuer.received), len(upstream.received)) == (3, 1)
 
 
-async def test_fifty_requests_do_not_hammer_an_issuer_that_asks_to_wait():
-    async with (
-        Scripted(replied({"error": "slow_down"}, 429, retry_after="30")) as issuer,
-        Scripted([GOOD]) as upstream,
-    ):
-        async with gateway(**corp(issuer, upstream)) as gp:
-            answers = await asyncio.gather(*(gp.ask().answer() for _ in range(50)))
-        assert {(answer.status, answer.error["code"]) for answer in answers} == {(503, "token_unavailable")}
-        assert 25 <= int(answers[0].headers["retry-after"]) <= 30
-        assert len(issuer.received) <= 2
-
-
-async def test_rotated_secret_is_used_without_locking_the_account(tmp_path: Path):
-    """After a definite rejection gatepass does not ask the issuer until the file holds another secret."""
-    file = tmp_path / "secret"
-    file.write_text("old-secret-0815\n")
-    denied = replied({"error": "invalid_client"}, 401)
-
-    def answer(request):
-        return minted() if b"new-secret-4711" in request.body else denied
-
-    async with Scripted(answer=answer) as issuer, Scripted([GOOD]) as upstream:
-        secret = {"client_secret": Reference.to_file(str(file)), "client_auth": "form"}
-        async with gateway(**corp(issuer, upstream, **secret)) as gp:
-            answers = await asyncio.gather(*(gp.ask().answer() for _ in range(50)))
-            assert {answer.status for answer in answers} == {503}
-            assert len(issuer.received) <= 5
-            file.write_text("new-secret-4711\n")
-            changed_s = time.monotonic()
-            await until(lambda: gp.state.ready)
-            assert time.monotonic() - changed_s < 5.0
-            assert (await gp.ask().answer()).status == 200
-
-
 async def test_a_stream_outlives_its_token():
     clock, go = DrivenClock(), asyncio.Event()
     events = [delta(content="one"), delta(content="two"), delta("stop"), DONE]
@@ -262,44 +210,3 @@ async def test_issuer_that_returns_a_rejected_token_again_receives_few_requests(
         assert "wrong audience" in answers[-1].error["message"]
         assert len(issuer.received) <= 7
         assert len(upstream.received) == 20
-
-
-async def test_an_issuers_own_ca_is_trusted_on_its_hop(tmp_path: Path):
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    async with (
-        Scripted(minted(), tls=secured(by=authority)) as issuer,
-        Scripted([GOOD]) as upstream,
-        gateway(**corp(issuer, upstream, network={"ca_file": str(tmp_path / "ca.pem")})) as gp,
-    ):
-        assert (await gp.ask().answer()).status == 200
-
-
-def calls(issuer: Scripted) -> Counter[str]:
-    return Counter(request.target for request in issuer.received)
-
-
-async def test_silent_issuer_receives_one_request_at_a_time_for_every_grant():
-    grants = {
-        "refresh": {"grant_type": "refresh_token", "refresh_token": "once-only"},
-        "password": {"grant_type": "password", "username": "bot", "password": SECRET},
-        "client": {"grant_type": "client_credentials"},
-    }
-    clock, over = DrivenClock(), asyncio.Event()
-    async with Scripted([Wait(over), Rst()]) as issuer, Scripted([GOOD]) as upstream:
-        login = {"type": "oauth2", "client_id": "i", "client_secret": SECRET}
-        blocks: dict[str, Any] = {
-            "credentials": {
-                name: {**login, **grant, "token_url": f"{issuer.url}/{name}"} for name, grant in grants.items()
-            },
-            "upstreams": {name: {"base_url": upstream.url, "credential": name} for name in grants},
-            "models": {name: {"upstream": name} for name in grants},
-        }
-        async with gateway(clock=clock, **blocks):
-            await until(lambda: len(issuer.received) == 3)
-            for _ in range(8):  # below the fetch timeout of 10 s
-                await clock.advance(1.0)
-            await at_rest(lambda: len(issuer.received))
-            asked = calls(issuer)
-            over.set()
-    assert asked == {"/refresh": 1, "/password": 1, "/client": 1}

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
-from gatepass.cli.probe import PROVE, ProbeCall
+from gatepass.cli.probe import ProbeCall
 from gatepass.cli.reach import StepOutcome
 from tests.integration.findings import Check, found_upstreams
 from tests.integration.gateway import Answer, gateway
@@ -15,13 +15,7 @@ from tests.integration.ragflow_server import AGENT, ANSWER, BOOM, CHAT, CHUNK, K
 from tests.integration.scripted import Scripted, Send, event, reply
 
 VERSIONS = get_args(Version)
-GENERATIONS = [
-    ("v0.24.0", "old"),
-    ("v0.25.6", "old"),
-    ("v0.25.6", "current"),
-    ("v0.27.0", "old"),
-    ("v0.27.0", "current"),
-]
+GENERATIONS = [("v0.24.0", "old"), ("v0.25.6", "old"), ("v0.27.0", "current")]
 MODELS = {
     "handbook": {"upstream": "rag", "name": CHAT},
     "desk": {"upstream": "rag", "name": f"agent:{AGENT}"},
@@ -93,16 +87,12 @@ async def test_a_stream_holds_the_answer_once_under_one_id_and_ends_well(version
     answer = await asked(Ragflow(version), chat(model=model, stream=True), paths)
     found = chunks(answer)
     assert text_of(found) == ANSWER
+    assert text_of(found, "reasoning_content") == (THOUGHT if model == "handbook" else "")
     assert len({one["id"] for one in found}) == 1
     assert CHAT not in found[0]["id"]
     assert all(isinstance(one["created"], int) and one["object"] == "chat.completion.chunk" for one in found)
     assert finishes(found) == ["stop"]
     assert answer.headers["content-type"].count("text/event-stream") == 1
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-async def test_thoughts_are_distinguished_from_the_answer(version):
-    assert text_of(chunks(await asked(Ragflow(version), chat(stream=True))), "reasoning_content") == THOUGHT
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -177,9 +167,10 @@ async def test_an_error_in_a_200_has_a_true_status(body, status, code, begins, s
     assert (answer.status, answer.headers["content-type"].partition(";")[0]) == (status, "application/json")
     assert (answer.error["code"], answer.error["hop"]) == (code, "upstream:rag")
     assert answer.error["message"].startswith(begins)
+    assert body["model"] != "fired" or answer.headers["x-gatepass-adapted"] == "ragflow=error"
 
 
-@pytest.mark.parametrize(("code", "status"), [(100, 502), (105, 502), (106, 503), (108, 403), (417, 417), (9999, 502)])
+@pytest.mark.parametrize(("code", "status"), [(106, 503), (417, 417), (9999, 502)])
 async def test_a_code_becomes_the_status_that_it_means(code, status):
     dialogue = [Send(reply({"code": code, "message": "so it is"}))]
     async with Scripted(dialogue) as upstream, gateway(**blocks(upstream)) as gp:
@@ -253,18 +244,6 @@ async def test_a_check_proves_the_token_without_generating_anything(version):
         (wrong,) = await found_upstreams(blocks(upstream, token="ragflow-wrong-0123456789"))
     assert wrong.outcome is StepOutcome.FAILS
     assert {request.target for request in upstream.received} == {"/api/v1/chats?page=1&page_size=1"}
-
-
-async def test_check_of_a_server_that_is_not_ragflow_names_the_request():
-    async with Scripted([Send(reply({"detail": "Not Found"}, 404))]) as upstream:
-        assert await found_upstreams(blocks(upstream)) == [
-            Check(
-                "upstream:rag",
-                StepOutcome.UNPROVEN,
-                "answers, but GET /api/v1/chats returns 404: it has no model list, or base_url is wrong,"
-                f" so neither base_url nor the token is proven {PROVE}",
-            )
-        ]
 
 
 async def test_a_check_with_a_model_asks_its_assistant():

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from gatepass.tokens.credential_injector import REREAD_S
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, JSON, gateway
 from tests.integration.scripted import Dialogue, Received, Rst, Scripted, Send, reply
 from tests.integration.test_secrets import assert_silent, logged
-from tests.unit.clock import DrivenClock
 
 TOKEN = "24.a/token+of~many=="
 SUBSCRIPTION = "0123456789abcdef-subscription"
@@ -21,17 +18,14 @@ GOOD = [Send(reply(COMPLETION))]
 
 WAYS: dict[str, tuple[dict[str, Any] | None, dict[str, str], str]] = {
     "nothing is said": (None, {"authorization": f"Bearer {TOKEN}"}, ""),
-    "a header": ({"headers": {"X-Auth-Token": "{token}"}}, {"x-auth-token": TOKEN}, ""),
-    "a template": ({"headers": {"Authorization": "Token {token}"}}, {"authorization": f"Token {TOKEN}"}, ""),
     "two headers": (
         {"headers": {"Authorization": "Bearer {token}", "X-Session": "s={token}"}},
         {"authorization": f"Bearer {TOKEN}", "x-session": f"s={TOKEN}"},
         "",
     ),
-    "a cookie": ({"headers": {"Cookie": "session={token}"}}, {"cookie": f"session={TOKEN}"}, ""),
     "a query": ({"query": "access_token"}, {}, f"?access_token={quote(TOKEN, safe='')}"),
 }
-CARRIERS = ("authorization", "x-auth-token", "x-session", "cookie", "api-key")
+CARRIERS = ("authorization", "x-session", "api-key")
 
 
 def blocks(upstream: Scripted, placement: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
@@ -82,37 +76,6 @@ async def test_static_headers_arrive_beside_the_token_in_place_of_the_clients():
     ]
 
 
-async def test_static_headers_need_no_credential():
-    async with Scripted(GOOD) as upstream:
-        chat = {"base_url": f"{upstream.url}/v1", "headers": {"api-key": SUBSCRIPTION}}
-        async with gateway(upstreams={"chat": chat}) as gp:
-            assert (await gp.ask().answer()).status == 200
-    assert (upstream.received[0].header("api-key"), upstream.received[0].header("authorization")) == (
-        SUBSCRIPTION,
-        None,
-    )
-
-
-async def test_static_header_follows_the_change_of_its_file(tmp_path: Path):
-    file = tmp_path / "subscription"
-    file.write_text("first-subscription\n")
-    clock = DrivenClock()
-    async with Scripted(GOOD) as upstream:
-        from gatepass.config.references import Reference
-
-        key = Reference.to_file(str(file))
-        async with gateway(clock=clock, **blocks(upstream, None, headers={"Ocp-Apim-Subscription-Key": key})) as gp:
-            await gp.ask().answer()
-            file.write_text("second-subscription\n")
-            await clock.advance(REREAD_S)
-            await gp.ask().answer()
-            file.unlink()
-            await clock.advance(REREAD_S)
-            await gp.ask().answer()
-    shown = [request.header("ocp-apim-subscription-key") for request in upstream.received]
-    assert shown == ["first-subscription", "second-subscription", "second-subscription"]
-
-
 def received(request: Received) -> str:
     fields = "; ".join(f"{name}: {value}" for name, value in request.headers)
     return f"{request.target} [{fields}] {quote(request.target, safe='')}"
@@ -130,9 +93,8 @@ def echo(request: Received) -> Dialogue:
     return [Send(reply({"error": {"message": text, "code": text[-90:]}}, 401 if case == "refused" else 400))]
 
 
-@pytest.mark.parametrize("style", ["json", "text"])
-async def test_a_token_in_a_query_is_printed_nowhere_in_any_echo(style):
-    log = {"format": style, "level": "debug"}
+async def test_a_token_in_a_query_is_printed_nowhere_in_any_echo():
+    log = {"format": "text", "level": "debug"}
     bodies = ""
     async with Scripted(answer=echo) as upstream:
         config = blocks(upstream, {"query": "access_token"}, headers={"Ocp-Apim-Subscription-Key": SUBSCRIPTION})

@@ -172,7 +172,7 @@ class TokenHolder:
         self._changed = asyncio.Event()
         self._token: Token | None = None
         self._expires_at_s = self._refresh_at_s = self._not_before_s = -math.inf
-        self._fetch_began_s = self._attempt_began_s = -math.inf
+        self._attempt_began_s = -math.inf
         self._jitter = 0.0
         self._failure_state: FailureState | None = None
         self._fetch: asyncio.Task[Token] | None = None
@@ -224,8 +224,7 @@ class TokenHolder:
         """Return a valid token: the current one at once, otherwise the result of the shared fetch.
 
         After `reject(value)` returned True, pass the value as `instead_of`: only this request waits for the next
-        token. A request waits until the fetch in progress has taken `budget_s` and WAIT_MARGIN_S. A request that
-        arrives later, or while the issuer is failing, waits OUTAGE_WAIT_S.
+        token. A request waits for `budget_s` and WAIT_MARGIN_S at most; while the issuer is failing, for OUTAGE_WAIT_S.
 
         Raises:
             TokenUnavailable: with the issuer's reason.
@@ -241,10 +240,7 @@ class TokenHolder:
             now = self._clock.now()
             self._fetch_if_due(now)
             longest_s = self._wait_budget.budget_s + WAIT_MARGIN_S
-            until_s = arrived_s + min(longest_s, OUTAGE_WAIT_S)
-            # A fetch that retries after a slow failure may exceed its budget. A request does not wait for that.
-            if self._failure_state is None:
-                until_s = max(until_s, min(arrived_s, self._fetch_began_s) + longest_s)
+            until_s = arrived_s + (longest_s if self._failure_state is None else min(longest_s, OUTAGE_WAIT_S))
             # The issuer failed a moment ago, or the holder is closed. Otherwise a fetch runs, or a renewal is due soon.
             is_over = self._fetch is None and (self._failure_state is not None or self._closed)
             if is_over or now >= until_s:
@@ -378,7 +374,6 @@ class TokenHolder:
     def _fetch_if_due(self, now: float) -> None:
         if self._closed or now < self._due_s():
             return
-        self._fetch_began_s = max(now, self._not_before_s)
         # A separate task: the client that waits for it may disconnect, and others need the token.
         self._fetch = self._tasks.spawn(self._fetch_token(quick=self._failure_state is None), f"fetch of {self.name}")
         self._fetch.add_done_callback(self._on_end)

@@ -58,11 +58,6 @@ def test_endless_output_kills_the_program(loop):
     assert (found.cut, found.code, children()) == (True, -9, [])
 
 
-def test_output_at_the_limit_is_accepted(loop):
-    found = on(loop, shell("printf 1234567890", 10))
-    assert (found.cut, found.stdout) == (False, b"1234567890")
-
-
 def test_endless_error_output_is_read_to_its_end(loop):
     stderr = bytearray()
     found = on(loop, shell("head -c 1000000 /dev/zero | tr '\\0' x >&2; echo last >&2", stderr=stderr))

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from gatepass.config.credential.kinds import FileCredential
-from gatepass.observability.redaction import KEPT, MASK, Redactor
-from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued, WaitBudget
+from gatepass.observability.redaction import Redactor
+from gatepass.tokens import FetchFailure, Token, TokenHolder, WaitBudget
 from gatepass.tokens.holder import SECRET_POLL_S
-from gatepass.tokens.lifetime import STALE_SHARE, LifetimeSource, TokenKind
+from gatepass.tokens.lifetime import LifetimeSource, TokenKind
 from gatepass.tokens.sources.file import SETTLED_S, FileContent, FileSource, WatchedFile
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import signed
@@ -190,16 +190,6 @@ async def test_a_token_that_is_renewed_in_time_is_never_missed(writer, clock):
     await it.aclose()
 
 
-async def test_a_change_long_before_is_picked_up_at_the_stale_point_at_the_latest(writer, clock):
-    writer.jwt(600)
-    it = holder(writer)
-    await clock.advance(10.0)
-    newer = writer.jwt(600)
-    await clock.advance(600 * STALE_SHARE - 10.0 + 1.0)
-    assert (await it.token()).text == newer
-    await it.aclose()
-
-
 async def test_an_expired_token_is_reported_once_and_its_successor_noticed_at_once(writer, clock):
     writer.jwt(600, age_s=700)
     it = holder(writer)
@@ -216,20 +206,6 @@ async def test_an_expired_token_is_reported_once_and_its_successor_noticed_at_on
     await it.aclose()
 
 
-async def test_expired_token_is_not_sent_and_its_successor_is(writer, clock):
-    writer.jwt(60)
-    it = holder(writer)
-    for _ in range(54):
-        await clock.advance(1.0)
-        assert it.usable
-    await clock.advance(20.0)
-    assert not it.usable
-    text = writer.jwt(60)
-    await clock.advance(4.0)
-    assert (await it.token()).text == text
-    await it.aclose()
-
-
 async def test_key_is_replaced_within_two_seconds_and_kept_while_its_file_is_missing(writer, clock):
     writer.write("first-key")
     it = holder(writer)
@@ -242,48 +218,6 @@ async def test_key_is_replaced_within_two_seconds_and_kept_while_its_file_is_mis
     await clock.advance(SECRET_POLL_S + 0.1)
     assert (await it.token()).text == "other-key"
     assert it.status().fetches == 2
-    await it.aclose()
-
-
-async def test_a_rejected_token_is_read_again_and_found_the_same_or_another(writer, clock):
-    first = writer.jwt(600)
-    it = holder(writer)
-    await clock.advance(5.0)
-    second = writer.jwt(600)
-    assert it.reject(first)
-    assert (await it.token(instead_of=first)).text == second
-    await clock.advance(5.0)
-    assert it.reject(second)
-    with pytest.raises(TokenReissued):
-        await it.token(instead_of=second)
-    await it.aclose()
-
-
-async def test_accepted_tokens_are_not_kept_forever(writer, clock):
-    redactor = Redactor()
-    it = TokenHolder("pod", source(writer), clock, redactor, WaitBudget(10.0))
-    texts = [writer.jwt(60)]
-    it.start()
-    for _ in range(100):
-        await clock.advance(45.0)
-        texts.append(writer.jwt(60))
-    await clock.advance(20.0)
-    assert it.usable
-    assert [redactor.mask(text) == MASK for text in texts] == [False] * (101 - KEPT) + [True] * KEPT
-    await it.aclose()
-
-
-async def test_accepted_keys_are_not_kept_forever(writer, clock):
-    redactor = Redactor()
-    it = TokenHolder("pod", source(writer), clock, redactor, WaitBudget(10.0))
-    keys = [writer.write("a-key-of-the-pod-000")]
-    it.start()
-    for number in range(1, 30):
-        await clock.advance(10.0)
-        keys.append(writer.write(f"a-key-of-the-pod-{number:03}"))
-    await clock.advance(10.0)
-    assert (await it.token()).lifetime_s is None
-    assert [redactor.mask(key) == MASK for key in keys] == [False] * (30 - KEPT) + [True] * KEPT
     await it.aclose()
 
 

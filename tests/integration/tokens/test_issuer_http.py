@@ -142,21 +142,6 @@ async def test_more_failed_handshakes_than_a_pool_holds_do_not_end_the_fetches()
     assert len(tunnel.asked) == 13
 
 
-async def test_clients_with_the_same_files_share_a_context():
-    """A context takes 20 ms and 0.9 MiB."""
-    made: list[ssl.SSLContext] = []
-
-    class Counting(TLSContexts):
-        def context_for(self, network: Network, url: str = "https:") -> ssl.SSLContext:
-            made.append(super().context_for(network, url))
-            return made[-1]
-
-    trust = Counting()
-    for name in ("one", "two"):
-        transport_of(oauth2(f"https://{name}.example/token"), trust)
-    assert made[0] is made[1]
-
-
 async def test_a_client_certificate_that_was_replaced_is_shown_by_the_next_fetch(tmp_path: Path):
     cert, key, ca = tmp_path / "client.pem", tmp_path / "client.key", tmp_path / "ca.pem"
     AUTHORITY.cert_pem.write_to_path(ca)
@@ -206,15 +191,6 @@ async def test_a_reply_that_is_no_whole_reply_is_a_fault(dialogue: Dialogue, fau
         assert (await fault_of(server.url)).kind is fault
 
 
-async def test_a_silent_issuer_meets_the_bound_of_the_whole():
-    async with Scripted([Hold()]) as server:
-        failure = await failure_of(server.url, timeout_s=1.0)
-        assert failure.reason.endswith(
-            "sent no complete answer within 1 s (credentials.corp.timeout_s); check whether the issuer is up"
-        )
-        await server.left()
-
-
 async def test_a_compressed_reply_is_unpacked_and_a_bomb_is_not():
     small, packing = gzip.compress(b'{"access_token": "t"}'), zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
     bomb = b"".join(packing.compress(bytes(1_000_000)) for _ in range(300)) + packing.flush()
@@ -258,12 +234,6 @@ async def test_a_header_with_a_line_break_is_not_sent(value):
                 10.0,
             )
     assert server.connections == 0
-
-
-async def test_a_redirect_is_not_followed():
-    async with Scripted(TOKEN) as elsewhere, Scripted([Send(reply(b"", 307, location=elsewhere.url))]) as server:
-        assert (await reply_of(server.url)).status == 307
-    assert elsewhere.connections == 0
 
 
 async def test_environment_does_not_configure_the_http_client(monkeypatch, tmp_path):
@@ -315,9 +285,3 @@ async def test_a_proxy_that_is_down_is_no_connection():
         url = proxy.url
     fault = await fault_of("http://sso.example/", proxy=url)
     assert (fault.kind, fault.detail) == (Fault.CONNECT, "connection refused")
-
-
-async def test_an_unknown_name_is_reported():
-    fault = await fault_of("http://nobody.invalid/")
-    assert fault.kind is Fault.DNS
-    assert not fault.detail.startswith("[")

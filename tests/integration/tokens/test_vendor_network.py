@@ -163,17 +163,6 @@ async def test_a_proxy_of_the_environment_does_not_count(cloud, wire, named, nam
     assert len(cloud.asked) == 1
 
 
-async def test_a_managed_identity_at_loopback_requires_no_permission(cloud, wire, named, monkeypatch):
-    answer = json.dumps({"access_token": "t", "expires_on": "4000000000", "resource": "r"}).encode()
-    async with Scripted([Send(reply(answer, content_type="application/json"))]) as agent:
-        monkeypatch.setenv("IDENTITY_ENDPOINT", f"{agent.url}/msi/token")
-        monkeypatch.setenv("IDENTITY_HEADER", "proof-of-the-app-service")
-        async with token_source(named["managed"]) as source:
-            assert (await source.fetch()).text == "t"
-        assert agent.received[0].header("x-identity-header") == "proof-of-the-app-service"
-        assert agent.received[0].target.startswith("/msi/token?api-version=2019-08-01&resource=https://cognitive")
-
-
 async def test_configured_network_is_used_by_vendor_libraries(cloud, wire, tmp_path):
     credential = {"type": "entra", "tenant_id": "t", "client_id": "c", "client_secret": "${PROOF}"}
     document = {

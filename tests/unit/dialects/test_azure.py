@@ -58,46 +58,20 @@ def test_the_list_names_no_deployment_and_is_not_shown():
     assert not AzureDialect.lists_models
 
 
-def test_nothing_more_is_changed_in_a_body():
-    assert AzureDialect().rules == ()
-
-
 def test_operation_without_a_model_has_no_deployment_in_its_url():
     assert url(operation=FILES, deployment="base") == f"{BASE}/openai/files?api-version=2024-10-21"
 
 
 DATED = AzureConfig(api_version="2024-10-21")
-BASES = (
-    "",
-    "/",
-    "/openai",
-    "/openai/",
-    "/openai/v1",
-    "/openai/v1/",
-    "/v1",
-    "/openai/deployments",
-    "/openai/deployments/x",
-)
+BASES = ("", "/", "/openai/", "/openai/v1", "/v1", "/openai/deployments", "/openai/deployments/x")
 
 
-@pytest.mark.parametrize("base", BASES)
-def test_the_v1_api_from_every_form_of_the_base(base):
-    assert azure_url(f"https://r.example{base}", "gpt", "/chat/completions", AzureConfig()) == (
-        "https://r.example/openai/v1/chat/completions"
-    )
-
-
-@pytest.mark.parametrize("base", BASES)
-def test_the_classic_api_from_every_form_of_the_base(base):
-    assert azure_url(f"https://r.example{base}", "gpt 4/o", "/embeddings", DATED) == (
-        "https://r.example/openai/deployments/gpt%204%2Fo/embeddings?api-version=2024-10-21"
-    )
-
-
-def test_the_list_of_models_names_no_deployment():
-    assert azure_url("https://r.example", "", "/models", DATED) == (
-        "https://r.example/openai/models?api-version=2024-10-21"
-    )
+def test_every_form_of_the_base_leads_to_the_same_url():
+    for base in BASES:
+        v1 = azure_url(f"https://r.example{base}", "gpt", "/chat/completions", AzureConfig())
+        assert v1 == "https://r.example/openai/v1/chat/completions", base
+        classic = azure_url(f"https://r.example{base}", "gpt 4/o", "/embeddings", DATED)
+        assert classic == "https://r.example/openai/deployments/gpt%204%2Fo/embeddings?api-version=2024-10-21", base
 
 
 def test_a_gateways_own_prefix_stays():
@@ -111,11 +85,6 @@ def test_a_version_that_is_no_date_belongs_to_the_v1_api(version):
     assert azure_url("https://r.example", "d", "/chat/completions", AzureConfig(api_version=version)) == (
         f"https://r.example/openai/v1/chat/completions?api-version={version}"
     )
-
-
-def test_a_preview_of_the_classic_api_has_a_date():
-    found = azure_url("https://r.example", "d", "/embeddings", AzureConfig(api_version="2025-01-01-preview"))
-    assert found == "https://r.example/openai/deployments/d/embeddings?api-version=2025-01-01-preview"
 
 
 @pytest.mark.parametrize("name", [".", ".."])

@@ -1,10 +1,8 @@
 import pytest
 
-from gatepass.dialects import reply_check
 from gatepass.dialects.base import PARAMETERS, Dialect, operation_url, path_segment, raw_request, with_query
-from gatepass.dialects.error_body import read_error_body
 from gatepass.errors import ModelNotFound
-from gatepass.types import Call, OutboundRequest, Target, Timeouts, UpstreamErrorBody
+from gatepass.types import Call, OutboundRequest, Target, Timeouts
 from tests.rows import CHAT, MODELS
 
 TIMEOUTS = Timeouts(1.0, 2.0, 3.0, 4.0)
@@ -88,30 +86,12 @@ def test_model_and_body_of_the_client_never_choose_the_destination():
     assert not any(b"evil" in value for _, value in request.headers)
 
 
-def test_dialect_classifies_as_the_modules_do():
-    dialect = Dialect()
-    assert dialect.read_error_body({"message": "m"}, refused=True) == UpstreamErrorBody("m")
-    assert dialect.read_error_body is read_error_body
-    assert dialect.classify_head is reply_check.classify_head
-    assert dialect.classify_error is reply_check.classify_error
-    assert dialect.classify_document is reply_check.classify_document
-
-
-def test_openai_requires_no_change_and_lists_its_models():
-    assert Dialect().rules == ()
-    assert Dialect.lists_models
-
-
 @pytest.mark.parametrize(
     ("name", "written"),
     [("gpt-4o", "gpt-4o"), ("a/../b", "a%2F..%2Fb"), ("a?b#c d", "a%3Fb%23c%20d"), ("ä", "%C3%A4"), ("...", "...")],
 )
 def test_a_name_is_one_segment_whatever_it_holds(name, written):
     assert path_segment(name) == written
-
-
-def test_half_a_surrogate_pair_is_encoded():
-    assert path_segment("a\ud800") == "a%3F"
 
 
 @pytest.mark.parametrize("name", ["", ".", ".."])

@@ -1,5 +1,4 @@
 import json
-import re
 
 import pytest
 from hypothesis import given
@@ -8,7 +7,6 @@ from hypothesis import strategies as st
 from gatepass.dialects import content
 from gatepass.dialects.reply_check import ReceivedReply, classify_document, classify_error, classify_head
 from gatepass.errors import (
-    GatepassError,
     UpstreamAuth,
     UpstreamEmpty,
     UpstreamErrorReply,
@@ -24,14 +22,7 @@ from gatepass.protocols.models import MODELS
 from gatepass.protocols.rerank import RERANK
 from gatepass.protocols.responses import RESPONSES
 
-SURFACES = (
-    CHAT,
-    EMBEDDINGS,
-    RERANK,
-    RESPONSES,
-    MODELS,
-    RAW,
-)
+SURFACES = (CHAT, EMBEDDINGS, RERANK, RESPONSES, MODELS, RAW)
 JSON = ((b"content-type", b"application/json"),)
 HTML = ((b"content-type", b"text/html; charset=utf-8"),)
 EVENTS = ((b"content-type", b"text/event-stream"),)
@@ -107,9 +98,9 @@ def invalid(message):
 # --- the head ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [200, 201, 204, 299, 400, 401, 404, 429, 500, 599])
-def test_head_of_a_final_reply_does_not_decide(status):
-    assert classify_head("chat", status, JSON) is None
+def test_only_the_head_of_a_redirect_decides():
+    assert [classify_head("chat", status, JSON) for status in (200, 299, 400, 599)] == [None] * 4
+    assert all(isinstance(classify_head("chat", status, ()), UpstreamRedirect) for status in (300, 399))
 
 
 @pytest.mark.parametrize(
@@ -144,11 +135,6 @@ def test_redirect_shows_no_secret_in_any_case(target, secret):
     error = classify_head("chat", 302, headers, mask=lambda text: text.replace(secret, "***"))
     assert "abcd" not in str(error).lower()
     assert "abab" not in str(error).lower()
-
-
-@pytest.mark.parametrize("status", [300, 301, 303, 304, 307, 308, 399])
-def test_every_redirect_is_an_error(status):
-    assert isinstance(classify_head("chat", status, ()), UpstreamRedirect)
 
 
 @pytest.mark.parametrize(
@@ -197,30 +183,7 @@ def test_rejected_token_keeps_the_upstreams_message():
 def test_missing_credential_is_not_reported_as_a_rejected_one():
     error = classify_error(ReceivedReply("chat", 401, (), b'{"error": {"message": "who are you?"}}', key=None))
     assert error.message == 'The upstream "chat" requires a credential that gatepass does not send: who are you?'
-
-
-def test_rejected_token_is_not_to_be_tried_again():
-    assert classify_error(ReceivedReply("chat", 401, (), b"")).retryable is False
-
-
-def test_missing_subscription_key_is_reported_with_advice():
-    body = {"statusCode": 401, "message": APIM_TEXT}
-    assert refusal(401, body) == error_fields(
-        UpstreamAuth,
-        401,
-        "upstream_auth",
-        f'The upstream "chat" does not accept the credential that gatepass sends: {APIM_TEXT} The gateway (Azure API'
-        " Management) requires the header Ocp-Apim-Subscription-Key: set it under upstreams.chat.headers, or set"
-        " upstreams.chat.token_placement to send the token in it.",
-        kind="authentication_error",
-        raw=body,
-    )
-
-
-def test_forbidden_is_a_plain_refusal():
-    assert refusal(403, {"message": "not for you"}) == error_fields(
-        UpstreamErrorReply, 403, "upstream_error", "not for you", kind="permission_error"
-    )
+    assert error.retryable is False
 
 
 def test_content_filter_passes_as_it_is():
@@ -268,7 +231,6 @@ def test_error_as_an_event_in_a_plain_400_is_read():
 @pytest.mark.parametrize(
     ("body", "headers", "message"),
     [
-        (b"upstream connect error\r\n", (), "upstream connect error"),
         (b"no healthy upstream", HTML, "no healthy upstream"),
         (b'{"error":{"message":"cut sho', JSON, '{"error":{"message":"cut sho'),
         (b'{"a":1}', JSON, '{"a":1}'),
@@ -324,12 +286,6 @@ def test_page_keeps_its_status_and_is_never_shown():
     assert refusal(401, LOGIN, HTML)["class"] is UpstreamAuth
 
 
-def test_title_is_masked_and_cut():
-    page = b"<html><title>TOKEN " + b"x" * 200 + b"</title></html>"
-    message = refusal(500, page, HTML, mask=lambda text: text.replace("TOKEN", "***"))["message"]
-    assert message.endswith(f'titled "*** {"x" * 95}…".')
-
-
 def test_time_to_wait_is_read_from_header_and_text():
     text = {"error": {"message": "Rate limit. Please retry after 86400 seconds.", "code": "429"}}
     assert refusal(429, text)["retry_after_s"] == 86400.0
@@ -365,12 +321,10 @@ def test_echoed_token_is_masked_in_every_kind_of_body():
         (b"\n\n \n" + json.dumps(COMPLETION).encode() + b"\n", CHAT),
         (b"\xef\xbb\xbf" + json.dumps(COMPLETION).encode(), CHAT),
         ({**COMPLETION, "error": None}, CHAT),
-        ({**COMPLETION, "error": {}, "code": 0, "message": "ok"}, CHAT),
         (b'{"choices": [{"message": {"content": "\\ud83d"}}]}', CHAT),
         (b'{"choices": [{"message": {"content": ""}, "logprobs": -Infinity}]}', CHAT),
         (b'{"choices": [{"x": {"a": 1}, "message": {"role": "assistant", "content": ""}}]}', CHAT),
         ({"choices": [{"text": "", "finish_reason": "stop"}]}, CHAT),
-        ({"choices": [{"x": {}, "text": ""}]}, CHAT),
         ({"choices": [{"delta": {"content": "hi"}, "finish_reason": "stop"}]}, CHAT),
         ({"choices": [{"message": {"content": "hi"}}, {"error": {"message": "boom"}}]}, CHAT),
         ({"choices": [{"message": {"content": PAD}}]}, CHAT),
@@ -385,13 +339,11 @@ def test_echoed_token_is_masked_in_every_kind_of_body():
         (VECTORS, EMBEDDINGS),
         (BOM + json.dumps({**COMPLETION, "x": "x" * content.WHOLE_BYTES}).encode(), CHAT),
         ({"data": []}, MODELS),
-        ({"object": "list", "data": [{"id": "m"}]}, MODELS),
         ([{"id": "m"}], MODELS),
-        ({"models": ["m"]}, MODELS),
         ({"id": "m", "object": "model"}, MODELS),
     ],
 )
-@pytest.mark.parametrize("headers", [JSON, HTML, ()])
+@pytest.mark.parametrize("headers", [JSON, HTML])
 def test_good_reply_is_fine_whatever_its_label(body, surface, headers):
     assert document(body, headers, surface=surface) is None
 
@@ -426,14 +378,6 @@ LIES = {
             UpstreamErrorReply, 404, "102", f"You don't own the chat 1. {NO_ASSISTANT}", kind="invalid_request_error"
         ),
     ),
-    "ragflow exception": (
-        {"code": 100, "data": None, "message": "ValueError('x')"},
-        error_fields(UpstreamErrorReply, 502, "100", "ValueError('x')", kind="server_error"),
-    ),
-    "siliconflow": (
-        {"code": 20042, "message": "too many", "data": None},
-        error_fields(UpstreamErrorReply, 502, "20042", "too many", kind="server_error"),
-    ),
     "openrouter": (
         {"error": {"code": 429, "message": "slow down, try again in 2s"}},
         error_fields(
@@ -449,11 +393,6 @@ LIES = {
             'The upstream "chat" does not accept the credential that gatepass sends: token expired',
             kind="authentication_error",
         ),
-    ),
-    "text": ({"error": "boom"}, error_fields(UpstreamErrorReply, 502, "upstream_error", "boom", kind="server_error")),
-    "sglang": (
-        {"object": "error", "message": "m", "type": "BadRequestError", "param": None, "code": 400},
-        error_fields(UpstreamErrorReply, 400, "400", "m", kind="BadRequestError"),
     ),
     "gemini": (
         [{"error": {"code": 400, "message": "m", "status": "INVALID_ARGUMENT"}}],
@@ -500,14 +439,10 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize("surface", SURFACES)
 @pytest.mark.parametrize(("body", "expected"), LIES.values(), ids=LIES)
-def test_error_in_a_200_gets_its_true_status(body, expected, surface):
-    assert document(body, surface=surface) == expected
-
-
-def test_label_of_an_event_stream_hides_no_error():
-    assert document({"code": 102, "message": "no"}, EVENTS)["code"] == "102"
+def test_error_in_a_200_gets_its_true_status(body, expected):
+    for surface in SURFACES:
+        assert document(body, surface=surface) == expected, surface
 
 
 @pytest.mark.parametrize("headers", [JSON, EVENTS])
@@ -611,7 +546,7 @@ def test_list_without_an_object_is_an_error(entries, surface, wanted):
     )
 
 
-@pytest.mark.parametrize("surface", SURFACES)
+@pytest.mark.parametrize("surface", [CHAT, EMBEDDINGS])
 @pytest.mark.parametrize("wanted", ["choices", "data"])
 def test_error_beside_an_empty_list_gets_its_true_status(wanted, surface):
     body = {wanted: [], "code": 102, "message": "boom"}
@@ -638,28 +573,8 @@ def test_any_bytes_are_classified_without_a_crash(body, headers):
 
 FRAGMENTS = st.sampled_from(
     [
-        b"{",
-        b"}",
-        b"[",
-        b"]",
-        b'"error"',
-        b'"choices"',
-        b'"data"',
-        b"data: ",
-        b":",
-        b",",
-        b"\n",
-        b"null",
-        b"1",
-        b"<html>",
-        b'"message"',
-        b'"\\ud800"',
-        b"\xef\xbb\xbf",
-        b"NaN",
-        b"<title>",
-        b"</title>",
-        b'"code"',
-        b"429",
+        *(b"{", b"}", b"[", b"]", b'"error"', b'"choices"', b'"data"', b"data: ", b":", b",", b"\n", b"null", b"1"),
+        *(b"<html>", b'"message"', b'"\\ud800"', b"\xef\xbb\xbf", b"NaN", b"<title>", b"</title>", b'"code"', b"429"),
         b'"object":"error"',
     ]
 )
@@ -677,30 +592,13 @@ def test_any_pieces_of_errors_are_classified_without_a_crash(body, status, heade
         classified(body, headers, surface=surface)
 
 
-def test_gatepass_errors_are_not_a_wrong_credential_to_ragflow():
-    errors = [
-        classify_head("chat", 302, ()),
-        classify_head("chat", 999, ()),
-        classify_document(ReceivedReply("chat", 200, HTML, LOGIN), CHAT),
-        classify_document(ReceivedReply("chat", 200, JSON, b""), CHAT),
-        classify_document(ReceivedReply("chat", 200, EVENTS, b"data: {}\n\n"), CHAT),
-        classify_document(ReceivedReply("chat", 200, JSON, b"{}"), CHAT),
-        classify_document(ReceivedReply("chat", 200, JSON, b'{"choices":[]}'), CHAT),
-        classify_document(ReceivedReply("chat", 200, JSON, b'{"choices":[null]}'), CHAT),
-        classify_document(ReceivedReply("chat", 200, JSON, b'{"data":{"choices":[]}}'), CHAT),
-        classify_document(ReceivedReply("chat", 200, JSON, b"x"), CHAT),
-    ]
-    messages = [error.message for error in errors if isinstance(error, GatepassError)]
-    assert len(messages) == len(errors)
-    assert [message for message in messages if re.search("auth|key|forbidden", message.lower())] == []
-
-
 @pytest.mark.parametrize(
     ("fields_of", "is_one"),
     [
         ({"object": "response", "output": [], "error": None}, True),
         ({"output": []}, True),
         ({"id": "1"}, False),
+        ({"data": [{"embedding": [1]}]}, False),
         ({"object": "response", "error": {"message": "no"}}, False),
         ({"choices": []}, False),
     ],
@@ -723,21 +621,13 @@ def _no_answer(body, code, what):
     assert what in error_fields["message"]
 
 
-@pytest.mark.parametrize("choice", SILENT_CHOICES)
-def test_an_empty_choice_is_not_an_answer(choice):
-    _no_answer({"choices": [choice]}, "upstream_invalid", NO_MESSAGE)
-
-
 @pytest.mark.parametrize("within", IN_LARGE, ids=["beside", "within"])
 @pytest.mark.parametrize("choice", SILENT_CHOICES)
 def test_an_empty_choice_is_not_an_answer_however_large_the_reply(choice, within):
+    _no_answer({"choices": [choice]}, "upstream_invalid", NO_MESSAGE)
     _no_answer({"choices": [{**choice, **within}], "x": PAD}, "upstream_invalid", NO_MESSAGE)
     inside = {"choices": [{**choice, **within}], "x": PAD}
     _no_answer({"code": 0, "data": inside}, "upstream_invalid", NO_MESSAGE)
-
-
-def test_a_large_reply_without_a_choice_is_an_empty_one():
-    _no_answer({"choices": [], "x": PAD}, "upstream_empty", "without a choice")
 
 
 @pytest.mark.parametrize("text", ["par", PAD], ids=["small", "large"])
@@ -774,11 +664,6 @@ def test_incomplete_large_list_is_an_error():
     for cut in range(1, 300):
         reply = ReceivedReply("chat", 200, JSON, LARGE_VECTORS[:-cut])
         assert isinstance(classify_document(reply, EMBEDDINGS), UpstreamInvalid), cut
-
-
-def test_a_list_is_no_response_whatever_its_entries_are():
-    reply = ReceivedReply("chat", 200, JSON, b'{"data":[{"embedding":[1]}]}')
-    assert isinstance(classify_document(reply, RESPONSES), UpstreamInvalid)
 
 
 def test_a_reply_with_bytes_that_are_not_utf_8_is_relayed_as_it_came():

@@ -279,6 +279,17 @@ class RunningHolder:
         return tasks
 
 
+def kept(
+    *replies: IssuerReply, otherwise: IssuerReply | None = None, jitter: float = 0.0, grace_s: float = 0.0, **given: Any
+) -> RunningHolder:
+    """A holder over an issuer with these replies. `given` are `settings`, or members of `oauth2`."""
+    clock = DrivenClock()
+    settings = given.pop("settings", None) or oauth2(**given)
+    return RunningHolder(
+        clock, ScriptedIssuer(clock, *replies, otherwise=otherwise), settings, jitter=jitter, grace_s=grace_s
+    )
+
+
 class TokenFacts(NamedTuple):
     """The members of a token that parsing decides, comparable: a Secret is not."""
 

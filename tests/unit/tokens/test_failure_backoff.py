@@ -16,23 +16,26 @@ DOWN = FetchFailure("down")
 REFUSED = FetchFailure("no", FailureKind.REFUSED)
 
 
-def test_quick_tries_wait_a_fifth_half_and_one_second():
-    assert [quick_wait_s(tries, DOWN, 0.0) for tries in (1, 2, 3, 4)] == [0.2, 0.5, 1.0, None]
-
-
-def test_jitter_lengthens_quick_waits_by_a_quarter():
-    assert [quick_wait_s(tries, DOWN, 1.0) for tries in (1, 2, 3)] == [0.25, 0.625, 1.25]
+def received(kind: FailureKind = FailureKind.OUTAGE) -> FetchFailure:
+    return FetchFailure("?", kind, from_other_process=True, retry_after_s=1.8)
 
 
 @pytest.mark.parametrize(
-    "failure", [REFUSED, FetchFailure("?", FailureKind.LIMITED), FetchFailure("busy", retry_after_s=1.5)]
+    ("failure", "jitter", "waits"),
+    [
+        (DOWN, 0.0, [0.2, 0.5, 1.0, None]),
+        (DOWN, 1.0, [0.25, 0.625, 1.25, None]),
+        (received(), 0.0, [0.2, 0.5, 1.0, None]),
+        (FetchFailure("busy", retry_after_s=0.8), 0.0, [0.8, 0.8, 1.0, None]),
+        (FetchFailure("busy", retry_after_s=1.5), 0.0, [None] * 4),
+        (FetchFailure("corp has none", credential="corp"), 0.0, [None] * 4),
+        (FetchFailure("?", FailureKind.LIMITED), 0.0, [None] * 4),
+        (REFUSED, 0.0, [None] * 4),
+        (received(FailureKind.REFUSED), 0.0, [None] * 4),
+    ],
 )
-def test_lasting_failure_has_no_quick_retry(failure):
-    assert quick_wait_s(1, failure, 0.0) is None
-
-
-def test_a_short_retry_after_is_waited_for():
-    assert quick_wait_s(1, FetchFailure("busy", retry_after_s=0.8), 0.0) == 0.8
+def test_only_a_short_outage_has_quick_retries(failure, jitter, waits):
+    assert [quick_wait_s(tries, failure, jitter) for tries in (1, 2, 3, 4)] == waits
 
 
 @pytest.mark.parametrize(("jitter", "next_s"), [(0.0, 12.0), (1.0, 13.0)])
@@ -72,35 +75,9 @@ def test_retry_after_is_obeyed_up_to_an_hour(wish_s, next_s):
     assert next_failure_state(None, FetchFailure("busy", retry_after_s=wish_s), 10.0, 10.0, 0.0).next_try_s == next_s
 
 
-LIMITED = FetchFailure("?", FailureKind.LIMITED)
-
-
-def waits_after(failure: FetchFailure, count: int) -> list[float]:
-    """The pauses after so many of the same failure in a row."""
-    state, now, waits = None, 0.0, []
-    for _ in range(count):
-        state = next_failure_state(state, failure, now, now, 0.0)
-        waits.append(state.next_try_s - now)
-        now = state.next_try_s
-    return waits
-
-
-def test_a_limited_fetch_is_tried_again_every_half_minute():
-    assert waits_after(LIMITED, 5) == [30, 30, 30, 30, 30]
-
-
-def received(kind: FailureKind = FailureKind.OUTAGE) -> FetchFailure:
-    return FetchFailure("?", kind, from_other_process=True, retry_after_s=1.8)
-
-
 @pytest.mark.parametrize("kind", FailureKind)
 def test_a_failure_of_another_process_ends_with_that_processs_pause(kind):
     assert next_failure_state(None, received(kind), 10.0, 10.2, 1.0).next_try_s == 12.0
-
-
-def test_transient_failure_of_another_process_has_a_quick_retry():
-    assert [quick_wait_s(tries, received(), 0.0) for tries in (1, 2, 3, 4)] == [0.2, 0.5, 1.0, None]
-    assert quick_wait_s(1, received(FailureKind.REFUSED), 0.0) is None
 
 
 @pytest.mark.parametrize(

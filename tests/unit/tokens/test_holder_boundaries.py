@@ -9,8 +9,7 @@ import pytest
 from gatepass.tokens import Token
 from gatepass.tokens.lifetime import Freshness, freshness
 from gatepass.types import Secret
-from tests.unit.clock import DrivenClock
-from tests.unit.tokens.scripted import Hang, IssuerReply, Mint, RunningHolder, ScriptedIssuer, answer, oauth2
+from tests.unit.tokens.scripted import Hang, Mint, answer, kept
 
 TICK_S = 2.0**-10
 """Exact as a sum with the clock's 1,000 s."""
@@ -18,13 +17,8 @@ MARGIN_S = 5.0
 LIFE_S = 300.0
 
 
-def kept(*replies: IssuerReply) -> RunningHolder:
-    clock = DrivenClock()
-    return RunningHolder(clock, ScriptedIssuer(clock, *replies, otherwise=Hang()))
-
-
 async def test_a_token_is_not_used_from_the_very_moment_on_at_which_its_margin_begins():
-    async with kept(Mint(life=LIFE_S)) as it:
+    async with kept(Mint(life=LIFE_S), otherwise=Hang()) as it:
         await it.clock.advance(LIFE_S - MARGIN_S - TICK_S)
         assert it.holder.current() is not None
         assert it.holder.usable
@@ -36,7 +30,7 @@ async def test_a_token_is_not_used_from_the_very_moment_on_at_which_its_margin_b
 @pytest.mark.parametrize(("early_s", "usable"), [(TICK_S, True), (0.0, False)])
 async def test_a_token_that_comes_at_the_moment_at_which_its_margin_begins_is_dead_on_arrival(early_s, usable):
     """5 s to live, 5 % of them its margin."""
-    async with kept(Mint(life=5, delay_s=4.75 - early_s)) as it:
+    async with kept(Mint(life=5, delay_s=4.75 - early_s), otherwise=Hang()) as it:
         await it.clock.advance(4.75 - early_s)
         assert it.holder.usable is usable
         assert it.holder.status().failing is not usable
@@ -48,14 +42,13 @@ async def test_a_token_that_comes_at_the_moment_at_which_its_margin_begins_is_de
 async def test_fetch_ends_if_its_next_attempt_would_begin_too_late(early_s, is_over):
     """2 s for the fetch: a second for the first try, and a second that the issuer asks to be left alone for."""
     busy = answer({"error": "temporarily_unavailable"}, 503, (b"retry-after", b"1"), delay_s=1.0 - early_s)
-    clock = DrivenClock()
-    async with RunningHolder(clock, ScriptedIssuer(clock, busy, otherwise=Hang()), oauth2(timeout_s=2.0)) as it:
-        await clock.advance(1.0)
+    async with kept(busy, otherwise=Hang(), timeout_s=2.0) as it:
+        await it.clock.advance(1.0)
         assert (it.issuer.calls, it.holder.status().failing) == (1, is_over)
 
 
 async def test_held_token_is_kept_against_one_requested_at_the_same_time():
-    async with kept(Mint(life=LIFE_S)) as it:
+    async with kept(Mint(life=LIFE_S), otherwise=Hang()) as it:
         await it.clock.advance(1.0)
         held = it.holder.current()
         assert held is not None
@@ -67,7 +60,7 @@ async def test_held_token_is_kept_against_one_requested_at_the_same_time():
 
 @pytest.mark.parametrize(("expires_in_s", "taken"), [(TICK_S, True), (0.0, False)])
 async def test_offered_token_is_refused_from_its_margin_on(expires_in_s, taken):
-    async with kept() as it:
+    async with kept(otherwise=Hang()) as it:
         born_s = it.clock.now() + expires_in_s - (LIFE_S - MARGIN_S)
         assert it.holder.adopt_shared(Token(Secret("from-elsewhere"), born_s, LIFE_S)) is taken
 

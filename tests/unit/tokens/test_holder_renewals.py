@@ -1,5 +1,8 @@
+"""Which rejections by upstreams renew a token, and how often."""
+
 from __future__ import annotations
 
+import asyncio
 import random
 from itertools import pairwise
 
@@ -17,6 +20,8 @@ from gatepass.tokens.holder import (
 from gatepass.tokens.lifetime import Token
 from gatepass.types import Secret
 from tests.memory import traced_memory
+from tests.unit.clock import settle
+from tests.unit.tokens.scripted import Mint, RunningHolder, kept, outcomes, refused
 
 CHAT, EMBED, FORBIDDEN = TokenUser("chat", "m"), TokenUser("embed", "e"), TokenUser("chat", "forbidden")
 
@@ -45,19 +50,6 @@ def token(text: str = "abc") -> Token:
     return Token(Secret(text), 0.0, 300.0)
 
 
-def test_tokens_that_never_worked_are_renewed_six_times_a_minute():
-    rejections = Renewing()
-    assert [rejections.refused(CHAT, float(now)) for now in range(8)] == [True] * 6 + [False] * 2
-    granted = [rejections.refused(CHAT, now) for now in (59.9, 60.0, 60.5, 61.0)]
-    assert granted == [False, True, False, True]
-
-
-def test_all_users_share_one_rate():
-    rejections = Renewing()
-    users = [TokenUser("chat", f"made-up-{number}") for number in range(5)] + [EMBED, CHAT, FORBIDDEN]
-    assert [rejections.refused(user, 0.0) for user in users] == [True] * 6 + [False] * 2
-
-
 def renewed_at(rejections: Renewing, now: float) -> float | None:
     """Let the current token work, and end at `now`. Return when it is renewed, None if it is not."""
     rejections.accept(CHAT)
@@ -65,30 +57,6 @@ def renewed_at(rejections: Renewing, now: float) -> float | None:
         return None
     rejections.renew(rejections.renew_at_s)
     return rejections.renew_at_s
-
-
-def test_the_second_end_within_a_second_waits_for_a_second():
-    rejections = Renewing()
-    assert [renewed_at(rejections, now) for now in (10.0, 10.2, 11.25, 16.0)] == [10.0, 11.2, 12.25, 16.0]
-
-
-def test_renewals_are_two_seconds_apart_as_far_as_a_request_may_wait():
-    rejections = Renewing()
-    assert [renewed_at(rejections, now) for now in (10.0, 11.5, 14.25, 16.25)] == [10.0, 12.0, 14.25, 16.25]
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_tokens_that_worked_are_renewed_once_a_second_and_forty_a_minute(seed):
-    chance, rejections, now = random.Random(seed), Renewing(), 0.0
-    renewed: list[float] = []
-    for _ in range(400):
-        now = max(now, rejections.renew_at_s) + chance.choice((0.0, 0.01, 0.5, 1.0, 3.0)) * chance.random()
-        at_s = renewed_at(rejections, now)
-        if at_s is not None:
-            assert now <= at_s <= now + MAX_RENEWAL_WAIT_S
-            renewed.append(at_s)
-    assert all(later - earlier >= 1.0 - 1e-9 for earlier, later in pairwise(renewed))
-    assert all(later - earlier >= WINDOW_S for earlier, later in zip(renewed, renewed[RENEWALS:], strict=False))
 
 
 def test_a_token_that_worked_for_nobody_is_renewed_without_a_wait_as_often_as_before():
@@ -126,42 +94,12 @@ def test_tokens_end_early_after_two_that_worked_until_one_works_no_more():
     assert seen == [False, True, False, False, False]
 
 
-def test_tokens_for_one_use_are_rejected_all_day_long_at_the_pace_of_people():
-    rejections = Renewing()
-    for number in range(500):
-        rejections.accept(CHAT)
-        assert rejections.refused(CHAT, number * 3.0)
-
-
 def test_model_that_always_rejects_uses_no_renewal_of_a_served_model():
     rejections = Renewing()
     for number in range(20):
         rejections.refused(TokenUser("chat", f"made-up-{number}"), float(number))
     rejections.accept(CHAT)
     assert rejections.refused(CHAT, 20.0)
-
-
-def test_one_rejection_renews_the_token_for_all_users_that_refuse_it():
-    rejections = Renewing()
-    assert [rejections.reject(TokenUser("chat", f"m-{number}"), 0.0) for number in range(500)] == [True] * 500
-    rejections.renew(0.0)
-    assert [rejections.refused(CHAT, 1.0) for _ in range(9)].count(True) == UNPROVEN_RENEWALS - 1
-
-
-def test_a_user_that_refused_the_renewed_token_too_renews_nothing_for_a_minute():
-    rejections = Renewing()
-    assert rejections.refused(FORBIDDEN, 0.0)
-    rejections.rejected_again(FORBIDDEN, 0.5)
-    assert not any(rejections.refused(FORBIDDEN, now / 10) for now in range(5, 605))
-    assert rejections.refused(CHAT, 30.0)
-    assert rejections.refused(FORBIDDEN, 60.5)
-
-
-def test_user_that_rejects_every_token_does_not_wait_for_others():
-    rejections = Renewing()
-    rejections.rejected_again(FORBIDDEN, 0.0)
-    assert rejections.reject(CHAT, 1.0)
-    assert not rejections.reject(FORBIDDEN, 1.0)
 
 
 def test_a_user_that_alternately_accepts_and_rejects_is_bounded_like_one_that_never_accepts():
@@ -207,32 +145,221 @@ def test_a_token_is_refused_until_a_user_that_does_not_refuse_it_accepts_it():
     assert seen == [True, False, True, False, True, False]
 
 
-def test_acceptance_is_forgotten_with_its_token():
+def test_tokens_that_never_worked_are_renewed_six_times_a_minute_for_all_users_together():
     rejections = Renewing()
-    rejections.accept(EMBED)
-    rejections.renew(0.0)
-    assert [rejections.refused(EMBED, 0.0) for _ in range(7)] == [True] * 6 + [False]
+    users = [TokenUser("chat", f"made-up-{number}") for number in range(5)] + [EMBED, CHAT, FORBIDDEN]
+    assert [rejections.refused(user, float(now)) for now, user in enumerate(users)] == [True] * 6 + [False] * 2
+    granted = [rejections.refused(CHAT, now) for now in (59.9, 60.0, 60.5, 61.0)]
+    assert granted == [False, True, False, True]
 
 
-def test_reissued_token_is_not_renewed_for_10_seconds():
+@pytest.mark.parametrize(
+    ("ends", "renewed"),
+    [
+        ((10.0, 10.2, 11.25, 16.0), [10.0, 11.2, 12.25, 16.0]),
+        ((10.0, 11.5, 14.25, 16.25), [10.0, 12.0, 14.25, 16.25]),
+    ],
+)
+def test_renewals_are_two_seconds_apart_as_far_as_a_request_may_wait(ends, renewed):
+    rejections = Renewing()
+    assert [renewed_at(rejections, now) for now in ends] == renewed
+
+
+def test_tokens_that_worked_are_renewed_once_a_second_and_forty_a_minute():
+    for seed in range(5):
+        chance, rejections, now = random.Random(seed), Renewing(), 0.0
+        renewed: list[float] = []
+        for _ in range(400):
+            now = max(now, rejections.renew_at_s) + chance.choice((0.0, 0.01, 0.5, 1.0, 3.0)) * chance.random()
+            at_s = renewed_at(rejections, now)
+            if at_s is not None:
+                assert now <= at_s <= now + MAX_RENEWAL_WAIT_S
+                renewed.append(at_s)
+        assert all(later - earlier >= 1.0 - 1e-9 for earlier, later in pairwise(renewed)), seed
+        assert all(later - earlier >= WINDOW_S for earlier, later in zip(renewed, renewed[RENEWALS:], strict=False))
+
+
+def test_a_user_that_refused_the_renewed_token_too_renews_nothing_for_a_minute():
+    rejections = Renewing()
+    assert rejections.refused(FORBIDDEN, 0.0)
+    rejections.rejected_again(FORBIDDEN, 0.5)
+    assert not any(rejections.refused(FORBIDDEN, now / 10) for now in range(5, 605))
+    assert rejections.reject(CHAT, 30.0)
+    assert not rejections.reject(FORBIDDEN, 30.0), "it does not wait for the renewal of others"
+    rejections.renew(30.0)
+    assert rejections.refused(FORBIDDEN, 60.5)
+
+
+@pytest.mark.parametrize("text", ["token-1", "new"])
+def test_only_a_reissued_token_is_not_renewed_for_10_seconds(text):
     rejections = Renewing()
     assert rejections.reject(CHAT, 100.0)
-    rejections.renew(100.0, "token-1")
-    assert [rejections.reject(CHAT, now) for now in (100.0, 109.9, 110.0)] == [False, False, True]
+    rejections.renew(100.0, text)
+    granted = [rejections.reject(CHAT, now) for now in (100.0, 109.9, 110.0)]
+    assert granted == ([False, False, True] if text == "token-1" else [True] * 3)
 
 
-def test_new_token_ends_the_renewal_pause():
-    rejections = Renewing()
-    assert rejections.reject(CHAT, 100.0)
-    rejections.renew(100.0, "token-1")
-    rejections.renew(101.0)
-    assert rejections.reject(CHAT, 102.0)
-
-
-def test_rejection_applies_to_the_token_object_and_not_its_text():
-    rejections, first, again = RenewalLimiter(), token(), token()
+def test_rejection_applies_to_the_token_object_and_acceptance_is_forgotten_with_it():
+    rejections, first = RenewalLimiter(), token()
     rejections.set_current(first, 0.0)
     assert not rejections.is_rejected(first)
+    rejections.accept(EMBED)
     assert rejections.reject(CHAT, 0.0)
-    assert rejections.is_rejected(first)
-    assert not rejections.is_rejected(again)
+    assert (rejections.is_rejected(first), rejections.is_rejected(token())) == (True, False)
+    renewing = Renewing()
+    renewing.accept(EMBED)
+    renewing.renew(0.0)
+    assert [renewing.refused(EMBED, 0.0) for _ in range(7)] == [True] * 6 + [False]
+
+
+# --- one credential of several upstreams and models ------------------------------------------------------------------
+
+
+async def taken(it: RunningHolder, by: TokenUser) -> str:
+    text = (await it.holder.token()).text
+    it.holder.confirm(await it.holder.token(), by)
+    return text
+
+
+async def refusing(it: RunningHolder, by: TokenUser) -> bool:
+    """One request of a model that is always refused; whether it waited for another token."""
+    text = (await it.holder.token()).text
+    if not it.holder.reject(text, by):
+        return False
+    await it.holder.token(text)
+    it.holder.rejected_again(by)
+    return True
+
+
+async def test_a_forbidden_model_costs_one_fetch_a_minute_and_delays_no_other_model():
+    async with kept(Mint(), otherwise=Mint(delay_s=0.2)) as it:
+        await settle()
+        waited: list[asyncio.Task[bool]] = []
+        for _ in range(118):
+            waited.append(asyncio.create_task(refusing(it, FORBIDDEN)))
+            await settle()
+            (request,) = await it.asked(1)
+            assert request.done(), "a request of another model waited"
+            it.holder.confirm(request.result(), CHAT)
+            await it.clock.advance(0.5)
+        assert it.issuer.calls == 2
+        assert [task.result() for task in waited] == [True] + [False] * 117
+        await it.clock.advance(2.0)
+        again = asyncio.create_task(refusing(it, FORBIDDEN))
+        await it.clock.advance(1.0)
+        assert again.result()
+        assert it.issuer.calls == 3
+
+
+async def test_a_confirmation_applies_to_its_own_token_only():
+    async with kept() as it:
+        first = await it.holder.token()
+        it.holder.confirm(first)
+        assert it.holder.reject(first.text)
+        results = []
+        for _ in range(8):
+            await it.clock.advance(1.0)  # the first of these follows one of a token that had worked
+            token = await it.holder.token()
+            it.holder.confirm(first)
+            results.append(it.holder.reject(token.text))
+        assert results == [True] * 6 + [False] * 2
+
+
+async def test_a_token_that_ends_twice_within_a_second_is_renewed_once_for_all_requests():
+    async with kept(otherwise=Mint(delay_s=0.1)) as it:
+        await it.clock.advance(0.1)
+        assert it.holder.reject(await taken(it, CHAT), CHAT)
+        await it.clock.advance(0.2)
+        second = await taken(it, CHAT)
+        tasks = []
+        for _ in range(10):
+            assert it.holder.reject(second, CHAT)
+            tasks += await it.asked(20, instead_of=second)
+            await it.clock.advance(0.09)
+        assert (it.issuer.calls, any(task.done() for task in tasks)) == (2, False)
+        await it.clock.advance(0.2)
+        assert await outcomes(tasks) == ["token-3"] * 200
+        assert it.issuer.calls == 3
+
+
+async def test_a_token_that_all_its_users_refused_is_not_usable_and_not_shown():
+    async with kept(Mint(), refused()) as it:
+        first = await taken(it, CHAT)
+        assert it.holder.reject(first, CHAT)
+        await settle()
+        status = it.holder.status()
+        assert (it.holder.usable, status.state, status.expires_in_s) == (False, "none", None)
+        assert await outcomes(await it.asked(1, instead_of=first)) == ["TokenUnavailable"]
+        await it.clock.advance(31.0)
+        assert (it.holder.usable, it.holder.status().state) == (True, "fresh")
+
+
+async def test_a_rejection_by_one_upstream_is_known_until_it_accepts_a_token():
+    """Another upstream, and another model of the same one, may accept the token meanwhile."""
+    async with kept(Mint(), otherwise=refused()) as it:
+        text = await taken(it, EMBED)
+        assert it.holder.reject(text, CHAT)
+        await it.clock.advance(3.0)
+        assert it.holder.usable
+        assert (it.holder.rejection_age_s("chat", ""), it.holder.rejection_age_s("embed", "")) == (3.0, None)
+        await taken(it, CHAT)
+        assert it.holder.rejection_age_s("chat", "") is None
+        it.holder.reject(text, FORBIDDEN)
+        assert it.holder.rejection_age_s("chat", "") is None, "only one model of it"
+
+
+# --- why a rejected token was not renewed, in the words that the error of the client ends with ----------------------
+
+AGAIN = "its issuer returned the same token again"
+IN_VAIN = (
+    "it was not renewed, because this upstream and model rejected a new token less than 60 s ago. After a repair,"
+    " `gatepass token --retry` renews it at once"
+)
+RATE = (
+    "it was not renewed, because it was renewed 40 times within 60 s. Processes that end each other's tokens need a"
+    " common `store`"
+)
+RATE_OF_UNPROVEN = (
+    "it was not renewed, because it was renewed 6 times within 60 s after rejections of tokens that had not worked"
+)
+
+
+async def reason(it: RunningHolder, by: TokenUser) -> str | None:
+    """Why the rejection of the held token by `by` renews nothing; None where it renews."""
+    await settle()
+    token = await it.holder.token()
+    return None if it.holder.reject(token.text, by) else it.holder.denial_reason(by)
+
+
+async def test_a_token_that_was_returned_again_or_refused_twice_is_named_as_the_reason():
+    async with kept(Mint(text="same"), Mint(text="same")) as it:
+        assert await reason(it, CHAT) is None
+        await it.clock.advance(1.0)
+        assert await reason(it, CHAT) == AGAIN
+    async with kept() as it:
+        assert await reason(it, FORBIDDEN) is None
+        await settle()
+        it.holder.rejected_again(FORBIDDEN)
+        assert await reason(it, FORBIDDEN) == IN_VAIN
+        assert await reason(it, CHAT) is None
+        await it.clock.advance(WINDOW_S)
+        assert await reason(it, FORBIDDEN) is None
+
+
+@pytest.mark.parametrize(
+    ("has_worked", "is_known", "renewals", "text"),
+    [
+        (False, False, UNPROVEN_RENEWALS, RATE_OF_UNPROVEN),
+        (True, True, UNPROVEN_RENEWALS, RATE_OF_UNPROVEN),
+        (True, False, RENEWALS, RATE),
+    ],
+)
+async def test_a_rate_of_renewals_that_is_used_up_is_named_as_the_reason(has_worked, is_known, renewals, text):
+    async with kept() as it:
+        if is_known:
+            it.holder.rejected_again(CHAT)
+        for number in range(renewals + 1):
+            await it.clock.advance(1.0)
+            if has_worked:
+                await taken(it, CHAT)
+            assert await reason(it, CHAT) == (text if number == renewals else None)

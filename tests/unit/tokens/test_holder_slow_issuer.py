@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-from tests.unit.clock import DrivenClock, settle
+from tests.unit.clock import DrivenClock
 from tests.unit.tokens.fleet import Fleet, Upstream
-from tests.unit.tokens.scripted import Mint, RunningHolder, ScriptedIssuer, Stubborn, answer, oauth2
+from tests.unit.tokens.scripted import Mint, ScriptedIssuer, Stubborn
 
 
 @pytest.mark.parametrize("processes", [1, 4])
-@pytest.mark.parametrize("delay_s", [4.0, 6.0, 8.0])
+@pytest.mark.parametrize("delay_s", [4.0, 8.0])
 async def test_each_lifetime_causes_one_call(delay_s, processes):
     issuer = ScriptedIssuer(DrivenClock(), otherwise=Mint(delay_s=delay_s))
     async with Fleet(issuer, processes, jitter=0.5) as fleet:
@@ -26,7 +26,7 @@ async def test_each_lifetime_causes_one_call(delay_s, processes):
 
 
 @pytest.mark.parametrize("processes", [1, 4])
-@pytest.mark.parametrize("delay_s", [4.0, 6.0, 8.0])
+@pytest.mark.parametrize("delay_s", [4.0, 8.0])
 async def test_every_request_is_served_if_a_new_token_ends_the_old_one(delay_s, processes):
     """One refusal for each process and life at most, before it knows the new token."""
     issuer = Stubborn(DrivenClock(), otherwise=Mint(delay_s=delay_s))
@@ -54,17 +54,3 @@ async def test_a_process_that_found_its_token_asks_a_slow_issuer_once():
         assert late.holder.reject("token-1")
         await fleet.clock.advance(7.0)
         assert (late.text, issuer.calls) == ("token-2", calls + 1)
-
-
-async def test_four_tries_that_fail_slowly_are_one_fetch():
-    """503 after 0.8 s each, in one fetch of four tries."""
-    clock = DrivenClock()
-    issuer = ScriptedIssuer(clock, otherwise=answer({"error": "temporarily_unavailable"}, 503, delay_s=0.8))
-    async with RunningHolder(clock, issuer, oauth2()) as it:
-        await settle()
-        began_s = issuer.started_s[0]
-        await clock.advance(4.8)
-        assert [round(each - began_s, 1) for each in issuer.started_s] == [0.0, 1.0, 2.3, 4.1]
-        assert it.holder.status().failing is False
-        await clock.advance(0.2)
-        assert it.holder.status().failing

@@ -14,7 +14,7 @@ from tests.unit.clock import DrivenClock
 from tests.unit.tokens.fleet import Upstream
 from tests.unit.tokens.scripted import Mint, RunningHolder, ScriptedIssuer
 
-TESTED_S = 300.0
+TESTED_S = 180.0
 LONGEST_FETCH_S = 0.3
 
 
@@ -42,8 +42,7 @@ class Process:
                 await sleep(self._clock, self._chance.uniform(0.5, 1.5) / self._rate)
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("rate", [1.0, 5.0, 20.0])
+@pytest.mark.parametrize(("rate", "seed"), [(1.0, 0), (5.0, 1), (20.0, 2)])
 async def test_two_processes_that_end_each_others_token_fail_no_request(rate, seed):
     clock, chance, minted = DrivenClock(), random.Random(seed), list[str]()
     processes = [Process(clock, chance, minted, rate) for _ in range(2)]

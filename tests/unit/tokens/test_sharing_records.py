@@ -45,29 +45,24 @@ def test_records_of_another_version_are_ignored(data):
     assert FailureRecord.decoded(data) is None
 
 
-def test_a_failure_is_shared_with_the_rest_of_its_pause():
-    failure = FetchFailure("no", FailureKind.REFUSED)
-    record = FailureRecord.decoded(FailureRecord.of(failure, "me", 999.0, 1000.0, 2).encoded())
+@pytest.mark.parametrize(
+    ("failure", "began_s", "refusals", "until_s"),
+    [
+        (FetchFailure("no", FailureKind.REFUSED), 999.0, 2, 1060.0),
+        (FetchFailure("?", FailureKind.LIMITED), 1000.0, 1, 1030.0),
+        (FetchFailure("oh"), 1000.0, 0, 1002.0),
+        (FetchFailure("oh", credential="corp"), 999.5, 0, 1001.5),
+        (FetchFailure("oh"), 990.0, 0, 1000.0),
+    ],
+)
+def test_a_failure_is_shared_with_the_rest_of_its_pause(failure, began_s, refusals, until_s):
+    """The pause after a failure that may pass counts from the start of its fetch."""
+    record = FailureRecord.decoded(FailureRecord.of(failure, "me", began_s, 1000.0, refusals).encoded())
     assert record is not None
-    assert (record.owner, record.until_s) == ("me", 1060.0)
-    reported = record.failure(1020.0)
-    assert (reported.reason, reported.is_refused, reported.retry_after_s) == ("no", True, 40.0)
-
-
-@pytest.mark.parametrize(("began_s", "until_s"), [(1000.0, 1002.0), (999.5, 1001.5), (990.0, 1000.0)])
-def test_the_pause_after_a_failure_that_may_pass_counts_from_the_start_of_its_fetch(began_s, until_s):
-    record = FailureRecord.of(FetchFailure("oh"), "me", began_s, 1000.0, 0)
-    assert record.until_s == until_s
-    assert record.failure(1000.0).retry_after_s == until_s - 1000.0
-
-
-def test_an_unclear_failure_is_shared_as_unclear():
-    record = FailureRecord.decoded(
-        FailureRecord.of(FetchFailure("?", FailureKind.LIMITED), "me", 1000.0, 1000.0, 1).encoded()
-    )
-    assert record is not None
-    assert record.until_s == 1030.0
-    assert record.failure(1010.0).kind == "limited"
+    assert (record.owner, record.until_s) == ("me", until_s)
+    reported = record.failure(999.0)
+    assert (reported.reason, reported.kind, reported.credential) == (failure.reason, failure.kind, failure.credential)
+    assert (reported.retry_after_s, reported.from_other_process) == (until_s - 999.0, True)
 
 
 def test_a_failure_holds_for_the_others_until_its_hold_ends():

@@ -20,8 +20,6 @@ UNUSED = (
 LIBRARIES = ("azure", "msal", "google", "botocore", "urllib3", "requests", "jwt", "cryptography")
 SOURCES = ("vendor", *("sources.oauth2", "sources.http_json", "sources.exec", "sources.file", "token_endpoint"))
 CREDENTIALS = {
-    "static": "token: abcdefgh",
-    "http_json": "url: https://127.0.0.1:9/login",
     "exec": "command: [/bin/true]",
     "oauth2": "token_url: https://127.0.0.1:9/token, client_id: me, client_secret: abcdefgh",
 }
@@ -88,16 +86,13 @@ def test_no_library_is_loaded_that_the_credentials_do_not_want(loaded, kind):
     assert of(loaded[kind], *LIBRARIES) == set()
 
 
-@pytest.mark.parametrize("kind", ["static", "exec"])
-def test_the_http_client_of_token_endpoints_is_not_loaded_for_a_credential_without_requests(loaded, kind):
+def test_the_http_client_of_token_endpoints_is_not_loaded_for_a_credential_without_requests(loaded):
     """It takes 9 MiB and a tenth of a second."""
-    assert of(loaded[kind], *HTTP_CLIENT) == set()
+    assert of(loaded["exec"], *HTTP_CLIENT) == set()
 
 
 def test_no_source_is_loaded_that_is_not_configured(loaded):
     assert {kind: sources(modules) for kind, modules in loaded.items()} == {
-        "static": set(),
-        "http_json": {"sources.http_json", "token_endpoint"},
         "exec": {"sources.exec"},
         "oauth2": {"sources.oauth2", "token_endpoint", "sources.file"},  # it watches its refresh token's file
     }

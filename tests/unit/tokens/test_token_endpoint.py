@@ -13,7 +13,6 @@ import respx
 from gatepass.clock import SystemClock
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
-from gatepass.http_client.fault_text import host_of
 from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.source import build_source
 from gatepass.tokens.token_endpoint import TokenEndpointClient, issuer_transport, send_request
@@ -71,7 +70,6 @@ REFUSED, AWAY = OSError(111, "Connect call failed ('127.0.0.1', 9)"), OSError(10
     ("cause", "expected"),
     [
         (REFUSED, "no connection to sso.example (connection refused)"),
-        (ExceptionGroup("all", [REFUSED, REFUSED]), "no connection to sso.example (connection refused)"),
         (ExceptionGroup("all", [AWAY, REFUSED]), "no connection to sso.example (network is unreachable, connection"),
         (None, "no connection to sso.example (All connection attempts failed)"),
         (socket.gaierror(-2, "Name or service not known"), "the name sso.example cannot be resolved (All connection"),
@@ -151,29 +149,22 @@ WHOLE = "sso.example sent no complete answer within 7 s (credentials.corp.timeou
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason", "quick"),
+    ("fault", "reason"),
     [
-        (Fault.DNS, "the name sso.example cannot be resolved (refused)", True),
-        (Fault.CONNECT, "no connection to sso.example (refused)", True),
-        (Fault.TLS, f"no secure connection to sso.example (the TLS handshake failed: {VERIFY}", False),
-        (Fault.PROXY, f"{REFUSES} (refused). Check network.proxy", True),
-        (Fault.CLOSED, "sso.example closed the connection before its reply was complete (refused)", True),
-        (Fault.INVALID, "the reply of sso.example is invalid HTTP (refused)", True),
-        (Fault.TIMEOUT_CONNECT, "no connection to sso.example within 5 s", True),
-        (Fault.TIMEOUT_FIRST_BYTE, WHOLE.replace("7 s", "10 s"), True),
+        (Fault.DNS, "the name sso.example cannot be resolved (refused)"),
+        (Fault.CONNECT, "no connection to sso.example (refused)"),
+        (Fault.TLS, f"no secure connection to sso.example (the TLS handshake failed: {VERIFY}"),
+        (Fault.PROXY, f"{REFUSES} (refused). Check network.proxy"),
+        (Fault.CLOSED, "sso.example closed the connection before its reply was complete (refused)"),
+        (Fault.INVALID, "the reply of sso.example is invalid HTTP (refused)"),
+        (Fault.TIMEOUT_CONNECT, "no connection to sso.example within 5 s"),
+        (Fault.TIMEOUT_FIRST_BYTE, WHOLE.replace("7 s", "10 s")),
     ],
 )
-async def test_every_transport_fault_has_a_message(fault, reason, quick):
+async def test_every_transport_fault_has_a_message(fault, reason):
     issuer, _ = at(DrivenClock(), Broken(fault))
     failure = await failure_of(issuer.fetch_token(REQUEST, ()))
     assert (failure.reason, failure.is_refused) == (reason, False)
-
-
-async def test_a_reply_that_stops_is_reported():
-    stops = TransportFault(Fault.TIMEOUT_IDLE, "refused")
-    issuer, _ = at(DrivenClock(), Answer(pieces=[b"{"], ends_with=stops))
-    failure = await failure_of(issuer.fetch_token(REQUEST, ()))
-    assert failure.reason == WHOLE.replace("7 s", "10 s")
 
 
 async def test_a_wrong_proxy_password_is_not_tried_again_and_again():
@@ -187,18 +178,10 @@ async def test_a_wrong_proxy_password_is_not_tried_again_and_again():
     assert not (await failure_of(issuer.fetch_token(REQUEST, ()))).is_refused
 
 
-async def test_a_fault_without_detail_has_no_loose_colon():
-    issuer, _ = at(DrivenClock(), Broken(Fault.CLOSED, ""))
-    assert (await failure_of(issuer.fetch_token(REQUEST, ()))).reason == (
-        "sso.example closed the connection before its reply was complete"
-    )
-
-
 @pytest.mark.parametrize(
     "reply",
     [
         Hang(),
-        Mint(delay_s=60.0),
         Answer(body=b"", pieces=[b"x"] * 60, every_s=1.0),
         Answer(status=500, pieces=[b"x"] * 60, every_s=1.0),
     ],
@@ -224,12 +207,6 @@ async def test_a_reply_beyond_64_kib_is_read_no_further():
     assert far.open == 0
 
 
-async def test_a_large_error_keeps_its_status():
-    issuer, far = at(DrivenClock(), Answer(503, pieces=[b"busy "] * 100_000))
-    assert (await failure_of(issuer.fetch_token(REQUEST, ()))).reason.startswith("sso.example answered 503: busy busy")
-    assert far.bytes_read < 66 * 1024
-
-
 async def test_an_error_whose_text_breaks_off_keeps_its_status():
     issuer, _ = at(DrivenClock(), Answer(401, pieces=[b"x"], ends_with=TransportFault(Fault.CLOSED, "eof")))
     failure = await failure_of(issuer.fetch_token(REQUEST, ()))
@@ -244,13 +221,6 @@ async def test_reply_that_breaks_off_contains_no_token():
         "sso.example closed the connection before its reply was complete (eof)"
     )
     assert far.open == 0
-
-
-async def test_a_redirect_is_not_followed():
-    issuer, far = at(DrivenClock(), Answer(307, b"x" * 1000, ((b"location", b"https://evil.example/"),)))
-    failure = await failure_of(issuer.fetch_token(REQUEST, ()))
-    assert "307, a redirect to evil.example" in failure.reason
-    assert (far.calls, far.open) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -282,18 +252,14 @@ async def test_a_step_of_several_ends_with_the_time_of_the_whole():
     assert far.calls == 1
 
 
-@pytest.mark.parametrize("url", ["http://sso.example/token", "http://10.0.0.7:8080/token"])
-async def test_a_secret_is_not_sent_over_plain_http_unless_allowed(url):
-    request = OutboundRequest("POST", url)
+async def test_a_secret_is_not_sent_over_plain_http_unless_allowed():
+    request = OutboundRequest("POST", "http://sso.example/token")
     issuer, far = at(DrivenClock())
     failure = await failure_of(issuer.fetch_token(request, ()))
     assert (failure.is_refused, far.calls) == (True, 0)
     assert "credentials.corp.allow_plain_http: true" in failure.reason
     allowed, _ = at(DrivenClock(), allow_plain_http=True)
     assert (await allowed.fetch_token(request, ())).text == "token-1"
-
-
-async def test_loopback_may_be_plain():
     issuer, _ = at(DrivenClock())
     assert (await issuer.fetch_token(OutboundRequest("POST", "http://127.0.0.1:9/token"), ())).text == "token-1"
 
@@ -356,10 +322,11 @@ async def test_bounds_of_the_phases_fit_into_the_whole():
 
 
 @respx.mock
-async def test_request_is_sent_without_cookies_and_environment_credentials():
+async def test_request_is_sent_without_cookies_and_environment_credentials_and_not_logged(caplog):
     """No cookie comes back, no environment's password is added."""
+    caplog.set_level(logging.DEBUG)
     route = respx.post(url__startswith="https://sso.example/token").respond(
-        json={"access_token": "t"}, headers={"set-cookie": "session=1; Path=/"}
+        json={"access_token": "t-1234"}, headers={"set-cookie": "session=1; Path=/"}
     )
     issuer, headers = over_http(), ((b"accept-encoding", b"identity"), (b"x-sign", b"a=b"))
     for _ in range(2):
@@ -368,19 +335,8 @@ async def test_request_is_sent_without_cookies_and_environment_credentials():
     assert sent.url.raw_path == b"/token?a=|b"
     assert sent.headers.raw == [(b"Host", b"sso.example"), *headers, (b"Content-Length", b"3")]
     assert sent.content == b"x=1"
-
-
-@respx.mock
-async def test_a_query_is_not_logged(caplog):
-    respx.post(url__startswith="https://sso.example/token").respond(json={"access_token": "t-1234"})
-    with caplog.at_level(logging.DEBUG):
-        await over_http().fetch_token(OutboundRequest("POST", "https://sso.example/token?client_secret=s3cret"), ())
-    assert "s3cret" not in caplog.text
     assert "t-1234" not in caplog.text
-
-
-def test_messages_contain_only_the_host():
-    assert host_of("https://me:pw@sso.example:8443/token?secret=1") == "sso.example:8443"
+    assert "/token" not in caplog.text
 
 
 @pytest.mark.parametrize(("name", "variable"), [("corp", ""), ("token", " (GATEPASS_PROXY)")])

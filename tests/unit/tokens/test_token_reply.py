@@ -18,9 +18,10 @@ from gatepass.tokens.token_reply import (
     TokenReplyFormat,
     checked_token,
     parse_token_response,
+    strip_bearer,
     value_at,
 )
-from tests.unit.tokens.scripted import JSON, TokenFacts, date, signed
+from tests.unit.tokens.scripted import JSON, TokenFacts, date, failure_of, signed
 
 NOW = 1_800_000_000.0
 AT = ReadTimes(5.0, NOW)
@@ -123,31 +124,22 @@ def test_the_life_beside_the_token_is_found_without_a_path(document):
     [
         ({"expires_in": 300}, (300.0, "reply")),
         ({"expires_in": "3599", "ext_expires_in": "9", "expires_on": "1"}, (3599.0, "reply")),
-        ({"expiresIn": 299.5}, (299.5, "reply")),
-        ({"expires_in": "300"}, (300.0, "reply")),
-        ({"expires_on": str(int(NOW + 299))}, (299.0, "reply")),
         ({"expires_at": NOW + 300}, (300.0, "reply")),
-        ({"expiresAt": (NOW + 300) * 1000}, (300.0, "reply")),
-        ({"expires_at": int(NOW) + 300}, (300.0, "reply")),
-        ({"expireTime": "2027-01-15T08:05:00Z"}, (300.0, "reply")),
-        ({"expires_at": "Fri, 15 Jan 2027 08:05:00 GMT"}, (300.0, "reply")),
         ({"expires_in": NOW + 300}, (300.0, "reply")),
         ({"expires_in": "2027-01-15T08:05:00"}, (300.0, "reply")),
-        ({"data": {"expires_in": 77}}, (77.0, "reply")),
         ({"token": {"expires_at": "2027-01-15T08:05:00.000000Z"}}, (300.0, "reply")),
         ({"expires_in": True, "expires_at": 77}, (77.0, "reply")),
-        ({"expires_in": True}, (240.0, "default_ttl_s")),
-        ({"expires_in": None}, (240.0, "default_ttl_s")),
         ({"expires_in": "soon"}, (240.0, "default_ttl_s")),
         ({}, (240.0, "default_ttl_s")),
         ({"expires_in": 300_000}, (3600.0, "reply")),
-        ({"expires_in": 2_592_000}, (3600.0, "reply")),
-        ({"expires_in": 10**400}, (240.0, "default_ttl_s")),
+        ({"expiresIn": 300_000_000}, (3600.0, "reply")),
         ({"expires_at": NOW + 86_400}, (3600.0, "reply")),
     ],
 )
 def test_the_life_is_found_under_its_usual_names_and_in_every_unit(document, life):
     assert minted({"access_token": "abc", **document}) == ("abc", *life)
+    text = signed(iat=NOW, exp=NOW + 60)
+    assert minted({"access_token": text, **document}) == (text, 60.0, "jwt")
 
 
 @pytest.mark.parametrize(
@@ -181,26 +173,10 @@ def test_configured_path_without_an_expiry_is_named_for_an_assumed_lifetime(toke
     assert parse_token_response(response(document), terms(expiry="x.until"), AT, str).missing_expiry_path == path
 
 
-def test_no_expiry_path_is_missed_if_none_is_configured():
-    it = parse_token_response(response({"token": "abc"}), LOGIN, AT, str)
-    assert (it.lifetime_source, it.missing_expiry_path) == (LifetimeSource.DEFAULT, None)
-
-
-@pytest.mark.parametrize("skew_s", [-7200.0, -120.0, 120.0, 7200.0])
+@pytest.mark.parametrize("skew_s", [-7200.0, 120.0])
 def test_the_issuers_date_frees_absolute_expiries_from_skew(skew_s):
     document = {"token": "abc", "expires_at": NOW + skew_s + 300}
     assert minted(document, LOGIN, date(NOW + skew_s)) == ("abc", 298.0, "reply")
-
-
-@pytest.mark.parametrize(("lifetime_s", "fraction_s"), [(6, 0.584), (6, 0.546), (6, 0.680), (30, 0.95), (2, 0.999)])
-def test_a_date_cut_to_whole_seconds_lengthens_no_life(lifetime_s, fraction_s):
-    """Found with an issuer of exact milliseconds: 6 s became 6.584, and the token was sent when it was dead."""
-    made_s = NOW + fraction_s
-    document = {"token": "abc", "expireAt": round((made_s + lifetime_s) * 1000)}
-    claimed_lifetime_s = parse_token_response(
-        response(document, date(made_s)), LOGIN, ReadTimes(0.0, made_s), str
-    ).lifetime_s
-    assert lifetime_s / 2 <= claimed_lifetime_s <= lifetime_s
 
 
 def held(document: Any, wall_s: float, date_s: float) -> Token:
@@ -241,10 +217,6 @@ def test_lifetime_from_exp_and_date_ends_before_the_jwt(skew_ms, wall_ms, waited
     assert end_s - waited_ms / 1000 - margin_s - 2.0 - 1e-3 <= token.expires_s <= end_s
 
 
-def test_a_moment_that_has_passed_means_skew_and_the_default_holds():
-    assert minted({"token": "abc", "expires_at": NOW - 120}) == ("abc", 240.0, "default_ttl_s")
-
-
 def test_jwts_own_end_applies_if_the_replys_is_not_earlier():
     text = signed(iat=NOW + 500, exp=NOW + 800)
     for announced in (300_000, 300, 299.5, 3600, None):
@@ -259,7 +231,7 @@ def test_replys_end_applies_if_the_jwts_own_is_later():
     assert minted({"token": (text := signed(exp=NOW + 300)), "expires_at": NOW + 60}) == (text, 60.0, "reply")
 
 
-@pytest.mark.parametrize("skew_s", [-86_400, -120, 0, 120, 86_400])
+@pytest.mark.parametrize("skew_s", [-86_400, 0, 120])
 def test_a_moment_beside_a_jwt_is_read_by_the_issuers_clock(skew_s):
     text = signed(iat=NOW + skew_s, exp=NOW + skew_s + 300)
     expected = {"token": text, "expires_at": NOW + skew_s + 200}
@@ -273,17 +245,6 @@ def test_a_jwts_life_in_milliseconds_is_put_right_and_is_a_guess():
     assert minted({"token": (text := signed(iat=NOW, exp=NOW + 300_000))}) == (text, 300.0, "reply")
     assert minted({"token": text, "expires_at": NOW + 300_000}) == (text, 300.0, "reply")
     assert minted({"token": text, "expires_in": 60}) == (text, 60.0, "reply")
-
-
-def test_the_claims_of_a_jwt_apply_beyond_the_cap():
-    text = signed(iat=NOW, exp=NOW + 86_400)
-    assert minted({"token": text}) == (text, 86_400.0, "jwt")
-    assert parse_token_response(response({"token": text}), LOGIN, AT, str).kind is TokenKind.JWT
-
-
-def test_a_jwt_without_times_uses_the_lifetime_of_the_reply():
-    text = signed(sub="me")
-    assert minted({"token": text, "expires_in": 300}) == (text, 300.0, "reply")
 
 
 @pytest.mark.parametrize("life", [0, -1, "0", -0.5])
@@ -308,8 +269,6 @@ def test_a_token_without_life_is_a_failure(life):
         (response({"access_token": 5}), "sso answered without a token; the reply has access_token"),
         (response(None), "sso answered without a token"),
         (response(17), "sso answered with a token that is not text"),
-        (response([]), "sso answered without a token"),
-        (response({"a b": 1}), "sso answered without a token"),
         (
             response({"error": "invalid_client", "error_description": "No"}),
             "the issuer refused the client: sso answered 200 with an error: invalid_client: No",
@@ -327,7 +286,6 @@ def test_a_token_without_life_is_a_failure(life):
             TokenResponse(200, ((b"content-type", b"text/html"),), b"<html><title>Corp SSO</title>"),
             "sso answered 200 with an HTML page (Corp SSO) instead of a token",
         ),
-        (TokenResponse(200, (), b"<html>"), "sso answered 200 with an HTML page instead of a token"),
         (
             response({"token": "a\r\nb"}),
             "sso returned a token with characters that a bearer token must not contain (RFC 6750 2.1)",
@@ -391,18 +349,15 @@ def test_page_instead_of_a_token_names_the_address():
 
 def test_an_unknown_error_in_a_200_is_unclear_and_not_retried_at_once():
     login = replace(LOGIN, is_login=True)
-    for document, unclear in (
-        ({"code": 1001, "msg": "E-4711"}, True),
-        ({"success": False}, True),
-        ({"status": 1, "info": "?"}, True),
-        ({"code": 10001, "msg": "system busy"}, True),
-        ({"code": 503, "msg": "x"}, False),
-        ({"code": 1001, "msg": "wrong app secret"}, True),
-        ({"code": 40101, "msg": "wrong app secret"}, False),
+    for document, kind in (
+        ({"code": 1001, "msg": "wrong app secret"}, "limited"),
+        ({"success": False}, "limited"),
+        ({"code": 503, "msg": "x"}, "outage"),
+        ({"code": 40101, "msg": "wrong app secret"}, "refused"),
     ):
         with pytest.raises(FetchFailure) as caught:
             parse_token_response(response(document), login, AT, str)
-        assert caught.value.kind == ("limited" if unclear else "refused" if document["code"] == 40101 else "outage")
+        assert caught.value.kind == kind
 
 
 @pytest.mark.parametrize("expected", ["mac", "DPoP", " PoP "])
@@ -452,41 +407,14 @@ def test_json_is_read_whatever_it_is_called():
     assert parse_token_response(reply, OAUTH2, AT, str).text == "abc"
 
 
-def test_codes_of_an_error_in_a_200_decide_its_weight():
-    for code, definite in ((40101, True), (10401, True), (50000, False), (10001, False)):
-        with pytest.raises(FetchFailure) as caught:
-            parse_token_response(response({"code": code, "msg": "x"}), LOGIN, AT, str)
-        assert caught.value.is_refused is definite
-
-
 def test_minted_hides_its_token():
     assert "abc" not in repr(parse_token_response(response({"token": "abc"}), LOGIN, AT, str))
 
 
+NAMES = ["access_token", "token", "data", "expires_in", "expires_at", "error", "code", "msg", "message", "ttl", "x"]
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just("abc"),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                [
-                    "access_token",
-                    "token",
-                    "data",
-                    "expires_in",
-                    "expires_at",
-                    "error",
-                    "code",
-                    "msg",
-                    "message",
-                    "ttl",
-                    "x",
-                ]
-            ),
-            inner,
-            max_size=5,
-        )
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5),
     max_leaves=12,
 )
 headers = st.lists(
@@ -526,18 +454,6 @@ def test_no_document_breaks_the_reading_and_no_life_is_beyond_bounds(status, fie
 def test_no_path_breaks_on_any_document(path, document):
     value_at(document, path)
     judged(response(document), terms(token=path or None, expiry=path or None))
-
-
-@given(st.floats(min_value=1e-3, max_value=1e11), st.floats(allow_nan=False))
-def test_jwt_lifetime_never_exceeds_its_claims(lifetime_s, date_s):
-    exp = NOW + lifetime_s
-    text = signed(iat=NOW, exp=exp)
-    try:
-        it = parse_token_response(response({"token": text}, (b"date", str(date_s).encode())), LOGIN, AT, str)
-    except FetchFailure:
-        raise AssertionError("a JWT with a life is a token") from None
-    if it.lifetime_source is LifetimeSource.JWT:
-        assert it.lifetime_s == exp - NOW
 
 
 HEADER = TokenReplyFormat(
@@ -595,31 +511,12 @@ def test_a_token_missing_in_its_header_is_reported(reply, expected):
 
 
 @pytest.mark.parametrize(
-    ("expected", "life"),
-    [
-        *(({"expires_in": 300_000}, 3600.0), ({"expires_in": "300000"}, 3600.0), ({"expiresIn": 300_000_000}, 3600.0)),
-        *(({"expires_in": 1_800_000_300_000}, 300.0), ({"expires_in": 1_800_000_300}, 300.0)),
-        *(({"expires_at": 1_800_000_300_000}, 300.0), ({"expires_at": NOW + 1e8}, 3600.0)),
-        *(({"expires_in": "2027-01-15T08:05:00Z"}, 300.0), ({"expires_in": "Fri, 15 Jan 2027 08:05:00 GMT"}, 300.0)),
-        *(({"expires_in": 1e15}, 3600.0), ({"expires_in": 10**30}, 240.0), ({"expires_at": 300}, 300.0)),
-    ],
-)
-def test_an_implausible_lifetime_is_capped_or_read_in_another_unit(expected, life):
-    assert minted({"token": "abc", **expected})[1] == life
-    text = signed(iat=NOW, exp=NOW + 300)
-    assert minted({"token": text, **expected})[1] == 300.0
-
-
-def test_jwt_with_milliseconds_does_not_live_three_days():
-    text = signed(iat=int(NOW * 1000), exp=int((NOW + 300) * 1000))
-    assert minted({"token": text}) == (text, 300.0, "jwt")
-
-
-@pytest.mark.parametrize(
     ("life", "lifetime_s", "doubted_s"),
     [
         ({"expires_in": 300}, 300.0, None),
         ({"expires_in": 300_000}, 3600.0, 300_000.0),
+        ({"access_token": signed(iat=NOW, exp=NOW + 300_000)}, 300.0, 300_000.0),
+        ({"access_token": signed(iat=NOW, exp=NOW + 86_400)}, 86_400.0, None),
         ({"expires_at": NOW - 7200}, 240.0, -7200.0),
         ({}, 240.0, None),
     ],
@@ -627,9 +524,35 @@ def test_jwt_with_milliseconds_does_not_live_three_days():
 def test_a_lifetime_that_is_implausible_is_kept_for_the_log(life, lifetime_s, doubted_s):
     minted = parse_token_response(response({"access_token": "abc", **life}), OAUTH2, AT, str)
     assert (minted.lifetime_s, minted.implausible_lifetime_s) == (lifetime_s, doubted_s)
-    assert minted.implausible_lifetime_s == doubted_s
 
 
-def test_a_jwt_whose_life_was_counted_in_milliseconds_is_implausible():
-    minted = parse_token_response(response({"access_token": signed(iat=NOW, exp=NOW + 300_000)}), OAUTH2, AT, str)
-    assert (minted.lifetime_s, minted.implausible_lifetime_s) == (300.0, 300_000.0)
+@pytest.mark.parametrize("text", ["abc", "a-._~+/9==", "eyJ.eyJ.sig", "bearerless"])
+def test_tokens_of_rfc_6750_pass(text):
+    assert checked_token(text, "sso") == text
+
+
+@pytest.mark.parametrize("text", [" abc\r\n", "Bearer abc", "bearer\tabc ", "BEARER   abc"])
+def test_white_space_and_the_scheme_are_removed(text):
+    assert checked_token(text, "sso") == "abc"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("a\r\nx-evil: 1", "a\nb", "a b", "a\x00b", "\u00e4", "a;b", '"a"', "=", "a=b", "{}", "\ufffd"),
+        *("", " ", "Bearer ", "bearer", "Bearer Bearer abc"),
+    ],
+)
+async def test_text_that_cannot_be_a_bearer_token_is_refused(text):
+    failure = await failure_of(lambda: checked_token(text, "sso"))
+    assert failure.reason == "sso returned a token with characters that a bearer token must not contain (RFC 6750 2.1)"
+
+
+@pytest.mark.parametrize("text", ["null", "None", "undefined", "false", "Bearer null"])
+async def test_text_for_a_missing_value_is_not_a_token(text):
+    assert "instead of a token" in (await failure_of(lambda: checked_token(text, "sso"))).reason
+
+
+@given(st.text())
+def test_bare_text_never_grows(text):
+    assert strip_bearer(text) in text

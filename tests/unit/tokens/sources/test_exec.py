@@ -10,11 +10,11 @@ import pytest
 from gatepass.clock import Clock, sleep
 from gatepass.config.credential.kinds import ExecCredential
 from gatepass.config.references import Reference, resolve
-from gatepass.tokens import Token, TokenHolder, WaitBudget, build_source
+from gatepass.tokens import Token, build_source
 from gatepass.tokens.lifetime import LifetimeSource, TokenKind
 from gatepass.tokens.sources.exec import ExecSource, ProcessResult
 from gatepass.types import Secret
-from tests.unit.clock import DrivenClock, settle
+from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import ScriptedIssuer, cancelled_at_each_await, failure_of, signed
 
 KEY = Reference.to_variable("KEY", "top-secret-value")
@@ -73,11 +73,6 @@ async def fetched(output: Any, **more: Any) -> Token:
     return await source(Program(printed(output)), **more).fetch()
 
 
-async def test_bare_output_is_a_token():
-    token = await fetched("abc\n")
-    assert (token.text, token.requested_s, token.lifetime_s, token.kind) == ("abc", 1000.0, 240.0, TokenKind.OPAQUE)
-
-
 async def test_lifetime_starts_with_the_run():
     clock = DrivenClock()
     program = Program(printed({"token": "abc", "expires_in": 300}), takes_s=4.0)
@@ -93,13 +88,6 @@ async def test_json_by_paths_and_a_jwt_by_its_own_word():
     text = signed(iat=now - 200, exp=now + 100)
     token = await fetched(text)
     assert (token.text, token.lifetime_s, token.kind) == (text, 100.0, TokenKind.JWT)
-
-
-async def test_a_credential_of_kubectl_is_known_by_its_kind():
-    status = {"token": "abc", "expirationTimestamp": "2027-01-15T08:10:00Z"}
-    program = Program(printed({"kind": "ExecCredential", "status": status}))
-    token = await source(program).fetch()
-    assert (token.text, token.lifetime_s) == ("abc", 600.0)
 
 
 async def test_program_receives_its_arguments_and_its_own_environment(monkeypatch):
@@ -142,31 +130,11 @@ async def test_its_secrets_are_read_at_every_run(tmp_path):
         (failing(1, "a\nno route to host\n\n"), "get-token ended with exit code 1: no route to host", False),
         (failing(2, "oh no " * 50), f"get-token ended with exit code 2: {('oh no ' * 50)[:199]}…", False),
         (
-            failing(3, "got access_token=opaque8f3k2l1q9z7x5v3b1n but cannot write cache"),
-            "get-token ended with exit code 3: got *** but cannot write cache",
-            False,
-        ),
-        (
             failing(3, '{"refresh_token":"0.AXoAopaque8f3k2l1q9z7x5v3b1n","err":"x"}'),
             'get-token ended with exit code 3: {"refresh_token":"***","err":"x"}',
             False,
         ),
-        (
-            failing(3, "no /usr/local/share/corp-login/x.yaml for https://sso.corp.example/oauth/token"),
-            "get-token ended with exit code 3: no /usr/local/share/corp-login/x.yaml for https://sso.corp.example/oauth/token",
-            False,
-        ),
         (failing(77, "no"), "the issuer refused the client: get-token ended with exit code 77: no", True),
-        (
-            failing(1, "AADSTS7000215: Invalid client secret"),
-            "get-token ended with exit code 1: AADSTS7000215: Invalid client secret",
-            False,
-        ),
-        (
-            failing(1, "HTTP 401\ntry again"),
-            "get-token ended with exit code 1: try again",
-            False,
-        ),
         (failing(1, "wrong: top-secret-value!"), "get-token ended with exit code 1: wrong: ***!", False),
         (
             failing(1, f"got {signed(exp=1)} and died"),
@@ -176,15 +144,6 @@ async def test_its_secrets_are_read_at_every_run(tmp_path):
         (failing(-9, ""), "get-token was killed by SIGKILL", False),
         (failing(-200, ""), "get-token was killed by signal 200", False),
         (Program(printed(""), stderr="warning"), "what get-token prints is empty", False),
-        (
-            Program(printed("a b")),
-            (
-                "what get-token prints returned a token with characters that a bearer token must not contain "
-                "(RFC 6750 2.1)"
-            ),
-            False,
-        ),
-        (Program(printed("{")), "what get-token prints begins like JSON but is not valid JSON", False),
         (Program(ProcessResult(-9, cut=True)), "get-token printed more than 65536 bytes", False),
     ],
 )
@@ -193,25 +152,19 @@ async def test_a_failure_states_the_reason_and_keeps_secrets(program, reason, de
     assert (failure.reason, failure.is_refused) == (reason, definite)
 
 
-@pytest.mark.parametrize("words", ["invalid_client", "error: invalid_grant: x", "AADSTS: unauthorized_client."])
-async def test_a_code_of_oauth_backs_off(words):
-    assert (await failure_of(source(failing(1, words)).fetch())).is_refused
-
-
-@pytest.mark.parametrize("words", ["wrong password", "HTTP 403", "Unauthorized", "connection refused", ""])
-async def test_any_other_failure_of_a_program_may_be_a_refusal(words):
-    failure = await failure_of(source(failing(1, words)).fetch())
-    assert failure.kind == "limited"
-
-
-async def test_exit_code_75_is_a_temporary_failure():
-    failure = await failure_of(source(failing(75, "try later")).fetch())
-    assert failure.kind == "outage"
-
-
-@pytest.mark.parametrize("words", ["connection refused", "HTTP 4011", "timeout", "temporary failure", "error 503"])
-async def test_outage_in_the_error_output_is_not_a_refusal(words):
-    assert not (await failure_of(source(failing(1, words)).fetch())).is_refused
+@pytest.mark.parametrize(
+    ("code", "words", "kind"),
+    [
+        *(
+            (1, words, "refused")
+            for words in ("invalid_client", "error: invalid_grant: x", "AADSTS: unauthorized_client.")
+        ),
+        *((1, words, "limited") for words in ("wrong password", "HTTP 403", "connection refused", "")),
+        (75, "try later", "outage"),
+    ],
+)
+async def test_a_code_of_oauth_backs_off_and_any_other_failure_may_be_a_refusal(code, words, kind):
+    assert (await failure_of(source(failing(code, words)).fetch())).kind == kind
 
 
 @pytest.mark.parametrize(
@@ -265,41 +218,3 @@ def test_it_prints_no_secret():
     it = source(Program(printed("abc")), command=["x", KEY], env={"SCOPE": "all", "PASSWORD": Secret("p-secret")})
     assert [secret.reveal() for secret in it.secrets()] == ["top-secret-value", "p-secret"]
     assert isinstance(build_source("corp", settings(), ScriptedIssuer(DrivenClock()), DrivenClock()), ExecSource)
-
-
-async def test_an_hour_of_five_minute_tokens_is_one_run_for_each_life():
-    clock = DrivenClock()
-
-    class Mint(Program):
-        async def __call__(self, *_: Any) -> ProcessResult:
-            self.runs.append(_[:3])
-            return printed({"token": f"t{len(self.runs)}", "expires_in": 300})
-
-    program = Mint()
-    holder = _holder(source(program, clock), clock)
-    holder.start()
-    for _ in range(720):
-        await clock.advance(5.0)
-        assert holder.usable
-    await holder.aclose()
-    assert len(program.runs) == 1 + 3600 // 240
-
-
-async def test_a_refusal_is_not_repeated_every_two_seconds():
-    clock = DrivenClock()
-    program = failing(1, "invalid_grant: wrong password")
-    holder = _holder(source(program, clock), clock)
-    holder.start()
-    await clock.advance(25.0)
-    assert len(program.runs) == 1
-    program.ends = [printed("abc")]
-    await clock.advance(10.0)
-    assert holder.usable
-    await holder.aclose()
-    await settle()
-
-
-def _holder(it: ExecSource, clock: DrivenClock) -> TokenHolder:
-    from gatepass.observability.redaction import Redactor
-
-    return TokenHolder("corp", it, clock, Redactor(), WaitBudget(10.0, random_fraction=lambda: 0.0))

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
 import base64
-from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
 
-from gatepass.tokens import Token
-from gatepass.tokens.lifetime import LifetimeSource, TokenKind
 from gatepass.types import OutboundRequest, Secret
 from tests.unit.tokens.conftest import Endpoint
 from tests.unit.tokens.scripted import SECRET, failure_of, oauth2
@@ -59,17 +56,6 @@ async def test_scope_audience_and_extra_fields_are_sent(endpoint: Endpoint):
     }
 
 
-async def test_a_rotated_file_arrives_with_the_next_fetch(endpoint: Endpoint, tmp_path: Path):
-    file = tmp_path / "secret"
-    file.write_text("first-secret")
-    source = endpoint.source(oauth2(client_secret=Secret(file.read_text)))
-    await source.fetch()
-    file.write_text("second-secret")
-    await source.fetch()
-    sent_secrets = [parse_qs(request.body.decode())["client_secret"] for request in endpoint.requests]
-    assert sent_secrets == [["first-secret"], ["second-secret"]]
-
-
 async def test_missing_file_is_a_failure_without_a_request(endpoint: Endpoint):
     def gone() -> str:
         raise ValueError("the file x cannot be read")
@@ -77,16 +63,6 @@ async def test_missing_file_is_a_failure_without_a_request(endpoint: Endpoint):
     source = endpoint.source(oauth2(client_secret=Secret(gone)))
     assert (await failure_of(source.fetch())).reason == "client_secret: the file x cannot be read"
     assert endpoint.requests == []
-
-
-async def test_the_lives_of_the_configuration_hold(endpoint: Endpoint):
-    source = endpoint.source(oauth2(max_ttl_s=100.0))
-    token = await source.fetch()
-    assert isinstance(token, Token)
-    assert (token.text, token.requested_s, token.lifetime_s, token.kind, token.lifetime_source) == (
-        *("token-1", 1000.0, 100.0),
-        *(TokenKind.OPAQUE, LifetimeSource.REPLY),
-    )
 
 
 @pytest.mark.parametrize("auth", ["basic", "form"])

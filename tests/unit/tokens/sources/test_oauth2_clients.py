@@ -47,14 +47,7 @@ async def asked(endpoint: Endpoint, settings, times: int = 1) -> list[OutboundRe
 
 
 @pytest.mark.parametrize(
-    ("kind", "wanted", "signed"),
-    [
-        ("rsa", None, "RS256"),
-        ("rsa", "RS256", "RS256"),
-        ("rsa", "PS256", "PS256"),
-        ("p256", None, "ES256"),
-        ("p256", "ES256", "ES256"),
-    ],
+    ("kind", "wanted", "signed"), [("rsa", None, "RS256"), ("rsa", "PS256", "PS256"), ("p256", None, "ES256")]
 )
 async def test_a_key_signs_what_its_public_half_verifies(endpoint: Endpoint, kind, wanted, signed):
     [request] = await asked(endpoint, signing(kind, algorithm=wanted, key_id="key-7"))
@@ -73,12 +66,6 @@ async def test_a_key_signs_what_its_public_half_verifies(endpoint: Endpoint, kin
     del sent["client_assertion"]
     assert sent == {"grant_type": "client_credentials", "client_id": "me", "client_assertion_type": TYPE}
     assert b"authorization" not in dict(request.headers)
-
-
-async def test_a_signature_of_another_key_would_not_verify(endpoint: Endpoint):
-    [request] = await asked(endpoint, signing("rsa"))
-    with pytest.raises(jwt.InvalidSignatureError):
-        verified(request, public_pem("other-rsa"), "RS256")
 
 
 async def test_no_two_assertions_are_the_same(endpoint: Endpoint):

@@ -107,13 +107,6 @@ async def test_a_file_that_vanishes_is_named_and_works_again_when_it_returns(end
     assert form(endpoint.requests[1])["client_assertion"] == [text.strip()]
 
 
-async def test_an_unreadable_file_is_a_failure_that_names_it(endpoint: Endpoint, file):
-    file.unlink()
-    file.mkdir()
-    failure = await failure_of(endpoint.source(federated(file)).fetch())
-    assert (str(file) in failure.reason, failure.is_refused, endpoint.requests) == (True, False, [])
-
-
 async def test_an_echoed_assertion_or_subject_is_masked(file):
     clock = DrivenClock()
     issuer = ScriptedIssuer(clock, answer({"error": "invalid_client", "error_description": file.read_text()}, 401))
@@ -177,22 +170,11 @@ async def test_token_exchange_sends_the_fields_of_rfc_8693(endpoint: Endpoint, f
     }
 
 
-async def test_token_exchange_presents_an_access_token_by_default(endpoint: Endpoint, file):
-    await endpoint.source(oauth2(**EXCHANGE, subject_file=str(file))).fetch()
-    assert form(endpoint.requests[0])["subject_token_type"] == [TOKEN_TYPE + "access_token"]
-
-
 @pytest.mark.parametrize(
     ("issued", "requested", "is_refused"),
     [
-        ("access_token", None, False),
-        ("jwt", "jwt", False),
-        ("id_token", "id_token", False),
-        ("urn:x:y", "urn:x:y", False),
-        (None, None, False),
-        ("refresh_token", None, True),
-        ("refresh_token", "access_token", True),
-        ("id_token", None, True),
+        *(("access_token", None, False), ("jwt", "jwt", False), ("urn:x:y", "urn:x:y", False), (None, None, False)),
+        *(("refresh_token", "access_token", True), ("id_token", None, True)),
     ],
 )
 async def test_an_exchange_sends_no_token_of_another_type(endpoint: Endpoint, file, issued, requested, is_refused):
@@ -246,14 +228,10 @@ def holder(name: str, settings: Any, issuer: ScriptedIssuer, clock: DrivenClock,
     return held
 
 
-async def test_the_subject_is_the_current_token_of_the_other_credential():
+async def test_the_subject_is_the_current_token_of_the_other_credential_and_renewed_first():
     async with Chain() as chain:
         assert (await chain.llm.token()).text == "llm-token"
         assert (chain.presented, chain.corp_issuer.calls) == (["token-1"], 1)
-
-
-async def test_both_tokens_that_expired_are_fetched_once_in_order():
-    async with Chain() as chain:
         chain.clock.suspend(3600)
         assert (await chain.llm.token()).text == "llm-token"
         assert (chain.presented, chain.corp_issuer.calls) == (["token-1", "token-2"], 2)
@@ -311,17 +289,6 @@ async def test_a_repaired_subject_serves_its_dependants_at_once():
         await chain.clock.advance(0.2)
         assert (chain.corp_issuer.calls, chain.presented) == (5, ["token-1"])
         assert chain.llm.current() is not None
-
-
-async def test_a_chain_of_three_names_the_credential_that_failed():
-    async with Chain(corp=(refused(),) * 3) as chain:
-        third = holder("app", oauth2(**EXCHANGE, subject_credential="llm"), chain.llm_issuer, chain.clock, chain.llm)
-        third.start()
-        await settle()
-        with pytest.raises(TokenUnavailable) as caught:
-            await third.token()
-        assert caught.value.hop == "credential:corp"
-        await third.aclose()
 
 
 async def test_a_chain_of_three_names_the_credential_that_hangs():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -14,11 +15,13 @@ from gatepass.tokens import FetchFailure, Token
 from gatepass.tokens.issuer_error import TokenResponse
 from gatepass.tokens.secrets import refresh_token_fingerprint
 from gatepass.tokens.sources import refresh_token as rotation
+from gatepass.tokens.sources.file import WatchedFile
 from gatepass.tokens.sources.oauth2 import Oauth2Source
 from gatepass.tokens.sources.refresh_token import (
     CANCEL_GRACE_S,
     FileRefreshTokenStore,
     MemoryRefreshTokenStore,
+    is_bare,
     parse_stored,
     refresh_token_in,
 )
@@ -126,19 +129,13 @@ async def test_a_new_refresh_token_is_kept_before_the_access_token_is_given_away
     assert spy.log == ["turn within 10 s", "put refresh-token-2"]
 
 
-async def test_a_new_refresh_token_is_kept_from_a_reply_without_an_access_token_too():
+async def test_only_a_new_refresh_token_is_written_and_also_one_beside_no_access_token():
     spy = Spy()
-    stage = Stage(refreshing(), answer({"refresh_token": "refresh-token-2"}), refresh_store=spy)
+    stage = Stage(refreshing(), rotating(1), Mint(), answer({"refresh_token": "refresh-token-2"}), refresh_store=spy)
+    await stage.source.fetch()
+    await stage.source.fetch()
     await failure_of(stage.source.fetch())
-    assert spy.log[1:] == ["put refresh-token-2"]
-
-
-async def test_the_same_refresh_token_again_is_not_written_again():
-    spy = Spy()
-    stage = Stage(refreshing(), rotating(1), Mint(), refresh_store=spy)
-    await stage.source.fetch()
-    await stage.source.fetch()
-    assert spy.log == ["turn within 10 s"] * 2
+    assert spy.log == [*["turn within 10 s"] * 3, "put refresh-token-2"]
 
 
 async def test_file_keeps_the_newest_refresh_token_across_a_restart(tmp_path: Path):
@@ -172,58 +169,42 @@ async def test_without_a_file_a_restart_uses_the_first_refresh_token_and_a_warni
     assert stage.shown[-1] == FIRST
 
 
-async def test_a_refresh_token_in_memory_is_warned_of_once_for_all_its_sources(caplog):
+@pytest.mark.parametrize(("build", "warnings"), [(logging_in, 0), (refreshing, 1)])
+async def test_only_a_credential_that_cannot_log_in_again_is_warned_of_memory_once_for_all_its_sources(
+    caplog, build, warnings
+):
     spy = Spy()
     spy.is_persistent = False
-    stage = Stage(refreshing(), rotating(2), rotating(3), rotating(4), refresh_store=spy)
-    with caplog.at_level(logging.WARNING, "gatepass.tokens"):
-        await stage.source.fetch()
-        await stage.source.fetch()
-        await stage.again().fetch()  # another worker
-    [record] = caplog.records
-    assert (record.message, "refresh_token_file" in record.fields["reason"]) == ("refresh_token_not_stored", True)
-    assert stage.shown == [FIRST, "refresh-token-2", "refresh-token-3"]
-
-
-async def test_a_credential_that_can_log_in_again_is_not_warned_of_memory(caplog):
-    stage = Stage(logging_in(), rotating(2), rotating(3))
+    stage = Stage(build(), rotating(2), rotating(3), rotating(4), refresh_store=spy)
     await stage.source.fetch()
     await stage.source.fetch()
-    assert caplog.records == []
-
-
-async def test_a_file_written_by_hand_begins_the_chain(tmp_path: Path):
-    file = tmp_path / "refresh"
-    file.write_text("by-hand-1\n")
-    stage = Stage(refreshing(refresh_token=None, refresh_token_file=str(file)), rotating(2))
-    await stage.source.fetch()
-    await stage.again().fetch()
-    assert stage.shown == ["by-hand-1", "refresh-token-2"]
+    await stage.again().fetch()  # another worker
+    assert [record.message for record in caplog.records] == ["refresh_token_not_stored"] * warnings
+    assert stage.shown[1:] == ["refresh-token-2", "refresh-token-3"]
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "shown"),
     [
-        {"token_url": "https://other.example/token"},
-        {"client_id": "you"},
-        {"refresh_token": Secret("refresh-token-of-a-new-login")},
+        ({"token_url": "https://other.example/token"}, [FIRST, FIRST]),
+        ({"client_id": "you"}, [FIRST, FIRST]),
+        ({"refresh_token": Secret("of-a-new-login")}, [FIRST, "of-a-new-login"]),
+        ({"scope": "more"}, [FIRST, "refresh-token-2"]),
+        ({"client_secret": Secret("rotated")}, [FIRST, "refresh-token-2"]),
+        ({"refresh_token": None}, [FIRST, "refresh-token-2"]),
+        ({"refresh_token": None, "token_url": "https://other.example/token"}, [FIRST]),
+        ({"refresh_token": None, "client_id": "you"}, [FIRST]),
     ],
 )
-async def test_a_kept_token_is_never_shown_for_another_fingerprint(tmp_path: Path, change):
+async def test_a_kept_token_is_shown_to_the_issuer_and_client_of_its_chain_only(tmp_path: Path, change, shown):
     place = {"refresh_token_file": str(tmp_path / "refresh")}
-    stage = Stage(refreshing(**place), rotating(2))
+    stage = Stage(refreshing(**place), rotating(2), rotating(3), rotating(4))
     await stage.source.fetch()
-    await stage.again(refreshing(**place, **change)).fetch()
-    assert stage.shown[1] == change.get("refresh_token", Secret(FIRST)).reveal()
-
-
-@pytest.mark.parametrize("change", [{"scope": "more"}, {"audience": "https://x"}, {"client_secret": Secret("rotated")}])
-async def test_a_change_of_scope_or_client_authentication_does_not_restore_a_used_refresh_token(tmp_path: Path, change):
-    place = {"refresh_token_file": str(tmp_path / "refresh")}
-    stage = Stage(refreshing(**place), rotating(2))
-    await stage.source.fetch()
-    await stage.again(refreshing(**place, **change)).fetch()
-    assert stage.shown[1] == "refresh-token-2"
+    with suppress(FetchFailure):
+        await stage.again(refreshing(**place, **change)).fetch()
+        await stage.again(refreshing(**place, **change)).fetch()
+    assert stage.shown[:2] == shown
+    assert len(shown) == 1 or stage.shown[2] == "refresh-token-3", "the chain goes on"
 
 
 @pytest.mark.parametrize(
@@ -244,24 +225,6 @@ async def test_credentials_with_different_logins_have_different_refresh_tokens(t
     await stage.again(changed).fetch()
     assert stage.shown == ["password", "password", "refresh-token-3"]
     assert FIRST not in refresh_token_fingerprint(refreshing())
-
-
-async def test_removed_first_refresh_token_does_not_end_the_chain(tmp_path: Path):
-    place = {"refresh_token_file": str(tmp_path / "refresh")}
-    stage = Stage(refreshing(**place), rotating(2), rotating(3), rotating(4))
-    await stage.source.fetch()
-    await stage.again(refreshing(refresh_token=None, **place)).fetch()
-    await stage.again(refreshing(refresh_token=None, **place)).fetch()
-    assert stage.shown == [FIRST, "refresh-token-2", "refresh-token-3"]
-
-
-@pytest.mark.parametrize("change", [{"token_url": "https://other.example/token"}, {"client_id": "you"}])
-async def test_a_chain_without_its_first_token_is_never_shown_to_another_issuer_or_client(tmp_path: Path, change):
-    place = {"refresh_token_file": str(tmp_path / "refresh")}
-    stage = Stage(refreshing(**place), rotating(2))
-    await stage.source.fetch()
-    await failure_of(stage.again(refreshing(refresh_token=None, **place, **change)).fetch())
-    assert stage.shown == [FIRST]
 
 
 async def test_a_file_of_another_client_is_reported(tmp_path: Path):
@@ -300,15 +263,6 @@ async def test_a_refresh_token_put_into_the_file_by_hand_is_tried_at_once(tmp_pa
         assert "refresh-token-2" in file.read_text()
 
 
-async def test_a_secret_that_cannot_be_read_is_a_failure_of_the_fetch(tmp_path: Path):
-    def gone() -> str:
-        raise ValueError("the file /run/secrets/x cannot be read")
-
-    stage = Stage(logging_in(client_secret=Secret(gone), refresh_token_file=str(tmp_path / "refresh")))
-    failure = await failure_of(stage.source.fetch())
-    assert ("/run/secrets/x cannot be read" in failure.reason, failure.is_refused) == (True, False)
-
-
 async def test_an_ended_refresh_token_is_reported_with_advice():
     stage = Stage(refreshing(), otherwise=refused("invalid_grant", 400))
     for _ in range(2):
@@ -329,20 +283,12 @@ async def test_no_request_is_sent_without_a_refresh_token(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "grant"),
+    ("settings", "grant", "no"),
     [
-        (oauth2(refresh_token=Secret(FIRST)), "client_credentials"),
-        (logging_in(refresh_token=Secret(FIRST)), "password"),
-    ],
-    ids=["client_credentials", "password"],
-)
-@pytest.mark.parametrize(
-    "no",
-    [
-        refused("invalid_grant", 400),
-        refused("unauthorized_client", 400),
-        refused("unsupported_grant_type", 400),
-        answer({"error": "bad_refresh_token", "error_description": "expired"}),
+        (oauth2(refresh_token=Secret(FIRST)), "client_credentials", refused("invalid_grant", 400)),
+        (logging_in(refresh_token=Secret(FIRST)), "password", refused("unauthorized_client", 400)),
+        (logging_in(refresh_token=Secret(FIRST)), "password", refused("unsupported_grant_type", 400)),
+        (logging_in(refresh_token=Secret(FIRST)), "password", answer({"error": "bad_refresh_token"})),
     ],
     ids=["invalid_grant", "unauthorized", "unsupported", "bad_refresh_token in 200"],
 )
@@ -357,9 +303,7 @@ async def test_a_dead_refresh_token_falls_back_to_signing_in_and_is_not_tried_ag
     "reply",
     [
         refused("invalid_client"),
-        answer({"error": "busy"}, 503),
         Broken(Fault.CLOSED),
-        answer({}, 429),
         answer({"access_token": "null"}),
     ],
 )
@@ -376,13 +320,6 @@ async def test_a_login_gives_the_refresh_token_that_the_next_fetch_uses():
     assert stage.shown == ["password", "refresh-token-2", "refresh-token-3", "password", "refresh-token-4"]
     form = parse_qs(stage.issuer.requests[0].body.decode())
     assert (form["username"], form["password"]) == (["bot"], ["pass-word-1"])
-
-
-async def test_client_credentials_without_settings_use_no_refresh_token():
-    stage = Stage(oauth2(), rotating(2), rotating(3))
-    await stage.source.fetch()
-    await stage.source.fetch()
-    assert stage.shown == ["client_credentials"] * 2
 
 
 async def test_a_refused_token_that_another_process_has_replaced_meanwhile_is_not_the_end():
@@ -406,17 +343,6 @@ async def test_simultaneous_fetches_use_refresh_tokens_in_sequence():
     stage = Stage(refreshing(), rotating(2), rotating(3))
     await asyncio.gather(stage.source.fetch(), stage.source.fetch())
     assert stage.shown == [FIRST, "refresh-token-2"]
-
-
-async def test_each_life_of_a_held_token_uses_the_refresh_token_of_the_life_before():
-    clock = DrivenClock()
-    issuer = ScriptedIssuer(clock, *(rotating(number, life=60) for number in (2, 3, 4)))
-    async with RunningHolder(clock, issuer, refreshing()) as kept:
-        for number in (1, 2, 3):
-            assert (await kept.holder.token()).text == f"token-{number}"
-            await clock.advance(50.0)
-    forms = [parse_qs(request.body.decode()) for request in issuer.requests]
-    assert [form["refresh_token"] for form in forms[:3]] == [[FIRST], ["refresh-token-2"], ["refresh-token-3"]]
 
 
 @pytest.mark.parametrize("build", [refreshing, logging_in])
@@ -489,14 +415,6 @@ async def test_a_refresh_token_that_is_echoed_is_masked(reply):
     assert stage.shown[1] == FIRST
 
 
-async def test_secrets_contain_the_configured_refresh_token_but_not_every_successor():
-    stage = Stage(logging_in(refresh_token=Secret(FIRST)), rotating(2))
-    before = [secret.reveal() for secret in stage.source.secrets()]
-    await stage.source.fetch()
-    assert [secret.reveal() for secret in stage.source.secrets()] == before
-    assert {"pass-word-1", FIRST} <= set(before)
-
-
 async def test_cancelled_use_stores_the_refresh_token_of_its_reply():
     spy = Spy()
     stage = Stage(refreshing(), rotating(2, delay_s=1.0), refresh_store=spy)
@@ -522,26 +440,6 @@ async def test_cancelled_use_without_a_reply_ends_soon():
     assert fetched.cancelled()
     assert (stage.issuer.open, stage.issuer.under_way) == (0, 0)
     assert (await stage.source.fetch()).text == "token-1", "its turn is over"
-
-
-async def test_a_use_that_is_cancelled_twice_ends_at_once():
-    stage = Stage(refreshing(), Hang())
-    fetched = asyncio.create_task(stage.source.fetch())
-    await settle()
-    for _ in range(2):
-        fetched.cancel()
-        await settle()
-    assert fetched.cancelled()
-    assert (stage.issuer.open, stage.issuer.under_way) == (0, 0)
-
-
-async def test_a_cancelled_use_that_fails_is_only_cancelled():
-    stage = Stage(refreshing(), Broken(Fault.CLOSED, delay_s=1.0))
-    fetched = asyncio.create_task(stage.source.fetch())
-    await settle()
-    fetched.cancel()
-    await stage.clock.advance(1.0)
-    assert fetched.cancelled()
 
 
 async def test_at_each_await_a_cancelled_fetch_loses_no_refresh_token_that_the_issuer_gave():
@@ -606,3 +504,15 @@ def test_truncated_json_in_the_refresh_token_file_is_an_error():
 )
 def test_refresh_token_is_read_from_a_success_only(reply, token):
     assert refresh_token_in(reply) == token
+
+
+def test_bare_texts_are_counted_and_texts_of_gatepass_are_not(tmp_path: Path):
+    file = tmp_path / "refresh"
+    mark = WatchedFile(str(file), lambda: 1_800_000_000.0, is_bare).mark()
+    marks = [mark.reveal()]
+    for text in ("first", "first", '{"refresh_token": "a"}', '{"refresh_token": "b"}', "second", "", "second"):
+        file.write_text(text)
+        marks.append(mark.reveal())
+    file.unlink()
+    marks.append(mark.reveal())
+    assert marks == ["0", "1", "1", "1", "1", "2", "2", "3", "3"]

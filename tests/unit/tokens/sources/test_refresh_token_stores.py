@@ -10,7 +10,7 @@ import pytest
 from gatepass.tokens import FetchFailure
 from gatepass.tokens.failure import BUSY
 from gatepass.tokens.sources.refresh_token import FileRefreshTokenStore, MemoryRefreshTokenStore, RefreshTokenStore
-from tests.unit.clock import DrivenClock, settle
+from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import failure_of
 
 
@@ -24,14 +24,6 @@ def stores(request, tmp_path):
         return memory if request.param == "memory" else FileRefreshTokenStore(str(tmp_path / "refresh"), clock)
 
     return clock, make
-
-
-async def test_last_stored_text_is_returned(stores):
-    _, make = stores
-    assert await make().get() is None
-    for text in ("one", "two"):
-        await make().put(text)
-        assert await make().get() == text
 
 
 async def test_no_other_lease_is_granted_until_the_first_one_ends(stores):
@@ -71,28 +63,6 @@ async def test_a_lease_that_is_not_granted_in_time_is_a_failure(stores):
     assert failure.reason == BUSY
     async with make().exclusive(0.5):
         pass
-
-
-async def test_lease_ends_with_its_work_in_every_case(stores):
-    clock, make = stores
-
-    async def take() -> None:
-        async with make().exclusive(1.0):
-            await asyncio.Event().wait()
-
-    held = asyncio.create_task(take())
-    await settle()
-    waiting = asyncio.create_task(take())
-    await settle()
-    for task in (waiting, held):
-        task.cancel()
-        await asyncio.wait({task})
-    with pytest.raises(ZeroDivisionError):
-        async with make().exclusive(1.0):
-            raise ZeroDivisionError
-    async with make().exclusive(1.0):
-        pass
-    await clock.advance(0.0)
 
 
 async def test_file_is_replaced_atomically_and_private(tmp_path: Path):

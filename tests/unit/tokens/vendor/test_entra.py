@@ -1,4 +1,3 @@
-import asyncio
 import logging
 import time
 from base64 import urlsafe_b64decode
@@ -11,25 +10,19 @@ from azure.core import rest
 from azure.core.pipeline import transport as pipeline
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
 
-from gatepass.errors import Fault
 from gatepass.tokens.lifetime import LifetimeSource, TokenKind
 from gatepass.tokens.secrets import secret_values
 from gatepass.tokens.source import build_source
 from gatepass.tokens.vendor.entra import AzureTransport
-from tests.unit.tokens.keys import certificate, certificate_pem, key, private_pem
+from tests.unit.tokens.keys import certificate_pem, key, private_pem
 from tests.unit.tokens.scripted import (
     Answer,
     Broken,
-    Hang,
     Mint,
     ScriptedIssuer,
     answer,
-    cancelled_at_each_await,
-    date,
     failure_of,
-    refused,
     signed,
 )
 from tests.unit.tokens.vendor.accounts import SECRET, entra, present
@@ -83,12 +76,6 @@ async def test_authority_and_scope_are_configured():
     assert form(issuer)["scope"] == "https://ai.azure.com/.default"
 
 
-async def test_every_fetch_mints():
-    issuer = ScriptedIssuer(present(), otherwise=Mint(life=86_400))
-    token_source = source(issuer, client_secret=SECRET)
-    assert [(await token_source.fetch()).text for _ in range(3)] == ["token-1", "token-2", "token-3"]
-
-
 async def test_failed_fetch_is_one_request():
     for status in (408, 429, 500, 503):
         issuer = ScriptedIssuer(present(), otherwise=answer({}, status, (b"retry-after", b"1")))
@@ -120,15 +107,6 @@ async def test_a_certificate_signs_the_assertion(tmp_path, locked):
     key("rsa").public_key().verify(urlsafe_b64decode(padded), body.encode(), salted, SHA256())
 
 
-async def test_a_certificate_may_be_a_pkcs12_file(tmp_path):
-    path = tmp_path / "app.pfx"
-    lock = BestAvailableEncryption(b"phrase")
-    path.write_bytes(pkcs12.serialize_key_and_certificates(b"me", key("rsa"), certificate("rsa"), None, lock))
-    issuer = ScriptedIssuer(present())
-    await source(issuer, certificate_file=str(path), certificate_password="phrase").fetch()
-    assert "client_assertion" in form(issuer)
-
-
 async def test_a_certificate_that_cannot_be_used_is_reported_without_a_request(tmp_path):
     issuer, path = ScriptedIssuer(present()), tmp_path / "app.pem"
     token_source = source(issuer, certificate_file=str(path))
@@ -156,7 +134,7 @@ async def test_workload_identity_sends_the_current_projected_token(tmp_path):
 
 
 async def test_a_managed_identity_asks_the_machines_own_metadata_server():
-    issuer = ScriptedIssuer(present(), answer({"access_token": "t", "expires_in": "1000", "resource": "r"}))
+    issuer = ScriptedIssuer(present(), *[answer({"access_token": "t", "expires_in": "1000", "resource": "r"})] * 2)
     token = await source(issuer, managed_identity=True).fetch()
     assert (token.text, token.lifetime_s) == ("t", 1_000)
     asked = issuer.requests[-1]
@@ -165,10 +143,6 @@ async def test_a_managed_identity_asks_the_machines_own_metadata_server():
         "?api-version=2018-02-01&resource=https://cognitiveservices.azure.com"
     )
     assert (asked.method, dict(asked.headers)[b"metadata"], asked.body) == ("GET", b"true", b"")
-
-
-async def test_a_user_assigned_identity_is_named():
-    issuer = ScriptedIssuer(present(), answer({"access_token": "t", "expires_in": "1000", "resource": "r"}))
     await source(issuer, managed_identity=True, client_id="id-2").fetch()
     assert "client_id=id-2" in issuer.requests[-1].url
 
@@ -207,59 +181,23 @@ async def test_a_token_out_of_the_metadata_servers_cache_lives_only_what_is_left
     assert token.lifetime_s == pytest.approx(6_400, abs=2)
 
 
-async def test_clock_skew_does_not_change_the_announced_lifetime():
-    theirs_s = time.time() - 120
-    made = signed(iat=int(theirs_s), exp=int(theirs_s) + 300)
-    issuer = ScriptedIssuer(present(), answer({"access_token": made, "expires_in": 300}, 200, date(theirs_s)))
-    assert (await source(issuer, client_secret=SECRET).fetch()).lifetime_s == pytest.approx(300, abs=1)
-
-
 @pytest.mark.parametrize(
     ("reply", "expected", "definite"),
     [
         (
             answer({"error": "invalid_client", "error_description": f"AADSTS: {SECRET} is off"}, 401),
-            "the issuer refused the client: login.microsoftonline.com answered 401: invalid_client: AADSTS: *** is off",
+            "the issuer refused the client: {} answered 401: invalid_client: AADSTS: *** is off",
             True,
         ),
-        (
-            refused("invalid_scope", 400),
-            "the issuer refused the client: login.microsoftonline.com answered 400: invalid_scope: No.",
-            True,
-        ),
-        (
-            answer({"error": "temporarily_unavailable"}, 503),
-            "login.microsoftonline.com answered 503: temporarily_unavailable" + UP,
-            False,
-        ),
-        (
-            Answer(500, b"<html><title>Down</title>", ((b"content-type", b"text/html"),)),
-            "login.microsoftonline.com answered 500: an HTML page, Down; check whether the issuer is up",
-            False,
-        ),
-        (
-            Answer(302, b"", ((b"location", b"https://elsewhere.example/x"),)),
-            None,
-            False,
-        ),
-        (Answer(200, b""), "login.microsoftonline.com answered 200 with an empty body", False),
-        (Answer(200, b"{"), "login.microsoftonline.com answered 200 with a body that is not JSON", False),
-        (answer([1]), "login.microsoftonline.com answered without a token", False),
-        (answer({"hi": 1}), "login.microsoftonline.com answered without a token; the reply has hi", False),
+        (answer({"error": "temporarily_unavailable"}, 503), "{} answered 503: temporarily_unavailable" + UP, False),
+        (Answer(302, b"", ((b"location", b"https://elsewhere.example/x"),)), None, False),
+        (Answer(200, b""), "{} answered 200 with an empty body", False),
+        (answer({"hi": 1}), "{} answered without a token; the reply has hi", False),
         (answer({"access_token": None, "expires_in": 1}), None, False),
         (answer({"access_token": "t", "expires_in": "soon"}), None, False),
         (answer({"access_token": "t"}), None, False),
         (answer({"access_token": "a\r\nb", "expires_in": 300}), None, False),
-        (Broken(), "no connection to login.microsoftonline.com (refused)", False),
-        (
-            Broken(Fault.TLS, "unknown CA"),
-            (
-                "no secure connection to login.microsoftonline.com (the TLS handshake failed: certificate verify"
-                " failed). Check the URL of the issuer, network.ca_file and, if"
-                " login.microsoftonline.com requires a client certificate, credentials.corp.network.client_cert"
-            ),
-            False,
-        ),
+        (Broken(), "no connection to {} (refused)", False),
     ],
 )
 async def test_each_failure_quotes_its_source(reply, expected, definite):
@@ -269,50 +207,9 @@ async def test_each_failure_quotes_its_source(reply, expected, definite):
     assert failure.is_refused is definite
     assert issuer.calls == 1
     if expected is not None:
-        assert failure.reason == expected
+        assert failure.reason == expected.format("login.microsoftonline.com")
     else:
         assert "login.microsoftonline.com" in failure.reason or "bearer token must not" in failure.reason
-
-
-async def test_the_metadata_servers_refusal_is_reported_too():
-    issuer = ScriptedIssuer(
-        present(),
-        answer({"error": "invalid_request", "error_description": "Identity not found"}, 400),
-        Broken(Fault.CONNECT, "no route"),
-    )
-    token_source = source(issuer, managed_identity=True)
-    assert (await failure_of(token_source.fetch())).reason == (
-        "the issuer refused the client: 169.254.169.254 answered 400: invalid_request: Identity not found"
-    )
-    assert (await failure_of(token_source.fetch())).reason == "no connection to 169.254.169.254 (no route)"
-
-
-async def test_retry_after_is_kept():
-    issuer = ScriptedIssuer(present(), answer({}, 429, (b"retry-after", b"17")))
-    failure = await failure_of(source(issuer, client_secret=SECRET).fetch())
-    assert failure.retry_after_s == 17
-
-
-async def test_silent_issuer_is_a_timeout():
-    issuer = ScriptedIssuer(clock := present(), otherwise=Hang())
-    task = asyncio.create_task(failure_of(source(issuer, client_secret=SECRET, timeout_s=4.0).fetch()))
-    await clock.advance(4)
-    failure = await task
-    assert (
-        failure.reason
-        == "login.microsoftonline.com sent no complete answer within 4 s (credentials.corp.timeout_s)" + UP
-    )
-    assert issuer.under_way == 0
-
-
-async def test_cancelled_at_any_await_it_leaves_nothing_open():
-    issuer = ScriptedIssuer(present())
-    token_source = source(issuer, client_secret=SECRET)
-
-    def nothing_is_open() -> None:
-        assert (issuer.open, issuer.under_way) == (0, 0)
-
-    assert await cancelled_at_each_await(token_source.fetch, nothing_is_open) > 2
 
 
 async def test_nothing_that_is_secret_is_logged_at_any_level(caplog):

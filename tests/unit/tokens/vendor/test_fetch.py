@@ -1,14 +1,12 @@
 import asyncio
-from email.utils import formatdate
 
 import pytest
 
 from gatepass.errors import Fault
 from gatepass.tokens.lifetime import LifetimeSource, TokenKind
-from gatepass.tokens.vendor.fetch import GRACE_S, VendorEndpoints, VendorFetch
+from gatepass.tokens.vendor.fetch import VendorEndpoints, VendorFetch
 from gatepass.types import Secret
-from tests.unit.clock import settle
-from tests.unit.tokens.scripted import Answer, Broken, Hang, Mint, ScriptedIssuer, answer, failure_of, signed
+from tests.unit.tokens.scripted import Broken, Hang, Mint, ScriptedIssuer, answer, failure_of, signed
 from tests.unit.tokens.vendor.accounts import entra, present
 
 UP = "; check whether the issuer is up"
@@ -42,18 +40,11 @@ async def test_requests_go_over_the_hops_transport_with_our_framing():
     }
 
 
-async def test_an_error_reply_is_passed_to_the_library():
-    issuer = ScriptedIssuer(present(), Answer(418, b"teapot"))
-    reply = await vendor_fetch(issuer).send("GET", URL, {})
-    assert (reply.status, reply.body) == (418, b"teapot")
-
-
 @pytest.mark.parametrize(
     ("url", "metadata", "goes"),
     [
         ("http://issuer.example/", None, False),
         ("http://issuer.example/", frozenset({"issuer.example"}), True),
-        ("http://issuer.example/", frozenset(), False),
         (IMDS, None, False),
         (IMDS, frozenset(), True),
         ("http://169.254.131.2:8081/msi", frozenset(), True),
@@ -88,13 +79,6 @@ async def test_only_plain_requests_are_sent_to_a_metadata_server(method, body):
     assert issuer.calls == 0
 
 
-async def test_plain_http_may_be_allowed():
-    issuer = ScriptedIssuer(present())
-    settings = entra(client_secret="a-secret-of-theirs", allow_plain_http=True)
-    await vendor_fetch(issuer, settings).send("POST", "http://issuer.example/", {}, b"x")
-    assert issuer.calls == 1
-
-
 async def test_all_requests_share_one_time_limit():
     issuer = ScriptedIssuer(clock := present(), Mint(delay_s=6), otherwise=Hang())
     work = vendor_fetch(issuer)
@@ -109,13 +93,6 @@ async def test_all_requests_share_one_time_limit():
     await clock.advance(0.2)
     assert (await task).reason == "issuer.example sent no complete answer within 10 s (credentials.corp.timeout_s)" + UP
     assert issuer.under_way == 0
-
-
-async def test_a_library_that_dawdles_by_itself_is_ended():
-    issuer = ScriptedIssuer(clock := present())
-    task = asyncio.create_task(failure_of(vendor_fetch(issuer).run(asyncio.Event().wait())))
-    await clock.advance(10 + GRACE_S)
-    assert (await task).reason == "some-library returned no token within 10 s (credentials.corp.timeout_s)"
 
 
 async def test_the_last_reply_decides_the_lifetime_of_its_token():
@@ -149,16 +126,6 @@ async def test_seconds_that_a_library_cuts_off_do_not_count():
     assert work.token_from_text("abc", int(clock.wall()) + 300).lifetime_s == 300
 
 
-async def test_clocks_that_differ_do_no_harm_to_a_jwt():
-    now_s = (clock := present()).wall() + 7_200
-    theirs = signed(iat=int(now_s), exp=int(now_s) + 300)
-    date = (b"date", formatdate(now_s, usegmt=True).encode())
-    issuer = ScriptedIssuer(clock, otherwise=answer({"access_token": theirs}, 200, date))
-    work = vendor_fetch(issuer)
-    await work.send("GET", URL, {})
-    assert work.token_from_text(theirs, now_s + 300).lifetime_s == pytest.approx(300, abs=1)
-
-
 async def test_a_token_that_no_reply_contained_has_its_own_lifetime():
     issuer = ScriptedIssuer(clock := present(), Mint())
     work = vendor_fetch(issuer)
@@ -169,13 +136,6 @@ async def test_a_token_that_no_reply_contained_has_its_own_lifetime():
     assert work.token_from_text("opaque", clock.wall() + 100).lifetime_s == 100
     await work.send("GET", URL, {})
     assert work.token_from_text("another-than-answered", None).lifetime_source is LifetimeSource.DEFAULT
-
-
-async def test_librarys_token_must_be_a_bearer_token():
-    assert (
-        "bearer token must not"
-        in (await failure_of(lambda: vendor_fetch(ScriptedIssuer(present())).token_from_text("a b", None))).reason
-    )
 
 
 async def test_transport_failure_overrides_the_librarys_message():
@@ -238,18 +198,6 @@ async def test_an_echo_of_what_the_library_made_up_to_sign_in_is_masked(headers,
     assert "answered 400: *** is bad" in work.failure_for("").reason
     await work.send("POST", URL, {})
     assert work.mask("proof-of-this-request") == "***"
-
-
-async def test_a_cancelled_fetch_leaves_nothing_open():
-    issuer = ScriptedIssuer(present(), otherwise=Hang())
-    work = vendor_fetch(issuer)
-    task = asyncio.create_task(work.run(work.send("GET", URL, {})))
-    await settle()
-    assert issuer.under_way == 1
-    task.cancel()
-    await asyncio.wait({task})
-    assert task.cancelled()
-    assert (issuer.under_way, issuer.open) == (0, 0)
 
 
 def test_a_vendor_fetch_prints_no_secret():

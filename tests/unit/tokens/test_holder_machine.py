@@ -1,14 +1,16 @@
-"""No sequence of events shows an upstream a token that is dead, foreign, or refused to the same request.
+"""The state machine of two holders: no sequence of events shows an upstream a token that it should not see.
 
-By the issuer's own word, at the moment in which the request is written. Two credentials, three upstreams, through
-`upstream_call.send`.
+A token is dead, foreign or refused to the same request by the issuer's own word, at the moment in which the request is
+written. Two credentials, three upstreams, through `attempt.send`. A request waits only while no good token is held,
+and after the last event every model is served again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,8 +18,8 @@ from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import example, given
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from gatepass.clock import sleep
 from gatepass.config.model import Config
@@ -42,6 +44,7 @@ from tests.unit.tokens.scripted import (
     Mint,
     RunningHolder,
     ScriptedIssuer,
+    answer,
     refused,
     signed,
 )
@@ -73,7 +76,7 @@ class Issuer(ScriptedIssuer):
         self.revoked: set[str] = set()
 
     def _mint(self, reply: Mint) -> Answer:
-        lives_s = float(reply.life or 240.0)
+        lives_s = float(reply.life) if isinstance(reply.life, int) else 240.0
         text = reply.text or f"{self.name}-{len(self.minted) + 1}"
         if isinstance(reply, Signed):
             made_s = int(self.clock.wall()) - reply.age_s
@@ -171,16 +174,30 @@ class FakeUpstream:
         return text
 
 
-class Requests:
+REPLIES: list[IssuerReply] = [
+    *(Mint(5), Mint(60), Mint(300), Mint(300, delay_s=7.0), Signed(3), Signed(5, own_s=300.0, age_s=295.0)),
+    *(Signed(None, own_s=300_000.0, lives_s=300.0), Signed(60, own_s=60.0), Broken(), Hang(), refused()),
+    *(Mint(None), Mint("bad"), answer({"access_token": "dead", "expires_in": -1}), Answer(body=b"<html>")),
+    answer({}, 429, (b"retry-after", b"5")),
+]
+HANGS = REPLIES.index(Hang())
+MODELS = ["m", "n", FORBIDDEN]
+WHICH = st.sampled_from(sorted(UPSTREAMS))
+
+
+class Machine(RuleBasedStateMachine):
     """Requests of several models to several upstreams."""
 
     def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
         self.clock = DrivenClock()
         self.issuers = {name: Issuer(self.clock, name) for name in ("corp", "firm")}
         self.dropped: set[tuple[int, str]] = set()
         holding = partial(Witness, self.dropped)
         self.kept = {
-            name: RunningHolder(self.clock, one, name=name, holding=holding) for name, one in self.issuers.items()
+            name: RunningHolder(self.clock, one, name=name, holding=holding, jitter=jitter)
+            for (name, one), jitter in zip(self.issuers.items(), (0.0, 0.7), strict=True)
         }
         self.upstreams = {
             name: FakeUpstream(name, self.clock, self.issuers[credential], self.dropped)
@@ -191,12 +208,101 @@ class Requests:
         self.asked: list[asyncio.Task[int]] = []
         self.numbers = count()
         self.served: defaultdict[TokenUser, set[str]] = defaultdict(set)
+        self.runner.run(self._start())
 
     def _hop(self, name: str, credential: str) -> Upstream:
         transport: Any = self.upstreams[name]  # a fake with the same methods
         return replace(self.state.upstreams[name], transport=transport, holder=self.kept[credential].holder)
 
-    async def ask(self, name: str, model: str) -> int:
+    async def _start(self) -> None:
+        for one in self.kept.values():
+            one.holder.start()
+        await settle()
+
+    def _play(self, work: Coroutine[Any, Any, object] | None = None) -> None:
+        async def played() -> None:
+            if work is not None:
+                await work
+            await settle(5)
+
+        self.runner.run(played())
+
+    @rule(for_s=st.floats(0.0, 60.0))
+    def advance(self, for_s: float) -> None:
+        self._play(self.clock.advance(for_s))
+
+    @rule(for_s=st.floats(0.0, 300.0))
+    def suspend(self, for_s: float) -> None:
+        self.clock.suspend(for_s)
+
+    @rule(which=WHICH, number=st.integers(0, len(REPLIES) - 1))
+    def change_issuer(self, which: str, number: int) -> None:
+        self.issuers[UPSTREAMS[which]].otherwise = REPLIES[number]
+
+    @rule(which=WHICH, model=st.sampled_from(MODELS))
+    def ask(self, which: str, model: str) -> None:
+        async def begin() -> None:
+            self.asked.append(asyncio.create_task(self._ask(which, model)))
+
+        self._play(begin())
+
+    @rule(which=WHICH)
+    def revoke(self, which: str) -> None:
+        issuer = self.issuers[UPSTREAMS[which]]
+        issuer.revoked.update(issuer.minted)
+
+    @rule(which=WHICH, seconds=st.sampled_from([0.0, 2.0, 30.0]))
+    def be_busy(self, which: str, seconds: float) -> None:
+        self.upstreams[which].busy_s = seconds
+
+    @rule(which=WHICH, seconds=st.sampled_from([None, 2.0, 70.0]))
+    def close_connections(self, which: str, seconds: float | None) -> None:
+        self.upstreams[which].stale_s = seconds
+
+    @rule(which=WHICH, stalls=st.booleans())
+    def stall(self, which: str, stalls: bool) -> None:
+        self.upstreams[which].stalls = stalls
+
+    @rule(number=st.integers(1, 3))
+    def leave(self, number: int) -> None:
+        for task in self.asked[-number:]:
+            task.cancel()
+        self._play()
+
+    def teardown(self) -> None:
+        with self.runner:
+            self.runner.run(self._end(is_checked=sys.exc_info()[0] is None))
+
+    async def _end(self, *, is_checked: bool) -> None:
+        try:
+            if is_checked:
+                await self._check_end()
+        finally:
+            for one in self.kept.values():
+                await one.holder.aclose()
+        await settle()
+        if is_checked:
+            assert [(one.open, one.under_way) for one in self.issuers.values()] == [(0, 0)] * 2
+
+    async def _check_end(self) -> None:
+        """All is well again: refusals of one model keep none that is served from being healed."""
+        for issuer in self.issuers.values():
+            issuer.otherwise = Mint()
+        for upstream in self.upstreams.values():
+            upstream.busy_s, upstream.stale_s, upstream.stalls = 0.0, None, False
+        await self.clock.advance(400.0)
+        for task in self.asked:
+            assert task.done()
+            error = None if task.cancelled() else task.exception()
+            assert error is None, error
+        for name in UPSTREAMS:
+            assert await self._outcome(name, "m") == 200
+            assert [await self._outcome(name, FORBIDDEN) for _ in range(10)] == [401] * 10
+            assert await self._outcome(name, "m") == 200
+            self.revoke(name)
+            assert await self._outcome(name, "m") == 200
+
+    async def _ask(self, name: str, model: str) -> int:
         """The status that one request comes to."""
         hop, by = self.hops[name], TokenUser(name, model)
         REQUEST.set(next(self.numbers))
@@ -225,48 +331,8 @@ class Requests:
             return False
         return self.clock.now() + MARGIN_S < issuer.ends_s[last.text]
 
-    async def play(self, event: str, which: str, value: float) -> None:
-        issuer = self.issuers[UPSTREAMS[which]]
-        if event == "advance":
-            await self.clock.advance(value)
-        elif event == "sleep":
-            self.clock.suspend(value)
-        elif event == "issuer":
-            issuer.otherwise = REPLIES[int(value)]
-        elif event == "ask":
-            self.asked.append(asyncio.create_task(self.ask(which, MODELS[int(value)])))
-        elif event == "revoke":
-            issuer.revoked.update(issuer.minted)
-        elif event == "leave":
-            for task in self.asked[-int(value) :] if value else []:
-                task.cancel()
-        else:
-            setattr(self.upstreams[which], event, value)
-        await settle(5)
-
-    async def end(self) -> None:
-        """All is well again: refusals of one model keep none that is served from being healed."""
-        for issuer in self.issuers.values():
-            issuer.otherwise = Mint()
-        for upstream in self.upstreams.values():
-            upstream.busy_s, upstream.stale_s, upstream.stalls = 0.0, None, False
-        await self.clock.advance(400.0)
-        for task in self.asked:
-            assert task.done()
-            error = None if task.cancelled() else task.exception()
-            assert error is None, error
-        for name in UPSTREAMS:
-            await self._check_healed(name)
-
-    async def _check_healed(self, name: str) -> None:
-        assert await self._outcome(name, "m") == 200
-        assert [await self._outcome(name, FORBIDDEN) for _ in range(10)] == [401] * 10
-        assert await self._outcome(name, "m") == 200
-        await self.play("revoke", name, 0)
-        assert await self._outcome(name, "m") == 200
-
     async def _outcome(self, name: str, model: str) -> int:
-        task = asyncio.create_task(self.ask(name, model))
+        task = asyncio.create_task(self._ask(name, model))
         await self.clock.advance(2.0)
         return task.result()
 
@@ -295,82 +361,61 @@ def _state(clock: DrivenClock) -> AppState:
     return create_app_state(Config.model_validate({"upstreams": upstreams, "models": models}), clock)
 
 
-REPLIES: list[IssuerReply] = [
-    *(Mint(5), Mint(60), Mint(300), Mint(300, delay_s=7.0), Signed(3), Signed(5, own_s=300.0, age_s=295.0)),
-    *(Signed(None, own_s=300_000.0, lives_s=300.0), Signed(60, own_s=60.0), Broken(), Hang(), refused()),
-]
-MODELS = ["m", "n", FORBIDDEN]
-WHICH = st.sampled_from(sorted(UPSTREAMS))
-
-
-def _event(name: str, values: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[str, str, float]]:
-    return st.tuples(st.just(name), WHICH, values)
-
-
-EVENTS = st.lists(
-    _event("advance", st.floats(0.0, 60.0))
-    | _event("sleep", st.floats(0.0, 300.0))
-    | _event("issuer", st.integers(0, len(REPLIES) - 1))
-    | _event("ask", st.integers(0, len(MODELS) - 1))
-    | _event("ask", st.integers(0, len(MODELS) - 1))
-    | _event("revoke", st.just(0))
-    | _event("busy_s", st.sampled_from([0.0, 2.0, 30.0]))
-    | _event("stale_s", st.sampled_from([None, 2.0, 70.0]))
-    | _event("stalls", st.booleans())
-    | _event("leave", st.integers(0, 3)),
-    max_size=30,
-)
-AGAIN = [("ask", "chat", 0), ("issuer", "chat", 0), ("revoke", "chat", 0), ("ask", "chat", 0)]
+TestMachine = Machine.TestCase
+ASK = ("ask", "chat", "m")
+AGAIN = (ASK, ("change_issuer", "chat", 0), ("revoke", "chat"), ASK, ("advance", 1.0))
 """Serves one request, and has a token of five seconds then."""
-SOON = ("advance", "chat", 1.0)
-HANGS = REPLIES.index(Hang())
+STALE = ("advance", 241.0)
 
 
-@given(EVENTS)
-@example([*AGAIN, SOON, ("busy_s", "chat", 30.0), ("ask", "chat", 0), ("advance", "chat", 40.0)])
-@example([*AGAIN, SOON, ("stale_s", "chat", 70.0), ("ask", "chat", 0), ("advance", "chat", 90.0)])
-@example([("ask", "chat", 0), ("issuer", "chat", HANGS), ("ask", "embed", 2), ("ask", "chat", 0)])
-@example([("issuer", "chat", 4), ("advance", "chat", 241.0), ("sleep", "chat", 3.5), ("ask", "chat", 0)])
-@example([("issuer", "chat", 5), ("advance", "chat", 241.0), ("sleep", "chat", 5.5), ("ask", "chat", 0)])
-@example([("issuer", "chat", 6), ("advance", "chat", 241.0), ("sleep", "chat", 301.0), ("ask", "chat", 0)])
-@example([("revoke", "chat", 0), ("stalls", "chat", True), ("ask", "chat", 2), ("advance", "chat", 24.0)])
-def test_no_sequence_of_events_shows_an_upstream_a_token_it_should_not_see(events):
-    async def play_events() -> None:
-        requests = Requests()
-        async with requests.kept["corp"], requests.kept["firm"]:
-            await settle()
-            for event, which, value in events:
-                await requests.play(event, which, value)
-            await requests.end()
+@pytest.mark.parametrize(
+    "events",
+    [
+        [*AGAIN, ("be_busy", "chat", 30.0), ASK, ("advance", 40.0)],
+        [*AGAIN, ("close_connections", "chat", 70.0), ASK, ("advance", 90.0)],
+        [ASK, ("change_issuer", "chat", HANGS), ("ask", "embed", FORBIDDEN), ASK],
+        [("change_issuer", "chat", 4), STALE, ("suspend", 3.5), ASK],
+        [("change_issuer", "chat", 5), STALE, ("suspend", 5.5), ASK],
+        [("change_issuer", "chat", 6), STALE, ("suspend", 301.0), ASK],
+        [("revoke", "chat"), ("stall", "chat", True), ("ask", "chat", FORBIDDEN), ("advance", 24.0)],
+    ],
+)
+def test_a_sequence_that_once_showed_a_wrong_token(events):
+    machine = Machine()
+    try:
+        for name, *arguments in events:
+            getattr(machine, name)(*arguments)
+    finally:
+        machine.teardown()
 
-    asyncio.run(play_events())
 
-
-async def test_a_token_that_ended_in_the_queue_leaves_its_request_unsent():
+def test_a_token_that_ended_in_the_queue_leaves_its_request_unsent():
     """Where no other token is to be had, the request may go to another upstream: not one byte was written."""
-    requests = Requests()
-    async with requests.kept["corp"], requests.kept["firm"]:
-        await settle()
-        requests.upstreams["chat"].busy_s, requests.issuers["corp"].otherwise = 400.0, refused()
+    machine = Machine()
+    machine.upstreams["chat"].busy_s, machine.issuers["corp"].otherwise = 400.0, refused()
+
+    async def asked() -> Attempt:
         REQUEST.set(0)
-        attempt = an_attempt(requests.state, requests.hops["chat"], "m")
-        request = OutboundRequest("POST", "http://h/v1/x", (), b"{}")
-        task = asyncio.create_task(sent(attempt, request))
-        await requests.clock.advance(402.0)
+        attempt = an_attempt(machine.state, machine.hops["chat"], "m")
+        task = asyncio.create_task(sent(attempt, OutboundRequest("POST", "http://h/v1/x", (), b"{}")))
+        await machine.clock.advance(402.0)
         with pytest.raises(TokenUnavailable, match="the issuer refused the client"):
             await task
-        assert (attempt.record.requests, attempt.sent, requests.upstreams["chat"].came) == (0, False, 1)
+        return attempt
+
+    attempt = machine.runner.run(asked())
+    assert (attempt.record.requests, attempt.sent, machine.upstreams["chat"].came) == (0, False, 1)
+    machine.teardown()
 
 
-async def test_a_rejection_whose_body_stalls_is_waited_for_one_second():
-    requests = Requests()
-    async with requests.kept["corp"], requests.kept["firm"]:
-        await settle()
-        requests.upstreams["chat"].stalls = True
-        await requests.play("revoke", "chat", 0)
-        task = asyncio.create_task(requests.ask("chat", "m"))
-        await requests.clock.advance(0.9)
-        assert requests.upstreams["chat"].came == 1
-        await requests.clock.advance(0.2)
-        assert await task == 200
-        assert requests.upstreams["chat"].came == 2
+def test_a_rejection_whose_body_stalls_is_waited_for_one_second():
+    machine = Machine()
+    machine.stall("chat", True)
+    machine.revoke("chat")
+    machine.ask("chat", "m")
+    machine.advance(0.9)
+    assert machine.upstreams["chat"].came == 1
+    machine.advance(0.2)
+    assert machine.asked[0].result() == 200
+    assert machine.upstreams["chat"].came == 2
+    machine.teardown()

@@ -1,0 +1,219 @@
+"""An issuer that fails, hangs or is slow: what requests get, how often it is called, when its return is noticed."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from gatepass.errors import TokenUnavailable
+from gatepass.proxy.app_state import FETCH_GRACE_S
+from gatepass.tokens.holder import OUTAGE_WAIT_S, WAIT_MARGIN_S
+from gatepass.types import Secret
+from tests.unit.clock import settle
+from tests.unit.tokens.scripted import Answer, Broken, Hang, IssuerReply, Mint, answer, kept, oauth2, outcomes, refused
+
+FAULTS: dict[str, IssuerReply] = {
+    "down": Broken(),
+    "hangs": Hang(),
+    "dribbles": Answer(pieces=[b" "] * 10_000, every_s=1.0),
+    "500": answer({}, 500),
+    "dead on arrival": answer({"access_token": "dead", "expires_in": 0}),
+    "429": answer({"msg": "slow down"}, 429),
+    "refused": refused(),
+}
+PASSING = ("down", "hangs", "dribbles", "500", "dead on arrival")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_good_token_is_used_to_its_end_and_a_dead_one_never(fault):
+    async with kept(Mint(), otherwise=FAULTS[fault], timeout_s=10.0) as it:
+        for _ in range(59):
+            assert await outcomes(await it.asked(1)) == ["token-1"]
+            await it.clock.advance(4.9999)
+        assert it.issuer.calls > 1
+        await it.clock.advance(1.1)
+        for _ in range(10):
+            tasks = await it.asked(50)
+            await it.clock.advance(1.0)
+            assert await outcomes(tasks) == ["TokenUnavailable"] * 50
+            error = tasks[0].exception()
+            assert isinstance(error, TokenUnavailable)
+            assert "sso.example" in error.message
+            assert 1.0 <= (error.retry_after_s or 0.0) <= 300.0
+
+
+@pytest.mark.parametrize("state", ["none yet", "ended", "ended in a refresh"])
+@pytest.mark.parametrize("fault", PASSING)
+async def test_its_return_is_noticed_in_time_without_traffic(fault, state):
+    """Within 4 s of the return of an issuer that fails, within the fetch timeout of one that hangs."""
+    hangs = fault in ("hangs", "dribbles")
+    for outage_s in (0.1, 2.9, 9.9, 10.5, 15.0, 26.0) if hangs else (0.0, 0.7, 1.4, 2.1, 2.8, 17.7):
+        before = [] if state == "none yet" else [Mint()]
+        async with kept(*before, otherwise=FAULTS[fault], jitter=1.0, timeout_s=10.0) as it:
+            await settle()
+            if state == "ended":
+                it.clock.suspend(296.0)
+            elif state == "ended in a refresh":
+                await it.clock.advance(295.0)
+            await it.clock.advance(outage_s)
+            assert not it.holder.usable
+            it.issuer.otherwise = Mint()
+            await it.clock.advance(10.0 if hangs else 4.0)
+            assert it.holder.usable, outage_s
+
+
+@pytest.mark.parametrize("fault", PASSING)
+async def test_it_is_not_hammered_and_has_one_request_at_a_time(fault):
+    async with kept(otherwise=FAULTS[fault], timeout_s=10.0) as it:
+        for _ in range(120):
+            await it.asked(2)
+            await it.clock.advance(0.5)
+            assert it.issuer.under_way <= 1
+        assert it.issuer.calls <= 4 + 60 / 2
+        gaps = [late - early for early, late in pairwise(it.issuer.started_s[4:])]
+        assert not gaps or min(gaps) >= 2.0
+
+
+@pytest.mark.parametrize("timeout_s", [1.0, 8.9, 30.0])
+async def test_a_hanging_fetch_has_its_full_time_and_causes_no_further_pause(timeout_s):
+    async with kept(otherwise=Hang(), timeout_s=timeout_s) as it:
+        await it.clock.advance(120.0)
+        gaps = {round(late - early, 3) for early, late in pairwise(it.issuer.started_s)}
+        assert gaps == {max(2.0, timeout_s)}
+        status = it.holder.status()
+        assert (status.refreshing, status.next_try_in_s) in ((True, None), (False, pytest.approx(0.0, abs=2.0)))
+        it.issuer.otherwise = Mint(delay_s=timeout_s - 0.1)
+        await it.clock.advance(2 * max(2.0, timeout_s))
+        assert it.holder.usable
+
+
+@pytest.mark.parametrize("fault", ["hangs", "dribbles"])
+async def test_a_cold_request_waits_for_a_hanging_fetch_and_later_ones_one_second(fault):
+    async with kept(otherwise=FAULTS[fault], timeout_s=10.0) as it:
+        tasks = await it.asked(50)
+        await it.clock.advance(9.9)
+        assert not any(task.done() for task in tasks)
+        await it.clock.advance(0.2)
+        assert await outcomes(tasks) == ["TokenUnavailable"] * 50
+        assert "sent no complete answer within 10 s" in str(tasks[0].exception())
+        later = await it.asked(50)
+        await it.clock.advance(1.0)
+        assert await outcomes(later) == ["TokenUnavailable"] * 50
+
+
+@pytest.mark.parametrize(
+    ("before", "arrives_s"),
+    [*(([], at_s) for at_s in (4.05, 4.6, 8.05, 12.0)), *((["slow"], at_s) for at_s in (1.0, 3.9, 6.0))],
+)
+async def test_no_request_waits_beyond_the_bound_of_the_fetch_in_progress(before, arrives_s):
+    slow_failure = Answer(503, b"{}", delay_s=3.5)
+    async with kept(*[slow_failure for _ in before], otherwise=Hang(), timeout_s=4.0, grace_s=FETCH_GRACE_S) as it:
+        await it.clock.advance(arrives_s)
+        (task,) = await it.asked(1)
+        await it.clock.advance(max(OUTAGE_WAIT_S, (4.0 + FETCH_GRACE_S + WAIT_MARGIN_S - arrives_s) if before else 0.0))
+        assert task.done()
+        assert await outcomes([task]) == ["TokenUnavailable"]
+
+
+async def test_two_faults_and_then_a_token_lose_no_request():
+    async with kept(answer({}, 500), Broken()) as it:
+        tasks = await it.asked(50)
+        await it.clock.advance(0.7)
+        assert await outcomes(tasks) == ["token-1"] * 50
+        assert it.issuer.started_s == [1000.0, 1000.2, 1000.7]
+
+
+async def test_four_tries_that_fail_slowly_are_one_fetch():
+    async with kept(otherwise=answer({"error": "temporarily_unavailable"}, 503, delay_s=0.8)) as it:
+        await it.clock.advance(4.8)
+        assert [round(each - 1000.0, 1) for each in it.issuer.started_s] == [0.0, 1.0, 2.3, 4.1]
+        assert it.holder.status().failing is False
+        await it.clock.advance(0.2)
+        assert it.holder.status().failing
+    async with kept(otherwise=answer({"error": "temporarily_unavailable"}, 503, delay_s=1.1)) as it:
+        tasks = await it.asked(1)
+        await it.clock.advance(1.1)
+        assert await outcomes(tasks) == ["TokenUnavailable"], "the reason is told before another slow try"
+
+
+async def test_retry_after_is_obeyed_for_all_waiting_requests_and_reaches_them():
+    async with kept(otherwise=answer({}, 429, (b"retry-after", b"20"))) as it:
+        for second in range(19):
+            tasks = await it.asked(50)
+            await it.clock.advance(1.0)
+            assert await outcomes(tasks) == ["TokenUnavailable"] * 50
+            assert getattr(tasks[0].exception(), "retry_after_s", None) == 20.0 - second
+        assert it.issuer.calls == 1
+        it.issuer.otherwise = Mint()
+        await it.clock.advance(1.1)
+        assert it.holder.usable
+
+
+@pytest.mark.parametrize("before", [[], [Mint(300)]])
+async def test_an_unknown_refusal_is_tried_again_every_half_minute(before):
+    async with kept(*before, otherwise=answer({"message": "blocked"}, 403)) as it:
+        await it.clock.advance(240.0 + 130.0)
+        began_s = it.issuer.started_s[len(before)]
+        assert [round(moment - began_s) for moment in it.issuer.started_s[len(before) :]][:5] == [0, 30, 60, 90, 120]
+        it.issuer.otherwise = Mint()
+        await it.clock.advance(30.0)
+        assert it.holder.usable
+
+
+async def test_a_slow_refusal_is_not_retried_early():
+    async with kept(otherwise=Answer(401, b'{"error": "invalid_client"}', delay_s=4.0)) as it:
+        await it.clock.advance(33.9)
+        assert it.issuer.calls == 1
+        await it.clock.advance(0.2)
+        assert it.issuer.calls == 2
+        await it.clock.advance(4.0 + 59.0)
+        assert it.issuer.calls == 2
+
+
+async def test_a_token_that_dies_on_its_way_is_named_and_a_slow_one_is_awaited_by_one_fetch():
+    async with kept(otherwise=Mint(2, delay_s=3.0), timeout_s=10.0) as it:
+        tasks = await it.asked(1)
+        await it.clock.advance(3.0)
+        assert await outcomes(tasks) == ["TokenUnavailable"]
+        assert "expired on arrival: 2.0 s of lifetime, and fetching it took 3.0 s" in str(tasks[0].exception())
+    async with kept(otherwise=Mint(delay_s=9.9), timeout_s=10.0) as it:
+        tasks = await it.asked(10)
+        await it.clock.advance(9.9)
+        assert await outcomes(tasks) == ["token-1"] * 10
+        assert it.issuer.calls == 1
+
+
+async def test_a_rejection_joins_a_refresh_in_progress_and_keeps_to_the_backoff():
+    async with kept(Mint(), Hang(), timeout_s=10.0) as it:
+        await it.clock.advance(241.0)
+        assert it.holder.reject("token-1")
+        tasks = await it.asked(5, instead_of="token-1")
+        assert (await it.holder.token()).text == "token-1", "only the rejecting requests wait"
+        await it.clock.advance(8.9)
+        assert it.issuer.calls == 2
+        await it.clock.advance(0.2)
+        assert it.issuer.calls == 3
+        assert await outcomes(tasks) == ["TokenUnavailable"] * 5
+        assert it.holder.usable
+    async with kept(Mint(), otherwise=answer({}, 503, (b"retry-after", b"30"))) as it:
+        await it.clock.advance(241.0)
+        calls = it.issuer.calls
+        assert it.holder.reject("token-1")
+        assert await outcomes(await it.asked(20, instead_of="token-1")) == ["TokenUnavailable"] * 20
+        assert it.issuer.calls == calls
+
+
+async def test_a_refresh_token_is_never_in_flight_twice_and_used_once_though_its_answer_takes_long():
+    rotating = {"grant_type": "refresh_token", "refresh_token": Secret("the-first-refresh-token")}
+    async with kept(otherwise=Hang(), settings=oauth2(**rotating)) as it:
+        for _ in range(120):
+            await it.asked(1)
+            await it.clock.advance(0.5)
+            assert it.issuer.under_way <= 1
+        assert all(b"the-first-refresh-token" in request.body for request in it.issuer.requests)
+        it.issuer.otherwise = Mint(delay_s=4.0, more={"refresh_token": "the-second"})
+        await it.clock.advance(18.0)
+        calls = it.issuer.calls
+        await it.clock.advance(30.0)
+        assert (it.holder.usable, it.issuer.calls) == (True, calls)
