@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable
 
 import pytest
-import trustme
 
 from gatepass.http_client.response_body import read_whole
 from gatepass.types import OutboundRequest
 from tests.integration.scripted import Received, Scripted, Send, Wait, reply
 from tests.integration.transport.hand import BOUNDS, DIRECT, Hand
-from tests.integration.transport.proxies import Tunnel
 from tests.integration.transport.test_proxy import through
 from tests.unit.clock import settle
 
@@ -98,30 +95,12 @@ async def test_a_request_whose_token_ended_in_the_wait_sends_nothing_and_frees_i
         assert [token for token, _, _ in shown(upstream)] == ["first", "third", "third", "third"]
 
 
-async def test_valid_token_is_sent_unchanged():
-    async with Scripted([Send(OK)]) as upstream, DIRECT.open() as hand:
-        now = Moment(upstream.url)
-        for _ in range(2):
-            await whole(hand, request(upstream.url, "first", now.anew))
-        assert shown(upstream) == [("first", "/v1/x", b"{}")] * 2
-
-
 async def test_request_on_an_idle_connection_is_encoded_once():
     async with Scripted([Send(OK)]) as upstream, DIRECT.open() as hand:
         now = Moment(upstream.url)
         for _ in range(3):
             await whole(hand, request(upstream.url, "first", now.anew))
         assert now.asked == 1
-
-
-async def test_a_connection_that_was_dialed_for_nothing_serves_the_next():
-    async with Scripted([Send(OK)]) as upstream, DIRECT.open() as hand:
-        now = Moment(upstream.url)
-        now.token = None
-        with pytest.raises(_TooLate):
-            await whole(hand, request(upstream.url, "first", now.anew))
-        await whole(hand, request(upstream.url, "second"))
-        assert [one.connection for one in upstream.received] == [1]
 
 
 async def test_request_through_a_proxy_has_its_fields_and_an_absolute_url():
@@ -134,31 +113,6 @@ async def test_request_through_a_proxy_has_its_fields_and_an_absolute_url():
         assert _without_connection(one) == _without_connection(other)
         assert (one.target, one.header("authorization")) == ("http://llm.example:80/v1/x?key=2", "second")
         assert one.header("proxy-authorization") is not None
-
-
-async def test_request_through_a_tunnel_uses_the_usual_connect(tunnel_context: tuple[ssl.SSLContext, ssl.SSLContext]):
-    theirs, ours = tunnel_context
-    tunnel = Tunnel()
-    async with (
-        Scripted([Send(OK)], tls=theirs) as upstream,
-        tunnel.open() as proxy,
-        through(proxy, context=ours) as hand,
-    ):
-        now = Moment(upstream.url)
-        now.token = "second"
-        await whole(hand, request(upstream.url, "first", now.anew))
-        assert [token for token, _, _ in shown(upstream)] == ["second"]
-    assert [head.split()[0] for head in tunnel.asked] == ["CONNECT"]
-    assert "second" not in tunnel.asked[0]
-
-
-@pytest.fixture
-def tunnel_context() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    authority = trustme.CA()
-    theirs, ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("127.0.0.1", "localhost").configure_cert(theirs)
-    authority.configure_trust(ours)
-    return theirs, ours
 
 
 def _without_connection(one: Received) -> tuple[object, ...]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import ssl
 
 import pytest
 import trustme
 
-from gatepass.errors import TransportFault
 from gatepass.types import Timeouts
 from tests.integration.gateway import descriptors
 from tests.integration.scripted import (
@@ -17,7 +15,6 @@ from tests.integration.scripted import (
     Dialogue,
     Fin,
     Hold,
-    Pause,
     Scripted,
     Send,
     Wait,
@@ -83,48 +80,6 @@ async def test_cancelled_in_any_iteration_of_a_handshake(way: Way):
         assert iterations > 5
 
 
-@pytest.mark.parametrize("ends", ["freed", "lost"])
-async def test_cancelled_in_any_iteration_of_a_wait_for_a_connection(ends: str):
-    """Cancel the waiting request before, while and after the only connection is freed or lost."""
-    for iterations in range(25):
-        go_on = asyncio.Event()
-        async with Scripted([Wait(go_on), Send(OK)], [Send(OK)]) as upstream, DIRECT.open(1) as hand:
-            holder = asyncio.ensure_future(hand.ask(upstream.url, b"first"))
-            await upstream.requested()
-            waiter = asyncio.ensure_future(hand.ask(upstream.url, b"waits"))
-            third = asyncio.ensure_future(hand.ask(upstream.url, b"waits too"))
-            await asyncio.sleep(0)
-            if ends == "freed":
-                go_on.set()
-            else:
-                holder.cancel()
-            await cancelled_after(waiter, iterations)
-            assert (await asyncio.wait_for(third, 2)).body == b"fine"
-            await asyncio.gather(holder, return_exceptions=True)
-            await proved_whole(hand, upstream)
-
-
-async def test_after_a_storm_of_cancellations_every_request_is_served():
-    """1,200 requests cut after a few milliseconds over 10 connections: httpx 0.28 fails for good after it."""
-    rng = random.Random(3)
-    calm = False
-    slow: Dialogue = [Pause(0.02), Send(OK)]
-
-    async def leave(hand: Hand, url: str) -> None:
-        work = asyncio.ensure_future(hand.ask(url))
-        await asyncio.sleep(rng.uniform(0.0, 0.03))  # a client leaves at any moment: not one is chosen
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
-
-    async with Scripted(answer=lambda _: [Send(OK)] if calm else slow) as upstream, DIRECT.open(10) as hand:
-        for _ in range(20):
-            await asyncio.gather(*(leave(hand, upstream.url) for _ in range(60)))
-        calm = True
-        answers = await asyncio.gather(*(hand.ask(upstream.url, bounds=SHORT) for _ in range(50)))
-        assert [answer.body for answer in answers] == [b"fine"] * 50
-        await upstream.until(lambda: upstream.open <= 10)
-
-
 async def test_three_hundred_abandoned_replies_leave_no_descriptor_behind():
     async with Scripted([*begin_stream(), Send(chunk(b"first")), Hold()]) as upstream, DIRECT.open(30) as hand:
         before = descriptors()
@@ -150,18 +105,3 @@ async def test_a_cancelled_read_loses_nothing():
         assert [piece async for piece in response] == [b"two"]
         assert (await hand.ask(upstream.url)).body == b"onetwo"
     assert upstream.connections == 1
-
-
-async def test_cancelled_waiter_frees_its_place_for_the_next():
-    """Two hundred wait for one connection; all but each tenth leave, in the very turn it is freed."""
-    release = asyncio.Event()
-    async with Scripted(answer=lambda _: [Wait(release), Send(OK)]) as upstream, DIRECT.open(1) as hand:
-        works = [asyncio.ensure_future(hand.ask(upstream.url, b"%d" % number)) for number in range(200)]
-        await upstream.requested()
-        release.set()
-        for number, work in enumerate(works):
-            if number % 10:
-                work.cancel()
-        outcomes = await asyncio.gather(*works, return_exceptions=True)
-    assert not [outcome for outcome in outcomes if isinstance(outcome, TransportFault)]
-    assert len([outcome for outcome in outcomes if not isinstance(outcome, BaseException)]) == 20

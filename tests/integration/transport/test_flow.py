@@ -6,7 +6,6 @@ import asyncio
 import fcntl
 import gc
 import hashlib
-import random
 import sys
 import termios
 import tracemalloc
@@ -15,10 +14,8 @@ from typing import cast
 
 import pytest
 
-from gatepass.errors import Fault
 from gatepass.http_client.response_body import UpstreamResponse
-from gatepass.types import Timeouts
-from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Move, Scripted, Send, chunk, head, reply, stream
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Scripted, Send, chunk, reply, stream
 from tests.integration.transport.hand import DIRECT
 from tests.waiting import at_rest, until
 
@@ -88,61 +85,12 @@ async def test_a_large_body_waits_for_a_slow_reader():
     assert reader.count > len(body)
 
 
-async def test_large_body_arrives_unchanged():
-    body = random.Random(16).randbytes(16 * MIB)
-    async with Scripted([Send(reply(b"fine"))]) as upstream, DIRECT.open() as hand:
-        assert (await hand.ask(upstream.url, body)).body == b"fine"
-    assert hashlib.sha256(upstream.received[0].body).digest() == hashlib.sha256(body).digest()
-
-
-async def test_a_refusal_before_the_body_is_out_is_the_reply():
-    """The rest of the body stays here, and the connection is not used again."""
-    reader = SlowReader()
-    async with Serving(reader) as url, DIRECT.open() as hand:
-        asking = asyncio.ensure_future(hand.ask(url, b"x" * 16 * MIB))
-        await reader.began.wait()
-        reader.transport.write(reply(b"too large", 413))
-        answer = await asking
-        assert (answer.status, answer.body) == (413, b"too large")
-        reader.transport.resume_reading()
-        await asyncio.wait_for(reader.gone.wait(), 5)
-    assert reader.count < 16 * MIB
-
-
-async def test_a_refusal_in_parts_before_the_body_is_out_is_the_whole_reply():
-    reader = SlowReader()
-    async with Serving(reader) as url, DIRECT.open() as hand:
-        sending = asyncio.ensure_future(hand.send(url, b"x" * 16 * MIB))
-        await reader.began.wait()
-        reader.transport.write(head(413, content_length="9") + b"too")
-        response = await sending
-        assert await anext(aiter(response)) == b"too"
-        reader.transport.write(b" large")
-        assert b"".join([piece async for piece in response]) == b" large"
-        await response.aclose()
-
-
-async def test_a_server_that_never_reads_is_waited_for_until_first_byte_s():
-    reader = SlowReader()
-    async with Serving(reader) as url, DIRECT.open() as hand:
-        fault = await hand.fault(url, b"x" * 16 * MIB, bounds=Timeouts(5, 0.2, 5))
-        assert fault.kind is Fault.TIMEOUT_FIRST_BYTE
-        reader.transport.resume_reading()
-        await asyncio.wait_for(reader.gone.wait(), 5)
-
-
 LARGE = 64 * MIB
-ONE = b"y" * MIB
-FORMS: dict[str, Dialogue] = {
-    "length": [Send(head(content_length=str(LARGE))), *[Send(ONE)] * 64],
-    "chunks": [Send(stream(end=b"")), *[Send(chunk(ONE))] * 64, Send(LAST_CHUNK)],
-    "close": [Send(head()), *[cast(Move, Send(ONE))] * 64, Fin()],
-}
 
 
-@pytest.mark.parametrize("form", FORMS)
-async def test_a_slow_reader_stops_the_server_and_gets_all_of_it(form: str):
-    async with Scripted(FORMS[form], send_buffer_bytes=65_536) as upstream, DIRECT.open() as hand:
+async def test_a_slow_reader_stops_the_server_and_gets_all_of_it():
+    dialogue: Dialogue = [Send(stream(end=b"")), *[Send(chunk(b"y" * MIB))] * 64, Send(LAST_CHUNK)]
+    async with Scripted(dialogue, send_buffer_bytes=65_536) as upstream, DIRECT.open() as hand:
         response = await hand.send(upstream.url)
         pieces = aiter(response)
         count = len(await anext(pieces))

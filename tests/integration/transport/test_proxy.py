@@ -7,7 +7,6 @@ import base64
 import gc
 import re
 import ssl
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -20,7 +19,7 @@ from gatepass.http_client.pool import open_transport
 from gatepass.http_client.tls import ssl_context
 from gatepass.types import Timeouts
 from tests.integration.gateway import descriptors
-from tests.integration.scripted import Dialogue, Fin, Hold, Move, Pause, Rst, Scripted, Send, Wait, reply
+from tests.integration.scripted import Dialogue, Fin, Hold, Move, Pause, Rst, Scripted, Send, reply
 from tests.integration.transport.hand import Hand
 from tests.integration.transport.proxies import AUTHORITY, Tunnel, proxy_context
 from tests.waiting import until
@@ -167,13 +166,6 @@ async def test_the_way_through_a_proxy_is_bounded_by_connect_s(dialogue: Dialogu
     assert (await refused(*dialogue, connect_s=0.2)).kind is Fault.TIMEOUT_CONNECT
 
 
-async def test_connect_and_handshake_share_one_bound():
-    began_s = time.monotonic()
-    fault = await refused(Pause(1.0), Send(b"HTTP/1.1 200 OK\r\n\r\n"), Hold(), connect_s=1.2)
-    assert fault.kind is Fault.TIMEOUT_CONNECT
-    assert time.monotonic() - began_s < 2.1
-
-
 @pytest.mark.parametrize(
     "answer",
     [
@@ -212,18 +204,6 @@ async def test_a_407_to_a_whole_url_is_the_proxys_refusal():
         f"407 Proxy Authentication Required from {proxy.url.removeprefix('http://')}",
     )
     assert (fault.sent, proxy.connections, len(proxy.received)) == (True, 1, 1), "the proxy has read the request"
-
-
-@pytest.mark.parametrize("auth", ["user:pass word", None])
-async def test_no_connection_to_a_proxy_is_made_ahead(auth: str | None):
-    go_on = asyncio.Event()
-    async with Scripted([Send(OK)], [Wait(go_on), Send(OK)]) as proxy, through(proxy.url, auth) as hand:
-        await hand.ask("http://llm.example/")
-        works = [asyncio.ensure_future(hand.ask("http://llm.example/")) for _ in range(2)]
-        await proxy.requested(3)
-        go_on.set()
-        await asyncio.gather(*works)
-        assert proxy.connections == 2
 
 
 async def test_a_proxy_over_tls_gets_whole_urls_too():
@@ -270,14 +250,6 @@ async def test_fifty_cancelled_dials_leave_no_descriptor(silent: str, *, over_tl
             await transport.aclose()
     finally:
         gc.enable()
-
-
-@pytest.mark.parametrize("end", [Fin(), Rst()], ids=["FIN", "RST"])
-async def test_a_reused_connection_to_a_proxy_is_stale_too(end: Fin | Rst):
-    async with Scripted([Send(OK)], [end]) as proxy, through(proxy.url) as hand:
-        await hand.ask("http://llm.example/")
-        fault = await hand.fault("http://llm.example/")
-    assert (fault.kind, fault.stale) == (Fault.CLOSED, True)
 
 
 async def test_a_proxy_that_is_down_is_no_connection():

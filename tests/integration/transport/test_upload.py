@@ -9,10 +9,9 @@ from typing import cast
 
 import pytest
 
-from gatepass.errors import ClientGone, Fault, TransportFault
 from gatepass.http_client.response_body import read_whole
 from gatepass.types import OutboundRequest, Timeouts
-from tests.integration.scripted import Hold, Rst, Scripted, Send, reply
+from tests.integration.scripted import Scripted, Send, reply
 from tests.integration.transport.hand import BOUNDS, DIRECT, LIMIT_BYTES, Hand
 from tests.waiting import at_rest, until
 
@@ -81,32 +80,6 @@ async def test_upload_is_sent_with_its_framing_and_the_connection_reused(length_
     assert upstream.connections == 1
 
 
-async def test_received_pieces_of_an_upload_are_sent_before_the_rest_arrives():
-    upload = Pieces((b"abc", None, b"def"), 6)
-    async with Scripted([Send(OK)]) as upstream, DIRECT.open() as hand:
-        asking = asyncio.create_task(ask(hand, upstream.url, upload))
-        await until(lambda: upload.taken == 1 and upstream.open == 1)
-        upload.go_on.set()
-        assert await asking == b"fine"
-    assert upstream.received[0].body == b"abcdef"
-
-
-async def test_disconnect_ends_the_request_and_its_connection():
-    async with Scripted([Send(OK)]) as upstream, DIRECT.open() as hand:
-        with pytest.raises(ClientGone):
-            await ask(hand, upstream.url, Pieces((b"abc", ClientGone()), 6))
-        await until(lambda: upstream.open == 0)
-        assert await ask(hand, upstream.url, Pieces((b"abc",), 3)) == b"fine"
-    assert [request.body for request in upstream.received] == [b"abc"]
-
-
-async def test_an_upload_into_a_connection_that_dies_is_a_fault_of_what_was_sent():
-    pieces = tuple(bytes(2**18) for _ in range(64))
-    async with Scripted([Rst()], sends_first=True) as upstream, DIRECT.open() as hand:
-        with pytest.raises(TransportFault):
-            await ask(hand, upstream.url, Pieces(pieces, 2**24))
-
-
 async def test_upload_waits_for_an_upstream_that_reads_nothing():
     """The kernel takes some megabytes; the rest stays where it comes from."""
     upload = Pieces(tuple(bytes(2**18) for _ in range(400)), 400 * 2**18)
@@ -125,19 +98,3 @@ async def test_upload_waits_for_an_upstream_that_reads_nothing():
         for one in made:
             await one.hang_up()
     assert taken < 200
-
-
-async def test_an_upload_may_take_longer_than_the_server_may_be_silent():
-    bounds = Timeouts(connect_s=1.0, first_byte_s=1.0, idle_s=5)
-    upload = Pieces((b"abc", None, b"def"), 6)
-    async with Scripted([Send(OK)]) as upstream, DIRECT.open() as hand:
-        asyncio.get_running_loop().call_later(1.5, upload.go_on.set)  # the test measures its slowness
-        assert await ask(hand, upstream.url, upload, bounds) == b"fine"
-
-
-async def test_server_that_is_silent_after_an_upload_is_a_timeout():
-    bounds = Timeouts(connect_s=5, first_byte_s=0.15, idle_s=5)
-    async with Scripted([Hold()]) as upstream, DIRECT.open() as hand:
-        with pytest.raises(TransportFault) as caught:
-            await ask(hand, upstream.url, Pieces((b"abc",), 3), bounds)
-    assert caught.value.kind is Fault.TIMEOUT_FIRST_BYTE

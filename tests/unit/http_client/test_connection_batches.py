@@ -28,17 +28,6 @@ async def test_deferred_writes_are_flushed_in_their_order_at_the_end_of_the_iter
     assert events == ["a", "b", "c"]
 
 
-async def test_a_write_beside_few_others_is_not_deferred_in_the_next_iteration_either():
-    events: list[str] = []
-    batcher, loop = WriteBatcher(), asyncio.get_running_loop()
-    assert not batcher.defer(Pen("a", events), MIN_IN_FLIGHT - 1, loop)
-    assert batcher.defer(Pen("b", events), MIN_IN_FLIGHT, loop)
-    await rest()
-    assert not batcher.defer(Pen("c", events), MIN_IN_FLIGHT - 1, loop)
-    await rest()
-    assert events == ["b"]
-
-
 async def test_writer_deferred_during_a_flush_waits_for_the_next_iteration():
     events: list[str] = []
     batcher, loop = WriteBatcher(), asyncio.get_running_loop()

@@ -18,25 +18,6 @@ def deadline(alarm: Alarm) -> Deadline:
     return Deadline(asyncio.get_running_loop(), alarm)
 
 
-async def test_a_deadline_passes_once():
-    alarm = Alarm()
-    deadline(alarm).set(5)
-    await advance(4.9)
-    assert alarm.rung == 0
-    await advance(0.2)
-    await advance(100)
-    assert alarm.rung == 1
-
-
-async def test_a_lifted_deadline_does_not_pass():
-    alarm = Alarm()
-    limit = deadline(alarm)
-    limit.set(5)
-    limit.lift()
-    await advance(100)
-    assert alarm.rung == 0
-
-
 async def test_last_deadline_applies_if_later_or_earlier():
     for moves, at_s in (((5, 9), 9), ((9, 5), 5), ((5, 9, 7), 7), ((9, 2, 4), 4)):
         alarm = Alarm()

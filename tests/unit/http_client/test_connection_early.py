@@ -70,16 +70,6 @@ async def test_bytes_on_a_new_connection_are_the_reply_to_its_first_request(ends
     assert await body_of(await asking) == b"fine"
 
 
-async def test_bytes_that_arrive_after_the_request_was_written_are_its_reply(ends):
-    own, server = ends
-    wire = Wire(own)
-    asking = asked(wire, 1)
-    await rest()
-    server.send(b"x")
-    wire.feed(answer(1))
-    assert await body_of(await asking) == b"fine"
-
-
 async def exchange(wire: Wire, number: int, replied: int) -> asyncio.Task[UpstreamResponse]:
     """Send request `number`, whose reply has the id of `replied`."""
     asking = asked(wire, number)
@@ -103,9 +93,3 @@ async def test_ids_of_the_upstream_itself_mean_nothing():
     wire = Wire()
     for number in range(3):
         assert await body_of(await (await exchange(wire, number, 100))) == b"fine"
-
-
-async def test_clients_may_use_one_id_for_all_requests():
-    wire = Wire()
-    for _ in range(3):
-        assert await body_of(await (await exchange(wire, 7, 7))) == b"fine"

@@ -99,17 +99,6 @@ async def test_a_reply_does_not_wait_for_the_next_piece_of_the_upload(cut: int):
     assert (wire.events, sender.taken) == (["lost"], 1), "what is half sent is not used again"
 
 
-async def test_a_reply_behind_a_piece_that_waits_for_room_ends_the_upload_too():
-    sender = Sender()
-    wire, asking = await begun(sender, held_back=True)
-    sender.send(LARGE)
-    sender.send(b"behind")
-    await rest()
-    wire.feed(NO)
-    assert (await at_once(asking)).status == 403
-    assert b"behind" not in wire.sent
-
-
 async def test_a_reply_in_the_iteration_of_the_last_piece_is_the_reply():
     for first_the_reply in (True, False):
         sender = Sender(None)
@@ -188,16 +177,6 @@ async def test_the_servers_time_does_not_run_while_the_client_sends():
     assert not asking.done()
     wire.feed(OK)
     assert (await asking).status == 200
-
-
-async def test_server_that_is_silent_after_an_upload_is_a_timeout():
-    sender = Sender()
-    _, asking = await begun(sender)
-    await advance(BOUNDS.first_byte_s)
-    sender.send(b"")
-    await rest()
-    await advance(BOUNDS.first_byte_s)
-    assert await fault_of(asking) is Fault.TIMEOUT_FIRST_BYTE
 
 
 async def test_server_has_the_full_time_for_each_piece_of_an_upload():

@@ -103,13 +103,6 @@ async def test_a_large_read_without_a_turn_waits_with_reading_paused():
     assert (reply.size, wire.transport.reading) == (before + len(LARGE), True)
 
 
-async def test_a_small_read_needs_no_turn():
-    wire, reply = await busy()
-    before = reply.size
-    wire.feed(b"2\r\nok\r\n")
-    assert reply.size == before + 2
-
-
 async def test_what_waits_is_parsed_before_the_end_of_its_connection():
     wire, reply = await busy()
     wire.feed(CHUNK + b"0\r\n\r\n")
@@ -130,22 +123,6 @@ async def test_what_waits_is_parsed_before_the_end_of_the_input(head):
     wire.feed(CHUNK + b"0\r\n\r\n" if is_chunked else LARGE)
     wire.connection.eof_received()
     assert b"".join([piece async for piece in reply]) == b"a" + LARGE + LARGE
-
-
-async def test_what_waits_is_dropped_with_an_aborted_reply():
-    wire, reply = await busy()
-    wire.feed(CHUNK)
-    await reply.aclose()
-    await rest()
-    assert wire.events == ["lost"]
-
-
-async def test_a_reply_that_waits_and_is_complete_frees_its_connection():
-    wire, reply = await busy()
-    wire.feed(CHUNK + b"0\r\n\r\n")
-    await rest()
-    assert reply.ended
-    assert (wire.events, wire.transport.reading) == (["freed"], True)
 
 
 async def test_a_head_that_waits_has_the_same_limit():

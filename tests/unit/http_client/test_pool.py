@@ -13,7 +13,7 @@ from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.connection import Connection
 from gatepass.http_client.pool import AGE_S, IDLE_S, SHORT_IDLE_S, ConnectionPool
 from gatepass.types import Timeouts
-from tests.unit.http_client.loop import advance, driven, rest
+from tests.unit.http_client.loop import advance, rest
 from tests.unit.http_client.wire import FakeTransport, feed
 
 BOUNDS = Timeouts(connect_s=5, first_byte_s=1000, idle_s=1000)
@@ -91,21 +91,6 @@ async def test_a_fresh_connection_is_never_one_that_was_kept():
     assert len(server.dialed) == 3
 
 
-async def test_a_fresh_connection_makes_room_where_the_limit_is_reached():
-    server = Server()
-    pool = ConnectionPool(server.dial, 1)
-    kept = await pool.take(5)
-    await use(kept)
-    assert await pool.take(5, fresh=True) is not kept
-    busy = server.dialed[-1]
-    waiting = asyncio.ensure_future(pool.take(5, fresh=True))
-    await rest()
-    assert not waiting.done()
-    await use(busy)
-    await rest()
-    assert (await waiting) not in (kept, busy)
-
-
 async def test_waiting_requests_are_served_in_the_order_of_arrival_and_no_other_wakes():
     server = Server()
     pool = ConnectionPool(server.dial, 1)
@@ -119,31 +104,6 @@ async def test_waiting_requests_are_served_in_the_order_of_arrival_and_no_other_
         assert work.result() is connection
     await use(connection)
     assert pool.take_idle() is connection
-
-
-async def test_a_new_request_does_not_overtake_waiting_ones():
-    pool = ConnectionPool(Server().dial, 1)
-    connection = await pool.take(5)
-    waiter = taken(pool)
-    await rest()
-    await use(connection)
-    newcomer = taken(pool)
-    await rest()
-    assert (waiter.done(), newcomer.done()) == (True, False)
-    newcomer.cancel()
-
-
-async def test_a_waiting_request_gets_the_slot_of_a_connection_that_was_lost():
-    server = Server()
-    pool = ConnectionPool(server.dial, 1)
-    connection = await pool.take(5)
-    waiter = taken(pool)
-    await rest()
-    connection.abort()
-    await rest()
-    assert waiter.result() is server.dialed[1]
-    await use(waiter.result())
-    await proved_whole(pool, 1)
 
 
 async def test_a_waiting_request_gets_the_slot_of_a_dial_that_failed():
@@ -238,15 +198,6 @@ async def test_idle_connections_expire_each_in_its_time(idle_s):
     assert server.open == 0
 
 
-async def test_a_connection_in_use_does_not_expire():
-    pool = ConnectionPool(Server().dial, 1)
-    connection = await pool.take(5)
-    await use(connection)
-    assert pool.take_idle() is connection
-    await advance(10 * IDLE_S)
-    assert connection.is_open()
-
-
 async def test_an_old_connection_takes_no_further_request():
     server = Server()
     pool = ConnectionPool(server.dial, 1)
@@ -282,16 +233,6 @@ async def test_closed_pool_ends_all_connections_and_returns_none():
     assert (free.is_open(), busy.is_open(), server.open) == (False, False, 0)
     with pytest.raises(TransportFault, match="closed"):
         await pool.take(5)
-
-
-async def test_closed_pool_has_no_timer():
-    pool = ConnectionPool(Server().dial, 1)
-    await use(await pool.take(5))
-    pool.close()
-    timers = driven().timers
-    for _ in range(3):
-        await advance(IDLE_S)
-    assert driven().timers == timers
 
 
 async def test_a_lost_connection_is_forgotten_without_the_garbage_collector():
@@ -365,19 +306,3 @@ async def test_a_dial_cancelled_in_any_iteration_leaves_its_slot_to_others():
         await rest()
         await proved_whole(pool, 1)
         assert server.open == 1
-
-
-async def test_a_thousand_leavers_leave_no_trace():
-    pool = ConnectionPool(Server().dial, 1)
-    connection = await pool.take(5)
-    works = [taken(pool) for _ in range(1000)]
-    await rest()
-    for work in works[:-1]:
-        work.cancel()
-    await rest()
-    assert pool.counts.waiting == 1
-    await use(connection)
-    await rest()
-    assert works[-1].result() is connection
-    await use(connection)
-    await proved_whole(pool, 1)

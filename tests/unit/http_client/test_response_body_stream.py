@@ -62,16 +62,6 @@ async def test_stream_to_passes_each_piece_and_returns_true_at_the_end():
     assert wire.events == ["freed"]
 
 
-async def test_pieces_received_with_the_end_are_passed():
-    wire, taker = Wire(), Taker()
-    reply = await begun(wire)
-    pouring = asyncio.ensure_future(reply.stream_to(taker))
-    await rest()
-    wire.feed(chunk(b"a") + END)
-    assert (await pouring, taker.taken) == (True, [b"a"])
-    assert await reply.stream_to(taker) is True
-
-
 @pytest.mark.parametrize("at", ["before it waits", "while it waits", "with the end"])
 async def test_a_paused_reader_gets_no_more_until_it_reads_again(at: str):
     wire, taker = Wire(), Taker(b"a")
@@ -107,17 +97,6 @@ async def test_pieces_before_stream_to_are_passed_like_later_pieces(pieces, enou
             return taker.taken, fault.kind, reply.size
 
     assert await found(UpstreamResponse.stream_to) == await found(stream_pieces)
-
-
-async def test_fault_is_raised_after_all_received_pieces():
-    wire, taker = Wire(), Taker()
-    pouring = asyncio.ensure_future((await begun(wire)).stream_to(taker))
-    await rest()
-    wire.feed(chunk(b"a"))
-    wire.end()
-    with pytest.raises(TransportFault) as caught:
-        await pouring
-    assert (caught.value.kind, taker.taken) == (Fault.CLOSED, [b"a"])
 
 
 async def test_silence_is_bounded_from_the_last_piece_on():
@@ -223,21 +202,3 @@ async def test_a_body_that_arrived_with_its_head_is_counted_and_waits_for_room(b
     assert await read_whole(reply, 5, beginning, memory) == beginning + b"abc"
     assert (sum(memory.added), memory.is_full()) == (len(beginning) + 3, False)
     assert (reply.pieces, reply.size) == ([], 0)
-
-
-@pytest.mark.parametrize("beginning", [b"", b"01"])
-async def test_a_body_that_arrived_with_its_head_has_the_same_limit(beginning):
-    reply = await begun(Wire(), chunk(b"abc") + END)
-    with pytest.raises(TransportFault) as raised:
-        await read_whole(reply, 2 + len(beginning), beginning)
-    assert raised.value.kind is Fault.TOO_LARGE
-
-
-@pytest.mark.parametrize("beginning", [b"", b"01"])
-async def test_a_body_that_ends_early_is_a_fault_although_its_only_piece_arrived(beginning):
-    wire = Wire()
-    reply = await begun(wire, chunk(b"abc"))
-    wire.connection.server_closed(None)
-    with pytest.raises(TransportFault) as raised:
-        await read_whole(reply, 5, beginning)
-    assert raised.value.kind is Fault.CLOSED
