@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 
 import msgspec
 import pytest
@@ -16,8 +17,6 @@ from gatepass.auth.api_keys import hash_key
 from gatepass.config.model import Limits
 from gatepass.errors import BodyTooComplex, GatepassError
 from gatepass.protocols.request import LARGE_BYTES, MOST_VALUES, RequestBody
-from gatepass.proxy.body_threads import MOST_ON_LOOP_BYTES
-from gatepass.server import parser as reader_module
 from gatepass.server.connection import MOST_AHEAD
 from gatepass.server.cycle import HttpRequestCycle
 from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS, RequestParser
@@ -136,30 +135,16 @@ def test_a_head_is_served_or_refused_as_the_rfc_requires(attack: Attack, head: H
 
 
 @pytest.mark.attack("heads: version, Host, Transfer-Encoding")
-@pytest.mark.parametrize("target", ["/v1/x", *NAMING_TARGETS])
-@pytest.mark.parametrize("host", [*HOSTS, *BAD_HOSTS])
-def test_host_is_accepted_or_refused_as_the_rfc_requires(attack: Attack, host: str, target: str) -> None:
-    head = Head("1.1", 1, (), host, target)
-    attack.cases += 1
-    attack.check(status_by_reader(head.raw, 0) == head.status, head)
-
-
-@pytest.mark.parametrize("host", BAD_HOSTS)
-def test_invalid_host_after_a_valid_one_is_refused(host: str) -> None:
+def test_each_host_is_accepted_or_refused_as_the_rfc_requires(attack: Attack) -> None:
     first = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
-    assert status_by_reader(first + Head("1.1", 1, (), host).raw, len(first)) == 400
-
-
-def test_second_empty_host_is_refused_if_the_target_names_a_host() -> None:
-    first = b"GET / HTTP/1.1\r\nHost:\r\n\r\n"
-    assert status_by_reader(first, 0) == 200
-    assert status_by_reader(first + Head("1.1", 1, (), "", NAMING_TARGETS[0]).raw, len(first)) == 400
-
-
-def test_a_reader_that_accepts_any_value_of_host_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader_module, "is_host", lambda *_: True)
-    head = Head("1.1", 1, (), BAD_HOSTS[0])
-    assert status_by_reader(head.raw, 0) != head.status
+    for host, target in product((*HOSTS, *BAD_HOSTS), ("/v1/x", *NAMING_TARGETS)):
+        head = Head("1.1", 1, (), host, target)
+        attack.cases += 1
+        attack.check(status_by_reader(head.raw, 0) == head.status, head)
+        attack.check(status_by_reader(first + head.raw, len(first)) == head.status, ("second", head))
+    empty = b"GET / HTTP/1.1\r\nHost:\r\n\r\n"
+    second = Head("1.1", 1, (), "", NAMING_TARGETS[0]).raw
+    attack.check((status_by_reader(empty, 0), status_by_reader(empty + second, len(empty))) == (200, 400), "empty")
 
 
 @pytest.mark.attack("heads: many behind a long one")
@@ -177,30 +162,22 @@ def test_a_long_request_line_is_not_read_again_for_the_requests_behind_it(attack
 JSON_BODY = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 
 
-@pytest.mark.parametrize(
-    ("raw", "status"),
-    [
+async def test_a_server_refuses_such_a_head_and_closes() -> None:
+    heads = [
         (b"GET /healthz HTTP/1.1\r\n\r\n", 400),
-        (b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
-        (b"GET /healthz HTTP/1.1\r\nHost: a b/c@d\r\n\r\n", 400),
         (b"GET http://localhost/healthz HTTP/1.1\r\nHost:\r\n\r\n", 400),
-        (b"GET /healthz HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", 400),
         (b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n", 200),
         (b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
-        (b"POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", 501),
-        (b"GET /healthz HTTP/2.0\r\nHost: a\r\n\r\n", 505),
         (b"GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 403),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
         (b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (2**64 - 1), 415),
         (b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\n" + JSON_BODY % (2**64 - 1), 413),
         (b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 9 \r\n\r\n{", 415),
-    ],
-)
-async def test_a_server_refuses_such_a_head_and_closes(raw: bytes, status: int) -> None:
+    ]
     async with gateway(upstream="http://127.0.0.1:9") as served:
-        answer = await send_raw(served.port, raw)
-    assert status_of(answer) == status
-    assert b"connection: close" in answer.lower()
+        for raw, status in heads:
+            answer = await send_raw(served.port, raw)
+            assert (status_of(answer), b"connection: close" in answer.lower()) == (status, True), raw
 
 
 # framing and trailer fields
@@ -253,11 +230,6 @@ def test_trailer_fields_have_the_bounds_of_a_head(attack: Attack, count: int, va
     with attack.on_loop():
         fed(raw[:READ_BYTES], READ_BYTES)
     attack.check(holds, (count, value_bytes, step))
-
-
-def test_a_reader_without_a_bound_on_trailer_fields_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader_module, "HEAD_BYTES", 1 << 40)
-    assert not trailers_hold(trailer_fields(1, 1_000_000), 4_096)
 
 
 async def test_trailer_fields_are_not_relayed_and_the_next_request_is_served() -> None:
@@ -325,15 +297,6 @@ def test_a_chunked_body_takes_memory_by_its_bytes(attack: Attack, chunks: Chunks
     with attack.memory(chunks.allowed_bytes()):
         found = asyncio.run(whole_body(raw, step))
     attack.check(is_right(chunks, found, step), (chunks, step))
-
-
-def test_a_body_that_keeps_an_object_for_each_chunk_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    chunks = Chunks(2, 0, 100_000)
-    monkeypatch.setattr("gatepass.server.parser.add_piece", lambda pieces, piece: pieces.append(piece))
-    row = Attack("planted")
-    raw = chunks.raw
-    with pytest.raises(AssertionError, match="by the formula"), row.memory(chunks.allowed_bytes()):
-        asyncio.run(whole_body(raw, READ_BYTES))
 
 
 # JSON bodies
@@ -427,14 +390,6 @@ def test_a_large_body_takes_no_copy_of_itself(attack: Attack, unit: str) -> None
         cost_of(raw)
 
 
-def test_a_body_with_any_structure_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    body = Json("x", deep(60), 8 * MIB).raw
-    refused_s = cost_of(body)[0]
-    read = RequestBody.read
-    monkeypatch.setattr(RequestBody, "read", lambda body: read(body, most_values=len(body)))
-    assert cost_of(body)[0] > 4 * refused_s
-
-
 @pytest.mark.attack("reads of tiny parts: a server")
 @pytest.mark.parametrize(
     ("raw", "replies"),
@@ -473,30 +428,6 @@ async def test_server_serves_others_while_it_reads_large_bodies(attack: Attack) 
     await serve_all(attack, ((body.raw, 413) for body in refused))
     await serve_all(attack, [(Json("x", "[]", 2 * MIB).raw[:-1], 413)])  # without its end
     await serve_all(attack, ((body.raw, 200) for body in served))
-
-
-@pytest.mark.attack("JSON bodies: in one piece")
-async def test_server_serves_others_while_it_reads_bodies_in_one_piece(attack: Attack) -> None:
-    small, most = LARGE_BYTES - 1024, MOST_VALUES - 1024
-    chats = [
-        *(Json(name, unit, size) for name, unit in PIECES for size in (small, most)),
-        Json("x", '\\"' * 512, most, '"'),
-        Json("x", '\\"' * 512, MOST_ON_LOOP_BYTES - 1024, '"'),
-        Json("x", "é" * 512, MOST_ON_LOOP_BYTES - 1024, '"'),
-        Json("x", "é" * 512, 8 * MIB, '"'),
-        Json("x", "A" * 1024, 12 * MIB, '"'),
-        Json('x":[%s],"y' % (" " * 7 * MIB), "1", 4),
-        Json("x", '"model":{}', small, "{"),
-    ]
-    twice = [Json('m":1,"Model', "[]", small), Json('m":1,"model', "1", most)]
-    await serve_all(attack, ((chat.raw, 200) for chat in chats))
-    await serve_all(attack, ((body.raw, 400) for body in twice))
-
-
-PIECES = (
-    *(("messages", '{"role":"user","content":"a"}'), ("x", "[]"), ("x", "1"), ("x", '"\\n"'), ("x", deep(60))),
-    *(("tools", '{"name":"model"}'), ("x", '""'), ("x", '"Model"')),
-)
 
 
 async def serve_all(attack: Attack, bodies: Iterable[tuple[bytes, int]]) -> None:
@@ -602,8 +533,3 @@ def test_form_is_refused_exactly_when_it_is_late(attack: Attack, sends: Sends) -
     attack.cases += 1
     given_up, is_due = in_driven_time(sends)
     attack.check(given_up == is_due, sends)
-
-
-def test_a_form_without_a_least_rate_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(HttpRequestCycle, "ahead_s", lambda *_: 0.0)
-    assert in_driven_time([(1, 19.1)] * 5) == (False, True)

@@ -42,17 +42,6 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(draw(st.integers(2, 5)), draw(st.sampled_from(["none", "replaced", "died"])), batches)
 
 
-class Greedy(Acceptor):
-    """Accept all waiting connections, as asyncio's server does."""
-
-    def _accept(self) -> None:
-        for _ in range(CONNECTIONS):
-            super()._accept()
-
-    def _is_above_share(self) -> bool:
-        return False
-
-
 @dataclass(eq=False)
 class Worker:
     """One of several acceptors on a socket; `held` are its open connections."""
@@ -154,7 +143,3 @@ def test_no_worker_holds_more_than_1_3_times_its_share(attack: Attack, case: Cas
     attack.cases += 1
     held = asyncio.run(spread(case))
     attack.check(holds(held), (case, held))
-
-
-def test_mutant_that_accepts_all_waiting_connections_is_found() -> None:
-    assert not holds(asyncio.run(spread(Case(2, "none", (CONNECTIONS,)), Greedy)))

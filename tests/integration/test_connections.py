@@ -18,7 +18,7 @@ from gatepass.config.model import Config
 from tests.integration.answers import COMPLETION, EVENTS
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.issuer import minted
-from tests.integration.scripted import Fin, Hold, Move, Rst, Scripted, Send, Wait, head, reply, stream
+from tests.integration.scripted import Fin, Hold, Move, Rst, Scripted, Send, Wait, reply, stream
 from tests.integration.transport.proxies import Tunnel
 from tests.waiting import until
 
@@ -66,26 +66,19 @@ async def reported(upstream: dict[str, Any], body: Any = HELLO) -> tuple[int, st
 
 
 @pytest.mark.parametrize("body", [HELLO, STREAMED], ids=["plain", "stream"])
-async def test_a_refused_connection_names_the_setting_to_look_at(body):
-    with refusing_server() as url:
-        status, code, message = await reported({"base_url": f"{url}/v1"}, body)
-    assert (status, code) == (502, "upstream_connect")
-    assert "upstreams.far.base_url" in message
-
-
-@pytest.mark.parametrize("body", [HELLO, STREAMED], ids=["plain", "stream"])
-async def test_a_name_that_does_not_resolve_is_a_code_of_its_own(body):
-    status, code, message = await reported({"base_url": "http://nosuch.invalid/v1"}, body)
-    assert (status, code) == (502, "upstream_dns")
-    assert "nosuch.invalid" in message
-
-
-@pytest.mark.parametrize("body", [HELLO, STREAMED], ids=["plain", "stream"])
-async def test_a_server_that_accepts_no_connection_is_a_connect_timeout(body):
-    with full_server() as url:
-        status, code, message = await reported({"base_url": url, "timeouts": {"connect_s": 0.3}}, body)
-    assert (status, code) == (504, "upstream_timeout_connect")
-    assert "upstreams.far.timeouts.connect_s" in message
+async def test_a_connection_that_cannot_be_made_has_a_code_and_names_the_setting_to_look_at(body):
+    with refusing_server() as refuses, full_server() as full:
+        for upstream, status, code, named in (
+            ({"base_url": f"{refuses}/v1"}, 502, "upstream_connect", "upstreams.far.base_url"),
+            ({"base_url": "http://nosuch.invalid/v1"}, 502, "upstream_dns", "nosuch.invalid"),
+            (
+                {"base_url": full, "timeouts": {"connect_s": 0.3}},
+                *(504, "upstream_timeout_connect", "upstreams.far.timeouts.connect_s"),
+            ),
+        ):
+            found = await reported(upstream, body)
+            assert found[:2] == (status, code)
+            assert named in found[2]
 
 
 async def test_a_pool_that_is_full_is_503_with_retry_after_and_harms_no_other_upstream():
@@ -188,43 +181,6 @@ async def test_the_default_network_carries_an_upstream_and_a_token_endpoint(ca_f
     assert len(near.received) == 1
 
 
-async def test_a_certificate_for_another_name_is_refused(ca_file):
-    async with Scripted([GOOD], tls=secured(("llm.corp.example",))) as upstream:
-        status, code, _ = await reported({"base_url": upstream.url, "network": {"ca_file": ca_file}})
-        assert (status, code, upstream.received) == (502, "upstream_tls", [])
-
-
-async def test_a_server_without_tls_is_reported_as_tls():
-    async with Scripted([Fin()], sends_first=True) as upstream:
-        status, code, _ = await reported({"base_url": upstream.url.replace("http:", "https:")})
-    assert (status, code) in {(502, "upstream_tls"), (502, "upstream_connect")}
-
-
-async def test_configured_client_certificate_is_sent(ca_file, tmp_path):
-    clients = trustme.CA()
-    shown = clients.issue_cert("gatepass.corp.example")
-    shown.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-    shown.private_key_pem.write_to_path(tmp_path / "key.pem")
-    pair = {"client_cert": str(tmp_path / "cert.pem"), "client_key": str(tmp_path / "key.pem")}
-    async with Scripted([GOOD], tls=secured(wants=clients)) as upstream:
-        base = {"base_url": upstream.url}
-        assert await reported({**base, "network": {"ca_file": ca_file, **pair}}) == (200, "", "")
-        assert len(upstream.received) == 1
-
-
-@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
-async def test_a_client_certificate_that_is_wanted_and_not_there_is_reported(ca_file, version):
-    """TLS 1.3 reports it after the handshake, and asyncio's server then resets the connection over its own alert."""
-    context = secured(wants=trustme.CA())
-    context.maximum_version = ssl.TLSVersion[version]
-    async with Scripted([GOOD], tls=context) as upstream:
-        status, code, message = await reported({"base_url": upstream.url, "network": {"ca_file": ca_file}})
-        assert (status, upstream.received) == (502, [])
-    assert code in {"upstream_tls", "upstream_tls" if version == "TLSv1_2" else "upstream_closed"}
-    if code == "upstream_tls":
-        assert "upstreams.far.network.client_cert" in message
-
-
 # --- requests that are sent again, and others ---------------------------------------------------------------------
 
 
@@ -239,6 +195,7 @@ async def test_request_on_a_closed_reused_connection_is_repeated_once_on_a_new_o
             answer = await gp.ask(body).answer()
             counted = b'gatepass_stale_connection_retries_total{upstream="far"} 1.0' in gp.state.metrics.exposition()
         connections = [request.connection for request in upstream.received]
+        assert len({(one.headers, one.body) for one in upstream.received[1:]}) == 1, "a repeat has the same bytes"
     if settings:
         assert (answer.status, answer.error["code"], connections) == (502, "upstream_closed", [1, 1])
     else:
@@ -273,9 +230,6 @@ async def test_failed_new_connection_causes_no_third_attempt():
 HALF_A_HEAD = Send(b"HTTP/1.1 200 OK\r\ncontent-")
 BEGUN: dict[str, list[Move]] = {
     "half a head, FIN": [HALF_A_HEAD, Fin()],
-    "half a head, RST": [HALF_A_HEAD, Rst()],
-    "a head, FIN": [Send(head(200, content_length="9")), Fin()],
-    "an interim reply, FIN": [Send(head(103)), Fin()],
     "an error": [Send(reply({"error": {"message": "no"}}, 503))],
 }
 
@@ -297,18 +251,6 @@ async def test_request_on_a_new_connection_is_not_repeated(end):
         assert upstream.connections == 1
 
 
-async def test_a_repeat_has_the_same_bytes_and_a_valid_token():
-    credentials = {"corp": {"type": "static", "token": "upstream-token"}}
-    async with Scripted([GOOD], [Fin()], [GOOD]) as upstream:
-        upstreams = {"far": {"base_url": upstream.url, "credential": "corp"}}
-        async with gateway(upstreams=upstreams, credentials=credentials) as gp:
-            await gp.ask().answer()
-            assert (await gp.ask().answer()).status == 200
-    second, third = upstream.received[1:]
-    assert (third.headers, third.body) == (second.headers, second.body)
-    assert third.header("authorization") == "Bearer upstream-token"
-
-
 # --- targets in order ---------------------------------------------------------------------------------------------
 
 
@@ -321,29 +263,21 @@ def two(first: dict[str, Any], second: Scripted, **blocks: Any) -> dict[str, Any
     }
 
 
-async def test_next_target_is_tried_if_no_byte_was_written_to_the_first():
-    with refusing_server() as refuses, full_server() as full:
-        firsts: list[dict[str, Any]] = [
-            {"base_url": refuses},
-            {"base_url": "http://nosuch.invalid"},
-            {"base_url": full, "timeouts": {"connect_s": 0.2}},
-        ]
-        for first in firsts:
+async def test_next_target_is_tried_if_no_byte_was_written_to_the_first(caplog):
+    caplog.set_level(logging.INFO, "gatepass.access")
+    with full_server() as full:
+        for first, code in (
+            ({"base_url": "http://nosuch.invalid"}, "upstream_dns"),
+            ({"base_url": full, "timeouts": {"connect_s": 0.2}}, "upstream_timeout_connect"),
+        ):
             async with Scripted([GOOD]) as second, gateway(**two(first, second)) as gp:
                 answer = await gp.ask().answer()
+                metrics = gp.state.metrics.exposition().decode()
             assert (answer.status, answer.json()) == (200, COMPLETION)
             assert second.received[0].json() == {**HELLO, "model": "b"}
-
-
-async def test_unreachable_target_is_in_the_access_line_and_the_metrics(caplog):
-    caplog.set_level(logging.INFO, "gatepass.access")
-    with refusing_server() as refuses:
-        async with Scripted([GOOD]) as second, gateway(**two({"base_url": refuses}, second)) as gp:
-            assert (await gp.ask().answer()).status == 200
-            metrics = (await gp.ask(None, "/metrics", method="GET").answer()).body.decode()
-    (line,) = [record.__dict__["fields"] for record in caplog.records if record.getMessage() == "request"]
-    assert (line["upstream"], line["failover"], line["outcome"]) == ("second", ("first=upstream_connect",), "ok")
-    assert 'gatepass_failovers_total{code="upstream_connect",upstream="first"} 1.0' in metrics
+            line = caplog.records[-1].__dict__["fields"]
+            assert (line["upstream"], line["failover"], line["outcome"]) == ("second", (f"first={code}",), "ok")
+            assert f'gatepass_failovers_total{{code="{code}",upstream="first"}} 1.0' in metrics
 
 
 @pytest.mark.parametrize("body", [HELLO, {**HELLO, "stream": True}], ids=["plain", "stream"])
@@ -379,15 +313,6 @@ async def test_a_timeout_names_the_setting_that_ended_it(block: str, body: dict[
     assert f"sent no reply within 0.2 s ({setting}). A slow model needs more" in answer.error["message"]
 
 
-async def test_the_total_timeout_names_the_first_target_while_it_hangs():
-    async with Scripted([Hold()]) as first, Scripted([GOOD]) as second:
-        hangs = {"base_url": first.url, "timeouts": {"total_s": 0.4}}
-        async with gateway(**two(hangs, second)) as gp:
-            error = (await gp.ask().answer()).error
-    assert (error["code"], error["hop"]) == ("upstream_timeout_total", "upstream:first")
-    assert "(upstreams.first.timeouts.total_s)" in error["message"]
-
-
 async def test_next_target_is_tried_without_a_token():
     with refusing_server() as issuer:
         login = {"type": "http_json", "url": issuer, "timeout_s": 0.3}
@@ -405,26 +330,6 @@ async def test_a_full_pool_sends_to_the_next_target():
             await first.requested()
             assert (await gp.ask().answer()).status == 200
         assert (len(first.received), len(second.received)) == (1, 1)
-
-
-SENT: dict[str, list[Move]] = {
-    "closed": [Fin()],
-    "reset": [Rst()],
-    "an error": [Send(reply({"error": {"message": "no"}}, 500))],
-    "a page": [Send(reply(b"<html>", content_type="text/html"))],
-    "silence": [Hold()],
-}
-
-
-@pytest.mark.parametrize("case", SENT)
-async def test_no_target_is_tried_after_one_that_received_the_request(case):
-    """It may have done the work: a second one could bill twice."""
-    async with Scripted(SENT[case]) as first, Scripted([GOOD]) as second:
-        patient = {"base_url": first.url, "timeouts": {"first_byte_s": 0.3}}
-        async with gateway(**two(patient, second)) as gp:
-            answer = await gp.ask().answer()
-        assert (answer.status >= 500, answer.error["hop"]) == (True, "upstream:first")
-        assert (len(first.received), second.connections) == (1, 0)
 
 
 async def test_no_target_is_tried_after_one_that_rejected_the_token():

@@ -12,11 +12,10 @@ from gatepass.auth.api_keys import hash_key
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS
 from tests.integration.gateway import HELLO, JSON, gateway
 from tests.integration.raw import request, send_raw, status_of
-from tests.integration.scripted import Scripted, Send, head, reply, stream
+from tests.integration.scripted import Scripted, Send, reply, stream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-STREAMED = {**HELLO, "stream": True}
 KEY = "gp-a-key-that-opens-the-door"
 FROM_UPSTREAM: dict[str, Any] = {
     "set_cookie": "session=upstream",
@@ -75,38 +74,28 @@ AUTHORIZED = ("authorization", f"Bearer {KEY}")
 def tricks(decoy_url: str) -> dict[str, bytes]:
     """Requests by which other gateways were led astray; each names the decoy or another path."""
     place = decoy_url.removeprefix("http://")
-    places = ("api_base", "base_url", "url", "endpoint", "proxy", "custom_llm_provider", "target", "upstream")
-    members: dict[str, Any] = dict.fromkeys(places, decoy_url)
-    members |= {"headers": {"host": place}, "extra_headers": {"host": place}, "extra_body": {"api_base": decoy_url}}
-    members |= {"litellm_params": {"api_base": decoy_url}, "metadata": {"base_url": decoy_url}, "api_key": "stolen"}
-    found = {f"body: {name}": _post({**HELLO, name: value}) for name, value in members.items()}
-    for name in ("api_base", "base_url", "url", "target", "model"):
-        found[f"query: {name}"] = _post(HELLO, target=f"/v1/chat/completions?{name}={decoy_url}")
+    found = {
+        f"body: {name}": _post({**HELLO, name: decoy_url})
+        for name in ("api_base", "base_url", "proxy", "custom_llm_provider", "upstream")
+    }
+    found["body: headers"] = _post({**HELLO, "extra_headers": {"host": place}, "litellm_params": {"api_base": place}})
+    found["query"] = _post(HELLO, target=f"/v1/chat/completions?api_base={decoy_url}&model={decoy_url}")
     for name, value in (
-        *(("host", place), ("x-forwarded-host", place), ("x-host", place), ("x-forwarded-server", place)),
-        *(("x-http-host-override", place), ("forwarded", f"host={place};proto=http"), ("x-forwarded-proto", "https")),
-        *(("x-original-url", "/admin"), ("x-rewrite-url", "/admin"), ("x-forwarded-uri", f"{decoy_url}/admin")),
-        *(("x-forwarded-prefix", "/admin"), ("destination", decoy_url), ("referer", decoy_url)),
-        *(
-            ("via", f"1.1 {place}"),
-            ("x-upstream", decoy_url),
-            ("x-api-base", decoy_url),
-            ("openai-base-url", decoy_url),
-        ),
+        *(("host", place), ("x-forwarded-host", place), ("forwarded", f"host={place};proto=http")),
+        *(("x-original-url", "/admin"), ("x-forwarded-prefix", "/admin"), ("x-api-base", decoy_url)),
     ):
         found[f"header: {name}"] = _post(HELLO, [(name, value)])
     for target in (
         *(f"{decoy_url}/v1/chat/completions", f"//{place}/v1/chat/completions", f"/v1/chat/completions#{decoy_url}"),
         *(f"/v1/chat/completions@{place}", f"/{decoy_url}/v1/chat/completions", f"http://localhost@{place}/v1/models"),
-        *("/v1/../admin", "/v1/%2e%2e/admin", "/v1/chat/completions/../../admin", "/v1/chat/completions/%2e%2e/x"),
-        *("/v1/chat%2fcompletions", "/v1/chat/completions%00", "/v1/chat/completions;x=1", "/v1//chat/completions"),
-        *("/V1/chat/completions", "/v1/chat/completions%20", "/v1/chat/completions/extra", "\\v1\\chat\\completions"),
+        *("/v1/../admin", "/v1/%2e%2e/admin", "/v1/chat/completions/%2e%2e/x", "/v1/chat%2fcompletions"),
+        *("/v1/chat/completions%00", "/v1/chat/completions;x=1", "/V1/chat/completions", "\\v1\\chat\\completions"),
     ):
-        found[f"target: {target.replace(decoy_url, 'URL').replace(place, 'PLACE')}"] = _post(HELLO, target=target)
+        found[f"target: {target}"] = _post(HELLO, target=target)
     for target in ("/v1/models/../../admin", "/v1/models/%2e%2e%2f%2e%2e%2fadmin", f"/v1/models/{decoy_url}/x"):
-        found[f"model: {target.replace(decoy_url, 'URL')}"] = request(fields=[AUTHORIZED], target=target, method="GET")
-    for model in (decoy_url, "../../admin", "m?x=1", "m#x", "m/../../x", f"m@{place}"):
-        found[f"name: {model.replace(decoy_url, 'URL').replace(place, 'PLACE')}"] = _post({**HELLO, "model": model})
+        found[f"model: {target}"] = request(fields=[AUTHORIZED], target=target, method="GET")
+    for model in (decoy_url, "../../admin", "m?x=1", f"m@{place}"):
+        found[f"name: {model}"] = _post({**HELLO, "model": model})
     found["connect"] = request(fields=[AUTHORIZED], target=place, method="CONNECT")
     return found
 
@@ -115,20 +104,18 @@ def _post(body: Any, fields: Any = (), **more: str) -> bytes:
     return request(json.dumps(body).encode(), [*fields, AUTHORIZED], **more)
 
 
-TRICKS = tuple(tricks("http://127.0.0.1:9"))
 PATHS = {"/v1/chat/completions", "/v1/models"}
 
 
-@pytest.mark.parametrize("trick", TRICKS)
-async def test_no_request_can_choose_its_destination(gp, upstream, decoy, trick):
-    before = len(upstream.received)
-    response = await send_raw(gp.port, tricks(decoy.url)[trick])
-    assert status_of(response) in {200, 400, 404, 405}
-    assert decoy.connections == 0
-    for seen in upstream.received[before:]:
-        assert seen.target in PATHS
-        assert seen.header("host") == upstream.url.removeprefix("http://")
-        assert seen.header("authorization") is None
+async def test_no_request_can_choose_its_destination(gp, upstream, decoy):
+    for trick, sent in tricks(decoy.url).items():
+        before = len(upstream.received)
+        response = await send_raw(gp.port, sent)
+        assert status_of(response) in {200, 400, 404, 405}, trick
+        assert decoy.connections == 0, trick
+        for seen in upstream.received[before:]:
+            assert (seen.target in PATHS, seen.header("authorization")) == (True, None), trick
+            assert seen.header("host") == upstream.url.removeprefix("http://"), trick
 
 
 # --- up: by allow-list --------------------------------------------------------------------------------------------
@@ -217,108 +204,6 @@ async def test_only_the_listed_fields_of_the_upstream_are_relayed(gp, streamed):
 
 # --- paths --------------------------------------------------------------------------------------------------------
 
-SPELLED = ["{}", "/v1{}", "/v1/v1{}", "{}/", "/v1{}/", "/v1/v1{}//"]
-
-
-@pytest.mark.parametrize("spelled", SPELLED)
-async def test_each_operation_has_three_paths_and_trailing_slashes(gp, upstream, spelled):
-    for path, method, body in (
-        ("/chat/completions", "POST", HELLO),
-        ("/embeddings", "POST", {"model": "e", "input": "x"}),
-        ("/models", "GET", None),
-        ("/models/org/large", "GET", None),
-    ):
-        asked = spelled.format(path) + "?api-version=1"
-        answer = await gp.ask(body, asked, method=method, headers={**JSON, "x-api-key": KEY}).answer()
-        assert (answer.status, asked) == (200, asked)
-    assert {seen.target for seen in upstream.received} <= {*PATHS, "/v1/embeddings"}
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        *("/", "/v1", "/v1/", "/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect"),
-        *(
-            "/v2/models",
-            "/v1/v1/v1/models",
-            "/v1/chat",
-            "/v1/models/",
-            "/api/v1/models",
-            "/favicon.ico",
-            "/admin",
-            "/metrics/",
-            "/x",
-        ),
-    ],
-)
-async def test_any_other_path_is_404_and_states_the_base_url_and_no_other_path(gp, path):
-    expected = 200 if path == "/v1/models/" else 404
-    answer = await gp.ask(None, path, method="GET", headers={"x-api-key": KEY}).answer()
-    assert answer.status == expected
-    if expected == 404:
-        assert (answer.error["code"], answer.error["hop"]) == ("unknown_path", "client")
-        assert f"base URL http://127.0.0.1:{gp.port}/v1." in answer.error["message"].replace("URL is", "URL")
-        assert "/chat/completions" not in answer.error["message"]
-        assert len(answer.body) < 350
-
-
-@pytest.mark.parametrize(
-    ("path", "base", "seems"),
-    [
-        *(
-            ("/", "/v1", None),
-            ("/v1", "/v1", None),
-            ("/v1/threads", "/v1", None),
-            ("/for/dify/v1", "/for/dify/v1", None),
-        ),
-        ("/v1/chat/completions/chat/completions", "/v1", "/v1/chat/completions"),
-        ("/api/v1/models", "/v1", "/api/v1"),
-        ("/for/dify/api/v1/models", "/for/dify/v1", "/for/dify/api/v1"),
-        ("/for/nobody/api/v1/models", "/v1", "/for/nobody/api/v1"),
-    ],
-)
-async def test_wrong_base_url_is_answered_with_the_right_one(gp, path, base, seems):
-    """Without a key, because a user with a wrong base URL may not have a key yet."""
-    answer = await gp.ask(None, path, method="GET", headers={"host": "llm.corp.example:8080"}).answer()
-    assert (answer.status, answer.error["code"]) == (404, "unknown_path")
-    right = f"No operation has the path {path}. The base URL is http://llm.corp.example:8080{base}"
-    seen = f". The base URL of this client seems to end in {seems}" if seems else ""
-    assert answer.error["message"] == f"{right}{seen}."
-    assert len(answer.body) < 350
-
-
-@pytest.mark.parametrize("path", ["//v1/chat/completions", "/v1//chat/completions", "/for/dify/v1//chat//completions/"])
-async def test_base_url_with_a_final_slash_does_not_change_the_upstream_path(gp, upstream, path):
-    answer = await gp.ask(HELLO, path, headers={**JSON, "x-api-key": KEY}).answer()
-    assert answer.status == 200
-    assert upstream.received[-1].target == "/v1/chat/completions"
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "allow"),
-    [
-        *(("GET", "/v1/chat/completions", "POST"), ("PUT", "/v1/embeddings", "POST")),
-        *(
-            ("POST", "/v1/models", "GET, HEAD"),
-            ("OPTIONS", "/v1/chat/completions", "POST"),
-            ("DELETE", "/v1/models/x", "GET, HEAD"),
-        ),
-    ],
-)
-async def test_another_method_is_405_with_allow(gp, method, path, allow):
-    answer = await gp.ask(HELLO, path, method=method, headers={**JSON, "x-api-key": KEY}).answer()
-    assert (answer.status, answer.error["code"], answer.headers["allow"]) == (405, "method_not_allowed", allow)
-
-
-async def test_head_returns_the_head_only(gp):
-    sent = request(fields=[AUTHORIZED], target="/v1/models", method="HEAD")
-    response = await send_raw(gp.port, sent)
-    assert status_of(response) == 200
-    assert response.endswith(b"\r\n\r\n")
-    assert b"content-length: 0" not in response
-    wrong = await send_raw(gp.port, request(fields=[AUTHORIZED], target="/v1/chat/completions", method="HEAD"))
-    assert (status_of(wrong), wrong.endswith(b"\r\n\r\n")) == (405, True)
-
 
 async def test_body_of_a_get_is_not_forwarded(gp, upstream):
     """RAGFlow's Go client asks for the models with `{}` and a content type."""
@@ -346,13 +231,3 @@ async def test_below_a_base_path_everything_is_there_and_nothing_elsewhere(upstr
     missing = {path for path, status in found.items() if status == 404}
     assert missing == {"/v1/models", "/llmx/v1/models", "/llm"}
     assert {status for path, status in found.items() if path not in missing} == {200}
-
-
-async def test_an_upstream_may_not_write_into_the_first_hops_head(upstream):
-    """A value that HTTP lets pass in one library and not in another must not become a crash."""
-    raw = head(200, content_type="application/json", content_length="300", x_odd="caf\xe9 \t x") + json.dumps(
-        COMPLETION
-    ).encode().ljust(300)
-    async with Scripted([Send(raw)]) as odd, gateway(upstream=odd.url) as serving:
-        answer = await serving.ask().answer()
-    assert (answer.status, answer.json()) == (200, COMPLETION)

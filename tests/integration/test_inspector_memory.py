@@ -121,14 +121,3 @@ async def test_a_ring_takes_no_more_than_it_counts(kind: str):
         await until(lambda: len(list(inspector.newest())) + inspector.evicted == 150)
         taken = true_bytes(inspector)
         assert taken <= inspector.held_bytes <= 300_000
-
-
-@pytest.mark.parametrize("kind", KINDS)
-async def test_the_garbage_collector_follows_no_kept_request(kind: str):
-    async with Scripted(answer=answer) as upstream, gateway(**configuration(upstream)) as gp:
-        await fill(gp, kind, 30)
-        await until(lambda: len(list(gp.state.inspector.newest())) == 30)
-        for _ in range(2):  # from then on it does not follow a tuple of numbers, and then one of such tuples
-            gc.collect()
-        followed = [one for one in reachable(gp.state.inspector) if gc.is_tracked(one)]
-    assert len(followed) < 11, followed

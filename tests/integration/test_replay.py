@@ -19,9 +19,8 @@ from gatepass.observability.capture import CaptureSettings
 from gatepass.proxy.app_state import AppState
 from gatepass.server.pages import own_part
 from gatepass.server.replay import replay, replay_id
-from tests.integration.answers import DONE, delta
 from tests.integration.gateway import CHAT, HELLO, JSON, Gateway, gateway
-from tests.integration.scripted import Received, Scripted, Send, reply, stream
+from tests.integration.scripted import Received, Scripted, Send, reply
 from tests.integration.test_capture import asked
 from tests.integration.workers.test_supervisor import started
 from tests.waiting import until
@@ -127,17 +126,6 @@ async def test_it_runs_with_the_profile_of_its_path_or_its_key_as_the_admin():
         of_key, of_path = await again(gp.state, by_key), await again(gp.state, by_path)
     assert sent_in(of_key) == {**HELLO, "user": "u"}
     assert sent_in(of_path) == {**HELLO, "seed": 1}
-
-
-async def test_a_stream_is_read_to_its_end_and_its_beginning_is_shown():
-    events = [*(delta(content=f"{number} " + "x" * 1000) for number in range(300)), delta("stop"), DONE]
-    async with Scripted([Send(stream(*events))]) as upstream, gateway(upstream=upstream.url) as gp:
-        gp.state.capture.start(CaptureSettings())
-        first = await captured(gp, {**HELLO, "stream": True})
-        result = await again(gp.state, first)
-    assert (result["status"], result["bytes"]) == (200, len(b"".join(events)))
-    assert len(result["body"]) < 70_000
-    assert result["body"].endswith("[cut by gatepass]")
 
 
 async def test_no_secret_is_shown_in_the_response():

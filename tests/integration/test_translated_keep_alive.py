@@ -77,14 +77,6 @@ async def test_codex_reads_an_event_in_each_interval_before_the_first_chunk(sile
     assert b"\n:" not in answer.body
 
 
-async def test_codex_reads_events_where_gatepass_asks_for_a_whole_reply():
-    go = asyncio.Event()
-    models = {"m": {"upstream": "chat", "stream": "emulate"}}
-    dialogue: Dialogue = [Wait(go), Send(reply(a_completion({"content": "Hi"})))]
-    answer = await waited(RESPONSES, SYNTHESIZED_HOLD_S + EVERY_S + 1, dialogue, go=go, models=models)
-    assert assert_one_response(answer, "response.completed")[2:3] == ["keepalive"]
-
-
 async def test_codex_reads_events_in_a_pause_of_the_stream():
     go, clock = asyncio.Event(), DrivenClock()
     dialogue: Dialogue = [
@@ -113,12 +105,6 @@ async def test_claude_code_reads_a_ping_in_each_interval(silence: str):
     kinds = [one["type"] for one in events_of(answer)]
     assert kinds[:4] == ["ping", "ping", "ping", "message_start"]
     assert kinds[-1] == "message_stop"
-
-
-async def test_an_answer_within_the_hold_time_begins_once():
-    go = asyncio.Event()
-    answer = await waited(RESPONSES, 1.0, [Wait(go), Send(stream(*ANSWER))], go=go)
-    assert "keepalive" not in assert_one_response(answer, "response.completed")
 
 
 @pytest.mark.parametrize(

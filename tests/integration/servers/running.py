@@ -13,10 +13,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Self
 
-import httpx2
 import hypercorn.asyncio
 import hypercorn.config
 import uvicorn
@@ -25,14 +23,11 @@ from granian.constants import HTTPModes, Interfaces
 from granian.server.embed import Server as Granian
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, DataReceived, ResponseReceived, StreamEnded, StreamReset
-from starlette.testclient import TestClient
 
-from gatepass.clock import Clock
 from gatepass.config.model import Config
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.handler import ApiEndpoint
 from gatepass.server.app import build_app
-from gatepass.server.asgi import ResponseIncomplete
 from gatepass.server.listening import bind
 from tests.integration.gateway import CHAT, HELLO, JSON, Answer, Ask, gateway
 from tests.waiting import until, until_async
@@ -164,48 +159,6 @@ class AskedByH2(Asked):
         self._writer.write(self._h2.data_to_send())
 
 
-@dataclass(slots=True)
-class AskedByTestClient(Asked):
-    """The same with Starlette's TestClient, whose application runs in another thread and loop."""
-
-    client: TestClient = field(default_factory=lambda: TestClient(FastAPI()))
-    _response: httpx2.Response | None = None
-    _pieces: Iterator[bytes] = field(default_factory=lambda: iter(()))
-
-    async def __aenter__(self) -> Self:
-        headers = self.headers if self.announced else {**self.headers, "transfer-encoding": "chunked"}
-        request = self.client.build_request(self.method, self.path, content=self.data, headers=headers)
-        self._response = await asyncio.to_thread(self.client.send, request, stream=True)
-        self._pieces = self._response.iter_raw()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._response is not None
-        await asyncio.to_thread(self._response.close)
-
-    async def head(self) -> int:
-        assert self._response is not None
-        self.status, self.received = self._response.status_code, dict(self._response.headers)
-        return self.status
-
-    async def piece(self) -> bytes:
-        data = await asyncio.to_thread(next, self._pieces, b"")
-        self.body += data
-        return data
-
-    async def answer(self) -> Answer:
-        if self._response is None:
-            async with self:
-                return await self.answer()
-        await self.head()
-        try:
-            while await self.piece():
-                pass
-        except ResponseIncomplete:
-            return Answer(self.status, self.received, bytes(self.body), whole=False)
-        return Answer(self.status, self.received, bytes(self.body))
-
-
 @dataclass(frozen=True, slots=True)
 class Served:
     """One gatepass under the server `name`; its API is below `prefix`."""
@@ -316,30 +269,21 @@ def mounted(app: FastAPI) -> FastAPI:
 
 Under = Callable[[FastAPI], AbstractAsyncContextManager[int]]
 SERVERS: Mapping[str, Under] = {"uvicorn": under_uvicorn, "hypercorn": under_hypercorn, "granian": under_granian}
-FAST, MOUNTED, TEST_CLIENT, H2 = "gatepass serve", "mounted", "TestClient", ", HTTP/2"
+FAST, MOUNTED, H2 = "gatepass serve", "mounted", ", HTTP/2"
 BY_HTTP1 = (FAST, *SERVERS, MOUNTED)
 ON_SOCKETS = (*BY_HTTP1, f"hypercorn{H2}", f"granian{H2}")
-NAMES = (*ON_SOCKETS, TEST_CLIENT)
 
 
 @asynccontextmanager
-async def served(name: str, clock: Clock | None = None, **blocks: Any) -> AsyncIterator[Served]:
+async def served(name: str, **blocks: Any) -> AsyncIterator[Served]:
     """A configuration under the server `name`."""
     if name == FAST:
-        async with gateway(clock=clock, **blocks) as fast:
+        async with gateway(**blocks) as fast:
             yield Served(name, fast.port, fast.state)
         return
     config = Config.model_validate({"server": {"drain_timeout_s": 0}, **blocks})
-    state = create_app_state(config, None if name == TEST_CLIENT else clock)
+    state = create_app_state(config)
     app = build_app(lambda: ApiEndpoint(state), config)
-    if name == TEST_CLIENT:
-        client = TestClient(app, base_url="http://localhost", client=("127.0.0.1", 1))
-        await asyncio.to_thread(client.__enter__)
-        try:
-            yield Served(name, 0, state, by=partial(AskedByTestClient, client=client))
-        finally:
-            await asyncio.to_thread(client.__exit__)
-        return
     under, is_mounted = SERVERS.get(name.removesuffix(H2), under_uvicorn), name == MOUNTED
     async with under(mounted(app) if is_mounted else app) as port:
         yield Served(name, port, state, MOUNTED_AT if is_mounted else "", AskedByH2 if name.endswith(H2) else Asked)

@@ -158,16 +158,6 @@ async def test_sighup_is_sent_to_each_worker_and_waits_for_the_handler_of_one_th
         assert sorted(kept.pids) == ["worker-1", "worker-2"]
 
 
-async def test_stop_during_the_first_starts_ends_all_workers(keep):
-    async with keep() as kept:
-        while not kept.logged("worker_started"):
-            await asyncio.sleep(0)
-        kept.supervisor.stop()  # a signal would be a turn of the loop too late
-        kept.finish()
-        assert await kept.ended() == 0
-        assert not any(map(alive, kept.pids.values()))
-
-
 async def test_a_stop_waits_for_a_worker_that_has_just_taken_a_slot(keep, monkeypatch):
     monkeypatch.setattr(worker, "SHORT_LIFE_S", 0.0)
     async with keep(worker_3="deaf") as kept:

@@ -11,7 +11,10 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from gatepass.cli import serve
+import pytest
+from click.testing import CliRunner
+
+from gatepass.cli import main, serve
 from tests.integration.gateway import Ask
 from tests.integration.workers.processes import Serving, python_process
 from tests.integration.workers.test_shared_tokens import arguments
@@ -66,6 +69,12 @@ async def test_workers_that_cannot_use_the_configuration_end_all_with_code_2(tmp
     assert code == 2
     assert "cannot be used" in output
     assert "worker_exited" not in output
+
+
+@pytest.mark.parametrize("count", ["0", "65", "many"])
+def test_invalid_number_of_workers_is_refused(count: str):
+    refused = CliRunner().invoke(main, ["serve", "--workers", count])
+    assert (refused.exit_code, "--workers" in refused.output) == (2, True)
 
 
 async def test_early_sigterm_ends_the_process_at_once():
@@ -131,18 +140,6 @@ async def test_a_port_of_a_gatepass_with_its_own_control_socket_is_of_a_gatepass
     assert (code, line["used_by"]) == (3, "a gatepass of this user")
 
 
-async def test_a_port_of_another_gatepass_is_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    (folder := tmp_path / "gatepass").mkdir(mode=0o700)
-    with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket(socket.AF_UNIX) as control:
-        port = taken.getsockname()[1]
-        control.bind(str(folder / f"{port}.sock"))
-        control.listen()
-        code, lines = await served("--config", written(tmp_path), "--port", str(port), "--log-format", "text")
-    assert code == 3
-    assert 'used_by="a gatepass of this user"' in lines[-1]
-
-
 def test_at_a_terminal_the_address_is_a_sentence(monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -198,17 +195,3 @@ async def is_alive(port: int) -> bool:
         return (await Ask(port, "GET", "/healthz", {}, b"").answer()).status == 200
     except (OSError, EOFError):
         return False
-
-
-async def test_enough_descriptors_cause_no_warning(tmp_path):
-    running = Serving(
-        await python_process(
-            "-m", "gatepass", "serve", "--config", written(tmp_path, limits={"connections": 10}), "--port", "0"
-        )
-    )
-    reading = asyncio.create_task(running.read())
-    await running.port
-    running.process.send_signal(signal.SIGTERM)
-    assert await running.ended() == 0
-    await reading
-    assert logged(running.lines, "descriptors_short") == []

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import stat
-import time
 from pathlib import Path
 
 from gatepass.server.listening import SHARED_MEMORY
@@ -76,36 +75,6 @@ async def test_two_workers_make_one_call_for_a_token_that_ended_also_when_one_is
 async def both_up(port: int) -> bool:
     workers = (await ask(port, "/status", None)).json()["workers"]
     return {"worker-2", "worker-3"} <= set(workers) and all("in_flight" in worker for worker in workers.values())
-
-
-async def counted(port: int) -> float:
-    """The fetches that /metrics shows, of all workers together."""
-    shown = (await ask(port, "/metrics", None)).body.decode()
-    (line,) = [line for line in shown.splitlines() if line.startswith("gatepass_token_fetches_total{")]
-    return float(line.split()[-1])
-
-
-async def has_counted(port: int, fetches: int) -> bool:
-    return await counted(port) >= fetches
-
-
-async def test_the_fetches_of_all_workers_together_are_the_calls_that_the_issuer_saw(tmp_path):
-    """Also of one that waited for the token of another, or was offered it meanwhile."""
-    async with minting(life_s=1.0, delay_s=0.3) as issuer, started(tmp_path, issuer.configuration(), 3) as running:
-        port = await running.port
-        await running.pids(3)
-        await until(lambda: len(issuer.calls) >= 4)
-        issuer.life_s = 3600.0
-        await until(lambda: max(issuer.ends.values()) > time.monotonic() + 60)  # no process asks from now on
-        await until_async(lambda: has_counted(port, len(issuer.calls)))
-        assert await counted(port) == len(issuer.calls)
-
-
-async def test_two_workers_lose_no_request_if_a_new_token_ends_the_old_one(tmp_path):
-    async with minting(life_s=LIFE_S, kills_old=True) as issuer, started(tmp_path, issuer.configuration()) as running:
-        port = await running.port
-        await running.pids()
-        assert await failures(port, issuer, calls=2) == []
 
 
 async def test_no_program_inherits_the_socket_or_the_lifeline_of_a_worker(tmp_path):

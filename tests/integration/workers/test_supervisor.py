@@ -5,8 +5,6 @@ import json
 import os
 import re
 import signal
-import sys
-from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -20,7 +18,6 @@ from tests.integration.scripted import Dialogue, Scripted, Send, Wait, begin_str
 from tests.integration.workers.processes import Serving, alive, serving
 from tests.waiting import at_rest, until, until_async
 
-BOUND_S = 30.0
 HEADERS = {"content-type": "application/json"}
 BODY = b'{"model":"m","messages":[]}'
 COMPLETION = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]}
@@ -153,19 +150,6 @@ async def test_sighup_to_a_single_process_ends_nothing_and_reloads_and_no_line_s
     assert not any('"worker"' in line for line in stream.running.lines)
 
 
-async def test_sighup_to_a_worker_ends_no_stream(tmp_path):
-    """`pkill -HUP gatepass` sends it to all."""
-    async with streaming(tmp_path) as stream:
-        pids = await stream.running.pids()
-        await both_answered(stream.port)
-        for pid in (*pids, stream.running.process.pid):
-            os.kill(pid, signal.SIGHUP)
-        await stream.running.logged('"reloaded"', 2)
-        await stream.finish()
-        assert all(map(alive, pids))
-        assert not any("worker_exited" in line for line in stream.running.lines)
-
-
 async def test_a_configuration_that_is_broken_leaves_the_old_one_and_is_reported_in_the_form_of_the_log(tmp_path):
     async with Scripted([Send(reply(COMPLETION))]) as upstream, supervised(tmp_path, upstream.url) as running:
         port = await running.port
@@ -260,26 +244,17 @@ async def is_refused(port: int) -> bool:
     return False
 
 
-async def test_stop_received_by_workers_too_is_not_a_second_signal(tmp_path):
-    """systemd sends its SIGTERM to all processes of a service."""
+@pytest.mark.parametrize("first", ["workers", "supervisor"])
+async def test_stop_received_by_workers_too_is_not_a_second_signal(tmp_path, first: str):
+    """systemd sends its SIGTERM to all processes of a service, in any order."""
     async with streaming(tmp_path) as stream:
-        for pid in await stream.running.pids():
-            os.kill(pid, signal.SIGTERM)
-        await stream.running.logged('"draining".*"in_flight":1')
-        stream.running.process.send_signal(signal.SIGTERM)
-        await at_rest(lambda: len(stream.running.lines))
-        await stream.finish()
-        assert await stream.running.ended() == 0
-
-
-async def test_signal_that_reaches_the_workers_after_the_supervisor_is_not_a_second_one(tmp_path):
-    """systemd signals the main process first, and may reach the workers after they know of the stop."""
-    async with streaming(tmp_path) as stream:
-        stream.running.process.send_signal(signal.SIGTERM)
-        await stream.running.logged('"draining".*"in_flight":1')
-        for pid in await stream.running.pids():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+        pids, supervisor = await stream.running.pids(), [stream.running.process.pid]
+        for number, receivers in enumerate((pids, supervisor) if first == "workers" else (supervisor, pids)):
+            if number:
+                await stream.running.logged('"draining".*"in_flight":1')
+            for pid in receivers:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
         await at_rest(lambda: len(stream.running.lines))
         await stream.finish()
         assert await stream.running.ended() == 0
@@ -339,15 +314,6 @@ async def test_killed_supervisor_frees_its_port_and_its_workers_end_after_their_
         await until(lambda: sum(map(alive, pids)) == 1)
         await stream.finish()
         await gone(pids)
-
-
-@pytest.mark.parametrize("count", ["0", "65", "many"])
-async def test_invalid_number_of_workers_is_refused(count):
-    command = (sys.executable, "-m", "gatepass", "serve", "--workers", count)
-    process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT)
-    out, _ = await process.communicate()
-    assert process.returncode == 2
-    assert b"--workers" in out
 
 
 async def test_a_worker_that_starts_while_the_others_reload_reloads_too(tmp_path):

@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from gatepass.auth.api_keys import hash_key
 from tests.integration.gateway import Answer, Ask
 from tests.integration.scripted import Scripted, Send, reply
@@ -63,18 +61,16 @@ async def _is(found: Any, wanted: int) -> bool:
     return bool(await found == wanted)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_the_page_sums_all_workers_and_names_origins(tmp_path: Path, workers: int):
+async def test_the_page_sums_all_workers_and_names_origins(tmp_path: Path):
     async with Scripted(answer=lambda _: [Send(reply(CHAT))]) as upstream:
         configuration = {
             "server": {"ui": True, "drain_timeout_s": 1},
             "upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}},
             "access": ACCESS,
         }
-        async with started(tmp_path, configuration, workers) as running:
+        async with started(tmp_path, configuration) as running:
             browser = Browser(await running.port)
-            if workers > 1:
-                await running.pids()
+            await running.pids()
             await browser.sign_in()
             fields = {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
             body = b'{"model": "m", "messages": []}'

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gatepass.config.model import Config
-from gatepass.errors import BodyTooLarge, ClientGone, Overloaded, ReceiveTimeout
+from gatepass.errors import BodyTooLarge, Overloaded, ReceiveTimeout
 from gatepass.proxy.app_state import create_app_state
 from gatepass.server.asgi import UNSENT_BYTES, AsgiRequestCycle, ResponseIncomplete, as_request, path_in
 from gatepass.server.cycle import AHEAD_BYTES
@@ -236,19 +236,6 @@ async def test_disconnect_is_noticed_during_an_unread_upload():
     await server.serve(work)
 
 
-async def test_disconnect_ends_the_wait_for_the_body():
-    server = Server(OPEN, GONE)
-
-    async def work(client: AsgiRequestCycle) -> None:
-        with pytest.raises(ClientGone):
-            await client.read_body(LIMIT_BYTES)
-        with pytest.raises(ClientGone):
-            await client.read_piece(LIMIT_BYTES)
-
-    await server.serve(work)
-    assert server.sent == []
-
-
 # the response
 
 
@@ -270,21 +257,6 @@ async def test_waiting_events_are_bounded_while_the_server_sends():
     await server.serve(work)
     assert server.body == b"1" + 4 * event + b"2"
     assert [message["more_body"] for message in server.sent[1:]] == [True, True, False]
-
-
-async def test_one_event_may_be_larger_than_the_bound():
-    server = Server()
-    event = b"e" * (3 * UNSENT_BYTES)
-
-    async def work(client: AsgiRequestCycle) -> None:
-        await started(client)
-        await rest()
-        assert client.try_write(event)
-        assert not client.try_write(b"x")
-        await client.write(b"2", last=True)
-
-    await server.serve(work)
-    assert server.body == b"1" + event + b"2"
 
 
 async def test_client_that_reads_nothing_for_too_long_is_treated_as_disconnected():
@@ -408,16 +380,6 @@ async def test_error_of_send_ends_the_request_and_a_disconnect_is_not_an_error(f
     else:
         with pytest.raises(raised):
             await serving
-
-
-async def test_error_of_the_work_reaches_the_server():
-    server = Server()
-
-    async def work(_: AsgiRequestCycle) -> None:
-        raise KeyError("a fault of our own")
-
-    with pytest.raises(KeyError):
-        await server.serve(work)
 
 
 @pytest.mark.parametrize("times", [1, 5])

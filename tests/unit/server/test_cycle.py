@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from itertools import product
 
 import pytest
@@ -166,11 +165,6 @@ def test_no_field_of_a_response_can_end_its_own_line(broken: bytes):
         header_lines([(b"x" + broken, b"y")])
 
 
-def test_header_lines_are_the_fields_in_order():
-    assert header_lines([]) == b""
-    assert header_lines([(b"a", b"1"), (b"b", b"")]) == b"a: 1\r\nb: \r\n"
-
-
 async def test_cancelled_while_it_waits_for_a_body_a_handler_leaves_the_connection_in_order():
     wire_client = WireClient(Reader())
     wire_client.send(asked(b"hello")[:-1])
@@ -181,16 +175,3 @@ async def test_cancelled_while_it_waits_for_a_body_a_handler_leaves_the_connecti
     wire_client.send(b"o")
     assert wire_client.received.startswith(b"HTTP/1.1 500")
     assert wire_client.transport.ended
-
-
-async def test_cancelled_while_it_waits_for_room_a_handler_writes_nothing():
-    wire_client = WireClient(answer_with(b"x", length_bytes=1))
-    wire_client.connection.pause_writing()
-    wire_client.send(asked(line=GET))
-    await rest()
-    (task,) = wire_client.state.tasks
-    task.cancel()
-    await rest()
-    wire_client.connection.resume_writing()
-    await asyncio.sleep(0)
-    assert (wire_client.received, wire_client.transport.closing) == (b"", True)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import stat
 import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -10,24 +9,11 @@ from gatepass.server.listening import SHARED_MEMORY
 from gatepass.server.supervisor import NoFolder, own_folder
 
 
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The folder that tempfile picks where no other is named."""
-    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
-    return tmp_path
-
-
 def test_workers_folder_is_in_memory_private_and_removed_at_the_end():
     with own_folder() as folder:
         assert str(folder.parent) == SHARED_MEMORY
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert not folder.exists()
-
-
-def test_without_shared_memory_the_folder_is_on_a_disk(disk):
-    with own_folder(str(disk / "none")) as folder:
-        assert folder.parent == disk
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 def test_without_any_place_one_line_states_what_to_do(monkeypatch, tmp_path):

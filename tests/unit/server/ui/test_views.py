@@ -23,6 +23,11 @@ def credential(**fields: Any) -> dict[str, Any]:
     return {**held, "renewals": [], "rejected_by": {}, "last_error": None, "failing_since": None, **fields}
 
 
+def upstream(**fields: Any) -> dict[str, Any]:
+    held = {"name": "chat", "in_flight": 0, "open_connections": 0, "last_failed": None, "failing_since": None}
+    return {"chat": {**held, "health": "ok", "silent": {}, "targets_away": {}, **fields}}
+
+
 def part(**fields: Any) -> dict[str, Any]:
     capture = {"running": False, "until": None, "left_s": None, "model": None, "caller": None, "limit_bytes": None}
     return {
@@ -68,9 +73,10 @@ def test_a_worker_without_a_token_is_shown():
 def test_the_health_of_an_upstream_is_that_of_status(counts: Any, health: str):
     """Errors of the client or of a limit, as a 404 and a 429, count in the slices and do not make it failing."""
     slices = [{"number": 60, "traffic": {"requests": counts[0], "by_upstream": {"chat": counts}}}] if counts else []
-    upstream = {"name": "chat", "in_flight": 2, "open_connections": 3, "last_failed": None, "health": health}
-    upstream["failing_since"] = None
-    (one, other) = ({"chat": {**upstream, "silent": {one: 31.5}, "targets_away": {one: "waits"}}} for one in "ab")
+    (one, other) = (
+        upstream(in_flight=2, open_connections=3, health=health, silent={one: 31.5}, targets_away={one: "waits"})
+        for one in "ab"
+    )
     parts = [part(upstreams=one, slices=slices), part(upstreams=other)]
     shown = views.overview(parts, 15.0 * 70)
     (found,) = shown["upstreams"]
@@ -88,11 +94,10 @@ def test_an_upstream_that_failed_three_times_in_a_row_is_failing_in_all_workers(
     rows: tuple[int, ...], counts: Any, health: str
 ):
     slices = [{"number": 60, "traffic": {"by_upstream": {"chat": counts}}}] if counts else []
-    upstream = {"name": "chat", "in_flight": 0, "open_connections": 0, "health": "ok", "silent": {}, "targets_away": {}}
     failed = [{"in_a_row": row, "id": f"of-{row}", "code": "c", "age_s": 9.0 / row} if row else None for row in rows]
     since = [900 - row if row else None for row in rows]
     parts = [
-        part(upstreams={"chat": {**upstream, "last_failed": one, "failing_since": at}}, slices=slices)
+        part(upstreams=upstream(last_failed=one, failing_since=at), slices=slices)
         for one, at in zip(failed, since, strict=True)
     ]
     parts[1]["slices"] = []
@@ -105,17 +110,8 @@ def test_an_upstream_that_failed_three_times_in_a_row_is_failing_in_all_workers(
 def test_an_upstream_that_refused_the_last_connection_is_failing(code: str, health: str):
     slices = [{"number": 60, "traffic": {"by_upstream": {"chat": (20, 1)}}}]
     last = {"in_a_row": 1, "id": "a", "code": code, "age_s": 1.0}
-    upstream = {
-        "name": "chat",
-        "in_flight": 0,
-        "open_connections": 0,
-        "last_failed": last,
-        "failing_since": 899,
-        "health": "ok",
-        "silent": {},
-        "targets_away": {},
-    }
-    (found,) = views.overview([part(upstreams={"chat": upstream}, slices=slices)], 15.0 * 60)["upstreams"]
+    ones = part(upstreams=upstream(last_failed=last, failing_since=899), slices=slices)
+    (found,) = views.overview([ones], 15.0 * 60)["upstreams"]
     assert found["health"] == health
 
 
@@ -129,19 +125,12 @@ def test_an_upstream_that_rejects_its_token_is_failing_unless_other_requests_suc
     if succeed:  # a model alone rejects it
         counts, in_a_row, rejecting = (4, 1), 1, "ok"
     slices = [{"number": 60, "traffic": {"requests": 4, "by_upstream": {"chat": counts}}}]
-    upstream = {
-        "name": "chat",
-        "in_flight": 0,
-        "open_connections": 0,
-        "last_failed": {"in_a_row": in_a_row, "id": "a", "code": "upstream_auth", "age_s": 1.0} if in_a_row else None,
-        "failing_since": None,
-        "health": "ok",
-        "silent": {},
-        "targets_away": {},
-    }
+    last = {"in_a_row": in_a_row, "id": "a", "code": "upstream_auth", "age_s": 1.0} if in_a_row else None
     for rejected_by, health in (({"other": 1.0}, "failing" if in_a_row == 3 else "ok"), ({"chat": 1.0}, rejecting)):
         credentials = {"corp": credential(rejected_by=rejected_by)}
-        shown = views.overview([part(upstreams={"chat": upstream}, credentials=credentials, slices=slices)], 15.0 * 60)
+        shown = views.overview(
+            [part(upstreams=upstream(last_failed=last), credentials=credentials, slices=slices)], 15.0 * 60
+        )
         assert [one["health"] for one in shown["upstreams"]] == [health]
 
 
