@@ -304,8 +304,7 @@ def work(options: WorkerOptions, flags: ServeFlags) -> None:
     from gatepass.server.process import DrainingServer, WorkerChannel
     from gatepass.server.supervisor import CONNECTIONS, LIMITS, STORE, worker_name
 
-    shared = folder / STORE if (folder / STORE).is_dir() else None
-    state = open_app_state(loaded, shared, options.number, SharedWindows(folder / LIMITS))
+    state = open_app_state(loaded, folder / STORE, options.number, SharedWindows(folder / LIMITS))
     if loaded.config.access.keys:
         keys_marker.touch()
     counts = ConnectionCounts(folder / CONNECTIONS, options.seat)

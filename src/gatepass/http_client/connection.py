@@ -82,11 +82,12 @@ class WriteBatcher:
         if not waiting:
             if in_flight < MIN_IN_FLIGHT:
                 return False
-            loop.call_soon(self._flush)
+            loop.call_soon(self.flush)
         waiting.append(writer)
         return True
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Let each connection write its message."""
         waiting, self._waiting = self._waiting, []
         for writer in waiting:
             writer.flush()

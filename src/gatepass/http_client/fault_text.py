@@ -149,6 +149,14 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
     limit = "" if fault.limit_s is None else f"{fault.limit_s:g} s"
     if limit_setting := names.timeouts.get(_LIMITS.get(fault.kind, ""), ""):
         limit = f"{limit} ({limit_setting})"
+    status, proxy_setting = fault.detail[:3], member("proxy_auth") if fault.detail[:3] == "407" else proxy
+    # no_proxy has no effect on a server with its own proxy
+    around = "add it to network.no_proxy" if proxy.startswith("network.") else f"set {proxy} to none"
+    proxy_advice = f"Check {proxy_setting}."
+    if status == "403":
+        proxy_advice = f"Ask the owner of the proxy to allow the host, or {around}."
+    elif status in ("502", "503"):
+        proxy_advice = f"Check {proxy} and whether the proxy can reach the host, or {around}."
     fields = {
         "host": host,
         "settings": names.settings,
@@ -158,17 +166,7 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
         "proxy": proxy,
         "ca_file": member("ca_file"),
         "client_cert": member("client_cert"),
-        "proxy_advice": _proxy_advice(fault.detail[:3], proxy, member("proxy_auth")),
+        "proxy_advice": proxy_advice,
     }
     why, _, advice = text.replace("{tls}", _TLS_TEXTS[problem]).format_map(fields).partition("\n")
     return why, advice
-
-
-def _proxy_advice(status: str, proxy: str, proxy_auth: str) -> str:
-    # no_proxy has no effect on a server with its own proxy
-    around = "add it to network.no_proxy" if proxy.startswith("network.") else f"set {proxy} to none"
-    if status == "403":
-        return f"Ask the owner of the proxy to allow the host, or {around}."
-    if status in ("502", "503"):
-        return f"Check {proxy} and whether the proxy can reach the host, or {around}."
-    return f"Check {proxy_auth if status == '407' else proxy}."

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 
 TURN_S = 0.002
 """Time for large reads in one iteration. A request on a new connection takes about six iterations."""
@@ -50,14 +49,15 @@ class LoopTurns:
 
     async def wait(self) -> None:
         """Return when the calling task may work for a few milliseconds. It has the next iteration alone."""
-        mine = asyncio.get_running_loop().create_future()
-        self.defer(partial(self._give_to, mine))
-        await mine
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def _give_to(self, task: asyncio.Future[None]) -> None:
-        if not task.done():  # cancelled
-            task.set_result(None)
-            self._ends_s = _NEVER_S
+        def give() -> None:
+            if not mine.done():  # cancelled
+                mine.set_result(None)
+                self._ends_s = _NEVER_S
+
+        self.defer(give)
+        await mine
 
     def _run_later(self) -> None:
         asyncio.get_running_loop().call_soon(self._run)

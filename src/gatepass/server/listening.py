@@ -45,11 +45,6 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-def accepting_often(listening: socket.socket) -> list[socket.socket]:
-    """Return `listening` and duplicates of it. The loop accepts from each of them once in an iteration."""
-    return [listening, *(listening.dup() for _ in range(ACCEPTS - 1))]
-
-
 def url_of(listening: socket.socket, scheme: str) -> str:
     host, port = listening.getsockname()[:2]
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
@@ -100,9 +95,7 @@ def ignore_new_connections(listening: socket.socket) -> None:
 BACKLOG = 2048
 """The same as in uvicorn. Linux lowers it to net.core.somaxconn."""
 ACCEPTS = 6
-"""Connections accepted in one iteration of the loop. libuv accepts one for each listening descriptor: while streams
-occupied each iteration for 10 ms, the last of 200 new connections waited for 2 s. Each descriptor delays every new
-connection: 16 of them delayed the first event of 500 streams by 0.3 ms."""
+"""Connections accepted in one iteration of the loop. More would delay the streams in progress."""
 SEATS = 256
 MARGIN = 1
 MARGIN_PART = 16
@@ -154,7 +147,7 @@ class ConnectionCounts:
 
 
 class Acceptor:
-    """Accepts connections on a socket of several workers, and pauses while it has more than the others."""
+    """Accepts connections, and on a socket of several workers pauses while it has more than the others."""
 
     # asyncio's own server accepts all waiting connections at each wake-up: 100 connections became 11 and 89. This one
     # compares its share before each of them.

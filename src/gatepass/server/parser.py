@@ -6,7 +6,6 @@ uvicorn's own protocol limits neither the number of header fields nor, with http
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from io import BytesIO
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import unquote
@@ -106,13 +105,14 @@ class RequestParser:
         # httptools treats all bytes after the head as the other protocol. So a new parser reads the head without
         # Upgrade, which begins the cycle, and then the rest.
         while True:
-            method, version = self._parser.get_method(), self._parser.get_http_version()
+            method, version = self._parser.get_method(), self._parser.get_http_version().encode()
             if method == b"CONNECT":
                 raise InvalidRequest("gatepass is not a forward proxy: it does not support CONNECT.")
+            line = b"%b %b HTTP/%b" % (method, self._target, version)
             offers = [field for field in self._fields if field[0] == b"upgrade"]
-            head = head_of(method, self._target, version, (field for field in self._fields if field not in offers))
+            kept = [b": ".join(field) for field in self._fields if field not in offers]
             self._parser = self._new_parser()
-            self._parser.feed_data(head.removesuffix(b"\r\n"))
+            self._parser.feed_data(b"\r\n".join((line, *kept, b"")))
             self._fields += offers  # an error may name them
             self._parser.feed_data(b"\r\n")
             try:
@@ -158,8 +158,11 @@ class RequestParser:
         if self._is_head_held:
             self._is_head_held = False
             self._connection.hold_head(0)
-        if self._first_bytes + self._head_bytes > HEAD_BYTES and size_bytes(self._target, self._fields) > HEAD_BYTES:
-            self._refuse(large_head())
+        if self._first_bytes + self._head_bytes > HEAD_BYTES:
+            # what the client chooses: the pieces of input may have had a body before the head, or have one after it
+            chosen_bytes = len(self._target) + sum(len(name) + len(value) for name, value in self._fields)
+            if chosen_bytes > HEAD_BYTES:
+                self._refuse(large_head())
         parser, target = self._parser, self._target
         if self._offers_upgrade and parser.should_upgrade():
             return  # see `_ignore_upgrade`
@@ -170,7 +173,7 @@ class RequestParser:
         if not is_plain:
             # RFC 9110 15.6.6 and RFC 9112 3.2; httptools also accepts 0.9 and 2.0
             if version not in ("1.0", "1.1"):
-                self._refuse(unknown_version())
+                self._refuse(UnsupportedVersion(UNKNOWN_VERSION))
             if self._hosts > 1 or version == "1.1":
                 found = f"{self._hosts} Host fields" if self._hosts else "no Host field"
                 self._refuse(InvalidRequest(f"The request has {found}. Send exactly one (RFC 9112 section 3.2)."))
@@ -224,6 +227,7 @@ HOST_BYTES = 300
 """Maximum length of Host: more than any DNS name with a port."""
 TLS_HANDSHAKE = b"\x16\x03"
 """The beginning of the first record of a TLS connection (RFC 8446, section 5.1)."""
+UNKNOWN_VERSION = "The version in the request line is not HTTP/1.1 or HTTP/1.0."
 INVALID_HOST = "The request's Host field is invalid. Send `host` or `host:port` (RFC 9112 section 3.2)."
 
 _HOST = re.compile(
@@ -248,16 +252,6 @@ def path_of(target: bytes) -> str:
     return unquote(text) if "%" in text else text
 
 
-def head_of(method: bytes, target: bytes, version: str, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    line = b"%b %b HTTP/%b" % (method, target, version.encode())
-    return b"\r\n".join((line, *map(b": ".join, fields), b"", b""))
-
-
-def size_bytes(target: bytes, fields: Iterable[tuple[bytes, bytes]]) -> int:
-    """Return the size of the parts of a head that the client chooses: target, names and values of fields."""
-    return len(target) + sum(len(name) + len(value) for name, value in fields)
-
-
 def large_head() -> HeadTooLarge:
     return HeadTooLarge(f"The request's head is larger than {HEAD_BYTES} bytes.")
 
@@ -275,10 +269,6 @@ def unknown_coding() -> UnsupportedTransferCoding:
     )
 
 
-def unknown_version() -> UnsupportedVersion:
-    return UnsupportedVersion("The version in the request line is not HTTP/1.1 or HTTP/1.0.")
-
-
 def rejection_of(head: bytes, reason: str) -> GatepassError:
     """Return the error for a request that llhttp rejects. httptools reports most reasons only as text."""
     if head.startswith(TLS_HANDSHAKE):  # a client of https cannot read this text, but the log has it
@@ -286,7 +276,7 @@ def rejection_of(head: bytes, reason: str) -> GatepassError:
             "The client uses https, and gatepass serves http. Begin the client's base URL with http://."
         )
     if reason in ("Invalid HTTP version", "Pause on PRI/Upgrade"):
-        return unknown_version()
+        return UnsupportedVersion(UNKNOWN_VERSION)
     if reason in ("Invalid `Transfer-Encoding` header value", "Empty Transfer-Encoding"):
         return unknown_coding()
     return InvalidRequest(f"This is not a valid HTTP/1.1 request: {reason}.")

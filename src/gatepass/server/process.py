@@ -47,7 +47,6 @@ from gatepass.server.listening import (
     NEXT_STOP,
     Acceptor,
     ConnectionCounts,
-    accepting_often,
     descriptor_limit,
     has_free_descriptor,
     ignore_new_connections,
@@ -355,10 +354,9 @@ class DrainingServer(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         channel = self._channel
         scheme = self.endpoint.state.config.server.scheme
-        # uvicorn gets no socket of a supervisor: the Acceptors balance the connections between the workers. It gets
-        # none for TLS: its connections would count only after their handshake.
-        own = sockets or [] if channel is None and self._context.tls is None else []
-        await super().startup(sockets=[each for listening in own for each in accepting_often(listening)])
+        # uvicorn gets no socket: the Acceptors balance the connections between the workers, and count one over TLS
+        # before its handshake
+        await super().startup(sockets=[])
         gc.enable()  # `gatepass serve` disables it at the start
         gc.freeze()  # collections skip the permanent objects of the start (saves 25 µs for each request)
         gc.set_threshold(COLLECT_AFTER)
@@ -371,14 +369,11 @@ class DrainingServer(uvicorn.Server):
         if self._control is not None:
             self._control.url = next((url_of(listening, scheme) for listening in sockets or []), "")
             await self._control.open()
+        counts = ConnectionCounts(None, 0) if channel is None else channel.connection_counts
+        held = self.server_state.connections.__len__
+        self._acceptors = [Acceptor(listening, self._connect, held, counts) for listening in sockets or []]
         for listening in sockets or []:
             self._announce(url_of(listening, scheme))
-        connections = self.server_state.connections
-        if not own:
-            counts = ConnectionCounts(None, 0) if channel is None else channel.connection_counts
-            self._acceptors = [
-                Acceptor(listening, self._connect, connections.__len__, counts) for listening in sockets or []
-            ]
         if channel is None:
             return
         if self._peers is not None:
@@ -433,7 +428,7 @@ class DrainingServer(uvicorn.Server):
         ended = await self._drained(connections)
         LOG.info("drained", extra={"fields": {"streams_ended": ended}})
         are_last = [acceptor.stop() for acceptor in self._acceptors]
-        if all(are_last):  # without workers the list is empty
+        if all(are_last):
             for listening in sockets or []:
                 ignore_new_connections(listening)
             await asyncio.sleep(HANDSHAKE_S)

@@ -33,17 +33,23 @@ ALIVE = "alive"
 
 
 class NoFolder(Exception):
-    """No folder is available for the workers' sockets and for the tokens that one of them fetches for all."""
+    """Shared memory is not available for the workers' sockets and for the tokens that one of them fetches for all."""
 
 
 @contextmanager
 def own_folder(shared_memory: str = SHARED_MEMORY) -> Iterator[Path]:
     """Create a folder with mode 0700, and remove it when the block ends. Also remove those of killed supervisors.
 
-    It is in `shared_memory` if that is writable, else in TMPDIR, /tmp or another default of tempfile. Raises NoFolder
-    if none of them is writable.
+    Raises NoFolder if `shared_memory` is not writable: gatepass writes no token to a disk.
     """
-    with _temporary_directory(shared_memory) as name:
+    try:
+        made = tempfile.TemporaryDirectory(prefix=PREFIX, dir=shared_memory)
+    except OSError as error:
+        raise NoFolder(
+            f"several workers share a folder in {shared_memory}, and none can be created there ({error.strerror}):"
+            " mount a tmpfs there, or set server.workers: 1"
+        ) from error
+    with made as name:
         folder = Path(name)
         alive = os.open(folder / "new", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -54,18 +60,6 @@ def own_folder(shared_memory: str = SHARED_MEMORY) -> Iterator[Path]:
             yield folder
         finally:
             os.close(alive)
-
-
-def _temporary_directory(shared_memory: str) -> tempfile.TemporaryDirectory[str]:
-    with suppress(OSError):
-        return tempfile.TemporaryDirectory(prefix=PREFIX, dir=shared_memory)
-    try:
-        return tempfile.TemporaryDirectory(prefix=PREFIX)
-    except OSError as error:  # tempfile raises FileNotFoundError if no folder is usable, a read-only root included
-        raise NoFolder(
-            f"several workers share a folder, and none can be created in {shared_memory} or the usual folders"
-            f" ({error.strerror}): mount a tmpfs on /tmp, name a folder in TMPDIR, or set server.workers: 1"
-        ) from error
 
 
 def _remove_if_left(folder: Path) -> None:
@@ -91,15 +85,11 @@ LOG = logging.getLogger("gatepass.server.supervisor")
 STOPPING = b"."
 """Sent on the lifeline before a stop. Workers peek at it and never consume it, because they share one end."""
 STORE = "store"
-"""The folder of shared tokens, inside the supervisor's folder. Absent if the workers share none."""
+"""The folder of shared tokens, inside the supervisor's folder."""
 CONNECTIONS = "connections"
 """The file with the number of connections of each worker, in the supervisor's folder."""
 LIMITS = "limits"
 """The file with what was used of limits, in the supervisor's folder."""
-NOT_SHARED = (
-    "{} is not writable, and gatepass writes no token to a disk: each worker fetches its own tokens, and refresh tokens"
-    " are not shared. Mount a tmpfs there, configure a `store`, or set server.workers: 1"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +110,7 @@ class Channel:
 def channel(listening: socket.socket, shared_memory: str = SHARED_MEMORY) -> Iterator[Channel]:
     """Create a channel, and remove its folder when the block ends; raise NoFolder."""
     with own_folder(shared_memory) as folder:
-        if folder.parent != Path(shared_memory):
-            LOG.warning("tokens_not_shared", extra={"fields": {"reason": NOT_SHARED.format(shared_memory)}})
-        else:
-            (folder / STORE).mkdir(mode=0o700)
+        (folder / STORE).mkdir(mode=0o700)
         lifeline, worker_lifeline = socket.socketpair()
         with lifeline, worker_lifeline:
             yield Channel(folder, listening, lifeline, worker_lifeline, ConnectionCounts(folder / CONNECTIONS))

@@ -94,23 +94,15 @@ async def test_a_connection_serves_one_request_after_the_other():
 
 
 async def test_a_reply_to_head_has_no_body():
-    for raw in (OK[:-4], CHUNKED, b"HTTP/1.1 200 OK\r\n\r\n"):
+    replies = {OK: "lost", OK[:-4]: "lost", CHUNKED: "lost", b"HTTP/1.1 204 No Content\r\n\r\n": "freed"}
+    for raw, fate in replies.items():
         wire = Wire()
         asking = asked(wire, to_head=True)
         await rest()
         wire.feed(raw)
         assert await body_of(await asking) == b""
         await rest()
-        assert wire.events == ["lost"]
-
-
-async def test_a_reply_to_head_without_a_length_to_wait_for_keeps_its_connection():
-    wire = Wire()
-    asking = asked(wire, to_head=True)
-    await rest()
-    wire.feed(b"HTTP/1.1 204 No Content\r\n\r\n")
-    assert (await asking).status == 204
-    assert wire.events == ["freed"]
+        assert wire.events == [fate]
 
 
 async def test_a_body_without_a_length_ends_with_the_connection():
@@ -559,6 +551,13 @@ async def test_idle_s_runs_from_piece_to_piece_while_a_task_waits():
     with pytest.raises(TransportFault) as caught:
         await reading
     assert caught.value.kind is Fault.TIMEOUT_IDLE
+
+
+async def test_first_byte_s_ends_with_the_head():
+    wire = Wire()
+    await begun(wire, CHUNKED)
+    await advance(BOUNDS.first_byte_s + 1)
+    assert wire.connection.is_open()
 
 
 async def test_completed_request_keeps_the_next_requests_deadline():

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import stat
-import tempfile
 
 import pytest
 
@@ -16,18 +15,13 @@ def test_workers_folder_is_in_memory_private_and_removed_at_the_end():
     assert not folder.exists()
 
 
-def test_without_any_place_one_line_states_what_to_do(monkeypatch, tmp_path):
-    def refuse() -> str:
-        raise FileNotFoundError(2, "No usable temporary directory found")
-
-    monkeypatch.setattr(tempfile, "gettempdir", refuse)
+def test_without_shared_memory_one_line_states_what_to_do(tmp_path):
     missing = tmp_path / "none"
     with pytest.raises(NoFolder) as caught, own_folder(str(missing)):
         pass
     assert str(caught.value) == (
-        f"several workers share a folder, and none can be created in {missing} or the usual folders"
-        " (No usable temporary directory found): mount a tmpfs on /tmp, name a folder in TMPDIR,"
-        " or set server.workers: 1"
+        f"several workers share a folder in {missing}, and none can be created there (No such file or directory):"
+        " mount a tmpfs there, or set server.workers: 1"
     )
 
 
