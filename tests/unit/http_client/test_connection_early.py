@@ -93,3 +93,9 @@ async def test_ids_of_the_upstream_itself_mean_nothing():
     wire = Wire()
     for number in range(3):
         assert await body_of(await (await exchange(wire, number, 100))) == b"fine"
+
+
+async def test_clients_may_use_one_id_for_all_requests():
+    wire = Wire()
+    for _ in range(3):
+        assert await body_of(await (await exchange(wire, 7, 7))) == b"fine"

@@ -55,6 +55,10 @@ def test_a_head_has_its_host_and_its_length():
     assert head("DELETE", body=b"x") == b"DELETE /x HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\n\r\n"
 
 
+def test_a_host_of_the_request_stands():
+    assert head("GET", ((b"host", b"virtual"),)) == b"GET /x HTTP/1.1\r\nhost: virtual\r\n\r\n"
+
+
 @pytest.mark.parametrize("bad", [b"\n", b"\r", b"\0", b"\r\n", b"\r\n\r\n"])
 def test_no_field_ends_its_own_line(bad: bytes):
     for headers in (((b"a", b"b" + bad + b"c"),), ((b"a" + bad + b"b", b"c"),), ((b"a", bad),)):
@@ -117,6 +121,10 @@ def test_only_a_request_that_the_proxy_itself_gets_shows_its_credentials():
     assert request_head(request, destination_of("https://h/x", PROXY)) == b"GET /x HTTP/1.1\r\nhost: h\r\n\r\n"
     open_proxy = ProxyServer.of("http://proxy.example:3128", None)
     assert b"proxy-authorization" not in request_head(request, destination_of("http://h/x", open_proxy))
+
+
+def test_a_proxys_credentials_are_in_no_repr():
+    assert "dXNlcjpwYXNzIHdvcmQ" not in repr(destination_of("http://h/x", PROXY))
 
 
 @pytest.mark.parametrize(("auth", "encoded"), [("user", b"dXNlcjo="), ("user:", b"dXNlcjo="), ("é:ü", b"w6k6w7w=")])

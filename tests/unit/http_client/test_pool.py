@@ -13,7 +13,7 @@ from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.connection import Connection
 from gatepass.http_client.pool import AGE_S, IDLE_S, SHORT_IDLE_S, ConnectionPool
 from gatepass.types import Timeouts
-from tests.unit.http_client.loop import advance, rest
+from tests.unit.http_client.loop import advance, driven, rest
 from tests.unit.http_client.wire import FakeTransport, feed
 
 BOUNDS = Timeouts(connect_s=5, first_byte_s=1000, idle_s=1000)
@@ -89,6 +89,21 @@ async def test_a_fresh_connection_is_never_one_that_was_kept():
     assert fresh not in kept
     assert not any(connection.is_open() for connection in kept)
     assert len(server.dialed) == 3
+
+
+async def test_a_fresh_connection_makes_room_where_the_limit_is_reached():
+    server = Server()
+    pool = ConnectionPool(server.dial, 1)
+    kept = await pool.take(5)
+    await use(kept)
+    assert await pool.take(5, fresh=True) is not kept
+    busy = server.dialed[-1]
+    waiting = asyncio.ensure_future(pool.take(5, fresh=True))
+    await rest()
+    assert not waiting.done()
+    await use(busy)
+    await rest()
+    assert (await waiting) not in (kept, busy)
 
 
 async def test_waiting_requests_are_served_in_the_order_of_arrival_and_no_other_wakes():
@@ -233,6 +248,16 @@ async def test_closed_pool_ends_all_connections_and_returns_none():
     assert (free.is_open(), busy.is_open(), server.open) == (False, False, 0)
     with pytest.raises(TransportFault, match="closed"):
         await pool.take(5)
+
+
+async def test_closed_pool_has_no_timer():
+    pool = ConnectionPool(Server().dial, 1)
+    await use(await pool.take(5))
+    pool.close()
+    timers = driven().timers
+    for _ in range(3):
+        await advance(IDLE_S)
+    assert driven().timers == timers
 
 
 async def test_a_lost_connection_is_forgotten_without_the_garbage_collector():

@@ -75,6 +75,18 @@ async def test_unread_end_of_a_body_buffers_a_bounded_amount():
     assert wire.events == ["lost"]
 
 
+async def test_finish_drops_buffered_bytes_and_reads_the_rest():
+    wire = Wire()
+    reply = await begun(wire)
+    for _ in range(AHEAD_BYTES // 0x10000 + 1):
+        wire.feed(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+    was_reading = wire.transport.reading
+    reply.finish()
+    assert (was_reading, wire.transport.reading) == (False, True)
+    wire.feed(END)
+    assert wire.events == ["freed"]
+
+
 @pytest.mark.parametrize("exc", [None, ConnectionResetError("gone")])
 async def test_a_body_that_breaks_off_is_closed_without_an_error(exc: Exception | None):
     wire = Wire()

@@ -98,11 +98,24 @@ def test_half_of_a_renewed_pair_is_not_shown_and_the_whole_is(files: dict[str, s
     assert server.by(context, files) == in_file(files) != old
 
 
+def test_missing_certificate_file_keeps_the_last_certificate(files: dict[str, str]):
+    context, server, old = ssl_context(Network.model_validate(files)), Shown(), in_file(files)
+    key = Path(files["client_key"])
+    key.rename(key.with_suffix(".gone"))
+    assert server.by(context, files) == old
+
+
 def test_a_context_with_a_certificate_is_as_strict_as_one_without(files: dict[str, str]):
     with_one, without = ssl_context(Network.model_validate(files)), ssl_context(Network(ca_file=files["ca_file"]))
     for name in ("verify_mode", "check_hostname", "verify_flags", "options", "minimum_version", "maximum_version"):
         assert getattr(with_one, name) == getattr(without, name)
     assert with_one.cert_store_stats() == without.cert_store_stats()
+
+
+def test_hops_with_the_same_files_share_one_context(files: dict[str, str]):
+    trust = TLSContexts()
+    assert trust.context_for(Network()) is trust.context_for(Network(proxy="http://p.example"))
+    assert trust.context_for(Network(ca_file=files["ca_file"])) is not trust.context_for(Network())
 
 
 def test_only_a_hop_without_tls_trusts_no_ca(files: dict[str, str]):
@@ -164,3 +177,8 @@ def test_cause_of_a_failed_handshake_is_found_inside_other_errors(error: OSError
         assert not any(sign in detail for sign in ("_ssl", "[SSL", "Errno"))
     expected = TlsProblem.OTHER_CA if problem is TlsProblem.UNKNOWN_CA else problem
     assert tls_problem(tls_detail(error), has_ca_file=True) is expected
+
+
+def test_openssls_reason_is_kept_for_an_unknown_problem():
+    assert tls_detail(handshake("UNSUPPORTED_PROTOCOL")) == "the TLS handshake failed: unsupported protocol"
+    assert tls_detail(verification(99, "a new rule")) == "the TLS handshake failed: a new rule"

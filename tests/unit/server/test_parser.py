@@ -187,6 +187,11 @@ def test_head_of_the_largest_size_is_accepted():
     assert refused(asked(b"", "x: " + "y" * (field + 1)))[0] == "head_too_large"
 
 
+def test_largest_number_of_fields_is_accepted():
+    recorder, _ = fed(asked(b"", *(f"x-{number}: y" for number in range(HEADER_FIELDS - 1))))
+    assert len(recorder.cycles[0].headers) == HEADER_FIELDS
+
+
 def test_head_after_a_large_body_has_the_full_limit():
     recorder, _ = fed(asked(b"x" * 2 * HEAD_BYTES) + asked(b"2"))
     assert len(recorder.cycles) == 2

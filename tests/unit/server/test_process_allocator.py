@@ -14,3 +14,8 @@ def test_glibc_gets_both_bounds(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda _: Library())
     assert keep_freed_pages() is True
     assert reported == {-3: HEAP_BODY_BYTES, -1: KEPT_BYTES}
+
+
+def test_other_c_library_is_unchanged(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+    assert keep_freed_pages() is False
