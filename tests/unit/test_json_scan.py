@@ -115,19 +115,6 @@ def test_place_of_and_a_scan_find_the_same_member(data):
     assert text[start:end] == b'"m"' or json.loads(text[start:end]) == "m"
 
 
-@pytest.mark.parametrize("filler", [b"x", b'\\"', b",", b"[", b" ", b"\\\\"])
-def test_a_name_is_found_at_every_position(filler):
-    large, decoys = filler * SMALL_BYTES, b'"a":{"model":"x"},"b":"model","c":["model"]'
-    for text in (
-        b'{"model":"m","large":"%b",%b}' % (large, decoys),
-        b'{%b,"large":"%b","model":"m"}' % (decoys, large),
-        b'{"large":"%b","model" : "m",%b}' % (large, decoys),
-    ):
-        start, end = value_span(text, b'"model"')
-        assert text[start:end] == b'"m"'
-    assert place_of(b'{"model":"m","large":"%b",%b}' % (large, decoys), b'"model"') == 1
-
-
 SIGNS = STRINGS | st.sampled_from([", [", ',"', "\\", '\\"', '"', "{}[],"]).map(lambda text: text * 3)
 
 
@@ -258,12 +245,6 @@ def test_a_name_of_megabytes_is_refused():
         top_members(b'{"%b":0}' % (b"n" * 20_000))
 
 
-def test_a_value_next_to_a_large_string_is_found():
-    text = b'{"image":"' + b"A" * 200_000 + b'","model":"m"}'
-    start, end = value_span(text, b'"model"')
-    assert text[start:end] == b'"m"'
-
-
 @pytest.mark.parametrize("spelled", [b'"images"', b'"im\\u0061ges"', b'"\\u0069mages"', b'"image\\u0073"'])
 def test_may_name_finds_a_name_at_every_position_of_a_large_text(spelled):
     """Large texts are searched in parts that begin with a quote: the name is placed on all of their borders."""
@@ -293,11 +274,8 @@ def test_repeated_names_are_found_in_all_parts(filler):
     assert not at_most_once(b'{"b":' + inner + end, b'"model"')
     assert at_most_once(b'{"b":' + inner + end, b'"stream"')
     assert not at_most_once(b'{"\\u006d":0' + end, b'"model"')
-
-
-@pytest.mark.parametrize("escape", [b"\\u00e9", b"\\u0040", b"\\u0060", b"\\u000a", b"\\u002f", b"\\u007f", b"\\u0030"])
-def test_an_escape_of_another_character_cannot_spell_a_name(escape):
-    assert at_most_once(b'{"a":"' + escape + b'"}', b'"model"')
+    for escape in (b"\\u00e9", b"\\u0040", b"\\u0060", b"\\u000a", b"\\u002f", b"\\u007f", b"\\u0030"):
+        assert at_most_once(b'{"a":"' + escape + b'"}', b'"model"'), "an escape of another character"
 
 
 def test_edits_are_applied_in_order_of_position():

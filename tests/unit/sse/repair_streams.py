@@ -57,7 +57,3 @@ def repaired(*chunks: Any, done: bool = True, **options: Any) -> tuple[list[Any]
         assert out.endswith(DONE)
         out = out.removesuffix(DONE)
     return payloads(out + repair.finish()), repair.adapted
-
-
-def deltas(chunks: list[Any]) -> list[Any]:
-    return [choice["delta"] for one in chunks for choice in one["choices"]]

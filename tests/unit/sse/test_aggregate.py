@@ -1,5 +1,9 @@
+"""One reply from the events of a stream, cut anywhere and read to its last event only."""
+
 from __future__ import annotations
 
+import base64
+import itertools
 import json
 from typing import Any
 
@@ -7,81 +11,78 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.errors import GatepassError, UpstreamClosed
+from gatepass.errors import GatepassError
+from gatepass.sse import aggregate
 from gatepass.sse.aggregate import CompletionAggregator
+from gatepass.sse.choice_aggregate import Base64Text
 from gatepass.sse.chunk import MAX_CHOICES, StreamSource
+from gatepass.sse.dialect_transforms import RagflowStream
+from gatepass.sse.event import LARGE_EVENT_BYTES
+from gatepass.sse.synthesize import PIECE_CHARS, synthesize_stream
 from tests.memory import traced_memory
-from tests.unit.sse.documents import CREATED_S, clean_streams, completions, events, fed, meaning, origin
+from tests.unit.sse.documents import (
+    CREATED_S,
+    clean_streams,
+    completions,
+    events,
+    fed,
+    legacy_completions,
+    meaning,
+    origin,
+)
 from tests.unit.sse.peer import helper_reads, strictly, strictly_legacy
 from tests.unit.sse.replies import refuse_to_write
-from tests.unit.sse.streams import DONE, LIMIT_BYTES, REALISTIC, chunk, data, read_error, text, with_line_ends
+from tests.unit.sse.streams import DONE, LIMIT_BYTES, REALISTIC, chunk, data, finished, read_error, text, with_line_ends
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 HEAD = {"id": "chatcmpl-7", "created": 1_700_000_000, "model": "gpt-4o-240806-deploy-gs"}
+STOP = data(chunk({}, finish="stop"))
 
 
-def aggregator(limit_bytes: int = LIMIT_BYTES, **more: Any) -> CompletionAggregator:
-    return CompletionAggregator(StreamSource("chat", limit_bytes, read_error), LIMIT_BYTES, origin(), **more)
+def aggregator(limit_bytes: int = LIMIT_BYTES, event_bytes: int = LIMIT_BYTES, **more: Any) -> CompletionAggregator:
+    return CompletionAggregator(StreamSource("chat", limit_bytes, read_error), event_bytes, origin(), **more)
 
 
 def aggregated(*blocks: bytes, **more: Any) -> dict[str, Any]:
     one = aggregator(**more)
-    for block in blocks:
-        one.feed(block)
-    payload: dict[str, Any] = json.loads(one.finish())
+    fed(one.feed, list(blocks))
+    payload: dict[str, Any] = json.loads(finished(one))
     return payload
 
 
-def failed(*blocks: bytes, **more: Any) -> tuple[str, str, int]:
+def failure(*blocks: bytes, **more: Any) -> tuple[str, str]:
+    """The code and the message of the error that `finish` raises."""
     one = aggregator(**more)
     for block in blocks:
         one.feed(block)
+        if one.is_check_due:
+            list(one.check_size())
     with pytest.raises(GatepassError) as caught:
-        one.finish()
-    assert one.failure is caught.value
-    assert one.failure.hop == "upstream:chat"
-    return one.failure.public_code, one.failure.message, one.failure.http_status
+        finished(one)
+    assert caught.value is one.failure or "too large to make" in str(caught.value)
+    assert caught.value.hop == "upstream:chat"
+    return caught.value.public_code, caught.value.message
 
 
-def reply(message: dict[str, Any], reason: str = "stop", **more: Any) -> dict[str, Any]:
-    first = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
-    return {**HEAD, "object": "chat.completion", "choices": [first], **more}
-
-
-def message(content: str | None, **more: Any) -> dict[str, Any]:
+def message(content: Any = None, **more: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": content, "refusal": None, **more}
 
 
-STOP = data(chunk({}, finish="stop"))
-CALLED = data(chunk({}, finish="tool_calls"))
+def choice(content: Any = None, finish: str = "stop", index: int = 0, **more: Any) -> dict[str, Any]:
+    return {"index": index, "message": message(content), "logprobs": None, "finish_reason": finish, **more}
 
 
-def joined(*deltas: dict[str, Any], end: bytes = STOP) -> Any:
-    """The message that `deltas` make."""
-    return aggregated(*(data(chunk(delta)) for delta in deltas), end, DONE)["choices"][0]["message"]
+def reply(*choices: Any, **more: Any) -> dict[str, Any]:
+    return {**HEAD, "object": "chat.completion", "choices": [*choices], **more}
 
 
 # --- bytes ----------------------------------------------------------------------------------------
 
-WHOLE = {
-    **HEAD,
-    "object": "chat.completion",
-    "choices": [
-        {
-            "index": 0,
-            "message": message(
-                'He said "hi" and wrote\n\ndata: [DONE]\n\nand \'"finish_reason":"stop"\' größer 東京 🚀 plain as well',
-                tool_calls=[
-                    {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"city": "Bern"}'}}
-                ],
-            ),
-            "logprobs": None,
-            "finish_reason": "tool_calls",
-        },
-        {"index": 1, "message": message("the other\\"), "logprobs": None, "finish_reason": "stop"},
-    ],
-    "usage": USAGE,
-}
+SAID = 'He said "hi" and wrote\n\ndata: [DONE]\n\nand \'"finish_reason":"stop"\' größer 東京 🚀 plain as well'
+CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"city": "Bern"}'}}
+WHOLE = reply(
+    choice(finish="tool_calls", message=message(SAID, tool_calls=[CALL])), choice("the other\\", index=1), usage=USAGE
+)
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
@@ -99,260 +100,258 @@ def test_lines_that_carry_no_json_change_nothing():
     assert aggregated(*mixed) == aggregated(b"".join(mixed)) == WHOLE
 
 
-def test_data_in_several_lines_is_one_value():
-    assert joined({"content": "a"}) == message("a")
-    parted = data(chunk({"content": "a"})).replace(b',"choices"', b',\ndata: "choices"')
-    assert aggregated(parted, STOP, DONE)["choices"][0]["message"] == message("a")
+LINES = b"".join([b": hello\n\n", text("he"), text("llo"), STOP, DONE])
+HELLO = reply(choice("hello"))
 
 
-def test_events_after_done_are_ignored():
-    later = data({"error": {"message": "late"}})
-    assert aggregated(text("a"), STOP, DONE, later, text("b")) == reply(message("a"))
-    assert aggregated(text("a") + STOP + DONE + later + text("b")) == reply(message("a"))
+def test_a_stream_cut_anywhere_is_the_same_reply():
+    for end, mark in itertools.product((b"\n", b"\r\n", b"\r"), (b"", b"\xef\xbb\xbf")):
+        lines = mark + LINES.replace(b"\n", end)
+        for at in range(len(lines) + 1):
+            assert aggregated(lines[:at], lines[at:]) == HELLO, (lines[:at], lines[at:])
 
 
-# --- the top level --------------------------------------------------------------------------------
-
-
-def test_first_envelope_that_is_not_empty_counts():
-    first = chunk({"content": "a"}) | {"id": "", "model": None, "created": 0, "system_fingerprint": None}
-    second = chunk({}, "stop") | {"system_fingerprint": "fp_1", "service_tier": "default"}
-    third = second | {"id": "other", "model": "other", "created": 1, "system_fingerprint": "fp_2"}
-    payload = aggregated(data(first), data(second), data(third), DONE)
-    assert payload == reply(message("a"), system_fingerprint="fp_1", service_tier="default")
-
-
-def test_missing_envelope_comes_from_the_origin():
-    payload = aggregated(data({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]}), DONE)
-    assert (payload["id"], payload["created"], payload["model"]) == (
-        "chatcmpl-000000000000000000000001",
-        CREATED_S,
-        "asked-for",
-    )
-
-
-def test_last_usage_is_used_and_never_added():
-    blocks = [
-        text("a", usage={"prompt_tokens": 11, "completion_tokens": 1, "total_tokens": 12}),
-        text("b", usage=USAGE),
-        data(chunk({}, "stop", usage=None)),
-        data(chunk(None, usage={})),
-        DONE,
-    ]
+def test_after_done_and_after_an_error_no_more_is_wanted():
     one = aggregator()
-    for block in blocks:
-        one.feed(block)
-    assert json.loads(one.finish()) == reply(message("ab"), usage=USAGE)
+    assert one.feed(LINES[:-2])
+    assert not one.feed(LINES[-2:] + data({"error": {"message": "late"}}) + text("more"))
+    assert not one.feed(text("more"))
+    assert json.loads(finished(one)) == HELLO
+    assert not aggregator().feed(text("he") + data({"error": {"message": "boom"}}))
 
 
-def test_usage_is_absent_if_none_was_received():
-    one = aggregator()
-    one.feed(text("a") + STOP)
-    assert "usage" not in json.loads(one.finish())
+def test_a_last_event_without_its_blank_line_counts():
+    for lines in (LINES, LINES.removesuffix(DONE)):
+        for left in (1, 2):
+            assert aggregated(lines[:-left]) == HELLO
 
 
-def test_unknown_members_survive_with_their_last_value_and_padding_does_not():
-    azure = chunk(None) | {"id": "", "model": "", "created": 0, "prompt_filter_results": [{"prompt_index": 0}]}
-    last = chunk({}, "stop", citations=["u"], prompt_filter_results=[], obfuscation="xyz", x_null=None)
-    payload = aggregated(data(azure), text("a", citations=["t"]), data(last), DONE)
-    assert payload == reply(message("a"), citations=["u"], prompt_filter_results=[{"prompt_index": 0}])
+GROWN = ("The answer", "The answer is", "The answer is forty")
 
 
-@pytest.mark.parametrize(
-    "odd",
-    [
-        {},
-        {"code": 0, "data": {}},
-        {"type": "status", "text": "x"},
-        {"choices": None},
-        {"choices": "x"},
-        {"choices": [None, 7]},
-        [],
-        3,
-        None,
-        "x",
-    ],
-)
-def test_chunks_without_choices_say_nothing(odd):
-    assert aggregated(data(odd), text("a"), data(odd), STOP, DONE) == reply(message("a"))
+@pytest.mark.parametrize("end", [DONE, b""])
+def test_chunks_that_a_transform_and_the_repair_hold_are_part_of_the_reply(end):
+    payload = aggregated(*map(text, GROWN), STOP + end, cumulative=True, transform=RagflowStream(origin()))
+    assert payload["choices"][0]["message"]["content"] == GROWN[-1]
 
 
-# --- choices and messages -------------------------------------------------------------------------
+# --- what becomes of each member ------------------------------------------------------------------
 
 
-def test_choices_come_out_in_ascending_order_each_with_its_own_text():
-    blocks = [data(chunk({"content": part}, index=index)) for part, index in [("b", 1), ("a", 0), ("B", 1), ("A", 0)]]
-    ends = [data(chunk({}, "length", index=1)), data(chunk({}, "stop"))]
-    payload = aggregated(*blocks, *ends)
-    assert [(one["index"], one["message"]["content"], one["finish_reason"]) for one in payload["choices"]] == [
-        (0, "aA", "stop"),
-        (1, "bB", "length"),
-    ]
+def with_choice(**members: Any) -> dict[str, Any]:
+    return chunk(None) | {"choices": [{"index": 0, **members}]}
 
 
-def test_choices_without_index_count_by_their_places():
-    choices = [{"delta": {"content": part}, "finish_reason": "stop"} for part in "ab"]
-    payload = aggregated(data(chunk(None) | {"choices": choices}))
-    assert [one["message"]["content"] for one in payload["choices"]] == ["a", "b"]
+def logged(text_of: str, finish: str | None = None, **logprobs: Any) -> dict[str, Any]:
+    return with_choice(delta={"content": text_of}, finish_reason=finish, logprobs=logprobs)
 
 
-@pytest.mark.parametrize("repeated", ["assistant", "tool", "", None])
-def test_the_first_role_that_is_not_empty_counts(repeated):
-    roles = {"role": "", "content": ""}, {"role": "assistant", "content": "a"}, {"role": repeated}
-    assert joined(*roles) == message("a")
+A = chunk({"content": "a"})
+END = chunk({}, "stop")
+HI = {"index": 0, "message": message("Hi"), "finish_reason": "stop"}
+FIRST = A | {"id": "", "model": None, "created": 0, "system_fingerprint": None}
+SECOND = END | {"system_fingerprint": "fp_1", "service_tier": "default"}
+AZURE = chunk(None) | {"id": "", "model": "", "created": 0, "prompt_filter_results": [{"prompt_index": 0}]}
+LAST = chunk({}, "stop", citations=["u"], prompt_filter_results=[], obfuscation="xyz", x_null=None)
+JOINED: dict[str, tuple[list[Any], dict[str, Any]]] = {
+    "the first envelope that is not empty": (
+        [FIRST, SECOND, SECOND | {"id": "other", "model": "other", "created": 1, "system_fingerprint": "fp_2"}],
+        reply(choice("a"), system_fingerprint="fp_1", service_tier="default"),
+    ),
+    "an envelope from the origin": (
+        [{"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]}],
+        reply(choice("a"), id="chatcmpl-000000000000000000000001", created=CREATED_S, model="asked-for"),
+    ),
+    "the last usage, never added": (
+        [A | {"usage": {"total_tokens": 1}}, A | {"usage": USAGE}, END | {"usage": None}, chunk(None, usage={})],
+        reply(choice("aa"), usage=USAGE),
+    ),
+    "the last value of unknown members, and no padding": (
+        [AZURE, A | {"citations": ["t"]}, LAST],
+        reply(choice("a"), citations=["u"], prompt_filter_results=[{"prompt_index": 0}]),
+    ),
+    "choices in ascending order": (
+        [chunk({"content": part}, index=index) for part, index in [("b", 1), ("a", 0), ("B", 1), ("A", 0)]]
+        + [chunk({}, "length", index=1), END],
+        reply(choice("aA"), choice("bB", "length", 1)),
+    ),
+    "choices without an index": (
+        [chunk(None) | {"choices": [{"delta": {"content": part}, "finish_reason": "stop"} for part in "ab"]}],
+        reply(choice("a"), choice("b", index=1)),
+    ),
+    "a delta that is no object": (
+        [A, *(with_choice(delta=delta) for delta in (None, "text", 7)), END],
+        reply(choice("a")),
+    ),
+    "a message for a delta": ([with_choice(**HI)], reply(choice("Hi"))),
+    "messages piece by piece, until the end": (
+        [with_choice(message=message("a")), *[with_choice(message=message("b"), finish_reason="stop")] * 2],
+        reply(choice("ab")),
+    ),
+    "a message after deltas": (
+        [chunk({"content": "H"}), chunk({"content": "i"}), with_choice(**HI)],
+        reply(choice("Hi")),
+    ),
+    "logprobs": (
+        [logged("a", content=[{"token": "a"}], refusal=None), logged("b", "stop", content=[{"token": "b"}])],
+        reply(choice("ab", logprobs={"content": [{"token": "a"}, {"token": "b"}], "refusal": None})),
+    ),
+    "extras of a choice, no empty one over another": (
+        [
+            with_choice(delta={"content": "a"}, content_filter_results={"hate": 1}, stop_reason=None, x_empty={}),
+            with_choice(delta={}, finish_reason="stop", content_filter_results={}, stop_reason="eos"),
+        ],
+        reply(choice("a", content_filter_results={"hate": 1}, stop_reason="eos", x_empty={})),
+    ),
+}
 
 
-def test_another_first_role_than_assistant_is_kept():
-    assert joined({"role": "tool", "content": "a"}, {"role": "assistant"}) == {**message("a"), "role": "tool"}
+@pytest.mark.parametrize(("chunks", "expected"), JOINED.values(), ids=JOINED)
+def test_chunks_become_one_reply(chunks, expected):
+    assert aggregated(*map(data, chunks), DONE) == expected
 
 
-@pytest.mark.parametrize("delta", [None, "text", 7])
-def test_delta_that_is_not_an_object_adds_nothing(delta):
-    odd = chunk({}) | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
-    assert aggregated(text("a"), data(odd), STOP) == reply(message("a"))
+def test_values_without_choices_say_nothing():
+    odd = [{}, {"code": 0, "data": {}}, {"type": "status", "text": "x"}, [], 3, None, "x"]
+    odd += [{"choices": None}, {"choices": "x"}, {"choices": [None, 7]}]
+    assert aggregated(*map(data, [*odd, A, *odd, END])) == reply(choice("a"))
 
 
-def test_message_in_place_of_a_delta_counts_as_one():
-    odd = chunk({}) | {"choices": [{"index": 0, "message": message("Hi"), "finish_reason": "stop"}]}
-    assert aggregated(data(odd), DONE) == reply(message("Hi"))
-
-
-def test_messages_that_come_piece_by_piece_are_joined_until_the_end():
-    odd = [{"index": 0, "message": message(part), "finish_reason": None} for part in "ab"]
-    ends = [odd[1] | {"finish_reason": "stop"}, odd[1] | {"finish_reason": "stop"}]
-    blocks = [data(chunk({}) | {"choices": [choice]}) for choice in (odd[0], *ends)]
-    assert aggregated(*blocks, DONE) == reply(message("ab"))
-
-
-def test_message_after_deltas_only_repeats_them():
-    odd = chunk({}) | {"choices": [{"index": 0, "message": message("Hi"), "finish_reason": "stop"}]}
-    assert aggregated(text("H"), text("i"), data(odd), DONE) == reply(message("Hi"))
-
-
-def test_reasoning_refusal_and_unknown_members_are_joined():
-    assert joined(
-        {"reasoning_content": "H", "reasoning": "h", "x_text": "a", "x_list": [1], "x_value": {"a": 1}},
-        {"reasoning_content": "m", "reasoning": "m", "x_text": "b", "x_list": [2], "x_value": {"b": 1}},
-        {"refusal": "N"},
-        {"refusal": "o", "annotations": [{"type": "url_citation"}]},
-        {"annotations": [{"type": "other"}]},
-    ) == {
-        **message(None),
-        "refusal": "No",
-        "reasoning_content": "Hm",
-        "reasoning": "hm",
-        "x_text": "ab",
-        "x_list": [1, 2],
-        "x_value": {"b": 1},
-        "annotations": [{"type": "url_citation"}, {"type": "other"}],
-    }
-
-
-def test_logprobs_are_extended():
-    first = chunk({"content": "a"})
-    first["choices"][0]["logprobs"] = {"content": [{"token": "a"}], "refusal": None}
-    second = chunk({"content": "b"}, "stop")
-    second["choices"][0]["logprobs"] = {"content": [{"token": "b"}]}
-    payload = aggregated(data(first), data(second))
-    assert payload["choices"][0]["logprobs"] == {"content": [{"token": "a"}, {"token": "b"}], "refusal": None}
-
-
-def test_extras_of_a_choice_survive_and_an_empty_one_replaces_none():
-    first, last = chunk({"content": "a"}), chunk({}, "stop")
-    first["choices"][0] |= {"content_filter_results": {"hate": 1}, "stop_reason": None, "text": "a"}
-    last["choices"][0] |= {"content_filter_results": {}, "stop_reason": "eos"}
-    payload = aggregated(data(first), data(last))
-    assert payload["choices"][0] == reply(message("a"))["choices"][0] | {
-        "content_filter_results": {"hate": 1},
-        "stop_reason": "eos",
-    }
-
-
-@pytest.mark.parametrize(
-    ("deltas", "content"),
-    [
-        ([{"role": "assistant", "content": None}], ""),
-        ([{"role": "assistant"}], ""),
-        ([{"content": ""}], ""),
-        ([{"content": None, "tool_calls": [{"index": 0, "id": "a"}]}], None),
-        ([{"content": "", "tool_calls": [{"index": 0, "id": "a"}]}], ""),
-        ([{"refusal": "No"}], None),
-        ([{"audio": {"id": "a"}}], None),
-        ([{"function_call": {"name": "f"}}], None),
-        ([{"content": [{"type": "text", "text": "a"}]}, {"content": [{"type": "text", "text": "b"}]}],
-         [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]),
-    ],
-)  # fmt: skip
-def test_content_is_null_only_beside_another_output(deltas, content):
-    assert joined(*deltas)["content"] == content
-
-
-# --- tools, functions, audio ----------------------------------------------------------------------
+def tools(*entries: Any) -> dict[str, Any]:
+    return {"tool_calls": [*entries]}
 
 
 def call(identity: str, name: str, arguments: str, **more: Any) -> dict[str, Any]:
     return {"id": identity, "type": "function", "function": {"name": name, "arguments": arguments}, **more}
 
 
-def test_tool_calls_are_joined_and_have_no_index():
-    payload = joined(
-        {"tool_calls": [{"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}]},
-        {"tool_calls": [{"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": "{"}}]},
-        {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}, {"index": 1, "function": {"arguments": "}"}}]},
-        end=CALLED,
-    )
-    assert payload == message(None, tool_calls=[call("a", "f", "{}"), call("b", "g", "{}")])
+F = {"index": 0, **call("a", "f", "1")}
+PARTS = [{"type": "text", "text": "b"}]
+MESSAGES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
+    "a role after an empty one": ([{"role": "", "content": ""}, {"role": "assistant", "content": "a"}], message("a")),
+    "the first role": (
+        [{"role": "tool", "content": "a"}, {"role": "assistant"}, {"role": None}],
+        {**message("a"), "role": "tool"},
+    ),
+    "texts joined, lists extended, of the rest the last": (
+        [
+            {"reasoning_content": "H", "reasoning": "h", "x_text": "a", "x_list": [1], "x_value": {"a": 1}},
+            {"reasoning_content": "m", "reasoning": "m", "x_text": "b", "x_list": [2], "x_value": {"b": 1}},
+            {"refusal": "No", "x_value": {}, "x_list": None},
+        ],
+        {
+            **message(),
+            "refusal": "No",
+            "reasoning_content": "Hm",
+            "reasoning": "hm",
+            "x_value": {"b": 1},
+            "x_text": "ab",
+            "x_list": [1, 2],
+        },
+    ),
+    "parts": ([{"content": ""}, {"content": PARTS}, {"content": PARTS}], message(PARTS * 2)),
+    "a text among parts": (
+        [{"content": "a"}, {"content": PARTS}, {"content": "c"}],
+        message([{"type": "text", "text": "ac"}, *PARTS]),
+    ),
+    "no content": ([{"role": "assistant", "content": None}], message("")),
+    "a call instead of content": ([{"content": None}, tools(F)], message(tool_calls=[call("a", "f", "1")])),
+    "an empty content beside a call": ([{"content": ""}, tools(F)], message("", tool_calls=[call("a", "f", "1")])),
+    "two calls in turns": (
+        [
+            tools({**F, "function": {"name": "f", "arguments": ""}}),
+            tools({"index": 1, **call("b", "g", "{")}),
+            tools({"index": 0, "function": {"arguments": "{}"}}, {"index": 1, "function": {"arguments": "}"}}),
+        ],
+        message(tool_calls=[call("a", "f", "{}"), call("b", "g", "{}")]),
+    ),
+    "id, name and type repeated": (
+        [tools(F), tools(F), tools(F | {"id": ""})],
+        message(tool_calls=[call("a", "f", "111")]),
+    ),
+    "calls without index and type, with extras": (
+        [
+            tools(
+                {"id": "a", "function": {"name": "f", "arguments": {"x": 1}}, "extra": {"s": "t"}},
+                {"id": "b", "function": {"name": "g", "arguments": "{}", "strict": True, "x": None}},
+            )
+        ],
+        message(
+            tool_calls=[
+                call("a", "f", '{"x":1}', extra={"s": "t"}),
+                {**call("b", "g", "{}"), "function": {"name": "g", "arguments": "{}", "strict": True}},
+            ]
+        ),
+    ),
+    "a call without an id": (
+        [tools({"index": 0, "function": {"name": "f", "arguments": None}})],
+        message(tool_calls=[call("call_000000000000000000000001", "f", "")]),
+    ),
+    "a custom tool": (
+        [
+            tools({"index": 0, "id": "a", "type": "custom", "custom": {"name": "run", "input": ""}}),
+            tools({"index": 0, "custom": {"input": "ls"}}),
+        ],
+        message(tool_calls=[{"id": "a", "type": "custom", "custom": {"name": "run", "input": "ls"}}]),
+    ),
+    "a function of old": (
+        [{"function_call": {"name": name, "arguments": part}} for name, part in [("", ""), ("f", "{"), ("f", "}")]],
+        message(function_call={"name": "f", "arguments": "{}"}),
+    ),
+    "audio": (
+        [
+            {"audio": {"id": "au", "transcript": "He"}},
+            {"audio": {"id": "au", "transcript": "y", "data": "YQ=="}},
+            {"audio": {"data": "Yg==", "expires_at": 7}},
+            {"audio": {"expires_at": 9}},
+        ],
+        message(audio={"id": "au", "expires_at": 9, "data": "YWI=", "transcript": "Hey"}),
+    ),
+}
 
 
-def test_ids_names_and_types_count_once_whatever_repeats_them():
-    piece = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "1"}}
-    assert joined({"tool_calls": [piece]}, {"tool_calls": [piece]}, {"tool_calls": [piece | {"id": ""}]}) == message(
-        None, tool_calls=[call("a", "f", "111")]
-    )
+@pytest.mark.parametrize(("deltas", "expected"), MESSAGES.values(), ids=MESSAGES)
+def test_deltas_become_one_message(deltas, expected):
+    [made] = aggregated(*(data(chunk(delta)) for delta in deltas), STOP, DONE)["choices"]
+    assert made["message"] == expected
+    assert made["finish_reason"] == ("tool_calls" if "tool_calls" in expected else "stop")
 
 
-def test_calls_without_index_are_distinguished_by_their_ids_and_keep_unknown_members():
-    first = {"id": "a", "function": {"name": "f", "arguments": {"x": 1}}, "extra_content": {"google": {"s": "t"}}}
-    second = {"id": "b", "function": {"name": "g", "arguments": "{}", "strict": True, "x": None}}
-    payload = aggregated(data(chunk({"tool_calls": [first, second]})), STOP)
-    assert payload["choices"][0]["finish_reason"] == "tool_calls"
-    assert payload["choices"][0]["message"]["tool_calls"] == [
-        call("a", "f", '{"x":1}', extra_content={"google": {"s": "t"}}),
-        {"id": "b", "type": "function", "function": {"name": "g", "arguments": "{}", "strict": True}},
+def joined(pieces: list[str]) -> str:
+    whole = Base64Text()
+    for piece in pieces:
+        whole.add(piece)
+    return whole.text()
+
+
+@given(st.binary(max_size=40), st.lists(st.integers(0, 60), max_size=5))
+def test_base64_cut_anywhere_is_whole_again(raw, cuts):
+    whole = base64.b64encode(raw).decode()
+    places = sorted({0, *(min(cut, len(whole)) for cut in cuts), len(whole)})
+    assert base64.b64decode(joined([whole[start:end] for start, end in itertools.pairwise(places)])) == raw
+
+
+@given(st.lists(st.binary(max_size=10), max_size=5))
+def test_base64_of_pieces_each_encoded_by_itself_is_joined(parts):
+    whole = joined([base64.b64encode(part).decode() for part in parts])
+    assert base64.b64decode(whole) == b"".join(parts)
+    assert "=" not in whole.rstrip("=")
+
+
+def test_base64_without_padding_gets_some_and_what_is_none_is_joined_unchanged():
+    assert base64.b64decode(joined(["YQ", "YWI"])) == b"aab"
+    assert joined(["=", "a!b", "ä="]) == "=a!bä="
+
+
+def test_cumulative_texts_of_choices_without_an_index_are_cut_each_by_its_own():
+    grown = [
+        ("The answer", "Die Antwort"),
+        ("The answer is", "Die Antwort ist"),
+        ("The answer is 1", "Die Antwort ist 2"),
     ]
-
-
-def test_call_without_an_id_gets_one():
-    payload = joined({"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": None}}]})
-    assert payload["tool_calls"] == [call("call_000000000000000000000001", "f", "")]
-
-
-def test_custom_tools_have_an_input():
-    payload = joined(
-        {"tool_calls": [{"index": 0, "id": "a", "type": "custom", "custom": {"name": "run", "input": ""}}]},
-        {"tool_calls": [{"index": 0, "custom": {"input": "ls"}}]},
-    )
-    assert payload["tool_calls"] == [{"id": "a", "type": "custom", "custom": {"name": "run", "input": "ls"}}]
-
-
-def test_legacy_function_call_is_joined_and_its_name_counts_once():
-    payload = aggregated(
-        data(chunk({"function_call": {"name": "", "arguments": ""}})),
-        data(chunk({"function_call": {"name": "f", "arguments": "{"}})),
-        data(chunk({"function_call": {"name": "f", "arguments": "}"}})),
-        DONE,
-    )
-    assert payload == reply(message(None, function_call={"name": "f", "arguments": "{}"}), "function_call")
-
-
-def test_audio_is_joined():
-    payload = joined(
-        {"audio": {"id": "au", "transcript": "He"}},
-        {"audio": {"id": "au", "transcript": "y", "data": "YQ=="}},
-        {"audio": {"data": "Yg==", "expires_at": 7}},
-        {"audio": {"expires_at": 9}},
-    )
-    assert payload == message(None, audio={"id": "au", "expires_at": 9, "data": "YWI=", "transcript": "Hey"})
+    blocks = [data({"choices": [{"delta": {"content": part}} for part in parts]}) for parts in grown]
+    choices = aggregated(*blocks, DONE, cumulative=True)["choices"]
+    assert [one["message"]["content"] for one in choices] == [*grown[-1]]
 
 
 # --- how it ends ----------------------------------------------------------------------------------
@@ -364,106 +363,106 @@ def test_audio_is_joined():
         ([text("a"), data(chunk({}, "length"))], "length"),
         ([text("a", finish="stop"), data(chunk({}, ""))], "stop"),
         ([text("a"), data(chunk({}, "")), DONE], "stop"),
-        ([text("a"), DONE], "stop"),
         ([data(chunk({"tool_calls": [{"id": "a", "function": {"arguments": "{}"}}]})), DONE], "tool_calls"),
         ([data(chunk({"tool_calls": [{"id": "a", "custom": {"input": "x"}}]})), DONE], "tool_calls"),
         ([data(chunk({"function_call": {"name": "f", "arguments": "{}"}})), DONE], "function_call"),
-        ([data(chunk({"tool_calls": [{"id": "a"}]}, "stop"))], "tool_calls"),
         ([data(chunk({"tool_calls": [{"id": "a"}]}, "length"))], "length"),
-        ([data(chunk({"content": ""}, "content_filter"))], "content_filter"),
+        ([data(chunk({"role": "assistant"})), STOP, DONE], "stop"),
+        ([data({"choices": [{"text": "a", "index": 0}]}), DONE], "stop"),
     ],
 )
 def test_finish_reason(blocks, reason):
     assert aggregated(*blocks)["choices"][0]["finish_reason"] == reason
 
 
-@pytest.mark.parametrize(
-    "delta",
-    [
-        {"reasoning_content": "hm"},
-        {"tool_calls": [{"id": "a"}]},
-        {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": '{"city":"Ber'}}]},
-        {"tool_calls": [{"id": "a", "custom": {"name": "f"}}]},
-        {"function_call": {"name": "f", "arguments": '{"city"'}},
-    ],
-)
-def test_choice_cut_before_done_is_an_error(delta):
-    with pytest.raises(UpstreamClosed):
-        aggregated(data(chunk(delta)), DONE)
+CUT = ("upstream_closed", "The upstream ended its stream before the answer was complete.")
+EMPTY = ("upstream_empty", "The upstream's stream ended without an answer.")
+ERROR = data({"error": {"message": "boom", "code": "bad"}})
+FAILED: dict[str, tuple[list[bytes], tuple[str, str]]] = {
+    "an open choice": ([text("a"), data(chunk({}, ""))], CUT),
+    "one of two open": ([text("a"), data(chunk({"content": "b"}, index=1)), STOP], CUT),
+    "half an event": ([text("he") + STOP[:-10]], CUT),
+    **{
+        f"cut before [DONE]: {delta}": ([data(chunk(delta)), DONE], CUT)
+        for delta in (
+            {"reasoning_content": "hm"},
+            tools({"id": "a"}),
+            tools({"id": "a", "function": {"name": "f", "arguments": '{"city":"Ber'}}),
+            tools({"id": "a", "custom": {"name": "f"}}),
+            {"function_call": {"name": "f", "arguments": '{"city"'}},
+        )
+    },
+    **{f"empty: {body!r}": ([body], EMPTY) for body in (b"", DONE, b": ping\n\n", data({"choices": []}) + DONE)},
+    "a role alone": ([data(chunk({"role": "assistant", "content": ""})), DONE], EMPTY),
+    "an empty text": ([data({"choices": [{"text": "", "index": 0}]}), DONE], EMPTY),
+    "an error event": ([text("a"), ERROR, STOP, DONE], ("bad", "boom")),
+    "an event named error": ([text("a"), b"event: error\ndata: boom\n\n"], ("upstream_error", "boom")),
+    "no JSON": (
+        [text("a"), b"data: {\n\n", DONE],
+        ("upstream_invalid", "The upstream sent an event that is not JSON."),
+    ),
+}
 
 
-CUT = ("upstream_closed", "The upstream ended its stream before the answer was complete.", 502)
-EMPTY = ("upstream_empty", "The upstream's stream ended without an answer.", 502)
-
-
-@pytest.mark.parametrize(
-    "blocks",
-    [
-        [text("a")],
-        [text("a"), data(chunk({}, ""))],
-        [text("a"), data(chunk({"content": "b"}, index=1)), STOP],
-    ],
-)
-def test_stream_that_was_cut_is_an_error(blocks):
-    assert failed(*blocks) == CUT
+@pytest.mark.parametrize(("blocks", "expected"), FAILED.values(), ids=FAILED)
+def test_a_stream_without_its_answer_is_an_error(blocks, expected):
+    assert failure(*blocks) == expected
 
 
 def test_stream_with_fewer_choices_than_requested_was_cut():
-    assert failed(text("a"), STOP, choices=2) == CUT
+    assert failure(text("a"), STOP, choices=2) == CUT
     assert len(aggregated(text("a"), STOP, DONE, choices=2)["choices"]) == 1
 
 
-@pytest.mark.parametrize("blocks", [[], [DONE], [b": ping\n\n"], [data({"choices": []}), DONE]])
-def test_stream_without_a_choice_is_an_error(blocks):
-    assert failed(*blocks) == EMPTY
+# --- limits ---------------------------------------------------------------------------------------
 
 
-def test_error_event_has_the_upstreams_message():
-    error = {"error": {"message": "boom", "type": "server_error", "code": "bad", "status": 503}}
-    assert failed(text("a"), data(error), STOP, DONE) == ("bad", "boom", 503)
+def test_event_above_its_limit_is_an_error_for_every_split():
+    large = text("x" * 1000)
+    for pieces in ([large], [large[:600], large[600:]], [large[:-2] * 3]):
+        assert "limits.event_bytes" in failure(*pieces, event_bytes=500)[1]
 
 
-@pytest.mark.parametrize(
-    "frame",
-    [
-        {"error": "boom"},
-        {"object": "error", "message": "boom"},
-        {"code": 500, "message": "boom"},
-        chunk({}, "error") | {"error": {"message": "boom"}},
-    ],
-)
-def test_error_is_found_in_every_shape(frame):
-    assert failed(text("a"), data(frame), DONE)[1] == "boom"
+def fails(*pieces: bytes) -> str:
+    return failure(*pieces, limit_bytes=32 << 20, event_bytes=32 << 20)[1]
 
 
-@pytest.mark.parametrize(
-    ("block", "message"),
-    [
-        (b'event: error\ndata: {"message": "boom"}\n\n', "boom"),
-        (b"event: error\ndata: boom\n\n", "boom"),
-        (b"event: error\ndata: 7\n\n", "The upstream sent an error event without a message."),
-    ],
-)
-def test_event_named_error_is_one(block, message):
-    assert failed(text("a"), block)[1] == message
+@pytest.fixture
+def small_most(monkeypatch):
+    """A smaller MOST_BYTES: with 12 MiB, a process that has collected all unit tests would hold 520 MiB."""
+    monkeypatch.setattr(aggregate, "MOST_BYTES", 2 * LARGE_EVENT_BYTES)
 
 
-def test_event_that_is_no_json_is_an_error():
-    assert failed(text("a"), b"data: {\n\n", DONE)[:2] == (
-        "upstream_invalid",
-        "The upstream sent an event that is not JSON.",
-    )
+@pytest.mark.usefixtures("small_most")
+def test_event_above_the_limit_of_a_whole_reply_names_it_for_every_split():
+    for name in (b"", b"event: image\n"):
+        raw = name + text("x" * aggregate.MOST_BYTES) + STOP + DONE
+        for cut in (0, 100, len(raw) - len(DONE), len(raw) - 1):
+            assert "larger than 12 MiB, the limit of a reply without `stream: true`" in fails(raw[:cut], raw[cut:])
 
 
-def test_cumulative_texts_of_choices_without_an_index_are_cut_each_by_its_own():
-    grown = [
-        ("The answer", "Die Antwort"),
-        ("The answer is", "Die Antwort ist"),
-        ("The answer is 1", "Die Antwort ist 2"),
-    ]
-    blocks = [data({"choices": [{"delta": {"content": part}} for part in parts]}) for parts in grown]
-    choices = aggregated(*blocks, DONE, cumulative=True)["choices"]
-    assert [choice["message"]["content"] for choice in choices] == [*grown[-1]]
+@pytest.mark.usefixtures("small_most")
+def test_reply_above_its_limit_fails_for_every_split():
+    half = aggregate.MOST_BYTES // 2
+    parts = [text("x" * half), text("y" * half), STOP, DONE]
+    raw = b"".join(parts)
+    small = [text("x" * (half // 6))] * 13  # the last ones are not checked before the end
+    for pieces in (parts, [raw], [*parts[:1], b"".join(parts[1:])], [raw[:-1], raw[-1:]], [*small, STOP + DONE]):
+        assert "too large to make a whole reply" in fails(*pieces)
+
+
+def test_a_large_event_is_read_by_the_next_call():
+    one, large, waiting = aggregator(32 << 20, 32 << 20), text("x" * LARGE_EVENT_BYTES), []
+    for piece in (large, b""):
+        assert one.feed(piece)
+        waiting.append(one.has_large)
+    assert waiting == [True, False]
+    one.feed(large + STOP)  # the body may end within this piece
+    assert json.loads(finished(one)) == reply(choice("x" * LARGE_EVENT_BYTES * 2))
+
+
+def test_a_large_event_without_its_blank_line_is_a_cut_stream():
+    assert fails(text("hi") + text("x" * LARGE_EVENT_BYTES)[:-1]) == CUT[1]
 
 
 def test_answer_above_the_limit_is_an_error_and_nothing_of_it_is_kept():
@@ -481,7 +480,7 @@ def test_answer_above_the_limit_is_an_error_and_nothing_of_it_is_kept():
 def test_too_many_choices_are_an_error():
     many = [{"index": index, "delta": {"content": "a"}} for index in range(MAX_CHOICES + 1)]
     assert len(aggregated(data(chunk(None) | {"choices": many[1:]}), DONE)["choices"]) == MAX_CHOICES
-    assert failed(data(chunk(None) | {"choices": many, "x": 1}), DONE)[0] == "upstream_invalid"
+    assert failure(data(chunk(None) | {"choices": many, "x": 1}), DONE)[0] == "upstream_invalid"
 
 
 def test_nested_too_deep_to_be_written_is_an_error(monkeypatch):
@@ -495,86 +494,58 @@ def test_nested_too_deep_to_be_written_is_an_error(monkeypatch):
 # --- /v1/completions ------------------------------------------------------------------------------
 
 
-def legacy(part: str, reason: str | None = None, index: int = 0, logprobs: Any = None, **more: Any) -> bytes:
-    choice = {"text": part, "index": index, "logprobs": logprobs, "finish_reason": reason, **more}
-    return data({"id": "cmpl-1", "object": "text_completion", "created": 7, "model": "m", "choices": [choice]})
+def legacy(part: str | None, reason: str | None = None, index: int = 0, **more: Any) -> dict[str, Any]:
+    return {"text": part, "index": index, "logprobs": None, "finish_reason": reason, **more}
 
 
 def test_legacy_stream_is_joined():
-    payload = aggregated(
+    head = {"id": "cmpl-1", "object": "text_completion", "created": 7, "model": "m"}
+    sent = [
         legacy("a", logprobs={"tokens": ["a"], "text_offset": [0]}),
         legacy("b", index=1),
         legacy("c", "length", logprobs={"tokens": ["c"], "text_offset": [1]}, stop_reason="x"),
-        DONE,
-    )
-    logprobs = {"tokens": ["a", "c"], "text_offset": [0, 1]}
-    first = {"text": "ac", "index": 0, "logprobs": logprobs, "finish_reason": "length", "stop_reason": "x"}
-    second = {"text": "b", "index": 1, "logprobs": None, "finish_reason": "stop"}
-    head = {"id": "cmpl-1", "object": "text_completion", "created": 7, "model": "m"}
-    assert payload == {**head, "choices": [first, second]}
+    ]
+    first = legacy("ac", "length", logprobs={"tokens": ["a", "c"], "text_offset": [0, 1]}, stop_reason="x")
+    payload = aggregated(*(data({**head, "choices": [one]}) for one in sent), DONE)
+    assert payload == {**head, "choices": [first, legacy("b", "stop", 1)]}
 
 
 def test_legacy_reply_is_what_the_sdk_declares():
     one = aggregator()
-    one.feed(
-        data({"choices": [{"text": "a", "index": 0, "finish_reason": "stop"}, {"text": None, "finish_reason": "stop"}]})
-        + DONE
-    )
+    one.feed(data({"choices": [legacy("a", "stop"), {"text": None, "finish_reason": "stop"}]}) + DONE)
     read = strictly_legacy(one.finish())
-    assert (read.id, [choice.text for choice in read.choices]) == ("cmpl-000000000000000000000001", ["a", ""])
+    assert (read.id, [made.text for made in read.choices]) == ("cmpl-000000000000000000000001", ["a", ""])
 
 
 # --- any stream -----------------------------------------------------------------------------------
 
 
 @given(st.data())
-def test_every_clean_stream_means_its_document_in_runs_of_any_size(draw):
+def test_every_clean_stream_is_strictly_its_document_in_runs_of_any_size(draw):
     document, chunks = draw.draw(clean_streams())
     one = aggregator(choices=len(document["choices"]))
     fed(one.feed, events(chunks), draw.draw)
-    assert meaning(json.loads(one.finish())) == meaning(document)
-
-
-@given(clean_streams())
-def test_reply_is_strictly_what_the_sdk_declares_and_what_its_helper_reads(stream):
-    _, chunks = stream
-    one = aggregator()
-    fed(one.feed, events(chunks))
     payload = one.finish()
     strictly(payload)
-    assert meaning(json.loads(payload)) == meaning(helper_reads(b"".join(events(chunks))))
+    assert meaning(json.loads(payload)) == meaning(document) == meaning(helper_reads(b"".join(events(chunks))))
+    again = list(synthesize_stream(json.loads(payload), True, origin()))
+    assert aggregated(*again) == json.loads(payload)
+
+
+@given(completions(), st.integers(1, 5) | st.just(PIECE_CHARS))
+def test_synthesised_and_aggregated_is_the_same_in_meaning(document, piece_chars):
+    blocks = list(synthesize_stream(document, True, origin(), piece_chars))
+    assert meaning(aggregated(*blocks, choices=len(document["choices"]))) == meaning(document)
+
+
+@given(legacy_completions(), st.integers(1, 5))
+def test_legacy_synthesised_and_aggregated_is_the_same(document, piece_chars):
+    blocks = list(synthesize_stream(document, True, origin(), piece_chars))
+    assert aggregated(*blocks, choices=len(document["choices"])) == document
 
 
 @given(completions(), st.integers(0, 30))
 def test_stream_cut_before_its_last_finish_reason_is_never_an_answer(document, missing):
-    from gatepass.sse.synthesize import synthesize_stream
-
     blocks = list(synthesize_stream(document, False, origin()))
     blocks = blocks[: max(0, len(blocks) - 2 - missing)]
-    one = aggregator(choices=len(document["choices"]))
-    fed(one.feed, blocks)
-    with pytest.raises(GatepassError) as caught:
-        one.finish()
-    assert caught.value.public_code == ("upstream_closed" if blocks else "upstream_empty")
-
-
-@pytest.mark.parametrize("silent", [{"role": "assistant"}, {"role": "assistant", "content": ""}, {}])
-def test_role_without_content_is_not_an_answer(silent):
-    assert failed(data(chunk(silent)), DONE)[0] == "upstream_empty"
-    assert aggregated(data(chunk(silent)), STOP, DONE) == reply(message(""))
-
-
-def test_an_empty_text_choice_is_not_an_answer():
-    assert failed(data({"choices": [{"text": "", "index": 0}]}), DONE)[0] == "upstream_empty"
-    assert aggregated(data({"choices": [{"text": "a", "index": 0}]}), DONE)["choices"][0]["text"] == "a"
-
-
-def test_the_error_in_a_choice_is_the_upstreams():
-    """OpenRouter reports the failure of a provider like this."""
-    choice = {"index": 0, "delta": {"content": ""}, "finish_reason": "error"}
-    for error, payload in (({"message": "Provider down"}, "Provider down"), ({}, None), (True, "without a message")):
-        blocks = (text("a"), data({"choices": [{**choice, "error": error}]}), DONE)
-        if payload is None:
-            assert aggregated(*blocks)["choices"][0]["finish_reason"] == "error"
-        else:
-            assert payload in failed(*blocks)[1]
+    assert failure(*blocks, choices=len(document["choices"])) == (CUT if blocks else EMPTY)

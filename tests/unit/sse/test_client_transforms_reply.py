@@ -1,31 +1,24 @@
-"""Changes of a reply for a client's profile."""
+"""What a profile changes in a whole reply."""
 
 import json
 
 import pytest
 
-from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile
-from gatepass.sse.client_transforms import MOST_USAGE_BYTES, make_client_transform, transform_reply
+from gatepass.config.access import PLAIN, Profile
+from gatepass.sse.client_transforms import MOST_USAGE_BYTES, transform_reply
 
-WHOLE = Profile(whole_numbers=True)
-
-
-@pytest.mark.parametrize("content", [rb'"\ud83d"', b"NaN"])
-def test_json_that_only_python_reads_is_left_as_it_is(content):
-    body = b'{"choices":[{"index":0,"message":{"content":null,"x":%b}}]}' % content
-    assert transform_reply(body, WHOLE) == (body, ())
-
-
-def test_lines_are_cut_for_the_client_that_takes_no_long_ones():
-    transform = make_client_transform(BUILT_IN_PROFILES["ragflow"])
-    assert transform is not None
-    long = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % (b"x" * 2**20)
-    assert max(map(len, transform.feed(long).splitlines())) < 2**20
-    assert make_client_transform(PLAIN) is None
+WHOLE, NAMED = Profile(whole_numbers=True), Profile(envelope=True)
+NONE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+GOOD = {"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
 
 
 def chat(message, **more):
     return json.dumps({"id": "1", "choices": [{"index": 0, "message": message}], **more}).encode()
+
+
+def used(prompt, completion, total, **more):
+    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total, **more}
+    return chat({"content": "a"}, usage=usage)
 
 
 def vectors(**more):
@@ -35,73 +28,20 @@ def vectors(**more):
 @pytest.mark.parametrize(
     ("body", "usage"),
     [
-        (chat({"content": "a"}), {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}),
-        (chat({"content": "a"}, usage=None), {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}),
-        (
-            chat({"content": "a"}, usage={"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": None, "x": {}}),
-            {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5, "x": {}},
-        ),
-        (
-            chat({"content": "a"}, usage={"prompt_tokens": "2", "completion_tokens": 3.0, "total_tokens": 9}),
-            {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 9},
-        ),
-        (
-            chat({"content": "a"}, usage={"prompt_tokens": 12.0, "completion_tokens": "3.0", "total_tokens": "15"}),
-            {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15},
-        ),
-        (
-            chat({"content": "a"}, usage={"prompt_tokens": 1.5, "completion_tokens": "x", "total_tokens": True}),
-            {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
-        ),
+        (chat({"content": "a"}), NONE),
+        (chat({"content": "a"}, usage=None), NONE),
+        (used(2, 3, None, x={}), {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5, "x": {}}),
+        (used("2", 3.0, 9), {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 9}),
+        (used(1.5, "x", True), NONE),
         (vectors(model="e"), {"prompt_tokens": 0, "total_tokens": 0}),
         (vectors(usage={"prompt_tokens": 4, "total_tokens": None}), {"prompt_tokens": 4, "total_tokens": 4}),
     ],
 )
 def test_usage_is_whole_numbers_if_the_client_requires_it(body, usage):
     changed, adapted = transform_reply(body, WHOLE)
-    assert json.loads(changed) == {**json.loads(body), "usage": usage}
-    assert adapted == ("repair=usage",)
-
-
-def test_a_usage_that_is_no_usage_passes_as_it_came():
-    body = chat({"content": "a"}, usage=dict.fromkeys(map(str, range(MOST_USAGE_BYTES // 8)), 1.5))
-    assert transform_reply(body, WHOLE) == (body, ())
-
-
-def test_vectors_keep_their_bytes():
-    assert b'[{"index":0,"embedding":[0.10,1e-7]}]' in transform_reply(vectors(model="e"), WHOLE)[0]
-
-
-GOOD = {"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        chat({"content": "a"}, **GOOD),
-        chat({"content": None, "tool_calls": [{"id": "1"}]}, **GOOD),
-        chat({"content": None, "refusal": "no"}, **GOOD),
-        chat(None, **GOOD),
-        json.dumps({"choices": None, **GOOD}).encode(),
-        json.dumps({"choices": [1], **GOOD}).encode(),
-        b'{"results":[]}',
-        b'[{"index":0,"score":1}]',
-        b'{"text":"heard"}',
-    ],
-)
-def test_complete_reply_is_the_same_object(body):
-    changed, adapted = transform_reply(body, WHOLE)
-    assert changed is body
-    assert adapted == ()
-
-
-def test_other_clients_get_what_came():
-    body = chat({"content": None})
+    assert (json.loads(changed), adapted) == ({**json.loads(body), "usage": usage}, ("repair=usage",))
+    assert (b'"data"' not in body) or b'[{"index":0,"embedding":[0.10,1e-7]}]' in changed
     assert transform_reply(body, PLAIN)[0] is body
-    assert transform_reply(body, WHOLE)[1] == ("repair=usage",)
-
-
-NAMED = Profile(envelope=True)
 
 
 @pytest.mark.parametrize(
@@ -119,17 +59,23 @@ def test_a_reply_has_object_and_model_for_a_client_that_requires_both(reply, kin
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("profile", "body"),
     [
-        b'{"object":"x","model":"y","choices":[{"message":{}}]}',
-        b'{"choices":[]}',
-        b'{"choices":["a"]}',
-        b'{"choices":null}',
-        b'{"error":{"message":"m"}}',
+        *((WHOLE, chat(message, **GOOD)) for message in ({"content": None, "refusal": "no"}, None)),
+        *((WHOLE, json.dumps({"choices": choices, **GOOD}).encode()) for choices in (None, [1])),
+        *((WHOLE, body) for body in (b'{"results":[]}', b'[{"index":0,"score":1}]', b'{"text":"heard"}')),
+        # JSON that only Python reads
+        *((WHOLE, b'{"choices":[{"index":0,"message":{"x":%b}}]}' % x) for x in (rb'"\ud83d"', b"NaN")),
+        (WHOLE, chat({"content": "a"}, usage=dict.fromkeys(map(str, range(MOST_USAGE_BYTES // 8)), 1.5))),
+        (NAMED, b'{"object":"x","model":"y","choices":[{"message":{}}]}'),
+        *((NAMED, b'{"choices":%b}' % choices) for choices in (b"[]", b'["a"]', b"null")),
+        (NAMED, b'{"error":{"message":"m"}}'),
     ],
 )
-def test_reply_with_a_model_or_without_an_answer_keeps_its_bytes(body):
-    assert transform_reply(body, NAMED, "m") == (body, ())
+def test_complete_reply_is_the_same_object(profile, body):
+    changed, adapted = transform_reply(body, profile, "m")
+    assert changed is body
+    assert adapted == ()
 
 
 def test_an_unknown_name_is_not_made_up():

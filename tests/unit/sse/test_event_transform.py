@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import pytest
-
 from gatepass.sse.event import TransformChain
 
 
@@ -48,10 +46,3 @@ def test_held_events_do_not_reach_the_next_transform():
 
 def test_chain_names_each_change_once_and_those_of_its_first_transform_first():
     assert TransformChain([Letters(b"a"), Letters(b"b")]).adapted == ("letter=a", "letter", "letter=b")
-
-
-@pytest.mark.parametrize("block", [b"", b"data: 1\n\n"])
-def test_empty_chain_returns_the_same_object(block):
-    chain = TransformChain([])
-    assert chain.feed(block) is block
-    assert (chain.finish(), chain.adapted) == (b"", ())

@@ -16,7 +16,7 @@ from gatepass.sse.chunk import StreamSource
 from tests.unit.sse.documents import Chunk, clean_streams, events, fed, meaning, origin
 from tests.unit.sse.peer import chunks_of, helper_reads
 from tests.unit.sse.repair_streams import new_repair
-from tests.unit.sse.streams import LIMIT_BYTES, chunk, read_error
+from tests.unit.sse.streams import LIMIT_BYTES, chunk, new_stream, read_error
 
 Defect = Callable[[list[Chunk]], list[Any]]
 
@@ -177,33 +177,31 @@ def named(defect):
     return defect.__name__
 
 
-@pytest.mark.parametrize("defect", MISREAD, ids=named)
-def test_helper_misreads_the_stream_before_the_repair(defect):
-    broken = b"".join(events(defect(copy.deepcopy(SAMPLE))))
-    assert read_by_helper(broken) != meaning(helper_reads(b"".join(events(SAMPLE))))
-
-
 @pytest.mark.parametrize("defect", [*MISREAD, *OTHERS], ids=named)
-def test_sdk_helper_reads_the_repaired_stream_like_the_correct_one(defect):
+def test_clients_read_the_repaired_stream_like_the_correct_one(defect):
+    broken, correct = events(defect(copy.deepcopy(SAMPLE))), meaning(helper_reads(b"".join(events(SAMPLE))))
+    assert defect not in MISREAD or read_by_helper(b"".join(broken)) != correct
     out = repaired(defect(copy.deepcopy(SAMPLE)))
-    assert read_by_helper(out) == meaning(helper_reads(b"".join(events(SAMPLE))))
-
-
-@pytest.mark.parametrize("defect", [*MISREAD, *OTHERS], ids=named)
-def test_client_that_looks_no_further_than_the_first_choice_reads_the_repaired_stream(defect):
-    """A plain loop over the chunks, as in most client code."""
-    *chunks, last = chunks_of(repaired(defect(copy.deepcopy(SAMPLE))))
+    assert read_by_helper(out) == correct
+    # a plain loop over the chunks, as in most client code
+    *chunks, last = chunks_of(out)
     assert "".join(one.choices[0].delta.content or "" for one in chunks) == "Hi there"
     assert [one.usage for one in chunks] == [None] * len(chunks)
     assert (last.choices, last.usage.total_tokens) == ([], 3)
-    assert all(one.choices[0].index == 0 for one in chunks)
-
-
-@pytest.mark.parametrize("defect", [*MISREAD, *OTHERS], ids=named)
-def test_repaired_stream_is_clean_to_a_second_repair(defect):
-    out = repaired(defect(copy.deepcopy(SAMPLE)))
     again = new_repair(include_usage=True)
     assert (again.feed(out), again.adapted) == (out, ())
+    assert joined(broken) == joined([out]) == joined(events(SAMPLE)), "an aggregation needs no repair"
+
+
+@pytest.mark.parametrize("has_done", [True, False])
+@pytest.mark.parametrize("defect", [*MISREAD, *OTHERS], ids=named)
+def test_event_stream_with_a_repair_returns_what_the_repair_alone_returns(defect, has_done):
+    blocks = events(defect(copy.deepcopy(SAMPLE)))
+    stream, alone = new_stream(repair=new_repair(include_usage=True)), new_repair(include_usage=True)
+    out = b"".join(map(stream.feed, blocks if has_done else blocks[:-1])) + stream.finish()
+    assert out == b"".join(alone.feed(block) for block in blocks)
+    assert (stream.done, stream.failure, stream.usage is not None) == (True, None, True)
+    assert stream.adapted == ((*alone.adapted,) if has_done else ("sse=done", *alone.adapted))
 
 
 def joined(blocks: list[bytes]) -> Any:
@@ -211,12 +209,6 @@ def joined(blocks: list[bytes]) -> Any:
     aggregator = CompletionAggregator(StreamSource("chat", LIMIT_BYTES, read_error), LIMIT_BYTES, origin())
     fed(aggregator.feed, blocks)
     return without_filters(meaning(json.loads(aggregator.finish())))
-
-
-@pytest.mark.parametrize("defect", [*MISREAD, *OTHERS], ids=named)
-def test_aggregation_needs_no_repair(defect):
-    broken = events(defect(copy.deepcopy(SAMPLE)))
-    assert joined(broken) == joined([repaired(defect(copy.deepcopy(SAMPLE)))]) == joined(events(SAMPLE))
 
 
 @st.composite
@@ -238,9 +230,4 @@ def mixtures(draw: st.DrawFn) -> tuple[list[Chunk], list[Any]]:
 def test_any_mixture_of_defects_in_any_stream_is_repaired(mixture, draw):
     chunks, broken = mixture
     assert read_by_helper(repaired(broken, draw.draw)) == meaning(helper_reads(b"".join(events(chunks))))
-
-
-@given(mixtures())
-def test_any_mixture_of_defects_is_repaired(mixture):
-    chunks, broken = mixture
     assert joined(events(broken)) == joined(events(chunks))

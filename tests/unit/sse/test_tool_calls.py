@@ -69,6 +69,14 @@ def placed(*deltas: list[dict[str, Any]]) -> list[list[tuple[int, bool]]]:
             [[(0, True)], [(1, True)], [(1, False)]],
             id="all index 0",
         ),
+        *(
+            pytest.param(
+                [[entry(index, None, "f", "{}")], [entry(index, None, "g", "{")], [entry(index, None, "", "}")]],
+                [[(0, True)], [(1, True)], [(1, False)]],
+                id=f"another name without an id at index {index}",
+            )
+            for index in (None, 0)
+        ),
         pytest.param(
             [[entry(0, "a", "f", "")], [entry(0, "a", "f", "{")], [entry(0, "a", "f", "}")]],
             [[(0, True)], [(0, False)], [(0, False)]],
@@ -153,15 +161,3 @@ def test_more_calls_than_any_answer_has_share_the_last_one():
             calls.assign([entry(20_000 + number, "id-1", None, "{")])
     assert memory.kept_bytes < 10_000
     assert (len(calls), piece.call.number) == (MAX_CALLS, MAX_CALLS - 1)
-
-
-@pytest.mark.parametrize("index", [None, 0])
-def test_another_name_without_an_id_opens_another_call(index):
-    deltas = [[entry(index, None, "f", "{}")], [entry(index, None, "g", "{")], [entry(index, None, None, "}")]]
-    assert placed(*deltas) == [[(0, True)], [(1, True)], [(1, False)]]
-
-
-@pytest.mark.parametrize("index", [None, 0])
-def test_a_name_that_is_repeated_opens_none(index):
-    deltas = [[entry(index, None, "f", "{")], [entry(index, None, "f", "}")], [entry(index, None, "", "")]]
-    assert placed(*deltas) == [[(0, True)], [(0, False)], [(0, False)]]

@@ -58,7 +58,16 @@ def test_stop_after_tool_calls_is_tool_calls_and_all_else_keeps_its_bytes(before
     assert repair_reply(before + stops, origin) == (before + calls, (FINISH,))
 
 
-@pytest.mark.parametrize("payload", [chat(choice(CALL)), chat(choice(), choice(CALL, index=1)), text()])
+CORRECT = [
+    *(chat(choice(CALL)), chat(choice(), choice(CALL, index=1)), text(), text(finish="length", logprobs=None)),
+    *(chat(choice(), usage=USAGE, service_tier=1, more=[None]), chat(choice(), usage=None)),
+    chat(choice(CALL), choice(CALL | {"id": "b"}, CALL, CUSTOM, index=1)),
+    chat(choice(content=[{"type": "text"}], tool_calls=None)),
+    chat(choice(finish="function_call", function_call=CALL["function"])),
+]
+
+
+@pytest.mark.parametrize("payload", CORRECT)
 def test_correct_reply_is_the_same_object_without_defaults(payload):
     body = json.dumps(payload).encode()
     assert repair_reply(body, never) == (body, ())
@@ -194,13 +203,21 @@ def test_arguments_that_only_python_reads_stay_as_they_came():
 @pytest.mark.parametrize(
     "body",
     [
+        *(b"\xef\xbb\xbf{}", b"[" * 100_000, b""),
         b'{"choices":[%b%b]}' % (b"0," * (json_scan.MOST_STEPS // json_scan.ELEMENT_STEPS + 1), b"{}"),
         rb'{"\ud83d":"stop","choices":[{"message":{"tool_calls":[{}]},"finish_reason":"stop"}]}',
         json.dumps(chat(choice(CALL | {"function": {"name": "f", "arguments": 0}})))
         .encode()
         .replace(b'"arguments": 0', b'"arguments": %b%b' % (b"[" * 100_000, b"]" * 100_000)),
     ],
-    ids=["too many values", "a name that Python alone can read", "nested too deep"],
+    ids=[
+        "byte order mark",
+        "too deep",
+        "nothing",
+        "too many values",
+        "a name that Python alone can read",
+        "nested too deep",
+    ],
 )
 def test_reply_that_cannot_be_scanned_is_unchanged(body):
     assert repair_reply(body, origin)[0] is body

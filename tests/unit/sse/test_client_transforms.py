@@ -1,0 +1,338 @@
+"""What each profile changes in a stream, and that all else keeps its bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile
+from gatepass.protocols.chat import CHAT
+from gatepass.protocols.responses import RESPONSES
+from gatepass.sse.chunk import encode_event
+from gatepass.sse.client_transforms import (
+    BYTES_PER_CHAR,
+    OVERHEAD_BYTES,
+    EmptyChoice,
+    LaterNumbers,
+    OnlyChunks,
+    PlainEvents,
+    ShortLines,
+    WholeUsage,
+    WithoutComments,
+    make_client_transform,
+)
+from gatepass.sse.event import EventTransform, Framer, split_events
+from tests.unit.sse.peer import chunks_of, helper_reads
+from tests.unit.sse.streams import DONE, REALISTIC, chunk, client_reads, data, new_stream, pieces, text, with_line_ends
+
+CLEAN = b"".join(REALISTIC)
+LINE_ENDS = (b"\n", b"\r\n", b"\r")
+USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+USED = chunk(None, usage=USAGE)
+LIMIT = OVERHEAD_BYTES + 10 * BYTES_PER_CHAR
+"""Ten characters a piece."""
+PAD = "x" * LIMIT
+
+
+def short_lines() -> ShortLines:
+    return ShortLines(LIMIT)
+
+
+def later_numbers() -> LaterNumbers:
+    transform = LaterNumbers()
+    transform.shift = 2
+    return transform
+
+
+def of_profile(name: str) -> EventTransform:
+    transform = make_client_transform(BUILT_IN_PROFILES[name])
+    assert transform is not None
+    return transform
+
+
+Make = Callable[[], EventTransform]
+SAME: dict[Make, list[bytes]] = {
+    WithoutComments: [CLEAN, with_line_ends(CLEAN, b"\r\n"), with_line_ends(CLEAN, b"\r")],
+    EmptyChoice: [
+        *(text('"choices":[]'), text("a", more={"choices": []}), data({"error": {"message": "m", "choices": []}})),
+        *(b'data: [{"choices":[]}]\n\n', b'data: {"choices":[]\n\n', DONE),
+    ],
+    later_numbers: [
+        *(b": a comment\n\n", b": a comment\n", DONE, b'data: {"type":"ping"}\n\n'),
+        *(b'data: {"sequence_number":"7"}\n\n', b'data: {"sequence_number":1.5}\n\n'),
+        b'data: {"response":{"sequence_number":1}}\n\n',
+    ],
+    OnlyChunks: [
+        *(CLEAN, text("a"), data(chunk(None)), DONE, b": alive\n\n", text("a") + b": alive\n"),
+        *(data({"error": {"message": "m"}}), data({"object": "error", "message": "m"})),
+        b'data: {"\\u0063hoices":[]}\n\n',
+    ],
+    PlainEvents: [CLEAN, *REALISTIC, data(chunk({}), gap=b"  "), data(chunk({}), spaced=True)],
+    short_lines: [
+        encode_event(chunk({"content": "a" * 100})) * 100,
+        data(chunk({"audio": {"data": PAD}})),
+        data(chunk(None, x=PAD)),
+        data({"choices": [{"index": 0, "text": PAD}]}),
+        data({"choices": [PAD]}),
+        data(chunk({"tool_calls": [1, {"function": None}, {"function": {"arguments": {"a": PAD}}}]})),
+        data(chunk({"tool_calls": PAD})),
+        data([PAD]),
+        b"data: no json %b\n\n" % PAD.encode(),
+    ],
+    WholeUsage: [
+        *(text('a "usage" b', usage=None), data(USED), data({"error": {"message": "x"}, "usage": {}})),
+        *(b'data: [{"usage":{}}]\n\n', b'data: {"usage":{\n\n', DONE),
+    ],
+}
+
+
+@pytest.mark.parametrize("make", SAME, ids=lambda make: make.__name__)
+def test_a_run_without_the_defect_is_the_same_object(make):
+    for run in SAME[make]:
+        transform = make()
+        assert transform.feed(run) == run, run
+        assert (transform.finish(), transform.adapted) == (b"", ()), run
+        assert make is later_numbers or transform.feed(run) is run, run
+
+
+LINE = b": OPENROUTER PROCESSING\n"
+FIRST, SECOND = REALISTIC[0], REALISTIC[2]
+FOREIGN = [data({"foo": "bar"}), data([1]), data(7), data(None), b"event: x\n" + data({"a": "choices:"})]
+SILENT = {"index": 0, "delta": {"content": ""}, "finish_reason": None}
+SILENT_TEXT = {"index": 0, "text": "", "logprobs": None, "finish_reason": None}
+LOST = {"prompt_tokens": 12, "completion_tokens": 3.0, "total_tokens": None}
+CHANGED: list[tuple[Make, bytes, bytes]] = [
+    (WithoutComments, LINE + b"\n", b""),
+    (WithoutComments, LINE * 2 + b"\n" + LINE + b"\n", b""),
+    (WithoutComments, LINE, b""),
+    (WithoutComments, LINE + FIRST + LINE + b"\n" + SECOND + LINE, FIRST + SECOND),
+    (WithoutComments, b"id: 7\n" + LINE + FIRST + LINE, b"id: 7\n" + FIRST),
+    (WithoutComments, b"event: x\n:\n" + LINE + FIRST, b"event: x\n" + FIRST),
+    (WithoutComments, b"data: : no comment\n\n" + LINE + b"\n", b"data: : no comment\n\n"),
+    (WithoutComments, b"\n" + LINE + b"\n" + FIRST, b"\n" + FIRST),
+    *((OnlyChunks, one + b"".join(event + one for event in REALISTIC), CLEAN) for one in FOREIGN),
+    (
+        later_numbers,
+        b'event: a\ndata: {"type":"a","sequence_number":9}\n\n',
+        b'event: a\ndata: {"type":"a","sequence_number":11}\n\n',
+    ),
+    (
+        later_numbers,
+        b'data: { "sequence_number" : 99 , "delta": "\\"sequence_number\\":1" }\n\n',
+        b'data: { "sequence_number" : 101 , "delta": "\\"sequence_number\\":1" }\n\n',
+    ),
+    (
+        later_numbers,
+        b'id: 5\ndata:{"response":{"sequence_number":1},\ndata: "sequence_number":\ndata: 100}\n\n',
+        b'id: 5\ndata:{"response":{"sequence_number":1},\ndata: "sequence_number":\ndata: 102}\n\n',
+    ),
+    (
+        later_numbers,
+        b': a "sequence_number":1\ndata: {"sequence_number":0}\n\ndata: {"sequence_number":1}\n\n',
+        b': a "sequence_number":1\ndata: {"sequence_number":2}\n\ndata: {"sequence_number":3}\n\n',
+    ),
+]
+REWRITTEN: list[tuple[Make, bytes, bytes]] = [
+    (
+        EmptyChoice,
+        text("a") + data(USED) + DONE + b": alive\n",
+        text("a") + data({**USED, "choices": [SILENT]}) + DONE + b": alive\n",
+    ),
+    (EmptyChoice, data(USED, spaced=True), data({**USED, "choices": [SILENT]})),
+    (
+        EmptyChoice,
+        data({"object": "text_completion", "choices": []}),
+        data({"object": "text_completion", "choices": [SILENT_TEXT]}),
+    ),
+    (
+        WholeUsage,
+        text("a") + data(chunk(None, usage=LOST)) + DONE + b": alive\n",
+        text("a") + data(chunk(None, usage=LOST | {"completion_tokens": 3, "total_tokens": 15})) + DONE + b": alive\n",
+    ),
+]
+
+
+def test_the_defect_goes_and_the_rest_keeps_its_bytes():
+    rows = [
+        (make, with_line_ends(sent, end), with_line_ends(left, end))
+        for make, sent, left in CHANGED
+        for end in LINE_ENDS
+    ]
+    for make, sent, left in [*rows, *REWRITTEN]:
+        transform = make()
+        assert (transform.feed(sent), transform.finish()) == (left, b""), sent
+        assert transform.adapted == ("repair=usage" if make is WholeUsage else transform.name,)
+
+
+def test_a_large_event_is_renumbered_too():
+    long = "x" * 2**21
+    assert later_numbers().feed(data({"delta": long, "sequence_number": 3})) == data(
+        {"delta": long, "sequence_number": 5}
+    )
+
+
+def test_real_clients_read_the_same_beside_an_empty_choice():
+    transform = EmptyChoice()
+    transformed = b"".join(map(transform.feed, REALISTIC))
+    assert helper_reads(transformed) == helper_reads(CLEAN)
+    assert all(one.choices for one in chunks_of(transformed))
+
+
+def test_numbers_are_made_whole_beside_it():
+    transform = make_client_transform(Profile(extends="cline", fills_choices=True, whole_numbers=True))
+    assert transform is not None
+    assert transform.feed(data(USED | {"usage": USAGE | {"total_tokens": None}})) == data(USED | {"choices": [SILENT]})
+    assert transform.adapted == ("repair=usage", EmptyChoice.name)
+
+
+# --- what Dify reads ------------------------------------------------------------------------------
+
+
+def dify_reads(stream: bytes) -> list[bytes]:
+    """The data that Dify's plugin takes out of a stream (dify-plugin-sdks, openai_compatible/llm.py): it cuts at two
+    line feeds and throws away each piece that begins with a colon. The answer ends at the first one that is no JSON."""
+    cut = [piece.strip() for piece in stream.split(b"\n\n")]
+    return [piece.removeprefix(b"data:").lstrip() for piece in cut if piece and not piece.startswith(b":")]
+
+
+WANTED = [one[5:].strip() for one in REALISTIC]
+
+
+def named(line: bytes) -> bytes:
+    return b"".join(line + one for one in REALISTIC)
+
+
+FRAMINGS = [
+    *(with_line_ends(CLEAN, b"\r\n"), with_line_ends(CLEAN, b"\r"), named(b"event: message\n"), named(b"id: 7\n")),
+    *(named(b"retry: 100\n"), named(b": alive\n"), b"\n\n" + named(b": alive\n\n\n"), CLEAN + b": alive\n"),
+    CLEAN.replace(b"data: {", b"data:{").replace(b"data: [DONE]\n\n", b"data:[DONE]\n\n"),
+]
+
+
+@pytest.mark.parametrize("stream", FRAMINGS)
+def test_every_framing_becomes_the_one_that_dify_reads(stream):
+    for size_bytes in (1, 2, 3, 7, 97, 1_000_000):
+        framer, transform = Framer(1 << 20), PlainEvents()
+        out = b"".join(transform.feed(framer.feed(piece)) for piece in pieces(stream, size_bytes))
+        assert out + transform.feed(framer.tail) == CLEAN, f"pieces of {size_bytes} bytes"
+        assert transform.adapted == (PlainEvents.name,)
+
+
+def test_data_of_several_lines_becomes_one_with_the_same_meaning():
+    spread = (
+        data(chunk({"content": "a b"}))
+        .replace(b',"model"', b',\ndata:"model"')
+        .replace(b',"choices"', b',\ndata: "choices"')
+    )
+    transform = PlainEvents()
+    out = transform.feed(text("x") + spread + DONE)
+    assert (out.count(b"\n"), out.startswith(text("x")), transform.adapted) == (6, True, (PlainEvents.name,))
+    assert json.loads(dify_reads(out)[1]) == chunk({"content": "a b"})
+
+
+@pytest.mark.parametrize("end", LINE_ENDS)
+def test_comments_are_left_out_at_every_split(end):
+    body = with_line_ends(b"".join(LINE + b"\n" + LINE + one for one in REALISTIC), end)
+    for size_bytes in (*range(1, 40), 97, 1000, 100_000):
+        framer, transform = Framer(1 << 20), WithoutComments()
+        out = b"".join(transform.feed(framer.feed(piece)) for piece in pieces(body, size_bytes))
+        out += transform.feed(framer.tail)
+        left = [one for one in split_events(out) if one.strip()]
+        assert left == [with_line_ends(one, end) for one in REALISTIC], f"pieces of {size_bytes} bytes"
+
+
+def test_dify_loses_no_event_of_a_stream_with_comments_and_names():
+    for end in LINE_ENDS:
+        sent = with_line_ends(b"".join(LINE + b"\n" + LINE + b"event: x\nid: 1\n" + one for one in REALISTIC), end)
+        changed, passed = new_stream(client_transform=of_profile("dify")).feed(sent), new_stream().feed(sent)
+        assert dify_reads(changed) == WANTED
+        assert dify_reads(passed) != WANTED
+        assert client_reads(changed) == client_reads(CLEAN)
+
+
+# --- short lines ----------------------------------------------------------------------------------
+
+
+def short(*chunks: Any) -> list[Any]:
+    out = short_lines().feed(b"".join(map(encode_event, chunks)))
+    return [json.loads(part.removeprefix(b"data: ")) for part in out.split(b"\n\n")[:-1]]
+
+
+def said(chunks: list[Any], name: str = "content") -> str:
+    return "".join(choice["delta"].get(name) or "" for one in chunks for choice in one["choices"])
+
+
+def test_a_long_text_comes_in_pieces_and_ends_as_it_did():
+    parts = short(chunk({"role": "assistant", "content": PAD}, "stop", usage=USAGE, extra={"a": 1}))
+    assert (said(parts), parts[0]["extra"], parts[0]["choices"][0]["delta"]["role"]) == (PAD, {"a": 1}, "assistant")
+    assert [part.get("usage") for part in parts] == [None] * (len(parts) - 1) + [USAGE]
+    assert [part["choices"][0]["finish_reason"] for part in parts] == [None] * (len(parts) - 1) + ["stop"]
+    assert {(part["id"], part["model"], part["created"], part["object"]) for part in parts} == {
+        tuple(USED[name] for name in ("id", "model", "created", "object"))
+    }
+    assert all(part["choices"][0]["delta"]["content"] for part in short(chunk({"content": PAD})))
+
+
+def test_arguments_of_tools_come_in_pieces_by_their_index():
+    calls = [
+        {"index": number, "id": f"c{number}", "type": "function", "function": {"name": "f", "arguments": PAD}}
+        for number in range(2)
+    ]
+    found, ids = {0: "", 1: ""}, []
+    for part in short(chunk({"tool_calls": calls})):
+        for call in part["choices"][0]["delta"]["tool_calls"]:
+            found[call["index"]] += call["function"]["arguments"]
+            ids += [call["id"]] if "id" in call else []
+    assert (found, ids) == ({0: PAD, 1: PAD}, ["c0", "c1"])
+
+
+def test_short_events_around_a_long_one_keep_their_bytes():
+    small = encode_event(chunk({"content": "é"}))
+    out = short_lines().feed(small + encode_event(chunk({"content": PAD})) + small + b": keep-alive\n")
+    assert out.startswith(small)
+    assert out.endswith(small + b": keep-alive\n")
+
+
+@given(st.text(max_size=400), st.text(max_size=400), st.integers(OVERHEAD_BYTES, OVERHEAD_BYTES + 300))
+def test_every_text_arrives_whole_and_every_line_is_short(content, reasoning, limit):
+    block = encode_event(chunk({"content": content * 30, "reasoning_content": reasoning * 30}, "stop"))
+    transformed = ShortLines(limit).feed(block)
+    parts = [json.loads(part.removeprefix(b"data: ")) for part in transformed.split(b"\n\n")[:-1]]
+    assert (said(parts), said(parts, "reasoning_content")) == (content * 30, reasoning * 30)
+    assert parts[-1]["choices"][0]["finish_reason"] == "stop"
+    assert all(len(line) <= limit for line in transformed.splitlines())
+
+
+# --- profiles -------------------------------------------------------------------------------------
+
+
+def test_each_profile_has_its_transforms():
+    foreign = REALISTIC[0] + FOREIGN[0] + b"".join(REALISTIC[1:])
+    for name in ("dify", "cline"):
+        assert of_profile(name).feed(foreign) == of_profile(name).feed(CLEAN)
+    assert [name for name, profile in BUILT_IN_PROFILES.items() if profile.only_chunks] == ["dify", "cline"]
+    assert [name for name, profile in BUILT_IN_PROFILES.items() if profile.plain_events] == ["dify"]
+    long = data(chunk({"content": "x" * 2**20}))
+    assert max(map(len, of_profile("ragflow").feed(long).splitlines())) < 2**20
+    assert of_profile("cline").feed(data(USED)) == data({**USED, "choices": [SILENT]})
+    assert make_client_transform(PLAIN) is None
+
+
+def test_streams_of_other_kinds_lose_only_their_comments():
+    for keep_alive in ("empty-delta", "off"):
+        for protocol in (CHAT, RESPONSES):
+            after = protocol.last_transform(Profile(keep_alive=keep_alive, whole_numbers=True))
+            assert after is not None
+            assert after.feed(LINE + b"\n") == b""
+    event, after = (
+        b'event: x\ndata: {"choices":[],"usage":{"total_tokens":null}}\n\n',
+        RESPONSES.last_transform(BUILT_IN_PROFILES["dify"]),
+    )
+    assert after is not None
+    assert after.feed(event) is event
+    assert RESPONSES.last_transform(BUILT_IN_PROFILES["ragflow"]) is RESPONSES.last_transform(PLAIN) is None
