@@ -92,6 +92,7 @@ def _names(value):
         (b'{"model":[{"a":"]"}]}', b'[{"a":"]"}]'),
         (b'{"model":1,"model":2}', b"2"),
         (b'{"model":-1.5e9}', b"-1.5e9"),
+        (b'{"say \\"model":1,"large":"%b","model":"m"}' % (b"x" * SMALL_BYTES), b'"m"'),
     ],
 )
 def test_a_value_is_found_among_decoys(text, span):

@@ -276,6 +276,7 @@ def test_a_long_text_comes_in_pieces_and_ends_as_it_did():
         tuple(USED[name] for name in ("id", "model", "created", "object"))
     }
     assert all(part["choices"][0]["delta"]["content"] for part in short(chunk({"content": PAD})))
+    assert short(chunk({"content": PAD}, usage=USAGE))[-1] == USED
 
 
 def test_arguments_of_tools_come_in_pieces_by_their_index():
