@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ PLACES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("place", PLACES)
 def test_events_that_differ_in_their_text_are_recognised_one_or_many_at_a_time(place):
-    forms = itertools.product(
+    forms: Iterator[Any] = itertools.product(
         (b"\n", b"\r\n", b"\r"), (b"", b" "), (True, False), ({}, {"usage": None, "obfuscation": "aX9"})
     )
     for end, gap, spaced, more in forms:
