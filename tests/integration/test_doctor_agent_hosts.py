@@ -87,12 +87,6 @@ async def test_the_request_of_claude_code_is_sent_and_its_settings_are_printed(t
     }
 
 
-async def test_the_settings_name_the_base_path(tmp_path: Path):
-    async with Scripted(answer=serve) as upstream:
-        result = await doctor(upstream, tmp_path, "m", "--as", "claude-code", server={"base_path": "/llm"})
-    assert '"ANTHROPIC_BASE_URL": "http://127.0.0.1:8080/llm",\n' in result.output
-
-
 @pytest.mark.parametrize("model", [{}, {"protocols": ["chat"]}], ids=["chats tried", "chats alone"])
 async def test_an_upstream_without_the_api_and_without_chats_fails_in_its_words(tmp_path: Path, model: dict[str, Any]):
     models = {"m": {"upstream": "chat", **model}}
@@ -154,12 +148,6 @@ async def test_an_error_of_a_translated_request_names_the_url_of_the_chat(tmp_pa
     assert "/v1/messages" not in result.output
 
 
-async def test_an_error_of_the_api_names_its_own_url_although_a_chat_was_tried(tmp_path: Path):
-    async with Scripted(answer=without_api) as upstream:
-        result = await doctor(upstream, tmp_path, "m", "--as", "claude-code")
-    assert f"POST {upstream.url}/v1/messages: " in result.output
-
-
 async def test_a_response_that_the_upstream_failed_is_a_failure(tmp_path: Path):
     failed = {"type": "response.failed", "response": {"id": "r", "error": {"code": "x", "message": "It crashed."}}}
 
@@ -202,21 +190,6 @@ async def test_the_body_is_checked_as_that_of_the_key(tmp_path: Path, monkeypatc
     assert "refused: 403 operation_not_allowed" in result.output
     assert "'previous_response_id' names one" in result.output
     assert calls(upstream) == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
-        (("--as", "codex"), "--as requires a model"),
-        (("m", "--as", "codex", "--call"), "leave out --call"),
-        (("m", "--as", "codex", "--url", "http://127.0.0.1:9/v1"), "leave it out with --url"),
-        (("m", "--as", "cursor"), "is not one of"),
-    ],
-)
-def test_wrong_use_is_an_error(arguments: tuple[str, ...], problem: str):
-    result = CliRunner().invoke(main, ["doctor", *arguments])
-    assert result.exit_code == 2
-    assert problem in result.output
 
 
 def test_help_has_each_host():

@@ -505,6 +505,12 @@ FAULTS = {
         rejects_a_key(error(403, "API key is invalid!")),
         *("HTTP 403: API key is invalid!", "or replace it: credentials.c.key."),
     ),
+    "an error in a 200": at(
+        "upstream:chat models",
+        answers([Send(reply({"code": 102, "message": "no such tenant"}))]),
+        "HTTP 400: no such tenant",
+    ),
+    "an upstream that fails": at("upstream:chat models", answers(error(500, "boom")), "HTTP 500: boom"),
     "a full upstream": at(
         "upstream:chat models",
         answers(error(429, "Rate limit reached")),
@@ -585,11 +591,8 @@ async def test_a_fault_is_reported_at_its_hop_with_the_remedy(name: str, stage: 
     assert failed == ([found] if fault.outcome is StepOutcome.FAILS else []), failed
     assert [words for words in fault.words if words not in line] == [], line
     assert not [sign in line for sign in ("Errno", "Error", "_ssl", "[SSL") if sign in line], line
+    assert "next try" not in line, "this command ends now"
     assert fault.waits or took_s < FAST_S
     called = re.search(r": \d{3} (\w+): ", found.why)  # of a call: the page shows the Chinese text of its code
     assert without_chinese("" if called and called[1] in CODES else found.why) == []
     assert without_chinese(found.advice.replace(str((found.action or {}).get("text", "")), "").strip()) == []
-
-
-def test_there_are_thirty_faults_at_least():
-    assert len(FAULTS) >= 30

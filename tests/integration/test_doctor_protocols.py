@@ -13,7 +13,6 @@ from gatepass.proxy.app_state import create_app_state
 from tests.integration.answers import COMPLETION
 from tests.integration.findings import Check, found_upstreams
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, event, reply, stream
-from tests.integration.strict_azure import StrictAzure
 from tests.integration.test_doctor import WORKS
 
 LIST = [Send(reply({"object": "list", "data": [{"id": "m"}]}))]
@@ -101,14 +100,6 @@ async def test_a_gateway_that_closes_the_connection_shows_nothing():
     state = create_app_state(Config.model_validate(one(url)))
     assert set((await protocols_of(state, state.upstreams["chat"])).values()) == {None}
     await state.aclose()
-
-
-async def test_an_old_azure_has_chats_alone():
-    async with Scripted(answer=StrictAzure().answer) as upstream:
-        state = create_app_state(Config.model_validate(one(upstream.url)))
-        found = await protocols_of(state, state.upstreams["chat"])
-        await state.aclose()
-    assert found == {"chat": True, "responses": False, "messages": False}
 
 
 ALONE = answering(chat=CHAT, responses=FASTAPI, messages=FASTAPI)

@@ -21,7 +21,6 @@ from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.gateway import gateway
 from tests.integration.messages_upstream import answer
 from tests.integration.scripted import Dialogue, Hold, Received, Scripted, Send, head, reply
-from tests.integration.test_connections import refusing_server
 
 KEY = "gp-0123456789abcdef0123456789-laptop"
 MODELS = ("gpt-4o", "bge-m3", "bge-reranker")
@@ -78,7 +77,7 @@ def reported(steps: list[Step]) -> list[tuple[str, str, str]]:
 WAY = [("gatepass", what, "ok") for what in ("connect", "/healthz", "/readyz")]
 
 
-@pytest.mark.parametrize("path", ["/v1", "", "/for/ragflow/v1"])
+@pytest.mark.parametrize("path", ["", "/for/ragflow/v1"])
 async def test_a_gatepass_that_works_is_proven_from_its_base_url_and_a_key(path):
     async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gp:
         steps = await steps_at(f"http://127.0.0.1:{gp.port}{path}")
@@ -98,13 +97,6 @@ async def test_real_calls_are_made_on_request_whole_and_as_a_stream():
     assert steps[-1].why.startswith("chat as a stream with gpt-4o: first event after ")
     assert reported(vectors)[4:] == [("gatepass", "call", "ok")]
     assert vectors[-1].why == "embeddings with bge-m3: 200"
-
-
-async def test_messages_are_called_with_their_version_and_end_with_their_own_event():
-    async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gp:
-        steps = await steps_at(f"http://127.0.0.1:{gp.port}/v1", model="gpt-4o", operation="messages", call=True)
-    assert reported(steps)[4:] == [("gatepass", "call", "ok"), ("gatepass", "stream", "ok")]
-    assert upstream.received[-1].header("anthropic-version") == "2023-06-01"
 
 
 def for_chats(upstream: str) -> dict[str, Any]:
@@ -134,20 +126,17 @@ async def test_failure_of_an_upstream_is_reported_at_its_hop():
     assert steps[-1].why == "chat as a stream with gpt-4o: the same error as chat with gpt-4o"
 
 
-@pytest.mark.parametrize("operation", ["chat", "embeddings"])
-async def test_a_silent_upstream_is_not_blamed_on_gatepass_and_not_waited_for_twice(
-    monkeypatch: pytest.MonkeyPatch, operation: str
-):
+async def test_a_silent_upstream_is_not_blamed_on_gatepass_and_not_waited_for_twice(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(remote, "CALL_S", 0.5)
     async with (
         Scripted(answer=lambda one: LIST if one.method == "GET" else [Hold()]) as upstream,
         gateway(**blocks(upstream.url)) as gp,
     ):
         url = f"http://127.0.0.1:{gp.port}/v1"
-        steps = await steps_at(url, model="gpt-4o", operation=operation, call=True)
+        steps = await steps_at(url, model="gpt-4o", operation="chat", call=True)
     assert reported(steps)[4:] == [("gatepass", "call", "FAIL")]
     assert steps[-1].why == (
-        f"{operation} with gpt-4o: 127.0.0.1:{gp.port} did not return a complete reply within 0.5 s, the limit of this"
+        f"chat with gpt-4o: 127.0.0.1:{gp.port} did not return a complete reply within 0.5 s, the limit of this"
         " check: it, or the upstream, is silent"
     )
     assert steps[-1].advice == "Run `gatepass doctor gpt-4o --call` where it runs."
@@ -220,14 +209,6 @@ async def test_server_that_is_not_gatepass_is_reported():
     assert step.advice.startswith("Check --url")
 
 
-async def test_a_gatepass_that_is_down_is_reported_by_its_port():
-    with refusing_server() as url:
-        *_, step = await steps_at(f"{url}/v1")
-    assert (step.what, step.outcome) == ("connect", StepOutcome.FAILS)
-    assert "connection refused" in step.why
-    assert "--url" in step.advice
-
-
 async def test_a_certificate_that_a_laptop_does_not_trust_is_reported_with_its_variable():
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
@@ -268,8 +249,9 @@ async def test_the_command_reads_the_key_from_the_environment_and_never_from_its
     assert (await asyncio.to_thread(CliRunner().invoke, main, ["doctor", "--url", "gatepass:8080"])).exit_code == 2
 
 
-@pytest.mark.parametrize("encode", [str, lambda text: b64encode(text.encode()).decode()])
-@pytest.mark.parametrize("output", [(), ("--json",)])
+@pytest.mark.parametrize(
+    ("output", "encode"), [((), str), (("--json",), lambda text: b64encode(text.encode()).decode())]
+)
 async def test_a_server_that_quotes_the_key_shows_it_in_no_command(monkeypatch, output, encode):
     monkeypatch.setenv("GATEPASS_KEY", KEY)
 

@@ -27,7 +27,7 @@ from gatepass.config.document import ConfigError
 from gatepass.config.load import load
 from tests.integration.answers import EVENTS
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply, stream
-from tests.integration.test_connections import refusing_server, secured
+from tests.integration.test_connections import refusing_server
 
 SECRET = "planted-secret-4711"
 TOKEN = "minted-0815"
@@ -174,19 +174,6 @@ async def test_an_empty_answer_to_a_required_question_is_asked_again_at_once(tmp
     assert "FAIL" not in result.output
 
 
-async def test_unknown_place_of_the_secret_is_asked_again_at_once(tmp_path):
-    async with servers() as url:
-        typed = (
-            *(f"{url}/v1", "oauth2", f"{url}/oauth/token", "me", "", "wrong", "y"),
-            *("", "", "", "n", "basic", SECRET),  # `n` is not kept as the default of the next round
-            *("other", ""),
-        )
-        result = await run(tmp_path, answers=typed)
-    assert result.exit_code == 0, result.output
-    assert "Error: 'n' is not one of 'basic', 'form'." in result.output
-    assert result.output.count("URL of the token endpoint") == 2
-
-
 async def test_an_optional_answer_can_be_removed(tmp_path):
     with refusing_server() as closed:
         pass
@@ -214,15 +201,6 @@ async def test_only_a_base_url_without_its_version_is_asked_again_with_the_right
     assert f"Base URL of the LLM gateway [{url}/v1]" in result.output
     assert f"Set upstreams.llm.base_url to {url}/v1." in result.output
     assert f"base_url: {url}/v1" in (tmp_path / "gatepass.yaml").read_text()
-
-
-async def test_clients_of_an_upstream_without_a_list_get_no_model(tmp_path):
-    async with Scripted(answer=lambda _: [Send(reply({"error": {"message": "Not Found"}}, 404))]) as upstream:
-        result = await run(tmp_path, answers=(f"{upstream.url}/v1", "none", "other", ""))
-    assert result.exit_code == 0, result.output
-    assert "`gatepass doctor MODEL --call`" in result.output
-    assert "    model: a model name of the LLM gateway\n" in result.output
-    assert "closed to these clients" not in result.output, "one client reaches the objects that it stored"
 
 
 async def test_agent_hosts_get_their_own_lines(tmp_path):
@@ -255,15 +233,6 @@ def test_an_agent_host_gets_a_model_of_its_maker(models, claude_code, codex):
     assert (setup.model_of("claude-code"), setup.model_of("codex")) == (claude_code, codex)
 
 
-async def test_every_printed_url_has_the_port(tmp_path):
-    async with servers() as url:
-        result = await run(tmp_path, "--port", "9090", answers=(f"{url}/v1", "key", SECRET, "codex,dify", ""))
-    assert result.exit_code == 0, result.output
-    assert "8080" not in result.output
-    assert result.output.count(":9090/") == 3
-    assert "port: 9090}" in (tmp_path / "gatepass.yaml").read_text(encoding="utf-8")
-
-
 async def test_in_the_image_the_port_overrides_that_of_the_image(tmp_path, monkeypatch):
     monkeypatch.setenv("GATEPASS_HOST", "0.0.0.0")
     async with servers() as url:
@@ -273,14 +242,6 @@ async def test_in_the_image_the_port_overrides_that_of_the_image(tmp_path, monke
     assert "Clients in the network of this service use http://gatepass:9090/v1." in result.output
     assert "HOST is the name or address of this machine. Enter these values" in result.output
     assert "    API Base URL: http://HOST:9090/v1\n    API Key:      gp-" in result.output
-
-
-async def test_an_empty_secret_is_asked_again_with_the_reason(tmp_path):
-    async with servers() as url:
-        result = await run(tmp_path, answers=(f"{url}/v1", "key", "", SECRET, "dify", ""))
-    assert result.exit_code == 0, result.output
-    assert result.output.count("The answer is empty. What you enter or paste is not shown.\n") == 1
-    assert "HOST" not in result.output
 
 
 async def test_options_and_variable_replace_all_questions(tmp_path, monkeypatch):
@@ -355,20 +316,6 @@ async def test_answers_that_cannot_be_used_end_the_command(tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_an_assumed_login_is_named_before_what_it_lacks(tmp_path):
-    async with servers() as url:
-        result = await run(tmp_path, "--yes", "--base-url", f"{url}/v1")
-    assert result.exit_code == 2
-    assert "Assumed --auth oauth2 (or none, key, login, other)\n" in result.output
-    assert "--token-url: is missing" in result.output
-
-
-async def test_an_unknown_ca_names_the_option_that_adds_it(tmp_path):
-    async with Scripted([Send(b"")], tls=secured()) as server:
-        result = await run(tmp_path, "--yes", "--base-url", f"{server.url}/v1")
-    assert "Set --ca-file (or network.ca_file) to a PEM file" in result.output
-
-
 async def test_plain_http_to_another_machine_is_used_only_if_the_operator_agrees(tmp_path):
     remote = ("--token-url", "http://sso.corp.example/token", "--client-id", "me", "--secret-env", "PATH")
     async with servers() as url:
@@ -398,12 +345,6 @@ def test_the_file_names_a_ca_in_the_folder_of_the_start_by_a_relative_path(tmp_p
     elsewhere = render(answers, "", folder=tmp_path / "x")
     assert f"network: {{ca_file: {tmp_path}/ca.pem}}" in elsewhere
     assert "relative" not in elsewhere
-
-
-def test_a_ca_outside_the_folder_has_its_whole_path(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    answers = {"base_url": "https://llm.corp.example", "auth": "none", "ca_file": "../ca.pem"}
-    assert f"network: {{ca_file: {tmp_path.parent}/ca.pem}}" in render(answers, "", folder=tmp_path)
 
 
 def mounted(result: Result) -> Any:
@@ -507,17 +448,6 @@ async def test_a_key_that_has_ended_is_asked_again_at_once(tmp_path, typed):
     assert_secret_is_kept(tmp_path, result)
 
 
-async def test_a_key_that_has_ended_writes_no_file_without_questions(tmp_path, monkeypatch):
-    monkeypatch.setenv("CORP_SECRET", ENDED)
-    async with servers() as url:
-        key = ("--auth", "key", "--secret-env", "CORP_SECRET")
-        result = await run(tmp_path, "--yes", "--base-url", f"{url}/v1", *key)
-    assert result.exit_code == 1
-    assert "is a token that ended at 2025-10-09 08:53:20Z" in result.output
-    assert "no file was written" in result.output
-    assert list(tmp_path.iterdir()) == []
-
-
 def only(client_auth: str) -> Callable[[Received], Dialogue]:
     """An issuer that accepts the secret in one place, and the model server."""
 
@@ -574,14 +504,6 @@ async def test_another_error_of_the_token_endpoint_is_not_tried_in_another_way(t
         fetches = [request for request in scripted.received if request.target == "/oauth/token"]
     assert result.exit_code == 0, result.output
     assert len(fetches) == 1
-
-
-@pytest.mark.parametrize(
-    ("auth", "words"), [("key", "does not renew this token. It sends it"), ("oauth2", "keeps this token valid")]
-)
-def test_the_file_says_whether_gatepass_renews_the_token(auth, words):
-    answers = {"base_url": "https://h/v1", "auth": auth, "token_url": "https://h/", "client_id": "me"}
-    assert f"# gatepass {words}" in render(answers, "${S}")
 
 
 def test_the_file_is_what_the_answers_say():

@@ -96,9 +96,8 @@ async def test_an_error_of_a_translated_request_shows_the_url_of_the_chat(tmp_pa
     assert f"→ {edit['moved_to']}: object, " in shown
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_from_the_id_of_an_error_to_its_cause(tmp_path: Path, workers: int):
-    async with serving(tmp_path, workers) as gp:
+async def test_from_the_id_of_an_error_to_its_cause(tmp_path: Path):
+    async with serving(tmp_path, workers=2) as gp:
         assert await ask(gp.port, "learns", model="strict") == 200
         assert await ask(gp.port, "down", model="down") == 502
         assert await ask(gp.port, "cut", model="cut", stream=True) == 200

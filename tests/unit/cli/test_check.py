@@ -86,16 +86,6 @@ def test_warnings_go_to_stderr(check):
     assert "HTTPS_PROXY" not in result.stdout
 
 
-def test_a_configuration_that_cannot_be_used_is_exit_2(check, tmp_path):
-    result = check(text="upstreams: {a: {}}\nserver: {port: 99999}\n")
-    assert result.exit_code == 2
-    assert result.stdout == ""
-    assert result.stderr == (
-        f"{tmp_path}/f.yaml:1: upstreams.a.base_url: is missing\n"
-        f"{tmp_path}/f.yaml:2: server.port: expects 65535 or less\n"
-    )
-
-
 CONTROLS = r"\x1b]0;x\x07\x9b31m\u202e\U000e0001"
 
 

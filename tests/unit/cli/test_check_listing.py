@@ -64,11 +64,6 @@ def test_settings_that_are_not_set_are_left_out(tmp_path):
     assert len(lines) < 30
 
 
-def test_the_type_of_a_credential_comes_first(tmp_path):
-    lines = shown(tmp_path, TEXT, {"HOST": "h", "S": "s"})
-    assert lines[lines.index("  login:") + 1] == "    type: http_json  # f.yaml:5"
-
-
 def test_listing_of_check_is_valid_yaml(tmp_path):
     text = "upstreams: {chat: {base_url: 'https://x/v1'}}\nmodels:\n  'a*': {targets: [{upstream: chat, name: 'no'}]}\n"
     controls = r'"m\x1b\x9b\u202e\U000e0001\U0001f600"'

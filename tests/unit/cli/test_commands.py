@@ -1,7 +1,6 @@
 import subprocess
 import sys
 
-import click
 from click.testing import CliRunner
 
 from gatepass import __version__
@@ -42,12 +41,6 @@ def test_the_version_is_reported():
     assert run("--version").output == f"gatepass, version {__version__}\n"
 
 
-def test_an_unknown_command_is_a_usage_error():
-    result = run("serv")
-    assert result.exit_code == 2
-    assert "No such command 'serv'" in result.output
-
-
 def test_a_command_without_its_extra_names_the_extra(tmp_path, monkeypatch):
     (tmp_path / "gatepass_extra_probe.py").write_text("import gatepass_no_such_library\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -69,7 +62,3 @@ def test_a_library_that_is_missing_inside_a_command_is_not_hidden(tmp_path, monk
     result = run("probe", group=group)
     assert isinstance(result.exception, ModuleNotFoundError)
     assert result.exception.name == "gatepass_no_such_library"
-
-
-def test_the_group_lists_its_commands():
-    assert main.list_commands(click.Context(main)) == list(COMMANDS)

@@ -9,41 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from gatepass.cli.healthcheck import HOST, PORT, healthcheck, listening, reachable, variable
+from gatepass.cli.healthcheck import HOST, PORT, healthcheck, listening
 from gatepass.config.model import ServerConfig
-
-
-@pytest.mark.parametrize(
-    ("listens_on", "asked_at"),
-    [
-        ("0.0.0.0", "127.0.0.1"),
-        ("::", "::1"),
-        ("", "127.0.0.1"),
-        ("127.0.0.1", "127.0.0.1"),
-        ("10.1.2.3", "10.1.2.3"),
-        ("localhost", "localhost"),
-    ],
-)
-def test_wildcard_is_checked_at_loopback_and_an_address_at_itself(listens_on: str, asked_at: str) -> None:
-    assert reachable(listens_on) == asked_at
-
-
-@pytest.mark.parametrize("port", ["0", "65536", "http"])
-def test_a_port_that_cannot_be_asked_is_a_usage_error(port: str) -> None:
-    result = CliRunner().invoke(healthcheck, [], env={"GATEPASS_PORT": port})
-    assert result.exit_code == 2
-    assert port in result.output
-
-
-@pytest.mark.parametrize(
-    ("value", "port"), [("9000", "9000"), ("", None), ("tcp://10.96.0.7:8080", None), (None, None)]
-)
-def test_port_of_a_service_link_is_ignored(
-    monkeypatch: pytest.MonkeyPatch, value: str | None, port: str | None
-) -> None:
-    if value is not None:
-        monkeypatch.setenv("GATEPASS_PORT", value)
-    assert variable("PORT") == port
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@ import fcntl
 import json
 import os
 import re
-import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 
@@ -58,12 +57,6 @@ def test_a_profile_that_the_configuration_file_declares_is_accepted(tmp_path):
     assert run("new", "--profile", "own", env={"GATEPASS_CONFIG": str(file)}).exit_code == 0
 
 
-def test_variable_holds_only_the_hash_without_options():
-    result = run("new")
-    (key,) = re.findall(r"gp-\S+", result.output)
-    assert result.output.endswith(f"GATEPASS_KEY_HASHES={hash_key(key)}\n")
-
-
 def test_both_forms_of_a_new_key_mean_the_same_entry(tmp_path):
     options = ("--name", "grafana", "--role", "viewer", "--profile", "dify", "--expires", "2099-01-31T18:00:00+01:00")
     result = run("new", *options, "--operation", "chat", "--operation", "GET files")
@@ -88,13 +81,6 @@ def test_a_new_key_as_json():
         "hash": hash_key(made["key"]),
     }
     assert made["environment"] is None, "a variable has no models"
-
-
-@pytest.mark.parametrize("operation", ["batches", "POST batches"])
-def test_an_entry_that_the_file_would_refuse_is_not_created(operation):
-    result = run("new", "--model", "m", "--operation", operation)
-    assert (result.exit_code, "gp-" in result.output) == (2, False)
-    assert "--operation: opens batches, which may run any model" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["a b", "a\nb", 'a"', "-a"])
@@ -145,11 +131,6 @@ def test_the_list_shows_the_operations_of_each_key(tmp_path, settings, shown):
     assert [re.split(" {2,}", line)[5] for line in result.stdout.splitlines()[1:]] == shown
 
 
-def test_the_list_shows_that_a_viewer_may_call_no_model(tmp_path):
-    text = HEAD + f'  - {{name: a, hash: "{ONES}", role: viewer}}\n'
-    assert re.split(" {2,}", run("list", "--config", file_of(tmp_path, text)).stdout.splitlines()[1])[4] == "none"
-
-
 def test_the_list_shows_each_key_with_its_state(tmp_path):
     soon = days_ahead(3)
     file = file_of(tmp_path, SEVERAL.replace("{soon}", str(soon)))
@@ -193,13 +174,6 @@ def test_the_list_asks_the_running_gatepass_or_the_file_and_not_both(tmp_path):
     assert (missing.exit_code, missing.stdout) == (1, "")
     assert "no gatepass answers at" in missing.stderr
     assert run("list", "--running", "--config", "x.yaml").exit_code == 2
-
-
-def test_the_list_of_a_configuration_by_variables():
-    variables = {"GATEPASS_UPSTREAM_URL": "https://x", "GATEPASS_KEY_HASHES": f"{ONES}/name=grafana/role=viewer"}
-    assert run("list", env=variables).stdout.splitlines()[1].split()[:2] == ["grafana", "viewer"]
-    del variables["GATEPASS_KEY_HASHES"]
-    assert "There are no keys" in run("list", env=variables).stdout
 
 
 WRITABLE = {
@@ -266,15 +240,6 @@ def test_write_adds_the_entry_and_keeps_every_byte_of_the_file(tmp_path, text):
     assert [entry.name for entry in tmp_path.iterdir()] == ["gatepass.yaml"]
 
 
-def test_write_loses_no_entry_beside_other_commands(tmp_path):
-    file = file_of(tmp_path, f"{HEAD}    - {{name: first, hash: '{ONES}'}}\n")
-    new = [sys.executable, "-m", "gatepass", "keys", "new", "--write", "--config", str(file), "--name"]
-    commands = [subprocess.Popen([*new, f"key{number}"], stdout=subprocess.DEVNULL) for number in range(4)]
-    assert [command.wait(30) for command in commands] == [0, 0, 0, 0]
-    names = {entry.name for entry in load(str(file), {}).config.access.keys}
-    assert names == {"first", "key0", "key1", "key2", "key3"}
-
-
 def test_write_waits_for_another_command_no_longer_than_its_bound(tmp_path, monkeypatch):
     file = file_of(tmp_path, "access: {keys: []}\n")
     monkeypatch.setattr(sys.modules["gatepass.cli.keys"], "WAIT_S", 0.0)
@@ -321,12 +286,6 @@ def test_write_refuses_what_it_cannot_change_and_makes_no_key(tmp_path, text, re
     assert file.read_text() == text
 
 
-def test_write_does_not_need_the_variables_of_the_running_gatepass(tmp_path):
-    text = "credentials: {c: {type: static, token: '${UNSET_HERE}'}}\n" + WRITABLE["a block"]
-    result = run("new", "--write", "--config", file_of(tmp_path, text))
-    assert result.exit_code == 0, result.output
-
-
 @pytest.mark.parametrize("unset", ["credentials: {c: {type: static, token: '${UNSET}'}}", "server: {port: '${UNSET}'}"])
 def test_write_makes_no_key_that_differs_from_its_caller_s_beside_an_unset_variable(tmp_path, unset):
     """`load` reports the variable, and then compares no keys."""
@@ -365,14 +324,6 @@ def test_write_adds_the_first_key_and_says_what_changes_for_clients(tmp_path, te
     assert [key.name for key in load(str(file), {}).config.access.keys] == ["client"]
     assert "It is the first key: gatepass then rejects clients without a key.\n" in result.stdout
     assert "first key" not in run("new", "--name", "b", "--write", "--config", file).stdout
-
-
-def test_write_places_the_entry_behind_the_comments_of_the_last_one(tmp_path):
-    file = file_of(tmp_path, WRITABLE["a comment of the last entry"])
-    assert run("new", "--name", "second", "--write", "--config", file).exit_code == 0
-    lines = file.read_text().splitlines()
-    (index,) = [index for index, line in enumerate(lines) if "second" in line]
-    assert lines[index - 1].endswith("# until all clients have the next")
 
 
 def test_write_changes_no_file_that_is_read_only(tmp_path):

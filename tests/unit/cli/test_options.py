@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from gatepass.cli import COMMANDS, main
-from gatepass.cli.options import UNUSABLE, coloured, load_or_exit, progress
+from gatepass.cli.options import coloured, progress
 
 SHARED = ("--config", "--json", "--socket")
 """Options that mean the same in every command."""
@@ -93,26 +93,3 @@ def file(tmp_path, monkeypatch):
     path.write_text("upstreams: {chat: {base_url: 'https://${LLM_HOST}/v1'}}\n")
     monkeypatch.setenv("LLM_HOST", "llm.example")
     return str(path)
-
-
-def test_the_environment_of_the_process_counts(file, monkeypatch):
-    monkeypatch.setenv("GATEPASS_HOST", "127.0.0.9")
-    loaded = load_or_exit(file)
-    assert loaded.config.upstreams["chat"].base_url == "https://llm.example/v1"
-    assert loaded.config.server.host == "127.0.0.9"
-
-
-def test_unusable_configuration_is_reported_on_stderr_with_exit_2(file, capsys, monkeypatch):
-    monkeypatch.setenv("GATEPASS_HOST", "0.0.0.0")
-    with pytest.raises(SystemExit) as caught:
-        load_or_exit(file)
-    assert caught.value.code == UNUSABLE == 2
-    reported = capsys.readouterr()
-    assert reported.out == ""
-    assert reported.err.startswith("environment GATEPASS_HOST: server.host: is reachable from other machines")
-
-
-def test_warnings_are_reported_on_stderr(file, capsys, monkeypatch):
-    monkeypatch.setenv("GATEPASS_SCOPE", "x")
-    load_or_exit(file)
-    assert "warning: GATEPASS_SCOPE is set and has no effect" in capsys.readouterr().err

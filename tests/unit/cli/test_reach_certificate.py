@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from gatepass.cli.reach import certificate_chain, describe_certificate, explain_certificate
+from gatepass.cli.reach import describe_certificate, explain_certificate
 from gatepass.http_client.fault_text import ServerNames
 from gatepass.http_client.tls import TlsProblem
 from gatepass.types import Timeouts
@@ -50,11 +50,6 @@ def test_many_host_names_are_cut():
     assert advice is None
 
 
-def test_a_certificate_without_names_reports_it():
-    why, _ = explain_certificate([certificate()], TlsProblem.WRONG_NAME, NAMES, (), NOW_S)
-    assert why == "the certificate is for no host name, not for llm.example"
-
-
 def test_the_last_certificate_of_the_chain_names_the_missing_ca():
     chain = [certificate(issuer="Issuing"), certificate("Issuing", issuer="Root")]
     why, advice = explain_certificate(chain, TlsProblem.UNKNOWN_CA, NAMES, (), NOW_S)
@@ -67,7 +62,3 @@ def test_single_certificate_with_an_issuer_url_is_an_incomplete_chain():
     assert "incomplete chain" in explain_certificate([alone], TlsProblem.UNKNOWN_CA, NAMES, (), NOW_S)[0]
     by_directory = certificate(caIssuers=("ldap:///CN=Corp",))
     assert "signed by the CA" in explain_certificate([by_directory], TlsProblem.UNKNOWN_CA, NAMES, (), NOW_S)[0]
-
-
-def test_session_without_a_chain_has_no_certificates():
-    assert certificate_chain(object()) == []

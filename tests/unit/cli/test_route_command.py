@@ -90,14 +90,6 @@ def test_route_depends_on_the_caller_and_the_operation(route):
     assert result.output.splitlines()[0] == "embeddings with the model gpt-4o, as bot"
 
 
-@pytest.mark.parametrize("operation", ROUTED_OPERATIONS)
-def test_route_shows_every_operation_with_a_model(route, operation):
-    result = route("gpt-4o", "--operation", operation)
-    assert result.exit_code == 0
-    assert result.output.splitlines()[0] == f"{operation} with the model gpt-4o, as any caller"
-    assert result.output.splitlines()[-1].startswith("   - POST https://spare.example/v1/")
-
-
 def test_route_that_is_refused_exits_with_1(route):
     rag = "{base_url: 'http://rag.example:9380', dialect: ragflow}"
     text = f"upstreams: {{rag: {rag}}}\nmodels: {{bot: {{upstream: rag, name: 2e3b}}}}\n"

@@ -156,12 +156,6 @@ def test_a_token_for_an_mcp_server_or_for_another_issuer_is_reported():
     ]
 
 
-def test_unused_credential_shows_its_own_placement():
-    settings = config(chat={"base_url": "https://llm.example/v1"})
-    reported = lines(Token(Secret("t"), 0.0, 300.0), FRESH, settings)
-    assert reported[-1] == ("sent as", "Authorization: Bearer {token}; no upstream uses it")
-
-
 def test_without_a_name_the_only_credential_is_meant_and_of_several_the_names_are_reported(tmp_path):
     token = partial(run_on, tmp_path / "gatepass.yaml", "token")
     upstreams = "upstreams: {u: {base_url: 'https://x', credential: corp}}\n"
