@@ -11,7 +11,6 @@ from gatepass.cli import main
 from gatepass.cli.doctor import NOT_CALLED, Report, line_of
 from gatepass.cli.probe import ProbeCall
 from gatepass.cli.reach import Step, StepOutcome
-from gatepass.cli.steps import NO_MODEL
 from tests.unit.cli.command_line import FILE, run_on
 
 WORKING = Step("upstream:chat", "models", StepOutcome.WORKS, "answers")
@@ -123,12 +122,6 @@ def test_a_model_without_a_route_is_refused(doctor):
     assert "refused: 404 model_not_found: " in result.stdout
 
 
-def test_a_key_that_may_not_use_the_model_is_refused(doctor, found):
-    result = doctor("gpt-4o", "--call", "--key", "rag")
-    assert (result.exit_code, found.calls) == (1, [])
-    assert result.stdout.startswith("refused: 403 model_not_allowed: ")
-
-
 @pytest.mark.parametrize(
     ("models", "blocks", "operation"),
     [
@@ -167,20 +160,6 @@ def test_without_a_model_the_first_declared_one_of_each_operation_is_called(doct
         ProbeCall("chat", "a", stream=True),
         ProbeCall("embeddings", "vectors"),
     ]
-
-
-@pytest.mark.parametrize(
-    ("text", "arguments", "expected"),
-    [
-        ("models: {'*': {upstream: chat}}", (), NO_MODEL),
-        ("models: {m: {upstream: chat, capabilities: {kind: tts}}}", ("m",), "doctor has no call for speech, only for"),
-    ],
-)
-def test_impossible_call_is_reported_and_nothing_is_tested(doctor, found, text, arguments, expected):
-    upstreams = "upstreams: {chat: {base_url: 'https://llm.example/v1'}}"
-    result = doctor(*arguments, "--call", text=f"{upstreams}\n{text}\n")
-    assert (result.exit_code, result.stdout, found.models) == (2, "", [])
-    assert expected in result.stderr
 
 
 def test_a_model_is_called_as_the_caller_with_its_profile(doctor, found):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import jwt
@@ -154,18 +153,6 @@ def test_a_token_for_an_mcp_server_or_for_another_issuer_is_reported():
         "subject_token={token}, to the issuer of tools",
         "assertion={token}, to the issuer of llm",
     ]
-
-
-def test_without_a_name_the_only_credential_is_meant_and_of_several_the_names_are_reported(tmp_path):
-    token = partial(run_on, tmp_path / "gatepass.yaml", "token")
-    upstreams = "upstreams: {u: {base_url: 'https://x', credential: corp}}\n"
-    alone = token(text=upstreams + "credentials: {corp: {type: static, token: k-1}}\n")
-    assert (alone.exit_code, alone.output.splitlines()[0]) == (0, "credential   corp (static)")
-    two = "credentials: {corp: {type: static, token: k-1}, b: {type: static, token: k-2}}\n"
-    several = token(text=upstreams + two)
-    assert (several.exit_code, several.stderr.splitlines()[-1]) == (2, "name a credential: corp, b")
-    none = token(text="upstreams: {u: {base_url: 'https://x'}}\n")
-    assert (none.exit_code, none.stderr.splitlines()[-1]) == (2, "name a credential; there are none")
 
 
 def test_an_expired_token_of_a_file_has_the_advice_of_doctor(tmp_path):
