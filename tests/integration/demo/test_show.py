@@ -1,7 +1,4 @@
-"""`gatepass demo` as a person starts it: a process with gatepass and the real client in it.
-
-Tokens of 20 seconds are the demo's own; the tests of its failures use shorter ones.
-"""
+"""`gatepass demo` as a person starts it: a process with gatepass and the real client in it, with shorter tokens."""
 
 from __future__ import annotations
 
@@ -10,11 +7,11 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import PIPE, STDOUT, Popen
+from subprocess import PIPE, STDOUT
 from types import ModuleType, SimpleNamespace
 
 import jwt
@@ -94,15 +91,6 @@ FAULTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def whole() -> Iterator[Popen[str]]:
-    """The demo with its own 20-second tokens. It waits most of the time, so the first test begins it and the last one
-    reads it."""
-    with Popen([*COMMAND, "--once"], stdout=PIPE, stderr=STDOUT, text=True, env=ENVIRONMENT) as process:
-        yield process
-        process.terminate()
-
-
 @asynccontextmanager
 async def started(*options: str) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(*COMMAND, *options, stdout=PIPE, stderr=STDOUT, env=ENVIRONMENT)
@@ -132,7 +120,6 @@ def assert_no_token(output: str) -> None:
     ],
     ids=["all but the renewal", "two"],
 )
-@pytest.mark.usefixtures("whole")
 def test_each_step_detects_its_own_failure(names: list[str], life: str, monkeypatch: pytest.MonkeyPatch):
     faults = [FAULTS[name] for name in names]
     for fault in faults:
@@ -147,7 +134,7 @@ def test_each_step_detects_its_own_failure(names: list[str], life: str, monkeypa
 
 
 async def test_demo_serves_until_a_signal_and_prints_a_command():
-    await asyncio.gather(stay_until(signal.SIGINT), stay_until(signal.SIGTERM))
+    await asyncio.gather(stay_until(signal.SIGINT), play_once())
 
 
 async def stay_until(number: signal.Signals) -> None:
@@ -185,10 +172,11 @@ async def test_signal_ends_the_run_without_a_result():
         assert "Ended before the last step." in rest
 
 
-def test_the_main_job_is_played_once_with_every_step_right(whole: Popen[str]):
-    output, _ = whole.communicate(timeout=BOUND_S)
+async def play_once() -> None:
+    async with started("--once", "--life", "4") as process, asyncio.timeout(BOUND_S):
+        output = (await process.communicate())[0].decode()
+        assert process.returncode == 0
     assert step_results(output) == dict.fromkeys(STEPS, "ok"), output
-    assert whole.returncode == 0
     for line in (
         "token minted for chat",
         "token minted for embeddings",

@@ -1,0 +1,224 @@
+"""What `gatepass show` and `tail` print, from documents. tests/integration/test_requests_command.py runs them."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+import click
+import pytest
+
+from gatepass.cli.story_lines import HEAD, cleaned, duration, list_line, size, story_lines, summary_line
+from tests.golden.golden import HERE, same
+
+ARRIVED = "2026-11-23T17:00:00.123Z"
+NOW_S = datetime.fromisoformat(ARRIVED).timestamp() + 180
+BASE: dict[str, Any] = json.loads((HERE / "story.json").read_text())
+"""An attempt, a request and its line in a list, with all members."""
+TOKEN = BASE["attempt"]["token"]
+CUT = {
+    "code": "upstream_closed",
+    "hop": "upstream:chat",
+    "message": "The upstream ended its stream before the answer was complete.",
+    "action": "Check the upstream's log and its timeouts. `gatepass doctor gpt-4o --call` tests a small call.",
+    "test": "gatepass doctor gpt-4o --call",
+    "page": "docs/reference/errors.md#upstream_closed",
+}
+SUMMARY: dict[str, Any] = {**BASE["summary"], "arrived_at": ARRIVED}
+ERROR = {"status": 503, "outcome": "error", "code": "token_unavailable", "hop": "credential:corp", "attempts": 0}
+
+
+def attempt(**changed: Any) -> dict[str, Any]:
+    return {**BASE["attempt"], **changed}
+
+
+def story(*attempts: dict[str, Any], **changed: Any) -> dict[str, Any]:
+    return {**BASE["story"], "arrived_at": ARRIVED, "attempts": [*attempts], **changed}
+
+
+def edit(rule: str, path: str, before: Any, after: Any, **more: Any) -> dict[str, Any]:
+    return {"rule": rule, "path": path, "before": before, "after": after, **more}
+
+
+def sized(kind: str, size_bytes: int) -> dict[str, Any]:
+    return {"type": kind, "size_bytes": size_bytes}
+
+
+SILENT = {"reads": 2, "first_s": 0.2, "last_s": 10.0, "ended_s": 55.0, "gaps": []}
+MOVED = edit("images=1", "images[0]", sized("string", 1), sized("object", 157), moved_to="messages[0].content[1]")
+FLAG = edit("set=store", "store", {"type": "boolean", "value": "true"}, {"type": "boolean", "value": "false"})
+LIMITED = {"status": 429, "code": "limited"}
+NO_TOKEN = {"code": "token_unavailable", "reached": False, "status": None}
+NO_SUBJECT = {**NO_TOKEN, "token": {**TOKEN, "credential": "llm"}}
+AGAIN = "Shorten the prompt."
+MCP = {"operation": "mcp", "model": "", "mcp_method": "tools/call", "mcp_tool": "fi\x1bnd", "path": "/mcp/search"}
+IDLE = {"operation": "mcp_stream", "model": "", "mcp_method": "", "mcp_tool": "", "path": "/mcp/search"}
+RUNNING = {"state": "running", "outcome": None, "closed_by": None}
+RETRIED = story(
+    attempt(
+        outcome="error_reply",
+        code="upstream_error",
+        reason="Unsupported parameter: images",
+        status=400,
+        duration_s=0.2,
+        connect_s=0.02,
+        head_s=0.19,
+    ),
+    attempt(
+        cause="learned_rule",
+        outcome="cut",
+        code="upstream_closed",
+        began_s=0.2,
+        duration_s=0.8,
+        head_s=0.3,
+        adapted=["images=content-parts"],
+        upstream_request_id="req_1",
+        edits=[
+            edit("images=content-parts", "messages[0].images", sized("array", 120_000), None),
+            edit("images=content-parts", "messages[0].content", sized("string", 20), sized("array", 120_100)),
+        ],
+        arrivals={"reads": 22, "first_s": 0.3, "last_s": 0.75, "gaps": [{"at_s": 0.4, "length_s": 0.2}]},
+    ),
+    not_tried=[{"upstream": "spare", "model": "m2", "state": "ejected"}],
+    outcome="error",
+    error=CUT,
+)
+STORIES = {
+    "a stream that was cut, after a rule was learned": RETRIED,
+    "no token": story(attempt(**NO_TOKEN, token=None), error={**CUT, **ERROR}),
+    "no token to present": story(attempt(**NO_SUBJECT), error={**CUT, **ERROR}),
+    "a key that is not known": story(error={**CUT, "hop": "client", "code": "invalid_api_key"}, outcome="error"),
+    "a full gatepass": story(error={**CUT, "hop": "gatepass", "code": "overloaded", "retry_after_s": 17.0}),
+    "a client that left": story(attempt(), outcome="client_gone", closed_by="client"),
+    "a client that left a silent stream": story(attempt(arrivals=SILENT), outcome="client_gone", closed_by="client"),
+    "a client that does not read": story(attempt(), outcome="client_gone", closed_by="gatepass"),
+    "no attempt": story(error=CUT),
+    "the next target": story(
+        attempt(upstream="a", code="upstream_connect"), attempt(cause="next_target", upstream="b", began_s=0.2)
+    ),
+    "two deployments": story(
+        attempt(**LIMITED, upstream_model="reserved"),
+        attempt(**LIMITED, upstream_model="batch", cause="next_target"),
+        not_tried=[
+            {"upstream": "chat", "model": name, "state": state}
+            for name, state in (("gpt-4o", "available"), ("x", "full"))
+        ],
+        error=CUT,
+    ),
+    "a silent stream in progress": story(
+        attempt(outcome=None, duration_s=None, arrivals=SILENT), **RUNNING, duration_s=100.0
+    ),
+    "a quick stream in progress": story(
+        attempt(outcome=None, duration_s=None, arrivals={**SILENT, "ended_s": 12.0}), **RUNNING, duration_s=12.0
+    ),
+    "an operation that the upstream lacks": story(
+        attempt(outcome="nothing_written", status=None, token=None, code="unsupported_operation"),
+        error={**CUT, "code": "unsupported_operation", "hop": "gatepass", "message": "It has no /x.", "test": ""},
+        status=404,
+    ),
+    "a document that knows little": story(
+        attempt(token=None, status=None, outcome=None, duration_s=None, upstream_s=0.0),
+        **RUNNING,
+        status=None,
+        worker="",
+        duration_s=2.0,
+        timings=dict.fromkeys(BASE["story"]["timings"]),
+    ),
+    "an action that the message has too": story(
+        error={**CUT, "message": f"It is too long. {AGAIN} The model 'n' may do.", "action": AGAIN}
+    ),
+    "a message without an action and a page": story(error={**CUT, "action": "", "page": "", "message": "word " * 40}),
+    "an error in a 200": story(attempt(status=200), error={**CUT, "code": "102", "message": "bad thing"}, status=400),
+    "a reason that the error has too": story(
+        attempt(code="upstream_dns", reason="No such name.", connect_s=0.5, upstream_s=0.5),
+        error={**CUT, "code": "upstream_dns", "message": "No such name. Tried once."},
+    ),
+    "repeats by policy": story(*(attempt(cause=cause) for cause in ("retry", "context_fallback"))),
+    "parts": story(
+        attempt(parts=[attempt(outcome="error_reply", code="upstream_error"), attempt()], tried=["drop=seed"])
+    ),
+    "changes": story(
+        attempt(adapted=["repair=usage", "images=1"], edits=[FLAG, MOVED], edits_left_out=7), usage={"output_tokens": 3}
+    ),
+    "a rejected token": story(
+        attempt(outcome="token_rejected", token={**TOKEN, "renewal_s": 0.9}, head_s=0.1, queue_wait_s=0.02)
+    ),
+    "waits": story(
+        attempt(token={**TOKEN, "wait_s": 0.5}, began_s=0.2), timings={**BASE["story"]["timings"], "body_s": 0.2}
+    ),
+    "one read": story(
+        attempt(arrivals={"reads": 1, "first_s": 0.3, "last_s": 0.3, "gaps": []}), events=0, empty_answer=True
+    ),
+    "a tool": story(attempt(), **MCP),
+    "a stream that waits": story(attempt(), **IDLE, method="GET", trace_id="t-1"),
+    "bodies": story(
+        bodies=[
+            {"name": "request", "text": "x" * 2_001, "next": "k/0/3000", "size_bytes": 300_000, "cut": False},
+            {"name": "sent", "text": '{"b": 1}', "next": None, "size_bytes": 20, "cut": True},
+            {"name": "reply", "text": "data: 1\n\ndata: 2\n\n", "next": None, "size_bytes": 20, "cut": False},
+        ]
+    ),
+    "a replay": story(replay_of="one", replayed_by="alice", replayed_without=["drop=seed", "images"]),
+    "a replay with all rules": story(replay_of="one", replayed_by="local", replayed_without=[]),
+}
+LISTED: list[dict[str, Any]] = [
+    {},
+    {**ERROR, "model": "a-very-long-name-of-a-model", "caller": "名" * 4},
+    {"outcome": "client_gone", "status": None, "upstream": None, "id": "i" * 36},
+    {"state": "running", "ended": None, "status": None, "outcome": "", "duration_s": 0.6},
+    {"adapted": ["translate=messages", "untranslated=thinking", "images=content-parts", "untranslated=top_k"]},
+    MCP,
+    {**MCP, "mcp_method": "tools/list", "mcp_tool": ""},
+    IDLE,
+    {**MCP, "mcp_method": "DELETE", "mcp_tool": "", "status": 405, "adapted": [], "message": "end not offered"},
+    {**IDLE, **ERROR, "operation": "mcp", "path": "/llm/mcp/search"},
+]
+
+
+def test_stories_and_lists_are_drawn_as_recorded():
+    shown = {
+        name: "\n".join(map(click.unstyle, story_lines(cleaned(one), NOW_S))).replace("x" * 2_000, "xx…")
+        for name, one in STORIES.items()
+    }
+    rows = [list_line(HEAD), *(summary_line(cleaned({**SUMMARY, **changed})) for changed in LISTED)]
+    same("stories.txt", {**shown, "gatepass tail": "\n".join(map(click.unstyle, rows))})
+
+
+def test_no_text_from_outside_controls_the_terminal():
+    evil = "\x1b[2J\r\n\u202eevil"
+
+    def poisoned(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: poisoned(one) for name, one in value.items()}
+        if isinstance(value, list):
+            return [poisoned(one) for one in value]
+        return value + evil if isinstance(value, str) else value
+
+    bad = {**poisoned(RETRIED), "arrived_at": ARRIVED, "state": "ended"}
+    lines = [*story_lines(cleaned(bad), NOW_S), summary_line(cleaned({**poisoned(SUMMARY), "arrived_at": ARRIVED}))]
+    assert [line for line in map(click.unstyle, lines) if not line.isprintable()] == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0.00042, "0.4 ms"), (0.21, "210 ms"), (1.204, "1.20 s"), (99.4, "99.40 s"), (600.0, "600 s")],
+)
+def test_a_time_has_a_unit(seconds: float | None, text: str):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [(0, "0 bytes"), (1, "1 byte"), (10_239, "10239 bytes"), (20_480, "20 KiB"), (3 * 1024**2, "3.0 MiB")],
+)
+def test_a_size_has_a_unit(size_bytes: int, text: str):
+    assert size(size_bytes) == text
+
+
+def test_failed_requests_are_coloured_unless_the_environment_says_no(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert summary_line({**SUMMARY, **ERROR}).startswith("\x1b[31m")
+    assert summary_line(SUMMARY) == click.unstyle(summary_line(SUMMARY))
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in summary_line({**SUMMARY, **ERROR}) + "".join(story_lines(RETRIED, NOW_S))
