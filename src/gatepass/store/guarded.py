@@ -96,14 +96,9 @@ class StoreHealth:
     def reason(self) -> str | None:
         return next((self._faults[part] for part in _Part if part in self._faults), None)
 
-    @property
-    def refuses_leases(self) -> bool:
-        return _Part.LEASE in self._faults
-
-    @property
-    def key_fault(self) -> str | None:
-        """Why the encryption key is not the one of the other processes; None if it is."""
-        return self._faults.get(_Part.KEY)
+    def fault(self, part: _Part) -> str | None:
+        """Return why `part` fails, None if it works."""
+        return self._faults.get(part)
 
     def note(self, part: _Part, reason: str | None, now: float) -> None:
         """Record that `part` works, or fails for a `reason`."""
@@ -184,8 +179,15 @@ class GuardedStore:
 
     def start(self) -> None:
         """Start to check the store, and to read the names that `cache` follows. Requires a running event loop."""
+
+        async def checks() -> None:
+            while True:
+                with suppress(StoreUnavailable):  # `health` has recorded it
+                    await self.check()
+                await sleep(self._clock, CHECK_S)
+
         self.cache.start(self._note_bug)
-        self._tasks.keep(self._check_forever, "store check", self._note_bug, lambda: sleep(self._clock, CHECK_S))
+        self._tasks.keep(checks, "store check", self._note_bug, lambda: sleep(self._clock, CHECK_S))
 
     async def get(self, names: Collection[str]) -> StoreReading:
         return await self._share(_Part.READ, "get", lambda: self._store.get(names))
@@ -232,7 +234,9 @@ class GuardedStore:
         put_s = self._clock.now()
         await self._request(_Part.WRITE, "put", lambda: self._store.put(self._canary, b"", CANARY_S))
         self._canary_until_s = put_s + CANARY_S
-        if self.health.refuses_leases:  # not by `_request`: after a failure, it refuses the requests that work too
+        if (
+            self.health.fault(_Part.LEASE) is not None
+        ):  # not by `_request`: after a failure, it refuses the requests that work too
             with suppress(StoreUnavailable):
                 await self._within(
                     self._bound_s, lambda: self._store.lease(f"{self._canary}/lease", self._canary, CHECK_S)
@@ -259,16 +263,10 @@ class GuardedStore:
         """
         if self._encrypted is not None and not self._is_compared:
             await self._compare_key()
-        if (reason := self.health.key_fault) is not None:
+        if (reason := self.health.fault(_Part.KEY)) is not None:
             self.health.operations[operation, "skipped"] += 1
             raise StoreUnavailable(reason)
         return await self._request(part, operation, work)
-
-    async def _check_forever(self) -> None:
-        while True:
-            with suppress(StoreUnavailable):  # `health` has recorded it
-                await self.check()
-            await sleep(self._clock, CHECK_S)
 
     def _note_bug(self, error: BaseException) -> None:
         """Show that a background task ended, until the next request to the store succeeds."""

@@ -120,7 +120,7 @@ async def test_unreadable_store_password_makes_the_store_unavailable():
         ("rude", "Connection closed"),
         ("loading", "loading the dataset"),
         ("gibberish", "Protocol"),
-        ("nested", "nested arrays"),
+        ("nested", "recursion"),
         ("huge", "4 MiB"),
         ("empty", "a long array"),
         ("nulls", "a long array"),
