@@ -167,11 +167,3 @@ async def test_with_the_file_of_init_models_have_their_names_after_a_scrape():
         for _ in range(2):  # the list is fresh
             assert (await gp.ask(None, "/metrics", method="GET").answer()).status == 200
         assert len(upstream.received) == 5
-
-
-async def test_the_list_that_a_client_asked_for_names_its_models():
-    listed = Send(reply({"object": "list", "data": [{"id": "gpt-4o"}]}))
-    async with Scripted([listed], [Send(reply(COMPLETION))]) as upstream, gateway(upstream=upstream.url) as gp:
-        assert (await gp.ask(None, "/v1/models", method="GET").answer()).status == 200
-        assert (await gp.ask({**HELLO, "model": "gpt-4o"}).answer()).status == 200
-        assert sum_of(gp, "requests_total", model="gpt-4o", operation="chat") == 1

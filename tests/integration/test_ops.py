@@ -13,14 +13,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.normalize.rules import DeclaredModels
-from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
+from tests.integration.answers import COMPLETION, DONE, EVENTS
 from tests.integration.gateway import BOUND_S, HELLO, JSON, Gateway, gateway
 from tests.integration.issuer import corp, minted
 from tests.integration.ragflow import REPLAYED, classify
 from tests.integration.raw import request, send_raw, status_of
 from tests.integration.scripted import (
     Dialogue,
-    Fin,
     Hold,
     Rst,
     Scripted,
@@ -230,89 +229,6 @@ async def line_of(caplog, count: int = 1) -> dict[str, Any]:
     return fields
 
 
-async def test_the_access_line_of_a_plain_answer(caplog):
-    caplog.set_level(logging.INFO, "gatepass")
-    replied = reply(COMPLETION, x_request_id="upstream-id-7")
-    async with Scripted([Send(replied)]) as upstream:
-        models = {"public": {"upstream": "chat", "name": "deployed"}}
-        async with gateway(upstream=upstream.url, access=LOCKED, models=models) as gp:
-            headers = {**JSON, "x-api-key": KEY, "x-request-id": "mine-1"}
-            ask = gp.ask({**HELLO, "model": "public"}, path="/v1/chat/completions?key=in-the-query", headers=headers)
-            answer = await ask.answer()
-            line = await line_of(caplog)
-    assert line == {
-        "id": "mine-1",
-        "method": "POST",
-        "path": "/v1/chat/completions",
-        "operation": "chat",
-        "caller": "ragflow",
-        "key_id": hash_key(KEY)[7:15],
-        "model": "public",
-        "upstream": "chat",
-        "upstream_model": "deployed",
-        "status": 200,
-        "outcome": "ok",
-        "attempts": 1,
-        "bytes_in": len(ask.data),
-        "bytes_out": len(answer.body),
-        "usage": COMPLETION["usage"],
-        "upstream_request_id": "upstream-id-7",
-    }
-    assert "in-the-query" not in caplog.text
-
-
-async def test_the_access_line_of_a_stream(caplog):
-    caplog.set_level(logging.INFO, "gatepass")
-    counted = {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4}
-    usage = b'data: {"id":"x","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":3,"total_tokens":4}}\n\n'
-    events = [EVENTS[0], EVENTS[1], usage, DONE]
-    async with Scripted([Send(stream(*events))]) as upstream, gateway(upstream=upstream.url) as gp:
-        ask = gp.ask({**STREAMED, "images": []})
-        answer = await ask.answer()
-        line = await line_of(caplog)
-    assert line.pop("id") == answer.headers["x-request-id"]
-    assert line == {
-        "usage": counted,
-        "method": "POST",
-        "path": "/v1/chat/completions",
-        "operation": "chat",
-        "caller": "local",
-        "model": "m",
-        "upstream": "chat",
-        "stream": True,
-        "status": 200,
-        "outcome": "ok",
-        "attempts": 1,
-        "adapted": ("images=0",),
-        "bytes_in": len(ask.data),
-        "bytes_out": len(answer.body),
-        "events": 3,
-    }
-
-
-async def test_the_access_lines_of_errors_say_which_hop_and_why(caplog):
-    caplog.set_level(logging.INFO, "gatepass")
-    refusal = reply({"error": {"message": "no such model", "code": "model_gone"}}, 404)
-    broken = [*begin_stream(), Send(chunk(EVENTS[0])), Fin()]
-    async with Scripted([Send(refusal)], broken) as upstream, gateway(upstream=upstream.url, access=LOCKED) as gp:
-        await gp.ask(headers={**JSON, "x-api-key": "unknown-key-unknown"}).answer()
-        unknown = await line_of(caplog)
-        await gp.ask(headers={**JSON, "x-api-key": KEY}).answer()
-        refused = await line_of(caplog, 2)
-        await gp.ask(STREAMED, headers={**JSON, "x-api-key": KEY}).answer()
-        cut = await line_of(caplog, 3)
-    shown = ("outcome", "status", "code", "hop", "caller", "attempts")
-    assert [tuple(line.get(name) for name in shown) for line in (unknown, refused, cut)] == [
-        ("error", 401, "invalid_api_key", "client", None, None),
-        ("error", 404, "model_gone", "upstream:chat", "ragflow", 1),
-        ("error", 200, "upstream_closed", "upstream:chat", "ragflow", 1),
-    ]
-    assert unknown["bytes_in"] == 0, "nobody read the body"
-    assert (unknown["peer"], "peer" in refused) == ("127.0.0.1", False)
-    assert refused["reason"].startswith("no such model")
-    assert "unknown-key-unknown" not in caplog.text
-
-
 async def test_a_request_with_a_key_has_its_own_line_on_a_path_or_method_without_an_operation(caplog):
     caplog.set_level(logging.INFO, "gatepass")
     upgrade = {"connection": "Upgrade", "upgrade": "websocket"}
@@ -323,7 +239,8 @@ async def test_a_request_with_a_key_has_its_own_line_on_a_path_or_method_without
     ]
     async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url, access=LOCKED) as gp:
         for path, method, more, status in kinds * 3:
-            answer = await gp.ask(path=path, method=method, headers={**JSON, "x-api-key": KEY, **more}).answer()
+            headers = {**JSON, "x-api-key": KEY, **more}
+            answer = await gp.ask(path=f"{path}?key=in-the-query", method=method, headers=headers).answer()
             assert answer.status == status
         await line_of(caplog, 9)
         assert {line["caller"] for line in access_lines(caplog)} == {"ragflow"}
@@ -332,15 +249,7 @@ async def test_a_request_with_a_key_has_its_own_line_on_a_path_or_method_without
             await gp.ask(path="/v1/chat/completion", headers={**JSON, "x-api-key": "unknown-key-unknown"}).answer()
         line = await line_of(caplog, 10)
     assert ("caller" in line, line["peer"], line["code"]) == (False, "127.0.0.1", "unknown_path")
-
-
-async def test_the_access_line_of_a_leaver(caplog):
-    caplog.set_level(logging.INFO, "gatepass")
-    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url) as gp:
-        async with gp.ask():
-            await upstream.requested()
-        line = await line_of(caplog)
-    assert (line["outcome"], line.get("status"), line.get("code")) == ("client_gone", None, None)
+    assert not any(text in caplog.text for text in ("in-the-query", "unknown-key-unknown"))
 
 
 async def test_a_fault_of_gatepass_itself_is_a_500_and_an_error_in_every_count(caplog, logged_errors):
@@ -465,16 +374,11 @@ async def test_stop_ends_remaining_streams_with_an_error_event():
         await upstream.left()
     assert time.monotonic() - began_s < 10
     assert streamed.whole
-    assert [event_code(streamed.error), event_code(plain.error)] == ["draining", "draining"]
+    assert [(one.error["code"], one.error["hop"]) for one in (streamed, plain)] == [("draining", "gatepass")] * 2
     assert streamed.body.startswith(EVENTS[0])
     assert "[DONE]" not in streamed.events
     assert classify(streamed.error["message"]) not in REPLAYED
     assert plain.status == 503
-
-
-def event_code(error: dict[str, Any]) -> str:
-    assert error["hop"] == "gatepass"
-    return str(error["code"])
 
 
 async def test_a_second_signal_ends_at_once_what_still_runs():
@@ -493,18 +397,6 @@ async def test_a_second_signal_ends_at_once_what_still_runs():
         await upstream.left()
     assert time.monotonic() - began_s < 10
     assert (answer.whole, answer.error["code"]) == (True, "draining")
-
-
-async def test_client_that_reads_nothing_does_not_delay_the_stop():
-    flood = [*begin_stream(), *[Send(chunk(delta(content="x" * 60_000)))] * 500, Hold()]
-    async with Scripted(flood) as upstream:
-        began_s = time.monotonic()
-        async with gateway(upstream=upstream.url, server={"drain_timeout_s": 0.2}) as gp, gp.ask(STREAMED) as ask:
-            await ask.head()
-            gp.server.should_exit = True
-            await until(lambda: gp.state.in_flight.draining)
-            await upstream.left()
-    assert time.monotonic() - began_s < 15
 
 
 async def test_a_request_that_is_cancelled_from_outside_is_no_success(caplog, logged_errors):

@@ -52,15 +52,6 @@ async def test_a_cancellation_from_outside_stays_a_cancellation():
         await task
 
 
-async def test_a_cancellation_after_the_block_has_no_effect():
-    scope = CancelScope()
-    with scope:
-        pass
-    scope.cancel(Reason())
-    await settle()
-    assert scope.reason is None
-
-
 async def test_cleanup_inside_the_block_can_await_after_the_cancellation():
     scope = CancelScope()
     closed = []
@@ -79,11 +70,6 @@ async def test_cleanup_inside_the_block_can_await_after_the_cancellation():
     with pytest.raises(Reason):
         await task
     assert closed == [True]
-
-
-def test_a_scope_outside_a_task_is_an_error():
-    with pytest.raises(RuntimeError):
-        CancelScope().__enter__()
 
 
 async def test_timeout_raises_its_reason_on_time_and_not_before():

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gatepass.types import Call, EmbeddingsOptions, Operation, OutboundRequest, RuleEdits, Secret, header
+from gatepass.types import Call, EmbeddingsOptions, Operation, OutboundRequest, RuleEdits, Secret
 
 
 def test_a_secret_is_not_printed():
@@ -24,18 +24,6 @@ def test_a_secret_cannot_be_pickled_copied_or_encoded():
         copy.copy(Secret("hunter2"))
     with pytest.raises(TypeError):
         json.dumps(Secret("hunter2"))
-
-
-def test_a_secret_with_a_function_is_read_each_time():
-    values = iter(["old", "new"])
-    secret = Secret(lambda: next(values))
-    assert [secret.reveal(), secret.reveal()] == ["old", "new"]
-
-
-def test_header_returns_the_first_value_or_none():
-    headers = ((b"a", b"1"), (b"b", b"2"), (b"a", b"3"))
-    assert header(headers, b"a") == b"1"
-    assert header(headers, b"c") is None
 
 
 def test_a_call_with_another_body_is_the_same_call_in_everything_else():

@@ -86,13 +86,6 @@ def _is_checked(state: AppState) -> bool:
     return state.ready and status_of(state)["store"]["state"] != "unchecked"
 
 
-async def test_the_secrets_of_a_store_are_masked():
-    async with minting() as issuer, responding() as responder:
-        state = built(issuer, responder, previous_encryption_key=KEY[::-1])
-        assert state.redactor.mask(f"{KEY} {PASSWORD} {KEY[::-1]}") == "*** *** ***"
-        await state.aclose()
-
-
 async def test_no_client_and_no_page_has_the_password_that_the_server_quotes():
     message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
     async with responding(Responder(PASSWORD.encode(), mood="quoting")) as responder:

@@ -1,5 +1,4 @@
 import logging
-import re
 import sys
 
 import pytest
@@ -11,7 +10,6 @@ from gatepass.auth.api_keys import (
     hash_key,
     key_texts,
     merged_rows,
-    new_key,
     presented_key,
     unwrapped_key,
 )
@@ -41,18 +39,6 @@ def name_of(ring, key, now_s):
 
 def in_file(name, path):
     return AccessKey(name=name, key=Secret(Reference.to_file(str(path)).read))
-
-
-def test_a_new_key_is_recognisable_and_never_the_same():
-    key, key_hash = new_key()
-    assert re.fullmatch(r"gp-[A-Za-z0-9_-]{43}", key)
-    assert key_hash == hash_key(key)
-    assert new_key()[0] != key
-
-
-def test_each_key_finds_its_own_entry():
-    ring = KeyRing([by_hash("first", ONE), AccessKey(name="second", key=Secret(TWO))])
-    assert [name_of(ring, key, 0.0) for key in (ONE, TWO, THREE)] == ["first", "second", None]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +212,6 @@ WRAPPED = f'{{"api_key": "{ONE}", "is_tools": true}}'
 @pytest.mark.parametrize(
     ("headers", "key"),
     [
-        ([("authorization", f"Bearer {WRAPPED}"), ("x-api-key", ONE)], ONE),
         ([("x-api-key", ONE), ("authorization", f"Bearer {WRAPPED}")], ONE),
         ([("authorization", f"Bearer {WRAPPED}"), ("x-api-key", ONE), ("api-key", WRAPPED)], ONE),
         ([("authorization", f"Bearer {WRAPPED}"), ("x-api-key", "")], WRAPPED),
@@ -242,7 +227,6 @@ def test_a_key_and_a_json_object_that_holds_it_agree(headers, key):
     "headers",
     [
         [("authorization", f"Bearer {ONE}"), ("x-api-key", TWO)],
-        [("authorization", f"Bearer {ONE}"), ("api-key", TWO)],
         [("x-api-key", ONE), ("api-key", TWO)],
         [("x-api-key", ONE), ("x-api-key", TWO)],
         [("authorization", f'Bearer {{"api_key": "{ONE}"}}'), ("x-api-key", TWO)],

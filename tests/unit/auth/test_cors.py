@@ -14,18 +14,12 @@ def of(origin: str, *more):
 
 
 def test_a_listed_page_may_read_the_answer():
-    assert cors_headers(of(CHAT), [CHAT]) == (
-        (b"access-control-allow-origin", CHAT.encode()),
-        (b"access-control-expose-headers", EXPOSED),
-        (b"vary", b"origin"),
-    )
-
-
-def test_star_allows_every_origin_and_names_it():
-    assert cors_headers(of("https://any.example"), ["*"])[0] == (
-        b"access-control-allow-origin",
-        b"https://any.example",
-    )
+    for origins in ([CHAT], ["*"]):
+        assert cors_headers(of(CHAT), origins) == (
+            (b"access-control-allow-origin", CHAT.encode()),
+            (b"access-control-expose-headers", EXPOSED),
+            (b"vary", b"origin"),
+        )
 
 
 @pytest.mark.parametrize(
@@ -43,11 +37,7 @@ def test_star_allows_every_origin_and_names_it():
 def test_other_origin_gets_only_a_vary_header(headers, origins):
     assert cors_headers(headers, origins) == (VARY,) == ((b"vary", b"origin"),)
     assert preflight("OPTIONS", (*headers, *ASKED), origins) is None
-
-
-def test_no_cors_headers_without_allowed_origins():
-    assert cors_headers(of(CHAT), []) == ()
-    assert preflight("OPTIONS", of(CHAT, *ASKED), []) is None
+    assert cors_headers(headers, []) == ()
 
 
 def test_every_method_of_every_operation_is_allowed():

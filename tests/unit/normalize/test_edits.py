@@ -10,7 +10,7 @@ from gatepass.normalize.members import Default, Drop, JsonMemberPath, Rename, Se
 from gatepass.normalize.messages import Replayed, join_text_parts, merge_roles, system_into_user
 from gatepass.normalize.ragflow_body import RagflowBody
 from gatepass.normalize.rules import ADDED, Change, apply_changes, with_model
-from gatepass.types import MOST_EDITS, NO_EDITS, Call, RuleEdit, Target
+from gatepass.types import MOST_EDITS, Call, RuleEdit, Target
 from tests.rows import MESSAGES
 from tests.unit.normalize.calls import TARGET, a_call
 
@@ -78,12 +78,6 @@ def test_a_later_rule_sees_the_sizes_that_an_earlier_one_left():
     ]
 
 
-def test_a_request_without_a_change_has_no_record():
-    call = a_call(b'{"n":1}')
-    assert apply_changes(call, (Drop(path("seed")), Set(path("n"), b"1")))[0] is call
-    assert call.edits is NO_EDITS
-
-
 def test_the_record_is_bounded():
     reply = {"role": "assistant", "content": "x", "reasoning": "y"}
     body = json.dumps({"messages": [reply] * 1_000}).encode()
@@ -121,14 +115,6 @@ def test_images_say_from_where_to_where_they_moved():
     assert (first[1], first[2], first[4]) == ("images[0]", ('"', 26), "messages[0].content[1]")
     assert (second[1], second[2][0], second[4]) == ("images[1]", "{", "messages[0].content[2]")
     assert PNG not in repr(call.edits)
-
-
-def test_images_are_appended_to_parts():
-    ask = {"role": "user", "content": [{"type": "text", "text": "what?"}], "images": PNG}
-    assert [(one.path, one.moved_to) for one in images({"messages": [ask]}).edits.listed] == [
-        ("messages[0].images", ""),
-        ("messages[0].images", "messages[0].content[1]"),
-    ]
 
 
 def test_a_model_that_is_added_and_a_header_that_is_shortened():

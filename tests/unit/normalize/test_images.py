@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from gatepass.errors import InvalidImage
 from gatepass.normalize.images import Images
-from gatepass.normalize.json_editor import JsonObjectEditor
 from gatepass.types import Call
 from tests.unit.normalize.calls import TARGET, a_call
 from tests.unit.protocols.json_texts import VALUES, written
@@ -126,11 +125,6 @@ def test_empty_images_are_removed_wherever_they_stand(empty):
     assert adapted.adapted == ("images=0",)
 
 
-def test_duplicates_without_content_leave_one_list():
-    body = b'{"messages":[{"images":[],"role":"user","images":["http://h"],"x":1}]}'
-    assert json.loads(apply(body).body) == {"messages": [user([part("http://h")], x=1)]}
-
-
 # --- messages that are not changed
 
 
@@ -205,19 +199,6 @@ def test_object_forms_become_parts(form, expected):
     assert moved([form, URL]) == [expected, part(URL)]
     assert moved([{**form}]) == [expected]
     assert moved([dict(reversed(form.items()))]) == [expected]
-
-
-def test_bytes_of_a_url_in_an_object_are_neither_copied_nor_compared(monkeypatch):
-    read: list[str] = []
-    text = JsonObjectEditor.text
-
-    def noted(editor: JsonObjectEditor, name: str) -> bytes | None:
-        read.append(name)
-        return text(editor, name)
-
-    monkeypatch.setattr(JsonObjectEditor, "text", noted)
-    assert moved([{"image_url": {"url": DATA, "detail": "low"}}]) == [part(DATA, detail="low")]
-    assert "url" not in read
 
 
 def test_base64_in_lines_and_with_escaped_slashes_is_joined():

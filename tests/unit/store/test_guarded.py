@@ -166,17 +166,6 @@ async def test_blocked_event_loop_is_not_a_failure_of_the_store(clock, ailing, g
     assert (await asking).values == {}
 
 
-async def test_cancelled_request_is_not_a_failure_of_the_store(clock, ailing, guarded):
-    ailing.ails = "hang"
-    asking = asyncio.create_task(guarded.get([]))
-    await settle()
-    asking.cancel()
-    await asyncio.wait({asking})
-    assert asking.cancelled()
-    ailing.ails = None
-    assert (await guarded.get([])).values == {}
-
-
 async def test_closing_is_bounded_too_and_works_while_it_rests(clock, ailing, guarded):
     ailing.ails = StoreUnavailable("gone")
     await unavailable(guarded.get([]))
