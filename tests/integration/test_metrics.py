@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any
 
 import pytest
 
@@ -14,7 +13,6 @@ from tests.integration.gateway import HELLO, JSON, Gateway, gateway
 from tests.integration.issuer import corp, minted
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, Wait, event, reply, stream
 from tests.unit.clock import DrivenClock
-from tests.unit.sse.responses import message, part, response
 from tests.waiting import until
 
 COUNTED = {"input": 40, "output": 11, "cached_input": 32, "reasoning": 7}
@@ -66,24 +64,6 @@ async def test_tokens_and_requests_are_counted_by_caller_and_model():
         assert sum_of(gp, "request_duration_seconds_count", model="gpt") == 2
         refused = {"caller": "none", "model": "none", "upstream": "none", "operation": "chat"}
         assert sum_of(gp, "errors_total", code="invalid_api_key", hop="client", **refused) == 1
-
-
-@pytest.mark.parametrize("as_stream", [True, False])
-async def test_the_tokens_of_the_responses_api_are_counted(as_stream: bool):
-    usage = {
-        "input_tokens": 40,
-        "output_tokens": 11,
-        "total_tokens": 51,
-        "input_tokens_details": {"cached_tokens": 32},
-        "output_tokens_details": {"reasoning_tokens": 7},
-    }
-    document: dict[str, Any] = {**response(message(part("Hi"))), "usage": usage}
-    answer = stream(event({"type": "response.completed", "response": document})) if as_stream else reply(document)
-    async with Scripted([Send(answer)]) as upstream, gateway(upstream=upstream.url) as gp:
-        asked = {"model": "m", "input": "hi", "stream": as_stream}
-        assert (await gp.ask(asked, "/v1/responses").answer()).status == 200
-        for kind, count in COUNTED.items():
-            assert sum_of(gp, f"{kind}_tokens_total", operation="responses") == count
 
 
 async def test_each_target_of_a_failover_has_its_attempt():

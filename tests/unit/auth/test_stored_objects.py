@@ -278,7 +278,6 @@ NO_LIST = (
     [
         ({}, "GET /files", "use GET files", NO_LIST.format('"GET files"')),
         ({}, "POST /batches", "use POST batches", NO_LIST.format('"POST batches", "GET files"')),
-        ({}, "POST /batches/{id}/cancel", "cancel batches", NO_LIST.format('"DELETE batches"')),
         ({"models": ["m"]}, "GET /files", "use GET files", NO_LIST.format('"GET files"')),
         *(
             (
@@ -289,7 +288,6 @@ NO_LIST = (
             )
             for listed in ({}, {"operations": ["chat"]})
         ),
-        ({"operations": ["chat"]}, "GET /files", "use GET files", "Add 'GET files' to access.keys[].operations."),
         (
             {"operations": ["chat"]},
             "GET /models/{model}",

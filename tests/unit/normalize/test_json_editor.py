@@ -83,19 +83,6 @@ def test_replaced_value_gets_a_new_editor():
     assert json.loads(under_way.written())["c"] == {"d": 5, "f": 6}
 
 
-def test_members_are_added_to_an_empty_object_and_to_one_that_became_empty():
-    under_way = editor(b" { } ")
-    under_way.top.set("a", b"1")
-    assert json.loads(under_way.written()) == {"a": 1}
-    under_way = editor(b'{"a":1,"b":2}')
-    under_way.top.drop("a")
-    under_way.top.drop("b")
-    under_way.top.set("c", b"3")
-    under_way.top.set("d", b"4")
-    under_way.top.drop("c")
-    assert under_way.written() == b'{"d":4}'
-
-
 def test_elements_of_a_list_go_and_come():
     under_way = editor(b'{"l":[ 1, {"a":2} ,3 ],"e":[]}')
     elements, empty = under_way.top.array("l"), under_way.top.array("e")

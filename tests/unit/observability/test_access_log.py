@@ -52,14 +52,6 @@ async def test_a_refusal_is_logged_at_once_with_all_that_is_known_of_it(
     }
 
 
-async def test_a_thousand_refusals_are_two_lines(caplog: pytest.LogCaptureFixture):
-    book = Book(caplog)
-    book.note(Overloaded("full"), times=1000)
-    assert book.lines() == [("WARNING", 503, "overloaded", "192.0.2.7", 1)]
-    await advance(LOG_INTERVAL_S)
-    assert book.lines() == [("WARNING", 503, "overloaded", "192.0.2.7", 999)]
-
-
 async def test_repeated_refusals_are_one_line_a_second_for_each_code(caplog: pytest.LogCaptureFixture):
     book = Book(caplog)
     for _ in range(4):
@@ -71,14 +63,6 @@ async def test_repeated_refusals_are_one_line_a_second_for_each_code(caplog: pyt
         *[("overloaded", 9), ("receive_timeout", 1)],
         *[("overloaded", 10), ("receive_timeout", 2)],
     ]
-
-
-async def test_after_a_second_without_one_the_next_is_reported_at_once(caplog: pytest.LogCaptureFixture):
-    book = Book(caplog)
-    book.note(ReceiveTimeout("late"))
-    await advance(LOG_INTERVAL_S)
-    book.note(ReceiveTimeout("late"))
-    assert book.lines() == [("INFO", 408, "receive_timeout", "192.0.2.7", 1)] * 2
 
 
 UNKNOWN = InvalidApiKey("The API key is not known to gatepass.")
