@@ -15,7 +15,7 @@ from gatepass.config.references import Reference
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS
 from tests.integration.gateway import BOUND_S, HELLO, JSON, gateway
 from tests.integration.raw import request, send_raw, status_of, unchunked
-from tests.integration.scripted import Hold, Scripted, Send, Wait, begin_stream, chunk, reply
+from tests.integration.scripted import Scripted, Send, Wait, begin_stream, chunk, reply
 from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -340,19 +340,6 @@ async def test_a_body_that_is_no_clear_json_object_is_400_and_not_sent(unlocked,
     answer = await unlocked.ask(body).answer()
     assert (answer.status, answer.error["code"], answer.error["hop"]) == (400, code, "client")
     assert len(upstream.received) == before
-
-
-async def test_one_request_more_than_the_limit_is_503_with_retry_after():
-    async with Scripted([Hold()]) as hung, gateway(upstream=hung.url, limits={"connections": 3}) as gp:
-        asks = [gp.ask() for _ in range(3)]
-        for ask in asks:
-            await ask.__aenter__()
-        await hung.requested(3)
-        response = await send_raw(gp.port, request(json.dumps(HELLO).encode()))
-        for ask in asks:
-            await ask.__aexit__()
-    assert reported(response) == (503, "overloaded", "gatepass")
-    assert b"retry-after: 1" in response
 
 
 async def test_an_offer_to_upgrade_is_ignored_and_the_body_is_kept():

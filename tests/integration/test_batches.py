@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from gatepass.normalize.embeddings_reply import PARALLEL
 from tests.integration.gateway import gateway
 from tests.integration.scripted import Hold, Scripted, Send, Wait, reply
-from tests.waiting import at_rest, until
+from tests.waiting import until
 
 PATH = "/v1/embeddings"
 LIMIT = 4
@@ -71,34 +70,9 @@ async def test_declared_split_needs_no_rejection():
     assert {(body["encoding_format"], body["user"], body["model"]) for body in bodies} == {("float", "u", "e")}
 
 
-async def test_parts_are_sent_a_few_at_a_time_and_returned_in_order():
-    go = [asyncio.Event() for _ in range(8)]
-
-    def serve(request):
-        inputs = request.json()["input"]
-        number = int(inputs) if isinstance(inputs, str) else int(inputs[0])
-        return [Wait(go[number]), Send(reply(embedded([str(number)])))]
-
-    models = {"e": {"upstream": "chat", "rules": {"split": 1}}}
-    async with (
-        Scripted(answer=serve) as upstream,
-        gateway(upstream=upstream.url, models=models) as gp,
-        gp.ask(asked(8), PATH) as ask,
-    ):
-        await upstream.requested(PARALLEL)
-        assert await at_rest(lambda: len(upstream.received)) == PARALLEL
-        for event in reversed(go):
-            event.set()
-        answer = await ask.answer()
-    assert [isinstance(request.json()["input"], str) for request in upstream.received] == [True] * 8
-    assert numbers(answer) == list(map(float, range(8)))
-
-
 FAILING: dict[str, tuple[int, Any, int, str]] = {
-    "500": (500, {"error": {"message": "boom"}}, 500, "upstream_error"),
     "429": (429, {"error": {"message": "slow down", "code": "busy"}}, 429, "busy"),
     "an error in a 200": (200, {"code": 102, "message": "no"}, 400, "102"),
-    "a page": (200, b"<html><title>x</title></html>", 502, "upstream_html"),
 }
 
 
@@ -125,9 +99,8 @@ async def test_failed_part_fails_the_whole_call(case):
         assert answer.headers["retry-after"] == "7"
 
 
-@pytest.mark.parametrize("numbers", ["1,,2", "1 2", ",1", "1,"])
-async def test_numbers_that_are_not_json_are_reported_as_the_upstreams_fault(numbers):
-    listed = ", ".join(f'{{"index": {at}, "embedding": [{numbers}]}}' for at in range(2))
+async def test_numbers_that_are_not_json_are_reported_as_the_upstreams_fault():
+    listed = ", ".join(f'{{"index": {at}, "embedding": [1,,2]}}' for at in range(2))
     reported = f'{{"object": "list", "data": [{listed}], "model": "e"}}'.encode()
     async with Scripted([Send(reply(reported))]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask(asked(2), PATH).answer()
@@ -136,9 +109,6 @@ async def test_numbers_that_are_not_json_are_reported_as_the_upstreams_fault(num
 
 UNFIT = {
     "a vector less": embedded(["1", "2"]),
-    "a vector more": embedded(["1", "2", "3", "4"]),
-    "an empty vector": {"data": [{"index": at, "embedding": []} for at in range(3)]},
-    "no vector": {"data": [{"index": at} for at in range(3)]},
     "no numbers": {"data": [{"index": at, "embedding": "????"} for at in range(3)]},
 }
 
@@ -153,32 +123,6 @@ async def test_part_with_wrong_vectors_fails_the_whole_call(case):
     async with Scripted(answer=serve) as upstream, gateway(upstream=upstream.url, models=models) as gp:
         answer = await gp.ask(asked(6), PATH).answer()
     assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
-
-
-async def test_token_that_expires_between_two_parts_is_renewed_once():
-    tokens = iter(["tok-first-1", "tok-second-2", "tok-third-3"])
-    together = asyncio.Event()
-
-    def mint(_):
-        return [Send(reply({"access_token": next(tokens), "expires_in": 300}))]
-
-    def serve(request):
-        if request.header("authorization") == "Bearer tok-first-1":
-            if len(upstream.received) == PARALLEL:
-                together.set()
-            return [Wait(together), Send(reply(b"", 401))]
-        return [Send(reply(embedded(request.json()["input"])))]
-
-    async with Scripted(answer=mint) as issuer, Scripted(answer=serve) as upstream:
-        credential = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "a-long-secret"}
-        upstreams = {"chat": {"base_url": upstream.url, "credential": "corp"}}
-        models = {"e": {"upstream": "chat", "rules": {"split": 2}}}
-        async with gateway(upstreams=upstreams, credentials={"corp": credential}, models=models) as gp:
-            answer = await gp.ask(asked(12), PATH).answer()
-            minted = len(issuer.received)
-    assert (answer.status, numbers(answer)) == (200, list(map(float, range(12))))
-    assert minted == 2
-    assert len(upstream.received) == 6 + PARALLEL
 
 
 async def test_rejection_of_one_part_causes_rules_for_all_parts():

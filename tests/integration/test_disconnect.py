@@ -46,10 +46,7 @@ class Phase:
 
 PHASES = {
     "before headers": Phase(STREAMED, [Hold()]),
-    "before headers, plain": Phase(HELLO, [Hold()]),
     "in a plain reply": Phase(HELLO, BEGUN),
-    "before headers, a large body": Phase({**STREAMED, **LARGE}, [Hold()]),
-    "in a plain reply, a large body": Phase({**HELLO, **LARGE}, BEGUN),
     "in a stream, a large body": Phase({**STREAMED, **LARGE}, STREAM, b"data:"),
     "in a stream": Phase(STREAMED, STREAM, b"data:"),
     "of a reply that becomes a stream": Phase(STREAMED, [Hold()], model={"stream": "emulate"}),
@@ -113,29 +110,14 @@ async def test_a_disconnect_during_the_wait_for_a_token_sends_nothing_and_cancel
             assert (len(issuer.received), len(upstream.received)) == (1, 1)
 
 
-async def test_three_hundred_leavers_leave_no_file_descriptor_behind():
-    dialogue = [*begin_stream(), Send(chunk(FIRST)), Hold()]
-    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gp:
-        before = descriptors()
-        for _ in range(30):
-            asks = [gp.ask(STREAMED) for _ in range(10)]
-            for ask in asks:
-                await ask.__aenter__()
-            await asyncio.gather(*(ask.head() for ask in asks))
-            for ask in asks:
-                await ask.__aexit__()
-        await upstream.left()
-        await until(lambda: not gp.state.in_flight.busy)
-        assert descriptors() <= before + 15
-
-
-async def test_after_a_storm_of_leavers_every_request_is_served():
+async def test_after_a_storm_of_leavers_every_request_is_served_and_no_file_descriptor_is_left():
     """1,200 requests cut after a few milliseconds over 10 connections: httpx 0.28 fails for good after it."""
     release = asyncio.Event()
     slow: Dialogue = [Wait(release), Send(reply(COMPLETION))]
     async with Scripted(slow) as upstream:
         upstreams = {"chat": {"base_url": upstream.url, "max_connections": 10}}
         async with gateway(upstreams=upstreams) as gp:
+            before = descriptors()
             for _ in range(20):
                 asks = [gp.ask() for _ in range(60)]
                 for ask in asks:
@@ -144,6 +126,7 @@ async def test_after_a_storm_of_leavers_every_request_is_served():
                 for ask in asks:
                     await ask.__aexit__()
             await until(lambda: not gp.state.in_flight.busy)
+            assert descriptors() <= before + 40
             release.set()
             answers = await asyncio.gather(*(gp.ask().answer() for _ in range(50)))
     assert [answer.status for answer in answers] == [200] * 50

@@ -107,18 +107,6 @@ async def test_a_question_without_a_model_goes_to_the_operations_own():
     assert upstream.received[0].json()["model"] == "rr"
 
 
-async def test_a_question_without_a_model_that_nothing_serves_gets_an_error():
-    models = {"rr": {"upstream": "chat"}}
-    async with (
-        Scripted(answer=StrictAzure().answer) as upstream,
-        gateway(upstream=upstream.url, models=models) as gp,
-    ):
-        answer = await gp.ask(TEI, "/rerank").answer()
-    assert (answer.status, answer.error["code"]) == (404, "model_not_found")
-    assert "`operations: {rerank: {upstream: NAME}}`" in answer.error["message"]
-    assert answer.error["message"].endswith("name one of these models: rr.")
-
-
 @pytest.mark.parametrize("path", ["/", "/v1/", "/v1/v1/"])
 @pytest.mark.parametrize("profile", ["ragflow", "own"])
 async def test_root_of_the_api_accepts_rerank_requests_of_ragflow_only(path, profile):
@@ -133,35 +121,13 @@ async def test_root_of_the_api_accepts_rerank_requests_of_ragflow_only(path, pro
     assert len(upstream.received) == 1
 
 
-@pytest.mark.parametrize(
-    ("body", "param"),
-    [({"model": "rr", "documents": ["a"]}, "query"), ({**COHERE, "documents": []}, "documents")],
-)
-async def test_invalid_rerank_request_is_not_sent(body, param):
-    async with Scripted(answer=StrictAzure().answer) as upstream, gateway(upstream=upstream.url) as gp:
-        answer = await gp.ask(body, "/v1/rerank").answer()
-    assert (answer.status, answer.error["param"], upstream.received) == (400, param, [])
-
-
-@pytest.mark.parametrize("content", [{"results": []}, {"results": [{"index": 9, "relevance_score": 1}]}, {"ok": True}])
-async def test_a_reply_that_ranks_nothing_is_an_error_and_never_zeros(content):
-    async with Scripted(answer=lambda _: [Send(reply(content))]) as upstream, gateway(upstream=upstream.url) as gp:
+async def test_a_reply_that_ranks_nothing_is_an_error_and_never_zeros():
+    async with (
+        Scripted(answer=lambda _: [Send(reply({"results": []}))]) as upstream,
+        gateway(upstream=upstream.url) as gp,
+    ):
         answer = await gp.ask(COHERE, "/v1/rerank", headers=JSON).answer()
     assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
-
-
-async def test_operations_rules_and_timeouts_apply_to_all_models():
-    operations = {"rerank": {"rules": {"drop": ["user"]}, "timeouts": {"first_byte_s": 7}}}
-    models = {"*": {"upstream": "chat"}, "own": {"upstream": "chat"}}
-    async with (
-        Scripted(answer=StrictAzure().answer) as upstream,
-        gateway(upstream=upstream.url, operations=operations, models=models) as gp,
-    ):
-        await gp.ask({**COHERE, "user": "u"}, "/v1/rerank").answer()
-        await gp.ask({**COHERE, "user": "u", "model": "own"}, "/v1/rerank").answer()
-        targets = [*gp.state.routes.resolve("rerank", "rr"), *gp.state.routes.resolve("rerank", "own")]
-    assert ["user" in request.json() for request in upstream.received] == [False, False]
-    assert [target.timeouts and target.timeouts.first_byte_s for target in targets] == [7, 7]
 
 
 NO_MODEL = Send(reply({"error": {"message": "The model `m` does not exist.", "code": "model_not_found"}}, 404))

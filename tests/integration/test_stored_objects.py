@@ -103,40 +103,34 @@ async def test_each_operation_of_the_table_is_open_or_closed_to_each_kind_of_key
 
 MEMBERS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("/v1/responses", {"input": "x", "previous_response_id": "resp_1"}),
-    ("/v1/responses", {"input": "x", "conversation": "conv_1"}),
     ("/v1/responses", {"input": [{"type": "item_reference", "id": "msg_1"}]}),
-    ("/v1/responses", {"input": "x", "prompt": {"id": "pmpt_1"}}),
-    ("/v1/responses", {"input": "x", "tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]}),
-    ("/v1/responses", {"input": "x", "tools": [{"type": "code_interpreter", "container": "cntr_1"}]}),
     ("/v1/chat/completions", {"messages": [{"content": [{"type": "file", "file": {"file_id": "file-1"}}]}]}),
 )
 
 
-@pytest.mark.parametrize("pad", [0, 100_000, 3_000_000], ids=["small", "large", "scanned"])
-@pytest.mark.parametrize(("path", "members"), MEMBERS)
 @pytest.mark.parametrize("kind", ["one key", *CLOSED, "some models and stored objects"])
-async def test_a_member_that_names_a_stored_object_is_sent_only_if_it_is_open(kind, path, members, pad):
+async def test_a_member_that_names_a_stored_object_is_sent_only_if_it_is_open(kind):
     keys = [{**one, "operations": [*one["operations"], "chat"]} if "operations" in one else one for one in KINDS[kind]]
     headers = {**JSON, "authorization": f"Bearer {KEYS['mine']}"}
-    body = {"model": "m", "x": "a" * pad, **members}
     async with Scripted(answer=_answer) as upstream, gateway(upstream=upstream.url, access={"keys": keys}) as gp:
-        answer = await gp.ask(body, path, headers=headers).answer()
-    if kind not in CLOSED:
-        assert (answer.status, len(upstream.received)) == (200, 1)
-        return
-    assert (answer.status, answer.error["code"], upstream.received) == (403, "operation_not_allowed", [])
-    assert "in access.keys[].operations" in answer.error["message"]
+        for path, members in MEMBERS:
+            for pad in (0, 3_000_000):
+                answer = await gp.ask({"model": "m", "x": "a" * pad, **members}, path, headers=headers).answer()
+                assert answer.status == (403 if kind in CLOSED else 200), (members, pad)
+                if kind in CLOSED:
+                    assert answer.error["code"] == "operation_not_allowed"
+                    assert "in access.keys[].operations" in answer.error["message"]
+    assert len(upstream.received) == (0 if kind in CLOSED else 2 * len(MEMBERS))
 
 
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/responses/compact"])
-@pytest.mark.parametrize("kind", CLOSED)
-async def test_the_metadata_that_codex_sends_names_no_stored_object(kind, path):
+async def test_the_metadata_that_codex_sends_names_no_stored_object(path):
     metadata = {"session_id": "s", "thread_id": "t", "turn_id": "u"}
     headers = {**JSON, "authorization": f"Bearer {KEYS['mine']}"}
     sent = {"model": "m", "input": "x", "client_metadata": metadata}
     async with (
         Scripted(answer=lambda _: (Send(reply(RESPONSE)),)) as upstream,
-        gateway(upstream=upstream.url, access={"keys": KINDS[kind]}) as gp,
+        gateway(upstream=upstream.url, access={"keys": KINDS["two keys"]}) as gp,
     ):
         answer = await gp.ask(sent, path, headers=headers).answer()
         refused = await gp.ask({**sent, "thread_id": "t"}, path, headers=headers).answer()
@@ -144,8 +138,8 @@ async def test_the_metadata_that_codex_sends_names_no_stored_object(kind, path):
     assert [request.json()["client_metadata"] for request in upstream.received] == [metadata]
 
 
-@pytest.mark.parametrize("part", ["file_id", "image[file_id]", "vector_store_ids[]", "container", "conversation"])
-@pytest.mark.parametrize("kind", ["one key", *CLOSED])
+@pytest.mark.parametrize("part", ["file_id", "image[file_id]"])
+@pytest.mark.parametrize("kind", ["one key", "two keys"])
 async def test_a_part_of_a_form_names_no_stored_object_unless_it_is_open(kind, part):
     headers = {**FORM, "authorization": f"Bearer {KEYS['mine']}"}
     async with (

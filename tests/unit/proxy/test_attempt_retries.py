@@ -20,7 +20,6 @@ from gatepass.errors import (
     TransportFault,
     UpstreamAuth,
     UpstreamClosed,
-    UpstreamConnect,
     UpstreamError,
 )
 from gatepass.operations.table import OPERATIONS
@@ -45,7 +44,7 @@ CREDENTIALS = {
     "corp": {"type": "oauth2", "token_url": "http://issuer.example/token", "client_id": "me", "client_secret": "s"}
 }
 TARGET = Target("chat")
-MODELS, UPLOAD = (next(one for one in OPERATIONS if one.name == name) for name in ("models", "transcriptions"))
+UPLOAD = next(one for one in OPERATIONS if one.name == "transcriptions")
 
 
 class Reply:
@@ -304,9 +303,6 @@ def unreached() -> TransportFault:
         pytest.param([Reply(EXPIRED, 401)], None, [], UpstreamAuth, [""], id="no credential"),
         pytest.param([Reply(HIDDEN)], None, ["old", "new"], None, ["old", "new"], id="hidden in a 200"),
         pytest.param(
-            [Reply(HIDDEN)] * 2, None, ["old", "new", "third"], UpstreamError, ["old", "new"], id="hidden twice"
-        ),
-        pytest.param(
             [Reply(EXPIRED, 401), Reply(HIDDEN)],
             None,
             ["old", "new", "third"],
@@ -368,30 +364,6 @@ async def test_the_holder_learns_once_of_a_token_that_is_accepted_again_and_agai
     upstream.takes = {"old"}
     await scenario.ask()
     assert holder.confirmed == ["old", "old"]
-
-
-async def test_a_second_401_is_returned_unchanged_and_the_holder_learns_that_its_token_failed():
-    upstream, holder = Upstream(takes=set()), Holder("old", "new")
-    scenario = Scenario(upstream, holder=holder)
-    with pytest.raises(UpstreamAuth):
-        await scenario.ask(a_call(b"", MODELS))
-    assert (upstream.tokens, holder.in_vain) == (["old", "new"], [scenario.attempt.user()])
-
-
-@pytest.mark.parametrize("rejection", [Reply(EXPIRED, 401), Reply(HIDDEN)], ids=["a 401", "hidden in a 200"])
-async def test_request_is_repeated_once_even_with_a_third_token(rejection):
-    class Rotating(Upstream):
-        """The holder's token changes with every request."""
-
-        async def send(self, request: OutboundRequest, times: object = None) -> Response:
-            if self.came:
-                holder.held = Holder("third").held
-            return await super().send(request)
-
-    upstream, holder = Rotating(rejection, rejection), Holder("old", "new")
-    with pytest.raises(UpstreamError, match="token expired"):
-        await Scenario(upstream, holder=holder).ask()
-    assert upstream.tokens == ["old", "new"]
 
 
 @pytest.mark.parametrize("held", [True, False])
@@ -497,13 +469,6 @@ async def test_a_pool_that_is_busy_is_an_error_of_gatepass_to_the_last_target():
     assert (scenario.attempt.sent, scenario.context.requests()) == (False, 1)
 
 
-async def test_the_last_target_has_the_last_word():
-    first, second = Upstream(unreached()), Upstream(unreached())
-    scenario = Scenario(first, second)
-    client = await scenario.handled()
-    assert (client.status, client.headers[b"x-gatepass-hop"]) == (502, b"upstream:spare")
-
-
 # --- the wait for a connection
 
 
@@ -605,10 +570,3 @@ async def test_each_part_repeats_its_own_stale_connection():
     scenario = Scenario(upstream, rules={"split": 1})
     assert isinstance(await scenario.ask(vectors(4)), BufferedReply)
     assert (scenario.context.requests(), scenario.attempt.record.repeated_stale) == (8, True)
-
-
-async def test_sent_parts_count_as_written_after_any_failure():
-    scenario = Scenario(Upstream(*(unreached() for _ in range(4))), rules={"split": 1})
-    with pytest.raises(UpstreamConnect):
-        await scenario.ask(vectors(4))
-    assert scenario.attempt.sent

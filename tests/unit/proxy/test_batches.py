@@ -17,7 +17,7 @@ from gatepass.normalize.rules import apply_changes
 from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.batches import SendOnce, send_parts
 from gatepass.proxy.context import Attempt
-from gatepass.proxy.response import BufferedReply, ClassifiedReply, SynthesizedStream
+from gatepass.proxy.response import BufferedReply, ClassifiedReply
 from gatepass.types import Call, Target
 from tests.rows import EMBEDDINGS
 from tests.unit.clock import settle
@@ -119,16 +119,6 @@ async def test_repairs_of_the_reply_are_named_next_to_changes_of_the_request():
     assert reply.adapted == ("unwrap=data", "embeddings=order")
 
 
-async def test_only_a_few_parts_are_sent_at_a_time():
-    upstream = Upstream(is_open=False)
-    asking = asyncio.create_task(asked(a_request(20, 2), upstream.ask))
-    await settle()
-    assert (upstream.under_way, len(upstream.asked)) == (PARALLEL, PARALLEL)
-    upstream.go.set()
-    await asking
-    assert (upstream.most, len(upstream.asked)) == (PARALLEL, 10)
-
-
 async def test_no_more_bodies_and_tasks_are_there_than_requests_under_way():
     upstream = Upstream(is_open=False)
     before = len(asyncio.all_tasks())
@@ -155,21 +145,6 @@ async def test_the_first_part_that_fails_ends_the_others_before_its_error_is_rai
     assert upstream.under_way == 0
     assert upstream.cancelled == len(upstream.asked) < 10
     assert attempt.record.requests == len(upstream.asked) + 1
-
-
-async def test_the_access_line_of_a_call_in_parts_reports_all_of_them():
-    wanted, adapted = a_request(6, 2)
-    attempt = an_attempt(wanted)
-
-    async def ask(share: Attempt, part: Call) -> BufferedReply:
-        first = json.loads(part.body)["input"][0]
-        share.record.upstream_request_id = f"req-{first}"
-        body = json.dumps({"data": [{"index": at, "embedding": [1.0]} for at in range(2)]}).encode()
-        return BufferedReply(200, HEADERS, body, ("unwrap=data",) if first == "4" else ())
-
-    reply = await sent(attempt, adapted, ask)
-    assert reply.adapted == ("unwrap=data",)
-    assert attempt.record.upstream_request_id == "req-0,req-2,req-4"
 
 
 async def test_the_part_that_failed_shows_first_what_it_was_answered():
@@ -215,11 +190,3 @@ async def test_missing_vector_is_an_error_in_every_form():
     for limit in (2, 5):
         with pytest.raises(UpstreamInvalid, match="there are 1 vectors for 2 inputs"):
             await asked(a_request(4 if limit == 2 else 2, limit), ask)
-
-
-async def test_stream_as_an_embeddings_reply_is_an_error():
-    async def ask(share: Attempt, part: Call) -> SynthesizedStream:
-        return SynthesizedStream((), b"data: [DONE]\n\n", 0, None)
-
-    with pytest.raises(TypeError):
-        await asked(a_request(1, 5), ask)

@@ -57,18 +57,6 @@ async def test_callers_take_turns():
     assert done == ["a", "d", "e", "b", "c"]
 
 
-async def test_a_client_that_leaves_when_its_turn_came_gives_it_to_the_next():
-    threads, done = BodyThreads(), list[str]()
-    first = asyncio.create_task(threads.run_heavy("one", lambda: done.append("first")))
-    left, stays = (
-        asyncio.create_task(threads.run_heavy(name, partial(done.append, name))) for name in ("two", "three")
-    )
-    first.add_done_callback(lambda _: left.cancel())
-    await asyncio.wait_for(stays, WAIT_S)
-    assert (done[0], done[-1]) == ("first", "three")
-    assert (await asyncio.gather(left, return_exceptions=True))[0] is None or left.cancelled()
-
-
 async def test_a_turn_that_comes_to_a_client_as_it_leaves_goes_on(monkeypatch):
     threads, done, works, end_turn = BodyThreads(), list[str](), list[asyncio.Task[None]](), BodyThreads._end_turn
 
@@ -91,14 +79,6 @@ async def test_work_of_a_client_that_left_does_not_begin():
         with pytest.raises(asyncio.CancelledError):
             await later
     assert done == []
-
-
-async def test_an_error_of_the_work_is_that_of_its_caller():
-    def fail() -> None:
-        raise ValueError("not valid")
-
-    with pytest.raises(ValueError, match="not valid"):
-        await BodyThreads().run_heavy("one", fail)
 
 
 @pytest.mark.parametrize(

@@ -95,12 +95,6 @@ async def test_nothing_is_sent_within_the_hold_time(scene, hold_s):
     assert (scene.client.status, scene.client.data, scene.reply.begun) == (200, COMMENT, True)
 
 
-def test_the_hold_of_a_stream_is_longer_than_timeouts_with_an_error_and_shorter_than_the_strictest_proxy():
-    connect_s, credential_s, strictest_s = 5, 10.5, 30
-    assert max(connect_s, credential_s) < STREAM_HOLD_S
-    assert strictest_s > STREAM_HOLD_S + EVERY_S + 2 * CHECK_S
-
-
 async def test_a_keep_alive_is_sent_at_each_interval_as_a_separate_block(scene):
     scene.keep_alive.start(comment_keep_alive, SYNTHESIZED_HOLD_S)
     await scene.clock.advance(SYNTHESIZED_HOLD_S + 3 * EVERY_S)
@@ -158,10 +152,6 @@ async def test_keep_alives_are_sent_between_the_events_of_a_stream_that_pauses(s
     assert scene.client.data == EVENT * 30 + keep_alive * 2 + EVENT
 
 
-async def test_after_an_id_no_blank_line_follows_the_comment():
-    assert COMMENT_AFTER_ID + b"\n" == COMMENT
-
-
 async def test_nothing_is_sent_after_the_stop(scene):
     scene.keep_alive.start(comment_keep_alive, SYNTHESIZED_HOLD_S)
     await scene.clock.advance(SYNTHESIZED_HOLD_S)
@@ -177,14 +167,6 @@ async def test_nothing_is_sent_after_the_end_of_the_reply_without_a_stop(scene):
     await scene.reply.send_events(EVENT, last=True)
     await scene.clock.advance(10 * EVERY_S)
     assert scene.client.data == EVENT
-
-
-async def test_nothing_is_sent_if_stopped_within_the_hold_or_never_started(scene):
-    scene.keep_alive.stop()
-    scene.keep_alive.start(comment_keep_alive, SYNTHESIZED_HOLD_S)
-    scene.keep_alive.stop()
-    await scene.clock.advance(10 * EVERY_S)
-    assert (scene.client.status, scene.client.data) == (None, b"")
 
 
 async def test_a_client_that_does_not_read_receives_no_keep_alive(scene):

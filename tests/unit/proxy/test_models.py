@@ -12,7 +12,6 @@ import pytest
 
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.errors import ModelNotFound
 from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.context import RequestContext
@@ -144,22 +143,3 @@ async def test_an_old_list_is_returned_at_once_and_the_next_request_gets_the_new
     upstream.free.set()
     await settle()
     assert (await ids(catalog), upstream.requests) == (["new"], 2)
-
-
-async def test_a_known_model_is_returned_at_once_and_an_unknown_one_waits_for_the_list():
-    clock, upstream = DrivenClock(), Upstream(Listed("old"))
-    catalog = over(upstream, clock)
-    assert await ids(catalog) == ["old"]
-    await clock.advance(FRESH_S)
-    upstream.reply = None
-    known = await catalog.entry(request_context(), "old")
-    assert json.loads(known)["id"] == "old"
-    looking = [asyncio.create_task(catalog.entry(request_context(), name)) for name in ("new", "none")]
-    await settle()
-    assert [task.done() for task in looking] == [False, False]
-    upstream.reply = Listed("old", "new")
-    upstream.free.set()
-    found, absent = await asyncio.gather(*looking, return_exceptions=True)
-    assert isinstance(found, bytes)
-    assert isinstance(absent, ModelNotFound)
-    assert upstream.requests == 2

@@ -64,26 +64,10 @@ def test_the_error_for_an_unknown_model_lists_the_models():
     assert caught.value.param == "model"
 
 
-def test_ten_models_are_all_listed_without_an_ellipsis():
-    routes = table(models={f"m{n}": {"upstream": "chat"} for n in range(10)})
-    with pytest.raises(ModelNotFound, match=r"m8, m9\. Correct"):
-        routes.resolve("chat", "nope")
-
-
 def test_the_error_for_an_unknown_model_lists_only_models_of_the_caller():
     routes = table(models={"mine": {"upstream": "chat"}, "theirs": {"upstream": "chat"}, "t*": {"upstream": "chat"}})
     with pytest.raises(ModelNotFound, match=r"Configured: mine\. Correct"):
         routes.resolve("chat", "nope", may_see=lambda name: name == "mine")
-
-
-def test_single_upstream_needs_no_models():
-    config = Config.model_validate({"upstreams": {"only": UPSTREAMS["chat"]}})
-    assert RouteTable(config).resolve("embeddings", "any/thing") == (Target("only"),)
-
-
-def test_two_upstreams_without_models_have_no_default_route():
-    with pytest.raises(ModelNotFound, match=r"No model is configured\..* add `\"\*\": "):
-        table().resolve("chat", "m")
 
 
 def test_without_upstreams_there_are_mcp_servers_alone():
@@ -103,6 +87,21 @@ def test_a_models_timeouts_replace_the_upstreams_one_by_one():
         )
     )
     assert routes.resolve("chat", "slow") == (Target("chat", None, Timeouts(first_byte_s=900, idle_s=7)),)
+
+
+@pytest.mark.parametrize(
+    ("entry", "names_targets"),
+    [
+        ({}, False),
+        ({"retry": {}}, True),
+        ({"breaker": {}}, True),
+        ({"affinity": "caller"}, True),
+        ({"policy": "weighted"}, True),
+    ],
+)
+def test_targets_are_named_only_where_a_policy_is_set(entry, names_targets):
+    targets = [{"upstream": "chat"}, {"upstream": "azure"}]
+    assert table(models={"m": {"targets": targets, **entry}}).route("chat", "m").names_targets is names_targets
 
 
 OWN = table(

@@ -155,14 +155,6 @@ async def test_a_model_that_follows_the_sent_beginning_is_an_error():
         await sent(one.as_model(None))
 
 
-async def test_the_error_without_a_model_states_the_searched_bytes():
-    one = await begun(form(*LATE))
-    error = one.unrouted_error()
-    assert (error.param, error.code) == ("model", "invalid_request")
-    assert f"The first {one.bytes_in} bytes of the form name no `model`" in error.message
-    assert "Send `model` before the file" in error.message
-
-
 async def test_a_form_that_can_be_kept_is_read_until_its_model_is_known():
     size = sum(map(len, LATE))
     for length, held in ((size, size), (None, size), (size, size - 1)):
@@ -179,11 +171,6 @@ async def test_a_model_cut_at_the_end_of_the_searched_bytes_is_read():
     assert one.model == "w"
 
 
-async def test_the_routed_name_is_sent_in_the_form():
-    one = await begun(form(PART % (b"model", b"w___whisper"), END))
-    assert await sent(one.as_model("w")) == PART % (b"model", b"w") + END
-
-
 FILE = PART % (b"file", b"x")
 
 
@@ -198,23 +185,10 @@ async def test_a_form_without_a_model_gets_it_as_its_first_part(before, body):
         assert (upload.length_bytes, upload.adapted) == (len(named), ("default=model",))
 
 
-async def test_a_form_without_a_model_that_is_routed_by_none_is_unchanged():
-    one = await begun(form(FILE, END))
-    one.routed_model = ""
-    upload = one.as_model(None)
-    assert (await sent(upload), upload.adapted) == (FILE + END, ())
-
-
 async def test_each_upload_of_a_form_lists_only_its_own_changes():
     one = await begun(form(FILE, END))
     one.routed_model = ""
     assert [one.as_model(name).adapted for name in ("there", None)] == [("default=model",), ()]
-
-
-async def test_a_form_without_a_model_gets_the_name_of_its_target():
-    one = await begun(form(FILE, END))
-    one.routed_model = "w"
-    assert await sent(one.as_model("there")) == PART % (b"model", b"there") + FILE + END
 
 
 async def test_the_error_of_a_late_model_names_the_setting_of_its_operation():
@@ -222,12 +196,6 @@ async def test_the_error_of_a_late_model_names_the_setting_of_its_operation():
     assert "operations.translations.model" in one.unrouted_error().message
     with pytest.raises(InvalidRequest, match=r"operations\.translations\.model"):
         await sent(one.as_model(None))
-
-
-async def test_a_form_without_an_end_is_rejected():
-    one = form(PART % (b"model", b"w"))
-    with pytest.raises(InvalidRequest, match="ends before"):
-        await one.begin()
 
 
 async def test_a_form_of_unknown_length_keeps_an_unknown_length():
@@ -242,11 +210,6 @@ async def test_without_a_model_one_piece_is_read_and_not_searched():
         assert one.bytes_in == len(pieces[0])
         one.routed_model = "v"
         assert await sent(one.as_model("u")) == b"".join(pieces)
-
-
-async def test_a_model_in_a_form_of_an_operation_without_one_is_unchanged():
-    one = await begun(over((PART % (b"model", b"w") + END,), None, names_model=False))
-    assert await sent(one.as_model("v")) == PART % (b"model", b"w") + END
 
 
 async def test_a_form_of_an_operation_without_a_model_is_still_checked():

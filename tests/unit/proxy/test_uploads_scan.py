@@ -64,11 +64,6 @@ def test_a_name_in_single_quotes_is_the_model_and_its_position_is_found(form):
         assert (form[start - 5 : end], end - start) == (b"name='model'", len(IN_QUOTES)), f"pieces of {size} bytes"
 
 
-def test_a_name_in_double_quotes_or_none_is_not_replaced():
-    for plain in (part(b"model", b"w-1"), part(b"model", b"w-1").replace(b'"', b"")):
-        assert scanned(plain + END, 1000).quoted is None
-
-
 def test_one_cut_anywhere_changes_nothing():
     form = part(b"model", b"w-1") + FILE + END
     for at in range(1, len(form)):
