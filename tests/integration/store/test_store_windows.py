@@ -56,6 +56,7 @@ class Machine:
     round_trips: int = 0
     gave_up: asyncio.Event = field(default_factory=asyncio.Event)
     bounds_s: list[float] = field(default_factory=list)
+    processes: list[StoreWindows] = field(default_factory=list)
 
     def name_of(self, name: str) -> str:
         return f"{self.prefix}:{name}"
@@ -81,6 +82,7 @@ class Machine:
     def process(self, on_failure: Any = "local") -> StoreWindows:
         windows = StoreWindows(Windows(), cast(GuardedStore, self), self.clock, on_failure)
         windows.start()
+        self.processes.append(windows)
         return windows
 
 
@@ -88,7 +90,16 @@ class Machine:
 async def machine(server: RealServer) -> AsyncIterator[Machine]:
     with server.client() as client:
         client.flushall()
-        yield Machine(client, DrivenClock(60_000.0, 60_000.0 + AHEAD_S))
+        made = Machine(client, DrivenClock(60_000.0, 60_000.0 + AHEAD_S))
+        yield made
+        for one in made.processes:
+            await one._tasks.aclose()
+
+
+@pytest.fixture
+async def shared(server: RealServer) -> AsyncIterator[Machine]:
+    async with machine(server) as made:
+        yield made
 
 
 AHEAD_S = 1_799_971_200.0 - 60_100.0
@@ -164,8 +175,6 @@ def test_the_processes_of_a_server_decide_as_one_process_does(server: RealServer
                 for at in (0, 1):
                     await both[at].refresh(theirs[at])
                     assert used(theirs[at], shared.clock.now()) == [one.used(shared.clock.now()) for one in own]
-            for one in both:
-                await one.aclose()
 
     asyncio.run(run())
 
@@ -180,336 +189,299 @@ async def take(windows: StoreWindows, limits: Sequence[Limit], tokens: int = 0) 
     return result if isinstance(result, Taken) else None
 
 
-async def test_a_request_takes_one_round_trip_and_names_nobody(server):
-    async with machine(server) as shared:
-        one = shared.process()
-        assert await take(one, limits_for(one), 10)
-        assert shared.round_trips == 1
-        stored = [shared.client.hgetall(key) for key in shared.client.scan_iter()]
-        assert len(stored) == 2  # of each subject, the limits are together
-        await one.aclose()
+async def test_a_request_takes_one_round_trip_and_names_nobody(shared):
+    one = shared.process()
+    assert await take(one, limits_for(one), 10)
+    assert shared.round_trips == 1
+    stored = [shared.client.hgetall(key) for key in shared.client.scan_iter()]
+    assert len(stored) == 2  # of each subject, the limits are together
     assert "ana" not in repr(stored)
 
 
-async def test_end_users_that_a_process_forgets_leave_nothing_in_it(server):
-    async with machine(server) as shared:
-        one, users = shared.process(), EndUserLimits(2)
-        for_all = (Limit((END_USER, "chat"), REQUESTS, ("second", 1), 1),)
-        for name in ("zoe", "yan", "xia", "zoe"):
-            limits = [*users.of(name, for_all, shared.clock.now(), one.forget)]
-            assert limits != [*for_all]
-            assert await take(one, limits)
-            assert not await take(one, limits)
-            await shared.clock.advance(2.0)
-        assert len(one._subjects) == 2
-        stored = [shared.client.hgetall(key) for key in shared.client.scan_iter()]
-        await one.aclose()
+async def test_end_users_that_a_process_forgets_leave_nothing_in_it(shared):
+    one, users = shared.process(), EndUserLimits(2)
+    for_all = (Limit((END_USER, "chat"), REQUESTS, ("second", 1), 1),)
+    for name in ("zoe", "yan", "xia", "zoe"):
+        limits = [*users.of(name, for_all, shared.clock.now(), one.forget)]
+        assert limits != [*for_all]
+        assert await take(one, limits)
+        assert not await take(one, limits)
+        await shared.clock.advance(2.0)
+    assert len(one._subjects) == 2
+    stored = [shared.client.hgetall(key) for key in shared.client.scan_iter()]
     assert "zoe" not in repr(stored)
 
 
-async def test_what_one_subject_refuses_takes_nothing_of_the_others(server):
-    async with machine(server) as shared:
-        one = shared.process()
-        wide, narrow = limit_of(one, REQUESTS, 5, "wide"), limit_of(one, REQUESTS, 1, "narrow")
-        slots = limit_of(one, CONCURRENT, 5, "wide")
-        assert [bool(await take(one, [*wide, *slots, *narrow])) for _ in range(3)] == [True, False, False]
+async def test_what_one_subject_refuses_takes_nothing_of_the_others(shared):
+    one = shared.process()
+    wide, narrow = limit_of(one, REQUESTS, 5, "wide"), limit_of(one, REQUESTS, 1, "narrow")
+    slots = limit_of(one, CONCURRENT, 5, "wide")
+    assert [bool(await take(one, [*wide, *slots, *narrow])) for _ in range(3)] == [True, False, False]
+    await settle()
+    await one.refresh([*wide, *slots, *narrow])
+    assert used([*wide, *slots, *narrow], shared.clock.now()) == [1, 1, 1]
+
+
+async def test_a_refusal_states_what_the_other_processes_left_of_each_limit(shared):
+    both = [shared.process() for _ in range(2)]
+    limits = [[*limit_of(one, REQUESTS, 5, "wide"), *limit_of(one, REQUESTS, 1, "narrow")] for one in both]
+    assert await take(both[1], limits[1])
+    for _ in range(2):
+        assert await take(both[0], limits[0][:1])
+    assert not await take(both[1], limits[1])
+    assert [limit.left for limit in limits[1]] == [2, 0]
+
+
+async def test_a_killed_process_frees_its_slots_and_a_living_one_keeps_them(shared):
+    killed, living, third = (shared.process() for _ in range(3))
+    limits = [limit_of(one, CONCURRENT, 2) for one in (killed, living, third)]
+    assert await take(killed, limits[0])
+    kept = await take(living, limits[1])
+    assert kept
+    await killed._tasks.aclose()  # it renews nothing any more
+    await shared.clock.advance(LEASE_S - 1.0)
+    assert not await take(third, limits[2])
+    await shared.clock.advance(2.0)
+    assert await take(third, limits[2])
+    assert not await take(third, limits[2])
+    living.settle(kept, 0, 0.0)
+    await settle()
+    assert await take(third, limits[2])
+
+
+async def test_a_request_that_is_cancelled_at_any_await_gives_back_what_it_took(shared):
+    one, cancelled = shared.process(), 0
+    limits = [*limit_of(one, CONCURRENT, 3), *limit_of(one, REQUESTS, 3)]
+    for turns in range(12):
+        asking = asyncio.create_task(take(one, limits))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asking.cancel()
+        try:
+            taken = await asking
+        except asyncio.CancelledError:
+            cancelled += 1
+        else:
+            assert taken
+            one.settle(taken, None, shared.clock.now())
         await settle()
-        await one.refresh([*wide, *slots, *narrow])
-        assert used([*wide, *slots, *narrow], shared.clock.now()) == [1, 1, 1]
-        await one.aclose()
-
-
-async def test_a_refusal_states_what_the_other_processes_left_of_each_limit(server):
-    async with machine(server) as shared:
-        both = [shared.process() for _ in range(2)]
-        limits = [[*limit_of(one, REQUESTS, 5, "wide"), *limit_of(one, REQUESTS, 1, "narrow")] for one in both]
-        assert await take(both[1], limits[1])
-        for _ in range(2):
-            assert await take(both[0], limits[0][:1])
-        assert not await take(both[1], limits[1])
-        assert [limit.left for limit in limits[1]] == [2, 0]
-        for one in both:
-            await one.aclose()
-
-
-async def test_a_killed_process_frees_its_slots_and_a_living_one_keeps_them(server):
-    async with machine(server) as shared:
-        killed, living, third = (shared.process() for _ in range(3))
-        limits = [limit_of(one, CONCURRENT, 2) for one in (killed, living, third)]
-        assert await take(killed, limits[0])
-        kept = await take(living, limits[1])
-        assert kept
-        await killed._tasks.aclose()  # it renews nothing any more
-        await shared.clock.advance(LEASE_S - 1.0)
-        assert not await take(third, limits[2])
-        await shared.clock.advance(2.0)
-        assert await take(third, limits[2])
-        assert not await take(third, limits[2])
-        living.settle(kept, 0, 0.0)
-        await settle()
-        assert await take(third, limits[2])
-        for one in (living, third):
-            await one.aclose()
-
-
-async def test_a_request_that_is_cancelled_at_any_await_gives_back_what_it_took(server):
-    async with machine(server) as shared:
-        one, cancelled = shared.process(), 0
-        limits = [*limit_of(one, CONCURRENT, 3), *limit_of(one, REQUESTS, 3)]
-        for turns in range(12):
-            asking = asyncio.create_task(take(one, limits))
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            asking.cancel()
-            try:
-                taken = await asking
-            except asyncio.CancelledError:
-                cancelled += 1
-            else:
-                assert taken
-                one.settle(taken, None, shared.clock.now())
-            await settle()
-            await one.refresh(limits)
-            assert used(limits, shared.clock.now()) == [0, 0]
-        assert 3 < cancelled < 12
-        await one.aclose()
+        await one.refresh(limits)
+        assert used(limits, shared.clock.now()) == [0, 0]
+    assert 3 < cancelled < 12
 
 
 @pytest.mark.parametrize("fault", ["refused", "hangs"])
-async def test_without_the_store_each_process_counts_alone_and_joins_when_it_is_back(server, fault, caplog):
+async def test_without_the_store_each_process_counts_alone_and_joins_when_it_is_back(shared, fault, caplog):
     caplog.set_level(logging.INFO, "gatepass.limits")
-    async with machine(server) as shared:
-        both = [shared.process() for _ in range(2)]
-        limits = [[*limit_of(one, REQUESTS, 4), *limit_of(one, CONCURRENT, 4)] for one in both]
-        before = await take(both[0], limits[0])
-        assert before
-        shared.fault = fault
-        asking = [asyncio.create_task(take(one, own)) for one, own in zip(both, limits, strict=True)]
-        await settle()
-        assert all(one.done() for one in asking) is (fault == "refused")
-        shared.gave_up.set()
-        assert all([await one for one in asking])
-        sent = shared.round_trips
-        alone = [[bool(await take(one, own)) for _ in range(4)] for one, own in zip(both, limits, strict=True)]
-        assert alone == [[True, True, False, False], [True, True, True, False]]
-        assert shared.round_trips == sent  # none waits for the server
-        both[0].settle(before, None, shared.clock.now())
-        shared.fault = ""
-        await shared.clock.advance(RETRY_S)
-        await shared.clock.advance(RETRY_S)
-        assert [one.fault for one in both] == [None, None]
-        for one, own in zip(both, limits, strict=True):
-            assert not await take(one, own)
-            await one.refresh(own)
-            assert used(own, shared.clock.now()) == [7, 7]
-        for one in both:
-            await one.aclose()
+    both = [shared.process() for _ in range(2)]
+    limits = [[*limit_of(one, REQUESTS, 4), *limit_of(one, CONCURRENT, 4)] for one in both]
+    before = await take(both[0], limits[0])
+    assert before
+    shared.fault = fault
+    asking = [asyncio.create_task(take(one, own)) for one, own in zip(both, limits, strict=True)]
+    await settle()
+    assert all(one.done() for one in asking) is (fault == "refused")
+    shared.gave_up.set()
+    assert all([await one for one in asking])
+    sent = shared.round_trips
+    alone = [[bool(await take(one, own)) for _ in range(4)] for one, own in zip(both, limits, strict=True)]
+    assert alone == [[True, True, False, False], [True, True, True, False]]
+    assert shared.round_trips == sent  # none waits for the server
+    both[0].settle(before, None, shared.clock.now())
+    shared.fault = ""
+    await shared.clock.advance(RETRY_S)
+    await shared.clock.advance(RETRY_S)
+    assert [one.fault for one in both] == [None, None]
+    for one, own in zip(both, limits, strict=True):
+        assert not await take(one, own)
+        await one.refresh(own)
+        assert used(own, shared.clock.now()) == [7, 7]
     events = [record.message for record in caplog.records]
     assert events.count("limits_without_store") == events.count("limits_with_store") == 2
 
 
 @pytest.mark.parametrize("on_failure", ["reject", "allow"])
-async def test_without_the_store_requests_are_rejected_or_not_limited_if_that_is_configured(server, on_failure):
-    async with machine(server) as shared:
-        one = shared.process(on_failure)
-        limits = limit_of(one, REQUESTS, 1)
-        shared.fault = "refused"
-        for _ in range(3):
-            if on_failure == "reject":
-                with pytest.raises(LimitsUnavailable) as refused:
-                    await take(one, limits)
-                assert refused.value.retry_after_s == RETRY_S
-            else:
-                taken = await take(one, limits)
-                assert taken
-                one.settle(taken, 5, shared.clock.now())
-        shared.fault = ""
-        await shared.clock.advance(RETRY_S)
-        assert [bool(await take(one, limits)) for _ in range(2)] == [True, False]
-        await one.aclose()
-
-
-async def test_requests_in_progress_count_again_after_the_store_was_emptied(server):
-    async with machine(server) as shared:
-        both = [shared.process() for _ in range(2)]
-        limits = [limit_of(one, CONCURRENT, 2) for one in both]
-        taken = [await take(one, own) for one, own in zip(both, limits, strict=True)]
-        shared.empty()
-        await shared.clock.advance(RENEW_S)
-        assert not any([await take(one, own) for one, own in zip(both, limits, strict=True)])
-        shared.empty()
-        assert await take(both[0], limits[0])  # the other one has not renewed its request yet
-        assert not await take(both[0], limits[0])
-        for one, own in zip(both, taken, strict=True):
-            assert own
-            one.settle(own, 0, 0.0)
-            await one.aclose()
-
-
-async def test_the_end_of_a_process_tells_what_was_used(server):
-    async with machine(server) as shared:
-        one, other = shared.process(), shared.process()
-        limits, theirs = limit_of(one, TOKENS, 1_000), limit_of(other, TOKENS, 1_000)
-        taken = await take(one, limits, 900)
-        assert taken
-        one.settle(taken, 200, shared.clock.now())
-        await one.aclose()
-        assert await take(other, theirs, 800)
-        await other.aclose()
-
-
-async def test_odd_replies_of_the_server_count_as_no_reply(server):
-    async with machine(server) as shared:
-        for reply in (b"", b"1", b"1 x", b"1 0 x 1 1", b"1 0 1 x 1", b"1 0 2 3 4 5", b"\xff 0 1 1 1"):
-            one = shared.process()
-
-            async def odd(script: str, commands: Any, _bound_s: float = 0.0, reply: bytes = reply) -> list[bytes]:
-                return [reply for _ in commands]
-
-            one._store = cast(GuardedStore, type("Odd", (), {"evaluate": staticmethod(odd), "name_of": shared.name_of}))
-            assert await take(one, limit_of(one, REQUESTS, 1))
-            assert one.fault is not None
-            await one.aclose()
-
-
-async def test_a_day_goes_on_from_the_highest_use_that_a_process_knows_after_the_store_was_emptied(server):
-    async with machine(server) as shared:
-        both = [shared.process() for _ in range(2)]
-        limits = [limits_for(one)[-1:] for one in both]
-        assert await take(both[0], limits[0], 1_000)
-        taken = await take(both[1], limits[1], 2_000)
-        assert taken
-        both[1].settle(taken, 1_500, shared.clock.now())
-        await settle()
-        shared.empty()
-        await shared.clock.advance(1.0)
-        for one, own, left in zip(both, limits, (4_900, 3_400), strict=True):
-            assert await take(one, own, 100)
-            assert own[0].left == left
-        both[0].reset(limits[0][0], shared.clock.now())
-        await settle()
-        assert await take(both[1], limits[1], 6_000)
-        await shared.clock.advance(99.0)  # the next day begins
-        assert await take(both[0], limits[0], 5_999)
-        refused = await both[1].admit(limits[1], 2, shared.clock.now())
-        assert isinstance(refused, Refused)
-        assert refused.wait_s == pytest.approx(86_400.0)
-        for one in both:
-            await one.aclose()
-
-
-async def test_a_day_keeps_its_use_if_the_store_comes_back_empty_and_requests_ended_meanwhile(server):
-    async with machine(server) as shared:
-        one = shared.process()
-        limits = limits_for(one)[-1:]
-        assert await take(one, limits, 1_000)
-        shared.fault = "refused"
-        for _ in range(2):
-            taken = await take(one, limits, 500)
+async def test_without_the_store_requests_are_rejected_or_not_limited_if_that_is_configured(shared, on_failure):
+    one = shared.process(on_failure)
+    limits = limit_of(one, REQUESTS, 1)
+    shared.fault = "refused"
+    for _ in range(3):
+        if on_failure == "reject":
+            with pytest.raises(LimitsUnavailable) as refused:
+                await take(one, limits)
+            assert refused.value.retry_after_s == RETRY_S
+        else:
+            taken = await take(one, limits)
             assert taken
-            one.settle(taken, 100, shared.clock.now())
-        shared.empty()
-        shared.fault = ""
-        await shared.clock.advance(RETRY_S)
-        await shared.clock.advance(RETRY_S)
-        await one.refresh(limits)
-        assert used(limits, shared.clock.now()) == [1_200]
+            one.settle(taken, 5, shared.clock.now())
+    shared.fault = ""
+    await shared.clock.advance(RETRY_S)
+    assert [bool(await take(one, limits)) for _ in range(2)] == [True, False]
+
+
+async def test_requests_in_progress_count_again_after_the_store_was_emptied(shared):
+    both = [shared.process() for _ in range(2)]
+    limits = [limit_of(one, CONCURRENT, 2) for one in both]
+    taken = [await take(one, own) for one, own in zip(both, limits, strict=True)]
+    shared.empty()
+    await shared.clock.advance(RENEW_S)
+    assert not any([await take(one, own) for one, own in zip(both, limits, strict=True)])
+    shared.empty()
+    assert await take(both[0], limits[0])  # the other one has not renewed its request yet
+    assert not await take(both[0], limits[0])
+    for one, own in zip(both, taken, strict=True):
+        assert own
+        one.settle(own, 0, 0.0)
         await one.aclose()
 
 
-async def test_requests_that_come_while_the_store_returns_do_not_keep_it_away(server):
-    async with machine(server) as shared:
+async def test_the_end_of_a_process_tells_what_was_used(shared):
+    one, other = shared.process(), shared.process()
+    limits, theirs = limit_of(one, TOKENS, 1_000), limit_of(other, TOKENS, 1_000)
+    taken = await take(one, limits, 900)
+    assert taken
+    one.settle(taken, 200, shared.clock.now())
+    await one.aclose()
+    assert await take(other, theirs, 800)
+
+
+async def test_odd_replies_of_the_server_count_as_no_reply(shared):
+    for reply in (b"", b"1", b"1 x", b"1 0 x 1 1", b"1 0 1 x 1", b"1 0 2 3 4 5", b"\xff 0 1 1 1"):
         one = shared.process()
-        limits = limit_of(one, REQUESTS, 1_000_000)
 
-        async def under_load(script: str, commands: Any, _bound_s: float = 0.0) -> list[bytes]:
-            if not shared.fault:
-                one.take(limits, 0, shared.clock.now())
-            return await shared.evaluate(script, commands)
+        async def odd(script: str, commands: Any, _bound_s: float = 0.0, reply: bytes = reply) -> list[bytes]:
+            return [reply for _ in commands]
 
-        shared.fault = "refused"
-        store = {"evaluate": staticmethod(under_load), "name_of": shared.name_of}
-        one._store = cast(GuardedStore, type("Store", (), store))
-        assert await take(one, limits)
-        shared.fault = ""
-        await shared.clock.advance(RETRY_S)
-        await settle()
-        assert one.fault is None
-        await one._tasks.aclose()
+        one._store = cast(GuardedStore, type("Odd", (), {"evaluate": staticmethod(odd), "name_of": shared.name_of}))
+        assert await take(one, limit_of(one, REQUESTS, 1))
+        assert one.fault is not None
+        await one.aclose()
 
 
-async def test_a_reload_keeps_the_refunds_of_the_requests_in_progress(server):
-    async with machine(server) as shared:
-        one = shared.process()
-        limits = limit_of(one, TOKENS, 1_000)
-        taken = await take(one, limits, 900)
+async def test_a_day_goes_on_from_the_highest_use_that_a_process_knows_after_the_store_was_emptied(shared):
+    both = [shared.process() for _ in range(2)]
+    limits = [limits_for(one)[-1:] for one in both]
+    assert await take(both[0], limits[0], 1_000)
+    taken = await take(both[1], limits[1], 2_000)
+    assert taken
+    both[1].settle(taken, 1_500, shared.clock.now())
+    await settle()
+    shared.empty()
+    await shared.clock.advance(1.0)
+    for one, own, left in zip(both, limits, (4_900, 3_400), strict=True):
+        assert await take(one, own, 100)
+        assert own[0].left == left
+    both[0].reset(limits[0][0], shared.clock.now())
+    await settle()
+    assert await take(both[1], limits[1], 6_000)
+    await shared.clock.advance(99.0)  # the next day begins
+    assert await take(both[0], limits[0], 5_999)
+    refused = await both[1].admit(limits[1], 2, shared.clock.now())
+    assert isinstance(refused, Refused)
+    assert refused.wait_s == pytest.approx(86_400.0)
+
+
+async def test_a_day_keeps_its_use_if_the_store_comes_back_empty_and_requests_ended_meanwhile(shared):
+    one = shared.process()
+    limits = limits_for(one)[-1:]
+    assert await take(one, limits, 1_000)
+    shared.fault = "refused"
+    for _ in range(2):
+        taken = await take(one, limits, 500)
         assert taken
-        one.prune(shared.clock.now())
-        one.settle(taken, 200, shared.clock.now())
-        await settle()
-        await one.refresh(limits)
-        assert used(limits, shared.clock.now()) == [200]
-        await one.aclose()
+        one.settle(taken, 100, shared.clock.now())
+    shared.empty()
+    shared.fault = ""
+    await shared.clock.advance(RETRY_S)
+    await shared.clock.advance(RETRY_S)
+    await one.refresh(limits)
+    assert used(limits, shared.clock.now()) == [1_200]
+
+
+async def test_requests_that_come_while_the_store_returns_do_not_keep_it_away(shared):
+    one = shared.process()
+    limits = limit_of(one, REQUESTS, 1_000_000)
+
+    async def under_load(script: str, commands: Any, _bound_s: float = 0.0) -> list[bytes]:
+        if not shared.fault:
+            one.take(limits, 0, shared.clock.now())
+        return await shared.evaluate(script, commands)
+
+    shared.fault = "refused"
+    store = {"evaluate": staticmethod(under_load), "name_of": shared.name_of}
+    one._store = cast(GuardedStore, type("Store", (), store))
+    assert await take(one, limits)
+    shared.fault = ""
+    await shared.clock.advance(RETRY_S)
+    await settle()
+    assert one.fault is None
+    await one._tasks.aclose()
+
+
+async def test_a_reload_keeps_the_refunds_of_the_requests_in_progress(shared):
+    one = shared.process()
+    limits = limit_of(one, TOKENS, 1_000)
+    taken = await take(one, limits, 900)
+    assert taken
+    one.prune(shared.clock.now())
+    one.settle(taken, 200, shared.clock.now())
+    await settle()
+    await one.refresh(limits)
+    assert used(limits, shared.clock.now()) == [200]
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 100])
-async def test_a_window_and_a_day_get_back_what_a_repeat_did_not_use(server, turns):
+async def test_a_window_and_a_day_get_back_what_a_repeat_did_not_use(shared, turns):
     """Whether the server does not know of it yet, is asked, or has replied."""
-    async with machine(server) as shared:
-        one = shared.process()
-        limits = [limits_for(one)[1], limits_for(one)[4]]
-        first = await take(one, limits, 1_000)
-        assert first
-        one.settle(first, None, shared.clock.now())
-        await settle()
-        repeat = one.take(limits, 1_000, shared.clock.now(), is_forced=True)
-        assert isinstance(repeat, Taken)
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        one.settle(repeat, 50, shared.clock.now())
-        await settle()
-        await one.refresh(limits)
-        assert used(limits, shared.clock.now()) == [50, 50]
-        await shared.clock.advance(62.0)
-        await one.refresh(limits)
-        assert used(limits, shared.clock.now()) == [0, 50]
-        await one.aclose()
+    one = shared.process()
+    limits = [limits_for(one)[1], limits_for(one)[4]]
+    first = await take(one, limits, 1_000)
+    assert first
+    one.settle(first, None, shared.clock.now())
+    await settle()
+    repeat = one.take(limits, 1_000, shared.clock.now(), is_forced=True)
+    assert isinstance(repeat, Taken)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    one.settle(repeat, 50, shared.clock.now())
+    await settle()
+    await one.refresh(limits)
+    assert used(limits, shared.clock.now()) == [50, 50]
+    await shared.clock.advance(62.0)
+    await one.refresh(limits)
+    assert used(limits, shared.clock.now()) == [0, 50]
 
 
-async def test_what_was_reserved_without_the_store_is_given_back_in_it(server):
-    async with machine(server) as shared:
-        one = shared.process()
-        limits = [limits_for(one)[1], limits_for(one)[4]]
-        shared.fault = "refused"
-        alone = [await take(one, limits, 300) for _ in range(3)]
-        assert alone[0]
-        one.settle(alone[0], 50, shared.clock.now())
-        shared.fault = ""
-        await shared.clock.advance(RETRY_S)
-        assert one.fault is None
-        await one.refresh(limits)
-        assert used(limits, shared.clock.now()) == [650, 650]
-        for taken, tokens in zip(alone[1:], (None, 10), strict=True):
-            assert taken
-            one.settle(taken, tokens, shared.clock.now())
-        await settle()
-        await one.refresh(limits)
-        assert used(limits, shared.clock.now()) == [60, 60]
-        await one.aclose()
+async def test_what_was_reserved_without_the_store_is_given_back_in_it(shared):
+    one = shared.process()
+    limits = [limits_for(one)[1], limits_for(one)[4]]
+    shared.fault = "refused"
+    alone = [await take(one, limits, 300) for _ in range(3)]
+    assert alone[0]
+    one.settle(alone[0], 50, shared.clock.now())
+    shared.fault = ""
+    await shared.clock.advance(RETRY_S)
+    assert one.fault is None
+    await one.refresh(limits)
+    assert used(limits, shared.clock.now()) == [650, 650]
+    for taken, tokens in zip(alone[1:], (None, 10), strict=True):
+        assert taken
+        one.settle(taken, tokens, shared.clock.now())
+    await settle()
+    await one.refresh(limits)
+    assert used(limits, shared.clock.now()) == [60, 60]
 
 
-async def test_a_request_waits_for_a_hanging_store_for_a_bounded_time(server):
-    async with machine(server) as shared:
-        one = shared.process()
-        limits = limit_of(one, REQUESTS, 5)
-        assert await take(one, limits)
-        shared.fault = "refused"
-        assert await take(one, limits)
-        assert shared.bounds_s == [WAIT_S, WAIT_S]
-        shared.fault = ""
-        await shared.clock.advance(RETRY_S)  # a connection that is made anew may take as long as `store.timeout_s`
-        assert shared.bounds_s[2:] == [math.inf, math.inf]
-        await one.aclose()
+async def test_a_request_waits_for_a_hanging_store_for_a_bounded_time(shared):
+    one = shared.process()
+    limits = limit_of(one, REQUESTS, 5)
+    assert await take(one, limits)
+    shared.fault = "refused"
+    assert await take(one, limits)
+    assert shared.bounds_s == [WAIT_S, WAIT_S]
+    shared.fault = ""
+    await shared.clock.advance(RETRY_S)  # a connection that is made anew may take as long as `store.timeout_s`
+    assert shared.bounds_s[2:] == [math.inf, math.inf]
 
 
 NAN = b"\0" * 6 + b"\xf8\x7f"
@@ -521,108 +493,95 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in DAMAGED.items() for value in values])
-async def test_a_damaged_record_begins_again_alone(server, name, value, caplog):
+async def test_a_damaged_record_begins_again_alone(shared, name, value, caplog):
     caplog.set_level(logging.WARNING, "gatepass.limits")
-    async with machine(server) as shared:
-        one = shared.process()
-        limits = limits_for(one)
-        assert await take(one, limits, 500)
-        (key,) = [key for key in shared.client.scan_iter() if name.encode() in shared.client.hgetall(key)]
-        shared.client.hset(key, name, value)
-        assert await take(one, limits, 500)
-        assert one.fault is None
-        await one.refresh(limits)
-        # a day goes on from what a process knows, and requests in progress are known by their process
-        expected = [1 if name == "requests.second" else 2, 1_000, 2, 2, 1_000]
-        assert used(limits, shared.clock.now()) == expected
-        await one.aclose()
+    one = shared.process()
+    limits = limits_for(one)
+    assert await take(one, limits, 500)
+    (key,) = [key for key in shared.client.scan_iter() if name.encode() in shared.client.hgetall(key)]
+    shared.client.hset(key, name, value)
+    assert await take(one, limits, 500)
+    assert one.fault is None
+    await one.refresh(limits)
+    # a day goes on from what a process knows, and requests in progress are known by their process
+    expected = [1 if name == "requests.second" else 2, 1_000, 2, 2, 1_000]
+    assert used(limits, shared.clock.now()) == expected
     (event,) = caplog.records
     assert event.message == "limits_record_damaged"
     assert event.fields == {"of": "caller/group" if name == "tokens.day" else "caller/ana"}
 
 
-async def test_another_value_in_the_place_of_the_records_is_replaced(server, caplog):
-    async with machine(server) as shared:
-        one = shared.process()
-        limits = limit_of(one, REQUESTS, 2)
-        assert await take(one, limits)
-        (key,) = shared.client.scan_iter()
-        shared.client.delete(key)
-        shared.client.set(key, "text")
-        assert [bool(await take(one, limits)) for _ in range(3)] == [True, True, False]
-        assert one.fault is None
-        await one.aclose()
+async def test_another_value_in_the_place_of_the_records_is_replaced(shared, caplog):
+    one = shared.process()
+    limits = limit_of(one, REQUESTS, 2)
+    assert await take(one, limits)
+    (key,) = shared.client.scan_iter()
+    shared.client.delete(key)
+    shared.client.set(key, "text")
+    assert [bool(await take(one, limits)) for _ in range(3)] == [True, True, False]
+    assert one.fault is None
     (event,) = [record for record in caplog.records if record.message == "limits_record_damaged"]
     assert event.fields == {"of": "caller/ana"}
 
 
-async def test_a_day_whose_record_is_new_begins_with_what_a_process_knows(server):
-    async with machine(server) as shared:
-        one = shared.process()
-        second, day = limits_for(one)[0], one.attach(Limit(("caller", "ana"), REQUESTS, ("day", 86_400), 5, zone=UTC))
-        day.ahead_s = AHEAD_S
-        for _ in range(3):
-            assert await take(one, [second, day])
-        shared.empty()
-        assert await take(one, [second])  # such as a message to an MCP server, which counts no tokens
-        await one.refresh([day])
-        assert used([day], shared.clock.now()) == [3]
-        await one.aclose()
+async def test_a_day_whose_record_is_new_begins_with_what_a_process_knows(shared):
+    one = shared.process()
+    second, day = limits_for(one)[0], one.attach(Limit(("caller", "ana"), REQUESTS, ("day", 86_400), 5, zone=UTC))
+    day.ahead_s = AHEAD_S
+    for _ in range(3):
+        assert await take(one, [second, day])
+    shared.empty()
+    assert await take(one, [second])  # such as a message to an MCP server, which counts no tokens
+    await one.refresh([day])
+    assert used([day], shared.clock.now()) == [3]
 
 
-async def test_a_clock_of_the_server_that_is_set_back_keeps_no_request_away(server):
-    async with machine(server) as shared:
-        one = shared.process()
-        limits = [*limit_of(one, REQUESTS, 2), *limit_of(one, TOKENS, 100)]
-        shared.ahead_s = 3_600.0
-        before = [await take(one, limits, 10) for _ in range(3)]
-        assert [bool(taken) for taken in before] == [True, True, False]
-        shared.ahead_s = 0.0
-        assert [bool(await take(one, limits, 10)) for _ in range(3)] == [True, True, False]
-        assert before[0]
-        one.settle(before[0], None, shared.clock.now())  # it was forgotten
-        await settle()
-        await one.refresh(limits)
-        assert used(limits, shared.clock.now()) == [2, 20]
-        await one.aclose()
+async def test_a_clock_of_the_server_that_is_set_back_keeps_no_request_away(shared):
+    one = shared.process()
+    limits = [*limit_of(one, REQUESTS, 2), *limit_of(one, TOKENS, 100)]
+    shared.ahead_s = 3_600.0
+    before = [await take(one, limits, 10) for _ in range(3)]
+    assert [bool(taken) for taken in before] == [True, True, False]
+    shared.ahead_s = 0.0
+    assert [bool(await take(one, limits, 10)) for _ in range(3)] == [True, True, False]
+    assert before[0]
+    one.settle(before[0], None, shared.clock.now())  # it was forgotten
+    await settle()
+    await one.refresh(limits)
+    assert used(limits, shared.clock.now()) == [2, 20]
 
 
-async def test_a_request_for_more_tokens_than_a_record_holds_leaves_the_others_counted(server):
-    async with machine(server) as shared:
-        one = shared.process()
-        observed = Limit(("caller", "ana"), TOKENS, ("day", 86_400), 1_000, observes=True, zone=UTC)
-        observed.ahead_s = AHEAD_S
-        limits = [one.attach(observed)]
-        assert await take(one, limits, 500)
-        taken = await take(one, limits, 2**53)
-        assert taken
-        one.settle(taken, 20, shared.clock.now())
-        await settle()
-        await one.refresh(limits)
-        assert used(limits, shared.clock.now()) == [520]
-        await one.aclose()
+async def test_a_request_for_more_tokens_than_a_record_holds_leaves_the_others_counted(shared):
+    one = shared.process()
+    observed = Limit(("caller", "ana"), TOKENS, ("day", 86_400), 1_000, observes=True, zone=UTC)
+    observed.ahead_s = AHEAD_S
+    limits = [one.attach(observed)]
+    assert await take(one, limits, 500)
+    taken = await take(one, limits, 2**53)
+    assert taken
+    one.settle(taken, 20, shared.clock.now())
+    await settle()
+    await one.refresh(limits)
+    assert used(limits, shared.clock.now()) == [520]
 
 
-async def test_limits_that_observe_reject_nothing_without_the_store(server):
-    async with machine(server) as shared:
-        one = shared.process("reject")
-        observed = one.attach(Limit(("caller", "ana"), REQUESTS, ("minute", 60), 1, observes=True))
-        shared.fault = "refused"
-        assert [bool(await take(one, [observed])) for _ in range(2)] == [True, True]
-        with pytest.raises(LimitsUnavailable):
-            await take(one, [observed, *limit_of(one, REQUESTS, 1, "ben")])
-        await one.aclose()
+async def test_limits_that_observe_reject_nothing_without_the_store(shared):
+    one = shared.process("reject")
+    observed = one.attach(Limit(("caller", "ana"), REQUESTS, ("minute", 60), 1, observes=True))
+    shared.fault = "refused"
+    assert [bool(await take(one, [observed])) for _ in range(2)] == [True, True]
+    with pytest.raises(LimitsUnavailable):
+        await take(one, [observed, *limit_of(one, REQUESTS, 1, "ben")])
 
 
-async def test_what_others_used_of_a_day_is_over_with_the_day(server):
-    async with machine(server) as shared:
-        key = {"name": "ana", "hash": hash_key("gp-ana-0123456789abcdef"), "limits": {"requests": {"day": 4}}}
-        config = Config.model_validate({"upstreams": {"a": {"base_url": "http://a/v1"}}, "access": {"keys": [key]}})
-        both = [Admission(config, shared.process(), shared.clock) for _ in range(2)]
-        for one in both:
-            assert await take(cast(StoreWindows, one.windows), one.limits_of(("caller", "ana")))
-        assert [[*one.budgets().values()] for one in both] == [[0.75], [0.5]]
-        await shared.clock.advance(101.0)  # the next day begins
-        assert [[*one.budgets().values()] for one in both] == [[1.0], [1.0]]
-        for one in both:
-            await one.windows.aclose()
+async def test_what_others_used_of_a_day_is_over_with_the_day(shared):
+    key = {"name": "ana", "hash": hash_key("gp-ana-0123456789abcdef"), "limits": {"requests": {"day": 4}}}
+    config = Config.model_validate({"upstreams": {"a": {"base_url": "http://a/v1"}}, "access": {"keys": [key]}})
+    both = [Admission(config, shared.process(), shared.clock) for _ in range(2)]
+    for one in both:
+        assert await take(cast(StoreWindows, one.windows), one.limits_of(("caller", "ana")))
+    assert [[*one.budgets().values()] for one in both] == [[0.75], [0.5]]
+    await shared.clock.advance(101.0)  # the next day begins
+    assert [[*one.budgets().values()] for one in both] == [[1.0], [1.0]]
+    for one in both:
+        await one.windows.aclose()
