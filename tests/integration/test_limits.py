@@ -6,7 +6,8 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -53,6 +54,14 @@ def access(limits: Any = None, group: Any = None, **more: Any) -> dict[str, Any]
     return {"keys": [{**key, "group": "all"} for key in keys], "groups": {"all": {"limits": group}}}
 
 
+@asynccontextmanager
+async def limited(answer: Any, **blocks: Any) -> AsyncIterator[tuple[Gateway, Scripted]]:
+    """gatepass over an upstream with this dialogue, or this function of the request."""
+    scripted = Scripted(answer=answer) if callable(answer) else Scripted(answer)
+    async with scripted as upstream, gateway(upstream=upstream.url, **blocks) as gp:
+        yield gp, upstream
+
+
 def by(name: str) -> dict[str, str]:
     return {**JSON, "authorization": f"Bearer {KEYS[name]}"}
 
@@ -74,10 +83,7 @@ async def settled(gp: Gateway, tokens: list[int]) -> None:
 
 async def test_requests_beyond_the_limit_get_429_until_the_window_has_room():
     clock = DrivenClock()
-    async with (
-        Scripted(GOOD) as upstream,
-        gateway(upstream=upstream.url, clock=clock, access=access({"requests": {"minute": 2}})) as gp,
-    ):
+    async with limited(GOOD, clock=clock, access=access({"requests": {"minute": 2}})) as (gp, upstream):
         answers = [await ask(gp) for _ in range(3)]
         other = await ask(gp, name="ben")
         assert [one.status for one in answers] == [200, 200, 429]
@@ -124,10 +130,7 @@ async def test_responses_state_what_is_left_in_place_of_the_upstreams_fields():
 async def test_limits_of_a_day_and_a_month_end_at_midnight_in_their_time_zone():
     clock = DrivenClock()  # 09:00 in Berlin
     limits = {"requests": {"day": 2, "month": 3}, "time_zone": "Europe/Berlin"}
-    async with (
-        Scripted(GOOD) as upstream,
-        gateway(upstream=upstream.url, clock=clock, access=access(limits)) as gp,
-    ):
+    async with limited(GOOD, clock=clock, access=access(limits)) as (gp, _):
         good, _, refused = [await ask(gp) for _ in range(3)]
         assert good.headers["ratelimit-policy"] == (
             '"caller-requests-day";q=2;w=86400, "caller-requests-month";q=3;w=2678400'
@@ -178,14 +181,9 @@ async def test_each_end_user_of_a_key_has_limits_within_those_of_the_key(by_what
     path, header, made = NAMED_BY[by_what]
     end_users = {"limits": {"requests": {"minute": 2, "day": 9}}, **({"header": header} if header else {})}
     dialogue = [Send(reply(MESSAGE))] if path == MESSAGES else GOOD
-    async with (
-        Scripted(dialogue) as upstream,
-        gateway(
-            upstream=upstream.url,
-            clock=DrivenClock(),
-            access=access({"requests": {"minute": 6}}, end_users=end_users),
-        ) as gp,
-    ):
+    async with limited(
+        dialogue, clock=DrivenClock(), access=access({"requests": {"minute": 6}}, end_users=end_users)
+    ) as (gp, _):
         answers = []
         for name in ("zoe@corp", "zoe@corp", "zoe@corp", "yan@corp", "", "", "", "xia@corp", "yan@corp"):
             body, fields = made(name)
@@ -204,10 +202,7 @@ async def test_each_end_user_of_a_key_has_limits_within_those_of_the_key(by_what
 
 async def test_an_end_user_that_the_body_does_not_name_shares_one_budget():
     limits = {"requests": {"minute": 3}, "max_output_tokens": 50}
-    async with (
-        Scripted(GOOD) as upstream,
-        gateway(upstream=upstream.url, clock=DrivenClock(), access=access(end_users={"limits": limits})) as gp,
-    ):
+    async with limited(GOOD, clock=DrivenClock(), access=access(end_users={"limits": limits})) as (gp, _):
         bodies: list[dict[str, Any]] = [{"user": 5}, {"user": None}, {"metadata": "x"}, {"metadata": {}}]
         statuses = [(await ask(gp, {**HELLO, **body})).status for body in bodies]
         assert (await ask(gp, {**HELLO, "user": "zoe", "max_tokens": 51})).status == 400
@@ -220,10 +215,7 @@ async def test_without_a_limit_of_ours_the_fields_of_the_upstream_pass():
     blocks: dict[str, Any] = {
         "models": {"other": {"upstream": "chat", "limits": {"requests": {"minute": 1}}}, "*": {"upstream": "chat"}}
     }
-    async with (
-        Scripted([Send(reply(COMPLETION, 200, **fields))]) as upstream,
-        gateway(upstream=upstream.url, **blocks) as gp,
-    ):
+    async with limited([Send(reply(COMPLETION, 200, **fields))], **blocks) as (gp, _):
         assert (await gp.ask().answer()).headers["x-ratelimit-limit-requests"] == "9"
 
 
@@ -263,10 +255,7 @@ ENDS: Mapping[str, tuple[Dialogue, Any, int]] = {
 @pytest.mark.parametrize("end", ENDS)
 async def test_a_request_counts_what_it_used(end):
     dialogue, body, tokens = ENDS[end]
-    async with (
-        Scripted(dialogue) as upstream,
-        gateway(upstream=upstream.url, access=access(group={**TOKEN_LIMIT, "max_concurrent": 1})) as gp,
-    ):
+    async with limited(dialogue, access=access(group={**TOKEN_LIMIT, "max_concurrent": 1})) as (gp, _):
         await ask(gp, body)
         await settled(gp, [tokens])
         assert used(gp.state, CONCURRENT) == [0]
@@ -290,10 +279,7 @@ async def test_the_reservation_counts_while_the_request_runs_and_an_estimate_is_
         Send(chunk(delta("stop")) + chunk(DONE)),
         Fin(),
     ]
-    async with (
-        Scripted(first) as upstream,
-        gateway(upstream=upstream.url, access=access(group={**TOKEN_LIMIT, "reserve_output_tokens": 700})) as gp,
-    ):
+    async with limited(first, access=access(group={**TOKEN_LIMIT, "reserve_output_tokens": 700})) as (gp, _):
         async with gp.ask(STREAMED, headers=by("ana")) as asked:
             await asked.head()
             await asked.until(b"a")
@@ -379,10 +365,7 @@ async def test_max_output_tokens_refuses_more_and_a_default_is_sent_by_a_named_r
 
 
 async def test_embeddings_reserve_their_input_alone():
-    async with (
-        Scripted([Send(reply(VECTORS))]) as upstream,
-        gateway(upstream=upstream.url, access=access(TOKEN_LIMIT)) as gp,
-    ):
+    async with limited([Send(reply(VECTORS))], access=access(TOKEN_LIMIT)) as (gp, _):
         body = {"model": "e", "input": ["x" * 4_000]}
         answer = await ask(gp, body, EMBEDDINGS)
         assert answer.headers["x-ratelimit-remaining-tokens"] == str(10_000 - size(body))
@@ -513,10 +496,7 @@ def test_an_estimate_counts_text_by_its_bytes_and_each_image_by_a_fixed_number(c
 
 
 async def test_no_value_is_above_or_beside_max_output_tokens():
-    async with (
-        Scripted(GOOD) as upstream,
-        gateway(upstream=upstream.url, access=access({"max_output_tokens": 50})) as gp,
-    ):
+    async with limited(GOOD, access=access({"max_output_tokens": 50})) as (gp, upstream):
         for member in ("max_tokens", "max_completion_tokens"):
             for value in ('"9"', "-1", "0", "1e400", "true", "[1]", "9007199254740993", "1" + "0" * 40):
                 answer = await ask(gp, json.dumps({**HELLO, member: "?"}).replace('"?"', value).encode())
@@ -526,10 +506,7 @@ async def test_no_value_is_above_or_beside_max_output_tokens():
 
 
 async def test_a_default_replaces_null_and_is_not_avoided_by_a_member_of_another_protocol():
-    async with (
-        Scripted(GOOD) as upstream,
-        gateway(upstream=upstream.url, access=access({"default_output_tokens": 20})) as gp,
-    ):
+    async with limited(GOOD, access=access({"default_output_tokens": 20})) as (gp, upstream):
         answer = await ask(gp, {**HELLO, "max_tokens": None})
         await ask(gp, {**HELLO, "max_output_tokens": 1})
         assert answer.headers["x-gatepass-adapted"] == "drop=max_tokens, default=max_tokens"
@@ -564,10 +541,7 @@ async def test_what_describes_the_work_of_other_requests_counts_no_tokens():
 async def test_a_response_in_the_background_counts_its_reservation():
     queued: dict[str, Any] = {"id": "resp_1", "object": "response", "status": "queued", "output": [], "usage": None}
     body = {"model": "m", "input": "hi", "background": True, "max_output_tokens": 700}
-    async with (
-        Scripted([Send(reply(queued))]) as upstream,
-        gateway(upstream=upstream.url, access=access(TOKEN_LIMIT)) as gp,
-    ):
+    async with limited([Send(reply(queued))], access=access(TOKEN_LIMIT)) as (gp, _):
         assert (await ask(gp, body, "/v1/responses")).status == 200
         await settled(gp, [700 + size(body), 0])
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import Any
 
 import pytest
 
-from tests.integration.gateway import CHAT, JSON, gateway
+from tests.integration.gateway import CHAT, JSON, Gateway, gateway
 from tests.integration.scripted import Scripted, Send, reply
 from tests.integration.strict_azure import StrictAzure
 from tests.integration.test_raw_operations import FORM, KEY, form
@@ -37,6 +39,12 @@ def answered(request: Any) -> list[Any]:
     return [Send(reply(VECTORS if "embeddings" in request.target else {"text": "you", "output": [], "choices": []}))]
 
 
+@asynccontextmanager
+async def over(answer: Any, **blocks: Any) -> AsyncIterator[tuple[Gateway, Scripted]]:
+    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url, **blocks) as gp:
+        yield gp, upstream
+
+
 def access(*models: str) -> dict[str, Any]:
     return {"keys": [{"name": "a", "hash": f"sha256:{sha256(KEY.encode()).hexdigest()}", "models": [*models]}]}
 
@@ -45,10 +53,7 @@ def access(*models: str) -> dict[str, Any]:
 async def test_body_gets_the_operations_model_and_an_entry(operation):
     path, body = JSON_WITHOUT[operation]
     operations = {operation: {"model": "dm"}}
-    async with (
-        Scripted(answer=answered) as upstream,
-        gateway(upstream=upstream.url, operations=operations) as gp,
-    ):
+    async with over(answered, operations=operations) as (gp, upstream):
         answer = await gp.ask(body, path).answer()
     assert [request.json() for request in upstream.received] == [{"model": "dm", **body}]
     assert ADDED in answer.headers["x-gatepass-adapted"].split(", ")
@@ -56,10 +61,7 @@ async def test_body_gets_the_operations_model_and_an_entry(operation):
 
 async def test_model_is_inserted_and_all_other_bytes_are_kept():
     operations, models = {"embeddings": {"model": "dm"}}, {"dm": {"upstream": "chat", "name": 'a"b'}}
-    async with (
-        Scripted(answer=answered) as upstream,
-        gateway(upstream=upstream.url, operations=operations, models=models) as gp,
-    ):
+    async with over(answered, operations=operations, models=models) as (gp, upstream):
         answer = await gp.ask(BODY, EMBEDDINGS).answer()
     assert (answer.status, answer.headers["x-gatepass-adapted"]) == (200, ADDED)
     assert [request.body for request in upstream.received] == [BODY.replace(b"{", b'{"model":"a\\"b",', 1)]
@@ -70,10 +72,7 @@ async def test_model_is_inserted_and_all_other_bytes_are_kept():
 async def test_a_key_for_some_models_may_or_may_not_use_the_operations_model(own, status, body):
     path, headers = (EMBEDDINGS, JSON) if body is BODY else (FORMS_WITHOUT["transcriptions"], FORM)
     operations = {name: {"model": "dm"} for name in ("embeddings", "transcriptions")}
-    async with (
-        Scripted(answer=answered) as upstream,
-        gateway(upstream=upstream.url, operations=operations, access=access(own)) as gp,
-    ):
+    async with over(answered, operations=operations, access=access(own)) as (gp, upstream):
         answer = await gp.ask(body, path, headers={**headers, "authorization": f"Bearer {KEY}"}).answer()
     assert (answer.status, len(upstream.received)) == (status, int(status == 200))
 
@@ -93,10 +92,7 @@ async def test_body_without_a_model_is_unchanged_or_refused_without_the_setting(
 
 async def test_a_question_to_a_reranker_states_that_it_got_the_operations_model():
     question = {"query": "Sun?", "documents": ["Rain.", "Is it sunny?"]}
-    async with (
-        Scripted(answer=StrictAzure().answer) as upstream,
-        gateway(upstream=upstream.url, operations={"rerank": {"model": "rr"}}) as gp,
-    ):
+    async with over(StrictAzure().answer, operations={"rerank": {"model": "rr"}}) as (gp, upstream):
         answer = await gp.ask(question, "/v1/rerank").answer()
     assert upstream.received[0].json() == {"model": "rr", **question}
     assert answer.headers["x-gatepass-adapted"] == ADDED
@@ -107,10 +103,7 @@ async def test_a_question_to_a_reranker_states_that_it_got_the_operations_model(
 async def test_form_gets_the_operations_model_as_its_first_part(operation, name):
     operations = {operation: {"model": "dm"}}
     models = {"dm": {"upstream": "chat", "name": name}}
-    async with (
-        Scripted(answer=answered) as upstream,
-        gateway(upstream=upstream.url, operations=operations, models=models) as gp,
-    ):
+    async with over(answered, operations=operations, models=models) as (gp, upstream):
         answer = await gp.ask(form(model=None), FORMS_WITHOUT[operation], headers=FORM).answer()
     (received,) = upstream.received
     assert received.body == form(model=name or "dm")
@@ -122,10 +115,7 @@ async def test_form_gets_the_operations_model_as_its_first_part(operation, name)
 async def test_the_name_of_the_route_is_sent_for_a_request_without_a_model(body):
     path, headers = ("/v1/moderations", JSON) if isinstance(body, dict) else (FORMS_WITHOUT["translations"], FORM)
     models = {"*": {"upstream": "chat", "name": "there"}}
-    async with (
-        Scripted(answer=answered) as upstream,
-        gateway(upstream=upstream.url, models=models) as gp,
-    ):
+    async with over(answered, models=models) as (gp, upstream):
         answer = await gp.ask(body, path, headers=headers).answer()
     assert (answer.status, answer.headers["x-gatepass-adapted"]) == (200, ADDED)
     (received,) = upstream.received
@@ -135,8 +125,7 @@ async def test_the_name_of_the_route_is_sent_for_a_request_without_a_model(body)
         assert received.body == form(model="there")
 
 
-@pytest.mark.parametrize("body", [{"input": "hi"}, form(model=None)], ids=["json", "form"])
-@pytest.mark.parametrize("name", [None, "there"])
+@pytest.mark.parametrize(("body", "name"), [({"input": "hi"}, None), (form(model=None), "there")], ids=["json", "form"])
 async def test_after_a_failover_the_header_reports_the_target_that_answered(body, name):
     path, headers = ("/v1/moderations", JSON) if isinstance(body, dict) else (FORMS_WITHOUT["translations"], FORM)
     targets = [{"upstream": "dead", "name": None if name else "x"}, {"upstream": "live", "name": name}]
@@ -152,10 +141,7 @@ async def test_after_a_failover_the_header_reports_the_target_that_answered(body
 async def test_a_request_that_is_about_no_model_gets_none():
     batch = {"input_file_id": "file-1"}
     models, operations = {"*": {"upstream": "chat", "name": "there"}}, {"batches": {"model": "dm"}}
-    async with (
-        Scripted(answer=answered) as upstream,
-        gateway(upstream=upstream.url, models=models, operations=operations) as gp,
-    ):
+    async with over(answered, models=models, operations=operations) as (gp, upstream):
         statuses = [
             (await gp.ask(batch, "/v1/batches").answer()).status,
             (await gp.ask(form(model=None), "/v1/files", headers=FORM).answer()).status,

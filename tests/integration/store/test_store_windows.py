@@ -398,7 +398,7 @@ async def test_a_day_keeps_its_use_if_the_store_comes_back_empty_and_requests_en
     assert used(limits, shared.clock.now()) == [1_200]
 
 
-async def test_requests_that_come_while_the_store_returns_do_not_keep_it_away(shared):
+async def test_requests_that_come_while_the_store_returns_do_not_keep_it_away(shared: Machine):
     one = shared.process()
     limits = limit_of(one, REQUESTS, 1_000_000)
 

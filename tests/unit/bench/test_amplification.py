@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from bench.amplification import FAULTS, LOADS, MOST, Load, Result, missed, table
+from bench.amplification import MOST, Load, Result, missed, table
 
 
 def result(received: int, gateway: str = "gatepass", rate: int = 50) -> Result:
     return Result(Load("errors-100", rate), gateway, 500, received, 0)
-
-
-def test_each_load_has_a_model_of_its_own() -> None:
-    assert len({load.model for load in LOADS}) == len(LOADS) == 2 * len(FAULTS)
 
 
 def test_only_gatepass_at_the_higher_rate_promises_a_ratio() -> None:

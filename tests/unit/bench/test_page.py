@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from bench.page import figures_of, markdown, published
+from bench.page import markdown, published
 from bench.paths import PAGE, PUBLISHED
 from bench.promises import PROMISES, Figures, check
 from bench.reasons import REASONS
-from bench.report import aligned, report
+from bench.report import report
 from bench.sample import Sample
 from bench.series import Outcome
 from bench.soak import Rest, is_flat
@@ -55,10 +55,6 @@ def test_the_page_shows_the_published_figures() -> None:
 
 def test_the_page_has_at_most_1500_words_around_its_tables() -> None:
     assert len(re.sub(r"(?m)^\|.*$", "", PAGE.read_text()).split()) <= 1500
-
-
-def test_the_published_figures_are_those_of_the_run() -> None:
-    assert figures_of(published(DOCUMENT, FIGURES, OUTCOMES)) == FIGURES
 
 
 def test_the_summary_has_the_figures_of_the_tables() -> None:
@@ -126,10 +122,6 @@ def test_the_page_shows_the_soak_at_four_moments() -> None:
     shown = page(soak={"flat": False, "rests": rests})
     assert [line[:7] for line in shown.splitlines()[-4:]] == ["| 0 | 5", "| 3 | 5", "| 6 | 5", "| 9 | 5"]
     assert "Memory at rest **grows**" in shown
-
-
-def test_table_aligns_words_left_and_numbers_right() -> None:
-    assert aligned([["", "MB"], ["a", "1"], ["bcd", "1,000"]]) == ["        MB", "a        1", "bcd  1,000"]
 
 
 def rests(*memory_mb: float, files: int = 10) -> list[Rest]:

@@ -34,10 +34,6 @@ def test_common_beginning_of_all_stacks_is_left_out() -> None:
     assert read_stacks(f"{ROOT};{HANDLE} 3\n{ROOT} 2\n") == Counter({(HANDLE,): 3, (): 2})
 
 
-def test_profile_line_without_a_count_is_skipped() -> None:
-    assert read_stacks(f"{ROOT};{HANDLE} 3\n{ROOT};broken (\n") == Counter({(HANDLE,): 3})
-
-
 def test_cost_is_divided_by_the_shares_of_the_samples() -> None:
     part = divided("a chat", 100.0, 0.5, Counter({(HANDLE, LOG): 3, (HANDLE,): 1}))
     assert part.stages == [("log line", 75.0), ("request path", 25.0)]

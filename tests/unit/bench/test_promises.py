@@ -46,14 +46,6 @@ def test_sample_reads_what_the_load_generator_states() -> None:
     )
 
 
-def test_cpu_is_per_request_where_there_are_no_events() -> None:
-    assert Sample.read({**SAMPLE_FIELDS, "events": 0, "requests": 8}, 0.004, 0.5, 0, "").cpu_us == 500.0
-
-
-def test_cpu_of_nothing_done_is_nothing() -> None:
-    assert Sample.read({**SAMPLE_FIELDS, "events": 0}, 0.004, 0.5, 0, "").cpu_us == 0.0
-
-
 def test_medians_sum_errors_and_keep_notes_once() -> None:
     several = [replace(SAMPLE, cpu_us=cpu_us, note="gave up") for cpu_us in (1.0, 9.0, 2.0)]
     assert medians(several) == replace(SAMPLE, cpu_us=2.0, errors=9, note="gave up")
@@ -100,16 +92,6 @@ def test_streams_are_held_when_all_events_came_without_an_error(
     assert result.met is met
 
 
-def test_tls_is_compared_with_tls() -> None:
-    loads = {
-        ("gatepass", "chat-64"): replace(SAMPLE, requests_s=1.0),
-        ("gatepass-tls", "chat-64"): replace(SAMPLE, requests_s=30.0),
-        ("nginx-tls", "chat-64"): replace(SAMPLE, requests_s=100.0),
-    }
-    (result,) = check(Figures(loads, {}), promise("TLS", "small chat, requests/s"))
-    assert result.value == 0.3
-
-
 def test_a_rate_that_the_rig_limited_is_reported_by_cpu_too() -> None:
     mine = replace(SAMPLE, requests_s=24.0, cpu_us=120.0, gateway_cpu=0.99, rig_cpu=0.2)
     loads = {("gatepass-tls", "chat-64"): mine}
@@ -118,12 +100,3 @@ def test_a_rate_that_the_rig_limited_is_reported_by_cpu_too() -> None:
         figures = Figures(loads | {("nginx-tls", "chat-64"): theirs}, {})
         (result,) = check(figures, promise("TLS", "small chat, requests/s"))
         assert (result.value, result.by_cpu) == (0.24, by_cpu)
-
-
-def test_limit_without_a_measurement_is_neither_met_nor_missed() -> None:
-    assert {result.met for result in check(Figures({}, {}))} == {None}
-
-
-def test_footprint_has_its_own_unit() -> None:
-    (result,) = check(Figures({}, {("gatepass", "idle_mb"): 61.0}), promise("idle", "memory"))
-    assert (result.value, result.met) == (61.0, False)

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import time
-from random import Random
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ import pytest
 from tests.integration.answers import DONE, delta
 from tests.integration.scripted import event
 from tests.stress.chaos_clients import Clients
-from tests.stress.chaos_servers import completion, events_of
+from tests.stress.chaos_servers import completion
 from tests.stress.ledger import LATE_S, Expectation, Ledger, Receipt, Response, Violation, outcome, text_of, vector_of
 
 UID = "u1-1"
@@ -42,16 +41,12 @@ CUT = event({"choices": [{"index": 0, "delta": {"content": text_of(UID)[:3]}, "f
     [
         (PLAIN, response(completion(UID)), "answer"),
         (STREAM, streamed(*EVENTS), "answer"),
-        (STREAM, streamed(*(one.replace(b"\n", b"\r\n") for one in EVENTS)), "answer"),
-        (STREAM, streamed(b": ping\n\n", *EVENTS), "answer"),
         (VECTORS, response(VECTOR), "answer"),
         (PLAIN, response(ERROR, 502), "error 502 upstream_closed"),
         (REFUSED, response(ERROR, 401), "error 401 upstream_closed"),
         (STREAM, streamed(EVENTS[0], event(ERROR)), "error event"),
         (STREAM, streamed(EVENTS[0], is_complete=False), "broken"),
-        (STREAM, streamed(EVENTS[0], EVENTS[1][:9], is_complete=False), "broken"),
         (PLAIN, response(b'{"cho', is_complete=False), "broken"),
-        (PLAIN, Response(), "broken"),
     ],
 )
 def test_answers_errors_and_broken_connections_are_distinguished(expectation, what, expected):
@@ -63,40 +58,25 @@ def test_answers_errors_and_broken_connections_are_distinguished(expectation, wh
     [
         (PLAIN, response(ERROR)),
         (PLAIN, response(b"")),
-        (PLAIN, response(b"null")),
-        (PLAIN, response(b"<html>")),
         (PLAIN, response(completion("u1-2"))),
-        (PLAIN, response({**completion(UID), "choices": []})),
-        (PLAIN, streamed(*EVENTS[:1])),
         (VECTORS, response({"data": []})),
         (VECTORS, response({"data": [{"embedding": vector_of("u1-2")}]})),
         (STREAM, streamed()),
-        (STREAM, streamed(DONE)),
-        (STREAM, streamed(*EVENTS[:2])),
         (STREAM, streamed(*EVENTS[:3])),
         (STREAM, streamed(*EVENTS[:2], DONE)),
         (STREAM, streamed(CUT, DONE)),
-        (STREAM, streamed(EVENTS[1], EVENTS[2], DONE)),
         (STREAM, streamed(EVENTS[1], is_complete=False)),
         (STREAM, streamed(EVENTS[0], event(ERROR), DONE)),
-        (STREAM, streamed(event({"error": "text"}))),
-        (STREAM, streamed(event("no json"))),
         (STREAM, streamed(*EVENTS, DONE)),
         (STREAM, response(completion(UID))),
         (REFUSED, response(completion(UID))),
         (PLAIN, response(b"Bad Gateway", 502)),
-        (PLAIN, response({"error": {"message": "no"}}, 502)),
         (PLAIN, response({"error": {"message": "no", "code": "internal_error"}}, 500)),
     ],
 )
 def test_false_success_is_a_violation(expectation, what):
     with pytest.raises(Violation):
         outcome(expectation, what)
-
-
-def test_streamed_answers_of_all_lengths_are_complete():
-    for uid in ("a", "b", "cL"):
-        assert outcome(Expectation(uid, "stream"), streamed(*events_of(uid, Random(1)), DONE)) == "answer"
 
 
 @pytest.fixture
@@ -129,12 +109,6 @@ def test_a_request_that_was_sent_twice_is_reported(ledger):
     for _ in range(2):
         ledger.receive(Receipt(UID, "token-2", "good"), 1.0)
     assert "sent twice, after the reply 'good'" in found(ledger)
-
-
-def test_a_second_repeat_on_a_stale_connection_is_reported(ledger):
-    for _ in range(3):
-        ledger.receive(Receipt(UID, "token-2", "fin", is_stale=True), 1.0)
-    assert "sent twice" in found(ledger)
 
 
 def test_a_rejected_token_that_is_sent_again_is_reported(ledger):
