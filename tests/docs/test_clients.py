@@ -19,9 +19,9 @@ from gatepass.cli import main
 from gatepass.cli.story_lines import HEAD, list_line, summary_line
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile, resolved
 from tests.e2e.hosts.programs import HOSTS
+from tests.golden.test_stories import SUMMARY
 from tests.integration.gateway import CHAT, JSON, gateway
 from tests.integration.scripted import Rst, Scripted, Send, begin_stream, chunk, event, reply
-from tests.unit.cli.test_story_lines import SUMMARY
 
 DOCS = Path(__file__).parents[2] / "docs"
 INDEX = (DOCS / "clients" / "README.md").read_text()

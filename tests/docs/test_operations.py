@@ -34,10 +34,10 @@ from gatepass.observability.observer import AccessRecord
 from gatepass.server.pages import PATHS
 from gatepass.store.guarded import OTHER_KEY, StoreHealth, StoreState
 from tests.docs.test_errors import OF_THE_UPSTREAM, tree
+from tests.golden.test_stories import ERROR, NOW_S, RETRIED, SUMMARY
 from tests.integration.gateway import CHAT, HELLO, JSON, Ask
 from tests.integration.scripted import Received, Scripted, Send, reply
 from tests.integration.workers.test_supervisor import changed, started
-from tests.unit.cli.test_story_lines import ERROR, NOW_S, RETRIED, SUMMARY
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -146,7 +146,7 @@ def test_the_capture_page_shows_what_replay_prints() -> None:
 
 
 def test_the_inspector_page_shows_what_its_commands_print() -> None:
-    """For the documents of test_story_lines.py; tests/integration/test_requests_command.py runs the commands."""
+    """For the documents of tests/golden/test_stories.py; tests/integration/test_requests_command.py runs the commands."""
     story = {**RETRIED, "error": {**RETRIED["error"], "page": ""}}  # as without an address of the repository
     page = [click.unstyle(line) for line in story_lines(story, NOW_S)]
     assert shown("inspector", f"gatepass show {RETRIED['id']}").splitlines() == page
