@@ -146,7 +146,7 @@ def test_the_capture_page_shows_what_replay_prints() -> None:
 
 
 def test_the_inspector_page_shows_what_its_commands_print() -> None:
-    """For the documents of tests/golden/test_stories.py; tests/integration/test_requests_command.py runs the commands."""
+    """For the documents of tests/golden/test_stories.py."""
     story = {**RETRIED, "error": {**RETRIED["error"], "page": ""}}  # as without an address of the repository
     page = [click.unstyle(line) for line in story_lines(story, NOW_S)]
     assert shown("inspector", f"gatepass show {RETRIED['id']}").splitlines() == page
