@@ -12,15 +12,14 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import Phase, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from msgspec.structs import replace
 
 from gatepass.config.routes import LEARN_ALSO
 from gatepass.dialects.error_body import read_error_body
-from gatepass.learning import matchers as rejection_parser
-from gatepass.learning import memory, rejection
+from gatepass.learning import rejection
 from gatepass.learning.learned_rule import LearnedRule, LearningPolicy, RuleScope
 from gatepass.learning.matchers import next_rules, relevant_rules, suggested_rules
 from gatepass.learning.memory import Memory
@@ -62,32 +61,13 @@ TEXTS: dict[str, Any] = {"model": "e", "input": ["a", "b", "c"], "dimensions": 6
 
 # --- what a client writes ------------------------------------------------------------------------------------------
 
-NAMES = ("seed", "top_k", "temperature", "messages[].name", "user")
-MATCHERS = tuple(one for one in vars(rejection_parser).values() if isinstance(one, re.Pattern))
-
-
-def _own(pattern: re.Pattern[str]) -> st.SearchStrategy[str]:
-    """Sentences that `pattern` reads, with a member's name in place of what its group finds."""
-
-    def named(sentence: str, name: str) -> str:
-        found = pattern.match(sentence)
-        if found is None or not found.re.groups or found[1] is None or found[1].isdigit():
-            return sentence
-        return sentence[: found.start(1)] + name + sentence[found.end(1) :]
-
-    return st.builds(named, st.from_regex(pattern), st.sampled_from(NAMES))
-
 
 def is_compared(text: str) -> bool:
     """Return whether `text` is long enough to count, with a blank before it."""
     return is_quoted([f" {text}"], text)
 
 
-SENTENCES: st.SearchStrategy[str] = st.one_of(
-    st.sampled_from([case.error_body.message for case in ROWS]),
-    st.sampled_from(MATCHERS).flatmap(_own),
-    st.sampled_from(MATCHERS).flatmap(_own),
-).filter(is_compared)
+SENTENCES = st.sampled_from([case.error_body.message for case in ROWS]).filter(is_compared)
 DOCUMENTS = (
     *(json.dumps(case.body) for case in ROWS),
     '{"error":{"loc":["invalid seed"],"msg":"only x"}}',
@@ -323,21 +303,6 @@ def test_rejected_value_causes_no_rule_about_other_members() -> None:
     assert memory.records(0.0, 0.0) == []
 
 
-def test_lists_of_members_that_a_client_sent_are_learned() -> None:
-    members = {**MEMBERS, "presence_penalty": 1, "frequency_penalty": 1}
-    assert rules(members, openai("Unrecognized request arguments supplied: presence_penalty, frequency_penalty"))
-    roles = [{"role": role, "content": "x"} for role in ("developer", "system", "user", "assistant", "user")]
-    refusal = openai("'developer' is not one of ['system', 'user', 'assistant'] - 'messages.0.role'")
-    assert rules({**MEMBERS, "messages": roles}, refusal)
-
-
-def test_a_reader_that_compares_nothing_learns_from_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rejection, "is_quoted", lambda texts, error_text: False)
-    monkeypatch.setattr(rejection, "is_joined", lambda texts, error_text: False)
-    held = [holds(text, PLACES[1], str, openai) for text in ATTEMPTS]
-    assert held.count(False) > len(ATTEMPTS) / 2
-
-
 def test_a_client_that_is_quoted_is_refused_and_nothing_is_remembered() -> None:
     upstream = Upstream([Refusal(lambda body: isinstance(body.get("seed"), str), openai(ATTEMPTS[1]))])
     memory = Memory()
@@ -447,23 +412,18 @@ def test_plain_values_and_short_texts_do_not_count() -> None:
 @pytest.mark.parametrize(
     "make_values",
     [
-        lambda: ["a " * (rejection.BODY_BYTES // 2 - 100)],
         lambda: ["Unsupported parameter: 'seed' " * (rejection.BODY_BYTES // 31)],
         lambda: [f"Unsupported {at}" for at in range(100_000)],
         lambda: ["&lt;" * (rejection.BODY_BYTES // 5)],
-        lambda: ["%41" * (rejection.BODY_BYTES // 4)],
         lambda: [[]] * 600_000,
-        lambda: list(range(250_000)),
         lambda: ["Ä ß " * (rejection.BODY_BYTES // 8)],
-        lambda: [0] * (rejection.BODY_BYTES // 2 - 400),
         lambda: [0] * (rejection.MOST_SEPARATORS - 100),
-        lambda: [1.5e9] * (rejection.MOST_SEPARATORS - 100),
         lambda: [{f"{at:x}": 0} for at in range(rejection.MOST_SEPARATORS // 2 - 100)],
         lambda: [int("1" * 4300)] * (rejection.BODY_BYTES // 4301 - 1),
     ],
-    ids=range(13),
+    ids=range(8),
 )
-@pytest.mark.parametrize("text", ["a" * 2000, "Unsupported parameter: 'seed' " * 66, "&lt;" * 500, "%41" * 660])
+@pytest.mark.parametrize("text", ["Unsupported parameter: 'seed' " * 66, "%41" * 660])
 def test_a_comparison_is_short(attack: Attack, make_values: Callable[[], list[Any]], text: str) -> None:
     body = json.dumps({**MEMBERS, "metadata": make_values()}, ensure_ascii=False, separators=(",", ":")).encode()
     error_body = read_error_body(openai(text), refused=True)
@@ -540,13 +500,6 @@ def test_invented_models_evict_no_rule_of_a_known_one() -> None:
     run_state_machine_as_test(Known, settings=FEW)
 
 
-def test_mutant_without_model_standing_loses_rules_to_invented_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "USES_OF_KNOWN_MODEL", 1 << 40)
-    found = settings(FEW, phases=[Phase.generate], derandomize=True, report_multiple_bugs=False)
-    with pytest.raises(AssertionError, match="evicted"):
-        run_state_machine_as_test(Known, settings=found)
-
-
 RUNS = ("\\", "\\\\u", "&amp;", "&", "%25", "%", "\\x4", "\\u00", "\u200b", "\u0130")
 """Units of which a long run begins many escapes, or none."""
 
@@ -558,28 +511,3 @@ def test_a_run_of_escapes_does_not_hold_the_interpreter(attack: Attack, unit: st
     run = unit * (rejection.MOST_ESCAPES // len(unit))
     with attack.on_loop():
         is_quoted([f" {run}"], run[: rejection.MOST_ERROR_CHARS])
-
-
-def test_a_search_from_each_backslash_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = rejection._ESCAPE.pattern.replace(r"(?<!\\)", "").replace(r"\\++", r"\\+")
-    monkeypatch.setattr(rejection, "_ESCAPE", re.compile(slow))
-    began_s = time.thread_time()
-    folded("\\" * 8_000)
-    assert time.thread_time() - began_s > 0.1
-
-
-@pytest.mark.attack("learning: invented models")
-def test_four_thousand_invented_models_leave_what_was_learned(attack: Attack) -> None:
-    memory = Memory()
-    configured, answered = RuleScope("chat", "configured", "chat"), RuleScope("chat", "answered", "chat")
-    memory.commit((configured, DROP.key), DROP, "", 0.0, is_configured=True)
-    memory.commit((answered, DROP.key), DROP, "", 0.0)
-    for _ in range(2):
-        memory.used((answered, DROP.key))
-    for at in range(4_000):
-        attack.cases += 1
-        invented = (RuleScope("chat", f"invented-{at}", "chat"), DROP.key)
-        with attack.on_loop():
-            memory.commit(invented, DROP, "", 0.0)
-            memory.used(invented)
-    attack.check(memory.knows(configured) and memory.knows(answered), "4,000 names")

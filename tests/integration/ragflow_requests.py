@@ -16,7 +16,7 @@ import struct
 import wave
 import zlib
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
@@ -51,7 +51,7 @@ class Reads(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """One request. `within_s`: RAGFlow gives up then. `base`: the base URL behind this path, below the host.
+    """One request. `within_s`: RAGFlow gives up then.
 
     `strays` are the members that a strict upstream refuses and gatepass is to take out.
     """
@@ -64,7 +64,6 @@ class Replay:
     body: bytes = field(repr=False)
     reads: Reads
     within_s: float = 600.0
-    base: str = "/v1"
     strays: tuple[str, ...] = ()
 
     @property
@@ -130,8 +129,6 @@ COHERE: Mapping[str, str] = MappingProxyType(
         **_BEARER,
     }
 )
-LITELLM = SDK
-"""LiteLLM 1.84 sends by openai-python."""
 AIOHTTP: Mapping[str, str] = MappingProxyType({"accept": "*/*", "user-agent": "Python/3.12 aiohttp/3.12", **_BEARER})
 GO: Mapping[str, str] = MappingProxyType(
     {"user-agent": "Go-http-client/1.1", "content-type": "application/json", **_BEARER}
@@ -227,176 +224,150 @@ def _multipart(headers: Mapping[str, str]) -> Mapping[str, str]:
 CHAT, V1_CHAT = "/chat/completions", "/v1/chat/completions"
 
 
-def _chat(what: str, version: str, document: Mapping[str, Any], reads: Reads, **fields: Any) -> Replay:
-    fields = {"path": V1_CHAT, "headers": SDK, **fields}
-    return Replay(what, version, "POST", body=by_sdk(document), reads=reads, **fields)
+def _row(
+    what: str,
+    version: str,
+    path: str,
+    reads: Reads,
+    document: Mapping[str, Any],
+    within_s: float = 600.0,
+    *,
+    by: Callable[[Any], bytes] = by_sdk,
+    headers: Mapping[str, str] = SDK,
+    strays: tuple[str, ...] = (),
+) -> Replay:
+    return Replay(what, version, "POST", path, headers, by(document), reads, within_s, strays)
 
 
-HOW_ARE_YOU = {
-    "messages": [{"role": "user", "content": "Hello! How are you doing!"}],
-    "model": CHAT_MODEL,
-    "temperature": 0.9,
-}
-"""The request that verified a chat model before v0.26.1."""
+def _chat(what: str, version: str, reads: Reads, messages: Any = DIALOG, path: str = V1_CHAT, **fields: Any) -> Replay:
+    """A chat, whose settings are the members of `fields` that no argument of `_row` has."""
+    own = {name: fields.pop(name) for name in ("within_s", "by", "headers", "strays") if name in fields}
+    return _row(what, version, path, reads, {"messages": messages, "model": CHAT_MODEL, **fields}, **own)
 
+
+BEFORE_0_26 = [{"role": "user", "content": "Hello! How are you doing!"}]
+SINCE_0_20, SINCE_0_26 = "v0.20.5 to HEAD", "v0.26.1 to HEAD"
+ROUND: dict[str, Any] = {"tool_choice": "auto", "tools": TOOLS}
+INDEX = ("messages[1].tool_calls[0].index",)
 CHATS = (
     _chat(
         "verify chat",
         "v0.26.1 to v0.27.0, HEAD",
-        {"messages": [USER], "model": CHAT_MODEL, "stream": True, "temperature": 0.9},
         Reads.CHAT_STREAM,
+        [USER],
+        stream=True,
+        temperature=0.9,
         within_s=VERIFY_S,
     ),
     _chat(
-        "verify chat, base without /v1",
-        "v0.20.5",
-        HOW_ARE_YOU,
-        Reads.CHAT,
-        path=CHAT,
-        base="",
-        within_s=VERIFY_S,
+        "verify chat, base without /v1", "v0.20.5", Reads.CHAT, BEFORE_0_26, CHAT, temperature=0.9, within_s=VERIFY_S
     ),
-    _chat(
-        "chat stream",
-        "v0.20.5 to HEAD",
-        {"messages": DIALOG, "model": CHAT_MODEL, "stream": True, "temperature": 0.1, "top_p": 0.3},
-        Reads.CHAT_STREAM,
-    ),
+    _chat("chat stream", SINCE_0_20, Reads.CHAT_STREAM, stream=True, temperature=0.1, top_p=0.3),
     _chat(
         "chat with every setting of the dialog",
-        "v0.26.1 to HEAD",
-        {
-            "messages": DIALOG,
-            "model": CHAT_MODEL,
-            "frequency_penalty": 0.7,
-            "presence_penalty": 0.4,
-            "temperature": 0.1,
-            "top_p": 0.3,
-        },
+        SINCE_0_26,
         Reads.CHAT,
+        frequency_penalty=0.7,
+        presence_penalty=0.4,
+        temperature=0.1,
+        top_p=0.3,
     ),
     _chat(
         "chat of a model called qwen3",
-        "v0.26.1 to HEAD",
-        {"messages": [USER], "model": CHAT_MODEL, "temperature": 0.1, "enable_thinking": False},
+        SINCE_0_26,
         Reads.CHAT,
+        [USER],
+        temperature=0.1,
+        enable_thinking=False,
         strays=("enable_thinking",),
     ),
     _chat(
         "chat with a leaked model_type",
         "before the fix of #15427",
-        {"messages": [USER], "model": CHAT_MODEL, "temperature": 0.1, "model_type": "chat"},
         Reads.CHAT,
+        [USER],
+        temperature=0.1,
+        model_type="chat",
         strays=("model_type",),
     ),
+    _chat("tools, first round, stream", SINCE_0_20, Reads.TOOLS_STREAM, [HINT], stream=True, **ROUND),
     _chat(
-        "tools, first round, stream",
-        "v0.20.5 to HEAD",
-        {"messages": [HINT], "model": CHAT_MODEL, "stream": True, "tool_choice": "auto", "tools": TOOLS},
-        Reads.TOOLS_STREAM,
+        "tools, second round, stream", SINCE_0_20, Reads.CHAT_STREAM, _called(0, 1), stream=True, **ROUND, strays=INDEX
     ),
-    _chat(
-        "tools, first round",
-        "v0.20.5 to HEAD",
-        {"messages": [HINT], "model": CHAT_MODEL, "tool_choice": "auto", "tools": TOOLS},
-        Reads.TOOLS,
-    ),
-    _chat(
-        "tools, second round",
-        "v0.20.5 to HEAD",
-        {"messages": _called(None, None), "model": CHAT_MODEL, "tool_choice": "auto", "tools": TOOLS},
-        Reads.CHAT,
-        strays=("messages[1].tool_calls[0].index",),
-    ),
+    _chat("tools, second round", SINCE_0_20, Reads.CHAT, _called(None, None), **ROUND, strays=INDEX),
 )
 
-LITELLM_CHATS = (
+LITELLM_CHATS = (  # LiteLLM 1.84 sends by openai-python
     _chat(
         "chat stream of the provider OpenAI",
         "HEAD (LiteLLM 1.84.0)",
-        {
-            "messages": DIALOG,
-            "model": CHAT_MODEL,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "temperature": 0.1,
-        },
         Reads.TOTALS_STREAM,
-        headers=LITELLM,
+        stream=True,
+        stream_options={"include_usage": True},
+        temperature=0.1,
     ),
     _chat(
         "images beside the messages",
-        "v0.26.1 to HEAD (LiteLLM)",
-        {"messages": [USER], "model": CHAT_MODEL, "temperature": 0.1, "images": [PICTURE]},
+        f"{SINCE_0_26} (LiteLLM)",
         Reads.CHAT,
-        headers=LITELLM,
+        [USER],
+        temperature=0.1,
+        images=[PICTURE],
         strays=("images",),
     ),
     _chat(
         "chat_template_kwargs beside the messages",
-        "v0.26.1 to HEAD (LiteLLM)",
-        {"messages": [USER], "model": CHAT_MODEL, "chat_template_kwargs": {"enable_thinking": False}},
+        f"{SINCE_0_26} (LiteLLM)",
         Reads.CHAT,
-        headers=LITELLM,
+        [USER],
+        chat_template_kwargs={"enable_thinking": False},
         strays=("chat_template_kwargs",),
     ),
 )
 
 VISION = (
-    _chat(
-        "verify vision", "v0.20.5 to HEAD", {"messages": [SEEN], "model": CHAT_MODEL}, Reads.VISION, within_s=VERIFY_S
-    ),
-    _chat(
-        "vision stream",
-        "v0.24.0 to HEAD",
-        {"messages": [SEEN], "model": CHAT_MODEL, "stream": True},
-        Reads.VISION_STREAM,
-    ),
+    _chat("verify vision", SINCE_0_20, Reads.VISION, [SEEN], within_s=VERIFY_S),
+    _chat("vision stream", "v0.24.0 to HEAD", Reads.VISION_STREAM, [SEEN], stream=True),
 )
 
-
-def _embed(what: str, version: str, document: Mapping[str, Any], **fields: Any) -> Replay:
-    fields = {"path": "/v1/embeddings", "headers": SDK, "reads": Reads.VECTORS, **fields}
-    return Replay(what, version, "POST", body=by_sdk(document), **fields)
-
-
 BATCH = [f"Chunk {number} of a document, é." for number in range(16)]
+VECTORS, V1_VECTORS = "/embeddings", "/v1/embeddings"
+
+
+def _embed(texts: list[str], encoding: str, **more: Any) -> dict[str, Any]:
+    return {"input": texts, "model": VECTOR_MODEL, "encoding_format": encoding, **more}
+
 
 EMBEDDINGS = (
-    _embed(
+    _row(
         "verify embedding",
         "v0.21.1 to v0.27.0, HEAD (#18584)",
-        {
-            "input": ["Test if the api key is available"],
-            "model": VECTOR_MODEL,
-            "encoding_format": "float",
-            "drop_params": True,
-        },
-        within_s=VERIFY_S,
+        V1_VECTORS,
+        Reads.VECTORS,
+        _embed(["Test if the api key is available"], "float", drop_params=True),
+        VERIFY_S,
         strays=("drop_params",),
     ),
-    _embed(
-        "embeddings, base http://h/v1/",
-        "v0.20.5, v0.24.0",
-        {"input": BATCH, "model": VECTOR_MODEL, "encoding_format": "float"},
-        path="/v1/v1/embeddings",
-        base="/v1/",
+    _row(
+        "embeddings, base http://h/v1/", "v0.20.5, v0.24.0", "/v1/v1/embeddings", Reads.VECTORS, _embed(BATCH, "float")
     ),
-    _embed(
+    _row(
         "embeddings of LocalAI, LM-Studio and Xinference",
-        "v0.20.5 to HEAD",
-        {"input": BATCH[:2], "model": VECTOR_MODEL, "encoding_format": "base64"},
-        reads=Reads.PACKED_VECTORS,
+        SINCE_0_20,
+        V1_VECTORS,
+        Reads.PACKED_VECTORS,
+        _embed(BATCH[:2], "base64"),
     ),
 )
 
 QUESTION = {"model": RANK_MODEL, "query": "What's the weather?", "documents": ["Is it sunny today?"]}
 DOCUMENTS = ["Rain.", "Is it sunny today?", "é"]
+THREE = {**QUESTION, "documents": DOCUMENTS}
 
 
-def _rank(what: str, version: str, path: str, body: bytes, reads: Reads = Reads.RANKS, **fields: Any) -> Replay:
-    fields = {"headers": REQUESTS, "within_s": RERANK_S, **fields}
-    return Replay(what, version, "POST", path, body=body, reads=reads, **fields)
+def _rank(what: str, version: str, path: str, document: Any, reads: Reads = Reads.RANKS, **fields: Any) -> Replay:
+    fields = {"headers": REQUESTS, "within_s": RERANK_S, "by": by_requests, **fields}
+    return _row(what, version, path, reads, document, **fields)
 
 
 RERANKS = (
@@ -404,57 +375,35 @@ RERANKS = (
         "verify rerank, OpenAI-API-Compatible",
         "v0.21.1 to HEAD",
         "/v1/rerank",
-        by_requests({**QUESTION, "top_n": 1}),
+        {**QUESTION, "top_n": 1},
         within_s=VERIFY_S,
     ),
-    _rank(
-        "rerank, OpenAI-API-Compatible, base without /v1",
-        "v0.20.5 to HEAD",
-        "/rerank",
-        by_requests({**QUESTION, "documents": DOCUMENTS, "top_n": 3}),
-        base="",
-    ),
+    _rank("rerank, OpenAI-API-Compatible, base without /v1", SINCE_0_20, "/rerank", {**THREE, "top_n": 3}),
     _rank(
         "rerank, VLLM (the Cohere SDK)",
         "HEAD (cohere 5.6.2)",
         "/v1/rerank",
-        by_sdk({**QUESTION, "documents": DOCUMENTS, "top_n": 3, "return_documents": False}),
+        {**THREE, "top_n": 3, "return_documents": False},
+        by=by_sdk,
         headers=COHERE,
     ),
     _rank(
         "rerank, Xinference",
-        "v0.20.5 to HEAD",
+        SINCE_0_20,
         "/v1/rerank",
-        by_requests(
-            {
-                "model": RANK_MODEL,
-                "query": "What's the weather?",
-                "return_documents": "true",
-                "return_len": "true",
-                "documents": DOCUMENTS,
-            }
-        ),
+        {**THREE, "return_documents": "true", "return_len": "true"},
         strays=("return_len",),
     ),
     _rank(
         "rerank, HuggingFace",
-        "v0.20.5 to HEAD",
+        SINCE_0_20,
         "/rerank",
-        by_requests(
-            {"query": "What's the weather?", "texts": DOCUMENTS, "raw_scores": False, "truncate": True},
-        ),
+        {"query": "What's the weather?", "texts": DOCUMENTS, "raw_scores": False, "truncate": True},
         Reads.RANKS_TEI,
         headers=WITHOUT_KEY,
-        base="",
         strays=("texts",),
     ),
-    _rank(
-        "rerank at the root of the API",
-        "HEAD (Go)",
-        "/v1/",
-        by_go({**QUESTION, "documents": DOCUMENTS, "top_n": 3}),
-        headers=GO,
-    ),
+    _rank("rerank at the root of the API", "HEAD (Go)", "/v1/", {**THREE, "top_n": 3}, by=by_go, headers=GO),
 )
 
 AUDIO = (
@@ -468,77 +417,60 @@ AUDIO = (
         Reads.TRANSCRIPT,
         VERIFY_S,
     ),
-    Replay(
+    _row(
         "verify text to speech",
         "HEAD (classes OpenAI, New API)",
-        "POST",
         "/v1/audio/speech",
-        REQUESTS,
-        by_requests({"model": VOICE_MODEL, "voice": "alloy", "input": "Hello~ RAGFlower!"}),
         Reads.SPEECH,
+        {"model": VOICE_MODEL, "voice": "alloy", "input": "Hello~ RAGFlower!"},
         VERIFY_S,
+        by=by_requests,
+        headers=REQUESTS,
     ),
 )
 
+WRAPPED_KEY = {**AIOHTTP, "authorization": "Bearer " + json.dumps({"api_key": KEY, "is_tools": True})}
 MODELS = (
     Replay("model list", "HEAD", "GET", "/v1/models", AIOHTTP, b"", Reads.MODELS, VERIFY_S),
-    Replay("model list", "HEAD (Go)", "GET", "/models", GO, b"{}", Reads.MODELS, VERIFY_S, ""),
-    Replay("model list", "HEAD (Go)", "GET", "/v1/models", GO, b"{}", Reads.MODELS, VERIFY_S),
+    Replay("model list", "HEAD (Go)", "GET", "/models", GO, b"{}", Reads.MODELS, VERIFY_S),
     Replay(
         "model list with a JSON object for a key",
         "before the fix of #17757",
         "GET",
         "/v1/models",
-        {**AIOHTTP, "authorization": "Bearer " + json.dumps({"api_key": KEY, "is_tools": True})},
+        WRAPPED_KEY,
         b"",
         Reads.MODELS,
         VERIFY_S,
     ),
 )
 
-
-def _go(what: str, path: str, document: Mapping[str, Any], reads: Reads, **fields: Any) -> Replay:
-    fields = {"headers": GO, "within_s": GO_HEAD_S, **fields}
-    return Replay(what, "HEAD (Go)", "POST", path, body=by_go(document), reads=reads, **fields)
-
-
+_GO: dict[str, Any] = {"by": by_go, "headers": GO_STREAM, "within_s": GO_HEAD_S}
+_COUNTED: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
 GO_CALLS = (
-    _go(
-        "chat stream",
-        V1_CHAT,
-        {
-            "messages": DIALOG,
-            "model": CHAT_MODEL,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "temperature": 0.1,
-            "max_tokens": 512,
-        },
-        Reads.GO_STREAM,
-        headers=GO_STREAM,
-    ),
-    _go(
+    _chat("chat stream", "HEAD (Go)", Reads.GO_STREAM, **_COUNTED, temperature=0.1, max_tokens=512, **_GO),
+    _chat(
         "chat stream with thinking, base without /v1",
-        CHAT,
-        {
-            "messages": DIALOG,
-            "model": CHAT_MODEL,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "thinking": {"type": "disabled"},
-            "do_sample": True,
-        },
+        "HEAD (Go)",
         Reads.GO_STREAM,
-        headers=GO_STREAM,
-        base="",
+        DIALOG,
+        CHAT,
+        **_COUNTED,
+        thinking={"type": "disabled"},
+        do_sample=True,
         strays=("do_sample", "thinking"),
+        **_GO,
     ),
-    _go(
+    _chat("chat", "HEAD (Go)", Reads.GO_CHAT, stream=False, **{**_GO, "headers": GO}),
+    _row(
         "embeddings, base without /v1, shortened",
-        "/embeddings",
-        {"input": BATCH[:3], "model": VECTOR_MODEL, "dimensions": 2},
+        "HEAD (Go)",
+        VECTORS,
         Reads.VECTORS,
-        base="",
+        {"input": BATCH[:3], "model": VECTOR_MODEL, "dimensions": 2},
+        GO_HEAD_S,
+        by=by_go,
+        headers=GO,
     ),
 )
 

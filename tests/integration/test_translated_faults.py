@@ -12,11 +12,10 @@ import click
 import pytest
 
 from gatepass.cli.story_lines import story_lines
-from gatepass.proxy.client_response import EVERY_S, STREAM_HOLD_S, SYNTHESIZED_HOLD_S
+from gatepass.proxy.client_response import EVERY_S
 from gatepass.server.pages import own_part
 from tests.integration.gateway import Answer, gateway
 from tests.integration.issuer import corp, minted
-from tests.integration.refusing import no_stream
 from tests.integration.scripted import (
     LAST_CHUNK,
     Dialogue,
@@ -32,7 +31,6 @@ from tests.integration.scripted import (
 )
 from tests.integration.test_translated_messages import ANSWER, STREAMED, VERSION, a_chunk, a_completion, over_chat
 from tests.unit.clock import DrivenClock
-from tests.waiting import until
 
 PATHS = {"messages": "/v1/messages", "responses": "/v1/responses"}
 BODIES: dict[str, dict[str, Any]] = {"messages": STREAMED, "responses": {"model": "m", "input": "Hi", "stream": True}}
@@ -285,36 +283,6 @@ async def test_signs_of_life_run_in_the_stream(protocol):
     assert LAST[protocol] in answer.events[-1].encode()
     if protocol == "responses":
         assert [json.loads(one)["sequence_number"] for one in answer.events] == [*range(len(answer.events))]
-
-
-@each_protocol
-@pytest.mark.parametrize("wait_s", [SYNTHESIZED_HOLD_S, STREAM_HOLD_S])
-async def test_signs_of_life_run_while_a_whole_reply_is_awaited(protocol, wait_s):
-    """The first ones within seconds if the upstream is known not to stream."""
-    clock, go = DrivenClock(), asyncio.Event()
-    refuses = no_stream() if wait_s == SYNTHESIZED_HOLD_S else None
-
-    def answer(request: Any) -> Dialogue:
-        if refuses is not None and refuses.concerns(request.json()):
-            return refuses.dialogue
-        return [Wait(go), Send(reply(WHOLE))]
-
-    async with (
-        Scripted(answer=answer) as upstream,
-        gateway(clock=clock, **over_chat(upstream.url)) as gp,
-        gp.ask(BODIES[protocol], PATHS[protocol], headers=VERSION) as ask,
-    ):
-        await until(lambda: len(upstream.received) == (1 if refuses is None else 2))
-        await clock.advance(wait_s + 2)
-        assert await ask.head() == 200
-        await ask.piece()
-        go.set()
-        answered = await ask.answer()
-    first = (
-        b"event: ping\n" if protocol == "messages" else b"event: response.created\n"
-    )  # no comment: Codex needs events
-    assert answered.body.startswith(first)
-    assert LAST[protocol] in answered.events[-1].encode()
 
 
 NOT_SERVED: list[tuple[str, str]] = [

@@ -77,24 +77,12 @@ async def test_codex_reads_an_event_in_each_interval_before_the_first_chunk(sile
     assert b"\n:" not in answer.body
 
 
-async def test_codex_reads_events_in_a_pause_of_the_stream():
-    go, clock = asyncio.Event(), DrivenClock()
-    dialogue: Dialogue = [
-        Send(BEGUN + chunk(ANSWER[0]) + chunk(ANSWER[2])),
-        Wait(go),
-        Send(b"".join(map(chunk, ANSWER[3:])) + LAST_CHUNK),
-    ]
-    async with (
-        Scripted(dialogue) as upstream,
-        gateway(clock=clock, **over_chat(upstream.url)) as gp,
-        gp.ask(PATHS[RESPONSES], RESPONSES) as ask,
-    ):
-        await ask.head()
-        await ask.until(b"output_text.delta")
-        await clock.advance(2 * (EVERY_S + 1))
-        go.set()
-        answer = await ask.answer()
-    assert assert_one_response(answer, "response.completed").count("keepalive") == 2
+async def test_codex_reads_events_where_gatepass_asks_for_a_whole_reply():
+    go = asyncio.Event()
+    models = {"m": {"upstream": "chat", "stream": "emulate"}}
+    dialogue: Dialogue = [Wait(go), Send(reply(a_completion({"content": "Hi"})))]
+    answer = await waited(RESPONSES, SYNTHESIZED_HOLD_S + EVERY_S + 1, dialogue, go=go, models=models)
+    assert assert_one_response(answer, "response.completed")[2:3] == ["keepalive"]
 
 
 @pytest.mark.parametrize("silence", SILENCES)

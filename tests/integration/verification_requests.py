@@ -533,7 +533,6 @@ RAGFLOW: tuple[Replay, ...] = (
         "v0.20.5",
         body=by_sdk({"input": ["Test if the api key is available"], "model": VECTOR_MODEL, "encoding_format": "float"}),
         path="/v1/v1/embeddings",
-        base="/v1/",
         strays=(),
     ),
     _as(

@@ -14,7 +14,7 @@ from gatepass.learning.rejection import UpstreamRejection
 from gatepass.normalize.betas import BETA_MEMBERS, betas_of
 from gatepass.normalize.rules import apply_changes
 from gatepass.types import Call
-from tests.rows import CHAT, MESSAGES
+from tests.rows import MESSAGES
 
 CODE, THINKING = "claude-code-20250219", "interleaved-thinking-2025-05-14"
 CONTEXT, SCOPE, EFFORT = "context-management-2025-06-27", "prompt-caching-scope-2026-01-05", "effort-2025-11-24"
@@ -105,13 +105,6 @@ def test_a_named_value_goes_with_its_members(document):
         "system": [{**BODY["system"][0], "cache_control": plain}],
         "messages": [{"role": "user", "content": [{"type": "text", "text": "t", "cache_control": plain}]}],
     }
-
-
-def test_all_values_of_one_error_are_left_out_at_once():
-    betas, body, adapted = changed(anthropic(TWO), a_call())
-    assert betas == without(SCOPE, CONTEXT)
-    assert set(adapted) == {f"drop_beta={SCOPE}", f"drop_beta={CONTEXT}"}
-    assert "context_management" not in body
 
 
 def test_an_account_without_the_long_context():
@@ -273,11 +266,6 @@ def test_a_client_cannot_plant_a_rule_with_a_text_that_the_upstream_quotes(text)
     assert rules(anthropic(text), a_call(body=body)) == ()
     document = anthropic(f"Unexpected value(s) `x`, `{CODE}` for the `anthropic-beta` header.")
     assert rules(document, a_call((f"x`, `{CODE}", CODE))) == ()
-
-
-def test_other_operations_learn_no_value():
-    call = Call("id", CHAT, "caller", "m", b'{"model":"m"}', ((b"anthropic-beta", SCOPE.encode()),))
-    assert rules(anthropic(NAMED), call) == ()
 
 
 @given(st.lists(st.sampled_from(SENT), unique=True, max_size=4), st.lists(st.sampled_from(SENT), unique=True))
