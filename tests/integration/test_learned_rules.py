@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from contextlib import AsyncExitStack
 
 import pytest
 
@@ -19,10 +18,9 @@ from tests.integration.refusing import (
     Refusing,
     always,
     no_stream,
-    only_stream,
     without,
 )
-from tests.integration.scripted import Pause, Scripted, Send, Wait, event, reply, stream
+from tests.integration.scripted import Pause, Scripted, Send, event, reply, stream
 from tests.unit.clock import DrivenClock
 
 STREAMED = {**HELLO, "stream": True}
@@ -67,15 +65,6 @@ async def test_rejected_stream_is_synthesized_and_learned(caplog):
     assert ["stream_options" in body for body in sent] == [True, False, False]
     (line,) = [record for record in caplog.records if record.getMessage() == "rule_learned"]
     assert NO_STREAM in str(line.__dict__)
-
-
-async def test_a_model_that_only_streams_answers_as_a_whole():
-    async with Scripted(answer=Refusing([only_stream()])) as upstream, gateway(upstream=upstream.url) as gp:
-        answer = await gp.ask(HELLO).answer()
-    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
-    assert answer.json()["choices"][0]["message"]["content"] == "hi"
-    assert answer.headers["x-gatepass-adapted"] == "stream=aggregate"
-    assert upstream.received[1].json()["stream_options"] == {"include_usage": True}
 
 
 SEVEN = {
@@ -223,23 +212,6 @@ async def test_configured_stream_mode_is_not_changed_by_learning():
     assert answer.error["message"].endswith("The model's entry sets stream: native. Set it to auto or emulate.")
 
 
-@pytest.mark.parametrize("rejects", [False, True])
-async def test_first_calls_of_an_unknown_model_reach_the_upstream_before_one_is_answered(rejects):
-    """The clock stands still: a request that waits for a time never goes."""
-    everyone, refusing = asyncio.Event(), Refusing([no_stream()] if rejects else [])
-
-    def answer(request):
-        if len(upstream.received) == FIRST_CALLS:
-            everyone.set()
-        return [Wait(everyone), *refusing(request)]
-
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url, clock=DrivenClock()) as gp:
-        answers = await asyncio.gather(*(gp.ask(STREAMED).answer() for _ in range(FIRST_CALLS)))
-        assert learned_rules(gp) == ["stream=synth"] * rejects
-    assert {(answer.status, answer.events[-1]) for answer in answers} == {(200, "[DONE]")}
-    assert len(upstream.received) == FIRST_CALLS * (1 + rejects)
-
-
 async def test_a_burst_of_which_each_request_is_rejected_once_leaves_one_rule():
     async with Scripted(answer=Refusing([no_stream()])) as upstream, gateway(upstream=upstream.url) as gp:
         answers = await asyncio.gather(*(gp.ask(STREAMED).answer() for _ in range(BURST)))
@@ -248,21 +220,6 @@ async def test_a_burst_of_which_each_request_is_rejected_once_leaves_one_rule():
         assert learned_rules(gp) == ["stream=synth"]
     assert {(answer.status, answer.events[-1]) for answer in answers} == {(200, "[DONE]")}
     assert (before <= 2 * BURST, len(upstream.received)) == (True, before + 1)
-
-
-async def test_disconnects_in_a_burst_do_not_affect_others():
-    async with (
-        Scripted(answer=Refusing([no_stream()])) as upstream,
-        gateway(upstream=upstream.url) as gp,
-        AsyncExitStack() as leaving,
-        AsyncExitStack() as staying,
-    ):
-        for _ in range(5):
-            await leaving.enter_async_context(gp.ask(STREAMED))
-        staying_on = [await staying.enter_async_context(gp.ask(STREAMED)) for _ in range(5)]
-        await leaving.aclose()
-        answers = [await ask.answer() for ask in staying_on]
-    assert {answer.status for answer in answers} == {200}
 
 
 NO_DIMENSIONS = (

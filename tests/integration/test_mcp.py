@@ -175,23 +175,6 @@ async def test_a_server_that_declines_a_stream_or_the_end_of_a_session_has_not_f
     assert [told["attempts"][0][name] for name in ("outcome", "reason")] == ["complete", what]
 
 
-async def test_an_error_of_the_server_without_json_keeps_its_status_and_names_the_hop():
-    page = reply(b"<html><title>Gateway down</title></html>", 502, content_type="text/html")
-    async with Scripted([Send(page)]) as upstream, gateway(**servers(upstream)) as gp:
-        got = await post(gp).answer()
-    assert got.status == 502
-    told = got.json()
-    assert (told["id"], told["error"]["data"]["hop"]) == (7, "upstream:mcp/tools")
-
-
-async def test_an_error_that_is_an_endless_stream_ends():
-    dialogue: Dialogue = [Send(head(500, content_type="text/event-stream", transfer_encoding="chunked")), Hold()]
-    async with Scripted(dialogue) as upstream, gateway(**servers(upstream)) as gp:
-        got = await post(gp).answer()
-        await upstream.left()
-    assert (got.status, got.json()["id"]) == (500, 7)
-
-
 async def test_an_error_in_json_that_quotes_the_token_is_masked():
     async with (
         Scripted(minted("issued-token-4711")) as issuer,
@@ -202,28 +185,30 @@ async def test_an_error_in_json_that_quotes_the_token_is_masked():
     assert (got.status, got.json()) == (403, {"error": "bad Bearer ***", "more": "\u00e4"})
 
 
-async def test_a_large_error_in_json_becomes_one_that_names_the_hop():
-    large = {"error": {"message": "too much", "more": "x" * ERROR_BYTES}}
-    async with Scripted([Send(reply(large, 500))]) as upstream, gateway(**servers(upstream)) as gp:
-        got = await post(gp).answer()
-    told = got.json()["error"]
-    assert (got.status, told["message"], told["data"]["hop"]) == (500, "too much", "upstream:mcp/tools")
+PAGE = b"<html><title>Gateway down</title></html>"
+LARGE = {"error": {"message": "too much", "more": "x" * ERROR_BYTES}}
+BROKEN: dict[str, tuple[Dialogue, Any, int, str]] = {
+    "a page": ([Send(reply(PAGE, 502, content_type="text/html"))], LIST, 502, ""),
+    "an endless stream": (
+        [Send(head(500, content_type="text/event-stream", transfer_encoding="chunked")), Hold()], LIST, 500, "",
+    ),
+    "a large error": ([Send(reply(LARGE, 500))], LIST, 500, "too much"),
+    "no gzip": ([Send(reply(b"this is no gzip", content_encoding="gzip"))], CALL, 200, ""),
+    "a wrong URL": (
+        [Send(reply(b"Not Found", 404, content_type="text/plain"))], LIST, 404,
+        "is not an MCP endpoint. Check mcp.tools.url.",
+    ),
+}  # fmt: skip
 
 
-async def test_a_body_that_cannot_be_decoded_is_an_error_with_the_id_of_the_request():
-    broken = Send(reply(b"this is no gzip", content_encoding="gzip"))
-    async with Scripted([broken]) as upstream, gateway(**servers(upstream)) as gp:
-        got = await post(gp, CALL).answer()
+@pytest.mark.parametrize("fault", BROKEN)
+async def test_an_error_of_the_server_names_the_hop_and_has_the_id_of_the_request(fault):
+    dialogue, message, status, words = BROKEN[fault]
+    async with Scripted(dialogue) as upstream, gateway(**servers(upstream)) as gp:
+        got = await post(gp, message).answer()
     error = got.json()
-    assert (got.status, error["id"], error["error"]["data"]["hop"]) == (200, "call-1", "upstream:mcp/tools")
-
-
-async def test_a_wrong_url_is_named():
-    missing = Send(reply(b"Not Found", 404, content_type="text/plain"))
-    async with Scripted([missing]) as upstream, gateway(**servers(upstream)) as gp:
-        got = await post(gp).answer()
-    assert got.status == 404
-    assert "is not an MCP endpoint. Check mcp.tools.url." in got.json()["error"]["message"]
+    assert (got.status, error["id"], error["error"]["data"]["hop"]) == (status, message["id"], "upstream:mcp/tools")
+    assert words in error["error"]["message"]
 
 
 async def test_an_unreachable_server_names_its_url():
@@ -349,40 +334,22 @@ async def test_what_rejection_names_renews_the_token(refusal, rejection):
 # --- how streams end ---
 
 
-async def test_a_stream_that_dies_ends_with_an_error_for_the_request():
-    dialogue = [*begin_stream(), Send(chunk(b'data: {"method":"notifications/progress"}\n\n')), Rst()]
-    async with Scripted(dialogue) as upstream, gateway(**servers(upstream)) as gp:
-        got = await post(gp, CALL).answer()
-    told = json.loads(got.events[-1])
-    assert (got.status, got.whole, len(got.events)) == (200, True, 2)
-    assert (told["id"], told["error"]["data"]["hop"]) == ("call-1", "upstream:mcp/tools")
+NEXT = b'data: {"method":"notifications/progress"}\n\n'
 
 
-async def test_an_event_that_was_cut_does_not_swallow_the_error():
-    async with (
-        Scripted([*begin_stream(), Send(chunk(b'data: {"a')), Rst()]) as upstream,
-        gateway(**servers(upstream)) as gp,
-    ):
-        got = await post(gp, CALL).answer()
-    cut, error = got.events
-    assert cut == '{"a'
-    assert (json.loads(error)["id"], json.loads(error)["error"]["data"]["hop"]) == ("call-1", "upstream:mcp/tools")
-
-
-async def test_a_stream_that_can_be_resumed_ends_without_an_error():
-    dialogue = [*begin_stream(), Send(chunk(b'id: 4\ndata: {"method":"notifications/progress"}\n\n')), Rst()]
-    async with Scripted(dialogue) as upstream, gateway(**servers(upstream)) as gp:
-        got = await post(gp, CALL).answer()
-    assert (got.whole, len(got.events)) == (True, 1)
-
-
-async def test_an_idle_stream_that_dies_ends_cleanly():
-    async with (
-        Scripted([*begin_stream(), Send(chunk(b": hi\n\n")), Rst()]) as upstream,
-        gateway(**servers(upstream)) as gp,
-    ):
-        got = await listen(gp).answer()
-    assert (got.status, got.whole, got.body) == (200, True, b": hi\n\n")
+@pytest.mark.parametrize(
+    ("sent", "message", "has_error"),
+    [(NEXT, CALL, True), (b'data: {"a', CALL, True), (b"id: 4\n" + NEXT, CALL, False), (b": hi\n\n", None, False)],
+    ids=["between events", "in an event", "that can be resumed", "that is idle"],
+)
+async def test_a_stream_that_dies_ends_with_an_error_for_a_request_that_cannot_be_resumed(sent, message, has_error):
+    async with Scripted([*begin_stream(), Send(chunk(sent)), Rst()]) as upstream, gateway(**servers(upstream)) as gp:
+        got = await (listen(gp) if message is None else post(gp, message)).answer()
+    assert (got.status, got.whole, got.body.startswith(sent)) == (200, True, True)
+    assert (got.body != sent) is has_error
+    if has_error:
+        error = json.loads(got.events[-1])
+        assert (error["id"], error["error"]["data"]["hop"], len(got.events)) == ("call-1", "upstream:mcp/tools", 2)
 
 
 async def test_a_drain_ends_idle_streams_at_its_beginning_and_injects_nothing():

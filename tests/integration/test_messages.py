@@ -38,12 +38,6 @@ async def test_a_stream_passes_unchanged_with_its_usage():
     assert upstream.received[0].body == json.dumps(ASKED).encode()
 
 
-async def test_a_whole_message_passes_unchanged():
-    async with Scripted(answer=answer()) as upstream, gateway(upstream=upstream.url) as gp:
-        answered = await gp.ask(WHOLE, PATH, headers=VERSION).answer()
-    assert (answered.status, answered.json(), answered.headers["content-type"]) == (200, MESSAGE, "application/json")
-
-
 async def test_fields_and_the_query_of_anthropic_go_up_unchanged():
     sent = {
         **VERSION, "anthropic-beta": "claude-code-20250219,made-up-2027-01-01", "x-claude-code-session-id": "s-1",
@@ -57,24 +51,6 @@ async def test_fields_and_the_query_of_anthropic_go_up_unchanged():
     for name in ("anthropic-version", "anthropic-beta", "x-claude-code-session-id", "x-stainless-retry-count"):
         assert (messages.header(name), chat.header(name)) == (sent[name], None)
     assert {messages.header(name) for name in ("x-other", "x-api-key", "anthropic-unknown")} == {None}
-
-
-@pytest.mark.parametrize(
-    ("kind", "text", "status"),
-    [
-        ("invalid_request_error", "prompt is too long: 209375 tokens > 200000 maximum", 400),
-        ("rate_limit_error", "This request would exceed your rate limit", 429),
-        ("overloaded_error", "Overloaded", 529),
-        ("not_found_error", "model: claude-x", 404),
-    ],
-)
-async def test_an_error_of_anthropic_passes_byte_for_byte(kind, text, status):
-    sent = error(kind, text, status, ("retry-after", "7"), ("request-id", "req_011"), ("x-should-retry", "true"))
-    async with Scripted([Send(sent)]) as upstream, gateway(upstream=upstream.url) as gp:
-        answered = await gp.ask(ASKED, PATH, headers=VERSION).answer()
-    assert (answered.status, answered.body) == (status, sent.partition(b"\r\n\r\n")[2])
-    assert (answered.headers["x-gatepass-hop"], answered.headers["retry-after"]) == ("upstream:chat", "7")
-    assert answered.headers["request-id"] == "req_011"
 
 
 @pytest.mark.parametrize("is_streamed", [True, False])
@@ -161,15 +137,6 @@ async def test_too_long_a_context_in_a_begun_stream_has_the_text_that_claude_cod
     assert message.count("capability_rejected: prompt_too_long") == 1
 
 
-async def test_each_form_becomes_the_requested_one():
-    whole, streamed = Send(reply(MESSAGE)), Send(stream(*events(), end=LAST_CHUNK))
-    async with Scripted([whole], [streamed]) as upstream, gateway(upstream=upstream.url) as gp:
-        synthesized = await gp.ask(ASKED, PATH, headers=VERSION).answer()
-        aggregated = await gp.ask(WHOLE, PATH, headers=VERSION).answer()
-    assert (synthesized.body, synthesized.headers["x-gatepass-adapted"]) == (b"".join(events()), "stream=synth")
-    assert (aggregated.json(), aggregated.headers["x-gatepass-adapted"]) == (MESSAGE, "stream=aggregate")
-
-
 async def test_a_message_start_without_usage_is_completed():
     bare = {name: value for name, value in MESSAGE.items() if name != "usage"}
     begun = json.dumps({"type": "message_start", "message": {**bare, "content": []}}).encode()
@@ -211,15 +178,6 @@ async def test_a_message_without_a_stop_reason_gets_one(document, reason, has_de
 
 COUNT = f"{PATH}/count_tokens"
 ASKED_COUNT = {"model": "m", "messages": ASKED["messages"]}
-
-
-async def test_tokens_are_counted_by_the_upstream():
-    async with Scripted([Send(reply({"input_tokens": 14}))]) as upstream, gateway(upstream=upstream.url) as gp:
-        answered = await gp.ask(ASKED_COUNT, f"{COUNT}?beta=true", headers=VERSION).answer()
-    assert (answered.status, answered.json()) == (200, {"input_tokens": 14})
-    assert (upstream.received[0].target, upstream.received[0].header("anthropic-version")) == (
-        "/v1/messages/count_tokens?beta=true", "2023-06-01",
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("learn", ["on", "off"])

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from gatepass.proxy.models import FAILED_S
-from tests.integration.answers import COMPLETION
-from tests.integration.gateway import HELLO, Gateway, gateway
+from tests.integration.gateway import Gateway, gateway
 from tests.integration.scripted import Dialogue, Hold, Rst, Scripted, Send, Wait, head, reply
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
@@ -174,18 +173,6 @@ async def test_first_upstream_list_is_awaited_four_seconds_if_models_are_configu
     assert len(upstream.received) == 1
 
 
-async def test_old_model_list_is_returned_while_a_new_one_is_fetched():
-    clock = DrivenClock()
-    async with Scripted(LIST, [Hold()]) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
-        assert ids(await listed(gp)) == ["org/large", "small"]
-        for _ in range(3):
-            await clock.advance(61)
-            assert ids(await listed(gp)) == ["org/large", "small"]
-            assert ids(await listed(gp)) == ["org/large", "small"]
-        await upstream.requested(4)
-    assert len(upstream.received) == 4
-
-
 async def test_a_failure_is_remembered_for_a_few_seconds():
     clock = DrivenClock()
     busy = [Send(reply({"error": {"message": "boom"}}, 500))]
@@ -196,18 +183,6 @@ async def test_a_failure_is_remembered_for_a_few_seconds():
         assert len(upstream.received) == 1
         await clock.advance(FAILED_S / 4)
         assert ids(await listed(gp)) == ["org/large", "small"]
-
-
-async def test_one_model_is_looked_for_in_every_list():
-    clock, release = DrivenClock(), asyncio.Event()
-    async with Scripted([Wait(release), *LIST]) as upstream:
-        models = {"own": {"upstream": "chat"}, "*": {"upstream": "chat"}}
-        async with gateway(upstream=upstream.url, clock=clock, models=models) as gp:
-            asking = asyncio.create_task(gp.ask(None, "/v1/models/small", method="GET").answer())
-            await upstream.requested()
-            await clock.advance(6)
-            release.set()
-            assert (await asking).json() == SMALL
 
 
 async def test_a_disconnect_stops_no_other_request_for_the_list():
@@ -279,14 +254,3 @@ async def test_a_list_has_its_bound():
     many = {"data": [{"id": f"m{number}"} for number in range(6_000)]}
     async with Scripted([Send(reply(json.dumps(many).encode()))]) as upstream, gateway(upstream=upstream.url) as gp:
         assert len(ids(await listed(gp))) == 5_000
-
-
-async def test_a_model_that_is_not_listed_can_be_asked_all_the_same():
-    """No list contains Azure deployments and aliases."""
-
-    def answer(request):
-        return LIST if request.target == "/v1/models" else [Send(reply(COMPLETION))]
-
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
-        await listed(gp)
-        assert (await gp.ask({**HELLO, "model": "unlisted"}).answer()).status == 200

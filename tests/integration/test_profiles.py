@@ -13,7 +13,6 @@ import pytest
 from pydantic import ValidationError
 
 from gatepass.config.access import FIXED_KEYS, AccessKey
-from gatepass.operations.table import OPERATIONS
 from gatepass.proxy.client_response import STREAM_HOLD_S, SYNTHESIZED_HOLD_S
 from tests.integration.answers import delta
 from tests.integration.gateway import CHAT, HELLO, JSON, gateway
@@ -21,7 +20,6 @@ from tests.integration.ragflow_readers import Misread, counted_by_chat, counted_
 from tests.integration.ragflow_readers import chunks as chunks_of
 from tests.integration.ragflow_requests import Reads
 from tests.integration.scripted import Scripted, Send, Wait, event, reply, stream
-from tests.integration.test_raw_operations import FORM, form
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
@@ -66,14 +64,6 @@ async def test_a_profile_changes_the_requests_of_its_key_and_no_others():
         await gatepass.ask(body, "/for/plain" + CHAT, headers=by("librechat")).answer()
     has_strict = ["strict" in request.json()["tools"][0] for request in upstream.received]
     assert has_strict == [False, True, False, True]
-
-
-async def test_a_path_with_an_unknown_profile_lists_the_profiles():
-    async with serving(whole({})) as (_, gatepass):
-        answer = await gatepass.ask(path="/for/ragflwo" + CHAT, headers=by("none")).answer()
-    assert (answer.status, answer.error["code"]) == (404, "unknown_path")
-    assert "'ragflwo'" in answer.error["message"]
-    assert "ragflow" in answer.error["message"]
 
 
 async def test_an_entry_of_the_configuration_changes_a_built_in_profile():
@@ -280,33 +270,6 @@ async def test_models_are_listed_and_understood_by_names_that_tell_their_type():
     assert unknown.status == 404
 
 
-async def test_speech_models_are_listed_by_kind_and_called_with_their_credentials():
-    async with Scripted(answer=lambda _: [Send(reply({"text": "you"}))]) as upstream:
-        names = ("ears", "voice")
-        upstreams = {name: {"base_url": f"{upstream.url}/{name}", "credential": name} for name in names}
-        credentials = {name: {"type": "static", "token": f"token-of-{name}-0123"} for name in names}
-        models = {
-            "scribe": {"upstream": "ears", "name": "corp-asr-7", "capabilities": {"kind": "asr"}},
-            "reader": {"upstream": "voice", "capabilities": {"kind": "tts"}},
-        }
-        async with gateway(upstreams=upstreams, credentials=credentials, models=models) as gatepass:
-            listed = await gatepass.ask(None, "/for/ragflow/v1/models", method="GET", headers={}).answer()
-            transcript = await gatepass.ask(
-                form(model="scribe___whisper"), "/for/ragflow/v1/audio/transcriptions", headers=FORM
-            ).answer()
-            asked = {"model": "reader___tts", "input": "Hello", "voice": "a"}
-            speech = await gatepass.ask(asked, "/for/ragflow/v1/audio/speech").answer()
-    assert [entry["id"] for entry in listed.json()["data"]] == ["scribe___whisper", "reader___tts"]
-    assert (transcript.status, speech.status) == (200, 200)
-    to_ears, to_voice = upstream.received
-    assert (to_ears.target, to_ears.header("authorization")) == (
-        "/ears/audio/transcriptions", "Bearer token-of-ears-0123",
-    )  # fmt: skip
-    assert to_ears.body == form(model="corp-asr-7")
-    assert (to_voice.target, to_voice.header("authorization")) == ("/voice/audio/speech", "Bearer token-of-voice-0123")
-    assert to_voice.json() == {**asked, "model": "reader"}
-
-
 @pytest.mark.parametrize("stream", ["emulate", "native"])
 @pytest.mark.parametrize(("name", "signs"), [("none", b": keep-alive"), ("dify", b'"delta":{"content":""}')])
 async def test_a_stream_that_waits_is_kept_alive_in_the_form_that_the_client_takes(name, signs, stream):
@@ -407,16 +370,6 @@ async def test_the_line_of_what_is_refused_early_names_the_operation(caplog):
     assert f"'{PAGE}'" in foreign.error["message"]
     assert wrong.error["message"] == "DELETE is not possible at /v1/models; use GET."
     assert [line["operation"] for line in lines] == ["chat", "models", "none"]
-
-
-async def test_allowed_origin_may_use_every_operation():
-    async with serving(whole({"content": "a"}), profiles=LISTED) as (_, gatepass):
-        for row in OPERATIONS:
-            path = "/for/lobechat/v1" + row.path.format(id="a-1", model="m")
-            asks = {**ASKS, "access-control-request-method": row.method}
-            asked = await gatepass.ask(None, path, method="OPTIONS", headers=asks).answer()
-            assert (asked.status, asked.headers["access-control-allow-origin"]) == (204, PAGE), path
-            assert row.method in asked.headers["access-control-allow-methods"].split(", "), path
 
 
 async def test_vary_prevents_a_cache_from_mixing_origins():
