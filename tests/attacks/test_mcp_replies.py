@@ -188,11 +188,7 @@ async def test_short_lines_of_a_stream_hold_no_loop(attack: Attack, unit: bytes,
     response = b'data: {"jsonrpc":"2.0","id":7,"result":{"tools":[{"name":"find"},{"name":"drop"}]}}\n\n'
     access = {"keys": [{"name": "anna", "hash": hash_key(KEY), "mcp": {"tools": {"tools": ["find"]}}}]}
     dialogue = [*begin_stream(), Send(chunk(flood + b"\n\n")), Send(chunk(response)), Send(b"0\r\n\r\n")]
-    async with (
-        Scripted(dialogue) as upstream,
-        gateway(**servers(upstream), access=access) as gp,
-        attack.on_this_loop(),
-    ):
+    async with Scripted(dialogue) as upstream, gateway(**servers(upstream), access=access) as gp, attack.on_this_loop():
         got = await post(gp, authorization=f"Bearer {KEY}").answer()
     attack.check(b'"drop"' not in got.body, got.body[-300:])
     attack.check(b'{"name":"find"}' in got.body or b'"upstream_invalid"' in got.body, got.body[-300:])

@@ -33,12 +33,7 @@ from tests.attacks.conftest import Attack
 from tests.rows import CHAT, EMBEDDINGS, RERANK
 
 TARGET = Target("up", "other")
-OPERATIONS = {
-    "messages": CHAT,
-    "tools": CHAT,
-    "input": EMBEDDINGS,
-    "documents": RERANK,
-}
+OPERATIONS = {"messages": CHAT, "tools": CHAT, "input": EMBEDDINGS, "documents": RERANK}
 CHANGES = (
     *(
         join_text_parts,

@@ -12,14 +12,7 @@ from gatepass.learning.memory import REFUTED_S
 from gatepass.proxy.retry import MOST_TRIES, MOST_TRIES_S
 from tests.integration.answers import COMPLETION, DONE, EVENTS, VECTORS
 from tests.integration.gateway import HELLO, gateway
-from tests.integration.refusing import (
-    NO_STREAM,
-    Refusal,
-    Refusing,
-    always,
-    no_stream,
-    without,
-)
+from tests.integration.refusing import NO_STREAM, Refusal, Refusing, always, no_stream, without
 from tests.integration.scripted import Pause, Scripted, Send, event, reply, stream
 from tests.unit.clock import DrivenClock
 

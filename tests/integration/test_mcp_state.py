@@ -569,10 +569,7 @@ async def test_calls_are_counted_by_the_tools_that_the_server_listed(is_stream, 
     listed = stream(PROGRESS, event(document)) if is_stream else reply(document)
     call = {**CALL, "params": {"name": "find"}}
     called = reply({"jsonrpc": "2.0", "id": "call-1", "result": {}})
-    async with (
-        Scripted([Send(listed)], [Send(called)]) as upstream,
-        gateway(**servers(upstream), access=access) as gp,
-    ):
+    async with Scripted([Send(listed)], [Send(called)]) as upstream, gateway(**servers(upstream), access=access) as gp:
         for body in (LIST, call):
             assert (await post(gp, body, **key("anna")).answer()).status == 200
         await until(lambda: not gp.state.in_flight.busy)

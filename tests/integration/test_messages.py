@@ -390,10 +390,7 @@ async def test_results_of_a_batch_pass_and_its_errors_have_anthropics_form():
     sent = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-jsonl\r\ncontent-length: %d\r\n\r\n%b" % (len(lines), lines)
     unknown = error("not_found_error", "Batch not found", 404)
     other = reply({"detail": "Not Found"}, 404)
-    async with (
-        Scripted([Send(sent)], [Send(unknown)], [Send(other)]) as upstream,
-        gateway(upstream=upstream.url) as gp,
-    ):
+    async with Scripted([Send(sent)], [Send(unknown)], [Send(other)]) as upstream, gateway(upstream=upstream.url) as gp:
         answers = [
             await gp.ask(None, f"{BATCHES}/b{rest}", method="GET", headers=VERSION).answer()
             for rest in ("/results", "", "")

@@ -313,8 +313,7 @@ async def test_allowed_origin_is_accepted_and_can_read_errors():
 
 
 @pytest.mark.parametrize(
-    ("path", "origin"),
-    [(CHAT, PAGE), ("/for/lobechat" + CHAT, "https://other.example"), ("/for/dify" + CHAT, PAGE)],
+    ("path", "origin"), [(CHAT, PAGE), ("/for/lobechat" + CHAT, "https://other.example"), ("/for/dify" + CHAT, PAGE)]
 )
 async def test_no_other_page_is(path, origin):
     async with serving(whole({"content": "a"}), profiles=LISTED) as (_, gatepass):

@@ -12,19 +12,7 @@ import pytest
 
 from tests.integration.answers import COMPLETION, EVENTS
 from tests.integration.gateway import HELLO, Answer, Gateway, gateway
-from tests.integration.scripted import (
-    Dialogue,
-    Fin,
-    Hold,
-    Received,
-    Scripted,
-    Send,
-    Wait,
-    event,
-    head,
-    reply,
-    stream,
-)
+from tests.integration.scripted import Dialogue, Fin, Hold, Received, Scripted, Send, Wait, event, head, reply, stream
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
@@ -64,10 +52,7 @@ FORMS = {
         "upstream_redirect",
     ),
     "a redirect to another host": RejectionForm(
-        head(307, location="https://www.corp.example/", content_length="0"),
-        {},
-        502,
-        "upstream_redirect",
+        head(307, location="https://www.corp.example/", content_length="0"), {}, 502, "upstream_redirect"
     ),
     "a stream's first event": RejectionForm(
         stream(event({"error": {"message": "token expired", "code": "token_expired"}})),

@@ -195,7 +195,7 @@ async def test_a_compaction_is_routed_by_its_model():
     assert (answer.status, answer.json()) == (200, compacted)
     assert [request.json() for request in upstream.received] == [{"input": [], "model": "deployed"}]
     assert [one.error["code"] for one in (other, closed, unnamed)] == [
-        *("model_not_allowed", "operation_not_allowed", "invalid_request"),
+        *("model_not_allowed", "operation_not_allowed", "invalid_request")
     ]
 
 

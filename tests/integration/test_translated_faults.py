@@ -146,10 +146,7 @@ FAULTS = {
         in_stream(event(WITHOUT_CODE)), 502, "upstream_error", begins=True, kind="api_error"
     ),
     "a credential that is refused": Fault(
-        [Send(reply({"error": {"message": "Bad key."}}, 401))],
-        401,
-        "upstream_auth",
-        "authentication_error",
+        [Send(reply({"error": {"message": "Bad key."}}, 401))], 401, "upstream_auth", "authentication_error"
     ),
 }
 
@@ -319,10 +316,7 @@ async def test_the_story_of_what_no_chat_serves_blames_gatepass_and_shows_that_n
 
 async def test_a_chat_over_an_upstream_without_chats_is_a_named_error():
     spoken = ["messages", "responses"]
-    async with (
-        Scripted([Send(reply(WHOLE))]) as upstream,
-        gateway(**over_chat(upstream.url, protocols=spoken)) as gp,
-    ):
+    async with Scripted([Send(reply(WHOLE))]) as upstream, gateway(**over_chat(upstream.url, protocols=spoken)) as gp:
         answer = await gp.ask().answer()
     assert (answer.status, upstream.received) == (404, [])
     assert f"it has {', '.join(spoken)} alone (`protocols`)" in answer.error["message"]

@@ -19,12 +19,7 @@ BEGUN = head(200, content_type="text/event-stream", transfer_encoding="chunked")
 BUSY = {"error": {"message": "slow down", "type": "rate_limit_error", "param": None, "code": "busy"}}
 PATHS: dict[str, dict[str, Any]] = {
     "/v1/responses": {"model": "m", "input": "Hi", "stream": True},
-    "/v1/messages": {
-        "model": "m",
-        "max_tokens": 8,
-        "messages": [{"role": "user", "content": "Hi"}],
-        "stream": True,
-    },
+    "/v1/messages": {"model": "m", "max_tokens": 8, "messages": [{"role": "user", "content": "Hi"}], "stream": True},
 }
 RESPONSES, MESSAGES = PATHS
 

@@ -17,12 +17,7 @@ PATH = "/v1/messages"
 VERSION = {**JSON, "anthropic-version": "2023-06-01", "anthropic-beta": "claude-code-20250219"}
 ASKED: dict[str, Any] = {"model": "m", "max_tokens": 64, "messages": [{"role": "user", "content": "Weather?"}]}
 STREAMED = {**ASKED, "stream": True}
-USAGE = {
-    "prompt_tokens": 12,
-    "completion_tokens": 7,
-    "total_tokens": 19,
-    "prompt_tokens_details": {"cached_tokens": 5},
-}
+USAGE = {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 19, "prompt_tokens_details": {"cached_tokens": 5}}
 TOOL = {"type": "tool_use", "id": "call_1", "name": "weather", "input": {"city": "Paris"}}
 
 

@@ -9,17 +9,7 @@ from typing import Any
 import pytest
 
 from tests.integration.gateway import JSON, gateway
-from tests.integration.scripted import (
-    LAST_CHUNK,
-    Dialogue,
-    Scripted,
-    Send,
-    Wait,
-    chunk,
-    head,
-    reply,
-    stream,
-)
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Scripted, Send, Wait, chunk, head, reply, stream
 from tests.integration.test_translated_messages import ANSWER, a_chunk, a_completion, over_chat
 from tests.waiting import until
 

@@ -84,13 +84,7 @@ DASHSCOPE_BATCH = (
 OPENAI_ROLES = "['system','assistant','user','tool','function']"
 
 STREAM_ROWS = (
-    Case(
-        "5 OpenAI",
-        openai(STREAM, "stream", "unsupported_value"),
-        STREAMS,
-        UNSTREAMED,
-        ("stream=synth",),
-    ),
+    Case("5 OpenAI", openai(STREAM, "stream", "unsupported_value"), STREAMS, UNSTREAMED, ("stream=synth",)),
     Case(
         "5 Azure's other ending",
         openai("Unsupported value: 'stream' does not support true with this model. Supported values are: false."),
@@ -312,14 +306,7 @@ SYSTEM = {"role": "system", "content": "d"}
 
 MESSAGE_ROWS = (
     *(
-        Case(
-            f"22 {name}",
-            body,
-            chat(DEVELOPER, USER),
-            chat(SYSTEM, USER),
-            ("role=developer>system",),
-            status=status,
-        )
+        Case(f"22 {name}", body, chat(DEVELOPER, USER), chat(SYSTEM, USER), ("role=developer>system",), status=status)
         for name, status, body in (
             ("a clone", 400, openai(f"developer is not one of {OPENAI_ROLES} - 'messages.[0].role'")),
             (
@@ -598,10 +585,7 @@ CHOICE_ROWS = (
         "41 DeepSeek",
         openai("This response_format type is unavailable now"),
         {"response_format": SCHEMA, **chat(SYSTEM, USER)},
-        {
-            "response_format": {"type": "json_object"},
-            **chat({"role": "system", "content": f"d\n\n{IN_WORDS}"}, USER),
-        },
+        {"response_format": {"type": "json_object"}, **chat({"role": "system", "content": f"d\n\n{IN_WORDS}"}, USER)},
         ("response_format=json_object",),
         also=("response_format",),
     ),
@@ -682,10 +666,7 @@ EMBEDDING_ROWS = (
         )
         for name, message in (
             ("vLLM of old", "dimensions is currently not supported"),
-            (
-                "vLLM",
-                'Model "bge-m3" does not support matryoshka representation, changing output dimensions',
-            ),
+            ("vLLM", 'Model "bge-m3" does not support matryoshka representation, changing output dimensions'),
         )
     ),
     batch("21 Zhipu of old", {"error": {"code": "1214", "message": "prompt 参数非法。请检查文档。"}}, 1),

@@ -10,13 +10,7 @@ from gatepass.learning.session import Mode
 from tests.unit.learning.rejections import CHOICE, PICTURE, ROWS, STREAM, Case, chat, never, openai, unsupported
 
 
-def advised(
-    case: Case,
-    *,
-    learn: Mode = "on",
-    also: tuple[str, ...] = (),
-    stream: str = "auto",
-) -> str:
+def advised(case: Case, *, learn: Mode = "on", also: tuple[str, ...] = (), stream: str = "auto") -> str:
     rejection = UpstreamRejection.of(case.call.operation.members, case.status, case.error_body, case.call.body)
     assert rejection is not None
     policy = LearningPolicy(frozenset(also), may_stream=stream == "auto")

@@ -117,8 +117,7 @@ def test_only_the_named_spellings_of_thinking_are_dropped(named, dropped):
 
 
 @pytest.mark.parametrize(
-    ("values", "ttl_s"),
-    [("'low', 'medium', and 'high'", 0.0), ("'low' and 'medium'", 0.0), ("'medium'", HOUR_S)],
+    ("values", "ttl_s"), [("'low', 'medium', and 'high'", 0.0), ("'low' and 'medium'", 0.0), ("'medium'", HOUR_S)]
 )
 def test_a_refused_value_does_not_concern_the_other_values(values, ttl_s):
     body = openai(VALUES.format(values), "reasoning_effort", "unsupported_value")

@@ -23,16 +23,7 @@ from gatepass.learning.session import LearningSession
 from gatepass.proxy.retry import MOST_TRIES
 from gatepass.types import Call, UpstreamErrorBody
 from tests.rows import CHAT, EMBEDDINGS
-from tests.unit.learning.rejections import (
-    FILTERED,
-    NOTHING_ROWS,
-    ROWS,
-    STREAM,
-    USE,
-    openai,
-    pydantic,
-    unsupported,
-)
+from tests.unit.learning.rejections import FILTERED, NOTHING_ROWS, ROWS, STREAM, USE, openai, pydantic, unsupported
 from tests.unit.learning.upstreams import (
     NO_STREAM,
     O3,

@@ -95,10 +95,7 @@ SHOWN = [TOOLS[0], TOOLS[2]]
             reply(tools=SHOWN, resultType="complete", ttlMs=5, cacheScope="public"),
             reply(tools=SHOWN, resultType="complete", ttlMs=5, cacheScope="private"),
         ),
-        (
-            reply(tools=TOOLS, resultType="complete"),
-            reply(tools=SHOWN, resultType="complete", cacheScope="private"),
-        ),
+        (reply(tools=TOOLS, resultType="complete"), reply(tools=SHOWN, resultType="complete", cacheScope="private")),
     ],
 )
 def test_lists_show_what_is_allowed(given_reply: Any, shown: Any) -> None:
@@ -266,8 +263,7 @@ def test_a_large_event_is_filtered() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    [b"data: " + b"x" * 1001, b"data: " + b"x" * 1001 + b"\n\n", b"data: <html>\n\n", b"data: 1\n" * 100_000],
+    "text", [b"data: " + b"x" * 1001, b"data: " + b"x" * 1001 + b"\n\n", b"data: <html>\n\n", b"data: 1\n" * 100_000]
 )
 def test_unusable_events_end_the_stream(text: bytes) -> None:
     events = FilteredEvents(LISTS, 1000, "wiki")

@@ -57,18 +57,9 @@ def test_status_and_code(error: GatepassError, of_request: int, of_others: int, 
 def test_an_error_has_the_id_the_hop_and_the_action() -> None:
     body = json.loads(REQUEST.error_body(NO_TOKEN, "r1"))
     data = body["error"].pop("data")
-    assert body == {
-        "jsonrpc": "2.0",
-        "id": "a",
-        "error": {"code": -32603, "message": "The issuer refused the secret."},
-    }
+    assert body == {"jsonrpc": "2.0", "id": "a", "error": {"code": -32603, "message": "The issuer refused the secret."}}
     assert data.pop("action").startswith("Run `gatepass token corp`, which tests the credential alone.")
-    assert data == {
-        "code": "token_unavailable",
-        "hop": "credential:corp",
-        "retry_after_s": 2,
-        "request_id": "r1",
-    }
+    assert data == {"code": "token_unavailable", "hop": "credential:corp", "retry_after_s": 2, "request_id": "r1"}
     assert json.loads(UNREADABLE.error_body(REJECTED, ""))["id"] is None
 
 

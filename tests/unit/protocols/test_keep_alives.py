@@ -40,11 +40,7 @@ def call(name: str) -> Call:
 
 
 @pytest.mark.parametrize(
-    ("profile", "name"),
-    [
-        (BUILT_IN_PROFILES["dify"], "responses"),
-        (Profile(keep_alive="off"), "chat"),
-    ],
+    ("profile", "name"), [(BUILT_IN_PROFILES["dify"], "responses"), (Profile(keep_alive="off"), "chat")]
 )
 def test_a_client_that_can_parse_no_form_receives_none(profile, name):
     assert PROTOCOLS[name].keep_alive(profile, call(name), lambda: 7.9) is None

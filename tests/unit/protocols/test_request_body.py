@@ -10,12 +10,7 @@ from gatepass import json_scan
 from gatepass.errors import InvalidJson, InvalidRequest
 from gatepass.json_scan import SMALL_BYTES, WINDOW_BYTES, folded
 from gatepass.normalize.rules import SEARCHED
-from gatepass.protocols.request import (
-    MAX_DEPTH,
-    ROUTING,
-    RequestBody,
-    is_deeper,
-)
+from gatepass.protocols.request import MAX_DEPTH, ROUTING, RequestBody, is_deeper
 from gatepass.types import EmbeddingsOptions
 from tests.unit.protocols.json_texts import VALUES, written
 

@@ -174,7 +174,7 @@ def test_a_block_waits_only_while_the_open_call_is_incomplete():
     assert b"later" not in answer.feed(call_piece(0, ": 1}", first=False))
     sent = answer.feed(a_chunk({"content": "!"}))
     assert [event["type"] for event in events_of(sent)] == [
-        *("content_block_stop", "content_block_start", "content_block_delta"),
+        *("content_block_stop", "content_block_start", "content_block_delta")
     ]
     assert "later!" in sent.decode()
 
