@@ -231,7 +231,6 @@ class LearnedRule:
 
     @property
     def entry(self) -> str:
-        """The rule's name in `x-gatepass-adapted`."""
         return self.change().entry
 
     def change(self) -> Change:
@@ -301,8 +300,6 @@ class LearnedRule:
 
 # A struct, because every request is looked up by its scope: a dataclass takes four times as long to make and hash.
 class RuleScope(msgspec.Struct, frozen=True, gc=False):
-    """Where a learned rule applies."""
-
     upstream: str
     model: str
     operation: str

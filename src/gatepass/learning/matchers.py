@@ -496,8 +496,6 @@ REASONING_ADVICE = (
 
 @dataclass(frozen=True, slots=True)
 class LearningSettings:
-    """The configuration of one model: `learn` and `policy` from its upstream, `stream` from its entry."""
-
     upstream: str
     policy: LearningPolicy
     learn: Literal["off", "on"] = "on"
@@ -522,7 +520,6 @@ def advice(rejection: UpstreamRejection, sent: Call, setting: LearningSettings, 
 
 
 def _setting_advice(rejection: UpstreamRejection, rules: list[LearnedRule], setting: LearningSettings) -> str:
-    """Name the setting that would allow `rules`."""
     forbidden = [rule for rule in rules if not setting.policy.allows(rule, rejection.members)]
     stream = next((rule for rule in forbidden if rule.action == "stream"), None)
     if stream is not None:

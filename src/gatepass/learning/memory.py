@@ -52,7 +52,6 @@ class Memory:
         return [(key, stored.rule) for key, stored in self._about(scope)]
 
     def knows(self, scope: RuleScope) -> bool:
-        """Whether there is a rule for `scope`, expired or not."""
         return scope in self.by_scope
 
     def rule(self, key: Key) -> LearnedRule | None:

@@ -67,7 +67,6 @@ class McpAllowed(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_limited(self) -> bool:
-        """Whether requests must be checked and replies filtered."""
         return not (self.tools is None and self.prompts is None and self.resources is None)
 
     def _listed(self, kind: Kind) -> tuple[str, ...] | None:
@@ -198,7 +197,6 @@ class _Filter:
         return MemberName(text)
 
     def message(self, body: bytes) -> bytes | None:
-        """Return the filtered message; None if it is unchanged."""
         self._spend(body.count(b"\\") // 4)
         message, is_changed = self._object.decode(body), False
         for name, value in message.items():

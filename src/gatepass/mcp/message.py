@@ -152,7 +152,6 @@ def is_response(data: bytes, request: McpMessage) -> bool:
 
 
 def listed_tools(reply: bytes) -> list[str]:
-    """Return the names of the tools in `reply`, the response to `tools/list`. Without one it is empty."""
     try:
         return [_TEXT.decode(tool.name)[:LONGEST_NAME_CHARS] for tool in _TOOL_LIST.decode(reply).result.tools]
     except _UNREADABLE_ERRORS:
@@ -324,7 +323,6 @@ def _bounded(text: str, where: str) -> str:
 
 
 def _text(value: bytes | None) -> str | None:
-    """Return the JSON text `value` as a string; None if it is not one."""
     try:
         return None if value is None else _TEXT.decode(value)  # which stops at the first byte of another type
     except _UNREADABLE_ERRORS:

@@ -120,7 +120,6 @@ class Chat(ClientProtocol):
         return make_client_transform(profile)
 
     def event_stream(self, source: StreamSource, defaults: EnvelopeDefaults, reply: ReplyContext) -> EventStream:
-        """Return a stream with the upstream's conversion and the repair of choices, which ends with `[DONE]`."""
         call, profile, upstream = reply.call, reply.profile, reply.upstream
         requested = include_usage = requested_usage(call.body)
         drops_usage = False

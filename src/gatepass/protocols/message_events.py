@@ -47,7 +47,6 @@ def complete_usage(message: Object) -> bool:
 
 
 def stop_reason(*, calls_tool: bool) -> str:
-    """Return the reason of a message that ended by itself."""
     return "tool_use" if calls_tool else "end_turn"
 
 

@@ -98,7 +98,6 @@ class _OfAnthropic(ClientProtocol):
         return body if all(isinstance(member, str) for member in members) else b""
 
     def stream_error(self, error: GatepassError, streamed: StreamedResponse, *, rewords: bool) -> bytes:
-        """Return the event `error`, at which SDKs raise."""
         message = stream_message(error) if rewords else error.message
         return event_of(error_of(error, self.error_status(error), message, streamed.request_id))
 

@@ -74,8 +74,6 @@ class RerankOptions:
 def _documents(scanner: JsonScanner, member: Member, name: str) -> list[tuple[int, int]]:
     """Return the start and end of each document."""
     start = member.value
-    if scanner.text.startswith(b"{", start):  # for images, vLLM accepts `{"content": [part, …]}` too
-        start = max((part.value for part in scanner.members(start) if part.name == "content"), default=start)
     if not scanner.text.startswith(b"[", start):
         raise InvalidRequest(f"`{name}` must be a list of strings.", param=name)
     spans = list(scanner.elements(start))
@@ -126,13 +124,15 @@ class ConvertRerank:
 
     def apply_to(self, editor: JsonEditor) -> bool:
         top = editor.top
+        if top.kind("rank_fields") == "[":  # Cohere's v1 alone has it, and ranks only texts otherwise
+            raise InvalidRequest("`rank_fields` is not supported. Send the texts to rank.", param="rank_fields")
         changed = _into_tei(top) if self.shape == "tei" else _out_of_tei(top)
         if self.shape != "xinference":  # it alone accepts `"true"` for true, and `return_len`
             flag = top.string("return_documents")
             if flag is not None:
                 changed |= top.set("return_documents", flag.lower().encode())
             changed |= top.drop("return_len")
-        if not self._keeps_objects(top):
+        if self.shape != "jina":  # it alone accepts objects
             if (query := top.object("query")) is not None:
                 changed |= top.set("query", _text_member(query, "query"))
             changed |= _set_texts(top, "texts" if self.shape == "tei" else "documents")
@@ -140,24 +140,9 @@ class ConvertRerank:
             changed |= top.set("model", msgspec.json.encode(self.model))
         return changed
 
-    def _keeps_objects(self, top: JsonObjectEditor) -> bool:
-        """Whether the upstream accepts the documents as objects.
-
-        Jina accepts objects. Cohere's v1 accepts them with `rank_fields`, its v2 accepts only strings, as v1 does too.
-        vLLM accepts an object with a list of parts.
-        """
-        has_fields = top.kind("rank_fields") == "["
-        if has_fields and self.shape != "cohere":
-            reason = "Only Cohere's API supports `rank_fields`. Send the texts to rank."
-            raise InvalidRequest(reason, param="rank_fields")
-        is_parts = top.object("documents") is not None
-        if is_parts and self.shape != "vllm":
-            raise InvalidRequest("This upstream accepts `documents` only as a list of strings.", param="documents")
-        return self.shape == "jina" or has_fields or is_parts
-
 
 def _into_tei(top: JsonObjectEditor) -> bool:
-    if "texts" in top or top.kind("rank_fields") == "[":  # the next step rejects rank_fields
+    if "texts" in top:
         return False
     top.rename("documents", "texts")
     for name in OF_OTHERS:

@@ -64,8 +64,6 @@ LAST_EVENTS_BYTES = 32 * 1024
 
 
 class _McpRequest(Hidden, msgspec.Struct, eq=False):
-    """One request to a server, with what each of its attempts needs."""
-
     server: McpRoute
     in_flight: InFlightRequest
     response: ClientResponse

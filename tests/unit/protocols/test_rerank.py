@@ -34,7 +34,6 @@ def body(**members) -> bytes:
         ),
         ({"texts": ["a", "b"], "raw_scores": False, "truncate": True}, RerankOptions(2, is_tei=True)),
         ({"texts": ["a"], "return_text": True}, RerankOptions(1, is_tei=True, echoed=(b'"a"',))),
-        ({"documents": {"content": [{"type": "text"}, {"type": "image_url"}]}}, RerankOptions(2)),
         ({"query": {"image": "…"}, "documents": [{"image": "…"}]}, RerankOptions(1)),
     ],
 )
@@ -158,22 +157,11 @@ def test_image_document_is_refused_with_its_position(shape):
     assert caught.value.param == "query"
 
 
-def test_rank_fields_go_to_cohere_with_their_objects_and_nowhere_else():
-    body = b'{"query":"q","documents":[{"title":"t"}],"rank_fields":["title"]}'
-    assert sent(body, "cohere") == body
-    for shape in sorted(set(SHAPES) - {"cohere"}):
-        with pytest.raises(InvalidRequest) as caught:
-            sent(body, shape)
-        assert caught.value.param == "rank_fields"
-
-
-def test_a_list_of_parts_is_vllms_own():
-    body = b'{"query":{"content":[]},"documents":{"content":[{"type":"text","text":"a"}]}}'
-    assert sent(body, "vllm") == body
-    for shape in ("jina", "cohere", "xinference"):
-        with pytest.raises(InvalidRequest) as caught:
-            sent(body, shape)
-        assert caught.value.param == "documents"
+@pytest.mark.parametrize("shape", SHAPES)
+def test_rank_fields_are_refused(shape):
+    with pytest.raises(InvalidRequest) as caught:
+        sent(b'{"query":"q","documents":[{"title":"t"}],"rank_fields":["title"]}', shape)
+    assert caught.value.param == "rank_fields"
 
 
 PLAIN, TEI = RerankOptions(3), RerankOptions(3, is_tei=True)

@@ -73,7 +73,6 @@ class AnswerBlock(Hidden, msgspec.Struct, eq=False):
 
     @property
     def text(self) -> bytes:
-        """What is sent, as JSON."""
         return b"".join((b'"', self.sent, b'"'))
 
 

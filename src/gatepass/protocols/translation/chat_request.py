@@ -135,7 +135,6 @@ class Dropped:
         self._names[name if is_shown else OTHERS] = None
 
     def note_others(self, members: Object, carried: Collection[str], where: str = "") -> None:
-        """Note each of `members` that is not `carried` and has a value."""
         for name, value in members.items():
             if name not in carried and value not in (None, "", [], {}):
                 self.note(f"{where}{name}")
@@ -169,7 +168,6 @@ def blocks_of(content: Any, where: str) -> list[tuple[str, Object]]:
 
 
 def members_of(owner: Object, name: str) -> Object:
-    """Return the object `name` of `owner`; an empty one if it has none."""
     value = owner.get(name)
     return value if isinstance(value, dict) else {}
 
