@@ -13,7 +13,6 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gatepass import __version__
@@ -21,7 +20,6 @@ from gatepass.clock import SystemClock
 from gatepass.config.load import check, load
 from gatepass.config.model import Config
 from gatepass.errors import GatepassError, InternalError, MethodNotAllowed, NotStarted
-from gatepass.operations.table import OPERATIONS, PREFIXES
 from gatepass.protocols.error_objects import error_body, error_headers
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.handler import ApiEndpoint
@@ -130,13 +128,6 @@ class Service:
             self._draining = state.in_flight.tasks.spawn(_drain(state), "drain")
 
 
-class ApiRoute(Route):
-    """An API path in `app.routes`. It accepts every method: the operation table responds with 405."""
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.app(scope, receive, send)
-
-
 def create_app(config: Config) -> FastAPI:
     """Return the complete gateway as an ASGI application, for any server, a mount, or the TestClient.
 
@@ -198,10 +189,6 @@ def build_app(make_endpoint: Callable[[], ApiEndpoint], config: Config) -> FastA
     )
     app.state.gatepass = service
     app.router.routes.extend(service.routes)
-    methods: dict[str, list[str]] = {}
-    for operation in OPERATIONS:
-        methods.setdefault(service.base_path + PREFIXES[0] + operation.path, []).append(operation.method)
-    app.router.routes.extend(ApiRoute(path, service, methods=methods[path], name=path) for path in methods)
     not_http = app.router.default
 
     async def serve_unrouted(scope: Scope, receive: Receive, send: Send) -> None:

@@ -215,6 +215,14 @@ async def test_body_of_a_refused_request_is_dropped_and_the_next_request_served(
     assert wire_client.transport.closing
 
 
+async def test_a_refused_request_whose_body_never_ends_is_cut_off():
+    wire_client = WireClient(refuse)
+    await exchange(wire_client, asked(b"hello")[:-2])
+    await advance(RECEIVE_S)
+    await advance(BODY_GRACE_S)
+    assert wire_client.transport.aborted
+
+
 async def test_a_refused_request_that_closes_waits_for_unread_bytes():
     wire_client = WireClient(refuse)
     await exchange(wire_client, asked(b"hello", "connection: close")[:-2])
@@ -351,6 +359,21 @@ async def test_above_its_share_a_callers_oldest_idle_connection_closes():
     for wire_client in visitors:
         await exchange(wire_client, asked(b"1"))
     assert [wire_client.transport.closing for wire_client in visitors] == [True, False, False]
+    assert visitors[0].refused == [("overloaded", "192.0.2.7")]
+
+
+async def test_slowly_read_answer_is_not_closed_before_idle_connections():
+    shares = shared()
+    slow, idle, new = (WireClient(served_for_a_caller, shares=shares) for _ in range(3))
+    slow.transport.is_slow = True
+    for wire_client in (slow, idle, new):
+        await exchange(wire_client, asked(b"1"))
+    assert [wire_client.transport.closing for wire_client in (slow, idle, new)] == [False, True, False]
+    slow.connection.resume_writing()
+    last = WireClient(served_for_a_caller, shares=shares)
+    await exchange(last, asked(b"1"))
+    assert [wire_client.transport.closing for wire_client in (slow, new, last)] == [False, True, False]
+    assert slow.statuses == [200]
 
 
 async def test_a_connection_that_closes_for_others_sends_what_it_has_for_a_second():
@@ -552,6 +575,14 @@ async def test_nothing_is_written_after_a_close_that_is_not_reported_yet(expects
     wire_client = WireClient(cut)
     await exchange(wire_client, asked(b"1", *expects))
     assert (wire_client.received, wire_client.state.tasks, wire_client.state.connections) == (b"", set(), set())
+
+
+async def test_input_after_a_close_is_ignored():
+    wire_client = WireClient(echo)
+    wire_client.transport.close()
+    wire_client.connection.data_received(b"\0\0\r\n\r\n")
+    await rest()
+    assert wire_client.received == b""
 
 
 async def test_a_stop_closes_what_is_idle_and_lets_the_rest_end():
