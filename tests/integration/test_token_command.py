@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gatepass.cli import main
-from tests.integration.scripted import Dialogue, Rst, Scripted, Send, reply
+from tests.integration.scripted import Dialogue, Scripted, Send, reply
 
 BOUND_S = 30.0
 SECRET = "a-long-client-secret"
@@ -58,14 +58,6 @@ async def test_a_token_is_described_and_not_shown(tmp_path):
     assert text not in result.output
 
 
-async def test_reveal_prints_the_token_as_the_last_line(tmp_path):
-    async with Scripted(*answering({"access_token": "the-token-itself", "expires_in": 300})) as issuer:
-        file = written(tmp_path, issuer)
-        hidden, revealed = await called("corp", "--config", file), await called("corp", "--reveal", "--config", file)
-    assert "the-token-itself" not in hidden.output
-    assert revealed.output.splitlines()[-1] == "the-token-itself"
-
-
 async def test_json_has_the_same_facts_and_the_token_only_with_reveal(tmp_path):
     text = jwt.encode({"iss": "https://sso", "exp": 4_000_000_000}, KEY, algorithm="HS256")
     refusal = {"error": "invalid_client"}
@@ -106,14 +98,6 @@ async def test_failure_has_the_issuers_message_without_the_secret(tmp_path):
     assert SECRET not in result.output
 
 
-async def test_an_issuer_that_is_not_there_is_reported_by_its_host(tmp_path):
-    async with Scripted([Rst()]) as issuer:
-        result = await called("corp", "--config", written(tmp_path, issuer, timeout_s=2))
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert issuer.url.removeprefix("http://") in result.stderr
-    assert "Traceback" not in result.output
-
-
 async def test_a_refresh_token_that_is_kept_nowhere_is_used_only_by_force(tmp_path):
     settings = {"grant_type": "refresh_token", "refresh_token": "refresh-token-1"}
     async with Scripted(*answering({"access_token": "the-token-itself", "expires_in": 300})) as issuer:
@@ -126,16 +110,6 @@ async def test_a_refresh_token_that_is_kept_nowhere_is_used_only_by_force(tmp_pa
     assert "refresh_token_file" in refused.stderr
     assert "--force" in refused.stderr
     assert (forced.exit_code, len(issuer.received)) == (0, 1)
-
-
-async def test_a_refresh_token_with_a_file_goes_through_it(tmp_path):
-    kept = tmp_path / "corp.refresh"
-    settings = {"grant_type": "refresh_token", "refresh_token": "refresh-token-1", "refresh_token_file": str(kept)}
-    minted = {"access_token": "the-token-itself", "expires_in": 300, "refresh_token": "refresh-token-2"}
-    async with Scripted(*answering(minted)) as issuer:
-        result = await called("corp", "--config", written(tmp_path, issuer, **settings))
-    assert result.exit_code == 0
-    assert json.loads(kept.read_text())["refresh_token"] == "refresh-token-2"
 
 
 def machine_token(folder: Path, **claims: Any) -> tuple[str, str]:
@@ -172,24 +146,6 @@ async def test_the_claims_of_a_presented_token_are_shown_and_never_the_token(tmp
     assert failed.stderr.endswith(f"{advice}\n")
     assert text not in fetched.output + as_json.output + failed.output
     assert "me@corp.example" not in fetched.output + as_json.output
-
-
-async def test_the_claims_of_another_credentials_token_are_shown(tmp_path):
-    path, text = machine_token(tmp_path)
-    async with Scripted(*answering({"access_token": "t", "expires_in": 300})) as issuer:
-        result = await called("corp", "--config", exchanging(tmp_path, issuer, path))
-    assert f"presented    the subject has {SEEN} (in " in result.output
-    assert text not in result.output
-
-
-async def test_a_file_that_cannot_be_read_is_not_followed_by_the_claims_of_another(tmp_path):
-    path, absent = machine_token(tmp_path)[0], str(tmp_path / "absent")
-    proof = {"client_secret": None, "client_auth": "assertion_file", "assertion_file": path}
-    async with Scripted(*answering({})) as issuer:
-        file = written(tmp_path, issuer, **proof, grant_type="token_exchange", subject_file=absent)
-        result = await called("--config", file)
-    assert f"the file {absent} cannot be read: " in result.stderr
-    assert "the assertion has" not in result.stderr
 
 
 async def test_the_failure_of_a_subject_names_its_credential(tmp_path):

@@ -31,10 +31,6 @@ HINTS = (
         r"'?stream'? does not support true|must be verified to stream",
         "This model does not support streaming.",
     ),
-    Hint(
-        r"must be verified to use",
-        "The provider requires a verified account for this model: no setting of gatepass changes that.",
-    ),
     Hint(r"last content of this conversation is not from user", "RAGFlow requires a last message with role user."),
     Hint(
         r"missing subscription key",

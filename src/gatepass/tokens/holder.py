@@ -22,9 +22,9 @@ from gatepass.cancel import Tasks, timeout
 from gatepass.clock import Clock, sleep, wait_at_most
 from gatepass.errors import TokenUnavailable
 from gatepass.observability.redaction import Redactor
+from gatepass.tokens import lifetime
 from gatepass.tokens.failure import (
     CHECK_ISSUER,
-    PROBE_JITTER_S,
     PROBE_S,
     FailureKind,
     FailureState,
@@ -36,18 +36,7 @@ from gatepass.tokens.failure import (
     setting,
 )
 from gatepass.tokens.issuer_error import WRONG_URL
-from gatepass.tokens.lifetime import (
-    SPACING_S,
-    Freshness,
-    LifetimeSource,
-    Token,
-    TokenKind,
-    freshness,
-    is_reissued,
-    refresh_at_s,
-    stale_at_s,
-    without_extension,
-)
+from gatepass.tokens.lifetime import SPACING_S, Freshness, LifetimeSource, Token, TokenKind
 from gatepass.tokens.secrets import secret_retry_hint
 from gatepass.tokens.token_log import Renewal, TokenLog
 from gatepass.types import Secret
@@ -69,8 +58,7 @@ REISSUED_PAUSE_S = 10.0
 MAX_USERS = 1024
 """Cap on remembered users. A client may invent model names, and some upstreams answer any name."""
 SECRET_POLL_S = 2.0
-MAX_SLEEP_S = 5.0
-"""How often the refresh task reads the clock. Timers do not advance while a machine is suspended."""
+"""How often the refresh task reads the secret and the clock. Timers do not advance while a machine is suspended."""
 WAIT_MARGIN_S = 0.25
 """Added to the fetch timeout, so that a fetch which reaches it ends with its own error."""
 OUTAGE_WAIT_S = 1.0
@@ -189,7 +177,7 @@ class TokenHolder:
         """Begin to fetch in the background, once. A dead issuer does not prevent the start."""
         if not self._is_started:
             self._is_started = True
-            self._tasks.keep(self._refresh, f"refresh of {self.name}", self._fail, lambda: self._sleep(MAX_SLEEP_S))
+            self._tasks.keep(self._refresh, f"refresh of {self.name}", self._fail, lambda: self._sleep(SECRET_POLL_S))
 
     def precede(self, dependant: TokenHolder) -> None:
         """Let `dependant`, which presents this holder's tokens, fetch at once after a failure if a new one arrives."""
@@ -204,9 +192,10 @@ class TokenHolder:
 
     async def aclose(self) -> None:
         """End all tasks of this holder. Waiting requests get TokenUnavailable."""
+        if not self._closed:
+            self.on_close()
         self._closed = True
         self._fetch = None
-        self.on_close()
         await self._tasks.aclose()
         self._wake_requests()
 
@@ -291,7 +280,7 @@ class TokenHolder:
         if token is None or token.text != value:
             return True  # already replaced
         is_first = not self._rejections.is_rejected(token)
-        is_early = is_first and self._rejections.has_accepted(by) and now < stale_at_s(token, self._jitter)
+        is_early = is_first and self._rejections.has_accepted(by) and now < lifetime.stale_at_s(token, self._jitter)
         if is_early and token.lifetime_s is not None:  # a key has no end
             self._log.log_early_end(token, by.upstream, now)
         if self._closed or not self._rejections.reject(by, now, max_wait_s):
@@ -340,7 +329,7 @@ class TokenHolder:
         token = None if self._rejections.is_refused else self._token
         return Status(
             credential=self.name,
-            state="none" if token is None else freshness(token, now, self._jitter),
+            state="none" if token is None else lifetime.freshness(token, now, self._jitter),
             kind=None if token is None else token.kind,
             lifetime_source=None if token is None else token.lifetime_source,
             age_s=None if token is None else now - token.requested_s,
@@ -420,9 +409,9 @@ class TokenHolder:
         secrets = self._source.secrets()  # masked first, because an issuer's error may quote them
         self._secret_hash, self.secret_hint = self._log.mask_secrets(secrets), secret_retry_hint(secrets)
         try:
-            token = without_extension(await self._source.fetch(), self._token)
+            token = lifetime.without_extension(await self._source.fetch(), self._token)
             now = self._clock.now()
-            if now >= token.expires_s and not is_reissued(token, self._token):
+            if now >= token.expires_s and not lifetime.is_reissued(token, self._token):
                 raise _expired_on_arrival(token, now)
         except FetchFailure as failure:
             now = self._clock.now()
@@ -449,7 +438,9 @@ class TokenHolder:
         now = self._clock.now()
         # Drawn once for each token, so that its refresh does not move at each look.
         self._jitter = self._wait_budget.random_fraction()
-        self._refresh_at_s = refresh_at_s(token, again=is_reissued(token, self._token), now=now, jitter=self._jitter)
+        self._refresh_at_s = lifetime.refresh_at_s(
+            token, again=lifetime.is_reissued(token, self._token), now=now, jitter=self._jitter
+        )
         self._not_before_s = token.requested_s + SPACING_S
         self._token, self._expires_at_s = token, token.expires_s
         self._failure_state = None
@@ -489,10 +480,10 @@ class TokenHolder:
         else:
             failure, retry_s = self._failure_state.failure, max(MIN_RETRY_AFTER_S, self._failure_state.next_try_s - now)
             reason = f"{failure.reason.rstrip('.')}; next attempt in {math.ceil(retry_s)} s"
-            if failure.kind is not FailureKind.OUTAGE or retry_s > PROBE_S + PROBE_JITTER_S:
-                # no secret corrects a URL, or ends an outage or a limit
+            if failure.kind is not FailureKind.OUTAGE:
+                # no secret corrects a URL, or ends a limit
                 is_limit = failure.kind is FailureKind.LIMITED and failure.retry_after_s is not None
-                is_secret = failure.kind is not FailureKind.OUTAGE and not is_limit and not reason.startswith(WRONG_URL)
+                is_secret = not is_limit and not reason.startswith(WRONG_URL)
                 hint = self.secret_hint if is_secret else ""
                 is_own = failure.credential in (None, self.name)
                 advice = self._wait_budget.refusal_advice(failure.reason) if is_secret and is_own else ""
@@ -513,8 +504,7 @@ class TokenHolder:
                 self._refresh_at_s = now  # a new secret takes effect before the old token ends
                 self._failure_state = retry_now(self._failure_state, now) if self._failure_state is not None else None
             self._fetch_if_due(now)
-            longest_s = SECRET_POLL_S if self._watches_secret() else MAX_SLEEP_S
-            await self._sleep(min(longest_s, max(0.0, self._due_s() - now)))
+            await self._sleep(min(SECRET_POLL_S, max(0.0, self._due_s() - now)))
 
     async def _sleep(self, sleep_s: float) -> None:
         # One event for the timer and for `_wake.set`, so that neither is missed.

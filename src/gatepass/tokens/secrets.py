@@ -47,6 +47,8 @@ _WRITTEN_FILES = frozenset({"refresh_token_file"})
 _PRESENTED_FILES = frozenset({"assertion_file", "subject_file"})
 """Files with a token that is rotated. Its issuer and subject are part of the fingerprint if it is a JWT."""
 _FILES = frozenset({"client_cert", "client_key"})
+LARGEST_FILE_BYTES = 16 * 1024 * 1024
+"""What is read of a named file. A bundle of all public CAs has 250 KB."""
 
 
 def revealed(secret: Secret, setting: str) -> str:
@@ -138,11 +140,14 @@ def _json_value(value: Any) -> Any:
             if getattr(value, name) != field.get_default(call_default_factory=True)
         }
         # The same path may contain another key on another machine.
-        digests = {
-            name: _file_digest(path, is_presented=name in _PRESENTED_FILES)
-            for name, path in members.items()
-            if isinstance(path, str) and (name.endswith("_file") or name in _FILES) and name not in _WRITTEN_FILES
-        }
+        digests = {}
+        for name, path in members.items():
+            if isinstance(path, str) and (name.endswith("_file") or name in _FILES) and name not in _WRITTEN_FILES:
+                with open_regular(str(Path(path).expanduser())) as file:
+                    content = file.read(LARGEST_FILE_BYTES)
+                claims = (claims_of(decoded(content).strip()) if name in _PRESENTED_FILES else None) or {}
+                owner = [claims.get(claim) for claim in ("iss", "sub")]
+                digests[name] = sha256(content if None in owner else json.dumps(owner).encode()).hexdigest()
         # No setting has an empty name.
         return {name: _json_value(member) for name, member in members.items()} | {"": digests}
     if isinstance(value, Mapping):
@@ -150,18 +155,6 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_json_value(member) for member in value]
     return value
-
-
-LARGEST_FILE_BYTES = 16 * 1024 * 1024
-"""What is read of a named file. A bundle of all public CAs has 250 KB."""
-
-
-def _file_digest(path: str, *, is_presented: bool) -> str:
-    with open_regular(str(Path(path).expanduser())) as file:
-        content = file.read(LARGEST_FILE_BYTES)
-    claims = (claims_of(decoded(content).strip()) if is_presented else None) or {}
-    owner = [claims.get(name) for name in ("iss", "sub")]
-    return sha256(content if None in owner else json.dumps(owner).encode()).hexdigest()
 
 
 def refresh_token_fingerprint(settings: Oauth2Credential) -> str:

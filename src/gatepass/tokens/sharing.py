@@ -175,16 +175,11 @@ class SharedSource:
         self._store_cache, self._holder = store_cache, holder
         holder.on_rejection = self.forget_rejected
         holder.on_retry = self._retry
-        holder.on_close = self._detach
+        holder.on_close = lambda: self._stop_watching()
 
     def _retry(self) -> None:
         """Ignore the failures of other processes before now, because the issuer was repaired since."""
         self._retried_s = self._clock.now()
-
-    def _detach(self) -> None:
-        self._stop_watching()
-        self._stop_watching = lambda: None
-        self._store_cache = None
 
     def forget_rejected(self, value: str) -> None:
         """Record that the upstream rejected `value`. Copies fetched before now are ignored in the store."""
@@ -273,10 +268,13 @@ class SharedSource:
         try:
             token = await self._source.fetch()
         except FetchFailure as failure:
-            shared_failure = failure if self._holder is None else self._holder.masked(failure)
-            with suppress(StoreUnavailable):
-                # without the store each process tries for itself
-                await self._put_failure(names, lease, reading, shared_failure, began_s)
+            masked = failure if self._holder is None else self._holder.masked(failure)
+            with suppress(StoreUnavailable):  # without the store each process tries for itself
+                if await lease.take():  # otherwise another process leads now and may succeed
+                    refusals = await self._store.count(names.refusals, REFUSALS_TTL_S) if failure.is_refused else 0
+                    now_s = reading.to_store_s(self._clock.now())
+                    record = FailureRecord.of(masked, self._owner, reading.to_store_s(began_s), now_s, refusals)
+                    await self._store.put(names.failure, record.encoded(), record.until_s - now_s + FAILURE_KEPT_S)
             raise
         self._remember(token, None)
         with suppress(StoreUnavailable):
@@ -300,16 +298,6 @@ class SharedSource:
         if names.failure in reading.values:  # an outage has ended: its records are obsolete
             await self._store.drop(names.failure)
             await self._store.drop(names.refusals)
-
-    async def _put_failure(
-        self, names: SharedTokenNames, lease: Lease, reading: StoreReading, failure: FetchFailure, began_s: float
-    ) -> None:
-        if not await lease.take():  # another process leads now and may succeed
-            return
-        refusals = await self._store.count(names.refusals, REFUSALS_TTL_S) if failure.is_refused else 0
-        now_s = reading.to_store_s(self._clock.now())
-        record = FailureRecord.of(failure, self._owner, reading.to_store_s(began_s), now_s, refusals)
-        await self._store.put(names.failure, record.encoded(), record.until_s - now_s + FAILURE_KEPT_S)
 
     def _newer(self, value: bytes | None, reading: StoreReading) -> tuple[TokenRecord, Token] | None:
         """Return the store's token if it is valid, newer than the last returned one, and not rejected since."""

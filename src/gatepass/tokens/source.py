@@ -6,15 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gatepass.clock import Clock
+from gatepass.config.credential import kinds
 from gatepass.config.credential.http_json import HttpJsonCredential
-from gatepass.config.credential.kinds import (
-    AnyCredential,
-    ApiKeyCredential,
-    EnvCredential,
-    ExecCredential,
-    FileCredential,
-    StaticCredential,
-)
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.credential.vendor import AwsBedrockCredential, EntraCredential, GoogleCredential
 from gatepass.http_client.tls import TLSContexts
@@ -29,11 +22,13 @@ if TYPE_CHECKING:
     from gatepass.tokens.sources.refresh_token import RefreshTokenStore
     from gatepass.tokens.token_endpoint import Connect
 
-Local = StaticCredential | ApiKeyCredential | ExecCredential | FileCredential | EnvCredential
+Local = (
+    kinds.StaticCredential | kinds.ApiKeyCredential | kinds.ExecCredential | kinds.FileCredential | kinds.EnvCredential
+)
 """Credentials whose source sends no request over a network."""
 
 
-def transport_of(settings: AnyCredential, tls_contexts: TLSContexts) -> Connect | None:
+def transport_of(settings: kinds.AnyCredential, tls_contexts: TLSContexts) -> Connect | None:
     """Return the HTTP transport of one credential, None for a Local one; raise OSError if a TLS file is unusable."""
     if isinstance(settings, Local):
         return None
@@ -45,7 +40,7 @@ def transport_of(settings: AnyCredential, tls_contexts: TLSContexts) -> Connect 
 
 def build_source(
     name: str,
-    settings: AnyCredential,
+    settings: kinds.AnyCredential,
     connect: Connect | None,
     clock: Clock,
     refresh_token_store: RefreshTokenStore | None = None,
@@ -57,19 +52,19 @@ def build_source(
     `subject_credential`. Only the configured source is imported.
     """
     match settings:
-        case StaticCredential():
+        case kinds.StaticCredential():
             return StaticSource(settings.token, "token", clock)
-        case ApiKeyCredential():
+        case kinds.ApiKeyCredential():
             return StaticSource(settings.key, "key", clock)
-        case ExecCredential():
+        case kinds.ExecCredential():
             from gatepass.tokens.sources.exec import ExecSource
 
             return ExecSource(name, settings, clock)
-        case FileCredential():
+        case kinds.FileCredential():
             from gatepass.tokens.sources.file import FileSource
 
             return FileSource(name, settings, clock)
-        case EnvCredential():
+        case kinds.EnvCredential():
             return EnvSource(settings, clock)
     if connect is None:
         raise ValueError(f"a credential of type {settings.type} needs an HTTP transport")
@@ -119,7 +114,7 @@ class StaticSource:
 
 @dataclass(frozen=True, slots=True)
 class EnvSource:
-    settings: EnvCredential
+    settings: kinds.EnvCredential
     clock: Clock
 
     def secrets(self) -> tuple[Secret, ...]:

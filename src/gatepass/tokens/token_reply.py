@@ -9,41 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gatepass.config.credential.base import ReplyPaths
+from gatepass.tokens import issuer_error, lifetime
 from gatepass.tokens.failure import CHECK_ISSUER, FailureKind, FetchFailure, setting, setting_hint
-from gatepass.tokens.issuer_error import (
-    REFUSED,
-    TOO_MANY,
-    WRONG_PROXY_AUTH,
-    WRONG_URL_STATUSES,
-    Mask,
-    NotJson,
-    TokenResponse,
-    embedded_error_failure,
-    error_response_failure,
-    is_error_reply,
-    is_html,
-    one_line,
-    page_title,
-    parse_json_text,
-    quoted,
-    token_error_body,
-)
-from gatepass.tokens.lifetime import (
-    ExpiresAt,
-    ExpiresIn,
-    LifetimeSource,
-    Token,
-    TokenKind,
-    at_least_left_s,
-    claims_of,
-    issuer_time,
-    jwt_lifetime_s,
-    jwt_margin_s,
-    jwt_remaining_s,
-    jwt_times,
-    parse_expiry,
-    token_kind,
-)
+from gatepass.tokens.issuer_error import Mask, NotJson, TokenResponse, one_line
+from gatepass.tokens.lifetime import ExpiresAt, ExpiresIn, LifetimeSource, Token, TokenKind
 from gatepass.types import SERVER_ERROR, Secret, header
 
 # some issuers put the scheme before the token
@@ -141,8 +110,8 @@ def parse_token_response(reply: TokenResponse, reply_format: TokenReplyFormat, a
     if not reply.is_success:
         raise _status_failure(reply, reply_format, wall_s, mask)
     found, document, home = _found(reply, reply_format, mask)
-    failure = embedded_error_failure(document, reply, wall_s, reply_format.issuer, mask)
-    if failure is not None and is_error_reply(document):
+    failure = issuer_error.embedded_error_failure(document, reply, wall_s, reply_format.issuer, mask)
+    if failure is not None and issuer_error.is_error_reply(document):
         raise failure
     if not is_text(found):
         # A login may answer 200 for a wrong password, without any known error member.
@@ -158,7 +127,7 @@ def parse_token_response(reply: TokenResponse, reply_format: TokenReplyFormat, a
         Secret(text),
         at_s.requested_s,
         lifetime_s,
-        token_kind(text),
+        lifetime.token_kind(text),
         source,
         missing_path,
         implausible_lifetime_s=implausible_s,
@@ -192,7 +161,7 @@ def _check_audience(text: str, reply_format: TokenReplyFormat, mask: Mask) -> No
     """Raise FetchFailure if `text` is a JWT whose `aud` (RFC 7519 4.1.3) does not name the configured audience."""
     if reply_format.audience is None:
         return
-    announced = (claims_of(text) or {}).get("aud")
+    announced = (lifetime.claims_of(text) or {}).get("aud")
     # RFC 7519 4.1.3: one name or a list of names.
     names = [announced] if isinstance(announced, str) else announced if isinstance(announced, list) else []
     named = [name for name in names if isinstance(name, str)]
@@ -207,15 +176,15 @@ def _check_audience(text: str, reply_format: TokenReplyFormat, mask: Mask) -> No
 
 def _status_failure(reply: TokenResponse, reply_format: TokenReplyFormat, wall_s: float, mask: Mask) -> FetchFailure:
     """Return the failure of a reply that is not 2xx. A wrong configured URL is still wrong a second later."""
-    is_wrong_url = reply_format.url_setting is not None and reply.status in WRONG_URL_STATUSES
-    failure = error_response_failure(
+    is_wrong_url = reply_format.url_setting is not None and reply.status in issuer_error.WRONG_URL_STATUSES
+    failure = issuer_error.error_response_failure(
         reply, wall_s, reply_format.issuer, mask, is_wrong_url=is_wrong_url, is_login=reply_format.is_login
     )
-    if reply.status == WRONG_PROXY_AUTH and reply_format.credential:
+    if reply.status == issuer_error.WRONG_PROXY_AUTH and reply_format.credential:
         return failure.with_reason(f"{failure.reason}{setting_hint(reply_format.credential, 'network.proxy_auth')}")
     if reply.status >= SERVER_ERROR:
         return failure.with_reason(f"{failure.reason.rstrip('.')}; {CHECK_ISSUER}")
-    if not is_wrong_url and (reply.status == TOO_MANY or not is_html(reply)):
+    if not is_wrong_url and (reply.status == issuer_error.TOO_MANY or not issuer_error.is_html(reply)):
         return failure
     hint = setting_hint(reply_format.credential, reply_format.url_setting)
     return failure.with_reason(f"{failure.reason.rstrip('.')}{hint}") if hint else failure
@@ -244,9 +213,9 @@ def _document(reply: TokenResponse, reply_format: TokenReplyFormat, mask: Mask) 
     text = reply.text
     if "json" in reply.content_type or looks_like_json(text):
         with suppress(NotJson):
-            return parse_json_text(text)
-    elif is_html(reply):
-        title = page_title(text)
+            return issuer_error.parse_json_text(text)
+    elif issuer_error.is_html(reply):
+        title = issuer_error.page_title(text)
         named = f" ({one_line(title, mask)})" if title else ""
         page = f"{reply_format.issuer} answered {reply.status} with an HTML page{named} instead of a token"
         raise FetchFailure(page + setting_hint(reply_format.credential, reply_format.url_setting))
@@ -286,17 +255,17 @@ def _lifetime(
     has passed, the clocks differ. Then the default applies, and a 401 corrects it. With the issuer's `Date` the clock
     skew is known, and the least time left applies.
     """
-    date_s = issuer_time(reply.headers)
+    date_s = lifetime.issuer_time(reply.headers)
     # A lifetime does not depend on a clock, so this is not clock skew.
     if isinstance(announced, ExpiresIn) and announced.seconds <= 0:
         raise FetchFailure(f"{reply_format.issuer} returned an expired token (its lifetime is {announced.seconds:g} s)")
-    jwt_s = jwt_lifetime_s(text, date_s, wall_s)
+    jwt_s = lifetime.jwt_lifetime_s(text, date_s, wall_s)
     if jwt_s is not None:
-        times = jwt_times(text)
+        times = lifetime.jwt_times(text)
         return *_earlier_end(text, jwt_s, announced), jwt_s * 1000 if times is not None and times.is_guess else None
     if isinstance(announced, ExpiresAt):
         announced = ExpiresIn(
-            announced.epoch_s - wall_s if date_s is None else at_least_left_s(announced.epoch_s, date_s)
+            announced.epoch_s - wall_s if date_s is None else lifetime.at_least_left_s(announced.epoch_s, date_s)
         )
     if announced is None:
         return reply_format.default_ttl_s, LifetimeSource.DEFAULT, None
@@ -316,12 +285,12 @@ def _earlier_end(text: str, jwt_s: float, announced: ExpiresIn | ExpiresAt | Non
     An announced point in time is compared with the JWT's own. Both are on the issuer's clock, so clock skew has no
     effect. A guessed lifetime does not limit the same JWT when it is returned again (`without_extension`).
     """
-    times, claimed_lifetime_s = jwt_times(text), None
+    times, claimed_lifetime_s = lifetime.jwt_times(text), None
     if isinstance(announced, ExpiresIn):
         claimed_lifetime_s = announced.seconds
     elif announced is not None and times is not None:
         claimed_lifetime_s = jwt_s - (times.end_s - announced.epoch_s)
-    if claimed_lifetime_s is not None and 0 < claimed_lifetime_s < jwt_s - jwt_margin_s(jwt_s):
+    if claimed_lifetime_s is not None and 0 < claimed_lifetime_s < jwt_s - lifetime.jwt_margin_s(jwt_s):
         return claimed_lifetime_s, LifetimeSource.REPLY
     return jwt_s, LifetimeSource.REPLY if times is not None and times.is_guess else LifetimeSource.JWT
 
@@ -337,11 +306,11 @@ def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTi
         # Kubernetes defines the paths, so no setting is named in errors.
         reply_format = replace(reply_format, paths=EXEC_CREDENTIAL, credential="")
     found, home = find_token(document, reply_format.paths, plain_text=True)
-    if is_error_reply(document) or not is_text(found):
-        if (error := token_error_body(document)) is None:
+    if issuer_error.is_error_reply(document) or not is_text(found):
+        if (error := issuer_error.token_error_body(document)) is None:
             raise FetchFailure(_no_token_message(document, found, reply_format, is_local=True))
-        refused = REFUSED if error.definite else ""
-        reason = f"{refused}{reply_format.issuer} contains an error: {quoted(error, mask)}"
+        refused = issuer_error.REFUSED if error.definite else ""
+        reason = f"{refused}{reply_format.issuer} contains an error: {issuer_error.quoted(error, mask)}"
         raise FetchFailure(reason, error.kind)
     _check_type(document, home, reply_format, mask)
     token = checked_token(found, reply_format.issuer)
@@ -351,7 +320,7 @@ def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTi
         Secret(token),
         at_s.requested_s,
         left_s,
-        token_kind(token),
+        lifetime.token_kind(token),
         source,
         reply_format.paths.expiry if source is LifetimeSource.DEFAULT else None,
     )
@@ -364,11 +333,11 @@ def parse_token_text(text: str, issuer: str, at_s: ReadTimes) -> Token:
         raise FetchFailure(f"{issuer} is empty")  # not definite: the writer may be replacing it
     if not fits_a_header(key):
         raise FetchFailure(f"{issuer} contains a space, a line break or a non-ASCII character", FailureKind.REFUSED)
-    left_s = jwt_remaining_s(key, at_s.wall_s, at_s.written_s)
+    left_s = lifetime.jwt_remaining_s(key, at_s.wall_s, at_s.written_s)
     if left_s is not None and left_s <= 0:
         raise _expired(issuer, left_s, FailureKind.REFUSED)
     source = LifetimeSource.NONE if left_s is None else LifetimeSource.JWT
-    return Token(Secret(key), at_s.requested_s, left_s, token_kind(key, TokenKind.KEY), source)
+    return Token(Secret(key), at_s.requested_s, left_s, lifetime.token_kind(key, TokenKind.KEY), source)
 
 
 def looks_like_json(text: str) -> bool:
@@ -385,7 +354,7 @@ def _local_document(text: str, reply_format: TokenReplyFormat) -> Any:
             )
         return text
     try:
-        return parse_json_text(text)
+        return issuer_error.parse_json_text(text)
     except NotJson:
         raise FetchFailure(f"{reply_format.issuer} begins like JSON but is not valid JSON") from None
 
@@ -394,7 +363,7 @@ def _remaining_s(
     token: str, announced: ExpiresIn | ExpiresAt | None, reply_format: TokenReplyFormat, at_s: ReadTimes
 ) -> tuple[float | None, LifetimeSource]:
     """Return the remaining lifetime and its source: the earlier end of a JWT's claims and the document."""
-    jwt_s = jwt_remaining_s(token, at_s.wall_s, at_s.written_s)
+    jwt_s = lifetime.jwt_remaining_s(token, at_s.wall_s, at_s.written_s)
     claimed_lifetime_s = None
     if isinstance(announced, ExpiresAt):
         claimed_lifetime_s = announced.epoch_s - at_s.wall_s  # no other clock is known
@@ -407,7 +376,7 @@ def _remaining_s(
             return None, LifetimeSource.NONE
         return reply_format.default_ttl_s, LifetimeSource.DEFAULT
     left_s, source = jwt_s or 0.0, LifetimeSource.JWT
-    if claimed_lifetime_s is not None and (jwt_s is None or claimed_lifetime_s < jwt_s - jwt_margin_s(jwt_s)):
+    if claimed_lifetime_s is not None and (jwt_s is None or claimed_lifetime_s < jwt_s - lifetime.jwt_margin_s(jwt_s)):
         left_s = claimed_lifetime_s if jwt_s is not None else min(claimed_lifetime_s, reply_format.max_ttl_s)
         source = LifetimeSource.REPLY
     if left_s <= 0:
@@ -458,10 +427,12 @@ def is_text(value: Any) -> bool:
 def find_expiry(document: Any, home: Any, paths: ReplyPaths) -> ExpiresIn | ExpiresAt | None:
     """Return the expiry: at the configured path, else by the usual names, first in the token's own object (`home`)."""
     if paths.expiry is not None:
-        return parse_expiry(value_at(document, paths.expiry), paths.unit)
+        return lifetime.parse_expiry(value_at(document, paths.expiry), paths.unit)
     objects = (*([home] if isinstance(home, dict) else []), *candidate_objects(document))
     values = (members[name] for members in objects for name in EXPIRY_NAMES if name in members)
-    return next((announced for value in values if (announced := parse_expiry(value, paths.unit)) is not None), None)
+    return next(
+        (announced for value in values if (announced := lifetime.parse_expiry(value, paths.unit)) is not None), None
+    )
 
 
 def _plain_names(document: Any) -> list[str]:

@@ -27,7 +27,6 @@ DEPLOYMENT = (
     "The API deployment for this resource does not exist. If you created the deployment within the last 5 minutes"
 )
 WHOLE = " This model does not support streaming."
-USE = " The provider requires a verified account for this model: no setting of gatepass changes that."
 RESOURCE = (
     ". The path may be wrong: for Azure set upstreams.chat.dialect: azure, which builds the path, and"
     " upstreams.chat.base_url to the resource, such as https://RESOURCE.openai.azure.com."
@@ -97,7 +96,6 @@ SHORTEN = " Shorten the prompt or the history, or use a model with a longer cont
         (400, STREAM + " Supported values are: false.", WHOLE),
         (502, "stream does not support true with this model.", WHOLE),
         (400, VERIFY, WHOLE),
-        (400, "Your organization must be verified to use the model.", USE),
         (
             400,
             "The last content of this conversation is not from user.",

@@ -106,10 +106,8 @@ def test_only_the_head_of_a_redirect_decides():
 @pytest.mark.parametrize(
     ("location", "target"),
     [
-        (b"https://sso.corp.example:8443/login?session=s3cret#x", "sso.corp.example"),
-        (b"//user:pw@sso.corp.example/", "sso.corp.example"),
+        (b"https://user:pw@sso.corp.example:8443/login?session=s3cret#x", "sso.corp.example"),
         (b"/login?next=/v1", "another path of the same host"),
-        (b"", "another path of the same host"),
         (b"http://[bad", "an invalid URL"),
         (None, "nowhere (no Location)"),
     ],
@@ -186,46 +184,10 @@ def test_missing_credential_is_not_reported_as_a_rejected_one():
     assert error.retryable is False
 
 
-def test_content_filter_passes_as_it_is():
-    error = {
-        "message": "The response was filtered",
-        "type": None,
-        "param": "prompt",
-        "code": "content_filter",
-        "status": 400,
-        "innererror": {"code": "ResponsibleAIPolicyViolation"},
-    }
-    assert refusal(400, {"error": error}) == error_fields(
-        UpstreamErrorReply,
-        400,
-        "content_filter",
-        "The response was filtered",
-        kind="invalid_request_error",
-        param="prompt",
-        raw=error,
-    )
-
-
-def test_http_status_overrides_the_one_in_the_text():
-    assert refusal(500, {"error": {"code": 429, "message": "slow down"}}) == error_fields(
-        UpstreamErrorReply, 500, "429", "slow down", kind="server_error"
-    )
-
-
-def test_status_that_http_does_not_know_becomes_what_the_words_imply():
+def test_http_status_overrides_the_one_in_the_text_and_an_unknown_one_becomes_what_the_words_imply():
+    assert refusal(500, {"error": {"code": 429, "message": "slow down"}})["status"] == 500
     assert refusal(999, {"error": {"code": 429, "message": "slow down"}})["status"] == 429
     assert refusal(999, {"message": "slow down"})["status"] == 502
-
-
-def test_error_as_an_event_in_a_plain_400_is_read():
-    body = b'data: {"error":{"message":"enable_thinking is restricted to True","code":"invalid_parameter_error"}}\n\n'
-    assert refusal(400, body) == error_fields(
-        UpstreamErrorReply,
-        400,
-        "invalid_parameter_error",
-        "enable_thinking is restricted to True",
-        kind="invalid_request_error",
-    )
 
 
 @pytest.mark.parametrize(
@@ -240,6 +202,7 @@ def test_error_as_an_event_in_a_plain_400_is_read():
         (b"data: [DONE]\n\n", EVENTS, "data: [DONE]"),
         (b"<Error><Code>Busy</Code></Error>", ((b"content-type", b"text/xml"),), "<Error><Code>Busy</Code></Error>"),
         (b"<400> InternalError.Algo", (), "<400> InternalError.Algo"),
+        (b'data: {"error":{"message":"as an event"}}\n\n', JSON, "as an event"),
     ],
 )
 def test_other_text_is_quoted(body, headers, message):
@@ -355,7 +318,7 @@ def test_empty_body_is_an_error(body):
     )
 
 
-@pytest.mark.parametrize("headers", [HTML, JSON, EVENTS, ()])
+@pytest.mark.parametrize("headers", [HTML, EVENTS])
 def test_login_page_is_an_error(headers):
     assert document(LOGIN, headers, host="h") == error_fields(
         UpstreamHtml,
@@ -426,6 +389,17 @@ LIES = {
             raw={"choices": COMPLETION["choices"], "object": "chat.completion", "error": {"message": "…"}},
         ),
     ),
+    "beside an empty list": (
+        {"choices": [], "code": 102, "message": "boom"},
+        error_fields(
+            UpstreamErrorReply,
+            400,
+            "102",
+            "boom",
+            kind="invalid_request_error",
+            raw={"choices": [], "code": 102, "message": "boom"},
+        ),
+    ),
     "large": (
         {"code": 102, "message": "no", "echo": "x" * content.WHOLE_BYTES},
         error_fields(
@@ -472,10 +446,8 @@ def test_an_answer_is_taken_out_of_its_envelope_byte_for_byte(envelope, surface,
     ("body", "surface", "expected"),
     [
         ({"code": 0, "data": {"choices": []}}, CHAT, "upstream_empty"),
-        ({"code": 0, "data": {"data": []}}, EMBEDDINGS, "upstream_empty"),
         ({"code": 0, "data": {"choices": [], "error": "boom"}}, CHAT, "upstream_error"),
         ({"code": 0, "data": {"data": COMPLETION}}, CHAT, "upstream_invalid"),
-        ({"code": 0, "data": {"text": "hi"}}, CHAT, "upstream_invalid"),
         ({"code": 0, "data": None}, CHAT, "upstream_invalid"),
         ({"code": 500, "message": "boom", "data": COMPLETION}, CHAT, "500"),
         ({"code": 0, "data": COMPLETION}, MODELS, None),
@@ -490,9 +462,7 @@ def test_content_of_the_envelope_is_classified_too(body, surface, expected):
     ("body", "surface", "what"),
     [
         ({"id": 1, "object": "x"}, CHAT, 'with JSON that has no list "choices" (it has id, object)'),
-        ({"choices": {}}, CHAT, 'with JSON that has no list "choices" (it has choices)'),
         ({}, CHAT, 'with JSON that has no list "choices" (it is empty)'),
-        (VECTORS, CHAT, 'with JSON that has no list "choices" (it has object, data, model)'),
         (COMPLETION, EMBEDDINGS, 'with JSON that has no list "data" (it has id, object, choices)'),
         (
             {f"n{n}": 1 for n in range(9)},
@@ -527,9 +497,7 @@ def test_reply_without_the_wanted_list_is_an_error(body, surface, what):
     ("body", "surface", "expected"),
     [
         ({"choices": []}, CHAT, "without a choice"),
-        ({"choices": [], "code": 0, "message": "success"}, CHAT, "without a choice"),
         ({"data": []}, EMBEDDINGS, "without a vector"),
-        ({"object": "list", "data": [], "model": "m"}, EMBEDDINGS, "without a vector"),
     ],
 )
 def test_reply_whose_list_is_empty_is_an_empty_one(body, surface, expected):
@@ -543,15 +511,6 @@ def test_reply_whose_list_is_empty_is_an_empty_one(body, surface, expected):
 def test_list_without_an_object_is_an_error(entries, surface, wanted):
     assert document({wanted: entries}, surface=surface) == invalid(
         f'The upstream "chat" answered 200 OK with a list "{wanted}" that holds no objects.'
-    )
-
-
-@pytest.mark.parametrize("surface", [CHAT, EMBEDDINGS])
-@pytest.mark.parametrize("wanted", ["choices", "data"])
-def test_error_beside_an_empty_list_gets_its_true_status(wanted, surface):
-    body = {wanted: [], "code": 102, "message": "boom"}
-    assert document(body, surface=surface) == error_fields(
-        UpstreamErrorReply, 400, "102", "boom", kind="invalid_request_error", raw=body
     )
 
 
@@ -658,12 +617,6 @@ def test_invalid_large_list_is_an_error(damage):
     garbled = LARGE_VECTORS[:middle] + damage + LARGE_VECTORS[middle + len(damage) :]
     assert classify_document(ReceivedReply("chat", 200, JSON, LARGE_VECTORS), EMBEDDINGS) is LARGE_VECTORS
     assert isinstance(classify_document(ReceivedReply("chat", 200, JSON, garbled), EMBEDDINGS), UpstreamInvalid)
-
-
-def test_incomplete_large_list_is_an_error():
-    for cut in range(1, 300):
-        reply = ReceivedReply("chat", 200, JSON, LARGE_VECTORS[:-cut])
-        assert isinstance(classify_document(reply, EMBEDDINGS), UpstreamInvalid), cut
 
 
 def test_a_reply_with_bytes_that_are_not_utf_8_is_relayed_as_it_came():

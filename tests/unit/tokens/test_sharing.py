@@ -139,18 +139,6 @@ async def test_a_later_process_has_the_token_at_once_without_a_fetch():
         assert status.next_try_in_s == pytest.approx(140.0, abs=0.1)
 
 
-async def test_a_newer_token_reaches_all_processes_within_a_second():
-    async with Fleet(scripted(otherwise=Mint(300)), count=3) as fleet:
-        await fleet.clock.advance(10.0)
-        first = fleet.replicas[0]
-        assert first.holder.reject("token-1")
-        await settle()
-        assert fleet.texts == ["token-2", "token-1", "token-1"]
-        await fleet.clock.advance(1.0)
-        assert fleet.texts == ["token-2"] * 3
-        assert fleet.issuer.calls == 2
-
-
 async def test_a_leader_that_dies_in_mid_fetch_costs_the_others_two_seconds():
     async with Fleet(scripted(Mint(delay_s=5.0), otherwise=Mint(delay_s=0.1))) as fleet:
         await settle()
@@ -291,17 +279,6 @@ async def test_a_rejected_value_that_the_issuer_returns_again_is_used():
         assert not second.holder.reject("same")
 
 
-async def test_issuer_with_reissued_tokens_is_called_as_often_as_by_one_process():
-    async def calls(replicas):
-        issuer = scripted(otherwise=Mint(300, "same"))
-        async with Fleet(issuer, count=replicas) as fleet:
-            await fleet.clock.advance(310.0)
-            assert fleet.texts == ["same"] * replicas
-        return issuer.calls
-
-    assert await calls(4) <= await calls(1) + 2
-
-
 async def test_a_wrong_secret_is_shown_to_the_issuer_as_seldom_as_by_one_process():
     async with Fleet(scripted(otherwise=refused())) as fleet:
         await fleet.clock.advance(29.0)
@@ -322,19 +299,6 @@ async def test_a_process_that_starts_while_the_secret_is_wrong_sends_no_request(
             await late.holder.token()
         assert fleet.issuer.calls == 1
         assert 20 < (raised.value.retry_after_s or 0) <= 30
-
-
-async def test_a_secret_that_was_corrected_for_one_process_serves_all_processes_that_have_it():
-    secret = ["wrong"]
-    issuer = scripted()
-    issuer.accepts = "right"
-    async with Fleet(issuer, settings=oauth2(client_secret=Secret(lambda: secret[0]))) as fleet:
-        await fleet.clock.advance(10.0)
-        assert issuer.calls == 1
-        secret[0] = "right"
-        await fleet.clock.advance(4.0)
-        assert fleet.texts == ["token-1"] * 4
-        assert issuer.calls == 2
 
 
 async def test_a_retry_of_all_processes_costs_one_call_and_begins_the_pauses_again():
@@ -410,15 +374,6 @@ async def test_processes_call_a_hanging_issuer_little_more_often_than_one_would(
         return issuer.calls
 
     assert await calls(8) <= 1.5 * await calls(1)
-
-
-async def test_a_process_that_waited_for_a_failed_fetch_fails_with_it():
-    async with Fleet(scripted(Broken(delay_s=1.0), otherwise=Mint(delay_s=0.5)), count=4) as fleet:
-        await fleet.clock.advance(1.1)
-        assert fleet.issuer.calls == 1
-        await fleet.clock.advance(3.0)
-        assert fleet.texts == ["token-1"] * 4
-        assert fleet.issuer.calls == 2
 
 
 async def test_changed_secret_fetches_again_and_others_keep_their_token():
@@ -500,14 +455,6 @@ def test_a_dependants_token_is_shared_only_where_its_subjects_are():
     assert {reach for reach in StoreScope if is_shared([dependant, program], reach)} == {StoreScope.MACHINE}
 
 
-def test_records_contain_no_secret():
-    clock = DrivenClock()
-    settings = oauth2()
-    source = build_source("corp", settings, ScriptedIssuer(clock), clock)
-    shared = SharedSource(source, settings, MemoryStore(clock), clock)
-    assert shared.secrets() == source.secrets()
-
-
 async def test_process_that_waits_without_a_result_reports_it_after_its_timeout():
     async with Fleet(scripted(otherwise=Hang()), count=5) as fleet:
         await fleet.clock.advance(4.0)
@@ -538,27 +485,6 @@ async def test_a_failure_of_a_former_leader_is_not_shared():
         await fleet.clock.advance(2.0)
         assert fleet.texts == ["token-2"] * 2
         assert fleet.issuer.calls == 3
-
-
-def on_one_store(issuer: ScriptedIssuer, store: MemoryStore) -> SharedSource:
-    settings = oauth2()
-    return SharedSource(build_source("corp", settings, issuer, issuer.clock), settings, store, issuer.clock)
-
-
-async def test_a_process_whose_fetch_failed_lets_another_lead_first():
-    """It tries again at the same moment, and gets the token of the other, which reaches the issuer."""
-    issuer = scripted(Broken(), otherwise=Mint(delay_s=0.2))
-    store = MemoryStore(issuer.clock)
-    failed, other = on_one_store(issuer, store), on_one_store(issuer, store)
-    assert "no connection" in (await failure_of(failed.fetch())).reason
-    await issuer.clock.advance(PROBE_S)
-    fetches = [asyncio.create_task(failed.fetch())]
-    await settle()
-    assert issuer.calls == 1
-    fetches.append(asyncio.create_task(other.fetch()))
-    await issuer.clock.advance(YIELD_LEAD_S)
-    assert [fetch.result().text for fetch in fetches] == ["token-1"] * 2
-    assert issuer.calls == 2
 
 
 async def test_a_process_that_cannot_reach_the_issuer_leads_every_second_time_at_most():
@@ -617,18 +543,6 @@ async def test_a_token_of_another_process_is_not_fetched_again():
         await fleet.kill(first)
         await fleet.clock.advance(240.0)
         assert (second.text, fleet.issuer.calls) == ("token-3", 3)
-
-
-async def test_expired_token_in_the_store_is_ignored_without_a_failure():
-    async with Fleet(scripted(otherwise=Mint(300)), count=1) as fleet:
-        await fleet.clock.advance(1.0)
-        (first,) = fleet.replicas
-        [(name, value)] = fleet.store.values.entries.items()
-        await fleet.kill(first)
-        await fleet.clock.advance(299.0)
-        await fleet.store.put(name, value, 60.0)
-        late = await fleet.join()
-        assert (late.text, late.holder.status().failures) == ("token-2", 0)
 
 
 @pytest.mark.parametrize(("born_s", "kept"), [(1.0, "another"), (-1.0, "token-1")])

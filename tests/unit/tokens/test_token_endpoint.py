@@ -207,12 +207,6 @@ async def test_a_reply_beyond_64_kib_is_read_no_further():
     assert far.open == 0
 
 
-async def test_an_error_whose_text_breaks_off_keeps_its_status():
-    issuer, _ = at(DrivenClock(), Answer(401, pieces=[b"x"], ends_with=TransportFault(Fault.CLOSED, "eof")))
-    failure = await failure_of(issuer.fetch_token(REQUEST, ()))
-    assert (failure.reason, failure.kind) == ("sso.example answered 401", "limited")
-
-
 async def test_reply_that_breaks_off_contains_no_token():
     issuer, far = at(
         DrivenClock(), Answer(pieces=[b'{"access_token": "abc'], ends_with=TransportFault(Fault.CLOSED, "eof"))
@@ -221,23 +215,6 @@ async def test_reply_that_breaks_off_contains_no_token():
         "sso.example closed the connection before its reply was complete (eof)"
     )
     assert far.open == 0
-
-
-@pytest.mark.parametrize(
-    "endless",
-    [
-        {"pieces": [b"x"] * 60, "every_s": 1.0},
-        {"pieces": [b"x"], "ends_with": TransportFault(Fault.CLOSED, "eof")},
-    ],
-)
-async def test_a_redirect_whose_body_does_not_end_is_reported_at_once(endless):
-    to = ((b"location", b"https://login.example/"),)
-    issuer, far = at(DrivenClock(), Answer(302, headers=to, **endless))
-    failure = await failure_of(issuer.fetch_token(REQUEST, ()))
-    assert failure.reason.startswith(
-        "sso.example answered 302, a redirect to login.example. gatepass follows no redirect"
-    )
-    assert (far.bytes_read, far.open) == (0, 0)
 
 
 async def test_a_step_of_several_ends_with_the_time_of_the_whole():
@@ -348,3 +325,19 @@ async def test_the_407_of_a_proxy_names_the_setting_of_its_password(name, variab
     failure = await failure_of(issuer.fetch_token(REQUEST, ()))
     expected = f"; check credentials.{name}.network.proxy_auth{variable}"
     assert failure.reason == f"{REFUSES} (407){expected}"
+
+
+async def test_an_error_whose_text_breaks_off_keeps_its_status():
+    issuer, _ = at(DrivenClock(), Answer(401, pieces=[b"x"], ends_with=TransportFault(Fault.CLOSED, "eof")))
+    failure = await failure_of(issuer.fetch_token(REQUEST, ()))
+    assert (failure.reason, failure.kind) == ("sso.example answered 401", "limited")
+
+
+async def test_a_redirect_whose_body_does_not_end_is_reported_at_once():
+    to = ((b"location", b"https://login.example/"),)
+    issuer, far = at(DrivenClock(), Answer(302, headers=to, pieces=[b"x"] * 60, every_s=1.0))
+    failure = await failure_of(issuer.fetch_token(REQUEST, ()))
+    assert failure.reason.startswith(
+        "sso.example answered 302, a redirect to login.example. gatepass follows no redirect"
+    )
+    assert (far.bytes_read, far.open) == (0, 0)

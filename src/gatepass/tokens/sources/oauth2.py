@@ -23,18 +23,12 @@ from gatepass.config.block import checked_url
 from gatepass.config.credential.oauth2 import SPELLINGS, SUBJECTS, TOKEN_TYPES, Oauth2Credential
 from gatepass.errors import TokenUnavailable
 from gatepass.http_client.fault_text import host_of
+from gatepass.tokens import issuer_error
 from gatepass.tokens.failure import FailureKind, FetchFailure, TokenReissued, setting
 from gatepass.tokens.holder import TokenHolder, TokenUser
-from gatepass.tokens.issuer_error import (
-    REFUSED,
-    TOO_MANY,
-    Mask,
-    error_response_failure,
-    one_line,
-    token_error_body,
-)
+from gatepass.tokens.issuer_error import REFUSED, TOO_MANY, Mask, one_line
 from gatepass.tokens.lifetime import Token, issuer_time
-from gatepass.tokens.secrets import revealed, secret_fields, secret_values
+from gatepass.tokens.secrets import revealed, secret_fields
 from gatepass.tokens.sources import refresh_token
 from gatepass.tokens.sources.file import PresentedFile, WatchedFile
 from gatepass.tokens.token_endpoint import HEADERS, Connect, TimedTokenResponse, TokenEndpointClient
@@ -151,7 +145,7 @@ class Discovery:
         reply = responses[0]
         if reply.is_success:
             raise FetchFailure(f"the discovery document of {self._name} is not JSON")
-        failure = error_response_failure(reply, reply.wall_s, self._issuer.reply_format.issuer, reply.mask)
+        failure = issuer_error.error_response_failure(reply, reply.wall_s, self._issuer.reply_format.issuer, reply.mask)
         words = failure.reason.removeprefix(REFUSED)
         raise FetchFailure(
             f"no discovery document of {self._name}: {words}",
@@ -348,7 +342,8 @@ class LoginGrant:
         if settings.grant_type not in SUBJECTS:
             if settings.username is None or settings.password is None:
                 raise FetchFailure(
-                    f"there is no refresh token: {refresh_token.new_login_advice(settings)}", FailureKind.REFUSED
+                    f"there is no refresh token for this client: {refresh_token.new_login_advice(settings)}",
+                    FailureKind.REFUSED,
                 )
             password = revealed(settings.password, "password")
             return {"grant_type": "password", "username": settings.username, "password": password}
@@ -368,7 +363,7 @@ class LoginGrant:
 def _refuses_subject(reply: TimedTokenResponse) -> bool:
     code = refresh_token.code_of(reply)
     if code == "invalid_request":
-        error = token_error_body(reply.document)
+        error = issuer_error.token_error_body(reply.document)
         return error is not None and _ABOUT_SUBJECT.search(error.text or "") is not None
     return code == "invalid_grant"
 
@@ -399,8 +394,6 @@ class Oauth2Source:
         )
         self._settings = settings
         self._clock = clock
-        self._accepted: int | None = None
-        """The hash of the client's secrets with which the last token was fetched."""
         self._issuer = TokenEndpointClient(name, settings, reply_format, connect, clock)
         self._client = ClientAuthenticator(name, settings, clock)
         self._login = LoginGrant(name, settings, clock, subject)
@@ -450,11 +443,9 @@ class Oauth2Source:
             if self._rotation is not None:
                 await self._rotation.store_from(reply)
         try:
-            token = self._at(endpoint).parse_token(reply)
+            return self._at(endpoint).parse_token(reply)
         except FetchFailure as failure:
             raise self._advised(failure, reply, endpoint) from None
-        self._accepted = hash(secret_values(self._client.secrets()))
-        return token
 
     async def _send(self, endpoint: Endpoint, grant: refresh_token.Fields, by_s: float) -> TimedTokenResponse:
         headers, proof = self._client.proof(endpoint.token_url, self._clock.wall())
@@ -482,11 +473,6 @@ class Oauth2Source:
             clock = f"its clock is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} this machine's"
             # Not definite: the repair of a clock changes no file, so that only another attempt notices it.
             return FetchFailure(f"{failure.reason.rstrip('.')}; {clock}. Check both clocks", FailureKind.LIMITED)
-        if code == "invalid_client" and self._accepted is not None and shown.file is None:
-            change = "with another secret: the secret here has changed"
-            if self._accepted == hash(secret_values(self._client.secrets())):
-                change = "with the same secret, so the client was changed there"
-            return failure.with_reason(f"{failure.reason.rstrip('.')}; it accepted this client before {change}")
         supported = [SPELLINGS.get(method, method) for method in endpoint.methods]
         if code == "invalid_client" and supported and own not in (*supported, "assertion_file"):
             advice = f"client_auth is {own}, and the issuer supports {', '.join(dict.fromkeys(supported))}"

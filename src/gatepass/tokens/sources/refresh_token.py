@@ -19,7 +19,7 @@ from gatepass.clock import Clock
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.references import UnresolvedReference, read_file, replace_file
 from gatepass.store.folder import file_lock
-from gatepass.tokens.failure import BUSY, FailureKind, FetchFailure
+from gatepass.tokens.failure import BUSY, FetchFailure
 from gatepass.tokens.issuer_error import NotJson, TokenResponse, is_error_reply, parse_json_text, token_error_body
 from gatepass.tokens.secrets import account_fingerprint, refresh_token_fingerprint, revealed
 from gatepass.tokens.token_endpoint import TimedTokenResponse
@@ -34,7 +34,6 @@ NAMES = ("refresh_token", "refreshToken")
 CANCEL_GRACE_S = 2.0
 """How long a cancelled use may still take. Its reply contains the only valid refresh token from then on."""
 NOT_PERSISTED = "it is kept in memory only: without refresh_token_file a restart uses the configured one again"
-FOREIGN = "the stored refresh token belongs to another client or issuer, and no other is configured"
 LOG = logging.getLogger("gatepass.tokens")
 SendGrant = Callable[[Fields], Awaitable[TimedTokenResponse]]
 
@@ -258,8 +257,6 @@ class RefreshTokenRotation:
         ):
             self._has_warned = True
             return kept.token
-        if first is None and kept is not None and self.is_last:
-            raise FetchFailure(f"{FOREIGN}: {new_login_advice(self._settings)}", FailureKind.REFUSED)
         return None if first is None else revealed(first, "refresh_token")
 
     async def _use(self, token: str, exchange: SendGrant) -> TimedTokenResponse:

@@ -141,23 +141,24 @@ class GoogleSource:
         )
 
     async def _from_file(self, path: str, vendor_fetch: VendorFetch) -> Token:
-        # google-auth refreshes synchronously, so it runs in a thread.
         request = GoogleRequest(vendor_fetch)
+
+        def refreshed() -> Credentials:
+            found = self.credentials_of(_document(path), path)
+            found.refresh(request)  # blocks: it waits for requests in the event loop
+            return found
+
         try:
-            text, expires_s = await asyncio.to_thread(self._refreshed, path, request)
+            # google-auth refreshes synchronously, so it runs in a thread.
+            found = await asyncio.to_thread(refreshed)
         except (GoogleAuthError, *LIBRARY_ERRORS) as error:
             raise vendor_fetch.failure_for(str(error)) from error
         finally:
             # The thread cannot be cancelled. Its next request fails instead.
             request.close()
-        return vendor_fetch.token_from_text(text, expires_s)
-
-    def _refreshed(self, path: str, request: GoogleRequest) -> tuple[object, float | None]:
-        """Return a new token and its end in seconds since the epoch. Runs in a separate thread."""
-        found = self.credentials_of(_document(path), path)
-        found.refresh(request)  # blocks: it waits for requests in the event loop
         # `expiry` has no time zone and means UTC.
-        return found.token, timegm(found.expiry.utctimetuple()) if found.expiry else None
+        expires_s = timegm(found.expiry.utctimetuple()) if found.expiry else None
+        return vendor_fetch.token_from_text(found.token, expires_s)
 
     def credentials_of(self, info: Mapping[str, Any], path: str) -> Credentials:
         """Return the credentials object of `info`, the document in `path`.

@@ -8,7 +8,6 @@ import pytest
 from gatepass.errors import Fault
 from gatepass.tokens import FetchFailure, build_source
 from gatepass.tokens.sources.oauth2 import REREAD_S, TTL_S, Endpoint, endpoint_in, metadata_urls
-from gatepass.types import Secret
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import (
     Answer,
@@ -192,23 +191,6 @@ async def test_a_refused_client_authentication_names_the_supported_ones(methods,
     assert failure.is_refused
     reported = failure.reason.partition("; ")[2]
     assert reported == (f"client_auth is form, and the issuer supports {advice}" if advice else "")
-
-
-@pytest.mark.parametrize(
-    ("secret", "advice"),
-    [
-        ("first", "it accepted this client before with the same secret, so the client was changed there"),
-        ("second", "it accepted this client before with another secret: the secret here has changed"),
-    ],
-)
-async def test_a_secret_that_is_refused_after_a_token_was_changed(tmp_path, secret, advice):
-    file = tmp_path / "secret"
-    file.write_text("first")
-    _, source = at(answer(DOCUMENT), Mint(), refused(), client_auth="basic", client_secret=Secret(file.read_text))
-    await source.fetch()
-    file.write_text(secret)
-    failure = await failure_of(source.fetch())
-    assert failure.reason.partition("; ")[2] == advice
 
 
 async def test_client_certificates_go_to_the_endpoint_that_the_document_has_for_them(tmp_path):

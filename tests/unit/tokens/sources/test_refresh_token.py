@@ -138,35 +138,11 @@ async def test_only_a_new_refresh_token_is_written_and_also_one_beside_no_access
     assert spy.log == [*["turn within 10 s"] * 3, "put refresh-token-2"]
 
 
-async def test_file_keeps_the_newest_refresh_token_across_a_restart(tmp_path: Path):
-    file = tmp_path / "refresh"
-    stage = Stage(refreshing(refresh_token_file=str(file)), rotating(2), rotating(3))
-    await stage.source.fetch()
-    await stage.again().fetch()
-    await stage.again().fetch()
-    assert stage.shown == [FIRST, "refresh-token-2", "refresh-token-3"]
-    assert json.loads(file.read_text())["refresh_token"] == "refresh-token-3"
-
-
 async def test_refresh_token_file_has_precedence_over_the_store(tmp_path: Path):
     spy = Spy()
     stage = Stage(refreshing(refresh_token_file=str(tmp_path / "refresh")), rotating(2), refresh_store=spy)
     await stage.source.fetch()
     assert (spy.log, (tmp_path / "refresh").exists()) == ([], True)
-
-
-async def test_without_a_file_a_restart_uses_the_first_refresh_token_and_a_warning_reports_it(caplog):
-    stage = Stage(refreshing(), rotating(2), rotating(3), Mint())
-    with caplog.at_level(logging.WARNING, "gatepass.tokens"):
-        await stage.source.fetch()
-        await stage.source.fetch()
-    [record] = caplog.records
-    assert record.message == "refresh_token_not_stored"
-    assert record.fields["credential"] == "corp"
-    assert "refresh_token_file" in record.fields["reason"]
-    assert "refresh-token" not in record.getMessage() + str(record.fields)
-    await stage.again().fetch()
-    assert stage.shown[-1] == FIRST
 
 
 @pytest.mark.parametrize(("build", "warnings"), [(logging_in, 0), (refreshing, 1)])
@@ -225,18 +201,6 @@ async def test_credentials_with_different_logins_have_different_refresh_tokens(t
     await stage.again(changed).fetch()
     assert stage.shown == ["password", "password", "refresh-token-3"]
     assert FIRST not in refresh_token_fingerprint(refreshing())
-
-
-async def test_a_file_of_another_client_is_reported(tmp_path: Path):
-    place = {"refresh_token_file": str(tmp_path / "refresh")}
-    stage = Stage(refreshing(**place), rotating(2))
-    await stage.source.fetch()
-    failure = await failure_of(stage.again(refreshing(refresh_token=None, client_id="you", **place)).fetch())
-    assert failure.is_refused
-    assert failure.reason == (
-        "the stored refresh token belongs to another client or issuer, and no other is configured: sign in again,"
-        " and put the new refresh token into refresh_token_file, as the file's only text"
-    )
 
 
 async def test_a_refresh_token_put_into_the_file_by_hand_is_tried_at_once(tmp_path: Path):
@@ -337,12 +301,6 @@ async def test_a_refused_token_that_another_process_has_replaced_meanwhile_is_no
     stage.issuer = Racing(stage.clock, refused("invalid_grant", 400), rotating(10))
     assert (await stage.again().fetch()).text == "token-1"
     assert stage.shown == [FIRST, "refresh-token-9"]
-
-
-async def test_simultaneous_fetches_use_refresh_tokens_in_sequence():
-    stage = Stage(refreshing(), rotating(2), rotating(3))
-    await asyncio.gather(stage.source.fetch(), stage.source.fetch())
-    assert stage.shown == [FIRST, "refresh-token-2"]
 
 
 @pytest.mark.parametrize("build", [refreshing, logging_in])

@@ -10,7 +10,6 @@ import jwt
 import pytest
 from google.oauth2.service_account import Credentials
 
-from gatepass.errors import Fault
 from gatepass.tokens.lifetime import LifetimeSource
 from gatepass.tokens.secrets import secret_values
 from gatepass.tokens.source import build_source
@@ -257,36 +256,6 @@ async def test_metadata_server_returns_the_machines_token():
     assert (asked.method, dict(asked.headers)[b"metadata-flavor"]) == ("GET", b"Google")
 
 
-async def test_without_credentials_and_a_metadata_server_the_error_lists_the_searched_places():
-    issuer = ScriptedIssuer(present(), Broken(Fault.DNS, "unknown"), Answer(404, b"no such account"))
-    token_source = source(issuer)
-    looked = (
-        " (used because there is no credentials_file, no GOOGLE_APPLICATION_CREDENTIALS, and no file of "
-        "`gcloud auth application-default login`)"
-    )
-    reason = (await failure_of(token_source.fetch())).reason
-    assert reason == f"the name metadata.google.internal cannot be resolved (unknown){looked}"
-    assert (await failure_of(token_source.fetch())).reason == (
-        f"metadata.google.internal answered 404: no such account{looked}"
-    )
-
-
-async def test_cancelled_in_a_request_it_leaves_nothing_open_and_asks_no_more(tmp_path):
-    document = {
-        "type": "impersonated_service_account",
-        "service_account_impersonation_url": f"{PERSON}:generateAccessToken",
-        "source_credentials": user(),
-    }
-    thread, issuer = OneThread.of_this_loop(), ScriptedIssuer(present(), Hang())
-    task = asyncio.create_task(source(issuer, credentials_file=file_of(tmp_path, document)).fetch())
-    await asyncio.wait_for(issuer.asked.wait(), BOUND_S)
-    task.cancel()
-    await asyncio.wait({task})
-    assert task.cancelled()
-    await thread.rest()
-    assert (issuer.under_way, issuer.calls) == (0, 1)
-
-
 class HeldSource(GoogleSource):
     """The thread waits before its first request until `go`. `waiting` reports it to the loop."""
 
@@ -337,3 +306,19 @@ def test_secrets_are_the_files_as_it_stands_now(tmp_path):
     file_of(tmp_path, "{")
     assert token_source.secrets() == ()
     assert source(issuer).secrets() == ()
+
+
+async def test_cancelled_in_a_request_it_leaves_nothing_open_and_asks_no_more(tmp_path):
+    document = {
+        "type": "impersonated_service_account",
+        "service_account_impersonation_url": f"{PERSON}:generateAccessToken",
+        "source_credentials": user(),
+    }
+    thread, issuer = OneThread.of_this_loop(), ScriptedIssuer(present(), Hang())
+    task = asyncio.create_task(source(issuer, credentials_file=file_of(tmp_path, document)).fetch())
+    await asyncio.wait_for(issuer.asked.wait(), BOUND_S)
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+    await thread.rest()
+    assert (issuer.under_way, issuer.calls) == (0, 1)
