@@ -324,7 +324,6 @@ def connection_pools() -> list[ConnectionPool]:
 
 
 async def test_no_request_fails_and_nothing_is_left_over_during_reloads_under_load(serve: Serve):
-    """`make reloads` is the long run of this, with real processes."""
     failed: list[int] = []
     pools_before = len(connection_pools())
     async with Scripted(minted(life_s=3600)) as issuer, Scripted(answer=lambda _: GOOD) as upstream:
