@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from gatepass.auth.api_keys import hash_key
 from gatepass.cli import main
 from gatepass.cli.story_lines import HEAD, list_line, summary_line
-from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile, resolved
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN
 from tests.e2e.hosts.programs import HOSTS
 from tests.golden.test_stories import SUMMARY
 from tests.integration.gateway import CHAT, JSON, gateway
@@ -34,28 +34,17 @@ RUN = {"claude_code", "cline", "codex", "continue", "opencode", "qwen_code"}
 """The programs of tests/e2e/test_hosts.py."""
 
 
-def test_every_profile_of_a_client_has_its_page():
-    assert set(BUILT_IN_PROFILES) - {"plain"} <= set(PAGES)
-
-
-def test_every_page_is_in_the_index():
+def test_each_page_is_in_the_index_with_the_same_sections_its_profile_and_whether_it_was_run():
     linked = {(DOCS / "clients" / link).resolve() for link in re.findall(r"\]\(([^)]+\.md)\)", INDEX)}
     assert {page.resolve() for page in PAGES.values()} <= linked
-
-
-@pytest.mark.parametrize("name", sorted(PAGES))
-def test_a_page_states_whether_its_profile_is_needed(name):
-    text = PAGES[name].read_text()
-    if BUILT_IN_PROFILES.get(name, PLAIN) == PLAIN:
-        assert "no profile is needed" in text
-    else:
-        assert f"profile: {name}" in text
-
-
-@pytest.mark.parametrize("name", sorted(set(PAGES) - {"ragflow"}))
-def test_the_pages_have_the_same_sections(name):
-    headings = re.findall(r"^## (.+)$", PAGES[name].read_text(), re.MULTILINE)
-    assert headings == ["Enter", "Check", "If it fails", "Known limits", "Tested"]
+    assert set(BUILT_IN_PROFILES) - {"plain"} <= set(PAGES)
+    for name, page in PAGES.items():
+        text = " ".join(page.read_text().split())
+        is_plain = BUILT_IN_PROFILES.get(name, PLAIN) == PLAIN
+        assert ("no profile is needed" if is_plain else f"profile: {name}") in text, name
+        assert ("was run here" if name in RUN else "not tried here, because it ") in text, name
+        headings = re.findall(r"^## (.+)$", page.read_text(), re.MULTILINE)
+        assert name == "ragflow" or headings == ["Enter", "Check", "If it fails", "Known limits", "Tested"], name
 
 
 @pytest.mark.parametrize("name", ["claude_code", "codex", "dify", "librechat", "open_webui"])
@@ -65,79 +54,41 @@ def test_a_page_leads_from_an_answer_that_stops_to_the_silent_stream(name):
     assert "host.docker.internal:8080" not in PAGES[name].read_text()  # docs/clients/README.md has the names
 
 
-@pytest.mark.parametrize("name", sorted(PAGES))
-def test_a_page_states_whether_the_client_was_run(name):
-    words = "was run here" if name in RUN else "not tried here"
-    assert words in PAGES[name].read_text().replace("\n", " ")
-
-
-@pytest.mark.parametrize("name", sorted(RUN))
-def test_the_version_that_was_run_is_that_of_the_lock(name):
+def test_the_version_that_was_run_is_that_of_the_lock():
     """Also on the Chinese page of clients, if it names the version."""
-    package = next(host.package for host in HOSTS if host.name.replace(" ", "_").lower() == name)
-    lock = json.loads(HOSTS_LOCK.read_text())["packages"][f"node_modules/{package}"]["version"]
-    (version, date) = re.findall(
-        r"^\*\*Run with .+ ([\d.]+) on (\d{4}-\d\d-\d\d)\*\*", PAGES[name].read_text(), re.MULTILINE
-    )[0]
-    assert version == lock
-    client = next(host.name for host in HOSTS if host.package == package)
-    for chinese in re.findall(
-        rf"(\d{{4}}-\d\d-\d\d) 在此运行过 {client} ([\d.]+)（", (DOCS / "zh/clients.md").read_text()
-    ):
-        assert chinese == (date, version)
+    packages = json.loads(HOSTS_LOCK.read_text())["packages"]
+    for host in HOSTS:
+        page = PAGES[host.name.replace(" ", "_").lower()].read_text()
+        (ran,) = re.findall(r"^\*\*Run with .+ ([\d.]+) on (\d{4}-\d\d-\d\d)\*\*", page, re.MULTILINE)
+        assert ran[0] == packages[f"node_modules/{host.package}"]["version"]
+        in_chinese = rf"(\d{{4}}-\d\d-\d\d) 在此运行过 {host.name} ([\d.]+)（"
+        for date, version in re.findall(in_chinese, (DOCS / "zh/clients.md").read_text()):
+            assert (version, date) == ran
 
 
-@pytest.mark.parametrize("name", sorted(set(PAGES) - RUN))
-def test_a_page_says_why_its_client_was_not_run(name):
-    assert "not tried here, because it " in " ".join(PAGES[name].read_text().split())
+def blocks_of(name: str, language: str) -> list[str]:
+    found = re.findall(rf"^ *```{language}\n(.*?)^ *```", PAGES[name].read_text(), re.MULTILINE | re.DOTALL)
+    return [dedent(block) for block in found]
 
 
-@pytest.mark.parametrize("page", [*PAGES.values(), DOCS / "clients" / "README.md"], ids=lambda page: page.name)
-def test_the_profiles_that_a_page_shows_can_be_configured(page):
-    for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL):
-        shown = YAML(typ="safe").load(block)
-        if not {"endpoints", "schema", "services"}.isdisjoint(shown):
-            continue  # a client's own file
-        own = {name: Profile.model_validate(fields) for name, fields in shown.get("profiles", {}).items()}
-        named = {key["profile"] for key in shown.get("access", {}).get("keys", []) if "profile" in key}
-        assert named <= set(resolved(own))
-        assert own or named
-
-
-def test_the_file_of_librechat_leads_to_gatepass_and_asks_for_its_models():
-    blocks = re.findall(r"```yaml\n(.*?)```", PAGES["librechat"].read_text(), re.DOTALL)
-    (shown,) = [YAML(typ="safe").load(block) for block in blocks if "\nendpoints:" in block]
+def test_the_files_of_the_clients_lead_to_gatepass():
+    url = "http://gatepass.example:8080"
+    (shown,) = [YAML(typ="safe").load(block) for block in blocks_of("librechat", "yaml") if "\nendpoints:" in block]
     assert shown["version"]  # LibreChat ignores a file without it
     (endpoint,) = shown["endpoints"]["custom"]
-    assert endpoint["baseURL"] == "http://gatepass.example:8080/v1"
+    assert endpoint["baseURL"] == f"{url}/v1"
     assert endpoint["models"]["fetch"] is True
     assert endpoint["apiKey"].startswith("${")
-
-
-def test_the_file_of_continue_leads_to_gatepass():
-    (block,) = re.findall(r"```yaml\n(name: .*?)```", PAGES["continue"].read_text(), re.DOTALL)
-    (model,) = YAML(typ="safe").load(block)["models"]
-    assert model["apiBase"] == "http://gatepass.example:8080/v1"
-
-
-@pytest.mark.parametrize(
-    ("name", "url"),
-    [
-        ("claude_code", "http://gatepass.example:8080"),
-        ("opencode", "http://gatepass.example:8080/v1"),
-        ("vscode", "http://gatepass.example:8080/v1/chat/completions"),
-    ],
-)
-def test_the_files_in_json_lead_to_gatepass(name, url):
-    (block,) = re.findall(r"^ *```json\n(.*?)^ *```", PAGES[name].read_text(), re.MULTILINE | re.DOTALL)
-    assert url in re.findall(r'"(http[^"]+)"', json.dumps(json.loads(dedent(block))))
-
-
-def test_the_file_of_codex_leads_to_gatepass():
-    (block,) = re.findall(r"```toml\n(.*?)```", PAGES["codex"].read_text(), re.DOTALL)
-    shown = tomllib.loads(block)
-    provider = shown["model_providers"][shown["model_provider"]]
-    assert (provider["base_url"], provider["wire_api"]) == ("http://gatepass.example:8080/v1", "responses")
+    (block,) = [block for block in blocks_of("continue", "yaml") if block.startswith("name: ")]
+    assert YAML(typ="safe").load(block)["models"][0]["apiBase"] == f"{url}/v1"
+    for name, path in (("claude_code", ""), ("opencode", "/v1"), ("vscode", "/v1/chat/completions")):
+        (block,) = blocks_of(name, "json")
+        assert url + path in re.findall(r'"(http[^"]+)"', json.dumps(json.loads(block)))
+    codex = tomllib.loads(blocks_of("codex", "toml")[0])
+    provider = codex["model_providers"][codex["model_provider"]]
+    assert (provider["base_url"], provider["wire_api"]) == (f"{url}/v1", "responses")
+    for model in json.loads(blocks_of("opencode", "json")[0])["provider"]["gatepass"]["models"].values():
+        assert set(model["limit"]) == {"context", "output"}
 
 
 @pytest.mark.parametrize("name", sorted(set(PAGES) - {"ragflow"}))
@@ -235,12 +186,6 @@ async def test_gatepass_does_not_ask_for_the_token_counts_of_a_stream_itself(ask
     async with Scripted(answer=lambda _: [Send(events)]) as llm, gateway(upstream=llm.url) as gatepass:
         await gatepass.ask(sent, path=CHAT, headers=JSON).answer()
     assert llm.received[0].body == sent
-
-
-def test_opencode_gets_the_limits_of_its_models() -> None:
-    (block,) = re.findall(r"```json\n(.*?)```", PAGES["opencode"].read_text(), re.DOTALL)
-    for model in json.loads(block)["provider"]["gatepass"]["models"].values():
-        assert set(model["limit"]) == {"context", "output"}
 
 
 async def test_the_tool_call_of_the_page_reaches_the_upstream_and_its_answer_the_client_unchanged() -> None:
