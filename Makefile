@@ -13,20 +13,20 @@ JOBS   ?= $(shell expr 2 \* $(CORES))
 WAITING_JOBS ?= $(shell expr 3 \* $(CORES))
 # Large bodies go back to the system when they are freed, so that one test's memory does not count for the next. Threads
 # share one heap, because what a thread frees stays in its own: 27 MiB of the peak of the attacks. What measures a
-# server's resident memory (bench, startup, chaos, reloads) runs without these settings, as production does.
+# server's resident memory (bench, startup, chaos) runs without these settings, as production does.
 FREEING := MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=1048576 MALLOC_ARENA_MAX=1
 PYTEST := $(FREEING) $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 # pytest keeps the test modules compiled: to rewrite their assertions takes each process 7 seconds otherwise.
 unexport PYTHONDONTWRITEBYTECODE
 # Clients and servers that wait more than they compute, and measure no time: two of these files at once.
-E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clients hosts valkey failed_responses traffic limits messages sdk_tasks issuer_dies presented_tokens mcp mcp_store mcp_ragflow))
+E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clients hosts valkey failed_responses traffic limits messages sdk_tasks presented_tokens other_issuers mcp mcp_store mcp_ragflow store_health tracing upgrade prometheus chart_rolls))
 # They skip in `make test` where no store server is installed. `make e2e` installs one.
 STORE_TESTS := $(addprefix tests/integration/store/test_,store_windows.py limits_over_replicas.py)
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check chart-check chart ui-check ui-pictures reference recordings golden e2e e2e-setup hosts trace-picture mcp-sessions e2e-prometheus e2e-system \
-  attacks campaigns stress chaos fast-streams viewers reloads rolls chart-rolls tls-scan token-chaos store-faults properties mutants fuzz startup pythons \
+  attacks campaigns stress chaos rolls chart-rolls tls-scan token-chaos store-faults properties mutants fuzz startup pythons \
   lock clean doctor-faults release release-check release-pythons
 
 help: ## Show this list
@@ -180,7 +180,7 @@ hosts: setup ## Every fault with each agent host of tests/e2e/hosts, and what it
 	tests/e2e/setup.sh
 	E2E_HOSTS=all $(BIN)/pytest -s -o hung_after_s=300 tests/e2e/test_hosts.py
 
-mcp-sessions: setup ## 500 MCP sessions over token changes, in a process, two workers and two replicas: five minutes
+mcp-sessions: setup ## 500 MCP sessions over token changes at two replicas, of which one has two workers: two minutes
 	tests/e2e/setup.sh
 	MCP_SESSIONS=500 MCP_SESSIONS_S=60 $(BIN)/pytest -s -o hung_after_s=300 tests/e2e/test_mcp_store.py
 
@@ -207,15 +207,6 @@ token-chaos: setup ## gatepass processes, a real Valkey or Redis and an issuer, 
 store-faults: setup ## Four processes, a real Valkey or Redis: each fault of the store, and a key rotation; two minutes
 	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
 	$(BIN)/pytest -q -s tests/e2e/test_store_health.py tests/e2e/test_valkey.py -k "health or Documented"
-
-fast-streams: setup ## /healthz on new connections beside fast streams that nobody reads: half a minute, two cores
-	$(BIN)/python -m tests.stress.fast_streams
-
-viewers: setup ## The cost of ten open pages beside 2,000 events a second: a minute and a half, two cores
-	$(BIN)/python -m tests.stress.viewers $(VIEWERS)
-
-reloads: setup ## 1,000 reloads under load, in one process and with two workers: no failed request, memory at its floor
-	$(BIN)/python -m tests.stress.reloads $(RELOADS)
 
 rolls: setup ## Rolling restarts and 100 worker replacements under clients that keep connections: five minutes
 	$(BIN)/python -m tests.stress.rolls $(if $(wildcard .e2e/node-client),--node .e2e/node-client) $(ROLLS)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gatepass.learning.learned_rule import SAFE
-from tests.e2e.quirks.measurement import OPTIONAL_UPSTREAMS, configuration
+from tests.e2e.quirks.measurement import configuration
 from tests.e2e.quirks.replies import DONE, chunk, encoded, first_chunk, tool_chunks
 from tests.e2e.quirks.row import Row
 from tests.e2e.quirks.rows import ROWS
@@ -113,11 +113,8 @@ def test_a_parameter_that_the_page_calls_droppable_is_dropped_without_a_setting(
 
 
 async def test_each_adaptation_that_gatepass_reports_for_a_quirk_is_on_the_page(strange: str):
-    config = configuration(strange)
-    for special in OPTIONAL_UPSTREAMS:
-        special(config, strange)
     reported: set[str] = set()
-    async with gateway(**config) as served:
+    async with gateway(**configuration(strange)) as served:
         for one in ROWS:
             for way in one.modes:
                 path = "/v1/embeddings" if way == "embed" else CHAT

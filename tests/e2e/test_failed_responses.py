@@ -1,4 +1,4 @@
-"""Real clients read streams of the Responses API that fail, or that are silent for a while.
+"""Real clients read streams of the Responses API that are silent for a while. test_sdk_tasks.py has their errors.
 
 The upstream has the Responses API, or chat completions alone.
 """
@@ -20,12 +20,10 @@ from tests.e2e.clients import chats
 from tests.e2e.clients.measurement import CLIENTS, RUNNERS, Client
 from tests.e2e.servers import installed
 from tests.integration.gateway import gateway
-from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Pause, Scripted, Send, Wait, chunk, reply, stream
-from tests.integration.test_failed_responses import BEGINNING
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Scripted, Send, Wait, chunk, stream
 from tests.unit.clock import DrivenClock
 from tests.unit.sse.responses import message, part, response
 
-BUSY = {"error": {"message": "Slow down.", "type": "rate_limit_error", "param": None, "code": "rate_limit_exceeded"}}
 WHOLE = response(message(part("Hello", logprobs=[])))
 EVENTS = [*synthesize_response(WHOLE, EnvelopeDefaults("{}1".format, 7, "m"), "u")]
 CHUNKS = chats.chunks(chats.completion("Hello"))
@@ -69,30 +67,6 @@ each_protocol = pytest.mark.parametrize("over_chats", [False, True], ids=["relay
 
 def upstreams(url: str, *, over_chats: bool) -> dict[str, Any]:
     return {"chat": {"base_url": f"{url}/v1", **({"protocols": ["chat"]} if over_chats else {})}}
-
-
-@each_protocol
-@each_way
-async def test_the_error_in_a_stream_is_raised(way: Way, over_chats: bool):
-    beginning = Send(stream(*CHUNKS[:3], end=b"")) if over_chats else BEGINNING
-    # the pause lets the client receive the first events before the failure
-    async with (
-        Scripted([beginning, Pause(0.3), Fin()]) as upstream,
-        gateway(upstreams=upstreams(upstream.url, over_chats=over_chats)) as gp,
-    ):
-        ended = await way.run(gp.port)
-    assert (ended["error"]["name"], ended["error"]["code"]) == ("APIError", "upstream_closed")
-    assert "closed the connection before its reply was complete" in ended["error"]["message"]
-    assert not {"response.completed", "response.incomplete"} & {*ended["seen"]}
-
-
-@each_way
-async def test_the_error_before_a_stream_is_raised_with_its_status(way: Way):
-    async with Scripted([Send(reply(BUSY, 429))]) as upstream, gateway(upstream=upstream.url) as gp:
-        ended = await way.run(gp.port)
-    assert ended["error"]["name"].endswith("RateLimitError")  # langchain-openai derives its own
-    assert ended["error"]["code"] == "rate_limit_exceeded"
-    assert "Slow down." in ended["error"]["message"]
 
 
 @each_protocol

@@ -47,6 +47,8 @@ BY_NAME = {host.name: host for host in HOSTS}
 USING_MCP = {host.name: host for host in WITH_MCP}
 SHOWN = [host.name for host in HOSTS if host.name in PRINTED]
 EVERY = os.environ.get("E2E_HOSTS") == "all"
+WITH_LLAMA = HOSTS if EVERY else HOSTS[:3]
+"""One of each API: a turn takes half a minute."""
 CHAT_FAULTS = ("chat_refused", "chat_overflow", "chat_dies", "chat_limited", "chat_ragflow")
 """Those of FAULTS over an upstream with chats alone, and an error of RAGFlow with status 200."""
 TRANSLATED = ("Claude Code", "Codex")
@@ -68,7 +70,7 @@ CASES = [
     *((host.name, "mcp") for host in WITH_MCP),
     *((host.name, "task") for host in HOSTS),
     *((name, kind) for name, kind, _ in CHAT_TASKS),
-    *((host.name, "llama") for host in HOSTS),
+    *((host.name, "llama") for host in WITH_LLAMA),
     *FAULT_CASES,
 ]
 
@@ -206,7 +208,7 @@ def test_a_host_uses_an_mcp_server_and_its_model_with_one_key(runs: Runs, host: 
     assert len(called) > 2
 
 
-@pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
+@pytest.mark.parametrize("host", WITH_LLAMA, ids=lambda host: host.name)
 def test_a_turn_over_llama_cpp_ends_well(runs: Runs, host: Host):
     done = runs.result(host.name, "llama")
     assert done.exit_code == 0, done.printed

@@ -69,7 +69,15 @@ def test_wildcard_lists_the_models_of_both_servers(
 ):
     token = issuer.mint()
     listed = [server.get("/v1/models", token)[1]["data"] for server in (embed_server, chat_server)]
-    assert replies["models"] == [model["id"] for models in listed for model in models] == ["minilm", "tiny-chat"]
+    assert replies["models"] == [model["id"] for models in listed for model in models] == ["tiny-ends", "tiny-chat"]
+
+
+def test_vectors_are_those_of_the_server(replies: dict[str, Any], issuer: Issuer, embed_server: CheckedServer):
+    body = {"model": "tiny-ends", "input": ["amber", "basalt", "topaz"]}
+    _, own = post(embed_server.url, "embeddings", body, authorization=f"Bearer {issuer.mint()}")
+    for vector, one in zip(replies["vectors"], json.loads(own)["data"], strict=True):
+        assert vector == pytest.approx(one["embedding"], abs=1e-6)
+    assert len({tuple(vector) for vector in replies["vectors"]}) == 3
 
 
 # --- compared with its own answers ----------------------------------------------------------------
@@ -88,8 +96,8 @@ def models() -> Iterator[dict[str, str]]:
         }
 
 
-def post(url: str, api: str, body: dict[str, Any]) -> tuple[int, str]:
-    fields = {"content-type": "application/json", "anthropic-version": "2023-06-01"}
+def post(url: str, api: str, body: dict[str, Any], **more: str) -> tuple[int, str]:
+    fields = {"content-type": "application/json", "anthropic-version": "2023-06-01", **more}
     request = urllib.request.Request(f"{url}/v1/{api}", json.dumps(body).encode(), fields)  # noqa: S310 - loopback
     try:
         with urllib.request.urlopen(request, timeout=REPLY_S) as reply:  # noqa: S310 - loopback

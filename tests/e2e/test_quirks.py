@@ -1,14 +1,13 @@
-"""Every row of docs/quirks.md with the real clients through gatepass. The results without gatepass are printed."""
+"""Every row of docs/quirks.md with the real clients through gatepass."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.e2e.quirks.assessment import Outcome
-from tests.e2e.quirks.measurement import CLIENTS, PathResults, calls_of, measure
+from tests.e2e.quirks.measurement import CLIENTS, PathResults, calls_of, measure_via_gatepass
 from tests.e2e.quirks.row import Row
 from tests.e2e.quirks.rows import ROWS
-from tests.e2e.quirks.table import lines, summary
 
 MAX_EXTRA_REQUESTS = 9
 """Allowed requests of a row beyond its calls. The first client's three calls begin together, so each learns up to three
@@ -17,9 +16,7 @@ rules for itself. All later calls use what one of them learned."""
 
 @pytest.fixture(scope="module")
 def via_gatepass(tmp_path_factory: pytest.TempPathFactory) -> PathResults:
-    direct, via_gatepass = measure(tmp_path_factory.mktemp("quirks"))
-    print("\n", "\n".join([*summary(direct, via_gatepass), "", *lines(ROWS, direct, via_gatepass)]), sep="")
-    return via_gatepass
+    return measure_via_gatepass(tmp_path_factory.mktemp("quirks"))
 
 
 def failures_of(side: PathResults, row: Row) -> list[str]:

@@ -182,6 +182,8 @@ CLIENTS = (
     Client("openai-agents", "python-agents", Responses),
     Client("langchain-openai", "python-langchain", Responses),
     Client("@ai-sdk/openai", "node-ai-sdk", Responses, is_node=True),
+    Client("anthropic", "python-anthropic", Messages),
+    Client("anthropic", "node-anthropic", Messages, is_node=True),
     Client("langchain-anthropic", "python-langchain", Messages),
     Client("@ai-sdk/anthropic", "node-ai-sdk", Messages, is_node=True),
 )

@@ -12,14 +12,17 @@ from tests.e2e.servers import ROOT
 from tests.e2e.store.fleet import Clients
 from tests.e2e.store.server import StoreServer
 from tests.release.test_upgrade import RELEASED, built
-from tests.stress.token_chaos import LIFE_S, running_setup
+from tests.stress import token_chaos
+from tests.stress.token_chaos import running_setup
 
+LIFE_S = 5.0
 BESIDE_S = 2 * LIFE_S
 """How long both versions serve beside each other: two tokens."""
 
 
 @pytest.mark.parametrize("version", RELEASED)
-def test_no_request_fails_while_replicas_of_one_store_are_replaced_and_put_back(version, tmp_path):
+def test_no_request_fails_while_replicas_of_one_store_are_replaced_and_put_back(version, tmp_path, monkeypatch):
+    monkeypatch.setattr(token_chaos, "LIFE_S", LIFE_S)
     old, new = built(RELEASED[version], tmp_path), ROOT / "src"
     with StoreServer(tmp_path) as store, running_setup(store, 2, old) as it, Clients(it.fleet.ports, 4) as clients:
         fleet = it.fleet

@@ -3,7 +3,6 @@
 Each command prints one JSON object:
 
     openai_python.py chat SECONDS WORKERS    streamed chats without pauses from WORKERS tasks
-    openai_python.py embed < texts.json      the vectors of a list of texts, in batches of 16
     openai_python.py one_of_each             one call of each kind, and an error
 """
 
@@ -18,13 +17,13 @@ from typing import Any
 
 from openai import APIStatusError, AsyncOpenAI, OpenAI, OpenAIError
 
-BATCH = 16
-CHAT_MODEL, EMBEDDING_MODEL = "tiny-chat", "minilm"
+CHAT_MODEL, EMBEDDING_MODEL = "tiny-chat", "tiny-ends"
 ANSWER_TOKENS = (16, 64, 256, 1024)
 """The lengths of the replies, in rotation."""
 UNTIL_THE_LIMIT = {"ignore_eos": True}
 """An option of llama.cpp: each reply has exactly the requested number of tokens, so a missing one is visible."""
 TOO_LONG = "word " * 10_000
+TEXTS = ["amber", "basalt", "topaz"]
 
 
 @dataclass(slots=True)
@@ -77,15 +76,6 @@ async def chat(seconds: float, workers: int) -> dict[str, Any]:
     return asdict(report)
 
 
-def embed(texts: list[str]) -> dict[str, Any]:
-    vectors: list[list[float]] = []
-    with OpenAI(max_retries=0) as client:
-        for start in range(0, len(texts), BATCH):
-            reply = client.embeddings.create(model=EMBEDDING_MODEL, input=texts[start : start + BATCH])
-            vectors += [entry.embedding for entry in reply.data]
-    return {"vectors": vectors}
-
-
 def plain(client: OpenAI) -> dict[str, Any]:
     answer = client.chat.completions.create(
         model=CHAT_MODEL,
@@ -127,14 +117,13 @@ def one_of_each() -> dict[str, Any]:
             "refused": error_of_too_long(client, stream=False),
             "refused_stream": error_of_too_long(client, stream=True),
             "models": [model.id for model in client.models.list()],
+            "vectors": [one.embedding for one in client.embeddings.create(model=EMBEDDING_MODEL, input=TEXTS).data],
         }
 
 
 def main(command: str, *arguments: str) -> None:
     if command == "chat":
         result = asyncio.run(chat(float(arguments[0]), int(arguments[1])))
-    elif command == "embed":
-        result = embed(json.load(sys.stdin))
     elif command == "one_of_each":
         result = one_of_each()
     else:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import secrets
 import socket
 import time
@@ -25,6 +26,10 @@ EMBEDDINGS_MODEL = "corp-embed"
 TOKEN_LIFE_S = 300.0
 """The token lifetime that deploy/compose.ragflow.yaml expects."""
 
+LABELS = re.findall(
+    r"--label (org\.opencontainers\.image\.[a-z.]+)=", (REPOSITORY / ".github/workflows/image.yml").read_text()
+)
+"""The labels of a release."""
 _FACTS = pytest.StashKey[list[str]]()
 
 
@@ -63,22 +68,25 @@ def engine(tmp_path_factory: pytest.TempPathFactory, facts: list[str]) -> Engine
 
 
 @pytest.fixture(scope="session")
-def base(engine: Engine, image: str) -> str:
-    """Build once more, from the cache, and return the name of the base."""
-    return engine.build(REPOSITORY, image)
+def base(built: tuple[str, str]) -> str:
+    return built[1]
 
 
 @pytest.fixture(scope="session")
-def image(engine: Engine, facts: list[str]) -> str:
-    """Build the image of this checkout and return its name, which contains a hash of the path."""
+def image(built: tuple[str, str]) -> str:
+    return built[0]
+
+
+@pytest.fixture(scope="session")
+def built(engine: Engine, facts: list[str]) -> tuple[str, str]:
+    """Build the image of this checkout with the labels of a release. Return its name, and that of its base."""
     tag = f"localhost/gatepass-e2e-{hashlib.sha256(bytes(REPOSITORY)).hexdigest()[:8]}:latest"
-    engine.prune_labelled()
     began = time.monotonic()
-    base = engine.build(REPOSITORY, tag)
+    base = engine.build(REPOSITORY, tag, *(f"--label={name}=a value" for name in LABELS))
     kind = "made here of Debian trixie: NOT the official python image" if "stand-in" in base else "pulled"
     facts.append(f"base: {base} ({kind}), {_megabytes(engine, base)}")
     facts.append(f"image: {_megabytes(engine, tag)} with the base, built in {time.monotonic() - began:.0f} s")
-    return tag
+    return tag, base
 
 
 def _megabytes(engine: Engine, image: str) -> str:
@@ -127,10 +135,10 @@ class CorporateServers:
 
 
 @pytest.fixture
-async def corporate(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[CorporateServers]:
-    """Serve on loopback. An indirect parameter is the lifetime of a token in seconds."""
+async def corporate(tmp_path: Path) -> AsyncIterator[CorporateServers]:
+    """Serve on loopback."""
     client = DemoClient(id="ragflow", secret=secrets.token_urlsafe(24), audience=AUDIENCE)
-    issuer = DemoIssuer([client], getattr(request, "param", TOKEN_LIFE_S), lambda _: None)
+    issuer = DemoIssuer([client], TOKEN_LIFE_S, lambda _: None)
     chat = ModelServer(issuer.key, AUDIENCE, CHAT_MODEL, pace_s=0.2)
     embeddings = ModelServer(issuer.key, AUDIENCE, EMBEDDINGS_MODEL)
     client_secret = tmp_path / "client_secret"

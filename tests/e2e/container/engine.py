@@ -59,11 +59,6 @@ class Engine:
         output = self._call([str(HERE / "build.sh"), str(context), tag, *options], BUILD_S, environment).stdout
         return output.strip().rpartition(" on ")[2]
 
-    def prune_labelled(self) -> None:
-        """Remove images with the labels of a release, which buildah takes for the cached last step without them."""
-        label = "org.opencontainers.image.revision"
-        self.podman("image", "prune", "--all", "--force", f"--filter=label={label}")
-
     def podman(self, *arguments: str, timeout_s: float = COMMAND_S, typed: str | None = None) -> str:
         """Run one podman command, with `typed` as its input, and return its standard output; raise EngineFailed."""
         return self._call(self._podman(arguments), timeout_s, typed=typed).stdout.strip()

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx2
-import pytest
 from packaging.utils import canonicalize_name
 
 import gatepass
@@ -21,19 +20,19 @@ from release import locks
 from tests.e2e.container.conftest import (
     CHAT_MODEL,
     EMBEDDINGS_MODEL,
+    LABELS,
     ContainerFactory,
     CorporateServers,
     Endpoint,
     free_port,
 )
-from tests.e2e.container.engine import LIMITS, REPOSITORY, Engine
+from tests.e2e.container.engine import LIMITS, Engine
 from tests.waiting import until, until_async
 
 READY_S = 20.0
 DRAIN_S = 25.0
 NOT_READY_S = 2.0
 STREAM_S = 30.0
-SHORT_TOKEN_LIFE_S = 8.0
 MOST_ADDED_BYTES = 25_000_000
 QUESTION = "please say all of these words again, one after the other, so that there is time to pull the plug"
 
@@ -93,54 +92,18 @@ async def test_chat_and_embeddings_work_with_environment_variables_only(
     assert len(corporate.issuer.minted) == 1
     assert endpoint.key not in container.log()
     assert corporate.issuer.minted[0].token not in container.log()
-    # as docs/ragflow.md does; EngineFailed if a step fails
-    assert "ok   upstream:embeddings models" in await asyncio.to_thread(container.run, "gatepass", "doctor")
+    printed = await asyncio.to_thread(container.run, "gatepass", "doctor")  # EngineFailed if a step fails
+    assert "ok   upstream:embeddings models" in printed
+    assert corporate.issuer.minted[-1].token not in printed
     facts.append(
         f"healthy {healthy_s:.1f} s after its start by the image's own HEALTHCHECK, idle {idle_bytes / 1e6:.0f} MB"
     )
 
 
-@pytest.mark.parametrize("corporate", [SHORT_TOKEN_LIFE_S], indirect=True)
-async def test_a_token_is_replaced_before_its_end(
-    containers: ContainerFactory, corporate: CorporateServers, endpoint: Endpoint, facts: list[str]
-) -> None:
-    container = await containers.start(endpoint.environment, options=endpoint.options)
-    await asyncio.to_thread(container.wait_healthy, READY_S)
-    body = {"model": EMBEDDINGS_MODEL, "input": "a"}
-    statuses: list[int] = []
-    async with asyncio.timeout(5 * SHORT_TOKEN_LIFE_S), client(endpoint) as http:
-
-        async def third_token_is_used() -> bool:
-            statuses.append((await http.post("/v1/embeddings", json=body)).status_code)
-            return len(set(corporate.embeddings.fingerprints)) >= 3
-
-        await until_async(third_token_is_used, 4 * SHORT_TOKEN_LIFE_S)
-    first, second, third = corporate.issuer.minted[:3]
-    assert set(statuses) == {200}
-    assert corporate.embeddings.refused == [], "an expired token was sent"
-    assert second.issued_at < first.expires_at
-    assert third.issued_at < second.expires_at
-    facts.append(
-        f"tokens of {SHORT_TOKEN_LIFE_S:.0f} s: two replaced before their end, {len(statuses)} requests, no error"
-    )
-
-
-async def test_doctor_passes_in_the_running_container(
-    containers: ContainerFactory, corporate: CorporateServers, endpoint: Endpoint
-) -> None:
-    container = await containers.start(endpoint.environment, options=endpoint.options)
-    await asyncio.to_thread(container.wait_healthy, READY_S)
-    output = await asyncio.to_thread(container.run, "gatepass", "doctor")
-    assert "Traceback" not in output
-    assert all(token.token not in output for token in corporate.issuer.minted)
-    assert "gatepass check" not in output
-    assert re.search(r"^ok .*upstreams?\b", output, re.MULTILINE | re.IGNORECASE), output
-
-
 def test_demo_runs_without_a_network(engine: Engine, image: str, facts: list[str]) -> None:
     """It needs a folder for its secrets, and nothing else that a hardened container lacks."""
     began = time.monotonic()
-    ended = engine.once(image, "demo", "--once", options=["--tmpfs=/tmp"])
+    ended = engine.once(image, "demo", "--once", "--life", "4", options=["--tmpfs=/tmp"])
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "All steps succeeded." in ended.stdout
     facts.append(f"demo --once in the image: {time.monotonic() - began:.0f} s")
@@ -245,21 +208,6 @@ def test_image_adds_little_to_its_base(engine: Engine, image: str, base: str, fa
     facts.append(f"compressed: {added_bytes / 1e6:.1f} MB above the base")
 
 
-def test_labels_of_a_release_name_version_commit_and_repository(engine: Engine, image: str) -> None:
-    """The options are those of image.yml; all layers come from the cache."""
-    workflow = (REPOSITORY / ".github/workflows/image.yml").read_text()
-    names = re.findall(r"--label (org\.opencontainers\.image\.[a-z.]+)=", workflow)
-    tag = f"{image.rpartition(':')[0]}:labels"
-    try:
-        engine.build(REPOSITORY, tag, *(f"--label={name}=a value" for name in names))
-        labels = engine.inspect("image", tag)["Config"]["Labels"]
-    finally:
-        engine.prune_labelled()
-    assert {"base.name", "base.digest", "revision", "source", "version"} == {name.split(".", 3)[3] for name in names}
-    assert all(labels[name] == "a value" for name in names)
-    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
-
-
 def test_image_refuses_to_start_without_a_key(engine: Engine, image: str) -> None:
     ended = engine.once(image, options=["--env=GATEPASS_UPSTREAM_URL=https://llm.corp.example/v1"])
     output = ended.stdout + ended.stderr
@@ -275,7 +223,8 @@ def test_healthcheck_fails_without_a_server(engine: Engine, image: str) -> None:
     assert "no answer from 127.0.0.1:8080" in ended.stderr
 
 
-def test_image_declares_user_command_port_and_healthcheck(engine: Engine, image: str) -> None:
+def test_image_declares_user_command_port_healthcheck_and_labels(engine: Engine, image: str) -> None:
+    """The labels of the workflow image.yml too, with which it was built."""
     described = engine.inspect("image", image)
     config = described["Config"]
     assert config["User"] == "65532:0"
@@ -285,12 +234,17 @@ def test_image_declares_user_command_port_and_healthcheck(engine: Engine, image:
     assert config["ExposedPorts"] == {"8080/tcp": {}}
     assert described["Healthcheck"]["Test"] == ["CMD", "gatepass", "healthcheck"]
     labels = {name: value for name, value in config["Labels"].items() if name.startswith("org.opencontainers")}
-    assert set(labels) == {f"org.opencontainers.image.{name}" for name in ("title", "description", "licenses")}
+    of_release = {"base.name", "base.digest", "revision", "source", "version"}
+    assert set(LABELS) == {f"org.opencontainers.image.{name}" for name in of_release}
+    assert all(labels.pop(name) == "a value" for name in LABELS)
+    assert labels.pop("org.opencontainers.image.licenses") == "Apache-2.0"
+    assert set(labels) == {f"org.opencontainers.image.{name}" for name in ("title", "description")}
 
 
-@pytest.mark.parametrize("tool", ["gcc", "cc", "ld", "make", "git", "curl"])
-def test_image_contains_no_build_or_download_tools(engine: Engine, image: str, tool: str) -> None:
-    ended = engine.once(image, "-c", f"command -v {tool}", options=["--entrypoint=/bin/sh"])
+def test_image_contains_no_build_or_download_tools(engine: Engine, image: str) -> None:
+    ended = engine.once(
+        image, "-c", "for tool in gcc cc ld make git curl; do command -v $tool; done", options=["--entrypoint=/bin/sh"]
+    )
     assert (ended.returncode, ended.stdout) == (127, "")
 
 

@@ -15,22 +15,23 @@ from django.core.management import call_command
 from django.core.wsgi import get_wsgi_application
 from waitress import create_server
 
-CLIENT_ID, CLIENT_SECRET = os.environ["CLIENT_ID"], os.environ["CLIENT_SECRET"]
+CLIENT_SECRET = os.environ["CLIENT_SECRET"]
 USER, PASSWORD = os.environ["USER_NAME"], os.environ["USER_PASSWORD"]
 
 
 def register() -> None:
-    """Create the user, and a client for each grant."""
+    """Create the user, and the clients."""
     application = apps.get_model("oauth2_provider", "Application")
     user = apps.get_model("auth", "User").objects.create_user(USER, password=PASSWORD)
-    for suffix, grant in (("", application.GRANT_CLIENT_CREDENTIALS), ("-login", application.GRANT_PASSWORD)):
+    own = application.GRANT_CLIENT_CREDENTIALS
+    for name, grant in (("basic", own), ("post", own), ("login", application.GRANT_PASSWORD)):
         application.objects.create(
-            client_id=CLIENT_ID + suffix,
+            client_id=name,
             client_secret=CLIENT_SECRET,
             client_type=application.CLIENT_CONFIDENTIAL,
             authorization_grant_type=grant,
             user=user,
-            name=f"gatepass{suffix}",
+            name=name,
         )
 
 

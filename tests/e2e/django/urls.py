@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
+
 from django.http import JsonResponse
 from django.urls import path
 from oauth2_provider.models import AccessToken
 from oauth2_provider.views import TokenView
 
 calls: list[dict] = []
-accepted: dict[str, int] = {}
+accepted: defaultdict[str, set[str]] = defaultdict(set)
+"""The used tokens by client."""
 refused: list[str] = []
 
 
 def token(request):
     reply = TokenView.as_view()(request)
-    calls.append({"grant": request.POST.get("grant_type"), "status": reply.status_code})
+    if reply.status_code != 200:
+        refused.append(reply.content.decode())
+        return reply
+    granted = AccessToken.objects.get(token=json.loads(reply.content)["access_token"])
+    calls.append({"grant": request.POST.get("grant_type"), "client": granted.application.client_id})
     return reply
 
 
@@ -24,14 +32,16 @@ def chat(request):
     if known_token is None or not known_token.is_valid(["chat"]):
         refused.append("unknown" if known_token is None else "expired")
         return JsonResponse({"error": {"message": "token is not alive"}}, status=401)
-    accepted[sent_token] = accepted.get(sent_token, 0) + 1
+    accepted[known_token.application.client_id].add(sent_token)
     message = {"role": "assistant", "content": "Hello."}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     return JsonResponse({"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]})
 
 
 def count(_):
-    return JsonResponse({"calls": calls, "refused": refused, "tokens": list(accepted.values())})
+    return JsonResponse(
+        {"calls": calls, "refused": refused, "tokens": {client: len(used) for client, used in accepted.items()}}
+    )
 
 
 urlpatterns = [

@@ -1,5 +1,4 @@
 // The issuer: oidc-provider, client credentials, JWT access tokens (RFC 9068) that live TOKEN_LIFE_S seconds.
-// With AT_MS_OF_A_SECOND each token is issued at that millisecond of a second, because a JWT has times in whole seconds.
 // GET /count returns the time and the status of each token call.
 
 import { generateKeyPairSync } from 'node:crypto';
@@ -8,7 +7,7 @@ import process from 'node:process';
 
 import Provider from 'oidc-provider';
 
-const { AT_MS_OF_A_SECOND, CLIENT_ID, CLIENT_SECRET, RESOURCE, SCOPE, TOKEN_LIFE_S } = process.env;
+const { CLIENT_ID, CLIENT_SECRET, RESOURCE, SCOPE, TOKEN_LIFE_S } = process.env;
 
 function signingKey() {
   const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
@@ -45,14 +44,6 @@ function configuration() {
 const calls = [];
 let answer;
 
-const LATE_MS = 200;
-
-function grantInTime(request, response) {
-  const lateMs = AT_MS_OF_A_SECOND ? (1000 + Date.now() - Number(AT_MS_OF_A_SECOND)) % 1000 : 0;
-  if (lateMs < LATE_MS) grant(request, response);
-  else setTimeout(grantInTime, 1000 - lateMs, request, response);
-}
-
 function grant(request, response) {
   const call = { at_s: Date.now() / 1000, status: null };
   calls.push(call);
@@ -67,7 +58,7 @@ function handle(request, response) {
     return;
   }
   if (request.method === 'POST' && request.url === '/token') {
-    grantInTime(request, response);
+    grant(request, response);
     return;
   }
   answer(request, response);

@@ -22,7 +22,7 @@ async function signer(alg, key) {
   const jwk = await exportJWK(createPublicKey(file(key)));
   return {
     ...shared,
-    client_id: `signer-${alg}`,
+    client_id: alg,
     token_endpoint_auth_method: 'private_key_jwt',
     token_endpoint_auth_signing_alg: alg,
     jwks: { keys: [{ ...jwk, alg, use: 'sig' }] },
@@ -69,22 +69,24 @@ async function configuration() {
 
 const calls = [];
 const refused = [];
-const tokens = {};
+const tokens = {}; // the ids of the used tokens by client
 let answer;
 let issuer;
 
 async function chat(request, response) {
   const sentToken = (request.headers.authorization ?? '').replace(/^Bearer /, '');
   response.setHeader('content-type', 'application/json');
+  let claims;
   try {
-    await jwtVerify(sentToken, signing.publicKey, { issuer, audience: RESOURCE, clockTolerance: 0 });
+    const wanted = { issuer, audience: RESOURCE, clockTolerance: 0 };
+    claims = (await jwtVerify(sentToken, signing.publicKey, wanted)).payload;
   } catch (error) {
     refused.push(error.code ?? String(error));
     response.statusCode = 401;
     response.end(JSON.stringify({ error: { message: 'token is not alive' } }));
     return;
   }
-  tokens[sentToken] = (tokens[sentToken] ?? 0) + 1;
+  (tokens[claims.client_id] ??= new Set()).add(claims.jti);
   const message = { role: 'assistant', content: 'Hello.' };
   const choices = [{ index: 0, message, finish_reason: 'stop' }];
   response.end(JSON.stringify({ id: 'c', object: 'chat.completion', created: 1, model: 'm', choices }));
@@ -93,17 +95,13 @@ async function chat(request, response) {
 function handle(request, response) {
   if (request.url === '/count') {
     response.setHeader('content-type', 'application/json');
-    response.end(JSON.stringify({ calls, refused, tokens: Object.values(tokens) }));
+    const used = Object.fromEntries(Object.entries(tokens).map(([client, ids]) => [client, ids.size]));
+    response.end(JSON.stringify({ calls, refused, tokens: used }));
     return;
   }
   if (request.url === '/v1/chat/completions') {
     request.resume().on('end', () => chat(request, response));
     return;
-  }
-  if (request.method === 'POST' && request.url === '/token') {
-    const call = { grant: 'client_credentials', status: null };
-    calls.push(call);
-    response.on('finish', () => { call.status = response.statusCode; });
   }
   answer(request, response);
 }
@@ -113,7 +111,11 @@ const server = createServer({
 }, handle);
 server.listen(0, '127.0.0.1', async () => {
   issuer = `https://127.0.0.1:${server.address().port}`;
-  answer = new Provider(issuer, await configuration()).callback();
+  const provider = new Provider(issuer, await configuration());
+  provider.on('grant.success', ({ oidc }) => {
+    calls.push({ grant: oidc.params.grant_type, client: oidc.client.clientId });
+  });
+  answer = provider.callback();
   console.log(`listening on ${issuer}`);
 });
 process.once('SIGTERM', () => process.exit(0));

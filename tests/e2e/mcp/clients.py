@@ -7,16 +7,14 @@ import os
 import re
 import subprocess
 import tempfile
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.e2e.process import Process
-from tests.e2e.servers import KEY, REPLY_S, RESOURCE, ROOT, CheckedServer, Issuer, get_json, installed, listening
+from tests.e2e.servers import KEY, RESOURCE, ROOT, CheckedServer, Issuer, get_json, installed, listening
 
 FOLDER = Path(__file__).parent
 MODERN = "2026-07-28"
@@ -144,64 +142,6 @@ def conformance(url: str) -> dict[str, tuple[int, int]]:
     program = installed("node-mcp") / "node_modules" / ".bin" / "conformance"
     done = run([node(), program, "server", "--suite", "all", "--url", url])
     return {name: (int(passed), int(failed)) for name, passed, failed in SCENARIO.findall(done.stdout)}
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def message(self) -> Any:
-        """The JSON-RPC message, whether it came as JSON or as the first event with data of a stream."""
-        if self.headers.get("content-type", "").startswith("text/event-stream"):
-            return next(json.loads(line[6:]) for line in self.body.splitlines() if line[:7] == b"data: {")
-        return json.loads(self.body)
-
-
-INITIALIZE = {
-    "jsonrpc": "2.0",
-    "id": 1,
-    "method": "initialize",
-    "params": {
-        "protocolVersion": "2025-11-25",
-        "capabilities": {},
-        "clientInfo": {"name": "tests", "version": "1"},
-    },
-}
-
-
-def request(method: str, id_: int | str | None = 2, **params: Any) -> dict[str, Any]:
-    """Return a request, or a notification if `id_` is None."""
-    message = {"jsonrpc": "2.0", "method": method, "params": params}
-    return message if id_ is None else {**message, "id": id_}
-
-
-def send(url: str, message: Any, key: str | None = KEY, method: str = "POST", **headers: str) -> Reply:
-    """Send one message without an SDK. An underscore in a header's name stands for a hyphen."""
-    fields = {name.replace("_", "-"): value for name, value in headers.items()}
-    if key is not None:
-        fields["authorization"] = f"Bearer {key}"
-    fields |= {"content-type": "application/json", "accept": "application/json, text/event-stream"}
-    data = None if message is None else json.dumps(message).encode()
-    asked = urllib.request.Request(url, data, fields, method=method)  # noqa: S310 - loopback
-    try:
-        with urllib.request.urlopen(asked, timeout=REPLY_S) as reply:  # noqa: S310 - loopback
-            return Reply(reply.status, {k.lower(): v for k, v in reply.headers.items()}, reply.read())
-    except urllib.error.HTTPError as error:
-        with error:
-            return Reply(error.code, {k.lower(): v for k, v in error.headers.items()}, error.read())
-
-
-def open_session(url: str, key: str = KEY) -> str:
-    """Do the handshake and return the id of the session."""
-    reply = send(url, INITIALIZE, key)
-    assert reply.status == 200, reply
-    session = reply.headers["mcp-session-id"]
-    done = send(url, request("notifications/initialized", None), key, mcp_session_id=session)
-    assert done.status == 202, done
-    return session
 
 
 def sessions(urls: list[str], count: int, seconds: float, key: str = KEY) -> dict[str, Any]:

@@ -9,8 +9,7 @@ import sys
 import tempfile
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,59 +109,28 @@ def configuration(url: str) -> Config:
         "upstreams": {
             "main": {"base_url": f"{url}/v1"},
             "opted": {"base_url": f"{url}/v1", "learn_also": opted},
+            "ragflow": {"base_url": url, "dialect": "ragflow"},
+            "cumulative": {"base_url": f"{url}/v1", "repair": {"cumulative": True}},
             **{model: {"base_url": f"{url}/v1", "credential": model} for model in renewed},
         },
         "models": {
             "*": {"upstream": "main"},
-            **{row.model: {"upstream": "opted"} for row in ROWS if row.route == "opted"},
+            **{row.model: {"upstream": row.route} for row in ROWS if row.route in ("opted", "ragflow")},
+            "cumulative": {"upstream": "cumulative"},
             **{model: {"upstream": model} for model in renewed},
         },
     }
 
 
-def add_ragflow_upstream(config: Config, url: str) -> None:
-    config["upstreams"]["ragflow"] = {"base_url": url, "dialect": "ragflow"}
-    config["models"] |= {row.model: {"upstream": "ragflow"} for row in ROWS if row.route == "ragflow"}
-
-
-def add_cumulative_upstream(config: Config, url: str) -> None:
-    config["upstreams"]["cumulative"] = {"base_url": f"{url}/v1", "repair": {"cumulative": True}}
-    config["models"]["cumulative"] = {"upstream": "cumulative"}
-
-
-OPTIONAL_UPSTREAMS: tuple[Callable[[Config, str], None], ...] = (add_ragflow_upstream, add_cumulative_upstream)
-"""Upstreams that an older gatepass may reject. Their rows then use the default upstream."""
-
-
-def _gatepass(*arguments: str | Path) -> list[str | Path]:
-    return [installed("python-gatepass") / "bin" / "python", "-m", "gatepass", *arguments]
-
-
-def _environment() -> dict[str, str]:
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
-    return plain | {"PYTHONPATH": str(ROOT / "src")}
-
-
-def _accepted(config: Config, path: Path) -> bool:
-    path.write_text(json.dumps(config), encoding="utf-8")
-    check = [str(part) for part in _gatepass("check", "--config", path)]
-    return subprocess.run(check, env=_environment(), capture_output=True, timeout=30, check=False).returncode == 0
-
-
 @contextmanager
 def gatepass(folder: Path, url: str) -> Iterator[str]:
     path = folder / "gatepass.json"
-    config = configuration(url)
-    for add_upstream in OPTIONAL_UPSTREAMS:
-        tried = json.loads(json.dumps(config))
-        add_upstream(tried, url)
-        config = tried if _accepted(tried, path) else config
-    path.write_text(json.dumps(config), encoding="utf-8")
-    with Process(_gatepass("serve", "--config", path, "--port", "0"), environment=_environment()) as process:
-        try:
-            yield listening(process)
-        finally:
-            (folder / "gatepass.log").write_text(process.output, encoding="utf-8")
+    path.write_text(json.dumps(configuration(url)), encoding="utf-8")
+    python = installed("python-gatepass") / "bin" / "python"
+    command: list[str | Path] = [python, "-m", "gatepass", "serve", "--config", path, "--port", "0"]
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
+    with Process(command, environment=plain | {"PYTHONPATH": str(ROOT / "src")}) as process:
+        yield listening(process)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +148,10 @@ class PathResults:
         )
 
 
-def _measure_path(url: str, upstream_url: str, clients: Sequence[Client], rows: Sequence[Row]) -> PathResults:
+def _measure_path(url: str, upstream_url: str, rows: Sequence[Row]) -> PathResults:
     assessments: dict[str, Assessments] = {}
     requests: Counter[str] = Counter()
-    for client in clients:
+    for client in CLIENTS:
         forget = urllib.request.Request(f"{upstream_url}/forget", b"", method="POST")  # noqa: S310 - loopback
         urllib.request.urlopen(forget, timeout=10).close()  # noqa: S310 - loopback
         assessments[client.title] = run(client, url, calls_of(client, rows))
@@ -191,16 +159,11 @@ def _measure_path(url: str, upstream_url: str, clients: Sequence[Client], rows: 
     return PathResults(assessments, requests)
 
 
-def measure(
-    folder: Path, clients: Sequence[Client] = CLIENTS, rows: Sequence[Row] = ROWS
-) -> tuple[PathResults, PathResults]:
-    """Return the results of the clients directly at the upstream, and through gatepass."""
-    with (
-        upstream() as direct_upstream,
-        upstream() as gatepass_upstream,
-        gatepass(folder, gatepass_upstream) as url,
-        ThreadPoolExecutor(2) as pool,
-    ):
-        direct = pool.submit(_measure_path, direct_upstream, direct_upstream, clients, rows)
-        via_gatepass = pool.submit(_measure_path, url, gatepass_upstream, clients, rows)
-        return direct.result(), via_gatepass.result()
+def measure_via_gatepass(folder: Path, rows: Sequence[Row] = ROWS) -> PathResults:
+    with upstream() as upstream_url, gatepass(folder, upstream_url) as url:
+        return _measure_path(url, upstream_url, rows)
+
+
+def measure_directly(rows: Sequence[Row] = ROWS) -> PathResults:
+    with upstream() as url:
+        return _measure_path(url, url, rows)

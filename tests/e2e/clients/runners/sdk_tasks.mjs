@@ -26,6 +26,24 @@ async function byOpenAI(model, streams, steps) {
   }
 }
 
+async function byAnthropic(model, streams, steps) {
+  const { default: Anthropic } = await import('@anthropic-ai/sdk');
+  const client = new Anthropic({ maxRetries: 0 });
+  const source = { type: 'base64', media_type: 'image/png', data: task.picture };
+  const content = [{ type: 'text', text: task.question }, { type: 'image', source }];
+  const messages = [{ role: 'user', content }];
+  for (;;) {
+    const asked = { model, max_tokens: 64, messages, tools: [{ name: 'add', input_schema: schema }] };
+    const answer = streams ? await client.messages.stream(asked).finalMessage() : await client.messages.create(asked);
+    const calls = answer.content.filter((one) => one.type === 'tool_use').map((one) => [one.id, one.name, one.input]);
+    const text = answer.content.filter((one) => one.type === 'text').map((one) => one.text).join('');
+    steps.push({ text, calls, tokens: [answer.usage.input_tokens, answer.usage.output_tokens] });
+    if (!calls.length) return;
+    const results = calls.map(([id, , { a, b }]) => ({ type: 'tool_result', tool_use_id: id, content: String(a + b) }));
+    messages.push({ role: 'assistant', content: answer.content }, { role: 'user', content: results });
+  }
+}
+
 async function byAISDK(model, streams, steps) {
   const { generateText, jsonSchema, stepCountIs, streamText, tool } = await import('ai');
   globalThis.AI_SDK_LOG_WARNINGS = false;
@@ -48,6 +66,7 @@ async function byAISDK(model, streams, steps) {
 
 const WAYS = {
   'openai': byOpenAI,
+  'anthropic': byAnthropic,
   '@ai-sdk/openai': async (model, ...others) => {
     const { createOpenAI } = await import('@ai-sdk/openai');
     return byAISDK(createOpenAI({ baseURL: process.env.OPENAI_BASE_URL }).responses(model), ...others);

@@ -59,6 +59,33 @@ def by_openai(model: str, streams: bool, steps: Steps) -> None:
             ]
 
 
+def by_anthropic(model: str, streams: bool, steps: Steps) -> None:
+    import anthropic
+
+    source = {"type": "base64", "media_type": "image/png", "data": TASK["picture"]}
+    content: Any = [{"type": "text", "text": TASK["question"]}, {"type": "image", "source": source}]
+    messages: list[Any] = [{"role": "user", "content": content}]
+    asked: Any = {"model": model, "max_tokens": 64, "tools": [{"name": "add", "input_schema": SCHEMA}]}
+    with anthropic.Anthropic(max_retries=0) as client:
+        while True:
+            if streams:
+                with client.messages.stream(**asked, messages=messages) as stream:
+                    answer: Any = stream.get_final_message()
+            else:
+                answer = client.messages.create(**asked, messages=messages)
+            calls = [(one.id, one.name, one.input) for one in answer.content if one.type == "tool_use"]
+            text = "".join(one.text for one in answer.content if one.type == "text")
+            steps.append(step(text, calls, (answer.usage.input_tokens, answer.usage.output_tokens)))
+            if not calls:
+                return
+            results = [
+                {"type": "tool_result", "tool_use_id": key, "content": str(add(**arguments))}
+                for key, _, arguments in calls
+            ]
+            messages.append({"role": "assistant", "content": [one.to_dict() for one in answer.content]})
+            messages.append({"role": "user", "content": results})
+
+
 def by_agents(model: str, streams: bool, steps: Steps) -> None:
     import openai
     from agents import Agent, ItemHelpers, OpenAIResponsesModel, Runner, function_tool, set_tracing_disabled
@@ -119,6 +146,7 @@ def by_langchain_anthropic(model: str, streams: bool, steps: Steps) -> None:
 
 WAYS = {
     "openai": by_openai,
+    "anthropic": by_anthropic,
     "openai-agents": by_agents,
     "langchain-openai": by_langchain_openai,
     "langchain-anthropic": by_langchain_anthropic,
