@@ -25,7 +25,6 @@ from gatepass.observability.redaction import Redactor
 from gatepass.tokens import lifetime
 from gatepass.tokens.failure import (
     CHECK_ISSUER,
-    PROBE_S,
     FailureKind,
     FailureState,
     FetchFailure,
@@ -500,7 +499,8 @@ class TokenHolder:
         """Start each fetch when it is due, with and without traffic."""
         while True:
             now = self._clock.now()
-            if self._watches_secret() and self._log.mask_secrets(self._source.secrets()) != self._secret_hash:
+            has_fetched = self._fetch is None and (self._token is not None or self._failure_state is not None)
+            if has_fetched and self._log.mask_secrets(self._source.secrets()) != self._secret_hash:
                 self._refresh_at_s = now  # a new secret takes effect before the old token ends
                 self._failure_state = retry_now(self._failure_state, now) if self._failure_state is not None else None
             self._fetch_if_due(now)
@@ -511,19 +511,11 @@ class TokenHolder:
         await wait_at_most(self._wake, sleep_s, self._clock)
         self._wake.clear()
 
-    def _watches_secret(self) -> bool:
-        """Whether a change of the secret matters now: the issuer may refuse it, or it fetched the current token."""
-        if self._fetch is not None:
-            return False
-        state = self._failure_state
-        return self._token is not None if state is None else state.failure.kind is not FailureKind.OUTAGE
-
 
 def _expired_on_arrival(token: Token, now: float) -> FetchFailure:
     return FetchFailure(
         f"the token had expired on arrival: {max(0.0, token.end_s - token.requested_s):.1f} s of lifetime, "
         f"and fetching it took {now - token.requested_s:.1f} s",
-        retry_after_s=PROBE_S,  # a quick attempt would bring another one
         from_other_process=token.from_store,
     )
 

@@ -6,13 +6,17 @@ import asyncio
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gatepass.cancel import timeout
 from gatepass.clock import SystemClock
-from gatepass.tokens.sources.exec import PIPE_CLOSE_S, STDERR_BYTES, ProcessResult, run
-from tests.integration.tokens.programs import LOOPS, children, descriptors, in_group, lives, on
+from gatepass.config.credential.kinds import ExecCredential
+from gatepass.observability.redaction import Redactor
+from gatepass.tokens import FetchFailure, TokenHolder, WaitBudget
+from gatepass.tokens.sources.exec import PIPE_CLOSE_S, STDERR_BYTES, ExecSource, ProcessResult, run
+from tests.integration.tokens.programs import LOOPS, children, descriptors, in_group, lives, on, program
 from tests.waiting import block_until, until
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
@@ -154,3 +158,31 @@ def test_a_program_that_cannot_be_started_is_reported(loop, command, error, tmp_
         on(loop, run(command, ENVIRONMENT, 10, bytearray(), CLOCK))
     with pytest.raises(ValueError, match="NUL"):
         on(loop, run(["true"], {"A": "\0"}, 10, bytearray(), CLOCK))
+
+
+def source(*command: str, **more: Any) -> ExecSource:
+    return ExecSource("corp", ExecCredential.model_validate({"type": "exec", "command": list(command), **more}), CLOCK)
+
+
+def test_a_program_is_found_by_the_path_of_its_own_environment(loop, tmp_path, monkeypatch):
+    program(tmp_path, "print('abc')", "corp-login")
+    with pytest.raises(FetchFailure, match="corp-login cannot be started: No such file or directory"):
+        on(loop, source("corp-login").fetch())
+    assert on(loop, source("corp-login", env={"PATH": str(tmp_path)}).fetch()).text == "abc"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert on(loop, source("corp-login").fetch()).text == "abc"
+
+
+def test_a_holder_that_closes_kills_the_program(loop, tmp_path):
+    file, pids = tmp_path / "pid", list[int]()  # the program would end by itself after a minute: it is to be killed
+    path = program(tmp_path, f"import os, time\nopen('{file}', 'w').write(str(os.getpid()))\ntime.sleep(60)")
+
+    async def work() -> None:
+        holder = TokenHolder("corp", source(path), CLOCK, Redactor(), WaitBudget(10.0))
+        holder.start()
+        pids.append(int(await until(lambda: file.exists() and file.read_text())))
+        await holder.aclose()
+
+    on(loop, work())
+    assert not lives(pids[0])
+    assert children() == []

@@ -63,6 +63,8 @@ def test_a_token_that_worked_for_nobody_is_renewed_without_a_wait_as_often_as_be
     rejections = Renewing()
     assert renewed_at(rejections, 0.0) == 0.0
     assert [rejections.reject(EMBED, 0.1), rejections.renew_at_s] == [True, 0.1]
+    rejections.renew(0.1)
+    assert renewed_at(rejections, 2.05) == 2.05, "nor does it delay one that worked"
 
 
 def test_a_renewal_that_begins_too_late_for_a_request_is_left_to_others():

@@ -72,17 +72,6 @@ def test_no_two_secrets_are_alike(first, second):
     assert same == (first == second)
 
 
-def test_a_secret_in_a_file_is_read_for_each_fingerprint(tmp_path):
-    file = tmp_path / "secret"
-    file.write_text("old")
-    settings = oauth2(client_secret=Secret(file.read_text))
-    before = credential_fingerprint(settings)
-    file.write_text("new")
-    assert credential_fingerprint(settings) != before
-    file.write_text("old")
-    assert credential_fingerprint(settings) == before
-
-
 def test_references_inside_a_body_are_read_again():
     value = ["old"]
     settings = http_json(json={"login": [{"secret": Reference("${X}", (), lambda: value[0])}]})
@@ -147,9 +136,3 @@ def test_a_pipe_in_place_of_a_file_does_not_wait_for_a_writer(tmp_path):
     os.mkfifo(tmp_path / "token")
     with pytest.raises(OSError, match="not a regular file"):
         credential_fingerprint(oauth2(**EXCHANGE, subject_file=str(tmp_path / "token")))
-
-
-def test_a_fingerprint_reveals_nothing_of_its_parts():
-    digest = credential_fingerprint(oauth2(client_secret=Secret("a-secret")))
-    assert len(digest) == 64
-    assert set(digest) <= set("0123456789abcdef")

@@ -81,26 +81,6 @@ async def test_the_workers_own_store_does_not_outlive_them(clock, store, scope, 
     assert SharedRefreshTokenStore(refreshing(), wire, clock).is_persistent is is_persistent
 
 
-async def test_leases_exclude_each_other_in_one_process_and_in_two(clock, store):
-    one, two = (SharedRefreshTokenStore(refreshing(), store, clock) for _ in range(2))
-    inside, most = 0, 0
-
-    async def use(refresh_store):
-        nonlocal inside, most
-        async with refresh_store.exclusive(60.0):
-            inside += 1
-            most = max(most, inside)
-            event = asyncio.Event()
-            clock.call_later(5.0, event.set)
-            await event.wait()
-            inside -= 1
-
-    using = [asyncio.create_task(use(refresh_store)) for refresh_store in (one, one, two, two)]
-    await clock.advance(21.0)
-    assert all(task.done() for task in using)
-    assert most == 1
-
-
 async def test_a_lock_that_is_not_free_in_time_is_reported(clock, store):
     one, two = (SharedRefreshTokenStore(refreshing(), store, clock) for _ in range(2))
     async with one.exclusive(1.0):
@@ -108,19 +88,6 @@ async def test_a_lock_that_is_not_free_in_time_is_reported(clock, store):
         await clock.advance(1.1)
         failure = await failure_of(lambda: waiting.result())
         assert "another process uses the refresh token" in failure.reason
-
-
-async def test_the_lease_of_a_dead_process_expires(clock, store):
-    dead = wired(store, clock)
-    lease = SharedRefreshTokenStore(refreshing(), dead, clock).exclusive(1.0)
-    await lease.__aenter__()
-    dead.state = "down"
-    living = asyncio.create_task(SharedRefreshTokenStore(refreshing(), store, clock).exclusive(5.0).__aenter__())
-    await clock.advance(1.0)
-    assert not living.done()
-    await clock.advance(1.5)
-    assert living.done()
-    await lease.__aexit__(None, None, None)
 
 
 async def test_without_the_store_no_refresh_token_is_used(clock, store):

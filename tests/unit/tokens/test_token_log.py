@@ -2,7 +2,7 @@ import pytest
 
 from gatepass.observability.redaction import KEPT, MASK, Redactor
 from gatepass.tokens.lifetime import Token
-from gatepass.tokens.token_log import TokenLog
+from gatepass.tokens.token_log import MAX_REASONS, TokenLog
 from gatepass.types import Secret
 
 
@@ -46,3 +46,29 @@ def test_an_implausible_lifetime_is_logged_once_until_a_plausible_one(log, caplo
         log.log_fetched(Token(Secret("a-token-of-some-length"), 0.0, 3600.0, implausible_lifetime_s=doubted_s), 0.1)
     expected = {"credential": "corp", "claimed_lifetime_s": 300_000, "lifetime_s": 3600.0}
     assert [(r.getMessage(), r.fields) for r in caplog.records] == [("lifetime_implausible", expected)] * 2
+
+
+def test_the_same_reason_is_logged_once_a_minute_with_its_count(log):
+    assert [log.count_to_report("down", float(now)) for now in range(0, 130, 10)] == [
+        *(1, None, None, None, None, None),
+        *(6, None, None, None, None, None),
+        6,
+    ]
+
+
+def test_reasons_that_differ_only_in_numbers_are_equal(log):
+    reasons = ("answered 500: id 4711", "answered 500: id 0815", "id 9f8e7d6c5b", "id 1a2b3c4d5e", "other")
+    assert [log.count_to_report(reason, 0.0) for reason in reasons] == [1, None, 1, None, 1]
+
+
+def test_failure_after_a_success_is_reported_at_once(log):
+    log.count_to_report("down", 0.0)
+    log.log_shared(Token(Secret("token-1"), 0.5, 300.0))
+    assert log.count_to_report("down", 1.0) == 1
+
+
+def test_an_issuer_with_a_new_text_each_time_is_logged_once_a_minute(log):
+    words = [f"{chr(97 + at % 26)}{chr(103 + at // 26)}" for at in range(200)]
+    reported = [log.count_to_report(word, 0.0) for word in words]
+    assert sum(times is not None for times in reported) == MAX_REASONS + 1
+    assert log.count_to_report("something else", 60.0) == 200 - MAX_REASONS

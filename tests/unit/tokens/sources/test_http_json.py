@@ -29,20 +29,6 @@ async def sent(endpoint: Endpoint, **settings: object) -> OutboundRequest:
     return endpoint.requests[0]
 
 
-async def test_a_json_login(endpoint: Endpoint):
-    assert await sent(endpoint, json=LOGIN) == OutboundRequest(
-        "POST",
-        "https://portal.example/login",
-        (
-            (b"accept", b"application/json"),
-            (b"accept-encoding", b"identity"),
-            (b"user-agent", b"gatepass"),
-            (b"content-type", b"application/json"),
-        ),
-        b'{"app_id":"bot","n":[1,null,true]}',
-    )
-
-
 @pytest.mark.parametrize("document", [[], {}, 0, "", False])
 async def test_every_json_document_is_a_body(endpoint: Endpoint, document):
     request = await sent(endpoint, json=document)

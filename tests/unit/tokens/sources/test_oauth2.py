@@ -32,12 +32,6 @@ async def test_the_secret_goes_by_basic_form_encoded_before_it_is_joined(endpoin
     )
 
 
-async def test_the_secret_goes_in_the_form_and_then_nowhere_else(endpoint: Endpoint):
-    request = await sent(endpoint, client_auth="form")
-    assert request.body == f"grant_type=client_credentials&client_id=me&client_secret={SECRET}".encode()
-    assert b"authorization" not in dict(request.headers)
-
-
 async def test_scope_audience_and_extra_fields_are_sent(endpoint: Endpoint):
     request = await sent(
         endpoint,

@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qs
 
-import jwt
 import pytest
 
 from gatepass.errors import TokenUnavailable
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens import TokenHolder, WaitBudget, build_source
-from gatepass.types import OutboundRequest, Secret
+from gatepass.types import OutboundRequest
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.conftest import Endpoint
-from tests.unit.tokens.keys import private_pem, public_pem
 from tests.unit.tokens.scripted import (
     Hang,
     Mint,
@@ -33,8 +31,6 @@ from tests.unit.tokens.scripted import (
 WALL_S = 1_800_000_000
 TOKEN_TYPE = "urn:ietf:params:oauth:token-type:"
 EXCHANGE = {"grant_type": "token_exchange"}
-SPIFFE = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
-BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 def form(request: OutboundRequest) -> dict[str, list[str]]:
@@ -51,20 +47,6 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "assertion"
     path.write_text(signed(iss="k8s", exp=WALL_S + 600) + "\n")
     return path
-
-
-@pytest.mark.parametrize(
-    ("settings", "urn"),
-    [({}, BEARER), ({"extra": {"client_assertion_type": Secret(SPIFFE)}}, SPIFFE)],
-)
-async def test_the_assertion_in_a_file_authenticates_the_client(endpoint: Endpoint, file, settings, urn):
-    await endpoint.source(federated(file, **settings)).fetch()
-    assert form(endpoint.requests[0]) == {
-        "grant_type": ["client_credentials"],
-        "client_id": ["me"],
-        "client_assertion_type": [urn],
-        "client_assertion": [file.read_text().strip()],
-    }
 
 
 async def test_a_rotated_assertion_goes_with_the_next_fetch(endpoint: Endpoint, file):
@@ -125,25 +107,6 @@ async def test_jwt_bearer_presents_the_assertion_in_a_file(endpoint: Endpoint, f
         "assertion": [file.read_text().strip()],
         "scope": ["llm"],
     }
-
-
-@pytest.mark.parametrize(
-    ("settings", "audience"),
-    [({}, "https://sso.example/token"), ({"assertion_audience": "https://sso.example"}, "https://sso.example")],
-)
-async def test_jwt_bearer_signs_an_assertion_about_the_subject(endpoint: Endpoint, settings, audience):
-    key = Secret(private_pem("p256"))
-    await endpoint.source(
-        oauth2(grant_type="jwt_bearer", subject="svc-llm", private_key=key, key_id="k", **settings)
-    ).fetch()
-    sent = form(endpoint.requests[0])
-    assertion = sent["assertion"][0]
-    claims = jwt.decode(
-        assertion, public_pem("p256"), algorithms=["ES256"], audience=audience,
-        options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
-    )  # fmt: skip
-    assert (claims["iss"], claims["sub"], jwt.get_unverified_header(assertion)["kid"]) == ("me", "svc-llm", "k")
-    assert "client_secret" in sent  # the client authenticates by its own method
 
 
 async def test_token_exchange_sends_the_fields_of_rfc_8693(endpoint: Endpoint, file):

@@ -11,7 +11,6 @@ from azure.core.pipeline import transport as pipeline
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from gatepass.tokens.lifetime import LifetimeSource, TokenKind
 from gatepass.tokens.secrets import secret_values
 from gatepass.tokens.source import build_source
 from gatepass.tokens.vendor.entra import AzureTransport
@@ -48,20 +47,6 @@ def source(issuer, **settings):
 
 def form(issuer):
     return {name: value for name, (value,) in parse_qs(issuer.requests[-1].body.decode()).items()}
-
-
-async def test_a_client_secret_is_exchanged_at_the_tenants_endpoint():
-    issuer = ScriptedIssuer(present(), Mint(life=3_599, text="the-token"))
-    token = await source(issuer, client_secret=SECRET).fetch()
-    assert (token.text, token.requested_s, token.lifetime_s) == ("the-token", 1_000.0, 3_599.0)
-    assert (token.kind, token.lifetime_source) == (TokenKind.OPAQUE, LifetimeSource.REPLY)
-    assert (issuer.requests[-1].method, issuer.requests[-1].url) == ("POST", TOKEN_URL)
-    assert form(issuer) == {
-        "grant_type": "client_credentials",
-        "client_id": "app-1",
-        "client_secret": SECRET,
-        "scope": SCOPE,
-    }
 
 
 async def test_authority_and_scope_are_configured():

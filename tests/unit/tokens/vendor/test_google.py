@@ -6,16 +6,14 @@ import time
 from typing import Any
 from urllib.parse import parse_qs
 
-import jwt
 import pytest
 from google.oauth2.service_account import Credentials
 
-from gatepass.tokens.lifetime import LifetimeSource
 from gatepass.tokens.secrets import secret_values
 from gatepass.tokens.source import build_source
 from gatepass.tokens.vendor.google import GoogleSource
 from tests.unit.threads import BOUND_S, OneThread
-from tests.unit.tokens.keys import private_pem, public_pem
+from tests.unit.tokens.keys import private_pem
 from tests.unit.tokens.scripted import Answer, Broken, Hang, Mint, ScriptedIssuer, answer, failure_of, refused
 from tests.unit.tokens.vendor.accounts import SECRET, file_of, google, present, service_account, user
 
@@ -38,24 +36,6 @@ def source(issuer, environment=None, **settings):
 
 def form(issuer, number=-1):
     return {name: value for name, (value,) in parse_qs(issuer.requests[number].body.decode()).items()}
-
-
-async def test_a_service_account_signs_for_its_scopes(tmp_path):
-    issuer = ScriptedIssuer(present(), Mint(life=3_599, text="ya29.token"))
-    token = await source(
-        issuer, credentials_file=file_of(tmp_path, service_account()), scope="https://a https://b"
-    ).fetch()
-    assert (token.text, token.requested_s, token.lifetime_s, token.lifetime_source) == (
-        "ya29.token",
-        1_000.0,
-        3_599,
-        LifetimeSource.REPLY,
-    )
-    assert (issuer.requests[0].method, issuer.requests[0].url) == ("POST", TOKEN_URL)
-    sent = form(issuer)
-    assert sent["grant_type"] == "urn:ietf:params:oauth:grant-type:jwt-bearer"
-    claims = jwt.decode(sent["assertion"], public_pem("rsa"), algorithms=["RS256"], audience=TOKEN_URL)
-    assert (claims["iss"], claims["scope"]) == ("bot@project.iam.gserviceaccount.com", "https://a https://b")
 
 
 async def test_every_fetch_mints_and_reads_the_file_anew(tmp_path):
