@@ -81,7 +81,7 @@ def fuzz(name: str, seed: int, *, seconds: float = math.inf, runs_at_most: float
     began_s, runs, size = time.monotonic(), 0, len(inputs)
     while runs < runs_at_most and time.monotonic() - began_s < seconds:
         runs += 1
-        body = mutated(inputs, random, family.words)
+        body = mutated(inputs, random)
         is_memory_run = memory_is_bounded in targets and not runs % MEMORY_ONE_IN
         [target] = [memory_is_bounded] if is_memory_run else random.choices(targets, shares)
         if runs % TRACED_ONE_IN or is_memory_run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from random import Random
 
@@ -13,21 +14,44 @@ VALUES = (
     *(b"null", b"[]", b"{}", b'""', b"0", b"-1", b"true", b"1e400", b"NaN", b'"\\ud83d"', b"123456789012345678901"),
     *(b'"stop"', b'"tool_calls"', b'"assistant"', b'"call_1"', b"[null]", b'[{"index":1}]', b'"text"', b'{"a":1}'),
 )
-WORDS = (
-    *VALUES,
-    *(b"\n", b"\r", b"\r\n", b"\n\n", b"data: [DONE]\n\n", b"data:", b": ping\n\n", b"event: error\n", b"id: 1\n"),
-    *(b"\xff", b"\0", b'"choices":[', b'"delta":null', b'"message":{}', b'"usage":{"total_tokens":1}', b'"error":"x"'),
-    *(b'"code":0,"data":', b'"index":0', b'"role":"assistant"', b'"finish_reason":""', b'"id":"x"', b'"name":"f"'),
-    *(b'"arguments":{}', b'"arguments":"{}"', b'"type":"ping"'),
+EDGES = (
+    *(
+        *VALUES,
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b"\n\n",
+        b"\r\n\r\n",
+        b"\0",
+        b"\xff",
+        b"\xef\xbb\xbf",
+        b"\t",
+        b" ",
+        b",",
+        b":",
+        b'"',
+    ),
+    *(
+        b"'",
+        b"\\",
+        b"data:",
+        b"data: [DONE]\n\n",
+        b"{",
+        b"}",
+        b"[" * 40,
+        b"9" * 400,
+        b"99999999999999999999",
+        b"0\r\n\r\n",
+    ),
 )
+_TOKEN = re.compile(rb"\w+|[^\w]+")
 
 
-def mutated(corpus: Sequence[bytes], random: Random, words: Sequence[bytes] = WORDS) -> bytes:
+def mutated(corpus: Sequence[bytes], random: Random) -> bytes:
     """Return a new input of at most `LONGEST_BYTES`."""
     body = random.choice(corpus)
     for _ in range(random.choice((1, 1, 2, 3, 8))):
-        change = random.choice(_CHANGES)
-        body = change(body, words if change is _word else corpus, random)
+        body = random.choice(_CHANGES)(body, corpus, random)
     return body[:LONGEST_BYTES]
 
 
@@ -36,9 +60,12 @@ def _spot(body: bytes, random: Random, longest: int = 24) -> tuple[int, int]:
     return start, min(len(body), start + random.randint(0, longest))
 
 
-def _word(body: bytes, words: Sequence[bytes], random: Random) -> bytes:
+def _word(body: bytes, corpus: Sequence[bytes], random: Random) -> bytes:
+    """Insert a word of another input, or one that parsers often get wrong."""
     start, end = _spot(body, random)
-    return body[:start] + random.choice(words) + body[end:]
+    other = random.choice(corpus)
+    found = _TOKEN.search(other, random.randint(0, len(other))) if random.random() < 0.5 else None
+    return body[:start] + (random.choice(EDGES) if found is None else found[0]) + body[end:]
 
 
 def _value(body: bytes, _: Sequence[bytes], random: Random) -> bytes:

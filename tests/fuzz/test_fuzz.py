@@ -11,18 +11,15 @@ import pytest
 
 from gatepass.proxy.uploads import MultipartScan
 from gatepass.server.parser import RequestParser
-from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.event import Framer
-from gatepass.sse.repair import StreamRepair
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
 from gatepass.types import Secret
 from tests.fuzz import campaign, parsers
 from tests.fuzz.mutation import LONGEST_BYTES, mutated
-from tests.fuzz.targets import FAMILIES, Family, kept_bytes
-from tests.unit.sse.documents import origin
+from tests.fuzz.targets import FAMILIES, Family
 
 SOURCE = Path(__file__).parents[2] / "src"
-RUNS = int(os.environ.get("GATEPASS_FUZZ_RUNS", "1000"))
+RUNS = int(os.environ.get("GATEPASS_FUZZ_RUNS", "400"))
 
 
 @pytest.mark.parametrize(
@@ -30,11 +27,6 @@ RUNS = int(os.environ.get("GATEPASS_FUZZ_RUNS", "1000"))
 )
 def test_kept_input_breaks_no_promise(path):
     campaign.replay(path.parent.name, path.read_bytes())
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_each_family_has_a_corpus(name):
-    assert len(campaign.paths(name)) >= 5
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -65,7 +57,7 @@ def test_broken_promise_is_reported_with_its_input(tmp_path, monkeypatch):
     def target(body, random):
         raise AssertionError("broken")
 
-    monkeypatch.setattr(campaign, "FAMILIES", {"head": Family(((target, 1),), 1, "gatepass", ())})
+    monkeypatch.setattr(campaign, "FAMILIES", {"head": Family(((target, 1),), 1, "gatepass")})
     with pytest.raises(campaign.PromiseBroken, match=r"target, seed 1, input .*broken"):
         campaign.replay("head", campaign.corpus("head")[0])
     assert (tmp_path / "target-1").read_bytes() == campaign.corpus("head")[0]
@@ -120,15 +112,3 @@ def test_mutations_are_the_same_for_one_seed_and_bounded():
     assert made[0] == made[1]
     assert len(set(made[0])) > 250
     assert max(map(len, made[0])) <= LONGEST_BYTES
-
-
-def test_memory_of_a_repair_is_measured_to_its_ends():
-    repair = StreamRepair(RepairOptions(), origin())
-    before = kept_bytes(repair)
-    repair._deferred.held["x"] = {"deep": ["x" * 100_000]}
-    assert 100_000 < kept_bytes(repair) - before < 102_000
-
-
-def test_target_names_are_unique():
-    targets = [target for family in FAMILIES.values() for target, _ in family.targets]
-    assert len({target.__name__ for target in targets}) == len(targets) == 11

@@ -7,26 +7,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.integration.answers import COMPLETION, EVENTS, VECTORS
 from tests.integration.gateway import CHAT, HELLO, gateway
 from tests.integration.ragflow import REPLAYED, classify
-from tests.integration.scripted import Rst, Scripted, Send, Wait, event, reply, stream
+from tests.integration.scripted import Rst, Scripted, Send, Wait, reply, stream
 from tests.unit.clock import DrivenClock
 from tests.waiting import BOUND_S, until
 
-COMPLETION = {
-    "id": "chatcmpl-1",
-    "object": "chat.completion",
-    "created": 1760000000,
-    "model": "m",
-    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
-    "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
-}
-VECTORS = {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.25, -1.5]}], "model": "e"}
-EVENTS = (
-    event({"id": "x", "choices": [{"index": 0, "delta": {"content": "hi"}, "finish_reason": None}]}),
-    event({"id": "x", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}),
-    event("[DONE]"),
-)
 EMBEDDINGS = "/v1/embeddings"
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -48,9 +35,6 @@ async def model():
 # --- the `images` keyword -----------------------------------------------------------------------------------------
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-JPEG = "/9j/4AAQSkZJRgABAQEASABIAAD/2wBD"
-GIF = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
-WEBP = "UklGRiQAAABXRUJQVlA4IBgAAAAwAQCdASoBAAEAAwA0JaQAA3AA/vuUAAA="
 DATA_URL = f"data:image/png;base64,{PNG}"
 HTTP_URL = "https://img.example/a.png?x=1"
 ASKED = "What is in the picture?"
@@ -62,19 +46,8 @@ def part(url: str, **more: str) -> dict[str, object]:
 
 SHAPES = {
     "a list of data URLs, as RAGFlow's agents send it": ([DATA_URL], [DATA_URL]),
-    "two": ([DATA_URL, HTTP_URL], [DATA_URL, HTTP_URL]),
-    "one string": (DATA_URL, [DATA_URL]),
-    "an http URL": ([HTTP_URL], [HTTP_URL]),
-    "bare base64 of a PNG": ([PNG], [DATA_URL]),
-    "bare base64 of a JPEG": ([JPEG], [f"data:image/jpeg;base64,{JPEG}"]),
-    "bare base64 of a GIF": ([GIF], [f"data:image/gif;base64,{GIF}"]),
-    "bare base64 of a WebP": (WEBP, [f"data:image/webp;base64,{WEBP}"]),
-    "image_url with a url": ([{"image_url": {"url": HTTP_URL}}], [HTTP_URL]),
-    "image_url alone": ([{"image_url": DATA_URL}], [DATA_URL]),
-    "url": ([{"url": HTTP_URL}], [HTTP_URL]),
-    "inline_data": ([{"inline_data": {"mime_type": "image/png", "data": PNG}}], [DATA_URL]),
+    "bare base64 of a PNG, and an http URL": ([PNG, HTTP_URL], [DATA_URL, HTTP_URL]),
     "blob and mime_type": ([{"blob": PNG, "mime_type": "image/png"}], [DATA_URL]),
-    "data and media_type": ({"data": PNG, "media_type": "image/png"}, [DATA_URL]),
 }
 
 
@@ -100,36 +73,6 @@ async def test_top_level_images_go_to_the_last_user_message(model, shape):
     assert upstream.received[-1].json() == wanted
 
 
-CONTENTS = {
-    "an empty text gets no text part": ("", [part(DATA_URL)]),
-    "null": (None, [part(DATA_URL)]),
-    "parts stay": (
-        [{"type": "text", "text": "a"}, part(HTTP_URL)],
-        [{"type": "text", "text": "a"}, part(HTTP_URL), part(DATA_URL)],
-    ),
-}
-
-
-@pytest.mark.parametrize("content", CONTENTS)
-async def test_images_are_added_to_every_form_of_content(model, content):
-    before, after = CONTENTS[content]
-    upstream, gp = model
-    await gp.ask({"model": "m", "messages": [{"role": "user", "content": before}], "images": [DATA_URL]}).answer()
-    assert upstream.received[-1].json() == {"model": "m", "messages": [{"role": "user", "content": after}]}
-
-
-async def test_images_of_a_message_stay_with_it_and_empty_ones_are_dropped(model):
-    upstream, gp = model
-    own = {"role": "user", "content": "this one", "images": [PNG]}
-    others = [{"role": "user", "content": "and", "images": []}, {"role": "user", "content": "so", "images": None}]
-    await gp.ask({"model": "m", "messages": [own, *others], "images": None}).answer()
-    assert upstream.received[-1].json()["messages"] == [
-        {"role": "user", "content": [{"type": "text", "text": "this one"}, part(DATA_URL)]},
-        {"role": "user", "content": "and"},
-        {"role": "user", "content": "so"},
-    ]
-
-
 async def test_a_stream_with_images_is_a_stream(model):
     upstream, gp = model
     answer = await gp.ask(ragflow_chat(images=[DATA_URL], stream=True)).answer()
@@ -139,9 +82,6 @@ async def test_a_stream_with_images_is_a_stream(model):
 
 NO_IMAGES = {
     "a file URL": (ragflow_chat(images=[DATA_URL, "file:///etc/passwd"]), "images[1]", "file: URL"),
-    "bytes that are no image": (ragflow_chat(images=["aGVsbG8gd29ybGQ="]), "images[0]", "does not begin like an image"),
-    "no base64 at all": (ragflow_chat(images=["hello!"]), "images[0]", "neither a URL nor base64"),
-    "a number": (ragflow_chat(images=[DATA_URL, HTTP_URL, 3]), "images[2]", "is a number"),
     "nobody to hold it": (
         {"model": "m", "messages": [{"role": "system", "content": "x"}], "images": [DATA_URL]},
         "images",
@@ -165,13 +105,6 @@ async def test_invalid_image_is_named_and_nothing_is_sent(model, case):
     error = answer.error
     assert (answer.status, error["code"], error["hop"], error["param"]) == (400, "invalid_image", "client", where)
     assert reason in error["message"]
-
-
-async def test_the_word_images_in_a_text_changes_no_byte(model):
-    upstream, gp = model
-    body = b'{"model":"m", "messages":[{"role":"user","content":"say \\"images\\": [1]"}],"metadata":{"images":[1]}}'
-    await gp.ask(body).answer()
-    assert upstream.received[-1].body == body
 
 
 async def test_ragflows_embeddings_lose_their_strays_and_nothing_else(model):
@@ -368,10 +301,10 @@ async def test_a_401_to_the_new_token_too_is_the_upstreams_own_answer(corporatio
     assert corporation.used(corporation.chat) == [token(1), token(2)]
 
 
-MANY = 100
+MANY = 40
 
 
-async def test_a_hundred_401s_at_once_are_one_token_call_and_no_failure(corporation):
+async def test_many_401s_at_once_are_one_token_call_and_no_failure(corporation):
     async with gateway(clock=corporation.clock, **corporation.blocks()) as gp:
         await gp.ask().answer()
         corporation.revoked.add(token(1))
@@ -384,7 +317,7 @@ async def test_a_hundred_401s_at_once_are_one_token_call_and_no_failure(corporat
     assert (len(corporation.login.received), corporation.refused) == (2, MANY)
 
 
-async def test_a_hundred_cold_requests_are_one_token_call(corporation):
+async def test_many_cold_requests_are_one_token_call(corporation):
     corporation.login_is = "slow"
     async with gateway(clock=corporation.clock, **corporation.blocks()) as gp:
         asking = [asyncio.create_task(gp.ask().answer()) for _ in range(MANY)]
@@ -401,9 +334,7 @@ async def test_a_hundred_cold_requests_are_one_token_call(corporation):
 RAGFLOW: dict[str, tuple[dict[str, Any], int]] = {
     "no messages": ({"code": 102, "message": "You have to provide messages."}, 400),
     "not yours": ({"code": 102, "message": "You don't own the chat 8a1f0c"}, 404),
-    "not yours, Go": ({"code": 102, "data": None, "message": "You don't own the chat 8a1f0c"}, 404),
     "argument": ({"code": 101, "message": "`llm_id` gpt-4 doesn't exist"}, 400),
-    "unreadable": ({"code": 101, "data": None, "message": "required argument are missing: messages; "}, 400),
     "exception": (
         {"code": 100, "data": None, "message": "TypeError(\"expected string or bytes-like object, got 'list'\")"},
         502,

@@ -48,15 +48,10 @@ def refusal(status: int, headers: Mapping[str, str]) -> Send:
 QUICK = {"retry_after_ms": "1"}
 REPEATS: dict[str, tuple[int, Mapping[str, str], int]] = {
     "a 429 that forbids it": (429, {"x_should_retry": "false"}, 1),
-    "a 503 that forbids it": (503, {"x_should_retry": "False"}, 1),
     "a 503 that forbids it after a time": (503, {"x_should_retry": "false", **QUICK}, 1),
     "a 500 that forbids it, in a 200": (200, {"x_should_retry": "false"}, 1),
     "a 400 that asks for it": (400, {"x_should_retry": "true", **QUICK}, 1),
-    "a 404 that asks for it": (404, {"x_should_retry": "true", **QUICK}, 1),
-    "a 408 that asks for it": (408, {"x_should_retry": "true", **QUICK}, 3),
     "a 409 that asks for it": (409, {"x_should_retry": "true", **QUICK}, 3),
-    "a 429 that asks for it": (429, {"x_should_retry": "true", **QUICK}, 3),
-    "a 501 that asks for it": (501, {"x_should_retry": "true", **QUICK}, 3),
     "a 503 that asks for it": (503, {"x_should_retry": "true", **QUICK}, 3),
     "a 503 that says neither": (503, {"x_should_retry": "maybe", **QUICK}, 3),
 }
@@ -79,7 +74,7 @@ async def test_the_upstream_decides_about_a_repeat(status, headers, requests):
             assert ("retry-after" in reported) == ("retry_after_ms" in headers), "the text's 40 s are worth no wait"
         if requests == 3 and headers["x_should_retry"] == "true":
             assert reported["x-should-retry"] == "true"
-        if status in (400, 404):
+        if status == 400:
             assert "x-should-retry" not in reported
 
 
@@ -87,13 +82,6 @@ async def test_retry_time_in_the_text_is_used_unless_a_retry_is_forbidden():
     async with Scripted([refusal(503, {})]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask().answer()
         assert (answer.headers["retry-after"], answer.headers.get("x-should-retry")) == ("40", None)
-
-
-async def test_retry_after_is_kept_if_a_retry_is_forbidden():
-    refused = refusal(503, {"x_should_retry": "false", "retry_after": "9"})
-    async with Scripted([refused]) as upstream, gateway(upstream=upstream.url) as gp:
-        answer = await gp.ask().answer()
-        assert (answer.headers["retry-after"], answer.headers["x-should-retry"]) == ("9", "false")
 
 
 @pytest.mark.parametrize("status", [200, 202, 204, 205])
@@ -156,7 +144,7 @@ async def test_tool_loop_continues_if_the_upstream_omits_the_finish_reason(caplo
         assert (await line_of(caplog)).fields["adapted"] == ("repair=added-finish",)
 
 
-@pytest.mark.parametrize("events", [call('{"city":'), call(), [chunk(reasoning_content="hm")]])
+@pytest.mark.parametrize("events", [call('{"city":'), [chunk(reasoning_content="hm")]])
 async def test_a_cut_answer_raises_and_never_looks_complete(events):
     async with streaming(*events, DONE) as client:
         read = await client.chat.completions.create(model="m", messages=MESSAGES, stream=True)
@@ -169,20 +157,6 @@ async def test_a_cut_answer_raises_and_never_looks_complete(events):
         with pytest.raises(openai.APIError, match="ended"):
             await consume()
         assert not any(reasons)
-
-
-async def test_stream_without_events_before_done_is_an_error_with_a_status():
-    async with streaming(DONE) as client:
-        with pytest.raises(openai.APIStatusError) as caught:
-            await client.with_options(max_retries=0).chat.completions.create(model="m", messages=MESSAGES, stream=True)
-        assert (caught.value.status_code, caught.value.code) == (502, "upstream_empty")
-
-
-async def test_a_role_before_done_is_an_error():
-    async with streaming(chunk(role="assistant", content=""), DONE) as client:
-        with pytest.raises(openai.APIError, match="without an answer"):
-            async for _ in await client.chat.completions.create(model="m", messages=MESSAGES, stream=True):
-                pass
 
 
 @pytest.mark.parametrize("is_whole", [True, False])
@@ -211,10 +185,8 @@ def completion_with(**message: Any) -> bytes:
 
 EMPTY: dict[str, tuple[bytes, bool]] = {
     "null": (completion_with(content=None), True),
-    "an empty text": (completion_with(content=""), True),
     "thoughts alone": (completion_with(content=None, reasoning_content="hm"), True),
     "a text": (completion_with(content="a"), False),
-    "a refusal": (completion_with(content=None, refusal="no"), False),
     "a call": (completion_with(content=None, tool_calls=[CALL]), False),
     "a stream of nothing": (stream(chunk(role="assistant", content=""), STOP, DONE), True),
     "a stream of thoughts": (stream(chunk(reasoning_content="hm"), chunk(reasoning_content="so"), STOP, DONE), True),

@@ -1,13 +1,12 @@
 """The request of each host when its user presses "Verify", "Save", "Test" or "Check", and how long it waits.
 
 One row is one request, byte for byte in shape: members in the order in which the host writes them. RAGFlow's rows are
-those of `ragflow_requests.py` that belong to "add model", and those of its other versions. `verification_readers.py`
+those of `ragflow_requests.py` that belong to "add model". `verification_readers.py`
 reads the replies and names the sources of both. Each row names the source of its deadline.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -19,11 +18,8 @@ from tests.integration.ragflow_requests import (
     ALL,
     BOUNDARY,
     CHAT_MODEL,
-    CHATS,
     EAR_MODEL,
-    EMBEDDINGS,
     RANK_MODEL,
-    RERANKS,
     SDK,
     VECTOR_MODEL,
     VERIFY_S,
@@ -94,7 +90,6 @@ class Check:
 
 # --- how each host writes ---------------------------------------------------------------------------------
 
-V1 = "/v1"
 CHAT, MODELS = "/v1/chat/completions", "/v1/models"
 
 
@@ -158,9 +153,11 @@ HI = {"role": "user", "content": "hi"}
 # --- Dify -------------------------------------------------------------------------------------------------
 
 
-def _dify(version: str, screen: str, path: str, document: Any, **fields: Any) -> Check:
-    fields = {"headers": REQUESTS, "deadline_s": DIFY_S[1], "profile": "dify", **fields}
-    return Check("Dify", version, screen, path, body=by_requests(document), **fields)
+def _dify(
+    version: str, screen: str, path: str, document: Any, read: Callable[[Answer], Any], gives: Any, **more: Any
+) -> Check:
+    fields = {"headers": REQUESTS, "deadline_s": DIFY_S[1], "profile": "dify", **more}
+    return Check("Dify", version, screen, path, body=by_requests(document), reads=read, gives=gives, **fields)
 
 
 CAPITALS = (
@@ -171,287 +168,136 @@ CAPITALS = (
 QUESTION = {"model": RANK_MODEL, "query": "What is the capital of the United States?"}
 SCORES = {index: score(text) for index, text in enumerate(CAPITALS)}
 TWO_SCORES = {index: SCORES[index] for index in range(2)}
+PINGED = {"model": CHAT_MODEL, "messages": [PING]}
+THINKING = {"thinking": {"type": "disabled"}, "chat_template_kwargs": {"enable_thinking": False, "thinking": False}}
+RANKED = {**QUESTION, "return_documents": True}
+SPOKEN_TEST = {"model": VOICE_MODEL, "input": "Test.", "voice": "alloy", "instruction": None, "response_format": "mp3"}
+FILE = {**REQUESTS, "content-type": f"multipart/form-data; boundary={BOUNDARY}"}
 
-DIFY_LLM = (
+DIFY = (
     _dify(
-        "0.6",
-        "save a chat model",
-        CHAT,
-        {"model": CHAT_MODEL, "max_tokens": 5, "messages": [PING]},
-        reads=reads.dify_0_6_chat,
-        gives="chat.completion",
+        *("0.6", "save a chat model", CHAT, {**PINGED, "max_tokens": 5}),
+        *(reads.dify_0_6_chat, "chat.completion"),
         deadline_s=DIFY_0_6_S,
     ),
     _dify(
-        "1.x, plugin",
-        "save a chat model",
-        CHAT,
-        {"model": CHAT_MODEL, "max_tokens": 5, "messages": [PING]},
-        reads=reads.dify_chat,
-        gives="chat.completion",
+        *("1.x, SDK @8e8860b", "save a chat model", CHAT, {**PINGED, "max_completion_tokens": 5}),
+        *(reads.dify_chat, "chat.completion"),
     ),
     _dify(
-        "1.x, SDK @8e8860b",
-        "save a chat model",
-        CHAT,
-        {"model": CHAT_MODEL, "max_completion_tokens": 5, "messages": [PING]},
-        reads=reads.dify_chat,
-        gives="chat.completion",
-    ),
-    _dify(
-        "1.x, stream mode for validation",
-        "save a chat model",
-        CHAT,
-        {"model": CHAT_MODEL, "max_tokens": 10, "messages": [PING], "stream": True},
-        reads=reads.dify_stream_begins,
-        gives=200,
-    ),
-    _dify(
-        "1.x, thinking switched off",
-        "save a chat model",
-        CHAT,
-        {"model": CHAT_MODEL, "max_tokens": 5, "thinking": {"type": "disabled"}, "messages": [PING]},
-        reads=reads.dify_chat,
-        gives="chat.completion",
+        *("1.x, stream mode for validation", "save a chat model", CHAT, {**PINGED, "max_tokens": 10, "stream": True}),
+        *(reads.dify_stream_begins, 200),
     ),
     Check(
-        "Dify",
-        "1.x, names such as o1 and gpt-5",
-        "save a chat model",
-        CHAT,
-        PYTHON,
-        by_sdk({"messages": [PING], "model": CHAT_MODEL, "max_completion_tokens": 16, "stream": False}),
-        reads.sdk_chat,
-        TEXT,
-        SDK_S,
-        "dify",
-    ),
-    Check(
-        "Dify",
-        "1.x, names such as gpt-5, stream mode",
-        "save a chat model",
-        CHAT,
-        PYTHON,
-        by_sdk({"messages": [PING], "model": CHAT_MODEL, "max_completion_tokens": 16, "stream": True}),
-        reads.sdk_stream,
-        TEXT,
-        SDK_S,
-        "dify",
+        *("Dify", "1.x, names such as o1 and gpt-5", "save a chat model", CHAT, PYTHON),
+        by_sdk({**PINGED, "max_completion_tokens": 16, "stream": False}),
+        *(reads.sdk_chat, TEXT, SDK_S, "dify"),
     ),
     _dify(
-        "1.x",
-        "save a completion model",
-        "/v1/completions",
-        {"model": CHAT_MODEL, "max_tokens": 5, "prompt": "ping"},
-        reads=reads.dify_completion,
-        gives="text_completion",
+        *(
+            "1.x",
+            "save a completion model",
+            "/v1/completions",
+            {"model": CHAT_MODEL, "max_tokens": 5, "prompt": "ping"},
+        ),
+        *(reads.dify_completion, "text_completion"),
     ),
     _dify(
-        "1.x",
-        "debug and preview, first message",
-        CHAT,
-        {
-            "model": CHAT_MODEL,
-            "stream": True,
-            "temperature": 0.7,
-            "chat_template_kwargs": {"enable_thinking": False, "thinking": False},
-            "thinking": {"type": "disabled"},
-            "messages": [HI],
-            "user": "2b1c",
-        },
-        reads=reads.dify_stream,
-        gives=TEXT,
+        *("1.x", "debug and preview, first message", CHAT),
+        {"model": CHAT_MODEL, "stream": True, "temperature": 0.7, **THINKING, "messages": [HI], "user": "2b1c"},
+        *(reads.dify_stream, TEXT),
     ),
     _dify(
-        "1.x",
-        "a workflow's first answer",
-        CHAT,
+        *("1.x", "a workflow's first answer", CHAT),
         {"model": CHAT_MODEL, "stream": False, "temperature": 0.7, "messages": [HI], "user": "2b1c"},
-        reads=reads.dify_message,
-        gives=TEXT,
-    ),
-)
-DIFY_OTHERS = (
-    _dify(
-        "0.6 to 1.x",
-        "save an embedding model",
-        "/v1/embeddings",
-        {"input": "ping", "model": VECTOR_MODEL},
-        reads=reads.dify_embedding,
-        gives=None,
+        *(reads.dify_message, TEXT),
     ),
     _dify(
-        "1.x, newer plugin",
-        "save an embedding model",
-        "/v1/embeddings",
+        *("0.6 to 1.x", "save an embedding model", "/v1/embeddings", {"input": "ping", "model": VECTOR_MODEL}),
+        *(reads.dify_embedding, None),
+    ),
+    _dify(
+        *("1.x, newer plugin", "save an embedding model", "/v1/embeddings"),
         {"model": VECTOR_MODEL, "input": ["ping"], "encoding_format": "float"},
-        reads=reads.dify_vectors,
-        gives=[vector("ping", 3)],
+        *(reads.dify_vectors, [vector("ping", 3)]),
         deadline_s=DIFY_CALL_S,
     ),
     _dify(
-        "1.x, SDK",
-        "save a reranker",
-        "/v1/rerank",
-        {**QUESTION, "documents": CAPITALS[:2], "top_n": None, "return_documents": True},
-        reads=reads.dify_sdk_ranks,
-        gives=TWO_SCORES,
+        *("1.x, SDK", "save a reranker", "/v1/rerank", {**RANKED, "documents": CAPITALS[:2], "top_n": None}),
+        *(reads.dify_sdk_ranks, TWO_SCORES),
         deadline_s=DIFY_CALL_S,
     ),
     _dify(
-        "1.x, plugin",
-        "save a reranker",
-        "/v1/rerank",
-        {**QUESTION, "documents": CAPITALS, "top_n": 3, "return_documents": True, "score_threshold": 0.8},
-        reads=reads.dify_ranks,
-        gives=SCORES,
+        *("1.x, plugin", "save a reranker", "/v1/rerank"),
+        {**RANKED, "documents": CAPITALS, "top_n": 3, "score_threshold": 0.8},
+        *(reads.dify_ranks, SCORES),
         deadline_s=DIFY_CALL_S,
     ),
     _dify(
-        "1.x, newer plugin",
-        "save a reranker",
-        "/v1/rerank",
-        {**QUESTION, "documents": CAPITALS, "top_n": 3},
-        reads=reads.dify_ranks,
-        gives=SCORES,
-        deadline_s=DIFY_CALL_S,
-    ),
-    _dify(
-        "1.x",
-        "save a voice",
-        "/v1/audio/speech",
-        {"model": VOICE_MODEL, "input": "Test.", "voice": "alloy", "instruction": None, "response_format": "mp3"},
-        reads=reads.dify_speech,
-        gives=SPOKEN,
+        *("1.x", "save a voice", "/v1/audio/speech", SPOKEN_TEST, reads.dify_speech, SPOKEN),
         deadline_s=DIFY_UNBOUND_S,
     ),
     Check(
-        "Dify",
-        "1.x",
-        "save a transcriber",
-        "/v1/audio/transcriptions",
-        {**REQUESTS, "content-type": f"multipart/form-data; boundary={BOUNDARY}"},
-        form(EAR_MODEL, silence()),
-        reads.text,
-        TRANSCRIPT,
-        DIFY_UNBOUND_S,
-        "dify",
+        *("Dify", "1.x", "save a transcriber", "/v1/audio/transcriptions", FILE, form(EAR_MODEL, silence())),
+        *(reads.text, TRANSCRIPT, DIFY_UNBOUND_S, "dify"),
     ),
     Check("Dify", "1.x", "add from the list", MODELS, PYTHON, b"", reads.ids, LISTED, SDK_S, "dify"),
 )
 
-# --- LobeChat ---------------------------------------------------------------------------------------------
+# --- the others -------------------------------------------------------------------------------------------
 
 SETTINGS = {"frequency_penalty": 0, "presence_penalty": 0, "temperature": 1, "top_p": 1}
-"""Its default agent's, which the check sends too (packages/const/src/settings/agent.ts)."""
+"""Those of LobeChat's default agent, which the check sends too (packages/const/src/settings/agent.ts)."""
 COUNTED = {"stream_options": {"include_usage": True}}
 
 
-def _lobechat(version: str, screen: str, document: Any, read: Callable[[Answer], Any]) -> Check:
-    return Check("LobeChat", version, screen, CHAT, LOBECHAT, by_sdk(document), read, TEXT, SDK_S)
+def _lobechat(version: str, document: Any, read: Callable[[Answer], Any]) -> Check:
+    body = by_sdk({**document, **SETTINGS, "messages": [HELLO], "user": "u1"})
+    return Check("LobeChat", version, "connectivity check", CHAT, LOBECHAT, body, read, TEXT, SDK_S)
 
 
 LOBECHAT_ROWS = (
-    _lobechat(
-        "@506a875",
-        "connectivity check",
-        {"model": CHAT_MODEL, "stream": True, **SETTINGS, "messages": [HELLO], "user": "u1", **COUNTED},
-        reads.lobechat_stream,
-    ),
-    _lobechat(
-        "its fixed check model",
-        "connectivity check",
-        {**SETTINGS, "messages": [HELLO], "model": CHECK_MODEL, "stream": True, "user": "u1", **COUNTED},
-        reads.lobechat_stream,
-    ),
-    _lobechat(
-        "streaming switched off",
-        "connectivity check",
-        {"model": CHAT_MODEL, "stream": False, **SETTINGS, "messages": [HELLO], "user": "u1"},
-        reads.lobechat_whole,
-    ),
+    _lobechat("@506a875", {"model": CHAT_MODEL, "stream": True, **COUNTED}, reads.lobechat_stream),
+    _lobechat("its fixed check model", {"model": CHECK_MODEL, "stream": True, **COUNTED}, reads.lobechat_stream),
+    _lobechat("streaming switched off", {"model": CHAT_MODEL, "stream": False}, reads.lobechat_whole),
     Check("LobeChat", "@506a875", "fetch models", MODELS, NODE_GET, b"", reads.lobechat_ids, LISTED, SDK_S),
 )
 
-# --- n8n --------------------------------------------------------------------------------------------------
+
+def _n8n(screen: str, document: Any, read: Callable[[Answer], Any], gives: Any, path: str = CHAT) -> Check:
+    deadline_s = N8N_NODE_S if path == CHAT else SDK_S
+    return Check("n8n", "1.x", screen, path, NODE, by_sdk(document), read, gives, deadline_s)
 
 
-def _n8n(screen: str, document: Any, read: Callable[[Answer], Any], gives: Any, **fields: Any) -> Check:
-    fields = {"path": CHAT, "headers": NODE, "deadline_s": N8N_NODE_S, **fields}
-    return Check("n8n", "1.x", screen, body=by_sdk(document), reads=read, gives=gives, **fields)
-
-
+ALL_OPTIONS = {"temperature": 0.7, "top_p": 1, "frequency_penalty": 0, "presence_penalty": 0, "max_tokens": 512}
 N8N_ROWS = (
     Check("n8n", "1.x", "test the credential", MODELS, N8N, b"", reads.reachable, 200, N8N_AXIOS_S),
     Check("n8n", "node 1.2 (@0028232)", "model list", MODELS, NODE_GET, b"", reads.n8n_ids, LISTED, SDK_S),
-    Check("n8n", "node 1, 1.1", "model list", MODELS, N8N, b"", reads.n8n_ids, LISTED, N8N_AXIOS_S),
-    Check("n8n", "@04264b2, by fetch", "model list", MODELS, _headers(accept="*/*"), b"", reads.n8n_ids, LISTED, SDK_S),
-    _n8n("run a chain", {"model": CHAT_MODEL, "stream": False, "messages": [HI]}, reads.sdk_chat, TEXT),
     _n8n(
         "run a chain, all options",
-        {
-            "model": CHAT_MODEL,
-            "temperature": 0.7,
-            "top_p": 1,
-            "frequency_penalty": 0,
-            "presence_penalty": 0,
-            "max_tokens": 512,
-            "stream": False,
-            "response_format": {"type": "text"},
-            "messages": [HI],
-        },
-        reads.sdk_chat,
-        TEXT,
+        {"model": CHAT_MODEL, **ALL_OPTIONS, "stream": False, "response_format": {"type": "text"}, "messages": [HI]},
+        *(reads.sdk_chat, TEXT),
     ),
     _n8n(
         "run an agent that streams",
         {"model": CHAT_MODEL, "temperature": 0.7, "stream": True, **COUNTED, "messages": [HI]},
-        reads.sdk_stream,
-        TEXT,
+        *(reads.sdk_stream, TEXT),
     ),
     _n8n(
         "run an embedding",
         {"model": VECTOR_MODEL, "input": ["hi"], "encoding_format": "base64"},
-        reads.node_packed_vectors,
-        [vector("hi", 3)],
-        path="/v1/embeddings",
-        deadline_s=SDK_S,
-    ),
-    _n8n(
-        "run an embedding, older SDK",
-        {"model": VECTOR_MODEL, "input": ["hi"]},
-        reads.sdk_vectors,
-        [vector("hi", 3)],
-        path="/v1/embeddings",
-        deadline_s=SDK_S,
+        *(reads.node_packed_vectors, [vector("hi", 3)], "/v1/embeddings"),
     ),
 )
 
-# --- the others -------------------------------------------------------------------------------------------
-
-LIBRECHAT_ROWS = (
-    Check(
-        "LibreChat", "@003bf57", "models, fetch: true", MODELS, AXIOS, b"", reads.ids, LISTED, LIBRECHAT_S, "librechat"
-    ),
+OTHER_ROWS = (
     Check(
         *("LibreChat", "@003bf57, userIdQuery", "models, fetch: true", f"{MODELS}?user=66f0c0ffee", AXIOS, b""),
         *(reads.ids, LISTED, LIBRECHAT_S, "librechat"),
     ),
-)
-OPEN_WEBUI_ROWS = (
     Check(
-        "Open WebUI",
-        "@004a45f",
-        "verify connection",
-        MODELS,
-        OPEN_WEBUI,
-        b"",
-        reads.open_webui_ids,
-        LISTED,
-        OPEN_WEBUI_S,
-    ),
-    Check(
-        "Open WebUI", "@004a45f", "save connection", MODELS, AIOHTTP, b"", reads.open_webui_ids, LISTED, OPEN_WEBUI_S
+        *("Open WebUI", "@004a45f", "verify connection", MODELS, OPEN_WEBUI, b""),
+        *(reads.open_webui_ids, LISTED, OPEN_WEBUI_S),
     ),
 )
 
@@ -462,91 +308,22 @@ def _cherry(version: str, path: str, document: Any, read: Callable[[Answer], Any
 
 
 CHERRY_ROWS = (
-    _cherry("before the AI SDK", CHAT, {"model": CHAT_MODEL, "messages": [HI], "stream": False}, reads.sdk_chat, TEXT),
     _cherry(
-        "before the AI SDK, stream",
-        CHAT,
-        {"model": CHAT_MODEL, "messages": [HI], "stream": True},
-        reads.sdk_stream,
-        TEXT,
-    ),
-    _cherry(
-        "@c7bb0e8 (AI SDK)",
-        CHAT,
-        {
-            "model": CHAT_MODEL,
-            "messages": [{"role": "system", "content": "test"}, HI],
-            "stream": True,
-            **COUNTED,
-        },
-        reads.ai_sdk_stream,
-        TEXT,
+        *("@c7bb0e8 (AI SDK)", CHAT),
+        {"model": CHAT_MODEL, "messages": [{"role": "system", "content": "test"}, HI], "stream": True, **COUNTED},
+        *(reads.ai_sdk_stream, TEXT),
     ),
     _cherry(
         "before the AI SDK, embedding", "/v1/embeddings", {"model": VECTOR_MODEL, "input": "hi"}, reads.dimensions, 3
     ),
     _cherry(
-        "AI SDK, embedding",
-        "/v1/embeddings",
+        *("AI SDK, embedding", "/v1/embeddings"),
         {"model": VECTOR_MODEL, "input": ["test"], "encoding_format": "float"},
-        reads.dimensions,
-        3,
+        *(reads.dimensions, 3),
     ),
     _cherry("model list", MODELS, None, reads.ids, LISTED),
 )
 
-CHECKS: tuple[Check, ...] = (
-    *DIFY_LLM,
-    *DIFY_OTHERS,
-    *LOBECHAT_ROWS,
-    *N8N_ROWS,
-    *LIBRECHAT_ROWS,
-    *OPEN_WEBUI_ROWS,
-    *CHERRY_ROWS,
-)
-
-# --- RAGFlow ----------------------------------------------------------------------------------------------
-
-
-def _as(replay: Replay, what: str, version: str, **changed: Any) -> Replay:
-    return replace(replay, what=what, version=version, within_s=VERIFY_S, **changed)
-
-
-def _with(replay: Replay, **members: Any) -> bytes:
-    """The body with more members at its end, or others in their places."""
-    return by_sdk({**json.loads(replay.body), **members})
-
-
-_FRIENDS = {"model": RANK_MODEL, "query": "Hello~ RAGFlower!", "documents": ["Hi, there!", "Ohh, my friend!"]}
-RAGFLOW: tuple[Replay, ...] = (
-    *(replay for replay in ALL if replay.within_s == VERIFY_S),
-    _as(CHATS[1], "verify chat", "versions that still send max_tokens", body=_with(CHATS[1], max_tokens=50)),
-    _as(
-        CHATS[0],
-        "verify chat of the provider OpenAI",
-        "HEAD (LiteLLM 1.84.0)",
-        body=_with(CHATS[0], stream_options={"include_usage": True}),
-    ),
-    _as(
-        EMBEDDINGS[0],
-        "verify embedding",
-        "v0.20.5",
-        body=by_sdk({"input": ["Test if the api key is available"], "model": VECTOR_MODEL, "encoding_format": "float"}),
-        path="/v1/v1/embeddings",
-        strays=(),
-    ),
-    _as(
-        EMBEDDINGS[2],
-        "verify embedding of LocalAI, LM-Studio and Xinference",
-        "v0.20.5 to HEAD",
-        body=_with(EMBEDDINGS[2], input=["Test if the api key is available"]),
-    ),
-    *(_as(replay, f"verify {replay.what}", replay.version) for replay in RERANKS[1:]),
-    _as(
-        RERANKS[0],
-        "verify rerank, Add Model",
-        "v0.20.5 to v0.26.1",
-        body=by_requests({**_FRIENDS, "top_n": 2}),
-    ),
-)
+CHECKS: tuple[Check, ...] = (*DIFY, *LOBECHAT_ROWS, *N8N_ROWS, *OTHER_ROWS, *CHERRY_ROWS)
+RAGFLOW: tuple[Replay, ...] = tuple(replay for replay in ALL if replay.within_s == VERIFY_S)
 """Each has 10 s (LLM_TIMEOUT_SECONDS), the list of models included."""

@@ -505,8 +505,8 @@ class Model(Block):
     `aggregate`: always; gatepass makes a whole reply from the stream.
 
     A whole reply made from a stream, and each event of it, has at most 12 MiB, and at most the `top_logprobs` of about
-    2,000 tokens with 20 alternatives. gatepass rejects a larger one (502 `upstream_invalid`). A streamed request has no
-    such limit.
+    2,000 tokens with 20 alternatives; so has a whole reply that becomes a stream or a reply of another API. gatepass
+    rejects a larger one (502 `upstream_invalid`). A reply that is only relayed has no such limit.
 
     Example: emulate
 

@@ -32,11 +32,10 @@ from gatepass.proxy.body_threads import PARSED_BYTES, Result
 from gatepass.proxy.context import Attempt
 from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, converted_limit
-from gatepass.sse.event import DONE, LARGE_EVENT_BYTES, EventTransform
+from gatepass.sse.event import DONE, LARGE_EVENT_BYTES, EventTransform, read_json
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.synthesize import SYNTHESIZED
 from gatepass.sse.usage import Usage, usage_of
-from gatepass.sse.whole_reply import read_large
 from gatepass.types import OK, Call, Headers, Hidden, Response, UpstreamErrorBody
 
 
@@ -380,11 +379,14 @@ def _synthesized_events(
     context: ReplyContext, body: bytes, client_transform: EventTransform | None
 ) -> tuple[int, bytes]:
     try:
-        events = context.protocol.synthesize(read_large(body), envelope_defaults(context.attempt), context)
+        events = context.protocol.synthesize(read_json(body), envelope_defaults(context.attempt), context)
         run = b"".join(events if client_transform is None else map(client_transform.feed, events))
     except ValueError:  # invalid UTF-8, a number of thousands of digits: earlier checks do not read so closely
         raise UpstreamInvalid(
-            "The upstream returned JSON that cannot be parsed.", upstream=context.upstream.name
+            "The upstream returned JSON that cannot be parsed, or that has too many values for a stream, such as the"
+            " `top_logprobs` of a long answer. Request it with `stream: false`.",
+            upstream=context.upstream.name,
+            of_request=True,
         ) from None
     # `[DONE]` is not counted as an event
     return run.count(b"\n\n") - run.endswith(DONE), run

@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-from gatepass.errors import GatepassError, UpstreamClosed, UpstreamEmpty, UpstreamErrorReply, UpstreamInvalid
+from gatepass.errors import (
+    GatepassError,
+    UpstreamClosed,
+    UpstreamEmpty,
+    UpstreamError,
+    UpstreamErrorReply,
+    UpstreamInvalid,
+)
 from gatepass.sse.event import read_json
 from gatepass.types import UpstreamErrorBody
 
@@ -215,8 +221,8 @@ def has_too_many_entries(choices: Any) -> bool:
 
 
 MOST_OBJECT_BYTES = 1024 * 1024
-"""Limit of all tool arguments in one event or reply that are JSON objects. No model writes that much in one answer, and
-to convert 30 MiB to text takes a second."""
+"""Limit of all tool arguments in one reply that are JSON objects, and of an event that has one. No model writes that
+much in one answer, and to convert 30 MiB to text takes a second."""
 
 
 class ArgumentsTooLarge(Exception):
@@ -226,16 +232,6 @@ class ArgumentsTooLarge(Exception):
 def has_objects(choices: Any) -> bool:
     """Return whether the arguments of a tool call are an object."""
     return any(isinstance(value, dict | list) for value in _argument_values(choices))
-
-
-def has_large_objects(choices: Any) -> bool:
-    """Return whether the tool arguments that are objects have more than MOST_OBJECT_BYTES."""
-    size_bytes = 0
-    for value in _argument_values(choices):
-        if isinstance(value, dict | list):
-            with suppress(ValueError):  # nested too deep: it is not converted either
-                size_bytes += len(json_text(value))
-    return size_bytes > MOST_OBJECT_BYTES
 
 
 def _argument_values(choices: Any) -> Iterator[Any]:
@@ -311,12 +307,35 @@ def has_content(choice: Object, excluded: Container[str] = REASONING_MEMBERS) ->
 # no figures.
 
 
-def stream_closed(upstream: str) -> GatepassError:
-    return UpstreamClosed("The upstream ended its stream before the answer was complete.", upstream=upstream)
+def _error(kind: type[UpstreamError], message: str, *, of_request: bool = False) -> Callable[[str], UpstreamError]:
+    """Return a function that makes an error of the upstream that it is given."""
+    return lambda upstream: kind(message, upstream=upstream, of_request=of_request)
 
 
-def stream_empty(upstream: str) -> GatepassError:
-    return UpstreamEmpty("The upstream's stream ended without an answer.", upstream=upstream)
+stream_closed = _error(UpstreamClosed, "The upstream ended its stream before the answer was complete.")
+stream_empty = _error(UpstreamEmpty, "The upstream's stream ended without an answer.")
+event_not_json = _error(UpstreamInvalid, "The upstream sent an event that is not JSON.")
+completion_in_stream = _error(
+    UpstreamInvalid, "The upstream sent a whole completion inside its stream instead of chunks."
+)
+too_many_comments = _error(
+    UpstreamInvalid,
+    "The upstream sent more than 1 MiB of comments and blank lines, or than limits.event_bytes, and no event.",
+)
+too_many_choices = _error(
+    UpstreamInvalid, "The upstream's answer has more choices, tool calls and members than any request asks for."
+)
+reply_too_large = _error(UpstreamInvalid, "The upstream's answer is larger than limits.reply_bytes.", of_request=True)
+answer_too_large = _error(
+    UpstreamInvalid,
+    "The upstream's stream is too large to make a whole reply from it. Request it with `stream: true`.",
+    of_request=True,
+)
+arguments_too_large = _error(
+    UpstreamInvalid,
+    "The upstream sent tool arguments as a JSON object that is too large to convert. The API requires text."
+    " Configure the upstream to send `arguments` as a string.",
+)
 
 
 def event_too_large(upstream: str, limit: str = "") -> GatepassError:
@@ -329,51 +348,6 @@ def event_too_large(upstream: str, limit: str = "") -> GatepassError:
 def converted_limit(reason: str) -> str:
     """Return the limit of an event that gatepass converts, with the `reason`, a clause, for `event_too_large`."""
     return f"1 MiB, which applies because {reason}"
-
-
-def too_many_comments(upstream: str) -> GatepassError:
-    return UpstreamInvalid(
-        "The upstream sent more than 1 MiB of comments and blank lines, or than limits.event_bytes, and no event.",
-        upstream=upstream,
-    )
-
-
-def reply_too_large(upstream: str) -> GatepassError:
-    return UpstreamInvalid(
-        "The upstream's answer is larger than limits.reply_bytes.", upstream=upstream, of_request=True
-    )
-
-
-def answer_too_large(upstream: str) -> GatepassError:
-    return UpstreamInvalid(
-        "The upstream's stream is too large to make a whole reply from it. Request it with `stream: true`.",
-        upstream=upstream,
-        of_request=True,
-    )
-
-
-def too_many_choices(upstream: str) -> GatepassError:
-    return UpstreamInvalid(
-        "The upstream's answer has more choices, tool calls and members than any request asks for.", upstream=upstream
-    )
-
-
-def arguments_too_large(upstream: str) -> GatepassError:
-    return UpstreamInvalid(
-        "The upstream sent tool arguments as a JSON object that is too large to convert. The API requires text."
-        " Configure the upstream to send `arguments` as a string.",
-        upstream=upstream,
-    )
-
-
-def event_not_json(upstream: str) -> GatepassError:
-    return UpstreamInvalid("The upstream sent an event that is not JSON.", upstream=upstream)
-
-
-def completion_in_stream(upstream: str) -> GatepassError:
-    return UpstreamInvalid(
-        "The upstream sent a whole completion inside its stream instead of chunks.", upstream=upstream
-    )
 
 
 def upstream_error_event(upstream: str, error_body: UpstreamErrorBody) -> UpstreamErrorReply:

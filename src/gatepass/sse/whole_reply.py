@@ -1,7 +1,7 @@
 """Check and repair a whole completion by the same rules as a stream.
 
 The checks are fast paths that build nearly no objects. A repair edits the JSON text, so that all other bytes stay
-unchanged. A large completion is read without building the values that gatepass never reads.
+unchanged.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal, Self
 import msgspec
 
 from gatepass.errors import InvalidRequest
-from gatepass.json_scan import OBJECT, ONE_PASS_BYTES, Edit, JsonScanner, Member, edited, takes_long
+from gatepass.json_scan import ONE_PASS_BYTES, Edit, JsonScanner, Member, edited
 from gatepass.sse import choice_repair, chunk
 from gatepass.sse.choice_repair import NATIVE, OnRepair, native_of
-from gatepass.sse.chunk import EnvelopeDefaults, Object
+from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.event import read_json
 from gatepass.sse.usage import Count, Usage, UsageDetails, complete_usage
 
@@ -372,39 +372,3 @@ class Fields:
     def rename(self, name: str, new_name: str) -> None:
         member = self._members[name]
         self._edits.append(Edit(member.start, member.value, (b"%b:" % chunk.json_text(new_name),)))
-
-
-# --- read a large completion ----------------------------------------------------------------------
-
-UNREAD_BYTES = 1024
-_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
-
-
-def read_large(body: bytes) -> Object:
-    """Return the value of a completion, in which large values in the `logprobs` of choices remain JSON text.
-
-    An answer of 3,500 tokens with 20 alternatives for each has 400,000 values there, which gatepass never reads.
-    Raises ValueError as `read_json` does.
-    """
-    if not takes_long(body):
-        whole: Object = read_json(body)
-        return whole
-    try:
-        document = OBJECT.decode(body)
-        choices = [_choice(OBJECT.decode(choice)) for choice in _ITEMS.decode(document.pop("choices"))]
-    except (KeyError, RecursionError):
-        raise ValueError("too many values") from None
-    return {**{name: read_json(bytes(value)) for name, value in document.items()}, "choices": choices}
-
-
-def _choice(members: dict[str, msgspec.Raw]) -> Object:
-    logprobs = bytes(members.pop("logprobs", b"null"))
-    choice = {name: read_json(bytes(value)) for name, value in members.items()}
-    if not logprobs.startswith(b"{"):
-        return {**choice, "logprobs": read_json(logprobs)}
-    return {**choice, "logprobs": {name: _unread(bytes(value)) for name, value in OBJECT.decode(logprobs).items()}}
-
-
-def _unread(text: bytes) -> Any:
-    # a line end in the text would end the event
-    return read_json(text) if len(text) <= UNREAD_BYTES else msgspec.Raw(text.translate(None, b"\r\n"))

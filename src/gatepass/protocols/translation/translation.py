@@ -15,8 +15,7 @@ from gatepass.protocols.translation.chat_request import About, Dropped
 from gatepass.protocols.translation.message_translation import MessageAnswer, chat_of_message
 from gatepass.protocols.translation.response_translation import ResponseAnswer, chat_of_response
 from gatepass.sse.chunk import EnvelopeDefaults, Object, json_text
-from gatepass.sse.event import EventTransform
-from gatepass.sse.whole_reply import read_large
+from gatepass.sse.event import EventTransform, read_json
 from gatepass.types import Call, Hidden, Operation
 
 
@@ -73,9 +72,9 @@ class TranslatedReply(Hidden, msgspec.Struct, frozen=True):
         """Return a whole reply, and the names of the changes beside the request's entry."""
         answer = self.chat.answer(self.defaults, self.upstream, self.chat.about, keeps_texts=True)
         try:
-            return answer.whole(read_large(body)), answer.adapted
+            return answer.whole(read_json(body)), answer.adapted
         except ValueError:
-            reason = "The upstream's reply has too many choices or tool calls."
+            reason = "The upstream's reply has too many choices, tool calls or values, such as `top_logprobs`."
             raise UpstreamInvalid(reason, upstream=self.upstream) from None
 
 
