@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,40 +151,37 @@ FAULTS = {
 }
 
 
-async def asked(protocol: str, upstream_url: str, *, streams: bool, **more: Any) -> Answer:
-    async with gateway(**over_chat(upstream_url, **more)) as gp:
-        return await gp.ask({**BODIES[protocol], "stream": streams}, PATHS[protocol], headers=VERSION).answer()
+async def answered(protocol: str, dialogues: Iterable[Dialogue], *, streams: bool) -> list[Answer]:
+    """The answer to each dialogue of the upstream."""
+    body = {**BODIES[protocol], "stream": streams}
+    async with Scripted(*(played := [*dialogues])) as upstream, gateway(**over_chat(upstream.url)) as gp:
+        return [await gp.ask(body, PATHS[protocol], headers=VERSION).answer() for _ in played]
 
 
 @each_form
 @each_protocol
-@pytest.mark.parametrize("name", FAULTS)
-async def test_no_fault_is_silent(name, protocol, streams):
-    fault = FAULTS[name]
-    async with Scripted(fault.does) as upstream:
-        answer = await asked(protocol, upstream.url, streams=streams)
-    is_overflow = fault.codex == "context_length_exceeded"
-    begins = fault.begins and streams
-    assert (answer.status, answer.whole, LAST[protocol] in answer.body) == (
-        200 if begins else fault.status,
-        True,
-        False,
-    )
-    error = answer.error
-    code = fault.codex if is_overflow and protocol == "responses" and not begins else fault.code
-    assert (error["code"], error["hop"], fault.words in error["message"]) == (code, "upstream:chat", True)
-    assert all(answer.headers[field] == value for field, value in fault.headers)
-    if protocol == "messages":
-        assert error["type"] == fault.kind
-        assert ("capability_rejected: prompt_too_long" in error["message"]) is is_overflow
-    if begins:
-        *_, before, last = map(json.loads, answer.events)
+async def test_no_fault_is_silent(protocol, streams):
+    answers = await answered(protocol, (fault.does for fault in FAULTS.values()), streams=streams)
+    for (name, fault), answer in zip(FAULTS.items(), answers, strict=True):
+        is_overflow = fault.codex == "context_length_exceeded"
+        begins = fault.begins and streams
+        status = 200 if begins else fault.status
+        assert (answer.status, answer.whole, LAST[protocol] in answer.body) == (status, True, False), name
+        error = answer.error
+        code = fault.codex if is_overflow and protocol == "responses" and not begins else fault.code
+        assert (error["code"], error["hop"], fault.words in error["message"]) == (code, "upstream:chat", True), name
+        assert all(answer.headers[field] == value for field, value in fault.headers), name
         if protocol == "messages":
-            assert last["type"] == "error"
-        else:
-            assert (before["type"], last["type"]) == ("error", "response.failed")
-            assert last["response"]["error"]["code"] == (fault.codex or fault.code)
-            assert last["sequence_number"] == before["sequence_number"] + 1 == len(answer.events) - 1
+            assert error["type"] == fault.kind, name
+            assert ("capability_rejected: prompt_too_long" in error["message"]) is is_overflow, name
+        if begins:
+            *_, before, last = map(json.loads, answer.events)
+            if protocol == "messages":
+                assert last["type"] == "error", name
+            else:
+                assert (before["type"], last["type"]) == ("error", "response.failed"), name
+                assert last["response"]["error"]["code"] == (fault.codex or fault.code), name
+                assert last["sequence_number"] == before["sequence_number"] + 1 == len(answer.events) - 1, name
 
 
 RIGHT: dict[str, Dialogue] = {
@@ -211,12 +208,11 @@ def texts_of(protocol: str, answer: Answer, *, streams: bool) -> str:
 
 @each_form
 @each_protocol
-@pytest.mark.parametrize("name", RIGHT)
-async def test_a_harmless_fault_leaves_the_answer_right(name, protocol, streams):
-    async with Scripted(RIGHT[name]) as upstream:
-        answer = await asked(protocol, upstream.url, streams=streams)
-    assert (answer.status, answer.whole) == (200, True)
-    assert texts_of(protocol, answer, streams=streams) == "Let me see."
+async def test_a_harmless_fault_leaves_the_answer_right(protocol, streams):
+    answers = await answered(protocol, RIGHT.values(), streams=streams)
+    for name, answer in zip(RIGHT, answers, strict=True):
+        assert (answer.status, answer.whole) == (200, True), name
+        assert texts_of(protocol, answer, streams=streams) == "Let me see.", name
 
 
 @each_form
@@ -233,8 +229,8 @@ async def test_a_token_that_is_refused_is_renewed(protocol, streams):
         blocks["upstreams"]["chat"]["protocols"] = ["chat"]
         async with gateway(**blocks) as gp:
             body = {**BODIES[protocol], "stream": streams}
-            answered = await gp.ask(body, PATHS[protocol], headers=VERSION).answer()
-    assert texts_of(protocol, answered, streams=streams) == "Let me see."
+            answer_of_two = await gp.ask(body, PATHS[protocol], headers=VERSION).answer()
+    assert texts_of(protocol, answer_of_two, streams=streams) == "Let me see."
     assert len(upstream.received) == 2
 
 
@@ -249,12 +245,12 @@ async def test_usage_that_is_refused_is_asked_no_more_and_noted(protocol, caplog
         return [Send(stream(*ANSWER[:7], ANSWER[-1]))]
 
     caplog.set_level("INFO", "gatepass.access")
-    async with Scripted(answer=answer) as upstream:
-        answered = await asked(protocol, upstream.url, streams=True)
-    last = json.loads(answered.events[-2 if protocol == "messages" else -1])
+    async with Scripted(answer=answer) as upstream, gateway(**over_chat(upstream.url)) as gp:
+        repeated = await gp.ask(BODIES[protocol], PATHS[protocol], headers=VERSION).answer()
+    last = json.loads(repeated.events[-2 if protocol == "messages" else -1])
     usage = last["usage"] if protocol == "messages" else last["response"]["usage"]
     assert (usage["input_tokens"], usage["output_tokens"], len(upstream.received)) == (0, 0, 2)
-    assert answered.headers["x-gatepass-adapted"].startswith(f"translate={protocol}, drop=stream_options")
+    assert repeated.headers["x-gatepass-adapted"].startswith(f"translate={protocol}, drop=stream_options")
     (line,) = [one.fields for one in caplog.records if one.getMessage() == "request"]
     assert "translate=no-usage" in line["adapted"]
 

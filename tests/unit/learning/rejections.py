@@ -83,43 +83,31 @@ DASHSCOPE_BATCH = (
 )
 OPENAI_ROLES = "['system','assistant','user','tool','function']"
 
+
+def synth(name: str, body: Any) -> Case:
+    return Case(name, body, STREAMS, UNSTREAMED, ("stream=synth",))
+
+
+def relayed(raw: str) -> Any:
+    return {"error": {"message": "Provider returned error", "code": 400, "metadata": {"raw": raw}}}
+
+
+def dropped(name: str, body: Any, member: str, value: Any, **more: Any) -> Case:
+    return Case(name, body, {member: value}, {member: None}, (f"drop={member}",), **more)
+
+
+def renamed(name: str, body: Any, member: str, to: str, **more: Any) -> Case:
+    return Case(name, body, {member: 5}, {member: None, to: 5}, (f"rename={member}>{to}",), **more)
+
+
+ONLY_FALSE = "Unsupported value: 'stream' does not support true with this model. Supported values are: false."
 STREAM_ROWS = (
-    Case("5 OpenAI", openai(STREAM, "stream", "unsupported_value"), STREAMS, UNSTREAMED, ("stream=synth",)),
-    Case(
-        "5 Azure's other ending",
-        openai("Unsupported value: 'stream' does not support true with this model. Supported values are: false."),
-        {"stream": True},
-        {"stream": False},
-        ("stream=synth",),
-    ),
-    Case(
-        "5 in words",
-        {"error": "This model does not support streaming."},
-        {"stream": True},
-        {"stream": False},
-        ("stream=synth",),
-    ),
-    Case("6 OpenAI", openai(VERIFY, "stream", "unsupported_value"), STREAMS, UNSTREAMED, ("stream=synth",)),
-    Case(
-        "6 OpenRouter nests it",
-        {
-            "error": {
-                "message": "Provider returned error",
-                "code": 400,
-                "metadata": {"raw": json.dumps(openai(VERIFY, "stream", "unsupported_value")), "provider_name": "x"},
-            }
-        },
-        STREAMS,
-        UNSTREAMED,
-        ("stream=synth",),
-    ),
-    Case(
-        "6 quoted without JSON",
-        {"error": {"message": "Provider returned error", "code": 400, "metadata": {"raw": VERIFY}}},
-        STREAMS,
-        UNSTREAMED,
-        ("stream=synth",),
-    ),
+    synth("5 OpenAI", openai(STREAM, "stream", "unsupported_value")),
+    synth("5 Azure's other ending", openai(ONLY_FALSE)),
+    synth("5 in words", {"error": "This model does not support streaming."}),
+    synth("6 OpenAI", openai(VERIFY, "stream", "unsupported_value")),
+    synth("6 OpenRouter nests it", relayed(json.dumps(openai(VERIFY, "stream", "unsupported_value")))),
+    synth("6 quoted without JSON", relayed(VERIFY)),
     Case(
         "8 DashScope",
         openai(
@@ -152,38 +140,20 @@ STREAM_ROWS = (
     ),
 )
 
+MAX, MAX_NEW = "max_tokens", "max_completion_tokens"
 MEMBER_ROWS = (
-    Case(
-        "11 OpenAI",
-        openai(unsupported("max_tokens", USE), "max_tokens", "unsupported_parameter"),
-        {"max_tokens": 5},
-        {"max_tokens": None, "max_completion_tokens": 5},
-        ("rename=max_tokens>max_completion_tokens",),
-    ),
+    renamed("11 OpenAI", openai(unsupported(MAX, USE), MAX, "unsupported_parameter"), MAX, MAX_NEW),
     Case(
         "11 both are there",
-        openai(unsupported("max_tokens", USE), "max_tokens", "unsupported_parameter"),
-        {"max_tokens": 5, "max_completion_tokens": 7},
-        {"max_tokens": None},
+        openai(unsupported(MAX, USE), MAX, "unsupported_parameter"),
+        {MAX: 5, MAX_NEW: 7},
+        {MAX: None},
         ("rename=max_tokens>max_completion_tokens",),
     ),
-    Case(
-        "12 Azure",
-        openai("Unrecognized request argument supplied: max_completion_tokens"),
-        {"max_completion_tokens": 5},
-        {"max_completion_tokens": None, "max_tokens": 5},
-        ("rename=max_completion_tokens>max_tokens",),
-    ),
-    Case(
-        "12 Mistral",
-        {"object": "error", "message": pydantic(["max_completion_tokens"]), "type": "invalid_request_error"},
-        {"max_completion_tokens": 5},
-        {"max_completion_tokens": None, "max_tokens": 5},
-        ("rename=max_completion_tokens>max_tokens",),
-        status=422,
-    ),
+    renamed("12 Azure", openai(f"Unrecognized request argument supplied: {MAX_NEW}"), MAX_NEW, MAX),
+    renamed("12 Mistral", {"object": "error", "message": pydantic([MAX_NEW])}, MAX_NEW, MAX, status=422),
     *(
-        Case(f"13 {name}", body, {"temperature": 0.2}, {"temperature": None}, ("drop=temperature",))
+        dropped(f"13 {name}", body, "temperature", 0.2)
         for name, body in {
             "OpenAI's value": openai(
                 "Unsupported value: 'temperature' does not support 0.2 with this model. Only the default (1) value is"
@@ -198,7 +168,7 @@ MEMBER_ROWS = (
         }.items()
     ),
     *(
-        Case(f"14 {name}", body, {"seed": 1}, {"seed": None}, ("drop=seed",), status=status)
+        dropped(f"14 {name}", body, "seed", 1, status=status)
         for name, status, body in (
             ("OpenAI's code", 400, openai("Unknown parameter: 'seed'.", "seed", "unknown_parameter")),
             ("OpenAI's words", 400, openai("Unknown parameter: 'seed'.")),
@@ -273,14 +243,7 @@ MEMBER_ROWS = (
         ("drop=stream_options",),
         status=422,
     ),
-    Case(
-        "14 an opt-in member that the operator names",
-        openai(unsupported("logprobs"), "logprobs", "unsupported_parameter"),
-        {"logprobs": True},
-        {"logprobs": None},
-        ("drop=logprobs",),
-        also=("logprobs",),
-    ),
+    dropped("14 an opt-in member", openai(unsupported("logprobs")), "logprobs", True, also=("logprobs",)),
 )
 
 
@@ -573,12 +536,11 @@ CHOICE_ROWS = (
         ("set=tool_choice>auto",),
         also=("tool_choice",),
     ),
-    Case(
+    dropped(
         "41 LM Studio",
         {"error": "'response_format.type' must be 'json_schema' or 'text'"},
-        {"response_format": {"type": "json_object"}},
-        {"response_format": None},
-        ("drop=response_format",),
+        "response_format",
+        {"type": "json_object"},
         also=("response_format",),
     ),
     Case(
@@ -656,14 +618,7 @@ EMBEDDING_ROWS = (
         entry="split=64%",
     ),
     *(
-        Case(
-            f"19 {name}",
-            {"object": "error", "message": message, "code": 400},
-            {"dimensions": 256},
-            {"dimensions": None},
-            ("drop=dimensions",),
-            embeds=True,
-        )
+        dropped(f"19 {name}", {"object": "error", "message": message, "code": 400}, "dimensions", 256, embeds=True)
         for name, message in (
             ("vLLM of old", "dimensions is currently not supported"),
             ("vLLM", 'Model "bge-m3" does not support matryoshka representation, changing output dimensions'),

@@ -206,6 +206,13 @@ def test_done_does_not_end_a_message():
 # --- a relayed stream ------------------------------------------------------------------------------------------------
 
 
+def test_a_last_event_without_the_first_one_ends_no_answer():
+    stream = new_stream()
+    stream.feed(joined(STOP))
+    stream.finish()
+    assert (stream.done, stream.failure is None) == (False, False)
+
+
 def test_deltas_that_differ_in_their_text_are_not_parsed_again(monkeypatch):
     monkeypatch.setattr(MessageProgress, "note", counted := Counted(MessageProgress.note))
     for kind, name in (("text_delta", "text"), ("thinking_delta", "thinking"), ("input_json_delta", "partial_json")):
