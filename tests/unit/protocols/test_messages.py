@@ -28,7 +28,7 @@ from gatepass.sse.chunk import StreamSource
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.usage import Usage
 from gatepass.types import Call, Operation, StreamedResponse
-from tests.integration.messages_upstream import MESSAGE, OTHER, TEXT, THINKING, TOOL, USAGE, message
+from tests.integration.messages_upstream import OTHER, TEXT, THINKING, TOOL, USAGE, message
 from tests.unit.sse.documents import origin
 from tests.unit.sse.streams import LIMIT_BYTES, finished, read_error
 
@@ -129,13 +129,6 @@ def test_the_events_of_a_message_have_anthropics_order():
 @given(_MESSAGES)
 def test_the_stream_of_a_message_is_that_message_again(document):
     assert assembled(written(document)) == document
-
-
-@pytest.mark.parametrize("ends", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
-def test_a_stream_cut_anywhere_is_the_same_message(ends):
-    lines = written(MESSAGE).replace(b"\n", ends)
-    for at in range(len(lines) + 1):
-        assert assembled(lines[:at], lines[at:]) == MESSAGE
 
 
 def test_members_that_sdks_require_are_filled_in():

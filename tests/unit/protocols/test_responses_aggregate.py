@@ -13,7 +13,6 @@ from gatepass.protocols.responses import ResponseAggregator, synthesize_response
 from gatepass.sse.chunk import StreamSource
 from tests.unit.sse.documents import origin
 from tests.unit.sse.peer import strictly_response
-from tests.unit.sse.replies import refuse_to_write
 from tests.unit.sse.responses import RESPONSES, call, message, part, response
 from tests.unit.sse.streams import DONE, LIMIT_BYTES, data, finished, read_error
 
@@ -41,16 +40,6 @@ def event(kind: Any, **more: Any) -> bytes:
 
 
 LAST = event("response.completed", response=WHOLE)
-
-
-@pytest.mark.parametrize("ends", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
-def test_a_stream_cut_anywhere_is_the_same_response(ends):
-    lines = written(WHOLE).replace(b"\n", ends)
-    for at in range(0, len(lines) + 1, 7):
-        one = ResponseAggregator(StreamSource("chat", LIMIT_BYTES, read_error), LIMIT_BYTES)
-        one.feed(lines[:at])
-        one.feed(lines[at:])
-        assert json.loads(finished(one)) == WHOLE
 
 
 @given(RESPONSES)
@@ -161,17 +150,3 @@ def test_stream_without_an_answer_is_an_error(stream, code, words):
     found = failed(stream)
     assert found[0] == code
     assert words in found[1]
-
-
-def test_more_than_the_limit_is_an_error():
-    assert failed(written(WHOLE), 500) == (
-        "upstream_invalid",
-        "The upstream's answer is larger than limits.reply_bytes.",
-    )
-    assert assembled(LAST, len(LAST)) == WHOLE
-    assert failed(LAST, len(LAST) - 1)[0] == "upstream_invalid"
-
-
-def test_a_response_nested_too_deep_to_be_written_is_an_error(monkeypatch):
-    monkeypatch.setattr("gatepass.sse.chunk.json_text", refuse_to_write)
-    assert "not JSON" in failed(written(WHOLE))[1]

@@ -240,15 +240,6 @@ def test_empty_pieces_of_a_call_that_waits_are_not_kept():
     assert answer._waiting[0].held == b""
 
 
-@pytest.mark.parametrize("end", ["stop", "tool_calls", "function_call"])
-def test_a_message_with_a_call_ends_with_tool_use(end):
-    answer = MessageAnswer(defaults(), "up", About())
-    first = a_chunk({"role": "assistant", "content": ""})
-    chunks = (first, call_piece(0, "{}", first=True), a_chunk({}, end), DONE)
-    _, begun, *_, last, _ = events_of(b"".join(map(answer.feed, chunks)))
-    assert (begun["content_block"]["type"], last["delta"]["stop_reason"]) == ("tool_use", "tool_use")
-
-
 def test_a_message_begins_with_counts_of_zero():
     """The true ones are not known before the end of a chat."""
     answer = MessageAnswer(defaults(), "up", About())
@@ -346,12 +337,6 @@ def test_arguments_that_are_no_object_are_an_error_where_one_is_required(text):
     assert item["arguments"] == text
 
 
-@pytest.mark.parametrize("end", ["tool_calls", "function_call"])
-def test_a_message_without_a_call_does_not_end_with_tool_use(end):
-    assert whole(MessageAnswer, a_completion({"content": "Hi"}, end))["stop_reason"] == "end_turn"
-    assert whole(ResponseAnswer, a_completion({"content": "Hi"}, end))["status"] == "completed"
-
-
 @pytest.mark.parametrize("answer", [MessageAnswer, ResponseAnswer])
 def test_a_call_without_a_name_is_an_error_but_left_out_if_it_was_cut(answer):
     call = {"tool_calls": [{"id": "a", "function": {"arguments": "{}"}}]}
@@ -420,16 +405,21 @@ def test_a_finish_reason_of_a_failure_is_an_error_also_after_its_repair(answer, 
         stream.feed(DONE)
 
 
+WHOLE_CALL = {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{}"}}]}
+
+
 @pytest.mark.parametrize(
-    ("end", "stop_reason", "status"),
+    ("message", "end", "stop_reason", "status"),
     [
-        *((end, "end_turn", "completed") for end in ("eos", "END_TURN", "stop_sequence", "", None)),
-        *((end, "max_tokens", "incomplete") for end in ("max_tokens", "MAX_TOKENS", "pause_turn")),
-        ("SAFETY", "refusal", "incomplete"),
+        *(({}, end, "end_turn", "completed") for end in ("eos", "END_TURN", "stop_sequence", "", None)),
+        *(({}, end, "end_turn", "completed") for end in ("tool_calls", "function_call")),
+        *((WHOLE_CALL, end, "tool_use", "completed") for end in ("stop", "tool_calls", "function_call")),
+        *(({}, end, "max_tokens", "incomplete") for end in ("max_tokens", "MAX_TOKENS", "pause_turn")),
+        ({}, "SAFETY", "refusal", "incomplete"),
     ],
 )
-def test_the_finish_reasons_of_other_apis_are_known(end, stop_reason, status):
-    completion = a_completion({"content": "Hi"}, end)
+def test_the_finish_reasons_of_other_apis_are_known(message, end, stop_reason, status):
+    completion = a_completion({"content": "Hi", **message}, end)
     assert whole(MessageAnswer, completion)["stop_reason"] == stop_reason
     assert whole(ResponseAnswer, completion)["status"] == status
 
