@@ -28,7 +28,7 @@ from gatepass.config.block import (
     checked_url,
     field_docstrings,
 )
-from gatepass.config.changes import CHANGES, SettingChange
+from gatepass.config.changes import REMOVED
 from gatepass.config.credential.base import Credential, HttpReply
 from gatepass.config.credential.kinds import KINDS, VARIABLE, Variable
 from gatepass.config.document import dotted
@@ -363,17 +363,7 @@ def setting_links() -> Mapping[str, str]:
     }
 
 
-def changed_settings(changes: Sequence[SettingChange] = CHANGES) -> str:
-    """Return the list of docs/upgrade.md, the newest version first."""
-    versions = [(version, list(group)) for version, group in itertools.groupby(changes, lambda change: change.version)]
-    lines = []
-    for version, group in reversed(versions):
-        lines += [f"### {version}", "", *map(change_line, group), ""]
-    return "\n".join(lines).rstrip()
-
-
-def change_line(change: SettingChange) -> str:
-    setting = dotted(named(change.setting)).replace("keys.NAME", "keys[]")
-    target = setting_links().get(setting)
-    link = f"[`{setting}`](reference/{target})" if target else f"`{setting}`"
-    return f"- **{link}** ({change.kind}): {change.text}"
+def removed_settings() -> str:
+    """Return the list of docs/upgrade.md."""
+    names = {dotted(named(tuple(setting.split(".")))): text for setting, text in REMOVED.items()}
+    return "\n".join(f"- **`{name}`:** {text}" for name, text in names.items())

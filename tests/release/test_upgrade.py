@@ -15,7 +15,6 @@ import pytest
 from release.build import ROOT, ReleaseFailed, extract, run
 
 import gatepass
-from gatepass.config.changes import parsed_version
 
 RELEASED = {"0.1.0": "a65660b76661676e36cb71bf4d052343176157ca"}
 """Each released version before this one: its tag or commit. Add one before the version is raised."""
@@ -27,10 +26,8 @@ def released_versions(changelog: str) -> list[str]:
 
 def test_each_earlier_version_of_the_changelog_is_tested():
     versions = released_versions((ROOT / "CHANGELOG.md").read_text())
-    this_version = parsed_version(gatepass.__version__)
-    assert parsed_version(versions[0]) == this_version, "the first section is that of this version"
+    assert versions[0] == gatepass.__version__, "the first section is that of this version"
     assert list(RELEASED) == versions[1:], "add the version, with its tag, to RELEASED"
-    assert all(parsed_version(version) < this_version for version in RELEASED)
 
 
 def built(revision: str, folder: Path) -> Path:
@@ -60,7 +57,7 @@ def test_the_example_configuration_of_a_version_loads(version, tmp_path):
     before = run(sys.executable, "-P", "-m", "gatepass", "--version", environment={"PYTHONPATH": str(packages)})
     assert before == f"gatepass, version {version}\n", "the packages of this version were imported"
     assert "# valid: " in check(example, packages=packages)
-    assert "# valid: " in check(example, "--from", version)
+    assert "# valid: " in check(example)
 
 
 def test_a_configuration_that_this_version_rejects_is_found(tmp_path):

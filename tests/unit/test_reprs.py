@@ -27,7 +27,6 @@ SHOWN = {
     "cli.init.Question": {"text"},  # a constant
     "cli.init.Setup": {"answers"},  # the secret is a separate field
     "cli.reach.Server": {"url"},  # from the configuration, whose URLs have no user, password or query
-    "config.changes.SettingChange": {"text"},  # a constant
     "config.document.ConfigProblem": {"text"},  # what the user reads
     "config.environment.VariableValue": {"value"},  # a secret is a Reference
     "http_client.message_head.Destination": {"authority"},  # host and port

@@ -14,10 +14,8 @@ from typing import Any
 
 import click
 
-from gatepass import __version__
 from gatepass.cli.options import UNUSABLE, config_option, json_option, load_or_exit, print_json, printable, summary
 from gatepass.config.block import without_query
-from gatepass.config.changes import parsed_version, since
 from gatepass.config.checks import serves_only_named
 from gatepass.config.document import ConfigError, SettingPath, children, dotted, leaves, lookup
 from gatepass.config.load import DEFAULT, Container, LoadedConfig, load
@@ -27,15 +25,8 @@ from gatepass.config.model import Config
 @click.command()
 @config_option
 @click.option("--all", "every", is_flag=True, help="Also show settings that have their defaults.")
-@click.option(
-    "--from",
-    "earlier",
-    metavar="VERSION",
-    callback=lambda _context, _option, value: None if value is None else _earlier(value),
-    help="Also print what this version changed about the settings since VERSION. Default: print only warnings.",
-)
 @json_option
-def check(path: str | None, every: bool, earlier: str | None, as_json: bool) -> None:
+def check(path: str | None, every: bool, as_json: bool) -> None:
     """Validate the configuration and print its effective values with their origins. Secrets are hidden.
 
     Exit codes: 0 the configuration is valid, 2 it is not.
@@ -53,45 +44,21 @@ def check(path: str | None, every: bool, earlier: str | None, as_json: bool) -> 
     shown |= {
         setting: str(loaded.document.origin(setting)) for setting, value in written if value == {}
     }  # {} may mean on
-    changes = [] if earlier is None else list(since(earlier, loaded.document.tree))
     if as_json:
         settings = [
             {"setting": dotted(setting), "value": without_query(lookup(tree, setting)), "origin": origin}
             for setting, origin in shown.items()
         ]
         warnings = [*loaded.warnings, *idle]
-        document = {"valid": True, "source": loaded.source, "warnings": warnings, "settings": settings}
-        if earlier is not None:
-            named = [(dotted(setting), change) for setting, change in changes]
-            document["changes"] = [
-                {"setting": name, "version": change.version, "kind": change.kind, "text": change.text}
-                for name, change in named
-            ]
-        print_json(document)
+        print_json({"valid": True, "source": loaded.source, "warnings": warnings, "settings": settings})
         return
     for warning in idle:
         click.echo(f"warning: {printable(warning)}", err=True)
-    for setting, change in changes:
-        name = printable(dotted(setting))
-        click.echo(f"changed in {change.version}: {name} ({change.kind}): {change.text}", err=True)
-    if earlier is not None and not changes:
-        click.echo(f"no change of a setting since {earlier} concerns this configuration", err=True)
     click.echo("\n".join(yaml_lines(tree, shown)))
     hidden = "" if every else f"; {left_out} defaults are left out, --all shows them"
     if serves_only_named(loaded.config):
         click.echo('# every model that `models` does not name is 404; `"*": {upstream: NAME}` there serves the others')
     click.echo(f"# valid: {summary(loaded.config)}{hidden}")
-
-
-def _earlier(text: str) -> str:
-    """Return a version that is not newer than this one; raise BadParameter for another text."""
-    try:
-        is_newer = parsed_version(text) > parsed_version(__version__)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-    if is_newer:
-        raise click.BadParameter(f"{text} is newer than this version, {__version__}")
-    return text
 
 
 def _load_for_json(path: str | None) -> LoadedConfig:

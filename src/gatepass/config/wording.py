@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from gatepass.config.block import BASE_PATH, HASH, HEADER_NAME, NAME, ORIGIN
-from gatepass.config.changes import CHANGES, removal
+from gatepass.config.changes import removal
 from gatepass.config.credential.kinds import KINDS, VARIABLE
 from gatepass.config.document import SettingPath, SettingPattern, dotted, lookup
 from gatepass.config.model import HOST_NAME, KEY_PREFIX, Config
@@ -89,9 +89,8 @@ def unknown_setting(path: SettingPath, tree: Any) -> str:
     """Return the problem of an unknown name: what became of it, the nearest name, or the block that has it."""
     known = all_settings()
     *block, name = pattern = pattern_of(path, known)
-    removed = [change for change in CHANGES if change.kind == "removed" and change.setting == pattern]
-    if removed:
-        return removal(removed[-1])
+    if (removed := removal(tuple(pattern))) is not None:
+        return removed
     # the outermost block with a `type` decides, because the blocks inside it belong to the same credential
     stated = (lookup(tree, (*path[:length], "type")) for length in range(1, len(path)))
     kind = next((each for each in stated if isinstance(each, str)), None)

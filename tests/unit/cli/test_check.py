@@ -3,7 +3,6 @@ from functools import partial
 
 import pytest
 
-from gatepass import __version__
 from tests.unit.cli.command_line import run_on
 
 
@@ -76,9 +75,3 @@ def test_the_program_of_an_exec_credential_is_not_run(tmp_path):
     for arguments in ((), ("--all",), ("--json",)):
         assert run_on(file, "check", *arguments, text=text, environment={"WORD": f"{ran}-too"}).exit_code == 0
     assert sorted(tmp_path.iterdir()) == [file]
-
-
-def test_from_this_version_reports_that_nothing_changed(check):
-    text = f"no change of a setting since {__version__} concerns this configuration\n"
-    assert check("--from", __version__).stderr.endswith(text)
-    assert json.loads(check("--json", "--from", __version__).stdout)["changes"] == []
