@@ -36,7 +36,6 @@ class McpRoute(Hidden, msgspec.Struct, frozen=True):
     name: str
     target: Target
     url: str
-    body_bytes: int
     allowed_origins: tuple[str, ...]
     repeat: frozenset[str]
 
@@ -50,7 +49,6 @@ class McpServers:
                 name,
                 Target(MCP_UPSTREAM + name),
                 one.url,
-                one.body_bytes,
                 tuple(one.allowed_origins),
                 frozenset(one.repeat),
             )

@@ -87,7 +87,7 @@ async def stage() -> AsyncIterator[Stage]:
 async def server(request: pytest.FixtureRequest, stage: Stage) -> AsyncIterator[Served]:
     blocks: dict[str, Any] = {
         "upstreams": {"chat": {"base_url": f"{stage.upstream.url}/v1"}},
-        "mcp": {"tools": {"url": f"{stage.upstream.url}/mcp", "body_bytes": 1_000}},
+        "mcp": {"tools": {"url": f"{stage.upstream.url}/mcp"}},
         "access": {"keys": [{"name": "one", "hash": hash_key(KEY), "role": "admin"}]},
         "limits": {"body_bytes": 1_000_000, "upload_bytes": 8_000_000},
     }
