@@ -25,6 +25,17 @@ def asked(wire: Wire, body: bytes = b"", *, to_head: bool = False) -> asyncio.Ta
     return asyncio.ensure_future(wire.connection.send_request(HEAD, body, BOUNDS, to_head=to_head))
 
 
+async def under_way(
+    body: bytes = b"", *, to_head: bool = False, held_back: bool = False
+) -> tuple[Wire, asyncio.Task[UpstreamResponse]]:
+    """A request that waits for its reply. `held_back`: the server does not read."""
+    wire = Wire()
+    wire.transport.held_back = held_back
+    asking = asked(wire, body, to_head=to_head)
+    await rest()
+    return wire, asking
+
+
 async def begun(wire: Wire, data: bytes) -> UpstreamResponse:
     """A request under way, whose reply begins with `data`."""
     asking = asked(wire)
@@ -64,9 +75,7 @@ WHOLES = {
 async def test_a_reply_is_the_same_wherever_it_is_split(form: str):
     raw, status, body, fate = WHOLES[form]
     for cut in range(len(raw) + 1):
-        wire = Wire()
-        asking = asked(wire)
-        await rest()
+        wire, asking = await under_way()
         wire.feed(raw[:cut])
         await rest()
         wire.feed(raw[cut:])
@@ -96,9 +105,7 @@ async def test_a_connection_serves_one_request_after_the_other():
 async def test_a_reply_to_head_has_no_body():
     replies = {OK: "lost", OK[:-4]: "lost", CHUNKED: "lost", b"HTTP/1.1 204 No Content\r\n\r\n": "freed"}
     for raw, fate in replies.items():
-        wire = Wire()
-        asking = asked(wire, to_head=True)
-        await rest()
+        wire, asking = await under_way(to_head=True)
         wire.feed(raw)
         assert await body_of(await asking) == b""
         await rest()
@@ -130,9 +137,7 @@ async def test_a_body_without_a_length_that_we_end_broke_off():
 @pytest.mark.parametrize("raw", [OK, CHUNKED + b"4\r\nfine\r\n0\r\n\r\n"])
 async def test_a_reply_cut_anywhere_is_closed_and_never_whole(raw: bytes, exc: Exception | None):
     for cut in range(len(raw)):
-        wire = Wire()
-        asking = asked(wire)
-        await rest()
+        wire, asking = await under_way()
         wire.feed(raw[:cut])
         wire.end(exc)
         fault = await fault_of(asking)
@@ -308,9 +313,7 @@ async def test_only_what_fits_in_one_piece_with_its_head_is_held():
 )
 async def test_ambiguous_reply_is_invalid_for_every_split(raw: bytes):
     for cut in range(len(raw)):
-        wire = Wire()
-        asking = asked(wire)
-        await rest()
+        wire, asking = await under_way()
         wire.feed(raw[:cut])
         wire.feed(raw[cut:])
         fault = await fault_of(asking)
@@ -322,9 +325,7 @@ async def test_ambiguous_reply_is_invalid_for_every_split(raw: bytes):
 @pytest.mark.parametrize("more", [0, 1])
 async def test_a_head_may_have_so_many_fields(more: int):
     raw = b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * (MOST_FIELDS - 1 + more) + b"content-length: 0\r\n\r\n"
-    wire = Wire()
-    asking = asked(wire)
-    await rest()
+    wire, asking = await under_way()
     wire.feed(raw)
     if more:
         assert (await fault_of(asking)).kind is Fault.INVALID
@@ -336,9 +337,7 @@ async def test_a_head_may_have_so_many_fields(more: int):
 async def test_a_head_may_be_so_large_however_it_comes(size: int):
     for value_bytes in (HEAD_BYTES - 500, HEAD_BYTES + 1):
         raw = b"HTTP/1.1 200 OK\r\nx: " + b"y" * value_bytes + b"\r\ncontent-length: 4\r\n\r\nfine"
-        wire = Wire()
-        asking = asked(wire)
-        await rest()
+        wire, asking = await under_way()
         for at in range(0, len(raw), size):
             wire.feed(raw[at : at + size])
         if value_bytes > HEAD_BYTES:
@@ -356,9 +355,7 @@ async def test_a_head_may_be_so_large_however_it_comes(size: int):
     ],
 )
 async def test_a_head_without_an_end_is_bounded(endless: bytes):
-    wire = Wire()
-    asking = asked(wire)
-    await rest()
+    wire, asking = await under_way()
     wire.feed(endless if endless.startswith(b"HTTP") else b"HTTP/1.1 200 OK\r\nx: ")
     for _ in range(HEAD_BYTES // len(endless) + 1):
         wire.feed(endless)
@@ -383,9 +380,7 @@ async def test_trailers_without_an_end_are_bounded_and_framing_between_pieces_is
 
 
 async def test_a_small_body_goes_out_with_its_head_in_one_piece():
-    wire = Wire()
-    asking = asked(wire, b"x" * JOINED_BYTES)
-    await rest()
+    wire, asking = await under_way(b"x" * JOINED_BYTES)
     assert wire.transport.written == [HEAD + b"x" * JOINED_BYTES]
     wire.feed(OK)
     await asking
@@ -393,10 +388,7 @@ async def test_a_small_body_goes_out_with_its_head_in_one_piece():
 
 async def test_large_body_is_sent_in_slices_as_the_server_reads():
     body = bytes(range(256)) * (1_000_000 // 256)
-    wire = Wire()
-    wire.transport.held_back = True
-    asking = asked(wire, body)
-    await rest()
+    wire, asking = await under_way(body, held_back=True)
     slices = 1
     while sum(map(len, wire.transport.written)) < len(HEAD + body):
         assert sum(map(len, wire.transport.written)) == len(HEAD) + slices * SLICE_BYTES
@@ -416,10 +408,7 @@ async def test_large_body_is_sent_in_slices_as_the_server_reads():
 
 @pytest.mark.parametrize("split", [len(OK), len(OK) - 2])
 async def test_reply_before_the_end_of_the_body_stops_the_writer(split: int):
-    wire = Wire()
-    wire.transport.held_back = True
-    asking = asked(wire, b"x" * 1_000_000)
-    await rest()
+    wire, asking = await under_way(b"x" * 1_000_000, held_back=True)
     wire.feed(OK[:split])
     reply = await asking
     wire.feed(OK[split:])
@@ -431,10 +420,7 @@ async def test_reply_before_the_end_of_the_body_stops_the_writer(split: int):
 
 async def test_a_connection_that_has_more_to_send_is_not_used_again():
     """The reply arrived before the loop wrote the whole request."""
-    wire = Wire()
-    wire.transport.held_back = True
-    asking = asked(wire, b"x" * 1000)
-    await rest()
+    wire, asking = await under_way(b"x" * 1000, held_back=True)
     wire.feed(OK)
     assert await body_of(await asking) == b"fine"
     await rest()
@@ -442,19 +428,13 @@ async def test_a_connection_that_has_more_to_send_is_not_used_again():
 
 
 async def test_a_connection_that_dies_while_it_is_written_to():
-    wire = Wire()
-    wire.transport.held_back = True
-    asking = asked(wire, b"x" * 1_000_000)
-    await rest()
+    wire, asking = await under_way(b"x" * 1_000_000, held_back=True)
     wire.end(BrokenPipeError("broken pipe"))
     assert (await fault_of(asking)).kind is Fault.CLOSED
 
 
 async def test_nothing_is_written_to_a_connection_whose_end_is_under_way():
-    wire = Wire()
-    wire.transport.held_back = True
-    asking = asked(wire, b"x" * 1_000_000)
-    await rest()
+    wire, asking = await under_way(b"x" * 1_000_000, held_back=True)
     wire.transport.closing = True
     wire.transport.drain()
     await rest()
@@ -463,10 +443,7 @@ async def test_nothing_is_written_to_a_connection_whose_end_is_under_way():
 
 
 async def test_server_that_reads_nothing_is_a_timeout():
-    wire = Wire()
-    wire.transport.held_back = True
-    asking = asked(wire, b"x" * 1_000_000)
-    await rest()
+    _, asking = await under_way(b"x" * 1_000_000, held_back=True)
     await advance(BOUNDS.first_byte_s)
     assert (await fault_of(asking)).kind is Fault.TIMEOUT_FIRST_BYTE
 
@@ -523,9 +500,7 @@ async def test_small_pieces_are_joined_and_large_ones_unchanged():
 
 
 async def test_first_byte_s_runs_until_the_whole_head_is_here():
-    wire = Wire()
-    asking = asked(wire)
-    await rest()
+    wire, asking = await under_way()
     for byte in OK[: int(BOUNDS.first_byte_s) - 1]:
         wire.feed(bytes([byte]))
         await advance(1)
@@ -605,9 +580,7 @@ async def test_discarded_reply_closes_its_connection():
 
 
 async def test_a_request_that_is_cancelled_ends_its_connection():
-    wire = Wire()
-    asking = asked(wire)
-    await rest()
+    wire, asking = await under_way()
     asking.cancel()
     await rest()
     assert asking.cancelled()
@@ -615,9 +588,7 @@ async def test_a_request_that_is_cancelled_ends_its_connection():
 
 
 async def test_a_request_that_is_cancelled_when_its_reply_is_whole_harms_no_other():
-    wire = Wire()
-    asking = asked(wire)
-    await rest()
+    wire, asking = await under_way()
     wire.feed(OK)
     asking.cancel()
     await rest()

@@ -52,6 +52,13 @@ async def use(connection: Connection) -> None:
     await asking
 
 
+async def one_taken() -> tuple[Server, ConnectionPool, Connection]:
+    """A pool whose only connection is in use."""
+    server = Server()
+    pool = ConnectionPool(server.dial, 1)
+    return server, pool, await pool.take(5)
+
+
 def taken(pool: ConnectionPool) -> asyncio.Task[Connection]:
     return asyncio.ensure_future(pool.take(BOUNDS.connect_s))
 
@@ -92,9 +99,7 @@ async def test_a_fresh_connection_is_never_one_that_was_kept():
 
 
 async def test_a_fresh_connection_makes_room_where_the_limit_is_reached():
-    server = Server()
-    pool = ConnectionPool(server.dial, 1)
-    kept = await pool.take(5)
+    server, pool, kept = await one_taken()
     await use(kept)
     assert await pool.take(5, fresh=True) is not kept
     busy = server.dialed[-1]
@@ -107,9 +112,7 @@ async def test_a_fresh_connection_makes_room_where_the_limit_is_reached():
 
 
 async def test_waiting_requests_are_served_in_the_order_of_arrival_and_no_other_wakes():
-    server = Server()
-    pool = ConnectionPool(server.dial, 1)
-    connection = await pool.take(5)
+    _, pool, connection = await one_taken()
     works = [taken(pool) for _ in range(5)]
     await rest()
     for number, work in enumerate(works):
@@ -153,8 +156,7 @@ async def test_a_wait_is_bounded():
 
 
 async def test_a_connection_freed_in_the_moment_of_a_timeout_is_not_lost():
-    pool = ConnectionPool(Server().dial, 1)
-    connection = await pool.take(5)
+    _, pool, connection = await one_taken()
     asking = asyncio.ensure_future(connection.send_request(b"", b"", BOUNDS))
     waiter = taken(pool)
     await rest()
@@ -167,9 +169,7 @@ async def test_a_connection_freed_in_the_moment_of_a_timeout_is_not_lost():
 
 
 async def test_connection_lost_before_a_waiting_request_is_replaced():
-    server = Server()
-    pool = ConnectionPool(server.dial, 1)
-    connection = await pool.take(5)
+    server, pool, connection = await one_taken()
     asking = asyncio.ensure_future(connection.send_request(b"", b"", BOUNDS))
     waiter = taken(pool)
     await rest()
@@ -214,9 +214,7 @@ async def test_idle_connections_expire_each_in_its_time(idle_s):
 
 
 async def test_an_old_connection_takes_no_further_request():
-    server = Server()
-    pool = ConnectionPool(server.dial, 1)
-    connection = await pool.take(5)
+    server, pool, connection = await one_taken()
     await advance(AGE_S - 1)
     await use(connection)
     assert await pool.take(5) is connection
@@ -296,9 +294,7 @@ def lost(_: ConnectionPool, __: Server, connection: Connection) -> None:
 async def test_a_waiter_cancelled_in_any_iteration_leaves_its_slot_to_others(moment: Moment, behind: int):
     for before in range(3):
         for after in range(6):
-            server = Server()
-            pool = ConnectionPool(server.dial, 1)
-            connection = await pool.take(5)
+            server, pool, connection = await one_taken()
             leaver, *others = [taken(pool) for _ in range(1 + behind)]
             for _ in range(before):
                 await asyncio.sleep(0)

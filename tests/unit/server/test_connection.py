@@ -22,7 +22,7 @@ from gatepass.server.cycle import AHEAD_BYTES, REST_BYTES, HttpRequestCycle
 from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS
 from gatepass.server.timeouts import BODY_GRACE_S, DRAIN_IDLE_S, DRAIN_RECHECK_S, LINGER_S
 from tests.unit.http_client.loop import advance, driven, one_iteration, rest
-from tests.unit.server.wire_client import DATE, IDLE_TIMEOUT_S, FakeTransport, WireClient, asked
+from tests.unit.server.wire_client import DATE, IDLE_TIMEOUT_S, FakeTransport, Serve, WireClient, asked
 
 LIMIT_BYTES = 1_000_000
 RECEIVE_S = 20.0
@@ -70,6 +70,12 @@ async def exchange(wire_client: WireClient, *pieces: bytes) -> bytes:
         wire_client.send(piece)
         await rest()
     return wire_client.received
+
+
+async def exchanged(serve: Serve, *pieces: bytes) -> WireClient:
+    wire_client = WireClient(serve)
+    await exchange(wire_client, *pieces)
+    return wire_client
 
 
 def reported(response: bytes) -> tuple[str, bool]:
@@ -137,8 +143,7 @@ async def test_a_request_in_pieces_is_served_with_the_address_of_its_client():
 
 
 async def test_a_connection_serves_one_request_after_the_other_without_a_timer_for_each():
-    wire_client = WireClient(echo)
-    await exchange(wire_client, asked(b"1"))
+    wire_client = await exchanged(echo, asked(b"1"))
     before = driven().timers
     for number in range(3):
         await exchange(wire_client, asked(b"%d" % number))
@@ -148,16 +153,14 @@ async def test_a_connection_serves_one_request_after_the_other_without_a_timer_f
 
 
 async def test_the_date_is_the_servers_newest():
-    wire_client = WireClient(echo)
-    await exchange(wire_client, asked(b"1"))
+    wire_client = await exchanged(echo, asked(b"1"))
     wire_client.state.default_headers = [(b"date", b"later")]
     assert (await exchange(wire_client, asked(b"2"))).endswith(b"date: later\r\ncontent-length: 1\r\n\r\n2")
 
 
 async def test_requests_sent_ahead_are_answered_in_order_and_reading_stops_meanwhile():
     held = Held()
-    wire_client = WireClient(held)
-    await exchange(wire_client, asked(b"1") + asked(b"2") + asked(b"3"))
+    wire_client = await exchanged(held, asked(b"1") + asked(b"2") + asked(b"3"))
     assert (len(wire_client.cycles), wire_client.transport.reading, wire_client.received) == (1, False, b"")
     held.go.set()
     await rest()
@@ -166,8 +169,7 @@ async def test_requests_sent_ahead_are_answered_in_order_and_reading_stops_meanw
 
 
 async def test_an_idle_connection_is_closed_after_its_time():
-    wire_client = WireClient(echo_known)
-    await exchange(wire_client, asked(b"1"))
+    wire_client = await exchanged(echo_known, asked(b"1"))
     await advance(IDLE_TIMEOUT_S - 1)
     await exchange(wire_client, asked(b"2"))
     await advance(IDLE_TIMEOUT_S - 1)
@@ -182,8 +184,7 @@ async def test_an_idle_connection_is_closed_after_its_time():
 
 @pytest.mark.parametrize("begun", [b"", b"POST /v1", asked(b"")[:-2]])
 async def test_a_head_that_does_not_come_is_408(begun: bytes):
-    wire_client = WireClient(echo)
-    await exchange(wire_client, begun)
+    wire_client = await exchanged(echo, begun)
     await advance(RECEIVE_S / 2)
     await exchange(wire_client, begun[:0])
     await advance(RECEIVE_S / 2)
@@ -196,8 +197,7 @@ async def test_a_head_that_does_not_come_is_408(begun: bytes):
 
 async def test_a_body_that_does_not_come_ends_its_request_and_then_the_connection():
     held = Held()
-    wire_client = WireClient(held)
-    await exchange(wire_client, asked(b"hello")[:-1])
+    wire_client = await exchanged(held, asked(b"hello")[:-1])
     await advance(RECEIVE_S)
     assert [error.code for error in held.raised if isinstance(error, GatepassError)] == ["receive_timeout"]
     await advance(BODY_GRACE_S)
@@ -216,16 +216,14 @@ async def test_body_of_a_refused_request_is_dropped_and_the_next_request_served(
 
 
 async def test_a_refused_request_whose_body_never_ends_is_cut_off():
-    wire_client = WireClient(refuse)
-    await exchange(wire_client, asked(b"hello")[:-2])
+    wire_client = await exchanged(refuse, asked(b"hello")[:-2])
     await advance(RECEIVE_S)
     await advance(BODY_GRACE_S)
     assert wire_client.transport.aborted
 
 
 async def test_a_refused_request_that_closes_waits_for_unread_bytes():
-    wire_client = WireClient(refuse)
-    await exchange(wire_client, asked(b"hello", "connection: close")[:-2])
+    wire_client = await exchanged(refuse, asked(b"hello", "connection: close")[:-2])
     assert b"connection: close" in wire_client.received
     assert (wire_client.transport.ended, wire_client.transport.closing) == (True, False)
     await exchange(wire_client, b"lo" + asked(b"2"))
@@ -245,8 +243,7 @@ BROKEN = {
 @pytest.mark.parametrize("form", BROKEN)
 async def test_invalid_input_is_refused_and_no_more_is_read(form: str):
     raw, code = BROKEN[form]
-    wire_client = WireClient(echo)
-    await exchange(wire_client, raw, asked(b"1"))
+    wire_client = await exchanged(echo, raw, asked(b"1"))
     assert reported(wire_client.received) == (code, True)
     assert (wire_client.cycles, wire_client.refused) == ([], [(code, "192.0.2.7")])
 
@@ -262,8 +259,7 @@ BEHIND = {
 @pytest.mark.parametrize("behind", BEHIND.values(), ids=BEHIND)
 async def test_refusal_of_a_second_request_waits_for_the_first_response(behind: bytes):
     held = Held()
-    wire_client = WireClient(held)
-    await exchange(wire_client, asked(b"1"), behind)
+    wire_client = await exchanged(held, asked(b"1"), behind)
     await advance(RECEIVE_S)
     assert wire_client.received == b""
     held.go.set()
@@ -294,8 +290,7 @@ async def test_a_broken_body_is_rejected_at_once_and_its_handler_writes_nothing(
     ids=["chunks", "trailers", "a large rest", "a small rest"],
 )
 async def test_large_rest_of_a_body_after_an_early_answer_is_not_parsed(raw: bytes, persists: bool):
-    wire_client = WireClient(refuse)
-    await exchange(wire_client, raw)
+    wire_client = await exchanged(refuse, raw)
     assert (wire_client.statuses, b"connection: close" in wire_client.received) == ([401], not persists)
     assert wire_client.transport.ended is not persists
     await exchange(wire_client, bytes(REST_BYTES) + asked(b"2"))
@@ -311,8 +306,7 @@ async def test_a_broken_body_puts_no_refusal_into_an_answer_that_has_begun():
         await go.wait()
         await cycle.write(b"2", last=True)
 
-    wire_client = WireClient(early)
-    await exchange(wire_client, asked(b"5\r\n", "transfer-encoding: chunked", length=False), b"zz zz zz\r\n")
+    wire_client = await exchanged(early, asked(b"5\r\n", "transfer-encoding: chunked", length=False), b"zz zz zz\r\n")
     go.set()
     await rest()
     assert wire_client.received.endswith(b"\r\n\r\n1\r\n1\r\n1\r\n2\r\n0\r\n\r\n")
@@ -323,8 +317,7 @@ async def test_a_broken_body_puts_no_refusal_into_an_answer_that_has_begun():
 async def test_body_after_a_slow_answer_has_its_full_time():
     """It waits unread behind another request for longer than a body may take."""
     held = Held()
-    wire_client = WireClient(held)
-    await exchange(wire_client, asked(b"1") + asked(b"hello")[:-1])
+    wire_client = await exchanged(held, asked(b"1") + asked(b"hello")[:-1])
     await advance(RECEIVE_S + 1)
     await advance(RECEIVE_S - 1)
     held.go.set()
@@ -441,8 +434,7 @@ async def test_silent_body_after_a_refusal_closes_the_connection():
 
 
 async def test_slow_bytes_after_a_refused_head_do_not_extend_the_linger():
-    wire_client = WireClient(echo)
-    await exchange(wire_client, b"\0\0\r\n\r\n")
+    wire_client = await exchanged(echo, b"\0\0\r\n\r\n")
     await advance(LINGER_S / 2)
     await exchange(wire_client, b"more")
     await advance(LINGER_S / 2)
@@ -485,8 +477,7 @@ async def test_a_late_disconnect_callback_is_called_at_once_and_nothing_is_writt
         cycle.start(200, [], 2)
         await cycle.write(b"no", last=True)
 
-    wire_client = WireClient(late)
-    await exchange(wire_client, asked(b"1"))
+    wire_client = await exchanged(late, asked(b"1"))
     wire_client.transport.abort()
     await rest()
     go.set()
@@ -547,8 +538,7 @@ async def test_a_fault_of_the_handler_is_logged_and_ends_the_connection(begun: b
             await cycle.write(b"1")
         raise ZeroDivisionError("a bug")
 
-    wire_client = WireClient(broken)
-    await exchange(wire_client, asked(b"x"))
+    wire_client = await exchanged(broken, asked(b"x"))
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == ["request_failed"]
     assert wire_client.statuses == ([200] if begun else [500])
     await advance(LINGER_S)
@@ -558,8 +548,7 @@ async def test_a_fault_of_the_handler_is_logged_and_ends_the_connection(begun: b
 
 
 async def test_a_handler_that_is_cancelled_leaves_no_client_waiting():
-    wire_client = WireClient(Held())
-    await exchange(wire_client, asked(b"x"))
+    wire_client = await exchanged(Held(), asked(b"x"))
     (task,) = wire_client.state.tasks
     task.cancel()
     await rest()
@@ -880,8 +869,7 @@ async def test_drain_closes_idle_connections_after_a_silent_second():
 
 @pytest.mark.parametrize("pause_s", [0.0, DRAIN_IDLE_S, DRAIN_IDLE_S * 30])
 async def test_drain_serves_a_request_that_arrives_after_a_pause_of_the_machine(pause_s: float):
-    wire_client = WireClient(echo)
-    await exchange(wire_client, asked(b"1"))
+    wire_client = await exchanged(echo, asked(b"1"))
     wire_client.connection.close_when_idle()
     await advance(pause_s)  # nothing runs meanwhile, the client neither
     await advance(DRAIN_RECHECK_S / 2)
