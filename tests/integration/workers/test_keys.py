@@ -7,8 +7,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
-
 from gatepass.auth.api_keys import hash_key
 from gatepass.cli.control import request
 from tests.integration.answers import COMPLETION
@@ -34,8 +32,7 @@ async def statuses(port: int, *keys: str) -> list[set[int]]:
     return [set(found[place :: len(keys)]) for place in range(len(keys))]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_a_rotated_key_and_its_successor_are_valid_until_the_old_one_is_revoked(tmp_path: Path, workers: int):
+async def test_a_rotated_key_and_its_successor_are_valid_until_the_old_one_is_revoked(tmp_path: Path):
     path = tmp_path / "own" / "control.sock"
     file, socket = tmp_path / "gatepass.json", ("--socket", str(path))
 
@@ -55,7 +52,7 @@ async def test_a_rotated_key_and_its_successor_are_valid_until_the_old_one_is_re
             "upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}},
             "access": {"keys": keys},
         }
-        async with started(tmp_path, configuration, workers) as running:
+        async with started(tmp_path, configuration) as running:
             port = await running.port
             assert await statuses(port, OLD) == [{200}]
             made = json.loads(
