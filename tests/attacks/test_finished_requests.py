@@ -21,7 +21,7 @@ import pytest_asyncio
 
 from tests.attacks.conftest import Attack
 from tests.integration.answers import DONE, delta
-from tests.integration.gateway import CHAT, JSON
+from tests.integration.gateway import CHAT, JSON, Ask
 from tests.integration.scripted import (
     LAST_CHUNK,
     Dialogue,
@@ -35,7 +35,7 @@ from tests.integration.scripted import (
     head,
     reply,
 )
-from tests.integration.servers.running import Asked, connectable, free_port
+from tests.integration.servers.running import connectable, free_port
 from tests.waiting import BOUND_S, until_async
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -102,14 +102,14 @@ class Running:
     first_mib: int = 0
     models: int = 0
 
-    def ask(self, model: str = "m", *, stream: bool = False, text: str = TEXT, more: str = "", **how: Any) -> Asked:
+    def ask(self, model: str = "m", *, stream: bool = False, text: str = TEXT, more: str = "", **how: Any) -> Ask:
         body = f'{{"model":"{model}","messages":[{{"role":"user","content":"{text}"}}]'
         body += f',"stream":{"true" if stream else "false"}{more}}}'
-        return Asked(self.port, "POST", CHAT, dict(JSON), body.encode(), **how)
+        return Ask(self.port, "POST", CHAT, dict(JSON), body.encode(), **how)
 
-    def post(self, path: str, body: Any, headers: dict[str, str] = JSON) -> Asked:
+    def post(self, path: str, body: Any, headers: dict[str, str] = JSON) -> Ask:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return Asked(self.port, "POST", path, dict(headers), data)
+        return Ask(self.port, "POST", path, dict(headers), data)
 
     async def command(self, name: str) -> dict[str, Any]:
         assert self.process.stdin is not None
@@ -122,7 +122,7 @@ class Running:
         """Wait until no request is in flight."""
 
         async def is_idle() -> bool:
-            page = await Asked(self.port, "GET", "/metrics", {"connection": "close"}, b"").answer()
+            page = await Ask(self.port, "GET", "/metrics", {"connection": "close"}, b"").answer()
             values = re.findall(rb"^gatepass_requests_in_flight(?:{[^}]*})? (\S+)", page.body, re.MULTILINE)
             return not any(map(float, values))
 
@@ -162,19 +162,19 @@ async def leave_before_sending(server: Running, model: str) -> None:
         await asyncio.sleep(2 * LEAVES_S)
 
 
-async def written(ask: Asked) -> None:
+async def written(ask: Ask) -> None:
     assert ask._writer is not None
     await ask._writer.drain()
 
 
-def half(ask: Asked) -> Asked:
+def half(ask: Ask) -> Ask:
     """Send the half of the body."""
     ask.headers["content-length"] = str(len(ask.data))
     ask.data = ask.data[: len(ask.data) // 2]
     return ask
 
 
-async def leave_in_body(server: Running, make: Callable[[Running], Asked]) -> None:
+async def leave_in_body(server: Running, make: Callable[[Running], Ask]) -> None:
     server.answer = lambda _: [Hold()]
     async with half(make(server)) as ask:
         await written(ask)
@@ -300,7 +300,7 @@ async def wait_for_room(server: Running) -> None:
 
 async def list_models(server: Running) -> None:
     server.answer = lambda _: [Send(REFUSED)]
-    await Asked(server.port, "GET", "/v1/models", {}, b"").answer()
+    await Ask(server.port, "GET", "/v1/models", {}, b"").answer()
 
 
 async def leave_after_an_early_error(server: Running) -> None:

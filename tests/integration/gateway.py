@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -148,6 +149,8 @@ class Ask:
     headers: dict[str, str]
     data: bytes
     tls: ssl.SSLContext | None = None
+    receive_bytes: int = 0
+    """What the client's kernel takes ahead of the test. 0: the default."""
     status: int = 0
     received: dict[str, str] = field(default_factory=dict)
     body: bytearray = field(default_factory=bytearray)
@@ -155,11 +158,27 @@ class Ask:
     _writer: asyncio.StreamWriter | None = None
 
     async def __aenter__(self) -> Self:
-        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2**16, ssl=self.tls)
+        await self._connect()
+        assert self._writer is not None
         fields = {"host": f"127.0.0.1:{self.port}", "content-length": str(len(self.data)), **self.headers}
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         self._writer.write(f"{self.method} {self.path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + self.data)
         return self
+
+    async def _connect(self) -> None:
+        connected = socket.socket()
+        if self.receive_bytes:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_bytes)
+        connected.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(connected, ("127.0.0.1", self.port))
+            name = None if self.tls is None else "127.0.0.1"
+            self._reader, self._writer = await asyncio.open_connection(
+                sock=connected, limit=2**16, ssl=self.tls, server_hostname=name
+            )
+        except BaseException:
+            connected.close()
+            raise
 
     async def __aexit__(self, *_: object) -> None:
         assert self._writer is not None
@@ -180,7 +199,7 @@ class Ask:
 
         Raises asyncio.IncompleteReadError or ConnectionError where it broke off."""
         assert self._reader is not None
-        if self.status in BODILESS:
+        if self.status in BODILESS or self.method == "HEAD":
             return b""
         async with asyncio.timeout(BOUND_S):
             if "content-length" in self.received:

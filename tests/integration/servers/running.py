@@ -34,52 +34,10 @@ from tests.waiting import until, until_async
 
 BOUND_S = 10.0
 MOUNTED_AT = "/llm"
-NO_CONTENT = 204
 
 
 @dataclass(slots=True)
-class Asked(Ask):
-    """An Ask whose body may come without its length, and whose kernel may take little ahead of the test."""
-
-    announced: bool = True
-    receive_bytes: int = 0
-
-    async def __aenter__(self) -> Self:
-        await self._connect()
-        self.again()
-        return self
-
-    def again(self) -> None:
-        """Send the request, on a connection that may have served one."""
-        self.status, self.body = 0, bytearray()
-        fields = {"host": f"127.0.0.1:{self.port}", **self.headers}
-        body = self.data
-        if self.announced:
-            fields.setdefault("content-length", str(len(body)))
-        else:
-            fields["transfer-encoding"] = "chunked"
-            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
-        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        self.send(f"{self.method} {self.path} HTTP/1.1\r\n{lines}\r\n".encode() + body)
-
-    def send(self, data: bytes) -> None:
-        assert self._writer is not None
-        self._writer.write(data)
-
-    async def piece(self) -> bytes:
-        return b"" if self.method == "HEAD" or self.status == NO_CONTENT else await Ask.piece(self)
-
-    async def _connect(self) -> None:
-        connected = socket.socket()
-        if self.receive_bytes:
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_bytes)
-        connected.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(connected, ("127.0.0.1", self.port))
-        self._reader, self._writer = await asyncio.open_connection(sock=connected, limit=2**16)
-
-
-@dataclass(slots=True)
-class AskedByH2(Asked):
+class AskedByH2(Ask):
     """The same over HTTP/2 without TLS. The client's window opens again when the test has read a piece."""
 
     _h2: H2Connection = field(default_factory=H2Connection)
@@ -91,7 +49,7 @@ class AskedByH2(Asked):
         own = {":method": self.method, ":scheme": "http", ":authority": f"127.0.0.1:{self.port}", ":path": self.path}
         fields = [*own.items(), *self.headers.items()]
         if is_whole := "content-length" not in self.headers:
-            fields += [("content-length", str(len(self.data)))] if self.announced else []
+            fields.append(("content-length", str(len(self.data))))
         self._h2.send_headers(1, fields, end_stream=is_whole and not self.data)
         self._flush()
         rest = memoryview(self.data)
@@ -167,7 +125,7 @@ class Served:
     port: int
     state: AppState
     prefix: str = ""
-    by: Callable[..., Asked] = Asked
+    by: Callable[..., Ask] = Ask
 
     def ask(
         self,
@@ -177,7 +135,7 @@ class Served:
         method: str = "POST",
         headers: Mapping[str, str] = JSON,
         **more: Any,
-    ) -> Asked:
+    ) -> Ask:
         """One request on a new connection."""
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         return self.by(self.port, method, self.prefix + path, dict(headers), data, **more)
@@ -286,4 +244,4 @@ async def served(name: str, **blocks: Any) -> AsyncIterator[Served]:
     app = build_app(lambda: ApiEndpoint(state), config)
     under, is_mounted = SERVERS.get(name.removesuffix(H2), under_uvicorn), name == MOUNTED
     async with under(mounted(app) if is_mounted else app) as port:
-        yield Served(name, port, state, MOUNTED_AT if is_mounted else "", AskedByH2 if name.endswith(H2) else Asked)
+        yield Served(name, port, state, MOUNTED_AT if is_mounted else "", AskedByH2 if name.endswith(H2) else Ask)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.integration.answers import EVENTS
-from tests.integration.gateway import JSON
+from tests.integration.gateway import JSON, Ask
 from tests.integration.scripted import Hold, Scripted, Send, begin_stream, chunk
-from tests.integration.servers.running import Asked, connectable, free_port
+from tests.integration.servers.running import connectable, free_port
 
 PAGE = (Path(__file__).parents[3] / "docs/embedding.md").read_text()
 BIN = Path(sys.executable).parent
@@ -42,7 +42,7 @@ async def test_sigterm_drains_the_application_of_the_docs(command: Sequence[str]
         )
         try:
             await connectable(port, BOUND_S)
-            ask = Asked(port, "POST", "/v1/chat/completions", dict(JSON), b'{"model":"m","messages":[],"stream":true}')
+            ask = Ask(port, "POST", "/v1/chat/completions", dict(JSON), b'{"model":"m","messages":[],"stream":true}')
             async with ask:
                 await ask.head()
                 await ask.until(EVENTS[0])

@@ -259,6 +259,21 @@ async def test_waiting_events_are_bounded_while_the_server_sends():
     assert [message["more_body"] for message in server.sent[1:]] == [True, True, False]
 
 
+async def test_one_event_may_be_larger_than_the_bound():
+    server = Server()
+    event = b"e" * (3 * UNSENT_BYTES)
+
+    async def work(client: AsgiRequestCycle) -> None:
+        await started(client)
+        await rest()
+        assert client.try_write(event)
+        assert not client.try_write(b"x")
+        await client.write(b"2", last=True)
+
+    await server.serve(work)
+    assert server.body == b"1" + event + b"2"
+
+
 async def test_client_that_reads_nothing_for_too_long_is_treated_as_disconnected():
     server = Server()
     left: list[str] = []
