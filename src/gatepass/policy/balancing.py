@@ -27,7 +27,6 @@ class TargetHealth:
         self.drained = drained
         self.in_flight = 0
         self.limited_until_s = 0.0
-        """Until when the target is passed over."""
         self.asked_until_s = 0.0
         """Until when the upstream asked to wait: not before `limited_until_s`, which has a limit."""
 

@@ -136,11 +136,9 @@ class Admitted(msgspec.Struct, eq=False):
 
     windows: Windows
     hit: Callable[[Limit, int], None]
-    """Counts requests for which a limit had no room."""
     limits: tuple[Limit, ...]
     """Those of the client: not of the upstream."""
     tokens: int = 0
-    """The reservation."""
     input_tokens: int = 0
     generates: bool = False
     in_background: bool = False

@@ -96,25 +96,19 @@ CHECK_EVERY_S = 1.0
 LONGEST_USE_S = 3600.0
 """Requests in progress at a reload may use a removed credential or upstream for this long."""
 
-MOST_ABSENT = 1_000
-"""The operations and models that gatepass remembers an upstream to lack: clients may invent names."""
-
 
 class UpstreamState:
     """What a process remembers of one upstream. A reload keeps it if the upstream's name and base URL stay the same."""
 
-    __slots__ = ("absent_until_s", "confirmed", "drained", "healths", "learned", "queue")
+    __slots__ = ("confirmed", "drained", "healths", "learned", "queue")
 
     def __init__(self) -> None:
         self.learned = Memory()
         self.confirmed: tuple[Token, str] | None = None
         """The token that it accepted last, and for which model. None after it rejected a token."""
-        self.absent_until_s: dict[tuple[str, str, str], float] = {}
-        """Until when gatepass assumes for a caller that an operation is missing for a model: by all three names."""
         self.healths: dict[str, TargetHealth] = {}
         """Of the targets at this upstream, by `Route.names`: no more than the configuration has."""
         self.drained: set[str] = set()
-        """The targets that an operator drains, "" for all."""
         self.queue = FairQueue[asyncio.Event]()
         """The requests in progress that `max_in_flight` counts, and those that wait. A waiting one is told by its event
         that it has a place, or that there is no room for it."""
@@ -129,11 +123,6 @@ class UpstreamState:
         self.drained = names
         for name, health in self.healths.items():
             health.drained = not names.isdisjoint(("", name))
-
-    def remember_absent(self, key: tuple[str, str, str], until_s: float) -> None:
-        if len(self.absent_until_s) >= MOST_ABSENT:
-            self.absent_until_s.clear()
-        self.absent_until_s[key] = until_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,11 +147,8 @@ class Upstream:
     credential: str
     """"" without one."""
     learns: bool
-    """Whether gatepass learns rules from its errors."""
     includes_usage: bool
-    """Whether gatepass requests the tokens of its streams."""
     rejection_statuses: frozenset[int]
-    """The HTTP statuses that reject the token."""
 
 
 IssuerConnection = tuple[ssl.SSLContext | None, int]
@@ -184,7 +170,6 @@ class ProcessParts:
     in_flight: InFlightRequests
     observers: Observers
     tracing: Tracing | None
-    """None without `tracing`."""
     inspector: Inspector = field(default_factory=Inspector)
     capture: Capture
     periodic_checks: PeriodicChecks
@@ -193,7 +178,6 @@ class ProcessParts:
     store: GuardedStore | None
     """None if this process shares nothing."""
     windows: Windows = field(default_factory=Windows)
-    """What was used of limits."""
     end_users: EndUserLimits = field(default_factory=EndUserLimits)
     usage: UsageStore
     reload_problems: list[str] = field(default_factory=list)
@@ -216,9 +200,7 @@ class AppState(ProcessParts):
     upstreams: Mapping[str, Upstream]
     """By name, those of `upstreams` and those of `mcp`: the server NAME is `mcp/NAME`."""
     mcp: McpServers | None
-    """None without `mcp`."""
     admission: Admission | None
-    """None without limits of use."""
     healths: dict[Route, list[TargetHealth]] = field(default_factory=dict)
     """Of the targets of each route that was used."""
     holders: Mapping[str, TokenHolder]
@@ -467,10 +449,8 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
     def transport_to(name: str, one: UpstreamConfig) -> Http1Transport:
         """Return the connections to an upstream: those before the reload unless its server or network changed."""
         idle_s = SHORT_IDLE_S if name.startswith(MCP_UPSTREAM) else IDLE_S
-        tls, most = (
-            tls_contexts.context_for(one.network, one.base_url),
-            one.max_connections or config.limits.connections,
-        )
+        tls = tls_contexts.context_for(one.network, one.base_url)
+        most = one.max_connections or config.limits.connections
         transport = open_transport(one.network, most, tls, parts.turns, idle_s)  # opens no connection yet
         before = None if previous is None else previous.upstreams.get(name)
         if before is None or before.settings.base_url != one.base_url or not transport.is_like(before.transport):

@@ -84,7 +84,6 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     fallback: str | None = None
     """The model for a request that is too long, if the caller may use it."""
     at: int = 0
-    """The place of the current target."""
     seen: tuple[int, ...] = ()
     """The places that were tried since all of them could be."""
     repeats: int = 0
@@ -96,7 +95,6 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     position: int = 0
     """How many requests waited when this one began to wait, with it. 0 if it never did."""
     queue_wait_s: float = 0.0
-    """How long it waited for places, over all targets."""
     admitted: Admitted | None = None
     """What the request takes of the limits of upstreams. None without limits."""
     closed: tuple[int, ...] = ()

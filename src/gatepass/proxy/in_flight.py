@@ -56,7 +56,6 @@ class InFlightRequests:
         self.concurrency = Concurrency(limit, callers)
         self.idle_streams = Concurrency(most_idle_streams, callers, IDLE_STREAMS)
         self.open_idle_streams: dict[InFlightRequest, str] = {}
-        """The idle streams in flight, each with its caller."""
         self.requests: set[InFlightRequest] = set()
         self.loop: asyncio.AbstractEventLoop | None = None
         """The event loop, kept from the first request on: to look it up costs a system call per request."""

@@ -69,7 +69,6 @@ class _List:
     models: tuple[Entry, ...] | None = None
     fetched_s: float = 0.0
     error: Exception | None = None
-    """Of the last fetch, if that failed."""
     failed_s: float = -math.inf
     fetch: asyncio.Task[None] | None = None
     began_s: float = 0.0

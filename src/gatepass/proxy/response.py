@@ -121,7 +121,6 @@ class ReplyContext(Hidden, msgspec.Struct, frozen=True):
     attempt: Attempt
     profile: Profile
     protocol: ClientProtocol
-    """The protocol of the call's operation."""
     last: ClientProtocol | TranslatedReply | None
     """What makes the last change of the reply; None for no change."""
     content_type: bytes | None

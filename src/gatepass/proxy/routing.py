@@ -34,7 +34,6 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     names: tuple[str, ...] = ()
     """The name of each target, which `TargetHealth` is kept by: the upstream's model name, or that of the entry."""
     full_names: tuple[str, ...] = ()
-    """UPSTREAM/NAME of each target."""
     weights: tuple[float, ...] = ()
     has_limits: bool = False
     """Whether one of the upstreams has `max_in_flight`."""
@@ -44,7 +43,6 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     names_targets: bool = False
     """Whether the operator set how targets are chosen or tried again: the response then names those that were tried."""
     entry: str = ""
-    """The name of the entry of `models`."""
     repeats_refused: bool = False
     repeats_run: frozenset[str] = frozenset()
     """The operations that may run twice."""

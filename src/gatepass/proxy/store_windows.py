@@ -184,7 +184,6 @@ class _Counted(msgspec.Struct, eq=False, gc=False):
 Change = tuple[str, float, str | _Counted]
 """The name of a limit, the microseconds of its parts, and the part that is lowered."""
 Entry = tuple[str, float, int, int, str]
-"""What the script gets for a limit."""
 
 
 def _width_us(limit: Limit) -> float:
@@ -223,7 +222,6 @@ class _Subject:
         return self.name, (process, self.incarnation, ttl_ms, self.running, *arguments)
 
     def take_late(self) -> Iterable[Entry]:
-        """Yield what the server does not know yet, which is now sent."""
         late, self.late, self.unsent = self.late, {}, {}
         for (name, width_us, part), more in late.items():
             if isinstance(part, _Counted):

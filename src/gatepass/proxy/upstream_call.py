@@ -40,7 +40,6 @@ from gatepass.tokens import MAX_RENEWAL_WAIT_S, Token, TokenHolder, TokenReissue
 from gatepass.types import MCP_UPSTREAM, SERVER_ERROR, Headers, OutboundRequest, Response, Secret, Timeouts, settings_of
 
 ERROR_BYTES = 64 * 1024
-"""The most bytes that are read of an error's body."""
 REFUSED = (UNAUTHORIZED, 403)
 REJECTION_S = 1.0
 """The longest wait for the body of a rejection. The status is enough to renew the token, and other requests need it."""
@@ -160,7 +159,6 @@ def send_error(attempt: Attempt, fault: TransportFault) -> UpstreamError | error
 
 
 _LOGIN = r"(?i)(?:\A|/)(?:log-?[io]n|sign-?in|sso|saml2?|oauth2?|openid-connect|adfs|cas|idp|auth)(?:[/.;_-]|\Z)"
-"""A path segment of a login page."""
 
 
 def is_rejection(error: GatepassError, config: RejectionConfig, host: str) -> bool:

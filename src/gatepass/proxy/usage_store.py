@@ -30,7 +30,6 @@ AT_ONCE = 8
 
 class Entry(msgspec.Struct):
     owner: str
-    """The process that wrote it."""
     rows: Rows
 
 
@@ -79,7 +78,6 @@ class UsageStore:
             return UsagePart({day: use.rows() for day, use in self.ledger.days.items()}, fault)
 
     async def _leased(self, store: Store) -> int:
-        """Return the slot of this process, whose lease is renewed."""
         asked_s = self._clock.now()
         if self._slot is None or not await store.lease(f"usage/v1/{self._slot}", self._owner, LEASE_S):
             self._slot, self._entries = None, {}
