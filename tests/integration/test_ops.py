@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.normalize.rules import DeclaredModels
-from tests.integration.answers import COMPLETION, DONE, EVENTS
+from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
 from tests.integration.gateway import BOUND_S, HELLO, JSON, Gateway, gateway
 from tests.integration.issuer import corp, minted
 from tests.integration.ragflow import REPLAYED, classify
@@ -397,6 +397,18 @@ async def test_a_second_signal_ends_at_once_what_still_runs():
         await upstream.left()
     assert time.monotonic() - began_s < 10
     assert (answer.whole, answer.error["code"]) == (True, "draining")
+
+
+async def test_client_that_reads_nothing_does_not_delay_the_stop():
+    flood = [*begin_stream(), *[Send(chunk(delta(content="x" * 60_000)))] * 500, Hold()]
+    async with Scripted(flood) as upstream:
+        began_s = time.monotonic()
+        async with gateway(upstream=upstream.url, server={"drain_timeout_s": 0.2}) as gp, gp.ask(STREAMED) as ask:
+            await ask.head()
+            gp.server.should_exit = True
+            await until(lambda: gp.state.in_flight.draining)
+            await upstream.left()
+    assert time.monotonic() - began_s < 15
 
 
 async def test_a_request_that_is_cancelled_from_outside_is_no_success(caplog, logged_errors):

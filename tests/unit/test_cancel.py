@@ -52,6 +52,15 @@ async def test_a_cancellation_from_outside_stays_a_cancellation():
         await task
 
 
+async def test_a_cancellation_after_the_block_has_no_effect():
+    scope = CancelScope()
+    with scope:
+        pass
+    scope.cancel(Reason())
+    await settle()
+    assert scope.reason is None
+
+
 async def test_cleanup_inside_the_block_can_await_after_the_cancellation():
     scope = CancelScope()
     closed = []

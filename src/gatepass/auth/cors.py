@@ -66,13 +66,11 @@ def preflight(method: str, headers: Headers, origins: Collection[str]) -> Header
         return None
     requested = header(headers, b"access-control-request-headers") or b""
     names = requested if _NAMES.match(requested) is not None else _ALWAYS  # reflect only well-formed names
-    private = header(headers, b"access-control-request-private-network") == b"true"
     return (
         (b"access-control-allow-origin", origin),
         (b"access-control-allow-methods", METHODS),
         (b"access-control-allow-headers", names),
         (b"access-control-max-age", MAX_AGE_S),
-        *([(b"access-control-allow-private-network", b"true")] if private else []),
         VARY,
     )
 

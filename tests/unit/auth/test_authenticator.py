@@ -62,7 +62,10 @@ def test_foreign_form_is_refused_without_keys(headers, takes_form, refusal):
 
 @pytest.mark.parametrize(
     ("profile", "path_profile", "opens"),
-    [("ragflow", None, True), (None, "ragflow", True), ("ragflow", "dify", False), (None, None, False)],
+    [
+        *(("ragflow", None, True), (None, "ragflow", True), ("ragflow", "dify", False)),
+        *((None, None, False), ("ragflow", "nobody", False)),
+    ],
 )
 def test_key_in_a_json_object_is_unwrapped_for_its_profile(profile, path_profile, opens):
     bearer = (b"authorization", b'Bearer {"api_key": "%b", "x": 1}' % KEY.encode())
@@ -88,6 +91,8 @@ def test_a_caller_with_some_models_must_name_one_of_them():
         with pytest.raises(ModelNotAllowed, match=expected):
             check_model_access(key, model)
     check_model_access(key.model_copy(update={"models": ["*"]}), "")
+    with pytest.raises(RoleNotAllowed, match="'a' may not call models, because its key has the role viewer"):
+        check_model_access(key.model_copy(update={"role": "viewer"}), "gpt-4o")
 
 
 def test_pages_are_checked_without_keys():

@@ -91,12 +91,6 @@ def test_invalid_header_names_are_not_reflected(names):
     assert reported[b"access-control-allow-headers"] == b"authorization, content-type"
 
 
-def test_public_page_may_call_a_local_gatepass_if_listed():
-    reported = preflight("OPTIONS", of(CHAT, *ASKED, (b"access-control-request-private-network", b"true")), [CHAT])
-    assert reported is not None
-    assert (b"access-control-allow-private-network", b"true") in reported
-
-
 @pytest.mark.parametrize(("method", "asked"), [("POST", ASKED), ("OPTIONS", ())])
 def test_other_requests_are_not_preflights(method, asked):
     assert preflight(method, of(CHAT, *asked), [CHAT]) is None

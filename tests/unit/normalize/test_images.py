@@ -99,6 +99,11 @@ def test_a_messages_own_images_go_to_that_message():
     assert apply(json.dumps(document).encode()).adapted == ("images=3",)
 
 
+def test_a_messages_own_images_come_before_the_top_levels():
+    document = {"images": [URL + "2"], "messages": [user("t", images=[URL + "1"])]}
+    assert adapt(document)["messages"][0]["content"][1:] == [part(URL + "1"), part(URL + "2")]
+
+
 @pytest.mark.parametrize(
     ("message", "content"),
     [

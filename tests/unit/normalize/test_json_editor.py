@@ -43,6 +43,20 @@ def test_renamed_member_keeps_its_position():
     assert "a" not in under_way.top
 
 
+def test_rename_to_an_existing_name_keeps_the_existing_member():
+    under_way = editor()
+    assert under_way.top.rename("a", "e")
+    assert json.loads(under_way.written()) == {"b": [{"x": "é"}, 2], "c": {"d": None}, "e": "s"}
+
+
+def test_a_name_that_is_not_there_or_the_same_and_a_value_that_is_the_same_are_no_change():
+    under_way = editor()
+    assert not under_way.top.rename("z", "a")
+    assert not under_way.top.rename("a", "a")
+    assert not under_way.top.set("a", b"1")
+    assert under_way.written() is BODY
+
+
 def test_last_of_several_members_with_one_name_is_used():
     under_way = editor(b'{"a":1,"a":2,"b":3}')
     assert under_way.top.value("a") == 2

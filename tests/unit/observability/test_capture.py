@@ -112,6 +112,14 @@ async def test_only_requests_of_the_model_and_the_caller_are_kept(process, setti
     assert process.capture.state()["captured"] == len(kept)
 
 
+async def test_an_id_that_is_used_again_names_the_later_request(process):
+    process.start()
+    process.serve("id", b"first", b"1")
+    process.serve("id", b"second", b"2")
+    assert await process.bodies("id") == {"request": "second", "sent": None, "replies": ["2"], "cut": False}
+    assert process.capture.state()["captured"] == 2
+
+
 async def test_requests_with_one_id_at_the_same_time_keep_their_own_bodies(process):
     process.start(caller="c")
     access, attempt = process.begin("id", b"mine", sent=b"sent")

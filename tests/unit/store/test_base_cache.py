@@ -57,6 +57,7 @@ def test_a_moment_of_the_store_is_never_put_too_late_on_our_clock_nor_ours_on_it
 async def test_a_later_follower_receives_the_current_value_and_one_that_left_nothing(clock, store, cache):
     await store.put("value/one", b"x", 60.0)
     reported = []
+    cache.follow("value/one", lambda value, reading: None)
     leave = cache.follow("value/one", lambda value, reading: reported.append("first"))
     await clock.advance(SYNC_S)
     leave()

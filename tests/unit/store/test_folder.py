@@ -108,6 +108,12 @@ async def test_expired_files_are_removed(folder, clock):
     assert sorted(file.name for file in folder.iterdir()) == ["lock", "value-value%2Flast"]
 
 
+async def test_unreadable_file_makes_the_store_unavailable(folder, clock):
+    (folder / "value-value%2Fone").mkdir()
+    with pytest.raises(StoreUnavailable, match="Is a directory"):
+        await FolderStore(folder, clock).get(["value/one"])
+
+
 async def test_missing_folder_makes_the_store_unavailable(folder, clock):
     store = FolderStore(folder / "gone", clock)
     works = (
