@@ -437,7 +437,6 @@ BLOCKS: list[tuple[str, str, dict[str, object]]] = [
     ("credentials", "issuer", {}),
     ("credentials", "url", {}),
     ("credentials", "base_url", {}),
-    ("credentials", "sts_url", {}),
 ]
 
 

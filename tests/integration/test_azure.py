@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 
-from gatepass.cli.reach import StepOutcome
 from tests.integration.answers import COMPLETION
 from tests.integration.azure_resource import FILTERED, KEY, NO_DEPLOYMENT, TOKEN, Resource
-from tests.integration.findings import Check, found_upstreams
 from tests.integration.gateway import Answer, gateway
 from tests.integration.scripted import Scripted
 
@@ -160,14 +158,3 @@ async def test_no_client_can_address_a_path_outside_the_deployments():
     assert (answer.status, answer.error["code"]) == (404, "DeploymentNotFound")
     (request,) = upstream.received
     assert request.target.startswith("/openai/deployments/..%2F..%2Fevil%3Fx%3Dy%23/chat/completions?")
-
-
-@pytest.mark.parametrize(
-    ("azure", "target"), [(CLASSIC, "/openai/models?api-version=2024-10-21"), (None, "/openai/v1/models")]
-)
-async def test_a_check_proves_the_key_by_azures_list(azure, target):
-    async with Scripted(answer=Resource().answer) as upstream:
-        assert await found_upstreams(blocks(upstream, azure)) == [
-            Check("upstream:az", StepOutcome.WORKS, "answers and accepts the token")
-        ]
-    assert {request.target for request in upstream.received} == {target}

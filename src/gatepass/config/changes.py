@@ -17,6 +17,7 @@ REMOVED: Mapping[str, str] = {
     "credentials.*.assertion_type": "Set `client_assertion_type` in `extra`, as the page Tokens shows.",
     "credentials.*.role_session_name": "It is `gatepass`.",
     "credentials.*.inherit": 'Write each variable into `env`: `env: {NAME: "${NAME}"}`.',
+    "credentials.*.sts_url": "It is `https://sts.REGION.amazonaws.com/`.",
     "credentials.*.subject_token_type": "Set `subject_token_type` in `extra`, as a URI.",
     "limits.unauthenticated_connections": "It is a quarter of `limits.connections`.",
     "upstreams.*.rejection.login_hosts": "A redirect to another host, or to a path such as `login`, rejects the token.",

@@ -151,7 +151,6 @@ CARRIES_SECRETS = (
     ("credentials", "token_url"),
     ("credentials", "issuer"),
     ("credentials", "url"),
-    ("credentials", "sts_url"),
 )
 _VISIBLE = re.compile(r"[!-~]+\Z")
 

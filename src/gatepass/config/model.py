@@ -441,7 +441,7 @@ class Log(Block):
 
 OVERRIDDEN_TOGETHER = (("ca_file",), ("proxy", "proxy_auth"), ("client_cert", "client_key"))
 """Members of a hop's `network`. Inherited one by one, the password of one proxy would go to another one."""
-URLS = ("base_url", "url", "token_url", "issuer", "sts_url", "authority_host")
+URLS = ("base_url", "url", "token_url", "issuer", "authority_host")
 
 
 def with_default_network(tree: Any) -> Any:

@@ -14,9 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-import sys
 import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -51,11 +49,6 @@ class Cloud:
     @property
     def received(self) -> list[Received]:
         return [*self._secure.received, *self._plain.received]
-
-    @property
-    def ports(self) -> set[int]:
-        """Of the proxy, and of what it connects to itself."""
-        return {urlsplit(url).port or 0 for url in (self.proxy, self._secure.url, self._plain.url)}
 
     async def __aenter__(self) -> Self:
         for server in (self._secure, self._plain):
@@ -109,34 +102,3 @@ def _session() -> str:
     end = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 1_800))
     keys = {"AccessKeyId": "ASIASESSION", "SecretAccessKey": "s", "SessionToken": "t", "Expiration": end}
     return "".join(f"<{name}>{value}</{name}>" for name, value in keys.items())
-
-
-class Wire:
-    """Records every connection and every name lookup in this process.
-
-    An audit hook cannot be removed, so all tests share one, which `listen` turns on.
-    """
-
-    def __init__(self) -> None:
-        self.connected: list[Any] = []
-        self.resolved: list[Any] = []
-        self._is_listening = False
-        sys.addaudithook(self._record)
-
-    def listen(self) -> Callable[[], None]:
-        """Begin anew; gives what ends it."""
-        self.connected.clear()
-        self.resolved.clear()
-        self._is_listening = True
-        return self._stop
-
-    def _stop(self) -> None:
-        self._is_listening = False
-
-    def _record(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if not self._is_listening:
-            return
-        if event == "socket.connect":
-            self.connected.append(arguments[1])
-        elif event == "socket.getaddrinfo":
-            self.resolved.append(arguments[0])

@@ -38,7 +38,7 @@ credentials:
   a: {type: exec, command: [x], inherit: [PATH], exec_credential: true}
   b: {type: static, token: ttttttttttttttttt, sign: {}, apikey: k, domain: d, project: p}
   c: {type: oauth2, token_url: "https://s.example/t", client_id: i, client_secret: s, assertion_type: x,
-      subject_token_type: jwt, role_session_name: r}
+      subject_token_type: jwt, role_session_name: r, sts_url: x}
 upstreams:
   u:
     base_url: https://u.example/v1

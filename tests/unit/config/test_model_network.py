@@ -111,7 +111,6 @@ def test_a_credential_avoids_the_proxy_if_all_its_hosts_do():
     assert credential(given).proxy is None
     bedrock = {"type": "aws_bedrock", "region": "eu-central-1", "access_key_id": "a", "secret_access_key": "s"}
     assert credential(given, **bedrock).proxy == PROXY
-    assert credential(given, **bedrock, sts_url="https://sts.example").proxy == PROXY
 
 
 def test_the_identity_of_the_machine_is_not_fetched_by_a_proxy():

@@ -185,11 +185,6 @@ class AwsBedrockCredential(Credential):
 
     Example: arn:aws:iam::123456789012:role/llm
     """
-    sts_url: Url | None = None
-    """The URL of STS; None: `https://sts.REGION.amazonaws.com/`.
-
-    Example: https://sts.us-east-1.amazonaws.com/
-    """
     key_ttl_s: Annotated[float, Field(ge=60, le=LONGEST_KEY_S)] = 3600.0
     """The lifetime of a short-term key in seconds. It ends earlier if the session that signed it expires earlier; the
     session of a role lasts at most one hour.
@@ -217,4 +212,4 @@ class AwsBedrockCredential(Credential):
     def sts(self) -> str:
         # AWS in China is a partition with its own domain.
         domain = "amazonaws.com.cn" if self.region.startswith("cn-") else "amazonaws.com"
-        return self.sts_url or f"https://sts.{self.region}.{domain}/"
+        return f"https://sts.{self.region}.{domain}/"

@@ -49,7 +49,7 @@ def reported(loaded):
         {**GOOGLE, "credentials_file": "/key.json", "scope": "a b"},
         {**BEDROCK, **KEYS},
         {**BEDROCK, **KEYS, "session_token": "x", "key_ttl_s": 43_200},
-        {**BEDROCK, "web_identity_token_file": "/token", "role_arn": ROLE, "sts_url": "https://sts.example/"},
+        {**BEDROCK, "web_identity_token_file": "/token", "role_arn": ROLE},
     ],
 )
 def test_whole_blocks_are_accepted(loaded, credential):
