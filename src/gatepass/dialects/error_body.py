@@ -437,7 +437,8 @@ def public_object(body: bytes, mask: Mask) -> dict[str, Any] | None:
         return None
     try:
         text = body.decode()
-        document = json.loads(text, object_pairs_hook=_with_each_name_once, parse_constant=_refuse_constant)
+        # `int` rejects NaN and Infinity, which are not JSON
+        document = json.loads(text, object_pairs_hook=_with_each_name_once, parse_constant=int)
         is_public = isinstance(document, dict) and mask(text) == text
         return document if is_public and _masked(document, mask, RAW_DEPTH) == document else None
     except (ValueError, RecursionError):
@@ -449,10 +450,6 @@ def _with_each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) < len(pairs):
         raise ValueError("a name occurs twice")
     return members
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _masked(value: Any, mask: Mask, depth: int) -> Any:

@@ -116,32 +116,6 @@ async def test_fifty_cancelled_handshakes_leave_no_descriptor_open(way):
             await until(lambda: descriptors() <= before)
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_a_handshake_past_its_deadline_leaves_no_descriptor_open(way):
-    async with silent_server(way) as (_, url, network):
-        before = descriptors()
-        with without_collection():
-            failures = await asyncio.gather(
-                *(failure_of(url, timeout_s=1.0, network=network) for _ in range(3)),
-            )
-            await until(lambda: descriptors() <= before)
-    assert all("in time" in failure.reason or "within 1 s" in failure.reason for failure in failures)
-
-
-async def test_more_failed_handshakes_than_a_pool_holds_do_not_end_the_fetches():
-    """httpx2 keeps the slot of a tunnel whose handshake failed (pydantic/httpx2#1175)."""
-    tunnel = Tunnel()
-    async with Scripted(TOKEN, tls=server_context()) as issuer, tunnel.open() as proxy:
-        settings = oauth2(issuer.url, network={"proxy": proxy})
-        trusting, unknowing = client_context(), ssl_context(Network())
-        request = OutboundRequest("POST", issuer.url)
-        for _ in range(12):
-            with pytest.raises(TransportFault, match="signed by a CA that this machine does not trust"):
-                await send_request(issuer_transport(settings, unknowing), request, 10.0)
-        assert (await send_request(issuer_transport(settings, trusting), request, 10.0)).status == 200
-    assert len(tunnel.asked) == 13
-
-
 async def test_a_client_certificate_that_was_replaced_is_shown_by_the_next_fetch(tmp_path: Path):
     cert, key, ca = tmp_path / "client.pem", tmp_path / "client.key", tmp_path / "ca.pem"
     AUTHORITY.cert_pem.write_to_path(ca)

@@ -40,10 +40,6 @@ STREAM_TEXT = (
     "Unsupported value: 'stream' does not support true with this model. Only the default (false) value is supported."
 )
 NO_STREAM = " This model does not support streaming."
-NO_ASSISTANT = (
-    "The owner of this token has no such assistant in RAGFlow: set `name` of this model under `models` to its id, or to"
-    " agent:ID for an agent."
-)
 APIM_TEXT = (
     "Access denied due to missing subscription key."
     " Make sure to include subscription key when making requests to an API."
@@ -334,12 +330,6 @@ LIES = {
     "ragflow": (
         {"code": 102, "message": "You have to provide messages."},
         error_fields(UpstreamErrorReply, 400, "102", "You have to provide messages.", kind="invalid_request_error"),
-    ),
-    "ragflow of somebody else": (
-        {"code": 102, "message": "You don't own the chat 1"},
-        error_fields(
-            UpstreamErrorReply, 404, "102", f"You don't own the chat 1. {NO_ASSISTANT}", kind="invalid_request_error"
-        ),
     ),
     "openrouter": (
         {"error": {"code": 429, "message": "slow down, try again in 2s"}},

@@ -8,21 +8,7 @@ import pytest
 
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.fleet import Fleet, Upstream
-from tests.unit.tokens.scripted import Mint, ScriptedIssuer, Stubborn
-
-
-@pytest.mark.parametrize("processes", [1, 4])
-@pytest.mark.parametrize("delay_s", [4.0, 8.0])
-async def test_each_lifetime_causes_one_call(delay_s, processes):
-    issuer = ScriptedIssuer(DrivenClock(), otherwise=Mint(delay_s=delay_s))
-    async with Fleet(issuer, processes, jitter=0.5) as fleet:
-        await fleet.clock.advance(60.0)
-        assert fleet.texts == ["token-1"] * processes
-        assert issuer.calls == 1
-        await fleet.clock.advance(540.0)
-        assert issuer.calls == 3
-        assert len(set(fleet.texts)) == 1
-        assert [replica.holder.status().failures for replica in fleet.replicas] == [0] * processes
+from tests.unit.tokens.scripted import Mint, Stubborn
 
 
 @pytest.mark.parametrize("processes", [1, 4])
@@ -41,16 +27,3 @@ async def test_every_request_is_served_if_a_new_token_ends_the_old_one(delay_s, 
         assert (upstream.served, upstream.lost) == (600, 0)
         assert upstream.refused <= 2 * processes
         assert issuer.calls == 3
-
-
-async def test_a_process_that_found_its_token_asks_a_slow_issuer_once():
-    issuer = ScriptedIssuer(DrivenClock(), otherwise=Mint(delay_s=6.0))
-    async with Fleet(issuer, 1) as fleet:
-        await fleet.clock.advance(60.0)
-        late = await fleet.join()
-        assert late.text == "token-1"
-        await fleet.kill(fleet.replicas[0])
-        calls = issuer.calls
-        assert late.holder.reject("token-1")
-        await fleet.clock.advance(7.0)
-        assert (late.text, issuer.calls) == ("token-2", calls + 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
@@ -76,7 +76,17 @@ class VendorFetch:
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> TokenResponse:
         """Return the complete reply, with any status. Raises FetchFailure if no reply arrives."""
-        self.secrets = (*self.secrets, *_proofs(headers, body))
+        # The secrets of this request, so that a reply that echoes them can be masked.
+        fields_with_proof = parse_qsl(body.decode("utf-8", "replace"))
+        self.secrets = (
+            *self.secrets,
+            *(
+                Secret(str(value).rpartition(" ")[2])
+                for name, value in headers.items()
+                if name.lower() in _PROOF_HEADERS
+            ),
+            *(Secret(value) for name, value in fields_with_proof if name in _PROOF_FIELDS),
+        )
         endpoints, settings = self.endpoints, self.endpoints.settings
         # Through a proxy the address is that of the proxy's own metadata server.
         may_be_metadata = method == "GET" and not body and settings.network.proxy is None
@@ -154,13 +164,3 @@ class VendorFetch:
 
     def mask(self, text: str) -> str:
         return mask_of(self.secrets)(text)
-
-
-def _proofs(headers: Mapping[str, str], body: bytes) -> Iterator[Secret]:
-    """Yield the secrets of a request, so that a reply that echoes them can be masked."""
-    for name, value in headers.items():
-        if name.lower() in _PROOF_HEADERS:
-            yield Secret(str(value).rpartition(" ")[2])
-    for name, value in parse_qsl(body.decode("utf-8", "replace")):
-        if name in _PROOF_FIELDS:
-            yield Secret(value)
