@@ -106,15 +106,6 @@ async def test_file_of_an_operation_without_a_model_is_sent_at_once(model: bytes
     assert [request.body for request in upstream.received] == [begin + rest]
 
 
-async def test_model_part_of_an_operation_without_models_is_sent_like_any_part():
-    body = FILE + bytes(2 * MIB) + b"\r\n" + BEGIN % (b"model", b"m") + END[2:]
-    async with Scripted([Send(reply({"id": "file-1"}))]) as upstream, gateway(upstream=upstream.url) as gp:
-        headers = {"content-type": "multipart/form-data; boundary=b-1"}
-        answer = await gp.ask(body, "/v1/files", headers=headers).answer()
-    assert answer.status == 200
-    assert [request.body for request in upstream.received] == [body]
-
-
 async def test_file_that_is_too_large_is_not_sent():
     async with (
         Scripted([Send(reply({}))]) as upstream,

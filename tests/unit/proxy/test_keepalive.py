@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -14,47 +14,21 @@ from gatepass.proxy.client_response import EVERY_S, STREAM_HOLD_S, SYNTHESIZED_H
 from gatepass.proxy.context import RequestContext
 from gatepass.types import ClientRequest
 from tests.unit.clock import DrivenClock
+from tests.unit.proxy.test_attempt_retries import Client
 
 CHECK_S = 1.0
 EVENT = b'data: {"x":1}\n\n'
 
 
-class Client:
-    """A client that keeps what it receives; `takes`: whether it accepts bytes at once."""
-
-    connected_before_drain = gave_up = False
+class Reader(Client):
+    """`takes`: whether it accepts bytes at once."""
 
     def __init__(self) -> None:
+        super().__init__(b"")
         self.takes = True
-        self.status: int | None = None
-        self.data = b""
-        self.caller = ""
-
-    async def read_body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
-        return b""
-
-    async def read_piece(self, limit_bytes: int) -> bytes:
-        return b""
-
-    def start(self, status: int, headers: list[tuple[bytes, bytes]], length_bytes: int | None = None) -> None:
-        self.status = status
-
-    async def write(self, data: bytes, *, last: bool = False) -> None:
-        self.data += data
-
-    def set_caller(self, caller: str) -> None:
-        self.caller = caller
 
     def try_write(self, data: bytes) -> bool:
-        if self.takes:
-            self.data += data
-        return self.takes
-
-    def abort(self) -> None:
-        pass
-
-    def on_disconnect(self, left: Callable[[], None]) -> None:
-        """Never disconnect."""
+        return self.takes and super().try_write(data)
 
 
 class Events:
@@ -71,7 +45,7 @@ class Events:
 
 class Scene:
     def __init__(self) -> None:
-        self.client, self.clock = Client(), DrivenClock()
+        self.client, self.clock = Reader(), DrivenClock()
         state = create_app_state(
             Config.model_validate({"upstreams": {"chat": {"base_url": "http://h/v1"}}}), self.clock
         )
@@ -90,7 +64,7 @@ def scene() -> Scene:
 async def test_nothing_is_sent_within_the_hold_time(scene, hold_s):
     scene.keep_alive.start(comment_keep_alive, hold_s)
     await scene.clock.advance(hold_s - 0.01)
-    assert (scene.client.status, scene.client.data, scene.reply.begun) == (None, b"", False)
+    assert (scene.client.status, scene.client.data, scene.reply.begun) == (0, b"", False)
     await scene.clock.advance(0.01)
     assert (scene.client.status, scene.client.data, scene.reply.begun) == (200, COMMENT, True)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,8 +16,8 @@ from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.context import RequestContext
 from gatepass.proxy.models import FAILED_S, FRESH_S, ModelCatalog
 from gatepass.types import OutboundRequest, Response
-from tests.responses import stream_pieces
 from tests.unit.clock import DrivenClock, settle
+from tests.unit.proxy.test_attempt_retries import Reply
 
 CALLER = AccessKey(name="anybody", hash="sha256:" + "0" * 64)
 
@@ -27,27 +26,8 @@ class Bug(Exception):
     """An error of no known class."""
 
 
-class Listed:
-    """A reply with a list of these models."""
-
-    status, headers, ended = 200, ((b"content-type", b"application/json"),), False
-
-    def __init__(self, *models: str) -> None:
-        self._body = json.dumps({"data": [{"id": model} for model in models]}).encode()
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield self._body
-
-    def take_whole(self, limit_bytes: int) -> bytes | None:
-        return None
-
-    async def stream_to(self, take: Callable[[bytes], bool]) -> bool:
-        return await stream_pieces(self, take)
-
-    async def aclose(self) -> None:
-        pass
-
-    def finish(self) -> None: ...
+def listed(*models: str) -> Reply:
+    return Reply({"data": [{"id": model} for model in models]})
 
 
 class Upstream:
@@ -103,7 +83,7 @@ async def test_an_unexpected_fault_is_not_an_empty_list():
             await catalog.entry(request_context(), "m")
     assert upstream.requests == 1
     await clock.advance(FAILED_S)
-    upstream.reply = Listed("m")
+    upstream.reply = listed("m")
     assert await ids(catalog) == ["m"]
 
 
@@ -118,7 +98,7 @@ async def test_an_error_that_is_raised_repeatedly_does_not_grow():
 
 
 async def test_a_fault_of_a_refresh_is_logged_while_the_last_list_is_returned(caplog):
-    clock, upstream = DrivenClock(), Upstream(Listed("m"))
+    clock, upstream = DrivenClock(), Upstream(listed("m"))
     catalog = over(upstream, clock)
     assert await ids(catalog) == ["m"]
     await clock.advance(FRESH_S)
@@ -132,14 +112,14 @@ async def test_a_fault_of_a_refresh_is_logged_while_the_last_list_is_returned(ca
 
 
 async def test_an_old_list_is_returned_at_once_and_the_next_request_gets_the_new_one():
-    clock, upstream = DrivenClock(), Upstream(Listed("old"))
+    clock, upstream = DrivenClock(), Upstream(listed("old"))
     catalog = over(upstream, clock)
     assert await ids(catalog) == ["old"]
     await clock.advance(FRESH_S)
     upstream.reply = None
     async with asyncio.timeout(1):
         assert await ids(catalog) == ["old"]
-    upstream.reply = Listed("new")
+    upstream.reply = listed("new")
     upstream.free.set()
     await settle()
     assert (await ids(catalog), upstream.requests) == (["new"], 2)

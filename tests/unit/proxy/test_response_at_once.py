@@ -8,7 +8,6 @@ from typing import cast
 import pytest
 
 from gatepass.config.model import Config
-from gatepass.errors import UpstreamInvalid
 from gatepass.http_client.connection import Connection, Deadline
 from gatepass.http_client.response_body import UpstreamResponse
 from gatepass.proxy import in_flight
@@ -78,10 +77,3 @@ async def test_a_reply_that_arrived_waits_for_room(monkeypatch: pytest.MonkeyPat
     assert not classifying.done()
     first.release()
     assert isinstance(await classifying, BufferedReply)
-
-
-async def test_a_larger_reply_than_the_limit_is_an_error():
-    attempt = chat_attempt(None)
-    large = BODY + b" " * attempt.state.limits.reply_bytes
-    with pytest.raises(UpstreamInvalid, match=r"limits\.reply_bytes"):
-        await classify(attempt, arrived(large))

@@ -19,7 +19,7 @@ from gatepass.proxy.retry import Outcome
 from tests.unit.clock import DrivenClock
 from tests.unit.proxy.test_attempt_retries import Reply
 from tests.unit.proxy.test_failover import a_config, a_failover, eject, health, targets
-from tests.unit.proxy.test_models import Listed, Upstream
+from tests.unit.proxy.test_models import Upstream, listed
 
 PROBED: dict[str, Any] = {"breaker": {"consecutive_failures": 1, "probe": "models"}}
 TWO = {"m": {**targets("east", "west"), **PROBED}}
@@ -74,7 +74,7 @@ async def test_a_list_of_models_ends_the_ejection_and_no_request_is_a_probe():
         assert (east.requests, probes.chosen()) == (0, "west")
         await probes.clock.advance(2)
         assert (east.requests, probes.chosen()) == (1, "west")
-        east.reply = Listed("other")
+        east.reply = listed("other")
         east.free.set()
         await probes.clock.advance(0)
         assert (probes.word("east"), probes.chosen()) == ("available", "east")
@@ -91,7 +91,7 @@ async def test_anything_else_renews_it(reply):
         # the second ejection takes 60 s
         await probes.clock.advance(50)
         assert east.requests == 1
-        east.reply = Listed("other")
+        east.reply = listed("other")
         await probes.clock.advance(12)
         assert (east.requests, probes.word("east")) == (2, "available")
 
@@ -99,7 +99,7 @@ async def test_anything_else_renews_it(reply):
 async def test_an_upstream_gets_one_request_for_all_its_targets():
     names = ("a", "b", "m")
     models = {name: {**targets("east", "west"), **PROBED} for name in names}
-    east, west = Upstream(None), Upstream(Listed("other"))
+    east, west = Upstream(None), Upstream(listed("other"))
     async with probing(models, east=east, west=west) as probes:
         for name in names:
             a_failover(probes.state, name)
@@ -108,14 +108,14 @@ async def test_an_upstream_gets_one_request_for_all_its_targets():
         await probes.clock.advance(31)
         # a hanging upstream delays no other one
         assert (east.requests, west.requests, probes.word("west")) == (1, 1, "available")
-        east.reply = Listed("other")
+        east.reply = listed("other")
         east.free.set()
         await probes.clock.advance(0)
         assert {probes.word("east", name) for name in names} == {"available"}
 
 
 async def test_a_request_stays_the_probe_without_the_setting():
-    east = Upstream(Listed("other"))
+    east = Upstream(listed("other"))
     async with probing({"m": {**targets("east", "west"), "breaker": {}}}, east=east) as probes:
         await probes.clock.advance(100)
         assert (east.requests, probes.word("east"), probes.chosen()) == (0, "half_open", "east")
@@ -127,7 +127,7 @@ async def test_a_reload_ends_a_probe_without_a_verdict():
         await probes.clock.advance(31)
         assert east.requests == 1
         probes.reload(TWO)
-        east.reply = Listed("other")  # from the next request on
+        east.reply = listed("other")  # from the next request on
         await probes.clock.advance(FETCH_S - 1)
         assert probes.word("east") == "half_open"
         await probes.clock.advance(2)
@@ -135,7 +135,7 @@ async def test_a_reload_ends_a_probe_without_a_verdict():
 
 
 async def test_a_reload_that_removes_an_upstream_at_the_moment_of_its_probe_ends_no_others():
-    probes = Probing(TWO, east=Upstream(Listed("other")))
+    probes = Probing(TWO, east=Upstream(listed("other")))
     probes.chosen()
     eject(probes.state, "east")
     probes.clock.suspend(31)
