@@ -2,19 +2,16 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from gatepass.normalize.embeddings_reply import PARALLEL
-from gatepass.proxy.app_state import AppState
-from gatepass.types import OutboundRequest
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import CHAT, HELLO, JSON, descriptors, gateway
 from tests.integration.scripted import Dialogue, Hold, Scripted, Send, Wait, begin_stream, chunk, event, head, reply
 from tests.integration.test_mcp import ACCEPT, CALL, PATH
-from tests.responses import PlayedResponse
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
@@ -47,6 +44,8 @@ class Phase:
 PHASES = {
     "before headers": Phase(STREAMED, [Hold()]),
     "in a plain reply": Phase(HELLO, BEGUN),
+    "in an error": Phase(HELLO, [Send(head(500, content_length="999") + b'{"error'), Hold()]),
+    "before the first event": Phase(STREAMED, [*begin_stream(), Send(chunk(b": wait\n")), Hold()]),
     "in a stream, a large body": Phase({**STREAMED, **LARGE}, STREAM, b"data:"),
     "in a stream": Phase(STREAMED, STREAM, b"data:"),
     "of a reply that becomes a stream": Phase(STREAMED, [Hold()], model={"stream": "emulate"}),
@@ -130,42 +129,3 @@ async def test_after_a_storm_of_leavers_every_request_is_served_and_no_file_desc
             release.set()
             answers = await asyncio.gather(*(gp.ask().answer() for _ in range(50)))
     assert [answer.status for answer in answers] == [200] * 50
-
-
-class Wire:
-    """A Transport that answers with `response`."""
-
-    def __init__(self, response: PlayedResponse) -> None:
-        self.response = response
-
-    async def send(self, request: OutboundRequest, times: object = None) -> PlayedResponse:
-        return self.response
-
-    async def aclose(self) -> None:
-        pass
-
-
-UNFINISHED: dict[str, tuple[Mapping[str, Any], int, bytes, bytes]] = {
-    "a whole reply": (HELLO, 200, b"application/json", b'{"a'),
-    "a stream before its first event": (STREAMED, 200, b"text/event-stream", b": wait\n"),
-    "a whole reply where a stream was asked for": (STREAMED, 200, b"application/json", b'{"a'),
-    "a stream where a whole reply was asked for": (HELLO, 200, b"text/event-stream", FIRST),
-    "an error": (HELLO, 500, b"application/json", b'{"error'),
-}
-
-
-@pytest.mark.parametrize("case", UNFINISHED)
-async def test_a_reply_is_closed_when_the_client_leaves_while_it_is_classified(case):
-    asked, status, kind, beginning = UNFINISHED[case]
-    response = PlayedResponse(beginning, status=status, headers=((b"content-type", kind),), hangs=True)
-
-    def on_wire(gp: AppState) -> AppState:
-        hop = gp.upstreams["chat"]
-        return replace(gp, upstreams={"chat": replace(hop, transport=Wire(response))})  # type: ignore[arg-type]  # a fake
-
-    async with gateway(upstream="http://127.0.0.1:9", change=on_wire) as gp:
-        async with gp.ask(asked):
-            await response.read.wait()
-            assert not response.closed
-        await until(lambda: not gp.state.in_flight.busy)
-        assert response.closed

