@@ -52,7 +52,14 @@ class Authenticator:
             caller = self._known(self.keys.find_digest(digest, client_request.arrived_s), wall_s) if digest else LOCAL
             return caller.model_copy(update={"profile": replay.profile})
         if not self.requires_key:
-            check_local(client_request, takes_form=takes_form)
+            check_host_and_origin(client_request)
+            fields = dict(client_request.headers)
+            kind = fields.get(b"content-type", b"").partition(b";")[0].strip().lower()
+            # Sec-Fetch-Site or Origin show a form that another site sends; both were checked
+            is_own_form = kind == b"multipart/form-data" and fields.get(b"sec-fetch-site") in _OWN_PAGES
+            # browsers send forms and plain text to other sites without a preflight, but not JSON
+            if client_request.method == "POST" and kind != b"application/json" and not (takes_form and is_own_form):
+                raise errors.UnsupportedMediaType("Send the body as `content-type: application/json`.")
             return LOCAL
         if client_request.key_digest:
             caller = self._known(self.keys.find_digest(client_request.key_digest, client_request.arrived_s), wall_s)
@@ -188,21 +195,6 @@ def _check_reads(caller: AccessKey, what: str) -> None:
             f"The caller {caller.name!r} may not read {what}, because its key has the role"
             f" {caller.role}. Use a key with the role viewer or admin (`gatepass keys new --role viewer`)."
         )
-
-
-def check_local(client_request: ClientRequest, *, takes_form: bool = False) -> None:
-    """Check a request to a gatepass without keys, which a web page must not be able to use.
-
-    Raises like `check_host_and_origin`, and UnsupportedMediaType for a body that is not JSON.
-    """
-    check_host_and_origin(client_request)
-    fields = dict(client_request.headers)
-    kind = fields.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if takes_form and kind == b"multipart/form-data" and fields.get(b"sec-fetch-site") in _OWN_PAGES:
-        return  # Sec-Fetch-Site or Origin show a form that another site sends; both were checked
-    # browsers send forms and plain text to other sites without a preflight, but not JSON
-    if client_request.method == "POST" and kind != b"application/json":
-        raise errors.UnsupportedMediaType("Send the body as `content-type: application/json`.")
 
 
 def check_host_and_origin(client_request: ClientRequest, *, from_anywhere: bool = False) -> None:

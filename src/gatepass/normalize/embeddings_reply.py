@@ -161,20 +161,13 @@ def _has_only_numbers(text: bytes, start: int, end: int) -> bool:
 def _have_length(text: bytes, spans: Sequence[Span], length: int | None) -> bool:
     """Whether all lists have `length` numbers, or the same number of them if `length` is None."""
     if length is not None:
-        return all(_numbers_in(text, span) == length for span in spans)
+        return all(text.count(b",", *span) + 1 == length for span in spans)
     if len(spans) < 2:
         return True
-    if sum(map(_size_bytes, spans)) > COUNTED_BYTES:
-        spans = min(spans, key=_size_bytes), max(spans, key=_size_bytes)
-    return len({_numbers_in(text, span) for span in spans}) == 1
-
-
-def _size_bytes(span: Span) -> int:
-    return span[1] - span[0]
-
-
-def _numbers_in(text: bytes, span: Span) -> int:
-    return text.count(b",", *span) + 1
+    sizes_bytes = [end - start for start, end in spans]
+    if sum(sizes_bytes) > COUNTED_BYTES:
+        spans = [spans[sizes_bytes.index(size_bytes)] for size_bytes in (min(sizes_bytes), max(sizes_bytes))]
+    return len({text.count(b",", *span) for span in spans}) == 1
 
 
 FLOAT_BYTES = 4

@@ -705,14 +705,14 @@ class Metrics(Observer):
         return {"id": self._mask(request_id), "code": self._mask(code), "age_s": round(max(0.0, now_s - ended_s), 3)}
 
     def attempt_repeats(self, attempt: AttemptRecord) -> None:
-        before = attempt.after
-        if before is not None:
-            self._add("gatepass_repeats_total", before.upstream, attempt.cause or NONE)
+        if (before := attempt.after) is None:
+            return
+        self._add("gatepass_repeats_total", before.upstream, attempt.cause or NONE)
         if attempt.cause == "new_connection":
             self._add("gatepass_stale_connection_retries_total", attempt.upstream)
-        elif before is not None and attempt.cause == "new_token" and before.outcome == "token_rejected":
+        elif attempt.cause == "new_token" and before.outcome == "token_rejected":
             self._add("gatepass_token_retries_total", attempt.upstream)
-        elif before is not None and attempt.cause == "next_target":
+        elif attempt.cause == "next_target":
             self._add("gatepass_failovers_total", before.upstream, before.code or NONE)
 
     def refused(self, refusal: Refusal) -> None:

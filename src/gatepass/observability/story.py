@@ -455,16 +455,12 @@ def _renamed_model(record: AttemptRecord) -> Iterator[dict[str, Any]]:
         yield {
             "rule": MODEL_NAME,
             "path": "model",
-            "before": _text_value(before),
-            "after": _text_value(after),
+            "before": {"type": "string", "size_bytes": len(msgspec.json.encode(before))},
+            "after": {"type": "string", "size_bytes": len(msgspec.json.encode(after))},
             "moved_to": None,
             "before_text": before,
             "after_text": after,
         }
-
-
-def _text_value(text: str) -> dict[str, Any]:
-    return {"type": "string", "size_bytes": len(msgspec.json.encode(text))}
 
 
 KINDS: Mapping[str, str] = MappingProxyType(
