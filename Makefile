@@ -26,7 +26,7 @@ UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check chart-check chart ui-check ui-pictures reference recordings golden e2e e2e-setup hosts trace-picture mcp-sessions e2e-prometheus e2e-system \
-  attacks campaigns stress chaos rolls chart-rolls tls-scan token-chaos store-faults properties mutants fuzz startup pythons \
+  attacks campaigns stress chaos rolls chart-rolls tls-scan store-faults properties mutants fuzz startup pythons \
   lock clean doctor-faults release release-check release-pythons
 
 help: ## Show this list
@@ -199,10 +199,6 @@ doctor-faults: setup ## Print what gatepass doctor reports about forty staged fa
 
 chaos: setup ## Ten minutes of faults on all sides of two workers, with a ledger; CHAOS="--seconds 60 --seed 7"
 	$(BIN)/python -W ignore -m tests.stress.chaos $(CHAOS)
-
-token-chaos: setup ## gatepass processes, a real Valkey or Redis and an issuer, killed and paused: three minutes
-	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
-	$(BIN)/python -W ignore -m tests.stress.token_chaos
 
 store-faults: setup ## Four processes, a real Valkey or Redis: each fault of the store, and a key rotation; two minutes
 	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"

@@ -14,8 +14,8 @@ import pytest
 
 from tests.e2e.store.fleet import Clients, Fleet
 from tests.e2e.store.server import StoreServer
+from tests.e2e.store.token_setup import running_setup
 from tests.stress import token_chaos
-from tests.stress.token_chaos import running_setup
 from tests.waiting import block_until
 
 

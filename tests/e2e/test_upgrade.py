@@ -11,9 +11,9 @@ import gatepass
 from tests.e2e.servers import ROOT
 from tests.e2e.store.fleet import Clients
 from tests.e2e.store.server import StoreServer
+from tests.e2e.store.token_setup import running_setup
 from tests.release.test_upgrade import RELEASED, built
 from tests.stress import token_chaos
-from tests.stress.token_chaos import running_setup
 
 LIFE_S = 5.0
 BESIDE_S = 2 * LIFE_S
