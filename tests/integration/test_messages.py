@@ -110,6 +110,16 @@ async def test_an_error_keeps_its_bytes_and_fields_at_any_status(status, answere
     assert [(name, answered.headers[name]) for name, _ in FIELDS] == [*FIELDS]
 
 
+async def test_an_error_above_64_kib_is_not_quoted():
+    sent = error("invalid_request_error", "prompt is too long" + "x" * 70_000, 400, ("request-id", "req_011"))
+    async with Scripted([Send(sent)]) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await gp.ask(WHOLE, PATH, headers=VERSION).answer()
+    assert (answered.status, answered.headers["request-id"]) == (400, "req_011")
+    end = "answered 400 Bad Request with an error that is too large to read (more than 64 KiB)."
+    kind, message = code_of(answered)
+    assert (kind, message.endswith(end), len(message) < 200) == ("invalid_request_error", True, True)
+
+
 @pytest.mark.parametrize(
     "told",
     [

@@ -13,7 +13,6 @@ from gatepass.learning.learned_rule import (
     RuleScope,
     evidence_of,
 )
-from tests.unit.learning.rejections import ROWS
 
 WITHOUT_A_CHANGE = (
     ("drop", "tools[]", None),
@@ -56,28 +55,6 @@ def test_rules_are_made_in_an_order_in_which_each_sees_what_it_needs():
     assert [learned_rule.rank for learned_rule in sorted(shuffled, key=lambda learned_rule: learned_rule.rank)] == [
         learned_rule.rank for learned_rule in RULES_OF_TABLE
     ]
-
-
-def test_the_entries_are_those_of_the_table():
-    seen = {entry for row in ROWS for entry in row.adapted}
-    assert {learned_rule.entry for learned_rule in RULES_OF_TABLE[:2]} <= seen
-    assert [learned_rule.entry for learned_rule in RULES_OF_TABLE[2:]] == [
-        "rename=max_tokens>max_completion_tokens",
-        "drop=messages[].name",
-        "set=enable_thinking>false",
-        "clamp=max_tokens",
-        "response_format=json_object",
-        "role=developer>system",
-        "role=system>user",
-        "roles=merged",
-        "content=text",
-        "content=empty",
-        "tool_ids=short",
-        "split=16",
-        "drop_beta=a-1+b-1",
-        "drop_beta=effort-2025-11-24",
-    ]
-    assert LearnedRule("split", "input", "64%", ttl_s=0).entry == "split=64%"
 
 
 @pytest.mark.parametrize(("rule", "field", "to"), WITHOUT_A_CHANGE)

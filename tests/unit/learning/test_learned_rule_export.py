@@ -187,9 +187,3 @@ def test_a_pin_shows_no_value_that_an_operator_sets():
     }
     assert "# o3-mini: add by hand, because values are not shown: set\n" in text
     assert "mine" not in text
-
-
-def test_pinned_entry_copies_the_single_target_of_a_glob():
-    glob = {"targets": [{"upstream": "chat"}]}
-    pin = read(yaml(learned(RULES_OF_TABLE[0]), config(**{"o3-*": glob}))).models["o3-mini"]
-    assert (pin.upstream, pin.stream, len(pin.targets or ())) == (None, "emulate", 1)

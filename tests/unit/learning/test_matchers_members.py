@@ -98,24 +98,6 @@ def test_invalid_member_path_does_not_hide_a_valid_one():
     assert rules(sent_back, {"2fast": 1, "seed": 1}) == (LearnedRule("drop", "seed"),)
 
 
-SPELLINGS = {"chat_template_kwargs": {}, "thinking": {"type": "disabled"}, "temperature": 1}
-
-
-@pytest.mark.parametrize(
-    ("named", "dropped"),
-    [
-        pytest.param("argument supplied: chat_template_kwargs", ["chat_template_kwargs"], id="one spelling"),
-        pytest.param(
-            "arguments supplied: chat_template_kwargs, thinking", ["chat_template_kwargs", "thinking"], id="two"
-        ),
-        pytest.param("argument supplied: seed", ["seed"], id="a member without other spellings"),
-    ],
-)
-def test_only_the_named_spellings_of_thinking_are_dropped(named, dropped):
-    found = rules(openai(f"Unrecognized request {named}"), {**SPELLINGS, "seed": 1})
-    assert found == tuple(LearnedRule("drop", name) for name in dropped)
-
-
 @pytest.mark.parametrize(
     ("values", "ttl_s"), [("'low', 'medium', and 'high'", 0.0), ("'low' and 'medium'", 0.0), ("'medium'", HOUR_S)]
 )

@@ -17,7 +17,7 @@ from gatepass.errors import (
     UpstreamTimeout,
     UpstreamTls,
 )
-from gatepass.learning.learned_rule import DAY_S, HOUR_S, LearningPolicy, RuleScope
+from gatepass.learning.learned_rule import HOUR_S, LearningPolicy, RuleScope
 from gatepass.learning.memory import REFUTED_S, Memory
 from gatepass.learning.session import LearningSession
 from gatepass.proxy.retry import MOST_TRIES
@@ -86,14 +86,6 @@ SEVEN: dict[str, Any] = {
     "verbosity": "low",
     "service_tier": "auto",
 }
-
-
-def test_seven_unsupported_members_are_changed_in_one_request():
-    memory, upstream = Memory(), Upstream([without(name) for name in SEVEN])
-    outcome = ask(memory, upstream, chat(**SEVEN, temperature=1, top_p=1))
-    assert (outcome.error, len(upstream.seen)) == (None, MOST_TRIES)
-    assert rules(memory) == [f"drop={name}" for name in SEVEN]
-    assert upstream.seen[-1].keys() == {"model", "messages", "temperature", "top_p"}
 
 
 def test_an_eighth_change_is_one_too_many_and_nothing_is_stored():
@@ -426,19 +418,6 @@ def test_a_request_in_flight_takes_over_what_was_learned_meanwhile():
 def limit(most: int) -> Upstream:
     body = {"error": f"batch size 9 > maximum allowed batch size {most}", "error_type": "Validation"}
     return Upstream([Refusal(lambda _: True, body, 413)])
-
-
-def test_a_batch_limit_is_learned_for_a_day():
-    memory = Memory()
-    learning = LearningSession(memory, O3, EMBEDDINGS.members)
-    call = embed("a", "b", "c", "d", "e")
-    plan(learning, call, 0.0)
-    refusal = limit(2).refusals[0]
-    assert learn_from(learning, refused(refusal), 0.0)
-    assert plan(learning, call, 0.0).max_inputs == 2
-    learning.succeeded(0.0)
-    assert ask(memory, Upstream(), embed("a", "b", "c"), DAY_S - 1).call.max_inputs == 2
-    assert ask(memory, Upstream(), embed("a", "b"), DAY_S - 1).call.max_inputs is None
 
 
 def test_rule_for_one_request_is_not_stored():
