@@ -339,6 +339,7 @@ async def test_a_stream_that_dies_ends_with_an_error_for_a_request_that_cannot_b
     assert (got.body != sent) is has_error
     if has_error:
         error = json.loads(got.events[-1])
+        assert got.body[len(sent) :].startswith(b"\n\n") is not sent.endswith(b"\n\n")
         assert (error["id"], error["error"]["data"]["hop"], len(got.events)) == ("call-1", "upstream:mcp/tools", 2)
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -172,64 +173,55 @@ class SlowStore(MemoryStore):
         await super().put(name, value, ttl_s)
 
 
-async def test_another_process_knows_whose_session_it_is():
+SESSIONS = {
+    "another process knows whose it is": (
+        "one bind s-1 anna, two check s-1 anna, two foreign s-1 otto, two foreign s-2 anna, two foreign other/s-1 anna,"
+        " one forget s-1 anna, new foreign s-1 anna"
+    ),
+    "a used one does not end after a day": (
+        f"one bind s-1 anna, wait {SESSION_S * 0.6}, one check s-1 anna, wait {SESSION_S * 0.6}, one check s-1 anna,"
+        f" new check s-1 anna, wait {SESSION_S * 1.1}, new foreign s-1 anna"
+    ),
+    "none is lost while the store is out of reach": (
+        "one bind s-1 anna, down, one check s-1 anna, one bind s-2 anna, one check s-2 anna, two unknown s-1 anna, up,"
+        " two check s-1 anna"
+    ),
+    "it reaches the store when that is in reach again": (
+        "down, one bind s-1 anna, up, one check s-1 anna, two check s-1 anna, lose,"
+        f" wait {SHARED_S + 1}, one check s-1 anna, new check s-1 anna"
+    ),
+    "an id that is issued again is its first caller's until its end": (
+        "one bind s-1 anna, one taken s-1 otto, one bind s-1 anna, two taken s-1 otto, two check s-1 anna,"
+        f" one forget s-1 anna, one bind s-1 otto, wait {SHARED_S + 1}, two check s-1 otto, two foreign s-1 anna"
+    ),
+}
+"""By the promise: processes that bind, check and forget sessions; or the error of a check (`foreign`, `unknown`), or of
+a binding (`taken`)."""
+FAILS = {"foreign": McpSessionNotFound, "unknown": McpSessionsUnavailable, "taken": UpstreamInvalid}
+
+
+@pytest.mark.parametrize("promise", SESSIONS)
+async def test_a_session_in_several_processes(promise):
     clock = DrivenClock()
     store = Store(clock)
-    one, two = McpSessions(store, clock), McpSessions(store, clock)
-    await one.bind("tools", b"s-1", "anna")
-    await two.check("tools", b"s-1", "anna")
-    for wrong in (("tools", b"s-1", "otto"), ("other", b"s-1", "anna"), ("tools", b"s-2", "anna")):
-        with pytest.raises(McpSessionNotFound):
-            await two.check(*wrong)
-    await one.forget("tools", b"s-1")
-    with pytest.raises(McpSessionNotFound):
-        await McpSessions(store, clock).check("tools", b"s-1", "anna")
-
-
-async def test_a_session_that_is_used_does_not_end_after_a_day():
-    clock = DrivenClock()
-    store = Store(clock)
-    one = McpSessions(store, clock)
-    await one.bind("tools", b"s-1", "anna")
-    for _ in range(4):
-        await clock.advance(SESSION_S * 0.6)
-        await one.check("tools", b"s-1", "anna")
-    await McpSessions(store, clock).check("tools", b"s-1", "anna")
-    await clock.advance(SESSION_S * 1.1)
-    with pytest.raises(McpSessionNotFound):
-        await McpSessions(store, clock).check("tools", b"s-1", "anna")
-
-
-async def test_no_session_is_lost_while_the_store_is_out_of_reach():
-    clock = DrivenClock()
-    store = Store(clock)
-    one, two = McpSessions(store, clock), McpSessions(store, clock)
-    await one.bind("tools", b"s-1", "anna")
-    store.is_down = True
-    await one.check("tools", b"s-1", "anna")
-    await one.bind("tools", b"s-2", "anna")
-    await one.check("tools", b"s-2", "anna")
-    with pytest.raises(McpSessionsUnavailable) as caught:
-        await two.check("tools", b"s-1", "anna")
-    assert (caught.value.http_status, caught.value.hop, caught.value.retry_after_s) == (503, "gatepass", 1)
-    store.is_down = False
-    await two.check("tools", b"s-1", "anna")
-
-
-async def test_a_session_reaches_the_store_when_it_is_in_reach_again():
-    clock = DrivenClock()
-    store = Store(clock)
-    one, two = McpSessions(store, clock), McpSessions(store, clock)
-    store.is_down = True
-    await one.bind("tools", b"s-1", "anna")
-    store.is_down = False
-    await one.check("tools", b"s-1", "anna")
-    await two.check("tools", b"s-1", "anna")
-    for name in store.values.entries:
-        await store.drop(name)
-    await clock.advance(SHARED_S + 1)
-    await one.check("tools", b"s-1", "anna")
-    await McpSessions(store, clock).check("tools", b"s-1", "anna")
+    processes = {name: McpSessions(store, clock) for name in ("one", "two")}
+    for step in SESSIONS[promise].split(", "):
+        match step.split():
+            case ["wait", seconds]:
+                await clock.advance(float(seconds))
+            case ["down" | "up" as state]:
+                store.is_down = state == "down"
+            case ["lose"]:
+                for name in store.values.entries:
+                    await store.drop(name)
+            case [_, "forget", session, _]:
+                await processes["one"].forget("tools", session.encode())
+            case [process, verb, session, caller]:
+                sessions = processes.get(process) or McpSessions(store, clock)
+                use = sessions.bind if verb in ("bind", "taken") else sessions.check
+                with pytest.raises(FAILS[verb]) if verb in FAILS else nullcontext():
+                    server, _, session_id = f"tools/{session}".rpartition("/")
+                    await use(server.rpartition("/")[2], session_id.encode(), caller)
 
 
 async def test_a_session_that_ends_while_the_store_is_asked_does_not_disturb_its_last_use():
@@ -267,24 +259,6 @@ async def test_an_id_that_a_server_issues_to_two_callers_at_once_belongs_to_the_
     )
     assert [type(end) for end in ends] == [type(None), UpstreamInvalid]
     await one.check("tools", b"s-1", "anna")
-
-
-async def test_an_id_that_a_server_issues_again_belongs_to_its_first_caller_until_that_session_ends():
-    clock = DrivenClock()
-    store = Store(clock)
-    one, two = McpSessions(store, clock), McpSessions(store, clock)
-    await one.bind("tools", b"s-1", "anna")
-    for process in (one, two):
-        with pytest.raises(UpstreamInvalid, match="another caller uses"):
-            await process.bind("tools", b"s-1", "otto")
-        await process.bind("tools", b"s-1", "anna")
-        await process.check("tools", b"s-1", "anna")
-    await one.forget("tools", b"s-1")
-    await one.bind("tools", b"s-1", "otto")
-    await clock.advance(SHARED_S + 1)
-    await two.check("tools", b"s-1", "otto")
-    with pytest.raises(McpSessionNotFound):
-        await two.check("tools", b"s-1", "anna")
 
 
 async def test_a_server_with_one_session_id_for_all_serves_one_caller():
