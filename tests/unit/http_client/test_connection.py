@@ -8,11 +8,18 @@ import ssl
 import pytest
 
 from gatepass.errors import Fault, TransportFault
-from gatepass.http_client.connection import AHEAD_BYTES, JOINED_BYTES, SLICE_BYTES
+from gatepass.http_client.connection import (
+    AHEAD_BYTES,
+    JOINED_BYTES,
+    MIN_IN_FLIGHT,
+    SLICE_BYTES,
+    Deadline,
+    WriteBatcher,
+)
 from gatepass.http_client.message_head import HEAD_BYTES, MOST_FIELDS
 from gatepass.http_client.response_body import UpstreamResponse
 from gatepass.types import Timeouts
-from tests.unit.http_client.loop import advance, rest
+from tests.unit.http_client.loop import advance, driven, rest
 from tests.unit.http_client.wire import FakeTransport, Wire
 
 HEAD = b"POST / HTTP/1.1\r\nhost: h\r\n\r\n"
@@ -595,3 +602,88 @@ async def test_a_request_that_is_cancelled_when_its_reply_is_whole_harms_no_othe
     assert asking.cancelled()
     assert wire.events == ["freed"]
     assert wire.connection.is_open()
+
+
+class Alarm:
+    def __init__(self) -> None:
+        self.rung = 0
+
+    def __call__(self) -> None:
+        self.rung += 1
+
+
+def deadline(alarm: Alarm) -> Deadline:
+    return Deadline(asyncio.get_running_loop(), alarm)
+
+
+async def test_last_deadline_applies_if_later_or_earlier():
+    for moves, at_s in (((5, 9), 9), ((9, 5), 5), ((5, 9, 7), 7), ((9, 2, 4), 4)):
+        alarm = Alarm()
+        limit = deadline(alarm)
+        for move in moves:
+            limit.set(move)
+        await advance(at_s - 0.1)
+        assert alarm.rung == 0
+        await advance(0.2)
+        assert alarm.rung == 1
+
+
+async def test_a_deadline_that_moves_on_needs_no_new_timer():
+    """The point of it: a piece each 10 ms costs no timer each."""
+    alarm = Alarm()
+    limit = deadline(alarm)
+    before = driven().timers
+    for _ in range(1000):
+        limit.set(5)
+        await advance(0.01)
+        limit.lift()
+    assert driven().timers - before <= 3
+    limit.set(5)
+    await advance(5)
+    assert alarm.rung == 1
+
+
+async def test_a_closed_deadline_never_passes():
+    for early in (True, False):
+        alarm = Alarm()
+        limit = deadline(alarm)
+        if early:
+            limit.set(5)
+        limit.close()
+        await advance(100)
+        assert alarm.rung == 0
+
+
+class Pen:
+    def __init__(self, name: str, events: list[str]) -> None:
+        self._name, self._events = name, events
+
+    def flush(self) -> None:
+        self._events.append(self._name)
+
+
+async def test_deferred_writes_are_flushed_in_their_order_at_the_end_of_the_iteration():
+    events: list[str] = []
+    batcher, loop = WriteBatcher(), asyncio.get_running_loop()
+    taken = [
+        batcher.defer(Pen(name, events), under_way, loop)
+        for name, under_way in (("a", MIN_IN_FLIGHT), ("b", MIN_IN_FLIGHT), ("c", 1))
+    ]
+    assert (taken, events) == ([True, True, True], [])  # with two that wait already the last one waits too
+    await rest()
+    assert events == ["a", "b", "c"]
+
+
+async def test_writer_deferred_during_a_flush_waits_for_the_next_iteration():
+    events: list[str] = []
+    batcher, loop = WriteBatcher(), asyncio.get_running_loop()
+
+    class Again(Pen):
+        def flush(self) -> None:
+            super().flush()
+            batcher.defer(Pen("later", events), MIN_IN_FLIGHT, loop)
+
+    batcher.defer(Again("first", events), MIN_IN_FLIGHT, loop)
+    batcher.defer(Pen("second", events), MIN_IN_FLIGHT, loop)
+    await rest()
+    assert events == ["first", "second", "later"]

@@ -9,8 +9,8 @@ import sys
 from typing import Any
 
 from gatepass.http_client.connection import Connection
-from gatepass.http_client.message_head import Destination
-from gatepass.http_client.pool import URLS, Http1Transport
+from gatepass.http_client.message_head import Destination, ProxyServer, destination_of
+from gatepass.http_client.pool import URLS, Http1Transport, Tunnel
 from gatepass.types import OutboundRequest
 from tests.memory import traced_memory
 from tests.unit.http_client.loop import rest
@@ -55,3 +55,16 @@ def test_no_http_library_is_loaded_for_it():
     code = "import sys, gatepass.http_client.pool; print({'httpx2', 'httpcore2', 'h11'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+async def test_a_tunnel_that_is_open_reads_nothing_that_belongs_to_tls():
+    proxy = ProxyServer.of("http://proxy.example:3128", None)
+    tunnel = Tunnel(asyncio.get_running_loop(), destination_of("https://llm.example/v1", proxy), proxy)
+    transport = FakeTransport(tunnel)
+    tunnel.connection_made(transport)
+    assert transport.written == [b"CONNECT llm.example:443 HTTP/1.1\r\nhost: llm.example:443\r\n\r\n"]
+    tunnel.data_received(b"HTTP/1.1 200 OK\r\n\r")
+    assert transport.reading
+    tunnel.data_received(b"\n")
+    await tunnel.opened()
+    assert not transport.reading

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 
+import httptools
 import pytest
 
 from gatepass.errors import GatepassError
-from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS, RequestParser
+from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS, RequestParser, path_of
 from tests.unit.server.cycle_recorder import CycleRecorder
 from tests.unit.server.wire_client import asked
 
@@ -218,3 +219,29 @@ async def test_blanks_around_a_value_are_not_part_of_it():
     assert recorder.cycles[0].headers == ((b"host", b"h"), (b"x-one", b"Two"), (b"content-length", b"5"))
     reader.feed(b"hello")
     assert await recorder.cycles[0].read_body(LIMIT_BYTES) == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        (b"/", "/"),
+        (b"/v1/x?q=/y", "/v1/x"),
+        (b"/v1/x?y?z", "/v1/x"),
+        (b"/?", "/"),
+        (b"/v1/x#y", "/v1/x"),
+        (b"/v1/x?y#z", "/v1/x"),
+        (b"/v1/%78%2Fy?q=%20", "/v1/x/y"),
+        (b"/v1/%C3%A4", "/v1/ä"),
+        (b"http://h:1/v1/x?q=1", "/v1/x"),
+        (b"http://h", "/"),
+        (b"*", "*"),
+    ],
+)
+def test_a_target_names_a_path(target: bytes, path: str):
+    assert path_of(target) == path
+
+
+@pytest.mark.parametrize("target", [b"http://", b"", b"x"])
+def test_a_target_that_names_none_is_an_error(target: bytes):
+    with pytest.raises(httptools.HttpParserError):
+        path_of(target)
