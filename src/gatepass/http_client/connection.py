@@ -373,7 +373,6 @@ class Connection(asyncio.BufferedProtocol):
             self._reply.wake()
 
     def server_closed(self, exc: Exception | None) -> None:
-        """The server closed the connection: end the current reply with the reason."""
         if isinstance(exc, ssl.SSLError) and not (self.kept or self._has_received):
             # in TLS 1.3 the server rejects a client certificate after the handshake
             self.abort(Fault.TLS, tls_detail(exc))

@@ -402,7 +402,6 @@ class Http1Transport:
 
     @property
     def counts(self) -> PoolCounts:
-        """The sum over all servers."""
         counts = [pool.counts for pool in self._pools.values()]
         return PoolCounts(*map(sum, zip(*counts, strict=True))) if counts else PoolCounts(0, 0, 0)
 

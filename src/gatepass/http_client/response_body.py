@@ -116,7 +116,6 @@ class UpstreamResponse:
             self._connection.deadline.set(TAIL_S)
 
     def discard(self) -> None:
-        """Abort the connection if the reply still uses it."""
         if self._connection is not None:
             self._connection.abort()
 

@@ -87,7 +87,6 @@ class Service:
         await serve_request(self._running(), self._ids, scope, receive, send)
 
     def _running(self) -> ApiEndpoint:
-        """Return the endpoint; raise NotStarted."""
         if self._endpoint is None:
             raise NotStarted(f"gatepass was not started: its lifespan is not running. {ENTER_LIFESPAN}")
         if asyncio.get_running_loop() is not self.loop:

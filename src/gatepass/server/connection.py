@@ -283,7 +283,6 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def accepts_requests(self) -> bool:
-        """Whether it would serve another request."""
         return self.connected_before_drain and not (self._ignores_input or self.transport.is_closing())
 
     def shutdown(self) -> None:
@@ -329,7 +328,6 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def closes_after_response(self) -> bool:
-        """Whether it closes after the response that begins."""
         return self._is_ending and not self._queue
 
     def common_fields(self) -> bytes:

@@ -82,7 +82,6 @@ class ConnectionShares(Generic[C]):
         return True
 
     def begin_unauthenticated(self, connection: C, now_s: float) -> None:
-        """Record that a request has begun on `connection`, which belongs to no caller."""
         if (address := self._remove(connection)) is not None:
             self._add(connection, address, now_s)
 

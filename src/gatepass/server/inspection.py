@@ -96,7 +96,6 @@ async def own_requests(target: str, state: AppState) -> bytes:
 
 
 def told(wanted: str, state: AppState) -> list[tuple[dict[str, Any], CapturedRequest | None]]:
-    """Return the stories of the id `wanted`, each with what was captured of its request."""
     now_s, wall_s = state.clock.now(), state.clock.wall()
     found = [one for one in (*running(state), *state.inspector.newest()) if has_id(one, wanted)]
     known = [one.access for one in found]
@@ -138,7 +137,6 @@ async def own_stories(target: str, state: AppState) -> bytes:
 
 
 def running(state: AppState) -> Iterator[RequestRecord]:
-    """Yield the requests in progress, the newest first."""
     requests = [one.response.context.inspected() for one in state.in_flight.requests]
     yield from sorted(requests, key=lambda one: -one.arrived_s)
 

@@ -62,7 +62,6 @@ class ListenerTls:
         return ListenerContext(context, digest)
 
     def use(self, found: ListenerContext) -> None:
-        """Use `found` for new connections."""
         self.context, self._digest = found.ssl, found.digest
 
 

@@ -405,7 +405,6 @@ def merged_records(records: Iterable[LearnedRuleRecord]) -> list[LearnedRuleReco
 def visible(
     records: list[LearnedRuleRecord], caller: AccessKey, routes: RouteTable, config: Config
 ) -> list[LearnedRuleRecord]:
-    """Return the records of models that `caller` may use under any name."""
     if caller.models is None:
         return records
     names = (*caller.models, *config.models)

@@ -463,7 +463,6 @@ class DrainingServer(uvicorn.Server):
             await asyncio.sleep(0)  # the task counts the connection
 
     async def _stop_accepting(self) -> None:
-        """Accept no more connections, and show no more pages to the other workers."""
         for acceptor in self._acceptors:
             await acceptor.close()  # without a task, which would first let more connections arrive in the queue
         if self._peers is not None:

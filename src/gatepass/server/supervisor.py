@@ -213,7 +213,6 @@ class Worker:
 
 
 def worker_name(number: int) -> str:
-    """Return the name of a worker, for its socket and on /status."""
     return f"worker-{number}"
 
 

@@ -142,7 +142,6 @@ class ReceiveTimeouts:
         self.idle_timeout_s = DRAIN_IDLE_S
 
     def linger(self) -> None:
-        """Restart the wait for the client's close, because more bytes arrived."""
         self._deadline.set(LINGER_S)
 
     def take_expired(self) -> AwaitedInput | None:

@@ -178,7 +178,6 @@ class Ui:
         return [json.loads(part) for part in (await self.collect(target)).values()]
 
     async def own(self, target: str) -> bytes:
-        """Return what this process contributes to the target of `collect`."""
         state = self.current()
         if (part := views.OWN.get(target.removeprefix(OWN))) is not None:
             return json.dumps(part(state)).encode()
@@ -427,7 +426,6 @@ async def _login(call: UiRequest) -> ASGIApp:
 
 @_route("POST", "api/logout", "viewer")
 async def _logout(call: UiRequest) -> ASGIApp:
-    """End all sessions of the caller."""
     caller = call.require("viewer")
     call.log("logout", caller)
     call.ui.sessions.end(caller.name)
@@ -561,7 +559,6 @@ async def _forget(call: UiRequest) -> ASGIApp:
 
 @_route("POST", "api/doctor", "admin")
 async def _doctor(call: UiRequest) -> ASGIApp:
-    """Test each hop, and send its steps as they end."""
     caller, ui, model, calls = call.require("admin"), call.ui, call.body.get("model"), call.body.get("call", False)
     operation, mcp = call.body.get("operation"), call.body.get("mcp")
     if not all(one is None or isinstance(one, str) for one in (model, operation, mcp)) or not isinstance(calls, bool):

@@ -73,7 +73,6 @@ class Sessions:
         return Session(claims["sub"], bytes.fromhex(claims["key"])) if wall_s < claims["exp"] else None
 
     def end(self, caller: str) -> None:
-        """End all sessions of `caller`."""
         self._keys.pop(caller, None)
         if self._folder is not None:
             (self._folder / _name(caller)).unlink(missing_ok=True)

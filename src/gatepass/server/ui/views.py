@@ -44,7 +44,6 @@ HIDDEN = "(hidden)"
 
 
 def own_overview(state: AppState) -> dict[str, Any]:
-    """Return the credentials, upstreams, callers and traffic of this process."""
     now_s, wall_s = state.clock.now(), state.clock.wall()
     in_flight = Counter(request.response.context.metrics_key()[2] for request in state.in_flight.requests)
     credentials, streams = credentials_of(state), streams_of(state)
@@ -96,7 +95,6 @@ def own_overview(state: AppState) -> dict[str, Any]:
 
 
 def overview(parts: Sequence[Mapping[str, Any]], wall_s: float) -> dict[str, Any]:
-    """Return what all processes contributed as one picture."""
     totals = merged((msgspec.convert(one, Slice) for part in parts for one in part["slices"]), wall_s)
     by_upstream = [one.by_upstream for one in totals]
     by_code: Counter[str] = Counter()
@@ -158,7 +156,6 @@ def _credential(ones: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _first(ones: Iterable[Mapping[str, Any]]) -> int | None:
-    """Return since when the first of several processes fails."""
     return min((one["failing_since"] for one in ones if one["failing_since"] is not None), default=None)
 
 
@@ -324,7 +321,6 @@ OWN: Mapping[str, Callable[[AppState], Any]] = {"overview": own_overview, "calle
 
 
 def use(parts: Iterable[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Return the use of all processes, the most used first."""
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for one in (row for part in parts for row in part):
         names = {name: one[name] for name in ("upstream", "model", "tool")}
