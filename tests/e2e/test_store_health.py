@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.store import token_setup
 from tests.e2e.store.fleet import Clients, Fleet
 from tests.e2e.store.server import StoreServer
 from tests.e2e.store.token_setup import running_setup
-from tests.stress import token_chaos
 from tests.waiting import block_until
 
 
@@ -89,7 +89,7 @@ def test_a_store_that_does_not_share_is_visible_in_each_process_within_ten_secon
 
 def test_no_request_fails_during_a_rotation_of_the_encryption_key(store, monkeypatch):
     """The three steps of docs/operations/store.md, each in a rolling restart of the processes under load."""
-    monkeypatch.setattr(token_chaos, "LIFE_S", LIFE_S)
+    monkeypatch.setattr(token_setup, "LIFE_S", LIFE_S)
     old, new = store.settings["encryption_key"], "a-new-encryption-key-for-the-store-of-the-tests"
     steps = (
         {"encryption_key": old, "previous_encryption_key": new},

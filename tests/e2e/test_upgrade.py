@@ -9,11 +9,11 @@ import pytest
 
 import gatepass
 from tests.e2e.servers import ROOT
+from tests.e2e.store import token_setup
 from tests.e2e.store.fleet import Clients
 from tests.e2e.store.server import StoreServer
 from tests.e2e.store.token_setup import running_setup
 from tests.release.test_upgrade import RELEASED, built
-from tests.stress import token_chaos
 
 LIFE_S = 5.0
 BESIDE_S = 2 * LIFE_S
@@ -22,7 +22,7 @@ BESIDE_S = 2 * LIFE_S
 
 @pytest.mark.parametrize("version", RELEASED)
 def test_no_request_fails_while_replicas_of_one_store_are_replaced_and_put_back(version, tmp_path, monkeypatch):
-    monkeypatch.setattr(token_chaos, "LIFE_S", LIFE_S)
+    monkeypatch.setattr(token_setup, "LIFE_S", LIFE_S)
     old, new = built(RELEASED[version], tmp_path), ROOT / "src"
     with StoreServer(tmp_path) as store, running_setup(store, 2, old) as it, Clients(it.fleet.ports, 4) as clients:
         fleet = it.fleet
