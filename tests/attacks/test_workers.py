@@ -78,7 +78,6 @@ class _Open(asyncio.Protocol):
 
 
 async def spread(case: Case, kind: type[Acceptor] = Acceptor) -> list[int]:
-    """Let the connections of `case` come; return how many each worker holds at the end."""
     clients: list[socket.socket] = []
     listening = bind("127.0.0.1", 0)
     with tempfile.TemporaryDirectory() as folder, listening:

@@ -97,7 +97,6 @@ async def serving(
 
 
 def descriptors() -> int:
-    """Open file descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))
 
 
@@ -126,7 +125,6 @@ class Answer:
 
     @property
     def events(self) -> list[str]:
-        """The data of each event."""
         lines = self.body.decode().splitlines()
         return [line.removeprefix("data:").strip() for line in lines if line.startswith("data:")]
 
@@ -185,7 +183,6 @@ class Ask:
         self._writer.transport.abort()
 
     async def head(self) -> int:
-        """Reads the status and the header fields."""
         assert self._reader is not None
         async with asyncio.timeout(BOUND_S):
             lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -222,7 +219,6 @@ class Ask:
         return True
 
     async def until(self, mark: bytes) -> bytes:
-        """Reads until the body holds `mark`; gives the body so far."""
         while mark not in self.body:
             if not await self.piece():
                 raise AssertionError(f"the body ended without {mark!r}: {self.body[-300:]!r}")

@@ -54,7 +54,6 @@ def request(
 
 
 def status_of(response: bytes) -> int:
-    """The status of a response's first line, 0 where there is none."""
     words = response.split(b" ", 2)
     return int(words[1]) if response.startswith(b"HTTP/1.1 ") and words[1].isdigit() else 0
 

@@ -37,7 +37,6 @@ async def story(state: AppState, request_id: str) -> dict[str, Any]:
 
 
 async def served(gp: Gateway, body: Any = HELLO) -> tuple[int, dict[str, Any]]:
-    """Send a request, and return its status and its story."""
     answer = await gp.ask(body).answer()
     await until(lambda: gp.state.in_flight.busy == 0)
     return answer.status, await story(gp.state, answer.headers["x-request-id"])

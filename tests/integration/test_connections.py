@@ -53,7 +53,6 @@ def full_server() -> Iterator[str]:
 
 
 async def reported(upstream: dict[str, Any], body: Any = HELLO) -> tuple[int, str, str]:
-    """The error that a client receives: status, code, message."""
     async with gateway(upstreams={"far": upstream}) as gp:
         answer = await gp.ask(body).answer()
     if answer.status == 200:
@@ -255,7 +254,6 @@ async def test_request_on_a_new_connection_is_not_repeated(end):
 
 
 def two(first: dict[str, Any], second: Scripted, **blocks: Any) -> dict[str, Any]:
-    """A configuration whose model has two targets."""
     return {
         "upstreams": {"first": first, "second": {"base_url": second.url}},
         "models": {"m": {"targets": [{"upstream": "first", "name": "a"}, {"upstream": "second", "name": "b"}]}},

@@ -36,12 +36,10 @@ def echo(received: Received) -> list[Send]:
 
 
 def sent_in(result: dict[str, Any]) -> Any:
-    """Return the request that `echo` received."""
     return json.loads(json.loads(result["body"])["choices"][0]["message"]["content"])
 
 
 async def captured(gp: Gateway, body: Any = HELLO, path: str = CHAT, **headers: str) -> str:
-    """Send a request that is captured, and return its id."""
     answer = await gp.ask(body, path, headers={**JSON, **headers}).answer()
     await until(lambda: gp.state.in_flight.busy == 0)
     return answer.headers["x-request-id"]

@@ -72,7 +72,6 @@ def counted(gp: Gateway, code: str) -> float:
 
 
 async def idle(gp: Gateway) -> None:
-    """Wait until no connection is left."""
     await until(lambda: not gp.server.server_state.connections)
     assert len(gp.server._context.shares) == 0
 

@@ -136,7 +136,6 @@ class Served:
         headers: Mapping[str, str] = JSON,
         **more: Any,
     ) -> Ask:
-        """One request on a new connection."""
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         return self.by(self.port, method, self.prefix + path, dict(headers), data, **more)
 
@@ -199,7 +198,6 @@ def free_port() -> int:
 
 
 async def connectable(port: int, within_s: float = BOUND_S) -> None:
-    """Wait until a server listens on `port`."""
 
     async def is_listening() -> bool:
         try:
@@ -234,7 +232,6 @@ ON_SOCKETS = (*BY_HTTP1, f"hypercorn{H2}", f"granian{H2}")
 
 @asynccontextmanager
 async def served(name: str, **blocks: Any) -> AsyncIterator[Served]:
-    """A configuration under the server `name`."""
     if name == FAST:
         async with gateway(**blocks) as fast:
             yield Served(name, fast.port, fast.state)

@@ -93,7 +93,6 @@ async def server(request: pytest.FixtureRequest, stage: Stage) -> AsyncIterator[
 
 
 def shown(answer: Answer) -> dict[str, str]:
-    """The header fields that gatepass decides."""
     return {name: value for name, value in answer.headers.items() if name not in DECIDED_BY_THE_SERVER}
 
 

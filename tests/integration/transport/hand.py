@@ -86,7 +86,6 @@ class Hand:
     async def fault(
         self, url: str, body: bytes = b"{}", *, method: str = "POST", headers: Headers = (), bounds: Timeouts = BOUNDS
     ) -> TransportFault:
-        """Return the fault of a request that must fail, in its head or in its body."""
         try:
             answer = await self.ask(url, body, method=method, headers=headers, bounds=bounds)
         except TransportFault as fault:

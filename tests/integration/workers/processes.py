@@ -46,7 +46,6 @@ class Serving:
                 self._more.notify_all()
 
     async def logged(self, pattern: str, times: int = 1) -> list[re.Match[str]]:
-        """Wait until `times` lines match."""
         async with asyncio.timeout(BOUND_S), self._more:
             while len(found := [m for line in self.lines if (m := re.search(pattern, line))]) < times:
                 await self._more.wait()

@@ -26,7 +26,6 @@ def id_of(key: str) -> str:
 
 
 async def statuses(port: int, *keys: str) -> list[set[int]]:
-    """The statuses of TIMES requests with each key."""
     asked = [Ask(port, "POST", CHAT, {**JSON, "authorization": f"Bearer {key}"}, BODY) for key in keys * TIMES]
     found = [answer.status for answer in await asyncio.gather(*(one.answer() for one in asked))]
     return [set(found[place :: len(keys)]) for place in range(len(keys))]

@@ -59,7 +59,6 @@ class Stalled:
 
 
 async def exchange(port: int) -> None:
-    """Send REQUESTS on one connection, and read their responses."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     async with asyncio.timeout(BOUND_S):
         for _ in range(REQUESTS):

@@ -86,7 +86,6 @@ async def test_two_workers_serve_one_socket_and_show_one_set_of_metrics_and_each
 
 
 async def both_answered(port: int):
-    """/status, once both workers are up."""
 
     async def reported():
         status = (await ask(port, "/status", None)).json()
@@ -130,7 +129,6 @@ def has_answered(statuses: list[int], more_than: int) -> bool:
 
 
 def changed(folder: Path, **blocks: object) -> None:
-    """Write other blocks into the configuration."""
     file = folder / "gatepass.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **blocks}))
 

@@ -34,7 +34,6 @@ def one_iteration() -> Generator[None, None, None]:
 
 
 async def rest() -> None:
-    """Let everything run that can."""
     for _ in range(ITERATIONS):
         await one_iteration()
 

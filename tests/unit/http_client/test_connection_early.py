@@ -18,7 +18,6 @@ from tests.unit.http_client.wire import Wire
 
 @pytest.fixture
 def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """The gateway's end and the server's end of a connection."""
     own, server = socket.socketpair()
     with own, server:
         yield own, server

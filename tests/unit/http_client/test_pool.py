@@ -53,7 +53,6 @@ async def use(connection: Connection) -> None:
 
 
 async def one_taken() -> tuple[Server, ConnectionPool, Connection]:
-    """A pool whose only connection is in use."""
     server = Server()
     pool = ConnectionPool(server.dial, 1)
     return server, pool, await pool.take(5)

@@ -41,7 +41,6 @@ async def answer(
     lifespan: bool = True,
     **more: Any,
 ) -> tuple[int, dict[str, Any]]:
-    """The status and the JSON of one request by hand."""
     scope = {
         "type": "http",
         "method": "GET",

@@ -74,7 +74,6 @@ def connections(listening: socket.socket, count: int) -> Iterator[None]:
 
 
 async def accepted(listening: socket.socket, seats: ConnectionCounts, count: int) -> None:
-    """Return when an acceptor with `seats` has accepted `count` connections."""
     made: list[asyncio.BaseTransport] = []
     connect = partial(asyncio.get_running_loop().connect_accepted_socket, lambda: Counting(made))
     acceptor = Acceptor(listening, connect, lambda: len(made), seats)

@@ -16,7 +16,6 @@ LIMIT_BYTES = 1_000_000
 
 
 def fed(*pieces: bytes) -> tuple[CycleRecorder, RequestParser]:
-    """Return the recorder of the requests in `pieces`, and the parser that read them."""
     recorder = CycleRecorder()
     reader = RequestParser(recorder)
     reader.peer = "192.0.2.7"
@@ -26,7 +25,6 @@ def fed(*pieces: bytes) -> tuple[CycleRecorder, RequestParser]:
 
 
 def refused(*pieces: bytes) -> tuple[str, str]:
-    """The code and the text with which the last piece is refused."""
     _, reader = fed(*pieces[:-1])
     with pytest.raises(GatepassError) as caught:
         reader.feed(pieces[-1])

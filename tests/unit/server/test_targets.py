@@ -42,7 +42,6 @@ def health(state: AppState, upstream: str, model: str) -> TargetHealth:
 
 
 async def order(state: AppState, *processes: AppState, **fields: str) -> dict[str, Any]:
-    """Give an order to `state` and the other `processes`."""
 
     async def collect(target: str) -> dict[str, bytes]:
         return {str(at): own_targets(target, one) for at, one in enumerate((state, *processes))}
