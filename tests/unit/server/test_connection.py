@@ -372,7 +372,7 @@ async def test_slowly_read_answer_is_not_closed_before_idle_connections():
 async def test_a_connection_that_closes_for_others_sends_what_it_has_for_a_second():
     shares = shared(unauthenticated=1)
     first, *_ = (WireClient(echo, shares=shares) for _ in range(3))
-    first.transport.unsent_bytes = 1
+    first.transport.buffered_bytes = 1
     WireClient(echo, shares=shares)
     assert (first.transport.closing, first.transport.aborted) == (True, False)
     await advance(LINGER_S)
@@ -931,9 +931,9 @@ async def test_end_of_the_linger_does_not_cut_unsent_bytes():
     wire_client = WireClient(echo)
     wire_client.connection.retire()
     await exchange(wire_client, asked(b"1"))
-    wire_client.transport.unsent_bytes = 9
+    wire_client.transport.buffered_bytes = 9
     await advance(LINGER_S * 3)
     assert not wire_client.transport.aborted
-    wire_client.transport.unsent_bytes = 0
+    wire_client.transport.buffered_bytes = 0
     await advance(LINGER_S)
     assert wire_client.transport.aborted

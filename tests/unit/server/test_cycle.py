@@ -147,14 +147,14 @@ async def test_head_and_body_leave_in_one_piece_and_a_large_body_is_not_copied()
     wire_client = WireClient(answer_with(b"x", length_bytes=1))
     wire_client.send(asked(line=GET))
     await rest()
-    assert len(wire_client.transport.pieces) == 1
+    assert len(wire_client.transport.written) == 1
     large = b"x" * (JOINED_BYTES + 1)
     for answer, count in ((answer_with(large, length_bytes=len(large)), 2), (answer_with(large), 3)):
         wire_client = WireClient(answer)
         wire_client.send(asked(line=GET))
         await rest()
-        assert len(wire_client.transport.pieces) == count
-        assert wire_client.transport.pieces[1] == large
+        assert len(wire_client.transport.written) == count
+        assert wire_client.transport.written[1] == large
 
 
 @pytest.mark.parametrize("broken", [b"a\r\nset-cookie: b", b"a\nb", b"a\rb", b"a\0b"])

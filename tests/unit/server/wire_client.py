@@ -17,6 +17,7 @@ from gatepass.proxy.in_flight import InFlightRequests
 from gatepass.server.connection import ClientConnection, ConnectionContext
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, UnfinishedHeads
 from gatepass.server.cycle import HttpRequestCycle
+from tests.unit.http_client import wire
 
 IDLE_TIMEOUT_S = 75.0
 DATE = b"Fri, 20 Nov 2026 11:00:00 GMT"
@@ -24,30 +25,24 @@ DATE = b"Fri, 20 Nov 2026 11:00:00 GMT"
 Serve = Callable[[HttpRequestCycle], Coroutine[Any, Any, None]]
 
 
-class FakeTransport(asyncio.Transport):
-    """Keeps the written bytes. Closing reaches the protocol in the loop's next iteration, as on a socket."""
+class FakeTransport(wire.FakeTransport):
+    """That of a client. Closing reaches the protocol in the loop's next iteration, as on a socket."""
 
     def __init__(self, protocol: asyncio.Protocol) -> None:
-        super().__init__({"peername": ("192.0.2.7", 4711)})
-        self.protocol = protocol
+        super().__init__(protocol)
         self.socket: socket.socket | None = None
         """Its bytes have arrived, and the loop has not read them."""
-        self.unsent_bytes = 0
         self.is_slow = False
         """Whether the client stops reading from now on."""
-        self.pieces: list[bytes] = []
         self.ended = False
         self.pieces_at_end = 0
-        self.closing = False
         self.aborted = False
-        self.reading = True
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return self.socket if name == "socket" else super().get_extra_info(name, default)
+        return {"socket": self.socket, "peername": ("192.0.2.7", 4711)}.get(name, default)
 
     def write(self, data: Any) -> None:
-        assert not self.closing
-        self.pieces.append(bytes(data))
+        super().write(bytes(data))
         if self.is_slow:
             self.protocol.pause_writing()
 
@@ -59,30 +54,14 @@ class FakeTransport(asyncio.Transport):
         return True
 
     def write_eof(self) -> None:
-        self.ended, self.pieces_at_end = True, len(self.pieces)
-
-    def is_closing(self) -> bool:
-        return self.closing
+        self.ended, self.pieces_at_end = True, len(self.written)
 
     def close(self) -> None:
-        if not self.closing:
-            self.closing = True
-            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+        self.end(None)
 
     def abort(self) -> None:
         self.aborted = True
         self.close()
-
-    def get_write_buffer_size(self) -> int:
-        return self.unsent_bytes
-
-    def pause_reading(self) -> None:
-        assert self.reading
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        assert not self.reading
-        self.reading = True
 
 
 class WireClient:
@@ -129,7 +108,7 @@ class WireClient:
 
     @property
     def received(self) -> bytes:
-        return b"".join(self.transport.pieces)
+        return b"".join(self.transport.written)
 
     @property
     def statuses(self) -> list[int]:
