@@ -161,6 +161,7 @@ async def test_a_failure_states_the_reason_and_keeps_secrets(program, reason, de
         ),
         *((1, words, "limited") for words in ("wrong password", "HTTP 403", "connection refused", "")),
         (75, "try later", "outage"),
+        (-9, "", "outage"),
     ],
 )
 async def test_a_code_of_oauth_backs_off_and_any_other_failure_may_be_a_refusal(code, words, kind):

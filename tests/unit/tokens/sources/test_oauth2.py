@@ -39,12 +39,16 @@ async def test_scope_audience_and_extra_fields_are_sent(endpoint: Endpoint):
         scope="a b",
         audience="https://api.example",
         resource="urn:x",
-        extra={"tenant": Secret("t 1"), "grant_type": Secret("urn:ibm:params:oauth:grant-type:apikey")},
+        extra={
+            "audience": Secret("own"),
+            "tenant": Secret("t 1"),
+            "grant_type": Secret("urn:ibm:params:oauth:grant-type:apikey"),
+        },
     )
     assert parse_qs(request.body.decode()) == {
         "grant_type": ["urn:ibm:params:oauth:grant-type:apikey"],
         "scope": ["a b"],
-        "audience": ["https://api.example"],
+        "audience": ["own"],
         "resource": ["urn:x"],
         "tenant": ["t 1"],
     }

@@ -215,10 +215,12 @@ async def test_a_refused_subject_is_renewed_once(refusal):
 
 async def test_a_subject_refused_twice_is_the_failure_of_the_exchange():
     refusal = refused("invalid_grant", 400)
-    async with Chain(llm=(refusal, refusal)) as chain:
+    async with Chain(llm=(refusal,) * 3) as chain:
         with pytest.raises(TokenUnavailable, match="invalid_grant") as caught:
             await chain.llm.token()
         assert (caught.value.hop, chain.presented) == ("credential:llm", ["token-1", "token-2"])
+        await chain.clock.advance(31.0)
+        assert (chain.presented[2], chain.corp_issuer.calls) == ("token-2", 2), "its renewal was in vain"
 
 
 async def test_another_mistake_in_a_request_does_not_renew_the_subject():

@@ -139,8 +139,9 @@ async def test_a_token_that_no_reply_contained_has_its_own_lifetime():
 
 
 async def test_transport_failure_overrides_the_librarys_message():
-    issuer = ScriptedIssuer(present(), Broken(Fault.TLS, "self-signed certificate"))
+    issuer = ScriptedIssuer(present(), Mint(), Broken(Fault.TLS, "self-signed certificate"))
     work = vendor_fetch(issuer)
+    await work.send("GET", URL, {})  # an earlier reply does not explain a failure
     await failure_of(work.send("GET", URL, {}))
     expected = (
         "no secure connection to issuer.example (the TLS handshake failed: certificate verify failed). Check the URL"
