@@ -15,7 +15,7 @@ from gatepass.config.access import AccessKey
 from gatepass.errors import GatepassError
 from gatepass.mcp.access import McpAllowed
 from gatepass.mcp.message import check_message
-from gatepass.normalize import images, messages
+from gatepass.normalize import images
 from gatepass.normalize.members import Drop, JsonMemberPath, Rename
 from gatepass.normalize.messages import (
     Replayed,
@@ -257,11 +257,4 @@ def test_an_image_that_is_checked_as_a_whole_is_found(monkeypatch: pytest.Monkey
     rules, body = CASES["an image's URL"]
     in_parts_s = asyncio.run(longest_pause_s("messages", body(), rules))
     monkeypatch.setattr(images, "CHECKED_BYTES", 64 * MIB)
-    assert asyncio.run(longest_pause_s("messages", body(), rules)) > 3 * in_parts_s
-
-
-def test_a_schema_that_is_parsed_as_a_whole_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    rules, body = CASES["a schema's text"]
-    in_parts_s = asyncio.run(longest_pause_s("messages", body(), rules))
-    monkeypatch.setattr(messages, "SCHEMA_BYTES", 64 * MIB)
     assert asyncio.run(longest_pause_s("messages", body(), rules)) > 3 * in_parts_s

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import time
 from array import array
 from base64 import b64encode
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 
 from gatepass.dialects.reply_check import ReceivedReply, classify_document
 from gatepass.errors import GatepassError, UpstreamInvalid
-from gatepass.json_scan import ONE_PASS_BYTES, has_slow_numbers, json_value
+from gatepass.json_scan import ONE_PASS_BYTES
 from gatepass.normalize import embeddings_reply
 from gatepass.normalize.embeddings_reply import VECTOR_BYTES, join_replies, next_step
 from gatepass.protocols.chat import CHAT
@@ -151,14 +150,6 @@ def test_no_reply_that_is_read_in_one_piece_takes_long(attack: Attack, make_choi
         attack.cases += 1
         with attack.on_loop():
             read_good(one)
-
-
-def test_numbers_that_take_long_are_read_as_all_others_are() -> None:
-    many = b"[%b]" % b",".join([b"1e300", b"-5E-324", b"1", b"9" * 30, b"0.5", b"1e-5"] * 2_000)
-    assert has_slow_numbers(many)
-    assert json_value(many) == json.loads(many)
-    with pytest.raises(msgspec.ValidationError):
-        json_value(many[:-1] + b",1e999]")
 
 
 def test_a_reply_whose_numbers_take_long_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

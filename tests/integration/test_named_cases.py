@@ -73,13 +73,6 @@ async def test_top_level_images_go_to_the_last_user_message(model, shape):
     assert upstream.received[-1].json() == wanted
 
 
-async def test_a_stream_with_images_is_a_stream(model):
-    upstream, gp = model
-    answer = await gp.ask(ragflow_chat(images=[DATA_URL], stream=True)).answer()
-    assert (answer.status, answer.body, answer.headers["x-gatepass-adapted"]) == (200, b"".join(EVENTS), "images=1")
-    assert upstream.received[-1].json()["messages"][-1]["content"][1] == part(DATA_URL)
-
-
 NO_IMAGES = {
     "a file URL": (ragflow_chat(images=[DATA_URL, "file:///etc/passwd"]), "images[1]", "file: URL"),
     "nobody to hold it": (
@@ -241,20 +234,6 @@ async def test_a_stale_token_serves_while_the_next_one_is_fetched(corporation):
     assert (corporation.refused, len(corporation.login.received)) == (0, 2)
 
 
-async def test_twenty_lives_cost_a_call_each_and_no_request_fails(corporation):
-    statuses = []
-    async with gateway(clock=corporation.clock, **corporation.blocks()) as gp:
-        for life in range(1, 21):
-            await until_held(gp, token(life))
-            for _ in range(4):
-                statuses.append((await gp.ask().answer()).status)
-                await corporation.clock.advance(FRESH_S / 4)
-            await corporation.until_stale(gp)
-        await until_held(gp, token(21))
-    assert statuses == [200] * 80
-    assert (corporation.refused, len(corporation.login.received)) == (0, 21)
-
-
 async def test_a_login_that_is_down_is_not_felt_before_the_end_and_an_expired_token_is_never_sent(corporation):
     clock = corporation.clock
     async with gateway(clock=clock, **corporation.blocks()) as gp:
@@ -315,18 +294,6 @@ async def test_many_401s_at_once_are_one_token_call_and_no_failure(corporation):
         answers = await asyncio.gather(*asking)
     assert [answer.status for answer in answers] == [200] * MANY
     assert (len(corporation.login.received), corporation.refused) == (2, MANY)
-
-
-async def test_many_cold_requests_are_one_token_call(corporation):
-    corporation.login_is = "slow"
-    async with gateway(clock=corporation.clock, **corporation.blocks()) as gp:
-        asking = [asyncio.create_task(gp.ask().answer()) for _ in range(MANY)]
-        await until(lambda: gp.state.in_flight.busy == MANY)
-        assert corporation.chat.connections == 0
-        corporation.release.set()
-        answers = await asyncio.gather(*asking)
-    assert [answer.status for answer in answers] == [200] * MANY
-    assert (len(corporation.login.received), corporation.refused) == (1, 0)
 
 
 # --- RAGFlow as the upstream: errors in HTTP 200 ------------------------------------------------------------------

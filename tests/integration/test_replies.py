@@ -100,26 +100,11 @@ async def test_a_limit_states_how_long_to_wait():
 # --- HTTP as some servers write it --------------------------------------------------------------------------------
 
 WRITTEN = json.dumps(COMPLETION).encode()
-CHUNKED = head(200, content_type="application/json", transfer_encoding="Chunked")
-FRAMED = {
-    "after 100": b"HTTP/1.1 100 Continue\r\n\r\n" + reply(WRITTEN),
-    "after 103": head(103, link="</style.css>") + reply(WRITTEN),
-    "with trailers": CHUNKED + chunk(WRITTEN) + b"0\r\nx-checksum: 1\r\n\r\n",
-    "with chunk extensions": CHUNKED + b"%x;a=b\r\n%b\r\n0\r\n\r\n" % (len(WRITTEN), WRITTEN),
-    "with a kept connection of HTTP/1.0": reply(WRITTEN, connection="keep-alive").replace(b"1.1", b"1.0", 1),
-}
 AMBIGUOUS = {
     "a length and a coding": head(200, content_length="5", transfer_encoding="chunked") + chunk(WRITTEN) + b"0\r\n\r\n",
     "two lengths": reply(WRITTEN).replace(b"content-length", b"content-length: 5\r\ncontent-length", 1),
     "a negative length": reply(WRITTEN, content_length="-5"),
 }
-
-
-@pytest.mark.parametrize("case", FRAMED)
-async def test_a_reply_is_read_as_http_allows_it_to_be_written(case):
-    async with Scripted([Send(FRAMED[case])]) as upstream, gateway(upstream=upstream.url) as gp:
-        answers = [await gp.ask().answer() for _ in range(2)]
-    assert [(answer.status, answer.body) for answer in answers] == [(200, WRITTEN)] * 2
 
 
 @pytest.mark.parametrize("case", AMBIGUOUS)
@@ -235,14 +220,6 @@ async def test_a_reply_above_its_limit_is_not_held(case):
             await upstream.left()
 
 
-async def test_reply_at_its_limit_is_relayed():
-    body = completion_of(REPLY_BYTES)
-    assert len(body) == REPLY_BYTES
-    async with Scripted([Send(reply(body))]) as upstream, gateway(upstream=upstream.url, limits=LIMITS) as gp:
-        answer = await gp.ask().answer()
-    assert (answer.status, answer.body) == (200, body)
-
-
 async def test_only_the_beginning_of_a_large_error_is_read():
     error_reply = b"<html><title>Down</title>" + b"x" * 5_000_000
     async with Scripted([Send(reply(error_reply, 503)), Hold()]) as upstream, gateway(upstream=upstream.url) as gp:
@@ -307,23 +284,6 @@ async def test_an_error_about_a_renamed_model_names_the_clients_model_and_the_se
 # --- what came before the first event -----------------------------------------------------------------------------
 
 COMMENT = b": PROCESSING\n\n"
-
-
-@pytest.mark.parametrize(
-    ("end", "status", "code"),
-    [
-        (event({"error": {"message": "Slow down", "code": "busy", "status": 429}}), 429, "busy"),
-        (DONE, 502, "upstream_empty"),
-    ],
-    ids=["error", "nothing"],
-)
-async def test_error_after_a_comment_keeps_its_status(end, status, code):
-    def answer(_):
-        return [*begin_stream(), Send(chunk(COMMENT)), Pause(0.05), Send(chunk(end) + chunk(b""))]
-
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
-        answered = await gp.ask(STREAMED).answer()
-    assert (answered.status, answered.json()["error"]["code"]) == (status, code)
 
 
 async def test_comment_is_relayed_before_the_first_event():

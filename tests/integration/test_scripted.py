@@ -9,7 +9,6 @@ import socket
 import pytest
 
 from tests.integration.scripted import (
-    Dialogue,
     Fin,
     Hold,
     Pause,
@@ -25,7 +24,6 @@ from tests.integration.scripted import (
     reply,
     stream,
 )
-from tests.waiting import at_rest
 
 ASK = b"POST /v1/x?y=1 HTTP/1.1\r\nHost: h\r\nX-Two: a:b\r\nContent-Length: 7\r\n\r\n" + b'{"a":1}'
 
@@ -72,6 +70,21 @@ async def test_a_request_may_come_in_pieces_and_in_chunks(size: int):
         writer.close()
 
 
+@pytest.mark.parametrize("after", [0, 1, 5])
+async def test_a_connection_ends_well_or_breaks_after_any_byte(after: int):
+    async with Scripted(cut(b"12345", after, Fin()), cut(b"12345", after, Rst())) as upstream:
+        reader, writer = await ask(upstream)
+        assert await reader.read() == b"12345"[:after]
+        writer.close()
+        await upstream.left()
+        assert upstream.sent_bytes == after
+        reader, writer = await ask(upstream)
+        assert await reader.readexactly(after) == b"12345"[:after]
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        writer.close()
+
+
 async def test_each_request_gets_the_next_dialogue_and_the_last_one_repeats():
     async with Scripted([Send(b"1")], [Send(b"2")]) as upstream:
         reader, writer = await ask(upstream)
@@ -81,55 +94,6 @@ async def test_each_request_gets_the_next_dialogue_and_the_last_one_repeats():
         writer.close()
         await upstream.left()
         assert (upstream.connections, upstream.open) == (1, 0)
-
-
-async def test_the_request_can_choose_its_dialogue():
-    def answer(request: Received) -> Dialogue:
-        return [Send(request.body), Fin()]
-
-    async with Scripted(answer=answer) as upstream:
-        reader, writer = await ask(upstream)
-        assert await reader.read() == b'{"a":1}'
-        writer.close()
-
-
-@pytest.mark.parametrize("after", [0, 1, 5])
-async def test_fin_after_any_byte_reads_to_the_end(after: int):
-    async with Scripted(cut(b"12345", after, Fin())) as upstream:
-        reader, writer = await ask(upstream)
-        assert await reader.read() == b"12345"[:after]
-        writer.close()
-        await upstream.left()
-        assert upstream.sent_bytes == after
-
-
-@pytest.mark.parametrize("after", [0, 1, 5])
-async def test_rst_after_any_byte_is_a_broken_connection(after: int):
-    async with Scripted(cut(b"12345", after, Rst())) as upstream:
-        reader, writer = await ask(upstream)
-        assert await reader.readexactly(after) == b"12345"[:after]
-        with pytest.raises(ConnectionResetError):
-            await reader.read()
-        writer.close()
-
-
-async def test_pieces_are_sent_apart():
-    async with Scripted([Send(b"abcdef", piece_bytes=4, pause_s=0.05), Fin()]) as upstream:
-        reader, writer = await ask(upstream)
-        assert await reader.read(100) == b"abcd"
-        assert await reader.read(100) == b"ef"
-        writer.close()
-
-
-async def test_a_dialogue_waits_for_the_test():
-    go = asyncio.Event()
-    async with Scripted([Send(b"1"), Wait(go), Send(b"2"), Fin()]) as upstream:
-        reader, writer = await ask(upstream)
-        assert await reader.read(1) == b"1"
-        assert upstream.sent_bytes == 1
-        go.set()
-        assert await reader.read() == b"2"
-        writer.close()
 
 
 @pytest.mark.parametrize("waiting", [Hold(), Pause(60), Wait(asyncio.Event())], ids=["hold", "pause", "wait"])
@@ -142,31 +106,6 @@ async def test_disconnect_ends_a_dialogue_at_once(waiting: Hold | Pause | Wait):
         assert upstream.sent_bytes == 0
 
 
-async def test_the_tests_end_leaves_no_connection_behind():
-    async with Scripted([Hold()]) as upstream:
-        reader, writer = await ask(upstream)
-        await upstream.requested()
-    assert await reader.read() == b""
-    assert upstream.open == 0
-    writer.close()
-
-
-async def test_a_dialogue_can_begin_before_any_request():
-    async with Scripted([Send(b"hello"), Fin()], sends_first=True) as upstream:
-        reader, writer = await connect(upstream)
-        assert await reader.read() == b"hello"
-        writer.close()
-        assert upstream.received == []
-
-
-async def test_a_reader_that_stops_is_felt():
-    async with Scripted([Send(b"x" * 40_000_000, piece_bytes=65536), Fin()], send_buffer_bytes=65536) as upstream:
-        with socket.create_connection(("127.0.0.1", int(upstream.url.rpartition(":")[2]))) as idle:
-            idle.sendall(ASK)
-            await upstream.until(lambda: upstream.sent_bytes > 0)
-            assert await at_rest(lambda: upstream.sent_bytes) < 20_000_000
-
-
 async def test_scripted_server_reports_input_that_is_not_a_request():
     upstream = await Scripted([Fin()]).__aenter__()
     _, writer = await connect(upstream)
@@ -175,11 +114,6 @@ async def test_scripted_server_reports_input_that_is_not_a_request():
     writer.close()
     with pytest.raises(ValueError, match="not enough values"):
         await upstream.__aexit__(None)
-
-
-def test_a_scripted_upstream_needs_something_to_say():
-    with pytest.raises(ValueError, match="a dialogue at least"):
-        Scripted()
 
 
 def test_streams_are_framed():

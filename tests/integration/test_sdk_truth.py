@@ -78,12 +78,6 @@ async def test_the_upstream_decides_about_a_repeat(status, headers, requests):
             assert "x-should-retry" not in reported
 
 
-async def test_retry_time_in_the_text_is_used_unless_a_retry_is_forbidden():
-    async with Scripted([refusal(503, {})]) as upstream, gateway(upstream=upstream.url) as gp:
-        answer = await gp.ask().answer()
-        assert (answer.headers["retry-after"], answer.headers.get("x-should-retry")) == ("40", None)
-
-
 @pytest.mark.parametrize("status", [200, 202, 204, 205])
 async def test_a_deletion_that_is_answered_without_a_body_is_sent_once(status):
     fields = {"content_type": "application/json"} | ({} if status == 204 else {"content_length": "0"})
@@ -223,16 +217,6 @@ async def test_a_stream_that_breaks_is_logged_as_a_warning(caplog, dialogue):
         await gp.ask({**HELLO, "stream": True}).answer()
         line = await line_of(caplog)
         assert (line.levelno, line.fields["status"], line.fields["outcome"]) == (logging.WARNING, 200, "error")
-
-
-async def test_a_stream_that_falls_silent_is_logged_as_a_warning(caplog):
-    caplog.set_level(logging.INFO, "gatepass.access")
-    async with Scripted([*begin_stream(), Send(framed(chunk(content="a"))), Hold()]) as upstream:
-        chat = {"base_url": f"{upstream.url}/v1", "timeouts": {"idle_s": 0.2}}
-        async with gateway(upstreams={"chat": chat}) as gp:
-            await gp.ask({**HELLO, "stream": True}).answer()
-            line = await line_of(caplog)
-        assert (line.levelno, line.fields["code"]) == (logging.WARNING, "upstream_timeout_idle")
 
 
 async def test_a_stream_that_a_stop_ends_is_logged_as_a_warning(caplog):
