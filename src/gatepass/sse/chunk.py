@@ -6,7 +6,7 @@ A chunk is the JSON value of one event. The same functions read a whole completi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -125,7 +125,6 @@ def unwrap(payload: Object) -> Object:
 
 
 def is_chunk(payload: Object) -> bool:
-    """Return whether `payload` is a chunk, with or without choices."""
     name = payload.get("object")
     is_named = isinstance(name, str) and name.startswith((CHAT, LEGACY))
     return is_named or "choices" in payload or isinstance(payload.get("usage"), dict)
@@ -231,10 +230,6 @@ class ArgumentsTooLarge(Exception):
 
 def has_objects(choices: Any) -> bool:
     """Return whether the arguments of a tool call are an object."""
-    return any(isinstance(value, dict | list) for value in _argument_values(choices))
-
-
-def _argument_values(choices: Any) -> Iterator[Any]:
     entries = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
     for message in (choice.get(name) for choice in entries for name in ("delta", "message")):
         if not isinstance(message, dict):
@@ -243,8 +238,9 @@ def _argument_values(choices: Any) -> Iterator[Any]:
         for call in (*(calls if isinstance(calls, list) else ()), {"function": message.get("function_call")}):
             for kind, arguments_name in ARGUMENTS.items() if isinstance(call, dict) else ():
                 inner = call.get(kind)
-                if isinstance(inner, dict):
-                    yield inner.get(arguments_name)
+                if isinstance(inner, dict) and isinstance(inner.get(arguments_name), dict | list):
+                    return True
+    return False
 
 
 ARGUMENTS: Mapping[str, str] = MappingProxyType({"custom": "input", "function": "arguments"})

@@ -141,7 +141,6 @@ class Framer:
 
     @property
     def tail(self) -> bytes:
-        """Return the bytes of the unfinished event."""
         return bytes(self.unfinished)
 
     def feed(self, piece: bytes) -> bytes:
@@ -178,7 +177,6 @@ class Framer:
         return run
 
     def take_large(self) -> bytes:
-        """Return `large` and forget it."""
         large, self.large, self.is_blocked = self.large, b"", self.overflowed
         return large
 

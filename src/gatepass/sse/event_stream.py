@@ -55,14 +55,11 @@ LAST_EVENT, ADDED_DONE, UNCHECKED = "sse=last-event", "sse=done", "sse=unchecked
 NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LAST_EVENT, ADDED_DONE, UNCHECKED)
 """The changes that validation makes.
 
-- BYTE_ORDER_MARK: It removes a byte order mark (see BOM).
 - ID_COMMENTS: It removes the blank line after a block of comments, if an event before had an `id:`. Otherwise
   openai-python reads the block as an empty event and fails (openai/openai-python issues 2722, 3833).
 - EMPTY_DATA: It removes events without data, and events whose data is a comment. Clients fail at them too.
 - LAST_EVENT: It adds the blank line that the last event lacks. Clients ignore an unfinished event.
-- ADDED_DONE: It adds `[DONE]` to a stream that is complete without it.
-- UNCHECKED: It changes nothing. An event above LARGE_EVENT_BYTES passed: it has no error and is JSON, but its long
-  texts were not read, and it was not repaired.
+- UNCHECKED: It changes nothing. An event above LARGE_EVENT_BYTES passed without a repair, its long texts unread.
 """
 
 _BLANK_LINES = (b"\n", b"\r\n", b"\r")
