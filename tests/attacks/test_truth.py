@@ -13,7 +13,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.dialects.reply_check import should_retry
 from gatepass.errors import UpstreamErrorReply
 from gatepass.protocols.error_objects import error_headers
 from gatepass.sse import choice_repair as repairs
@@ -305,20 +304,6 @@ CALL_STATE_BYTES = 1_024
 """Memory that `relay.calls` keeps for one call: its id, its name and its position."""
 
 
-# --- a `[DONE]` that a client does not know ------------------------------------------------------------------------
-
-
-@pytest.mark.attack("streams without an end of their own")
-@pytest.mark.parametrize("done", [b"data:   [DONE]\n\n", b"data:\t[DONE] \r\n\r\n", b"data:  [DONE]"])
-def test_a_done_with_blanks_reaches_the_client_without_them(attack: Attack, done: bytes) -> None:
-    attack.cases += 1
-    stream = EventStream(StreamSource("chat", LIMIT_BYTES, read_error))
-    answer = b'data: {"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":"stop"}]}\n\n'
-    output = stream.feed(answer + done)
-    output += stream.finish()
-    attack.check(output == answer + b"data: [DONE]\n\n", output)
-
-
 # --- x-should-retry -----------------------------------------------------------------------------------------------
 
 
@@ -326,12 +311,6 @@ def reported(status: int, should_retry: bool | None, after_s: float | None, code
     error = UpstreamErrorReply("no", upstream="chat", status=status, upstream_code=code, retry_after_s=after_s)
     error.should_retry = should_retry
     return dict(error_headers(error)).get(b"x-should-retry")
-
-
-def test_false_applies_when_an_upstream_sends_both() -> None:
-    both = ((b"x-should-retry", b"true"), (b"x-should-retry", b"False"))
-    assert should_retry(both) is should_retry(both[::-1]) is False
-    assert (should_retry(both[:1]), should_retry(())) == (True, None)
 
 
 @pytest.mark.attack("x-should-retry of an upstream")

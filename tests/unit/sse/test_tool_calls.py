@@ -30,16 +30,6 @@ def placed(*deltas: list[dict[str, Any]]) -> list[list[tuple[int, bool]]]:
     ("deltas", "expected"),
     [
         pytest.param(
-            [[entry(0, "a", "f", "")], [entry(0, arguments="{")], [entry(1, "b", "g", "")], [entry(1, arguments="{")]],
-            [[(0, True)], [(0, False)], [(1, True)], [(1, False)]],
-            id="flawless",
-        ),
-        pytest.param(
-            [[entry(0, "a", "f", "")], [entry(1, "b", "g", "")], [entry(0, arguments="{")], [entry(1, arguments="{")]],
-            [[(0, True)], [(1, True)], [(0, False)], [(1, False)]],
-            id="flawless, interleaved",
-        ),
-        pytest.param(
             [[entry(None, "a", "f", "{}"), entry(None, "b", "g", "{}")]],
             [[(0, True), (1, True)]],
             id="gemini: no index",
@@ -60,14 +50,14 @@ def placed(*deltas: list[dict[str, Any]]) -> list[list[tuple[int, bool]]]:
             id="neither index nor id, all in one delta",
         ),
         pytest.param(
+            [[entry(None, None, "f", "{}"), entry(None, None, "f", "{}")]],
+            [[(0, True), (1, True)]],
+            id="neither index nor id, one name twice in one delta",
+        ),
+        pytest.param(
             [[entry(None, None, "f")], [entry(None, None, "f", "{")], [entry(None, None, None, "}")]],
             [[(0, True)], [(0, False)], [(0, False)]],
             id="neither index nor id, the name repeated",
-        ),
-        pytest.param(
-            [[entry(0, "a", "f", "{}")], [entry(0, "b", "g", "{}")], [entry(0, arguments=" ")]],
-            [[(0, True)], [(1, True)], [(1, False)]],
-            id="all index 0",
         ),
         *(
             pytest.param(
@@ -78,29 +68,9 @@ def placed(*deltas: list[dict[str, Any]]) -> list[list[tuple[int, bool]]]:
             for index in (None, 0)
         ),
         pytest.param(
-            [[entry(0, "a", "f", "")], [entry(0, "a", "f", "{")], [entry(0, "a", "f", "}")]],
-            [[(0, True)], [(0, False)], [(0, False)]],
-            id="id and name repeated",
-        ),
-        pytest.param(
-            [[entry(0, "a", "f", "")], [entry(0, "x1", None, "{")], [entry(0, "x2", None, "}")]],
-            [[(0, True)], [(0, False)], [(0, False)]],
-            id="id changes from piece to piece",
-        ),
-        pytest.param(
             [[entry(0, "a", "f", "{}")], [entry(0, "b")], [entry(0, None, "g")]],
             [[(0, True)], [(1, True)], [(1, False)]],
             id="opener with the id alone",
-        ),
-        pytest.param(
-            [[entry(1, "a", "f")], [entry(3, "b", "g")], [entry(1, arguments="{")], [entry(3, arguments="{")]],
-            [[(0, True)], [(1, True)], [(0, False)], [(1, False)]],
-            id="indices that do not begin with 0",
-        ),
-        pytest.param(
-            [[entry(0, None, "f")], [entry(0, "a", None, "{")], [entry(0, "a", None, "}")]],
-            [[(0, True)], [(0, False)], [(0, False)]],
-            id="id after the name",
         ),
         pytest.param(
             [[entry(0, None, "f", "{}")], [entry(0, "b", "g")]],
@@ -108,20 +78,9 @@ def placed(*deltas: list[dict[str, Any]]) -> list[list[tuple[int, bool]]]:
             id="second call has the first id",
         ),
         pytest.param(
-            [[entry(0, "same", "f")], [entry(1, "same", "g")], [entry(0, arguments="{")], [entry(1, arguments="{")]],
-            [[(0, True)], [(1, True)], [(0, False)], [(1, False)]],
-            id="one id for two calls",
-        ),
-        pytest.param(
             [[entry(0, "a", "f")], [entry(1, "a", None, "{")], [entry(1, None, None, "}")]],
             [[(0, True)], [(0, False)], [(0, False)]],
             id="index counts the pieces",
-        ),
-        pytest.param(
-            [[entry(-1, 7, "f")], [entry(-1, 7, None, "{")]], [[(0, True)], [(0, False)]], id="numbers as ids"
-        ),
-        pytest.param(
-            [[entry(True, "", "f")], [entry(None, "", None, "{")]], [[(0, True)], [(0, False)]], id="empty ids"
         ),
         pytest.param([[None, "x", entry(0, "a")], []], [[(0, True)], []], id="what is no object is left out"),
         pytest.param(

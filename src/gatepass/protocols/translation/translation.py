@@ -1,4 +1,4 @@
-"""Define `Translation`: how one client protocol is served by chat completions."""
+"""Define `Translation`: how chat completions serve a client protocol."""
 
 from __future__ import annotations
 
