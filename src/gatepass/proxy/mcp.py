@@ -1,7 +1,7 @@
 """Relay MCP (Model Context Protocol) to the servers of `mcp`, with the caller's key exchanged for the server's token.
 
 `handle` calls `serve_mcp` in place of the ten steps. A message passes as bytes unless the key has
-lists. The knowledge of the protocol is in `gatepass.mcp`.
+lists. What it knows of the protocol stands in `gatepass.mcp`.
 """
 
 from __future__ import annotations
