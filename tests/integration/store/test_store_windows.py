@@ -212,16 +212,6 @@ async def test_end_users_that_a_process_forgets_leave_nothing_in_it(shared):
     assert "zoe" not in repr(stored)
 
 
-async def test_what_one_subject_refuses_takes_nothing_of_the_others(shared):
-    one = shared.process()
-    wide, narrow = limit_of(one, REQUESTS, 5, "wide"), limit_of(one, REQUESTS, 1, "narrow")
-    slots = limit_of(one, CONCURRENT, 5, "wide")
-    assert [bool(await take(one, [*wide, *slots, *narrow])) for _ in range(3)] == [True, False, False]
-    await settle()
-    await one.refresh([*wide, *slots, *narrow])
-    assert used([*wide, *slots, *narrow], shared.clock.now()) == [1, 1, 1]
-
-
 async def test_a_refusal_states_what_the_other_processes_left_of_each_limit(shared):
     both = [shared.process() for _ in range(2)]
     limits = [[*limit_of(one, REQUESTS, 5, "wide"), *limit_of(one, REQUESTS, 1, "narrow")] for one in both]

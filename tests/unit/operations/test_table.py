@@ -70,25 +70,24 @@ def test_an_operation_is_found_under_each_of_its_paths(method, path, found):
         assert match_operation(method, whole, base_path) == found, whole
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        *("/v1/complete", "/v1/v1/v1", "/v2/chat/completions", "/v1/v1/v1/models", "/chat"),
-        *(
-            "/v1/chat/completions/x",
-            "/V1/models",
-            "/v1/modelsx",
-            "/v1/chat/completions?x",
-            "/v1/responses/input_tokens",
-        ),
-    ],
+UNKNOWN = (
+    *("/v1/complete", "/v1/v1/v1", "/v2/chat/completions", "/v1/v1/v1/models", "/chat", "/v1/chat/completions/x"),
+    *("/V1/models", "/v1/modelsx", "/v1/chat/completions?x", "/v1/responses/input_tokens"),
+    # several slashes equal one
+    *("//", "//v1", "//..//v1/models", "/v1//../models", "//v1//files//..//models", "//host:80/v1/models"),
+    # an id is one plain word
+    *("/v1/files/..", "/v1/files/a/b/content", "/v1/files/a%2Fb", "/v1/files/a?b", "/v1/files/a/contents"),
+    *("/v1/responses/a/input_items/b", "/v1/batches/é", "/v2/files/a"),
 )
+
+
+@pytest.mark.parametrize("path", UNKNOWN)
 def test_any_other_path_is_unknown(path):
     with pytest.raises(UnknownPath) as caught:
-        match_operation("POST", path)
+        match_operation("GET", path)
     reported = caught.value.message
     assert reported.startswith(f"No operation has the path {path}. The base URL is /v1.")
-    assert len(reported) < 200, "a client without a key receives it: no list of paths"
+    assert len(reported) < 250, "a client without a key receives it: no list of paths"
 
 
 @pytest.mark.parametrize("base_path", ["", "/llm"])
@@ -108,24 +107,6 @@ def test_any_other_path_is_unknown(path):
 def test_several_slashes_are_one_but_in_a_models_id(base_path, method, path, found):
     assert match_operation(method, base_path + path, base_path) == found
     assert match_operation(method, f"/{base_path}{path}", base_path) == found
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "//",
-        "//v1",
-        "//..//v1/models",
-        "/v1//../models",
-        "//v1/files/..",
-        "//v1//files//..//models",
-        "//host:80/v1/models",
-    ],
-)
-def test_several_slashes_equal_one(path):
-    with pytest.raises(UnknownPath) as caught:
-        match_operation("GET", path)
-    assert f"the path {path}. " in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -210,24 +191,6 @@ def test_operation_at_finds_the_operation_for_any_method(path, name):
     assert (None if found is None else found.name) == name
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        *("/v1/files/..", "/v1/files/../models", "/v1/files/a/b/content", "/v1/files/a%2Fb", "/v1/files/a?b"),
-        *(
-            "/v1/responses/a/input_items/b",
-            "/v1/files/a/contents",
-            "/v1/batches/é",
-            "/v1/files/" + "x" * 257,
-            "/v2/files/a",
-        ),
-    ],
-)
-def test_an_id_is_one_plain_word(path):
-    with pytest.raises(UnknownPath):
-        match_operation("GET", path)
-
-
 @pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/", "/v1/v1//"])
 def test_the_root_of_the_api_may_be_the_rerankers(path):
     assert match_operation("POST", "/llm" + path, "/llm") == Match(RERANK, at_root=True)
@@ -243,7 +206,7 @@ def test_path_outside_the_base_path_is_unknown(path):
 
 
 def test_a_long_unknown_path_is_cut_in_the_message():
-    for path in ("/" + "x" * 100_000, "/" * 100_000 + "x", "/" + "x" * 100_000 + "/models"):
+    for path in ("/" + "x" * 100_000, "/" * 100_000 + "x", "/" + "x" * 100_000 + "/models", "/v1/files/" + "x" * 257):
         with pytest.raises(UnknownPath) as caught:
             match_operation("GET", path)
         assert len(caught.value.message) < 330
