@@ -168,6 +168,13 @@ async def test_the_error_after_an_inserted_event_has_the_next_number():
     assert [json.loads(event)["type"] for event in answer.events[-2:]] == ["error", "response.failed"]
 
 
+async def test_nothing_with_data_is_sent_before_the_response_is_created():
+    go = asyncio.Event()
+    dialogue: Dialogue = [Send(BEGUN), Wait(go), Send(framed(*EVENTS) + LAST_CHUNK)]
+    answer = await waited(dialogue, go, STREAM_HOLD_S, RESPOND, "/v1/responses")
+    assert answer.body == COMMENT + b"".join(EVENTS)
+
+
 @pytest.mark.parametrize(
     ("more", "sign"),
     [
