@@ -41,8 +41,6 @@ MOST_DIGITS = 18
 _CHUNK_HEADS = tuple(b"%x\r\n" % size for size in range(1024))
 """The heads of chunks by their size, prepared because formatting a number takes a third of the write of an event."""
 
-NEVER_S = math.inf
-
 BODILESS = frozenset((204, 304))
 """Statuses whose responses have no body (RFC 9112 6.3)."""
 _STATUS_LINES = MappingProxyType(
@@ -106,7 +104,7 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
     _taken_bytes: int = 0
     _limit_bytes: int = 0
     _waited_s: float = 0.0
-    _waits_since_s: float = NEVER_S
+    _waits_since_s: float = math.inf
     _waiter: asyncio.Future[None] | None = None
     _fault: GatepassError | ClientGone | None = None
     _claim: Callable[[int], None] | None = None
@@ -228,7 +226,7 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
             self._waiter, self._waits_since_s = loop.create_future(), loop.time()
             await self._waiter
             self._waited_s += loop.time() - self._waits_since_s
-            self._waits_since_s = NEVER_S
+            self._waits_since_s = math.inf
         if self._size_bytes > limit_bytes:
             raise too_large(limit_bytes, "limits.upload_bytes")
         if not self._pieces and not self.is_whole and self._fault is not None:

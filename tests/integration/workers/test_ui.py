@@ -1,4 +1,4 @@
-"""The page at /ui of `gatepass serve`, with one worker and with two: sessions, sums, doctor, and the configuration."""
+"""The page at /ui of `gatepass serve`, with two workers: sessions, sums, doctor, and the configuration."""
 
 from __future__ import annotations
 
@@ -36,32 +36,11 @@ class Browser:
         self.cookie = answer.headers["set-cookie"].partition(";")[0]
 
 
-async def test_a_session_is_known_to_both_workers_and_ends_in_both(tmp_path: Path):
-    configuration = {
-        "server": {"ui": True, "drain_timeout_s": 1},
-        "upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}},
-        "access": ACCESS,
-    }
-    async with started(tmp_path, configuration, 2) as running:
-        browser = Browser(await running.port)
-        await running.pids()
-        await browser.sign_in()
-
-        async def workers() -> int:
-            return int((await browser.answer("GET", "overview")).json()["workers"])
-
-        await until_async(lambda: _is(workers(), 2))
-        statuses = [(await browser.answer("GET", "callers")).status for _ in range(20)]
-        assert statuses == [200] * 20
-        assert (await browser.answer("POST", "logout", {})).status == 200
-        assert {(await browser.answer("GET", "callers")).status for _ in range(20)} == {401}
-
-
 async def _is(found: Any, wanted: int) -> bool:
     return bool(await found == wanted)
 
 
-async def test_the_page_sums_all_workers_and_names_origins(tmp_path: Path):
+async def test_a_session_is_that_of_all_workers_and_the_page_sums_them_and_names_origins(tmp_path: Path):
     async with Scripted(answer=lambda _: [Send(reply(CHAT))]) as upstream:
         configuration = {
             "server": {"ui": True, "drain_timeout_s": 1},
@@ -72,6 +51,11 @@ async def test_the_page_sums_all_workers_and_names_origins(tmp_path: Path):
             browser = Browser(await running.port)
             await running.pids()
             await browser.sign_in()
+
+            async def workers() -> int:
+                return int((await browser.answer("GET", "overview")).json()["workers"])
+
+            await until_async(lambda: _is(workers(), 2))
             fields = {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
             body = b'{"model": "m", "messages": []}'
             for _ in range(10):
@@ -92,3 +76,6 @@ async def test_the_page_sums_all_workers_and_names_origins(tmp_path: Path):
             found = {(json.loads(one).get("hop"), json.loads(one).get("outcome")) for one in steps.events}
             assert ("upstream:chat", "works") in found
             await running.logged('"page_action".*"action":"doctor","caller":"alice"')
+            assert {(await browser.answer("GET", "callers")).status for _ in range(20)} == {200}
+            assert (await browser.answer("POST", "logout", {})).status == 200
+            assert {(await browser.answer("GET", "callers")).status for _ in range(20)} == {401}

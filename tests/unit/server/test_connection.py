@@ -759,6 +759,16 @@ class AtOnce:
         self.seen.append(len(self.wire_client.statuses))
 
 
+@contextmanager
+def deferring(raw: bytes) -> Iterator[tuple[AtOnce, WireClient]]:
+    """A client that has sent `raw`, whose response waits for others."""
+    serve = AtOnce()
+    wire_client = serve.wire_client = WireClient(serve)
+    with with_others(wire_client):
+        wire_client.send(raw)
+        yield serve, wire_client
+
+
 @pytest.mark.parametrize(
     ("others", "size", "written"),
     [(0, 2, 1), (1, 2, 1), (5, 2, 0), (5, 64 * 1024 + 1, 1)],
@@ -775,10 +785,7 @@ async def test_a_small_response_waits_for_the_others_of_its_iteration(others: in
 
 
 async def test_refusal_is_written_after_a_deferred_response():
-    serve = AtOnce()
-    wire_client = serve.wire_client = WireClient(serve)
-    with with_others(wire_client):
-        wire_client.send(asked(b""))
+    with deferring(asked(b"")) as (serve, wire_client):
         await one_iteration()
         wire_client.send(b"no HTTP\r\n\r\n")
         assert serve.seen == [0]
@@ -786,40 +793,28 @@ async def test_refusal_is_written_after_a_deferred_response():
 
 
 async def test_a_held_response_is_out_before_its_connection_closes():
-    serve = AtOnce()
-    wire_client = serve.wire_client = WireClient(serve)
-    with with_others(wire_client):
-        wire_client.send(asked(b"", "connection: close"))
+    with deferring(asked(b"", "connection: close")) as (serve, wire_client):
         await rest()
         assert (serve.seen, wire_client.statuses, wire_client.transport.closing) == ([1], [200], True)
 
 
 async def test_a_held_response_is_out_before_its_client_sees_that_this_is_the_end():
     """It is refused while its body still comes: the connection lingers behind the response."""
-    serve = AtOnce()
-    wire_client = serve.wire_client = WireClient(serve)
-    with with_others(wire_client):
-        wire_client.send(asked(b"", "content-length: 9", "connection: close") + b"half")
+    with deferring(asked(b"", "content-length: 9", "connection: close") + b"half") as (_, wire_client):
         await rest()
         assert (wire_client.statuses, wire_client.transport.ended) == ([200], True)
         assert wire_client.transport.pieces_at_end == 1
 
 
 async def test_a_held_response_is_out_before_the_transport_of_a_client_that_is_done_sending_closes():
-    serve = AtOnce()
-    wire_client = serve.wire_client = WireClient(serve)
-    with with_others(wire_client):
-        wire_client.send(asked(b""))
+    with deferring(asked(b"")) as (serve, wire_client):
         await one_iteration()
         wire_client.connection.eof_received()
         assert (serve.seen, wire_client.statuses) == ([0], [200])
 
 
 async def test_nothing_is_written_to_a_client_that_left_before_its_iteration_ended():
-    serve = AtOnce()
-    wire_client = serve.wire_client = WireClient(serve)
-    with with_others(wire_client):
-        wire_client.send(asked(b""))
+    with deferring(asked(b"")) as (serve, wire_client):
         await one_iteration()
         wire_client.transport.abort()
         await rest()
