@@ -9,20 +9,17 @@ import pytest
 
 import gatepass
 from tests.e2e.servers import ROOT
-from tests.e2e.store import token_setup
 from tests.e2e.store.fleet import Clients
 from tests.e2e.store.server import StoreServer
-from tests.e2e.store.token_setup import running_setup
+from tests.e2e.store.token_setup import LIFE_S, running_setup
 from tests.release.test_upgrade import RELEASED, built
 
-LIFE_S = 5.0
 BESIDE_S = 2 * LIFE_S
 """How long both versions serve beside each other: two tokens."""
 
 
 @pytest.mark.parametrize("version", RELEASED)
-def test_no_request_fails_while_replicas_of_one_store_are_replaced_and_put_back(version, tmp_path, monkeypatch):
-    monkeypatch.setattr(token_setup, "LIFE_S", LIFE_S)
+def test_no_request_fails_while_replicas_of_one_store_are_replaced_and_put_back(version, tmp_path):
     old, new = built(RELEASED[version], tmp_path), ROOT / "src"
     with StoreServer(tmp_path) as store, running_setup(store, 2, old) as it, Clients(it.fleet.ports, 4) as clients:
         fleet = it.fleet

@@ -1,4 +1,4 @@
-"""A real Valkey or Redis server, a real issuer, and gatepass processes that are killed and started again.
+"""A real Valkey or Redis server, and gatepass processes that are killed and started again.
 
 STORE_SOAK_S=60 .venv/bin/pytest -s tests/e2e/test_valkey.py prints the figures of a minute.
 """
@@ -11,82 +11,39 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from gatepass.clock import SystemClock
 from gatepass.config.model import StoreSettings
 from gatepass.store.guarded import GuardedStore
-from tests.e2e.process import Process
 from tests.e2e.servers import (
-    CLIENT_ID,
     CLIENT_SECRET,
     HERE,
-    RESOURCE,
-    SCOPE,
-    CheckedServer,
-    Issuer,
-    listening,
-    node,
-    start_check,
 )
-from tests.e2e.store.fleet import Clients, Fleet, model_server
+from tests.e2e.store.fleet import Clients, Fleet
 from tests.e2e.store.server import StoreServer
-from tests.e2e.store.token_proxy import TokenProxy, serving
+from tests.e2e.store.token_setup import LIFE_S, running_setup
 from tests.integration.workers.test_usage import kill_two_replicas
 from tests.unit.http_client.loop import one_iteration
 from tests.unit.store.contract import Shared, StoreContract, opened_store
 from tests.waiting import block_until
 
-LIFE_S = 5
 SOAK_S = float(os.environ.get("STORE_SOAK_S", "12"))
-DELAY_S = 0.3
-"""The delay of each token call, in which a process can be killed."""
 KILL_EVERY_S = 3.0
 """Pause between two kills. It is not a multiple of the token lifetime."""
 KILLED_IN_FETCH = 3
 """Every third token call, its process is killed."""
 ITERATIONS = 12
 """Loop iterations before a cancellation. A store request takes fewer."""
-LEAST_GAP_S = 0.6 * (LIFE_S - 1)
-"""Shortest time between two token calls. Whole seconds can shorten the lifetime of a JWT by one second."""
+LEAST_GAP_S = 0.6 * LIFE_S
+"""Shortest time between two token calls."""
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Iterator[StoreServer]:
     with StoreServer(tmp_path_factory.mktemp("store")) as server:
         yield server
-
-
-@dataclass(frozen=True)
-class Setup:
-    fleet: Fleet
-    proxy: TokenProxy
-    check: CheckedServer
-
-
-def start_issuer() -> Process:
-    environment = {"CLIENT_ID": CLIENT_ID, "CLIENT_SECRET": CLIENT_SECRET, "RESOURCE": RESOURCE, "SCOPE": SCOPE}
-    return node("issuer", HERE / "issuer" / "server.mjs", environment | {"TOKEN_LIFE_S": str(LIFE_S)})
-
-
-@contextmanager
-def running_setup(folder: Path, store: StoreServer, count: int) -> Iterator[Setup]:
-    """Start an issuer with tokens of 5 seconds, a server that checks them, and `count` gatepass processes."""
-    with ExitStack() as stack:
-        issuer = Issuer(listening(stack.enter_context(start_issuer())))
-        check = CheckedServer(listening(stack.enter_context(start_check(issuer, stack.enter_context(model_server())))))
-        fleets: list[Fleet] = []
-        proxy = stack.enter_context(serving(TokenProxy(issuer.token_url, DELAY_S, lambda pid: fleets[0].alive(pid))))
-        fleets.append(Fleet(folder, count, proxy.url, check.url, store.settings))
-        with fleets[0]:
-            yield Setup(fleets[0], proxy, check)
-        block_until(proxy.is_idle)
-        calls = [call for call in issuer.calls() if call.status == 200]
-        assert len(calls) == len(proxy.fetches), "the issuer counted the same calls as the proxy"
 
 
 def kill_in_turn(fleet: Fleet, seconds: float) -> None:
@@ -98,9 +55,8 @@ def kill_in_turn(fleet: Fleet, seconds: float) -> None:
     time.sleep(max(0.0, until_s - time.monotonic()))
 
 
-def test_four_processes_that_are_killed_all_the_time_lose_no_request_and_make_one_call_per_life(tmp_path, store):
-    store.empty()
-    with running_setup(tmp_path, store, 4) as it:
+def test_four_processes_that_are_killed_all_the_time_lose_no_request_and_make_one_call_per_life(store):
+    with running_setup(store, 4) as it:
         in_fetch: list[int] = []
 
         def kill_some(pid: int | None, number: int) -> None:
@@ -112,7 +68,7 @@ def test_four_processes_that_are_killed_all_the_time_lose_no_request_and_make_on
         with Clients(it.fleet.ports, 6) as clients:
             kill_in_turn(it.fleet, SOAK_S)
         block_until(it.proxy.is_idle)
-        tally, report = it.check.tally(), clients.report
+        report, used = clients.report, len(it.servers.used)
         answered = [fetch for fetch in it.proxy.fetches if fetch.answered]
         gaps_s = [later.at_s - earlier.at_s for earlier, later in itertools.pairwise(answered)]
         unanswered = len(it.proxy.fetches) - len(answered)
@@ -120,19 +76,19 @@ def test_four_processes_that_are_killed_all_the_time_lose_no_request_and_make_on
             f"\n4 gatepass processes, {SOAK_S:g} s, tokens of {LIFE_S} s: {it.fleet.kills} killed and started again, "
             f"{len(in_fetch)} of them while they fetched a token. {report.served} requests served, "
             f"{len(report.lost)} lost ({report.moved} attempts went on from a killed process to the next), "
-            f"{len(tally.refusals)} refused by the check; the slowest took {report.slowest_s:.1f} s. "
-            f"{len(tally.tokens)} tokens used, {len(it.proxy.fetches)} token calls, of which {unanswered} ended with "
-            f"their process: {len(answered) / max(1, len(tally.tokens)):.2f} calls per life."
+            f"{it.servers.refused} refused; the slowest took {report.slowest_s:.1f} s. "
+            f"{used} tokens used, {len(it.proxy.fetches)} token calls, of which {unanswered} ended with "
+            f"their process: {len(answered) / max(1, used):.2f} calls per life."
         )
         assert report.lost == [], it.fleet.output
-        assert tally.refusals == []
+        assert it.servers.refused == 0
         assert report.served > 10 * SOAK_S
-        assert len(answered) <= len(tally.tokens) + 1, "at the end one may not have been used yet"
+        assert len(answered) <= used + 1, "at the end one may not have been used yet"
         assert all(gap_s >= LEAST_GAP_S for gap_s in gaps_s), gaps_s
         assert in_fetch, "no process was killed during a fetch"
         dumped = store.dump()
     assert b"gatepass:token:" in dumped
-    assert b"eyJ" not in dumped, "a JWT begins so"
+    assert b"token-number-" not in dumped
     assert CLIENT_SECRET.encode() not in dumped
 
 

@@ -17,7 +17,7 @@ from tests.e2e.store.fleet import Fleet
 from tests.e2e.store.server import StoreServer
 from tests.e2e.store.token_proxy import TokenProxy, serving
 
-LIFE_S = 10.0
+LIFE_S = 5.0
 DELAY_S = 0.3
 """The delay of each token call, in which a process can be killed."""
 ANSWER = json.dumps(
@@ -35,6 +35,7 @@ class FakeServers(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.lock = threading.Lock()
         self.ends_s: dict[str, float] = {}
+        self.used: set[str] = set()
         self.refused = 0
 
     @property
@@ -54,6 +55,7 @@ class FakeServers(ThreadingHTTPServer):
         with self.lock:
             is_good = time.monotonic() < self.ends_s.get(token, 0.0)
             self.refused += not is_good
+            self.used |= {token} if is_good else set()
         return is_good
 
 
