@@ -52,6 +52,11 @@ def test_local_form_is_accepted_without_keys(site):
         ((HOST, FORM, (b"sec-fetch-site", b"cross-site")), True, ForbiddenOrigin),
         ((HOST, FORM, (b"sec-fetch-site", b"same-site")), True, ForbiddenOrigin),
         ((HOST, FORM, (b"origin", b"https://evil.example")), True, ForbiddenOrigin),
+        (
+            (HOST, FORM, (b"origin", b"http://localhost:3"), (b"sec-fetch-site", b"same-site")),
+            True,
+            UnsupportedMediaType,
+        ),
         ((HOST, (b"content-type", b"text/plain")), True, UnsupportedMediaType),
     ],
 )
