@@ -39,8 +39,6 @@ CONFIG = Config.model_validate({"upstreams": {"u": {"base_url": "http://127.0.0.
 LIMITED = AccessKey(name="bot", hash="sha256:" + "0" * 64, models=["gpt-a"])
 SECRET = "gpt-secret"
 
-# --- members ---------------------------------------------------------------------------------------------------------
-
 _OTHERS = {
     letter: [other for other, same in FOLDED.items() if same == letter and other in "\u017f\u212a"] for letter in "sk"
 }
@@ -73,7 +71,6 @@ def two_readings(draw: st.DrawFn) -> bytes:
 
 
 def routed_by(body: bytes) -> bool:
-    """Return whether gatepass routes `body`."""
     try:
         RequestBody.read(body)
     except GatepassError:
@@ -259,7 +256,6 @@ KEPT_PARTS = (
 
 
 def reads_form(name: str, caller: AccessKey = LIMITED) -> bool:
-    """Return whether gatepass sends a form with a part `name`."""
     head = '--b\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
     scan = MultipartScan(b"b", partial(check_part_access, caller))
     try:
@@ -327,8 +323,6 @@ def test_a_glob_covers_each_name_of_a_list(model: str) -> None:
 def test_limited_key_may_name_its_own_models_and_values_that_name_no_model(members: str) -> None:
     assert permitted(f'{{"model":"gpt-a",{members}}}'.encode())
 
-
-# --- pages -----------------------------------------------------------------------------------------------------------
 
 LOCAL_HOSTS = ["localhost:8080", "127.0.0.1", "[::1]:8080"]
 FOREIGN_HOSTS = [
@@ -422,8 +416,6 @@ def test_no_page_answers_a_foreign_host_or_origin(attack: Attack) -> None:
                 is_refused = answer.status_code == 403 and answer.json()["error"]["code"].startswith("forbidden_")
                 attack.check(is_refused, (page, headers))
 
-
-# --- plain HTTP ------------------------------------------------------------------------------------------------------
 
 HOSTS = ["127.0.0.1:9", "localhost", "[::1]", "llm.example", "10.0.0.5", "127.0.0.1.evil.example", "[fe80::1]"]
 PROXIES = [

@@ -19,7 +19,6 @@ COUNTED = {"input": 40, "output": 11, "cached_input": 32, "reasoning": 7}
 
 
 def sum_of(gp: Gateway, name: str, **labels: str) -> float:
-    """The sum of the samples of `name` with these labels."""
     text = gp.state.metrics.exposition().decode()
     lines = re.findall(rf"^gatepass_{name}(?:\{{(.*)\}})? (\S+)$", text, re.MULTILINE)
     wanted = {f'{label}="{value}"' for label, value in labels.items()}

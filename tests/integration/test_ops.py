@@ -44,9 +44,6 @@ async def get(gp: Gateway, path: str, **headers: str) -> tuple[int, Any]:
     return answer.status, answer.json()
 
 
-# --- health and readiness -----------------------------------------------------------------------------------------
-
-
 async def test_healthz_reports_only_that_the_process_is_alive():
     async with (
         Scripted([Rst()]) as issuer,
@@ -114,9 +111,6 @@ async def test_a_caller_at_a_page_and_a_viewer_at_a_model_see_which_key_to_use()
     assert [(answer.status, answer.error["code"]) for answer in (call, models)] == [(403, "role_not_allowed")] * 2
     assert "Use a key with the role caller or admin" in call.error["message"]
     assert upstream.received == []
-
-
-# --- metrics ------------------------------------------------------------------------------------------------------
 
 
 CHATS = "caller=local,model=other,operation=chat"
@@ -212,9 +206,6 @@ async def test_metrics_count_requests_and_errors():
     assert {name: found.get(name) for name in expected} == expected
 
 
-# --- the access line ----------------------------------------------------------------------------------------------
-
-
 def access_lines(caplog) -> list[dict[str, Any]]:
     return [record.fields for record in caplog.records if record.name == "gatepass.access"]
 
@@ -284,8 +275,6 @@ async def test_a_fault_of_gatepass_itself_is_a_500_and_an_error_in_every_count(c
     logged_errors.clear()
 
 
-# --- response headers ---------------------------------------------------------------------------------------------
-
 ECHOED = ["a", "0af7651916cd43dd:1.2-3_4", "x" * 128]
 REPLACED = ["", "a b", "x" * 129, "<script>", "ü", "a,b"]
 
@@ -322,9 +311,6 @@ def timing(value: str) -> tuple[float, float]:
     found = re.fullmatch(r"total;dur=([0-9.]+), token;dur=([0-9.]+)", value)
     assert found is not None
     return float(found[1]), float(found[2])
-
-
-# --- stopping -----------------------------------------------------------------------------------------------------
 
 
 async def test_stop_lets_a_stream_finish_and_refuses_new_requests():

@@ -62,9 +62,6 @@ def logged(state: AppState) -> Iterator[io.StringIO]:
             setattr(logging, name, value)
 
 
-# --- the world: an issuer and upstreams that return what they received -----
-
-
 GOOD = ("corp", "form", "login", "fixed")
 """The credentials whose issuer mints a token, or that are one."""
 
@@ -221,8 +218,6 @@ async def play(gp: Gateway, servers: Servers, good: Sequence[str] = GOOD) -> lis
 
 
 async def shown_stories(state: AppState, answers: list[Answer]) -> str:
-    """Return the stories of `answers` with their captured bodies, and replays of the first of them."""
-
     async def collect(target: str) -> dict[str, bytes]:
         part = await own_part(target, state)
         return {"": part} if part else {}

@@ -36,7 +36,6 @@ NAMED = {**JSON, "x-request-id": "asked"}
 
 
 def story(gp: Gateway, name: str = "asked") -> dict[str, Any]:
-    """The story of the one request with this id."""
     ((shown, _),) = told(name, gp.state)
     return shown
 

@@ -64,7 +64,6 @@ def attributes(span: Any) -> dict[str, Any]:
 
 
 def sent(upstream: Scripted) -> Iterator[list[str]]:
-    """The parts of the `traceparent` of each request."""
     for one in upstream.received:
         assert [name for name, _ in one.headers].count("traceparent") == 1
         yield (one.header("traceparent") or "").split("-")

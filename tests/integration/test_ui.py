@@ -47,7 +47,6 @@ async def post(gp: Gateway, path: str, body: Any, **fields: str) -> Answer:
 
 
 async def signed_in(gp: Gateway, role: str, base: str = "/ui") -> str:
-    """Sign in, and return the Cookie field."""
     answer = await post(gp, f"{base}/api/login", {"key": KEYS[role]})
     assert answer.status == 200, answer.body
     return answer.headers["set-cookie"].partition(";")[0]
@@ -139,8 +138,6 @@ async def test_neither_sign_ins_nor_polls_of_a_viewer_shut_out_an_admin():
         assert {(await get(gp, "/ui/api/overview", cookie=one)).status for one in cookies[:3]} == {401}
         assert (await get(gp, "/ui/api/overview", cookie=admin)).status == 200
 
-
-# --- each route, as everybody
 
 ROWS: Mapping[str, tuple[Any, int]] = {
     "GET api/session": (None, 200),

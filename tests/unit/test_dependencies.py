@@ -108,7 +108,6 @@ BY_NAME = {"uvloop"}
 
 @cache
 def modules() -> dict[str, str]:
-    """The distribution of each installed module."""
     return {
         ".".join(file.with_suffix("").parts).removesuffix(".__init__").partition(".cpython")[0]: name
         for each in distributions()

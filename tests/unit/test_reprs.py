@@ -44,7 +44,6 @@ SHOWN = {
 
 
 def classes() -> Iterator[type]:
-    """Yield each class of gatepass with a generated repr."""
     for info in pkgutil.walk_packages(gatepass.__path__, "gatepass."):
         if info.name.endswith("__main__"):
             continue

@@ -36,15 +36,12 @@ def key(**settings: Any) -> AccessKey:
 
 
 def permitted(body: bytes, closed: tuple[str, ...] = BOTH, **settings: Any) -> bool:
-    """Return whether gatepass sends `body`."""
     try:
         check_body_access(key(**settings), body, closed=closed, has_items=True)
     except OperationNotAllowed as error:
         return "access.keys[].operations" not in error.message
     return True
 
-
-# --- members ---------------------------------------------------------------------------------------------------------
 
 NAMING: dict[str, tuple[dict[str, Any], ...]] = {
     ANSWERS: (
@@ -163,9 +160,6 @@ def _walked(value: Any) -> bool:
     return False
 
 
-# --- parts of forms --------------------------------------------------------------------------------------------------
-
-
 def reads_form(name: str, closed: tuple[str, ...] = BOTH) -> bool:
     part = '--b\r\nContent-Disposition: form-data; name="{}"\r\n\r\nx\r\n'
     scan = MultipartScan(b"b", partial(check_part_access, key(), closed=closed))
@@ -194,8 +188,6 @@ def test_the_usual_parts_of_forms_pass():
     assert all(map(reads_form, usual))
     assert not reads_form("prompt[id]")
 
-
-# --- operations ------------------------------------------------------------------------------------------------------
 
 ROWS = {f"{row.method} {row.path}": row for row in OPERATIONS}
 STORED = (

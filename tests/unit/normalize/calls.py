@@ -17,7 +17,6 @@ def a_call(body: bytes, operation: Operation = CHAT, **fields: Any) -> Call:
 def merge_replies(
     replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions, upstream: str
 ) -> tuple[bytes, tuple[str, ...]]:
-    """Run `join_replies` to its end."""
     steps = join_replies(replies, counts, options, upstream, 1 << 40)
     while (result := next_step(steps)) is None:
         pass

@@ -37,7 +37,6 @@ def text(*numbers: float) -> str:
 
 
 def answer(replies: Sequence[bytes], counts: Sequence[int], asked: EmbeddingsOptions, upstream: str) -> bytes:
-    """Return the client's reply, and the entries of its changes."""
     return merge_replies(replies, counts, asked, upstream)[0]
 
 
@@ -49,9 +48,6 @@ def fault(*replies: bytes, counts: Any = (1,), asked: EmbeddingsOptions | None =
     with pytest.raises(UpstreamInvalid) as caught:
         answer(replies, counts, asked or EmbeddingsOptions(1), "embed")
     return caught.value.message
-
-
-# what is asked
 
 
 @pytest.mark.parametrize(
@@ -68,9 +64,6 @@ def fault(*replies: bytes, counts: Any = (1,), asked: EmbeddingsOptions | None =
 )
 def test_a_request_states_the_form_of_its_reply(body, asked):
     assert EmbeddingsOptions.from_body(body) == asked
-
-
-# splitting
 
 
 def bodies(parts: Any) -> list[dict[str, Any]]:
@@ -124,9 +117,6 @@ def test_parts_hold_all_inputs_once_and_none_too_many(data, texts, limit):
     assert max(len(part) for part in listed) <= limit
     assert counts_of(parts, EmbeddingsOptions(len(texts))) == [len(part) for part in listed]
     assert all(part["a"] == json.loads(body)["a"] for part in bodies(parts))
-
-
-# one answer
 
 
 def test_a_lone_answer_that_is_right_is_the_same_object():
@@ -216,9 +206,6 @@ def test_there_and_back_is_the_same_vector(numbers):
     there = answer([vectors(entry(0, numbers))], [1], EmbeddingsOptions(1, base64=True), "embed")
     back = json.loads(answer([there], [1], EmbeddingsOptions(1), "embed"))
     assert back["data"][0]["embedding"] == numbers
-
-
-# all or nothing
 
 
 def test_too_few_or_many_vectors_are_a_fault():

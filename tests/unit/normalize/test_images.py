@@ -43,7 +43,6 @@ def user(content: Any, **more: Any) -> dict[str, Any]:
 
 
 def moved(images: Any) -> Any:
-    """The parts that `images` of one request become."""
     return adapt({"model": "m", "messages": [user(None)], "images": images})["messages"][0]["content"]
 
 
@@ -51,9 +50,6 @@ def refusal(document: dict[str, Any]) -> tuple[str, str | None]:
     with pytest.raises(InvalidImage) as caught:
         adapt(document)
     return caught.value.message, caught.value.param
-
-
-# where they go
 
 
 def test_ragflows_images_go_to_the_last_user_message():
@@ -130,9 +126,6 @@ def test_empty_images_are_removed_wherever_they_stand(empty):
     assert adapted.adapted == ("images=0",)
 
 
-# --- messages that are not changed
-
-
 @pytest.mark.parametrize(
     "body",
     [
@@ -147,9 +140,6 @@ def test_empty_images_are_removed_wherever_they_stand(empty):
 def test_word_images_in_texts_changes_no_byte(body):
     call = a_call(body)
     assert Images().apply(call, TARGET) is call
-
-
-# the forms of one image
 
 
 @pytest.mark.parametrize(("mime", "raw"), BYTES.items())
@@ -213,9 +203,6 @@ def test_base64_in_lines_and_with_escaped_slashes_is_joined():
     body = json.dumps({"messages": [user("")], "images": [lines]}).replace("/", "\\/").encode()
     assert json.loads(apply(body).body)["messages"][0]["content"] == [part(f"data:image/jpeg;base64,{base64}")]
     assert moved(f" {base64[:40]} {base64[40:]} ") == [part(f"data:image/jpeg;base64,{base64}")]
-
-
-# what is none
 
 
 WANTED = "Send an http(s) URL, a data:image/…;base64 URL, or the base64 of a JPEG, PNG, WebP or GIF."
@@ -300,9 +287,6 @@ def test_a_content_that_cannot_hold_images_is_refused(content, kind):
     message, param = refusal({"messages": [user("t"), user(content)], "images": [URL]})
     assert param == "messages[1].content"
     assert message.startswith(f"messages[1].content is {kind}. In a message with images")
-
-
-# against a plain model
 
 
 def naive(document: dict[str, Any]) -> dict[str, Any]:

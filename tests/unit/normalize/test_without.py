@@ -27,7 +27,6 @@ BODY = {
 
 
 def sent(*without: str) -> tuple[Any, tuple[str, ...]]:
-    """Return the body that is sent, and the changes."""
     rules = DeclaredModels(CONFIG).configured_rules("chat", "m")
     call = normalize(a_call(json.dumps(BODY).encode(), without=without), Target("u", "deployed"), rules)
     return json.loads(call.body), call.adapted

@@ -27,8 +27,6 @@ SECRET = "s3cret-of-a-key-0123456789"
 
 
 class Process:
-    """The parts of a process that a capture uses."""
-
     def __init__(self, budget_bytes: int = 1_000_000) -> None:
         self.clock = DrivenClock()
         self.budget = MemoryBudget(budget_bytes)

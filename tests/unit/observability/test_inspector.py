@@ -310,7 +310,6 @@ def test_the_command_that_tests_a_hop_names_it_and_sends_the_operation_of_the_re
 
 
 def explained(code: str, hop: str, status: int, reason: str, operation: str = "chat", **fields: Any) -> dict[str, Any]:
-    """The error of the story of a request for the model `m`."""
     record = access(code=code, hop=hop, status=status, outcome="error", reason=reason, operation=operation, **fields)
     found: dict[str, Any] = story_of(request(record), 110.0, 0.0, str)["error"]
     return found

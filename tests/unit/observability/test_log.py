@@ -23,7 +23,6 @@ from gatepass.sse.usage import Usage
 
 @pytest.fixture
 def logged():
-    """Configure logging onto a buffer, and restore it afterwards."""
     root, ours = logging.getLogger(), logging.getLogger("gatepass")
     before = (list(root.handlers), root.level, ours.level)
 

@@ -52,7 +52,6 @@ def shown(metrics: Metrics) -> list[str]:
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:
-    """The sum of the samples of `name` with these labels."""
     wanted = [f'{label}="{text}"' for label, text in labels.items()]
     lines = [line for line in shown(metrics) if line.split("{")[0].split(" ")[0] == name]
     found = [float(line.rpartition(" ")[2]) for line in lines if all(label in line for label in wanted)]
@@ -128,7 +127,6 @@ def test_plausible_token_counts_are_added():
 
 
 def ended(*key: str, error: GatepassError | None = None) -> tuple[RequestRecord, GatepassError | None]:
-    """A request of this caller, model, upstream and operation that ended with `error`."""
     caller, model, upstream, operation = key
     outcome, status = ("ok", 200) if error is None else ("error", error.http_status)
     access = AccessRecord("id", "POST", "/", operation, caller, model=model, outcome=outcome, status=status)

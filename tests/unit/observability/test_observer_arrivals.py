@@ -19,7 +19,6 @@ def noted(*moments: float) -> Arrivals:
 
 
 def size_bytes(arrivals: Arrivals) -> int:
-    """Its size with all that it holds."""
     held = [getattr(arrivals, name) for name in Arrivals.__struct_fields__]
     inner = [one for gap in arrivals._gaps for one in (gap, *gap)]
     return sys.getsizeof(arrivals) + sum(map(sys.getsizeof, (*held, *inner)))

@@ -28,7 +28,6 @@ def below():
 
 
 async def stored(below: MemoryStore, name: str = NAME) -> bytes:
-    """Return the entry in the store below under the code of `name`."""
     code = StoreKey(SECRET).code(name)
     return (await below.get([code])).values[code]
 
@@ -102,8 +101,6 @@ ROTATION = [((OLD,), (OLD, NEW)), ((OLD, NEW), (NEW, OLD)), ((NEW, OLD), (NEW,))
 
 @pytest.mark.parametrize(("here", "there"), [*ROTATION, *((after, before) for before, after in ROTATION)])
 class TestRotation(StoreContract):
-    """Two processes in one step of a rotation keep every promise of a store."""
-
     @pytest.fixture
     def shared(self, here, there):
         clock = DrivenClock()
