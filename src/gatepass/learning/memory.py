@@ -49,7 +49,7 @@ class Memory:
 
     def of(self, scope: RuleScope) -> list[tuple[Key, LearnedRule]]:
         """Return the rules for `scope`, with their keys. Call `expire` first."""
-        return [(key, stored.rule) for key, stored in self._about(scope)]
+        return [(key, stored.rule) for key, stored in self.by_scope.get(scope, {}).items()]
 
     def knows(self, scope: RuleScope) -> bool:
         return scope in self.by_scope
@@ -59,7 +59,7 @@ class Memory:
         return None if stored is None else stored.rule
 
     def expire(self, scope: RuleScope, now_s: float) -> None:
-        for key in [key for key, stored in self._about(scope) if stored.expires_s <= now_s]:
+        for key in [key for key, one in self.by_scope.get(scope, {}).items() if one.expires_s <= now_s]:
             self.forget(key)
 
     def commit(self, key: Key, rule: LearnedRule, evidence: str, now_s: float, *, is_configured: bool = False) -> bool:
@@ -152,6 +152,3 @@ class Memory:
             for key, one in rules.items()
             if one.expires_s > now_s
         ]
-
-    def _about(self, scope: RuleScope) -> list[tuple[Key, _StoredRule]]:
-        return list(self.by_scope.get(scope, {}).items())
