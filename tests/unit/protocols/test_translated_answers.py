@@ -232,14 +232,6 @@ def test_what_is_kept_takes_few_bytes_for_a_character(index):
     assert kept_bytes < 8 * 40_000
 
 
-def test_empty_pieces_of_a_call_that_waits_are_not_kept():
-    answer = MessageAnswer(defaults(), "up", About())
-    answer.feed(call_piece(0, '{"a"', first=True))
-    for _ in range(10):
-        answer.feed(call_piece(1, "", first=True))
-    assert answer._waiting[0].held == b""
-
-
 def test_a_message_begins_with_counts_of_zero():
     """The true ones are not known before the end of a chat."""
     answer = MessageAnswer(defaults(), "up", About())

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.protocols.translation.chat_request import About, Dropped
+from gatepass.protocols.translation.chat_request import MOST_NAME_CHARS, About, Dropped
 from gatepass.protocols.translation.message_translation import MessageAnswer, chat_of_message
 from gatepass.protocols.translation.response_translation import ResponseAnswer, chat_of_response
 from tests.unit.protocols.test_translated_answers import defaults
@@ -100,6 +100,7 @@ def in_chat(chat: Body, about: About) -> list[Fact]:
             facts.append(("text", role, part["text"]) if is_text else ("image", part["image_url"]["url"]))
         for call in message.get("tool_calls", ()):
             made = json.dumps(json.loads(call["function"]["arguments"]), sort_keys=True)
+            assert len(call["function"]["name"]) <= MOST_NAME_CHARS
             facts.append(("call", call["id"], about.tools[call["function"]["name"]].name, made))
     roles = [message["role"] for message in chat["messages"] if message["role"] != "tool"]
     assert all(one != after for one, after in pairwise(roles)), roles
