@@ -9,12 +9,10 @@ import pytest
 import trustme
 
 from gatepass.types import Timeouts
-from tests.integration.gateway import descriptors
 from tests.integration.scripted import (
     LAST_CHUNK,
     Dialogue,
     Fin,
-    Hold,
     Scripted,
     Send,
     Wait,
@@ -24,7 +22,6 @@ from tests.integration.scripted import (
     stream,
 )
 from tests.integration.transport.hand import DIRECT, Hand, Way
-from tests.waiting import until
 
 OK = reply(b"fine")
 SHORT = Timeouts(connect_s=2, first_byte_s=2, idle_s=2)
@@ -78,16 +75,6 @@ async def test_cancelled_in_any_iteration_of_a_handshake(way: Way):
             assert (await hand.ask(upstream.url, bounds=SHORT)).body == b"fine"
             iterations += 1
         assert iterations > 5
-
-
-async def test_three_hundred_abandoned_replies_leave_no_descriptor_behind():
-    async with Scripted([*begin_stream(), Send(chunk(b"first")), Hold()]) as upstream, DIRECT.open(30) as hand:
-        before = descriptors()
-        for _ in range(10):
-            replies = await asyncio.gather(*(hand.send(upstream.url) for _ in range(30)))
-            await asyncio.gather(*(response.aclose() for response in replies))
-        await upstream.left()
-        await until(lambda: descriptors() <= before)
 
 
 async def test_a_cancelled_read_loses_nothing():

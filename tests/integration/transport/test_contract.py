@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import Sequence
 
 import pytest
 
@@ -13,9 +12,6 @@ from tests.integration.scripted import (
     LAST_CHUNK,
     Fin,
     Hold,
-    Move,
-    Pause,
-    Received,
     Rst,
     Scripted,
     Send,
@@ -35,35 +31,7 @@ ENDS: dict[str, Fin | Rst] = {"FIN": Fin(), "RST": Rst()}
 # requests
 
 
-async def test_request_is_sent_unchanged_with_its_framing():
-    async with Scripted([Send(OK)]) as upstream, DIRECT.open() as hand:
-        await hand.ask(f"{upstream.url}/v1/x?y=%20z", b"abc", headers=((b"x-one", b"1"), (b"x-two", b"")))
-        await hand.ask(upstream.url, b"", method="GET")
-        await hand.ask(upstream.url, b"")
-    host = ("host", upstream.url.removeprefix("http://"))
-    assert upstream.received == [
-        Received(1, "POST", "/v1/x?y=%20z", (host, ("x-one", "1"), ("x-two", ""), ("content-length", "3")), b"abc"),
-        Received(1, "GET", "/", (host,), b""),
-        Received(1, "POST", "/", (host, ("content-length", "0")), b""),
-    ]
-
-
 # replies
-
-
-async def test_pieces_are_returned_as_they_arrive():
-    """The upstream waits with each piece until the one before was read: a transport that held one back would hang."""
-    steps = [asyncio.Event() for _ in range(5)]
-    moves: list[Move] = [move for step in steps for move in (Wait(step), Send(chunk(b"piece")))]
-    async with Scripted([*begin_stream(), *moves, Send(LAST_CHUNK)]) as upstream, DIRECT.open() as hand:
-        response = await hand.send(upstream.url)
-        pieces = aiter(response)
-        for step in steps:
-            step.set()
-            assert await asyncio.wait_for(anext(pieces), 5) == b"piece"
-        with pytest.raises(StopAsyncIteration):
-            await anext(pieces)
-        await response.aclose()
 
 
 async def test_a_compressed_body_is_unpacked():
@@ -103,22 +71,6 @@ async def test_a_connection_that_closed_while_idle_is_not_used(end: str):
             await upstream.left()
             await settle()  # the end is in the kernel; the loop has to have a look
     assert (upstream.connections, len(upstream.received)) == (3, 3)
-
-
-SURPLUS: dict[str, Sequence[Move]] = {
-    "at once, another head": [Send(OK + b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil")],
-    "later": [Send(OK), Pause(0.03), Send(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 4\r\n\r\nevil")],
-}
-
-
-@pytest.mark.parametrize("when", SURPLUS)
-async def test_bytes_after_a_reply_answer_no_request(when: str):
-    """A connection with bytes left over is dropped: they would be the next caller's reply."""
-    async with Scripted(SURPLUS[when], [Send(OK)]) as upstream, DIRECT.open() as hand:
-        assert (await hand.ask(upstream.url)).body in (b"fine", b"")
-        await upstream.left()
-        assert (await hand.ask(upstream.url)).body == b"fine"
-    assert upstream.connections == 2
 
 
 # what does not come in time

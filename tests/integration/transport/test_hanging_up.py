@@ -6,8 +6,9 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pytest
 
@@ -16,10 +17,26 @@ from gatepass.http_client.response_body import read_whole
 from gatepass.types import OutboundRequest
 from tests.integration.scripted import reply
 from tests.integration.transport.hand import BOUND_S, BOUNDS, DIRECT, LIMIT_BYTES, Hand
-from tests.integration.transport.test_upload import Pieces
 from tests.waiting import until
 
 MIB = 1024 * 1024
+
+
+@dataclass
+class Pieces:
+    """An Upload."""
+
+    pieces: tuple[bytes, ...]
+    length_bytes: int
+
+    def can_restart(self) -> bool:
+        return False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            yield piece
+
+
 TIMES = 12
 """The moment of the reset is chance."""
 
