@@ -68,26 +68,20 @@ class Answer:
 class Hand:
     transport: Http1Transport
 
-    async def send(
-        self, url: str, body: bytes = b"{}", *, method: str = "POST", headers: Headers = (), bounds: Timeouts = BOUNDS
-    ) -> Response:
-        return await self.transport.send(OutboundRequest(method, url, headers, body, bounds))
+    async def send(self, url: str, body: bytes = b"{}", headers: Headers = (), bounds: Timeouts = BOUNDS) -> Response:
+        return await self.transport.send(OutboundRequest("POST", url, headers, body, bounds))
 
-    async def ask(
-        self, url: str, body: bytes = b"{}", *, method: str = "POST", headers: Headers = (), bounds: Timeouts = BOUNDS
-    ) -> Answer:
+    async def ask(self, url: str, body: bytes = b"{}", headers: Headers = (), bounds: Timeouts = BOUNDS) -> Answer:
         async with asyncio.timeout(BOUND_S):
-            response = await self.send(url, body, method=method, headers=headers, bounds=bounds)
+            response = await self.send(url, body, headers, bounds)
             try:
                 return Answer(response.status, response.headers, await read_whole(response, LIMIT_BYTES))
             finally:
                 await response.aclose()
 
-    async def fault(
-        self, url: str, body: bytes = b"{}", *, method: str = "POST", headers: Headers = (), bounds: Timeouts = BOUNDS
-    ) -> TransportFault:
+    async def fault(self, url: str, body: bytes = b"{}", bounds: Timeouts = BOUNDS) -> TransportFault:
         try:
-            answer = await self.ask(url, body, method=method, headers=headers, bounds=bounds)
+            answer = await self.ask(url, body, bounds=bounds)
         except TransportFault as fault:
             return fault
         raise AssertionError(f"expected a fault: {answer}")
