@@ -395,12 +395,10 @@ def occurrences(text: bytes, chars: bytes, most: int) -> int:
 
 
 def slow_exponents(text: bytes) -> int:
-    """Return how many exponents have three digits."""
     return text.translate(_SHAPES, b"+-").count(b"e000")
 
 
 def string(raw: bytes) -> str:
-    """Decode the JSON string `raw`, which includes its quotes."""
     if len(raw) > LONG_BYTES:
         return "".join(_decode_slices(raw))
     if _BACKSLASH in raw:
@@ -550,7 +548,6 @@ def _beginning(text: bytes) -> bytes:
 
 
 def has_more_escapes(text: bytes | memoryview, most: int) -> bool:
-    """Whether `text` has more than `most` backslashes."""
     view, left = memoryview(text), most
     for at in range(0, len(view) if len(view) > most else 0, WINDOW_BYTES):
         window = bytes(view[at : at + WINDOW_BYTES])
@@ -593,7 +590,6 @@ def _is_within_string(text: bytes) -> bool:
 
 
 def _unescaped(text: bytes) -> bytes:
-    """Replace each escaped quote and backslash in `text` by other characters."""
     if b"\\" not in text:
         return text
     # The pattern takes half as long as `replace` for few escapes, and ten times as long for many. A replacement of the
@@ -704,7 +700,6 @@ def _thinned(text: bytes) -> bytes:
 
 
 def may_spell(text: bytes) -> bool:
-    """Whether `text` may contain a name written with escapes."""
     return _BACKSLASH in text and _ESCAPED_LETTER.search(text) is not None
 
 

@@ -33,10 +33,9 @@ class StreamAggregator(ABC):
     that is not JSON, or after more than `source.limit_bytes` of events. `finish` raises it. After the last event or a
     failure `is_over` is True, and further events are ignored.
 
-    Memory is bounded: one event of `event_bytes`, at most MOST_BYTES, what `transform` holds, and the answer. The next
-    call takes an event above LARGE_EVENT_BYTES: while `has_large`, the caller calls `feed` outside of the event loop.
-    While `is_check_due`, it runs `check_size`. After the last piece it calls `take_tail`, `end` and `finish`. The event
-    loop runs between them. `limit` is the setting of `event_bytes`, or its size and the reason.
+    The next call takes an event above LARGE_EVENT_BYTES: while `has_large`, the caller calls `feed` outside of the
+    event loop. While `is_check_due`, it runs `check_size`. After the last piece it calls `take_tail`, `end` and
+    `finish`. The event loop runs between them. `limit` is the setting of `event_bytes`, or its size and the reason.
     """
 
     def __init__(
@@ -150,7 +149,6 @@ class StreamAggregator(ABC):
         """End a stream that has not failed yet: fail if it was empty or was cut."""
 
     def _collected(self) -> Any:
-        """Return what the reply will contain."""
         return self._reply()
 
     @abstractmethod
@@ -164,7 +162,6 @@ class StreamAggregator(ABC):
         self._add_events(run if self._transform is None else self._transform.feed(run))
 
     def _add_events(self, run: bytes) -> None:
-        """Take whole events, with any line ends."""
         if self.is_over:
             return
         self._unchecked_bytes += len(run)

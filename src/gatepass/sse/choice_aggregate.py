@@ -25,7 +25,6 @@ class EntryCount:
         self._left = MAX_REPLY_ENTRIES
 
     def add(self) -> None:
-        """Count one more; raise TooManyEntries above the limit."""
         self._left -= 1
         if self._left < 0:
             raise TooManyEntries
@@ -123,7 +122,6 @@ class ChoiceAggregator:
                 self._message.add(name, value)
 
     def build(self, index: int, defaults: EnvelopeDefaults) -> Object:
-        """Return the choice of a plain reply."""
         logprobs = None if self._logprobs is None else self._logprobs.build()
         if self.is_text:
             text, reason = "".join(self._message.pieces("text")), self._reason or "stop"

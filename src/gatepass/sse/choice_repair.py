@@ -92,7 +92,6 @@ class ChoiceRepair:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the choice ended with `stop` and has no content."""
         return self._stopped and not self._has_content
 
     def note(self, payload: Object) -> None:
@@ -277,7 +276,6 @@ class ToolRepair:
         return len(self._tracker)
 
     def repair(self, entries: list[Any], on_repair: OnRepair) -> None:
-        """Repair the entries of one delta in place."""
         for delta in self._tracker.assign(entries):
             payload, number = delta.entry, delta.call.number
             if payload.get("index") != number or type(payload["index"]) is not int:
@@ -369,7 +367,6 @@ class ArgumentBuffer:
         return self._bytes_left >= 0 and all(map(is_complete_json, texts))
 
     def drop(self, choice: int) -> None:
-        """Release the calls of a choice that has ended."""
         for held in self._held.pop(choice, {}).values():
             self._bytes_left += len(held) + CALL_BYTES
 

@@ -224,7 +224,6 @@ class ArgumentsTooLarge(Exception):
 
 
 def has_objects(choices: Any) -> bool:
-    """Return whether the arguments of a tool call are an object."""
     entries = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
     for message in (choice.get(name) for choice in entries for name in ("delta", "message")):
         if not isinstance(message, dict):
@@ -250,7 +249,6 @@ def argument_text(value: Any) -> str:
 
 
 def finish_reason(choice: Object) -> str:
-    """Return the finish reason of a choice, "" if it has none."""
     reason = choice.get("finish_reason")
     return reason if isinstance(reason, str) else ""
 
@@ -342,7 +340,6 @@ def converted_limit(reason: str) -> str:
 
 
 def upstream_error_event(upstream: str, error_body: UpstreamErrorBody) -> UpstreamErrorReply:
-    """Return the upstream's own error with its own message."""
     return UpstreamErrorReply(
         error_body.message,
         upstream=upstream,

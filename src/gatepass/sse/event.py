@@ -78,7 +78,6 @@ def _lines(run: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def first_event(run: bytes) -> int:
-    """Return the size in bytes of the first event of `run`."""
     return next((after for at, end, after in _lines(run) if at == end), len(run))
 
 

@@ -89,18 +89,14 @@ class EventStream:
     * `has_ids`: an event with an `id:` was returned.
     * `events` is the number of JSON events returned, without errors and `[DONE]`.
     * `waiting` holds the whole events that are left when TURN_LINES are used up, or that contain a large event. The
-      caller lets the event loop run, and then calls `feed` without a piece. Events that the fast path matches do not
-      count, because they cost little.
+      caller lets the event loop run, and then calls `feed` without a piece.
 
     The arguments:
 
-    * `source.limit_bytes` limits one event. It also limits, as MOST_IDLE_BYTES does, the comments, blank lines and
-      events without data between two events.
-    * `choices` is the number of choices that the call requests.
+    * `source.limit_bytes` limits one event, and the comments, blank lines and events without data between two events.
     * `done_is_required`: if it is false, every body that ended cleanly is complete.
     * `progress` records the events. A protocol whose last event is not `[DONE]` passes a subclass.
-    * `dialect_transform` changes events before validation.
-    * `client_transform` changes events after validation, and delays none.
+    * `dialect_transform` changes events before validation, `client_transform` after it, and delays none.
     """
 
     __slots__ = (
@@ -194,7 +190,6 @@ class EventStream:
 
     @property
     def kept_bytes(self) -> int:
-        """What a translation keeps."""
         return self._after.kept_bytes if isinstance(self._after, OwnEvents) else 0
 
     def take(self) -> bytes:
@@ -239,7 +234,6 @@ class EventStream:
 
     @property
     def usage(self) -> Usage | None:
-        """The last usage that the upstream reported."""
         return self._progress.usage
 
     def feed(self, piece: bytes = b"") -> bytes:
@@ -375,7 +369,6 @@ class EventStream:
         return b"".join(kept)
 
     def _without_mark(self, run: bytes) -> bytes:
-        """Return `run` without the byte order mark that a stream may begin with."""
         if not self._has_begun and run.startswith(BOM):
             self._adapted[BYTE_ORDER_MARK] = None
             run = run[len(BOM) :]

@@ -39,16 +39,12 @@ MAX_BYTES = 4096
 class FastPath:
     """Recognize events that differ from a validated event only in their text, without parsing them.
 
-    A stream has hundreds of events that differ in a few letters. The first one is parsed and validated. Its bytes, with
-    holes instead of the text, are the pattern. An event with the same bytes around its text passes at once.
+    The bytes of a validated event, with holes instead of the text, are the pattern. An event with the same bytes around
+    its text passes at once. A different event could only hide in the text, which starts after the opening quote of a
+    JSON string and ends before its closing one. With both it is one valid JSON string: never a key, a finish reason, an
+    index or an error, although it may quote them. An event with an invalid text is parsed, and fails there.
 
-    This is safe because the bytes around the text are those of the validated event. A different event could only hide
-    in the text. The text starts after the opening quote of a JSON string, and a quote follows it. With both quotes it
-    is one valid JSON string: never a key, a finish reason, an index or an error, although it may quote them. An event
-    with an invalid text is parsed, and fails there.
-
-    It gives up after eight patterns in a row that matched no event. Some upstreams give each event a new id, and
-    making a pattern costs more than parsing.
+    It gives up after eight patterns in a row that matched no event: some upstreams give each event a new id.
     """
 
     __slots__ = (

@@ -45,7 +45,6 @@ class EventRepair:
 
     @property
     def adapted(self) -> tuple[str, ...]:
-        """The names of the repairs that were made."""
         return tuple(self._adapted)
 
     @property
@@ -69,7 +68,6 @@ class EventRepair:
         return True
 
     def finish(self) -> bytes:
-        """Return all held events."""
         return b""
 
 
@@ -116,7 +114,6 @@ class StreamRepair(EventRepair):
         return bool(self._choices)
 
     def finish(self) -> bytes:
-        """Return all held events: added ends, deferred members, requested usage."""
         events, self._ends = [encode_event(end) for end in self._ends], []
         last: Object = {"object": CHAT_CHUNK, **self.envelope, "choices": []}
         has_members, usage = self._deferred.move_to(last), self._usage.take()
@@ -261,7 +258,6 @@ class Envelope:
         self._is_known = False
 
     def fill(self, chunk: Object, on_repair: OnRepair) -> None:
-        """Add the missing members to `chunk`."""
         members = self.members
         for name in REQUIRED:
             # Azure's first chunk has them, but empty: `"id": ""`, `"created": 0`
@@ -359,11 +355,9 @@ class UsageRepair:
         return False
 
     def close(self) -> None:
-        """Let no further usage pass."""
         self._is_sent, self._held = True, None
 
     def take(self) -> Object | None:
-        """Return the usage to send at the end, if any."""
         held, self._held = self._held, None
         return held
 

@@ -47,7 +47,6 @@ def synthesize_stream(
 def chunks(
     document: Object, include_usage: bool, defaults: EnvelopeDefaults, piece_chars: int = PIECE_CHARS
 ) -> Iterator[Object]:
-    """Yield the chunks of that stream as objects."""
     if chunk.has_too_many_entries(document.get("choices")):
         raise ValueError("too many choices or tool calls")
     choices = _choices(document)
@@ -159,5 +158,4 @@ def _unknown_members(payload: Object, known: frozenset[str]) -> Object:
 
 
 def split_text(text: str, most_chars: int) -> list[str]:
-    """Split a text into parts of at most `most_chars` characters."""
     return [text[at : at + most_chars] for at in range(0, len(text), most_chars)]

@@ -45,8 +45,6 @@ class ToolCallDelta(NamedTuple):
 
 
 class ToolCallTracker:
-    """The tool calls of one choice."""
-
     __slots__ = ("_all", "_by_id", "_by_index")
 
     def __init__(self) -> None:
@@ -141,7 +139,6 @@ _HALF_PAIR = re.compile(rb"(?<!\\)((?:\\\\)*+)\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 
 def is_complete_json(arguments: str) -> bool:
-    """Return whether the arguments of a call are complete JSON."""
     text = arguments.encode("utf-8", "replace")
     try:
         RAW.decode(_HALF_PAIR.sub(rb"\1", text) if b"\\ud" in text or b"\\uD" in text else text)

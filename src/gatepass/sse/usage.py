@@ -115,7 +115,6 @@ def is_identical(usage: Mapping[str, Any], other: Any) -> bool:
 
 
 def _whole(count: Any) -> int | None:
-    """Return a count written as 12, 12.0 or "12"; None for any other value."""
     if isinstance(count, str) and _DIGITS.fullmatch(count):
         return int(count.partition(".")[0])
     if isinstance(count, float) and 0 <= count < _MOST and count.is_integer():

@@ -329,14 +329,12 @@ class Fields:
 
     @classmethod
     def at(cls, scanner: JsonScanner, at: int, edits: list[Edit]) -> Self | None:
-        """Return the object that begins at `at`, None if there is none."""
         return cls(scanner, at, edits) if scanner.text.startswith(b"{", at) else None
 
     def __contains__(self, name: str) -> bool:
         return name in self._members
 
     def text(self, name: str) -> bytes:
-        """Return the JSON text of a member, b"" if it is missing."""
         member = self._members.get(name)
         return b"" if member is None else self._scanner.text[member.value : member.end]
 
