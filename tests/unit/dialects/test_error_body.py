@@ -579,6 +579,16 @@ def test_lone_surrogate_does_not_break_the_reply():
     assert quotable({"a\ud800": "\ud800"}, unmasked) == {"a?": "?"}
 
 
+def test_only_an_object_without_secrets_and_doubled_names_is_public():
+    def mask(text: str) -> str:
+        return text.replace("s3cret", "***")
+
+    assert error_body.public_object(b'{"a": [1, "b"]}', mask) == {"a": [1, "b"]}
+    hidden = (b'{"a": "s3cret"}', b'{"a": "\\u00733cret"}', b'{"a": 1, "a": 2}')
+    for body in (*hidden, b'{"a": NaN}', b"[1]", b"{", b'{"a":"%b"}' % (b"x" * error_body.PUBLIC_BYTES)):
+        assert error_body.public_object(body, mask) is None, body[:20]
+
+
 def test_value_that_cannot_be_encoded_as_json_is_none():
     assert compact({"a": [1, "ü"]}) == '{"a":[1,"ü"]}'
     assert compact({1: {2, 3}}) is None
