@@ -322,6 +322,11 @@ def test_an_error_of_anthropic_is_recognized_unless_it_contains_a_secret():
     assert PROTOCOLS["chat"].own_error(OWN, str) == b""
 
 
+def test_what_is_no_count_is_a_fault():
+    documents: list[Any] = [{"input_tokens": 3}, {"tokens": 1}, {"input_tokens": "7"}, []]
+    assert [COUNT_TOKENS.fault(one, str) is None for one in documents] == [True, False, False, False]
+
+
 def test_404_is_for_an_unknown_model():
     def status(error: GatepassError) -> int:
         return MESSAGES.error_status(error)
