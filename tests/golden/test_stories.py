@@ -111,6 +111,11 @@ STORIES = {
     "a silent stream in progress": story(
         attempt(outcome=None, duration_s=None, arrivals=SILENT), **RUNNING, duration_s=100.0
     ),
+    "a second attempt in progress": story(
+        attempt(outcome="error_reply", code="upstream_error", status=500),
+        attempt(cause="retry", outcome=None, status=None, duration_s=None),
+        **RUNNING,
+    ),
     "a quick stream in progress": story(
         attempt(outcome=None, duration_s=None, arrivals={**SILENT, "ended_s": 12.0}), **RUNNING, duration_s=12.0
     ),

@@ -48,13 +48,15 @@ def stateless(request: Received) -> Dialogue:
 
 
 def handshake(request: Received) -> Dialogue:
-    """A server with sessions, which knows no server/discover."""
+    """A server with sessions, whose server/discover names an older revision."""
     if request.method == "DELETE":
         return [Send(reply(b"", 204))]
     message = request.json()
     if request.header("authorization") is None:
         return refused()
     match message["method"]:
+        case "server/discover":
+            return result(message, {"supportedVersions": ["2025-06-18"]})
         case "initialize":
             agreed = {"protocolVersion": "2025-06-18", "capabilities": {}}
             return result(message, agreed, session="s-1")

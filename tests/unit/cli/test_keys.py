@@ -412,6 +412,12 @@ def test_revoke_refuses_what_would_be_a_mistake(tmp_path, entries, key_hash, exp
     assert expected in result.stderr
 
 
+def test_one_of_two_keys_with_the_role_admin_is_revoked_without_yes(tmp_path):
+    two = "".join(f'  - {{name: {name}, role: admin, hash: "{ONES[:-1]}{name}"}}\n' for name in "ab")
+    file = file_of(tmp_path, HEAD + two + f'  - {{name: c, hash: "sha256:{"2" * 64}"}}\n')
+    assert run("revoke", f"{ONES[:-1]}a", "--write", "--config", file).exit_code == 0
+
+
 def test_the_last_key_is_revoked_with_yes(tmp_path):
     file = file_of(tmp_path, HEAD + TWO_OF_ONE)
     assert run("revoke", ONES, "--write", "--yes", "--config", file).exit_code == 0
