@@ -176,11 +176,6 @@ def test_large_event_is_relayed_unchanged(attack: Attack, large: Large, cuts: li
     attack.check(passes_unchanged(large, cuts), (large, cuts))
 
 
-def test_a_large_event_that_is_repaired_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(EventStream, "_validate_large", lambda stream, block, *_: stream._validate_run(block))
-    assert not passes_unchanged(Large(("a",), "without index", 3000), [])
-
-
 @pytest.mark.parametrize("place", ["content", "arguments", "two"])
 def test_a_large_event_is_a_part_of_its_answer(place: str) -> None:
     """Its choices, its finish reason and its usage count, and it may be the only one."""
@@ -203,21 +198,6 @@ def test_a_byte_order_mark_before_a_large_event_is_removed() -> None:
         out, failure, is_done, stream = relayed(BOM + raw + DONE)
     assert (failure, is_done, stream.adapted) == ("None", True, ("sse=bom", UNCHECKED))
     assert out == raw + DONE
-
-
-@pytest.mark.parametrize(
-    "members",
-    [
-        '"choices":[{"delta":{"content":"…"},"finish_reason":"stop"}]',
-        '"choices":[{"index":0,"delta":{"tool_calls":[{"function":{"name":"f","arguments":"…"}}]},"finish_reason":"stop"}]',
-        '"choices":[{"index":0,"delta":{"content":"…"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1}',
-    ],
-    ids=["without index", "a call without id", "usage"],
-)
-def test_no_repair_of_a_large_event_is_named(members: str) -> None:
-    with scaled():
-        out, failure, is_done, stream = relayed(event_of(members) + DONE)
-    assert (out, failure, is_done, stream.adapted) == (event_of(members) + DONE, "None", True, (UNCHECKED,))
 
 
 def test_a_whole_reply_in_a_large_event_is_refused() -> None:
@@ -310,22 +290,6 @@ def test_no_iteration_of_a_large_event_takes_long(attack: Attack, profile: str, 
     took_s, failure, out_bytes = turned(raw, profile)
     attack.loop_s = max(attack.loop_s, took_s)
     attack.check(failure == "None" and out_bytes >= len(raw) - 64 * 1024, (unit, failure, out_bytes))
-
-
-@pytest.mark.attack("events: large, a turn")
-@pytest.mark.parametrize(
-    ("unit", "passes"),
-    [("é漢", True), (",", True), ("A" * 24 + "\\n", True), ('\\"', False)],
-)
-def test_the_largest_event_passes_or_is_refused_before_it_is_read(attack: Attack, unit: str, passes: bool) -> None:
-    attack.cases += 1
-    size_bytes = Limits().event_bytes - 64 * 1024
-    raw = Large((unit,), "content", size_bytes // len(unit.encode())).raw
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.attacks.test_large_events.LIMIT_BYTES", Limits().event_bytes)
-        took_s, failure, out_bytes = turned(raw, "open_webui")
-    attack.loop_s = max(attack.loop_s, took_s)
-    attack.check((failure == "None") == passes and (out_bytes >= size_bytes) == passes, (unit, failure, out_bytes))
 
 
 @pytest.mark.attack("events: large, a turn")
@@ -423,14 +387,6 @@ def test_the_largest_event_of_few_long_texts_passes(attack: Attack, name: str) -
         took_s, failure, out_bytes = turned(raw, "open_webui")
     attack.loop_s = took_s
     attack.check(failure == "None" and out_bytes >= len(raw) - 1024, (name, failure, out_bytes))
-
-
-def test_a_large_event_that_is_transformed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    raw = Large(("\\n",), "without index", SIZE_BYTES // 2).raw
-    outlined_s = turned(raw, "dify")[0]
-    for module in (event, event_stream):
-        monkeypatch.setattr(module, "LARGE_EVENT_BYTES", 1 << 40)
-    assert turned(raw, "dify")[0] > 2 * outlined_s
 
 
 @pytest.mark.attack("events: large, a server")

@@ -188,18 +188,6 @@ def test_an_event_has_a_limit_of_choices_and_calls(
     attack.check((is_failed and is_aggregation_failed) or count <= MAX_ENTRIES, (kind, count))
 
 
-def test_a_stream_that_relays_any_number_of_choices_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "has_too_many_entries", lambda _: False)
-    assert judged(wide(*WIDE[0], 80_000))[0] > 0.1
-
-
-def test_a_stream_without_pauses_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    raw = Flood(b":\n\n", BUFFER_BYTES).raw
-    before_s = min(turned(raw, BUFFER_BYTES)[0] for _ in range(3))  # without the other load of the machine
-    monkeypatch.setattr(stream_module, "TURN_LINES", 1 << 40)
-    assert turned(raw, BUFFER_BYTES)[0] > 4 * before_s
-
-
 def relayed(raw: bytes, cuts: list[int]) -> tuple[bytes, str, int]:
     stream, out, bounds = new_stream(), [], [0, *sorted(cuts), len(raw)]
     for start, end in pairwise(bounds):

@@ -247,18 +247,6 @@ async def test_no_trick_reaches_the_page(attack: Attack):
                 attack.check(not any(mark in answer for mark in trick.forbidden), (number, trick))
 
 
-async def test_the_tricks_find_what_a_session_receives():
-    """The words are those of the answers: each role with its own session receives one."""
-    own = {"host": HOST, "origin": f"http://{HOST}", "content-type": "application/json"}
-    async with opened() as servers:
-        for role, path, marks in (("viewer", "callers", OF_VIEWER), ("admin", "capture", OF_ADMIN)):
-            for number in (0, 1):
-                cookie = ("cookie", f"{COOKIE}={servers.sessions[number][role]}")
-                trick = Trick("GET", f"/llm/ui/api/{path}", (*own.items(), cookie), marks)
-                answer = await answer_of(servers, number, trick)
-                assert any(mark in answer for mark in marks)
-
-
 MIB = 1 << 20
 KNOWN = [f"gp-{sha256(b'%d' % number).hexdigest()[:43]}" for number in range(100)]
 """Keys that gatepass knows in clear: each is masked in all its spellings."""

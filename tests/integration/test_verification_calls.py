@@ -1,225 +1,110 @@
-"""Every host's check of a provider, model or credential, read as it reads it, within the time that it waits."""
+"""The check of each host's screen for a provider, read as the host reads it, over a model that refuses what it can.
+
+Sources: langgenius/dify-plugin-sdks (@8e8860b, @0021d0c) and dify-official-plugins (@02c5eec), lobehub/lobe-chat
+@1b316f8, n8n-io/n8n @0028232, danny-avila/LibreChat @003bf57, open-webui @004a45f, CherryHQ/cherry-studio @c7bb0e8.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from hashlib import sha256
+import json
+from array import array
+from base64 import b64decode
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from gatepass.clock import Clock
-from tests.integration.gateway import Answer, Ask, Gateway, gateway
-from tests.integration.lenient import Bare, Lenient
-from tests.integration.ragflow_readers import read
-from tests.integration.ragflow_requests import CHAT_MODEL, KEY, RANK_MODEL, Replay
-from tests.integration.scripted import Dialogue, Hold, Received, Scripted, Send, Wait, reply
-from tests.integration.strict_azure import DEPLOYMENTS, StrictAzure
-from tests.integration.test_strict_azure import expected
-from tests.integration.verification_requests import CHECK_MODEL, CHECKS, LIBRECHAT_S, LISTED, RAGFLOW, Check
-from tests.unit.clock import DrivenClock
-from tests.waiting import until
+from tests.integration.gateway import Answer, gateway
+from tests.integration.scripted import Scripted, Send, reply
+from tests.integration.strict_azure import DEPLOYMENTS, SPOKEN, TEXT, StrictAzure, score, vector
 
-NAMES = [CHECK_MODEL, *(deployment.name for deployment in DEPLOYMENTS)]
-PROFILES = ("dify", "librechat", "cherry_studio", "plain")
-KEYS = {"ragflow": KEY, **{name: f"gp-0123456789abcdef0123456789-{name}" for name in PROFILES}}
-KEYLESS = [replay for replay in RAGFLOW if "authorization" not in replay.headers]
-ROWS: tuple[Check | Replay, ...] = (*CHECKS, *(replay for replay in RAGFLOW if replay not in KEYLESS))
-"""test_ragflow_requests.py tests the reranker class of RAGFlow that sends no key."""
-
-HOSTS: Mapping[str, tuple[Check | Replay, ...]] = {
-    **{host: tuple(row for row in CHECKS if row.host == host) for host in dict.fromkeys(row.host for row in CHECKS)},
-    "RAGFlow": tuple(row for row in ROWS if isinstance(row, Replay)),
-}
-
-Answering = Callable[[Received], Dialogue]
-FAULTS = (AssertionError, AttributeError, LookupError, TypeError, ValueError)
-"""Errors of a host's own reader."""
+MODEL, NAMES = "o1", [deployment.name for deployment in DEPLOYMENTS]
+CHAT, EMBEDDINGS, RERANK, MODELS = "/v1/chat/completions", "/v1/embeddings", "/v1/rerank", "/v1/models"
+PING = {"model": MODEL, "messages": [{"role": "user", "content": "ping"}]}
+STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+SETTINGS = {"frequency_penalty": 0, "presence_penalty": 0, "temperature": 1, "top_p": 1}
+THINKING = {"thinking": {"type": "disabled"}, "chat_template_kwargs": {"enable_thinking": False, "thinking": False}}
+RANKED = {"model": "rr", "query": "What?", "documents": ["Carson City", "Washington, D.C."], "return_documents": True}
+VOICE = {"model": "tts-1", "input": "Test.", "voice": "alloy", "instruction": None, "response_format": "mp3"}
 
 
-def blocks(model: str) -> dict[str, Any]:
-    return {
-        "models": {CHECK_MODEL: {"upstream": "chat", "name": model}, "*": {"upstream": "chat"}},
-        "operations": {"rerank": {"upstream": "chat", "model": RANK_MODEL}},
-        "access": {
-            "keys": [
-                {"name": name, "hash": f"sha256:{sha256(key.encode()).hexdigest()}", "profile": name}
-                for name, key in KEYS.items()
-            ]
-        },
-    }
+def content(answer: Answer) -> Any:
+    return answer.json()["choices"][0]["message"]["content"]
 
 
-@asynccontextmanager
-async def serving(answer: Answering, model: str, clock: Clock | None = None) -> AsyncIterator[Gateway]:
-    async with (
-        Scripted(answer=answer) as upstream,
-        gateway(upstream=upstream.url, clock=clock, **blocks(model)) as gatepass,
-    ):
-        yield gatepass
+def streamed(answer: Answer) -> str:
+    """The AI SDK also fails a stream without a finish reason; Dify adds up the counts; comments are nothing."""
+    chunks = [json.loads(data) for data in answer.events if data != "[DONE]"]
+    choices = [chunk["choices"][0] for chunk in chunks if chunk["choices"]]
+    assert any(choice["finish_reason"] for choice in choices)
+    assert {choice["delta"].get("role") for choice in choices} <= {None, "assistant"}
+    assert all(isinstance(chunk["usage"]["total_tokens"], int) for chunk in chunks if chunk.get("usage"))
+    return "".join(choice["delta"].get("content") or "" for choice in choices)
 
 
-def deadline_s(row: Check | Replay) -> float:
-    return row.deadline_s if isinstance(row, Check) else row.within_s
+def vectors(answer: Answer) -> Any:
+    """openai-node asks for base64 and reads a list of floats as nothing."""
+    found = [entry["embedding"] for entry in answer.json()["data"]]
+    return [[*array("f", b64decode(one))] if isinstance(one, str) else one for one in found]
 
 
-def asking(gatepass: Gateway, row: Check | Replay, model: str, profile: str | None = None) -> Ask:
-    row = row.asking(model)
-    if isinstance(row, Replay):
-        return gatepass.ask(row.body, row.path, method=row.method, headers=row.headers)
-    key = {"authorization": f"Bearer {KEYS[profile or row.profile]}"}
-    return gatepass.ask(row.body, row.path, method=row.method, headers={**row.headers, **key})
+def ranks(answer: Answer) -> Any:
+    """Dify takes an echo of a document for an object."""
+    for result in answer.json()["results"]:
+        result.get("document", {}).get("text", "")
+    return {result["index"]: result["relevance_score"] for result in answer.json()["results"]}
 
 
-def fault(row: Check | Replay, answer: Answer) -> str | None:
-    """The text that the host shows, or reads as an answer, instead of the right one."""
-    try:
-        found, wanted = _read(row, answer)
-    except FAULTS as error:
-        return f"{type(error).__name__}: {error}"
-    return None if found == wanted else repr(found)
+def listed(answer: Answer) -> Any:
+    assert answer.headers["content-type"] == "application/json"  # aiohttp, of Open WebUI, requires it
+    assert all(isinstance(entry["created"], int) for entry in answer.json()["data"])  # LobeChat
+    return [entry["id"] for entry in answer.json()["data"]]
 
 
-def _read(row: Check | Replay, answer: Answer) -> tuple[Any, Any]:
-    if isinstance(row, Replay):
-        found = read(row.reads, answer.status, answer.headers, answer.body)
-        wanted = expected(row)
-        return found, NAMES if wanted == NAMES[1:] else wanted
-    found = row.reads(answer)
-    if row.gives == LISTED:
-        return sorted(found), sorted(NAMES)
-    return found, row.gives
-
-
-def faults(found: Mapping[str, str | None]) -> dict[str, str]:
-    return {name: reported for name, reported in found.items() if reported is not None}
-
-
-async def check(gatepass: Gateway, row: Check | Replay, model: str, profile: str | None = None) -> str | None:
-    async with asyncio.timeout(deadline_s(row)):
-        return fault(row, await asking(gatepass, row, model, profile).answer())
-
-
-UPSTREAMS: Mapping[str, tuple[Callable[[], Answering], str]] = {
-    "plain": (lambda: Lenient().answer, CHAT_MODEL),
-    "bare": (lambda: Bare().answer, CHAT_MODEL),
-    "strict": (lambda: StrictAzure().answer, CHAT_MODEL),
-    "streams alone": (lambda: StrictAzure().answer, "stream-only"),
-    "one default temperature": (lambda: StrictAzure().answer, "gpt-5"),
+SCORES = {index: score(text) for index, text in enumerate(RANKED["documents"])}
+Reads = Callable[[Answer], Any]
+CHECKS: dict[str, tuple[str, str, Any, Reads, Any]] = {
+    "Dify 0.6, chat": ("dify", CHAT, {**PING, "max_tokens": 5}, lambda one: one.json()["object"], "chat.completion"),
+    "Dify 1.x, chat": ("dify", CHAT, {**PING, "max_completion_tokens": 5}, content, TEXT),
+    "Dify 1.x, first message": ("dify", CHAT, {**PING, **THINKING, "stream": True, "user": "2b"}, streamed, TEXT),
+    "Dify, embedding": (
+        *("dify", EMBEDDINGS, {"input": "ping", "model": "e"}),
+        *(lambda one: ("model" in one.json(), vectors(one)), (True, [vector("ping", 3)])),
+    ),
+    "Dify, reranker": ("dify", RERANK, {**RANKED, "top_n": 2, "score_threshold": 0.8}, ranks, SCORES),
+    "Dify, voice": ("dify", "/v1/audio/speech", VOICE, lambda one: one.body, SPOKEN),
+    "LobeChat": ("plain", CHAT, {**PING, **SETTINGS, **STREAM, "user": "u1"}, streamed, TEXT),
+    "LobeChat, without streams": ("plain", CHAT, {**PING, **SETTINGS, "stream": False, "user": "u1"}, content, TEXT),
+    "n8n, a chain": ("plain", CHAT, {**PING, **SETTINGS, "response_format": {"type": "text"}}, content, TEXT),
+    "n8n, embedding": (
+        *("plain", EMBEDDINGS, {"model": "e", "input": ["hi"], "encoding_format": "base64"}),
+        *(vectors, [vector("hi", 3)]),
+    ),
+    "Cherry Studio": ("cherry_studio", CHAT, {**PING, **STREAM}, streamed, TEXT),
+    "LibreChat, models": ("librechat", f"{MODELS}?user=66f0c0ffee", None, listed, NAMES),
+    "Open WebUI, models": ("open_webui", MODELS, None, listed, NAMES),
 }
 
 
-@pytest.mark.parametrize("kind", UPSTREAMS)
-async def test_every_check_passes_over_each_upstream(kind):
-    make, model = UPSTREAMS[kind]
-    async with serving(make(), model) as gatepass:
-        found = {row.name: await check(gatepass, row, model) for row in ROWS}
-    assert faults(found) == {}
-
-
-@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("host", CHECKS)
 async def test_each_check_passes_over_a_model_that_streams_nothing_and_refuses_settings(host):
-    """The model is unknown: gatepass learns from its rejections while the host waits."""
-    found = {}
-    for row in HOSTS[host]:
-        async with serving(StrictAzure().answer, "o1") as gatepass:
-            found[row.name] = await check(gatepass, row, "o1")
-    assert faults(found) == {}
-
-
-WANT_THEIR_PROFILE = {"Dify 1.x, plugin: save a reranker", "Dify 1.x: save a voice"}
-"""Over an upstream that refuses what it does not know; the profile leaves out what Dify itself does not need there."""
-
-
-async def test_nearly_all_checks_pass_without_a_profile_too():
-    async with serving(StrictAzure().answer, "o1") as gatepass:
-        found = {row.name: await check(gatepass, row, "o1", "plain") for row in CHECKS}
-    assert faults(found).keys() == WANT_THEIR_PROFILE
-
-
-@dataclass(slots=True)
-class Thoughtful:
-    """A StrictAzure that refuses at once and answers when `done`."""
-
-    behind: StrictAzure = field(default_factory=StrictAzure)
-    done: asyncio.Event = field(default_factory=asyncio.Event)
-    thinking: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def answer(self, request: Received) -> Dialogue:
-        refused = len(self.behind.refusals)
-        dialogue = self.behind.answer(request)
-        if len(self.behind.refusals) > refused:
-            return dialogue
-        self.thinking.set()
-        return [Wait(self.done), *dialogue]
-
-
-def is_list(row: Check | Replay) -> bool:
-    return row.path.startswith(("/models", "/v1/models"))
-
-
-def patience_s(row: Check | Replay) -> float:
-    """One second less than the host waits, and a minute at most. Model lists have a separate bound."""
-    return 3.0 if is_list(row) else min(deadline_s(row) - 1.0, 60.0)
-
-
-async def answered_late(row: Check | Replay) -> Answer:
-    """The reply to `row` where the upstream's own comes after `patience_s` on the clock of gatepass."""
-    clock, azure = DrivenClock(), Thoughtful()
-    async with serving(azure.answer, "o1", clock) as gatepass:
-        answering = asyncio.create_task(asking(gatepass, row, "o1").answer())
-        thinking = asyncio.create_task(azure.thinking.wait())
-        await asyncio.wait((answering, thinking), return_when=asyncio.FIRST_COMPLETED)
-        await clock.advance(patience_s(row))
-        azure.done.set()
-        thinking.cancel()
-        return await answering
-
-
-@pytest.mark.parametrize("host", HOSTS)
-async def test_check_passes_just_within_the_clients_timeout(host):
-    found = {row.name: fault(row, await answered_late(row)) for row in HOSTS[host]}
-    assert faults(found) == {}
-
-
-async def listed_without(row: Check | Replay) -> tuple[float, list[str]]:
-    """Return when the list arrives and what it contains, if the upstream never sends its own list."""
-    clock = DrivenClock()
-    async with serving(lambda _: [Hold()], CHAT_MODEL, clock) as gatepass:
-        answering = asyncio.create_task(asking(gatepass, row, CHAT_MODEL).answer())
-        await until(lambda: gatepass.state.in_flight.busy == 1)
-        begun_s = clock.now()
-        while not answering.done() and clock.now() < begun_s + deadline_s(row):
-            await clock.advance(0.5)
-        waited_s = clock.now() - begun_s
-        return waited_s, [entry["id"] for entry in (await answering).json()["data"]]
-
-
-@pytest.mark.parametrize("host", [host for host, rows in HOSTS.items() if any(map(is_list, rows))])
-async def test_model_list_is_returned_in_time_if_an_upstream_hangs(host):
-    """The list contains the configured models. LibreChat waits for five seconds, the others for ten or more."""
-    for row in filter(is_list, HOSTS[host]):
-        waited_s, names = await listed_without(row)
-        assert waited_s < LIBRECHAT_S <= deadline_s(row)
-        assert names == [CHECK_MODEL]
-
-
-FLOOR = {
-    "message": "Invalid 'max_output_tokens': integer below minimum value. Expected a value >= 16, but got 5 instead.",
-    "type": "invalid_request_error",
-    "param": "max_output_tokens",
-    "code": "integer_below_min_value",
-}
+    profile, path, document, read, wanted = CHECKS[host]
+    operations = {"rerank": {"upstream": "chat", "model": "rr"}}
+    async with (
+        Scripted(answer=StrictAzure().answer) as upstream,
+        gateway(upstream=upstream.url, models={"*": {"upstream": "chat"}}, operations=operations) as gp,
+    ):
+        method = "GET" if document is None else "POST"
+        answer = await gp.ask(document, f"/for/{profile}{path}", method=method).answer()
+    assert (answer.status, read(answer)) == (200, wanted)
 
 
 async def test_minimum_of_tokens_is_reported_with_the_words_that_dify_retries():
     """Its plugin looks for them in the text of the reply (dify-official-plugins#1694) and repeats with 16."""
-    row = next(row for row in CHECKS if row.host == "Dify" and row.is_chat)
-    async with serving(lambda _: [Send(reply({"error": FLOOR}, 400))], CHAT_MODEL) as gatepass:
-        answer = await asking(gatepass, row, CHAT_MODEL).answer()
+    words = "Invalid 'max_output_tokens': integer below minimum value. Expected a value >= 16, but got 5 instead."
+    floor = {"message": words, "type": "invalid_request_error", "code": "integer_below_min_value"}
+    async with Scripted([Send(reply({"error": floor}, 400))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask({**PING, "max_completion_tokens": 5}, "/for/dify" + CHAT).answer()
     assert answer.status == 400
     assert "Invalid 'max_output_tokens'" in answer.body.decode()
     assert "integer_below_min_value" in answer.body.decode()
@@ -227,13 +112,6 @@ async def test_minimum_of_tokens_is_reported_with_the_words_that_dify_retries():
 
 async def test_empty_authorization_header_is_accepted_without_configured_keys():
     """Dify's embedding and rerank classes send `Authorization: ` for a field that was left empty."""
-    rows = [row for row in CHECKS if row.host == "Dify" and row.path in ("/v1/embeddings", "/v1/rerank")]
-    keyless = {name: block for name, block in blocks(CHAT_MODEL).items() if name != "access"}
-    async with (
-        Scripted(answer=Lenient().answer) as upstream,
-        gateway(upstream=upstream.url, **keyless) as gatepass,
-    ):
-        for row in rows:
-            headers = {**row.headers, "authorization": ""}
-            assert fault(row, await gatepass.ask(row.body, row.path, headers=headers).answer()) is None
-    assert len(rows) == 4
+    async with Scripted(answer=StrictAzure().answer) as upstream, gateway(upstream=upstream.url) as gp:
+        body, headers = CHECKS["Dify, embedding"][2], {"content-type": "application/json", "authorization": ""}
+        assert (await gp.ask(body, EMBEDDINGS, headers=headers).answer()).status == 200
