@@ -128,22 +128,6 @@ def _totals_stream(headers: Mapping[str, str], body: bytes) -> str:
     return _chat_stream(headers, body)
 
 
-def counted_by_chat(headers: Mapping[str, str], body: bytes, own: Callable[[str], int]) -> int:
-    """The chat class's count: for each chunk with choices its usage, or what `own` estimates for its text."""
-    total = 0
-    for chunk in chunks(headers, body):
-        if chunk["choices"]:
-            total += _total(chunk) or own(chunk["choices"][0]["delta"].get("content") or "")
-    return total
-
-
-def counted_by_tools(headers: Mapping[str, str], body: bytes, own: Callable[[str], int]) -> int:
-    """The count of one round of the tool loop, and of the LiteLLM classes: the last usage, where any came."""
-    reply = list(chunks(headers, body))
-    reported = [_total(chunk) for chunk in reply if _total(chunk)]
-    return reported[-1] if reported else counted_by_chat(headers, body, own)
-
-
 def _vision_stream(headers: Mapping[str, str], body: bytes) -> str:
     """It reads `choices[0]` of every chunk, and `usage` of the last chunk."""
     text = ""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
+from tests.integration.answers import DONE, EVENTS, delta
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.scripted import (
     Dialogue,
@@ -19,7 +19,6 @@ from tests.integration.scripted import (
     begin_stream,
     chunk,
     event,
-    reply,
     stream,
 )
 from tests.waiting import at_rest
@@ -91,13 +90,6 @@ async def test_stream_that_is_an_error_has_its_true_status(case):
     assert len(upstream.received) == 1
 
 
-async def test_a_client_that_requires_the_stream_gets_it_byte_for_byte():
-    async with Scripted([Send(stream(*EVENTS))]) as upstream, serving(upstream) as gp:
-        answer = await gp.ask({**HELLO, "stream": True}).answer()
-    assert (answer.status, answer.body) == (200, b"".join(EVENTS))
-    assert "x-gatepass-adapted" not in answer.headers
-
-
 @pytest.mark.parametrize("kind", ["text/event-stream", "text/plain", "application/json"])
 async def test_an_unrequested_stream_becomes_one_reply(kind):
     lines = b"\xef\xbb\xbf" + b"".join(EVENTS).replace(b"\n", b"\r\n") + b"\r\n"
@@ -108,24 +100,6 @@ async def test_an_unrequested_stream_becomes_one_reply(kind):
     assert (answer.status, answer.json()["choices"][0]["message"]["content"]) == (200, "hi")
     assert answer.headers["x-gatepass-adapted"] == "stream=aggregate"
     assert len(upstream.received) == 1
-
-
-async def test_cumulative_texts_are_cut_for_known_upstreams():
-    texts = ["The answer", "The answer is", "The answer is forty", "The answer is forty-two."]
-    events = [*(delta(content=text) for text in texts), delta("stop"), DONE]
-    async with Scripted([Send(stream(*events))]) as upstream:
-        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "repair": {"cumulative": True}}}
-        async with gateway(upstreams=upstreams, models=MODELS) as gp:
-            answer = await gp.ask(HELLO).answer()
-    assert answer.json()["choices"][0]["message"]["content"] == texts[-1]
-
-
-@pytest.mark.parametrize(("kind", "relayed"), [("text/event-stream", "application/json"), ("text/plain", "text/plain")])
-async def test_a_document_that_is_labelled_a_stream_is_one_all_the_same(kind, relayed):
-    async with Scripted([Send(reply(COMPLETION, content_type=kind))]) as upstream, serving(upstream) as gp:
-        answer = await gp.ask(HELLO).answer()
-    assert (answer.status, answer.json()) == (200, COMPLETION)
-    assert answer.headers["content-type"] == relayed
 
 
 async def test_after_done_and_after_an_error_nothing_is_waited_for():

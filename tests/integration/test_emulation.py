@@ -9,7 +9,7 @@ import pytest
 
 from gatepass.proxy.client_response import EVERY_S, SYNTHESIZED_HOLD_S
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import HELLO, JSON, gateway
+from tests.integration.gateway import HELLO, gateway
 from tests.integration.scripted import Dialogue, Fin, Hold, Rst, Scripted, Send, Wait, head, reply
 from tests.unit.clock import DrivenClock, settle
 from tests.waiting import until
@@ -50,21 +50,6 @@ async def test_model_without_streams_is_called_for_a_whole_reply():
     assert (plain.status, plain.json()) == (200, COMPLETION)
     assert [request.json().get("stream") for request in upstream.received] == [False, None]
     assert upstream.received[0].header("accept") == "application/json"
-
-
-async def test_calls_without_ids_get_one_each_in_every_message():
-    """Also where a client sends one x-request-id for its whole conversation."""
-    called = [{"type": "function", "function": {"name": name, "arguments": "{}"}} for name in ("a", "b", "c")]
-    choice = {"index": 0, "message": {"role": "assistant", "tool_calls": called}, "finish_reason": "tool_calls"}
-    async with (
-        Scripted([Send(reply({**COMPLETION, "choices": [choice]}))]) as upstream,
-        one_at(upstream, None) as gp,
-    ):
-        answers = [await gp.ask(STREAMED, headers={**JSON, "x-request-id": "talk-7"}).answer() for _ in range(2)]
-    chunks = [chunk for answer in answers for chunk in map(json.loads, answer.events[:-1])]
-    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
-    ids = [one["id"] for delta in deltas for one in delta.get("tool_calls", ()) if "id" in one]
-    assert len(ids) == len(set(ids)) == 6
 
 
 @pytest.mark.parametrize("status", [404, 503])
@@ -132,49 +117,6 @@ async def test_an_error_after_the_head_is_the_streams_last_event(case):
     assert (answer.status, answer.whole, answer.error["code"]) == (200, True, code)
     assert answer.events == [json.dumps({"error": answer.error}, separators=(",", ":"), ensure_ascii=False)]
     assert answer.body.startswith(COMMENT * 2 + b"data: ")
-
-
-async def test_while_only_comments_went_out_a_refusal_still_causes_a_rule():
-    go, clock = asyncio.Event(), DrivenClock()
-    words = "Unsupported parameter: 'temperature' is not supported with this model."
-    refusal = {"error": {"message": words, "param": "temperature", "code": "unsupported_parameter"}}
-    dialogues: tuple[Dialogue, Dialogue] = ([Wait(go), Send(reply(refusal, 400))], [Send(reply(COMPLETION))])
-    async with (
-        Scripted(*dialogues) as upstream,
-        one_at(upstream, clock) as gp,
-        gp.ask({**STREAMED, "temperature": 0.2}) as ask,
-    ):
-        await upstream.requested()
-        await comments(ask, clock, 1)
-        go.set()
-        answer = await ask.answer()
-    assert ["temperature" in request.json() for request in upstream.received] == [True, False]
-    assert (text_of(answer.events), answer.events[-1]) == ("hi", "[DONE]")
-
-
-async def test_while_only_comments_went_out_an_expired_token_is_renewed():
-    go, clock = asyncio.Event(), DrivenClock()
-    tokens = iter(["tok-first-1", "tok-second-2", "tok-third-3"])
-
-    def mint(_):
-        return [Send(reply({"access_token": next(tokens), "expires_in": 300}))]
-
-    def serve(request):
-        expired = request.header("authorization") == "Bearer tok-first-1"
-        return [Wait(go), Send(reply(b"", 401))] if expired else [Send(reply(COMPLETION))]
-
-    async with Scripted(answer=mint) as issuer, Scripted(answer=serve) as upstream:
-        credential = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "a-long-secret"}
-        upstreams = {"chat": {"base_url": upstream.url, "credential": "corp"}}
-        async with (
-            gateway(upstreams=upstreams, credentials={"corp": credential}, models=MODELS, clock=clock) as gp,
-            gp.ask(STREAMED) as ask,
-        ):
-            await upstream.requested()
-            await comments(ask, clock, 2)
-            go.set()
-            answer = await ask.answer()
-    assert (text_of(answer.events), len(upstream.received)) == ("hi", 2)
 
 
 async def test_while_only_comments_went_out_the_next_target_may_answer():
@@ -250,14 +192,3 @@ async def test_unrequested_whole_reply_becomes_a_stream():
         assert answer.headers["x-gatepass-adapted"].startswith("stream=synth")
         assert json.loads(answer.events[-2])["usage"] == COMPLETION["usage"]
         assert len(upstream.received) == 1
-
-
-@pytest.mark.parametrize(("stream", "asked"), [("auto", HELLO), ("emulate", STREAMED)])
-async def test_stream_options_of_a_rule_are_not_sent_without_a_stream(stream, asked):
-    models = {"m": {"upstream": "chat", "stream": stream, "rules": {"set": {"stream_options.include_usage": True}}}}
-    async with (
-        Scripted(answer=lambda _: [Send(reply(COMPLETION))]) as upstream,
-        gateway(upstream=upstream.url, models=models) as gp,
-    ):
-        assert (await gp.ask({**asked, "model": "m"}).answer()).status == 200
-    assert "stream_options" not in upstream.received[0].json()

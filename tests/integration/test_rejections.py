@@ -36,6 +36,7 @@ FORMS = {
         reply({"error": {"message": "forbidden", "code": "denied"}}, 403), {"statuses": [403]}, 403, "denied"
     ),
     "a code in a 200": RejectionForm(reply({"code": "A0230", "msg": "the session is over"}), {"codes": ["A0230"]}),
+    "words in a 200": RejectionForm(reply({"code": 401, "msg": "token expired"})),
     "a number in a 400": RejectionForm(
         reply({"errorCode": 40101, "errorMessage": "no session"}, 400), {"codes": [40101]}, 400
     ),
@@ -162,6 +163,24 @@ async def test_upstream_that_rejects_every_token_causes_few_logins(has_worked):
         assert [(await asked(gp)).status for _ in range(20)] == [401] * 20
         assert len(firm.minted) == 2
         assert len(firm.chat.received) == has_worked + 20 + 1
+
+
+async def test_many_401s_at_once_are_one_new_token_and_no_failure():
+    refuses = asyncio.Event()
+    async with Firm(FORMS["a 401"]) as firm:
+
+        def answer(request: Received) -> Dialogue:
+            dialogue = firm._serve(request)
+            return dialogue if firm.shown[-1:] != ["1"] else [Wait(refuses), *dialogue]
+
+        firm.chat = Scripted(answer=answer)
+        async with firm.chat, gateway(**firm.blocks()) as gp:
+            firm.revoked.add("token-number-1")
+            asking = [asyncio.create_task(asked(gp)) for _ in range(40)]
+            await firm.chat.requested(40)
+            refuses.set()
+            assert {answer.status for answer in await asyncio.gather(*asking)} == {200}
+        assert (firm.shown.count("1"), firm.shown.count("2"), len(firm.minted)) == (40, 40, 2)
 
 
 @pytest.mark.parametrize("form", ["a 403", "a code in a 200", "a number in a 400"])
