@@ -24,7 +24,8 @@ PING = {"model": MODEL, "messages": [{"role": "user", "content": "ping"}]}
 STREAM = {"stream": True, "stream_options": {"include_usage": True}}
 SETTINGS = {"frequency_penalty": 0, "presence_penalty": 0, "temperature": 1, "top_p": 1}
 THINKING = {"thinking": {"type": "disabled"}, "chat_template_kwargs": {"enable_thinking": False, "thinking": False}}
-RANKED = {"model": "rr", "query": "What?", "documents": ["Carson City", "Washington, D.C."], "return_documents": True}
+CAPITALS = ["Carson City", "Washington, D.C."]
+RANKED = {"model": "rr", "query": "What?", "documents": CAPITALS, "return_documents": True}
 VOICE = {"model": "tts-1", "input": "Test.", "voice": "alloy", "instruction": None, "response_format": "mp3"}
 
 
@@ -61,7 +62,7 @@ def listed(answer: Answer) -> Any:
     return [entry["id"] for entry in answer.json()["data"]]
 
 
-SCORES = {index: score(text) for index, text in enumerate(RANKED["documents"])}
+SCORES = {index: score(text) for index, text in enumerate(CAPITALS)}
 Reads = Callable[[Answer], Any]
 CHECKS: dict[str, tuple[str, str, Any, Reads, Any]] = {
     "Dify 0.6, chat": ("dify", CHAT, {**PING, "max_tokens": 5}, lambda one: one.json()["object"], "chat.completion"),
