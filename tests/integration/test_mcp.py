@@ -112,6 +112,13 @@ async def test_a_reply_without_content_has_no_body(status, text):
         assert (await post(gp, INITIALIZED).answer()).status == status
 
 
+async def test_a_text_without_a_reader_keeps_no_connection():
+    dialogue: Dialogue = [Send(head(202, content_length="8") + b"Acc"), Hold()]
+    async with Scripted(dialogue) as upstream, gateway(**servers(upstream)) as gp:
+        assert (await post(gp, INITIALIZED).answer()).status == 202
+        await until(lambda: not gp.state.upstreams["mcp/tools"].transport.counts.busy)
+
+
 async def test_progress_passes_as_it_arrives_and_a_piece_of_an_event_too():
     go_on = asyncio.Event()
     first = b'event: message\nid: 1\ndata: {"method":"notifications/progress"}\n\n'
@@ -126,6 +133,13 @@ async def test_progress_passes_as_it_arrives_and_a_piece_of_an_event_too():
         go_on.set()
         got = await ask.answer()
     assert (got.body, got.whole) == (first + b'data: {"id":"call-1"}\n\n', True)
+
+
+async def test_a_delete_ends_a_session():
+    async with Scripted([Send(reply(b""))]) as upstream, gateway(**servers(upstream)) as gp:
+        got = await gp.ask(None, PATH, method="DELETE", headers={"mcp-session-id": "s-1"}).answer()
+    assert (got.status, upstream.received[0].method) == (200, "DELETE")
+    assert upstream.received[0].header("mcp-session-id") == "s-1"
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 500])
@@ -273,6 +287,18 @@ async def test_insufficient_scope_passes_without_its_challenge():
     assert b"corp.example" not in got.body
 
 
+async def test_a_401_renews_the_token_and_starts_no_login_whatever_its_challenge_states():
+    refusal = [Send(reply(b"", 401, www_authenticate='Bearer error="insufficient_scope", scope="files:write"'))]
+    async with (
+        Scripted(minted("old-token-4711"), minted("new-token-4711")) as issuer,
+        Scripted(refusal) as upstream,
+        gateway(**with_token(issuer, upstream)) as gp,
+    ):
+        got = await post(gp, CALL).answer()
+    assert (got.status, len(upstream.received)) == (200, 2)
+    assert got.json()["error"]["data"]["hop"] == "upstream:mcp/tools"
+
+
 @pytest.mark.parametrize(
     ("refusal", "rejection"),
     [
@@ -391,6 +417,19 @@ async def test_a_request_that_names_two_sessions_is_refused():
     assert len(upstream.received) == len(KEYS)
 
 
+async def test_a_session_that_replaces_another_one_belongs_to_the_caller_too():
+    sessions = iter(["s-1", "s-2", "s-2"])
+
+    def answer(request: Received) -> Dialogue:
+        return [Send(reply(RESULT, mcp_session_id=next(sessions)))]
+
+    async with Scripted(answer=answer) as upstream, gateway(**servers(upstream), access=ACCESS) as gp:
+        await post(gp, INITIALIZE, **key("anna")).answer()
+        await post(gp, INITIALIZE, mcp_session_id="s-1", **key("anna")).answer()
+        assert (await post(gp, mcp_session_id="s-2", **key("anna")).answer()).status == 200
+        assert (await post(gp, mcp_session_id="s-2", **key("otto")).answer()).status == 404
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -465,6 +504,13 @@ async def test_a_body_that_is_too_large_is_refused():
         got = await post(gp, {**LIST, "pad": "x" * 3_000}).answer()
     assert (got.status, got.json()["error"]["data"]["code"], upstream.received) == (413, "body_too_large", [])
     assert "limits.body_bytes" in got.json()["error"]["message"]
+
+
+async def test_a_base_path_precedes_the_path_of_a_server():
+    server = {"base_path": "/llm", "drain_timeout_s": 0}
+    async with Scripted([Send(reply(RESULT))]) as upstream, gateway(**servers(upstream), server=server) as gp:
+        assert (await gp.ask(LIST, f"/llm{PATH}", headers=ACCEPT).answer()).json() == RESULT
+        assert (await gp.ask(LIST, PATH, headers=ACCEPT).answer()).status == 404
 
 
 @pytest.mark.parametrize("path", ["/v1/mcp/tools", "/mcp/tools/mcp", "/v1/mcp"])

@@ -87,6 +87,16 @@ async def test_an_error_event_before_an_answer_is_an_error_with_its_bytes(begun,
     assert (answered.status, answered.body) == (529, OVERLOADED)
 
 
+async def test_an_error_event_of_anthropic_passes_unchanged_and_is_a_failure(caplog):
+    caplog.set_level("INFO", "gatepass.access")
+    sent = b"".join(events()[:4]) + OVERLOADED_EVENT
+    async with Scripted([Send(stream(sent, end=b"")), Fin()]) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await gp.ask(ASKED, PATH, headers=VERSION).answer()
+    assert (answered.status, answered.whole, answered.body) == (200, True, sent)
+    (line,) = [one.fields for one in caplog.records if one.getMessage() == "request"]
+    assert (line["outcome"], line["code"], line["hop"]) == ("error", "upstream_error", "upstream:chat")
+
+
 FIELDS = (("request-id", "req_011"), ("anthropic-ratelimit-tokens-limit", "5"), ("x-ratelimit-reset-tokens", "7s"))
 
 
@@ -167,6 +177,20 @@ async def test_a_message_without_a_stop_reason_gets_one(document, reason, has_de
 
 COUNT = f"{PATH}/count_tokens"
 ASKED_COUNT = {"model": "m", "messages": ASKED["messages"]}
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+async def test_an_upstream_without_counts_is_a_404_and_serves_messages(status):
+    def respond(request):
+        if request.target.startswith("/v1/messages/count_tokens"):
+            return [Send(reply({"detail": "Not Found"}, status))]
+        return answer()(request)
+
+    async with Scripted(answer=respond) as upstream, gateway(upstream=upstream.url) as gp:
+        counted = await gp.ask(ASKED_COUNT, COUNT, headers=VERSION).answer()
+        after = await gp.ask(WHOLE, PATH, headers=VERSION).answer()
+    assert (counted.status, counted.json()["type"]) == (404, "error")
+    assert (after.status, after.json()) == (200, MESSAGE)
 
 
 # --- who may, and with which token -----------------------------------------------------------------------------------
@@ -260,6 +284,19 @@ async def test_the_token_goes_up_as_x_api_key_without_a_prefix(kind, tmp_path):
     assert upstream.received[0].header("authorization") is None
 
 
+async def test_a_refused_token_is_explained_and_its_error_is_not_that_of_the_client():
+    refused = error("authentication_error", "invalid x-api-key", 401)
+    async with Scripted([Send(refused)]) as upstream:
+        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "credential": "corp"}}
+        credentials = {"corp": {"type": "static", "token": "minted-0123456789"}}
+        async with gateway(upstreams=upstreams, credentials=credentials) as gp:
+            answered = await gp.ask(WHOLE, PATH, headers=VERSION).answer()
+    kind, text = code_of(answered)
+    assert (answered.status, kind) == (401, "authentication_error")
+    assert text.startswith('The upstream "chat"')
+    assert "credential 'corp'" in text
+
+
 async def test_an_error_with_a_secret_is_written_anew():
     secret = "minted-0123456789"
     sent = error("invalid_request_error", f"no {secret}", 400)
@@ -297,6 +334,21 @@ async def test_a_batch_of_messages_passes_unchanged(method, rest, up):
     assert body is None or received.json() == body
 
 
+async def test_results_of_a_batch_pass_and_its_errors_have_anthropics_form():
+    lines = b'{"custom_id":"a","result":{"type":"errored","error":{"type":"error"}}}\n' * 3
+    sent = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-jsonl\r\ncontent-length: %d\r\n\r\n%b" % (len(lines), lines)
+    unknown = error("not_found_error", "Batch not found", 404)
+    other = reply({"detail": "Not Found"}, 404)
+    async with Scripted([Send(sent)], [Send(unknown)], [Send(other)]) as upstream, gateway(upstream=upstream.url) as gp:
+        answers = [
+            await gp.ask(None, f"{BATCHES}/b{rest}", method="GET", headers=VERSION).answer()
+            for rest in ("/results", "", "")
+        ]
+    assert [one.status for one in answers] == [200, 404, 404]
+    assert (answers[0].body, answers[1].body) == (lines, unknown.partition(b"\r\n\r\n")[2])
+    assert answers[2].json()["error"]["type"] == "not_found_error"
+
+
 # --- what stays alive, and what is recorded --------------------------------------------------------------------------
 
 
@@ -315,6 +367,16 @@ async def test_a_waiting_client_receives_pings():
         go.set()
         answered = await ask.answer()
     assert answered.body == PING * 2 + begun + rest
+
+
+async def test_the_log_has_the_usage_of_a_stream(caplog):
+    caplog.set_level("INFO", "gatepass.access")
+    async with Scripted(answer=answer()) as upstream, gateway(upstream=upstream.url) as gp:
+        await gp.ask(ASKED, PATH, headers=VERSION).answer()
+        await gp.ask(WHOLE, PATH, headers=VERSION).answer()
+    lines = [one.fields for one in caplog.records if one.name == "gatepass.access"]
+    assert [(one["operation"], one["model"], one["outcome"]) for one in lines] == [("messages", "m", "ok")] * 2
+    assert [one["usage"] for one in lines] == [{"prompt_tokens": 20, "completion_tokens": 7, "cached_tokens": 5}] * 2
 
 
 async def test_doctor_calls_messages_with_their_version():

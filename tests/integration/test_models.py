@@ -130,6 +130,17 @@ async def test_without_any_list_the_upstreams_error_is_reported():
     assert found == expected
 
 
+async def test_failing_upstream_does_not_remove_models_of_others():
+    async with Scripted([Rst()]) as chat, Scripted(EMBEDDERS) as embed:
+        upstreams = {"chat": {"base_url": chat.url}, "embed": {"base_url": embed.url}}
+        blocks: dict[str, Any] = {
+            "operations": {"embeddings": {"upstream": "embed"}},
+            "models": {"*": {"upstream": "chat"}},
+        }
+        async with gateway(upstreams=upstreams, **blocks) as gp:
+            assert ids(await listed(gp)) == ["bge-m3", "small"]
+
+
 async def test_an_upstream_that_hangs_is_waited_for_eight_seconds():
     """Clients verify a provider by this call within ten (RAGFlow's provider check)."""
     clock = DrivenClock()
@@ -162,6 +173,18 @@ async def test_first_upstream_list_is_awaited_four_seconds_if_models_are_configu
     assert len(upstream.received) == 1
 
 
+async def test_a_failure_is_remembered_for_a_few_seconds():
+    clock = DrivenClock()
+    busy = [Send(reply({"error": {"message": "boom"}}, 500))]
+    async with Scripted(busy, LIST) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
+        for _ in range(3):
+            assert (await listed(gp))[0] == 500
+            await clock.advance(FAILED_S / 4)
+        assert len(upstream.received) == 1
+        await clock.advance(FAILED_S / 4)
+        assert ids(await listed(gp)) == ["org/large", "small"]
+
+
 async def test_a_disconnect_stops_no_other_request_for_the_list():
     release = asyncio.Event()
     async with Scripted([Wait(release), *LIST]) as upstream, gateway(upstream=upstream.url) as gp:
@@ -187,6 +210,17 @@ async def test_model_list_is_requested_with_a_token_that_is_renewed():
         shown = [request.header("authorization") for request in upstream.received]
         assert shown == ["Bearer list-token-1", "Bearer list-token-2"]
         assert len(issuer.received) == 2
+
+
+async def test_without_a_token_the_list_is_an_error():
+    async with Scripted([Send(reply({"error": "invalid_client"}, 401))]) as issuer, Scripted(LIST) as upstream:
+        login = {"type": "http_json", "url": issuer.url}
+        upstreams = {"chat": {"base_url": upstream.url, "credential": "corp"}}
+        async with gateway(upstreams=upstreams, credentials={"corp": login}) as gp:
+            answer = await gp.ask(None, "/v1/models", method="GET").answer()
+        assert (answer.status, answer.error["code"]) == (503, "token_unavailable")
+        assert answer.error["hop"] == "credential:corp"
+        assert upstream.connections == 0
 
 
 async def test_invalid_entries_are_skipped_and_a_bare_list_is_read():

@@ -19,6 +19,7 @@ from tests.integration.scripted import (
     Scripted,
     Send,
     Wait,
+    event,
     head,
     reply,
     stream,
@@ -140,6 +141,14 @@ async def test_a_key_for_some_models_runs_no_file_of_others_whatever_its_body_st
         answer = await gp.ask(body, path, method=method, headers=headers).answer()
     assert (answer.status, answer.error["code"]) == (403, "operation_not_allowed")
     assert upstream.received == []
+
+
+async def test_the_suffix_of_a_listed_name_is_undone_in_a_form():
+    async with Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream, gateway(upstream=upstream.url) as gp:
+        path = "/for/ragflow/v1/audio/transcriptions"
+        answer = await gp.ask(form(model="foo___whisper"), path, headers=FORM).answer()
+    assert answer.status == 200, answer.body
+    assert upstream.received[0].body == form(model="foo")
 
 
 @pytest.mark.parametrize(("sent", "status"), [(b"ID3\x04" + bytes(9000), 200), (b"{" + bytes(50), 200), (b"", 502),
@@ -290,6 +299,22 @@ async def test_speech_that_breaks_off_breaks_the_connection():
     assert b"error" not in answered.body
 
 
+@pytest.mark.parametrize(
+    ("answer", "status", "code"),
+    [
+        (reply({"error": {"message": "no such voice"}}, 400), 400, "upstream_error"),
+        (reply({"error": {"message": "no such voice", "code": "x"}}), 502, "x"),
+        (reply(b"<html><title>Log in</title></html>", content_type="text/html"), 502, "upstream_html"),
+        (reply(b"", content_type="application/json"), 502, "upstream_empty"),
+    ],
+)
+async def test_error_in_every_known_form_is_detected(answer, status, code):
+    async with Scripted(answer=lambda _: [Send(answer)]) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await gp.ask({"model": "tts", "input": "a"}, "/v1/audio/speech").answer()
+    assert answered.status == status
+    assert answered.error["code"] == code
+
+
 DELETED, CANCELLED = ("DELETE", "/v1/files/file-1"), ("POST", "/v1/batches/b-1/cancel")
 LISTED, CREATED = ("GET", "/v1/files"), ("POST", "/v1/batches")
 EMPTY_JSON = {"content_type": "application/json"}
@@ -362,6 +387,17 @@ async def test_a_deletion_whose_reply_may_be_cut_off_is_an_error():
     assert (answer.status, answer.error["code"]) == (502, "upstream_empty")
 
 
+async def test_the_connection_of_a_reply_without_a_body_serves_the_next_request():
+    answers = iter([head(204), head(205, content_length="0"), head(202, content_length="0"), reply({"id": "file-1"})])
+    async with Scripted(answer=lambda _: [Send(next(answers))]) as upstream, gateway(upstream=upstream.url) as gp:
+        for status in (204, 205, 202):
+            async with gp.ask(None, "/v1/files/file-1", method="DELETE", headers={}) as ask:
+                assert await ask.head() == status
+        answer = await gp.ask(None, "/v1/files/file-1", method="GET", headers={}).answer()
+    assert (answer.status, answer.json()) == (200, {"id": "file-1"})
+    assert {one.connection for one in upstream.received} == {upstream.received[0].connection}
+
+
 async def test_images_and_moderations_go_to_the_upstreams_of_their_operations():
     async with Scripted(answer=lambda _: [Send(reply({"data": [{"b64_json": "eA=="}]}))]) as upstream:
         upstreams = {name: {"base_url": f"{upstream.url}/{name}"} for name in ("chat", "draw", "judge")}
@@ -429,3 +465,40 @@ async def test_a_stream_of_responses_passes_byte_for_byte(path):
     assert (answer.status, answer.body, answer.whole) == (200, b"".join(EVENTS), True)
     assert upstream.received[0].target == "/v1/responses"
     assert upstream.received[0].header("accept") == "text/event-stream"
+
+
+async def test_response_is_whole_if_the_client_requested_no_stream():
+    response: dict[str, Any] = {"id": "r", "object": "response", "status": "completed", "output": [], "error": None}
+    async with Scripted(answer=lambda _: [Send(reply(response))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask({"model": "m", "input": "Hi"}, "/v1/responses").answer()
+    assert answer.json() == response
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        stream(b'event: error\ndata: {"type":"error","code":"x","message":"no quota left"}\n\n'),
+        reply({"error": {"message": "no quota left"}}, 429),
+        reply({"object": "response", "output": [], "error": {"message": "no quota left"}}),
+    ],
+)
+async def test_a_failure_before_the_first_byte_has_a_status(answer):
+    async with Scripted(answer=lambda _: [Send(answer)]) as upstream, gateway(upstream=upstream.url) as gp:
+        answered = await gp.ask(ASKED, "/v1/responses").answer()
+    assert answered.status >= 400
+    assert "no quota left" in answered.error["message"]
+
+
+async def test_reply_that_is_not_a_response_is_an_error_for_a_stream_too():
+    answers = iter([reply({"choices": []}), reply([]), reply({"choices": []})])
+    async with Scripted(answer=lambda _: [Send(next(answers))]) as upstream, gateway(upstream=upstream.url) as gp:
+        reported = [(await gp.ask(ASKED, "/v1/responses").answer()).error["code"] for _ in range(2)]
+        other = await gp.ask({**ASKED, "stream": False}, "/v1/responses").answer()
+    assert [*reported, other.error["code"]] == ["upstream_invalid"] * 3
+
+
+async def test_a_transcript_that_is_streamed_passes_event_by_event():
+    events = [event({"type": "transcript.text.delta", "delta": "yo"}), event({"type": "transcript.text.done"})]
+    async with Scripted(answer=lambda _: [Send(stream(*events))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask(form(), "/v1/audio/transcriptions", headers=FORM).answer()
+    assert answer.body == b"".join(events)

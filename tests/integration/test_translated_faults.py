@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,14 +12,17 @@ import click
 import pytest
 
 from gatepass.cli.story_lines import story_lines
+from gatepass.proxy.client_response import EVERY_S
 from gatepass.server.pages import own_part
 from tests.integration.gateway import Answer, gateway
+from tests.integration.issuer import corp, minted
 from tests.integration.scripted import (
     LAST_CHUNK,
     Dialogue,
     Fin,
     Scripted,
     Send,
+    Wait,
     begin_stream,
     chunk,
     event,
@@ -26,6 +30,7 @@ from tests.integration.scripted import (
     stream,
 )
 from tests.integration.test_translated_messages import ANSWER, STREAMED, VERSION, a_chunk, a_completion, over_chat
+from tests.unit.clock import DrivenClock
 
 PATHS = {"messages": "/v1/messages", "responses": "/v1/responses"}
 BODIES: dict[str, dict[str, Any]] = {"messages": STREAMED, "responses": {"model": "m", "input": "Hi", "stream": True}}
@@ -210,6 +215,25 @@ async def test_a_harmless_fault_leaves_the_answer_right(protocol, streams):
         assert texts_of(protocol, answer, streams=streams) == "Let me see.", name
 
 
+@each_form
+@each_protocol
+async def test_a_token_that_is_refused_is_renewed(protocol, streams):
+    def answer(request: Any) -> Dialogue:
+        if request.header("authorization") != "Bearer good-token-2":
+            return [Send(reply({"error": {"message": "token expired"}}, 401))]
+        return [Send(stream(*ANSWER))]
+
+    issuer = Scripted(minted("good-token-1"), minted("good-token-2"))
+    async with issuer, Scripted(answer=answer) as upstream:
+        blocks = corp(issuer, upstream)
+        blocks["upstreams"]["chat"]["protocols"] = ["chat"]
+        async with gateway(**blocks) as gp:
+            body = {**BODIES[protocol], "stream": streams}
+            answer_of_two = await gp.ask(body, PATHS[protocol], headers=VERSION).answer()
+    assert texts_of(protocol, answer_of_two, streams=streams) == "Let me see."
+    assert len(upstream.received) == 2
+
+
 @each_protocol
 async def test_usage_that_is_refused_is_asked_no_more_and_noted(protocol, caplog):
     """Counts are 0 then, and never estimated."""
@@ -229,6 +253,29 @@ async def test_usage_that_is_refused_is_asked_no_more_and_noted(protocol, caplog
     assert repeated.headers["x-gatepass-adapted"].startswith(f"translate={protocol}, drop=stream_options")
     (line,) = [one.fields for one in caplog.records if one.getMessage() == "request"]
     assert "translate=no-usage" in line["adapted"]
+
+
+SIGNS = {"messages": b"event: ping\n", "responses": b"event: keepalive\n"}
+
+
+@each_protocol
+async def test_signs_of_life_run_in_the_stream(protocol):
+    clock, go = DrivenClock(), asyncio.Event()
+    moves: Dialogue = [*in_stream(end=b""), Wait(go), Send(b"".join(map(chunk, ANSWER[4:])) + LAST_CHUNK)]
+    async with (
+        Scripted(moves) as upstream,
+        gateway(clock=clock, **over_chat(upstream.url)) as gp,
+        gp.ask(BODIES[protocol], PATHS[protocol], headers=VERSION) as ask,
+    ):
+        await ask.head()
+        await ask.until(b"see.")
+        await clock.advance(3 * (EVERY_S + 1))
+        go.set()
+        answer = await ask.answer()
+    assert answer.body.count(SIGNS[protocol]) == 3
+    assert LAST[protocol] in answer.events[-1].encode()
+    if protocol == "responses":
+        assert [json.loads(one)["sequence_number"] for one in answer.events] == [*range(len(answer.events))]
 
 
 NOT_SERVED: list[tuple[str, str]] = [
