@@ -226,3 +226,13 @@ async def test_comments_above_the_limit_are_relayed_at_once():
 
     async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp, gp.ask(STREAMED) as ask:
         assert await ask.head() == 200
+
+
+@pytest.mark.parametrize("envelope", [{"code": "200", "success": True}, {}])
+async def test_answer_in_an_envelope_is_unwrapped(envelope):
+    inside = json.dumps(COMPLETION, indent=1).encode()
+    wrapped = json.dumps({**envelope, "data": 0}).encode().replace(b'"data": 0', b'"data": ' + inside)
+    async with Scripted([Send(reply(wrapped))]) as upstream, gateway(upstream=upstream.url) as gp:
+        answer = await gp.ask().answer()
+    assert (answer.status, answer.body) == (200, inside)
+    assert answer.headers["x-gatepass-adapted"] == "unwrap=data"
