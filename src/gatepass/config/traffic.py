@@ -63,9 +63,21 @@ class BreakerConfig(Block):
     Example: 3
     """
     failure_percent: Annotated[float, Field(gt=0, le=100)] = 50.0
-    """The share of failures in the last 10 s that ejects a target, if it had 20 requests in that time.
+    """The share of failures in `window_s` that ejects a target, if it had `least_requests` in that time.
 
     Unit: percent
+
+    Example: 30
+    """
+    least_requests: Annotated[int, Field(ge=1)] = 20
+    """Requests below which the share means nothing.
+
+    Unit: requests
+
+    Example: 50
+    """
+    window_s: Annotated[float, Field(ge=1)] = 10.0
+    """The time over which the share is counted.
 
     Example: 30
     """

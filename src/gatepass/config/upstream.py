@@ -12,8 +12,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from gatepass.config.block import (
     HEADER_NAME,
+    MIB,
     BaseUrl,
     Block,
+    Bytes,
     CorsOrigin,
     Name,
     Seconds,
@@ -448,6 +450,11 @@ class McpServer(Block):
     Example: [x-team]
 
     Danger: The server receives any value that clients put there.
+    """
+    body_bytes: Bytes = 4 * MIB
+    """The largest request body, in bytes. A larger one gets 413.
+
+    Example: 1048576
     """
     timeouts: McpTimeouts = McpTimeouts()
     """Timeouts of requests to this server.

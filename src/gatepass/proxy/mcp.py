@@ -157,9 +157,12 @@ async def _read_message(exchange: _McpRequest) -> None:
     if client_request.names_coding:
         check_plain(client_request.headers)
     memory = context.memory
-    # also for a GET: under ASGI a disconnect is noticed only after the body was read
-    limit_bytes, claim = state.config.limits.body_bytes, None if memory is None else memory.claim
-    body = await exchange.response.cycle.read_body(limit_bytes, claim)
+    try:
+        # also for a GET: under ASGI a disconnect is noticed only after the body was read
+        body = await exchange.response.cycle.read_body(server.body_bytes, None if memory is None else memory.claim)
+    except errors.BodyTooLarge:
+        setting = f"mcp.{exchange.server.name}.body_bytes"
+        raise errors.BodyTooLarge(f"The request body is larger than {server.body_bytes} bytes ({setting}).") from None
     context.access.bytes_in = len(body)
     context.body_s = state.clock.now() - client_request.arrived_s
     if client_request.method == "POST":

@@ -36,6 +36,7 @@ class McpRoute(Hidden, msgspec.Struct, frozen=True):
     name: str
     target: Target
     url: str
+    body_bytes: int
     allowed_origins: tuple[str, ...]
     repeat: frozenset[str]
 
@@ -49,6 +50,7 @@ class McpServers:
                 name,
                 Target(MCP_UPSTREAM + name),
                 one.url,
+                one.body_bytes,
                 tuple(one.allowed_origins),
                 frozenset(one.repeat),
             )

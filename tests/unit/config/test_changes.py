@@ -44,9 +44,9 @@ upstreams:
     base_url: https://u.example/v1
     rejection: {login_hosts: [], login_page: false}
     repair: {one_id: true, without_choices: true}
-mcp: {m: {url: "https://m.example", body_bytes: 5, rejection: {login_hosts: [], login_page: true}}}
+mcp: {m: {url: "https://m.example", rejection: {login_hosts: [], login_page: true}}}
 models:
-  m: {targets: [{upstream: u}], suggest: other, breaker: {window_s: 5, least_requests: 3}}
+  m: {targets: [{upstream: u}], suggest: other}
 """
 
 
