@@ -26,10 +26,11 @@ from gatepass.operations.table import sample
 from gatepass.proxy.app_state import create_app_state
 from gatepass.server.pages import own_part
 from gatepass.server.ui.routes import DoctorTask
+from tests.chinese import without_chinese
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.findings import NETWORK, Check, check_of, found
 from tests.integration.gateway import gateway, serving
-from tests.integration.scripted import Dialogue, Hold, Pause, Received, Rst, Scripted, Send, head, reply
+from tests.integration.scripted import Dialogue, Hold, Pause, Received, Rst, Scripted, Send, event, head, reply, stream
 from tests.integration.store.responder import Responder, responding
 
 KEY = "static-key-4711"
@@ -301,12 +302,28 @@ async def test_an_upstream_without_a_model_list_is_not_proven(status):
     )
 
 
-@pytest.mark.parametrize("begins", [b"", head(200, content_length="99") + b"{"], ids=["no head", "half a body"])
-async def test_a_silent_reply_is_waited_for_thirty_seconds(begins: bytes):
+def text(content: str) -> bytes:
+    delta = {"role": "assistant", "content": content}
+    return event({"id": "c", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+
+
+@pytest.mark.parametrize(
+    ("begins", "is_streamed", "arrived"),
+    [
+        (stream(text("a"), text("b"), end=b""), True, r"2 events arrived, the last one (30|29)\.\d s ago: "),
+        (stream(text("a"), end=b""), True, r"1 event arrived, the last one (30|29)\.\d s ago: "),
+        (stream(b": keep-alive\n\n", end=b""), True, r"the reply began after \d\.\d\d s: "),
+        (head(200, content_length="99") + b"{", False, r"the reply began after \d\.\d\d s: "),
+        (b"", True, ""),
+    ],
+    ids=["two events", "one event", "a comment", "half a body", "no head"],
+)
+async def test_what_arrived_of_a_silent_reply_is_reported(begins: bytes, is_streamed: bool, arrived: str):
     async with Scripted(answer=with_list(lambda _: [Send(begins), Hold()])) as upstream:
-        (hop,) = await found(one(upstream), ProbeCall("chat", "m"), Hurried(20))
-        await upstream.left()
-    assert re.search(r"_total: 127\.0\.0\.1:\d+ did not return a complete reply within 30 s, ", hop.finding), hop
+        (hop,) = await found(one(upstream), ProbeCall("chat", "m", stream=is_streamed), Hurried(20))
+    message = hop.finding.partition("upstream_timeout_total: ")[2]
+    assert re.match(rf"{arrived}127\.0\.0\.1:\d+ did not return a complete reply within 30 s, ", message), message
+    assert without_chinese(message) == []
 
 
 SLOW = {"base_url": "http://127.0.0.1:9/v1", "timeouts": {"total_s": 0.2}}

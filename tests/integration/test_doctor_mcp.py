@@ -187,7 +187,7 @@ async def test_a_login_page_without_the_token_is_a_refusal():
 
 
 KEYS = (
-    {"name": "agent", "mcp": {"tools": {"tools": ["find"]}}},
+    {"name": "agent", "mcp": {"tools": {"tools": ["find", "red", "re*"], "prompts": ["say", "greet*", "f*"]}}},
     {"name": "all"},
     {"name": "chats", "models": ["gpt-*"]},
     {"name": "codex", "operations": ["POST responses"]},
@@ -198,8 +198,15 @@ KEYS = (
 )
 
 
-async def test_the_keys_that_may_use_the_server_are_named():
-    found, _ = await steps_of(handshake, KEYS)
+@pytest.mark.parametrize("answer", [stateless, handshake])
+async def test_the_keys_that_may_use_the_server_are_named_and_names_that_match_nothing(answer: Answer):
+    def with_prompts(request: Received) -> Dialogue:
+        message = request.json() if request.method == "POST" else {}
+        if message.get("method") == "prompts/list":
+            return result(message, {"prompts": [{"name": "greeting"}]})
+        return answer(request)
+
+    found, _ = await steps_of(with_prompts, KEYS)
     assert found[2:] == [
         "ok tools: lists 2 tools: find, read",
         "ok keys: may be used by agent (limited), all",
@@ -211,17 +218,28 @@ async def test_the_keys_that_may_use_the_server_are_named():
             "???? keys: may not be used by codex, coder, because it has `operations` and no `mcp` Add `mcp: [tools]` to"
             " a key that needs it."
         ),
+        (
+            "???? keys: access.keys[0].mcp.tools.tools: the server lists no red; did you mean read? Correct the list of"
+            " agent."
+        ),
+        (
+            "???? keys: access.keys[0].mcp.tools.prompts: the server lists no say, f*; there is greeting Correct the"
+            " list of agent."
+        ),
     ]
 
 
-async def test_a_list_of_several_pages_says_so():
+async def test_names_are_not_compared_with_a_part_of_a_list():
     def first_page(request: Received) -> Dialogue:
         message = request.json() if request.method == "POST" else {}
         listed = request.header("authorization") is not None and message.get("method") == "tools/list"
         return result(message, {**TOOLS, "nextCursor": "2"}) if listed else handshake(request)
 
-    found, _ = await steps_of(first_page)
-    assert found[2] == "ok tools: lists 2 tools: find, read; more follow on further pages"
+    found, _ = await steps_of(first_page, [{"name": "agent", "mcp": {"tools": {"tools": ["other"]}}}])
+    assert found[2:] == [
+        "ok tools: lists 2 tools: find, read; more follow on further pages",
+        "ok keys: may be used by agent (limited)",
+    ]
 
 
 async def test_a_server_that_no_key_may_use_is_told():

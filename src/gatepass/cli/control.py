@@ -107,9 +107,9 @@ def found_socket() -> str:
     port, problem = None, ""
     try:
         file = configuration_file(None, own_variables(os.environ))
-        own_path, port = (None, variable("PORT")) if file is None else _named_in(file)
-        if own_path is not None:
+        if file is not None and (own_path := _socket_in(file)) is not None:
             return own_path
+        port = variable("PORT") or (None if file is None else str(listening(file, os.environ)[1]))
     except (ConfigError, ValueError) as error:  # the file names neither a socket nor a port
         problem = f"{error}\n"
     if len(found) == 1:
@@ -135,23 +135,28 @@ def socket_of(path: str) -> str:
     from gatepass.server.listening import control_sockets
 
     try:
-        own, port = _named_in(path)
+        own = _socket_in(path)
+        port = variable("PORT") or listening(path, os.environ)[1]
     except (ConfigError, ValueError) as error:
         raise click.UsageError(f"--config: {error}") from None
     if own is not None:
         return own
-    found = next((one for one in control_sockets(os.environ) if one.stem == port), None)
+    found = next((one for one in control_sockets(os.environ) if one.stem == str(port)), None)
     if found is None:
         raise NotRunning(f"no gatepass of this user runs on the port {port} of {path}. Start one with `gatepass serve`")
     return str(found)
 
 
-def _named_in(path: str) -> tuple[str | None, str]:
-    """Return the socket that the configuration `path` names, None without one, and its port, or GATEPASS_PORT."""
+def _socket_in(path: str) -> str | None:
+    """Return the socket that the configuration `path` names; None if it names none. Raises ConfigError, ValueError."""
+    from gatepass.config.document import lookup
+    from gatepass.config.file import read_document
+    from gatepass.config.references import resolve
     from gatepass.server.listening import AUTO, OFF
 
-    _, port, _, own = listening(path, os.environ)
-    return None if own in (None, AUTO, OFF) else own, variable("PORT") or str(port)
+    own = lookup(read_document(path).tree, ("server", "control_socket"))
+    own = resolve(own, os.environ) if isinstance(own, str) else AUTO
+    return None if own in (AUTO, OFF) else own
 
 
 @click.command()

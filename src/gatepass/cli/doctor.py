@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, aclosing
 from dataclasses import replace
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import click
@@ -32,6 +34,12 @@ NOT_WITH_MCP = "--mcp tests one MCP server of this configuration: leave out MODE
 COLOURS: Mapping[str, str] = {"ok": "green", "FAIL": "red", "????": "yellow"}
 
 
+class _AgentHost(click.Choice[str]):
+    def get_invalid_choice_message(self, value: object, ctx: click.Context | None) -> str:
+        message = super().get_invalid_choice_message(value, ctx)
+        return f"{message} For another client: gatepass doctor --url BASE_URL MODEL --call"
+
+
 @click.command()
 @click.argument("model", required=False)
 @options.config_option
@@ -47,7 +55,7 @@ COLOURS: Mapping[str, str] = {"ok": "green", "FAIL": "red", "????": "yellow"}
 @click.option(
     "--as",
     "agent_host",
-    type=click.Choice(options.AGENT_HOSTS),
+    type=_AgentHost(options.AGENT_HOSTS),
     help="Send the request of this program to MODEL, which may be billed. If it works, print what to set in it."
     " Without --call and --url.",
 )
@@ -74,7 +82,7 @@ def doctor(
     --as sends the request of Codex or Claude Code to the upstream, without the running gatepass. With --key, it first
     checks the request as one of this caller.
 
-    An MCP server is asked for its revision and its tools; no tool is called.
+    An MCP server is asked for its revision, its tools, and the prompts that keys list; no tool is called.
 
     With MODEL, only the upstreams on the route of that model are tested. Without --call, no model is called and
     nothing is billed.
@@ -195,6 +203,11 @@ class Report:
         if self._as_json:
             return
         line = line_of(step)
+        if sys.stdout.isatty():  # elsewhere each step stays one line, for grep
+            width = shutil.get_terminal_size().columns
+            line = "\n".join(
+                wrap(line, width, subsequent_indent=" " * 5, break_long_words=False, break_on_hyphens=False)
+            )
         if colour := COLOURS.get(step.outcome.value):
             line = options.coloured(step.outcome.value, colour) + line.removeprefix(step.outcome.value)
         click.echo(line)

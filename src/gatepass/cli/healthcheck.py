@@ -104,7 +104,6 @@ def listening(path: str, environment: Mapping[str, str]) -> tuple[str, int, Any,
     tree = read_document(path).tree
     host, port, tls, control = (lookup(tree, ("server", name)) for name in ("host", "port", "tls", "control_socket"))
     host = resolve(host, environment) if isinstance(host, str) else HOST
-    control = resolve(control, environment) if isinstance(control, str) else None
     return host, port if isinstance(port, int) else PORT, tls, control
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -16,8 +16,9 @@ import msgspec
 from gatepass import errors
 from gatepass.cli.probe import failed_step, hop_of, within
 from gatepass.cli.reach import Begin, Step, StepOutcome
+from gatepass.config.wording import did_you_mean
 from gatepass.dialects.reply_check import login_page
-from gatepass.mcp.access import McpAllowed, allowed_of, refusal_of
+from gatepass.mcp.access import Kind, McpAllowed, allowed_of, refusal_of
 from gatepass.mcp.message import name_settings, read_message
 from gatepass.operations.table import OPERATIONS
 from gatepass.proxy.app_state import AppState, Upstream
@@ -83,6 +84,11 @@ class Reply(Hidden):
             return f"HTTP {self.status}, {found['message'][:200]}"
         return f"HTTP {self.status}"
 
+    def names(self, kind: Kind) -> list[str] | None:
+        """Return the names of the tools or prompts that it lists; None if it has no list."""
+        listed = self.result.get(kind)
+        return [str(one.get("name")) for one in listed if isinstance(one, dict)] if isinstance(listed, list) else None
+
 
 @dataclass(slots=True, repr=False)
 class Server(Hidden):
@@ -92,6 +98,8 @@ class Server(Hidden):
     upstream: Upstream
     session: Headers = ()
     """Sent with each request after a handshake. The newest revision has none."""
+    offered: dict[Kind, list[str]] = field(default_factory=dict)
+    """The names in its lists, if they have no second page."""
 
     @property
     def name(self) -> str:
@@ -146,6 +154,8 @@ async def check_mcp(state: AppState, upstream: Upstream, begin: Begin) -> AsyncI
     begin(hop, "tools")
     try:
         yield await within(state, upstream, _tools(server))
+        if any(allowed.prompts for _, allowed in server.usable):
+            await within(state, upstream, _list(server, "prompts"))
     except errors.GatepassError as error:
         yield server.failed("tools", error)
     finally:
@@ -209,19 +219,28 @@ async def _revision(server: Server) -> str:
 
 
 async def _tools(server: Server) -> Step:
-    reply = await server.ask("tools/list")
-    if not isinstance(listed := reply.result.get("tools"), list):
+    reply = await _list(server, "tools")
+    names = reply.names("tools")
+    if names is None:
         why = f"tools/list: {reply.error}: it may offer prompts or resources only"
         return server.step("tools", StepOutcome.UNPROVEN, why)
-    names = [str(one.get("name")) for one in listed if isinstance(one, dict)]
     more = f" and {len(names) - TOOLS_SHOWN} more" if len(names) > TOOLS_SHOWN else ""
-    more += "; more follow on further pages" if reply.result.get("nextCursor") else ""
+    more += "" if "tools" in server.offered else "; more follow on further pages"
     shown = f": {', '.join(name[:60] for name in names[:TOOLS_SHOWN])}{more}" if names else ""
     return server.step("tools", StepOutcome.WORKS, f"lists {len(names)} tools{shown}")
 
 
+async def _list(server: Server, kind: Kind) -> Reply:
+    """Return the first page of a list. If it is the only one, its names are noted in `server.offered`."""
+    reply = await server.ask(f"{kind}/list")
+    names = reply.names(kind)
+    if names is not None and not reply.result.get("nextCursor"):
+        server.offered[kind] = names
+    return reply
+
+
 def _keys(server: Server) -> Iterator[Step]:
-    """Yield which keys may use the server, and which may not without saying so."""
+    """Yield which keys may use the server, which may not without saying so, and listed names that it does not offer."""
     keys, usable = server.state.config.access.keys, server.usable
     if keys and not usable:
         advice = f"Add {server.name} to access.keys[].mcp of a key."
@@ -236,6 +255,14 @@ def _keys(server: Server) -> Iterator[Step]:
     for reason, names in closed.items():
         why = f"may not be used by {', '.join(names)}, {reason}"
         yield server.step("keys", StepOutcome.UNPROVEN, why, f"Add `mcp: [{server.name}]` to a key that needs it.")
+    for number, allowed in usable:
+        for kind, known in server.offered.items():
+            globs = (allowed.tools if kind == "tools" else allowed.prompts) or ()
+            unused = [glob for glob in globs if not any(McpAllowed((glob,)).allows("tools", name) for name in known)]
+            if unused:
+                hint = did_you_mean(", ".join(unused), known[:TOOLS_SHOWN])
+                why = f"access.keys[{number}].mcp.{server.name}.{kind}: the server lists no {', '.join(unused)}{hint}"
+                yield server.step("keys", StepOutcome.UNPROVEN, why, f"Correct the list of {keys[number].name}.")
 
 
 _POST = next(row for row in OPERATIONS if row.name == "chat")

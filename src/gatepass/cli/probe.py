@@ -439,7 +439,9 @@ class TargetProbe:
     first: Target
     """The first target of the route, whose total timeout limits the call."""
     context: RequestContext = field(repr=False)
-    """The state of the call, with its last attempt."""
+    """The state of the call, with its last attempt, and the number of its events."""
+    moments_s: list[float] = field(default_factory=list)
+    """When the events of its stream arrived, by the clock."""
 
 
 def probes_of(state: AppState, upstream: Upstream, asked: ProbeCall) -> list[TargetProbe]:
@@ -475,7 +477,7 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
     try:
         shown = await within(state, upstream, result, ANSWER_S)
     except GatepassError as error:
-        prefix = f"{target_probe.what}: {error.http_status} {error.public_code}: "
+        prefix = f"{target_probe.what}: {error.http_status} {error.public_code}: {arrived(state, target_probe, error)}"
         attempt = target_probe.context.attempt
         if error.hop == hop_of(upstream) and error.http_status in NO_LIST and attempt is not None and attempt.sent:
             # a chat of the client's call that fails too shows the error before it
@@ -486,6 +488,18 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
         # such an error blames the client, but here gatepass itself made the request
         return replace(step, hop=hop_of(upstream)) if isinstance(error, CallerError) else step
     return Step(hop_of(upstream), what, StepOutcome.WORKS, f"{target_probe.what}: {shown}", target_probe.asked.advice)
+
+
+def arrived(state: AppState, target_probe: TargetProbe, error: GatepassError) -> str:
+    """Return what arrived of a reply that was not complete in time, to be put before `error`; "" for other errors."""
+    attempt, moments_s = target_probe.context.attempt, target_probe.moments_s
+    if not (isinstance(error, UpstreamTimeout) and error.phase == "total" and attempt and attempt.record.head_s):
+        return ""
+    if not moments_s:
+        return f"the reply began after {attempt.record.head_s:.2f} s: "
+    count = target_probe.context.access.events
+    ago_s = state.clock.now() - moments_s[-1]
+    return f"{'1 event' if count == 1 else f'{count} events'} arrived, the last one {ago_s:.1f} s ago: "
 
 
 async def real_call(state: AppState, target_probe: TargetProbe) -> str:
@@ -499,7 +513,7 @@ async def real_call(state: AppState, target_probe: TargetProbe) -> str:
         learned = f"; a chat served it: {_sent_by(attempt)}{learned}"
     if isinstance(answer, StreamingReply):
         first_s = state.clock.now() - began_s
-        return f"first event after {first_s:.2f} s, {await _read_stream(attempt, answer)}{learned}"
+        return f"first event after {first_s:.2f} s, {await _read_stream(target_probe, attempt, answer)}{learned}"
     if isinstance(answer, SynthesizedStream):
         return f"200, a whole reply of which gatepass makes a stream{learned}"
     if not isinstance(answer, BufferedReply):
@@ -513,10 +527,10 @@ def _sent_by(attempt: Attempt, call: Call | None = None) -> str:
     return f"{sent.method} {sent.url.partition('?')[0]}"
 
 
-async def _read_stream(attempt: Attempt, reply: StreamingReply) -> str:
+async def _read_stream(target_probe: TargetProbe, attempt: Attempt, reply: StreamingReply) -> str:
     """Read a stream to its end and return its events and the longest gap; raise the error that ended it."""
-    events, clock = reply.events, attempt.state.clock
-    moments_s = [clock.now()]
+    events, moments_s, clock = reply.events, target_probe.moments_s, attempt.state.clock
+    moments_s.append(clock.now())
 
     def write(piece: bytes) -> bool:
         if events.feed(piece):
@@ -538,6 +552,7 @@ async def _read_stream(attempt: Attempt, reply: StreamingReply) -> str:
         attempt.end_by(error)
         raise
     finally:
+        target_probe.context.access.events = events.events
         await reply.response.aclose()
     close_attempt(attempt, events.failure)
     if events.failure is not None:

@@ -16,6 +16,7 @@ from gatepass.cli.options import CALL_OPERATIONS, open_state, operation_by_name
 from gatepass.cli.probe import (
     UNLISTED,
     WRONG_NAME,
+    arrived,
     no_model,
     probes_of,
     real_call,
@@ -94,7 +95,7 @@ async def diagnose_url(
                 yield Step(HOP, what, StepOutcome.WORKS, f"{probe.what}: {result}")
             except UpstreamTimeout as error:
                 why = split_advice(error.message)[0].removesuffix(".")
-                why = f"{probe.what}: {why}: it, or the upstream, is silent"
+                why = f"{probe.what}: {arrived(state, probe, error)}{why}: it, or the upstream, is silent"
                 yield Step(HOP, what, StepOutcome.FAILS, why, f"Run `gatepass doctor {chosen} --call` where it runs.")
                 return  # the stream would wait as long
             except GatepassError as error:

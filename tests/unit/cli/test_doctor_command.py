@@ -235,6 +235,24 @@ def test_terminal_shows_the_step_that_runs(monkeypatch, capsys):
     assert capsys.readouterr() == ("ok   upstream:chat models: answers\n", "\r\x1b[K")
 
 
+def test_a_terminal_shows_a_long_step_in_lines_of_its_width(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("NO_COLOR", "1")
+    report = Report(as_json=False)
+    report.add(WORKING)
+    why = "No connection to llm.corp.example (connection refused)."
+    advice = "Check the host and port in upstreams.chat.base_url, and whether it is up."
+    report.add(Step("upstream:chat", "connect", StepOutcome.FAILS, why, advice))
+    assert capsys.readouterr().out.splitlines() == [
+        "ok   upstream:chat models: answers",
+        "FAIL upstream:chat connect: No connection to",
+        "     llm.corp.example (connection refused). Check the host",
+        "     and port in upstreams.chat.base_url, and whether it is",
+        "     up.",
+    ]
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_server_controls_neither_the_terminal_nor_the_lines(capsys, as_json):
     report = Report(as_json=as_json)
