@@ -216,6 +216,11 @@ async def http_to_nginx(stage: Stage) -> dict[str, Any]:
     return upstream(await stage.server([Send(reply(page, 400, content_type="text/html"))]))
 
 
+async def silent_handshake(stage: Stage) -> dict[str, Any]:
+    url = await stage.server([Hold()], sends_first=True)
+    return upstream(url.replace("http:", "https:"), timeouts={"connect_s": 0.3})
+
+
 async def expired(stage: Stage) -> dict[str, Any]:
     return await stage.secure(signed("llm", ROOT, until=PAST))
 
@@ -383,6 +388,7 @@ FAULTS = {
         "upstream:chat models", http_to_tls, "requires TLS on this port", f"Begin {BASE_URL} with https"
     ),
     "http to nginx's TLS port": at("upstream:chat models", http_to_nginx, f"begin {BASE_URL} with https://"),
+    "the TLS handshake hangs": at("upstream:chat tls", silent_handshake, "TLS handshake within 0.3 s", waits=True),
     "an expired certificate": at("upstream:chat tls", expired, f"expired on {DAYS['past']}", "Renew the certificate"),
     "a certificate of the future": at(
         "upstream:chat tls", not_yet_valid, f"is valid from {DAYS['later']}", "Check the clock of this machine"

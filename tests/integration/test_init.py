@@ -222,7 +222,7 @@ async def test_agent_hosts_get_their_own_lines(tmp_path):
     ("models", "claude_code", "codex"),
     [
         (["gpt-4o", "claude-sonnet-4-5", "gpt-5", "gpt-4o-2024-08-06"], "claude-sonnet-4-5", "gpt-5"),
-        (["gpt-35-turbo", "gpt-4.1", "gpt-5", "gpt-5.1-codex"], "gpt-35-turbo", "gpt-5.1-codex"),
+        (["gpt-35-turbo", "gpt-4.1", "gpt-5.1-codex", "gpt-5", "gpt-image-1"], "gpt-35-turbo", "gpt-5.1-codex"),
         (["text-embedding-3", "qwen3", "codex-mini-latest"], "qwen3", "codex-mini-latest"),
         (["qwen3", "anthropic/claude-opus"], "anthropic/claude-opus", "qwen3"),
         ([], "", ""),

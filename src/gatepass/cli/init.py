@@ -330,9 +330,16 @@ class Setup:
         return next((name for name in self.models if "embed" not in name.lower()), "")
 
     def model_of(self, client: str) -> str:
-        """Return the first Claude for Claude Code, the first GPT-5 or Codex for Codex, else `chat_model`."""
-        words = {"claude-code": ("claude",), "codex": ("codex", "gpt-5")}.get(client, ())
-        return next((name for word in words for name in self.models if word in name.lower()), self.chat_model)
+        """Return the first Claude for Claude Code, the newest GPT for Codex, else `chat_model`."""
+        if client == "claude-code":
+            return next((name for name in self.models if "claude" in name.lower()), self.chat_model)
+        if client == "codex":
+            # (5, 1) of `gpt-5.1-codex`, (0,) of another name of Codex; Azure has gpt-35 for 3.5
+            found = [re.search(r"gpt-(?!35)(\d+(?:\.\d+)?)|codex", name.lower()) for name in self.models]
+            versions = [() if one is None else tuple(map(int, (one[1] or "0").split("."))) for one in found]
+            if any(versions):
+                return self.models[versions.index(max(versions))]
+        return self.chat_model
 
     def ask(self, name: str, *, again: bool = False) -> None:
         """Set the answer to the question `name`, unless it is known. `again` asks with the old answer as default."""

@@ -204,6 +204,17 @@ async def _failed(server: Server, destination: Destination, fault: TransportFaul
     """Explain a connection that failed. A second one without verification shows the certificate."""
     names, network = server.names, server.names.network
     problem = tls_problem(fault.detail, has_ca_file=network.ca_file is not None)
+    is_direct = destination.secure and destination.proxy is None
+    if fault.kind is Fault.TIMEOUT_CONNECT and is_direct and await _answers(destination, b"", server.connect_s):
+        limit = names.timeouts.get("connect_s", "the timeout of this step")
+        why = f"{names.host} did not complete the TLS handshake within {server.connect_s:g} s"
+        advice = f"Check the port in {names.url_setting}; {limit} sets the time."
+        return server.step("tls", StepOutcome.FAILS, why, advice)
+    # some servers without TLS close the connection at a handshake instead of answering
+    if fault.kind is Fault.TLS and is_direct and problem in (TlsProblem.CLOSED, TlsProblem.OTHER):
+        get = b"GET / HTTP/1.1\r\nhost: %b\r\nconnection: close\r\n\r\n" % destination.authority
+        if await _answers(destination, get, server.connect_s):
+            fault = TransportFault(Fault.TLS, TlsProblem.PLAIN_HTTP, sent=False)
     why, advice = fault_text(fault, names)
     if problem in OF_CERTIFICATE and not fault.detail.startswith("proxy "):
         with suppress(TransportFault):
@@ -219,6 +230,20 @@ def _unverified(network: Network) -> ssl.SSLContext:
     context = ssl_context(network)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
+
+
+async def _answers(destination: Destination, request: bytes, limit_s: float) -> bool:
+    """Return whether the server accepts a plain connection and answers `request`, if any, with HTTP."""
+    try:
+        async with asyncio.timeout(limit_s):
+            reader, writer = await asyncio.open_connection(destination.host, destination.port)
+            try:
+                writer.write(request)
+                return not request or (await reader.read(5)).startswith(b"HTTP/")
+            finally:
+                writer.transport.abort()
+    except OSError:
+        return False
 
 
 TLS_TRIAL_S = 2.0

@@ -15,7 +15,7 @@ from unicodedata import east_asian_width
 
 from gatepass.cli.options import coloured, printable
 from gatepass.observability.story import SILENT_S, test_command
-from gatepass.types import span
+from gatepass.types import settings_of, span
 
 Story = Mapping[str, Any]
 WIDTH = 80
@@ -219,6 +219,13 @@ def error_lines(story: Story) -> Iterator[str]:
                 command = test_command(f"upstream:{attempts[-1]['upstream']}", story["model"] or "", story["operation"])
                 action = f"Test it with `{command}`." if command else "Ask its owner."
             yield from (*wrapped(what), *wrapped(f"What to do: {action}", "  ", "    "))
+        elif story["state"] == "running" and attempts and (silent_s := _silent_s(attempts[-1])):
+            hop, settings = f"upstream:{attempts[-1]['upstream']}", settings_of(attempts[-1]["upstream"])
+            yield from wrapped(f"The upstream has sent nothing for {span(silent_s)}.")
+            command = test_command(hop, story["model"] or "", story["operation"])
+            action = f"Test the upstream{command and f' with `{command}`'}, or ask its owner."
+            action += f" gatepass ends the stream after {settings}.timeouts.idle_s of silence."
+            yield from wrapped(f"What to do: {action}", "  ", "    ")
         return
     action, command = error.get("action") or "", error.get("test") or ""
     message = error["message"] or "No message."
@@ -327,7 +334,7 @@ def story_lines(story: Story, now_s: float) -> Iterator[str]:
     yield from _head(story, now_s)
     sections = (
         ("Way", way_lines(story)),
-        ("Error" if story["error"] else "End", error_lines(story)),
+        ("Error" if story["error"] else "Now" if story["state"] == "running" else "End", error_lines(story)),
         ("Changes", change_lines(story)),
         ("Times and sizes", time_lines(story)),
         ("Bodies", body_lines(story)),

@@ -271,6 +271,9 @@ MIXED_VECTORS = (
     " do not fit into one index, and no error shows it"
 )
 WEIGHTS_OF_NO_USE = "models.{}.targets: have weights that `policy: order` does not use: set `policy: weighted`"
+ONE_ATTEMPT = "models.{}.retry.attempts: 1 allows no repeat: write 2 or more, or remove retry"
+TWICE = "models.{}.targets: have {} twice, which a `weight` states better"
+COOLDOWN_OF_NO_USE = "models.{}.max_cooldown_s: has no effect without a second target, and without retry or breaker"
 RULES_NEVER_USED = "are never used: gatepass does not change the body of {}"
 SETTING_OF_MODEL_LIST = "is never used: the list of models has fixed limits and does not name a model"
 
@@ -344,6 +347,7 @@ def likely_mistakes(config: Config) -> Iterator[str]:
     vectors = config.operations.get("embeddings")
     for name, model in config.models.items():
         targets = model.ordered_targets()
+        full_names = [f"{target.upstream}/{target.name or name}" for target in targets]
         names = dict.fromkeys(target.name or name for target in targets)
         if model.context_fallback is not None:
             names[model.context_fallback] = None
@@ -353,6 +357,13 @@ def likely_mistakes(config: Config) -> Iterator[str]:
         has_weights = any(target.weight != 1.0 for target in targets)
         if has_weights and model.policy == "order" and model.affinity is None:
             yield WEIGHTS_OF_NO_USE.format(name)
+        for twice in dict.fromkeys(one for one in full_names if full_names.count(one) > 1):
+            yield TWICE.format(name, twice)
+        if model.retry is not None and model.retry.attempts == 1:
+            yield ONE_ATTEMPT.format(name)
+        is_passed_over = len(targets) > 1 and (model.retry or model.breaker) is not None
+        if "max_cooldown_s" in model.model_fields_set and not is_passed_over:
+            yield COOLDOWN_OF_NO_USE.format(name)
     if len(config.upstreams) == 1:  # it serves all models that have no route
         return
     used = {target.upstream for model in config.models.values() for target in model.ordered_targets()}

@@ -107,10 +107,12 @@ def unknown_setting(path: SettingPath, tree: Any) -> str:
     if near is not None and (len(inside) != 1 or name in ALIASES):
         return f"is not a setting; did you mean {near}?"
     top = [p for p in elsewhere if len(p) == 1]
-    for found in (inside, top, elsewhere):
-        if len(found) == 1:
-            suggested = found[0][len(block) :] if found is inside else found[0]
-            return f"is not a setting here; did you mean {dotted(named(suggested))}?"
+    if len(found := inside or top or elsewhere) == 1:
+        suggested = found[0][len(block) :] if inside else found[0]
+        place = "the top-level " if len(suggested) == 1 else ""  # `operations` alone could be read as this name here
+        return f"is not a setting here; did you mean {place}{dotted(named(suggested))}?"
+    if len(found) in (2, 3, 4) and name not in ALIASES:  # `timeouts` has four places
+        return f"is not a setting here; did you mean {' or '.join(dotted(named(one)) for one in found)}?"
     return f"is not a setting; known here: {', '.join(usable)}"
 
 

@@ -162,6 +162,8 @@ def _explained(text: str, error: MarkedYAMLError) -> tuple[int, str]:
         around = "[…]" if str(error.context).endswith("sequence") else "{…}"
         found = _REFERENCE.match(text, mark.index - 1)
         return line, f'quote references inside {around}: "{found[0] if found else "${NAME}"}"'
+    if problem.startswith("found character") and text[mark.index : mark.index + 1] == "\t":
+        return line, f"a tab is in column {mark.column + 1}: YAML requires spaces"
     if problem == "could not find expected ':'" and error.context_mark:
         return error.context_mark.line + 1, _NO_PAIR
     return line, problem
