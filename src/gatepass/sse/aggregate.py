@@ -265,7 +265,7 @@ class CompletionAggregator(StreamAggregator):
         choices = fields.get("choices")
         if len(data) > chunk.MAX_ENTRIES_MIN_BYTES and chunk.has_too_many_entries(choices):
             self.fail(chunk.too_many_choices(self._upstream))
-        elif len(data) > LARGE_EVENT_BYTES and chunk.has_objects(choices):
+        elif len(data) > chunk.MOST_OBJECT_BYTES and chunk.has_objects(choices):
             self.fail(chunk.arguments_too_large(self._upstream))
         else:
             if self._cumulative is not None:

@@ -219,8 +219,13 @@ def has_too_many_entries(choices: Any) -> bool:
     return count > MAX_ENTRIES
 
 
+MOST_OBJECT_BYTES = 1024 * 1024
+"""Limit of all tool arguments in one reply that are JSON objects, and of an event that has one. No model writes that
+much in one answer, and to convert 30 MiB to text takes a second."""
+
+
 class ArgumentsTooLarge(Exception):
-    """The tool arguments of a reply that are objects have more than 1 MiB: to convert 30 MiB to text takes a second."""
+    """Tool arguments that are objects have more than MOST_OBJECT_BYTES together."""
 
 
 def has_objects(choices: Any) -> bool:

@@ -296,7 +296,7 @@ class _ReplyRepair:
         if sent.startswith(b'"'):
             return
         self._object_bytes += len(sent)
-        if self._object_bytes > BUILT_BYTES:
+        if self._object_bytes > chunk.MOST_OBJECT_BYTES:
             raise chunk.ArgumentsTooLarge
         arguments = function.value(arguments_name)
         text = chunk.argument_text(arguments)

@@ -31,12 +31,18 @@ class Swallow:
         return b"late"
 
 
-def test_a_chain_passes_events_on_from_the_first_and_names_each_change_once():
-    chain = TransformChain([Letters(b"a"), Letters(b"b")])
-    assert (chain.feed(b"event-"), chain.finish()) == (b"event-ab", b"end-ab" + b"end-b")
-    assert chain.adapted == ("letter=a", "letter", "letter=b")
+def test_the_first_of_a_chain_receives_the_events_first():
+    assert TransformChain([Letters(b"a"), Letters(b"b"), Letters(b"c")]).feed(b"event-") == b"event-abc"
+
+
+def test_end_of_one_transform_passes_through_the_next():
+    assert TransformChain([Letters(b"a"), Letters(b"b")]).finish() == b"end-ab" + b"end-b"
 
 
 def test_held_events_do_not_reach_the_next_transform():
     chain = TransformChain([Swallow(), Letters(b"a")])
     assert (chain.feed(b"event"), chain.finish()) == (b"", b"latea" + b"end-a")
+
+
+def test_chain_names_each_change_once_and_those_of_its_first_transform_first():
+    assert TransformChain([Letters(b"a"), Letters(b"b")]).adapted == ("letter=a", "letter", "letter=b")
