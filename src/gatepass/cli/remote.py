@@ -149,7 +149,7 @@ async def _list_step(
         if isinstance(error, UpstreamErrorReply) and error.upstream_code == OperationNotAllowed.code:
             step = replace(step, outcome=StepOutcome.UNPROVEN)  # the key is accepted, and need not list the models
         elif error.http_status == HTTPStatus.UNAUTHORIZED:
-            step = replace(step, advice="Set GATEPASS_KEY to a key of this gatepass (gatepass keys list shows them).")
+            step = replace(step, advice="Set GATEPASS_KEY to a key that `gatepass keys new` printed.")
         return step, []
     if model and untyped(model) not in listed:
         outcome, more = (StepOutcome.UNPROVEN, "") if is_called else (StepOutcome.FAILS, UNLISTED)

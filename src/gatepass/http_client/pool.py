@@ -10,6 +10,7 @@ import asyncio
 import re
 import socket
 import ssl
+import sys
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -37,6 +38,9 @@ _LENGTH = rb"(?i)\ncontent-length: *([0-9]{1,9})"
 _MARKUP = r"(?is)<(style|script)\b.*?</\1>|<[^>]*>"
 TEXT_BYTES, TEXT_CHARS, TEXT_S = 4096, 200, 0.2
 """How much of a proxy's refusal is read and quoted, and how long it may take to follow the head."""
+
+FAILS_IN_TLS = sys.version_info < (3, 11, 8) or (3, 12) <= sys.version_info < (3, 12, 2)
+"""asyncio raises TypeError if TLS inside TLS fails, and hides the reason (python/cpython#113214)."""
 
 
 async def dial(destination: Destination, context: ssl.SSLContext, connection: Connection, bound_s: float) -> None:
@@ -100,6 +104,14 @@ class Tunnel(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             raise _proxy_fault("it closed the tunnel")
+        # uvloop's transports have no `__dict__`, and do not have the fault
+        if self._proxy.destination.secure and FAILS_IN_TLS and hasattr(transport, "__dict__"):
+
+            def force_close(error: Exception | None) -> None:
+                connection.server_closed(error)
+                transport.abort()
+
+            transport._force_close = force_close  # type: ignore[attr-defined]  # noqa: SLF001 - else asyncio drops the error (python/cpython#113214)
         host = self._destination.host
         secured = await self._loop.start_tls(
             transport, connection, context, server_hostname=host, ssl_handshake_timeout=bound_s + 1
@@ -402,6 +414,7 @@ class Http1Transport:
 
     @property
     def counts(self) -> PoolCounts:
+        """The sum over all servers."""
         counts = [pool.counts for pool in self._pools.values()]
         return PoolCounts(*map(sum, zip(*counts, strict=True))) if counts else PoolCounts(0, 0, 0)
 

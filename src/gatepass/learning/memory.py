@@ -52,6 +52,7 @@ class Memory:
         return [(key, stored.rule) for key, stored in self.by_scope.get(scope, {}).items()]
 
     def knows(self, scope: RuleScope) -> bool:
+        """Whether there is a rule for `scope`, expired or not."""
         return scope in self.by_scope
 
     def rule(self, key: Key) -> LearnedRule | None:

@@ -43,6 +43,7 @@ class SharedWindows(Windows):
         os.ftruncate(self._file, size_bytes)  # zeros that use no memory yet
         self._memory = memoryview(mmap.mmap(self._file, size_bytes))
         self._count = self._memory[:4].cast("I")
+        """The number of records."""
         self._seen = 0
         self._records: dict[bytes, memoryview] = {}
         self._alone = Windows(self.pid)
@@ -68,6 +69,7 @@ class SharedWindows(Windows):
         return limit
 
     def _add(self, key: bytes) -> None:
+        """Add a record, with the lock."""
         self._read_new()  # another worker may have added it
         if key in self._records or self._seen >= MOST_RECORDS:
             return

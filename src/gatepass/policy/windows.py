@@ -42,8 +42,10 @@ END_USER = "end_user"
 def process_exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except OSError as error:
-        return not isinstance(error, ProcessLookupError)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
     return True
 
 
@@ -80,6 +82,7 @@ class Limit:
         """How far the wall clock is ahead of `Clock.now`. With a time zone, set it before a use."""
         self.counts_tokens = unit == TOKENS
         self.width_s = window[1] / PARTS
+        """Exact in binary for a second, a minute and an hour."""
         self.name = f"{owner[0]}-{unit}-{window[0]}" if window[1] else f"{owner[0]}-{unit}"
         self.setting = f"{unit}.{window[0]}" if window[1] else "max_concurrent"
         self.words = memoryview(bytearray(RECORD_BYTES)).cast("I")

@@ -57,16 +57,23 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
     target: Target
     call: Call
     record: AttemptRecord
+    """What observers and the access log learn of it."""
     profile: Profile = PLAIN
+    """The settings of the caller's profile."""
     memory: RequestMemory | None = None
     """The budget for buffered replies. None if gatepass itself made the request."""
     deadline_s: float = math.inf
+    """The time of `Clock.now` at which the request must end."""
     failover: Failover | None = None
     """The way over the targets of the route. None for one target of which nothing is counted."""
     limit_bytes: int = 0
+    """The size limit of a whole reply."""
     repeats_stale: bool = True
+    """As the setting of the upstream, for this request."""
     repeats_failed: bool = False
+    """The operator allows that the upstream executes the request twice."""
     sent_before: bool = False
+    """An earlier attempt for this request may have written a byte."""
     base: Call | None = None
     """The call with the rules that are the same for each attempt at this target."""
     chat: ChatCall | None = None
@@ -82,17 +89,24 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
     copied_bytes: int = 0
     """What `base` holds if it is large and a copy."""
     rules: int = 0
+    """How many attempts at this target followed a learned rule."""
     renewals: int = 0
+    """How many followed a rejected token."""
     new_connection: bool = False
     normalized: Call | None = None
     """The call that is encoded: `base` with learned rules and the dialect's rules."""
     learned: tuple[str, ...] = ()
+    """The changes that learned rules made."""
     upload: EditedUpload | None = None
     token: Token | None = None
     sent: bool = False
+    """A byte of the request may have been written."""
     stale: bool = False
+    """A reused connection closed without an answer."""
     is_rejected: bool = False
+    """The status of the reply rejects the token."""
     waits_since_s: float = 0.0
+    """The moment since which the attempt waits for the upstream."""
     held_bytes: int = 0
     """The bytes of the reply in `memory` that belong to this attempt."""
     parts: dict[int, Attempt] | None = None
@@ -276,10 +290,13 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
     upload: MultipartUpload | None = None
     """The body, if it is a multipart form. It is read until its model is known, and sent on as the rest arrives."""
     attempt: Attempt | None = None
+    """The current attempt, or the last one."""
     cors_headers: Headers = ()
+    """CORS fields of the response, also of an error."""
     body_s: float = 0.0
     """When the request's body had arrived, 0 if gatepass does not read it whole."""
     head_s: float | None = None
+    """When the head of the response was written."""
     first_byte_s: float | None = None
     """When the body of the response began: `ttft_s` in the access log. A keep-alive does not count."""
     streamed: StreamedResponse = StreamedResponse()

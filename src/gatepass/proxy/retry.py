@@ -40,12 +40,14 @@ class Outcome(StrEnum):
     CONNECTION_FAILED = "connection_failed"
     """No connection, or one that closed before the reply."""
     CUT = "cut"
+    """The reply ended before it was complete."""
     INVALID = "invalid"
     """The reply is unusable, or gatepass failed at it."""
     TIMED_OUT = "timed_out"
     CLIENT_GONE = "client_gone"
     """The client left, or its upload failed."""
     DRAINED = "drained"
+    """gatepass stopped."""
 
 
 COMPLETE = Outcome.COMPLETE
@@ -58,6 +60,7 @@ class Repeat(StrEnum):
     NEW_TOKEN = "new_token"  # noqa: S105 - the name of a repeat, not a secret
     NEW_CONNECTION = "new_connection"
     LEARNED_RULE = "learned_rule"
+    """If a rule can be learned from the error."""
     NEXT_TARGET = "next_target"
     RETRY = "retry"
     """After a pause, because `models.NAME.retry` allows it and no other target is left."""
@@ -81,11 +84,13 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     lacks_path: bool = False
     """The upstream seems to lack the path of the operation, which a chat may serve."""
     stale: bool = False
+    """A reused connection closed without an answer."""
     repeats_stale: bool = True
     """The setting `repeat_stale`: also after a byte was written."""
     repeats_failed: bool = False
     """The operator allows that the upstream executes the request twice."""
     token_expired: bool = False
+    """The token expired while the request waited for a connection."""
     has_token: bool = True
     renewals: int = 0
     """How many attempts at this target followed a rejected token."""
@@ -94,13 +99,17 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     rules: int = 0
     """How many attempts at this target followed a learned rule."""
     tried_s: float = 0.0
+    """The time since the first attempt at this target."""
     has_next: bool = False
+    """There is a target that was not tried."""
     has_wait: bool = False
+    """The error says how long to wait."""
     repeats_refused: bool = False
     """The policy repeats a request that the upstream refused."""
     repeats_run: bool = False
     """It repeats one that the upstream may have executed, and its budget allows one more."""
     pause_s: float = 0.0
+    """The wait before a repeat by policy."""
     took_s: float = 0.0
     """The time that this attempt took: a repeat may take as long."""
     client_left_s: float = math.inf

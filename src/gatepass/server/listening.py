@@ -30,6 +30,7 @@ By default it accepts 4 MiB for a client that does not read, and gatepass reads,
 
 
 def bind(host: str, port: int) -> socket.socket:
+    """Return a bound socket; raise OSError if the address is not available."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -317,6 +318,7 @@ def remove_control(path: Path, listening: socket.socket) -> None:
 
 
 def is_listening(path: Path) -> bool:
+    """Whether a process accepts connections on the socket `path`."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(CONTROL_CONNECT_S)
         try:
@@ -329,6 +331,7 @@ def is_listening(path: Path) -> bool:
 
 
 def control_sockets(environment: Mapping[str, str]) -> list[Path]:
+    """Return the control sockets of all gatepass processes of this user."""
     folders = [folder for folder in dict.fromkeys(control_folders(environment)) if _is_own_folder(folder)]
     return [path for folder in folders for path in sorted(folder.glob("*.sock")) if is_listening(path)]
 

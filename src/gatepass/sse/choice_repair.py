@@ -24,14 +24,18 @@ from gatepass.sse.chunk import (
 )
 from gatepass.sse.tool_calls import KEY_CHARS, ToolCallDelta, ToolCallTracker, is_complete_json
 
-# The names of the repairs, as they appear in x-gatepass-adapted; docs/adaptations.md describes them
+# The names of the repairs, as they appear in x-gatepass-adapted
 
-WRAPPED, MESSAGE, INDEX, USAGE = "repair=wrapped", "repair=message", "repair=index", "repair=usage"
-SPLIT, CUMULATIVE = "repair=split", "repair=cumulative"
+WRAPPED = "repair=wrapped"
+"""`{"code": 0, "data": {chunk}}` of corporate gateways is unwrapped."""
+MESSAGE = "repair=message"
+"""A chunk with `message` instead of `delta`, or a whole completion in one event, becomes deltas."""
 EMPTY_CHOICES = "repair=choices"
 """The other members of a chunk without choices, such as Azure's first one, move into the next chunk."""
 ENVELOPE = "repair=envelope"
 """Missing id, object, created and model are copied from the first chunk that has them. Azure's first chunk has none."""
+INDEX = "repair=index"
+"""A choice without an index gets its position."""
 DELTA = "repair=delta"
 """A null or missing delta becomes `{}`; a first one with only a role gets `content: ""`.
 
@@ -41,8 +45,15 @@ ROLE = "repair=role"
 """The role is sent once and is never empty. RAGFlow sends it in every chunk, MiniMax an empty one."""
 FINISH = "repair=finish"
 """An empty finish reason becomes null (Ollama, SGLang), `stop` after tool calls becomes `tool_calls` (Gemini)."""
+USAGE = "repair=usage"
+"""Usage is sent once, and in a separate chunk if the client requested it."""
 TOOL_INDEX, TOOL_ID, TOOL_NAME = "repair=tool-index", "repair=tool-id", "repair=tool-name"
 TOOL_TYPE, TOOL_ARGUMENTS = "repair=tool-type", "repair=tool-arguments"
+"""Tool deltas get a missing index, id and type, lose a repeated id and name, and have text as arguments."""
+SPLIT = "repair=split"
+"""A finish reason is sent in a separate chunk."""
+CUMULATIVE = "repair=cumulative"
+"""Texts that repeat all earlier text are cut to the new part."""
 ADDED_FINISH = "repair=added-finish"
 """A choice without a finish reason at `[DONE]` gets one in a separate chunk: see `ChoiceRepair.reason_at_end`."""
 

@@ -234,9 +234,8 @@ class GuardedStore:
         put_s = self._clock.now()
         await self._request(_Part.WRITE, "put", lambda: self._store.put(self._canary, b"", CANARY_S))
         self._canary_until_s = put_s + CANARY_S
-        if (
-            self.health.fault(_Part.LEASE) is not None
-        ):  # not by `_request`: after a failure, it refuses the requests that work too
+        # not by `_request`: after a failure, it refuses the requests that work too
+        if self.health.fault(_Part.LEASE) is not None:
             with suppress(StoreUnavailable):
                 await self._within(
                     self._bound_s, lambda: self._store.lease(f"{self._canary}/lease", self._canary, CHECK_S)

@@ -37,8 +37,9 @@ CLOSING_S = 5.0
 PERMISSIONS = "+client|setname +select +get +set +del +time +eval +evalsha +incr +pexpire +pttl +hmget +hset"
 """The commands that gatepass sends, as an ACL of the server permits them."""
 REPLY_BYTES = 4 * 1024 * 1024
+REPLY_DEPTH = 2
 ARRAY_VALUES = 2
-"""The reply to TIME is an array of two values, and no command of gatepass has a longer one."""
+"""The reply to TIME is an array of two values, and no command of gatepass has a deeper or longer one."""
 
 _COUNT = """
 local count = redis.call('INCR', KEYS[1])
@@ -165,9 +166,22 @@ def _reason(error: Exception) -> str:
 
 
 class _BoundedParser(_AsyncRESP2Parser):
-    """Refuses a longer array than TIME returns before it is read, and more than REPLY_BYTES for a request."""
+    """Refuses a deeper or longer array than TIME returns before it is read, and more than REPLY_BYTES for a request."""
 
+    _depth = 0
     left_bytes = 0
+
+    async def read_response(self, disable_decoding: bool = False) -> Any:
+        self._depth = 0
+        return await super().read_response(disable_decoding)
+
+    async def _read_response(self, disable_decoding: bool = False) -> Any:
+        self._depth += 1
+        if self._depth > REPLY_DEPTH:
+            raise InvalidResponse("Protocol error: the server sent nested arrays")
+        response = await super()._read_response(disable_decoding)
+        self._depth -= 1
+        return response
 
     async def _readline(self) -> bytes:
         line: bytes = await super()._readline()

@@ -25,6 +25,7 @@ from gatepass.observability.redaction import Redactor
 from gatepass.tokens import lifetime
 from gatepass.tokens.failure import (
     CHECK_ISSUER,
+    PROBE_S,
     FailureKind,
     FailureState,
     FetchFailure,
@@ -516,6 +517,7 @@ def _expired_on_arrival(token: Token, now: float) -> FetchFailure:
     return FetchFailure(
         f"the token had expired on arrival: {max(0.0, token.end_s - token.requested_s):.1f} s of lifetime, "
         f"and fetching it took {now - token.requested_s:.1f} s",
+        retry_after_s=PROBE_S,  # a quick attempt would bring another one
         from_other_process=token.from_store,
     )
 

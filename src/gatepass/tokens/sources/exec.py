@@ -152,6 +152,10 @@ Runner = Callable[[Sequence[str], Mapping[str, str], int, bytearray, Clock], Awa
 """`run`, or a replacement for tests."""
 
 
+class _Late(Exception):
+    """The time limit of the run is exceeded."""
+
+
 class ExecSource:
     def __init__(self, name: str, settings: ExecCredential, clock: Clock, runner: Runner = run) -> None:
         self._name = name
@@ -180,8 +184,8 @@ class ExecSource:
         own = {name: revealed(value, f"env.{name}") for name, value in self._settings.env.items()}
         running = self._run(arguments, inherited | own, REPLY_BYTES, stderr, self._clock)
         try:
-            finished = await timeout(self._clock, limit_s, running, TimeoutError())
-        except TimeoutError:  # an OSError, too
+            finished = await timeout(self._clock, limit_s, running, _Late())
+        except _Late:
             bound = f"{limit_s:g} s ({setting(self._name, 'timeout_s')})"
             how = f"{self._program} did not end within {bound}, and was killed"
             raise FetchFailure(_with_words(how, stderr, mask)) from None
