@@ -160,6 +160,7 @@ def test_no_width_scrolls_sideways_or_breaks_the_header(open_page: OpenPage, sig
         expect(page.locator("main")).to_contain_text(text)
         for width in (320, 480, 700, 840, 1000, 1060, 1100, 1900):
             page.set_viewport_size({"width": width, "height": 800})
+            evaluate(page, "new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
             assert evaluate(page, WIDE) == [], (view, width)
             header = page.locator("#top").bounding_box()
             assert header is not None
