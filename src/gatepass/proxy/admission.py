@@ -283,8 +283,9 @@ def limit_reached(refused: Refused) -> GatewayError:
         )
     long = ((86_400, "d"), (3_600, "h"))
     size_s, unit = next((one for one in long if wait_s > 2 * one[0]), (1, "s"))
+    used = "used" if limit.unit == "requests" else "used or reserved"  # running requests reserve their tokens
     return LimitReached(
-        f"{whose(limit)} has used its limit of {limit_text(limit)} ({place})."
+        f"{whose(limit)} has {used} its limit of {limit_text(limit)} ({place})."
         f" Retry in {math.ceil(wait_s / size_s)} {unit}.",
         retry_after_s=wait_s,
     )
