@@ -38,21 +38,9 @@ from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import served_by_chat
 from gatepass.proxy.routing import RouteTable
 from gatepass.proxy.usage_store import UsagePart
+from gatepass.server import inspection
 from gatepass.server.asgi import path_in, peer_in
 from gatepass.server.cycle import ids_begin
-from gatepass.server.inspection import (
-    CAPTURE,
-    REPLAY,
-    REPLICA,
-    REQUESTS,
-    RETRY,
-    STORY,
-    USAGE,
-    Collect,
-    own_capture,
-    own_requests,
-    own_stories,
-)
 from gatepass.server.replay import own_replay
 from gatepass.server.targets import TARGETS, own_targets, targets_of
 from gatepass.store.base import StoreUnavailable
@@ -109,7 +97,7 @@ def _page(path: str, *, is_home: bool = False) -> Callable[[Callable[[PageReques
 
 
 class PageRequest:
-    def __init__(self, page: Page, request: Request, state: AppState, collect: Collect) -> None:
+    def __init__(self, page: Page, request: Request, state: AppState, collect: inspection.Collect) -> None:
         self.request = request
         self.state = state
         self._page = page
@@ -182,7 +170,7 @@ async def _learned(call: PageRequest) -> Response:
     return JSONResponse({"rules": [shown(record, state.clock.wall()) for record in records]})
 
 
-@_page(USAGE)
+@_page(inspection.USAGE)
 async def _usage(call: PageRequest) -> Response:
     """Return what each caller used of each model in the last days. Requires a viewer or admin if there are keys."""
     call.reader()
@@ -262,7 +250,7 @@ def asks_for_home(method: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
     )
 
 
-def page_routes(current: Callable[[], AppState], base_path: str, collect: Collect) -> list[Route]:
+def page_routes(current: Callable[[], AppState], base_path: str, collect: inspection.Collect) -> list[Route]:
     """Return the routes of the pages. `collect` asks all workers, and `current` may raise NotStarted."""
 
     def route(page: Page, path: str) -> Route:
@@ -287,8 +275,8 @@ def status_of(state: AppState) -> dict[str, Any]:
         "credentials": credentials_of(state),
         "upstreams": _upstreams(state, rejections),
         "keys": state.authenticator.keys.rows(state.clock.wall()),
-        "replica": REPLICA,
-        "ids_begin": ids_begin(REPLICA),
+        "replica": inspection.REPLICA,
+        "ids_begin": ids_begin(inspection.REPLICA),
         "reload_problems": list(state.reload_problems),
         "store": None if state.store is None else state.store.health.shown(state.clock.now()),
         **({} if state.windows.fault is None else {"limits_without_store": state.windows.fault}),
@@ -451,23 +439,23 @@ def pinned(records: Iterable[LearnedRuleRecord], config: Config, caller: AccessK
 async def own_part(target: str, state: AppState) -> bytes:
     """Return what this process contributes to the page or command at `target`, b"" if there is none."""
     path = target.partition("?")[0]
-    if path == REQUESTS:
-        return await own_requests(target, state)
-    if path == STORY:
-        return await own_stories(target, state)
-    if path.startswith(CAPTURE):
-        return own_capture(target, state)
+    if path == inspection.REQUESTS:
+        return await inspection.own_requests(target, state)
+    if path == inspection.STORY:
+        return await inspection.own_stories(target, state)
+    if path.startswith(inspection.CAPTURE):
+        return inspection.own_capture(target, state)
     if path == TARGETS:
         return own_targets(target, state)
-    if path.startswith(REPLAY):
+    if path.startswith(inspection.REPLAY):
         return await own_replay(target, state)
-    if path == RETRY:
+    if path == inspection.RETRY:
         names = state.retry_failing()
         LOG.info("retried", extra={"fields": {"trigger": "command", "retried": names}})
         return json.dumps(names).encode()
     if path == "/metrics":
         return state.metrics.scrape()
-    if path == USAGE:
+    if path == inspection.USAGE:
         return msgspec.json.encode(await state.usage.write())
     if path == "/status":
         return json.dumps(status_of(state)).encode()

@@ -13,19 +13,11 @@ from contextlib import asynccontextmanager
 from hashlib import sha1
 from typing import Any
 
+from valkey import exceptions
 from valkey._parsers import _AsyncRESP2Parser
 from valkey.asyncio import Valkey
 from valkey.asyncio.connection import Connection, ConnectionPool
 from valkey.credentials import CredentialProvider
-from valkey.exceptions import (
-    AuthenticationError,
-    InvalidResponse,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    ValkeyError,
-)
 
 from gatepass.clock import Clock
 from gatepass.config.model import StoreSettings
@@ -81,7 +73,7 @@ class ValkeyStore:
                     raise reply
             *values, (seconds, microseconds) = replies
             if not all(value is None or isinstance(value, bytes) for value in values):
-                raise InvalidResponse("Protocol error: the server sent a value that is no text")
+                raise exceptions.InvalidResponse("Protocol error: the server sent a value that is no text")
             found = {name: value for name, value in zip(names, values, strict=True) if value is not None}
             return StoreReading(found, int(seconds) + int(microseconds) / 1e6, started_s, self._clock.now())
 
@@ -116,13 +108,13 @@ class ValkeyStore:
                         run, text = (pipe.eval, script) if is_new and not at else (pipe.evalsha, digest)
                         run(text, 1, self._prefix + name, *arguments)
                     replies = await pipe.execute(raise_on_error=False)
-                if not all(isinstance(reply, NoScriptError) for reply in replies):
+                if not all(isinstance(reply, exceptions.NoScriptError) for reply in replies):
                     break
             for reply in replies:
                 if isinstance(reply, Exception):
                     raise reply
                 if not isinstance(reply, bytes):
-                    raise InvalidResponse("Protocol error: the server sent a value that is no text")
+                    raise exceptions.InvalidResponse("Protocol error: the server sent a value that is no text")
             return replies
 
     async def _run(self, script: str, name: str, *arguments: Any) -> int:
@@ -136,15 +128,15 @@ class ValkeyStore:
         async with self._free:
             try:
                 yield
-            except (ValkeyError, OSError, *OF_ODD_REPLIES) as error:
+            except (exceptions.ValkeyError, OSError, *OF_ODD_REPLIES) as error:
                 raise StoreUnavailable(_reason(error)) from None
 
 
 OF_ODD_REPLIES = (ValueError, TypeError, OverflowError, RecursionError)
-ADVICE: tuple[tuple[type[ValkeyError], str], ...] = (
-    (AuthenticationError, "Check store.username and store.password"),
-    (OutOfMemoryError, "The server is full: raise its maxmemory"),
-    (ReadOnlyError, "The server is a replica: set store.url to the primary"),
+ADVICE: tuple[tuple[type[exceptions.ValkeyError], str], ...] = (
+    (exceptions.AuthenticationError, "Check store.username and store.password"),
+    (exceptions.OutOfMemoryError, "The server is full: raise its maxmemory"),
+    (exceptions.ReadOnlyError, "The server is a replica: set store.url to the primary"),
 )
 
 
@@ -159,7 +151,7 @@ def _reason(error: Exception) -> str:
         return f"{system_reason(cause)}. Check store.url and that the server runs"
     # what follows quotes the arguments of the command, and may be cut inside the password
     text = str(error).partition(", with args beginning with")[0].strip().rstrip(".")
-    if isinstance(error, NoPermissionError):
+    if isinstance(error, exceptions.NoPermissionError):
         return f"{text}. Permit this user the keys of store.key_prefix, and {PERMISSIONS}"
     advice = next((advice for kind, advice in ADVICE if isinstance(error, kind)), None)
     return text if advice is None else f"{text}. {advice}"
@@ -178,7 +170,7 @@ class _BoundedParser(_AsyncRESP2Parser):
     async def _read_response(self, disable_decoding: bool = False) -> Any:
         self._depth += 1
         if self._depth > REPLY_DEPTH:
-            raise InvalidResponse("Protocol error: the server sent nested arrays")
+            raise exceptions.InvalidResponse("Protocol error: the server sent nested arrays")
         response = await super()._read_response(disable_decoding)
         self._depth -= 1
         return response
@@ -187,7 +179,7 @@ class _BoundedParser(_AsyncRESP2Parser):
         line: bytes = await super()._readline()
         self._take(len(line))
         if line[:1] == b"*" and int(line[1:]) > ARRAY_VALUES:  # values that have arrived are parsed without a pause
-            raise InvalidResponse("Protocol error: the server sent a long array")
+            raise exceptions.InvalidResponse("Protocol error: the server sent a long array")
         return line
 
     async def _read(self, length: int) -> bytes:
@@ -198,7 +190,7 @@ class _BoundedParser(_AsyncRESP2Parser):
     def _take(self, size_bytes: int) -> None:
         self.left_bytes -= size_bytes
         if self.left_bytes < 0:
-            raise InvalidResponse(f"Protocol error: the server sent more than {REPLY_BYTES >> 20} MiB")
+            raise exceptions.InvalidResponse(f"Protocol error: the server sent more than {REPLY_BYTES >> 20} MiB")
 
 
 class _Connection(Connection):
