@@ -38,19 +38,23 @@ def configuration(url: str, folder: Path, limits: Any, workers: int) -> str:
     return str(path)
 
 
-async def offer(port: int, until_s: float, counts: dict[int, int]) -> None:
-    """Send requests one after another, each on its own connection, so that all workers get some."""
+async def offer(port: int, counts: dict[int, int]) -> None:
+    """Send a request on its own connection, so that all workers get some."""
     body = json.dumps(BODY).encode()
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head.encode() + body)
+    status = int((await reader.read(-1)).split(b" ", 2)[1])
+    counts[status] = counts.get(status, 0) + 1
+    writer.close()
+
+
+async def offer_until(until_s: float, port: int, counts: dict[int, int]) -> None:
     while time.monotonic() < until_s:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(head.encode() + body)
-        status = int((await reader.read(-1)).split(b" ", 2)[1])
-        counts[status] = counts.get(status, 0) + 1
-        writer.close()
+        await offer(port, counts)
 
 
 def most_in(moments: list[float], window_s: float) -> int:
@@ -81,7 +85,7 @@ async def test_the_upstream_never_sees_more_than_the_limit_in_any_window(workers
         async with serving("--config", config) as gatepass:
             port, counts = await gatepass.port, dict[int, int]()
             until_s = time.monotonic() + OFFERED_S
-            await asyncio.gather(*(offer(port, until_s, counts) for _ in range(CLIENTS)))
+            await asyncio.gather(*(offer_until(until_s, port, counts) for _ in range(CLIENTS)))
             listed = await asyncio.to_thread(
                 CliRunner().invoke, main, ["limits", "--json", "--socket", str(tmp_path / "control")]
             )
@@ -120,7 +124,7 @@ async def test_limits_are_listed_and_reset_for_all_workers(tmp_path):
 
             async def ask(times: int) -> None:
                 for _ in range(times):
-                    await offer_once(port, counts)
+                    await offer(port, counts)
 
             await ask(8)
             assert counts == {200: 3, 429: 5}
@@ -130,7 +134,3 @@ async def test_limits_are_listed_and_reset_for_all_workers(tmp_path):
             assert shown == [*HEAD, "group/all", "requests.hour", "3", "0", "3", "enforce"]
             await ask(8)
             assert counts == {200: 6, 429: 10}
-
-
-async def offer_once(port: int, counts: dict[int, int]) -> None:
-    await offer(port, time.monotonic() + 1e-4, counts)
