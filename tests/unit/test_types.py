@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gatepass.types import Call, EmbeddingsOptions, Operation, OutboundRequest, RuleEdits, Secret
+from gatepass.types import Call, Operation, OutboundRequest, RuleEdits, Secret
 
 
 def test_a_secret_is_not_printed():
@@ -40,7 +40,6 @@ def test_a_call_with_another_body_is_the_same_call_in_everything_else():
         "choices": 2,
         "adapted": ("a",),
         "max_inputs": 3,
-        "embeddings": EmbeddingsOptions(2),
         "edits": RuleEdits(left_out=1),
         "without": ("images",),
         "lacks_words": True,
