@@ -1,11 +1,21 @@
 import gzip
 import zlib
+from io import BytesIO
 
 import pytest
 
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.loop_turns import LoopTurns
-from gatepass.http_client.response_body import GZIP_WINDOW, PIECE_BYTES, DecodedResponse, ZlibDecoder, decoder_of
+from gatepass.http_client.response_body import (
+    GZIP_WINDOW,
+    MOST_PIECES,
+    PIECE_BYTES,
+    DecodedResponse,
+    ZlibDecoder,
+    add_piece,
+    decoder_of,
+    taken,
+)
 from tests.responses import PlayedResponse
 
 TEXT = b"data: {}\n\n" * 50
@@ -79,3 +89,12 @@ async def test_truncated_gzip_response_raises_a_fault():
     response = DecodedResponse(PlayedResponse(gzip.compress(TEXT)[:-4]), ZlibDecoder(GZIP_WINDOW), LoopTurns())
     with pytest.raises(TransportFault, match="closed"):
         [piece async for piece in response]
+
+
+@pytest.mark.parametrize("count", [1, MOST_PIECES, MOST_PIECES + 1, MOST_PIECES + 3])
+def test_a_list_of_pieces_becomes_their_bytes(count: int) -> None:
+    pieces: list[bytes | BytesIO] = []
+    for number in range(count):
+        add_piece(pieces, b"%d," % number)
+    assert taken(pieces) == b"".join(b"%d," % number for number in range(count))
+    assert pieces == []
