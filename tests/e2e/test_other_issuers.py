@@ -142,7 +142,7 @@ def send_requests(url: str, client: str) -> list[int]:
     statuses, end_s = [], time.monotonic() + LOAD_S / 2
     while time.monotonic() < end_s:
         fields = {"content-type": "application/json"}
-        statuses.append(status_of(urllib.request.Request(f"{url}/v1/chat/completions", body, fields)))  # noqa: S310
+        statuses.append(status_of(urllib.request.Request(f"{url}/v1/chat/completions", body, fields)))  # noqa: S310 - loopback
         time.sleep(PAUSE_S)
     return statuses
 
@@ -171,7 +171,7 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
                 ):
                     found.statuses[client] += statuses
         for name, url in urls.items():
-            with urllib.request.urlopen(f"{url}/count", timeout=REPLY_S, context=trust) as reply:  # noqa: S310
+            with urllib.request.urlopen(f"{url}/count", timeout=REPLY_S, context=trust) as reply:  # noqa: S310 - loopback
                 found.ledgers[name] = json.load(reply)
         yield found
 
