@@ -181,11 +181,12 @@ class CountTokens(_OfAnthropic):
     members = frozenset({BETA_FIELD, OWN_THOUGHT})
     requires_model = True
     free_members = Messages.free_members
+    absent_statuses = frozenset((404, 405, 501))
     sample: Mapping[str, Any] = {"messages": [{"role": "user", "content": "ping"}]}
 
     def error_status(self, error: GatepassError) -> int:
         """Return 404 if the upstream cannot count. Claude Code then estimates."""
-        is_absent = isinstance(error, UpstreamErrorReply) and error.upstream_status in (404, 405, 501)
+        is_absent = isinstance(error, UpstreamErrorReply) and error.upstream_status in self.absent_statuses
         return 404 if is_absent else error.http_status
 
     def fault(self, document: Any, mask: Mask) -> str | None:

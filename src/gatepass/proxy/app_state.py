@@ -96,16 +96,21 @@ CHECK_EVERY_S = 1.0
 LONGEST_USE_S = 3600.0
 """Requests in progress at a reload may use a removed credential or upstream for this long."""
 
+MOST_ABSENT = 1_000
+"""The operations and models that gatepass remembers an upstream to lack: clients may invent names."""
+
 
 class UpstreamState:
     """What a process remembers of one upstream. A reload keeps it if the upstream's name and base URL stay the same."""
 
-    __slots__ = ("confirmed", "drained", "healths", "learned", "queue")
+    __slots__ = ("absent_until_s", "confirmed", "drained", "healths", "learned", "queue")
 
     def __init__(self) -> None:
         self.learned = Memory()
         self.confirmed: tuple[Token, str] | None = None
         """The token that it accepted last, and for which model. None after it rejected a token."""
+        self.absent_until_s: dict[tuple[str, str, str], float] = {}
+        """Until when an optional operation counts as absent: by operation, model and caller."""
         self.healths: dict[str, TargetHealth] = {}
         """Of the targets at this upstream, by `Route.names`: no more than the configuration has."""
         self.drained: set[str] = set()
@@ -123,6 +128,11 @@ class UpstreamState:
         self.drained = names
         for name, health in self.healths.items():
             health.drained = not names.isdisjoint(("", name))
+
+    def remember_absent(self, key: tuple[str, str, str], until_s: float) -> None:
+        if len(self.absent_until_s) >= MOST_ABSENT:
+            self.absent_until_s.clear()
+        self.absent_until_s[key] = until_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

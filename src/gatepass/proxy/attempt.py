@@ -136,7 +136,10 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
         request = _encode(attempt, normalized)
         if protocol.parameters:
             request = _with_client_parts(attempt, context, request, protocol)
-        reply = await classify(attempt, await send(attempt, request))
+        if protocol.absent_statuses:
+            reply = await _send_optional(attempt, request, protocol)
+        else:
+            reply = await classify(attempt, await send(attempt, request))
     if isinstance(reply, (BufferedReply, SynthesizedStream)):
         attempt.end(COMPLETE)  # `relay` ends the attempt of a reply that still arrives
     elif isinstance(reply, StreamingReply) and not call.body:
@@ -272,6 +275,31 @@ async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profil
     chat = replace(chat, edits=chat.edits.with_more((edit,)))
     rules = rules_for(attempt.state, upstream, chat, target, profile_rules)
     return await normalize_large(chat, target, rules, attempt.state.body_threads)
+
+
+ABSENT_S = 600.0
+"""How long gatepass remembers for a caller that an upstream lacks an optional operation for a model."""
+
+
+async def _send_optional(attempt: Attempt, request: OutboundRequest, protocol: ClientProtocol) -> ClassifiedReply:
+    """Send a call of an operation that the upstream may lack, unless an earlier reply showed that it lacks it.
+
+    Raises UpstreamErrorReply with the 404.
+    """
+    operation, model = attempt.call.operation, attempt.user().model
+    known, clock = attempt.upstream.state, attempt.state.clock
+    key = (operation.name, model, attempt.call.caller)  # one caller's request may have caused its 404
+    if known.absent_until_s.get(key, 0.0) > clock.now():
+        upstream = attempt.upstream.name
+        message = f"The upstream {upstream!r} has no {operation.path} for {model!r}, as an earlier reply showed."
+        raise UpstreamErrorReply(message, upstream=upstream, status=404, kind="not_found_error")
+    try:
+        return await classify(attempt, await send(attempt, request))
+    except UpstreamErrorReply as error:
+        is_about_file = error.error_body is not None and "file" in error.error_body.message.lower()
+        if error.upstream_status in protocol.absent_statuses and not is_about_file:
+            known.remember_absent(key, clock.now() + ABSENT_S)
+        raise
 
 
 async def send_once(attempt: Attempt, call: Call) -> ClassifiedReply:
