@@ -113,6 +113,11 @@ def test_order_of_the_tests_names_existing_files():
     assert [name for name in LONGEST if not (ROOT / "tests" / f"{name}.py").is_file()] == []
 
 
+def test_every_path_of_contributing_exists():
+    named = re.findall(r"`((?:tests|docs|src)/[\w./-]+)`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert (len(named) > 30, [path for path in named if not (ROOT / path.removesuffix("/NAME")).exists()]) == (True, [])
+
+
 def parsed(file: str) -> Any:
     return YAML(typ="safe", pure=True).load(ROOT / file)
 
