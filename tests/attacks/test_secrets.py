@@ -286,6 +286,23 @@ def test_a_hostile_text_is_masked_in_time(attack: Attack, name: str) -> None:
     attack.check(secret not in output, name)
 
 
+@pytest.mark.attack("secrets: captured texts")
+@pytest.mark.parametrize("between", ["", " ", "\n", '\\"', "-"])
+@pytest.mark.parametrize("cut", [0, 1])
+def test_no_slice_of_a_captured_text_takes_long(attack: Attack, between: str, cut: int) -> None:
+    secret = "sk-" + "aZ9_" * 16
+    redactor = knowing(secret, *(f"{number}-{'token' * 100}" for number in range(4)))
+    slices = redactor.slices((secret[: len(secret) - cut] + between) * 10_000)
+    redactor.mask(f"{secret} {secret.encode().hex()}")
+    attack.cases += 1
+    while True:
+        with attack.on_loop():
+            masked = next(slices, None)
+        if masked is None:
+            break
+        attack.check(secret not in masked, between)
+
+
 @pytest.mark.attack("secrets: spellings")
 def test_an_issuer_that_quotes_the_secret_in_its_page_shows_nothing(attack: Attack) -> None:
     secret = "s3cr/et&value<of>us"

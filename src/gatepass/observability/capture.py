@@ -70,12 +70,15 @@ class CapturedBody(Hidden, msgspec.Struct, eq=False):
             return "", None
         is_cut = self.is_cut if is_last else True  # the read part may end in a secret
         end = redactor.cut(text, max(0, len(text) - AROUND_CHARS)) or 0 if is_cut else len(text)
-        shown = await asyncio.to_thread(redactor.mask, text[:end])
+        shown = []
+        for masked in redactor.slices(text[:end]):
+            shown.append(masked)
+            await asyncio.sleep(0)  # requests are served between two slices
         if is_last or not end:
-            return shown + CUT * is_cut, None
+            return "".join(shown) + CUT * is_cut, None
         # the bytes of `end` characters: the most that have no more
         count = bisect_right(range(len(read) + 1), end, key=lambda count: len(decoded(read[:count]))) - 1
-        return shown, at + count
+        return "".join(shown), at + count
 
 
 class _Exchange(Hidden, msgspec.Struct, eq=False):

@@ -123,8 +123,10 @@ def _plain(value: Any) -> str:
 
 WRITE_BYTES = select.PIPE_BUF
 """The kernel does not interleave writes of up to this size, 4 KiB, with those of other workers (pipe(7))."""
-QUEUE_CHARS = 1024 * 1024
-"""Lines that wait while no process reads the log."""
+QUEUE_CHARS, RESERVED_CHARS = 1024 * 1024, 256 * 1024
+"""Lines that wait while no process reads the log, and more of them for lines that no request causes."""
+OF_REQUESTS = frozenset(("request", "refused"))
+"""Events that clients cause. They are dropped first: lines about reloads and keys have the reserve."""
 PACE_S = 0.01
 """The thread writes the lines of this time together."""
 FLUSH_S = 2.0
@@ -152,10 +154,11 @@ class LogWriter:
         """Whether the last write failed. A notice waits for a write that succeeds."""
         self._thread: threading.Thread | None = None
 
-    def put(self, line: str) -> None:
-        """Queue `line`. Drop it if too many lines wait."""
+    def put(self, line: str, *, is_reserved: bool) -> None:
+        """Queue `line`. Drop it if too many lines wait; `is_reserved` allows RESERVED_CHARS more."""
         size = len(line)
-        if self._put_chars - self._taken_chars + size > QUEUE_CHARS:
+        limit = QUEUE_CHARS + RESERVED_CHARS if is_reserved else QUEUE_CHARS
+        if self._put_chars - self._taken_chars + size > limit:
             self._count_dropped(1)
             return
         if self.dropped != self._reported and not self._is_failing:
@@ -263,7 +266,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
         except Exception:  # noqa: BLE001 - a record of any library, whose arguments may not fit its message
             self.handleError(record)
         else:
-            self._put(line)
+            self._put(line, is_reserved=record.name.startswith(ROOT) and record.msg not in OF_REQUESTS)
 
     def emit_event(self, level: int, event: str, fields: Fields, texts: str | None = None) -> None:
         """Log one event (`texts`: see `emit`). An error in formatting or writing it fails no request."""
@@ -272,7 +275,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
             head = self._heads[level, event] = self._line.head(level, event)
         self.lock.acquire()  # `with` takes 1,000 instructions more
         try:
-            self._put(self._line.format_event(time.time(), head, fields, texts))
+            self._put(self._line.format_event(time.time(), head, fields, texts), is_reserved=event not in OF_REQUESTS)
         except ValueError:  # a number with more digits than Python converts to text
             self.handleError(logging.makeLogRecord({"msg": event}))
         finally:
@@ -290,14 +293,14 @@ class LogHandler(logging.StreamHandler[TextIO]):
         if logging.raiseExceptions and sys.stderr is not None:
             fault = f"--- Logging error ---\n{traceback.format_exc()}Message: {record.msg!r} {record.args!r}"
             if self.writer is not None:
-                self.writer.put(self._line.masked(fault))
+                self.writer.put(self._line.masked(fault), is_reserved=False)
                 return
             with suppress(OSError, ValueError):  # stderr may be full or closed
                 sys.stderr.write(self._line.masked(fault) + "\n")
 
-    def _put(self, line: str) -> None:
+    def _put(self, line: str, *, is_reserved: bool) -> None:
         if self.writer is not None:
-            self.writer.put(line)
+            self.writer.put(line, is_reserved=is_reserved)
             return
         try:
             self.stream.write(line + "\n")

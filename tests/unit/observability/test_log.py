@@ -301,6 +301,19 @@ def test_reader_that_stops_stops_no_request_and_sees_how_many_lines_it_lost(pipe
     assert names(pipe.read()) == ["next"]
 
 
+def test_line_about_a_reload_is_kept_when_lines_of_requests_are_dropped(pipe):
+    for number in range(20_000):
+        pipe.log(f"{number:0100}")
+    pipe.log("changed", event="reloaded")
+    before = pipe.writer.dropped
+    for _ in range(10_000):
+        pipe.log("x" * 100, event="keys_reloaded")
+    assert pipe.writer.dropped > before, "the reserve is bounded too"
+    lines = pipe.read()
+    at = next(at for at, line in enumerate(lines) if line["event"] == "reloaded")
+    assert lines[at - 1]["event"] == "log_lines_dropped", "the gap is marked where it is"
+
+
 def test_exit_waits_only_so_long_for_a_reader_that_stopped(pipe, monkeypatch):
     monkeypatch.setattr(log, "FLUSH_S", 0.2)
     for _ in range(2_000):

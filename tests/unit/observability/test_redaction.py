@@ -1,9 +1,16 @@
-from hypothesis import given
+import json
+from base64 import b64encode
+from itertools import islice
+
+import pytest
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gatepass.observability import redaction
-from gatepass.observability.redaction import KEPT, MASK, Redactor
+from gatepass.observability.redaction import KEPT, MASK, SLICE_CHARS, Redactor
 from tests.memory import traced_memory
+
+SLICED = 's3cret/value+of=a-key "0123456789"'
 
 
 @given(st.text(st.sampled_from("abcXYZ019-_+/=.~'\"&<>%\\ \n\té漢😀"), min_size=6, max_size=40))
@@ -98,3 +105,45 @@ def test_two_secrets_that_overlap_on_the_cut_leave_nothing_of_either():
     redactor.learn("abcdef-ghijkl")
     redactor.learn("ghijkl-mnopqr")
     assert redactor.beginning("say abcdef-ghijkl-mnopqr", 20) == f"say {MASK}{MASK}"
+
+
+@pytest.mark.parametrize("before", range(0, 60, 7))
+@pytest.mark.parametrize("spelled", [SLICED, b64encode(SLICED.encode()).decode(), json.dumps(SLICED)[1:-1]])
+def test_no_slice_of_a_large_text_halves_a_secret(before, spelled):
+    redactor = Redactor()
+    redactor.learn(SLICED)
+    text = f"{'a b ' * (SLICE_CHARS // 4)}"[: SLICE_CHARS - before] + spelled + " c" * SLICE_CHARS
+    slices = list(redactor.slices(text))
+    assert "".join(slices) == redactor.mask(text)
+    assert max(map(len, slices)) <= SLICE_CHARS
+
+
+def test_a_text_of_nothing_but_secrets_is_hidden():
+    redactor = Redactor()
+    redactor.learn(SLICED)
+    shown = "".join(redactor.slices(SLICED * 20_000))
+    assert SLICED not in shown
+    assert set(shown) == {"*"}
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.integers(6, 400), min_size=1, max_size=3),
+    st.lists(st.tuples(st.integers(0, 2), st.integers(1, 12), st.integers(0, 400)), min_size=1, max_size=6),
+)
+@example([78], [(0, 4, 140)])
+@example([140], [(0, 12, 140)])
+def test_slices_of_any_secrets_in_a_row_end_and_show_none(sizes, rows):
+    redactor = Redactor()
+    secrets = [(part * 70)[:size] for part, size in zip(("A1-b2_", "C3-d4_", "E5-f6_"), sizes, strict=False)]
+    for secret in secrets:
+        redactor.learn(secret)
+    text = "".join("." * gap + secrets[which % len(secrets)] * repeats for which, repeats, gap in rows) + "." * 300
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redaction, "SLICE_CHARS", 256)
+        patch.setattr(redaction, "AROUND_CHARS", 512)
+        most = 2 + 2 * len(text) // 256
+        slices = list(islice(redactor.slices(text), most + 1))
+    assert all(slices)
+    assert len(slices) <= most
+    assert set("".join(slices)) <= {".", "*"}
