@@ -310,8 +310,8 @@ def test_an_issuer_that_quotes_the_secret_in_its_page_shows_nothing(attack: Atta
     attack.cases += 1
     from gatepass.tokens.issuer_error import error_response_failure
 
-    reply = TokenResponse(400, ((b"content-type", b"text/html"),), page.encode())
-    reason = error_response_failure(reply, 0.0, "sso.example", knowing(secret).mask).reason
+    reply = TokenResponse(400, ((b"content-type", b"text/html"),), page.encode(), mask=knowing(secret).mask)
+    reason = error_response_failure(reply, "sso.example").reason
     attack.check("s3cr" not in reason, reason)
 
 
@@ -324,7 +324,7 @@ def test_no_charset_hides_a_secret_from_the_mask(attack: Attack, charset: str, t
     from gatepass.tokens.issuer_error import error_response_failure
 
     body, mask = text.encode(charset), knowing("s3cr/et&välue").mask
-    reason = error_response_failure(TokenResponse(400, (), body), 0.0, "sso.example", mask).reason
+    reason = error_response_failure(TokenResponse(400, (), body, mask=mask), "sso.example").reason
     message = classify_error(ReceivedReply("chat", 400, (), body, mask=mask)).message
     attack.check(reason.count(MASK) == message.count(MASK) == 1, (reason, message))
 

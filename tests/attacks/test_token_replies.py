@@ -13,17 +13,12 @@ from hypothesis import strategies as st
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer_error import REPLY_BYTES, TokenResponse
 from gatepass.tokens.lifetime import Token, claims_of
-from gatepass.tokens.token_reply import (
-    ReadTimes,
-    TokenReplyFormat,
-    parse_token_response,
-)
+from gatepass.tokens.token_reply import TokenReplyFormat, parse_token_response
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.unit.tokens.scripted import signed
 
 NOW = 1_800_000_000.0
-AT = ReadTimes(0.0, NOW)
 AUDIENCE = "https://llm.corp.example/"
 TERMS = TokenReplyFormat("sso", 240.0, 3600.0, credential="corp", audience=AUDIENCE, plain_text=True)
 LONGEST_REASON = 700
@@ -151,9 +146,9 @@ CORPUS = [
 @example(CORPUS[7])
 def test_token_found_in_a_reply_can_be_sent(attack: Attack, document: Any) -> None:
     attack.cases += 1
-    reply = TokenResponse(200, ((b"content-type", b"application/json"),), json.dumps(document).encode())
+    reply = TokenResponse(200, ((b"content-type", b"application/json"),), json.dumps(document).encode(), wall_s=NOW)
     with attack.on_loop():
-        found = outcome(lambda: parse_token_response(reply, TERMS, AT, str))
+        found = outcome(lambda: parse_token_response(reply, TERMS))
     if isinstance(found, Token):
         attack.check(is_kept(document, found), document)
     else:
@@ -164,7 +159,7 @@ def test_token_found_in_a_reply_can_be_sent(attack: Attack, document: Any) -> No
 @pytest.mark.attack("token replies: type, audience, shape")
 def test_reply_with_an_unusable_token_is_a_definite_failure(attack: Attack, document: Any) -> None:
     attack.cases += 1
-    found = outcome(lambda: parse_token_response(TokenResponse(200, (), json.dumps(document).encode()), TERMS, AT, str))
+    found = outcome(lambda: parse_token_response(TokenResponse(200, (), json.dumps(document).encode()), TERMS))
     attack.check(isinstance(found, FetchFailure) and found.is_refused, document)
 
 
@@ -186,7 +181,7 @@ def test_a_reply_of_64_kib_in_any_shape_is_read_at_once(attack: Attack, body: by
     """Sixteen times the reply: its text, the document, a token decoded, and 200 characters of it in a reason."""
     attack.cases += 1
     with attack.on_loop():
-        outcome(lambda: parse_token_response(TokenResponse(200, (), body), TERMS, AT, str))
+        outcome(lambda: parse_token_response(TokenResponse(200, (), body), TERMS))
     with attack.memory(allowed_bytes=16 * REPLY_BYTES):
-        found = outcome(lambda: parse_token_response(TokenResponse(200, (), body), TERMS, AT, str))
+        found = outcome(lambda: parse_token_response(TokenResponse(200, (), body), TERMS))
     attack.check(not isinstance(found, FetchFailure) or len(found.reason) <= LONGEST_REASON, body[:80])

@@ -26,7 +26,7 @@ from gatepass.sse.event import Framer, split_events
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer_error import TokenResponse
 from gatepass.tokens.lifetime import MAX_LIFETIME_S, LifetimeSource, Token, stale_at_s
-from gatepass.tokens.token_reply import ReadTimes, TokenReplyFormat, parse_token_response
+from gatepass.tokens.token_reply import TokenReplyFormat, parse_token_response
 from gatepass.types import Secret
 from tests.fuzz.pieces import pieces
 from tests.unit.server.cycle_recorder import CycleRecorder
@@ -207,7 +207,7 @@ def _is_same(one: Token | str, other: Token | str) -> bool:
 
 def _minted(reply: TokenResponse, reply_format: TokenReplyFormat) -> Token | str:
     try:
-        return parse_token_response(reply, reply_format, ReadTimes(0.0, WALL_S), str)
+        return parse_token_response(replace(reply, wall_s=WALL_S), reply_format)
     except FetchFailure as failure:
         return failure.reason
 

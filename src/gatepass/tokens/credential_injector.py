@@ -84,9 +84,9 @@ class CredentialInjector:
         upstream: str = "NAME",
     ) -> None:
         masking = redactor or Redactor()
-        self._templates = tuple((_name(name), template) for name, template in placement.templates.items())
+        self._templates = tuple((name.lower().encode(), template) for name, template in placement.templates.items())
         self._static = tuple(
-            StaticHeader(_name(name), value, f"{settings_of(upstream)}.headers.{name}", masking)
+            StaticHeader(name.lower().encode(), value, f"{settings_of(upstream)}.headers.{name}", masking)
             for name, value in headers.items()
         )
         self._placement = placement
@@ -144,7 +144,3 @@ class CredentialInjector:
             )
             parameter = f"{self._placement.query}={quote(text, safe='')}" if self._placement.query is not None else ""
         self._fields, self._parameter, self._token = fields, parameter, token
-
-
-def _name(name: str) -> bytes:
-    return name.lower().encode("ascii")

@@ -62,11 +62,17 @@ _TOKENLIKE = re.compile(r"[A-Za-z0-9\-._~+/=]{24,}")
 
 @dataclass(frozen=True, slots=True)
 class TokenResponse:
-    """A complete reply. Its headers and body may contain a token, so they are not printed."""
+    """A complete reply, with the time of its request (Clock.now, Clock.wall). `mask` removes secrets that it may echo.
+
+    Its headers and body may contain a token, so they are not printed.
+    """
 
     status: int
     headers: Headers = field(default=(), repr=False)
     body: bytes = field(default=b"", repr=False)
+    requested_s: float = field(default=0.0, repr=False)
+    wall_s: float = field(default=0.0, repr=False)
+    mask: Mask = field(default=str, repr=False)
 
     @property
     def is_success(self) -> bool:
@@ -190,7 +196,7 @@ def is_error_reply(document: Any) -> bool:
 
 
 def error_response_failure(
-    reply: TokenResponse, wall_s: float, issuer: str, mask: Mask, *, is_wrong_url: bool = False, is_login: bool = False
+    reply: TokenResponse, issuer: str, *, is_wrong_url: bool = False, is_login: bool = False
 ) -> FetchFailure:
     """Return the failure of a reply that is not 2xx.
 
@@ -198,7 +204,7 @@ def error_response_failure(
     refusal too. Repeating it every two seconds would lock the account.
     """
     if 300 <= reply.status < 400:
-        return FetchFailure(_redirect_message(reply, issuer, mask), retry_after_s=retry_after_s(reply, wall_s))
+        return FetchFailure(_redirect_message(reply, issuer), retry_after_s=retry_after_s(reply))
     if reply.status == WRONG_PROXY_AUTH:
         # Each further attempt could lock the account at the proxy, so this is definite.
         return FetchFailure(f"the proxy in front of {issuer} refuses (407)", FailureKind.REFUSED)
@@ -212,7 +218,7 @@ def error_response_failure(
         text = f"an HTML page, {title}" if title else "an HTML page"
     else:
         text = reply.text
-    words = one_line(text, mask)
+    words = one_line(text, reply.mask)
     is_refused = _is_definite(reply, found)
     if found is not None:  # with an unknown code it may be a refusal
         may_be_refusal = reply.status in DEFINITE_STATUSES or (is_login and reply.status == SERVER_ERROR)
@@ -228,20 +234,19 @@ def error_response_failure(
     return FetchFailure(
         f"{fault}{issuer} answered {reply.status}{': ' if words else ''}{words}",
         kind,
-        retry_after_s=retry_after_s(reply, wall_s, is_long=kind is not FailureKind.OUTAGE),
+        retry_after_s=retry_after_s(reply, is_long=kind is not FailureKind.OUTAGE),
     )
 
 
-def embedded_error_failure(
-    document: Any, reply: TokenResponse, wall_s: float, issuer: str, mask: Mask
-) -> FetchFailure | None:
+def embedded_error_failure(document: Any, reply: TokenResponse, issuer: str) -> FetchFailure | None:
     found = token_error_body(document)
     if found is None:
         return None
+    fault = REFUSED if found.definite else ""
     return FetchFailure(
-        f"{REFUSED if found.definite else ''}{issuer} answered {reply.status} with an error: {quoted(found, mask)}",
+        f"{fault}{issuer} answered {reply.status} with an error: {quoted(found, reply.mask)}",
         found.kind,
-        retry_after_s=retry_after_s(reply, wall_s, is_long=found.kind is not FailureKind.OUTAGE),
+        retry_after_s=retry_after_s(reply, is_long=found.kind is not FailureKind.OUTAGE),
     )
 
 
@@ -295,7 +300,7 @@ def _is_definite(reply: TokenResponse, found: TokenErrorBody | None) -> bool:
     return found.code in DEFINITE_CODES
 
 
-def retry_after_s(reply: TokenResponse, wall_s: float, *, is_long: bool = False) -> float | None:
+def retry_after_s(reply: TokenResponse, *, is_long: bool = False) -> float | None:
     """Return the seconds of `Retry-After` (RFC 9110 10.2.3) to obey; at most OUTAGE_RETRY_AFTER_S unless `is_long`."""
     text = (header(reply.headers, b"retry-after") or b"").decode("latin-1").strip()
     if NUMBER.match(text):
@@ -303,15 +308,15 @@ def retry_after_s(reply: TokenResponse, wall_s: float, *, is_long: bool = False)
     elif (moment := http_date(text)) is not None:
         # A date is on the issuer's clock, so it is compared with the issuer's `Date` if there is one.
         date_s = issuer_time(reply.headers)
-        retry_s = max(0.0, math.ceil(moment - (wall_s if date_s is None else date_s)))
+        retry_s = max(0.0, math.ceil(moment - (reply.wall_s if date_s is None else date_s)))
     else:
         return None
     return retry_s if is_long else min(retry_s, OUTAGE_RETRY_AFTER_S)
 
 
-def _redirect_message(reply: TokenResponse, issuer: str, mask: Mask) -> str:
+def _redirect_message(reply: TokenResponse, issuer: str) -> str:
     # Masked before `hostname` is read, because that is in lower case.
-    where = mask((header(reply.headers, b"location") or b"").decode("latin-1"))
+    where = reply.mask((header(reply.headers, b"location") or b"").decode("latin-1"))
     try:
         host = urlsplit(where).hostname
     except ValueError:

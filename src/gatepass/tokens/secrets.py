@@ -62,6 +62,11 @@ def revealed(secret: Secret, setting: str) -> str:
     return value
 
 
+def all_revealed(fields: Mapping[str, Secret], setting: str) -> dict[str, str]:
+    """Return the current values of the secrets below `setting`, as `revealed` does."""
+    return {name: revealed(secret, f"{setting}.{name}") for name, secret in fields.items()}
+
+
 def secret_values(secrets: Iterable[Secret]) -> tuple[str | None, ...]:
     """Return the current values, with None for each that cannot be read."""
     values: list[str | None] = []

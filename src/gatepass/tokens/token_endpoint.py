@@ -11,7 +11,7 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,7 +31,7 @@ from gatepass.tokens.failure import CHECK_ISSUER, FailureKind, FetchFailure, set
 from gatepass.tokens.issuer_error import REPLY_BYTES, Mask, TokenResponse, one_line
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import mask_of
-from gatepass.tokens.token_reply import ReadTimes, TokenReplyFormat, parse_token_response
+from gatepass.tokens.token_reply import TokenReplyFormat, parse_token_response
 from gatepass.types import OutboundRequest, Secret
 
 CONNECT_S = 5.0
@@ -47,15 +47,6 @@ _SLOW = frozenset({Fault.TIMEOUT_FIRST_BYTE, Fault.TIMEOUT_IDLE})
 """Faults that `timeout_s` bounds. A connection attempt has CONNECT_S."""
 WRONG_PROXY_AUTH = "407 "
 """Begins httpx2's error for a proxy that rejects the password. Another attempt could lock the account at the proxy."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimedTokenResponse(TokenResponse):
-    """A reply with the time of its request (Clock.now, Clock.wall). `mask` removes secrets that the reply may echo."""
-
-    requested_s: float
-    wall_s: float
-    mask: Mask = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +65,7 @@ class TokenEndpointClient:
 
     async def send(
         self, request: OutboundRequest, secrets: Iterable[Secret], by_s: float | None = None
-    ) -> TimedTokenResponse:
+    ) -> TokenResponse:
         """Send `request` and return the reply, with any status, until `by_s` or `timeout_s`; raise FetchFailure."""
         proxy = self.settings.network.proxy
         if crosses_network_in_plain(request.url, proxy) and not self.settings.allow_plain_http:
@@ -103,14 +94,11 @@ class TokenEndpointClient:
             is_wrong_auth = fault.kind is Fault.PROXY and fault.detail.startswith(WRONG_PROXY_AUTH)
             kind = FailureKind.REFUSED if is_wrong_auth else FailureKind.OUTAGE
             raise FetchFailure(self._text(fault, mask, min(CONNECT_S, bound_s)), kind) from fault
-        return TimedTokenResponse(
-            reply.status, reply.headers, reply.body, requested_s=began_s, wall_s=wall_s, mask=mask
-        )
+        return replace(reply, requested_s=began_s, wall_s=wall_s, mask=mask)
 
-    def parse_token(self, reply: TimedTokenResponse) -> Token:
+    def parse_token(self, reply: TokenResponse) -> Token:
         """Return the token in a reply; raise FetchFailure with the issuer's own text if there is none."""
-        at_s = ReadTimes(reply.requested_s, reply.wall_s)
-        return parse_token_response(reply, self.reply_format, at_s, reply.mask)
+        return parse_token_response(reply, self.reply_format)
 
     def _text(self, fault: TransportFault, mask: Mask, connect_s: float) -> str:
         """Return why the issuer cannot be reached, and what to check if the URL is a setting."""

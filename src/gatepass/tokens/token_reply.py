@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -101,31 +101,30 @@ class ReadTimes:
     written_s: float | None = None
 
 
-def parse_token_response(reply: TokenResponse, reply_format: TokenReplyFormat, at_s: ReadTimes, mask: Mask) -> Token:
+def parse_token_response(reply: TokenResponse, reply_format: TokenReplyFormat) -> Token:
     """Return the token of `reply`; raise FetchFailure with the issuer's own text.
 
     From a 2xx reply only the members of an error object are quoted, because a token may be anywhere else in it.
     """
-    wall_s = at_s.wall_s
     if not reply.is_success:
-        raise _status_failure(reply, reply_format, wall_s, mask)
-    found, document, home = _found(reply, reply_format, mask)
-    failure = issuer_error.embedded_error_failure(document, reply, wall_s, reply_format.issuer, mask)
+        raise _status_failure(reply, reply_format)
+    found, document, home = _found(reply, reply_format)
+    failure = issuer_error.embedded_error_failure(document, reply, reply_format.issuer)
     if failure is not None and issuer_error.is_error_reply(document):
         raise failure
     if not is_text(found):
         # A login may answer 200 for a wrong password, without any known error member.
         kind = FailureKind.LIMITED if reply_format.is_login else FailureKind.OUTAGE
         raise failure or FetchFailure(_no_token_message(document, found, reply_format), kind)
-    _check_type(document, home, reply_format, mask)
+    _check_type(document, home, reply_format, reply.mask)
     text = checked_token(found, reply_format.issuer)
-    _check_audience(text, reply_format, mask)
+    _check_audience(text, reply_format, reply.mask)
     announced = find_expiry(document, home, reply_format.paths)
-    lifetime_s, source, implausible_s = _lifetime(text, announced, reply, reply_format, wall_s)
+    lifetime_s, source, implausible_s = _lifetime(text, announced, reply, reply_format)
     missing_path = reply_format.paths.expiry if announced is None and source is LifetimeSource.DEFAULT else None
     return Token(
         Secret(text),
-        at_s.requested_s,
+        reply.requested_s,
         lifetime_s,
         lifetime.token_kind(text),
         source,
@@ -137,12 +136,10 @@ def parse_token_response(reply: TokenResponse, reply_format: TokenReplyFormat, a
 def _check_type(document: Any, home: Any, reply_format: TokenReplyFormat, mask: Mask) -> None:
     """Raise FetchFailure if the token is not an access token, or if a request would require a proof too."""
     objects = [members for members in (home, document) if isinstance(members, dict)]
-
-    def first(*names: str) -> str:
-        texts = (members[name] for members in objects for name in names if is_text(members.get(name)))
-        return next(texts, "").strip()
-
-    issued, token_type = first("issued_token_type"), first(*TYPE_NAMES)
+    issued, token_type = (
+        next((value.strip() for value, _ in members_named(names, objects) if is_text(value)), "")
+        for names in (("issued_token_type",), TYPE_NAMES)
+    )
     if issued and reply_format.issued_types and issued not in reply_format.issued_types:
         raise FetchFailure(
             f"{reply_format.issuer} returned a token of the type {one_line(mask(issued), mask)}, which is not an access"
@@ -174,11 +171,11 @@ def _check_audience(text: str, reply_format: TokenReplyFormat, mask: Mask) -> No
         )
 
 
-def _status_failure(reply: TokenResponse, reply_format: TokenReplyFormat, wall_s: float, mask: Mask) -> FetchFailure:
+def _status_failure(reply: TokenResponse, reply_format: TokenReplyFormat) -> FetchFailure:
     """Return the failure of a reply that is not 2xx. A wrong configured URL is still wrong a second later."""
     is_wrong_url = reply_format.url_setting is not None and reply.status in issuer_error.WRONG_URL_STATUSES
     failure = issuer_error.error_response_failure(
-        reply, wall_s, reply_format.issuer, mask, is_wrong_url=is_wrong_url, is_login=reply_format.is_login
+        reply, reply_format.issuer, is_wrong_url=is_wrong_url, is_login=reply_format.is_login
     )
     if reply.status == issuer_error.WRONG_PROXY_AUTH and reply_format.credential:
         return failure.with_reason(f"{failure.reason}{setting_hint(reply_format.credential, 'network.proxy_auth')}")
@@ -190,7 +187,7 @@ def _status_failure(reply: TokenResponse, reply_format: TokenReplyFormat, wall_s
     return failure.with_reason(f"{failure.reason.rstrip('.')}{hint}") if hint else failure
 
 
-def _found(reply: TokenResponse, reply_format: TokenReplyFormat, mask: Mask) -> tuple[Any, Any, Any]:
+def _found(reply: TokenResponse, reply_format: TokenReplyFormat) -> tuple[Any, Any, Any]:
     """Return the value at the token's place, the document, and the object that has the token as a member."""
     if (
         reply_format.header is not None
@@ -201,14 +198,14 @@ def _found(reply: TokenResponse, reply_format: TokenReplyFormat, mask: Mask) -> 
     # Envoy treats an empty 200 as a reply and never fetches again (envoyproxy/envoy#42009).
     if not reply.body.strip():
         raise FetchFailure(f"{reply_format.issuer} answered {reply.status} with an empty body")
-    document = _document(reply, reply_format, mask)
+    document = _document(reply, reply_format)
     if reply_format.header is not None:
         return None, document, None
     found, home = find_token(document, reply_format.paths, plain_text=reply_format.plain_text)
     return found, document, home
 
 
-def _document(reply: TokenResponse, reply_format: TokenReplyFormat, mask: Mask) -> Any:
+def _document(reply: TokenResponse, reply_format: TokenReplyFormat) -> Any:
     """Return the JSON document, or the whole text if plain text is allowed as a token."""
     text = reply.text
     if "json" in reply.content_type or looks_like_json(text):
@@ -216,7 +213,7 @@ def _document(reply: TokenResponse, reply_format: TokenReplyFormat, mask: Mask) 
             return issuer_error.parse_json_text(text)
     elif issuer_error.is_html(reply):
         title = issuer_error.page_title(text)
-        named = f" ({one_line(title, mask)})" if title else ""
+        named = f" ({one_line(title, reply.mask)})" if title else ""
         page = f"{reply_format.issuer} answered {reply.status} with an HTML page{named} instead of a token"
         raise FetchFailure(page + setting_hint(reply_format.credential, reply_format.url_setting))
     elif reply_format.plain_text:
@@ -242,11 +239,7 @@ def _no_token_message(document: Any, found: Any, reply_format: TokenReplyFormat,
 
 
 def _lifetime(
-    text: str,
-    announced: ExpiresIn | ExpiresAt | None,
-    reply: TokenResponse,
-    reply_format: TokenReplyFormat,
-    wall_s: float,
+    text: str, announced: ExpiresIn | ExpiresAt | None, reply: TokenResponse, reply_format: TokenReplyFormat
 ) -> tuple[float, LifetimeSource, float | None]:
     """Return the lifetime, its source, and the announced lifetime if that is implausible.
 
@@ -259,13 +252,13 @@ def _lifetime(
     # A lifetime does not depend on a clock, so this is not clock skew.
     if isinstance(announced, ExpiresIn) and announced.seconds <= 0:
         raise FetchFailure(f"{reply_format.issuer} returned an expired token (its lifetime is {announced.seconds:g} s)")
-    jwt_s = lifetime.jwt_lifetime_s(text, date_s, wall_s)
+    jwt_s = lifetime.jwt_lifetime_s(text, date_s, reply.wall_s)
     if jwt_s is not None:
         times = lifetime.jwt_times(text)
         return *_earlier_end(text, jwt_s, announced), jwt_s * 1000 if times is not None and times.is_guess else None
     if isinstance(announced, ExpiresAt):
         announced = ExpiresIn(
-            announced.epoch_s - wall_s if date_s is None else lifetime.at_least_left_s(announced.epoch_s, date_s)
+            announced.epoch_s - reply.wall_s if date_s is None else lifetime.at_least_left_s(announced.epoch_s, date_s)
         )
     if announced is None:
         return reply_format.default_ttl_s, LifetimeSource.DEFAULT, None
@@ -411,13 +404,8 @@ def find_token(document: Any, paths: ReplyPaths, *, plain_text: bool) -> tuple[A
         return value_at(document, path), value_at(document, path.rpartition(".")[0]) if "." in path else document
     if not isinstance(document, dict):
         return (document if plain_text else None), None
-    named = (
-        (members[name], members)
-        for members in candidate_objects(document)
-        for name in TOKEN_NAMES
-        if is_text(members.get(name))
-    )
-    return next(named, (None, None))
+    named = members_named(TOKEN_NAMES, candidate_objects(document))
+    return next((found for found in named if is_text(found[0])), (None, None))
 
 
 def is_text(value: Any) -> bool:
@@ -429,10 +417,13 @@ def find_expiry(document: Any, home: Any, paths: ReplyPaths) -> ExpiresIn | Expi
     if paths.expiry is not None:
         return lifetime.parse_expiry(value_at(document, paths.expiry), paths.unit)
     objects = (*([home] if isinstance(home, dict) else []), *candidate_objects(document))
-    values = (members[name] for members in objects for name in EXPIRY_NAMES if name in members)
-    return next(
-        (announced for value in values if (announced := lifetime.parse_expiry(value, paths.unit)) is not None), None
-    )
+    parsed = (lifetime.parse_expiry(value, paths.unit) for value, _ in members_named(EXPIRY_NAMES, objects))
+    return next((announced for announced in parsed if announced is not None), None)
+
+
+def members_named(names: Iterable[str], objects: Iterable[dict[Any, Any]]) -> Iterator[tuple[Any, dict[Any, Any]]]:
+    """Yield the values of `names` in the objects, each with its object."""
+    return ((members[name], members) for members in objects for name in names if name in members)
 
 
 def _plain_names(document: Any) -> list[str]:

@@ -121,14 +121,14 @@ def test_error_in_a_200_is_classified_by_its_code_only(document, definite, passi
 
 def test_an_error_in_a_2xx_never_quotes_what_may_be_the_token():
     document = {"message": "here it is: eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjF9.c2ln"}
-    failure = embedded_error_failure(document, TokenResponse(200), NOW, "sso", str)
+    failure = embedded_error_failure(document, TokenResponse(200), "sso")
     assert failure is not None
     assert failure.reason == "sso answered 200 with an error: here it is: ***"
 
 
 def response(status: int, document: object, *headers: tuple[bytes, bytes]) -> TokenResponse:
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return TokenResponse(status, headers, body)
+    return TokenResponse(status, headers, body, wall_s=NOW)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def response(status: int, document: object, *headers: tuple[bytes, bytes]) -> To
     ],
 )
 def test_refusal_has_the_issuers_message_and_class(reply, reason, definite):
-    failure = error_response_failure(reply, NOW, "sso", str)
+    failure = error_response_failure(reply, "sso")
     assert (failure.reason, failure.is_refused) == (reason, definite)
 
 
@@ -169,7 +169,7 @@ def test_refusal_has_the_issuers_message_and_class(reply, reason, definite):
     ],
 )
 def test_status_without_an_error_is_not_the_issuers_refusal(reply):
-    failure = error_response_failure(reply, NOW, "sso", str)
+    failure = error_response_failure(reply, "sso")
     assert failure.kind == "outage"
 
 
@@ -183,7 +183,7 @@ def test_status_without_an_error_is_not_the_issuers_refusal(reply):
     ],
 )
 def test_a_no_that_names_no_reason_is_unclear(reply):
-    failure = error_response_failure(reply, NOW, "sso", str)
+    failure = error_response_failure(reply, "sso")
     assert failure.kind == "limited"
 
 
@@ -200,7 +200,7 @@ def test_a_no_that_names_no_reason_is_unclear(reply):
     ],
 )
 def test_retry_after_is_obeyed_in_replies_about_the_client(reply, wish_s):
-    assert error_response_failure(reply, NOW, "sso", str).retry_after_s == wish_s
+    assert error_response_failure(reply, "sso").retry_after_s == wish_s
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_retry_after_is_obeyed_in_replies_about_the_client(reply, wish_s):
     ],
 )
 def test_retry_after_is_obeyed_with_an_error_in_a_200(document, wish_s):
-    failure = embedded_error_failure(document, response(200, document, (b"retry-after", b"900")), NOW, "sso", str)
+    failure = embedded_error_failure(document, response(200, document, (b"retry-after", b"900")), "sso")
     assert failure is not None
     assert failure.retry_after_s == wish_s
 
@@ -243,7 +243,7 @@ def test_texts_like_tokens_are_masked_and_paths_are_not(words, shown):
     ],
 )
 def test_a_body_that_repeats_its_own_status_adds_nothing(status, document, unclear):
-    failure = error_response_failure(response(status, document), NOW, "sso", str)
+    failure = error_response_failure(response(status, document), "sso")
     assert failure.kind == ("limited" if unclear else "outage")
 
 
@@ -259,10 +259,10 @@ def test_a_body_that_repeats_its_own_status_adds_nothing(status, document, uncle
     ],
 )
 def test_a_number_without_a_text_is_called_a_code(document, quoted):
-    failure = embedded_error_failure(document, TokenResponse(200), NOW, "sso", str)
+    failure = embedded_error_failure(document, TokenResponse(200), "sso")
     assert failure is not None
     assert failure.reason == f"sso answered 200 with an error: {quoted}"
-    assert quoted in error_response_failure(response(400, document), NOW, "sso", str).reason
+    assert quoted in error_response_failure(response(400, document), "sso").reason
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_a_number_without_a_text_is_called_a_code(document, quoted):
     ],
 )
 def test_redirect_is_reported_with_its_host_only(location, aim):
-    failure = error_response_failure(TokenResponse(302, ((b"location", location),)), NOW, "sso", str)
+    failure = error_response_failure(TokenResponse(302, ((b"location", location),)), "sso")
     expected = f"sso answered 302, a redirect{aim}. gatepass follows no redirect, so configure the final address"
     assert (failure.reason, failure.is_refused) == (expected, False)
 
@@ -284,15 +284,16 @@ def test_redirect_is_reported_with_its_host_only(location, aim):
 @pytest.mark.parametrize("secret", ["AbCdEf-Secret", "AbCd/Ef:Secret@x", "AbCd" * 80])
 def test_a_redirect_reveals_no_secret_in_any_case(secret):
     for target in ("https://{}.evil/", "https://{}@evil/", "//{}:1/"):
-        reply = TokenResponse(302, ((b"location", target.format(secret).encode()),))
-        failure = error_response_failure(reply, NOW, "sso", lambda text: text.replace(secret, "***"))
+        location = (b"location", target.format(secret).encode())
+        reply = TokenResponse(302, (location,), mask=lambda text: text.replace(secret, "***"))
+        failure = error_response_failure(reply, "sso")
         assert "abcd" not in failure.reason.lower()
 
 
 @pytest.mark.parametrize(("is_login", "unclear"), [(True, True), (False, False)])
 def test_a_logins_error_with_a_500_may_be_a_refusal(is_login, unclear):
-    failure = error_response_failure(response(500, {"message": "用户名或密码错误"}), NOW, "sso", str, is_login=is_login)
+    failure = error_response_failure(response(500, {"message": "用户名或密码错误"}), "sso", is_login=is_login)
     assert failure.kind == ("limited" if unclear else "outage")
-    assert error_response_failure(response(500, b"<html>"), NOW, "sso", str, is_login=is_login).kind == "outage"
-    bad_gateway = error_response_failure(response(502, {"message": "bad gateway"}), NOW, "sso", str, is_login=is_login)
+    assert error_response_failure(response(500, b"<html>"), "sso", is_login=is_login).kind == "outage"
+    bad_gateway = error_response_failure(response(502, {"message": "bad gateway"}), "sso", is_login=is_login)
     assert bad_gateway.kind == "outage"

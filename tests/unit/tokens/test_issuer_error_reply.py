@@ -91,4 +91,4 @@ def test_secrets_are_masked_before_the_cut():
     ],
 )
 def test_retry_after_in_seconds_or_as_a_date(headers, wait_s):
-    assert retry_after_s(TokenResponse(429, headers), NOW, is_long=True) == wait_s
+    assert retry_after_s(TokenResponse(429, headers, wall_s=NOW), is_long=True) == wait_s

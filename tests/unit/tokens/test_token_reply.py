@@ -14,7 +14,6 @@ from gatepass.tokens.issuer_error import TokenResponse
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
 from gatepass.tokens.token_reply import (
     EXPIRY_NAMES,
-    ReadTimes,
     TokenReplyFormat,
     checked_token,
     parse_token_response,
@@ -24,7 +23,6 @@ from gatepass.tokens.token_reply import (
 from tests.unit.tokens.scripted import JSON, TokenFacts, date, failure_of, signed
 
 NOW = 1_800_000_000.0
-AT = ReadTimes(5.0, NOW)
 OAUTH2 = TokenReplyFormat("sso", 240.0, 3600.0)
 LOGIN = TokenReplyFormat("sso", 240.0, 3600.0, plain_text=True)
 
@@ -34,28 +32,28 @@ def terms(**paths: Any) -> TokenReplyFormat:
 
 
 def response(document: Any, *headers: tuple[bytes, bytes], status: int = 200) -> TokenResponse:
-    return TokenResponse(status, (*JSON, *headers), json.dumps(document).encode())
+    return TokenResponse(status, (*JSON, *headers), json.dumps(document).encode(), wall_s=NOW)
 
 
 def minted(
     document: Any, how: TokenReplyFormat = LOGIN, *headers: tuple[bytes, bytes]
 ) -> tuple[str, float | None, str]:
-    it = parse_token_response(response(document, *headers), how, AT, str)
+    it = parse_token_response(response(document, *headers), how)
     return it.text, it.lifetime_s, it.lifetime_source.value
 
 
 def reason(reply: TokenResponse, how: TokenReplyFormat = LOGIN) -> str:
     with pytest.raises(FetchFailure) as caught:
-        parse_token_response(reply, how, AT, str)
+        parse_token_response(reply, how)
     return caught.value.reason
 
 
 def test_standard_reply_is_read():
     document = {"access_token": "2YotnFZFEjr1zCsicMWpAA", "token_type": "example", "expires_in": 300}
     expected = TokenFacts("2YotnFZFEjr1zCsicMWpAA", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY)
-    assert TokenFacts.of(parse_token_response(response(document), OAUTH2, AT, str)) == expected
+    assert TokenFacts.of(parse_token_response(response(document), OAUTH2)) == expected
     checked_token = document | {"token_type": "bEARER"}
-    found = parse_token_response(response(checked_token), OAUTH2, AT, str)
+    found = parse_token_response(response(checked_token), OAUTH2)
     assert TokenFacts.of(found) == expected
 
 
@@ -170,7 +168,7 @@ def test_configured_paths_and_units(paths, life):
 )
 def test_configured_path_without_an_expiry_is_named_for_an_assumed_lifetime(token, value, path):
     document = {"token": token, "x": {"until": value}, "expires_in": 99}
-    assert parse_token_response(response(document), terms(expiry="x.until"), AT, str).missing_expiry_path == path
+    assert parse_token_response(response(document), terms(expiry="x.until")).missing_expiry_path == path
 
 
 @pytest.mark.parametrize("skew_s", [-7200.0, 120.0])
@@ -182,7 +180,7 @@ def test_the_issuers_date_frees_absolute_expiries_from_skew(skew_s):
 def held(document: Any, wall_s: float, date_s: float) -> Token:
     """The token of a fetch that started at second 0 of the Clock."""
     how = TokenReplyFormat("sso", 240.0, 1e9, plain_text=True)
-    return parse_token_response(response(document, date(date_s)), how, ReadTimes(0.0, wall_s), str)
+    return parse_token_response(replace(response(document, date(date_s)), wall_s=wall_s), how)
 
 
 ms = st.integers
@@ -252,7 +250,7 @@ def test_a_token_without_life_is_a_failure(life):
     text = signed(iat=NOW, exp=NOW + 300)
     for token in ("abc", text):
         with pytest.raises(FetchFailure) as caught:
-            parse_token_response(response({"token": token, "expires_in": life}), LOGIN, AT, str)
+            parse_token_response(response({"token": token, "expires_in": life}), LOGIN)
         assert not caught.value.is_refused
         assert "returned an expired token" in caught.value.reason
 
@@ -316,7 +314,7 @@ def test_a_token_at_an_unknown_path_is_reported_with_the_member_names_and_the_se
     login = replace(LOGIN, credential=credential, url_setting="url", is_login=True)
     reply = response({"code": 0, "payload": {"jeton": "abc", "ttl": 5, "a b": 1}, "list": [{"x": 1}]})
     with pytest.raises(FetchFailure) as caught:
-        parse_token_response(reply, login, AT, str)
+        parse_token_response(reply, login)
     assert caught.value.reason == (
         f"sso answered without a token; the reply has code, payload (jeton, ttl), list; {names}"
     )
@@ -326,13 +324,13 @@ def test_a_token_at_an_unknown_path_is_reported_with_the_member_names_and_the_se
 def test_404_405_and_410_of_a_login_are_definite(status):
     login = replace(LOGIN, credential="portal", url_setting="url", is_login=True)
     with pytest.raises(FetchFailure) as caught:
-        parse_token_response(response({"msg": "no such app"}, status=status), login, AT, str)
+        parse_token_response(response({"msg": "no such app"}, status=status), login)
     assert (caught.value.reason, caught.value.is_refused) == (
         f"the URL is wrong: sso answered {status}: no such app; check credentials.portal.url",
         True,
     )
     with pytest.raises(FetchFailure) as caught:
-        parse_token_response(response({"msg": "starting"}, status=status), OAUTH2, AT, str)
+        parse_token_response(response({"msg": "starting"}, status=status), OAUTH2)
     assert not caught.value.is_refused
 
 
@@ -342,7 +340,7 @@ def test_page_instead_of_a_token_names_the_address():
     advice |= dict.fromkeys((502, 503), "check whether the issuer is up")
     for status, expected in advice.items():
         with pytest.raises(FetchFailure) as caught:
-            parse_token_response(TokenResponse(status, (), b"<html>"), login, AT, str)
+            parse_token_response(TokenResponse(status, (), b"<html>"), login)
         assert expected in caught.value.reason
         assert (status not in (200, 403)) == ("portal.url" not in caught.value.reason)
 
@@ -356,14 +354,14 @@ def test_an_unknown_error_in_a_200_is_unclear_and_not_retried_at_once():
         ({"code": 40101, "msg": "wrong app secret"}, "refused"),
     ):
         with pytest.raises(FetchFailure) as caught:
-            parse_token_response(response(document), login, AT, str)
+            parse_token_response(response(document), login)
         assert caught.value.kind == kind
 
 
 @pytest.mark.parametrize("expected", ["mac", "DPoP", " PoP "])
 def test_a_token_that_needs_a_proof_is_an_error_with_the_next_action(expected):
     with pytest.raises(FetchFailure) as caught:
-        parse_token_response(response({"access_token": "abc", "token_type": expected}), OAUTH2, AT, str)
+        parse_token_response(response({"access_token": "abc", "token_type": expected}), OAUTH2)
     assert caught.value.is_refused
     assert f"a token of type {expected.strip()}, which needs a signed proof" in caught.value.reason
     assert "configure this client at the issuer for Bearer tokens" in caught.value.reason
@@ -372,30 +370,28 @@ def test_a_token_that_needs_a_proof_is_an_error_with_the_next_action(expected):
 @pytest.mark.parametrize("token_type", ["BearerToken", "N_A", "jwt", None, ""])
 def test_a_token_of_any_other_type_is_used(token_type):
     document = {"token_type": token_type, "data": {"token": "abc"}}
-    assert parse_token_response(response(document), OAUTH2, AT, str).text == "abc"
+    assert parse_token_response(response(document), OAUTH2).text == "abc"
 
 
 @pytest.mark.parametrize("aud", ["llm", ["other", "llm"], None, [], 5, {"llm": 1}])
 def test_a_jwt_that_names_the_configured_audience_or_none_is_used(aud):
     text = signed(exp=NOW + 300, iat=NOW, **({} if aud is None else {"aud": aud}))
-    assert parse_token_response(response({"access_token": text}), replace(OAUTH2, audience="llm"), AT, str).text == text
+    assert parse_token_response(response({"access_token": text}), replace(OAUTH2, audience="llm")).text == text
 
 
 @pytest.mark.parametrize(("aud", "named"), [("other", "other"), (["a", "b"], "a, b"), ("LLM", "LLM")])
 def test_a_jwt_for_another_audience_is_an_error_that_names_both(aud, named):
     text = signed(exp=NOW + 300, iat=NOW, aud=aud)
     with pytest.raises(FetchFailure) as caught:
-        parse_token_response(
-            response({"access_token": text}), replace(OAUTH2, audience="llm", credential="corp"), AT, str
-        )
+        parse_token_response(response({"access_token": text}), replace(OAUTH2, audience="llm", credential="corp"))
     assert caught.value.is_refused
     assert f"for the audience {named}, and credentials.corp.audience is llm." in caught.value.reason
-    assert parse_token_response(response({"access_token": text}), OAUTH2, AT, str).text == text
+    assert parse_token_response(response({"access_token": text}), OAUTH2).text == text
 
 
 def test_plain_text_is_a_token_for_a_login_only():
     reply = TokenResponse(200, ((b"content-type", b"text/plain"),), b"abc\n")
-    assert TokenFacts.of(parse_token_response(reply, LOGIN, AT, str)) == TokenFacts(
+    assert TokenFacts.of(parse_token_response(reply, LOGIN)) == TokenFacts(
         "abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT
     )
     assert reason(reply, OAUTH2) == "sso answered 200 with a body that is not JSON"
@@ -404,7 +400,7 @@ def test_plain_text_is_a_token_for_a_login_only():
 
 def test_json_is_read_whatever_it_is_called():
     reply = TokenResponse(200, ((b"content-type", b"text/html"),), b'{"access_token": "abc"}')
-    assert parse_token_response(reply, OAUTH2, AT, str).text == "abc"
+    assert parse_token_response(reply, OAUTH2).text == "abc"
 
 
 NAMES = ["access_token", "token", "data", "expires_in", "expires_at", "error", "code", "msg", "message", "ttl", "x"]
@@ -424,7 +420,7 @@ headers = st.lists(
 
 def judged(reply: TokenResponse, how: TokenReplyFormat) -> None:
     try:
-        it = parse_token_response(reply, how, AT, str)
+        it = parse_token_response(reply, how)
     except FetchFailure as failure:
         assert failure.reason.isprintable()  # noqa: PT017 - a property: of a token or of a failure
         assert len(failure.reason) < 500  # noqa: PT017 - as above
@@ -457,7 +453,7 @@ IN_HEADER = (b"x-subject-token", b"abc")
     ("reply", "expected"),
     [
         (
-            TokenResponse(201, (*JSON, IN_HEADER), b'{"token": {"expires_at": "2027-01-15T08:05:00Z"}}'),
+            TokenResponse(201, (*JSON, IN_HEADER), b'{"token": {"expires_at": "2027-01-15T08:05:00Z"}}', wall_s=NOW),
             TokenFacts("abc", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
         ),
         (
@@ -471,7 +467,7 @@ IN_HEADER = (b"x-subject-token", b"abc")
     ],
 )
 def test_a_token_in_a_header(reply, expected):
-    assert TokenFacts.of(parse_token_response(reply, HEADER, AT, str)) == expected
+    assert TokenFacts.of(parse_token_response(reply, HEADER)) == expected
 
 
 @pytest.mark.parametrize(
@@ -513,7 +509,7 @@ def test_a_token_missing_in_its_header_is_reported(reply, expected):
     ],
 )
 def test_a_lifetime_that_is_implausible_is_kept_for_the_log(life, lifetime_s, doubted_s):
-    minted = parse_token_response(response({"access_token": "abc", **life}), OAUTH2, AT, str)
+    minted = parse_token_response(response({"access_token": "abc", **life}), OAUTH2)
     assert (minted.lifetime_s, minted.implausible_lifetime_s) == (lifetime_s, doubted_s)
 
 

@@ -21,7 +21,7 @@ from gatepass.observability.redaction import MASK
 from gatepass.tokens.failure import FailureKind, FetchFailure, setting
 from gatepass.tokens.issuer_error import DEFINITE_CODES, REFUSED, REPLY_BYTES, Mask, mask_token_like, one_line
 from gatepass.tokens.lifetime import Token
-from gatepass.tokens.secrets import mask_of, revealed, secret_fields
+from gatepass.tokens.secrets import all_revealed, mask_of, revealed, secret_fields
 from gatepass.tokens.token_reply import ReadTimes, TokenReplyFormat, parse_token_document
 from gatepass.types import Secret
 
@@ -181,8 +181,8 @@ class ExecSource:
         # Not all variables: they contain secrets of gatepass and of other services. Most programs need these: the
         # first to start others, and the second for their own login.
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        own = {name: revealed(value, f"env.{name}") for name, value in self._settings.env.items()}
-        running = self._run(arguments, inherited | own, REPLY_BYTES, stderr, self._clock)
+        environment = inherited | all_revealed(self._settings.env, "env")
+        running = self._run(arguments, environment, REPLY_BYTES, stderr, self._clock)
         try:
             finished = await timeout(self._clock, limit_s, running, _Late())
         except _Late:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from urllib.parse import urlencode
 
@@ -15,7 +15,7 @@ from gatepass.config.references import Reference
 from gatepass.http_client.fault_text import host_of
 from gatepass.tokens.failure import FailureKind, FetchFailure
 from gatepass.tokens.lifetime import Token
-from gatepass.tokens.secrets import revealed, secret_fields, secret_leaves
+from gatepass.tokens.secrets import all_revealed, revealed, secret_fields, secret_leaves
 from gatepass.tokens.token_endpoint import HEADERS, Connect, TokenEndpointClient
 from gatepass.tokens.token_reply import TokenReplyFormat
 from gatepass.types import OutboundRequest, Secret
@@ -54,7 +54,7 @@ class HttpJsonSource:
         settings, headers = self._settings, dict(HEADERS)
         body = b""
         if settings.form is not None:
-            body, headers[b"content-type"] = urlencode(_values(settings.form, "form")).encode(), FORM
+            body, headers[b"content-type"] = urlencode(all_revealed(settings.form, "form")).encode(), FORM
         elif settings.json_body is not None:
             # References are read again, so that a rotated file applies to the next fetch.
             document = with_leaves(
@@ -64,7 +64,7 @@ class HttpJsonSource:
             body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
             headers[b"content-type"] = JSON
         # The configured headers override those of HEADERS.
-        for name, text in _values(settings.headers, "headers").items():
+        for name, text in all_revealed(settings.headers, "headers").items():
             if any(c in text for c in "\r\n\0"):
                 raise FetchFailure(
                     f"headers.{name} contains a line break, which a header must not contain", FailureKind.REFUSED
@@ -74,13 +74,9 @@ class HttpJsonSource:
             password = revealed(settings.basic.password, "basic.password")
             headers[b"authorization"] = f"Basic {_basic_pair(settings.basic, password)}".encode()
         # The configured URL may already have a query.
-        query = urlencode(_values(settings.query, "query"))
+        query = urlencode(all_revealed(settings.query, "query"))
         url = f"{settings.url}{'&' if '?' in settings.url else '?'}{query}" if query else settings.url
         return OutboundRequest(settings.method, url, tuple(headers.items()), body)
-
-
-def _values(fields: Mapping[str, Secret], setting: str) -> dict[str, str]:
-    return {name: revealed(value, f"{setting}.{name}") for name, value in fields.items()}
 
 
 def _basic_pair(basic: Basic, password: str) -> str:

@@ -22,8 +22,7 @@ from gatepass.store.folder import file_lock
 from gatepass.tokens.failure import BUSY, FetchFailure
 from gatepass.tokens.issuer_error import NotJson, TokenResponse, is_error_reply, parse_json_text, token_error_body
 from gatepass.tokens.secrets import account_fingerprint, refresh_token_fingerprint, revealed
-from gatepass.tokens.token_endpoint import TimedTokenResponse
-from gatepass.tokens.token_reply import candidate_objects
+from gatepass.tokens.token_reply import candidate_objects, members_named
 
 Fields = Mapping[str, str]
 INVALID_GRANT_CODES = frozenset({"invalid_grant", "bad_refresh_token", "unauthorized_client", "unsupported_grant_type"})
@@ -35,7 +34,7 @@ CANCEL_GRACE_S = 2.0
 """How long a cancelled use may still take. Its reply contains the only valid refresh token from then on."""
 NOT_PERSISTED = "it is kept in memory only: without refresh_token_file a restart uses the configured one again"
 LOG = logging.getLogger("gatepass.tokens")
-SendGrant = Callable[[Fields], Awaitable[TimedTokenResponse]]
+SendGrant = Callable[[Fields], Awaitable[TokenResponse]]
 
 
 class RefreshTokenStore(Protocol):
@@ -146,8 +145,7 @@ def code_of(reply: TokenResponse) -> str | None:
 
 def refresh_token_in(reply: TokenResponse) -> str | None:
     objects = candidate_objects(reply.document) if reply.is_success else ()
-    found = (members.get(name) for members in objects for name in NAMES)
-    return next((token for token in found if isinstance(token, str) and token), None)
+    return next((token for token, _ in members_named(NAMES, objects) if isinstance(token, str) and token), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +205,7 @@ class RefreshTokenRotation:
         self._has_warned = False
         self.is_last = settings.grant_type == "refresh_token"
 
-    async def refresh(self, exchange: SendGrant, by_s: float) -> TimedTokenResponse | None:
+    async def refresh(self, exchange: SendGrant, by_s: float) -> TokenResponse | None:
         """Return the reply to a use of the refresh token; None if there is none to try.
 
         A refused token is tried once more if another process has stored a newer one meanwhile. If `is_last`, the reply
@@ -224,7 +222,7 @@ class RefreshTokenRotation:
                 return None
             return None if token is None else await self._use_newest(token, exchange)
 
-    async def _use_newest(self, token: str, exchange: SendGrant) -> TimedTokenResponse | None:
+    async def _use_newest(self, token: str, exchange: SendGrant) -> TokenResponse | None:
         reply = None
         # Ends after the newest token was rejected too.
         while token != self._rejected:
@@ -239,7 +237,7 @@ class RefreshTokenRotation:
         self._rejected = None
         return reply
 
-    async def store_from(self, reply: TimedTokenResponse) -> None:
+    async def store_from(self, reply: TokenResponse) -> None:
         """Store the refresh token in the reply to another grant."""
         if (token := refresh_token_in(reply)) is not None:
             await finish_despite_cancel(self._put(token), self._clock)
@@ -259,7 +257,7 @@ class RefreshTokenRotation:
             return kept.token
         return None if first is None else revealed(first, "refresh_token")
 
-    async def _use(self, token: str, exchange: SendGrant) -> TimedTokenResponse:
+    async def _use(self, token: str, exchange: SendGrant) -> TokenResponse:
         reply = await exchange({"grant_type": "refresh_token", "refresh_token": token})
         newest = refresh_token_in(reply) or token
         if newest != token or self._unstored is not None:

@@ -21,7 +21,7 @@ from gatepass.config.credential.vendor import AwsBedrockCredential
 from gatepass.config.references import read_file
 from gatepass.http_client.fault_text import host_of
 from gatepass.tokens.failure import FailureKind, FetchFailure
-from gatepass.tokens.issuer_error import DEFINITE_STATUSES, REFUSED, TOO_MANY, Mask, TokenResponse, one_line
+from gatepass.tokens.issuer_error import DEFINITE_STATUSES, REFUSED, TOO_MANY, TokenResponse, one_line
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
 from gatepass.tokens.secrets import revealed
 from gatepass.tokens.token_endpoint import Connect, quiet_loggers
@@ -63,13 +63,13 @@ def role_form(role_arn: str, lifetime_s: float, proof: str) -> bytes:
     return urlencode(fields).encode()
 
 
-def parse_sts_session(reply: TokenResponse, host: str, mask: Mask) -> AwsKeys:
+def parse_sts_session(reply: TokenResponse, host: str) -> AwsKeys:
     """Return the keys in a reply; raise FetchFailure with the text of STS."""
     if not reply.is_success:
         code, message = _element(reply.text, "Code"), _element(reply.text, "Message")
         text = ": ".join(filter(None, (code, message))) or reply.text
         definite = reply.status in DEFINITE_STATUSES and code not in TRANSIENT_CODES
-        reason = f"{host} answered {reply.status}: {one_line(text, mask)}".removesuffix(": ")
+        reason = f"{host} answered {reply.status}: {one_line(text, reply.mask)}".removesuffix(": ")
         kind = FailureKind.LIMITED if reply.status == TOO_MANY else FailureKind.OUTAGE
         if definite:
             kind, reason = FailureKind.REFUSED, f"{REFUSED}{reason}"
@@ -140,7 +140,7 @@ class AwsBedrockSource:
         proof = revealed(_text(settings.web_identity_token_file), "web_identity_token_file")
         body = role_form(settings.role_arn or "", settings.key_ttl_s, proof)
         reply = await vendor_fetch.send("POST", url, FORM, body)
-        return parse_sts_session(reply, host_of(url), vendor_fetch.mask)
+        return parse_sts_session(reply, host_of(url))
 
 
 def _text(path: str) -> Secret:

@@ -205,11 +205,11 @@ class EntraSource:
         if settings.client_secret is not None:
             secret = revealed(settings.client_secret, "client_secret")
             return aio.ClientSecretCredential(tenant, client, secret, **common)
+        return aio.ClientAssertionCredential(tenant, client, self._assertion, **common)
 
-        def assertion() -> str:
-            if self._certificate is None:
-                return revealed(self._federated or Secret(""), "federated_token_file")
-            audience = f"{settings.authority_host.rstrip('/')}/{tenant}/oauth2/v2.0/token"
-            return self._certificate.current().assertion(client, audience, self._endpoints.clock.wall())
-
-        return aio.ClientAssertionCredential(tenant, client, assertion, **common)
+    def _assertion(self) -> str:
+        if self._certificate is None:
+            return revealed(self._federated or Secret(""), "federated_token_file")
+        settings = self._settings
+        audience = f"{settings.authority_host.rstrip('/')}/{settings.tenant_id}/oauth2/v2.0/token"
+        return self._certificate.current().assertion(settings.client_id or "", audience, self._endpoints.clock.wall())

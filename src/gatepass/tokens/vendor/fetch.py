@@ -17,7 +17,7 @@ from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.issuer_error import TokenResponse, one_line
 from gatepass.tokens.lifetime import JWT_MARGIN_S, LifetimeSource, Token, jwt_lifetime_s, token_kind
 from gatepass.tokens.secrets import mask_of
-from gatepass.tokens.token_endpoint import HEADERS, Connect, TimedTokenResponse, TokenEndpointClient
+from gatepass.tokens.token_endpoint import HEADERS, Connect, TokenEndpointClient
 from gatepass.tokens.token_reply import TokenReplyFormat, checked_token
 from gatepass.types import OutboundRequest, Secret, header
 
@@ -62,7 +62,7 @@ class VendorFetch:
     requested_s: float = field(init=False)
     wall_s: float = field(init=False)
     failure: FetchFailure | None = field(default=None, init=False)
-    _last_reply: tuple[TokenEndpointClient, TimedTokenResponse] | None = field(default=None, init=False, repr=False)
+    _last_reply: tuple[TokenEndpointClient, TokenResponse] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.requested_s, self.wall_s = self.endpoints.clock.now(), self.endpoints.clock.wall()
@@ -142,7 +142,7 @@ class VendorFetch:
         """Return why the fetch failed: the transport's failure, else the issuer's text, else the library's `words`."""
         if self.failure is not None:
             return self.failure
-        own = f"{self.library}: {one_line(words, self.mask)}"
+        own = f"{self.library}: {one_line(words, mask_of(self.secrets))}"
         if self._last_reply is None:
             return FetchFailure(own)
         issuer, reply = self._last_reply
@@ -161,6 +161,3 @@ class VendorFetch:
                 raise  # a library may return a token that cannot be sent as bearer token
             return None
         return token if token.text == text else None
-
-    def mask(self, text: str) -> str:
-        return mask_of(self.secrets)(text)

@@ -142,15 +142,9 @@ class GoogleSource:
 
     async def _from_file(self, path: str, vendor_fetch: VendorFetch) -> Token:
         request = GoogleRequest(vendor_fetch)
-
-        def refreshed() -> Credentials:
-            found = self.credentials_of(_document(path), path)
-            found.refresh(request)  # blocks: it waits for requests in the event loop
-            return found
-
         try:
             # google-auth refreshes synchronously, so it runs in a thread.
-            found = await asyncio.to_thread(refreshed)
+            found = await asyncio.to_thread(self._refreshed, path, request)
         except (GoogleAuthError, *LIBRARY_ERRORS) as error:
             raise vendor_fetch.failure_for(str(error)) from error
         finally:
@@ -159,6 +153,11 @@ class GoogleSource:
         # `expiry` has no time zone and means UTC.
         expires_s = timegm(found.expiry.utctimetuple()) if found.expiry else None
         return vendor_fetch.token_from_text(found.token, expires_s)
+
+    def _refreshed(self, path: str, request: GoogleRequest) -> Credentials:
+        found = self.credentials_of(_document(path), path)
+        found.refresh(request)  # blocks: it waits for requests in the event loop
+        return found
 
     def credentials_of(self, info: Mapping[str, Any], path: str) -> Credentials:
         """Return the credentials object of `info`, the document in `path`.

@@ -21,10 +21,6 @@ def form(body: bytes) -> dict[str, str]:
     return {name: value for name, (value,) in parse_qs(body.decode()).items()}
 
 
-def same(text: str) -> str:
-    return text
-
-
 @pytest.mark.parametrize(("lifetime_s", "asked"), [(60.0, "900"), (1_800.0, "1800"), (43_200.0, "3600")])
 def test_role_session_has_the_longest_common_lifetime(lifetime_s, asked):
     assert form(role_form(ROLE, lifetime_s, "jwt")) == {
@@ -38,7 +34,7 @@ def test_role_session_has_the_longest_common_lifetime(lifetime_s, asked):
 
 
 def test_a_session_is_read():
-    keys = parse_sts_session(TokenResponse(200, (), GRANTED.encode()), "sts.example", same)
+    keys = parse_sts_session(TokenResponse(200, (), GRANTED.encode()), "sts.example")
     assert keys == AwsKeys("ASIAEXAMPLE", "secret/of+session", "token/of+session==", 1_767_323_045.0)
     assert "secret/of" not in repr(keys)
     assert "token/of" not in repr(keys)
@@ -46,12 +42,12 @@ def test_a_session_is_read():
 
 def test_invalid_expiration_is_ignored():
     reply = TokenResponse(200, (), GRANTED.replace("2026-01-02T03:04:05Z", "soon").encode())
-    assert parse_sts_session(reply, "sts.example", same).ends_s is None
+    assert parse_sts_session(reply, "sts.example").ends_s is None
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", GRANTED.replace("SessionToken", "Other").encode()])
 async def test_a_reply_without_keys_is_not_quoted(body):
-    failure = await failure_of(lambda: parse_sts_session(TokenResponse(200, (), body), "sts.example", same))
+    failure = await failure_of(lambda: parse_sts_session(TokenResponse(200, (), body), "sts.example"))
     assert failure.reason == "sts.example answered 200 without a session's keys"
 
 
@@ -75,5 +71,5 @@ async def test_a_refusal_is_quoted(status, body, expected, definite, quick):
     def mask(text: str) -> str:
         return text.replace("secret-one", "***")
 
-    failure = await failure_of(lambda: parse_sts_session(TokenResponse(status, (), body), "sts.example", mask))
+    failure = await failure_of(lambda: parse_sts_session(TokenResponse(status, (), body, mask=mask), "sts.example"))
     assert (failure.reason, failure.is_refused) == (expected, definite)

@@ -4,6 +4,7 @@ import pytest
 
 from gatepass.errors import Fault
 from gatepass.tokens.lifetime import LifetimeSource, TokenKind
+from gatepass.tokens.secrets import mask_of
 from gatepass.tokens.vendor.fetch import VendorEndpoints, VendorFetch
 from gatepass.types import Secret
 from tests.unit.tokens.scripted import Broken, Hang, Mint, ScriptedIssuer, answer, failure_of, signed
@@ -198,7 +199,7 @@ async def test_an_echo_of_what_the_library_made_up_to_sign_in_is_masked(headers,
     await work.send("POST", URL, headers, body)
     assert "answered 400: *** is bad" in work.failure_for("").reason
     await work.send("POST", URL, {})
-    assert work.mask("proof-of-this-request") == "***"
+    assert mask_of(work.secrets)("proof-of-this-request") == "***"
 
 
 def test_a_vendor_fetch_prints_no_secret():
