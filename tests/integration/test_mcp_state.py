@@ -17,7 +17,6 @@ from gatepass.errors import McpSessionNotFound, McpSessionsUnavailable, Upstream
 from gatepass.mcp.access import TURN_LINES
 from gatepass.proxy.mcp import LAST_EVENTS_BYTES
 from gatepass.proxy.mcp_servers import MOST_SESSIONS, SESSION_S, SHARED_S, McpSessions
-from gatepass.server.inspection import own_requests
 from gatepass.server.pages import own_part, status_of
 from gatepass.server.ui.views import own_use
 from gatepass.store.base import StoreUnavailable
@@ -136,7 +135,7 @@ async def newest(gp: Gateway) -> dict[str, Any]:
     """Return the summary of the last request, as the list of the server's requests has it."""
     await until(lambda: not gp.state.in_flight.busy)
     found: dict[str, Any]
-    (found,) = json.loads(await own_requests("/requests?upstream=mcp/tools&limit=1", gp.state))["requests"]
+    (found,) = json.loads(await own_part("/requests?upstream=mcp/tools&limit=1", gp.state))["requests"]
     return found
 
 

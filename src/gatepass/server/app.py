@@ -73,7 +73,7 @@ class Service:
 
     async def own(self, target: str) -> bytes:
         """Return what this process contributes to `collect`, b"" for an unknown target."""
-        return await (own_part(target, self.state) if self.ui is None else self.ui.own(target))
+        return await own_part(target, self.state)
 
     async def collect(self, target: str) -> dict[str, bytes]:
         """Return the part of each worker for `target`, by its name; "" is the name of a process without others."""

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -70,9 +70,14 @@ Own = Callable[[str], Awaitable[bytes]]
 """Returns what this worker answers to the other workers, by the path of a page or command; b"" for an unknown one."""
 
 
-async def own_requests(target: str, state: AppState) -> bytes:
-    """Return the summaries that this process knows for `/requests?FILTERS`. Others are served between them."""
-    fields = {name: values[-1] for name, values in parse_qs(target.partition("?")[2]).items()}
+async def decoded(collect: Collect, path: str, fields: Mapping[str, object] | None = None) -> dict[str, Any]:
+    """Return the JSON part of each worker for `path` and `fields`, by the worker's name."""
+    return {name: json.loads(part) for name, part in (await collect(f"{path}?{urlencode(fields or {})}")).items()}
+
+
+async def own_requests(state: AppState, /, **filters: str) -> dict[str, Any]:
+    """Return the summaries that this process knows. Others are served between them."""
+    fields = {name: value for name, value in filters.items() if value}
     now_s, wall_s = state.clock.now(), state.clock.wall()
     limit = min(_number(fields, "limit", LISTED), MOST_LISTED)
     after = max(_number(fields, "ended_after", 0.0), now_s - _number(fields, "within_s", now_s))
@@ -92,7 +97,7 @@ async def own_requests(target: str, state: AppState) -> bytes:
             summary["captured"] = state.capture.of(one.access) is not None
             if (one.duration_s is None or summary["ended"] >= after) and matches(summary, fields):
                 listed.append(summary)
-    return json.dumps({"now": now_s, **found, "dropped": state.inspector.evicted}).encode()
+    return {"now": now_s, **found, "dropped": state.inspector.evicted}
 
 
 def told(wanted: str, state: AppState) -> list[tuple[dict[str, Any], CapturedRequest | None]]:
@@ -109,17 +114,15 @@ def told(wanted: str, state: AppState) -> list[tuple[dict[str, Any], CapturedReq
     ]
 
 
-async def own_stories(target: str, state: AppState) -> bytes:
-    """Return the stories of this process for `/story?id=ID`, or a piece of a captured body for `/story?piece=NAME`.
+async def own_stories(state: AppState, /, **fields: str) -> list[dict[str, Any]] | dict[str, Any] | None:
+    """Return the stories of this process for `id`, or the piece of a captured body with the name `piece`.
 
-    With `bodies=1` the stories have the beginnings of captured bodies. While they are made, the budget of held bytes
+    With `bodies` the stories have the beginnings of captured bodies. While they are made, the budget of held bytes
     counts them. If it is full, they have the names of the pieces alone.
     """
-    fields, capture = parse_qs(target.partition("?")[2]), state.capture
     if "piece" in fields:
-        piece = await capture.piece(fields["piece"][-1], state.redactor)
-        return b"" if piece is None else json.dumps(piece).encode()
-    stories, found = [], told(fields["id"][-1], state)
+        return await state.capture.piece(fields["piece"], state.redactor)
+    stories, found = [], told(fields["id"], state)
     has_bodies = "bodies" in fields and any(captured is not None for _, captured in found)
     is_held = has_bodies and state.in_flight.held.hold(TEXTS_BYTES)
     left_bytes = SHOWN_BYTES if is_held else 0
@@ -130,7 +133,7 @@ async def own_stories(target: str, state: AppState) -> bytes:
                 bodies = {"bodies": await captured.bodies(state.redactor, left_bytes)}
                 left_bytes -= sum(min(PIECE_BYTES, one["size_bytes"]) for one in bodies["bodies"])
             stories.append({**story, **bodies})
-        return json.dumps(stories).encode()
+        return stories
     finally:
         if is_held:
             state.in_flight.held.hold(-TEXTS_BYTES)
@@ -143,7 +146,7 @@ def running(state: AppState) -> Iterator[RequestRecord]:
 
 async def requests_listing(collect: Collect, filters: Mapping[str, str]) -> dict[str, Any]:
     """Return the summaries of all workers, those that ended last first."""
-    parts = {name: json.loads(part) for name, part in (await collect(f"{REQUESTS}?{urlencode(filters)}")).items()}
+    parts = await decoded(collect, REQUESTS, filters)
     limit = int(min(_number(filters, "limit", LISTED), MOST_LISTED))
 
     def merged(kind: str, order: str) -> list[dict[str, Any]]:
@@ -165,18 +168,17 @@ async def stories(collect: Collect, wanted: str, *, bodies: bool) -> list[dict[s
 
     `bodies`: with the beginnings of captured bodies.
     """
-    parts = await collect(f"{STORY}?{urlencode({'id': wanted, **({'bodies': 1} if bodies else {})})}")
-    found = [{**one, "worker": name, "replica": REPLICA} for name, part in parts.items() for one in json.loads(part)]
+    parts = await decoded(collect, STORY, {"id": wanted, **({"bodies": 1} if bodies else {})})
+    found = [{**one, "worker": name, "replica": REPLICA} for name, part in parts.items() for one in part]
     return sorted(found, key=lambda one: str(one["arrived_at"]), reverse=True)
 
 
 async def body_piece(collect: Collect, name: str) -> dict[str, Any]:
     """Return the piece `name` of a captured body; raise InvalidRequest if no worker holds it."""
-    found = (await collect(f"{STORY}?{urlencode({'piece': name})}")).values()
-    if not found:
-        raise InvalidRequest("This body is not captured any more.")
-    piece: dict[str, Any] = json.loads(next(iter(found)))
-    return piece
+    for piece in (await decoded(collect, STORY, {"piece": name})).values():
+        found: dict[str, Any] = piece
+        return found
+    raise InvalidRequest("This body is not captured any more.")
 
 
 def _number(fields: Mapping[str, str], name: str, default: float) -> float:
@@ -200,23 +202,24 @@ async def start_capture(collect: Collect, document: bytes, config: Config) -> di
         hint = did_you_mean(settings.caller, names)
         raise InvalidRequest(f"The caller {settings.caller[:100]!r} is not known{hint}", param="caller")
     given = {name: value for name, value in msgspec.to_builtins(settings).items() if value is not None}
-    return await capture_state(collect, f"{START_CAPTURE}?{urlencode(given)}")
+    return await capture_state(collect, START_CAPTURE, given)
 
 
-async def capture_state(collect: Collect, target: str = CAPTURE) -> dict[str, Any]:
-    """Return the state of the capture, summed over all workers, after the start or end that `target` may order."""
-    return merged_states(json.loads(part) for part in (await collect(target)).values())
+async def capture_state(
+    collect: Collect, order: str = CAPTURE, settings: Mapping[str, object] | None = None
+) -> dict[str, Any]:
+    """Return the state of the capture, summed over all workers, after the start or end that may be the `order`."""
+    return merged_states((await decoded(collect, order, settings)).values())
 
 
-def own_capture(target: str, state: AppState) -> bytes:
-    """Do what `target` asks for in this process, and return the state of its capture."""
-    path, _, query = target.partition("?")
-    if path == START_CAPTURE:
-        fields = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
-        state.capture.start(msgspec.convert(fields, CaptureSettings, strict=False))
-    elif path == STOP_CAPTURE:
-        state.capture.stop()
-    return json.dumps(state.capture.state()).encode()
+def own_start_capture(state: AppState, /, **settings: str) -> dict[str, Any]:
+    state.capture.start(msgspec.convert(settings, CaptureSettings, strict=False))
+    return state.capture.state()
+
+
+def own_stop_capture(state: AppState) -> dict[str, Any]:
+    state.capture.stop()
+    return state.capture.state()
 
 
 async def join_capture(collect: Collect, state: AppState) -> None:

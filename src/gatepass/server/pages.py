@@ -12,8 +12,10 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from inspect import isawaitable
 from itertools import chain
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import structs
@@ -41,7 +43,7 @@ from gatepass.proxy.usage_store import UsagePart
 from gatepass.server import inspection
 from gatepass.server.asgi import path_in, peer_in
 from gatepass.server.cycle import ids_begin
-from gatepass.server.replay import own_replay
+from gatepass.server.replay import FIND, own_find, own_replay
 from gatepass.server.targets import TARGETS, own_targets, targets_of
 from gatepass.store.base import StoreUnavailable
 from gatepass.types import MCP_UPSTREAM, ClientRequest
@@ -436,27 +438,45 @@ def pinned(records: Iterable[LearnedRuleRecord], config: Config, caller: AccessK
     return as_config(learned, config, lambda name: may_use(caller, name))
 
 
+def own_retry(state: AppState) -> list[str]:
+    names = state.retry_failing()
+    LOG.info("retried", extra={"fields": {"trigger": "command", "retried": names}})
+    return names
+
+
+async def own_usage(state: AppState) -> bytes:
+    return msgspec.json.encode(await state.usage.write())
+
+
+PARTS: dict[str, Callable[..., Any]] = {
+    inspection.REQUESTS: inspection.own_requests,
+    inspection.STORY: inspection.own_stories,
+    inspection.CAPTURE: lambda state: state.capture.state(),
+    inspection.START_CAPTURE: inspection.own_start_capture,
+    inspection.STOP_CAPTURE: inspection.own_stop_capture,
+    inspection.REPLAY: own_replay,
+    inspection.RETRY: own_retry,
+    inspection.USAGE: own_usage,
+    FIND: own_find,
+    TARGETS: own_targets,
+    "/metrics": lambda state: state.metrics.scrape(),
+    "/status": status_of,
+    "/learned": lambda state: msgspec.to_builtins(state.learned_rules()),
+}
+"""What one process contributes to a page or command, by its path: JSON or bytes, perhaps awaitable, None for nothing.
+
+The state and the fields of the query are the arguments.
+"""
+
+
 async def own_part(target: str, state: AppState) -> bytes:
     """Return what this process contributes to the page or command at `target`, b"" if there is none."""
-    path = target.partition("?")[0]
-    if path == inspection.REQUESTS:
-        return await inspection.own_requests(target, state)
-    if path == inspection.STORY:
-        return await inspection.own_stories(target, state)
-    if path.startswith(inspection.CAPTURE):
-        return inspection.own_capture(target, state)
-    if path == TARGETS:
-        return own_targets(target, state)
-    if path.startswith(inspection.REPLAY):
-        return await own_replay(target, state)
-    if path == inspection.RETRY:
-        names = state.retry_failing()
-        LOG.info("retried", extra={"fields": {"trigger": "command", "retried": names}})
-        return json.dumps(names).encode()
-    if path == "/metrics":
-        return state.metrics.scrape()
-    if path == inspection.USAGE:
-        return msgspec.json.encode(await state.usage.write())
-    if path == "/status":
-        return json.dumps(status_of(state)).encode()
-    return json.dumps(msgspec.to_builtins(state.learned_rules())).encode() if path == "/learned" else b""
+    path, _, query = target.partition("?")
+    if (own := PARTS.get(path)) is None:
+        return b""
+    part = own(state, **dict(parse_qsl(query, keep_blank_values=True)))
+    if isawaitable(part):
+        part = await part
+    if part is None:
+        return b""
+    return part if isinstance(part, bytes) else json.dumps(part).encode()

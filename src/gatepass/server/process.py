@@ -166,7 +166,7 @@ class ControlServer:
             return JSONResponse(result, CONFLICT if result["outcome"] == "refused" else 200)
 
         async def retry(_: Request) -> Response:
-            found = [json.loads(part) for part in (await collect(RETRY)).values()]
+            found = (await inspection.decoded(collect, RETRY)).values()
             names = dict.fromkeys(name for one in found for name in one)
             return JSONResponse({"processes": len(found), "retried": list(names)})
 

@@ -8,7 +8,6 @@ import logging
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.parse import parse_qs, urlencode
 
 import msgspec
 
@@ -20,7 +19,7 @@ from gatepass.observability.story import attempts_of
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.handler import handle
 from gatepass.proxy.models import ModelCatalog
-from gatepass.server.inspection import REPLAY, Collect
+from gatepass.server.inspection import REPLAY, Collect, decoded
 from gatepass.types import ClientRequest, Hidden, Replay
 
 LOG = logging.getLogger("gatepass.serve")
@@ -54,50 +53,49 @@ async def replay(collect: Collect, document: bytes, new_id: str, key_digest: byt
         order = msgspec.json.decode(document, type=_Order)
     except msgspec.DecodeError as error:
         raise InvalidRequest(f"The order to replay a request is invalid: {error}.") from None
-    wanted = urlencode({"id": order.id, "without": order.without}, doseq=True)
-    held = [json.loads(part) for part in (await collect(f"{FIND}?{wanted}")).values()]
+    wanted = {"id": order.id, "without": json.dumps(order.without)}
+    held = (await decoded(collect, FIND, wanted)).values()
     if not held:
         text = f"The request {order.id!r} is not captured. Capture it with `gatepass capture`, and send it again."
         raise InvalidRequest(text)
     one = max(held, key=lambda found: float(found["arrived_s"]))  # a client may use an id twice
     if (problem := one["problem"]) is not None:
         raise InvalidRequest(f"The request {order.id!r} cannot be replayed: {problem}.")
-    chosen = urlencode({"key": one["key"], "new_id": new_id, "digest": key_digest.hex()})
-    results = [json.loads(part) for part in (await collect(f"{REPLAY}?{wanted}&{chosen}")).values()]
-    if not results:
-        raise InvalidRequest(f"The request {order.id!r} is not captured any more.")
-    result: dict[str, Any] = results[0]
-    return result
+    chosen = {"key": one["key"], "new_id": new_id, "digest": key_digest.hex()}
+    for result in (await decoded(collect, REPLAY, wanted | chosen)).values():
+        found: dict[str, Any] = result
+        return found
+    raise InvalidRequest(f"The request {order.id!r} is not captured any more.")
 
 
-async def own_replay(target: str, state: AppState) -> bytes:
-    """Find or replay a request that this process captured. Returns b"" if it is not this one that `target` asks."""
-    path, _, query = target.partition("?")
-    fields = parse_qs(query, keep_blank_values=True)
-    without = tuple(fields.get("without", ()))
-    captured = state.capture.find(fields["id"][0])
+def own_find(state: AppState, /, **fields: str) -> dict[str, Any] | None:
+    """Return what this process knows of a captured request, None if it does not hold it."""
+    captured = state.capture.find(fields["id"])
     if captured is None:
-        return b""
-    if path == FIND:
-        arrived_s = state.clock.now() if captured.ended is None else captured.ended.arrived_s
-        found = {"key": captured.key, "arrived_s": arrived_s, "problem": _problem(captured, without, state)}
-        return json.dumps(found).encode()
-    ended, body = captured.ended, captured.body
-    if fields["key"][0] != captured.key or ended is None or body is None:
-        return b""
-    access = ended.access
+        return None
+    arrived_s = state.clock.now() if captured.ended is None else captured.ended.arrived_s
+    problem = _problem(captured, json.loads(fields["without"]), state)
+    return {"key": captured.key, "arrived_s": arrived_s, "problem": problem}
+
+
+async def own_replay(state: AppState, /, **fields: str) -> dict[str, Any] | None:
+    """Replay a request that this process captured, None if it does not hold it."""
+    captured = state.capture.find(fields["id"])
+    if captured is None or captured.key != fields["key"] or captured.ended is None or captured.body is None:
+        return None
+    access = captured.ended.access
     profile = next((key.profile for key in state.config.access.keys if key.name == access.caller), None)
     client_request = ClientRequest(
-        fields["new_id"][0],
+        fields["new_id"],
         access.method,
         access.path,
         ((b"content-type", b"application/json"),),
         "",
         state.clock.now(),
-        replay=Replay(access.id, profile, without),
-        key_digest=bytes.fromhex(fields["digest"][0]),
+        replay=Replay(access.id, profile, tuple(json.loads(fields["without"]))),
+        key_digest=bytes.fromhex(fields["digest"]),
     )
-    return json.dumps(await _serve_again(client_request, access.id, body, state)).encode()
+    return await _serve_again(client_request, access.id, captured.body, state)
 
 
 def _problem(captured: CapturedRequest, without: Sequence[str], state: AppState) -> str | None:

@@ -6,12 +6,11 @@ import json
 import logging
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote, unquote
 
 from gatepass.config.wording import did_you_mean
 from gatepass.errors import InvalidRequest
 from gatepass.proxy.app_state import AppState
-from gatepass.server.inspection import Collect
+from gatepass.server.inspection import Collect, decoded
 
 LOG = logging.getLogger("gatepass.targets")
 TARGETS = "/targets"
@@ -55,26 +54,24 @@ async def order_target(collect: Collect, fields: Mapping[str, str], state: AppSt
     def served(drained: Mapping[str, set[str]]) -> set[str]:
         return {entry for entry, host, name in targets if drained[host].isdisjoint(("", name))}
 
-    alone, parts = sorted(served(before) - served({**before, upstream: after})), dict[str, bytes]()
+    alone, parts = sorted(served(before) - served({**before, upstream: after})), dict[str, Any]()
     if "sure" in fields or not alone:
-        parts = await collect(f"{TARGETS}?{quote(json.dumps([upstream, sorted(after)]))}")
+        parts = await decoded(collect, TARGETS, {"upstream": upstream, "models": json.dumps(sorted(after))})
         event = {"fields": {"target": fields["name"], "processes": len(parts)}}
         LOG.info("target_drained" if "drain" in fields else "target_resumed", extra=event)
     return {"processes": len(parts), "alone": alone}
 
 
-def own_targets(target: str, state: AppState) -> bytes:
-    """Set what `target` orders in this process. Return the drained models of each upstream, "" for all."""
-    if query := target.partition("?")[2]:
-        name, models = json.loads(unquote(query))
-        if name in state.upstreams:  # a reload may have removed it here
-            state.upstreams[name].state.drain(set(models))
-    return json.dumps({name: sorted(one.state.drained) for name, one in state.upstreams.items()}).encode()
+def own_targets(state: AppState, upstream: str = "", models: str = "[]") -> dict[str, list[str]]:
+    """Drain the `models` of `upstream`, JSON, in this process. Return those of each upstream, "" for all."""
+    if upstream in state.upstreams:  # a reload may have removed it here
+        state.upstreams[upstream].state.drain(set(json.loads(models)))
+    return {name: sorted(one.state.drained) for name, one in state.upstreams.items()}
 
 
 async def join_drained(collect: Collect, state: AppState) -> None:
     """Drain what the other workers drain, in a worker that starts later."""
-    for part in (await collect(TARGETS)).values():
-        for name, models in json.loads(part).items():
+    for part in (await decoded(collect, TARGETS)).values():
+        for name, models in part.items():
             if name in state.upstreams:
                 state.upstreams[name].state.drain(state.upstreams[name].state.drained.union(models))

@@ -12,7 +12,8 @@ from gatepass.http_client.tls import TLSContexts
 from gatepass.policy.balancing import TargetHealth
 from gatepass.policy.breaker import BreakerSettings
 from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
-from gatepass.server.targets import join_drained, order_target, own_targets, targets_of
+from gatepass.server.pages import own_part
+from gatepass.server.targets import join_drained, order_target, targets_of
 from tests.unit.clock import DrivenClock
 
 MODELS = {
@@ -44,7 +45,7 @@ def health(state: AppState, upstream: str, model: str) -> TargetHealth:
 async def order(state: AppState, *processes: AppState, **fields: str) -> dict[str, Any]:
 
     async def collect(target: str) -> dict[str, bytes]:
-        return {str(at): own_targets(target, one) for at, one in enumerate((state, *processes))}
+        return {str(at): await own_part(target, one) for at, one in enumerate((state, *processes))}
 
     return await order_target(collect, fields, state)
 
@@ -145,7 +146,7 @@ async def test_a_drain_outlives_a_reload_that_moves_the_upstream_and_reaches_a_w
     later = state_of()
 
     async def collect(target: str) -> dict[str, bytes]:
-        return {"worker-1": own_targets(target, after), "worker-2": own_targets(target, later)}
+        return {"worker-1": await own_part(target, after), "worker-2": await own_part(target, later)}
 
     await join_drained(collect, later)
     assert targets_of(later)["m"][0]["state"] == "drained"

@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import parse_qsl, urlencode
 from weakref import WeakValueDictionary
 
 from starlette.exceptions import HTTPException
@@ -43,7 +42,7 @@ from gatepass.proxy.handler import ApiEndpoint, handle
 from gatepass.server import inspection
 from gatepass.server.asgi import AsgiRequestCycle, path_in, peer_in
 from gatepass.server.connection_shares import TrustedProxies
-from gatepass.server.pages import for_method, learned_rules, own_part, pinned, shown
+from gatepass.server.pages import PARTS, for_method, learned_rules, pinned, shown
 from gatepass.server.reload import ReloadResult
 from gatepass.server.replay import replay, replay_id
 from gatepass.server.ui import views
@@ -78,6 +77,14 @@ HEADERS: Mapping[str, str] = {
 }
 """Fields of every response."""
 NO_STORE = {"cache-control": "no-store"}
+
+
+def own_forget(state: AppState, upstream: str, model: str, operation: str, adapted: str) -> int:
+    found = [one for one in state.upstreams.values() if one.name == upstream]
+    return sum(one.state.learned.forget_entry(model, operation, adapted) for one in found)
+
+
+PARTS.update({FORGET: own_forget, **{OWN + name: part for name, part in views.OWN.items()}})
 
 DOCTOR_S = 180.0
 """Limit on one run of doctor. Each of its steps has a limit of its own."""
@@ -174,19 +181,8 @@ class Ui:
         except errors.GatepassError as error:
             return [], state.redactor.mask(error.message)
 
-    async def collect_json(self, target: str) -> list[Any]:
-        return [json.loads(part) for part in (await self.collect(target)).values()]
-
-    async def own(self, target: str) -> bytes:
-        state = self.current()
-        if (part := views.OWN.get(target.removeprefix(OWN))) is not None:
-            return json.dumps(part(state)).encode()
-        if target.startswith(FORGET):
-            wanted = dict(parse_qsl(target.partition("?")[2], keep_blank_values=True))
-            upstreams = [one for one in state.upstreams.values() if one.name == wanted["upstream"]]
-            scope = wanted["model"], wanted["operation"], wanted["adapted"]
-            return json.dumps(sum(one.state.learned.forget_entry(*scope) for one in upstreams)).encode()
-        return await own_part(target, state)
+    async def parts(self, path: str, fields: Mapping[str, str] | None = None) -> list[Any]:
+        return list((await inspection.decoded(self.collect, path, fields)).values())
 
     def turn(self, caller: str) -> asyncio.Lock:
         """Return the lock for what `caller` reads: one answer is made at a time, so no caller delays the others."""
@@ -441,7 +437,7 @@ def _cookie(call: UiRequest, value: str, life_s: int) -> str:
 
 @_route("GET", "api/overview", "viewer")
 async def _overview(call: UiRequest) -> ASGIApp:
-    parts = await call.ui.collect_json(OWN + "overview")
+    parts = await call.ui.parts(OWN + "overview")
     return call.answer(views.overview(parts, call.state.clock.wall()))
 
 
@@ -476,7 +472,7 @@ async def _body(call: UiRequest) -> ASGIApp:
 
 @_route("GET", "api/callers", "viewer")
 async def _callers(call: UiRequest) -> ASGIApp:
-    parts = await call.ui.collect_json(OWN + "callers")
+    parts = await call.ui.parts(OWN + "callers")
     profiles = sorted(call.state.profiles)
     callers = views.callers(parts, call.state.config)
     return call.answer({"callers": await views.with_limits(callers, call.state), "profiles": profiles})
@@ -484,7 +480,7 @@ async def _callers(call: UiRequest) -> ASGIApp:
 
 @_route("GET", "api/use", "viewer")
 async def _use(call: UiRequest) -> ASGIApp:
-    return json_response({"use": views.use(await call.ui.collect_json(OWN + "use"))})
+    return json_response({"use": views.use(await call.ui.parts(OWN + "use"))})
 
 
 @_route("GET", "api/models", "viewer")
@@ -552,7 +548,7 @@ async def _forget(call: UiRequest) -> ASGIApp:
     known = learned_rules(await call.ui.collect(LEARNED), caller, call.state)
     wall_s, count = call.state.clock.wall(), 0
     if any(all(shown(one, wall_s)[name] == value for name, value in wanted.items()) for one in known):
-        count = sum(await call.ui.collect_json(f"{FORGET}?{urlencode(wanted)}"))
+        count = sum(await call.ui.parts(FORGET, wanted))
     call.log("forget", caller, **wanted, forgotten=count)
     return json_response({"forgotten": count})
 
