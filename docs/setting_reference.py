@@ -365,5 +365,7 @@ def setting_links() -> Mapping[str, str]:
 
 def removed_settings() -> str:
     """Return the list of docs/upgrade.md."""
-    names = {dotted(named(tuple(setting.split(".")))): text for setting, text in REMOVED.items()}
-    return "\n".join(f"- **`{name}`:** {text}" for name, text in names.items())
+    names: dict[str, list[str]] = {}
+    for setting, text in REMOVED.items():
+        names.setdefault(text, []).append(f"`{dotted(named(tuple(setting.split('.'))))}`")
+    return "\n".join(f"- **{', '.join(settings)}:** {text}" for text, settings in names.items())

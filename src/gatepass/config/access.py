@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from types import MappingProxyType
@@ -49,7 +50,7 @@ THINKING = ["chat_template_kwargs", "enable_thinking", "thinking", "do_sample"]
 """RAGFlow and Dify send these members next to `messages`. vLLM uses the first; Azure rejects all of them."""
 
 
-class Profile(Block):
+class ProfileSettings(Block):
     """Changes of requests and replies for one kind of client.
 
     An entry with a built-in profile's name changes that profile; settings that it leaves out keep their values.
@@ -67,18 +68,6 @@ class Profile(Block):
 
     Danger: The upstream does not receive what the client requests with these members.
     """
-    drop_null: list[MemberPath] = []
-    """Members to leave out if they are null.
-
-    Example: [stop]
-    """
-    drop_for: dict[DialectName, list[MemberPath]] = {}
-    """Members to leave out of requests to upstreams of a dialect.
-
-    Example: {azure: [thinking]}
-    """
-    plain_tools: bool = False
-    """Send only `type` and `function` in an entry of `tools`."""
     keep_alive: KeepAliveMode = "comment"
     """What gatepass sends while a client waits for a stream: `comment` (the line `: keep-alive` and a blank line; the
     event `keepalive` in a stream of the Responses API that has begun),
@@ -92,6 +81,35 @@ class Profile(Block):
 
     Danger: With `off`, a slow answer may exceed the read timeout of the client.
     """
+    line_bytes: Annotated[int, Field(ge=65_536)] | None = None
+    """The longest line of a stream, in bytes; a longer chunk is split into several. None: no limit.
+
+    Example: 131072
+    """
+    cors_origins: list[CorsOrigin] = []
+    """Origins of web pages that may call gatepass from a browser. `*` allows every page.
+
+    Example: ["https://chat.corp.example"]
+
+    Danger: A page on the list can use any key that its reader has.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What gatepass changes for one kind of client: `ProfileSettings`, and what only built-in profiles have."""
+
+    extends: BuiltIn | None = None
+    drop: Sequence[str] = field(default_factory=list)
+    keep_alive: KeepAliveMode = "comment"
+    line_bytes: int | None = None
+    cors_origins: Sequence[str] = field(default_factory=list)
+    drop_null: Sequence[str] = ()
+    """Members to leave out if they are null."""
+    drop_for: Mapping[DialectName, Sequence[str]] = field(default_factory=dict)
+    """Members to leave out of requests to upstreams of a dialect."""
+    plain_tools: bool = False
+    """Send only `type` and `function` in an entry of `tools`."""
     whole_numbers: bool = False
     """Send `usage` as integers. Plain replies without usage get zeros; streams get only the upstream's numbers."""
     envelope: bool = False
@@ -109,11 +127,6 @@ class Profile(Block):
     plain_events: bool = False
     """Send each event of a stream of chunks as one line `data: …` and a blank line. Lines end with a line feed; names,
     ids and comments are left out. Events that already have this form keep their bytes."""
-    line_bytes: Annotated[int, Field(ge=65_536)] | None = None
-    """The longest line of a stream, in bytes; a longer chunk is split into several. None: no limit.
-
-    Example: 131072
-    """
     rewords_errors: bool = False
     """Reword the error that ends a started stream so that RAGFlow does not send the request again. The upstream's text
     is in the error's `upstream`."""
@@ -121,13 +134,6 @@ class Profile(Block):
     """Accept a JSON object that contains the API key instead of the key."""
     typed_ids: bool = False
     """List models under names that show their type to RAGFlow."""
-    cors_origins: list[CorsOrigin] = []
-    """Origins of web pages that may call gatepass from a browser. `*` allows every page.
-
-    Example: ["https://chat.corp.example"]
-
-    Danger: A page on the list can use any key that its reader has.
-    """
 
 
 PLAIN = Profile()
@@ -174,12 +180,12 @@ BUILT_IN_PROFILES: Mapping[str, Profile] = {
 """The built-in profiles. Clients without special needs are `plain`, so that a configuration can name them too."""
 
 
-def resolved(own: Mapping[str, Profile]) -> Mapping[str, Profile]:
+def resolved(own: Mapping[str, ProfileSettings]) -> Mapping[str, Profile]:
     """Return all profiles by name: the built-in ones, and the operator's `own` with inherited settings filled in."""
     profiles = dict(BUILT_IN_PROFILES)
-    for name, profile in own.items():
-        base = BUILT_IN_PROFILES[profile.extends] if profile.extends is not None else BUILT_IN_PROFILES.get(name, PLAIN)
-        profiles[name] = base.model_copy(update={field: getattr(profile, field) for field in profile.model_fields_set})
+    for name, settings in own.items():
+        base = BUILT_IN_PROFILES.get(settings.extends or name, PLAIN)
+        profiles[name] = replace(base, **settings.model_dump(exclude_unset=True))
     return MappingProxyType(profiles)
 
 

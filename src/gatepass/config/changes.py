@@ -2,34 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from gatepass.config.document import ConfigDocument, SettingPattern, dotted, lookup, matches
 
-REMOVED: Mapping[str, str] = {
-    "log.bodies": "`gatepass capture` keeps whole bodies in memory for a while, and `gatepass show ID` shows them.",
-    "credentials.*.sign": "Write a program (`type: exec`) that signs the login. The page Tokens has one for an HMAC.",
-    "credentials.*.preset": "Write the request itself: the page Tokens has the recipe of each former preset.",
-    "credentials.*.apikey": "It was a part of `preset`.",
-    "credentials.*.domain": "It was a part of `preset`.",
-    "credentials.*.project": "It was a part of `preset`.",
-    "credentials.*.exec_credential": "Set `KUBERNETES_EXEC_INFO` in `env`, as the page Tokens shows.",
-    "credentials.*.assertion_type": "Set `client_assertion_type` in `extra`, as the page Tokens shows.",
-    "credentials.*.role_session_name": "It is `gatepass`.",
-    "credentials.*.inherit": 'Write each variable into `env`: `env: {NAME: "${NAME}"}`.',
-    "credentials.*.sts_url": "It is `https://sts.REGION.amazonaws.com/`.",
-    "credentials.*.subject_token_type": "Set `subject_token_type` in `extra`, as a URI.",
-    "limits.unauthenticated_connections": "It is a quarter of `limits.connections`.",
-    "upstreams.*.rejection.login_hosts": "A redirect to another host, or to a path such as `login`, rejects the token.",
-    "upstreams.*.rejection.login_page": "A login page always rejects the token.",
-    "upstreams.*.repair.one_id": "Chunks keep their ids.",
-    "upstreams.*.repair.without_choices": "Members of chunks without choices move into the next chunk with choices.",
-    "models.*.suggest": "`context_fallback` sends a request that is too long to another model.",
-    "tracing.service_name": "The variable `OTEL_SERVICE_NAME` sets it.",
-    "mcp.*.rejection.login_page": "A login page always rejects the token.",
-    "mcp.*.rejection.login_hosts": "A redirect to another host, or to a path such as `login`, rejects the token.",
-}
-"""By pattern: what to do instead."""
+_GONE: Sequence[tuple[str, str]] = (
+    (
+        "log.bodies",
+        "Run `gatepass capture`: it keeps whole bodies in memory for a while, and `gatepass show ID` shows them.",
+    ),
+    (
+        "credentials.*.sign",
+        "Write a program (`type: exec`) that signs the login. The page Tokens has one for an HMAC.",
+    ),
+    ("credentials.*.preset", "Write the request itself: the page Tokens has the recipe of each former preset."),
+    (
+        "credentials.*.apikey credentials.*.domain credentials.*.project",
+        "Remove it together with `preset`, and write its value into the request.",
+    ),
+    ("credentials.*.exec_credential", "Set `KUBERNETES_EXEC_INFO` in `env`, as the page Tokens shows."),
+    ("credentials.*.assertion_type", "Set `client_assertion_type` in `extra`, as the page Tokens shows."),
+    ("credentials.*.role_session_name", "Remove it: the session is always named `gatepass`."),
+    ("credentials.*.inherit", 'Write each variable into `env`: `env: {NAME: "${NAME}"}`.'),
+    ("credentials.*.sts_url", "Remove it: the URL is always `https://sts.REGION.amazonaws.com/`."),
+    ("credentials.*.subject_token_type", "Set `subject_token_type` in `extra`, as a URI."),
+    (
+        "profiles.*.places_usage profiles.*.splits_finish profiles.*.unwraps_keys profiles.*.typed_ids",
+        "Set `extends: ragflow`, which has it.",
+    ),
+    ("profiles.*.rewords_errors", "Set `extends: ragflow`, which has it."),
+    ("profiles.*.envelope profiles.*.plain_events", "Set `extends: dify`, which has it."),
+    ("profiles.*.whole_numbers", "Set `extends: ragflow` or `extends: dify`, which have it."),
+    ("profiles.*.only_chunks", "Set `extends: cline` or `extends: dify`, which have it."),
+    ("profiles.*.fills_choices", "Set `extends: cline`, which has it."),
+    ("profiles.*.plain_tools", "Set `extends: cherry_studio`, which has it."),
+    ("profiles.*.drop_null", "List the members under `drop`, or set `extends: librechat` for a `strict` of null."),
+    ("profiles.*.drop_for", "List the members under `rules.drop` of the models of that dialect."),
+    ("limits.unauthenticated_connections", "Set `limits.connections`: clients without a key have a quarter of it."),
+    (
+        "upstreams.*.rejection.login_hosts mcp.*.rejection.login_hosts",
+        "Remove it: a redirect to another host, or to a path such as `login`, rejects the token.",
+    ),
+    (
+        "upstreams.*.rejection.login_page mcp.*.rejection.login_page",
+        "Remove it: a login page always rejects the token.",
+    ),
+    ("upstreams.*.repair.one_id", "Remove it: chunks keep their ids."),
+    (
+        "upstreams.*.repair.without_choices",
+        "Remove it: members of chunks without choices move into the next chunk with choices.",
+    ),
+    ("models.*.suggest", "Set `context_fallback`: it sends a request that is too long to another model."),
+    ("tracing.service_name", "Set the variable `OTEL_SERVICE_NAME`."),
+)
+"""Patterns of settings with blanks between them, and what to do instead."""
+REMOVED: Mapping[str, str] = {setting: text for settings, text in _GONE for setting in settings.split()}
 REJECTED = frozenset(("credentials.*.preset",))
 """Those that are not ignored: a login without its preset has no request."""
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
-from gatepass.config.access import Access, Profile
+from gatepass.config.access import Access, ProfileSettings
 from gatepass.config.block import BASE_PATH, MIB, Block, Bytes, Name, Seconds, SecretText, is_loopback, plain
 from gatepass.config.credential.base import checked_extra
 from gatepass.config.credential.kinds import LOCAL_KINDS, AnyCredential
@@ -535,7 +535,7 @@ class Config(Block):
 
     Example: mcp: {search: {url: https://tools.corp.example/mcp, credential: corp}}
     """
-    profiles: dict[Name, Profile] = {}
+    profiles: dict[Name, ProfileSettings] = {}
     """Changes of requests and replies for kinds of clients, by name. docs/clients/README.md#profiles lists the
     built-in profiles and how gatepass chooses one.
 

@@ -287,8 +287,8 @@ class Capabilities(Block):
     these values and enforces none of them, except `token_ids: false`. See docs/model_list.md."""
 
     kind: ModelKind | None = None
-    """The purpose of the model: `vision` is chat with image input, `asr` is speech to text, `tts` is text to speech. A
-    profile with `typed_ids` shows it in the listed name.
+    """The purpose of the model: `vision` is chat with image input, `asr` is speech to text, `tts` is text to speech.
+    The profile `ragflow` shows it in the listed name.
 
     Example: vision
     """

@@ -9,7 +9,7 @@ from typing import get_args
 
 import msgspec
 
-from gatepass.config.access import Profile, resolved
+from gatepass.config.access import Profile, ProfileSettings, resolved
 from gatepass.config.routes import ModelKind, guessed
 from gatepass.config.upstream import DialectName
 from gatepass.normalize.json_editor import JsonEditor, fixed_change
@@ -73,7 +73,7 @@ class ProfileRules:
         return "ragflow" in (self.name, self.settings.extends)
 
 
-def build_profiles(own: Mapping[str, Profile]) -> Mapping[str, ProfileRules]:
+def build_profiles(own: Mapping[str, ProfileSettings]) -> Mapping[str, ProfileRules]:
     """Return the built-in profiles and the operator's `own` by name."""
 
     def rules(profile: Profile) -> dict[DialectName, tuple[ChangeRule, ...]]:

@@ -98,7 +98,7 @@ def retry_after(error: GatepassError) -> int | None:
 def stream_error(error: GatepassError, request_id: str = "", *, rewords: bool = False) -> bytes:
     """Return the `data: {"error": …}` event that ends a stream; nothing may follow it.
 
-    It contains `error_object`. With `rewords` (`profiles.NAME.rewords_errors`) its message is one for which RAGFlow
+    It contains `error_object`. With `rewords` (`Profile.rewords_errors`) its message is one for which RAGFlow
     does not repeat the request (see `stream_message`).
     """
     if not rewords:

@@ -1,8 +1,9 @@
 """Profiles of clients: the built-in ones, and an operator's changes of them."""
 
+from dataclasses import replace
 from typing import get_args
 
-from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, BuiltIn, Profile, resolved
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, BuiltIn, Profile, ProfileSettings, resolved
 from gatepass.normalize.members import JsonMemberPath
 
 
@@ -21,21 +22,26 @@ def test_no_built_in_profile_opens_gatepass_to_pages():
 
 
 def test_omitted_settings_keep_the_built_in_profiles_values():
-    found = resolved({"ragflow": Profile(keep_alive="off"), "lobechat": Profile(cors_origins=["https://chat.corp"])})
-    assert found["ragflow"] == BUILT_IN_PROFILES["ragflow"].model_copy(update={"keep_alive": "off"})
+    found = resolved(
+        {
+            "ragflow": ProfileSettings(keep_alive="off"),
+            "lobechat": ProfileSettings(cors_origins=["https://chat.corp"]),
+        }
+    )
+    assert found["ragflow"] == replace(BUILT_IN_PROFILES["ragflow"], keep_alive="off")
     assert found["lobechat"] == Profile(cors_origins=["https://chat.corp"])
     assert found["dify"] is BUILT_IN_PROFILES["dify"]
 
 
 def test_the_settings_of_an_entry_replace_lists_too():
-    assert resolved({"ragflow": Profile(drop=[])})["ragflow"].drop == []
+    assert resolved({"ragflow": ProfileSettings(drop=[])})["ragflow"].drop == []
 
 
 def test_an_entry_of_another_name_begins_with_what_it_is_like():
-    found = resolved({"intranet": Profile(extends="cherry_studio", whole_numbers=True), "bare": Profile()})
-    assert found["intranet"] == Profile(extends="cherry_studio", plain_tools=True, whole_numbers=True)
+    found = resolved({"intranet": ProfileSettings(extends="cherry_studio", drop=["user"]), "bare": ProfileSettings()})
+    assert found["intranet"] == Profile(extends="cherry_studio", plain_tools=True, drop=["user"])
     assert found["bare"] == PLAIN
 
 
 def test_an_entry_may_begin_with_another_than_its_name():
-    assert not resolved({"ragflow": Profile(extends="plain")})["ragflow"].unwraps_keys
+    assert not resolved({"ragflow": ProfileSettings(extends="plain")})["ragflow"].unwraps_keys

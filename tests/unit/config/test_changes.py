@@ -45,6 +45,10 @@ upstreams:
     rejection: {login_hosts: [], login_page: false}
     repair: {one_id: true, without_choices: true}
 mcp: {m: {url: "https://m.example", rejection: {login_hosts: [], login_page: true}}}
+profiles:
+  p: {drop_null: [], drop_for: {}, plain_tools: true, whole_numbers: true, envelope: true, places_usage: true,
+      splits_finish: true, fills_choices: true, only_chunks: true, plain_events: true, rewords_errors: true,
+      unwraps_keys: true, typed_ids: true}
 models:
   m: {targets: [{upstream: u}], suggest: other}
 """
@@ -54,7 +58,9 @@ def test_an_older_file_with_the_removed_settings_loads_with_a_sentence_for_each(
     path = tmp_path / "gatepass.yaml"
     path.write_text(OLDER)
     warnings = load(str(path), {}).warnings
-    assert f"{path}:1: log.bodies: was removed in 0.2.0: `gatepass capture` keeps whole bodies" in "\n".join(warnings)
+    assert f"{path}:1: log.bodies: was removed in 0.2.0: Run `gatepass capture`: it keeps whole bodies" in "\n".join(
+        warnings
+    )
     for setting, text in REMOVED.items():
         name = setting.rpartition(".")[2]
         found = [one for one in warnings if f".{name}: was removed in 0.2.0: {text} A later" in one]
