@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -75,156 +76,163 @@ MAX_TOKENS = 10**9
 NONE, OTHER = "none", "other"
 """Label values. NONE: the request has no such value. OTHER: the name is neither configured nor listed by an upstream,
 or there are too many."""
-COUNTED: Mapping[str, str] = MappingProxyType(
-    {
-        "gatepass_requests_total{caller,group,model,upstream,operation,status,outcome,code}": (
-            "Finished requests, by the HTTP status that the client received, by outcome (ok, error, client_gone) and by"
-            " the error's code. A stream that fails after its begin has status 200 and outcome error. An upstream's own"
-            " codes count as upstream_error"
-        ),
-        "gatepass_attempts_total{caller,group,model,upstream,operation}": (
-            "Requests that finished requests sent to an upstream, with retries and failed connections"
-        ),
-        "gatepass_input_tokens_total{caller,group,model,upstream,operation}": (
-            "Input tokens that upstreams reported. Many report the tokens of a stream only if the client requests them"
-        ),
-        "gatepass_output_tokens_total{caller,group,model,upstream,operation}": "Output tokens that upstreams reported",
-        "gatepass_cached_input_tokens_total{caller,group,model,upstream,operation}": (
-            "The part of the input tokens that the upstream read from its cache"
-        ),
-        "gatepass_reasoning_tokens_total{caller,group,model,upstream,operation}": (
-            "The part of the output tokens that the model used for reasoning"
-        ),
-        "gatepass_mcp_tool_calls_total{caller,upstream,tool,outcome}": (
-            "Calls of tools of MCP servers. `tool` is a name that the server listed to a client of this process, else"
-            " other"
-        ),
-        "gatepass_token_retries_total{upstream}": (
-            "Requests sent again with a new token, after a 401 or another rejection of the token"
-        ),
-        "gatepass_stale_connection_retries_total{upstream}": (
-            "Requests sent again because a reused connection closed without an answer"
-        ),
-        "gatepass_empty_answers_total{upstream}": (
-            "Chats that ended with finish reason stop and without content or a call"
-        ),
-        "gatepass_failovers_total{upstream,code}": (
-            "Targets of a model that failed, so that gatepass sent the request to the next target. The upstream is"
-            " down, full, or without a token, or `retry` of the model allows it"
-        ),
-        "gatepass_repeats_total{upstream,cause}": (
-            "Attempts that failed and were repeated, by cause: new_token, new_connection, learned_rule, next_target,"
-            " retry, context_fallback"
-        ),
-        "gatepass_learned_rule_events_total{upstream,event}": (
-            "Events of learned rules: learned, revoked (the changed request failed too), failed"
-        ),
-        "gatepass_observer_failures_total{observer}": (
-            "Events that an observer of requests, such as the access log, failed to handle"
-        ),
-        "gatepass_reloads_total{outcome}": "Reloads of the configuration: reloaded, unchanged, refused",
-        "gatepass_request_duration_seconds{caller,group,model,upstream,operation}": (
-            "From the arrival of a request that succeeds to the response's end"
-        ),
-        "gatepass_time_to_first_token_seconds{caller,group,model,upstream,operation}": (
-            "From the request's arrival to the first event of a stream"
-        ),
-        "gatepass_time_per_output_token_seconds{caller,group,model,upstream,operation}": (
-            "Time from a stream's first event to its end, divided by the output tokens after the first. Only for"
-            " streams with reported tokens"
-        ),
-        "gatepass_added_latency_seconds{upstream,operation}": (
-            "What gatepass adds to the time to the first byte of a good reply: the time without the waits for the"
-            " client's body and for the upstream. A wait for a token is included"
-        ),
-        "gatepass_queue_wait_seconds{caller,group,model,upstream,operation}": (
-            "Waits for a place at a full upstream (max_in_flight). A request that did not wait is not counted"
-        ),
-        "gatepass_pool_wait_seconds{upstream}": (
-            "Waits for a free connection (max_connections). A request that did not wait is not counted"
-        ),
-        "gatepass_event_loop_lag_seconds": (
-            "Delay of a timer that runs every half second. A long delay: a task holds the event loop, or the machine"
-            " is overloaded"
-        ),
-        "gatepass_errors_total{caller,group,model,upstream,operation,code,hop}": (
-            "Errors by code and by the hop that failed, with requests that gatepass rejected before it parsed them."
-            " An upstream's own codes count as upstream_error"
-        ),
-        "gatepass_limit_hits_total{kind,name,limit,mode}": (
-            "Requests for which a limit had no room: refused (mode enforce) or let through (observe). A target whose"
-            " upstream's limit has no room is passed over. kind is end_user, caller, group, model, operation or"
-            " upstream"
-        ),
-        "gatepass_client_bytes_total{direction}": "Body bytes received from clients (in) and sent to clients (out)",
-    }
-)
-"""The text of each metric that is counted when something happens, by its name with its labels."""
-SAMPLED: Mapping[str, str] = MappingProxyType(
-    {
-        "gatepass_log_lines_dropped_total": (
-            "Log lines that were dropped, because no process read the log or it could not be written"
-        ),
-        "gatepass_requests_in_flight_limit": "The value of limits.connections, for one process",
-        "gatepass_learned_rules{upstream}": "Learned rules that gatepass applies now",
-        "gatepass_upstream_rejects_token{upstream}": "1 after the upstream rejected its token, until it accepts one",
-        "gatepass_target_available{upstream,model}": (
-            "1 while a target of a model takes requests. 0 while it is ejected (until a request succeeds), waits after"
-            " a 429, or is drained. Only for models with several targets or a breaker, by the upstream's model name"
-        ),
-        "gatepass_target_in_flight{upstream,model}": "Attempts in progress at the target",
-        "gatepass_target_ejections_total{upstream,model}": "How often its breaker ejected the target",
-        "gatepass_requests_in_flight{caller,group,model,upstream,operation}": "Requests in progress",
-        "gatepass_token_expires_in_seconds{credential}": (
-            "Time until the token expires; +Inf for a key that does not expire"
-        ),
-        "gatepass_token_age_seconds{credential}": "Time since the token was requested",
-        "gatepass_token_usable{credential}": "1 while a valid token is held",
-        "gatepass_token_fetches_total{credential}": (
-            "Token fetches, with failed ones. A fetch is counted by the process that called the token endpoint"
-        ),
-        "gatepass_token_fetch_failures_total{credential}": "Failed token fetches",
-        "gatepass_key_expires_in_seconds{caller,key_id}": (
-            "Time until the key of a client ends. Only keys with an end, of which the first 200 to end"
-        ),
-        "gatepass_limit_left_ratio{kind,name,limit}": (
-            "The part that is left of a limit of a day or month, from 1 down to 0, since its first request. Only the"
-            " 200 with the smallest part. kind is end_user, caller, group, model, operation or upstream"
-        ),
-        "gatepass_upstream_connections{upstream,state}": "Connections to the upstream, by state: busy, idle",
-        "gatepass_upstream_connections_limit{upstream}": "The value of max_connections of the upstream",
-        "gatepass_queue_waiting_requests{upstream}": "Requests that wait for a place at the full upstream",
-        "gatepass_pool_waiting_requests{upstream}": "Requests that wait for a free connection",
-        "gatepass_mcp_streams": "Streams of MCP clients that wait for events",
-        "gatepass_mcp_streams_limit": "The value of limits.mcp_streams, for one process",
-        "gatepass_store_up": (
-            "1 while gatepass can read and write the shared store, and all processes use one encryption key. Absent"
-            " without a store"
-        ),
-        "gatepass_limits_store_up": (
-            "0 while the store cannot count the limits of use, so that `store.on_store_failure` decides, else 1. Absent"
-            " without a store"
-        ),
-        "gatepass_store_emptied_total": "How often the shared store lost its data",
-        "gatepass_store_operations_total{operation,outcome}": (
-            "Operations of the shared store, by outcome: ok, failed, skipped (not sent in the second after a failure,"
-            " or because the encryption key differs)"
-        ),
-    }
-)
-"""The text of each metric that is read at a scrape."""
+Labels = tuple[str, ...]
 BOUNDS_S: Mapping[str, Sequence[float]] = MappingProxyType(
+    {"duration": DURATION_S, "first_token": FIRST_TOKEN_S, "per_token": PER_TOKEN_S, "delay": DELAY_S}
+)
+"""The bounds of histograms, by their names in declarations."""
+MERGES: Mapping[str, Callable[[float, float], float]] = MappingProxyType({"min": min, "max": max})
+"""How the values of several processes become one, by its name in declarations: to the worst of them. Without, they are
+added up."""
+
+
+class Declared(NamedTuple):
+    """A metric as COUNTED and SAMPLED declare it: a line with its name, its labels and `how`, and its text below."""
+
+    name: str
+    labels: Labels
+    how: str
+    """A name of BOUNDS_S or MERGES. Most have none."""
+    text: str
+
+
+def declared(texts: str) -> tuple[Declared, ...]:
+    found = re.findall(r"^(\w+)(?:\{(.*)\})?(?: (\w+))?\n((?:    .*\n)+)", texts, re.MULTILINE)
+    return tuple(
+        Declared(name, tuple(filter(None, labels.split(","))), how, " ".join(text.split()))
+        for name, labels, how, text in found
+    )
+
+
+COUNTED = declared("""
+gatepass_requests_total{caller,group,model,upstream,operation,status,outcome,code}
+    Finished requests, by the HTTP status that the client received, by outcome (ok, error, client_gone) and by the
+    error's code. A stream that fails after its begin has status 200 and outcome error. An upstream's own codes
+    count as upstream_error
+gatepass_attempts_total{caller,group,model,upstream,operation}
+    Requests that finished requests sent to an upstream, with retries and failed connections
+gatepass_input_tokens_total{caller,group,model,upstream,operation}
+    Input tokens that upstreams reported. Many report the tokens of a stream only if the client requests them
+gatepass_output_tokens_total{caller,group,model,upstream,operation}
+    Output tokens that upstreams reported
+gatepass_cached_input_tokens_total{caller,group,model,upstream,operation}
+    The part of the input tokens that the upstream read from its cache
+gatepass_reasoning_tokens_total{caller,group,model,upstream,operation}
+    The part of the output tokens that the model used for reasoning
+gatepass_mcp_tool_calls_total{caller,upstream,tool,outcome}
+    Calls of tools of MCP servers. `tool` is a name that the server listed to a client of this process, else other
+gatepass_token_retries_total{upstream}
+    Requests sent again with a new token, after a 401 or another rejection of the token
+gatepass_stale_connection_retries_total{upstream}
+    Requests sent again because a reused connection closed without an answer
+gatepass_empty_answers_total{upstream}
+    Chats that ended with finish reason stop and without content or a call
+gatepass_failovers_total{upstream,code}
+    Targets of a model that failed, so that gatepass sent the request to the next target. The upstream is down,
+    full, or without a token, or `retry` of the model allows it
+gatepass_repeats_total{upstream,cause}
+    Attempts that failed and were repeated, by cause: new_token, new_connection, learned_rule, next_target, retry,
+    context_fallback
+gatepass_learned_rule_events_total{upstream,event}
+    Events of learned rules: learned, revoked (the changed request failed too), failed
+gatepass_observer_failures_total{observer}
+    Events that an observer of requests, such as the access log, failed to handle
+gatepass_reloads_total{outcome}
+    Reloads of the configuration: reloaded, unchanged, refused
+gatepass_request_duration_seconds{caller,group,model,upstream,operation} duration
+    From the arrival of a request that succeeds to the response's end
+gatepass_time_to_first_token_seconds{caller,group,model,upstream,operation} first_token
+    From the request's arrival to the first event of a stream
+gatepass_time_per_output_token_seconds{caller,group,model,upstream,operation} per_token
+    Time from a stream's first event to its end, divided by the output tokens after the first. Only for streams with
+    reported tokens
+gatepass_added_latency_seconds{upstream,operation} delay
+    What gatepass adds to the time to the first byte of a good reply: the time without the waits for the client's
+    body and for the upstream. A wait for a token is included
+gatepass_queue_wait_seconds{caller,group,model,upstream,operation} delay
+    Waits for a place at a full upstream (max_in_flight). A request that did not wait is not counted
+gatepass_pool_wait_seconds{upstream} delay
+    Waits for a free connection (max_connections). A request that did not wait is not counted
+gatepass_event_loop_lag_seconds delay
+    Delay of a timer that runs every half second. A long delay: a task holds the event loop, or the machine is
+    overloaded
+gatepass_errors_total{caller,group,model,upstream,operation,code,hop}
+    Errors by code and by the hop that failed, with requests that gatepass rejected before it parsed them. An
+    upstream's own codes count as upstream_error
+gatepass_limit_hits_total{kind,name,limit,mode}
+    Requests for which a limit had no room: refused (mode enforce) or let through (observe). A target whose
+    upstream's limit has no room is passed over. kind is end_user, caller, group, model, operation or upstream
+gatepass_client_bytes_total{direction}
+    Body bytes received from clients (in) and sent to clients (out)
+""")
+"""The metrics that are counted when something happens."""
+SAMPLED = declared("""
+gatepass_log_lines_dropped_total
+    Log lines that were dropped, because no process read the log or it could not be written
+gatepass_requests_in_flight_limit
+    The value of limits.connections, for one process
+gatepass_learned_rules{upstream} max
+    Learned rules that gatepass applies now
+gatepass_upstream_rejects_token{upstream} max
+    1 after the upstream rejected its token, until it accepts one
+gatepass_target_available{upstream,model} min
+    1 while a target of a model takes requests. 0 while it is ejected (until a request succeeds), waits after a 429,
+    or is drained. Only for models with several targets or a breaker, by the upstream's model name
+gatepass_target_in_flight{upstream,model}
+    Attempts in progress at the target
+gatepass_target_ejections_total{upstream,model}
+    How often its breaker ejected the target
+gatepass_requests_in_flight{caller,group,model,upstream,operation}
+    Requests in progress
+gatepass_token_expires_in_seconds{credential} min
+    Time until the token expires; +Inf for a key that does not expire
+gatepass_token_age_seconds{credential} max
+    Time since the token was requested
+gatepass_token_usable{credential} min
+    1 while a valid token is held
+gatepass_token_fetches_total{credential}
+    Token fetches, with failed ones. A fetch is counted by the process that called the token endpoint
+gatepass_token_fetch_failures_total{credential}
+    Failed token fetches
+gatepass_key_expires_in_seconds{caller,key_id} min
+    Time until the key of a client ends. Only keys with an end, of which the first 200 to end
+gatepass_limit_left_ratio{kind,name,limit} min
+    The part that is left of a limit of a day or month, from 1 down to 0, since its first request. Only the 200 with
+    the smallest part. kind is end_user, caller, group, model, operation or upstream
+gatepass_upstream_connections{upstream,state}
+    Connections to the upstream, by state: busy, idle
+gatepass_upstream_connections_limit{upstream}
+    The value of max_connections of the upstream
+gatepass_queue_waiting_requests{upstream}
+    Requests that wait for a place at the full upstream
+gatepass_pool_waiting_requests{upstream}
+    Requests that wait for a free connection
+gatepass_mcp_streams
+    Streams of MCP clients that wait for events
+gatepass_mcp_streams_limit
+    The value of limits.mcp_streams, for one process
+gatepass_store_up min
+    1 while gatepass can read and write the shared store, and all processes use one encryption key. Absent without a
+    store
+gatepass_limits_store_up min
+    0 while the store cannot count the limits of use, so that `store.on_store_failure` decides, else 1. Absent
+    without a store
+gatepass_store_emptied_total
+    How often the shared store lost its data
+gatepass_store_operations_total{operation,outcome}
+    Operations of the shared store, by outcome: ok, failed, skipped (not sent in the second after a failure, or
+    because the encryption key differs)
+""")
+"""The metrics that are read at a scrape."""
+MERGED_BY: Mapping[str, Callable[[float, float], float]] = MappingProxyType(
     {
-        "gatepass_request_duration_seconds": DURATION_S,
-        "gatepass_time_to_first_token_seconds": FIRST_TOKEN_S,
-        "gatepass_time_per_output_token_seconds": PER_TOKEN_S,
-        "gatepass_added_latency_seconds": DELAY_S,
-        "gatepass_queue_wait_seconds": DELAY_S,
-        "gatepass_pool_wait_seconds": DELAY_S,
-        "gatepass_event_loop_lag_seconds": DELAY_S,
+        **{one.name: MERGES[one.how] for one in SAMPLED if one.how},
+        "process_open_fds": max,
+        "process_max_fds": min,
+        "process_start_time_seconds": max,
     }
 )
-"""The bounds of each histogram."""
+"""Metrics that are not added up: the worst value of all processes is shown, and the start of the youngest one."""
 
 REQUEST_LABELS = ("caller", "group", "model", "upstream", "operation")
 SERIES = (
@@ -233,7 +241,6 @@ SERIES = (
     *("gatepass_time_to_first_token_seconds", "gatepass_time_per_output_token_seconds"),
 )
 """The metrics of each `Series`, in the order of its members."""
-Labels = tuple[str, ...]
 
 
 class Cell:
@@ -275,11 +282,9 @@ class Family:
     It is a histogram if it has bounds, a counter if its name ends with `_total`, else a gauge.
     """
 
-    def __init__(self, declared: str, text: str) -> None:
-        """`declared` is the name with the names of the labels: `name{label,label}`."""
-        self.name, _, labels = declared.rstrip("}").partition("{")
-        self.labels = tuple(labels.split(",")) if labels else ()
-        self.bounds_s = BOUNDS_S.get(self.name, ())
+    def __init__(self, declared: Declared) -> None:
+        self.name, self.labels, how, text = declared
+        self.bounds_s = BOUNDS_S.get(how, ())
         is_counter = self.name.endswith("_total")
         self.head = head(self.name, text, "histogram" if self.bounds_s else "counter" if is_counter else "gauge")
         self.lines = len(self.bounds_s) + 3 if self.bounds_s else 1
@@ -466,11 +471,8 @@ class Metrics(Observer):
         self._by_upstream: defaultdict[str, UpstreamCounts] = defaultdict(UpstreamCounts)
         self._by_code: Counter[str] = Counter()
         """The errors by the code that the client received, without those of the page. An upstream may invent codes."""
-        families = self._families = {one.name: one for one in map(Family, COUNTED, COUNTED.values())}
-        self._sampled = {one.name: one for one in map(Family, SAMPLED, SAMPLED.values())}
-        self._duration = families["gatepass_request_duration_seconds"]
-        self._first_token = families["gatepass_time_to_first_token_seconds"]
-        self._loop_lag = families["gatepass_event_loop_lag_seconds"]
+        families = self._families = {one.name: Family(one) for one in COUNTED}
+        self._sampled = {one.name: Family(one) for one in SAMPLED}
         for outcome in ("reloaded", "unchanged", "refused"):
             # Prometheus sees an increase only of a series that it has seen before
             families["gatepass_reloads_total"].of((outcome,))
@@ -567,8 +569,8 @@ class Metrics(Observer):
             sum(failed for _, failed, _ in by_caller.values()),
             sum(int(cell.value) for cell in tokens_in.cells.values()),
             sum(int(cell.value) for cell in tokens_out.cells.values()),
-            self._first_token.counts(),
-            self._duration.counts(),
+            self._families["gatepass_time_to_first_token_seconds"].counts(),
+            self._families["gatepass_request_duration_seconds"].counts(),
             {name: (one.requests, one.errors) for name, one in self._by_upstream.items()},
             {caller: (ended, failed, tokens) for caller, (ended, failed, tokens) in by_caller.items()},
             {code: (failed,) for code, failed in self._by_code.items()},
@@ -599,7 +601,7 @@ class Metrics(Observer):
         if not access.replay_of and attempt.requests:
             self._ended_at(attempt, access, error, ended_s)
         if access.empty_answer:
-            self._add("gatepass_empty_answers_total", attempt.upstream)
+            self.add("gatepass_empty_answers_total", attempt.upstream)
         if usage is not None:
             series.add_tokens(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
         elif access.mcp_tool:
@@ -636,7 +638,8 @@ class Metrics(Observer):
             series.ok[access.status] = cell
         return cell
 
-    def _add(self, name: str, *labels: str) -> None:
+    def add(self, name: str, *labels: str) -> None:
+        """Count one more of a metric."""
         self._families[name].of(labels).value += 1
 
     def _add_earlier(self, attempt: AttemptRecord, access: AccessRecord) -> None:
@@ -707,22 +710,19 @@ class Metrics(Observer):
     def attempt_repeats(self, attempt: AttemptRecord) -> None:
         if (before := attempt.after) is None:
             return
-        self._add("gatepass_repeats_total", before.upstream, attempt.cause or NONE)
+        self.add("gatepass_repeats_total", before.upstream, attempt.cause or NONE)
         if attempt.cause == "new_connection":
-            self._add("gatepass_stale_connection_retries_total", attempt.upstream)
+            self.add("gatepass_stale_connection_retries_total", attempt.upstream)
         elif attempt.cause == "new_token" and before.outcome == "token_rejected":
-            self._add("gatepass_token_retries_total", attempt.upstream)
+            self.add("gatepass_token_retries_total", attempt.upstream)
         elif attempt.cause == "next_target":
-            self._add("gatepass_failovers_total", before.upstream, before.code or NONE)
+            self.add("gatepass_failovers_total", before.upstream, before.code or NONE)
 
     def refused(self, refusal: Refusal) -> None:
         self._count_error(refusal.error, (NONE, "", NONE, NONE, NONE), at_page=refusal.at_page)
 
     def rule_changed(self, change: RuleChange) -> None:
-        self._add("gatepass_learned_rule_events_total", change.upstream, change.event)
-
-    def observer_failed(self, observer: str) -> None:
-        self._add("gatepass_observer_failures_total", observer)
+        self.add("gatepass_learned_rule_events_total", change.upstream, change.event)
 
     def _count_error(self, error: GatepassError, of_request: Labels, *, at_page: bool = False) -> None:
         code, stable = self._mask(error.public_code), stable_code(error.public_code, error.hop)
@@ -747,14 +747,11 @@ class Metrics(Observer):
 
     async def sample_loop_lag(self, every_s: float = LAG_EVERY_S) -> NoReturn:
         """Measure the lag of the running event loop, forever: how late a task continues after a sleep."""
-        loop, lag = asyncio.get_running_loop(), self._loop_lag.of(())
+        loop, lag = asyncio.get_running_loop(), self._families["gatepass_event_loop_lag_seconds"].of(())
         while True:
             due_s = loop.time() + every_s
             await asyncio.sleep(every_s)
             lag.observe(max(0.0, loop.time() - due_s))
-
-    def reloaded(self, outcome: str) -> None:
-        self._add("gatepass_reloads_total", outcome)
 
     def exposition(self) -> bytes:
         return exposition_of([self.part()])
@@ -802,26 +799,6 @@ def placed(name: str, places: set[str]) -> str:
             return OTHER
         places.add(name)
     return name
-
-
-MERGED_BY: Mapping[str, Callable[[float, float], float]] = MappingProxyType(
-    {
-        "gatepass_token_expires_in_seconds": min,
-        "gatepass_token_usable": min,
-        "gatepass_key_expires_in_seconds": min,
-        "gatepass_limit_left_ratio": min,
-        "gatepass_token_age_seconds": max,
-        "gatepass_learned_rules": max,
-        "gatepass_upstream_rejects_token": max,
-        "gatepass_target_available": min,
-        "gatepass_store_up": min,
-        "gatepass_limits_store_up": min,
-        "process_open_fds": max,
-        "process_max_fds": min,
-        "process_start_time_seconds": max,
-    }
-)
-"""Metrics that are not added up. The worst value of all processes is shown, and the start of the youngest one."""
 
 
 def exposition_of(parts: Iterable[bytes], *, is_open: bool = False) -> bytes:

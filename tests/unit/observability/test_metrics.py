@@ -434,8 +434,8 @@ def exposed(family: Family) -> list[str]:
 
 
 def test_histogram_counts_each_bound_and_smaller_values(monkeypatch):
-    monkeypatch.setattr(module, "BOUNDS_S", {"gatepass_pool_wait_seconds": (0.1, 1, 2.5)})
-    times = Family("gatepass_pool_wait_seconds{upstream}", "Waits")
+    monkeypatch.setattr(module, "BOUNDS_S", {"delay": (0.1, 1, 2.5)})
+    times = Family(*module.declared("gatepass_pool_wait_seconds{upstream} delay\n    Waits\n"))
     for seconds in (0.05, 0.1, 0.11, 2.5, 9):
         times.of(("chat",)).observe(seconds)
     assert exposed(times)[2:] == [
