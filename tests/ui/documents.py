@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 Document = dict[str, Any]
+Event = tuple[str, Document]
 
 NOW = 1_795_453_200.5
 SLICES = 60
@@ -60,44 +62,16 @@ def overview() -> Document:
         "over_s": 327.68,
         "all": {"p50": 2.56, "p95": 5.12, "p99": 10.24},
     }
+    once = {"upstreams": ["openai"], "renewals": [], "fetches": 1, "failures": 0}
+    renewals = [{"at": NOW - 77 - 192 * i, "ok": True, "reason": "due"} for i in range(5)]
+    renewals.append({"at": NOW - 470, "ok": False, "reason": "the issuer answered 503"})
     return {
         "at": NOW,
         "replica": "gate-1",
         "workers": 2,
         "credentials": [
-            {
-                "name": "corp",
-                "type": "oauth2",
-                "state": "fresh",
-                "failing": False,
-                "expires_in_s": 163.0,
-                "lifetime_s": 240.0,
-                "refresh_in_s": 115.0,
-                "fetches": 12,
-                "failures": 1,
-                "renewals": [{"at": NOW - 77 - 192 * i, "ok": True, "reason": "due"} for i in range(5)]
-                + [{"at": NOW - 470, "ok": False, "reason": "the issuer answered 503"}],
-                "upstreams": ["corp", "corp-eu"],
-                "rejected_by": {},
-                "last_error": None,
-                "failing_since": None,
-            },
-            {
-                "name": "openai",
-                "type": "api_key",
-                "state": "fresh",
-                "failing": False,
-                "expires_in_s": None,
-                "lifetime_s": None,
-                "refresh_in_s": None,
-                "fetches": 1,
-                "failures": 0,
-                "renewals": [],
-                "upstreams": ["openai"],
-                "rejected_by": {},
-                "last_error": None,
-                "failing_since": None,
-            },
+            credential("corp", "oauth2", 163.0, 240.0, 115.0, upstreams=["corp", "corp-eu"], renewals=renewals),
+            credential("openai", "api_key", None, None, None, **once),
         ],
         "upstreams": [
             upstream("corp", "llm.corp.example", "ragflow", "corp", in_flight=3, requests=412, errors=6),
@@ -125,6 +99,31 @@ def overview() -> Document:
         "ending_keys": [],
         "capture": {"running": False, "until": None, "held_bytes": 0, "captured": 0, "model": None, "caller": None},
     }
+
+
+def credential(
+    name: str,
+    kind: str,
+    expires_in_s: float | None,
+    lifetime_s: float | None,
+    refresh_in_s: float | None,
+    **more: Any,
+) -> Document:
+    found: Document = {
+        "name": name,
+        "type": kind,
+        "state": "fresh",
+        "failing": False,
+        "expires_in_s": expires_in_s,
+        "lifetime_s": lifetime_s,
+        "refresh_in_s": refresh_in_s,
+        "fetches": 12,
+        "failures": 1,
+        "rejected_by": {},
+        "last_error": None,
+        "failing_since": None,
+    }
+    return {**found, **more}
 
 
 def upstream(
@@ -179,68 +178,24 @@ def summary(identity: str, ago_s: float, **members: object) -> Document:
 
 
 def summaries() -> Document:
+    failed = {"status": 502, "outcome": "error"}
+    no_token = {"code": "token_unavailable", "hop": "credential:corp", "upstream": "", "first_byte_s": None}
+    embeddings = {"operation": "embeddings", "model": "bge-m3", "upstream": "corp-eu", "stream": False}
     rows = [
         summary("req-1", 2, adapted=["images=content-parts"]),
-        summary(
-            "req-2",
-            9,
-            status=502,
-            outcome="error",
-            code="upstream_closed",
-            hop="upstream:corp",
-            attempts=2,
-            duration_s=2.4,
-        ),
+        summary("req-2", 9, attempts=2, duration_s=2.4, **failed, code="upstream_closed", hop="upstream:corp"),
         summary("req-3", 14, caller="open-webui", model="o3-mini", adapted=["stream=synth", "drop=temperature"]),
-        summary(
-            "req-4",
-            21,
-            operation="embeddings",
-            model="bge-m3",
-            upstream="corp-eu",
-            stream=False,
-            first_byte_s=0.041,
-            duration_s=0.043,
-            bytes_out=48_211,
-        ),
-        summary(
-            "req-5",
-            33,
-            caller="claude-code",
-            model="claude-sonnet",
-            upstream="openai",
-            duration_s=14.2,
-            bytes_out=81_000,
-        ),
+        summary("req-4", 21, **embeddings, first_byte_s=0.041, duration_s=0.043, bytes_out=48_211),
+        summary("req-5", 33, caller="claude-code", model="claude-sonnet", upstream="openai", duration_s=14.2),
         summary("req-6", 40, status=499, outcome="client_gone", duration_s=0.7),
-        summary(
-            "req-7",
-            52,
-            status=503,
-            outcome="error",
-            code="token_unavailable",
-            hop="credential:corp",
-            upstream="",
-            attempts=1,
-            duration_s=5.0,
-            first_byte_s=None,
-            bytes_out=310,
-        ),
+        summary("req-7", 52, **{**failed, "status": 503}, **no_token, duration_s=5.0, bytes_out=310),
     ]
     rows += [
         summary(f"req-{8 + i}", 60 + 7 * i, duration_s=round(0.8 + i % 5 * 0.4, 2), bytes_out=4000 + 731 * i)
         for i in range(12)
     ]
-    running = summary(
-        "run-1",
-        -1,
-        state="running",
-        ended=None,
-        status=None,
-        outcome=None,
-        duration_s=3.1,
-        arrived_at=rfc3339(NOW - 3.1),
-    )
+    unfinished = dict.fromkeys(("ended", "status", "outcome"))
+    running = summary("run-1", -1, **unfinished, state="running", duration_s=3.1, arrived_at=rfc3339(NOW - 3.1))
     return {"replica": "gate-1", "now": NOW, "requests": rows, "running": [running], "dropped": 0}
 
 
@@ -257,7 +212,6 @@ def attempt(number: int, **members: object) -> Document:
         "began_s": 0.001,
         "duration_s": 1.2,
         "requests": 1,
-        "queue_position": 0,
         "queue_wait_s": 0.0,
         "pool_wait_s": 0.0,
         "edits_left_out": 0,
@@ -282,65 +236,23 @@ ARRIVALS: Document = {
     "first_s": 0.329,
     "last_s": 1.189,
     "width_s": 0.0215,
-    "counts": [
-        3,
-        5,
-        4,
-        4,
-        3,
-        6,
-        4,
-        0,
-        0,
-        0,
-        0,
-        0,
-        9,
-        5,
-        3,
-        4,
-        4,
-        3,
-        3,
-        4,
-        0,
-        0,
-        6,
-        4,
-        4,
-        3,
-        4,
-        5,
-        3,
-        4,
-        3,
-        4,
-        0,
-        0,
-        0,
-        7,
-        4,
-        3,
-        2,
-        1,
-    ],
+    "counts": [int(count) for count in "3544364000009534433400644345343400074321"],
     "gaps": [{"at_s": 0.479, "length_s": 0.11}, {"at_s": 1.019, "length_s": 0.061}, {"at_s": 0.759, "length_s": 0.043}],
 }
-EDITS: list[Document] = [
-    {
-        "rule": "images=content-parts",
-        "path": "messages[0].images",
-        "before": {"type": "array", "size_bytes": 120_000},
-        "after": None,
-        "moved_to": "messages[0].content[1]",
-    },
-    {
-        "rule": "images=content-parts",
-        "path": "messages[0].content",
-        "before": {"type": "string", "size_bytes": 41},
-        "after": {"type": "array", "size_bytes": 120_180},
-        "moved_to": None,
-    },
+
+
+def edit(rule: str, path: str, before: Document, after: Document | None, moved_to: str | None = None) -> Document:
+    return {"rule": rule, "path": path, "before": before, "after": after, "moved_to": moved_to}
+
+
+def value(kind: str, size_bytes: int) -> Document:
+    return {"type": kind, "size_bytes": size_bytes}
+
+
+PARTS = "images=content-parts"
+EDITS = [
+    edit(PARTS, "messages[0].images", value("array", 120_000), None, "messages[0].content[1]"),
+    edit(PARTS, "messages[0].content", value("string", 41), value("array", 120_180)),
 ]
 
 
@@ -374,14 +286,7 @@ def story() -> Document:
         "closed_by": "upstream",
         "error": None,
         "attempts": [
-            attempt(
-                1,
-                adapted=["images=content-parts"],
-                edits=EDITS,
-                arrivals=ARRIVALS,
-                connect_s=0.021,
-                upstream_request_id="up-77",
-            )
+            attempt(1, adapted=[PARTS], edits=EDITS, arrivals=ARRIVALS, connect_s=0.021, upstream_request_id="up-77")
         ],
         "not_tried": [],
         "timings": {
@@ -421,6 +326,9 @@ def story() -> Document:
 def failed_story() -> Document:
     """The same request after a failover, with the error of the last upstream."""
     found = story()
+    lost = {"outcome": "connection_failed", "code": "upstream_unreachable", "status": None, "head_s": None}
+    cut = {"outcome": "cut", "code": "upstream_closed"}
+    token = {"credential": "corp", "age_s": 84.0, "left_s": 156.0, "wait_s": 0.12}
     found.update(
         id="req-2",
         status=502,
@@ -434,26 +342,8 @@ def failed_story() -> Document:
             "page": "docs/reference/errors.md#upstream_closed",
         },
         attempts=[
-            attempt(
-                1,
-                upstream="corp-eu",
-                outcome="connection_failed",
-                code="upstream_unreachable",
-                status=None,
-                head_s=None,
-                duration_s=0.9,
-                connect_s=0.9,
-            ),
-            attempt(
-                2,
-                cause="next_target",
-                outcome="cut",
-                code="upstream_closed",
-                began_s=0.91,
-                duration_s=1.49,
-                arrivals=ARRIVALS,
-                token={"credential": "corp", "age_s": 84.0, "left_s": 156.0, "wait_s": 0.12},
-            ),
+            attempt(1, upstream="corp-eu", **lost, duration_s=0.9, connect_s=0.9),
+            attempt(2, cause="next_target", **cut, began_s=0.91, duration_s=1.49, arrivals=ARRIVALS, token=token),
         ],
         not_tried=[{"upstream": "openai", "model": "gpt-4o", "state": "ejected"}],
     )
@@ -466,6 +356,8 @@ def mcp_story() -> Document:
     """A call of a tool whose token came from another credential, which had none."""
     found = failed_story()
     error = {"code": "token_unavailable", "hop": "credential:corp", "message": "corp has no token.", "page": ""}
+    nothing = {"outcome": "nothing_written", "code": "token_unavailable", "status": None, "head_s": None}
+    token = {"credential": "tools", "age_s": None, "left_s": None, "wait_s": 0.0}
     found.update(
         id="req-4",
         path="/mcp/search",
@@ -476,18 +368,7 @@ def mcp_story() -> Document:
         stream=False,
         status=200,
         error={**error, "action": "Run `gatepass token corp`."},
-        attempts=[
-            attempt(
-                1,
-                upstream="mcp/search",
-                upstream_model=None,
-                outcome="nothing_written",
-                code="token_unavailable",
-                status=None,
-                head_s=None,
-                token={"credential": "tools", "age_s": None, "left_s": None, "wait_s": 0.0},
-            )
-        ],
+        attempts=[attempt(1, upstream="mcp/search", upstream_model=None, **nothing, token=token)],
     )
     return found
 
@@ -508,95 +389,45 @@ def running_story() -> Document:
 def learned_story() -> Document:
     """The same request after the upstream rejected a parameter, with another name of the model at the upstream."""
     found = story()
-    rename = {
-        "rule": "model of the route",
-        "path": "model",
-        "before": {"type": "string", "size_bytes": 8},
-        "after": {"type": "string", "size_bytes": 10},
-        "moved_to": None,
-        "before_text": "gpt-4o",
-        "after_text": "deploy-7",
-    }
+    rename = edit("model of the route", "model", value("string", 8), value("string", 10))
+    rename.update(before_text="gpt-4o", after_text="deploy-7")
     found.update(id="req-3", captured=False)
+    rejected = {"outcome": "error_reply", "code": "upstream_error", "status": 400}
+    repeated = {"cause": "learned_rule", "began_s": 0.201, "edits": [rename], "connect_s": 0.0}
     found["attempts"] = [
-        attempt(
-            1,
-            outcome="error_reply",
-            code="upstream_error",
-            status=400,
-            duration_s=0.2,
-            head_s=0.19,
-            upstream_model="deploy-7",
-        ),
-        attempt(
-            2,
-            cause="learned_rule",
-            began_s=0.201,
-            duration_s=0.99,
-            upstream_model="deploy-7",
-            edits=[rename],
-            connect_s=0.0,
-        ),
+        attempt(1, **rejected, duration_s=0.2, head_s=0.19, upstream_model="deploy-7"),
+        attempt(2, **repeated, duration_s=0.99, upstream_model="deploy-7"),
     ]
     del found["bodies"]
     return found
 
 
 def models() -> Document:
+    def route(model: str, operations: list[str], *targets: tuple[str, str], **capabilities: object) -> Document:
+        found = [{"upstream": upstream, "model": name} for upstream, name in targets]
+        return {"model": model, "operations": operations, "targets": found, "capabilities": capabilities}
+
+    def rule(adapted: str, evidence: str, age_s: int, uses: int) -> Document:
+        scope = {"upstream": "corp", "model": "o3-mini", "operation": "chat"}
+        times = {"age_s": age_s, "expires_in_s": 3600 - age_s}
+        return {**scope, "adapted": adapted, "state": "learned", "evidence": evidence, **times, "uses": uses}
+
+    chat, images = ["chat", "completions", "responses"], {"images": True, "tools": True}
+    targets = ("corp", "gpt-4o-2024"), ("corp-eu", "gpt-4o")
     return {
         "routes": [
-            {
-                "model": "gpt-4o",
-                "operations": ["chat", "completions", "responses"],
-                "targets": [{"upstream": "corp", "model": "gpt-4o-2024"}, {"upstream": "corp-eu", "model": "gpt-4o"}],
-                "capabilities": {"images": True, "tools": True, "stream": True, "context": 128000},
-            },
-            {
-                "model": "o3-mini",
-                "operations": ["chat"],
-                "targets": [{"upstream": "corp", "model": "o3-mini"}],
-                "capabilities": {"images": False, "stream": False},
-            },
-            {
-                "model": "bge-m3",
-                "operations": ["embeddings"],
-                "targets": [{"upstream": "corp-eu", "model": "bge-m3"}],
-                "capabilities": {},
-            },
-            {
-                "model": "claude-sonnet",
-                "operations": ["chat", "messages"],
-                "targets": [{"upstream": "openai", "model": "claude-sonnet"}],
-                "capabilities": {"images": True, "tools": True},
-            },
+            route("gpt-4o", chat, *targets, **images, stream=True, context=128000),
+            route("o3-mini", ["chat"], ("corp", "o3-mini"), images=False, stream=False),
+            route("bge-m3", ["embeddings"], ("corp-eu", "bge-m3")),
+            route("claude-sonnet", ["chat", "messages"], ("openai", "claude-sonnet"), **images),
         ],
         "listed": ["gpt-4o", "o3-mini", "bge-m3", "claude-sonnet", "gpt-4o-mini"],
         "chats": ["gpt-4o", "o3-mini", "claude-sonnet", "gpt-4o-mini"],
         "list_error": None,
         "routed": {"gpt-4o": ["corp", "corp-eu"], "o3-mini": ["corp"], "claude-sonnet": ["openai"]},
         "rules": [
-            {
-                "upstream": "corp",
-                "model": "o3-mini",
-                "operation": "chat",
-                "adapted": "stream=synth",
-                "state": "learned",
-                "evidence": "stream does not support true with this model",
-                "age_s": 720,
-                "expires_in_s": 2820,
-                "uses": 31,
-            },
-            {
-                "upstream": "corp",
-                "model": "o3-mini",
-                "operation": "chat",
-                "adapted": "drop=temperature",
-                "state": "learned",
-                "evidence": "Unsupported parameter: 'temperature' is not supported with this model.",
-                "age_s": 310,
-                "expires_in_s": 3290,
-                "uses": 12,
-            },
+            rule("stream=synth", "stream does not support true with this model", 720, 31),
+            rule("drop=temperature", "Unsupported parameter: 'temperature' is not supported with this model.", 310, 12),
         ],
         "yaml": "rules:\n  o3-mini:\n    stream: synth\n",
     }
@@ -636,7 +467,6 @@ TOKENS_LEFT: Document = {
     "most": 200_000,
     "used": 150_000,
     "left": 50_000,
-    "mode": "enforce",
 }
 
 
@@ -660,32 +490,16 @@ def callers() -> Document:
         }
         return {**found, **members}
 
+    keys = [
+        {"id": "9f2c41aa", "expires_at": "2026-01-31T00:00:00Z", "last_used": None},
+        {"id": "07d31c55", "expires_at": None, "last_used": "2026-11-23T16:59:58Z"},
+    ]
+    busy = {"keys": keys, "max_concurrent": 16, "in_flight": 3, "requests": 1204, "errors": 9, "tokens": 912_000}
+    limited = {"limits": [TOKENS_LEFT], "max_concurrent": 4}
     return {
         "callers": [
-            caller(
-                "ragflow",
-                profile="ragflow",
-                max_concurrent=16,
-                in_flight=3,
-                requests=1204,
-                errors=9,
-                tokens=912_000,
-                models=["gpt-4o", "bge-m3"],
-                last_used="2026-11-23T16:59:58.000Z",
-                keys=[
-                    {"id": "9f2c41aa", "expires_at": "2026-01-31T00:00:00Z", "last_used": None},
-                    {"id": "07d31c55", "expires_at": None, "last_used": "2026-11-23T16:59:58Z"},
-                ],
-            ),
-            caller(
-                "open-webui",
-                limits=[TOKENS_LEFT],
-                max_concurrent=4,
-                in_flight=4,
-                requests=311,
-                tokens=204_120,
-                operations=["chat"],
-            ),
+            caller("ragflow", profile="ragflow", models=["gpt-4o", "bge-m3"], last_used=keys[1]["last_used"], **busy),
+            caller("open-webui", **limited, in_flight=4, requests=311, tokens=204_120, operations=["chat"]),
             caller("claude-code", requests=92, tokens=1_400_210, models=["claude-sonnet"]),
             caller("anna", "admin", requests=4, tokens=120),
         ],
@@ -740,35 +554,19 @@ ANSWER = re.findall(
     "A lighthouse marks a coast at night. Its light turns, so each one has a rhythm of its own, and a sailor who"
     " counts the seconds between two flashes knows which one it is.",
 )
-DOCTOR: list[tuple[str, Document]] = [
-    ("begin", {"hop": "gatepass", "what": "configuration"}),
-    (
-        "step",
-        {"hop": "gatepass", "what": "configuration", "outcome": "works", "why": None, "advice": None, "seconds": 0.004},
-    ),
-    ("begin", {"hop": "credential:corp", "what": "fetch a token"}),
-    (
-        "step",
-        {
-            "hop": "credential:corp",
-            "what": "fetch a token",
-            "outcome": "works",
-            "why": "It lasts 240 s.",
-            "advice": None,
-            "seconds": 0.21,
-        },
-    ),
-    ("begin", {"hop": "upstream:corp", "what": "connect with TLS"}),
-    (
-        "step",
-        {
-            "hop": "upstream:corp",
-            "what": "connect with TLS",
-            "outcome": "fails",
-            "why": "Its certificate is signed by a CA that this machine does not trust.",
-            "advice": "Set upstreams.corp.network.ca_file to a PEM file with the certificate of that CA.",
-            "seconds": 0.12,
-        },
-    ),
+
+
+def step(hop: str, what: str, outcome: str, seconds: float, why: str | None, advice: str | None) -> Iterator[Event]:
+    yield "begin", {"hop": hop, "what": what}
+    ended = {"hop": hop, "what": what, "outcome": outcome, "why": why, "advice": advice, "seconds": seconds}
+    yield "step", ended
+
+
+UNKNOWN_CA = "Its certificate is signed by a CA that this machine does not trust."
+SET_CA = "Set upstreams.corp.network.ca_file to a PEM file with the certificate of that CA."
+DOCTOR: list[Event] = [
+    *step("gatepass", "configuration", "works", 0.004, None, None),
+    *step("credential:corp", "fetch a token", "works", 0.21, "It lasts 240 s.", None),
+    *step("upstream:corp", "connect with TLS", "fails", 0.12, UNKNOWN_CA, SET_CA),
     ("end", {"failed": 1}),
 ]
