@@ -19,7 +19,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any
 
 from gatepass.types import ERROR_CODE_NAMES, ERROR_TEXT_NAMES, OVER_QUOTA, REFUSED_CONTENT, TOO_LONG, UpstreamErrorBody
@@ -50,65 +49,57 @@ RAW_BYTES = 4096
 RAW_DEPTH = 64
 
 Mask = Callable[[str], str]
-"""Masks known secrets in a text (`Redactor.mask`)."""
+"""Masks known secrets in a text (`Redactor.mask`). `str` is that of a caller that knows none."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x85\u2028\u2029]")
 _BLANKS = re.compile(r"[ \t]+")
 _LINES = re.compile(r" ?\n ?(?:\n\s*)?")
 
-RAGFLOW_STATUS: Mapping[int, int] = MappingProxyType(
-    {100: 502, 101: 400, 102: 400, 103: 400, 105: 502, 106: 503, 108: 403, 109: 403}
-)
+RAGFLOW_STATUS: Mapping[int, int] = {100: 502, 101: 400, 102: 400, 103: 400, 105: 502, 106: 503, 108: 403, 109: 403}
 """RAGFlow's RetCode in a 200: exception, argument, data, operating, connection, running, permission, authentication."""
 
 RAGFLOW_ABSENT = ("don't own", "not found")
 """Texts of code 102 for an assistant that does not exist for this caller."""
 
-STATUS_OF_CODE: Mapping[str, int] = MappingProxyType(
-    {
-        # an expired token reported with another status: ChatGPT, RFC 6750 section 3.1, Baidu's error_code
-        "token_expired": 401,
-        "access_token_expired": 401,
-        "invalid_token": 401,
-        "110": 401,
-        "111": 401,
-        "invalid_api_key": 401,
-        "insufficient_scope": 403,
-        "model_not_found": 404,
-        "rate_limit_exceeded": 429,
-        "unsupported_value": 400,
-        "unsupported_parameter": 400,
-        "unknown_parameter": 400,
-        # Alibaba's DashScope: its native API and its compatible API
-        "invalidparameter": 400,
-        "invalid_parameter_error": 400,
-        **dict.fromkeys(REFUSED_CONTENT | TOO_LONG, 400),
-        **dict.fromkeys(OVER_QUOTA, 429),
-    }
-)
+STATUS_OF_CODE: Mapping[str, int] = {
+    # an expired token reported with another status: ChatGPT, RFC 6750 section 3.1, Baidu's error_code
+    "token_expired": 401,
+    "access_token_expired": 401,
+    "invalid_token": 401,
+    "110": 401,
+    "111": 401,
+    "invalid_api_key": 401,
+    "insufficient_scope": 403,
+    "model_not_found": 404,
+    "rate_limit_exceeded": 429,
+    "unsupported_value": 400,
+    "unsupported_parameter": 400,
+    "unknown_parameter": 400,
+    # Alibaba's DashScope: its native API and its compatible API
+    "invalidparameter": 400,
+    "invalid_parameter_error": 400,
+    **dict.fromkeys(REFUSED_CONTENT | TOO_LONG, 400),
+    **dict.fromkeys(OVER_QUOTA, 429),
+}
 
-STATUS_OF_KIND: Mapping[str, int] = MappingProxyType(
-    {
-        "invalid_request_error": 400,
-        "authentication_error": 401,
-        "permission_error": 403,
-        "not_found_error": 404,
-        "rate_limit_error": 429,
-        "insufficient_quota": 429,
-        "request_too_large": 413,  # of Anthropic, like the three after it
-        "billing_error": 402,
-        "api_error": 502,
-        "server_error": 502,  # of OpenAI
-        "timeout_error": 504,
-        "overloaded_error": 529,
-        "exceed_context_size_error": 400,  # of llama.cpp, with a 500 in old versions
-        "contextwindowexceedederror": 400,  # of LiteLLM
-    }
-)
+STATUS_OF_KIND: Mapping[str, int] = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "rate_limit_error": 429,
+    "insufficient_quota": 429,
+    "request_too_large": 413,  # of Anthropic, like the three after it
+    "billing_error": 402,
+    "api_error": 502,
+    "server_error": 502,  # of OpenAI
+    "timeout_error": 504,
+    "overloaded_error": 529,
+    "exceed_context_size_error": 400,  # of llama.cpp, with a 500 in old versions
+    "contextwindowexceedederror": 400,  # of LiteLLM
+}
 
-KIND_OF_STATUS: Mapping[int, str] = MappingProxyType(
-    {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-)
+KIND_OF_STATUS: Mapping[int, str] = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +110,7 @@ class Found:
     outer: Object
 
 
-def unmasked(text: str) -> str:
-    """The mask of a caller that knows no secret."""
-    return text
-
-
-def read_error_body(document: Any, *, refused: bool = False, mask: Mask = unmasked) -> UpstreamErrorBody | None:
+def read_error_body(document: Any, *, refused: bool = False, mask: Mask = str) -> UpstreamErrorBody | None:
     """Return the error in `document` (parsed JSON), or None if it is not an error. Never raises.
 
     `refused`: the HTTP status is an error already. Then a document with only a `message` is an error too.

@@ -14,7 +14,6 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from html import unescape
 from http import HTTPStatus
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -23,7 +22,7 @@ from msgspec.structs import replace
 
 from gatepass import errors
 from gatepass.dialects import content
-from gatepass.dialects.error_body import Mask, clean, error_kind, is_http_error, read_error_body, unmasked
+from gatepass.dialects.error_body import Mask, clean, error_kind, is_http_error, read_error_body
 from gatepass.dialects.hints import HINTS, Hint, with_hint
 from gatepass.observability.redaction import decoded
 from gatepass.observability.story import test_command
@@ -45,7 +44,7 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
     body: bytes = b""
     host: str = ""
     wall_s: float = 0.0
-    mask: Mask = unmasked
+    mask: Mask = str
     hints: tuple[Hint, ...] = HINTS
     key: str | None = ""
     """The words for the key that was sent; "" if it was a token, None if gatepass sent no credential."""
@@ -91,7 +90,7 @@ _AT_BYTE = re.compile(r" \(byte \d+\)")
 
 
 def classify_head(
-    upstream: str, status: int, headers: Headers, *, host: str = "", mask: Mask = unmasked
+    upstream: str, status: int, headers: Headers, *, host: str = "", mask: Mask = str
 ) -> errors.GatepassError | None:
     """Return the error of a redirect or of a status that is not final. None: the body decides.
 
@@ -108,7 +107,7 @@ def classify_head(
             try:
                 # masked first, because `hostname` is a part in lower case, in which the mask does not find a secret
                 named = urlsplit(mask(target)).hostname
-                place = clean(named, unmasked, TITLE_CHARS) if named else "another path of the same host"
+                place = clean(named, str, TITLE_CHARS) if named else "another path of the same host"
             except ValueError:
                 place = "an invalid URL"
         message = (
@@ -297,7 +296,7 @@ _PART = (
 )
 _IN_TEXT = rf"(?i)(?:retry|try again)\s+(?:after|in)\s+((?:{_PART}\s*)+)"
 _MILLI = ("ms", "millisecond", "milliseconds")
-_UNIT_S: Mapping[str, float] = MappingProxyType({"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0})
+_UNIT_S: Mapping[str, float] = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def should_retry(headers: Headers) -> bool | None:

@@ -19,7 +19,7 @@ from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.network import NO_NETWORK, Network
 from gatepass.config.upstream import RejectionConfig, url_with_version
 from gatepass.dialects.base import RELAYED_WITH_ERROR, RELAYED_WITH_ERROR_PREFIXES
-from gatepass.dialects.error_body import Mask, error_kind, unmasked
+from gatepass.dialects.error_body import Mask, error_kind
 from gatepass.dialects.hints import key_of, sentence, token_hint
 from gatepass.dialects.reply_check import ReceivedReply
 from gatepass.errors import Fault, GatepassError, TransportFault, UpstreamError, UpstreamErrorReply
@@ -405,7 +405,7 @@ def upstream_error(
     upstream: str,
     base_url: str,
     timeouts: Timeouts,
-    mask: Mask = unmasked,
+    mask: Mask = str,
     network: Network = NO_NETWORK,
 ) -> UpstreamError:
     """Return the error of hop `upstream:NAME` for `fault`, with the setting to check."""

@@ -42,10 +42,6 @@ def asked(issuer: ScriptedIssuer) -> list[str]:
     return [f"{request.method} {request.url}" for request in issuer.requests]
 
 
-def unmasked(text: str) -> str:
-    return text
-
-
 @pytest.mark.parametrize(
     ("issuer", "first", "second"),
     [
@@ -129,14 +125,14 @@ async def test_no_secret_is_sent_to_the_endpoint_of_a_wrong_document(change, rea
 
 def test_a_document_that_is_no_object_is_refused():
     with pytest.raises(FetchFailure, match="is not a JSON object"):
-        endpoint_in([DOCUMENT], ISSUER, unmasked, mtls=False)
+        endpoint_in([DOCUMENT], ISSUER, str, mtls=False)
 
 
 def test_an_issuer_on_loopback_may_be_plain_but_not_with_certificates():
     document = {"issuer": "http://127.0.0.1:9", "token_endpoint": "http://127.0.0.1:9/token"}
-    assert endpoint_in(document, "http://127.0.0.1:9", unmasked, mtls=False) == Endpoint("http://127.0.0.1:9/token")
+    assert endpoint_in(document, "http://127.0.0.1:9", str, mtls=False) == Endpoint("http://127.0.0.1:9/token")
     with pytest.raises(FetchFailure, match="is plain HTTP"):
-        endpoint_in(document, "http://127.0.0.1:9", unmasked, mtls=True)
+        endpoint_in(document, "http://127.0.0.1:9", str, mtls=True)
 
 
 async def test_a_plain_endpoint_of_a_plain_issuer_beyond_loopback_gets_no_secret():
@@ -157,8 +153,8 @@ async def test_a_plain_endpoint_of_a_plain_issuer_beyond_loopback_gets_no_secret
 )
 def test_mtls_uses_the_alias_endpoint_if_present(aliases, mtls, plain):
     document = {**DOCUMENT, "mtls_endpoint_aliases": aliases}
-    assert endpoint_in(document, ISSUER, unmasked, mtls=True).token_url == mtls
-    assert endpoint_in(document, ISSUER, unmasked, mtls=False).token_url == plain
+    assert endpoint_in(document, ISSUER, str, mtls=True).token_url == mtls
+    assert endpoint_in(document, ISSUER, str, mtls=False).token_url == plain
 
 
 @pytest.mark.parametrize(
@@ -173,7 +169,7 @@ def test_mtls_uses_the_alias_endpoint_if_present(aliases, mtls, plain):
 )
 def test_only_names_are_read_from_the_issuers_supported_methods(expected, methods):
     document = {**DOCUMENT, "token_endpoint_auth_methods_supported": expected}
-    assert endpoint_in(document, ISSUER, unmasked, mtls=False).methods == methods
+    assert endpoint_in(document, ISSUER, str, mtls=False).methods == methods
 
 
 @pytest.mark.parametrize(
