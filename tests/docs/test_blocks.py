@@ -48,7 +48,7 @@ RUN = {
     ("docs/configuration.md", "yaml console text"): "test_configuration",
     ("docs/embedding.md", "python"): "test_embedding",
     ("docs/reference/errors.md", "json text"): "test_errors",
-    ("docs/getting_started.md", "console"): "test_getting_started",
+    ("docs/getting_started.md", "console python"): "test_getting_started",
     ("docs/guides/*.md", "yaml console"): "test_guides",
     ("docs/quirks.md", "text"): "test_quirks",
     ("docs/upgrade.md", "text"): "test_configuration",

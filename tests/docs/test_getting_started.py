@@ -8,14 +8,14 @@ import re
 import shlex
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
 
 from gatepass.cli.init import OF_AUTH, fault_of, init
-from gatepass.demo.servers import CHAT_MODEL, demo_servers, secrets_in_files
+from gatepass.demo.servers import CHAT_MODEL, answer, demo_servers, secrets_in_files
 
 PAGE = (Path(__file__).parents[2] / "docs/getting_started.md").read_text()
 BOUND_S = 60.0
@@ -39,10 +39,12 @@ def free_port() -> int:
         return port
 
 
-async def run(arguments: list[str], folder: Path, variables: Mapping[str, str]) -> str:
-    """The output of `gatepass` with these arguments in `folder`."""
+async def run(
+    arguments: list[str], folder: Path, variables: Mapping[str, str], module: Sequence[str] = ("-m", "gatepass")
+) -> str:
+    """The output of `gatepass`, or of Python without a module, with these arguments in `folder`."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "gatepass", *arguments),
+        *(sys.executable, "-P", *module, *arguments),
         cwd=folder,
         env={**os.environ, **variables},
         stdout=asyncio.subprocess.PIPE,
@@ -99,14 +101,18 @@ async def test_the_steps_of_the_page_connect_two_clients(tmp_path: Path) -> None
             whole, streamed = re.findall(r"-d '(.*)'", "".join(blocks("sh")).replace("gpt-4o", CHAT_MODEL))
             variables["CORP_SECRET"] = secret_of["demo-chat"]
             async with served(tmp_path, variables):
+                (program,) = blocks("python")
+                program = program.replace("8080", str(port)).replace("gpt-4o", CHAT_MODEL)
+                said = await run(["-c", program], tmp_path, {**variables, "KEY": keys[0]}, module=())
+                assert said == f"{answer('Hello', [])}\n"
                 keys += await second_client(file, variables)
                 for key in keys:
                     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
                     async with httpx2.AsyncClient(trust_env=False) as client:
                         url = f"http://127.0.0.1:{port}/v1/chat/completions"
-                        answer = await client.post(url, content=whole, headers=headers)
+                        reply = await client.post(url, content=whole, headers=headers)
                         stream = await client.post(url, content=streamed, headers=headers)
-                    assert answer.status_code == 200, answer.text
+                    assert reply.status_code == 200, reply.text
                     assert stream.text.count("\n\ndata: ") >= 3
                     assert stream.text.endswith("}\n\ndata: [DONE]\n\n"), stream.text
     assert len(keys) == 2

@@ -26,11 +26,12 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
 from gatepass.cli.doctor import line_of
 from gatepass.cli.probe import ProbeCall
-from gatepass.cli.reach import Step, StepOutcome
+from gatepass.cli.reach import Server, Step, StepOutcome, at_tls_port
 from gatepass.cli.steps import diagnose
 from gatepass.clock import Clock
 from gatepass.config.credential.kinds import Variable
 from gatepass.config.model import Config
+from gatepass.http_client.fault_text import ServerNames
 from tests.chinese import STATIC, without_chinese
 from tests.integration.answers import COMPLETION
 from tests.integration.scripted import Dialogue, Fin, Hold, Received, Scripted, Send, head, reply
@@ -211,6 +212,11 @@ async def http_to_tls(stage: Stage) -> dict[str, Any]:
     return upstream(url.replace("https:", "http:"))
 
 
+async def token_http_to_tls(stage: Stage) -> dict[str, Any]:
+    url = await stage.server(LIST, tls=stage.tls(signed("sso", ROOT)))
+    return await issuer(stage, LIST, token_url=url.replace("https:", "http:"))
+
+
 async def http_to_nginx(stage: Stage) -> dict[str, Any]:
     page = b"<html><title>400 The plain HTTP request was sent to HTTPS port</title></html>"
     return upstream(await stage.server([Send(reply(page, 400, content_type="text/html"))]))
@@ -385,7 +391,10 @@ FAULTS = {
     ),
     "https to a plain port": at("upstream:chat tls", https_to_http, "does not use TLS on this port", "http://"),
     "http to a TLS port": at(
-        "upstream:chat models", http_to_tls, "requires TLS on this port", f"Begin {BASE_URL} with https"
+        "upstream:chat models", http_to_tls, f"speaks TLS on this port, and {BASE_URL}", f"Begin {BASE_URL} with https"
+    ),
+    "http to a token endpoint with TLS": at(
+        "credential:c token", token_http_to_tls, "speaks TLS on this port", "Begin credentials.c.token_url with https"
     ),
     "http to nginx's TLS port": at("upstream:chat models", http_to_nginx, f"begin {BASE_URL} with https://"),
     "the TLS handshake hangs": at("upstream:chat tls", silent_handshake, "TLS handshake within 0.3 s", waits=True),
@@ -596,3 +605,16 @@ async def test_a_fault_is_reported_at_its_hop_with_the_remedy(name: str, stage: 
     called = re.search(r": \d{3} (\w+): ", found.why)  # of a call: the page shows the Chinese text of its code
     assert without_chinese("" if called and called[1] in CODES else found.why) == []
     assert without_chinese(found.advice.replace(str((found.action or {}).get("text", "")), "").strip()) == []
+
+
+async def test_a_page_for_plain_http_at_a_port_with_tls_leads_to_https(stage: Stage) -> None:
+    url = await stage.server(LIST, tls=stage.tls(signed("llm", ROOT)))
+    server = Server("gatepass", url.replace("https:", "http:"), ServerNames("127.0.0.1", "--url", "--url"))
+    for answer in (
+        'answered 400 Bad Request with an HTML page titled "400 Bad Request".',  # Apache
+        "400: Client sent an HTTP request to an HTTPS server.",  # Go
+    ):
+        found = await at_tls_port(server, server.step("models", StepOutcome.FAILS, answer))
+        assert found is not None, answer
+        assert found.advice == "Begin --url with https://."
+    assert await at_tls_port(server, server.step("models", StepOutcome.FAILS, "HTTP 400: no such tenant")) is None

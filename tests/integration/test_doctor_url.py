@@ -218,6 +218,15 @@ async def test_a_certificate_that_a_laptop_does_not_trust_is_reported_with_its_v
     assert step.advice.startswith("Set the variable SSL_CERT_FILE to a PEM file with the certificate of ")
 
 
+async def test_a_port_with_tls_is_reported_for_an_http_url():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    async with Scripted(LIST, tls=context) as server:
+        *_, step = await steps_at(f"{server.url.replace('https:', 'http:')}/v1")
+    assert (step.what, step.outcome, step.advice) == ("/healthz", StepOutcome.FAILS, "Begin --url with https://.")
+    assert "speaks TLS on this port" in step.why
+
+
 async def test_the_list_for_ragflow_names_models_as_an_administrator_enters_them():
     async with Scripted([Send(reply({"data": []}))]) as upstream:
         models = {"corp-vectors": {"upstream": "chat", "capabilities": {"kind": "embedding"}}}

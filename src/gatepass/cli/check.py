@@ -75,7 +75,7 @@ def _load_for_json(path: str | None) -> LoadedConfig:
             }
             for problem in error.problems
         ]
-        print_json({"valid": False, "problems": problems})
+        print_json({"valid": False, "problems": problems, "warnings": error.warnings})
         sys.exit(UNUSABLE)
 
 

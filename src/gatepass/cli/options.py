@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
@@ -88,10 +88,15 @@ def load_or_exit(path: str | None) -> LoadedConfig:
     try:
         loaded = load(path, os.environ, container=Container.current())
     except ConfigError as error:
+        print_warnings(error.warnings)
         exit_unusable(str(error))
-    for warning in loaded.warnings:
-        click.echo(f"{coloured('warning', 'yellow')}: {printable(warning)}", err=True)
+    print_warnings(loaded.warnings)
     return loaded
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        click.echo(f"{coloured('warning', 'yellow')}: {printable(warning)}", err=True)
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ import msgspec
 
 from gatepass.cancel import timeout
 from gatepass.cli.agent_hosts import AgentHost
-from gatepass.cli.reach import Step, StepOutcome, requires_tls, upstream_server
+from gatepass.cli.reach import Step, StepOutcome, upstream_server
 from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
 from gatepass.config.credential.kinds import token_location
 from gatepass.config.credential.oauth2 import Oauth2Credential
@@ -37,7 +37,6 @@ from gatepass.errors import (
     UpstreamError,
     UpstreamErrorReply,
     UpstreamHtml,
-    UpstreamInvalid,
     UpstreamRedirect,
     UpstreamTimeout,
     documentation,
@@ -208,10 +207,6 @@ async def check_models(
         body = (await within(state, upstream, request_list(state, upstream))).body
     except GatepassError as error:
         server = upstream_server(upstream.name, upstream.settings)
-        # a TLS server that receives plain HTTP closes the connection or answers with bytes of TLS
-        if isinstance(error, UpstreamClosed | UpstreamInvalid) and await requires_tls(server):
-            problem = "the server closed the plain connection, and it requires TLS on this port"
-            return step(StepOutcome.FAILS, problem, f"Begin {setting} with https://.")
         if isinstance(error, UpstreamClosed) and server.destination.secure and server.names.network.client_cert is None:
             # in TLS 1.3 a server rejects a missing client certificate after the handshake
             advice = f"If the server requires a client certificate, set {server.names.settings}.network.client_cert."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -249,17 +250,22 @@ async def _answers(destination: Destination, request: bytes, limit_s: float) -> 
 TLS_TRIAL_S = 2.0
 
 
-async def requires_tls(server: Server) -> bool:
-    """Return whether the server of an http URL does a TLS handshake on this port. Always False with a proxy."""
-    destination, network = server.destination, server.names.network
-    if destination.proxy is not None or destination.secure:
-        return False
+_OF_TLS = re.compile(r"closed the connection|TLS|\b400\b.*(?i:html|https)")
+"""How steps word the answers of a server with TLS to plain HTTP: it closes, sends an alert, or answers a 400 page."""
+
+
+async def at_tls_port(server: Server, step: Step) -> Step | None:
+    """Return a step that replaces the failed `step` of an http URL if its port speaks TLS; not with a proxy."""
+    destination, names = server.destination, server.names
+    if not (step.failed and _OF_TLS.search(step.why)) or destination.proxy is not None or destination.secure:
+        return None
     try:
         # a server without TLS may wait for the rest of a request
-        await _open(replace(destination, secure=True), _unverified(network), min(server.connect_s, TLS_TRIAL_S))
+        await _open(replace(destination, secure=True), _unverified(names.network), min(server.connect_s, TLS_TRIAL_S))
     except TransportFault:
-        return False
-    return True
+        return None
+    why = f"{names.host} speaks TLS on this port, and {names.url_setting} begins with http://"
+    return server.step(step.what, StepOutcome.FAILS, why, f"Begin {names.url_setting} with https://.")
 
 
 Certificate = Mapping[str, Any]

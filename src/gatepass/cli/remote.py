@@ -24,7 +24,7 @@ from gatepass.cli.probe import (
     split_advice,
     within,
 )
-from gatepass.cli.reach import Begin, Server, Step, StepOutcome, Steps, reach
+from gatepass.cli.reach import Begin, Server, Step, StepOutcome, Steps, at_tls_port, reach
 from gatepass.cli.steps import calls_of
 from gatepass.config.model import Config
 from gatepass.dialects.error_body import read_error_body
@@ -53,7 +53,8 @@ async def diagnose_url(
     base_url: str, key: str | None, begin: Begin, model: str | None, operation: str | None, *, call: bool
 ) -> Steps:
     """Yield the steps to a running gatepass: the network, its pages, its model list and with `call` real calls."""
-    async for step in reach(Server(HOP, base_url, ServerNames(host_of(base_url), "--url", "--url")), begin=begin):
+    server = Server(HOP, base_url, ServerNames(host_of(base_url), "--url", "--url"))
+    async for step in reach(server, begin=begin):
         yield _as_client(step)
         if step.failed:
             return
@@ -68,7 +69,9 @@ async def diagnose_url(
             state.start_holder(name)
         for page in ("/healthz", "/readyz"):
             begin(HOP, page)
-            yield (step := await _page_step(state, upstream, page))
+            step = await _page_step(state, upstream, page)
+            step = await at_tls_port(server, step) or step
+            yield step
             # without /healthz it is not a gatepass; without /readyz its model list still shows why
             if step.failed and page == "/healthz":
                 return

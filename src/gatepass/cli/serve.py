@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from gatepass import __version__
-from gatepass.cli.options import UNUSABLE, config_option, exit_unusable
+from gatepass.cli.options import UNUSABLE, config_option, exit_unusable, print_warnings
 from gatepass.observability.log import configure
 from gatepass.observability.redaction import Redactor
 
@@ -66,6 +66,7 @@ class ServeFlags:
             return self.load()
         except ConfigError as error:
             if not logs:
+                print_warnings(error.warnings)
                 exit_unusable(str(error))
             named = self.path or own_variables(os.environ).get("CONFIG", "environment")
             _refuse(named, [str(problem) for problem in error.problems])

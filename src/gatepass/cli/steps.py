@@ -24,7 +24,17 @@ from gatepass.cli.probe import (
     probes_of,
     said_once,
 )
-from gatepass.cli.reach import Begin, Step, StepOutcome, Steps, issuer_server, reach, timed, upstream_server
+from gatepass.cli.reach import (
+    Begin,
+    Step,
+    StepOutcome,
+    Steps,
+    at_tls_port,
+    issuer_server,
+    reach,
+    timed,
+    upstream_server,
+)
 from gatepass.clock import Clock
 from gatepass.config.access import AccessKey
 from gatepass.config.checks import has_unshared_refresh_token
@@ -224,8 +234,9 @@ def _tested(state: AppState, calls: Sequence[ProbeCall], model: str | None) -> d
 
 async def _test_credential(state: AppState, name: str, begin: Begin, without: str | None) -> AsyncIterator[Step]:
     """Yield the steps of a credential. `without` is why the credential that it presents has no token."""
+    server = issuer_server(name, state.config.credentials[name])
     if not has_unshared_refresh_token(state.config, name):  # a fetch would end the login of the running gatepass
-        if (server := issuer_server(name, state.config.credentials[name])) is not None:
+        if server is not None:
             async for step in reach(server, state.clock, begin):
                 yield step
                 if step.failed:
@@ -236,7 +247,9 @@ async def _test_credential(state: AppState, name: str, begin: Begin, without: st
             return
         state.start_holder(name)
     begin(f"credential:{name}", "token")
-    yield await check_token(state, name, state.holders[name])
+    step = await check_token(state, name, state.holders[name])
+    found = None if server is None else await at_tls_port(server, step)
+    yield found or step
 
 
 async def _test_upstream(
@@ -250,7 +263,8 @@ async def _test_upstream(
 
     `asked` has the calls, and the wanted names of its model list. `without` is why its credential has no token.
     """
-    async for step in reach(upstream_server(upstream.name, upstream.settings), state.clock, begin):
+    server = upstream_server(upstream.name, upstream.settings)
+    async for step in reach(server, state.clock, begin):
         yield step
         if step.failed:
             return
@@ -260,12 +274,18 @@ async def _test_upstream(
         return
     if is_mcp:
         async for step in mcp_probe.check_mcp(state, upstream, begin):
+            if (found := await at_tls_port(server, step)) is not None:
+                yield found
+                return
             yield step
         return
     calls, wanted = asked
     probes = [probe for call in calls for probe in probes_of(state, upstream, call)]
     begin(hop_of(upstream), "models")
     step = listed = await check_models(state, upstream, wanted, is_called=bool(probes))
+    if (found := await at_tls_port(server, step)) is not None:
+        yield found
+        return
     said = {step.error: "the model list"}
     if probes and step.outcome in (StepOutcome.FAILS, StepOutcome.UNPROVEN) and not step.error.startswith("401 "):
         # some upstreams have no model list, or a broken one: then the calls decide whether they work
@@ -288,5 +308,5 @@ async def _test_upstream(
     is_asked = upstream.settings.dialect == "openai" and not has_failed
     if is_asked and any(PROTOCOLS[probe.call.operation.protocol].family for probe in probes):
         begin(hop_of(upstream), "protocols")
-        if (found := await check_protocols(state, upstream, probes[-1].target)) is not None:
-            yield found
+        if (lacking := await check_protocols(state, upstream, probes[-1].target)) is not None:
+            yield lacking

@@ -40,11 +40,12 @@ class ConfigProblem:
 
 
 class ConfigError(Exception):
-    """An invalid configuration, with all problems in the order of the file."""
+    """An invalid configuration, with all problems in the order of the file, and the warnings found before them."""
 
-    def __init__(self, problems: Iterable[ConfigProblem]) -> None:
+    def __init__(self, problems: Iterable[ConfigProblem], warnings: Iterable[str] = ()) -> None:
         # The checks and pydantic find problems in another order than that of the file.
         self.problems = tuple(sorted(problems, key=lambda problem: problem.origin))
+        self.warnings = tuple(warnings)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 

@@ -239,11 +239,12 @@ def _checked(document: ConfigDocument) -> Config:
     except ValidationError as error:
         # a misspelled setting may hold a reference that cannot be resolved
         document.refuse_all(explained_errors(error, tree), known - unknown_paths(error))
-        raise ConfigError(document.problems) from None  # pydantic's error quotes values, which may be secrets
+        # pydantic's error quotes values, which may be secrets
+        raise ConfigError(document.problems, document.warnings) from None
     if not document.problems:
         document.refuse_all(checks.conflicts(config), known)
     if document.problems:
-        raise ConfigError(document.problems)
+        raise ConfigError(document.problems, document.warnings)
     return config
 
 

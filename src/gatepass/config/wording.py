@@ -33,6 +33,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("secret",), ("client_secret", "key", "token")),
     **dict.fromkeys(("expires_in", "expires_at", "ttl"), ("expiry",)),
     **dict.fromkeys(("model", "model_name", "upstream_model"), ("models", "name")),
+    **dict.fromkeys(("requests_per_min", "requests_per_minute", "rpm"), ("requests", "limits")),
+    **dict.fromkeys(("tokens_per_min", "tokens_per_minute", "tpm"), ("tokens", "limits")),
 }
 """Names in clients, other gateways and other blocks, each with the settings to suggest; the first that exists wins."""
 

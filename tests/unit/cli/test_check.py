@@ -27,6 +27,17 @@ def test_warnings_go_to_stderr(check):
     assert "HTTPS_PROXY" not in result.stdout
 
 
+def test_removed_settings_are_named_beside_the_problems(tmp_path):
+    text = "upstreams: {chat: {base_url: 'https://x/v1', dialekt: openai}}\nlog: {bodies: true}\n"
+    for command in ("check", "serve"):
+        result = run_on(tmp_path / "f.yaml", command, text=text)
+        assert result.exit_code == 2
+        assert "f.yaml:2: log.bodies: was removed in 0.2.0: `gatepass capture`" in result.stderr
+        assert "did you mean dialect?" in result.stderr
+    document = json.loads(run_on(tmp_path / "f.yaml", "check", "--json", text=text).stdout)
+    assert [len(document[name]) for name in ("problems", "warnings")] == [1, 1]
+
+
 CONTROLS = r"\x1b]0;x\x07\x9b31m\u202e\U000e0001"
 
 

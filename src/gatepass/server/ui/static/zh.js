@@ -713,7 +713,7 @@ export const ADVICE = [
   [/^The model '(.+)' is not configured\. Configured: (.+?)\. Correct the name, or add it under .+$/s, "没有配置模型 {1}。已配置：{2}。"],
   [/^The request body is larger than (\d+) bytes \((\S+)\)\.$/, "请求体超过 {1} 字节（{2}）。"],
   [/^The limit of (\d+) requests in flight is reached \((\S+)\)\.$/, "进行中的请求已达到上限 {1}（{2}）。"],
-  [/^the server closed the plain connection, and it requires TLS on this port\.?$/, "服务器关闭了明文连接，它的这个端口要求 TLS。"],
+  [/^(\S+) speaks TLS on this port, and (\S+) begins with http:\/\/$/, "{1} 的这个端口使用 TLS，而 {2} 以 http:// 开头。"],
   [/^(\S+) did not complete the TLS handshake within (\S+ s)\.?$/, "{1} 在 {2} 内没有完成 TLS 握手。"],
   [/^(\S+) closed the connection before its reply was complete \((.+)\); whether it did the work is unknown\.$/, "{1} 在回复完整之前关闭了连接（{2}），不知道它是否已执行。"],
   [/^(\S+) closed the connection before its reply was complete \((.+)\)\.?$/, "{1} 在回复完整之前关闭了连接（{2}）。"],
