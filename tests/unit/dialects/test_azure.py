@@ -52,17 +52,13 @@ def test_the_v1_api_has_one_path_for_all_deployments():
     assert url(AzureConfig(), EMBEDDINGS) == f"{BASE}/openai/v1/embeddings"
 
 
-def test_the_list_names_no_deployment_and_is_not_shown():
+def test_an_operation_without_a_model_names_no_deployment_and_the_list_is_not_shown():
     assert url(operation=MODELS, deployment="prod") == f"{BASE}/openai/models?api-version=2024-10-21"
     assert url(AzureConfig(), MODELS) == f"{BASE}/openai/v1/models"
+    assert url(operation=FILES, deployment="base") == f"{BASE}/openai/files?api-version=2024-10-21"
     assert not AzureDialect.lists_models
 
 
-def test_operation_without_a_model_has_no_deployment_in_its_url():
-    assert url(operation=FILES, deployment="base") == f"{BASE}/openai/files?api-version=2024-10-21"
-
-
-DATED = AzureConfig(api_version="2024-10-21")
 BASES = ("", "/", "/openai/", "/openai/v1", "/v1", "/openai/deployments", "/openai/deployments/x")
 
 
@@ -70,38 +66,26 @@ def test_every_form_of_the_base_leads_to_the_same_url():
     for base in BASES:
         v1 = azure_url(f"https://r.example{base}", "gpt", "/chat/completions", AzureConfig())
         assert v1 == "https://r.example/openai/v1/chat/completions", base
-        classic = azure_url(f"https://r.example{base}", "gpt 4/o", "/embeddings", DATED)
+        classic = azure_url(f"https://r.example{base}", "gpt 4/o", "/embeddings", CLASSIC)
         assert classic == "https://r.example/openai/deployments/gpt%204%2Fo/embeddings?api-version=2024-10-21", base
 
 
-def test_a_gateways_own_prefix_stays():
-    assert azure_url("https://apim.example/team/openai", "d", "chat/completions", DATED) == (
+def test_a_gateways_own_prefix_stays_and_a_version_that_is_no_date_belongs_to_the_v1_api():
+    assert azure_url("https://apim.example/team/openai", "d", "chat/completions", CLASSIC) == (
         "https://apim.example/team/openai/deployments/d/chat/completions?api-version=2024-10-21"
     )
-
-
-@pytest.mark.parametrize("version", ["preview", "latest", "v1"])
-def test_a_version_that_is_no_date_belongs_to_the_v1_api(version):
-    assert azure_url("https://r.example", "d", "/chat/completions", AzureConfig(api_version=version)) == (
-        f"https://r.example/openai/v1/chat/completions?api-version={version}"
-    )
+    for version in ("preview", "latest", "v1"):
+        found = azure_url("https://r.example", "d", "/chat/completions", AzureConfig(api_version=version))
+        assert found == f"https://r.example/openai/v1/chat/completions?api-version={version}"
 
 
 @pytest.mark.parametrize("name", [".", ".."])
 def test_a_deployment_is_no_step_through_the_path(name):
     with pytest.raises(ModelNotFound, match="cannot be the name of a model"):
-        azure_url("https://r.example", name, "/chat/completions", DATED)
+        azure_url("https://r.example", name, "/chat/completions", CLASSIC)
 
 
-@pytest.mark.parametrize(
-    ("base", "named"),
-    [
-        ("", ""),
-        ("/openai", ""),
-        ("/openai/deployments/", ""),
-        ("/openai/deployments/a%20b", "a b"),
-        ("/x/deployments/c", "c"),
-    ],
-)
-def test_a_base_may_name_a_deployment(base, named):
-    assert deployment_of(f"https://r.example{base}") == named
+def test_a_base_may_name_a_deployment():
+    named = {"/openai/deployments/a%20b": "a b", "/x/deployments/c": "c"}
+    for base in ("", "/openai", "/openai/deployments/", *named):
+        assert deployment_of(f"https://r.example{base}") == named.get(base, "")

@@ -73,23 +73,12 @@ def test_page_title_is_found_or_absent():
 @pytest.mark.parametrize(
     ("headers", "body", "expected"),
     [
-        (EVENTS, b"data: {", True),
-        (EVENTS, b"\n\n: ping", True),
-        (EVENTS, b"custom: 1", True),
-        (EVENTS, b'{"code":102', False),
-        (EVENTS, b" [", False),
-        (EVENTS, b"<html", False),
-        (EVENTS, b"\r\n ", False),
-        (JSON, b"data:{", True),
-        (JSON, b"event: x", True),
-        (JSON, b"\xef\xbb\xbfid: 1", True),
-        (JSON, b"{", False),
-        (JSON, b"hello", False),
-        ((), b":", True),
-        ((), b"dat", False),
+        *((EVENTS, b"custom: 1", True), (EVENTS, b'{"code":102', False), (JSON, b"event: x", True)),
+        *((JSON, b"hello", False), ((), b":", True), ((), b"dat", False)),
     ],
 )
-def test_stream_is_recognized_by_its_first_bytes(headers, body, expected):
+def test_stream_is_recognized_by_its_first_bytes_or_its_label(headers, body, expected):
+    """Without a decision yet it is none. test_content_kind.py has the bytes."""
     assert content.is_event_stream(headers, body) is expected
 
 

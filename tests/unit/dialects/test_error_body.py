@@ -355,11 +355,6 @@ def test_success_is_no_error(document):
     assert read_error_body(document) is None
 
 
-def test_quoted_request_of_the_caller_is_not_taken_for_the_error():
-    quoted = 'cannot parse {"message": "hello", "role": "user"}'
-    assert read_error_body({"error": {"message": quoted}}) == UpstreamErrorBody(quoted)
-
-
 def test_error_always_has_a_message():
     quoted = ["\x00", "(request id: 1)", {"code": "\x00"}]
     messages = [found.message for one in quoted if (found := read_error_body({"error": one}))]
@@ -373,13 +368,23 @@ def test_inner_json_is_parsed_once():
     assert found.message == '{"error": {"message": "deepest"}}'
 
 
-def test_text_that_only_looks_like_json_is_kept():
-    assert read_error_body({"error": {"message": "{broken"}}) == UpstreamErrorBody("{broken")
+OF_A_PROVIDER = {"message": "Provider returned error", "metadata": {"raw": "busy"}}
 
 
-def test_raw_metadata_that_is_no_json_leaves_the_message():
-    error = {"message": "Provider returned error", "metadata": {"raw": "busy"}}
-    assert read_error_body({"error": error}) == UpstreamErrorBody("Provider returned error", raw=error)
+@pytest.mark.parametrize(
+    ("error", "message", "raw"),
+    [
+        *((text, text, None) for text in ('cannot parse {"message": "hello", "role": "user"}', "{broken")),
+        (OF_A_PROVIDER, "Provider returned error", OF_A_PROVIDER),
+        ({"message": "m", "input": "x" * 5000}, "m", None),
+        ('{"error":{"message":"bad \\u0054OKEN"}}', "bad ***", None),
+    ],
+    ids=["a quoted request", "no JSON", "metadata without JSON", "too large to keep", "a secret inside"],
+)
+def test_only_a_whole_error_in_json_inside_the_message_replaces_it(error, message, raw):
+    own = error if isinstance(error, dict) else {"message": error}
+    found = read_error_body({"error": own}, mask=lambda text: text.replace("TOKEN", "***"))
+    assert found == UpstreamErrorBody(message, raw=raw)
 
 
 def test_message_is_cut_after_masking():
@@ -408,17 +413,6 @@ def test_every_part_is_masked():
     )
 
 
-def test_secret_inside_inner_json_is_masked():
-    inner = '{"error":{"message":"bad \\u0054OKEN"}}'
-    found = read_error_body({"error": {"message": inner}}, mask=lambda text: text.replace("TOKEN", "***"))
-    assert found == UpstreamErrorBody("bad ***")
-
-
-def test_large_object_is_not_kept():
-    found = read_error_body({"error": {"message": "m", "input": "x" * 5000}})
-    assert found == UpstreamErrorBody("m")
-
-
 def test_deep_object_is_no_crash():
     deep: list[object] = []
     for _ in range(100_000):
@@ -439,21 +433,9 @@ JSON = st.recursive(
 )
 NAMES = st.sampled_from(
     [
-        *(
-            "error",
-            "errors",
-            "code",
-            "message",
-            "msg",
-            "detail",
-            "header",
-            "object",
-            "data",
-            "choices",
-            "status",
-            "loc",
-        ),
-        *("raw", "type", "param", "metadata", "success", "title", "error_code", "statusCode", "error_description"),
+        *("error", "errors", "code", "message", "msg", "detail", "header", "object", "data", "choices", "status"),
+        *("loc", "raw", "type", "param", "metadata", "success", "title", "error_code", "statusCode"),
+        "error_description",
     ]
 )
 VALUES = st.sampled_from(["error", "{", '{"error":"x"}', "\ud800", "400", 400, 102, 10**20, -1, 1.5, True, "", "ok"])
@@ -517,15 +499,8 @@ def test_code_is_read_as_a_number_if_it_is_one(value, expected):
         (102, "You have to provide messages.", 400),
         (102, "You don't own the chat x", 404),
         (102, "Chat NOT FOUND", 404),
-        *(
-            (100, "", 502),
-            (101, "", 400),
-            (103, "", 400),
-            (105, "", 502),
-            (106, "", 503),
-            (108, "", 403),
-            (109, "", 403),
-        ),
+        *((code, "", status) for code, status in ((100, 502), (101, 400), (103, 400), (105, 502), (106, 503))),
+        *((108, "", 403), (109, "", 403)),
         *(("102", "", 400), (104, "", None), (None, "", None), ("x", "", None)),
     ],
 )
@@ -538,14 +513,8 @@ def test_statuses_are_errors_and_have_a_kind():
     assert [error_body.is_http_error(number) for number in numbers] == [False, False, True, True, False]
     assert [error_body.is_error(status) for status in (200, 399, 400, 599, 999)] == [False, False, True, True, True]
     kinds = {status: error_body.error_kind(status) for status in (400, 401, 403, 429, 500, 503)}
-    assert kinds == {
-        400: "invalid_request_error",
-        401: "authentication_error",
-        403: "permission_error",
-        429: "rate_limit_error",
-        500: "server_error",
-        503: "server_error",
-    }
+    own = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+    assert kinds == own | {400: "invalid_request_error", 500: "server_error", 503: "server_error"}
 
 
 def test_success_is_distinguished_from_failure():
@@ -563,20 +532,11 @@ def test_a_refused_request_inside_a_200_is_no_fault_of_the_server(code):
     assert found.status == 400
 
 
-def test_text_keeps_its_lines_and_loses_invisible_characters():
+def test_text_keeps_its_lines_loses_invisible_characters_and_is_cut_with_a_sign():
     quoted = "  first\t\tline\r\nsecond \x00\x1b[31m line\r\r\r\rthird\u2028 \n"
     assert clean(quoted, str) == "first line\nsecond [31m line\n\nthird"
-
-
-def test_text_is_cut_with_a_sign():
-    assert clean("abcdef", str, 6) == "abcdef"
-    assert clean("abcdefg", str, 6) == "abcde…"
-    assert clean("abc  efg", str, 5) == "abc…"
-
-
-def test_lone_surrogate_does_not_break_the_reply():
+    assert [clean(text, str, 6) for text in ("abcdef", "abcdefg", "abcd  fgh")] == ["abcdef", "abcde…", "abcd…"]
     assert clean("a\ud800b", str) == "a?b"
-    assert quotable({"a\ud800": "\ud800"}, str) == {"a?": "?"}
 
 
 def test_only_an_object_without_secrets_and_doubled_names_is_public():
@@ -589,22 +549,16 @@ def test_only_an_object_without_secrets_and_doubled_names_is_public():
         assert error_body.public_object(body, mask) is None, body[:20]
 
 
-def test_value_that_cannot_be_encoded_as_json_is_none():
-    assert compact({"a": [1, "ü"]}) == '{"a":[1,"ü"]}'
-    assert compact({1: {2, 3}}) is None
-
-
-def test_object_is_kept_up_to_its_bound():
-    assert quotable({"a": "x" * 4088}, str) == {"a": "x" * 4088}
-    assert quotable({"a": "x" * 4089}, str) is None
-
-
-def test_object_too_deep_to_mask_is_dropped():
+def test_an_object_is_quoted_up_to_its_size_and_depth():
     deep: list[object] = []
     for _ in range(64):
         deep = [deep]
-    assert quotable(deep, str) == deep
-    assert quotable([deep], str) is None
+    for kept in ({"a": "x" * 4088}, deep):
+        assert quotable(kept, str) == kept
+    for dropped in ({"a": "x" * 4089}, [deep]):
+        assert quotable(dropped, str) is None
+    assert quotable({"a\ud800": "\ud800"}, str) == {"a?": "?"}
+    assert (compact({"a": [1, "ü"]}), compact({1: {2, 3}})) == ('{"a":[1,"ü"]}', None)
 
 
 @pytest.mark.parametrize(

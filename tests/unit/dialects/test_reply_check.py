@@ -40,10 +40,6 @@ STREAM_TEXT = (
     "Unsupported value: 'stream' does not support true with this model. Only the default (false) value is supported."
 )
 NO_STREAM = " This model does not support streaming."
-APIM_TEXT = (
-    "Access denied due to missing subscription key."
-    " Make sure to include subscription key when making requests to an API."
-)
 
 
 def fields_of(error):
