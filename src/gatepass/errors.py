@@ -38,7 +38,7 @@ class GatepassError(Exception):
 
     - `message`: what failed and what to do. It is sent to clients, so it never contains a secret.
     - `code`: stable. `make reference` writes its heading in docs/reference/errors.md from the docstring of the class.
-    - `status`: the HTTP status, if the response has not started.
+    - `status`: the HTTP status, if the response has not started. `http_status` may be the upstream's instead.
     - `retryable`: whether the same request can succeed later. An error that is not retryable is sent with
       `x-should-retry: false`.
     - `hop`: the part that failed.
@@ -48,9 +48,11 @@ class GatepassError(Exception):
     status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
 
-    def __init__(self, message: str, *, hop: str, param: str | None = None, retry_after_s: float | None = None) -> None:
+    hop: str = "gatepass"
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message)
-        self.message, self.hop = message, hop
+        self.message, self.http_status = message, self.status
         self.param, self.retry_after_s = param, retry_after_s
         self.relayed: tuple[tuple[bytes, bytes], ...] = ()
         """Response headers of the upstream that are relayed with this error, such as x-ratelimit-*."""
@@ -62,11 +64,6 @@ class GatepassError(Exception):
         """The trace of the request that received it, "" without `tracing`."""
 
     @property
-    def http_status(self) -> int:
-        """The status of the error response."""
-        return self.status
-
-    @property
     def public_code(self) -> str:
         """The code in the error response."""
         return self.code
@@ -75,10 +72,7 @@ class GatepassError(Exception):
 class CallerError(GatepassError):
     """The request is invalid or not permitted; nothing was sent to an upstream."""
 
-    status = 400
-
-    def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
-        super().__init__(message, hop="client", param=param, retry_after_s=retry_after_s)
+    status, hop = 400, "client"
 
 
 class InvalidApiKey(CallerError):
@@ -429,9 +423,6 @@ class UnsupportedVersion(CallerError):
 class GatewayError(GatepassError):
     """This process cannot serve the request."""
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
-        super().__init__(message, hop="gatepass", retry_after_s=retry_after_s)
-
 
 class Overloaded(GatewayError):
     """Too many requests or too much memory are in use. The message names the limit.
@@ -576,8 +567,8 @@ class TokenUnavailable(GatepassError):
     """What to do instead of the action above, by the case that `case_of` returns."""
 
     def __init__(self, message: str, *, credential: str, retry_after_s: float | None = None) -> None:
-        super().__init__(message, hop=f"credential:{credential}", retry_after_s=retry_after_s)
-        self.credential = credential
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.hop, self.credential = f"credential:{credential}", credential
 
 
 class UpstreamError(GatepassError):
@@ -599,8 +590,8 @@ class UpstreamError(GatepassError):
         retry_after_s: float | None = None,
         of_request: bool = False,
     ) -> None:
-        super().__init__(message, hop=f"upstream:{upstream}", param=param, retry_after_s=retry_after_s)
-        self.sent, self.of_request = sent, of_request
+        super().__init__(message, param=param, retry_after_s=retry_after_s)
+        self.hop, self.sent, self.of_request = f"upstream:{upstream}", sent, of_request
 
 
 class UpstreamConnect(UpstreamError):
@@ -701,11 +692,7 @@ class UpstreamHtml(UpstreamError):
 
     def __init__(self, message: str, *, upstream: str, status: int = UpstreamError.status) -> None:
         super().__init__(message, upstream=upstream)
-        self.upstream_status = status
-
-    @property
-    def http_status(self) -> int:
-        return self.upstream_status
+        self.http_status = status
 
 
 class UpstreamEmpty(UpstreamError):
@@ -766,6 +753,13 @@ class UpstreamTimeout(UpstreamError):
         return f"{self.code}_{self.phase}"
 
 
+_RELOAD = "run `gatepass reload`, in Compose `docker compose -f … up -d --force-recreate gatepass`"
+_ANOTHER_UPSTREAM = (
+    "set `operations.NAME.upstream` to an upstream that has it, as in"
+    ' `{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`'
+)
+
+
 class UpstreamErrorReply(UpstreamError):
     """The upstream's own error, relayed with its status, code and message.
 
@@ -787,18 +781,14 @@ class UpstreamErrorReply(UpstreamError):
 
     code = "upstream_error"
     actions: ClassVar[Mapping[str, str]] = {
-        "no_path": "If every operation fails, correct `base_url`, then run `gatepass reload`,"
-        " in Compose `docker compose -f … up -d --force-recreate gatepass`. If only this one fails, set"
-        " `operations.NAME.upstream` to an upstream that has it, as in"
-        ' `{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`, then run `gatepass reload`.'
-        " If the model is listed under `models`, correct `models.NAME.upstream`.",
-        "no_api": "If every operation fails, correct `base_url`, then run `gatepass reload`,"
-        " in Compose `docker compose -f … up -d --force-recreate gatepass`. If the upstream has chat completions, set"
-        " `upstreams.NAME.protocols: [chat]`: gatepass then serves this operation by them. Otherwise set"
-        " `operations.NAME.upstream` to an upstream that has it, as in"
-        ' `{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`. Then run `gatepass reload`.',
+        "no_path": f"If every operation fails, correct `base_url`, then {_RELOAD}. If only this one fails,"
+        f" {_ANOTHER_UPSTREAM}, then run `gatepass reload`. If the model is listed under `models`, correct"
+        " `models.NAME.upstream`.",
+        "no_api": f"If every operation fails, correct `base_url`, then {_RELOAD}. If the upstream has chat"
+        " completions, set `upstreams.NAME.protocols: [chat]`: gatepass then serves this operation by them. Otherwise"
+        f" {_ANOTHER_UPSTREAM}. Then run `gatepass reload`.",
         "no_chat": "Correct `base_url`: gatepass sent a chat for this request, and the upstream has none there. Then"
-        " run `gatepass reload`, in Compose `docker compose -f … up -d --force-recreate gatepass`.",
+        f" {_RELOAD}.",
         "mcp_no_path": "Check `mcp.NAME.url`.",
         "too_long": "Shorten the prompt or the history, or use a model with a longer context.",
         "429": "Wait, or ask the owner of the upstream for a higher limit.",
@@ -823,17 +813,13 @@ class UpstreamErrorReply(UpstreamError):
         super().__init__(message, upstream=upstream, param=param, retry_after_s=retry_after_s, of_request=of_request)
         self.error_body = error_body
         """The UpstreamErrorBody before gatepass added to its message; rules are learned from it."""
-        self.upstream_status = status
+        self.http_status = status
         self.kind, self.upstream_code = kind, upstream_code
         """The upstream's `type` and `code`."""
         self.raw = raw
         """The upstream's error object, size limited, if it has other members."""
         self.original = b""
         """The upstream's body, if the client receives it unchanged (`ClientProtocol.own_error`)."""
-
-    @property
-    def http_status(self) -> int:
-        return self.upstream_status
 
     @property
     def public_code(self) -> str:

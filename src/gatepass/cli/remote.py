@@ -168,7 +168,7 @@ def _failed(what: str, error: GatepassError, prefix: str = "") -> Step:
     message = error.message
     if isinstance(error, UpstreamErrorReply):
         own = error.raw if isinstance(error.raw, dict) else {}
-        prefix += f"{error.upstream_status}: "
+        prefix += f"{error.http_status}: "
         message = message if error.error_body is None else error.error_body.message  # without advice about settings
     why, advice = split_advice(message)
     named = f"{error.http_status} {error.public_code}: {why}"

@@ -186,7 +186,7 @@ class CountTokens(_OfAnthropic):
 
     def error_status(self, error: GatepassError) -> int:
         """Return 404 if the upstream cannot count. Claude Code then estimates."""
-        is_absent = isinstance(error, UpstreamErrorReply) and error.upstream_status in self.absent_statuses
+        is_absent = isinstance(error, UpstreamErrorReply) and error.http_status in self.absent_statuses
         return 404 if is_absent else error.http_status
 
     def fault(self, document: Any, mask: Mask) -> str | None:

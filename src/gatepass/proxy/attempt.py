@@ -297,7 +297,7 @@ async def _send_optional(attempt: Attempt, request: OutboundRequest, protocol: C
         return await classify(attempt, await send(attempt, request))
     except UpstreamErrorReply as error:
         is_about_file = error.error_body is not None and "file" in error.error_body.message.lower()
-        if error.upstream_status in protocol.absent_statuses and not is_about_file:
+        if error.http_status in protocol.absent_statuses and not is_about_file:
             known.remember_absent(key, clock.now() + ABSENT_S)
         raise
 

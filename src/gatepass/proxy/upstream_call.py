@@ -164,7 +164,7 @@ _LOGIN = r"(?i)(?:\A|/)(?:log-?[io]n|sign-?in|sso|saml2?|oauth2?|openid-connect|
 def is_rejection(error: GatepassError, config: RejectionConfig, host: str) -> bool:
     """Return whether `error` means that the upstream at `host` (`name:port`) rejected the token."""
     if isinstance(error, UpstreamErrorReply):
-        status = error.upstream_status
+        status = error.http_status
         return status == UNAUTHORIZED or status in config.statuses or error.upstream_code in config.codes
     if isinstance(error, errors.UpstreamRedirect):
         return leads_to_login(error.target, host)
@@ -180,12 +180,12 @@ def as_rejection(error: UpstreamError, config: RejectionConfig) -> UpstreamError
         return error
     if error.upstream_code is None or error.upstream_code not in config.codes:
         return error
-    status = error.upstream_status if error.upstream_status < SERVER_ERROR else UNAUTHORIZED
+    status = error.http_status if error.http_status < SERVER_ERROR else UNAUTHORIZED
     rejection = errors.UpstreamAuth(
         error.message,
         upstream=error.hop.partition(":")[2],
         status=status,
-        kind=error.kind if status == error.upstream_status else error_kind(status),
+        kind=error.kind if status == error.http_status else error_kind(status),
         upstream_code=error.upstream_code,
         param=error.param,
         retry_after_s=error.retry_after_s,
@@ -308,7 +308,7 @@ def keep_original(error: UpstreamErrorReply, body: bytes, protocol: ClientProtoc
 
     `body` is the JSON text of the error. A 401 is about the credential of gatepass, not about that of the client.
     """
-    if error.upstream_status != UNAUTHORIZED:
+    if error.http_status != UNAUTHORIZED:
         error.original = protocol.own_error(body, mask)
     mark_overflow(error, protocol)
 
