@@ -6,9 +6,12 @@ import math
 import random
 from collections.abc import Collection, Sequence
 from hashlib import blake2b
+from typing import Literal
 
 from gatepass.policy.breaker import Breaker, BreakerSettings
 
+Policy = Literal["order", "least_in_flight", "weighted"]
+"""`models.NAME.policy`."""
 AVAILABLE = "available"
 MOST_LOAD = 1.25
 """The most requests in progress at a target that affinity prefers, as a multiple of its share."""
@@ -65,7 +68,7 @@ class TargetHealth:
 
 
 def ranked(
-    policy: str, names: Sequence[str], weights: Sequence[float], loads: Sequence[int], key: bytes | None
+    policy: Policy, names: Sequence[str], weights: Sequence[float], loads: Sequence[int], key: bytes | None
 ) -> Sequence[int]:
     """Return the places of the targets `names`, the preferred one first. `loads` are their requests in progress.
 

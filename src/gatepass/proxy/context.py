@@ -181,9 +181,9 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
             if self.failover is not None:
                 record.not_tried = record.not_tried or self.failover.not_tried(record.began_s + record.duration_s)
         if self.failover is not None:
-            says_nothing = self.stale or not record.requests  # it waited for a token
+            was_asked = record.requests > 0 and not self.stale  # else it waited for a token, or met a closed connection
             now_s = record.began_s + record.duration_s
-            self.failover.ended(now_s, outcome, error, stale=says_nothing)
+            self.failover.ended(now_s, outcome, error, was_asked=was_asked)
             if outcome is COMPLETE:  # else the attempt may be repeated in its place
                 self.failover.leave()
             elif (admitted := self.failover.admitted) is not None:

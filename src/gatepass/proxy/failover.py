@@ -238,7 +238,8 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         upstreams, targets = self.state.upstreams, self.route.targets
         return [at for at, target in enumerate(targets) if upstreams[target.upstream].state.queue.is_full]
 
-    def ended(self, now_s: float, outcome: Outcome, error: BaseException | None, *, stale: bool) -> None:
+    def ended(self, now_s: float, outcome: Outcome, error: BaseException | None, *, was_asked: bool) -> None:
+        """End the attempt. `was_asked`: its target had the request."""
         health, route, at = self.healths[self.at], self.route, self.at
         health.in_flight -= 1
         failed: bool | None = False
@@ -257,8 +258,8 @@ class Failover(Hidden, msgspec.Struct, eq=False):
                     fields = {"target": route.full_names[at], "wait_s": math.ceil(health.limited_until_s - now_s)}
                     LOG.info("target_waits", extra={"fields": fields})
                 limited = limited and bool(wait_s or status < SERVER_ERROR)  # a 503 without a wait keeps nothing away
-            says_nothing = stale or (isinstance(error, UpstreamError) and error.of_request)
-            failed = (not says_nothing and has_failed(outcome, status, is_limited=limited)) or None
+            says_something = was_asked and not (isinstance(error, UpstreamError) and error.of_request)
+            failed = (says_something and has_failed(outcome, status, is_limited=limited)) or None
         breaker, settings = health.breaker, route.breaker
         if settings is None:
             return
@@ -290,7 +291,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
             wait_s = self.wait_s(now_s)
             message = f"{whose} asked to wait, for at least {math.ceil(wait_s)} s."
             limited = TargetsLimited(message, retry_after_s=wait_s)
-            limited.should_retry = None if wait_s <= LONGEST_WAIT_S else False
+            limited.should_retry = None if wait_s <= LONGEST_TARGETS_WAIT_S else False
             return limited
         return TargetsDrained(f"{whose} is drained by the operator (`gatepass target`).")
 
@@ -302,7 +303,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
             error.retry_after_s = wait_s or None
             error.relayed = tuple(field for field in error.relayed if field[0] != b"retry-after-ms")
             if error.should_retry is not False:
-                error.should_retry = None if wait_s <= LONGEST_WAIT_S else False
+                error.should_retry = None if wait_s <= LONGEST_TARGETS_WAIT_S else False
 
 
 def log_change(breaker: Breaker, now_s: float, target: str, code: str) -> None:
@@ -314,8 +315,9 @@ def log_change(breaker: Breaker, now_s: float, target: str, code: str) -> None:
         LOG.warning("target_ejected", extra={"fields": {**fields, "cause": breaker.cause, "code": code}})
 
 
-LONGEST_WAIT_S = 60.0
-"""After a longer wait no retry of a client can help: SDKs would sleep through it, or retry too early."""
+LONGEST_TARGETS_WAIT_S = 60.0
+"""If all targets of a model wait longer, no retry of a client helps: SDKs sleep through it, or retry too early. One
+upstream alone may ask for `error_objects.LONGEST_WAIT_S`."""
 
 
 def stored_object(operation: Operation, body: bytes) -> bytes | None:

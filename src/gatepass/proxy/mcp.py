@@ -209,8 +209,7 @@ async def _relay_message(exchange: _McpRequest, servers: McpServers) -> None:
         if reply.is_stream:
             await _relay_stream(exchange, attempt, response, headers)
         elif reply.body is None:
-            raw = RawReply(attempt.upstream, response)
-            await relay(raw, attempt, exchange.response, KeepAlive(exchange.response))
+            await relay(RawReply(response), attempt, exchange.response, KeepAlive(exchange.response))
         elif is_error(response.status):
             await _relay_error(exchange, attempt, reply, headers)
         else:
@@ -386,7 +385,7 @@ async def _relay_stream(
         client_response.begin_stream(OK, headers)
         await client_response.send_events(b"")
         keep_alive.start(_keep_alive, STREAM_HOLD_S)
-        stream = StreamingReply(attempt.upstream, response, events, b"")
+        stream = StreamingReply(response, events, b"")
         await relay(stream, attempt, client_response, keep_alive)
         listed = bytes(events.listed)
         for block in split_events(listed) if count_lines(listed) <= TURN_LINES else ():

@@ -38,24 +38,20 @@ def relay(
     """Write `classified` to the client; raise the error that ended a stream early."""
     if isinstance(classified, BufferedReply):  # most are
         _note(attempt, client_response, classified)
+        if isinstance(classified, SynthesizedStream):
+            client_response.begin_stream(OK, classified.headers)
+            return client_response.send_events(classified.body, last=True)
         return client_response.send(classified.status, classified.headers, classified.body)
     if isinstance(classified, StreamingReply):
         keep_alive.events = classified.events
         return _relay_stream(classified, attempt, client_response)
-    if isinstance(classified, RawReply):
-        return _relay_raw(classified, attempt, client_response)
-    # a SynthesizedStream
-    _note(attempt, client_response, classified)
-    client_response.begin_stream(OK, classified.headers)
-    return client_response.send_events(classified.body, last=True)
+    return _relay_raw(classified, attempt, client_response)
 
 
-def _note(
-    attempt: Attempt, client_response: ClientResponse, reply: BufferedReply | SynthesizedStream | EventStream
-) -> None:
+def _note(attempt: Attempt, client_response: ClientResponse, reply: BufferedReply | EventStream) -> None:
     """Note for the access log what the reply is, or was up to its end."""
     access, usage = client_response.context.access, reply.usage
-    if usage is None and isinstance(reply, BufferedReply):
+    if usage is None and type(reply) is BufferedReply:
         usage = usage_of(reply.body)
     if usage is not None:
         access.usage = usage
@@ -69,7 +65,7 @@ async def _relay_stream(stream: StreamingReply, attempt: Attempt, client_respons
     """Send each run of complete events as soon as it arrives, and close `stream.response`."""
     events, response, turns = stream.events, stream.response, attempt.state.turns
     try:
-        headers = stream.upstream.response_headers.select(response.headers)
+        headers = attempt.upstream.response_headers.select(response.headers)
         if adapted := events.adapted:
             attempt.add_changes(adapted)
         client_response.begin_stream(OK, headers)
@@ -109,7 +105,7 @@ async def _relay_raw(raw: RawReply, attempt: Attempt, client_response: ClientRes
     A failure before its first byte is an error of its own, a later one leaves the response unfinished.
     """
     response = raw.response
-    headers = raw.upstream.response_headers.select(response.headers)
+    headers = attempt.upstream.response_headers.select(response.headers)
     length = header(response.headers, b"content-length")
     # the length of a decompressed body is unknown: gatepass relays it without the upstream's content-encoding
     is_coded = header(response.headers, b"content-encoding") not in (None, b"identity")

@@ -55,18 +55,11 @@ class BufferedReply(Hidden, msgspec.Struct, frozen=True):
     """A chat reply without content although its finish reason is `stop`."""
 
 
-class SynthesizedStream(Hidden, msgspec.Struct, frozen=True):
+class SynthesizedStream(BufferedReply, frozen=True):
     """A stream made from a whole reply: `body` is all of its events and `[DONE]`, `events` their number without it.
 
     The reply itself is not kept: it is as large as its events.
     """
-
-    headers: Headers
-    body: bytes
-    events: int
-    usage: Usage | None
-    adapted: tuple[str, ...] = ()
-    is_empty: bool = False
 
 
 class StreamingReply(Hidden, msgspec.Struct, frozen=True):
@@ -75,7 +68,6 @@ class StreamingReply(Hidden, msgspec.Struct, frozen=True):
     `ready` contains the bytes of these events, which are not written yet. `body_ended`: the body was read to its end.
     """
 
-    upstream: Upstream
     response: Response
     events: EventStream
     ready: bytes
@@ -85,12 +77,11 @@ class StreamingReply(Hidden, msgspec.Struct, frozen=True):
 class RawReply(Hidden, msgspec.Struct, frozen=True):
     """A reply of which only the head and the `beginning` were read; the holder closes `response`."""
 
-    upstream: Upstream
     response: Response
     beginning: bytes = b""
 
 
-ClassifiedReply = BufferedReply | SynthesizedStream | StreamingReply | RawReply
+ClassifiedReply = BufferedReply | StreamingReply | RawReply
 
 ID_BYTES = 12
 """Random bytes in a generated id, written as twice as many hex digits. OpenAI and Azure accept at most 40 characters
@@ -231,20 +222,21 @@ async def _classify_raw(context: ReplyContext) -> ClassifiedReply:
         return _without_body(context)
     kind = content_type(context.response.headers)
     if context.call.operation.is_download and kind != "text/html":
-        return RawReply(context.upstream, context.response)
+        return RawReply(context.response)
     if not kind:
         return await _classify_unlabelled(context)
     if kind == "text/html" or kind.endswith("json"):
         return await buffer_reply(context)
-    return (
-        await classify_stream(context) if kind == "text/event-stream" else RawReply(context.upstream, context.response)
-    )
+    return await classify_stream(context) if kind == "text/event-stream" else RawReply(context.response)
 
 
 def _without_body(context: ReplyContext) -> BufferedReply:
     # SDKs parse an empty body as JSON if the content type is that of JSON
-    headers = tuple(field for field in context.headers() if field[0] != b"content-type")
-    return BufferedReply(context.response.status, headers, b"")
+    return BufferedReply(context.response.status, _unlabelled(context.headers()), b"")
+
+
+def _unlabelled(headers: Headers) -> Headers:
+    return tuple(field for field in headers if field[0] != b"content-type")
 
 
 BEGINNING_BYTES = 1024
@@ -266,7 +258,7 @@ async def _classify_unlabelled(context: ReplyContext) -> ClassifiedReply:
         raise upstream_call.connection_error(context.attempt, fault) from fault
     if not beginning.strip() or _TEXT.match(beginning) is not None:
         return await buffer_reply(context, beginning)
-    return RawReply(context.upstream, context.response, beginning)
+    return RawReply(context.response, beginning)
 
 
 COMMENT_HOLD_S = 5.0
@@ -307,7 +299,7 @@ async def classify_stream(context: ReplyContext) -> ClassifiedReply:
                 held += _checked(context, events.feed(), events)
             is_over = events.done or events.failure is not None
             if is_over or (held and not _may_wait(held, held_until_s - context.state.clock.now())):
-                return StreamingReply(context.upstream, context.response, events, held)
+                return StreamingReply(context.response, events, held)
             if not held and (memory := context.attempt.memory) is not None:
                 memory.hold_of_stream(EVENT_COPIES * events.unfinished_bytes + events.kept_bytes)
                 await memory.wait_for_room()
@@ -316,7 +308,7 @@ async def classify_stream(context: ReplyContext) -> ClassifiedReply:
     if kind is not ContentKind.STREAM:
         return await _synthesized(context, await buffer_reply(context, beginning))
     held += _checked(context, await last_events(events, context.state.turns), events)
-    return StreamingReply(context.upstream, context.response, events, held, body_ended=True)
+    return StreamingReply(context.response, events, held, body_ended=True)
 
 
 def _conversion_of(context: ReplyContext) -> str:
@@ -369,9 +361,9 @@ async def _synthesized(context: ReplyContext, reply: BufferedReply) -> Classifie
     work = partial(_synthesized_events, context, reply.body, client_transform)
     events, run = await context.work_on(reply.body, work)
     adapted = reply.adapted if client_transform is None else (*reply.adapted, *client_transform.adapted)
-    headers = tuple(field for field in reply.headers if field[0] != b"content-type")
-    usage = reply.usage or usage_of(reply.body)
-    return SynthesizedStream(headers, run, events, usage, (SYNTHESIZED, *adapted), reply.is_empty)
+    headers, usage = _unlabelled(reply.headers), reply.usage or usage_of(reply.body)
+    adapted = (SYNTHESIZED, *adapted)
+    return SynthesizedStream(OK, headers, run, adapted, usage=usage, events=events, is_empty=reply.is_empty)
 
 
 def _synthesized_events(
@@ -380,10 +372,10 @@ def _synthesized_events(
     try:
         events = context.protocol.synthesize(read_json(body), envelope_defaults(context.attempt), context)
         run = b"".join(events if client_transform is None else map(client_transform.feed, events))
-    except ValueError:  # invalid UTF-8, a number of thousands of digits: earlier checks do not read so closely
+    except ValueError as error:  # invalid UTF-8, a number of thousands of digits: earlier checks do not read so closely
+        what = str(error) if str(error).startswith("too many ") else "JSON that cannot be parsed"
         raise UpstreamInvalid(
-            "The upstream returned JSON that cannot be parsed, or that has too many values for a stream, such as the"
-            " `top_logprobs` of a long answer. Request it with `stream: false`.",
+            f"The upstream returned {what}, so gatepass makes no stream of it. Request it with `stream: false`.",
             upstream=context.upstream.name,
             of_request=True,
         ) from None
@@ -612,4 +604,4 @@ async def _aggregated(context: ReplyContext, aggregator: StreamAggregator) -> Bu
 
 def _labelled_json(headers: Headers) -> Headers:
     """`headers` of an upstream that labelled the reply as a stream: SDKs for Node would return its text unparsed."""
-    return (*(field for field in headers if field[0] != b"content-type"), (b"content-type", b"application/json"))
+    return (*_unlabelled(headers), (b"content-type", b"application/json"))

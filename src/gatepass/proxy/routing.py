@@ -13,6 +13,7 @@ from gatepass.config.model import Config
 from gatepass.config.network import TimeoutSettings
 from gatepass.config.routes import ANY, Model, ModelTarget, block_of_operation, is_glob, ordered_globs
 from gatepass.errors import ModelNotFound
+from gatepass.policy.balancing import Policy
 from gatepass.policy.breaker import BreakerSettings
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.types import Target, Timeouts, settings_of
@@ -37,7 +38,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     weights: tuple[float, ...] = ()
     has_limits: bool = False
     """Whether one of the upstreams has `max_in_flight`."""
-    policy: str = "order"
+    policy: Policy = "order"
     affinity: str = ""
     """"" for none, `caller`, or the name of a header in lower case."""
     names_targets: bool = False

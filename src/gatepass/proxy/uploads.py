@@ -142,7 +142,9 @@ class MultipartUpload:
             return EditedUpload(self, tuple(edits))
         if not name:
             return EditedUpload(self)
-        return EditedUpload(self, ((self._scan.start, self._scan.start, self._scan.model_part(name)),), (ADDED,))
+        head = b'%b\r\nContent-Disposition: form-data; name="model"' % self._scan.mark
+        added = b"%b\r\n\r\n%b\r\n" % (head, name.encode())
+        return EditedUpload(self, ((self._scan.start, self._scan.start, added),), (ADDED,))
 
     def unrouted_error(self) -> InvalidRequest:
         """Return the error for a form that cannot be routed, because its kept beginning names no model."""
@@ -247,15 +249,15 @@ class MultipartScan:
         self.quoted: tuple[int, int] | None = None
         self.has_named = False
         self.start = 0
-        self._mark = b"--" + boundary
-        self._line = b"\r\n" + self._mark
+        self.mark = b"--" + boundary
+        self._line = b"\r\n" + self.mark
         self._rest = b"\r\n"  # makes the first delimiter look like all others; hence `_at` begins at -2
         self._at = -2
         self._has_begun = False
         self._in_model = False
         self.in_head = False
         self._is_over = False
-        self._delimiter_like = re.compile(rb"[\r\n]" + re.escape(self._mark))
+        self._delimiter_like = re.compile(rb"[\r\n]" + re.escape(self.mark))
 
     def feed(self, piece: bytes) -> None:
         data = self._rest + piece
@@ -283,11 +285,6 @@ class MultipartScan:
         if not self._is_over:  # only some parsers accept the last part of such a form
             raise InvalidRequest("The body ends before the form does, or is not a form with the announced boundary.")
 
-    def model_part(self, name: str) -> bytes:
-        """Return a part that names the model, to be inserted at `start`."""
-        head = b'%b\r\nContent-Disposition: form-data; name="model"' % self._mark
-        return b"%b\r\n\r\n%b\r\n" % (head, name.encode())
-
     def _check_start(self, data: bytes) -> None:
         # RFC 2046 (section 5.1.1) allows text before the first delimiter, but parsers differ in how they skip it
         lines = (self._line, b"\r\n" + self._line)
@@ -300,10 +297,10 @@ class MultipartScan:
             return None
         if self.in_head:
             end = data.find(b"\r\n\r\n", used)
-            first = data[end + 4 : end + 4 + len(self._mark)]
-            if end < 0 or (len(first) < len(self._mark) and self._mark.startswith(first)):
+            first = data[end + 4 : end + 4 + len(self.mark)]
+            if end < 0 or (len(first) < len(self.mark) and self.mark.startswith(first)):
                 return None
-            if first == self._mark:
+            if first == self.mark:
                 raise _ambiguous("no line break between its value and the boundary")
             self.in_head = False
             self._in_model = self._is_model(data[used + 2 : end], self._at + used + 2)

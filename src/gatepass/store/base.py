@@ -172,16 +172,9 @@ class Lease:
         """Yield whether the lease was free; hold it until the block ends, and renew it for `most_s` at most."""
         is_ours, tasks = True, Tasks()  # the store may have received a request that was cancelled
         until_s = self.clock.now() + most_s
-
-        async def renew() -> None:
-            while self.clock.now() < until_s:
-                await sleep(self.clock, self.ttl_s / LEASE_RENEWALS)
-                with suppress(StoreUnavailable):
-                    await self.take()  # the next renewal may succeed
-
         try:
             if is_ours := await self.take():
-                tasks.spawn(renew(), f"lease of {self.name}")
+                tasks.spawn(self._renew(until_s), f"lease of {self.name}")
             try:
                 yield is_ours
             finally:
@@ -190,3 +183,9 @@ class Lease:
             if is_ours:
                 with suppress(StoreUnavailable):  # the lease then expires by itself
                     await self.store.release(self.name, self.owner)
+
+    async def _renew(self, until_s: float) -> None:
+        while self.clock.now() < until_s:
+            await sleep(self.clock, self.ttl_s / LEASE_RENEWALS)
+            with suppress(StoreUnavailable):
+                await self.take()  # the next renewal may succeed

@@ -159,7 +159,7 @@ class Machine(RuleBasedStateMachine):
     def end(self, how: str, then: str, data: st.DataObject) -> None:
         failover, name = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
         now_s = self.clock.now()
-        failover.ended(now_s, *ENDS[how], stale=False)
+        failover.ended(now_s, *ENDS[how], was_asked=True)
         if how in ASKED_S and failover.route.breaker is not None:
             until_s = now_s + min(ASKED_S[how], 60.0)
             if until_s > self.limited_until_s[name]:
@@ -205,7 +205,7 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Once all requests have ended and all times are over, each target is available."""
         for failover, _ in self.open:
-            failover.ended(self.clock.now(), Outcome.CLIENT_GONE, None, stale=False)
+            failover.ended(self.clock.now(), Outcome.CLIENT_GONE, None, was_asked=True)
             failover.leave()
         self.open = []
         self.each_attempt_has_its_slots()
@@ -351,7 +351,7 @@ async def test_a_reload_keeps_what_is_known_of_a_target_and_takes_slots_back():
         True,
         "west",
     )
-    first.ended(state.clock.now(), Outcome.CLIENT_GONE, None, stale=False)
+    first.ended(state.clock.now(), Outcome.CLIENT_GONE, None, was_asked=True)
     one = health(successor, "east")
     assert (one.in_flight, one.admits(state.clock.now(), 60.0, BreakerSettings())) == (0, True)
 
@@ -374,7 +374,7 @@ def test_a_model_without_a_cool_down_does_not_wait_for_that_of_another_model():
     state = a_state({"m": {**shared, **POLICY}, "alone": {"targets": shared["targets"][:1], **POLICY}, "plain": shared})
     failover, now_s = a_failover(state), state.clock.now()
     failover.choose(now_s)
-    failover.ended(now_s, Outcome.ERROR_REPLY, reply(429, 5.0), stale=False)
+    failover.ended(now_s, Outcome.ERROR_REPLY, reply(429, 5.0), was_asked=True)
     chosen = {}
     for model in ("m", "alone", "plain"):
         one = a_failover(state, model)
@@ -418,7 +418,7 @@ def test_a_503_that_asks_for_no_time_is_a_failure(wait_s):
     both, now_s = [a_failover(state), a_failover(state)], state.clock.now()
     assert [failover.choose(now_s) for failover in both] == [True, True]
     for failover in both:
-        failover.ended(now_s, Outcome.ERROR_REPLY, reply(503, wait_s), stale=False)
+        failover.ended(now_s, Outcome.ERROR_REPLY, reply(503, wait_s), was_asked=True)
     assert (health(state, "east").breaker.ejected_s is None) is bool(wait_s)
 
 
@@ -426,7 +426,7 @@ def test_a_target_that_is_drained_shortens_no_wait():
     state = a_state({"m": {**targets("east", "west"), **POLICY}})
     failover, now_s = a_failover(state), state.clock.now()
     failover.choose(now_s)
-    failover.ended(now_s, Outcome.ERROR_REPLY, reply(429, 5.0), stale=False)
+    failover.ended(now_s, Outcome.ERROR_REPLY, reply(429, 5.0), was_asked=True)
     health(state, "west").drained = True
     assert failover.wait_s(now_s) == 5.0
     assert failover.pause_s(reply(429, 5.0), now_s) >= 5.0
@@ -451,11 +451,11 @@ def test_a_wait_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     for failover in both:
         failover.choose(now_s)
     for failover, end in zip(both, ("429 for 5 s", "429 for 1,000 s"), strict=True):
-        failover.ended(now_s, *ENDS[end], stale=False)
+        failover.ended(now_s, *ENDS[end], was_asked=True)
     clock_of(state).suspend(60.0)
     failover = a_failover(state)
     failover.choose(state.clock.now())
-    failover.ended(state.clock.now(), *ENDS["503 for 2 s"], stale=False)
+    failover.ended(state.clock.now(), *ENDS["503 for 2 s"], was_asked=True)
     shown = [(record.getMessage(), record.__dict__["fields"]) for record in caplog.records]
     assert shown == [("target_waits", {"target": "east/m", "wait_s": wait_s}) for wait_s in (5, 2)]
 
@@ -653,5 +653,5 @@ def test_how_long_a_target_is_passed_over(end):
     state = a_state({"m": {**targets("east", "west"), **POLICY}})
     failover, now_s = a_failover(state), state.clock.now()
     failover.choose(now_s)
-    failover.ended(now_s, *ENDS[end], stale=False)
+    failover.ended(now_s, *ENDS[end], was_asked=True)
     assert failover.healths[0].asked_s(now_s) == ASKED_S.get(end, 0.0)

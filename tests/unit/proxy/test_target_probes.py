@@ -48,7 +48,7 @@ class Probing:
         """Return the upstream of a request, whose client leaves."""
         failover, now_s = a_failover(self.state), self.clock.now()
         assert failover.choose(now_s)
-        failover.ended(now_s, Outcome.CLIENT_GONE, None, stale=False)
+        failover.ended(now_s, Outcome.CLIENT_GONE, None, was_asked=True)
         return failover.target.upstream
 
 
