@@ -364,22 +364,20 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
     repeat = decide(outcome, error.http_status, tried, attempt.deadline_s - now_s)
     if repeat is Repeat.LEARNED_RULE and not await _learn_from(attempt, error, lacks_path=tried.lacks_path):
         repeat = None
-    if repeat is None:
-        if has_token and not tried.resendable:
-            raise upstream_call.renewed_during_upload(upstream) from error
-        if failover is not None:
-            failover.shorten_wait(error, now_s)
-        # it may be an earlier error, so `error` must not become its cause
-        raise await _error_for_client(attempt, error, is_rejected=is_rejected) from error.__cause__
     if repeat in CHOOSES and failover is not None:
         leave_target(attempt)
         if not await _choose(attempt, failover, repeat, error, tried.pause_s):
-            now_s, over = attempt.state.clock.now(), attempt.failover
+            repeat, now_s, over = None, attempt.state.clock.now(), attempt.failover
             if over is not None and over is not failover:  # the model for long requests waits or is drained
                 raise over.unavailable(attempt.call.model, now_s) from error.__cause__
-            failover.shorten_wait(error, now_s)
-            raise await _error_for_client(attempt, error, is_rejected=is_rejected) from error.__cause__
-    return attempt.again(repeat)
+    if repeat is not None:
+        return attempt.again(repeat)
+    if has_token and not tried.resendable:
+        raise upstream_call.renewed_during_upload(upstream) from error
+    if failover is not None:
+        failover.shorten_wait(error, now_s)
+    # it may be an earlier error, so `error` must not become its cause
+    raise await _error_for_client(attempt, error, is_rejected=is_rejected) from error.__cause__
 
 
 def _with_policy(tried: Tried, attempt: Attempt, failover: Failover, error: GatepassError) -> Tried:

@@ -299,9 +299,7 @@ def _open_upload(context: RequestContext, cycle: RequestCycle, operation: Operat
     caller = context.caller
     closed = closed_objects(caller, shares_objects=context.state.authenticator.shares_objects)
     scan = MultipartScan(boundary, partial(check_part_access, caller, closed=closed))
-    upload = MultipartUpload(cycle.read_piece, operation, limits, scan, length_bytes)
-    upload.memory = context.memory
-    return upload
+    return MultipartUpload(cycle.read_piece, operation, limits, scan, length_bytes, context.memory)
 
 
 async def _parse_upload(context: RequestContext, upload: MultipartUpload, found: Match) -> Call:

@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
+import msgspec
+
 from gatepass.config.model import Limits
 from gatepass.errors import InvalidRequest, Overloaded
 from gatepass.normalize.rules import ADDED
@@ -31,37 +33,33 @@ Edit = tuple[int, int, bytes]
 """Start and end of a span of the form, and the bytes that replace it."""
 
 
-class MultipartUpload:
+class MultipartUpload(msgspec.Struct, eq=False):
     """The form as the client sends it, read piece by piece. `model` is the model it names, None until it was read.
 
     A form of at most `limits.body_bytes` is kept until its model is known, because many clients send the file first.
     Forms of an `operation` without a model are not searched for one.
     """
 
-    def __init__(
-        self,
-        read_piece: Callable[[int], Awaitable[bytes]],
-        operation: Operation,
-        limits: Limits,
-        scan: MultipartScan,
-        length_bytes: int | None,
-    ) -> None:
-        """`read_piece` is that of the `RequestCycle`."""
-        self.length_bytes = length_bytes
-        self.memory: RequestMemory | None = None
-        """Counts the bytes that are kept; None: nothing does."""
-        self.bytes_in = 0
-        self.is_whole = self.has_begun = self.model_is_late = False
-        self._read_piece = read_piece
-        self._operation = operation
-        self._limit_bytes = limits.upload_bytes
-        self._scan = scan
-        self._kept: list[bytes] = []
-        self._kept_bytes = 0
-        self._search_bytes = self._keep_bytes = KEPT_BYTES
-        self._names_model = operation.names_model
-        if operation.names_model and (length_bytes is None or length_bytes <= limits.body_bytes):
-            self._search_bytes = max(KEPT_BYTES, limits.body_bytes)
+    _read_piece: Callable[[int], Awaitable[bytes]]
+    """That of the `RequestCycle`."""
+    _operation: Operation
+    _limits: Limits
+    _scan: MultipartScan
+    length_bytes: int | None
+    memory: RequestMemory | None = None
+    """Counts the bytes that are kept; None: nothing does."""
+    bytes_in: int = 0
+    is_whole: bool = False
+    has_begun: bool = False
+    model_is_late: bool = False
+    _kept: list[bytes] = []
+    _kept_bytes: int = 0
+    _keep_bytes: int = KEPT_BYTES
+    _search_bytes: int = KEPT_BYTES
+
+    def __post_init__(self) -> None:
+        if self.length_bytes is None or self.length_bytes <= self._limits.body_bytes:
+            self._search_bytes = max(KEPT_BYTES, self._limits.body_bytes)
 
     @property
     def model(self) -> str | None:
@@ -74,7 +72,7 @@ class MultipartUpload:
 
     async def begin(self) -> None:
         """Read until the model is known or the bytes to search are used up; without a model read one piece."""
-        if not self._names_model:
+        if not self._operation.names_model:
             await self.read()
             return
         while self.model is None and not self.is_whole:
@@ -89,7 +87,7 @@ class MultipartUpload:
         Raises: the errors of `RequestCycle.read_piece` and MultipartScan, InvalidRequest for a `model` that arrives
         after the form was routed without it, and Overloaded if the piece must be kept and does not fit.
         """
-        piece = await self._read_piece(self._limit_bytes)
+        piece = await self._read_piece(self._limits.upload_bytes)
         self.is_whole = not piece
         self.bytes_in += len(piece)
         for at in range(0, len(piece), SCANNED_BYTES):
@@ -126,14 +124,14 @@ class MultipartUpload:
 
     def begin_sending(self) -> bytes:
         if not self.has_begun:
-            self.has_begun, self.model_is_late = True, self._names_model and not self._scan.has_named
+            self.has_begun, self.model_is_late = True, self._operation.names_model and not self._scan.has_named
             self._keep_bytes = max(KEPT_BYTES, self._kept_bytes)
         self._kept = [b"".join(self._kept)] if self._kept else []  # joined once, also for a second attempt
         return self._kept[0] if self._kept else b""
 
     def as_model(self, name: str | None) -> EditedUpload:
         """Return the form with its model replaced by `name`, or added as its first part. None changes nothing."""
-        if not self._names_model:
+        if not self._operation.names_model:
             return EditedUpload(self)
         if self._scan.span is not None:
             edits: list[Edit] = [] if self._scan.quoted is None else [(*self._scan.quoted, IN_QUOTES)]
