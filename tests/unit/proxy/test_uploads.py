@@ -187,7 +187,6 @@ async def test_a_form_without_a_model_gets_it_as_its_first_part(before, body):
 
 async def test_each_upload_of_a_form_lists_only_its_own_changes():
     one = await begun(form(FILE, END))
-    one.routed_model = ""
     assert [one.as_model(name).adapted for name in ("there", None)] == [("default=model",), ()]
 
 
@@ -208,7 +207,6 @@ async def test_without_a_model_one_piece_is_read_and_not_searched():
         pieces = (PART[:-2] % (b"file", LONG), LONG, b"\r\n", PART % (b"model", b"w"), END)
         one = await begun(over(pieces, length, names_model=False))
         assert one.bytes_in == len(pieces[0])
-        one.routed_model = "v"
         assert await sent(one.as_model("u")) == b"".join(pieces)
 
 
