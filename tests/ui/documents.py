@@ -471,7 +471,7 @@ TOKENS_LEFT: Document = {
 
 
 def callers() -> Document:
-    def caller(name: str, role: str = "caller", **members: object) -> Document:
+    def caller(name: str, role: str = "caller", **members: Any) -> Document:
         found: Document = {
             "name": name,
             "role": role,
@@ -494,8 +494,15 @@ def callers() -> Document:
         {"id": "9f2c41aa", "expires_at": "2026-01-31T00:00:00Z", "last_used": None},
         {"id": "07d31c55", "expires_at": None, "last_used": "2026-11-23T16:59:58Z"},
     ]
-    busy = {"keys": keys, "max_concurrent": 16, "in_flight": 3, "requests": 1204, "errors": 9, "tokens": 912_000}
-    limited = {"limits": [TOKENS_LEFT], "max_concurrent": 4}
+    busy: Document = {
+        "keys": keys,
+        "max_concurrent": 16,
+        "in_flight": 3,
+        "requests": 1204,
+        "errors": 9,
+        "tokens": 912_000,
+    }
+    limited: Document = {"limits": [TOKENS_LEFT], "max_concurrent": 4}
     return {
         "callers": [
             caller("ragflow", profile="ragflow", models=["gpt-4o", "bge-m3"], last_used=keys[1]["last_used"], **busy),

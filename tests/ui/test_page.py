@@ -9,7 +9,7 @@ import json
 import re
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -852,7 +852,7 @@ UNNAMED = [documents.summary("idle", 2, **IDLE), documents.summary("lost", 3, **
 TOOLS = {"search": {"tools": ["find", "read_*"], "prompts": [], "resources": []}}
 ENGLISH_NUMBERS = ["HTTP status: invalid request", "the upstream's own code", "HTTP status: the upstream failed"]
 CHINESE_NUMBERS = ["HTTP 状态码：请求无效", "上游自己的错误码", "HTTP 状态码：上游出错"]
-LOOKS: dict[str, tuple[str, Callable[[Fake], None], str, str, list[str | re.Pattern[str]]]] = {
+LOOKS: dict[str, tuple[str, Callable[[Fake], None], str, str, Sequence[str | re.Pattern[str]]]] = {
     "codes of the overview": (
         *("en-GB", UNCHANGED, "#/", ".codes li"),
         ["4 upstream_closed The connection closed", "2 token_unavailable No token"],
