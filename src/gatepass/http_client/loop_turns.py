@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 TURN_S = 0.002
 """Time for large reads in one iteration. A request on a new connection takes about six iterations."""
@@ -49,15 +50,14 @@ class LoopTurns:
 
     async def wait(self) -> None:
         """Return when the calling task may work for a few milliseconds. It has the next iteration alone."""
-        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.defer(partial(self._give, waiter))
+        await waiter
 
-        def give() -> None:
-            if not mine.done():  # cancelled
-                mine.set_result(None)
-                self._ends_s = _NEVER_S
-
-        self.defer(give)
-        await mine
+    def _give(self, waiter: asyncio.Future[None]) -> None:
+        if not waiter.done():  # cancelled
+            waiter.set_result(None)
+            self._ends_s = _NEVER_S
 
     def _run_later(self) -> None:
         asyncio.get_running_loop().call_soon(self._run)

@@ -103,7 +103,7 @@ class Tunnel(asyncio.Protocol):
         """Do the TLS handshake with the server through the tunnel, and hand the tunnel to `connection`."""
         transport = self._transport
         if transport is None or transport.is_closing():
-            raise _proxy_fault("it closed the tunnel")
+            raise TransportFault(Fault.PROXY, "it closed the tunnel", sent=False)
         # uvloop's transports have no `__dict__`, and do not have the fault
         if self._proxy.destination.secure and FAILS_IN_TLS and hasattr(transport, "__dict__"):
 
@@ -178,17 +178,13 @@ class Tunnel(asyncio.Protocol):
         self._refuse(f"{status} from {self._proxy.destination.authority.decode()}{': ' if text else ''}{text}")
 
     def _refuse(self, why: str) -> None:
-        self._end(_proxy_fault(why))
+        self._end(TransportFault(Fault.PROXY, why, sent=False))
 
     def _end(self, refusal: TransportFault | None) -> None:
         if self._text is not None:
             self._text.cancel()
         if not self._refusal.done():
             self._refusal.set_result(refusal)
-
-
-def _proxy_fault(why: str) -> TransportFault:
-    return TransportFault(Fault.PROXY, why, sent=False)
 
 
 Dial = Callable[[Connection, float], Awaitable[None]]
@@ -295,7 +291,7 @@ class ConnectionPool:
 
     def defers_write(self, connection: Connection) -> bool:
         """Count every connection that is not idle as a request in flight."""
-        return self._write_batcher.defer(connection, len(self._slots) - len(self._idle), self._loop)
+        return self._write_batcher.defer(connection.flush, len(self._slots) - len(self._idle), self._loop)
 
     def close(self) -> None:
         self._closed = True

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -26,7 +29,7 @@ from gatepass.proxy.handler import ApiEndpoint
 from gatepass.proxy.models import probe_targets
 from gatepass.server.asgi import as_request, serve_request
 from gatepass.server.cycle import RequestIds
-from gatepass.server.inspection import Peers
+from gatepass.server.inspection import RELOAD, Peers
 from gatepass.server.pages import for_method, own_part, page_routes
 from gatepass.server.ui.routes import Ui
 from gatepass.server.ui.sessions import Sessions
@@ -34,6 +37,8 @@ from gatepass.store.guarded import open_store
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from gatepass.server.reload import Reloader
 
 LOG = logging.getLogger("gatepass.serve")
 
@@ -49,16 +54,20 @@ NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_sp
 class Service:
     """The ApiEndpoint of one application and its AppState, while its lifespan runs, and the routes of its pages.
 
-    `peers` are the other workers, which share the sessions of the page.
+    `worker` is the folder that all workers share, and the name of this one.
     """
 
-    def __init__(self, make_endpoint: Callable[[], ApiEndpoint], config: Config, peers: Peers | None = None) -> None:
+    def __init__(
+        self, make_endpoint: Callable[[], ApiEndpoint], config: Config, worker: tuple[Path, str] | None = None
+    ) -> None:
         self._make_endpoint = make_endpoint
         self._ids = RequestIds()
         self.base_path = config.server.base_path
-        self._peers = peers
+        self.peers = None if worker is None else Peers(*worker, self.own)
+        """The workers of this `gatepass serve`, which share the sessions of the page. None for a single process."""
+        self.reloader: Reloader | None = None
         self.routes = page_routes(lambda: self.state, self.base_path, self.collect)
-        sessions = Sessions(None if peers is None else peers.folder / SESSIONS)
+        sessions = Sessions(None if worker is None else worker[0] / SESSIONS)
         self.ui = Ui(self._running, sessions, self.collect) if config.serves_ui else None
         """The page at /ui, if it is served."""
         if self.ui is not None:
@@ -73,12 +82,14 @@ class Service:
 
     async def own(self, target: str) -> bytes:
         """Return what this process contributes to `collect`, b"" for an unknown target."""
+        if target == RELOAD and self.reloader is not None:
+            return json.dumps(asdict(await self.reloader.reload("command"))).encode()
         return await own_part(target, self.state)
 
     async def collect(self, target: str) -> dict[str, bytes]:
         """Return the part of each worker for `target`, by its name; "" is the name of a process without others."""
-        if self._peers is not None:
-            return await self._peers.collect(target)
+        if self.peers is not None:
+            return await self.peers.collect(target)
         part = await self.own(target)
         return {"": part} if part else {}
 

@@ -356,7 +356,7 @@ _FRAMING = frozenset((b"connection", b"content-length", b"keep-alive", b"transfe
 async def serve_page(app: ASGIApp, cycle: HttpRequestCycle, limit_bytes: int) -> None:
     """Serve `cycle` with `app`, and raise its errors. `receive` reports the client's disconnect."""
     page = _Page(cycle, limit_bytes)
-    cycle.on_disconnect(page.disconnect)
+    cycle.on_disconnect(page.disconnected.set)
     await app(page.scope(), page.receive, page.send)
 
 
@@ -367,7 +367,7 @@ class _Page:
         self._cycle = cycle
         self._limit_bytes = limit_bytes
         self._is_read = False
-        self._disconnected = asyncio.Event()
+        self.disconnected = asyncio.Event()
 
     def scope(self) -> MutableMapping[str, Any]:
         cycle = self._cycle
@@ -387,14 +387,11 @@ class _Page:
             "server": None,
         }
 
-    def disconnect(self) -> None:
-        self._disconnected.set()
-
     async def receive(self) -> Message:
         if not self._is_read:
             self._is_read = True
             return {"type": "http.request", "body": await self._cycle.read_body(self._limit_bytes), "more_body": False}
-        await self._disconnected.wait()
+        await self.disconnected.wait()
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
@@ -409,19 +406,26 @@ class _Page:
 
 
 async def serve_request(endpoint: ApiEndpoint, ids: RequestIds, scope: Scope, receive: Receive, send: Send) -> None:
-    state, cycle = endpoint.state, AsgiRequestCycle(scope, receive, send, endpoint.state)
+    cycle = AsgiRequestCycle(scope, receive, send, endpoint.state)
     mounted_at, path = path_in(scope)
-    named = dict(cycle.headers)
-    client_request = ClientRequest(
-        ids.of(named.get(b"x-request-id")),
-        scope["method"],
-        path,
-        cycle.headers,
-        peer_in(scope, only_direct=not state.authenticator.requires_key),
-        state.clock.now(),
-        scope["query_string"],
-        mounted_at,
-        named.get(b"user-agent", b""),
-        b"content-encoding" in named,
-    )
-    await cycle.serve(handle(client_request, state, endpoint.catalog, cycle))
+    peer = peer_in(scope, only_direct=not endpoint.state.authenticator.requires_key)
+    await cycle.serve(handled(endpoint, ids, cycle, scope["method"], path, peer, scope["query_string"], mounted_at))
+
+
+def handled(
+    endpoint: ApiEndpoint,
+    ids: RequestIds,
+    cycle: AsgiRequestCycle | HttpRequestCycle,
+    method: str,
+    path: str,
+    peer: str,
+    query: bytes,
+    mounted_at: str = "",
+) -> Coroutine[Any, Any, None]:
+    """Return the coroutine that handles the API request of `cycle`."""
+    headers = cycle.headers
+    named, now_s = dict(headers), endpoint.state.clock.now()  # three times as fast as two searches
+    request_id, agent = ids.of(named.get(b"x-request-id")), named.get(b"user-agent", b"")
+    is_coded = b"content-encoding" in named
+    client_request = ClientRequest(request_id, method, path, headers, peer, now_s, query, mounted_at, agent, is_coded)
+    return handle(client_request, endpoint.state, endpoint.catalog, cycle)

@@ -10,9 +10,9 @@ import logging
 import math
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -31,14 +31,14 @@ from gatepass.config.model import Config
 from gatepass.errors import GatepassError
 from gatepass.observability.observer import Refusal
 from gatepass.proxy.app_state import AppState
-from gatepass.proxy.handler import ApiEndpoint, handle
+from gatepass.proxy.handler import ApiEndpoint
 from gatepass.server import inspection
 from gatepass.server.app import ERRORS, Service, log_draining, log_unready
-from gatepass.server.asgi import serve_page
+from gatepass.server.asgi import handled, serve_page
 from gatepass.server.connection import ClientConnection, ConnectionContext
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, UnfinishedHeads
 from gatepass.server.cycle import HttpRequestCycle, RequestIds
-from gatepass.server.inspection import RELOAD, RETRY, Peers
+from gatepass.server.inspection import RELOAD, RETRY
 from gatepass.server.limits import limits_of
 from gatepass.server.listener_tls import ListenerTls
 from gatepass.server.listening import (
@@ -57,7 +57,6 @@ from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
 from gatepass.server.replay import replay, replay_id
 from gatepass.server.targets import join_drained, order_target
 from gatepass.server.ui.routes import BODY_BYTES, PLAYGROUND, Doctor, ui_paths
-from gatepass.types import ClientRequest
 
 LOG = logging.getLogger("gatepass.serve")
 
@@ -125,14 +124,8 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
         if ui and (cycle.path in ui or cycle.path.startswith(below_ui)):
             is_chat = cycle.path.endswith(PLAYGROUND)
             return serve_page(app, cycle, limit_bytes if is_chat else BODY_BYTES)
-        headers, query = cycle.headers, cycle.target.partition(b"?")[2]
-        named, now_s = dict(headers), endpoint.state.clock.now()  # three times as fast as two searches
-        request_id, agent = ids.of(named.get(b"x-request-id")), named.get(b"user-agent", b"")
-        is_coded = b"content-encoding" in named
-        client_request = ClientRequest(
-            request_id, cycle.method, cycle.path, headers, cycle.peer, now_s, query, "", agent, is_coded
-        )
-        return handle(client_request, endpoint.state, endpoint.catalog, cycle)
+        query = cycle.target.partition(b"?")[2]
+        return handled(endpoint, ids, cycle, cycle.method, cycle.path, cycle.peer, query)
 
     shares: ConnectionShares[ClientConnection] = ConnectionShares(
         config.limits.connections, config.limits.unauthenticated, config.access.callers
@@ -151,18 +144,12 @@ CONTROL_BODY_BYTES = 64 * 1024
 class ControlServer:
     """Serves the operator's pages, `POST /reload` and `POST /retry` on the control socket, for all workers."""
 
-    def __init__(
-        self,
-        listening: socket.socket,
-        context: ConnectionContext,
-        service: Service,
-        reload_own: Callable[[], Awaitable[dict[str, Any]]],
-        peers: Peers | None,
-    ) -> None:
-        collect = service.collect
+    def __init__(self, listening: socket.socket, context: ConnectionContext, service: Service) -> None:
+        collect, peers = service.collect, service.peers
 
         async def reload(_: Request) -> Response:
-            result = merged_results([await reload_own()] if peers is None else await peers.reload())
+            results = [json.loads(await service.own(RELOAD))] if peers is None else await peers.reload()
+            result = merged_results(results)
             return JSONResponse(result, CONFLICT if result["outcome"] == "refused" else 200)
 
         async def retry(_: Request) -> Response:
@@ -288,25 +275,11 @@ class DrainingServer(uvicorn.Server):
             context.shares.set_callers(config.limits.connections, config.access.callers)
 
         tls = None if state.config.server.tls is None else ListenerTls(state.config.server.tls)
-        reloader = None if source is None else Reloader(endpoint, source, on_change, tls)
-
-        async def reload_own() -> dict[str, Any]:
-            return {} if reloader is None else asdict(await reloader.reload("command"))
-
-        peers = None
-        if channel is not None:
-
-            async def own(page: str) -> bytes:
-                if page == RELOAD:
-                    return json.dumps(await reload_own()).encode()
-                return await service.own(page)
-
-            peers = Peers(channel.folder, channel.name, own)
-        service = Service(lambda: endpoint, state.config, peers)
+        worker = None if channel is None else (channel.folder, channel.name)
+        service = Service(lambda: endpoint, state.config, worker)
+        service.reloader = None if source is None else Reloader(endpoint, source, on_change, tls)
         if service.ui is not None:
-            service.ui.doctor = doctor
-            if reloader is not None:
-                service.ui.loaded, service.ui.last_reload = lambda: reloader.loaded, lambda: reloader.last
+            service.ui.doctor, service.ui.reloader = doctor, service.reloader
         # only lifespan and pages: ClientConnection serves every other path
         app = Starlette(routes=service.routes, lifespan=service.lifespan, exception_handlers=ERRORS)
         context = replace(connection_context(app, endpoint), tls=tls)
@@ -325,12 +298,10 @@ class DrainingServer(uvicorn.Server):
             )
         )
         self.endpoint = endpoint
-        self.reloader = reloader
-        self._control: ControlServer | None = None
-        if control is not None:
-            self._control = ControlServer(control, context, service, reload_own, peers)
+        self.reloader = service.reloader
+        self._control = None if control is None else ControlServer(control, context, service)
         self._reload_wanted = asyncio.Event()
-        self._peers = peers
+        self._peers = service.peers
         self._context = context
         self._descriptors_logged_s = -math.inf
         self._announce = announce

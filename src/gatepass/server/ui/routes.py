@@ -16,7 +16,7 @@ from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
 from starlette.exceptions import HTTPException
@@ -29,7 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gatepass import __version__, errors
 from gatepass.auth.authenticator import LOCAL
 from gatepass.config.access import AccessKey
-from gatepass.config.load import LoadedConfig, loaded_from_code
+from gatepass.config.load import loaded_from_code
 from gatepass.config.model import Config
 from gatepass.observability.observer import Refusal
 from gatepass.observability.story import curl_command, moment
@@ -43,11 +43,13 @@ from gatepass.server import inspection
 from gatepass.server.asgi import AsgiRequestCycle, path_in, peer_in
 from gatepass.server.connection_shares import TrustedProxies
 from gatepass.server.pages import PARTS, for_method, learned_rules, pinned, shown
-from gatepass.server.reload import ReloadResult
 from gatepass.server.replay import replay, replay_id
 from gatepass.server.ui import views
 from gatepass.server.ui.sessions import LIFE_S, Session, Sessions
 from gatepass.types import ClientRequest
+
+if TYPE_CHECKING:
+    from gatepass.server.reload import Reloader
 
 LOG = logging.getLogger("gatepass.ui")
 
@@ -152,9 +154,8 @@ class Ui:
         self.running = running
         self.sessions = sessions
         self.files = StaticFiles(directory=FOLDER)
-        self.loaded: Callable[[], LoadedConfig | None] = lambda: None
-        """Returns what the file of the configuration says, None without one."""
-        self.last_reload: Callable[[], tuple[float, ReloadResult] | None] = lambda: None
+        self.reloader: Reloader | None = None
+        """None without a file of the configuration."""
         self.doctor: Doctor | None = None
         self.doctor_turn = asyncio.Lock()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -499,11 +500,11 @@ async def _models(call: UiRequest) -> ASGIApp:
 
 @_route("GET", "api/configuration", "viewer")
 async def _configuration(call: UiRequest) -> ASGIApp:
-    state, loaded = call.state, call.ui.loaded()
+    state, reloader = call.state, call.ui.reloader
     # the origins of the file, and the values in use: some need a restart
-    used = loaded_from_code(state.config) if loaded is None else replace(loaded, config=state.config)
+    used = loaded_from_code(state.config) if reloader is None else replace(reloader.loaded, config=state.config)
     values = await asyncio.to_thread(views.configuration, used, state.redactor.mask)
-    last = call.ui.last_reload()
+    last = None if reloader is None else reloader.last
     return json_response({"values": values, "reload": last and {"at": moment(last[0]), **asdict(last[1])}})
 
 
