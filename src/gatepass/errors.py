@@ -290,9 +290,9 @@ class TlsHandshakeFailed(CallerError):
 class ReceiveTimeout(CallerError):
     """The head or the body of the request was not complete in time.
 
-    A multipart form has two bounds: `limits.receive_s` for each next piece, and `limits.upload_bytes_per_s` on average.
+    A multipart form has two bounds: `limits.receive_s` for each next piece, and 1 KiB per second on average.
 
-    Action: Raise `limits.receive_s` or lower `limits.upload_bytes_per_s` for slow lines.
+    Action: Raise `limits.receive_s` for slow lines.
     """
 
     code, status, retryable = "receive_timeout", 408, True

@@ -20,6 +20,7 @@ from gatepass.protocols.request import LARGE_BYTES, MOST_VALUES, RequestBody
 from gatepass.server.connection import MOST_AHEAD
 from gatepass.server.cycle import HttpRequestCycle
 from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS, RequestParser
+from gatepass.server.timeouts import UPLOAD_BYTES_PER_S
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.answers import COMPLETION
@@ -508,7 +509,7 @@ async def is_late(sends: Sends) -> tuple[bool, bool]:
     await rest()
     size_bytes = 0
     for count, pause_s in sends:
-        allowed_s = min(last_s, began_s + size_bytes / limits.upload_bytes_per_s) + limits.receive_s
+        allowed_s = min(last_s, began_s + size_bytes / UPLOAD_BYTES_PER_S) + limits.receive_s
         await advance(pause_s)
         if driven().time() >= allowed_s or failed:
             return bool(failed), driven().time() >= allowed_s

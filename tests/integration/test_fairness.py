@@ -30,9 +30,14 @@ def silent_for_the_hog(request: Received) -> list[Hold | Send]:
 
 
 @asynccontextmanager
-async def small(trusted_proxies: Sequence[str] = (), **key: int) -> AsyncIterator[tuple[Gateway, Scripted]]:
+async def small(
+    trusted_proxies: Sequence[str] = (), limits: dict[str, int] | None = None
+) -> AsyncIterator[tuple[Gateway, Scripted]]:
     """A gatepass with two keys and room for CONNECTIONS. Its upstream never answers a body that holds `silent`."""
-    keys = [{"name": name, "hash": hash_key(text), **(key if name == "hog" else {})} for name, text in KEYS.items()]
+    keys = [
+        {"name": name, "hash": hash_key(text), "limits": limits if name == "hog" else None}
+        for name, text in KEYS.items()
+    ]
     blocks: dict[str, Any] = {"server": {"trusted_proxies": [*trusted_proxies]}, "limits": {"connections": CONNECTIONS}}
     async with (
         Scripted(answer=silent_for_the_hog) as upstream,
@@ -125,7 +130,7 @@ async def test_busy_key_leaves_the_last_tenth_to_other_callers():
 
 
 async def test_a_key_with_max_concurrent_gets_429_above_it_and_is_served_again_below_it():
-    async with small(max_concurrent=2) as (gp, upstream):
+    async with small(limits={"max_concurrent": 2}) as (gp, upstream):
         async with hogging(gp, 2):
             await upstream.requested(2)
             answer = await gp.ask(headers=of("hog")).answer()

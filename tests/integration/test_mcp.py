@@ -359,7 +359,7 @@ async def test_a_drain_ends_idle_streams_at_its_beginning_and_injects_nothing():
 
 
 async def test_idle_streams_do_not_use_up_the_requests_of_a_caller():
-    access = {"keys": [{"name": "anna", "hash": hash_key(KEYS["anna"]), "max_concurrent": 1}]}
+    access = {"keys": [{"name": "anna", "hash": hash_key(KEYS["anna"]), "limits": {"max_concurrent": 1}}]}
 
     def answer(request: Received) -> Dialogue:
         return [*begin_stream(), Hold()] if request.method == "GET" else [Send(reply(RESULT))]
@@ -375,13 +375,13 @@ async def test_idle_streams_do_not_use_up_the_requests_of_a_caller():
 async def test_idle_streams_have_a_limit_of_their_own():
     async with (
         Scripted([*begin_stream(), Hold()]) as upstream,
-        gateway(**servers(upstream), limits={"mcp_streams": 1}) as gp,
+        gateway(**servers(upstream), limits={"connections": 4}) as gp,
         listen(gp) as one,
     ):
         assert await one.head() == 200
         got = await listen(gp).answer()
         assert (got.status, got.json()["error"]["data"]["code"]) == (503, "overloaded")
-        assert "limits.mcp_streams" in got.json()["error"]["message"]
+        assert "a quarter of limits.connections" in got.json()["error"]["message"]
 
 
 # --- access ---

@@ -292,7 +292,7 @@ async def test_callers_change_and_settings_that_need_a_restart_are_named_and_not
     async with Scripted(GOOD) as upstream:
         blocks: dict[str, Any] = {"upstreams": {"chat": {"base_url": upstream.url}}}
         one = {"name": "one", "hash": hash_key("k" * 32)}
-        two = {"name": "two", "hash": hash_key("l" * 32), "max_concurrent": 1}
+        two = {"name": "two", "hash": hash_key("l" * 32), "limits": {"max_concurrent": 1}}
         async with serve(**blocks) as gatepass:
             limits, server = {"connections": 10}, {"port": 1, "workers": 3}
             access = {"keys": [one, two]}

@@ -112,7 +112,11 @@ async def test_a_learned_rule_is_left_out_and_is_not_learned_again():
 async def test_it_runs_with_the_profile_of_its_path_or_its_key_as_the_admin():
     key = "sk-client-key-0123456789"
     profiles = {"ours": {"drop": ["user"]}, "theirs": {"drop": ["seed"]}}
-    access = {"keys": [{"name": "k", "hash": hash_key(key), "profile": "theirs", "models": ["m"], "max_concurrent": 1}]}
+    access = {
+        "keys": [
+            {"name": "k", "hash": hash_key(key), "profile": "theirs", "models": ["m"], "limits": {"max_concurrent": 1}}
+        ]
+    }
     async with (
         Scripted(answer=echo) as upstream,
         gateway(upstream=upstream.url, profiles=profiles, access=access) as gp,

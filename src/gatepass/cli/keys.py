@@ -248,7 +248,7 @@ def _shown(entry: Mapping[str, Any]) -> str:
     return "{" + ", ".join(f"{setting}: {json.dumps(value)}" for setting, value in entry.items()) + "}"
 
 
-_NOT_OF_VARIABLE = {"models": "models", "mcp": "MCP servers", "max_concurrent": "max_concurrent"}
+_NOT_OF_VARIABLE = {"models": "models", "mcp": "MCP servers", "limits": "limits"}
 """The settings of a key that GATEPASS_KEY_HASHES cannot have. A model's name may contain its separators."""
 
 

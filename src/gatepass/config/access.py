@@ -304,7 +304,7 @@ class AccessKey(Block):
     name: Name
     """The caller's name in logs and metrics. Entries with the same name are keys of one caller: use two to rotate a
     key. All keys of a caller need the same `role`, `models`, `operations`, `mcp`, `profile`, `group`, `limits`,
-    `end_users`, `max_concurrent` and `weight`.
+    `end_users` and `weight`.
 
     Example: ragflow
     """
@@ -372,16 +372,6 @@ class AccessKey(Block):
 
     Example: ragflow
     """
-    max_concurrent: Annotated[int, Field(gt=0)] | None = None
-    """A short form of `max_concurrent` in `limits` of the key: the most requests in progress of this caller. One more
-    gets 429 `concurrency_limited`. None: only `limits.connections` applies.
-
-    Unit: requests
-
-    Example: 20
-
-    Danger: Clients that send many requests in parallel see 429.
-    """
     weight: Annotated[int, Field(gt=0, le=100)] = 1
     """How many requests of this caller a full upstream serves before it serves those of another waiting caller.
     See docs/guides/queue.md.
@@ -421,16 +411,6 @@ class AccessKey(Block):
         elif self.hash in _FIXED_HASHES and (not self.models or any(set(model) <= {"*"} for model in self.models)):
             fixed = ", ".join(FIXED_KEYS)
             yield "", f"is the hash of a publicly known key ({fixed}): set models to the one model it may use"
-        if self.max_concurrent and self.limits and self.limits.max_concurrent:
-            yield "max_concurrent", "is set in limits too"
-
-    @property
-    def quota(self) -> UseLimits | None:
-        """`limits`, with `max_concurrent`."""
-        if self.max_concurrent is None:
-            return self.limits
-        own = {"max_concurrent": self.max_concurrent}
-        return UseLimits.model_validate(own) if self.limits is None else self.limits.model_copy(update=own)
 
     @property
     def calls_models(self) -> bool:

@@ -1,10 +1,11 @@
-"""The settings that this minor version removed. `load` ignores them, and warns. docs/upgrade.md lists them."""
+"""The settings that this minor version removed. `load` ignores them, and names them. docs/upgrade.md lists them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from gatepass.config.document import ConfigDocument, SettingPattern, dotted, lookup, matches
+from gatepass.config.document import ConfigDocument, ConfigProblem, SettingPattern, ValueOrigin, lookup, matches
+from gatepass.config.references import PREFIX
 
 _GONE: Sequence[tuple[str, str]] = (
     (
@@ -39,6 +40,12 @@ _GONE: Sequence[tuple[str, str]] = (
     ("profiles.*.drop_null", "List the members under `drop`, or set `extends: librechat` for a `strict` of null."),
     ("profiles.*.drop_for", "List the members under `rules.drop` of the models of that dialect."),
     ("limits.unauthenticated_connections", "Set `limits.connections`: clients without a key have a quarter of it."),
+    ("access.keys.*.max_concurrent", "Write it into the limits of the key: `limits: {max_concurrent: 4}`."),
+    ("limits.mcp_streams", "Set `limits.connections`: streams of MCP clients that only wait have a quarter of it."),
+    (
+        "limits.upload_bytes_per_s",
+        "Remove it: a form needs 1 KiB per second on average, and pieces `limits.receive_s`.",
+    ),
     (
         "upstreams.*.rejection.login_hosts mcp.*.rejection.login_hosts",
         "Remove it: a redirect to another host, or to a path such as `login`, rejects the token.",
@@ -57,8 +64,8 @@ _GONE: Sequence[tuple[str, str]] = (
 )
 """Patterns of settings with blanks between them, and what to do instead."""
 REMOVED: Mapping[str, str] = {setting: text for settings, text in _GONE for setting in settings.split()}
-REJECTED = frozenset(("credentials.*.preset",))
-"""Those that are not ignored: a login without its preset has no request."""
+REJECTED = frozenset(("credentials.*.preset", "access.keys.*.max_concurrent"))
+"""Those that are not ignored: a login without its preset has no request, and a caller must not lose its limit."""
 
 
 def removal(setting: SettingPattern) -> str | None:
@@ -67,11 +74,24 @@ def removal(setting: SettingPattern) -> str | None:
     return None if text is None else f"was removed in 0.2.0: {text}"
 
 
-def drop_removed(document: ConfigDocument) -> None:
-    """Drop each setting of REMOVED that is not REJECTED, and warn of it."""
+def drop_removed(document: ConfigDocument, variables: Iterable[str]) -> list[ConfigProblem]:
+    """Drop each setting of REMOVED that is not REJECTED. Return a sentence for each, and for those in `variables`."""
+    found: list[ConfigProblem] = []
     for setting in (one for one in REMOVED if one not in REJECTED):
         pattern = tuple(setting.split("."))
+        text = f"{removal(pattern)} A later minor version rejects it."
         for path, _ in list(matches(document.tree, pattern)):
-            place = f"{document.origin(path)}: {dotted(path)}"
-            document.warnings.append(f"{place}: {removal(pattern)} A later minor version rejects it.")
+            found.append(ConfigProblem(path, text, document.origin(path)))
             del lookup(document.tree, path[:-1])[path[-1]]
+        if (variable := variable_of(setting)) in variables:
+            found.append(ConfigProblem((), f"{setting} {text}", ValueOrigin(f"environment {PREFIX}{variable}")))
+    return found
+
+
+def variable_of(setting: str) -> str:
+    """Return the variable of a setting under `limits`, without the prefix."""
+    return setting.upper().replace(".", "_")
+
+
+VARIABLES = frozenset(map(variable_of, REMOVED))
+"""The variables of settings that are gone."""

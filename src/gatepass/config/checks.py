@@ -253,9 +253,7 @@ def api_key_weakness(key: str) -> str | None:
     return None
 
 
-OF_CALLER = (
-    *("role", "models", "operations", "mcp", "profile", "group", "limits", "end_users", "max_concurrent", "weight"),
-)
+OF_CALLER = ("role", "models", "operations", "mcp", "profile", "group", "limits", "end_users", "weight")
 BATCH_OF_ANY_MODEL = 'opens batches, which may run any model: write "GET batches", or leave models out'
 HEADER_SET_TWICE = "{} carries the token already: a request has one of each name"
 UNUSED_UPSTREAM = (

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from gatepass.config import changes
 from gatepass.config.block import checked_url
 from gatepass.config.document import (
     ConfigDocument,
@@ -116,7 +117,7 @@ _BY_VARIABLE = re.compile(rf"(?<![\w.])({'|'.join(map(re.escape, _VARIABLE_BY_SE
 def unknown_variables(values: Mapping[str, str]) -> Iterator[ConfigProblem]:
     known = sorted((*NAMES, "CONFIG"))
     for name in values:
-        if name in known or name == CLIENT_KEY_VARIABLE:
+        if name in known or name == CLIENT_KEY_VARIABLE or name in changes.VARIABLES:
             continue
         is_setting = any("_".join(setting) == name.lower() for setting in all_settings())
         # compared without the prefix, which would make all names similar

@@ -12,11 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from gatepass.config import checks
+from gatepass.config import changes, checks
 from gatepass.config.access import expiry_warnings
 from gatepass.config.block import MIB, SECRET_NAME, plain
 from gatepass.config.certificates import unusable_files
-from gatepass.config.changes import drop_removed
 from gatepass.config.document import (
     ConfigDocument,
     ConfigError,
@@ -116,8 +115,8 @@ def load(
     problems. With a `container`, the default of `limits.held_bytes` fits its memory.
     """
     document = _document(path, environment)
-    drop_removed(document)
     own = own_variables(environment)
+    removed = changes.drop_removed(document, own)
     for variable, setting in OVERRIDES.items():
         if (text := own.get(variable)) is not None:
             # the validation quotes another text
@@ -131,8 +130,11 @@ def load(
         _override(document, ("log", name), word, f"--log-{name}")
     if container is not None:
         _put_held_bytes(document, container)
-    config = _checked(document)
-    warnings = [*document.warnings, *checks.likely_mistakes(config), *_exposed(document, config)]
+    try:
+        config = _checked(document)
+    except ConfigError as error:
+        raise ConfigError([*error.problems, *removed]) from None
+    warnings = [*map(str, removed), *document.warnings, *checks.likely_mistakes(config), *_exposed(document, config)]
     warnings += [*expiry_warnings(config.access.keys, time.time()), *_unused_variables(document, environment)]
     if container is not None:
         warnings += memory_warnings(config, container)
@@ -276,7 +278,7 @@ def _unused_variables(document: ConfigDocument, environment: Mapping[str, str]) 
     values = [value for _, value in leaves(document.tree) if isinstance(value, Reference)]
     used = {source.name for value in values for source in value.sources if source.kind == "environment"}
     for name in own_variables(environment):
-        if name not in (*OVERRIDES, "CONFIG") and f"{PREFIX}{name}" not in used:
+        if name not in (*OVERRIDES, "CONFIG", *changes.VARIABLES) and f"{PREFIX}{name}" not in used:
             near = nearest(name, LIMIT_VARIABLES) if name.startswith("LIMIT") else None
             hint = f"; did you mean {PREFIX}{near}?" if near else ""
             yield f"{PREFIX}{name} is set and has no effect: the file {document.source} is the configuration{hint}"

@@ -363,33 +363,20 @@ class Limits(Block):
     """The most requests in progress, and the most connections of authenticated clients, idle ones included. Each
     worker has as many. One more request gets 503 `overloaded`, unless its caller has no other in progress. If
     `access.keys` names several callers, no caller holds the last tenth. gatepass closes an idle connection after 75
-    s.
+    s. Streams of MCP clients that only wait for notifications have a limit of their own, a quarter of this one.
 
     Unit: connections
 
     Danger: Each connection takes two file descriptors; see docs/operations/limits_and_memory.md#file-descriptors.
     """
-    mcp_streams: Annotated[int, Field(gt=0)] = 1000
-    """The most streams of MCP clients that only wait for notifications, in each worker. They do not count as requests
-    in progress. One more gets 503 `overloaded`. If `access.keys` names several callers, no caller holds the last tenth.
-
-    Unit: streams
-
-    Danger: Each stream takes two file descriptors.
-    """
     receive_s: Seconds = 20.0
     """Seconds that a client may take to send the head of a request, and again for the body. For the first request of a
     connection they include the TLS handshake. For a form that passes
-    through, the limit applies to each next piece. gatepass keeps a connection for 75 s between requests, and for 75
-    s in total if no request was authenticated.
+    through, the limit applies to each next piece, and beyond it the form must arrive with 1 KiB per second on
+    average. The time in which the upstream reads nothing does not count. gatepass keeps a connection for 75 s
+    between requests, and for 75 s in total if no request was authenticated.
 
     Danger: A short limit cuts off large uploads on slow lines.
-    """
-    upload_bytes_per_s: Bytes = 1024
-    """The least average bytes per second at which a client may send a multipart form, after the first `receive_s`
-    seconds. The time in which the upstream reads nothing does not count.
-
-    Danger: A high value cuts off slow lines.
     """
     send_stall_s: Seconds = 300.0
     """Seconds for which a client may read nothing of a reply before gatepass closes its connection.
@@ -404,6 +391,11 @@ class Limits(Block):
         They may also use what is free of `connections`. When both are used up, the oldest one of the address with the
         most is closed.
         """
+        return max(1, self.connections // 4)
+
+    @property
+    def mcp_streams(self) -> int:
+        """The number of streams of MCP clients that only wait for notifications, which are no requests in progress."""
         return max(1, self.connections // 4)
 
     @property

@@ -95,11 +95,13 @@ class Quota(Block):
     Danger: An answer that is longer than its estimate may exceed the limit. The next requests then wait for the excess.
     """
     max_concurrent: Annotated[int, Field(gt=0)] | None = None
-    """The most requests in progress, in all workers together.
+    """The most requests in progress, in all workers together. One more gets 429 `concurrency_limited`.
 
     Unit: requests
 
     Example: 20
+
+    Danger: Clients that send many requests in parallel see 429.
     """
     time_zone: Annotated[str, AfterValidator(_checked_zone)] = "UTC"
     """The time zone of `day` and `month`, by its IANA name.

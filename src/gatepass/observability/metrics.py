@@ -210,7 +210,7 @@ gatepass_pool_waiting_requests{upstream}
 gatepass_mcp_streams
     Streams of MCP clients that wait for events
 gatepass_mcp_streams_limit
-    The value of limits.mcp_streams, for one process
+    The most of these streams in one process: a quarter of limits.connections
 gatepass_store_up min
     1 while gatepass can read and write the shared store, and all processes use one encryption key. Absent without a
     store

@@ -317,7 +317,7 @@ class Admission:
         self._quotas: dict[Owner, Quota] = {}
         named: list[tuple[str, str, Quota | None]] = [
             *((END_USER, key.name, key.end_users.limits) for key in config.access.keys if key.end_users is not None),
-            *(("caller", key.name, key.quota) for key in config.access.keys),
+            *(("caller", key.name, key.limits) for key in config.access.keys),
             *(("group", name, group.limits) for name, group in config.access.groups.items()),
             *(("model", name, model.limits) for name, model in config.models.items()),
             *(("operation", name, operation.limits) for name, operation in config.operations.items()),

@@ -34,8 +34,8 @@ DELAY_STEP_S = 0.1
 RESERVED_SHARE = 0.1
 """The share of `limits.connections` and of `limits.held_bytes` that no single caller can use."""
 
-IDLE_STREAMS = "limits.mcp_streams"
-"""The setting of the limit on streams that wait for events without a request in progress."""
+IDLE_STREAMS = "a quarter of limits.connections"
+"""What limits the streams that wait for events without a request in progress."""
 
 SMALL_BYTES = 64 * 1024
 """A request holding at most this much is not counted, so it never waits for clients that read large replies slowly."""

@@ -27,7 +27,7 @@ from gatepass.server.cycle import (
     announced_bytes,
     too_large,
 )
-from gatepass.server.timeouts import slow_body, slow_upload
+from gatepass.server.timeouts import UPLOAD_BYTES_PER_S, slow_body, slow_upload
 from gatepass.types import ClientRequest, Headers
 
 UNSENT_BYTES = 64 * 1024
@@ -195,10 +195,10 @@ class AsgiRequestCycle:
             raise too_large(limit_bytes, "limits.upload_bytes")
         self._read(AHEAD_BYTES)
         limits, began_s = self._limits, self._clock.now()
-        ahead_s = self._size_bytes / limits.upload_bytes_per_s - self._waited_s
+        ahead_s = self._size_bytes / UPLOAD_BYTES_PER_S - self._waited_s
         bound_s = max(0.0, limits.receive_s + min(0.0, ahead_s))
         arrival = self._until(lambda: self._is_whole or bool(self._pieces))
-        await timeout(self._clock, bound_s, arrival, slow_upload(limits))
+        await timeout(self._clock, bound_s, arrival, slow_upload(limits.receive_s))
         self._waited_s += self._clock.now() - began_s
         if self._size_bytes > limit_bytes:
             raise too_large(limit_bytes, "limits.upload_bytes")

@@ -470,7 +470,7 @@ class ClientConnection(asyncio.Protocol):
                 self._timeouts.update(self._parser, self._current)
                 return
             is_form = receiving.is_streamed
-            receiving.fail(slow_upload(self._limits) if is_form else slow_body(self._limits.receive_s))
+            receiving.fail(slow_upload(self._limits.receive_s) if is_form else slow_body(self._limits.receive_s))
             self._timeouts.start(AwaitedInput.REST, BODY_GRACE_S)
         elif awaited is AwaitedInput.NEXT:
             self._close()

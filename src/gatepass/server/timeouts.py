@@ -26,10 +26,14 @@ def error_response(error: GatepassError) -> bytes:
     return b"HTTP/1.1 %d \r\n" % error.http_status + header_lines(fields) + b"\r\n" + body
 
 
-def slow_upload(limits: Limits) -> ReceiveTimeout:
+UPLOAD_BYTES_PER_S = 1024
+"""The least average rate of a multipart form, without the time in which the upstream reads nothing."""
+
+
+def slow_upload(receive_s: float) -> ReceiveTimeout:
     return ReceiveTimeout(
-        f"No more of the form arrived for {limits.receive_s:g} s (limits.receive_s), or it arrived slower than"
-        f" {limits.upload_bytes_per_s} bytes a second (limits.upload_bytes_per_s)."
+        f"No more of the form arrived for {receive_s:g} s (limits.receive_s), or it arrived slower than"
+        f" {UPLOAD_BYTES_PER_S} bytes a second."
     )
 
 
@@ -80,7 +84,7 @@ class ReceiveTimeouts:
     While a complete request is served, no input is awaited. A deadline that passes then has no effect.
     """
 
-    __slots__ = ("_awaited", "_deadline", "_receive_s", "_upload_bytes_per_s", "idle_timeout_s")
+    __slots__ = ("_awaited", "_deadline", "_receive_s", "idle_timeout_s")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, passed: Callable[[], None], limits: Limits, idle_timeout_s: float
@@ -88,7 +92,6 @@ class ReceiveTimeouts:
         self._receive_s = limits.receive_s
         self._deadline = Deadline(loop, passed)
         self._deadline.set(self._receive_s)
-        self._upload_bytes_per_s = limits.upload_bytes_per_s
         self.idle_timeout_s = idle_timeout_s
         self._awaited: AwaitedInput | None = _HEAD
 
@@ -110,7 +113,7 @@ class ReceiveTimeouts:
             # None sets the deadline again although the body was awaited before: each streamed piece has the full time
             awaited, bound_s, current = AwaitedInput.BODY, self._receive_s, None
             if cycle.is_streamed:
-                bound_s += min(0.0, cycle.ahead_s(self._upload_bytes_per_s))
+                bound_s += min(0.0, cycle.ahead_s(UPLOAD_BYTES_PER_S))
         elif serving is None:
             awaited, bound_s = _NEXT, self.idle_timeout_s
         else:

@@ -308,7 +308,7 @@ ROTATED = f"""{HEAD}    # the client in production
       hash: {ONES}
       profile: ragflow
       models: [gpt-*]
-      max_concurrent: 4
+      limits: {{max_concurrent: 4}}
       expires: 2099-01-31
     # administrators
     - {{name: root, role: admin, hash: "{TWOS}"}}
@@ -325,7 +325,7 @@ def test_rotate_adds_a_key_with_all_settings_of_the_old_one_and_revoke_removes_t
     (key,) = re.findall(r"gp-\S+", result.output)
     assert "When the client uses the new key, run `gatepass keys revoke 11111111 --write`." in result.stdout
     entries = parse_yaml("", file.read_text()).tree["access"]["keys"]
-    kept = {"name": "rag", "profile": "ragflow", "models": ["gpt-*"], "max_concurrent": 4}
+    kept = {"name": "rag", "profile": "ragflow", "models": ["gpt-*"], "limits": {"max_concurrent": 4}}
     assert entries[-1] == {**kept, "hash": hash_key(key)}
     added = [line for line in file.read_text().splitlines(keepends=True) if hash_key(key) in line]
     assert file.read_text().replace(*added, "") == ROTATED
@@ -353,7 +353,7 @@ def test_rotate_without_write_prints_the_entry_as_new_does(tmp_path):
     assert entry.expires is not None
     assert abs(entry.expires - datetime.now(UTC) - timedelta(days=90)) < timedelta(minutes=1)
     assert f"GATEPASS_KEY_HASHES={hash_key(key)}/name=root/role=admin/expires=" in result.stdout
-    assert "no max_concurrent of a key" in run("rotate", "rag", "--config", file_of(tmp_path, ROTATED)).stdout
+    assert "no limits of a key" in run("rotate", "rag", "--config", file_of(tmp_path, ROTATED)).stdout
 
 
 def test_the_newest_entry_of_a_caller_is_rotated_as_json_too(tmp_path):

@@ -25,14 +25,14 @@ def test_a_preset_is_rejected_at_once_because_its_login_has_no_request(tmp_path)
     found = dict(
         str(problem).removeprefix(f"{path}:3: credentials.c.").split(": ", 1) for problem in raised.value.problems
     )
-    assert sorted(found) == ["password", "preset", "url", "username"]
+    assert sorted(found) == ["domain", "password", "preset", "url", "username"]
     assert found["preset"].startswith("was removed in 0.2.0: Write the request itself: the page Tokens has the recipe")
     assert "topsecret" not in str(raised.value)
 
 
 OLDER = """\
 log: {bodies: true}
-limits: {unauthenticated_connections: 5}
+limits: {unauthenticated_connections: 5, mcp_streams: 9, upload_bytes_per_s: 9}
 tracing: {service_name: x}
 credentials:
   a: {type: exec, command: [x], inherit: [PATH], exec_credential: true}
@@ -61,7 +61,24 @@ def test_an_older_file_with_the_removed_settings_loads_with_a_sentence_for_each(
     assert f"{path}:1: log.bodies: was removed in 0.2.0: Run `gatepass capture`: it keeps whole bodies" in "\n".join(
         warnings
     )
+    path.write_text(f"{OLDER}x: 1\n")
+    with pytest.raises(ConfigError) as raised:  # another problem hides none of them
+        load(str(path), {})
+    assert set(map(str, raised.value.problems)) >= {one for one in warnings if "was removed" in one}
     for setting, text in REMOVED.items():
         name = setting.rpartition(".")[2]
         found = [one for one in warnings if f".{name}: was removed in 0.2.0: {text} A later" in one]
         assert bool(found) is (setting not in REJECTED), setting
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+def test_a_variable_of_a_removed_setting_has_its_sentence(tmp_path, in_file):
+    path = tmp_path / "gatepass.yaml"
+    path.write_text("upstreams: {a: {base_url: https://a.example/v1}}\n")
+    environment = {"GATEPASS_LIMITS_MCP_STREAMS": "9", "GATEPASS_UPSTREAM_URL": "https://a.example/v1"}
+    if in_file:
+        del environment["GATEPASS_UPSTREAM_URL"]
+    (warning,) = load(str(path) if in_file else None, environment).warnings
+    assert warning.startswith(
+        "environment GATEPASS_LIMITS_MCP_STREAMS: limits.mcp_streams was removed in 0.2.0: Set `li"
+    )

@@ -19,7 +19,9 @@ LIMIT_BYTES = 1_000_000
 RAW = asked(b"hello, you")
 
 
-BYTES_PER_S = 1
+@pytest.fixture(autouse=True)
+def _one_byte_per_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatepass.server.timeouts.UPLOAD_BYTES_PER_S", 1)
 
 
 class Wait:
@@ -29,7 +31,7 @@ class Wait:
         self.late: list[AwaitedInput] = []
         self.recorder = CycleRecorder()
         self.reader = RequestParser(self.recorder)
-        limits = Limits(receive_s=RECEIVE_S, upload_bytes_per_s=BYTES_PER_S)
+        limits = Limits(receive_s=RECEIVE_S)
         self.timeouts = ReceiveTimeouts(asyncio.get_running_loop(), self._late, limits, IDLE_TIMEOUT_S)
         self.serving: HttpRequestCycle | None = None
         self.bound()

@@ -242,7 +242,7 @@ def callers(parts: Sequence[Mapping[str, Any]], config: Config) -> list[dict[str
                 "operations": key.operations,
                 "mcp": servers,
                 "profile": key.profile or "plain",
-                "max_concurrent": None if key.quota is None else key.quota.max_concurrent,
+                "max_concurrent": None if key.limits is None else key.limits.max_concurrent,
                 "in_flight": in_flight,
                 "requests": requests,
                 "errors": errors,

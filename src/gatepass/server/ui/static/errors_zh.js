@@ -71,7 +71,7 @@ export const ERRORS = {
   },
   "receive_timeout": {
     "text": "请求头或请求体没有在时限内收完。",
-    "action": "线路较慢时，增大 `limits.receive_s`，或减小 `limits.upload_bytes_per_s`。"
+    "action": "线路较慢时，增大 `limits.receive_s`。"
   },
   "invalid_json": {
     "text": "请求体不是一个 UTF-8 的 JSON 对象，或嵌套超过 64 层。",
