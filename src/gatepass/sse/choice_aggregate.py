@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from base64 import b64encode
 from binascii import a2b_base64
+from types import MappingProxyType
 from typing import Any
+
+import msgspec
+from msgspec import field
 
 from gatepass.sse import chunk
 from gatepass.sse.chunk import EnvelopeDefaults, Object
 from gatepass.sse.tool_calls import ToolCall, ToolCallTracker, is_complete_json
+from gatepass.types import Hidden
 
 MAX_REPLY_ENTRIES = 8 * 1024
 """Limit of the choices, tool calls and different members of an aggregated reply together."""
@@ -18,11 +23,10 @@ class TooManyEntries(Exception):
     """An aggregated reply has more than MAX_REPLY_ENTRIES."""
 
 
-class EntryCount:
+class EntryCount(msgspec.Struct, eq=False):
     """The number of choices, tool calls and members that one reply collects, with a limit."""
 
-    def __init__(self) -> None:
-        self._left = MAX_REPLY_ENTRIES
+    _left: int = MAX_REPLY_ENTRIES
 
     def add(self) -> None:
         self._left -= 1
@@ -40,6 +44,8 @@ class EntryCount:
         members[name] = value
 
 
+_ONCE = MappingProxyType({"function_call": "name", "audio": "id"})
+"""The objects of a delta that are collected by themselves, and the text of each that upstreams repeat."""
 _CHOICE = frozenset({"index", "delta", "message", "text", "logprobs", "finish_reason"})
 _IN_FIXED_ORDER = frozenset({"role", "content", "refusal", *chunk.REASONING})
 
@@ -57,10 +63,9 @@ class ChoiceAggregator:
         self._message = MemberAggregator(entries)
         self._tracker = ToolCallTracker()
         self._calls: list[_Call] = []
-        self._function_call: MemberAggregator | None = None
-        self._audio: MemberAggregator | None = None
+        self._parts: dict[str, MemberAggregator] = {}
+        """The log probabilities, and what `_ONCE` names."""
         self._audio_data = Base64Text()
-        self._logprobs: MemberAggregator | None = None
         self._extra: Object = {}
 
     @property
@@ -72,9 +77,10 @@ class ChoiceAggregator:
         """Whether the choice has no finish reason, and no content or incomplete arguments of a call."""
         if self._reason:
             return False
-        function = "{}" if self._function_call is None else "".join(self._function_call.pieces("arguments"))
-        calls_complete = all(call.is_complete for call in self._calls)
-        return not (self._has_content and calls_complete and is_complete_json(function))
+        function = self._parts.get("function_call")
+        if function is not None and not is_complete_json("".join(function.pieces("arguments"))):
+            return True
+        return not (self._has_content and all(call.is_complete for call in self._calls))
 
     def add(self, payload: Object) -> None:
         if self.is_text:
@@ -91,8 +97,7 @@ class ChoiceAggregator:
         self._reason = end or self._reason
         logprobs = payload.get("logprobs")
         if logprobs and isinstance(logprobs, dict):
-            self._logprobs = self._logprobs or MemberAggregator(self._entries)
-            self._logprobs.add_all(logprobs)
+            self._part("logprobs").add_all(logprobs)
         if not payload.keys() <= _CHOICE:
             for name, value in payload.items():
                 if name not in _CHOICE:
@@ -109,37 +114,37 @@ class ChoiceAggregator:
                         self._entries.add()
                         self._calls.append(_Call(part.call, self._entries))
                     self._calls[part.call.number].add(part.entry)
-            elif name == "function_call" and isinstance(value, dict):
-                self._function_call = self._function_call or MemberAggregator(self._entries)
-                self._function_call.add_all(value, once="name")  # upstreams repeat the name
-            elif name == "audio" and isinstance(value, dict):
-                self._audio = self._audio or MemberAggregator(self._entries)
-                if isinstance(data := value.get("data"), str):
+            elif name in _ONCE and isinstance(value, dict):
+                if name == "audio" and isinstance(data := value.get("data"), str):
                     self._audio_data.add(data)
                     value = {**value, "data": None}
-                self._audio.add_all(value, once="id")  # every delta repeats the id
+                self._part(name).add_all(value, once=_ONCE[name])
             else:
                 self._message.add(name, value)
 
+    def _part(self, name: str) -> MemberAggregator:
+        if name not in self._parts:
+            self._parts[name] = MemberAggregator(self._entries)
+        return self._parts[name]
+
     def build(self, index: int, defaults: EnvelopeDefaults) -> Object:
-        logprobs = None if self._logprobs is None else self._logprobs.build()
+        parts = {name: part.build() for name, part in self._parts.items()}
+        logprobs = parts.get("logprobs")
         if self.is_text:
             text, reason = "".join(self._message.pieces("text")), self._reason or "stop"
             return {"text": text, "index": index, "logprobs": logprobs, "finish_reason": reason, **self._extra}
         if logprobs is not None:
             logprobs = {"content": None, "refusal": None, **logprobs}
-        has_function = self._function_call is not None
+        has_tools, has_function = bool(self._calls), "function_call" in parts
         return {
             "index": index,
-            "message": self._build_message(defaults),
+            "message": self._build_message(parts, defaults),
             "logprobs": logprobs,
-            "finish_reason": chunk.completed_reason(
-                self._reason, has_tools=bool(self._calls), has_function=has_function
-            ),
+            "finish_reason": chunk.completed_reason(self._reason, has_tools=has_tools, has_function=has_function),
             **self._extra,
         }
 
-    def _build_message(self, defaults: EnvelopeDefaults) -> Object:
+    def _build_message(self, parts: Object, defaults: EnvelopeDefaults) -> Object:
         members = self._message.build()
         message: Object = {
             "role": self._role or "assistant",
@@ -149,10 +154,10 @@ class ChoiceAggregator:
         message.update({name: members[name] for name in chunk.REASONING if name in members})
         if self._calls:
             message["tool_calls"] = [call.build(defaults) for call in self._calls]
-        if self._function_call is not None:
-            message["function_call"] = {"name": "", "arguments": "", **self._function_call.build()}
-        if self._audio is not None:
-            message["audio"] = {"transcript": "", **self._audio.build(), "data": self._audio_data.text()}
+        if "function_call" in parts:
+            message["function_call"] = {"name": "", "arguments": "", **parts["function_call"]}
+        if "audio" in parts:
+            message["audio"] = {"transcript": "", **parts["audio"], "data": self._audio_data.text()}
         # As OpenAI does: content is null only if the message has something else
         has_other = message["refusal"] is not None or message.keys() & {"tool_calls", "function_call", "audio"}
         message["content"] = members.get("content", None if has_other else "")
@@ -160,18 +165,15 @@ class ChoiceAggregator:
         return message
 
 
-class _Call:
+class _Call(Hidden, msgspec.Struct, eq=False):
     """One tool call, without `index`. Its first id, type and name count, because upstreams repeat them."""
 
-    __slots__ = ("_arguments", "_call", "_entries", "_inner", "_kind", "_members")
-
-    def __init__(self, call: ToolCall, entries: EntryCount) -> None:
-        self._call = call
-        self._entries = entries
-        self._kind = "function"
-        self._arguments: list[str] = []
-        self._members: Object = {}
-        self._inner: Object = {}
+    _call: ToolCall
+    _entries: EntryCount
+    _kind: str = "function"
+    _arguments: list[str] = field(default_factory=list)
+    _members: Object = field(default_factory=dict)
+    _inner: Object = field(default_factory=dict)
 
     @property
     def is_complete(self) -> bool:
@@ -206,19 +208,16 @@ class _Call:
         }
 
 
-class MemberAggregator:
+class MemberAggregator(Hidden, msgspec.Struct, eq=False):
     """Joins the pieces of one object's members.
 
     Texts are joined and lists are extended. Of other values it keeps the last one, and ignores empty ones.
     """
 
-    __slots__ = ("_entries", "_lists", "_texts", "_values")
-
-    def __init__(self, entries: EntryCount) -> None:
-        self._entries = entries
-        self._texts: dict[str, list[str]] = {}
-        self._lists: dict[str, list[Any]] = {}
-        self._values: Object = {}
+    _entries: EntryCount
+    _texts: dict[str, list[str]] = field(default_factory=dict)
+    _lists: dict[str, list[Any]] = field(default_factory=dict)
+    _values: Object = field(default_factory=dict)
 
     def add(self, name: str, value: Any) -> None:
         if type(value) is str:
@@ -257,15 +256,12 @@ class MemberAggregator:
 _BASE64_GROUP = 4
 
 
-class Base64Text:
+class Base64Text(Hidden, msgspec.Struct, eq=False):
     """One base64 text from several. They may be cut anywhere, or each be encoded with its own padding."""
 
-    __slots__ = ("_data", "_pieces")
-
-    def __init__(self) -> None:
-        self._pieces: list[str] = []
-        self._data: bytearray | None = bytearray()
-        """What the pieces encode, None if one of them is not base64 by itself. To decode 12 MiB at once takes 40 ms."""
+    _pieces: list[str] = field(default_factory=list)
+    _data: bytearray | None = field(default_factory=bytearray)
+    """What the pieces encode, None if one of them is not base64 by itself. To decode 12 MiB at once takes 40 ms."""
 
     def add(self, piece: str) -> None:
         self._pieces.append(piece)

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
+from msgspec import field
 
 from gatepass.sse.chunk import (
     REASONING,
@@ -23,6 +24,7 @@ from gatepass.sse.chunk import (
     has_output,
 )
 from gatepass.sse.tool_calls import KEY_CHARS, ToolCallDelta, ToolCallTracker, is_complete_json
+from gatepass.types import Hidden
 
 # The names of the repairs, as they appear in x-gatepass-adapted
 
@@ -76,30 +78,20 @@ class RepairOptions(msgspec.Struct, frozen=True):
     """Without a request for usage none is sent, not even with the last finish reason."""
 
 
-class ChoiceRepair:
+class ChoiceRepair(Hidden, msgspec.Struct, eq=False):
     """The state of one choice of a stream, and the repair of its next delta."""
 
-    __slots__ = (
-        "_arguments",
-        "_defaults",
-        "_has_content",
-        "_has_deltas",
-        "_has_function",
-        "_has_role",
-        "_has_started",
-        "_index",
-        "_stopped",
-        "_tools",
-        "has_finished",
-    )
-
-    def __init__(self, defaults: EnvelopeDefaults, arguments: ArgumentBuffer, index: int) -> None:
-        self._defaults = defaults
-        self._arguments = arguments
-        self._index = index
-        self._tools: ToolRepair | None = None
-        self._has_started = self._has_deltas = self._has_role = self._has_content = self._has_function = False
-        self.has_finished = self._stopped = False
+    _defaults: EnvelopeDefaults
+    _arguments: ArgumentBuffer
+    _index: int
+    _tools: ToolRepair | None = None
+    _has_started: bool = False
+    _has_deltas: bool = False
+    _has_role: bool = False
+    _has_content: bool = False
+    _has_function: bool = False
+    _stopped: bool = False
+    has_finished: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -155,14 +147,12 @@ class ChoiceRepair:
 
     def _repair_reason(self, payload: Object, reason: str, on_repair: OnRepair) -> None:
         is_text = "text" in payload and "delta" not in payload
-        has_tools = self._tools is not None
-        standard = text_reason(reason) if is_text else chat_reason(reason, has_tools=has_tools, has_function=False)
-        if standard == reason:
-            return
-        if (native := native_of(reason, is_text=is_text)) is not None:
-            payload.setdefault(NATIVE, native)
-        payload["finish_reason"] = standard
-        on_repair(FINISH)
+        standard, native = standard_reason(reason, is_text=is_text, has_tools=self._tools is not None)
+        if standard != reason:
+            if native:
+                payload.setdefault(NATIVE, native)
+            payload["finish_reason"] = standard
+            on_repair(FINISH)
 
     def _add_delta(self, payload: Object, on_repair: OnRepair) -> Object | None:
         """Add and return the missing delta; None for a choice of `/v1/completions`, which has no delta."""
@@ -256,32 +246,30 @@ def chat_reason(payload: Any, *, has_tools: bool, has_function: bool) -> str:
     return completed_reason(reason, has_tools=has_tools, has_function=has_function)
 
 
-def text_reason(payload: Any) -> str:
-    """Return the finish reason for a choice of `/v1/completions`, which has no tool calls."""
-    reason = chat_reason(payload, has_tools=False, has_function=False)
-    return "stop" if reason in CHAT_REASONS and reason not in TEXT_REASONS else reason
+def standard_reason(
+    payload: Any, *, is_text: bool, has_tools: bool = False, has_function: bool = False
+) -> tuple[str, str]:
+    """Return `chat_reason`, and the upstream's own reason if OpenAI's types do not know it, else "".
 
-
-def native_of(payload: Any, *, is_text: bool) -> str | None:
-    """Return the upstream's finish reason if OpenAI's types do not know it, else None."""
+    `is_text`: of a choice of `/v1/completions`, which has no tool calls.
+    """
+    reason = chat_reason(payload, has_tools=has_tools, has_function=has_function)
     known = TEXT_REASONS if is_text else CHAT_REASONS
-    return payload if payload and isinstance(payload, str) and payload not in known else None
+    native = payload if isinstance(payload, str) and payload not in known else ""
+    return "stop" if reason in CHAT_REASONS - known else reason, native
 
 
 # --- tool calls -----------------------------------------------------------------------------------
 
 
-class ToolRepair:
-    __slots__ = ("_arguments", "_choice", "_defaults", "_named", "_tracker", "without_input")
-
-    def __init__(self, defaults: EnvelopeDefaults, arguments: ArgumentBuffer, choice: int) -> None:
-        self._defaults = defaults
-        self._arguments = arguments
-        self._choice = choice
-        self._tracker = ToolCallTracker()
-        self._named: set[int] = set()
-        self.without_input: set[int] = set()
-        """Custom calls without input. Their input is free text, so only an empty one is known to be incomplete."""
+class ToolRepair(Hidden, msgspec.Struct, eq=False):
+    _defaults: EnvelopeDefaults
+    _arguments: ArgumentBuffer
+    _choice: int
+    _tracker: ToolCallTracker = field(default_factory=ToolCallTracker)
+    _named: set[int] = field(default_factory=set)
+    without_input: set[int] = field(default_factory=set)
+    """Custom calls without input. Their input is free text, so only an empty one is known to be incomplete."""
 
     def __len__(self) -> int:
         return len(self._tracker)
@@ -344,14 +332,11 @@ CALL_BYTES = 256
 """The estimated memory of one held call without its arguments."""
 
 
-class ArgumentBuffer:
+class ArgumentBuffer(Hidden, msgspec.Struct, eq=False):
     """The arguments of all tool calls in the open choices of a stream, by choice index and call number."""
 
-    __slots__ = ("_bytes_left", "_held")
-
-    def __init__(self) -> None:
-        self._held: dict[int, dict[int, bytearray]] = {}
-        self._bytes_left = MAX_ARGUMENT_BYTES
+    _held: dict[int, dict[int, bytearray]] = field(default_factory=dict)
+    _bytes_left: int = MAX_ARGUMENT_BYTES
 
     def add(self, choice: int, call: int, piece: str) -> None:
         """Hold the next piece of a call's arguments. The first piece may be empty."""
@@ -390,18 +375,15 @@ MAX_TEXTS = 64
 _TEXT_MEMBERS = ("content", *REASONING)
 
 
-class CumulativeTexts:
+class CumulativeTexts(Hidden, msgspec.Struct, eq=False):
     """Cuts the texts of events that repeat all text so far to their new part, each text of each choice separately.
 
     DashScope's Coding Plan (qwen-code#3896) and older agents of RAGFlow send them. A text that does not begin with all
     text so far is plain, and passes unchanged from there on.
     """
 
-    __slots__ = ("_so_far",)
-
-    def __init__(self) -> None:
-        self._so_far: dict[tuple[int, str], str | None] = {}
-        """By the index of a choice and the member. None for a plain text."""
+    _so_far: dict[tuple[int, str], str | None] = field(default_factory=dict)
+    """By the index of a choice and the member. None for a plain text."""
 
     @property
     def are_plain(self) -> bool:

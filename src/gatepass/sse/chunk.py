@@ -204,19 +204,24 @@ def has_too_many_entries(choices: Any) -> bool:
     """
     if not isinstance(choices, list):
         return False
-    count = len(choices)
-    if count > MAX_ENTRIES:
+    if len(choices) > MAX_ENTRIES:
         return True
-    for choice in choices:
-        if not isinstance(choice, dict):
-            continue
-        count += len(choice) // MEMBERS_OF_ENTRY
-        for name in ("delta", "message"):
-            payload = choice.get(name)
-            if isinstance(payload, dict):
-                calls = payload.get("tool_calls")
-                count += len(payload) // MEMBERS_OF_ENTRY + (len(calls) if isinstance(calls, list) else 0)
-    return count > MAX_ENTRIES
+    messages = [message for choice in choices for message in messages_of(choice)]
+    objects = [choice for choice in choices if isinstance(choice, dict)] + messages
+    calls = sum(len(calls_of(message)) for message in messages)
+    return len(choices) + calls + sum(len(one) // MEMBERS_OF_ENTRY for one in objects) > MAX_ENTRIES
+
+
+def messages_of(choice: Any) -> list[Object]:
+    """Return the delta and the message of a choice, each only if it is an object."""
+    found = [choice.get("delta"), choice.get("message")] if isinstance(choice, dict) else []
+    return [message for message in found if isinstance(message, dict)]
+
+
+def calls_of(message: Object) -> list[Any]:
+    """Return the entries of `tool_calls`, which may be no objects."""
+    calls = message.get("tool_calls")
+    return calls if isinstance(calls, list) else []
 
 
 MOST_OBJECT_BYTES = 1024 * 1024
@@ -229,12 +234,9 @@ class ArgumentsTooLarge(Exception):
 
 
 def has_objects(choices: Any) -> bool:
-    entries = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
-    for message in (choice.get(name) for choice in entries for name in ("delta", "message")):
-        if not isinstance(message, dict):
-            continue
-        calls = message.get("tool_calls")
-        for call in (*(calls if isinstance(calls, list) else ()), {"function": message.get("function_call")}):
+    entries = choices if isinstance(choices, list) else ()
+    for message in (message for choice in entries for message in messages_of(choice)):
+        for call in (*calls_of(message), {"function": message.get("function_call")}):
             for kind, arguments_name in ARGUMENTS.items() if isinstance(call, dict) else ():
                 inner = call.get(kind)
                 if isinstance(inner, dict) and isinstance(inner.get(arguments_name), dict | list):

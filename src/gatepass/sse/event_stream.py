@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import msgspec
+from msgspec import field
 from msgspec.structs import replace
 
 from gatepass.errors import GatepassError, UpstreamError, UpstreamErrorReply
@@ -47,7 +49,7 @@ from gatepass.sse.event import (
 from gatepass.sse.fast_path import FastPath
 from gatepass.sse.repair import EventRepair
 from gatepass.sse.usage import Usage
-from gatepass.types import StreamedResponse
+from gatepass.types import Hidden, StreamedResponse
 
 BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA = "sse=bom", "sse=id-comments", "sse=empty-data"
 _PLAIN_DONE = re.compile(rb"data: ?\[DONE\]")
@@ -70,479 +72,6 @@ second."""
 
 TURN_LINES = 512
 """This many lines are validated before the event loop must run. A line takes up to 20 µs, even a blank one."""
-
-
-class EventStream:
-    """Take the pieces of an upstream's body, and return the bytes to write to the client.
-
-    An event is returned with its last byte, and unchanged apart from `NAMES`. The stream is complete when a whole
-    `[DONE]` arrived, or when its body ended cleanly and every choice had its finish reason. Any other end is a failure,
-    and no `[DONE]` is returned before it. At `[DONE]` a `repair` adds the finish reason that a choice lacks, or reports
-    that the choice was cut, which is a failure too.
-
-    The state after each call:
-
-    * `failure` is set as soon as the stream must end with an error. The bytes returned so far are valid, those of the
-      same call included. An error event of the upstream is not among them, because the caller writes an error event in
-      gatepass's form, unless `failure.is_told`. After `done` or a failure no more bytes are returned.
-    * `has_answered`: an event with choices, or with only output, was returned, or an error event of the upstream.
-    * `has_ids`: an event with an `id:` was returned.
-    * `events` is the number of JSON events returned, without errors and `[DONE]`.
-    * `waiting` holds the whole events that are left when TURN_LINES are used up, or that contain a large event. The
-      caller lets the event loop run, and then calls `feed` without a piece.
-
-    The arguments:
-
-    * `source.limit_bytes` limits one event, and the comments, blank lines and events without data between two events.
-    * `done_is_required`: if it is false, every body that ended cleanly is complete.
-    * `progress` records the events. A protocol whose last event is not `[DONE]` passes a subclass.
-    * `dialect_transform` changes events before validation, `client_transform` after it, and delays none.
-    """
-
-    __slots__ = (
-        "_adapted",
-        "_after",
-        "_before",
-        "_choices",
-        "_done_is_required",
-        "_event_limit_bytes",
-        "_events_before",
-        "_fast_path",
-        "_framer",
-        "_has_begun",
-        "_idle_bytes",
-        "_is_over",
-        "_keep_original",
-        "_large",
-        "_later_numbers",
-        "_limit",
-        "_lines_left",
-        "_match",
-        "_noted_events",
-        "_passes_match",
-        "_progress",
-        "_read_error",
-        "_repair",
-        "_upstream",
-        "done",
-        "events",
-        "failure",
-        "has_answered",
-        "has_ids",
-        "waiting",
-    )
-
-    def __init__(
-        self,
-        source: StreamSource,
-        done_is_required: bool = True,
-        *,
-        progress: Progress | None = None,
-        choices: int = 1,
-        dialect_transform: EventTransform | None = None,
-        repair: EventRepair | None = None,
-        client_transform: EventTransform | None = None,
-    ) -> None:
-        self.failure: GatepassError | None = None
-        self.done = self.has_answered = False
-        self.events = 0
-        self._upstream = source.upstream
-        self._read_error = source.read_error
-        self._keep_original = source.keep_original
-        self._done_is_required = done_is_required
-        self._choices = choices
-        self._before = dialect_transform
-        self._repair = repair
-        self._after = client_transform
-        self._later_numbers: LaterNumbers | None = None
-        self._framer = Framer(source.limit_bytes)
-        self._event_limit_bytes, self._limit = source.limit_bytes, source.limit
-        self.waiting = b""
-        self._large: tuple[bytes, memoryview, bytes] | None = None  # first of `waiting`; its outline is read next
-        self._lines_left = TURN_LINES
-        self._idle_bytes = self._events_before = self._noted_events = 0
-        self._progress = Progress() if progress is None else progress
-        self._adapted: dict[str, None] = {}
-        self._is_over = self._has_begun = self.has_ids = False
-        self._fast_path = self._progress.fast_path()
-        self._match = self._fast_path.count_matching
-        self._passes_match = False
-        """Whether a piece that matches the fast path is whole events and passes at once: the most common piece."""
-
-    @property
-    def adapted(self) -> tuple[str, ...]:
-        """The names of the changes so far, in the order in which each was first made."""
-        names = [*self._adapted]
-        for transform in (self._before, self._repair, self._after):
-            if transform is not None:
-                names += transform.adapted
-        return tuple(dict.fromkeys(names)) if names else ()
-
-    @property
-    def envelope(self) -> Mapping[str, Any]:
-        """The envelope that its first chunks had; empty without a repair."""
-        return {} if self._repair is None else self._repair.envelope
-
-    @property
-    def unfinished_bytes(self) -> int:
-        """The size of the event that has not arrived completely, and of those in `waiting`."""
-        return len(self._framer.unfinished) + len(self.waiting)
-
-    @property
-    def kept_bytes(self) -> int:
-        return self._after.kept_bytes if isinstance(self._after, OwnEvents) else 0
-
-    def take(self) -> bytes:
-        """Return the next events that `feed` left behind a large one of a translation; b"" for none."""
-        return self._after.take() if isinstance(self._after, OwnEvents) else b""
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether the stream is complete and each choice ended with `stop`, but without content or a tool call."""
-        return self.done and self._repair is not None and self._repair.is_empty
-
-    @property
-    def open_choice(self) -> int | None:
-        """The first requested choice without a finish reason; None if all have one."""
-        return next((index for index in range(self._choices) if index not in self._progress.finished), None)
-
-    @property
-    def streamed(self) -> StreamedResponse:
-        """The response that the events named; without values if they name none. The number is the client's next one."""
-        if isinstance(self._after, OwnEvents):
-            return replace(self._after.named, next_number=self._after.next_number)
-        streamed, later = self._progress.streamed, self._later_numbers
-        matched = self.events - self._noted_events  # each of them has the number after the one before
-        after = streamed.next_number + matched + (0 if later is None else later.shift)
-        return replace(streamed, next_number=after)
-
-    def note_own_event(self, event: bytes) -> None:
-        """Record that gatepass sent `event`, or a comment, after the events returned so far.
-
-        An event has a number if those of the upstream have one. The events after it then get higher numbers.
-        """
-        if event.startswith(b":") or not self.streamed.is_numbered:
-            return
-        if isinstance(self._after, OwnEvents):
-            self._after.next_number += 1
-            return
-        if self._later_numbers is None:
-            self._later_numbers = later = LaterNumbers()
-            self._after = later if self._after is None else TransformChain((self._after, later))
-            self._passes_match = False
-        self._later_numbers.shift += 1
-
-    @property
-    def usage(self) -> Usage | None:
-        return self._progress.usage
-
-    def feed(self, piece: bytes = b"") -> bytes:
-        """Return the whole events that can be written to the client after `piece`, `waiting` ones first."""
-        if self._is_over:
-            self.waiting = b""
-            return b""
-        if self._passes_match and len(piece) <= self._event_limit_bytes and (count := self._match(piece)):
-            self.events += count
-            return piece
-        run, dialect_transform = self._framer.feed(piece), self._before
-        later = b""
-        if self.waiting:
-            run, self.waiting, self._lines_left = self.waiting + run, b"", TURN_LINES
-            if len(run) > LARGE_EVENT_BYTES:
-                if (large := self._large) is not None:
-                    self._large, self.waiting = None, run[len(large[0]) :]
-                    return self._validate_large(*large)
-                if not (end := first_events_within(run, LARGE_EVENT_BYTES)):
-                    self.waiting = run = self._without_mark(run)
-                    return self._prepare_large(run)
-                run, later = run[:end], run[end:]
-        if dialect_transform is not None and run:
-            run = self._in_this_turn(run)
-            run = dialect_transform.feed(run) if run else b""
-        if count := self._match(run):
-            self.events += count
-        elif run and dialect_transform is None and self._lines_left > 1 and (data := single_line_data(run)) is not None:
-            self._lines_left -= 2  # the most common form of a parsed event: its lines need no counting or splitting
-            self._has_begun = True
-            run = self._validate_data(run, data.strip(), b"")
-        elif run:
-            run = run if dialect_transform is not None else self._in_this_turn(run)
-            run = self._validate_run(run) if run else b""
-        if later:
-            self.waiting += later
-        if self._framer.is_blocked and not self.waiting:
-            if self._framer.large:
-                self.waiting = self._framer.take_large()
-            else:
-                self.fail(chunk.event_too_large(self._upstream, self._limit))
-        self._passes_match = self._before is self._after is None and not (self._framer.unfinished or self.waiting)
-        return run if self._after is None or not run else self._for_client(self._after, run)
-
-    def _for_client(self, after: EventTransform, run: bytes) -> bytes:
-        """Return `run` as the client's protocol and profile require it. A translation may find it to be no answer."""
-        try:
-            return after.feed(run)
-        except UpstreamError as error:
-            self.failure, self.done, self._is_over = error, False, True
-            return after.unsent if isinstance(after, OwnEvents) else b""
-
-    def finish(self) -> bytes:
-        """Return the last bytes for the client after a body that ended cleanly.
-
-        Sets `done` or `failure`. Without `done_is_required` it sets neither if there was an answer.
-        """
-        runs = []
-        while self.waiting:
-            runs.append(self.feed())
-        runs.append(self._finish())
-        return b"".join(runs)
-
-    def _finish(self) -> bytes:
-        if self._is_over:
-            return b""
-        tail = self._framer.tail
-        # SDKs ignore a last event without its blank line
-        last = self._validate_tail(tail) if tail.strip() else b""
-        if self._before is not None and (held := self._before.finish()):
-            last += self._validate_run(held)
-        last += self._end(was_cut=bool(tail.strip()) and not last)
-        return last if self._after is None or not last else self._for_client(self._after, last)
-
-    def _end(self, *, was_cut: bool) -> bytes:
-        if self._is_over:
-            return b""
-        # TGI before 2.2 sends no `[DONE]`
-        if self._done_is_required and self._progress.is_complete(self._choices):
-            self._adapted[ADDED_DONE] = None
-            self.done = self._is_over = True
-            return self._finish_repair() + DONE
-        lacks_last = self._progress.requires_last_event  # it would have ended the stream
-        if self._done_is_required or was_cut or lacks_last or not self.events:
-            is_empty = not (was_cut or self._progress.has_choices or (lacks_last and self.events))
-            self.fail((chunk.stream_empty if is_empty else chunk.stream_closed)(self._upstream))
-        self._is_over = True
-        return self._finish_repair()
-
-    def fail(self, error: GatepassError) -> None:
-        """End the stream with `error`. No effect after `[DONE]` or a last event."""
-        if not self._is_over:
-            self.failure = error
-            self._is_over = True
-
-    def _validate_tail(self, tail: bytes) -> bytes:
-        """Validate the last event with the blank line it lacks; b"" if it is incomplete, large or a comment."""
-        if len(tail) > LARGE_EVENT_BYTES:  # clients ignore it, and to read it here would occupy the loop for long
-            return b""
-        # the framer waits for the LF that would make this CR a CRLF
-        is_whole = tail.endswith(b"\n\r")
-        block = tail if is_whole else tail + (b"\n" if tail.endswith(b"\n") else b"\n\n")
-        data = parse_event(block.removeprefix(BOM)).data or b""
-        if not (is_json(data) or data.strip() == b"[DONE]"):
-            return b""
-        last = self._validate_run(block if self._before is None else self._before.feed(block))
-        if last and not is_whole:
-            self._adapted[LAST_EVENT] = None
-        return last
-
-    def _in_this_turn(self, run: bytes) -> bytes:
-        """Return the first events of `run` for which this turn has lines left, and keep the others in `waiting`."""
-        lines = count_lines(run)
-        if lines <= self._lines_left:
-            self._lines_left -= lines
-            return run
-        end = first_events(run, self._lines_left)
-        if not end and self._lines_left == TURN_LINES:
-            end = first_event(run)  # an event with more lines than a turn has gets a turn alone
-        self._lines_left, self.waiting = 0, run[end:]
-        return run[:end]
-
-    def _validate_run(self, run: bytes) -> bytes:
-        run = self._without_mark(run)
-        data = single_line_data(run)
-        if data is not None:
-            return self._validate_data(run, data.strip(), b"")
-        kept = []
-        for block in split_events(run):
-            kept.append(self._validate(block))
-            if self._is_over:
-                break
-        return b"".join(kept)
-
-    def _without_mark(self, run: bytes) -> bytes:
-        if not self._has_begun and run.startswith(BOM):
-            self._adapted[BYTE_ORDER_MARK] = None
-            run = run[len(BOM) :]
-        self._has_begun = True
-        return run
-
-    def _validate(self, block: bytes) -> bytes:
-        if self._match(_without_id(block) if self.has_ids else block):
-            self.events += 1
-            return block
-        data = single_line_data(block)
-        if data is not None:
-            return self._validate_data(block, data.strip(), b"")
-        if block in _BLANK_LINES and not self.has_ids:
-            return b"" if self._is_idle_too_long(block) else block
-        if len(block) > MOST_LINES and count_lines(block) > MOST_LINES:
-            self.fail(chunk.event_too_large(self._upstream))
-            return b""
-        event = parse_event(block)
-        if event.data is None:
-            if self._is_idle_too_long(block):
-                return b""
-            if not (event.is_dispatched or self.has_ids):
-                return block
-            self._adapted[ID_COMMENTS if event.comments else EMPTY_DATA] = None
-            return event.comments
-        kept = self._validate_data(block, event.data.strip(), event.name)
-        if kept and event.id:
-            self.has_ids = True
-        return kept or event.comments
-
-    def _is_idle_too_long(self, block: bytes) -> bool:
-        """Count the bytes of `block`, which has no data, and fail if too many arrived since the last event."""
-        if self.events != self._events_before:
-            self._events_before, self._idle_bytes = self.events, 0
-        self._idle_bytes += len(block)
-        if self._idle_bytes > min(self._event_limit_bytes, MOST_IDLE_BYTES):
-            self.fail(chunk.too_many_comments(self._upstream))
-        return self._is_over
-
-    def _validate_data(self, block: bytes, data: bytes, name: bytes) -> bytes:
-        # OpenAI's SDKs fail to parse `data:` and `data: : ping`, which some gateways send as keep-alives
-        if not data or data.startswith(b":"):
-            if not self._is_idle_too_long(block):
-                self._adapted[EMPTY_DATA] = None
-            return b""
-        # compared as a whole, because an answer may quote it: a search for it cut answers in LiteLLM
-        # (BerriAI/litellm#31562)
-        if data == b"[DONE]":
-            return self._validate_done(block)
-        try:
-            payload = event_value(data, name) if name else read_json(data)
-        except ValueError:
-            self.fail(chunk.event_not_json(self._upstream))
-            return b""
-        if (error_body := error_in_event(payload, name, self._read_error)) is not None:
-            return self._fail_by_event(chunk.upstream_error_event(self._upstream, error_body), block, data, payload)
-        return self._validate_chunk(block, payload)
-
-    def _fail_by_event(self, failure: UpstreamErrorReply, block: bytes, data: bytes, payload: Any) -> bytes:
-        """End the stream with the upstream's own error, and return its event if the client may receive it."""
-        last = self._finish_repair()
-        self._keep_original(failure, data)
-        if failure.original and (self.has_answered or self._progress.fails_by_event):
-            failure.is_told = self.has_answered = True
-            self._progress.note(payload, [])
-            self.events += 1
-            self._noted_events = self.events
-            last += block if self._repair is None else self._repair.repair_event(block, payload)
-        self.fail(failure)
-        return last
-
-    def _prepare_large(self, run: bytes) -> bytes:
-        """Set `_large` to the large event that `run` begins with. One that takes long to read is a failure."""
-        try:
-            block, data, event = split_large(run)
-        except ValueError:
-            self.fail(chunk.event_too_large(self._upstream))
-        else:
-            self._large = block, data, event.name
-            self.has_ids = self.has_ids or bool(event.id)
-        return b""
-
-    def _validate_large(self, block: bytes, data: memoryview, name: bytes) -> bytes:
-        """Validate the outline of a large event, which passes unchanged: no repair changes it."""
-        try:
-            payload = outline(data)
-        except ValueError:
-            if name != b"error":
-                self.fail(chunk.event_not_json(self._upstream))
-                return b""
-            payload = bytes(data[:ERROR_BYTES]).decode("utf-8", "replace").lstrip()
-        if payload is None:
-            self.fail(chunk.event_too_large(self._upstream))
-            return b""
-        if (error_body := error_in_event(payload, name, self._read_error)) is not None:
-            self.fail(chunk.upstream_error_event(self._upstream, error_body))
-            return self._finish_repair()
-        fields = unwrap(payload) if isinstance(payload, dict) else {}
-        choices = fields.get("choices") if isinstance(fields.get("choices"), list) else None
-        if choices and self._progress.is_whole_reply(choices):
-            self.fail(chunk.completion_in_stream(self._upstream))
-        elif self._repair is not None and has_objects(choices):  # SDKs require text
-            self.fail(chunk.arguments_too_large(self._upstream))
-        elif has_too_many_entries(choices or []):
-            self.fail(chunk.too_many_choices(self._upstream))
-        if self.failure is not None:
-            return self._finish_repair()
-        self._adapted[UNCHECKED] = None
-        self._note_chunk(fields, choices)
-        if self._is_over and not self.done:
-            return self._finish_repair()
-        if self._repair is not None and isinstance(payload, dict):
-            self._repair.note_unchanged(payload)
-        return block
-
-    def _validate_done(self, block: bytes) -> bytes:
-        # vLLM ends a failed stream with `[DONE]` alone (vllm-project/vllm#40986)
-        if self._done_is_required and not self._progress.has_answer:
-            self.fail(chunk.stream_empty(self._upstream))
-            return b""
-        if self._progress.requires_last_event:  # it would have ended the stream
-            self.fail((chunk.stream_closed if self.events else chunk.stream_empty)(self._upstream))
-            return b""
-        if self._repair is not None and self._done_is_required and not self._repair.end_choices():
-            self.fail(chunk.stream_closed(self._upstream))
-            return self._finish_repair()
-        self.done = self._is_over = True
-        if _PLAIN_DONE.search(block) is None:  # openai-python parses a `[DONE]` with more blanks before it as JSON
-            self._adapted[ADDED_DONE] = None
-            block = DONE
-        return self._finish_repair() + block
-
-    def _finish_repair(self) -> bytes:
-        return b"" if self._repair is None else self._repair.finish()
-
-    def _validate_chunk(self, block: bytes, payload: Any) -> bytes:
-        """Validate one JSON value that is not an error. A value without choices (a ping) passes unchanged."""
-        fields = unwrap(payload) if isinstance(payload, dict) else {}
-        choices = fields.get("choices")
-        if not isinstance(choices, list):
-            choices = None
-        elif len(block) > MAX_ENTRIES_MIN_BYTES and has_too_many_entries(choices):
-            self.fail(chunk.too_many_choices(self._upstream))
-            return b""
-        elif choices and self._repair is None and self._progress.is_whole_reply(choices):
-            self.fail(chunk.completion_in_stream(self._upstream))
-            return b""
-        is_plain = self._note_chunk(fields, choices)  # before the repair, which may move the usage
-        if self._is_over and not self.done:
-            return self._finish_repair()
-        repaired = block
-        if self._repair is not None and isinstance(payload, dict):
-            repaired = self._repair.repair_event(block, payload)
-        if is_plain and self._progress.has_answer and (self._repair is None or self._repair.skips_similar):
-            self._fast_path.set_pattern(_without_id(block), self.events)
-        return repaired
-
-    def _note_chunk(self, fields: dict[str, Any], choices: list[Any] | None) -> bool:
-        self.events += 1
-        self._noted_events = self.events
-        is_plain = self._progress.note(fields, choices or [])
-        self.has_answered = self.has_answered or bool(choices) or is_plain
-        if self._progress.has_last_event:
-            if self._progress.is_complete(self._choices):
-                self.done = self._is_over = True
-            else:
-                self.fail((chunk.stream_closed if self.has_answered else chunk.stream_empty)(self._upstream))
-        return is_plain
-
-
-def _without_id(block: bytes) -> bytes:
-    """Return `block` without an `id:` line at its beginning, because the ids of a stream's events differ."""
-    return block[block.find(b"\n") + 1 :] if block.startswith(b"id:") else block
 
 
 _MAX_INDEX = 1023
@@ -612,3 +141,444 @@ class Progress:
             if end:
                 self.finished.add(index)
         return bool(ends) and not usage and not any(ends)
+
+
+class EventStream(Hidden, msgspec.Struct, eq=False):
+    """Take the pieces of an upstream's body, and return the bytes to write to the client.
+
+    An event is returned with its last byte, and unchanged apart from `NAMES`. The stream is complete when a whole
+    `[DONE]` arrived, or when its body ended cleanly and every choice had its finish reason. Any other end is a failure,
+    and no `[DONE]` is returned before it. At `[DONE]` a `repair` adds the finish reason that a choice lacks, or reports
+    that the choice was cut, which is a failure too.
+
+    The state after each call:
+
+    * `failure` is set as soon as the stream must end with an error. The bytes returned so far are valid, those of the
+      same call included. An error event of the upstream is not among them, because the caller writes an error event in
+      gatepass's form, unless `failure.is_told`. After `done` or a failure no more bytes are returned.
+    * `has_answered`: an event with choices, or with only output, was returned, or an error event of the upstream.
+    * `has_ids`: an event with an `id:` was returned.
+    * `events` is the number of JSON events returned, without errors and `[DONE]`.
+    * `waiting` holds the whole events that are left when TURN_LINES are used up, or that contain a large event. The
+      caller lets the event loop run, and then calls `feed` without a piece.
+
+    The arguments:
+
+    * `source.limit_bytes` limits one event, and the comments, blank lines and events without data between two events.
+    * `done_is_required`: if it is false, every body that ended cleanly is complete.
+    * `progress` records the events. A protocol whose last event is not `[DONE]` passes a subclass.
+    * `dialect_transform` changes events before validation, `client_transform` after it, and delays none.
+    """
+
+    source: StreamSource
+    done_is_required: bool = True
+    progress: Progress = field(default_factory=Progress)
+    choices: int = 1
+    dialect_transform: EventTransform | None = None
+    repair: EventRepair | None = None
+    client_transform: EventTransform | None = None
+    failure: GatepassError | None = None
+    done: bool = False
+    has_answered: bool = False
+    has_ids: bool = False
+    events: int = 0
+    waiting: bytes = b""
+    _event_limit_bytes: int = 0
+    _later_numbers: LaterNumbers | None = None
+    _framer: Framer = field(default_factory=Framer)
+    _large: tuple[bytes, memoryview, bytes] | None = None  # first of `waiting`; its outline is read next
+    _lines_left: int = TURN_LINES
+    _idle_bytes: int = 0
+    _events_before: int = 0
+    _noted_events: int = 0
+    _adapted: dict[str, None] = field(default_factory=dict)
+    _is_over: bool = False
+    _has_begun: bool = False
+    _fast_path: FastPath = field(default_factory=FastPath)
+    _match: Callable[[bytes], int] = len
+    _passes_match: bool = False
+    """Whether a piece that matches the fast path is whole events and passes at once: the most common piece."""
+
+    def __post_init__(self) -> None:
+        self._event_limit_bytes = self.source.limit_bytes
+        self._framer = Framer(self.source.limit_bytes)
+        self._fast_path = self.progress.fast_path()
+        self._match = self._fast_path.count_matching
+
+    @property
+    def adapted(self) -> tuple[str, ...]:
+        """The names of the changes so far, in the order in which each was first made."""
+        names = [*self._adapted]
+        for transform in (self.dialect_transform, self.repair, self.client_transform):
+            if transform is not None:
+                names += transform.adapted
+        return tuple(dict.fromkeys(names)) if names else ()
+
+    @property
+    def envelope(self) -> Mapping[str, Any]:
+        """The envelope that its first chunks had; empty without a repair."""
+        return {} if self.repair is None else self.repair.envelope
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """The size of the event that has not arrived completely, and of those in `waiting`."""
+        return len(self._framer.unfinished) + len(self.waiting)
+
+    @property
+    def kept_bytes(self) -> int:
+        return self.client_transform.kept_bytes if isinstance(self.client_transform, OwnEvents) else 0
+
+    def take(self) -> bytes:
+        """Return the next events that `feed` left behind a large one of a translation; b"" for none."""
+        return self.client_transform.take() if isinstance(self.client_transform, OwnEvents) else b""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the stream is complete and each choice ended with `stop`, but without content or a tool call."""
+        return self.done and self.repair is not None and self.repair.is_empty
+
+    @property
+    def open_choice(self) -> int | None:
+        """The first requested choice without a finish reason; None if all have one."""
+        return next((index for index in range(self.choices) if index not in self.progress.finished), None)
+
+    @property
+    def streamed(self) -> StreamedResponse:
+        """The response that the events named; without values if they name none. The number is the client's next one."""
+        if isinstance(self.client_transform, OwnEvents):
+            return replace(self.client_transform.named, next_number=self.client_transform.next_number)
+        streamed, later = self.progress.streamed, self._later_numbers
+        matched = self.events - self._noted_events  # each of them has the number after the one before
+        after = streamed.next_number + matched + (0 if later is None else later.shift)
+        return replace(streamed, next_number=after)
+
+    def note_own_event(self, event: bytes) -> None:
+        """Record that gatepass sent `event`, or a comment, after the events returned so far.
+
+        An event has a number if those of the upstream have one. The events after it then get higher numbers.
+        """
+        if event.startswith(b":") or not self.streamed.is_numbered:
+            return
+        if isinstance(self.client_transform, OwnEvents):
+            self.client_transform.next_number += 1
+            return
+        if self._later_numbers is None:
+            self._later_numbers = later = LaterNumbers()
+            after = self.client_transform
+            self.client_transform = later if after is None else TransformChain((after, later))
+            self._passes_match = False
+        self._later_numbers.shift += 1
+
+    @property
+    def usage(self) -> Usage | None:
+        return self.progress.usage
+
+    def feed(self, piece: bytes = b"") -> bytes:
+        """Return the whole events that can be written to the client after `piece`, `waiting` ones first."""
+        if self._is_over:
+            self.waiting = b""
+            return b""
+        if self._passes_match and len(piece) <= self._event_limit_bytes and (count := self._match(piece)):
+            self.events += count
+            return piece
+        run, dialect_transform = self._framer.feed(piece), self.dialect_transform
+        later = b""
+        if self.waiting:
+            run, self.waiting, self._lines_left = self.waiting + run, b"", TURN_LINES
+            if len(run) > LARGE_EVENT_BYTES:
+                if (large := self._large) is not None:
+                    self._large, self.waiting = None, run[len(large[0]) :]
+                    return self._validate_large(*large)
+                if not (end := first_events_within(run, LARGE_EVENT_BYTES)):
+                    self.waiting = run = self._without_mark(run)
+                    return self._prepare_large(run)
+                run, later = run[:end], run[end:]
+        if dialect_transform is not None and run:
+            run = self._in_this_turn(run)
+            run = dialect_transform.feed(run) if run else b""
+        if count := self._match(run):
+            self.events += count
+        elif run and dialect_transform is None and self._lines_left > 1 and (data := single_line_data(run)) is not None:
+            self._lines_left -= 2  # the most common form of a parsed event: its lines need no counting or splitting
+            self._has_begun = True
+            run = self._validate_data(run, data.strip(), b"")
+        elif run:
+            run = run if dialect_transform is not None else self._in_this_turn(run)
+            run = self._validate_run(run) if run else b""
+        if later:
+            self.waiting += later
+        if self._framer.is_blocked and not self.waiting:
+            if self._framer.large:
+                self.waiting = self._framer.take_large()
+            else:
+                self.fail(chunk.event_too_large(self.source.upstream, self.source.limit))
+        after = self.client_transform
+        self._passes_match = dialect_transform is after is None and not (self._framer.unfinished or self.waiting)
+        return run if after is None or not run else self._for_client(after, run)
+
+    def _for_client(self, after: EventTransform, run: bytes) -> bytes:
+        """Return `run` as the client's protocol and profile require it. A translation may find it to be no answer."""
+        try:
+            return after.feed(run)
+        except UpstreamError as error:
+            self.failure, self.done, self._is_over = error, False, True
+            return after.unsent if isinstance(after, OwnEvents) else b""
+
+    def finish(self) -> bytes:
+        """Return the last bytes for the client after a body that ended cleanly.
+
+        Sets `done` or `failure`. Without `done_is_required` it sets neither if there was an answer.
+        """
+        runs = []
+        while self.waiting:
+            runs.append(self.feed())
+        runs.append(self._finish())
+        return b"".join(runs)
+
+    def _finish(self) -> bytes:
+        if self._is_over:
+            return b""
+        tail = self._framer.tail
+        # SDKs ignore a last event without its blank line
+        last = self._validate_tail(tail) if tail.strip() else b""
+        if self.dialect_transform is not None and (held := self.dialect_transform.finish()):
+            last += self._validate_run(held)
+        last += self._end(was_cut=bool(tail.strip()) and not last)
+        return last if self.client_transform is None or not last else self._for_client(self.client_transform, last)
+
+    def _end(self, *, was_cut: bool) -> bytes:
+        if self._is_over:
+            return b""
+        # TGI before 2.2 sends no `[DONE]`
+        if self.done_is_required and self.progress.is_complete(self.choices):
+            self._adapted[ADDED_DONE] = None
+            self.done = self._is_over = True
+            return self._finish_repair() + DONE
+        lacks_last = self.progress.requires_last_event  # it would have ended the stream
+        if self.done_is_required or was_cut or lacks_last or not self.events:
+            is_empty = not (was_cut or self.progress.has_choices or (lacks_last and self.events))
+            self.fail((chunk.stream_empty if is_empty else chunk.stream_closed)(self.source.upstream))
+        self._is_over = True
+        return self._finish_repair()
+
+    def fail(self, error: GatepassError) -> None:
+        """End the stream with `error`. No effect after `[DONE]` or a last event."""
+        if not self._is_over:
+            self.failure = error
+            self._is_over = True
+
+    def _validate_tail(self, tail: bytes) -> bytes:
+        """Validate the last event with the blank line it lacks; b"" if it is incomplete, large or a comment."""
+        if len(tail) > LARGE_EVENT_BYTES:  # clients ignore it, and to read it here would occupy the loop for long
+            return b""
+        # the framer waits for the LF that would make this CR a CRLF
+        is_whole = tail.endswith(b"\n\r")
+        block = tail if is_whole else tail + (b"\n" if tail.endswith(b"\n") else b"\n\n")
+        data = parse_event(block.removeprefix(BOM)).data or b""
+        if not (is_json(data) or data.strip() == b"[DONE]"):
+            return b""
+        last = self._validate_run(block if self.dialect_transform is None else self.dialect_transform.feed(block))
+        if last and not is_whole:
+            self._adapted[LAST_EVENT] = None
+        return last
+
+    def _in_this_turn(self, run: bytes) -> bytes:
+        """Return the first events of `run` for which this turn has lines left, and keep the others in `waiting`."""
+        lines = count_lines(run)
+        if lines <= self._lines_left:
+            self._lines_left -= lines
+            return run
+        end = first_events(run, self._lines_left)
+        if not end and self._lines_left == TURN_LINES:
+            end = first_event(run)  # an event with more lines than a turn has gets a turn alone
+        self._lines_left, self.waiting = 0, run[end:]
+        return run[:end]
+
+    def _validate_run(self, run: bytes) -> bytes:
+        run = self._without_mark(run)
+        data = single_line_data(run)
+        if data is not None:
+            return self._validate_data(run, data.strip(), b"")
+        kept = []
+        for block in split_events(run):
+            kept.append(self._validate(block))
+            if self._is_over:
+                break
+        return b"".join(kept)
+
+    def _without_mark(self, run: bytes) -> bytes:
+        if not self._has_begun and run.startswith(BOM):
+            self._adapted[BYTE_ORDER_MARK] = None
+            run = run[len(BOM) :]
+        self._has_begun = True
+        return run
+
+    def _validate(self, block: bytes) -> bytes:
+        if self._match(_without_id(block) if self.has_ids else block):
+            self.events += 1
+            return block
+        data = single_line_data(block)
+        if data is not None:
+            return self._validate_data(block, data.strip(), b"")
+        if block in _BLANK_LINES and not self.has_ids:
+            return b"" if self._is_idle_too_long(block) else block
+        if len(block) > MOST_LINES and count_lines(block) > MOST_LINES:
+            self.fail(chunk.event_too_large(self.source.upstream))
+            return b""
+        event = parse_event(block)
+        if event.data is None:
+            if self._is_idle_too_long(block):
+                return b""
+            if not (event.is_dispatched or self.has_ids):
+                return block
+            self._adapted[ID_COMMENTS if event.comments else EMPTY_DATA] = None
+            return event.comments
+        kept = self._validate_data(block, event.data.strip(), event.name)
+        if kept and event.id:
+            self.has_ids = True
+        return kept or event.comments
+
+    def _is_idle_too_long(self, block: bytes) -> bool:
+        """Count the bytes of `block`, which has no data, and fail if too many arrived since the last event."""
+        if self.events != self._events_before:
+            self._events_before, self._idle_bytes = self.events, 0
+        self._idle_bytes += len(block)
+        if self._idle_bytes > min(self._event_limit_bytes, MOST_IDLE_BYTES):
+            self.fail(chunk.too_many_comments(self.source.upstream))
+        return self._is_over
+
+    def _validate_data(self, block: bytes, data: bytes, name: bytes) -> bytes:
+        # OpenAI's SDKs fail to parse `data:` and `data: : ping`, which some gateways send as keep-alives
+        if not data or data.startswith(b":"):
+            if not self._is_idle_too_long(block):
+                self._adapted[EMPTY_DATA] = None
+            return b""
+        # compared as a whole, because an answer may quote it: a search for it cut answers in LiteLLM
+        # (BerriAI/litellm#31562)
+        if data == b"[DONE]":
+            return self._validate_done(block)
+        try:
+            payload = event_value(data, name) if name else read_json(data)
+        except ValueError:
+            self.fail(chunk.event_not_json(self.source.upstream))
+            return b""
+        if (error_body := error_in_event(payload, name, self.source.read_error)) is not None:
+            failure = chunk.upstream_error_event(self.source.upstream, error_body)
+            return self._fail_by_event(failure, block, data, payload)
+        return self._validate_chunk(block, payload)
+
+    def _fail_by_event(self, failure: UpstreamErrorReply, block: bytes, data: bytes, payload: Any) -> bytes:
+        """End the stream with the upstream's own error, and return its event if the client may receive it."""
+        last = self._finish_repair()
+        self.source.keep_original(failure, data)
+        if failure.original and (self.has_answered or self.progress.fails_by_event):
+            failure.is_told = self.has_answered = True
+            self.progress.note(payload, [])
+            self.events += 1
+            self._noted_events = self.events
+            last += block if self.repair is None else self.repair.repair_event(block, payload)
+        self.fail(failure)
+        return last
+
+    def _prepare_large(self, run: bytes) -> bytes:
+        """Set `_large` to the large event that `run` begins with. One that takes long to read is a failure."""
+        try:
+            block, data, event = split_large(run)
+        except ValueError:
+            self.fail(chunk.event_too_large(self.source.upstream))
+        else:
+            self._large = block, data, event.name
+            self.has_ids = self.has_ids or bool(event.id)
+        return b""
+
+    def _validate_large(self, block: bytes, data: memoryview, name: bytes) -> bytes:
+        """Validate the outline of a large event, which passes unchanged: no repair changes it."""
+        try:
+            payload = outline(data)
+        except ValueError:
+            if name != b"error":
+                self.fail(chunk.event_not_json(self.source.upstream))
+                return b""
+            payload = bytes(data[:ERROR_BYTES]).decode("utf-8", "replace").lstrip()
+        if payload is None:
+            self.fail(chunk.event_too_large(self.source.upstream))
+            return b""
+        if (error_body := error_in_event(payload, name, self.source.read_error)) is not None:
+            self.fail(chunk.upstream_error_event(self.source.upstream, error_body))
+            return self._finish_repair()
+        fields = unwrap(payload) if isinstance(payload, dict) else {}
+        choices = fields.get("choices") if isinstance(fields.get("choices"), list) else None
+        if choices and self.progress.is_whole_reply(choices):
+            self.fail(chunk.completion_in_stream(self.source.upstream))
+        elif self.repair is not None and has_objects(choices):  # SDKs require text
+            self.fail(chunk.arguments_too_large(self.source.upstream))
+        elif has_too_many_entries(choices or []):
+            self.fail(chunk.too_many_choices(self.source.upstream))
+        if self.failure is not None:
+            return self._finish_repair()
+        self._adapted[UNCHECKED] = None
+        self._note_chunk(fields, choices)
+        if self._is_over and not self.done:
+            return self._finish_repair()
+        if self.repair is not None and isinstance(payload, dict):
+            self.repair.note_unchanged(payload)
+        return block
+
+    def _validate_done(self, block: bytes) -> bytes:
+        # vLLM ends a failed stream with `[DONE]` alone (vllm-project/vllm#40986)
+        if self.done_is_required and not self.progress.has_answer:
+            self.fail(chunk.stream_empty(self.source.upstream))
+            return b""
+        if self.progress.requires_last_event:  # it would have ended the stream
+            self.fail((chunk.stream_closed if self.events else chunk.stream_empty)(self.source.upstream))
+            return b""
+        if self.repair is not None and self.done_is_required and not self.repair.end_choices():
+            self.fail(chunk.stream_closed(self.source.upstream))
+            return self._finish_repair()
+        self.done = self._is_over = True
+        if _PLAIN_DONE.search(block) is None:  # openai-python parses a `[DONE]` with more blanks before it as JSON
+            self._adapted[ADDED_DONE] = None
+            block = DONE
+        return self._finish_repair() + block
+
+    def _finish_repair(self) -> bytes:
+        return b"" if self.repair is None else self.repair.finish()
+
+    def _validate_chunk(self, block: bytes, payload: Any) -> bytes:
+        """Validate one JSON value that is not an error. A value without choices (a ping) passes unchanged."""
+        fields = unwrap(payload) if isinstance(payload, dict) else {}
+        choices = fields.get("choices")
+        if not isinstance(choices, list):
+            choices = None
+        elif len(block) > MAX_ENTRIES_MIN_BYTES and has_too_many_entries(choices):
+            self.fail(chunk.too_many_choices(self.source.upstream))
+            return b""
+        elif choices and self.repair is None and self.progress.is_whole_reply(choices):
+            self.fail(chunk.completion_in_stream(self.source.upstream))
+            return b""
+        is_plain = self._note_chunk(fields, choices)  # before the repair, which may move the usage
+        if self._is_over and not self.done:
+            return self._finish_repair()
+        repaired = block
+        if self.repair is not None and isinstance(payload, dict):
+            repaired = self.repair.repair_event(block, payload)
+        if is_plain and self.progress.has_answer and (self.repair is None or self.repair.skips_similar):
+            self._fast_path.set_pattern(_without_id(block), self.events)
+        return repaired
+
+    def _note_chunk(self, fields: dict[str, Any], choices: list[Any] | None) -> bool:
+        self.events += 1
+        self._noted_events = self.events
+        is_plain = self.progress.note(fields, choices or [])
+        self.has_answered = self.has_answered or bool(choices) or is_plain
+        if self.progress.has_last_event:
+            if self.progress.is_complete(self.choices):
+                self.done = self._is_over = True
+            else:
+                self.fail((chunk.stream_closed if self.has_answered else chunk.stream_empty)(self.source.upstream))
+        return is_plain
+
+
+def _without_id(block: bytes) -> bytes:
+    """Return `block` without an `id:` line at its beginning, because the ids of a stream's events differ."""
+    return block[block.find(b"\n") + 1 :] if block.startswith(b"id:") else block

@@ -8,6 +8,9 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+import msgspec
+from msgspec import field
+
 from gatepass.sse import choice_repair
 from gatepass.sse.choice_repair import ArgumentBuffer, ChoiceRepair, CumulativeTexts, OnRepair, RepairOptions
 from gatepass.sse.chunk import (
@@ -26,22 +29,21 @@ from gatepass.sse.chunk import (
     unwrap,
 )
 from gatepass.sse.synthesize import chunks
+from gatepass.types import Hidden
 
+_REQUIRED_SET = frozenset(REQUIRED)
 _SHARED = -1
 """The index of the state that all choices beyond MAX_CHOICES share, so that memory stays bounded."""
 
 
-class EventRepair:
+class EventRepair(Hidden, msgspec.Struct, eq=False, kw_only=True):
     """What EventStream asks of a repair. This class repairs nothing."""
 
-    __slots__ = ("_adapted", "envelope", "skips_similar")
-
-    def __init__(self) -> None:
-        self._adapted: list[str] = []
-        self.envelope: Object = {}
-        """The members of `chunk.ENVELOPE` that the chunks had so far."""
-        self.skips_similar = False
-        """Whether an event that differs from the last one only in its text may pass without a look."""
+    _adapted: list[str] = field(default_factory=list)
+    envelope: Object = field(default_factory=dict)
+    """The members of `chunk.ENVELOPE` that the chunks had so far."""
+    skips_similar: bool = False
+    """Whether an event that differs from the last one only in its text may pass without a look."""
 
     @property
     def adapted(self) -> tuple[str, ...]:
@@ -71,40 +73,111 @@ class EventRepair:
         return b""
 
 
-class StreamRepair(EventRepair):
+MAX_MOVED_BYTES = 65_536
+"""The limit of deferred members. Chunks beyond it are sent without choices."""
+
+_STANDARD = frozenset({*ENVELOPE, "choices", "usage", "obfuscation"})
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
+
+
+class DeferredMembers(Hidden, msgspec.Struct, eq=False):
+    """Members of chunks without choices, such as `prompt_filter_results` in Azure's first one, held for the next chunk
+    with choices. Clients that read `choices[0]` fail at a chunk without choices."""
+
+    held: Object = field(default_factory=dict)
+    _held_bytes: int = 0
+
+    def passes(self, chunk: Object, size_bytes: int) -> bool:
+        """Return whether a chunk of `size_bytes` without choices is sent; else hold its members."""
+        payload = {name: value for name, value in chunk.items() if name not in _STANDARD and value not in _EMPTY}
+        if not payload:
+            return False
+        if self._held_bytes + size_bytes > MAX_MOVED_BYTES:
+            return True
+        self.held |= payload
+        self._held_bytes += size_bytes
+        return False
+
+    def move_to(self, chunk: Object) -> bool:
+        """Add the held members to `chunk`; return whether any were held."""
+        if not self.held:
+            return False
+        held, self.held, self._held_bytes = self.held, {}, 0
+        for name, value in held.items():
+            chunk.setdefault(name, value)  # a value of the chunk itself is newer
+        return True
+
+
+class UsageRepair(msgspec.Struct, eq=False):
+    """Lets one usage pass, the last one.
+
+    vLLM, SGLang and DashScope can send the usage with every chunk. LangChain, Open WebUI and RAGFlow add all of them
+    up. With `wanted` True the usage is sent in a separate chunk after the last choice. With False only a usage in the
+    chunk with the last finish reason passes. With None every usage passes.
+    """
+
+    _wanted: bool | None = None
+    _held: Object | None = None
+    _is_sent: bool = False
+
+    def repair_with_choices(self, payload: Object, is_complete: bool, on_repair: OnRepair) -> None:
+        """Remove the usage from a chunk with choices, unless it may pass there."""
+        if self._wanted is None:
+            return
+        if self._wanted:
+            self._hold(payload)
+            payload["usage"] = None
+        elif is_complete and not self._is_sent:
+            self._is_sent = True
+            return
+        else:
+            del payload["usage"]
+        on_repair(choice_repair.USAGE)
+
+    def passes_alone(self, payload: Object, is_complete: bool, on_repair: OnRepair) -> bool:
+        """Return whether the usage of a chunk without choices passes; else remove it and hold it if it is wanted."""
+        if self._wanted is None:
+            return True
+        if self._wanted and is_complete and not self._is_sent:
+            self.close()
+            return True
+        self._hold(payload)
+        del payload["usage"]
+        on_repair(choice_repair.USAGE)
+        return False
+
+    def close(self) -> None:
+        self._is_sent, self._held = True, None
+
+    def take(self) -> Object | None:
+        held, self._held = self._held, None
+        return held
+
+    def _hold(self, payload: Object) -> None:
+        if self._wanted and not self._is_sent:
+            self._held = payload["usage"]
+
+
+class StreamRepair(EventRepair, eq=False):
     """Makes the repairs that `choice_repair.NAMES` lists. A correct event passes as the same object.
 
     EventStream validates and parses the events. A repaired event is written again as one `data:` line: it loses its
     `id:` and its comments, but no unknown members.
     """
 
-    __slots__ = (
-        "_arguments",
-        "_choices",
-        "_cumulative",
-        "_defaults",
-        "_deferred",
-        "_ends",
-        "_envelope",
-        "_has_changed",
-        "_options",
-        "_usage",
-    )
+    _options: RepairOptions
+    _defaults: EnvelopeDefaults
+    _arguments: ArgumentBuffer = field(default_factory=ArgumentBuffer)
+    _choices: dict[int, ChoiceRepair] = field(default_factory=dict)
+    _ends: list[Object] = field(default_factory=list)
+    _deferred: DeferredMembers = field(default_factory=DeferredMembers)
+    _usage: UsageRepair = field(default_factory=UsageRepair)
+    _cumulative: CumulativeTexts = field(default_factory=CumulativeTexts)
+    _has_changed: bool = False
+    _has_envelope: bool = False
 
-    def __init__(self, options: RepairOptions, defaults: EnvelopeDefaults) -> None:
-        super().__init__()
-        self._options = options
-        self._defaults = defaults
-        self._arguments = ArgumentBuffer()
-        self._choices: dict[int, ChoiceRepair] = {}
-        self._ends: list[Object] = []
-        self._envelope = Envelope(self.envelope)
-        self._deferred = DeferredMembers()
-        self._usage = UsageRepair(options.include_usage)
-        if options.drops_usage:
-            self._usage.close()
-        self._cumulative = CumulativeTexts() if options.cumulative else None
-        self._has_changed = False
+    def __post_init__(self) -> None:
+        self._usage = UsageRepair(self._options.include_usage, _is_sent=self._options.drops_usage)
 
     @property
     def is_empty(self) -> bool:
@@ -185,7 +258,7 @@ class StreamRepair(EventRepair):
         has_usage = bool(usage) and isinstance(usage, dict)
         passes = has_usage and self._usage.passes_alone(chunk, self._is_complete, self._note)
         if passes or self._deferred.passes(chunk, len(block)):
-            self._envelope.fill(chunk, self._note)
+            self._fill_envelope(chunk)
             return self._send(block, chunk)
         self._note(choice_repair.EMPTY_CHOICES)
         return b""
@@ -200,7 +273,7 @@ class StreamRepair(EventRepair):
         self._note(choice_repair.MESSAGE)
         parts = list(chunks(document, self._options.include_usage is not False, self._defaults))
         for part in parts:
-            self._envelope.learn(part)
+            self._learn_envelope(part)
             for choice in part["choices"]:
                 self._state(choice["index"]).note(choice)
         self._usage.close()  # the chunks contain the usage if the client requested it
@@ -220,14 +293,32 @@ class StreamRepair(EventRepair):
         if usage and isinstance(usage, dict):
             is_plain = False
             self._usage.repair_with_choices(chunk, self._is_complete, self._note)
-        self._envelope.fill(chunk, self._note)
+        self._fill_envelope(chunk)
         if self._deferred.held and self._deferred.move_to(chunk):
             self._note(choice_repair.EMPTY_CHOICES)
-        if self._cumulative is not None:
+        if self._options.cumulative:
             if self._cumulative.cut(chunk):
                 self._note(choice_repair.CUMULATIVE)
             is_plain = is_plain and self._cumulative.are_plain
         return is_plain
+
+    def _fill_envelope(self, chunk: Object) -> None:
+        members = self.envelope
+        for name in REQUIRED:
+            # Azure's first chunk has them, but empty: `"id": ""`, `"created": 0`
+            if not chunk.get(name) and name in members:
+                chunk[name] = members[name]
+                self._note(choice_repair.ENVELOPE)
+        if not self._has_envelope:
+            self._learn_envelope(chunk)
+
+    def _learn_envelope(self, chunk: Object) -> None:
+        """Keep the first value of each member that is not empty."""
+        members = self.envelope
+        for name in ENVELOPE:
+            if name not in members and (value := chunk.get(name)) and is_short(value):
+                members[name] = value
+        self._has_envelope = members.keys() >= _REQUIRED_SET
 
     def _state(self, index: int) -> ChoiceRepair:
         state = self._choices.get(index)
@@ -243,127 +334,6 @@ class StreamRepair(EventRepair):
             if not state.has_finished:
                 return False
         return bool(states)
-
-
-_REQUIRED_SET = frozenset(REQUIRED)
-
-
-class Envelope:
-    """The envelope of one stream, in `members`. Each has its first value that is not empty."""
-
-    __slots__ = ("_is_known", "members")
-
-    def __init__(self, members: Object) -> None:
-        self.members = members
-        self._is_known = False
-
-    def fill(self, chunk: Object, on_repair: OnRepair) -> None:
-        members = self.members
-        for name in REQUIRED:
-            # Azure's first chunk has them, but empty: `"id": ""`, `"created": 0`
-            if not chunk.get(name) and name in members:
-                chunk[name] = members[name]
-                on_repair(choice_repair.ENVELOPE)
-        if not self._is_known:
-            self.learn(chunk)
-
-    def learn(self, chunk: Object) -> None:
-        members = self.members
-        for name in ENVELOPE:
-            if name not in members and (value := chunk.get(name)) and is_short(value):
-                members[name] = value
-        self._is_known = members.keys() >= _REQUIRED_SET
-
-
-MAX_MOVED_BYTES = 65_536
-"""The limit of deferred members. Chunks beyond it are sent without choices."""
-
-_STANDARD = frozenset({*ENVELOPE, "choices", "usage", "obfuscation"})
-_EMPTY: tuple[Any, ...] = (None, "", [], {})
-
-
-class DeferredMembers:
-    """Members of chunks without choices, such as `prompt_filter_results` in Azure's first one, held for the next chunk
-    with choices. Clients that read `choices[0]` fail at a chunk without choices."""
-
-    __slots__ = ("_held_bytes", "held")
-
-    def __init__(self) -> None:
-        self.held: Object = {}
-        self._held_bytes = 0
-
-    def passes(self, chunk: Object, size_bytes: int) -> bool:
-        """Return whether a chunk of `size_bytes` without choices is sent; else hold its members."""
-        payload = {name: value for name, value in chunk.items() if name not in _STANDARD and value not in _EMPTY}
-        if not payload:
-            return False
-        if self._held_bytes + size_bytes > MAX_MOVED_BYTES:
-            return True
-        self.held |= payload
-        self._held_bytes += size_bytes
-        return False
-
-    def move_to(self, chunk: Object) -> bool:
-        """Add the held members to `chunk`; return whether any were held."""
-        if not self.held:
-            return False
-        held, self.held, self._held_bytes = self.held, {}, 0
-        for name, value in held.items():
-            chunk.setdefault(name, value)  # a value of the chunk itself is newer
-        return True
-
-
-class UsageRepair:
-    """Lets one usage pass, the last one.
-
-    vLLM, SGLang and DashScope can send the usage with every chunk. LangChain, Open WebUI and RAGFlow add all of them
-    up. With `wanted` True the usage is sent in a separate chunk after the last choice. With False only a usage in the
-    chunk with the last finish reason passes. With None every usage passes.
-    """
-
-    __slots__ = ("_held", "_is_sent", "_wanted")
-
-    def __init__(self, wanted: bool | None) -> None:
-        self._wanted = wanted
-        self._held: Object | None = None
-        self._is_sent = False
-
-    def repair_with_choices(self, payload: Object, is_complete: bool, on_repair: OnRepair) -> None:
-        """Remove the usage from a chunk with choices, unless it may pass there."""
-        if self._wanted is None:
-            return
-        if self._wanted:
-            self._hold(payload)
-            payload["usage"] = None
-        elif is_complete and not self._is_sent:
-            self._is_sent = True
-            return
-        else:
-            del payload["usage"]
-        on_repair(choice_repair.USAGE)
-
-    def passes_alone(self, payload: Object, is_complete: bool, on_repair: OnRepair) -> bool:
-        """Return whether the usage of a chunk without choices passes; else remove it and hold it if it is wanted."""
-        if self._wanted is None:
-            return True
-        if self._wanted and is_complete and not self._is_sent:
-            self.close()
-            return True
-        self._hold(payload)
-        del payload["usage"]
-        on_repair(choice_repair.USAGE)
-        return False
-
-    def close(self) -> None:
-        self._is_sent, self._held = True, None
-
-    def take(self) -> Object | None:
-        held, self._held = self._held, None
-        return held
-
-    def _hold(self, payload: Object) -> None:
-        if self._wanted and not self._is_sent:
-            self._held = payload["usage"]
 
 
 def is_ping(payload: Object) -> bool:

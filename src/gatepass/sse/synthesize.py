@@ -79,11 +79,8 @@ def _choices(document: Object) -> list[tuple[int, Object]]:
 
 
 def _message(choice: Object) -> tuple[Object, list[Object]]:
-    message = choice.get("message")
-    message = message if isinstance(message, dict) else choice.get("delta")
-    message = message if isinstance(message, dict) else {}
-    calls = message.get("tool_calls")
-    return message, [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    message = next(reversed(chunk.messages_of(choice)), {})
+    return message, [call for call in chunk.calls_of(message) if isinstance(call, dict)]
 
 
 def _chat_pieces(index: int, choice: Object, defaults: EnvelopeDefaults, piece_chars: int) -> Iterator[Object]:

@@ -10,14 +10,16 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
 import msgspec
+from msgspec import field
 
 from gatepass.errors import InvalidRequest
 from gatepass.json_scan import ONE_PASS_BYTES, Edit, JsonScanner, Member, edited
 from gatepass.sse import choice_repair, chunk
-from gatepass.sse.choice_repair import NATIVE, OnRepair, native_of
+from gatepass.sse.choice_repair import NATIVE
 from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.event import read_json
 from gatepass.sse.usage import Count, Usage, UsageDetails, complete_usage
+from gatepass.types import Hidden
 
 BUILT_BYTES = 1024 * 1024
 """The largest reply whose JSON is built as objects; a larger one is only checked with `is_strict`."""
@@ -193,50 +195,46 @@ def repair_reply(body: bytes, defaults: Callable[[], EnvelopeDefaults]) -> tuple
     """
     if is_strict(body):
         return body, ()
-    names: list[str] = []
+    repair = _ReplyRepair(defaults(), JsonScanner(body, MAX_STEPS))
     try:
-        edits = _ReplyRepair(defaults(), names.append).edits(JsonScanner(body, MAX_STEPS))
+        repair.repair()
     except (InvalidRequest, ValueError, IndexError):
         return body, ()  # too many small values, nested too deep, or JSON that the scanner does not accept
-    return (edited(body, edits), tuple(dict.fromkeys(names))) if edits else (body, ())
+    return (edited(body, repair.edits), tuple(dict.fromkeys(repair.names))) if repair.edits else (body, ())
 
 
-class _ReplyRepair:
-    def __init__(self, defaults: EnvelopeDefaults, on_repair: OnRepair) -> None:
-        self._defaults = defaults
-        self._on_repair = on_repair
-        self._object_bytes = 0
+class _ReplyRepair(Hidden, msgspec.Struct, eq=False):
+    defaults: EnvelopeDefaults
+    scanner: JsonScanner
+    edits: list[Edit] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    object_bytes: int = 0
 
-    def edits(self, scanner: JsonScanner) -> list[Edit]:
-        text, edits = scanner.text, list[Edit]()
+    def repair(self) -> None:
+        text = self.scanner.text
         # DeepSeek sends empty lines before a slow reply
-        start = len(text) - len(text.lstrip())
-        top = Fields.at(scanner, start, edits)
+        top = Fields.at(self, len(text) - len(text.lstrip()))
         choices = [] if top is None else top.objects("choices")
         if top is None or not 0 < len(choices) <= chunk.MAX_ENTRIES:
-            return []
+            return
         is_text = "text" in choices[0] and "message" not in choices[0]
         for position, choice in enumerate(choices):
             if is_text:
-                original = choice.value("finish_reason")
-                self._repair_reason(choice, original, choice_repair.text_reason(original), is_text=True)
+                self._repair_reason(choice, is_text=True)
             else:
                 self._repair_message(choice)
             if type(choice.value("index")) is not int:
-                choice.put("index", position)
-                self._on_repair(choice_repair.INDEX)
+                choice.put("index", position, choice_repair.INDEX)
         original = {name: top.value(name) for name in chunk.REQUIRED}
         object_name, id_prefix = (chunk.LEGACY, "cmpl-") if is_text else (chunk.CHAT, "chatcmpl-")
-        for name, value in chunk.complete_envelope(original, self._defaults, object_name, id_prefix).items():
+        for name, value in chunk.complete_envelope(original, self.defaults, object_name, id_prefix).items():
             if (type(original[name]), original[name]) != (type(value), value):
-                top.put(name, value)
-                self._on_repair(choice_repair.ENVELOPE)
+                top.put(name, value, choice_repair.ENVELOPE)
         usage = top.value("usage")
         has_counts = isinstance(usage, dict) and all(type(usage.get(name)) is int for name in _COUNTS)
         if usage is not None and not has_counts:  # an empty usage becomes null
-            top.put("usage", complete_usage(usage, is_chat=True) if isinstance(usage, dict) and usage else None)
-            self._on_repair(choice_repair.USAGE)
-        return edits
+            completed = complete_usage(usage, is_chat=True) if isinstance(usage, dict) and usage else None
+            top.put("usage", completed, choice_repair.USAGE)
 
     def _repair_message(self, choice: Fields) -> None:
         name = "message" if "message" in choice else "delta"
@@ -244,11 +242,9 @@ class _ReplyRepair:
         if message is None:
             return
         if name == "delta":
-            choice.rename(name, "message")
-            self._on_repair(choice_repair.MESSAGE)
+            choice.rename(name, "message", choice_repair.MESSAGE)
         if message.value("role") != "assistant":
-            message.put("role", "assistant")
-            self._on_repair(choice_repair.ROLE)
+            message.put("role", "assistant", choice_repair.ROLE)
         # An empty entry is not a call, and neither is a legacy function without a name
         entries = message.objects("tool_calls")
         calls = [entry for entry in entries if "type" in entry or any(kind in entry for kind in chunk.ARGUMENTS)]
@@ -258,9 +254,7 @@ class _ReplyRepair:
             raise ValueError("too many tool calls")
         self._repair_calls(calls)
         self._repair_function(function, "arguments")
-        original = choice.value("finish_reason")
-        reason = choice_repair.chat_reason(original, has_tools=bool(calls), has_function=function is not None)
-        self._repair_reason(choice, original, reason, is_text=False)
+        self._repair_reason(choice, is_text=False, has_tools=bool(calls), has_function=function is not None)
 
     def _repair_calls(self, calls: list[Fields]) -> None:
         """Repair the tool calls of one choice. Unlike in a stream, each entry is a separate call."""
@@ -270,10 +264,9 @@ class _ReplyRepair:
             call_id = chunk.text_of_id(original_id)
             # clients send each result back with the id of its call
             if not call_id or call_id in ids:
-                call_id = self._defaults.new_id("call_")
+                call_id = self.defaults.new_id("call_")
             if call_id != original_id:
-                call.put("id", call_id)
-                self._on_repair(choice_repair.TOOL_ID)
+                call.put("id", call_id, choice_repair.TOOL_ID)
             ids.add(call_id)
             # The content decides the type; an unknown type stays, because there may be new ones
             original_type = call.value("type")
@@ -281,8 +274,7 @@ class _ReplyRepair:
             kind = next((kind for kind in chunk.ARGUMENTS if call.object(kind) is not None), None)
             kind = kind or (original_type if is_type else "function")
             if original_type != kind:
-                call.put("type", kind)
-                self._on_repair(choice_repair.TOOL_TYPE)
+                call.put("type", kind, choice_repair.TOOL_TYPE)
             if kind in chunk.ARGUMENTS:
                 self._repair_function(call.object(kind), chunk.ARGUMENTS[kind])
 
@@ -290,46 +282,44 @@ class _ReplyRepair:
         if function is None:
             return
         if not isinstance(function.value("name"), str):
-            function.put("name", "")
-            self._on_repair(choice_repair.TOOL_NAME)
+            function.put("name", "", choice_repair.TOOL_NAME)
         sent = function.text(arguments_name)
         if sent.startswith(b'"'):
             return
-        self._object_bytes += len(sent)
-        if self._object_bytes > chunk.MOST_OBJECT_BYTES:
+        self.object_bytes += len(sent)
+        if self.object_bytes > chunk.MOST_OBJECT_BYTES:
             raise chunk.ArgumentsTooLarge
         arguments = function.value(arguments_name)
         text = chunk.argument_text(arguments)
         if arguments is not None and read_json(text.encode()) != arguments:
             # Numbers such as NaN, which only Python reads: the tool must get them unchanged
             text = sent.decode("utf-8", "replace")
-        function.put(arguments_name, text)
-        self._on_repair(choice_repair.TOOL_ARGUMENTS)
+        function.put(arguments_name, text, choice_repair.TOOL_ARGUMENTS)
 
-    def _repair_reason(self, choice: Fields, original: object, reason: str, *, is_text: bool) -> None:
-        if original == reason:
-            return
-        choice.put("finish_reason", reason)
-        self._on_repair(choice_repair.FINISH)
-        if (native := native_of(original, is_text=is_text)) is not None and NATIVE not in choice:
-            choice.put(NATIVE, native)
+    def _repair_reason(self, choice: Fields, **kind: bool) -> None:
+        original = choice.value("finish_reason")
+        reason, native = choice_repair.standard_reason(original, **kind)
+        if original != reason:
+            choice.put("finish_reason", reason, choice_repair.FINISH)
+            if native and NATIVE not in choice:
+                choice.put(NATIVE, native, choice_repair.FINISH)
 
 
 class Fields:
-    """One JSON object in a text. The last of several members with one name is used. Changes are added to `edits`."""
+    """One JSON object in a text. The last of several members with one name is used. Changes are noted in `repair`."""
 
-    __slots__ = ("_at", "_edits", "_has_new", "_members", "_scanner")
+    __slots__ = ("_at", "_has_new", "_members", "_repair", "_scanner")
 
-    def __init__(self, scanner: JsonScanner, at: int, edits: list[Edit]) -> None:
-        self._scanner = scanner
+    def __init__(self, repair: _ReplyRepair, at: int) -> None:
+        self._repair = repair
+        self._scanner = repair.scanner
         self._at = at
-        self._edits = edits
-        self._members: dict[str, Member] = {member.name: member for member in scanner.members(at)}
+        self._members: dict[str, Member] = {member.name: member for member in repair.scanner.members(at)}
         self._has_new = False
 
     @classmethod
-    def at(cls, scanner: JsonScanner, at: int, edits: list[Edit]) -> Self | None:
-        return cls(scanner, at, edits) if scanner.text.startswith(b"{", at) else None
+    def at(cls, repair: _ReplyRepair, at: int) -> Self | None:
+        return cls(repair, at) if repair.scanner.text.startswith(b"{", at) else None
 
     def __contains__(self, name: str) -> bool:
         return name in self._members
@@ -347,26 +337,30 @@ class Fields:
 
     def object(self, name: str) -> Fields | None:
         member = self._members.get(name)
-        return None if member is None else Fields.at(self._scanner, member.value, self._edits)
+        return None if member is None else Fields.at(self._repair, member.value)
 
     def objects(self, name: str) -> list[Fields]:
         member = self._members.get(name)
         if member is None or not self._scanner.text.startswith(b"[", member.value):
             return []
-        entries = [Fields.at(self._scanner, at, self._edits) for at, _ in self._scanner.elements(member.value)]
+        entries = [Fields.at(self._repair, at) for at, _ in self._scanner.elements(member.value)]
         return [entry for entry in entries if entry is not None]
 
-    def put(self, name: str, value: Any) -> None:
+    def put(self, name: str, value: Any, repair: str) -> None:
         """Replace the value of a member, or add the member. Raises ValueError if the value is nested too deep."""
         if (member := self._members.get(name)) is not None:
-            self._edits.append(Edit(member.value, member.end, (chunk.json_text(value),)))
+            self._note(repair, member.value, member.end, chunk.json_text(value))
             return
-        start, new = self._at + 1, chunk.json_text({name: value})[1:-1]
+        new, is_last = chunk.json_text({name: value})[1:-1], not self._members
         # edits at one place are applied in their order
-        pieces = (new, b",") if self._members else (b"," if self._has_new else b"", new)
-        self._edits.append(Edit(start, start, pieces))
+        pieces = (b"," if self._has_new else b"", new) if is_last else (new, b",")
+        self._note(repair, self._at + 1, self._at + 1, *pieces)
         self._has_new = True
 
-    def rename(self, name: str, new_name: str) -> None:
+    def rename(self, name: str, new_name: str, repair: str) -> None:
         member = self._members[name]
-        self._edits.append(Edit(member.start, member.value, (b"%b:" % chunk.json_text(new_name),)))
+        self._note(repair, member.start, member.value, b"%b:" % chunk.json_text(new_name))
+
+    def _note(self, repair: str, start: int, end: int, *pieces: bytes) -> None:
+        self._repair.edits.append(Edit(start, end, pieces))
+        self._repair.names.append(repair)

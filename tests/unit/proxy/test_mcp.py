@@ -17,6 +17,7 @@ from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.handler import handle
 from gatepass.proxy.mcp import PassedEvents
 from gatepass.proxy.models import ModelCatalog
+from gatepass.sse.chunk import StreamSource
 from gatepass.types import ClientRequest, Headers
 from tests.unit.clock import DrivenClock
 from tests.unit.proxy.test_attempt_retries import CREDENTIALS, Client, Holder, Reply, Upstream, stale
@@ -249,6 +250,10 @@ async def test_nothing_is_said_before_the_server_has_answered():
     assert json.loads(client.data) == RESULT
 
 
+def passed(**more: Any) -> PassedEvents:
+    return PassedEvents(StreamSource("mcp/tools", 10_000, lambda _: None), **more)
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 100])
 @pytest.mark.parametrize(
     ("stream", "has_ids"),
@@ -259,23 +264,21 @@ async def test_nothing_is_said_before_the_server_has_answered():
     ],
 )
 def test_the_id_of_an_event_is_a_line_and_no_text(stream, has_ids, size):
-    events = PassedEvents("mcp/tools", 1_000, None, lambda: None)
+    events = passed()
     for at in range(0, len(stream), size):
         events.feed(stream[at : at + size])
     assert events.has_ids is has_ids
 
 
 def test_an_event_that_waits_for_its_filter_counts_as_held():
-    events = PassedEvents(
-        "mcp/tools", 10_000, FilteredEvents(McpAllowed(tools=("find",)), 10_000, "mcp/tools"), lambda: None
-    )
+    events = passed(filtered=FilteredEvents(McpAllowed(tools=("find",)), 10_000, "mcp/tools"))
     assert events.feed(b"data: {" + b" " * 5_000) == b""
     assert events.unfinished_bytes > 5_000
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
 def test_pieces_pass_unchanged_however_they_are_cut(size):
-    events, whole = PassedEvents("mcp/tools", 1_000, None, lambda: None), b"id: 1\r\ndata: {}\r\n\r\ndata: {\n"
+    events, whole = passed(), b"id: 1\r\ndata: {}\r\n\r\ndata: {\n"
     seen = [events.feed(whole[at : at + size]) for at in range(0, len(whole), size)]
     assert b"".join(seen) == whole
     assert not events.is_between_events

@@ -398,7 +398,7 @@ def test_event_after_one_with_state_is_always_repaired(varied):
 
 def test_event_that_the_fast_path_matches_is_not_passed_to_the_repair():
     class Counting(StreamRepair):
-        shown = 0
+        shown: int = 0
 
         def repair_event(self, block, payload):
             self.shown += 1

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gatepass.sse.choice_repair import CHAT_REASONS, TEXT_REASONS, chat_reason, text_reason
+from gatepass.sse.choice_repair import CHAT_REASONS, TEXT_REASONS, chat_reason, standard_reason
 
 STOPS: list[object] = [None, "", 1, [], "eos", "eos_token", "end_turn", "STOP", "stop_sequence"]
 
@@ -24,7 +24,8 @@ def test_known_finish_reason_is_unchanged(reason):
     ],
 )
 def test_finish_reasons_of_other_upstreams_are_translated(payload, meant):
-    assert (chat_reason(payload, has_tools=False, has_function=False), text_reason(payload)) == (meant, meant)
+    assert chat_reason(payload, has_tools=False, has_function=False) == meant
+    assert standard_reason(payload, is_text=True)[0] == meant
 
 
 def test_tool_calls_imply_their_finish_reason_unless_cut():
@@ -35,4 +36,4 @@ def test_tool_calls_imply_their_finish_reason_unless_cut():
 
 
 def test_a_text_calls_nothing():
-    assert {text_reason(reason) for reason in CHAT_REASONS} == TEXT_REASONS
+    assert {standard_reason(reason, is_text=True)[0] for reason in CHAT_REASONS} == TEXT_REASONS
