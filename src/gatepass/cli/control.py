@@ -103,13 +103,12 @@ def found_socket() -> str:
     # `off` is for the gatepass that starts here; a command may be for another one of this user
     if named not in (AUTO, OFF):
         return named
-    found = control_sockets(os.environ)
-    port, problem = None, ""
+    found, port, problem = control_sockets(os.environ), variable("PORT"), ""
     try:
-        file = configuration_file(None, own_variables(os.environ))
-        if file is not None and (own_path := _socket_in(file)) is not None:
-            return own_path
-        port = variable("PORT") or (None if file is None else str(listening(file, os.environ)[1]))
+        if (file := configuration_file(None, own_variables(os.environ))) is not None:
+            own_path, port = _socket_and_port(file)
+            if own_path is not None:
+                return own_path
     except (ConfigError, ValueError) as error:  # the file names neither a socket nor a port
         problem = f"{error}\n"
     if len(found) == 1:
@@ -135,28 +134,25 @@ def socket_of(path: str) -> str:
     from gatepass.server.listening import control_sockets
 
     try:
-        own = _socket_in(path)
-        port = variable("PORT") or listening(path, os.environ)[1]
+        own, port = _socket_and_port(path)
     except (ConfigError, ValueError) as error:
         raise click.UsageError(f"--config: {error}") from None
     if own is not None:
         return own
-    found = next((one for one in control_sockets(os.environ) if one.stem == str(port)), None)
+    found = next((one for one in control_sockets(os.environ) if one.stem == port), None)
     if found is None:
         raise NotRunning(f"no gatepass of this user runs on the port {port} of {path}. Start one with `gatepass serve`")
     return str(found)
 
 
-def _socket_in(path: str) -> str | None:
-    """Return the socket that the configuration `path` names; None if it names none. Raises ConfigError, ValueError."""
-    from gatepass.config.document import lookup
-    from gatepass.config.file import read_document
+def _socket_and_port(path: str) -> tuple[str | None, str]:
+    """Return the socket that the configuration `path` names, if any, and its port; raise ConfigError or ValueError."""
     from gatepass.config.references import resolve
     from gatepass.server.listening import AUTO, OFF
 
-    own = lookup(read_document(path).tree, ("server", "control_socket"))
+    _, port, _, own = listening(path)
     own = resolve(own, os.environ) if isinstance(own, str) else AUTO
-    return None if own in (AUTO, OFF) else own
+    return None if own in (AUTO, OFF) else own, variable("PORT") or str(port)
 
 
 @click.command()

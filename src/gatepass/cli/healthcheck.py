@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException, HTTPSConnection, RemoteDisconnected
 from typing import Any
 
@@ -91,20 +90,18 @@ def own_file(path: str | None) -> str | None:
         exit_unusable(str(error))
 
 
-def listening(path: str, environment: Mapping[str, str]) -> tuple[str, int, Any, Any]:
-    """Return `server.host`, `port`, `tls` and `control_socket` of the file; raise ConfigError or ValueError.
+def listening(path: str) -> tuple[str, int, Any, Any]:
+    """Return `server.host`, `port`, `tls` and `control_socket` as the file has them; raise ConfigError.
 
     Nothing else is checked, so that a secret that is just being replaced does not fail the health check.
     """
     # imported here, because a check with --host and --port reads no file
     from gatepass.config.document import lookup
     from gatepass.config.file import read_document
-    from gatepass.config.references import resolve
 
     tree = read_document(path).tree
     host, port, tls, control = (lookup(tree, ("server", name)) for name in ("host", "port", "tls", "control_socket"))
-    host = resolve(host, environment) if isinstance(host, str) else HOST
-    return host, port if isinstance(port, int) else PORT, tls, control
+    return host if isinstance(host, str) else HOST, port if isinstance(port, int) else PORT, tls, control
 
 
 @click.command()
@@ -129,10 +126,11 @@ def healthcheck(path: str | None, host: str | None, port: int | None, timeout_s:
     path, tls, control = own_file(path), None, None
     if path is not None:
         from gatepass.config.document import ConfigError
+        from gatepass.config.references import resolve
 
         try:
-            file_host, file_port, tls, control = listening(path, os.environ)
-            host, port = host or file_host, port or file_port
+            file_host, file_port, tls, control = listening(path)
+            host, port = host or resolve(file_host, os.environ), port or file_port
         except (ConfigError, ValueError) as error:
             if host is None or port is None:
                 raise click.ClickException(str(error)) from None

@@ -12,18 +12,8 @@ from typing import Any
 
 import msgspec
 
+from gatepass.cli import probe
 from gatepass.cli.options import CALL_OPERATIONS, open_state, operation_by_name
-from gatepass.cli.probe import (
-    UNLISTED,
-    WRONG_NAME,
-    arrived,
-    no_model,
-    probes_of,
-    real_call,
-    said_once,
-    split_advice,
-    within,
-)
 from gatepass.cli.reach import Begin, Server, Step, StepOutcome, Steps, at_tls_port, reach
 from gatepass.cli.steps import calls_of
 from gatepass.config.model import Config
@@ -92,24 +82,24 @@ async def diagnose_url(
         for probe_call in calls_of(state.config, chosen, operation, None):
             what = "stream" if probe_call.stream else "call"
             begin(HOP, what)
-            (probe,) = probes_of(state, upstream, probe_call)
+            (sent,) = probe.probes_of(state, upstream, probe_call)
             try:
-                result = await within(state, upstream, real_call(state, probe), CALL_S)
-                yield Step(HOP, what, StepOutcome.WORKS, f"{probe.what}: {result}")
+                result = await probe.within(state, upstream, probe.real_call(state, sent), CALL_S)
+                yield Step(HOP, what, StepOutcome.WORKS, f"{sent.what}: {result}")
             except UpstreamTimeout as error:
-                why = split_advice(error.message)[0].removesuffix(".")
-                why = f"{probe.what}: {arrived(state, probe, error)}{why}: it, or the upstream, is silent"
+                why = probe.split_advice(error.message)[0].removesuffix(".")
+                why = f"{sent.what}: {probe.arrived(state, sent, error)}{why}: it, or the upstream, is silent"
                 yield Step(HOP, what, StepOutcome.FAILS, why, f"Run `gatepass doctor {chosen} --call` where it runs.")
                 return  # the stream would wait as long
             except GatepassError as error:
-                yield said_once(_failed(what, error, f"{probe.what}: "), said, probe.what)
+                yield probe.said_once(_failed(what, error, f"{sent.what}: "), said, sent.what)
 
 
 async def _page_step(state: AppState, upstream: Upstream, page: str) -> Step:
     """Request a page at the base URL without `/for/PROFILE` and `/v1`."""
     url = upstream.settings.base_url.rstrip("/").removesuffix("/v1").partition("/for/")[0] + page
     try:
-        status, body = await within(state, upstream, _get(state, upstream, url))
+        status, body = await probe.within(state, upstream, _get(state, upstream, url))
     except GatepassError as error:
         return replace(_failed(page, error), proves=False)
     try:
@@ -145,7 +135,7 @@ async def _list_step(
 ) -> tuple[Step, list[str]]:
     """Return the step of the model list and its names, as users type them: RAGFlow's list has suffixes."""
     try:
-        reply = await within(state, upstream, request_list(state, upstream))
+        reply = await probe.within(state, upstream, request_list(state, upstream))
         listed = [untyped(str(entry["id"])) for entry in parse_list(upstream, reply.body)]
     except GatepassError as error:
         step = _failed("models", error)
@@ -155,8 +145,8 @@ async def _list_step(
             step = replace(step, advice="Set GATEPASS_KEY to a key that `gatepass keys new` printed.")
         return step, []
     if model and untyped(model) not in listed:
-        outcome, more = (StepOutcome.UNPROVEN, "") if is_called else (StepOutcome.FAILS, UNLISTED)
-        return Step(HOP, "models", outcome, no_model(model, listed), WRONG_NAME + more), listed
+        outcome, more = (StepOutcome.UNPROVEN, "") if is_called else (StepOutcome.FAILS, probe.UNLISTED)
+        return Step(HOP, "models", outcome, probe.no_model(model, listed), probe.WRONG_NAME + more), listed
     count = "1 model" if len(listed) == 1 else f"{len(listed)} models"
     accepted = "no key was required" if upstream.holder is None else "the key is accepted"
     return Step(HOP, "models", StepOutcome.WORKS, f"{count}, and {accepted}"), listed
@@ -170,7 +160,7 @@ def _failed(what: str, error: GatepassError, prefix: str = "") -> Step:
         own = error.raw if isinstance(error.raw, dict) else {}
         prefix += f"{error.http_status}: "
         message = message if error.error_body is None else error.error_body.message  # without advice about settings
-    why, advice = split_advice(message)
+    why, advice = probe.split_advice(message)
     named = f"{error.http_status} {error.public_code}: {why}"
     return _as_client(Step(str(own.get("hop") or HOP), what, StepOutcome.FAILS, prefix + why, advice, error=named))
 

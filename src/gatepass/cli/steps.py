@@ -12,29 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gatepass.auth.model_access import check_body_access, check_model_access, check_operation_access, closed_objects
-from gatepass.cli import agent_hosts, control, mcp_probe, options
-from gatepass.cli.probe import (
-    ProbeCall,
-    check_call,
-    check_models,
-    check_protocols,
-    check_store,
-    check_token,
-    hop_of,
-    probes_of,
-    said_once,
-)
-from gatepass.cli.reach import (
-    Begin,
-    Step,
-    StepOutcome,
-    Steps,
-    at_tls_port,
-    issuer_server,
-    reach,
-    timed,
-    upstream_server,
-)
+from gatepass.cli import agent_hosts, control, mcp_probe, options, probe, reach
+from gatepass.cli.probe import ProbeCall
+from gatepass.cli.reach import Begin, Step, StepOutcome, Steps
 from gatepass.clock import Clock
 from gatepass.config.access import AccessKey
 from gatepass.config.checks import has_unshared_refresh_token
@@ -157,7 +137,7 @@ async def diagnose(
         without, is_whole = dict[str | None, str](), model is None and mcp is None and not calls
         if config.store is not None and is_whole:
             begin("store", "store")
-            yield await check_store(state, config.store)
+            yield await probe.check_store(state, config.store)
         used = {state.upstreams[name].settings.credential for name in tested}
         # credentials first: an upstream without a token cannot be tested, nor a credential that presents it
         chains = [chain_of(name, config.credentials) for name in state.holders if is_whole or name in used]
@@ -208,7 +188,7 @@ async def diagnose_for_page(config: Config, task: DoctorTask, begin: Begin) -> A
             settings_of_mcp(config, task.mcp, None)
     except NoCall as error:
         raise InvalidRequest(str(error).partition(": ")[2]) from None
-    async with aclosing(timed(diagnose(config, calls, model=task.model, mcp=task.mcp, begin=begin))) as steps:
+    async with aclosing(reach.timed(diagnose(config, calls, model=task.model, mcp=task.mcp, begin=begin))) as steps:
         async for step in steps:
             shown = replace(step, why=options.printable(step.why), advice=options.printable(step.advice)).described()
             yield {**shown, "action": step.action, "model": step.model}
@@ -234,10 +214,10 @@ def _tested(state: AppState, calls: Sequence[ProbeCall], model: str | None) -> d
 
 async def _test_credential(state: AppState, name: str, begin: Begin, without: str | None) -> AsyncIterator[Step]:
     """Yield the steps of a credential. `without` is why the credential that it presents has no token."""
-    server = issuer_server(name, state.config.credentials[name])
+    server = reach.issuer_server(name, state.config.credentials[name])
     if not has_unshared_refresh_token(state.config, name):  # a fetch would end the login of the running gatepass
         if server is not None:
-            async for step in reach(server, state.clock, begin):
+            async for step in reach.reach(server, state.clock, begin):
                 yield step
                 if step.failed:
                     return
@@ -247,8 +227,8 @@ async def _test_credential(state: AppState, name: str, begin: Begin, without: st
             return
         state.start_holder(name)
     begin(f"credential:{name}", "token")
-    step = await check_token(state, name, state.holders[name])
-    found = None if server is None else await at_tls_port(server, step)
+    step = await probe.check_token(state, name, state.holders[name])
+    found = None if server is None else await reach.at_tls_port(server, step)
     yield found or step
 
 
@@ -263,27 +243,27 @@ async def _test_upstream(
 
     `asked` has the calls, and the wanted names of its model list. `without` is why its credential has no token.
     """
-    server = upstream_server(upstream.name, upstream.settings)
-    async for step in reach(server, state.clock, begin):
+    server, hop = reach.upstream_server(upstream.name, upstream.settings), probe.hop_of(upstream)
+    async for step in reach.reach(server, state.clock, begin):
         yield step
         if step.failed:
             return
     is_mcp = upstream.name.startswith(MCP_UPSTREAM)
     if without:
-        yield Step(hop_of(upstream), "mcp" if is_mcp else "models", StepOutcome.SKIPPED, f"its credential {without}")
+        yield Step(hop, "mcp" if is_mcp else "models", StepOutcome.SKIPPED, f"its credential {without}")
         return
     if is_mcp:
         async for step in mcp_probe.check_mcp(state, upstream, begin):
-            if (found := await at_tls_port(server, step)) is not None:
+            if (found := await reach.at_tls_port(server, step)) is not None:
                 yield found
                 return
             yield step
         return
     calls, wanted = asked
-    probes = [probe for call in calls for probe in probes_of(state, upstream, call)]
-    begin(hop_of(upstream), "models")
-    step = listed = await check_models(state, upstream, wanted, is_called=bool(probes))
-    if (found := await at_tls_port(server, step)) is not None:
+    probes = [sent for call in calls for sent in probe.probes_of(state, upstream, call)]
+    begin(hop, "models")
+    step = listed = await probe.check_models(state, upstream, wanted, is_called=bool(probes))
+    if (found := await reach.at_tls_port(server, step)) is not None:
         yield found
         return
     said = {step.error: "the model list"}
@@ -296,8 +276,8 @@ async def _test_upstream(
         yield step
     has_failed = step.failed
     for target_probe in probes:
-        begin(hop_of(upstream), "call")
-        called = said_once(await check_call(state, upstream, target_probe), said, target_probe.what)
+        begin(hop, "call")
+        called = probe.said_once(await probe.check_call(state, upstream, target_probe), said, target_probe.what)
         called = replace(called, model=target_probe.asked.model)
         if waits:  # if the call fails too, the missing version is the cause
             yield listed if called.failed else step
@@ -306,7 +286,7 @@ async def _test_upstream(
         has_failed = has_failed or called.failed
     # RAGFlow's and Azure's paths depend on the model
     is_asked = upstream.settings.dialect == "openai" and not has_failed
-    if is_asked and any(PROTOCOLS[probe.call.operation.protocol].family for probe in probes):
-        begin(hop_of(upstream), "protocols")
-        if (lacking := await check_protocols(state, upstream, probes[-1].target)) is not None:
+    if is_asked and any(PROTOCOLS[sent.call.operation.protocol].family for sent in probes):
+        begin(hop, "protocols")
+        if (lacking := await probe.check_protocols(state, upstream, probes[-1].target)) is not None:
             yield lacking

@@ -208,24 +208,28 @@ def way_lines(story: Story) -> Iterator[str]:
 def error_lines(story: Story) -> Iterator[str]:
     error, attempts = story["error"], story["attempts"]
     if error is None:
-        if story["outcome"] == "client_gone":
+        is_running = story["state"] == "running"
+        if not is_running and story["outcome"] != "client_gone":
+            return
+        silent_s = _silent_s(attempts[-1]) if attempts else 0.0
+        if is_running and not silent_s:
+            return
+        upstream = attempts[-1]["upstream"] if attempts else ""
+        command = test_command(f"upstream:{upstream}", story["model"] or "", story["operation"])
+        if is_running:
+            what = f"The upstream has sent nothing for {span(silent_s)}."
+            action = f"Test the upstream{command and f' with `{command}`'}, or ask its owner."
+            action += f" gatepass ends the stream after {settings_of(upstream)}.timeouts.idle_s of silence."
+        elif story["closed_by"] == "gatepass":
+            what = "gatepass closed the connection, because the client did not read the response."
+            action = "Check the client, and limits.send_stall_s."
+        elif silent_s:
+            what = f"The upstream had sent nothing for {span(silent_s)} when the client left."
+            action = f"Test it with `{command}`." if command else "Ask its owner."
+        else:
             what = "The client closed the connection before it had the whole response."
             action = "Compare the client's timeout with the times below."
-            if story["closed_by"] == "gatepass":
-                what = "gatepass closed the connection, because the client did not read the response."
-                action = "Check the client, and limits.send_stall_s."
-            elif attempts and (silent_s := _silent_s(attempts[-1])):
-                what = f"The upstream had sent nothing for {span(silent_s)} when the client left."
-                command = test_command(f"upstream:{attempts[-1]['upstream']}", story["model"] or "", story["operation"])
-                action = f"Test it with `{command}`." if command else "Ask its owner."
-            yield from (*wrapped(what), *wrapped(f"What to do: {action}", "  ", "    "))
-        elif story["state"] == "running" and attempts and (silent_s := _silent_s(attempts[-1])):
-            hop, settings = f"upstream:{attempts[-1]['upstream']}", settings_of(attempts[-1]["upstream"])
-            yield from wrapped(f"The upstream has sent nothing for {span(silent_s)}.")
-            command = test_command(hop, story["model"] or "", story["operation"])
-            action = f"Test the upstream{command and f' with `{command}`'}, or ask its owner."
-            action += f" gatepass ends the stream after {settings}.timeouts.idle_s of silence."
-            yield from wrapped(f"What to do: {action}", "  ", "    ")
+        yield from (*wrapped(what), *wrapped(f"What to do: {action}", "  ", "    "))
         return
     action, command = error.get("action") or "", error.get("test") or ""
     message = error["message"] or "No message."

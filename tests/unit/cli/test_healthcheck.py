@@ -17,7 +17,7 @@ from gatepass.config.model import ServerConfig
     ("text", "place"),
     [
         ("server: {host: 0.0.0.0, port: 9000}", ("0.0.0.0", 9000)),
-        ("server: {host: '${WHERE}'}", ("10.1.2.3", 8080)),
+        ("server: {host: '${WHERE}'}", ("${WHERE}", 8080)),
         ("server: {port: 9000}", ("127.0.0.1", 9000)),
         ("server: {}\nupstreams: {a: {base_url: 5}}\ncredentials: '${file:/gone}'", ("127.0.0.1", 8080)),
         ("server: [1]", ("127.0.0.1", 8080)),
@@ -25,7 +25,7 @@ from gatepass.config.model import ServerConfig
 )
 def test_healthcheck_reads_only_the_server_block(tmp_path: Path, text: str, place: tuple[str, int]) -> None:
     (tmp_path / "f.yaml").write_text(text)
-    assert listening(str(tmp_path / "f.yaml"), {"WHERE": "10.1.2.3"}) == (*place, None, None)
+    assert listening(str(tmp_path / "f.yaml")) == (*place, None, None)
 
 
 def test_defaults_are_those_of_the_server() -> None:
@@ -49,11 +49,11 @@ def test_options_beat_the_environment_and_the_environment_beats_the_file(
     tmp_path: Path, asked: list[tuple[str, int]]
 ) -> None:
     file = tmp_path / "f.yaml"
-    file.write_text("server: {host: 127.0.0.4, port: 4}")
+    file.write_text("server: {host: '${WHERE}', port: 4}")
 
     def ask(*options: str, **environment: str) -> tuple[str, int]:
         reported = {f"GATEPASS_{name}": value for name, value in environment.items()}
-        result = CliRunner().invoke(healthcheck, list(options), env=reported)
+        result = CliRunner().invoke(healthcheck, list(options), env={"WHERE": "127.0.0.4", **reported})
         assert (result.exit_code, result.output) == (0, "")
         return asked.pop()
 
