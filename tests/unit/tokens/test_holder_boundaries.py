@@ -47,15 +47,22 @@ async def test_fetch_ends_if_its_next_attempt_would_begin_too_late(early_s, is_o
         assert (it.issuer.calls, it.holder.status().failing) == (1, is_over)
 
 
-async def test_held_token_is_kept_against_one_requested_at_the_same_time():
+async def test_only_a_valid_and_newer_token_of_another_process_is_taken_until_the_holder_closes():
     async with kept(Mint(life=LIFE_S), otherwise=Hang()) as it:
         await it.clock.advance(1.0)
         held = it.holder.current()
         assert held is not None
-        other = replace(held, value=Secret("from-elsewhere"))
-        assert not it.holder.adopt_shared(other)
-        assert it.holder.current() is held
-        assert it.holder.adopt_shared(replace(other, requested_s=held.requested_s + TICK_S))
+        other, later_s = replace(held, value=Secret("from-elsewhere")), held.requested_s + TICK_S
+        dead = replace(other, requested_s=later_s, lifetime_s=1.0)
+        older = replace(other, requested_s=held.requested_s - TICK_S)
+        for left in (other, older, dead, replace(held, requested_s=later_s)):
+            assert not it.holder.adopt_shared(left)
+            assert it.holder.current() is held
+        newer = replace(other, requested_s=later_s)
+        assert it.holder.adopt_shared(newer)
+        assert it.holder.current() is newer
+        await it.holder.aclose()
+        assert not it.holder.adopt_shared(replace(held, requested_s=later_s + TICK_S))
 
 
 @pytest.mark.parametrize(("expires_in_s", "taken"), [(TICK_S, True), (0.0, False)])

@@ -19,10 +19,6 @@ def values(secrets: Iterable[Secret]) -> list[str]:
     return [secret.reveal() for secret in secrets]
 
 
-def test_a_secret_is_revealed():
-    assert revealed(Secret("abc"), "client_secret") == "abc"
-
-
 @pytest.mark.parametrize(
     ("secret", "reason"),
     [
@@ -35,7 +31,8 @@ async def test_missing_secret_names_its_setting_and_is_not_definite(secret, reas
     assert (failure.reason, failure.is_refused) == (reason, False)
 
 
-def test_unreadable_secret_is_none():
+def test_an_unreadable_secret_is_none_among_values():
+    assert revealed(Secret("abc"), "client_secret") == "abc"
     assert secret_values([Secret("abc"), Secret(gone)]) == ("abc", None)
 
 

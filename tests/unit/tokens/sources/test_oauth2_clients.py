@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import parse_qs
 
 import jwt
 import pytest
@@ -14,7 +13,7 @@ from gatepass.types import OutboundRequest, Secret
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.conftest import Endpoint
 from tests.unit.tokens.keys import private_pem, public_pem
-from tests.unit.tokens.scripted import ScriptedIssuer, answer, date, failure_of, oauth2, refused
+from tests.unit.tokens.scripted import ScriptedIssuer, answer, date, failure_of, form_of, oauth2, refused
 
 TOKEN_URL = "https://sso.example/token"
 WALL_S = 1_800_000_000
@@ -27,15 +26,11 @@ def signing(kind: str = "rsa", **settings: object):
     return oauth2(**{**given, **settings})
 
 
-def form(request: OutboundRequest) -> dict[str, str]:
-    return {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
-
-
 def verified(request: OutboundRequest, key: str, algorithm: str, audience: str = TOKEN_URL) -> dict[str, object]:
     """The claims of a request's assertion, its signature and audience verified."""
     unchecked: Options = {"verify_exp": False, "verify_iat": False, "verify_nbf": False}
     return jwt.decode(
-        form(request)["client_assertion"], key, algorithms=[algorithm], audience=audience, options=unchecked
+        form_of(request)["client_assertion"], key, algorithms=[algorithm], audience=audience, options=unchecked
     )
 
 
@@ -51,7 +46,7 @@ async def asked(endpoint: Endpoint, settings, times: int = 1) -> list[OutboundRe
 )
 async def test_a_key_signs_what_its_public_half_verifies(endpoint: Endpoint, kind, wanted, signed):
     [request] = await asked(endpoint, signing(kind, algorithm=wanted, key_id="key-7"))
-    sent = form(request)
+    sent = form_of(request)
     assert jwt.get_unverified_header(sent["client_assertion"]) == {"alg": signed, "typ": "JWT", "kid": "key-7"}
     claims = verified(request, public_pem(kind), signed)
     assert claims.pop("jti")
@@ -128,7 +123,7 @@ async def test_a_key_that_has_become_useless_is_a_failure_and_no_call(endpoint: 
 )
 async def test_a_client_without_a_secret_sends_only_its_id(endpoint: Endpoint, settings):
     [request] = await asked(endpoint, oauth2(client_secret=None, **settings))
-    sent = form(request)
+    sent = form_of(request)
     assert sent["client_id"] == "me"
     assert not {"client_secret", "client_assertion"} & set(sent)
     assert b"authorization" not in dict(request.headers)
@@ -139,7 +134,7 @@ async def test_an_assertion_that_is_echoed_is_masked():
 
     class Echoing(ScriptedIssuer):
         async def play(self, request):
-            echo.append(form(request)["client_assertion"])
+            echo.append(form_of(request)["client_assertion"])
             self.replies.append(answer({"error": "invalid_client", "error_description": echo[-1]}, 401))
             return await super().play(request)
 

@@ -36,6 +36,7 @@ from tests.unit.tokens.scripted import (
     RunningHolder,
     ScriptedIssuer,
     answer,
+    cancelled_at_each_await,
     failure_of,
     oauth2,
     refused,
@@ -331,21 +332,15 @@ async def test_a_token_that_cannot_be_kept_is_used_on_and_kept_as_soon_as_that_g
     assert [line for line in spy.log if line.startswith("put")] == ["put refresh-token-2"]
 
 
-async def test_unreadable_store_restores_no_older_refresh_token():
-    class Unreadable(Spy):
-        async def get(self):
-            raise FetchFailure("cannot be read")
+class Unreadable(Spy):
+    async def get(self):
+        raise FetchFailure("cannot be read")
 
+
+async def test_if_the_newest_refresh_token_is_unknown_no_older_one_is_used_and_a_login_if_there_is_one(caplog):
     stage = Stage(refreshing(), refresh_store=Unreadable())
     assert (await failure_of(stage.source.fetch())).reason == "cannot be read"
     assert stage.issuer.calls == 0
-
-
-async def test_a_credential_that_can_log_in_does_so_if_the_newest_refresh_token_is_unknown(caplog):
-    class Unreadable(Spy):
-        async def get(self):
-            raise FetchFailure("cannot be read")
-
     stage = Stage(logging_in(refresh_token=Secret(FIRST)), Mint(), refresh_store=Unreadable())
     with caplog.at_level(logging.WARNING, "gatepass.tokens"):
         assert (await stage.source.fetch()).text == "token-1"
@@ -401,22 +396,20 @@ async def test_cancelled_use_without_a_reply_ends_soon():
 
 
 async def test_at_each_await_a_cancelled_fetch_loses_no_refresh_token_that_the_issuer_gave():
-    for replies in range(60):
+    begun: list[tuple[Stage, Spy]] = []
+
+    def begin() -> Any:
         spy = Spy()
-        stage = Stage(refreshing(), rotating(2), refresh_store=spy)
-        task = asyncio.create_task(stage.source.fetch())
-        for _ in range(replies):
-            await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.wait({task})
-        await settle(5)
+        begun.append((Stage(refreshing(), rotating(2), refresh_store=spy), spy))
+        return begun[-1][0].source.fetch()
+
+    def check() -> None:
+        stage, spy = begun[-1]
         assert (stage.issuer.open, stage.issuer.under_way) == (0, 0)
         if stage.issuer.minted:
             assert spy.log[-1] == "put refresh-token-2"
-        if not task.cancelled():
-            assert replies > 5
-            return
-    raise AssertionError("the fetch never came to its end")
+
+    assert await cancelled_at_each_await(begin, check) > 5
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,6 @@ from tests.unit.tokens.scripted import Answer, Broken, ScriptedIssuer, failure_o
 from tests.unit.tokens.vendor.accounts import AWS_KEYS, bedrock, present
 from tests.unit.tokens.vendor.test_aws_bedrock_sts import ROLE, form, refused
 
-UP = "; check whether the issuer is up"
-
 SECRET = AWS_KEYS["secret_access_key"]
 
 

@@ -2,7 +2,6 @@ import logging
 import time
 from base64 import urlsafe_b64decode
 from typing import Any
-from urllib.parse import parse_qs
 
 import jwt
 import pytest
@@ -21,12 +20,11 @@ from tests.unit.tokens.scripted import (
     ScriptedIssuer,
     answer,
     failure_of,
+    form_of,
     signed,
 )
 from tests.unit.tokens.vendor.accounts import SECRET, entra, present
 from tests.unit.tokens.vendor.test_fetch import vendor_fetch
-
-UP = "; check whether the issuer is up"
 
 TOKEN_URL = "https://login.microsoftonline.com/corp.example/oauth2/v2.0/token"
 SCOPE = "https://cognitiveservices.azure.com/.default"
@@ -44,10 +42,6 @@ def source(issuer, **settings):
     return build_source("corp", entra(**settings), issuer, issuer.clock)
 
 
-def form(issuer):
-    return {name: value for name, (value,) in parse_qs(issuer.requests[-1].body.decode()).items()}
-
-
 async def test_authority_and_scope_are_configured():
     issuer = ScriptedIssuer(present())
     await source(
@@ -57,7 +51,7 @@ async def test_authority_and_scope_are_configured():
         scope="https://ai.azure.com/.default",
     ).fetch()
     assert issuer.requests[-1].url == "https://login.microsoftonline.us/corp.example/oauth2/v2.0/token"
-    assert form(issuer)["scope"] == "https://ai.azure.com/.default"
+    assert form_of(issuer.requests[-1])["scope"] == "https://ai.azure.com/.default"
 
 
 async def test_failed_fetch_is_one_request():
@@ -75,7 +69,7 @@ async def test_a_certificate_signs_the_assertion(tmp_path, locked):
     issuer = ScriptedIssuer(present())
     token_source = source(issuer, certificate_file=str(path), **more)
     assert (await token_source.fetch()).text == "token-1"
-    sent = form(issuer)
+    sent = form_of(issuer.requests[-1])
     assertion = sent.pop("client_assertion")
     assert sent == {
         "grant_type": "client_credentials",
@@ -110,7 +104,7 @@ async def test_workload_identity_sends_the_current_projected_token(tmp_path):
     for text in ("projected-token-1", "projected-token-2"):
         path.write_text(text + "\n")
         await token_source.fetch()
-        assert form(issuer)["client_assertion"] == text
+        assert form_of(issuer.requests[-1])["client_assertion"] == text
     path.unlink()
     failure = await failure_of(token_source.fetch())
     expected = f"federated_token_file: the file {path} cannot be read: No such file or directory"
@@ -173,7 +167,11 @@ async def test_a_token_out_of_the_metadata_servers_cache_lives_only_what_is_left
             "the issuer refused the client: {} answered 401: invalid_client: AADSTS: *** is off",
             True,
         ),
-        (answer({"error": "temporarily_unavailable"}, 503), "{} answered 503: temporarily_unavailable" + UP, False),
+        (
+            answer({"error": "temporarily_unavailable"}, 503),
+            "{} answered 503: temporarily_unavailable; check whether the issuer is up",
+            False,
+        ),
         (Answer(302, b"", ((b"location", b"https://elsewhere.example/x"),)), None, False),
         (Answer(200, b""), "{} answered 200 with an empty body", False),
         (answer({"hi": 1}), "{} answered without a token; the reply has hi", False),

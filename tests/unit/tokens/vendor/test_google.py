@@ -4,7 +4,6 @@ import logging
 import threading
 import time
 from typing import Any
-from urllib.parse import parse_qs
 
 import pytest
 from google.oauth2.service_account import Credentials
@@ -14,10 +13,8 @@ from gatepass.tokens.source import build_source
 from gatepass.tokens.vendor.google import GoogleSource
 from tests.unit.threads import BOUND_S, OneThread
 from tests.unit.tokens.keys import private_pem
-from tests.unit.tokens.scripted import Answer, Broken, Hang, Mint, ScriptedIssuer, answer, failure_of, refused
+from tests.unit.tokens.scripted import Answer, Broken, Hang, Mint, ScriptedIssuer, answer, failure_of, form_of, refused
 from tests.unit.tokens.vendor.accounts import SECRET, file_of, google, present, service_account, user
-
-UP = "; check whether the issuer is up"
 
 TOKEN_URL = "https://oauth2.googleapis.com/token"
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
@@ -32,10 +29,6 @@ FEDERATED = {
 
 def source(issuer, environment=None, **settings):
     return GoogleSource("corp", google(**settings), issuer, issuer.clock, environment or {})
-
-
-def form(issuer, number=-1):
-    return {name: value for name, (value,) in parse_qs(issuer.requests[number].body.decode()).items()}
 
 
 async def test_every_fetch_mints_and_reads_the_file_anew(tmp_path):
@@ -80,7 +73,7 @@ async def test_a_users_refresh_token_is_exchanged(tmp_path):
     issuer = ScriptedIssuer(present())
     await source(issuer, credentials_file=file_of(tmp_path, user())).fetch()
     assert issuer.requests[0].url == TOKEN_URL
-    assert form(issuer) == {
+    assert form_of(issuer.requests[-1]) == {
         "grant_type": "refresh_token",
         "client_id": "client-1",
         "client_secret": SECRET,
@@ -112,7 +105,7 @@ async def test_federated_credentials_exchange_a_projected_token(tmp_path):
     token_source = source(issuer, credentials_file=file_of(tmp_path, document))
     token = await token_source.fetch()
     assert (token.text, token.lifetime_s) == ("token-1", 3_600)
-    assert form(issuer)["subject_token"] == "projected-token-of-the-pod"
+    assert form_of(issuer.requests[-1])["subject_token"] == "projected-token-of-the-pod"
     assert (await failure_of(token_source.fetch())).reason == (
         "the issuer refused the client: sts.googleapis.com answered 400: invalid_grant: No."
     )
@@ -125,7 +118,7 @@ async def test_federated_credentials_may_fetch_their_proof(tmp_path):
     await source(issuer, credentials_file=file_of(tmp_path, document)).fetch()
     assert issuer.requests[0].url == "http://169.254.169.254/proof"
     assert dict(issuer.requests[0].headers)[b"metadata"] == b"true"
-    assert form(issuer)["subject_token"] == "proof-of-the-machine"
+    assert form_of(issuer.requests[-1])["subject_token"] == "proof-of-the-machine"
 
 
 @pytest.mark.parametrize(
@@ -221,7 +214,7 @@ async def test_the_environment_is_gatepasss_own(monkeypatch, tmp_path):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", file_of(tmp_path, user()))
     issuer = ScriptedIssuer(present())
     assert (await build_source("corp", google(), issuer, issuer.clock).fetch()).text == "token-1"
-    assert form(issuer)["refresh_token"] == "1//refresh-token-of-the-user"
+    assert form_of(issuer.requests[-1])["refresh_token"] == "1//refresh-token-of-the-user"
 
 
 async def test_metadata_server_returns_the_machines_token():
