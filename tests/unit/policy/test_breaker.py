@@ -104,7 +104,10 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.begun)
     @rule(verdict=st.sampled_from((FAILURE, FAILURE, SUCCESS, NONE)), data=st.data())
     def end(self, verdict: bool | None, data: st.DataObject) -> None:
-        one = self.begun.pop(data.draw(st.integers(0, len(self.begun) - 1)))
+        self.end_at(data.draw(st.integers(0, len(self.begun) - 1)), verdict)
+
+    def end_at(self, place: int, verdict: bool | None) -> None:
+        one = self.begun.pop(place)
         self.now_s += 1
         expected = self.expect(one, verdict)
         assert self.breaker.end(self.now_s, self.settings, one.at_s, failed=verdict, is_probe=one.is_probe) == expected
@@ -113,12 +116,7 @@ class Machine(RuleBasedStateMachine):
     @rule(verdict=st.sampled_from((FAILURE, FAILURE, SUCCESS)))
     def end_all(self, verdict: bool | None) -> None:
         while self.begun:
-            one = self.begun.pop()
-            self.now_s += 1
-            expected = self.expect(one, verdict)
-            assert (
-                self.breaker.end(self.now_s, self.settings, one.at_s, failed=verdict, is_probe=one.is_probe) == expected
-            )
+            self.end_at(-1, verdict)
 
     @rule(by_s=st.sampled_from((1, 4, 9, 10, 11, 29, 30, 31, 60, 90, 300)))
     def wait(self, by_s: float) -> None:

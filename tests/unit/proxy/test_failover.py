@@ -36,7 +36,7 @@ from gatepass.types import ClientRequest
 from tests.unit.clock import DrivenClock
 from tests.unit.normalize.calls import a_call
 from tests.unit.proxy.test_attempt_retries import BODY, Holder, Reply, Scenario, Upstream, unreached
-from tests.unit.proxy.test_ends import STREAMED, VECTORS, Ends, LeavingClient, Stream, leave, stop
+from tests.unit.proxy.test_ends import STREAMED, VECTORS, Ends, LeavingClient, Stream, a_request, leave, stop
 
 NAMES = ("east", "west", "north")
 POLICY: dict[str, Any] = {
@@ -599,9 +599,8 @@ async def run(case: str, act: Callable[[LeavingClient, asyncio.Task[None]], None
             eject(state, target.upstream)
         clock.suspend(30.0)
     client = SlowClient(body)
-    headers = ((b"host", b"localhost"), (b"content-type", b"application/json"))
     path = "/v1/embeddings" if body is VECTORS else "/v1/chat/completions"
-    request = ClientRequest("id", "POST", path, headers, "127.0.0.1", clock.now())
+    request = a_request(state, body, path)
     task = asyncio.create_task(handle(request, state, ModelCatalog(state), client))
     for _ in range(turns):
         pass_turn(clock)
@@ -618,9 +617,7 @@ async def run(case: str, act: Callable[[LeavingClient, asyncio.Task[None]], None
     assert task.cancelled() or task.exception() is None
     if others := asyncio.all_tasks() - {asyncio.current_task()}:
         await asyncio.wait(others, timeout=5)
-    assert set(ends.attempts.values()) <= {1}
-    assert set(ends.attempts) == set(ends.began)
-    assert (list(ends.requests.values()), failed) == ([1], [])
+    ends.check(failed)
     for upstream in state.upstreams.values():
         assert (upstream.state.queue.holding, upstream.state.queue.waiting) == (set(), {})
         for one in upstream.state.healths.values():

@@ -21,7 +21,7 @@ from gatepass.sse.chunk import StreamSource
 from gatepass.types import ClientRequest, Headers
 from tests.unit.clock import DrivenClock
 from tests.unit.proxy.test_attempt_retries import CREDENTIALS, Client, Holder, Reply, Upstream, stale
-from tests.unit.proxy.test_ends import MOST_TURNS, Ends, LeavingClient, Stream, leave, stop
+from tests.unit.proxy.test_ends import MOST_TURNS, Ends, LeavingClient, Stream, leave, serve, stop
 
 READ = b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}'
 CALL = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"write"}}'
@@ -112,30 +112,8 @@ async def run(
     case: str, act: Callable[[LeavingClient, asyncio.Task[None]], None] | None, turns: int
 ) -> tuple[Ends, bool, list[str]]:
     upstream, holder, body, outcomes = CASES[case]()
-    ends, failed = Ends(), list[str]()
-    state = replace(state_of(upstream, holder), observers=Observers([ends], failed.append))
-    client = LeavingClient(body)
-    task = asyncio.create_task(handle(request(state), state, ModelCatalog(state), client))
-    for _ in range(turns):
-        await asyncio.sleep(0)  # one turn of the event loop: `act` must meet the request at each of its awaits
-    is_over = task.done()
-    if act is not None and not is_over:
-        act(client, task)
-    await asyncio.wait((task,), timeout=5)
-    assert task.done()
-    if not task.cancelled():
-        assert task.exception() is None
-    if others := asyncio.all_tasks() - {asyncio.current_task()}:  # such as a fetch of a token
-        await asyncio.wait(others, timeout=5)
-    assert set(ends.attempts.values()) <= {1}
-    assert set(ends.attempts) == set(ends.began)
-    assert list(ends.requests.values()) == [1]
-    assert failed == []
-    in_flight = state.in_flight
-    assert (in_flight.busy, in_flight.held.total_bytes, sum(in_flight.concurrency.by_caller.values())) == (0, 0, 0)
-    assert (in_flight.open_idle_streams, sum(in_flight.idle_streams.by_caller.values())) == ({}, 0)
-    assert not state.periodic_checks.members
-    return ends, is_over, outcomes
+    state = state_of(upstream, holder)
+    return *await serve(request(state), state, body, act, turns), outcomes
 
 
 @pytest.mark.parametrize("act", [leave, stop])
@@ -180,18 +158,6 @@ async def test_an_idle_stream_that_ends_at_any_await_gives_its_place_back(act):
 # --- what a client may be told while it waits ---
 
 
-class Reading(Client):
-    """Accepts what it is sent at once."""
-
-    def on_disconnect(self, callback: Callable[[], None]) -> None: ...
-
-    def set_caller(self, caller: str) -> None: ...
-
-    def try_write(self, data: bytes) -> bool:
-        self.data += data
-        return True
-
-
 class Paused(Stream):
     """A stream that stops after `first`."""
 
@@ -219,7 +185,7 @@ class Paused(Stream):
 async def test_a_comment_is_sent_between_two_events_only(first, keep_alive):
     stream = Paused(first)
     state = state_of(Server(stream))
-    client = Reading(NOTIFICATION)
+    client = Client(NOTIFICATION)
     task = asyncio.create_task(handle(request(state), state, ModelCatalog(state), client))
     clock: Any = state.clock
     for _ in range(30):
@@ -239,7 +205,7 @@ async def test_nothing_is_said_before_the_server_has_answered():
             return await super().send(request, times)
 
     state = state_of(Slow())
-    client = Reading(CALL)
+    client = Client(CALL)
     task = asyncio.create_task(handle(request(state), state, ModelCatalog(state), client))
     clock: Any = state.clock
     for _ in range(40):

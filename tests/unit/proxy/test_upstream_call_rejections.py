@@ -20,13 +20,10 @@ def refusal(status: int, code: str | None = None, kind: str | None = None) -> Up
     return UpstreamErrorReply("no", upstream="chat", status=status, kind=kind, upstream_code=code)
 
 
-def redirect(target: str | None) -> UpstreamRedirect:
-    return UpstreamRedirect("elsewhere", upstream="chat", target=target)
-
-
-def test_unauthorized_is_a_rejection_in_every_shape():
-    assert is_rejection(UpstreamAuth("no", upstream="chat", status=401), USUAL, HOST)
-    assert is_rejection(refusal(401), USUAL, HOST)
+def test_unauthorized_is_a_rejection_in_every_shape_and_so_is_a_page():
+    unauthorized = UpstreamAuth("no", upstream="chat", status=401)
+    for error in (unauthorized, refusal(401), UpstreamHtml("a page", upstream="chat")):
+        assert is_rejection(error, USUAL, HOST)
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 429, 500, 502])
@@ -42,11 +39,6 @@ def test_configured_code_is_a_rejection_whatever_its_status():
         assert is_rejection(refusal(status, "40101"), config, HOST)
         assert not is_rejection(refusal(status, "A0231"), config, HOST)
         assert not is_rejection(refusal(status), config, HOST)
-
-
-def test_page_and_redirect_to_a_login_are_rejections():
-    for error in (UpstreamHtml("a page", upstream="chat"), redirect("https://sso.corp.example/x")):
-        assert is_rejection(error, USUAL, HOST)
 
 
 @pytest.mark.parametrize("kind", [UpstreamConnect, UpstreamEmpty, UpstreamInvalid])
@@ -72,7 +64,7 @@ def test_a_reply_that_does_not_mention_a_token_is_no_rejection(kind):
 )
 def test_redirect_to_another_host_or_a_login_path_leads_to_a_login(target):
     assert leads_to_login(target, HOST)
-    assert is_rejection(redirect(target), USUAL, HOST)
+    assert is_rejection(UpstreamRedirect("elsewhere", upstream="chat", target=target), USUAL, HOST)
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,6 @@ SECRET = b"k" * 32
 NAME, VALUE = "token/v1/abc", b"a token of nobody's business"
 
 
-class TestEncryptedStore(StoreContract):
-    @pytest.fixture
-    def shared(self):
-        clock = DrivenClock()
-        store = MemoryStore(clock)
-        return Shared(EncryptedStore(store, SECRET), EncryptedStore(store, SECRET), clock.advance)
-
-
 @pytest.fixture
 def below():
     return MemoryStore(DrivenClock())
@@ -30,21 +22,6 @@ def below():
 async def stored(below: MemoryStore, name: str = NAME) -> bytes:
     code = StoreKey(SECRET).code(name)
     return (await below.get([code])).values[code]
-
-
-def dump(store: MemoryStore) -> bytes:
-    return repr([store.values.entries, store.counters.entries, store.leases.entries]).encode()
-
-
-async def test_a_dump_of_the_store_shows_no_value_and_no_name(below):
-    store = EncryptedStore(below, SECRET)
-    await store.put("token/the-recipe", b"the-token", 60.0)
-    await store.count("count/the-recipe", 60.0)
-    await store.lease("lease/the-recipe", "me", 60.0)
-    assert [len(kept.entries) for kept in (below.values, below.counters, below.leases)] == [1, 1, 1]
-    assert b"token:" in dump(below)
-    assert b"the-token" not in dump(below)
-    assert b"the-recipe" not in dump(below)
 
 
 async def test_a_value_that_was_changed_or_cut_anywhere_is_absent(below):

@@ -5,8 +5,9 @@ from contextlib import suppress
 
 import pytest
 
+from gatepass.config.model import StoreSettings
 from gatepass.observability.redaction import Redactor
-from gatepass.store.base import StoreUnavailable
+from gatepass.store.base import StoreScope, StoreUnavailable
 from gatepass.store.encrypted import KEY_KEPT_S, EncryptedStore
 from gatepass.store.guarded import (
     CHECK_S,
@@ -17,20 +18,13 @@ from gatepass.store.guarded import (
     TAKE_OVER_S,
     GuardedStore,
     StoreState,
+    open_store,
 )
+from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
-from tests.unit.store.contract import Shared, StoreContract
 from tests.unit.store.memory import MemoryStore
 
 BOUND_S = 0.25
-
-
-class TestGuardedStore(StoreContract):
-    @pytest.fixture
-    def shared(self):
-        clock = DrivenClock()
-        store = MemoryStore(clock)
-        return Shared(GuardedStore(store, clock, BOUND_S, {}), GuardedStore(store, clock, BOUND_S, {}), clock.advance)
 
 
 class Ailing(MemoryStore):
@@ -81,6 +75,15 @@ def ailing(clock):
 @pytest.fixture
 def guarded(ailing, clock):
     return GuardedStore(ailing, clock, BOUND_S, {})
+
+
+async def test_a_configured_server_is_used_by_workers_and_not_called_at_open(tmp_path, clock):
+    settings = StoreSettings(url="valkey://127.0.0.1", encryption_key=Secret("k" * 32))
+    opened = [open_store(one, folder, clock) for one in (None, settings) for folder in (None, tmp_path)]
+    scopes = [store and store.scope for store in opened]
+    assert scopes == [None, StoreScope.MACHINE, StoreScope.NETWORK, StoreScope.NETWORK]
+    for store in filter(None, opened):
+        await store.aclose()
 
 
 async def unavailable(work) -> str:
