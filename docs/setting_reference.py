@@ -64,6 +64,8 @@ SHARED: Mapping[str, type[BaseModel]] = {
 """Blocks that several blocks contain. Each has its own section."""
 OWN_SECTION = ("capabilities", "operations")
 """Blocks of a model with their own section."""
+OF_KEY = "access.keys[].limits"
+"""Where the members of each block `limits` are described."""
 TYPES: Mapping[Any, str] = {
     checked_url: "URL",
     checked_proxy_url: "URL of a proxy",
@@ -235,10 +237,16 @@ def settings(block: type[BaseModel], prefix: str, note: str = "", without: Colle
         name = field.alias or field_name
         inner = list(blocks_in(field.annotation))
         is_elsewhere = prefix and (name in OWN_SECTION or (name in SHARED and inner[0][1] in SHARED[name].__mro__))
+        is_elsewhere |= name == "limits" and f"{prefix}.limits" != OF_KEY
         entry = setting_entry(f"{prefix}.{name}", field, docstrings.get(field_name, ""), note)
         if inner and name in (*SHARED, *OWN_SECTION):
             link = "modelsnameoperationsname" if name == "operations" else name
             kind = f"[`{name}`](#{link})" + (" without `proxy`" * (prefix == "store"))
+            entry = dataclasses.replace(entry, facts={**entry.facts, "Type": kind})
+        elif name == "limits" and is_elsewhere:
+            kind = f"[`limits`](#{anchor_of(OF_KEY)}) of a key" + (
+                " without `…_output_tokens`" * (prefix == "upstreams.NAME")
+            )
             entry = dataclasses.replace(entry, facts={**entry.facts, "Type": kind})
         yield entry
         if not is_elsewhere:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from gatepass.config.document import ConfigDocument, ConfigProblem, SettingPattern, ValueOrigin, lookup, matches
+from gatepass.config.document import ConfigDocument, ConfigProblem, SettingPattern, lookup, matches
 from gatepass.config.references import PREFIX
 
 _GONE: Sequence[tuple[str, str]] = (
@@ -74,18 +74,16 @@ def removal(setting: SettingPattern) -> str | None:
     return None if text is None else f"was removed in 0.2.0: {text}"
 
 
-def drop_removed(document: ConfigDocument, variables: Iterable[str]) -> list[ConfigProblem]:
-    """Drop each setting of REMOVED that is not REJECTED. Return a sentence for each, and for those in `variables`."""
-    found: list[ConfigProblem] = []
+def drop_removed(document: ConfigDocument, variables: Iterable[str]) -> None:
+    """Drop each setting of REMOVED that is not REJECTED. Warn of it, and of its variable."""
     for setting in (one for one in REMOVED if one not in REJECTED):
         pattern = tuple(setting.split("."))
         text = f"{removal(pattern)} A later minor version rejects it."
         for path, _ in list(matches(document.tree, pattern)):
-            found.append(ConfigProblem(path, text, document.origin(path)))
+            document.warnings.append(str(ConfigProblem(path, text, document.origin(path))))
             del lookup(document.tree, path[:-1])[path[-1]]
         if (variable := variable_of(setting)) in variables:
-            found.append(ConfigProblem((), f"{setting} {text}", ValueOrigin(f"environment {PREFIX}{variable}")))
-    return found
+            document.warnings.append(f"environment {PREFIX}{variable}: {setting} {text}")
 
 
 def variable_of(setting: str) -> str:

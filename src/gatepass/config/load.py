@@ -116,7 +116,7 @@ def load(
     """
     document = _document(path, environment)
     own = own_variables(environment)
-    removed = changes.drop_removed(document, own)
+    changes.drop_removed(document, own)
     for variable, setting in OVERRIDES.items():
         if (text := own.get(variable)) is not None:
             # the validation quotes another text
@@ -130,11 +130,8 @@ def load(
         _override(document, ("log", name), word, f"--log-{name}")
     if container is not None:
         _put_held_bytes(document, container)
-    try:
-        config = _checked(document)
-    except ConfigError as error:
-        raise ConfigError([*error.problems, *removed]) from None
-    warnings = [*map(str, removed), *document.warnings, *checks.likely_mistakes(config), *_exposed(document, config)]
+    config = _checked(document)
+    warnings = [*document.warnings, *checks.likely_mistakes(config), *_exposed(document, config)]
     warnings += [*expiry_warnings(config.access.keys, time.time()), *_unused_variables(document, environment)]
     if container is not None:
         warnings += memory_warnings(config, container)

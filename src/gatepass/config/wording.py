@@ -33,10 +33,16 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("secret",), ("client_secret", "key", "token")),
     **dict.fromkeys(("expires_in", "expires_at", "ttl"), ("expiry",)),
     **dict.fromkeys(("model", "model_name", "upstream_model"), ("models", "name")),
-    **dict.fromkeys(("requests_per_min", "requests_per_minute", "rpm"), ("requests", "limits")),
-    **dict.fromkeys(("tokens_per_min", "tokens_per_minute", "tpm"), ("tokens", "limits")),
 }
 """Names in clients, other gateways and other blocks, each with the settings to suggest; the first that exists wins."""
+
+
+OF_USE: Mapping[str, SettingPattern] = {
+    **dict.fromkeys(("requests_per_min", "requests_per_minute", "rpm", "rpm_limit"), ("requests", "minute")),
+    **dict.fromkeys(("tokens_per_min", "tokens_per_minute", "tpm", "tpm_limit"), ("tokens", "minute")),
+    "max_parallel_requests": ("max_concurrent",),
+}
+"""Names of limits in other gateways, each with its place inside of `limits`."""
 
 
 def all_settings() -> Mapping[SettingPattern, frozenset[str]]:
@@ -93,6 +99,10 @@ def unknown_setting(path: SettingPath, tree: Any) -> str:
     *block, name = pattern = pattern_of(path, known)
     if (removed := removal(tuple(pattern))) is not None:
         return removed
+    if (limit := OF_USE.get(name)) is not None:
+        places = [place for place in (limit, ("limits", *limit)) if (*block, *place) in known]
+        where = "" if places else " of an entry of access.keys, models or upstreams"
+        return f"is not a setting; did you mean {dotted((places or [('limits', *limit)])[0])}{where}?"
     # the outermost block with a `type` decides, because the blocks inside it belong to the same credential
     stated = (lookup(tree, (*path[:length], "type")) for length in range(1, len(path)))
     kind = next((each for each in stated if isinstance(each, str)), None)
