@@ -85,16 +85,14 @@ def is_same_rejection(rejection: UpstreamRejection, rule: LearnedRule, evidence:
     # an equal text may be about another member, which only `param` or a list names
     if not suggested and re.sub(_FIGURES, "0", rejection.text) == re.sub(_FIGURES, "0", evidence):
         return True
-    names: tuple[str, ...] = ()  # by which an upstream names the member that the rule changes
-    if rule.action == "stream":
-        names = (rule.action,)
-    elif rule.action == "rename":
-        names = (rule.field, rule.to or "")
-    elif rule.action == "beta":
-        names = (rule.field,)
-    elif rule.action in ("drop", "set", "clamp"):
-        names = (rule.field.rpartition(".")[2],)
-    for name in names:
+    # by which an upstream names the member that the rule changes
+    names = {
+        "stream": ("stream",),
+        "rename": (rule.field, rule.to or ""),
+        "beta": (rule.field,),
+        **dict.fromkeys(("drop", "set", "clamp"), (rule.field.rpartition(".")[2],)),
+    }
+    for name in names.get(rule.action, ()):
         if rejection.param is not None and name in re.split(r"[^A-Za-z0-9_]+", rejection.param):
             return True
         pattern = rf"['\"`]{re.escape(name)}['\"`]"
@@ -525,16 +523,15 @@ def _setting_advice(rejection: UpstreamRejection, rules: list[LearnedRule], sett
     if stream is not None:
         return f"The model's entry sets stream: {setting.stream}. Set it to auto or {STREAM_SETTING[stream.field]}."
     names = _setting_names(forbidden, rejection)
-    if names is None or not (names or setting.learn == "off"):  # none can, or they failed within the last minute
+    values = [] if setting.learn == "on" else ["learn: on"]
+    if names:  # YAML reads a bracket inside a list only in quotes
+        values.append(f"learn_also: [{', '.join(json.dumps(name) if '[' in name else name for name in names)}]")
+    if names is None or not values:  # no setting allows the rules, or they failed within the last minute
         return ""
     fields = [rule.field for rule in rules]
     purpose = f"drop {', '.join(fields[:-1])} and {fields[-1]}" if fields[1:] else f"drop {fields[0]}"
     if any(rule.action != "drop" for rule in rules):
         purpose = f"adapt such requests ({', '.join(rule.entry for rule in rules)})"
-    values = [] if setting.learn == "on" else ["learn: on"]
-    # YAML reads a bracket inside a list only in quotes
-    quoted = [json.dumps(name) if "[" in name else name for name in names]
-    values += [f"learn_also: [{', '.join(quoted)}]"] if quoted else []
     sentence = f"To {purpose}, set upstreams.{setting.upstream}.{' and '.join(values)}"
     if rules[0].action == "stream":
         return f"{sentence}, or stream: {STREAM_SETTING[rules[0].field]} in the model's entry under models."
@@ -545,12 +542,10 @@ def _setting_names(forbidden: list[LearnedRule], rejection: UpstreamRejection) -
     """Return names for `learn_also` that allow all `forbidden` rules, or None if a rule cannot be allowed."""
     found: list[str] = []
     for rule in forbidden:
-        if not any(LearningPolicy(frozenset((name,))).allows(rule, rejection.members) for name in found):
-            offered = (rule.field, *sorted(LEARN_ALSO))
-            name = next(
-                (one for one in offered if LearningPolicy(frozenset((one,))).allows(rule, rejection.members)), None
-            )
-            if name is None:
-                return None
-            found.append(name)
-    return found
+        for name in (*found, rule.field, *sorted(LEARN_ALSO)):
+            if LearningPolicy(frozenset((name,))).allows(rule, rejection.members):
+                found.append(name)
+                break
+        else:
+            return None
+    return list(dict.fromkeys(found))

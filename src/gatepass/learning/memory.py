@@ -74,8 +74,8 @@ class Memory:
         for other, one in list(self.by_scope.get(key[0], {}).items()):  # a copy: `forget` changes it
             if rule.reverses(one.rule):  # the newer rejection is right
                 self.forget(other)
-        uses = known.uses if known is not None else 0
-        stored = _StoredRule(rule, evidence_of(evidence), now_s, now_s + rule.ttl_s, uses, is_configured)
+        stored = _StoredRule(rule, evidence_of(evidence), now_s, now_s + rule.ttl_s, is_configured=is_configured)
+        stored.uses = 0 if known is None else known.uses
         self._stored[key] = stored
         self._stored.move_to_end(key)
         self.by_scope.setdefault(key[0], {})[key] = stored
@@ -104,17 +104,15 @@ class Memory:
 
     def forget_entry(self, model: str, operation: str, entry: str) -> int:
         """Forget the rules and the failures with this `LearnedRule.entry` of a model; return how many there were."""
-
-        def is_meant(key: Key, one: _StoredRule) -> bool:
-            return (key[0].model, key[0].operation, one.rule.entry) == (model, operation, entry)
-
-        stored = [key for key, one in self._stored.items() if is_meant(key, one)]
-        refuted = [key for key, one in self._refuted.items() if is_meant(key, one)]
-        for key in stored:
+        meant = [
+            key
+            for key, one in (*self._stored.items(), *self._refuted.items())
+            if (key[0].model, key[0].operation, one.rule.entry) == (model, operation, entry)
+        ]
+        for key in meant:
             self.forget(key)
-        for key in refuted:
-            del self._refuted[key]
-        return len(stored) + len(refuted)
+            self._refuted.pop(key, None)
+        return len(meant)
 
     def used(self, key: Key) -> None:
         if (stored := self._stored.get(key)) is not None:
@@ -128,13 +126,10 @@ class Memory:
         while len(self._refuted) > self._limit_of_others:
             self._refuted.popitem(last=False)
 
-    def blocked_s(self, key: Key, now_s: float) -> float:
-        """Return for how many seconds a rule that failed is not tried again; 0 if it did not fail within REFUTED_S."""
+    def is_blocked(self, key: Key, now_s: float) -> bool:
+        """Whether the rule failed within REFUTED_S, so that it is not tried again yet."""
         found = self._refuted.get(key)
-        if found is not None and found.expires_s <= now_s:
-            del self._refuted[key]
-            return 0.0
-        return 0.0 if found is None else found.expires_s - now_s
+        return found is not None and now_s < found.expires_s
 
     def records(self, now_s: float, wall_s: float) -> list[LearnedRuleRecord]:
         """Return the valid rules, the last used at the end, then the rules that failed within REFUTED_S."""

@@ -162,7 +162,7 @@ class LearningSession:
                 or key in self._done
                 or (known is not None and known.rule == rule)
                 or any(rule.reverses(one.rule) for one in self._applied.values())
-                or self.memory.blocked_s(key, now_s) > 0
+                or self.memory.is_blocked(key, now_s)
             )
 
         return next_rules(rejection, relevant, self.policy, is_excluded)

@@ -11,9 +11,9 @@ import re
 from base64 import b64encode
 from binascii import b2a_qp
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from html import escape
-from struct import unpack
+from struct import iter_unpack
 from typing import NamedTuple
 from urllib.parse import quote, quote_plus
 
@@ -221,44 +221,36 @@ def _group(value: str, literals: Iterable[str], runs: str = "[A-Za-z0-9]+") -> _
     return _Spelled(len(value), anchor, tuple(found), is_long, tuple(ordered))
 
 
-_ESCAPES: tuple[Callable[[str], str], ...] = (
-    lambda char: "".join(f"%{octet:02X}" for octet in _octets(char)),
-    lambda char: "".join(f"={octet:02X}" for octet in _octets(char)),
-    lambda char: "".join(f"\\x{octet:02X}" for octet in _octets(char)),
-    lambda char: "".join(f"\\{octet:03o}" for octet in _octets(char)),
-    lambda char: "".join(f"\\u{unit:04X}" for unit in _units(char)),
-    lambda char: "".join(f"%u{unit:04X}" for unit in _units(char)),
-    lambda char: f"&#{ord(char)};",
-    lambda char: f"&#{ord(char):05};",
-    lambda char: f"&#x{ord(char):X};",
+_ESCAPES = (
+    *(
+        ("utf-8", ">B", form)
+        for form in ("%{:02X}", "%{:02x}", "={:02X}", "={:02x}", "\\x{:02X}", "\\x{:02x}", "\\{:03o}")
+    ),
+    *(("utf-16-be", ">H", form) for form in ("\\u{:04X}", "\\u{:04x}", "%u{:04X}", "%u{:04x}")),
+    *(("utf-32-be", ">I", form) for form in ("&#{};", "&#{:05};", "&#x{:X};", "&#x{:x};")),
 )
-"""Escapes of a character: of URLs (RFC 3986, section 2.1), quoted-printable (RFC 2045, section 6.7), Python, protobuf,
-JSON (RFC 8259, section 7), JavaScript and HTML."""
+"""Escapes of the units of a character: of URLs (RFC 3986, section 2.1), quoted-printable (RFC 2045, section 6.7),
+Python, protobuf, JSON (RFC 8259, section 7), JavaScript and HTML."""
 
 
-def _octets(char: str) -> bytes:
-    return char.encode("utf-8", "surrogatepass")
+def _escaped(value: str, charset: str, unit: str, form: str) -> str:
+    def escape(found: re.Match[str]) -> str:
+        units = iter_unpack(unit, found[0].encode(charset, "surrogatepass"))
+        return "".join(form.format(*one) for one in units)
 
-
-def _units(char: str) -> tuple[int, ...]:
-    data = char.encode("utf-16-be", "surrogatepass")
-    return unpack(f">{len(data) // 2}H", data)
-
-
-def _escaped(value: str, spell: Callable[[str], str], case: Callable[[str], str]) -> str:
-    return _SPECIAL.sub(lambda found: case(spell(found[0])), value)
+    return _SPECIAL.sub(escape, value)
 
 
 def _texts(value: str) -> Iterator[str]:
     """Yield `value` as programs write it: each of its encodings, and encodings of them."""
-    data = _octets(value)
+    data = value.encode("utf-8", "surrogatepass")
     in_html = [escape(value), escape(value, quote=False)]
     in_html.append(in_html[0].replace("&#x27;", "&#39;").replace("&quot;", "&#34;"))  # as Go does
     # Python, JavaScript and Go leave different characters as they are
     in_urls = [quote(value, safe, errors="surrogatepass") for safe in ("", "/", "!*'()", "$&+,:=@")]
     in_urls += [quote_plus(value, safe, errors="surrogatepass") for safe in ("", "*")]
     in_urls += [_PERCENT.sub(lambda found: found[0].lower(), one) for one in in_urls]
-    escaped = [_escaped(value, spell, case) for spell in _ESCAPES for case in (str, str.lower)]
+    escaped = [_escaped(value, charset, unit, form) for charset, unit, form in _ESCAPES]
     in_json = [json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]]
     in_json += [one.replace("/", "\\/") for one in in_json]  # as PHP does
     # of Python, SQL and CSV, and quoted-printable without its soft breaks

@@ -239,7 +239,7 @@ def _lacks_path(attempt: Attempt, error: GatepassError) -> bool:
     if not isinstance(error, UpstreamErrorReply) or not attempt.upstream.learns:
         return False
     key = _path_key(attempt)
-    is_blocked = attempt.upstream.state.learned.blocked_s(key, attempt.state.clock.now()) > 0
+    is_blocked = attempt.upstream.state.learned.is_blocked(key, attempt.state.clock.now())
     return not is_blocked and is_about_path(error)
 
 

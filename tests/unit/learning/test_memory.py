@@ -32,15 +32,6 @@ def test_rule_is_known_for_its_scope_only():
         assert known(memory, other) == []
 
 
-def test_knows_reports_rules_of_the_scope():
-    memory = Memory()
-    assert not memory.knows(O3)
-    memory.commit(key(), SYNTH, "", NOW_S)
-    assert memory.knows(O3)
-    memory.forget(key())
-    assert not memory.knows(O3)
-
-
 def test_a_rule_is_news_once():
     memory = Memory()
     assert memory.commit(key(), SYNTH, "", NOW_S)
@@ -75,13 +66,15 @@ def test_a_rule_that_has_expired_is_forgotten():
         vain(key(DROP))
 
 
-def test_failed_rule_is_blocked_for_a_minute():
+def test_failed_rule_is_blocked_and_listed_for_a_minute():
     memory = Memory()
     memory.refute(key(), SYNTH, "no", NOW_S)
-    assert memory.blocked_s(key(), NOW_S + REFUTED_S - 0.5) == 0.5
-    assert not memory.blocked_s(key(DROP), NOW_S)
-    assert not memory.blocked_s(key(), NOW_S + REFUTED_S)
-    assert not memory.blocked_s(key(), NOW_S)
+    shown = LearnedRuleRecord(O3, SYNTH, "failed", "no", WALL_S, WALL_S + REFUTED_S)
+    assert memory.records(NOW_S, WALL_S) == [shown]
+    assert not memory.is_blocked(key(DROP), NOW_S)
+    for after_s, blocked in ((0.0, True), (REFUTED_S - 0.5, True), (REFUTED_S, False)):
+        assert memory.is_blocked(key(), NOW_S + after_s) is blocked
+        assert bool(memory.records(NOW_S + after_s, WALL_S + after_s)) is blocked
 
 
 def drop(at: int) -> LearnedRule:
@@ -132,20 +125,10 @@ def test_everything_else_is_bounded_too():
     memory = Memory(limit_of_others=3)
     for at in range(10):
         memory.refute(key(drop(at)), drop(at), "", NOW_S)
-    assert [memory.blocked_s(key(drop(at)), NOW_S) for at in (6, 7, 8, 9)] == [0.0, REFUTED_S, REFUTED_S, REFUTED_S]
+    assert [memory.is_blocked(key(drop(at)), NOW_S) for at in (6, 7, 8, 9)] == [False, True, True, True]
     assert [(one.rule, one.state) for one in memory.records(NOW_S, WALL_S)] == [
         (drop(at), "failed") for at in (7, 8, 9)
     ]
-
-
-def test_failed_rule_is_listed_until_it_may_be_tried_again():
-    memory = Memory()
-    memory.refute(key(), SYNTH, "no", NOW_S)
-    shown = LearnedRuleRecord(O3, SYNTH, "failed", "no", WALL_S, WALL_S + REFUTED_S)
-    assert memory.records(NOW_S, WALL_S) == [shown]
-    assert memory.blocked_s(key(), NOW_S + 20.0) == REFUTED_S - 20.0
-    assert memory.records(NOW_S + REFUTED_S, WALL_S + REFUTED_S) == []
-    assert memory.blocked_s(key(), NOW_S + REFUTED_S) == 0.0
 
 
 def test_a_long_quotation_is_kept_by_no_request():
