@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gatepass.dialects.error_body import read_error_body
+from gatepass.learning.learned_rule import LearnedRule, LearningPolicy
+from gatepass.learning.matchers import next_rules, relevant_rules
+from gatepass.learning.rejection import UpstreamRejection
 from gatepass.types import Call, UpstreamErrorBody
 from tests.rows import CHAT, EMBEDDINGS
 from tests.unit.normalize.calls import a_call
@@ -45,6 +48,17 @@ class Case:
         error_body = read_error_body(self.body, refused=True)
         assert error_body is not None
         return error_body
+
+    @property
+    def rejection(self) -> UpstreamRejection:
+        found = UpstreamRejection.of(self.call.operation.members, self.status, self.error_body, self.call.body)
+        assert found is not None
+        return found
+
+    def rules(self, policy: LearningPolicy | None = None) -> tuple[LearnedRule, ...]:
+        """The rules that the rejection suggests, if `policy` allows them."""
+        policy, relevant = policy or LearningPolicy(frozenset(self.also)), relevant_rules(self.rejection, self.call)
+        return next_rules(self.rejection, relevant, policy, lambda rule: False)
 
     @property
     def expected(self) -> dict[str, Any]:

@@ -7,12 +7,10 @@ import pytest
 
 from gatepass.config.model import Config
 from gatepass.config.yaml_file import parse_yaml
-from gatepass.learning.learned_rule import LearnedRule, LearnedRuleRecord, LearningPolicy, RuleScope, as_config
-from gatepass.learning.matchers import next_rules, relevant_rules
-from gatepass.learning.rejection import UpstreamRejection
+from gatepass.learning.learned_rule import LearnedRule, LearnedRuleRecord, RuleScope, as_config
 from gatepass.normalize.rules import DeclaredModels, apply_changes, normalize
 from gatepass.proxy.routing import RouteTable
-from tests.unit.learning.rejections import ROWS, Case
+from tests.unit.learning.rejections import ROWS
 from tests.unit.learning.test_learned_rule import RULES_OF_TABLE
 from tests.unit.normalize.calls import TARGET
 
@@ -94,20 +92,12 @@ def test_evidence_cannot_leave_its_comment():
     assert max(map(len, text.splitlines())) < 120
 
 
-def rules_of(case: Case) -> tuple[Any, ...]:
-    rejected = UpstreamRejection.of(case.call.operation.members, case.status, case.error_body, case.call.body)
-    assert rejected is not None
-    return next_rules(
-        rejected, relevant_rules(rejected, case.call), LearningPolicy(frozenset(case.also)), lambda _: False
-    )
-
-
-PINNED = [case for case in ROWS if rules_of(case)[0].ttl_s and rules_of(case)[0].action != "set"]
+PINNED = [case for case in ROWS if case.rules()[0].ttl_s and case.rules()[0].action != "set"]
 
 
 @pytest.mark.parametrize("case", PINNED, ids=lambda case: case.name)
 def test_a_pin_does_what_its_rule_does(case):
-    learned_rules = rules_of(case)
+    learned_rules = case.rules()
     pinned = read(yaml(learned(*learned_rules, model="m")))
     rules = DeclaredModels(pinned).rules(case.call.operation.name, "m")
     by_rule, _ = apply_changes(case.call, [learned_rule.change() for learned_rule in learned_rules])
@@ -118,7 +108,7 @@ def test_a_pin_does_what_its_rule_does(case):
 
 @pytest.mark.parametrize("name", ["audio", "function_call", "tool_calls"])
 def test_members_dropped_only_if_empty_are_pinned_as_replayed(name):
-    learned_rule = RULES_OF_TABLE[3].__class__("drop", f"messages[].{name}")
+    learned_rule = LearnedRule("drop", f"messages[].{name}")
     rules = read(yaml(learned(learned_rule))).models["o3-mini"].rules
     assert rules is not None
     assert (rules.drop, rules.replayed) == ([], "drop_but_reasoning")
@@ -142,8 +132,8 @@ def test_pinned_entry_copies_the_settings_of_its_glob():
         "rules": {"drop": ["top_p"], "rename": {"a": "b"}, "merge_roles": True},
     }
     learned_rules = (
-        RULES_OF_TABLE[3].__class__("drop", "seed"),
-        RULES_OF_TABLE[3].__class__("drop", "top_p"),
+        LearnedRule("drop", "seed"),
+        LearnedRule("drop", "top_p"),
         RULES_OF_TABLE[2],
     )
     pin = read(yaml(learned(*learned_rules), config(**{"*": glob, "other": {"upstream": "chat"}}))).models["o3-mini"]
@@ -170,7 +160,7 @@ def test_rule_of_one_of_several_targets_is_shown_as_a_comment():
 def test_pinned_entry_has_the_operations_upstream_and_nothing_else():
     route = {"upstream": "chat", "timeouts": {"idle_s": 3.0}, "rules": {"drop": ["user"], "set": {"x": "mine"}}}
     known = Config.model_validate({**UPSTREAMS, "operations": {"chat": route}})
-    text = yaml(learned(RULES_OF_TABLE[3].__class__("drop", "seed")), known)
+    text = yaml(learned(LearnedRule("drop", "seed")), known)
     pin = read(text).models["o3-mini"]
     assert pin.model_dump(mode="json", exclude_unset=True) == {"upstream": "chat", "rules": {"drop": ["seed"]}}
     assert "mine" not in text
@@ -179,7 +169,7 @@ def test_pinned_entry_has_the_operations_upstream_and_nothing_else():
 def test_a_pin_shows_no_value_that_an_operator_sets():
     rules = {"drop": ["user"], "set": {"x": "mine"}}
     glob = {"upstream": "chat", "timeouts": {"idle_s": 3.0}, "rules": rules}
-    text = yaml(learned(RULES_OF_TABLE[3].__class__("drop", "seed")), config(**{"o3-*": glob}))
+    text = yaml(learned(LearnedRule("drop", "seed")), config(**{"o3-*": glob}))
     assert read(text).models["o3-mini"].model_dump(mode="json", exclude_unset=True) == {
         "upstream": "chat",
         "timeouts": {"idle_s": 3.0},

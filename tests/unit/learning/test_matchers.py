@@ -24,98 +24,55 @@ from tests.unit.learning.rejections import (
     openai,
     unsupported,
 )
-
-
-def rejection(case: Case) -> UpstreamRejection | None:
-    return UpstreamRejection.of(case.call.operation.members, case.status, case.error_body, case.call.body)
-
-
-def rules(case: Case, policy: LearningPolicy | None = None) -> tuple[LearnedRule, ...]:
-    rejected = rejection(case)
-    if rejected is None:
-        return ()
-    return next_rules(
-        rejected,
-        relevant_rules(rejected, case.call),
-        policy or LearningPolicy(frozenset(case.also)),
-        lambda rule: False,
-    )
+from tests.unit.learning.test_matchers_advice import advised
 
 
 @pytest.mark.parametrize("case", ROWS, ids=lambda case: case.name)
-def test_a_rejection_causes_its_rule(case):
-    found = rules(case)
+def test_a_rejection_causes_its_rule_once_and_only_with_permission(case):
+    found = case.rules()
     changed, _ = apply_changes(case.call, [rule.change() for rule in found])
     assert json.loads(changed.body) == case.expected
-    assert changed.adapted == case.adapted
-    assert changed.max_inputs == case.max_inputs
+    assert (changed.adapted, changed.max_inputs) == (case.adapted, case.max_inputs)
     assert tuple(rule.entry for rule in found) == case.adapted
-
-
-@pytest.mark.parametrize("case", ROWS, ids=lambda case: case.name)
-def test_a_changed_request_does_not_learn_the_same_again(case):
-    changed, _ = apply_changes(case.call, [rule.change() for rule in rules(case)])
-    rejected = rejection(case)
-    assert rejected is not None
-    again = next_rules(
-        rejected,
-        relevant_rules(rejected, changed),
-        LearningPolicy(frozenset(case.also)),
-        lambda rule: rule.entry not in case.adapted,
-    )
-    assert again == ()
-
-
-@pytest.mark.parametrize("case", [case for case in ROWS if case.also], ids=lambda case: case.name)
-def test_unsafe_changes_are_not_learned_without_permission(case):
-    assert rules(case, LearningPolicy()) == ()
-
-
-@pytest.mark.parametrize(
-    "case", [case for case in STREAM_ROWS if "stream=" in case.adapted[0]], ids=lambda case: case.name
-)
-def test_no_stream_rule_is_learned_if_the_operator_set_stream(case):
-    assert "stream=" not in "".join(rule.entry for rule in rules(case, LearningPolicy(may_stream=False)))
+    relevant, policy = relevant_rules(case.rejection, changed), LearningPolicy(frozenset(case.also))
+    assert next_rules(case.rejection, relevant, policy, lambda rule: rule.entry not in case.adapted) == ()
+    assert not case.also or case.rules(LearningPolicy()) == ()
+    assert "stream=" not in "".join(rule.entry for rule in case.rules(LearningPolicy(may_stream=False)))
+    assert advised(case, also=case.also) == ""
 
 
 def test_a_rule_holds_as_long_as_its_kind_does():
-    stream = {case.name: rules(case)[0] for case in STREAM_ROWS}
+    stream = {case.name: case.rules()[0] for case in STREAM_ROWS}
     assert stream["5 OpenAI"].ttl_s == HOUR_S
     for name in ("6 OpenAI", "6 OpenRouter nests it", "6 quoted without JSON"):
         assert stream[name].ttl_s == QUARTER_S
-    batches = {case.name: rules(case)[0].ttl_s for case in EMBEDDING_ROWS if "split" in case.adapted[0]}
+    batches = {case.name: case.rules()[0].ttl_s for case in EMBEDDING_ROWS if "split" in case.adapted[0]}
     assert batches.pop("18 OpenAI's tokens") == 0.0
     assert set(batches.values()) == {DAY_S}
-    assert [rules(case)[0].ttl_s for case in CHOICE_ROWS if case.name == "43"] == [0.0]
+    assert [case.rules()[0].ttl_s for case in CHOICE_ROWS if case.name == "43"] == [0.0]
 
 
 def test_next_suggested_rule_is_used_if_the_first_is_excluded():
     (case,) = [case for case in STREAM_ROWS if case.name == "9 DashScope's thinking"]
-    rejected = rejection(case)
-    assert rejected is not None
-    (second,) = next_rules(
-        rejected, relevant_rules(rejected, case.call), LearningPolicy(), lambda rule: rule.action == "stream"
-    )
+    relevant = relevant_rules(case.rejection, case.call)
+    (second,) = next_rules(case.rejection, relevant, LearningPolicy(), lambda rule: rule.action == "stream")
     assert second.entry == "set=enable_thinking>false"
 
 
 def test_a_stream_that_needs_a_verified_account_has_one_reading_only():
-    rejected = rejection(never("", openai(VERIFY, "stream", "unsupported_value")))
-    assert rejected is not None
+    rejected = never("", openai(VERIFY, "stream", "unsupported_value")).rejection
     assert next([rule.ttl_s for rule in step] for step in suggested_rules(rejected)) == [QUARTER_S]
     assert all(rule.action != "stream" for step in list(suggested_rules(rejected))[1:] for rule in step)
 
 
 def test_dimensions_are_dropped_from_embeddings_only():
     case = Case("", openai(unsupported("dimensions"), "dimensions", "unsupported_parameter"), {"dimensions": 5}, {}, ())
-    assert rules(case) == ()
+    assert case.rules() == ()
 
 
 def test_names_beyond_a_handful_are_not_listened_to():
     names = ", ".join(f"n{at}" for at in range(40))
-    rejected = rejection(never("", openai(f"Unsupported parameter(s): {names}")))
-    assert rejected is not None
-    (step,) = suggested_rules(rejected)
+    (step,) = suggested_rules(never("", openai(f"Unsupported parameter(s): {names}")).rejection)
     assert len(step) == 8
 
 
@@ -131,9 +88,7 @@ def test_names_beyond_a_handful_are_not_listened_to():
     ],
 )
 def test_a_rejection_of_what_a_rule_made_contradicts_it(text, rule, is_contradicted):
-    rejected = rejection(never("", openai(text), request=EVERYTHING))
-    assert rejected is not None
-    assert contradicts(rejected, rule) is is_contradicted
+    assert contradicts(never("", openai(text), request=EVERYTHING).rejection, rule) is is_contradicted
 
 
 BATCH = "batch size is invalid, it should not be larger than 10.: input.contents"

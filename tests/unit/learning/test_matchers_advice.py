@@ -5,17 +5,14 @@ from ruamel.yaml import YAML
 
 from gatepass.learning.learned_rule import LearningPolicy
 from gatepass.learning.matchers import REASONING_ADVICE, LearningSettings, advice, relevant_rules
-from gatepass.learning.rejection import UpstreamRejection
 from gatepass.learning.session import Mode
-from tests.unit.learning.rejections import CHOICE, PICTURE, ROWS, STREAM, Case, chat, never, openai, unsupported
+from tests.unit.learning.rejections import CHOICE, PICTURE, STREAM, Case, chat, never, openai, unsupported
 
 
 def advised(case: Case, *, learn: Mode = "on", also: tuple[str, ...] = (), stream: str = "auto") -> str:
-    rejection = UpstreamRejection.of(case.call.operation.members, case.status, case.error_body, case.call.body)
-    assert rejection is not None
     policy = LearningPolicy(frozenset(also), may_stream=stream == "auto")
     settings = LearningSettings("chat", policy, learn, stream)
-    return advice(rejection, case.call, settings, relevant_rules(rejection, case.call))
+    return advice(case.rejection, case.call, settings, relevant_rules(case.rejection, case.call))
 
 
 NO_STREAM = never("", openai(STREAM, "stream", "unsupported_value"))
@@ -83,8 +80,3 @@ def test_advice_does_not_offer_protected_members():
 def test_pictures_that_a_model_cannot_read_are_shown():
     case = never("", openai("messages[0]: invalid type: sequence, expected a string"), request=chat(PICTURE))
     assert advised(case) == "This model accepts text only, and the request contains images."
-
-
-@pytest.mark.parametrize("case", ROWS, ids=lambda case: case.name)
-def test_no_advice_for_a_rule_that_is_learned(case):
-    assert advised(case, also=case.also) == ""

@@ -1,22 +1,19 @@
-"""Rejections that name a member, and messages that only quote one."""
+"""Rejections of members and of streams, and messages that only quote one."""
 
 import pytest
 
 from gatepass.learning.learned_rule import HOUR_S, LearnedRule, LearningPolicy
-from gatepass.learning.matchers import next_rules, relevant_rules
-from gatepass.learning.rejection import UpstreamRejection
-from tests.unit.learning.rejections import Case, openai, pydantic, unsupported
+from gatepass.learning.matchers import suggested_rules
+from gatepass.normalize.rules import would_change
+from tests.unit.learning.rejections import STREAMS, TOOLS, Case, openai, pydantic, unsupported
 
 WARM = {"temperature": 0.2, "seed": 1, "top_p": 0.3, "stream": True}
 USERS = unsupported("temperature")
 VALUES = "Unsupported value: 'minimal' is not supported with the 'gpt-5-codex' model. Supported values are: {}."
 
 
-def rules(body, request, status=400):
-    case = Case("", body, request, {}, (), status)
-    rejection = UpstreamRejection.of(case.call.operation.members, status, case.error_body, case.call.body)
-    assert rejection is not None
-    return next_rules(rejection, relevant_rules(rejection, case.call), LearningPolicy(), lambda rule: False)
+def rules(body, request=STREAMS):
+    return Case("", body, request, {}, ()).rules()
 
 
 @pytest.mark.parametrize(
@@ -42,11 +39,22 @@ def rules(body, request, status=400):
         openai("No role 'seed: Extra inputs are not permitted' here."),
         pydantic(["messages", 0, "role"], kind="literal_error", msg=f"Input should be 'user', not {USERS}"),
         {"error": {"message": "Refused", "code": 400, "metadata": {"raw": f"The role '{USERS}' is odd."}}},
+        openai("Invalid value: 'this does not support streaming'.", "messages[0].role", "invalid_value"),
+        openai("Invalid value: 'this does not support streaming'. Supported values are: 'user'."),
+        openai("Invalid value: 'x'. Supported values are: false."),
+        openai("This model does not support streaming.", "messages[0].role"),
+        openai("This model does not support streaming.", None, "invalid_value"),
+        openai("No role 'Streaming is not supported' here."),
+        openai("No role 'x must be verified to stream' here."),
+        openai("No role 'x\nThis model does not support streaming.' here."),
+        openai("No role 'this only supports streaming' here."),
+        openai("'x enable_thinking must be set to false"),
     ],
     ids=str,
 )
 def test_a_quotation_causes_no_rule(body):
-    assert rules(body, WARM) == ()
+    for request in (WARM, STREAMS, {"enable_thinking": True}):
+        assert rules(body, request) == ()
 
 
 @pytest.mark.parametrize(
@@ -178,3 +186,24 @@ def test_a_member_in_a_list_is_dropped_if_learn_also_names_it(path):
     drop = LearnedRule("drop", path)
     assert not LearningPolicy().allows(drop, frozenset())
     assert LearningPolicy(frozenset((path,))).allows(drop, frozenset())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "This model does not support streaming with tools.",
+        "Streaming is not supported when tools are used.",
+        "Unsupported value: 'stream' does not support true with this combination of parameters.",
+    ],
+)
+def test_rejected_combination_is_not_a_rejection_of_streams(text):
+    assert rules(openai(text), STREAMS | TOOLS) == (LearnedRule("stream", "synth", ttl_s=0.0),)
+
+
+def test_thinking_is_turned_off_only_without_a_stream():
+    words = "parameter.enable_thinking must be set to false for non-streaming calls"
+    whole = Case("", openai(words, code="invalid_parameter_error"), {"enable_thinking": True}, {}, ())
+    stream = Case("", openai(words), {"enable_thinking": True, "stream": True}, {}, ())
+    (rule,) = (one for step in suggested_rules(whole.rejection) for one in step if one.action == "set")
+    assert would_change(rule.change(), whole.call)
+    assert not would_change(rule.change(), stream.call)

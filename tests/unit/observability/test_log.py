@@ -6,6 +6,7 @@ import os
 import select
 import threading
 import time
+from contextlib import closing
 from itertools import product
 
 import pytest
@@ -72,24 +73,21 @@ def test_no_line_controls_a_terminal(logged, style, odd):
         assert json.loads(line)["path"] == f"/{odd}"
 
 
-def test_text_form_quotes_what_could_fake_a_field(logged):
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ({"model": "a status=200\nfake", "n": 1, "up": ["a", "b"]}, r'model="a status=200\nfake" n=1 up=a,b'),
+        ({"up": {"a status=200\nfake": {"b c": 1}}}, r'up."a status=200\nfake"."b c"=1'),
+        (
+            {"id": "a", "usage": Usage(prompt_tokens=3, total_tokens=3), "up": {"one": "c", "none": None}},
+            "id=a usage.prompt_tokens=3 usage.total_tokens=3 up.one=c",
+        ),
+    ],
+)
+def test_text_form_names_what_a_field_holds_and_quotes_what_could_fake_one(logged, fields, shown):
     buffer = logged(style="text")
-    fields = {"model": "a status=200\nfake", "n": 1, "up": ["a", "b"]}
     emit(logging.getLogger("gatepass.access"), logging.INFO, "request", fields)
-    assert buffer.getvalue().endswith('request model="a status=200\\nfake" n=1 up=a,b\n')
-
-
-def test_text_form_quotes_a_name_that_could_fake_a_field(logged):
-    buffer = logged(style="text")
-    emit(logging.getLogger("gatepass.access"), logging.INFO, "request", {"up": {"a status=200\nfake": {"b c": 1}}})
-    assert buffer.getvalue().endswith('request up."a status=200\\nfake"."b c"=1\n')
-
-
-def test_text_form_names_what_a_field_holds(logged):
-    buffer = logged(style="text")
-    fields = {"id": "a", "usage": Usage(prompt_tokens=3, total_tokens=3), "up": {"one": "c", "none": None}}
-    emit(logging.getLogger("gatepass.access"), logging.INFO, "request", fields)
-    assert buffer.getvalue().endswith("request id=a usage.prompt_tokens=3 usage.total_tokens=3 up.one=c\n")
+    assert buffer.getvalue().endswith(f"request {shown}\n")
 
 
 @pytest.mark.parametrize("fields", [{"id": "a"}, {}, {"id": "\ud83d"}], ids=["fields", "none", "half a surrogate pair"])
@@ -137,6 +135,9 @@ def test_libraries_speak_from_warning_up_whatever_our_level(logged):
     logging.getLogger("httpcore2.http11").debug("send_request_headers authorization: Bearer x")
     logging.getLogger("gatepass.y").debug("ours")
     assert json.loads(buffer.getvalue())["event"] == "ours"
+    buffer = logged(level="warning")
+    emit(logging.getLogger("gatepass.access"), logging.INFO, "request", {"id": "a"})
+    assert buffer.getvalue() == ""
 
 
 @pytest.mark.parametrize("where", ["gatepass.access", None])
@@ -162,12 +163,6 @@ def test_unwritable_log_fails_no_request(logged, capsys):
     buffer.close()
     emit(logging.getLogger("gatepass.access"), logging.INFO, "request", {"id": "a"})
     assert "request" in capsys.readouterr().err
-
-
-def test_an_event_below_the_level_is_no_line(logged):
-    buffer = logged(level="warning")
-    emit(logging.getLogger("gatepass.access"), logging.INFO, "request", {"id": "a"})
-    assert buffer.getvalue() == ""
 
 
 LOGGED: list[Fields] = [
@@ -261,9 +256,8 @@ class Pipe:
 
 @pytest.fixture
 def pipe():
-    made = Pipe()
-    yield made
-    made.close()
+    with closing(Pipe()) as made:
+        yield made
 
 
 def names(lines):
@@ -350,17 +344,14 @@ def test_lines_that_cannot_be_written_are_counted_and_fail_no_request(pipe):
     assert pipe.writer.dropped == 3
 
 
-def test_a_second_configuration_keeps_the_thread_and_the_order(logged):
-    made = Pipe()
+def test_a_second_configuration_keeps_the_thread_and_the_order(logged, pipe):
     for number in range(10):
-        logged(stream=made.stream)
+        logged(stream=pipe.stream)
         emit(logging.getLogger("gatepass.access"), logging.INFO, "request", {"id": str(number)})
     (sink,) = logging.root.handlers
     assert isinstance(sink, LogHandler)
-    assert sink.writer is not None
-    made.writer = sink.writer
-    assert names(made.read()) == [*map(str, range(10))]
-    made.close()
+    pipe.writer = sink.writer
+    assert names(pipe.read()) == [*map(str, range(10))]
 
 
 def test_an_event_that_cannot_be_encoded_fails_no_request_and_is_reported(capsys):

@@ -3,7 +3,7 @@ import math
 from prometheus_client.parser import text_string_to_metric_families
 
 from gatepass.observability.metrics import Labels, Metrics, Sample, exposition_of
-from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord
+from tests.unit.observability.test_metrics import ok
 
 KEY = ("alice", "gpt", "azure", "chat")
 
@@ -20,15 +20,8 @@ def one_worker(requests: int, life_left_s: float, *, usable: bool = True, age_s:
     metrics = Metrics()
     metrics.attach(lambda: Sample(values, [KEY]), lambda model: model)
     for _ in range(requests):
-        end(metrics, *KEY)
+        ok(metrics, *KEY)
     return metrics.part()
-
-
-def end(metrics: Metrics, *key: str) -> None:
-    caller, model, upstream, operation = key
-    access = AccessRecord("id", "POST", "/", operation, caller, model=model, outcome="ok", status=200)
-    attempt = AttemptRecord("id", operation, model, upstream)
-    metrics.request_ended(RequestRecord(access, attempt, 0.0, 0.0, 0.2, None, None), None)
 
 
 def shown(exposition: bytes) -> list[str]:
@@ -48,8 +41,8 @@ def test_counters_histograms_and_gauges_are_added_up():
     lines = shown(exposition_of([one_worker(2, 10.0), one_worker(3, 20.0)]))
     assert f'gatepass_requests_total{{{RESULT},upstream="azure"}} 5.0' in lines
     shared = f'{LABELS},upstream="azure"'
-    assert f'gatepass_request_duration_seconds_bucket{{le="0.32",{shared}}} 5.0' in lines
-    assert f'gatepass_request_duration_seconds_bucket{{le="0.16",{shared}}} 0.0' in lines
+    assert f'gatepass_request_duration_seconds_bucket{{le="1.28",{shared}}} 5.0' in lines
+    assert f'gatepass_request_duration_seconds_bucket{{le="0.64",{shared}}} 0.0' in lines
     assert f"gatepass_request_duration_seconds_count{{{shared}}} 5.0" in lines
     assert f'gatepass_requests_in_flight{{{LABELS},upstream="azure"}} 2.0' in lines
     assert "gatepass_requests_in_flight_limit 200.0" in lines
@@ -76,8 +69,8 @@ def test_merged_metrics_show_the_largest_descriptor_count_and_the_sum_of_memory(
 
 def test_a_series_of_one_worker_is_kept():
     both = [Metrics(), Metrics()]
-    end(both[0], "alice", "", "azure", "chat")
-    end(both[1], "bob", "", "azure", "chat")
+    ok(both[0], "alice", "", "azure", "chat")
+    ok(both[1], "bob", "", "azure", "chat")
     text = exposition_of([one.part() for one in both])
     for caller in ("alice", "bob"):
         assert f'gatepass_attempts_total{{caller="{caller}"' not in text.decode()  # no request was sent
@@ -91,7 +84,7 @@ def test_a_parser_of_prometheus_reads_labels_with_separators_and_all_values():
         "gatepass_token_expires_in_seconds": {("key",): math.inf, ("corp",): 1.5e-7, ("old",): 123456789012.0}
     }
     metrics.attach(lambda: Sample(values), lambda model: model)
-    end(metrics, caller, "", "azure", "chat")
+    ok(metrics, caller, "", "azure", "chat")
     text = exposition_of([metrics.part()] * 2).decode()
     read = {one.name: one for one in text_string_to_metric_families(text)}
     labels = {"caller": caller, "model": "none", "upstream": "azure", "operation": "chat"}
@@ -101,5 +94,5 @@ def test_a_parser_of_prometheus_reads_labels_with_separators_and_all_values():
     assert lives == {"key": math.inf, "corp": 1.5e-7, "old": 123456789012.0}
     buckets = read["gatepass_request_duration_seconds"].samples
     assert {sample.name.rpartition("_")[2] for sample in buckets} == {"bucket", "count", "sum"}
-    assert [sample.value for sample in buckets if sample.labels.get("le") in ("0.16", "0.32", "+Inf")] == [0, 2, 2]
+    assert [sample.value for sample in buckets if sample.labels.get("le") in ("0.64", "1.28", "+Inf")] == [0, 2, 2]
     assert (read["gatepass_requests"].type, read["process_cpu_seconds"].type) == ("counter", "counter")
