@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -18,7 +19,7 @@ from gatepass.observability.capture import (
     merged_states,
 )
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observers, RequestRecord
-from gatepass.observability.redaction import AROUND_CHARS, Redactor
+from gatepass.observability.redaction import AROUND_CHARS, SLICE_CHARS, Redactor
 from gatepass.proxy.in_flight import MemoryBudget
 from tests.captured import texts
 from tests.unit.clock import DrivenClock
@@ -277,6 +278,19 @@ async def test_a_long_body_comes_in_bounded_pieces_that_are_the_body(process, un
     assert "".join(pieces) == body.decode("utf-8", "replace")
     assert len(pieces) > 3
     assert all(pieces)
+
+
+async def test_requests_are_served_between_two_slices_of_a_piece(process):
+    turns: list[None] = []
+
+    async def serve() -> None:
+        while True:
+            turns.append(await asyncio.sleep(0))
+
+    serving = asyncio.create_task(serve())
+    await CapturedBody(b"a b " * (PIECE_BYTES // 4)).piece(process.redactor)
+    serving.cancel()
+    assert len(turns) >= PIECE_BYTES // SLICE_CHARS
 
 
 async def test_no_place_between_two_pieces_shows_a_part_of_a_secret(process):
