@@ -241,7 +241,7 @@ LOG_EVERY_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerChannel:
-    """The worker's side of `supervisor.Channel`. `lifeline` shows that all stop, or that the supervisor ended.
+    """What a worker shares with its supervisor. `lifeline` shows that all stop, or that the supervisor ended.
 
     `last_reload_ns` is that of `inspection`, from before the worker read its configuration.
     """

@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
 
 from gatepass.cancel import Tasks, first_of
 from gatepass.server.listening import NEXT_STOP, SEATS, SHARED_MEMORY, ConnectionCounts
@@ -92,30 +91,6 @@ LIMITS = "limits"
 """The file with what was used of limits, in the supervisor's folder."""
 
 
-@dataclass(frozen=True, slots=True)
-class Channel:
-    """What a supervisor shares with its workers. `worker_lifeline` is the workers' end of `lifeline`.
-
-    The workers see the end of the supervisor when `lifeline` closes.
-    """
-
-    folder: Path
-    listening: socket.socket
-    lifeline: socket.socket
-    worker_lifeline: socket.socket
-    connection_counts: ConnectionCounts
-
-
-@contextmanager
-def channel(listening: socket.socket, shared_memory: str = SHARED_MEMORY) -> Iterator[Channel]:
-    """Create a channel, and remove its folder when the block ends; raise NoFolder."""
-    with own_folder(shared_memory) as folder:
-        (folder / STORE).mkdir(mode=0o700)
-        lifeline, worker_lifeline = socket.socketpair()
-        with lifeline, worker_lifeline:
-            yield Channel(folder, listening, lifeline, worker_lifeline, ConnectionCounts(folder / CONNECTIONS))
-
-
 CHECK_INTERVAL_S = 0.05
 SHORT_LIFE_S = 10.0
 """A worker that exits earlier is started again after a pause. The pause doubles after each failure."""
@@ -160,27 +135,6 @@ class Worker:
     process: asyncio.subprocess.Process
     ready_at: Path
     began_s: float
-
-    @classmethod
-    async def started(cls, number: int, seat: int, command: WorkerCommand, channel: Channel) -> Self:
-        fds = channel.listening.fileno(), channel.worker_lifeline.fileno()
-        options = WorkerOptions(number, seat, command.log_format, str(channel.folder), *fds, command.control)
-        # the worker inherits it: a SIGHUP before its handler is delivered then, and does not end the worker
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *command.arguments,
-                "--supervised",
-                json.dumps(asdict(options)),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=fds if command.control is None else (*fds, command.control),
-                process_group=0,  # Ctrl-C in a terminal must reach only the supervisor, which stops the workers
-            )
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-        LOG.info("worker_started", extra={"fields": {"worker": number, "pid": process.pid}})
-        began_s = asyncio.get_running_loop().time()
-        return cls(number, process, channel.folder / f"{worker_name(number)}.sock", began_s)
 
     @property
     def is_alive(self) -> bool:
@@ -247,12 +201,17 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         # `serve` blocked it at the start, when it would have ended the process
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-        with channel(self._listening) as self._channel:
-            self._tasks.spawn(self._announce_when_ready(), "announce")
-            try:
-                await asyncio.gather(*(self._run_slot(slot) for slot in range(self._count)))
-            finally:
-                await self._tasks.aclose()
+        with own_folder() as self._folder:
+            (self._folder / STORE).mkdir(mode=0o700)
+            self._connection_counts = ConnectionCounts(self._folder / CONNECTIONS)
+            # the workers see the end of the supervisor when its end of the pair closes
+            self._lifeline, self._worker_lifeline = socket.socketpair()
+            with self._lifeline, self._worker_lifeline:
+                self._tasks.spawn(self._announce_when_ready(), "announce")
+                try:
+                    await asyncio.gather(*(self._run_slot(slot) for slot in range(self._count)))
+                finally:
+                    await self._tasks.aclose()
         return self._code
 
     async def _announce_when_ready(self) -> None:
@@ -269,7 +228,7 @@ class Supervisor:
             return
         self._stopping.set()
         # all workers drain. systemd signals them too, and a second signal would end their streams
-        self._channel.lifeline.send(STOPPING)
+        self._lifeline.send(STOPPING)
         # else clients would wait in the socket's queue after the last worker closed it
         self._listening.close()
 
@@ -282,12 +241,12 @@ class Supervisor:
         seat, pause_s = min(slot, SEATS - 1), 0.0
         while not self._stopping.is_set():
             self._serial += 1
-            self._channel.connection_counts.clear(seat)
-            worker = self._workers[slot] = await Worker.started(self._serial, seat, self._command, self._channel)
+            self._connection_counts.clear(seat)
+            worker = self._workers[slot] = await self._started(self._serial, seat)
             await first_of(worker.process.wait(), self._stopping.wait())
             if self._stopping.is_set():
                 await worker.wait_or_kill(self._drain_s + KILL_GRACE_S)
-                self._channel.connection_counts.clear(seat)
+                self._connection_counts.clear(seat)
                 return
             if worker.process.returncode == self._command.unusable and not self._has_served:
                 # every other worker would fail in the same way, and has logged why
@@ -299,10 +258,30 @@ class Supervisor:
             LOG.error("worker_exited", extra={"fields": fields})
             # a killed worker leaves its socket, and each page would log that it does not answer
             worker.ready_at.unlink(missing_ok=True)
-            self._channel.connection_counts.clear(seat)
+            self._connection_counts.clear(seat)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._stopping.wait()
+
+    async def _started(self, number: int, seat: int) -> Worker:
+        command, fds = self._command, (self._listening.fileno(), self._worker_lifeline.fileno())
+        options = WorkerOptions(number, seat, command.log_format, str(self._folder), *fds, command.control)
+        # the worker inherits it: a SIGHUP before its handler is delivered then, and does not end the worker
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command.arguments,
+                "--supervised",
+                json.dumps(asdict(options)),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=fds if command.control is None else (*fds, command.control),
+                process_group=0,  # Ctrl-C in a terminal must reach only the supervisor, which stops the workers
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        LOG.info("worker_started", extra={"fields": {"worker": number, "pid": process.pid}})
+        began_s = asyncio.get_running_loop().time()
+        return Worker(number, process, self._folder / f"{worker_name(number)}.sock", began_s)
 
     def reload(self) -> None:
         LOG.info("workers_reloading", extra={"fields": {"workers": self._count}})
