@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gatepass.store.base import SYNC_S, StoreCache, StoreReading, StoreUnavailable
+from gatepass.store.base import SYNC_S, StoreCache, StoreReading
 from tests.unit.clock import DrivenClock
 from tests.unit.store.memory import MemoryStore
 
@@ -11,12 +11,9 @@ class Counted(MemoryStore):
     def __init__(self, clock):
         super().__init__(clock)
         self.requested: list[tuple[str, ...]] = []
-        self.down = False
 
     async def get(self, names):
         self.requested.append(tuple(names))
-        if self.down:
-            raise StoreUnavailable("gone")
         return await super().get(names)
 
 
@@ -111,10 +108,10 @@ async def test_a_follower_may_leave_while_others_are_called(clock, store, cache)
 async def test_cache_continues_after_the_store_recovers(clock, store, cache):
     reported = []
     cache.follow("value/one", lambda value, reading: reported.append(value))
-    store.down = True
+    store.faults = {"get": "gone"}
     await store.put("value/one", b"x", 60.0)
     await clock.advance(5.0)
     assert reported == []
-    store.down = False
+    store.faults = {}
     await clock.advance(SYNC_S)
     assert reported == [b"x"]

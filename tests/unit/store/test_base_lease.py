@@ -2,23 +2,11 @@ import asyncio
 
 import pytest
 
-from gatepass.store.base import Lease, StoreUnavailable
+from gatepass.store.base import Lease
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.store.memory import MemoryStore
 
-
-class Ailing(MemoryStore):
-    down = False
-
-    async def lease(self, name, owner, ttl_s):
-        if self.down:
-            raise StoreUnavailable("gone")
-        return await super().lease(name, owner, ttl_s)
-
-    async def release(self, name, owner):
-        if self.down:
-            raise StoreUnavailable("gone")
-        await super().release(name, owner)
+GONE = {"lease": "gone", "release": "gone"}
 
 
 @pytest.fixture
@@ -28,7 +16,7 @@ def clock():
 
 @pytest.fixture
 def store(clock):
-    return Ailing(clock)
+    return MemoryStore(clock)
 
 
 @pytest.fixture
@@ -59,17 +47,17 @@ async def test_it_is_renewed_no_longer_than_requested(clock, mine, theirs):
 
 async def test_short_store_outage_does_not_end_the_lease(clock, store, mine, theirs):
     async with mine.held():
-        store.down = True
+        store.faults = GONE
         await clock.advance(1.4)
-        store.down = False
+        store.faults = {}
         await clock.advance(10.0)
         assert not await theirs.take()
 
 
 async def test_returning_a_lease_to_an_unavailable_store_is_not_an_error(store, clock, mine, theirs):
     async with mine.held():
-        store.down = True
-    store.down = False
+        store.faults = GONE
+    store.faults = {}
     assert not await theirs.take()
     await clock.advance(2.0)
     assert await theirs.take()

@@ -33,7 +33,6 @@ class Ailing(MemoryStore):
     def __init__(self, clock):
         super().__init__(clock)
         self.ails: Exception | str | None = None
-        self.is_full = self.forbids_scripts = False
         self.asked = 0
 
     async def get(self, names):
@@ -43,16 +42,6 @@ class Ailing(MemoryStore):
         if self.ails == "hang":
             await asyncio.Event().wait()
         return await super().get(names)
-
-    async def put(self, name, value, ttl_s):
-        if self.is_full:
-            raise StoreUnavailable("full")
-        await super().put(name, value, ttl_s)
-
-    async def lease(self, name, owner, ttl_s):
-        if self.forbids_scripts:
-            raise StoreUnavailable("no permission to run eval")
-        return await super().lease(name, owner, ttl_s)
 
     async def aclose(self):
         await self.get([])
@@ -93,7 +82,7 @@ async def unavailable(work) -> str:
 
 
 async def test_a_store_that_refuses_leases_is_down_until_it_grants_one(guarded, ailing, clock):
-    ailing.forbids_scripts = True
+    ailing.faults = {"lease": "no permission to run eval"}
     with pytest.raises(StoreUnavailable):
         await guarded.lease("turn", "me", 5.0)
     await clock.advance(REST_S)
@@ -101,7 +90,7 @@ async def test_a_store_that_refuses_leases_is_down_until_it_grants_one(guarded, 
     assert guarded.health.shown(clock.now())["state"] == StoreState.DOWN
     assert guarded.health.reason == "no permission to run eval"
     await guarded.put("token", b"1", 5.0)  # what works stays in use
-    ailing.forbids_scripts = False
+    ailing.faults = {}
     await guarded.check()
     assert (guarded.health.state, guarded.health.reason) == (StoreState.UP, None)
 
@@ -268,7 +257,7 @@ async def test_a_store_that_lost_its_data_is_reported_by_each_process_once(fleet
 async def test_a_full_store_stays_down_although_it_can_be_read(fleet, caplog):
     process = fleet.process(SHORT)
     await settle()
-    fleet.store.is_full = True
+    fleet.store.faults = {"put": "full"}
     await fleet.clock.advance(CHECK_S)
     read = process.health.operations["get", "ok"]
     for _ in range(20):
@@ -278,7 +267,7 @@ async def test_a_full_store_stays_down_although_it_can_be_read(fleet, caplog):
         assert (process.health.state, process.health.reason) == (StoreState.DOWN, "full")
     assert process.health.operations["get", "ok"] > read + 5
     assert len(reported(caplog, "store_unavailable")) == 1
-    fleet.store.is_full = False
+    fleet.store.faults = {}
     await fleet.clock.advance(CHECK_S)
     assert process.health.state is StoreState.UP
 
@@ -327,9 +316,9 @@ async def test_a_process_with_another_key_uses_nothing_of_the_store_from_its_fir
     assert "another key" in await unavailable(wrong.get(["refresh-token/one"]))
     assert await right.lease("refresh-turn/one", "them", 60.0)
     assert wrong.health.operations["lease", "skipped"] == 1
-    fleet.store.is_full = True
+    fleet.store.faults = {"put": "full"}
     await unavailable(wrong.check())
-    fleet.store.is_full = False
+    fleet.store.faults = {}
     await fleet.clock.advance(REST_S)
     assert wrong.health.state is StoreState.DOWN
     assert "another key" in await unavailable(wrong.get(["refresh-token/one"]))
