@@ -1,5 +1,5 @@
 import pytest
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from gatepass.config.credential.kinds import (
     KINDS,
@@ -14,7 +14,6 @@ from gatepass.config.credential.kinds import (
 from gatepass.config.network import BEARER_PLACEMENT, TokenPlacement
 from gatepass.config.references import Reference
 from gatepass.types import Secret
-from tests.unit.config.credential.refused import refused
 
 CREDENTIAL = TypeAdapter(AnyCredential)
 CLIENT = {"client_id": "i", "client_secret": "a-long-secret"}
@@ -52,8 +51,6 @@ def test_every_credential_type_has_a_location():
 
 
 KEY = Reference.to_variable("KEY", "top-secret-value")
-NOWHERE = "has no effect here: gatepass opens no connection for this type (a program takes its proxy from env)"
-HEADER = "expects the name of a header: letters, digits, hyphens and underscores"
 
 
 def api_key(**more: object) -> ApiKeyCredential:
@@ -78,48 +75,8 @@ def test_other_local_tokens_are_bearers():
     assert FileCredential(type="file", path="/t").placement == BEARER_PLACEMENT
 
 
-@pytest.mark.parametrize(
-    ("block", "expected"),
-    [
-        (
-            {"type": "api_key", "key": "k", "header": "X-K", "token_placement": {"query": "t"}},
-            {"": "token_placement already sets the place of the key: remove header and query"},
-        ),
-        ({"type": "api_key", "key": "k", "header": "a b"}, {"header": HEADER}),
-        ({"type": "api_key", "key": "k", "query": "a b"}, {"query": None}),
-        ({"type": "api_key"}, {"key": "is missing"}),
-        ({"type": "exec", "command": []}, {"command": "is empty: at least one is needed"}),
-        (
-            {"type": "exec", "command": "get-token"},
-            {"command": "expects a list, not a text"},
-        ),
-        ({"type": "exec", "command": ["sleep", 5]}, {"command[1]": "expects a text: put quotes around it"}),
-        (
-            {"type": "exec", "command": ["x"], "env": {"A-B": "x"}},
-            {"env.A-B": "expects the name of an environment variable: letters, digits and underscores, no digit first"},
-        ),
-        ({"type": "exec", "command": ["x"], "network": {"proxy": "http://p:1"}}, {"network": NOWHERE}),
-        ({"type": "file", "path": "x", "reply": {"header": "X"}}, {"reply.header": None}),
-        ({"type": "file", "path": ""}, {"path": "is empty"}),
-        (
-            {"type": "env", "variable": "NAME"},
-            {"variable": "expects the name of an environment variable that is set and not empty"},
-        ),
-    ],
-)
-def test_invalid_settings_are_refused_at_their_path(block, expected):
-    found = refused(**block)
-    assert set(found) == set(expected)
-    assert [found[name] for name, text in expected.items() if text] == [text for text in expected.values() if text]
-
-
 def test_an_empty_network_block_is_accepted():
     assert FileCredential.model_validate({"type": "file", "path": "/t", "network": {"proxy": None}}).path == "/t"
-
-
-def test_a_reserved_header_is_refused():
-    with pytest.raises(ValidationError, match="belongs to one connection"):
-        api_key(header="Host")
 
 
 def test_arguments_are_shown_and_those_by_reference_hidden():

@@ -56,56 +56,6 @@ def test_whole_blocks_are_accepted(loaded, credential):
     assert loaded(credential).credentials["c"].type == credential["type"]
 
 
-PROOFS = "expects exactly one of client_secret, certificate_file, federated_token_file, managed_identity"
-
-
-@pytest.mark.parametrize(
-    ("credential", "fault"),
-    [
-        (ENTRA, PROOFS),
-        ({**ENTRA, "client_secret": "x", "certificate_file": "y"}, PROOFS),
-        ({**ENTRA, "client_secret": "x", "managed_identity": True}, PROOFS),
-        ({"type": "entra", "client_secret": "x"}, "client_secret requires tenant_id and client_id"),
-        ({**ENTRA, "managed_identity": True}, "managed_identity has a tenant of its own: remove tenant_id"),
-        (
-            {**ENTRA, "client_secret": "x", "certificate_password": "y"},
-            "certificate_password requires certificate_file",
-        ),
-        (
-            {**ENTRA, "client_secret": "x", "authority_host": "http://127.0.0.1"},
-            "expects https://host…: Microsoft's library supports no other",
-        ),
-        (
-            {**ENTRA, "client_secret": "x", "tenant_id": "a/b"},
-            "expects a directory's id or domain: letters, digits, dots and hyphens",
-        ),
-        ({**BEDROCK, "access_key_id": "x"}, "access_key_id and secret_access_key need each other"),
-        ({**BEDROCK, "secret_access_key": "x"}, "access_key_id and secret_access_key need each other"),
-        (
-            {**BEDROCK, **KEYS, "web_identity_token_file": "/token", "role_arn": ROLE},
-            "access_key_id and web_identity_token_file exclude each other",
-        ),
-        (
-            {**BEDROCK, "web_identity_token_file": "/token", "role_arn": ROLE, "session_token": "y"},
-            "session_token requires access_key_id",
-        ),
-        ({**BEDROCK, "web_identity_token_file": "/token"}, "web_identity_token_file and role_arn need each other"),
-        ({**BEDROCK, **KEYS, "role_arn": ROLE}, "web_identity_token_file and role_arn need each other"),
-        ({**BEDROCK, **KEYS, "region": "Us East"}, "expects the name of a region, such as us-east-1"),
-        ({**BEDROCK, **KEYS, "key_ttl_s": 43_201}, "expects 43200 or less"),
-        ({**BEDROCK, **KEYS, "key_ttl_s": 59}, "expects 60 or more"),
-    ],
-)
-def test_conflicting_settings_are_reported(reported, credential, fault):
-    assert [problem.partition(": ")[2] for problem in reported(credential)] == [fault]
-
-
-def test_bedrock_without_keys_names_supported_and_unsupported_sources(reported):
-    (fault,) = reported(BEDROCK)
-    for name in ("${AWS_ACCESS_KEY_ID}", "profile", "web_identity_token_file", "instance", "SSO", "credential_process"):
-        assert name in fault
-
-
 @pytest.mark.parametrize(
     ("credential", "module", "extra"),
     [
