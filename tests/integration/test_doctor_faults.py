@@ -31,6 +31,7 @@ from gatepass.cli.steps import diagnose
 from gatepass.clock import Clock
 from gatepass.config.credential.kinds import Variable
 from gatepass.config.model import Config
+from gatepass.errors import UpstreamErrorReply
 from gatepass.http_client.fault_text import ServerNames
 from tests.chinese import STATIC, without_chinese
 from tests.integration.answers import COMPLETION
@@ -554,7 +555,7 @@ FAULTS = {
         "upstream:chat call",
         chat_answers(error(429, "Rate limit reached")),
         "429 upstream_error",
-        "Rate limit",
+        f"Rate limit reached. {UpstreamErrorReply.actions['429']}",
         call=CHAT,
     ),
     "a stream that breaks off": at(

@@ -154,35 +154,33 @@ async def test_each_wrong_answer_is_explained_and_asked_again(tmp_path):
     assert "scope" not in text
 
 
-async def test_a_wrong_last_answer_is_asked_again(tmp_path):
+async def test_an_empty_answer_to_a_required_question_and_a_wrong_last_one_are_asked_again_at_once(tmp_path):
     wrong = ("ragflow, open webui", ",", "mine", "127.0.0.1:8088", "300.1.2.3", "localhost")
     async with servers() as url:
-        result = await run(tmp_path, answers=(f"{url}/v1", "key", SECRET, *wrong))
+        typed = ("", f"{url}/v1", "oauth2", "", f"{url}/oauth/token", "", "me", "", SECRET, *wrong)
+        result = await run(tmp_path, answers=typed)
     assert result.exit_code == 0, result.output
+    assert result.output.count("The answer is empty.") == 3
+    assert "FAIL" not in result.output
     for words in ("has the name 'open webui'", "names no client", "is not an IP address or a host name"):
         assert words in result.output
     config = load(str(tmp_path / "gatepass.yaml"), os.environ).config
     assert (config.server.host, [key.name for key in config.access.keys]) == ("localhost", ["mine"])
 
 
-async def test_an_empty_answer_to_a_required_question_is_asked_again_at_once(tmp_path):
-    async with servers() as url:
-        typed = ("", f"{url}/v1", "oauth2", "", f"{url}/oauth/token", "", "me", "", SECRET, "other", "")
-        result = await run(tmp_path, answers=typed)
-    assert result.exit_code == 0, result.output
-    assert result.output.count("The answer is empty.") == 3
-    assert "FAIL" not in result.output
-
-
-async def test_an_optional_answer_can_be_removed(tmp_path):
+async def test_an_optional_answer_can_be_removed_and_an_invalid_url_with_a_password_is_never_written(tmp_path):
     with refusing_server() as closed:
         pass
     async with servers() as url:
-        typed = (f"{closed}/v1", "y", f"{url}/v1", "not-a-proxy", "", "-", "key", SECRET, "other", "")
+        wrong = f"{url}/v1".replace("//", "//user:planted-password@")
+        typed = (wrong, f"{closed}/v1", "y", f"{url}/v1", "not-a-proxy", "", "-", "key", SECRET, "other", "")
         result = await run(tmp_path, answers=typed)
     assert result.exit_code == 0, result.output
+    assert "holds a user name or password" in result.output
     assert "(-: none) [not-a-proxy]" in result.output
-    assert "proxy" not in (tmp_path / "gatepass.yaml").read_text()
+    written = (tmp_path / "gatepass.yaml").read_text()
+    assert "proxy" not in written
+    assert "planted-password" not in written
 
 
 async def test_an_answer_can_be_kept_although_its_test_failed(tmp_path):
@@ -587,12 +585,3 @@ async def test_a_server_writes_nothing_but_text_to_the_terminal_and_the_file(tmp
     for text in (result.output, (tmp_path / "gatepass.yaml").read_text()):
         assert all(char.isprintable() or char == "\n" for char in text)
         assert not any(line.startswith("server: {port") for line in text.splitlines())
-
-
-async def test_an_invalid_url_with_a_password_is_asked_again_and_never_written(tmp_path):
-    async with servers() as url:
-        wrong = f"{url}/v1".replace("//", "//user:planted-password@")
-        result = await run(tmp_path, answers=(wrong, f"{url}/v1", "key", SECRET, "other", ""))
-    assert result.exit_code == 0, result.output
-    assert "holds a user name or password" in result.output
-    assert "planted-password" not in (tmp_path / "gatepass.yaml").read_text()

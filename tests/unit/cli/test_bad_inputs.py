@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -15,17 +14,13 @@ from gatepass.cli import main
 VALID = "upstreams: {chat: {base_url: 'https://llm.example/v1'}}\n"
 
 
-def unreadable(path: Path) -> None:
-    path.write_text(VALID)
-    path.chmod(0)
-
-
 NOBODY = 65534
 
 
 def test_a_file_without_permission(tmp_path):
     file = tmp_path / "input.yaml"
-    unreadable(file)
+    file.write_text(VALID)
+    file.chmod(0)
     CliRunner().invoke(main, ["check"])  # imports what it needs, which another user may not read
     user = os.geteuid()
     if user == 0:  # root may read everything

@@ -9,7 +9,6 @@ import pytest
 from click.testing import CliRunner
 
 from gatepass.auth.api_keys import hash_key
-from gatepass.cli.init import ClientKey, render
 from gatepass.cli.keys import keys
 from gatepass.config.document import lookup
 from gatepass.config.environment import read_environment
@@ -38,17 +37,6 @@ def test_a_new_key_is_printed_once_with_its_hash_and_lines_to_paste(tmp_path):
     assert f"GATEPASS_KEY_HASHES={hash_key(key)}/name=rag-flow.1\n" in result.output
     (entry,) = load(str(file_of(tmp_path, f"{HEAD}{line}\n")), {}).config.access.keys
     assert (entry.name, entry.hash) == ("rag-flow.1", hash_key(key))
-
-
-@pytest.mark.parametrize("place", ["first", "last"])
-def test_printed_line_fits_into_the_file_of_init(tmp_path, place):
-    (line,) = re.findall(r"^ +- .*\n", run("new", "--name", "second").output, re.MULTILINE)
-    answers = {"base_url": "https://llm.corp.example/v1", "auth": "none"}
-    text = render(answers, "", [ClientKey("ragflow", "ragflow", ONES)])
-    head, tail = text.split("  keys:\n")
-    text = f"{head}  keys:\n{line}{tail}" if place == "first" else text + line
-    names = [key.name for key in load(str(file_of(tmp_path, text)), {}).config.access.keys]
-    assert sorted(names) == ["ragflow", "second"]
 
 
 def test_a_profile_that_the_configuration_file_declares_is_accepted(tmp_path):
@@ -284,23 +272,20 @@ def test_write_adds_the_first_key_and_says_what_changes_for_clients(tmp_path, te
     assert "first key" not in run("new", "--name", "b", "--write", "--config", file).stdout
 
 
-def test_write_changes_no_file_that_is_read_only(tmp_path):
+def test_write_changes_no_file_that_is_read_only_and_separates_no_hard_links(tmp_path):
     """Also as root, which may write to every file."""
     file = file_of(tmp_path, WRITABLE["a block"])
     file.chmod(0o444)
-    result = run("new", "--write", "--config", file)
-    assert (result.exit_code, "gp-" in result.output) == (2, False)
-    assert f"{file} is read-only (mode 0444): run `chmod u+w` on it first" in result.stderr
-    assert file.read_text() == WRITABLE["a block"]
-
-
-def test_write_separates_no_hard_links(tmp_path):
-    file = file_of(tmp_path, WRITABLE["a block"])
+    protected = run("new", "--write", "--config", file)
+    assert f"{file} is read-only (mode 0444): run `chmod u+w` on it first" in protected.stderr
+    file.chmod(0o644)
     (tmp_path / "other.yaml").hardlink_to(file)
-    result = run("new", "--write", "--config", file)
-    assert (result.exit_code, "gp-" in result.output) == (2, False)
-    assert "has hard links, which would keep the old text" in result.stderr
+    linked = run("new", "--write", "--config", file)
+    assert "has hard links, which would keep the old text" in linked.stderr
     assert file.samefile(tmp_path / "other.yaml")
+    for result in (protected, linked):
+        assert (result.exit_code, "gp-" in result.output) == (2, False)
+    assert file.read_text() == WRITABLE["a block"]
 
 
 ROTATED = f"""{HEAD}    # the client in production

@@ -85,11 +85,3 @@ def test_a_command_shows_that_it_waits_for_the_running_gatepass(monkeypatch, tmp
     monkeypatch.setattr("gatepass.cli.control.progress", noted)
     result = CliRunner().invoke(main, [*command.split(), "--socket", path])
     assert (result.exit_code, waits) == (1, [f"the gatepass at {path}"])
-
-
-@pytest.fixture
-def file(tmp_path, monkeypatch):
-    path = tmp_path / "f.yaml"
-    path.write_text("upstreams: {chat: {base_url: 'https://${LLM_HOST}/v1'}}\n")
-    monkeypatch.setenv("LLM_HOST", "llm.example")
-    return str(path)
