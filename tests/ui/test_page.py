@@ -429,12 +429,8 @@ def test_a_chip_asks_for_slow_or_changed_requests(open_page: OpenPage, signed_in
 
 def test_equal_failures_in_a_row_are_one_row_that_opens(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
     failed = {"status": 429, "outcome": "error", "code": "rate_limit_exceeded", "hop": "upstream:corp"}
-    fake.summaries["requests"] = [
-        documents.summary("good", 1),
-        *(documents.summary(f"bad-{i}", 2 + i / 10, **failed) for i in range(7)),
-        documents.summary("older", 9),
-    ]
-    fake.summaries["running"] = []
+    bad = [documents.summary(f"bad-{i}", 2 + i / 10, **failed) for i in range(7)]
+    fake.summaries.update(requests=[documents.summary("good", 1), *bad, documents.summary("older", 9)], running=[])
     page = open_page(f"{signed_in}#/requests")
     rows = page.locator("tbody tr")
     expect(rows).to_have_count(3)
@@ -1002,18 +998,13 @@ def test_the_words_of_a_lost_store_roles_and_mcp_are_chinese(open_page: OpenPage
         "reason": "connection refused. Check store.url and that the server runs",
     }
     step = {"hop": "mcp:wiki", "outcome": "works", "why": "", "advice": "", "seconds": 0.1}
-    fake.doctor = [
-        ("step", {**step, "what": "mcp", "why": "speaks MCP 2025-06-18 by its handshake"}),
-        ("step", {**step, "what": "keys", "why": "may be used by a, b (limited), c"}),
-        ("end", {"failed": 0}),
-    ]
+    spoken = {**step, "what": "mcp", "why": "speaks MCP 2025-06-18 by its handshake"}
+    keys = {**step, "what": "keys", "why": "may be used by a, b (limited), c"}
     page = open_page(signed_in, locale="zh-CN")
     expect(page.locator(".store")).to_contain_text("连接被拒绝。检查 store.url，以及服务器是否在运行。")
     page.goto(f"{signed_in}#/callers")
     expect(page.locator("tbody tr", has_text="anna").locator("td").nth(1)).to_have_text("管理员（admin）")
-    page.goto(f"{signed_in}#/doctor")
-    page.get_by_role("button", name="检测每一跳").click()
-    expect(page.locator(".steps p")).to_have_text(
+    expect(diagnosed(open_page, signed_in, fake, [spoken, keys], locale="zh-CN").locator(".steps p")).to_have_text(
         ["使用 MCP 2025-06-18（版本由握手确定）", "可由 a, b（受限）, c 使用"]
     )
 
@@ -1038,6 +1029,24 @@ PATH_OF_A_MODEL = {
     '{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}': "{models: {bge: {upstream: OTHER}}}",
     "{upstream: NAME}": "{upstream: corp}",
     "operations.NAME": "operations.rerank",
+}
+OF_CREDENTIALS = {
+    "upstreams.NAME.credential": "upstreams.corp.credential",
+    "credentials.NAME.token": "credentials.corp.key",
+    "upstreams.NAME.headers.FIELD": "upstreams.corp.headers.api-key",
+    "VARIABLE": "LLM_KEY",
+    "`credentials.NAME.scope`, `credentials.NAME.audience`, `upstreams.NAME.token_placement`": (
+        "`credentials.corp.scope`"
+    ),
+    "credentials.NAME": "credentials.corp",
+}
+REJECTED_BY_CASE = {
+    "static_key": ("上游拒绝凭据的 key", "把 credentials.corp.key 中的 key 换成该上游签发且未被撤销的 key"),
+    "header_key": ("上游拒绝 headers 中的 key", "把 upstreams.corp.headers.api-key 中的 key 换成该上游签发"),
+    "variable_key": ("上游拒绝环境变量中的 key", "把环境变量 LLM_KEY 中的 key 换成该上游签发且未被撤销的 key"),
+    "no_credential": ("上游要求凭据", "设置 upstreams.corp.credential。"),
+    "new_token": ("上游连新令牌也拒绝", "核对以下设置是否符合该上游的要求：credentials.corp.scope。"),
+    "": ("上游拒绝凭据，因此", "如果凭据是 key，更换 credentials.corp.key 或"),
 }
 ADVICE_IN_CHINESE: tuple[tuple[str, str, dict[str, str], str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("upstream_error", "no_path", {}, "Wait.", ("如果所有操作都失败",), ()),
@@ -1098,6 +1107,7 @@ ADVICE_IN_CHINESE: tuple[tuple[str, str, dict[str, str], str, tuple[str, ...], t
         *("upstream_error", "mcp_invalid", {"mcp.NAME.url": "mcp.wiki.url"}, "Wait."),
         *(("检查 mcp.wiki.url 是否为 MCP 服务器的端点。",), ()),
     ),
+    *(("upstream_auth", case, OF_CREDENTIALS, "No.", texts, ()) for case, texts in REJECTED_BY_CASE.items()),
 )
 """Kind, case, names and message of an error, and what the problem contains and lacks."""
 
@@ -1506,6 +1516,17 @@ def test_doctor_shows_each_step_as_it_ends(open_page: OpenPage, signed_in: str, 
     assert fake.received[-1] == ("POST", "doctor", {"model": "gpt-4o", "call": True})
 
 
+def diagnosed(
+    open_page: OpenPage, url: str, fake: Fake, steps: Sequence[documents.Document], **options: object
+) -> Page:
+    """Return the page after a run of doctor with `steps`."""
+    failed = sum(step["outcome"] == "fails" for step in steps)
+    fake.doctor = [*(("step", step) for step in steps), ("end", {"failed": failed})]
+    page = open_page(f"{url}#/doctor", **options)
+    page.locator("main form [type=submit]").click()
+    return page
+
+
 FAILED_CALL = {
     "hop": "upstream:corp",
     "what": "call",
@@ -1567,9 +1588,7 @@ def test_a_failed_step_of_doctor_is_explained_in_chinese(open_page: OpenPage, si
         action = {"code": case, "text": "", "names": {}}
         step = {**FAILED_CALL, "hop": f"upstream:u{len(steps)}", "why": why, "advice": advice, "action": action}
         steps.append((step, [meaning, f"原文：{why}", f"处理：{chinese}"]))
-    fake.doctor = [*(("step", step) for step, _ in steps), ("end", {"failed": len(steps)})]
-    page = open_page(f"{signed_in}#/doctor", locale="zh-CN")
-    page.get_by_role("button", name="检测每一跳").click()
+    page = diagnosed(open_page, signed_in, fake, [step for step, _ in steps], locale="zh-CN")
     shown = page.locator(".steps .bad")
     expect(shown).to_have_count(len(steps))
     for number, (_, lines) in enumerate(steps):
@@ -1582,10 +1601,8 @@ def test_each_hop_of_doctor_has_one_line_with_its_outcome_and_time(
     hops = ("credential:corp", "upstream:corp", "upstream:eu")
     good = {"what": "connect", "outcome": "works", "why": "It accepts.", "advice": "", "seconds": 0.25, "action": None}
     models = {**good, "what": "models", "outcome": "skipped", "hop": "upstream:eu"}
-    fake.doctor = [("step", {**good, "hop": hop}) for hop in (*hops, "credential:corp")]
-    fake.doctor += [("step", models), ("end", {"failed": 0})]
-    page = open_page(f"{signed_in}#/doctor")
-    page.get_by_role("button", name="Test every hop").click()
+    steps = [{**good, "hop": hop} for hop in (*hops, "credential:corp")]
+    page = diagnosed(open_page, signed_in, fake, [*steps, models])
     end = "No step failed. No model was called: the checkbox “with a real call of the model” does that."
     expect(page.get_by_text(end, exact=True)).to_be_visible()
     expect(page.locator(".hop summary")).to_have_text(
@@ -1623,10 +1640,8 @@ def test_a_failed_step_of_doctor_is_the_first_of_its_hop_and_in_sight(
     good = {**FAILED_CALL, "outcome": "works", "action": None}
     steps = [{**good, "what": f"step {number}"} for number in range(20)]
     others = [{**good, "hop": f"upstream:u{number}"} for number in range(20)]
-    fake.doctor = [("step", step) for step in (*others, *steps, FAILED_CALL, {**FAILED_CALL, "what": "stream"})]
-    fake.doctor.append(("end", {"failed": 2}))
-    page = open_page(f"{signed_in}#/doctor", phone=True)
-    page.get_by_role("button", name="Test every hop").click()
+    failed = [FAILED_CALL, {**FAILED_CALL, "what": "stream"}]
+    page = diagnosed(open_page, signed_in, fake, [*others, *steps, *failed], phone=True)
     expect(page.get_by_text("2 of 42 steps failed: ")).to_be_visible()
     expect(page.locator(".hop.bad summary")).to_contain_text("; models: gpt-4o, o3-mini")
     assert page.locator(".steps li").first.text_content().startswith("✕call")
@@ -1696,14 +1711,20 @@ def test_the_playground_asks_nothing_before_it_knows_the_models(open_page: OpenP
     assert "claude-sonnet" in offered
 
 
+def asked(open_page: OpenPage, url: str, **options: object) -> Page:
+    """Return the playground after a message was sent."""
+    page = open_page(f"{url}#/playground", **options)
+    expect(page.locator("input[name=model]")).not_to_have_value("")
+    page.locator("textarea[name=text]").fill("Where?")
+    page.locator("button[type=submit]").click()
+    return page
+
+
 def test_a_refused_answer_of_the_playground_leads_to_its_request(
     open_page: OpenPage, signed_in: str, fake: Fake
 ) -> None:
     fake.answer_refused = (502, error("upstream_error", "GPU is on fire", "upstream:prod"))
-    page = open_page(f"{signed_in}#/playground")
-    expect(page.get_by_label("model")).not_to_have_value("")
-    page.get_by_label("message").fill("Where?")
-    page.get_by_role("button", name="Send").click()
+    page = asked(open_page, signed_in)
     expect(page.locator(".answered .failed")).to_contain_text("502 upstream_error at upstream:prodGPU is on fire")
     expect(page.get_by_role("link", name="What upstream_error means")).to_have_attribute(
         "href", "#/errors/upstream_error"
@@ -1737,10 +1758,7 @@ def test_a_429_of_the_playground_shows_what_to_do_and_how_long_to_wait(
     fake.answer_refused = (429, error("rate_limit_exceeded", "Too many.", "upstream:corp"))
     known = {"kind": "upstream_error", "case": "429", "retry_after_s": 20.0, "action": "Wait for a higher limit."}
     fake.stories["req-2"]["error"].update(known)
-    page = open_page(f"{signed_in}#/playground", locale=locale)
-    expect(page.locator("input[name=model]")).not_to_have_value("")
-    page.locator("textarea[name=text]").fill("Where?")
-    page.locator("button[type=submit]").click()
+    page = asked(open_page, signed_in, locale=locale)
     expect(page.locator(".answered .failed")).to_contain_text(told)
 
 
@@ -1750,39 +1768,8 @@ def test_a_refused_token_in_the_playground_names_its_model_in_chinese(
     fake.answer_refused = (401, error("upstream_auth", "token expired", "upstream:corp"))
     names = {"doctor MODEL --call": "doctor bad-auth --call"}
     fake.stories["req-2"]["error"].update(kind="upstream_auth", names=names)
-    page = open_page(f"{signed_in}#/playground", locale="zh-CN")
-    expect(page.locator("input[name=model]")).not_to_have_value("")
-    page.locator("textarea[name=text]").fill("Where?")
-    page.locator("button[type=submit]").click()
-    failed = page.locator(".answered .failed")
-    expect(failed.locator(".advice")).to_contain_text("gatepass doctor bad-auth --call")
-
-
-def test_a_rejected_credential_is_explained_in_chinese_by_what_was_sent(
-    open_page: OpenPage, signed_in: str, fake: Fake
-) -> None:
-    names = {
-        "upstreams.NAME.credential": "upstreams.corp.credential",
-        "credentials.NAME.token": "credentials.corp.key",
-        "upstreams.NAME.headers.FIELD": "upstreams.corp.headers.api-key",
-        "VARIABLE": "LLM_KEY",
-        "`credentials.NAME.scope`, `credentials.NAME.audience`, `upstreams.NAME.token_placement`": (
-            "`credentials.corp.scope`"
-        ),
-        "credentials.NAME": "credentials.corp",
-    }
-    told = {
-        "static_key": ("上游拒绝凭据的 key", "把 credentials.corp.key 中的 key 换成该上游签发且未被撤销的 key"),
-        "header_key": ("上游拒绝 headers 中的 key", "把 upstreams.corp.headers.api-key 中的 key 换成该上游签发"),
-        "variable_key": ("上游拒绝环境变量中的 key", "把环境变量 LLM_KEY 中的 key 换成该上游签发且未被撤销的 key"),
-        "no_credential": ("上游要求凭据", "设置 upstreams.corp.credential。"),
-        "new_token": ("上游连新令牌也拒绝", "核对以下设置是否符合该上游的要求：credentials.corp.scope。"),
-        "": ("上游拒绝凭据，因此", "如果凭据是 key，更换 credentials.corp.key 或"),
-    }
-    errors = [{"kind": "upstream_auth", "case": case, "action": "Repair it.", "names": names} for case in told]
-    for (meaning, advice), problem in zip(told.values(), problems(open_page, signed_in, fake, errors), strict=True):
-        expect(problem).to_contain_text(meaning)
-        expect(problem.locator(".advice")).to_contain_text(advice)
+    page = asked(open_page, signed_in, locale="zh-CN")
+    expect(page.locator(".answered .failed .advice")).to_contain_text("gatepass doctor bad-auth --call")
 
 
 def test_without_declared_models_the_recent_ones_are_suggested(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
