@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from gatepass.config.load import load
 from gatepass.config.upstream import AzureConfig, DialectName, RagflowConfig, UpstreamConfig
 from gatepass.dialects.hints import with_hint
+from gatepass.dialects.reply_check import ReceivedReply
 from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
 from gatepass.types import Call, Timeouts
@@ -70,4 +71,5 @@ def test_every_text_of_azure_gets_advice():
     table = GUIDE.partition("| Azure's text |")[2].partition("\n\n")[0]
     texts = re.findall(r"^\| `([^`]+)`(?: \((\d+)[^)]*\))? \|", table, re.MULTILINE)
     assert len(texts) == 6
-    assert [text for text, status in texts if with_hint(text, "azure", int(status or 404)) == text] == []
+    replies = [(text, ReceivedReply("azure", int(status or 404), ())) for text, status in texts]
+    assert [text for text, reply in replies if with_hint(text, reply.status, reply) == text] == []

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gatepass.dialects.error_body import MESSAGE_CHARS
 from gatepass.errors import UpstreamErrorReply
 from gatepass.types import TOO_LONG_TEXT, span
+
+if TYPE_CHECKING:
+    from gatepass.dialects.reply_check import ReceivedReply
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,27 +213,15 @@ def _tries(test: str) -> str:
     return f" `{test}` tries it." if test else ""
 
 
-def with_hint(
-    message: str,
-    upstream: str,
-    status: int,
-    hints: Sequence[Hint] = HINTS,
-    test: str = "",
-    route: str = "",
-    *,
-    key: str | None = "",
-    advice: str = "",
-    has_version: bool = False,
-) -> str:
-    """Return `message` followed by the advice of the first of `hints` that matches, if any.
+def with_hint(message: str, status: int, reply: ReceivedReply, test: str = "") -> str:
+    """Return `message`, the error in `reply`, followed by the advice of the first hint that matches, if any.
 
-    `test` is the command that tests the upstream with this request, "" if there is none. `route` is the setting that
-    chose the upstream for this model, "" if an operation's or `*` did. `key` and `advice` are those of `ReceivedReply`.
-    With `has_version`, `base_url` lacks no version.
+    `test` is the command that tests the upstream with this request, "" if there is none.
     """
+    upstream, key, advice = reply.upstream, reply.key, reply.advice
     version = f"upstreams.{upstream}.base_url does not end with the version, such as https://host/v1, or "
-    names = {"upstream": upstream, "test": _tries(test), "route": f" ({route})" if route else ""}
-    names["version"] = "" if has_version else version
+    names = {"upstream": upstream, "test": _tries(test), "route": f" ({reply.route})" if reply.route else ""}
+    names["version"] = "" if reply.has_version else version
     if key == "":
         names["rejection"] = (
             f"If the upstream rejects the token, set upstreams.{upstream}.rejection.statuses: [403], which renews it"
@@ -242,7 +233,7 @@ def with_hint(
         names["rejection"] = f"If the upstream rejects {key}, {advice[:1].lower()}{advice[1:].removesuffix('.')}"
     # Only the beginning is searched, because the message may be long and the patterns run on the event loop.
     start = message[:MESSAGE_CHARS]
-    for hint in hints:
+    for hint in reply.hints:
         if (not hint.statuses or status in hint.statuses) and re.search(hint.pattern, start, re.IGNORECASE):
             return f"{sentence(message)} {hint.advice.format_map(names)}"
     return message

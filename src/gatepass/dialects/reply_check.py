@@ -56,8 +56,9 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
     operation: str = ""
     """What the client requested."""
     route: str = ""
+    """The setting that chose the upstream for this model, "" if an operation's or `*` did."""
     has_version: bool = False
-    """As in `with_hint`."""
+    """Whether `base_url` lacks no version."""
 
     @property
     def sender(self) -> str:
@@ -155,17 +156,7 @@ def _document(body: bytes) -> Any:
 def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody) -> errors.UpstreamErrorReply:
     status = reply.status if is_http_error(reply.status) else error_body.status or 502
     test = test_command(f"upstream:{reply.upstream}", reply.model, reply.operation)
-    message = with_hint(
-        error_body.message,
-        reply.upstream,
-        status,
-        reply.hints,
-        test,
-        reply.route,
-        key=reply.key,
-        advice=reply.advice,
-        has_version=reply.has_version,
-    )
+    message = with_hint(error_body.message, status, reply, test)
     kind = error_body.kind or error_kind(status)
     if status == 401:
         refused = f"{reply.sender} does not accept the credential that gatepass sends: {message}"

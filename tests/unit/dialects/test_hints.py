@@ -45,19 +45,23 @@ PATH = (
 TEST = "gatepass doctor m --operation rerank --call"
 
 
+def hinted(message, status, test="", **reply):
+    return with_hint(message, status, ReceivedReply("chat", status, (), **reply), test)
+
+
 @pytest.mark.parametrize(
     "message", ["404: Not Found", "404 Not Found", "404 page not found", "Page not found", "405: Method Not Allowed"]
 )
 def test_the_words_of_a_framework_for_an_unknown_path_name_the_version_in_base_url(message):
-    assert with_hint(message, "chat", int(message[:3]) if message[0] == "4" else 404, test=TEST) == f"{message}.{PATH}"
+    assert hinted(message, int(message[:3]) if message[0] == "4" else 404, test=TEST) == f"{message}.{PATH}"
 
 
 @pytest.mark.parametrize("body", ["an empty body", "an HTML page", 'an HTML page titled "404 Not Found"'])
 def test_a_404_without_the_apis_own_words_names_the_version_in_base_url(body):
     message = f"llm.example answered 404 with {body}."
-    assert with_hint(message, "chat", 404, test=TEST) == f"{message}{PATH}"
-    assert with_hint(message, "chat", 404) == f"{message}{PATH}".partition(" `gatepass")[0]
-    assert with_hint(message, "chat", 500) == message
+    assert hinted(message, 404, test=TEST) == f"{message}{PATH}"
+    assert hinted(message, 404) == f"{message}{PATH}".partition(" `gatepass")[0]
+    assert hinted(message, 500) == message
 
 
 @pytest.mark.parametrize(
@@ -68,7 +72,7 @@ def test_a_404_without_the_apis_own_words_names_the_version_in_base_url(body):
     ],
 )
 def test_plain_http_at_a_tls_port_is_reported_with_https(message):
-    reported = with_hint(message, "chat", 400)
+    reported = hinted(message, 400)
     assert reported == f"{message} The port requires TLS: begin upstreams.chat.base_url with https://."
 
 
@@ -110,13 +114,13 @@ def test_plain_http_at_a_tls_port_is_reported_with_https(message):
     ],
 )
 def test_known_text_gets_one_sentence_of_advice(status, message, hint):
-    hinted = with_hint(message, "chat", status, test=TEST)
-    assert hinted.startswith(message)
+    found = hinted(message, status, test=TEST)
+    assert found.startswith(message)
     if hint is None:
-        assert hinted == message
+        assert found == message
     else:
-        assert hint in hinted.removeprefix(message)
-        assert "{upstream}" not in hinted
+        assert hint in found.removeprefix(message)
+        assert "{upstream}" not in found
 
 
 REPLACE = (
@@ -139,16 +143,16 @@ NO_CREDENTIAL = "gatepass has no credential for it. Set upstreams.chat.credentia
     ],
 )
 def test_a_403_that_gatepass_cannot_renew_is_not_advised_to_be_a_rejection(key, advice, hint):
-    assert with_hint("token refused", "chat", 403, key=key, advice=advice) == f"token refused. {hint}"
+    assert hinted("token refused", 403, key=key, advice=advice) == f"token refused. {hint}"
 
 
 def test_an_upstream_with_azures_dialect_is_not_advised_to_choose_it():
-    hinted = with_hint("Resource not found", "chat", 404, AZURE_HINTS)
-    assert "dialect: azure" not in hinted
+    found = hinted("Resource not found", 404, hints=AZURE_HINTS)
+    assert "dialect: azure" not in found
     assert {"upstreams.chat.base_url", "upstreams.chat.azure.api_version", "`name`"} <= set(
-        hinted.replace(":", "").split()
+        found.replace(":", "").split()
     )
-    assert with_hint("API version not supported", "chat", 404, AZURE_HINTS) == "API version not supported" + VERSION
+    assert hinted("API version not supported", 404, hints=AZURE_HINTS) == "API version not supported" + VERSION
 
 
 def test_sentence_ends_once():
