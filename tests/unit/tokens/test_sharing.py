@@ -50,13 +50,6 @@ def scripted(*replies: IssuerReply, otherwise: IssuerReply | None = None) -> Scr
     return ScriptedIssuer(DrivenClock(), *replies, otherwise=otherwise)
 
 
-async def test_a_start_of_four_costs_one_call():
-    async with Fleet(scripted(otherwise=Mint(delay_s=1.0))) as fleet:
-        await fleet.clock.advance(1.5)
-        assert fleet.texts == ["token-1"] * 4
-        assert fleet.issuer.calls == 1
-
-
 @pytest.mark.parametrize(("life", "jitter"), [(5, 0.0), (300, 1.0)])
 async def test_five_minutes_of_three_cost_one_call_per_life(life, jitter):
     async with Fleet(scripted(otherwise=Mint(life)), count=3, jitter=jitter) as fleet:
@@ -100,12 +93,6 @@ async def test_a_shared_failure_is_logged_by_the_process_that_fetched(caplog):
     ]
     found = [record.__dict__["fields"] for record in caplog.records if record.getMessage() == "token_failure_shared"]
     assert found == [{"credential": "corp", "reason": statuses[0].last_error}] * 3
-
-
-async def test_token_from_the_store_is_masked_like_a_fetched_one():
-    async with Fleet(scripted()) as fleet:
-        await fleet.clock.advance(1.0)
-        assert {replica.redactor.mask("it said token-1") for replica in fleet.replicas} == {"it said ***"}
 
 
 async def test_a_failure_that_quotes_an_earlier_token_is_masked_in_the_store():
@@ -171,19 +158,6 @@ async def test_processes_fetch_alone_during_a_store_outage_and_share_afterwards(
         await fleet.clock.advance(260.0)
         assert fleet.issuer.calls == 5
         assert len(set(fleet.texts)) == 1
-
-
-@pytest.mark.parametrize("state", ["down", "hung"])
-async def test_token_is_kept_while_the_store_is_unavailable(state):
-    async with Fleet(scripted(otherwise=Mint(300))) as fleet:
-        await fleet.clock.advance(10.0)
-        for replica in fleet.replicas:
-            replica.wire.state = state
-        await fleet.clock.advance(200.0)
-        assert fleet.texts == ["token-1"] * 4
-        assert fleet.issuer.calls == 1
-        await fleet.clock.advance(300.0)
-        assert None not in fleet.texts
 
 
 @pytest.mark.parametrize("state", ["down", "hung"])
@@ -285,18 +259,6 @@ async def test_a_rejected_value_that_the_issuer_returns_again_is_used():
         assert fleet.issuer.calls == 2
         assert not first.holder.reject("same")
         assert not second.holder.reject("same")
-
-
-async def test_a_wrong_secret_is_shown_to_the_issuer_as_seldom_as_by_one_process():
-    async with Fleet(scripted(otherwise=refused())) as fleet:
-        await fleet.clock.advance(29.0)
-        assert fleet.issuer.calls == 1
-        assert {replica.holder.status().last_error for replica in fleet.replicas} == {
-            fleet.replicas[0].holder.status().last_error
-        }
-        assert "invalid_client" in str(fleet.replicas[3].holder.status().last_error)
-        await fleet.clock.advance(300.0)
-        assert fleet.issuer.calls <= 4
 
 
 async def test_a_process_that_starts_while_the_secret_is_wrong_sends_no_request():
