@@ -64,8 +64,12 @@ SHARED: Mapping[str, type[BaseModel]] = {
 """Blocks that several blocks contain. Each has its own section."""
 OWN_SECTION = ("capabilities", "operations")
 """Blocks of a model with their own section."""
-OF_KEY = "access.keys[].limits"
-"""Where the members of each block `limits` are described."""
+FIRST: Mapping[str, str] = {
+    "limits": "access.keys[].limits",
+    "tokens": "access.keys[].limits.requests",
+    "rejection": "upstreams.NAME.rejection",
+}
+"""Blocks that several blocks contain, each with the one place at which its members are described."""
 TYPES: Mapping[Any, str] = {
     checked_url: "URL",
     checked_proxy_url: "URL of a proxy",
@@ -237,16 +241,16 @@ def settings(block: type[BaseModel], prefix: str, note: str = "", without: Colle
         name = field.alias or field_name
         inner = list(blocks_in(field.annotation))
         is_elsewhere = prefix and (name in OWN_SECTION or (name in SHARED and inner[0][1] in SHARED[name].__mro__))
-        is_elsewhere |= name == "limits" and f"{prefix}.limits" != OF_KEY
+        first = FIRST.get(name, f"{prefix}.{name}") if inner else f"{prefix}.{name}"
+        is_elsewhere = is_elsewhere or first != f"{prefix}.{name}"
         entry = setting_entry(f"{prefix}.{name}", field, docstrings.get(field_name, ""), note)
         if inner and name in (*SHARED, *OWN_SECTION):
             link = "modelsnameoperationsname" if name == "operations" else name
             kind = f"[`{name}`](#{link})" + (" without `proxy`" * (prefix == "store"))
             entry = dataclasses.replace(entry, facts={**entry.facts, "Type": kind})
-        elif name == "limits" and is_elsewhere:
-            kind = f"[`limits`](#{anchor_of(OF_KEY)}) of a key" + (
-                " without `…_output_tokens`" * (prefix == "upstreams.NAME")
-            )
+        elif inner and is_elsewhere:
+            kind = f"as [`{first}`](#{anchor_of(first)})"
+            kind += " without `…_output_tokens`" * (f"{prefix}.{name}" == "upstreams.NAME.limits")
             entry = dataclasses.replace(entry, facts={**entry.facts, "Type": kind})
         yield entry
         if not is_elsewhere:

@@ -98,9 +98,12 @@ def test_every_setting_has_its_entries_with_its_credential_types():
     with_names = {"mcp"}  # its section is `mcp.NAME`
     sections = {block for block in Config.model_fields.keys() - with_names if not block.endswith("s")} | {"access"}
     known = {setting_name(setting): setting for setting in all_settings() if len(setting) > 1}
-    # the members of `limits` are described once, for the keys
-    repeated = {title for title in known if ".limits." in title and not title.startswith("access.keys[].limits.")}
-    assert {f"access.keys[].limits.{title.partition('.limits.')[2]}" for title in repeated} <= known.keys()
+    # the members of `limits`, its `tokens` and `rejection` are described once
+    first = {title: re.sub(r"^.+\.limits\.", "access.keys[].limits.", title) for title in known}
+    first |= {title: place.replace("limits.tokens.", "limits.requests.") for title, place in first.items()}
+    first |= {title: title.replace("mcp.", "upstreams.") for title in known if ".rejection." in title}
+    repeated = {title for title, place in first.items() if title != place}
+    assert {first[title] for title in repeated} <= known.keys() - repeated
     assert {title for title, _ in headings} == known.keys() - repeated
     assert sections <= set(re.findall(r"^## `(\w+)`$", SETTINGS, re.MULTILINE))
     types = {title: {kind for name, kind in headings if name == title} for title, _ in headings}
