@@ -95,7 +95,8 @@ async def test_an_upstream_without_the_api_and_without_chats_fails_in_its_words(
     assert result.exit_code == 1
     document = json.loads(result.output)
     assert document["failed"] == ["upstream:chat stream"]
-    assert "Not Found" in document["steps"][-1]["why"]
+    path = "chat/completions" if model else "messages"
+    assert f"POST {upstream.url}/v1/{path}: Not Found" in document["steps"][-1]["why"]
     advice = (
         "Correct `upstreams.chat.base_url`: gatepass sent a chat for this request, and the upstream has none there."
     )
@@ -128,24 +129,13 @@ async def test_an_upstream_with_chats_alone_serves_both(tmp_path: Path, name: st
 
 
 async def test_a_declared_chat_is_named_and_advises_nothing(tmp_path: Path):
-    upstreams = {"chat": {"base_url": "", "credential": "c", "protocols": ["chat"]}}
+    models = {"m": {"upstream": "chat", "protocols": ["chat"]}}
     async with Scripted(answer=with_chats) as upstream:
-        upstreams["chat"]["base_url"] = f"{upstream.url}/v1"
-        result = await doctor(upstream, tmp_path, "m", "--as", "codex", upstreams=upstreams)
+        result = await doctor(upstream, tmp_path, "m", "--as", "codex", models=models)
     assert result.exit_code == 0, result.output
     assert [request.target for request in calls(upstream)] == ["/v1/chat/completions"]
     assert "; a chat served it: POST" in result.output
     assert "Set `" not in result.output
-
-
-async def test_an_error_of_a_translated_request_names_the_url_of_the_chat(tmp_path: Path):
-    upstreams = {"chat": {"base_url": "", "credential": "c", "protocols": ["chat"]}}
-    async with Scripted(answer=without_api) as upstream:
-        upstreams["chat"]["base_url"] = f"{upstream.url}/v1"
-        result = await doctor(upstream, tmp_path, "m", "--as", "claude-code", upstreams=upstreams)
-    assert result.exit_code == 1
-    assert f"POST {upstream.url}/v1/chat/completions: " in result.output
-    assert "/v1/messages" not in result.output
 
 
 async def test_a_response_that_the_upstream_failed_is_a_failure(tmp_path: Path):

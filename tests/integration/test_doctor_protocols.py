@@ -102,33 +102,23 @@ async def test_a_gateway_that_closes_the_connection_shows_nothing():
     await state.aclose()
 
 
-ALONE = answering(chat=CHAT, responses=FASTAPI, messages=FASTAPI)
+SET = " Set `upstreams.chat.protocols` to [chat]"
 
 
 @pytest.mark.parametrize(
-    ("more", "finding"),
+    ("messages", "more", "finding"),
     [
-        ({}, " Set `upstreams.chat.protocols` to [chat]."),
-        ({"protocols": ["chat", "messages"]}, " Set `upstreams.chat.protocols` to [chat]."),
-        ({"protocols": ["chat"]}, ""),
+        (FASTAPI, {}, f" and no messages{SET}."),
+        (FASTAPI, {"protocols": ["chat", "messages"]}, f" and no messages{SET}."),
+        (FASTAPI, {"protocols": ["chat"]}, " and no messages"),
+        (BUSY, {}, f"; messages: unknown{SET}, with messages if it has them."),
     ],
 )
-async def test_a_call_is_followed_by_what_the_upstream_has(more: dict[str, Any], finding: str):
-    async with Scripted(answer=ALONE) as upstream:
+async def test_a_call_is_followed_by_what_the_upstream_has(messages: Answer, more: dict[str, Any], finding: str):
+    async with Scripted(answer=answering(chat=CHAT, responses=FASTAPI, messages=messages)) as upstream:
         *_, shown = await found_upstreams(one(upstream.url, **more), ProbeCall("chat", "m"))
-    assert shown == Check(
-        "upstream:chat", WORKS, f"has chat completions, but no responses and no messages{finding}", proves=False
-    )
-
-
-async def test_what_is_not_known_is_named():
-    answers = answering(chat=CHAT, responses=FASTAPI, messages=BUSY)
-    async with Scripted(answer=answers) as upstream:
-        *_, shown = await found_upstreams(one(upstream.url), ProbeCall("chat", "m"))
-    assert shown.finding == (
-        "has chat completions, but no responses; messages: unknown"
-        " Set `upstreams.chat.protocols` to [chat], with messages if it has them."
-    )
+    why = f"has chat completions, but no responses{finding}"
+    assert shown == Check("upstream:chat", WORKS, why, proves=False)
 
 
 @pytest.mark.parametrize("call", [None, ProbeCall("embeddings", "m")])

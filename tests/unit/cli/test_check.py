@@ -20,13 +20,6 @@ def test_defaults_are_shown_on_demand_and_counted_in_the_last_line(check):
     assert every.stdout.splitlines()[-1] == counted
 
 
-def test_warnings_go_to_stderr(check):
-    result = check(environment={"HTTPS_PROXY": "http://p:1"})
-    assert result.exit_code == 0
-    assert result.stderr.startswith("warning: HTTPS_PROXY is set")
-    assert "HTTPS_PROXY" not in result.stdout
-
-
 def test_removed_settings_are_named_beside_the_problems(tmp_path):
     text = "upstreams: {chat: {base_url: 'https://x/v1', dialekt: openai}}\nlog: {bodies: true}\n"
     for command in ("check", "serve"):

@@ -115,11 +115,10 @@ def test_the_list_shows_each_key_with_its_state(tmp_path):
     assert rows[2]["models"] == ["gpt-*", "m"]
 
 
-def test_the_list_asks_the_running_gatepass_or_the_file_and_not_both(tmp_path):
+def test_the_list_asks_the_running_gatepass(tmp_path):
     missing = run("list", "--running", "--socket", tmp_path / "none.sock")
     assert (missing.exit_code, missing.stdout) == (1, "")
     assert "no gatepass answers at" in missing.stderr
-    assert run("list", "--running", "--config", "x.yaml").exit_code == 2
 
 
 WRITABLE = {
