@@ -10,13 +10,10 @@ import pytest
 from gatepass.errors import Fault, ReceiveTimeout, TransportFault
 from gatepass.http_client.connection import SLICE_BYTES
 from gatepass.http_client.response_body import UpstreamResponse
-from gatepass.types import Timeouts
 from tests.unit.http_client.loop import advance, rest
+from tests.unit.http_client.test_connection import BOUNDS, HEAD, OK
 from tests.unit.http_client.wire import HIGH_WATER_BYTES, Wire
 
-HEAD = b"POST / HTTP/1.1\r\nhost: h\r\n\r\n"
-BOUNDS = Timeouts(connect_s=1, first_byte_s=10, idle_s=3)
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfine"
 NO = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno"
 LARGE = bytes(HIGH_WATER_BYTES + 1)
 """More than the server's kernel takes at once."""

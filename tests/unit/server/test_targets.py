@@ -12,6 +12,7 @@ from gatepass.http_client.tls import TLSContexts
 from gatepass.policy.balancing import TargetHealth
 from gatepass.policy.breaker import BreakerSettings
 from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
+from gatepass.server.inspection import Collect
 from gatepass.server.pages import own_part
 from gatepass.server.targets import join_drained, order_target, targets_of
 from tests.unit.clock import DrivenClock
@@ -42,12 +43,15 @@ def health(state: AppState, upstream: str, model: str) -> TargetHealth:
     )
 
 
-async def order(state: AppState, *processes: AppState, **fields: str) -> dict[str, Any]:
-
+def parts_of(*states: AppState) -> Collect:
     async def collect(target: str) -> dict[str, bytes]:
-        return {str(at): await own_part(target, one) for at, one in enumerate((state, *processes))}
+        return {str(at): await own_part(target, one) for at, one in enumerate(states)}
 
-    return await order_target(collect, fields, state)
+    return collect
+
+
+async def order(state: AppState, *processes: AppState, **fields: str) -> dict[str, Any]:
+    return await order_target(parts_of(state, *processes), fields, state)
 
 
 async def test_each_target_of_a_model_with_a_choice_or_a_breaker_has_its_state():
@@ -144,10 +148,6 @@ async def test_a_drain_outlives_a_reload_that_moves_the_upstream_and_reaches_a_w
     before.hand_over(after)
     assert targets_of(after)["m"][0]["state"] == "drained"
     later = state_of()
-
-    async def collect(target: str) -> dict[str, bytes]:
-        return {"worker-1": await own_part(target, after), "worker-2": await own_part(target, later)}
-
-    await join_drained(collect, later)
+    await join_drained(parts_of(after, later), later)
     assert targets_of(later)["m"][0]["state"] == "drained"
     await after.aclose()
