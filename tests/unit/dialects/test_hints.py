@@ -156,14 +156,9 @@ def test_an_upstream_with_azures_dialect_is_not_advised_to_choose_it():
 
 
 def test_sentence_ends_once():
-    assert [sentence(text) for text in ("a", "a.", "a!", "a?", "a…", "参数非法。")] == [
-        "a.",
-        "a.",
-        "a!",
-        "a?",
-        "a…",
-        "参数非法。",
-    ]
+    assert sentence("a") == "a."
+    for text in ("a.", "a!", "a?", "a…", "参数非法。"):
+        assert sentence(text) == text
 
 
 @pytest.mark.parametrize(

@@ -83,59 +83,35 @@ def test_uncertainty_of_a_date_shortens_the_lifetime(claimed_lifetime_s, sure_s)
     assert at_least_left_s(NOW + claimed_lifetime_s, NOW) == sure_s
 
 
-@pytest.mark.parametrize("skew_s", [-86_400.0, 0.0, 120.0])
-def test_a_jwts_life_is_free_of_our_clock(skew_s):
-    text = signed(iat=NOW + skew_s, exp=NOW + skew_s + 300)
-    assert jwt_lifetime_s(text, None, NOW) == 300.0
-    assert jwt_lifetime_s(text, NOW + skew_s, NOW) == 300.0
-
-
-def test_a_jwt_out_of_the_issuers_cache_has_only_its_rest():
-    assert jwt_lifetime_s(signed(iat=NOW - 240, exp=NOW + 60), NOW, NOW) == 60.0
-
-
-@pytest.mark.parametrize("date_s", [NOW - 120, NOW + 301, NOW + 86_400])
-def test_a_date_that_contradicts_the_jwt_is_ignored(date_s):
-    assert jwt_lifetime_s(signed(iat=NOW, exp=NOW + 300), date_s, NOW) == 300.0
-
-
-def test_jwt_without_iat_is_read_by_the_issuers_or_local_clock():
-    text = signed(exp=NOW + 300)
-    assert jwt_lifetime_s(text, NOW + 100, NOW) == 199.0
-    assert jwt_lifetime_s(text, None, NOW) == 300.0
-    assert jwt_lifetime_s(text, None, NOW + 300) is None
-
-
-@pytest.mark.parametrize("skew_s", [-120.0, 0.0])
-def test_jwt_without_iat_is_limited_by_nbf_if_the_local_clock_is_behind(skew_s):
-    assert jwt_lifetime_s(signed(nbf=NOW, exp=NOW + 300), None, NOW + skew_s) == 300.0
-
-
-def test_a_jwt_without_iat_whose_nbf_is_earlier_than_it_was_made_is_read_by_our_clock():
-    text = signed(nbf=NOW - 300, exp=NOW + 300)
-    assert jwt_lifetime_s(text, None, NOW) == 300.0
-    assert jwt_lifetime_s(text, None, NOW - 120) == 420.0
-    assert jwt_lifetime_s(text, NOW, NOW - 120) == 299.0
-
-
-@pytest.mark.parametrize("skew_s", [300.0, 86_400.0])
-def test_jwt_without_iat_that_ended_by_the_local_clock_lives_since_nbf(skew_s):
-    assert jwt_lifetime_s(signed(nbf=NOW, exp=NOW + 300), None, NOW + skew_s) == 300.0
-
-
-@pytest.mark.parametrize("nbf", [NOW + 300, NOW + 400, "soon", True, -1])
-def test_an_unusable_nbf_is_ignored(nbf):
-    assert jwt_lifetime_s(signed(nbf=nbf, exp=NOW + 300), None, NOW) == 300.0
+OF_300_S = {"iat": NOW, "exp": NOW + 300}
+FROM_NBF, EARLY_NBF = {"nbf": NOW, "exp": NOW + 300}, {"nbf": NOW - 300, "exp": NOW + 300}
 
 
 @pytest.mark.parametrize(
-    "claims",
-    [{}, {"exp": True}, {"exp": "x"}, {"exp": NOW, "iat": NOW}, {"exp": 1, "iat": NOW}, {"exp": -5}, {"exp": 1e300}],
+    ("claims", "date_s", "wall_s", "lifetime_s"),
+    [
+        # with `iat`, whatever this machine's clock shows
+        *((OF_300_S, date_s, NOW - skew_s, 300.0) for skew_s in (-86_400.0, 0.0, 120.0) for date_s in (None, NOW)),
+        ({"iat": NOW - 240, "exp": NOW + 60}, NOW, NOW, 60.0),  # out of the issuer's cache
+        *((OF_300_S, date_s, NOW, 300.0) for date_s in (NOW - 120, NOW + 301, NOW + 86_400)),  # a date contradicts it
+        # without `iat` by the issuer's clock, or by this machine's
+        ({"exp": NOW + 300}, NOW + 100, NOW, 199.0),
+        ({"exp": NOW + 300}, None, NOW, 300.0),
+        ({"exp": NOW + 300}, None, NOW + 300, None),
+        # with `nbf` as a limit, if this clock is behind, and as the start of a token that ended by this clock
+        *((FROM_NBF, None, NOW + skew_s, 300.0) for skew_s in (-120.0, 0.0, 300.0, 86_400.0)),
+        *((EARLY_NBF, date_s, wall_s, s) for date_s, wall_s, s in ((None, NOW, 300.0), (None, NOW - 120, 420.0))),
+        (EARLY_NBF, NOW, NOW - 120, 299.0),
+        *(({"nbf": nbf, "exp": NOW + 300}, None, NOW, 300.0) for nbf in (NOW + 300, NOW + 400, "soon", True, -1)),
+        # without a lifetime
+        *((claims, None, NOW, None) for claims in ({}, {"exp": True}, {"exp": "x"}, {"exp": NOW, "iat": NOW})),
+        *((claims, None, NOW, None) for claims in ({"exp": 1, "iat": NOW}, {"exp": -5}, {"exp": 1e300})),
+    ],
 )
-def test_a_jwt_without_a_lifetime(claims):
+def test_lifetime_of_a_new_jwt(claims, date_s, wall_s, lifetime_s):
     text = signed(**claims)
     assert token_kind(text) is TokenKind.JWT
-    assert jwt_lifetime_s(text, None, NOW) is None
+    assert jwt_lifetime_s(text, date_s, wall_s) == lifetime_s
 
 
 @pytest.mark.parametrize(

@@ -36,28 +36,25 @@ from tests.unit.tokens.scripted import (
 )
 
 REQUEST = OutboundRequest("POST", "https://sso.example/token", body=b"client_secret=x")
+FORMAT = TokenReplyFormat("sso.example", 240.0, 3600.0)
 
 
 def over_http(**settings: object) -> TokenEndpointClient:
     """With a client as a credential has it."""
     own = oauth2(**settings)
     connect = issuer_transport(own, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
-    return TokenEndpointClient("corp", own, TokenReplyFormat("sso.example", 240.0, 3600.0), connect, SystemClock())
+    return TokenEndpointClient("corp", own, FORMAT, connect, SystemClock())
 
 
 def at(clock: DrivenClock, *replies: IssuerReply, **settings: object) -> tuple[TokenEndpointClient, ScriptedIssuer]:
     far = ScriptedIssuer(clock, *replies)
-    return TokenEndpointClient(
-        "corp", oauth2(**settings), TokenReplyFormat("sso.example", 240.0, 3600.0), far, clock
-    ), far
+    return TokenEndpointClient("corp", oauth2(**settings), FORMAT, far, clock), far
 
 
 async def test_a_token_is_born_when_its_fetch_starts():
     clock = DrivenClock()
     issuer, _ = at(clock, Mint(delay_s=3.0))
-    task = issuer.fetch_token(REQUEST, ())
-
-    fetched = asyncio.create_task(task)
+    fetched = asyncio.create_task(issuer.fetch_token(REQUEST, ()))
     await clock.advance(3.0)
     token = await fetched
     assert (token.text, token.requested_s, token.lifetime_s) == ("token-1", 1000.0, 300.0)
@@ -85,8 +82,7 @@ async def test_a_connection_failure_quotes_the_system(cause, expected):
         error.__cause__ = cause
         raise httpx2.ConnectError("[Errno -2] All connection attempts failed") from error
 
-    reply_format = TokenReplyFormat("sso.example", 240.0, 3600.0)
-    issuer = TokenEndpointClient("corp", oauth2(), reply_format, lambda: httpx2.MockTransport(fail), SystemClock())
+    issuer = TokenEndpointClient("corp", oauth2(), FORMAT, lambda: httpx2.MockTransport(fail), SystemClock())
     assert (await failure_of(issuer.fetch_token(REQUEST, ()))).reason.startswith(expected)
 
 
@@ -163,7 +159,6 @@ async def test_a_wrong_proxy_password_is_not_tried_again_and_again():
     ],
 )
 async def test_hanging_or_slow_issuer_is_bounded_as_a_whole(reply):
-
     clock = DrivenClock()
     issuer, far = at(clock, reply, timeout_s=7.0)
     task = asyncio.create_task(failure_of(issuer.fetch_token(REQUEST, ())))
@@ -250,7 +245,7 @@ async def test_secret_echoed_by_the_issuer_is_masked(reply):
 )
 async def test_a_cancelled_fetch_leaves_no_response_open_at_any_await(reply):
     far = ScriptedIssuer(DrivenClock(), otherwise=reply)
-    issuer = TokenEndpointClient("corp", oauth2(), TokenReplyFormat("sso.example", 240.0, 3600.0), far, far.clock)
+    issuer = TokenEndpointClient("corp", oauth2(), FORMAT, far, far.clock)
 
     async def begin() -> None:
         with suppress(FetchFailure):

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from gatepass.config.credential.vendor import AwsBedrockCredential, EntraCredential, GoogleCredential
 from tests.unit.clock import DrivenClock
@@ -51,6 +56,17 @@ def user() -> dict[str, Any]:
         "client_secret": SECRET,
         "refresh_token": "1//refresh-token-of-the-user",
     }
+
+
+@contextmanager
+def logs_nothing_of(caplog: pytest.LogCaptureFixture, libraries: tuple[str, ...], *secrets: str) -> Iterator[None]:
+    """Assert that the block logs no line of the `libraries` and none of `secrets`, at any level."""
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("elsewhere").debug("the capture works")
+    yield
+    assert "the capture works" in caplog.text
+    assert [record.name for record in caplog.records if record.name.startswith(libraries)] == []
+    assert not [secret for secret in secrets if secret in caplog.text]
 
 
 def file_of(folder: Path, document: Any) -> str:
