@@ -30,7 +30,7 @@ from gatepass.config.block import (
 )
 from gatepass.config.changes import REMOVED
 from gatepass.config.credential.base import Credential, HttpReply
-from gatepass.config.credential.kinds import KINDS, VARIABLE, Variable
+from gatepass.config.credential.kinds import KINDS, VARIABLE, of_variable
 from gatepass.config.document import dotted
 from gatepass.config.model import Config, checked_network, checked_store_url
 from gatepass.config.network import FIELD_NAME, PARAMETER, Network, TimeoutSettings, TokenPlacement, header_template
@@ -87,7 +87,7 @@ TYPES: Mapping[Any, str] = {
     ORIGIN: "origin, or `*`",
     header_template: "text with `{token}`",
     moment: "date or RFC 3339 time",
-    Variable.validated: "name of an environment variable",
+    of_variable: "name of an environment variable",
     Secret: "secret text",
     str: "text",
     int: "whole number",

@@ -29,10 +29,10 @@ from gatepass.cli.probe import ProbeCall
 from gatepass.cli.reach import Server, Step, StepOutcome, at_tls_port
 from gatepass.cli.steps import diagnose
 from gatepass.clock import Clock
-from gatepass.config.credential.kinds import Variable
 from gatepass.config.model import Config
 from gatepass.errors import UpstreamErrorReply
 from gatepass.http_client.fault_text import ServerNames
+from gatepass.types import Secret
 from tests.chinese import STATIC, without_chinese
 from tests.integration.answers import COMPLETION
 from tests.integration.scripted import Dialogue, Fin, Hold, Received, Scripted, Send, head, reply
@@ -306,7 +306,8 @@ def ended(kind: str, member: str) -> Callable[[Stage], Any]:
 
     async def staged(stage: Stage) -> dict[str, Any]:
         (stage.folder / "token").write_text(token)
-        value = {"path": str(stage.folder / "token"), "variable": Variable("CORP_TOKEN", token)}.get(member, token)
+        secret = Secret(token, reference="${CORP_TOKEN}")
+        value = {"path": str(stage.folder / "token"), "variable": secret}.get(member, token)
         return with_credential(await stage.server(LIST), type=kind, **{member: value})
 
     return staged

@@ -255,25 +255,10 @@ def api_key_weakness(key: str) -> str | None:
 
 OF_CALLER = ("role", "models", "operations", "mcp", "profile", "group", "limits", "end_users", "weight")
 BATCH_OF_ANY_MODEL = 'opens batches, which may run any model: write "GET batches", or leave models out'
-HEADER_SET_TWICE = "{} carries the token already: a request has one of each name"
-UNUSED_UPSTREAM = (
-    "upstreams.{name}: no request for a model goes to it: write `models: {{NAME: {{upstream: {name}}}}}`"
-    ' (with "*" as NAME for all other models), or remove it'
-)
 UNCHANGED_BODIES = ("transcriptions", "translations", "files")
 """Operations with multipart forms, which gatepass does not change."""
 BY_RAGFLOW = ("chat", *OF_LIST)
 """Operations that RAGFlow supports."""
-MIXED_VECTORS = (
-    "models.{}: has different names of an embedding model ({}): if these are different models, their vectors"
-    " do not fit into one index, and no error shows it"
-)
-WEIGHTS_OF_NO_USE = "models.{}.targets: have weights that `policy: order` does not use: set `policy: weighted`"
-ONE_ATTEMPT = "models.{}.retry.attempts: 1 allows no repeat: write 2 or more, or remove retry"
-TWICE = "models.{}.targets: have {} twice, which a `weight` states better"
-COOLDOWN_OF_NO_USE = "models.{}.max_cooldown_s: has no effect without a second target, and without retry or breaker"
-RULES_NEVER_USED = "are never used: gatepass does not change the body of {}"
-SETTING_OF_MODEL_LIST = "is never used: the list of models has fixed limits and does not name a model"
 
 
 def placement_of(upstream: UpstreamConfig, config: Config) -> TokenPlacement:
@@ -294,11 +279,10 @@ def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:
         if name is not None and operation not in BY_RAGFLOW and config.upstreams[name].dialect == "ragflow":
             yield (*block, "upstream"), f"{name} is RAGFlow, which supports only chat"
         if operation in UNCHANGED_BODIES and "rules" in names:
-            yield (*block, "rules"), RULES_NEVER_USED.format(operation)
+            yield (*block, "rules"), f"are never used: gatepass does not change the body of {operation}"
         if operation in OF_LIST:
-            yield from (
-                ((*block, one), SETTING_OF_MODEL_LIST) for one in ("rules", "model", "timeouts") if one in names
-            )
+            unused = "is never used: the list of models has fixed limits and does not name a model"
+            yield from (((*block, one), unused) for one in ("rules", "model", "timeouts") if one in names)
     for number, key in enumerate(config.access.keys):
         if key.models is not None and key.uses_any_model:
             yield ("access", "keys", number, "operations"), BATCH_OF_ANY_MODEL
@@ -308,7 +292,8 @@ def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:
             token_headers = {field.lower() for field in placement_of(upstream, config).templates}
             for field in upstream.headers:
                 if field.lower() in token_headers:
-                    yield ((block_name, name, "headers", field), HEADER_SET_TWICE.format(field))
+                    fault = f"{field} carries the token already: a request has one of each name"
+                    yield (block_name, name, "headers", field), fault
 
 
 def different_keys(tree: Any) -> Iterator[tuple[SettingPath, str]]:
@@ -351,22 +336,27 @@ def likely_mistakes(config: Config) -> Iterator[str]:
             names[model.context_fallback] = None
         is_embedding = model.capabilities.kind == "embedding" or (vectors is not None and vectors.model == name)
         if len(names) > 1 and (is_embedding or "embedding" in map(kind_by_name, (name, *names))):
-            yield MIXED_VECTORS.format(name, ", ".join(names))
+            fault = f"models.{name}: has different names of an embedding model ({', '.join(names)}): if these are"
+            yield f"{fault} different models, their vectors do not fit into one index, and no error shows it"
         has_weights = any(target.weight != 1.0 for target in targets)
         if has_weights and model.policy == "order" and model.affinity is None:
-            yield WEIGHTS_OF_NO_USE.format(name)
+            fault = "have weights that `policy: order` does not use: set `policy: weighted`"
+            yield f"models.{name}.targets: {fault}"
         for twice in dict.fromkeys(one for one in full_names if full_names.count(one) > 1):
-            yield TWICE.format(name, twice)
+            yield f"models.{name}.targets: have {twice} twice, which a `weight` states better"
         if model.retry is not None and model.retry.attempts == 1:
-            yield ONE_ATTEMPT.format(name)
+            yield f"models.{name}.retry.attempts: 1 allows no repeat: write 2 or more, or remove retry"
         is_passed_over = len(targets) > 1 and (model.retry or model.breaker) is not None
         if "max_cooldown_s" in model.model_fields_set and not is_passed_over:
-            yield COOLDOWN_OF_NO_USE.format(name)
+            fault = "has no effect without a second target, and without retry or breaker"
+            yield f"models.{name}.max_cooldown_s: {fault}"
     if len(config.upstreams) == 1:  # it serves all models that have no route
         return
     used = {target.upstream for model in config.models.values() for target in model.ordered_targets()}
     used |= {route.upstream for name, route in config.operations.items() if name not in OF_LIST and route.upstream}
-    yield from (UNUSED_UPSTREAM.format(name=name) for name in config.upstreams if name not in used)
+    for name in (one for one in config.upstreams if one not in used):
+        remedy = f'write `models: {{NAME: {{upstream: {name}}}}}` (with "*" as NAME for all other models), or remove it'
+        yield f"upstreams.{name}: no request for a model goes to it: {remedy}"
 
 
 UNSHARED_REFRESH_LOGIN = (

@@ -53,11 +53,7 @@ Code = Annotated[
 
 
 class RejectionConfig(Block):
-    """Replies that reject the token, in addition to a 401 and an error body with the code 401, to a login page with any
-    status, and to a redirect to another host or to a path that names a login, such as `login` or `sso`.
-
-    gatepass then fetches one new token for all rejected requests, and sends each once more.
-    """
+    """Replies that reject the token, in addition to those that always do."""
 
     statuses: list[Status] = []
     """More HTTP statuses that reject the token.
@@ -242,8 +238,9 @@ class UpstreamConfig(Block):
     Danger: Write keys as references. gatepass masks values of 16 characters and more in its logs and errors.
     """
     rejection: RejectionConfig = RejectionConfig()
-    """Replies that reject the token, in addition to a 401, and to an error in a 200 or in the first event of a stream
-    that contains 401 (`{"code":401,…}`, `token_expired`, Baidu's 110 and 111).
+    """Replies that reject the token, in addition to a 401, to an error in a 200 or in the first event of a stream
+    that contains 401 (`{"code":401,…}`, `token_expired`, Baidu's 110 and 111), to a login page with any status, and to
+    a redirect to another host or to a path that names a login, such as `login` or `sso`.
 
     gatepass then fetches one new token for all rejected requests, and sends each once more. See
     docs/concepts/token_life.md#a-rejected-token.

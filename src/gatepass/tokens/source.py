@@ -122,5 +122,5 @@ class EnvSource:
 
     async def fetch(self) -> Token:
         """Return the value; raise FetchFailure if a header cannot hold it, or if it is an expired JWT."""
-        issuer = f"the environment variable {self.settings.variable.name}"
+        issuer = f"the environment variable {self.settings.variable_name}"
         return parse_token_text(self.settings.variable.reveal(), issuer, ReadTimes(self.clock.now(), self.clock.wall()))

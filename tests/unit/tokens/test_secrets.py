@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from gatepass.config.credential.kinds import StaticCredential, Variable
+from gatepass.config.credential.kinds import StaticCredential, of_variable
 from gatepass.config.references import Reference, resolve
 from gatepass.tokens.secrets import revealed, secret_fields, secret_leaves, secret_retry_hint, secret_values
 from gatepass.types import Secret
@@ -96,7 +96,7 @@ def test_secret_in_a_file_may_change_and_in_a_variable_may_not(tmp_path, text, c
 
 def test_the_hint_states_when_another_secret_takes_effect():
     file, plain, hint = Secret(lambda: "a"), Secret("b"), secret_retry_hint
-    variable = Variable.validated(Reference.to_variable("CORP", "c"))
+    variable = of_variable(Reference.to_variable("CORP", "c"))
     (of_body,) = secret_leaves({"password": resolve("a-${CORP}", {"CORP": "c"})})
     assert hint([variable, file]) == " or when the file of its secret changes"
     for one in (variable, variable.derived(str.upper), of_body):

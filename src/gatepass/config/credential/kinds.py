@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
@@ -38,24 +38,14 @@ class StaticCredential(LocalCredential):
     """
 
 
-class Variable(Secret):
-    """An environment variable: the value is the secret, the name is shown to the operator."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str, value: str | Callable[[], str]) -> None:
-        # The environment of a running process does not change.
-        super().__init__(value, changes=False, reference=f"${{{name}}}")
-        self.name = name
-
-    @classmethod
-    def validated(cls, value: Any) -> Variable:
-        if isinstance(value, Variable):
-            return value
-        # put_variables has replaced the name by a reference to the variable
-        if isinstance(value, Reference) and len(value.sources) == 1 and value:
-            return cls(value.sources[0].name, value.read)
-        raise ValueError("expects the name of an environment variable that is set and not empty")
+def of_variable(value: Any) -> Secret:
+    """Return the secret in a variable. Its `reference` names the variable."""
+    if isinstance(value, Secret):
+        return value
+    # put_variables has replaced the name by a reference to the variable
+    if isinstance(value, Reference) and len(value.sources) == 1 and value:
+        return Secret(value.read, changes=False, reference=value.template)
+    raise ValueError("expects the name of an environment variable that is set and not empty")
 
 
 class EnvCredential(LocalCredential):
@@ -63,15 +53,19 @@ class EnvCredential(LocalCredential):
 
     type: Literal["env"]
     variable: Annotated[
-        Variable,
-        BeforeValidator(Variable.validated),
-        PlainSerializer(lambda variable: variable.name, return_type=str),
+        Secret,
+        BeforeValidator(of_variable),
+        PlainSerializer(lambda variable: variable.reference.strip("${}"), return_type=str),
         WithJsonSchema({"type": "string", "description": "the variable's name"}),
     ]
-    """The variable's name, without `${…}`. A variable that is not set is an error at load.
+    """The variable's name, not a reference to it (`${…}`). A variable that is not set is an error at load.
 
     Example: LLM_TOKEN
     """
+
+    @property
+    def variable_name(self) -> str:
+        return self.variable.reference.strip("${}")
 
 
 class FileCredential(LocalCredential):
@@ -224,7 +218,7 @@ def token_location(credential: Credential) -> str:
         case FileCredential():
             return f"the file {credential.path}"
         case EnvCredential():
-            return f"the environment variable {credential.variable.name}"
+            return f"the environment variable {credential.variable_name}"
         case EntraCredential():
             return "the machine's identity" if credential.managed_identity else _host(credential.authority_host)
         case GoogleCredential():

@@ -8,7 +8,6 @@ from gatepass.config.credential.kinds import (
     EnvCredential,
     ExecCredential,
     FileCredential,
-    Variable,
     token_location,
 )
 from gatepass.config.network import BEARER_PLACEMENT, TokenPlacement
@@ -91,4 +90,4 @@ def test_a_variable_is_shown_by_its_name():
     assert settings.model_dump(mode="json")["variable"] == "KEY"
     assert settings.variable.reveal() == "top-secret-value"
     assert "top-secret" not in f"{settings!r}{settings.model_dump()}"
-    assert EnvCredential(type="env", variable=Variable("X", "v")).variable.name == "X"
+    assert settings.variable_name == "KEY"

@@ -72,7 +72,7 @@ def test_unknown_client_authentication_is_refused(written):
     ],
 )
 def test_valid_combinations_have_no_fault(settings):
-    assert built(**settings)
+    assert built(**settings).type == "oauth2"
 
 
 @pytest.mark.parametrize(
