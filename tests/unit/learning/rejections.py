@@ -71,6 +71,19 @@ def openai(message: str, param: str | None = None, code: Any = None, kind: str =
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
+def vllm(message: str) -> Any:
+    return {"object": "error", "message": message, "code": 400}
+
+
+def gemini(message: str) -> Any:
+    return [{"error": {"code": 400, "message": message, "status": "INVALID_ARGUMENT"}}]
+
+
+def no_role(name: str) -> Any:
+    text = f"Unsupported value: 'messages[0].role' does not support '{name}' with this model."
+    return openai(text, "messages[0].role", "unsupported_value")
+
+
 def unsupported(name: str, hint: str = "") -> str:
     return f"Unsupported parameter: '{name}' is not supported with this model.{hint}"
 
@@ -194,19 +207,7 @@ MEMBER_ROWS = (
                 {"error": {"code": "Invalid input", "message": json.dumps(pydantic(["seed"])), "status": 422}},
             ),
             ("Databricks", 400, {"error_code": "BAD_REQUEST", "message": 'Bad request: json: unknown field "seed"\n'}),
-            (
-                "Gemini",
-                400,
-                [
-                    {
-                        "error": {
-                            "code": 400,
-                            "message": 'Invalid JSON payload received. Unknown name "seed": Cannot find field.',
-                            "status": "INVALID_ARGUMENT",
-                        }
-                    }
-                ],
-            ),
+            ("Gemini", 400, gemini('Invalid JSON payload received. Unknown name "seed": Cannot find field.')),
             ("Groq", 400, openai("property 'seed' is unsupported")),
             ("Cerebras", 400, {"message": "seed: property 'seed' is unsupported", "param": "validation_error"}),
             ("NVIDIA", 400, {"message": "Validation: Unsupported parameter(s): `seed`", "code": 400}),
@@ -226,17 +227,11 @@ MEMBER_ROWS = (
     ),
     Case(
         "14 Gemini lists those of the top level",
-        [
-            {
-                "error": {
-                    "code": 400,
-                    "message": 'Invalid JSON payload received. Unknown name "store": Cannot find field.\n'
-                    "Invalid JSON payload received. Unknown name \"seed\" at 'seed': Cannot find field.\n"
-                    "Invalid JSON payload received. Unknown name \"x\" at 'messages[0]': Cannot find field.",
-                    "status": "INVALID_ARGUMENT",
-                }
-            }
-        ],
+        gemini(
+            'Invalid JSON payload received. Unknown name "store": Cannot find field.\n'
+            "Invalid JSON payload received. Unknown name \"seed\" at 'seed': Cannot find field.\n"
+            "Invalid JSON payload received. Unknown name \"x\" at 'messages[0]': Cannot find field."
+        ),
         {"store": False, "seed": 1, "x": 1},
         {"store": None, "seed": None},
         ("drop=store", "drop=seed"),
@@ -294,7 +289,7 @@ MESSAGE_ROWS = (
                     " `developer`, expected one of `system`, `user`, `assistant`, `tool`"
                 ),
             ),
-            ("a template", 400, {"object": "error", "message": "Unexpected message role.", "code": 400}),
+            ("a template", 400, vllm("Unexpected message role.")),
             (
                 "FastAPI",
                 422,
@@ -355,31 +350,13 @@ MESSAGE_ROWS = (
                 ),
             ),
             ("Groq", 400, openai("'messages.0' : discriminator property 'role' has invalid value")),
-            (
-                "OpenAI",
-                400,
-                openai(
-                    "Unsupported value: 'messages[0].role' does not support 'developer' with this model.",
-                    "messages[0].role",
-                    "unsupported_value",
-                ),
-            ),
+            ("OpenAI", 400, no_role("developer")),
         )
     ),
-    Case(
-        "23",
-        openai(
-            "Unsupported value: 'messages[0].role' does not support 'system' with this model.",
-            "messages[0].role",
-            "unsupported_value",
-        ),
-        chat(SYSTEM, USER),
-        chat(DEVELOPER, USER),
-        ("role=system>developer",),
-    ),
+    Case("23", no_role("system"), chat(SYSTEM, USER), chat(DEVELOPER, USER), ("role=system>developer",)),
     Case(
         "23 a template that knows no system, by configuration",
-        {"object": "error", "message": "System role not supported", "code": 400},
+        vllm("System role not supported"),
         chat(SYSTEM, USER),
         chat({"role": "user", "content": "d\n\nhi"}),
         ("role=system>user",),
@@ -387,11 +364,7 @@ MESSAGE_ROWS = (
     ),
     Case(
         "24",
-        {
-            "object": "error",
-            "message": "Conversation roles must alternate user/assistant/user/assistant/...",
-            "code": 400,
-        },
+        vllm("Conversation roles must alternate user/assistant/user/assistant/..."),
         chat(USER, USER),
         chat({"role": "user", "content": "hi\n\nhi"}),
         ("roles=merged",),
@@ -565,21 +538,10 @@ CHOICE_ROWS = (
         ("response_format=json_object",),
         also=("response_format",),
     ),
-    Case(
-        "43",
-        {"object": "error", "message": ROOM, "code": 400},
-        {"max_tokens": 6048},
-        {"max_tokens": 5472},
-        ("clamp=max_tokens",),
-        also=("max_tokens",),
-    ),
+    Case("43", vllm(ROOM), {"max_tokens": 6048}, {"max_tokens": 5472}, ("clamp=max_tokens",), also=("max_tokens",)),
     Case(
         "45",
-        {
-            "object": "error",
-            "message": '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
-            "code": 400,
-        },
+        vllm('"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'),
         TOOLS,
         {"tools": None, "tool_choice": None},
         ("drop=tools", "drop=tool_choice"),
@@ -598,19 +560,7 @@ EMBEDDING_ROWS = (
     batch("18 TEI", {"error": "batch size 3 > maximum allowed batch size 2", "error_type": "Validation"}, 2, 413),
     batch("18 SiliconFlow", {"code": 20042, "message": "input batch size 3 > maximum allowed batch size 2"}, 2),
     batch("18 Azure of old", openai("Too many inputs. The max number of inputs is 1. We hope to increase it soon."), 1),
-    batch(
-        "18 Gemini",
-        [
-            {
-                "error": {
-                    "code": 400,
-                    "message": "* BatchEmbedContentsRequest.requests: at most 2 requests can be in one batch\n",
-                    "status": "INVALID_ARGUMENT",
-                }
-            }
-        ],
-        2,
-    ),
+    batch("18 Gemini", gemini("* BatchEmbedContentsRequest.requests: at most 2 requests can be in one batch\n"), 2),
     batch(
         "18 OpenAI's inputs",
         openai(
@@ -632,7 +582,7 @@ EMBEDDING_ROWS = (
         entry="split=64%",
     ),
     *(
-        dropped(f"19 {name}", {"object": "error", "message": message, "code": 400}, "dimensions", 256, embeds=True)
+        dropped(f"19 {name}", vllm(message), "dimensions", 256, embeds=True)
         for name, message in (
             ("vLLM of old", "dimensions is currently not supported"),
             ("vLLM", 'Model "bge-m3" does not support matryoshka representation, changing output dimensions'),
@@ -681,7 +631,7 @@ NOTHING_ROWS = (
         for code in ("context_length_exceeded", "insufficient_quota", "invalid_api_key", "model_not_found")
     ),
     never("type instead of code", openai(unsupported("temperature"), kind="insufficient_quota")),
-    never("43 without leave", {"object": "error", "message": ROOM, "code": 400}, request={"max_tokens": 6048}),
+    never("43 without leave", vllm(ROOM), request={"max_tokens": 6048}),
     never("40 without leave", openai(CHOICE), request={"tool_choice": "required", "enable_thinking": True}),
     never("24 without leave", openai("Conversation roles must alternate user/assistant"), request=chat(USER, USER)),
     never("45 without leave", openai("m does not support tools", kind="api_error")),
@@ -706,7 +656,7 @@ NOTHING_ROWS = (
             ("an enum", openai("Invalid enum value. Expected 'low' | 'high', received 'developer'")),
             ("another role", openai("Invalid value: 'bot'. Supported values are: 'developer', 'user', 'assistant'.")),
             ("another role in zod 4", {"error": [zod("invalid_value", f'{ZOD_4_ROLES}|"developer"')]}),
-            ("another role in FastAPI", pydantic(["messages", 1, "role"], msg="Input should be 'user' or 'developer'")),
+            ("another role in FastAPI", pydantic(["messages", 1, "role"], msg="Input should be 'user' or 'developer'"))
         )
     ),
     never("a relay that quotes the client", openai('Your request {"error":"no"} is odd')),

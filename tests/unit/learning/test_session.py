@@ -92,8 +92,7 @@ def test_an_eighth_change_is_one_too_many_and_nothing_is_stored():
     eight = {**SEVEN, "seed": 1}
     memory, upstream = Memory(), Upstream([without(name) for name in eight])
     outcome = ask(memory, upstream, chat(**eight))
-    assert outcome.error is not None
-    assert outcome.error.message == unsupported("store")
+    assert outcome.message == unsupported("store")
     assert len(upstream.seen) == MOST_TRIES
     tried = tuple(f"drop={name}" for name in SEVEN)
     assert (outcome.learning.tried, outcome.learning.changed, outcome.logged) == (tried, (), [])
@@ -153,15 +152,13 @@ def test_the_first_error_comes_back_and_is_not_tried_again_for_a_minute():
     again = always(openai("Streaming is not what this model does."))
     memory, upstream = Memory(), Upstream([NO_STREAM, again])
     first = ask(memory, upstream, chat(stream=True))
-    assert first.error is not None
-    assert first.error.message == STREAM
+    assert first.message == STREAM
     assert first.logged == [("failed", "stream=synth")]
     assert (first.learning.tried, first.learning.changed) == (("stream=synth",), ())
     (row,) = memory.records(0.0, 0.0)
     assert (row.state, row.expires_at, row.evidence) == ("failed", REFUTED_S, "Streaming is not what this model does.")
     second = ask(memory, upstream, chat(stream=True), REFUTED_S - 1)
-    assert second.error is not None
-    assert second.error.message == STREAM
+    assert second.message == STREAM
     assert len(upstream.seen) == 3
     upstream.refusals.pop()
     assert ask(memory, upstream, chat(stream=True), REFUTED_S).error is None
@@ -177,8 +174,7 @@ def is_wrong(body: dict[str, Any]) -> bool:
 def test_a_change_before_a_rejection_of_something_else_has_helped_and_that_rejection_is_shown():
     memory, upstream = Memory(), Upstream([NO_STREAM, Refusal(is_wrong, openai(WRONG))])
     wrong = ask(memory, upstream, chat(stream=True, stop=["x"]))
-    assert wrong.error is not None
-    assert wrong.error.message == WRONG
+    assert wrong.message == WRONG
     assert (wrong.logged, wrong.learning.tried, wrong.learning.changed) == ([], (), ("stream=synth",))
     assert (rules(memory), memory.records(0.0, 0.0)) == ([], [])
     right = ask(memory, upstream, chat(stream=True), 5.0)
@@ -197,8 +193,7 @@ def test_one_input_that_is_wrong_refutes_no_limit_of_a_batch():
     first = refused(always(size))
     assert learn_from(learning, first, 0.0)
     wrong = converse(learning, upstream, call, 0.0)
-    assert wrong.error is not None
-    assert wrong.error.message == "Range of input length should be [1, 8192]"
+    assert wrong.message == "Range of input length should be [1, 8192]"
     assert (wrong.learning.changed, wrong.learning.tried) == (("split=10",), ())
     assert memory.records(0.0, 0.0) == []
 
@@ -208,8 +203,7 @@ def test_error_after_the_first_helpful_change_is_shown_if_the_second_fails():
     upstream = Upstream([NO_STREAM, without("temperature"), broken])
     memory = Memory()
     outcome = ask(memory, upstream, chat(stream=True, temperature=1))
-    assert outcome.error is not None
-    assert outcome.error.message == unsupported("temperature")
+    assert outcome.message == unsupported("temperature")
     assert (outcome.learning.tried, outcome.learning.changed) == (("drop=temperature",), ("stream=synth",))
     assert outcome.logged == [("failed", "drop=temperature")]
     assert ask(memory, Upstream([NO_STREAM]), chat(stream=True), 5.0).call.adapted == ("stream=synth",)
@@ -220,8 +214,7 @@ def test_of_two_changes_that_failed_the_error_before_the_first_is_shown():
     warm = Refusal(lambda body: "temperature" in body, openai(answer, "temperature", "unsupported_parameter"))
     upstream = Upstream([NO_STREAM, warm, always({"error": "boom"}, 500)])
     outcome = ask(Memory(), upstream, chat(stream=True, temperature=1))
-    assert outcome.error is not None
-    assert outcome.error.message == STREAM
+    assert outcome.message == STREAM
     assert (outcome.learning.tried, outcome.learning.changed) == (("stream=synth", "drop=temperature"), ())
 
 
@@ -274,8 +267,7 @@ def test_request_does_not_reverse_its_own_rule():
     upstream = Upstream([without("max_tokens", USE), without("max_completion_tokens")])
     outcome = ask(memory, upstream, chat(max_tokens=5))
     assert len(upstream.seen) == 2
-    assert outcome.error is not None
-    assert outcome.error.message == unsupported("max_tokens", USE)
+    assert outcome.message == unsupported("max_tokens", USE)
 
 
 def test_a_rule_that_the_upstream_no_longer_takes_is_forgotten_at_once():
@@ -293,8 +285,7 @@ def test_upstream_that_rejects_both_names_is_called_twice_at_most():
     ask(memory, Upstream([without("max_tokens", USE)]), chat(max_tokens=5))
     neither = Upstream([without("max_completion_tokens"), without("max_tokens", USE)])
     outcome = ask(memory, neither, chat(max_tokens=5))
-    assert outcome.error is not None
-    assert outcome.error.message == unsupported("max_tokens", USE)
+    assert outcome.message == unsupported("max_tokens", USE)
     assert len(neither.seen) == 2
 
 
@@ -407,8 +398,7 @@ def test_a_request_in_flight_takes_over_what_was_learned_meanwhile():
     ask(memory, upstream, chat(stream=True))
     assert learn_from(slow, refused(NO_STREAM), 1.0)
     late = converse(slow, Upstream([always(openai("Wrong."))]), chat(stream=True), 1.0)
-    assert late.error is not None
-    assert late.error.message == "Wrong."
+    assert late.message == "Wrong."
     assert rules(memory) == ["stream=synth"]
 
 

@@ -73,6 +73,10 @@ class Outcome:
     learning: LearningSession
 
     @property
+    def message(self) -> str | None:
+        return None if self.error is None else self.error.message
+
+    @property
     def logged(self) -> list[tuple[str, str]]:
         return [(news.event, news.adapted) for news in self.learning.events]
 
