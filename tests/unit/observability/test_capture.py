@@ -62,7 +62,7 @@ class Process:
     def tell(self, event: str, *values: Any) -> None:
         self.observers.tell(getattr(self.observers, event), *values)
 
-    async def bodies(self, request_id: str) -> dict[str, Any] | None:
+    async def bodies(self, request_id: str) -> Any:
         assert not self.failed
         captured = self.capture.find(request_id)
         return None if captured is None else texts(await captured.bodies(self.redactor, SHOWN_BYTES))
@@ -94,7 +94,6 @@ async def test_the_parts_of_a_split_call_are_all_kept(process):
         process.tell("reply_body", part, b"reply %d" % number)
     process.end(access, call)
     found = await process.bodies("id")
-    assert found is not None
     assert (found["sent"], found["replies"][-2:]) == ("part 0\npart 1", ["reply 0", "reply 1"])
 
 
@@ -203,7 +202,6 @@ async def test_a_body_that_is_larger_than_the_limit_is_cut_and_says_so(process):
     process.serve("old", b"x" * 40_000)
     process.serve("id", b"{}", *[b"y" * 10_000] * 10)
     found = await process.bodies("id")
-    assert found is not None
     assert await process.bodies("old") is None
     assert found["request"] == "{}"
     assert found["replies"] == ["y" * (50_000 - 2 - AROUND_CHARS) + CUT]
@@ -220,7 +218,6 @@ async def test_the_body_of_a_running_request_takes_no_room_of_later_ones(process
     process.end(access, attempt)
     assert await process.bodies("later") is not None
     found = await process.bodies("long")
-    assert found is not None
     assert found["cut"]
 
 
@@ -233,7 +230,6 @@ async def test_a_budget_that_requests_fill_leaves_the_capture_less_and_refuses_n
     process.serve("c", b"x" * 60_000)
     assert (await process.bodies("a"), await process.bodies("b")) == (None, None)
     found = await process.bodies("c")
-    assert found is not None
     assert found["cut"]
     assert process.budget.total_bytes <= 100_000
 
@@ -242,12 +238,10 @@ async def test_a_secret_is_masked_also_if_two_pieces_or_the_cut_halve_it(process
     process.start(limit_bytes=REQUEST_BYTES + 60_000)
     process.serve("id", b'{"key":"%s"}' % SECRET.encode(), b"data: " + SECRET[:9].encode(), SECRET[9:].encode())
     found = await process.bodies("id")
-    assert found is not None
     assert (found["request"], found["replies"]) == ('{"key":"***"}', ["data: ***"])
     for before in range(len(SECRET) + 1):
         process.serve("cut", b"", b" " * (60_000 - before), SECRET.encode() + b"more")
         cut = await process.bodies("cut")
-        assert cut is not None
         assert "s3cret" not in str(cut)
         assert cut["cut"]
     for before in range(len(SECRET) + 1):
@@ -281,16 +275,18 @@ async def test_a_long_body_comes_in_bounded_pieces_that_are_the_body(process, un
 
 
 async def test_requests_are_served_between_two_slices_of_a_piece(process):
-    turns: list[None] = []
+    turns = 0
 
     async def serve() -> None:
+        nonlocal turns
         while True:
-            turns.append(await asyncio.sleep(0))
+            turns += 1
+            await asyncio.sleep(0)
 
     serving = asyncio.create_task(serve())
     await CapturedBody(b"a b " * (PIECE_BYTES // 4)).piece(process.redactor)
     serving.cancel()
-    assert len(turns) >= PIECE_BYTES // SLICE_CHARS - 1
+    assert turns >= PIECE_BYTES // SLICE_CHARS - 1
 
 
 async def test_no_place_between_two_pieces_shows_a_part_of_a_secret(process):

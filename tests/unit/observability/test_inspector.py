@@ -188,6 +188,9 @@ def test_a_story_has_all_attempts_in_order_and_no_secret():
     assert "sk-secret" not in str(story)
 
 
+REJECTED: dict[str, Any] = {"outcome": "token_rejected", "head_s": 1.0, "duration_s": 1.0005}
+
+
 def test_who_closed_first():
     def who(ended: str, attempted: str = "", code: str | None = None, **fields: object) -> str | None:
         attempt = AttemptRecord("one", "chat", "m", "a", outcome=attempted, code=code) if attempted else None
@@ -206,14 +209,12 @@ def test_who_closed_first():
     assert {who("error", "connection_failed", f"upstream_{one}") for one in ("dns", "connect", "tls")} == {None}
 
 
-def test_a_story_has_the_times_of_the_token_and_of_the_connection():
+def test_a_story_has_the_times_of_the_connection_and_the_targets_that_were_left():
     record = AttemptRecord("one", "chat", "m", "a", began_s=100.0, outcome="complete")
-    record.token = SentToken("corp", 103.0, 20.0, 240.0)
-    record.token_wait_s, record.pool_wait_s, record.connect_s, record.head_s = 2.0, 0.25, 0.5, 3.5
+    record.pool_wait_s, record.connect_s, record.head_s = 0.25, 0.5, 3.5
     record.not_tried = (NotTried("a", "m", "waits"), NotTried("b", "m", "ejected"), NotTried("c", "m2", "full"))
     story = story_of(request(access(), record), 110.0, 0.0, str)
     attempt = story["attempts"][0]
-    assert attempt["token"] == {"credential": "corp", "age_s": 83.0, "left_s": 157.0, "wait_s": 2.0, "renewal_s": 0.0}
     assert [attempt[name] for name in ("pool_wait_s", "connect_s", "head_s")] == [0.25, 0.5, 3.5]
     assert story["not_tried"] == [
         {"upstream": "b", "model": "m", "state": "ejected"},
@@ -221,35 +222,27 @@ def test_a_story_has_the_times_of_the_token_and_of_the_connection():
     ]
 
 
-def test_what_is_not_known_of_a_token_is_null():
-    without, failed, lasting = (AttemptRecord("one", "chat", "m", "a", outcome="complete") for _ in range(3))
-    failed.token, failed.token_wait_s = SentToken("corp"), 1.0
-    lasting.token = SentToken("fixed", 103.0, 20.0)
-    tokens = [
-        one["token"] for one in story_of(request(access(), without, failed, lasting), 110.0, 0.0, str)["attempts"]
-    ]
-    assert tokens == [
-        None,
-        {"credential": "corp", "age_s": None, "left_s": None, "wait_s": 1.0, "renewal_s": 0.0},
-        {"credential": "fixed", "age_s": None, "left_s": None, "wait_s": 0.0, "renewal_s": 0.0},
-    ]
-
-
-def test_the_wait_for_a_token_is_the_time_of_its_credential_alone():
-    """Before a request is sent, and after its rejection: gatepass added neither."""
-    record = AttemptRecord("one", "chat", "m", "a", outcome="token_rejected", token=SentToken("corp"))
-    record.token_wait_s, record.head_s, record.duration_s = 10.5, 1.0, 11.0
-    ended = replace(request(access(), record), added_s=10.502)
-    story = story_of(ended, 110.0, 0.0, str)
-    assert story["timings"]["added_s"] == 0.002
-    assert [story["attempts"][0]["token"][name] for name in ("wait_s", "renewal_s")] == [0.5, 10.0]
-
-
-def test_a_rejected_key_that_does_not_expire_waited_for_no_new_one():
-    record = AttemptRecord("one", "chat", "m", "a", outcome="token_rejected", token=SentToken("fixed", 100.0, 20.0))
-    record.token_wait_s, record.head_s, record.duration_s = 0.0005, 1.0, 1.0005
-    story = story_of(request(access(), record), 110.0, 0.0, str)
-    assert [story["attempts"][0]["token"][name] for name in ("wait_s", "renewal_s")] == [0.0, 0.0]
+@pytest.mark.parametrize(
+    ("token", "fields", "shown", "added_s"),
+    [
+        (None, {}, None, 20.0),
+        (SentToken("corp", 103.0, 20.0, 240.0), {"token_wait_s": 2.0}, (83.0, 157.0, 2.0, 0.0), 18.0),
+        (SentToken("corp"), {"token_wait_s": 1.0}, (None, None, 1.0, 0.0), 19.0),
+        (SentToken("fixed", 103.0, 20.0), {}, (None, None, 0.0, 0.0), 20.0),
+        # before a request is sent, and after its rejection: gatepass added neither
+        (SentToken("corp"), {**REJECTED, "token_wait_s": 10.5, "duration_s": 11.0}, (None, None, 0.5, 10.0), 9.5),
+        # a key that does not expire waited for no new one
+        (SentToken("fixed", 100.0, 20.0), {**REJECTED, "token_wait_s": 0.0005}, (None, None, 0.0, 0.0), 19.9995),
+    ],
+)
+def test_a_story_has_what_is_known_of_a_token_and_the_time_of_its_credential_is_not_added(
+    token: SentToken | None, fields: dict[str, Any], shown: tuple[float | None, ...] | None, added_s: float
+):
+    record = AttemptRecord("one", "chat", "m", "a", **{"outcome": "complete", "token": token, **fields})
+    story = story_of(replace(request(access(), record), added_s=20.0), 110.0, 0.0, str)
+    known = story["attempts"][0]["token"]
+    assert (known and tuple(known[name] for name in ("age_s", "left_s", "wait_s", "renewal_s"))) == shown
+    assert (known and known["credential"], story["timings"]["added_s"]) == (token and token.credential, added_s)
 
 
 def test_an_error_has_the_wait_that_it_asks_for():

@@ -126,7 +126,7 @@ def test_plausible_token_counts_are_added():
         assert value(metrics, f"gatepass_{name}_tokens_total", caller="alice", model="gpt") == count
 
 
-def ended(*key: str, error: GatepassError | None = None) -> tuple[RequestRecord, GatepassError | None]:
+def ended(*key: str, error: GatepassError | None = None) -> Any:
     caller, model, upstream, operation = key
     outcome, status = ("ok", 200) if error is None else ("error", error.http_status)
     access = AccessRecord("id", "POST", "/", operation, caller, model=model, outcome=outcome, status=status)
@@ -323,8 +323,6 @@ def test_a_name_that_a_client_chose_is_no_error_of_its_upstream(
     kind = UpstreamAuth if status == 401 else UpstreamErrorReply
     metrics = Metrics()
     request, error = ended("alice", "m", "chat", "chat", error=kind(message, upstream="chat", status=status))
-    assert request.attempt is not None
-    assert error is not None
     request.attempt.requests, request.attempt.upstream_model = 1, sent_as
     request.attempt.names_model = named
     metrics.request_ended(request, error)
@@ -344,7 +342,6 @@ def test_an_upstream_whose_base_url_lacks_its_version_is_failing(place: str, hea
     message = f"Not Found. The upstream has no such path: {place} does not support this operation."
     metrics = Metrics()
     request, error = ended("a", "m", "chat", "chat", error=UpstreamErrorReply(message, upstream="chat", status=404))
-    assert request.attempt is not None
     request.attempt.requests = 1
     metrics.request_ended(request, error)
     assert metrics.health("chat") == health
