@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -367,16 +367,15 @@ async def test_the_holder_learns_once_of_a_token_that_is_accepted_again_and_agai
 
 
 @pytest.mark.parametrize("held", [True, False])
-async def test_upload_is_repeated_after_a_401_only_if_it_is_kept(held):
-    upstream, holder = Upstream(takes={"new"}), Holder("old", "new")
-    sending = Scenario(upstream, holder=holder).upload(held=held)
-    if held:
-        assert isinstance(await sending, BufferedReply)
-    else:
-        with pytest.raises(TokenUnavailable, match="send the request again"):
-            await sending
-    assert upstream.tokens == (["old", "new"] if held else ["old"])
-    assert holder.fetches == 1
+async def test_upload_is_repeated_after_a_401_or_on_a_new_connection_only_if_it_is_kept(held):
+    holder = Holder("old", "new")
+    rejecting, closing = Upstream(takes={"new"}), Upstream(stale())
+    refusal = pytest.raises(TokenUnavailable, match="send the request again")
+    for upstream, own, fails in ((rejecting, holder, refusal), (closing, None, pytest.raises(UpstreamClosed))):
+        with nullcontext() if held else fails:
+            assert isinstance(await Scenario(upstream, holder=own).upload(held=held), BufferedReply)
+    assert rejecting.tokens == (["old", "new"] if held else ["old"])
+    assert (holder.fetches, len(closing.came)) == (1, 2 if held else 1)
 
 
 # --- a reused connection
@@ -400,18 +399,6 @@ async def test_a_request_on_a_reused_connection_repeats_once_on_a_new_one(replie
             await scenario.ask()
     assert [request.new_connection for request in upstream.came] == [False, True][:requests]
     assert (scenario.attempt.record.repeated_stale, scenario.context.requests()) == (requests == 2, requests)
-
-
-@pytest.mark.parametrize("held", [True, False])
-async def test_upload_is_repeated_on_a_new_connection_only_if_it_is_kept(held):
-    upstream = Upstream(stale())
-    sending = Scenario(upstream).upload(held=held)
-    if held:
-        assert isinstance(await sending, BufferedReply)
-    else:
-        with pytest.raises(UpstreamClosed):
-            await sending
-    assert len(upstream.came) == (2 if held else 1)
 
 
 # --- the next target

@@ -108,28 +108,17 @@ CASES: dict[str, Callable[[], tuple[Upstream, Holder | None, bytes, list[str]]]]
 }
 
 
-async def run(
-    case: str, act: Callable[[LeavingClient, asyncio.Task[None]], None] | None, turns: int
-) -> tuple[Ends, bool, list[str]]:
-    upstream, holder, body, outcomes = CASES[case]()
-    state = state_of(upstream, holder)
-    return *await serve(request(state), state, body, act, turns), outcomes
-
-
 @pytest.mark.parametrize("act", [leave, stop])
 @pytest.mark.parametrize("case", CASES)
-async def test_a_request_that_is_cancelled_at_any_await_ends_once(case, act):
+async def test_a_request_that_is_cancelled_at_any_await_ends_once_and_has_the_outcomes_of_its_attempts(case, act):
     for turns in range(1, MOST_TURNS):
-        _, is_over, _ = await run(case, act, turns)
+        upstream, holder, body, outcomes = CASES[case]()
+        state = state_of(upstream, holder)
+        ends, is_over = await serve(request(state), state, body, act, turns)
         if is_over:
+            assert [attempt.outcome for attempt in ends.began] == outcomes
             return
     raise AssertionError("the request did not end")
-
-
-@pytest.mark.parametrize("case", CASES)
-async def test_the_outcome_of_each_attempt(case):
-    ends, _, outcomes = await run(case, None, 0)
-    assert [attempt.outcome for attempt in ends.began] == outcomes
 
 
 @pytest.mark.parametrize("act", ["leave", "drain"])
