@@ -1,6 +1,5 @@
 import ssl
 import time
-from pathlib import Path
 
 import pytest
 import trustme
@@ -23,9 +22,6 @@ from gatepass.config.certificates import (
     signing_key,
     unusable_files,
 )
-from gatepass.config.checks import NO_ROUTE
-from gatepass.config.document import ConfigError
-from gatepass.config.load import load
 from gatepass.config.references import Reference
 from tests.unit.tokens.keys import broken_pem, certificate_pem, private_pem, public_pem
 
@@ -144,25 +140,6 @@ def test_a_file_named_by_reference_is_not_quoted(folder):
     file = Reference.to_variable("CA", str(folder / "topsecret"))
     tree = {"upstreams": {"chat": {"network": {"ca_file": file}}}}
     assert [text for _, text in unusable_files(tree)] == [ABSENT]
-
-
-def test_unusable_tls_files_are_refused_at_load_with_line_and_setting(folder):
-    path: Path = folder / "gatepass.yaml"
-    path.write_text(
-        "upstreams:\n"
-        "  chat: {base_url: 'https://llm.example/v1/chat/completions'}\n"
-        "  spare:\n"
-        "    base_url: https://llm.example/v1\n"
-        f"    network: {{ca_file: '{folder}/garbage'}}\n"
-    )
-    with pytest.raises(ConfigError) as caught:
-        load(str(path), {})
-    reported = str(caught.value).replace(f"{folder}/", "").splitlines()
-    assert [line.partition(",")[0] for line in reported] == [
-        f"gatepass.yaml:1: upstreams: {NO_ROUTE.format(first='chat')}",
-        "gatepass.yaml:2: upstreams.chat.base_url: ends in /chat/completions",
-        f"gatepass.yaml:5: upstreams.spare.network.ca_file: {NO_CERTIFICATE}",
-    ]
 
 
 @pytest.mark.parametrize(

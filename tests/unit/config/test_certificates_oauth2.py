@@ -76,6 +76,7 @@ def test_refresh_token_file_must_be_in_a_writable_directory(folder, monkeypatch)
         {"client_auth": 5},
         {"client_auth": "private_key_jwt", "private_key": 5},
         {"client_auth": "private_key_jwt", "private_key": None},
+        {"client_auth": "private_key_jwt", "private_key": private_pem("rsa"), "algorithm": 5},
         {"refresh_token_file": {}},
         {"type": "static", "refresh_token_file": "/no/where"},
         {"type": ["oauth2"]},
@@ -83,18 +84,3 @@ def test_refresh_token_file_must_be_in_a_writable_directory(folder, monkeypatch)
 )
 def test_values_of_a_wrong_type_are_left_to_pydantic(block):
     assert faults(**block) == {}
-
-
-def test_an_algorithm_of_a_wrong_type_is_left_to_the_model(folder):
-    tree = {
-        "credentials": {
-            "a": {
-                "type": "oauth2",
-                "client_auth": "private_key_jwt",
-                "algorithm": 5,
-                "private_key": (folder / "key").read_text(),
-            },
-            "b": None,
-        }
-    }
-    assert list(unusable_files(tree)) == []

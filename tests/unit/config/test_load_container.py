@@ -112,12 +112,3 @@ def test_every_limit_has_a_variable_that_overrides_the_file(tmp_path):
     limits = loaded.config.limits
     assert (limits.body_bytes, limits.receive_s, limits.connections, loaded.warnings) == (8, 1.5, 9, ())
     assert loaded.origin(("limits", "body_bytes")) == "environment GATEPASS_LIMITS_BODY_BYTES"
-
-
-def test_a_misspelt_variable_of_a_limit_is_corrected_beside_a_file_too(tmp_path):
-    file = tmp_path / "gatepass.yaml"
-    file.write_text("upstreams: {chat: {base_url: https://llm.corp.example/v1}}\n")
-    (warning,) = load(str(file), {"GATEPASS_LIMITS_HELDBYTES": "7"}).warnings
-    assert warning.endswith("is the configuration; did you mean GATEPASS_LIMITS_HELD_BYTES?")
-    (warning,) = load(str(file), {"GATEPASS_TOKEN_PATHS": "7"}).warnings
-    assert warning.endswith("is the configuration")

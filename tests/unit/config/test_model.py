@@ -13,11 +13,6 @@ def config(**blocks):
     return Config.model_validate({"upstreams": {"u": UPSTREAM}, **blocks})
 
 
-def test_one_upstream_is_enough():
-    assert config().model_dump() == Config.model_validate({"upstreams": {"u": dict(UPSTREAM)}}).model_dump()
-    assert config().server.host == "127.0.0.1"
-
-
 def test_a_model_has_its_targets_in_order():
     assert Model(upstream="u", name="x").ordered_targets() == [ModelTarget(upstream="u", name="x")]
     targets = [ModelTarget(upstream="u"), ModelTarget(upstream="v", name="y")]
