@@ -169,7 +169,7 @@ async def test_the_default_network_carries_an_upstream_and_a_token_endpoint(ca_f
             answers = [await gp.ask({**HELLO, "model": name}).answer() for name in upstreams]
         assert [answer.status for answer in answers] == [200, 200], [answer.body for answer in answers]
         settings = Config.model_validate({"network": network, **blocks}).upstreams["far"]
-        (step,) = [step async for step in reach(upstream_server("far", settings))]
+        step = await reach(upstream_server("far", settings))
         host, through = urls[0].removeprefix("https://"), proxy.removeprefix("http://")
         assert step.why.startswith(f"{host} by the proxy {through}, TLSv1.3, certificate of ")
         async with gateway(**blocks) as gp:

@@ -452,9 +452,11 @@ class Setup:
     async def reach_upstream(self) -> Step | None:
         from gatepass.cli.reach import reach, upstream_server
 
+        async def test(config: Config) -> Steps:
+            yield await reach(upstream_server(UPSTREAM, config.upstreams[UPSTREAM]))
+
         # without the credential, about which nothing has been asked yet
-        setup = Setup({**self.answers, "auth": "none"}, self.is_interactive)
-        return await setup.first_failed(lambda config: reach(upstream_server(UPSTREAM, config.upstreams[UPSTREAM])))
+        return await Setup({**self.answers, "auth": "none"}, self.is_interactive).first_failed(test)
 
     async def test_token(self) -> Step | None:
         """Run doctor. Return the step that failed.

@@ -133,30 +133,26 @@ Begin = Callable[[str, str], object]
 _STEPS = {Fault.DNS: "resolve", Fault.PROXY: "proxy", Fault.TLS: "tls"}
 
 
-async def reach(server: Server, clock: Clock | None = None, begin: Begin = lambda *_: None) -> Steps:
-    """Open a connection as a request does, and yield its one step: `resolve`, `connect`, `proxy` or `tls`.
+async def reach(server: Server, clock: Clock | None = None, begin: Begin = lambda *_: None) -> Step:
+    """Open a connection as a request does, and return the step `resolve`, `connect`, `proxy` or `tls`.
 
     A failed step has the name of the phase that failed.
     """
     begin(server.hop, "connect")
     names, wall_s = server.names, (clock or SystemClock()).wall()
     try:
-        yield await _reach(server, ssl_context(names.network), wall_s)
+        context, destination = ssl_context(names.network), server.destination
     except TransportFault as fault:  # the URL has no valid host
-        yield server.step("resolve", StepOutcome.FAILS, fault.detail, f"Check {names.url_setting}.")
+        return server.step("resolve", StepOutcome.FAILS, fault.detail, f"Check {names.url_setting}.")
     except OSError:
         settings = [name for name in ("ca_file", "client_cert", "client_key") if getattr(names.network, name)]
         files = " and ".join(names.network.setting(names.settings, name) for name in settings)
-        yield server.step("tls", StepOutcome.FAILS, "a PEM file cannot be loaded", f"Check {files}.")
-
-
-async def _reach(server: Server, context: ssl.SSLContext, wall_s: float) -> Step:
-    destination = first = server.destination
+        return server.step("tls", StepOutcome.FAILS, "a PEM file cannot be loaded", f"Check {files}.")
     try:
         opened = await _open(destination, context, server.connect_s)
     except TransportFault as fault:
         return await _failed(server, destination, fault, wall_s)
-    name = destination.host
+    first, name = destination, destination.host
     if destination.proxy is not None:
         first = destination.proxy.destination
         name = f"the proxy {first.host}"
@@ -164,7 +160,7 @@ async def _reach(server: Server, context: ssl.SSLContext, wall_s: float) -> Step
     if not destination.secure:
         return server.step("connect", StepOutcome.WORKS, f"{where} accepts connections")
     if destination.proxy is not None:  # the certificate is of the server behind it
-        where = f"{server.names.host} by the proxy {first.authority.decode()}"
+        where = f"{names.host} by the proxy {first.authority.decode()}"
     certificate = opened.session.getpeercert() or {}
     described = describe_certificate(certificate, opened.session.version() or "TLS", wall_s)
     return server.step("tls", StepOutcome.WORKS, f"{where}, {described}")
@@ -218,9 +214,11 @@ async def _failed(server: Server, destination: Destination, fault: TransportFaul
             fault = TransportFault(Fault.TLS, TlsProblem.PLAIN_HTTP, sent=False)
     why, advice = fault_text(fault, names)
     if problem in OF_CERTIFICATE and not fault.detail.startswith("proxy "):
-        with suppress(TransportFault):
+        with suppress(TransportFault, OSError):
             opened = await _open(destination, _unverified(network), server.connect_s)
-            if chain := certificate_chain(opened.session):
+            # `getpeercert` returns an empty dict for an unverified certificate
+            read = getattr(getattr(opened.session, "_sslobj", None), "get_unverified_chain", list)
+            if chain := [certificate.get_info() for certificate in read() or ()]:
                 why, better = explain_certificate(chain, problem, names, trusted_names(network.ca_file), wall_s)
                 advice = better or advice
     return server.step(_STEPS.get(fault.kind, "connect"), StepOutcome.FAILS, why, advice)
@@ -274,15 +272,6 @@ DAY_S = 86_400.0
 SOON_S = 14 * DAY_S
 """A certificate that ends sooner is reported with the days that are left."""
 NAMES = 5
-
-
-def certificate_chain(session: Any) -> list[Certificate]:
-    """Return the certificates that the server sent, its own first; empty if they cannot be read.
-
-    `getpeercert` returns an empty dict for an unverified certificate.
-    """
-    read = getattr(getattr(session, "_sslobj", None), "get_unverified_chain", None)
-    return [] if read is None else [certificate.get_info() for certificate in read() or ()]
 
 
 def trusted_names(ca_file: str | None) -> list[str]:

@@ -44,10 +44,9 @@ async def diagnose_url(
 ) -> Steps:
     """Yield the steps to a running gatepass: the network, its pages, its model list and with `call` real calls."""
     server = Server(HOP, base_url, ServerNames(host_of(base_url), "--url", "--url"))
-    async for step in reach(server, begin=begin):
-        yield _as_client(step)
-        if step.failed:
-            return
+    yield _as_client(step := await reach(server, begin=begin))
+    if step.failed:
+        return
     own: dict[str, Any] = {"base_url": base_url, "learn": "off", "allow_plain_http": True}
     blocks: dict[str, Any] = {"upstreams": {HOP: own}}
     if key is not None:

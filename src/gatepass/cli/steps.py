@@ -217,10 +217,9 @@ async def _test_credential(state: AppState, name: str, begin: Begin, without: st
     server = reach.issuer_server(name, state.config.credentials[name])
     if not has_unshared_refresh_token(state.config, name):  # a fetch would end the login of the running gatepass
         if server is not None:
-            async for step in reach.reach(server, state.clock, begin):
-                yield step
-                if step.failed:
-                    return
+            yield (step := await reach.reach(server, state.clock, begin))
+            if step.failed:
+                return
         if without:
             why = f"its subject_credential {without}"
             yield Step(f"credential:{name}", "token", StepOutcome.SKIPPED, why)
@@ -244,10 +243,9 @@ async def _test_upstream(
     `asked` has the calls, and the wanted names of its model list. `without` is why its credential has no token.
     """
     server, hop = reach.upstream_server(upstream.name, upstream.settings), probe.hop_of(upstream)
-    async for step in reach.reach(server, state.clock, begin):
-        yield step
-        if step.failed:
-            return
+    yield (step := await reach.reach(server, state.clock, begin))
+    if step.failed:
+        return
     is_mcp = upstream.name.startswith(MCP_UPSTREAM)
     if without:
         yield Step(hop, "mcp" if is_mcp else "models", StepOutcome.SKIPPED, f"its credential {without}")
