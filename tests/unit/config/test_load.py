@@ -260,22 +260,6 @@ def test_a_rotated_file_arrives_without_a_restart(write, tmp_path):
     assert loaded.origin(("credentials", "c", "token")).endswith(f"gatepass.yaml:2, file {secret}")
 
 
-def test_the_environment_alone_is_a_configuration():
-    environment = {
-        "GATEPASS_UPSTREAM_URL": "https://llm.example/v1",
-        "GATEPASS_TOKEN": "to$ken",
-        "GATEPASS_KEYS": "0123456789abcdef",
-        "GATEPASS_HOST": "0.0.0.0",
-        "GATEPASS_PORT": "9000",
-    }
-    loaded = load(None, environment)
-    token = loaded.config.credentials["token"]
-    assert isinstance(token, StaticCredential)
-    assert token.token.reveal() == "to$ken"
-    assert (loaded.config.server.host, loaded.config.server.port) == ("0.0.0.0", 9000)
-    assert loaded.origin(("credentials", "token", "token")) == "environment GATEPASS_TOKEN"
-
-
 EVERYWHERE = """\
 server: {host: "${S}", base_path: "${S}", port: "${S}", nothing: "${S}"}
 limits: "${S}"
