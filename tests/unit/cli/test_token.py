@@ -55,22 +55,8 @@ def test_a_jwt_shows_its_safe_claims_and_never_itself():
     assert "me@corp.example" not in str(reported)
 
 
-@pytest.mark.parametrize(
-    ("token", "expected"),
-    [
-        (
-            Token(Secret("t"), 0.0, 240.0, lifetime_source=LifetimeSource.DEFAULT),
-            "240 s, from default_ttl_s, because no lifetime was found",
-        ),
-        (
-            Token(Secret("t"), 0.0, 3600.0, implausible_lifetime_s=1.79519e12),
-            "3600 s, from the issuer's reply; the announced 1.795e+12 s are implausible: check the expiry's unit",
-        ),
-        (Token(Secret("t"), 0.0, None, TokenKind.KEY, LifetimeSource.NONE), "unlimited: a key does not expire"),
-    ],
-)
-def test_a_lifetime_without_a_source_is_marked_as_such(token, expected):
-    assert ("lifetime", expected) in lines(token)
+FILE = {"type": "file", "path": "/t"}
+KEY = Token(Secret("t"), 0.0, None, TokenKind.KEY, LifetimeSource.NONE)
 
 
 def of_type(**settings: Any) -> Config:
@@ -81,21 +67,24 @@ def of_type(**settings: Any) -> Config:
     ("settings", "token", "expected"),
     [
         (
-            {"type": "exec", "command": ["mint"]},
-            Token(Secret("t"), 0.0, 298.642),
-            "298 s, from the program's output",
+            CORP,
+            Token(Secret("t"), 0.0, 240.0, lifetime_source=LifetimeSource.DEFAULT),
+            "240 s, from default_ttl_s, because no lifetime was found",
         ),
-        ({"type": "file", "path": "/t"}, Token(Secret("t"), 0.0, 60.0), "60 s, from the file"),
+        (
+            CORP,
+            Token(Secret("t"), 0.0, 3600.0, implausible_lifetime_s=1.79519e12),
+            "3600 s, from the issuer's reply; the announced 1.795e+12 s are implausible: check the expiry's unit",
+        ),
+        (CORP, KEY, "unlimited: a key does not expire"),
+        ({"type": "exec", "command": ["mint"]}, Token(Secret("t"), 0.0, 298.642), "298 s, from the program's output"),
+        (FILE, Token(Secret("t"), 0.0, 60.0), "60 s, from the file"),
         (
             {"type": "aws_bedrock", "region": "eu-central-1", "access_key_id": "k", "secret_access_key": "s"},
             Token(Secret("t"), 0.0, 900.0),
             "900 s, from key_ttl_s",
         ),
-        (
-            {"type": "file", "path": "/t"},
-            Token(Secret("t"), 0.0, None, TokenKind.KEY, LifetimeSource.NONE),
-            "until the file changes: the token has no expiry",
-        ),
+        (FILE, KEY, "until the file changes: the token has no expiry"),
         (CORP, Token(Secret("t"), 0.0, 5.96), "5.9 s, from the issuer's reply"),
     ],
 )
@@ -104,14 +93,10 @@ def test_the_source_of_the_lifetime_is_named_as_what_it_is(settings, token, expe
 
 
 def test_an_opaque_text_in_a_file_is_no_key():
-    key = Token(Secret("t"), 0.0, None, TokenKind.KEY, LifetimeSource.NONE)
-    assert ("token", "opaque, 1 characters") in lines(key, settings=of_type(type="file", path="/t"))
-    assert ("token", "key, 1 characters") in lines(key)
-
-
-def test_a_source_without_a_request_shows_no_time():
-    reported = lines(Token(Secret("t"), 0.0, 60.0), settings=of_type(type="file", path="/t"))
-    assert reported[1] == ("from", "the file /t")
+    """A source without a request shows no time either."""
+    reported = lines(KEY, settings=of_type(**FILE))
+    assert reported[1:3] == [("from", "the file /t"), ("token", "opaque, 1 characters")]
+    assert ("token", "key, 1 characters") in lines(KEY)
 
 
 def test_a_token_from_the_store_is_marked_as_such():
@@ -120,8 +105,7 @@ def test_a_token_from_the_store_is_marked_as_such():
 
 
 def test_a_key_has_no_future_to_show():
-    key = Token(Secret("t"), 0.0, None, TokenKind.KEY, LifetimeSource.NONE)
-    labels = [label for label, _ in lines(key, replace(FRESH, expires_in_s=None, next_try_in_s=None))]
+    labels = [label for label, _ in lines(KEY, replace(FRESH, expires_in_s=None, next_try_in_s=None))]
     assert labels == ["credential", "from", "token", "lifetime", "sent as"]
 
 
