@@ -30,11 +30,6 @@ def chat_url(base_url: str, model: str, paths: RagflowPaths) -> str:
     return _below(base_url, path)
 
 
-def list_url(base_url: str) -> str:
-    """Return the URL of a list with one chat assistant of the key's owner. Every version supports it at low cost."""
-    return f"{_below(base_url, '/chats')}?page=1&page_size=1"
-
-
 def _below(base_url: str, path: str) -> str:
     parts = urlsplit(base_url)
     root = parts.path.rstrip("/").removesuffix(API)
@@ -57,7 +52,8 @@ class RagflowDialect(Dialect):
         if call.operation.path == CHAT_PATH:
             url = chat_url(base_url, target.model or call.model, self.paths)
         elif call.operation.path == LIST_PATH:
-            url = list_url(base_url)  # not shown to clients, but its reply shows whether RAGFlow accepts the token
+            # not shown to clients, but its reply shows at low cost, in every version, whether RAGFlow accepts the token
+            url = f"{_below(base_url, '/chats')}?page=1&page_size=1"
         else:
             url = operation_url(base_url, call.operation.path)
         return build_request(call, url, timeouts, forward_headers)

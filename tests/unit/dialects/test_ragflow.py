@@ -1,7 +1,7 @@
 import pytest
 
 from gatepass.dialects.base import Dialect
-from gatepass.dialects.ragflow import RagflowDialect, chat_url, list_url
+from gatepass.dialects.ragflow import RagflowDialect, chat_url
 from gatepass.errors import ModelNotFound
 from gatepass.types import Call, Target, Timeouts
 from tests.rows import CHAT, MODELS
@@ -41,7 +41,6 @@ def test_the_list_is_one_of_assistants_and_is_not_shown():
 def test_the_base_may_end_with_the_version_and_a_name_stays_one_segment():
     for base in ("http://rag:9380", "http://rag:9380/", "http://rag:9380/api/v1/"):
         assert chat_url(base, "a/../b?", "current") == f"{BASE}/openai/a%2F..%2Fb%3F/chat/completions"
-        assert list_url(base) == f"{BASE}/chats?page=1&page_size=1"
     assert chat_url("https://h/tools/rag", "i", "old") == "https://h/tools/rag/api/v1/chats_openai/i/chat/completions"
 
 

@@ -145,6 +145,9 @@ async def test_its_secrets_are_read_at_every_run(tmp_path):
         (failing(-200, ""), "get-token was killed by signal 200", False),
         (Program(printed(""), stderr="warning"), "what get-token prints is empty", False),
         (Program(ProcessResult(-9, cut=True)), "get-token printed more than 65536 bytes", False),
+        (Program(FileNotFoundError(2, "No such file")), "/opt/bin/get-token cannot be started: No such file", False),
+        (Program(OSError()), "/opt/bin/get-token cannot be started: refused by the system", False),
+        (Program(ValueError()), "get-token: a NUL in its arguments or environment", True),
     ],
 )
 async def test_a_failure_states_the_reason_and_keeps_secrets(program, reason, definite):
@@ -166,23 +169,6 @@ async def test_a_failure_states_the_reason_and_keeps_secrets(program, reason, de
 )
 async def test_a_code_of_oauth_backs_off_and_any_other_failure_may_be_a_refusal(code, words, kind):
     assert (await failure_of(source(failing(code, words)).fetch())).kind == kind
-
-
-@pytest.mark.parametrize(
-    ("error", "reason", "definite"),
-    [
-        (
-            FileNotFoundError(2, "No such file or directory"),
-            "/opt/bin/get-token cannot be started: No such file or directory",
-            False,
-        ),
-        (OSError(), "/opt/bin/get-token cannot be started: refused by the system", False),
-        (ValueError(), "get-token: a NUL in its arguments or environment", True),
-    ],
-)
-async def test_a_program_that_does_not_start_has_a_reason(error, reason, definite):
-    failure = await failure_of(source(Program(error)).fetch())
-    assert (failure.reason, failure.is_refused) == (reason, definite)
 
 
 async def test_the_whole_run_is_bounded():
