@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 from weakref import WeakSet
@@ -72,8 +74,13 @@ class OddSource:
         return result
 
 
-def over(source: OddSource, clock: DrivenClock) -> TokenHolder:
-    return TokenHolder("odd", source, clock, Redactor(), WaitBudget(10.0, random_fraction=lambda: 0.0))
+@asynccontextmanager
+async def over(source: OddSource, clock: DrivenClock) -> AsyncIterator[TokenHolder]:
+    """A started holder over `source`, closed at the end."""
+    holder = TokenHolder("odd", source, clock, Redactor(), WaitBudget(10.0, random_fraction=lambda: 0.0))
+    holder.start()
+    yield holder
+    await holder.aclose()
 
 
 # --- without failures ----------------------------------------------------------------------------------------------
@@ -453,14 +460,12 @@ async def test_a_failure_keeps_no_reply_of_the_issuer():
             replies.add(reply := Reply())
             raise FetchFailure(f"refused by {type(reply).__name__}", FailureKind.REFUSED)
 
-    holder = over(Refusing(), clock)
-    holder.start()
-    with pytest.raises(TokenUnavailable):
-        await holder.token()
-    await settle()
-    gc.collect()
-    assert (holder.status().failing, len(replies)) == (True, 0)
-    await holder.aclose()
+    async with over(Refusing(), clock) as holder:
+        with pytest.raises(TokenUnavailable):
+            await holder.token()
+        await settle()
+        gc.collect()
+        assert (holder.status().failing, len(replies)) == (True, 0)
 
 
 # --- sources with bugs, and the end ----------------------------------------------------------------------------------
@@ -469,45 +474,39 @@ async def test_a_failure_keeps_no_reply_of_the_issuer():
 @pytest.mark.parametrize("bug", [KeyError("x"), asyncio.CancelledError()])
 async def test_a_source_with_a_bug_is_a_failure_like_any_other(bug, caplog):
     clock = DrivenClock()
-    holder = over(OddSource(bug, Token(Secret("abc"), clock.now(), 300.0)), clock)
-    holder.start()
-    with pytest.raises(TokenUnavailable, match="a bug in gatepass: the log has its trace"):
-        await holder.token()
-    assert [record.exc_info is not None for record in caplog.records] == [True]
-    await clock.advance(4.0)
-    assert holder.usable
-    await holder.aclose()
+    async with over(OddSource(bug, Token(Secret("abc"), clock.now(), 300.0)), clock) as holder:
+        with pytest.raises(TokenUnavailable, match="a bug in gatepass: the log has its trace"):
+            await holder.token()
+        assert [record.exc_info is not None for record in caplog.records] == [True]
+        await clock.advance(4.0)
+        assert holder.usable
 
 
 async def test_a_refresh_task_with_a_bug_logs_it_keeps_to_the_backoff_and_continues(caplog):
     clock = DrivenClock()
     source = OddSource(*(Token(Secret(f"token-{number}"), clock.now() + number * 80, 100.0) for number in range(9)))
-    holder = over(source, clock)
-    holder.start()
-    await clock.advance(1.0)
-    source.broken = True
-    await clock.advance(50.0)
-    assert [record.fields["reason"] for record in caplog.records] == ["a bug in gatepass: the log has its trace"]
-    assert caplog.records[0].exc_info is not None
-    status = holder.status()
-    assert (holder.usable, status.failing, source.fetches) == (True, True, 1)
-    assert 1 <= status.failures <= 50
-    source.broken = False
-    await clock.advance(560.0)
-    assert (holder.usable, holder.status().failing) == (True, False)
-    await holder.aclose()
+    async with over(source, clock) as holder:
+        await clock.advance(1.0)
+        source.broken = True
+        await clock.advance(50.0)
+        assert [record.fields["reason"] for record in caplog.records] == ["a bug in gatepass: the log has its trace"]
+        assert caplog.records[0].exc_info is not None
+        status = holder.status()
+        assert (holder.usable, status.failing, source.fetches) == (True, True, 1)
+        assert 1 <= status.failures <= 50
+        source.broken = False
+        await clock.advance(560.0)
+        assert (holder.usable, holder.status().failing) == (True, False)
 
 
 async def test_a_refresh_task_that_meets_a_bug_while_its_holder_closes_does_not_begin_again(caplog):
     clock = DrivenClock()
     source = OddSource(Token(Secret("abc"), clock.now(), 100.0))
-    holder = over(source, clock)
-    holder.start()
-    await clock.advance(1.0)
-    source.broken = True
-    holder.adopt_shared(Token(Secret("xyz"), clock.now(), 100.0))
-    await asyncio.sleep(0)  # the task has met the bug, and its callback has not run yet
-    await holder.aclose()
+    async with over(source, clock) as holder:
+        await clock.advance(1.0)
+        source.broken = True
+        holder.adopt_shared(Token(Secret("xyz"), clock.now(), 100.0))
+        await asyncio.sleep(0)  # the task has met the bug, and its callback has not run yet
     await settle()
     assert caplog.records == []
     assert [task for task in asyncio.all_tasks() if task.get_name().startswith("refresh of")] == []
@@ -517,14 +516,12 @@ async def test_a_source_without_a_bound_keeps_no_request_beyond_the_budget():
     clock = DrivenClock()
     source = OddSource()
     source.fetch = asyncio.Event().wait  # type: ignore[assignment]  # never returns, so no token either
-    holder = over(source, clock)
-    holder.start()
-    task = asyncio.create_task(holder.token())
-    await clock.advance(10.3)
-    expected = r"no answer from the issuer within 10 s \(credentials\.\w+\.timeout_s and a moment more\)"
-    with pytest.raises(TokenUnavailable, match=expected):
-        await task
-    await holder.aclose()
+    async with over(source, clock) as holder:
+        task = asyncio.create_task(holder.token())
+        await clock.advance(10.3)
+        expected = r"no answer from the issuer within 10 s \(credentials\.\w+\.timeout_s and a moment more\)"
+        with pytest.raises(TokenUnavailable, match=expected):
+            await task
 
 
 async def test_the_holder_may_be_closed_at_each_await_of_a_fetch():

@@ -150,17 +150,6 @@ async def test_retry_after_is_obeyed_for_all_waiting_requests_and_reaches_them()
         assert it.holder.usable
 
 
-@pytest.mark.parametrize("before", [[], [Mint(300)]])
-async def test_an_unknown_refusal_is_tried_again_every_half_minute(before):
-    async with kept(*before, otherwise=answer({"message": "blocked"}, 403)) as it:
-        await it.clock.advance(240.0 + 130.0)
-        began_s = it.issuer.started_s[len(before)]
-        assert [round(moment - began_s) for moment in it.issuer.started_s[len(before) :]][:5] == [0, 30, 60, 90, 120]
-        it.issuer.otherwise = Mint()
-        await it.clock.advance(30.0)
-        assert it.holder.usable
-
-
 async def test_a_slow_refusal_is_not_retried_early():
     async with kept(otherwise=Answer(401, b'{"error": "invalid_client"}', delay_s=4.0)) as it:
         await it.clock.advance(33.9)
