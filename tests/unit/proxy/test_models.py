@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -31,8 +30,7 @@ def listed(*models: str) -> Reply:
 
 
 class Upstream:
-    """A Transport: `reply` is the reply, an error to raise, or None to wait until `free` is
-    set."""
+    """A Transport: `reply` is the reply, an error to raise, or None to wait until `free` is set."""
 
     def __init__(self, reply: Response | Exception | None) -> None:
         self.reply = reply
@@ -52,23 +50,22 @@ class Upstream:
         pass
 
 
-def over(upstream: Upstream, clock: DrivenClock, **blocks: Any) -> ModelCatalog:
-    config = Config.model_validate({"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}, **blocks})
+def over(upstream: Upstream, clock: DrivenClock) -> ModelCatalog:
+    config = Config.model_validate({"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}})
     state = create_app_state(config, clock)
     chat = replace(state.upstreams["chat"], transport=upstream)  # type: ignore[arg-type]  # a fake with the same methods
     return ModelCatalog(replace(state, upstreams={"chat": chat}))
 
 
-def request_context() -> RequestContext:
+def request_to(catalog: ModelCatalog) -> RequestContext:
     """The request of a caller that may use every model."""
-    state = create_app_state(Config.model_validate({"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}))
-    context = RequestContext.without_client(state, state.profiles["plain"])
+    context = RequestContext.without_client(catalog.state, catalog.state.profiles["plain"])
     context.caller, context.protocol = CALLER, PROTOCOLS["models"]
     return context
 
 
 async def ids(catalog: ModelCatalog) -> list[str]:
-    listing = json.loads(await catalog.listing(request_context()))
+    listing = json.loads(await catalog.listing(request_to(catalog)))
     return [model["id"] for model in listing["data"]]
 
 
@@ -80,7 +77,7 @@ async def test_an_unexpected_fault_is_not_an_empty_list():
         with pytest.raises(Bug, match="oops"):
             await ids(catalog)
         with pytest.raises(Bug, match="oops"):
-            await catalog.entry(request_context(), "m")
+            await catalog.entry(request_to(catalog), "m")
     assert upstream.requests == 1
     await clock.advance(FAILED_S)
     upstream.reply = listed("m")
