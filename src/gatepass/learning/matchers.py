@@ -32,6 +32,8 @@ from gatepass.types import Call
 
 Relevant = Collection[LearnedRule]
 """Rules that would change one body; the result of `relevant_rules`."""
+Step = tuple[LearnedRule, ...]
+"""Rules that are applied together."""
 
 _FIGURES = r"[0-9]+"
 _LONG_NAME = 8
@@ -39,8 +41,8 @@ _LONG_NAME = 8
 _VALUE_CODE = "unsupported_value"
 
 
-def suggested_rules(rejection: UpstreamRejection, also: Collection[str] = ()) -> Iterator[tuple[LearnedRule, ...]]:
-    """Yield the steps that `rejection` suggests, the most likely first; the rules of one step are applied together."""
+def suggested_rules(rejection: UpstreamRejection, also: Collection[str] = ()) -> Iterator[Step]:
+    """Yield the steps that `rejection` suggests, the most likely first."""
     if rejection.wants_reasoning:
         return
     yield from streaming(rejection)
@@ -51,6 +53,13 @@ def suggested_rules(rejection: UpstreamRejection, also: Collection[str] = ()) ->
     yield from members(rejection)  # last: it reads only a name, the others read a whole sentence
 
 
+def _steps_of(rejection: UpstreamRejection, rows: Iterable[tuple[tuple[str, ...], tuple[Step, ...]]]) -> Iterator[Step]:
+    """Yield the steps of each of `rows` that has a sentence of `rejection`."""
+    for patterns, steps in rows:
+        if rejection.opens(*patterns):
+            yield from steps
+
+
 def relevant_rules(rejection: UpstreamRejection, sent: Call) -> Relevant:
     """Return the suggested rules that would change the body `sent`."""
     suggested = {rule for step in suggested_rules(rejection, LEARN_ALSO) for rule in step}
@@ -59,7 +68,7 @@ def relevant_rules(rejection: UpstreamRejection, sent: Call) -> Relevant:
 
 def next_rules(
     rejection: UpstreamRejection, relevant: Relevant, policy: LearningPolicy, is_excluded: Callable[[LearnedRule], bool]
-) -> tuple[LearnedRule, ...]:
+) -> Step:
     """Return the relevant rules of the first step that has any, if all of them are allowed and not excluded."""
     for step in suggested_rules(rejection, policy.also):
         found = [one for one in step if one in relevant]
@@ -123,13 +132,18 @@ _NEEDED = (  # DashScope, for models that only stream or that think (ragflow#591
     rf"|{WORDS}please enable the stream parameter"
     r"|(?:parameter\.)?enable_thinking must be set to false for non-stream"
 )
-# The alternative to a stream for the same models. Streaming is tried first, because it keeps the thinking.
-_NO_THINKING = r"(?:parameter\.)?enable_thinking must be set to false"
-# DashScope, for models that always think (qwen-code#7332).
-_THINKING_ONLY = rf"(?i){WORDS}enable_thinking parameter is restricted to True"
+# DashScope accepts or rejects `enable_thinking` depending on the model and on `stream`.
+_THINKING = (
+    # the alternative to a stream for the same models; streaming is tried first, because it keeps the thinking
+    ((r"(?:parameter\.)?enable_thinking must be set to false",), ((LearnedRule("set", "enable_thinking", "false"),),)),
+    (  # models that always think (qwen-code#7332)
+        (rf"(?i){WORDS}enable_thinking parameter is restricted to True",),
+        ((LearnedRule("drop", "enable_thinking"),), (LearnedRule("set", "enable_thinking", "true"),)),
+    ),
+)
 
 
-def streaming(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
+def streaming(rejection: UpstreamRejection) -> Iterator[Step]:
     tops = ("stream", "enable_thinking", "parameters")
     if "stream" not in rejection.members or rejection.is_of_a_value or not rejection.is_about(*tops):
         return
@@ -140,12 +154,7 @@ def streaming(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]
     elif (found := rejection.opens(_REFUSED)) or (rejection.code, rejection.param) == (_VALUE_CODE, "stream"):
         rest = found.string[found.end() :] if found is not None else rejection.text
         yield (LearnedRule("stream", "synth", ttl_s=HOUR_S if re.search(_COMBINED, rest) is None else 0.0),)
-    # DashScope accepts or rejects `enable_thinking` depending on the model and on `stream`.
-    if rejection.opens(_NO_THINKING):
-        yield (LearnedRule("set", "enable_thinking", "false"),)
-    if rejection.opens(_THINKING_ONLY):
-        yield (LearnedRule("drop", "enable_thinking"),)
-        yield (LearnedRule("set", "enable_thinking", "true"),)
+    yield from _steps_of(rejection, _THINKING)
 
 
 # messages
@@ -200,24 +209,21 @@ _TOOL_ID = r"Tool call id was .{0,200}? but must be a-z, A-Z, 0-9, with a length
 
 
 _NO_DEVELOPER = (_DEVELOPER, _DEVELOPER_VALUE, _OTHER_ROLES)
-_CONVERSATION: tuple[tuple[tuple[str, ...], tuple[LearnedRule, ...]], ...] = (
-    (_NO_DEVELOPER, (LearnedRule("role", "developer", "system"),)),
-    ((_SYSTEM,), (LearnedRule("role", "system", "developer"),)),
+_CONVERSATION = (
+    (_NO_DEVELOPER, ((LearnedRule("role", "developer", "system"),),)),
+    ((_SYSTEM,), ((LearnedRule("role", "system", "developer"),),)),
     # o1-mini rejects `developer` as well
-    ((*_NO_DEVELOPER, _SYSTEM, _NO_SYSTEM), (LearnedRule("role", "system", "user"),)),
-    ((_ALTERNATE,), (LearnedRule("roles", "merged"),)),
-    (_NULL_REFUSED, (LearnedRule("content", "empty"),)),
-    (_STRING_REQUIRED, (LearnedRule("content", "text"), LearnedRule("content", "empty"))),
-    ((_TOOL_ID,), (LearnedRule("tool_ids", "short"),)),
+    ((*_NO_DEVELOPER, _SYSTEM, _NO_SYSTEM), ((LearnedRule("role", "system", "user"),),)),
+    ((_ALTERNATE,), ((LearnedRule("roles", "merged"),),)),
+    (_NULL_REFUSED, ((LearnedRule("content", "empty"),),)),
+    (_STRING_REQUIRED, ((LearnedRule("content", "text"),), (LearnedRule("content", "empty"),))),
+    ((_TOOL_ID,), ((LearnedRule("tool_ids", "short"),),)),
 )
-"""By the sentences of a rejection: the rules that may solve it, each a step of its own."""
 
 
-def conversation(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
+def conversation(rejection: UpstreamRejection) -> Iterator[Step]:
     if "messages" in rejection.members and rejection.is_about("messages", "role", "content"):
-        for patterns, rules in _CONVERSATION:
-            if rejection.opens(*patterns):
-                yield from ((rule,) for rule in rules)
+        yield from _steps_of(rejection, _CONVERSATION)
 
 
 # embeddings
@@ -238,7 +244,7 @@ FILL = 0.9
 """Part of the tokens per request to use, because inputs differ in length."""
 
 
-def batches(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
+def batches(rejection: UpstreamRejection) -> Iterator[Step]:
     if "input" not in rejection.members:
         return
     # Nine digits at most, here and below: an upstream's text may contain thousands.
@@ -272,7 +278,7 @@ SPARE_TOKENS = 8
 """Tokens left free below the context length, because token counts differ by a few."""
 
 
-_CHOICES: tuple[tuple[str, str, tuple[tuple[LearnedRule, ...], ...]], ...] = (
+_CHOICES: tuple[tuple[str, str, tuple[Step, ...]], ...] = (
     (
         "tool_choice",
         _TOOL_CHOICE,
@@ -293,12 +299,10 @@ _CHOICES: tuple[tuple[str, str, tuple[tuple[LearnedRule, ...], ...]], ...] = (
 """The name in `learn_also`, the sentence, and the steps."""
 
 
-def choices(rejection: UpstreamRejection, also: Collection[str]) -> Iterator[tuple[LearnedRule, ...]]:
+def choices(rejection: UpstreamRejection, also: Collection[str]) -> Iterator[Step]:
     if "tool_choice" not in rejection.members:
         return
-    for name, pattern, steps in _CHOICES:
-        if name in also and rejection.opens(pattern):
-            yield from steps
+    yield from _steps_of(rejection, [((pattern,), steps) for name, pattern, steps in _CHOICES if name in also])
     if "max_tokens" in also and (found := rejection.opens(_ROOM)) is not None:
         left = int(found[1][:9]) - int(found[2][:9]) - SPARE_TOKENS  # holds for this prompt only, so it is not stored
         if left > 0:
@@ -322,7 +326,7 @@ KEPT_FIRST = ("claude-code-", "interleaved-thinking-")
 """Beginnings of the values that remain in the first repeat after a rejection that names none."""
 
 
-def betas(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
+def betas(rejection: UpstreamRejection) -> Iterator[Step]:
     """Yield rules for the values that the error names.
 
     Bedrock names none, and an error that names all of several may only quote the header. A single value is the rejected
@@ -390,7 +394,7 @@ _HINT = r"Use '([^']+)' instead"
 _NO_DIMENSIONS = rf"{WORDS}(?:dimensions is currently not supported|does not support matryoshka)"
 
 
-def members(rejection: UpstreamRejection) -> Iterator[tuple[LearnedRule, ...]]:
+def members(rejection: UpstreamRejection) -> Iterator[Step]:
     if rejection.is_of_a_value:
         return
     unknown = [
