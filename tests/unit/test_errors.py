@@ -30,11 +30,6 @@ def test_every_leaf_has_a_unique_code_and_an_error_status():
     assert all(400 <= kind.status <= 599 for kind in LEAVES)
 
 
-def test_a_timeout_names_its_phase_in_the_code():
-    error = errors.UpstreamTimeout("late", upstream="chat", phase="idle")
-    assert (error.public_code, error.http_status, error.hop) == ("upstream_timeout_idle", 504, "upstream:chat")
-
-
 def test_an_error_reply_keeps_the_status_and_code_of_the_upstream():
     error = errors.UpstreamErrorReply("no", upstream="chat", status=429, upstream_code="too_many")
     assert (error.public_code, error.http_status) == ("too_many", 429)

@@ -186,16 +186,13 @@ class Capture(Observer):
 
     def state(self) -> dict[str, Any]:
         """Return the settings of the capture and its end, in seconds since the epoch."""
-        settings = self.settings
+        settings, left_s = self.settings, self._ends_s - self._clock.now()
         running = settings is not None
-        left_s = self._ends_s - self._clock.now()
         return {
             "running": running,
             "until": round(self._clock.wall() + left_s, 3) if running else None,
             "left_s": round(left_s, 3) if running else None,
-            "model": settings.model if settings else None,
-            "caller": settings.caller if settings else None,
-            "limit_bytes": settings.limit_bytes if settings else None,
+            **{name: getattr(settings, name, None) for name in ("model", "caller", "limit_bytes")},
             "held_bytes": self.held_bytes,
             "captured": len(self._requests),
         }

@@ -528,13 +528,8 @@ class Metrics(Observer):
             else:
                 self._has_unlisted = self._has_unlisted or configured is None
         group = placed(self._groups.get(caller, ""), names["group"])
-        return (
-            placed(caller or NONE, names["caller"]),
-            group,
-            placed(name, names["model"]),
-            upstream or NONE,
-            operation,
-        )
+        shown = placed(caller or NONE, names["caller"]), group, placed(name, names["model"])
+        return (*shown, upstream or NONE, operation)
 
     def _bounded(self, family: Family, labels: Labels) -> Labels:
         """Return `labels`, or the ones that a new cell of `family` has if there are many series."""
@@ -820,10 +815,9 @@ def exposition_of(parts: Iterable[bytes], *, is_open: bool = False) -> bytes:
                 merged[sample] = merge(merged[sample], value) if sample in merged else value
     lines: list[str] = []
     exemplars: dict[str, str] = {}
-    for exemplar, wall_s in families.pop(EXEMPLARS, {}).items() if is_open else ():
+    for exemplar, wall_s in families.pop(EXEMPLARS, {}).items():
         sample, _, trace = exemplar.rpartition(" # ")
-        exemplars[sample] = f" # {trace} {wall_s}"
-    families.pop(EXEMPLARS, None)
+        exemplars[sample] = f" # {trace} {wall_s}" if is_open else ""
     for of_family, samples in families.items():
         name = of_family.split(" ", 3)[2]
         lines.append(of_family.replace(f" {name} ", f" {name.removesuffix('_total')} ") if is_open else of_family)

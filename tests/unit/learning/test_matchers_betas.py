@@ -137,11 +137,7 @@ def test_of_several_values_without_a_name_the_most_used_stay_first_and_then_none
     betas, _, adapted = changed(document, a_call(betas))
     assert (betas, adapted) == ((), (f"drop_beta={CODE}+{THINKING}",))
     assert rules(document, a_call(betas)) == ()
-
-
-@pytest.mark.parametrize("document", BEDROCK.values(), ids=BEDROCK)
-def test_a_single_value_is_the_rejected_one(document):
-    assert rules(document, a_call((CONTEXT,))) == (LearnedRule("beta", CONTEXT),)
+    assert rules(document, a_call((CONTEXT,))) == (LearnedRule("beta", CONTEXT),), "a single one is the rejected one"
 
 
 def test_a_rejection_of_a_set_does_not_concern_a_part_of_it():
