@@ -92,8 +92,9 @@ class McpSessions:
     def __init__(self, store: Store | None, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._sessions: OrderedDict[str, _Session] = OrderedDict()
-        """The least recently used one first."""
+        self._sessions: dict[str, _Session] = {}
+        self._of_caller: dict[str, OrderedDict[str, None]] = {}
+        """The names of each caller's sessions, the least recently used one first."""
 
     def counts(self) -> Counter[str]:
         """Return how many sessions this process remembers, by server."""
@@ -111,8 +112,9 @@ class McpSessions:
             session = await self._read(name, session, caller, is_only_caller=is_only_caller)
         if session.caller != caller:
             raise _not_found()
-        if name in self._sessions:  # not if it was forgotten while the store was asked
-            self._sessions.move_to_end(name)
+        names = self._of_caller.get(caller)
+        if names is not None and name in names:  # not if it was forgotten while the store was asked
+            names.move_to_end(name)
 
     async def bind(self, server: str, session_id: bytes, caller: str) -> None:
         """Remember that `caller` opened the session. Without a reply of the store, this process alone does for now.
@@ -136,18 +138,27 @@ class McpSessions:
     async def forget(self, server: str, session_id: bytes) -> None:
         """Forget a session that its server ended, or does not know."""
         name = _name(server, session_id)
-        self._sessions.pop(name, None)
+        self._drop(name)
         if self._store is not None:
             with suppress(StoreUnavailable):  # it expires by itself
                 await self._store.drop(name)
 
     def _keep(self, name: str, session: _Session) -> _Session:
+        self._drop(name)
         self._sessions[name] = session
-        self._sessions.move_to_end(name)
+        self._of_caller.setdefault(session.caller, OrderedDict())[name] = None
         if len(self._sessions) > MOST_SESSIONS:  # one caller's sessions do not end those of others
-            ((most, _),) = Counter(one.caller for one in self._sessions.values()).most_common(1)  # takes 1 ms
-            del self._sessions[next(name for name, one in self._sessions.items() if one.caller == most)]
+            most = max(self._of_caller.values(), key=len)
+            self._drop(next(iter(most)))
         return session
+
+    def _drop(self, name: str) -> None:
+        session = self._sessions.pop(name, None)
+        if session is not None:
+            names = self._of_caller[session.caller]
+            del names[name]
+            if not names:
+                del self._of_caller[session.caller]
 
     async def _read(self, name: str, known: _Session | None, caller: str, *, is_only_caller: bool) -> _Session:
         """Return the session as the store has it, and write it there if only this process knows it."""
