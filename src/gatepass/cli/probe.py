@@ -148,23 +148,20 @@ def presented_claims(state: AppState, name: str) -> dict[str, dict[str, str]]:
     settings = state.config.credentials[name]
     if not isinstance(settings, Oauth2Credential):
         return {}
-    texts = {"assertion": _text_in(settings.assertion_file), "subject": _text_in(settings.subject_file)}
+    found: dict[str, dict[str, str]] = {}
+    for what, path in (("assertion", settings.assertion_file), ("subject", settings.subject_file)):
+        if path is not None:
+            with suppress(UnresolvedReference):
+                found[what] = safe_claims(read_file(path).strip(), state.clock.wall())
     if settings.subject_credential is not None:
         current = state.holders[settings.subject_credential].current()
-        texts["subject"] = None if current is None else current.text
-    found = {what: safe_claims(text, state.clock.wall()) for what, text in texts.items() if text is not None}
+        if current is not None:
+            found["subject"] = safe_claims(current.text, state.clock.wall())
     if settings.subject is not None:
         audience = settings.assertion_audience
         aud = settings.endpoint if audience in ("token_url", "issuer") else audience
         found["subject"] = {"iss": settings.client_id, "sub": settings.subject, "aud": aud}
     return {what: {name: claims[name] for name in SEEN_CLAIMS if name in claims} for what, claims in found.items()}
-
-
-def _text_in(path: str | None) -> str | None:
-    try:
-        return None if path is None else read_file(path).strip()
-    except UnresolvedReference:
-        return None
 
 
 NO_FILE = " cannot be read: "
