@@ -395,6 +395,7 @@ FAULTS = {
     "http to a TLS port": at(
         "upstream:chat models", http_to_tls, f"speaks TLS on this port, and {BASE_URL}", f"Begin {BASE_URL} with https"
     ),
+    "http to a TLS port, with a call": at("upstream:chat models", http_to_tls, "speaks TLS on this port", call=CHAT),
     "http to a token endpoint with TLS": at(
         "credential:c token", token_http_to_tls, "speaks TLS on this port", "Begin credentials.c.token_url with https"
     ),

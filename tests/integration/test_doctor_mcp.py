@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
 import pytest
+import trustme
 
 from gatepass.cli.mcp_probe import settings_of
 from gatepass.cli.probe import ProbeCall
@@ -173,6 +175,15 @@ async def test_a_key_that_a_server_rejects_has_no_audience_to_check(settings: di
     found, _ = await steps_of(lambda _: refused(), **settings)
     assert found[-1].startswith(f"FAIL mcp: The server rejects {last}")
     assert "scope" not in found[-1]
+
+
+async def test_a_port_with_tls_is_reported_for_an_http_url():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    async with Scripted([], tls=context) as secure:
+        (found,), _ = await steps_of(stateless, url=f"{secure.url.replace('https:', 'http:')}/mcp")
+    assert "speaks TLS on this port, and mcp.tools.url begins with http://" in found
+    assert found.endswith(" Begin mcp.tools.url with https://.")
 
 
 async def test_a_login_page_without_the_token_is_a_refusal():
