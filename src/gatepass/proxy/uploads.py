@@ -21,7 +21,7 @@ from gatepass.errors import InvalidRequest, Overloaded
 from gatepass.normalize.rules import ADDED
 from gatepass.protocols.request import checked_model
 from gatepass.proxy.in_flight import RequestMemory
-from gatepass.types import Headers, Operation, header
+from gatepass.types import Headers, Hidden, Operation, header
 
 KEPT_BYTES = 1024 * 1024
 """Bytes of a form that are always kept, to search them for the model and to send them again after a 401."""
@@ -33,7 +33,7 @@ Edit = tuple[int, int, bytes]
 """Start and end of a span of the form, and the bytes that replace it."""
 
 
-class MultipartUpload(msgspec.Struct, eq=False):
+class MultipartUpload(Hidden, msgspec.Struct, eq=False):
     """The form as the client sends it, read piece by piece. `model` is the model it names, None until it was read.
 
     A form of at most `limits.body_bytes` is kept until its model is known, because many clients send the file first.
