@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from gatepass.config.routes import BETA, LEARN_ALSO
+from gatepass.config.routes import BETA, LEARN_ALSO, MEMBER_PATH
 from gatepass.learning.learned_rule import (
     DAY_S,
     HOUR_S,
@@ -26,7 +26,6 @@ from gatepass.learning.learned_rule import (
 )
 from gatepass.learning.rejection import TAUGHT_CODES, WORDS, ZOD_CODE, UpstreamRejection, path_from_error
 from gatepass.normalize.betas import BETA_FIELD, BETA_MEMBERS, ENABLED
-from gatepass.normalize.members import JsonMemberPath
 from gatepass.normalize.rules import would_change
 from gatepass.types import Call
 
@@ -445,7 +444,7 @@ def _confirmed(rejection: UpstreamRejection, paths: Iterable[str]) -> list[str]:
     # pydantic's `param` names only the first of several members.
     param = None if rejection.code == "extra_forbidden" else rejection.path
     # `tools[0]` is an element and `2fast` is not a name: no rule can change them.
-    valid = [path for path in dict.fromkeys(paths) if JsonMemberPath.is_one(path)]
+    valid = [path for path in dict.fromkeys(paths) if MEMBER_PATH.match(path)]
     return [path for path in valid if param is None or f".{param}".endswith(f".{path}")]
 
 

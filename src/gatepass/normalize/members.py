@@ -27,14 +27,10 @@ class JsonMemberPath:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Parse a path; raise ValueError, which states the expected form, if `text` is not a path."""
-        if not cls.is_one(text):
+        if MEMBER_PATH.match(text) is None:
             raise ValueError(NOT_A_MEMBER_PATH)
         *steps, name = text.split(".")
         return cls(tuple((step.removesuffix("[]"), step.endswith("[]")) for step in steps), name)
-
-    @staticmethod
-    def is_one(text: str) -> bool:
-        return MEMBER_PATH.match(text) is not None
 
     def __str__(self) -> str:
         return ".".join([*(f"{name}[]" if each else name for name, each in self.steps), self.name])

@@ -42,9 +42,7 @@ class _ClientTransform:
     """The part that the transforms below share: each makes the change `name`, and holds no event back."""
 
     name: ClassVar[str]
-
-    def __init__(self) -> None:
-        self._has_changed = False
+    _has_changed = False
 
     @property
     def adapted(self) -> tuple[str, ...]:
@@ -104,7 +102,6 @@ class ShortLines(_ChunkTransform):
     name = "repair=line"
 
     def __init__(self, limit_bytes: int) -> None:
-        super().__init__()
         self._limit_bytes = limit_bytes
         self._piece_chars = max(1, (limit_bytes - OVERHEAD_BYTES) // BYTES_PER_CHAR)
 
@@ -138,8 +135,7 @@ class ShortLines(_ChunkTransform):
         for name in _TEXTS:
             for piece in self._cut_off(delta, name):
                 yield _piece(choice, {name: piece})
-        calls = delta.get("tool_calls")
-        for call in calls if isinstance(calls, list) else []:
+        for call in chunk.calls_of(delta):
             function = call.get("function") if isinstance(call, dict) else None
             for piece in self._cut_off(function, "arguments") if isinstance(function, dict) else ():
                 yield _piece(choice, {"tool_calls": [{"index": call.get("index"), "function": {"arguments": piece}}]})
@@ -255,10 +251,7 @@ class LaterNumbers(_ClientTransform):
     """
 
     name = "sse=numbers"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shift = 0
+    shift = 0
 
     def feed(self, block: bytes) -> bytes:
         run, comments = event.split_comments(block)
@@ -326,10 +319,8 @@ def _add_envelope(top: dict[str, Any], model: str) -> bool:
     if not kind:
         choices: Any = json_value(bytes(top.get("choices", b"null")))
         first = choices[0] if isinstance(choices, list) and choices else None
-        if isinstance(first, dict):
-            kind = (
-                chunk.CHAT if "message" in first else chunk.LEGACY
-            )  # a choice of a chat has a message, others have a text
+        if isinstance(first, dict):  # a choice of a chat has a message, others have a text
+            kind = chunk.CHAT if "message" in first else chunk.LEGACY
     envelope = {"object": kind, "model": model} if kind else {}
     lacking = {name: value for name, value in envelope.items() if value and top.get(name) in (None, *_UNNAMED)}
     top.update(lacking)

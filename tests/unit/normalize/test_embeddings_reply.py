@@ -40,10 +40,6 @@ def answer(replies: Sequence[bytes], counts: Sequence[int], asked: EmbeddingsOpt
     return merge_replies(replies, counts, asked, upstream)[0]
 
 
-def reported(reply: bytes, count: int, **more: Any) -> tuple[str, ...]:
-    return merge_replies([reply], [count], EmbeddingsOptions(count, **more), "embed")[1]
-
-
 def fault(*replies: bytes, counts: Any = (1,), asked: EmbeddingsOptions | None = None) -> str:
     with pytest.raises(UpstreamInvalid) as caught:
         answer(replies, counts, asked or EmbeddingsOptions(1), "embed")
@@ -151,39 +147,20 @@ def test_missing_usage_is_not_added_up():
     assert "usage" not in json.loads(answer([vectors(entry(0))] * 2, [1, 1], EmbeddingsOptions(2), "embed"))
 
 
-def test_vectors_out_of_order_are_put_in_order():
-    reply = vectors(entry(2, [2]), entry(0, [0]), entry(1, [1]))
-    joined = json.loads(answer([reply], [3], EmbeddingsOptions(3), "embed"))
-    assert joined["data"] == [entry(0, [0]), entry(1, [1]), entry(2, [2])]
-
-
-@pytest.mark.parametrize("places", [(3, 2, 1), ("2", "1", "0"), (2.0, 1.0, 0.0), (7, 6, 5)])
-def test_indexes_from_any_number_and_in_any_form_define_the_order(places):
-    reply = vectors(*(entry(place, [at]) for at, place in enumerate(places)))
-    joined = json.loads(answer([reply], [3], EmbeddingsOptions(3), "embed"))
-    assert joined["data"] == [entry(0, [2]), entry(1, [1]), entry(2, [0])]
-
-
-@pytest.mark.parametrize("places", [(1, 0, None), (9, 5, 1), (1, 1, 0)])
-def test_indexes_that_decrease_without_an_order_are_reported(places):
-    reported = fault(vectors(*(entry(place) for place in places)), counts=[3], asked=EmbeddingsOptions(3))
-    assert '"index" contradicts' in reported
-
-
-@pytest.mark.parametrize("places", [(None, None), (0, 0), (5, 6), (0, None), ("a", 1)])
-def test_missing_indexes_follow_the_order(places):
-    reply = vectors(*(entry(place, [at]) for at, place in enumerate(places)))
-    assert json.loads(answer([reply], [2], EmbeddingsOptions(2), "embed"))["data"] == [entry(0, [0]), entry(1, [1])]
-
-
-def test_another_order_is_named():
-    assert reported(vectors(entry(1), entry(0)), 2) == (ORDER,)
-    assert reported(vectors(entry(2), entry(1)), 2) == (ORDER, INDEX)
-
-
-@pytest.mark.parametrize("places", [(None, None), (0, None), (0, 0), (1, 2), ("0", "1"), (0.0, 1.0)])
-def test_places_that_are_missing_or_none_are_named(places):
-    assert reported(vectors(*map(entry, places)), 2) == (INDEX,)
+@pytest.mark.parametrize(
+    ("places", "order", "names"),
+    [
+        ((2, 0, 1), (1, 2, 0), (ORDER,)),
+        *((places, (2, 1, 0), (ORDER, INDEX)) for places in ((3, 2, 1), ("2", "1", "0"), (2.0, 1.0, 0.0), (7, 6, 5))),
+        *((places, (0, 1), (INDEX,)) for places in ((None, None), (0, 0), (5, 6), (0, None), ("a", 1))),
+        *((places, (0, 1), (INDEX,)) for places in (("0", "1"), (0.0, 1.0))),
+    ],
+)
+def test_indexes_define_the_order_and_what_is_wrong_with_them_is_named(places, order, names):
+    reply, count = vectors(*(entry(place, [at]) for at, place in enumerate(places))), len(places)
+    joined, reported = merge_replies([reply], [count], EmbeddingsOptions(count), "embed")
+    assert json.loads(joined)["data"] == [entry(at, [place]) for at, place in enumerate(order)]
+    assert reported == names
 
 
 def test_repair_in_one_part_is_named_once():
@@ -208,22 +185,60 @@ def test_there_and_back_is_the_same_vector(numbers):
     assert back["data"][0]["embedding"] == numbers
 
 
-def test_too_few_or_many_vectors_are_a_fault():
-    reported = fault(vectors(entry(0)), counts=[2])
-    assert reported == "The embeddings of the upstream 'embed' are invalid: there are 1 vectors for 2 inputs."
-    assert "there are 0 vectors for 1 inputs" in fault(vectors())
-    assert "there are 2 vectors for 1 inputs" in fault(vectors(entry(0)), vectors(entry(0), entry(1)), counts=[1, 1])
+REWRITTEN = b'{"data":[{"embedding":[0.5]%b}]%b}'
+AS_BASE64, OF_256 = EmbeddingsOptions(1, base64=True), EmbeddingsOptions(1, dimensions=256)
+FAULTS: list[tuple[tuple[bytes, ...], tuple[int, ...], EmbeddingsOptions, str]] = [
+    ((vectors(entry(0)),), (2,), EmbeddingsOptions(2), "there are 1 vectors for 2 inputs"),
+    (
+        (vectors(entry(0)), vectors(entry(0), entry(1))),
+        (1, 1),
+        EmbeddingsOptions(2),
+        "there are 2 vectors for 1 inputs",
+    ),
+    *(
+        ((vectors(*map(entry, places)),), (3,), EmbeddingsOptions(3), '"index" contradicts')
+        for places in ((1, 0, None), (9, 5, 1), (1, 1, 0))
+    ),
+    *(
+        ((vectors(entry(0, vector)),), (1,), OF_256, "asks for 256 dimensions and a vector has 2")
+        for vector in ([0.5, 1], text(0.5, 1))
+    ),
+    ((vectors(entry(0, [1, None])),), (1,), AS_BASE64, "not a number"),
+    *(((vectors(entry(0, [number])),), (1,), AS_BASE64, "beyond float32") for number in (1e39, -1e39)),
+    *(
+        ((REWRITTEN % parts,), (1,), asked, "the reply is not UTF-8")
+        for parts in ((b',"x":"\xff"', b""), (b"", b',"model":"\xff"'))
+        for asked in (EmbeddingsOptions(1), AS_BASE64)
+    ),
+    *(
+        ((REWRITTEN % (b"", b',"usage":%b' % odd), *more), counts, asked, 'its "usage" cannot be read')
+        for odd in (b"1e999", b"1E400", b"9" * 5000, b'"\xff"', b'{"prompt_tokens":1e999}')
+        for more, counts in (((), (1,)), ((vectors(entry(0, [1])),), (1, 1)))
+        for asked in (EmbeddingsOptions(len(counts)), EmbeddingsOptions(len(counts), base64=True))
+    ),
+    *(
+        (
+            tuple(REWRITTEN % (b"", b',"usage":{"details":{"x":%b}}' % figure) for figure in figures),
+            (1, 1),
+            EmbeddingsOptions(2),
+            'its "usage" cannot be added up',
+        )
+        for figures in ((b"9" * 400, b"1.5"), (b"9" * 400, b"9"), (b"1e308", b"1e308"))
+    ),
+]
 
 
-def test_vector_of_an_unrequested_length_is_refused():
-    for vector in ([0.5, 1], text(0.5, 1)):
-        reported = fault(vectors(entry(0, vector)), asked=EmbeddingsOptions(1, dimensions=256))
-        assert "asks for 256 dimensions and a vector has 2" in reported
+def test_a_fault_of_the_vectors_or_their_usage_is_reported():
+    for replies, counts, asked, expected in FAULTS:
+        reported = fault(*replies, counts=counts, asked=asked)
+        assert reported.startswith("The embeddings of the upstream 'embed' are invalid: "), reported
+        assert expected in reported, reported
 
 
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
+        (vectors(), "there are 0 vectors for 1 inputs"),
         (b"[]", "the reply is not a JSON object"),
         (b"{", "the reply is not a JSON object"),
         (b'{"data":{}}', 'no list "data"'),
@@ -243,38 +258,6 @@ def test_vector_of_an_unrequested_length_is_refused():
 )
 def test_an_invalid_reply_is_reported(reply, expected):
     assert expected in fault(reply)
-
-
-REWRITTEN = b'{"data":[{"embedding":[0.5]%b}]%b}'
-
-
-@pytest.mark.parametrize("odd", [b"1e999", b"1E400", b"9" * 5000, b'"\xff"', b'{"prompt_tokens":1e999}'])
-@pytest.mark.parametrize("base64", [True, False])
-def test_usage_that_cannot_be_read_is_reported(odd, base64):
-    reply = REWRITTEN % (b"", b',"usage":%b' % odd)
-    assert 'its "usage" cannot be read' in fault(reply, asked=EmbeddingsOptions(1, base64))
-    assert 'its "usage" cannot be read' in fault(
-        reply, vectors(entry(0, [1])), counts=[1, 1], asked=EmbeddingsOptions(2, base64)
-    )
-
-
-@pytest.mark.parametrize(("one", "other"), [(b"9" * 400, b"1.5"), (b"9" * 400, b"9"), (b"1e308", b"1e308")])
-def test_usage_that_cannot_be_added_up_is_reported(one, other):
-    replies = [REWRITTEN % (b"", b',"usage":{"details":{"x":%b}}' % figure) for figure in (one, other)]
-    assert 'its "usage" cannot be added up' in fault(*replies, counts=[1, 1])
-
-
-@pytest.mark.parametrize(("inner", "outer"), [(b',"x":"\xff"', b""), (b"", b',"model":"\xff"')])
-def test_rewritten_reply_must_be_utf8(inner, outer):
-    for asked in (EmbeddingsOptions(1), EmbeddingsOptions(1, base64=True)):
-        assert "the reply is not UTF-8" in fault(REWRITTEN % (inner, outer), asked=asked)
-
-
-@pytest.mark.parametrize(
-    ("vector", "expected"), [([1, None], "not a number"), ([1e39], "beyond float32"), ([-1e39], "beyond float32")]
-)
-def test_numbers_without_a_base64_form_are_reported(vector, expected):
-    assert expected in fault(vectors(entry(0, vector)), asked=EmbeddingsOptions(1, base64=True))
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,6 @@ def test_member_path_finds_every_object(written, found):
     place, editor = JsonMemberPath.parse(written), JsonEditor(a_call(BODY))
     assert [owner.text(place.name) for owner in place.owners(editor)] == found
     assert str(place) == written
-    assert JsonMemberPath.is_one(written)
 
 
 def test_missing_objects_on_the_path_are_added_on_request():

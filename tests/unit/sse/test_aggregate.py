@@ -32,7 +32,7 @@ from tests.unit.sse.documents import (
 )
 from tests.unit.sse.peer import helper_reads, strictly, strictly_legacy
 from tests.unit.sse.replies import refuse_to_write
-from tests.unit.sse.streams import DONE, LIMIT_BYTES, REALISTIC, chunk, data, finished, read_error, text, with_line_ends
+from tests.unit.sse.streams import DONE, LIMIT_BYTES, REALISTIC, chunk, data, finished, read_error, text
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 HEAD = {"id": "chatcmpl-7", "created": 1_700_000_000, "model": "gpt-4o-240806-deploy-gs"}
@@ -83,15 +83,6 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "argume
 WHOLE = reply(
     choice(finish="tool_calls", message=message(SAID, tool_calls=[CALL])), choice("the other\\", index=1), usage=USAGE
 )
-
-
-@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
-@pytest.mark.parametrize("gap", [b"", b" "])
-def test_realistic_stream_is_joined_whatever_runs_its_events_come_in(end, gap):
-    blocks = [with_line_ends(event.replace(b"data: {", b"data:" + gap + b"{"), end) for event in REALISTIC]
-    for size in range(1, len(blocks) + 1):
-        runs = [b"".join(blocks[at : at + size]) for at in range(0, len(blocks), size)]
-        assert aggregated(*runs, choices=2) == WHOLE
 
 
 def test_lines_that_carry_no_json_change_nothing():

@@ -107,11 +107,6 @@ def test_an_agents_stream_gets_one_id_a_time_and_its_finish():
     assert adapted == (ONE_ID, FINISH)
 
 
-def test_a_stream_without_an_answer_gets_no_finish():
-    events, adapted = shaped(DONE)
-    assert (events, adapted) == (["[DONE]"], ())
-
-
 def test_comments_and_other_events_pass_unchanged():
     transform = RagflowStream(ORIGIN)
     for block in (b": ping\n\n", b"data: {not json\n\n", b'data: {"code":102,"message":"no"}\n\n', b"data: [1]\n\n"):

@@ -81,6 +81,18 @@ def test_stream_that_breaks_after_any_byte_is_finished_only_after_a_whole_done(e
         assert (stream.finish(), stream.feed(HELLO)) == (b"", b"")
 
 
+ODD_INDICES = [
+    b"".join(data({"choices": choices}) for choices in events)
+    for events in (
+        [[{"index": "x", "delta": {}, "finish_reason": "stop"}]],
+        [[{"index": True, "delta": {}}], [{"index": 0, "delta": {}, "finish_reason": "stop"}]],
+        [["odd", None, {"delta": {}}], [{"index": 0, "delta": {}, "finish_reason": "stop"}]],
+        [[{"index": 5000, "delta": {}}], [{"index": -3, "delta": {}, "finish_reason": "stop"}]],
+    )
+]
+"""What is no index is 0, and all indices beyond the limit are one choice."""
+
+
 def test_cut_stream_ends_equally_for_every_split():
     for at in range(0, len(WHOLE), 29):
         whole, bytewise = new_stream(), new_stream()
@@ -108,6 +120,7 @@ def test_cut_stream_ends_equally_for_every_split():
         (HELLO + END + b"\r", HELLO + END + DONE, ("sse=done",)),
         (b"\xef\xbb\xbf" + END[:-2], END + DONE, ("sse=bom", "sse=last-event", "sse=done")),
         (HELLO + END + b"data:", HELLO + END + DONE, ("sse=done",)),
+        *((body, body + DONE, ("sse=done",)) for body in ODD_INDICES),
     ],
 )
 def test_body_that_ended_whole_after_its_answer_is_brought_to_its_end(body, expected, adapted):

@@ -16,7 +16,7 @@ from gatepass.sse.chunk import StreamSource
 from tests.unit.sse.documents import Chunk, clean_streams, events, fed, meaning, origin
 from tests.unit.sse.peer import chunks_of, helper_reads
 from tests.unit.sse.repair_streams import new_repair
-from tests.unit.sse.streams import LIMIT_BYTES, chunk, new_stream, read_error
+from tests.unit.sse.streams import LIMIT_BYTES, chunk, read_error
 
 Defect = Callable[[list[Chunk]], list[Any]]
 
@@ -191,17 +191,6 @@ def test_clients_read_the_repaired_stream_like_the_correct_one(defect):
     again = new_repair(include_usage=True)
     assert (again.feed(out), again.adapted) == (out, ())
     assert joined(broken) == joined([out]) == joined(events(SAMPLE)), "an aggregation needs no repair"
-
-
-@pytest.mark.parametrize("has_done", [True, False])
-@pytest.mark.parametrize("defect", [*MISREAD, *OTHERS], ids=named)
-def test_event_stream_with_a_repair_returns_what_the_repair_alone_returns(defect, has_done):
-    blocks = events(defect(copy.deepcopy(SAMPLE)))
-    stream, alone = new_stream(repair=new_repair(include_usage=True)), new_repair(include_usage=True)
-    out = b"".join(map(stream.feed, blocks if has_done else blocks[:-1])) + stream.finish()
-    assert out == b"".join(alone.feed(block) for block in blocks)
-    assert (stream.done, stream.failure, stream.usage is not None) == (True, None, True)
-    assert stream.adapted == ((*alone.adapted,) if has_done else ("sse=done", *alone.adapted))
 
 
 def joined(blocks: list[bytes]) -> Any:

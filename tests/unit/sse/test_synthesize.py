@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from openai.types import Completion
 
 from gatepass.sse.synthesize import PIECE_CHARS, chunks, synthesize_stream
-from tests.unit.sse.documents import CREATED_S, completions, legacy_completions, meaning, origin
-from tests.unit.sse.peer import chunks_of, helper_reads
+from tests.unit.sse.documents import CREATED_S, completions, meaning, origin
+from tests.unit.sse.peer import helper_reads
 from tests.unit.sse.streams import DONE, data
 
 HEAD = {"id": "chatcmpl-7", "object": "chat.completion.chunk", "created": 7, "model": "m"}
@@ -154,21 +153,6 @@ def test_each_tool_call_has_an_opener_with_its_id_and_name_and_then_arguments():
     ]
 
 
-@pytest.mark.parametrize(
-    ("message", "reason", "expected"),
-    [
-        ({}, None, "stop"),
-        ({}, "content_filter", "content_filter"),
-        ({"tool_calls": CALLS[:1]}, None, "tool_calls"),
-        ({"tool_calls": CALLS[:1]}, "stop", "tool_calls"),
-        ({"tool_calls": CALLS[:1]}, "length", "length"),
-        ({"tool_calls": []}, None, "stop"),
-    ],
-)
-def test_finish_reason(message, reason, expected):
-    assert pieces(document(message, reason))[-1] == piece({}, expected)
-
-
 def test_long_texts_are_cut_between_characters_and_short_ones_are_not():
     made = pieces(document({"content": "größer 東京 🚀!", "reasoning": "abc"}), piece_chars=4)
     assert [one["delta"].get("content") for one in made] == ["", None, "größ", "er 東", "京 🚀!", None]
@@ -252,20 +236,6 @@ def test_legacy_text_with_logprobs_stays_whole():
     payload = {"choices": [legacy(0, "abc", "stop", {"tokens": ["abc"]})]}
     assert pieces(payload, piece_chars=1) == [legacy(0, "abc", None, {"tokens": ["abc"]}), legacy(0, "", "stop")]
     assert next(chunks(payload, False, origin()))["id"] == "cmpl-000000000000000000000001"
-
-
-@given(legacy_completions(), st.integers(1, 9))
-def test_sdk_reads_every_legacy_stream_as_the_document(payload, piece_chars):
-    read = chunks_of(b"".join(synthesize_stream(payload, True, origin(), piece_chars)), Completion)
-    texts = {choice["index"]: "" for choice in payload["choices"]}
-    reasons: dict[int, str | None] = {}
-    for chunk in read:
-        for choice in chunk.choices:
-            texts[choice.index] += choice.text
-            reasons[choice.index] = choice.finish_reason or reasons.get(choice.index)
-    assert texts == {choice["index"]: choice["text"] for choice in payload["choices"]}
-    assert reasons == {choice["index"]: choice["finish_reason"] for choice in payload["choices"]}
-    assert read[-1].usage.to_dict() == payload["usage"]
 
 
 # --- chat, as openai-python's helper reads it -----------------------------------------------------
