@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +19,7 @@ from gatepass.config.block import SECRET_NAME
 from gatepass.config.credential.base import Credential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.document import leaves
-from gatepass.config.references import Reference, open_regular
+from gatepass.config.references import Reference, open_regular, read_file
 from gatepass.observability.redaction import Redactor, decoded
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.lifetime import claims_of
@@ -60,6 +61,16 @@ def revealed(secret: Secret, setting: str) -> str:
     if not value:
         raise FetchFailure(f"{setting} is empty")
     return value
+
+
+def in_file(path: str) -> Secret:
+    """Return the text of a file without white space around it, read again for each use."""
+    return Secret(lambda: read_file(path).strip())
+
+
+def basic_credentials(user: str, password: str) -> str:
+    """Return the Basic credentials (RFC 7617 2) of two texts as they stand."""
+    return b64encode(f"{user}:{password}".encode()).decode()
 
 
 def all_revealed(fields: Mapping[str, Secret], setting: str) -> dict[str, str]:

@@ -42,6 +42,7 @@ HEADERS = (
     (b"user-agent", b"gatepass"),
 )
 """Sent with every fetch. Some firewalls before issuers reject requests without a user agent."""
+FORM = (b"content-type", b"application/x-www-form-urlencoded")
 _WITH_ADVICE = frozenset({Fault.DNS, Fault.CONNECT, Fault.TIMEOUT_CONNECT, Fault.PROXY, Fault.TLS, Fault.INVALID})
 _SLOW = frozenset({Fault.TIMEOUT_FIRST_BYTE, Fault.TIMEOUT_IDLE})
 """Faults that `timeout_s` bounds. A connection attempt has CONNECT_S."""

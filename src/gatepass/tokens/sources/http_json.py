@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-from base64 import b64encode
 from collections.abc import Iterator
 from functools import partial
 from urllib.parse import urlencode
 
 from gatepass.clock import Clock
-from gatepass.config.credential.http_json import Basic, HttpJsonCredential
+from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.document import with_leaves
 from gatepass.config.references import Reference
 from gatepass.http_client.fault_text import host_of
 from gatepass.tokens.failure import FailureKind, FetchFailure
 from gatepass.tokens.lifetime import Token
-from gatepass.tokens.secrets import all_revealed, revealed, secret_fields, secret_leaves
-from gatepass.tokens.token_endpoint import HEADERS, Connect, TokenEndpointClient
+from gatepass.tokens.secrets import all_revealed, basic_credentials, revealed, secret_fields, secret_leaves
+from gatepass.tokens.token_endpoint import FORM, HEADERS, Connect, TokenEndpointClient
 from gatepass.tokens.token_reply import TokenReplyFormat
 from gatepass.types import OutboundRequest, Secret
 
-FORM = b"application/x-www-form-urlencoded"
 JSON = b"application/json"
 
 
@@ -54,7 +52,8 @@ class HttpJsonSource:
         settings, headers = self._settings, dict(HEADERS)
         body = b""
         if settings.form is not None:
-            body, headers[b"content-type"] = urlencode(all_revealed(settings.form, "form")).encode(), FORM
+            body = urlencode(all_revealed(settings.form, "form")).encode()
+            headers.update([FORM])
         elif settings.json_body is not None:
             # References are read again, so that a rotated file applies to the next fetch.
             document = with_leaves(
@@ -72,16 +71,12 @@ class HttpJsonSource:
             headers[name.lower().encode()] = text.encode()
         if settings.basic is not None:
             password = revealed(settings.basic.password, "basic.password")
-            headers[b"authorization"] = f"Basic {_basic_pair(settings.basic, password)}".encode()
+            # as they stand: SAP rejects form-encoded ids, which contain `!` and `|`
+            headers[b"authorization"] = f"Basic {basic_credentials(settings.basic.username, password)}".encode()
         # The configured URL may already have a query.
         query = urlencode(all_revealed(settings.query, "query"))
         url = f"{settings.url}{'&' if '?' in settings.url else '?'}{query}" if query else settings.url
         return OutboundRequest(settings.method, url, tuple(headers.items()), body)
-
-
-def _basic_pair(basic: Basic, password: str) -> str:
-    """Return the Basic credentials of RFC 7617 2. SAP rejects form-encoded ids, which contain `!` and `|`."""
-    return b64encode(f"{basic.username}:{password}".encode()).decode()
 
 
 def _secrets(settings: HttpJsonCredential) -> Iterator[Secret]:
@@ -89,4 +84,4 @@ def _secrets(settings: HttpJsonCredential) -> Iterator[Secret]:
         yield from secret_fields(fields)
     yield from secret_leaves(settings.json_body)
     if (basic := settings.basic) is not None:
-        yield from (basic.password, basic.password.derived(partial(_basic_pair, basic)))
+        yield from (basic.password, basic.password.derived(partial(basic_credentials, basic.username)))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import re
 import secrets
-from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -28,10 +27,10 @@ from gatepass.tokens.failure import FailureKind, FetchFailure, TokenReissued, se
 from gatepass.tokens.holder import TokenHolder, TokenUser
 from gatepass.tokens.issuer_error import REFUSED, TOO_MANY, Mask, TokenResponse, one_line
 from gatepass.tokens.lifetime import Token, issuer_time
-from gatepass.tokens.secrets import all_revealed, revealed, secret_fields
+from gatepass.tokens.secrets import all_revealed, basic_credentials, revealed, secret_fields
 from gatepass.tokens.sources import refresh_token
 from gatepass.tokens.sources.file import PresentedFile, WatchedFile
-from gatepass.tokens.token_endpoint import HEADERS, Connect, TokenEndpointClient
+from gatepass.tokens.token_endpoint import FORM, HEADERS, Connect, TokenEndpointClient
 from gatepass.tokens.token_reply import TokenReplyFormat
 from gatepass.types import Headers, OutboundRequest, Secret
 
@@ -44,7 +43,6 @@ _METHOD = re.compile(r"[a-z_]{1,40}\Z")
 _METHODS_SHOWN = 8
 MADE = ("refresh_token", "password", "assertion", "subject_token", "client_assertion")
 """Fields of a request that may hold a secret which is not a setting."""
-FORM = (b"content-type", b"application/x-www-form-urlencoded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +276,7 @@ class ClientAuthenticator:
 
 def _basic(client_id: str, secret: str) -> str:
     """Return the Basic credentials. RFC 6749 2.3.1: both parts are form-encoded before they are joined."""
-    return b64encode(f"{quote_plus(client_id)}:{quote_plus(secret)}".encode()).decode()
+    return basic_credentials(quote_plus(client_id), quote_plus(secret))
 
 
 class LoginGrant:

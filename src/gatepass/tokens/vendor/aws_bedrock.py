@@ -18,12 +18,11 @@ from botocore.credentials import Credentials
 
 from gatepass.clock import Clock
 from gatepass.config.credential.vendor import AwsBedrockCredential
-from gatepass.config.references import read_file
 from gatepass.http_client.fault_text import host_of
 from gatepass.tokens.failure import FailureKind, FetchFailure
 from gatepass.tokens.issuer_error import DEFINITE_STATUSES, REFUSED, TOO_MANY, TokenResponse, one_line
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
-from gatepass.tokens.secrets import revealed
+from gatepass.tokens.secrets import in_file, revealed
 from gatepass.tokens.token_endpoint import Connect, quiet_loggers
 from gatepass.tokens.vendor.fetch import VendorEndpoints, VendorFetch
 from gatepass.types import Secret
@@ -114,7 +113,7 @@ class AwsBedrockSource:
         """Return the secret parts of the AWS keys. A key's id is not a secret."""
         settings = self._settings
         if settings.web_identity_token_file is not None:
-            return (_text(settings.web_identity_token_file),)
+            return (in_file(settings.web_identity_token_file),)
         return tuple(filter(None, (settings.secret_access_key, settings.session_token)))
 
     async def fetch(self) -> Token:
@@ -137,11 +136,7 @@ class AwsBedrockSource:
                 revealed(secret or Secret(""), "secret_access_key"),
                 None if token is None else revealed(token, "session_token"),
             )
-        proof = revealed(_text(settings.web_identity_token_file), "web_identity_token_file")
+        proof = revealed(in_file(settings.web_identity_token_file), "web_identity_token_file")
         body = role_form(settings.role_arn or "", settings.key_ttl_s, proof)
         reply = await vendor_fetch.send("POST", url, FORM, body)
         return parse_sts_session(reply, host_of(url))
-
-
-def _text(path: str) -> Secret:
-    return Secret(lambda: read_file(path).strip())

@@ -27,11 +27,10 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import load_key_and_cer
 from gatepass.clock import Clock
 from gatepass.config.certificates import check_signature
 from gatepass.config.credential.vendor import EntraCredential
-from gatepass.config.references import read_file
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer_error import TokenResponse
 from gatepass.tokens.lifetime import Token
-from gatepass.tokens.secrets import revealed
+from gatepass.tokens.secrets import in_file, revealed
 from gatepass.tokens.token_endpoint import Connect, quiet_loggers
 from gatepass.tokens.vendor.fetch import LIBRARY_ERRORS, VendorEndpoints, VendorFetch
 from gatepass.types import Secret
@@ -174,7 +173,7 @@ class EntraSource:
         self._endpoints = VendorEndpoints(name, settings, connect, clock, metadata)
         path, proof = settings.certificate_file, settings.federated_token_file
         self._certificate = None if path is None else CertificateFile(path, settings.certificate_password)
-        self._federated = None if proof is None else Secret(lambda: read_file(proof).strip())
+        self._federated = None if proof is None else in_file(proof)
 
     def secrets(self) -> tuple[Secret, ...]:
         settings = self._settings
