@@ -23,14 +23,13 @@ from gatepass.clock import SystemClock
 from gatepass.config.load import check, load
 from gatepass.config.model import Config
 from gatepass.errors import GatepassError, InternalError, MethodNotAllowed, NotStarted
-from gatepass.protocols.error_objects import error_body, error_headers
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.handler import ApiEndpoint
 from gatepass.proxy.models import probe_targets
 from gatepass.server.asgi import as_request, serve_request
 from gatepass.server.cycle import RequestIds
 from gatepass.server.inspection import RELOAD, Peers
-from gatepass.server.pages import for_method, own_part, page_routes
+from gatepass.server.pages import error_response, for_method, own_part, page_routes
 from gatepass.server.ui.routes import Ui
 from gatepass.server.ui.sessions import Sessions
 from gatepass.store.guarded import open_store
@@ -242,8 +241,7 @@ async def respond_to_error(request: Request, error: Exception) -> Response:
         shown = MethodNotAllowed(f"{request.method} is not possible at {request.url.path}; use GET.", allow=allowed)
     else:
         shown = InternalError("Internal error while handling the request. Search the server's log for the traceback.")
-    headers = {name.decode(): value.decode() for name, value in error_headers(shown)}
-    return for_method(request.method, Response(error_body(shown), shown.http_status, headers))
+    return for_method(request.method, error_response(shown))
 
 
 ERRORS: dict[int | type[Exception], Callable[[Request, Exception], Coroutine[Any, Any, Response]]] = dict.fromkeys(

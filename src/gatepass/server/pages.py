@@ -29,13 +29,14 @@ from gatepass.auth.authenticator import LOCAL
 from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.errors import ModelNotFound
+from gatepass.errors import GatepassError, ModelNotFound
 from gatepass.learning.learned_rule import LearnedRuleRecord, as_config, is_configured
 from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.metrics import CONTENT_TYPE, OPEN_METRICS, exposition_of
 from gatepass.observability.story import SILENT_S
 from gatepass.observability.usage_ledger import COLUMNS, DAY_S, DayUse
 from gatepass.operations.table import base_url
+from gatepass.protocols.error_objects import error_body, error_headers
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import served_by_chat
 from gatepass.proxy.routing import RouteTable
@@ -227,6 +228,11 @@ def paths_of(page: Page, base_path: str) -> list[str]:
     """Return the paths of `page`. Also at the root, because probes and scrapers of a cluster use such paths."""
     below = [base_path] if page.is_home and base_path else []
     return [*dict.fromkeys((page.path, base_path + page.path)), *below]
+
+
+def error_response(error: GatepassError, headers: Mapping[str, str] | None = None) -> Response:
+    fields = {name.decode(): value.decode() for name, value in error_headers(error)}
+    return Response(error_body(error), error.http_status, {**fields, **(headers or {})})
 
 
 def for_method(method: str, response: Response) -> Response:

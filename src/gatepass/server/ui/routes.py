@@ -34,7 +34,7 @@ from gatepass.config.model import Config
 from gatepass.observability.observer import Refusal
 from gatepass.observability.story import curl_command, moment
 from gatepass.operations.table import base_url
-from gatepass.protocols.error_objects import error_body, error_headers, error_object
+from gatepass.protocols.error_objects import error_object
 from gatepass.protocols.models import MODELS
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.context import RequestContext
@@ -42,7 +42,7 @@ from gatepass.proxy.handler import ApiEndpoint, handle
 from gatepass.server import inspection
 from gatepass.server.asgi import AsgiRequestCycle, path_in, peer_in
 from gatepass.server.connection_shares import TrustedProxies
-from gatepass.server.pages import PARTS, for_method, learned_rules, pinned, shown
+from gatepass.server.pages import PARTS, error_response, for_method, learned_rules, pinned, shown
 from gatepass.server.replay import replay, replay_id
 from gatepass.server.ui import views
 from gatepass.server.ui.sessions import LIFE_S, Session, Sessions
@@ -202,7 +202,7 @@ class Ui:
         except errors.GatepassError as error:
             if isinstance(error, _LOGGED):
                 state.observers.tell(state.observers.refused, Refusal(error, peer, at_page=True))
-            response = error_response(error)
+            response = error_response(error, HEADERS)
         except (errors.ClientGone, ClientDisconnect):
             return
         if isinstance(response, Response):
@@ -378,11 +378,6 @@ async def _json_body(request: Request, state: AppState) -> Mapping[str, Any]:
     if not isinstance(body, dict):
         raise errors.InvalidJson("The request body is not a JSON object.")
     return body
-
-
-def error_response(error: errors.GatepassError) -> Response:
-    fields = {name.decode(): value.decode() for name, value in error_headers(error)}
-    return Response(error_body(error), error.http_status, {**fields, **HEADERS})
 
 
 def json_response(value: Any, headers: Mapping[str, str] = NO_STORE) -> Response:
