@@ -30,7 +30,7 @@ from ruamel.yaml import YAML
 
 from tests.e2e.store.server import StoreServer
 from tests.integration.workers.processes import Serving, serving
-from tests.stress.rolls import Load, Result, clients, copy, upstream
+from tests.stress.rolls import Load, Result, clients, copy, is_ready, upstream
 
 MANIFESTS = Path(__file__).parents[2] / "deploy/kubernetes.yaml"
 REPLICAS = 4
@@ -50,14 +50,7 @@ class Probe:
     failures: int
 
     async def succeeds(self, port: int) -> bool:
-        try:
-            async with asyncio.timeout(self.timeout_s):
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                with contextlib.closing(writer):
-                    writer.write(f"GET {self.path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n".encode())
-                    return b" 200 " in await reader.readline()
-        except (OSError, TimeoutError):
-            return False
+        return await is_ready(port, self.path, self.timeout_s)
 
 
 @dataclass(frozen=True, slots=True)

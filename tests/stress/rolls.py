@@ -174,16 +174,20 @@ async def copy(reader: StreamReader, writer: StreamWriter) -> None:
         writer.transport.abort()
 
 
-async def is_ready(port: int) -> bool:
+async def is_ready(port: int, path: str = "/readyz", timeout_s: float = POLL_TIMEOUT_S) -> bool:
+    """Return whether `path` is answered with 200 within `timeout_s`."""
     try:
-        async with asyncio.timeout(POLL_TIMEOUT_S):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            with contextlib.closing(writer):
-                writer.write(b"GET /readyz HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
-                status = await reader.readline()
+        async with asyncio.timeout(timeout_s):
+            return b" 200 " in (await answer_of(port, path)).partition(b"\r\n")[0]
     except (OSError, TimeoutError):
         return False
-    return b" 200 " in status
+
+
+async def answer_of(port: int, path: str) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    with contextlib.closing(writer):
+        writer.write(f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n".encode())
+        return await reader.read()
 
 
 @asynccontextmanager
@@ -302,11 +306,7 @@ async def replaced_workers(load: Load, count: int, workers: int = 2) -> list[Res
 
 async def are_up(port: int, workers: int) -> bool:
     """Return whether `/status` lists `workers` workers that are not draining."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    with contextlib.closing(writer):
-        writer.write(b"GET /status HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
-        answer = await reader.read()
-    return answer.count(b'"draining":false') == workers
+    return (await answer_of(port, "/status")).count(b'"draining":false') == workers
 
 
 def main() -> int:
