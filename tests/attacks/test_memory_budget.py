@@ -58,7 +58,7 @@ class Upstream(asyncio.Protocol):
 
     async def send(self, piece: bytes, times: int) -> None:
         for _ in range(times):
-            while self.transport.get_write_buffer_size() > MIB:
+            while self.transport.get_write_buffer_size():  # this process holds at most a piece for each connection
                 await asyncio.sleep(0.02)
             if self.transport.is_closing():
                 return

@@ -1,4 +1,4 @@
-"""The scripted upstream follows its script: other tests depend on it."""
+"""What the tests that use the scripted upstream would not notice of it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,11 @@ from tests.integration.scripted import (
     Fin,
     Hold,
     Pause,
-    Received,
     Rst,
     Scripted,
     Send,
     Wait,
-    begin_stream,
-    chunk,
     cut,
-    event,
-    reply,
-    stream,
 )
 
 ASK = b"POST /v1/x?y=1 HTTP/1.1\r\nHost: h\r\nX-Two: a:b\r\nContent-Length: 7\r\n\r\n" + b'{"a":1}'
@@ -36,23 +30,6 @@ async def ask(upstream: Scripted) -> tuple[asyncio.StreamReader, asyncio.StreamW
     reader, writer = await connect(upstream)
     writer.write(ASK)
     return reader, writer
-
-
-async def test_a_request_is_recorded_whole_and_the_bytes_are_played_as_they_are():
-    answer = reply({"ok": True}, 418, retry_after="3")
-    async with Scripted([Send(answer), Fin()]) as upstream:
-        reader, writer = await ask(upstream)
-        assert await reader.read() == answer
-        assert upstream.received == [
-            Received(1, "POST", "/v1/x?y=1", (("host", "h"), ("x-two", "a:b"), ("content-length", "7")), b'{"a":1}')
-        ]
-        assert upstream.received[0].json() == {"a": 1}
-        assert upstream.received[0].header("x-two") == "a:b"
-        assert upstream.received[0].header("x-one") is None
-        writer.close()
-    assert answer.startswith(
-        b"HTTP/1.1 418 Scripted\r\ncontent-type: application/json\r\ncontent-length: 12\r\nretry-after: 3\r\n\r\n"
-    )
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 1000])
@@ -85,17 +62,6 @@ async def test_a_connection_ends_well_or_breaks_after_any_byte(after: int):
         writer.close()
 
 
-async def test_each_request_gets_the_next_dialogue_and_the_last_one_repeats():
-    async with Scripted([Send(b"1")], [Send(b"2")]) as upstream:
-        reader, writer = await ask(upstream)
-        writer.write(ASK + ASK)
-        assert await reader.readexactly(3) == b"122"
-        assert (upstream.connections, upstream.open) == (1, 1)
-        writer.close()
-        await upstream.left()
-        assert (upstream.connections, upstream.open) == (1, 0)
-
-
 @pytest.mark.parametrize("waiting", [Hold(), Pause(60), Wait(asyncio.Event())], ids=["hold", "pause", "wait"])
 async def test_disconnect_ends_a_dialogue_at_once(waiting: Hold | Pause | Wait):
     async with Scripted([waiting, Send(b"never")]) as upstream:
@@ -114,14 +80,6 @@ async def test_scripted_server_reports_input_that_is_not_a_request():
     writer.close()
     with pytest.raises(ValueError, match="not enough values"):
         await upstream.__aexit__(None)
-
-
-def test_streams_are_framed():
-    begun = b"HTTP/1.1 200 Scripted\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-    assert stream(event({"a": "ü"}), event("[DONE]")) == (
-        begun + b'12\r\ndata: {"a":"\xc3\xbc"}\n\n\r\n' + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
-    )
-    assert begin_stream() == [Send(begun)]
 
 
 @pytest.mark.parametrize("turns", range(6))

@@ -18,8 +18,8 @@ from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
 from tests.integration.workers.processes import serving
 
 KEY = "gp-load-0123456789abcdef"
-PER_SECOND, PER_MINUTE, TOKENS_PER_SECOND, TOKENS = 10, 40, 400, 40
-OFFERED_S, CLIENTS = 6.0, 6
+PER_SECOND, PER_MINUTE, TOKENS_PER_SECOND, TOKENS = 10, 20, 400, 40
+OFFERED_S, CLIENTS = 3.5, 6
 HEAD = ("OF", "LIMIT", "MOST", "USED", "LEFT", "MODE")
 BODY = {"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": "x" * 4}]}
 """Reserves about 30 tokens; the upstream reports TOKENS."""
