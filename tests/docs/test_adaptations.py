@@ -14,6 +14,7 @@ from gatepass.protocols.rerank import ConvertRerank
 from gatepass.sse import client_transforms, event_stream
 from gatepass.sse.choice_repair import NAMES as REPAIRS
 from gatepass.sse.dialect_transforms import NAMES as RAGFLOW
+from tests.docs.blocks import blocks
 from tests.unit.learning.rejections import ROWS
 from tests.unit.learning.test_learned_rule import RULES_OF_TABLE
 
@@ -82,8 +83,8 @@ def test_exactly_the_repairs_of_a_stream_are_named():
 
 
 def test_the_guide_shows_what_gatepass_prints(tmp_path):
-    (rules,) = re.findall(r"^```yaml\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
-    (shown,) = re.findall(r"^```console\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
+    (rules,) = blocks(GUIDE, "yaml")
+    (shown,) = blocks(GUIDE, "console")
     upstream = 'credentials: {corp: {type: static, token: "${SECRET}"}}\n'
     upstream += 'upstreams: {chat: {base_url: "https://llm.corp.example/v1", credential: corp}}\n'
     path = tmp_path / "gatepass.yaml"

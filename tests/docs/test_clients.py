@@ -18,6 +18,7 @@ from gatepass.auth.api_keys import hash_key
 from gatepass.cli import main
 from gatepass.cli.story_lines import HEAD, list_line, summary_line
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN
+from tests.docs.blocks import blocks
 from tests.e2e.hosts.programs import HOSTS
 from tests.golden.test_stories import SUMMARY
 from tests.integration.gateway import CHAT, JSON, gateway
@@ -94,7 +95,7 @@ def test_the_files_of_the_clients_lead_to_gatepass():
 @pytest.mark.parametrize("name", sorted(set(PAGES) - {"ragflow"}))
 def test_a_page_shows_its_request_as_gatepass_prints_it(name):
     text = PAGES[name].read_text()
-    (block,) = re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (block,) = blocks(text, "console")
     command, head, line = block.splitlines()
     assert command == f"$ gatepass tail --caller {name} --once"
     _, status, request, caller, model, *_ = line.split()
@@ -116,12 +117,8 @@ def test_the_index_shows_what_a_new_key_prints(tmp_path, monkeypatch):
     assert re.sub(r"(?<=gp-)[\w-]+|(?<=sha256:)[0-9a-f]+", "…", printed) == shown
 
 
-def of_agents(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", AGENTS, re.MULTILINE | re.DOTALL)
-
-
 async def test_the_script_of_the_page_gets_its_answer_by_arguments_and_by_variables() -> None:
-    (script, *_), (exports, _) = of_agents("python"), of_agents("sh")
+    (script, *_), (exports, _) = blocks(AGENTS, "python"), blocks(AGENTS, "sh")
     by_variables, replaced = re.subn(r"OpenAI\(base_url.*\)", "OpenAI()", script)
     assert replaced == 1
     message = {"role": "assistant", "content": "Hello!"}
@@ -145,7 +142,7 @@ async def test_the_script_of_the_page_gets_its_answer_by_arguments_and_by_variab
 
 @pytest.mark.parametrize(("key", "hop"), [("gp-0123456789abcdef", "upstream:chat"), ("gp-wrong", "client")])
 async def test_the_lines_for_an_error_print_its_hop_and_its_id(key: str, hop: str) -> None:
-    script, for_error, *_ = of_agents("python")
+    script, for_error, *_ = blocks(AGENTS, "python")
     text = script.partition("reply =")[0] + for_error
     keys = {"keys": [{"name": "one", "hash": hash_key("gp-0123456789abcdef")}]}
     delta = {"id": "c", "choices": [{"index": 0, "delta": {"content": "Hel"}, "finish_reason": None}]}
@@ -161,7 +158,7 @@ async def test_the_lines_for_an_error_print_its_hop_and_its_id(key: str, hop: st
 
 
 def test_each_script_of_the_page_leads_to_gatepass() -> None:
-    *scripts, servers = of_agents("python")
+    *scripts, servers = blocks(AGENTS, "python")
     assert len(scripts) == 6
     compile(servers, "the page", "exec")
     assert '"url": "http://gatepass.example:8080/mcp/search"' in servers
@@ -189,7 +186,7 @@ async def test_gatepass_does_not_ask_for_the_token_counts_of_a_stream_itself(ask
 
 
 async def test_the_tool_call_of_the_page_reaches_the_upstream_and_its_answer_the_client_unchanged() -> None:
-    (_, command), (shown,) = of_agents("sh"), of_agents("json")
+    (_, command), (shown,) = blocks(AGENTS, "sh"), blocks(AGENTS, "json")
     body = shlex.split(command.replace("\\\n", ""))[-1].encode()
     assert json.loads(body)["tools"][0]["function"]["name"] == "get_time"
     async with (

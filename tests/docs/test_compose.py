@@ -20,6 +20,7 @@ from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.document import ConfigError
 from gatepass.config.load import Container, load
 from gatepass.config.model import Limits, ServerConfig
+from tests.docs.blocks import blocks
 from tests.e2e.container import compose
 
 ROOT = compose.DEPLOY.parent
@@ -310,7 +311,7 @@ def test_the_service_of_the_page_reads_what_init_writes(tmp_path: Path, monkeypa
 def test_the_file_of_the_page_is_the_configuration_of_the_variables(tmp_path: Path) -> None:
     """And of two settings that have no variable."""
     page = (ROOT / "docs/container.md").read_text()
-    _, block = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    _, block = blocks(page, "yaml")
     secret = tmp_path / "client_secret"
     secret.write_text("s3cret-of-the-client")
     secret.chmod(0o600)

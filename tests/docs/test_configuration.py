@@ -14,10 +14,11 @@ from gatepass.config.document import ConfigError
 from gatepass.config.load import load
 from gatepass.config.yaml_file import parse_yaml
 from gatepass.proxy.routing import RouteTable
+from tests.docs.blocks import blocks
 
 TEXT = (DOCS / "configuration.md").read_text()
 REFERENCE = "".join((DOCS / "reference" / name).read_text() for name in ("configuration.md", "credentials.md"))
-EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+EXAMPLES = blocks(TEXT, "yaml")
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -56,7 +57,7 @@ def test_check_prints_the_lines_of_the_page(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     environment = {"CORP_SECRET": "c" * 24}
     smallest = EXAMPLES[0].replace("sha256:…", f"sha256:{'0' * 64}")
-    shown, wrong = re.findall(r"^```(?:console|text)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    shown, wrong = blocks(TEXT, "(?:console|text)")
     Path("gatepass.yaml").write_text(smallest)
     command = ["check", "--config", "gatepass.yaml"]
     printed = CliRunner().invoke(main, command, env=environment)
@@ -71,7 +72,7 @@ def test_check_prints_the_lines_of_the_page(tmp_path, monkeypatch):
 
 def test_the_complete_file_of_the_reference_loads(tmp_path):
     path = tmp_path / "gatepass.yaml"
-    path.write_text(re.findall(r"^```yaml\n(.*?)^```", REFERENCE, re.MULTILINE | re.DOTALL)[0])
+    path.write_text(blocks(REFERENCE, "yaml")[0])
     names = ("CORP_SECRET", "RAGFLOW_KEY", "PROMETHEUS_KEY")
     assert load(str(path), {name: f"{name:x<32}" for name in names}).warnings == ()
 

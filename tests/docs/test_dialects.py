@@ -14,11 +14,12 @@ from gatepass.dialects.reply_check import ReceivedReply
 from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
 from gatepass.types import Call, Timeouts
+from tests.docs.blocks import blocks
 from tests.rows import CHAT
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT, GUIDE = (DOCS / "dialects.md").read_text(), (DOCS / "guides/azure.md").read_text()
-BLOCKS = re.findall(r"^```yaml\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
+BLOCKS = blocks(GUIDE, "yaml")
 ENVIRONMENT = {"AZURE_KEY": "k-azure-0123456789", "AZURE_CLIENT_SECRET": "s" * 32, "RAGFLOW_KEY": "k" * 32}
 ROWS = re.findall(r"^\| (none|a word.*|a date.*) \| `(/openai/[^`]+)` \|", TEXT, re.MULTILINE)
 

@@ -11,13 +11,10 @@ import pytest
 from starlette.testclient import TestClient
 
 import gatepass
+from tests.docs.blocks import blocks
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/embedding.md").read_text()
-
-
-def blocks(text: str) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -36,14 +33,14 @@ def served_by(app: Any, path: str) -> int:
 @pytest.mark.parametrize(("number", "path"), [(0, "/v1/models"), (1, "/llm/v1/models")])
 def test_the_applications_of_the_page_serve(here, number, path):
     names: dict[str, Any] = {}
-    exec(blocks(PAGE)[number], names)  # noqa: S102 - the page's own code
+    exec(blocks(PAGE, "python")[number], names)  # noqa: S102 - the page's own code
     assert served_by(names["app"], path) == 200
 
 
 def test_the_test_client_of_the_page_is_served(here):
     names: dict[str, Any] = {}
-    exec(blocks(PAGE)[0], names)  # noqa: S102 - its own code
-    block = next(block for block in blocks(PAGE) if "TestClient" in block)
+    exec(blocks(PAGE, "python")[0], names)  # noqa: S102 - its own code
+    block = next(block for block in blocks(PAGE, "python") if "TestClient" in block)
     exec(block.replace("    client.get", "    answer = client.get"), names)  # noqa: S102 - its own code
     assert names["answer"].status_code == 200
 

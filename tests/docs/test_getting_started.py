@@ -16,18 +16,15 @@ import httpx2
 
 from gatepass.cli.init import OF_AUTH, fault_of, init
 from gatepass.demo.servers import CHAT_MODEL, answer, demo_servers, secrets_in_files
+from tests.docs.blocks import blocks
 
 PAGE = (Path(__file__).parents[2] / "docs/getting_started.md").read_text()
 BOUND_S = 60.0
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-
-
 def command(start: str) -> list[str]:
     """The arguments of the one command of the page that starts so."""
-    lines = re.sub(r"\\\n\s*", "", "".join(blocks("sh"))).splitlines()
+    lines = re.sub(r"\\\n\s*", "", "".join(blocks(PAGE, "sh"))).splitlines()
     (line,) = [line for line in lines if line.startswith(start)]
     return shlex.split(line)[1:]
 
@@ -92,16 +89,16 @@ async def test_the_steps_of_the_page_connect_two_clients(tmp_path: Path) -> None
             arguments[arguments.index("--client-id") + 1] = "demo-chat"
             printed = await run(arguments, tmp_path, {**variables, "CORP_SECRET": secret_of["demo-chat"]})
             keys = re.findall(r"gp-[\w-]+", printed)
-            shown = next(block for block in blocks("text") if "API-Key" in block)
+            shown = next(block for block in blocks(PAGE, "text") if "API-Key" in block)
             values = re.sub(r"gp-[\w-]+", "gp-…", printed).replace("127.0.0.1", "HOST").replace(CHAT_MODEL, "gpt-4o")
             assert shown in values
 
             file = tmp_path / "gatepass.yaml"
             file.write_text(file.read_text().replace("port: 8080", f"port: {port}"))
-            whole, streamed = re.findall(r"-d '(.*)'", "".join(blocks("sh")).replace("gpt-4o", CHAT_MODEL))
+            whole, streamed = re.findall(r"-d '(.*)'", "".join(blocks(PAGE, "sh")).replace("gpt-4o", CHAT_MODEL))
             variables["CORP_SECRET"] = secret_of["demo-chat"]
             async with served(tmp_path, variables):
-                (program,) = blocks("python")
+                (program,) = blocks(PAGE, "python")
                 program = program.replace("8080", str(port)).replace("gpt-4o", CHAT_MODEL)
                 said = await run(["-c", program], tmp_path, {**variables, "KEY": keys[0]}, module=())
                 assert said == f"{answer('Hello', [])}\n"
@@ -121,7 +118,7 @@ async def test_the_steps_of_the_page_connect_two_clients(tmp_path: Path) -> None
 async def second_client(file: Path, variables: Mapping[str, str]) -> list[str]:
     """Create the second key in the file, reload, and compare both outputs with the page. Return the key."""
     printed = await run(command("gatepass keys new"), file.parent, variables)
-    (console,) = blocks("console")
+    (console,) = blocks(PAGE, "console")
     for part in re.split(r"^\$ gatepass ", console, flags=re.MULTILINE)[1:]:
         line, _, shown = part.partition("\n")
         hidden = [

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from gatepass.cli import main
 from gatepass.config.load import load
 from gatepass.proxy.app_state import create_app_state
+from tests.docs.blocks import blocks
 from tests.integration.gateway import CHAT, HELLO, JSON, serving
 from tests.integration.scripted import Scripted, Send, reply
 
@@ -25,12 +26,8 @@ OTHERS = "# config.yaml of "
 SECRET = "a-secret-of-32-characters-and-more"
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-
-
 def configurations(page: Path) -> list[str]:
-    return [block for block in blocks(page, "yaml") if not block.startswith(OTHERS)]
+    return [block for block in blocks(page.read_text(), "yaml") if not block.startswith(OTHERS)]
 
 
 def written(block: str, folder: Path) -> tuple[Path, dict[str, str]]:
@@ -66,14 +63,15 @@ def test_each_configuration_of_a_guide_loads(page, tmp_path):
     for block in shown:
         file, environment = written(block, tmp_path)
         assert load(str(file), environment).warnings == ()
-    for block in set(blocks(page, "yaml")) - set(shown):
+    for block in set(blocks(page.read_text(), "yaml")) - set(shown):
         assert "gatepass" not in block or "http://gatepass:8080/v1" in block
         YAML(typ="safe").load(block)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_guide_shows_what_its_commands_print(page, tmp_path, monkeypatch):
-    shown = [part for block in blocks(page, "console") for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+    text = "".join(blocks(page.read_text(), "console"))
+    shown = re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]
     assert shown
     for part in shown:
         command, _, output = part.partition("\n")

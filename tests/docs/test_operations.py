@@ -33,6 +33,7 @@ from gatepass.observability.metrics import COUNTED, MAX_NAMES, MAX_SERIES, SAMPL
 from gatepass.observability.observer import AccessRecord
 from gatepass.server.pages import PATHS
 from gatepass.store.guarded import OTHER_KEY, StoreHealth, StoreState
+from tests.docs.blocks import blocks
 from tests.docs.test_errors import OF_THE_UPSTREAM, tree
 from tests.golden.test_stories import ERROR, NOW_S, RETRIED, SUMMARY
 from tests.integration.gateway import CHAT, HELLO, JSON, Ask
@@ -213,7 +214,7 @@ async def test_the_commands_for_a_running_gatepass_print_what_the_pages_show(tmp
             compare_status(workers_of(page)["worker-1"])
             printed = "\n".join(rule_lines(page("/learned")["rules"])) + "\n"
             assert masked(printed) == masked(shown("health_and_status", "gatepass learned"))
-            (example,) = re.findall(r"^```json\n(.*?)^```", MODEL_LIST, re.MULTILINE | re.DOTALL)
+            (example,) = blocks(MODEL_LIST, "json")
             listed = (await Ask(port, "GET", "/v1/models", {}, b"").answer()).json()["data"]
             assert json.loads(example) in listed
             (line,) = re.findall(r"^\$ (curl .*)$", PAGES["health_and_status"], re.MULTILINE)
@@ -230,7 +231,7 @@ def workers_of(page: Callable[[str], Any]) -> dict[str, Any]:
 
 def compare_status(process: dict[str, Any]) -> None:
     """/status has the members of the page's example, and the table names each that is not clear by its name."""
-    (text,) = re.findall(r"^```json\n(.*?)^```", PAGES["health_and_status"], re.MULTILINE | re.DOTALL)
+    (text,) = blocks(PAGES["health_and_status"], "json")
     example = json.loads(text)
     credential = process["credentials"]["corp"]
     assert list(example) == list(process)
@@ -326,7 +327,7 @@ def test_the_sums_of_limits_are_those_of_the_defaults() -> None:
 
 
 def test_the_queries_of_the_metrics_use_metrics_of_the_code() -> None:
-    (queries,) = re.findall(r"^```text\n(.*?)^```", METRICS_PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (queries,) = blocks(METRICS_PAGE.read_text(), "text")
     named = {re.sub(r"_bucket$", "", name) for name in re.findall(r"gatepass_\w+", queries)}
     assert len(named) == 3
     assert named <= set(re.findall(r"(?m)^## `(\w+)`$", METRICS_PAGE.read_text()))
@@ -334,7 +335,7 @@ def test_the_queries_of_the_metrics_use_metrics_of_the_code() -> None:
 
 def test_the_states_of_the_store_are_those_of_the_code() -> None:
     assert names(rows("store", "```json")) == {str(state) for state in StoreState} | {"key_id"} - {"key_id"}
-    (text,) = re.findall(r"^```json\n(.*?)^```", PAGES["store"], re.MULTILINE | re.DOTALL)
+    (text,) = blocks(PAGES["store"], "json")
     example = json.loads(f"{{{text}}}")["store"]
     place = {name: example[name] for name in ("through", "key_prefix", "key_id")}
     assert set(example) == set(StoreHealth(place).shown(0.0))
@@ -354,7 +355,7 @@ def test_every_field_of_the_access_line_is_documented() -> None:
     fields = set(AccessRecord.__struct_fields__)
     assert set(re.findall(r"^\| `(\w+)` \|", PAGES["logs"].partition("### Fields")[2], re.MULTILINE)) >= fields
     assert names(rows("logs", "## Find a request"), 1) <= fields
-    (text,) = re.findall(r"^```json\n(.*?)^```", PAGES["logs"], re.MULTILINE | re.DOTALL)
+    (text,) = blocks(PAGES["logs"], "json")
     assert [name for name in json.loads(text) if name in fields] == [
         name for name in AccessRecord.__struct_fields__ if name in json.loads(text)
     ]

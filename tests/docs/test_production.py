@@ -17,6 +17,7 @@ import pytest
 from bench.replicas import COMPUTED, COUNTS, HEAD, Row, cells, computed
 
 from gatepass.auth.api_keys import hash_key
+from tests.docs.blocks import blocks
 from tests.docs.test_getting_started import free_port
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
 from tests.integration.store.real_server import KEY, PROGRAM, real_server
@@ -29,13 +30,9 @@ KEYS = {name: f"gp-{name}-0123456789abcdef" for name in ("webapp", "prometheus",
 BOUND_S = 60
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-
-
 def commands() -> list[tuple[str, str]]:
     """Each command of the page with what it shows."""
-    parts = [part for block in blocks("console") for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+    parts = [part for block in blocks(PAGE, "console") for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
     return [(command, shown) for command, _, shown in (part.partition("\n") for part in parts)]
 
 
@@ -85,7 +82,7 @@ async def printed(command: str, folder: Path, variables: dict[str, str]) -> str:
 @pytest.mark.skipif(PROGRAM is None, reason="requires valkey-server or redis-server")
 async def test_each_command_prints_the_line_of_the_page(tmp_path: Path) -> None:
     port = free_port()
-    (text,) = blocks("yaml")
+    (text,) = blocks(PAGE, "yaml")
     for key in KEYS.values():
         text = text.replace("sha256:…", hash_key(key), 1)
     (tmp_path / "secrets").mkdir()
@@ -144,9 +141,7 @@ def test_the_figures_of_the_page_of_sizing_are_those_of_the_benchmarks() -> None
 
 
 def test_the_table_of_replicas_has_the_columns_of_the_bench_and_grows_as_it_computes() -> None:
-    (table,) = [
-        block for block in re.findall(r"^```text\n(.*?)^```", SCALING, re.MULTILINE | re.DOTALL) if "replicas " in block
-    ]
+    (table,) = [block for block in blocks(SCALING, "text") if "replicas " in block]
     head, *lines = table.splitlines()
     assert [one for one in HEAD if one not in head] == []
     rows = {int(line.split()[0]): [float(cell) for cell in line.split()[2:]] for line in lines}

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tests.docs.blocks import blocks
 from tests.e2e.container.compose import DEPLOY, EXAMPLE, document, example_variables
 from tests.integration.gateway import CHAT, JSON, gateway
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
@@ -24,7 +25,7 @@ REJECTION = {
 def block(language: str) -> str:
     """Return the block of the check with `curl`."""
     section = TEXT.partition("\n## Check\n")[2]
-    *_, found = re.findall(rf"^```{language}\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    *_, found = blocks(section, language)
     return str(found)
 
 

@@ -23,13 +23,14 @@ from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
 from gatepass.sse import dialect_transforms as replies
 from gatepass.types import Call, Timeouts
+from tests.docs.blocks import blocks
 from tests.e2e.container import compose
 from tests.integration.gateway import HELLO, JSON, gateway
 from tests.integration.scripted import Scripted, Send, reply
 from tests.rows import CHAT
 
 TEXT = (Path(__file__).parents[2] / "docs/guides/ragflow_upstream.md").read_text()
-BLOCK, BOTH = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+BLOCK, BOTH = blocks(TEXT, "yaml")
 FILE = compose.DEPLOY / "compose.ragflow_upstream.yaml"
 KEYS = {name: f"gp-0123456789abcdef-{name}" for name in ("assistants", "ragflow")}
 SECRETS = {"ragflow_key": "ragflow-0123456789", "client_secret": "the-secret-of-the-client"}

@@ -13,6 +13,7 @@ from gatepass.cli import COMMANDS
 from gatepass.config.load import load
 from gatepass.demo.command import OTHER_STEPS_S, demo
 from gatepass.proxy.app_state import create_app_state
+from tests.docs.blocks import blocks
 from tests.integration.gateway import CHAT, HELLO, JSON, serving
 from tests.integration.scripted import Scripted, Send, reply
 
@@ -23,17 +24,13 @@ PAGES = sorted(
 )
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-
-
 def test_the_readme_has_at_most_600_words_outside_code():
     prose = re.sub(r"\]\([^)]*\)", "]", re.sub(r"^```.*?^```|<!--.*?-->", "", README, flags=re.MULTILINE | re.DOTALL))
     assert len([word for word in prose.split() if re.search(r"\w", word)]) <= 600
 
 
 def test_the_configuration_of_the_readme_has_six_lines_and_loads(tmp_path):
-    (block,) = blocks("yaml")
+    (block,) = blocks(README, "yaml")
     assert len(block.splitlines()) == 6
     file = tmp_path / "gatepass.yaml"
     file.write_text(block.replace("sha256:…", "sha256:" + "0" * 64))
@@ -43,7 +40,7 @@ def test_the_configuration_of_the_readme_has_six_lines_and_loads(tmp_path):
 
 
 async def test_a_client_with_the_key_of_the_readme_gets_the_reply_of_the_upstream(tmp_path):
-    (configuration,) = blocks("yaml")
+    (configuration,) = blocks(README, "yaml")
     key = "gp-0123456789abcdef0123456789abcdef"
     whole = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello!"}, "finish_reason": "stop"}]}
     answers = {"/token": reply({"access_token": "the-token", "expires_in": 300}), CHAT: reply(whole)}

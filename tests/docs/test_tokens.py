@@ -37,6 +37,7 @@ from gatepass.cli import COMMANDS
 from gatepass.cli.steps import diagnose
 from gatepass.config.credential.kinds import KINDS
 from gatepass.config.load import load
+from tests.docs.blocks import blocks
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
 from tests.unit.tokens import keys
 
@@ -44,7 +45,7 @@ TEXT = (Path(__file__).parents[2] / "docs/tokens.md").read_text()
 RECIPES = {
     heading: block
     for heading, section in re.findall(r"^### (.+?)\n(.*?)(?=^##|\Z)", TEXT, re.MULTILINE | re.DOTALL)
-    for block in re.findall(r"^```yaml\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    for block in blocks(section, "yaml")
 }
 MACHINE = ("/run/secrets/", "/var/run/secrets/", "/var/lib/gatepass/", "/usr/local/bin/")
 """Folders of a machine for which the test has its own."""

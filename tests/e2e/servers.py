@@ -193,11 +193,16 @@ credentials:
 """,
         encoding="utf-8",
     )
+    return serve(config, *options, python=python)
+
+
+def serve(config: Path, *options: str | Path, python: str | Path | None = None, **variables: str) -> Process:
+    """Start gatepass on a free port, by default with its run-time dependencies only; `variables` are for its file."""
     python = python or installed("python-gatepass") / "bin" / "python"
     plain = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
     return Process(
         [python, "-m", "gatepass", "serve", "--config", config, "--port", "0", *options],
-        environment=plain | {"PYTHONPATH": str(ROOT / "src")},
+        environment=plain | {"PYTHONPATH": str(ROOT / "src")} | variables,
     )
 
 

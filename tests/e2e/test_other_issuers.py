@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tests.e2e.process import Process
-from tests.e2e.servers import HERE, READY_S, REPLY_S, ROOT, installed, listening, node
+from tests.e2e.servers import HERE, READY_S, REPLY_S, installed, listening, node, serve
 from tests.waiting import block_until
 
 LIFE_S = 5
@@ -115,11 +115,7 @@ def gatepass_with(config: Path) -> Iterator[str]:
 
     It has its tokens: a slow first answer of an issuer leaves nothing of a life of five seconds.
     """
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
-    with Process(
-        [sys.executable, "-m", "gatepass", "serve", "--config", config, "--port", "0"],
-        environment=inherited | {"PYTHONPATH": str(ROOT / "src")},
-    ) as process:
+    with serve(config, python=sys.executable) as process:
         served = listening(process)
         ready = urllib.request.Request(f"{served}/readyz")  # noqa: S310 - loopback
         block_until(lambda: status_of(ready) == 200, READY_S)

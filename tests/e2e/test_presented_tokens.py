@@ -7,7 +7,6 @@ One gatepass has four credentials, and each model name selects one of them.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 import time
@@ -24,8 +23,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.e2e.process import Process
-from tests.e2e.servers import HERE, KEY, REPLY_S, ROOT, get_json, listening, node
+from tests.e2e.servers import HERE, KEY, REPLY_S, get_json, listening, node, serve
 
 LIFE_S = 3
 RECOVERY_S = 4.0
@@ -120,11 +118,7 @@ def gatepass_in_front(stage: Stage) -> Iterator[str]:
             }
         )
     )
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
-    with Process(
-        [sys.executable, "-m", "gatepass", "serve", "--config", config, "--port", "0"],
-        environment=inherited | {"PYTHONPATH": str(ROOT / "src"), "E2E_CLIENT_KEY": KEY},
-    ) as process:
+    with serve(config, python=sys.executable, E2E_CLIENT_KEY=KEY) as process:
         yield listening(process)
 
 

@@ -15,7 +15,6 @@ from tests.waiting import until
 
 PATH = "/v1/responses"
 ASKED: dict[str, Any] = {"model": "m", "input": "Weather?"}
-WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object"}, "strict": False}
 HOSTED = {"type": "web_search"}
 
 

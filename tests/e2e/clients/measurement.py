@@ -21,7 +21,7 @@ from tests.e2e.clients.scenario import Kind, Scenario, scenarios
 from tests.e2e.clients.upstream import TOKEN
 from tests.e2e.process import Process
 from tests.e2e.quirks.assessment import Assessment, Outcome
-from tests.e2e.servers import KEY, ROOT, get_json, installed, listening
+from tests.e2e.servers import KEY, ROOT, get_json, installed, listening, serve
 
 RUNNERS = Path(__file__).parent / "runners"
 
@@ -170,10 +170,7 @@ class Endpoint:
 def gatepass(folder: Path, url: str) -> Iterator[Endpoint]:
     path = folder / "gatepass.json"
     path.write_text(configuration(url), encoding="utf-8")
-    python = installed("python-gatepass") / "bin" / "python"
-    command: list[str | Path] = [python, "-m", "gatepass", "serve", "--config", path, "--port", "0"]
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
-    with Process(command, environment=plain | {"PYTHONPATH": str(ROOT / "src")}) as process:
+    with serve(path) as process:
         yield Endpoint(listening(process), process)
 
 
@@ -186,13 +183,6 @@ class PathResults:
     traces: dict[str, list[str]] = field(default_factory=dict)
     answered: dict[str, Mapping[str, int]] = field(default_factory=dict)
     """The number of chats and responses of the upstream, by `"MODEL whole"` and `"MODEL streamed"`."""
-
-    def count(self, outcome: Outcome) -> int:
-        return sum(
-            assessment.outcome is outcome
-            for assessments in self.assessments.values()
-            for assessment in assessments.values()
-        )
 
     def failures(self, title: str) -> list[str]:
         """Return the scenarios of a client whose result is not right, with the reasons."""

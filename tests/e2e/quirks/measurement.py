@@ -19,7 +19,7 @@ from tests.e2e.process import Process
 from tests.e2e.quirks.assessment import Assessment, Outcome, assess
 from tests.e2e.quirks.row import Mode, Row
 from tests.e2e.quirks.rows import ROWS
-from tests.e2e.servers import ROOT, get_json, installed, listening
+from tests.e2e.servers import ROOT, get_json, installed, listening, serve
 
 HERE = Path(__file__).parent
 CLIENT_S = 120.0
@@ -126,10 +126,7 @@ def configuration(url: str) -> Config:
 def gatepass(folder: Path, url: str) -> Iterator[str]:
     path = folder / "gatepass.json"
     path.write_text(json.dumps(configuration(url)), encoding="utf-8")
-    python = installed("python-gatepass") / "bin" / "python"
-    command: list[str | Path] = [python, "-m", "gatepass", "serve", "--config", path, "--port", "0"]
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
-    with Process(command, environment=plain | {"PYTHONPATH": str(ROOT / "src")}) as process:
+    with serve(path) as process:
         yield listening(process)
 
 

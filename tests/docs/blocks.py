@@ -1,0 +1,10 @@
+"""The code blocks of a page."""
+
+from __future__ import annotations
+
+import re
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Return the code blocks of `language`, a pattern, in a page or in a part of one."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
