@@ -392,6 +392,13 @@ async def test_a_credential_is_not_tried_if_the_one_that_it_presents_fails():
     assert issuer.received == []
 
 
+async def test_a_token_that_is_presented_is_described():
+    async with Scripted(MINTED) as issuer, Scripted(answer=strict) as upstream:
+        exchange = oauth2(issuer.url)["c"] | {"grant_type": "token_exchange", "subject_credential": "machine"}
+        _, credential, _ = await found(one(upstream, {"c": exchange, "machine": oauth2(issuer.url)["c"]}))
+    assert credential.finding.endswith("; the subject is not a JWT")
+
+
 async def test_a_refresh_token_that_is_kept_nowhere_is_not_used_up():
     async with Scripted(MINTED) as issuer, Scripted(answer=strict) as upstream:
         blocks = one(upstream, oauth2(issuer.url))
