@@ -87,13 +87,13 @@ added up."""
 
 
 class Declared(NamedTuple):
-    """A metric as COUNTED and SAMPLED declare it: a line with its name, its labels and `how`, and its text below."""
+    """A metric as COUNTED and SAMPLED declare it: its name, labels and `how` in a line, and below what it means."""
 
     name: str
     labels: Labels
     how: str
     """A name of BOUNDS_S or MERGES. Most have none."""
-    text: str
+    meaning: str
 
 
 def declared(texts: str) -> tuple[Declared, ...]:
@@ -283,10 +283,10 @@ class Family:
     """
 
     def __init__(self, declared: Declared) -> None:
-        self.name, self.labels, how, text = declared
+        self.name, self.labels, how, meaning = declared
         self.bounds_s = BOUNDS_S.get(how, ())
         is_counter = self.name.endswith("_total")
-        self.head = head(self.name, text, "histogram" if self.bounds_s else "counter" if is_counter else "gauge")
+        self.head = head(self.name, meaning, "histogram" if self.bounds_s else "counter" if is_counter else "gauge")
         self.lines = len(self.bounds_s) + 3 if self.bounds_s else 1
         """The lines of one cell."""
         self.hides_zeros = is_counter and self.labels == REQUEST_LABELS
