@@ -155,25 +155,22 @@ OVERLOADED = (503, "overloaded", b"1")
 # --- who is served
 
 
-async def test_a_chat_is_served_after_one_request_of_a_bulk_job():
+@pytest.mark.parametrize(
+    ("weights", "users", "served"),
+    [
+        ({}, "bulk0 bulk1 bulk2 bulk3 bulk4 chat1 chat2", "bulk0 bulk1 chat1 bulk2 chat2 bulk3 bulk4"),
+        ({"night": 2}, "chat0 bulk0 bulk1 bulk2 night0 night1 night2", "chat0 bulk0 night0 night1 bulk1 night2 bulk2"),
+    ],
+    ids=["a chat beside a bulk job", "a caller of twice the weight"],
+)
+async def test_callers_are_served_in_turns_by_their_weight(weights, users, served):
     upstream = Held()
-    full = Full(upstream)
-    await full.ask(*(f"bulk{number}" for number in range(5)), "chat1", "chat2")
-    assert upstream.users == ["bulk0"]
-    for _ in range(7):
+    full = Full(upstream, weights=weights)
+    await full.ask(*users.split())
+    assert upstream.users == users.split()[:1]
+    for _ in served.split():
         await upstream.end()
-    assert upstream.users == ["bulk0", "bulk1", "chat1", "bulk2", "chat2", "bulk3", "bulk4"]
-    assert upstream.most == 1
-    full.check_nothing_is_held()
-
-
-async def test_a_caller_is_served_by_its_weight():
-    upstream = Held()
-    full = Full(upstream, weights={"night": 2})
-    await full.ask("chat0", *(f"bulk{number}" for number in range(3)), *(f"night{number}" for number in range(3)))
-    for _ in range(7):
-        await upstream.end()
-    assert upstream.users == ["chat0", "bulk0", "night0", "night1", "bulk1", "night2", "bulk2"]
+    assert (upstream.users, upstream.most) == (served.split(), 1)
     full.check_nothing_is_held()
 
 
