@@ -367,6 +367,11 @@ class EventStream(Hidden, msgspec.Struct, eq=False):
             self.failure = error
             self._is_over = True
 
+    def _fail(self, error_of: Callable[[str], GatepassError]) -> bytes:
+        """Fail with the error of the upstream, and return what the client gets of the event: nothing."""
+        self.fail(error_of(self.source.upstream))
+        return b""
+
     def _validate_tail(self, tail: bytes) -> bytes:
         """Validate the last event with the blank line it lacks; b"" if it is incomplete, large or a comment."""
         if len(tail) > LARGE_EVENT_BYTES:  # clients ignore it, and to read it here would occupy the loop for long
@@ -423,8 +428,7 @@ class EventStream(Hidden, msgspec.Struct, eq=False):
         if block in _BLANK_LINES and not self.has_ids:
             return b"" if self._is_idle_too_long(block) else block
         if len(block) > MOST_LINES and count_lines(block) > MOST_LINES:
-            self.fail(chunk.event_too_large(self.source.upstream))
-            return b""
+            return self._fail(chunk.event_too_large)
         event = parse_event(block)
         if event.data is None:
             if self._is_idle_too_long(block):
@@ -460,8 +464,7 @@ class EventStream(Hidden, msgspec.Struct, eq=False):
         try:
             payload = event_value(data, name) if name else read_json(data)
         except ValueError:
-            self.fail(chunk.event_not_json(self.source.upstream))
-            return b""
+            return self._fail(chunk.event_not_json)
         if (error_body := error_in_event(payload, name, self.source.read_error)) is not None:
             failure = chunk.upstream_error_event(self.source.upstream, error_body)
             return self._fail_by_event(failure, block, data, payload)
@@ -485,10 +488,9 @@ class EventStream(Hidden, msgspec.Struct, eq=False):
         try:
             block, data, event = split_large(run)
         except ValueError:
-            self.fail(chunk.event_too_large(self.source.upstream))
-        else:
-            self._large = block, data, event.name
-            self.has_ids = self.has_ids or bool(event.id)
+            return self._fail(chunk.event_too_large)
+        self._large = block, data, event.name
+        self.has_ids = self.has_ids or bool(event.id)
         return b""
 
     def _validate_large(self, block: bytes, data: memoryview, name: bytes) -> bytes:
@@ -497,12 +499,10 @@ class EventStream(Hidden, msgspec.Struct, eq=False):
             payload = outline(data)
         except ValueError:
             if name != b"error":
-                self.fail(chunk.event_not_json(self.source.upstream))
-                return b""
+                return self._fail(chunk.event_not_json)
             payload = bytes(data[:ERROR_BYTES]).decode("utf-8", "replace").lstrip()
         if payload is None:
-            self.fail(chunk.event_too_large(self.source.upstream))
-            return b""
+            return self._fail(chunk.event_too_large)
         if (error_body := error_in_event(payload, name, self.source.read_error)) is not None:
             self.fail(chunk.upstream_error_event(self.source.upstream, error_body))
             return self._finish_repair()
@@ -527,11 +527,9 @@ class EventStream(Hidden, msgspec.Struct, eq=False):
     def _validate_done(self, block: bytes) -> bytes:
         # vLLM ends a failed stream with `[DONE]` alone (vllm-project/vllm#40986)
         if self.done_is_required and not self.progress.has_answer:
-            self.fail(chunk.stream_empty(self.source.upstream))
-            return b""
+            return self._fail(chunk.stream_empty)
         if self.progress.requires_last_event:  # it would have ended the stream
-            self.fail((chunk.stream_closed if self.events else chunk.stream_empty)(self.source.upstream))
-            return b""
+            return self._fail(chunk.stream_closed if self.events else chunk.stream_empty)
         if self.repair is not None and self.done_is_required and not self.repair.end_choices():
             self.fail(chunk.stream_closed(self.source.upstream))
             return self._finish_repair()
@@ -551,11 +549,9 @@ class EventStream(Hidden, msgspec.Struct, eq=False):
         if not isinstance(choices, list):
             choices = None
         elif len(block) > MAX_ENTRIES_MIN_BYTES and has_too_many_entries(choices):
-            self.fail(chunk.too_many_choices(self.source.upstream))
-            return b""
+            return self._fail(chunk.too_many_choices)
         elif choices and self.repair is None and self.progress.is_whole_reply(choices):
-            self.fail(chunk.completion_in_stream(self.source.upstream))
-            return b""
+            return self._fail(chunk.completion_in_stream)
         is_plain = self._note_chunk(fields, choices)  # before the repair, which may move the usage
         if self._is_over and not self.done:
             return self._finish_repair()
