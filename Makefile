@@ -5,9 +5,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PYTHONS ?= python3.11 python3.12 python3.13 python3.14
-# One process per core for the unit tests, which compute: each further process collects all of them again. Three per core
-# for the integration tests, which wait most of the time. Each file stays in one process, so that its servers start once,
-# and tests/conftest.py orders the files.
+# Three processes per core for the integration tests, which wait most of the time. Each file stays in one process, so that
+# its servers start once, and tests/conftest.py orders the files.
 CORES  := $(shell nproc)
 JOBS   ?= $(shell expr 2 \* $(CORES))
 WAITING_JOBS ?= $(shell expr 3 \* $(CORES))
@@ -26,7 +25,7 @@ UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check chart-check chart ui-check ui-pictures reference recordings golden e2e e2e-setup hosts trace-picture mcp-sessions e2e-prometheus e2e-system \
-  attacks campaigns stress chaos rolls chart-rolls tls-scan store-faults properties mutants fuzz startup pythons \
+  test-attacks test-measured test-settings test-streams test-pages test-unit attacks campaigns stress chaos rolls chart-rolls tls-scan store-faults properties mutants fuzz startup pythons \
   lock clean doctor-faults release release-check release-pythons
 
 help: ## Show this list
@@ -67,16 +66,36 @@ endif
 
 # These attack a process of their own with large bodies, and hold the bodies themselves.
 MEASURED := tests/attacks/test_finished_requests.py tests/attacks/test_memory_budget.py
-# What is far from a request. The other unit tests run in another process.
+# The unit tests in three parts of about one length. Each part is one process, which collects no other tests.
 SETTINGS := $(addprefix tests/unit/,auth cli config store tokens)
-# Six runs: a process that has collected all 13,000 unit tests holds 260 MiB before the first of them, and the attacks
+STREAMS := $(addprefix tests/unit/,protocols proxy sse)
+PART := $(FREEING) $(BIN)/pytest -q
+APPENDED = $(if $(COVERAGE),--cov --cov-append --cov-report= --cov-fail-under=0)
+# As many targets at once as cores, each with its own output. `make coverage` runs one after the other.
+BESIDE = +@$(MAKE) --no-print-directory -j$(if $(COVERAGE),1,$(CORES)) $(if $(filter output-sync,$(.FEATURES)),-Otarget)
+# Seven runs: a process that has collected all 13,000 unit tests holds 260 MiB before the first of them, and the attacks
 # hold bodies of up to 64 MiB. Coverage is measured without the attacks: they repeat few lines millions of times.
 test: setup ## Every test that needs Python alone: unit, integration, attacks, documentation, golden files, fuzz
 	$(PYTEST) $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) -n $(WAITING_JOBS) tests/integration tests/fuzz
-	$(PYTEST) -n $(CORES) tests/attacks $(MEASURED:%=--ignore=%)
-	$(foreach file,$(MEASURED),$(PYTEST) -n 1 $(file) &&) true
-	$(PYTEST) $(if $(COVERAGE),--cov --cov-append --cov-report= --cov-fail-under=0) -n $(CORES) $(SETTINGS) tests/docs tests/golden
-	$(PYTEST) $(if $(COVERAGE),--cov --cov-append --cov-report=term) -n $(CORES) tests/unit $(SETTINGS:%=--ignore=%)
+	$(BESIDE) test-attacks test-measured test-settings test-streams test-pages test-unit
+
+test-attacks:
+	$(PYTEST) -q -n $(CORES) tests/attacks $(MEASURED:%=--ignore=%) $(ATTACKS)
+
+test-measured:
+	$(PYTEST) -q -n 1 $(MEASURED)
+
+test-settings:
+	$(PART) $(APPENDED) $(SETTINGS)
+
+test-streams:
+	$(PART) $(APPENDED) $(STREAMS)
+
+test-pages:
+	$(PART) $(APPENDED) tests/docs tests/golden
+
+test-unit:
+	$(PART) $(if $(COVERAGE),--cov --cov-append --cov-report=term) tests/unit $(SETTINGS:%=--ignore=%) $(STREAMS:%=--ignore=%)
 
 coverage: ## The same tests, with the share of the code that all but the attacks run
 	@$(MAKE) --no-print-directory test COVERAGE=1
@@ -94,8 +113,7 @@ layers: setup ## Imports point downwards
 	$(BIN)/lint-imports
 
 unit: setup ## The unit tier alone
-	$(PYTEST) -n $(CORES) $(SETTINGS)
-	$(PYTEST) -n $(CORES) tests/unit $(SETTINGS:%=--ignore=%)
+	$(BESIDE) test-settings test-streams test-unit
 
 integration: setup ## Real sockets, scripted upstreams
 	$(PYTEST) -n $(WAITING_JOBS) tests/integration
@@ -191,8 +209,7 @@ e2e-system: ## Install the system packages of the container tests: Debian or Ubu
 	tests/e2e/container/setup.sh
 
 attacks: setup ## Hostile input by class: cases, what got through, longest time on the loop, peak memory; three minutes
-	$(PYTEST) -n $(CORES) -q tests/attacks $(MEASURED:%=--ignore=%) --hypothesis-profile=attacks --loop-s=0.05
-	$(foreach file,$(MEASURED),$(PYTEST) -n 1 -q $(file) &&) true
+	$(BESIDE) test-attacks test-measured ATTACKS="--hypothesis-profile=attacks --loop-s=0.05"
 
 doctor-faults: setup ## Print what gatepass doctor reports about forty staged faults: ten seconds
 	$(BIN)/pytest -q -s tests/integration/test_doctor_faults.py
