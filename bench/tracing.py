@@ -13,6 +13,7 @@ The bars hold for the instructions, or for the CPU time where valgrind is missin
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import re
 import shutil
@@ -39,6 +40,7 @@ RATIOS = {"off": None, "unsampled": 0.0, "sampled": 1.0}
 """`sample_ratio` of each variant. None: `tracing` is not configured."""
 VARIANTS = (*RATIOS, "sdk")
 NOWHERE = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+atexit.register(NOWHERE.close)
 """Where the log goes."""
 Cost = tuple[float, float]
 """What one request costs the event loop's thread, and the other threads."""
