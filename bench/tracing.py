@@ -40,8 +40,8 @@ RATIOS = {"off": None, "unsampled": 0.0, "sampled": 1.0}
 """`sample_ratio` of each variant. None: `tracing` is not configured."""
 VARIANTS = (*RATIOS, "sdk")
 NOWHERE = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
-atexit.register(NOWHERE.close)
 """Where the log goes."""
+atexit.register(NOWHERE.close)
 Cost = tuple[float, float]
 """What one request costs the event loop's thread, and the other threads."""
 
