@@ -42,8 +42,9 @@ REQUEST_S = 1.0
 PAGE_BYTES = 8 * 1024 * 1024
 REQUESTS = "/requests"
 """What the workers ask each other for: summaries by filters."""
-CAPTURE, START_CAPTURE, STOP_CAPTURE = "/capture", "/capture/start", "/capture/stop"
+CAPTURE = "/capture"
 """What the workers ask each other for: the state of the capture, perhaps after its start or end."""
+STOP_CAPTURE = {"order": "stop"}
 RELOAD, RETRY = "/reload", "/retry"
 """Commands of the control socket, which Peers pass to all workers like pages."""
 STORY = "/story"
@@ -202,23 +203,19 @@ async def start_capture(collect: Collect, document: bytes, config: Config) -> di
         hint = did_you_mean(settings.caller, names)
         raise InvalidRequest(f"The caller {settings.caller[:100]!r} is not known{hint}", param="caller")
     given = {name: value for name, value in msgspec.to_builtins(settings).items() if value is not None}
-    return await capture_state(collect, START_CAPTURE, given)
+    return await capture_state(collect, {"order": "start", **given})
 
 
-async def capture_state(
-    collect: Collect, order: str = CAPTURE, settings: Mapping[str, object] | None = None
-) -> dict[str, Any]:
-    """Return the state of the capture, summed over all workers, after the start or end that may be the `order`."""
-    return merged_states((await decoded(collect, order, settings)).values())
+async def capture_state(collect: Collect, fields: Mapping[str, object] | None = None) -> dict[str, Any]:
+    """Return the state of the capture, summed over all workers, after the start or end that `fields` may order."""
+    return merged_states((await decoded(collect, CAPTURE, fields)).values())
 
 
-def own_start_capture(state: AppState, /, **settings: str) -> dict[str, Any]:
-    state.capture.start(msgspec.convert(settings, CaptureSettings, strict=False))
-    return state.capture.state()
-
-
-def own_stop_capture(state: AppState) -> dict[str, Any]:
-    state.capture.stop()
+def own_capture(state: AppState, /, order: str = "", **settings: str) -> dict[str, Any]:
+    if order == "start":
+        state.capture.start(msgspec.convert(settings, CaptureSettings, strict=False))
+    elif order == "stop":
+        state.capture.stop()
     return state.capture.state()
 
 

@@ -457,9 +457,7 @@ async def own_usage(state: AppState) -> bytes:
 PARTS: dict[str, Callable[..., Any]] = {
     inspection.REQUESTS: inspection.own_requests,
     inspection.STORY: inspection.own_stories,
-    inspection.CAPTURE: lambda state: state.capture.state(),
-    inspection.START_CAPTURE: inspection.own_start_capture,
-    inspection.STOP_CAPTURE: inspection.own_stop_capture,
+    inspection.CAPTURE: inspection.own_capture,
     inspection.REPLAY: own_replay,
     inspection.RETRY: own_retry,
     inspection.USAGE: own_usage,

@@ -170,7 +170,7 @@ class ControlServer:
         async def capture(request: Request) -> Response:
             if request.method == "POST":
                 return JSONResponse(await inspection.start_capture(collect, await request.body(), service.state.config))
-            order = inspection.STOP_CAPTURE if request.method == "DELETE" else inspection.CAPTURE
+            order = inspection.STOP_CAPTURE if request.method == "DELETE" else None
             return JSONResponse(await inspection.capture_state(collect, order))
 
         async def replay_one(request: Request) -> Response:
