@@ -400,7 +400,7 @@ def _attempt(record: AttemptRecord, arrived_s: float, now_s: float, mask: Mask) 
         "began_s": _rounded(record.began_s - arrived_s),
         "duration_s": _rounded(record.duration_s) if record.outcome else None,
         "token": _token(record),
-        "edits": [*_renamed_model(record, mask), *(_edit(one, mask) for one in record.edits.listed)],
+        "edits": [*_edits(record, mask)],
         "edits_left_out": record.edits.left_out,
         "arrivals": _arrivals(record, ended_s),
         "parts": [_attempt(part, arrived_s, now_s, mask) for one in record.parts for part in [*attempts_of(one)][::-1]],
@@ -448,13 +448,14 @@ def _arrivals(record: AttemptRecord, ended_s: float) -> dict[str, Any] | None:
     }
 
 
-def _renamed_model(record: AttemptRecord, mask: Mask) -> Iterator[dict[str, Any]]:
-    """Yield the change of the model's name, which the route makes."""
+def _edits(record: AttemptRecord, mask: Mask) -> Iterator[dict[str, Any]]:
+    """Yield the change of the model's name, which the route makes, and those of rules."""
     before, after = record.model, record.upstream_model
     if after is not None and after != before:
         before_bytes, after_bytes = (len(msgspec.json.encode(name)) for name in (before, after))
         edit = RuleEdit(MODEL_NAME, "model", '"', before_bytes, '"', after_bytes)
         yield {**_edit(edit, mask), "before_text": before, "after_text": after}
+    yield from (_edit(one, mask) for one in record.edits.listed)
 
 
 KINDS: Mapping[str, str] = MappingProxyType(

@@ -372,10 +372,10 @@ def _synthesized_events(
     try:
         events = context.protocol.synthesize(read_json(body), envelope_defaults(context.attempt), context)
         run = b"".join(events if client_transform is None else map(client_transform.feed, events))
-    except ValueError as error:  # invalid UTF-8, a number of thousands of digits: earlier checks do not read so closely
-        what = str(error) if str(error).startswith("too many ") else "JSON that cannot be parsed"
+    except ValueError:  # invalid UTF-8, a number of thousands of digits: earlier checks do not read so closely
         raise UpstreamInvalid(
-            f"The upstream returned {what}, so gatepass makes no stream of it. Request it with `stream: false`.",
+            "The upstream returned JSON that cannot be parsed, or that has too many values for a stream, such as the"
+            " `top_logprobs` of a long answer. Request it with `stream: false`.",
             upstream=context.upstream.name,
             of_request=True,
         ) from None

@@ -432,16 +432,18 @@ class Oauth2Source:
         if self._rotation is not None:
             reply = await self._rotation.refresh(partial(self._send, endpoint, by_s), by_s)
         if reply is None:
-            reply = await self._login.send(partial(self._log_in, endpoint, by_s), by_s)
+            reply = await self._login.send(
+                lambda presented: self._send(
+                    endpoint, by_s, self._login.fields(presented, endpoint.token_url, self._clock.wall())
+                ),
+                by_s,
+            )
             if self._rotation is not None:
                 await self._rotation.store_from(reply)
         try:
             return self._at(endpoint).parse_token(reply)
         except FetchFailure as failure:
             raise self._advised(failure, reply, endpoint) from None
-
-    async def _log_in(self, endpoint: Endpoint, by_s: float, presented: str | None) -> TokenResponse:
-        return await self._send(endpoint, by_s, self._login.fields(presented, endpoint.token_url, self._clock.wall()))
 
     async def _send(self, endpoint: Endpoint, by_s: float, grant: refresh_token.Fields) -> TokenResponse:
         headers, proof = self._client.proof(endpoint.token_url, self._clock.wall())
