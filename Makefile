@@ -209,7 +209,8 @@ e2e-system: ## Install the system packages of the container tests: Debian or Ubu
 	tests/e2e/container/setup.sh
 
 attacks: setup ## Hostile input by class: cases, what got through, longest time on the loop, peak memory; three minutes
-	$(BESIDE) test-attacks test-measured ATTACKS="--hypothesis-profile=attacks --loop-s=0.05"
+	+@$(MAKE) --no-print-directory test-attacks ATTACKS="--hypothesis-profile=attacks --loop-s=0.05"
+	+@$(MAKE) --no-print-directory test-measured
 
 doctor-faults: setup ## Print what gatepass doctor reports about forty staged faults: ten seconds
 	$(BIN)/pytest -q -s tests/integration/test_doctor_faults.py

@@ -189,7 +189,7 @@ async def test_a_pair_that_does_not_match_keeps_the_old_one_and_status_says_so(f
         assert await gp.shown() != before
 
 
-async def test_a_secret_of_kubernetes_that_moves_its_link_is_noticed_by_watch(tmp_path, monkeypatch):
+async def test_a_secret_of_kubernetes_that_moves_its_link_is_noticed_by_watch(tmp_path, monkeypatch, logged_errors):
     monkeypatch.setattr("gatepass.server.reload.WATCH_S", 0.02)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -208,6 +208,8 @@ async def test_a_secret_of_kubernetes_that_moves_its_link_is_noticed_by_watch(tm
         while await gp.shown() == before:
             await asyncio.sleep(0.02)
         watching.cancel()
+        # a look that met the link while it moved read the certificate of one side and the key of the other
+        logged_errors[:] = [one for one in logged_errors if "reload_refused" not in one]
 
 
 # --- client certificates ---------------------------------------------------------------------------------------------
