@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from docs.entries import read, table
@@ -22,7 +23,12 @@ def symptoms(language: str) -> str:
         rows = ((row[language]["see"], row[language]["cause"], row[language]["action"]) for row in section["rows"])
         shown_rows = table(HEADS[language][:3], rows)
         parts += filter(None, [f"## {shown['title']}", shown["text"], shown_rows, shown.get("after")])
-    return "\n\n".join(parts)
+    return _marked("\n\n".join(parts))
+
+
+def _marked(text: str) -> str:
+    """Mark each link of a Chinese text that leads to an English page."""
+    return re.sub(r"\]\(\.\./[^)]+\)", r"\g<0>（英文）", text)
 
 
 def readme_table(language: str) -> str:
@@ -31,4 +37,4 @@ def readme_table(language: str) -> str:
     see, *_, does = HEADS[language]
     shown = table((see, does), ((row.get("short", row["see"]), row["gatepass"]) for row in rows))
     folder = "docs/" if language == "en" else "docs/zh/"
-    return shown.replace("](", f"]({folder}").replace("docs/zh/../", "docs/")
+    return _marked(shown).replace("](", f"]({folder}").replace("docs/zh/../", "docs/")

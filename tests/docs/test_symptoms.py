@@ -59,6 +59,7 @@ def test_the_texts_behind_a_code_are_messages_of_that_code():
 OTHERS = {
     *("Name or service not known", "Temporary failure in name resolution", "certificate has expired"),
     *("the certificate of … is self-signed", "The upstream ended its stream before the answer was complete"),
+    *("Connection reset by peer", "speaks TLS on this port"),
 }
 """Texts of the system, of doctor and of streams in the rows of failed connections."""
 
@@ -102,6 +103,22 @@ def test_both_languages_have_the_two_texts_of_a_rejected_credential_in_one_row_a
         assert [fix for fix in fixes if fix not in row["action"]] == []
         (ragflow,) = (part[language]["text"] for part in SECTIONS if part["en"]["title"] == "RAGFlow")
         assert "`**ERROR**`" in ragflow
+
+
+def test_no_row_concludes_from_a_missing_hop():
+    """openai-python 3 prints only `message`, also of an error of gatepass."""
+    for language, words in (("en", "(without|no) `hop`"), ("zh", "没有 `hop`")):
+        texts = [text for section in SECTIONS for row in section["rows"] for text in row[language].values()]
+        assert [text for text in texts if re.search(words, text, re.IGNORECASE)] == []
+
+
+def test_the_row_of_a_closed_connection_names_http_at_a_port_with_tls():
+    for language in ("en", "zh"):
+        rows = [row[language] for section in SECTIONS for row in section["rows"]]
+        (row,) = (row for row in rows if "502 `upstream_closed`" in row["see"])
+        assert "`speaks TLS on this port`" in row["see"]
+        assert "`base_url`" in row["cause"]
+        assert [one for one in ("`gatepass doctor`", "`https://`") if one not in row["action"]] == []
 
 
 def test_the_readme_has_a_row_for_a_missing_path_and_for_a_timeout():
