@@ -13,7 +13,7 @@ from gatepass.proxy.retry import MOST_TRIES, MOST_TRIES_S
 from tests.integration.answers import COMPLETION, DONE, EVENTS, VECTORS
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.refusing import NO_STREAM, Refusal, Refusing, always, no_stream, without
-from tests.integration.scripted import Pause, Scripted, Send, event, reply, stream
+from tests.integration.scripted import Pause, Scripted, Send, Wait, begin_stream, chunk, event, reply, stream
 from tests.unit.clock import DrivenClock
 
 STREAMED = {**HELLO, "stream": True}
@@ -58,6 +58,26 @@ async def test_rejected_stream_is_synthesized_and_learned(caplog):
     assert ["stream_options" in body for body in sent] == [True, False, False]
     (line,) = [record for record in caplog.records if record.getMessage() == "rule_learned"]
     assert NO_STREAM in str(line.__dict__)
+
+
+async def test_a_rule_is_stored_with_the_first_event_of_a_stream():
+    """A stream that breaks later has shown that the upstream accepts the change."""
+    goes_on, refusal = asyncio.Event(), without("store")
+    talk = [Send(chunk(EVENTS[0])), Wait(goes_on), *(Send(chunk(one)) for one in EVENTS[1:]), Send(b"0\r\n\r\n")]
+
+    def answer(request):
+        return refusal.dialogue if "store" in request.json() else [*begin_stream(), *talk]
+
+    async with (
+        Scripted(answer=answer) as upstream,
+        gateway(upstream=upstream.url) as gp,
+        gp.ask({**STREAMED, "store": True}) as ask,
+    ):
+        await ask.head()
+        while b"hi" not in ask.body:
+            await ask.piece()
+        assert learned_rules(gp) == ["drop=store"]
+        goes_on.set()
 
 
 SEVEN = {
