@@ -406,26 +406,19 @@ class _Page:
 
 
 async def serve_request(endpoint: ApiEndpoint, ids: RequestIds, scope: Scope, receive: Receive, send: Send) -> None:
-    cycle = AsgiRequestCycle(scope, receive, send, endpoint.state)
+    state, cycle = endpoint.state, AsgiRequestCycle(scope, receive, send, endpoint.state)
     mounted_at, path = path_in(scope)
-    peer = peer_in(scope, only_direct=not endpoint.state.authenticator.requires_key)
-    await cycle.serve(handled(endpoint, ids, cycle, scope["method"], path, peer, scope["query_string"], mounted_at))
-
-
-def handled(
-    endpoint: ApiEndpoint,
-    ids: RequestIds,
-    cycle: AsgiRequestCycle | HttpRequestCycle,
-    method: str,
-    path: str,
-    peer: str,
-    query: bytes,
-    mounted_at: str = "",
-) -> Coroutine[Any, Any, None]:
-    """Return the coroutine that handles the API request of `cycle`."""
-    headers = cycle.headers
-    named, now_s = dict(headers), endpoint.state.clock.now()  # three times as fast as two searches
-    request_id, agent = ids.of(named.get(b"x-request-id")), named.get(b"user-agent", b"")
-    is_coded = b"content-encoding" in named
-    client_request = ClientRequest(request_id, method, path, headers, peer, now_s, query, mounted_at, agent, is_coded)
-    return handle(client_request, endpoint.state, endpoint.catalog, cycle)
+    named = dict(cycle.headers)
+    client_request = ClientRequest(
+        ids.of(named.get(b"x-request-id")),
+        scope["method"],
+        path,
+        cycle.headers,
+        peer_in(scope, only_direct=not state.authenticator.requires_key),
+        state.clock.now(),
+        scope["query_string"],
+        mounted_at,
+        named.get(b"user-agent", b""),
+        b"content-encoding" in named,
+    )
+    await cycle.serve(handle(client_request, state, endpoint.catalog, cycle))

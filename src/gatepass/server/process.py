@@ -31,10 +31,10 @@ from gatepass.config.model import Config
 from gatepass.errors import GatepassError
 from gatepass.observability.observer import Refusal
 from gatepass.proxy.app_state import AppState
-from gatepass.proxy.handler import ApiEndpoint
+from gatepass.proxy.handler import ApiEndpoint, handle
 from gatepass.server import inspection
 from gatepass.server.app import ERRORS, Service, log_draining, log_unready
-from gatepass.server.asgi import handled, serve_page
+from gatepass.server.asgi import serve_page
 from gatepass.server.connection import ClientConnection, ConnectionContext
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, UnfinishedHeads
 from gatepass.server.cycle import HttpRequestCycle, RequestIds
@@ -57,6 +57,7 @@ from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
 from gatepass.server.replay import replay, replay_id
 from gatepass.server.targets import join_drained, order_target
 from gatepass.server.ui.routes import BODY_BYTES, PLAYGROUND, Doctor, ui_paths
+from gatepass.types import ClientRequest
 
 LOG = logging.getLogger("gatepass.serve")
 
@@ -124,8 +125,14 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
         if ui and (cycle.path in ui or cycle.path.startswith(below_ui)):
             is_chat = cycle.path.endswith(PLAYGROUND)
             return serve_page(app, cycle, limit_bytes if is_chat else BODY_BYTES)
-        query = cycle.target.partition(b"?")[2]
-        return handled(endpoint, ids, cycle, cycle.method, cycle.path, cycle.peer, query)
+        headers, query = cycle.headers, cycle.target.partition(b"?")[2]
+        named, now_s = dict(headers), endpoint.state.clock.now()  # three times as fast as two searches
+        request_id, agent = ids.of(named.get(b"x-request-id")), named.get(b"user-agent", b"")
+        is_coded = b"content-encoding" in named
+        client_request = ClientRequest(
+            request_id, cycle.method, cycle.path, headers, cycle.peer, now_s, query, "", agent, is_coded
+        )
+        return handle(client_request, endpoint.state, endpoint.catalog, cycle)
 
     shares: ConnectionShares[ClientConnection] = ConnectionShares(
         config.limits.connections, config.limits.unauthenticated, config.access.callers
