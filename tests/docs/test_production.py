@@ -96,6 +96,7 @@ async def test_each_command_prints_the_line_of_the_page(tmp_path: Path) -> None:
         "CLIENT_KEY": KEYS["webapp"],
         "VIEWER_KEY": KEYS["prometheus"],
         "XDG_RUNTIME_DIR": str(tmp_path),
+        "GATEPASS_LIMITS_HELD_BYTES": str(512 << 20),  # in the place of a memory limit
     }
     here = {
         "https://gatepass.corp.example": f"http://127.0.0.1:{port}",
