@@ -8,8 +8,6 @@ from collections.abc import Collection, Sequence
 from hashlib import blake2b
 from typing import Literal
 
-import msgspec
-
 from gatepass.policy.breaker import Breaker, BreakerSettings
 
 Policy = Literal["order", "least_in_flight", "weighted"]
@@ -19,18 +17,21 @@ MOST_LOAD = 1.25
 """The most requests in progress at a target that affinity prefers, as a multiple of its share."""
 
 
-class TargetHealth(msgspec.Struct, eq=False):
+class TargetHealth:
     """What a process knows of one target: its load, its breaker, its wait, and whether an operator drains it.
 
     `max_cooldown_s` and `breaker` are those of the route: models that share a target may differ in having them.
     """
 
-    drained: bool = False
-    breaker: Breaker = msgspec.field(default_factory=Breaker)
-    in_flight: int = 0
-    limited_until_s: float = 0.0
-    asked_until_s: float = 0.0
-    """Until when the upstream asked to wait: not before `limited_until_s`, which has a limit."""
+    __slots__ = ("asked_until_s", "breaker", "drained", "in_flight", "limited_until_s")
+
+    def __init__(self, *, drained: bool = False) -> None:
+        self.breaker = Breaker()
+        self.drained = drained
+        self.in_flight = 0
+        self.limited_until_s = 0.0
+        self.asked_until_s = 0.0
+        """Until when the upstream asked to wait: not before `limited_until_s`, which has a limit."""
 
     def limit(self, now_s: float, wait_s: float, most_s: float) -> bool:
         """Pass the target over for `wait_s`, as its upstream asked, but for `most_s` at most.

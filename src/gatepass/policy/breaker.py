@@ -23,28 +23,32 @@ class BreakerSettings(msgspec.Struct, frozen=True):
     probe: str = "request"
 
 
-class Breaker(msgspec.Struct, eq=False):
+class Breaker:
     """The breaker of one target. Each `begin` has exactly one `end`.
 
     `settings` are those of the request's model: they may change by a reload, and another model may share the target.
     """
 
-    ejected_s: float | None = None
-    """When the last ejection began, None while the breaker is closed."""
-    until_s: float = 0.0
-    """Until when no request may go to the target: to the end of the ejection, then of the time for its probe.
+    __slots__ = (
+        *("_closed_since_s", "_consecutive", "_counts_since_s", "_ejections", "_recent"),
+        *("cause", "ejected_s", "ejected_times", "probe_since_s", "until_s"),
+    )
 
-    A probe may be a stream without end: after `ejection_s` another request may be the probe.
-    """
-    probe_since_s: float | None = None
-    ejected_times: int = 0
-    _recent: RecentCounts = msgspec.field(default_factory=RecentCounts)
-    _consecutive: int = 0
-    _ejections: int = 0
-    _closed_since_s: float = 0.0
-    _counts_since_s: float = 0.0
-    cause: str = ""
-    """Why the last ejection began: the setting whose limit was reached, or `probe` for one that failed."""
+    def __init__(self) -> None:
+        self._recent = RecentCounts()
+        self._consecutive = self._ejections = 0
+        self._closed_since_s = self._counts_since_s = 0.0
+        self.ejected_s: float | None = None
+        """When the last ejection began, None while the breaker is closed."""
+        self.until_s = 0.0
+        """Until when no request may go to the target: to the end of the ejection, then of the time for its probe.
+
+        A probe may be a stream without end: after `ejection_s` another request may be the probe.
+        """
+        self.probe_since_s: float | None = None
+        self.ejected_times = 0
+        self.cause = ""
+        """Why the last ejection began: the setting whose limit was reached, or `probe` for one that failed."""
 
     def begin(self, now_s: float, settings: BreakerSettings, probe: str = "request") -> bool:
         """Begin an attempt at the target, or its `models` probe. Return whether it is the probe, as `end` must know."""

@@ -10,25 +10,24 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
-import msgspec
-
 Ticket = TypeVar("Ticket")
 
 
-class FairQueue(msgspec.Struct, Generic[Ticket], eq=False):
+class FairQueue(Generic[Ticket]):
     """The requests that hold one of the `limit` places of an upstream, and those that wait for one.
 
     A ticket is any hashable object that stands for one request. It holds, it waits, or the queue does not know it.
     Nothing waits while a place is free. Nothing of a caller stays after its last waiting ticket.
     """
 
-    limit: int | None = None
-    """None: there is always a place."""
-    most_waiting: int = 0
-    holding: set[Ticket] = set()
-    waiting: dict[Ticket, _Line[Ticket]] = {}
-    _lines: OrderedDict[str, _Line[Ticket]] = msgspec.field(default_factory=OrderedDict)
-    """By caller. The first line has its turn."""
+    def __init__(self, limit: int | None = None, most_waiting: int = 0) -> None:
+        """`limit` None: there is always a place."""
+        self.limit = limit
+        self.most_waiting = most_waiting
+        self.holding: set[Ticket] = set()
+        self.waiting: dict[Ticket, _Line[Ticket]] = {}
+        self._lines: OrderedDict[str, _Line[Ticket]] = OrderedDict()
+        """By caller. The first line has its turn."""
 
     @property
     def is_full(self) -> bool:
@@ -82,14 +81,17 @@ class FairQueue(msgspec.Struct, Generic[Ticket], eq=False):
             del self._lines[line.caller]
 
 
-class _Line(msgspec.Struct, Generic[Ticket], eq=False):
+class _Line(Generic[Ticket]):
     """The waiting tickets of one caller, the first one first."""
 
-    caller: str
-    weight: int
-    tickets: OrderedDict[Ticket, None] = msgspec.field(default_factory=OrderedDict)
-    deficit: int = 0
-    """How many more tickets it may be served in its turn, 0 between turns."""
+    __slots__ = ("caller", "deficit", "tickets", "weight")
+
+    def __init__(self, caller: str, weight: int) -> None:
+        self.caller = caller
+        self.weight = weight
+        self.tickets: OrderedDict[Ticket, None] = OrderedDict()
+        self.deficit = 0
+        """How many more tickets it may be served in its turn, 0 between turns."""
 
     def turns(self, more: int = 0) -> int:
         """Return how many turns it needs, with `more` tickets."""

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections import deque
 
-import msgspec
-
 PARTS = 10
 
 
-class RecentCounts(msgspec.Struct, eq=False):
+class RecentCounts:
     """Counts over a sliding window of `window_s` seconds, in PARTS parts. Only the oldest part is not exact.
 
     `window_s` may differ from call to call. `now_s` never decreases.
     """
 
-    _events: int = 0
-    _marked: int = 0
-    _parts: deque[tuple[float, int, int]] = msgspec.field(default_factory=deque)
-    """When the part began, and the events and marked events before it: the oldest first."""
-    _until_s: float = 0.0
-    """Until when events belong to the last part."""
+    __slots__ = ("_events", "_marked", "_parts", "_until_s")
+
+    def __init__(self) -> None:
+        self._events = self._marked = 0
+        self._parts: deque[tuple[float, int, int]] = deque()
+        """When the part began, and the events and marked events before it: the oldest first."""
+        self._until_s = 0.0
+        """Until when events belong to the last part."""
 
     def add(self, now_s: float, window_s: float, *, is_marked: bool) -> None:
         if now_s >= self._until_s:

@@ -49,38 +49,47 @@ def process_exists(pid: int) -> bool:
     return True
 
 
-class Limit(msgspec.Struct, eq=False):
+class Limit:
     """One limit of one subject, and the record of what it has used."""
 
-    owner: tuple[str, str]
-    """The kind and the name of the subject."""
-    unit: str
-    window: tuple[str, int]
-    """Its name and its seconds, 0 for concurrency. With a time zone, it is the day or the month of its calendar."""
-    most: int
-    observes: bool = False
-    """It refuses nothing."""
-    zone: tzinfo | None = None
-    ahead_s: float = 0.0
-    """How far the wall clock is ahead of `Clock.now`. With a time zone, set it before a use."""
-    others: int = 0
-    """What the processes that share a store used, beyond the record, by the latest reply of the store."""
-    others_of: int = 0
-    """The first day of the period for which `others` of a day or month is true."""
-    counts_tokens: bool = False
-    width_s: float = 0.0
-    """Exact in binary for a second, a minute and an hour."""
-    name: str = ""
-    setting: str = ""
-    words: memoryview = memoryview(b"")
+    __slots__ = (
+        *("ahead_s", "counts_tokens", "most", "name", "observes", "others", "others_of", "owner", "setting", "unit"),
+        *("width_s", "window", "words", "zone"),
+    )
 
-    def __post_init__(self) -> None:
-        self.counts_tokens = self.unit == TOKENS
-        self.width_s = self.window[1] / PARTS
-        kind, span = self.owner[0], self.window[0]
-        self.name = f"{kind}-{self.unit}-{span}" if self.window[1] else f"{kind}-{self.unit}"
-        self.setting = f"{self.unit}.{span}" if self.window[1] else "max_concurrent"
+    def __init__(
+        self,
+        owner: tuple[str, str],
+        unit: str,
+        window: tuple[str, int],
+        most: int,
+        *,
+        observes: bool = False,
+        zone: tzinfo | None = None,
+    ) -> None:
+        """`owner` is the kind and the name of the subject, `window` the name and the seconds, 0 for concurrency.
+
+        With a time zone, the window is the day or the month of its calendar.
+        """
+        self.owner = owner
+        self.unit = unit
+        self.window = window
+        self.most = most
+        self.observes = observes
+        """It refuses nothing."""
+        self.zone = zone
+        self.ahead_s = 0.0
+        """How far the wall clock is ahead of `Clock.now`. With a time zone, set it before a use."""
+        self.counts_tokens = unit == TOKENS
+        self.width_s = window[1] / PARTS
+        """Exact in binary for a second, a minute and an hour."""
+        self.name = f"{owner[0]}-{unit}-{window[0]}" if window[1] else f"{owner[0]}-{unit}"
+        self.setting = f"{unit}.{window[0]}" if window[1] else "max_concurrent"
         self.words = memoryview(bytearray(RECORD_BYTES)).cast("I")
+        self.others = 0
+        """What the processes that share a store used, beyond the record, by the latest reply of the store."""
+        self.others_of = 0
+        """The first day of the period for which `others` of a day or month is true."""
 
     @property
     def key(self) -> bytes:

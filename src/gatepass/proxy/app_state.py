@@ -20,8 +20,6 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import msgspec
-
 from gatepass.auth.api_keys import key_texts
 from gatepass.auth.authenticator import Authenticator
 from gatepass.clock import Clock, SystemClock
@@ -102,20 +100,23 @@ MOST_ABSENT = 1_000
 """The operations and models that gatepass remembers an upstream to lack: clients may invent names."""
 
 
-class UpstreamState(msgspec.Struct, eq=False):
+class UpstreamState:
     """What a process remembers of one upstream. A reload keeps it if the upstream's name and base URL stay the same."""
 
-    learned: Memory = msgspec.field(default_factory=Memory)
-    confirmed: tuple[Token, str] | None = None
-    """The token that it accepted last, and for which model. None after it rejected a token."""
-    absent_until_s: dict[tuple[str, str, str], float] = {}
-    """Until when an optional operation counts as absent: by operation, model and caller."""
-    healths: dict[str, TargetHealth] = {}
-    """Of the targets at this upstream, by `Route.names`: no more than the configuration has."""
-    drained: set[str] = set()
-    queue: FairQueue[asyncio.Event] = msgspec.field(default_factory=FairQueue[asyncio.Event])
-    """The requests in progress that `max_in_flight` counts, and those that wait. A waiting one is told by its event
-    that it has a place, or that there is no room for it."""
+    __slots__ = ("absent_until_s", "confirmed", "drained", "healths", "learned", "queue")
+
+    def __init__(self) -> None:
+        self.learned = Memory()
+        self.confirmed: tuple[Token, str] | None = None
+        """The token that it accepted last, and for which model. None after it rejected a token."""
+        self.absent_until_s: dict[tuple[str, str, str], float] = {}
+        """Until when an optional operation counts as absent: by operation, model and caller."""
+        self.healths: dict[str, TargetHealth] = {}
+        """Of the targets at this upstream, by `Route.names`: no more than the configuration has."""
+        self.drained: set[str] = set()
+        self.queue = FairQueue[asyncio.Event]()
+        """The requests in progress that `max_in_flight` counts, and those that wait. A waiting one is told by its event
+        that it has a place, or that there is no room for it."""
 
     def health(self, name: str) -> TargetHealth:
         if name not in self.healths:

@@ -46,6 +46,7 @@ from gatepass.proxy.response import (
     BufferedReply,
     ClassifiedReply,
     StreamingReply,
+    SynthesizedStream,
     classify,
     envelope_defaults,
 )
@@ -139,7 +140,7 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
             reply = await _send_optional(attempt, request, protocol)
         else:
             reply = await classify(attempt, await send(attempt, request))
-    if isinstance(reply, BufferedReply):
+    if isinstance(reply, (BufferedReply, SynthesizedStream)):
         attempt.end(COMPLETE)  # `relay` ends the attempt of a reply that still arrives
     elif isinstance(reply, StreamingReply) and not call.body:
         _start_keep_alive(attempt, context, keep_alive, STREAM_HOLD_S)

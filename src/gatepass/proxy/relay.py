@@ -38,20 +38,24 @@ def relay(
     """Write `classified` to the client; raise the error that ended a stream early."""
     if isinstance(classified, BufferedReply):  # most are
         _note(attempt, client_response, classified)
-        if isinstance(classified, SynthesizedStream):
-            client_response.begin_stream(OK, classified.headers)
-            return client_response.send_events(classified.body, last=True)
         return client_response.send(classified.status, classified.headers, classified.body)
     if isinstance(classified, StreamingReply):
         keep_alive.events = classified.events
         return _relay_stream(classified, attempt, client_response)
-    return _relay_raw(classified, attempt, client_response)
+    if isinstance(classified, RawReply):
+        return _relay_raw(classified, attempt, client_response)
+    # a SynthesizedStream
+    _note(attempt, client_response, classified)
+    client_response.begin_stream(OK, classified.headers)
+    return client_response.send_events(classified.body, last=True)
 
 
-def _note(attempt: Attempt, client_response: ClientResponse, reply: BufferedReply | EventStream) -> None:
+def _note(
+    attempt: Attempt, client_response: ClientResponse, reply: BufferedReply | SynthesizedStream | EventStream
+) -> None:
     """Note for the access log what the reply is, or was up to its end."""
     access, usage = client_response.context.access, reply.usage
-    if usage is None and type(reply) is BufferedReply:
+    if usage is None and isinstance(reply, BufferedReply):
         usage = usage_of(reply.body)
     if usage is not None:
         access.usage = usage

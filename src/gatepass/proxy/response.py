@@ -55,11 +55,18 @@ class BufferedReply(Hidden, msgspec.Struct, frozen=True):
     """A chat reply without content although its finish reason is `stop`."""
 
 
-class SynthesizedStream(BufferedReply, frozen=True):
+class SynthesizedStream(Hidden, msgspec.Struct, frozen=True):
     """A stream made from a whole reply: `body` is all of its events and `[DONE]`, `events` their number without it.
 
     The reply itself is not kept: it is as large as its events.
     """
+
+    headers: Headers
+    body: bytes
+    events: int
+    usage: Usage | None
+    adapted: tuple[str, ...] = ()
+    is_empty: bool = False
 
 
 class StreamingReply(Hidden, msgspec.Struct, frozen=True):
@@ -81,7 +88,7 @@ class RawReply(Hidden, msgspec.Struct, frozen=True):
     beginning: bytes = b""
 
 
-ClassifiedReply = BufferedReply | StreamingReply | RawReply
+ClassifiedReply = BufferedReply | SynthesizedStream | StreamingReply | RawReply
 
 ID_BYTES = 12
 """Random bytes in a generated id, written as twice as many hex digits. OpenAI and Azure accept at most 40 characters
@@ -361,9 +368,8 @@ async def _synthesized(context: ReplyContext, reply: BufferedReply) -> Classifie
     work = partial(_synthesized_events, context, reply.body, client_transform)
     events, run = await context.work_on(reply.body, work)
     adapted = reply.adapted if client_transform is None else (*reply.adapted, *client_transform.adapted)
-    headers, usage = _unlabelled(reply.headers), reply.usage or usage_of(reply.body)
-    adapted = (SYNTHESIZED, *adapted)
-    return SynthesizedStream(OK, headers, run, adapted, usage=usage, events=events, is_empty=reply.is_empty)
+    usage = reply.usage or usage_of(reply.body)
+    return SynthesizedStream(_unlabelled(reply.headers), run, events, usage, (SYNTHESIZED, *adapted), reply.is_empty)
 
 
 def _synthesized_events(

@@ -194,20 +194,22 @@ def _cost(limit: Limit, tokens: int) -> int:
     return min(tokens, MOST_TOKENS) if limit.counts_tokens else 1
 
 
-class _Subject(msgspec.Struct, eq=False):
-    owner: tuple[str, str]
-    name: str
-    """Of the hash."""
-    ttl_s: float = LEASE_S
-    incarnation: str = ""
-    running: int = 0
-    """The requests in progress here that a concurrency limit counts."""
-    late: dict[Change, int] = {}
-    """What the server does not know yet: one sum for each limit and part."""
-    unsent: dict[str, _Counted] = {}
-    """Where `late` will be counted, by the name of the limit."""
-    known: dict[str, tuple[int, int]] = {}
-    """Of the limits of a day or month, the part and the use by the latest reply."""
+class _Subject:
+    __slots__ = ("incarnation", "known", "late", "name", "owner", "running", "ttl_s", "unsent")
+
+    def __init__(self, owner: tuple[str, str], name: str) -> None:
+        self.owner, self.name = owner, name
+        """Of the hash."""
+        self.ttl_s = LEASE_S
+        self.incarnation = ""
+        self.running = 0
+        """The requests in progress here that a concurrency limit counts."""
+        self.late: dict[Change, int] = {}
+        """What the server does not know yet: one sum for each limit and part."""
+        self.unsent: dict[str, _Counted] = {}
+        """Where `late` will be counted, by the name of the limit."""
+        self.known: dict[str, tuple[int, int]] = {}
+        """Of the limits of a day or month, the part and the use by the latest reply."""
 
     def command(self, process: str, entries: Iterable[Entry], *, reads: bool = False) -> Command:
         ttl_ms = 0 if reads else math.ceil(self.ttl_s * 1000)

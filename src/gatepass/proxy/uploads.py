@@ -14,14 +14,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
-import msgspec
-
 from gatepass.config.model import Limits
 from gatepass.errors import InvalidRequest, Overloaded
 from gatepass.normalize.rules import ADDED
 from gatepass.protocols.request import checked_model
 from gatepass.proxy.in_flight import RequestMemory
-from gatepass.types import Headers, Hidden, Operation, header
+from gatepass.types import Headers, Operation, header
 
 KEPT_BYTES = 1024 * 1024
 """Bytes of a form that are always kept, to search them for the model and to send them again after a 401."""
@@ -33,33 +31,36 @@ Edit = tuple[int, int, bytes]
 """Start and end of a span of the form, and the bytes that replace it."""
 
 
-class MultipartUpload(Hidden, msgspec.Struct, eq=False):
+class MultipartUpload:
     """The form as the client sends it, read piece by piece. `model` is the model it names, None until it was read.
 
     A form of at most `limits.body_bytes` is kept until its model is known, because many clients send the file first.
     Forms of an `operation` without a model are not searched for one.
     """
 
-    _read_piece: Callable[[int], Awaitable[bytes]]
-    """That of the `RequestCycle`."""
-    _operation: Operation
-    _limits: Limits
-    _scan: MultipartScan
-    length_bytes: int | None
-    memory: RequestMemory | None = None
-    """Counts the bytes that are kept; None: nothing does."""
-    bytes_in: int = 0
-    is_whole: bool = False
-    has_begun: bool = False
-    model_is_late: bool = False
-    _kept: list[bytes] = []
-    _kept_bytes: int = 0
-    _keep_bytes: int = KEPT_BYTES
-    _search_bytes: int = KEPT_BYTES
-
-    def __post_init__(self) -> None:
-        if self.length_bytes is None or self.length_bytes <= self._limits.body_bytes:
-            self._search_bytes = max(KEPT_BYTES, self._limits.body_bytes)
+    def __init__(
+        self,
+        read_piece: Callable[[int], Awaitable[bytes]],
+        operation: Operation,
+        limits: Limits,
+        scan: MultipartScan,
+        length_bytes: int | None,
+        memory: RequestMemory | None = None,
+    ) -> None:
+        """`read_piece` is that of the `RequestCycle`. `memory` counts the bytes that are kept; None: nothing does."""
+        self.length_bytes = length_bytes
+        self.memory = memory
+        self.bytes_in = 0
+        self.is_whole = self.has_begun = self.model_is_late = False
+        self._read_piece = read_piece
+        self._operation = operation
+        self._limit_bytes = limits.upload_bytes
+        self._scan = scan
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
+        self._search_bytes = self._keep_bytes = KEPT_BYTES
+        if length_bytes is None or length_bytes <= limits.body_bytes:
+            self._search_bytes = max(KEPT_BYTES, limits.body_bytes)
 
     @property
     def model(self) -> str | None:
@@ -87,7 +88,7 @@ class MultipartUpload(Hidden, msgspec.Struct, eq=False):
         Raises: the errors of `RequestCycle.read_piece` and MultipartScan, InvalidRequest for a `model` that arrives
         after the form was routed without it, and Overloaded if the piece must be kept and does not fit.
         """
-        piece = await self._read_piece(self._limits.upload_bytes)
+        piece = await self._read_piece(self._limit_bytes)
         self.is_whole = not piece
         self.bytes_in += len(piece)
         for at in range(0, len(piece), SCANNED_BYTES):
@@ -140,9 +141,7 @@ class MultipartUpload(Hidden, msgspec.Struct, eq=False):
             return EditedUpload(self, tuple(edits))
         if not name:
             return EditedUpload(self)
-        head = b'%b\r\nContent-Disposition: form-data; name="model"' % self._scan.mark
-        added = b"%b\r\n\r\n%b\r\n" % (head, name.encode())
-        return EditedUpload(self, ((self._scan.start, self._scan.start, added),), (ADDED,))
+        return EditedUpload(self, ((self._scan.start, self._scan.start, self._scan.model_part(name)),), (ADDED,))
 
     def unrouted_error(self) -> InvalidRequest:
         """Return the error for a form that cannot be routed, because its kept beginning names no model."""
@@ -247,15 +246,15 @@ class MultipartScan:
         self.quoted: tuple[int, int] | None = None
         self.has_named = False
         self.start = 0
-        self.mark = b"--" + boundary
-        self._line = b"\r\n" + self.mark
+        self._mark = b"--" + boundary
+        self._line = b"\r\n" + self._mark
         self._rest = b"\r\n"  # makes the first delimiter look like all others; hence `_at` begins at -2
         self._at = -2
         self._has_begun = False
         self._in_model = False
         self.in_head = False
         self._is_over = False
-        self._delimiter_like = re.compile(rb"[\r\n]" + re.escape(self.mark))
+        self._delimiter_like = re.compile(rb"[\r\n]" + re.escape(self._mark))
 
     def feed(self, piece: bytes) -> None:
         data = self._rest + piece
@@ -283,6 +282,11 @@ class MultipartScan:
         if not self._is_over:  # only some parsers accept the last part of such a form
             raise InvalidRequest("The body ends before the form does, or is not a form with the announced boundary.")
 
+    def model_part(self, name: str) -> bytes:
+        """Return a part that names the model, to be inserted at `start`."""
+        head = b'%b\r\nContent-Disposition: form-data; name="model"' % self._mark
+        return b"%b\r\n\r\n%b\r\n" % (head, name.encode())
+
     def _check_start(self, data: bytes) -> None:
         # RFC 2046 (section 5.1.1) allows text before the first delimiter, but parsers differ in how they skip it
         lines = (self._line, b"\r\n" + self._line)
@@ -295,10 +299,10 @@ class MultipartScan:
             return None
         if self.in_head:
             end = data.find(b"\r\n\r\n", used)
-            first = data[end + 4 : end + 4 + len(self.mark)]
-            if end < 0 or (len(first) < len(self.mark) and self.mark.startswith(first)):
+            first = data[end + 4 : end + 4 + len(self._mark)]
+            if end < 0 or (len(first) < len(self._mark) and self._mark.startswith(first)):
                 return None
-            if first == self.mark:
+            if first == self._mark:
                 raise _ambiguous("no line break between its value and the boundary")
             self.in_head = False
             self._in_model = self._is_model(data[used + 2 : end], self._at + used + 2)

@@ -16,8 +16,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
-
 from gatepass.cancel import CancelScope, Tasks
 from gatepass.clock import Clock, Timer, sleep
 from gatepass.config.model import StoreSettings
@@ -80,18 +78,19 @@ class _Part(StrEnum):
     KEY = "key"
 
 
-class StoreHealth(msgspec.Struct, eq=False):
+class StoreHealth:
     """The state of a store by its latest requests. Logs its changes, and a fault that lasts every REPEAT_S."""
 
-    _place: Mapping[str, object]
-    _faults: dict[_Part, str] = {}
-    _logged: StoreState = StoreState.UP
-    _logged_s: dict[str, float] = {}
-    state: StoreState = StoreState.UNCHECKED
-    since_s: float = -math.inf
-    emptied: int = 0
-    operations: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
-    """How often each operation had each outcome: ok, failed, or skipped after a failure."""
+    def __init__(self, place: Mapping[str, object]) -> None:
+        self._place = place
+        self._faults: dict[_Part, str] = {}
+        self._logged = StoreState.UP
+        self._logged_s: dict[str, float] = {}
+        self.state = StoreState.UNCHECKED
+        self.since_s = -math.inf
+        self.emptied = 0
+        self.operations = Counter[tuple[str, str]]()
+        """How often each operation had each outcome: ok, failed, or skipped after a failure."""
 
     @property
     def reason(self) -> str | None:
