@@ -639,7 +639,8 @@ class UpstreamClosed(UpstreamError):
     In a stream, the error is the last event. It also ends a stream whose `[DONE]` arrives while a choice without a
     finish reason has no content, or has incomplete arguments.
 
-    Action: Check the upstream's log and the timeouts of proxies. `gatepass doctor MODEL --call` tests a small call.
+    Action: Check the upstream's log and the timeouts of proxies. `gatepass doctor MODEL --call` tests a small call. If
+    `base_url` begins with http://, the port may speak TLS: `gatepass doctor` says so.
     """
 
     code = "upstream_closed"

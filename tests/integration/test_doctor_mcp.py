@@ -222,11 +222,11 @@ async def test_the_keys_that_may_use_the_server_are_named_and_names_that_match_n
         "ok tools: lists 2 tools: find, read",
         "ok keys: may be used by agent (limited), all",
         (
-            "???? keys: may not be used by chats, because it has `models` and no `mcp` Add `mcp: [tools]` to a key that"
+            "ok keys: may not be used by chats, because it has `models` and no `mcp` Add `mcp: [tools]` to a key that"
             " needs it."
         ),
         (
-            "???? keys: may not be used by codex, coder, because it has `operations` and no `mcp` Add `mcp: [tools]` to"
+            "ok keys: may not be used by codex, coder, because it has `operations` and no `mcp` Add `mcp: [tools]` to"
             " a key that needs it."
         ),
         (
@@ -256,7 +256,7 @@ async def test_names_are_not_compared_with_a_part_of_a_list():
 async def test_a_server_that_no_key_may_use_is_told():
     found, _ = await steps_of(stateless, [{"name": "chats", "models": ["gpt-*"]}])
     assert found[-2] == "???? keys: no key may use the server Add tools to access.keys[].mcp of a key."
-    assert found[-1].startswith("???? keys: may not be used by chats, because it has `models` and no `mcp`")
+    assert found[-1].startswith("ok keys: may not be used by chats, because it has `models` and no `mcp`")
 
 
 async def test_a_server_that_wants_no_token_proves_nothing_about_it():

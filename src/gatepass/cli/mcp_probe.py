@@ -254,7 +254,8 @@ def _keys(server: Server) -> Iterator[Step]:
             closed.setdefault(refusal_of(key), {})[key.name] = None
     for reason, names in closed.items():
         why = f"may not be used by {', '.join(names)}, {reason}"
-        yield server.step("keys", StepOutcome.UNPROVEN, why, f"Add `mcp: [{server.name}]` to a key that needs it.")
+        advice = f"Add `mcp: [{server.name}]` to a key that needs it."
+        yield server.step("keys", StepOutcome.WORKS, why, advice, proves=False)
     for number, allowed in usable:
         for kind, known in server.offered.items():
             globs = (allowed.tools if kind == "tools" else allowed.prompts) or ()

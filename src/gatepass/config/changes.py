@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from gatepass.config.document import ConfigDocument, ConfigProblem, SettingPattern, lookup, matches
+from gatepass.config.document import REMOVED_SINCE, ConfigDocument, ConfigProblem, lookup, matches
 from gatepass.config.references import PREFIX
 
 _GONE: Sequence[tuple[str, str]] = (
@@ -66,24 +66,31 @@ _GONE: Sequence[tuple[str, str]] = (
 REMOVED: Mapping[str, str] = {setting: text for settings, text in _GONE for setting in settings.split()}
 REJECTED = frozenset(("credentials.*.preset", "access.keys.*.max_concurrent"))
 """Those that are not ignored: a login without its preset has no request, and a caller must not lose its limit."""
-
-
-def removal(setting: SettingPattern) -> str | None:
-    """Return what became of `setting`; None if it was not removed."""
-    text = REMOVED.get(".".join(setting))
-    return None if text is None else f"was removed in 0.2.0: {text}"
+REMOVED_VALUES: Mapping[str, str] = {
+    "client_auth: secret_jwt": f"{REMOVED_SINCE}: Use `basic`, `form` or `private_key_jwt`, or a program (`type: exec`)"
+}
 
 
 def drop_removed(document: ConfigDocument, variables: Iterable[str]) -> None:
-    """Drop each setting of REMOVED that is not REJECTED. Warn of it, and of its variable."""
-    for setting in (one for one in REMOVED if one not in REJECTED):
-        pattern = tuple(setting.split("."))
-        text = f"{removal(pattern)} A later minor version rejects it."
-        for path, _ in list(matches(document.tree, pattern)):
-            document.warnings.append(str(ConfigProblem(path, text, document.origin(path))))
-            del lookup(document.tree, path[:-1])[path[-1]]
+    """Drop each setting of REMOVED. Warn of it and of its variable; REJECTED ones are problems."""
+    warnings: list[ConfigProblem] = []
+    for setting, advice in REMOVED.items():
+        text, later = f"{REMOVED_SINCE}: {advice}", "A later minor version rejects it."
+        is_of_base = advice.startswith("Set `extends: ")
+        for path, _ in list(matches(document.tree, tuple(setting.split(".")))):
+            block = lookup(document.tree, path[:-1])
+            del block[path[-1]]
+            base = f"`extends: {block.get('extends')}`"
+            if setting in REJECTED:
+                document.add_problem(path, text)
+            elif is_of_base and base in advice:
+                remedy = f"{REMOVED_SINCE}: Remove it: {base} has it. {later}"
+                warnings.append(ConfigProblem(path, remedy, document.origin(path)))
+            else:
+                warnings.append(ConfigProblem(path, f"{text} {later}", document.origin(path)))
         if (variable := variable_of(setting)) in variables:
-            document.warnings.append(f"environment {PREFIX}{variable}: {setting} {text}")
+            document.warnings.append(f"environment {PREFIX}{variable}: {setting} {text} {later}")
+    document.warnings += map(str, sorted(warnings, key=lambda warning: warning.origin))
 
 
 def variable_of(setting: str) -> str:

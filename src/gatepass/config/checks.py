@@ -15,7 +15,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, keys_in, resolved
-from gatepass.config.block import crosses_network_in_plain, is_loopback
+from gatepass.config.block import HASH, crosses_network_in_plain, is_loopback
 from gatepass.config.certificates import NETWORKS
 from gatepass.config.credential.kinds import chain_of
 from gatepass.config.credential.oauth2 import Oauth2Credential
@@ -167,10 +167,11 @@ def unsafe_settings(tree: Any) -> Iterator[tuple[SettingPath, str]]:
             yield from ((path, fault) for text in keys_in(key) or ("",) if (fault := api_key_weakness(text)))
     seen: set[str] = set()
     for path, value in matches(tree, ("access", "keys", "*", "hash")):
-        if isinstance(value, str) and value in seen:
+        if not isinstance(value, str) or not re.match(HASH, value):
+            continue
+        if value in seen:
             yield path, "is the hash of an earlier key: each key needs its own"
-        elif isinstance(value, str):
-            seen.add(value)
+        seen.add(value)
 
 
 def secrets_over_plain_http(tree: Any) -> Iterator[tuple[SettingPath, str]]:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+REMOVED_SINCE = "was removed in 0.2.0"
+"""Begins the problem of a setting that is gone."""
 SettingPath = tuple[str | int, ...]
 """The path of a value in the tree: `("access", "keys", 0, "name")`."""
 
@@ -40,11 +42,14 @@ class ConfigProblem:
 
 
 class ConfigError(Exception):
-    """An invalid configuration, with all problems in the order of the file, and the warnings found before them."""
+    """An invalid configuration, with all problems in the order of the file, and the warnings found before them.
+
+    Settings that are gone come first, because other problems may follow from them.
+    """
 
     def __init__(self, problems: Iterable[ConfigProblem], warnings: Iterable[str] = ()) -> None:
         # The checks and pydantic find problems in another order than that of the file.
-        self.problems = tuple(sorted(problems, key=lambda problem: problem.origin))
+        self.problems = tuple(sorted(problems, key=lambda one: (not one.text.startswith(REMOVED_SINCE), one.origin)))
         self.warnings = tuple(warnings)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from gatepass.config.block import BASE_PATH, HASH, HEADER_NAME, NAME, ORIGIN
-from gatepass.config.changes import removal
+from gatepass.config.changes import REMOVED_VALUES
 from gatepass.config.credential.kinds import KINDS, VARIABLE
 from gatepass.config.document import SettingPath, SettingPattern, dotted, lookup
 from gatepass.config.model import HOST_NAME, KEY_PREFIX, Config
@@ -94,11 +94,9 @@ def pattern_of(path: SettingPath, known: Iterable[SettingPattern]) -> SettingPat
 
 
 def unknown_setting(path: SettingPath, tree: Any) -> str:
-    """Return the problem of an unknown name: what became of it, the nearest name, or the block that has it."""
+    """Return the problem of an unknown name: the nearest name, or the block that has it."""
     known = all_settings()
     *block, name = pattern = pattern_of(path, known)
-    if (removed := removal(tuple(pattern))) is not None:
-        return removed
     if (limit := OF_USE.get(name)) is not None:
         places = [place for place in (limit, ("limits", *limit)) if (*block, *place) in known]
         where = "" if places else " of an entry of access.keys, models or upstreams"
@@ -272,7 +270,8 @@ def _choice(value: Any, path: SettingPath, detail: ErrorDetails, expected: list[
         return f"expects {' or '.join(expected)}"
     if not isinstance(word, str):
         return f"expects {' or '.join(expected)}, not {_shape(word)}"
-    return f"{word!r} is not known here{did_you_mean(word, expected)}"
+    removed = REMOVED_VALUES.get(f"{path[-1]}: {word}")
+    return f"{word!r} {removed or f'is not known here{did_you_mean(word, expected)}'}"
 
 
 def _listed(expected: str) -> list[str]:

@@ -140,7 +140,9 @@ def classify_error(reply: ReceivedReply) -> errors.UpstreamError:
         error_body = UpstreamErrorBody(f"{reply.answered} with an error that is too large to read (more than 64 KiB).")
     if error_body is None:
         excerpt = clean(decoded(reply.body), reply.mask, EXCERPT_CHARS)
-        error_body = UpstreamErrorBody(excerpt or f"{reply.answered} with a body without text.")
+        if not re.search(r"\w", excerpt):  # such as {}
+            excerpt = f"{reply.answered} with a body without {f'a reason: {excerpt}' if excerpt else 'text.'}"
+        error_body = UpstreamErrorBody(excerpt)
     return _rejection(reply, error_body)
 
 

@@ -30,6 +30,51 @@ def test_a_preset_is_rejected_at_once_because_its_login_has_no_request(tmp_path)
     assert "topsecret" not in str(raised.value)
 
 
+@pytest.mark.parametrize("kind", ["", "type: http_json", "type: oauth3"])
+def test_a_preset_is_the_first_problem_of_its_file_with_and_without_a_type(tmp_path, kind):
+    path = tmp_path / "gatepass.yaml"
+    path.write_text(f"upstreams: {{a: {{base_url: x}}}}\ncredentials:\n  c:\n    preset: huawei\n    {kind}\n")
+    with pytest.raises(ConfigError) as raised:
+        load(str(path), {})
+    first, *others = raised.value.problems
+    assert str(first).startswith(f"{path}:4: credentials.c.preset: was removed in 0.2.0: Write the request itself")
+    assert others == sorted(others, key=lambda problem: problem.origin)
+    assert not any("preset" in problem.path for problem in others)
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+def test_a_value_that_was_removed_has_its_sentence(tmp_path, in_file):
+    path = tmp_path / "gatepass.yaml"
+    block = "type: oauth2, token_url: 'https://s.example/t', client_id: i, client_secret: s, client_auth: secret_jwt"
+    path.write_text(f"upstreams: {{a: {{base_url: 'https://a.example/v1'}}}}\ncredentials: {{token: {{{block}}}}}\n")
+    environment = {
+        "GATEPASS_UPSTREAM_URL": "https://a.example/v1",
+        "GATEPASS_TOKEN_URL": "https://s.example/t",
+        "GATEPASS_CLIENT_ID": "i",
+        "GATEPASS_CLIENT_SECRET": "s",
+        "GATEPASS_CLIENT_AUTH": "secret_jwt",
+    }
+    with pytest.raises(ConfigError) as raised:
+        load(str(path) if in_file else None, {} if in_file else environment)
+    assert [problem.text for problem in raised.value.problems] == [
+        "'secret_jwt' was removed in 0.2.0: Use `basic`, `form` or `private_key_jwt`, or a program (`type: exec`)"
+    ]
+
+
+def test_warnings_are_in_the_order_of_the_lines_and_name_no_setting_that_is_there(tmp_path):
+    path = tmp_path / "gatepass.yaml"
+    path.write_text(
+        "profiles:\n  a: {extends: ragflow, typed_ids: false}\n  b: {extends: dify, typed_ids: true}\n"
+        "  c: {extends: librechat, drop_null: []}\n"
+        "log: {bodies: true}\nupstreams: {a: {base_url: 'https://a.example/v1'}}\n"
+    )
+    found = [one.removeprefix(f"{path}:").split(": ", 2)[::2] for one in load(str(path), {}).warnings]
+    assert [line for line, _ in found] == ["2", "3", "4", "5"]
+    starts = ["Remove it: `extends: ragflow` has it. A later", "Set `extends: ragflow`, which", "List the", "Run `gatep"]
+    for (_, text), start in zip(found, starts, strict=True):
+        assert text.startswith(f"was removed in 0.2.0: {start}")
+
+
 OLDER = """\
 log: {bodies: true}
 limits: {unauthenticated_connections: 5, mcp_streams: 9, upload_bytes_per_s: 9}

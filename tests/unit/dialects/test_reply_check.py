@@ -191,6 +191,7 @@ def test_http_status_overrides_the_one_in_the_text_and_an_unknown_one_becomes_wh
         (b"\xff\x00oops", (), "� oops"),
         (b"x" * 501, (), "x" * 499 + "…"),
         (b"\x00", (), 'The upstream "chat" answered 503 Service Unavailable with a body without text.'),
+        (b"{}", JSON, 'The upstream "chat" answered 503 Service Unavailable with a body without a reason: {}'),
         (b"data: [DONE]\n\n", EVENTS, "data: [DONE]"),
         (b"<Error><Code>Busy</Code></Error>", ((b"content-type", b"text/xml"),), "<Error><Code>Busy</Code></Error>"),
         (b"<400> InternalError.Algo", (), "<400> InternalError.Algo"),

@@ -313,6 +313,7 @@ NO_PATH = "Not Found. The upstream has no such path: it does not support this op
 PAGE = 'The upstream "b" (llm) answered with an HTML page'
 PROXY = "A proxy in front of the upstream answered, because"
 LARGE = "The upstream sent an event that is larger than"
+ANSWERED = 'The upstream "b" (llm) answered 400 Bad Request with'
 
 
 @pytest.mark.parametrize(
@@ -334,7 +335,10 @@ LARGE = "The upstream sent an event that is larger than"
         ("upstream_invalid", AT_B, 400, f"{LARGE} `line_bytes`", "line_bytes", "If the client reads"),
         ("upstream_invalid", AT_B, 400, f"{LARGE} limits.event_bytes, or", "too_large", "Request less in one answer."),
         ("upstream_invalid", AT_B, 400, "not JSON.", "", "Check that `upstreams.b.base_url` is an OpenAI API"),
-        ("upstream_invalid", AT_MCP, 502, "not JSON", "mcp_invalid", "If the message names a limit,"),
+        ("upstream_invalid", AT_MCP, 502, "initialize (HTTP 404)", "mcp_invalid", "Check that `mcp.search.url` is"),
+        ("upstream_invalid", AT_MCP, 502, "or too large a one", "mcp_invalid", "If the message names a limit,"),
+        ("102", AT_B, 400, f"{ANSWERED} a body without a reason: {{}}", "", "Read the upstream's log: its answer has"),
+        ("102", AT_B, 400, f"{ANSWERED} an empty body.", "", "Read the upstream's log: its answer has no reason."),
         ("102", AT_MCP, 404, NO_PATH, "mcp_no_path", "Check `mcp.search.url`."),
         ("upstream_dns", AT_MCP, 502, "no", "", "Correct `mcp.search.url`"),
         ("upstream_auth", AT_MCP, 401, "no", "", "Correct what the message names. `gatepass doctor --mcp"),
@@ -517,6 +521,20 @@ def test_the_action_names_the_test_only_if_the_model_is_known():
         assert action("upstream_error", AT_B, "5xx", model=model).endswith(f"to the owner of the upstream.{test}")
         assert action("upstream_closed", AT_B, model=model).endswith(f"the timeouts of proxies.{test}")
     assert "`gatepass route 'a b'`" in action("model_not_found", "client", model="a b")
+
+
+@pytest.mark.parametrize(
+    ("detail", "has_no_reply"),
+    [
+        ("without an answer", True),
+        ("[Errno 104] Connection reset by peer", True),
+        ("in the middle of its reply", False),
+    ],
+)
+def test_a_connection_that_closed_without_a_reply_may_be_plain_http_at_a_tls_port(detail: str, has_no_reply: bool):
+    message = f"h closed the connection before its reply was complete ({detail}); whether it did the work is unknown."
+    setting = "If `upstreams.b.base_url` begins with http://, the port may speak TLS: `gatepass doctor` says so."
+    assert (setting in action("upstream_closed", AT_B, message=message)) is has_no_reply
 
 
 REFUSES = "The proxy in front of llm.example refuses (403 Forbidden from p:1). Ask the owner to allow it, or "
