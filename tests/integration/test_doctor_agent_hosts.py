@@ -69,7 +69,7 @@ async def test_the_request_of_codex_is_sent_and_its_settings_are_printed(tmp_pat
 
 async def test_the_request_of_claude_code_is_sent_and_its_settings_are_printed(tmp_path: Path):
     async with Scripted(answer=serve) as upstream:
-        result = await doctor(upstream, tmp_path, "m", "--as", "claude-code", server={"port": 9000})
+        result = await doctor(upstream, tmp_path, "m", "--as", "claude_code", server={"port": 9000})
     assert result.exit_code == 0, result.output
     (sent,) = calls(upstream)
     assert sent.target == "/v1/messages?beta=true"

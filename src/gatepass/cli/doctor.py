@@ -33,6 +33,9 @@ COLOURS: Mapping[str, str] = {"ok": "green", "FAIL": "red", "????": "yellow"}
 
 
 class _AgentHost(click.Choice[str]):
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert(value.replace("_", "-"), param, ctx)  # a key is called claude_code
+
     def get_invalid_choice_message(self, value: object, ctx: click.Context | None) -> str:
         message = super().get_invalid_choice_message(value, ctx)
         return f"{message} For another client: gatepass doctor --url BASE_URL MODEL --call"

@@ -407,7 +407,8 @@ def _check_profile(name: str, path: str | None) -> None:
     except ConfigError as error:
         exit_unusable(str(error))
     for _, fault in unknown_names({"profiles": own, "access": {"keys": [{"profile": name}]}}):
-        raise click.BadParameter(fault, param_hint="--profile")
+        needs_none = ". Claude Code needs no profile: leave it out" if name in ("claude_code", "claude-code") else ""
+        raise click.BadParameter(f"{fault}{needs_none}", param_hint="--profile")
 
 
 @keys.command(name="list", short_help="List the configured keys.")

@@ -96,7 +96,7 @@ def pattern_of(path: SettingPath, known: Iterable[SettingPattern]) -> SettingPat
 def unknown_setting(path: SettingPath, tree: Any) -> str:
     """Return the problem of an unknown name: the nearest name, or the block that has it."""
     known = all_settings()
-    *block, name = pattern = pattern_of(path, known)
+    *block, name = pattern_of(path, known)
     if (limit := OF_USE.get(name)) is not None:
         places = [place for place in (limit, ("limits", *limit)) if (*block, *place) in known]
         where = "" if places else " of an entry of access.keys, models or upstreams"

@@ -69,6 +69,12 @@ DIGITS = 4
 _TOO_LARGE = r"larger than|too (?:large|many)|more than \d|limits\.\w"
 _NO_REPLY = r"closed the connection before its reply was complete \((?:without an answer|\[Errno )"
 _NO_REASON = r" answered \d{3}\b.{0,40} with (?:an empty body\.|a body without )"
+_SENTENCES = (
+    (_NO_REPLY, False, " If `base_url` begins with http://, the port may speak TLS: `gatepass doctor` says so.", ""),
+    (_NO_REASON, True, "Follow the upstream's message.", "Read the upstream's log: its answer has no reason."),
+    (_TOO_LARGE, False, "If the message names a limit, check whether a setting raises it. Otherwise check", "Check"),
+)
+"""Sentences of actions that others replace if the message has the pattern, or if it does not."""
 _TIMEOUT = r"\d s \((\S.*?\.timeouts\.[a-z_]+_s)\)"
 _NAME_OF_MODEL = r"gatepass sent .*?\b[Ss]et (models\..+?\.name) to "
 _ROUTE_OF_MODEL = r"has no such path: .*?\bit \(models\.(.+)\.(upstream|targets)\) does not support"
@@ -349,13 +355,12 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
     }
     if part == "upstream":
         url_setting = url_setting_of(name)
-        if not re.search(_NO_REPLY, message):
-            names[" If `base_url` begins with http://, the port may speak TLS: `gatepass doctor` says so."] = ""
-        if re.search(_NO_REASON, message):
-            names["Follow the upstream's message."] = "Read the upstream's log: its answer has no reason."
+        names |= {
+            sentence: text
+            for pattern, is_there, sentence, text in _SENTENCES
+            if (re.search(pattern, message) is not None) is is_there
+        }
         if name.startswith(MCP_UPSTREAM):
-            if not re.search(_TOO_LARGE, message):
-                names["If the message names a limit, check whether a setting raises it. Otherwise check"] = "Check"
             names["gatepass doctor MODEL --call"] = test_command(hop, model, operation)
             names["mcp.NAME.url"] = url_setting
         proxy = None if url_setting in message else re.search(_PROXY_SETTING, message)

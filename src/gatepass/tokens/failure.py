@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from copy import copy
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from gatepass.config.document import dotted
-from gatepass.config.references import PREFIX, SECRET_VARIABLES, VARIABLES_BY_TYPE
+from gatepass.config.references import PREFIX, SECRET_VARIABLES, VARIABLES_BY_TYPE, own_variables
 from gatepass.errors import TokenUnavailable
 
 ENVIRONMENT_CREDENTIAL = "token"
@@ -76,7 +77,9 @@ class TokenReissued(TokenUnavailable):
 
 def setting(credential: str, name: str) -> str:
     """Return the full name of a setting, with its environment variable if the environment configures the credential."""
-    variable = VARIABLES.get(name) if credential == ENVIRONMENT_CREDENTIAL else None
+    own = own_variables(os.environ)
+    is_of_environment = credential == ENVIRONMENT_CREDENTIAL and "UPSTREAM_URL" in own and "CONFIG" not in own
+    variable = VARIABLES.get(name) if is_of_environment else None
     also = f" or {PREFIX}{variable}_FILE" if variable in SECRET_VARIABLES else ""
     return f"credentials.{credential}.{name}{f' ({PREFIX}{variable}{also})' if variable else ''}"
 

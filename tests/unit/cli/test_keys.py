@@ -43,6 +43,10 @@ def test_a_profile_that_the_configuration_file_declares_is_accepted(tmp_path):
     file = file_of(tmp_path, f'{HEAD}    - {{name: a, hash: "{ONES}"}}\nprofiles: {{own: {{extends: ragflow}}}}\n')
     assert run("new", "--profile", "own", "--config", file).exit_code == 0
     assert run("new", "--profile", "own", env={"GATEPASS_CONFIG": str(file)}).exit_code == 0
+    none = " Claude Code needs no profile: leave it out"
+    for name, ends in (("claude_code", True), ("other", False)):
+        result = run("new", "--profile", name, "--config", file)
+        assert (result.exit_code, result.output.rstrip().endswith(none)) == (2, ends)
 
 
 def test_both_forms_of_a_new_key_mean_the_same_entry(tmp_path):

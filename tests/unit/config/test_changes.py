@@ -70,7 +70,7 @@ def test_warnings_are_in_the_order_of_the_lines_and_name_no_setting_that_is_ther
     )
     found = [one.removeprefix(f"{path}:").split(": ", 2)[::2] for one in load(str(path), {}).warnings]
     assert [line for line, _ in found] == ["2", "3", "4", "5"]
-    starts = ["Remove it: `extends: ragflow` has it. A later", "Set `extends: ragflow`, which", "List the", "Run `gatep"]
+    starts = ["Remove it: `extends: ragflow` has it. A later", "Set `extends: ragflow`", "List the", "Run `gatepass"]
     for (_, text), start in zip(found, starts, strict=True):
         assert text.startswith(f"was removed in 0.2.0: {start}")
 

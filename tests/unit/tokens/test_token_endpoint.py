@@ -86,7 +86,8 @@ async def test_a_connection_failure_quotes_the_system(cause, expected):
     assert (await failure_of(issuer.fetch_token(REQUEST, ()))).reason.startswith(expected)
 
 
-async def test_an_unknown_host_is_reported_with_the_variables_of_the_environments_credential():
+async def test_an_unknown_host_is_reported_with_the_variables_of_the_environments_credential(monkeypatch):
+    monkeypatch.setenv("GATEPASS_UPSTREAM_URL", "https://h/v1")
     issuer = ScriptedIssuer(DrivenClock(), otherwise=Broken(Fault.DNS))
     failure = await failure_of(build_source("token", http_json(), issuer, issuer.clock).fetch())
     assert failure.reason == (
@@ -119,8 +120,14 @@ async def test_a_proxy_that_is_down_is_named_instead_of_the_issuer(fault, reason
         ("client_secret", "GATEPASS_CLIENT_SECRET or GATEPASS_CLIENT_SECRET_FILE"),
     ],
 )
-def test_a_setting_names_each_variable_that_may_hold_it(name, variables):
+def test_a_setting_names_each_variable_that_may_hold_it_unless_a_file_is_the_configuration(
+    name, variables, monkeypatch
+):
+    assert setting("token", name) == f"credentials.token.{name}"
+    monkeypatch.setenv("GATEPASS_UPSTREAM_URL", "https://h/v1")
     assert setting("token", name) == f"credentials.token.{name} ({variables})"
+    monkeypatch.setenv("GATEPASS_CONFIG", "gatepass.yaml")
+    assert setting("token", name) == f"credentials.token.{name}"
 
 
 VERIFY = (
@@ -288,7 +295,8 @@ async def test_request_is_sent_without_cookies_and_environment_credentials_and_n
 
 
 @pytest.mark.parametrize(("name", "variable"), [("corp", ""), ("token", " (GATEPASS_PROXY)")])
-async def test_the_407_of_a_proxy_names_the_setting_of_its_password(name, variable):
+async def test_the_407_of_a_proxy_names_the_setting_of_its_password(name, variable, monkeypatch):
+    monkeypatch.setenv("GATEPASS_UPSTREAM_URL", "https://h/v1")
     terms = TokenReplyFormat("sso.example", 240.0, 3600.0, url_setting="token_url", credential=name)
     page = Answer(407, b"<html>", ((b"content-type", b"text/html"),))
     clock = DrivenClock()

@@ -312,7 +312,8 @@ def test_configured_path_is_named_if_it_has_no_value():
         ("token", "credentials.token.reply.token (GATEPASS_TOKEN_PATH) sets its path"),
     ],
 )
-def test_a_token_at_an_unknown_path_is_reported_with_the_member_names_and_the_setting(credential, names):
+def test_a_token_at_an_unknown_path_is_reported_with_the_member_names_and_the_setting(credential, names, monkeypatch):
+    monkeypatch.setenv("GATEPASS_UPSTREAM_URL", "https://h/v1")
     login = replace(LOGIN, credential=credential, url_setting="url", is_login=True)
     reply = response({"code": 0, "payload": {"jeton": "abc", "ttl": 5, "a b": 1}, "list": [{"x": 1}]})
     assert reason(reply, login) == (

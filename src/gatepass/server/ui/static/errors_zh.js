@@ -179,7 +179,7 @@ export const ERRORS = {
   },
   "upstream_closed": {
     "text": "回答尚未完成，连接就关闭了。在流中，错误是最后一个事件。",
-    "action": "检查上游的日志，以及途中各代理的超时时间。`gatepass doctor MODEL --call` 发送一次小的调用。"
+    "action": "检查上游的日志，以及途中各代理的超时时间。`gatepass doctor MODEL --call` 发送一次小的调用。如果 `base_url` 以 http:// 开头，该端口可能使用 TLS：`gatepass doctor` 会指出。"
   },
   "upstream_invalid": {
     "text": "上游的回复不是有效的回答，或过大。错误信息写明问题。例如不是 JSON，缺少回答或向量，向量长度不一致，超过 `limits.reply_bytes`，或某个事件超过 `limits.event_bytes`。",
