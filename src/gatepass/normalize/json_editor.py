@@ -12,24 +12,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from msgspec import field
 
 from gatepass.errors import InvalidRequest
 from gatepass.json_scan import SMALL_BYTES, JsonScanner, Piece, json_value, quoted, string
-from gatepass.types import Call, Hidden, RuleEdit
+from gatepass.types import Call, RuleEdit
 
 _EMPTY = re.compile(rb'null|false|""|\[[ \t\r\n]*+\]|\{[ \t\r\n]*+\}|-?0(?:\.0++)?(?:[eE][+-]?[0-9]++)?')
 
 
-class JsonValue(Hidden, msgspec.Struct, eq=False):
-    """The value of a member or an element: the text from `start` to `end`, `new` pieces instead, or edited."""
+class JsonValue:
+    """The value of a member or an element: `scanner.text` from `start` to `end`, `new` pieces instead, or edited."""
 
-    _scanner: JsonScanner
-    _start: int
-    _end: int
-    _new: tuple[Piece, ...] = ()
-    editor: JsonObjectEditor | JsonArrayEditor | None = None
-    """What `object` or `array` made."""
+    __slots__ = ("_end", "_new", "_scanner", "_start", "editor")
+
+    def __init__(self, scanner: JsonScanner, start: int, end: int, new: tuple[Piece, ...] = ()) -> None:
+        self._scanner = scanner
+        self._start = start
+        self._end = end
+        self._new = new
+        self.editor: JsonObjectEditor | JsonArrayEditor | None = None
+        """What `object` or `array` made."""
 
     @property
     def kind(self) -> str:
@@ -75,8 +77,7 @@ class JsonValue(Hidden, msgspec.Struct, eq=False):
     @property
     def array(self) -> JsonArrayEditor | None:
         if self.editor is None and self.kind == "[":
-            scanner, start = self._source()
-            self.editor = JsonArrayEditor([JsonValue(scanner, *span) for span in scanner.elements(start)])
+            self.editor = JsonArrayEditor(*self._source())
         return self.editor if isinstance(self.editor, JsonArrayEditor) else None
 
     @property
@@ -130,15 +131,18 @@ def _below(path: str, place: str) -> str:
     return f"{path}.{shown}" if path and not place.startswith("[") else f"{path}{shown}"
 
 
-class JsonObjectEditor(Hidden, msgspec.Struct, eq=False):
+class JsonObjectEditor:
     """An object. If a name occurs more than once, its last member is used, as every known parser does."""
 
-    _scanner: JsonScanner
-    _start: int
-    _members: dict[str, JsonValue] | None = None
-    _has_changed: bool = False
-    _changes: list[_Change] | None = None
-    """What changed since the last `take_edits`."""
+    __slots__ = ("_changes", "_has_changed", "_members", "_scanner", "_start")
+
+    def __init__(self, scanner: JsonScanner, start: int) -> None:
+        self._scanner = scanner
+        self._start = start
+        self._members: dict[str, JsonValue] | None = None
+        self._has_changed = False
+        self._changes: list[_Change] | None = None
+        """What changed since the last `take_edits`."""
 
     def __contains__(self, name: str) -> bool:
         return name in self._read()
@@ -260,13 +264,16 @@ class JsonObjectEditor(Hidden, msgspec.Struct, eq=False):
         return self._members
 
 
-class JsonArrayEditor(Hidden, msgspec.Struct, eq=False):
+class JsonArrayEditor:
     """An array. Positions count the present elements, without those that were dropped."""
 
-    _elements: list[JsonValue]
-    _has_changed: bool = False
-    _changes: list[_Change] = field(default_factory=list)
-    """What changed since the last `take_edits`."""
+    __slots__ = ("_changes", "_elements", "_has_changed")
+
+    def __init__(self, scanner: JsonScanner, start: int) -> None:
+        self._elements = [JsonValue(scanner, *span) for span in scanner.elements(start)]
+        self._has_changed = False
+        self._changes: list[_Change] = []
+        """What changed since the last `take_edits`."""
 
     def __len__(self) -> int:
         return len(self._elements)

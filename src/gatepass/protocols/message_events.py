@@ -100,12 +100,15 @@ class MessageProgress(Progress):
         self.usage = read or self.usage
 
 
-class MessageRepair(EventRepair, eq=False):
+class MessageRepair(EventRepair):
     """Makes the repairs of NAMES. A repaired event is written again and loses its `id:` and its comments."""
 
-    _calls_tool: bool = False
-    _has_reason: bool = False
-    _output_tokens: int = 0
+    __slots__ = ("_calls_tool", "_has_reason", "_output_tokens")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls_tool = self._has_reason = False
+        self._output_tokens = 0
 
     def repair_event(self, block: bytes, payload: Object) -> bytes:
         self.skips_similar = True

@@ -13,7 +13,6 @@ from functools import partial
 from types import MappingProxyType
 
 import msgspec
-from msgspec import field
 
 from gatepass import errors
 from gatepass.auth.cors import cors_headers, is_preflight, preflight, shown_origin
@@ -411,27 +410,37 @@ async def _relay_stream(
         keep_alive.stop()
 
 
-class PassedEvents(EventStream, eq=False, kw_only=True):
+class PassedEvents(EventStream):
     """A stream that passes as it arrives, in pieces that may be cut anywhere, or filtered for a key with lists.
 
     It knows whether the last byte ended an event, because only there a comment may follow.
     """
 
-    filtered: FilteredEvents | None = None
-    begins: Callable[[], None] | None = None
-    """It is called when the first bytes pass."""
-    request: McpMessage | None = None
-    """What the stream answers: None for an idle one."""
-    listed: bytearray = field(default_factory=bytearray)
-    """The stream that answers `tools/list`. It is cut after LISTED_BYTES."""
-    _last: bytes = b"\n\n"
-    _has_response: bool = False
-    _last_events: list[bytes] = field(default_factory=list)
-    _last_bytes: int = 0
+    __slots__ = ("_begins", "_filtered", "_has_response", "_last", "_last_bytes", "_last_events", "_request", "listed")
+
+    def __init__(
+        self,
+        source: StreamSource,
+        *,
+        filtered: FilteredEvents | None = None,
+        begins: Callable[[], None] | None = None,
+        request: McpMessage | None = None,
+    ) -> None:
+        """`begins` is called when the first bytes pass. `request` is what the stream answers: None for an idle one."""
+        super().__init__(source, done_is_required=False)
+        self._filtered = filtered
+        self._begins = begins
+        self._last = b"\n\n"
+        self._request = request
+        self._has_response = False
+        self.listed = bytearray()
+        """The stream that answers `tools/list`. It is cut after LISTED_BYTES."""
+        self._last_events: list[bytes] = []
+        self._last_bytes = 0
 
     @property
     def unfinished_bytes(self) -> int:
-        return len(self.listed) + (0 if self.filtered is None else self.filtered.unfinished_bytes)
+        return len(self.listed) + (0 if self._filtered is None else self._filtered.unfinished_bytes)
 
     @property
     def is_between_events(self) -> bool:
@@ -440,33 +449,33 @@ class PassedEvents(EventStream, eq=False, kw_only=True):
     @property
     def has_response(self) -> bool:
         """Whether the response passed. Events above LAST_EVENTS_BYTES or TURN_LINES together are taken for it."""
-        if not self._has_response and self.request is not None and self.is_between_events:
+        if not self._has_response and self._request is not None and self.is_between_events:
             run = b"".join(self._last_events)
             self._has_response = self._last_bytes > LAST_EVENTS_BYTES
             if b"data" in run:  # line feeds and comments pass at memory speed
                 self._has_response = count_lines(run) > TURN_LINES or any(
-                    messages.is_response(parse_event(block).data or b"", self.request) for block in split_events(run)
+                    messages.is_response(parse_event(block).data or b"", self._request) for block in split_events(run)
                 )
         return self._has_response
 
     def feed(self, piece: bytes = b"") -> bytes:
-        if self.filtered is not None:
+        if self._filtered is not None:
             try:
-                piece = self.filtered.feed(piece)
-                self.waiting = self.filtered.waiting
+                piece = self._filtered.feed(piece)
+                self.waiting = self._filtered.waiting
             except GatepassError as error:
                 self.fail(error)
                 return b""
         if piece:
-            if self.begins is not None:
-                self.begins()
-                self.begins = None
+            if self._begins is not None:
+                self._begins()
+                self._begins = None
             if not self.has_ids:  # a line that begins with it: no text in JSON contains a line break
                 begin = self._last + piece[:4]
                 self.has_ids = any(mark in part for part in (begin, piece) for mark in (b"\nid:", b"\rid:"))
-            if self.request is not None and self.request.method == messages.LIST_TOOLS:
+            if self._request is not None and self._request.method == messages.LIST_TOOLS:
                 self.listed += piece if len(self.listed) <= LISTED_BYTES else b""
-            if self.request is not None and not self._has_response:
+            if self._request is not None and not self._has_response:
                 if self.is_between_events and not self.has_response:
                     self._last_events, self._last_bytes = [], 0
                 self._last_bytes += len(piece)
@@ -478,8 +487,8 @@ class PassedEvents(EventStream, eq=False, kw_only=True):
         return piece
 
     def finish(self) -> bytes:
-        if self.request is not None and self.request.kind == "request" and not (self.has_ids or self.has_response):
-            self.fail(stream_closed(self.source.upstream))
+        if self._request is not None and self._request.kind == "request" and not (self.has_ids or self.has_response):
+            self.fail(stream_closed(self._source.upstream))
         return b""
 
 

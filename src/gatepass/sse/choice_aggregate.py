@@ -7,13 +7,9 @@ from binascii import a2b_base64
 from types import MappingProxyType
 from typing import Any
 
-import msgspec
-from msgspec import field
-
 from gatepass.sse import chunk
 from gatepass.sse.chunk import EnvelopeDefaults, Object
 from gatepass.sse.tool_calls import ToolCall, ToolCallTracker, is_complete_json
-from gatepass.types import Hidden
 
 MAX_REPLY_ENTRIES = 8 * 1024
 """Limit of the choices, tool calls and different members of an aggregated reply together."""
@@ -23,10 +19,13 @@ class TooManyEntries(Exception):
     """An aggregated reply has more than MAX_REPLY_ENTRIES."""
 
 
-class EntryCount(msgspec.Struct, eq=False):
+class EntryCount:
     """The number of choices, tool calls and members that one reply collects, with a limit."""
 
-    _left: int = MAX_REPLY_ENTRIES
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = MAX_REPLY_ENTRIES
 
     def add(self) -> None:
         self._left -= 1
@@ -165,15 +164,18 @@ class ChoiceAggregator:
         return message
 
 
-class _Call(Hidden, msgspec.Struct, eq=False):
+class _Call:
     """One tool call, without `index`. Its first id, type and name count, because upstreams repeat them."""
 
-    _call: ToolCall
-    _entries: EntryCount
-    _kind: str = "function"
-    _arguments: list[str] = field(default_factory=list)
-    _members: Object = field(default_factory=dict)
-    _inner: Object = field(default_factory=dict)
+    __slots__ = ("_arguments", "_call", "_entries", "_inner", "_kind", "_members")
+
+    def __init__(self, call: ToolCall, entries: EntryCount) -> None:
+        self._call = call
+        self._entries = entries
+        self._kind = "function"
+        self._arguments: list[str] = []
+        self._members: Object = {}
+        self._inner: Object = {}
 
     @property
     def is_complete(self) -> bool:
@@ -208,16 +210,19 @@ class _Call(Hidden, msgspec.Struct, eq=False):
         }
 
 
-class MemberAggregator(Hidden, msgspec.Struct, eq=False):
+class MemberAggregator:
     """Joins the pieces of one object's members.
 
     Texts are joined and lists are extended. Of other values it keeps the last one, and ignores empty ones.
     """
 
-    _entries: EntryCount
-    _texts: dict[str, list[str]] = field(default_factory=dict)
-    _lists: dict[str, list[Any]] = field(default_factory=dict)
-    _values: Object = field(default_factory=dict)
+    __slots__ = ("_entries", "_lists", "_texts", "_values")
+
+    def __init__(self, entries: EntryCount) -> None:
+        self._entries = entries
+        self._texts: dict[str, list[str]] = {}
+        self._lists: dict[str, list[Any]] = {}
+        self._values: Object = {}
 
     def add(self, name: str, value: Any) -> None:
         if type(value) is str:
@@ -256,12 +261,15 @@ class MemberAggregator(Hidden, msgspec.Struct, eq=False):
 _BASE64_GROUP = 4
 
 
-class Base64Text(Hidden, msgspec.Struct, eq=False):
+class Base64Text:
     """One base64 text from several. They may be cut anywhere, or each be encoded with its own padding."""
 
-    _pieces: list[str] = field(default_factory=list)
-    _data: bytearray | None = field(default_factory=bytearray)
-    """What the pieces encode, None if one of them is not base64 by itself. To decode 12 MiB at once takes 40 ms."""
+    __slots__ = ("_data", "_pieces")
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._data: bytearray | None = bytearray()
+        """What the pieces encode, None if one of them is not base64 by itself. To decode 12 MiB at once takes 40 ms."""
 
     def add(self, piece: str) -> None:
         self._pieces.append(piece)

@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
-from msgspec import field
 
 from gatepass.sse.chunk import (
     REASONING,
@@ -24,7 +23,6 @@ from gatepass.sse.chunk import (
     has_output,
 )
 from gatepass.sse.tool_calls import KEY_CHARS, ToolCallDelta, ToolCallTracker, is_complete_json
-from gatepass.types import Hidden
 
 # The names of the repairs, as they appear in x-gatepass-adapted
 
@@ -78,20 +76,30 @@ class RepairOptions(msgspec.Struct, frozen=True):
     """Without a request for usage none is sent, not even with the last finish reason."""
 
 
-class ChoiceRepair(Hidden, msgspec.Struct, eq=False):
+class ChoiceRepair:
     """The state of one choice of a stream, and the repair of its next delta."""
 
-    _defaults: EnvelopeDefaults
-    _arguments: ArgumentBuffer
-    _index: int
-    _tools: ToolRepair | None = None
-    _has_started: bool = False
-    _has_deltas: bool = False
-    _has_role: bool = False
-    _has_content: bool = False
-    _has_function: bool = False
-    _stopped: bool = False
-    has_finished: bool = False
+    __slots__ = (
+        "_arguments",
+        "_defaults",
+        "_has_content",
+        "_has_deltas",
+        "_has_function",
+        "_has_role",
+        "_has_started",
+        "_index",
+        "_stopped",
+        "_tools",
+        "has_finished",
+    )
+
+    def __init__(self, defaults: EnvelopeDefaults, arguments: ArgumentBuffer, index: int) -> None:
+        self._defaults = defaults
+        self._arguments = arguments
+        self._index = index
+        self._tools: ToolRepair | None = None
+        self._has_started = self._has_deltas = self._has_role = self._has_content = self._has_function = False
+        self.has_finished = self._stopped = False
 
     @property
     def is_empty(self) -> bool:
@@ -262,14 +270,17 @@ def standard_reason(
 # --- tool calls -----------------------------------------------------------------------------------
 
 
-class ToolRepair(Hidden, msgspec.Struct, eq=False):
-    _defaults: EnvelopeDefaults
-    _arguments: ArgumentBuffer
-    _choice: int
-    _tracker: ToolCallTracker = field(default_factory=ToolCallTracker)
-    _named: set[int] = field(default_factory=set)
-    without_input: set[int] = field(default_factory=set)
-    """Custom calls without input. Their input is free text, so only an empty one is known to be incomplete."""
+class ToolRepair:
+    __slots__ = ("_arguments", "_choice", "_defaults", "_named", "_tracker", "without_input")
+
+    def __init__(self, defaults: EnvelopeDefaults, arguments: ArgumentBuffer, choice: int) -> None:
+        self._defaults = defaults
+        self._arguments = arguments
+        self._choice = choice
+        self._tracker = ToolCallTracker()
+        self._named: set[int] = set()
+        self.without_input: set[int] = set()
+        """Custom calls without input. Their input is free text, so only an empty one is known to be incomplete."""
 
     def __len__(self) -> int:
         return len(self._tracker)
@@ -332,11 +343,14 @@ CALL_BYTES = 256
 """The estimated memory of one held call without its arguments."""
 
 
-class ArgumentBuffer(Hidden, msgspec.Struct, eq=False):
+class ArgumentBuffer:
     """The arguments of all tool calls in the open choices of a stream, by choice index and call number."""
 
-    _held: dict[int, dict[int, bytearray]] = field(default_factory=dict)
-    _bytes_left: int = MAX_ARGUMENT_BYTES
+    __slots__ = ("_bytes_left", "_held")
+
+    def __init__(self) -> None:
+        self._held: dict[int, dict[int, bytearray]] = {}
+        self._bytes_left = MAX_ARGUMENT_BYTES
 
     def add(self, choice: int, call: int, piece: str) -> None:
         """Hold the next piece of a call's arguments. The first piece may be empty."""
@@ -375,15 +389,18 @@ MAX_TEXTS = 64
 _TEXT_MEMBERS = ("content", *REASONING)
 
 
-class CumulativeTexts(Hidden, msgspec.Struct, eq=False):
+class CumulativeTexts:
     """Cuts the texts of events that repeat all text so far to their new part, each text of each choice separately.
 
     DashScope's Coding Plan (qwen-code#3896) and older agents of RAGFlow send them. A text that does not begin with all
     text so far is plain, and passes unchanged from there on.
     """
 
-    _so_far: dict[tuple[int, str], str | None] = field(default_factory=dict)
-    """By the index of a choice and the member. None for a plain text."""
+    __slots__ = ("_so_far",)
+
+    def __init__(self) -> None:
+        self._so_far: dict[tuple[int, str], str | None] = {}
+        """By the index of a choice and the member. None for a plain text."""
 
     @property
     def are_plain(self) -> bool:

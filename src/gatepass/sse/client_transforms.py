@@ -42,7 +42,9 @@ class _ClientTransform:
     """The part that the transforms below share: each makes the change `name`, and holds no event back."""
 
     name: ClassVar[str]
-    _has_changed = False
+
+    def __init__(self) -> None:
+        self._has_changed = False
 
     @property
     def adapted(self) -> tuple[str, ...]:
@@ -102,6 +104,7 @@ class ShortLines(_ChunkTransform):
     name = "repair=line"
 
     def __init__(self, limit_bytes: int) -> None:
+        super().__init__()
         self._limit_bytes = limit_bytes
         self._piece_chars = max(1, (limit_bytes - OVERHEAD_BYTES) // BYTES_PER_CHAR)
 
@@ -251,7 +254,10 @@ class LaterNumbers(_ClientTransform):
     """
 
     name = "sse=numbers"
-    shift = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = 0
 
     def feed(self, block: bytes) -> bytes:
         run, comments = event.split_comments(block)

@@ -127,7 +127,7 @@ class Framer:
 
     __slots__ = ("_edge", "_limit_bytes", "_lines", "_passing_bytes", "is_blocked", "large", "overflowed", "unfinished")
 
-    def __init__(self, limit_bytes: int = 0) -> None:
+    def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._passing_bytes = min(limit_bytes, LARGE_EVENT_BYTES)
         self.large = b""

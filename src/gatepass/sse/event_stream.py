@@ -6,8 +6,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-import msgspec
-from msgspec import field
 from msgspec.structs import replace
 
 from gatepass.errors import GatepassError, UpstreamError, UpstreamErrorReply
@@ -49,7 +47,7 @@ from gatepass.sse.event import (
 from gatepass.sse.fast_path import FastPath
 from gatepass.sse.repair import EventRepair
 from gatepass.sse.usage import Usage
-from gatepass.types import Hidden, StreamedResponse
+from gatepass.types import StreamedResponse
 
 BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA = "sse=bom", "sse=id-comments", "sse=empty-data"
 _PLAIN_DONE = re.compile(rb"data: ?\[DONE\]")
@@ -143,7 +141,7 @@ class Progress:
         return bool(ends) and not usage and not any(ends)
 
 
-class EventStream(Hidden, msgspec.Struct, eq=False):
+class EventStream:
     """Take the pieces of an upstream's body, and return the bytes to write to the client.
 
     An event is returned with its last byte, and unchanged apart from `NAMES`. The stream is complete when a whole
@@ -170,46 +168,76 @@ class EventStream(Hidden, msgspec.Struct, eq=False):
     * `dialect_transform` changes events before validation, `client_transform` after it, and delays none.
     """
 
-    source: StreamSource
-    done_is_required: bool = True
-    progress: Progress = field(default_factory=Progress)
-    choices: int = 1
-    dialect_transform: EventTransform | None = None
-    repair: EventRepair | None = None
-    client_transform: EventTransform | None = None
-    failure: GatepassError | None = None
-    done: bool = False
-    has_answered: bool = False
-    has_ids: bool = False
-    events: int = 0
-    waiting: bytes = b""
-    _event_limit_bytes: int = 0
-    _later_numbers: LaterNumbers | None = None
-    _framer: Framer = field(default_factory=Framer)
-    _large: tuple[bytes, memoryview, bytes] | None = None  # first of `waiting`; its outline is read next
-    _lines_left: int = TURN_LINES
-    _idle_bytes: int = 0
-    _events_before: int = 0
-    _noted_events: int = 0
-    _adapted: dict[str, None] = field(default_factory=dict)
-    _is_over: bool = False
-    _has_begun: bool = False
-    _fast_path: FastPath = field(default_factory=FastPath)
-    _match: Callable[[bytes], int] = len
-    _passes_match: bool = False
-    """Whether a piece that matches the fast path is whole events and passes at once: the most common piece."""
+    __slots__ = (
+        "_adapted",
+        "_after",
+        "_before",
+        "_choices",
+        "_done_is_required",
+        "_event_limit_bytes",
+        "_events_before",
+        "_fast_path",
+        "_framer",
+        "_has_begun",
+        "_idle_bytes",
+        "_is_over",
+        "_large",
+        "_later_numbers",
+        "_lines_left",
+        "_match",
+        "_noted_events",
+        "_passes_match",
+        "_progress",
+        "_repair",
+        "_source",
+        "done",
+        "events",
+        "failure",
+        "has_answered",
+        "has_ids",
+        "waiting",
+    )
 
-    def __post_init__(self) -> None:
-        self._event_limit_bytes = self.source.limit_bytes
-        self._framer = Framer(self.source.limit_bytes)
-        self._fast_path = self.progress.fast_path()
+    def __init__(
+        self,
+        source: StreamSource,
+        done_is_required: bool = True,
+        *,
+        progress: Progress | None = None,
+        choices: int = 1,
+        dialect_transform: EventTransform | None = None,
+        repair: EventRepair | None = None,
+        client_transform: EventTransform | None = None,
+    ) -> None:
+        self.failure: GatepassError | None = None
+        self.done = self.has_answered = False
+        self.events = 0
+        self._source = source
+        self._done_is_required = done_is_required
+        self._choices = choices
+        self._before = dialect_transform
+        self._repair = repair
+        self._after = client_transform
+        self._later_numbers: LaterNumbers | None = None
+        self._framer = Framer(source.limit_bytes)
+        self._event_limit_bytes = source.limit_bytes
+        self.waiting = b""
+        self._large: tuple[bytes, memoryview, bytes] | None = None  # first of `waiting`; its outline is read next
+        self._lines_left = TURN_LINES
+        self._idle_bytes = self._events_before = self._noted_events = 0
+        self._progress = Progress() if progress is None else progress
+        self._adapted: dict[str, None] = {}
+        self._is_over = self._has_begun = self.has_ids = False
+        self._fast_path = self._progress.fast_path()
         self._match = self._fast_path.count_matching
+        self._passes_match = False
+        """Whether a piece that matches the fast path is whole events and passes at once: the most common piece."""
 
     @property
     def adapted(self) -> tuple[str, ...]:
         """The names of the changes so far, in the order in which each was first made."""
         names = [*self._adapted]
-        for transform in (self.dialect_transform, self.repair, self.client_transform):
+        for transform in (self._before, self._repair, self._after):
             if transform is not None:
                 names += transform.adapted
         return tuple(dict.fromkeys(names)) if names else ()
@@ -217,7 +245,7 @@ class EventStream(Hidden, msgspec.Struct, eq=False):
     @property
     def envelope(self) -> Mapping[str, Any]:
         """The envelope that its first chunks had; empty without a repair."""
-        return {} if self.repair is None else self.repair.envelope
+        return {} if self._repair is None else self._repair.envelope
 
     @property
     def unfinished_bytes(self) -> int:
@@ -226,28 +254,28 @@ class EventStream(Hidden, msgspec.Struct, eq=False):
 
     @property
     def kept_bytes(self) -> int:
-        return self.client_transform.kept_bytes if isinstance(self.client_transform, OwnEvents) else 0
+        return self._after.kept_bytes if isinstance(self._after, OwnEvents) else 0
 
     def take(self) -> bytes:
         """Return the next events that `feed` left behind a large one of a translation; b"" for none."""
-        return self.client_transform.take() if isinstance(self.client_transform, OwnEvents) else b""
+        return self._after.take() if isinstance(self._after, OwnEvents) else b""
 
     @property
     def is_empty(self) -> bool:
         """Whether the stream is complete and each choice ended with `stop`, but without content or a tool call."""
-        return self.done and self.repair is not None and self.repair.is_empty
+        return self.done and self._repair is not None and self._repair.is_empty
 
     @property
     def open_choice(self) -> int | None:
         """The first requested choice without a finish reason; None if all have one."""
-        return next((index for index in range(self.choices) if index not in self.progress.finished), None)
+        return next((index for index in range(self._choices) if index not in self._progress.finished), None)
 
     @property
     def streamed(self) -> StreamedResponse:
         """The response that the events named; without values if they name none. The number is the client's next one."""
-        if isinstance(self.client_transform, OwnEvents):
-            return replace(self.client_transform.named, next_number=self.client_transform.next_number)
-        streamed, later = self.progress.streamed, self._later_numbers
+        if isinstance(self._after, OwnEvents):
+            return replace(self._after.named, next_number=self._after.next_number)
+        streamed, later = self._progress.streamed, self._later_numbers
         matched = self.events - self._noted_events  # each of them has the number after the one before
         after = streamed.next_number + matched + (0 if later is None else later.shift)
         return replace(streamed, next_number=after)
@@ -259,19 +287,19 @@ class EventStream(Hidden, msgspec.Struct, eq=False):
         """
         if event.startswith(b":") or not self.streamed.is_numbered:
             return
-        if isinstance(self.client_transform, OwnEvents):
-            self.client_transform.next_number += 1
+        if isinstance(self._after, OwnEvents):
+            self._after.next_number += 1
             return
         if self._later_numbers is None:
             self._later_numbers = later = LaterNumbers()
-            after = self.client_transform
-            self.client_transform = later if after is None else TransformChain((after, later))
+            after = self._after
+            self._after = later if after is None else TransformChain((after, later))
             self._passes_match = False
         self._later_numbers.shift += 1
 
     @property
     def usage(self) -> Usage | None:
-        return self.progress.usage
+        return self._progress.usage
 
     def feed(self, piece: bytes = b"") -> bytes:
         """Return the whole events that can be written to the client after `piece`, `waiting` ones first."""
@@ -281,7 +309,7 @@ class EventStream(Hidden, msgspec.Struct, eq=False):
         if self._passes_match and len(piece) <= self._event_limit_bytes and (count := self._match(piece)):
             self.events += count
             return piece
-        run, dialect_transform = self._framer.feed(piece), self.dialect_transform
+        run, dialect_transform = self._framer.feed(piece), self._before
         later = b""
         if self.waiting:
             run, self.waiting, self._lines_left = self.waiting + run, b"", TURN_LINES
@@ -311,8 +339,8 @@ class EventStream(Hidden, msgspec.Struct, eq=False):
             if self._framer.large:
                 self.waiting = self._framer.take_large()
             else:
-                self.fail(chunk.event_too_large(self.source.upstream, self.source.limit))
-        after = self.client_transform
+                self.fail(chunk.event_too_large(self._source.upstream, self._source.limit))
+        after = self._after
         self._passes_match = dialect_transform is after is None and not (self._framer.unfinished or self.waiting)
         return run if after is None or not run else self._for_client(after, run)
 
@@ -341,23 +369,23 @@ class EventStream(Hidden, msgspec.Struct, eq=False):
         tail = self._framer.tail
         # SDKs ignore a last event without its blank line
         last = self._validate_tail(tail) if tail.strip() else b""
-        if self.dialect_transform is not None and (held := self.dialect_transform.finish()):
+        if self._before is not None and (held := self._before.finish()):
             last += self._validate_run(held)
         last += self._end(was_cut=bool(tail.strip()) and not last)
-        return last if self.client_transform is None or not last else self._for_client(self.client_transform, last)
+        return last if self._after is None or not last else self._for_client(self._after, last)
 
     def _end(self, *, was_cut: bool) -> bytes:
         if self._is_over:
             return b""
         # TGI before 2.2 sends no `[DONE]`
-        if self.done_is_required and self.progress.is_complete(self.choices):
+        if self._done_is_required and self._progress.is_complete(self._choices):
             self._adapted[ADDED_DONE] = None
             self.done = self._is_over = True
             return self._finish_repair() + DONE
-        lacks_last = self.progress.requires_last_event  # it would have ended the stream
-        if self.done_is_required or was_cut or lacks_last or not self.events:
-            is_empty = not (was_cut or self.progress.has_choices or (lacks_last and self.events))
-            self.fail((chunk.stream_empty if is_empty else chunk.stream_closed)(self.source.upstream))
+        lacks_last = self._progress.requires_last_event  # it would have ended the stream
+        if self._done_is_required or was_cut or lacks_last or not self.events:
+            is_empty = not (was_cut or self._progress.has_choices or (lacks_last and self.events))
+            self.fail((chunk.stream_empty if is_empty else chunk.stream_closed)(self._source.upstream))
         self._is_over = True
         return self._finish_repair()
 
@@ -369,7 +397,7 @@ class EventStream(Hidden, msgspec.Struct, eq=False):
 
     def _fail(self, error_of: Callable[[str], GatepassError]) -> bytes:
         """Fail with the error of the upstream, and return what the client gets of the event: nothing."""
-        self.fail(error_of(self.source.upstream))
+        self.fail(error_of(self._source.upstream))
         return b""
 
     def _validate_tail(self, tail: bytes) -> bytes:
@@ -382,7 +410,7 @@ class EventStream(Hidden, msgspec.Struct, eq=False):
         data = parse_event(block.removeprefix(BOM)).data or b""
         if not (is_json(data) or data.strip() == b"[DONE]"):
             return b""
-        last = self._validate_run(block if self.dialect_transform is None else self.dialect_transform.feed(block))
+        last = self._validate_run(block if self._before is None else self._before.feed(block))
         if last and not is_whole:
             self._adapted[LAST_EVENT] = None
         return last
@@ -448,7 +476,7 @@ class EventStream(Hidden, msgspec.Struct, eq=False):
             self._events_before, self._idle_bytes = self.events, 0
         self._idle_bytes += len(block)
         if self._idle_bytes > min(self._event_limit_bytes, MOST_IDLE_BYTES):
-            self.fail(chunk.too_many_comments(self.source.upstream))
+            self.fail(chunk.too_many_comments(self._source.upstream))
         return self._is_over
 
     def _validate_data(self, block: bytes, data: bytes, name: bytes) -> bytes:
@@ -465,21 +493,21 @@ class EventStream(Hidden, msgspec.Struct, eq=False):
             payload = event_value(data, name) if name else read_json(data)
         except ValueError:
             return self._fail(chunk.event_not_json)
-        if (error_body := error_in_event(payload, name, self.source.read_error)) is not None:
-            failure = chunk.upstream_error_event(self.source.upstream, error_body)
+        if (error_body := error_in_event(payload, name, self._source.read_error)) is not None:
+            failure = chunk.upstream_error_event(self._source.upstream, error_body)
             return self._fail_by_event(failure, block, data, payload)
         return self._validate_chunk(block, payload)
 
     def _fail_by_event(self, failure: UpstreamErrorReply, block: bytes, data: bytes, payload: Any) -> bytes:
         """End the stream with the upstream's own error, and return its event if the client may receive it."""
         last = self._finish_repair()
-        self.source.keep_original(failure, data)
-        if failure.original and (self.has_answered or self.progress.fails_by_event):
+        self._source.keep_original(failure, data)
+        if failure.original and (self.has_answered or self._progress.fails_by_event):
             failure.is_told = self.has_answered = True
-            self.progress.note(payload, [])
+            self._progress.note(payload, [])
             self.events += 1
             self._noted_events = self.events
-            last += block if self.repair is None else self.repair.repair_event(block, payload)
+            last += block if self._repair is None else self._repair.repair_event(block, payload)
         self.fail(failure)
         return last
 
@@ -503,35 +531,35 @@ class EventStream(Hidden, msgspec.Struct, eq=False):
             payload = bytes(data[:ERROR_BYTES]).decode("utf-8", "replace").lstrip()
         if payload is None:
             return self._fail(chunk.event_too_large)
-        if (error_body := error_in_event(payload, name, self.source.read_error)) is not None:
-            self.fail(chunk.upstream_error_event(self.source.upstream, error_body))
+        if (error_body := error_in_event(payload, name, self._source.read_error)) is not None:
+            self.fail(chunk.upstream_error_event(self._source.upstream, error_body))
             return self._finish_repair()
         fields = unwrap(payload) if isinstance(payload, dict) else {}
         choices = fields.get("choices") if isinstance(fields.get("choices"), list) else None
-        if choices and self.progress.is_whole_reply(choices):
-            self.fail(chunk.completion_in_stream(self.source.upstream))
-        elif self.repair is not None and has_objects(choices):  # SDKs require text
-            self.fail(chunk.arguments_too_large(self.source.upstream))
+        if choices and self._progress.is_whole_reply(choices):
+            self.fail(chunk.completion_in_stream(self._source.upstream))
+        elif self._repair is not None and has_objects(choices):  # SDKs require text
+            self.fail(chunk.arguments_too_large(self._source.upstream))
         elif has_too_many_entries(choices or []):
-            self.fail(chunk.too_many_choices(self.source.upstream))
+            self.fail(chunk.too_many_choices(self._source.upstream))
         if self.failure is not None:
             return self._finish_repair()
         self._adapted[UNCHECKED] = None
         self._note_chunk(fields, choices)
         if self._is_over and not self.done:
             return self._finish_repair()
-        if self.repair is not None and isinstance(payload, dict):
-            self.repair.note_unchanged(payload)
+        if self._repair is not None and isinstance(payload, dict):
+            self._repair.note_unchanged(payload)
         return block
 
     def _validate_done(self, block: bytes) -> bytes:
         # vLLM ends a failed stream with `[DONE]` alone (vllm-project/vllm#40986)
-        if self.done_is_required and not self.progress.has_answer:
+        if self._done_is_required and not self._progress.has_answer:
             return self._fail(chunk.stream_empty)
-        if self.progress.requires_last_event:  # it would have ended the stream
+        if self._progress.requires_last_event:  # it would have ended the stream
             return self._fail(chunk.stream_closed if self.events else chunk.stream_empty)
-        if self.repair is not None and self.done_is_required and not self.repair.end_choices():
-            self.fail(chunk.stream_closed(self.source.upstream))
+        if self._repair is not None and self._done_is_required and not self._repair.end_choices():
+            self.fail(chunk.stream_closed(self._source.upstream))
             return self._finish_repair()
         self.done = self._is_over = True
         if _PLAIN_DONE.search(block) is None:  # openai-python parses a `[DONE]` with more blanks before it as JSON
@@ -540,7 +568,7 @@ class EventStream(Hidden, msgspec.Struct, eq=False):
         return self._finish_repair() + block
 
     def _finish_repair(self) -> bytes:
-        return b"" if self.repair is None else self.repair.finish()
+        return b"" if self._repair is None else self._repair.finish()
 
     def _validate_chunk(self, block: bytes, payload: Any) -> bytes:
         """Validate one JSON value that is not an error. A value without choices (a ping) passes unchanged."""
@@ -550,28 +578,28 @@ class EventStream(Hidden, msgspec.Struct, eq=False):
             choices = None
         elif len(block) > MAX_ENTRIES_MIN_BYTES and has_too_many_entries(choices):
             return self._fail(chunk.too_many_choices)
-        elif choices and self.repair is None and self.progress.is_whole_reply(choices):
+        elif choices and self._repair is None and self._progress.is_whole_reply(choices):
             return self._fail(chunk.completion_in_stream)
         is_plain = self._note_chunk(fields, choices)  # before the repair, which may move the usage
         if self._is_over and not self.done:
             return self._finish_repair()
         repaired = block
-        if self.repair is not None and isinstance(payload, dict):
-            repaired = self.repair.repair_event(block, payload)
-        if is_plain and self.progress.has_answer and (self.repair is None or self.repair.skips_similar):
+        if self._repair is not None and isinstance(payload, dict):
+            repaired = self._repair.repair_event(block, payload)
+        if is_plain and self._progress.has_answer and (self._repair is None or self._repair.skips_similar):
             self._fast_path.set_pattern(_without_id(block), self.events)
         return repaired
 
     def _note_chunk(self, fields: dict[str, Any], choices: list[Any] | None) -> bool:
         self.events += 1
         self._noted_events = self.events
-        is_plain = self.progress.note(fields, choices or [])
+        is_plain = self._progress.note(fields, choices or [])
         self.has_answered = self.has_answered or bool(choices) or is_plain
-        if self.progress.has_last_event:
-            if self.progress.is_complete(self.choices):
+        if self._progress.has_last_event:
+            if self._progress.is_complete(self._choices):
                 self.done = self._is_over = True
             else:
-                self.fail((chunk.stream_closed if self.has_answered else chunk.stream_empty)(self.source.upstream))
+                self.fail((chunk.stream_closed if self.has_answered else chunk.stream_empty)(self._source.upstream))
         return is_plain
 
 

@@ -8,9 +8,6 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-import msgspec
-from msgspec import field
-
 from gatepass.sse import choice_repair
 from gatepass.sse.choice_repair import ArgumentBuffer, ChoiceRepair, CumulativeTexts, OnRepair, RepairOptions
 from gatepass.sse.chunk import (
@@ -29,21 +26,23 @@ from gatepass.sse.chunk import (
     unwrap,
 )
 from gatepass.sse.synthesize import chunks
-from gatepass.types import Hidden
 
 _REQUIRED_SET = frozenset(REQUIRED)
 _SHARED = -1
 """The index of the state that all choices beyond MAX_CHOICES share, so that memory stays bounded."""
 
 
-class EventRepair(Hidden, msgspec.Struct, eq=False, kw_only=True):
+class EventRepair:
     """What EventStream asks of a repair. This class repairs nothing."""
 
-    _adapted: list[str] = field(default_factory=list)
-    envelope: Object = field(default_factory=dict)
-    """The members of `chunk.ENVELOPE` that the chunks had so far."""
-    skips_similar: bool = False
-    """Whether an event that differs from the last one only in its text may pass without a look."""
+    __slots__ = ("_adapted", "envelope", "skips_similar")
+
+    def __init__(self) -> None:
+        self._adapted: list[str] = []
+        self.envelope: Object = {}
+        """The members of `chunk.ENVELOPE` that the chunks had so far."""
+        self.skips_similar = False
+        """Whether an event that differs from the last one only in its text may pass without a look."""
 
     @property
     def adapted(self) -> tuple[str, ...]:
@@ -80,12 +79,15 @@ _STANDARD = frozenset({*ENVELOPE, "choices", "usage", "obfuscation"})
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
-class DeferredMembers(Hidden, msgspec.Struct, eq=False):
+class DeferredMembers:
     """Members of chunks without choices, such as `prompt_filter_results` in Azure's first one, held for the next chunk
     with choices. Clients that read `choices[0]` fail at a chunk without choices."""
 
-    held: Object = field(default_factory=dict)
-    _held_bytes: int = 0
+    __slots__ = ("_held_bytes", "held")
+
+    def __init__(self) -> None:
+        self.held: Object = {}
+        self._held_bytes = 0
 
     def passes(self, chunk: Object, size_bytes: int) -> bool:
         """Return whether a chunk of `size_bytes` without choices is sent; else hold its members."""
@@ -108,7 +110,7 @@ class DeferredMembers(Hidden, msgspec.Struct, eq=False):
         return True
 
 
-class UsageRepair(msgspec.Struct, eq=False):
+class UsageRepair:
     """Lets one usage pass, the last one.
 
     vLLM, SGLang and DashScope can send the usage with every chunk. LangChain, Open WebUI and RAGFlow add all of them
@@ -116,9 +118,12 @@ class UsageRepair(msgspec.Struct, eq=False):
     chunk with the last finish reason passes. With None every usage passes.
     """
 
-    _wanted: bool | None = None
-    _held: Object | None = None
-    _is_sent: bool = False
+    __slots__ = ("_held", "_is_sent", "_wanted")
+
+    def __init__(self, wanted: bool | None) -> None:
+        self._wanted = wanted
+        self._held: Object | None = None
+        self._is_sent = False
 
     def repair_with_choices(self, payload: Object, is_complete: bool, on_repair: OnRepair) -> None:
         """Remove the usage from a chunk with choices, unless it may pass there."""
@@ -158,26 +163,39 @@ class UsageRepair(msgspec.Struct, eq=False):
             self._held = payload["usage"]
 
 
-class StreamRepair(EventRepair, eq=False):
+class StreamRepair(EventRepair):
     """Makes the repairs that `choice_repair.NAMES` lists. A correct event passes as the same object.
 
     EventStream validates and parses the events. A repaired event is written again as one `data:` line: it loses its
     `id:` and its comments, but no unknown members.
     """
 
-    _options: RepairOptions
-    _defaults: EnvelopeDefaults
-    _arguments: ArgumentBuffer = field(default_factory=ArgumentBuffer)
-    _choices: dict[int, ChoiceRepair] = field(default_factory=dict)
-    _ends: list[Object] = field(default_factory=list)
-    _deferred: DeferredMembers = field(default_factory=DeferredMembers)
-    _usage: UsageRepair = field(default_factory=UsageRepair)
-    _cumulative: CumulativeTexts = field(default_factory=CumulativeTexts)
-    _has_changed: bool = False
-    _has_envelope: bool = False
+    __slots__ = (
+        "_arguments",
+        "_choices",
+        "_cumulative",
+        "_defaults",
+        "_deferred",
+        "_ends",
+        "_has_changed",
+        "_has_envelope",
+        "_options",
+        "_usage",
+    )
 
-    def __post_init__(self) -> None:
-        self._usage = UsageRepair(self._options.include_usage, _is_sent=self._options.drops_usage)
+    def __init__(self, options: RepairOptions, defaults: EnvelopeDefaults) -> None:
+        super().__init__()
+        self._options = options
+        self._defaults = defaults
+        self._arguments = ArgumentBuffer()
+        self._choices: dict[int, ChoiceRepair] = {}
+        self._ends: list[Object] = []
+        self._deferred = DeferredMembers()
+        self._usage = UsageRepair(options.include_usage)
+        if options.drops_usage:
+            self._usage.close()
+        self._cumulative = CumulativeTexts() if options.cumulative else None
+        self._has_changed = self._has_envelope = False
 
     @property
     def is_empty(self) -> bool:
@@ -296,7 +314,7 @@ class StreamRepair(EventRepair, eq=False):
         self._fill_envelope(chunk)
         if self._deferred.held and self._deferred.move_to(chunk):
             self._note(choice_repair.EMPTY_CHOICES)
-        if self._options.cumulative:
+        if self._cumulative is not None:
             if self._cumulative.cut(chunk):
                 self._note(choice_repair.CUMULATIVE)
             is_plain = is_plain and self._cumulative.are_plain

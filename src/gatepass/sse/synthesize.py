@@ -79,7 +79,9 @@ def _choices(document: Object) -> list[tuple[int, Object]]:
 
 
 def _message(choice: Object) -> tuple[Object, list[Object]]:
-    message = next(reversed(chunk.messages_of(choice)), {})
+    message = choice.get("message")
+    message = message if isinstance(message, dict) else choice.get("delta")
+    message = message if isinstance(message, dict) else {}
     return message, [call for call in chunk.calls_of(message) if isinstance(call, dict)]
 
 

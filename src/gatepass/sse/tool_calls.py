@@ -10,10 +10,8 @@ Upstreams omit or repeat the index and the id of a call. Clients then crash, mer
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any, NamedTuple
-
-import msgspec
-from msgspec import field
 
 from gatepass.json_scan import RAW
 from gatepass.sse.chunk import Object, text_of_id
@@ -25,7 +23,8 @@ KEY_CHARS = 256
 """Calls are compared by this many characters of an id, because relays append whole signatures to it."""
 
 
-class ToolCall(msgspec.Struct, eq=False):
+@dataclass(slots=True)
+class ToolCall:
     """One tool call of a choice.
 
     `number` is 0 for the first call, 1 for the second. `id` is empty if the upstream did not send one, or sent that of
@@ -45,10 +44,13 @@ class ToolCallDelta(NamedTuple):
     is_first: bool
 
 
-class ToolCallTracker(msgspec.Struct, eq=False):
-    _all: list[ToolCall] = field(default_factory=list)
-    _by_index: dict[int, ToolCall] = field(default_factory=dict)
-    _by_id: dict[str, ToolCall] = field(default_factory=dict)
+class ToolCallTracker:
+    __slots__ = ("_all", "_by_id", "_by_index")
+
+    def __init__(self) -> None:
+        self._all: list[ToolCall] = []
+        self._by_index: dict[int, ToolCall] = {}
+        self._by_id: dict[str, ToolCall] = {}
 
     def __len__(self) -> int:
         return len(self._all)

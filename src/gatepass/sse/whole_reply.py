@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
 import msgspec
-from msgspec import field
 
 from gatepass.errors import InvalidRequest
 from gatepass.json_scan import ONE_PASS_BYTES, Edit, JsonScanner, Member, edited
@@ -19,7 +18,6 @@ from gatepass.sse.choice_repair import NATIVE
 from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.event import read_json
 from gatepass.sse.usage import Count, Usage, UsageDetails, complete_usage
-from gatepass.types import Hidden
 
 BUILT_BYTES = 1024 * 1024
 """The largest reply whose JSON is built as objects; a larger one is only checked with `is_strict`."""
@@ -203,12 +201,15 @@ def repair_reply(body: bytes, defaults: Callable[[], EnvelopeDefaults]) -> tuple
     return (edited(body, repair.edits), tuple(dict.fromkeys(repair.names))) if repair.edits else (body, ())
 
 
-class _ReplyRepair(Hidden, msgspec.Struct, eq=False):
-    defaults: EnvelopeDefaults
-    scanner: JsonScanner
-    edits: list[Edit] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    object_bytes: int = 0
+class _ReplyRepair:
+    __slots__ = ("_defaults", "_object_bytes", "edits", "names", "scanner")
+
+    def __init__(self, defaults: EnvelopeDefaults, scanner: JsonScanner) -> None:
+        self._defaults = defaults
+        self._object_bytes = 0
+        self.scanner = scanner
+        self.edits: list[Edit] = []
+        self.names: list[str] = []
 
     def repair(self) -> None:
         text = self.scanner.text
@@ -227,7 +228,7 @@ class _ReplyRepair(Hidden, msgspec.Struct, eq=False):
                 choice.put("index", position, choice_repair.INDEX)
         original = {name: top.value(name) for name in chunk.REQUIRED}
         object_name, id_prefix = (chunk.LEGACY, "cmpl-") if is_text else (chunk.CHAT, "chatcmpl-")
-        for name, value in chunk.complete_envelope(original, self.defaults, object_name, id_prefix).items():
+        for name, value in chunk.complete_envelope(original, self._defaults, object_name, id_prefix).items():
             if (type(original[name]), original[name]) != (type(value), value):
                 top.put(name, value, choice_repair.ENVELOPE)
         usage = top.value("usage")
@@ -264,7 +265,7 @@ class _ReplyRepair(Hidden, msgspec.Struct, eq=False):
             call_id = chunk.text_of_id(original_id)
             # clients send each result back with the id of its call
             if not call_id or call_id in ids:
-                call_id = self.defaults.new_id("call_")
+                call_id = self._defaults.new_id("call_")
             if call_id != original_id:
                 call.put("id", call_id, choice_repair.TOOL_ID)
             ids.add(call_id)
@@ -286,8 +287,8 @@ class _ReplyRepair(Hidden, msgspec.Struct, eq=False):
         sent = function.text(arguments_name)
         if sent.startswith(b'"'):
             return
-        self.object_bytes += len(sent)
-        if self.object_bytes > chunk.MOST_OBJECT_BYTES:
+        self._object_bytes += len(sent)
+        if self._object_bytes > chunk.MOST_OBJECT_BYTES:
             raise chunk.ArgumentsTooLarge
         arguments = function.value(arguments_name)
         text = chunk.argument_text(arguments)
@@ -296,9 +297,13 @@ class _ReplyRepair(Hidden, msgspec.Struct, eq=False):
             text = sent.decode("utf-8", "replace")
         function.put(arguments_name, text, choice_repair.TOOL_ARGUMENTS)
 
-    def _repair_reason(self, choice: Fields, **kind: bool) -> None:
+    def _repair_reason(
+        self, choice: Fields, *, is_text: bool, has_tools: bool = False, has_function: bool = False
+    ) -> None:
         original = choice.value("finish_reason")
-        reason, native = choice_repair.standard_reason(original, **kind)
+        reason, native = choice_repair.standard_reason(
+            original, is_text=is_text, has_tools=has_tools, has_function=has_function
+        )
         if original != reason:
             choice.put("finish_reason", reason, choice_repair.FINISH)
             if native and NATIVE not in choice:
@@ -346,21 +351,21 @@ class Fields:
         entries = [Fields.at(self._repair, at) for at, _ in self._scanner.elements(member.value)]
         return [entry for entry in entries if entry is not None]
 
-    def put(self, name: str, value: Any, repair: str) -> None:
+    def put(self, name: str, value: Any, repair_name: str) -> None:
         """Replace the value of a member, or add the member. Raises ValueError if the value is nested too deep."""
         if (member := self._members.get(name)) is not None:
-            self._note(repair, member.value, member.end, chunk.json_text(value))
+            self._note(repair_name, member.value, member.end, chunk.json_text(value))
             return
         new, is_last = chunk.json_text({name: value})[1:-1], not self._members
         # edits at one place are applied in their order
         pieces = (b"," if self._has_new else b"", new) if is_last else (new, b",")
-        self._note(repair, self._at + 1, self._at + 1, *pieces)
+        self._note(repair_name, self._at + 1, self._at + 1, *pieces)
         self._has_new = True
 
-    def rename(self, name: str, new_name: str, repair: str) -> None:
+    def rename(self, name: str, new_name: str, repair_name: str) -> None:
         member = self._members[name]
-        self._note(repair, member.start, member.value, b"%b:" % chunk.json_text(new_name))
+        self._note(repair_name, member.start, member.value, b"%b:" % chunk.json_text(new_name))
 
-    def _note(self, repair: str, start: int, end: int, *pieces: bytes) -> None:
+    def _note(self, repair_name: str, start: int, end: int, *pieces: bytes) -> None:
         self._repair.edits.append(Edit(start, end, pieces))
-        self._repair.names.append(repair)
+        self._repair.names.append(repair_name)
