@@ -6,6 +6,7 @@ It does no I/O and reads no clock: `now_s` is `Clock.now()`, `wall_s` the same m
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gatepass.learning.learned_rule import Key, LearnedRule, LearnedRuleRecord, RuleScope, evidence_of
@@ -104,15 +105,21 @@ class Memory:
 
     def forget_entry(self, model: str, operation: str, entry: str) -> int:
         """Forget the rules and the failures with this `LearnedRule.entry` of a model; return how many there were."""
-        meant = [
-            key
-            for key, one in (*self._stored.items(), *self._refuted.items())
-            if (key[0].model, key[0].operation, one.rule.entry) == (model, operation, entry)
-        ]
-        for key in meant:
+
+        def meant(rules: Mapping[Key, _StoredRule]) -> list[Key]:
+            return [
+                key
+                for key, one in rules.items()
+                if (key[0].model, key[0].operation, one.rule.entry) == (model, operation, entry)
+            ]
+
+        # a list of each: a rule and a failure with one key may have different values
+        stored, refuted = meant(self._stored), meant(self._refuted)
+        for key in stored:
             self.forget(key)
-            self._refuted.pop(key, None)
-        return len(meant)
+        for key in refuted:
+            del self._refuted[key]
+        return len(stored) + len(refuted)
 
     def used(self, key: Key) -> None:
         if (stored := self._stored.get(key)) is not None:

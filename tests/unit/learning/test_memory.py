@@ -77,6 +77,17 @@ def test_failed_rule_is_blocked_and_listed_for_a_minute():
         assert bool(memory.records(NOW_S + after_s, WALL_S + after_s)) is blocked
 
 
+def test_forgetting_a_failure_keeps_the_rule_of_the_same_member_with_another_value():
+    memory = Memory()
+    off, on = (LearnedRule("set", "enable_thinking", value) for value in ("false", "true"))
+    assert off.key == on.key
+    for forgotten, left in ((on, [(off, "learned")]), (off, [(on, "failed")])):
+        memory.commit(key(off), off, "", NOW_S)
+        memory.refute(key(on), on, "no", NOW_S)
+        assert memory.forget_entry(O3.model, O3.operation, forgotten.entry) == 1
+        assert [(one.rule, one.state) for one in memory.records(NOW_S, WALL_S)] == left
+
+
 def drop(at: int) -> LearnedRule:
     return LearnedRule("drop", f"field_{at}")
 
