@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from gatepass.dialects.base import RELAYED, RELAYED_PREFIXES, ResponseHeaders
 from gatepass.observability import redaction
 from gatepass.observability.redaction import MASK, Redactor
-from gatepass.tokens.issuer_error import TokenResponse, one_line
+from gatepass.tokens.issuer_error import one_line
 from gatepass.types import NEVER_RELAYED, NEVER_RELAYED_PREFIXES
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
+from tests.unit.tokens.scripted import timed_response
 
 PIECE_CHARS = 8
 TEXT_CHARS = 64 * 1024
@@ -310,7 +311,7 @@ def test_an_issuer_that_quotes_the_secret_in_its_page_shows_nothing(attack: Atta
     attack.cases += 1
     from gatepass.tokens.issuer_error import error_response_failure
 
-    reply = TokenResponse(400, ((b"content-type", b"text/html"),), page.encode(), mask=knowing(secret).mask)
+    reply = timed_response(400, ((b"content-type", b"text/html"),), page.encode(), mask=knowing(secret).mask)
     reason = error_response_failure(reply, "sso.example").reason
     attack.check("s3cr" not in reason, reason)
 
@@ -324,7 +325,7 @@ def test_no_charset_hides_a_secret_from_the_mask(attack: Attack, charset: str, t
     from gatepass.tokens.issuer_error import error_response_failure
 
     body, mask = text.encode(charset), knowing("s3cr/et&välue").mask
-    reason = error_response_failure(TokenResponse(400, (), body, mask=mask), "sso.example").reason
+    reason = error_response_failure(timed_response(400, (), body, mask=mask), "sso.example").reason
     message = classify_error(ReceivedReply("chat", 400, (), body, mask=mask)).message
     attack.check(reason.count(MASK) == message.count(MASK) == 1, (reason, message))
 

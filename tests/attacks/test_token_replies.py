@@ -11,12 +11,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer_error import REPLY_BYTES, TokenResponse
+from gatepass.tokens.issuer_error import REPLY_BYTES
 from gatepass.tokens.lifetime import Token, claims_of
 from gatepass.tokens.token_reply import TokenReplyFormat, parse_token_response
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
-from tests.unit.tokens.scripted import signed
+from tests.unit.tokens.scripted import signed, timed_response
 
 NOW = 1_800_000_000.0
 AUDIENCE = "https://llm.corp.example/"
@@ -146,7 +146,7 @@ CORPUS = [
 @example(CORPUS[7])
 def test_token_found_in_a_reply_can_be_sent(attack: Attack, document: Any) -> None:
     attack.cases += 1
-    reply = TokenResponse(200, ((b"content-type", b"application/json"),), json.dumps(document).encode(), wall_s=NOW)
+    reply = timed_response(200, ((b"content-type", b"application/json"),), json.dumps(document).encode(), wall_s=NOW)
     with attack.on_loop():
         found = outcome(lambda: parse_token_response(reply, TERMS))
     if isinstance(found, Token):
@@ -159,7 +159,7 @@ def test_token_found_in_a_reply_can_be_sent(attack: Attack, document: Any) -> No
 @pytest.mark.attack("token replies: type, audience, shape")
 def test_reply_with_an_unusable_token_is_a_definite_failure(attack: Attack, document: Any) -> None:
     attack.cases += 1
-    found = outcome(lambda: parse_token_response(TokenResponse(200, (), json.dumps(document).encode()), TERMS))
+    found = outcome(lambda: parse_token_response(timed_response(200, (), json.dumps(document).encode()), TERMS))
     attack.check(isinstance(found, FetchFailure) and found.is_refused, document)
 
 
@@ -181,7 +181,7 @@ def test_a_reply_of_64_kib_in_any_shape_is_read_at_once(attack: Attack, body: by
     """Sixteen times the reply: its text, the document, a token decoded, and 200 characters of it in a reason."""
     attack.cases += 1
     with attack.on_loop():
-        outcome(lambda: parse_token_response(TokenResponse(200, (), body), TERMS))
+        outcome(lambda: parse_token_response(timed_response(200, (), body), TERMS))
     with attack.memory(allowed_bytes=16 * REPLY_BYTES):
-        found = outcome(lambda: parse_token_response(TokenResponse(200, (), body), TERMS))
+        found = outcome(lambda: parse_token_response(timed_response(200, (), body), TERMS))
     attack.check(not isinstance(found, FetchFailure) or len(found.reason) <= LONGEST_REASON, body[:80])

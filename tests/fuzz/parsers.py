@@ -24,7 +24,7 @@ from gatepass.proxy.uploads import MultipartScan, boundary_of
 from gatepass.server.parser import RequestParser
 from gatepass.sse.event import Framer, split_events
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer_error import TokenResponse
+from gatepass.tokens.issuer_error import TimedTokenResponse
 from gatepass.tokens.lifetime import MAX_LIFETIME_S, LifetimeSource, Token, stale_at_s
 from gatepass.tokens.token_reply import TokenReplyFormat, parse_token_response
 from gatepass.types import Secret
@@ -173,7 +173,8 @@ def reply_is_token_or_failure(body: bytes, random: Random) -> None:
     status, _, kind = first.partition(b" ")
     headers = ((b"content-type", kind.rstrip(b"\r")),)
     reply_format = random.choice(REPLY_FORMATS)
-    reply = TokenResponse(int(status) if re.fullmatch(rb"[1-5][0-9][0-9]", status) else 200, headers, rest)
+    code = int(status) if re.fullmatch(rb"[1-5][0-9][0-9]", status) else 200
+    reply = TimedTokenResponse(code, headers, rest, requested_s=0.0, wall_s=WALL_S, mask=str)
     found = _minted(reply, reply_format)
     if isinstance(found, Token):
         assert SENDABLE.fullmatch(found.text)
@@ -190,7 +191,7 @@ def reply_is_token_or_failure(body: bytes, random: Random) -> None:
         document = json.loads(reply.text, parse_constant=_refuse)  # NaN is not JSON, even if a later member replaces it
         if isinstance(document, dict):  # a bare number is a token in its exact text
             anew = json.dumps(document, allow_nan=False).encode()  # 1e999 is infinite here
-            assert _is_same(found, _minted(TokenResponse(reply.status, headers, anew), reply_format)), (found, anew)
+            assert _is_same(found, _minted(replace(reply, body=anew), reply_format)), (found, anew)
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -205,9 +206,9 @@ def _is_same(one: Token | str, other: Token | str) -> bool:
     return one.text == other.text and replace(one, value=value) == replace(other, value=value)
 
 
-def _minted(reply: TokenResponse, reply_format: TokenReplyFormat) -> Token | str:
+def _minted(reply: TimedTokenResponse, reply_format: TokenReplyFormat) -> Token | str:
     try:
-        return parse_token_response(replace(reply, wall_s=WALL_S), reply_format)
+        return parse_token_response(reply, reply_format)
     except FetchFailure as failure:
         return failure.reason
 

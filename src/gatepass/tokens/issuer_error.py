@@ -62,17 +62,11 @@ _TOKENLIKE = re.compile(r"[A-Za-z0-9\-._~+/=]{24,}")
 
 @dataclass(frozen=True, slots=True)
 class TokenResponse:
-    """A complete reply, with the time of its request (Clock.now, Clock.wall). `mask` removes secrets that it may echo.
-
-    Its headers and body may contain a token, so they are not printed.
-    """
+    """A complete reply. Its headers and body may contain a token, so they are not printed."""
 
     status: int
     headers: Headers = field(default=(), repr=False)
     body: bytes = field(default=b"", repr=False)
-    requested_s: float = field(default=0.0, repr=False)
-    wall_s: float = field(default=0.0, repr=False)
-    mask: Mask = field(default=str, repr=False)
 
     @property
     def is_success(self) -> bool:
@@ -93,6 +87,15 @@ class TokenResponse:
     @property
     def text(self) -> str:
         return decoded(self.body)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedTokenResponse(TokenResponse):
+    """A reply with the time of its request (Clock.now, Clock.wall). `mask` removes secrets that the reply may echo."""
+
+    requested_s: float
+    wall_s: float
+    mask: Mask = field(repr=False)
 
 
 class NotJson(ValueError):
@@ -196,7 +199,7 @@ def is_error_reply(document: Any) -> bool:
 
 
 def error_response_failure(
-    reply: TokenResponse, issuer: str, *, is_wrong_url: bool = False, is_login: bool = False
+    reply: TimedTokenResponse, issuer: str, *, is_wrong_url: bool = False, is_login: bool = False
 ) -> FetchFailure:
     """Return the failure of a reply that is not 2xx.
 
@@ -238,7 +241,7 @@ def error_response_failure(
     )
 
 
-def embedded_error_failure(document: Any, reply: TokenResponse, issuer: str) -> FetchFailure | None:
+def embedded_error_failure(document: Any, reply: TimedTokenResponse, issuer: str) -> FetchFailure | None:
     found = token_error_body(document)
     if found is None:
         return None
@@ -300,7 +303,7 @@ def _is_definite(reply: TokenResponse, found: TokenErrorBody | None) -> bool:
     return found.code in DEFINITE_CODES
 
 
-def retry_after_s(reply: TokenResponse, *, is_long: bool = False) -> float | None:
+def retry_after_s(reply: TimedTokenResponse, *, is_long: bool = False) -> float | None:
     """Return the seconds of `Retry-After` (RFC 9110 10.2.3) to obey; at most OUTAGE_RETRY_AFTER_S unless `is_long`."""
     text = (header(reply.headers, b"retry-after") or b"").decode("latin-1").strip()
     if NUMBER.match(text):
@@ -314,7 +317,7 @@ def retry_after_s(reply: TokenResponse, *, is_long: bool = False) -> float | Non
     return retry_s if is_long else min(retry_s, OUTAGE_RETRY_AFTER_S)
 
 
-def _redirect_message(reply: TokenResponse, issuer: str) -> str:
+def _redirect_message(reply: TimedTokenResponse, issuer: str) -> str:
     # Masked before `hostname` is read, because that is in lower case.
     where = reply.mask((header(reply.headers, b"location") or b"").decode("latin-1"))
     try:

@@ -11,7 +11,7 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,7 +28,7 @@ from gatepass.http_client.message_head import destination_of, has_line_break
 from gatepass.http_client.tls import causes_of, tls_detail
 from gatepass.observability.redaction import whole_words
 from gatepass.tokens.failure import CHECK_ISSUER, FailureKind, FetchFailure, setting
-from gatepass.tokens.issuer_error import REPLY_BYTES, Mask, TokenResponse, one_line
+from gatepass.tokens.issuer_error import REPLY_BYTES, Mask, TimedTokenResponse, TokenResponse, one_line
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import mask_of
 from gatepass.tokens.token_reply import TokenReplyFormat, parse_token_response
@@ -66,7 +66,7 @@ class TokenEndpointClient:
 
     async def send(
         self, request: OutboundRequest, secrets: Iterable[Secret], by_s: float | None = None
-    ) -> TokenResponse:
+    ) -> TimedTokenResponse:
         """Send `request` and return the reply, with any status, until `by_s` or `timeout_s`; raise FetchFailure."""
         proxy = self.settings.network.proxy
         if crosses_network_in_plain(request.url, proxy) and not self.settings.allow_plain_http:
@@ -95,9 +95,11 @@ class TokenEndpointClient:
             is_wrong_auth = fault.kind is Fault.PROXY and fault.detail.startswith(WRONG_PROXY_AUTH)
             kind = FailureKind.REFUSED if is_wrong_auth else FailureKind.OUTAGE
             raise FetchFailure(self._text(fault, mask, min(CONNECT_S, bound_s)), kind) from fault
-        return replace(reply, requested_s=began_s, wall_s=wall_s, mask=mask)
+        return TimedTokenResponse(
+            reply.status, reply.headers, reply.body, requested_s=began_s, wall_s=wall_s, mask=mask
+        )
 
-    def parse_token(self, reply: TokenResponse) -> Token:
+    def parse_token(self, reply: TimedTokenResponse) -> Token:
         """Return the token in a reply; raise FetchFailure with the issuer's own text if there is none."""
         return parse_token_response(reply, self.reply_format)
 

@@ -11,7 +11,7 @@ from typing import Any
 from gatepass.config.credential.base import ReplyPaths
 from gatepass.tokens import issuer_error, lifetime
 from gatepass.tokens.failure import CHECK_ISSUER, FailureKind, FetchFailure, setting, setting_hint
-from gatepass.tokens.issuer_error import Mask, NotJson, TokenResponse, one_line
+from gatepass.tokens.issuer_error import Mask, NotJson, TimedTokenResponse, one_line
 from gatepass.tokens.lifetime import ExpiresAt, ExpiresIn, LifetimeSource, Token, TokenKind
 from gatepass.types import SERVER_ERROR, Secret, header
 
@@ -101,7 +101,7 @@ class ReadTimes:
     written_s: float | None = None
 
 
-def parse_token_response(reply: TokenResponse, reply_format: TokenReplyFormat) -> Token:
+def parse_token_response(reply: TimedTokenResponse, reply_format: TokenReplyFormat) -> Token:
     """Return the token of `reply`; raise FetchFailure with the issuer's own text.
 
     From a 2xx reply only the members of an error object are quoted, because a token may be anywhere else in it.
@@ -136,10 +136,12 @@ def parse_token_response(reply: TokenResponse, reply_format: TokenReplyFormat) -
 def _check_type(document: Any, home: Any, reply_format: TokenReplyFormat, mask: Mask) -> None:
     """Raise FetchFailure if the token is not an access token, or if a request would require a proof too."""
     objects = [members for members in (home, document) if isinstance(members, dict)]
-    issued, token_type = (
-        next((value.strip() for value, _ in members_named(names, objects) if is_text(value)), "")
-        for names in (("issued_token_type",), TYPE_NAMES)
-    )
+
+    def first(*names: str) -> str:
+        texts = (value for value, _ in members_named(names, objects) if is_text(value))
+        return next(texts, "").strip()
+
+    issued, token_type = first("issued_token_type"), first(*TYPE_NAMES)
     if issued and reply_format.issued_types and issued not in reply_format.issued_types:
         raise FetchFailure(
             f"{reply_format.issuer} returned a token of the type {one_line(mask(issued), mask)}, which is not an access"
@@ -171,7 +173,7 @@ def _check_audience(text: str, reply_format: TokenReplyFormat, mask: Mask) -> No
         )
 
 
-def _status_failure(reply: TokenResponse, reply_format: TokenReplyFormat) -> FetchFailure:
+def _status_failure(reply: TimedTokenResponse, reply_format: TokenReplyFormat) -> FetchFailure:
     """Return the failure of a reply that is not 2xx. A wrong configured URL is still wrong a second later."""
     is_wrong_url = reply_format.url_setting is not None and reply.status in issuer_error.WRONG_URL_STATUSES
     failure = issuer_error.error_response_failure(
@@ -187,7 +189,7 @@ def _status_failure(reply: TokenResponse, reply_format: TokenReplyFormat) -> Fet
     return failure.with_reason(f"{failure.reason.rstrip('.')}{hint}") if hint else failure
 
 
-def _found(reply: TokenResponse, reply_format: TokenReplyFormat) -> tuple[Any, Any, Any]:
+def _found(reply: TimedTokenResponse, reply_format: TokenReplyFormat) -> tuple[Any, Any, Any]:
     """Return the value at the token's place, the document, and the object that has the token as a member."""
     if (
         reply_format.header is not None
@@ -205,7 +207,7 @@ def _found(reply: TokenResponse, reply_format: TokenReplyFormat) -> tuple[Any, A
     return found, document, home
 
 
-def _document(reply: TokenResponse, reply_format: TokenReplyFormat) -> Any:
+def _document(reply: TimedTokenResponse, reply_format: TokenReplyFormat) -> Any:
     """Return the JSON document, or the whole text if plain text is allowed as a token."""
     text = reply.text
     if "json" in reply.content_type or looks_like_json(text):
@@ -239,7 +241,7 @@ def _no_token_message(document: Any, found: Any, reply_format: TokenReplyFormat,
 
 
 def _lifetime(
-    text: str, announced: ExpiresIn | ExpiresAt | None, reply: TokenResponse, reply_format: TokenReplyFormat
+    text: str, announced: ExpiresIn | ExpiresAt | None, reply: TimedTokenResponse, reply_format: TokenReplyFormat
 ) -> tuple[float, LifetimeSource, float | None]:
     """Return the lifetime, its source, and the announced lifetime if that is implausible.
 

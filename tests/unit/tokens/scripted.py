@@ -24,13 +24,20 @@ from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.errors import Fault, TransportFault
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens import FetchFailure, Token, TokenHolder, WaitBudget, build_source
-from gatepass.tokens.issuer_error import refusal_advice
+from gatepass.tokens.issuer_error import Mask, TimedTokenResponse, refusal_advice
 from gatepass.tokens.lifetime import LifetimeSource, TokenKind
 from gatepass.types import Headers, OutboundRequest, Secret
 from tests.unit.clock import DrivenClock, settle
 
 JSON: Headers = ((b"content-type", b"application/json"),)
 SECRET = "s3cr3t-of-the-client"
+
+
+def timed_response(
+    status: int, headers: Headers = (), body: bytes = b"", *, wall_s: float = 0.0, mask: Mask = str
+) -> TimedTokenResponse:
+    """Return a reply as `TokenEndpointClient.send` does. Without `mask` no secret is masked."""
+    return TimedTokenResponse(status, headers, body, requested_s=0.0, wall_s=wall_s, mask=mask)
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,15 @@ import pytest
 from gatepass.tokens.issuer_error import (
     OUTAGE_RETRY_AFTER_S,
     REFUSED,
+    TimedTokenResponse,
     TokenErrorBody,
-    TokenResponse,
     embedded_error_failure,
     error_response_failure,
     is_error_reply,
     mask_token_like,
     token_error_body,
 )
+from tests.unit.tokens.scripted import timed_response
 
 NOW = 1_800_000_000.0
 WITHOUT_ERROR: tuple[Any, ...] = (
@@ -98,14 +99,14 @@ def test_error_in_a_200_is_classified_by_its_code_only(document, definite, passi
 
 def test_an_error_in_a_2xx_never_quotes_what_may_be_the_token():
     document = {"message": "here it is: eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjF9.c2ln"}
-    failure = embedded_error_failure(document, TokenResponse(200), "sso")
+    failure = embedded_error_failure(document, timed_response(200), "sso")
     assert failure is not None
     assert failure.reason == "sso answered 200 with an error: here it is: ***"
 
 
-def response(status: int, document: object, *headers: tuple[bytes, bytes]) -> TokenResponse:
+def response(status: int, document: object, *headers: tuple[bytes, bytes]) -> TimedTokenResponse:
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return TokenResponse(status, headers, body, wall_s=NOW)
+    return timed_response(status, headers, body, wall_s=NOW)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_texts_like_tokens_are_masked_and_paths_are_not(words, shown):
     ],
 )
 def test_a_number_without_a_text_is_called_a_code(document, quoted):
-    failure = embedded_error_failure(document, TokenResponse(200), "sso")
+    failure = embedded_error_failure(document, timed_response(200), "sso")
     assert failure is not None
     assert failure.reason == f"sso answered 200 with an error: {quoted}"
     assert quoted in error_response_failure(response(400, document), "sso").reason
@@ -247,7 +248,7 @@ def test_a_number_without_a_text_is_called_a_code(document, quoted):
     ],
 )
 def test_redirect_is_reported_with_its_host_only(location, aim):
-    failure = error_response_failure(TokenResponse(302, ((b"location", location),)), "sso")
+    failure = error_response_failure(timed_response(302, ((b"location", location),)), "sso")
     expected = f"sso answered 302, a redirect{aim}. gatepass follows no redirect, so configure the final address"
     assert (failure.reason, failure.is_refused) == (expected, False)
 
@@ -256,6 +257,6 @@ def test_redirect_is_reported_with_its_host_only(location, aim):
 def test_a_redirect_reveals_no_secret_in_any_case(secret):
     for target in ("https://{}.evil/", "https://{}@evil/", "//{}:1/"):
         location = (b"location", target.format(secret).encode())
-        reply = TokenResponse(302, (location,), mask=lambda text: text.replace(secret, "***"))
+        reply = timed_response(302, (location,), mask=lambda text: text.replace(secret, "***"))
         failure = error_response_failure(reply, "sso")
         assert "abcd" not in failure.reason.lower()

@@ -12,6 +12,7 @@ from gatepass.tokens.issuer_error import (
     parse_json_text,
     retry_after_s,
 )
+from tests.unit.tokens.scripted import timed_response
 
 NOW = 1_800_000_000.0
 """Fri, 15 Jan 2027 08:00:00 GMT."""
@@ -91,4 +92,4 @@ def test_secrets_are_masked_before_the_cut():
     ],
 )
 def test_retry_after_in_seconds_or_as_a_date(headers, wait_s):
-    assert retry_after_s(TokenResponse(429, headers, wall_s=NOW), is_long=True) == wait_s
+    assert retry_after_s(timed_response(429, headers, wall_s=NOW), is_long=True) == wait_s

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gatepass.config.credential.base import ReplyPaths
 from gatepass.tokens.failure import FetchFailure
-from gatepass.tokens.issuer_error import TokenResponse
+from gatepass.tokens.issuer_error import TimedTokenResponse
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
 from gatepass.tokens.token_reply import (
     EXPIRY_NAMES,
@@ -20,7 +20,7 @@ from gatepass.tokens.token_reply import (
     strip_bearer,
     value_at,
 )
-from tests.unit.tokens.scripted import JSON, TokenFacts, date, signed
+from tests.unit.tokens.scripted import JSON, TokenFacts, date, signed, timed_response
 
 NOW = 1_800_000_000.0
 OAUTH2 = TokenReplyFormat("sso", 240.0, 3600.0)
@@ -31,8 +31,8 @@ def terms(**paths: Any) -> TokenReplyFormat:
     return TokenReplyFormat("sso", 240.0, 3600.0, ReplyPaths(**paths), plain_text=True)
 
 
-def response(document: Any, *headers: tuple[bytes, bytes], status: int = 200) -> TokenResponse:
-    return TokenResponse(status, (*JSON, *headers), json.dumps(document).encode(), wall_s=NOW)
+def response(document: Any, *headers: tuple[bytes, bytes], status: int = 200) -> TimedTokenResponse:
+    return timed_response(status, (*JSON, *headers), json.dumps(document).encode(), wall_s=NOW)
 
 
 def minted(
@@ -42,13 +42,13 @@ def minted(
     return it.text, it.lifetime_s, it.lifetime_source.value
 
 
-def failure(reply: TokenResponse, how: TokenReplyFormat = LOGIN) -> FetchFailure:
+def failure(reply: TimedTokenResponse, how: TokenReplyFormat = LOGIN) -> FetchFailure:
     with pytest.raises(FetchFailure) as caught:
         parse_token_response(reply, how)
     return caught.value
 
 
-def reason(reply: TokenResponse, how: TokenReplyFormat = LOGIN) -> str:
+def reason(reply: TimedTokenResponse, how: TokenReplyFormat = LOGIN) -> str:
     return failure(reply, how).reason
 
 
@@ -260,11 +260,11 @@ def test_a_token_without_life_is_a_failure(life):
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        (TokenResponse(200, JSON, b""), "sso answered 200 with an empty body"),
-        (TokenResponse(204), "sso answered 204 with an empty body"),
-        (TokenResponse(200, JSON, b" \r\n"), "sso answered 200 with an empty body"),
-        (TokenResponse(200, JSON, b"{"), "sso answered 200 with a body that is not JSON"),
-        (TokenResponse(200, (), b"{'token': 'abc'}"), "sso answered 200 with a body that is not JSON"),
+        (timed_response(200, JSON, b""), "sso answered 200 with an empty body"),
+        (timed_response(204), "sso answered 204 with an empty body"),
+        (timed_response(200, JSON, b" \r\n"), "sso answered 200 with an empty body"),
+        (timed_response(200, JSON, b"{"), "sso answered 200 with a body that is not JSON"),
+        (timed_response(200, (), b"{'token': 'abc'}"), "sso answered 200 with a body that is not JSON"),
         (response({"access_token": None}), "sso answered without a token; the reply has access_token"),
         (response({"access_token": 5}), "sso answered without a token; the reply has access_token"),
         (response(None), "sso answered without a token"),
@@ -283,15 +283,15 @@ def test_a_token_without_life_is_a_failure(life):
         ),
         (response({"success": False, "token": ""}), "sso answered without a token; the reply has success, token"),
         (
-            TokenResponse(200, ((b"content-type", b"text/html"),), b"<html><title>Corp SSO</title>"),
+            timed_response(200, ((b"content-type", b"text/html"),), b"<html><title>Corp SSO</title>"),
             "sso answered 200 with an HTML page (Corp SSO) instead of a token",
         ),
         (
             response({"token": "a\r\nb"}),
             "sso returned a token with characters that a bearer token must not contain (RFC 6750 2.1)",
         ),
-        (TokenResponse(200, (), b"null"), "sso returned 'null' instead of a token"),
-        (TokenResponse(500, JSON, b""), "sso answered 500; check whether the issuer is up"),
+        (timed_response(200, (), b"null"), "sso returned 'null' instead of a token"),
+        (timed_response(500, JSON, b""), "sso answered 500; check whether the issuer is up"),
     ],
 )
 def test_an_invalid_token_is_reported(reply, expected):
@@ -337,7 +337,7 @@ def test_page_instead_of_a_token_names_the_address():
     advice = {200: "check credentials.portal.url", 403: "check credentials.portal.url", 429: "sso answered 429"}
     advice |= dict.fromkeys((502, 503), "check whether the issuer is up")
     for status, expected in advice.items():
-        found = reason(TokenResponse(status, (), b"<html>"), login)
+        found = reason(timed_response(status, (), b"<html>"), login)
         assert expected in found
         assert (status not in (200, 403)) == ("portal.url" not in found)
 
@@ -383,7 +383,7 @@ def test_a_jwt_for_another_audience_is_an_error_that_names_both(aud, named):
 
 
 def test_plain_text_is_a_token_for_a_login_only():
-    reply = TokenResponse(200, ((b"content-type", b"text/plain"),), b"abc\n")
+    reply = timed_response(200, ((b"content-type", b"text/plain"),), b"abc\n")
     assert TokenFacts.of(parse_token_response(reply, LOGIN)) == TokenFacts(
         "abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT
     )
@@ -392,7 +392,7 @@ def test_plain_text_is_a_token_for_a_login_only():
 
 
 def test_json_is_read_whatever_it_is_called():
-    reply = TokenResponse(200, ((b"content-type", b"text/html"),), b'{"access_token": "abc"}')
+    reply = timed_response(200, ((b"content-type", b"text/html"),), b'{"access_token": "abc"}')
     assert parse_token_response(reply, OAUTH2).text == "abc"
 
 
@@ -411,7 +411,7 @@ headers = st.lists(
 )
 
 
-def judged(reply: TokenResponse, how: TokenReplyFormat) -> None:
+def judged(reply: TimedTokenResponse, how: TokenReplyFormat) -> None:
     try:
         it = parse_token_response(reply, how)
     except FetchFailure as failure:
@@ -427,7 +427,7 @@ def judged(reply: TokenResponse, how: TokenReplyFormat) -> None:
 
 @given(st.integers(100, 999), headers, st.binary(max_size=300), st.sampled_from([OAUTH2, LOGIN]))
 def test_no_bytes_break_the_reading(status, fields, body, how):
-    judged(TokenResponse(status, tuple(fields), body), how)
+    judged(timed_response(status, tuple(fields), body), how)
 
 
 @given(st.sampled_from(["a.b", "data.token", "0", "", ".", "..", "a..b"]), json_values)
@@ -446,15 +446,15 @@ IN_HEADER = (b"x-subject-token", b"abc")
     ("reply", "expected"),
     [
         (
-            TokenResponse(201, (*JSON, IN_HEADER), b'{"token": {"expires_at": "2027-01-15T08:05:00Z"}}', wall_s=NOW),
+            timed_response(201, (*JSON, IN_HEADER), b'{"token": {"expires_at": "2027-01-15T08:05:00Z"}}', wall_s=NOW),
             TokenFacts("abc", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
         ),
         (
-            TokenResponse(204, (IN_HEADER,)),
+            timed_response(204, (IN_HEADER,)),
             TokenFacts("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT, "token.expires_at"),
         ),
         (
-            TokenResponse(200, (IN_HEADER,), b"<html>"),
+            timed_response(200, (IN_HEADER,), b"<html>"),
             TokenFacts("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT, "token.expires_at"),
         ),
     ],
@@ -466,22 +466,22 @@ def test_a_token_in_a_header(reply, expected):
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        (TokenResponse(201, JSON, b'{"token": "no"}'), "sso answered without a token in its header X-Subject-Token"),
+        (timed_response(201, JSON, b'{"token": "no"}'), "sso answered without a token in its header X-Subject-Token"),
         (
-            TokenResponse(201, ((b"x-subject-token", b" "),), b"{}"),
+            timed_response(201, ((b"x-subject-token", b" "),), b"{}"),
             "sso answered without a token in its header X-Subject-Token",
         ),
-        (TokenResponse(204), "sso answered 204 with an empty body"),
+        (timed_response(204), "sso answered 204 with an empty body"),
         (
-            TokenResponse(200, ((b"content-type", b"text/html"),), b"<html><title>Sign in"),
+            timed_response(200, ((b"content-type", b"text/html"),), b"<html><title>Sign in"),
             "sso answered 200 with an HTML page (Sign in) instead of a token",
         ),
         (
-            TokenResponse(200, (*JSON, IN_HEADER), b'{"code": 401, "msg": "no"}'),
+            timed_response(200, (*JSON, IN_HEADER), b'{"code": 401, "msg": "no"}'),
             "the issuer refused the client: sso answered 200 with an error: 401: no",
         ),
         (
-            TokenResponse(200, ((b"x-subject-token", "ä".encode()),), b"{}"),
+            timed_response(200, ((b"x-subject-token", "ä".encode()),), b"{}"),
             "sso returned a token with characters that a bearer token must not contain (RFC 6750 2.1)",
         ),
     ],

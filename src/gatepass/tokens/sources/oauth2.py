@@ -25,7 +25,7 @@ from gatepass.http_client.fault_text import host_of
 from gatepass.tokens import issuer_error
 from gatepass.tokens.failure import FailureKind, FetchFailure, TokenReissued, setting
 from gatepass.tokens.holder import TokenHolder, TokenUser
-from gatepass.tokens.issuer_error import REFUSED, TOO_MANY, Mask, TokenResponse, one_line
+from gatepass.tokens.issuer_error import REFUSED, TOO_MANY, Mask, TimedTokenResponse, one_line
 from gatepass.tokens.lifetime import Token, issuer_time
 from gatepass.tokens.secrets import all_revealed, basic_credentials, revealed, secret_fields
 from gatepass.tokens.sources import refresh_token
@@ -132,7 +132,7 @@ class Discovery:
         self._good_until_s = min(self._good_until_s, self._read_s + REREAD_S)
 
     async def _read(self, by_s: float) -> Endpoint:
-        responses: list[TokenResponse] = []
+        responses: list[TimedTokenResponse] = []
         for url in metadata_urls(self._name):
             reply = await self._issuer.send(OutboundRequest("GET", url, HEADERS), (), by_s)
             document = reply.document if reply.is_success else None
@@ -293,7 +293,9 @@ class LoginGrant:
         key = None if settings.subject is None else settings.private_key
         self.assertion = Assertion(settings, file, key, settings.subject or "")
 
-    async def send(self, send: Callable[[str | None], Awaitable[TokenResponse]], by_s: float) -> TokenResponse:
+    async def send(
+        self, send: Callable[[str | None], Awaitable[TimedTokenResponse]], by_s: float
+    ) -> TimedTokenResponse:
         """Return the reply to `send` with the token of `subject_credential`, or None without one.
 
         A refused token is renewed, and the next one is sent once. Raises FetchFailure if there is none until `by_s`.
@@ -356,7 +358,7 @@ class LoginGrant:
         }
 
 
-def _refuses_subject(reply: TokenResponse) -> bool:
+def _refuses_subject(reply: TimedTokenResponse) -> bool:
     code = refresh_token.code_of(reply)
     if code == "invalid_request":
         error = issuer_error.token_error_body(reply.document)
@@ -428,16 +430,14 @@ class Oauth2Source:
             raise
 
     async def _mint(self, endpoint: Endpoint, by_s: float) -> Token:
+        def login(presented: str | None) -> Awaitable[TimedTokenResponse]:
+            return self._send(endpoint, self._login.fields(presented, endpoint.token_url, self._clock.wall()), by_s)
+
         reply = None
         if self._rotation is not None:
-            reply = await self._rotation.refresh(partial(self._send, endpoint, by_s), by_s)
+            reply = await self._rotation.refresh(lambda grant: self._send(endpoint, grant, by_s), by_s)
         if reply is None:
-            reply = await self._login.send(
-                lambda presented: self._send(
-                    endpoint, by_s, self._login.fields(presented, endpoint.token_url, self._clock.wall())
-                ),
-                by_s,
-            )
+            reply = await self._login.send(login, by_s)
             if self._rotation is not None:
                 await self._rotation.store_from(reply)
         try:
@@ -445,7 +445,7 @@ class Oauth2Source:
         except FetchFailure as failure:
             raise self._advised(failure, reply, endpoint) from None
 
-    async def _send(self, endpoint: Endpoint, by_s: float, grant: refresh_token.Fields) -> TokenResponse:
+    async def _send(self, endpoint: Endpoint, grant: refresh_token.Fields, by_s: float) -> TimedTokenResponse:
         headers, proof = self._client.proof(endpoint.token_url, self._clock.wall())
         settings = self._settings
         named = {"scope": settings.scope, "audience": settings.audience, "resource": settings.resource}
@@ -463,7 +463,7 @@ class Oauth2Source:
             self._issuer, reply_format=replace(self._issuer.reply_format, issuer=host_of(endpoint.token_url))
         )
 
-    def _advised(self, failure: FetchFailure, reply: TokenResponse, endpoint: Endpoint) -> FetchFailure:
+    def _advised(self, failure: FetchFailure, reply: TimedTokenResponse, endpoint: Endpoint) -> FetchFailure:
         date_s, code, own = issuer_time(reply.headers), refresh_token.code_of(reply), self._settings.client_auth
         shown = self._client.assertion if code == "invalid_client" else self._login.assertion
         ahead_s = 0.0 if date_s is None else date_s - reply.wall_s

@@ -20,7 +20,14 @@ from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.references import UnresolvedReference, read_file, replace_file
 from gatepass.store.folder import file_lock
 from gatepass.tokens.failure import BUSY, FetchFailure
-from gatepass.tokens.issuer_error import NotJson, TokenResponse, is_error_reply, parse_json_text, token_error_body
+from gatepass.tokens.issuer_error import (
+    NotJson,
+    TimedTokenResponse,
+    TokenResponse,
+    is_error_reply,
+    parse_json_text,
+    token_error_body,
+)
 from gatepass.tokens.secrets import account_fingerprint, refresh_token_fingerprint, revealed
 from gatepass.tokens.token_reply import candidate_objects, members_named
 
@@ -34,7 +41,7 @@ CANCEL_GRACE_S = 2.0
 """How long a cancelled use may still take. Its reply contains the only valid refresh token from then on."""
 NOT_PERSISTED = "it is kept in memory only: without refresh_token_file a restart uses the configured one again"
 LOG = logging.getLogger("gatepass.tokens")
-SendGrant = Callable[[Fields], Awaitable[TokenResponse]]
+SendGrant = Callable[[Fields], Awaitable[TimedTokenResponse]]
 
 
 class RefreshTokenStore(Protocol):
@@ -205,7 +212,7 @@ class RefreshTokenRotation:
         self._has_warned = False
         self.is_last = settings.grant_type == "refresh_token"
 
-    async def refresh(self, exchange: SendGrant, by_s: float) -> TokenResponse | None:
+    async def refresh(self, exchange: SendGrant, by_s: float) -> TimedTokenResponse | None:
         """Return the reply to a use of the refresh token; None if there is none to try.
 
         A refused token is tried once more if another process has stored a newer one meanwhile. If `is_last`, the reply
@@ -222,7 +229,7 @@ class RefreshTokenRotation:
                 return None
             return None if token is None else await self._use_newest(token, exchange)
 
-    async def _use_newest(self, token: str, exchange: SendGrant) -> TokenResponse | None:
+    async def _use_newest(self, token: str, exchange: SendGrant) -> TimedTokenResponse | None:
         reply = None
         # Ends after the newest token was rejected too.
         while token != self._rejected:
@@ -257,7 +264,7 @@ class RefreshTokenRotation:
             return kept.token
         return None if first is None else revealed(first, "refresh_token")
 
-    async def _use(self, token: str, exchange: SendGrant) -> TokenResponse:
+    async def _use(self, token: str, exchange: SendGrant) -> TimedTokenResponse:
         reply = await exchange({"grant_type": "refresh_token", "refresh_token": token})
         newest = refresh_token_in(reply) or token
         if newest != token or self._unstored is not None:

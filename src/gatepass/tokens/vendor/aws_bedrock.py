@@ -20,7 +20,7 @@ from gatepass.clock import Clock
 from gatepass.config.credential.vendor import AwsBedrockCredential
 from gatepass.http_client.fault_text import host_of
 from gatepass.tokens.failure import FailureKind, FetchFailure
-from gatepass.tokens.issuer_error import DEFINITE_STATUSES, REFUSED, TOO_MANY, TokenResponse, one_line
+from gatepass.tokens.issuer_error import DEFINITE_STATUSES, REFUSED, TOO_MANY, TimedTokenResponse, one_line
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
 from gatepass.tokens.secrets import in_file, revealed
 from gatepass.tokens.token_endpoint import Connect, quiet_loggers
@@ -62,7 +62,7 @@ def role_form(role_arn: str, lifetime_s: float, proof: str) -> bytes:
     return urlencode(fields).encode()
 
 
-def parse_sts_session(reply: TokenResponse, host: str) -> AwsKeys:
+def parse_sts_session(reply: TimedTokenResponse, host: str) -> AwsKeys:
     """Return the keys in a reply; raise FetchFailure with the text of STS."""
     if not reply.is_success:
         code, message = _element(reply.text, "Code"), _element(reply.text, "Message")

@@ -14,7 +14,7 @@ from gatepass.clock import Clock
 from gatepass.config.credential.base import Credential
 from gatepass.http_client.fault_text import host_of
 from gatepass.tokens.failure import FetchFailure, setting
-from gatepass.tokens.issuer_error import TokenResponse, one_line
+from gatepass.tokens.issuer_error import TimedTokenResponse, one_line
 from gatepass.tokens.lifetime import JWT_MARGIN_S, LifetimeSource, Token, jwt_lifetime_s, token_kind
 from gatepass.tokens.secrets import mask_of
 from gatepass.tokens.token_endpoint import HEADERS, Connect, TokenEndpointClient
@@ -62,7 +62,7 @@ class VendorFetch:
     requested_s: float = field(init=False)
     wall_s: float = field(init=False)
     failure: FetchFailure | None = field(default=None, init=False)
-    _last_reply: tuple[TokenEndpointClient, TokenResponse] | None = field(default=None, init=False, repr=False)
+    _last_reply: tuple[TokenEndpointClient, TimedTokenResponse] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.requested_s, self.wall_s = self.endpoints.clock.now(), self.endpoints.clock.wall()
@@ -74,7 +74,7 @@ class VendorFetch:
         late = FetchFailure(f"{self.library} returned no token within {limit_s:g} s ({its_setting})")
         return await timeout(self.endpoints.clock, limit_s + GRACE_S, work, late)
 
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> TokenResponse:
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> TimedTokenResponse:
         """Return the complete reply, with any status. Raises FetchFailure if no reply arrives."""
         # The secrets of this request, so that a reply that echoes them can be masked.
         fields_with_proof = parse_qsl(body.decode("utf-8", "replace"))

@@ -2,9 +2,8 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from gatepass.tokens.issuer_error import TokenResponse
 from gatepass.tokens.vendor.aws_bedrock import AwsKeys, parse_sts_session, role_form
-from tests.unit.tokens.scripted import failure_of
+from tests.unit.tokens.scripted import failure_of, timed_response
 
 ROLE = "arn:aws:iam::123456789012:role/bedrock"
 GRANTED = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials>
@@ -34,20 +33,20 @@ def test_role_session_has_the_longest_common_lifetime(lifetime_s, asked):
 
 
 def test_a_session_is_read():
-    keys = parse_sts_session(TokenResponse(200, (), GRANTED.encode()), "sts.example")
+    keys = parse_sts_session(timed_response(200, (), GRANTED.encode()), "sts.example")
     assert keys == AwsKeys("ASIAEXAMPLE", "secret/of+session", "token/of+session==", 1_767_323_045.0)
     assert "secret/of" not in repr(keys)
     assert "token/of" not in repr(keys)
 
 
 def test_invalid_expiration_is_ignored():
-    reply = TokenResponse(200, (), GRANTED.replace("2026-01-02T03:04:05Z", "soon").encode())
+    reply = timed_response(200, (), GRANTED.replace("2026-01-02T03:04:05Z", "soon").encode())
     assert parse_sts_session(reply, "sts.example").ends_s is None
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", GRANTED.replace("SessionToken", "Other").encode()])
 async def test_a_reply_without_keys_is_not_quoted(body):
-    failure = await failure_of(lambda: parse_sts_session(TokenResponse(200, (), body), "sts.example"))
+    failure = await failure_of(lambda: parse_sts_session(timed_response(200, (), body), "sts.example"))
     assert failure.reason == "sts.example answered 200 without a session's keys"
 
 
@@ -71,5 +70,5 @@ async def test_a_refusal_is_quoted(status, body, expected, definite, quick):
     def mask(text: str) -> str:
         return text.replace("secret-one", "***")
 
-    failure = await failure_of(lambda: parse_sts_session(TokenResponse(status, (), body, mask=mask), "sts.example"))
+    failure = await failure_of(lambda: parse_sts_session(timed_response(status, (), body, mask=mask), "sts.example"))
     assert (failure.reason, failure.is_refused) == (expected, definite)
