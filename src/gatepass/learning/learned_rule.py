@@ -188,7 +188,7 @@ _FIXED: Mapping[tuple[str, str], tuple[Change, str]] = MappingProxyType(
 """By the action and the field of a rule: its change, and the switch in `rules` that does the same."""
 STREAM_SETTING: Mapping[str, str] = MappingProxyType({"synth": "emulate", "aggregate": "aggregate"})
 """The value of the setting `stream` that does the same as a `stream` rule with the field."""
-WHERE_EMPTY = ONLY.keys() - {"modalities"}
+WHERE_EMPTY = frozenset(("messages[].audio", "messages[].function_call", "messages[].tool_calls"))
 """Members that a learned rule drops only if they are empty. A configured `drop` drops any value."""
 _ORDER = (
     *("protocols", "stream", "rename", "drop", "set", "clamp", "response_format"),

@@ -52,13 +52,6 @@ def suggested_rules(rejection: UpstreamRejection, also: Collection[str] = ()) ->
     yield from members(rejection)  # last: it reads only a name, the others read a whole sentence
 
 
-def _steps_of(rejection: UpstreamRejection, rows: Iterable[tuple[tuple[str, ...], tuple[Step, ...]]]) -> Iterator[Step]:
-    """Yield the steps of each of `rows` that has a sentence of `rejection`."""
-    for patterns, steps in rows:
-        if rejection.opens(*patterns):
-            yield from steps
-
-
 def relevant_rules(rejection: UpstreamRejection, sent: Call) -> Relevant:
     """Return the suggested rules that would change the body `sent`."""
     suggested = {rule for step in suggested_rules(rejection, LEARN_ALSO) for rule in step}
@@ -93,14 +86,16 @@ def is_same_rejection(rejection: UpstreamRejection, rule: LearnedRule, evidence:
     # an equal text may be about another member, which only `param` or a list names
     if not suggested and re.sub(_FIGURES, "0", rejection.text) == re.sub(_FIGURES, "0", evidence):
         return True
-    # by which an upstream names the member that the rule changes
-    names = {
-        "stream": ("stream",),
-        "rename": (rule.field, rule.to or ""),
-        "beta": (rule.field,),
-        **dict.fromkeys(("drop", "set", "clamp"), (rule.field.rpartition(".")[2],)),
-    }
-    for name in names.get(rule.action, ()):
+    names: tuple[str, ...] = ()  # by which an upstream names the member that the rule changes
+    if rule.action == "stream":
+        names = (rule.action,)
+    elif rule.action == "rename":
+        names = (rule.field, rule.to or "")
+    elif rule.action == "beta":
+        names = (rule.field,)
+    elif rule.action in ("drop", "set", "clamp"):
+        names = (rule.field.rpartition(".")[2],)
+    for name in names:
         if rejection.param is not None and name in re.split(r"[^A-Za-z0-9_]+", rejection.param):
             return True
         pattern = rf"['\"`]{re.escape(name)}['\"`]"
@@ -131,15 +126,10 @@ _NEEDED = (  # DashScope, for models that only stream or that think (ragflow#591
     rf"|{WORDS}please enable the stream parameter"
     r"|(?:parameter\.)?enable_thinking must be set to false for non-stream"
 )
-# DashScope accepts or rejects `enable_thinking` depending on the model and on `stream`.
-_THINKING = (
-    # the alternative to a stream for the same models; streaming is tried first, because it keeps the thinking
-    ((r"(?:parameter\.)?enable_thinking must be set to false",), ((LearnedRule("set", "enable_thinking", "false"),),)),
-    (  # models that always think (qwen-code#7332)
-        (rf"(?i){WORDS}enable_thinking parameter is restricted to True",),
-        ((LearnedRule("drop", "enable_thinking"),), (LearnedRule("set", "enable_thinking", "true"),)),
-    ),
-)
+# The alternative to a stream for the same models. Streaming is tried first, because it keeps the thinking.
+_NO_THINKING = r"(?:parameter\.)?enable_thinking must be set to false"
+# DashScope, for models that always think (qwen-code#7332).
+_THINKING_ONLY = rf"(?i){WORDS}enable_thinking parameter is restricted to True"
 
 
 def streaming(rejection: UpstreamRejection) -> Iterator[Step]:
@@ -153,7 +143,12 @@ def streaming(rejection: UpstreamRejection) -> Iterator[Step]:
     elif (found := rejection.opens(_REFUSED)) or (rejection.code, rejection.param) == (_VALUE_CODE, "stream"):
         rest = found.string[found.end() :] if found is not None else rejection.text
         yield (LearnedRule("stream", "synth", ttl_s=HOUR_S if re.search(_COMBINED, rest) is None else 0.0),)
-    yield from _steps_of(rejection, _THINKING)
+    # DashScope accepts or rejects `enable_thinking` depending on the model and on `stream`.
+    if rejection.opens(_NO_THINKING):
+        yield (LearnedRule("set", "enable_thinking", "false"),)
+    if rejection.opens(_THINKING_ONLY):
+        yield (LearnedRule("drop", "enable_thinking"),)
+        yield (LearnedRule("set", "enable_thinking", "true"),)
 
 
 # messages
@@ -208,21 +203,24 @@ _TOOL_ID = r"Tool call id was .{0,200}? but must be a-z, A-Z, 0-9, with a length
 
 
 _NO_DEVELOPER = (_DEVELOPER, _DEVELOPER_VALUE, _OTHER_ROLES)
-_CONVERSATION = (
-    (_NO_DEVELOPER, ((LearnedRule("role", "developer", "system"),),)),
-    ((_SYSTEM,), ((LearnedRule("role", "system", "developer"),),)),
+_CONVERSATION: tuple[tuple[tuple[str, ...], tuple[LearnedRule, ...]], ...] = (
+    (_NO_DEVELOPER, (LearnedRule("role", "developer", "system"),)),
+    ((_SYSTEM,), (LearnedRule("role", "system", "developer"),)),
     # o1-mini rejects `developer` as well
-    ((*_NO_DEVELOPER, _SYSTEM, _NO_SYSTEM), ((LearnedRule("role", "system", "user"),),)),
-    ((_ALTERNATE,), ((LearnedRule("roles", "merged"),),)),
-    (_NULL_REFUSED, ((LearnedRule("content", "empty"),),)),
-    (_STRING_REQUIRED, ((LearnedRule("content", "text"),), (LearnedRule("content", "empty"),))),
-    ((_TOOL_ID,), ((LearnedRule("tool_ids", "short"),),)),
+    ((*_NO_DEVELOPER, _SYSTEM, _NO_SYSTEM), (LearnedRule("role", "system", "user"),)),
+    ((_ALTERNATE,), (LearnedRule("roles", "merged"),)),
+    (_NULL_REFUSED, (LearnedRule("content", "empty"),)),
+    (_STRING_REQUIRED, (LearnedRule("content", "text"), LearnedRule("content", "empty"))),
+    ((_TOOL_ID,), (LearnedRule("tool_ids", "short"),)),
 )
+"""By the sentences of a rejection: the rules that may solve it, each a step of its own."""
 
 
 def conversation(rejection: UpstreamRejection) -> Iterator[Step]:
     if "messages" in rejection.members and rejection.is_about("messages", "role", "content"):
-        yield from _steps_of(rejection, _CONVERSATION)
+        for patterns, rules in _CONVERSATION:
+            if rejection.opens(*patterns):
+                yield from ((rule,) for rule in rules)
 
 
 # embeddings
@@ -301,7 +299,9 @@ _CHOICES: tuple[tuple[str, str, tuple[Step, ...]], ...] = (
 def choices(rejection: UpstreamRejection, also: Collection[str]) -> Iterator[Step]:
     if "tool_choice" not in rejection.members:
         return
-    yield from _steps_of(rejection, [((pattern,), steps) for name, pattern, steps in _CHOICES if name in also])
+    for name, pattern, steps in _CHOICES:
+        if name in also and rejection.opens(pattern):
+            yield from steps
     if "max_tokens" in also and (found := rejection.opens(_ROOM)) is not None:
         left = int(found[1][:9]) - int(found[2][:9]) - SPARE_TOKENS  # holds for this prompt only, so it is not stored
         if left > 0:
