@@ -41,14 +41,14 @@ class GatepassError(Exception):
     - `status`: the HTTP status, if the response has not started. `http_status` may be the upstream's instead.
     - `retryable`: whether the same request can succeed later. An error that is not retryable is sent with
       `x-should-retry: false`.
-    - `hop`: the part that failed.
+    - `hop`: the part that failed. Each kind of error sets it.
     """
 
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
 
-    hop: str = "gatepass"
+    hop: str
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -422,6 +422,8 @@ class UnsupportedVersion(CallerError):
 
 class GatewayError(GatepassError):
     """This process cannot serve the request."""
+
+    hop = "gatepass"
 
 
 class Overloaded(GatewayError):
