@@ -38,7 +38,7 @@ from gatepass.tokens.failure import (
 from gatepass.tokens.issuer_error import WRONG_URL
 from gatepass.tokens.lifetime import SPACING_S, Freshness, LifetimeSource, Token, TokenKind
 from gatepass.tokens.secrets import secret_retry_hint
-from gatepass.tokens.token_log import TokenLog
+from gatepass.tokens.token_log import Renewal, TokenLog
 from gatepass.types import Secret
 
 RENEWALS = 40
@@ -150,7 +150,7 @@ class TokenHolder:
         self.name = name
         self._source = source
         self._clock = clock
-        self.log = TokenLog(name, redactor)
+        self._log = TokenLog(name, redactor)
         self._wait_budget = wait_budget
         self.on_rejection: Callable[[str], object] = lambda _: None
         self.on_retry: Callable[[], object] = lambda: None
@@ -282,7 +282,7 @@ class TokenHolder:
         is_first = not self._rejections.is_rejected(token)
         is_early = is_first and self._rejections.has_accepted(by) and now < lifetime.stale_at_s(token, self._jitter)
         if is_early and token.lifetime_s is not None:  # a key has no end
-            self.log.log_early_end(token, by.upstream, now)
+            self._log.log_early_end(token, by.upstream, now)
         if self._closed or not self._rejections.reject(by, now, max_wait_s):
             return False
         if is_first:
@@ -314,7 +314,7 @@ class TokenHolder:
         is_newer = held is None or (token.text != held.text and token.requested_s > held.requested_s)
         if not is_newer or self._closed or self._clock.now() >= token.expires_s:
             return False
-        self.log.log_shared(token)
+        self._log.log_shared(token)
         if self._fetch is not None:  # the shared token makes it superfluous
             self._fetch.cancel()
             self._fetch = None
@@ -322,10 +322,10 @@ class TokenHolder:
         return True
 
     def masked(self, failure: FetchFailure) -> FetchFailure:
-        return failure.with_reason(self.log.redactor.mask(failure.reason))
+        return failure.with_reason(self._log.redactor.mask(failure.reason))
 
     def status(self) -> Status:
-        now, due_s, error_s = self._clock.now(), self._due_s(), self.log.last_error_s
+        now, due_s, error_s = self._clock.now(), self._due_s(), self._log.last_error_s
         token = None if self._rejections.is_refused else self._token
         return Status(
             credential=self.name,
@@ -334,14 +334,23 @@ class TokenHolder:
             lifetime_source=None if token is None else token.lifetime_source,
             age_s=None if token is None else now - token.requested_s,
             expires_in_s=None if token is None or token.lifetime_s is None else max(0.0, token.expires_s - now),
-            fetches=self.log.fetches,
-            failures=self.log.failures,
-            last_error=self.log.last_error,
+            fetches=self._log.fetches,
+            failures=self._log.failures,
+            last_error=self._log.last_error,
             last_error_age_s=None if error_s is None else now - error_s,
             failing=self._failure_state is not None,
             refreshing=self._fetch is not None,
             next_try_in_s=max(0.0, due_s - now) if math.isfinite(due_s) else None,
         )
+
+    def renewals(self) -> list[Renewal]:
+        """Return the last fetches of this process, the newest at the end."""
+        return list(self._log.renewals)
+
+    @property
+    def failing_since_s(self) -> float | None:
+        """When the first fetch since the last token failed, by `Clock.now`. None if none has."""
+        return self._log.failing_since_s
 
     def _due_s(self) -> float:
         """Return when the next fetch starts; infinity while one runs."""
@@ -392,13 +401,13 @@ class TokenHolder:
                 wait_s = max(SPACING_S, token.end_s - now)
                 # The issuer returned the last token again, and that one has just ended.
                 if now + wait_s >= min(began_s + self._wait_budget.budget_s, token.end_s + REISSUE_WAIT_S):
-                    raise self.log.log_failed(_expired_on_arrival(token, now), now - token.requested_s, now)
+                    raise self._log.log_failed(_expired_on_arrival(token, now), now - token.requested_s, now)
             await sleep(self._clock, wait_s)
 
     async def _attempt(self) -> Token:
         self._attempt_began_s = began_s = self._clock.now()
         secrets = self._source.secrets()  # masked first, because an issuer's error may quote them
-        self._secret_hash, self.secret_hint = self.log.mask_secrets(secrets), secret_retry_hint(secrets)
+        self._secret_hash, self.secret_hint = self._log.mask_secrets(secrets), secret_retry_hint(secrets)
         try:
             token = lifetime.without_extension(await self._source.fetch(), self._token)
             now = self._clock.now()
@@ -406,11 +415,11 @@ class TokenHolder:
                 raise _expired_on_arrival(token, now)
         except FetchFailure as failure:
             now = self._clock.now()
-            failure = self.log.log_failed(failure, now - began_s, now)
+            failure = self._log.log_failed(failure, now - began_s, now)
             self.on_fetch(began_s, failure.reason)
             raise failure from None
         if now < token.expires_s:  # a reissued token near its end is not a success
-            self.log.log_fetched(token, now - began_s)
+            self._log.log_fetched(token, now - began_s)
         self.on_fetch(began_s, None)
         return token
 
@@ -449,7 +458,7 @@ class TokenHolder:
             failure, began_s = error.with_reason(error.reason), self._attempt_began_s
         else:
             failure = FetchFailure("a bug in gatepass: the log has its trace")
-            failure, began_s = self.log.log_failed(failure, 0.0, now, bug=error), now
+            failure, began_s = self._log.log_failed(failure, 0.0, now, bug=error), now
         self._failure_state = next_failure_state(
             self._failure_state, failure, began_s, now, self._wait_budget.random_fraction()
         )
@@ -492,7 +501,7 @@ class TokenHolder:
         while True:
             now = self._clock.now()
             has_fetched = self._fetch is None and (self._token is not None or self._failure_state is not None)
-            if has_fetched and self.log.mask_secrets(self._source.secrets()) != self._secret_hash:
+            if has_fetched and self._log.mask_secrets(self._source.secrets()) != self._secret_hash:
                 self._refresh_at_s = now  # a new secret takes effect before the old token ends
                 self._failure_state = retry_now(self._failure_state, now) if self._failure_state is not None else None
             self._fetch_if_due(now)

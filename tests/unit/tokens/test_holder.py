@@ -374,7 +374,7 @@ async def test_status_of_a_fresh_a_stale_and_an_expired_token():
         stale = it.holder.status()
         assert (stale.state, stale.expires_in_s, stale.failing, stale.failures) == (Freshness.STALE, 54.0, False, 3)
         assert (stale.refreshing, stale.next_try_in_s) == (True, None)
-        since_s = it.holder.log.failing_since_s
+        since_s = it.holder.failing_since_s
         await it.clock.advance(1.0)
         assert it.holder.status().failing
         assert it.holder.status().last_error == DOWN
@@ -382,10 +382,10 @@ async def test_status_of_a_fresh_a_stale_and_an_expired_token():
         await it.clock.advance(60.0)
         expired = it.holder.status()
         assert (expired.state, expired.expires_in_s) == (Freshness.EXPIRED, 0.0)
-        assert [it.holder.log.failing_since_s] == [since_s] == [1240.0]
+        assert [it.holder.failing_since_s] == [since_s] == [1240.0]
         it.issuer.otherwise = Mint()
         await it.clock.advance(4.0)
-        status, no_longer_s = it.holder.status(), it.holder.log.failing_since_s
+        status, no_longer_s = it.holder.status(), it.holder.failing_since_s
         assert (status.last_error, status.failing, no_longer_s) == (DOWN, False, None)
 
 
@@ -393,7 +393,7 @@ async def test_every_fetch_is_logged(caplog):
     caplog.set_level(logging.INFO, logger="gatepass.tokens")
     async with kept(Broken(), Mint(delay_s=1.5)) as it:
         await it.clock.advance(2.0)
-        assert [renewal.reason for renewal in it.holder.log.renewals] == [DOWN, None]
+        assert [renewal.reason for renewal in it.holder.renewals()] == [DOWN, None]
     records = [(record.name, record.levelname, record.getMessage(), record.fields) for record in caplog.records]
     assert records == [
         (

@@ -52,9 +52,9 @@ def own_overview(state: AppState) -> dict[str, Any]:
         lasts_s = None if left_s is None or age_s is None else round(age_s + left_s, 3)
         renewals = [
             {"at": round(wall_s - now_s + renewal.ended_s, 3), "ok": renewal.reason is None, "reason": renewal.reason}
-            for renewal in state.holders[name].log.renewals
+            for renewal in state.holders[name].renewals()
         ]
-        since_s = state.holders[name].log.failing_since_s
+        since_s = state.holders[name].failing_since_s
         one |= {"name": name, "lifetime_s": lasts_s, "refresh_in_s": one["next_try_in_s"], "renewals": renewals}
         one["failing_since"] = None if since_s is None else round(wall_s - now_s + since_s)
     upstreams, away = {}, dict[str, dict[str, str]]()
