@@ -81,7 +81,7 @@ def one_of_each() -> Metrics:
     metrics.request_ended(RequestRecord(call, of_tool, 0.0, 0.0, 0.5, 0.2, 0.1), None)
     metrics.refused(Refusal(TokenUnavailable("no token", credential="corp"), "127.0.0.1"))
     metrics.rule_changed(RuleChange("id", "learned", "chat", "gpt-4o", "chat", "drop=seed", ""))
-    metrics.add("gatepass_observer_failures_total", "AccessLog")
+    metrics.observer_failed("AccessLog")
     metrics.limit_hit(Limit(("caller", "ragflow"), "requests", ("minute", 60), 600), 1)
     metrics.waited_in_queue(("ragflow", "gpt-4o", "chat", "chat"), 0.8)
     metrics.waited_for_connection("chat", 0.1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -77,164 +76,257 @@ NONE, OTHER = "none", "other"
 """Label values. NONE: the request has no such value. OTHER: the name is neither configured nor listed by an upstream,
 or there are too many."""
 Labels = tuple[str, ...]
-BOUNDS_S: Mapping[str, Sequence[float]] = MappingProxyType(
-    {"duration": DURATION_S, "first_token": FIRST_TOKEN_S, "per_token": PER_TOKEN_S, "delay": DELAY_S}
-)
-"""The bounds of histograms, by their names in declarations."""
-MERGES: Mapping[str, Callable[[float, float], float]] = MappingProxyType({"min": min, "max": max})
-"""How the values of several processes become one, by its name in declarations: to the worst of them. Without, they are
-added up."""
+REQUEST_LABELS = ("caller", "group", "model", "upstream", "operation")
 
 
 class Declared(NamedTuple):
-    """A metric as COUNTED and SAMPLED declare it: its name, labels and `how` in a line, and below what it means."""
+    """A metric, as COUNTED and SAMPLED declare it."""
 
     name: str
     labels: Labels
-    how: str
-    """A name of BOUNDS_S or MERGES. Most have none."""
     meaning: str
+    bounds_s: Sequence[float] = ()
+    """Of a histogram, in ascending order."""
+    merge: Callable[[float, float], float] = add
+    """How the values of several processes become one: most are added up, of others the worst one is shown."""
 
 
-def declared(texts: str) -> tuple[Declared, ...]:
-    found = re.findall(r"^(\w+)(?:\{(.*)\})?(?: (\w+))?\n((?:    .*\n)+)", texts, re.MULTILINE)
-    return tuple(
-        Declared(name, tuple(filter(None, labels.split(","))), how, " ".join(text.split()))
-        for name, labels, how, text in found
-    )
-
-
-COUNTED = declared("""
-gatepass_requests_total{caller,group,model,upstream,operation,status,outcome,code}
-    Finished requests, by the HTTP status that the client received, by outcome (ok, error, client_gone) and by the
-    error's code. A stream that fails after its begin has status 200 and outcome error. An upstream's own codes
-    count as upstream_error
-gatepass_attempts_total{caller,group,model,upstream,operation}
-    Requests that finished requests sent to an upstream, with retries and failed connections
-gatepass_input_tokens_total{caller,group,model,upstream,operation}
-    Input tokens that upstreams reported. Many report the tokens of a stream only if the client requests them
-gatepass_output_tokens_total{caller,group,model,upstream,operation}
-    Output tokens that upstreams reported
-gatepass_cached_input_tokens_total{caller,group,model,upstream,operation}
-    The part of the input tokens that the upstream read from its cache
-gatepass_reasoning_tokens_total{caller,group,model,upstream,operation}
-    The part of the output tokens that the model used for reasoning
-gatepass_mcp_tool_calls_total{caller,upstream,tool,outcome}
-    Calls of tools of MCP servers. `tool` is a name that the server listed to a client of this process, else other
-gatepass_token_retries_total{upstream}
-    Requests sent again with a new token, after a 401 or another rejection of the token
-gatepass_stale_connection_retries_total{upstream}
-    Requests sent again because a reused connection closed without an answer
-gatepass_empty_answers_total{upstream}
-    Chats that ended with finish reason stop and without content or a call
-gatepass_failovers_total{upstream,code}
-    Targets of a model that failed, so that gatepass sent the request to the next target. The upstream is down,
-    full, or without a token, or `retry` of the model allows it
-gatepass_repeats_total{upstream,cause}
-    Attempts that failed and were repeated, by cause: new_token, new_connection, learned_rule, next_target, retry,
-    context_fallback
-gatepass_learned_rule_events_total{upstream,event}
-    Events of learned rules: learned, revoked (the changed request failed too), failed
-gatepass_observer_failures_total{observer}
-    Events that an observer of requests, such as the access log, failed to handle
-gatepass_reloads_total{outcome}
-    Reloads of the configuration: reloaded, unchanged, refused
-gatepass_request_duration_seconds{caller,group,model,upstream,operation} duration
-    From the arrival of a request that succeeds to the response's end
-gatepass_time_to_first_token_seconds{caller,group,model,upstream,operation} first_token
-    From the request's arrival to the first event of a stream
-gatepass_time_per_output_token_seconds{caller,group,model,upstream,operation} per_token
-    Time from a stream's first event to its end, divided by the output tokens after the first. Only for streams with
-    reported tokens
-gatepass_added_latency_seconds{upstream,operation} delay
-    What gatepass adds to the time to the first byte of a good reply: the time without the waits for the client's
-    body and for the upstream. A wait for a token is included
-gatepass_queue_wait_seconds{caller,group,model,upstream,operation} delay
-    Waits for a place at a full upstream (max_in_flight). A request that did not wait is not counted
-gatepass_pool_wait_seconds{upstream} delay
-    Waits for a free connection (max_connections). A request that did not wait is not counted
-gatepass_event_loop_lag_seconds delay
-    Delay of a timer that runs every half second. A long delay: a task holds the event loop, or the machine is
-    overloaded
-gatepass_errors_total{caller,group,model,upstream,operation,code,hop}
-    Errors by code and by the hop that failed, with requests that gatepass rejected before it parsed them. An
-    upstream's own codes count as upstream_error
-gatepass_limit_hits_total{kind,name,limit,mode}
-    Requests for which a limit had no room: refused (mode enforce) or let through (observe). A target whose
-    upstream's limit has no room is passed over. kind is end_user, caller, group, model, operation or upstream
-gatepass_client_bytes_total{direction}
-    Body bytes received from clients (in) and sent to clients (out)
-""")
+COUNTED: tuple[Declared, ...] = (
+    Declared(
+        "gatepass_requests_total",
+        (*REQUEST_LABELS, "status", "outcome", "code"),
+        "Finished requests, by the HTTP status that the client received, by outcome (ok, error, client_gone) and"
+        " by the error's code. A stream that fails after its begin has status 200 and outcome error. An upstream's"
+        " own codes count as upstream_error",
+    ),
+    Declared(
+        "gatepass_attempts_total",
+        REQUEST_LABELS,
+        "Requests that finished requests sent to an upstream, with retries and failed connections",
+    ),
+    Declared(
+        "gatepass_input_tokens_total",
+        REQUEST_LABELS,
+        "Input tokens that upstreams reported. Many report the tokens of a stream only if the client requests them",
+    ),
+    Declared("gatepass_output_tokens_total", REQUEST_LABELS, "Output tokens that upstreams reported"),
+    Declared(
+        "gatepass_cached_input_tokens_total",
+        REQUEST_LABELS,
+        "The part of the input tokens that the upstream read from its cache",
+    ),
+    Declared(
+        "gatepass_reasoning_tokens_total",
+        REQUEST_LABELS,
+        "The part of the output tokens that the model used for reasoning",
+    ),
+    Declared(
+        "gatepass_mcp_tool_calls_total",
+        ("caller", "upstream", "tool", "outcome"),
+        "Calls of tools of MCP servers. `tool` is a name that the server listed to a client of this process, else"
+        " other",
+    ),
+    Declared(
+        "gatepass_token_retries_total",
+        ("upstream",),
+        "Requests sent again with a new token, after a 401 or another rejection of the token",
+    ),
+    Declared(
+        "gatepass_stale_connection_retries_total",
+        ("upstream",),
+        "Requests sent again because a reused connection closed without an answer",
+    ),
+    Declared(
+        "gatepass_empty_answers_total",
+        ("upstream",),
+        "Chats that ended with finish reason stop and without content or a call",
+    ),
+    Declared(
+        "gatepass_failovers_total",
+        ("upstream", "code"),
+        "Targets of a model that failed, so that gatepass sent the request to the next target. The upstream is"
+        " down, full, or without a token, or `retry` of the model allows it",
+    ),
+    Declared(
+        "gatepass_repeats_total",
+        ("upstream", "cause"),
+        "Attempts that failed and were repeated, by cause: new_token, new_connection, learned_rule, next_target,"
+        " retry, context_fallback",
+    ),
+    Declared(
+        "gatepass_learned_rule_events_total",
+        ("upstream", "event"),
+        "Events of learned rules: learned, revoked (the changed request failed too), failed",
+    ),
+    Declared(
+        "gatepass_observer_failures_total",
+        ("observer",),
+        "Events that an observer of requests, such as the access log, failed to handle",
+    ),
+    Declared("gatepass_reloads_total", ("outcome",), "Reloads of the configuration: reloaded, unchanged, refused"),
+    Declared(
+        "gatepass_request_duration_seconds",
+        REQUEST_LABELS,
+        "From the arrival of a request that succeeds to the response's end",
+        bounds_s=DURATION_S,
+    ),
+    Declared(
+        "gatepass_time_to_first_token_seconds",
+        REQUEST_LABELS,
+        "From the request's arrival to the first event of a stream",
+        bounds_s=FIRST_TOKEN_S,
+    ),
+    Declared(
+        "gatepass_time_per_output_token_seconds",
+        REQUEST_LABELS,
+        "Time from a stream's first event to its end, divided by the output tokens after the first. Only for"
+        " streams with reported tokens",
+        bounds_s=PER_TOKEN_S,
+    ),
+    Declared(
+        "gatepass_added_latency_seconds",
+        ("upstream", "operation"),
+        "What gatepass adds to the time to the first byte of a good reply: the time without the waits for the"
+        " client's body and for the upstream. A wait for a token is included",
+        bounds_s=DELAY_S,
+    ),
+    Declared(
+        "gatepass_queue_wait_seconds",
+        REQUEST_LABELS,
+        "Waits for a place at a full upstream (max_in_flight). A request that did not wait is not counted",
+        bounds_s=DELAY_S,
+    ),
+    Declared(
+        "gatepass_pool_wait_seconds",
+        ("upstream",),
+        "Waits for a free connection (max_connections). A request that did not wait is not counted",
+        bounds_s=DELAY_S,
+    ),
+    Declared(
+        "gatepass_event_loop_lag_seconds",
+        (),
+        "Delay of a timer that runs every half second. A long delay: a task holds the event loop, or the machine"
+        " is overloaded",
+        bounds_s=DELAY_S,
+    ),
+    Declared(
+        "gatepass_errors_total",
+        (*REQUEST_LABELS, "code", "hop"),
+        "Errors by code and by the hop that failed, with requests that gatepass rejected before it parsed them. An"
+        " upstream's own codes count as upstream_error",
+    ),
+    Declared(
+        "gatepass_limit_hits_total",
+        ("kind", "name", "limit", "mode"),
+        "Requests for which a limit had no room: refused (mode enforce) or let through (observe). A target whose"
+        " upstream's limit has no room is passed over. kind is end_user, caller, group, model, operation or"
+        " upstream",
+    ),
+    Declared(
+        "gatepass_client_bytes_total",
+        ("direction",),
+        "Body bytes received from clients (in) and sent to clients (out)",
+    ),
+)
 """The metrics that are counted when something happens."""
-SAMPLED = declared("""
-gatepass_log_lines_dropped_total
-    Log lines that were dropped, because no process read the log or it could not be written
-gatepass_requests_in_flight_limit
-    The value of limits.connections, for one process
-gatepass_learned_rules{upstream} max
-    Learned rules that gatepass applies now
-gatepass_upstream_rejects_token{upstream} max
-    1 after the upstream rejected its token, until it accepts one
-gatepass_target_available{upstream,model} min
-    1 while a target of a model takes requests. 0 while it is ejected (until a request succeeds), waits after a 429,
-    or is drained. Only for models with several targets or a breaker, by the upstream's model name
-gatepass_target_in_flight{upstream,model}
-    Attempts in progress at the target
-gatepass_target_ejections_total{upstream,model}
-    How often its breaker ejected the target
-gatepass_requests_in_flight{caller,group,model,upstream,operation}
-    Requests in progress
-gatepass_token_expires_in_seconds{credential} min
-    Time until the token expires; +Inf for a key that does not expire
-gatepass_token_age_seconds{credential} max
-    Time since the token was requested
-gatepass_token_usable{credential} min
-    1 while a valid token is held
-gatepass_token_fetches_total{credential}
-    Token fetches, with failed ones. A fetch is counted by the process that called the token endpoint
-gatepass_token_fetch_failures_total{credential}
-    Failed token fetches
-gatepass_key_expires_in_seconds{caller,key_id} min
-    Time until the key of a client ends. Only keys with an end, of which the first 200 to end
-gatepass_limit_left_ratio{kind,name,limit} min
-    The part that is left of a limit of a day or month, from 1 down to 0, since its first request. Only the 200 with
-    the smallest part. kind is end_user, caller, group, model, operation or upstream
-gatepass_upstream_connections{upstream,state}
-    Connections to the upstream, by state: busy, idle
-gatepass_upstream_connections_limit{upstream}
-    The value of max_connections of the upstream
-gatepass_queue_waiting_requests{upstream}
-    Requests that wait for a place at the full upstream
-gatepass_pool_waiting_requests{upstream}
-    Requests that wait for a free connection
-gatepass_mcp_streams
-    Streams of MCP clients that wait for events
-gatepass_mcp_streams_limit
-    The most of these streams in one process: a quarter of limits.connections
-gatepass_store_up min
-    1 while gatepass can read and write the shared store, and all processes use one encryption key. Absent without a
-    store
-gatepass_limits_store_up min
-    0 while the store cannot count the limits of use, so that `store.on_store_failure` decides, else 1. Absent
-    without a store
-gatepass_store_emptied_total
-    How often the shared store lost its data
-gatepass_store_operations_total{operation,outcome}
-    Operations of the shared store, by outcome: ok, failed, skipped (not sent in the second after a failure, or
-    because the encryption key differs)
-""")
+SAMPLED: tuple[Declared, ...] = (
+    Declared(
+        "gatepass_log_lines_dropped_total",
+        (),
+        "Log lines that were dropped, because no process read the log or it could not be written",
+    ),
+    Declared("gatepass_requests_in_flight_limit", (), "The value of limits.connections, for one process"),
+    Declared("gatepass_learned_rules", ("upstream",), "Learned rules that gatepass applies now", merge=max),
+    Declared(
+        "gatepass_upstream_rejects_token",
+        ("upstream",),
+        "1 after the upstream rejected its token, until it accepts one",
+        merge=max,
+    ),
+    Declared(
+        "gatepass_target_available",
+        ("upstream", "model"),
+        "1 while a target of a model takes requests. 0 while it is ejected (until a request succeeds), waits after"
+        " a 429, or is drained. Only for models with several targets or a breaker, by the upstream's model name",
+        merge=min,
+    ),
+    Declared("gatepass_target_in_flight", ("upstream", "model"), "Attempts in progress at the target"),
+    Declared("gatepass_target_ejections_total", ("upstream", "model"), "How often its breaker ejected the target"),
+    Declared("gatepass_requests_in_flight", REQUEST_LABELS, "Requests in progress"),
+    Declared(
+        "gatepass_token_expires_in_seconds",
+        ("credential",),
+        "Time until the token expires; +Inf for a key that does not expire",
+        merge=min,
+    ),
+    Declared("gatepass_token_age_seconds", ("credential",), "Time since the token was requested", merge=max),
+    Declared("gatepass_token_usable", ("credential",), "1 while a valid token is held", merge=min),
+    Declared(
+        "gatepass_token_fetches_total",
+        ("credential",),
+        "Token fetches, with failed ones. A fetch is counted by the process that called the token endpoint",
+    ),
+    Declared("gatepass_token_fetch_failures_total", ("credential",), "Failed token fetches"),
+    Declared(
+        "gatepass_key_expires_in_seconds",
+        ("caller", "key_id"),
+        "Time until the key of a client ends. Only keys with an end, of which the first 200 to end",
+        merge=min,
+    ),
+    Declared(
+        "gatepass_limit_left_ratio",
+        ("kind", "name", "limit"),
+        "The part that is left of a limit of a day or month, from 1 down to 0, since its first request. Only the"
+        " 200 with the smallest part. kind is end_user, caller, group, model, operation or upstream",
+        merge=min,
+    ),
+    Declared(
+        "gatepass_upstream_connections",
+        ("upstream", "state"),
+        "Connections to the upstream, by state: busy, idle",
+    ),
+    Declared("gatepass_upstream_connections_limit", ("upstream",), "The value of max_connections of the upstream"),
+    Declared("gatepass_queue_waiting_requests", ("upstream",), "Requests that wait for a place at the full upstream"),
+    Declared("gatepass_pool_waiting_requests", ("upstream",), "Requests that wait for a free connection"),
+    Declared("gatepass_mcp_streams", (), "Streams of MCP clients that wait for events"),
+    Declared(
+        "gatepass_mcp_streams_limit",
+        (),
+        "The most of these streams in one process: a quarter of limits.connections",
+    ),
+    Declared(
+        "gatepass_store_up",
+        (),
+        "1 while gatepass can read and write the shared store, and all processes use one encryption key. Absent"
+        " without a store",
+        merge=min,
+    ),
+    Declared(
+        "gatepass_limits_store_up",
+        (),
+        "0 while the store cannot count the limits of use, so that `store.on_store_failure` decides, else 1."
+        " Absent without a store",
+        merge=min,
+    ),
+    Declared("gatepass_store_emptied_total", (), "How often the shared store lost its data"),
+    Declared(
+        "gatepass_store_operations_total",
+        ("operation", "outcome"),
+        "Operations of the shared store, by outcome: ok, failed, skipped (not sent in the second after a failure,"
+        " or because the encryption key differs)",
+    ),
+)
 """The metrics that are read at a scrape."""
 MERGED_BY: Mapping[str, Callable[[float, float], float]] = MappingProxyType(
     {
-        **{one.name: MERGES[one.how] for one in SAMPLED if one.how},
+        **{one.name: one.merge for one in SAMPLED},
         "process_open_fds": max,
         "process_max_fds": min,
         "process_start_time_seconds": max,
     }
 )
-"""Metrics that are not added up: the worst value of all processes is shown, and the start of the youngest one."""
+"""How the values of several processes become one, by metric: as declared, and the start of the youngest process."""
 
-REQUEST_LABELS = ("caller", "group", "model", "upstream", "operation")
 SERIES = (
     *("gatepass_attempts_total", "gatepass_input_tokens_total", "gatepass_output_tokens_total"),
     *("gatepass_cached_input_tokens_total", "gatepass_reasoning_tokens_total", "gatepass_request_duration_seconds"),
@@ -283,10 +375,11 @@ class Family:
     """
 
     def __init__(self, declared: Declared) -> None:
-        self.name, self.labels, how, meaning = declared
-        self.bounds_s = BOUNDS_S.get(how, ())
+        self.name, self.labels, self.bounds_s = declared.name, declared.labels, declared.bounds_s
         is_counter = self.name.endswith("_total")
-        self.head = head(self.name, meaning, "histogram" if self.bounds_s else "counter" if is_counter else "gauge")
+        self.head = head(
+            self.name, declared.meaning, "histogram" if self.bounds_s else "counter" if is_counter else "gauge"
+        )
         self.lines = len(self.bounds_s) + 3 if self.bounds_s else 1
         """The lines of one cell."""
         self.hides_zeros = is_counter and self.labels == REQUEST_LABELS
@@ -596,7 +689,7 @@ class Metrics(Observer):
         if not access.replay_of and attempt.requests:
             self._ended_at(attempt, access, error, ended_s)
         if access.empty_answer:
-            self.add("gatepass_empty_answers_total", attempt.upstream)
+            self._add("gatepass_empty_answers_total", attempt.upstream)
         if usage is not None:
             series.add_tokens(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
         elif access.mcp_tool:
@@ -633,8 +726,7 @@ class Metrics(Observer):
             series.ok[access.status] = cell
         return cell
 
-    def add(self, name: str, *labels: str) -> None:
-        """Count one more of a metric."""
+    def _add(self, name: str, *labels: str) -> None:
         self._families[name].of(labels).value += 1
 
     def _add_earlier(self, attempt: AttemptRecord, access: AccessRecord) -> None:
@@ -705,19 +797,22 @@ class Metrics(Observer):
     def attempt_repeats(self, attempt: AttemptRecord) -> None:
         if (before := attempt.after) is None:
             return
-        self.add("gatepass_repeats_total", before.upstream, attempt.cause or NONE)
+        self._add("gatepass_repeats_total", before.upstream, attempt.cause or NONE)
         if attempt.cause == "new_connection":
-            self.add("gatepass_stale_connection_retries_total", attempt.upstream)
+            self._add("gatepass_stale_connection_retries_total", attempt.upstream)
         elif attempt.cause == "new_token" and before.outcome == "token_rejected":
-            self.add("gatepass_token_retries_total", attempt.upstream)
+            self._add("gatepass_token_retries_total", attempt.upstream)
         elif attempt.cause == "next_target":
-            self.add("gatepass_failovers_total", before.upstream, before.code or NONE)
+            self._add("gatepass_failovers_total", before.upstream, before.code or NONE)
 
     def refused(self, refusal: Refusal) -> None:
         self._count_error(refusal.error, (NONE, "", NONE, NONE, NONE), at_page=refusal.at_page)
 
     def rule_changed(self, change: RuleChange) -> None:
-        self.add("gatepass_learned_rule_events_total", change.upstream, change.event)
+        self._add("gatepass_learned_rule_events_total", change.upstream, change.event)
+
+    def observer_failed(self, observer: str) -> None:
+        self._add("gatepass_observer_failures_total", observer)
 
     def _count_error(self, error: GatepassError, of_request: Labels, *, at_page: bool = False) -> None:
         code, stable = self._mask(error.public_code), stable_code(error.public_code, error.hop)
@@ -747,6 +842,9 @@ class Metrics(Observer):
             due_s = loop.time() + every_s
             await asyncio.sleep(every_s)
             lag.observe(max(0.0, loop.time() - due_s))
+
+    def reloaded(self, outcome: str) -> None:
+        self._add("gatepass_reloads_total", outcome)
 
     def exposition(self) -> bytes:
         return exposition_of([self.part()])

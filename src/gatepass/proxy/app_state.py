@@ -369,9 +369,8 @@ def create_app_state(
         windows = StoreWindows(windows, store, clock, config.store.on_store_failure)
     metrics = Metrics(redactor.mask)
     ledger = UsageLedger(lambda key: metrics.of(key).labels, clock.wall)
-    failed = partial(metrics.add, "gatepass_observer_failures_total")
     # in the order in which they learn of an event
-    observers, tracing = Observers([metrics, ledger, AccessLog()], failed), None
+    observers, tracing = Observers([metrics, ledger, AccessLog()], metrics.observer_failed), None
     if config.tracing is not None:
         from gatepass.observability.tracing import ContentTracing, Tracing  # nothing configured, nothing imported
 

@@ -179,7 +179,7 @@ class Reloader:
                 result = replace(result, retried=tuple(self._endpoint.state.retry_failing()))
         if result.outcome != "unchanged" or result.needs_restart or trigger != "watch" or is_restored:
             self.last = state.clock.wall(), result
-            state.metrics.add("gatepass_reloads_total", result.outcome)
+            state.metrics.reloaded(result.outcome)
             self._log(result, trigger)
         return result
 

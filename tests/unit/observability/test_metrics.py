@@ -21,6 +21,7 @@ from gatepass.observability.metrics import (
     MAX_TOKENS,
     MOST_CODES,
     TIMED_SERIES,
+    Declared,
     Family,
     Labels,
     Metrics,
@@ -430,9 +431,8 @@ def exposed(family: Family) -> list[str]:
     return exposition_of([part]).decode().splitlines()
 
 
-def test_histogram_counts_each_bound_and_smaller_values(monkeypatch):
-    monkeypatch.setattr(module, "BOUNDS_S", {"delay": (0.1, 1, 2.5)})
-    times = Family(*module.declared("gatepass_pool_wait_seconds{upstream} delay\n    Waits\n"))
+def test_histogram_counts_each_bound_and_smaller_values():
+    times = Family(Declared("gatepass_pool_wait_seconds", ("upstream",), "Waits", (0.1, 1, 2.5)))
     for seconds in (0.05, 0.1, 0.11, 2.5, 9):
         times.of(("chat",)).observe(seconds)
     assert exposed(times)[2:] == [
