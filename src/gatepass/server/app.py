@@ -29,8 +29,8 @@ from gatepass.proxy.models import probe_targets
 from gatepass.server.asgi import as_request, serve_request
 from gatepass.server.cycle import RequestIds
 from gatepass.server.inspection import RELOAD, Peers
-from gatepass.server.pages import error_response, for_method, own_part, page_routes
-from gatepass.server.ui.routes import Ui
+from gatepass.server.pages import PARTS, error_response, for_method, own_part, page_routes
+from gatepass.server.ui.routes import UI_PARTS, Ui
 from gatepass.server.ui.sessions import Sessions
 from gatepass.store.guarded import open_store
 
@@ -53,24 +53,31 @@ NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_sp
 class Service:
     """The ApiEndpoint of one application and its AppState, while its lifespan runs, and the routes of its pages.
 
-    `worker` is the folder that all workers share, and the name of this one.
+    `worker` is the folder that all workers share, and the name of this one. `reloader` reloads the configuration at the
+    command of the operator.
     """
 
     def __init__(
-        self, make_endpoint: Callable[[], ApiEndpoint], config: Config, worker: tuple[Path, str] | None = None
+        self,
+        make_endpoint: Callable[[], ApiEndpoint],
+        config: Config,
+        worker: tuple[Path, str] | None = None,
+        reloader: Reloader | None = None,
     ) -> None:
         self._make_endpoint = make_endpoint
         self._ids = RequestIds()
         self.base_path = config.server.base_path
         self.peers = None if worker is None else Peers(*worker, self.own)
         """The workers of this `gatepass serve`, which share the sessions of the page. None for a single process."""
-        self.reloader: Reloader | None = None
+        self._reloader = reloader
         self.routes = page_routes(lambda: self.state, self.base_path, self.collect)
         sessions = Sessions(None if worker is None else worker[0] / SESSIONS)
-        self.ui = Ui(self._running, sessions, self.collect) if config.serves_ui else None
+        self.ui = Ui(self._running, sessions, self.collect, reloader) if config.serves_ui else None
         """The page at /ui, if it is served."""
+        self._parts = PARTS
         if self.ui is not None:
             self.routes += self.ui.routes(self.base_path)
+            self._parts = {**PARTS, **UI_PARTS}
         self._endpoint: ApiEndpoint | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[int] | None = None
@@ -81,9 +88,9 @@ class Service:
 
     async def own(self, target: str) -> bytes:
         """Return what this process contributes to `collect`, b"" for an unknown target."""
-        if target == RELOAD and self.reloader is not None:
-            return json.dumps(asdict(await self.reloader.reload("command"))).encode()
-        return await own_part(target, self.state)
+        if target == RELOAD and self._reloader is not None:
+            return json.dumps(asdict(await self._reloader.reload("command"))).encode()
+        return await own_part(target, self.state, self._parts)
 
     async def collect(self, target: str) -> dict[str, bytes]:
         """Return the part of each worker for `target`, by its name; "" is the name of a process without others."""

@@ -69,6 +69,8 @@ Collect = Callable[[str], Awaitable[dict[str, bytes]]]
 """Returns the part of each worker for a target, by the worker's name."""
 Own = Callable[[str], Awaitable[bytes]]
 """Returns what this worker answers to the other workers, by the path of a page or command; b"" for an unknown one."""
+OwnPart = Callable[[AppState, Mapping[str, str]], Awaitable[bytes]]
+"""Returns what one process contributes to a page or command, by the fields of its query; b"" for nothing."""
 
 
 async def decoded(collect: Collect, path: str, fields: Mapping[str, object] | None = None) -> dict[str, Any]:
@@ -76,7 +78,12 @@ async def decoded(collect: Collect, path: str, fields: Mapping[str, object] | No
     return {name: json.loads(part) for name, part in (await collect(f"{path}?{urlencode(fields or {})}")).items()}
 
 
-async def own_requests(state: AppState, /, **filters: str) -> dict[str, Any]:
+async def first_part(collect: Collect, path: str, fields: Mapping[str, object]) -> dict[str, Any] | None:
+    """Return the JSON part of the first worker that has one for `path` and `fields`, None if no worker has."""
+    return next(iter((await decoded(collect, path, fields)).values()), None)
+
+
+async def own_requests(state: AppState, filters: Mapping[str, str]) -> bytes:
     """Return the summaries that this process knows. Others are served between them."""
     fields = {name: value for name, value in filters.items() if value}
     now_s, wall_s = state.clock.now(), state.clock.wall()
@@ -98,7 +105,7 @@ async def own_requests(state: AppState, /, **filters: str) -> dict[str, Any]:
             summary["captured"] = state.capture.of(one.access) is not None
             if (one.duration_s is None or summary["ended"] >= after) and matches(summary, fields):
                 listed.append(summary)
-    return {"now": now_s, **found, "dropped": state.inspector.evicted}
+    return json.dumps({"now": now_s, **found, "dropped": state.inspector.evicted}).encode()
 
 
 def told(wanted: str, state: AppState) -> list[tuple[dict[str, Any], CapturedRequest | None]]:
@@ -115,14 +122,15 @@ def told(wanted: str, state: AppState) -> list[tuple[dict[str, Any], CapturedReq
     ]
 
 
-async def own_stories(state: AppState, /, **fields: str) -> list[dict[str, Any]] | dict[str, Any] | None:
+async def own_stories(state: AppState, fields: Mapping[str, str]) -> bytes:
     """Return the stories of this process for `id`, or the piece of a captured body with the name `piece`.
 
     With `bodies` the stories have the beginnings of captured bodies. While they are made, the budget of held bytes
     counts them. If it is full, they have the names of the pieces alone.
     """
     if "piece" in fields:
-        return await state.capture.piece(fields["piece"], state.redactor)
+        piece = await state.capture.piece(fields["piece"], state.redactor)
+        return b"" if piece is None else json.dumps(piece).encode()
     stories, found = [], told(fields["id"], state)
     has_bodies = "bodies" in fields and any(captured is not None for _, captured in found)
     is_held = has_bodies and state.in_flight.held.hold(TEXTS_BYTES)
@@ -134,7 +142,7 @@ async def own_stories(state: AppState, /, **fields: str) -> list[dict[str, Any]]
                 bodies = {"bodies": await captured.bodies(state.redactor, left_bytes)}
                 left_bytes -= sum(min(PIECE_BYTES, one["size_bytes"]) for one in bodies["bodies"])
             stories.append({**story, **bodies})
-        return stories
+        return json.dumps(stories).encode()
     finally:
         if is_held:
             state.in_flight.held.hold(-TEXTS_BYTES)
@@ -176,10 +184,10 @@ async def stories(collect: Collect, wanted: str, *, bodies: bool) -> list[dict[s
 
 async def body_piece(collect: Collect, name: str) -> dict[str, Any]:
     """Return the piece `name` of a captured body; raise InvalidRequest if no worker holds it."""
-    for piece in (await decoded(collect, STORY, {"piece": name})).values():
-        found: dict[str, Any] = piece
-        return found
-    raise InvalidRequest("This body is not captured any more.")
+    piece = await first_part(collect, STORY, {"piece": name})
+    if piece is None:
+        raise InvalidRequest("This body is not captured any more.")
+    return piece
 
 
 def _number(fields: Mapping[str, str], name: str, default: float) -> float:
@@ -211,12 +219,15 @@ async def capture_state(collect: Collect, fields: Mapping[str, object] | None = 
     return merged_states((await decoded(collect, CAPTURE, fields)).values())
 
 
-def own_capture(state: AppState, /, order: str = "", **settings: str) -> dict[str, Any]:
+async def own_capture(state: AppState, fields: Mapping[str, str]) -> bytes:
+    """Start or stop the capture of this process if `fields` order it, and return its state."""
+    order = fields.get("order")
     if order == "start":
+        settings = {name: value for name, value in fields.items() if name != "order"}
         state.capture.start(msgspec.convert(settings, CaptureSettings, strict=False))
     elif order == "stop":
         state.capture.stop()
-    return state.capture.state()
+    return json.dumps(state.capture.state()).encode()
 
 
 async def join_capture(collect: Collect, state: AppState) -> None:

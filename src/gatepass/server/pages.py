@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from inspect import isawaitable
 from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -444,43 +444,48 @@ def pinned(records: Iterable[LearnedRuleRecord], config: Config, caller: AccessK
     return as_config(learned, config, lambda name: may_use(caller, name))
 
 
-def own_retry(state: AppState) -> list[str]:
-    names = state.retry_failing()
-    LOG.info("retried", extra={"fields": {"trigger": "command", "retried": names}})
-    return names
+async def _own_metrics(state: AppState, _: Mapping[str, str]) -> bytes:
+    return state.metrics.scrape()
 
 
-async def own_usage(state: AppState) -> bytes:
+async def _own_status(state: AppState, _: Mapping[str, str]) -> bytes:
+    return json.dumps(status_of(state)).encode()
+
+
+async def _own_learned(state: AppState, _: Mapping[str, str]) -> bytes:
+    return json.dumps(msgspec.to_builtins(state.learned_rules())).encode()
+
+
+async def _own_usage(state: AppState, _: Mapping[str, str]) -> bytes:
     return msgspec.json.encode(await state.usage.write())
 
 
-PARTS: dict[str, Callable[..., Any]] = {
-    inspection.REQUESTS: inspection.own_requests,
-    inspection.STORY: inspection.own_stories,
-    inspection.CAPTURE: inspection.own_capture,
-    inspection.REPLAY: own_replay,
-    inspection.RETRY: own_retry,
-    inspection.USAGE: own_usage,
-    FIND: own_find,
-    TARGETS: own_targets,
-    "/metrics": lambda state: state.metrics.scrape(),
-    "/status": status_of,
-    "/learned": lambda state: msgspec.to_builtins(state.learned_rules()),
-}
-"""What one process contributes to a page or command, by its path: JSON or bytes, perhaps awaitable, None for nothing.
-
-The state and the fields of the query are the arguments.
-"""
+async def _own_retry(state: AppState, _: Mapping[str, str]) -> bytes:
+    names = state.retry_failing()
+    LOG.info("retried", extra={"fields": {"trigger": "command", "retried": names}})
+    return json.dumps(names).encode()
 
 
-async def own_part(target: str, state: AppState) -> bytes:
-    """Return what this process contributes to the page or command at `target`, b"" if there is none."""
+PARTS: Mapping[str, inspection.OwnPart] = MappingProxyType(
+    {
+        "/metrics": _own_metrics,
+        "/status": _own_status,
+        "/learned": _own_learned,
+        inspection.USAGE: _own_usage,
+        inspection.RETRY: _own_retry,
+        inspection.REQUESTS: inspection.own_requests,
+        inspection.STORY: inspection.own_stories,
+        inspection.CAPTURE: inspection.own_capture,
+        inspection.REPLAY: own_replay,
+        FIND: own_find,
+        TARGETS: own_targets,
+    }
+)
+"""What one process contributes to each page and command, by its path."""
+
+
+async def own_part(target: str, state: AppState, parts: Mapping[str, inspection.OwnPart] = PARTS) -> bytes:
+    """Return what this process contributes to the page or command at `target`, b"" if there is none in `parts`."""
     path, _, query = target.partition("?")
-    if (own := PARTS.get(path)) is None:
-        return b""
-    part = own(state, **dict(parse_qsl(query, keep_blank_values=True)))
-    if isawaitable(part):
-        part = await part
-    if part is None:
-        return b""
-    return part if isinstance(part, bytes) else json.dumps(part).encode()
+    own = parts.get(path)
+    return b"" if own is None else await own(state, dict(parse_qsl(query, keep_blank_values=True)))

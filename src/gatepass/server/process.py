@@ -283,10 +283,10 @@ class DrainingServer(uvicorn.Server):
 
         tls = None if state.config.server.tls is None else ListenerTls(state.config.server.tls)
         worker = None if channel is None else (channel.folder, channel.name)
-        service = Service(lambda: endpoint, state.config, worker)
-        service.reloader = None if source is None else Reloader(endpoint, source, on_change, tls)
+        reloader = None if source is None else Reloader(endpoint, source, on_change, tls)
+        service = Service(lambda: endpoint, state.config, worker, reloader)
         if service.ui is not None:
-            service.ui.doctor, service.ui.reloader = doctor, service.reloader
+            service.ui.doctor = doctor
         # only lifespan and pages: ClientConnection serves every other path
         app = Starlette(routes=service.routes, lifespan=service.lifespan, exception_handlers=ERRORS)
         context = replace(connection_context(app, endpoint), tls=tls)
@@ -305,7 +305,7 @@ class DrainingServer(uvicorn.Server):
             )
         )
         self.endpoint = endpoint
-        self.reloader = service.reloader
+        self.reloader = reloader
         self._control = None if control is None else ControlServer(control, context, service)
         self._reload_wanted = asyncio.Event()
         self._peers = service.peers

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,7 +19,7 @@ from gatepass.observability.story import attempts_of
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.handler import handle
 from gatepass.proxy.models import ModelCatalog
-from gatepass.server.inspection import REPLAY, Collect, decoded
+from gatepass.server.inspection import REPLAY, Collect, decoded, first_part
 from gatepass.types import ClientRequest, Hidden, Replay
 
 LOG = logging.getLogger("gatepass.serve")
@@ -62,27 +62,27 @@ async def replay(collect: Collect, document: bytes, new_id: str, key_digest: byt
     if (problem := one["problem"]) is not None:
         raise InvalidRequest(f"The request {order.id!r} cannot be replayed: {problem}.")
     chosen = {"key": one["key"], "new_id": new_id, "digest": key_digest.hex()}
-    for result in (await decoded(collect, REPLAY, wanted | chosen)).values():
-        found: dict[str, Any] = result
-        return found
-    raise InvalidRequest(f"The request {order.id!r} is not captured any more.")
+    result = await first_part(collect, REPLAY, wanted | chosen)
+    if result is None:
+        raise InvalidRequest(f"The request {order.id!r} is not captured any more.")
+    return result
 
 
-def own_find(state: AppState, /, **fields: str) -> dict[str, Any] | None:
-    """Return what this process knows of a captured request, None if it does not hold it."""
+async def own_find(state: AppState, fields: Mapping[str, str]) -> bytes:
+    """Return what this process knows of a captured request, b"" if it does not hold it."""
     captured = state.capture.find(fields["id"])
     if captured is None:
-        return None
+        return b""
     arrived_s = state.clock.now() if captured.ended is None else captured.ended.arrived_s
     problem = _problem(captured, json.loads(fields["without"]), state)
-    return {"key": captured.key, "arrived_s": arrived_s, "problem": problem}
+    return json.dumps({"key": captured.key, "arrived_s": arrived_s, "problem": problem}).encode()
 
 
-async def own_replay(state: AppState, /, **fields: str) -> dict[str, Any] | None:
-    """Replay a request that this process captured, None if it does not hold it."""
+async def own_replay(state: AppState, fields: Mapping[str, str]) -> bytes:
+    """Replay a request that this process captured, b"" if it does not hold it."""
     captured = state.capture.find(fields["id"])
     if captured is None or captured.key != fields["key"] or captured.ended is None or captured.body is None:
-        return None
+        return b""
     access = captured.ended.access
     profile = next((key.profile for key in state.config.access.keys if key.name == access.caller), None)
     client_request = ClientRequest(
@@ -95,7 +95,7 @@ async def own_replay(state: AppState, /, **fields: str) -> dict[str, Any] | None
         replay=Replay(access.id, profile, tuple(json.loads(fields["without"]))),
         key_digest=bytes.fromhex(fields["digest"]),
     )
-    return await _serve_again(client_request, access.id, captured.body, state)
+    return json.dumps(await _serve_again(client_request, access.id, captured.body, state)).encode()
 
 
 def _problem(captured: CapturedRequest, without: Sequence[str], state: AppState) -> str | None:

@@ -62,11 +62,15 @@ async def order_target(collect: Collect, fields: Mapping[str, str], state: AppSt
     return {"processes": len(parts), "alone": alone}
 
 
-def own_targets(state: AppState, upstream: str = "", models: str = "[]") -> dict[str, list[str]]:
-    """Drain the `models` of `upstream`, JSON, in this process. Return those of each upstream, "" for all."""
+async def own_targets(state: AppState, fields: Mapping[str, str]) -> bytes:
+    """Drain the `models` (JSON) of `upstream` in this process, if `fields` name one.
+
+    Returns the drained models of each upstream, "" for all.
+    """
+    upstream = fields.get("upstream", "")
     if upstream in state.upstreams:  # a reload may have removed it here
-        state.upstreams[upstream].state.drain(set(json.loads(models)))
-    return {name: sorted(one.state.drained) for name, one in state.upstreams.items()}
+        state.upstreams[upstream].state.drain(set(json.loads(fields["models"])))
+    return json.dumps({name: sorted(one.state.drained) for name, one in state.upstreams.items()}).encode()
 
 
 async def join_drained(collect: Collect, state: AppState) -> None:

@@ -16,6 +16,7 @@ from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
@@ -42,7 +43,7 @@ from gatepass.proxy.handler import ApiEndpoint, handle
 from gatepass.server import inspection
 from gatepass.server.asgi import AsgiRequestCycle, path_in, peer_in
 from gatepass.server.connection_shares import TrustedProxies
-from gatepass.server.pages import PARTS, error_response, for_method, learned_rules, pinned, shown
+from gatepass.server.pages import error_response, for_method, learned_rules, pinned, shown
 from gatepass.server.replay import replay, replay_id
 from gatepass.server.ui import views
 from gatepass.server.ui.sessions import LIFE_S, Session, Sessions
@@ -80,13 +81,6 @@ HEADERS: Mapping[str, str] = {
 """Fields of every response."""
 NO_STORE = {"cache-control": "no-store"}
 
-
-def own_forget(state: AppState, upstream: str, model: str, operation: str, adapted: str) -> int:
-    found = [one for one in state.upstreams.values() if one.name == upstream]
-    return sum(one.state.learned.forget_entry(model, operation, adapted) for one in found)
-
-
-PARTS.update({FORGET: own_forget, **{OWN + name: part for name, part in views.OWN.items()}})
 
 DOCTOR_S = 180.0
 """Limit on one run of doctor. Each of its steps has a limit of its own."""
@@ -147,15 +141,42 @@ def _route(
     return lambda respond: ROUTES.append(UiRoute(method, path, role, respond, reads_body))
 
 
-class Ui:
-    """The page of one process, an ASGI application. `running` may raise NotStarted. `collect` asks all workers."""
+async def _own_forget(state: AppState, fields: Mapping[str, str]) -> bytes:
+    upstreams = [one for one in state.upstreams.values() if one.name == fields["upstream"]]
+    scope = fields["model"], fields["operation"], fields["adapted"]
+    return json.dumps(sum(one.state.learned.forget_entry(*scope) for one in upstreams)).encode()
 
-    def __init__(self, running: Callable[[], ApiEndpoint], sessions: Sessions, collect: inspection.Collect) -> None:
+
+def _own_view(view: Callable[[AppState], Any]) -> inspection.OwnPart:
+    async def own(state: AppState, _: Mapping[str, str]) -> bytes:
+        return json.dumps(view(state)).encode()
+
+    return own
+
+
+UI_PARTS: Mapping[str, inspection.OwnPart] = MappingProxyType(
+    {FORGET: _own_forget, **{OWN + name: _own_view(view) for name, view in views.OWN.items()}}
+)
+"""What one process contributes to the page, by the path."""
+
+
+class Ui:
+    """The page of one process, an ASGI application. `running` may raise NotStarted. `collect` asks all workers.
+
+    `reloader` has the configuration's file and the last reload; None without a file.
+    """
+
+    def __init__(
+        self,
+        running: Callable[[], ApiEndpoint],
+        sessions: Sessions,
+        collect: inspection.Collect,
+        reloader: Reloader | None,
+    ) -> None:
         self.running = running
         self.sessions = sessions
         self.files = StaticFiles(directory=FOLDER)
-        self.reloader: Reloader | None = None
-        """None without a file of the configuration."""
+        self.reloader = reloader
         self.doctor: Doctor | None = None
         self.doctor_turn = asyncio.Lock()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
