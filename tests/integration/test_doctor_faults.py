@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -610,14 +611,48 @@ async def test_a_fault_is_reported_at_its_hop_with_the_remedy(name: str, stage: 
     assert without_chinese(found.advice.replace(str((found.action or {}).get("text", "")), "").strip()) == []
 
 
-async def test_a_page_for_plain_http_at_a_port_with_tls_leads_to_https(stage: Stage) -> None:
-    url = await stage.server(LIST, tls=stage.tls(signed("llm", ROOT)))
-    server = Server("gatepass", url.replace("https:", "http:"), ServerNames("127.0.0.1", "--url", "--url"))
-    for answer in (
-        'answered 400 Bad Request with an HTML page titled "400 Bad Request".',  # Apache
-        "400: Client sent an HTTP request to an HTTPS server.",  # Go
-    ):
-        found = await at_tls_port(server, server.step("models", StepOutcome.FAILS, answer))
-        assert found is not None, answer
-        assert found.advice == "Begin --url with https://."
-    assert await at_tls_port(server, server.step("models", StepOutcome.FAILS, "HTTP 400: no such tenant")) is None
+@pytest.mark.parametrize(
+    ("answer", "speaks_tls"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n<html><title>400 Bad Request</title></html>", True),  # Apache
+        (b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n", True),  # Go
+        (b"\x15\x03\x01\x00\x02\x02\x46", True),  # an alert
+        (b"", True),
+        (b"HTTP/1.1 401 Unauthorized\r\n\r\n", False),
+    ],
+    ids=["page", "text", "alert", "close", "api"],
+)
+async def test_a_server_that_answers_plain_http_as_one_with_tls_leads_to_https(
+    stage: Stage, answer: bytes, speaks_tls: bool
+) -> None:
+    """Whatever the failed step says. The second connection to the server is a TLS handshake."""
+    loop, listening = asyncio.get_running_loop(), socket.create_server(("127.0.0.1", 0))
+    listening.setblocking(False)
+
+    async def talk() -> None:
+        plain, _ = await loop.sock_accept(listening)
+        assert (await loop.sock_recv(plain, 4096)).startswith(b"GET / HTTP/1.1\r\n")
+        await loop.sock_sendall(plain, answer)
+        plain.close()
+        secure, _ = await loop.sock_accept(listening)
+        with suppress(OSError):  # the client ends the handshake and closes
+            transport, _ = await loop.connect_accepted_socket(
+                asyncio.Protocol, secure, ssl=stage.tls(signed("llm", ROOT))
+            )
+            transport.abort()
+
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server = Server("gatepass", url, ServerNames("127.0.0.1", "--url", "--url"))
+    with listening:
+        talking = asyncio.create_task(talk())
+        found = await at_tls_port(server, server.step("models", StepOutcome.FAILS, "any text"))
+        if not speaks_tls:
+            talking.cancel()
+        await asyncio.wait((talking,))
+    assert (None if found is None else found.advice) == ("Begin --url with https://." if speaks_tls else None)
+
+
+async def test_a_plain_port_keeps_its_failed_step(stage: Stage) -> None:
+    url = await stage.server([Send(reply({"detail": "no such tenant"}, 400))])
+    server = Server("gatepass", url, ServerNames("127.0.0.1", "--url", "--url"))
+    assert await at_tls_port(server, server.step("models", StepOutcome.FAILS, "TLS")) is None

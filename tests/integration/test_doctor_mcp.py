@@ -37,6 +37,8 @@ def result(message: dict[str, Any], value: object, session: str = "") -> Dialogu
 
 def stateless(request: Received) -> Dialogue:
     """A server of the newest revision, which streams its list of tools."""
+    if request.method == "GET":
+        return [Send(reply(b"", 405))]
     message = request.json()
     if request.header("authorization") is None:
         return refused()
@@ -110,7 +112,7 @@ async def test_a_server_with_a_handshake_gets_one_and_its_session_is_ended():
     ("answer", "last"),
     [
         (
-            lambda request: result(request.json(), {}),
+            lambda request: [Send(reply(b"", 404))] if request.method == "GET" else result(request.json(), {}),
             (
                 "FAIL mcp: The server answers neither server/discover (HTTP 200) nor initialize (HTTP 200): is"
                 " mcp.tools.url its endpoint for Streamable HTTP?"

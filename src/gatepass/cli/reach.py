@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -202,15 +201,15 @@ async def _failed(server: Server, destination: Destination, fault: TransportFaul
     names, network = server.names, server.names.network
     problem = tls_problem(fault.detail, has_ca_file=network.ca_file is not None)
     is_direct = destination.secure and destination.proxy is None
-    if fault.kind is Fault.TIMEOUT_CONNECT and is_direct and await _answers(destination, b"", server.connect_s):
+    if fault.kind is Fault.TIMEOUT_CONNECT and is_direct and await _accepts(destination, server.connect_s):
         limit = names.timeouts.get("connect_s", "the timeout of this step")
         why = f"{names.host} did not complete the TLS handshake within {server.connect_s:g} s"
         advice = f"Check the port in {names.url_setting}; {limit} sets the time."
         return server.step("tls", StepOutcome.FAILS, why, advice)
     # some servers without TLS close the connection at a handshake instead of answering
     if fault.kind is Fault.TLS and is_direct and problem in (TlsProblem.CLOSED, TlsProblem.OTHER):
-        get = b"GET / HTTP/1.1\r\nhost: %b\r\nconnection: close\r\n\r\n" % destination.authority
-        if await _answers(destination, get, server.connect_s):
+        answer = await _plain_answer(destination, server.connect_s)
+        if answer is not None and answer.startswith(b"HTTP/"):
             fault = TransportFault(Fault.TLS, TlsProblem.PLAIN_HTTP, sent=False)
     why, advice = fault_text(fault, names)
     if problem in OF_CERTIFICATE and not fault.detail.startswith("proxy "):
@@ -231,35 +230,50 @@ def _unverified(network: Network) -> ssl.SSLContext:
     return context
 
 
-async def _answers(destination: Destination, request: bytes, limit_s: float) -> bool:
-    """Return whether the server accepts a plain connection and answers `request`, if any, with HTTP."""
+async def _accepts(destination: Destination, limit_s: float) -> bool:
+    try:
+        async with asyncio.timeout(limit_s):
+            _, writer = await asyncio.open_connection(destination.host, destination.port)
+    except OSError:
+        return False
+    writer.transport.abort()
+    return True
+
+
+async def _plain_answer(destination: Destination, limit_s: float) -> bytes | None:
+    """Return the first bytes of the answer to a plain GET, b"" if the server closes, None without one in time."""
     try:
         async with asyncio.timeout(limit_s):
             reader, writer = await asyncio.open_connection(destination.host, destination.port)
             try:
-                writer.write(request)
-                return not request or (await reader.read(5)).startswith(b"HTTP/")
+                writer.write(b"GET / HTTP/1.1\r\nhost: %b\r\nconnection: close\r\n\r\n" % destination.authority)
+                return await reader.read(len(_BAD_REQUEST[0]))
             finally:
                 writer.transport.abort()
+    except TimeoutError:
+        return None
     except OSError:
-        return False
+        return b""
 
 
 TLS_TRIAL_S = 2.0
-
-
-_OF_TLS = re.compile(r"closed the connection|TLS|\b400\b.*(?i:html|https)")
-"""How steps word the answers of a server with TLS to plain HTTP: it closes, sends an alert, or answers a 400 page."""
+_BAD_REQUEST = (b"HTTP/1.1 400", b"HTTP/1.0 400")
 
 
 async def at_tls_port(server: Server, step: Step) -> Step | None:
-    """Return a step that replaces the failed `step` of an http URL if its port speaks TLS; not with a proxy."""
-    destination, names = server.destination, server.names
-    if not (step.failed and _OF_TLS.search(step.why)) or destination.proxy is not None or destination.secure:
+    """Return a step that replaces the failed `step` of an http URL if its port speaks TLS; not with a proxy.
+
+    A server with TLS closes a plain connection, sends an alert, or answers a page with the status 400.
+    """
+    destination, names, limit_s = server.destination, server.names, min(server.connect_s, TLS_TRIAL_S)
+    if not step.failed or destination.proxy is not None or destination.secure:
+        return None
+    answer = await _plain_answer(destination, limit_s)
+    if answer is None or (answer.startswith(b"HTTP/") and answer not in _BAD_REQUEST):
         return None
     try:
         # a server without TLS may wait for the rest of a request
-        await _open(replace(destination, secure=True), _unverified(names.network), min(server.connect_s, TLS_TRIAL_S))
+        await _open(replace(destination, secure=True), _unverified(names.network), limit_s)
     except TransportFault:
         return None
     why = f"{names.host} speaks TLS on this port, and {names.url_setting} begins with http://"
