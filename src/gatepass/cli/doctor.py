@@ -29,6 +29,8 @@ NOTHING_PROVEN = 4
 NOTHING = f"nothing failed, and nothing was proven: exit code {NOTHING_PROVEN}"
 NOT_CALLED = "no model was called: `gatepass doctor MODEL --call` sends a small real call, which may be billed"
 NOT_WITH_URL = "{option} names an entry or a file of this machine: leave it out with --url."
+NO_MODEL_OF_HOST = "--as requires a model, as in `gatepass doctor MODEL --as codex`."
+NOT_WITH_MCP = "--mcp tests one MCP server of this configuration: leave out MODEL, --call, --as and --url."
 COLOURS: Mapping[str, str] = {"ok": "green", "FAIL": "red", "????": "yellow"}
 
 
@@ -94,11 +96,10 @@ def doctor(
     Exit codes: 0 nothing failed, 1 a step failed, 2 the configuration is not valid, 4 nothing was proven.
     """
     refused = {
-        "--mcp tests one MCP server of this configuration: leave out MODEL, --call, --as and --url.": mcp is not None
-        and (model is not None or call or agent_host is not None or url is not None),
+        NOT_WITH_MCP: mcp is not None and (model is not None or call or agent_host is not None or url is not None),
         "--key requires --call, --as or --mcp.": caller is not None and not (call or agent_host or mcp),
         "--operation requires --call.": operation is not None and not call,
-        "--as requires a model, as in `gatepass doctor MODEL --as codex`.": agent_host is not None and model is None,
+        NO_MODEL_OF_HOST: agent_host is not None and model is None,
         "--as sends its own call: leave out --call.": agent_host is not None and call,
         NOT_WITH_URL.format(option="--key"): url is not None and caller is not None,
         NOT_WITH_URL.format(option="--config"): url is not None and path is not None,

@@ -50,60 +50,15 @@ THINKING = ["chat_template_kwargs", "enable_thinking", "thinking", "do_sample"]
 """RAGFlow and Dify send these members next to `messages`. vLLM uses the first; Azure rejects all of them."""
 
 
-class ProfileSettings(Block):
-    """Changes of requests and replies for one kind of client.
-
-    An entry with a built-in profile's name changes that profile; settings that it leaves out keep their values.
-    """
-
-    extends: BuiltIn | None = None
-    """The built-in profile to start from. None: the one of the same name, else `plain`.
-
-    Example: ragflow
-    """
-    drop: list[MemberPath] = []
-    """Members to leave out of every request. gatepass always leaves out `drop_params` and `model_type`.
-
-    Example: ["messages[].tool_calls[].index"]
-
-    Danger: The upstream does not receive what the client requests with these members.
-    """
-    keep_alive: KeepAliveMode = "comment"
-    """What gatepass sends while a client waits for a stream: `comment` (the line `: keep-alive` and a blank line; the
-    event `keepalive` in a stream of the Responses API that has begun),
-    `empty-delta` (a chunk without text, in chats and completions only) or `off`. The upstream's comments are
-    relayed only with `comment`.
-
-    gatepass sends the response head and the first one after 15 s, or after 5 s if the upstream returns a whole
-    reply. An error before that keeps its status. A later error is the last event of the stream. After that,
-    gatepass sends one for every 12 s of silence. Each may be up to 1 s later. A chunk without text has the
-    `id`, `created` and `model` of the stream as soon as they are known, and is not sent after a finish reason.
-
-    Danger: With `off`, a slow answer may exceed the read timeout of the client.
-    """
-    line_bytes: Annotated[int, Field(ge=65_536)] | None = None
-    """The longest line of a stream, in bytes; a longer chunk is split into several. None: no limit.
-
-    Example: 131072
-    """
-    cors_origins: list[CorsOrigin] = []
-    """Origins of web pages that may call gatepass from a browser. `*` allows every page.
-
-    Example: ["https://chat.corp.example"]
-
-    Danger: A page on the list can use any key that its reader has.
-    """
-
-
 @dataclass(frozen=True, slots=True)
 class Profile:
     """What gatepass changes for one kind of client: `ProfileSettings`, and what only built-in profiles have."""
 
     extends: BuiltIn | None = None
-    drop: Sequence[str] = field(default_factory=list)
+    drop: Sequence[str] = ()
     keep_alive: KeepAliveMode = "comment"
     line_bytes: int | None = None
-    cors_origins: Sequence[str] = field(default_factory=list)
+    cors_origins: Sequence[str] = ()
     drop_null: Sequence[str] = ()
     """Members to leave out if they are null."""
     drop_for: Mapping[DialectName, Sequence[str]] = field(default_factory=dict)
@@ -137,6 +92,53 @@ class Profile:
 
 
 PLAIN = Profile()
+"""A profile without changes. `ProfileSettings` has its defaults."""
+
+
+class ProfileSettings(Block):
+    """Changes of requests and replies for one kind of client.
+
+    An entry with a built-in profile's name changes that profile; settings that it leaves out keep their values.
+    """
+
+    extends: BuiltIn | None = PLAIN.extends
+    """The built-in profile to start from. None: the one of the same name, else `plain`.
+
+    Example: ragflow
+    """
+    drop: list[MemberPath] = [*PLAIN.drop]
+    """Members to leave out of every request. gatepass always leaves out `drop_params` and `model_type`.
+
+    Example: ["messages[].tool_calls[].index"]
+
+    Danger: The upstream does not receive what the client requests with these members.
+    """
+    keep_alive: KeepAliveMode = PLAIN.keep_alive
+    """What gatepass sends while a client waits for a stream: `comment` (the line `: keep-alive` and a blank line; the
+    event `keepalive` in a stream of the Responses API that has begun),
+    `empty-delta` (a chunk without text, in chats and completions only) or `off`. The upstream's comments are
+    relayed only with `comment`.
+
+    gatepass sends the response head and the first one after 15 s, or after 5 s if the upstream returns a whole
+    reply. An error before that keeps its status. A later error is the last event of the stream. After that,
+    gatepass sends one for every 12 s of silence. Each may be up to 1 s later. A chunk without text has the
+    `id`, `created` and `model` of the stream as soon as they are known, and is not sent after a finish reason.
+
+    Danger: With `off`, a slow answer may exceed the read timeout of the client.
+    """
+    line_bytes: Annotated[int, Field(ge=65_536)] | None = PLAIN.line_bytes
+    """The longest line of a stream, in bytes; a longer chunk is split into several. None: no limit.
+
+    Example: 131072
+    """
+    cors_origins: list[CorsOrigin] = [*PLAIN.cors_origins]
+    """Origins of web pages that may call gatepass from a browser. `*` allows every page.
+
+    Example: ["https://chat.corp.example"]
+
+    Danger: A page on the list can use any key that its reader has.
+    """
+
 
 BUILT_IN_PROFILES: Mapping[str, Profile] = {
     **dict.fromkeys(get_args(BuiltIn), PLAIN),

@@ -48,6 +48,10 @@ def of_variable(value: Any) -> Secret:
     raise ValueError("expects the name of an environment variable that is set and not empty")
 
 
+def _name_of(variable: Secret) -> str:
+    return variable.reference.strip("${}")
+
+
 class EnvCredential(LocalCredential):
     """A key, or a JWT with its `exp`, in an environment variable. It cannot change while gatepass runs."""
 
@@ -55,7 +59,7 @@ class EnvCredential(LocalCredential):
     variable: Annotated[
         Secret,
         BeforeValidator(of_variable),
-        PlainSerializer(lambda variable: variable.reference.strip("${}"), return_type=str),
+        PlainSerializer(_name_of, return_type=str),
         WithJsonSchema({"type": "string", "description": "the variable's name"}),
     ]
     """The variable's name, not a reference to it (`${…}`). A variable that is not set is an error at load.
@@ -65,7 +69,7 @@ class EnvCredential(LocalCredential):
 
     @property
     def variable_name(self) -> str:
-        return self.variable.reference.strip("${}")
+        return _name_of(self.variable)
 
 
 class FileCredential(LocalCredential):
