@@ -117,6 +117,7 @@ class ConnectionCounts:
     def __init__(self, file: Path | None, own: int | None = None) -> None:
         """`file` is None for a process that is the only worker."""
         self.own = own
+        self.is_shared = file is not None
         if file is None:
             self._held = memoryview(mmap.mmap(-1, 4 * SEATS)).cast("I")
             return
@@ -228,7 +229,7 @@ class Acceptor:
 
     def _is_above_share(self) -> bool:
         held = self.publish()
-        if self._loop.time() < self._free_until_s:
+        if not self._counts.is_shared or self._loop.time() < self._free_until_s:
             return False
         fewest = self._counts.fewest()
         return held > fewest + MARGIN + fewest // MARGIN_PART
