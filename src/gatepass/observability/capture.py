@@ -70,10 +70,10 @@ class CapturedBody(Hidden, msgspec.Struct, eq=False):
             return "", None
         is_cut = self.is_cut if is_last else True  # the read part may end in a secret
         end = redactor.cut(text, max(0, len(text) - AROUND_CHARS)) or 0 if is_cut else len(text)
-        shown = []
-        for masked in redactor.slices(text[:end]):
+        shown, slices = [], redactor.slices(text[:end])
+        # requests are served meanwhile: a slice takes as long as there are secrets, and no search of it takes long
+        while (masked := await asyncio.to_thread(next, slices, None)) is not None:
             shown.append(masked)
-            await asyncio.sleep(0)  # requests are served between two slices
         if is_last or not end:
             return "".join(shown) + CUT * is_cut, None
         # the bytes of `end` characters: the most that have no more

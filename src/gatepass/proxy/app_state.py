@@ -285,7 +285,9 @@ class AppState(ProcessParts):
             self.holders[one].start()
 
     def retry_failing(self) -> list[str]:
-        """Let each failing or rejected credential fetch now. Return their names."""
+        """Let each failing or rejected credential fetch now, and forget what upstreams lacked. Return their names."""
+        for upstream in self.upstream_states.values():
+            upstream.absent_until_s.clear()
         return [name for name, holder in self.holders.items() if holder.retry()]
 
     def hand_over(self, successor: AppState) -> None:
