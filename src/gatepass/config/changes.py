@@ -64,6 +64,10 @@ _GONE: Sequence[tuple[str, str]] = (
 )
 """Patterns of settings with blanks between them, and what to do instead."""
 REMOVED: Mapping[str, str] = {setting: text for settings, text in _GONE for setting in settings.split()}
+VARIABLES: Mapping[str, str] = {
+    setting.upper().replace(".", "_"): setting for setting in REMOVED if setting.startswith("limits.")
+}
+"""The variables of settings that are gone, without the prefix: those under `limits` had one."""
 REJECTED = frozenset(("credentials.*.preset", "access.keys.*.max_concurrent"))
 """Those that are not ignored: a login without its preset has no request, and a caller must not lose its limit."""
 REMOVED_VALUES: Mapping[str, str] = {
@@ -74,8 +78,13 @@ REMOVED_VALUES: Mapping[str, str] = {
 def drop_removed(document: ConfigDocument, variables: Iterable[str]) -> None:
     """Drop each setting of REMOVED. Warn of it and of its variable; REJECTED ones are problems."""
     warnings: list[ConfigProblem] = []
+    later = "A later minor version rejects it."
+    for variable, setting in VARIABLES.items():
+        if variable in variables:
+            place = f"environment {PREFIX}{variable}: {setting}"
+            document.warnings.append(f"{place} {REMOVED_SINCE}: {REMOVED[setting]} {later}")
     for setting, advice in REMOVED.items():
-        text, later = f"{REMOVED_SINCE}: {advice}", "A later minor version rejects it."
+        text = f"{REMOVED_SINCE}: {advice}"
         is_of_base = advice.startswith("Set `extends: ")
         for path, _ in list(matches(document.tree, tuple(setting.split(".")))):
             block = lookup(document.tree, path[:-1])
@@ -88,15 +97,4 @@ def drop_removed(document: ConfigDocument, variables: Iterable[str]) -> None:
                 warnings.append(ConfigProblem(path, remedy, document.origin(path)))
             else:
                 warnings.append(ConfigProblem(path, f"{text} {later}", document.origin(path)))
-        if (variable := variable_of(setting)) in variables:
-            document.warnings.append(f"environment {PREFIX}{variable}: {setting} {text} {later}")
     document.warnings += map(str, sorted(warnings, key=lambda warning: warning.origin))
-
-
-def variable_of(setting: str) -> str:
-    """Return the variable of a setting under `limits`, without the prefix."""
-    return setting.upper().replace(".", "_")
-
-
-VARIABLES = frozenset(map(variable_of, REMOVED))
-"""The variables of settings that are gone."""

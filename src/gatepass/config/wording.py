@@ -33,16 +33,18 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("secret",), ("client_secret", "key", "token")),
     **dict.fromkeys(("expires_in", "expires_at", "ttl"), ("expiry",)),
     **dict.fromkeys(("model", "model_name", "upstream_model"), ("models", "name")),
+    **dict.fromkeys(
+        ("requests_per_min", "requests_per_minute", "rpm", "rpm_limit"), ("requests.minute", "limits.requests.minute")
+    ),
+    **dict.fromkeys(
+        ("tokens_per_min", "tokens_per_minute", "tpm", "tpm_limit"), ("tokens.minute", "limits.tokens.minute")
+    ),
+    "max_parallel_requests": ("max_concurrent", "limits.max_concurrent"),
 }
-"""Names in clients, other gateways and other blocks, each with the settings to suggest; the first that exists wins."""
+"""Names in clients, other gateways and other blocks, each with the settings to suggest; the first that exists wins.
 
-
-OF_USE: Mapping[str, SettingPattern] = {
-    **dict.fromkeys(("requests_per_min", "requests_per_minute", "rpm", "rpm_limit"), ("requests", "minute")),
-    **dict.fromkeys(("tokens_per_min", "tokens_per_minute", "tpm", "tpm_limit"), ("tokens", "minute")),
-    "max_parallel_requests": ("max_concurrent",),
-}
-"""Names of limits in other gateways, each with its place inside of `limits`."""
+`limits.…` is suggested also where no block has it.
+"""
 
 
 def all_settings() -> Mapping[SettingPattern, frozenset[str]]:
@@ -97,18 +99,19 @@ def unknown_setting(path: SettingPath, tree: Any) -> str:
     """Return the problem of an unknown name: the nearest name, or the block that has it."""
     known = all_settings()
     *block, name = pattern_of(path, known)
-    if (limit := OF_USE.get(name)) is not None:
-        places = [place for place in (limit, ("limits", *limit)) if (*block, *place) in known]
-        where = "" if places else " of an entry of access.keys, models or upstreams"
-        return f"is not a setting; did you mean {dotted((places or [('limits', *limit)])[0])}{where}?"
     # the outermost block with a `type` decides, because the blocks inside it belong to the same credential
     stated = (lookup(tree, (*path[:length], "type")) for length in range(1, len(path)))
     kind = next((each for each in stated if isinstance(each, str)), None)
     siblings = {p[-1]: types for p, types in known.items() if p[:-1] == tuple(block)}
     usable = [sibling for sibling, types in siblings.items() if not types or kind in types]
-    near = next((other for other in ALIASES.get(name, ()) if other in usable), None) or nearest(name, usable)
+    aliases = ALIASES.get(name, ())
+    # one in an inner block, such as `requests.minute`, is of every type
+    alias = next((one for one in aliases if one in usable or ("." in one and (*block, *one.split(".")) in known)), None)
+    if alias is None and aliases and aliases[-1].startswith("limits."):
+        return f"is not a setting; did you mean {aliases[-1]} of an entry of access.keys, models or upstreams?"
+    near = alias or nearest(name, usable)
     if name in siblings:
-        hint = f"; did you mean {near}?" if near in ALIASES.get(name, ()) else ""
+        hint = "" if alias is None else f"; did you mean {alias}?"
         return f"belongs to type {' or '.join(sorted(siblings[name]))}, not to {kind}{hint}"
     elsewhere = [p for p, types in known.items() if p[-1] == name and (not types or kind is None or kind in types)]
     inside = [p for p in elsewhere if p[: len(block)] == tuple(block) and "*" not in p[len(block) :]]

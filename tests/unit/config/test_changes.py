@@ -4,6 +4,7 @@ import pytest
 
 from gatepass.config.changes import REJECTED, REMOVED
 from gatepass.config.document import ConfigError
+from gatepass.config.environment import unknown_variables
 from gatepass.config.load import load
 from gatepass.config.wording import all_settings
 
@@ -127,3 +128,9 @@ def test_a_variable_of_a_removed_setting_has_its_sentence(tmp_path, in_file):
     assert warning.startswith(
         "environment GATEPASS_LIMITS_MCP_STREAMS: limits.mcp_streams was removed in 0.2.0: Set `li"
     )
+
+
+@pytest.mark.parametrize("name", ["GATEPASS_LOG_BODIES", "GATEPASS_ACCESS_KEYS_*_MAX_CONCURRENT"])
+def test_a_removed_setting_outside_of_limits_had_no_variable(name):
+    (warning,) = unknown_variables({name.removeprefix("GATEPASS_"): "1"})
+    assert str(warning).startswith(f"environment {name}: is not a variable of gatepass; ")
