@@ -213,6 +213,7 @@ USAGES: dict[str, Case] = {
         "usage",
     ),
     "alone": case([ROLE, STOP, ALONE], [ROLE, STOP], "usage", "choices"),
+    "dropped": case([*EACH, ALONE], [ROLE, A, STOP], "usage", "choices", drops_usage=True),
     "requested in every chunk": same(*EACH, ALONE, include_usage=None),
     "split from the text with its end": case(
         [ROLE, chunk({"content": "a"}, "stop", usage=USAGE)],

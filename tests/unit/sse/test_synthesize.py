@@ -79,7 +79,9 @@ def test_a_message_becomes_deltas(message, expected):
 def test_odd_choices_become_a_stream():
     for choice in ({}, {"message": None}, {"message": "text"}):
         assert pieces({**HEAD, "choices": [choice]}) == [ROLE, END]
-    assert pieces({**HEAD, "choices": [{"delta": {"content": "Hi"}}]}) == [ROLE, piece({"content": "Hi"}), END]
+    said = {"content": "Hi"}
+    for messages in ({"delta": said}, {"message": None, "delta": said}, {"message": said, "delta": {"content": "No"}}):
+        assert pieces({**HEAD, "choices": [messages]}) == [ROLE, piece({"content": "Hi"}), END]
     for choices in (None, [], "x", [None, 3]):
         assert list(synthesize_stream({**HEAD, "choices": choices}, False, origin())) == [DONE]
 
