@@ -81,7 +81,6 @@ HEADERS: Mapping[str, str] = {
 """Fields of every response."""
 NO_STORE = {"cache-control": "no-store"}
 
-
 DOCTOR_S = 180.0
 """Limit on one run of doctor. Each of its steps has a limit of its own."""
 
