@@ -444,23 +444,23 @@ def pinned(records: Iterable[LearnedRuleRecord], config: Config, caller: AccessK
     return as_config(learned, config, lambda name: may_use(caller, name))
 
 
-async def _own_metrics(state: AppState, _: Mapping[str, str]) -> bytes:
+async def own_metrics(state: AppState, _: Mapping[str, str]) -> bytes:
     return state.metrics.scrape()
 
 
-async def _own_status(state: AppState, _: Mapping[str, str]) -> bytes:
+async def own_status(state: AppState, _: Mapping[str, str]) -> bytes:
     return json.dumps(status_of(state)).encode()
 
 
-async def _own_learned(state: AppState, _: Mapping[str, str]) -> bytes:
+async def own_learned(state: AppState, _: Mapping[str, str]) -> bytes:
     return json.dumps(msgspec.to_builtins(state.learned_rules())).encode()
 
 
-async def _own_usage(state: AppState, _: Mapping[str, str]) -> bytes:
+async def own_usage(state: AppState, _: Mapping[str, str]) -> bytes:
     return msgspec.json.encode(await state.usage.write())
 
 
-async def _own_retry(state: AppState, _: Mapping[str, str]) -> bytes:
+async def own_retry(state: AppState, _: Mapping[str, str]) -> bytes:
     names = state.retry_failing()
     LOG.info("retried", extra={"fields": {"trigger": "command", "retried": names}})
     return json.dumps(names).encode()
@@ -468,11 +468,11 @@ async def _own_retry(state: AppState, _: Mapping[str, str]) -> bytes:
 
 PARTS: Mapping[str, inspection.OwnPart] = MappingProxyType(
     {
-        "/metrics": _own_metrics,
-        "/status": _own_status,
-        "/learned": _own_learned,
-        inspection.USAGE: _own_usage,
-        inspection.RETRY: _own_retry,
+        "/metrics": own_metrics,
+        "/status": own_status,
+        "/learned": own_learned,
+        inspection.USAGE: own_usage,
+        inspection.RETRY: own_retry,
         inspection.REQUESTS: inspection.own_requests,
         inspection.STORY: inspection.own_stories,
         inspection.CAPTURE: inspection.own_capture,

@@ -140,13 +140,13 @@ def _route(
     return lambda respond: ROUTES.append(UiRoute(method, path, role, respond, reads_body))
 
 
-async def _own_forget(state: AppState, fields: Mapping[str, str]) -> bytes:
+async def own_forget(state: AppState, fields: Mapping[str, str]) -> bytes:
     upstreams = [one for one in state.upstreams.values() if one.name == fields["upstream"]]
     scope = fields["model"], fields["operation"], fields["adapted"]
     return json.dumps(sum(one.state.learned.forget_entry(*scope) for one in upstreams)).encode()
 
 
-def _own_view(view: Callable[[AppState], Any]) -> inspection.OwnPart:
+def own_view(view: Callable[[AppState], Any]) -> inspection.OwnPart:
     async def own(state: AppState, _: Mapping[str, str]) -> bytes:
         return json.dumps(view(state)).encode()
 
@@ -154,7 +154,7 @@ def _own_view(view: Callable[[AppState], Any]) -> inspection.OwnPart:
 
 
 UI_PARTS: Mapping[str, inspection.OwnPart] = MappingProxyType(
-    {FORGET: _own_forget, **{OWN + name: _own_view(view) for name, view in views.OWN.items()}}
+    {FORGET: own_forget, **{OWN + name: own_view(view) for name, view in views.OWN.items()}}
 )
 """What one process contributes to the page, by the path."""
 
