@@ -77,7 +77,7 @@ BESIDE = +@$(MAKE) --no-print-directory -j$(if $(COVERAGE),1,$(CORES)) $(if $(fi
 # hold bodies of up to 64 MiB. Coverage is measured without the attacks: they repeat few lines millions of times.
 test: setup ## Every test that needs Python alone: unit, integration, attacks, documentation, golden files, fuzz
 	$(PYTEST) $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) -n $(WAITING_JOBS) tests/integration tests/fuzz
-	$(BESIDE) test-attacks test-measured test-settings test-streams test-pages test-unit
+	$(BESIDE) test-attacks test-measured test-pages test-settings test-streams test-unit
 
 test-attacks:
 	$(PYTEST) -q -n $(CORES) tests/attacks $(MEASURED:%=--ignore=%) $(ATTACKS)

@@ -72,7 +72,7 @@ def test_the_action_names_the_settings_of_the_server() -> None:
     )
     actions = [json.loads(REQUEST.error_body(error, "r1"))["error"]["data"]["action"] for error in errors]
     connect, auth, invalid, unknown = actions
-    assert "check that `mcp.wiki.url` is the endpoint of an MCP server." in invalid
+    assert invalid == "Check that `mcp.wiki.url` is the endpoint of an MCP server."
     assert unknown == "Use a URL `http://HOST/mcp/NAME`."
     assert connect == "Check `mcp.wiki.url`, and whether that server is up."
     assert "`gatepass doctor --mcp wiki`" in auth
