@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from gatepass.config.document import REMOVED_SINCE, ConfigDocument, ConfigProblem, lookup, matches
+from gatepass.config.document import ConfigDocument, ConfigProblem, lookup, matches
 from gatepass.config.references import PREFIX
 
+REMOVED_SINCE = "was removed in 0.2.0"
 _GONE: Sequence[tuple[str, str]] = (
     (
         "log.bodies",
@@ -91,7 +92,7 @@ def drop_removed(document: ConfigDocument, variables: Iterable[str]) -> None:
             del block[path[-1]]
             base = f"`extends: {block.get('extends')}`"
             if setting in REJECTED:
-                document.add_problem(path, text)
+                document.problems.append(ConfigProblem(path, text, document.origin(path), is_removed=True))
             elif is_of_base and base in advice:
                 remedy = f"{REMOVED_SINCE}: Remove it: {base} has it. {later}"
                 warnings.append(ConfigProblem(path, remedy, document.origin(path)))

@@ -6,8 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-REMOVED_SINCE = "was removed in 0.2.0"
-"""Begins the problem of a setting that is gone."""
 SettingPath = tuple[str | int, ...]
 """The path of a value in the tree: `("access", "keys", 0, "name")`."""
 
@@ -30,11 +28,15 @@ class ValueOrigin:
 
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
-    """One problem. `text` states the fault and what to do, and never quotes a referenced value."""
+    """One problem. `text` states the fault and what to do, and never quotes a referenced value.
+
+    `is_removed`: the setting is gone. Other problems may follow from it.
+    """
 
     path: SettingPath
     text: str
     origin: ValueOrigin
+    is_removed: bool = False
 
     def __str__(self) -> str:
         place = f"{self.origin}: {dotted(self.path)}" if self.path else str(self.origin)
@@ -44,12 +46,12 @@ class ConfigProblem:
 class ConfigError(Exception):
     """An invalid configuration, with all problems in the order of the file, and the warnings found before them.
 
-    Settings that are gone come first, because other problems may follow from them.
+    Settings that are gone come first.
     """
 
     def __init__(self, problems: Iterable[ConfigProblem], warnings: Iterable[str] = ()) -> None:
         # The checks and pydantic find problems in another order than that of the file.
-        self.problems = tuple(sorted(problems, key=lambda one: (not one.text.startswith(REMOVED_SINCE), one.origin)))
+        self.problems = tuple(sorted(problems, key=lambda one: (not one.is_removed, one.origin)))
         self.warnings = tuple(warnings)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
