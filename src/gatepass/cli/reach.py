@@ -258,7 +258,7 @@ async def _plain_answer(destination: Destination, limit_s: float) -> bytes | Non
 
 TLS_TRIAL_S = 2.0
 _BAD_REQUEST = (b"HTTP/1.1 400", b"HTTP/1.0 400")
-_WITHOUT_ANSWER = ("", "400", "502", "503")
+_STATUSES_OF_TLS = ("", "400", "502", "503")
 """The statuses of errors that a port with TLS may cause. With another one the server itself answered in HTTP."""
 
 
@@ -270,7 +270,7 @@ async def at_tls_port(server: Server, step: Step) -> Step | None:
     destination, names, limit_s = server.destination, server.names, min(server.connect_s, TLS_TRIAL_S)
     if not step.failed or destination.proxy is not None or destination.secure:
         return None
-    if step.error[:3] not in _WITHOUT_ANSWER:
+    if step.error[:3] not in _STATUSES_OF_TLS:
         return None
     answer = await _plain_answer(destination, limit_s)
     if answer is None or (answer.startswith(b"HTTP/") and answer not in _BAD_REQUEST):

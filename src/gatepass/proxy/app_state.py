@@ -115,8 +115,8 @@ class UpstreamState:
         """Of the targets at this upstream, by `Route.names`: no more than the configuration has."""
         self.drained: set[str] = set()
         self.queue = FairQueue[asyncio.Event]()
-        """The requests in progress that `max_in_flight` counts, and those that wait. A waiting one is told by its event
-        that it has a place, or that there is no room for it."""
+        """The requests in progress that `max_in_flight` counts, and those that wait. The event of a waiting request is
+        set when the request gets a place, or when there is no room for it."""
 
     def health(self, name: str) -> TargetHealth:
         if name not in self.healths:

@@ -281,7 +281,7 @@ async def test_requests_are_served_between_two_slices_of_a_piece(process):
         nonlocal turns
         while True:
             turns += 1
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # one turn of the event loop, which the test counts
 
     serving = asyncio.create_task(serve())
     await CapturedBody(b"a b " * (PIECE_BYTES // 4)).piece(process.redactor)
