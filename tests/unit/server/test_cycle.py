@@ -63,6 +63,8 @@ async def test_a_client_that_expects_gets_100_continue_when_its_body_is_wanted()
     raw = asked(b"hello", "expect: 100-Continue")
     found, received = await read(raw[:-5], raw[-5:])
     assert (found, received) == ([b"hello"], b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD + b"content-length: 0\r\n\r\n")
+    _, refused = await read(asked(b"0123456789a", "expect: 100-continue")[:-11])
+    assert b"100 Continue" not in refused
 
 
 async def test_unread_body_without_100_continue_closes_the_connection():
