@@ -344,6 +344,11 @@ class DrainingServer(uvicorn.Server):
             state.in_flight.tasks.spawn(self._reload_on_signal(self.reloader), "reload")
             if state.config.server.watch:
                 state.in_flight.tasks.spawn(self.reloader.watch(state.clock), "watch")
+        if channel is not None and self._peers is not None:
+            await self._peers.open()
+            if self.reloader is not None and inspection.last_reload_ns(channel.folder) != channel.last_reload_ns:
+                # before the first connection: a client must not meet the configuration that the others have replaced
+                await self.reloader.reload("signal")
         if self._control is not None:
             self._control.url = next((url_of(listening, scheme) for listening in sockets or []), "")
             await self._control.open()
@@ -355,9 +360,6 @@ class DrainingServer(uvicorn.Server):
         if channel is None:
             return
         if self._peers is not None:
-            await self._peers.open()
-            if inspection.last_reload_ns(channel.folder) != channel.last_reload_ns:
-                self._reload_wanted.set()
             state = self.endpoint.state
             state.in_flight.tasks.spawn(inspection.join_capture(self._peers.collect, state), "join capture")
             state.in_flight.tasks.spawn(join_drained(self._peers.collect, state), "join drained")

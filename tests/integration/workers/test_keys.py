@@ -13,6 +13,7 @@ from tests.integration.answers import COMPLETION
 from tests.integration.gateway import CHAT, HELLO, JSON, Ask
 from tests.integration.scripted import Scripted, Send, reply
 from tests.integration.test_control import command
+from tests.integration.workers.processes import python_process
 from tests.integration.workers.test_supervisor import started
 
 BODY = json.dumps(HELLO).encode()
@@ -75,3 +76,18 @@ async def test_a_rotated_key_and_its_successor_are_valid_until_the_old_one_is_re
             assert await statuses(port, OLD, new, OTHER) == [{401}, {200}, {200}]  # at once: the reload has ended
             assert await last_uses(("rag",)) == {id_of(new): True}
             assert not any(key in line for line in running.lines for key in (OLD, new, OTHER))
+
+
+async def test_the_first_connection_of_a_worker_that_starts_during_a_reload_meets_the_new_keys(tmp_path: Path):
+    async with Scripted(answer=lambda _: [Send(reply(COMPLETION))]) as upstream:
+        for name, keys in (("gatepass.json", (OLD,)), ("changed.json", (OLD, OTHER))):
+            access = {"keys": [{"name": f"key-{place}", "hash": hash_key(key)} for place, key in enumerate(keys)]}
+            configuration = {"upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}}, "access": access}
+            (tmp_path / name).write_text(json.dumps(configuration))
+        worker = await python_process(str(Path(__file__).parent / "late_worker.py"), str(tmp_path))
+        try:
+            assert worker.stdout is not None
+            assert await statuses(int(await worker.stdout.readline()), OTHER) == [{200}]
+        finally:
+            worker.terminate()
+            await worker.communicate()

@@ -1,0 +1,32 @@
+"""A worker beside which `gatepass reload` runs as soon as it has read its configuration: `python late_worker.py FOLDER`.
+
+FOLDER contains `gatepass.json` and `changed.json`, which becomes `gatepass.json`. Prints the worker's port first.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+
+from gatepass.cli.serve import ServeFlags, work
+from gatepass.config.load import LoadedConfig
+from gatepass.server.listening import bind
+from gatepass.server.supervisor import WorkerOptions
+
+
+class ReplacedFlags(ServeFlags):
+    def load_or_exit(self, *, logs: bool) -> LoadedConfig:
+        loaded = super().load_or_exit(logs=logs)
+        file = Path(self.path or "")
+        (file.parent / "reload").touch()
+        file.with_name("changed.json").replace(file)
+        return loaded
+
+
+folder = Path(sys.argv[1])
+listening, (lifeline, other) = bind("127.0.0.1", 0), socket.socketpair()
+listening.listen()
+print(listening.getsockname()[1], flush=True)
+options = WorkerOptions(1, 0, "json", str(folder), listening.detach(), lifeline.detach(), control=None)
+work(options, ReplacedFlags(str(folder / "gatepass.json"), None, None, None, {}))
