@@ -123,7 +123,7 @@ def _by_digest(key: AccessKey, texts: Iterable[str]) -> dict[bytes, AccessKey]:
 def merged_rows(parts: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Return the rows of all processes as one: of each key the last use in any of them.
 
-    A worker that starts during a reload has the keys from before it for a moment: each key that one of them knows counts.
+    A worker that starts during a reload has the old keys for a moment: each key that one process knows counts.
     """
     merged: dict[str, dict[str, Any]] = {}
     for row in (row for part in parts for row in part):

@@ -1,4 +1,4 @@
-"""A worker beside which `gatepass reload` runs as soon as it has read its configuration: `python late_worker.py FOLDER`.
+"""A worker that has read its configuration when `gatepass reload` runs: `python late_worker.py FOLDER`.
 
 FOLDER contains `gatepass.json` and `changed.json`, which becomes `gatepass.json`. Prints the worker's port first.
 """
