@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 from functools import partial
@@ -12,9 +13,11 @@ import jwt
 from click.testing import CliRunner
 
 from gatepass.cli import main
+from gatepass.cli.init import PLACE
 from tests.golden.golden import same
 from tests.integration.test_init import SECRET, servers
 
+LOGIN = json.dumps({"app": "bot", "deep": [{"key": PLACE}]})
 ENDING = jwt.encode({"exp": 4_102_444_800}, "0" * 32, "HS256")
 HIDDEN = {
     r"gp-[\w-]+": "gp-…",
@@ -41,6 +44,7 @@ async def test_init_prints_and_writes_what_is_recorded(tmp_path, monkeypatch, re
             "OAuth 2.0, at a terminal": ("oauth2", f"{url}/oauth/token", "me", "", SECRET, "ragflow, my", ""),
             "OAuth 2.0, in the image": ("oauth2", f"{url}/oauth/token", "me", "", SECRET, "ragflow"),
             "another source": ("other", "my", ""),
+            "a JSON login": ("login", f"{url}/login", LOGIN, SECRET, "my", ""),
             "a key that ends": ("key", ENDING, "n", "my", ""),
             "OAuth 2.0, in the image as root": ("oauth2", f"{url}/oauth/token", "me", "", SECRET, "ragflow"),
         }

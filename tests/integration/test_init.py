@@ -6,11 +6,9 @@ import asyncio
 import errno
 import json
 import os
-import re
 import stat
-import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,9 @@ from typing import Any
 import jwt
 import pytest
 from click.testing import CliRunner, Result
-from ruamel.yaml import YAML
 
 from gatepass.cli import main
-from gatepass.cli.init import PLACE, UPSTREAM, ClientKey, Setup, render
+from gatepass.cli.init import PLACE, UPSTREAM, render
 from gatepass.cli.steps import diagnose
 from gatepass.config.document import ConfigError
 from gatepass.config.load import load
@@ -113,10 +110,11 @@ async def test_a_key_and_a_json_login_and_no_credential_pass_too(tmp_path):
         for number, typed in enumerate([("key", SECRET), ("login", f"{url}/login", body, SECRET)]):
             folder = tmp_path / str(number)
             folder.mkdir()
-            result = await run(folder, answers=(f"{url}/v1", *typed, "other", ""))
+            result = await run(folder, "--login-token", "data.token", answers=(f"{url}/v1", *typed, "other", ""))
             assert result.exit_code == 0, result.output
             assert await failures(folder) == []
             assert_secret_is_kept(folder, result)
+            assert ("reply: {token: data.token}" in (folder / "gatepass.yaml").read_text()) is (typed[0] == "login")
     async with Scripted(answer=lambda _: [Send(reply(LIST))]) as upstream:
         result = await run(tmp_path, answers=(f"{upstream.url}/v1", "none", "other", ""))
         assert result.exit_code == 0, result.output
@@ -216,32 +214,6 @@ async def test_agent_hosts_get_their_own_lines(tmp_path):
     assert "any OpenAI client" not in result.output
 
 
-@pytest.mark.parametrize(
-    ("models", "claude_code", "codex"),
-    [
-        (["gpt-4o", "claude-sonnet-4-5", "gpt-5", "gpt-4o-2024-08-06"], "claude-sonnet-4-5", "gpt-5"),
-        (["gpt-35-turbo", "gpt-4.1", "gpt-5.1-codex", "gpt-5", "gpt-image-1"], "gpt-35-turbo", "gpt-5.1-codex"),
-        (["text-embedding-3", "qwen3", "codex-mini-latest"], "qwen3", "codex-mini-latest"),
-        (["qwen3", "anthropic/claude-opus"], "anthropic/claude-opus", "qwen3"),
-        ([], "", ""),
-    ],
-)
-def test_an_agent_host_gets_a_model_of_its_maker(models, claude_code, codex):
-    setup = Setup({}, is_interactive=False, models=models)
-    assert (setup.model_of("claude-code"), setup.model_of("codex")) == (claude_code, codex)
-
-
-async def test_in_the_image_the_port_overrides_that_of_the_image(tmp_path, monkeypatch):
-    monkeypatch.setenv("GATEPASS_HOST", "0.0.0.0")
-    async with servers() as url:
-        result = await run(tmp_path, "--port", "9090", answers=(f"{url}/v1", "key", SECRET, "dify"))
-    assert result.exit_code == 0, result.output
-    assert "GATEPASS_PORT=9090" in mounted(result)["environment"]
-    assert "Clients in the network of this service use http://gatepass:9090/v1." in result.output
-    assert "HOST is the name or address of this machine. Enter these values" in result.output
-    assert "    API Base URL: http://HOST:9090/v1\n    API Key:      gp-" in result.output
-
-
 async def test_options_and_variable_replace_all_questions(tmp_path, monkeypatch):
     monkeypatch.setenv("CORP_SECRET", SECRET)
     async with servers() as url:
@@ -275,7 +247,7 @@ async def test_a_configuration_that_cannot_be_written_leaves_no_secret(tmp_path,
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.parametrize(("before", "after"), [(0o600, 0o600), (0o640, 0o640), (0o666, 0o644)])
+@pytest.mark.parametrize(("before", "after"), [(0o640, 0o640), (0o666, 0o644)])
 async def test_an_overwritten_file_gets_no_wider_permissions(tmp_path, monkeypatch, before, after):
     monkeypatch.setenv("CORP_SECRET", SECRET)
     file = tmp_path / "gatepass.yaml"
@@ -333,7 +305,7 @@ async def test_an_interrupted_command_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("given", ["ca.pem", "./ca.pem", "{folder}/ca.pem", "{folder}/x/../ca.pem"])
+@pytest.mark.parametrize("given", ["ca.pem", "{folder}/x/../ca.pem"])
 def test_the_file_names_a_ca_in_the_folder_of_the_start_by_a_relative_path(tmp_path, monkeypatch, given):
     monkeypatch.chdir(tmp_path)
     answers = {"base_url": "https://llm.corp.example", "auth": "none", "ca_file": given.format(folder=tmp_path)}
@@ -345,60 +317,25 @@ def test_the_file_names_a_ca_in_the_folder_of_the_start_by_a_relative_path(tmp_p
     assert "relative" not in elsewhere
 
 
-def mounted(result: Result) -> Any:
-    """The lines for the service of a Compose file that the command printed."""
-    lines = re.findall(r"^    ((?:user|working_dir|volumes|environment): .*)$", result.output, re.MULTILINE)
-    return YAML(typ="safe").load("\n".join(lines))
-
-
 async def test_the_folder_of_the_files_works_elsewhere_as_in_a_container(tmp_path, monkeypatch):
     """GATEPASS_HOST is what the image sets. The folder is moved, as a mount does."""
     before, after = tmp_path / "before", tmp_path / "after"
     before.mkdir()
     monkeypatch.chdir(before)
     monkeypatch.setenv("GATEPASS_HOST", "0.0.0.0")
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(os, "getegid", lambda: 100)
     async with servers() as url:
-        typed = (f"{url}/v1", "oauth2", f"{url}/oauth/token", "me", "", SECRET, "ragflow")
-        result = await run(before, answers=typed)
+        typed = (f"{url}/v1", "oauth2", f"{url}/oauth/token", "me", "", SECRET, "dify")
+        result = await run(before, "--port", "9090", answers=typed)
         assert result.exit_code == 0, result.output
         assert f"Wrote {before}/gatepass.yaml and secrets/llm." in result.output
-        assert mounted(result) == {
-            "user": "1000:100",
-            "working_dir": "/work",
-            "volumes": [".:/work:ro"],
-        }
+        assert '    environment: ["GATEPASS_PORT=9090"]\n' in result.output
+        assert "    API Base URL: http://HOST:9090/v1\n    API Key:      gp-" in result.output
         text = (before / "gatepass.yaml").read_text()
         assert "client_secret: ${file:secrets/llm}" in text.replace("'", "")
         assert str(tmp_path) not in text
         before.rename(after)
         monkeypatch.chdir(after)
         assert await failures(after) == []
-
-
-async def test_root_gets_lines_for_files_outside_the_folder_and_a_chown_for_closed_ones(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setenv("GATEPASS_HOST", "0.0.0.0")
-    for name in ("etc", "home"):
-        (tmp_path / name).mkdir()
-    monkeypatch.chdir(tmp_path / "home")
-    key = tmp_path / "etc" / "key"
-    key.write_text(SECRET)
-    key.chmod(0o600)
-    async with servers() as url:
-        options = ("--yes", "--base-url", f"{url}/v1", "--auth", "key")
-        here = await run(tmp_path / "home", *options, "--secret-file", "../etc/key")
-        monkeypatch.setenv("CORP_SECRET", SECRET)
-        there = await run(tmp_path / "etc", *options, "--secret-env", "CORP_SECRET")
-    assert (here.exit_code, there.exit_code) == (0, 0), (here.output, there.output)
-    assert mounted(here)["volumes"] == [".:/work:ro", f"{key}:{key}:ro"]
-    assert f"`chown 65532 gatepass.yaml {key}`" in here.output  # with the umask of conftest.py
-    assert f"`chown 65532 {tmp_path}/etc/gatepass.yaml`" in there.output
-    assert mounted(there) == {
-        "volumes": [f"{tmp_path}/etc:{tmp_path}/etc:ro"],
-        "environment": [f"GATEPASS_CONFIG={tmp_path}/etc/gatepass.yaml", "CORP_SECRET"],
-    }
 
 
 async def test_another_source_asks_for_no_secret_and_leaves_its_recipe_to_the_operator(tmp_path):
@@ -417,133 +354,18 @@ async def test_another_source_asks_for_no_secret_and_leaves_its_recipe_to_the_op
         assert load(str(file), {"TOKEN": TOKEN}).config.upstreams["llm"].credential == "llm"
 
 
-async def test_a_key_that_ends_is_reported_on_the_screen(tmp_path):
-    ending = jwt.encode({"exp": int(time.time()) + 300}, "0" * 32, "HS256")
-    async with Scripted(answer=lambda _: [Send(reply(LIST))]) as upstream:
-        result = await run(tmp_path, answers=(f"{upstream.url}/v1", "key", ending, "other", ""))
-    assert result.exit_code == 0, result.output
-    (line,) = re.findall(r"^\?\?\?\? credential:llm token: .*$", result.output, re.MULTILINE)
-    assert re.search(
-        r"the key is a token that ends at 20\d\d-.* \(in (300|29\d) s\), and gatepass cannot renew it", line
-    )
-    assert "Configure the source of the token." in line
-    assert "Models: text-embedding-3, gpt-4o" in result.output
-    assert ending not in result.output
-
-
 ENDED = jwt.encode({"exp": 1_760_000_000}, "0" * 32, "HS256")
 
 
-@pytest.mark.parametrize("typed", [ENDED, f"Bearer {ENDED}"])
-async def test_a_key_that_has_ended_is_asked_again_at_once(tmp_path, typed):
+async def test_a_key_that_has_ended_is_asked_again_at_once(tmp_path):
     async with servers() as url:
-        result = await run(tmp_path, answers=(f"{url}/v1", "key", typed, SECRET, "other", ""))
+        result = await run(tmp_path, answers=(f"{url}/v1", "key", f"Bearer {ENDED}", SECRET, "other", ""))
         assert result.exit_code == 0, result.output
         assert await failures(tmp_path) == []
     assert "The answer is a token that ended at 2025-10-09 08:53:20Z (" in result.output
     assert "FAIL" not in result.output
     assert ENDED not in result.output
     assert_secret_is_kept(tmp_path, result)
-
-
-def only(client_auth: str) -> Callable[[Received], Dialogue]:
-    """An issuer that accepts the secret in one place, and the model server."""
-
-    def answer(request: Received) -> Dialogue:
-        if request.target != "/oauth/token":
-            return serve(request)
-        in_form = SECRET.encode() in request.body
-        minted = {"access_token": TOKEN, "expires_in": 300}
-        is_right = in_form if client_auth == "form" else request.header("authorization") == BASIC
-        return [Send(reply(minted) if is_right else reply({"error": "invalid_client"}, 401))]
-
-    return answer
-
-
-@pytest.mark.parametrize(("first", "right"), [("basic", "form"), ("form", "basic")])
-async def test_the_other_way_to_send_the_secret_is_tried_and_written(tmp_path, monkeypatch, first, right):
-    monkeypatch.setenv("CORP_SECRET", SECRET)
-    async with Scripted(answer=only(right)) as scripted:
-        url = scripted.url.removesuffix("/v1")
-        options = ("--yes", "--base-url", f"{url}/v1", "--auth", "oauth2", "--token-url", f"{url}/oauth/token")
-        secret = ("--client-id", "me", "--secret-env", "CORP_SECRET", "--client-auth", first)
-        result = await run(tmp_path, *options, *secret)
-        assert result.exit_code == 0, result.output
-        assert await failures(tmp_path) == []
-    tried = f"client_auth {first} was refused. Trying {right}.\nclient_auth {right} works, and {first} does not.\n"
-    assert tried in result.output
-    assert "Models: text-embedding-3, gpt-4o" in result.output
-    written: Any = load(str(tmp_path / "gatepass.yaml"), os.environ).config.credentials[UPSTREAM]
-    assert written.client_auth == right
-
-
-async def test_a_client_that_is_refused_both_ways_shows_the_first_error_only(tmp_path):
-    async with Scripted(answer=serve) as scripted:
-        url = scripted.url.removesuffix("/v1")
-        oauth2 = ("oauth2", f"{url}/oauth/token", "me", "", "wrong", "n", "other", "")
-        result = await run(tmp_path, answers=(f"{url}/v1", *oauth2))
-        fetches = [request for request in scripted.received if request.target == "/oauth/token"]
-    assert result.exit_code == 0, result.output
-    assert [request.header("authorization") is None for request in fetches] == [False, True]
-    assert result.output.count("FAIL credential:llm token") == 1
-    assert "client_auth is basic, and some issuers accept only form" in result.output
-    assert "client_auth basic was refused. Trying form.\nclient_auth form does not work either.\n" in result.output
-    assert "client_auth" not in (tmp_path / "gatepass.yaml").read_text().partition("credentials:")[2]
-
-
-async def test_another_error_of_the_token_endpoint_is_not_tried_in_another_way(tmp_path):
-    def refuse(request: Received) -> Dialogue:
-        return [Send(reply({"error": "invalid_scope"}, 400))] if request.target == "/oauth/token" else serve(request)
-
-    async with Scripted(answer=refuse) as scripted:
-        url = scripted.url.removesuffix("/v1")
-        oauth2 = ("oauth2", f"{url}/oauth/token", "me", "", SECRET, "n", "other", "")
-        result = await run(tmp_path, answers=(f"{url}/v1", *oauth2))
-        fetches = [request for request in scripted.received if request.target == "/oauth/token"]
-    assert result.exit_code == 0, result.output
-    assert len(fetches) == 1
-
-
-def test_the_file_is_what_the_answers_say():
-    answers = {
-        "base_url": "https://llm.corp.example/v1",
-        "auth": "login",
-        "login_url": "https://sso.corp.example/login",
-        "login_body": '{"app": "a$b", "key": "{secret}"}',
-        "login_token": "data.token",
-        "ca_file": "/etc/ca.pem",
-    }
-    keys = [ClientKey("ragflow", "ragflow", f"sha256:{'0' * 64}"), ClientKey("mine", "", f"sha256:{'1' * 64}")]
-    assert render(answers, "${S}", keys, ["upstream:llm tls: late"]).split("\n") == [
-        "# Written by `gatepass init`. All settings: `gatepass schema`",
-        "# Next: `gatepass doctor` tests every hop, `gatepass serve` serves.",
-        "# Not proven: upstream:llm tls: late",
-        "",
-        "server: {host: 127.0.0.1, port: 8080}",
-        "",
-        "# For all servers that gatepass calls, and the token endpoint.",
-        "network: {ca_file: /etc/ca.pem}",
-        "",
-        "# gatepass keeps this token valid and sends it as `Authorization: Bearer …`.",
-        "credentials:",
-        "  llm:",
-        "    type: http_json",
-        "    url: https://sso.corp.example/login",
-        "    json: {app: a$$b, key: '${S}'}",
-        "    reply: {token: data.token}",
-        "",
-        "# The LLM gateway. With one upstream every model name is passed on.",
-        "upstreams:",
-        "  llm: {base_url: https://llm.corp.example/v1, credential: llm}",
-        "",
-        "# One key for each client. A profile makes the changes that its client needs.",
-        "# `gatepass keys new --name NAME` creates another key.",
-        "access:",
-        "  keys:",
-        f"    - {{name: ragflow, profile: ragflow, hash: sha256:{'0' * 64}}}",
-        f"    - {{name: mine, hash: sha256:{'1' * 64}}}",
-        "",
-    ]
 
 
 HOSTILE = "m\x1b]0;title\x07\x9b31m\nserver: {port: 1}\u2028x\u202e"

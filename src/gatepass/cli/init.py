@@ -10,8 +10,6 @@ import json
 import logging
 import os
 import re
-import shlex
-import stat
 import sys
 import tempfile
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -25,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gatepass.cli.options import CHECK_FAILED, exit_unusable, open_state, printable, reachable_host
-from gatepass.config.file import DEFAULT_FILE
 from gatepass.errors import documentation
 
 if TYPE_CHECKING:
@@ -75,7 +72,7 @@ QUESTIONS: Mapping[str, Question] = {
         Question(
             "client_auth",
             "Where the secret is sent: basic or form",
-            "oauth2: send the secret in a header (basic) or in the form. If it is refused, the other one is tried.",
+            "oauth2: send the secret in a header (basic) or in the form.",
             "basic",
             ("basic", "form"),
         ),
@@ -217,11 +214,8 @@ def render(
     upstream: dict[str, Any] = {"base_url": answers["base_url"], **plain}
     if answers["auth"] != "none":
         upstream["credential"] = UPSTREAM
-    if protocols := answers.get("protocols"):
-        upstream["protocols"] = protocols.split(",")
     lines += [
         "# The LLM gateway. With one upstream every model name is passed on.",
-        *(["# `protocols` is what it has. gatepass serves the others by chat completions."] if protocols else []),
         *yaml_lines({"upstreams": {UPSTREAM: upstream}}),
     ]
     if keys:
@@ -296,9 +290,6 @@ def _client_names(text: str) -> list[str]:
     return list(dict.fromkeys(filter(None, (each.strip() for each in text.split(",")))))
 
 
-REFUSED_CLIENT = re.compile(r"\b(invalid_client|answered 401)\b")
-"""How the step `token` words that the token endpoint does not accept the client (RFC 6749 5.2)."""
-
 PASTE: Mapping[str, str] = {
     "ragflow": "provider OpenAI-API-Compatible\n    Base url: {url}\n    API-Key:  {key}",
     "open_webui": "Admin Settings > Connections > OpenAI\n    URL: {url}\n    Key: {key}",
@@ -323,23 +314,6 @@ class Setup:
     """The reference that an option gave: `${file:…}` or `${NAME}`. Empty: gatepass writes a file."""
     notes: list[str] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
-
-    @property
-    def chat_model(self) -> str:
-        """The first model of the list whose name does not show another purpose; empty if there is none."""
-        return next((name for name in self.models if "embed" not in name.lower()), "")
-
-    def model_of(self, client: str) -> str:
-        """Return the first Claude for Claude Code, the newest GPT for Codex, else `chat_model`."""
-        if client == "claude-code":
-            return next((name for name in self.models if "claude" in name.lower()), self.chat_model)
-        if client == "codex":
-            # (5, 1) of `gpt-5.1-codex`, (0,) of another name of Codex; Azure has gpt-35 for 3.5
-            found = [re.search(r"gpt-(?!35)(\d+(?:\.\d+)?)|codex", name.lower()) for name in self.models]
-            versions = [() if one is None else tuple(map(int, (one[1] or "0").split("."))) for one in found]
-            if any(versions):
-                return self.models[versions.index(max(versions))]
-        return self.chat_model
 
     def ask(self, name: str, *, again: bool = False) -> None:
         """Set the answer to the question `name`, unless it is known. `again` asks with the old answer as default."""
@@ -459,56 +433,26 @@ class Setup:
         return await Setup({**self.answers, "auth": "none"}, self.is_interactive).first_failed(test)
 
     async def test_token(self) -> Step | None:
-        """Run doctor. Return the step that failed.
-
-        If the issuer refuses the client, `client_auth` becomes the other way to send the secret, if that one works.
-        """
-        from gatepass.cli.doctor import Report
+        """Run doctor and return the step that failed. Without one, read the models of the upstream."""
+        from gatepass.cli.probe import LIST_S
         from gatepass.cli.steps import diagnose
+        from gatepass.errors import GatepassError
+        from gatepass.proxy.models import fetch_models
 
         def is_shown(step: Step) -> bool:
             return step.hop.startswith("credential:") or step.what == "models" or step.failed
 
-        failed = await self.first_failed(diagnose, is_shown)
-        is_refused = failed is not None and failed.what == "token" and REFUSED_CLIENT.search(failed.why)
-        if is_refused and self.answers["auth"] == "oauth2":
-            refused = self.answers.get("client_auth") or QUESTIONS["client_auth"].default
-            other = "form" if refused == "basic" else "basic"
-            self.answers["client_auth"] = other
-            click.echo(f"client_auth {refused} was refused. Trying {other}.")
-            steps = [step async for step in diagnose(self.load())]
-            if any(step.what == "token" and not step.failed for step in steps):
-                click.echo(f"client_auth {other} works, and {refused} does not.")
-                report = Report(as_json=False, wording=with_options)
-                for step in filter(is_shown, steps):
-                    report.add(step)
-                failed = next((step for step in report.steps if step.failed), None)
-            else:
-                click.echo(f"client_auth {other} does not work either.")
-                self.answers["client_auth"] = refused
-        if failed is None:
-            await self.read_upstream()
-        return failed
-
-    async def read_upstream(self) -> None:
-        """Read the models of the upstream, and the protocols that it has, if it lacks some and all are known."""
-        from gatepass.cli.probe import LIST_S, protocols_of, protocols_text
-        from gatepass.errors import GatepassError
-        from gatepass.proxy.models import fetch_models
-
+        if (failed := await self.first_failed(diagnose, is_shown)) is not None:
+            return failed
         async with open_state(self.load()) as state:
-            upstream = state.upstreams[UPSTREAM]
             for holder in state.holders.values():
                 holder.start()
             with suppress(GatepassError, TimeoutError):  # `diagnose` has reported the reason
                 async with asyncio.timeout(LIST_S):
-                    entries = await fetch_models(state, upstream)
+                    entries = await fetch_models(state, state.upstreams[UPSTREAM])
                 # the upstream's text, printed on the terminal
                 self.models = [printable(entry["id"]) for entry in entries]
-            found = await protocols_of(state, upstream)
-        if (text := protocols_text(found)) and None not in found.values():
-            click.echo(f"The LLM gateway {text}.")
-            self.answers["protocols"] = ",".join(name for name, has in found.items() if has)
+        return None
 
     async def first_failed(
         self, test: Callable[[Config], Steps], is_shown: Callable[[Step], bool] = lambda _: True
@@ -601,6 +545,8 @@ def init(
         click.echo(f"Models: {shown}")
     setup.ask("clients")
     setup.ask("listen")
+    # the first name that does not show another purpose
+    model = next((name for name in setup.models if "embed" not in name.lower()), "")
     keys = []
     for name in _client_names(setup.answers["clients"]):
         value, key_hash = new_key()
@@ -614,7 +560,6 @@ def init(
     click.echo(f"\nWrote {written}.{place} Enter these values; each key is shown only now:\n")
     for key, value in keys:
         name = key.name.replace("_", "-")
-        model = setup.model_of(name)
         if agent_host := AGENT_HOSTS.get(name):
             text = settings_of(agent_host, url, model or "MODEL", value)
             test = f"It uses /v1/{agent_host.operation}; an LLM gateway with chat completions alone serves it too. Test"
@@ -630,8 +575,7 @@ def init(
         setting += documentation("docs/operations/keys.md#limit-the-operations-of-a-key", " ({})")
         click.echo(f"Stored files, batches and responses are closed to these clients: {setting} opens them.")
     if host:
-        outside = [secret_file or "", setup.answers.get("ca_file", "")]
-        _print_container(path, secret_path, outside, secret_env, port)
+        _print_container(f"{path.name} secrets" if secret_path else path.name, secret_env, port)
     if setup.answers["auth"] == "other":
         recipes = documentation("docs/tokens.md", " {} has the recipes.")
         click.echo(f"First write the credential {UPSTREAM!r} into {output}.{recipes}")
@@ -650,39 +594,29 @@ IMAGE_PORT = 8080
 """The GATEPASS_PORT of the image. It overrides the port of the file."""
 
 
-def compose_lines(path: Path, others: Sequence[str], secret_env: str | None, port: int) -> list[str]:
-    """Return the lines of a service with which it reads the file `path` and `others`, as the user who wrote them.
+def compose_lines(secret_env: str | None, port: int) -> list[str]:
+    """Return the lines of a service that reads the files of this folder, as the user who wrote them.
 
-    For root, the user of the image remains.
-
-    The folder is mounted, not the file: a mounted file stays the old one when it is replaced.
+    For root, the user of the image remains. The folder is mounted, because a mounted file stays the old one when it is
+    replaced.
     """
-    folder = path.parent
-    is_here = folder == Path.cwd()
-    paths = [path_in_file(other, folder) for other in others if other]
-    mounts = [f".:{WORK_FOLDER}:ro" if is_here else f"{folder}:{folder}:ro"]
-    mounts += [f"{other}:{other}:ro" for other in paths if Path(other).is_absolute()]
-    variables = [] if path.name == DEFAULT_FILE and is_here else [f"GATEPASS_CONFIG={path.name if is_here else path}"]
-    variables += [f"GATEPASS_PORT={port}"] if port != IMAGE_PORT else []
+    variables = [f"GATEPASS_PORT={port}"] if port != IMAGE_PORT else []
     variables += [secret_env] if secret_env else []
     return [
         *([f'user: "{os.geteuid()}:{os.getegid()}"'] if os.geteuid() else []),
-        *([f"working_dir: {WORK_FOLDER}"] if is_here else []),
-        f"volumes: {json.dumps(mounts)}",
+        f"working_dir: {WORK_FOLDER}",
+        f'volumes: [".:{WORK_FOLDER}:ro"]',
         *([f"environment: {json.dumps(variables)}"] if variables else []),
     ]
 
 
-def _print_container(path: Path, secret_path: str, outside: Sequence[str], secret_env: str | None, port: int) -> None:
-    """Print what a service of Compose needs to read the written files and those `outside` their folder."""
+def _print_container(files: str, secret_env: str | None, port: int) -> None:
+    """Print what a service of Compose needs to read the written `files`."""
     click.echo("Add these lines to the service `gatepass` of your Compose file in this folder:\n")
-    click.echo("\n".join(f"    {line}" for line in compose_lines(path, outside, secret_env, port)))
-    secrets = [path.parent / "secrets", secret_path] if secret_path else outside[:1]
-    files = [name for file in (path, *secrets) if file and os.path.exists(name := path_in_file(file, path.parent))]
-    closed = shlex.join(name for name in files if not os.stat(name).st_mode & stat.S_IROTH)
-    if os.geteuid() == 0 and closed:
+    click.echo("\n".join(f"    {line}" for line in compose_lines(secret_env, port)))
+    if os.geteuid() == 0:
         click.echo(
-            f"\nThe image runs as user {IMAGE_USER}. Run `chown {IMAGE_USER} {closed}` so that it can read them."
+            f"\nThe image runs as user {IMAGE_USER}. Run `chown -R {IMAGE_USER} {files}`, so that it can read them."
         )
     click.echo(f"\nClients in the network of this service use http://gatepass:{port}/v1.")
 
