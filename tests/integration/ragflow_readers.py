@@ -9,23 +9,16 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
 from typing import Any
 
-from tests.integration.ragflow_requests import Reads
-
 GO_LINE_BYTES = 1024 * 1024
+
+Reader = Callable[[Mapping[str, str], bytes], Any]
+"""RAGFlow's result for the head and the body of a 200: a text, calls, vectors, ranks, names."""
 
 
 class Misread(AssertionError):
     """The text that RAGFlow's user would see instead of an answer."""
-
-
-def read(reads: Reads, status: int, headers: Mapping[str, str], body: bytes) -> Any:
-    """RAGFlow's result for a response: a text, calls, vectors, ranks, names."""
-    if status != 200:
-        raise Misread(f"Error code: {status} - {body[:300]!r}")
-    return _READERS[reads](headers, body)
 
 
 # --- plain replies --------------------------------------------------------------------------------------
@@ -39,34 +32,17 @@ def _message(body: bytes) -> dict[str, Any]:
     return message
 
 
-def _chat(_: Mapping[str, str], body: bytes) -> str:
+def chat(_: Mapping[str, str], body: bytes) -> str:
     return (_message(body).get("content") or "").strip()
 
 
-def _vision(headers: Mapping[str, str], body: bytes) -> str:
+def vision(headers: Mapping[str, str], body: bytes) -> str:
     usage = json.loads(body).get("usage")
     if usage is None:
         raise Misread("'NoneType' object has no attribute 'total_tokens'")
     if not isinstance(usage["total_tokens"], int):
         raise Misread("total_tokens is no number")
-    content = _message(body)["content"]
-    if content is None:
-        raise Misread("'NoneType' object has no attribute 'strip'")
-    return _chat(headers, body)
-
-
-def _tools(_: Mapping[str, str], body: bytes) -> list[tuple[str, Any]]:
-    calls = _message(body).get("tool_calls") or []
-    return [_call(call["function"]["name"], call["function"]["arguments"]) for call in calls]
-
-
-def _go_chat(headers: Mapping[str, str], body: bytes) -> str:
-    if json.loads(body).get("error") is not None:
-        raise Misread("error")
-    content = _message(body).get("content")
-    if not isinstance(content, str):
-        raise Misread("no choices in response")
-    return _chat(headers, body)
+    return chat(headers, body)
 
 
 def _call(name: str, arguments: Any) -> tuple[str, Any]:
@@ -78,7 +54,7 @@ def _call(name: str, arguments: Any) -> tuple[str, Any]:
 # --- streams --------------------------------------------------------------------------------------------
 
 
-def chunks(headers: Mapping[str, str], body: bytes) -> Iterator[dict[str, Any]]:
+def _chunks(headers: Mapping[str, str], body: bytes) -> Iterator[dict[str, Any]]:
     """The chunks of a stream, as openai-python gives them; every line as Go's scanner takes it."""
     if not headers.get("content-type", "").startswith("text/event-stream"):
         raise Misread("a silent empty answer: no event stream")
@@ -98,40 +74,26 @@ def chunks(headers: Mapping[str, str], body: bytes) -> Iterator[dict[str, Any]]:
         raise Misread("stream ended before [DONE] or finish_reason")
 
 
-def _chat_stream(headers: Mapping[str, str], body: bytes) -> str:
-    text, total = "", 0
-    for chunk in chunks(headers, body):
+def chat_stream(headers: Mapping[str, str], body: bytes) -> str:
+    text = ""
+    for chunk in _chunks(headers, body):
         if not chunk["choices"]:
             continue
         delta = chunk["choices"][0]["delta"]
         if delta is None:
             raise Misread("'NoneType' object has no attribute 'content'")
         text += delta.get("content") or ""
-        total += _total(chunk)
+        if not isinstance((chunk.get("usage") or {"total_tokens": 0})["total_tokens"], int):
+            raise Misread("unsupported operand type(s) for +=: 'int' and 'NoneType'")
     if not text:
         raise Misread("a silent empty answer")
     return text
 
 
-def _total(chunk: dict[str, Any]) -> int:
-    usage = chunk.get("usage") or {"total_tokens": 0}
-    if not isinstance(usage["total_tokens"], int):
-        raise Misread("unsupported operand type(s) for +=: 'int' and 'NoneType'")
-    return usage["total_tokens"]
-
-
-def _totals_stream(headers: Mapping[str, str], body: bytes) -> str:
-    """LiteLLM's callers add up every usage that they receive."""
-    totals = [_total(chunk) for chunk in chunks(headers, body) if chunk.get("usage")]
-    if len(totals) != 1:
-        raise Misread(f"usage {len(totals)} times")
-    return _chat_stream(headers, body)
-
-
-def _vision_stream(headers: Mapping[str, str], body: bytes) -> str:
+def vision_stream(headers: Mapping[str, str], body: bytes) -> str:
     """It reads `choices[0]` of every chunk, and `usage` of the last chunk."""
     text = ""
-    for chunk in chunks(headers, body):
+    for chunk in _chunks(headers, body):
         if not chunk["choices"]:
             raise Misread("list index out of range")
         choice = chunk["choices"][0]
@@ -142,11 +104,11 @@ def _vision_stream(headers: Mapping[str, str], body: bytes) -> str:
     return text
 
 
-def _tools_stream(headers: Mapping[str, str], body: bytes) -> list[tuple[str, Any]]:
+def tools_stream(headers: Mapping[str, str], body: bytes) -> list[tuple[str, Any]]:
     """Calls are collected by `index`; Go drops a delta without a number there."""
     calls: dict[int, dict[str, Any]] = {}
     finish = None
-    for chunk in chunks(headers, body):
+    for chunk in _chunks(headers, body):
         for choice in chunk["choices"][:1]:
             finish = choice.get("finish_reason") or finish
             for delta in choice["delta"].get("tool_calls") or []:
@@ -164,77 +126,49 @@ def _tools_stream(headers: Mapping[str, str], body: bytes) -> list[tuple[str, An
 # --- the rest -------------------------------------------------------------------------------------------
 
 
-def _vectors(_: Mapping[str, str], body: bytes) -> list[list[float]]:
+def vectors(_: Mapping[str, str], body: bytes) -> list[list[float]]:
     """In the order in which they come: v0.26.0 and older do not look at `index`, newer ones sort by it."""
     reply = json.loads(body)
     if not isinstance(reply["usage"]["total_tokens"], int):
         raise Misread("unsupported operand type(s) for +=: 'int' and 'NoneType'")
     if [entry["index"] for entry in reply["data"]] != list(range(len(reply["data"]))):
         raise Misread("'<' not supported between instances of 'NoneType' and 'NoneType', or vectors in a wrong order")
-    vectors: list[list[float]] = [entry["embedding"] for entry in reply["data"]]
-    if not all(isinstance(vector, list) for vector in vectors):
+    found: list[list[float]] = [entry["embedding"] for entry in reply["data"]]
+    if not all(isinstance(vector, list) for vector in found):
         raise Misread("vectors are texts")
-    return vectors
+    return found
 
 
-def _packed_vectors(headers: Mapping[str, str], body: bytes) -> list[list[float]]:
+def packed_vectors(headers: Mapping[str, str], body: bytes) -> list[list[float]]:
     """openai-python decodes text only."""
     reply = json.loads(body)
     for entry in reply["data"]:
         if isinstance(entry["embedding"], str):
             entry["embedding"] = memoryview(b64decode(entry["embedding"])).cast("f").tolist()
-    return _vectors(headers, json.dumps(reply).encode())
+    return vectors(headers, json.dumps(reply).encode())
 
 
-def _ranks(_: Mapping[str, str], body: bytes) -> dict[int, float]:
+def ranks(_: Mapping[str, str], body: bytes) -> dict[int, float]:
     reply = json.loads(body)
     if not isinstance(reply, dict) or not reply.get("results"):
         raise Misread("zeros")
     return {result["index"]: result["relevance_score"] for result in reply["results"]}
 
 
-def _ranks_tei(_: Mapping[str, str], body: bytes) -> dict[int, float]:
+def ranks_tei(_: Mapping[str, str], body: bytes) -> dict[int, float]:
     reply = json.loads(body)
     if not isinstance(reply, list) or not reply:
         raise Misread("zeros")
     return {result["index"]: result["score"] for result in reply}
 
 
-def _transcript(_: Mapping[str, str], body: bytes) -> str:
-    text = json.loads(body)["text"]
-    if not isinstance(text, str):
-        raise Misread("no text")
-    return text
+def transcript(_: Mapping[str, str], body: bytes) -> Any:
+    return json.loads(body)["text"]
 
 
-def _speech(_: Mapping[str, str], body: bytes) -> bytes:
+def speech(_: Mapping[str, str], body: bytes) -> bytes:
     return body
 
 
-def _models(_: Mapping[str, str], body: bytes) -> list[str]:
-    names = [entry["id"] for entry in json.loads(body)["data"]]
-    if not names:
-        raise Misread("No models found for provider")
-    return names
-
-
-_READERS: Mapping[Reads, Callable[[Mapping[str, str], bytes], Any]] = MappingProxyType(
-    {
-        Reads.CHAT: _chat,
-        Reads.CHAT_STREAM: _chat_stream,
-        Reads.TOOLS: _tools,
-        Reads.TOOLS_STREAM: _tools_stream,
-        Reads.TOTALS_STREAM: _totals_stream,
-        Reads.VISION: _vision,
-        Reads.VISION_STREAM: _vision_stream,
-        Reads.VECTORS: _vectors,
-        Reads.PACKED_VECTORS: _packed_vectors,
-        Reads.RANKS: _ranks,
-        Reads.RANKS_TEI: _ranks_tei,
-        Reads.TRANSCRIPT: _transcript,
-        Reads.SPEECH: _speech,
-        Reads.MODELS: _models,
-        Reads.GO_CHAT: _go_chat,
-        Reads.GO_STREAM: _chat_stream,
-    }
-)
+def models(_: Mapping[str, str], body: bytes) -> list[str]:
+    return [entry["id"] for entry in json.loads(body)["data"]]

@@ -91,9 +91,6 @@ async def test_a_deletion_that_is_answered_without_a_body_is_sent_once(status):
     assert [one.method for one in upstream.received] == ["DELETE", "DELETE"]
 
 
-# --- [DONE] without a finish reason -------------------------------------------------------------------------------
-
-
 def chunk(**delta: Any) -> bytes:
     head = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}
     return event({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
@@ -105,19 +102,6 @@ def call(*arguments: str) -> list[bytes]:
     return [chunk(role="assistant", content=None, tool_calls=[opened]), *(chunk(tool_calls=[one]) for one in pieces)]
 
 
-@asynccontextmanager
-async def streaming(*events: bytes) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with (
-        Scripted([Send(stream(*events))]) as upstream,
-        gateway(upstream=upstream.url) as gp,
-        sdk(gp) as client,
-    ):
-        yield client
-
-
-TOOLS: Any = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
-
-
 async def line_of(caplog: pytest.LogCaptureFixture) -> Any:
     """Return the access line of the only request, as soon as it is written."""
 
@@ -126,44 +110,6 @@ async def line_of(caplog: pytest.LogCaptureFixture) -> Any:
 
     await until(lambda: bool(found()))
     return found()[0]
-
-
-async def test_tool_loop_continues_if_the_upstream_omits_the_finish_reason(caplog):
-    caplog.set_level(logging.INFO, "gatepass.access")
-    async with streaming(*call('{"city":', '"Bern"}'), DONE) as client:
-        async with client.chat.completions.stream(model="m", messages=MESSAGES, tools=TOOLS) as read:
-            (choice,) = (await read.get_final_completion()).choices
-        (made,) = choice.message.tool_calls or []
-        assert (choice.finish_reason, made.function.arguments) == ("tool_calls", '{"city":"Bern"}')
-        assert (await line_of(caplog)).fields["adapted"] == ("repair=added-finish",)
-
-
-@pytest.mark.parametrize("events", [call('{"city":'), [chunk(reasoning_content="hm")]])
-async def test_a_cut_answer_raises_and_never_looks_complete(events):
-    async with streaming(*events, DONE) as client:
-        read = await client.chat.completions.create(model="m", messages=MESSAGES, stream=True)
-        reasons: list[Any] = []
-
-        async def consume() -> None:
-            async for one in read:
-                reasons.extend(choice.finish_reason for choice in one.choices)
-
-        with pytest.raises(openai.APIError, match="ended"):
-            await consume()
-        assert not any(reasons)
-
-
-@pytest.mark.parametrize("is_whole", [True, False])
-async def test_a_reply_made_of_such_a_stream_is_held_to_the_same(is_whole):
-    events = call('{"city":"Bern"}' if is_whole else '{"city":')
-    async with streaming(*events, DONE) as client:
-        asked = client.with_options(max_retries=0).chat.completions.create(model="m", messages=MESSAGES)
-        if is_whole:
-            assert (await asked).choices[0].finish_reason == "tool_calls"
-        else:
-            with pytest.raises(openai.APIStatusError) as caught:
-                await asked
-            assert caught.value.code == "upstream_closed"
 
 
 # --- answers that say nothing, and streams that break -------------------------------------------------------------
