@@ -7,7 +7,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import openai
@@ -58,11 +58,16 @@ def models(*names: str, **entry: Any) -> dict[str, Any]:
 async def two(
     first: Scripted | str, second: Scripted | None, entry: Any = None, **blocks: Any
 ) -> AsyncIterator[Gateway]:
-    """gatepass with the model `m` at `first`, which may be a URL, and at `second` if there is one."""
-    upstreams = {"first": {"base_url": first if isinstance(first, str) else first.url}}
-    if second is not None:
-        upstreams["second"] = {"base_url": second.url}
-    async with gateway(upstreams=upstreams, models=models(*upstreams, **(entry or {})), **blocks) as gp:
+    """gatepass with the model `m` at `first`, which may be a URL, and at `second` if there is one. It starts both."""
+    named = {"first": first} if second is None else {"first": first, "second": second}
+    async with AsyncExitStack() as started:
+        for one in named.values():
+            if not isinstance(one, str):
+                await started.enter_async_context(one)
+        upstreams = {name: {"base_url": one if isinstance(one, str) else one.url} for name, one in named.items()}
+        gp = await started.enter_async_context(
+            gateway(upstreams=upstreams, models=models(*upstreams, **(entry or {})), **blocks)
+        )
         yield gp
 
 
@@ -183,11 +188,8 @@ REFUSED = {"retry": {"on": ["refused"]}}
 
 
 async def test_the_last_named_target_is_the_one_that_answered():
-    async with (
-        Scripted(error(429, retry_after_ms="100"), GOOD) as first,
-        Scripted(error(429, retry_after_ms="60000")) as second,
-        two(first, second, REFUSED) as gp,
-    ):
+    first, second = Scripted(error(429, retry_after_ms="100"), GOOD), Scripted(error(429, retry_after_ms="60000"))
+    async with two(first, second, REFUSED) as gp:
         answer = await gp.ask().answer()
     assert (answer.status, answer.headers["x-gatepass-targets"]) == (200, "first/a, second/b, first/a")
 
@@ -207,10 +209,8 @@ SHORT: dict[str, tuple[dict[str, Any], dict[str, str], str, int]] = {
 
 @pytest.mark.parametrize(("entry", "headers", "wait_ms", "requests"), SHORT.values(), ids=SHORT)
 async def test_no_repeat_is_sent_that_would_come_too_late(entry, headers, wait_ms, requests):
-    async with (
-        Scripted(error(429, retry_after_ms=wait_ms), GOOD) as upstream,
-        two(upstream, None, {**REFUSED, **entry}) as gp,
-    ):
+    upstream = Scripted(error(429, retry_after_ms=wait_ms), GOOD)
+    async with two(upstream, None, {**REFUSED, **entry}) as gp:
         began_s = gp.state.clock.now()
         answer = await gp.ask(headers={**JSON, **headers}).answer()
         took_s = gp.state.clock.now() - began_s
@@ -224,7 +224,8 @@ async def test_no_repeat_is_sent_that_would_come_too_late(entry, headers, wait_m
 
 
 async def test_attempts_are_bounded_and_the_error_is_the_upstream_s():
-    async with Scripted(error(429, "slow down", "busy")) as upstream, two(upstream, None, REFUSED) as gp:
+    upstream = Scripted(error(429, "slow down", "busy"))
+    async with two(upstream, None, REFUSED) as gp:
         answer = await gp.ask().answer()
     assert (answer.status, answer.error["code"], len(upstream.received)) == (429, "busy", 3)
     assert "retry-after" not in answer.headers
@@ -235,11 +236,8 @@ async def test_attempts_are_bounded_and_the_error_is_the_upstream_s():
 
 async def test_all_targets_wait():
     clock = DrivenClock()
-    async with (
-        Scripted(error(429, retry_after="50")) as first,
-        Scripted(error(503, retry_after="30")) as second,
-        two(first, second, REFUSED, clock=clock) as gp,
-    ):
+    first, second = Scripted(error(429, retry_after="50")), Scripted(error(503, retry_after="30"))
+    async with two(first, second, REFUSED, clock=clock) as gp:
         answer = await gp.ask().answer()
         # the error of the second target, with the shortest wait
         assert (answer.status, answer.headers["retry-after"]) == (503, "30")
@@ -256,11 +254,11 @@ async def test_all_targets_wait():
 
 async def test_a_429_that_is_not_repeated_has_the_wait_of_the_target_that_is_available_first():
     clock, entry = DrivenClock(), {"breaker": {}, "max_cooldown_s": 300}
-    async with (
-        Scripted(error(429, retry_after="200", retry_after_ms="200000"), error(429, retry_after="9")) as first,
-        Scripted(error(429, retry_after="30"), error(429, TOO_LONG, retry_after="40")) as second,
-        two(first, second, entry, clock=clock) as gp,
-    ):
+    first, second = (
+        Scripted(error(429, retry_after="200", retry_after_ms="200000"), error(429, retry_after="9")),
+        Scripted(error(429, retry_after="30"), error(429, TOO_LONG, retry_after="40")),
+    )
+    async with two(first, second, entry, clock=clock) as gp:
         answer = await gp.ask().answer()
         assert answer.status == 429
         assert not {"retry-after", "retry-after-ms", "x-should-retry"} & answer.headers.keys()
@@ -274,11 +272,8 @@ async def test_a_429_that_is_not_repeated_has_the_wait_of_the_target_that_is_ava
 async def test_the_client_is_told_the_wait_that_was_asked_for_although_gatepass_waits_for_less():
     clock = DrivenClock()
     long, longer = error(429, retry_after="100"), error(429, retry_after="3600")
-    async with (
-        Scripted(longer, longer, GOOD) as first,
-        Scripted(long, longer, GOOD) as second,
-        two(first, second, REFUSED, clock=clock) as gp,
-    ):
+    first, second = Scripted(longer, longer, GOOD), Scripted(long, longer, GOOD)
+    async with two(first, second, REFUSED, clock=clock) as gp:
         for after_s, code, wait in ((0, "upstream_error", "100"), (50, "targets_limited", "50")):
             await clock.advance(after_s)
             answer = await gp.ask().answer()
@@ -297,18 +292,15 @@ async def test_the_client_is_told_the_wait_that_was_asked_for_although_gatepass_
 async def test_an_upstream_that_forbids_a_repeat_is_passed_on():
     clock = DrivenClock()
     forbids = error(429, retry_after="20", x_should_retry="false")
-    async with Scripted(forbids) as first, Scripted(forbids) as second, two(first, second, REFUSED, clock=clock) as gp:
+    async with two(Scripted(forbids), Scripted(forbids), REFUSED, clock=clock) as gp:
         assert (await gp.ask().answer()).headers["x-should-retry"] == "false"
 
 
 async def test_the_reset_of_a_quota_is_the_wait_of_a_429_without_one():
     headers = {"x_ratelimit_remaining_tokens": "0", "x_ratelimit_reset_tokens": "0m20s"}
     clock = DrivenClock(wall=1_800_000_000.0)
-    async with (
-        Scripted(error(429, **headers), GOOD) as first,
-        Scripted(GOOD) as second,
-        two(first, second, {"breaker": {}}, clock=clock) as gp,
-    ):
+    first, second = Scripted(error(429, **headers), GOOD), Scripted(GOOD)
+    async with two(first, second, {"breaker": {}}, clock=clock) as gp:
         answer = await gp.ask().answer()
         assert (answer.status, answer.headers.get("retry-after")) == (429, None)
         for advance_s, received in ((19.9, (1, 1)), (0.2, (2, 1))):
@@ -328,11 +320,8 @@ async def test_five_errors_eject_a_target_and_one_probe_brings_it_back(caplog):
     caplog.set_level(logging.INFO, "gatepass.targets")
     clock, release = DrivenClock(), asyncio.Event()
     healed: Dialogue = (Wait(release), *GOOD)
-    async with (
-        Scripted(*[error(500)] * 5, error(500), healed, GOOD) as first,
-        Scripted(GOOD) as second,
-        two(first, second, {"breaker": {"ejection_s": 3}}, clock=clock) as gp,
-    ):
+    first, second = Scripted(*[error(500)] * 5, error(500), healed, GOOD), Scripted(GOOD)
+    async with two(first, second, {"breaker": {"ejection_s": 3}}, clock=clock) as gp:
         assert [(await gp.ask().answer()).status for _ in range(8)] == [500] * 5 + [200] * 3
         assert (len(first.received), len(second.received)) == (5, 3)
         # the probe fails: the second ejection is longer
@@ -384,10 +373,10 @@ async def test_gatepass_itself_asks_an_ejected_upstream_for_its_models():
 
 
 async def test_a_target_that_does_not_answer_in_time_is_ejected():
-    async with Scripted([Hold()]) as first, Scripted(GOOD) as second:
-        entry = {"breaker": {"consecutive_failures": 2}, "timeouts": {"first_byte_s": 0.5}}
-        async with two(first, second, entry) as gp:
-            assert [(await gp.ask().answer()).status for _ in range(4)] == [504, 504, 200, 200]
+    entry = {"breaker": {"consecutive_failures": 2}, "timeouts": {"first_byte_s": 0.5}}
+    first, second = Scripted([Hold()]), Scripted(GOOD)
+    async with two(first, second, entry) as gp:
+        assert [(await gp.ask().answer()).status for _ in range(4)] == [504, 504, 200, 200]
     assert (len(first.received), len(second.received)) == (2, 2)
 
 
@@ -421,7 +410,7 @@ VERDICTS: dict[str, tuple[Dialogue, Any, bool]] = {
 @pytest.mark.parametrize(("dialogue", "body", "ejects"), VERDICTS.values(), ids=VERDICTS)
 async def test_only_what_a_failing_target_alone_answers_ejects_it(dialogue, body, ejects):
     entry, path = {"breaker": {"consecutive_failures": 1}}, EMBEDDINGS if "input" in body else CHAT
-    async with Scripted(dialogue) as first, two(first, None, entry, limits={"reply_bytes": 8_000}) as gp:
+    async with two(Scripted(dialogue), None, entry, limits={"reply_bytes": 8_000}) as gp:
         for _ in range(1 if ejects else 2):
             await gp.ask(body, path).answer()
         assert (breaker(gp).ejected_s is not None) is ejects
@@ -430,13 +419,14 @@ async def test_only_what_a_failing_target_alone_answers_ejects_it(dialogue, body
 async def test_the_time_of_the_request_is_a_failure_of_a_target_that_had_all_of_it():
     entry = {"retry": {}, "breaker": {"consecutive_failures": 1}, "timeouts": {"total_s": 0.8}}
     limited: Dialogue = [Pause(0.3), *error(429)]
-    async with Scripted(limited) as first, Scripted([Hold()]) as second, two(first, second, entry) as gp:
+    second = Scripted([Hold()])
+    async with two(Scripted(limited), second, entry) as gp:
         answer = await gp.ask().answer()
         assert (answer.status, answer.error["code"], len(second.received)) == (504, "upstream_timeout_total", 1)
         assert breaker(gp, "second", "b").ejected_s is None
     begun: Dialogue = [*begin_stream(), Send(chunk(delta(content="hi"))), Hold()]
     for dialogue, body, is_failure in (([Hold()], HELLO, True), (begun, STREAMED, False)):
-        async with Scripted(dialogue) as first, two(first, None, entry) as gp:
+        async with two(Scripted(dialogue), None, entry) as gp:
             await gp.ask(body).answer()
             assert (breaker(gp).ejected_s is not None) is is_failure
 
@@ -474,11 +464,9 @@ MOST_RETRY = {"on": ["refused", "may_have_run"], "operations": ["chat", "respons
 @pytest.mark.parametrize("fault", [error(429), error(500), [Rst()], None], ids=["429", "500", "reset", "refused"])
 async def test_a_request_that_names_a_stored_object_is_never_moved(fault):
     with refusing_server() as refuses:
-        async with (
-            Scripted(fault or GOOD) as first,
-            Scripted(answer=answering) as second,
-            two(first if fault else refuses, second, {"retry": MOST_RETRY}) as gp,
-        ):
+        first = Scripted(fault) if fault else refuses
+        second = Scripted(answer=answering)
+        async with two(first, second, {"retry": MOST_RETRY}) as gp:
             pinned = await gp.ask({**RESPONSES, "previous_response_id": "resp_1"}, "/v1/responses").answer()
             assert (pinned.status >= 400, second.received) == (True, [])
             assert (await gp.ask(RESPONSES, "/v1/responses").answer()).status == 200
@@ -510,11 +498,8 @@ SPLITS: dict[str, tuple[Any, Dialogue, int]] = {
 async def test_a_split_call_is_repeated_whole_or_not_at_all(entry, fault, status):
     body = {"model": "m", "input": [str(number) for number in range(6)]}
     rules = {"rules": {"split": 2}}
-    async with (
-        Scripted(answer=failing_at("4", fault)) as first,
-        Scripted(answer=part) as second,
-        two(first, second, {**entry, **rules}) as gp,
-    ):
+    second = Scripted(answer=part)
+    async with two(Scripted(answer=failing_at("4", fault)), second, {**entry, **rules}) as gp:
         answer = await gp.ask(body, EMBEDDINGS).answer()
         assert in_flight(gp) == 0
     assert answer.status == status
@@ -527,11 +512,8 @@ async def test_a_part_that_is_refused_needs_the_budget_of_what_may_run_twice():
     """Other parts have run. Three repeats a second are always allowed."""
     entry = {"retry": {"on": ["refused", "may_have_run"], "operations": ["embeddings"]}, "rules": {"split": 2}}
     body, clock = {"model": "m", "input": ["0", "1", "2", "3"]}, DrivenClock()
-    async with (
-        Scripted(answer=failing_at("2", error(429))) as first,
-        Scripted(answer=part) as second,
-        two(first, second, entry, clock=clock) as gp,
-    ):
+    second = Scripted(answer=part)
+    async with two(Scripted(answer=failing_at("2", error(429))), second, entry, clock=clock) as gp:
         statuses = [(await gp.ask(body, EMBEDDINGS).answer()).status for _ in range(31)]
     assert statuses == [200] * 30 + [429]
     assert len(second.received) == 2 * 30
@@ -641,11 +623,12 @@ SENT = ["accept", "accept-encoding", "content-length", "content-type", "host", "
 async def test_with_targets_alone_headers_and_calls_are_those_of_before():
     """The list was recorded before there was a policy."""
     with refusing_server() as refuses:
-        async with Scripted(GOOD) as second, two(refuses, second) as gp:
+        async with two(refuses, Scripted(GOOD)) as gp:
             answer = await gp.ask().answer()
     assert sorted(answer.headers) == sorted(HEADERS)
     for fault, status in ((error(429, retry_after="20"), 429), (error(500), 500), (error(503), 503), ([Rst()], 502)):
-        async with Scripted(fault) as first, Scripted(GOOD) as second, two(first, second) as gp:
+        first, second = Scripted(fault), Scripted(GOOD)
+        async with two(first, second) as gp:
             for number in range(1, 8):  # more than a breaker would allow
                 answer = await gp.ask().answer()
                 assert (answer.status, len(first.received), len(second.received)) == (status, number, 0)
@@ -677,12 +660,8 @@ SDK: dict[str, tuple[Any, Dialogue, Dialogue | None, str, tuple[int, ...]]] = {
 
 @pytest.mark.parametrize(("entry", "first", "second", "raised", "requests"), SDK.values(), ids=SDK)
 async def test_the_openai_package_at_each_429_and_503(entry, first, second, raised, requests):
-    async with (
-        Scripted(first) as one,
-        Scripted(second or GOOD) as other,
-        two(one, other if second else None, entry) as gp,
-        sdk(gp) as client,
-    ):
+    one, other = Scripted(first), Scripted(second or GOOD)
+    async with two(one, other if second else None, entry) as gp, sdk(gp) as client:
         caught = ""
         try:
             await client.chat.completions.create(model="m", messages=MESSAGES_OF_SDK)
@@ -705,11 +684,8 @@ LOADS: dict[str, tuple[int, float, float]] = {
 async def test_repeats_do_not_multiply_an_outage(rate, least, most):
     clock, asked = DrivenClock(), 250 if rate == 50 else 100
     retry = {"on": ["may_have_run"], "operations": ["chat"], "attempts": 2}
-    async with (
-        Scripted(error(500)) as first,
-        Scripted(error(500)) as second,
-        two(first, second, {"retry": retry}, clock=clock) as gp,
-    ):
+    first, second = Scripted(error(500)), Scripted(error(500))
+    async with two(first, second, {"retry": retry}, clock=clock) as gp:
         for _ in range(asked):
             await gp.ask().answer()
             await clock.advance(1 / rate)

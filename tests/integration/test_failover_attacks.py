@@ -69,11 +69,10 @@ async def test_the_error_without_a_target_names_the_model_of_the_client(drain):
 
 async def test_the_wait_of_an_error_after_a_pause_is_that_of_the_targets_now():
     clock = DrivenClock()
-    async with (
-        Scripted(error(429, retry_after="2"), error(429, retry_after="50")) as first,
-        Scripted(error(429, retry_after="40")) as second,
-        two(first, second, REFUSED, clock=clock) as gp,
-    ):
+    second = Scripted(error(429, retry_after="40"))
+    async with two(
+        Scripted(error(429, retry_after="2"), error(429, retry_after="50")), second, REFUSED, clock=clock
+    ) as gp:
         waiting = asyncio.create_task(gp.ask().answer())
         await second.requested()
         await until(lambda: in_flight(gp) == 0)
@@ -99,11 +98,7 @@ HEADERS = {
 @pytest.mark.parametrize("headers", HEADERS.values(), ids=HEADERS)
 async def test_headers_of_clients_harm_nothing(headers):
     entry = {"affinity": "header x-session-id", **REFUSED}
-    async with (
-        Scripted(error(429, retry_after_ms="1")) as first,
-        Scripted(GOOD) as second,
-        two(first, second, entry) as gp,
-    ):
+    async with two(Scripted(error(429, retry_after_ms="1")), Scripted(GOOD), entry) as gp:
         assert (await gp.ask(headers={**JSON, **headers}).answer()).status in (200, 429)
         assert in_flight(gp) == 0
 
@@ -132,7 +127,8 @@ PAGES = {403: (403, 1, 0), 413: (413, 1, 0), 429: (200, 1, 1), 502: (200, 1, 1)}
 async def test_the_page_of_a_proxy_counts_by_its_status(status, expected):
     page = [Send(reply(PAGE, status, content_type="text/html"))]
     entry = {"breaker": {"consecutive_failures": 1}, "retry": MOST_RETRY}
-    async with Scripted(page) as first, Scripted(GOOD) as second, two(first, second, entry) as gp:
+    first, second = Scripted(page), Scripted(GOOD)
+    async with two(first, second, entry) as gp:
         answer = await gp.ask().answer()
         assert (breaker(gp).ejected_s is not None) == (status >= 500)
         assert in_flight(gp) == 0
@@ -147,11 +143,8 @@ USED_UP = (
 
 async def test_a_used_up_limit_of_tokens_keeps_requests_away_although_it_names_the_size_of_one():
     clock = DrivenClock()
-    async with (
-        Scripted(error(429, USED_UP, retry_after="20"), GOOD) as first,
-        Scripted(GOOD) as second,
-        two(first, second, {"breaker": {}}, clock=clock) as gp,
-    ):
+    first, second = Scripted(error(429, USED_UP, retry_after="20"), GOOD), Scripted(GOOD)
+    async with two(first, second, {"breaker": {}}, clock=clock) as gp:
         assert [(await gp.ask().answer()).status for _ in range(3)] == [429, 200, 200]
     assert (len(first.received), len(second.received)) == (1, 2)
 
@@ -177,11 +170,11 @@ HAVE_RUN: dict[str, tuple[str, Any, Any, dict[str, Any]]] = {
 @pytest.mark.parametrize(("path", "body", "dialogue", "entry"), HAVE_RUN.values(), ids=HAVE_RUN)
 async def test_a_429_after_the_upstream_has_begun_to_answer_is_no_refusal(path, body, dialogue, entry):
     for retry, received in ((REFUSED["retry"], 0), (MOST_RETRY, 1)):
-        async with (
-            Scripted(dialogue) as first,
-            Scripted(answer=lambda request: GOOD_STREAM if entry else answering(request)) as second,
-            two(first, second, {**entry, "retry": retry}) as gp,
-        ):
+        first, second = (
+            Scripted(dialogue),
+            Scripted(answer=lambda request: GOOD_STREAM if entry else answering(request)),
+        )
+        async with two(first, second, {**entry, "retry": retry}) as gp:
             await gp.ask(body, path).answer()
         assert (len(first.received), len(second.received)) == (1, received)
 
@@ -211,7 +204,8 @@ async def test_the_wait_for_a_token_is_no_failure_of_the_target():
 
 async def test_requests_that_wait_for_one_target_do_not_ask_it_all_at_once():
     clock, busy = DrivenClock(), error(429, retry_after="2")
-    async with Scripted(*[busy] * 20, GOOD) as first, two(first, None, REFUSED, clock=clock) as gp:
+    first = Scripted(*[busy] * 20, GOOD)
+    async with two(first, None, REFUSED, clock=clock) as gp:
         asked = [asyncio.create_task(gp.ask().answer()) for _ in range(20)]
         await until(lambda: len(first.received) == 20 and in_flight(gp) == 0)
         await clock.advance(2.001)
@@ -224,12 +218,7 @@ async def test_requests_that_wait_for_one_target_do_not_ask_it_all_at_once():
 async def test_a_client_that_does_not_read_keeps_no_place_at_the_target_after_the_time_of_its_request():
     endless = [*begin_stream(), *[Send(chunk(delta(content="x" * 60_000)))] * 200, Hold()]
     entry = {"breaker": {}, "timeouts": {"total_s": 0.5}}
-    async with (
-        Scripted(endless) as first,
-        Scripted(GOOD) as second,
-        two(first, second, entry) as gp,
-        gp.ask(STREAMED) as ask,
-    ):
+    async with two(Scripted(endless), Scripted(GOOD), entry) as gp, gp.ask(STREAMED) as ask:
         await ask.head()
         assert in_flight(gp) == 1
         await until(lambda: in_flight(gp) == 0)
@@ -237,11 +226,8 @@ async def test_a_client_that_does_not_read_keeps_no_place_at_the_target_after_th
 
 async def test_a_request_that_may_have_ended_its_server_goes_to_no_other_one():
     """The repeat on a new connection is refused, but the first try may have run."""
-    async with (
-        Scripted(GOOD, [Rst()], error(429)) as first,
-        Scripted(GOOD) as second,
-        two(first, second, REFUSED) as gp,
-    ):
+    first, second = Scripted(GOOD, [Rst()], error(429)), Scripted(GOOD)
+    async with two(first, second, REFUSED) as gp:
         assert (await gp.ask().answer()).status == 200
         assert (await gp.ask().answer()).status == 429
         assert (len(first.received), len(second.received)) == (3, 0)

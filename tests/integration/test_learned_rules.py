@@ -8,16 +8,13 @@ import logging
 
 import pytest
 
-from gatepass.proxy.retry import MOST_TRIES, MOST_TRIES_S
 from tests.integration.answers import COMPLETION, DONE, EVENTS, VECTORS
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.refusing import NO_STREAM, Refusal, Refusing, always, no_stream, without
-from tests.integration.scripted import Pause, Scripted, Send, Wait, begin_stream, chunk, event, reply, stream
-from tests.unit.clock import DrivenClock
+from tests.integration.scripted import Scripted, Send, Wait, begin_stream, chunk, reply
 
 STREAMED = {**HELLO, "stream": True}
 EMBED = {"model": "e", "input": "hi"}
-BURST = 200
 
 
 def learned_rules(gp):
@@ -67,87 +64,6 @@ async def test_a_rule_is_stored_with_the_first_event_of_a_stream():
             await ask.piece()
         assert learned_rules(gp) == ["drop=store"]
         goes_on.set()
-
-
-SEVEN = {
-    "store": True,
-    "metadata": {"topic": "x"},
-    "prompt_cache_key": "k-1",
-    "parallel_tool_calls": True,
-    "reasoning_effort": "high",
-    "verbosity": "low",
-    "service_tier": "auto",
-}
-
-
-MANY = dict.fromkeys((*SEVEN, "seed", "user", "top_k", "min_p", "do_sample", "cache"), 1)
-
-
-async def test_an_upstream_that_names_a_member_in_each_try_is_called_eight_times():
-    refuses = Refusing([without(name) for name in MANY])
-    async with Scripted(answer=refuses) as upstream, gateway(upstream=upstream.url) as gp:
-        answer = await gp.ask({**HELLO, **MANY}).answer()
-        assert (len(upstream.received), learned_rules(gp)) == (MOST_TRIES, [])
-    tried = [f"drop={name}" for name in list(MANY)[:7]]
-    assert (answer.status, answer.error["param"]) == (400, "store")
-    assert answer.error["message"] == (
-        "Unsupported parameter: 'store' is not supported with this model. Each try was rejected for another reason."
-        f" Declare {', '.join(tried)} in the model's entry under models."
-    )
-    assert answer.headers["x-gatepass-tried"].split(", ") == tried
-    assert "x-gatepass-adapted" not in answer.headers
-
-
-async def test_no_further_try_begins_after_ten_seconds():
-    clock, refuses = DrivenClock(), Refusing([without(name) for name in SEVEN])
-
-    def answer(request):
-        clock.suspend(MOST_TRIES_S / 4)
-        return refuses(request)
-
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
-        shown = await gp.ask({**HELLO, **SEVEN}).answer()
-    assert (shown.status, shown.error["param"], len(upstream.received)) == (400, "store", 4)
-
-
-async def test_the_total_timeout_ends_the_tries():
-    def slowly(request):
-        return [Pause(0.2), *Refusing([without(name) for name in SEVEN])(request)]
-
-    async with Scripted(answer=slowly) as upstream:
-        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "timeouts": {"total_s": 0.5}}}
-        async with gateway(upstreams=upstreams) as gp:
-            answer = await gp.ask({**HELLO, **SEVEN}).answer()
-    assert (answer.status, answer.error["code"]) == (504, "upstream_timeout_total")
-    assert len(upstream.received) <= 3
-
-
-async def test_a_request_whose_stream_began_is_not_repeated():
-    error = {"message": "Unsupported parameter: 'seed'", "param": "seed", "code": "unsupported_parameter"}
-    begun = [Send(stream(EVENTS[0], event({"error": error})))]
-    async with Scripted(begun) as upstream, gateway(upstream=upstream.url) as gp:
-        answer = await gp.ask({**STREAMED, "seed": 1}).answer()
-        assert learned_rules(gp) == []
-    assert (answer.status, answer.error["param"], len(upstream.received)) == (200, "seed", 1)
-
-
-async def test_configured_stream_mode_is_not_changed_by_learning():
-    async with Scripted(answer=Refusing([no_stream()])) as upstream:
-        models = {"m": {"upstream": "chat", "stream": True}}
-        async with gateway(upstream=upstream.url, models=models) as gp:
-            answer = await gp.ask(STREAMED).answer()
-    assert (answer.status, len(upstream.received)) == (400, 1)
-    assert answer.error["message"].endswith("The model's entry sets stream: native. Set it to auto or emulate.")
-
-
-async def test_a_burst_of_which_each_request_is_rejected_once_leaves_one_rule():
-    async with Scripted(answer=Refusing([no_stream()])) as upstream, gateway(upstream=upstream.url) as gp:
-        answers = await asyncio.gather(*(gp.ask(STREAMED).answer() for _ in range(BURST)))
-        before = len(upstream.received)
-        assert (await gp.ask(STREAMED).answer()).status == 200
-        assert learned_rules(gp) == ["stream=synth"]
-    assert {(answer.status, answer.events[-1]) for answer in answers} == {(200, "[DONE]")}
-    assert (before <= 2 * BURST, len(upstream.received)) == (True, before + 1)
 
 
 NO_DIMENSIONS = (

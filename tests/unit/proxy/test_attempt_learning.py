@@ -15,7 +15,7 @@ from gatepass.observability.observer import AttemptRecord
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.attempt import begin_learning, plan, send_own_call, succeeded
 from gatepass.proxy.context import Attempt
-from gatepass.proxy.retry import Outcome
+from gatepass.proxy.retry import MOST_TRIES, MOST_TRIES_S, Outcome
 from gatepass.types import Call, Target, UpstreamErrorBody
 from tests.rows import CHAT, EMBEDDINGS
 from tests.unit.clock import DrivenClock
@@ -27,8 +27,9 @@ TARGET = Target("chat", "o1")
 O1 = RuleScope("chat", "o1", "chat")
 
 
-def a_state(**settings: Any) -> AppState:
-    model = {"upstream": "chat", "name": "o1"}
+def a_state(more: Any = None, **settings: Any) -> AppState:
+    """`more` are settings of the model, `settings` those of the upstream."""
+    model = {"upstream": "chat", "name": "o1", **(more or {})}
     blocks = {"upstreams": {"chat": {"base_url": "https://h/v1", **settings}}, "models": {"m": model}}
     return create_app_state(Config.model_validate(blocks), DrivenClock())
 
@@ -50,10 +51,14 @@ class Scenario:
 
     def __init__(self, state: AppState) -> None:
         self.state = state
+        assert isinstance(state.clock, DrivenClock)
+        self.clock = state.clock
         self.memory = state.upstreams["chat"].state.learned
         self.attempt = AttemptRecord("id", "chat", "m", "chat")
         self.sent: list[Call] = []
         self.has_session = False
+        self.answer_s = 0.0
+        """How long the upstream takes for an answer."""
 
     async def ask(self, call: Call, *answers: UpstreamError | None) -> UpstreamError | None:
         """Return the error for the client after `answers` to one attempt after the other, None for success."""
@@ -68,6 +73,7 @@ class Scenario:
             self.has_session = attempt.session is not None
             attempt.record.adapted, attempt.sent = attempt.normalized.adapted, True
             self.sent.append(attempt.normalized)
+            self.clock.suspend(self.answer_s)
             if (error := next(results)) is not None:
                 raise error
             succeeded(attempt)
@@ -125,15 +131,43 @@ async def test_error_after_a_helpful_change_names_the_change_and_the_remedy(scen
     assert (scenario.attempt.tried, scenario.attempt.adapted) == ((), ("stream=synth",))
 
 
-async def test_a_rule_whose_learning_is_off_is_reported_as_off(scenario):
-    off = Scenario(a_state(learn="off"))
-    shown = await off.ask(a_chat(), refusal())
-    assert shown is not None
+MEMBERS = ("store", "metadata", "prompt_cache_key", "verbosity", "service_tier", "seed", "top_k", "min_p", "user")
+
+
+@pytest.mark.parametrize(("answer_s", "requests"), [(0.0, MOST_TRIES), (MOST_TRIES_S / 4, 4), (MOST_TRIES_S, 2)])
+async def test_tries_are_bounded_and_the_first_error_names_what_to_declare(scenario, answer_s, requests):
+    scenario.answer_s = answer_s
+    refusals = [refusal(f"Unsupported parameter: '{name}'", param=name) for name in MEMBERS]
+    shown = await scenario.ask(a_chat(**dict.fromkeys(MEMBERS, 1)), *refusals)
+    tried = tuple(f"drop={name}" for name in MEMBERS[: requests - 1])
+    assert (shown, len(scenario.sent), scenario.memory.by_scope) == (refusals[0], requests, {})
     assert shown.message == (
-        f"{NO_STREAM} To adapt such requests (stream=synth), set upstreams.chat.learn: on, or stream: emulate in the"
-        " model's entry under models."
+        "Unsupported parameter: 'store'. Each try was rejected for another reason."
+        f" Declare {', '.join(tried)} in the model's entry under models."
     )
-    assert off.attempt.tried == ()
+    assert (scenario.attempt.tried, scenario.attempt.adapted) == (tried, ())
+
+
+@pytest.mark.parametrize(
+    ("model", "upstream", "advice"),
+    [
+        (
+            {},
+            {"learn": "off"},
+            (
+                "To adapt such requests (stream=synth), set upstreams.chat.learn: on, or stream: emulate in the model's"
+                " entry under models."
+            ),
+        ),
+        ({"stream": True}, {}, "The model's entry sets stream: native. Set it to auto or emulate."),
+    ],
+    ids=["learn", "stream"],
+)
+async def test_a_rule_that_a_setting_forbids_is_reported_with_the_setting(model, upstream, advice):
+    forbidden = Scenario(a_state(model, **upstream))
+    shown = await forbidden.ask(a_chat(), refusal())
+    assert shown is not None
+    assert (shown.message, forbidden.attempt.tried) == (f"{NO_STREAM} {advice}", ())
 
 
 async def test_rejected_or_unanswered_token_ids_get_advice(scenario):
