@@ -145,10 +145,9 @@ async def test_a_model_without_a_call_is_looked_for_in_the_list():
             assert (listed.what, listed.outcome, listed.why) == ("models", outcome, why)
 
 
-@pytest.mark.parametrize("trial", [None, ProbeCall("chat", "m")])
-async def test_missing_credential_is_reported_with_the_setting(trial):
-    async with Scripted(answer=with_list(lambda _: REFUSED) if trial else lambda _: REFUSED) as upstream:
-        (hop,) = await found(one(upstream), trial)
+async def test_missing_credential_is_reported_with_the_setting():
+    async with Scripted(REFUSED) as upstream:
+        (hop,) = await found(one(upstream))
     assert (hop.hop, hop.outcome) == ("upstream:chat", FAILS)
     host = upstream.url.removeprefix("http://")
     assert hop.finding.endswith(
@@ -224,7 +223,6 @@ ONLY_KEY = "Tried once, with the only key of the credential 'c'. "
         ({"type": "static", "token": "${LLM_KEY}"}, {}, 401, "variable_key", ONLY_KEY + IN_VARIABLE),
         ({"type": "env", "variable": "LLM_KEY"}, {}, 401, "variable_key", ONLY_KEY + IN_VARIABLE),
         (None, {"Api-Key": KEY, "X-Team": "search"}, 401, "header_key", IN_HEADER),
-        (None, {"Authorization": "Bearer ${LLM_KEY}"}, 401, "variable_key", IN_VARIABLE),
         (None, {"X-Team": "search"}, 401, "no_credential", SETTING),
         (
             {"type": "static", "token": KEY},
@@ -278,14 +276,13 @@ async def test_a_new_token_that_is_rejected_too_is_reported_with_the_settings_to
     assert "--reveal" not in message
 
 
-@pytest.mark.parametrize("status", [404, 405])
-async def test_an_upstream_without_a_model_list_is_not_proven(status):
-    async with Scripted([Send(reply({"detail": "no"}, status))]) as upstream:
+async def test_an_upstream_without_a_model_list_is_not_proven():
+    async with Scripted([Send(reply({"detail": "no"}, 405))]) as upstream:
         _, hop = await found(one(upstream, static()))
     assert hop == Check(
         "upstream:chat",
         UNPROVEN,
-        f"answers, but GET /v1/models returns {status}: it has no model list, or base_url is wrong,"
+        f"answers, but GET /v1/models returns 405: it has no model list, or base_url is wrong,"
         f" so neither base_url nor the token is proven {PROVE}",
     )
 
@@ -300,11 +297,10 @@ def text(content: str) -> bytes:
     [
         (stream(text("a"), text("b"), end=b""), True, r"2 events arrived, the last one (30|29)\.\d s ago: "),
         (stream(text("a"), end=b""), True, r"1 event arrived, the last one (30|29)\.\d s ago: "),
-        (stream(b": keep-alive\n\n", end=b""), True, r"the reply began after \d\.\d\d s: "),
         (head(200, content_length="99") + b"{", False, r"the reply began after \d\.\d\d s: "),
         (b"", True, ""),
     ],
-    ids=["two events", "one event", "a comment", "half a body", "no head"],
+    ids=["two events", "one event", "half a body", "no head"],
 )
 async def test_what_arrived_of_a_silent_reply_is_reported(begins: bytes, is_streamed: bool, arrived: str):
     async with Scripted(answer=with_list(lambda _: [Send(begins), Hold()])) as upstream:
@@ -322,7 +318,6 @@ FAST = {"timeouts": {"total_s": 0.2}}
     ("of_upstream", "blocks", "setting"),
     [
         (FAST, {}, "upstreams.chat.timeouts.total_s"),
-        ({}, {"operations": {"chat": {"upstream": "chat", **FAST}}}, "operations.chat.timeouts.total_s"),
         ({"timeouts": {"total_s": 600}}, {"models": {"m": {"upstream": "chat", **FAST}}}, "models.m.timeouts.total_s"),
         (
             {},
@@ -330,7 +325,7 @@ FAST = {"timeouts": {"total_s": 0.2}}
             "upstreams.first.timeouts.total_s",
         ),
     ],
-    ids=["upstream", "operation", "model", "first target"],
+    ids=["upstream", "model", "first target"],
 )
 async def test_a_call_fails_after_the_total_timeout_of_a_request(of_upstream, blocks, setting):
     async with Scripted(answer=with_list(lambda _: [Hold()])) as upstream:
@@ -347,13 +342,12 @@ async def test_a_call_fails_after_the_total_timeout_of_a_request(of_upstream, bl
     )
 
 
-@pytest.mark.parametrize("limit", ["first_byte_s", "total_s"])
-async def test_doctor_says_once_which_timeout_to_raise(limit: str):
+async def test_doctor_says_once_which_timeout_to_raise():
     async with Scripted(answer=with_list(lambda _: [Hold()])) as upstream:
         config = one(upstream)
-        config["upstreams"]["chat"]["timeouts"] = {limit: 0.2}
+        config["upstreams"]["chat"]["timeouts"] = {"first_byte_s": 0.2}
         *_, hop = await found(config, ProbeCall("chat", "m"))
-    setting = f"upstreams.chat.timeouts.{limit}"
+    setting = "upstreams.chat.timeouts.first_byte_s"
     advice = f"Raise `{setting}`, or check the upstream. Reasoning and long prompts take longer."
     assert hop.finding.endswith(f" 0.2 s ({setting}). {advice}")
 
@@ -450,17 +444,6 @@ async def test_a_store_that_refuses_the_password_fails_with_its_reason_without_t
     assert "password-of-the-store" not in checks[0].finding
 
 
-async def test_a_store_that_is_down_fails_the_check(tmp_path):
-    async with responding() as responder:
-        pass
-    async with Scripted(answer=strict) as upstream:
-        code, (_, line, *others), _ = await doctor(tmp_path, one(upstream, static(), store=stored(responder)))
-    assert (code, len(others)) == (1, 3)
-    assert line.startswith(
-        f"FAIL store store: 127.0.0.1:{responder.port} is not used: connection refused. Check store.url"
-    )
-
-
 async def test_an_issuer_that_falls_silent_is_reported_with_the_reason_that_it_gave_before():
     async with Scripted([Send(reply({"error": "boom"}, 503))], [Hold()]) as issuer:
         blocks = one(issuer, oauth2(issuer.url))
@@ -528,35 +511,10 @@ async def test_a_trial_learns_from_refusals_as_a_clients_request_does():
     assert hop.finding == "chat with m: 200; stream=aggregate (learned from an error, as for any client)"
 
 
-RANKED = {"results": [{"index": 0, "score": 0.5, "relevance_score": 0.5}]}
-
-
 @pytest.mark.parametrize(
-    ("operation", "shape", "answer", "asked"),
-    [
-        ("completions", "jina", COMPLETION, {"model": "m", "prompt": "ping", "max_tokens": 16}),
-        ("embeddings", "jina", VECTORS, {"model": "m", "input": "ping"}),
-        ("rerank", "jina", RANKED, {"model": "m", "query": "ping", "documents": ["ping"]}),
-        ("rerank", "tei", RANKED["results"], {"model": "m", "query": "ping", "texts": ["ping"], "truncate": True}),
-    ],
+    ("operation", "body"),
+    [("chat", b""), ("rerank", {"results": [{"index": 7, "relevance_score": 0.1}]})],
 )
-async def test_doctor_calls_each_operation_with_its_own_sample(operation, shape, answer, asked):
-    async with Scripted([Send(reply(answer))]) as upstream:
-        blocks = one(upstream)
-        blocks["upstreams"]["chat"]["rerank_shape"] = shape
-        (hop,) = await found(blocks, ProbeCall(operation, "m"))
-    assert hop.outcome is WORKS
-    assert posted(upstream)[0].json() == asked
-
-
-UNFIT: dict[str, list[Any]] = {
-    "chat": [{"error": {"message": "out of memory"}}, b""],
-    "embeddings": [{"data": []}],
-    "rerank": [{"results": [{"index": 7, "relevance_score": 0.1}]}],
-}
-
-
-@pytest.mark.parametrize(("operation", "body"), [(name, body) for name, bodies in UNFIT.items() for body in bodies])
 async def test_a_trial_finds_what_a_client_would_receive(operation, body):
     """The same judges to the last one, and the same words."""
     dialogue = [Send(reply(body))]
@@ -656,20 +614,6 @@ async def test_doctor_prints_only_findings_and_fails_with_the_first_failure(tmp_
     assert lines[-1].startswith("FAIL upstream:chat stream: chat as a stream with m: the same error as chat with m")
 
 
-async def test_a_model_with_a_host_of_its_own_is_called_there_alone(tmp_path):
-    async with (
-        Scripted(answer=with_list(lambda _: [Send(reply(VECTORS))])) as vectors,
-        Scripted(LIST) as chats,
-    ):
-        hosts = {"chat": {"base_url": f"{chats.url}/v1"}, "vectors": {"base_url": f"{vectors.url}/v1"}}
-        operations = {"chat": {"upstream": "chat"}, "embeddings": {"upstream": "vectors"}}
-        blocks = {"upstreams": hosts, "operations": operations}
-        code, lines, _ = await doctor(tmp_path, blocks, "bge-m3", "--call")
-        assert (code, chats.connections) == (0, 0), lines
-        assert lines[-1].startswith("ok   upstream:vectors call: embeddings with bge-m3: 200")
-        assert [request.target for request in posted(vectors)] == ["/v1/embeddings"]
-
-
 @pytest.mark.parametrize(
     ("options", "models", "advises"),
     [
@@ -709,9 +653,8 @@ OTHERS = {"*": {"upstream": "chat"}}
             "{models: {bge: {upstream: OTHER}}}",
         ),
         ({"models": {"bge": {"targets": [{"upstream": "chat"}]}}}, "models.bge.targets", "{models: {bge: {targets: ["),
-        ({"models": {"b*": {"upstream": "chat"}}}, "models.b*.upstream", "{models: {b*: {upstream: OTHER}}}"),
     ],
-    ids=["any", "model", "targets", "pattern"],
+    ids=["any", "model", "targets"],
 )
 async def test_the_setting_that_gives_an_operation_to_another_upstream_follows_from_the_route(blocks, setting, example):
     """The texts of `gatepass show`, of the client's error and of doctor are the same."""
@@ -739,7 +682,7 @@ async def test_the_setting_that_gives_an_operation_to_another_upstream_follows_f
     assert problem in error["message"]
 
 
-@pytest.mark.parametrize(("status", "case"), [(504, "page_504"), (502, "page_5xx"), (503, "page_5xx")])
+@pytest.mark.parametrize(("status", "case"), [(504, "page_504"), (502, "page_5xx")])
 async def test_the_advice_for_the_page_of_a_proxy_concerns_the_proxy(status, case):
     page = b"<html><head><title>Error</title></head><body><center><h1>Error</h1></center><hr>nginx</body></html>"
     down = with_list(lambda _: [Send(reply(page, status, content_type="text/html"))])
