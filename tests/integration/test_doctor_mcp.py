@@ -22,7 +22,6 @@ from tests.integration.scripted import Dialogue, Received, Rst, Scripted, Send, 
 CHALLENGE = 'Bearer error="invalid_token", resource_metadata="https://login.example/.well-known/x"'
 TOOLS = {"tools": [{"name": "find"}, {"name": "read"}]}
 PAGE = [Send(reply(b"<html><title>Sign in to Corp</title></html>", content_type="text/html"))]
-FORBIDDEN_PAGE = [Send(reply(b"<html><title>Sign in to Corp</title></html>", 403, content_type="text/html"))]
 Answer = Callable[[Received], Dialogue]
 
 
@@ -127,10 +126,6 @@ async def test_a_server_with_a_handshake_gets_one_and_its_session_is_ended():
             ),
         ),
         (
-            lambda _: FORBIDDEN_PAGE,
-            'FAIL mcp: {server} answered 403 Forbidden with an HTML page titled "Sign in to Corp" instead of JSON',
-        ),
-        (
             lambda _: [Send(reply(b"", 302, location="https://login.example/x"))],
             (
                 "FAIL mcp: {server} answered 302 Found, a redirect to login.example, which is invalid as a reply:"
@@ -148,7 +143,7 @@ async def test_a_server_with_a_handshake_gets_one_and_its_session_is_ended():
         ),
         (lambda _: [Rst()], "FAIL mcp: 127.0.0.1"),
     ],
-    ids=["no MCP", "login page", "login page with a 403", "redirect", "wrong token", "reset"],
+    ids=["no MCP", "login page", "redirect", "wrong token", "reset"],
 )
 async def test_each_fault_is_told(answer: Answer, last: str):
     found, _ = await steps_of(answer)
@@ -200,7 +195,7 @@ async def test_a_login_page_without_the_token_is_a_refusal():
 
 
 KEYS = (
-    {"name": "agent", "mcp": {"tools": {"tools": ["find", "red", "re*"], "prompts": ["say", "greet*", "f*"]}}},
+    {"name": "agent", "mcp": {"tools": {"tools": ["find"]}}},
     {"name": "all"},
     {"name": "chats", "models": ["gpt-*"]},
     {"name": "codex", "operations": ["POST responses"]},
@@ -211,15 +206,8 @@ KEYS = (
 )
 
 
-@pytest.mark.parametrize("answer", [stateless, handshake])
-async def test_the_keys_that_may_use_the_server_are_named_and_names_that_match_nothing(answer: Answer):
-    def with_prompts(request: Received) -> Dialogue:
-        message = request.json() if request.method == "POST" else {}
-        if message.get("method") == "prompts/list":
-            return result(message, {"prompts": [{"name": "greeting"}]})
-        return answer(request)
-
-    found, _ = await steps_of(with_prompts, KEYS)
+async def test_the_keys_that_may_use_the_server_are_named_and_those_that_may_not():
+    found, _ = await steps_of(stateless, KEYS)
     assert found[2:] == [
         "ok tools: lists 2 tools: find, read",
         "ok keys: may be used by agent (limited), all",
@@ -231,28 +219,17 @@ async def test_the_keys_that_may_use_the_server_are_named_and_names_that_match_n
             "ok keys: may not be used by codex, coder, because it has `operations` and no `mcp` Add `mcp: [tools]` to"
             " a key that needs it."
         ),
-        (
-            "???? keys: access.keys[0].mcp.tools.tools: the server lists no red; did you mean read? Correct the list of"
-            " agent."
-        ),
-        (
-            "???? keys: access.keys[0].mcp.tools.prompts: the server lists no say, f*; there is greeting Correct the"
-            " list of agent."
-        ),
     ]
 
 
-async def test_names_are_not_compared_with_a_part_of_a_list():
+async def test_the_first_page_of_a_list_says_that_more_follow():
     def first_page(request: Received) -> Dialogue:
         message = request.json() if request.method == "POST" else {}
         listed = request.header("authorization") is not None and message.get("method") == "tools/list"
         return result(message, {**TOOLS, "nextCursor": "2"}) if listed else handshake(request)
 
-    found, _ = await steps_of(first_page, [{"name": "agent", "mcp": {"tools": {"tools": ["other"]}}}])
-    assert found[2:] == [
-        "ok tools: lists 2 tools: find, read; more follow on further pages",
-        "ok keys: may be used by agent (limited)",
-    ]
+    found, _ = await steps_of(first_page)
+    assert found[2:] == ["ok tools: lists 2 tools: find, read; more follow on further pages"]
 
 
 async def test_a_server_that_no_key_may_use_is_told():

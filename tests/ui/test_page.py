@@ -58,7 +58,7 @@ FROM_THE_API = {
     *("fresh", "stale", "expired", "none", "caller", "learned", "failed", "running", "tools", "prompts"),
     *("resources", "reloaded", "unchanged", "refused", "operation", "code", "hop", "upstream", "model", "failed_at"),
     *("admin", "viewer", "mcp_tool", "kind", "no key may use the server", "a key is configured; it does not expire"),
-    *("configuration", "listen", "resolve", "tls", "connect", "store", "mcp", "no token", "keys", "models", "proxy"),
+    *("configuration", "resolve", "tls", "connect", "store", "mcp", "no token", "keys", "models", "proxy"),
     *("complete", "cut", "error reply", "token rejected", "connection failed", "nothing written", "timed out"),
     *("invalid", "drained", "prompt tokens", "completion tokens", "total tokens", "client"),
     *("ejected", "half open", "waits", "full", "drained by an operator"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -16,9 +16,8 @@ import msgspec
 from gatepass import errors
 from gatepass.cli.probe import failed_step, hop_of, within
 from gatepass.cli.reach import Begin, Step, StepOutcome
-from gatepass.config.wording import did_you_mean
 from gatepass.dialects.reply_check import login_page
-from gatepass.mcp.access import Kind, McpAllowed, allowed_of, refusal_of
+from gatepass.mcp.access import McpAllowed, allowed_of, refusal_of
 from gatepass.mcp.message import name_settings, read_message
 from gatepass.operations.table import OPERATIONS
 from gatepass.proxy.app_state import AppState, Upstream
@@ -84,9 +83,10 @@ class Reply(Hidden):
             return f"HTTP {self.status}, {found['message'][:200]}"
         return f"HTTP {self.status}"
 
-    def names(self, kind: Kind) -> list[str] | None:
-        """Return the names of the tools or prompts that it lists; None if it has no list."""
-        listed = self.result.get(kind)
+    @property
+    def tools(self) -> list[str] | None:
+        """The names of the tools that it lists; None if it has no list."""
+        listed = self.result.get("tools")
         return [str(one.get("name")) for one in listed if isinstance(one, dict)] if isinstance(listed, list) else None
 
 
@@ -98,8 +98,6 @@ class Server(Hidden):
     upstream: Upstream
     session: Headers = ()
     """Sent with each request after a handshake. The newest revision has none."""
-    offered: dict[Kind, list[str]] = field(default_factory=dict)
-    """The names in its lists, if they have no second page."""
 
     @property
     def name(self) -> str:
@@ -154,8 +152,6 @@ async def check_mcp(state: AppState, upstream: Upstream, begin: Begin) -> AsyncI
     begin(hop, "tools")
     try:
         yield await within(state, upstream, _tools(server))
-        if any(allowed.prompts for _, allowed in server.usable):
-            await within(state, upstream, _list(server, "prompts"))
     except errors.GatepassError as error:
         yield server.failed("tools", error)
     finally:
@@ -219,28 +215,18 @@ async def _revision(server: Server) -> str:
 
 
 async def _tools(server: Server) -> Step:
-    reply = await _list(server, "tools")
-    names = reply.names("tools")
-    if names is None:
+    reply = await server.ask("tools/list")
+    if (names := reply.tools) is None:
         why = f"tools/list: {reply.error}: it may offer prompts or resources only"
         return server.step("tools", StepOutcome.UNPROVEN, why)
     more = f" and {len(names) - TOOLS_SHOWN} more" if len(names) > TOOLS_SHOWN else ""
-    more += "" if "tools" in server.offered else "; more follow on further pages"
+    more += "; more follow on further pages" if reply.result.get("nextCursor") else ""
     shown = f": {', '.join(name[:60] for name in names[:TOOLS_SHOWN])}{more}" if names else ""
     return server.step("tools", StepOutcome.WORKS, f"lists {len(names)} tools{shown}")
 
 
-async def _list(server: Server, kind: Kind) -> Reply:
-    """Return the first page of a list. If it is the only one, its names are noted in `server.offered`."""
-    reply = await server.ask(f"{kind}/list")
-    names = reply.names(kind)
-    if names is not None and not reply.result.get("nextCursor"):
-        server.offered[kind] = names
-    return reply
-
-
 def _keys(server: Server) -> Iterator[Step]:
-    """Yield which keys may use the server, which may not without saying so, and listed names that it does not offer."""
+    """Yield which keys may use the server, and which may not without saying so."""
     keys, usable = server.state.config.access.keys, server.usable
     if keys and not usable:
         advice = f"Add {server.name} to access.keys[].mcp of a key."
@@ -256,14 +242,6 @@ def _keys(server: Server) -> Iterator[Step]:
         why = f"may not be used by {', '.join(names)}, {reason}"
         advice = f"Add `mcp: [{server.name}]` to a key that needs it."
         yield server.step("keys", StepOutcome.WORKS, why, advice, proves=False)
-    for number, allowed in usable:
-        for kind, known in server.offered.items():
-            globs = (allowed.tools if kind == "tools" else allowed.prompts) or ()
-            unused = [glob for glob in globs if not any(McpAllowed((glob,)).allows("tools", name) for name in known)]
-            if unused:
-                hint = did_you_mean(", ".join(unused), known[:TOOLS_SHOWN])
-                why = f"access.keys[{number}].mcp.{server.name}.{kind}: the server lists no {', '.join(unused)}{hint}"
-                yield server.step("keys", StepOutcome.UNPROVEN, why, f"Correct the list of {keys[number].name}.")
 
 
 _POST = next(row for row in OPERATIONS if row.name == "chat")

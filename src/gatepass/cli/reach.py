@@ -42,7 +42,7 @@ class StepOutcome(StrEnum):
 class Step:
     """The result of one test at one hop, with its reason and the advice for the operator.
 
-    - `what`: configuration, listen, store, resolve, connect, proxy, tls, token, running, models, call, stream,
+    - `what`: configuration, store, resolve, connect, proxy, tls, token, running, models, call, stream,
       or a path of gatepass.
     - `advice`: empty if no action is necessary, or if `why` contains it.
     - `proves`: whether WORKS proves that the hop works. A configured key that was not sent anywhere proves nothing.

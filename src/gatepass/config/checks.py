@@ -331,7 +331,6 @@ def likely_mistakes(config: Config) -> Iterator[str]:
     vectors = config.operations.get("embeddings")
     for name, model in config.models.items():
         targets = model.ordered_targets()
-        full_names = [f"{target.upstream}/{target.name or name}" for target in targets]
         names = dict.fromkeys(target.name or name for target in targets)
         if model.context_fallback is not None:
             names[model.context_fallback] = None
@@ -343,14 +342,6 @@ def likely_mistakes(config: Config) -> Iterator[str]:
         if has_weights and model.policy == "order" and model.affinity is None:
             fault = "have weights that `policy: order` does not use: set `policy: weighted`"
             yield f"models.{name}.targets: {fault}"
-        for twice in dict.fromkeys(one for one in full_names if full_names.count(one) > 1):
-            yield f"models.{name}.targets: have {twice} twice, which a `weight` states better"
-        if model.retry is not None and model.retry.attempts == 1:
-            yield f"models.{name}.retry.attempts: 1 allows no repeat: write 2 or more, or remove retry"
-        is_passed_over = len(targets) > 1 and (model.retry or model.breaker) is not None
-        if "max_cooldown_s" in model.model_fields_set and not is_passed_over:
-            fault = "has no effect without a second target, and without retry or breaker"
-            yield f"models.{name}.max_cooldown_s: {fault}"
     if len(config.upstreams) == 1:  # it serves all models that have no route
         return
     used = {target.upstream for model in config.models.values() for target in model.ordered_targets()}
