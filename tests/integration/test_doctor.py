@@ -455,8 +455,8 @@ async def test_an_issuer_that_falls_silent_is_reported_with_the_reason_that_it_g
 
 
 def posted(upstream: Scripted) -> list[Received]:
-    """The calls, without the requests for the model list before them."""
-    return [request for request in upstream.received if request.method == "POST"]
+    """The calls, without the requests for the model list before them, and the empty ones after them."""
+    return [request for request in upstream.received if request.method == "POST" and request.body != b"{}"]
 
 
 def with_list(answer: Callable[[Received], Dialogue]) -> Callable[[Received], Dialogue]:

@@ -52,7 +52,8 @@ async def doctor(upstream: Scripted, folder: Path, *arguments: str, **blocks: An
 
 
 def calls(upstream: Scripted) -> Sequence[Received]:
-    return [request for request in upstream.received if request.method == "POST"]
+    """The requests that are not empty ones, which ask for the protocols of the upstream."""
+    return [request for request in upstream.received if request.method == "POST" and request.body != b"{}"]
 
 
 async def test_the_request_of_codex_is_sent_and_its_settings_are_printed(tmp_path: Path):
@@ -126,6 +127,19 @@ async def test_an_upstream_with_chats_alone_serves_both(tmp_path: Path, name: st
     first, chat = (request.target.partition("?")[0] for request in calls(upstream))
     assert (first, chat) == (f"/v1/{AGENT_HOSTS[name].operation}", "/v1/chat/completions")
     assert f"; a chat served it: POST {upstream.url}/v1/chat/completions\n" in result.output.replace(" (0.", "\n(0.")
+    learned = "has chat completions, but no responses; messages: unknown. Set `upstreams.chat.protocols` to [chat]"
+    if name == "codex":
+        assert f"ok   upstream:chat protocols: {learned}, with messages if it has them." in result.output
+
+
+async def test_a_declared_chat_is_named_and_advises_nothing(tmp_path: Path):
+    models = {"m": {"upstream": "chat", "protocols": ["chat"]}}
+    async with Scripted(answer=with_chats) as upstream:
+        result = await doctor(upstream, tmp_path, "m", "--as", "codex", models=models)
+    assert result.exit_code == 0, result.output
+    assert [request.target for request in calls(upstream)] == ["/v1/chat/completions"]
+    assert "; a chat served it: POST" in result.output
+    assert "Set `" not in result.output
 
 
 async def test_a_key_that_may_not_use_the_operation_is_refused(tmp_path: Path):

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gatepass.cli import main
-from gatepass.cli.init import PLACE, UPSTREAM, render
+from gatepass.cli.init import PLACE, UPSTREAM, Setup, render
 from gatepass.cli.steps import diagnose
 from gatepass.config.document import ConfigError
 from gatepass.config.load import load
@@ -212,6 +212,21 @@ async def test_agent_hosts_get_their_own_lines(tmp_path):
     assert '    base_url = "http://127.0.0.1:8080/v1"\n' in codex
     assert "    LLM_API_KEY=gp-" in codex
     assert "any OpenAI client" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("models", "claude_code", "codex"),
+    [
+        (["gpt-4o", "claude-sonnet-4-5", "gpt-5", "gpt-4o-2024-08-06"], "claude-sonnet-4-5", "gpt-5"),
+        (["gpt-35-turbo", "gpt-4.1", "gpt-5.1-codex", "gpt-5", "gpt-image-1"], "gpt-35-turbo", "gpt-5.1-codex"),
+        (["text-embedding-3", "qwen3", "codex-mini-latest"], "qwen3", "codex-mini-latest"),
+        (["qwen3", "anthropic/claude-opus"], "anthropic/claude-opus", "qwen3"),
+        ([], "", ""),
+    ],
+)
+def test_an_agent_host_gets_a_model_of_its_maker(models, claude_code, codex):
+    setup = Setup({}, is_interactive=False, models=models)
+    assert (setup.model_of("claude-code"), setup.model_of("codex")) == (claude_code, codex)
 
 
 async def test_options_and_variable_replace_all_questions(tmp_path, monkeypatch):

@@ -45,7 +45,10 @@ async def test_both_hosts_work_at_once_over_a_gateway_with_chats_alone(tmp_path:
         command = ["init", "--yes", *(word for option in options.items() for word in option)]
         result = await asyncio.to_thread(CliRunner().invoke, main, command)
         assert result.exit_code == 0, result.output
+        assert "The LLM gateway has chat completions, but no responses and no messages.\n" in result.output
+        assert "protocols: [chat]" in path.read_text()
         config = load(str(path), os.environ).config
+        upstream.received.clear()
 
         keys = {
             "codex": re.search(r"LLM_API_KEY=(\S+)", result.output),
@@ -62,3 +65,19 @@ async def test_both_hosts_work_at_once_over_a_gateway_with_chats_alone(tmp_path:
                 events = [json.loads(data) for data in answered.events]
                 assert (events[0]["type"], events[-1]["type"]) == (FIRST[name], LAST[name])
                 assert answered.headers["x-gatepass-adapted"].startswith(f"translate={call.operation.name}")
+    asked = {request.target for request in upstream.received}
+    assert asked == {"/oauth/token", "/v1/chat/completions"}
+
+
+async def test_a_gateway_that_shows_nothing_gets_no_setting(tmp_path: Path):
+    path = tmp_path / "gatepass.yaml"
+
+    def serve_model_list(request: Received) -> Dialogue:
+        models = {"object": "list", "data": [{"id": "m"}]}
+        return [Send(reply(models if request.target == "/v1/models" else {"error": "no token"}, 200))]
+
+    async with Scripted(answer=serve_model_list) as upstream:
+        command = ["init", "--yes", "--base-url", f"{upstream.url}/v1", "--auth", "none", "--output", str(path)]
+        result = await asyncio.to_thread(CliRunner().invoke, main, command)
+    assert result.exit_code == 0, result.output
+    assert "protocols" not in path.read_text() + result.output

@@ -62,7 +62,7 @@ FROM_THE_API = {
     *("complete", "cut", "error reply", "token rejected", "connection failed", "nothing written", "timed out"),
     *("invalid", "drained", "prompt tokens", "completion tokens", "total tokens", "client"),
     *("ejected", "half open", "waits", "full", "drained by an operator"),
-    *("answers and accepts the token", "answers; no credential is configured", "call"),
+    *("answers and accepts the token", "answers; no credential is configured", "call", "protocols"),
 }
 """Values of the API that the page shows as words, and steps of doctor."""
 FOCUSED = """(({activeElement: { localName, ariaLabel, textContent }, body, activeElement }) => activeElement === body

@@ -214,8 +214,11 @@ def render(
     upstream: dict[str, Any] = {"base_url": answers["base_url"], **plain}
     if answers["auth"] != "none":
         upstream["credential"] = UPSTREAM
+    if protocols := answers.get("protocols"):
+        upstream["protocols"] = protocols.split(",")
     lines += [
         "# The LLM gateway. With one upstream every model name is passed on.",
+        *(["# `protocols` is what it has. gatepass serves the others by chat completions."] if protocols else []),
         *yaml_lines({"upstreams": {UPSTREAM: upstream}}),
     ]
     if keys:
@@ -314,6 +317,23 @@ class Setup:
     """The reference that an option gave: `${file:…}` or `${NAME}`. Empty: gatepass writes a file."""
     notes: list[str] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
+
+    @property
+    def chat_model(self) -> str:
+        """The first model of the list whose name does not show another purpose; empty if there is none."""
+        return next((name for name in self.models if "embed" not in name.lower()), "")
+
+    def model_of(self, client: str) -> str:
+        """Return the first Claude for Claude Code, the newest GPT for Codex, else `chat_model`."""
+        if client == "claude-code":
+            return next((name for name in self.models if "claude" in name.lower()), self.chat_model)
+        if client == "codex":
+            # (5, 1) of `gpt-5.1-codex`, (0,) of another name of Codex; Azure has gpt-35 for 3.5
+            found = [re.search(r"gpt-(?!35)(\d+(?:\.\d+)?)|codex", name.lower()) for name in self.models]
+            versions = [() if one is None else tuple(map(int, (one[1] or "0").split("."))) for one in found]
+            if any(versions):
+                return self.models[versions.index(max(versions))]
+        return self.chat_model
 
     def ask(self, name: str, *, again: bool = False) -> None:
         """Set the answer to the question `name`, unless it is known. `again` asks with the old answer as default."""
@@ -433,26 +453,35 @@ class Setup:
         return await Setup({**self.answers, "auth": "none"}, self.is_interactive).first_failed(test)
 
     async def test_token(self) -> Step | None:
-        """Run doctor and return the step that failed. Without one, read the models of the upstream."""
-        from gatepass.cli.probe import LIST_S
+        """Run doctor and return the step that failed. Without one, read what the upstream has."""
         from gatepass.cli.steps import diagnose
-        from gatepass.errors import GatepassError
-        from gatepass.proxy.models import fetch_models
 
         def is_shown(step: Step) -> bool:
             return step.hop.startswith("credential:") or step.what == "models" or step.failed
 
-        if (failed := await self.first_failed(diagnose, is_shown)) is not None:
-            return failed
+        if (failed := await self.first_failed(diagnose, is_shown)) is None:
+            await self.read_upstream()
+        return failed
+
+    async def read_upstream(self) -> None:
+        """Read the models of the upstream, and the protocols that it has, if it lacks some and all are known."""
+        from gatepass.cli.probe import LIST_S, protocols_of, protocols_text
+        from gatepass.errors import GatepassError
+        from gatepass.proxy.models import fetch_models
+
         async with open_state(self.load()) as state:
+            upstream = state.upstreams[UPSTREAM]
             for holder in state.holders.values():
                 holder.start()
             with suppress(GatepassError, TimeoutError):  # `diagnose` has reported the reason
                 async with asyncio.timeout(LIST_S):
-                    entries = await fetch_models(state, state.upstreams[UPSTREAM])
+                    entries = await fetch_models(state, upstream)
                 # the upstream's text, printed on the terminal
                 self.models = [printable(entry["id"]) for entry in entries]
-        return None
+            found = await protocols_of(state, upstream)
+        if (text := protocols_text(found)) and None not in found.values():
+            click.echo(f"The LLM gateway {text}.")
+            self.answers["protocols"] = ",".join(name for name, has in found.items() if has)
 
     async def first_failed(
         self, test: Callable[[Config], Steps], is_shown: Callable[[Step], bool] = lambda _: True
@@ -545,8 +574,6 @@ def init(
         click.echo(f"Models: {shown}")
     setup.ask("clients")
     setup.ask("listen")
-    # the first name that does not show another purpose
-    model = next((name for name in setup.models if "embed" not in name.lower()), "")
     keys = []
     for name in _client_names(setup.answers["clients"]):
         value, key_hash = new_key()
@@ -560,6 +587,7 @@ def init(
     click.echo(f"\nWrote {written}.{place} Enter these values; each key is shown only now:\n")
     for key, value in keys:
         name = key.name.replace("_", "-")
+        model = setup.model_of(name)
         if agent_host := AGENT_HOSTS.get(name):
             text = settings_of(agent_host, url, model or "MODEL", value)
             test = f"It uses /v1/{agent_host.operation}; an LLM gateway with chat completions alone serves it too. Test"

@@ -26,7 +26,7 @@ from gatepass.config.model import Config, StoreSettings
 from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.config.upstream import url_with_version
 from gatepass.config.wording import nearest
-from gatepass.dialects.hints import sentence
+from gatepass.dialects.hints import is_about_model, is_about_path, sentence
 from gatepass.errors import (
     CallerError,
     GatepassError,
@@ -43,9 +43,9 @@ from gatepass.errors import (
     stable_code,
 )
 from gatepass.observability.story import action_of, case_of, names_of
-from gatepass.operations.table import sample
+from gatepass.operations.table import OPERATIONS, call_of, sample
 from gatepass.proxy.app_state import AppState, Upstream
-from gatepass.proxy.attempt import close_attempt, send_own_call, try_call
+from gatepass.proxy.attempt import close_attempt, send_own_call, send_whole, served_by_chat, try_call
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.models import LIST_CALL, parse_list, request_list
 from gatepass.proxy.response import BufferedReply, StreamingReply, SynthesizedStream
@@ -188,6 +188,8 @@ NO_LIST = (404, 405)
 
 BUSY = (408, 429)
 
+INVALID = (400, 422)
+
 
 async def check_models(
     state: AppState, upstream: Upstream, wanted: Collection[str] = (), *, is_called: bool = False
@@ -264,6 +266,71 @@ async def _base_url_with_version(state: AppState, upstream: Upstream) -> str | N
         # a server that rejects the token there has an API there
         return base_url if isinstance(error, UpstreamAuth) else None
     return base_url
+
+
+PROTOCOLS_ASKED: Mapping[str, str] = {"chat": "chat completions", "responses": "responses", "messages": "messages"}
+"""The values of `protocols`, which are also names of operations, with what texts call them."""
+
+
+async def protocols_of(state: AppState, upstream: Upstream) -> dict[str, bool | None]:
+    """Return whether the upstream has each protocol of PROTOCOLS_ASKED; None if its answers do not show it.
+
+    Each path gets an empty JSON object, which calls no model. A path shows itself by an answer that differs from that
+    to the chat, because some gateways look for a model before they look at the path.
+    """
+    found, chat = dict[str, bool | None](), (0, "")
+    for name in PROTOCOLS_ASKED:
+        call = call_of(next(row for row in OPERATIONS if row.name == name), body={})
+        attempt = Attempt.begin(state, Target(upstream.name), call)
+        said, code, is_absent, found[name] = chat, None, False, None
+        with suppress(GatepassError):
+            try:
+                await within(state, upstream, send_own_call(attempt, send_whole, call))
+            except UpstreamErrorReply as error:
+                body, code = error.error_body, error.upstream_code
+                said = error.http_status, error.message if body is None else body.message
+                is_absent = is_about_path(error)
+        status = said[0]
+        if name == "chat":
+            if status not in (*INVALID, 404) or is_absent:
+                return dict.fromkeys(PROTOCOLS_ASKED)
+            found[name], chat = True, said
+        elif said != chat and status in INVALID:
+            found[name] = None if is_absent else True
+        elif said != chat and status in (*NO_LIST, 501):
+            is_absent = is_absent or (chat[0] in INVALID and not is_about_model(code, said[1]))
+            found[name] = False if is_absent else None
+    return found
+
+
+async def check_protocols(state: AppState, upstream: Upstream, target: Target) -> Step | None:
+    """Return which protocols the upstream has; None if nothing shows that it lacks one.
+
+    What a call has just taught counts too. The advice is for `target`.
+    """
+    found = await protocols_of(state, upstream)
+    for name in found:
+        if served_by_chat(upstream, name):
+            found |= {"chat": True, name: False}
+    if not (why := protocols_text(found)):
+        return None
+    spoken = PROTOCOLS_ASKED if target.protocols is None else target.protocols
+    advice = f"Set `upstreams.{upstream.name}.protocols` to [{', '.join(name for name in found if found[name])}]"
+    if unknown := [name for name, has in found.items() if has is None]:
+        advice += f", with {unknown[0]} if it has them"
+    is_told = any(found[name] is False for name in spoken)
+    return Step(hop_of(upstream), "protocols", StepOutcome.WORKS, why, f"{advice}." if is_told else "", proves=False)
+
+
+def protocols_text(found: Mapping[str, bool | None]) -> str:
+    """Describe what `protocols_of` returned; "" if it shows no protocol that the upstream lacks."""
+    has, lacks, unknown = (
+        [title for name, title in PROTOCOLS_ASKED.items() if found[name] is one] for one in (True, False, None)
+    )
+    if not lacks:
+        return ""
+    why = f"has {' and '.join(has)}, but no {' and no '.join(lacks)}"
+    return f"{why}; {unknown[0]}: unknown" if unknown else why
 
 
 def failed_step(

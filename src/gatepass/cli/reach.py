@@ -43,7 +43,7 @@ class Step:
     """The result of one test at one hop, with its reason and the advice for the operator.
 
     - `what`: configuration, store, resolve, connect, proxy, tls, token, running, models, call, stream,
-      or a path of gatepass.
+      protocols, or a path of gatepass.
     - `advice`: empty if no action is necessary, or if `why` contains it.
     - `proves`: whether WORKS proves that the hop works. A configured key that was not sent anywhere proves nothing.
     - `base_url`: the URL of the upstream that works instead, if the configured one lacks the version.

@@ -272,6 +272,7 @@ async def _test_upstream(
     waits = bool(probes and listed.base_url)
     if not waits:
         yield step
+    has_failed = step.failed
     for target_probe in probes:
         begin(hop, "call")
         called = probe.said_once(await probe.check_call(state, upstream, target_probe), said, target_probe.what)
@@ -280,3 +281,10 @@ async def _test_upstream(
             yield listed if called.failed else step
         waits = False
         yield called
+        has_failed = has_failed or called.failed
+    # RAGFlow's and Azure's paths depend on the model
+    is_asked = upstream.settings.dialect == "openai" and not has_failed
+    if is_asked and any(PROTOCOLS[sent.call.operation.protocol].family for sent in probes):
+        begin(hop, "protocols")
+        if (lacking := await probe.check_protocols(state, upstream, probes[-1].target)) is not None:
+            yield lacking
