@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from gatepass.tokens import TokenSource, build_source
+from gatepass.tokens import FetchFailure, TokenSource, build_source
+from gatepass.types import OutboundRequest
 from tests.unit.clock import DrivenClock
-from tests.unit.tokens.scripted import Answer, ScriptedIssuer
+from tests.unit.tokens.scripted import Answer, ScriptedIssuer, failure_of
 
 
 class Endpoint(ScriptedIssuer):
@@ -20,6 +21,17 @@ class Endpoint(ScriptedIssuer):
 
     def source(self, settings: Any, name: str = "corp") -> TokenSource:
         return build_source(name, settings, self, self.clock)
+
+    async def sent(self, settings: Any, name: str = "corp") -> OutboundRequest:
+        """Return the request of one fetch."""
+        await self.source(settings, name).fetch()
+        return self.requests[-1]
+
+    async def failure(self, settings: Any, *replies: Answer) -> FetchFailure:
+        """Return how one fetch fails."""
+        if replies:
+            self.answers(*replies)
+        return await failure_of(self.source(settings).fetch())
 
 
 @pytest.fixture

@@ -7,54 +7,32 @@ from pathlib import Path
 import pytest
 
 from gatepass.config.references import resolve
-from gatepass.errors import TokenUnavailable
-from gatepass.tokens.token_endpoint import HEADERS
-from gatepass.types import OutboundRequest, Secret
-from tests.unit.clock import DrivenClock
+from gatepass.types import Secret
 from tests.unit.tokens.conftest import Endpoint
-from tests.unit.tokens.scripted import Answer, Mint, RunningHolder, ScriptedIssuer, answer, failure_of, http_json
+from tests.unit.tokens.scripted import Answer, answer, failure_of, http_json
 
-FORM = b"application/x-www-form-urlencoded"
-JSON_BODY = b"application/json"
 LOGIN = {"app_id": "bot", "n": [1, None, True]}
-
-
-def posted(url: str, kind: bytes | None, body: bytes, *headers: tuple[bytes, bytes]) -> OutboundRequest:
-    kinds = () if kind is None else ((b"content-type", kind),)
-    return OutboundRequest("POST", url, (*HEADERS, *kinds, *headers), body)
-
-
-async def sent(endpoint: Endpoint, **settings: object) -> OutboundRequest:
-    await endpoint.source(http_json(**settings), "login").fetch()
-    return endpoint.requests[0]
 
 
 @pytest.mark.parametrize("document", [[], {}, 0, "", False])
 async def test_every_json_document_is_a_body(endpoint: Endpoint, document):
-    request = await sent(endpoint, json=document)
+    request = await endpoint.sent(http_json(json=document))
     assert json.loads(request.body) == document
 
 
 async def test_a_form_login(endpoint: Endpoint):
-    request = await sent(endpoint, form={"user": "ä b", "password": "p&q"}, query={"a": "b"})
+    request = await endpoint.sent(http_json(form={"user": "ä b", "password": "p&q"}, query={"a": "b"}))
     assert request.url == "https://portal.example/login?a=b"
     assert request.body == b"user=%C3%A4+b&password=p%26q"
     assert dict(request.headers)[b"content-type"] == b"application/x-www-form-urlencoded"
 
 
 async def test_a_login_by_query_and_headers_without_a_body(endpoint: Endpoint):
-    request = await sent(
-        endpoint,
-        method="GET",
-        url="https://portal.example/login?v=2",
-        query={"key": "k&1", "id": "x"},
-        headers={"X-App": "bot", "ACCEPT": "*/*", "User-Agent": "curl"},
-    )
-    assert (request.method, request.url, request.body) == (
-        "GET",
-        "https://portal.example/login?v=2&key=k%261&id=x",
-        b"",
-    )
+    where = {"method": "GET", "url": "https://portal.example/login?v=2", "query": {"key": "k&1", "id": "x"}}
+    headers = {"X-App": "bot", "ACCEPT": "*/*", "User-Agent": "curl"}
+    request = await endpoint.sent(http_json(**where, headers=headers))
+    assert (request.method, request.body) == ("GET", b"")
+    assert request.url == "https://portal.example/login?v=2&key=k%261&id=x"
     assert request.headers == (
         (b"accept", b"*/*"),
         (b"accept-encoding", b"identity"),
@@ -65,20 +43,16 @@ async def test_a_login_by_query_and_headers_without_a_body(endpoint: Endpoint):
 
 @pytest.mark.parametrize("value", ["a\r\nx-evil: 1", "a\nb", "a\x00"])
 async def test_a_header_with_a_line_break_is_never_sent(endpoint: Endpoint, value):
-    source = endpoint.source(http_json(headers={"X-Key": value}), "login")
-    failure = await failure_of(source.fetch())
-    assert (failure.reason, failure.is_refused) == (
-        "headers.X-Key contains a line break, which a header must not contain",
-        True,
-    )
-    assert endpoint.requests == []
+    failure = await endpoint.failure(http_json(headers={"X-Key": value}))
+    assert failure.reason == "headers.X-Key contains a line break, which a header must not contain"
+    assert (failure.is_refused, endpoint.requests) == (True, [])
 
 
 async def test_references_in_the_body_are_read_at_every_fetch(endpoint: Endpoint, tmp_path: Path):
     file = tmp_path / "secret"
     file.write_text("first-secret\n")
     reference = resolve(f"${{file:{file}}}", {})
-    source = endpoint.source(http_json(json={"x": [{"secret": reference}]}), "login")
+    source = endpoint.source(http_json(json={"x": [{"secret": reference}]}))
     await source.fetch()
     file.write_text("second-secret\n")
     await source.fetch()
@@ -87,14 +61,7 @@ async def test_references_in_the_body_are_read_at_every_fetch(endpoint: Endpoint
         {"x": [{"secret": "second-secret"}]},
     ]
     assert [secret.reveal() for secret in source.secrets()] == ["second-secret"]
-
-
-async def test_a_reference_that_cannot_be_read_names_itself(endpoint: Endpoint, tmp_path: Path):
-    file = tmp_path / "secret"
-    file.write_text("first-secret")
-    reference = resolve(f"${{file:{file}}}", {})
     file.unlink()
-    source = endpoint.source(http_json(json={"secret": reference}), "login")
     assert (await failure_of(source.fetch())).reason.startswith(f"${{file:{file}}}: the file {file} cannot be read")
 
 
@@ -102,18 +69,19 @@ def test_its_secrets_come_from_all_parts_of_the_request(endpoint: Endpoint):
     settings = http_json(
         headers={"X-Key": "header-key", "Accept": "*/*"}, query={"sig": "query-sig"}, json={"password": "body-password"}
     )
-    source = endpoint.source(settings, "login")
+    source = endpoint.source(settings)
     assert [secret.reveal() for secret in source.secrets()] == ["header-key", "query-sig", "body-password"]
-    form = endpoint.source(http_json(form={"pin": Secret("123456")}), "login")
+    form = endpoint.source(http_json(form={"pin": Secret("123456")}))
     assert [secret.reveal() for secret in form.secrets()] == ["123456"]
 
 
 async def test_a_user_and_password_go_as_they_stand(endpoint: Endpoint):
     """RFC 7617 2: SAP's ids hold characters that RFC 6749 would have form-encoded."""
-    request = await sent(endpoint, basic={"username": "sb-a!b1|c!d2", "password": "p:ä+/="}, form={"a": "b"})
+    basic = {"username": "sb-a!b1|c!d2", "password": "p:ä+/="}
+    request = await endpoint.sent(http_json(basic=basic, form={"a": "b"}))
     pair = b64encode("sb-a!b1|c!d2:p:ä+/=".encode()).decode()
     assert request.headers[-1] == (b"authorization", f"Basic {pair}".encode())
-    source = endpoint.source(http_json(basic={"username": "u", "password": "p-secret"}), "login")
+    source = endpoint.source(http_json(basic={"username": "u", "password": "p-secret"}))
     assert [secret.reveal() for secret in source.secrets()] == ["p-secret", b64encode(b"u:p-secret").decode()]
 
 
@@ -137,31 +105,10 @@ async def test_the_token_is_found_by_header_path_or_as_plain_text(endpoint: Endp
     """By header: the login of Huawei Cloud (support.huaweicloud.com/intl/en-us/api-iam/iam_30_0001.html)."""
     endpoint.answers(answered)
     settings = http_json(json=LOGIN, **({} if reply is None else {"reply": reply}))
-    fetched = await endpoint.source(settings, "login").fetch()
+    fetched = await endpoint.source(settings).fetch()
     assert (fetched.text, fetched.lifetime_s) == token
 
 
-@pytest.mark.parametrize(
-    ("reply", "tries"),
-    [
-        (answer({"code": 40101}), 15),
-        (answer({"msg": "no such app"}, 404), 15),
-        *((answer({"message": "用户名或密码错误"}, status), 120) for status in (400, 500)),
-        (answer({"code": 1001, "msg": "wrong app secret"}), 120),
-        (answer({"errcode": 42901}), 120),
-        (answer({"msg": "slow down"}, 429), 120),
-    ],
-)
-async def test_a_login_that_is_rejected_is_tried_rarely(reply, tries):
-    """In an hour, after a code, a status with a message, and a reply that gatepass cannot interpret."""
-    clock = DrivenClock()
-    issuer = ScriptedIssuer(clock, otherwise=reply)
-    async with RunningHolder(clock, issuer, http_json(json=LOGIN)) as it:
-        for _ in range(60):
-            await clock.advance(59.99)
-        assert issuer.calls == tries
-        with pytest.raises(TokenUnavailable, match="next attempt in"):
-            await it.holder.token()
-        issuer.otherwise = Mint()
-        await clock.advance(300.0)
-        assert it.holder.usable
+async def test_an_error_object_with_a_500_may_be_a_refusal_of_a_login(endpoint: Endpoint):
+    failure = await endpoint.failure(http_json(json=LOGIN), answer({"message": "用户名或密码错误"}, 500))
+    assert failure.kind == "limited"
