@@ -6,21 +6,19 @@ import html
 import json
 import re
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from msgspec.structs import replace
 
 from gatepass.config.routes import LEARN_ALSO
 from gatepass.dialects.error_body import read_error_body
 from gatepass.learning import rejection
-from gatepass.learning.learned_rule import LearnedRule, LearningPolicy, RuleScope
+from gatepass.learning.learned_rule import LearnedRule, LearningPolicy
 from gatepass.learning.matchers import next_rules, relevant_rules, suggested_rules
 from gatepass.learning.memory import Memory
 from gatepass.learning.rejection import (
@@ -41,7 +39,6 @@ from tests.unit.learning.rejections import ROWS
 from tests.unit.learning.upstreams import Refusal, Upstream, ask
 from tests.unit.normalize.calls import a_call
 
-DROP = LearnedRule("drop", "seed")
 EVERYTHING = LearningPolicy(LEARN_ALSO | {"user"})
 MEMBERS: dict[str, Any] = {
     "model": "gpt-a",
@@ -442,62 +439,6 @@ def test_a_comparison_is_short(attack: Attack, make_values: Callable[[], list[An
 @given(st.text(), st.text())
 def test_any_text_can_be_compared(text: str, value: str) -> None:
     assert len(folded(value)) < 12 or is_quoted([f" {value}\n"], f"{text} {value} {text}")
-
-
-# --- names of models that a client invents ---------------------------------------------------------------------------
-
-LIMIT = 8
-
-
-class Known(RuleBasedStateMachine):
-    """Configured models, models that answer again, and invented ones: none evicts a rule of a better known model."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.memory = Memory(limit=LIMIT)
-        self.configured: set[RuleScope] = set()
-        self.answered: dict[RuleScope, int] = {}
-
-    def learn(self, subject: RuleScope, *, is_configured: bool = False) -> None:
-        key = (subject, DROP.key)
-        self.memory.commit(key, DROP, "", 0.0, is_configured=is_configured)
-        self.memory.used(key)
-        if self.memory.knows(subject):
-            self.answered[subject] = self.answered.get(subject, 0) + 1
-        self.answered = {one: times for one, times in self.answered.items() if self.memory.knows(one)}
-
-    @rule(upstream=st.sampled_from("ab"), at=st.integers(0, LIMIT - 3))
-    def a_configured_model_learns(self, upstream: str, at: int) -> None:
-        subject = RuleScope(upstream, f"configured-{at}", "chat")
-        self.configured.add(subject)
-        self.learn(subject, is_configured=True)
-
-    @rule(upstream=st.sampled_from("ab"), at=st.integers(0, 3))
-    def a_model_answers(self, upstream: str, at: int) -> None:
-        self.learn(RuleScope(upstream, f"real-{at}", "chat"))
-
-    @rule(upstream=st.sampled_from("ab"), names=st.integers(1, 3 * LIMIT), first=st.integers(0, 4000))
-    def models_are_invented(self, upstream: str, names: int, first: int) -> None:
-        answered = {subject for subject, times in self.answered.items() if times >= 2}
-        for at in range(first, first + names):
-            self.learn(RuleScope(upstream, f"invented-{first}-{at}", "chat"))
-        assert all(map(self.memory.knows, answered)), "a model that has answered was evicted by an invented one"
-
-    @invariant()
-    def configured_models_are_kept(self) -> None:
-        assert all(map(self.memory.knows, self.configured)), "a configured model was evicted"
-
-    @invariant()
-    def each_upstream_is_bounded(self) -> None:
-        held = Counter(one.scope.upstream for one in self.memory.records(0.0, 0.0))
-        assert max(held.values(), default=0) <= LIMIT
-
-
-FEW = settings(max_examples=50, stateful_step_count=30, deadline=None)
-
-
-def test_invented_models_evict_no_rule_of_a_known_one() -> None:
-    run_state_machine_as_test(Known, settings=FEW)
 
 
 RUNS = ("\\", "\\\\u", "&amp;", "&", "%25", "%", "\\x4", "\\u00", "\u200b", "\u0130")

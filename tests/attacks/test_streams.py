@@ -13,18 +13,20 @@ from hypothesis import strategies as st
 from gatepass.http_client.pool import BUFFER_BYTES
 from gatepass.sse import event_stream as stream_module
 from gatepass.sse.aggregate import CompletionAggregator
-from gatepass.sse.choice_repair import RepairOptions
+from gatepass.sse.choice_repair import MAX_ARGUMENT_BYTES, RepairOptions
 from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults, StreamSource
 from gatepass.sse.client_transforms import PlainEvents, WithoutComments
 from gatepass.sse.event import MOST_LINES, TransformChain
 from gatepass.sse.event_stream import MOST_IDLE_BYTES, EventStream
 from gatepass.sse.repair import StreamRepair
+from gatepass.sse.tool_calls import is_complete_json
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.answers import EVENTS
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.scripted import Hold, Scripted, Send, begin_stream, chunk
-from tests.unit.sse.streams import DONE, REALISTIC, read_error, text, with_line_ends
+from tests.unit.sse.streams import DONE, REALISTIC, data, read_error, text, with_line_ends
+from tests.unit.sse.streams import chunk as chunk_of
 
 KIB = 1024
 EVENT_LIMIT_BYTES = 32 * KIB
@@ -186,6 +188,37 @@ def test_an_event_has_a_limit_of_choices_and_calls(
     took_s, is_failed, is_aggregation_failed = judged(wide(*kind, count))
     attack.loop_s = max(attack.loop_s, took_s)
     attack.check((is_failed and is_aggregation_failed) or count <= MAX_ENTRIES, (kind, count))
+
+
+CALL_STATE_BYTES = 1_024
+"""Memory that a repair keeps for one call: its id, its name and its position."""
+
+
+@pytest.mark.attack("streams: arguments without an end")
+@pytest.mark.parametrize("calls", [1, 4_000])
+def test_endless_arguments_use_no_memory(attack: Attack, calls: int) -> None:
+    """Eight times as much as is held of arguments, in one call and in many."""
+    stream = new_stream()
+    piece_chars = 8 * MAX_ARGUMENT_BYTES // 4_000
+    with attack.memory(allowed_bytes=2 * MAX_ARGUMENT_BYTES + calls * CALL_STATE_BYTES + (1 << 18)):
+        for number in range(4_000):
+            index = number % calls
+            piece = {"index": index, "id": f"c{index}", "function": {"name": "f", "arguments": "x" * piece_chars}}
+            attack.cases += 1
+            with attack.on_loop():
+                stream.feed(data(chunk_of({"tool_calls": [piece]})))
+    attack.check(stream.feed(DONE) == b"" and stream.failure is not None, calls)
+
+
+@pytest.mark.attack("streams: arguments of calls")
+@pytest.mark.parametrize("unit", ["[]", "1e300", '"\\n"', '"\ud83d"'])
+def test_large_arguments_are_checked_for_completeness_within_the_limit(attack: Attack, unit: str) -> None:
+    arguments = "[" + ",".join([unit] * (MAX_ARGUMENT_BYTES // (len(unit) + 1))) + "]"
+    for text_of, expected in ((arguments, True), (arguments[:-1], False)):
+        attack.cases += 1
+        with attack.on_loop():
+            found = is_complete_json(text_of)
+        attack.check(found is expected, (unit, expected))
 
 
 def relayed(raw: bytes, cuts: list[int]) -> tuple[bytes, str, int]:

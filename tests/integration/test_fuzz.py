@@ -12,11 +12,11 @@ import os
 import random
 import re
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.fuzz.mutation import mutated as mutate
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS
 from tests.integration.gateway import HELLO, descriptors, gateway
 from tests.integration.raw import request, send_raw, status_of
@@ -51,52 +51,8 @@ WHOLE = [
     CHUNKED + b"%x\r\n%b\r\n0\r\nx-trailer: 1\r\n\r\n" % (len(BODIES[0]), BODIES[0]),
     request(BODIES[0], [("upgrade", "websocket"), ("connection", "upgrade")]),
     request(BODIES[0], [("connection", "keep-alive")]) + request(target="/healthz", method="GET"),
+    *(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"CONNECT h:1 HTTP/1.0\r\nContent-Length: -1\r\nHost: evil\r\n\r\n"),
 ]
-ODD = (
-    *(b"\0", b"\r", b"\n", b"\r\n", b"\r\n\r\n", b" ", b"\t", b":", b"/", b"%", b"%00", b"%ff", b".."),
-    *(b"\xff", b"\xc3"),
-    *(b'"', b"\\", b"{", b"}", b"[" * 70, b"]", b",", b"\\ud800", b'"model"', b'"images":', b"1e999", b"-", b"NaN"),
-    *(b"Transfer-Encoding: chunked\r\n", b"Content-Length: 5\r\n", b"Content-Length: -1\r\n", b"Host: evil\r\n"),
-    *(b"HTTP/1.0", b"HTTP/2.0", b"HTTP/9", b"CONNECT ", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
-    *(b"Expect: 100-continue\r\n", b"99999999999999999999", b"\xef\xbb\xbf", "\u2028".encode(), b"a" * 9_000),
-)
-
-
-def _insert(rng: random.Random, data: bytes) -> bytes:
-    at = rng.randint(0, len(data))
-    return data[:at] + rng.choice(ODD) + data[at:]
-
-
-def _replace(rng: random.Random, data: bytes) -> bytes:
-    at = rng.randint(0, len(data))
-    return data[:at] + bytes([rng.randrange(256)]) + data[at + 1 :]
-
-
-def _remove(rng: random.Random, data: bytes) -> bytes:
-    at = rng.randint(0, len(data))
-    return data[:at] + data[at + rng.randint(1, 20) :]
-
-
-def _repeat(rng: random.Random, data: bytes) -> bytes:
-    start = rng.randint(0, len(data))
-    end = start + rng.randint(1, 60)
-    return data[:end] + data[start:end] * rng.randint(1, 3) + data[end:]
-
-
-def _swap_lines(rng: random.Random, data: bytes) -> bytes:
-    lines = data.split(b"\r\n")
-    rng.shuffle(lines)
-    return b"\r\n".join(lines)
-
-
-def _splice(rng: random.Random, data: bytes) -> bytes:
-    other = rng.choice(WHOLE)
-    return data[: rng.randint(0, len(data))] + other[rng.randint(0, len(other)) :]
-
-
-MUTATIONS: tuple[Callable[[random.Random, bytes], bytes], ...] = (
-    *(_insert, _insert, _replace, _replace, _remove, _repeat, _swap_lines, _splice),
-)
 
 
 ODD_VALUES: tuple[Any, ...] = (
@@ -133,14 +89,8 @@ def mutated(rng: random.Random) -> bytes:
     if kind < 0.35:
         return request(_odd_document(rng), target=rng.choice(["/v1/chat/completions", "/v1/embeddings"]))
     if kind < 0.6:
-        body = rng.choice(BODIES)
-        for _ in range(rng.randint(1, 3)):
-            body = rng.choice(MUTATIONS[:6])(rng, body)
-        return request(body, target=rng.choice(["/v1/chat/completions", "/v1/embeddings"]))
-    data = rng.choice(WHOLE)
-    for _ in range(rng.randint(1, 4)):
-        data = rng.choice(MUTATIONS)(rng, data)
-    return data
+        return request(mutate(BODIES, rng), target=rng.choice(["/v1/chat/completions", "/v1/embeddings"]))
+    return mutate(WHOLE, rng)
 
 
 def answer_all(request):

@@ -115,6 +115,7 @@ async def line_of(caplog: pytest.LogCaptureFixture) -> Any:
 # --- answers that say nothing, and streams that break -------------------------------------------------------------
 
 STOP = event({"id": "x", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+BESIDE = event({"id": "x", "choices": [{"index": 1, "delta": {"content": "a"}, "finish_reason": "stop"}]})
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
@@ -132,6 +133,7 @@ EMPTY: dict[str, tuple[bytes, bool]] = {
     "a stream of thoughts": (stream(chunk(reasoning_content="hm"), chunk(reasoning_content="so"), STOP, DONE), True),
     "a stream of text": (stream(chunk(role="assistant"), chunk(content="a"), STOP, DONE), False),
     "a stream with a call": (stream(*call("{}"), STOP, DONE), False),
+    "an empty choice beside a text": (stream(BESIDE, STOP, DONE), False),
 }
 
 
