@@ -30,7 +30,7 @@ from tests.unit.sse.documents import (
     meaning,
     origin,
 )
-from tests.unit.sse.peer import helper_reads, strictly, strictly_legacy
+from tests.unit.sse.peer import helper_reads, strictly
 from tests.unit.sse.replies import refuse_to_write
 from tests.unit.sse.streams import DONE, LIMIT_BYTES, REALISTIC, chunk, data, finished, read_error, text
 
@@ -85,12 +85,6 @@ WHOLE = reply(
 )
 
 
-def test_lines_that_carry_no_json_change_nothing():
-    noise = [b": ping\n\n", b"data:\n\n", b"data: : ping\n\n", b"id: 1\n\n", b"\n", b"event: message\n: x\n\n"]
-    mixed = [block for event in REALISTIC for block in (*noise, b": before\nid: 7\n" + event)]
-    assert aggregated(*mixed) == aggregated(b"".join(mixed)) == WHOLE
-
-
 LINES = b"".join([b": hello\n\n", text("he"), text("llo"), STOP, DONE])
 HELLO = reply(choice("hello"))
 
@@ -100,15 +94,6 @@ def test_a_stream_cut_anywhere_is_the_same_reply():
         lines = mark + LINES.replace(b"\n", end)
         for at in range(len(lines) + 1):
             assert aggregated(lines[:at], lines[at:]) == HELLO, (lines[:at], lines[at:])
-
-
-def test_after_done_and_after_an_error_no_more_is_wanted():
-    one = aggregator()
-    assert one.feed(LINES[:-2])
-    assert not one.feed(LINES[-2:] + data({"error": {"message": "late"}}) + text("more"))
-    assert not one.feed(text("more"))
-    assert json.loads(finished(one)) == HELLO
-    assert not aggregator().feed(text("he") + data({"error": {"message": "boom"}}))
 
 
 def test_a_last_event_without_its_blank_line_counts():
@@ -200,12 +185,6 @@ JOINED: dict[str, tuple[list[Any], dict[str, Any]]] = {
 @pytest.mark.parametrize(("chunks", "expected"), JOINED.values(), ids=JOINED)
 def test_chunks_become_one_reply(chunks, expected):
     assert aggregated(*map(data, chunks), DONE) == expected
-
-
-def test_values_without_choices_say_nothing():
-    odd = [{}, {"code": 0, "data": {}}, {"type": "status", "text": "x"}, [], 3, None, "x"]
-    odd += [{"choices": None}, {"choices": "x"}, {"choices": [None, 7]}]
-    assert aggregated(*map(data, [*odd, A, *odd, END])) == reply(choice("a"))
 
 
 def tools(*entries: Any) -> dict[str, Any]:
@@ -315,13 +294,6 @@ def joined(pieces: list[str]) -> str:
     return whole.text()
 
 
-@given(st.binary(max_size=40), st.lists(st.integers(0, 60), max_size=5))
-def test_base64_cut_anywhere_is_whole_again(raw, cuts):
-    whole = base64.b64encode(raw).decode()
-    places = sorted({0, *(min(cut, len(whole)) for cut in cuts), len(whole)})
-    assert base64.b64decode(joined([whole[start:end] for start, end in itertools.pairwise(places)])) == raw
-
-
 @given(st.lists(st.binary(max_size=10), max_size=5))
 def test_base64_of_pieces_each_encoded_by_itself_is_joined(parts):
     whole = joined([base64.b64encode(part).decode() for part in parts])
@@ -334,32 +306,16 @@ def test_base64_without_padding_gets_some_and_what_is_none_is_joined_unchanged()
     assert joined(["=", "a!b", "ä="]) == "=a!bä="
 
 
-def test_cumulative_texts_of_choices_without_an_index_are_cut_each_by_its_own():
-    grown = [
-        ("The answer", "Die Antwort"),
-        ("The answer is", "Die Antwort ist"),
-        ("The answer is 1", "Die Antwort ist 2"),
-    ]
-    blocks = [data({"choices": [{"delta": {"content": part}} for part in parts]}) for parts in grown]
-    choices = aggregated(*blocks, DONE, cumulative=True)["choices"]
-    assert [one["message"]["content"] for one in choices] == [*grown[-1]]
-
-
 # --- how it ends ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("blocks", "reason"),
     [
-        ([text("a"), data(chunk({}, "length"))], "length"),
         ([text("a", finish="stop"), data(chunk({}, ""))], "stop"),
-        ([text("a"), data(chunk({}, "")), DONE], "stop"),
-        ([data(chunk({"tool_calls": [{"id": "a", "function": {"arguments": "{}"}}]})), DONE], "tool_calls"),
         ([data(chunk({"tool_calls": [{"id": "a", "custom": {"input": "x"}}]})), DONE], "tool_calls"),
         ([data(chunk({"function_call": {"name": "f", "arguments": "{}"}})), DONE], "function_call"),
         ([data(chunk({"tool_calls": [{"id": "a"}]}, "length"))], "length"),
-        ([data(chunk({"role": "assistant"})), STOP, DONE], "stop"),
-        ([data({"choices": [{"text": "a", "index": 0}]}), DONE], "stop"),
     ],
 )
 def test_finish_reason(blocks, reason):
@@ -499,13 +455,6 @@ def test_legacy_stream_is_joined():
     first = legacy("ac", "length", logprobs={"tokens": ["a", "c"], "text_offset": [0, 1]}, stop_reason="x")
     payload = aggregated(*(data({**head, "choices": [one]}) for one in sent), DONE)
     assert payload == {**head, "choices": [first, legacy("b", "stop", 1)]}
-
-
-def test_legacy_reply_is_what_the_sdk_declares():
-    one = aggregator()
-    one.feed(data({"choices": [legacy("a", "stop"), {"text": None, "finish_reason": "stop"}]}) + DONE)
-    read = strictly_legacy(one.finish())
-    assert (read.id, [made.text for made in read.choices]) == ("cmpl-000000000000000000000001", ["a", ""])
 
 
 # --- any stream -----------------------------------------------------------------------------------

@@ -26,8 +26,7 @@ from gatepass.sse.client_transforms import (
     WithoutComments,
     make_client_transform,
 )
-from gatepass.sse.event import EventTransform, Framer, split_events
-from tests.unit.sse.peer import chunks_of, helper_reads
+from gatepass.sse.event import EventTransform, Framer
 from tests.unit.sse.streams import DONE, REALISTIC, chunk, client_reads, data, new_stream, pieces, text, with_line_ends
 
 CLEAN = b"".join(REALISTIC)
@@ -176,20 +175,6 @@ def test_a_large_event_is_renumbered_too():
     )
 
 
-def test_real_clients_read_the_same_beside_an_empty_choice():
-    transform = EmptyChoice()
-    transformed = b"".join(map(transform.feed, REALISTIC))
-    assert helper_reads(transformed) == helper_reads(CLEAN)
-    assert all(one.choices for one in chunks_of(transformed))
-
-
-def test_numbers_are_made_whole_beside_it():
-    transform = make_client_transform(Profile(extends="cline", fills_choices=True, whole_numbers=True))
-    assert transform is not None
-    assert transform.feed(data(USED | {"usage": USAGE | {"total_tokens": None}})) == data(USED | {"choices": [SILENT]})
-    assert transform.adapted == ("repair=usage", EmptyChoice.name)
-
-
 # --- what Dify reads ------------------------------------------------------------------------------
 
 
@@ -221,29 +206,6 @@ def test_every_framing_becomes_the_one_that_dify_reads(stream):
         out = b"".join(transform.feed(framer.feed(piece)) for piece in pieces(stream, size_bytes))
         assert out + transform.feed(framer.tail) == CLEAN, f"pieces of {size_bytes} bytes"
         assert transform.adapted == (PlainEvents.name,)
-
-
-def test_data_of_several_lines_becomes_one_with_the_same_meaning():
-    spread = (
-        data(chunk({"content": "a b"}))
-        .replace(b',"model"', b',\ndata:"model"')
-        .replace(b',"choices"', b',\ndata: "choices"')
-    )
-    transform = PlainEvents()
-    out = transform.feed(text("x") + spread + DONE)
-    assert (out.count(b"\n"), out.startswith(text("x")), transform.adapted) == (6, True, (PlainEvents.name,))
-    assert json.loads(dify_reads(out)[1]) == chunk({"content": "a b"})
-
-
-@pytest.mark.parametrize("end", LINE_ENDS)
-def test_comments_are_left_out_at_every_split(end):
-    body = with_line_ends(b"".join(LINE + b"\n" + LINE + one for one in REALISTIC), end)
-    for size_bytes in (*range(1, 40), 97, 1000, 100_000):
-        framer, transform = Framer(1 << 20), WithoutComments()
-        out = b"".join(transform.feed(framer.feed(piece)) for piece in pieces(body, size_bytes))
-        out += transform.feed(framer.tail)
-        left = [one for one in split_events(out) if one.strip()]
-        assert left == [with_line_ends(one, end) for one in REALISTIC], f"pieces of {size_bytes} bytes"
 
 
 def test_dify_loses_no_event_of_a_stream_with_comments_and_names():
@@ -290,13 +252,6 @@ def test_arguments_of_tools_come_in_pieces_by_their_index():
             found[call["index"]] += call["function"]["arguments"]
             ids += [call["id"]] if "id" in call else []
     assert (found, ids) == ({0: PAD, 1: PAD}, ["c0", "c1"])
-
-
-def test_short_events_around_a_long_one_keep_their_bytes():
-    small = encode_event(chunk({"content": "é"}))
-    out = short_lines().feed(small + encode_event(chunk({"content": PAD})) + small + b": keep-alive\n")
-    assert out.startswith(small)
-    assert out.endswith(small + b": keep-alive\n")
 
 
 @given(st.text(max_size=400), st.text(max_size=400), st.integers(OVERHEAD_BYTES, OVERHEAD_BYTES + 300))

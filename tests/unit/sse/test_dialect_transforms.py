@@ -52,14 +52,6 @@ def text_of(events):
     return "".join(text for text in found if text)
 
 
-def test_every_chunk_has_the_answers_own_id_and_the_rest_survives():
-    events, adapted = shaped(chunk("Hi"), chunk(None, "stop", usage={"total_tokens": 3}), DONE)
-    assert [event if event == "[DONE]" else event["id"] for event in events] == ["chatcmpl-own"] * 2 + ["[DONE]"]
-    assert events[1]["usage"] == {"total_tokens": 3}
-    assert events[0]["choices"][0]["logprobs"] is None
-    assert adapted == (ONE_ID,)
-
-
 CITED = ANSWER[:20] + " ##0$$" + ANSWER[20:] + " [ID: 3]"
 REVISED = ANSWER + " But note: it does more."
 QUOTED = ("The log line reads ", "**ERROR**: disk full", ", which means that", " it is full.")
@@ -92,11 +84,6 @@ def test_the_answer_is_read_once_with_one_id_for_every_split(contents, expected,
         assert adapted == ((ONE_ID, REPEATED) if is_repeated else (ONE_ID,))
         assert {event["id"] for event in events[:-1]} == {"chatcmpl-own"}
         assert [event["choices"][0]["finish_reason"] for event in events[:-1]] == [None] * (len(events) - 2) + ["stop"]
-
-
-def test_held_chunk_is_sent_at_the_end_of_a_cut_stream():
-    events, _ = shaped(chunk(ANSWER), chunk(ANSWER))
-    assert text_of(events) == ANSWER * 2
 
 
 def test_an_agents_stream_gets_one_id_a_time_and_its_finish():

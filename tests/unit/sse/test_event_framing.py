@@ -7,63 +7,11 @@ from hypothesis import strategies as st
 from gatepass.sse import event as event_module
 from gatepass.sse.event import Framer, split_events
 from tests.memory import traced_memory
-from tests.unit.sse.streams import REALISTIC, pieces, with_line_ends
-
-LINE_ENDS = [b"\n", b"\r\n", b"\r"]
+from tests.unit.sse.streams import pieces
 
 
 def fed(framer: Framer, *given_pieces: bytes) -> list[bytes]:
     return [framer.feed(piece) for piece in given_pieces]
-
-
-@pytest.mark.parametrize("end", LINE_ENDS)
-def test_events_come_out_as_they_went_in_at_every_split_into_two(end):
-    whole = with_line_ends(b"".join(REALISTIC[:4]), end)
-    boundaries = [0]
-    for event in REALISTIC[:4]:
-        boundaries.append(boundaries[-1] + len(with_line_ends(event, end)))
-    for at in range(len(whole) + 1):
-        framer = Framer(1 << 20)
-        first = framer.feed(whole[:at])
-        assert len(first) == max(boundary for boundary in boundaries if boundary <= at)
-        assert framer.tail == whole[len(first) : at]
-        assert first + framer.feed(whole[at:]) == whole
-
-
-def test_piece_of_whole_events_is_returned_as_the_same_object():
-    framer = Framer(1 << 20)
-    for end in LINE_ENDS:
-        piece = with_line_ends(b"".join(REALISTIC), end)
-        assert framer.feed(piece) is piece
-
-
-CUT = {
-    "a stream of lone CR": [
-        (b"data: 1\r", b""),
-        (b"\r", b"data: 1\r\r"),
-        (b"data: 2\r\rdata: 3\r", b"data: 2\r\r"),
-        (b"\r", b"data: 3\r\r"),
-    ],
-    "CRLF cut in two": [
-        (b"data: 1\r\n\r", b""),
-        (b"\ndata: 2\r\n\r", b"data: 1\r\n\r\n"),
-        (b"\n", b"data: 2\r\n\r\n"),
-    ],
-    "CR after LF that is no half of a CRLF": [
-        (b"data: 1\n\r", b""),
-        (b"d", b"data: 1\n\r"),
-        (b"ata: 2\r\r", b"data: 2\r\r"),
-    ],
-    "LF after a CR that ended an event": [(b"data: 1\r\r", b"data: 1\r\r"), (b"\n", b"\n")],
-    "blank lines between events": [(b"\n", b"\n"), (b"\r\n", b"\r\n"), (b"\r", b""), (b"x", b"\r")],
-    "empty pieces": [(b"", b""), (b"data: 1\n\r", b""), (b"", b""), (b"\n", b"data: 1\n\r\n")],
-}
-
-
-@pytest.mark.parametrize("dialogue", CUT.values(), ids=CUT)
-def test_each_piece_returns_the_events_that_it_ends(dialogue):
-    framer = Framer(100)
-    assert [(piece, framer.feed(piece)) for piece, _ in dialogue] == dialogue
 
 
 def reference_events(stream: bytes) -> list[bytes]:

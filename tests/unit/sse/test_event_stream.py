@@ -55,15 +55,6 @@ def test_each_event_is_returned_with_its_last_byte(end):
         assert last == event
 
 
-def test_recognised_piece_is_returned_as_the_same_object():
-    stream = new_stream()
-    stream.feed(text("learned"))
-    many = b"".join(text(f" {number}") for number in range(16))
-    assert stream.feed(many) is many
-    one = text("one")
-    assert stream.feed(one) is one
-
-
 def watched(monkeypatch) -> list[bytes]:
     """Return the list of texts that are parsed from now on."""
     parsed: list[bytes] = []
@@ -96,13 +87,6 @@ def test_events_that_differ_in_their_ids_and_their_texts_are_parsed_once(monkeyp
     out, stream = relayed(*(one for pair in zip(words, pings, strict=True) for one in pair), DONE)
     assert out == b"".join(one for pair in zip(words, [b": ping\n"] * 50, strict=True) for one in pair) + DONE
     assert (stream.events, len(parsed)) == (50, 1)
-
-
-def test_error_after_an_id_is_not_text():
-    stream = new_stream()
-    stream.feed(b"".join(b"id: %d\n" % number + text("x") for number in range(3)))
-    stream.feed(b'id: 4\ndata: {"error": {"message": "boom"}}\n\n')
-    assert str(stream.failure) == "boom"
 
 
 @given(
@@ -287,19 +271,6 @@ def test_json_without_choices_is_relayed_and_not_an_answer(ping):
     assert (out, stream.has_answered, stream.failure) == (data(ping), False, None)
 
 
-def test_last_usage_counts():
-    _, stream = relayed(
-        data(chunk({"content": "a"}, usage={"total_tokens": 1})), data({"usage": {"total_tokens": 2}}), text("b")
-    )
-    assert stream.usage == Usage(total_tokens=2)
-
-
-def test_upstream_may_quote_the_end_in_its_text():
-    words = text("[DONE]") + text("data: [DONE]\n\n") + text("\n\ndata: [DONE]\n\n")
-    out, stream = relayed(words)
-    assert (out, stream.done, stream.events) == (words, False, 3)
-
-
 @pytest.mark.parametrize(
     ("done", "sent"),
     [
@@ -358,11 +329,6 @@ def test_error_in_a_foreign_shape_is_left_to_the_caller_to_report(event, message
     assert stream.finish() == b""
 
 
-def test_error_as_the_first_event_is_not_an_answer():
-    _, stream = relayed(b": ping\n\n" + OWN_ERROR)
-    assert (stream.has_answered, stream.events) == (False, 0)
-
-
 @pytest.mark.parametrize("event", [b"data: hello\n\n", b"data: {\n\n", b"data: '{}'\n\n", b'data: {"a":"\xff"}\n\n'])
 def test_data_that_is_no_json_is_a_failure(event):
     out, stream = relayed(HELLO, event, YOU)
@@ -384,21 +350,6 @@ def test_whole_completion_in_place_of_pieces_is_a_failure():
     for body in (HELLO + data(whole) + DONE, *(data(one) + END + DONE for one in pieces_of_one)):
         out, stream = relayed(body)
         assert (out, stream.done) == (body, True)
-
-
-def test_chunks_with_defects_that_are_not_repaired_stay_unchanged():
-    odd = [
-        data({"id": "", "object": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": []}),
-        data({"choices": [{"index": 0, "finish_reason": None, "content_filter_offsets": {}}]}),
-        data({"choices": [{"index": 0, "delta": None}]}),
-        data({"choices": [{"delta": {"role": "", "content": "x"}, "finish_reason": ""}]}),
-        data(chunk({"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]})),
-        data(chunk({"content": "x"}, usage={"total_tokens": 3})),
-        data(chunk({"content": "x"}, usage={"total_tokens": 4})),
-        data({"code": 0, "data": chunk({"content": "wrapped"})}),
-    ]
-    out, stream = relayed(*odd, DONE)
-    assert (out, stream.adapted, stream.done) == (b"".join(odd) + DONE, (), True)
 
 
 def test_event_above_the_limit_ends_the_stream_after_the_events_before_it():

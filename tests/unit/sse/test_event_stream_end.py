@@ -18,13 +18,10 @@ from tests.unit.sse.streams import (
     data,
     looks_finished,
     new_stream,
-    pieces,
-    state,
     text,
     with_line_ends,
 )
 
-WHOLE = b"".join(REALISTIC)
 HELLO, END = text("Hello"), data(chunk({}, finish="stop"))
 BROKEN = UpstreamClosed("broken", upstream="chat")
 USAGE = data(chunk(None, usage={"total_tokens": 3}))
@@ -93,15 +90,6 @@ ODD_INDICES = [
 """What is no index is 0, and all indices beyond the limit are one choice."""
 
 
-def test_cut_stream_ends_equally_for_every_split():
-    for at in range(0, len(WHOLE), 29):
-        whole, bytewise = new_stream(), new_stream()
-        out = whole.feed(WHOLE[:at])
-        assert b"".join(bytewise.feed(piece) for piece in pieces(WHOLE[:at], 1)) == out
-        assert bytewise.finish() == whole.finish()
-        assert state(bytewise) == state(whole)
-
-
 @pytest.mark.parametrize(
     ("body", "expected", "adapted"),
     [
@@ -165,21 +153,6 @@ def test_every_requested_choice_must_be_finished():
     assert whole.feed(one + two) + whole.finish() == one + two + DONE
 
 
-def test_error_as_an_unfinished_last_event_is_reported():
-    error = data({"error": {"message": "ran out"}})
-    stream = new_stream()
-    assert stream.feed(HELLO + error[:-2]) + stream.finish() == HELLO
-    assert str(stream.failure) == "ran out"
-
-
-def test_failure_in_the_stream_outlives_its_end():
-    stream = new_stream()
-    stream.feed(HELLO + b"data: no json\n\n")
-    failure = stream.failure
-    stream.fail(BROKEN)
-    assert (stream.finish(), stream.failure) == (b"", failure)
-
-
 @pytest.mark.parametrize(
     ("body", "expected", "failure"),
     [
@@ -220,13 +193,6 @@ def test_done_after_nothing_but_a_role_is_an_empty_answer(silent):
     assert (code(stream), stream.done, looks_finished(out)) == ("upstream_empty", False, False)
 
 
-@pytest.mark.parametrize("answer", [HELLO, END, data(chunk({"tool_calls": [{"id": "a"}]})), text("") * 3 + HELLO])
-def test_done_after_a_role_and_an_answer_is_an_end(answer):
-    stream = new_stream()
-    assert stream.feed(ROLE_ONLY + answer) + stream.feed(DONE) == ROLE_ONLY + answer + DONE
-    assert stream.done
-
-
 def test_the_error_in_every_choice_ends_the_stream_and_in_one_of_several_nothing():
     """As OpenRouter reports that a provider failed."""
     failed = {"index": 0, "delta": {"content": ""}, "finish_reason": "error", "error": {"message": "Provider down"}}
@@ -263,13 +229,6 @@ def test_bytes_after_the_last_typed_event_are_ignored(tail, gap):
     pieces = [LAST_TYPED, tail] if gap else [LAST_TYPED + tail]
     assert b"".join(map(stream.feed, pieces)) + stream.finish() == LAST_TYPED
     assert (stream.done, stream.failure, stream.events) == (True, None, 1)
-
-
-def test_unknown_last_event_does_not_complete_a_stream():
-    stream = new_stream(done_is_required=False, progress=ResponseProgress())
-    whole = {"type": "response.completed", "choices": [{"message": {"content": "hi"}}]}
-    assert stream.feed(data(whole)) == b""
-    assert (code(stream), stream.done) == ("upstream_invalid", False)
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.sse import choice_repair
-from gatepass.sse.choice_repair import MAX_TEXTS, RepairOptions
+from gatepass.sse.choice_repair import MAX_TEXTS
 from gatepass.sse.chunk import MAX_CHOICES
-from gatepass.sse.repair import MAX_MOVED_BYTES, StreamRepair, split_finish
+from gatepass.sse.repair import MAX_MOVED_BYTES, split_finish
 from gatepass.sse.usage import Usage
 from tests.memory import traced_memory
-from tests.unit.sse.documents import clean_streams, events, fed, origin
+from tests.unit.sse.documents import clean_streams, events, fed
 from tests.unit.sse.peer import helper_reads
 from tests.unit.sse.repair_streams import ROLE, STOP, USAGE, new_repair, payloads, repaired
-from tests.unit.sse.streams import DONE, REALISTIC, chunk, data, new_stream, pieces, text, with_line_ends
+from tests.unit.sse.streams import REALISTIC, chunk, data, new_stream, pieces, with_line_ends
 
 Case = tuple[list[Any], list[Any], tuple[str, ...], dict[str, Any]]
 
@@ -265,10 +265,6 @@ def test_a_defect_is_repaired_and_named_and_all_else_is_unchanged(name):
     assert (out, set(adapted)) == (expected, set(names))
 
 
-def test_names_are_those_that_are_documented():
-    assert len(set(choice_repair.NAMES)) == len(choice_repair.NAMES) == 17
-
-
 # --- texts that grow ------------------------------------------------------------------------------
 
 
@@ -288,12 +284,6 @@ def test_no_more_texts_are_watched_than_may():
     out, _ = repaired(*chunks, cumulative=True)
     assert read(out, index=MAX_TEXTS - 1) == SENTENCE
     assert read(out, index=MAX_TEXTS) == read(chunks)
-
-
-@given(st.text(min_size=1, max_size=60), st.lists(st.integers(0, 60), min_size=3, max_size=8), st.booleans())
-def test_any_cumulative_text_is_read_once(whole, cuts, is_done):
-    out, _ = repaired(*(said(whole[:end]) for end in (*sorted(cuts), len(whole))), cumulative=True, done=is_done)
-    assert read(out) == whole
 
 
 # --- a whole completion in one event --------------------------------------------------------------
@@ -317,23 +307,11 @@ def test_whole_completion_in_one_event_becomes_its_deltas(sent, include_usage):
     assert "repair=message" in adapted
 
 
-def test_second_whole_completion_repeats_the_first_and_adds_nothing():
-    out, _ = repaired(WHOLE, WHOLE)
-    assert read(out) == "Hi"
-
-
 def test_whole_completion_in_a_stream_is_an_answer_with_a_repair():
     stream = new_stream(repair=new_repair())
     out = stream.feed(data(WHOLE)) + stream.finish()
     assert (stream.done, stream.failure) == (True, None)
     assert helper_reads(out)["choices"][0]["message"]["content"] == "Hi"
-
-
-def test_held_usage_is_sent_before_each_end_of_a_stream():
-    for end in (DONE, b""):
-        stream = new_stream(repair=new_repair(include_usage=True))
-        out = stream.feed(b"".join(map(data, EACH)) + end) + stream.finish()
-        assert payloads(out) == [*null(ROLE, A, STOP), ALONE, b"[DONE]"]
 
 
 # --- a finish reason in a chunk of its own --------------------------------------------------------
@@ -381,15 +359,6 @@ def test_each_correct_event_passes_as_the_same_object():
         assert (repair.finish(), repair.adapted) == (b"", ())
 
 
-def test_events_similar_to_a_clean_one_may_pass_without_a_look():
-    repair = new_repair()
-    seen = []
-    for event in [data(ROLE), text("a"), text("b"), text("c") + text("d"), data(STOP), text("e")]:
-        repair.feed(event)
-        seen.append(repair.skips_similar)
-    assert seen == [False, True, True, True, False, True]
-
-
 STATEFUL = [
     *(WITH_ROLE, A | {"usage": USAGE}, chunk({"content": "a"}, ""), chunk({"content": "a"}, "stop"), A | {"id": ""}),
     *(CALLED, chunk({"function_call": {"arguments": "a"}}), wrapped(A)),
@@ -402,21 +371,6 @@ def test_event_after_one_with_state_is_always_repaired(varied):
     for _ in range(3):
         repair.feed(data(ROLE) + data(varied))
         assert not repair.skips_similar
-
-
-def test_event_that_the_fast_path_matches_is_not_passed_to_the_repair():
-    class Counting(StreamRepair):
-        shown: int = 0
-
-        def repair_event(self, block, payload):
-            self.shown += 1
-            return super().repair_event(block, payload)
-
-    repair = Counting(RepairOptions(), origin())
-    stream = new_stream(repair=repair)
-    for number in range(100):
-        stream.feed(text(f"word {number}"))
-    assert repair.shown == 1
 
 
 # --- a stream of many defects ---------------------------------------------------------------------
@@ -461,18 +415,6 @@ def test_broken_stream_is_repaired_alike_at_every_split_and_in_pieces_of_any_siz
             assert stream.usage == Usage(11, 7, 18), "noted before it is moved"
             outs.add(out)
         assert len(outs) == 1
-
-
-def test_repaired_event_is_one_data_line_and_a_clean_one_keeps_its_id_and_comments():
-    repair = new_repair()
-    clean = b": hello\nid: 7\nevent: message\n" + data(ROLE)
-    broken = b": hello\nid: 8\n" + data(chunk({"content": "a"}, ""))
-    assert repair.feed(clean + broken) == clean + text("a")
-
-
-def test_half_of_a_surrogate_pair_survives_a_repair():
-    broken = data(chunk({"content": "X"}, "")).replace(b"X", b"\\ud83d")
-    assert b'"content":"\\ud83d"' in new_repair().feed(broken)
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="frames of C are counted apart: what was read can be written")

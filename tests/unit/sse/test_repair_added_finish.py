@@ -4,10 +4,8 @@ import json
 
 import pytest
 
-from gatepass.config.access import BUILT_IN_PROFILES
 from gatepass.sse.choice_repair import CALL_BYTES, MAX_ARGUMENT_BYTES
 from gatepass.sse.chunk import MAX_CHOICES
-from gatepass.sse.client_transforms import make_client_transform
 from tests.unit.sse.peer import chunks_of
 from tests.unit.sse.repair_streams import new_repair
 from tests.unit.sse.streams import DONE, chunk, code, data, looks_finished, new_stream, text
@@ -25,10 +23,6 @@ def call(*pieces, number=0):
     opened = [data(chunk({"tool_calls": [{**CALL, "index": number, "id": f"id{number}"}]}))]
     more = [{"tool_calls": [{"index": number, "function": {"arguments": piece}}]} for piece in pieces]
     return opened + [data(chunk(delta)) for delta in more]
-
-
-def legacy(payload):
-    return data({"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "m", "choices": [payload]})
 
 
 def reasons(out):
@@ -109,15 +103,6 @@ def test_added_finish_reason_comes_before_the_usage_and_events_keep_their_bytes(
     assert out.endswith(DONE)
 
 
-def test_text_completion_gets_its_own_form():
-    out, _ = read(legacy({"index": 0, "text": "Hi", "finish_reason": None}), DONE)
-    last = json.loads(out.split(b"\n\n")[-3][6:])
-    assert (last["object"], last["choices"]) == (
-        "text_completion",
-        [{"index": 0, "text": "", "logprobs": None, "finish_reason": "stop"}],
-    )
-
-
 def test_text_that_no_similar_event_brought_before_counts():
     """The pattern of an event with an empty text must not match an event with a text."""
     thought = data(chunk({"content": "", "reasoning_content": "hm"}))
@@ -151,10 +136,3 @@ def test_more_choices_than_have_a_state_get_no_reason():
     blocks = [text("x", index=index) for index in range(MAX_CHOICES + 1)]
     assert code(read(*blocks[:-1], DONE)[1]) is None
     assert code(read(*blocks, DONE)[1]) == "upstream_closed"
-
-
-def test_every_profile_leaves_the_reason():
-    out, _ = read(text("Hi"), DONE)
-    for profile in BUILT_IN_PROFILES.values():
-        after = make_client_transform(profile)
-        assert reasons(out if after is None else after.feed(out)) == {0: "stop"}

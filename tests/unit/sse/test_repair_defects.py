@@ -7,16 +7,15 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.chunk import StreamSource
 from tests.unit.sse.documents import Chunk, clean_streams, events, fed, meaning, origin
-from tests.unit.sse.peer import chunks_of, helper_reads
+from tests.unit.sse.peer import helper_reads
 from tests.unit.sse.repair_streams import new_repair
-from tests.unit.sse.streams import LIMIT_BYTES, chunk, read_error
+from tests.unit.sse.streams import LIMIT_BYTES, read_error
 
 Defect = Callable[[list[Chunk]], list[Any]]
 
@@ -158,39 +157,8 @@ def without_filters(read: Chunk) -> Chunk:
     return read
 
 
-CALL = {"type": "function", "function": {"name": "f", "arguments": ""}}
-SAMPLE = [
-    chunk({"role": "assistant", "content": ""}),
-    chunk({"content": "Hi"}),
-    chunk({"content": " there"}),
-    chunk({"tool_calls": [{"index": 0, "id": "a", **CALL}]}),
-    chunk({"tool_calls": [{"index": 0, "function": {"arguments": '{"x":'}}]}),
-    chunk({"tool_calls": [{"index": 0, "function": {"arguments": "1}"}}]}),
-    chunk({"tool_calls": [{"index": 1, "id": "b", **CALL}]}),
-    chunk({"tool_calls": [{"index": 1, "function": {"arguments": "{}"}}]}),
-    chunk({}, "tool_calls"),
-    chunk(None, usage={"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}),
-]
-
-
 def named(defect):
     return defect.__name__
-
-
-@pytest.mark.parametrize("defect", [*MISREAD, *OTHERS], ids=named)
-def test_clients_read_the_repaired_stream_like_the_correct_one(defect):
-    broken, correct = events(defect(copy.deepcopy(SAMPLE))), meaning(helper_reads(b"".join(events(SAMPLE))))
-    assert defect not in MISREAD or read_by_helper(b"".join(broken)) != correct
-    out = repaired(defect(copy.deepcopy(SAMPLE)))
-    assert read_by_helper(out) == correct
-    # a plain loop over the chunks, as in most client code
-    *chunks, last = chunks_of(out)
-    assert "".join(one.choices[0].delta.content or "" for one in chunks) == "Hi there"
-    assert [one.usage for one in chunks] == [None] * len(chunks)
-    assert (last.choices, last.usage.total_tokens) == ([], 3)
-    again = new_repair(include_usage=True)
-    assert (again.feed(out), again.adapted) == (out, ())
-    assert joined(broken) == joined([out]) == joined(events(SAMPLE)), "an aggregation needs no repair"
 
 
 def joined(blocks: list[bytes]) -> Any:

@@ -2,14 +2,9 @@
 
 import pytest
 
-from gatepass.sse.choice_repair import CHAT_REASONS, TEXT_REASONS, chat_reason, standard_reason
+from gatepass.sse.choice_repair import chat_reason, standard_reason
 
 STOPS: list[object] = [None, "", 1, [], "eos", "eos_token", "end_turn", "STOP", "stop_sequence"]
-
-
-@pytest.mark.parametrize("reason", sorted(CHAT_REASONS))
-def test_known_finish_reason_is_unchanged(reason):
-    assert chat_reason(reason, has_tools=False, has_function=True) == reason
 
 
 @pytest.mark.parametrize(
@@ -26,14 +21,3 @@ def test_known_finish_reason_is_unchanged(reason):
 def test_finish_reasons_of_other_upstreams_are_translated(payload, meant):
     assert chat_reason(payload, has_tools=False, has_function=False) == meant
     assert standard_reason(payload, is_text=True)[0] == meant
-
-
-def test_tool_calls_imply_their_finish_reason_unless_cut():
-    assert chat_reason("eos", has_tools=True, has_function=False) == "tool_calls"
-    assert chat_reason("max_tokens", has_tools=True, has_function=False) == "length"
-    assert chat_reason(None, has_tools=False, has_function=True) == "function_call"
-    assert chat_reason("stop", has_tools=False, has_function=True) == "stop"
-
-
-def test_a_text_calls_nothing():
-    assert {standard_reason(reason, is_text=True)[0] for reason in CHAT_REASONS} == TEXT_REASONS

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -8,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.sse.synthesize import PIECE_CHARS, chunks, synthesize_stream
-from tests.unit.sse.documents import CREATED_S, completions, meaning, origin
+from tests.unit.sse.documents import completions, meaning, origin
 from tests.unit.sse.peer import helper_reads
-from tests.unit.sse.streams import DONE, data
+from tests.unit.sse.streams import DONE
 
 HEAD = {"id": "chatcmpl-7", "object": "chat.completion.chunk", "created": 7, "model": "m"}
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
@@ -36,15 +35,6 @@ def pieces(payload: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
 ROLE = piece({"role": "assistant", "content": ""})
 ROLE_ALONE = piece({"role": "assistant", "content": None})
 END = piece({}, "stop")
-
-
-def test_stream_is_whole_events_that_end_with_done():
-    assert list(synthesize_stream(document(), False, origin())) == [
-        data({**HEAD, "choices": [ROLE]}),
-        data({**HEAD, "choices": [piece({"content": "Hi"})]}),
-        data({**HEAD, "choices": [END]}),
-        DONE,
-    ]
 
 
 MESSAGES: dict[str, tuple[dict[str, Any], list[Any]]] = {
@@ -197,21 +187,6 @@ def test_unknown_members_survive_beside_the_choices_and_in_the_first_chunk_only(
     assert made[0] == {**head, "choices": [ROLE], "citations": ["u"]}
     assert made[1] == {**head, "choices": [piece({"content": "Hi"})]}
     assert made[-1] == {**head, "choices": [piece({}, "stop", content_filter_results={"hate": False})]}
-
-
-def test_missing_id_time_and_model_come_from_the_origin_and_are_the_same_in_all_chunks():
-    payload = {"choices": document()["choices"]}
-    made = list(chunks(payload, False, origin()))
-    assert {(chunk["id"], chunk["created"], chunk["model"]) for chunk in made} == {
-        ("chatcmpl-000000000000000000000001", CREATED_S, "asked-for")
-    }
-
-
-def test_document_is_not_changed():
-    payload = document({"tool_calls": CALLS, "function_call": {"name": "f", "arguments": {}}}, None)
-    before = json.dumps(payload)
-    list(synthesize_stream(payload, True, origin()))
-    assert json.dumps(payload) == before
 
 
 # --- /v1/completions ------------------------------------------------------------------------------
