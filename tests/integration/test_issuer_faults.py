@@ -16,7 +16,6 @@ from tests.integration.gateway import HELLO, gateway
 from tests.integration.issuer import SECRET, corp, minted
 from tests.integration.scripted import (
     Dialogue,
-    Fin,
     Hold,
     Rst,
     Scripted,
@@ -59,19 +58,10 @@ FAULTS = {
     "down": Fault([], "no connection to"),
     "untrusted": Fault([], "network.ca_file"),
     "moved": Fault([], "a redirect to 127.0.0.1. gatepass follows no redirect"),
-    "half": Fault([Send(reply({"access_token": "half-token"})[:-4]), Fin()], "closed the connection"),
     "hang": Fault([Hold()], f"within {TIMEOUT_S:g} s"),
-    "dribble": Fault([Send(reply({"access_token": "a" * 5_000}), 1, 0.02)], f"within {TIMEOUT_S:g} s"),
-    "500": Fault(replied({"error": "boom"}, 500), "answered 500: boom"),
     "wrong-secret": Fault(
         replied({"error": "invalid_client", "error_description": f"secret {SECRET} is wrong"}, 401), "invalid_client"
     ),
-    "page": Fault(replied(b"<html><title>Portal login</title>", content_type="text/html"), "Portal login"),
-    "no-token": Fault(replied({"expires_in": 300, "status": "ok"}), "without a token"),
-    "line-break": Fault(
-        replied({"access_token": "abc\r\nx-admin: 1"}), "characters that a bearer token must not contain"
-    ),
-    "dead": Fault(replied({"access_token": "dead-token", "expires_in": 0}), "returned an expired token"),
     "flood": Fault(FLOOD, "larger than 65536 bytes"),
 }
 
@@ -155,13 +145,6 @@ async def test_an_issuer_that_is_down_at_the_start_is_used_within_four_seconds_o
     assert healed_s < 4.0
 
 
-async def test_two_failures_of_the_issuer_are_retried_within_one_request():
-    async with Scripted(replied(b"", 500), [Rst()], minted()) as issuer, Scripted([GOOD]) as upstream:
-        async with gateway(**corp(issuer, upstream)) as gp:
-            assert (await gp.ask().answer()).status == 200
-        assert (len(issuer.received), len(upstream.received)) == (3, 1)
-
-
 async def test_a_stream_outlives_its_token():
     clock, go = DrivenClock(), asyncio.Event()
     events = [delta(content="one"), delta(content="two"), delta("stop"), DONE]
@@ -181,25 +164,3 @@ async def test_a_stream_outlives_its_token():
         while await ask.piece():
             pass
     assert ask.body.replace(COMMENT, b"") == b"".join(events)
-
-
-async def test_issuer_that_returns_a_rejected_token_again_receives_few_requests():
-    """The wrong audience, say: each request is refused, and the same token comes again."""
-    refusal = replied({"error": {"message": "wrong audience"}}, 401)
-    async with Scripted(minted()) as issuer, Scripted(refusal) as upstream:
-        async with gateway(**corp(issuer, upstream)) as gp:
-            answers = [await gp.ask().answer() for _ in range(20)]
-        assert {(answer.status, answer.error["code"]) for answer in answers} == {(401, "upstream_auth")}
-        assert {answer.headers["x-should-retry"] for answer in answers} == {"false"}
-        assert "wrong audience" in answers[-1].error["message"]
-        assert len(issuer.received) <= 7
-        assert len(upstream.received) == 20
-
-
-async def test_403_is_relayed_without_a_new_token():
-    refusal = replied({"error": {"message": "not for you", "type": "permission_error", "code": "no_access"}}, 403)
-    async with Scripted(minted()) as issuer, Scripted(refusal) as upstream:
-        async with gateway(**corp(issuer, upstream)) as gp:
-            answers = [await gp.ask().answer() for _ in range(5)]
-        assert {(answer.status, answer.error["code"]) for answer in answers} == {(403, "no_access")}
-        assert (len(issuer.received), len(upstream.received)) == (1, 5)

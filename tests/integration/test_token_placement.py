@@ -18,11 +18,6 @@ GOOD = [Send(reply(COMPLETION))]
 
 WAYS: dict[str, tuple[dict[str, Any] | None, dict[str, str], str]] = {
     "nothing is said": (None, {"authorization": f"Bearer {TOKEN}"}, ""),
-    "two headers": (
-        {"headers": {"Authorization": "Bearer {token}", "X-Session": "s={token}"}},
-        {"authorization": f"Bearer {TOKEN}", "x-session": f"s={TOKEN}"},
-        "",
-    ),
     "a query": ({"query": "access_token"}, {}, f"?access_token={quote(TOKEN, safe='')}"),
 }
 CARRIERS = ("authorization", "x-session", "api-key")

@@ -1,21 +1,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import ssl
 from contextlib import suppress
 
 import httpx2
 import pytest
-import respx
 
 from gatepass.clock import SystemClock
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
 from gatepass.tokens.failure import FetchFailure, setting
 from gatepass.tokens.source import build_source
-from gatepass.tokens.token_endpoint import TokenEndpointClient, issuer_transport, send_request
+from gatepass.tokens.token_endpoint import TokenEndpointClient, send_request
 from gatepass.tokens.token_reply import TokenReplyFormat
 from gatepass.types import OutboundRequest, Secret
 from tests.unit.clock import DrivenClock
@@ -37,13 +35,6 @@ from tests.unit.tokens.scripted import (
 
 REQUEST = OutboundRequest("POST", "https://sso.example/token", body=b"client_secret=x")
 FORMAT = TokenReplyFormat("sso.example", 240.0, 3600.0)
-
-
-def over_http(**settings: object) -> TokenEndpointClient:
-    """With a client as a credential has it."""
-    own = oauth2(**settings)
-    connect = issuer_transport(own, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
-    return TokenEndpointClient("corp", own, FORMAT, connect, SystemClock())
 
 
 def at(clock: DrivenClock, *replies: IssuerReply, **settings: object) -> tuple[TokenEndpointClient, ScriptedIssuer]:
@@ -274,24 +265,6 @@ async def test_bounds_of_the_phases_fit_into_the_whole():
     for limit_s in (2.0, 20.0):
         await send_request(lambda: httpx2.MockTransport(note), REQUEST, limit_s)
     assert seen == [httpx2.Timeout(2.0).as_dict(), httpx2.Timeout(20.0, connect=5.0).as_dict()]
-
-
-@respx.mock
-async def test_request_is_sent_without_cookies_and_environment_credentials_and_not_logged(caplog):
-    """No cookie comes back, no environment's password is added."""
-    caplog.set_level(logging.DEBUG)
-    route = respx.post(url__startswith="https://sso.example/token").respond(
-        json={"access_token": "t-1234"}, headers={"set-cookie": "session=1; Path=/"}
-    )
-    issuer, headers = over_http(), ((b"accept-encoding", b"identity"), (b"x-sign", b"a=b"))
-    for _ in range(2):
-        await issuer.fetch_token(OutboundRequest("POST", "https://sso.example/token?a=|b", headers, b"x=1"), ())
-    sent = route.calls.last.request
-    assert sent.url.raw_path == b"/token?a=|b"
-    assert sent.headers.raw == [(b"Host", b"sso.example"), *headers, (b"Content-Length", b"3")]
-    assert sent.content == b"x=1"
-    assert "t-1234" not in caplog.text
-    assert "/token" not in caplog.text
 
 
 @pytest.mark.parametrize(("name", "variable"), [("corp", ""), ("token", " (GATEPASS_PROXY)")])

@@ -8,12 +8,25 @@ import pytest
 from gatepass.tokens.lifetime import LifetimeSource, TokenKind
 from gatepass.tokens.secrets import secret_values
 from gatepass.tokens.source import build_source
+from gatepass.tokens.vendor.aws_bedrock import AwsKeys, parse_sts_session, role_form
 from gatepass.types import Secret
-from tests.unit.tokens.scripted import Answer, Broken, ScriptedIssuer, failure_of
+from tests.unit.tokens.scripted import Answer, Broken, ScriptedIssuer, failure_of, timed_response
 from tests.unit.tokens.vendor.accounts import AWS_KEYS, bedrock, logs_nothing_of, present
-from tests.unit.tokens.vendor.test_aws_bedrock_sts import ROLE, form, refused
 
 SECRET = AWS_KEYS["secret_access_key"]
+ROLE = "arn:aws:iam::123456789012:role/bedrock"
+GRANTED = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials>
+<AccessKeyId>ASIAEXAMPLE</AccessKeyId><SecretAccessKey>secret/of+session</SecretAccessKey>
+<SessionToken>token/of+session==</SessionToken><Expiration>2026-01-02T03:04:05Z</Expiration>
+</Credentials></AssumeRoleResult></AssumeRoleResponse>"""
+
+
+def refused(code: str, message: str = "No.") -> bytes:
+    return f"<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>".encode()
+
+
+def form(body: bytes) -> dict[str, str]:
+    return {name: value for name, (value,) in parse_qs(body.decode()).items()}
 
 
 def source(issuer, **settings):
@@ -37,8 +50,9 @@ def signed(token) -> dict[str, str]:
 
 async def test_a_key_is_signed_here_without_a_request():
     issuer = ScriptedIssuer(present())
-    token = await source(issuer, **AWS_KEYS, key_ttl_s=1_800.0).fetch()
+    token = await source(issuer, **AWS_KEYS, session_token="token-of-mine", key_ttl_s=1_800.0).fetch()
     reported = signed(token)
+    assert reported["X-Amz-Security-Token"] == "token-of-mine"
     assert reported["X-Amz-Credential"].startswith("AKIDEXAMPLE/")
     assert "/us-east-1/bedrock/aws4_request" in reported["X-Amz-Credential"]
     assert (reported["X-Amz-Expires"], reported["Action"], reported["Version"]) == ("1800", "CallWithBearerToken", "1")
@@ -49,12 +63,6 @@ async def test_a_key_is_signed_here_without_a_request():
         LifetimeSource.REPLY,
     )
     assert issuer.calls == 0
-
-
-async def test_temporary_keys_include_their_session_token():
-    issuer = ScriptedIssuer(present())
-    token = await source(issuer, **AWS_KEYS, session_token="token-of-session").fetch()
-    assert signed(token)["X-Amz-Security-Token"] == "token-of-session"
 
 
 @pytest.fixture
@@ -121,3 +129,56 @@ def test_secrets_are_the_current_login_values(tmp_path):
     assert secret_values(web.secrets()) == (None,)
     path.write_text("projected\n")
     assert secret_values(web.secrets()) == ("projected",)
+
+
+@pytest.mark.parametrize(("lifetime_s", "asked"), [(60.0, "900"), (1_800.0, "1800"), (43_200.0, "3600")])
+def test_role_session_has_the_longest_common_lifetime(lifetime_s, asked):
+    assert form(role_form(ROLE, lifetime_s, "jwt")) == {
+        "Action": "AssumeRoleWithWebIdentity",
+        "Version": "2011-06-15",
+        "RoleArn": ROLE,
+        "RoleSessionName": "gatepass",
+        "DurationSeconds": asked,
+        "WebIdentityToken": "jwt",
+    }
+
+
+def test_a_session_is_read():
+    keys = parse_sts_session(timed_response(200, (), GRANTED.encode()), "sts.example")
+    assert keys == AwsKeys("ASIAEXAMPLE", "secret/of+session", "token/of+session==", 1_767_323_045.0)
+    assert "secret/of" not in repr(keys)
+    assert "token/of" not in repr(keys)
+
+
+def test_invalid_expiration_is_ignored():
+    reply = timed_response(200, (), GRANTED.replace("2026-01-02T03:04:05Z", "soon").encode())
+    assert parse_sts_session(reply, "sts.example").ends_s is None
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", GRANTED.replace("SessionToken", "Other").encode()])
+async def test_a_reply_without_keys_is_not_quoted(body):
+    failure = await failure_of(lambda: parse_sts_session(timed_response(200, (), body), "sts.example"))
+    assert failure.reason == "sts.example answered 200 without a session's keys"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected", "definite"),
+    [
+        (
+            403,
+            refused("AccessDenied", "User: secret-one is not allowed"),
+            "the issuer refused the client: sts.example answered 403: AccessDenied: User: *** is not allowed",
+            True,
+        ),
+        (400, refused("Throttling"), "sts.example answered 400: Throttling: No.", False),
+        (400, refused("IDPCommunicationError"), "sts.example answered 400: IDPCommunicationError: No.", False),
+        (429, b"", "sts.example answered 429", False),
+        (503, b"busy", "sts.example answered 503: busy", False),
+    ],
+)
+async def test_a_refusal_is_quoted(status, body, expected, definite):
+    def mask(text: str) -> str:
+        return text.replace("secret-one", "***")
+
+    failure = await failure_of(lambda: parse_sts_session(timed_response(status, (), body, mask=mask), "sts.example"))
+    assert (failure.reason, failure.is_refused) == (expected, definite)

@@ -23,6 +23,13 @@ def vendor_fetch(issuer, settings=None, metadata=None):
     )
 
 
+async def after(reply):
+    """A fetch whose request had this reply."""
+    work = vendor_fetch(ScriptedIssuer(present(), reply))
+    await work.send("POST", URL, {})
+    return work
+
+
 async def test_requests_go_over_the_hops_transport_with_our_framing():
     issuer = ScriptedIssuer(present())
     given = {"Content-Type": "text/plain", "Host": "elsewhere", "Content-Length": "9", "User-Agent": "theirs"}
@@ -120,10 +127,8 @@ async def test_librarys_expiry_only_shortens_a_lifetime():
 
 
 async def test_seconds_that_a_library_cuts_off_do_not_count():
-    issuer = ScriptedIssuer(clock := present(), Mint(life=300, text="abc"))
-    work = vendor_fetch(issuer)
-    await work.send("GET", URL, {})
-    assert work.token_from_text("abc", int(clock.wall()) + 300).lifetime_s == 300
+    work = await after(Mint(life=300, text="abc"))
+    assert work.token_from_text("abc", int(work.wall_s) + 300).lifetime_s == 300
 
 
 async def test_a_token_that_no_reply_contained_has_its_own_lifetime():
@@ -152,25 +157,20 @@ async def test_transport_failure_overrides_the_librarys_message():
 
 async def test_issuers_message_overrides_the_librarys():
     refusal = answer({"error": "invalid_client", "error_description": "a-secret-of-theirs is wrong"}, 401)
-    work = vendor_fetch(ScriptedIssuer(present(), refusal))
-    await work.send("GET", URL, {})
-    failure = work.failure_for("something is not right")
+    failure = (await after(refusal)).failure_for("something is not right")
     expected = "the issuer refused the client: issuer.example answered 401: invalid_client: *** is wrong"
     assert (failure.reason, failure.is_refused) == (expected, True)
 
 
 async def test_after_a_challenge_the_librarys_reason_is_included():
     refusal = answer({}, 401, (b"www-authenticate", b"Basic realm=/etc/passwd"))
-    work = vendor_fetch(ScriptedIssuer(present(), refusal))
-    await work.send("GET", URL, {})
-    assert work.failure_for("The key file path is invalid").reason == (
+    assert (await after(refusal)).failure_for("The key file path is invalid").reason == (
         "the issuer refused the client: issuer.example answered 401: {} (some-library: The key file path is invalid)"
     )
 
 
 async def test_a_good_reply_that_the_library_does_not_take_is_not_quoted():
-    work = vendor_fetch(ScriptedIssuer(present(), Mint(text="token-in-full")))
-    await work.send("GET", URL, {})
+    work = await after(Mint(text="token-in-full"))
     expected = "some-library cannot use the answer of issuer.example"
     assert work.failure_for("Unexpected response {'access_token': 'token-in-full'}").reason == expected
 
@@ -206,11 +206,8 @@ def test_a_vendor_fetch_prints_no_secret():
     assert "a-secret-of-theirs" not in repr(work)
 
 
-@pytest.mark.parametrize("expected", ["pop", "DPoP"])
-async def test_token_that_needs_a_proof_is_refused_from_the_library_too(expected):
-    issuer = ScriptedIssuer(present(), answer({"access_token": "abc", "token_type": expected, "expires_in": 300}))
-    work = vendor_fetch(issuer)
-    await work.send("POST", URL, {})
+async def test_token_that_needs_a_proof_is_refused_from_the_library_too():
+    work = await after(answer({"access_token": "abc", "token_type": "pop", "expires_in": 300}))
     failure = await failure_of(lambda: work.token_from_text("abc", None))
     assert failure.is_refused
-    assert f"a token of type {expected}" in failure.reason
+    assert "a token of type pop" in failure.reason

@@ -53,26 +53,6 @@ def test_a_key_is_parsed_once_and_each_fetch_has_an_object_of_its_own():
     assert [one is signers[0] for one in signers] == [True, True, False]
 
 
-@pytest.mark.parametrize(
-    ("url", "goes"),
-    [
-        ("https://tokens.corp.example/token", True),
-        ("http://127.0.0.1:8123/token", True),
-        ("http://tokens.corp.example/token", False),
-        ("http://169.254.169.254/token", False),
-    ],
-)
-async def test_token_uri_of_the_file_is_used_over_https(tmp_path, url, goes):
-    issuer = ScriptedIssuer(present())
-    work = source(issuer, credentials_file=file_of(tmp_path, service_account(token_uri=url))).fetch()
-    if goes:
-        await work
-        assert issuer.requests[0].url == url
-    else:
-        assert "plain HTTP" in (await failure_of(work)).reason
-        assert issuer.calls == 0
-
-
 async def test_a_users_refresh_token_is_exchanged(tmp_path):
     issuer = ScriptedIssuer(present())
     await source(issuer, credentials_file=file_of(tmp_path, user())).fetch()
