@@ -17,7 +17,7 @@ from gatepass.observability.redaction import Redactor
 from tests.golden.golden import same
 from tests.integration.answers import COMPLETION, DONE, EVENTS
 from tests.integration.conftest import logged_errors  # noqa: F401 - a fixture
-from tests.integration.gateway import HELLO, JSON, gateway
+from tests.integration.gateway import CHAT, HELLO, JSON, gateway
 from tests.integration.issuer import corp, minted
 from tests.integration.scripted import (
     Dialogue,
@@ -96,47 +96,23 @@ async def reported(lines: list[str], case: Any) -> str:
     return "\n".join(lines[before:])
 
 
-async def whole_chat() -> int:
-    models = {"public": {"upstream": "chat", "name": "deployed"}}
-    async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url, access=LOCKED, models=models) as gp:
-        headers = {**JSON, "x-api-key": KEY, "x-request-id": "mine-1", "user-agent": "OpenAI/Python 3.0.0"}
-        answer = await gp.ask({**HELLO, "model": "public"}, headers=headers).answer()
-    assert answer.status == 200
-    return 1
+def asked(dialogue: Dialogue, body: Any = HELLO, path: str = CHAT, count: int = 1, **more: Any) -> Any:
+    """Return a case: `count` requests to an upstream with `dialogue`. `more` are headers and blocks."""
+
+    async def case() -> int:
+        headers, blocks = {**JSON, **more.get("headers", {})}, {name: more[name] for name in more if name != "headers"}
+        async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url, **blocks) as gp:
+            for _ in range(count):
+                await gp.ask(body, path, headers=headers).answer()
+        return count
+
+    return case
 
 
-async def a_stream() -> int:
-    said = stream(EVENTS[0], EVENTS[1], USAGE, DONE)
-    async with Scripted([Send(said)]) as upstream, gateway(upstream=upstream.url) as gp:
-        assert (await gp.ask({**STREAMED, "images": []}).answer()).status == 200
-    return 1
-
-
-async def a_stream_that_breaks_off() -> int:
-    broken: Dialogue = [*begin_stream(), Send(chunk(EVENTS[0])), Fin()]
-    async with Scripted(broken) as upstream, gateway(upstream=upstream.url) as gp:
-        assert (await gp.ask(STREAMED).answer()).error["code"] == "upstream_closed"
-    return 1
-
-
-async def failed_auth() -> int:
-    async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url, access=LOCKED) as gp:
-        answer = await gp.ask(headers={**JSON, "x-api-key": "an-unknown-key-0123"}).answer()
-    assert answer.status == 401
-    return 1
-
-
-async def an_unknown_path() -> int:
-    async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url) as gp:
-        assert (await gp.ask(path="/v1/nothing?key=in-the-query").answer()).status == 404
-    return 1
-
-
-async def upstream_error() -> int:
-    refusal = reply({"error": {"message": "no such model", "code": "model_gone"}}, 404)
-    async with Scripted([Send(refusal)]) as upstream, gateway(upstream=upstream.url) as gp:
-        assert (await gp.ask().answer()).status == 404
-    return 1
+PUBLIC: dict[str, Any] = {"models": {"public": {"upstream": "chat", "name": "deployed"}}, "access": LOCKED}
+MINE = {"x-api-key": KEY, "x-request-id": "mine-1", "user-agent": "OpenAI/Python 3.0.0"}
+BROKEN: Dialogue = [*begin_stream(), Send(chunk(EVENTS[0])), Fin()]
+REFUSAL = reply({"error": {"message": "no such model", "code": "model_gone"}}, 404)
 
 
 async def unreachable_token() -> int:
@@ -224,12 +200,12 @@ async def embeddings_in_parts() -> int:
 
 
 CASES = {
-    "a whole chat": whole_chat,
-    "a stream": a_stream,
-    "a stream that breaks off": a_stream_that_breaks_off,
-    "a failed authentication": failed_auth,
-    "an unknown path": an_unknown_path,
-    "an upstream's error": upstream_error,
+    "a whole chat": asked(GOOD, {**HELLO, "model": "public"}, headers=MINE, **PUBLIC),
+    "a stream": asked([Send(stream(EVENTS[0], EVENTS[1], USAGE, DONE))], {**STREAMED, "images": []}),
+    "a stream that breaks off": asked(BROKEN, STREAMED),
+    "a failed authentication": asked(GOOD, headers={"x-api-key": "an-unknown-key-0123"}, access=LOCKED),
+    "an unknown path": asked(GOOD, path="/v1/nothing?key=in-the-query"),
+    "an upstream's error": asked([Send(REFUSAL)]),
     "no token": unreachable_token,
     "a 401 and a renewed token": renewed_401,
     "a stale connection, after a good one": repeated_on_a_stale_connection,

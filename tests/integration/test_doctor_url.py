@@ -48,10 +48,6 @@ def healthy(request: Received) -> Dialogue:
     return [Send(reply(COMPLETION))]
 
 
-def down(request: Received) -> Dialogue:
-    return LIST if request.method == "GET" else [Send(reply({"error": {"message": "out of memory"}}, 500))]
-
-
 def blocks(upstream: str, **more: Any) -> dict[str, Any]:
     return {
         "upstreams": {"chat": {"base_url": f"{upstream}/v1"}},
@@ -118,14 +114,6 @@ async def test_a_key_that_may_not_list_the_models_is_proven_by_its_call():
     assert "The caller 'laptop' may not use GET models" in listed[-1].why
 
 
-async def test_failure_of_an_upstream_is_reported_at_its_hop():
-    async with Scripted(answer=down) as upstream, gateway(**blocks(upstream.url)) as gp:
-        steps = await steps_at(f"http://127.0.0.1:{gp.port}/v1", call=True)
-    assert reported(steps)[4:] == [("upstream:chat", "call", "FAIL"), ("upstream:chat", "stream", "FAIL")]
-    assert steps[-2].why == "chat with gpt-4o: 500: out of memory"
-    assert steps[-1].why == "chat as a stream with gpt-4o: the same error as chat with gpt-4o"
-
-
 async def test_a_silent_upstream_is_not_blamed_on_gatepass_and_not_waited_for_twice(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(remote, "CALL_S", 0.5)
     async with (
@@ -181,10 +169,9 @@ async def test_failing_issuer_is_reported_by_readyz_and_at_its_hop():
     assert "wrong secret" in by_what["call"].why
 
 
-@pytest.mark.parametrize("key", [None, "gp-0123456789abcdef0123456789-wrong"])
-async def test_unknown_key_is_reported_with_its_variable(key):
+async def test_unknown_key_is_reported_with_its_variable():
     async with Scripted(answer=healthy) as upstream, gateway(**blocks(upstream.url)) as gp:
-        *_, step = await steps_at(f"http://127.0.0.1:{gp.port}/v1", key)
+        *_, step = await steps_at(f"http://127.0.0.1:{gp.port}/v1", None)
     assert (step.hop, step.what, step.outcome) == ("client", "models", StepOutcome.FAILS)
     assert step.why.startswith("401: ")
     assert step.advice.startswith("Set GATEPASS_KEY to a key that")
@@ -256,21 +243,20 @@ async def test_the_command_reads_the_key_from_the_environment_and_never_from_its
         assert (await asyncio.to_thread(run)).exit_code == 1
 
 
-@pytest.mark.parametrize(
-    ("output", "encode"), [((), str), (("--json",), lambda text: b64encode(text.encode()).decode())]
-)
-async def test_a_server_that_quotes_the_key_shows_it_in_no_command(monkeypatch, output, encode):
+async def test_a_server_that_quotes_the_key_shows_it_in_no_command(monkeypatch):
     monkeypatch.setenv("GATEPASS_KEY", KEY)
 
     def quoting(request: Received) -> Dialogue:
         if request.target in ("/healthz", "/readyz"):
             return [Send(reply({"status": "ok", "ready": True}))]
-        quoted = encode(f"{'.' * 301} {request.header('authorization')} {request.header('authorization')}")
+        said = f"{'.' * 301} {request.header('authorization')} {request.header('authorization')}"
+        quoted = f"{said} {b64encode(said.encode()).decode()}"
         return [Send(reply({"error": {"message": quoted, "code": "c"}}, 401))]
 
     async with Scripted(answer=quoting) as server:
-        url = ("--url", f"{server.url}/v1")
-        result = await asyncio.to_thread(CliRunner().invoke, main, ["doctor", "m", "--call", *output, *url])
+        result = await asyncio.to_thread(
+            CliRunner().invoke, main, ["doctor", "m", "--call", "--json", "--url", f"{server.url}/v1"]
+        )
     assert result.exit_code == 1
     assert "***" in result.output
     assert KEY[:12] not in result.output

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from click.testing import CliRunner, Result
 
 from gatepass.cli.healthcheck import healthcheck
@@ -54,23 +55,19 @@ def test_a_live_server_is_exit_code_0_and_silence() -> None:
     assert received[0].startswith(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:")
 
 
-def test_any_other_status_is_exit_code_1_and_named() -> None:
-    with one_answer(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n") as (port, _):
-        result = ask(port)
-    assert (result.exit_code, result.output) == (1, f"Error: 127.0.0.1:{port} answered 503 to GET /healthz\n")
-
-
-def test_a_server_that_hangs_is_exit_code_1_in_time() -> None:
-    with one_answer(None) as (port, _):
-        result = ask(port, SHORT_S)
-    assert (result.exit_code, result.output) == (1, f"Error: no answer from 127.0.0.1:{port}: no answer in time\n")
-
-
-def test_healthcheck_of_a_server_without_http_exits_with_1() -> None:
-    with one_answer(b"SSH-2.0-OpenSSH_9.2\r\n") as (port, _):
-        result = ask(port)
-    assert result.exit_code == 1
-    assert f"no answer from 127.0.0.1:{port}: its answer is not HTTP" in result.output
+@pytest.mark.parametrize(
+    ("answer", "timeout_s", "reason"),
+    [
+        (b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n", BOUND_S, "{} answered 503 to GET /healthz"),
+        (None, SHORT_S, "no answer from {}: no answer in time"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", BOUND_S, "no answer from {}: its answer is not HTTP"),
+    ],
+    ids=["status", "hangs", "no HTTP"],
+)
+def test_another_answer_is_exit_code_1_with_the_reason(answer: bytes | None, timeout_s: float, reason: str) -> None:
+    with one_answer(answer) as (port, _):
+        result = ask(port, timeout_s)
+    assert (result.exit_code, result.output) == (1, f"Error: {reason.format(f'127.0.0.1:{port}')}\n")
 
 
 def test_a_closed_port_is_exit_code_1() -> None:

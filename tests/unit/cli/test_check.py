@@ -50,25 +50,6 @@ def test_a_name_cannot_control_the_terminal(tmp_path, command):
     assert result.exit_code == 0
 
 
-def test_a_file_that_is_no_certificate_is_refused_with_its_setting(tmp_path):
-    (tmp_path / "ca.pem").write_text("garbage")
-    text = f"upstreams: {{chat: {{base_url: 'https://llm.example/v1', network: {{ca_file: {tmp_path}/ca.pem}}}}}}\n"
-    for command in ("check", "serve"):
-        result = run_on(tmp_path / "f.yaml", command, text=text)
-        assert (result.exit_code, result.stdout) == (2, "")
-        assert result.stderr.startswith(f"{tmp_path}/f.yaml:1: upstreams.chat.network.ca_file: holds no PEM")
-
-
-def test_json_lists_each_value_with_its_origin_and_the_warnings(check, tmp_path):
-    result = check("--json", environment={"GATEPASS_PORT": "9", "HTTPS_PROXY": "http://p:1"})
-    document = json.loads(result.stdout)
-    assert (result.exit_code, result.stderr, document["valid"]) == (0, "", True)
-    assert {"setting": "server.port", "value": 9, "origin": "environment GATEPASS_PORT"} in document["settings"]
-    assert all(setting["origin"] != "default" for setting in document["settings"])
-    assert document["warnings"][0].startswith("HTTPS_PROXY is set")
-    assert len(json.loads(check("--json", "--all").stdout)["settings"]) > len(document["settings"])
-
-
 def test_the_program_of_an_exec_credential_is_not_run(tmp_path):
     """An argument with a reference is resolved, the program is not started."""
     ran, file = tmp_path / "ran", tmp_path / "f.yaml"

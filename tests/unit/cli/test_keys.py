@@ -61,20 +61,6 @@ def test_both_forms_of_a_new_key_mean_the_same_entry(tmp_path):
     assert (entry.role, entry.profile, entry.expires) == ("viewer", "dify", datetime(2099, 1, 31, 17, tzinfo=UTC))
 
 
-def test_a_new_key_as_json():
-    made = json.loads(
-        run("new", "--json", "--role", "admin", "--model", "gpt-*", "--model", "a/b", "--operation", "chat").output
-    )
-    assert made["entry"] == {
-        "name": "client",
-        "role": "admin",
-        "models": ["gpt-*", "a/b"],
-        "operations": ["chat"],
-        "hash": hash_key(made["key"]),
-    }
-    assert made["environment"] is None, "a variable has no models"
-
-
 def days_ahead(days):
     return (datetime.now(UTC) + timedelta(days=days)).date()
 
@@ -117,12 +103,6 @@ def test_the_list_shows_each_key_with_its_state(tmp_path):
         ("chat", "expired", None, "${CHAT}"),
     ]
     assert rows[2]["models"] == ["gpt-*", "m"]
-
-
-def test_the_list_asks_the_running_gatepass(tmp_path):
-    missing = run("list", "--running", "--socket", tmp_path / "none.sock")
-    assert (missing.exit_code, missing.stdout) == (1, "")
-    assert "no gatepass answers at" in missing.stderr
 
 
 WRITABLE = {
@@ -221,13 +201,11 @@ def test_write_adds_to_a_json_file_and_says_so_as_json(tmp_path):
     [
         ('{"upstreams": {"u": {"base_url": "https://x"}}}\n', "has a form that gatepass cannot change"),
         ("upstreams: {u: {base_url: 'https://x'}}\n...\n", "has a form that gatepass cannot change"),
-        (f"{HEAD}    - {{name: client, hash: '{ONES}', profile: dify}}\n", "would not be valid: access.keys"),
         (f"{HEAD.removesuffix(chr(10))} &k\n    - {{name: a, hash: '{ONES}'}}\n", "and change the file yourself"),
         (
             f"x: &k\n  - {{name: a, hash: '{ONES}'}}\n{HEAD.replace('keys:', 'keys: *k')}",
             "has a form that gatepass cannot change",
         ),
-        ("upstreams: [\n", "is not YAML"),
     ],
 )
 def test_write_refuses_what_it_cannot_change_and_makes_no_key(tmp_path, text, reason):
@@ -259,7 +237,7 @@ def test_write_does_not_compare_a_key_that_an_unset_variable_hides(tmp_path, ent
     assert "differs" not in run("new", "--write", "--config", file).output
 
 
-@pytest.mark.parametrize("rest", ["", "  metrics_open: false   # later\n", "    # - {name: a}\n", "  # later"])
+@pytest.mark.parametrize("rest", ["", "  metrics_open: false   # later\n", "    # - {name: a}\n"])
 def test_write_adds_the_first_entry_where_keys_are_empty(tmp_path, rest):
     file = file_of(tmp_path, HEAD + rest)
     result = run("new", "--write", "--config", file)
@@ -360,7 +338,6 @@ def test_the_newest_entry_of_a_caller_is_rotated_as_json_too(tmp_path):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("file", "comes from ${file:/run/secrets/keys}: add a key of `gatepass keys new` there, behind "),
         (
             "var",
             "comes from ${CHAT}: add a key of `gatepass keys new` there, behind the old one and a space; a variable",
@@ -400,7 +377,6 @@ TWO_OF_ONE = f'  - {{name: a, role: admin, hash: "{ONES}"}}\n  - {{name: b, hash
 @pytest.mark.parametrize(
     ("entries", "key_hash", "expected"),
     [
-        (TWO_OF_ONE, "1111111", "expects 8 hexadecimal digits or more: see `gatepass keys list`"),
         (TWO_OF_ONE, "gp-key-in-clear", "expects 8 hexadecimal digits or more: see `gatepass keys list`"),
         (TWO_OF_ONE, "11111111", "11111111 begins several hashes in"),
         (TWO_OF_ONE, "22222222", "begins with 22222222\n"),

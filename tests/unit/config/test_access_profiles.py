@@ -33,10 +33,6 @@ def test_omitted_settings_keep_the_built_in_profiles_values():
     assert found["dify"] is BUILT_IN_PROFILES["dify"]
 
 
-def test_the_settings_of_an_entry_replace_lists_too():
-    assert resolved({"ragflow": ProfileSettings(drop=[])})["ragflow"].drop == []
-
-
 def test_an_entry_of_another_name_begins_with_what_it_is_like():
     found = resolved({"intranet": ProfileSettings(extends="cherry_studio", drop=["user"]), "bare": ProfileSettings()})
     assert found["intranet"] == Profile(extends="cherry_studio", plain_tools=True, drop=["user"])

@@ -152,11 +152,6 @@ def test_key_has_its_supported_algorithms(kind, algorithms, wanted):
     assert "PRIVATE" not in repr(key)
 
 
-def test_unsupported_algorithm_of_a_key_is_refused():
-    with pytest.raises(ValueError, match="is RS256, which the key does not support: use ES256"):
-        signing_key(private_pem("p256")).algorithm("RS256")
-
-
 def test_an_rsa_key_is_read_fast():
     pem = private_pem("rsa")
     signing_key(pem)

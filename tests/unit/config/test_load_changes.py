@@ -22,7 +22,6 @@ def config(**blocks: Any) -> Config:
 @pytest.mark.parametrize(
     ("before", "after", "changed"),
     [
-        ({}, {}, []),
         ({}, {"server": {"port": 8080}, "log": {}}, []),
         ({}, {"server": {"port": 1, "workers": 2}}, ["server.port", "server.workers"]),
         ({"credentials": {"corp": STATIC}}, {"credentials": {"corp": dict(STATIC)}}, []),
@@ -38,7 +37,6 @@ def config(**blocks: Any) -> Config:
         ),
         ({}, {"upstreams": {"chat": {**UPSTREAM, "timeouts": {"idle_s": 300.0}}}}, []),
         ({}, {"upstreams": {"chat": {**UPSTREAM, "timeouts": {"idle_s": 1.0}}}}, ["upstreams.chat"]),
-        ({}, {"upstreams": {"chat": UPSTREAM, "more": UPSTREAM}}, ["upstreams.more"]),
         ({"models": {"a": MODEL, "b": MODEL}}, {"models": {"b": MODEL, "a": MODEL}}, ["models"]),
         ({}, {"access": {"keys": [{"name": "a", "hash": f"sha256:{0:064}"}]}}, ["access.keys"]),
     ],

@@ -24,19 +24,11 @@ def model(**members):
     [
         (True, "native"),
         (False, "emulate"),
-        ("auto", "auto"),
-        ("native", "native"),
-        ("emulate", "emulate"),
         ("aggregate", "aggregate"),
     ],
 )
 def test_stream_is_written_in_words_or_as_true_and_false(written, meant):
     assert model(stream=written).stream == meant
-
-
-def test_values_are_any_json():
-    rules = model(rules={"set": {"a": {"b": [1, None]}}, "default": {"c.d": "x"}}).rules
-    assert (rules.set, rules.default) == ({"a": {"b": [1, None]}}, {"c.d": "x"})
 
 
 def test_a_value_by_reference_is_sent_and_not_printed():

@@ -8,7 +8,7 @@ from gatepass.config.upstream import (
 
 @pytest.mark.parametrize(
     ("version", "is_classic"),
-    [(None, False), ("preview", False), ("v1", False), ("2024-10-21", True), ("2025-04-01-preview", True)],
+    [(None, False), ("v1", False), ("2025-04-01-preview", True)],
 )
 def test_versions_of_the_classic_api_are_dates(version, is_classic):
     assert AzureConfig(api_version=version).is_classic == is_classic

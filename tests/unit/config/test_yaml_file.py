@@ -43,20 +43,6 @@ def test_a_word_has_its_yaml_1_2_meaning(word, value):
     assert (type(found), found) == (type(value), value)
 
 
-def test_a_value_that_is_not_there_is_null():
-    assert parse_yaml("f.yaml", "a:\nb: 1\n").tree == {"a": None, "b": 1}
-
-
-def test_not_a_number_is_a_float():
-    found = parse_yaml("f.yaml", "a: .nan").tree["a"]
-    assert isinstance(found, float)
-    assert math.isnan(found)
-
-
-def test_an_empty_file_is_an_empty_block():
-    assert parse_yaml("f.yaml", "# nothing\n").tree == {}
-
-
 def test_anchors_and_aliases_repeat_a_block():
     document = parse_yaml("f.yaml", "a: &x {n: 1}\nb: *x\nc: &x 2\nd: *x\n")
     assert document.tree == {"a": {"n": 1}, "b": {"n": 1}, "c": 2, "d": 2}

@@ -1,6 +1,3 @@
-import pytest
-from pydantic import ValidationError
-
 from gatepass.config.credential.http_json import HttpJsonCredential
 
 URL = {"type": "http_json", "url": "https://portal.example/login"}
@@ -25,8 +22,3 @@ def test_the_values_of_a_login_are_hidden():
     }
     assert shown(form={"scope": "all", "pin": "123456"})["form"] == {"scope": "(hidden)", "pin": "(hidden)"}
     assert shown()["json"] is None
-
-
-def test_credential_that_is_not_a_block_is_a_validation_error():
-    with pytest.raises(ValidationError):
-        HttpJsonCredential.model_validate("x")

@@ -7,10 +7,9 @@ from gatepass.config.credential.kinds import (
     ApiKeyCredential,
     EnvCredential,
     ExecCredential,
-    FileCredential,
     token_location,
 )
-from gatepass.config.network import BEARER_PLACEMENT, TokenPlacement
+from gatepass.config.network import TokenPlacement
 from gatepass.config.references import Reference
 from gatepass.types import Secret
 
@@ -68,14 +67,6 @@ def api_key(**more: object) -> ApiKeyCredential:
 )
 def test_an_api_key_is_at_its_configured_place(settings, token_placement):
     assert api_key(**settings).placement == token_placement
-
-
-def test_other_local_tokens_are_bearers():
-    assert FileCredential(type="file", path="/t").placement == BEARER_PLACEMENT
-
-
-def test_an_empty_network_block_is_accepted():
-    assert FileCredential.model_validate({"type": "file", "path": "/t", "network": {"proxy": None}}).path == "/t"
 
 
 def test_arguments_are_shown_and_those_by_reference_hidden():
