@@ -8,7 +8,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import pytest
 from click.testing import CliRunner
 
 from gatepass.cli import main
@@ -26,7 +25,6 @@ from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
 COMPLETION = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}]}
-TOKEN = "s3cret-token-of-the-upstream-0123456789"
 STREAMED = {**HELLO, "stream": True}
 
 
@@ -82,23 +80,6 @@ async def test_a_stream_is_kept_whole_also_after_a_cut_and_a_retry():
     assert "temperature" not in found["bodies"]["sent"]
 
 
-@pytest.mark.parametrize(
-    ("replied", "shown"),
-    [
-        (reply({"detail": "no such thing"}, 400), "no such thing"),
-        (reply(b"<html><title>Sign in</title></html>", content_type="text/html"), "Sign in"),
-        (reply({"code": 102, "message": "not yours"}), "not yours"),
-    ],
-    ids=["a refusal", "a page", "an error in a 200"],
-)
-async def test_the_reply_of_a_failing_upstream_is_kept(replied, shown):
-    async with Scripted([Send(replied)]) as upstream, gateway(upstream=upstream.url) as gp:
-        gp.state.capture.start(CaptureSettings())
-        status, found = await served(gp)
-    assert status >= 400
-    assert shown in "".join(found["bodies"]["replies"])
-
-
 async def test_what_gatepass_refuses_is_kept_and_what_has_no_caller_is_not():
     async with gateway(upstream="http://127.0.0.1:9") as gp:
         gp.state.capture.start(CaptureSettings())
@@ -107,22 +88,6 @@ async def test_what_gatepass_refuses_is_kept_and_what_has_no_caller_is_not():
         assert foreign.status == 403
         assert gp.state.capture.state()["captured"] == 1
     assert refused["bodies"]["request"] == '{"model": "m"'
-
-
-async def test_no_secret_is_shown_in_a_body_that_quotes_it():
-    def echo(request: Received) -> list[Send]:
-        quoted = request.header("authorization")
-        return [Send(reply({"error": {"message": f"invalid {quoted}"}}, 400))]
-
-    credentials = {"fixed": {"type": "static", "token": TOKEN}}
-    async with Scripted(answer=echo) as upstream:
-        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "credential": "fixed"}}
-        async with gateway(upstreams=upstreams, credentials=credentials) as gp:
-            gp.state.capture.start(CaptureSettings())
-            _, found = await served(gp, {**HELLO, "user": TOKEN})
-    assert TOKEN not in json.dumps(found)
-    assert "***" in found["bodies"]["request"]
-    assert "***" in "".join(found["bodies"]["replies"])
 
 
 async def test_the_capture_outlives_the_ring_and_a_reload_and_its_memory_comes_back():

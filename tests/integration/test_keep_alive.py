@@ -87,13 +87,10 @@ async def test_gatepass_sends_a_late_head_and_the_stream_follows_unchanged():
     assert content(answer.body) == "hello"
 
 
-@pytest.mark.parametrize("status", [400, 429, 500, 503])
-async def test_error_within_the_hold_time_keeps_its_status(status):
+async def test_error_within_the_hold_time_keeps_its_status():
     go = asyncio.Event()
-    answer = await waited([Wait(go), Send(reply(BUSY, status, retry_after="7"))], go, STREAM_HOLD_S - 0.1)
-    assert (answer.status, answer.error["code"]) == (status, "busy")
-    if status in (429, 503):
-        assert answer.headers["retry-after"] == "7"
+    answer = await waited([Wait(go), Send(reply(BUSY, 429, retry_after="7"))], go, STREAM_HOLD_S - 0.1)
+    assert (answer.status, answer.error["code"], answer.headers["retry-after"]) == (429, "busy", "7")
 
 
 async def test_error_after_the_hold_time_is_the_streams_last_event():
@@ -203,16 +200,6 @@ async def test_clients_without_comments_receive_none(profile):
     assert [one["choices"][0]["delta"] for one in empty] == ([{"content": ""}] * 2 if profile == "dify" else [])
 
 
-@pytest.mark.parametrize("profile", ["dify", "mute"])
-async def test_no_chunk_of_a_chat_gets_into_a_stream_of_responses(profile):
-    go = asyncio.Event()
-    path, asked = f"/for/{profile}/v1/responses", {"model": "m", "input": "Hi", "stream": True}
-    dialogue: Dialogue = [Wait(go), Send(stream(*EVENTS, end=LAST_CHUNK))]
-    profiles = {"mute": {"keep_alive": "off"}}
-    answer = await waited(dialogue, go, STREAM_HOLD_S + EVERY_S, asked, path, profiles=profiles)
-    assert answer.body == b"".join(EVENTS)
-
-
 MUTE = {"mute": {"keep_alive": "off"}}
 AT_DIFY = "/for/dify/v1/chat/completions"
 BUSY_LINE = b": OPENROUTER PROCESSING\n"
@@ -279,61 +266,10 @@ async def test_an_upstreams_comments_are_held_for_five_seconds_and_no_longer(aft
     assert (answer.status, answer.error["code"]) == (429 if is_held else 200, "busy")
 
 
-USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
-SILENT = {"index": 0, "delta": {"content": ""}, "finish_reason": None}
-
-
-def signs_in(body: bytes, *events: bytes) -> list[Any]:
-    """Return the documents of `body` other than `events`, which it contains in order."""
-    rest = body
-    for one in events:
-        before, found, after = rest.partition(one)
-        assert found == one
-        rest = before + after
-    return [json.loads(block[5:]) for block in rest.decode().split("\n\n") if block]
-
-
-async def test_empty_chunk_has_the_envelope_of_its_stream():
-    answer = await paused(FIRST, SECOND, STOP, DONE, path=AT_DIFY)
-    head = {name: value for name, value in piece({}).items() if name != "choices"}
-    assert signs_in(answer.body, FIRST, SECOND, STOP, DONE) == [{**head, "choices": [SILENT]}] * 3
-    assert content(answer.body) == "hello"
-
-
-@pytest.mark.parametrize("first", [FIRST + STOP, FIRST + STOP + data_event(piece(None, usage=USAGE))])
-async def test_no_chunk_without_text_follows_a_finish_reason(first):
-    asked = {**STREAMED, "stream_options": {"include_usage": True}}
-    answer = await paused(first, DONE, asked=asked, path=AT_DIFY)
-    assert answer.body == first + DONE
-
-
-async def test_empty_chunk_belongs_to_an_unfinished_choice():
-    first = FIRST + data_event(piece({"content": "ha"}, index=1)) + STOP
-    end = data_event(piece({}, finish="stop", index=1))
-    answer = await paused(first, end, DONE, asked={**STREAMED, "n": 2}, path=AT_DIFY)
-    assert [one["choices"][0]["index"] for one in signs_in(answer.body, first, end, DONE)] == [1, 1, 1]
-
-
-@pytest.mark.parametrize("asked", [HELLO, {**HELLO, "stream": False}])
-async def test_a_call_that_requires_one_reply_gets_one_with_its_status(asked):
+async def test_a_call_that_requires_one_reply_gets_one_with_its_status():
     go = asyncio.Event()
-    answer = await waited([Wait(go), Send(reply(BUSY, 429))], go, STREAM_HOLD_S + 5 * EVERY_S, asked)
+    answer = await waited([Wait(go), Send(reply(BUSY, 429))], go, STREAM_HOLD_S + 5 * EVERY_S, HELLO)
     assert (answer.status, answer.error["code"]) == (429, "busy")
-
-
-async def test_no_check_runs_after_the_last_stream():
-    go, clock = asyncio.Event(), DrivenClock()
-    async with (
-        Scripted([Wait(go), Send(stream(WHOLE))]) as upstream,
-        gateway(upstream=upstream.url, clock=clock) as gp,
-        gp.ask(STREAMED) as ask,
-    ):
-        await upstream.requested()
-        assert len(gp.state.periodic_checks.members) == 1
-        go.set()
-        await ask.answer()
-        await clock.advance(2)
-        assert len(gp.state.periodic_checks.members) == 0
 
 
 async def test_hold_time_includes_the_wait_for_another_request():

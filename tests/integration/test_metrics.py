@@ -65,18 +65,6 @@ async def test_tokens_and_requests_are_counted_by_caller_and_model():
         assert sum_of(gp, "errors_total", code="invalid_api_key", hop="client", **refused) == 1
 
 
-async def test_each_target_of_a_failover_has_its_attempt():
-    async with Scripted([Send(reply(COMPLETION))]) as second:
-        upstreams = {"first": {"base_url": "http://127.0.0.1:9/v1"}, "second": {"base_url": f"{second.url}/v1"}}
-        models = {"gpt": {"targets": [{"upstream": "first"}, {"upstream": "second"}]}}
-        async with gateway(upstreams=upstreams, models=models) as gp:
-            assert (await gp.ask({**HELLO, "model": "gpt"}).answer()).status == 200
-            for upstream, requests in (("first", 0), ("second", 1)):
-                labels = {"caller": "local", "model": "gpt", "upstream": upstream, "operation": "chat"}
-                assert sum_of(gp, "attempts_total", **labels) == 1
-                assert sum_of(gp, "requests_total", outcome="ok", **labels) == requests
-
-
 async def test_added_latency_is_the_wait_for_the_token_and_not_the_one_for_the_upstream():
     """The token takes 1 s, a rejection of it 4 s, the next one 0.5 s, and the reply 2 s."""
     clock = DrivenClock()

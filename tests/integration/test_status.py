@@ -127,31 +127,6 @@ async def test_a_failing_credential_shows_its_issuers_reason_without_the_secret(
     assert SECRET not in str(corp)
 
 
-async def test_status_requires_a_key_even_with_open_metrics():
-    access = {**LOCKED, "metrics_open": True}
-    async with Scripted(MINTED) as issuer, gateway(access=access, **blocks(issuer)) as gp:
-        refused = await status(gp)
-        metrics = await gp.ask(None, "/metrics", method="GET", headers={}).answer()
-        shown = await status(gp, authorization=f"Bearer {KEY}")
-        other = await status(gp, **{"x-api-key": "not-the-key-at-all"})
-    assert (refused.status, refused.error["code"]) == (401, "invalid_api_key")
-    assert "credentials" not in refused.body.decode()
-    assert (metrics.status, shown.status, other.status) == (200, 200, 401)
-
-
-async def test_status_without_keys_is_for_local_clients_only():
-    async with Scripted(MINTED) as issuer, gateway(**blocks(issuer)) as gp:
-        assert (await status(gp)).status == 200
-        refused = await status(gp, host="gatepass.corp.example")
-    assert (refused.status, refused.error["code"]) == (403, "forbidden_host")
-
-
-async def test_status_is_there_below_the_base_path_too():
-    async with Scripted(MINTED) as issuer, gateway(server={"base_path": "/llm"}, **blocks(issuer)) as gp:
-        answers = [await gp.ask(None, path, method="GET", headers={}).answer() for path in ("/status", "/llm/status")]
-    assert [answer.status for answer in answers] == [200, 200]
-
-
 async def test_status_answers_while_the_issuer_hangs():
     async with Scripted(answer=lambda _: [Send(b"")]) as issuer, gateway(**blocks(issuer)) as gp:
         await issuer.requested()
@@ -300,26 +275,18 @@ async def test_an_upstream_that_rejects_a_token_which_another_accepts_is_reporte
 
 
 async def test_an_upstream_that_fails_now_is_reported_with_its_last_error():
-    """A missing path is the fault of the request: it makes no upstream failing."""
-    missing, down = [Send(reply({"detail": "Not Found"}, 404))], [Send(reply({"error": "down"}, 503))]
-    async with Scripted(missing) as upstream, gateway(upstream=upstream.url) as gp:
-        chat = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
-        await gp.ask(chat).answer()
-        await until(lambda: not gp.state.in_flight.busy)
-        (shown,) = (await status(gp)).json()["upstreams"].values()
-        error = shown.pop("last_error")
-        assert (shown.pop("silent"), shown.pop("over_chat")) == ({}, [])
-        assert shown == {"health": "ok", "requests": 1, "errors": 1, "last_failed": None, "many_errors": False}
-        (request,) = gp.state.inspector.newest()
-        assert (error["id"], error["code"], error["age_s"] >= 0) == (request.access.id, "upstream_error", True)
+    """Unlike one that rejects requests of its clients: tests/unit/observability/test_traffic.py has each kind."""
+    down = [Send(reply({"error": "down"}, 503))]
     async with Scripted(down) as upstream, gateway(upstream=upstream.url) as gp:
         for _ in range(2):
-            await gp.ask(chat).answer()
+            await gp.ask().answer()
             await until(lambda: not gp.state.in_flight.busy)
         (shown,) = (await status(gp)).json()["upstreams"].values()
+        newest, _ = gp.state.inspector.newest()
     failed, error = shown.pop("last_failed"), shown.pop("last_error")
     assert (shown.pop("silent"), shown.pop("over_chat")) == ({}, [])
     assert shown == {"health": "failing", "requests": 2, "errors": 2, "many_errors": False}
     assert error.items() <= failed.items()
+    assert (error["id"], error["age_s"] >= 0) == (newest.access.id, True)
     assert (failed["code"], failed["in_a_row"], failed["test"]) == ("upstream_error", 2, "gatepass doctor m --call")
     assert failed["for_s"] > failed["age_s"]

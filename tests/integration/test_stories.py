@@ -138,25 +138,6 @@ async def test_a_renewed_token_is_another_age_in_the_second_attempt():
     assert shown["closed_by"] == "upstream"
 
 
-async def test_a_failover_says_why_and_what_was_not_tried():
-    async with Scripted([Send(reply(COMPLETION))]) as upstream:
-        # nobody listens at port 9
-        upstreams = {"a": {"base_url": "http://127.0.0.1:9/v1"}, "b": {"base_url": f"{upstream.url}/v1"}}
-        upstreams["c"] = upstreams["b"]
-        targets = [{"upstream": "a"}, {"upstream": "b"}, {"upstream": "c", "name": "m2"}]
-        async with gateway(upstreams=upstreams, models={"m": {"targets": targets}}) as gp:
-            assert (await gp.ask(headers=NAMED).answer()).status == 200
-            shown = story(gp)
-    assert attempts(shown, "upstream", "outcome", "code", "token") == [
-        ("a", "connection_failed", "upstream_connect", None),
-        ("b", "complete", None, None),
-    ]
-    assert "127.0.0.1:9" in shown["attempts"][0]["reason"]
-    assert shown["attempts"][0]["head_s"] is None
-    assert shown["attempts"][1]["head_s"] > 0
-    assert shown["not_tried"] == [{"upstream": "c", "model": "m2", "state": "available"}]
-
-
 async def test_a_story_says_what_kept_a_request_away_from_the_other_targets():
     async with Scripted([Send(reply(COMPLETION))] * 2) as upstream:
         upstreams = {"a": {"base_url": "http://127.0.0.1:9/v1"}, "b": {"base_url": f"{upstream.url}/v1"}}
@@ -171,19 +152,6 @@ async def test_a_story_says_what_kept_a_request_away_from_the_other_targets():
         {"upstream": "a", "model": "m", "state": "ejected"},
         {"upstream": "b", "model": "m2", "state": "drained"},
     ]
-
-
-async def test_a_client_that_leaves_in_mid_stream_closed_first():
-    dialogue = [*begin_stream(), Send(chunk(FIRST)), Hold()]
-    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gp:
-        async with gp.ask(STREAMED, headers=NAMED) as ask:
-            await ask.head()
-            await ask.until(b"data:")
-            assert (story(gp)["state"], story(gp)["closed_by"]) == ("running", None)
-        await upstream.left()
-        await until(lambda: story(gp)["state"] == "ended")
-        shown = story(gp)
-    assert (shown["closed_by"], attempts(shown, "outcome")) == ("client", [("client_gone",)])
 
 
 async def test_gatepass_closes_the_connection_of_a_client_that_does_not_read():

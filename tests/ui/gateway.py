@@ -48,7 +48,6 @@ class Upstream:
     def __init__(self) -> None:
         self.more = threading.Event()
         self.cuts = False
-        self.refuses_tokens = False
 
 
 class UpstreamRoutes(BaseHTTPRequestHandler):
@@ -64,17 +63,16 @@ class UpstreamRoutes(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         if self.path == "/token":
-            refused, granted = {"error": "invalid_client"}, {"access_token": "a-token", "expires_in": 60}
-            self._json(*((401, refused) if self.upstream.refuses_tokens else (200, granted)))
+            self._json({"access_token": "a-token", "expires_in": 60})
         elif json.loads(body).get("stream"):
             self._stream()
         else:
             message = {"index": 0, "message": {"role": "assistant", "content": "yes"}, "finish_reason": "stop"}
-            self._json(200, {"id": "c", "object": "chat.completion", "choices": [message]})
+            self._json({"id": "c", "object": "chat.completion", "choices": [message]})
 
-    def _json(self, status: int, document: object) -> None:
+    def _json(self, document: object) -> None:
         content = json.dumps(document).encode()
-        self.send_response(status)
+        self.send_response(200)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(content)))
         self.end_headers()

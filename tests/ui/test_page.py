@@ -609,15 +609,6 @@ def test_an_upstream_with_many_errors_is_not_called_healthy(open_page: OpenPage,
     expect(card.locator(".facts a")).to_have_attribute("href", "#/requests?failed_at=corp&within_s=900")
 
 
-def test_a_lost_store_is_named_on_the_overview(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
-    fake.overview["store"] = {"state": "down", "reason": "connection refused"}
-    page = open_page(signed_in)
-    expect(page.locator(".store")).to_contain_text("The shared store is not reachable.")
-    fake.overview["store"] = {"state": "up", "reason": None}
-    page.evaluate(ASK)
-    expect(page.locator(".store")).to_be_hidden()
-
-
 def test_a_failure_of_an_issuer_is_in_chinese(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
     page = open_page(signed_in, locale="zh-CN")
     for reason, shown in {

@@ -124,9 +124,8 @@ class ReceiveTimeouts:
             self._deadline.set(bound_s)
 
     def start(self, awaited: AwaitedInput, bound_s: float) -> None:
-        if self._awaited is not awaited:
-            self._awaited = awaited
-            self._deadline.set(bound_s)
+        self._awaited = awaited
+        self._deadline.set(bound_s)
 
     def clear(self) -> None:
         """Wait for nothing. The next input has its full time."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import socket
 import ssl
@@ -22,11 +21,10 @@ import trustme
 
 from gatepass.config.load import load
 from gatepass.proxy.app_state import create_app_state
-from gatepass.server.connection import ClientConnection
 from gatepass.server.pages import status_of
 from gatepass.server.reload import ConfigSource, ReloadResult
 from tests.integration.answers import COMPLETION, delta
-from tests.integration.gateway import HELLO, Gateway, descriptors, gateway, serving
+from tests.integration.gateway import HELLO, Gateway, gateway, serving
 from tests.integration.scripted import Dialogue, Hold, Scripted, Send, begin_stream, chunk, reply
 from tests.waiting import until
 
@@ -274,23 +272,6 @@ async def test_a_slow_handshake_counts_as_a_connection_without_a_key_and_ends_at
         await idle(gp)
 
 
-async def test_a_flood_of_handshakes_closes_its_own_connections(files):
-    limits = {"connections": 8}
-    before = descriptors()
-    async with (
-        Scripted(answer=lambda _: GOOD) as upstream,
-        gateway(upstream=upstream.url, server={"tls": files, "drain_timeout_s": 0}, limits=limits, tls=client()) as gp,
-    ):
-        async with AsyncExitStack() as flood:
-            for _ in range(40):
-                await flood.enter_async_context(raw(gp))
-            await until(lambda: counted(gp, "overloaded") >= 40 - 11)
-            assert len(gp.server._context.shares) <= 11
-            assert (await gp.ask().answer()).status == 200
-        await idle(gp)
-    await until(lambda: descriptors() <= before + 2)
-
-
 async def test_a_client_that_leaves_in_the_handshake_leaves_nothing_and_is_no_error(files):
     async with gateway(server={"tls": files, "drain_timeout_s": 0}, upstream="http://127.0.0.1:9") as gp:
         for reset in (False, True):
@@ -301,22 +282,6 @@ async def test_a_client_that_leaves_in_the_handshake_leaves_nothing_and_is_no_er
                     left.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             await idle(gp)
         assert counted(gp, "tls_handshake_failed") == counted(gp, "receive_timeout") == 0
-
-
-async def test_a_connection_cut_in_a_stream_releases_everything(files):
-    streamed = [*begin_stream(), Send(chunk(delta(content="hi"))), Hold()]
-    async with (
-        Scripted(answer=lambda _: streamed) as upstream,
-        gateway(upstream=upstream.url, server={"tls": files, "drain_timeout_s": 0}, tls=client()) as gp,
-    ):
-        async with gp.ask(STREAMED) as ask:
-            await ask.head()
-            await ask.until(b"hi")
-        await idle(gp)
-        await until(lambda: gp.state.in_flight.busy == 0)
-        await until(lambda: upstream.open == 0)
-        gc.collect()
-        assert not [one for one in gc.get_objects() if isinstance(one, ClientConnection)]
 
 
 async def test_a_response_before_the_end_of_a_body_reaches_its_client(files):

@@ -148,29 +148,6 @@ async def test_sighup_to_a_single_process_ends_nothing_and_reloads_and_no_line_s
     assert not any('"worker"' in line for line in stream.running.lines)
 
 
-async def test_a_configuration_that_is_broken_leaves_the_old_one_and_is_reported_in_the_form_of_the_log(tmp_path):
-    async with Scripted([Send(reply(COMPLETION))]) as upstream, supervised(tmp_path, upstream.url) as running:
-        port = await running.port
-        old = await running.pids()
-        await both_answered(port)  # a worker that still starts would read the broken file as its first one
-        file = tmp_path / "gatepass.json"
-        file.write_text('{"log": {"format": 1},\n "upstreams": {"chat": {}}}')
-        before = len(running.lines)
-        running.process.send_signal(signal.SIGHUP)
-        await running.logged('"reload_refused"', 2)
-        reported = [json.loads(line) for line in running.lines[before:]]
-        assert all(alive(pid) for pid in old)
-        assert (await ask(port)).status == 200
-    refused = [line for line in reported if line["event"] == "reload_refused"]
-    assert sorted(line["worker"] for line in refused) == [1, 2]
-    for line in refused:
-        assert (line["level"], line["file"], line["trigger"]) == ("error", str(file), "signal")
-        assert line["problems"] == [
-            f"{file}:1: log.format: expects json or text, not a number",
-            f"{file}:2: upstreams.chat.base_url: is missing",
-        ]
-
-
 @dataclass(frozen=True, slots=True)
 class Streaming:
     """A supervisor with a stream under way, which ends well with `finish`."""
@@ -255,16 +232,6 @@ async def test_stop_received_by_workers_too_is_not_a_second_signal(tmp_path, fir
                     os.kill(pid, signal.SIGTERM)
         await at_rest(lambda: len(stream.running.lines))
         await stream.finish()
-        assert await stream.running.ended() == 0
-
-
-async def test_a_second_signal_ends_the_streams(tmp_path):
-    async with streaming(tmp_path) as stream:
-        stream.running.process.send_signal(signal.SIGTERM)
-        await stream.running.logged('"draining".*"in_flight":1')
-        stream.running.process.send_signal(signal.SIGTERM)
-        answer = await stream.asked.answer()
-        assert answer.error["code"] == "draining"
         assert await stream.running.ended() == 0
 
 

@@ -162,6 +162,7 @@ async def test_requests_sent_ahead_are_answered_in_order_and_reading_stops_meanw
     held = Held()
     wire_client = await exchanged(held, asked(b"1") + asked(b"2") + asked(b"3"))
     assert (len(wire_client.cycles), wire_client.transport.reading, wire_client.received) == (1, False, b"")
+    await advance(2 * RECEIVE_S)  # nothing is awaited meanwhile
     held.go.set()
     await rest()
     assert wire_client.received == b"".join(OK % (1, body) for body in (b"1", b"2", b"3"))
@@ -196,11 +197,16 @@ async def test_a_head_that_does_not_come_is_408(begun: bytes):
 
 
 async def test_a_body_that_does_not_come_ends_its_request_and_then_the_connection():
-    held = Held()
-    wire_client = await exchanged(held, asked(b"hello")[:-1])
-    await advance(RECEIVE_S)
+    """Its pieces extend neither time."""
+    held, raw = Held(), asked(b"hello, you")
+    wire_client = await exchanged(held, raw[:-10])
+    for byte in raw[-10:-5]:
+        await exchange(wire_client, bytes([byte]))
+        await advance(RECEIVE_S / 5)
     assert [error.code for error in held.raised if isinstance(error, GatepassError)] == ["receive_timeout"]
-    await advance(BODY_GRACE_S)
+    for byte in raw[-5:-1]:
+        await exchange(wire_client, bytes([byte]))
+        await advance(BODY_GRACE_S / 4)
     assert wire_client.transport.aborted
 
 
@@ -216,9 +222,12 @@ async def test_body_of_a_refused_request_is_dropped_and_the_next_request_served(
 
 
 async def test_a_refused_request_whose_body_never_ends_is_cut_off():
-    wire_client = await exchanged(refuse, asked(b"hello")[:-2])
+    raw = asked(b"hello, you")
+    wire_client = await exchanged(refuse, raw[:-5])
     await advance(RECEIVE_S)
-    await advance(BODY_GRACE_S)
+    for byte in raw[-5:-1]:
+        await exchange(wire_client, bytes([byte]))
+        await advance(BODY_GRACE_S / 4)
     assert wire_client.transport.aborted
 
 
@@ -632,6 +641,17 @@ async def test_an_unread_body_is_read_no_further_and_has_no_deadline():
     await passing.want(9)
     await exchange(wire_client, raw[AHEAD_BYTES + 200 :])
     assert (sum(map(len, passing.pieces)), wire_client.statuses) == (LIMIT_BYTES, [200])
+
+
+async def test_a_streamed_body_that_comes_too_slowly_in_total_is_late():
+    passing = Passing()
+    wire_client = WireClient(passing)
+    await passing.want(9)
+    await exchange(wire_client, asked(bytes(9))[:-9])
+    await advance(RECEIVE_S - 1)
+    await exchange(wire_client, b"x")
+    await advance(RECEIVE_S - 1)
+    assert [error.code for error in passing.raised if isinstance(error, GatepassError)] == ["receive_timeout"]
 
 
 async def test_a_client_that_never_authenticates_renews_no_connection():
