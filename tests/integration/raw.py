@@ -56,16 +56,3 @@ def request(
 def status_of(response: bytes) -> int:
     words = response.split(b" ", 2)
     return int(words[1]) if response.startswith(b"HTTP/1.1 ") and words[1].isdigit() else 0
-
-
-def unchunked(body: bytes) -> bytes:
-    """The data in a chunked body; raises ValueError where it is not whole."""
-    data = b""
-    while True:
-        size, _, body = body.partition(b"\r\n")
-        count = int(size, 16)
-        if body[count : count + 2] != b"\r\n":
-            raise ValueError("the body ended within a chunk")
-        if count == 0:
-            return data
-        data, body = data + body[:count], body[count + 2 :]

@@ -43,11 +43,10 @@ CALLER = "gp-caller-" + "c" * 40
 
 
 class Upstream:
-    """An issuer and a model server. A stream sends one event, waits for `more`, and ends whole unless `cuts`."""
+    """An issuer and a model server. A stream sends one event, waits for `more`, and ends whole."""
 
     def __init__(self) -> None:
         self.more = threading.Event()
-        self.cuts = False
 
 
 class UpstreamRoutes(BaseHTTPRequestHandler):
@@ -87,8 +86,6 @@ class UpstreamRoutes(BaseHTTPRequestHandler):
         self.end_headers()
         self._event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": "A "}}]})
         self.upstream.more.wait(30)
-        if self.upstream.cuts:
-            return
         for word in ("light", "house"):
             self._event({"choices": [{"index": 0, "delta": {"content": word}}]})
         self._event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})

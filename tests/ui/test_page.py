@@ -1365,20 +1365,6 @@ def test_a_cell_of_callers_breaks_in_no_word_of_chinese(open_page: OpenPage, sig
     assert marked.evaluate("(node) => node.getClientRects().length") == 1
 
 
-def test_a_running_request_is_shown_until_it_ends(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
-    running = documents.story()
-    running.update(state="running", status=None, outcome=None, bodies=None)
-    running["timings"]["duration_s"] = None
-    running["attempts"][0].update(outcome=None, duration_s=None)
-    ended = fake.stories["req-1"]
-    fake.stories["req-1"] = running
-    page = open_page(f"{signed_in}#/requests/req-1")
-    expect(page.locator(".chip")).to_have_text("running")
-    page.get_by_role("button", name="Copy the id").focus()
-    fake.stories["req-1"] = ended
-    expect(page.locator(".chip")).to_have_text("200")
-
-
 def test_a_silent_stream_is_drawn_until_now(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
     page = open_page(f"{signed_in}#/requests/run-1")
     expect(page.locator(".heading .muted").last).to_contain_text("for 3.10 s")

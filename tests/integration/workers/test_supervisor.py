@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -259,12 +260,14 @@ async def test_a_stop_under_load_answers_each_connection_that_it_does_not_refuse
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_a_third_signal_ends_the_process_without_a_traceback(tmp_path, workers):
+async def test_a_second_signal_ends_the_streams_and_a_third_the_process_without_a_traceback(tmp_path, workers):
     async with streaming(tmp_path, workers) as stream:
         stream.running.process.send_signal(signal.SIGTERM)
         await stream.running.logged('"draining".*"in_flight":1')
         stream.running.process.send_signal(signal.SIGTERM)
+        began_s = time.monotonic()
         await stream.running.logged('"drained".*"streams_ended":1')
+        assert time.monotonic() - began_s < 15, "before drain_timeout_s"
         # the stream's client has not closed its connection, for which gatepass waits up to a second
         stream.running.process.send_signal(signal.SIGTERM)
         assert await stream.running.ended() == 0
