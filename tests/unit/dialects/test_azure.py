@@ -2,9 +2,8 @@ import pytest
 
 from gatepass.config.upstream import AzureConfig
 from gatepass.dialects.azure import AzureDialect, azure_url, deployment_of
-from gatepass.dialects.base import Dialect
 from gatepass.errors import ModelNotFound
-from gatepass.types import Call, OutboundRequest, Target, Timeouts
+from gatepass.types import Call, Target, Timeouts
 from tests.rows import CHAT, EMBEDDINGS, FILES, MODELS
 
 BASE = "https://r.openai.azure.com"
@@ -19,24 +18,6 @@ def call(operation=CHAT, model="gpt-4o"):
 def url(settings=CLASSIC, operation=CHAT, target=None, deployment=""):
     dialect = AzureDialect(settings=settings, deployment=deployment)
     return dialect.encode(call(operation), Target("az", target), BASE, TIMEOUTS).url
-
-
-def test_a_call_is_written_as_for_every_upstream_but_for_its_url():
-    dialect: Dialect = AzureDialect(settings=CLASSIC)
-    assert dialect.encode(call(), Target("az", "prod"), BASE, TIMEOUTS, ["X-Y"]) == OutboundRequest(
-        "POST",
-        "https://r.openai.azure.com/openai/deployments/prod/chat/completions?api-version=2024-10-21",
-        (
-            (b"x-y", b"z"),
-            (b"accept", b"application/json"),
-            (b"accept-encoding", b"identity"),
-            (b"content-type", b"application/json"),
-            (b"user-agent", b"gatepass"),
-            (b"x-request-id", b"gp-1"),
-        ),
-        b'{"model":"m"}',
-        TIMEOUTS,
-    )
 
 
 @pytest.mark.parametrize(

@@ -76,16 +76,6 @@ def test_path_goes_behind_the_base_and_before_its_query(base_url, expected):
     assert operation_url(base_url, CHAT.path) == expected
 
 
-def test_model_and_body_of_the_client_never_choose_the_destination():
-    tricky = call(
-        headers=((b"host", b"evil.example"), (b"x-forwarded-host", b"evil.example")),
-        body=b'{"model": "../../x", "base_url": "https://evil.example", "api_base": "https://evil.example"}',
-    )
-    request = Dialect().encode(tricky, TARGET, "https://h/v1", TIMEOUTS)
-    assert request.url == "https://h/v1/chat/completions"
-    assert not any(b"evil" in value for _, value in request.headers)
-
-
 @pytest.mark.parametrize(
     ("name", "written"),
     [("gpt-4o", "gpt-4o"), ("a/../b", "a%2F..%2Fb"), ("a?b#c d", "a%3Fb%23c%20d"), ("ä", "%C3%A4"), ("...", "...")],

@@ -6,17 +6,9 @@ from gatepass.dialects import content
 from gatepass.json_scan import BOM
 from tests.memory import traced_memory
 
-EVENTS = ((b"content-type", b"text/event-stream; charset=utf-8"),)
 JSON = ((b"content-type", b"application/json"),)
 HTML = ((b"content-type", b"Text/HTML; charset=utf-8"),)
 XML = ((b"content-type", b"application/xml"),)
-
-
-def test_content_type_is_read_without_parameters():
-    assert content.content_type(()) == ""
-    assert content.content_type(HTML) == "text/html"
-    assert content.content_type((*HTML, *EVENTS)) == "text/event-stream"
-    assert content.content_type((*JSON, *HTML)) == "application/json"
 
 
 @pytest.mark.parametrize(
@@ -68,18 +60,6 @@ def test_page_title_is_found_or_absent():
     assert content.title_of("<head><title data-x>\n Sign in \n</title>") == "\n Sign in \n"
     assert content.title_of("<title> </title>") is None
     assert content.title_of("<title>never ends") is None
-
-
-@pytest.mark.parametrize(
-    ("headers", "body", "expected"),
-    [
-        *((EVENTS, b"custom: 1", True), (EVENTS, b'{"code":102', False), (JSON, b"event: x", True)),
-        *((JSON, b"hello", False), ((), b":", True), ((), b"dat", False)),
-    ],
-)
-def test_stream_is_recognized_by_its_first_bytes_or_its_label(headers, body, expected):
-    """Without a decision yet it is none. test_content_kind.py has the bytes."""
-    assert content.is_event_stream(headers, body) is expected
 
 
 @pytest.mark.parametrize(
@@ -165,21 +145,3 @@ def test_a_large_list_of_choices_takes_no_memory_for_those_that_are_not_looked_a
     with traced_memory() as memory:
         assert content.parse(body) == {"choices": [{"text": ""}, {}]}
     assert memory.peak_bytes < len(body) / 10
-
-
-@pytest.mark.parametrize(
-    ("body", "expected"),
-    [
-        (b'\xef\xbb\xbf{"a": 1, "data" : {"b": [ ]}}', b'{"b": [ ]}'),
-        (b'{"a": 1}', None),
-        (b"[1]", None),
-        (b'{"data": ' + b"[" * 100_000, None),
-    ],
-)
-def test_a_member_is_found_byte_for_byte(body, expected):
-    assert content.member(body, "data") == expected
-
-
-def test_first_event_with_data_is_found():
-    assert content.first_event(b"\xef\xbb\xbf: ping\r\nid: 1\r\ndata:\r\ndata: {}\r\n\r\n") == b"{}"
-    assert content.first_event(b": ping\n\n") is None

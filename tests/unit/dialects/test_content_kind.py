@@ -42,13 +42,6 @@ def test_label_decides_where_the_bytes_show_nothing(label, expected, body):
     assert content_kind(body, label) is expected
 
 
-@pytest.mark.parametrize(
-    "part", [b"", b" \n", b"d", b"dat", b"event", b"i", b"re", b"\xef", b"\xef\xbb", BOM, BOM + b"\n"]
-)
-def test_possible_beginning_of_a_stream_is_undecided(part):
-    assert content_kind(part, b"text/html") is ContentKind.UNDECIDED
-
-
 def test_white_space_without_end_is_bounded():
     assert content_kind(b"\n" * MAX_BLANK_BYTES, b"text/event-stream") is ContentKind.UNDECIDED
     assert content_kind(b"\n" * (MAX_BLANK_BYTES + 1), b"text/event-stream") is ContentKind.STREAM

@@ -26,29 +26,6 @@ def dropped(given_call: Call, *names: str, sent: tuple[str, ...] = ()) -> Call:
     return apply_changes(given_call, [DropBetas(names, frozenset(sent or names))])[0]
 
 
-@pytest.mark.parametrize(
-    ("values", "left"),
-    [
-        (("a, b ,c",), ("a,c",)),
-        (("b",), ()),
-        (("b", "a"), ("a",)),
-        (("a,b", "b", "c"), ("a", "c")),
-        (("b,b, ,a",), ("a",)),
-    ],
-)
-def test_other_values_keep_their_order_and_an_empty_field_is_left_out(values, left):
-    changed = dropped(call(*values), "b")
-    assert changed.headers == call(*left).headers
-    assert changed.adapted == ("drop_beta=b",)
-    assert changed.body is BODY
-
-
-def test_a_value_goes_with_the_members_that_only_it_enables():
-    changed = dropped(call(f"{CONTEXT},a"), CONTEXT)
-    assert json.loads(changed.body) == {"model": "m", "messages": [], "x": 1.0}
-    assert betas_of(changed.headers) == ("a",)
-
-
 def test_a_member_that_another_sent_value_enables_stays():
     changed = dropped(call(f"{CONTEXT},{COMPACT}"), CONTEXT)
     assert (changed.body, betas_of(changed.headers)) == (BODY, (COMPACT,))

@@ -71,13 +71,6 @@ def test_messages_that_are_merged_and_moved():
     ]
 
 
-def test_a_later_rule_sees_the_sizes_that_an_earlier_one_left():
-    assert edited({"n": 100}, Set(path("n"), b'"long text"'), Drop(path("n"))) == [
-        ("set=n", "n", ("100", 3), ('"', 11), ""),
-        ("drop=n", "n", ('"', 11), NONE, ""),
-    ]
-
-
 def test_the_record_is_bounded():
     reply = {"role": "assistant", "content": "x", "reasoning": "y"}
     body = json.dumps({"messages": [reply] * 1_000}).encode()

@@ -72,11 +72,3 @@ def test_long_vectors_are_right_in_every_notation(vector: Any, separators: tuple
     assert len(reported) > max(PARSED_BYTES, COUNTED_BYTES / 4)
     assert has_valid_vectors(reported, EmbeddingsOptions(count))
     assert not has_valid_vectors(reported, EmbeddingsOptions(count, dimensions=len(vector) + 1))
-
-
-@pytest.mark.parametrize(
-    "nothing", ["[]", "[ ]", "[" + " " * 9000 + "]", "[[]]", "[[1, 2]]", f"[[{LONG}]]", "1", "{}", "null"]
-)
-def test_vector_that_is_not_a_list_of_numbers_is_refused(nothing: str):
-    assert not has_valid_vectors(reply("[1, 2]", nothing, "[1, 2]"), EmbeddingsOptions(3))
-    assert not has_valid_vectors(reply(nothing), EmbeddingsOptions(1))

@@ -38,17 +38,6 @@ def test_more_inputs_than_fit_are_split():
     assert limit(texts, SplitInputs(1, is_share=True)) == 1
 
 
-def test_single_input_is_sent_without_a_list_at_limit_one():
-    assert limit(["a"], SplitInputs(1)) == 1
-    assert limit(["a"], SplitInputs(2)) is None
-    assert limit(["a"], SplitInputs(50, is_share=True)) is None
-
-
-@pytest.mark.parametrize("inputs", ["a", [], [1, 2, 3], None])
-def test_one_input_is_not_split(inputs):
-    assert limit(inputs, SplitInputs(1)) is None
-
-
 def test_a_conversation_has_no_inputs():
     assert apply_changes(a_call(b'{"input":["a","b"]}', CHAT), [SplitInputs(1)])[1] == []
 

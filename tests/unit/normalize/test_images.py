@@ -52,94 +52,12 @@ def refusal(document: dict[str, Any]) -> tuple[str, str | None]:
     return caught.value.message, caught.value.param
 
 
-def test_ragflows_images_go_to_the_last_user_message():
-    """A chat with pictures from RAGFlow's LiteLLM-backed providers (infiniflow/ragflow#15966)."""
-    body = (
-        b'{"model": "gpt-4o", "messages": [{"role": "system", "content": "You are."}, {"role": "user", '
-        b'"content": "first"}, {"role": "assistant", "content": "yes"}, {"role": "user", "content": '
-        b'"What is in the picture?"}], "temperature": 0.1, "images": ["' + DATA.encode() + b'"], "stream": false}'
-    )
-    adapted = apply(body)
-    assert adapted.body == (
-        b'{"model":"gpt-4o","messages":[{"role": "system", "content": "You are."},{"role": "user", '
-        b'"content": "first"},{"role": "assistant", "content": "yes"},{"role":"user","content":'
-        b'[{"type":"text","text":"What is in the picture?"},{"type":"image_url","image_url":{"url":"'
-        + DATA.encode()
-        + b'"}}]}],"temperature":0.1,"stream":false}'
-    )
-    assert adapted.adapted == ("images=1",)
-
-
-def test_every_other_value_keeps_its_bytes():
-    body = (
-        b'\n{ "images" : [ "https:\\/\\/h\\/a" ] ,\t"m\\u0065ssages":[ {"role":"user" , "x" : 1e999,'
-        b' "content":"\\u00e9\\n" , "name":"n"} , 5 ], "seed":0.5e1 }'
-    )
-    assert apply(body).body == (
-        b'{"messages":[{"role":"user","x":1e999,'
-        b'"content":[{"type":"text","text":"\\u00e9\\n"},{"type":"image_url","image_url":'
-        b'{"url":"https:\\/\\/h\\/a"}}],"name":"n"},5],"seed":0.5e1}'
-    )
-
-
-def test_a_messages_own_images_go_to_that_message():
-    """Ollama's form (ollama/ollama#6753)."""
-    document = {"messages": [user("one", images=[PNG]), user("two", images=[URL, URL]), user("three")]}
-    assert adapt(document) == {
-        "messages": [
-            user([{"type": "text", "text": "one"}, part(DATA)]),
-            user([{"type": "text", "text": "two"}, part(URL), part(URL)]),
-            user("three"),
-        ]
-    }
-    assert apply(json.dumps(document).encode()).adapted == ("images=3",)
-
-
-def test_a_messages_own_images_come_before_the_top_levels():
-    document = {"images": [URL + "2"], "messages": [user("t", images=[URL + "1"])]}
-    assert adapt(document)["messages"][0]["content"][1:] == [part(URL + "1"), part(URL + "2")]
-
-
-@pytest.mark.parametrize(
-    ("message", "content"),
-    [
-        (user(""), [part(URL)]),
-        (user(None), [part(URL)]),
-        ({"role": "user"}, [part(URL)]),
-        (user([]), [part(URL)]),
-        (user(" "), [{"type": "text", "text": " "}, part(URL)]),
-        (user([{"type": "text", "text": "t"}]), [{"type": "text", "text": "t"}, part(URL)]),
-        (user([part(DATA), {"type": "input_audio"}]), [part(DATA), {"type": "input_audio"}, part(URL)]),
-    ],
-)
-def test_text_comes_first_and_parts_that_are_there_stay(message, content):
-    assert adapt({"images": [URL], "messages": [message]}) == {"messages": [user(content)]}
-    assert adapt({"messages": [{**message, "images": [URL]}]}) == {"messages": [user(content)]}
-    assert adapt({"messages": [{"images": [URL], **message}]}) == {"messages": [user(content)]}
-
-
 @pytest.mark.parametrize("empty", [None, [], "", {}])
 def test_empty_images_are_removed_wherever_they_stand(empty):
     document = {"images": empty, "messages": [{"images": empty, "role": "tool", "content": "c"}], "model": "m"}
     adapted = apply(json.dumps(document).encode())
     assert json.loads(adapted.body) == {"messages": [{"role": "tool", "content": "c"}], "model": "m"}
     assert adapted.adapted == ("images=0",)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"model":"m","messages":[{"role":"user","content":"show me \\"images\\" and \\"images"}]}',
-        b'{"messages":[{"role":"user","content":[{"type":"text","text":"images","images":[1]}]}]}',
-        b'{"messages":[],"tools":[{"function":{"parameters":{"properties":{"images":{"type":"array"}}}}}]}',
-        b'{"messages":[{"role":"assistant","tool_calls":[{"images":["x"]}]}],"metadata":{"images":"x"}}',
-        b'{"messages":[["images",{"images":[1]}],"images",null,{"role":"images"}],"images_":[1]}',
-        b'{"messages":[{"role":"user","content":"\\u0069mages"}]}',
-    ],
-)
-def test_word_images_in_texts_changes_no_byte(body):
-    call = a_call(body)
-    assert Images().apply(call, TARGET) is call
 
 
 @pytest.mark.parametrize(("mime", "raw"), BYTES.items())

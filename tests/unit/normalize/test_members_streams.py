@@ -10,13 +10,6 @@ from tests.rows import RESPONSES
 from tests.unit.normalize.calls import a_call
 
 
-def test_unstreamed_requests_a_whole_reply():
-    call = a_call(b'{"stream": true, "stream_options":{"include_usage":true},"n":1}', stream=True)
-    changed, _ = apply_changes(call, [request_whole_reply])
-    assert (changed.body, changed.stream, changed.adapted) == (b'{"stream":false,"n":1}', False, ("stream=synth",))
-    assert call.stream
-
-
 @pytest.mark.parametrize("body", [b'{"n":1}', b'{"n":1,"stream":false}', b'{"n":1,"stream":null}'])
 def test_streamed_requests_a_stream_with_usage(body):
     changed, _ = apply_changes(a_call(body), [request_stream])
@@ -37,9 +30,3 @@ def test_request_with_the_right_stream_mode_is_unchanged():
     whole, stream = a_call(b'{"stream":false}'), a_call(b'{"stream":true,"stream_options":{}}', stream=True)
     assert apply_changes(whole, [request_whole_reply])[0] is whole
     assert apply_changes(stream, [request_stream, drop_orphaned_options])[0] is stream
-
-
-def test_options_without_a_stream_go():
-    changed, _ = apply_changes(a_call(b'{"stream":false,"stream_options":{}}'), [drop_orphaned_options])
-    assert (changed.body, changed.adapted) == (b'{"stream":false}', ("drop=stream_options",))
-    assert apply_changes(a_call(b'{"stream":false}'), [drop_orphaned_options])[1] == []

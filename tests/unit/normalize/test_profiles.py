@@ -66,20 +66,6 @@ def test_cherry_studios_tools_keep_what_the_api_knows():
     assert adapted == ("tools=plain",)
 
 
-@pytest.mark.parametrize(
-    "tool",
-    [
-        {"tools": [{"type": "function", "name": "f", "parameters": {}}]},
-        {"tools": [{"type": "web_search"}, {"type": "function", "function": {"name": "f"}}, 1]},
-        {"tools": None},
-        {},
-    ],
-)
-def test_tools_of_another_form_stay_by_the_byte(tool):
-    call = a_call(json.dumps(tool).encode())
-    assert normalize(call, TARGET, rules_of(BUILT_IN_PROFILES["cherry_studio"], "openai")) is call
-
-
 def test_a_clean_request_is_the_same_object_under_every_profile():
     call = a_call(b'{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true,"x":1}')
     vectors = a_call(b'{"model":"e","input":["a"],"encoding_format":"float"}', EMBEDDINGS)

@@ -14,7 +14,6 @@ from gatepass.errors import InvalidImage
 from gatepass.normalize.rules import (
     BUILT_IN_RULES,
     FLOAT_VECTORS,
-    STRAYS,
     STREAM_OPTIONS,
     ModelName,
     applicable_rules,
@@ -73,32 +72,6 @@ def test_an_unconcerned_request_is_not_changed_by_a_byte(data):
     assert call.body is body
 
 
-@given(st.data())
-def test_decoding_and_rules_do_what_a_plain_model_does(data):
-    value = data.draw(st.dictionaries(NAMES, VALUES, max_size=3))
-    value = {name: held for name, held in value.items() if name.lower() not in ROUTING}
-    images = data.draw(st.lists(st.sampled_from(["http://h/a", PNG]), max_size=2))
-    content = data.draw(st.sampled_from([None, "", "text", [{"type": "text", "text": "t"}]]))
-    more = {"model": "m", "stream": data.draw(st.booleans()), "messages": [{"role": "user", "content": content}]}
-    strays = data.draw(st.dictionaries(st.sampled_from(["drop_params", "model_type"]), VALUES))
-    whole = {**value, **more, **strays, **({"images": images} if images else {})}
-    ordered = {name: whole[name] for name in data.draw(st.permutations(sorted(whole)))}
-    body = data.draw(written(ordered, escaped_names=False)).encode()
-
-    call = decode(INBOUND, CHAT, body, "k")
-    adapted = normalize(call, Target("chat", "deployed"), BUILT_IN_RULES)
-
-    assert (call.model, call.stream) == ("m", whole["stream"])
-    expected = {name: value for name, value in json.loads(body).items() if name not in (*strays, "images")}
-    expected["model"] = "deployed"
-    if images:
-        old = [{"type": "text", "text": content}] if content == "text" else list(content or [])
-        urls = [f"data:image/png;base64,{PNG}" if image == PNG else image for image in images]
-        new = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-        expected["messages"] = [{"role": "user", "content": [*old, *new]}]
-    assert list(json.loads(adapted.body).items()) == list(expected.items())
-
-
 MENTIONS = [
     *(b'"drop_params":1', b'"model_type":"chat"', b'"stream_options":{}', b'"encoding_format":"base64"'),
     *(b'"images":["http://h"]', b'"messages":[{"role":"user","images":["http://h"]}]', b'"im\\u0061ges":["http://h"]'),
@@ -152,28 +125,6 @@ def test_body_of_many_inputs_needs_little_memory(one: str):
     assert peak < 2 * len(body) + 256 * 1024
 
 
-@pytest.mark.parametrize("operation", [CHAT, EMBEDDINGS])
-def test_both_strays_go_and_are_named_once(operation):
-    body = b'{"model_type":"chat","model":"m", "dr\\u006fp_params":true,"a" : 1 , "model_type":null}'
-    adapted = STRAYS.apply(a_call(body, operation, adapted=("images=1",)), TARGET)
-    assert adapted.body == b'{"model":"m","a":1}'
-    assert adapted.adapted == ("images=1", "drop=drop_params", "drop=model_type")
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"model":"m","input":"drop_params"}',
-        b'{"model":"m","metadata":{"drop_params":true,"model_type":"x"}}',
-        b'{"model":"m","input":["\\u0064rop_params", "say \\"drop_params"]}',
-        b'{"model":"m","drop_param":1,"Model_type":2,"model_types":3}',
-    ],
-)
-def test_rule_words_in_other_places_change_nothing(body):
-    call = a_call(body, EMBEDDINGS)
-    assert STRAYS.apply(call, TARGET) is call
-
-
 def test_options_of_streams_and_the_form_of_vectors_are_changed_where_they_apply():
     for call in (
         a_call(b'{"stream":true,"stream_options":{}}', stream=True),
@@ -199,18 +150,6 @@ BODY = b'{ "messages" : [{"role":"user","content":"\\u00e9","model":"inner"}],\n
 def test_only_the_models_value_changes():
     adapted = ModelName().apply(a_call(BODY), Target("chat", "gpt-4o-240806-deploy-gs"))
     assert adapted.body == BODY.replace(b'"model" : "m"', b'"model" : "gpt-4o-240806-deploy-gs"')
-
-
-def test_the_call_keeps_the_public_name_and_shows_no_entry():
-    call = a_call(BODY)
-    adapted = ModelName().apply(call, Target("chat", "other"))
-    assert (adapted.model, adapted.adapted) == ("m", ())
-    assert call.body == BODY
-
-
-def test_a_name_is_written_as_json():
-    adapted = ModelName().apply(a_call(b'{"model":"m"}', EMBEDDINGS), Target("chat", 'a"b\\模'))
-    assert adapted.body == '{"model":"a\\"b\\\\模"}'.encode()
 
 
 def test_without_another_name_or_a_body_the_call_is_the_same():
@@ -242,11 +181,6 @@ def test_call_without_a_model_gets_the_targets_model():
     adapted = ModelName().apply(call, Target("chat", "there"))
     assert (adapted.body, adapted.adapted) == (b'{"model":"there","input":"a"}', ("default=model",))
     assert ModelName().apply(call, Target("chat")) is call
-
-
-def test_a_model_that_an_earlier_rule_put_in_is_not_put_in_twice():
-    call = replace(a_call(b'{"query":"a","model":"there"}', MODERATIONS), model="")
-    assert ModelName().apply(call, Target("chat", "there")).body == call.body
 
 
 def test_call_without_models_has_a_named_model_replaced_and_none_added():

@@ -9,7 +9,7 @@ import pytest
 from gatepass.config.model import Config
 from gatepass.config.routes import Model
 from gatepass.errors import InvalidRequest
-from gatepass.normalize.rules import CACHED_MODELS, ChangeRule, DeclaredModels, changes_of, normalize
+from gatepass.normalize.rules import CACHED_MODELS, ChangeRule, DeclaredModels, normalize
 from tests.rows import EMBEDDINGS
 from tests.unit.normalize.calls import TARGET, a_call
 
@@ -78,24 +78,6 @@ def test_rules_are_made_in_their_order_and_named():
         *("response_format=json_object", "role=developer>system", "drop=replayed"),
         *("content=empty", "roles=merged", "tool_ids=short"),
     )
-
-
-@pytest.mark.parametrize(
-    ("members", "entries"),
-    [
-        ({}, []),
-        ({"stream": "auto"}, []),
-        ({"stream": True}, []),
-        ({"stream": False}, ["stream=synth"]),
-        ({"stream": "aggregate"}, ["stream=aggregate"]),
-        ({"rules": {}}, []),
-        ({"rules": {"split": 16}}, ["split=16"]),
-        ({"rules": {"roles": {"system": "user"}}}, ["role=system>user"]),
-        ({"rules": {"replayed": "drop_but_reasoning"}}, ["drop=replayed"]),
-    ],
-)
-def test_a_setting_becomes_its_change(members, entries):
-    assert [change.entry for change in changes_of(model(**members))] == entries
 
 
 def test_the_entry_is_the_one_that_the_route_takes():

@@ -12,7 +12,7 @@ from gatepass.protocols.responses import ResponseProgress
 from gatepass.sse.event_stream import EventStream
 from tests.e2e.hosts.turns import Turn
 from tests.e2e.hosts.upstream import Messages, Responses
-from tests.unit.sse.streams import new_stream, pieces, with_line_ends
+from tests.unit.sse.streams import new_stream, with_line_ends
 
 RECORDED = Path(__file__).parent / "streams"
 """What llama.cpp's server sent, byte for byte."""
@@ -50,14 +50,6 @@ def test_two_pieces_pass_unchanged_and_are_complete(begun, sent, end):
         stream = begun()
         assert relayed(stream, whole[:at], whole[at:]) == whole
         assert (stream.done, stream.failure, stream.events, stream.adapted) == (True, None, events, ()), at
-
-
-@each_end
-@each_stream
-def test_single_bytes_pass_unchanged_and_are_complete(begun, sent, end):
-    whole, stream = with_line_ends(sent, end), begun()
-    assert relayed(stream, *pieces(whole, 1)) == whole
-    assert (stream.done, stream.failure) == (True, None)
 
 
 @each_stream

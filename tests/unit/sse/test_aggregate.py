@@ -187,6 +187,12 @@ def test_chunks_become_one_reply(chunks, expected):
     assert aggregated(*map(data, chunks), DONE) == expected
 
 
+def test_values_without_choices_say_nothing():
+    odd = [{}, {"code": 0, "data": {}}, {"type": "status", "text": "x"}, [], 3, None, "x"]
+    odd += [{"choices": None}, {"choices": "x"}, {"choices": [None, 7]}]
+    assert aggregated(*map(data, [*odd, A, *odd, END])) == reply(choice("a"))
+
+
 def tools(*entries: Any) -> dict[str, Any]:
     return {"tool_calls": [*entries]}
 

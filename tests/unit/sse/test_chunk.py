@@ -5,8 +5,10 @@ import pytest
 from gatepass.sse.chunk import (
     MAX_ENTRIES,
     MEMBERS_OF_ENTRY,
+    complete_envelope,
     has_too_many_entries,
 )
+from tests.unit.sse.documents import CREATED_S, origin
 
 MEMBERS = dict.fromkeys(map(str, range(MEMBERS_OF_ENTRY)))
 FULL = MAX_ENTRIES // 2
@@ -34,3 +36,21 @@ def test_each_choice_of_any_form_is_one_entry(other):
     assert not has_too_many_entries([other] * MAX_ENTRIES)
     assert has_too_many_entries([other] * (MAX_ENTRIES + 1))
     assert not has_too_many_entries(dict.fromkeys(range(MAX_ENTRIES + 1), other))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {},
+        {"id": "", "created": 0, "model": ""},
+        {"id": ["x"], "created": True, "model": 3},
+        {"created": float("inf")},
+    ],
+)
+def test_missing_envelope_comes_from_the_origin(payload):
+    assert complete_envelope(payload, origin(), "o", "p-") == {
+        "id": "p-000000000000000000000001",
+        "object": "o",
+        "created": CREATED_S,
+        "model": "asked-for",
+    }

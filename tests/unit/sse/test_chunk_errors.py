@@ -23,3 +23,12 @@ def test_no_text_makes_ragflow_repeat_the_answer_or_blame_the_key(make):
     assert error.hop == "upstream:chat"
     for words in (RAGFLOW_QUOTA, RAGFLOW_REPEATS, RAGFLOW_AUTH):
         assert not words.search(error.message.lower())
+
+
+def test_the_error_of_a_large_event_names_its_limit_and_why_it_is_lower():
+    assert "larger than limits.event_bytes," in chunk.event_too_large("chat", chunk.EVENT_BYTES).message
+    lower = chunk.converted_limit("the dialect ragflow converts it")
+    assert (
+        "larger than 1 MiB, which applies because the dialect ragflow" in chunk.event_too_large("chat", lower).message
+    )
+    assert "larger" not in chunk.event_too_large("chat").message

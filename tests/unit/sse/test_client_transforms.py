@@ -175,6 +175,13 @@ def test_a_large_event_is_renumbered_too():
     )
 
 
+def test_numbers_are_made_whole_beside_it():
+    transform = make_client_transform(Profile(extends="cline", fills_choices=True, whole_numbers=True))
+    assert transform is not None
+    assert transform.feed(data(USED | {"usage": USAGE | {"total_tokens": None}})) == data(USED | {"choices": [SILENT]})
+    assert transform.adapted == ("repair=usage", EmptyChoice.name)
+
+
 # --- what Dify reads ------------------------------------------------------------------------------
 
 

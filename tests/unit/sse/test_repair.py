@@ -19,7 +19,7 @@ from tests.memory import traced_memory
 from tests.unit.sse.documents import clean_streams, events, fed
 from tests.unit.sse.peer import helper_reads
 from tests.unit.sse.repair_streams import ROLE, STOP, USAGE, new_repair, payloads, repaired
-from tests.unit.sse.streams import REALISTIC, chunk, data, new_stream, pieces, with_line_ends
+from tests.unit.sse.streams import REALISTIC, chunk, data, new_stream, pieces, text, with_line_ends
 
 Case = tuple[list[Any], list[Any], tuple[str, ...], dict[str, Any]]
 
@@ -307,6 +307,11 @@ def test_whole_completion_in_one_event_becomes_its_deltas(sent, include_usage):
     assert "repair=message" in adapted
 
 
+def test_second_whole_completion_repeats_the_first_and_adds_nothing():
+    out, _ = repaired(WHOLE, WHOLE)
+    assert read(out) == "Hi"
+
+
 def test_whole_completion_in_a_stream_is_an_answer_with_a_repair():
     stream = new_stream(repair=new_repair())
     out = stream.feed(data(WHOLE)) + stream.finish()
@@ -357,6 +362,15 @@ def test_each_correct_event_passes_as_the_same_object():
             block = with_line_ends(event.replace(b"data: {", b"data:" + gap + b"{"), end)
             assert repair.feed(block) is block
         assert (repair.finish(), repair.adapted) == (b"", ())
+
+
+def test_events_similar_to_a_clean_one_may_pass_without_a_look():
+    repair = new_repair()
+    seen = []
+    for event in [data(ROLE), text("a"), text("b"), text("c") + text("d"), data(STOP), text("e")]:
+        repair.feed(event)
+        seen.append(repair.skips_similar)
+    assert seen == [False, True, True, True, False, True]
 
 
 STATEFUL = [

@@ -168,6 +168,13 @@ def test_a_reply_gets_what_it_lacks(lacks, becomes, names):
     assert repaired(lacks) == (becomes, names)
 
 
+def test_an_empty_choice_stays_beside_one_that_is_repaired():
+    assert repaired(chat(choice(role=""), {"index": 1, "error": {}, "finish_reason": "error"})) == (
+        chat(choice(), {"index": 1, "error": {}, "finish_reason": "error"}),
+        ("repair=role",),
+    )
+
+
 def test_empty_tool_call_is_removed():
     """An empty `function_call` or entry of `tool_calls` with a text: a client would call a function without a name."""
     empty: list[dict[str, object]] = [{"function_call": {}}, {"tool_calls": [{}]}]

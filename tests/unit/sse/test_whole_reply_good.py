@@ -186,5 +186,10 @@ def test_no_empty_answer_is_good_at_first_sight():
     assert (good > 100, empty > 20) == (True, True)
 
 
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"choices":[]}', b'{"choices":[7]}', b'{"choices":7}', b"\xff"])
+def test_reply_that_is_not_a_chat_is_not_an_empty_answer(body):
+    assert not is_empty_answer(body)
+
+
 def test_the_first_look_takes_time_linear_in_the_body():
     assert read_good(b'{"choices":[{"a":"' + b'\\"choices\\":[{' * 50_000 + b'"}]}') is None
