@@ -145,17 +145,6 @@ async def test_a_model_without_a_call_is_looked_for_in_the_list():
             assert (listed.what, listed.outcome, listed.why) == ("models", outcome, why)
 
 
-async def test_missing_credential_is_reported_with_the_setting():
-    async with Scripted(REFUSED) as upstream:
-        (hop,) = await found(one(upstream))
-    assert (hop.hop, hop.outcome) == ("upstream:chat", FAILS)
-    host = upstream.url.removeprefix("http://")
-    assert hop.finding.endswith(
-        f'The upstream "chat" ({host}) requires a credential that gatepass does not send: bad token. gatepass has no'
-        " credential for it. Set upstreams.chat.credential."
-    )
-
-
 async def steps_of_calls(blocks: dict[str, Any], model: str = "m") -> list[tuple[str, StepOutcome, str, str]]:
     calls = [ProbeCall("chat", model), ProbeCall("chat", model, stream=True)]
     async with aclosing(diagnose(Config.model_validate(blocks), calls)) as steps:

@@ -157,13 +157,6 @@ def check(tmp_path, monkeypatch):
     return lambda **environment: CliRunner().invoke(main, ["check", "--all"], env=environment).stdout
 
 
-def test_check_shows_where_the_value_of_each_hop_comes_from(check):
-    shown = check(NO_PROXY="corp.example,10.0.0.0/8")
-    assert shown.count("proxy: http://proxy.corp.example:3128  # gatepass.yaml:2") == 2  # the block, and `chat`
-    assert "      proxy: null  # gatepass.yaml:6" in shown
-    assert "- corp.example  # gatepass.yaml:3, environment NO_PROXY" in shown
-
-
 def test_variables_override_the_block_of_the_file(check):
     shown = check(NO_PROXY="", GATEPASS_PROXY="me:secret@p.example:1", GATEPASS_NO_PROXY="llm.example")
     assert shown.count("proxy: http://p.example:1  # environment GATEPASS_PROXY") == 2  # the block, and `near`
