@@ -17,19 +17,14 @@ from click.testing import CliRunner, Result
 from gatepass.cli import main, remote
 from gatepass.cli.reach import Step, StepOutcome
 from gatepass.cli.remote import diagnose_url
-from tests.integration.answers import COMPLETION, VECTORS
+from tests.integration.answers import COMPLETION, EVENTS, VECTORS
 from tests.integration.gateway import gateway
 from tests.integration.messages_upstream import answer
-from tests.integration.scripted import Dialogue, Hold, Received, Scripted, Send, head, reply
+from tests.integration.scripted import Dialogue, Hold, Received, Scripted, Send, reply, stream
 
 KEY = "gp-0123456789abcdef0123456789-laptop"
 MODELS = ("gpt-4o", "bge-m3", "bge-reranker")
 LIST = [Send(reply({"object": "list", "data": [{"id": name} for name in MODELS]}))]
-CHUNK = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-STREAM = [
-    CHUNK | {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "p"}, "finish_reason": None}]},
-    CHUNK | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
-]
 
 
 def healthy(request: Received) -> Dialogue:
@@ -43,8 +38,7 @@ def healthy(request: Received) -> Dialogue:
     if request.target == "/v1/messages":
         return answer()(request)
     if request.json().get("stream"):
-        events = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in STREAM) + "data: [DONE]\n\n"
-        return [Send(reply(events.encode(), content_type="text/event-stream"))]
+        return [Send(stream(*EVENTS))]
     return [Send(reply(COMPLETION))]
 
 
@@ -131,8 +125,7 @@ async def test_a_silent_upstream_is_not_blamed_on_gatepass_and_not_waited_for_tw
 
 
 async def test_an_upstream_that_stops_in_a_stream_is_reported_at_its_hop_and_each_request_has_its_id():
-    chunk = f"data: {json.dumps(STREAM[0])}\n\n".encode()
-    hung: Dialogue = [Send(head(content_type="text/event-stream") + chunk), Hold()]
+    hung: Dialogue = [Send(stream(EVENTS[0], end=b"")), Hold()]
 
     def stops(request: Received) -> Dialogue:
         return hung if request.method == "POST" and request.json().get("stream") else healthy(request)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-import textwrap
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 from itertools import pairwise
@@ -205,7 +204,7 @@ def field_docstrings(block: type[BaseModel]) -> dict[str, str]:
         if not issubclass(part, BaseModel) or part is BaseModel:
             continue
         try:
-            [definition] = ast.parse(textwrap.dedent(inspect.getsource(part))).body
+            [definition] = ast.parse(inspect.getsource(part)).body
         except (OSError, TypeError):
             continue
         for above, below in pairwise(definition.body if isinstance(definition, ast.ClassDef) else ()):

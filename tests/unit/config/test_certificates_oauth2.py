@@ -75,7 +75,6 @@ def test_refresh_token_file_must_be_in_a_writable_directory(folder, monkeypatch)
     [
         {"client_auth": 5},
         {"client_auth": "private_key_jwt", "private_key": 5},
-        {"client_auth": "private_key_jwt", "private_key": None},
         {"client_auth": "private_key_jwt", "private_key": private_pem("rsa"), "algorithm": 5},
         {"refresh_token_file": {}},
         {"type": "static", "refresh_token_file": "/no/where"},

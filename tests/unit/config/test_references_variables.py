@@ -22,6 +22,12 @@ def test_variables_that_kubernetes_sets_for_a_service_named_gatepass_are_ignored
     assert own_variables({"GATEPASS_PORT": "8080", "GATEPASS_PORTS": "x"}) == {"PORT": "8080", "PORTS": "x"}
 
 
+def test_a_secret_is_given_as_a_reference():
+    found = variable_value({"TOKEN": "abc"}, "TOKEN")
+    assert found is not None
+    assert repr(found) == "VariableValue(name='TOKEN', value=Reference(${GATEPASS_TOKEN}), file=None, fault=None)"
+
+
 def test_a_secret_may_stand_in_a_file(tmp_path):
     file = tmp_path / "token"
     file.write_text("abc\n")

@@ -57,16 +57,10 @@ def test_anchors_and_aliases_repeat_a_block():
         ("a: 1\n---\nb: 2\n", "f.yaml:2: is not YAML: but found another document"),
         ("a: 1\nb: '\x01'\n", "f.yaml:2: is not YAML: holds a control character"),
         ("a: 1\n<<: {b: 2}\n", "f.yaml:2: `<<` is a feature of YAML 1.1"),
-        ("a: 1\n? [b]\n: 2\n", "f.yaml:2: a name is expected before the colon"),
         ("a: 1\n: 2\n", "f.yaml:2: a name is expected before the colon"),
-        (
-            "a: !!python/object:os.system x\n",
-            "f.yaml:1: the tag tag:yaml.org,2002:python/object:os.system is not known",
-        ),
         ("a: !!binary aGk=\n", "f.yaml:1: the tag tag:yaml.org,2002:binary is not known"),
         ('a: "\\U00110000"\n', "f.yaml:1: is not YAML: holds an escape of a character that does not exist"),
         ("a: &x [*x]\n", "is nested deeper than 64 levels"),
-        ("[" * 1_000, "is nested deeper than 64 levels"),
     ],
 )
 def test_invalid_yaml_is_refused_with_its_line(text, expected):
