@@ -6,9 +6,18 @@ from gatepass.dialects import content
 from gatepass.json_scan import BOM
 from tests.memory import traced_memory
 
+EVENTS = ((b"content-type", b"text/event-stream; charset=utf-8"),)
+
 JSON = ((b"content-type", b"application/json"),)
 HTML = ((b"content-type", b"Text/HTML; charset=utf-8"),)
 XML = ((b"content-type", b"application/xml"),)
+
+
+def test_content_type_is_read_without_parameters():
+    assert content.content_type(()) == ""
+    assert content.content_type(HTML) == "text/html"
+    assert content.content_type((*HTML, *EVENTS)) == "text/event-stream"
+    assert content.content_type((*JSON, *HTML)) == "application/json"
 
 
 @pytest.mark.parametrize(

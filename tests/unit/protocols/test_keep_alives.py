@@ -13,14 +13,12 @@ from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.repair import StreamRepair
 from gatepass.types import Call, Operation
 from tests.unit.sse.documents import origin
-from tests.unit.sse.peer import chunks_of, helper_reads
-from tests.unit.sse.streams import DONE, REALISTIC, chunk, data, new_stream, text
+from tests.unit.sse.streams import chunk, data, new_stream, text
 
 DEFAULTS = EnvelopeDefaults(lambda prefix: prefix + "1", 7, "m")
 EMPTY = {"index": 0, "delta": {"content": ""}, "finish_reason": None}
 OWN = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 7, "model": "m"}
 STOP = data(chunk({}, finish="stop"))
-USAGE = data(chunk(None, usage={"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}))
 
 
 def read(keep_alive: bytes) -> Any:
@@ -70,16 +68,6 @@ def test_then_it_has_the_id_and_model_of_the_stream(more):
     assert read(EmptyDeltaKeepAlive(DEFAULTS)(stream)) == {**head, "choices": [EMPTY]}
 
 
-def test_members_that_the_stream_lacks_have_defaults():
-    stream = begun(data({"id": "x", "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]}))
-    assert read(EmptyDeltaKeepAlive(DEFAULTS)(stream)) == {**OWN, "id": "x", "choices": [EMPTY]}
-
-
-def test_none_is_sent_after_the_last_finish_reason_or_the_usage():
-    assert EmptyDeltaKeepAlive(DEFAULTS)(begun(text("a"), STOP)) == b""
-    assert EmptyDeltaKeepAlive(DEFAULTS)(begun(text("a"), STOP, USAGE)) == b""
-
-
 def test_empty_delta_belongs_to_the_first_unfinished_choice():
     events = [text("a"), STOP, data(chunk({"content": "b"}, index=1)), data(chunk({}, finish="stop", index=1))]
     keep_alives = [EmptyDeltaKeepAlive(DEFAULTS)(begun(*events[:count], choices=2)) for count in range(1, 5)]
@@ -89,15 +77,3 @@ def test_empty_delta_belongs_to_the_first_unfinished_choice():
         1,
         None,
     ]
-
-
-def test_keep_alives_do_not_change_what_a_client_reads():
-    stream, keep_alive, sent = begun(choices=2), EmptyDeltaKeepAlive(DEFAULTS), b""
-    for one in REALISTIC:
-        sent += stream.feed(one) + keep_alive(stream)
-    assert sent.count(b'"delta":{"content":""},"finish_reason":null') == 11
-    assert {(one.id, one.model, one.created) for one in chunks_of(sent)} == {
-        ("chatcmpl-7", "gpt-4o-240806-deploy-gs", 1_700_000_000)
-    }
-    assert helper_reads(sent) == helper_reads(b"".join(REALISTIC))
-    assert sent.endswith(REALISTIC[-3] + REALISTIC[-2] + DONE)

@@ -5,19 +5,6 @@ from hypothesis import strategies as st
 
 from gatepass.protocols.request import safe_headers
 
-
-def test_fields_that_connection_names_are_removed():
-    headers = (
-        (b"x-request-id", b"r"),
-        (b"connection", b"keep-alive, X-Request-Id ,openai-project"),
-        (b"openai-project", b"p"),
-        (b"connection", b"x-late"),
-        (b"x-late", b"l"),
-        (b"openai-organization", b"o"),
-    )
-    assert safe_headers(headers) == ((b"openai-organization", b"o"),)
-
-
 NAMES = st.sampled_from(
     [
         b"accept",

@@ -197,31 +197,18 @@ def scores(document) -> list[tuple[int, float]]:
     return [(result["index"], result["relevance_score"]) for result in document["results"]]
 
 
-@pytest.mark.parametrize("asked", [PLAIN, TEI])
-@pytest.mark.parametrize("reply", REPLIES)
-def test_every_reply_has_the_same_scores_for_every_client(reply, asked):
-    reported = read(client_ranking(reply, asked, "chat"))
-    assert isinstance(reported, list) is asked.is_tei
-    assert scores(reported) == [(2, 0.9), (0, 0.001)]
-
-
 @pytest.mark.parametrize(("reply", "asked"), [(COHERE, PLAIN), (TEI_REPLY, TEI), (COHERE, RerankOptions(3, top_n=2))])
 def test_correct_ranking_is_the_same_object(reply, asked):
     assert client_ranking(reply, asked, "chat") is reply
 
 
-def test_requested_documents_that_are_present_are_unchanged():
-    asked = RerankOptions(3, echoed=TEXTS)
-    reply = b'{"results":[{"index":0,"document":{"text":"a"},"relevance_score":1}]}'
-    assert client_ranking(reply, asked, "chat") is reply
-
-
 @pytest.mark.parametrize("reply", REPLIES)
-def test_documents_are_returned_only_if_requested(reply):
+def test_every_reply_has_its_scores_and_no_documents_that_nobody_requested(reply):
     for asked in (PLAIN, TEI):
         reported = read(client_ranking(reply, asked, "chat"))
         results = reported if asked.is_tei else reported["results"]
         assert not any({"document", "text"} & result.keys() for result in results)
+        assert scores(reported) == [(2, 0.9), (0, 0.001)]
 
 
 def test_returned_documents_are_those_of_the_request():

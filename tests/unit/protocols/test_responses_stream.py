@@ -70,27 +70,6 @@ def test_each_split_leaves_the_bytes_and_the_state(form, end):
         assert (stream.adapted, stream.usage) == ((), Usage(total_tokens=3))
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_stream_that_is_cut_at_any_byte_is_never_complete(form):
-    events = events_of(form)
-    whole = b"".join([*events[:8], events[-1]])
-    last = len(whole) - len(b"\n\n")  # a last event without its blank line is complete
-    for at in range(last):
-        stream = begun()
-        relayed = stream.feed(whole[:at]) + stream.finish()
-        assert whole.startswith(relayed)
-        assert not stream.done
-        assert stream.failure is not None
-
-
-@pytest.mark.parametrize("form", [as_openai, as_vllm])
-def test_the_next_number_follows_each_event(form):
-    stream = begun()
-    for number, one in enumerate(events_of(form)):
-        stream.feed(one)
-        assert (stream.streamed.next_number, stream.streamed.is_numbered) == (number + 1, True)
-
-
 @pytest.mark.parametrize("form", [as_openai, as_vllm, as_llama])
 def test_most_events_pass_without_parsing(form):
     path, deltas = NumberedPath(), events_of(form)[9:21]

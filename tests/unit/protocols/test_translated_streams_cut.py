@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gatepass.config.access import PLAIN, Profile
 from gatepass.config.upstream import UpstreamConfig
@@ -23,7 +20,7 @@ from gatepass.proxy.response import ReplyContext
 from gatepass.sse.chunk import StreamSource, json_text
 from gatepass.types import Call
 from tests.rows import CHAT as CHAT_ROW
-from tests.unit.protocols.test_translated_answers import DONE, a_chunk, call_piece, defaults, mixed_streams
+from tests.unit.protocols.test_translated_answers import DONE, a_chunk, call_piece, defaults
 from tests.unit.sse.streams import with_line_ends
 
 STREAM = b"".join(
@@ -98,13 +95,3 @@ def test_a_whole_reply_notes_missing_counts_as_a_stream_does(answer, usage, note
     last = TranslatedReply(ChatCall(call, answer, ABOUT), defaults(), "up")
     choice = {"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}
     assert last.last_change(json_text({"choices": [choice], **usage}), PLAIN, "m")[1] == noted
-
-
-@each_answer
-@given(mixed=mixed_streams(), cuts=st.sets(st.integers(0, 4_000), max_size=6))
-def test_any_stream_in_any_pieces_is_the_same(answer, mixed, cuts):
-    chunks, _, _, calls = mixed
-    whole = b"".join((*chunks, a_chunk({}, "tool_calls" if calls else "stop"), DONE))
-    at = [0, *sorted(cut for cut in cuts if cut < len(whole)), len(whole)]
-    pieces = [whole[one:two] for one, two in pairwise(at)]
-    assert translated(answer, *pieces) == translated(answer, whole), f"cut at {at}"
