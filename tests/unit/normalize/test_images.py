@@ -52,12 +52,46 @@ def refusal(document: dict[str, Any]) -> tuple[str, str | None]:
     return caught.value.message, caught.value.param
 
 
+def test_ragflows_images_go_to_the_last_user_message():
+    """A chat with pictures from RAGFlow's LiteLLM-backed providers (infiniflow/ragflow#15966)."""
+    body = (
+        b'{"model": "gpt-4o", "messages": [{"role": "system", "content": "You are."}, {"role": "user", '
+        b'"content": "first"}, {"role": "assistant", "content": "yes"}, {"role": "user", "content": '
+        b'"What is in the picture?"}], "temperature": 0.1, "images": ["' + DATA.encode() + b'"], "stream": false}'
+    )
+    adapted = apply(body)
+    assert adapted.body == (
+        b'{"model":"gpt-4o","messages":[{"role": "system", "content": "You are."},{"role": "user", '
+        b'"content": "first"},{"role": "assistant", "content": "yes"},{"role":"user","content":'
+        b'[{"type":"text","text":"What is in the picture?"},{"type":"image_url","image_url":{"url":"'
+        + DATA.encode()
+        + b'"}}]}],"temperature":0.1,"stream":false}'
+    )
+    assert adapted.adapted == ("images=1",)
+
+
 @pytest.mark.parametrize("empty", [None, [], "", {}])
 def test_empty_images_are_removed_wherever_they_stand(empty):
     document = {"images": empty, "messages": [{"images": empty, "role": "tool", "content": "c"}], "model": "m"}
     adapted = apply(json.dumps(document).encode())
     assert json.loads(adapted.body) == {"messages": [{"role": "tool", "content": "c"}], "model": "m"}
     assert adapted.adapted == ("images=0",)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"m","messages":[{"role":"user","content":"show me \\"images\\" and \\"images"}]}',
+        b'{"messages":[{"role":"user","content":[{"type":"text","text":"images","images":[1]}]}]}',
+        b'{"messages":[],"tools":[{"function":{"parameters":{"properties":{"images":{"type":"array"}}}}}]}',
+        b'{"messages":[{"role":"assistant","tool_calls":[{"images":["x"]}]}],"metadata":{"images":"x"}}',
+        b'{"messages":[["images",{"images":[1]}],"images",null,{"role":"images"}],"images_":[1]}',
+        b'{"messages":[{"role":"user","content":"\\u0069mages"}]}',
+    ],
+)
+def test_word_images_in_texts_changes_no_byte(body):
+    call = a_call(body)
+    assert Images().apply(call, TARGET) is call
 
 
 @pytest.mark.parametrize(("mime", "raw"), BYTES.items())
