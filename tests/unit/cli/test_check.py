@@ -50,6 +50,16 @@ def test_a_name_cannot_control_the_terminal(tmp_path, command):
     assert result.exit_code == 0
 
 
+def test_json_lists_each_value_with_its_origin_and_the_warnings(check, tmp_path):
+    result = check("--json", environment={"GATEPASS_PORT": "9", "HTTPS_PROXY": "http://p:1"})
+    document = json.loads(result.stdout)
+    assert (result.exit_code, result.stderr, document["valid"]) == (0, "", True)
+    assert {"setting": "server.port", "value": 9, "origin": "environment GATEPASS_PORT"} in document["settings"]
+    assert all(setting["origin"] != "default" for setting in document["settings"])
+    assert document["warnings"][0].startswith("HTTPS_PROXY is set")
+    assert len(json.loads(check("--json", "--all").stdout)["settings"]) > len(document["settings"])
+
+
 def test_the_program_of_an_exec_credential_is_not_run(tmp_path):
     """An argument with a reference is resolved, the program is not started."""
     ran, file = tmp_path / "ran", tmp_path / "f.yaml"

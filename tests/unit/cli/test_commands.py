@@ -22,10 +22,6 @@ def test_the_overview_names_every_command_and_the_exit_codes():
     assert "0 success, 1 a check failed, 2 invalid configuration or" in result.output
 
 
-def test_the_overview_describes_a_group_as_its_own_help_does():
-    assert COMMANDS["keys"].summary in run("keys", "--help").output
-
-
 def test_the_overview_loads_nothing_heavy():
     program = (
         "import sys; sys.argv = ['gatepass', '--help']\n"

@@ -377,6 +377,7 @@ TWO_OF_ONE = f'  - {{name: a, role: admin, hash: "{ONES}"}}\n  - {{name: b, hash
 @pytest.mark.parametrize(
     ("entries", "key_hash", "expected"),
     [
+        (TWO_OF_ONE, "1111111", "expects 8 hexadecimal digits or more: see `gatepass keys list`"),
         (TWO_OF_ONE, "gp-key-in-clear", "expects 8 hexadecimal digits or more: see `gatepass keys list`"),
         (TWO_OF_ONE, "11111111", "11111111 begins several hashes in"),
         (TWO_OF_ONE, "22222222", "begins with 22222222\n"),

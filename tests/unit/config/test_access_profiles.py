@@ -1,14 +1,9 @@
 """Profiles of clients: the built-in ones, and an operator's changes of them."""
 
 from dataclasses import replace
-from typing import get_args
 
-from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, BuiltIn, Profile, ProfileSettings, resolved
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile, ProfileSettings, resolved
 from gatepass.normalize.members import JsonMemberPath
-
-
-def test_every_built_in_name_has_its_profile_and_no_other():
-    assert set(BUILT_IN_PROFILES) == set(get_args(BuiltIn))
 
 
 def test_member_paths_of_built_in_profiles_are_valid():

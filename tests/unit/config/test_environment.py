@@ -14,16 +14,6 @@ def read(**more):
     return read_environment({**URL, **{f"GATEPASS_{name}": value for name, value in more.items()}})
 
 
-def test_a_url_alone_is_an_upstream_for_every_model():
-    document = read()
-    assert document.tree == {
-        "upstreams": {"chat": {"base_url": "https://llm.example/v1"}},
-        "models": {"*": {"upstream": "chat"}},
-    }
-    assert document.problems == []
-    assert str(document.origin(("upstreams", "chat", "base_url"))) == "environment GATEPASS_UPSTREAM_URL"
-
-
 def test_an_oauth2_credential_is_inferred_from_the_client_id():
     document = read(TOKEN_URL="https://sso/t", CLIENT_ID="me", CLIENT_SECRET="topsecret", SCOPE="a b")
     assert document.tree["credentials"] == {
@@ -107,21 +97,6 @@ def test_several_keys_and_hashes_have_names_of_their_own():
         "environment GATEPASS_KEY_HASHES",
     ]
     assert "access" not in read(KEYS=" , ", KEY_HASHES=",").tree
-
-
-def test_a_hash_has_its_settings_behind_it():
-    hashes = "sha256:a/name=grafana/role=viewer/expires=2027-01-31T00:00:00+01:00 sha256:b/profile=dify,sha256:c"
-    assert read(KEY_HASHES=hashes, PROFILE="ragflow").tree["access"]["keys"] == [
-        {
-            "name": "grafana",
-            "hash": "sha256:a",
-            "role": "viewer",
-            "expires": "2027-01-31T00:00:00+01:00",
-            "profile": "ragflow",
-        },
-        {"name": "hash-2", "hash": "sha256:b", "profile": "dify"},
-        {"name": "hash-3", "hash": "sha256:c", "profile": "ragflow"},
-    ]
 
 
 def test_a_setting_is_followed_by_its_variable_once():

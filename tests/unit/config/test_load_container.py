@@ -37,6 +37,10 @@ CASES = {
         },
         64 * MIB,
     ),
+    "version 1, unlimited": (
+        {"/proc/self/cgroup": V1_HOST, "/sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"},
+        None,
+    ),
     "no number": ({"/proc/self/cgroup": "0::/\nx\n", "/sys/fs/cgroup/memory.max": "\n"}, None),
 }
 

@@ -80,10 +80,7 @@ MOST, LESS = {"max": 100.0}, {"max": 10.0}
         ({"set": {"t": 500}}, {"rename": {"t": "u"}, "clamp": {"t": LESS, "u": MOST}},
          {"set": {"t": 500}, "clamp": {"t": LESS, "u": MOST}}),
         ({"default": {"t": 500}}, {"clamp": {"t": MOST}}, {"default": {"t": 500}, "clamp": {"t": MOST}}),
-        ({"set": {"t": 500}}, {"clamp": {"t": MOST}}, {"set": {"t": 500}, "clamp": {"t": MOST}}),
-        ({"clamp": {"t": MOST}}, {"default": {"t": 500}}, {"default": {"t": 500}, "clamp": {"t": MOST}}),
         ({"clamp": {"t": LESS}}, {"clamp": {"t": MOST, "u": MOST}}, {"clamp": {"t": LESS, "u": MOST}}),
-        ({"drop": ["t"]}, {"clamp": {"t": MOST}}, {"drop": ["t"], "clamp": {"t": MOST}}),
     ],
 )  # fmt: skip
 def test_clamp_is_replaced_only_by_a_clamp_of_the_same_member(above, below, found):

@@ -4,7 +4,7 @@ from typing import Any
 from gatepass.config.credential.kinds import KINDS
 from gatepass.config.model import Config
 from gatepass.config.upstream import CODE
-from gatepass.config.wording import PATTERNS, all_settings, did_you_mean
+from gatepass.config.wording import PATTERNS, all_settings
 
 
 def patterns(schema: Any) -> Iterator[str]:
@@ -29,9 +29,3 @@ def test_every_setting_is_known_by_its_pattern():
     assert known["credentials", "*", "json"] == {"http_json"}
     assert known["credentials", "*", "timeout_s"] == set(KINDS)
     assert known["models", "*", "targets", "*", "upstream"] == set()
-
-
-def test_a_word_is_answered_with_the_nearest_or_all_or_nothing():
-    assert did_you_mean("corp", ["crop", "x"]) == "; did you mean crop?"
-    assert did_you_mean("corp", ["x", "y"]) == "; there is x, y"
-    assert did_you_mean("corp", []) == ""
