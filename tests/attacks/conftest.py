@@ -11,8 +11,7 @@ A test names its class with a marker and counts its cases with the fixture `atta
             reader.feed(trailer)
         attack.check(reader.held_bytes <= LIMIT, trailer)
 
-Each class has a property over generated cases and a kept corpus (`@example` or a list). A test that plants a violation
-and asserts that the property fails takes no `attack`.
+A class has a property over generated cases with kept ones (`@example`), or a list of cases.
 
 `make attacks` runs more examples and fails if the loop was occupied for more than 50 ms. `make test` runs few
 examples and allows ten times that, because the machine may be busy. Both measure the CPU time of the thread.

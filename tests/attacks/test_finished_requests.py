@@ -253,6 +253,11 @@ async def speak(server: Running, dialogue: Dialogue, *, whole: bool | None) -> N
             assert (await ask.answer()).whole is whole
 
 
+async def reject(server: Running, more: bytes) -> None:
+    body = b'{"model":"m","messages":[{"role":"user","content":"%b"}],"x":%b}' % (TEXT.encode(), more)
+    assert (await server.post(CHAT, body).answer()).status == 400
+
+
 async def send_slowly(server: Running) -> None:
     assert (await half(server.ask()).answer()).status == 408
 
@@ -340,6 +345,8 @@ ENDS: dict[str, End] = {
     "renewed token": renew,
     # refused
     "body too large": partial(read, dialogue=[], status=413, text=TOO_LARGE),
+    "body that is not JSON": partial(reject, more=b'["'),
+    "body that is not UTF-8": partial(reject, more=b'"\xff"'),
     "more than the budget": refuse,
     # late
     "total timeout in the stream": partial(read, dialogue=HALF_STREAM, status=200, model="total", stream=True),

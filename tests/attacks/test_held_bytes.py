@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +22,7 @@ from gatepass.server.cycle import HttpRequestCycle
 from gatepass.types import Response
 from tests.attacks.conftest import Attack
 from tests.integration.gateway import HELLO, gateway
-from tests.integration.scripted import Dialogue, Scripted, Send, begin_stream, chunk, reply
+from tests.integration.scripted import Scripted, Send, begin_stream, chunk, reply
 from tests.waiting import at_rest, until
 
 LIMIT_BYTES = 1000
@@ -393,54 +391,6 @@ async def test_an_event_waits_for_a_full_budget_and_passes_or_is_given_up(
         first.release()
         left = (held.total_bytes, held.by_caller, held.firsts, held.reserved)
         attack.check(left == (0, {}, {}, {}), left)
-
-
-PADDING_BYTES = 3 * MIB
-QUESTION = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"x":%b}'
-REJECTED: dict[str, Callable[[], tuple[bytes, Dialogue]]] = {
-    "not JSON": lambda: (QUESTION % padded(b'["%b"'), []),
-    "not UTF-8": lambda: (QUESTION % padded(b'"%b\xff"'), []),
-    "an error of the upstream": lambda: (
-        QUESTION % padded(b'"%b"'),
-        [Send(reply({"error": {"message": "no"}}, 400))],
-    ),
-    "a reply that is not JSON": lambda: (QUESTION % b"1", [Send(reply(padded(b'{"x":"%b"')))]),
-    "an event that is not JSON": lambda: (
-        QUESTION % b'1,"stream":true',
-        [*begin_stream(), Send(chunk(b"data: {\n\n"))],
-    ),
-}
-
-
-def padded(value: bytes) -> bytes:
-    return value % (b"x" * PADDING_BYTES)
-
-
-async def left_by(body: bytes, dialogue: Dialogue, requests: int = 4) -> int:
-    """Bytes that these requests leave behind in a process that collects no garbage."""
-    async with Scripted(dialogue or [Send(reply({}))]) as upstream, gateway(upstream=upstream.url) as served:
-        assert (await served.ask(body).answer()).status >= 400
-        upstream.received.clear()
-        gc.collect()
-        gc.disable()
-        tracemalloc.start()
-        try:
-            for _ in range(requests):
-                await served.ask(body).answer()
-            upstream.received.clear()
-            return tracemalloc.get_traced_memory()[0]
-        finally:
-            tracemalloc.stop()
-            gc.enable()
-
-
-@pytest.mark.attack("held bytes: rejected requests")
-@pytest.mark.parametrize("kind", REJECTED)
-async def test_a_rejected_request_leaves_nothing_for_the_collector(attack: Attack, kind: str) -> None:
-    attack.cases += 1
-    left_bytes = await left_by(*REJECTED[kind]())
-    attack.peak_bytes, attack.allowed_bytes = left_bytes, 4 * MIB  # the last one may still end
-    attack.check(left_bytes < 4 * MIB, (kind, left_bytes))
 
 
 def test_unread_streams_that_do_not_fit_end_the_longest_of_the_caller_with_the_most() -> None:

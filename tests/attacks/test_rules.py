@@ -9,8 +9,6 @@ from collections.abc import Coroutine, Sequence
 from functools import partial
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 
 from gatepass.errors import GatepassError
 from gatepass.normalize.embeddings_request import SplitInputs, split
@@ -63,15 +61,6 @@ UNITS = {
     "input": ('"a"', "1", '"' + "a\\n" * 100 + '"', "[1]"),
     "documents": ('"a"', '{"text":"a"}', '{"text":"' + "\\n" * 1_000 + '"}'),
 }
-bodies = st.sampled_from(sorted(UNITS)).flatmap(
-    lambda name: st.tuples(
-        st.just(name),
-        st.sampled_from(UNITS[name]),
-        st.one_of(st.integers(16_000, MOST_ON_LOOP_BYTES), st.just(2 * MOST_ON_LOOP_BYTES)),
-    )
-)
-
-
 LARGE_IMAGE = "a large image"
 
 
@@ -117,21 +106,29 @@ async def longest_pause_of_s(work: Coroutine[None, None, object]) -> float:
     return longest_s
 
 
+SIZE_BYTES = 2 * MOST_ON_LOOP_BYTES
+CASES = (
+    *(
+        (name, unit, 2 * MOST_ON_LOOP_BYTES, rules)
+        for name, units in UNITS.items()
+        for unit in units
+        for rules in RULES
+    ),
+    ("messages", USER, 2 << 20, RULES[0]),
+    ("messages", LARGE_IMAGE, 24 << 20, RULES[0]),
+    ("messages", UNITS["messages"][6], 4 << 20, RULES[0]),
+    ("messages", UNITS["messages"][3], 2 << 20, RULES[1]),
+    ("tools", UNITS["tools"][2], 1 << 18, RULES[0]),
+    ("input", '"a"', 1 << 20, RULES[0]),
+    ("documents", UNITS["documents"][1], 2 << 20, RULES[0]),
+)
+
+
 @pytest.mark.attack("rules: structure")
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(bodies, st.sampled_from(RULES))
-@example(("messages", USER, 2 << 20), RULES[0])
-@example(("messages", LARGE_IMAGE, 24 << 20), RULES[0])
-@example(("messages", UNITS["messages"][6], 4 << 20), RULES[0])
-@example(("messages", UNITS["messages"][3], 2 << 20), RULES[1])
-@example(("messages", UNITS["messages"][8], 2 * MOST_ON_LOOP_BYTES), RULES[0])
-@example(("messages", UNITS["messages"][9], 2 * MOST_ON_LOOP_BYTES), RULES[1])
-@example(("tools", UNITS["tools"][2], 1 << 18), RULES[0])
-@example(("input", '"a"', 1 << 20), RULES[0])
-@example(("documents", UNITS["documents"][1], 2 << 20), RULES[0])
-def test_no_rule_occupies_the_loop(attack: Attack, case: tuple[str, str, int], rules: Sequence[Rule]) -> None:
-    attack.cases += 1
-    attack.loop_s = max(attack.loop_s, asyncio.run(longest_pause_s(case[0], body(*case), rules)))
+def test_no_rule_occupies_the_loop(attack: Attack) -> None:
+    for name, unit, size_bytes, rules in CASES:
+        attack.cases += 1
+        attack.loop_s = max(attack.loop_s, asyncio.run(longest_pause_s(name, body(name, unit, size_bytes), rules)))
 
 
 async def test_neighbours_of_a_long_chat_are_merged_in_linear_time() -> None:

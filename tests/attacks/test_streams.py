@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatepass.http_client.pool import BUFFER_BYTES
-from gatepass.sse import event_stream as stream_module
 from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import MAX_ARGUMENT_BYTES, RepairOptions
 from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults, StreamSource
@@ -25,7 +23,7 @@ from tests.attacks.conftest import Attack
 from tests.integration.answers import EVENTS
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.scripted import Hold, Scripted, Send, begin_stream, chunk
-from tests.unit.sse.streams import DONE, REALISTIC, data, read_error, text, with_line_ends
+from tests.unit.sse.streams import DONE, data, read_error, text
 from tests.unit.sse.streams import chunk as chunk_of
 
 KIB = 1024
@@ -219,38 +217,6 @@ def test_large_arguments_are_checked_for_completeness_within_the_limit(attack: A
         with attack.on_loop():
             found = is_complete_json(text_of)
         attack.check(found is expected, (unit, expected))
-
-
-def relayed(raw: bytes, cuts: list[int]) -> tuple[bytes, str, int]:
-    stream, out, bounds = new_stream(), [], [0, *sorted(cuts), len(raw)]
-    for start, end in pairwise(bounds):
-        out.append(stream.feed(raw[start:end]))
-        while stream.waiting:
-            out.append(stream.feed())
-    out.append(stream.finish())
-    return b"".join(out), str(stream.failure), stream.events
-
-
-@st.composite
-def mixed_streams(draw: st.DrawFn) -> bytes:
-    """Events, with lines between them that are not events, and with any line ends."""
-    parts = draw(st.lists(st.sampled_from([*REALISTIC[:4], b"\n", b": ping\n\n", b"data:\n\n", b": a\n"]), max_size=30))
-    whole = b"".join(parts) + b"".join(REALISTIC[10:12]) + DONE
-    return with_line_ends(whole, draw(st.sampled_from([b"\n", b"\r\n", b"\r"])))
-
-
-@pytest.mark.attack("streams: turns change nothing")
-@generated
-@given(mixed_streams(), st.sampled_from([2, 3, 7, 40]), st.lists(st.integers(0, 4000), max_size=6))
-def test_iterations_of_any_size_relay_the_same_bytes(attack: Attack, raw: bytes, lines: int, cuts: list[int]) -> None:
-    attack.cases += 1
-    cuts = [cut for cut in cuts if cut < len(raw)]
-    whole = relayed(raw, [])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream_module, "TURN_LINES", lines)
-        attack.check(relayed(raw, []) == whole, raw)
-        at_cuts = relayed(raw, cuts)
-    attack.check(at_cuts == whole, (raw, cuts))
 
 
 @pytest.mark.attack("streams: a server")

@@ -21,8 +21,6 @@ ANSWER = "".join(WORDS)
 THOUGHT = "Let me look."
 CHUNK = {"id": "c1", "content": "be kind", "document_id": "d1", "document_name": "handbook.pdf", "similarity": 0.9}
 USAGE = {"prompt_tokens": 3, "completion_tokens": 9, "total_tokens": 12}
-BOOM = "boom"
-"""The question that makes the answer fail in mid-stream."""
 
 _PATHS = re.compile(r"/api/v1/(?:(openai|chats_openai|agents_openai)/([^/]+)|(agents))/chat/completions\Z")
 _TWO_KINDS = (
@@ -80,14 +78,9 @@ class Ragflow:
 
     def _chat(self, document: Any, chat: str) -> bytes:
         self._check(document, chat)
-        words, reference = (
-            document["messages"][-1]["content"],
-            bool((document.get("extra_body") or {}).get("reference")),
-        )
+        reference = bool((document.get("extra_body") or {}).get("reference"))
         if document.get("stream", not self._is_new):
-            return _events(*self._chunks(words, reference))
-        if words == BOOM:
-            raise _Refusal(100, "ValueError('boom')")
+            return _events(*self._chunks(reference))
         message = {"role": "assistant", "content": ANSWER} | ({"reference": [CHUNK]} if reference else {})
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
         details = {"reasoning_tokens": 3, "accepted_prediction_tokens": 9, "rejected_prediction_tokens": 0}
@@ -110,12 +103,10 @@ class Ragflow:
         if self._is_new and document["model"] != "model":  # infiniflow/ragflow#15726
             raise _Refusal(101, f"`llm_id` {document['model']} doesn't exist")
 
-    def _chunks(self, words: str, reference: bool) -> list[str]:
+    def _chunks(self, reference: bool) -> list[str]:
         deltas = [{"reasoning_content": THOUGHT, "content": None}]
         deltas += [{"content": word, "reasoning_content": None} for word in WORDS]
-        if words == BOOM:
-            deltas[2:] = [{"content": "**ERROR**: boom", "reasoning_content": None}]
-        elif self.version == "v0.25.6":  # infiniflow/ragflow#15286
+        if self.version == "v0.25.6":  # infiniflow/ragflow#15286
             deltas.append({"content": ANSWER, "reasoning_content": None})
         last: dict[str, Any] = {"content": None, "reasoning_content": None}
         if reference:

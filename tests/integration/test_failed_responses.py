@@ -14,9 +14,8 @@ import pytest
 from openai.types.responses import Response
 
 from gatepass.proxy.client_response import STREAM_HOLD_S
-from tests.integration.answers import COMPLETION
 from tests.integration.gateway import Answer, Gateway, gateway
-from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Hold, Rst, Scripted, Send, Wait, chunk, reply, stream
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Hold, Rst, Scripted, Send, Wait, chunk, stream
 from tests.integration.test_raw_operations import ASKED
 from tests.unit.clock import DrivenClock
 from tests.unit.sse.responses import message, response
@@ -220,24 +219,3 @@ async def test_a_secret_in_the_upstreams_failure_reaches_no_client(text, members
         "response.failed",
         False,
     )
-
-
-# WebSockets
-
-HANDSHAKE = {
-    "connection": "Upgrade",
-    "upgrade": "websocket",
-    "sec-websocket-version": "13",
-    "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
-    "openai-beta": "responses_websockets=2026-02-06",
-}
-
-
-@pytest.mark.parametrize("path", ["/v1/responses", "/for/dify/v1/responses/"])
-async def test_a_websocket_gets_426_and_a_plain_get_405(path):
-    async with Scripted([Send(reply(COMPLETION))]) as upstream, gateway(upstream=upstream.url) as gp:
-        answer = await gp.ask(None, path, method="GET", headers=HANDSHAKE).answer()
-        plain = await gp.ask(None, path, method="GET").answer()
-    assert (answer.status, answer.error["code"], answer.error["hop"]) == (426, "unsupported_upgrade", "client")
-    assert (answer.headers["upgrade"], answer.headers["connection"]) == ("HTTP/1.1", "upgrade")
-    assert (plain.status, plain.headers["allow"], upstream.received) == (405, "POST", [])

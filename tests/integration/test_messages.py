@@ -317,27 +317,6 @@ async def test_a_message_and_a_count_have_the_route_and_the_rules_of_messages():
     assert (chat.received, [one.json() for one in claude.received]) == ([], [WHOLE, WHOLE])
 
 
-@pytest.mark.parametrize("kind", ["static", "exec", "api_key"])
-async def test_the_token_goes_up_as_x_api_key_without_a_prefix(kind, tmp_path):
-    (tmp_path / "token").write_text("minted-0123456789")
-    credential = {
-        "static": {
-            "type": "static", "token": "minted-0123456789", "token_placement": {"headers": {"x-api-key": "{token}"}},
-        },
-        "exec": {
-            "type": "exec", "command": ["cat", str(tmp_path / "token")],
-            "token_placement": {"headers": {"x-api-key": "{token}"}},
-        },
-        "api_key": {"type": "api_key", "key": "minted-0123456789", "header": "x-api-key"},
-    }[kind]  # fmt: skip
-    async with Scripted(answer=answer()) as upstream:
-        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "credential": "corp"}}
-        async with gateway(upstreams=upstreams, credentials={"corp": credential}) as gp:
-            answered = await gp.ask(WHOLE, PATH, headers={**VERSION, "x-api-key": "none"}).answer()
-    assert (answered.status, upstream.received[0].header("x-api-key")) == (200, "minted-0123456789")
-    assert upstream.received[0].header("authorization") is None
-
-
 async def test_a_refused_token_is_explained_and_its_error_is_not_that_of_the_client():
     refused = error("authentication_error", "invalid x-api-key", 401)
     async with Scripted([Send(refused)]) as upstream:

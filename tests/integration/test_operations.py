@@ -97,16 +97,6 @@ async def test_top_n_and_documents_work_if_the_upstream_supports_neither():
     assert "rerank=tei" in answer.headers["x-gatepass-adapted"]
 
 
-async def test_a_question_without_a_model_goes_to_the_operations_own():
-    async with Scripted(answer=StrictAzure().answer) as upstream:
-        upstreams = {"chat": {"base_url": f"{upstream.url}/nowhere"}, "ranks": {"base_url": f"{upstream.url}/v1"}}
-        operations = {"rerank": {"upstream": "ranks", "model": "rr"}}
-        async with gateway(upstreams=upstreams, operations=operations, models={"*": {"upstream": "chat"}}) as gp:
-            answer = await gp.ask(TEI, "/rerank").answer()
-    assert answer.status == 200
-    assert upstream.received[0].json()["model"] == "rr"
-
-
 @pytest.mark.parametrize("path", ["/", "/v1/", "/v1/v1/"])
 @pytest.mark.parametrize("profile", ["ragflow", "own"])
 async def test_root_of_the_api_accepts_rerank_requests_of_ragflow_only(path, profile):

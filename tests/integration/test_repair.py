@@ -9,11 +9,9 @@ import pytest
 
 from tests.integration.answers import DONE, delta
 from tests.integration.gateway import HELLO, gateway
-from tests.integration.scripted import Scripted, Send, event, reply, stream
+from tests.integration.scripted import Scripted, Send, event, stream
 
 STREAMED = {**HELLO, "stream": True}
-WITH_USAGE = {**STREAMED, "stream_options": {"include_usage": True}}
-USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
 MIB = 1024 * 1024
 
 
@@ -31,37 +29,6 @@ async def streamed(*events: bytes, asked: Any = STREAMED, repair: Any = None) ->
 
 def documents(answer: Any) -> list[Any]:
     return [event if event == "[DONE]" else json.loads(event) for event in answer.events]
-
-
-BARE_CALL = {"function": {"name": "look", "arguments": {"city": "Rome"}}}
-
-
-@pytest.mark.parametrize("way", ["native", "emulate", "aggregate"])
-async def test_tool_calls_are_equal_in_streams_and_whole_replies(way):
-    def answer(request: Any) -> list[Send]:
-        if not request.json().get("stream"):
-            choice = {"message": {"content": None, "tool_calls": [BARE_CALL]}, "finish_reason": None}
-            return [Send(reply({"choices": [choice]}))]
-        return [Send(stream(event(piece(tool_calls=[BARE_CALL])), delta("stop"), DONE))]
-
-    async with Scripted(answer=answer) as upstream:
-        models = {"m": {"upstream": "chat", "stream": way}}
-        async with gateway(upstream=upstream.url, models=models) as gp:
-            reported = (await gp.ask({**HELLO, "model": "m"}).answer()).json()
-    [choice] = reported["choices"]
-    [call] = choice["message"]["tool_calls"]
-    assert (reported["object"], type(reported["created"]), choice["index"]) == ("chat.completion", int, 0)
-    assert (choice["message"]["role"], choice["finish_reason"]) == ("assistant", "tool_calls")
-    assert call.pop("id").startswith("call_")
-    assert call == {"type": "function", "function": {"name": "look", "arguments": '{"city":"Rome"}'}}
-
-
-@pytest.mark.parametrize(("asked", "usages"), [(STREAMED, []), (WITH_USAGE, [USAGE])])
-async def test_usage_in_every_chunk_is_sent_once_and_on_request(asked, usages):
-    events = [event({**piece(content=text), "usage": USAGE}) for text in "abc"]
-    answer = await streamed(*events, delta("stop"), DONE, asked=asked)
-    assert [one["usage"] for one in documents(answer)[:-1] if one.get("usage")] == usages
-    assert documents(answer)[-1] == "[DONE]"
 
 
 TEXTS = ["The answer", "The answer is", "The answer is forty", "The answer is forty-two."]

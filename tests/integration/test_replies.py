@@ -30,10 +30,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 STREAMED = {**HELLO, "stream": True}
 
-# --- upstream-specific error formats ------------------------------------------------------------------------------
-
-WORDS = "max_tokens is too large"
-
 
 async def test_a_limit_states_how_long_to_wait():
     limits = {
@@ -203,9 +199,6 @@ async def test_a_first_event_above_its_limit_is_an_http_error():
     assert "limits.event_bytes" in answer.error["message"]
 
 
-# --- answers in an envelope ---------------------------------------------------------------------------------------
-
-
 # --- what came before the first event -----------------------------------------------------------------------------
 
 COMMENT = b": PROCESSING\n\n"
@@ -228,11 +221,9 @@ async def test_comments_above_the_limit_are_relayed_at_once():
         assert await ask.head() == 200
 
 
-@pytest.mark.parametrize("envelope", [{"code": "200", "success": True}, {}])
-async def test_answer_in_an_envelope_is_unwrapped(envelope):
+async def test_answer_in_an_envelope_is_unwrapped():
     inside = json.dumps(COMPLETION, indent=1).encode()
-    wrapped = json.dumps({**envelope, "data": 0}).encode().replace(b'"data": 0', b'"data": ' + inside)
-    async with Scripted([Send(reply(wrapped))]) as upstream, gateway(upstream=upstream.url) as gp:
+    wrapped = reply(b'{"code": "200", "data": %b}' % inside)
+    async with Scripted([Send(wrapped)]) as upstream, gateway(upstream=upstream.url) as gp:
         answer = await gp.ask().answer()
-    assert (answer.status, answer.body) == (200, inside)
-    assert answer.headers["x-gatepass-adapted"] == "unwrap=data"
+    assert (answer.status, answer.body, answer.headers["x-gatepass-adapted"]) == (200, inside, "unwrap=data")

@@ -38,18 +38,6 @@ async def test_whole_response_becomes_the_requested_stream():
     assert upstream.received[0].json() == ASKED
 
 
-async def test_model_without_streams_is_called_for_a_whole_response():
-    models = {"m": {"upstream": "chat", "stream": "emulate"}}
-    asked = {**ASKED, "stream_options": {"include_obfuscation": False}}
-    async with (
-        Scripted(answer=lambda _: [Send(reply(RESPONSE))]) as upstream,
-        gateway(upstream=upstream.url, models=models) as gp,
-    ):
-        answer = await gp.ask(asked, "/v1/responses").answer()
-    assert strict_events(answer.body)[-1].response.to_dict() == RESPONSE
-    assert upstream.received[0].json() == {**ASKED, "stream": False}
-
-
 async def test_a_refusal_of_streams_causes_rules_for_responses_too():
     refusal = {
         "message": "Your organization must be verified to stream this model. Please go to: https://e.example",

@@ -15,7 +15,6 @@ from gatepass.cli.story_lines import story_lines
 from gatepass.proxy.client_response import EVERY_S
 from gatepass.server.pages import own_part
 from tests.integration.gateway import Answer, gateway
-from tests.integration.issuer import corp, minted
 from tests.integration.scripted import (
     LAST_CHUNK,
     Dialogue,
@@ -213,25 +212,6 @@ async def test_a_harmless_fault_leaves_the_answer_right(protocol, streams):
     for name, answer in zip(RIGHT, answers, strict=True):
         assert (answer.status, answer.whole) == (200, True), name
         assert texts_of(protocol, answer, streams=streams) == "Let me see.", name
-
-
-@each_form
-@each_protocol
-async def test_a_token_that_is_refused_is_renewed(protocol, streams):
-    def answer(request: Any) -> Dialogue:
-        if request.header("authorization") != "Bearer good-token-2":
-            return [Send(reply({"error": {"message": "token expired"}}, 401))]
-        return [Send(stream(*ANSWER))]
-
-    issuer = Scripted(minted("good-token-1"), minted("good-token-2"))
-    async with issuer, Scripted(answer=answer) as upstream:
-        blocks = corp(issuer, upstream)
-        blocks["upstreams"]["chat"]["protocols"] = ["chat"]
-        async with gateway(**blocks) as gp:
-            body = {**BODIES[protocol], "stream": streams}
-            answer_of_two = await gp.ask(body, PATHS[protocol], headers=VERSION).answer()
-    assert texts_of(protocol, answer_of_two, streams=streams) == "Let me see."
-    assert len(upstream.received) == 2
 
 
 @each_protocol

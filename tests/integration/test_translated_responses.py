@@ -15,7 +15,6 @@ from tests.waiting import until
 
 PATH = "/v1/responses"
 ASKED: dict[str, Any] = {"model": "m", "input": "Weather?"}
-HOSTED = {"type": "web_search"}
 
 
 async def asked(sent: bytes, body: Any) -> tuple[Any, Any]:
@@ -23,24 +22,6 @@ async def asked(sent: bytes, body: Any) -> tuple[Any, Any]:
     async with Scripted([Send(sent)]) as upstream, gateway(**over_chat(upstream.url)) as gp:
         answered = await gp.ask(body, PATH, headers=JSON).answer()
     return answered, upstream.received[0].json() if upstream.received else None
-
-
-async def test_a_response_has_each_member_that_open_responses_requires():
-    tool = {"type": "function", "name": "weather"}
-    more = {"tools": [tool], "text": {"verbosity": "low"}, "reasoning": {"effort": "low"}, "safety_identifier": "s"}
-    answered, _ = await asked(reply(a_completion({"content": "Hi"})), {**ASKED, **more})
-    response = answered.json()
-    assert response["tools"] == [{**tool, "description": None, "parameters": None, "strict": None}]
-    assert (response["text"], response["reasoning"]) == (
-        {"format": {"type": "text"}, "verbosity": "low"},
-        {"effort": "low", "summary": None},
-    )
-    expected: dict[str, Any] = {
-        "temperature": 1.0, "top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "top_logprobs": 0,
-        "service_tier": "default", "metadata": {}, "max_tool_calls": None, "prompt_cache_key": None,
-        "safety_identifier": "s",
-    }  # fmt: skip
-    assert {name: response[name] for name in expected} == expected
 
 
 async def test_a_stream_has_the_events_of_a_response():

@@ -185,10 +185,6 @@ class Ledger:
         self._late: list[tuple[float, float]] = []
         self._delays: list[tuple[float, float]] = []
 
-    @property
-    def received(self) -> int:
-        return self.faults.total()
-
     def add_violation(self, what: str) -> None:
         self.violations.append(what)
 
