@@ -73,6 +73,15 @@ OwnPart = Callable[[AppState, Mapping[str, str]], Awaitable[bytes]]
 """Returns what one process contributes to a page or command, by the fields of its query; b"" for nothing."""
 
 
+def own_view(view: Callable[[AppState], Any]) -> OwnPart:
+    """Return the part of a process that is the JSON of what `view` returns."""
+
+    async def own(state: AppState, _: Mapping[str, str]) -> bytes:
+        return json.dumps(view(state)).encode()
+
+    return own
+
+
 async def decoded(collect: Collect, path: str, fields: Mapping[str, object] | None = None) -> dict[str, Any]:
     """Return the JSON part of each worker for `path` and `fields`, by the worker's name."""
     return {name: json.loads(part) for name, part in (await collect(f"{path}?{urlencode(fields or {})}")).items()}

@@ -448,14 +448,6 @@ async def own_metrics(state: AppState, _: Mapping[str, str]) -> bytes:
     return state.metrics.scrape()
 
 
-async def own_status(state: AppState, _: Mapping[str, str]) -> bytes:
-    return json.dumps(status_of(state)).encode()
-
-
-async def own_learned(state: AppState, _: Mapping[str, str]) -> bytes:
-    return json.dumps(msgspec.to_builtins(state.learned_rules())).encode()
-
-
 async def own_usage(state: AppState, _: Mapping[str, str]) -> bytes:
     return msgspec.json.encode(await state.usage.write())
 
@@ -469,8 +461,8 @@ async def own_retry(state: AppState, _: Mapping[str, str]) -> bytes:
 PARTS: Mapping[str, inspection.OwnPart] = MappingProxyType(
     {
         "/metrics": own_metrics,
-        "/status": own_status,
-        "/learned": own_learned,
+        "/status": inspection.own_view(status_of),
+        "/learned": inspection.own_view(lambda state: msgspec.to_builtins(state.learned_rules())),
         inspection.USAGE: own_usage,
         inspection.RETRY: own_retry,
         inspection.REQUESTS: inspection.own_requests,

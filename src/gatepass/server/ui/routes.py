@@ -146,15 +146,8 @@ async def own_forget(state: AppState, fields: Mapping[str, str]) -> bytes:
     return json.dumps(sum(one.state.learned.forget_entry(*scope) for one in upstreams)).encode()
 
 
-def own_view(view: Callable[[AppState], Any]) -> inspection.OwnPart:
-    async def own(state: AppState, _: Mapping[str, str]) -> bytes:
-        return json.dumps(view(state)).encode()
-
-    return own
-
-
 UI_PARTS: Mapping[str, inspection.OwnPart] = MappingProxyType(
-    {FORGET: own_forget, **{OWN + name: own_view(view) for name, view in views.OWN.items()}}
+    {FORGET: own_forget, **{OWN + name: inspection.own_view(view) for name, view in views.OWN.items()}}
 )
 """What one process contributes to the page, by the path."""
 
