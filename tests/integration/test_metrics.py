@@ -5,14 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 
-import pytest
-
 from gatepass.auth.api_keys import hash_key
 from tests.integration.answers import COMPLETION, DETAILED_USAGE, DONE, delta
 from tests.integration.gateway import HELLO, JSON, Gateway, gateway
-from tests.integration.issuer import corp, minted
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, Wait, event, reply, stream
-from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
 COUNTED = {"input": 40, "output": 11, "cached_input": 32, "reasoning": 7}
@@ -63,33 +59,6 @@ async def test_tokens_and_requests_are_counted_by_caller_and_model():
         assert sum_of(gp, "request_duration_seconds_count", model="gpt") == 2
         refused = {"caller": "none", "model": "none", "upstream": "none", "operation": "chat"}
         assert sum_of(gp, "errors_total", code="invalid_api_key", hop="client", **refused) == 1
-
-
-async def test_added_latency_is_the_wait_for_the_token_and_not_the_one_for_the_upstream():
-    """The token takes 1 s, a rejection of it 4 s, the next one 0.5 s, and the reply 2 s."""
-    clock = DrivenClock()
-    waits = [asyncio.Event() for _ in range(4)]
-    rejected = Send(reply({"error": {"message": "expired"}}, 401))
-    async with (
-        Scripted([Wait(waits[0]), *minted()], [Wait(waits[2]), *minted("good-token-2")]) as issuer,
-        Scripted([Wait(waits[1]), rejected], [Wait(waits[3]), Send(reply(COMPLETION))]) as upstream,
-        gateway(clock=clock, **corp(issuer, upstream)) as gp,
-    ):
-        asked = asyncio.create_task(gp.ask().answer())
-        await until(lambda: gp.state.in_flight.busy == 1)
-        for server, count, wait_s, wait in (
-            (issuer, 1, 1.0, waits[0]),
-            (upstream, 1, 4.0, waits[1]),
-            (issuer, 2, 0.5, waits[2]),
-            (upstream, 2, 2.0, waits[3]),
-        ):
-            await server.requested(count)
-            await clock.advance(wait_s)
-            wait.set()
-        assert (await asked).status == 200
-        assert sum_of(gp, "request_duration_seconds_sum") == pytest.approx(7.5)
-        assert sum_of(gp, "added_latency_seconds_sum", upstream="chat", operation="chat") == pytest.approx(1.5)
-        assert sum_of(gp, "token_retries_total", upstream="chat") == 1
 
 
 async def test_a_request_that_waits_for_a_connection_is_seen_while_it_waits_and_afterwards():

@@ -6,8 +6,8 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -20,9 +20,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from gatepass.config.model import Config
 from gatepass.observability import tracing
 from tests.integration.answers import COMPLETION, EVENTS
-from tests.integration.gateway import CHAT, HELLO, JSON, gateway
+from tests.integration.gateway import CHAT, HELLO, JSON, Gateway, gateway
 from tests.integration.issuer import SECRET, corp, minted
-from tests.integration.scripted import Dialogue, Fin, Hold, Received, Scripted, Send, begin_stream, chunk, reply, stream
+from tests.integration.scripted import Dialogue, Fin, Hold, Scripted, Send, begin_stream, chunk, reply, stream
+from tests.waiting import until
 
 GOOD = [Send(reply(COMPLETION))]
 SERVER, CLIENT = Span.SPAN_KIND_SERVER, Span.SPAN_KIND_CLIENT
@@ -69,13 +70,22 @@ def sent(upstream: Scripted) -> Iterator[list[str]]:
         yield (one.header("traceparent") or "").split("-")
 
 
-async def test_a_chat_is_three_spans_and_the_upstream_continues_the_last_one() -> None:
-    async with Collector() as collector, Scripted(GOOD) as upstream:
-        async with gateway(upstream=upstream.url, tracing=collector.block()) as served:
-            answer = await served.ask().answer()
-        server, model, http = collector.spans()
-        [[version, trace, parent, flags]] = sent(upstream)
+@asynccontextmanager
+async def traced(*dialogues: Dialogue, **block: Any) -> AsyncIterator[tuple[Gateway, Collector, Scripted]]:
+    """gatepass with `block` under `tracing`, its collector, and its upstream. It exports its last spans at the end."""
+    async with (
+        Collector() as collector,
+        Scripted(*dialogues) as upstream,
+        gateway(upstream=upstream.url, tracing=collector.block(**block)) as served,
+    ):
+        yield served, collector, upstream
 
+
+async def test_a_chat_is_three_spans_and_the_upstream_continues_the_last_one() -> None:
+    async with traced(GOOD) as (served, collector, upstream):
+        answer = await served.ask().answer()
+    server, model, http = collector.spans()
+    [[version, trace, parent, flags]] = sent(upstream)
     assert answer.status == 200
     assert len(collector.spans()) == 3
     assert (version, trace, parent, flags) == ("00", http.trace_id.hex(), http.span_id.hex(), "01")
@@ -98,11 +108,7 @@ async def test_a_chat_is_three_spans_and_the_upstream_continues_the_last_one() -
 
 
 async def test_a_stream_of_many_events_is_three_spans_and_ends_with_the_last_byte() -> None:
-    async with (
-        Collector() as collector,
-        Scripted([Send(stream(*EVENTS[:1] * 200, *EVENTS))]) as upstream,
-        gateway(upstream=upstream.url, tracing=collector.block()) as served,
-    ):
+    async with traced([Send(stream(*EVENTS[:1] * 200, *EVENTS))]) as (served, collector, _):
         await served.ask({**HELLO, "stream": True}).answer()
     server, model, _ = collector.spans()
     assert [event.name for event in model.events] == ["gatepass.first_token"]
@@ -117,11 +123,10 @@ async def test_a_stream_of_many_events_is_three_spans_and_ends_with_the_last_byt
 )
 async def test_the_trace_of_a_client(setting: str, trace: str | None, parent: str, links: list[str]) -> None:
     fields = {**JSON, "traceparent": TRACEPARENT, "tracestate": "a=b", "baggage": "user=planted-baggage"}
-    async with Collector() as collector, Scripted(GOOD) as upstream:
-        async with gateway(upstream=upstream.url, tracing=collector.block(client_trace=setting)) as served:
-            await served.ask(headers=fields).answer()
-        [[_, sent_trace, _, _]] = sent(upstream)
-        state = upstream.received[0].header("tracestate")
+    async with traced(GOOD, client_trace=setting) as (served, collector, upstream):
+        await served.ask(headers=fields).answer()
+    [[_, sent_trace, _, _]] = sent(upstream)
+    state = upstream.received[0].header("tracestate")
     server = collector.named("POST /v1")[0]
     assert (sent_trace == CLIENT_TRACE) == (trace is not None)
     assert server.trace_id.hex() == sent_trace
@@ -133,12 +138,11 @@ async def test_the_trace_of_a_client(setting: str, trace: str | None, parent: st
 
 async def test_a_malformed_traceparent_begins_a_new_trace() -> None:
     values = ["", f"ff-{CLIENT_TRACE}-{CLIENT_SPAN}-01", f"00-{'0' * 32}-{CLIENT_SPAN}-01", TRACEPARENT[:-3]]
-    async with Collector() as collector, Scripted(answer=lambda _: GOOD) as upstream:
-        async with gateway(upstream=upstream.url, tracing=collector.block()) as served:
-            for value in values:
-                await served.ask(headers={**JSON, "traceparent": value, "tracestate": "a=b"}).answer()
-        traces = [trace for _, trace, _, _ in sent(upstream)]
-        states = {one.header("tracestate") for one in upstream.received}
+    async with traced(GOOD) as (served, collector, upstream):
+        for value in values:
+            await served.ask(headers={**JSON, "traceparent": value, "tracestate": "a=b"}).answer()
+    traces = [trace for _, trace, _, _ in sent(upstream)]
+    states = {one.header("tracestate") for one in upstream.received}
     servers = [one for one in collector.spans() if one.kind == SERVER]
     assert [(one.trace_id.hex(), one.parent_span_id) for one in servers] == [(trace, b"") for trace in traces]
     assert (len({*traces, CLIENT_TRACE}), states) == (len(values) + 1, {None})
@@ -151,11 +155,9 @@ async def test_a_malformed_traceparent_begins_a_new_trace() -> None:
     (True, "00", 1.0, 0),
 ])  # fmt: skip
 async def test_the_flag_of_a_client_counts_only_by_setting(trusted: bool, flag: str, ratio: float, spans: int) -> None:
-    block = {"sample_ratio": ratio, "trust_client_sampling": trusted}
-    async with Collector() as collector, Scripted(GOOD) as upstream:
-        async with gateway(upstream=upstream.url, tracing=collector.block(**block)) as served:
-            await served.ask(headers={**JSON, "traceparent": TRACEPARENT[:-2] + flag}).answer()
-        [[_, trace, _, sent_flag]] = sent(upstream)
+    async with traced(GOOD, sample_ratio=ratio, trust_client_sampling=trusted) as (served, collector, upstream):
+        await served.ask(headers={**JSON, "traceparent": TRACEPARENT[:-2] + flag}).answer()
+    [[_, trace, _, sent_flag]] = sent(upstream)
     assert len(collector.spans()) == spans
     assert (trace, sent_flag) == (CLIENT_TRACE, "01" if spans else "00")
 
@@ -224,15 +226,7 @@ async def test_a_failover_is_an_event_and_a_model_span_for_each_target() -> None
 
 async def test_a_learned_rule_is_an_event() -> None:
     rejection = failed(400, "Unsupported parameter: 'seed' is not supported with this model.", "unsupported_parameter")
-
-    def answer(request: Received) -> Dialogue:
-        return rejection if "seed" in request.json() else GOOD
-
-    async with (
-        Collector() as collector,
-        Scripted(answer=answer) as upstream,
-        gateway(upstream=upstream.url, tracing=collector.block()) as served,
-    ):
+    async with traced(rejection, GOOD) as (served, collector, _):
         answered = await served.ask({**HELLO, "seed": 1}).answer()
     assert answered.status == 200
     [model] = collector.named("chat m")
@@ -241,11 +235,7 @@ async def test_a_learned_rule_is_an_event() -> None:
 
 
 async def test_the_fault_of_a_client_is_no_error_of_the_server_span() -> None:
-    async with (
-        Collector() as collector,
-        Scripted(GOOD) as upstream,
-        gateway(upstream=upstream.url, tracing=collector.block()) as served,
-    ):
+    async with traced(GOOD) as (served, collector, _):
         answer = await served.ask(b"{").answer()
     [server] = collector.spans()
     assert (answer.status, server.status.code) == (400, UNSET)
@@ -254,11 +244,7 @@ async def test_the_fault_of_a_client_is_no_error_of_the_server_span() -> None:
 
 
 async def test_an_error_names_its_hop_and_its_trace() -> None:
-    async with (
-        Collector() as collector,
-        Scripted(failed(500, "failed at the prompt Hello")) as upstream,
-        gateway(upstream=upstream.url, tracing=collector.block()) as served,
-    ):
+    async with traced(failed(500, "failed at the prompt Hello")) as (served, collector, _):
         answer = await served.ask().answer()
         [record] = served.state.inspector.newest()
     assert record.access.trace_id == answer.error["trace_id"]  # the line of the log and the story
@@ -274,11 +260,7 @@ async def test_an_error_names_its_hop_and_its_trace() -> None:
 @pytest.mark.parametrize("leaves", [True, False], ids=["client leaves", "upstream cuts"])
 async def test_spans_of_a_broken_stream_end(leaves: bool) -> None:
     dialogue = [*begin_stream(), Send(chunk(EVENTS[0])), Hold() if leaves else Fin()]
-    async with (
-        Collector() as collector,
-        Scripted(dialogue) as upstream,
-        gateway(upstream=upstream.url, tracing=collector.block()) as served,
-    ):
+    async with traced(dialogue) as (served, collector, upstream):
         async with served.ask({**HELLO, "stream": True}) as ask:
             await ask.head()
             await ask.piece()
@@ -287,9 +269,7 @@ async def test_spans_of_a_broken_stream_end(leaves: bool) -> None:
                     while await ask.piece():
                         pass
         await upstream.left()
-        async with asyncio.timeout(10):
-            while served.state.in_flight.requests:
-                await asyncio.sleep(0)
+        await until(lambda: not served.state.in_flight.requests)
     assert len(collector.spans()) == 3
     server = collector.spans()[0]
     assert attributes(server)["gatepass.outcome"] == ("client_gone" if leaves else "error")
@@ -321,11 +301,7 @@ async def test_a_bad_collector_delays_no_request_and_a_stop_is_bounded(
 
 
 async def test_the_metrics_are_those_of_the_page_and_name_a_trace() -> None:
-    async with (
-        Collector() as collector,
-        Scripted(GOOD) as upstream,
-        gateway(upstream=upstream.url, tracing=collector.block(metrics=True)) as served,
-    ):
+    async with traced(GOOD, metrics=True) as (served, collector, _):
         await served.ask().answer()
         accept = {"accept": "application/openmetrics-text; version=1.0.0"}
         page = await served.ask(None, "/metrics", method="GET", headers=accept).answer()
@@ -369,13 +345,8 @@ def test_without_the_block_nothing_is_imported() -> None:
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("content", [False, True])
 async def test_content_is_recorded_by_setting_alone(streamed: bool, content: bool) -> None:
-    async with (
-        Collector() as collector,
-        Scripted([Send(stream(*EVENTS))] if streamed else GOOD) as upstream,
-        gateway(upstream=upstream.url, tracing=collector.block(content=content)) as served,
-    ):
+    async with traced([Send(stream(*EVENTS))] if streamed else GOOD, content=content) as (served, collector, _):
         await served.ask({**HELLO, "stream": streamed}).answer()
-        await served.state.tracing.aclose()  # type: ignore[union-attr]  # exports all
     [model] = collector.named("chat m")
     found = attributes(model)
     if not content:

@@ -74,6 +74,7 @@ def test_callers_have_histograms_of_their_own_while_there_are_few_series(callers
     assert len(lines) == callers if callers == 2 else TIMED_SERIES // 80 < len(lines) < TIMED_SERIES // 60
     assert any('caller="other"' in line for line in lines) is (callers == MAX_NAMES)
     assert value(metrics, "gatepass_request_duration_seconds_count", model="gpt", upstream="azure") == callers
+    assert value(metrics, "gatepass_added_latency_seconds_sum", upstream="azure") == 0  # of durations of 1 s
     assert value(metrics, "gatepass_request_duration_seconds_bucket", caller="caller-1", le="1.28") == 1
     assert value(metrics, "gatepass_requests_total", caller=f"caller-{callers - 1}") == 1
     first, second = (series_of(metrics, "caller-0", model, "azure", "chat") for model in CONFIGURED)

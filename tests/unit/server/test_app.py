@@ -241,22 +241,6 @@ def test_the_hosts_own_routes_and_middleware_work():
     assert seen == ["lifespan", "http", "http", "http"]
 
 
-@pytest.mark.parametrize(
-    ("blocks", "text"),
-    [
-        (
-            {
-                "credentials": {"corp": {"type": "static", "token": "a-token"}},
-                "upstreams": {"chat": {"base_url": "http://192.0.2.1/v1", "credential": "corp"}},
-            },
-            "upstreams.chat.base_url: would send a secret over plain HTTP",
-        ),
-        ({"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1", "credential": "corp"}}}, "credential"),
-        ({"models": {"m": {"upstream": "embed"}}}, "models.m.upstream"),
-        ({"server": {"host": "0.0.0.0"}}, "server.host: is reachable from other machines"),
-    ],
-)
-def test_a_config_of_code_is_checked_as_a_file_is(blocks, text):
-    with pytest.raises(ConfigError, match=r"^configuration: ") as caught:
-        app_of(**blocks)
-    assert text in str(caught.value)
+def test_a_config_of_code_is_checked_as_a_file_is():
+    with pytest.raises(ConfigError, match=r"^configuration: models\.m\.upstream"):
+        app_of(models={"m": {"upstream": "embed"}})
