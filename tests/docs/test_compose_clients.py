@@ -14,8 +14,6 @@ from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.environment import read_environment
 from gatepass.config.model import Config
 from tests.e2e.container import compose
-from tests.integration.gateway import CHAT, HELLO, JSON, gateway
-from tests.integration.scripted import Scripted, Send, reply
 
 EXAMPLE = compose.DEPLOY / "clients.env.example"
 PAGE = (compose.DEPLOY.parent / "docs/container.md").read_text()
@@ -65,32 +63,6 @@ def test_keys_list_prints_the_table_of_the_page(tmp_path: Path) -> None:
     assert [re.sub(r"\b[0-9a-f]{8}$", "", line.strip()) for line in shown.splitlines()] == hidden
 
 
-async def test_three_keys_get_their_profiles_and_share_one_token(tmp_path: Path) -> None:
-    """The configuration of compose.clients.yaml serves here, with its hosts replaced by servers of this test."""
-    strict_null = {"type": "function", "function": {"name": "f", "strict": None, "parameters": {}}}
-    call = {"id": "c", "index": 0, "type": "function", "function": {"name": "f", "arguments": "{}"}}
-    messages = [*HELLO["messages"], {"role": "assistant", "content": None, "tool_calls": [call]}]
-    messages.append({"role": "tool", "tool_call_id": "c", "content": "1"})
-    body = {**HELLO, "messages": messages, "tools": [strict_null]}
-    answers = {
-        "/token": {"access_token": "the-token", "token_type": "Bearer", "expires_in": 300},
-        CHAT: {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}]},
-    }
-    async with Scripted(answer=lambda request: [Send(reply(answers[request.target]))]) as corp:
-        tree = config_of("compose.clients.yaml", tmp_path).model_dump(exclude_unset=True, by_alias=True)
-        tree["upstreams"]["chat"]["base_url"] = f"{corp.url}/v1"
-        tree["credentials"]["token"]["token_url"] = f"{corp.url}/token"
-        async with gateway(**tree) as gatepass:
-            for key in KEYS.values():
-                answer = await gatepass.ask(body, headers={**JSON, "authorization": f"Bearer {key}"}).answer()
-                assert answer.status == 200
-            wrong = await gatepass.ask(body, headers={**JSON, "authorization": "Bearer gp-another-key-0000"}).answer()
-    chats = [request for request in corp.received if request.target == CHAT]
-    sent = dict(zip(CLIENTS, (request.json() for request in chats), strict=True))
-    assert wrong.status == 401
-    assert [request.target for request in corp.received].count("/token") == 1
-    assert {request.header("authorization") for request in chats} == {"Bearer the-token"}
-    indexed = {name: "index" in value["messages"][1]["tool_calls"][0] for name, value in sent.items()}
-    strict = {name: "strict" in value["tools"][0]["function"] for name, value in sent.items()}
-    assert indexed == {"ragflow": False, "open_webui": True, "librechat": True}
-    assert strict == {"ragflow": True, "open_webui": True, "librechat": False}
+def test_each_client_has_a_key_with_its_profile(tmp_path: Path) -> None:
+    keys = config_of("compose.clients.yaml", tmp_path).access.keys
+    assert [(key.name, key.profile) for key in keys] == [*zip(CLIENTS, ("ragflow", "plain", "librechat"), strict=True)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import time
-from hashlib import sha256
 from itertools import count
 from pathlib import Path
 
@@ -104,44 +103,3 @@ async def test_gatepass_sends_what_the_forwarder_of_the_page_sent(tmp_path):
     assert login.json() == {"app_id": "bot", "secret": environment["SECRET"]}
     assert (chat.header("x-auth-token"), chat.header("authorization")) == ("minted", None)
     assert chat.json() == HELLO
-
-
-async def test_the_examples_of_traffic_fail_over_and_use_the_spare_at_last(tmp_path):
-    """The second region answers for the first, and the spare if each deployment asks to wait; nobody is asked again.
-
-    The long model answers each request that the first one rejects.
-    """
-    (page,) = [page for page in PAGES if page.stem == "traffic"]
-    regions, deployments, long = configurations(page)
-    answer = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}]}
-    token = {"access_token": "minted", "token_type": "Bearer", "expires_in": 300}
-    busy = Send(reply({"error": {"message": "Slow down."}}, 429, retry_after="30"))
-
-    async def asked(example, hosts):
-        file, environment = written(example, tmp_path)
-        text = file.read_text().replace(f"{0:064x}", sha256(SECRET.encode()).hexdigest())
-        for host, server in hosts.items():
-            text = re.sub(rf"https://{host}\.[\w.]+", server.url, text)
-        file.write_text(text)
-        async with serving(create_app_state(load(str(file), environment).config)) as gatepass:
-            by_key = {**JSON, "authorization": f"Bearer {environment.get('TEAM_KEY', SECRET)}"}
-            found = [await gatepass.ask({**HELLO, "model": "gpt-4o"}, headers=by_key).answer() for _ in range(5)]
-        assert {one.status for one in found} == {200}
-        return [one.headers.get("x-gatepass-targets") for one in found]
-
-    async with Scripted(answer=lambda one: [Send(reply(token if "token" in one.target else answer))]) as well:
-        async with Scripted(answer=lambda one: [busy]) as east:
-            named = await asked(regions, {"sso": well, "east": east, "west": well})
-        assert (named, len(east.received)) == (["east/gpt-4o, west/gpt-4o", *[None] * 4], 1)
-        too_long = Send(reply({"error": {"message": "Too long.", "code": "context_length_exceeded"}}, 400))
-        async with Scripted(answer=lambda one: [too_long]) as east:
-            assert await asked(long, {"east": east, "west": well}) == ["east/gpt-4o, west/gpt-4.1"] * 5
-
-    def azure(request):
-        return [Send(reply(answer)) if request.json()["model"] == "gpt-4o-on-demand" else busy]
-
-    async with Scripted(answer=azure) as sweden, Scripted(answer=azure) as france:
-        first, *others = await asked(deployments, {"sweden": sweden, "france": france})
-        received = [*sweden.received, *france.received]
-    assert {*first.split(", ")[:3]} == {"sweden/gpt-4o-reserved", "sweden/gpt-4o-batch", "france/gpt-4o-reserved"}
-    assert (first.split(", ")[3:], others, len(received)) == (["france/gpt-4o-on-demand"], [None] * 4, 8)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from docs.entries import DOCS
@@ -55,15 +54,6 @@ async def test_a_path_that_the_page_excludes_is_an_error(path: str, code: str) -
         assert (await served.ask(path=path).answer()).error["code"] == code
 
 
-async def test_a_path_works_with_each_prefix_and_below_a_profile() -> None:
-    listed = {"gpt-4o": {"upstream": "chat"}}
-    async with gateway(
-        upstreams={"chat": {"base_url": "http://127.0.0.1:9/v1", "dialect": "azure"}}, models=listed
-    ) as served:
-        for prefix in ("/v1", "", "/v1/v1", "/for/ragflow/v1", "//v1/"):
-            assert (await served.ask(None, f"{prefix}/models/", method="GET").answer()).status == 200
-
-
 def test_every_header_that_gatepass_adds_has_its_entry() -> None:
     code = "".join(file.read_text() for file in SOURCES.rglob("*.py"))
     own = set(re.findall(r'b"(x-gatepass-[a-z]+)"', code)) | set(EXPOSED.decode().split(", ")) - {"retry-after-ms"}
@@ -79,28 +69,3 @@ def test_every_parameter_of_a_query_is_on_the_page_and_every_text_has_its_path()
     assert [name for name in PARAMETERS if b"%" not in name and f"`{name.decode()}`" not in PAGE] == []
     assert set(TEXTS["operations"]) <= {row.path for row in OPERATIONS}
     assert set(TEXTS["pages"]) == {"/", *PATHS}
-
-
-async def test_headers_pass_as_the_page_states() -> None:
-    sent = {name: header["example"].partition(": ")[2] for name, header in TEXTS["read"].items() if name != "host"}
-    sent |= {"authorization": f"Bearer {KEY}", "x-request-id": "mine-1", "user-agent": "me", "x-other": "1"}
-    of_upstream: dict[str, Any] = {"x_ratelimit_remaining_requests": "99", "x_other": "1", "set_cookie": "a=b"}
-    body = {"model": "m", "messages": []}
-    whole = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}]}
-    async with Scripted([Send(reply(whole, **of_upstream))]) as upstream:
-        async with gateway(upstream=upstream.url, access=ACCESS) as served:
-            answer = await served.ask(body, headers=sent).answer()
-        received = {name for name, _ in upstream.received[0].headers}
-        assert upstream.received[0].header("x-request-id") == "mine-1"
-    assert {"user-agent", "content-type"} <= received
-    assert not received & {
-        "authorization",
-        "x-other",
-        "origin",
-        "x-forwarded-for",
-        "sec-fetch-site",
-        "content-encoding",
-    }
-    assert answer.headers["x-ratelimit-remaining-requests"] == "99"
-    assert not answer.headers.keys() & {"x-other", "set-cookie"}
-    assert {"x-request-id", "server-timing", "cache-control"} <= answer.headers.keys()

@@ -13,6 +13,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from tests.docs.blocks import blocks
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "observability"
 REFERENCE = (ROOT / "docs/reference/metrics.md").read_text()
@@ -34,6 +36,7 @@ def expressions() -> list[str]:
     return [
         *(target["expr"] for panel in PANELS for target in panel.get("targets", ())),
         *(rule["expr"] for rule in group["rules"]),
+        *"".join(blocks(REFERENCE, "text")).splitlines(),
     ]
 
 

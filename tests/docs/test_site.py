@@ -11,7 +11,7 @@ from pathlib import Path
 from gatepass.cli.init import OF_AUTH, QUESTIONS, init
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN
 from tests.integration.gateway import CHAT, HELLO, gateway
-from tests.integration.scripted import Scripted, Send, event, reply, stream
+from tests.integration.scripted import Scripted, Send, reply
 
 DOCS = Path(__file__).parents[2] / "docs"
 FENCE = re.compile(r"^```json\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -76,19 +76,6 @@ async def test_the_rejection_of_the_page_causes_its_rule():
     assert f"x-gatepass-adapted: {rule}\n" in text
     assert f"x-gatepass-attempts: {answer.headers['x-gatepass-attempts']}\n" in text
     assert f"$ gatepass learned --as-config\n{printed.body.decode()}```" in text
-
-
-async def test_the_chunk_of_the_page_of_profiles_gets_a_choice_only_for_cline():
-    (chunk,) = map(json.loads, FENCE.findall((DOCS / "concepts/profiles.md").read_text()))
-    choice = {"index": 0, "delta": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}
-    sent = [Send(stream(event({**chunk, "choices": [choice], "usage": None}), event(chunk), event("[DONE]")))]
-    call = {**HELLO, "stream": True, "stream_options": {"include_usage": True}}
-    async with Scripted(answer=lambda _: sent) as upstream, gateway(upstream=upstream.url) as served:
-        plain = await served.ask(call).answer()
-        cline = await served.ask(call, "/for/cline/v1/chat/completions").answer()
-    assert event(chunk) in plain.body
-    last = json.loads(cline.body.split(b"data: ")[-2])
-    assert (last["usage"], len(last["choices"])) == (chunk["usage"], 1)
 
 
 def test_the_page_of_profiles_has_a_row_for_each_that_changes_something():

@@ -89,46 +89,11 @@ def test_each_text_of_a_failed_connection_is_a_text_of_the_code_in_its_row(langu
     assert shown == set(by_code)
 
 
-def test_both_languages_have_the_two_texts_of_a_rejected_credential_in_one_row_and_what_ragflow_shows():
-    seen = (
-        "does not accept the credential that gatepass sends",
-        "requires a credential that gatepass does not send",
-    )
-    fixes = ("`upstreams.NAME.credential`", "`gatepass reload`", "`token_placement`")
-    for language in ("en", "zh"):
-        rows = [row[language] for section in SECTIONS for row in section["rows"]]
-        (row,) = (row for row in rows if seen[0] in row["see"])
-        assert seen[1] in row["see"]
-        assert "`**ERROR**: AUTH_ERROR`" in row["cause"]
-        assert [fix for fix in fixes if fix not in row["action"]] == []
-        (ragflow,) = (part[language]["text"] for part in SECTIONS if part["en"]["title"] == "RAGFlow")
-        assert "`**ERROR**`" in ragflow
-
-
 def test_no_row_concludes_from_a_missing_hop():
     """openai-python 3 prints only `message`, also of an error of gatepass."""
     for language, words in (("en", "(without|no) `hop`"), ("zh", "没有 `hop`")):
         texts = [text for section in SECTIONS for row in section["rows"] for text in row[language].values()]
         assert [text for text in texts if re.search(words, text, re.IGNORECASE)] == []
-
-
-def test_the_row_of_a_closed_connection_names_http_at_a_port_with_tls():
-    for language in ("en", "zh"):
-        rows = [row[language] for section in SECTIONS for row in section["rows"]]
-        (row,) = (row for row in rows if "502 `upstream_closed`" in row["see"])
-        assert "`speaks TLS on this port`" in row["see"]
-        assert "`base_url`" in row["cause"]
-        assert [one for one in ("`gatepass doctor`", "`https://`") if one not in row["action"]] == []
-
-
-def test_the_readme_has_a_row_for_a_missing_path_and_for_a_timeout():
-    """Both lead to their row on the page of symptoms."""
-    for name, anchor in (("README.md", "docs/symptoms.md#requests"), ("README.zh.md", "docs/zh/symptoms.md#请求")):
-        rows = [line for line in (DOCS.parent / name).read_text().splitlines() if f"]({anchor})" in line]
-        assert [re.findall(r"`(404 Not Found|504|base_url)`", row) for row in rows] == [
-            ["404 Not Found", "base_url"],
-            ["504"],
-        ]
 
 
 def test_each_page_of_a_group_links_to_it():

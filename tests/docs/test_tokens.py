@@ -80,21 +80,25 @@ def signed(assertion: str, key: str, algorithm: str, audience: str) -> dict[str,
 # --- the request that each issuer expects, and its reply -----------------------------------------------------------
 
 
-def secret_in_a_header(request: Received) -> bytes:
-    assert basic(request) == f"gatepass:{SECRET}"
-    assert form(request) in ({"grant_type": GRANT}, {"grant_type": GRANT, "scope": "llm.read llm.write"})
-    return reply(MINTED)
+def granted(*forms: Mapping[str, str], client: str = "", target: str = "", **members: Any) -> Asked:
+    """Return a token if the request has one of `forms`, and nothing but `client` in its `authorization`."""
+
+    def answer(request: Received) -> bytes:
+        assert (basic(request) if client else request.header("authorization")) == (client or None)
+        assert target in ("", request.target)
+        assert form(request) in forms
+        return reply({**MINTED, **members})
+
+    return answer
 
 
-def secret_in_the_form(request: Received) -> bytes:
-    assert form(request) == {
-        "grant_type": GRANT,
-        "client_id": "gatepass",
-        "client_secret": SECRET,
-        "audience": "https://llm.corp.example/",
-        "tenant": "research",
-    }
-    return reply(MINTED)
+OWN = {"grant_type": GRANT}
+GATEPASS = {"client_id": "gatepass"}
+IN_A_HEADER = granted(OWN, {**OWN, "scope": "llm.read llm.write"}, client=f"gatepass:{SECRET}")
+OF_DATABRICKS: dict[str, Any] = {"target": "/oidc/v1/token", "client": f"a-client-id:{SECRET}", "expires_in": 3600}
+IBM = {"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": SECRET}
+ASSERTED = {"client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}
+BY_SPIFFE = {"client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"}
 
 
 def discovered(request: Received) -> bytes:
@@ -103,7 +107,7 @@ def discovered(request: Received) -> bytes:
         issuer = "https://sso.corp.example/realms/llm"
         return reply({"issuer": issuer, "token_endpoint": f"{issuer}/protocol/token"})
     assert request.target == "/realms/llm/protocol/token"
-    return secret_in_a_header(request)
+    return IN_A_HEADER(request)
 
 
 def assertion_by_key(request: Received) -> bytes:
@@ -113,16 +117,6 @@ def assertion_by_key(request: Received) -> bytes:
     claims = signed(assertion, keys.public_pem("rsa"), "RS256", "https://sso.corp.example/oauth/token")
     assert (claims["iss"], claims["sub"]) == ("gatepass", "gatepass")
     assert jwt.get_unverified_header(assertion)["kid"] == "2026-01"
-    return reply(MINTED)
-
-
-def assertion_in_a_file(request: Received) -> bytes:
-    fields = form(request)
-    kind = fields.pop("client_assertion_type").rpartition(":")[2]
-    assert (kind, fields) in (
-        ("jwt-bearer", {"grant_type": GRANT, "client_id": "gatepass", "client_assertion": "projected-token"}),
-        ("jwt-spiffe", {"grant_type": GRANT, "client_id": "gatepass", "client_assertion": "jwt-svid"}),
-    )
     return reply(MINTED)
 
 
@@ -148,24 +142,6 @@ def signed_grant(request: Received) -> bytes:
     return reply(MINTED)
 
 
-def known_by_certificate(request: Received) -> bytes:
-    """The TLS handshake has already required a certificate."""
-    assert form(request) == {"grant_type": GRANT, "client_id": "gatepass"}
-    assert request.header("authorization") is None
-    return reply(MINTED)
-
-
-def refreshed(request: Received) -> bytes:
-    assert form(request) == {"grant_type": "refresh_token", "refresh_token": "first-refresh-token"}
-    return reply({**MINTED, "refresh_token": "second-refresh-token"})
-
-
-def password(request: Received) -> bytes:
-    fields = {"grant_type": "password", "client_id": "gatepass", "username": "svc-llm", "password": SECRET}
-    assert form(request) == fields
-    return reply(MINTED)
-
-
 def portal(request: Received) -> bytes:
     assert (request.target, request.header("x-app")) == ("/api/token", "bot")
     assert request.json() == {"app_id": "bot", "secret": SECRET}
@@ -184,12 +160,6 @@ def user_login(request: Received) -> bytes:
     return reply({"data": {"accessToken": TOKEN, "expiresIn": 300}})
 
 
-def ibm(request: Received) -> bytes:
-    assert request.target == "/identity/token"
-    assert form(request) == {"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": SECRET}
-    return reply({**MINTED, "expires_in": 3600, "expiration": 4_102_444_800})
-
-
 def baidu(request: Received) -> bytes:
     parts = urlsplit(request.target)
     assert parts.path == "/oauth/2.0/token"
@@ -204,18 +174,6 @@ def huawei(request: Received) -> bytes:
     assert login["identity"] == {"methods": ["password"], "password": {"user": user}}
     assert login["scope"] == {"project": {"name": "cn-north-4"}}
     return reply({"token": {"expires_at": "2099-01-01T00:00:00.000000Z"}}, 201, x_subject_token=TOKEN)
-
-
-def databricks(request: Received) -> bytes:
-    assert (request.target, basic(request)) == ("/oidc/v1/token", f"a-client-id:{SECRET}")
-    assert form(request) == {"grant_type": GRANT, "scope": "all-apis"}
-    return reply({**MINTED, "expires_in": 3600})
-
-
-def sap(request: Received) -> bytes:
-    assert (request.target, basic(request)) == ("/oauth/token", f"a-client-id:{SECRET}")
-    assert form(request) == {"grant_type": GRANT}
-    return reply(MINTED)
 
 
 def entra(request: Received) -> bytes:
@@ -322,38 +280,56 @@ ACCOUNT = {
 
 CASES = {
     "Several headers, and an upstream that returns 403": Case(
-        secret_in_a_header, taken=several, env={**CORP, "SUBSCRIPTION_KEY": SECRET}
+        IN_A_HEADER, taken=several, env={**CORP, "SUBSCRIPTION_KEY": SECRET}
     ),
-    "Client credentials, the secret in a header": Case(secret_in_a_header, files={"/run/secrets/corp": f"{SECRET}\n"}),
-    "Client credentials, the secret in the form, for an audience": Case(secret_in_the_form, env=CORP),
+    "Client credentials, the secret in a header": Case(IN_A_HEADER, files={"/run/secrets/corp": f"{SECRET}\n"}),
+    "Client credentials, the secret in the form, for an audience": Case(
+        granted(
+            OWN | GATEPASS | {"client_secret": SECRET, "audience": "https://llm.corp.example/", "tenant": "research"}
+        ),
+        env=CORP,
+    ),
     "Discovery: the issuer's own document names the endpoint": Case(discovered, env=CORP),
     "A signed assertion instead of the secret": Case(
         assertion_by_key, files={"/run/secrets/corp.key": keys.private_pem("rsa")}
     ),
     "A projected Kubernetes token instead of the secret": Case(
-        assertion_in_a_file, files={"/var/run/secrets/tokens/sso": "projected-token\n"}
+        granted(OWN | GATEPASS | ASSERTED | {"client_assertion": "projected-token"}),
+        files={"/var/run/secrets/tokens/sso": "projected-token\n"},
     ),
     "A SPIFFE JWT-SVID instead of the secret": Case(
-        assertion_in_a_file, files={"/var/run/secrets/spiffe/jwt_svid.token": "jwt-svid"}
+        granted(OWN | GATEPASS | BY_SPIFFE | {"client_assertion": "jwt-svid"}),
+        files={"/var/run/secrets/spiffe/jwt_svid.token": "jwt-svid"},
     ),
     "An exchange of another credential's token": Case(exchanged, env=CORP),
     "A signed assertion about a user or service (jwt-bearer)": Case(
         signed_grant, files={"/run/secrets/corp.key": keys.private_pem("rsa")}
     ),
-    "A client certificate (mTLS, RFC 8705), and a private CA": Case(known_by_certificate, "mtls.corp.example"),
+    "A client certificate (mTLS, RFC 8705), and a private CA": Case(granted(OWN | GATEPASS), "mtls.corp.example"),
     "A refresh token that changes with each use": Case(
-        refreshed,
+        granted(
+            {"grant_type": "refresh_token", "refresh_token": "first-refresh-token"},
+            client=f"gatepass:{SECRET}",
+            refresh_token="second-refresh-token",
+        ),
         files={"/var/lib/gatepass/": ""},
         env={**CORP, "FIRST_REFRESH_TOKEN": "first-refresh-token"},
         leaves={"/var/lib/gatepass/corp.refresh": "second-refresh-token"},
     ),
-    "User and password": Case(password, files={"/run/secrets/svc-llm": SECRET}),
+    "User and password": Case(
+        granted(GATEPASS | {"grant_type": "password", "username": "svc-llm", "password": SECRET}),
+        files={"/run/secrets/svc-llm": SECRET},
+    ),
     "A login of your own": Case(portal, PORTAL, env={"PORTAL_SECRET": SECRET}),
     "A request that is signed by an HMAC": Case(
         files={"/usr/local/bin/portal-token": f"{SCRIPT}echo {TOKEN}\n"}, env={"PORTAL_SECRET": SECRET}
     ),
     "User and password as JSON": Case(user_login, PORTAL, env={"PORTAL_PASSWORD": SECRET}),
-    "IBM Cloud and watsonx": Case(ibm, "iam.cloud.ibm.com", env={"IBM_API_KEY": SECRET}),
+    "IBM Cloud and watsonx": Case(
+        granted(IBM, target="/identity/token", expires_in=3600, expiration=4_102_444_800),
+        "iam.cloud.ibm.com",
+        env={"IBM_API_KEY": SECRET},
+    ),
     "Baidu AI Cloud: the token in the query": Case(
         baidu,
         "aip.baidubce.com",
@@ -364,12 +340,12 @@ CASES = {
         huawei, "iam.myhuaweicloud.com", header("x-auth-token", "{}"), env={"HUAWEI_PASSWORD": SECRET}
     ),
     "Databricks: a service principal": Case(
-        databricks,
+        granted({**OWN, "scope": "all-apis"}, **OF_DATABRICKS),
         "corp.cloud.databricks.com",
         env={"DATABRICKS_CLIENT_ID": "a-client-id", "DATABRICKS_CLIENT_SECRET": SECRET},
     ),
     "SAP AI Core": Case(
-        sap,
+        granted(OWN, target="/oauth/token", client=f"a-client-id:{SECRET}"),
         "corp.authentication.eu10.hana.ondemand.com",
         lambda request: header()(request) and header("ai-resource-group", "default")(request),
         env={"SAP_CLIENT_ID": "a-client-id", "SAP_CLIENT_SECRET": SECRET},
