@@ -18,7 +18,7 @@ PYTEST := $(FREEING) $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 # pytest keeps the test modules compiled: to rewrite their assertions takes each process 7 seconds otherwise.
 unexport PYTHONDONTWRITEBYTECODE
 # Clients and servers that wait more than they compute, and measure no time: two of these files at once.
-E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clients hosts valkey failed_responses traffic limits messages sdk_tasks presented_tokens other_issuers mcp mcp_store mcp_ragflow store_health tracing upgrade prometheus chart_rolls))
+E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clients hosts valkey traffic limits sdk_tasks presented_tokens other_issuers mcp mcp_store mcp_ragflow store_health tracing upgrade prometheus chart_rolls))
 # They skip in `make test` where no store server is installed. `make e2e` installs one.
 STORE_TESTS := $(addprefix tests/integration/store/test_,store_windows.py limits_over_replicas.py)
 UV     := $(shell command -v uv 2>/dev/null)
@@ -255,7 +255,7 @@ campaigns: setup ## 20 s of the fuzzers by one seed
 stress: campaigns properties ## The long ones that need Python alone: the campaigns, and the properties
 
 startup: setup ## Print import time, time to ready and idle memory
-	$(BIN)/python tests/e2e/startup.py
+	$(BIN)/python -m tests.e2e.startup
 
 pythons: ## The unit tier on every Python of PYTHONS that is here
 	@for python in $(PYTHONS); do \

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import urllib.error
 import urllib.parse
@@ -43,6 +42,19 @@ def installed(name: str) -> Path:
 def get_json(url: str) -> Any:
     with urllib.request.urlopen(url, timeout=REPLY_S) as reply:  # noqa: S310 - loopback
         return json.load(reply)
+
+
+def ask(url: str, body: Any = None, **fields: str) -> tuple[int, str]:
+    """Send a GET, or a POST with `body` as JSON, and return the status and the text of the reply."""
+    headers = {name.replace("_", "-"): value for name, value in fields.items()} | {"content-type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, headers)  # noqa: S310 - loopback
+    try:
+        with urllib.request.urlopen(request, timeout=REPLY_S) as reply:  # noqa: S310 - loopback
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,23 +106,6 @@ class CheckedServer:
     def tally(self) -> Tally:
         return Tally(**get_json(f"{self.url}/check"))
 
-    def get(self, path: str, token: str | None) -> tuple[int, Any]:
-        """Send a GET without gatepass and return its status and JSON."""
-        fields = {} if token is None else {"authorization": f"Bearer {token}"}
-        request = urllib.request.Request(self.url + path, headers=fields)  # noqa: S310 - loopback
-        try:
-            with urllib.request.urlopen(request, timeout=REPLY_S) as reply:  # noqa: S310 - loopback
-                return reply.status, json.load(reply)
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, json.load(error)
-
-
-@dataclass(frozen=True, slots=True)
-class Gatepass:
-    url: str
-    process: Process
-
 
 def start_issuer(token_life_s: int = TOKEN_LIFE_S) -> Process:
     environment = {
@@ -145,19 +140,6 @@ def start_check(issuer: Issuer, upstream: str) -> Process:
 def listening(process: Process) -> str:
     """Wait until the process is ready and return the URL that it prints."""
     return process.wait_for(r'(?:listening on |"event":"listening","url":")(https?://[^\s"]+)', READY_S)[1].rstrip("/")
-
-
-def start_gatepass(folder: Path, issuer: Issuer, chat: CheckedServer, embed: CheckedServer) -> Process:
-    routes = f"""
-upstreams:
-  chat: {{base_url: "{chat.url}/v1", credential: sso}}
-  embed: {{base_url: "{embed.url}/v1", credential: sso}}
-operations:
-  embeddings: {{upstream: embed}}
-models:
-  "*": {{upstream: chat}}
-"""
-    return serve_routes(folder, issuer, routes)
 
 
 def serve_routes(
@@ -204,39 +186,3 @@ def serve(config: Path, *options: str | Path, python: str | Path | None = None, 
         [python, "-m", "gatepass", "serve", "--config", config, "--port", "0", *options],
         environment=plain | {"PYTHONPATH": str(ROOT / "src")} | variables,
     )
-
-
-def client_environment(gatepass: Gatepass) -> dict[str, str]:
-    return os.environ | {"OPENAI_BASE_URL": f"{gatepass.url}/v1", "OPENAI_API_KEY": KEY, "NO_PROXY": "127.0.0.1"}
-
-
-def run_client(command: list[str | Path], gatepass: Gatepass, timeout_s: float, **options: Any) -> Any:
-    """Run a client and return the JSON that it prints; raise AssertionError with stderr if it fails."""
-    completed = subprocess.run(
-        [str(part) for part in command],
-        env=client_environment(gatepass),
-        timeout=timeout_s,
-        capture_output=True,
-        check=False,
-        **options,
-    )
-    assert completed.returncode == 0, (
-        f"{command}:\n{completed.stderr.decode()}\noutput of gatepass:\n{gatepass.process.output}"
-    )
-    return json.loads(completed.stdout)
-
-
-def python_client(gatepass: Gatepass, *arguments: str, timeout_s: float, stdin: Any = None) -> Any:
-    command: list[str | Path] = [
-        installed("python-client") / "bin" / "python",
-        HERE / "client" / "openai_python.py",
-        *arguments,
-    ]
-    data = b"" if stdin is None else json.dumps(stdin).encode()
-    return run_client(command, gatepass, timeout_s, input=data)
-
-
-def node_client(gatepass: Gatepass, *arguments: str, timeout_s: float) -> Any:
-    script = (HERE / "client" / "openai_node.mjs").read_bytes()
-    command: list[str | Path] = ["node", "--input-type=module", "-", *arguments]
-    return run_client(command, gatepass, timeout_s, input=script, cwd=installed("node-client"))

@@ -1,4 +1,4 @@
-"""Measure the start of gatepass: `python tests/e2e/startup.py` prints three medians.
+"""Measure the start of gatepass: `python -m tests.e2e.startup` prints three medians.
 
 - Import time is the time of all imports of `gatepass serve` in a new interpreter.
 - Time to ready is the time from the start of the process to the first reply of `/healthz`.
@@ -15,21 +15,20 @@ import re
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from tests.e2e.servers import INSTALLED, ROOT, ask, listening, serve
+
 RUNS = 5
 READY_S = 30.0
-STOP_S = 20.0
 KIB = 1024
-ROOT = Path(__file__).parent.parent.parent
-RUNTIME_PYTHON = ROOT / ".e2e" / "python-gatepass" / "bin" / "python"
+RUNTIME_PYTHON = INSTALLED / "python-gatepass" / "bin" / "python"
+PYTHON = RUNTIME_PYTHON if RUNTIME_PYTHON.exists() else Path(sys.executable)
+COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
+"""Otherwise the modules are compiled at each start, in 0.2 s."""
 CONFIG = """
 credentials: {fixed: {type: static, token: a-key}}
 upstreams: {chat: {base_url: "http://127.0.0.1:9/v1", credential: fixed}}
@@ -55,44 +54,9 @@ class Startup:
         )
 
 
-def interpreter() -> str:
-    return str(RUNTIME_PYTHON) if RUNTIME_PYTHON.exists() else sys.executable
-
-
-def environment() -> dict[str, str]:
-    """Return the environment without PYTHON variables: PYTHONDONTWRITEBYTECODE would add 0.2 s to each start."""
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(("GATEPASS_", "PYTHON"))}
-    return plain | {"PYTHONPATH": str(ROOT / "src")}
-
-
 def import_s() -> float:
-    command = [interpreter(), "-c", IMPORT]
-    return float(subprocess.check_output(command, timeout=READY_S, env=environment()))
-
-
-@contextmanager
-def serving(config: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start gatepass, and kill it after READY_S at the latest."""
-    command = [interpreter(), "-m", "gatepass", "serve", "--config", str(config), "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment())
-    guard = threading.Timer(READY_S, process.kill)
-    guard.start()
-    try:
-        yield process
-    finally:
-        guard.cancel()
-        process.terminate()
-        process.communicate(timeout=STOP_S)
-
-
-def address(process: subprocess.Popen[str]) -> str:
-    assert process.stderr is not None
-    output = []
-    for line in process.stderr:
-        output.append(line)
-        if found := re.search(r'"event":"listening","url":"(http://[^"]+)"', line):
-            return found[1]
-    raise RuntimeError("gatepass did not start:\n" + "".join(output))
+    environment = os.environ | COMPILED | {"PYTHONPATH": str(ROOT / "src")}
+    return float(subprocess.check_output([PYTHON, "-c", IMPORT], timeout=READY_S, env=environment))
 
 
 def memory_bytes(pid: int) -> dict[str, int]:
@@ -102,9 +66,8 @@ def memory_bytes(pid: int) -> dict[str, int]:
 
 def measure(config: Path) -> Startup:
     imported_s, began = import_s(), time.perf_counter()
-    with serving(config) as process:
-        with urllib.request.urlopen(f"{address(process)}/healthz", timeout=READY_S) as reply:  # noqa: S310 - loopback
-            reply.read()
+    with serve(config, python=PYTHON, **COMPILED) as process:
+        ask(f"{listening(process)}/healthz")
         ready_s = time.perf_counter() - began
         memory = memory_bytes(process.pid)
     return Startup(imported_s, ready_s, memory["Rss"], memory["Pss"])
@@ -125,4 +88,4 @@ def measured(runs: int = RUNS) -> Startup:
 
 
 if __name__ == "__main__":
-    print(f"gatepass serve by {os.path.relpath(interpreter())}, median of {RUNS}: {measured()}")
+    print(f"gatepass serve by {os.path.relpath(PYTHON)}, median of {RUNS}: {measured()}")

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.clients.measurement import sdk_ends
+from tests.e2e.clients.host_faults import CLIENTS, SDKS, TEXT, by_host, by_sdk, table
 from tests.e2e.hosts import programs
 from tests.e2e.hosts.turns import Turn
 from tests.e2e.hosts.upstream import APIS
-from tests.e2e.servers import KEY, ROOT
 from tests.integration.answers import VECTORS
 from tests.integration.gateway import HELLO, Gateway, gateway
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Received, Scripted, Send, Wait, reply, stream
@@ -26,8 +25,6 @@ from tests.unit.clock import DrivenClock
 from tests.unit.sse.responses import message, part, response
 from tests.waiting import until
 
-PAGE = ROOT / "docs" / "concepts" / "host_faults.md"
-TEXT = "All is well."
 ALL_USED = 900_000
 RUN_S = 100.0
 
@@ -52,26 +49,24 @@ REFUSALS = {
         400, "limit of 9 tokens per minute", {"tokens": {"minute": 9}, "reserve_output_tokens": 1}
     ),
 }
-CHATS = ("chat", "chat_stream", "responses", "responses_stream", "embeddings")
-SDKS = {
-    "openai, Python": ("python-client", CHATS),
-    "openai, Node": ("node-client", ("",)),
-    "anthropic, Python": ("python-anthropic", ("messages", "messages_stream")),
+KINDS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(CLIENTS, ("plain",)),
+    "openai, Python": ("plain", "raw", "respond", "respond_in_stream", "embed"),
+    "anthropic, Python": ("plain", "raw"),
 }
-AGENTS = {host.name: host for host in programs.HOSTS if host.name in ("Claude Code", "Codex")}
-METHODS = {**{name: methods for name, (_, methods) in SDKS.items()}, **dict.fromkeys(AGENTS, ("",))}
+"""The kinds of calls of each client."""
 RAISED = {429: "RateLimitError", 400: "BadRequestError"}
 
 
-def model_of(refusal: str, client: str, method: str) -> str:
-    return f"{[*REFUSALS].index(refusal)}-{[*METHODS].index(client)}-{method}"
+def model_of(refusal: str, client: str, kind: str) -> str:
+    return f"{[*REFUSALS].index(refusal)}-{CLIENTS.index(client)}-{kind}"
 
 
 MODELS = {
-    model_of(refusal, client, method): refusal
+    model_of(refusal, client, kind): refusal
     for refusal in REFUSALS
-    for client, methods in METHODS.items()
-    for method in methods
+    for client, kinds in KINDS.items()
+    for kind in kinds
 }
 
 
@@ -114,30 +109,19 @@ async def use_up(gp: Gateway, upstream: Upstream, held: AsyncExitStack) -> None:
     await until(lambda: all(upstream.requests[model] for model in MODELS if is_held(model)))
 
 
-async def by_sdk(client: str, port: int) -> dict[str, dict[str, Any]]:
-    """Return how each call of the SDK ends, by model."""
-    folder, methods = SDKS[client]
-    models = [model_of(refusal, client, method) for refusal in REFUSALS for method in methods]
-    if methods == ("",):
-        raised = await sdk_ends(folder, "own_retries.mjs", models, port, RUN_S)
-        return {model: {"name": name} if name else {} for model, name in raised.items()}
-    calls = [f"{model.rpartition('-')[2]}:{model}" for model in models]
-    ends = await sdk_ends(folder, "refused_calls.py", calls, port, RUN_S)
-    return {call.partition(":")[2]: end for call, end in ends.items()}
+async def ends_of(client: str, port: int, folder: Path, slots: asyncio.Semaphore) -> dict[str, dict[str, Any] | None]:
+    """Return the error of each call, or None for an answer, by model."""
+    kinds = {model_of(refusal, client, kind): kind for refusal in REFUSALS for kind in KINDS[client]}
+    if client in SDKS:
+        results = await by_sdk(client, port, kinds, RUN_S)
+        return {model: result["error"] for model, result in results.items()}
 
-
-async def by_host(client: str, port: int, folder: Path, slots: asyncio.Semaphore) -> dict[str, dict[str, Any]]:
-    """Return how the agent host ends at each refusal, by model."""
-
-    async def ends(refusal: str) -> tuple[str, dict[str, Any]]:
-        model = model_of(refusal, client, "")
+    async def end(model: str) -> dict[str, Any] | None:
         async with slots:
-            url = f"http://127.0.0.1:{port}"
-            done = await asyncio.to_thread(programs.run, AGENTS[client], url, KEY, model, folder / model)
-        assert done.exit_code is not None, f"{client} waits at {refusal}: {done.printed}"
-        return model, {"name": "", "text": done.printed} if done.exit_code else {"text": done.printed}
+            answers, printed = await by_host(client, port, model, folder)
+        return None if answers else {"message": printed}
 
-    return dict(await asyncio.gather(*map(ends, REFUSALS)))
+    return dict(zip(kinds, await asyncio.gather(*map(end, kinds)), strict=True))
 
 
 async def release(gp: Gateway, upstream: Upstream, calls: dict[str, list[logging.LogRecord]]) -> None:
@@ -170,18 +154,9 @@ class Calls(logging.Handler):
             self.of[fields["model"]].append(record)
 
 
-def table() -> dict[tuple[str, str], str]:
-    """Return the cells of the page by refusal and client."""
-    lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
-    begin = next(at for at, line in enumerate(lines) if line.startswith("| refused by"))
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[begin : begin + len(REFUSALS) + 2]]
-    assert (rows[0][1:], [row[0] for row in rows[2:]]) == ([*METHODS], [*REFUSALS])
-    return {(row[0], client): cell for row in rows[2:] for client, cell in zip(METHODS, row[1:], strict=True)}
-
-
-def cell_of(calls: list[logging.LogRecord], end: dict[str, Any]) -> str:
+def cell_of(calls: list[logging.LogRecord], error: object) -> str:
     refused = sum(vars(call)["fields"]["status"] != 200 for call in calls)
-    if "name" in end:
+    if error is not None:
         return "error at once" if len(calls) == 1 else f"error after {len(calls)} calls"
     return "waits, answer" if refused == 1 else f"answer after {refused} refusals"
 
@@ -204,26 +179,25 @@ async def test_clients_do_at_each_refusal_of_gatepass_what_the_page_says(tmp_pat
             await use_up(gp, upstream, held)
             clock.suspend(59)
             releasing = asyncio.create_task(release(gp, upstream, calls.of))
-            runs = [by_sdk(client, gp.port) for client in SDKS]
-            runs += [by_host(client, gp.port, tmp_path, slots) for client in AGENTS]
+            runs = [ends_of(client, gp.port, tmp_path, slots) for client in CLIENTS]
             ends = {model: end for run in await asyncio.gather(*runs) for model, end in run.items()}
             await releasing
     found = defaultdict[tuple[str, str], set[str]](set)
-    for client, methods in METHODS.items():
+    for client, kinds in KINDS.items():
         for name, refusal in REFUSALS.items():
-            for method in methods:
-                model = model_of(name, client, method)
-                seen, end = calls.of[model], ends[model]
+            for kind in kinds:
+                model = model_of(name, client, kind)
+                seen, error = calls.of[model], ends[model]
                 assert vars(seen[0])["fields"]["status"] == refusal.status
-                found[name, client].add(cell_of(seen, end))
+                found[name, client].add(cell_of(seen, error))
                 if refusal.wait_s and len(seen) > 1:
                     assert seen[1].created - seen[0].created > refusal.wait_s - 0.1
-                if "name" in end and "text" in end:
-                    assert refusal.says in end["text"]
-                if "status" in end:
+                if error is not None:
+                    assert refusal.says in error["message"]
+                if error is not None and client in SDKS:
                     code = "limit_reached" if refusal.status == 429 else "invalid_request"
-                    code = "concurrency_limited" if "concurrent" in refusal.says else code
-                    assert (end["name"], end["status"], end["code"]) == (RAISED[refusal.status], refusal.status, code)
+                    expected = (RAISED[refusal.status], refusal.status, code)
+                    assert (error["class"], error["status"], error["code"]) == expected
     shown = {place: " or ".join(sorted(cells)) for place, cells in found.items()}
-    print(*(f"| {name} | {' | '.join(shown[name, client] for client in METHODS)} |" for name in REFUSALS), sep="\n")
-    assert shown == table()
+    print(*(f"| {name} | {' | '.join(shown[name, client] for client in CLIENTS)} |" for name in REFUSALS), sep="\n")
+    assert shown == table([*REFUSALS])

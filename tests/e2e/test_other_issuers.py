@@ -11,7 +11,6 @@ import os
 import ssl
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tests.e2e.process import Process
-from tests.e2e.servers import HERE, READY_S, REPLY_S, installed, listening, node, serve
+from tests.e2e.servers import HERE, READY_S, REPLY_S, ask, installed, listening, node, serve
 from tests.waiting import block_until
 
 LIFE_S = 5
@@ -117,28 +116,16 @@ def gatepass_with(config: Path) -> Iterator[str]:
     """
     with serve(config, python=sys.executable) as process:
         served = listening(process)
-        ready = urllib.request.Request(f"{served}/readyz")  # noqa: S310 - loopback
-        block_until(lambda: status_of(ready) == 200, READY_S)
+        block_until(lambda: ask(f"{served}/readyz")[0] == 200, READY_S)
         yield served
-
-
-def status_of(request: urllib.request.Request) -> int:
-    try:
-        with urllib.request.urlopen(request, timeout=REPLY_S) as reply:  # noqa: S310 - loopback
-            status: int = reply.status
-            return status
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code
 
 
 def send_requests(url: str, client: str) -> list[int]:
     """Send requests one after the other for half of LOAD_S and return their statuses."""
-    body = json.dumps({"model": client, "messages": [{"role": "user", "content": "Hi"}]}).encode()
+    body = {"model": client, "messages": [{"role": "user", "content": "Hi"}]}
     statuses, end_s = [], time.monotonic() + LOAD_S / 2
     while time.monotonic() < end_s:
-        fields = {"content-type": "application/json"}
-        statuses.append(status_of(urllib.request.Request(f"{url}/v1/chat/completions", body, fields)))  # noqa: S310 - loopback
+        statuses.append(ask(f"{url}/v1/chat/completions", body)[0])
         time.sleep(PAUSE_S)
     return statuses
 

@@ -10,8 +10,6 @@ import json
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +21,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.e2e.servers import HERE, KEY, REPLY_S, get_json, listening, node, serve
+from tests.e2e.servers import HERE, KEY, ask, get_json, listening, node, serve
 
 LIFE_S = 3
 RECOVERY_S = 4.0
@@ -61,15 +59,9 @@ class Stage:
         following.replace(self.file)
 
     def chat(self, model: str) -> tuple[int, dict[str, Any]]:
-        body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hi"}]}).encode()
-        fields = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
-        request = urllib.request.Request(f"{self.url}/v1/chat/completions", body, fields)  # noqa: S310 - loopback
-        try:
-            with urllib.request.urlopen(request, timeout=REPLY_S) as reply:  # noqa: S310 - loopback
-                return reply.status, json.load(reply)
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, json.load(error)
+        body = {"model": model, "messages": [{"role": "user", "content": "Hi"}]}
+        status, answer = ask(f"{self.url}/v1/chat/completions", body, authorization=f"Bearer {KEY}")
+        return status, json.loads(answer)
 
     def until(self, model: str, status: int, within_s: float) -> dict[str, Any]:
         """Send requests until one has `status`; return its body. Fail after `within_s`."""

@@ -1,5 +1,7 @@
 """SDKs over the Responses and the Messages API: a tool task with a picture in each form of the answer, and errors.
 
+They also read a stream that is silent for a while.
+
 The upstream has the client's own API, or chat completions alone.
 """
 
@@ -7,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -15,15 +16,29 @@ from typing import Any
 import pytest
 
 from gatepass.protocols.responses import synthesize_response
+from gatepass.proxy.client_response import EVERY_S
 from gatepass.sse.chunk import EnvelopeDefaults
 from tests.e2e.clients import chats
 from tests.e2e.clients.conversation import PICTURE, QUESTION
-from tests.e2e.clients.measurement import RUNNERS
-from tests.e2e.servers import installed
+from tests.e2e.clients.program import CLIENT_S, Program
 from tests.integration import messages_upstream as anthropic
 from tests.integration.gateway import gateway
-from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Pause, Received, Scripted, Send, chunk, reply, stream
+from tests.integration.scripted import (
+    LAST_CHUNK,
+    Dialogue,
+    Fin,
+    Pause,
+    Received,
+    Scripted,
+    Send,
+    Wait,
+    chunk,
+    reply,
+    stream,
+)
+from tests.unit.clock import DrivenClock
 from tests.unit.sse import responses as openai
+from tests.waiting import until
 
 Document = dict[str, Any]
 CALLS = {"call_1": {"a": 20, "b": 1}, "call_2": {"a": -7, "b": 40}}
@@ -145,66 +160,64 @@ def answer_of(api: Api, request: Received) -> Dialogue:
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
-    name: str
-    folder: str
-    """The name of the installation in `.e2e/`."""
-    api: Api
-    is_node: bool = False
+class Client(Program):
+    api: Api = Responses
 
-    async def run(self, port: int, *runs: tuple[str, bool], stores: bool) -> list[Document]:
+    async def ask(self, port: int, *runs: tuple[str, bool], stores: bool) -> list[Document]:
         """Return what the client makes of each of `runs`: a model, and whether it streams.
 
         Without `stores` the client sends the whole conversation each time, which is an option of the AI SDK.
         """
-        folder = installed(self.folder)
-        asked = [{"model": model, "streams": streams} for model, streams in runs]
-        task = json.dumps({"question": QUESTION, "picture": PICTURE, "runs": asked, "stores": stores})
-        command: list[Any] = [folder / "bin" / "python", RUNNERS / "sdk_tasks.py", self.name, task]
-        if self.is_node:
-            command = ["node", "--input-type=module", "-", self.name, task]
-        url = f"http://127.0.0.1:{port}"
-        bases = {"OPENAI_BASE_URL": f"{url}/v1", "ANTHROPIC_BASE_URL": url}
-        keys = {"OPENAI_API_KEY": "none", "ANTHROPIC_API_KEY": "none"}
-        process = await asyncio.create_subprocess_exec(
-            *map(str, command), env={**os.environ, **bases, **keys}, cwd=folder,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        script = (RUNNERS / "sdk_tasks.mjs").read_bytes() if self.is_node else b""
-        printed, _ = await asyncio.wait_for(process.communicate(script), 60)
-        outcomes: list[Document] = json.loads(printed)
+        task = {"kind": "task", "question": QUESTION, "picture": PICTURE, "stores": stores}
+        given = [{**task, "model": model, "streams": streams} for model, streams in runs]
+        outcomes: list[Document] = await asyncio.to_thread(self.run, f"http://127.0.0.1:{port}", given)
         return outcomes
 
 
+def python(name: str, folder: str, api: Api) -> Client:
+    return Client(f"{name} for Python", folder, "sdk_tasks.py", (name,), api=api)
+
+
+def node(name: str, folder: str, api: Api) -> Client:
+    return Client(f"{name} for Node", folder, "sdk_tasks.mjs", (name,), api=api)
+
+
 CLIENTS = (
-    Client("openai", "python-client", Responses),
-    Client("openai", "node-client", Responses, is_node=True),
-    Client("openai-agents", "python-agents", Responses),
-    Client("langchain-openai", "python-langchain", Responses),
-    Client("@ai-sdk/openai", "node-ai-sdk", Responses, is_node=True),
-    Client("anthropic", "python-anthropic", Messages),
-    Client("anthropic", "node-anthropic", Messages, is_node=True),
-    Client("langchain-anthropic", "python-langchain", Messages),
-    Client("@ai-sdk/anthropic", "node-ai-sdk", Messages, is_node=True),
+    python("openai", "python-client", Responses),
+    node("openai", "node-client", Responses),
+    python("openai-agents", "python-agents", Responses),
+    python("langchain-openai", "python-langchain", Responses),
+    node("@ai-sdk/openai", "node-ai-sdk", Responses),
+    python("anthropic", "python-anthropic", Messages),
+    node("anthropic", "node-anthropic", Messages),
+    python("langchain-anthropic", "python-langchain", Messages),
+    node("@ai-sdk/anthropic", "node-ai-sdk", Messages),
 )
 FORMS = ("auto", "emulate", "aggregate")
 WORDS = {"limited": "Slow down.", "overflow": "prompt is too long", "busy": "Busy.", "dies": "closed the connection"}
 STATUSES = {"limited": 429, "overflow": 400}
+each_protocol = pytest.mark.parametrize("over_chats", [False, True], ids=["relayed", "over chats"])
+each_client = pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.title)
 
 
-@pytest.mark.parametrize("over_chats", [False, True], ids=["relayed", "over chats"])
-@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: f"{client.name} in {client.folder}")
+def upstreams(url: str, *, over_chats: bool) -> Document:
+    return {"chat": {"base_url": f"{url}/v1", **({"protocols": ["chat"]} if over_chats else {})}}
+
+
+@each_protocol
+@each_client
 async def test_each_task_has_the_same_steps_in_each_form_and_each_error_is_raised(client: Client, over_chats: bool):
     tasks = [(form, streams) for form in FORMS for streams in (False, True)]
     faults = [("limited", False), ("overflow", False), *((fault, True) for fault in WORDS)]
     unnamed = [("unnamed", False), ("unnamed", True)]
     models = {"*": {"upstream": "chat"}, **{form: {"upstream": "chat", "stream": form} for form in FORMS}}
-    api, protocols = (Chats, {"protocols": ["chat"]}) if over_chats else (client.api, {})
-    async with Scripted(answer=lambda request: answer_of(api, request)) as upstream:
-        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", **protocols}}
-        async with gateway(upstreams=upstreams, models=models) as gp:
-            outcomes = await client.run(gp.port, *tasks, *faults, *unnamed, stores=not over_chats)
-    assert outcomes[: len(tasks)] == [{"steps": STEPS, "error": None}] * len(tasks)
+    api = Chats if over_chats else client.api
+    async with (
+        Scripted(answer=lambda request: answer_of(api, request)) as upstream,
+        gateway(upstreams=upstreams(upstream.url, over_chats=over_chats), models=models) as gp,
+    ):
+        outcomes = await client.ask(gp.port, *tasks, *faults, *unnamed, stores=not over_chats)
+    assert [(one["steps"], one["error"]) for one in outcomes[: len(tasks)]] == [(STEPS, None)] * len(tasks)
     for (fault, _), outcome in zip(faults, outcomes[len(tasks) : -len(unnamed)], strict=True):
         assert WORDS[fault] in outcome["error"]["message"]
         assert outcome["steps"] == []
@@ -216,3 +229,24 @@ async def test_each_task_has_the_same_steps_in_each_form_and_each_error_is_raise
         else:  # gatepass invents no ids of another protocol
             assert outcome["error"] is not None
             assert STEPS[1] not in outcome["steps"]
+
+
+@each_protocol
+@each_client
+async def test_keep_alives_in_a_silent_stream_leave_the_answer_whole(client: Client, over_chats: bool):
+    clock, go, api = DrivenClock(), asyncio.Event(), Chats if over_chats else client.api
+    events = api.events(api.answer(ends=True))
+    rest = b"".join(map(chunk, events[3:])) + LAST_CHUNK
+    silent: Dialogue = [Send(stream(*events[:3], end=b"")), Wait(go), Send(rest)]
+    async with (
+        Scripted(silent) as upstream,
+        gateway(upstreams=upstreams(upstream.url, over_chats=over_chats), clock=clock) as gp,
+    ):
+        running = asyncio.create_task(client.ask(gp.port, ("silent", True), stores=not over_chats))
+        await until(lambda: upstream.received, CLIENT_S)
+        await asyncio.sleep(0.2)  # the client receives the first events
+        for _ in range(3):
+            await clock.advance(EVERY_S + 1)
+        go.set()
+        (outcome,) = await running
+    assert (outcome["steps"], outcome["error"]) == (STEPS[1:], None)

@@ -96,7 +96,7 @@ def test_no_request_fails_during_a_rotation_of_the_encryption_key(store):
     count = 2
     with running_setup(store, count) as it, Clients(it.fleet.ports, 6) as clients:
         block_until(lambda: clients.report.served > 20)
-        began_s, before, output = time.monotonic(), it.calls, list[str]()
+        began_s, before, output = time.monotonic(), it.servers.calls, list[str]()
         for step in steps:
             for index in range(count):
                 output.append(it.fleet.output_of(index))
@@ -105,8 +105,8 @@ def test_no_request_fails_during_a_rotation_of_the_encryption_key(store):
             time.sleep(LIFE_S)  # one token lifetime between two changes of the key
         # A token is replaced after 75 to 80 % of its life. Another process repeats a fetch that a restart cut.
         lives = (time.monotonic() - began_s) / (0.75 * LIFE_S)
-        cut = sum(not fetch.answered for fetch in it.proxy.fetches)
-        calls = it.calls - before
+        cut = sum(not fetch.answered for fetch in it.servers.fetches)
+        calls = it.servers.calls - before
         output += [it.fleet.output_of(index) for index in range(count)]
         assert clients.report.lost == [], it.fleet.output
         assert it.servers.refused == 0

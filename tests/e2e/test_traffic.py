@@ -12,20 +12,18 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.clients.measurement import sdk_ends
-from tests.e2e.hosts import programs
+from tests.e2e.clients.host_faults import AGENTS, CLIENTS, SDKS, TEXT, by_host, by_sdk, table
 from tests.e2e.hosts.turns import Turn
 from tests.e2e.hosts.upstream import APIS
-from tests.e2e.servers import KEY, ROOT
 from tests.integration.gateway import HELLO, Gateway, gateway
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Received, Scripted, Send, reply, stream
 
-PAGE = ROOT / "docs" / "concepts" / "host_faults.md"
 AT_ONCE = 5
 """The hosts wait more than they compute."""
 SLOWER_S = 15.0
 """The most that a loaded machine adds to the seconds of the page."""
 ALWAYS = 1_000
+RUN_S = 80.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +50,6 @@ FAULTS = {
     "all targets: 503 for 1 s": Fault(503, 1, (ALWAYS, ALWAYS)),
     "all targets: 503 without a wait": Fault(503, None, (ALWAYS, ALWAYS)),
 }
-SDKS = {
-    "openai, Python": ("python-client", "openai"),
-    "openai, Node": ("node-client", ""),
-    "anthropic, Python": ("python-anthropic", "anthropic"),
-}
-AGENTS = {host.name: host for host in programs.HOSTS if host.name in ("Claude Code", "Codex")}
-CLIENTS = (*SDKS, *AGENTS)
 
 
 def model_of(fault: str, client: str) -> str:
@@ -81,45 +72,30 @@ class Target:
             error = {"error": {"message": "Slow down.", "type": "server_error", "code": None}}
             wait = {} if fault.wait_s is None else {"retry_after": str(fault.wait_s)}
             return [Send(reply(error, fault.status, **wait))]
-        turn = Turn("All is well.")
+        turn = Turn(TEXT)
         if body.get("stream"):
             return [Send(stream(*api.events(body, turn), end=LAST_CHUNK))]
         return [Send(reply(api.whole(body, turn)))]
 
 
-async def by_sdk(client: str, port: int) -> dict[str, str]:
-    """Return what the SDK makes of the model of each fault."""
-    folder, package = SDKS[client]
-    runner = "own_retries.py" if package else "own_retries.mjs"
-    models = [model_of(fault, client) for fault in FAULTS]
-    raised = await sdk_ends(folder, runner, [package, *models] if package else models, port, 80)
-    return {model: "error" if name else "answer" for model, name in raised.items()}
+async def ends_of_sdk(client: str, port: int) -> dict[str, str]:
+    """Return how the SDK ends with the model of each fault."""
+    results = await by_sdk(client, port, {model_of(fault, client): "plain" for fault in FAULTS}, RUN_S)
+    return {model: "error" if result["error"] else "answer" for model, result in results.items()}
 
 
-async def by_hosts(port: int, folder: Path) -> dict[str, str]:
+async def ends_of_hosts(port: int, folder: Path) -> dict[str, str]:
     """Return how each agent host ends with the model of each fault. The longest waits begin first."""
     slots = asyncio.Semaphore(AT_ONCE)
 
-    async def ends(client: str, fault: str) -> tuple[str, str]:
+    async def end(client: str, fault: str) -> tuple[str, str]:
         model = model_of(fault, client)
         async with slots:
-            url = f"http://127.0.0.1:{port}"
-            done = await asyncio.to_thread(programs.run, AGENTS[client], url, KEY, model, folder / model)
-        assert done.exit_code is not None, f"{client} waits: {done.printed}"
-        assert ("All is well." in done.printed) is (done.exit_code == 0), done.printed
-        return model, "error" if done.exit_code else "answer"
+            answers, _ = await by_host(client, port, model, folder)
+        return model, "answer" if answers else "error"
 
     longest = sorted(FAULTS, key=lambda fault: -(FAULTS[fault].wait_s or 0))
-    return dict(await asyncio.gather(*(ends(client, fault) for fault in longest for client in reversed(AGENTS))))
-
-
-def table() -> dict[tuple[str, str], str]:
-    """Return the cells of the page by fault and client."""
-    lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
-    begin = next(at for at, line in enumerate(lines) if CLIENTS[0] in line)
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[begin : begin + len(FAULTS) + 2]]
-    assert (rows[0][1:], [row[0] for row in rows[2:]]) == ([*CLIENTS], [*FAULTS])
-    return {(row[0], client): cell for row in rows[2:] for client, cell in zip(CLIENTS, row[1:], strict=True)}
+    return dict(await asyncio.gather(*(end(client, fault) for fault in longest for client in reversed(AGENTS))))
 
 
 async def ask_before(gp: Gateway) -> None:
@@ -130,7 +106,7 @@ async def ask_before(gp: Gateway) -> None:
 
 async def test_clients_do_at_each_429_and_503_what_the_page_says(tmp_path, caplog):
     """Each cell: how it ends, the seconds from the first call to the last one's end, and each call's attempts."""
-    expected, targets = table(), (Target(0), Target(1))
+    expected, targets = table([*FAULTS]), (Target(0), Target(1))
     models = {
         model_of(fault, client): {
             "targets": [{"upstream": f"up-{place}"} for place in range(len(found.fails))],
@@ -146,7 +122,7 @@ async def test_clients_do_at_each_429_and_503_what_the_page_says(tmp_path, caplo
             for target in targets:
                 target.requests.clear()
             caplog.set_level(logging.INFO, "gatepass.access")
-            runs = (by_hosts(gp.port, tmp_path), *(by_sdk(client, gp.port) for client in SDKS))
+            runs = (ends_of_hosts(gp.port, tmp_path), *(ends_of_sdk(client, gp.port) for client in SDKS))
             ends = {model: end for one in await asyncio.gather(*runs) for model, end in one.items()}
     found, off = {}, {}
     for (fault, client), cell in expected.items():

@@ -40,5 +40,5 @@ def test_no_request_fails_while_replicas_of_one_store_are_replaced_and_put_back(
     assert it.servers.refused == 0
     # 0.1.0 names a credential by all its settings, so each version fetches its own tokens. Either does after about
     # three quarters of a life.
-    assert it.calls <= 2 * (1.5 * lives + 1)
-    print(f"{clients.report.served} requests, {it.calls} tokens in {lives:.1f} lives of a token")
+    assert it.servers.calls <= 2 * (1.5 * lives + 1)
+    print(f"{clients.report.served} requests, {it.servers.calls} tokens in {lives:.1f} lives of a token")

@@ -17,10 +17,7 @@ import pytest
 from gatepass.clock import SystemClock
 from gatepass.config.model import StoreSettings
 from gatepass.store.guarded import GuardedStore
-from tests.e2e.servers import (
-    CLIENT_SECRET,
-    HERE,
-)
+from tests.e2e.servers import CLIENT_SECRET, HERE
 from tests.e2e.store.fleet import Clients, Fleet
 from tests.e2e.store.server import StoreServer
 from tests.e2e.store.token_setup import LIFE_S, running_setup
@@ -64,20 +61,20 @@ def test_four_processes_that_are_killed_all_the_time_lose_no_request_and_make_on
                 in_fetch.append(pid)
                 it.fleet.kill(pid)
 
-        it.proxy.on_call = kill_some
+        it.servers.on_call = kill_some
         with Clients(it.fleet.ports, 6) as clients:
             kill_in_turn(it.fleet, SOAK_S)
-        block_until(it.proxy.is_idle)
+        block_until(it.servers.is_idle)
         report, used = clients.report, len(it.servers.used)
-        answered = [fetch for fetch in it.proxy.fetches if fetch.answered]
+        answered = [fetch for fetch in it.servers.fetches if fetch.answered]
         gaps_s = [later.at_s - earlier.at_s for earlier, later in itertools.pairwise(answered)]
-        unanswered = len(it.proxy.fetches) - len(answered)
+        unanswered = len(it.servers.fetches) - len(answered)
         print(
             f"\n4 gatepass processes, {SOAK_S:g} s, tokens of {LIFE_S} s: {it.fleet.kills} killed and started again, "
             f"{len(in_fetch)} of them while they fetched a token. {report.served} requests served, "
             f"{len(report.lost)} lost ({report.moved} attempts went on from a killed process to the next), "
             f"{it.servers.refused} refused; the slowest took {report.slowest_s:.1f} s. "
-            f"{used} tokens used, {len(it.proxy.fetches)} token calls, of which {unanswered} ended with "
+            f"{used} tokens used, {len(it.servers.fetches)} token calls, of which {unanswered} ended with "
             f"their process: {len(answered) / max(1, used):.2f} calls per life."
         )
         assert report.lost == [], it.fleet.output

@@ -180,23 +180,27 @@ class Responses:
         return next_turn(tools, [texts(item["output"]) for item in results], kind)
 
     @staticmethod
-    def events(body: Document, turn: Turn) -> Events:
+    def events(body: Document, turn: Turn, given: int = 25, generated: int = 15) -> Events:
+        """Return the stream of a turn. `given`, `generated`: the tokens of the prompt and of the answer."""
+
         def response(status: str, output: list[Document]) -> Document:
             usage = {
-                "input_tokens": 25, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 15,
-                "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 40,
+                "input_tokens": given, "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+                "output_tokens": generated, "output_tokens_details": {"reasoning_tokens": 0},
+                "total_tokens": given + generated,
             }  # fmt: skip
             return {
-                "id": "resp_1", "object": "response", "created_at": 1741476542, "status": status, "error": None,
-                "incomplete_details": None, "model": body["model"], "output": output,
-                "usage": usage if status == "completed" else None,
+                "id": "resp_1", "object": "response", "created_at": 1741476542.0, "status": status, "error": None,
+                "incomplete_details": None, "instructions": None, "metadata": {}, "model": body["model"],
+                "output": output, "parallel_tool_calls": True, "temperature": 1.0, "tool_choice": "auto", "tools": [],
+                "top_p": 1.0, "usage": usage if status == "completed" else None,
             }  # fmt: skip
 
         def message(status: str, content: list[Document]) -> Document:
             return {"id": "msg_1", "type": "message", "status": status, "role": "assistant", "content": content}
 
         def part(text: str) -> Document:
-            return {"type": "output_text", "text": text, "annotations": []}
+            return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
         place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
         made: list[Document] = [
@@ -205,10 +209,11 @@ class Responses:
             {"type": "response.output_item.added", "output_index": 0, "item": message("in_progress", [])},
             {"type": "response.content_part.added", **place, "part": part("")},
         ]
-        made += [{"type": "response.output_text.delta", **place, "delta": piece} for piece in pieces(turn.text)]
+        kind = "response.output_text"
+        made += [{"type": f"{kind}.delta", **place, "delta": piece, "logprobs": []} for piece in pieces(turn.text)]
         output = [message("completed", [part(turn.text)])]
         made += [
-            {"type": "response.output_text.done", **place, "text": turn.text},
+            {"type": f"{kind}.done", **place, "text": turn.text, "logprobs": []},
             {"type": "response.content_part.done", **place, "part": part(turn.text)},
             {"type": "response.output_item.done", "output_index": 0, "item": output[0]},
         ]

@@ -48,9 +48,7 @@ def _assess_failure(expected: Failure, result: Result) -> Assessment:
         return _assessment(Outcome.ERROR, _faults_of_error(expected, result["error"]))
     if _is_empty(result):
         return Assessment(Outcome.EMPTY, "nothing, and no error")
-    return Assessment(
-        Outcome.WRONG, f"no error, but {str(result['vectors'] or result['text'] or result['calls'])[:80]}"
-    )
+    return Assessment(Outcome.WRONG, f"no error, but {result['vectors'] or result['text'] or result['calls']}")
 
 
 def _assessment(outcome: Outcome, faults: Iterator[str]) -> Assessment:
@@ -79,23 +77,21 @@ def _faults_of_error(expected: Failure, error: Result) -> Iterator[str]:
 
 def _faults_of(expected: Answer, result: Result) -> Iterator[str]:
     # JSON.stringify omits undefined members
-    if result["text"] != expected.text:
+    if (result["text"] or "") != expected.text:
         yield f"text {result['text']!r}"
-    if not _same_calls(result["calls"], expected.calls):
+    if not _same_calls(result["calls"] or (), expected.calls):
         yield f"calls {result['calls']!r}"
     if result.get("finish") != expected.finish:
         yield f"finish {result.get('finish')!r}"
     if result.get("role") not in (None, "assistant"):
         yield f"role {result.get('role')!r}"
-    total = (result["usage"] or {}).get("total_tokens")
-    if expected.total_tokens is not None and total != expected.total_tokens:
-        yield f"usage {total!r}"
+    if expected.total_tokens is not None and result["total"] != expected.total_tokens:
+        yield f"usage {result['total']!r}"
 
 
-def _same_calls(result: Sequence[Sequence[str]], expected: Sequence[tuple[str, str]]) -> bool:
-    return [name for name, _ in result] == [name for name, _ in expected] and all(
-        _parsed(got) == json.loads(wanted) for (_, got), (_, wanted) in zip(result, expected, strict=True)
-    )
+def _same_calls(result: Sequence[Result], expected: Sequence[tuple[str, str]]) -> bool:
+    made = [(call["name"], _parsed(call["arguments"])) for call in result]
+    return made == [(name, json.loads(arguments)) for name, arguments in expected]
 
 
 def _parsed(arguments: Any) -> Any:

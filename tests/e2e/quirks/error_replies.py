@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.e2e.quirks.replies import (
+    EVENTS,
     FIRST,
     JSON,
     Reply,
@@ -12,12 +13,11 @@ from tests.e2e.quirks.replies import (
     Serve,
     always,
     chunk,
-    compliant,
     encoded,
     error,
-    event_stream,
     first_chunk,
     json_reply,
+    streaming,
     text_chunks,
 )
 from tests.e2e.quirks.row import STREAM, Answer, Failure, Row
@@ -28,39 +28,15 @@ BUSY = "Rate limit reached (429): the server is unavailable, try again."
 
 SHAPES: dict[str, tuple[str, Any]] = {
     "openai": ("OpenAI", error(ERROR_TEXT)),
-    "vllm": ("vLLM before 0.10.1, SGLang", {"object": "error", "message": ERROR_TEXT, "type": "BadRequestError",
-                                            "param": None, "code": 400}),
-    "mistral": ("Mistral", {"object": "error", "message": ERROR_TEXT, "type": "invalid_request_error", "param": None,
-                            "code": "1000"}),
-    "fastapi": ("FastAPI", {"detail": ERROR_TEXT}),
     "fastapi-list": ("FastAPI, a list", {"detail": [{"type": "value_error", "loc": ["body", "n"], "msg": ERROR_TEXT}]}),
-    "lmstudio": ("LM Studio, Ollama", {"error": ERROR_TEXT}),
     "gemini": ("Gemini, a list", [{"error": {"code": 400, "message": ERROR_TEXT, "status": "INVALID_ARGUMENT"}}]),
-    "google": ("Google", {"error": {"code": 400, "message": ERROR_TEXT, "status": "FAILED_PRECONDITION"}}),
-    "databricks": ("Databricks", {"error_code": "BAD_REQUEST", "message": ERROR_TEXT}),
-    "apim": ("API Management", {"statusCode": 400, "message": ERROR_TEXT}),
-    "kong": ("Kong", {"message": ERROR_TEXT}),
-    "cloudflare": ("Cloudflare", {"success": False, "errors": [{"code": 7003, "message": ERROR_TEXT}], "result": None}),
-    "cloudflare-error": ("Cloudflare, another", {"success": False, "error": [{"code": 7003, "message": ERROR_TEXT}]}),
-    "dashscope": ("DashScope", {"code": "InvalidParameter", "message": ERROR_TEXT, "request_id": "r"}),
     "iflytek": ("iFlytek", {"header": {"code": 11200, "message": ERROR_TEXT, "sid": "s"}}),
-    "llamacpp": ("llama.cpp", {"error": {"code": 400, "message": ERROR_TEXT, "type": "invalid_request_error"}}),
-    "tgi": ("TGI", {"error": ERROR_TEXT, "error_type": "validation"}),
-    "ollama": ("Ollama /v1", {"error": {"message": ERROR_TEXT, "type": "api_error", "param": None, "code": None}}),
-    "sap": ("SAP", {"errorMessage": ERROR_TEXT, "errorCode": "X1", "statusCode": 400}),
-    "rfc6749": ("RFC 6749", {"error": "invalid_client", "error_description": ERROR_TEXT}),
-    "rfc9457": ("RFC 9457", {"title": "Bad Request", "detail": ERROR_TEXT, "status": 400}),
-    "ark": ("Volcengine Ark", {"error": {"code": "InvalidParameter", "message": ERROR_TEXT, "param": "model",
-                                         "type": "BadRequest"}}),
     "envelope": ("`code` and `msg`", {"code": 40001, "msg": ERROR_TEXT, "data": None}),
-}  # fmt: skip
+}
 EVENT_IN_400 = Reply(400, JSON, (b"data: " + encoded(error(ERROR_TEXT)) + b"\n\n",))
 
 FRAMES: dict[str, tuple[str, Any]] = {
     "nested": ("`error` object", error(ERROR_TEXT, code="busy", kind="api_error")),
-    "flat": ('`{"object":"error"}`', {"object": "error", "message": ERROR_TEXT, "type": "X", "param": None,
-    "code": 400}),
-    "code": ("`code` and `message`", {"code": 1234, "message": ERROR_TEXT}),
     "string": ("`error` as a text", {"error": ERROR_TEXT}),
     "openrouter": ("a chunk with an `error` member", FIRST | {
         "error": {"code": 502, "message": ERROR_TEXT},
@@ -69,20 +45,16 @@ FRAMES: dict[str, tuple[str, Any]] = {
 
 
 def error_midstream(frame: Any) -> Serve:
-    def serve(request: Request) -> Reply:
-        return event_stream([first_chunk(), *text_chunks(), frame]) if request.stream else compliant(request)
-
-    return serve
+    return streaming(lambda request: [first_chunk(), *text_chunks(), frame])
 
 
 def disconnected(request: Request) -> Reply:
-    framed = [b"data: " + encoded(chunk_body) + b"\n\n" for chunk_body in (first_chunk(), *text_chunks())]
-    return Reply(200, "text/event-stream", tuple(framed), cut=True) if request.stream else compliant(request)
+    framed = [b"data: " + encoded(document) + b"\n\n" for document in (first_chunk(), *text_chunks())]
+    return Reply(200, EVENTS, tuple(framed), cut=True)
 
 
-def truncated(request: Request) -> Reply:
-    made = [first_chunk(), *text_chunks()]
-    return event_stream(made, done=False) if request.stream else compliant(request)
+def unfinished(request: Request) -> list[Any]:
+    return [first_chunk(), *text_chunks()]
 
 
 def rate_limited(text: str, **headers: str) -> Serve:
@@ -100,23 +72,21 @@ FILTERED = {
     }
 }
 NO_DEPLOYMENT = "The API deployment for this resource does not exist."
-NO_SUBSCRIPTION = (
-    "Access denied due to missing subscription key. Make sure to include subscription key when making requests to an"
-    " API."
-)
 TOO_LONG = "This model's maximum context length is 6048 tokens. However, your messages resulted in 9000 tokens."
 NO_TOOL_PARSER = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+EXCEEDED = {
+    "error": {
+        "code": 400,
+        "message": "the request exceeds the available context size",
+        "type": "exceed_context_size_error",
+        "n_prompt_tokens": 9000,
+        "n_ctx": 6048,
+    }
+}
 
 
-def exceeded(status: int) -> Reply:
-    text = "the request exceeds the available context size"
-    about = {"code": 400, "message": text, "type": "exceed_context_size_error", "n_prompt_tokens": 9000, "n_ctx": 6048}
-    return json_reply({"error": about}, status)
-
-
-def filtered_stream(request: Request) -> Reply:
-    made = [first_chunk(), *text_chunks(), chunk(finish="content_filter")]
-    return event_stream(made) if request.stream else json_reply(FILTERED, 400)
+def filtered(request: Request) -> list[Any]:
+    return [*unfinished(request), chunk(finish="content_filter")]
 
 
 ROWS = (
@@ -142,17 +112,11 @@ ROWS = (
     Row(36, "azure-deployment", "404 `DeploymentNotFound`",
         always(json_reply(error(NO_DEPLOYMENT, code="DeploymentNotFound"), 404)),
         Failure((404,), "DeploymentNotFound", NO_DEPLOYMENT)),
-    Row(36, "azure-path", "404 `Resource not found`",
-        always(json_reply({"error": {"code": "404", "message": "Resource not found"}}, 404)),
-        Failure((404,), words="Resource not found")),
-    Row(37, "apim-401", "401 of API Management: no subscription key",
-        always(json_reply({"statusCode": 401, "message": NO_SUBSCRIPTION}, 401)),
-        Failure((401,), "upstream_auth", "missing subscription key", should_retry="false")),
     Row(37, "kong-401", "401 of Kong: no API key", always(json_reply({"message": "No API key found in request"}, 401)),
         Failure((401,), "upstream_auth", "No API key found", should_retry="false")),
     Row(38, "filtered", "400 of the content filter", always(json_reply(FILTERED, 400)),
         Failure((400,), "content_filter", "content management policy")),
-    Row(38, "filtered-finish", "`finish_reason: content_filter`", filtered_stream, Answer(finish="content_filter"),
+    Row(38, "filtered-finish", "`finish_reason: content_filter`", streaming(filtered), Answer(finish="content_filter"),
         modes=("raw",)),
     Row(43, "context-length", "400: the prompt is too long",
         always(json_reply(error(TOO_LONG, "messages", "context_length_exceeded"), 400)),
@@ -160,19 +124,9 @@ ROWS = (
     Row(45, "no-tool-parser", "vLLM: tools are not switched on",
         always(json_reply(error(NO_TOOL_PARSER, kind="BadRequestError"), 400)),
         Failure((400,), words="tool choice requires")),
-    Row(45, "no-tools", "Ollama: `does not support tools`",
-        always(json_reply(error("canned:latest does not support tools", kind="api_error"), 400)),
-        Failure((400,), words="does not support tools")),
-    Row(49, "databricks-tools", "Databricks: `Multiple tool calls are not supported.`",
-        always(json_reply({"error_code": "BAD_REQUEST", "message": "Multiple tool calls are not supported.\n"}, 400)),
-        Failure((400,), words="Multiple tool calls are not supported.")),
-    Row(49, "llamacpp-context-400", "llama.cpp: context exceeded, with 400", always(exceeded(400)),
-        Failure((400,), words="available context size")),
-    Row(49, "llamacpp-context-500", "the same with 500", always(exceeded(500)),
-        Failure((400, 500), words="available context size")),
-    Row(49, "llamacpp-context-200", "the same with 200", always(exceeded(200)),
+    Row(49, "llamacpp-context-200", "llama.cpp: context exceeded, with 200", always(json_reply(EXCEEDED)),
         Failure((400,), words="available context size")),
     Row(47, "cut-off", "the connection closes during a stream", disconnected, Failure(), modes=STREAM),
     Row(47, "truncated", "a stream that ends without finish and `[DONE]`",
-        truncated, Failure(), modes=STREAM),
+        streaming(unfinished, done=False), Failure(), modes=STREAM),
 )  # fmt: skip

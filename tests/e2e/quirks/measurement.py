@@ -3,95 +3,42 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-import tempfile
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.clients.program import Program
 from tests.e2e.process import Process
-from tests.e2e.quirks.assessment import Assessment, Outcome, assess
+from tests.e2e.quirks.assessment import Assessment, Result, assess
 from tests.e2e.quirks.row import Mode, Row
 from tests.e2e.quirks.rows import ROWS
-from tests.e2e.servers import ROOT, get_json, installed, listening, serve
+from tests.e2e.servers import ROOT, get_json, listening, serve
 
-HERE = Path(__file__).parent
-CLIENT_S = 120.0
-FOREIGN = ("OPENAI_", "LANGCHAIN_", "LANGSMITH_")
-"""Prefixes of variables that the clients do not inherit."""
 Config = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Client:
-    title: str
-    folder: str
-    """The name of the installation in `.e2e/`."""
-    script: str
-    is_node: bool = False
-
-    def command(self) -> list[str | Path]:
-        if self.is_node:
-            return ["node", "--input-type=module", "-"]
-        return [installed(self.folder) / "bin" / "python", HERE / "clients" / self.script]
-
-
 CLIENTS = (
-    Client("openai-python 3", "python-client", "ask_openai.py"),
-    Client("openai-python 2", "python-openai2", "ask_openai.py"),
-    Client("openai-node 6", "node-client", "ask_openai.mjs", is_node=True),
-    Client("langchain-openai", "python-langchain", "ask_langchain.py"),
-    Client("AI SDK", "node-ai-sdk", "ask_ai_sdk.mjs", is_node=True),
+    Program("openai-python 3", "python-client", "ask_openai.py"),
+    Program("openai-python 2", "python-openai2", "ask_openai.py"),
+    Program("openai-python 1", "python-openai1", "ask_openai.py"),
+    Program("openai-node 6", "node-client", "ask_openai.mjs"),
+    Program("langchain-openai", "python-langchain", "ask_langchain.py"),
+    Program("AI SDK", "node-ai-sdk", "ask_ai_sdk.mjs"),
 )
-UNSUPPORTED = {
-    ("langchain-openai", "token-ids"),
-    ("langchain-openai", "token-ids-empty"),
-    ("AI SDK", "token-ids"),
-    ("AI SDK", "token-ids-empty"),
-}
+UNSUPPORTED = {("langchain-openai", "token-ids"), ("AI SDK", "token-ids")}
 """Rows whose request a client cannot send."""
 
 Calls = Sequence[tuple[Row, Mode]]
+Results = dict[tuple[str, Mode], Result]
 Assessments = dict[tuple[str, Mode], Assessment]
 """By the name of the model and the mode."""
 
 
-def calls_of(client: Client, rows: Sequence[Row] = ROWS) -> Calls:
+def calls_of(client: Program, rows: Sequence[Row] = ROWS) -> Calls:
     return [(row, mode) for row in rows if (client.title, row.model) not in UNSUPPORTED for mode in row.modes]
-
-
-def run(client: Client, url: str, calls: Calls) -> Assessments:
-    """Make all `calls` with `client`; raise AssertionError with stderr if the script fails."""
-    calls_json = [
-        {"model": row.model, "mode": mode, "body": row.request_body(mode), "repeats": row.repeats}
-        for row, mode in calls
-    ]
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(calls_json, file)
-        file.flush()
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
-        endpoint = {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "any", "NO_PROXY": "127.0.0.1"}
-        paths = {"CALLS": file.name, "CLIENT_FOLDER": str(HERE / "clients")}
-        completed = subprocess.run(
-            [str(part) for part in client.command()],
-            env=inherited | endpoint | paths,
-            cwd=installed(client.folder) if client.is_node else None,
-            input=(HERE / "clients" / client.script).read_bytes()
-            if client.is_node
-            else json.dumps(calls_json).encode(),
-            timeout=CLIENT_S,
-            capture_output=True,
-            check=False,
-        )
-    assert completed.returncode == 0, f"{client.title}:\n{completed.stderr.decode()[-4000:]}"
-    results = json.loads(completed.stdout)
-    return {(row.model, mode): assess(row, mode, result) for (row, mode), result in zip(calls, results, strict=True)}
 
 
 @contextmanager
@@ -134,26 +81,30 @@ def gatepass(folder: Path, url: str) -> Iterator[str]:
 class PathResults:
     """The results over one path by the title of the client, and the requests of the upstream by model."""
 
-    assessments: dict[str, Assessments]
-    requests: Counter[str]
-
-    def count(self, outcome: Outcome) -> int:
-        return sum(
-            assessment.outcome is outcome
-            for assessments in self.assessments.values()
-            for assessment in assessments.values()
-        )
+    results: dict[str, Results] = field(default_factory=dict)
+    assessments: dict[str, Assessments] = field(default_factory=dict)
+    requests: Counter[str] = field(default_factory=Counter)
 
 
 def _measure_path(url: str, upstream_url: str, rows: Sequence[Row]) -> PathResults:
-    assessments: dict[str, Assessments] = {}
-    requests: Counter[str] = Counter()
+    path = PathResults()
     for client in CLIENTS:
         forget = urllib.request.Request(f"{upstream_url}/forget", b"", method="POST")  # noqa: S310 - loopback
         urllib.request.urlopen(forget, timeout=10).close()  # noqa: S310 - loopback
-        assessments[client.title] = run(client, url, calls_of(client, rows))
-        requests.update(get_json(f"{upstream_url}/count"))
-    return PathResults(assessments, requests)
+        calls = calls_of(client, rows)
+        given = [
+            {"model": row.model, "kind": mode, "body": row.request_body(mode), "repeats": row.repeats}
+            for row, mode in calls
+        ]
+        results = client.run(url, given)
+        path.results[client.title] = {
+            (row.model, mode): result for (row, mode), result in zip(calls, results, strict=True)
+        }
+        path.assessments[client.title] = {
+            (row.model, mode): assess(row, mode, path.results[client.title][row.model, mode]) for row, mode in calls
+        }
+        path.requests.update(get_json(f"{upstream_url}/count"))
+    return path
 
 
 def measure_via_gatepass(folder: Path, rows: Sequence[Row] = ROWS) -> PathResults:

@@ -51,13 +51,6 @@ class StoreServer:
     def start(self) -> None:
         self._process = self._start()
 
-    def pause(self) -> None:
-        """Let it accept connections and answer nothing."""
-        os.kill(self._process.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        os.kill(self._process.pid, signal.SIGCONT)
-
     def empty(self) -> None:
         with self._client() as client:
             client.flushall()

@@ -1,12 +1,13 @@
-"""An issuer and an upstream for gatepass processes that share a real store."""
+"""A slow issuer and an upstream for gatepass processes that share a real store."""
 
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +16,6 @@ from pathlib import Path
 from tests.e2e.servers import ROOT
 from tests.e2e.store.fleet import Fleet
 from tests.e2e.store.server import StoreServer
-from tests.e2e.store.token_proxy import TokenProxy, serving
 
 LIFE_S = 5.0
 DELAY_S = 0.3
@@ -25,8 +25,20 @@ ANSWER = json.dumps(
 ).encode()
 
 
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """A token call that reached the issuer. `answered`: whether the calling process still ran at its end."""
+
+    at_s: float
+    answered: bool
+
+
 class FakeServers(ThreadingHTTPServer):
-    """An issuer at /token, and an upstream below /v1 that accepts each token until it expires."""
+    """An issuer at /token, and an upstream below /v1 that accepts each token until it expires.
+
+    - `on_call`: called with the process id and the number of each token call during its delay
+    - `alive`: returns whether a process still runs
+    """
 
     daemon_threads = True
     request_queue_size = 1024
@@ -36,7 +48,10 @@ class FakeServers(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.ends_s: dict[str, float] = {}
         self.used: set[str] = set()
-        self.refused = 0
+        self.refused = self.calls = self.ended = 0
+        self.fetches: list[Fetch] = []
+        self.alive: Callable[[int], bool] = lambda pid: False
+        self.on_call: Callable[[int | None, int], object] = lambda pid, number: None
 
     @property
     def url(self) -> str:
@@ -45,11 +60,18 @@ class FakeServers(ThreadingHTTPServer):
     def handle_error(self, request: object, client_address: object) -> None:
         """Ignore connections of killed processes."""
 
-    def mint(self) -> str:
+    def mint(self) -> tuple[str, int]:
+        """Return a token, and the number of its call."""
         with self.lock:
-            token = f"token-number-{len(self.ends_s) + 1}"
+            self.calls += 1
+            token = f"token-number-{self.calls}"
             self.ends_s[token] = time.monotonic() + LIFE_S
-        return token
+            return token, self.calls
+
+    def is_idle(self) -> bool:
+        """Return whether all token calls have ended."""
+        with self.lock:
+            return self.calls == self.ended
 
     def accepts(self, token: str) -> bool:
         with self.lock:
@@ -66,14 +88,25 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
         if self.path == "/token":
-            minted = {"access_token": self.server.mint(), "token_type": "Bearer", "expires_in": LIFE_S}
-            self._answer(200, json.dumps(minted).encode())
-            return
-        token = self.headers["authorization"].removeprefix("Bearer ")
-        if self.server.accepts(token):
+            self._issue()
+        elif self.server.accepts(self.headers["authorization"].removeprefix("Bearer ")):
             self._answer(200, ANSWER)
         else:
             self._answer(401, b'{"error": {"message": "invalid token"}}')
+
+    def _issue(self) -> None:
+        servers, began_s = self.server, time.monotonic()
+        pid = process_behind(self.client_address[1], servers.server_port)
+        token, number = servers.mint()
+        try:
+            servers.on_call(pid, number)
+            time.sleep(DELAY_S)
+            servers.fetches.append(Fetch(began_s, pid is not None and servers.alive(pid)))
+            minted = {"access_token": token, "token_type": "Bearer", "expires_in": LIFE_S}
+            self._answer(200, json.dumps(minted).encode())
+        finally:
+            with servers.lock:
+                servers.ended += 1
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
@@ -86,16 +119,26 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing."""
 
 
+def process_behind(port: int, our_port: int) -> int | None:
+    """Return the process at `port` of a loopback connection to `our_port`, or None if it has ended."""
+    inode = None
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if [int(address.rpartition(":")[2], 16) for address in fields[1:3]] == [port, our_port]:
+            inode = fields[9]
+    for path in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if os.readlink(path) == f"socket:[{inode}]":
+                return int(path.parts[2])
+        except OSError:
+            continue  # it has ended, or access is denied
+    return None
+
+
 @dataclass(frozen=True)
 class Setup:
     servers: FakeServers
-    proxy: TokenProxy
     fleet: Fleet
-    store: StoreServer
-
-    @property
-    def calls(self) -> int:
-        return self.proxy.begun
 
 
 @contextmanager
@@ -108,9 +151,6 @@ def running_setup(store: StoreServer, count: int, source: Path = ROOT / "src") -
         stack.callback(servers.server_close)
         stack.callback(servers.shutdown)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        fleets: list[Fleet] = []
-        proxy = stack.enter_context(
-            serving(TokenProxy(f"{servers.url}/token", DELAY_S, lambda pid: fleets[0].alive(pid)))
-        )
-        fleets.append(Fleet(folder, count, proxy.url, servers.url, store.settings, source))
-        yield Setup(servers, proxy, stack.enter_context(fleets[0]), store)
+        fleet = Fleet(folder, count, f"{servers.url}/token", servers.url, store.settings, source)
+        servers.alive = fleet.alive
+        yield Setup(servers, stack.enter_context(fleet))

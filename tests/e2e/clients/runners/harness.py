@@ -1,21 +1,25 @@
-"""Shared code of the runners: read scenarios from stdin, write their results to stdout.
+"""Shared code of the runners: run the scenarios of the file INPUT, write their results to stdout.
 
-The runner configures its client with OPENAI_BASE_URL and OPENAI_API_KEY only.
+The runner configures its client with OPENAI_BASE_URL and OPENAI_API_KEY only, or with those of Anthropic.
 """
 
 from __future__ import annotations
 
 import faulthandler
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 TIMEOUT_S = 20.0
-STUCK_S = 90.0
+STUCK_S = 110.0
 """After this time the process prints its stacks and exits."""
+AT_ONCE = 6
 
 Scenario = dict[str, Any]
 
@@ -27,10 +31,14 @@ class Result:
     text: str | None = None
     calls: list[dict[str, Any]] | None = None
     finish: str | None = None
+    role: str | None = None
     models: list[str] | None = None
     vectors: list[Any] | None = None
     ranks: list[Any] | None = None
     total: int | None = None
+    answer: Any = None
+    """The whole answer, as the client built it."""
+    steps: list[dict[str, Any]] = field(default_factory=list)
     invalid: list[str] = field(default_factory=list)
     """Differences from the client's own types."""
     checked: int = 0
@@ -50,10 +58,17 @@ def add(a: int, b: int, note: str) -> int:
 
 
 def error_fields(error: BaseException) -> dict[str, Any]:
+    """Return what a user or a program can read from the error."""
+    body = getattr(error, "body", None)
+    inner = body.get("error", body) if isinstance(body, dict) else {}
+    headers = getattr(getattr(error, "response", None), "headers", {})
     return {
         "class": type(error).__name__,
         "message": str(error) or repr(error),
         "status": getattr(error, "status_code", None),
+        "code": getattr(error, "code", None) or inner.get("code"),
+        "retry_after": headers.get("retry-after"),
+        "should_retry": headers.get("x-should-retry"),
     }
 
 
@@ -69,7 +84,7 @@ def recorded() -> Iterator[Result]:
 
 def read_scenarios() -> list[Scenario]:
     faulthandler.dump_traceback_later(STUCK_S, exit=True)
-    scenarios: list[Scenario] = json.load(sys.stdin)
+    scenarios: list[Scenario] = json.loads(Path(os.environ["INPUT"]).read_text())
     return scenarios
 
 
@@ -77,11 +92,13 @@ def write_results(results: Sequence[Result]) -> None:
     json.dump([asdict(item) for item in results], sys.stdout)
 
 
-def run_all(handlers: Mapping[str, Handler]) -> None:
-    """Run all scenarios one after the other."""
-    results: list[Result] = []
-    for scenario in read_scenarios():
+def run_all(handlers: Mapping[str, Handler], at_once: int = 1) -> None:
+    """Run all scenarios, `at_once` at a time."""
+
+    def run(scenario: Scenario) -> Result:
         with recorded() as result:
             handlers[scenario["kind"]](scenario, result)
-        results.append(result)
-    write_results(results)
+        return result
+
+    with ThreadPoolExecutor(at_once) as pool:
+        write_results(list(pool.map(run, read_scenarios())))

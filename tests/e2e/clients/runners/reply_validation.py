@@ -10,11 +10,13 @@ import array
 import base64
 import json
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from harness import Result
 from openai import DefaultHttpxClient
 from openai.pagination import SyncPage
 from openai.types import (
@@ -86,19 +88,21 @@ class ReplyRecorder:
     """An HTTP client for the SDK that records each reply."""
 
     def __init__(self) -> None:
-        self._replies: list[RecordedReply] = []
+        self._received = threading.local()
         self.client = DefaultHttpxClient(event_hooks={"response": [self._record_reply]})
 
-    def faults(self) -> list[list[str]]:
-        """Return the differences of each reply, chunk and error since the last call."""
-        replies, self._replies = self._replies, []
-        return [faults for reply in replies for faults in reply.faults()]
+    def validate(self, result: Result) -> None:
+        """Add the differences of each reply, chunk and error that this thread has received since the last call."""
+        replies = vars(self._received).pop("replies", [])
+        documents = [faults for reply in replies for faults in reply.faults()]
+        result.checked += len(documents)
+        result.invalid += [fault for faults in documents for fault in faults]
 
     def _record_reply(self, response: Any) -> None:
         if response.is_redirect:
             return
         reply = RecordedReply(response.request.url.path, response.status_code, response.headers.get("content-type", ""))
-        self._replies.append(reply)
+        vars(self._received).setdefault("replies", []).append(reply)
         original = response.iter_bytes
 
         def iter_bytes(*arguments: Any) -> Iterator[bytes]:

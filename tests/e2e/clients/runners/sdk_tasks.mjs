@@ -1,9 +1,10 @@
 // Run tasks of two steps with a Node client, as sdk_tasks.py does with the Python ones.
 
+import { readFileSync } from 'node:fs';
 import process from 'node:process';
 
-const [, , way, given] = process.argv;
-const task = JSON.parse(given);
+const { runAll } = await import(`${process.env.RUNNERS}/harness.mjs`);
+const [task] = JSON.parse(readFileSync(process.env.INPUT, 'utf8'));
 const schema = {
   type: 'object', properties: { a: { type: 'integer' }, b: { type: 'integer' } }, required: ['a', 'b'], additionalProperties: false,
 };
@@ -77,16 +78,4 @@ const WAYS = {
   },
 };
 
-const outcomes = [];
-for (const { model, streams } of task.runs) {
-  const steps = [];
-  let error = null;
-  try {
-    await WAYS[way](model, streams, steps);
-  } catch (caught) {
-    const message = caught.message ?? JSON.stringify(caught); // the AI SDK throws an event of the stream as it is
-    error = { status: caught.statusCode ?? caught.status ?? null, message };
-  }
-  outcomes.push({ steps, error });
-}
-process.stdout.write(JSON.stringify(outcomes));
+await runAll({ task: ({ model, streams }, result) => WAYS[process.argv[2]](model, streams, result.steps) });

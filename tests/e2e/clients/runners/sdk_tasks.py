@@ -1,8 +1,7 @@
 """Run tasks of two steps with a Python client of the Responses or the Messages API, and print each step as JSON.
 
-The arguments are the client, one of WAYS, and the JSON of the task: its question, its picture in base64, and its runs,
-each a model and whether it streams. The user shows a picture and asks; the model calls the tool, twice at once; the
-user sends both results. The base URLs and the keys come from the environment.
+The argument is the client, one of WAYS. The user shows a picture and asks; the model calls the tool, twice at once; the
+user sends both results. All scenarios have the same question and the same picture, in base64.
 """
 
 from __future__ import annotations
@@ -12,7 +11,9 @@ import json
 import sys
 from typing import Any
 
-TASK = json.loads(sys.argv[2])
+from harness import Result, Scenario, read_scenarios, run_all
+
+TASK = read_scenarios()[0]
 PICTURE = f"data:image/png;base64,{TASK['picture']}"
 PARTS = [
     {"type": "input_text", "text": TASK["question"]},
@@ -151,13 +152,11 @@ WAYS = {
     "langchain-openai": by_langchain_openai,
     "langchain-anthropic": by_langchain_anthropic,
 }
-outcomes = []
-for run in TASK["runs"]:
-    steps: Steps = []
-    error = None
-    try:
-        WAYS[sys.argv[1]](run["model"], run["streams"], steps)
-    except Exception as caught:  # noqa: BLE001 - every exception of the client is an outcome
-        error = {"status": getattr(caught, "status_code", None), "message": f"{type(caught).__name__}: {caught}"}
-    outcomes.append({"steps": steps, "error": error})
-json.dump(outcomes, sys.stdout)
+
+
+def run(scenario: Scenario, result: Result) -> None:
+    WAYS[sys.argv[1]](scenario["model"], scenario["streams"], result.steps)
+
+
+if __name__ == "__main__":
+    run_all({"task": run})

@@ -5,7 +5,7 @@ import process from 'node:process';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
 import { embedMany, generateText, jsonSchema, stepCountIs, streamText, tool } from 'ai';
 
-const { runAll } = await import(`${process.env.RUNNERS}/harness.mjs`);
+const { errorFields, runAll } = await import(`${process.env.RUNNERS}/harness.mjs`);
 globalThis.AI_SDK_LOG_WARNINGS = false;
 const FINISH = { 'tool-calls': 'tool_calls', 'content-filter': 'content_filter' };
 const upstream = createOpenAICompatible({
@@ -58,11 +58,4 @@ const handlers = {
   completions: chat, chat, tools: chat, picture: chat, extra_parameter: chat, rounds: chat, embed, embed_many: embed,
 };
 
-await runAll(handlers, (error) => {
-  const inner = error?.lastError ?? error;
-  return {
-    class: inner?.constructor?.name ?? typeof inner,
-    message: String(inner?.message ?? inner),
-    status: inner?.statusCode ?? null,
-  };
-});
+await runAll(handlers, { fieldsOf: (error) => errorFields(error?.lastError ?? error) });

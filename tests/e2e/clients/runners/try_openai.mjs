@@ -132,6 +132,4 @@ const handlers = {
   files,
 };
 
-await runAll(handlers, (error) => (
-  { class: error.constructor.name, message: String(error.message), status: error.status ?? null }
-));
+await runAll(handlers);

@@ -21,9 +21,7 @@ def validated(handler: Handler) -> Handler:
         try:
             handler(scenario, result)
         finally:
-            faults_of_replies = recorder.faults()
-            result.checked += len(faults_of_replies)
-            result.invalid += [fault for faults in faults_of_replies for fault in faults]
+            recorder.validate(result)
 
     return run
 

@@ -1,6 +1,6 @@
-// Runs the real `openai` client for Node, configured with OPENAI_BASE_URL and OPENAI_API_KEY only.
-// Arguments: SECONDS WORKERS. Prints one JSON object, the same as `openai_python.py chat`.
+// The `openai` client for Node: streamed chats as of long_streams.py.
 
+import { readFileSync } from 'node:fs';
 import process from 'node:process';
 
 import OpenAI from 'openai';
@@ -45,7 +45,7 @@ async function work(client, end, report) {
   }
 }
 
-const [seconds, workers] = process.argv.slice(2).map(Number);
+const [{ seconds, workers }] = JSON.parse(readFileSync(process.env.INPUT, 'utf8'));
 const report = { finished: 0, answer_tokens: 0, failures: [] };
 const client = new OpenAI({ maxRetries: 0 });
 const end = performance.now() + seconds * 1000;

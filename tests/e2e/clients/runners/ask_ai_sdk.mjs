@@ -1,4 +1,4 @@
-// The AI SDK with its openai-compatible provider on the rows: input and output as in `ask_openai.mjs`.
+// The AI SDK with its openai-compatible provider, with the scenarios of `ask_openai.py`.
 // `raw` reads the parts of the provider's own stream, `helper` is streamText.
 
 import process from 'node:process';
@@ -6,7 +6,7 @@ import process from 'node:process';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
 import { embedMany, generateText, jsonSchema, streamText, tool } from 'ai';
 
-const { runAll } = await import(`${process.env.CLIENT_FOLDER}/calls.mjs`);
+const { AT_ONCE, runAll } = await import(`${process.env.RUNNERS}/harness.mjs`);
 const PROMPT = 'What colour is the sky?';
 globalThis.AI_SDK_LOG_WARNINGS = false;
 
@@ -43,55 +43,49 @@ function tools(body) {
   );
 }
 
-function counted(usage) {
-  if (usage?.totalTokens == null) return null;
-  return { prompt_tokens: usage.inputTokens, completion_tokens: usage.outputTokens, total_tokens: usage.totalTokens };
-}
-
 const FINISH = { 'tool-calls': 'tool_calls', 'content-filter': 'content_filter' };
 
 const handlers = {
-  async plain(model, body, result) {
+  async plain({ model, body }, result) {
     const answer = await generateText({ model: provider(body)(model), prompt: PROMPT, tools: tools(body), maxRetries: 0 });
     result.text = answer.text;
-    result.calls = answer.toolCalls.map((call) => [call.toolName, JSON.stringify(call.input)]);
+    result.calls = answer.toolCalls.map((call) => ({ name: call.toolName, arguments: JSON.stringify(call.input) }));
     result.finish = FINISH[answer.finishReason] ?? answer.finishReason;
-    result.usage = counted(answer.usage);
+    result.total = answer.usage?.totalTokens ?? null;
   },
-  async raw(model, body, result) {
+  async raw({ model, body }, result) {
+    result.text = '';
     const { stream } = await provider(body)(model).doStream({
       prompt: [{ role: 'user', content: [{ type: 'text', text: PROMPT }] }],
     });
     for await (const part of stream) {
-      result.chunks += 1;
       if (part.type === 'text-delta') result.text += part.delta;
-      if (part.type === 'tool-call') result.calls.push([part.toolName, part.input]);
+      if (part.type === 'tool-call') (result.calls ??= []).push({ name: part.toolName, arguments: part.input });
       if (part.type === 'error') result.error ??= errorFields(part.error);
       if (part.type === 'finish') {
         const reason = part.finishReason?.unified ?? part.finishReason;
         result.finish = FINISH[reason] ?? reason;
         const { inputTokens, outputTokens } = part.usage;
-        if (inputTokens?.total != null)
-          result.usage = { total_tokens: inputTokens.total + outputTokens.total };
+        if (inputTokens?.total != null) result.total = inputTokens.total + outputTokens.total;
       }
     }
   },
-  async helper(model, body, result) {
+  async helper({ model, body }, result) {
+    result.text = '';
     const answer = streamText({
       model: provider(body)(model), prompt: PROMPT, tools: tools(body), maxRetries: 0, onError: () => {},
     });
     for await (const part of answer.fullStream) {
-      result.chunks += 1;
       if (part.type === 'text-delta') result.text += part.text;
-      if (part.type === 'tool-call') result.calls.push([part.toolName, JSON.stringify(part.input)]);
+      if (part.type === 'tool-call') (result.calls ??= []).push({ name: part.toolName, arguments: JSON.stringify(part.input) });
       if (part.type === 'error') result.error ??= errorFields(part.error);
       if (part.type === 'finish') {
         result.finish = FINISH[part.finishReason] ?? part.finishReason;
-        result.usage = counted(part.totalUsage);
+        result.total = part.totalUsage?.totalTokens ?? null;
       }
     }
   },
-  async embed(model, { input, ...body }, result) {
+  async embed({ model, body: { input, ...body } }, result) {
     const upstream = createOpenAICompatible({
       name: 'upstream',
       baseURL: process.env.OPENAI_BASE_URL,
@@ -102,8 +96,8 @@ const handlers = {
       model: upstream.embeddingModel(model), values: input, maxRetries: 0, providerOptions: options,
     });
     result.vectors = answer.embeddings;
-    result.usage = { total_tokens: answer.usage.tokens };
+    result.total = answer.usage.tokens;
   },
 };
 
-await runAll(handlers, errorFields);
+await runAll(handlers, { fieldsOf: errorFields, atOnce: AT_ONCE });
