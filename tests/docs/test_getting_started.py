@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import shlex
-import socket
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ import httpx2
 from gatepass.cli.init import OF_AUTH, fault_of, init
 from gatepass.demo.servers import CHAT_MODEL, answer, demo_servers, secrets_in_files
 from tests.docs.blocks import blocks
+from tests.e2e.store.server import free_port
 
 PAGE = (Path(__file__).parents[2] / "docs/getting_started.md").read_text()
 BOUND_S = 60.0
@@ -27,13 +27,6 @@ def command(start: str) -> list[str]:
     lines = re.sub(r"\\\n\s*", "", "".join(blocks(PAGE, "sh"))).splitlines()
     (line,) = [line for line in lines if line.startswith(start)]
     return shlex.split(line)[1:]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def run(

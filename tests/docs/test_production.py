@@ -18,7 +18,7 @@ from bench.replicas import COMPUTED, COUNTS, HEAD, Row, cells, computed
 
 from gatepass.auth.api_keys import hash_key
 from tests.docs.blocks import blocks
-from tests.docs.test_getting_started import free_port
+from tests.e2e.store.server import free_port
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
 from tests.integration.store.real_server import KEY, PROGRAM, real_server
 from tests.waiting import until

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from tests.e2e.quirks.measurement import configuration
 from tests.e2e.quirks.replies import DONE, chunk, encoded, first_chunk, tool_chunks
 from tests.e2e.quirks.row import Row
 from tests.e2e.quirks.rows import ROWS
-from tests.e2e.quirks.upstream import Handler, Memory, Server
+from tests.e2e.quirks.upstream import Upstream
 from tests.integration.gateway import CHAT, HELLO, gateway
 from tests.integration.scripted import Scripted, Send
 from tests.integration.scripted import reply as scripted_reply
@@ -78,16 +77,10 @@ QUIRKS = {
 
 
 @pytest.fixture
-def strange() -> Iterator[str]:
+async def strange() -> AsyncIterator[str]:
     """The upstream with all quirks: the model's name selects one."""
-    Handler.memory = Memory()
-    server = Server(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    async with Scripted(answer=Upstream().answer) as upstream:
+        yield upstream.url
 
 
 def is_shown(entry: str) -> bool:

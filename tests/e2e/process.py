@@ -1,7 +1,11 @@
-"""A subprocess of the tests: waits for its output, keeps its last lines, and stops it by its pid."""
+"""A subprocess of the tests: waits for its output, keeps its last lines, and stops it by its pid.
+
+`serve_answers` is what a scripted upstream runs in a process of its own.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import re
 import signal
@@ -9,9 +13,11 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
+
+from tests.integration.scripted import Dialogue, Received, Scripted
 
 KEPT_LINES = 500
 STOP_S = 20.0
@@ -106,3 +112,16 @@ class Process:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
+
+
+def serve_answers(answer: Callable[[Received], Dialogue]) -> None:
+    """Serve on a free port, print the URL, and end at SIGTERM."""
+
+    async def serve() -> None:
+        stopped = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+        async with Scripted(answer=answer) as served:
+            print(f"listening on {served.url}", flush=True)
+            await stopped.wait()
+
+    asyncio.run(serve())

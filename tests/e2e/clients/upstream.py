@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +14,8 @@ from typing import Any
 from tests.e2e.clients.conversation import message
 from tests.e2e.clients.other_operations import FILE, file_content, generate_image, moderate, store_file
 from tests.e2e.clients.responses import respond
-from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
+from tests.e2e.process import serve_answers
+from tests.integration.scripted import Dialogue, Received, Send, reply
 from tests.integration.strict_azure import Deployment, Refused, StrictAzure
 
 TOKEN = "upstream-token-of-the-clients"
@@ -79,15 +78,7 @@ class Upstream(StrictAzure):
             return [Send(reply(refused.body, refused.status))]
 
 
-async def main() -> None:
-    stopped = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+if __name__ == "__main__":
     azure = Upstream(token=TOKEN, deployments=DEPLOYMENTS)
     azure.make_message = azure.chat_message
-    async with Scripted(answer=azure.answer) as upstream:
-        print(f"listening on {upstream.url}", flush=True)
-        await stopped.wait()
-
-
-if __name__ == "__main__":
-    asyncio.run(main())
+    serve_answers(azure.answer)

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import secrets
-import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import pytest
 from gatepass.demo.servers import DemoClient, DemoIssuer, ModelServer, serving
 from tests.e2e.container.compose import document
 from tests.e2e.container.engine import REPOSITORY, Container, Engine, missing
+from tests.e2e.store.server import free_port
 
 AUDIENCE = "corp"
 CHAT_MODEL = "corp-chat"
@@ -174,9 +174,3 @@ def endpoint(corporate: CorporateServers) -> Endpoint:
     environment = {**service["environment"], "GATEPASS_PORT": str(port)}
     options = [f"--volume={corporate.client_secret}:/run/secrets/{name}:ro" for name in service["secrets"]]
     return Endpoint(f"http://127.0.0.1:{port}", key, environment, tuple(options))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port

@@ -24,9 +24,9 @@ from tests.e2e.container.conftest import (
     ContainerFactory,
     CorporateServers,
     Endpoint,
-    free_port,
 )
 from tests.e2e.container.engine import LIMITS, Engine
+from tests.e2e.store.server import free_port
 from tests.waiting import until, until_async
 
 READY_S = 20.0

@@ -21,10 +21,8 @@ Models whose first word begins with `chat` accept the members of OLDER_AZURE alo
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import signal
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -41,13 +39,13 @@ from tests.e2e.hosts.turns import (
     next_picture,
     next_turn,
 )
+from tests.e2e.process import serve_answers
 from tests.integration.scripted import (
     LAST_CHUNK,
     Dialogue,
     Pause,
     Received,
     Rst,
-    Scripted,
     Send,
     begin_stream,
     chunk,
@@ -158,14 +156,22 @@ class Messages:
     overflow = "prompt is too long: 208310 tokens > 200000 maximum"
 
 
-class Responses:
-    """OpenAI's Responses API."""
-
-    path = "/v1/responses"
+class OpenAI:
+    """What the APIs of OpenAI share."""
 
     @staticmethod
     def check(request: Received) -> None:
-        del request
+        """Accept the head of each request."""
+
+    @staticmethod
+    def error(kind: str, text: str) -> Document:
+        return openai_error(kind, text)
+
+
+class Responses(OpenAI):
+    """OpenAI's Responses API."""
+
+    path = "/v1/responses"
 
     @staticmethod
     def turn(body: Document, kind: str) -> Turn:
@@ -236,10 +242,6 @@ class Responses:
     def whole(body: Document, turn: Turn) -> Document:
         raise Refused(f"{body['model']} requires a stream for {turn.text!r}")
 
-    @staticmethod
-    def error(kind: str, text: str) -> Document:
-        return openai_error(kind, text)
-
     overflow = "Your input exceeds the context window of this model. Please adjust your input and try again."
 
 
@@ -252,14 +254,10 @@ OLDER_AZURE = frozenset(
 """The members of a chat that older API versions of Azure accept."""
 
 
-class Chats:
+class Chats(OpenAI):
     """OpenAI's chat completions. Models of the kinds `chat…` accept the members of OLDER_AZURE alone."""
 
     path = "/v1/chat/completions"
-
-    @staticmethod
-    def check(request: Received) -> None:
-        del request
 
     @staticmethod
     def turn(body: Document, kind: str) -> Turn:
@@ -322,10 +320,6 @@ class Chats:
             "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": body["model"],
             "choices": choices, "usage": usage,
         }  # fmt: skip
-
-    @staticmethod
-    def error(kind: str, text: str) -> Document:
-        return openai_error(kind, text)
 
     overflow = "This model's maximum context length is 128000 tokens. However, your messages resulted in 208310 tokens."
 
@@ -459,13 +453,5 @@ def _failure(api: API, body: Document, fault: str) -> tuple[Dialogue, int] | Non
     return None
 
 
-async def main() -> None:
-    stopped = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    async with Scripted(answer=Upstream().answer) as served:
-        print(f"listening on {served.url}", flush=True)
-        await stopped.wait()
-
-
 if __name__ == "__main__":
-    asyncio.run(main())
+    serve_answers(Upstream().answer)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from tests.e2e.quirks.row import Answer, Failure, Mode, Row, vector_of
+from tests.e2e.quirks.row import Answer, Failure, Row, vector_of
 
 Result = Mapping[str, Any]
 """The JSON object that a client printed for one call."""
@@ -31,8 +31,8 @@ class Assessment:
     reason: str = ""
 
 
-def assess(row: Row, mode: Mode, result: Result) -> Assessment:
-    expected = row.expects(mode)
+def assess(row: Row, result: Result) -> Assessment:
+    expected = row.expected
     if isinstance(expected, Failure):
         return _assess_failure(expected, result)
     if result["error"] is not None:

@@ -101,7 +101,7 @@ def _measure_path(url: str, upstream_url: str, rows: Sequence[Row]) -> PathResul
             (row.model, mode): result for (row, mode), result in zip(calls, results, strict=True)
         }
         path.assessments[client.title] = {
-            (row.model, mode): assess(row, mode, path.results[client.title][row.model, mode]) for row, mode in calls
+            (row.model, mode): assess(row, path.results[client.title][row.model, mode]) for row, mode in calls
         }
         path.requests.update(get_json(f"{upstream_url}/count"))
     return path

@@ -52,7 +52,7 @@ class Request:
 @dataclass(frozen=True, slots=True)
 class Reply:
     status: int = 200
-    kind: str | None = JSON
+    kind: str = JSON
     pieces: tuple[bytes, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
     cut: bool = False

@@ -62,8 +62,6 @@ class Row:
     description: str
     serve: Serve
     expected: Expected = Answer()
-    streamed: Expected | None = None
-    """The expected result of a stream, if it differs."""
     modes: tuple[Mode, ...] = CHAT
     body: Mapping[str, Any] = field(default_factory=dict)
     messages: tuple[Mapping[str, Any], ...] = GREETING
@@ -74,9 +72,6 @@ class Row:
     """How many retries a client that reads `x-should-retry` may make. The default of these clients is two."""
     is_lasting: bool = True
     """Whether the learned rule holds for later requests. Otherwise each request causes another rejection."""
-
-    def expects(self, mode: Mode) -> Expected:
-        return self.expected if mode in ("plain", "embed") or self.streamed is None else self.streamed
 
     def request_body(self, mode: Mode) -> dict[str, Any]:
         """Return the request body without the model."""
