@@ -79,6 +79,19 @@ def error_fields(error_class, status, code, message, **more):
     return {"class": error_class, "status": status, "code": code, "message": message, **more}
 
 
+def replied(status, code, message, kind, **more):
+    return error_fields(UpstreamErrorReply, status, code, message, kind=kind, **more)
+
+
+def login_page(status, answered):
+    message = (
+        f'The upstream "chat" (h) answered {answered} with an HTML page titled "Sign in & go" instead of JSON, which is'
+        " invalid as a reply: a login page or a portal is in front of it. Check upstreams.chat.base_url and its"
+        " credential."
+    )
+    return error_fields(UpstreamHtml, status, "upstream_html", message)
+
+
 def invalid(message):
     return error_fields(UpstreamInvalid, 502, "upstream_invalid", message)
 
@@ -158,9 +171,7 @@ def test_missing_credential_is_not_reported_as_a_rejected_one():
     ],
 )
 def test_other_text_is_quoted(body, headers, message):
-    assert refusal(503, body, headers) == error_fields(
-        UpstreamErrorReply, 503, "upstream_error", message, kind="server_error"
-    )
+    assert refusal(503, body, headers) == replied(503, "upstream_error", message, "server_error")
 
 
 BASE_URL = (
@@ -176,28 +187,13 @@ def test_empty_body_gets_a_sentence(status, shown):
 
 
 def test_page_keeps_its_status_and_is_never_shown():
-    assert refusal(403, LOGIN, HTML, host="h") == error_fields(
-        UpstreamHtml,
-        403,
-        "upstream_html",
-        'The upstream "chat" (h) answered 403 Forbidden with an HTML page titled "Sign in & go" instead of JSON, which'
-        " is invalid as a reply: a login page or a portal is in front of it. Check upstreams.chat.base_url and its"
-        " credential.",
-    )
-    assert refusal(502, b"<html><title>Bad gateway</title></html>", HTML, host="h") == error_fields(
-        UpstreamErrorReply,
-        502,
-        "upstream_html",
-        'The upstream "chat" (h) answered 502 Bad Gateway with an HTML page titled "Bad gateway".',
-        kind="server_error",
-    )
-    assert refusal(404, b"<h1>Nope</h1>", ()) == error_fields(
-        UpstreamErrorReply,
-        404,
-        "upstream_html",
-        f'The upstream "chat" answered 404 Not Found with an HTML page.{BASE_URL}',
-        kind="invalid_request_error",
-    )
+    assert refusal(403, LOGIN, HTML, host="h") == login_page(403, "403 Forbidden")
+    bad_gateway = 'The upstream "chat" (h) answered 502 Bad Gateway with an HTML page titled "Bad gateway".'
+    reported = refusal(502, b"<html><title>Bad gateway</title></html>", HTML, host="h")
+    assert reported == replied(502, "upstream_html", bad_gateway, "server_error")
+    not_found = f'The upstream "chat" answered 404 Not Found with an HTML page.{BASE_URL}'
+    reported = refusal(404, b"<h1>Nope</h1>", ())
+    assert reported == replied(404, "upstream_html", not_found, "invalid_request_error")
     assert refusal(401, LOGIN, HTML)["class"] is UpstreamAuth
 
 
@@ -263,26 +259,17 @@ def test_empty_body_is_an_error(body):
 
 @pytest.mark.parametrize("headers", [HTML, EVENTS])
 def test_login_page_is_an_error(headers):
-    assert document(LOGIN, headers, host="h") == error_fields(
-        UpstreamHtml,
-        502,
-        "upstream_html",
-        'The upstream "chat" (h) answered 200 OK with an HTML page titled "Sign in & go" instead of JSON, which is'
-        " invalid as a reply: a login page or a portal is in front of it. Check upstreams.chat.base_url and its"
-        " credential.",
-    )
+    assert document(LOGIN, headers, host="h") == login_page(502, "200 OK")
 
 
 LIES = {
     "ragflow": (
         {"code": 102, "message": "You have to provide messages."},
-        error_fields(UpstreamErrorReply, 400, "102", "You have to provide messages.", kind="invalid_request_error"),
+        replied(400, "102", "You have to provide messages.", "invalid_request_error"),
     ),
     "openrouter": (
         {"error": {"code": 429, "message": "slow down, try again in 2s"}},
-        error_fields(
-            UpstreamErrorReply, 429, "429", "slow down, try again in 2s", kind="rate_limit_error", retry_after_s=2.0
-        ),
+        replied(429, "429", "slow down, try again in 2s", "rate_limit_error", retry_after_s=2.0),
     ),
     "expired": (
         {"code": 401, "msg": "token expired"},
@@ -296,56 +283,32 @@ LIES = {
     ),
     "gemini": (
         [{"error": {"code": 400, "message": "m", "status": "INVALID_ARGUMENT"}}],
-        error_fields(
-            UpstreamErrorReply,
-            400,
-            "400",
-            "m",
-            kind="INVALID_ARGUMENT",
-            raw={"code": 400, "message": "m", "status": "INVALID_ARGUMENT"},
+        replied(
+            *(400, "400", "m", "INVALID_ARGUMENT"), raw={"code": 400, "message": "m", "status": "INVALID_ARGUMENT"}
         ),
     ),
     "beside choices": (
         {**COMPLETION, "error": "boom"},
-        error_fields(
-            UpstreamErrorReply, 502, "upstream_error", "boom", kind="server_error", raw={**COMPLETION, "error": "boom"}
-        ),
+        replied(502, "upstream_error", "boom", "server_error", raw={**COMPLETION, "error": "boom"}),
     ),
     "event": (
         b': ping\n\ndata: {"error":{"message":"boom","code":503}}\n\n',
-        error_fields(UpstreamErrorReply, 503, "503", "boom", kind="server_error"),
+        replied(503, "503", "boom", "server_error"),
     ),
     "large error beside choices": (
         {**COMPLETION, "error": {"message": "m" * content.WHOLE_BYTES}},
-        error_fields(
-            UpstreamErrorReply,
-            502,
-            "upstream_error",
-            "…",
-            kind="server_error",
+        replied(
+            *(502, "upstream_error", "…", "server_error"),
             raw={"choices": COMPLETION["choices"], "object": "chat.completion", "error": {"message": "…"}},
         ),
     ),
     "beside an empty list": (
         {"choices": [], "code": 102, "message": "boom"},
-        error_fields(
-            UpstreamErrorReply,
-            400,
-            "102",
-            "boom",
-            kind="invalid_request_error",
-            raw={"choices": [], "code": 102, "message": "boom"},
-        ),
+        replied(*(400, "102", "boom", "invalid_request_error"), raw={"choices": [], "code": 102, "message": "boom"}),
     ),
     "large": (
         {"code": 102, "message": "no", "echo": "x" * content.WHOLE_BYTES},
-        error_fields(
-            UpstreamErrorReply,
-            400,
-            "102",
-            "no",
-            kind="invalid_request_error",
-        ),
+        replied(400, "102", "no", "invalid_request_error"),
     ),
 }
 
