@@ -47,6 +47,8 @@ def test_two_pieces_pass_unchanged_and_are_complete(begun, sent, end):
     whole = with_line_ends(sent, end)
     events = sent.count(b"\ndata: ")
     for at in range(len(whole) + 1):
+        if end != b"\n" and b"\r" not in whole[max(at - 2, 0) : at + 2]:
+            continue  # between other bytes the line ends make no difference
         stream = begun()
         assert relayed(stream, whole[:at], whole[at:]) == whole
         assert (stream.done, stream.failure, stream.events, stream.adapted) == (True, None, events, ()), at

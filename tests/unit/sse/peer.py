@@ -8,7 +8,6 @@ import httpx2
 from openai import OpenAI, Stream, omit
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.lib.streaming.responses._responses import ResponseStreamState
-from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
@@ -39,10 +38,6 @@ def helper_reads(stream: bytes) -> dict[str, Any]:
 def strictly(reply: bytes) -> ChatCompletion:
     """`reply` by the SDK's own model, with nothing coerced and nothing missing."""
     return ChatCompletion.model_validate_json(reply, strict=True)
-
-
-def strictly_legacy(reply: bytes) -> Completion:
-    return Completion.model_validate_json(reply, strict=True)
 
 
 _RESPONSE_EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)

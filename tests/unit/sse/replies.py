@@ -25,6 +25,10 @@ def text(finish: Any = "stop", **more: Any) -> dict[str, Any]:
     return {**HEAD, "object": "text_completion", "choices": choices}
 
 
+def without(payload: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in payload.items() if name not in names}
+
+
 def refuse_to_write(_: Any) -> bytes:
     """Fail as the encoder does for a value that is nested too deep."""
     raise ValueError("recursion limit exceeded")

@@ -31,10 +31,10 @@ from tests.unit.sse.documents import (
     origin,
 )
 from tests.unit.sse.peer import helper_reads, strictly
+from tests.unit.sse.repair_streams import USAGE
 from tests.unit.sse.replies import refuse_to_write
 from tests.unit.sse.streams import DONE, LIMIT_BYTES, REALISTIC, chunk, data, finished, read_error, text
 
-USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 HEAD = {"id": "chatcmpl-7", "created": 1_700_000_000, "model": "gpt-4o-240806-deploy-gs"}
 STOP = data(chunk({}, finish="stop"))
 

@@ -27,11 +27,11 @@ from gatepass.sse.client_transforms import (
     make_client_transform,
 )
 from gatepass.sse.event import EventTransform, Framer
+from tests.unit.sse.repair_streams import USAGE
 from tests.unit.sse.streams import DONE, REALISTIC, chunk, client_reads, data, new_stream, pieces, text, with_line_ends
 
 CLEAN = b"".join(REALISTIC)
 LINE_ENDS = (b"\n", b"\r\n", b"\r")
-USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 USED = chunk(None, usage=USAGE)
 LIMIT = OVERHEAD_BYTES + 10 * BYTES_PER_CHAR
 """Ten characters a piece."""

@@ -10,7 +10,6 @@ from gatepass.sse import event_stream as stream_module
 from gatepass.sse.chunk import StreamSource
 from gatepass.sse.event import read_json
 from gatepass.sse.fast_path import FastPath
-from gatepass.sse.usage import Usage
 from tests.unit.sse.streams import (
     DONE,
     REALISTIC,
@@ -26,16 +25,7 @@ from tests.unit.sse.streams import (
     with_line_ends,
 )
 
-WHOLE = b"".join(REALISTIC)
 LINE_ENDS = [b"\n", b"\r\n", b"\r"]
-FINISHED = {
-    "failure": None,
-    "done": True,
-    "has_answered": True,
-    "events": len(REALISTIC) - 1,
-    "usage": Usage(11, 7, 18),
-    "adapted": (),
-}
 
 
 def relayed(*given_pieces):
@@ -87,31 +77,6 @@ def test_events_that_differ_in_their_ids_and_their_texts_are_parsed_once(monkeyp
     out, stream = relayed(*(one for pair in zip(words, pings, strict=True) for one in pair), DONE)
     assert out == b"".join(one for pair in zip(words, [b": ping\n"] * 50, strict=True) for one in pair) + DONE
     assert (stream.events, len(parsed)) == (50, 1)
-
-
-@given(
-    st.sampled_from(LINE_ENDS),
-    st.sampled_from([b"", b" "]),
-    st.booleans(),
-    st.booleans(),
-    st.lists(st.integers(1, 64), min_size=1, max_size=200),
-)
-def test_any_cutting_of_any_framing_gives_the_client_the_same(end, gap, has_comments, has_ids, sizes):
-    events = []
-    for number, event in enumerate(REALISTIC):
-        if has_comments:
-            events.append(b": ping\n\n")
-        events.append((b"id: %d\n" % number if has_ids else b"") + event.replace(b"data: ", b"data:" + gap, 1))
-    whole = with_line_ends(b"".join(events), end)
-    stream, out, at = new_stream(), b"", 0
-    for size_bytes in sizes * (len(whole) // sum(sizes) + 1):
-        out += stream.feed(whole[at : at + size_bytes])
-        at += size_bytes
-    assert client_reads(out) == client_reads(WHOLE)
-    adapted = ("sse=id-comments",) if has_comments and has_ids else ()
-    assert state(stream) == {**FINISHED, "adapted": adapted}
-    if not adapted:
-        assert out == whole
 
 
 # --- the two ways through --------------------------------------------------------------------------

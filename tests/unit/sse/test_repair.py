@@ -19,6 +19,7 @@ from tests.memory import traced_memory
 from tests.unit.sse.documents import clean_streams, events, fed
 from tests.unit.sse.peer import helper_reads
 from tests.unit.sse.repair_streams import ROLE, STOP, USAGE, new_repair, payloads, repaired
+from tests.unit.sse.replies import without
 from tests.unit.sse.streams import REALISTIC, chunk, data, new_stream, pieces, text, with_line_ends
 
 Case = tuple[list[Any], list[Any], tuple[str, ...], dict[str, Any]]
@@ -120,10 +121,6 @@ FOREIGN: list[Any] = [
     *({"type": "status", "text": "searching"}, {"event": {"type": "status"}}, {"data": 1}, [1], 7),
     {"code": 102, "message": "boom", "data": None},
 ]
-
-
-def without(payload: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name, value in payload.items() if name not in names}
 
 
 def wrapped(payload: Any) -> dict[str, Any]:

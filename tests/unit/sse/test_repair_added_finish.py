@@ -7,11 +7,10 @@ import pytest
 from gatepass.sse.choice_repair import CALL_BYTES, MAX_ARGUMENT_BYTES
 from gatepass.sse.chunk import MAX_CHOICES
 from tests.unit.sse.peer import chunks_of
-from tests.unit.sse.repair_streams import new_repair
+from tests.unit.sse.repair_streams import USAGE, new_repair
 from tests.unit.sse.streams import DONE, chunk, code, data, looks_finished, new_stream, text
 
 CALL = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}
-USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 
 
 def read(*blocks, include_usage=False):

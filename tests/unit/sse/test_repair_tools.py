@@ -12,6 +12,7 @@ from gatepass.sse.choice_repair import (
     ToolRepair,
 )
 from tests.unit.sse.documents import origin
+from tests.unit.sse.replies import without
 
 
 def repaired(*entries):
@@ -37,10 +38,6 @@ def rest(index=0, arguments="{}"):
 
 
 MADE = "call_000000000000000000000001"
-
-
-def without(entry, *names):
-    return {name: value for name, value in entry.items() if name not in names}
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from gatepass.sse.synthesize import PIECE_CHARS, chunks, synthesize_stream
 from tests.unit.sse.documents import completions, meaning, origin
 from tests.unit.sse.peer import helper_reads
+from tests.unit.sse.repair_streams import USAGE
 from tests.unit.sse.streams import DONE
 
 HEAD = {"id": "chatcmpl-7", "object": "chat.completion.chunk", "created": 7, "model": "m"}
-USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 
 
 def document(message: Any = None, reason: Any = "stop", choice: Any = None, **more: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 from gatepass import json_scan
 from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.whole_reply import repair_reply
-from tests.unit.sse.replies import CALL, CUSTOM, USAGE, chat, choice, text
+from tests.unit.sse.replies import CALL, CUSTOM, USAGE, chat, choice, text, without
 
 TWICE = rb"""{"id":1,"id":"x","object":"chat.completion","created":1,"model":"m",
     "choices":[1],"choices" : [ {"index":0,"finish_reason":"x","finish_reason" : "%b" ,
@@ -35,10 +35,6 @@ def never():
 def repaired(payload):
     body, adapted = repair_reply(json.dumps(payload).encode(), origin)
     return json.loads(body), adapted
-
-
-def without(payload, *names):
-    return {name: value for name, value in payload.items() if name not in names}
 
 
 def ended(finish, *calls, **message):
