@@ -160,9 +160,6 @@ class Chaos:
         self._folder = folder
         self._before: list[tuple[int, int, int]] = []
         self._after: list[tuple[int, int, int]] = []
-        self._slowest_health_s = 0.0
-        self._health = 0
-        self._peaks = (0, 0)
 
     def run(self) -> bool:
         with self._servers.serving():
@@ -176,7 +173,7 @@ class Chaos:
             if b"Traceback" in line or b"internal_error" in line:
                 self.ledger.add_violation(f"in the log: {line[:2000]!r}")
         violations = self.ledger.finish()
-        self._report(violations, log.count(b"\n"))
+        self._report(violations)
         return not violations
 
     async def _phases(self) -> None:
@@ -224,17 +221,14 @@ class Chaos:
                 if response.is_complete and response.status != 200:
                     self.ledger.add_violation(f"/healthz: {response.raw[:300]!r}")
                 if response.is_complete:
-                    asked_s, self._health = time.monotonic(), self._health + 1
+                    asked_s = time.monotonic()
             except (OSError, TimeoutError):
                 pass
             now_s = time.monotonic()
             if now_s - asked_s > HEALTH_BOUND_S:
                 self.ledger.add_violation(f"/healthz did not answer for {now_s - asked_s:.0f} s")
                 asked_s = now_s
-            self._slowest_health_s = max(self._slowest_health_s, now_s - began_s)
             self.ledger.add_delay(now_s, now_s - began_s)
-            for _, descriptors, memory in self._gatepass.floors():
-                self._peaks = max(self._peaks[0], descriptors), max(self._peaks[1], memory)
             await asyncio.sleep(0.3)
 
     async def _disturb(self, until_s: float) -> None:
@@ -306,7 +300,7 @@ class Chaos:
             found.append(f"requests in flight: {values}")
         return found
 
-    def _report(self, violations: Sequence[str], lines: int) -> None:
+    def _report(self, violations: Sequence[str]) -> None:
         ledger, faults = self.ledger, self.ledger.faults
         print(f"chaos: seed {self._seed}, {self._seconds:g} s, {self._clients.operations} client operations")
         for title, counts in (("clients and disturbances", ledger.events), ("outcomes", ledger.outcomes)):
@@ -315,14 +309,10 @@ class Chaos:
             found = {name: count for name, count in faults.items() if name.startswith(f"{side} ")}
             shown = ", ".join(f"{name.partition(' ')[2]} {count}" for name, count in sorted(found.items()))
             print(f"{side} ({sum(found.values())}): {shown}")
-        print(f"/healthz: {self._health} answers, the slowest after {self._slowest_health_s:.2f} s")
         print(f"tokens that arrived after their end, those within the tolerance too: {ledger.late}")
         for title, floors in (("before", self._before), ("after quiet", self._after)):
             shown = "; ".join(f"{fds} descriptors, {memory} MiB" for _, fds, memory in floors)
             print(f"workers {title}: {shown}")
-        print(f"allowed after quiet: {SPARE_DESCRIPTORS} descriptors and {SPARE_MIB} MiB more than before")
-        print(f"highest of a worker meanwhile: {self._peaks[0]} descriptors, {self._peaks[1]} MiB")
-        print(f"log: {lines} lines")
         for what in violations[:20]:
             print(f"VIOLATION {what}")
         print(f"violations: {len(violations)}")

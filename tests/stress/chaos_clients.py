@@ -13,9 +13,7 @@ from typing import Any
 
 import httptools
 
-from tests.integration.scripted import (
-    chunk,
-)
+from tests.integration.scripted import chunk
 from tests.stress.chaos_servers import BOUND_S, REJECTED_PARAMETERS
 from tests.stress.ledger import HUGE_BYTES, Expectation, Ledger, Response
 
@@ -69,7 +67,7 @@ class Reader:
 
 
 class Clients:
-    """Clients that read, disconnect, read slowly, or send incomplete and invalid requests."""
+    """Clients that read, disconnect, read slowly, or send incomplete requests."""
 
     def __init__(self, port: int, key: str, ledger: Ledger, seed: int) -> None:
         self._port, self._key = port, key
@@ -91,10 +89,7 @@ class Clients:
             "leave_large": 6,
             "slow": 5,
             "send_half": 5,
-            "mutated": 4,
-            "unknown_key": 4,
             "keep_alive": 10,
-            "invalid_body": 4,
         }
         drawn = r.choices(list(plans), list(plans.values()))[0]
         plan = plan or drawn
@@ -122,10 +117,10 @@ class Clients:
         finally:
             writer.transport.abort()
 
-    def _request(self, expectation: Expectation, r: Random, key: str | None = None, body: bytes | None = None) -> bytes:
+    def _request(self, expectation: Expectation, r: Random, body: bytes | None = None) -> bytes:
         path = "/v1/embeddings" if expectation.kind == "vectors" else "/v1/chat/completions"
         fields = {"host": "chaos", "content-type": "application/json"}
-        fields["authorization"] = f"Bearer {key or self._key}"
+        fields["authorization"] = f"Bearer {self._key}"
         if body is None:
             document: dict[str, Any] = {"model": r.choice(("m-1", "m-2", "m-3", "emulated", "failover"))}
             if expectation.kind == "vectors":
@@ -244,40 +239,6 @@ class Clients:
             self._ledger.record(
                 expectation, client.settled(), began_s, time.monotonic(), is_disconnected=not client.response.raw
             )
-
-    async def _mutated(self, name: str, r: Random) -> None:
-        expectation, began_s = Expectation(f"u{self._seed}-{name}", "refused"), time.monotonic()
-        self._ledger.expect(expectation)
-        request = bytearray(self._request(Expectation(expectation.uid, "plain"), r, key="none"))
-        for _ in range(r.randint(1, 8)):
-            request[r.randrange(len(request))] = r.randrange(256)
-        async with self._connected() as client:
-            client.writer.write(bytes(request))
-            client.writer.write_eof()
-            while await client.read():
-                pass
-            response = client.settled()
-            self._ledger.scan(response.raw, f"what {name} received")
-            self._ledger.outcomes[f"mutated request: {response.status}"] += 1
-            if response.status >= 500 and response.status not in (501, 503, 505):
-                self._ledger.add_violation(
-                    f"{name}: a mutated request got {response.status} after {time.monotonic() - began_s:.1f} s"
-                )
-
-    async def _unknown_key(self, name: str, r: Random) -> None:
-        expectation, began_s = Expectation(f"u{self._seed}-{name}", "refused"), time.monotonic()
-        self._ledger.expect(expectation)
-        async with self._connected() as client:
-            request = self._request(Expectation(expectation.uid, "plain"), r, key="sk-unknown-key-of-a-stranger")
-            await self._exchange(expectation, client, request, began_s)
-
-    async def _invalid_body(self, name: str, r: Random) -> None:
-        expectation, began_s = Expectation(f"u{self._seed}-{name}", "refused"), time.monotonic()
-        self._ledger.expect(expectation)
-        bodies = (b"", b"[]", b'{"model":"m"', b'{"model":"m","model":1}', b"\xff\xfe", b'{"a":' * 90)
-        async with self._connected() as client:
-            request = self._request(expectation, r, body=r.choice(bodies))
-            await self._exchange(expectation, client, request, began_s)
 
     async def _burst(self, name: str, r: Random) -> None:
         """Send a request, and disconnect after some milliseconds."""

@@ -42,6 +42,8 @@ BOUND_S = 180.0
 UPSTREAM_FAULTS = 0.45
 ISSUER_FAULTS = 0.3
 REJECTED_PARAMETERS = ("seed", "top_p", "frequency_penalty", "presence_penalty", "logit_bias")
+UPSTREAM_KINDS = (*("table", "cut") * 2, "stall", "401", "403", "429", "reject parameter", "echo", "large")
+TOKEN_KINDS = (*("plain",) * 3, "text", "float", "no-life", "short", "same", "skewed", "over", "slow", "pieces")
 _EVENT_FORMATS: dict[str, Callable[[bytes], bytes]] = {
     "crlf": lambda one: one.replace(b"\n", b"\r\n"),
     "comments": lambda one: b": ping\n\n" + one,
@@ -82,26 +84,7 @@ class Issuer:
     def _minted(self, name: str, number: int, r: Random) -> Dialogue:
         now_s = time.monotonic()
         last = self._last.get(name)
-        kind = (
-            "plain"
-            if self.is_calm
-            else r.choice(
-                (
-                    "plain",
-                    "plain",
-                    "plain",
-                    "text",
-                    "float",
-                    "no-life",
-                    "short",
-                    "same",
-                    "skewed",
-                    "over",
-                    "slow",
-                    "pieces",
-                )
-            )
-        )
+        kind = "plain" if self.is_calm else r.choice(TOKEN_KINDS)
         token, life_s = f"{MARK}.{name}.{number}", float(r.randint(8, 25))
         if kind == "same" and last is not None and last[1] > now_s + 1:
             token, life_s = last[0], last[1] - now_s
@@ -232,9 +215,7 @@ class Upstream:
 
     def _fault(self, uid: str, body: dict[str, Any], token: str, r: Random) -> tuple[str, Dialogue, bool]:
         is_stream = bool(body.get("stream"))
-        kind = r.choice(
-            ("table", "table", "cut", "cut", "stall", "401", "403", "429", "reject parameter", "echo", "large")
-        )
+        kind = r.choice(UPSTREAM_KINDS)
         if kind == "401":
             return "401", self._unauthorized(token), True
         if kind == "403":
@@ -247,12 +228,7 @@ class Upstream:
         named = [name for name in REJECTED_PARAMETERS if name in body]
         if kind == "reject parameter" and named:
             message = f"Unsupported parameter: '{named[0]}' is not supported with this model."
-            error = {
-                "message": message,
-                "type": "invalid_request_error",
-                "param": named[0],
-                "code": "unsupported_parameter",
-            }
+            error = {"message": message, "param": named[0], "code": "unsupported_parameter"}
             return "reject parameter", [Send(reply({"error": error}, 400))], True
         if "input" in body:
             data = reply({"object": "list", "model": "e", "data": [{"index": 0, "embedding": vector_of(uid)}]})

@@ -8,7 +8,7 @@ Scenarios:
 
 The clients are openai-python and openai-node, each with pooled connections and without retries. Half of the requests
 are streams. `--node FOLDER` names a folder with the npm package `openai` in `node_modules`; without it only
-openai-python runs. `--python FILE` names an interpreter with another gatepass, to compare with.
+openai-python runs.
 """
 
 from __future__ import annotations
@@ -46,14 +46,13 @@ BOUND_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The clients, their streams and the interpreter of gatepass.
+    """The clients and their streams.
 
     `node`: the folder of the npm package; None runs only Python. `event_s`: between two of the `events` of a stream.
     """
 
     node: Path | None = None
     concurrency: int = CONCURRENCY
-    python: str = sys.executable
     events: int = EVENTS
     event_s: float = EVENT_S
 
@@ -115,9 +114,9 @@ async def upstream(load: Load) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def gatepass(python: str, config: Path, *options: str) -> AsyncIterator[Serving]:
+async def gatepass(config: Path, *options: str) -> AsyncIterator[Serving]:
     """Start gatepass, wait until it is ready, and stop it at the end of the block."""
-    async with serving("--config", str(config), *options, python=python) as running:
+    async with serving("--config", str(config), *options) as running:
         await running.port
         yield running
 
@@ -274,12 +273,12 @@ async def rolling_restart(load: Load, replicas: int, **settings: float) -> list[
             replica = AsyncExitStack()
             stack.push_async_exit(replica)
             running.append(replica)
-            ports.append(await (await replica.enter_async_context(gatepass(load.python, config, "--port", "0"))).port)
+            ports.append(await (await replica.enter_async_context(gatepass(config, "--port", "0"))).port)
         balancer_port = await stack.enter_async_context(balanced(ports))
         async with clients(balancer_port, load) as results:
             for replica, port in zip(running, ports, strict=True):
                 await replica.aclose()
-                await replica.enter_async_context(gatepass(load.python, config, "--port", str(port)))
+                await replica.enter_async_context(gatepass(config, "--port", str(port)))
                 await asyncio.sleep(3 * POLL_S)
     return results
 
@@ -289,9 +288,7 @@ async def replaced_workers(load: Load, count: int, workers: int = 2) -> list[Res
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         config = configured(folder, await stack.enter_async_context(upstream(load)))
-        running = await stack.enter_async_context(
-            gatepass(load.python, config, "--port", "0", "--workers", str(workers))
-        )
+        running = await stack.enter_async_context(gatepass(config, "--port", "0", "--workers", str(workers)))
         port = await running.port
         async with clients(port, load) as results:
             for done in range(count):
@@ -312,17 +309,17 @@ async def are_up(port: int, workers: int) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--node", type=Path)
-    parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--replicas", type=int, default=4)
     parser.add_argument("--replacements", type=int, default=100)
     parser.add_argument("--concurrency", type=int, default=CONCURRENCY)
-    parser.add_argument("--drain-delay-s", type=float, default=DRAIN_DELAY_S, help="-1: a gatepass without it")
+    parser.add_argument("--drain-delay-s", type=float, default=DRAIN_DELAY_S)
     options = parser.parse_args()
-    load = Load(options.node, options.concurrency, options.python)
-    settings = {} if options.drain_delay_s < 0 else {"drain_delay_s": options.drain_delay_s}
+    load = Load(options.node, options.concurrency)
     failed = 0
     scenarios = {
-        f"rolling restart of {options.replicas} replicas": rolling_restart(load, options.replicas, **settings),
+        f"rolling restart of {options.replicas} replicas": rolling_restart(
+            load, options.replicas, drain_delay_s=options.drain_delay_s
+        ),
         f"{options.replacements} replaced workers": replaced_workers(load, options.replacements),
     }
     for name, scenario in scenarios.items():
