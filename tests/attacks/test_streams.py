@@ -6,8 +6,6 @@ import time
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from gatepass.http_client.pool import BUFFER_BYTES
 from gatepass.sse.aggregate import CompletionAggregator
@@ -18,7 +16,6 @@ from gatepass.sse.event import MOST_LINES, TransformChain
 from gatepass.sse.event_stream import MOST_IDLE_BYTES, EventStream
 from gatepass.sse.repair import StreamRepair
 from gatepass.sse.tool_calls import is_complete_json
-from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.answers import EVENTS
 from tests.integration.gateway import HELLO, gateway
@@ -77,27 +74,17 @@ def turned(raw: bytes, step_bytes: int) -> tuple[float, int, EventStream]:
     return longest_s, relayed_bytes, stream
 
 
-floods = st.builds(
-    Flood,
-    st.one_of(
-        st.sampled_from(FLOODS),
-        st.text(":adt ei\n\r", min_size=1, max_size=8).map(lambda written: written.encode() + b"\n\n"),
-    ),
-    st.integers(0, 2 * EVENT_LIMIT_BYTES),
-    st.sampled_from([97, 4_096, BUFFER_BYTES]),
-    st.booleans(),
-)
-
-
 @pytest.mark.attack("streams: what is no event")
-@generated
-@given(floods)
-@example(Flood(b"\n", 64 * KIB))
-@example(Flood(b":\n\n", 64 * KIB))
-@example(Flood(b"\r", 64 * KIB))
-@example(Flood(b"\n", 64 * KIB, has_ids=True))
-@example(Flood(b":\n", 512 * KIB))
-@example(Flood(b":\n" * 40_000 + b"\n", 512 * KIB))
+@pytest.mark.parametrize(
+    "flood",
+    [
+        *(Flood(unit, 2 * EVENT_LIMIT_BYTES, step) for unit in FLOODS for step in (97, BUFFER_BYTES)),
+        *(Flood(unit, EVENT_LIMIT_BYTES // 2, 4_096, has_ids=True) for unit in FLOODS),
+        *(Flood(unit, 64 * KIB, has_ids=True) for unit in (b"\n", b":\n", b"adt:\rei\n\n")),
+        *(Flood(unit, 512 * KIB) for unit in (b":\n", b":\n" * 40_000 + b"\n")),
+    ],
+    ids=lambda flood: f"{flood.unit[:9]!r} {flood.size_bytes}",
+)
 def test_bytes_that_form_no_event_end_the_stream_at_the_limit(attack: Attack, flood: Flood) -> None:
     attack.cases += 1
     longest_s, relayed_bytes, stream = turned(flood.raw, flood.step_bytes)
@@ -137,9 +124,9 @@ def test_limit_of_comments_restarts_after_each_event() -> None:
 
 
 @pytest.mark.attack("streams: an event of many lines")
-@generated
-@given(st.sampled_from([b":\n", b"data:\n", b"x\r", b"data: 1\r\n"]), st.integers(1, 100_000), st.booleans())
-@example(b":\n", 1_000_000, True)
+@pytest.mark.parametrize("is_whole", [True, False])
+@pytest.mark.parametrize("line", [b":\n", b"data:\n", b"x\r", b"data: 1\r\n"])
+@pytest.mark.parametrize("lines", [1, MOST_LINES, 2 * MOST_LINES + 1, 100_000, 1_000_000])
 def test_an_event_has_a_limit_of_lines(attack: Attack, line: bytes, lines: int, is_whole: bool) -> None:
     attack.cases += 1
     raw = line * lines + (b"\n" if is_whole else b"")
@@ -175,10 +162,7 @@ def judged(raw: bytes) -> tuple[float, bool, bool]:
 
 @pytest.mark.attack("streams: wide events")
 @pytest.mark.parametrize("kind", WIDE)
-@generated
-@given(count=st.integers(1, 3_000))
-@example(count=1_000)
-@example(count=80_000)
+@pytest.mark.parametrize("count", [1, MAX_ENTRIES, MAX_ENTRIES + 1, 3_000, 80_000])
 def test_an_event_has_a_limit_of_choices_and_calls(
     attack: Attack, kind: tuple[bytes, bytes, bytes], count: int
 ) -> None:
