@@ -231,16 +231,6 @@ async def test_a_refused_request_whose_body_never_ends_is_cut_off():
     assert wire_client.transport.aborted
 
 
-async def test_a_refused_request_that_closes_waits_for_unread_bytes():
-    wire_client = await exchanged(refuse, asked(b"hello", "connection: close")[:-2])
-    assert b"connection: close" in wire_client.received
-    assert (wire_client.transport.ended, wire_client.transport.closing) == (True, False)
-    await exchange(wire_client, b"lo" + asked(b"2"))
-    assert wire_client.statuses == [401]
-    await advance(LINGER_S)
-    assert wire_client.transport.aborted
-
-
 async def test_invalid_input_is_refused_and_no_more_is_read():
     """tests/unit/server/test_parser.py has each reason."""
     wire_client = await exchanged(echo, b"GET / HTTP/1.1\r\nx: " + b"y" * (HEAD_BYTES + 1), asked(b"1"))
@@ -414,13 +404,6 @@ async def test_body_after_a_refusal_is_read_for_the_receive_timeout():
     for _ in range(4):
         await advance(LINGER_S / 2)
         await exchange(wire_client, piece)
-    assert wire_client.transport.aborted
-
-
-async def test_silent_body_after_a_refusal_closes_the_connection():
-    wire_client, piece = await refused_in_mid_body()
-    await exchange(wire_client, piece)
-    await advance(LINGER_S)
     assert wire_client.transport.aborted
 
 
