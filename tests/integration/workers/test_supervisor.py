@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import re
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -282,21 +281,3 @@ async def test_killed_supervisor_frees_its_port_and_its_workers_end_after_their_
         await until(lambda: sum(map(alive, pids)) == 1)
         await stream.finish()
         await gone(pids)
-
-
-async def test_a_worker_that_starts_while_the_others_reload_reloads_too(tmp_path):
-    """It may have read the file before the change, and `gatepass reload` does not know it yet."""
-    async with supervised(tmp_path, "http://127.0.0.1:9") as running:
-        pids = await running.pids()
-        options = (await asyncio.to_thread(Path(f"/proc/{pids[0]}/cmdline").read_bytes)).split(b"\0")
-        folder = Path(json.loads(next(one for one in options if one.startswith(b"{")))["folder"])
-        await until(lambda: len(list(folder.glob("worker-*.sock"))) == 2)
-        assert running.count('"event":"reloaded"') == 0
-        os.kill(pids[0], signal.SIGKILL)
-
-        def is_reloaded() -> bool:
-            (folder / "reload").touch()
-            return running.count('"event":"reloaded"') > 0
-
-        await until(is_reloaded, within_s=50.0)
-        assert re.search(r'"worker":3\b.*"trigger":"signal"|"trigger":"signal".*"worker":3\b', "".join(running.lines))
