@@ -292,7 +292,6 @@ def at(step: str, stage: Callable[[Stage], Any], *words: str, **more: Any) -> Fa
 
 CHAT = ProbeCall("chat", "gpt-4")
 BASE_URL = "upstreams.chat.base_url"
-CA_FILE = "upstreams.chat.network.ca_file"
 DAYS = {name: f"{moment:%Y-%m-%d}" for name, moment in (("past", PAST), ("later", NOW + 2 * DAY))}
 FAULTS = {
     "the name is unknown": at("upstream:chat resolve", unknown_name, "cannot be resolved", f"the host in {BASE_URL}"),

@@ -22,6 +22,12 @@ def test_every_url_of_a_credential_is_checked_for_plain_http():
     assert urls - {HTTPS_ONLY} == {name for block, name in CARRIES_SECRETS if block == "credentials"}
 
 
+def test_only_a_hash_is_the_hash_of_an_earlier_key():
+    for text, paths in ((f"sha256:{'0' * 64}", [("access", "keys", 1, "hash")]), ("sha256:HASH", [])):
+        tree = {"access": {"keys": [{"name": "a", "hash": text}, {"name": "b", "hash": text}]}}
+        assert [path for path, _ in unsafe_settings(tree)] == paths
+
+
 def test_each_key_of_a_file_is_checked():
     def faults(text):
         tree = {"access": {"keys": [{"name": "a", "key": Reference.to_variable("K", text)}]}}
