@@ -289,8 +289,9 @@ async def test_an_admin_chats_as_the_caller_of_its_key(access: Mapping[str, Any]
         (request,) = upstream.received
         assert request.json() == asked
         assert "gatepass_ui" not in str(request.headers)
-        listed = (await get(gp, "/ui/api/requests", cookie=cookie)).json()["requests"]
-        assert [one["caller"] for one in listed] == ["a-admin" if access else "local"]
+        (listed,) = (await get(gp, "/ui/api/requests", cookie=cookie)).json()["requests"]
+        caller = "a-admin" if access else "local"
+        assert (listed["caller"], listed["id"]) == (caller, answer.headers["x-request-id"])
 
 
 async def test_an_action_is_one_line_of_the_log_without_a_key(caplog: pytest.LogCaptureFixture):

@@ -90,16 +90,3 @@ def test_each_view_has_data_and_breaks_no_rule(page: Page, gatepass: Gatepass, f
         expect(page.locator("main")).to_contain_text(shown)
         check_width(page, view)
     assert faults == []
-
-
-def test_a_chat_of_the_playground_leads_to_its_request(page: Page, gatepass: Gatepass, faults: list[str]) -> None:
-    gatepass.upstream.more.clear()
-    open_view(page, gatepass, "#/playground")
-    page.get_by_label("message").fill("What is this?")
-    page.get_by_role("button", name="Send").click()
-    expect(page.locator(".said")).to_have_text("A ")
-    gatepass.upstream.more.set()
-    expect(page.locator(".said")).to_have_text("A lighthouse")
-    page.get_by_role("link", name="Show the request").click()
-    expect(page.locator(".way [data-hop=client]")).to_contain_text("anna")
-    assert faults == []
