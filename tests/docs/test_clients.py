@@ -146,10 +146,3 @@ def test_each_script_of_the_page_leads_to_gatepass() -> None:
         assert "client." in script or 'base_url="http://gatepass.example:8080/v1", api_key="gp-…"' in script
     assert "set_tracing_disabled(True)" in scripts[3]
     assert "OpenAIChatModel(" in scripts[5]
-
-
-def test_the_page_says_what_each_sdk_sets_for_the_token_counts_of_a_stream() -> None:
-    part = AGENTS.partition("\n### Token counts of streams\n")[2].partition("\n### ")[0]
-    rows = dict(re.findall(r"^\| ([A-Za-z-]+[^|]*) \| (.+) \|$", part, re.MULTILINE))
-    assert set(rows) >= {"openai", "LangChain", "openai-agents", "LiteLLM", "AI SDK", "pydantic-ai, Cline, OpenCode"}
-    assert json.loads(re.findall(r"stream_options=(\{.*?\})", rows["openai"])[0].lower()) == {"include_usage": True}

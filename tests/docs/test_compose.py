@@ -14,9 +14,6 @@ from ruamel.yaml import YAML
 from gatepass.cli import main
 from gatepass.cli.init import IMAGE_PORT, IMAGE_USER, WORK_FOLDER, compose_lines
 from gatepass.config.block import MIB
-from gatepass.config.credential.base import HttpReply
-from gatepass.config.credential.http_json import HttpJsonCredential
-from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.document import ConfigError
 from gatepass.config.load import Container, load
 from gatepass.config.model import Limits, ServerConfig
@@ -159,43 +156,6 @@ def test_secrets_are_files_that_compose_declares(name: str) -> None:
     values = service(name)["environment"].values()
     used = {value.removeprefix("/run/secrets/") for value in values if value.startswith("/run/secrets/")}
     assert set(service(name)["secrets"]) == declared == used
-
-
-def test_oauth2_is_the_configuration_of_the_first_file(tmp_path: Path) -> None:
-    loaded = load(
-        None,
-        environment("ragflow", tmp_path, GATEPASS_SCOPE="llm.read", GATEPASS_CLIENT_AUTH="form"),
-        container=container(),
-    )
-    credential = loaded.config.credentials["token"]
-    assert loaded.warnings == ()
-    assert isinstance(credential, Oauth2Credential)
-    assert (credential.token_url, credential.client_id, credential.client_auth, credential.scope) == (
-        *("https://sso.corp.example/oauth/token", "ragflow", "form", "llm.read"),
-    )
-    basic = load(None, environment("ragflow", tmp_path, GATEPASS_CLIENT_AUTH="")).config.credentials["token"]
-    assert isinstance(basic, Oauth2Credential)
-    assert (basic.client_auth, basic.scope) == ("basic", None)
-    assert set(loaded.config.upstreams) == {"chat"}
-    assert [key.profile for key in loaded.config.access.keys] == ["ragflow"]
-
-
-def test_a_json_login_is_the_configuration_of_the_second_file(tmp_path: Path) -> None:
-    embeddings = "https://embed.corp.example/v1"
-    given = environment("ragflow_login", tmp_path, GATEPASS_EMBEDDINGS_URL=embeddings)
-    loaded = load(None, given, container=container())
-    credential = loaded.config.credentials["token"]
-    assert loaded.warnings == ()
-    assert isinstance(credential, HttpJsonCredential)
-    assert (credential.url, credential.reply) == (
-        "https://portal.corp.example/api/token",
-        HttpReply(token="data.token", expiry="data.expireAt", unit="ms"),
-    )
-    assert {name: block.base_url for name, block in loaded.config.upstreams.items()} == {
-        "chat": "https://llm.corp.example/v1",
-        "embeddings": embeddings,
-    }
-    assert loaded.config.operations["embeddings"].upstream == "embeddings"
 
 
 @EVERY_FILE

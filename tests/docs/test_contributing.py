@@ -122,8 +122,7 @@ def parsed(file: str) -> Any:
     return YAML(typ="safe", pure=True).load(ROOT / file)
 
 
-def test_the_workflow_runs_on_each_supported_python_with_pinned_actions_and_no_rights():
-    text = (ROOT / ".github/workflows/check.yml").read_text()
+def test_the_workflow_runs_on_each_supported_python():
     workflow = parsed(".github/workflows/check.yml")
     (job,) = workflow["jobs"].values()
     classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
@@ -131,11 +130,6 @@ def test_the_workflow_runs_on_each_supported_python_with_pinned_actions_and_no_r
         line.rpartition(" ")[2] for line in classifiers if line.startswith("Programming Language :: Python :: ")
     ]
     assert job["strategy"]["matrix"]["python"] == supported
-    assert workflow["permissions"] == {"contents": "read"}
-    assert "permissions" not in job
-    actions = re.findall(r"uses: (.+)", text)
-    assert len(actions) == 2
-    assert [one for one in actions if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v[\d.]+", one)] == []
     assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
 
 

@@ -77,12 +77,6 @@ def test_a_guide_shows_what_its_commands_print(page, tmp_path, monkeypatch):
         assert printed(command, page, tmp_path, monkeypatch) == output, command
 
 
-def test_a_guide_for_another_gateway_links_its_source():
-    for stem in ("from_litellm", "from_one_api"):
-        (page,) = [page for page in PAGES if page.stem == stem]
-        assert "](https://" in page.read_text()
-
-
 async def test_gatepass_sends_what_the_forwarder_of_the_page_sent(tmp_path):
     """The login, the token's header, the dropped member and the client's key, as its Python code has them."""
     (page,) = [page for page in PAGES if page.stem == "replace_a_forwarder"]

@@ -70,7 +70,3 @@ def test_a_configuration_that_this_version_rejects_is_found(tmp_path):
 def test_a_revision_that_the_clone_does_not_have_fails(tmp_path):
     with pytest.raises(ReleaseFailed, match=r"not a valid object name|not a tree object"):
         built("v0.0.0", tmp_path)
-
-
-def test_earlier_versions_are_found_in_the_changelog():
-    assert released_versions("# Changelog\n\n## 0.2.0 (unreleased)\n\n## 0.1.0 (2027-01-01)\n") == ["0.2.0", "0.1.0"]

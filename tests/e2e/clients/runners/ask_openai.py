@@ -35,7 +35,7 @@ def raw(client: OpenAI, request: Any, result: Result) -> None:
     Close the stream in any case. Otherwise the garbage collector closes it after an exception. It may run while the
     same thread holds the lock of httpcore's pool, and then waits for that lock forever.
     """
-    calls: dict[int, list[str]] = {}
+    calls: dict[int, list[Any]] = {}
     with client.chat.completions.create(**request, stream=True) as stream:
         for chunk in stream:
             result.total = chunk.usage.total_tokens if chunk.usage else result.total
@@ -43,11 +43,11 @@ def raw(client: OpenAI, request: Any, result: Result) -> None:
                 result.finish = choice.finish_reason or result.finish
                 result.text = (result.text or "") + (choice.delta.content or "")
                 for call in choice.delta.tool_calls or ():
-                    known = calls.setdefault(call.index, ["", ""])
-                    known[0] += call.function.name or ""
-                    known[1] += call.function.arguments or ""
-    for name, arguments in calls.values():
-        result.add_call(None, name, arguments)
+                    known = calls.setdefault(call.index, [call.id, "", ""])
+                    known[1] += call.function.name or ""
+                    known[2] += call.function.arguments or ""
+    for one in calls.values():
+        result.add_call(*one)
 
 
 def helper(client: OpenAI, request: Any, result: Result) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ask_openai import plain, raw, recorder
 from chat_request import extras, first_messages, tool_message
 from harness import TIMEOUT_S, Handler, Result, Scenario, run_all
 from openai import OpenAI
-from reply_validation import ReplyRecorder
 
-recorder = ReplyRecorder()
 client = OpenAI(max_retries=0, timeout=TIMEOUT_S, http_client=recorder.client)
 
 
@@ -30,44 +29,17 @@ def members(scenario: Scenario) -> dict[str, Any]:
     return {name: scenario[name] for name in ("model", "temperature", "max_tokens")} | extras(scenario)
 
 
-def plain_chat(scenario: Scenario, messages: list[Any], result: Result) -> list[dict[str, Any]]:
-    answer = client.chat.completions.create(messages=messages, **members(scenario))
-    (choice,) = answer.choices
-    result.text, result.finish, result.total = choice.message.content, choice.finish_reason, answer.usage.total_tokens
-    return [
-        {"id": call.id, "name": call.function.name, "arguments": call.function.arguments}
-        for call in choice.message.tool_calls or ()
-    ]
-
-
-def streamed_chat(scenario: Scenario, messages: list[Any], result: Result) -> list[dict[str, Any]]:
-    calls: dict[int, dict[str, Any]] = {}
-    pieces: list[str] = []
-    options: Any = {"stream": True, "stream_options": {"include_usage": True}}
-    with client.chat.completions.create(messages=messages, **members(scenario), **options) as stream:
-        for chunk in stream:
-            result.total = chunk.usage.total_tokens if chunk.usage else result.total
-            for choice in chunk.choices:
-                result.finish = choice.finish_reason or result.finish
-                pieces += [choice.delta.content or ""]
-                gather(calls, choice.delta.tool_calls or ())
-    result.text = "".join(pieces) or None
-    return list(calls.values())
-
-
-def gather(calls: dict[int, dict[str, Any]], deltas: Any) -> None:
-    for delta in deltas:
-        call = calls.setdefault(delta.index, {"id": None, "name": "", "arguments": ""})
-        call["id"] = delta.id or call["id"]
-        call["name"] += delta.function.name or ""
-        call["arguments"] += delta.function.arguments or ""
-
-
 def chat_once(scenario: Scenario, messages: list[Any], result: Result) -> list[dict[str, Any]]:
-    calls = (streamed_chat if scenario["streams"] else plain_chat)(scenario, messages, result)
-    for call in calls:
+    """Record one answer, and return its calls, whose arguments are JSON."""
+    once, request = Result(), {"messages": messages, **members(scenario)}
+    if scenario["streams"]:
+        raw(client, {**request, "stream_options": {"include_usage": True}}, once)
+    else:
+        plain(client, request, once)
+    result.text, result.finish, result.total = once.text or None, once.finish, once.total
+    for call in once.calls or ():
         result.add_call(call["id"], call["name"], json.loads(call["arguments"]))
-    return calls
+    return once.calls or []
 
 
 def chat(scenario: Scenario, result: Result) -> None:
