@@ -101,15 +101,6 @@ async def test_fields_come_in_order_in_lower_case_and_without_blanks_around():
     assert reply.headers == ((b"x-b", b"b"), (b"x-a", b""), (b"x-b", b"c"), (b"content-length", b"0"))
 
 
-async def test_a_connection_serves_one_request_after_the_other():
-    wire = Wire()
-    for _ in range(3):
-        assert await body_of(await begun(wire, OK)) == b"fine"
-    assert wire.events == ["freed"] * 3
-    assert wire.sent == HEAD * 3
-    assert wire.connection.is_open()
-
-
 async def test_a_reply_to_head_has_no_body():
     replies = {OK: "lost", OK[:-4]: "lost", CHUNKED: "lost", b"HTTP/1.1 204 No Content\r\n\r\n": "freed"}
     for raw, fate in replies.items():
@@ -118,24 +109,6 @@ async def test_a_reply_to_head_has_no_body():
         assert await body_of(await asking) == b""
         await rest()
         assert wire.events == [fate]
-
-
-async def test_a_body_without_a_length_ends_with_the_connection():
-    wire = Wire()
-    reply = await begun(wire, b"HTTP/1.1 200 OK\r\n\r\nun")
-    wire.feed(b"til")
-    wire.end()
-    assert await body_of(reply) == b"until"
-    await rest()
-    assert wire.events == ["lost"]
-
-
-async def test_a_body_without_a_length_that_we_end_broke_off():
-    wire = Wire()
-    reply = await begun(wire, b"HTTP/1.1 200 OK\r\n\r\n")
-    wire.connection.abort()
-    with pytest.raises(TransportFault, match="closed"):
-        await anext(aiter(reply))
 
 
 # how connections die
@@ -387,13 +360,6 @@ async def test_trailers_without_an_end_are_bounded_and_framing_between_pieces_is
 # writing
 
 
-async def test_a_small_body_goes_out_with_its_head_in_one_piece():
-    wire, asking = await under_way(b"x" * JOINED_BYTES)
-    assert wire.transport.written == [HEAD + b"x" * JOINED_BYTES]
-    wire.feed(OK)
-    await asking
-
-
 async def test_large_body_is_sent_in_slices_as_the_server_reads():
     body = bytes(range(256)) * (1_000_000 // 256)
     wire, asking = await under_way(body, held_back=True)
@@ -435,12 +401,6 @@ async def test_a_connection_that_has_more_to_send_is_not_used_again():
     assert wire.events == ["lost"]
 
 
-async def test_a_connection_that_dies_while_it_is_written_to():
-    wire, asking = await under_way(b"x" * 1_000_000, held_back=True)
-    wire.end(BrokenPipeError("broken pipe"))
-    assert (await fault_of(asking)).kind is Fault.CLOSED
-
-
 async def test_nothing_is_written_to_a_connection_whose_end_is_under_way():
     wire, asking = await under_way(b"x" * 1_000_000, held_back=True)
     wire.transport.closing = True
@@ -448,12 +408,6 @@ async def test_nothing_is_written_to_a_connection_whose_end_is_under_way():
     await rest()
     wire.connection.connection_lost(BrokenPipeError("broken pipe"))
     assert (await fault_of(asking)).kind is Fault.CLOSED
-
-
-async def test_server_that_reads_nothing_is_a_timeout():
-    _, asking = await under_way(b"x" * 1_000_000, held_back=True)
-    await advance(BOUNDS.first_byte_s)
-    assert (await fault_of(asking)).kind is Fault.TIMEOUT_FIRST_BYTE
 
 
 # reading
@@ -556,21 +510,6 @@ async def test_completed_request_keeps_the_next_requests_deadline():
     assert (await fault_of(second)).kind is Fault.TIMEOUT_FIRST_BYTE
 
 
-async def test_a_reply_that_ended_lifts_no_bound_of_the_next_request():
-    wire = Wire()
-    first = await begun(wire, CHUNKED)
-    reading = asyncio.ensure_future(anext(aiter(first)))
-    await rest()
-    wire.feed(b"0\r\n\r\n")
-    second = asked(wire)
-    with pytest.raises(StopAsyncIteration):
-        await reading
-    await first.aclose()
-    await rest()
-    await advance(BOUNDS.first_byte_s)
-    assert (await fault_of(second)).kind is Fault.TIMEOUT_FIRST_BYTE
-
-
 # leaving
 
 
@@ -585,14 +524,6 @@ async def test_discarded_reply_closes_its_connection():
     assert [*states, wire.connection.is_open()] == [True, False]
     await rest()
     assert wire.events == ["freed", "lost"]
-
-
-async def test_a_request_that_is_cancelled_ends_its_connection():
-    wire, asking = await under_way()
-    asking.cancel()
-    await rest()
-    assert asking.cancelled()
-    assert wire.events == ["lost"]
 
 
 async def test_a_request_that_is_cancelled_when_its_reply_is_whole_harms_no_other():

@@ -176,16 +176,6 @@ async def test_the_servers_time_does_not_run_while_the_client_sends():
     assert (await asking).status == 200
 
 
-async def test_server_that_is_silent_after_an_upload_is_a_timeout():
-    sender = Sender()
-    _, asking = await begun(sender)
-    await advance(BOUNDS.first_byte_s)
-    sender.send(b"")
-    await rest()
-    await advance(BOUNDS.first_byte_s)
-    assert await fault_of(asking) is Fault.TIMEOUT_FIRST_BYTE
-
-
 async def test_server_has_the_full_time_for_each_piece_of_an_upload():
     sender = Sender()
     wire, asking = await begun(sender, held_back=True)

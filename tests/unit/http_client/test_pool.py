@@ -85,18 +85,6 @@ async def test_a_free_connection_is_used_before_a_new_one_the_last_first():
     assert len(server.dialed) == 2
 
 
-async def test_a_fresh_connection_is_never_one_that_was_kept():
-    server = Server()
-    pool = ConnectionPool(server.dial, 2)
-    kept = [await pool.take(5), await pool.take(5)]
-    for connection in kept:
-        await use(connection)
-    fresh = await pool.take(5, fresh=True)
-    assert fresh not in kept
-    assert not any(connection.is_open() for connection in kept)
-    assert len(server.dialed) == 3
-
-
 async def test_a_fresh_connection_makes_room_where_the_limit_is_reached():
     server, pool, kept = await one_taken()
     await use(kept)

@@ -7,9 +7,11 @@ import pytest
 
 from gatepass.config.routes import LEARN_ALSO
 from gatepass.learning.matchers import suggested_rules
-from gatepass.learning.rejection import UpstreamRejection, path_from_error
+from gatepass.learning.rejection import UpstreamRejection, is_too_long, path_from_error
 from gatepass.types import UpstreamErrorBody
 from tests.rows import CHAT, EMBEDDINGS
+from tests.unit.learning.rejections import FILTERED, openai
+from tests.unit.learning.upstreams import always, refused
 
 
 @pytest.mark.parametrize(
@@ -98,6 +100,10 @@ def test_errors_that_no_changed_request_solves_are_not_parsed(code):
     words = "Unsupported parameter: 'temperature' is not supported with this model."
     assert UpstreamRejection.of(CHAT.members, 400, UpstreamErrorBody(words, code=code), b"{}") is None
     assert UpstreamRejection.of(CHAT.members, 400, UpstreamErrorBody(words, kind=code), b"{}") is None
+
+
+def test_a_filtered_prompt_is_not_too_long():
+    assert not is_too_long(refused(always(openai(FILTERED, "prompt", "content_filter"))))
 
 
 SENTENCE = UpstreamErrorBody("Unsupported parameter: 'temperature' is not supported with this model.")

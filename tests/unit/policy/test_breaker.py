@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -185,24 +184,3 @@ def test_half_of_twenty_requests_in_ten_seconds_eject():
             breaker.end(1_000.0, DEFAULTS, 1_000.0, failed=bool(at % 2), is_probe=False)
         assert (breaker.ejected_s is not None) == is_ejected
         assert breaker.cause == ("failure_percent" if is_ejected else "")
-
-
-def test_two_models_with_other_windows_lose_no_counts_of_the_target_that_they_share():
-    breaker = Breaker()
-    for at in range(20):
-        settings = BreakerSettings(window_s=30.0 if at % 2 else 10.0)
-        breaker.end(1_000.0, settings, 1_000.0, failed=bool(at % 2), is_probe=False)
-    assert breaker.ejected_s == 1_000.0
-
-
-@pytest.mark.parametrize("verdict", [SUCCESS, FAILURE, NONE])
-def test_a_probe_that_outlives_a_second_ejection_says_nothing_about_it(verdict):
-    breaker = Breaker()
-    failed(breaker, 1_000.0)
-    assert breaker.begin(1_030.0, DEFAULTS)
-    assert not breaker.begin(1_030.0, DEFAULTS)  # all targets are ejected, so another request is sent here too
-    assert breaker.end(1_031.0, DEFAULTS, 1_030.0, failed=SUCCESS, is_probe=False)
-    failed(breaker, 1_040.0)
-    until_s = breaker.until_s
-    assert not breaker.end(until_s, DEFAULTS, 1_030.0, failed=verdict, is_probe=True)
-    assert (breaker.ejected_s, breaker.until_s) == (1_040.0, until_s)

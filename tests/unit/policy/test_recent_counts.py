@@ -59,10 +59,3 @@ def test_another_window_applies_to_the_events_that_are_known():
     assert counts.counts(1_028.0, 10.0) == (0, 0)
     counts.add(1_028.0, 30.0, is_marked=True)
     assert counts.counts(1_028.0, 30.0) == (1, 1)
-
-
-def test_an_event_is_forgotten_when_it_is_as_old_as_the_window():
-    counts = RecentCounts()
-    counts.add(1_000.0, 10.0, is_marked=True)
-    assert counts.counts(1_010.0 - UNIT_S, 10.0) == (1, 1)
-    assert counts.counts(1_010.0, 10.0) == (0, 0)

@@ -190,15 +190,6 @@ CalendarMachine.TestCase.settings = Machine.TestCase.settings
 TestCalendar = CalendarMachine.TestCase
 
 
-def test_no_span_has_more_than_the_limit_and_99_percent_of_it_can_be_used():
-    span_s, windows, most = 60, Windows(), 500
-    limit = windows.attach(limit_of(REQUESTS, most))
-    times = [1_000 * span_s + at * span_s / 2_000 for at in range(10_000)]
-    passed = [at_s for at_s in times if isinstance(windows.take([limit], 0, at_s), Taken)]
-    assert all(late - early >= span_s for early, late in zip(passed, passed[most:], strict=False))
-    assert len(passed) >= 0.99 * most * 5
-
-
 def test_an_observing_limit_counts_above_itself_and_names_what_it_would_refuse():
     windows = Windows()
     limit = windows.attach(limit_of(REQUESTS, 1, observes=True))

@@ -500,14 +500,6 @@ async def test_parts_share_one_renewal_and_each_is_repeated_once():
     assert (scenario.attempt.record.renewed, scenario.context.requests()) == (True, 8)
 
 
-async def test_parts_that_are_refused_with_the_new_token_too_fetch_no_third_one():
-    upstream, holder = Upstream(takes=set()), Holder("old", "new", "third", "fourth")
-    with pytest.raises(UpstreamAuth):
-        await Scenario(upstream, holder=holder, rules={"split": 1}).ask(vectors(12))
-    assert holder.fetches == 1
-    assert set(upstream.tokens) <= {"old", "new"}
-
-
 class Revoking(Upstream):
     """Accepts the first of `tokens`, `times` times, then only the next one."""
 

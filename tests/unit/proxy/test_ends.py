@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from heapq import heappop
 from typing import Any
 
 import pytest
 
+from gatepass.clock import Clock
 from gatepass.config.model import Config
 from gatepass.errors import Draining, Fault, GatepassError, TransportFault, UpstreamTimeout
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Observers, Refusal, RequestRecord
@@ -22,6 +25,7 @@ from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.retry import Outcome
 from gatepass.types import ClientRequest, OutboundRequest, Response
 from tests.integration.answers import COMPLETION
+from tests.unit.clock import DrivenClock
 from tests.unit.proxy.test_attempt_retries import (
     BODY,
     HIDDEN,
@@ -135,36 +139,74 @@ def a_request(state: AppState, body: bytes = BODY, path: str = "/v1/chat/complet
     return ClientRequest("id", "POST", path, headers, "127.0.0.1", state.clock.now())
 
 
-async def serve(
-    request: ClientRequest,
-    state: AppState,
-    body: bytes,
-    act: Callable[[LeavingClient, asyncio.Task[None]], None] | None,
-    turns: int,
-) -> tuple[Ends, bool]:
-    """Serve `request`, and `act` after `turns` of the event loop. Return the ends, and whether it was over then.
+def pass_turn(clock: Clock) -> None:
+    """Let 0.1 s pass. Unlike `advance`, it gives no other turn to the event loop."""
+    assert isinstance(clock, DrivenClock)
+    clock.suspend(0.1)
+    while clock._timers and clock._timers[0][0] <= clock.now():
+        heappop(clock._timers)[2].callback()
 
-    Whatever happened, each attempt and the request have ended once, and nothing is held.
-    """
-    ends, failed, client = Ends(), list[str](), LeavingClient(body)
-    state = replace(state, observers=Observers([ends], failed.append))
-    task = asyncio.create_task(handle(request, state, ModelCatalog(state), client))
-    for _ in range(turns):
-        await asyncio.sleep(0)  # one turn of the event loop: `act` must meet the request at each of its awaits
-    is_over = task.done()
-    if act is not None and not is_over:
-        act(client, task)
-    await asyncio.wait((task,), timeout=5)
-    assert task.done()
-    assert task.cancelled() or task.exception() is None
+
+async def until_all_ended(tasks: Sequence[asyncio.Task[None]], clock: Clock) -> None:
+    """Let time pass until the requests in `tasks` have ended, and what they began."""
+    for _ in range(500):
+        if all(task.done() for task in tasks):
+            break
+        pass_turn(clock)
+        await asyncio.sleep(0)
+    await asyncio.wait(tasks, timeout=5)
+    assert all(task.done() and (task.cancelled() or task.exception() is None) for task in tasks)
     if others := asyncio.all_tasks() - {asyncio.current_task()}:  # such as a fetch of a token
         await asyncio.wait(others, timeout=5)
-    ends.check(failed)
+
+
+def check_nothing_is_held(state: AppState) -> None:
     in_flight = state.in_flight
     assert (in_flight.busy, in_flight.held.total_bytes, sum(in_flight.concurrency.by_caller.values())) == (0, 0, 0)
     assert (in_flight.open_idle_streams, sum(in_flight.idle_streams.by_caller.values())) == ({}, 0)
     assert not state.periodic_checks.members
-    return ends, is_over
+    for upstream in state.upstreams.values():
+        queue = upstream.state.queue
+        assert (queue.holding, queue.waiting, queue._lines) == (set(), {}, {})
+        for health in upstream.state.healths.values():
+            assert (health.in_flight, health.breaker.probe_since_s) == (0, None)
+
+
+async def serve(
+    request: ClientRequest,
+    state: AppState,
+    client: LeavingClient,
+    act: Callable[[LeavingClient, asyncio.Task[None]], None] | None,
+    turns: int,
+) -> tuple[Ends, set[str] | None]:
+    """Serve `request`, and `act` after `turns` of the event loop, with 0.1 s for each.
+
+    Return the ends, and the names of the coroutines that waited then, None if the request was over. Whatever happened,
+    each attempt and the request have ended once, and nothing is held.
+    """
+    ends, failed = Ends(), list[str]()
+    state = replace(state, observers=Observers([ends], failed.append))
+    task = asyncio.create_task(handle(request, state, ModelCatalog(state), client))
+    for _ in range(turns):
+        pass_turn(state.clock)
+        await asyncio.sleep(0)  # one turn of the event loop: `act` must meet the request at each of its awaits
+    names = None if task.done() else awaited(task)
+    if act is not None and names is not None:
+        act(client, task)
+    await until_all_ended([task], state.clock)
+    ends.check(failed)
+    check_nothing_is_held(state)
+    return ends, names
+
+
+def awaited(task: asyncio.Task[None]) -> set[str]:
+    """Return the names of the coroutines that wait for each other in `task`."""
+    names = set[str]()
+    coroutine: object = task.get_coro()
+    while inspect.iscoroutine(coroutine):
+        names.add(coroutine.cr_code.co_name)
+        coroutine = coroutine.cr_await
+    return names
 
 
 async def run(
@@ -178,11 +220,11 @@ async def run(
     state = Scenario(*upstreams, holder=holder, **model).state
     admission = Admission(with_limits([*state.upstreams]), Windows(), state.clock)
     state = replace(state, admission=admission)
-    ends, is_over = await serve(a_request(state, body, path), state, body, act, turns)
+    ends, names = await serve(a_request(state, body, path), state, LeavingClient(body), act, turns)
     used = {(one.owner, one.unit): one.used(state.clock.now()) for one in admission.all_limits()}
     assert {owner: count for (owner, unit), count in used.items() if unit == CONCURRENT and count} == {}
     assert sum(used[one, REQUESTS] for one in (("operation", "chat"), ("operation", "embeddings"))) <= 1
-    return ends, is_over
+    return ends, names is None
 
 
 def with_limits(upstreams: list[str]) -> Config:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
-from heapq import heappop
 from typing import Any, cast
 
 import pytest
@@ -20,7 +17,6 @@ from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import ClientGone, TargetsDrained, TargetsLimited, UpstreamConnect, UpstreamErrorReply
 from gatepass.http_client.tls import TLSContexts
-from gatepass.observability.observer import Observers
 from gatepass.operations.table import CHAT_OPERATION, match_operation
 from gatepass.policy.balancing import TargetHealth
 from gatepass.policy.breaker import BreakerSettings
@@ -28,15 +24,13 @@ from gatepass.policy.retry_budget import WINDOW_S, allows_repeat
 from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
 from gatepass.proxy.context import ANONYMOUS
 from gatepass.proxy.failover import SEARCHED_BYTES, Failover, stored_object
-from gatepass.proxy.handler import handle
-from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.retry import Outcome
 from gatepass.tokens import Token
 from gatepass.types import ClientRequest
 from tests.unit.clock import DrivenClock
 from tests.unit.normalize.calls import a_call
 from tests.unit.proxy.test_attempt_retries import BODY, Holder, Reply, Scenario, Upstream, unreached
-from tests.unit.proxy.test_ends import STREAMED, VECTORS, Ends, LeavingClient, Stream, a_request, leave, stop
+from tests.unit.proxy.test_ends import STREAMED, VECTORS, LeavingClient, Stream, a_request, leave, serve, stop
 
 NAMES = ("east", "west", "north")
 POLICY: dict[str, Any] = {
@@ -357,19 +351,6 @@ async def test_a_reload_keeps_what_is_known_of_a_target_and_takes_slots_back():
     assert (one.in_flight, one.admits(state.clock.now(), 60.0, BreakerSettings())) == (0, True)
 
 
-@pytest.mark.parametrize("model", [{}, {"retry": {}}], ids=["without a policy", "without a breaker"])
-def test_a_reload_without_a_breaker_asks_an_ejected_target_again(model):
-    state = a_state({"m": {**targets("east", "west"), **POLICY}})
-    a_failover(state)
-    eject(state, "east")
-    successor = next_app_state(
-        a_config({"m": {**targets("east", "west"), **model}}), TLSContexts(state.tls_contexts), state
-    )
-    failover = a_failover(successor)
-    assert failover.choose(state.clock.now())
-    assert (failover.target.upstream, failover.is_probe) == ("east", False)
-
-
 def test_a_model_without_a_cool_down_does_not_wait_for_that_of_another_model():
     shared = {"targets": [{"upstream": "east", "name": "m"}, {"upstream": "west", "name": "m"}]}
     state = a_state({"m": {**shared, **POLICY}, "alone": {"targets": shared["targets"][:1], **POLICY}, "plain": shared})
@@ -568,62 +549,21 @@ CASES: dict[str, tuple[Callable[[], tuple[list[Upstream], Holder | None, bytes, 
 }
 
 
-def pass_turn(clock: DrivenClock) -> None:
-    """Let 0.1 s pass. Unlike `advance`, it gives no other turn to the event loop."""
-    clock.suspend(0.1)
-    while clock._timers and clock._timers[0][0] <= clock.now():
-        heappop(clock._timers)[2].callback()
-
-
-def awaited(task: asyncio.Task[None]) -> set[str]:
-    """Return the names of the coroutines that wait for each other in `task`."""
-    names = set[str]()
-    coroutine: object = task.get_coro()
-    while inspect.iscoroutine(coroutine):
-        names.add(coroutine.cr_code.co_name)
-        coroutine = coroutine.cr_await
-    return names
-
-
 async def run(case: str, act: Callable[[LeavingClient, asyncio.Task[None]], None], turns: int, *, probes: bool):
-    """Serve the request of `case`, and `act` after `turns` of the event loop. Return the client and what was awaited.
+    """Serve the request of `case` as `serve` does. Return the client and what was awaited.
 
-    The awaited is None if the request was over before. With `probes` its attempts are the probes of their targets.
+    With `probes` its attempts are the probes of their targets.
     """
     upstreams, holder, body, model = CASES[case][0]()
-    scenario, ends, failed = Scenario(*upstreams, holder=holder, **{**POLICY, **model}), Ends(), list[str]()
-    state, clock = replace(scenario.state, observers=Observers([ends], failed.append)), scenario.state.clock
-    assert isinstance(clock, DrivenClock)
+    state = Scenario(*upstreams, holder=holder, **{**POLICY, **model}).state
     a_failover(state)
     if probes:
         for target in state.routes.route("chat", "m").targets:
             eject(state, target.upstream)
-        clock.suspend(30.0)
+        clock_of(state).suspend(30.0)
     client = SlowClient(body)
     path = "/v1/embeddings" if body is VECTORS else "/v1/chat/completions"
-    request = a_request(state, body, path)
-    task = asyncio.create_task(handle(request, state, ModelCatalog(state), client))
-    for _ in range(turns):
-        pass_turn(clock)
-        await asyncio.sleep(0)  # one turn of the loop, which is what the case counts
-    names = None if task.done() else awaited(task)
-    if names is not None:
-        act(client, task)
-    for _ in range(500):
-        if task.done():
-            break
-        pass_turn(clock)
-        await asyncio.sleep(0)
-    assert task.done()
-    assert task.cancelled() or task.exception() is None
-    if others := asyncio.all_tasks() - {asyncio.current_task()}:
-        await asyncio.wait(others, timeout=5)
-    ends.check(failed)
-    for upstream in state.upstreams.values():
-        assert (upstream.state.queue.holding, upstream.state.queue.waiting) == (set(), {})
-        for one in upstream.state.healths.values():
-            assert one.in_flight == 0
-            assert one.breaker.probe_since_s is None
+    _, names = await serve(a_request(state, body, path), state, client, act, turns)
     return client, names
 
 

@@ -24,8 +24,17 @@ from gatepass.proxy.models import ModelCatalog
 from gatepass.types import ClientRequest, OutboundRequest, Response
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.proxy.test_attempt_retries import CREDENTIALS, Holder, Reply, Upstream, unreached
-from tests.unit.proxy.test_ends import Ends, LeavingClient, Stream, leave, stop
-from tests.unit.proxy.test_failover import SlowClient, pass_turn
+from tests.unit.proxy.test_ends import (
+    Ends,
+    LeavingClient,
+    Stream,
+    check_nothing_is_held,
+    leave,
+    pass_turn,
+    stop,
+    until_all_ended,
+)
+from tests.unit.proxy.test_failover import SlowClient
 
 KEYS = {name: f"gp-{name:0>20}" for name in ("chat", "bulk", "night")}
 
@@ -135,15 +144,9 @@ class Full:
         return clients
 
     def check_nothing_is_held(self) -> None:
-        for upstream in self.state.upstreams.values():
-            queue = upstream.state.queue
-            assert (queue.holding, queue.waiting, queue._lines) == (set(), {}, {})
-            assert [health.in_flight for health in upstream.state.healths.values()] == [0] * len(upstream.state.healths)
-        held = self.state.in_flight
-        assert (held.busy, held.held.total_bytes, sum(held.concurrency.by_caller.values())) == (0, 0, 0)
+        check_nothing_is_held(self.state)
         assert set(self.stories.attempts.values()) <= {1}
         assert self.failed == []
-        assert self.state.periodic_checks.members == set()
 
 
 def error_of(client: LeavingClient) -> tuple[int, str, bytes | None]:
@@ -184,17 +187,6 @@ async def test_a_request_leaves_an_upstream_that_fails_before_it_waits_for_anoth
     assert second.users == ["bulk1", "bulk0"]
     await first.end()
     await second.end()
-    full.check_nothing_is_held()
-
-
-async def test_a_repeat_at_the_same_upstream_keeps_its_place():
-    upstream = Held(takes={"new"})
-    full = Full(upstream, holder=Holder("old", "new"))
-    clients = await full.ask("chat1", "bulk1")
-    for _ in range(3):
-        await upstream.end()
-    assert upstream.users == ["chat1", "chat1", "bulk1"]
-    assert ([client.status for client in clients], upstream.most) == ([200, 200], 1)
     full.check_nothing_is_held()
 
 
@@ -282,19 +274,6 @@ async def test_a_request_that_waited_in_vain_goes_to_a_target_that_became_free()
 
 
 # --- who leaves
-
-
-async def test_a_client_that_leaves_gives_up_its_place_in_the_queue_at_once():
-    upstream = Held()
-    full = Full(upstream)
-    _, gone, _ = await full.ask("bulk0", "bulk1", "chat1")
-    leave(gone, full.tasks[1])
-    await settle()
-    assert len(full.queue().waiting) == 1
-    await upstream.end()
-    await upstream.end()
-    assert upstream.users == ["bulk0", "chat1"]
-    full.check_nothing_is_held()
 
 
 async def test_the_total_timeout_ends_the_wait():
@@ -393,14 +372,7 @@ async def test_a_request_that_is_cancelled_at_any_await_loses_no_place(case, vic
         is_over = full.tasks[victim].done()
         if not is_over:
             act(clients[victim], full.tasks[victim])
-        for _ in range(300):
-            if all(task.done() for task in full.tasks):
-                break
-            pass_turn(full.clock)
-            await asyncio.sleep(0)
-        assert all(task.done() for task in full.tasks), f"after {turns} turns"
-        if others := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.wait(others, timeout=5)
+        await until_all_ended(full.tasks, full.clock)
         full.check_nothing_is_held()
         assert [upstream.most for upstream in upstreams if isinstance(upstream, Held)] <= [1, 1]
         if is_over:

@@ -126,15 +126,6 @@ async def test_keep_alives_are_sent_between_the_events_of_a_stream_that_pauses(s
     assert scene.client.data == EVENT * 30 + keep_alive * 2 + EVENT
 
 
-async def test_nothing_is_sent_after_the_stop(scene):
-    scene.keep_alive.start(comment_keep_alive, SYNTHESIZED_HOLD_S)
-    await scene.clock.advance(SYNTHESIZED_HOLD_S)
-    scene.keep_alive.stop()
-    await scene.clock.advance(10 * EVERY_S)
-    assert scene.client.data == COMMENT
-    scene.keep_alive.stop()
-
-
 async def test_nothing_is_sent_after_the_end_of_the_reply_without_a_stop(scene):
     scene.keep_alive.start(comment_keep_alive, SYNTHESIZED_HOLD_S)
     scene.reply.begin_stream(200, ())

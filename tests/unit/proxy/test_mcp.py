@@ -114,8 +114,8 @@ async def test_a_request_that_is_cancelled_at_any_await_ends_once_and_has_the_ou
     for turns in range(1, MOST_TURNS):
         upstream, holder, body, outcomes = CASES[case]()
         state = state_of(upstream, holder)
-        ends, is_over = await serve(request(state), state, body, act, turns)
-        if is_over:
+        ends, names = await serve(request(state), state, LeavingClient(body), act, turns)
+        if names is None:
             assert [attempt.outcome for attempt in ends.began] == outcomes
             return
     raise AssertionError("the request did not end")

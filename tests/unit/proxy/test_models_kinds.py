@@ -44,7 +44,6 @@ MIXED = {"transcriptions": {"upstream": "ears"}, "speech": {"upstream": "ears"}}
         ({**OPERATIONS, "speech": {"rules": {"drop": ["user"]}}}, {}, "corp", ["rank"], "corp___rerank"),
         # other models target the upstream
         (OPERATIONS, {"*": {"upstream": "embed"}}, "corp", ["embed"], "corp"),
-        (OPERATIONS, {"exact": {"upstream": "embed"}}, "corp", ["embed"], "corp"),
         (RANKER, {"*": {"upstream": "chat"}}, "gpt-5", ["chat"], "gpt-5"),
         # the default model of an operation
         (RANKER, {}, "rr", ["chat", "embed"], "rr___rerank"),
@@ -52,12 +51,8 @@ MIXED = {"transcriptions": {"upstream": "ears"}, "speech": {"upstream": "ears"}}
         ({**RANKER, "chat": {"upstream": "chat", "model": "rr"}}, {"*": {"upstream": "chat"}}, "rr", ["chat"], "rr"),
         # speech
         (SPEECH, {}, "corp", ["ears"], "corp___whisper"),
-        (SPEECH, {}, "corp", ["voice"], "corp___tts"),
-        (SPEECH, {}, "corp", ["ears", "voice"], "corp"),
         (SPEECH, {}, "scribe", [], "scribe___whisper"),
         (SPEECH, {}, "reader", [], "reader___tts"),
-        (SPEECH, {}, "whisper-1", ["ears"], "whisper-1"),
-        (SPEECH, {}, "tts-1", ["voice"], "tts-1"),
         (MIXED, {}, "corp", ["ears"], "corp"),
     ],
 )

@@ -213,16 +213,6 @@ def test_only_an_error_reply_leads_to_the_model_for_long_requests(outcome):
     assert (verdict is Repeat.CONTEXT_FALLBACK) is (outcome is Outcome.ERROR_REPLY)
 
 
-def test_nothing_is_repeated_by_policy_after_the_first_relayed_event():
-    tried = Tried(relayed=True, repeats_refused=True, repeats_run=True, has_next=True, has_fallback=True)
-    assert {decide(outcome, 429, tried, float("inf")) for outcome in Outcome} == {None}
-
-
-def test_without_a_deadline_there_is_always_time():
-    tried = Tried(has_next=True, sent=False)
-    assert decide(Outcome.CONNECTION_FAILED, 502, tried, float("inf")) is Repeat.NEXT_TARGET
-
-
 @pytest.mark.parametrize(
     ("status", "teaches"), [(400, True), (413, True), (422, True), (404, False), (429, False), (500, False)]
 )

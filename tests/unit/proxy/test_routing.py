@@ -77,18 +77,6 @@ def test_without_upstreams_there_are_mcp_servers_alone():
             servers.resolve("chat", model)
 
 
-def test_a_models_timeouts_replace_the_upstreams_one_by_one():
-    routes = RouteTable(
-        Config.model_validate(
-            {
-                "upstreams": {"chat": {**UPSTREAMS["chat"], "timeouts": {"idle_s": 7, "first_byte_s": 8}}},
-                "models": {"slow": {"upstream": "chat", "timeouts": {"first_byte_s": 900}}},
-            }
-        )
-    )
-    assert routes.resolve("chat", "slow") == (Target("chat", None, Timeouts(first_byte_s=900, idle_s=7)),)
-
-
 @pytest.mark.parametrize(
     ("entry", "names_targets"),
     [
@@ -150,13 +138,6 @@ def test_each_timeout_has_its_setting(operation: str, model: str, settings: tupl
     (target,) = OWN.resolve(operation, model)
     assert target.timeouts is not None
     assert (target.timeouts.settings["first_byte_s"], target.timeouts.settings["idle_s"]) == settings
-
-
-def test_an_operation_without_an_upstream_leaves_the_one_upstream_its_models():
-    only = {"upstreams": {"only": UPSTREAMS["chat"]}, "operations": {"rerank": {"timeouts": {"idle_s": 5}}}}
-    routes = RouteTable(Config.model_validate(only))
-    assert routes.resolve("rerank", "any") == (Target("only", None, Timeouts(idle_s=5)),)
-    assert routes.resolve("chat", "any") == (Target("only"),)
 
 
 def test_an_operation_may_say_the_model_of_requests_that_name_none():
