@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-import openai
 import pytest
 
 from gatepass.auth.api_keys import hash_key
@@ -33,8 +32,6 @@ from tests.integration.scripted import (
     stream,
 )
 from tests.integration.test_connections import refusing_server
-from tests.integration.test_sdk_truth import MESSAGES as MESSAGES_OF_SDK
-from tests.integration.test_sdk_truth import sdk
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
@@ -577,23 +574,6 @@ async def test_a_client_waits_for_the_model_for_long_requests():
     assert (len(first.received), len(second.received)) == (2, 2)
 
 
-FILTERED = {
-    "azure": error(400, "The response was filtered due to the prompt triggering the policy.", "content_filter"),
-    "in a 200": [Send(reply({"error": {"message": "filtered", "code": "content_filter"}}))],
-}
-
-
-@pytest.mark.parametrize("dialogue", FILTERED.values(), ids=FILTERED)
-async def test_a_content_filter_never_leads_to_another_target(dialogue):
-    async with Scripted(dialogue) as first, Scripted(GOOD) as second:
-        found = long_context(first, second)
-        targets = [{"upstream": "first", "name": "a"}, {"upstream": "second", "name": "b"}]
-        found["models"]["m"] = {"targets": targets, "context_fallback": "long", "retry": MOST_RETRY}
-        async with gateway(**found) as gp:
-            assert (await gp.ask().answer()).status >= 400
-    assert (len(first.received), len(second.received)) == (1, 0)
-
-
 @pytest.mark.parametrize("fault", [error(429), error(500), error(400, TOO_LONG, "context_length_exceeded"), [Rst()]])
 async def test_a_limited_key_reaches_no_other_model_by_failing_the_first(fault):
     """LiteLLM #39998."""
@@ -608,86 +588,3 @@ async def test_a_limited_key_reaches_no_other_model_by_failing_the_first(fault):
             assert "long" not in failed.body.decode().replace("too long", "")
             refused = await gp.ask({**HELLO, "model": "long"}, headers=headers).answer()
     assert (refused.error["code"], len(second.received)) == ("model_not_allowed", 0)
-
-
-# --- headers ------------------------------------------------------------------------------------------------------
-
-
-HEADERS = [
-    *("cache-control", "content-length", "content-type", "date", "server-timing", "x-request-id"),
-    "x-gatepass-attempts",
-]
-SENT = ["accept", "accept-encoding", "content-length", "content-type", "host", "user-agent", "x-request-id"]
-
-
-async def test_with_targets_alone_headers_and_calls_are_those_of_before():
-    """The list was recorded before there was a policy."""
-    with refusing_server() as refuses:
-        async with two(refuses, Scripted(GOOD)) as gp:
-            answer = await gp.ask().answer()
-    assert sorted(answer.headers) == sorted(HEADERS)
-    for fault, status in ((error(429, retry_after="20"), 429), (error(500), 500), (error(503), 503), ([Rst()], 502)):
-        first, second = Scripted(fault), Scripted(GOOD)
-        async with two(first, second) as gp:
-            for number in range(1, 8):  # more than a breaker would allow
-                answer = await gp.ask().answer()
-                assert (answer.status, len(first.received), len(second.received)) == (status, number, 0)
-                assert "x-gatepass-attempts" not in answer.headers
-                assert "x-gatepass-targets" not in answer.headers
-    sent = dict(first.received[0].headers)
-    assert sorted(sent) == sorted(SENT)
-
-
-# --- the openai package -------------------------------------------------------------------------------------------
-
-SDK: dict[str, tuple[Any, Dialogue, Dialogue | None, str, tuple[int, ...]]] = {
-    "429, no policy": ({}, error(429, **WAIT), GOOD, "RateLimitError", (3, 0)),
-    "429, a second target": (REFUSED, error(429, **WAIT), GOOD, "", (1, 1)),
-    # the request: 3 attempts by gatepass; each of the package's two repeats: one
-    "503, one target": (REFUSED, error(503, **WAIT), None, "InternalServerError", (5,)),
-    # `x-should-retry: false` ends it at once
-    "429, both for long": (
-        {**REFUSED, "max_cooldown_s": 300},
-        error(429, retry_after="300"),
-        error(429, retry_after="200"),
-        "RateLimitError",
-        (1, 1),
-    ),
-    "429 that forbids it": (REFUSED, error(429, x_should_retry="false"), None, "RateLimitError", (3,)),
-}
-"""The model, the replies of the targets, the package's exception, and the requests that each target gets."""
-
-
-@pytest.mark.parametrize(("entry", "first", "second", "raised", "requests"), SDK.values(), ids=SDK)
-async def test_the_openai_package_at_each_429_and_503(entry, first, second, raised, requests):
-    one, other = Scripted(first), Scripted(second or GOOD)
-    async with two(one, other if second else None, entry) as gp, sdk(gp) as client:
-        caught = ""
-        try:
-            await client.chat.completions.create(model="m", messages=MESSAGES_OF_SDK)
-        except openai.APIStatusError as error_of_sdk:
-            caught = type(error_of_sdk).__name__
-    assert (caught, (len(one.received), len(other.received))[: len(requests)]) == (raised, requests)
-
-
-# --- amplification ------------------------------------------------------------------------------------------------
-
-LOADS: dict[str, tuple[int, float, float]] = {
-    "many": (50, 1.15, 1.2),
-    # three repeats a second are always allowed
-    "few": (5, 1.5, 1.7),
-}
-"""Requests a second, all of which fail, and the bounds of the upstream's requests for each of the clients'."""
-
-
-@pytest.mark.parametrize(("rate", "least", "most"), LOADS.values(), ids=LOADS)
-async def test_repeats_do_not_multiply_an_outage(rate, least, most):
-    clock, asked = DrivenClock(), 250 if rate == 50 else 100
-    retry = {"on": ["may_have_run"], "operations": ["chat"], "attempts": 2}
-    first, second = Scripted(error(500)), Scripted(error(500))
-    async with two(first, second, {"retry": retry}, clock=clock) as gp:
-        for _ in range(asked):
-            await gp.ask().answer()
-            await clock.advance(1 / rate)
-    ratio = (len(first.received) + len(second.received)) / asked
-    assert least <= ratio <= most

@@ -87,10 +87,7 @@ async def test_the_wait_of_an_error_after_a_pause_is_that_of_the_targets_now():
 HEADERS = {
     "huge value": {"x-session-id": "a" * 60_000},
     "not ASCII": {"x-session-id": "é\xff"},
-    "empty": {"x-session-id": ""},
-    "retry count": {"x-stainless-retry-count": "9" * 5000},
     "times": {"x-stainless-read-timeout": "9" * 5000, "x-stainless-timeout": "-1"},
-    "no number": {"x-stainless-read-timeout": "nan"},
     "a digit that is none": {"x-stainless-timeout": "\xb2"},
 }
 

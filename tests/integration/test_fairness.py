@@ -129,18 +129,6 @@ async def test_busy_key_leaves_the_last_tenth_to_other_callers():
         assert gp.state.in_flight.busy == CONNECTIONS - 2
 
 
-async def test_a_key_with_max_concurrent_gets_429_above_it_and_is_served_again_below_it():
-    async with small(limits={"max_concurrent": 2}) as (gp, upstream):
-        async with hogging(gp, 2):
-            await upstream.requested(2)
-            answer = await gp.ask(headers=of("hog")).answer()
-            assert (answer.status, answer.error["code"]) == (429, "concurrency_limited")
-            assert (answer.error["hop"], answer.headers["retry-after"]) == ("gatepass", "1")
-            assert (await gp.ask(headers=of("app")).answer()).status == 200
-        await until(lambda: gp.state.in_flight.busy == 0)
-        assert (await gp.ask(headers=of("hog")).answer()).status == 200
-
-
 @asynccontextmanager
 async def hogging(gp: Gateway, count: int) -> AsyncIterator[list[asyncio.Task[int]]]:
     """`count` requests of one caller that the upstream does not answer; yields the wait for each one's status."""

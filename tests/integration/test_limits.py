@@ -219,20 +219,6 @@ async def test_without_a_limit_of_ours_the_fields_of_the_upstream_pass():
         assert (await gp.ask().answer()).headers["x-ratelimit-limit-requests"] == "9"
 
 
-@pytest.mark.parametrize(("path", "kind"), [("/v1/responses", None), (MESSAGES, "rate_limit_error")])
-async def test_each_protocol_has_its_own_form_of_the_429(path, kind):
-    body = {"model": "m", "max_tokens": 5, "messages": [], "input": "hi"}
-    blocks: dict[str, Any] = {
-        "operations": {name: {"limits": {"requests": {"hour": 1}}} for name in ("chat", "responses", "messages")}
-    }
-    async with Scripted([Send(reply({"error": {}}, 500))]) as upstream, gateway(upstream=upstream.url, **blocks) as gp:
-        await gp.ask(body, path).answer()
-        refused = await gp.ask(body, path).answer()
-    assert (refused.status, refused.error["code"]) == (429, "limit_reached")
-    assert refused.headers["x-should-retry"] == "false"  # after an hour
-    assert kind is None or (refused.json()["type"], refused.error["type"]) == ("error", kind)
-
-
 TOKEN_LIMIT = {"tokens": {"minute": 10_000}}
 STREAMED = {**HELLO, "stream": True}
 USAGE = event({"choices": [], "usage": {"prompt_tokens": 30, "completion_tokens": 40, "total_tokens": 70}})

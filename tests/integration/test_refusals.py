@@ -112,14 +112,6 @@ async def test_wrong_method_at_a_page_is_a_client_error(caplog):
     assert "Traceback" not in caplog.text
 
 
-@pytest.mark.parametrize("target", [b"/", b"/v1/models", b"h:1"])
-async def test_refused_tunnel_is_reported_with_a_reason(target, caplog):
-    async with gateway(upstream=UPSTREAM) as gp:
-        answer = await reported(gp.port, b"CONNECT " + target + b" HTTP/1.1\r\nhost: localhost\r\n\r\nrest")
-    assert answer[9:12] in (b"400", b"404", b"405")
-    assert "Traceback" not in caplog.text
-
-
 async def test_an_error_has_each_header_once():
     async with gateway(upstream=UPSTREAM) as gp:
         asked = [request(b"{"), request(b'{"messages": []}'), request(target="/nope", method="GET")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -12,9 +11,7 @@ import pytest
 
 from tests.integration.answers import COMPLETION, EVENTS
 from tests.integration.gateway import HELLO, Answer, Gateway, gateway
-from tests.integration.scripted import Dialogue, Fin, Hold, Received, Scripted, Send, Wait, event, head, reply, stream
-from tests.unit.clock import DrivenClock
-from tests.waiting import until
+from tests.integration.scripted import Dialogue, Hold, Received, Scripted, Send, event, head, reply, stream
 
 PAGE = b"<!doctype html><html><head><title>Sign in to Corp</title></head><body>no tokens here</body></html>"
 
@@ -75,10 +72,6 @@ class Firm:
         self.revoked: set[str] = set()
         self.takes_nothing = False
         self.only: str | None = None
-        self.life_s = 3600
-        self.clock = DrivenClock()
-        self.ends_s: dict[str, float] = {}
-        self.dead: list[str] = []
         self.issuer = Scripted(answer=self._mint)
         self.chat = Scripted(answer=self._serve)
 
@@ -95,26 +88,13 @@ class Firm:
 
     def _mint(self, _: Received) -> Dialogue:
         self.minted.append(self.only or f"token-number-{len(self.minted) + 1}")
-        self.ends_s[self.minted[-1]] = self.clock.now() + self.life_s
-        return [Send(reply({"access_token": self.minted[-1], "expires_in": self.life_s}))]
+        return [Send(reply({"access_token": self.minted[-1], "expires_in": 3600}))]
 
     def _serve(self, request: Received) -> Dialogue:
         token = (request.header("authorization") or "").removeprefix("Bearer ")
         if self.takes_nothing or token not in self.minted or token in self.revoked:
             return [Send(self.form.reply_bytes)]
         return [Send(stream(*EVENTS) if request.json().get("stream") else reply(COMPLETION))]
-
-    def playing(self, *dialogues: Dialogue) -> Scripted:
-        """An upstream that plays these, the last one again and again, and notes each token that came after its end."""
-        remaining = iter(dialogues)
-
-        def answer(request: Received) -> Dialogue:
-            token = (request.header("authorization") or "").removeprefix("Bearer ")
-            if self.clock.now() >= self.ends_s[token]:
-                self.dead.append(token)
-            return next(remaining, dialogues[-1])
-
-        return Scripted(answer=answer)
 
     def blocks(self, **more: Any) -> dict[str, Any]:
         corp = {"type": "oauth2", "token_url": self.issuer.url, "client_id": "i", "client_secret": "a-long-secret"}
@@ -154,56 +134,6 @@ async def test_a_rejection_of_the_new_token_too_is_the_upstreams_own_answer(form
         assert "secret" not in answer.body.decode()
 
 
-@pytest.mark.parametrize("has_worked", [False, True])
-async def test_upstream_that_rejects_every_token_causes_few_logins(has_worked):
-    async with Firm(FORMS["a 401"]) as firm, gateway(**firm.blocks()) as gp:
-        if has_worked:
-            assert (await asked(gp)).status == 200
-        firm.takes_nothing = True
-        assert [(await asked(gp)).status for _ in range(20)] == [401] * 20
-        assert len(firm.minted) == 2
-        assert len(firm.chat.received) == has_worked + 20 + 1
-
-
-async def test_many_401s_at_once_are_one_new_token_and_no_failure():
-    refuses = asyncio.Event()
-    async with Firm(FORMS["a 401"]) as firm:
-
-        def answer(request: Received) -> Dialogue:
-            dialogue = firm._serve(request)
-            return dialogue if firm.shown[-1:] != ["1"] else [Wait(refuses), *dialogue]
-
-        firm.chat = Scripted(answer=answer)
-        async with firm.chat, gateway(**firm.blocks()) as gp:
-            firm.revoked.add("token-number-1")
-            asking = [asyncio.create_task(asked(gp)) for _ in range(40)]
-            await firm.chat.requested(40)
-            refuses.set()
-            assert {answer.status for answer in await asyncio.gather(*asking)} == {200}
-        assert (firm.shown.count("1"), firm.shown.count("2"), len(firm.minted)) == (40, 40, 2)
-
-
-@pytest.mark.parametrize("form", ["a 403", "a code in a 200", "a number in a 400"])
-async def test_rejection_forms_that_are_not_configured_are_passed_on_without_a_new_token(form):
-    firm = Firm(FORMS[form])
-    async with firm, gateway(**firm.blocks(rejection={})) as gp:
-        firm.takes_nothing = True
-        answers = [await asked(gp) for _ in range(3)]
-        assert {answer.status for answer in answers} == {502 if form == "a code in a 200" else FORMS[form].status}
-        assert firm.shown == ["1"] * 3
-
-
-async def test_a_rejection_in_one_form_and_then_in_another_is_one_repeat():
-    """A 401 for the first token and a login page for the second: the request went out twice, and no more."""
-    replies = iter([reply({"error": "expired"}, 401), reply(PAGE, content_type="text/html")])
-    async with Firm(FORMS["a 401"]) as firm:
-        firm.chat = Scripted(answer=lambda _: [Send(next(replies))])
-        async with firm.chat, gateway(**firm.blocks()) as gp:
-            answer = await asked(gp)
-            assert (answer.status, answer.error["code"]) == (502, "upstream_html")
-            assert len(firm.chat.received) == 2
-
-
 async def test_rejection_without_a_body_delays_no_renewal():
     stalled: Dialogue = [Send(head(401, content_length="500") + b"{"), Hold()]
     async with Firm(FORMS["a 401"]) as firm:
@@ -228,39 +158,3 @@ async def test_received_part_of_a_stalled_rejection_is_reported_without_another_
             answer = await asked(gp)
             assert answer.status == 401
             assert "that gatepass sends: no such client here. Tried once" in answer.error["message"]
-
-
-async def test_a_token_that_ended_while_its_request_waited_for_a_connection_is_not_sent():
-    async with Firm(FORMS["a 401"]) as firm:
-        firm.life_s = 2
-        sent, go_on = Send(reply(COMPLETION)), asyncio.Event()
-        firm.chat = firm.playing([sent], [Wait(go_on), sent], [sent])
-        async with firm.chat, gateway(clock=firm.clock, **firm.blocks(max_connections=1)) as gp:
-            assert (await asked(gp)).status == 200
-            asking = [asyncio.create_task(asked(gp)) for _ in range(3)]
-            await firm.chat.requested(2)
-            await until(lambda: gp.state.in_flight.busy == 3)
-            await firm.clock.advance(firm.life_s)
-            go_on.set()
-            assert [answer.status for answer in await asyncio.gather(*asking)] == [200] * 3
-            assert firm.shown[:2] == ["1", "1"]
-            assert firm.dead == []
-
-
-async def test_a_request_that_is_repeated_after_its_token_ended_goes_with_another():
-    async with Firm(FORMS["a 401"]) as firm:
-        firm.life_s = 2
-        go_on = asyncio.Event()
-        firm.chat = firm.playing([Send(reply(COMPLETION))], [Wait(go_on), Fin()], [Send(reply(COMPLETION))])
-        async with firm.chat, gateway(clock=firm.clock, **firm.blocks()) as gp:
-            first = await asked(gp)
-            asking = asyncio.create_task(asked(gp))
-            await firm.chat.requested(2)
-            await firm.clock.advance(firm.life_s)
-            go_on.set()
-            answers = [first, await asking]
-            assert [answer.status for answer in answers] == [200] * 2
-            assert answers[1].headers["x-gatepass-attempts"] == "2"
-            assert firm.shown[:2] == ["1", "1"]
-            assert firm.shown[2] != "1"
-            assert firm.dead == []

@@ -28,31 +28,10 @@ OK = reply(b"fine")
 ENDS: dict[str, Fin | Rst] = {"FIN": Fin(), "RST": Rst()}
 
 
-# requests
-
-
-# replies
-
-
-async def test_a_compressed_body_is_unpacked():
-    packed = gzip.compress(b"data: {}\n\n" * 100)
-    async with (
-        Scripted([Send(reply(packed, content_encoding="gzip"), 7)]) as upstream,
-        DIRECT.open() as hand,
-    ):
-        assert (await hand.ask(upstream.url)).body == b"data: {}\n\n" * 100
-
-
 async def test_an_unknown_coding_is_refused_and_its_connection_dropped():
     async with Scripted([Send(reply(b"?", content_encoding="zstd"))], [Send(OK)]) as upstream, DIRECT.open(1) as hand:
         assert (await hand.fault(upstream.url)).kind is Fault.INVALID
         assert (await hand.ask(upstream.url)).body == b"fine"
-
-
-# replies that are none
-
-
-# connections that die
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -71,12 +50,6 @@ async def test_a_connection_that_closed_while_idle_is_not_used(end: str):
             await upstream.left()
             await settle()  # the end is in the kernel; the loop has to have a look
     assert (upstream.connections, len(upstream.received)) == (3, 3)
-
-
-# what does not come in time
-
-
-# connections
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "x" * 70 + ".invalid"])

@@ -95,8 +95,6 @@ async def refused(*dialogue: Move, auth: str | None = None, connect_s: float = 5
         (b"407 Proxy Authentication Required", "407 Proxy Authentication Required"),
         (b"403 Forbidden by policy 7", "403 Forbidden by policy 7"),
         (b"502 \xe4\x00\x1b[31m", "502 \xe4[31m"),
-        (b"503", "503"),
-        (b"302 Found", "302 Found"),
         (b"500 " + b"y" * 5_000, f"500 {'y' * 5_000}"),  # cut where it is shown, once it is masked
     ],
 )
@@ -136,12 +134,11 @@ async def test_a_proxy_that_quotes_its_credentials_is_masked():
         b"HTTP/1.1 200 OK\r\n\r\nSSH-2.0-x\r\n",
         b"SSH-2.0-OpenSSH_9.6\r\n",
         b"HTTP/1.1 OK\r\n\r\n",
-        b"HTTP/2 200 OK\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nx: " + b"y" * 70_000,
         b"HTTP/1.1 100 Continue\r\n\r\n" * 5_000,
         b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20_000,
     ],
-    ids=["bytes behind the head", "no HTTP", "no status", "HTTP/2", "an endless field", "interim replies", "fields"],
+    ids=["bytes behind the head", "no HTTP", "no status", "an endless field", "interim replies", "fields"],
 )
 async def test_invalid_reply_to_connect_opens_no_tunnel(answer: bytes):
     """Sent in pieces, so that it could go on for ever: the transport hangs up by itself."""

@@ -15,7 +15,7 @@ from gatepass.config.network import Network
 from gatepass.errors import Fault
 from gatepass.http_client.tls import ssl_context
 from gatepass.types import Timeouts
-from tests.integration.scripted import Dialogue, Fin, Hold, Rst, Scripted, Send, head, reply
+from tests.integration.scripted import Hold, Rst, Scripted, Send, reply
 from tests.integration.transport.hand import Way
 
 OK = reply(b"fine")
@@ -108,23 +108,11 @@ async def test_a_server_that_hangs_up_in_the_handshake_is_a_fault_of_tls(way: Wa
     assert (fault.kind, fault.sent) == (Fault.TLS, False)
 
 
-async def test_a_server_without_tls_is_a_fault_of_tls(way: Way):
-    async with Scripted([Send(b"220 mail.example\r\n")], sends_first=True) as upstream, way.open(1) as hand:
-        fault = await hand.fault(upstream.url.replace("http:", "https:"))
-    assert (fault.kind, fault.sent) == (Fault.TLS, False)
-
-
 async def test_a_handshake_that_never_ends_is_bounded_by_connect_s(way: Way):
     async with Scripted([Hold()], sends_first=True) as upstream, way.open(1) as hand:
         fault = await hand.fault(upstream.url.replace("http:", "https:"), bounds=Timeouts(0.2, 5, 5))
         assert (fault.kind, fault.sent) == (Fault.TIMEOUT_CONNECT, False)
         await upstream.left()
-
-
-async def test_a_body_without_a_length_ends_with_its_connection(way: Way):
-    dialogue: Dialogue = [Send(head() + b"until the end"), Fin()]
-    async with Scripted(dialogue, tls=server_context()) as upstream, way.open(1, client_context()) as hand:
-        assert (await hand.ask(upstream.url)).body == b"until the end"
 
 
 async def test_large_bodies_pass_in_both_directions(way: Way):
