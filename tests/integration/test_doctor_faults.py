@@ -47,7 +47,6 @@ CODES = re.findall(r'^  "(\w+)": \{$', STATIC.joinpath("errors_zh.js").read_text
 """The codes of errors that have a Chinese text."""
 LIST = [Send(reply({"object": "list", "data": [{"id": "gpt-4o"}, {"id": "bge-m3"}]}))]
 PAGE = [Send(reply(b"<html><title>Sign in</title>", content_type="text/html"))]
-MINTED = {"access_token": "minted-4711", "expires_in": 300}
 
 
 @dataclass(frozen=True)
@@ -178,10 +177,6 @@ async def full_backlog(stage: Stage) -> dict[str, Any]:
     return upstream(stage.stack.enter_context(full_server()), timeouts={"connect_s": 0.3})
 
 
-async def proxy_down(stage: Stage) -> dict[str, Any]:
-    return upstream("https://llm.example", network={"proxy": stage.stack.enter_context(refusing_server())})
-
-
 async def proxy_password(stage: Stage) -> dict[str, Any]:
     answer: Dialogue = [Send(head(407, content_length="0")), Fin()]
     return upstream("https://llm.example", network={"proxy": await stage.server(answer)})
@@ -226,12 +221,6 @@ async def milliseconds(stage: Stage) -> dict[str, Any]:
     url = await stage.server([Send(reply(reported))])
     layout = {"token": "token", "expiry": "expireAt", "unit": "s"}
     return with_credential(await stage.server(LIST), type="http_json", url=url, json={}, reply=layout)
-
-
-async def wrong_audience(stage: Stage) -> dict[str, Any]:
-    blocks = await issuer(stage, [Send(reply(MINTED))])
-    url = await stage.server(error(401, "invalid audience"))
-    return blocks | upstream(url, credential="c")
 
 
 def ended(kind: str, member: str) -> Callable[[Stage], Any]:
@@ -303,7 +292,6 @@ FAULTS = {
         "firewall",
         waits=True,
     ),
-    "the proxy is down": at("upstream:chat connect", proxy_down, "the proxy 127.0.0.1", "upstreams.chat.network.proxy"),
     "the proxy requires a password": at(
         "upstream:chat proxy", proxy_password, "407", "Check upstreams.chat.network.proxy_auth."
     ),
@@ -390,9 +378,6 @@ FAULTS = {
     "milliseconds read as seconds": at(
         "credential:c token", milliseconds, "impossible lifetime", "the unit of the expiry, credentials.c.reply.unit"
     ),
-    "a token for another audience": at(
-        "upstream:chat models", wrong_audience, "invalid audience", "credentials.c.scope, credentials.c.audience"
-    ),
     "a static token that has ended": at(
         "credential:c token",
         ended("static", "token"),
@@ -421,12 +406,6 @@ FAULTS = {
     "an upstream that closes": at("upstream:chat models", answers([Fin()]), "closed the connection", "Try again"),
     "an upstream that hangs": at(
         "upstream:chat models", answers([Hold()]), "within 10 s", "overloaded", waits=True, clock=Hurried()
-    ),
-    "the model is unknown to the upstream": at(
-        "upstream:chat call",
-        chat_answers(error(404, "The model `gpt-4` does not exist", "model_not_found")),
-        *("does not exist", "set models.gpt-4.name"),
-        call=CHAT,
     ),
     "no model list, and chat works": at(
         "upstream:chat models",

@@ -35,14 +35,13 @@ from gatepass.server.reload import (
     ReloadResult,
     unattended_problems,
 )
-from tests.integration.answers import delta
+from tests.integration.answers import COMPLETION, delta
 from tests.integration.gateway import HELLO, Gateway, descriptors, serving
 from tests.integration.issuer import corp, minted
 from tests.integration.refusing import Refusing, no_stream
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, Wait, begin_stream, chunk, event, reply
 from tests.waiting import until
 
-COMPLETION = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]}
 GOOD = [Send(reply(COMPLETION))]
 
 

@@ -19,13 +19,13 @@ from gatepass.observability.capture import CaptureSettings
 from gatepass.proxy.app_state import AppState
 from gatepass.server.pages import own_part
 from gatepass.server.replay import replay, replay_id
+from tests.integration.answers import COMPLETION
 from tests.integration.gateway import CHAT, HELLO, JSON, Gateway, gateway
 from tests.integration.scripted import Received, Scripted, Send, reply
 from tests.integration.test_capture import asked
 from tests.integration.workers.test_supervisor import started
 from tests.waiting import until
 
-COMPLETION = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}]}
 TOKEN = "s3cret-token-of-the-upstream-0123456789"
 
 
