@@ -18,6 +18,7 @@ from tests.integration.test_mcp import post, servers
 
 MIB = 1 << 20
 KEY = "gp-" + "k" * 43
+ACCESS = {"keys": [{"name": "anna", "hash": hash_key(KEY), "mcp": {"tools": {"tools": ["find"]}}}]}
 LISTS = McpAllowed(tools=("find", "a*", "b*"), prompts=(), resources=("file:///d/*",))
 
 
@@ -128,10 +129,9 @@ def test_a_message_of_any_shape_is_filtered_in_a_turn(attack: Attack, shape: str
 async def test_a_large_reply_holds_no_loop(attack: Attack, shape: str) -> None:
     attack.cases += 1
     body = SHAPES[shape]()
-    access = {"keys": [{"name": "anna", "hash": hash_key(KEY), "mcp": {"tools": {"tools": ["find"]}}}]}
     async with (
         Scripted([Send(reply(body))]) as upstream,
-        gateway(**servers(upstream), access=access) as gp,
+        gateway(**servers(upstream), access=ACCESS) as gp,
         attack.on_this_loop(),
     ):
         got = await post(gp, authorization=f"Bearer {KEY}").answer()
@@ -152,8 +152,7 @@ OBJECTS = {
 async def test_the_values_of_a_large_reply_are_not_built(attack: Attack, shape: str) -> None:
     attack.cases += 1
     body = OBJECTS[shape] % (b"{}," * (3 * MIB) + b"{}")
-    access = {"keys": [{"name": "anna", "hash": hash_key(KEY), "mcp": {"tools": {"tools": ["find"]}}}]}
-    async with Scripted([Send(reply(body))]) as upstream, gateway(**servers(upstream), access=access) as gp:
+    async with Scripted([Send(reply(body))]) as upstream, gateway(**servers(upstream), access=ACCESS) as gp:
         with attack.memory(2 * len(body)):  # the pieces, and the reply that is joined from them
             got = await post(gp, authorization=f"Bearer {KEY}").answer()
         async with attack.on_this_loop():
@@ -169,9 +168,8 @@ async def test_short_lines_of_a_stream_hold_no_loop(attack: Attack, unit: bytes,
     attack.cases += 1
     flood = begin + unit * (4 * MIB // len(unit))
     response = b'data: {"jsonrpc":"2.0","id":7,"result":{"tools":[{"name":"find"},{"name":"drop"}]}}\n\n'
-    access = {"keys": [{"name": "anna", "hash": hash_key(KEY), "mcp": {"tools": {"tools": ["find"]}}}]}
     dialogue = [*begin_stream(), Send(chunk(flood + b"\n\n")), Send(chunk(response)), Send(b"0\r\n\r\n")]
-    async with Scripted(dialogue) as upstream, gateway(**servers(upstream), access=access) as gp, attack.on_this_loop():
+    async with Scripted(dialogue) as upstream, gateway(**servers(upstream), access=ACCESS) as gp, attack.on_this_loop():
         got = await post(gp, authorization=f"Bearer {KEY}").answer()
     attack.check(b'"drop"' not in got.body, got.body[-300:])
     attack.check(b'{"name":"find"}' in got.body or b'"upstream_invalid"' in got.body, got.body[-300:])

@@ -54,12 +54,6 @@ async def test_an_error_in_a_large_event_is_an_error(before: tuple[bytes, ...]) 
     assert "The image was refused." in answer.error["message"]
 
 
-async def test_an_image_in_an_event_is_a_part_of_a_whole_reply() -> None:
-    async with Scripted([Send(stream(*EVENTS))]) as upstream, upstream_of(upstream) as served:
-        answer = await served.ask(HELLO).answer()
-    assert (answer.status, IMAGE.encode() in answer.body) == (200, True), answer.body[:300]
-
-
 @pytest.mark.parametrize(
     ("dialect", "path", "reason"),
     [
