@@ -10,13 +10,11 @@ import pytest
 
 from gatepass.learning.learned_rule import SAFE
 from tests.e2e.quirks.measurement import configuration
-from tests.e2e.quirks.replies import DONE, chunk, encoded, first_chunk, tool_chunks
 from tests.e2e.quirks.row import Row
 from tests.e2e.quirks.rows import ROWS
 from tests.e2e.quirks.upstream import Upstream
-from tests.integration.gateway import CHAT, HELLO, gateway
-from tests.integration.scripted import Scripted, Send
-from tests.integration.scripted import reply as scripted_reply
+from tests.integration.gateway import CHAT, gateway
+from tests.integration.scripted import Scripted
 
 TEXT = (Path(__file__).parents[2] / "docs" / "quirks.md").read_text()
 LINES = [line for line in TEXT.splitlines() if line.startswith("|")]
@@ -132,22 +130,3 @@ async def test_the_rejections_of_the_example_end_in_its_headers(strange: str):
     assert len(shown) == 2
     assert second.headers["x-gatepass-adapted"] == shown["x-gatepass-adapted"]
     assert "x-gatepass-attempts" not in second.headers
-
-
-@pytest.mark.parametrize(
-    ("chunks", "end"),
-    [
-        ([first_chunk(), chunk({"content": "Hello"})], '"finish_reason":"stop"'),
-        ([first_chunk(), *tool_chunks()], '"finish_reason":"tool_calls"'),
-        ([first_chunk(), *tool_chunks()[:-1]], '"code":"upstream_closed"'),
-    ],
-)
-async def test_a_stream_without_a_finish_reason_ends_as_the_page_states(chunks, end):
-    data = b"".join(b"data: " + encoded(one) + b"\n\n" for one in chunks) + DONE
-    sent = [Send(scripted_reply(data, content_type="text/event-stream"))]
-    async with Scripted(answer=lambda _: sent) as upstream, gateway(upstream=upstream.url) as served:
-        answer = await served.ask({**HELLO, "stream": True}).answer()
-    events = answer.events
-    is_error = "upstream_closed" in end
-    assert ("[DONE]" in events) is not is_error
-    assert end in events[-1 if is_error else -2].replace(" ", "")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
 import re
 import secrets
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,41 +28,17 @@ LABELS = re.findall(
     r"--label (org\.opencontainers\.image\.[a-z.]+)=", (REPOSITORY / ".github/workflows/image.yml").read_text()
 )
 """The labels of a release."""
-_FACTS = pytest.StashKey[list[str]]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_FACTS] = []
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if facts := config.stash[_FACTS]:
-        terminalreporter.section("container")
-        for fact in facts:
-            terminalreporter.line(fact)
 
 
 @pytest.fixture(scope="session")
-def facts(request: pytest.FixtureRequest) -> list[str]:
-    """Lines for the summary of the run."""
-    return request.config.stash[_FACTS]
-
-
-@pytest.fixture(scope="session")
-def engine(tmp_path_factory: pytest.TempPathFactory, facts: list[str]) -> Engine:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     if reason := missing():
         if os.environ.get("E2E_CONTAINER") == "skip":
             pytest.skip(f"E2E_CONTAINER=skip, and {reason}")
         pytest.fail(f"{reason} (E2E_CONTAINER=skip leaves this part out)")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     store = Path(os.environ.get("CONTAINER_STORE") or cache / "gatepass" / "containers")
-    engine = Engine(store, tmp_path_factory.mktemp("engine"))
-    about = json.loads(engine.podman("info", "--format=json"))
-    facts.append(
-        f"engine: podman {about['version']['Version']}, {about['host']['ociRuntime']['version'].splitlines()[0]}, "
-        f"driver {about['store']['graphDriverName']}, kernel {about['host']['kernel']}; no Docker engine was used"
-    )
-    return engine
+    return Engine(store, tmp_path_factory.mktemp("engine"))
 
 
 @pytest.fixture(scope="session")
@@ -78,19 +52,10 @@ def image(built: tuple[str, str]) -> str:
 
 
 @pytest.fixture(scope="session")
-def built(engine: Engine, facts: list[str]) -> tuple[str, str]:
+def built(engine: Engine) -> tuple[str, str]:
     """Build the image of this checkout with the labels of a release. Return its name, and that of its base."""
     tag = f"localhost/gatepass-e2e-{hashlib.sha256(bytes(REPOSITORY)).hexdigest()[:8]}:latest"
-    began = time.monotonic()
-    base = engine.build(REPOSITORY, tag, *(f"--label={name}=a value" for name in LABELS))
-    kind = "made here of Debian trixie: NOT the official python image" if "stand-in" in base else "pulled"
-    facts.append(f"base: {base} ({kind}), {_megabytes(engine, base)}")
-    facts.append(f"image: {_megabytes(engine, tag)} with the base, built in {time.monotonic() - began:.0f} s")
-    return tag, base
-
-
-def _megabytes(engine: Engine, image: str) -> str:
-    return f"{engine.inspect('image', image)['Size'] / 1e6:.0f} MB"
+    return tag, engine.build(REPOSITORY, tag, *(f"--label={name}=a value" for name in LABELS))
 
 
 @dataclass(slots=True)

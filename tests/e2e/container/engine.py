@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -141,18 +140,12 @@ class Container:
             return False
         return True
 
-    def wait_healthy(self, timeout_s: float) -> float:
-        """Wait until HEALTHCHECK succeeds and return the seconds; raise EngineFailed with the log."""
-        began = time.monotonic()
+    def wait_healthy(self, timeout_s: float) -> None:
+        """Wait until HEALTHCHECK succeeds; raise EngineFailed with the log."""
         with suppress(TimeoutError):
             if block_until(lambda: "healthy" if self.is_healthy() else not self.is_running(), timeout_s) == "healthy":
-                return time.monotonic() - began
+                return
         raise EngineFailed(f"{self.name} did not become healthy within {timeout_s} s:\n{self.log()}")
-
-    def resident_bytes(self) -> int:
-        """Return the resident memory of the first process."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
 
     @property
     def pid(self) -> int:

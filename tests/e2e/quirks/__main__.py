@@ -1,4 +1,4 @@
-"""Measure the quirks; print each row and the counts of each client: `python -m tests.e2e.quirks [--write] [MODEL …]`.
+"""Measure the quirks and print the counts of each client: `python -m tests.e2e.quirks [--write] [MODEL …]`.
 
 `--write` updates the table of docs/quirks.md. MODELs select rows. stderr lists the failures through gatepass with their
 reasons.
@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.e2e.quirks.assessment import Outcome
 from tests.e2e.quirks.measurement import PathResults, measure_directly, measure_via_gatepass
 from tests.e2e.quirks.rows import ROWS
-from tests.e2e.quirks.table import lines, summary
+from tests.e2e.quirks.table import summary
 from tests.e2e.servers import ROOT
 
 PAGE = ROOT / "docs" / "quirks.md"
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
     direct = measure_directly(rows)
     with tempfile.TemporaryDirectory() as folder:
         via_gatepass = measure_via_gatepass(Path(folder), rows)
-    print(*lines(rows, direct, via_gatepass), "", *summary(direct, via_gatepass), sep="\n")
+    print(*summary(direct, via_gatepass), sep="\n")
     for failure in sorted(failures(via_gatepass)):
         print(failure, file=sys.stderr)
     print(f"{time.monotonic() - began_s:.0f} s", file=sys.stderr)
