@@ -67,37 +67,24 @@ def test_the_result_of_a_reload_is_described(result: dict[str, Any], lines: list
     assert list(reload_lines({**RESULT, **result})) == lines
 
 
-def test_a_failing_credential_is_shown_with_its_error_and_no_control_character():
-    held = {"type": "oauth2", "state": "fresh", "failing": True, "expires_in_s": None, "fetches": 3, "failures": 3}
-    credentials = {"corp": {**held, "last_error": "401 \x1b[31mwrong secret"}}
-    page = {"ready": False, "draining": False, "in_flight": 0, "credentials": credentials}
-    lines = list(status_lines({"workers": {"worker-1": page}}))
-    assert lines[:2] == ["PROCESS   READY  IN FLIGHT", "worker-1  no     0"]
-    assert lines[4].split() == ["worker-1", "corp", "oauth2", "fresh,", "failing", "-", "3", "3"]
-    assert lines[5] == "worker-1 corp: 401 �[31mwrong secret"
-
-
-def test_one_reason_of_several_credentials_is_shown_once():
+def test_a_failing_store_and_credentials_have_lines_and_one_reason_is_shown_once():
     held = {"type": "oauth2", "state": "none", "failing": True, "expires_in_s": None, "fetches": 3, "failures": 3}
     ones = {
         "a": {**held, "last_error": "refused"},
         "b": {**held, "last_error": "refused"},
-        "c": {**held, "last_error": "x"},
+        "c": {**held, "last_error": "x\x1b"},
     }
-    lines = list(status_lines({**page(), "credentials": ones}))
-    assert lines[-2:] == ["gatepass a, gatepass b: refused", "gatepass c: x"]
+    store = {"store": {"state": "down", "reason": "refused\nby it"}}
+    lines = list(status_lines({"workers": {"w": {**page(), **store, "ready": False, "credentials": ones}}}))
+    assert lines[:3] == ["PROCESS  READY  IN FLIGHT", "w        no     0", "w store down: refused by it"]
+    assert lines[5].split() == ["w", "a", "oauth2", "none,", "failing", "-", "3", "3"]
+    assert lines[-2:] == ["w a, w b: refused", "w c: x\ufffd"]
     *_, line = status_lines({**page(), "credentials": {"a": {**ones["a"], "needs_restart": True}}})
     assert line == "gatepass a: refused; a new secret requires a restart, because it is in an environment variable"
 
 
-def page(**store: Any) -> dict[str, Any]:
-    return {"ready": True, "draining": False, "in_flight": 0, "credentials": {}, "store": store or None}
-
-
-def test_a_store_that_shares_nothing_has_a_line_with_its_reason():
-    assert list(status_lines(page())) == list(status_lines(page(state="up", reason=None)))
-    *_, line = status_lines({"workers": {"worker-1": page(), "worker-2": page(state="down", reason="refused\nby it")}})
-    assert line == "worker-2 store down: refused by it"
+def page() -> dict[str, Any]:
+    return {"ready": True, "draining": False, "in_flight": 0, "credentials": {}, "store": {"state": "up"}}
 
 
 def test_each_upstream_has_a_line_with_its_health_and_its_share_of_errors():
