@@ -130,9 +130,3 @@ def test_only_a_quota_that_is_used_up_has_to_be_renewed():
     assert resets_s(x_ratelimit_remaining_tokens=b"0") is None
     assert resets_s(**requests, **tokens) == 2.0
     assert resets_s(**{**requests, "x_ratelimit_remaining_requests": b"0"}, **tokens) == 8.0
-
-
-@given(st.binary(max_size=40) | st.text(alphabet="0123456789.smhd-+:TZ", max_size=40).map(str.encode))
-def test_any_reset_is_read_without_a_crash(value):
-    found = resets_s(x_ratelimit_remaining_tokens=b"0", x_ratelimit_reset_tokens=value)
-    assert found is None or found >= 0

@@ -5,8 +5,6 @@ import re
 from typing import get_args
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gatepass.config.upstream import RerankShape
 from gatepass.errors import InvalidRequest, UpstreamInvalid
@@ -286,20 +284,3 @@ def test_best_results_are_kept_if_the_upstream_has_no_top_n():
 def test_reply_without_a_ranking_is_refused_with_the_reason(reply, reason):
     with pytest.raises(UpstreamInvalid, match=re.escape(f"The upstream's reply is not a ranking: {reason}.")):
         client_ranking(reply, PLAIN, "chat")
-
-
-@given(
-    st.lists(st.floats(-50, 50), min_size=1, max_size=9).flatmap(
-        lambda values: st.tuples(st.just(values), st.permutations(range(len(values))), st.integers(1, 10))
-    ),
-    st.booleans(),
-    st.sampled_from([("results", "relevance_score"), ("data", "score"), ("", "score")]),
-)
-def test_a_document_keeps_its_score_whatever_the_order_and_the_shape(drawn, is_tei, names):
-    values, order, top_n = drawn
-    (name, score), asked = names, RerankOptions(len(values), top_n=top_n, is_tei=is_tei)
-    listed = [{"index": index, score: values[index]} for index in order]
-    reported = scores(read(client_ranking(json.dumps({name: listed} if name else listed).encode(), asked, "chat")))
-    assert len(reported) == min(top_n, len(values))
-    assert all(values[index] == value for index, value in reported)
-    assert sorted((value for _, value in reported), reverse=True) == sorted(values, reverse=True)[:top_n]

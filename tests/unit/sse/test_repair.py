@@ -265,17 +265,6 @@ def test_a_defect_is_repaired_and_named_and_all_else_is_unchanged(name):
 # --- texts that grow ------------------------------------------------------------------------------
 
 
-def test_each_text_of_each_choice_is_watched_separately_and_no_event_waits():
-    thoughts = [chunk({"reasoning_content": SENTENCE.upper()[:end]}) for end in range(3, len(SENTENCE) + 3, 3)]
-    plain = [said(letter, index=1) for letter in "The quick plain one"]
-    repair, sent = new_repair(cumulative=True), itertools.zip_longest(grown(SENTENCE), thoughts, plain)
-    out = [repair.feed(data(one)) for ones in sent for one in ones if one is not None]
-    assert all(out)
-    chunks = payloads(b"".join(out))
-    found = read(chunks), read(chunks, "reasoning_content"), read(chunks, index=1)
-    assert found == (SENTENCE, SENTENCE.upper(), "The quick plain one")
-
-
 def test_no_more_texts_are_watched_than_may():
     chunks = [one for index in range(MAX_TEXTS + 2) for one in grown(SENTENCE, 12, index=index)]
     out, _ = repaired(*chunks, cumulative=True)
@@ -328,14 +317,6 @@ def test_a_split_leaves_each_member_with_its_text_or_its_end():
     assert split_finish(payload) == (
         chunk(None, usage=None, citations=["u"]) | {"choices": opened},
         chunk(None, usage=USAGE) | {"choices": [ended | {"delta": {}, "logprobs": None}]},
-    )
-
-
-def test_legacy_text_is_split_too():
-    ended = {"index": 0, "text": "a", "finish_reason": "stop", "logprobs": {"tokens": []}}
-    assert split_finish({"id": "c", "choices": [ended]}) == (
-        {"id": "c", "choices": [ended | {"finish_reason": None}]},
-        {"id": "c", "choices": [ended | {"text": "", "logprobs": None}]},
     )
 
 
@@ -446,13 +427,6 @@ def test_too_deep_event_does_not_break_finish():
         deep = [deep]
     repair = new_repair()
     assert repair.repair_event(b"", {"x": deep}) == b""
-    assert repair.finish() == b""
-
-
-def test_finish_gives_what_is_held_once_even_without_an_envelope():
-    repair = new_repair(include_usage=True)
-    repair.feed(data({"choices": [{"delta": {"content": "a"}}], "usage": USAGE}))
-    assert payloads(repair.finish()) == [{"object": "chat.completion.chunk", "choices": [], "usage": USAGE}]
     assert repair.finish() == b""
 
 
