@@ -32,7 +32,3 @@ def test_an_entry_of_another_name_begins_with_what_it_is_like():
     found = resolved({"intranet": ProfileSettings(extends="cherry_studio", drop=["user"]), "bare": ProfileSettings()})
     assert found["intranet"] == Profile(extends="cherry_studio", plain_tools=True, drop=["user"])
     assert found["bare"] == PLAIN
-
-
-def test_an_entry_may_begin_with_another_than_its_name():
-    assert not resolved({"ragflow": ProfileSettings(extends="plain")})["ragflow"].unwraps_keys

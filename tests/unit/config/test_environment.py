@@ -31,12 +31,6 @@ def test_an_oauth2_credential_is_inferred_from_the_client_id():
     assert "topsecret" not in repr(document)
 
 
-def test_a_static_credential_is_inferred_from_the_token():
-    document = read(TOKEN="abc", TOKEN_TYPE="static")
-    assert document.tree["credentials"] == {"token": {"type": "static", "token": "abc"}}
-    assert read(TOKEN="abc").tree["credentials"] == document.tree["credentials"]
-
-
 def test_a_json_login_and_a_second_host_for_embeddings():
     document = read(
         EMBEDDINGS_URL="https://embed.example/v1",
