@@ -219,8 +219,6 @@ class MessageAggregator(StreamAggregator):
     that did not begin and for a tool's input that is not JSON.
     """
 
-    __slots__ = ("_blocks", "_entries", "_message", "_texts", "_usage")
-
     def __init__(self, source: StreamSource, event_bytes: int) -> None:
         super().__init__(source, event_bytes)
         self._message: Object | None = None

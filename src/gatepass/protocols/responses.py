@@ -268,8 +268,6 @@ class ResponseAggregator(StreamAggregator):
     cut.
     """
 
-    __slots__ = ("_has_started", "_items", "_items_without_index", "_response", "_started_items")
-
     def __init__(self, source: StreamSource, event_bytes: int) -> None:
         super().__init__(source, event_bytes)
         self._items: dict[int, Object] = {}
