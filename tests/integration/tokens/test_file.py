@@ -75,11 +75,6 @@ def reported(token: Token) -> tuple[str, float | None, TokenKind, LifetimeSource
     return token.text, token.lifetime_s, token.kind, token.lifetime_source
 
 
-async def test_jwt_has_its_remaining_lifetime(writer):
-    text = writer.jwt(600, age_s=200)
-    assert reported(await source(writer).fetch()) == (text, 400.0, TokenKind.JWT, LifetimeSource.JWT)
-
-
 async def test_plain_key_does_not_expire_and_json_may_have_an_expiry(writer):
     writer.write("1|abc\n")
     assert reported(await source(writer).fetch()) == ("1|abc", None, TokenKind.KEY, LifetimeSource.NONE)
@@ -105,13 +100,6 @@ async def test_a_fault_of_the_file_names_the_file(writer, tmp_path):
     writer.path.unlink()
     text = writer.jwt(600)
     assert (await it.fetch()).text == text
-
-
-async def test_partly_written_file_is_read_again_soon(writer):
-    writer.write('{"token": "ab')
-    assert (await failure(source(writer))).kind == "outage"
-    writer.write("")
-    assert (await failure(source(writer))).kind == "outage"
 
 
 def test_an_unchanged_file_is_opened_once(writer, monkeypatch):
@@ -204,24 +192,3 @@ async def test_an_expired_token_is_reported_once_and_its_successor_noticed_at_on
     await clock.advance(SECRET_POLL_S + 0.1)
     assert (await it.token()).text == text
     await it.aclose()
-
-
-async def test_key_is_replaced_within_two_seconds_and_kept_while_its_file_is_missing(writer, clock):
-    writer.write("first-key")
-    it = holder(writer)
-    await clock.advance(100.0)
-    assert it.status().fetches == 1
-    writer.path.unlink()
-    await clock.advance(10.0)
-    assert (await it.token()).text == "first-key"
-    writer.write("other-key")
-    await clock.advance(SECRET_POLL_S + 0.1)
-    assert (await it.token()).text == "other-key"
-    assert it.status().fetches == 2
-    await it.aclose()
-
-
-def test_it_prints_no_token(writer):
-    writer.write("abc-secret")
-    it = source(writer)
-    assert [secret.reveal() for secret in it.secrets()] == ["1"]
