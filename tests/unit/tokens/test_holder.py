@@ -13,7 +13,6 @@ from weakref import WeakSet
 
 import pytest
 
-from gatepass.config.references import Reference
 from gatepass.errors import TokenUnavailable
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued, TokenUser, WaitBudget
@@ -26,7 +25,6 @@ from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import (
     SECRET,
     Broken,
-    Hang,
     Mint,
     answer,
     kept,
@@ -143,19 +141,6 @@ async def test_five_hundred_requests_cause_one_fetch_that_outlives_those_that_le
         assert it.issuer.minted == ["token-1", "token-2"][: 1 if state == "cold" else 2]
         assert it.holder.reject("an-older-token"), "a late rejection"
         assert (await it.holder.token(instead_of="an-older-token")).text == text
-
-
-async def test_a_wait_is_left_at_each_await_and_its_fetch_goes_on():
-    async with kept(Mint(), otherwise=Hang()) as it:
-        await settle()
-        it.holder.reject("token-1")
-        for turns in range(10):
-            task = asyncio.create_task(it.holder.token(instead_of="token-1"))
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            task.cancel()
-            await asyncio.wait({task})
-        assert (it.issuer.calls, it.issuer.under_way) == (2, 1)
 
 
 async def test_after_a_suspend_the_refresh_task_notices_within_5_seconds_without_traffic():
@@ -352,18 +337,6 @@ async def test_a_failure_names_credential_issuer_reason_and_what_to_do(
     assert error.retry_after_s == pytest.approx(retry_after_s)
     assert error.should_retry is should_retry
     assert errors[1] is not error, "each request has an error of its own"
-
-
-async def test_refusal_announces_a_retry_at_a_change_only_for_a_secret_in_a_file(tmp_path):
-    file = tmp_path / "secret"
-    file.write_text("s3cr3t")
-    in_a_file, in_a_variable = Reference.to_file(str(file)), Reference.to_variable("CORP_SECRET", "s3cr3t")
-    changed = f" or when the file of its secret changes{CHECK}{REPAIR}"
-    for secret, reported in ((in_a_file, changed), (in_a_variable, RESTART)):
-        async with kept(otherwise=refused(), client_secret=secret) as it:
-            await settle()
-            with pytest.raises(TokenUnavailable, match=f"; next attempt in 30 s{reported}$"):
-                await it.holder.token()
 
 
 async def test_status_of_a_fresh_a_stale_and_an_expired_token():

@@ -7,11 +7,8 @@ from itertools import pairwise
 import pytest
 
 from gatepass.errors import TokenUnavailable
-from gatepass.proxy.app_state import FETCH_GRACE_S
-from gatepass.tokens.holder import OUTAGE_WAIT_S, WAIT_MARGIN_S
-from gatepass.types import Secret
 from tests.unit.clock import settle
-from tests.unit.tokens.scripted import Answer, Broken, Hang, IssuerReply, Mint, answer, kept, oauth2, outcomes, refused
+from tests.unit.tokens.scripted import Answer, Broken, Hang, IssuerReply, Mint, answer, kept, outcomes, refused
 
 FAULTS: dict[str, IssuerReply] = {
     "down": Broken(),
@@ -75,19 +72,6 @@ async def test_it_is_not_hammered_and_has_one_request_at_a_time(fault):
         assert not gaps or min(gaps) >= 2.0
 
 
-@pytest.mark.parametrize("timeout_s", [1.0, 8.9, 30.0])
-async def test_a_hanging_fetch_has_its_full_time_and_causes_no_further_pause(timeout_s):
-    async with kept(otherwise=Hang(), timeout_s=timeout_s) as it:
-        await it.clock.advance(120.0)
-        gaps = {round(late - early, 3) for early, late in pairwise(it.issuer.started_s)}
-        assert gaps == {max(2.0, timeout_s)}
-        status = it.holder.status()
-        assert (status.refreshing, status.next_try_in_s) in ((True, None), (False, pytest.approx(0.0, abs=2.0)))
-        it.issuer.otherwise = Mint(delay_s=timeout_s - 0.1)
-        await it.clock.advance(2 * max(2.0, timeout_s))
-        assert it.holder.usable
-
-
 @pytest.mark.parametrize("fault", ["hangs", "dribbles"])
 async def test_a_cold_request_waits_for_a_hanging_fetch_and_later_ones_one_second(fault):
     async with kept(otherwise=FAULTS[fault], timeout_s=10.0) as it:
@@ -100,20 +84,6 @@ async def test_a_cold_request_waits_for_a_hanging_fetch_and_later_ones_one_secon
         later = await it.asked(50)
         await it.clock.advance(1.0)
         assert await outcomes(later) == ["TokenUnavailable"] * 50
-
-
-@pytest.mark.parametrize(
-    ("before", "arrives_s"),
-    [*(([], at_s) for at_s in (4.05, 4.6, 8.05, 12.0)), *((["slow"], at_s) for at_s in (1.0, 3.9, 6.0))],
-)
-async def test_no_request_waits_beyond_the_bound_of_the_fetch_in_progress(before, arrives_s):
-    slow_failure = Answer(503, b"{}", delay_s=3.5)
-    async with kept(*[slow_failure for _ in before], otherwise=Hang(), timeout_s=4.0, grace_s=FETCH_GRACE_S) as it:
-        await it.clock.advance(arrives_s)
-        (task,) = await it.asked(1)
-        await it.clock.advance(max(OUTAGE_WAIT_S, (4.0 + FETCH_GRACE_S + WAIT_MARGIN_S - arrives_s) if before else 0.0))
-        assert task.done()
-        assert await outcomes([task]) == ["TokenUnavailable"]
 
 
 async def test_two_faults_and_then_a_token_lose_no_request():
@@ -150,16 +120,6 @@ async def test_retry_after_is_obeyed_for_all_waiting_requests_and_reaches_them()
         assert it.holder.usable
 
 
-async def test_a_slow_refusal_is_not_retried_early():
-    async with kept(otherwise=Answer(401, b'{"error": "invalid_client"}', delay_s=4.0)) as it:
-        await it.clock.advance(33.9)
-        assert it.issuer.calls == 1
-        await it.clock.advance(0.2)
-        assert it.issuer.calls == 2
-        await it.clock.advance(4.0 + 59.0)
-        assert it.issuer.calls == 2
-
-
 async def test_a_token_that_dies_on_its_way_is_named_and_a_slow_one_is_awaited_by_one_fetch():
     async with kept(otherwise=Mint(2, delay_s=3.0), timeout_s=10.0) as it:
         tasks = await it.asked(1)
@@ -191,18 +151,3 @@ async def test_a_rejection_joins_a_refresh_in_progress_and_keeps_to_the_backoff(
         assert it.holder.reject("token-1")
         assert await outcomes(await it.asked(20, instead_of="token-1")) == ["TokenUnavailable"] * 20
         assert it.issuer.calls == calls
-
-
-async def test_a_refresh_token_is_never_in_flight_twice_and_used_once_though_its_answer_takes_long():
-    rotating = {"grant_type": "refresh_token", "refresh_token": Secret("the-first-refresh-token")}
-    async with kept(otherwise=Hang(), settings=oauth2(**rotating)) as it:
-        for _ in range(120):
-            await it.asked(1)
-            await it.clock.advance(0.5)
-            assert it.issuer.under_way <= 1
-        assert all(b"the-first-refresh-token" in request.body for request in it.issuer.requests)
-        it.issuer.otherwise = Mint(delay_s=4.0, more={"refresh_token": "the-second"})
-        await it.clock.advance(18.0)
-        calls = it.issuer.calls
-        await it.clock.advance(30.0)
-        assert (it.holder.usable, it.issuer.calls) == (True, calls)

@@ -201,19 +201,6 @@ def test_only_a_reissued_token_is_not_renewed_for_10_seconds(text):
     assert granted == ([False, False, True] if text == "token-1" else [True] * 3)
 
 
-def test_rejection_applies_to_the_token_object_and_acceptance_is_forgotten_with_it():
-    rejections, first = RenewalLimiter(), token()
-    rejections.set_current(first, 0.0)
-    assert not rejections.is_rejected(first)
-    rejections.accept(EMBED)
-    assert rejections.reject(CHAT, 0.0)
-    assert (rejections.is_rejected(first), rejections.is_rejected(token())) == (True, False)
-    renewing = Renewing()
-    renewing.accept(EMBED)
-    renewing.renew(0.0)
-    assert [renewing.refused(EMBED, 0.0) for _ in range(7)] == [True] * 6 + [False]
-
-
 # --- one credential of several upstreams and models ------------------------------------------------------------------
 
 

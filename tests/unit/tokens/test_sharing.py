@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gatepass.config.credential.kinds import ExecCredential
-from gatepass.errors import Fault, TokenUnavailable, TransportFault
+from gatepass.errors import Fault, TransportFault
 from gatepass.store.base import StoreScope
 from gatepass.tokens import Token, build_source
 from gatepass.tokens.failure import PROBE_S
@@ -48,17 +48,6 @@ KINDS = ("oauth2", "http_json", "exec", "entra", "google", "aws_bedrock", "stati
 
 def scripted(*replies: IssuerReply, otherwise: IssuerReply | None = None) -> ScriptedIssuer:
     return ScriptedIssuer(DrivenClock(), *replies, otherwise=otherwise)
-
-
-@pytest.mark.parametrize(("life", "jitter"), [(5, 0.0), (300, 1.0)])
-async def test_five_minutes_of_three_cost_one_call_per_life(life, jitter):
-    async with Fleet(scripted(otherwise=Mint(life)), count=3, jitter=jitter) as fleet:
-        for _ in range(60):
-            await fleet.clock.advance(5.0)
-            assert None not in fleet.texts
-        share = 0.8 - 0.05 * jitter
-        assert fleet.issuer.calls == 1 + int(300 / (life * share))
-        assert [replica.holder.status().failures for replica in fleet.replicas] == [0] * 3
 
 
 @pytest.mark.parametrize(
@@ -124,42 +113,6 @@ async def test_clocks_that_differ_by_minutes_and_a_slow_store_make_no_token_olde
         assert issuer.calls == 1
 
 
-async def test_a_later_process_has_the_token_at_once_without_a_fetch():
-    async with Fleet(scripted(otherwise=Mint(300)), count=1) as fleet:
-        await fleet.clock.advance(100.0)
-        late = await fleet.join()
-        assert (late.text, fleet.issuer.calls) == ("token-1", 1)
-        status = late.holder.status()
-        assert status.age_s == pytest.approx(100.0, abs=0.1)
-        assert status.next_try_in_s == pytest.approx(140.0, abs=0.1)
-
-
-async def test_a_leader_that_dies_in_mid_fetch_costs_the_others_two_seconds():
-    async with Fleet(scripted(Mint(delay_s=5.0), otherwise=Mint(delay_s=0.1))) as fleet:
-        await settle()
-        leader = next(replica for replica in fleet.replicas if replica.asks)
-        asked = [asyncio.create_task(replica.holder.token()) for replica in fleet.replicas if replica is not leader]
-        await fleet.clock.advance(0.5)
-        await fleet.kill(leader)
-        await fleet.clock.advance(2.5)
-        assert [task.result().text for task in asked] == ["token-1"] * 3
-        assert (fleet.issuer.calls, fleet.issuer.minted) == (2, ["token-1"])
-
-
-async def test_processes_fetch_alone_during_a_store_outage_and_share_afterwards():
-    async with Fleet(scripted(otherwise=Mint(300))) as fleet:
-        for replica in fleet.replicas:
-            replica.wire.state = "down"
-        await fleet.clock.advance(1.0)
-        assert None not in fleet.texts
-        assert fleet.issuer.calls == 4
-        for replica in fleet.replicas:
-            replica.wire.state = "up"
-        await fleet.clock.advance(260.0)
-        assert fleet.issuer.calls == 5
-        assert len(set(fleet.texts)) == 1
-
-
 @pytest.mark.parametrize("state", ["down", "hung"])
 async def test_store_outage_at_any_request_loses_no_token(state):
     """The store fails for all processes at the leader's n-th request, then at its n+1-th …"""
@@ -204,26 +157,6 @@ async def test_a_fetch_that_is_cancelled_at_any_await_frees_the_lease_and_leaves
     assert len(fetched) == 1
 
 
-async def test_four_hundred_refusals_at_once_cost_one_call():
-    issuer = scripted(otherwise=Mint(300))
-    async with Fleet(issuer) as fleet:
-        await fleet.clock.advance(10.0)
-        answered = asyncio.Event()
-
-        async def request(replica):
-            token = await replica.holder.token()
-            await answered.wait()
-            assert replica.holder.reject(token.text)
-            return (await replica.holder.token(instead_of=token.text)).text
-
-        requests = [asyncio.create_task(request(replica)) for replica in fleet.replicas for _ in range(100)]
-        await settle()
-        answered.set()
-        await fleet.clock.advance(2.0)
-        assert {task.result() for task in requests} == {"token-2"}
-        assert issuer.calls == 2
-
-
 async def test_rejected_value_is_not_read_from_the_store():
     async with Fleet(scripted(Mint(text="a"), Mint(text="b")), count=1) as fleet:
         await fleet.clock.advance(10.0)
@@ -259,16 +192,6 @@ async def test_a_rejected_value_that_the_issuer_returns_again_is_used():
         assert fleet.issuer.calls == 2
         assert not first.holder.reject("same")
         assert not second.holder.reject("same")
-
-
-async def test_a_process_that_starts_while_the_secret_is_wrong_sends_no_request():
-    async with Fleet(scripted(otherwise=refused()), count=1) as fleet:
-        await fleet.clock.advance(5.0)
-        late = await fleet.join()
-        with pytest.raises(TokenUnavailable, match="invalid_client") as raised:
-            await late.holder.token()
-        assert fleet.issuer.calls == 1
-        assert 20 < (raised.value.retry_after_s or 0) <= 30
 
 
 async def test_a_retry_of_all_processes_costs_one_call_and_begins_the_pauses_again():
@@ -334,17 +257,6 @@ async def test_the_return_of_a_hanging_issuer_is_noticed_within_the_fetch_timeou
             issuer.otherwise = Mint()
             await fleet.clock.advance(10.0 + YIELD_LEAD_S + MAX_POLL_S)
             assert None not in fleet.texts, outage_s
-
-
-@pytest.mark.parametrize("reply", [Hang(), Mint(delay_s=12.0)], ids=["hangs", "too slow"])
-async def test_processes_call_a_hanging_issuer_little_more_often_than_one_would(reply):
-    async def calls(replicas: int) -> int:
-        issuer = scripted(otherwise=reply)
-        async with Fleet(issuer, count=replicas, jitter=0.5) as fleet:
-            await fleet.clock.advance(60.0)
-        return issuer.calls
-
-    assert await calls(8) <= 1.5 * await calls(1)
 
 
 async def test_changed_secret_fetches_again_and_others_keep_their_token():
@@ -451,14 +363,6 @@ async def test_a_process_that_cannot_reach_the_issuer_leads_every_second_time_at
 
 async def fails(_: OutboundRequest) -> Reply:
     raise TransportFault(Fault.CONNECT, "no route")
-
-
-async def test_a_token_of_a_former_leader_is_shared():
-    async with Fleet(scripted(Mint(), Mint(delay_s=5.0), Hang()), count=2) as fleet:
-        await cut_off_in_its_refresh(fleet)
-        await fleet.clock.advance(3.0)
-        assert fleet.texts == ["token-2"] * 2
-        assert (fleet.issuer.calls, fleet.issuer.under_way) == (3, 0)
 
 
 async def test_rejected_values_take_no_memory():
