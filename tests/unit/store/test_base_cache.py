@@ -3,7 +3,6 @@ from collections.abc import Callable
 import pytest
 
 from gatepass.store.base import SYNC_S, StoreCache, StoreReading
-from tests.unit.clock import DrivenClock
 from tests.unit.store.memory import MemoryStore
 
 
@@ -15,11 +14,6 @@ class Counted(MemoryStore):
     async def get(self, names):
         self.requested.append(tuple(names))
         return await super().get(names)
-
-
-@pytest.fixture
-def clock():
-    return DrivenClock()
 
 
 @pytest.fixture

@@ -3,15 +3,10 @@ import asyncio
 import pytest
 
 from gatepass.store.base import Lease
-from tests.unit.clock import DrivenClock, settle
+from tests.unit.clock import settle
 from tests.unit.store.memory import MemoryStore
 
 GONE = {"lease": "gone", "release": "gone"}
-
-
-@pytest.fixture
-def clock():
-    return DrivenClock()
 
 
 @pytest.fixture

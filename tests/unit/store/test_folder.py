@@ -7,13 +7,8 @@ import pytest
 
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.folder import FolderStore
-from tests.unit.clock import DrivenClock, settle
+from tests.unit.clock import settle
 from tests.unit.store.contract import Shared, StoreContract
-
-
-@pytest.fixture
-def clock():
-    return DrivenClock()
 
 
 @pytest.fixture

@@ -52,11 +52,6 @@ class Ailing(MemoryStore):
 
 
 @pytest.fixture
-def clock():
-    return DrivenClock()
-
-
-@pytest.fixture
 def ailing(clock):
     return Ailing(clock)
 
