@@ -62,14 +62,6 @@ def applied(text: str, hunks: Sequence[str], name: str) -> str:
     return text
 
 
-def test_a_patch_applies_by_content_and_at_one_place_only() -> None:
-    ((name, hunks),) = patched_files("--- a/x.py\n+++ b/x.py\n@@\n a = 1\n-b = 2\n+b = 3\n\n@@\n d = 4\n+e = 5\n")
-    moved = "# a new line\na = 1\nb = 2\n\nc = 3\nd = 4\n"
-    assert (name, applied(moved, hunks, name)) == ("x.py", "# a new line\na = 1\nb = 3\n\nc = 3\nd = 4\ne = 5\n")
-    with pytest.raises(AssertionError, match=r"x.py must have these lines once"):
-        applied(moved * 2, hunks, name)
-
-
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sources, and of the tests what the examples' tests import."""

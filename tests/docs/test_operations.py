@@ -46,7 +46,6 @@ FOLDER = ROOT / "docs/operations"
 PAGES = {page.stem: page.read_text() for page in sorted([*FOLDER.glob("*.md"), ROOT / "docs/symptoms.md"])}
 PAGES["clients"] = (ROOT / "docs/clients/README.md").read_text()
 MODEL_LIST = (ROOT / "docs/model_list.md").read_text()
-METRICS_PAGE = ROOT / "docs/reference/metrics.md"
 SOURCES = ROOT / "src/gatepass"
 MIB = 1024 * 1024
 SECRET = "a-secret-of-32-characters-and-more"

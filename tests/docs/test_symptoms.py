@@ -94,8 +94,3 @@ def test_no_row_concludes_from_a_missing_hop():
     for language, words in (("en", "(without|no) `hop`"), ("zh", "没有 `hop`")):
         texts = [text for section in SECTIONS for row in section["rows"] for text in row[language].values()]
         assert [text for text in texts if re.search(words, text, re.IGNORECASE)] == []
-
-
-def test_symptoms_are_the_first_page_of_the_site():
-    first = re.findall(r"^```\{toctree\}\n(?::.*\n)*\n(\S+)", (DOCS / "index.md").read_text(), re.MULTILINE)
-    assert first[0] == "symptoms"

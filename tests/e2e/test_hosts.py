@@ -19,7 +19,7 @@ import pytest
 
 from tests.e2e.hosts.printed import PRINTED
 from tests.e2e.hosts.programs import HOSTS, WITH_MCP, Host, Run, run
-from tests.e2e.hosts.turns import LONG, LOST, next_turn
+from tests.e2e.hosts.turns import LONG
 from tests.e2e.hosts.upstream import FAULTS
 from tests.e2e.mcp.clients import McpServer, mcp_server
 from tests.e2e.process import Process
@@ -158,11 +158,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             yield Runs({case: pool.submit(run_case, case) for case in CASES}, upstream, checks, process)
             pool.shutdown(cancel_futures=True)  # what no test asked for
-
-
-def test_the_scripted_model_repeats_a_command_whose_output_a_host_lost():
-    turn = next_turn(["shell"], ["the first word is amber", f"Command: cat second.txt\n{LOST}"], "task")
-    assert "second.txt" in turn.calls[0][2]
 
 
 @pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)

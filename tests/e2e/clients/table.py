@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from tests.e2e.clients.measurement import CHATS, MEDIA, VECTORS, Assessments, Client, PathResults
 from tests.e2e.clients.scenario import Kind
@@ -45,6 +46,6 @@ def shown() -> str:
     return PAGE.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].strip("\n")
 
 
-def write(table: str) -> None:
-    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{table}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
+def write(table: str, page: Path = PAGE, begin: str = BEGIN) -> None:
+    before, rest = page.read_text(encoding="utf-8").split(begin)
+    page.write_text(f"{before}{begin}\n{table}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")

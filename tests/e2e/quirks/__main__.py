@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.e2e.clients.table import write
 from tests.e2e.quirks.assessment import Outcome
 from tests.e2e.quirks.measurement import PathResults, measure_directly, measure_via_gatepass
 from tests.e2e.quirks.rows import ROWS
@@ -19,7 +20,7 @@ from tests.e2e.quirks.table import summary
 from tests.e2e.servers import ROOT
 
 PAGE = ROOT / "docs" / "quirks.md"
-BEGIN, END = "<!-- the table: python -m tests.e2e.quirks --write -->\n", "<!-- end of the table -->\n"
+BEGIN = "<!-- the table: python -m tests.e2e.quirks --write -->\n"
 
 
 def failures(via_gatepass: PathResults) -> Iterator[str]:
@@ -27,12 +28,6 @@ def failures(via_gatepass: PathResults) -> Iterator[str]:
         for (model, mode), assessment in assessments.items():
             if assessment.outcome is not Outcome.RIGHT:
                 yield f"{model} {mode} {title}: {assessment.outcome} {assessment.reason}"
-
-
-def write(table: str) -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    before, rest = page.split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 def main(arguments: list[str]) -> None:
@@ -47,7 +42,7 @@ def main(arguments: list[str]) -> None:
         print(failure, file=sys.stderr)
     print(f"{time.monotonic() - began_s:.0f} s", file=sys.stderr)
     if "--write" in arguments:
-        write("\n".join(summary(direct, via_gatepass)) + "\n")
+        write("\n".join(summary(direct, via_gatepass)), PAGE, BEGIN)
 
 
 if __name__ == "__main__":

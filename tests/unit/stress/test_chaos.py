@@ -61,7 +61,6 @@ def test_answers_errors_and_broken_connections_are_distinguished(expectation, wh
         (PLAIN, response(completion("u1-2"))),
         (VECTORS, response({"data": []})),
         (VECTORS, response({"data": [{"embedding": vector_of("u1-2")}]})),
-        (STREAM, streamed()),
         (STREAM, streamed(*EVENTS[:3])),
         (STREAM, streamed(*EVENTS[:2], DONE)),
         (STREAM, streamed(CUT, DONE)),
