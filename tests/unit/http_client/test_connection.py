@@ -151,15 +151,6 @@ async def test_an_idle_connection_that_ends_is_not_open():
     assert wire.events == ["freed", "lost"]
 
 
-async def test_unasked_bytes_end_an_idle_connection():
-    wire = Wire()
-    await begun(wire, OK)
-    wire.feed(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
-    assert not wire.connection.is_open()
-    await rest()
-    assert wire.events == ["freed", "lost"]
-
-
 async def test_a_server_that_sends_first_is_reported():
     wire = Wire()
     wire.feed(b"SSH-2.0\r\n")
@@ -224,19 +215,6 @@ async def test_nothing_is_written_to_a_connection_that_was_killed_in_the_same_it
     wire.connection.flush()
     assert wire.sent == b""
     assert (await fault_of(asking)).kind is Fault.CLOSED
-
-
-async def test_a_held_request_whose_server_closes_meanwhile_may_be_sent_again():
-    wire = Wire()
-    await body_of(await begun(wire, OK))
-    wire.holding = True
-    asking = asked(wire)
-    await rest()
-    written = wire.sent
-    wire.end(None)
-    fault = await fault_of(asking)
-    wire.connection.flush()
-    assert (fault.kind, fault.stale, wire.sent) == (Fault.CLOSED, True, written)
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -399,15 +377,6 @@ async def test_a_connection_that_has_more_to_send_is_not_used_again():
     assert await body_of(await asking) == b"fine"
     await rest()
     assert wire.events == ["lost"]
-
-
-async def test_nothing_is_written_to_a_connection_whose_end_is_under_way():
-    wire, asking = await under_way(b"x" * 1_000_000, held_back=True)
-    wire.transport.closing = True
-    wire.transport.drain()
-    await rest()
-    wire.connection.connection_lost(BrokenPipeError("broken pipe"))
-    assert (await fault_of(asking)).kind is Fault.CLOSED
 
 
 # reading

@@ -111,17 +111,6 @@ async def test_waiting_requests_are_served_in_the_order_of_arrival_and_no_other_
     assert pool.take_idle() is connection
 
 
-async def test_a_waiting_request_gets_the_slot_of_a_dial_that_failed():
-    server = Server()
-    server.down = True
-    pool = ConnectionPool(server.dial, 2)
-    works = [taken(pool) for _ in range(9)]
-    outcomes = await asyncio.gather(*works, return_exceptions=True)
-    assert [isinstance(outcome, TransportFault) and outcome.kind for outcome in outcomes] == [Fault.CONNECT] * 9
-    server.down = False
-    await proved_whole(pool, 2)
-
-
 async def test_a_wait_is_bounded():
     pool = ConnectionPool(Server().dial, 1)
     waits: list[float] = []

@@ -63,18 +63,6 @@ async def test_a_body_that_does_not_end_is_closed_after_a_second_even_if_more_of
     assert wire.events == ["lost"]
 
 
-async def test_unread_end_of_a_body_buffers_a_bounded_amount():
-    wire = Wire()
-    reply = await begun(wire)
-    reply.finish()
-    piece = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
-    for _ in range(AHEAD_BYTES // 0x10000 + 1):
-        wire.feed(piece)
-    assert not wire.transport.reading
-    await advance(TAIL_S + 0.01)
-    assert wire.events == ["lost"]
-
-
 async def test_finish_drops_buffered_bytes_and_reads_the_rest():
     wire = Wire()
     reply = await begun(wire)

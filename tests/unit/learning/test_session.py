@@ -23,7 +23,7 @@ from gatepass.learning.session import LearningSession
 from gatepass.proxy.retry import MOST_TRIES
 from gatepass.types import Call, UpstreamErrorBody
 from tests.rows import CHAT, EMBEDDINGS
-from tests.unit.learning.rejections import FILTERED, NOTHING_ROWS, ROWS, STREAM, USE, openai, pydantic, unsupported
+from tests.unit.learning.rejections import NOTHING_ROWS, ROWS, STREAM, USE, openai, pydantic, unsupported
 from tests.unit.learning.upstreams import (
     NO_STREAM,
     O3,
@@ -108,14 +108,6 @@ def test_an_equal_text_that_names_another_member_is_another_rejection():
     assert rules(memory) == [f"drop={name}" for name in SEVEN]
 
 
-def test_several_members_of_one_sentence_are_one_step():
-    names = ["seed", "top_k", "top_p", "user", "store"]
-    body = {"message": f"Validation: Unsupported parameter(s): {', '.join(names)}", "code": 400}
-    upstream = Upstream([Refusal(lambda seen: any(name in seen for name in names), body)])
-    outcome = ask(Memory(), upstream, chat(seed=1, top_k=1, top_p=1, user=1, store=1))
-    assert (outcome.error, len(upstream.seen)) == (None, 2)
-
-
 # --- rejections that are not learned
 
 
@@ -182,22 +174,6 @@ def test_a_change_before_a_rejection_of_something_else_has_helped_and_that_rejec
     assert [body["stream"] for body in upstream.seen] == [True, False, True, False]
 
 
-def test_one_input_that_is_wrong_refutes_no_limit_of_a_batch():
-    size = openai("batch size is invalid, it should not be larger than 10.: input.contents")
-    length = openai("Range of input length should be [1, 8192]")
-    upstream = Upstream([Refusal(lambda body: body["input"].count("bad") > 0, length)])
-    memory = Memory()
-    learning = LearningSession(memory, O3, EMBEDDINGS.members)
-    call = embed(*["good"] * 11, "bad")
-    plan(learning, call, 0.0)
-    first = refused(always(size))
-    assert learn_from(learning, first, 0.0)
-    wrong = converse(learning, upstream, call, 0.0)
-    assert wrong.message == "Range of input length should be [1, 8192]"
-    assert (wrong.learning.changed, wrong.learning.tried) == (("split=10",), ())
-    assert memory.records(0.0, 0.0) == []
-
-
 def test_error_after_the_first_helpful_change_is_shown_if_the_second_fails():
     broken = Refusal(lambda body: "temperature" not in body, {"error": "boom"}, 500)
     upstream = Upstream([NO_STREAM, without("temperature"), broken])
@@ -237,26 +213,6 @@ def test_an_upstream_without_an_answer_after_a_change_is_shown_as_such_and_refut
     assert shown_after(learning, silent, 0.0) is silent
     assert learning.events == []
     assert ask(memory, Upstream([NO_STREAM]), chat(stream=True), 5.0).call.adapted == ("stream=synth",)
-
-
-@pytest.mark.parametrize(
-    ("status", "body"),
-    [
-        (401, openai("No.")),
-        (429, openai("Slow down.")),
-        (400, openai(FILTERED, "prompt", "content_filter")),
-        (400, openai("Too long.", code="context_length_exceeded")),
-    ],
-)
-def test_unrelated_error_is_returned_and_refutes_nothing(status, body):
-    memory, upstream = Memory(), Upstream([NO_STREAM, always(body, status)])
-    outcome = ask(memory, upstream, chat(stream=True))
-    assert outcome.error is not None
-    assert outcome.error.http_status == status
-    assert outcome.error.message == body["error"]["message"]
-    assert (outcome.logged, rules(memory)) == ([], [])
-    next_one = ask(memory, Upstream([NO_STREAM]), chat(stream=True), 5.0)
-    assert (next_one.call.adapted, next_one.logged) == (("stream=synth",), [("learned", "stream=synth")])
 
 
 # loops

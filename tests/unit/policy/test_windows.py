@@ -205,20 +205,6 @@ def test_forced_takes_are_debt():
     assert (limit.used(1_000.0), limit.left) == (2, 0)
 
 
-def test_a_reset_forgets_and_a_request_before_it_lowers_nothing():
-    windows = Windows()
-    tokens = windows.attach(limit_of(TOKENS, 100))
-    before = windows.take([tokens], 80, 1_000.0)
-    assert windows.reset(tokens, 1_000.0)
-    after = windows.take([tokens], 100, 1_000.0)
-    assert isinstance(before, Taken)
-    assert isinstance(after, Taken)
-    windows.settle(before, 0, 1_000.0)
-    assert tokens.used(1_000.0) == 100
-    assert isinstance(windows.take([tokens], 1, 1_060.0), Refused)
-    assert isinstance(windows.take([tokens], 1, 1_062.0), Taken)
-
-
 def test_requests_of_dead_processes_give_their_places_back():
     alive = {1, 2}
     one, two = (Windows(pid, alive.__contains__) for pid in (1, 2))
