@@ -86,6 +86,22 @@ def test_the_object_states_what_happened_and_where():
     }
 
 
+def test_upstreams_own_message_is_kept():
+    error = refusal(
+        400, kind="invalid_function_call", upstream_code="3280", param="tools[0]", raw={"object": "error", "code": 3280}
+    )
+    assert error_object(error) == {
+        "error": {
+            "message": "Unknown parameter: 'x'.",
+            "type": "invalid_function_call",
+            "param": "tools[0]",
+            "code": "3280",
+            "hop": "upstream:chat",
+            "upstream": {"object": "error", "code": 3280},
+        }
+    }
+
+
 def test_the_upstreams_object_is_kept_up_to_its_bound():
     fits = {"text": "é" * ((UPSTREAM_OBJECT_BYTES - len('{"text": ""}')) // 2)}
     assert error_object(refusal(raw=fits))["error"]["upstream"] == fits
@@ -231,6 +247,12 @@ def test_a_refusal_that_would_be_repeated_moves_out_of_the_message(message):
     assert inner["message"] == "The answer ends here: upstream_error."
     assert inner["type"] == "stream_error"
     assert inner["upstream"] == {"message": message}
+
+
+def test_a_refusal_without_a_word_gets_a_sentence():
+    inner = json.loads(stream_error(refusal(400, ""), rewords=True)[6:])["error"]
+    assert inner["message"] == "The answer ends here: upstream_error."
+    assert "upstream" not in inner
 
 
 def test_the_upstreams_error_stays_beside_the_message():

@@ -68,6 +68,11 @@ def test_then_it_has_the_id_and_model_of_the_stream(more):
     assert read(EmptyDeltaKeepAlive(DEFAULTS)(stream)) == {**head, "choices": [EMPTY]}
 
 
+def test_members_that_the_stream_lacks_have_defaults():
+    stream = begun(data({"id": "x", "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]}))
+    assert read(EmptyDeltaKeepAlive(DEFAULTS)(stream)) == {**OWN, "id": "x", "choices": [EMPTY]}
+
+
 def test_empty_delta_belongs_to_the_first_unfinished_choice():
     events = [text("a"), STOP, data(chunk({"content": "b"}, index=1)), data(chunk({}, finish="stop", index=1))]
     keep_alives = [EmptyDeltaKeepAlive(DEFAULTS)(begun(*events[:count], choices=2)) for count in range(1, 5)]

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from gatepass import json_scan
 from gatepass.errors import InvalidJson, InvalidRequest
-from gatepass.json_scan import SMALL_BYTES, WINDOW_BYTES
+from gatepass.json_scan import SMALL_BYTES, WINDOW_BYTES, folded
 from gatepass.normalize.rules import SEARCHED
-from gatepass.protocols.request import MAX_DEPTH, RequestBody, is_deeper
+from gatepass.protocols.request import MAX_DEPTH, ROUTING, RequestBody, is_deeper
 from gatepass.types import EmbeddingsOptions
 from tests.unit.protocols.json_texts import VALUES, written
 
@@ -104,6 +104,12 @@ def test_half_a_surrogate_pair_is_named(half, padding):
     assert "half of a surrogate pair" in refusal(b'{"a":"' + half + b'"' + b" " * padding + b"}")
 
 
+@pytest.mark.parametrize("whole", [b"\\ud83d\\ude00", b"\\uD83D\\uDE00", "😀".encode(), b"\\\\ud83d"])
+def test_a_whole_pair_is_fine(whole):
+    body = b'{"a":"' + whole + b'"}'
+    assert RequestBody.read(body).body is body
+
+
 @pytest.mark.parametrize(
     ("wrong", "at"), [(b"\xff", 0), (b"a\xc3", 1), (b"\xed\xa0\x80", 0), (b"\xf4\x90\x80\x80", 0), (b"\xc0\x80", 0)]
 )
@@ -111,6 +117,12 @@ def test_half_a_surrogate_pair_is_named(half, padding):
 def test_invalid_utf8_is_reported_with_its_position(wrong, at, before):
     start = b'{"a":"' + before
     assert refusal(start + wrong + b'"}').endswith(f" at byte {len(start) + at}.")
+
+
+@pytest.mark.parametrize("shift", range(6))
+def test_characters_across_a_window_are_whole(shift):
+    body = b'{"a":"' + b"x" * shift + "😀€é".encode() * (WINDOW_BYTES // 4) + b'"}'
+    assert RequestBody.read(body).body is body
 
 
 def test_utf16_is_refused():
@@ -178,6 +190,15 @@ def strict(text: str) -> object:
 
 
 @given(st.data())
+def test_every_json_object_is_read(data):
+    names = st.text(max_size=5).filter(lambda name: folded(name) not in ROUTING)  # `N` alone is refused
+    value = data.draw(st.dictionaries(names, VALUES, max_size=4))
+    body = data.draw(written({**value, "model": "m", "stream": False}, escaped_names=False)).encode()
+    request = RequestBody.read(body)
+    assert (json.loads(request.model or b""), request.stream) == ("m", b"false")
+
+
+@given(st.data())
 def test_a_body_is_read_or_refused_as_the_standard_parser_would(data):
     """One wrong byte anywhere: gatepass accepts the body if and only if it is JSON."""
     body = bytearray(data.draw(written({"model": "m", "a": data.draw(VALUES)}, escaped_names=False)).encode())
@@ -238,3 +259,9 @@ def test_few_escapes_and_many_are_found_alike(text):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(json_scan, "MOST_ESCAPED_CHARS", most)
             assert [is_deeper(body, limit) for limit in (2, 3)] == [True, False]
+
+
+def test_a_run_of_backslashes_longer_than_a_window_is_one_string():
+    text = b'["' + b"\\" * (4 * WINDOW) + b'",' + b"[" * 70 + b"]" * 70 + b"]"
+    assert is_deeper(text, 64)
+    assert not is_deeper(b'["' + b"\\" * (4 * WINDOW) + b'[[[[","' + b"[" * 70 + b'"]', 64)

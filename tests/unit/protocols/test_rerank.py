@@ -200,6 +200,12 @@ def test_correct_ranking_is_the_same_object(reply, asked):
     assert client_ranking(reply, asked, "chat") is reply
 
 
+def test_requested_documents_that_are_present_are_unchanged():
+    asked = RerankOptions(3, echoed=TEXTS)
+    reply = b'{"results":[{"index":0,"document":{"text":"a"},"relevance_score":1}]}'
+    assert client_ranking(reply, asked, "chat") is reply
+
+
 @pytest.mark.parametrize("reply", REPLIES)
 def test_every_reply_has_its_scores_and_no_documents_that_nobody_requested(reply):
     for asked in (PLAIN, TEI):

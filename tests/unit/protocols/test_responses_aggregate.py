@@ -72,6 +72,18 @@ def test_items_without_an_index_keep_their_order_and_invalid_items_are_left_out(
     }
 
 
+def test_item_without_an_index_overwrites_no_other():
+    first, second, third = message(part("A")), message(part("B")), message(part("C"))
+    items: list[dict[str, Any]] = [
+        {"output_index": 1, "item": first},
+        {"item": second},
+        {"output_index": 0, "item": third},
+    ]
+    done = b"".join(event("response.output_item.done", **item) for item in items)
+    read = assembled(done + event("response.completed", response=response()))
+    assert read == response(third, first, second)
+
+
 AT = {"item_id": "x", "output_index": 0, "content_index": 0}
 ITEM = event("response.output_item.done", output_index=0, item=message(part("Hi")))
 
@@ -94,6 +106,20 @@ def test_output_that_was_received_is_never_silently_lost(payload, output):
         "The upstream's last event has no output, although its stream contained some.",
     )
     assert assembled(payload + LAST) == WHOLE
+
+
+@pytest.mark.parametrize("item", [ITEM, ITEM.replace(b'"output_index":0,', b"")])
+@pytest.mark.parametrize("place", [AT, {}])
+def test_output_of_a_finished_item_is_that_item(item, place):
+    received = event("response.output_text.delta", **place, delta="Hi")
+    assert assembled(received + item + event("response.completed", response=response())) == response(
+        message(part("Hi"))
+    )
+
+
+def test_an_empty_text_of_a_response_without_output_is_nothing_lost():
+    received = event("response.output_text.done", **AT, text="")
+    assert assembled(received + event("response.completed", response=response())) == response()
 
 
 def test_pings_comments_and_strange_events_say_nothing():

@@ -70,6 +70,14 @@ def test_each_split_leaves_the_bytes_and_the_state(form, end):
         assert (stream.adapted, stream.usage) == ((), Usage(total_tokens=3))
 
 
+@pytest.mark.parametrize("form", [as_openai, as_vllm])
+def test_the_next_number_follows_each_event(form):
+    stream = begun()
+    for number, one in enumerate(events_of(form)):
+        stream.feed(one)
+        assert (stream.streamed.next_number, stream.streamed.is_numbered) == (number + 1, True)
+
+
 @pytest.mark.parametrize("form", [as_openai, as_vllm, as_llama])
 def test_most_events_pass_without_parsing(form):
     path, deltas = NumberedPath(), events_of(form)[9:21]

@@ -26,6 +26,10 @@ def inside(document: Any) -> list[dict[str, Any]]:
     return [payload for payload in events_of(document) if "response" not in payload]
 
 
+def names(document: Any) -> list[str]:
+    return [payload["type"].removeprefix("response.") for payload in events_of(document)]
+
+
 def written(document: Any) -> bytes:
     return b"".join(synthesize_response(document, origin(), "u"))
 
@@ -46,6 +50,14 @@ def test_a_text_has_the_events_of_the_api():
     ]
 
 
+def test_each_event_has_its_name_and_its_number_and_none_is_done():
+    blocks = written(response(message(part("Hi\n\nho")))).split(b"\n\n")
+    payload = [json.loads(block.split(b"\n")[1].removeprefix(b"data: ")) for block in blocks[:-1]]
+    assert blocks[-1] == b""
+    assert [one["sequence_number"] for one in payload] == list(range(9))
+    assert [block.split(b"\n")[0] for block in blocks[:-1]] == [f"event: {one['type']}".encode() for one in payload]
+
+
 def test_a_function_call_is_added_sent_and_done():
     place = {"item_id": "fc_1", "output_index": 0}
     assert inside(response(call())) == [
@@ -54,6 +66,16 @@ def test_a_function_call_is_added_sent_and_done():
         {"type": "response.function_call_arguments.done", **place, "arguments": '{"a":1}'},
         {"type": "response.output_item.done", "output_index": 0, "item": call()},
     ]
+
+
+def test_other_calls_have_events_of_their_own_names():
+    custom = {"id": "c", "type": "custom_tool_call", "call_id": "1", "name": "n", "input": "raw"}
+    tool = {"id": "m", "type": "mcp_call", "name": "n", "server_label": "s", "arguments": "{}"}
+    assert names(response(custom, tool))[2:-1] == [
+        *("output_item.added", "custom_tool_call_input.delta", "custom_tool_call_input.done", "output_item.done"),
+        *("output_item.added", "mcp_call_arguments.delta", "mcp_call_arguments.done", "output_item.done"),
+    ]
+    strict_events(written(response(custom, tool)))
 
 
 def test_reasoning_is_sent_as_summaries_and_texts_and_encrypted_content_at_the_end():
@@ -87,6 +109,15 @@ def test_a_refusal_and_annotations_and_logprobs_are_sent_with_their_text():
         {"type": "response.content_part.done", **second, "part": {"type": "refusal", "refusal": "No"}},
     ]
     strict_events(written(response(message(text_part))))
+
+
+def test_an_unknown_item_is_added_and_done():
+    action = {"type": "search", "query": "q"}
+    odd = {"id": "w", "type": "web_search_call", "status": "completed", "action": action, "content": ["x"]}
+    assert inside(response(odd)) == [
+        {"type": "response.output_item.added", "output_index": 0, "item": {**odd, "status": "in_progress"}},
+        {"type": "response.output_item.done", "output_index": 0, "item": odd},
+    ]
 
 
 @pytest.mark.parametrize(

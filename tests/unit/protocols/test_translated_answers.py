@@ -293,6 +293,13 @@ def whole(answer: type[AnswerBlocks], completion: Any, about: About | None = Non
 CUT_CALL = {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{cut"}}]}
 
 
+def test_arguments_that_are_not_json_are_an_error_where_a_value_is_required():
+    completion = a_completion(CUT_CALL, "tool_calls")
+    with pytest.raises(UpstreamInvalid, match="the tool 'f' that are not a JSON object"):
+        whole(MessageAnswer, completion, About(tools={"f": Tool("f")}))
+    assert whole(ResponseAnswer, completion)["output"][0]["arguments"] == "{cut"
+
+
 @pytest.mark.parametrize(
     ("end", "stop_reason", "details"),
     [("length", "max_tokens", "max_output_tokens"), ("content_filter", "refusal", "content_filter")],
@@ -348,6 +355,13 @@ def test_a_message_ends_with_a_stop_sequence_that_the_request_has(matched, expec
             {"messages": [{"role": "user", "content": "Hi"}], "stop_sequences": stops}, Dropped()
         )
         assert whole(MessageAnswer, completion, about)["stop_sequence"] is None
+
+
+@pytest.mark.parametrize("choices", [7, True, "text", {"index": 0}])
+def test_choices_that_are_no_list_are_none(choices):
+    answer = MessageAnswer(defaults(), "up", About())
+    sent = answer.feed(encode_event({"choices": choices}))
+    assert [one["type"] for one in events_of(sent)] == ["message_start"]
 
 
 @pytest.mark.parametrize("end", ["timeout", "ERROR_LIMIT", "OTHER", "user_cancel", "sk-1234", "x" * 1000])
@@ -448,6 +462,13 @@ def test_a_message_keeps_nothing_of_a_block_that_ended():
     for index in range(3):
         answer.feed(call_piece(index, json.dumps({"x": "y" * 1000}), first=True))
     assert sorted(len(block.sent) for block in answer._calls.values()) == [0, 0, 1013]  # as JSON
+
+
+def test_a_response_has_the_service_tier_that_served_it():
+    about = About(repeated={"service_tier": "auto"})
+    assert whole(ResponseAnswer, a_completion({"content": "Hi"}), about)["service_tier"] == "auto"
+    tier = a_completion({"content": "Hi"}, service_tier="flex")
+    assert whole(ResponseAnswer, tier, about)["service_tier"] == "flex"
 
 
 @pytest.mark.parametrize("text", ["", "{cut", '"p"', '{"input": 1}', '{"other": "p"}'])
@@ -577,6 +598,15 @@ def test_each_text_passes_whether_or_not_its_chunk_is_parsed(answer, member):
         pair = TEXTS.index("\ud83d")
         joined = (*TEXTS[:pair], "🚀", *TEXTS[pair + 2 :])
         assert texts == [text for text in (*joined, *joined) if text]
+
+
+def test_a_chunk_that_differs_in_more_than_its_text_is_parsed():
+    answer = MessageAnswer(defaults(), "up", About())
+    for text in ("a", "b"):
+        answer.feed(a_chunk({"content": text}))
+    sent = answer.feed(a_chunk({"content": 'c", "refusal": "d'}) + a_chunk({"content": "e"}, "stop") + DONE)
+    assert events_of(sent)[0]["delta"]["text"] == 'c", "refusal": "d'
+    assert events_of(sent)[-2]["delta"]["stop_reason"] == "end_turn"
 
 
 def test_the_end_of_a_large_response_comes_in_pieces():
