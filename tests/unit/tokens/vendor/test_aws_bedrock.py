@@ -1,14 +1,16 @@
 import time
 from base64 import b64decode
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import botocore.auth
 import pytest
 
 from gatepass.tokens.lifetime import LifetimeSource, TokenKind
 from gatepass.tokens.secrets import secret_values
 from gatepass.tokens.source import build_source
-from gatepass.tokens.vendor.aws_bedrock import AwsKeys, parse_sts_session, role_form
+from gatepass.tokens.vendor.aws_bedrock import AwsKeys, bedrock_key, parse_sts_session, role_form
 from gatepass.types import Secret
 from tests.unit.tokens.scripted import Answer, Broken, ScriptedIssuer, failure_of, timed_response
 from tests.unit.tokens.vendor.accounts import AWS_KEYS, bedrock, logs_nothing_of, present
@@ -182,3 +184,27 @@ async def test_a_refusal_is_quoted(status, body, expected, definite):
 
     failure = await failure_of(lambda: parse_sts_session(timed_response(status, (), body, mask=mask), "sts.example"))
     assert (failure.reason, failure.is_refused) == (expected, definite)
+
+
+KEYS = AwsKeys("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
+SESSION = AwsKeys(KEYS.access_key_id, KEYS.secret_access_key, "session/token+of=it")
+OF_AWS = (
+    "bedrock-api-key-YmVkcm9jay5hbWF6b25hd3MuY29tLz9BY3Rpb249Q2FsbFdpdGhCZWFyZXJUb2tlbiZYLUFtei1BbGdvcml0aG09QVdTNC1I"
+    "TUFDLVNIQTI1NiZYLUFtei1DcmVkZW50aWFsPUFLSURFWEFNUExFJTJGMjAyNjAxMDIlMkZ1cy13ZXN0LTIlMkZiZWRyb2NrJTJGYXdzNF9yZXF1"
+    "ZXN0JlgtQW16LURhdGU9MjAyNjAxMDJUMDMwNDA1WiZYLUFtei1FeHBpcmVzPTcyMDAmWC1BbXotU2lnbmVkSGVhZGVycz1ob3N0JlgtQW16LVNp"
+    "Z25hdHVyZT05Zjc3YWQyMzUyNTM2ZTMwZmZjMGRlYWJjYmRjNmZhZWRhZTk3NzViYWI3NWVlMDE2ZDM3ZjQ4MjBhYWEyYmZkJlZlcnNpb249MQ=="
+)
+OF_AWS_IN_A_SESSION = (
+    "bedrock-api-key-YmVkcm9jay5hbWF6b25hd3MuY29tLz9BY3Rpb249Q2FsbFdpdGhCZWFyZXJUb2tlbiZYLUFtei1BbGdvcml0aG09QVdTNC1I"
+    "TUFDLVNIQTI1NiZYLUFtei1DcmVkZW50aWFsPUFLSURFWEFNUExFJTJGMjAyNjAxMDIlMkZ1cy13ZXN0LTIlMkZiZWRyb2NrJTJGYXdzNF9yZXF1"
+    "ZXN0JlgtQW16LURhdGU9MjAyNjAxMDJUMDMwNDA1WiZYLUFtei1FeHBpcmVzPTcyMDAmWC1BbXotU2lnbmVkSGVhZGVycz1ob3N0JlgtQW16LVNl"
+    "Y3VyaXR5LVRva2VuPXNlc3Npb24lMkZ0b2tlbiUyQm9mJTNEaXQmWC1BbXotU2lnbmF0dXJlPTE2ZGNiNmYxNTViMTMyNjZkMDA3ZDA3MzJkMjFl"
+    "OWYxMmNjMzI2YmZiNTAxYjZkNjZhODJjMTg0YzMzMGNlMWUmVmVyc2lvbj0x"
+)
+"""The key of aws-bedrock-token-generator 1.1.0 for us-west-2 and two hours, at 2026-01-02 03:04:05 UTC."""
+
+
+@pytest.mark.parametrize(("keys", "expected"), [(KEYS, OF_AWS), (SESSION, OF_AWS_IN_A_SESSION)])
+def test_key_equals_that_of_awss_generator(keys, expected, monkeypatch):
+    monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda: datetime(2026, 1, 2, 3, 4, 5))
+    assert bedrock_key(keys, "us-west-2", 7_200.0) == expected
