@@ -26,6 +26,12 @@ def dropped(given_call: Call, *names: str, sent: tuple[str, ...] = ()) -> Call:
     return apply_changes(given_call, [DropBetas(names, frozenset(sent or names))])[0]
 
 
+def test_a_value_goes_with_the_members_that_only_it_enables():
+    changed = dropped(call(f"{CONTEXT},a"), CONTEXT)
+    assert json.loads(changed.body) == {"model": "m", "messages": [], "x": 1.0}
+    assert betas_of(changed.headers) == ("a",)
+
+
 def test_a_member_that_another_sent_value_enables_stays():
     changed = dropped(call(f"{CONTEXT},{COMPACT}"), CONTEXT)
     assert (changed.body, betas_of(changed.headers)) == (BODY, (COMPACT,))

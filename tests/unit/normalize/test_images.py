@@ -70,6 +70,23 @@ def test_ragflows_images_go_to_the_last_user_message():
     assert adapted.adapted == ("images=1",)
 
 
+def test_every_other_value_keeps_its_bytes():
+    body = (
+        b'\n{ "images" : [ "https:\\/\\/h\\/a" ] ,\t"m\\u0065ssages":[ {"role":"user" , "x" : 1e999,'
+        b' "content":"\\u00e9\\n" , "name":"n"} , 5 ], "seed":0.5e1 }'
+    )
+    assert apply(body).body == (
+        b'{"messages":[{"role":"user","x":1e999,'
+        b'"content":[{"type":"text","text":"\\u00e9\\n"},{"type":"image_url","image_url":'
+        b'{"url":"https:\\/\\/h\\/a"}}],"name":"n"},5],"seed":0.5e1}'
+    )
+
+
+def test_a_messages_own_images_come_before_the_top_levels():
+    document = {"images": [URL + "2"], "messages": [user("t", images=[URL + "1"])]}
+    assert adapt(document)["messages"][0]["content"][1:] == [part(URL + "1"), part(URL + "2")]
+
+
 @pytest.mark.parametrize("empty", [None, [], "", {}])
 def test_empty_images_are_removed_wherever_they_stand(empty):
     document = {"images": empty, "messages": [{"images": empty, "role": "tool", "content": "c"}], "model": "m"}

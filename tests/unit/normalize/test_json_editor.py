@@ -29,6 +29,51 @@ def test_a_value_that_cannot_be_built_is_the_clients_to_fix(number):
     assert under_way.top.value("b") == 1
 
 
+def test_rename_to_an_existing_name_keeps_the_existing_member():
+    under_way = editor()
+    assert under_way.top.rename("a", "e")
+    assert json.loads(under_way.written()) == {"b": [{"x": "é"}, 2], "c": {"d": None}, "e": "s"}
+
+
+def test_last_of_several_members_with_one_name_is_used():
+    under_way = editor(b'{"a":1,"a":2,"b":3}')
+    assert under_way.top.value("a") == 2
+    under_way.top.rename("a", "c")
+    assert under_way.written() == b'{"c":2,"b":3}'
+    under_way = editor(b'{"a":1,"a":2,"b":3}')
+    assert under_way.top.drop("a")
+    assert under_way.written() == b'{"b":3}'
+
+
+def test_replaced_value_gets_a_new_editor():
+    under_way = editor()
+    inner = under_way.top.object("c")
+    assert inner is not None
+    inner.set("d", b"1")
+    assert under_way.top.set("c", b'{"d":5}')
+    inner = under_way.top.object("c")
+    assert inner is not None
+    inner.set("f", b"6")
+    assert json.loads(under_way.written())["c"] == {"d": 5, "f": 6}
+
+
+def test_elements_of_a_list_go_and_come():
+    under_way = editor(b'{"l":[ 1, {"a":2} ,3 ],"e":[]}')
+    elements, empty = under_way.top.array("l"), under_way.top.array("e")
+    assert elements is not None
+    assert empty is not None
+    elements.drop((0,))
+    elements.insert(0, b'"new"')
+    assert [element.kind for element in elements] == ['"', "{", "3"]
+    (inner,) = elements.objects()
+    inner.set("a", b"5")
+    empty.insert(0, b"1")
+    assert under_way.written() == b'{"l":["new",{"a":5},3],"e":[1]}'
+    while len(elements) > 1:
+        elements.drop((1,))
+    assert under_way.written() == b'{"l":["new"],"e":[1]}'
+
+
 ACTIONS = st.lists(st.tuples(st.sampled_from(["drop", "set", "rename"]), STRINGS, STRINGS, VALUES), max_size=6)
 
 

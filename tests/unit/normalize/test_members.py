@@ -63,6 +63,13 @@ def test_unstreamed_set_does_not_change_streams():
     assert not would_change(change, a_call(body, stream=True))
 
 
+def test_a_revision_makes_its_changes_in_order_and_names_each_once():
+    changes = (Rename(at("a"), "b"), Drop(at("b")), Set(at("c"), b"1"), Drop(at("d")), Drop(at("d")))
+    adapted = ChangeRule("rules", changes).apply(a_call(b'{"a":0,"x":"\\u00e9"}', adapted=("images=1",)), TARGET)
+    assert adapted.body == b'{"x":"\\u00e9","c":1}'
+    assert adapted.adapted == ("images=1", "rename=a>b", "drop=b", "set=c")
+
+
 def test_a_body_of_too_many_values_concerns_no_change():
     call = a_call(b"{" + b'"m":0,' * 60_000 + b'"a":1}')
     assert not would_change(Drop(at("a")), call)
@@ -71,6 +78,26 @@ def test_a_body_of_too_many_values_concerns_no_change():
 
 
 BODY = b'{"a":1,"o":{"p":{"q":2}},"l":[{"n":1,"m":[{"k":1},{"k":2}]},5,{"n":3}],"s":"x"}'
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("a", [b"1"]),
+        ("o.p.q", [b"2"]),
+        ("l[].n", [b"1", b"3"]),
+        ("l[].m[].k", [b"1", b"2"]),
+        ("l.n", []),
+        ("o[].p", []),
+        ("s.x", []),
+        ("z.y", []),
+        ("z[].y", []),
+    ],
+)
+def test_member_path_finds_every_object(written, found):
+    place, editor = JsonMemberPath.parse(written), JsonEditor(a_call(BODY))
+    assert [owner.text(place.name) for owner in place.owners(editor)] == found
+    assert str(place) == written
 
 
 def test_missing_objects_on_the_path_are_added_on_request():

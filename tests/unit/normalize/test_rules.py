@@ -14,6 +14,7 @@ from gatepass.errors import InvalidImage
 from gatepass.normalize.rules import (
     BUILT_IN_RULES,
     FLOAT_VECTORS,
+    STRAYS,
     STREAM_OPTIONS,
     ModelName,
     applicable_rules,
@@ -123,6 +124,14 @@ def test_body_of_many_inputs_needs_little_memory(one: str):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2 * len(body) + 256 * 1024
+
+
+@pytest.mark.parametrize("operation", [CHAT, EMBEDDINGS])
+def test_both_strays_go_and_are_named_once(operation):
+    body = b'{"model_type":"chat","model":"m", "dr\\u006fp_params":true,"a" : 1 , "model_type":null}'
+    adapted = STRAYS.apply(a_call(body, operation, adapted=("images=1",)), TARGET)
+    assert adapted.body == b'{"model":"m","a":1}'
+    assert adapted.adapted == ("images=1", "drop=drop_params", "drop=model_type")
 
 
 def test_options_of_streams_and_the_form_of_vectors_are_changed_where_they_apply():

@@ -7,6 +7,7 @@ from gatepass.sse.chunk import (
     MEMBERS_OF_ENTRY,
     complete_envelope,
     has_too_many_entries,
+    text_of_id,
 )
 from tests.unit.sse.documents import CREATED_S, origin
 
@@ -38,6 +39,11 @@ def test_each_choice_of_any_form_is_one_entry(other):
     assert not has_too_many_entries(dict.fromkeys(range(MAX_ENTRIES + 1), other))
 
 
+def test_complete_envelope_is_kept():
+    payload = {"id": "a", "object": "x", "created": 7, "model": "m", "system_fingerprint": None, "service_tier": "t"}
+    assert complete_envelope(payload, origin(), "o", "p-") == payload | {"object": "o"}
+
+
 @pytest.mark.parametrize(
     "payload",
     [
@@ -54,3 +60,14 @@ def test_missing_envelope_comes_from_the_origin(payload):
         "created": CREATED_S,
         "model": "asked-for",
     }
+
+
+def test_time_with_a_fraction_becomes_whole_seconds():
+    assert complete_envelope({"created": 12.9}, origin(), "o", "p-")["created"] == 12
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [("a", "a"), (0, "0"), (17, "17"), (True, ""), (None, ""), ([], ""), ("", "")]
+)
+def test_id_as_text(value, text):
+    assert text_of_id(value) == text

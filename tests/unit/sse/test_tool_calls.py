@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from gatepass.sse.tool_calls import MAX_CALLS, ToolCallTracker
 from tests.memory import traced_memory
 
@@ -17,6 +19,72 @@ def entry(index: int | None = None, identity: Any = None, name: str | None = Non
     if arguments is not None:
         payload["function"]["arguments"] = arguments
     return payload
+
+
+def placed(*deltas: list[dict[str, Any]]) -> list[list[tuple[int, bool]]]:
+    calls = ToolCallTracker()
+    return [[(piece.call.number, piece.is_first) for piece in calls.assign(delta)] for delta in deltas]
+
+
+@pytest.mark.parametrize(
+    ("deltas", "expected"),
+    [
+        pytest.param(
+            [
+                [entry(None, "a", "f")],
+                [entry(None, None, None, "{")],
+                [entry(None, "b", "g")],
+                [entry(None, arguments="{")],
+            ],
+            [[(0, True)], [(0, False)], [(1, True)], [(1, False)]],
+            id="no index, ids in the openers",
+        ),
+        pytest.param(
+            [[entry(None, None, "f", "{}"), entry(None, None, "g", "{}")]],
+            [[(0, True), (1, True)]],
+            id="neither index nor id, all in one delta",
+        ),
+        pytest.param(
+            [[entry(None, None, "f", "{}"), entry(None, None, "f", "{}")]],
+            [[(0, True), (1, True)]],
+            id="neither index nor id, one name twice in one delta",
+        ),
+        pytest.param(
+            [[entry(None, None, "f")], [entry(None, None, "f", "{")], [entry(None, None, None, "}")]],
+            [[(0, True)], [(0, False)], [(0, False)]],
+            id="neither index nor id, the name repeated",
+        ),
+        *(
+            pytest.param(
+                [[entry(index, None, "f", "{}")], [entry(index, None, "g", "{")], [entry(index, None, "", "}")]],
+                [[(0, True)], [(1, True)], [(1, False)]],
+                id=f"another name without an id at index {index}",
+            )
+            for index in (None, 0)
+        ),
+        pytest.param(
+            [[entry(0, "a", "f", "{}")], [entry(0, "b")], [entry(0, None, "g")]],
+            [[(0, True)], [(1, True)], [(1, False)]],
+            id="opener with the id alone",
+        ),
+        pytest.param(
+            [[entry(0, None, "f", "{}")], [entry(0, "b", "g")]],
+            [[(0, True)], [(1, True)]],
+            id="second call has the first id",
+        ),
+        pytest.param(
+            [[entry(0, "a", "f")], [entry(1, "a", None, "{")], [entry(1, None, None, "}")]],
+            [[(0, True)], [(0, False)], [(0, False)]],
+            id="index counts the pieces",
+        ),
+        pytest.param([[None, "x", entry(0, "a")], []], [[(0, True)], []], id="what is no object is left out"),
+        pytest.param(
+            [[{"index": 0, "id": "a"}], [{"index": 0, "id": "b"}]], [[(0, True)], [(1, True)]], id="ids alone"
+        ),
+    ],
+)
+def test_each_piece_finds_its_call(deltas, expected):
+    assert placed(*deltas) == expected
 
 
 def test_id_of_a_call_is_the_first_it_was_given_and_no_other_has_it():
