@@ -1,18 +1,23 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gatepass.config.checks import world_accessible_secrets
 from gatepass.config.credential.kinds import KINDS, StaticCredential
 from gatepass.config.document import ConfigError, with_leaves
-from gatepass.config.load import load
+from gatepass.config.load import Container, changed_settings, check, load, lost_blocks, memory_limit_bytes
 from gatepass.config.model import Config
+from gatepass.config.yaml_file import parse_yaml
 
 ROOT = Path(__file__).parents[3]
 HASH = "sha256:" + "a" * 64
 MINIMAL = "upstreams: {chat: {base_url: 'https://llm.example/v1'}}\n"
+UPSTREAM = {"base_url": "https://llm.example/v1"}
+MODEL = {"upstream": "chat"}
+STATIC = {"type": "static", "token": "t" * 20}
 
 
 @pytest.fixture
@@ -259,3 +264,187 @@ def test_no_error_quotes_the_value_of_a_reference(write):
             load(path, {"S": f"{before}s3cr3t47"})
         assert len(caught.value.problems) > 25
         assert "s3cr3t" not in f"{caught.value}{caught.value!r}".lower(), before
+
+
+def config(**blocks: Any) -> Config:
+    return Config.model_validate({"upstreams": {"chat": UPSTREAM}, **blocks})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        ({}, {"server": {"port": 8080}, "log": {}}, []),
+        ({}, {"server": {"port": 1, "workers": 2}}, ["server.port", "server.workers"]),
+        ({"credentials": {"corp": STATIC}}, {"credentials": {"corp": dict(STATIC)}}, []),
+        (
+            {"credentials": {"corp": STATIC}},
+            {"credentials": {"corp": {**STATIC, "token": "u" * 20}}},
+            ["credentials.corp"],
+        ),
+        (
+            {"credentials": {"corp": STATIC}},
+            {"credentials": {"other": STATIC}},
+            ["credentials.corp", "credentials.other"],
+        ),
+        ({}, {"upstreams": {"chat": {**UPSTREAM, "timeouts": {"idle_s": 300.0}}}}, []),
+        ({}, {"upstreams": {"chat": {**UPSTREAM, "timeouts": {"idle_s": 1.0}}}}, ["upstreams.chat"]),
+        ({"models": {"a": MODEL, "b": MODEL}}, {"models": {"b": MODEL, "a": MODEL}}, ["models"]),
+        ({}, {"access": {"keys": [{"name": "a", "hash": f"sha256:{0:064}"}]}}, ["access.keys"]),
+    ],
+)
+def test_settings_that_differ_are_named_and_explicit_defaults_are_equal(before, after, changed):
+    assert changed_settings(config(**before), config(**after)) == changed
+
+
+def test_a_block_that_is_new_or_gone_is_named_by_its_settings():
+    shared = config(store={"url": "valkey://127.0.0.1", "encryption_key": "k" * 32})
+    assert {"store.url", "store.encryption_key"} <= set(changed_settings(config(), shared))
+    assert changed_settings(config(), shared) == changed_settings(shared, config())
+
+
+def loaded(folder, text: str, **environment: str) -> Config:
+    file = folder / "gatepass.yaml"
+    file.write_text(f"upstreams: {{chat: {{base_url: https://llm.example/v1, credential: corp}}}}\n{text}")
+    return load(str(file), environment).config
+
+
+def test_a_secret_in_a_file_is_compared_by_its_reference_and_any_other_by_its_value(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).write_text("secret-1234")
+
+    def with_token(token: str, **environment: str) -> Config:
+        return loaded(tmp_path, f'credentials: {{corp: {{type: static, token: "{token}"}}}}', **environment)
+
+    in_file, in_variable = with_token(f"${{file:{tmp_path}/one}}"), with_token("${TOKEN}", TOKEN="secret-1234")
+    (tmp_path / "one").write_text("rotated-1234")
+    assert changed_settings(in_file, with_token(f"${{file:{tmp_path}/one}}")) == []
+    assert changed_settings(in_file, with_token(f"${{file:{tmp_path}/other}}")) == ["credentials.corp"]
+    assert changed_settings(in_variable, with_token("${TOKEN}", TOKEN="secret-1234")) == []
+    assert changed_settings(in_variable, with_token("${TOKEN}", TOKEN="secret-5678")) == ["credentials.corp"]
+    assert changed_settings(in_variable, with_token("secret-1234")) == ["credentials.corp"]
+
+
+def test_references_inside_a_request_to_an_issuer_are_compared_too(tmp_path):
+    def with_body(text: str, **environment: str) -> Config:
+        corp = f"{{type: http_json, url: https://i.example, json: {{user: a, password: '{text}'}}}}"
+        return loaded(tmp_path, f"credentials: {{corp: {corp}}}", **environment)
+
+    one = with_body("${WORD}", WORD="a-password")
+    assert changed_settings(one, with_body("${WORD}", WORD="a-password")) == []
+    assert changed_settings(one, with_body("${WORD}", WORD="another-word")) == ["credentials.corp"]
+    assert changed_settings(one, with_body("${OTHER}", OTHER="a-password")) == ["credentials.corp"]
+
+
+def test_blocks_that_a_file_lost_are_named():
+    before = parse_yaml("a", '{"upstreams": {}, "server": {}, "log": {}}')
+    after = parse_yaml("a", '{"log": {}}')
+    after.put(("server", "port"), 80, "--port")
+    assert lost_blocks(before, after) == ["upstreams", "server"]
+    assert lost_blocks(after, before) == []
+
+
+MIB = 1 << 20
+ENVIRONMENT = {"GATEPASS_UPSTREAM_URL": "https://llm.corp.example/v1"}
+V1_HOST = "11:pids:/docker/ab\n4:cpu,memory:/docker/ab\n1:name=systemd:/docker/ab\n0::/\n"
+CASES = {
+    "none": ({}, None),
+    "version 2, in a container": (
+        {"/proc/self/cgroup": "0::/\n", "/sys/fs/cgroup/memory.max": f"{512 * MIB}\n"},
+        512 * MIB,
+    ),
+    "version 2, nested": (
+        {
+            "/proc/self/cgroup": "0::/kube.slice/pod.slice/box\n",
+            "/sys/fs/cgroup/kube.slice/pod.slice/box/memory.max": "max\n",
+            "/sys/fs/cgroup/kube.slice/pod.slice/memory.max": f"{256 * MIB}\n",
+            "/sys/fs/cgroup/kube.slice/memory.max": f"{8192 * MIB}\n",
+        },
+        256 * MIB,
+    ),
+    "version 1, path of the host": (
+        {"/proc/self/cgroup": V1_HOST, "/sys/fs/cgroup/memory/memory.limit_in_bytes": f"{128 * MIB}\n"},
+        128 * MIB,
+    ),
+    "version 1, own path": (
+        {
+            "/proc/self/cgroup": V1_HOST,
+            "/sys/fs/cgroup/memory/docker/ab/memory.limit_in_bytes": f"{64 * MIB}\n",
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+        },
+        64 * MIB,
+    ),
+    "version 1, unlimited": (
+        {"/proc/self/cgroup": V1_HOST, "/sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"},
+        None,
+    ),
+    "no number": ({"/proc/self/cgroup": "0::/\nx\n", "/sys/fs/cgroup/memory.max": "\n"}, None),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_smallest_limit_around_the_process_applies(name):
+    files, limit_bytes = CASES[name]
+    assert memory_limit_bytes(files.get) == limit_bytes
+
+
+@pytest.mark.parametrize(
+    ("memory_bytes", "workers", "held_bytes", "origin"),
+    [
+        (None, None, 512 * MIB, "default"),
+        (4096 * MIB, None, 512 * MIB, "default"),
+        (512 * MIB, None, 256 * MIB, "half of the container's memory"),
+        (4096 * MIB, 8, 256 * MIB, "half of the container's memory / 8 workers"),
+        (512 * MIB, 2, 80 * MIB * 8 // 9, "what fits the container's memory / 2 workers"),
+        (256 * MIB, None, 80 * MIB * 8 // 9, "what fits the container's memory"),
+    ],
+)
+def test_the_default_budget_is_half_of_the_container_by_worker_or_what_fits(memory_bytes, workers, held_bytes, origin):
+    loaded = load(None, ENVIRONMENT, container=Container(memory_bytes, workers))
+    assert loaded.config.limits.held_bytes == held_bytes
+    assert loaded.origin(("limits", "held_bytes")) == origin
+    assert loaded.warnings == ()
+
+
+def test_workers_of_the_file_share_the_container_and_its_other_limits_count(tmp_path):
+    file = tmp_path / "gatepass.yaml"
+    file.write_text("upstreams: {chat: {base_url: https://llm.corp.example/v1}}\nserver: {workers: 4}\n")
+    assert load(str(file), {}, container=Container(1024 * MIB)).config.limits.held_bytes == 80 * MIB * 8 // 9
+    sizes = {"GATEPASS_LIMITS_BODY_BYTES": "1048576", "GATEPASS_LIMITS_REPLY_BYTES": "1048576"}
+    assert load(str(file), sizes, container=Container(1024 * MIB)).config.limits.held_bytes == 128 * MIB
+
+
+@pytest.mark.parametrize(("memory", "workers", "held"), [(128, 1, 32), (40, 1, 20)])
+def test_a_container_that_is_too_small_has_the_least_default_and_a_warning(memory, workers, held):
+    loaded = load(None, ENVIRONMENT, container=Container(memory * MIB, workers))
+    (warning,) = loaded.warnings
+    assert loaded.config.limits.held_bytes == held * MIB
+    assert f"has {memory} MiB: lower limits.body_bytes and limits.reply_bytes" in warning
+    assert warning.endswith("or raise the memory limit")
+
+
+def test_a_budget_that_is_set_wins_and_a_warning_names_what_does_not_fit():
+    stated = {**ENVIRONMENT, "GATEPASS_LIMITS_HELD_BYTES": str(512 * MIB)}
+    loaded = load(None, stated, container=Container(512 * MIB))
+    assert loaded.config.limits.held_bytes == 512 * MIB
+    (warning,) = loaded.warnings
+    assert "752 MiB in 1 process," in warning
+    fit_bytes = 336 * MIB * 8 // 9
+    assert warning.endswith(f"512 MiB: limits.held_bytes: at most {fit_bytes} fits")
+    fitting = {**ENVIRONMENT, "GATEPASS_LIMITS_HELD_BYTES": str(fit_bytes)}
+    assert load(None, fitting, container=Container(512 * MIB)).warnings == ()
+
+
+def test_every_limit_has_a_variable_that_overrides_the_file(tmp_path):
+    file = tmp_path / "gatepass.yaml"
+    file.write_text("upstreams: {chat: {base_url: https://llm.corp.example/v1}}\nlimits: {body_bytes: 7}\n")
+    stated = {"GATEPASS_LIMITS_BODY_BYTES": "8", "GATEPASS_LIMITS_RECEIVE_S": "1.5", "GATEPASS_LIMITS_CONNECTIONS": "9"}
+    loaded = load(str(file), stated)
+    limits = loaded.config.limits
+    assert (limits.body_bytes, limits.receive_s, limits.connections, loaded.warnings) == (8, 1.5, 9, ())
+    assert loaded.origin(("limits", "body_bytes")) == "environment GATEPASS_LIMITS_BODY_BYTES"
+
+
+def test_a_limit_of_a_day_without_a_store_is_refused_at_the_load():
+    upstream = {"base_url": "http://127.0.0.1/v1", "limits": {"requests": {"day": 5}}}
+    with pytest.raises(ConfigError, match=r"upstreams\.u\.limits\.requests\.day.*needs `store`"):
+        check(Config.model_validate({"upstreams": {"u": upstream}}))

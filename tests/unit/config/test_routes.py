@@ -1,10 +1,14 @@
-"""Settings of a model for all operations or one, and of an operation for all models: which of them is used."""
+"""Settings of a model and of an operation: how they are written, and which of them is used."""
 
 from typing import Any
 
 import pytest
 
-from gatepass.config.routes import Model, OperationRoute, Rules
+from gatepass.config.model import Config
+from gatepass.config.references import Reference
+from gatepass.config.routes import LEARN_ALSO, NOT_LEARNED, Model, OperationRoute, Rules
+from gatepass.learning.learned_rule import NEVER, SAFE, SAFE_IN_MESSAGES, SAFE_IN_TOOLS
+from gatepass.normalize.members import JsonMemberPath
 
 
 def model(**members: Any) -> Model:
@@ -86,3 +90,50 @@ MOST, LESS = {"max": 100.0}, {"max": 10.0}
 def test_clamp_is_replaced_only_by_a_clamp_of_the_same_member(above, below, found):
     rules = Rules.model_validate(above).over(Rules.model_validate(below))
     assert rules.model_dump(exclude_defaults=True) == found
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (True, "native"),
+        (False, "emulate"),
+        ("aggregate", "aggregate"),
+    ],
+)
+def test_stream_is_written_in_words_or_as_true_and_false(written, meant):
+    assert model(stream=written).stream == meant
+
+
+def test_a_value_by_reference_is_sent_and_not_printed():
+    secret = Reference.to_variable("S", "topsecret")
+    rules = Rules.model_validate({"set": {"a": {"b": [secret, 1]}}, "default": {"c": secret}})
+    assert rules.set == {"a": {"b": ["topsecret", 1]}}
+    assert "topsecret" not in repr(rules.model_dump(mode="json"))
+    assert rules.model_dump(mode="json")["set"] == {"a": {"b": ["(hidden)", 1]}}
+
+
+@pytest.mark.parametrize("place", ["temperature", "a.b", "messages[].name", "messages[].tool_calls[].index", "X-y.z"])
+def test_member_paths_of_the_configuration_are_those_of_normalize(place):
+    assert Rules.model_validate({"drop": [place]}).drop == [str(JsonMemberPath.parse(place))]
+
+
+def test_learn_also_accepts_each_known_name():
+    names = sorted(LEARN_ALSO)
+    upstream = {"base_url": "https://x", "learn": "on", "learn_also": [*names, "my_own", "messages[].own"]}
+    assert Config.model_validate({"upstreams": {"u": upstream}}).upstreams["u"].learn_also[:-2] == names
+
+
+def test_the_lists_of_what_may_be_learned_do_not_meet():
+    assert NOT_LEARNED == NEVER
+    assert not (SAFE | SAFE_IN_MESSAGES | SAFE_IN_TOOLS | LEARN_ALSO) & NEVER
+    assert not SAFE & LEARN_ALSO
+    for name in (*SAFE, *SAFE_IN_MESSAGES, *SAFE_IN_TOOLS, *LEARN_ALSO):
+        JsonMemberPath.parse(name)
+
+
+def test_the_schema_knows_how_stream_is_written():
+    schema = Config.model_json_schema()
+    assert schema["$defs"]["Model"]["properties"]["stream"]["enum"] == [
+        *("auto", "native", "emulate", "aggregate"),
+        *(True, False),
+    ]
