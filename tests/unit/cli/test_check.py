@@ -1,8 +1,12 @@
 import json
+import re
 from functools import partial
 
 import pytest
+from click.testing import CliRunner
 
+from gatepass.cli.check import editor_schema, schema, yaml_lines
+from gatepass.config.load import DEFAULT, load
 from tests.unit.cli.command_line import run_on
 
 
@@ -70,3 +74,64 @@ def test_the_program_of_an_exec_credential_is_not_run(tmp_path):
     for arguments in ((), ("--all",), ("--json",)):
         assert run_on(file, "check", *arguments, text=text, environment={"WORD": f"{ran}-too"}).exit_code == 0
     assert sorted(tmp_path.iterdir()) == [file]
+
+
+NAME = r'"m\x1b\x9b\u202e\U000e0001\U0001f600"'
+TEXT = f"""upstreams: {{chat: {{base_url: 'https://x/v1'}}}}
+models:
+  'a*': {{targets: [{{upstream: chat, name: 'no'}}]}}
+  {NAME}: {{upstream: chat, name: {NAME}}}
+"""
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_listing_of_check_is_valid_yaml(tmp_path, every):
+    file, again = tmp_path / "f.yaml", tmp_path / "again.yaml"
+    file.write_text(TEXT)
+    loaded = load(str(file), {})
+    tree, origins = loaded.effective()
+    shown = {path: origin for path, origin in origins.items() if every or origin != DEFAULT}
+    again.write_text("\n".join(yaml_lines(tree, shown)))
+    assert load(str(again), {}).config == loaded.config
+
+
+def test_the_schema_is_printed_as_json():
+    result = CliRunner().invoke(schema)
+    assert result.exit_code == 0
+    assert json.loads(result.output) == editor_schema()
+
+
+def test_the_schema_names_the_blocks_of_the_file():
+    found = editor_schema()
+    assert found["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert set(found["properties"]) == {
+        *("server", "limits", "credentials", "upstreams", "operations", "models", "profiles", "access", "log", "store"),
+        *("mcp", "network", "tracing"),
+    }
+    assert found["anyOf"] == [{"required": ["upstreams"]}, {"required": ["mcp"]}]
+    assert found["additionalProperties"] is False
+    assert "Numbers, true and false are never references" in found["description"]
+    assert "json" in found["$defs"]["HttpJsonCredential"]["properties"]
+
+
+def test_a_pattern_takes_a_reference_too():
+    pattern = editor_schema()["$defs"]["AccessKey"]["properties"]["hash"]["anyOf"][0]["pattern"]
+    texts = ["sha256:" + "0" * 64, "${HASH}", "sha256:zz"]
+    assert [bool(re.search(pattern, text)) for text in texts] == [True, True, False]
+
+
+def test_texts_say_that_they_take_references_and_numbers_do_not():
+    server = editor_schema()["$defs"]["ServerConfig"]["properties"]
+    assert server["host"]["description"].endswith("(references allowed)")
+    assert "references" not in server["port"]["description"]
+    assert "references" not in editor_schema()["$defs"]["Log"]["properties"]["format"]["description"]
+
+
+def test_every_setting_of_the_schema_is_described():
+    bare = [
+        f"{block}.{name}"
+        for block, found in editor_schema()["$defs"].items()
+        for name, setting in found["properties"].items()
+        if not setting.get("description")
+    ]
+    assert bare == []
