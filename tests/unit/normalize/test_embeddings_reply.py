@@ -54,6 +54,12 @@ def inputs(parts: Any) -> list[Any]:
     return [body["input"] for body in bodies(parts)]
 
 
+def test_a_limit_of_one_sends_plain_strings():
+    assert inputs(split(call(["a", "b"], 1))) == ["a", "b"]
+    assert inputs(split(call(["a"], 1))) == ["a"]
+    assert inputs(split(call([[1, 2], [3]], 1))) == [[1, 2], [3]]
+
+
 @pytest.mark.parametrize(
     ("given_inputs", "limit"), [(["a", "b"], None), (["a", "b"], 2), ("a", 1), ([1, 2, 3], 1), ([], 1), (None, 1)]
 )

@@ -87,6 +87,24 @@ def test_a_messages_own_images_come_before_the_top_levels():
     assert adapt(document)["messages"][0]["content"][1:] == [part(URL + "1"), part(URL + "2")]
 
 
+@pytest.mark.parametrize(
+    ("message", "content"),
+    [
+        (user(""), [part(URL)]),
+        (user(None), [part(URL)]),
+        ({"role": "user"}, [part(URL)]),
+        (user([]), [part(URL)]),
+        (user(" "), [{"type": "text", "text": " "}, part(URL)]),
+        (user([{"type": "text", "text": "t"}]), [{"type": "text", "text": "t"}, part(URL)]),
+        (user([part(DATA), {"type": "input_audio"}]), [part(DATA), {"type": "input_audio"}, part(URL)]),
+    ],
+)
+def test_text_comes_first_and_parts_that_are_there_stay(message, content):
+    assert adapt({"images": [URL], "messages": [message]}) == {"messages": [user(content)]}
+    assert adapt({"messages": [{**message, "images": [URL]}]}) == {"messages": [user(content)]}
+    assert adapt({"messages": [{"images": [URL], **message}]}) == {"messages": [user(content)]}
+
+
 @pytest.mark.parametrize("empty", [None, [], "", {}])
 def test_empty_images_are_removed_wherever_they_stand(empty):
     document = {"images": empty, "messages": [{"images": empty, "role": "tool", "content": "c"}], "model": "m"}

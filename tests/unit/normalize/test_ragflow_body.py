@@ -40,6 +40,13 @@ def test_null_becomes_an_empty_text_and_other_messages_stay():
     assert adapted == ("content=text",)
 
 
+def test_content_of_another_kind_is_the_upstreams_to_refuse():
+    body, adapted = sent(BODY | {"messages": [{"role": "user", "content": 7}]})
+    assert (body["messages"], adapted) == ([{"role": "user", "content": 7}], ())
+    assert sent({"model": "m", "messages": "no"})[0]["messages"] == "no"
+    assert sent({"model": "m"})[0] == {"model": "model", "stream": False}
+
+
 def test_an_image_is_refused_by_its_place():
     with pytest.raises(InvalidImage, match=r"messages\[0\]\.content\[1\] is not text") as caught:
         sent(BODY | {"messages": [{"role": "user", "content": [{"type": "text", "text": "What?"}, PICTURE]}]})

@@ -131,6 +131,14 @@ def test_the_stream_of_a_message_is_that_message_again(document):
     assert assembled(written(document)) == document
 
 
+def test_members_that_sdks_require_are_filled_in():
+    begun = next(message_events({"content": []}, origin()))["message"]
+    expected = message(stop_reason=None, usage={"input_tokens": 0, "output_tokens": 0})
+    del expected["stop_details"]
+    assert begun == {**expected, "id": begun["id"], "model": begun["model"]}
+    assert begun["id"].startswith("msg_")
+
+
 @pytest.mark.parametrize("content", [["text"], [{"type": "text", "text": "a"}] * 2000])
 def test_content_that_no_stream_can_carry_is_refused(content):
     with pytest.raises(ValueError, match="block"):

@@ -45,6 +45,15 @@ def test_each_event_is_returned_with_its_last_byte(end):
         assert last == event
 
 
+def test_recognised_piece_is_returned_as_the_same_object():
+    stream = new_stream()
+    stream.feed(text("learned"))
+    many = b"".join(text(f" {number}") for number in range(16))
+    assert stream.feed(many) is many
+    one = text("one")
+    assert stream.feed(one) is one
+
+
 def watched(monkeypatch) -> list[bytes]:
     """Return the list of texts that are parsed from now on."""
     parsed: list[bytes] = []
