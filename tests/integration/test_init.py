@@ -1,4 +1,4 @@
-"""`gatepass init`: right and wrong answers at each question, against an issuer and a model server on real sockets."""
+"""`gatepass init`: right and wrong answers at each question, and what it writes, against servers on real sockets."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import re
 import stat
 from base64 import b64encode
 from collections.abc import AsyncIterator
@@ -18,12 +19,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gatepass.cli import main
+from gatepass.cli.agent_hosts import AGENT_HOSTS
 from gatepass.cli.init import PLACE, UPSTREAM, Setup, render
 from gatepass.cli.steps import diagnose
 from gatepass.config.document import ConfigError
 from gatepass.config.load import load
+from gatepass.proxy.app_state import create_app_state
 from tests.integration.answers import EVENTS
+from tests.integration.gateway import JSON, serving
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply, stream
+from tests.integration.strict_azure import StrictAzure
 from tests.integration.test_connections import refusing_server
 
 SECRET = "planted-secret-4711"
@@ -332,6 +337,13 @@ def test_the_file_names_a_ca_in_the_folder_of_the_start_by_a_relative_path(tmp_p
     assert "relative" not in elsewhere
 
 
+@pytest.mark.parametrize(("client_auth", "is_written"), [("basic", False), ("form", True)])
+def test_the_file_has_no_line_for_a_default(client_auth, is_written):
+    oauth2 = {"auth": "oauth2", "token_url": "https://sso.example/token", "client_id": "me", "client_auth": client_auth}
+    text = render({"base_url": "https://llm.example/v1", **oauth2}, "${S}")
+    assert (f"client_auth: {client_auth}" in text) is is_written
+
+
 async def test_the_folder_of_the_files_works_elsewhere_as_in_a_container(tmp_path, monkeypatch):
     """GATEPASS_HOST is what the image sets. The folder is moved, as a mount does."""
     before, after = tmp_path / "before", tmp_path / "after"
@@ -422,3 +434,57 @@ async def test_a_server_writes_nothing_but_text_to_the_terminal_and_the_file(tmp
     for text in (result.output, (tmp_path / "gatepass.yaml").read_text()):
         assert all(char.isprintable() or char == "\n" for char in text)
         assert not any(line.startswith("server: {port") for line in text.splitlines())
+
+
+FIRST = {"codex": "response.created", "claude-code": "message_start"}
+LAST = {"codex": "response.completed", "claude-code": "message_stop"}
+
+
+def serve_chats_alone(request: Received) -> Dialogue:
+    """Answer as an issuer, and as a gateway that refuses each unknown path and member."""
+    if request.target == "/oauth/token":
+        return [Send(reply({"access_token": TOKEN, "expires_in": 300}))]
+    return StrictAzure(TOKEN).answer(request)
+
+
+async def test_both_hosts_work_at_once_over_a_gateway_with_chats_alone(tmp_path):
+    path = tmp_path / "gatepass.yaml"
+    (tmp_path / "secret").write_text(SECRET)
+    async with Scripted(answer=serve_chats_alone) as upstream:
+        login = ("--token-url", f"{upstream.url}/oauth/token", "--client-id", "me")
+        options = ("--secret-file", str(tmp_path / "secret"), "--clients", "claude_code,codex")
+        result = await run(tmp_path, "--yes", "--base-url", f"{upstream.url}/v1", *login, *options)
+        assert result.exit_code == 0, result.output
+        assert "The LLM gateway has chat completions, but no responses and no messages.\n" in result.output
+        assert "protocols: [chat]" in path.read_text()
+        config = load(str(path), os.environ).config
+        upstream.received.clear()
+
+        keys = {
+            "codex": re.search(r"LLM_API_KEY=(\S+)", result.output),
+            "claude-code": re.search(r'"ANTHROPIC_AUTH_TOKEN": "([^"]+)"', result.output),
+        }
+        async with serving(create_app_state(config)) as gp:
+            for name, key in keys.items():
+                assert key is not None
+                call = AGENT_HOSTS[name].call("gpt-4o")
+                headers = {**JSON, "authorization": f"Bearer {key[1]}"}
+                headers |= {field.decode(): value.decode() for field, value in call.headers}
+                answered = await gp.ask(call.body, f"/v1{call.operation.path}", headers=headers).answer()
+                assert answered.status == 200, answered.body
+                events = [json.loads(data) for data in answered.events]
+                assert (events[0]["type"], events[-1]["type"]) == (FIRST[name], LAST[name])
+                assert answered.headers["x-gatepass-adapted"].startswith(f"translate={call.operation.name}")
+    asked = {request.target for request in upstream.received}
+    assert asked == {"/oauth/token", "/v1/chat/completions"}
+
+
+async def test_a_gateway_that_shows_nothing_gets_no_setting(tmp_path):
+    def serve_model_list(request: Received) -> Dialogue:
+        models = {"object": "list", "data": [{"id": "m"}]}
+        return [Send(reply(models if request.target == "/v1/models" else {"error": "no token"}, 200))]
+
+    async with Scripted(answer=serve_model_list) as upstream:
+        result = await run(tmp_path, "--yes", "--base-url", f"{upstream.url}/v1", "--auth", "none")
+    assert result.exit_code == 0, result.output
+    assert "protocols" not in (tmp_path / "gatepass.yaml").read_text() + result.output
