@@ -1,12 +1,18 @@
+import errno
+import io
+import os
 import subprocess
 import sys
 
+import pytest
 from click.testing import CliRunner
 
 from gatepass import __version__
 from gatepass.cli import COMMANDS, CommandEntry, Commands, main
 
 HEAVY = ("pydantic", "fastapi", "starlette", "uvicorn", "httpx2", "ruamel", "msgspec", "prometheus_client", "ssl")
+VALID = "upstreams: {chat: {base_url: 'https://llm.example/v1'}}\n"
+NOBODY = 65534
 
 
 def run(*arguments, group=main):
@@ -58,3 +64,44 @@ def test_a_library_that_is_missing_inside_a_command_is_not_hidden(tmp_path, monk
     result = run("probe", group=group)
     assert isinstance(result.exception, ModuleNotFoundError)
     assert result.exception.name == "gatepass_no_such_library"
+
+
+def test_a_file_without_permission(tmp_path):
+    file = tmp_path / "input.yaml"
+    file.write_text(VALID)
+    file.chmod(0)
+    run("check")  # imports what it needs, which another user may not read
+    user = os.geteuid()
+    if user == 0:  # root may read everything
+        os.seteuid(NOBODY)
+    try:
+        result = run("check", "--config", str(file))
+    finally:
+        os.seteuid(user)
+    assert (result.exit_code, result.stderr.count("Permission denied")) == (2, 1)
+
+
+class Unwritable(io.StringIO):
+    """A stdout that refuses every write, as a full disk and a pipe without a reader do."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    def write(self, _: str) -> int:
+        raise OSError(self._number, os.strerror(self._number))
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, "Error: the output cannot be written: no space left on its device\n"),
+        (errno.EPIPE, ""),  # the reader has what it wanted, as in `gatepass schema | head -1`
+    ],
+)
+def test_an_output_that_cannot_be_written_is_no_traceback(monkeypatch, number, message):
+    monkeypatch.setattr("sys.stdout", Unwritable(number))
+    monkeypatch.setattr("sys.stderr", errors := io.StringIO())
+    with pytest.raises(SystemExit) as ended:
+        main(["schema"])
+    assert (ended.value.code, errors.getvalue()) == (1, message)
