@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import pairwise
 
 import pytest
 
 from gatepass.errors import TokenUnavailable
-from tests.unit.clock import settle
-from tests.unit.tokens.scripted import Answer, Broken, Hang, IssuerReply, Mint, answer, kept, outcomes, refused
+from tests.unit.clock import DrivenClock, settle
+from tests.unit.tokens.fleet import Fleet, Upstream
+from tests.unit.tokens.scripted import (
+    Answer,
+    Broken,
+    Hang,
+    IssuerReply,
+    Mint,
+    Stubborn,
+    answer,
+    kept,
+    outcomes,
+    refused,
+)
 
 FAULTS: dict[str, IssuerReply] = {
     "down": Broken(),
@@ -151,3 +164,21 @@ async def test_a_rejection_joins_a_refresh_in_progress_and_keeps_to_the_backoff(
         assert it.holder.reject("token-1")
         assert await outcomes(await it.asked(20, instead_of="token-1")) == ["TokenUnavailable"] * 20
         assert it.issuer.calls == calls
+
+
+@pytest.mark.parametrize("processes", [1, 4])
+@pytest.mark.parametrize("delay_s", [4.0, 8.0])
+async def test_every_request_is_served_if_a_new_token_ends_the_old_one(delay_s, processes):
+    """One refusal for each process and life at most, before it knows the new token."""
+    issuer = Stubborn(DrivenClock(), otherwise=Mint(delay_s=delay_s))
+    upstream = Upstream(issuer)
+    async with Fleet(issuer, processes, jitter=0.5) as fleet:
+        requests = []
+        for second in range(600):
+            requests.append(asyncio.create_task(upstream.serve(fleet.replicas[second % processes])))
+            await fleet.clock.advance(1.0)
+        await fleet.clock.advance(30.0)
+        assert [str(each.exception()) for each in requests if each.exception()] == []
+        assert (upstream.served, upstream.lost) == (600, 0)
+        assert upstream.refused <= 2 * processes
+        assert issuer.calls == 3
