@@ -1,13 +1,15 @@
-"""A request and its response on the wire: the body, the head, the framing."""
+"""A request and its response on the wire: the id, the body, the head, the framing."""
 
 from __future__ import annotations
 
+import socket
 from itertools import product
 
 import pytest
 
 from gatepass.errors import GatepassError
-from gatepass.server.cycle import JOINED_BYTES, HttpRequestCycle, header_lines
+from gatepass.protocols.error_objects import REPLAYED
+from gatepass.server.cycle import JOINED_BYTES, HttpRequestCycle, RequestIds, header_lines, ids_begin
 from tests.unit.http_client.loop import rest
 from tests.unit.server.wire_client import DATE, WireClient, asked
 
@@ -177,3 +179,35 @@ async def test_cancelled_while_it_waits_for_a_body_a_handler_leaves_the_connecti
     wire_client.send(b"o")
     assert wire_client.received.startswith(b"HTTP/1.1 500")
     assert wire_client.transport.ended
+
+
+def test_ids_are_unique_in_a_process_and_differ_between_processes():
+    first, second = RequestIds(), RequestIds()
+    ids = [ids.of(None) for ids in (first, second) for _ in range(1_000)]
+    assert len(set(ids)) == len(ids)
+    assert {len(one) for one in ids} == {24}
+    assert ids[0][:16] != ids[-1][:16]
+    assert {one[:4] for one in ids} == {ids_begin(socket.gethostname())}
+    assert len({ids_begin(f"gatepass-{number}") for number in range(10)}) == 10
+
+
+def test_no_id_has_a_digit_or_a_word_for_which_ragflow_repeats_a_request():
+    ids = RequestIds()
+    assert not any(REPLAYED.search(ids.of(None)) for _ in range(0x600))
+    assert ids.of(None).isalpha()
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (b"req_0123", "req_0123"),
+        (b"a.b:c-1", "a.b:c-1"),
+        (b"a b", None),
+        (b"", None),
+        (b"x" * 129, None),
+        (b"\xff", None),
+    ],
+)
+def test_clients_own_id_is_used_if_it_is_a_plain_word(given, kept):
+    name = RequestIds().of(given)
+    assert name == kept if kept is not None else name.endswith("bbbbbbbc")

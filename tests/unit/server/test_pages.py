@@ -1,93 +1,155 @@
-"""An HTTP request as ASGI: what an application receives, and how its response is sent."""
+"""The pages of learned rules: the rows of several processes as one list."""
 
-from __future__ import annotations
+from dataclasses import replace
 
-import asyncio
-from typing import Any
+import pytest
+from msgspec import structs
 
-from gatepass.server.asgi import serve_page
-from gatepass.server.cycle import HttpRequestCycle
-from tests.unit.http_client.loop import rest
-from tests.unit.server.wire_client import DATE, WireClient, asked
+from gatepass.auth.authenticator import LOCAL
+from gatepass.config.access import AccessKey
+from gatepass.config.model import Config
+from gatepass.learning.learned_rule import HOUR_S, NOTHING, LearnedRule, LearnedRuleRecord, RuleScope
+from gatepass.normalize.rules import DeclaredModels
+from gatepass.proxy.routing import RouteTable
+from gatepass.server.pages import marked, merged_records, pinned, shown, visible
 
-HEAD = b"HTTP/1.1 200 OK\r\ndate: " + DATE + b"\r\n"
-
-
-class App:
-    """Notes what it receives, and answers with `fields` and `pieces`."""
-
-    def __init__(self, fields: list[tuple[bytes, bytes]], *pieces: bytes) -> None:
-        self.fields, self.pieces = fields, pieces
-        self.scope: dict[str, Any] = {}
-        self.received: list[Any] = []
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        self.scope = dict(scope)
-        self.received.append(await receive())
-        await send({"type": "http.response.start", "status": 200, "headers": self.fields})
-        for piece in self.pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body"})
-
-    def served(self) -> WireClient:
-        return WireClient(lambda cycle: serve_page(self, cycle, 100))
+WALL_S = 1_800_000_000.0
+ONE = LearnedRuleRecord(
+    RuleScope("chat", "o3", "chat"),
+    LearnedRule("stream", "synth"),
+    "learned",
+    "no stream",
+    WALL_S - 100,
+    WALL_S + HOUR_S,
+    4,
+)
+FAILED = replace(ONE, state="failed", rule=LearnedRule("drop", "seed"))
+NEW = "max_completion_tokens"
+CONFIG = Config.model_validate({"upstreams": {"chat": {"base_url": "https://h/v1"}}})
 
 
-async def answered(app: App, raw: bytes) -> bytes:
-    wire_client = app.served()
-    wire_client.send(raw)
-    await rest()
-    return wire_client.received
+def test_one_learned_rule_of_two_processes_is_one_row_with_all_its_uses():
+    later = replace(ONE, learned_at=WALL_S - 50, expires_at=WALL_S + HOUR_S + 7, uses=3, evidence="no stream at all")
+    together = replace(later, learned_at=ONE.learned_at, uses=7)
+    assert merged_records([ONE, later]) == merged_records([later, ONE]) == [together]
 
 
-async def test_an_application_receives_the_request_as_asgi_has_it():
-    app = App([])
-    await answered(app, asked(b"hello", line="POST /healthz%21?a=b%20c HTTP/1.1"))
-    assert app.scope == {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "method": "POST",
-        "scheme": "http",
-        "path": "/healthz!",
-        "raw_path": b"/healthz%21",
-        "query_string": b"a=b%20c",
-        "root_path": "",
-        "headers": [(b"host", b"h"), (b"content-length", b"5")],
-        "client": ("192.0.2.7", 0),
-        "server": None,
+def test_rows_about_something_else_stay_apart_in_the_order_of_their_models():
+    others = [
+        replace(ONE, scope=structs.replace(ONE.scope, upstream="azure")),
+        replace(ONE, scope=structs.replace(ONE.scope, model="a1")),
+        replace(ONE, scope=structs.replace(ONE.scope, operation="completions")),
+        FAILED,
+    ]
+    found = merged_records([*others, ONE])
+    assert len(found) == 5
+    assert [one.scope.upstream for one in found] == ["azure", "chat", "chat", "chat", "chat"]
+    assert merged_records([]) == []
+
+
+def test_people_are_shown_ages():
+    row = shown(ONE, WALL_S)
+    assert row == {
+        "upstream": "chat",
+        "model": "o3",
+        "operation": "chat",
+        "adapted": "stream=synth",
+        "state": "learned",
+        "evidence": "no stream",
+        "age_s": 100,
+        "expires_in_s": 3600,
+        "uses": 4,
     }
-    assert app.received == [{"type": "http.request", "body": b"hello", "more_body": False}]
+    row = shown(ONE, WALL_S + 2 * HOUR_S)
+    assert row["expires_in_s"] == 0
 
 
-async def test_the_framing_is_the_connections_and_the_rest_the_applications():
-    fields = [(b"Content-Length", b"2"), (b"connection", b"keep-alive"), (b"X-A", b"b")]
-    assert await answered(App(fields, b"o", b"k"), asked(line="GET / HTTP/1.1")) == (
-        HEAD + b"content-length: 2\r\nx-a: b\r\n\r\nok"
+def test_failed_rules_are_not_pinned():
+    assert pinned([FAILED], CONFIG, LOCAL) == NOTHING
+    assert "stream: emulate" in pinned([FAILED, ONE], CONFIG, LOCAL)
+
+
+def of_mini(**models: dict[str, object]) -> Config:
+    upstreams = {"chat": {"base_url": "https://h/v1"}}
+    mini = {name: {"upstream": "chat", "name": "o3", **entry} for name, entry in models.items()}
+    return Config.model_validate({"upstreams": upstreams, "models": mini})
+
+
+@pytest.mark.parametrize(
+    ("rule", "entry"),
+    [
+        (LearnedRule("stream", "synth"), {"stream": "emulate"}),
+        (LearnedRule("stream", "aggregate"), {"stream": "aggregate"}),
+        (LearnedRule("drop", "seed"), {"rules": {"drop": ["seed"]}}),
+        (LearnedRule("drop", "messages[].audio"), {"rules": {"replayed": "drop_but_reasoning"}}),
+        (LearnedRule("rename", "max_tokens", "max_completion_tokens"), {"rules": {"rename": {"max_tokens": NEW}}}),
+        (LearnedRule("set", "temperature", "1"), {"rules": {"set": {"temperature": 1}}}),
+        (LearnedRule("role", "developer", "system"), {"rules": {"roles": {"developer": "system"}}}),
+        (LearnedRule("split", "input", "8"), {"rules": {"split": 8}}),
+        (LearnedRule("roles", "merged"), {"rules": {"merge_roles": True}}),
+        (LearnedRule("content", "text"), {"rules": {"text_content": True}}),
+    ],
+)
+def test_a_rule_that_the_configuration_makes_under_every_name_is_configured_and_not_pinned_again(rule, entry):
+    learned = replace(ONE, rule=rule)
+    for models, state in (
+        ({"mini": entry}, "configured"),
+        ({"mini": entry, "small": entry}, "configured"),
+        ({"mini": entry, "small": {}}, "learned"),
+        ({"mini": {}}, "learned"),
+    ):
+        config = of_mini(**models)
+        found = marked(learned, config, DeclaredModels(config))
+        assert found == replace(learned, state=state), models
+        assert (pinned([found], config, LOCAL) == NOTHING) == (state == "configured")
+
+
+def test_another_value_in_the_configuration_leaves_a_rule_learned():
+    cases: tuple[tuple[LearnedRule, dict[str, object]], ...] = (
+        (LearnedRule("split", "input", "8"), {"rules": {"split": 16}}),
+        (LearnedRule("set", "temperature", "1"), {"rules": {"set": {"temperature": 0.5}}}),
+        (LearnedRule("drop", "seed"), {"rules": {"drop": ["user"]}}),
     )
-    assert await answered(App([], b"ok"), asked(line="GET / HTTP/1.1")) == (
-        HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
-    )
+    for rule, entry in cases:
+        config, learned = of_mini(mini=entry), replace(ONE, rule=rule)
+        assert marked(learned, config, DeclaredModels(config)) == learned
+    failed = of_mini(mini={"rules": {"drop": ["seed"]}})
+    assert marked(FAILED, failed, DeclaredModels(failed)) == FAILED
 
 
-async def test_receive_reports_a_disconnect_and_not_before():
-    received: list[str] = []
+ROUTED = Config.model_validate(
+    {
+        "upstreams": {"chat": {"base_url": "https://h/v1"}, "other": {"base_url": "https://o/v1"}},
+        "models": {
+            "mini": {"upstream": "chat", "name": "o3"},
+            "secret": {"upstream": "chat", "name": "o3"},
+            "gpt-*": {"upstream": "other"},
+            "one-*": {"upstream": "other", "name": "the-one"},
+        },
+    }
+)
 
-    async def waits(scope: Any, receive: Any, send: Any) -> None:
-        del scope, send
-        while True:
-            received.append((await receive())["type"])
-            if received[-1] == "http.disconnect":
-                return
 
-    async def serve(cycle: HttpRequestCycle) -> None:
-        await serve_page(waits, cycle, 100)
+def key_for(*models: str) -> AccessKey:
+    return AccessKey.model_construct(name="k", hash=None, key=None, models=list(models), profile=None)
 
-    wire_client = WireClient(serve)
-    wire_client.send(asked(b"x"))
-    await rest()
-    assert received == ["http.request"]
-    wire_client.transport.abort()
-    await asyncio.sleep(0)
-    await rest()
-    assert received == ["http.request", "http.disconnect"]
+
+def seen_by(caller: AccessKey) -> list[str]:
+    there = [("chat", "o3"), ("other", "gpt-5"), ("other", "the-one"), ("chat", "gpt-5"), ("chat", "")]
+    known = [replace(ONE, scope=RuleScope(upstream, model, "chat")) for upstream, model in there]
+    seen = visible(known, caller, RouteTable(ROUTED), ROUTED)
+    return [f"{one.scope.upstream}/{one.scope.model}" for one in seen]
+
+
+def test_a_key_is_shown_only_the_models_that_it_may_use():
+    assert seen_by(key_for("mini")) == ["chat/o3"]
+    assert seen_by(key_for("gpt-5")) == seen_by(key_for("gpt-*")) == ["other/gpt-5"]
+    assert seen_by(key_for("one-a")) == seen_by(key_for("one-*")) == ["other/the-one"]
+    assert seen_by(key_for("o3", "gpt-4", "absent")) == []
+    assert len(seen_by(LOCAL)) == 5
+
+
+def test_a_pin_names_only_the_models_that_the_key_may_use():
+    assert "secret" in pinned([ONE], ROUTED, LOCAL)
+    text = pinned([ONE], ROUTED, key_for("mini"))
+    assert ("mini" in text, "secret" in text) == (True, False)
