@@ -1,11 +1,19 @@
-"""One request ─► Call."""
+"""One request ─► Call, its header fields for the upstream, and the error for each invalid body."""
+
+import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gatepass.errors import InvalidRequest
+from gatepass import json_scan
+from gatepass.errors import InvalidJson, InvalidRequest
+from gatepass.json_scan import SMALL_BYTES, WINDOW_BYTES, folded
+from gatepass.normalize.rules import SEARCHED
 from gatepass.operations.table import OPERATIONS
-from gatepass.protocols.request import decode
-from gatepass.types import MAX_MODEL_CHARS, Call, ClientRequest
+from gatepass.protocols.request import MAX_DEPTH, ROUTING, RequestBody, decode, is_deeper, safe_headers
+from gatepass.types import MAX_MODEL_CHARS, Call, ClientRequest, EmbeddingsOptions
+from tests.unit.protocols.json_texts import VALUES, written
 
 CHAT, EMBEDDINGS = OPERATIONS[:2]
 HEADERS = ((b"host", b"localhost"), (b"authorization", b"Bearer client"), (b"x-request-id", b"r"))
@@ -92,3 +100,289 @@ def test_any_other_stream_is_refused(written):
 )
 def test_choices_are_n_if_it_is_a_valid_number(written, choices):
     assert read(b'{"model":"m","n":' + written + b"}").choices == choices
+
+
+NAMES = st.sampled_from(
+    [
+        b"accept",
+        b"x-tag",
+        b"x_tag",
+        b"host",
+        b"connection",
+        b"keep-alive",
+        b"content-encoding",
+        b"content-type",
+        b"authorization",
+        b"te",
+    ]
+)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            NAMES,
+            st.sampled_from(
+                [b"", b"keep-alive", b"identity", b" Identity ", b"gzip", b"X-Tag, accept", b"close,content-type"]
+            ),
+        ),
+        max_size=6,
+    ).map(tuple)
+)
+def test_single_pass_keeps_the_same_headers_as_three(headers):
+    named = {word.strip().lower() for name, value in headers if name == b"connection" for word in value.split(b",")}
+    gone = {b"host", b"connection", b"keep-alive", b"content-encoding", b"authorization", b"te", *named}
+    kept = tuple(field for field in headers if field[0] not in gone and b"_" not in field[0])
+    assert safe_headers(headers) == kept
+
+
+def refusal(body: bytes) -> str:
+    with pytest.raises(InvalidJson) as caught:
+        RequestBody.read(body)
+    return caught.value.message
+
+
+def test_members_are_as_they_are_written():
+    body = b' { "model" : "m\\u00e9" , "stream":true,"n": 2 ,"messages":[ ] } '
+    assert RequestBody.read(body) == RequestBody(body, b'"m\\u00e9"', b"true", b"2", lacks_words=True)
+
+
+@pytest.mark.parametrize(
+    ("members", "options"),
+    [
+        ('"input":["a","b"],"dimensions":256,"encoding_format":"base64"', EmbeddingsOptions(2, True, 256)),
+        ('"input" : [ "a", [1] ],"dimensions":null', EmbeddingsOptions(2)),
+        ('"input":["b"],"input":["b","c"]', EmbeddingsOptions(2)),
+        ('"user":{"input":["b","c"]},"input":[1,2,3]', EmbeddingsOptions(1)),
+        ('"input":["b","c"],"input":"a"', EmbeddingsOptions(1)),
+        ('"input":[[1],[2],[-3]]', EmbeddingsOptions(3)),
+        ('"input":[-1,2]', EmbeddingsOptions(1)),
+        ('"input":[]', EmbeddingsOptions(0)),
+    ],
+)
+def test_embeddings_options_are_read(members: str, options: EmbeddingsOptions):
+    assert EmbeddingsOptions.from_body(f'{{"model":"m",{members},"n":2}}'.encode()) == options
+
+
+@pytest.mark.parametrize("word", [word for rule in SEARCHED for word in rule.words])
+@pytest.mark.parametrize("more", [0, SMALL_BYTES])
+def test_a_body_with_a_word_of_a_built_in_rule_does_not_lack_words(word: str, more: int):
+    def lacks_words(name: str) -> bool:
+        return RequestBody.read(b'{"model":"m","x":[{"%b":1}],"user":"%b"}' % (name.encode(), b"u" * more)).lacks_words
+
+    assert [lacks_words(name) for name in (f"{word}x", word[1:])] == [True, True]
+    assert [lacks_words(name) for name in (word, f"\\u{ord(word[0]):04x}{word[1:]}")] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"[]", "an array"),
+        (b' "x"', "a string"),
+        (b"\n5", "a number"),
+        (b"-1", "a number"),
+        (b"null", "null"),
+        (b"true", "true"),
+        (b"false", "false"),
+    ],
+)
+def test_body_that_is_not_an_object_is_named(body, kind):
+    assert refusal(body) == f"The body is {kind}. Send a JSON object."
+
+
+@pytest.mark.parametrize("body", [b"", b" \n"])
+def test_an_empty_body_is_called_empty(body):
+    assert refusal(body) == "The body is empty. Send a JSON object."
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"a":NaN}', "The body is not JSON: invalid character at byte 5."),
+        (b'{"a":-Infinity}', "The body is not JSON: invalid character at byte 6."),
+        (b'{"a":1,}', "The body is not JSON: trailing comma in object at byte 7."),
+        (b'{"a":1} {', "The body is not JSON: trailing characters at byte 9."),
+        (b'{"a":"\n"}', "The body is not JSON: invalid character at byte 6."),
+        (b"{a:1}", "The body is not JSON: member names must be strings at byte 1."),
+        (b'{"a":01}', "The body is not JSON: invalid number at byte 6."),
+        (b"model=m&stream=true", "The body is not JSON: invalid character at byte 0."),
+        (b"<html>", "The body is not JSON: invalid character at byte 0."),
+        (b'{"a":"x', "The body is not complete JSON: it ends at byte 7 in the middle of a value."),
+        (b'{"a":"\\ud8"}', "The body is not JSON: invalid character in unicode escape at byte 11."),
+    ],
+)
+def test_invalid_json_is_reported_with_its_position(body, message):
+    assert refusal(body) == message
+
+
+def test_a_byte_order_mark_is_named():
+    assert "byte order mark" in refusal(b'\xef\xbb\xbf{"model":"m"}')
+
+
+@pytest.mark.parametrize("padding", [0, 1, 5, 6, 7, 40])
+@pytest.mark.parametrize("half", [b"\\ud83d", b"\\ude00", b"\\uD83D\\u0041", b"\\ud83dx"])
+def test_half_a_surrogate_pair_is_named(half, padding):
+    assert "half of a surrogate pair" in refusal(b'{"a":"' + half + b'"' + b" " * padding + b"}")
+
+
+@pytest.mark.parametrize("whole", [b"\\ud83d\\ude00", b"\\uD83D\\uDE00", "😀".encode(), b"\\\\ud83d"])
+def test_a_whole_pair_is_fine(whole):
+    body = b'{"a":"' + whole + b'"}'
+    assert RequestBody.read(body).body is body
+
+
+@pytest.mark.parametrize(
+    ("wrong", "at"), [(b"\xff", 0), (b"a\xc3", 1), (b"\xed\xa0\x80", 0), (b"\xf4\x90\x80\x80", 0), (b"\xc0\x80", 0)]
+)
+@pytest.mark.parametrize("before", [b"", "é".encode() * WINDOW_BYTES, b"x" + "é".encode() * WINDOW_BYTES])
+def test_invalid_utf8_is_reported_with_its_position(wrong, at, before):
+    start = b'{"a":"' + before
+    assert refusal(start + wrong + b'"}').endswith(f" at byte {len(start) + at}.")
+
+
+@pytest.mark.parametrize("shift", range(6))
+def test_characters_across_a_window_are_whole(shift):
+    body = b'{"a":"' + b"x" * shift + "😀€é".encode() * (WINDOW_BYTES // 4) + b'"}'
+    assert RequestBody.read(body).body is body
+
+
+def test_utf16_is_refused():
+    assert refusal('{"model":"m"}'.encode("utf-16")).startswith("The body is not UTF-8 text")
+
+
+@pytest.mark.parametrize("number", [b"1e999", b"9" * 5000, b"-0.0000000000000000001e-999"])
+def test_numbers_beyond_pythons_range_are_left_to_the_upstream(number):
+    body = b'{"model":"m","a":' + number + b"}"
+    assert RequestBody.read(body).body is body
+
+
+def test_64_levels_are_read():
+    body = b'{"a":' + b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1) + b"}"
+    assert RequestBody.read(body).body is body
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH, 999, 100_000])
+@pytest.mark.parametrize(("opened", "closed"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_deeper_nesting_is_refused(depth, opened, closed):
+    body = b'{"a":' + opened * depth + b"0" + closed * depth + b"}"
+    assert refusal(body) == "The body is nested deeper than 64 levels."
+
+
+@pytest.mark.parametrize("name", ["model", "stream"])
+def test_repeated_routing_member_is_refused(name):
+    with pytest.raises(InvalidRequest) as caught:
+        RequestBody.read(f'{{"{name}":"m","a":1,"{name}":"m"}}'.encode())
+    assert (caught.value.message, caught.value.param) == (f"The body contains `{name}` 2 times. Send it once.", name)
+
+
+@pytest.mark.parametrize("body", [b'{"model":"m","\\u006dodel":"x"}', b'{"mode\\u006c":"x","model":"m"}'])
+def test_an_escaped_twin_of_a_routing_member_is_refused(body):
+    with pytest.raises(InvalidRequest, match="2 times"):
+        RequestBody.read(body)
+
+
+@pytest.mark.parametrize(("body", "name"), [(b'{"mod\\u0065l":"x"}', "model"), (b'{"\\u0073tream":true}', "stream")])
+def test_a_routing_member_in_escapes_is_refused(body, name):
+    with pytest.raises(InvalidRequest) as caught:
+        RequestBody.read(body)
+    assert caught.value.param == name
+    assert "with escapes" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"m","metadata":{"model":"x","stream":1},"tools":[{"model":1}]}',
+        b'{"model":"model","stream":true,"user":"stream"}',
+        b'{"model":"m","text":"he said \\"model"}',
+        b'{"model":"m","text":"\\u0060code\\u0060 \\u006d","model_type":"\\u006dodel"}',
+        b'{"model":"m","tools":[{"Model":"x","STREAM":1,"stream":2}],"user":"N"}',
+    ],
+)
+def test_routing_names_in_other_places_are_accepted(body):
+    assert RequestBody.read(body).model is not None
+
+
+def strict(text: str) -> object:
+    def refuse(constant: str) -> object:
+        raise ValueError(constant)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@given(st.data())
+def test_every_json_object_is_read(data):
+    names = st.text(max_size=5).filter(lambda name: folded(name) not in ROUTING)  # `N` alone is refused
+    value = data.draw(st.dictionaries(names, VALUES, max_size=4))
+    body = data.draw(written({**value, "model": "m", "stream": False}, escaped_names=False)).encode()
+    request = RequestBody.read(body)
+    assert (json.loads(request.model or b""), request.stream) == ("m", b"false")
+
+
+@given(st.data())
+def test_a_body_is_read_or_refused_as_the_standard_parser_would(data):
+    """One wrong byte anywhere: gatepass accepts the body if and only if it is JSON."""
+    body = bytearray(data.draw(written({"model": "m", "a": data.draw(VALUES)}, escaped_names=False)).encode())
+    body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.sampled_from(b'"\\{}[]:, \x00\x80\xffu0n-.e1'))
+    try:
+        expected = isinstance(strict(bytes(body).decode()), dict)
+    except ValueError:
+        expected = False
+    try:
+        RequestBody.read(bytes(body))
+        was_read = True
+    except InvalidRequest:
+        was_read = expected
+    except InvalidJson as error:
+        was_read = expected and "surrogate" in error.message
+    assert was_read == expected
+
+
+WINDOW = 262_144
+
+
+def nested(depth: int) -> bytes:
+    return b'{"a":' * (depth // 2) + b"[" * (depth - depth // 2) + b"]" * (depth - depth // 2) + b"}" * (depth // 2)
+
+
+def depth_of(value) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(depth_of, inner), default=0)
+
+
+@given(st.data())
+def test_the_depth_is_that_of_the_value(data):
+    value = data.draw(VALUES)
+    text = data.draw(written(value)).encode()
+    deep = depth_of(value)
+    assert not is_deeper(text, deep)
+    assert is_deeper(text, deep - 1) or deep == 0
+
+
+@pytest.mark.parametrize("filler", [b"x", b"\\\\", b'\\"', b"\\n", b"["])
+def test_a_window_border_anywhere_changes_nothing(filler):
+    """Strings, escapes and runs of backslashes come to lie across the border of a window."""
+    for shift in range(-4, 5):
+        before = b'{"a":[0,"' + filler * ((WINDOW + shift) // len(filler)) + b'"'
+        behind = {
+            b"," + nested(62) + b"]}": False,
+            b"," + nested(63) + b"]}": True,
+            b'],"b":' + nested(64) + b"}": True,
+            b'],"b":' + nested(63) + b"}": False,
+        }
+        assert {rest: is_deeper(before + rest, 64) for rest in behind} == behind, f"shifted by {shift} bytes"
+
+
+@given(st.text('\\"[{x', max_size=300))
+def test_few_escapes_and_many_are_found_alike(text):
+    body = json.dumps({"a": [text, {"b": text}]}).encode()
+    for most in (1, 5, json_scan.MOST_ESCAPED_CHARS):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(json_scan, "MOST_ESCAPED_CHARS", most)
+            assert [is_deeper(body, limit) for limit in (2, 3)] == [True, False]
+
+
+def test_a_run_of_backslashes_longer_than_a_window_is_one_string():
+    text = b'["' + b"\\" * (4 * WINDOW) + b'",' + b"[" * 70 + b"]" * 70 + b"]"
+    assert is_deeper(text, 64)
+    assert not is_deeper(b'["' + b"\\" * (4 * WINDOW) + b'[[[[","' + b"[" * 70 + b'"]', 64)

@@ -1,10 +1,22 @@
-from __future__ import annotations
-
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gatepass.sse.event import Event, is_json, parse_event, read_json, single_line_data
+from gatepass.sse import event as event_module
+from gatepass.sse.event import (
+    Event,
+    Framer,
+    TransformChain,
+    is_json,
+    parse_event,
+    read_json,
+    single_line_data,
+    split_events,
+)
+from tests.memory import traced_memory
+from tests.unit.sse.streams import pieces
 
 
 def event(**fields):
@@ -69,3 +81,131 @@ def test_invalid_json_is_a_value_error(broken):
     with pytest.raises(ValueError, match=r".*"):
         read_json(broken)
     assert not is_json(broken)
+
+
+def fed(framer: Framer, *given_pieces: bytes) -> list[bytes]:
+    return [framer.feed(piece) for piece in given_pieces]
+
+
+def reference_events(stream: bytes) -> list[bytes]:
+    """The specification, read byte by byte: an event ends with a line that is empty."""
+    events, start, at, line_start = [], 0, 0, 0
+    while at < len(stream):
+        if stream[at] not in b"\r\n":
+            at += 1
+            continue
+        is_blank = at == line_start
+        at += 2 if stream[at : at + 2] == b"\r\n" else 1
+        line_start = at
+        if is_blank:
+            events.append(stream[start:at])
+            start = at
+    return events
+
+
+@given(st.lists(st.sampled_from([b"\n", b"\r", b"\r\n", b"a", b"data: x"]), max_size=40), st.data())
+def test_any_mixture_of_line_ends_is_cut_as_specified(parts, draw):
+    stream = b"".join(parts)
+    framer, out, at = Framer(1 << 20), b"", 0
+    while at < len(stream):
+        size_bytes = draw.draw(st.integers(1, 8))
+        out += framer.feed(stream[at : at + size_bytes])
+        at += size_bytes
+        assert out + framer.tail == stream[:at]
+        whole = b"".join(reference_events(stream[:at]))
+        assert whole.startswith(out)
+        late = whole[len(out) :]
+        assert late == b"" or (stream[:at].endswith(b"\r") and reference_events(late) == [late])
+
+
+@given(st.lists(st.sampled_from([b"\n", b"\r", b"\r\n", b"a", b"data: x"]), max_size=40))
+def test_a_run_is_split_as_specified(parts):
+    run = b"".join(reference_events(b"".join(parts)))
+    assert split_events(run) == reference_events(run)
+
+
+# --- bounds ---------------------------------------------------------------------------------------
+
+
+def test_event_above_the_limit_fails_and_many_within_it_pass_for_every_split():
+    fits, too_large = b"data: 123\n\n", b"data: 1234\n\n"
+    for size_bytes in (1, 2, 3, 5, 7, 64, 1000):
+        framer = Framer(len(fits))
+        assert b"".join(fed(framer, *pieces(fits * 50, size_bytes))) == fits * 50
+        assert not framer.overflowed
+        out = b"".join(fed(framer, *pieces(fits * 3 + too_large + fits, size_bytes)))
+        assert (out, framer.overflowed, framer.feed(fits), framer.tail) == (fits * 3, True, b"", b""), size_bytes
+
+
+def test_line_of_64_mib_is_refused_in_bounded_memory():
+    framer, piece, limit_bytes = Framer(1 << 20), b"x" * (64 * 1024), 1 << 20
+    with traced_memory() as memory:
+        runs = [framer.feed(piece) for _ in range(1024)]
+    assert (set(runs), framer.overflowed, framer.tail) == ({b""}, True, b"")
+    assert memory.peak_bytes < 3 * limit_bytes
+
+
+class CountingTail(bytearray):
+    """A tail that counts the bytes copied into it, and the bytes read from it or searched."""
+
+    touched_bytes = 0
+
+    def __iadd__(self, more):
+        CountingTail.touched_bytes += len(more)
+        return super().__iadd__(more)
+
+    def __add__(self, more):
+        CountingTail.touched_bytes += len(self) + len(more)
+        return super().__add__(more)
+
+    def __bytes__(self):
+        CountingTail.touched_bytes += len(self)
+        return bytes(bytearray(self))
+
+
+def counted(name):
+    def read(self, *args):
+        CountingTail.touched_bytes += len(self)
+        return getattr(bytearray, name)(self, *args)
+
+    return read
+
+
+for reading in ("__getitem__", "find", "rfind", "endswith"):
+    setattr(CountingTail, reading, counted(reading))
+
+
+@pytest.mark.parametrize("size_bytes", [1, 64, 4096])
+def test_work_grows_with_the_bytes_and_not_with_their_square(size_bytes, monkeypatch):
+    event = b"data: " + b"x" * (256 * 1024) + b"\n\n"
+    monkeypatch.setattr(event_module, "bytearray", CountingTail, raising=False)
+    framer = Framer(1 << 20)
+    monkeypatch.setattr(CountingTail, "touched_bytes", 0)
+    assert b"".join(fed(framer, *pieces(event, size_bytes))) == event
+    assert len(event) <= CountingTail.touched_bytes <= 2 * len(event)
+
+
+class Letters:
+    """Puts its letter behind each event, and gives one event at the end."""
+
+    def __init__(self, letter: bytes) -> None:
+        self._letter = letter
+        self._has_ended = False
+
+    @property
+    def adapted(self) -> tuple[str, ...]:
+        return (f"letter={self._letter.decode()}", "letter")
+
+    def feed(self, block: bytes) -> bytes:
+        return block + self._letter
+
+    def finish(self) -> bytes:
+        return b"" if self._has_ended else b"end-" + self._letter
+
+
+def test_end_of_one_transform_passes_through_the_next():
+    assert TransformChain([Letters(b"a"), Letters(b"b")]).finish() == b"end-ab" + b"end-b"
+
+
+def test_chain_names_each_change_once_and_those_of_its_first_transform_first():
+    assert TransformChain([Letters(b"a"), Letters(b"b")]).adapted == ("letter=a", "letter", "letter=b")
