@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -54,27 +54,22 @@ class Gateway:
         return Ask(self.port, method, path, dict(headers), data, self.tls)
 
 
-def _as_built(state: AppState) -> AppState:
-    return state
-
-
 @asynccontextmanager
 async def gateway(
     *,
     upstream: str = "",
     clock: Clock | None = None,
-    change: Callable[[AppState], AppState] = _as_built,
     tls: ssl.SSLContext | None = None,
     **blocks: Any,
 ) -> AsyncIterator[Gateway]:
     """Serve a configuration; `upstream` is short for one upstream `chat` at that root, without a credential.
 
-    `clock` drives token lives and the model list's age; `change` puts a part of the AppState in place of another.
+    `clock` drives token lives and the model list's age.
     """
     if upstream:
         blocks.setdefault("upstreams", {"chat": {"base_url": f"{upstream}/v1"}})
     config = Config.model_validate({"server": {"drain_timeout_s": 0}, **blocks})
-    async with serving(change(create_app_state(config, clock)), tls=tls) as served:
+    async with serving(create_app_state(config, clock), tls=tls) as served:
         yield served
 
 

@@ -421,14 +421,6 @@ FAULTS = {
         call=ProbeCall("chat", "gpt-4", stream=True),
     ),
 }
-TABLE: list[str] = []
-
-
-@pytest.fixture(scope="module", autouse=True)
-def table() -> Any:
-    """Prints the table of all faults that ran, with `-s`."""
-    yield
-    print("\n" + "\n".join(TABLE))
 
 
 @pytest.fixture
@@ -451,7 +443,6 @@ async def test_a_fault_is_reported_at_its_hop_with_the_remedy(name: str, stage: 
     took_s = asyncio.get_running_loop().time() - began_s
     by_name = {f"{step.hop} {step.what}": step for step in steps}
     found, line = by_name[fault.step], line_of(by_name[fault.step])
-    TABLE.append(f"{name:<40} {took_s:5.2f} s  {line}")
     failed = [step for step in steps if step.failed]
     assert found.outcome is fault.outcome, line
     assert failed == ([found] if fault.outcome is StepOutcome.FAILS else []), failed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +14,7 @@ import pytest
 from gatepass.errors import Fault
 from gatepass.http_client.response_body import read_whole
 from gatepass.types import OutboundRequest
+from tests.integration.gateway import descriptors
 from tests.integration.scripted import reply
 from tests.integration.transport.hand import BOUND_S, BOUNDS, DIRECT, LIMIT_BYTES, Hand
 from tests.waiting import until
@@ -67,10 +67,6 @@ def hanging_up(answer: bytes) -> Iterator[str]:
             thread.join(BOUND_S)
 
 
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 async def uploaded(hand: Hand, url: str, body: bytes) -> tuple[int, bytes]:
     upload = Pieces(tuple(body[start : start + MIB] for start in range(0, len(body), MIB)), len(body))
     async with asyncio.timeout(BOUND_S):
@@ -107,7 +103,7 @@ async def test_reset_before_a_reply_is_a_fault_and_leaks_no_file():
     with hanging_up(b"") as url:
         async with DIRECT.open() as hand:
             await hand.fault(url, b"x" * 8 * MIB)
-            before = open_files()
+            before = descriptors()
             for _ in range(TIMES):
                 assert (await hand.fault(url, b"x" * 8 * MIB)).kind is Fault.CLOSED
-            await until(lambda: open_files() <= before)
+            await until(lambda: descriptors() <= before)

@@ -1,36 +1,75 @@
-"""What workers count together: kills inside the lock, a holder that is stopped, and a file that is full."""
+"""What workers count together: a kill in an update, a holder that is stopped, and a file that is full."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import subprocess
 import sys
 import time
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import suppress
+from types import FrameType
+from typing import Any
 
 import pytest
 
-from gatepass.policy import shared_windows
+from gatepass.policy import shared_windows, windows
 from gatepass.policy.shared_windows import SharedWindows
 from gatepass.policy.windows import CONCURRENT, REQUESTS, TOKENS, Limit, Refused, Taken
-
-KILLS = 300
 
 
 def requests(most: int, owner: str = "ana") -> Limit:
     return Limit(("caller", owner), REQUESTS, ("minute", 60), most)
 
 
-def test_kills_inside_the_lock_leave_it_free_and_the_totals_right(tmp_path):
-    script = Path(__file__).parent / "kills_in_lock.py"
-    command = [sys.executable, str(script), str(tmp_path), str(KILLS)]
-    killed, longest_ms, *wrong = subprocess.run(
-        command, check=True, capture_output=True, text=True, timeout=300
-    ).stdout.split("\n")
-    assert [one for one in wrong if one] == []
-    assert int(killed) == KILLS
-    assert float(longest_ms) < 1_000
+class Killed(Exception):
+    pass
+
+
+def kill_at(line: int, shared: SharedWindows, limits: Sequence[Limit], now_s: float) -> None:
+    """Take and settle up to the line of that number within the updates of the records."""
+    left = line
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename != windows.__file__:
+            return None
+        left -= event == "line"
+        if not left:
+            raise Killed
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with suppress(Killed):
+            taken = shared.take(limits, 10, now_s)
+            assert isinstance(taken, Taken)
+            shared.settle(taken, 30, now_s + 0.01)
+    finally:
+        sys.settrace(before)
+
+
+def test_a_kill_at_any_line_of_an_update_leaves_the_totals_right(tmp_path):
+    """The kernel releases the lock of a killed process, as the end of `take` does here."""
+    own, other = SharedWindows(tmp_path / "limits"), SharedWindows(tmp_path / "limits")
+    other.pid = 2**22 + 1  # above the largest pid of Linux
+    spans = ((REQUESTS, ("second", 1)), (TOKENS, ("second", 1)), (CONCURRENT, ("", 0)))
+    limits, killed = (
+        [one.attach(Limit(("caller", "ana"), unit, span, 10**6)) for unit, span in spans] for one in (own, other)
+    )
+    lines = [*range(1, 250)] * 2  # a process that has its place runs fewer
+    for number, line in enumerate(lines):
+        now_s = 1_000.0 + number / 200
+        kill_at(line, other, killed, now_s)
+        taken = own.take(limits, 1, now_s)
+        assert isinstance(taken, Taken)
+        own.settle(taken, 1, now_s)
+        for limit in limits:
+            limit.drop_dead(windows.process_exists)
+            counts = limit.words[4:] if limit.width_s else limit.words[5::2]
+            assert (limit.words[2], limit.words[3]) == (sum(counts.tolist()), 0), (line, limit.name)
+        assert limits[2].used(now_s) == 0
 
 
 def test_workers_share_one_limit(tmp_path):
