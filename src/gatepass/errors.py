@@ -689,8 +689,8 @@ class UpstreamHtml(UpstreamError):
     actions: ClassVar[Mapping[str, str]] = {
         "page_504": "A proxy in front of the upstream answered, because it stopped waiting for the upstream. Raise the"
         " timeout of that proxy: gatepass's `timeouts` do not help.",
-        "page_5xx": "A proxy in front of the upstream answered, because the upstream behind it is down or overloaded."
-        " Retry later, or ask the owner of the upstream.",
+        "page_5xx": "The upstream, or a proxy in front of it, answered with a page: the upstream is down, overloaded or"
+        " has failed. Retry later, or ask the owner of the upstream.",
     }
 
     def __init__(self, message: str, *, upstream: str, status: int = UpstreamError.status) -> None:

@@ -608,7 +608,8 @@ def init(
         recipes = documentation("docs/tokens.md", " {} has the recipes.")
         click.echo(f"First write the credential {UPSTREAM!r} into {output}.{recipes}")
     click.echo("Next: `gatepass doctor` tests every hop, `gatepass serve` serves.")
-    ui = "`server.ui: true` serves the page for operators" if keys else "The page for operators is"
+    opened = "`server.ui: true` and a key of `gatepass keys new --role admin` open the page for operators"
+    ui = opened if keys else "The page for operators is"
     click.echo(f"{ui} at {url}/ui/{documentation('docs/operations/ui.md', ': {}')}")
 
 

@@ -311,7 +311,6 @@ def explained(code: str, hop: str, status: int, reason: str, operation: str = "c
 AT_B, AT_MCP = "upstream:b", "upstream:mcp/search"
 NO_PATH = "Not Found. The upstream has no such path: it does not support this operation."
 PAGE = 'The upstream "b" (llm) answered with an HTML page'
-PROXY = "A proxy in front of the upstream answered, because"
 LARGE = "The upstream sent an event that is larger than"
 ANSWERED = 'The upstream "b" (llm) answered 400 Bad Request with'
 
@@ -328,8 +327,22 @@ ANSWERED = 'The upstream "b" (llm) answered 400 Bad Request with'
         ("1261", AT_B, 400, "Prompt exceeds max length", "too_long", "Shorten the prompt or the history,"),
         ("context_length_exceeded", AT_B, 400, "no", "too_long", "Shorten the prompt or the history,"),
         ("400", AT_B, 400, "The name of a tool exceeds the maximum length of 64.", "", "Follow the upstream's"),
-        ("upstream_html", AT_B, 504, f"{PAGE} titled", "page_504", f"{PROXY} it stopped"),
-        ("upstream_html", AT_B, 502, f"{PAGE} titled", "page_5xx", f"{PROXY} the upstream"),
+        (
+            "upstream_html",
+            AT_B,
+            504,
+            f"{PAGE} titled",
+            "page_504",
+            "A proxy in front of the upstream answered, because it stopped",
+        ),
+        (
+            "upstream_html",
+            AT_B,
+            502,
+            f"{PAGE} titled",
+            "page_5xx",
+            "The upstream, or a proxy in front of it, answered with a page:",
+        ),
         ("upstream_html", AT_B, 503, f"{PAGE} instead of JSON", "", "Check `credential` and `upstreams.b.base_url`."),
         ("upstream_html", AT_B, 403, f"{PAGE} titled", "", "Check `credential` and `upstreams.b.base_url`."),
         ("upstream_invalid", AT_B, 400, f"{LARGE} `line_bytes`", "line_bytes", "If the client reads"),
