@@ -95,7 +95,7 @@ AREAS = (
         ("proxy/response.py",),
         (
             "tests/unit/proxy/test_response_ids.py",
-            "tests/unit/http_client/test_response_body_tail.py",
+            "tests/unit/http_client/test_response_body.py",
             "tests/integration/test_replies.py",
             "tests/integration/test_broken_replies.py",
             "tests/integration/test_aggregation.py",

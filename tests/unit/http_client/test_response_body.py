@@ -1,3 +1,4 @@
+import asyncio
 import gzip
 import zlib
 from io import BytesIO
@@ -5,20 +6,30 @@ from io import BytesIO
 import pytest
 
 from gatepass.errors import Fault, TransportFault
+from gatepass.http_client.connection import AHEAD_BYTES
 from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.http_client.response_body import (
     GZIP_WINDOW,
     MOST_PIECES,
     PIECE_BYTES,
+    TAIL_S,
     DecodedResponse,
+    UpstreamResponse,
     ZlibDecoder,
     add_piece,
     decoder_of,
+    read_whole,
     taken,
 )
-from tests.responses import PlayedResponse
+from gatepass.types import Timeouts
+from tests.responses import PlayedResponse, stream_pieces
+from tests.unit.http_client.loop import advance, rest
+from tests.unit.http_client.wire import Wire
 
 TEXT = b"data: {}\n\n" * 50
+HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+END = b"0\r\n\r\n"
+IDLE_S = 3.0
 
 
 @pytest.mark.parametrize("coding", [b"", b"identity", b" Identity "])
@@ -84,3 +95,254 @@ def test_a_list_of_pieces_becomes_their_bytes(count: int) -> None:
         add_piece(pieces, b"%d," % number)
     assert taken(pieces) == b"".join(b"%d," % number for number in range(count))
     assert pieces == []
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class Taker:
+    """Takes pieces until one of them is in `enough`."""
+
+    def __init__(self, *enough: bytes) -> None:
+        self.taken: list[bytes] = []
+        self._enough = enough
+
+    def __call__(self, piece: bytes) -> bool:
+        self.taken.append(piece)
+        return piece not in self._enough
+
+
+async def begun(wire: Wire, data: bytes = b"") -> UpstreamResponse:
+    bounds = Timeouts(connect_s=1, first_byte_s=10, idle_s=IDLE_S)
+    asking = asyncio.ensure_future(wire.connection.send_request(b"GET / HTTP/1.1\r\n\r\n", b"", bounds))
+    await rest()
+    wire.feed(HEAD + data)
+    return await asking
+
+
+async def test_stream_to_passes_each_piece_and_returns_true_at_the_end():
+    wire, taker = Wire(), Taker()
+    pouring = asyncio.ensure_future((await begun(wire, chunk(b"a"))).stream_to(taker))
+    await rest()
+    for data in (b"b", b"c"):
+        wire.feed(chunk(data))
+        assert taker.taken[-1] == data  # before any task could run
+    wire.feed(END)
+    assert await pouring is True
+    assert taker.taken == [b"a", b"b", b"c"]
+    assert wire.events == ["freed"]
+
+
+@pytest.mark.parametrize("at", ["before it waits", "while it waits", "with the end"])
+async def test_a_paused_reader_gets_no_more_until_it_reads_again(at: str):
+    wire, taker = Wire(), Taker(b"a")
+    reply = await begun(wire, chunk(b"a") if at == "before it waits" else b"")
+    pouring = asyncio.ensure_future(reply.stream_to(taker))
+    await rest()
+    if at != "before it waits":
+        wire.feed(chunk(b"a") + (END if at == "with the end" else b""))
+    assert await pouring is False
+    if at != "with the end":
+        wire.feed(chunk(b"b") + END)
+    assert taker.taken == [b"a"]
+    again = Taker()
+    assert await reply.stream_to(again) is True
+    assert again.taken == ([] if at == "with the end" else [b"b"])
+
+
+@pytest.mark.parametrize("end", ["whole", "broken off"])
+@pytest.mark.parametrize("enough", [(), (b"a",)])
+@pytest.mark.parametrize("pieces", [(), (b"a",), (b"a", b"b"), (b"a" * 70_000, b"b" * 9)])
+async def test_pieces_before_stream_to_are_passed_like_later_pieces(pieces, enough, end: str):
+    """The other way asks for piece after piece."""
+
+    async def found(poured) -> tuple[list[bytes], object, int]:
+        wire, taker = Wire(), Taker(*enough)
+        reply = await begun(wire)
+        wire.feed(b"".join(map(chunk, pieces)) + (END if end == "whole" else b""))
+        if end != "whole":
+            wire.end()
+        try:
+            return taker.taken, await poured(reply, taker), reply.size
+        except TransportFault as fault:
+            return taker.taken, fault.kind, reply.size
+
+    assert await found(UpstreamResponse.stream_to) == await found(stream_pieces)
+
+
+async def test_silence_is_bounded_from_the_last_piece_on():
+    wire, taker = Wire(), Taker()
+    pouring = asyncio.ensure_future((await begun(wire)).stream_to(taker))
+    for _ in range(3):
+        await advance(IDLE_S - 1)
+        wire.feed(chunk(b"a"))
+    await advance(IDLE_S - 1)
+    assert not pouring.done()
+    await advance(1)
+    with pytest.raises(TransportFault) as caught:
+        await pouring
+    assert caught.value.kind is Fault.TIMEOUT_IDLE
+
+
+async def test_an_error_of_the_taker_is_the_pourers_and_not_the_connections():
+    def broken(_: bytes) -> bool:
+        raise ZeroDivisionError
+
+    wire = Wire()
+    reply = await begun(wire)
+    pouring = asyncio.ensure_future(reply.stream_to(broken))
+    await rest()
+    wire.feed(chunk(b"a"))
+    wire.feed(chunk(b"b"))
+    with pytest.raises(ZeroDivisionError):
+        await pouring
+    assert wire.connection.is_open()
+    assert await anext(reply) == b"b"
+
+
+async def test_cancelled_stream_to_passes_no_more_pieces():
+    wire, taker = Wire(), Taker()
+    reply = await begun(wire)
+    pouring = asyncio.ensure_future(reply.stream_to(taker))
+    await rest()
+    pouring.cancel()
+    wire.feed(chunk(b"late"))
+    with pytest.raises(asyncio.CancelledError):
+        await pouring
+    assert taker.taken == []
+    await reply.aclose()
+    await rest()
+    assert wire.events == ["lost"]
+
+
+async def test_a_coded_reply_pours_what_it_decodes():
+    class Plain(ZlibDecoder):
+        def decode(self, piece):
+            yield piece.upper()
+
+        def finish(self):
+            pass
+
+    reply, taker = DecodedResponse(PlayedResponse(b"a", b"b", b"c"), Plain(GZIP_WINDOW), LoopTurns()), Taker(b"B")
+    assert (await reply.stream_to(taker), taker.taken) == (False, [b"A", b"B"])
+    assert (await reply.stream_to(taker), taker.taken) == (True, [b"A", b"B", b"C"])
+
+
+@pytest.mark.parametrize("pieces", [(), (b"abc",), (b"a", b"bc"), (b"a", b"b", b"c")])
+async def test_whole_body_is_its_beginning_and_all_pieces(pieces):
+    whole = b"".join(pieces)
+    assert await read_whole(PlayedResponse(*pieces), len(whole)) == whole
+    assert await read_whole(PlayedResponse(*pieces), len(whole) + 2, b"01") == b"01" + whole
+
+
+@pytest.mark.parametrize(
+    ("beginning", "pieces"), [(b"", (b"abcd",)), (b"", (b"ab", b"cd")), (b"ab", (b"cd",)), (b"abcd", ())]
+)
+async def test_a_body_beyond_the_limit_is_read_no_further(beginning, pieces):
+    with pytest.raises(TransportFault) as raised:
+        await read_whole(PlayedResponse(*pieces, b"never read"), 3, beginning)
+    assert raised.value.kind is Fault.TOO_LARGE
+
+
+async def test_a_whole_body_in_one_piece_is_not_copied():
+    piece = b"abc"
+    assert await read_whole(PlayedResponse(piece), 3) is piece
+
+
+class FullMemory:
+    """Is full until the first wait for room."""
+
+    def __init__(self) -> None:
+        self.added: list[int] = []
+        self._is_full = True
+
+    def is_full(self) -> bool:
+        return self._is_full
+
+    def add(self, size_bytes: int) -> None:
+        self.added.append(size_bytes)
+
+    async def wait_for_room(self) -> None:
+        self._is_full = False
+
+
+@pytest.mark.parametrize("beginning", [b"", b"01"])
+async def test_a_body_that_arrived_with_its_head_is_counted_and_waits_for_room(beginning):
+    memory = FullMemory()
+    reply = await begun(Wire(), chunk(b"abc") + END)
+    assert await read_whole(reply, 5, beginning, memory) == beginning + b"abc"
+    assert (sum(memory.added), memory.is_full()) == (len(beginning) + 3, False)
+    assert (reply.pieces, reply.size) == ([], 0)
+
+
+async def read_to_done(wire: Wire) -> UpstreamResponse:
+    """A stream whose last event was read, by a task that reads no more."""
+    reply = await begun(wire, chunk(b"data: [DONE]\n\n"))
+    assert not await reply.stream_to(lambda _: False)
+    return reply
+
+
+async def test_a_body_that_has_ended_needs_nothing():
+    wire = Wire()
+    reply = await read_to_done(wire)
+    wire.feed(END)
+    reply.finish()
+    await advance(2 * TAIL_S)
+    assert wire.events == ["freed"]
+
+
+async def test_a_body_that_ends_in_time_frees_its_connection_without_a_task():
+    wire = Wire()
+    reply = await read_to_done(wire)
+    before = asyncio.all_tasks()
+    reply.finish()
+    assert (wire.events, asyncio.all_tasks()) == ([], before)
+    await advance(TAIL_S / 2)
+    wire.feed(b"1\r\n\n\r\n")  # a blank line after the last event
+    await advance(TAIL_S / 4)
+    wire.feed(END)
+    assert wire.events == ["freed"]
+    await advance(2 * TAIL_S)
+    assert wire.events == ["freed"]
+
+
+async def test_a_body_that_does_not_end_is_closed_after_a_second_even_if_more_of_it_arrives():
+    wire = Wire()
+    reply = await read_to_done(wire)
+    reply.finish()
+    await advance(TAIL_S - 0.01)
+    wire.feed(b"1\r\n\n\r\n")
+    assert wire.events == []
+    await advance(0.02)
+    assert wire.events == ["lost"]
+
+
+async def test_finish_drops_buffered_bytes_and_reads_the_rest():
+    wire = Wire()
+    reply = await read_to_done(wire)
+    for _ in range(AHEAD_BYTES // 0x10000 + 1):
+        wire.feed(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+    was_reading = wire.transport.reading
+    reply.finish()
+    assert (was_reading, wire.transport.reading) == (False, True)
+    wire.feed(END)
+    assert wire.events == ["freed"]
+
+
+@pytest.mark.parametrize("exc", [None, ConnectionResetError("gone")])
+async def test_a_body_that_breaks_off_is_closed_without_an_error(exc: Exception | None):
+    wire = Wire()
+    reply = await read_to_done(wire)
+    reply.finish()
+    wire.end(exc)
+    await rest()
+    assert wire.events == ["lost"]
+
+
+async def test_a_coded_response_is_finished_as_if_it_were_not():
+    wire = Wire()
+    reply = await read_to_done(wire)
+    DecodedResponse(reply, ZlibDecoder(0), LoopTurns()).finish()
+    wire.feed(END)
+    assert wire.events == ["freed"]
