@@ -27,7 +27,6 @@ AGENTS = (DOCS / "agents_and_mcp_hosts.md").read_text()
 PAGES = {"ragflow": DOCS / "ragflow.md", **{page.stem: page for page in DOCS.glob("clients/[!R]*.md")}}
 
 
-HOSTS_LOCK = DOCS.parent / "tests/e2e/hosts/package-lock.json"
 RUN = {"claude_code", "cline", "codex", "continue", "opencode", "qwen_code"}
 """The programs of tests/e2e/test_hosts.py."""
 
@@ -47,7 +46,7 @@ def test_each_page_is_in_the_index_with_the_same_sections_its_profile_and_whethe
 
 def test_the_version_that_was_run_is_that_of_the_lock():
     """Also on the Chinese page of clients, if it names the version."""
-    packages = json.loads(HOSTS_LOCK.read_text())["packages"]
+    packages = json.loads((DOCS.parent / "tests/e2e/hosts/package-lock.json").read_text())["packages"]
     for host in HOSTS:
         page = PAGES[host.name.replace(" ", "_").lower()].read_text()
         (ran,) = re.findall(r"^\*\*Run with .+ ([\d.]+) on (\d{4}-\d\d-\d\d)\*\*", page, re.MULTILINE)

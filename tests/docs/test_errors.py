@@ -15,7 +15,6 @@ DOCS = Path(__file__).parents[2] / "docs"
 REFERENCE = (DOCS / "reference/errors.md").read_text()
 PAGE = REFERENCE.partition("\n## Errors of the request\n")[0]
 """The part about all errors."""
-PHASES = ("connect", "first_byte", "idle", "total")
 
 
 def tree(base):
@@ -32,7 +31,7 @@ OF_THE_UPSTREAM = {errors.UpstreamErrorReply, errors.UpstreamAuth, errors.Upstre
 
 def codes() -> set[str]:
     plain = {kind.code for kind in tree(errors.GatepassError) if kind not in BRANCHES | {errors.UpstreamTimeout}}
-    return plain | {f"{errors.UpstreamTimeout.code}_{phase}" for phase in PHASES}
+    return plain | {f"{errors.UpstreamTimeout.code}_{phase}" for phase in ("connect", "first_byte", "idle", "total")}
 
 
 def test_every_code_has_its_heading_and_every_heading_its_code():

@@ -29,7 +29,6 @@ from tests.rows import CHAT
 
 TEXT = (Path(__file__).parents[2] / "docs/guides/ragflow_upstream.md").read_text()
 BLOCK, BOTH = blocks(TEXT, "yaml")
-FILE = compose.DEPLOY / "compose.ragflow_upstream.yaml"
 KEYS = {name: f"gp-0123456789abcdef-{name}" for name in ("assistants", "ragflow")}
 SECRETS = {"ragflow_key": "ragflow-0123456789", "client_secret": "the-secret-of-the-client"}
 
@@ -75,7 +74,7 @@ def test_the_configuration_starts_in_the_image_without_a_warning(tmp_path, tree_
 
 
 def test_the_compose_file_mounts_the_configuration_and_the_secrets_of_the_page():
-    whole = compose.document({}, FILE)
+    whole = compose.document({}, compose.DEPLOY / "compose.ragflow_upstream.yaml")
     own, model = whole["services"]["gatepass"], compose.document(compose.example_variables())["services"]["gatepass"]
     same = model.keys() - {"environment", "secrets", "networks", "volumes"}
     assert {name: own[name] for name in same} == {name: model[name] for name in same}

@@ -55,7 +55,6 @@ KINDS: dict[str, tuple[str, ...]] = {
     "anthropic, Python": ("plain", "raw"),
 }
 """The kinds of calls of each client."""
-RAISED = {429: "RateLimitError", 400: "BadRequestError"}
 
 
 def model_of(refusal: str, client: str, kind: str) -> str:
@@ -196,7 +195,7 @@ async def test_clients_do_at_each_refusal_of_gatepass_what_the_page_says(tmp_pat
                     assert refusal.says in error["message"]
                 if error is not None and client in SDKS:
                     code = "limit_reached" if refusal.status == 429 else "invalid_request"
-                    expected = (RAISED[refusal.status], refusal.status, code)
+                    expected = ({429: "RateLimitError", 400: "BadRequestError"}[refusal.status], refusal.status, code)
                     assert (error["class"], error["status"], error["code"]) == expected
     shown = {place: " or ".join(sorted(cells)) for place, cells in found.items()}
     print(*(f"| {name} | {' | '.join(shown[name, client] for client in CLIENTS)} |" for name in REFUSALS), sep="\n")

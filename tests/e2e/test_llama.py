@@ -17,7 +17,6 @@ from tests.e2e.realllm.compared import CASES, DIFFERENCES, MODELS, Difference, d
 from tests.e2e.servers import ROOT, ask, listening, start_model
 from tests.integration.gateway import gateway
 
-EACH = [(api, case) for api, cases in CASES.items() for case in cases]
 STREAMS = (False, True)
 VERSION = {"anthropic_version": "2023-06-01"}
 
@@ -46,7 +45,6 @@ async def both(url: str, api: str, body: dict[str, Any], **upstream: Any) -> tup
 HELLO = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 12, "temperature": 0}
 TOO_LONG = {**HELLO, "messages": [{"role": "user", "content": "word " * 10_000}]}
 STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
-VECTORS = {"model": "m", "input": ["amber", "basalt", "topaz"]}
 NEW_TEXT = re.compile(r'"(?:id|created)":[^,]+,|"timings":\{.*?\}')
 """Members of its chats that differ between two answers of one server."""
 
@@ -58,7 +56,7 @@ NEW_TEXT = re.compile(r'"(?:id|created)":[^,]+,|"timings":\{.*?\}')
         ("tiny-chat", "chat/completions", {**HELLO, **STREAMED}, '"completion_tokens":12'),
         ("tiny-chat", "chat/completions", TOO_LONG, "exceeds the available context size"),
         ("tiny-chat", "chat/completions", {**TOO_LONG, **STREAMED}, "exceeds the available context size"),
-        ("tiny-ends", "embeddings", VECTORS, '"embedding":['),
+        ("tiny-ends", "embeddings", {"model": "m", "input": ["amber", "basalt", "topaz"]}, '"embedding":['),
     ],
     ids=["chat", "stream", "error", "error of a stream", "vectors"],
 )
@@ -82,7 +80,7 @@ async def compared(models: dict[str, str], api: str, case: str, streams: bool) -
 async def test_translated_answers_are_its_own_ones_but_for_a_table(models: dict[str, str]):
     used: set[Difference] = set()
     unexplained = []
-    for api, case in EACH:
+    for api, case in ((api, case) for api, cases in CASES.items() for case in cases):
         for streams in STREAMS:
             for place, *values in (await compared(models, api, case, streams))[0]:
                 row = explained(api, case, place)

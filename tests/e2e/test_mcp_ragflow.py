@@ -29,7 +29,6 @@ from tests.e2e.store.server import free_port
 
 FILE = os.environ.get("RAGFLOW_MCP_SERVER")
 LIFE_S = 4
-DATASET = {"id": "d1", "name": "minerals", "description": "About minerals"}
 CHUNK = {"id": "c1", "content": "Amber is no mineral.", "dataset_id": "d1", "document_id": "f1", "similarity": 0.9}
 
 pytestmark = pytest.mark.skipif(
@@ -46,7 +45,7 @@ class Api(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         data: dict[str, list[Any]] = {
-            "/api/v1/datasets": [DATASET],
+            "/api/v1/datasets": [{"id": "d1", "name": "minerals", "description": "About minerals"}],
             "/api/v1/datasets/d1/documents": [],
             "/api/v1/chats": [{"id": "a1", "name": "geologist", "description": "Knows minerals"}],
         }

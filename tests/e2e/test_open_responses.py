@@ -33,10 +33,9 @@ OF_CHATS = OVER_HTTP[:-2]
 """Over chats alone, a compaction is a 404 that names `protocols`."""
 RUN_S = 60
 UNSET = ("completed_at", "incomplete_details", "previous_response_id", "instructions", "error", "reasoning")
-ZERO = ("presence_penalty", "frequency_penalty", "top_logprobs")
 MEMBERS: dict[str, Any] = {
     **dict.fromkeys((*UNSET, "max_output_tokens", "max_tool_calls", "safety_identifier", "prompt_cache_key")),
-    **dict.fromkeys(ZERO, 0),
+    **dict.fromkeys(("presence_penalty", "frequency_penalty", "top_logprobs"), 0),
     "created_at": 7,
     "truncation": "disabled",
     "text": {"format": {"type": "text"}},

@@ -95,7 +95,6 @@ async def test_the_store_keeps_the_usage_of_a_killed_replica(tmp_path, store):
 
 
 DOCS = (HERE.parents[1] / "docs/operations/store.md").read_text()
-ACL = re.findall(r"^user (gatepass on >PASSWORD .+)$", DOCS, re.MULTILINE)
 
 
 class TestDocumentedUser(StoreContract):
@@ -104,7 +103,7 @@ class TestDocumentedUser(StoreContract):
     @pytest.fixture
     async def shared(self, store):
         store.empty()
-        (line,) = ACL
+        (line,) = re.findall(r"^user (gatepass on >PASSWORD .+)$", DOCS, re.MULTILINE)
         store.add_user(["gatepass", "reset", *line.split()[1:]])
         settings = StoreSettings.model_validate(
             {**store.settings, "username": "gatepass", "password": "PASSWORD", "timeout_s": 2.0}

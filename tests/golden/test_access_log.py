@@ -112,8 +112,6 @@ def asked(dialogue: Any, body: Any = HELLO, path: str = CHAT, count: int = 1, **
 
 PUBLIC: dict[str, Any] = {"models": {"public": {"upstream": "chat", "name": "deployed"}}, "access": LOCKED}
 MINE = {"x-api-key": KEY, "x-request-id": "mine-1", "user-agent": "OpenAI/Python 3.0.0"}
-BROKEN: Dialogue = [*begin_stream(), Send(chunk(EVENTS[0])), Fin()]
-REFUSAL = reply({"error": {"message": "no such model", "code": "model_gone"}}, 404)
 
 
 async def unreachable_token() -> int:
@@ -192,10 +190,10 @@ SPLIT: dict[str, Any] = {"models": {"e": {"upstream": "chat", "rules": {"split":
 CASES = {
     "a whole chat": asked(GOOD, {**HELLO, "model": "public"}, headers=MINE, **PUBLIC),
     "a stream": asked([Send(stream(EVENTS[0], EVENTS[1], USAGE, DONE))], {**STREAMED, "images": []}),
-    "a stream that breaks off": asked(BROKEN, STREAMED),
+    "a stream that breaks off": asked([*begin_stream(), Send(chunk(EVENTS[0])), Fin()], STREAMED),
     "a failed authentication": asked(GOOD, headers={"x-api-key": "an-unknown-key-0123"}, access=LOCKED),
     "an unknown path": asked(GOOD, path="/v1/nothing?key=in-the-query"),
-    "an upstream's error": asked([Send(REFUSAL)]),
+    "an upstream's error": asked([Send(reply({"error": {"message": "no such model", "code": "model_gone"}}, 404))]),
     "no token": unreachable_token,
     "a 401 and a renewed token": renewed_401,
     "a stale connection, after a good one": repeated_on_a_stale_connection,

@@ -13,8 +13,6 @@ from click.testing import CliRunner
 from gatepass.cli import main
 from tests.golden.golden import same
 
-ROOT = Path(__file__).parents[2]
-KEPT = ("PATH", "HOME", "LANG")
 SECRETS = ("CORP_SECRET", "PORTAL_SECRET", "LIBRECHAT_KEY", "LIBRECHAT_KEY_2", "LLM_KEY", "STORE_PASSWORD")
 ENVIRONMENT = {name: f"0123456789-{name}" for name in SECRETS} | {"STORE_KEY": "k" * 32}
 
@@ -25,7 +23,7 @@ def check(tmp_path, monkeypatch) -> Callable[..., str]:
 
     Arguments that begin with `route` run that command instead.
     """
-    for name in [name for name in os.environ if name not in KEPT]:
+    for name in [name for name in os.environ if name not in ("PATH", "HOME", "LANG")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
@@ -43,7 +41,7 @@ def check(tmp_path, monkeypatch) -> Callable[..., str]:
 
 
 def test_check_and_route_print_the_recorded_effective_values(check):
-    example = (ROOT / "config.example.yaml").read_text()
+    example = (Path(__file__).parents[2] / "config.example.yaml").read_text()
     whole = re.sub(r"(?m)^( *)#(?=[^ #\n])", r"\1", example)
     asked = {
         "config.example.yaml": (example,),

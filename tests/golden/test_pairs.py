@@ -20,7 +20,6 @@ from tests.golden.golden import HERE, WRITES
 
 FILE = "gatepass.yaml"
 UPSTREAMS = "upstreams: {u: {base_url: 'https://u.example/v1'}}"
-KEPT = ("PATH", "HOME", "LANG")
 INTERNAL = re.compile(r"Traceback|Errno|\b[A-Z]\w+(?:Error|Exception)\b|<class|object at 0x|\[type=|pydantic")
 """Text of Python that no user should see."""
 
@@ -77,7 +76,7 @@ def answered(block: str) -> str:
 def test_each_configuration_and_command_has_the_recorded_answer(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for variable in [variable for variable in os.environ if variable not in KEPT]:
+    for variable in [variable for variable in os.environ if variable not in ("PATH", "HOME", "LANG")]:
         monkeypatch.delenv(variable)
     monkeypatch.chdir(tmp_path)
     head, *blocks = (HERE / name).read_text().rstrip("\n").split("\n\n")

@@ -10,8 +10,6 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from tests.ui.fake import Fake, serving
 
-SCREEN = {"width": 1280, "height": 900}
-PHONE = {"width": 390, "height": 844}
 WAIT_MS = 10_000
 OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 LISTEN = """addEventListener("securitypolicyviolation", (event) =>
@@ -57,7 +55,7 @@ def open_page(browser: Browser, faults: list[str]) -> Iterator[OpenPage]:
 
     def open_page(url: str, *, phone: bool = False, dark: bool = False, **options: object) -> Page:
         context = browser.new_context(
-            viewport=PHONE if phone else SCREEN,
+            viewport={"width": 390, "height": 844} if phone else {"width": 1280, "height": 900},
             is_mobile=phone,
             color_scheme="dark" if dark else "light",
             reduced_motion="reduce",

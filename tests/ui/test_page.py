@@ -729,9 +729,6 @@ def test_the_playground_asks_as_the_profile_of_a_client(open_page: OpenPage, sig
     }
 
 
-ENGLISH = r"\b[a-z]+(?: [a-z]+){2,}"
-
-
 def test_no_view_in_chinese_has_an_english_sentence_of_the_page(
     open_page: OpenPage, signed_in: str, fake: Fake, faults: list[str]
 ) -> None:
@@ -746,7 +743,7 @@ def test_no_view_in_chinese_has_an_english_sentence_of_the_page(
         if view == "doctor":
             page.get_by_role("button", name="检测每一跳").click()
             expect(page.get_by_text("3 步中有 1 步失败：upstream:corp")).to_be_visible()
-        sentences = re.findall(ENGLISH, page.locator("main").inner_text())
+        sentences = re.findall(r"\b[a-z]+(?: [a-z]+){2,}", page.locator("main").inner_text())
         assert [one for one in sentences if one not in data] == [], view
         check_width(page, view)
     assert faults == []
@@ -838,7 +835,6 @@ LOST = {"model": "", "operation": "none", "path": "/v1/chat", "stream": False, "
 UNNAMED = [documents.summary("idle", 2, **IDLE), documents.summary("lost", 3, **LOST)]
 TOOLS = {"search": {"tools": ["find", "read_*"], "prompts": [], "resources": []}}
 ENGLISH_NUMBERS = ["HTTP status: invalid request", "the upstream's own code", "HTTP status: the upstream failed"]
-CHINESE_NUMBERS = ["HTTP 状态码：请求无效", "上游自己的错误码", "HTTP 状态码：上游出错"]
 LOOKS: dict[str, tuple[str, Callable[[Fake], None], str, str, Sequence[str | re.Pattern[str]]]] = {
     "codes of the overview": (
         *("en-GB", UNCHANGED, "#/", ".codes li"),
@@ -850,7 +846,7 @@ LOOKS: dict[str, tuple[str, Callable[[Fake], None], str, str, Sequence[str | re.
     ),
     "numbers in Chinese": (
         *("zh-CN", NUMBERS, "#/", ".codes li span"),
-        [*CHINESE_NUMBERS, "回答尚未完成，连接就关闭了"],
+        ["HTTP 状态码：请求无效", "上游自己的错误码", "HTTP 状态码：上游出错", "回答尚未完成，连接就关闭了"],
     ),
     "next try of a failing credential": (
         *("en-GB", updated("overview", "credentials", 0, failing=True, refresh_in_s=3.0)),

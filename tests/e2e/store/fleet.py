@@ -20,7 +20,6 @@ from tests.e2e.store.server import free_port
 from tests.waiting import block_until
 
 BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).encode()
-JSON = {"content-type": "application/json"}
 ANSWER_S = 20.0
 PAUSE_S = 0.05
 """Pause between two requests of a client, and between two attempts."""
@@ -195,7 +194,7 @@ class Clients:
 def _send(port: int) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_S)
     try:
-        connection.request("POST", "/v1/chat/completions", BODY, JSON)
+        connection.request("POST", "/v1/chat/completions", BODY, {"content-type": "application/json"})
         reply = connection.getresponse()
         return reply.status, reply.read()
     finally:

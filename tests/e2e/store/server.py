@@ -14,7 +14,6 @@ from tests.e2e.process import Process
 from tests.e2e.servers import installed
 
 PASSWORD = "password-of-the-store"
-ENCRYPTION_KEY = "an-encryption-key-for-the-store-of-the-tests"
 READY_S = 10.0
 
 
@@ -42,7 +41,7 @@ class StoreServer:
     def settings(self) -> dict[str, Any]:
         """The `store` settings for this server."""
         url = f"valkey://127.0.0.1:{self.port}/0"
-        return {"url": url, "password": PASSWORD, "encryption_key": ENCRYPTION_KEY}
+        return {"url": url, "password": PASSWORD, "encryption_key": "an-encryption-key-for-the-store-of-the-tests"}
 
     def kill(self) -> None:
         os.kill(self._process.pid, signal.SIGKILL)

@@ -8,7 +8,6 @@ from html import escape
 from tests.e2e.servers import ROOT
 from tests.e2e.tracing.collector import Span
 
-FILE = ROOT / "docs" / "images" / "trace.svg"
 WIDTH, LEFT, RIGHT = 760, 300, 736
 """Of the picture, and between which x the time runs."""
 TOP, ROW = 56, 46
@@ -111,4 +110,4 @@ def _sentences(rows: Sequence[Span]) -> Iterator[str]:
 
 
 def write(spans: Sequence[Span]) -> None:
-    FILE.write_text(picture(spans), encoding="utf-8")
+    (ROOT / "docs" / "images" / "trace.svg").write_text(picture(spans), encoding="utf-8")

@@ -70,7 +70,6 @@ def every_error() -> list[GatepassError]:
 
 
 EVERY_ERROR = every_error()
-IDS = [error.public_code for error in EVERY_ERROR]
 
 
 def test_the_object_states_what_happened_and_where():
@@ -206,7 +205,7 @@ def chunk(text: str) -> bytes:
     return b"data: " + json.dumps({"id": "x", "object": "chat.completion.chunk", "choices": [delta]}).encode() + b"\n\n"
 
 
-@pytest.mark.parametrize("error", EVERY_ERROR, ids=IDS)
+@pytest.mark.parametrize("error", EVERY_ERROR, ids=[error.public_code for error in EVERY_ERROR])
 def test_no_stream_error_makes_ragflow_repeat_the_answer(error):
     """RAGFlow classifies the text of openai's exception, which is the message of the event."""
     caught = shown_by_openai(chunk("Hello") + stream_error(error, rewords=True))

@@ -181,7 +181,6 @@ XINFERENCE = (
 )
 SCORED = b'{"object":"list","data":[{"index":2,"score":0.9,"object":"score"},{"index":0,"score":1e-3}],"model":"r"}'
 DIGITS, NESTED = b"9" * 400, b"[" * 400_000 + b"]" * 400_000
-REPLIES = [COHERE, TEI_REPLY, VLLM, XINFERENCE, SCORED]
 
 
 def read(reply: bytes):
@@ -206,7 +205,7 @@ def test_requested_documents_that_are_present_are_unchanged():
     assert client_ranking(reply, asked, "chat") is reply
 
 
-@pytest.mark.parametrize("reply", REPLIES)
+@pytest.mark.parametrize("reply", [COHERE, TEI_REPLY, VLLM, XINFERENCE, SCORED])
 def test_every_reply_has_its_scores_and_no_documents_that_nobody_requested(reply):
     for asked in (PLAIN, TEI):
         reported = read(client_ranking(reply, asked, "chat"))

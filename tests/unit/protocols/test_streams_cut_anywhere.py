@@ -34,14 +34,13 @@ STREAMS: dict[str, tuple[Callable[[], EventStream], bytes]] = {
     "responses with a call": (of_responses, b"".join(Responses.events({"model": "m"}, TURN))),
 }
 each_stream = pytest.mark.parametrize(("begun", "sent"), STREAMS.values(), ids=STREAMS)
-each_end = pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
 
 
 def relayed(stream: EventStream, *parts: bytes) -> bytes:
     return b"".join([*map(stream.feed, parts), stream.finish()])
 
 
-@each_end
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
 @each_stream
 def test_two_pieces_pass_unchanged_and_are_complete(begun, sent, end):
     whole = with_line_ends(sent, end)

@@ -330,7 +330,6 @@ def test_finish_reason(blocks, reason):
 
 CUT = ("upstream_closed", "The upstream ended its stream before the answer was complete.")
 EMPTY = ("upstream_empty", "The upstream's stream ended without an answer.")
-ERROR = data({"error": {"message": "boom", "code": "bad"}})
 FAILED: dict[str, tuple[list[bytes], tuple[str, str]]] = {
     "an open choice": ([text("a"), data(chunk({}, ""))], CUT),
     "one of two open": ([text("a"), data(chunk({"content": "b"}, index=1)), STOP], CUT),
@@ -348,7 +347,7 @@ FAILED: dict[str, tuple[list[bytes], tuple[str, str]]] = {
     **{f"empty: {body!r}": ([body], EMPTY) for body in (b"", DONE, b": ping\n\n", data({"choices": []}) + DONE)},
     "a role alone": ([data(chunk({"role": "assistant", "content": ""})), DONE], EMPTY),
     "an empty text": ([data({"choices": [{"text": "", "index": 0}]}), DONE], EMPTY),
-    "an error event": ([text("a"), ERROR, STOP, DONE], ("bad", "boom")),
+    "an error event": ([text("a"), data({"error": {"message": "boom", "code": "bad"}}), STOP, DONE], ("bad", "boom")),
     "an event named error": ([text("a"), b"event: error\ndata: boom\n\n"], ("upstream_error", "boom")),
     "no JSON": (
         [text("a"), b"data: {\n\n", DONE],

@@ -25,8 +25,6 @@ from tests.unit.sse.streams import (
     with_line_ends,
 )
 
-LINE_ENDS = [b"\n", b"\r\n", b"\r"]
-
 
 def relayed(*given_pieces):
     stream = new_stream()
@@ -36,7 +34,7 @@ def relayed(*given_pieces):
 # --- bytes ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("end", LINE_ENDS)
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
 def test_each_event_is_returned_with_its_last_byte(end):
     stream = new_stream()
     for event in (with_line_ends(event, end) for event in REALISTIC):
@@ -116,33 +114,31 @@ DELTA = st.one_of(
     st.just({}),
     st.none(),
 )
-MORE = st.sampled_from(
-    [
-        {},
-        {},
-        {},
-        {"usage": None},
-        {"usage": {"total_tokens": 5}},
-        {"error": None},
-        {"error": {"message": "boom", "type": None}},
-        {"obfuscation": "xY"},
-        {"created": 1},
-    ]
-)
-CONTENTS = st.one_of(
-    st.builds(
-        lambda delta, finish, index, more: {**chunk(delta, finish, index), **more},
-        DELTA,
-        st.sampled_from([None, None, None, "", "stop"]),
-        st.sampled_from([0, 0, 0, 1]),
-        MORE,
-    ),
-    st.sampled_from([{}, {"type": "ping"}, 5, [], {"error": "text"}, {"choices": "odd"}, {"choices": [5]}]),
-)
 EVENT = st.one_of(
     st.builds(
         lambda text_value, spaced, gap, end: b"data:" + gap + json.dumps(text_value, separators=spaced).encode() + end,
-        CONTENTS,
+        st.one_of(
+            st.builds(
+                lambda delta, finish, index, more: {**chunk(delta, finish, index), **more},
+                DELTA,
+                st.sampled_from([None, None, None, "", "stop"]),
+                st.sampled_from([0, 0, 0, 1]),
+                st.sampled_from(
+                    [
+                        {},
+                        {},
+                        {},
+                        {"usage": None},
+                        {"usage": {"total_tokens": 5}},
+                        {"error": None},
+                        {"error": {"message": "boom", "type": None}},
+                        {"obfuscation": "xY"},
+                        {"created": 1},
+                    ]
+                ),
+            ),
+            st.sampled_from([{}, {"type": "ping"}, 5, [], {"error": "text"}, {"choices": "odd"}, {"choices": [5]}]),
+        ),
         st.sampled_from([None, (",", ":")]),
         st.sampled_from([b"", b" "]),
         st.sampled_from([b"\n\n", b"\n\n", b"\r\n\r\n", b"\r\r"]),

@@ -10,8 +10,6 @@ from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
-add_tool = tool(add)
-
 
 def model_of(scenario: Scenario) -> Any:
     model = ChatOpenAI(
@@ -24,7 +22,7 @@ def model_of(scenario: Scenario) -> Any:
         use_responses_api=scenario["kind"] == "responses",
         extra_body={"images": [scenario["picture"]]} if scenario["kind"] == "extra_parameter" else None,
     )
-    return model.bind_tools([add_tool]) if scenario["kind"] in ("tools", "rounds") else model
+    return model.bind_tools([tool(add)]) if scenario["kind"] in ("tools", "rounds") else model
 
 
 def first_messages(scenario: Scenario) -> list[Any]:
