@@ -290,11 +290,6 @@ MESSAGE_ROWS = (
                 ),
             ),
             ("a template", 400, vllm("Unexpected message role.")),
-            (
-                "FastAPI",
-                422,
-                pydantic(["messages", 0, "role"], kind="literal_error", msg="Input should be 'system','user'"),
-            ),
             ("GLM", 400, {"error": {"code": "1214", "message": "[1214] Incorrect role information"}}),
             ("OpenAI, the value", 400, openai(f"{VALUE} {VALUES}.", "messages[0].role", "invalid_value")),
             (

@@ -28,6 +28,7 @@ from tests.unit.learning.rejections import (
     CHOICE_ROWS,
     EMBEDDING_ROWS,
     EVERYTHING,
+    MEMBER_ROWS,
     PICTURE,
     ROWS,
     STREAM,
@@ -71,6 +72,7 @@ def test_a_rule_holds_as_long_as_its_kind_does():
     assert batches.pop("18 OpenAI's tokens") == 0.0
     assert set(batches.values()) == {DAY_S}
     assert [case.rules()[0].ttl_s for case in CHOICE_ROWS if case.name == "43"] == [0.0]
+    assert [case.rules()[0].ttl_s for case in MEMBER_ROWS if case.name == "13 OpenAI's value"] == [HOUR_S]
 
 
 def test_next_suggested_rule_is_used_if_the_first_is_excluded():
@@ -299,14 +301,6 @@ def test_invalid_member_path_does_not_hide_a_valid_one():
 def test_a_refused_value_does_not_concern_the_other_values(values, ttl_s):
     body = openai(VALUES.format(values), "reasoning_effort", "unsupported_value")
     assert rules(body, {"reasoning_effort": "minimal"}) == (LearnedRule("drop", "reasoning_effort", ttl_s=ttl_s),)
-
-
-def test_member_that_accepts_only_its_default_is_dropped_for_all():
-    words = (
-        "Unsupported value: 'temperature' does not support 0.2 with this model. Only the default (1) value is supported"
-    )
-    body = openai(words, "temperature", "unsupported_value")
-    assert rules(body, {"temperature": 0.2}) == (LearnedRule("drop", "temperature", ttl_s=HOUR_S),)
 
 
 DETAILS = [

@@ -9,7 +9,7 @@ from gatepass.config.routes import LEARN_ALSO
 from gatepass.learning.matchers import suggested_rules
 from gatepass.learning.rejection import UpstreamRejection, is_too_long, path_from_error
 from gatepass.types import UpstreamErrorBody
-from tests.rows import CHAT, EMBEDDINGS
+from tests.rows import CHAT
 from tests.unit.learning.rejections import FILTERED, openai
 from tests.unit.learning.upstreams import always, refused
 
@@ -35,19 +35,6 @@ from tests.unit.learning.upstreams import always, refused
 )
 def test_member_path_is_parsed_in_every_spelling(path, place):
     assert path_from_error(path) == place
-
-
-@pytest.mark.parametrize("status", [200, 401, 413, 500, None])
-def test_other_statuses_are_not_parsed(status):
-    assert UpstreamRejection.of(CHAT.members, status, UpstreamErrorBody("Unknown parameter: 'seed'."), b"{}") is None
-
-
-def test_without_form_there_is_nothing_to_read():
-    assert UpstreamRejection.of(CHAT.members, 400, None, b"{}") is None
-
-
-def test_too_many_inputs_have_a_status_of_their_own():
-    assert UpstreamRejection.of(EMBEDDINGS.members, 413, UpstreamErrorBody("x"), b"{}") is not None
 
 
 @pytest.mark.parametrize(

@@ -196,8 +196,3 @@ def test_a_quantile_is_the_upper_bound_of_its_bucket(values: list[float], share:
     exact = sorted(values)[max(0, -(-len(values) * int(share * 100) // 100) - 1)]
     assert found == next((bound for bound in DURATION_S if exact <= bound), DURATION_S[-1])
     assert exact <= found if found <= DURATION_S[-2] else exact > DURATION_S[-2]
-
-
-@pytest.mark.parametrize("counts", [(), (0, 0, 0)])
-def test_without_values_there_is_no_quantile(counts: tuple[int, ...]):
-    assert quantile(counts, (1.0, 2.0), 0.5) is None
