@@ -15,12 +15,9 @@ from gatepass.cli.reach import StepOutcome
 from gatepass.cli.steps import diagnose
 from gatepass.config.model import Config
 from gatepass.protocols.client_protocol import event_of
-from gatepass.protocols.messages import PING
-from gatepass.proxy.client_response import EVERY_S, STREAM_HOLD_S
 from tests.integration.gateway import JSON, gateway
 from tests.integration.messages_upstream import ASKED, MESSAGE, TEXT, WHOLE, answer, error, events, message
-from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Scripted, Send, Wait, chunk, reply, stream
-from tests.unit.clock import DrivenClock
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Scripted, Send, Wait, reply, stream
 
 PATH = "/v1/messages"
 VERSION = {**JSON, "anthropic-version": "2023-06-01"}
@@ -383,23 +380,6 @@ async def test_results_of_a_batch_pass_and_its_errors_have_anthropics_form():
 
 
 # --- what stays alive, and what is recorded --------------------------------------------------------------------------
-
-
-async def test_a_waiting_client_receives_pings():
-    go, clock = asyncio.Event(), DrivenClock()
-    begun, rest = events()[0], b"".join(events()[1:])
-    head, _, _ = stream(b"").partition(b"\r\n\r\n")
-    parts: Dialogue = [Wait(go), Send(head + b"\r\n\r\n" + chunk(begun)), Send(chunk(rest) + LAST_CHUNK)]
-    async with (
-        Scripted(parts) as upstream,
-        gateway(upstream=upstream.url, clock=clock) as gp,
-        gp.ask(ASKED, PATH, headers=VERSION) as ask,
-    ):
-        await upstream.requested()
-        await clock.advance(STREAM_HOLD_S + EVERY_S + 2)
-        go.set()
-        answered = await ask.answer()
-    assert answered.body == PING * 2 + begun + rest
 
 
 async def test_the_log_has_the_usage_of_a_stream(caplog):

@@ -14,7 +14,6 @@ from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.scripted import (
     Hold,
-    Pause,
     Scripted,
     Send,
     Wait,
@@ -197,28 +196,6 @@ async def test_a_first_event_above_its_limit_is_an_http_error():
         answer = await gp.ask(STREAMED).answer()
     assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
     assert "limits.event_bytes" in answer.error["message"]
-
-
-# --- what came before the first event -----------------------------------------------------------------------------
-
-COMMENT = b": PROCESSING\n\n"
-
-
-async def test_comment_is_relayed_before_the_first_event():
-    def answer(_):
-        return [*begin_stream(), Send(chunk(COMMENT)), Pause(0.05), Send(chunk(b"".join(EVENTS)) + chunk(b""))]
-
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
-        answered = await gp.ask(STREAMED).answer()
-    assert answered.body == COMMENT + b"".join(EVENTS)
-
-
-async def test_comments_above_the_limit_are_relayed_at_once():
-    def answer(_):
-        return [*begin_stream(), Send(chunk(b": %b\n\n" % (b"x" * 5000))), Hold()]
-
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp, gp.ask(STREAMED) as ask:
-        assert await ask.head() == 200
 
 
 async def test_answer_in_an_envelope_is_unwrapped():
