@@ -222,14 +222,6 @@ def test_the_classes_distinguish_plain_texts():
     assert classify("Rate limit reached") == "RATE_LIMIT"
 
 
-def test_error_without_replayed_words_keeps_its_message_in_a_stream():
-    error = refusal(400, "This model's maximum context length is 8192 tokens.", kind="invalid_request_error")
-    inner = json.loads(stream_error(error, rewords=True)[6:])["error"]
-    assert inner["message"] == "This model's maximum context length is 8192 tokens."
-    assert inner["type"] == "invalid_request_error"
-    assert "upstream" not in inner
-
-
 def test_the_fault_of_an_invalid_reply_names_its_limit_in_a_stream():
     error = event_too_large("chat", converted_limit("the profile of the client has `line_bytes`"))
     assert "larger than 1 MiB" in error.message
@@ -238,25 +230,26 @@ def test_the_fault_of_an_invalid_reply_names_its_limit_in_a_stream():
     assert stream_message(replayed) == "The answer ends here: upstream_invalid."
 
 
+ENDS_HERE = "The answer ends here: upstream_error."
+REPLAYED_WORDS = ("Rate limit reached", "Server busy", "HTTP 503", "Too Many Requests", "temporarily UNAVAILABLE")
+CONTEXT = "This model's maximum context length is 8192 tokens."
+
+
 @pytest.mark.parametrize(
-    "message", ["Rate limit reached", "Server busy", "HTTP 503", "Too Many Requests", "temporarily UNAVAILABLE"]
+    ("error", "shown"),
+    [
+        (refusal(400, CONTEXT, kind="invalid_request_error"), (CONTEXT, "invalid_request_error", None)),
+        *(
+            (refusal(429, words, kind="server_error"), (ENDS_HERE, "stream_error", {"message": words}))
+            for words in REPLAYED_WORDS
+        ),
+        (refusal(400, ""), (ENDS_HERE, "invalid_request_error", None)),
+        (refusal(503, "busy server", raw={"busy": True}), (ENDS_HERE, "stream_error", {"busy": True})),
+    ],
 )
-def test_a_refusal_that_would_be_repeated_moves_out_of_the_message(message):
-    inner = json.loads(stream_error(refusal(429, message, kind="server_error"), rewords=True)[6:])["error"]
-    assert inner["message"] == "The answer ends here: upstream_error."
-    assert inner["type"] == "stream_error"
-    assert inner["upstream"] == {"message": message}
-
-
-def test_a_refusal_without_a_word_gets_a_sentence():
-    inner = json.loads(stream_error(refusal(400, ""), rewords=True)[6:])["error"]
-    assert inner["message"] == "The answer ends here: upstream_error."
-    assert "upstream" not in inner
-
-
-def test_the_upstreams_error_stays_beside_the_message():
-    inner = json.loads(stream_error(refusal(503, "busy server", raw={"busy": True}), rewords=True)[6:])["error"]
-    assert inner["upstream"] == {"busy": True}
+def test_words_at_which_ragflow_repeats_move_out_of_the_message(error, shown):
+    inner = json.loads(stream_error(error, rewords=True)[6:])["error"]
+    assert (inner["message"], inner["type"], inner.get("upstream")) == shown
 
 
 def test_a_stream_of_the_responses_api_ends_in_its_own_error_events():

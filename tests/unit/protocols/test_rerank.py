@@ -91,22 +91,9 @@ def test_request_in_the_upstreams_shape_keeps_its_bytes(body, shape):
     assert apply_changes(whole, [ConvertRerank(shape)])[0] is whole
 
 
-def test_booleans_as_texts_are_kept_for_xinference_only():
-    assert sent(RAGFLOW_XINFERENCE, "xinference") == RAGFLOW_XINFERENCE
-    for shape in ("cohere", "jina", "vllm"):
-        assert sent(RAGFLOW_XINFERENCE, shape) == (
-            b'{"model":"r","query":"q","return_documents":true,"documents":["a", "b"]}'
-        )
-
-
 @pytest.mark.parametrize("body", [RAGFLOW, RAGFLOW_COHERE, RAGFLOW_XINFERENCE])
 def test_tei_receives_its_own_shape_without_top_n(body):
     assert json.loads(sent(body, "tei")) == {"model": "r", "query": "q", "texts": ["a", "b"], "truncate": True}
-
-
-def test_the_clients_truncation_remains():
-    body = b'{"query":"q","documents":["a"],"truncate":false,"new":1}'
-    assert sent(body, "tei") == b'{"query":"q","texts":["a"],"truncate":false,"new":1}'
 
 
 @pytest.mark.parametrize("shape", ["cohere", "jina", "vllm", "xinference"])
@@ -114,10 +101,6 @@ def test_a_client_of_tei_is_understood_everywhere(shape):
     body = b'{"query":"q","texts":["\\u00e9","b"],"raw_scores":false,"truncate":true,"return_text":true,"new":1}'
     assert sent(body, shape, "r") == b'{"query":"q","documents":["\\u00e9","b"],"new":1,"model":"r"}'
     assert sent(RAGFLOW_TEI, shape) == b'{"query":"q","documents":["a","b"]}'
-
-
-def test_a_model_that_the_client_names_stays():
-    assert sent(RAGFLOW, "jina", "other") == RAGFLOW
 
 
 def test_raw_scores_are_supported_by_tei_only():
@@ -129,20 +112,34 @@ def test_raw_scores_are_supported_by_tei_only():
 
 
 OBJECTS = b'{"query":{"text":"q"},"documents":["a",{"text":"b","title":"t"}],"x": 1}'
+TRUNCATED = b'{"query":"q","documents":["a"],"truncate":false,"new":1}'
 
 
 @pytest.mark.parametrize(
-    ("shape", "expected"),
+    ("body", "shape", "model", "expected"),
     [
-        ("jina", OBJECTS),
-        ("cohere", b'{"query":"q","documents":["a","b"],"x":1}'),
-        ("vllm", b'{"query":"q","documents":["a","b"],"x":1}'),
-        ("xinference", b'{"query":"q","documents":["a","b"],"x":1}'),
-        ("tei", b'{"query":"q","texts":["a","b"],"x":1,"truncate":true}'),
+        (OBJECTS, "jina", None, OBJECTS),
+        *(
+            (OBJECTS, shape, None, b'{"query":"q","documents":["a","b"],"x":1}')
+            for shape in ("cohere", "vllm", "xinference")
+        ),
+        (OBJECTS, "tei", None, b'{"query":"q","texts":["a","b"],"x":1,"truncate":true}'),
+        (TRUNCATED, "tei", None, b'{"query":"q","texts":["a"],"truncate":false,"new":1}'),
+        (RAGFLOW, "jina", "other", RAGFLOW),
+        (RAGFLOW_XINFERENCE, "xinference", None, RAGFLOW_XINFERENCE),
+        *(
+            (
+                RAGFLOW_XINFERENCE,
+                shape,
+                None,
+                b'{"model":"r","query":"q","return_documents":true,"documents":["a", "b"]}',
+            )
+            for shape in ("cohere", "jina", "vllm")
+        ),
     ],
 )
-def test_object_documents_become_texts_if_required(shape, expected):
-    assert sent(OBJECTS, shape) == expected
+def test_a_request_has_the_form_of_its_upstream_and_keeps_what_the_client_set(body, shape, model, expected):
+    assert sent(body, shape, model) == expected
 
 
 @pytest.mark.parametrize("shape", sorted(set(SHAPES) - {"jina"}))
@@ -194,14 +191,17 @@ def scores(document) -> list[tuple[int, float]]:
     return [(result["index"], result["relevance_score"]) for result in document["results"]]
 
 
-@pytest.mark.parametrize(("reply", "asked"), [(COHERE, PLAIN), (TEI_REPLY, TEI), (COHERE, RerankOptions(3, top_n=2))])
+ECHOED = b'{"results":[{"index":0,"document":{"text":"a"},"relevance_score":1}]}'
+
+
+@pytest.mark.parametrize(
+    ("reply", "asked"),
+    [
+        *((COHERE, PLAIN), (TEI_REPLY, TEI), (COHERE, RerankOptions(3, top_n=2))),
+        (ECHOED, RerankOptions(3, echoed=TEXTS)),
+    ],
+)
 def test_correct_ranking_is_the_same_object(reply, asked):
-    assert client_ranking(reply, asked, "chat") is reply
-
-
-def test_requested_documents_that_are_present_are_unchanged():
-    asked = RerankOptions(3, echoed=TEXTS)
-    reply = b'{"results":[{"index":0,"document":{"text":"a"},"relevance_score":1}]}'
     assert client_ranking(reply, asked, "chat") is reply
 
 

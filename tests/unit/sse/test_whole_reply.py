@@ -106,10 +106,6 @@ def test_a_tool_call_gets_what_it_lacks(call, becomes, names):
     assert repaired(chat(choice(call))) == (chat(choice(becomes)), names)
 
 
-def test_two_calls_of_one_id_are_two():
-    assert repaired(chat(choice(CALL, CALL))) == (chat(choice(CALL, CALL | {"id": "call_1"})), (ID,))
-
-
 def test_half_a_character_in_arguments_stays_the_escape_that_it_was():
     call = json.dumps(CALL).encode().replace(json.dumps(FUNCTION["arguments"]).encode(), rb'{"x":"\ud83d"}')
     body, adapted = repair_reply(json.dumps(chat(choice(0))).encode().replace(b"[0]", b"[%b]" % call), origin)
@@ -138,10 +134,9 @@ def test_an_end_is_one_that_clients_know_and_the_upstreams_word_stays_beside_it(
     assert (payload, adapted) == (expected, (FINISH,))
 
 
-def test_a_native_reason_that_is_present_stays():
-    payload = ended("eos")
-    payload["choices"][0]["native_finish_reason"] = "</s>"
-    assert repaired(payload)[0]["choices"][0]["native_finish_reason"] == "</s>"
+REFUSED = {"index": 1, "error": {}, "finish_reason": "error"}
+UNKNOWN = {"id": "a", "type": "mcp", "mcp": {"x": 1}}
+NATIVE = {"native_finish_reason": "</s>"}
 
 
 @pytest.mark.parametrize(
@@ -165,30 +160,17 @@ def test_a_native_reason_that_is_present_stays():
         (text("tool_calls"), text(native_finish_reason="tool_calls"), (FINISH,)),
         (chat(choice(function_call={"name": "f", "arguments": {}}, finish="function_call")),
          chat(choice(function_call={"name": "f", "arguments": "{}"}, finish="function_call")), (ARGUMENTS,)),
+        (chat(choice(CALL, CALL)), chat(choice(CALL, CALL | {"id": "call_1"})), (ID,)),
+        (chat(choice(role=""), REFUSED), chat(choice(), REFUSED), ("repair=role",)),
+        # an empty call: a client would call a function without a name
+        (ended(None, content="hi", function_call={}), ended("stop", content="hi", function_call={}), (FINISH,)),
+        (ended(None, content="hi", tool_calls=[{}]), ended("stop", content="hi", tool_calls=[{}]), (FINISH,)),
+        (ended("tool_calls", UNKNOWN), ended("tool_calls", UNKNOWN), ()),
+        (chat(choice(finish="eos") | NATIVE), chat(choice() | NATIVE), (FINISH,)),
     ],
 )  # fmt: skip
 def test_a_reply_gets_what_it_lacks(lacks, becomes, names):
     assert repaired(lacks) == (becomes, names)
-
-
-def test_an_empty_choice_stays_beside_one_that_is_repaired():
-    assert repaired(chat(choice(role=""), {"index": 1, "error": {}, "finish_reason": "error"})) == (
-        chat(choice(), {"index": 1, "error": {}, "finish_reason": "error"}),
-        ("repair=role",),
-    )
-
-
-def test_empty_tool_call_is_removed():
-    """An empty `function_call` or entry of `tool_calls` with a text: a client would call a function without a name."""
-    empty: list[dict[str, object]] = [{"function_call": {}}, {"tool_calls": [{}]}]
-    for payload in empty:
-        lacks = chat(choice(content="hi", **payload) | {"finish_reason": None})
-        assert repaired(lacks) == (chat(choice(content="hi", **payload) | {"finish_reason": "stop"}), (FINISH,))
-
-
-def test_a_call_of_a_kind_that_we_do_not_know_keeps_it():
-    call = {"id": "a", "type": "mcp", "mcp": {"x": 1}}
-    assert repaired(ended("tool_calls", call)) == (ended("tool_calls", call), ())
 
 
 def test_arguments_that_only_python_reads_stay_as_they_came():
