@@ -92,7 +92,7 @@ def credentials(issuer: str, folder: Path) -> dict[str, Any]:
         "file": {**file, "resource": RESOURCE},
         "signed": {**file, "grant_type": "jwt_bearer", **signed},
         "bearer": {**file, "grant_type": "jwt_bearer", "subject_file": str(folder / "subject")},
-        "exchange": {**file, "grant_type": "token_exchange", **exchanged, "audience": "models"},
+        "exchange": {**file, "grant_type": "token_exchange", **exchanged},
     }
 
 

@@ -180,10 +180,6 @@ SCORED = b'{"object":"list","data":[{"index":2,"score":0.9,"object":"score"},{"i
 DIGITS, NESTED = b"9" * 400, b"[" * 400_000 + b"]" * 400_000
 
 
-def read(reply: bytes):
-    return json.loads(reply)
-
-
 def scores(document) -> list[tuple[int, float]]:
     """As RAGFlow reads them: by name, nothing else."""
     if isinstance(document, list):
@@ -208,7 +204,7 @@ def test_correct_ranking_is_the_same_object(reply, asked):
 @pytest.mark.parametrize("reply", [COHERE, TEI_REPLY, VLLM, XINFERENCE, SCORED])
 def test_every_reply_has_its_scores_and_no_documents_that_nobody_requested(reply):
     for asked in (PLAIN, TEI):
-        reported = read(client_ranking(reply, asked, "chat"))
+        reported = json.loads(client_ranking(reply, asked, "chat"))
         results = reported if asked.is_tei else reported["results"]
         assert not any({"document", "text"} & result.keys() for result in results)
         assert scores(reported) == [(2, 0.9), (0, 0.001)]
@@ -216,16 +212,16 @@ def test_every_reply_has_its_scores_and_no_documents_that_nobody_requested(reply
 
 def test_returned_documents_are_those_of_the_request():
     reply = b'[{"index":0,"score":3},{"index":1,"score":2},{"index":2,"score":1,"text":"mine"}]'
-    reported = read(client_ranking(reply, RerankOptions(3, echoed=TEXTS), "chat"))
+    reported = json.loads(client_ranking(reply, RerankOptions(3, echoed=TEXTS), "chat"))
     documents = [result["document"] for result in reported["results"]]
     assert documents == [{"text": "a"}, {"text": "b", "title": "t"}, {"text": "é"}]
-    plain = read(client_ranking(reply, RerankOptions(3, is_tei=True, echoed=(b'"a"', b'"b"', b'"c"')), "chat"))
+    plain = json.loads(client_ranking(reply, RerankOptions(3, is_tei=True, echoed=(b'"a"', b'"b"', b'"c"')), "chat"))
     assert [result["text"] for result in plain] == ["a", "b", "mine"]
 
 
 def test_a_document_that_came_as_a_text_becomes_what_clients_read():
     reply = b'{"results":[{"index":0,"relevance_score":1,"document":"a"}]}'
-    assert read(client_ranking(reply, RerankOptions(1, echoed=(b'"a"',)), "chat"))["results"][0]["document"] == {
+    assert json.loads(client_ranking(reply, RerankOptions(1, echoed=(b'"a"',)), "chat"))["results"][0]["document"] == {
         "text": "a"
     }
 
@@ -251,8 +247,8 @@ def test_a_bare_list_becomes_its_results_and_nothing_else(asked, expected):
 
 def test_best_results_are_kept_if_the_upstream_has_no_top_n():
     reply = b'[{"index":0,"score":-3},{"index":1,"score":-1},{"index":2,"score":-2}]'
-    assert scores(read(client_ranking(reply, RerankOptions(3, top_n=2), "chat"))) == [(1, -1), (2, -2)]
-    assert scores(read(client_ranking(reply, RerankOptions(3, top_n=3), "chat"))) == [(0, -3), (1, -1), (2, -2)]
+    assert scores(json.loads(client_ranking(reply, RerankOptions(3, top_n=2), "chat"))) == [(1, -1), (2, -2)]
+    assert scores(json.loads(client_ranking(reply, RerankOptions(3, top_n=3), "chat"))) == [(0, -3), (1, -1), (2, -2)]
 
 
 @pytest.mark.parametrize(

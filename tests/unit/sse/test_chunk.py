@@ -38,31 +38,22 @@ def test_each_choice_of_any_form_is_one_entry(other):
     assert not has_too_many_entries(dict.fromkeys(range(MAX_ENTRIES + 1), other))
 
 
-def test_complete_envelope_is_kept():
-    payload = {"id": "a", "object": "x", "created": 7, "model": "m", "system_fingerprint": None, "service_tier": "t"}
-    assert complete_envelope(payload, origin(), "o", "p-") == payload | {"object": "o"}
+MADE = {"id": "p-000000000000000000000001", "object": "o", "created": CREATED_S, "model": "asked-for"}
+WHOLE = {"id": "a", "object": "x", "created": 7, "model": "m", "system_fingerprint": None, "service_tier": "t"}
 
 
 @pytest.mark.parametrize(
-    "payload",
+    ("payload", "envelope"),
     [
-        {},
-        {"id": "", "created": 0, "model": ""},
-        {"id": ["x"], "created": True, "model": 3},
-        {"created": float("inf")},
+        (WHOLE, WHOLE | {"object": "o"}),
+        *((payload, MADE) for payload in ({}, {"id": "", "created": 0, "model": ""}, {"created": float("inf")})),
+        ({"id": ["x"], "created": True, "model": 3}, MADE),
+        ({"created": 12.9}, MADE | {"created": 12}),
     ],
+    ids=["complete", "missing", "empty", "infinite", "of other types", "a fraction"],
 )
-def test_missing_envelope_comes_from_the_origin(payload):
-    assert complete_envelope(payload, origin(), "o", "p-") == {
-        "id": "p-000000000000000000000001",
-        "object": "o",
-        "created": CREATED_S,
-        "model": "asked-for",
-    }
-
-
-def test_time_with_a_fraction_becomes_whole_seconds():
-    assert complete_envelope({"created": 12.9}, origin(), "o", "p-")["created"] == 12
+def test_an_envelope_lacks_nothing(payload, envelope):
+    assert complete_envelope(payload, origin(), "o", "p-") == envelope
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,37 @@ FOREIGN = [data({"foo": "bar"}), data([1]), data(7), data(None), b"event: x\n" +
 SILENT = {"index": 0, "delta": {"content": ""}, "finish_reason": None}
 SILENT_TEXT = {"index": 0, "text": "", "logprobs": None, "finish_reason": None}
 LOST = {"prompt_tokens": 12, "completion_tokens": 3.0, "total_tokens": None}
+CHANGED: list[tuple[Make, bytes, bytes]] = [
+    (WithoutComments, LINE + b"\n", b""),
+    (WithoutComments, LINE * 2 + b"\n" + LINE + b"\n", b""),
+    (WithoutComments, LINE, b""),
+    (WithoutComments, LINE + FIRST + LINE + b"\n" + SECOND + LINE, FIRST + SECOND),
+    (WithoutComments, b"id: 7\n" + LINE + FIRST + LINE, b"id: 7\n" + FIRST),
+    (WithoutComments, b"event: x\n:\n" + LINE + FIRST, b"event: x\n" + FIRST),
+    (WithoutComments, b"data: : no comment\n\n" + LINE + b"\n", b"data: : no comment\n\n"),
+    (WithoutComments, b"\n" + LINE + b"\n" + FIRST, b"\n" + FIRST),
+    *((OnlyChunks, one + b"".join(event + one for event in REALISTIC), CLEAN) for one in FOREIGN),
+    (
+        later_numbers,
+        b'event: a\ndata: {"type":"a","sequence_number":9}\n\n',
+        b'event: a\ndata: {"type":"a","sequence_number":11}\n\n',
+    ),
+    (
+        later_numbers,
+        b'data: { "sequence_number" : 99 , "delta": "\\"sequence_number\\":1" }\n\n',
+        b'data: { "sequence_number" : 101 , "delta": "\\"sequence_number\\":1" }\n\n',
+    ),
+    (
+        later_numbers,
+        b'id: 5\ndata:{"response":{"sequence_number":1},\ndata: "sequence_number":\ndata: 100}\n\n',
+        b'id: 5\ndata:{"response":{"sequence_number":1},\ndata: "sequence_number":\ndata: 102}\n\n',
+    ),
+    (
+        later_numbers,
+        b': a "sequence_number":1\ndata: {"sequence_number":0}\n\ndata: {"sequence_number":1}\n\n',
+        b': a "sequence_number":1\ndata: {"sequence_number":2}\n\ndata: {"sequence_number":3}\n\n',
+    ),
+]
 REWRITTEN: list[tuple[Make, bytes, bytes]] = [
     (
         EmptyChoice,
@@ -130,37 +161,7 @@ REWRITTEN: list[tuple[Make, bytes, bytes]] = [
 def test_the_defect_goes_and_the_rest_keeps_its_bytes():
     rows = [
         (make, with_line_ends(sent, end), with_line_ends(left, end))
-        for make, sent, left in [
-            (WithoutComments, LINE + b"\n", b""),
-            (WithoutComments, LINE * 2 + b"\n" + LINE + b"\n", b""),
-            (WithoutComments, LINE, b""),
-            (WithoutComments, LINE + FIRST + LINE + b"\n" + SECOND + LINE, FIRST + SECOND),
-            (WithoutComments, b"id: 7\n" + LINE + FIRST + LINE, b"id: 7\n" + FIRST),
-            (WithoutComments, b"event: x\n:\n" + LINE + FIRST, b"event: x\n" + FIRST),
-            (WithoutComments, b"data: : no comment\n\n" + LINE + b"\n", b"data: : no comment\n\n"),
-            (WithoutComments, b"\n" + LINE + b"\n" + FIRST, b"\n" + FIRST),
-            *((OnlyChunks, one + b"".join(event + one for event in REALISTIC), CLEAN) for one in FOREIGN),
-            (
-                later_numbers,
-                b'event: a\ndata: {"type":"a","sequence_number":9}\n\n',
-                b'event: a\ndata: {"type":"a","sequence_number":11}\n\n',
-            ),
-            (
-                later_numbers,
-                b'data: { "sequence_number" : 99 , "delta": "\\"sequence_number\\":1" }\n\n',
-                b'data: { "sequence_number" : 101 , "delta": "\\"sequence_number\\":1" }\n\n',
-            ),
-            (
-                later_numbers,
-                b'id: 5\ndata:{"response":{"sequence_number":1},\ndata: "sequence_number":\ndata: 100}\n\n',
-                b'id: 5\ndata:{"response":{"sequence_number":1},\ndata: "sequence_number":\ndata: 102}\n\n',
-            ),
-            (
-                later_numbers,
-                b': a "sequence_number":1\ndata: {"sequence_number":0}\n\ndata: {"sequence_number":1}\n\n',
-                b': a "sequence_number":1\ndata: {"sequence_number":2}\n\ndata: {"sequence_number":3}\n\n',
-            ),
-        ]
+        for make, sent, left in CHANGED
         for end in LINE_ENDS
     ]
     for make, sent, left in [*rows, *REWRITTEN]:
