@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from contextlib import asynccontextmanager
 
 import pytest
-import trustme
 
 from gatepass.clock import SystemClock
 from gatepass.config.model import StoreSettings
@@ -16,6 +14,7 @@ from gatepass.store.base import Store, StoreScope, StoreUnavailable
 from gatepass.store.valkey import ValkeyStore
 from gatepass.types import Secret
 from tests.integration.store.responder import ODD_OF, Responder, responding
+from tests.integration.transport.test_tls import AUTHORITY, server_context
 from tests.unit.clock import settle
 from tests.unit.store.contract import Shared, StoreContract, opened_store
 from tests.waiting import until, until_async
@@ -177,39 +176,25 @@ async def test_a_request_that_is_cancelled_at_any_moment_mixes_up_no_answers():
         assert responder.open <= 4
 
 
-@pytest.fixture(scope="module")
-def authority():
-    return trustme.CA()
-
-
-def serving(authority: trustme.CA, name: str, *, wants_client: bool = False) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(name).configure_cert(context)
-    if wants_client:
-        context.verify_mode = ssl.CERT_REQUIRED
-        authority.configure_trust(context)
-    return context
-
-
 @pytest.fixture
-def ca_file(authority, tmp_path):
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+def ca_file(tmp_path):
+    AUTHORITY.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     return str(tmp_path / "ca.pem")
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "other.example"])
-async def test_an_unknown_ca_and_a_foreign_name_are_refused(authority, ca_file, name):
+async def test_an_unknown_ca_and_a_foreign_name_are_refused(ca_file, name):
     trusted = {"ca_file": ca_file} if name == "other.example" else {}
-    async with responding(context=serving(authority, name)) as responder:
+    async with responding(context=server_context(name)) as responder:
         async with opened(settings(responder, "valkeys", network=trusted)) as (store,):
             assert "certificate" in (await unavailable(store.put("value/one", b"x", 60.0))).lower()
         assert responder.received == []
 
 
-async def test_a_client_certificate_is_shown(authority, ca_file, tmp_path):
-    mine = authority.issue_cert("gatepass.example")
+async def test_a_client_certificate_is_shown(ca_file, tmp_path):
+    mine = AUTHORITY.issue_cert("gatepass.example")
     mine.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "client.pem"))
-    async with responding(context=serving(authority, "127.0.0.1", wants_client=True)) as responder:
+    async with responding(context=server_context(asks=True)) as responder:
         network = {"ca_file": ca_file, "client_cert": str(tmp_path / "client.pem")}
         async with opened(settings(responder, "valkeys", network=network)) as (store,):
             await store.put("value/one", b"x", 60.0)

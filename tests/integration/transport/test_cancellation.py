@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 
 import pytest
-import trustme
 
 from gatepass.types import Timeouts
 from tests.integration.scripted import (
@@ -22,6 +20,7 @@ from tests.integration.scripted import (
     stream,
 )
 from tests.integration.transport.hand import DIRECT, Hand, Way
+from tests.integration.transport.test_tls import client_context, server_context
 
 OK = reply(b"fine")
 SHORT = Timeouts(connect_s=2, first_byte_s=2, idle_s=2)
@@ -63,12 +62,8 @@ async def test_cancelled_after_any_iteration_of_the_loop(first: str, body_bytes:
 
 
 async def test_cancelled_in_any_iteration_of_a_handshake(way: Way):
-    authority = trustme.CA()
-    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("127.0.0.1").configure_cert(server)
-    authority.configure_trust(client)
     closing: Dialogue = [Send(reply(b"fine", connection="close")), Fin()]
-    async with Scripted(closing, tls=server) as upstream, way.open(1, client) as hand:
+    async with Scripted(closing, tls=server_context()) as upstream, way.open(1, client_context()) as hand:
         iterations = done = 0
         while done < 2:
             done += await cancelled_after(asyncio.ensure_future(hand.ask(upstream.url)), iterations)

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-import trustme
 
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
@@ -22,6 +21,7 @@ from tests.integration.gateway import descriptors
 from tests.integration.scripted import Dialogue, Fin, Hold, Move, Pause, Rst, Scripted, Send, reply
 from tests.integration.transport.hand import Hand
 from tests.integration.transport.proxies import AUTHORITY, Tunnel, proxy_context
+from tests.integration.transport.test_tls import client_context, server_context
 from tests.waiting import until
 
 OK = reply(b"fine")
@@ -43,11 +43,7 @@ async def through(proxy: str, auth: str | None = None, context: ssl.SSLContext |
 @pytest.fixture
 def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Of an upstream, and of a client that trusts it."""
-    authority = trustme.CA()
-    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("127.0.0.1").configure_cert(server)
-    authority.configure_trust(client)
-    return server, client
+    return server_context(), client_context()
 
 
 async def test_a_plain_request_goes_to_the_proxy_with_its_whole_url_and_the_proxys_password():
