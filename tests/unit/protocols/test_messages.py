@@ -207,25 +207,20 @@ def test_a_last_event_without_the_first_one_ends_no_answer():
 
 
 def test_deltas_that_differ_in_their_text_are_not_parsed_again(monkeypatch):
-    monkeypatch.setattr(MessageProgress, "note", counted := Counted(MessageProgress.note))
+    parsed, note = list[Any](), MessageProgress.note
+
+    def noted(progress: MessageProgress, *values: Any) -> Any:
+        parsed.append(values)
+        return note(progress, *values)
+
+    monkeypatch.setattr(MessageProgress, "note", noted)
     for kind, name in (("text_delta", "text"), ("thinking_delta", "thinking"), ("input_json_delta", "partial_json")):
-        counted.count, stream = 0, new_stream()
+        parsed.clear()
+        stream = new_stream()
         stream.feed(joined(BEGIN, start(type="x")))
         for word in ("one", "two", "three", "four\\n"):
             assert stream.feed(event := joined(delta(kind, 0, **{name: word}))) == event
-        assert (counted.count, stream.events) == (3, 6), kind
-
-
-class Counted:
-    def __init__(self, method: Any) -> None:
-        self.method, self.count = method, 0
-
-    def __get__(self, instance: Any, owner: Any) -> Any:
-        def call(*values: Any) -> Any:
-            self.count += 1
-            return self.method(instance, *values)
-
-        return call
+        assert (len(parsed), stream.events) == (3, 6), kind
 
 
 def test_the_usage_is_that_of_both_events():

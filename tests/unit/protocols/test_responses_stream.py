@@ -85,32 +85,31 @@ def test_most_events_pass_without_parsing(form):
     assert [path.count_matching(one) for one in deltas[1:]] == [1] * 11
 
 
+def numbered(number: int, word: str, **more: Any) -> bytes:
+    return event(as_vllm(number, {"type": "response.output_text.delta", **AT, "delta": word, **more}))
+
+
 @pytest.mark.parametrize(
     "other",
     [
-        event(as_vllm(12, {"type": "response.output_text.delta", **AT, "delta": "b"})),
-        event(as_vllm(11, {"type": "response.output_text.delta", **AT, "delta": "b", "error": {}})),
-        event(as_vllm(11, {"type": "response.output_text.delta", **AT, "delta": "a b"})).replace(b" b", b'"b'),
-        event(as_vllm(11, {"type": "response.output_text.delta", **AT, "delta": "b"})) * 2,
-        event(as_vllm(11, {"type": "response.output_text.delta", **AT, "delta": "b"}))[:-1],
+        numbered(12, "b"),
+        numbered(11, "b", error={}),
+        numbered(11, "a b").replace(b" b", b'"b'),
+        numbered(11, "b") * 2,
+        numbered(11, "b")[:-1],
         b"",
     ],
 )
 def test_an_event_with_anything_else_is_parsed(other):
     path = NumberedPath()
-    path.set_pattern(event(as_vllm(10, {"type": "response.output_text.delta", **AT, "delta": "a"})), 1)
+    path.set_pattern(numbered(10, "a"), 1)
     assert path.count_matching(other) == 0
-    assert path.count_matching(event(as_vllm(11, {"type": "response.output_text.delta", **AT, "delta": "b"}))) == 1
+    assert path.count_matching(numbered(11, "b")) == 1
 
 
 def test_the_path_continues_after_an_event_that_was_parsed():
-    path, (first, second, third) = (
-        NumberedPath(),
-        (
-            event(as_vllm(number, {"type": "response.output_text.delta", **AT, "delta": word}))
-            for number, word in enumerate(("a", "a [b]", "c"), 9)
-        ),
-    )
+    path = NumberedPath()
+    first, second, third = (numbered(number, word) for number, word in enumerate(("a", "a [b]", "c"), 9))
     second = second.replace(b"[b]", rb"\ud83d")  # half of a character, which msgspec rejects
     path.set_pattern(first, 1)
     assert path.count_matching(second) == 0

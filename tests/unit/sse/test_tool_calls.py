@@ -9,16 +9,12 @@ from tests.memory import traced_memory
 
 
 def entry(index: int | None = None, identity: Any = None, name: str | None = None, arguments: str | None = None):
-    payload: dict[str, Any] = {"function": {}}
-    if index is not None:
-        payload["index"] = index
-    if identity is not None:
-        payload["id"] = identity
-    if name is not None:
-        payload["function"]["name"] = name
-    if arguments is not None:
-        payload["function"]["arguments"] = arguments
-    return payload
+    function = given({"name": name, "arguments": arguments})
+    return given({"index": index, "id": identity, "function": function})
+
+
+def given(members: dict[str, Any]) -> dict[str, Any]:
+    return {member: value for member, value in members.items() if value is not None}
 
 
 def placed(*deltas: list[dict[str, Any]]) -> list[list[tuple[int, bool]]]:
