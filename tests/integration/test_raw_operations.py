@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from hashlib import sha256
 from typing import Any
 
 import pytest
 
+from gatepass.auth.api_keys import hash_key
 from gatepass.proxy.uploads import KEPT_BYTES
 from tests.integration.gateway import JSON, gateway
 from tests.integration.raw import request, send_raw, status_of
@@ -36,6 +36,11 @@ def form(audio: bytes = b"RIFF", *, model: str | None = "w-1", first: bool = Tru
     named = f'{part}model"\r\n\r\n{model}\r\n'.encode() if model else b""
     file = f'{part}file"; filename="a.wav"\r\n\r\n'.encode() + audio + b"\r\n"
     return b"".join((named, file) if first else (file, named)) + f"--{MARK}--\r\n".encode()
+
+
+def limited_to(models: list[str] | None) -> dict[str, Any]:
+    """`access` with one key, which is for these models."""
+    return {"keys": [{"name": "a", "hash": hash_key(KEY), "models": models}]}
 
 
 def static(name: str = "corp") -> dict[str, Any]:
@@ -87,12 +92,11 @@ LATE = {
 @pytest.mark.parametrize("case", LATE)
 async def test_model_must_precede_a_file_that_cannot_be_held(case):
     models, of_key = LATE[case]
-    access = {"keys": [{"name": "a", "hash": f"sha256:{sha256(KEY.encode()).hexdigest()}", "models": of_key}]}
     late = form(bytes(3 * KEPT_BYTES), first=False)
     limits = {"body_bytes": KEPT_BYTES}
     async with (
         Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream,
-        gateway(upstream=upstream.url, models=models, access=access, limits=limits) as gp,
+        gateway(upstream=upstream.url, models=models, access=limited_to(of_key), limits=limits) as gp,
     ):
         headers = {**FORM, "authorization": f"Bearer {KEY}"}
         answer = await gp.ask(late, "/v1/audio/transcriptions", headers=headers).answer()
@@ -102,11 +106,10 @@ async def test_model_must_precede_a_file_that_cannot_be_held(case):
 
 
 async def test_a_key_for_some_models_requires_one_of_them_named():
-    keys = [{"name": "a", "hash": f"sha256:{sha256(KEY.encode()).hexdigest()}", "models": ["w-*"]}]
     headers = {**FORM, "authorization": f"Bearer {KEY}"}
     async with (
         Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream,
-        gateway(upstream=upstream.url, access={"keys": keys}) as gp,
+        gateway(upstream=upstream.url, access=limited_to(["w-*"])) as gp,
     ):
         statuses = [
             (await gp.ask(form(model=model), "/v1/audio/transcriptions", headers=headers).answer()).status
@@ -131,10 +134,9 @@ async def test_a_key_for_some_models_requires_one_of_them_named():
     ],
 )
 async def test_a_key_for_some_models_runs_no_file_of_others_whatever_its_body_states(method, path, body, more):
-    keys = [{"name": "a", "hash": f"sha256:{sha256(KEY.encode()).hexdigest()}", "models": ["w-*"]}]
     async with (
         Scripted(answer=lambda _: [Send(reply({}))]) as upstream,
-        gateway(upstream=upstream.url, access={"keys": keys}) as gp,
+        gateway(upstream=upstream.url, access=limited_to(["w-*"])) as gp,
     ):
         headers = {**more, "authorization": f"Bearer {KEY}"}
         answer = await gp.ask(body, path, method=method, headers=headers).answer()

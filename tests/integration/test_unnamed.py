@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from tests.integration.gateway import CHAT, JSON, Gateway, gateway
 from tests.integration.scripted import Scripted, Send, reply
 from tests.integration.strict_azure import StrictAzure
-from tests.integration.test_raw_operations import FORM, KEY, form
+from tests.integration.test_raw_operations import FORM, KEY, form, limited_to
 
 ADDED = "default=model"
 EMBEDDINGS, BODY = "/v1/embeddings", b'{ "input": ["a"],\n "user":"\\u00e9" }'
@@ -45,10 +44,6 @@ async def over(answer: Any, **blocks: Any) -> AsyncIterator[tuple[Gateway, Scrip
         yield gp, upstream
 
 
-def access(*models: str) -> dict[str, Any]:
-    return {"keys": [{"name": "a", "hash": f"sha256:{sha256(KEY.encode()).hexdigest()}", "models": [*models]}]}
-
-
 @pytest.mark.parametrize("operation", JSON_WITHOUT)
 async def test_body_gets_the_operations_model_and_an_entry(operation):
     path, body = JSON_WITHOUT[operation]
@@ -72,7 +67,7 @@ async def test_model_is_inserted_and_all_other_bytes_are_kept():
 async def test_a_key_for_some_models_may_or_may_not_use_the_operations_model(own, status, body):
     path, headers = (EMBEDDINGS, JSON) if body is BODY else (FORMS_WITHOUT["transcriptions"], FORM)
     operations = {name: {"model": "dm"} for name in ("embeddings", "transcriptions")}
-    async with over(answered, operations=operations, access=access(own)) as (gp, upstream):
+    async with over(answered, operations=operations, access=limited_to([own])) as (gp, upstream):
         answer = await gp.ask(body, path, headers={**headers, "authorization": f"Bearer {KEY}"}).answer()
     assert (answer.status, len(upstream.received)) == (status, int(status == 200))
 
