@@ -22,11 +22,11 @@ def alive(pid: int) -> bool:
     return True
 
 
-async def python_process(*arguments: str) -> Process:
+async def python_process(*arguments: str, python: str = sys.executable) -> Process:
     """Start Python without the machine's settings of gatepass; stderr goes to stdout."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
     return await asyncio.create_subprocess_exec(
-        sys.executable, *arguments, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, env=environment
+        python, *arguments, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, env=environment
     )
 
 
@@ -67,9 +67,9 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(*options: str) -> AsyncIterator[Serving]:
+async def serving(*options: str, python: str = sys.executable) -> AsyncIterator[Serving]:
     """Run `gatepass serve` with these options, and end it with SIGTERM at the end of the block."""
-    running = Serving(await python_process("-m", "gatepass", "serve", *options))
+    running = Serving(await python_process("-m", "gatepass", "serve", *options, python=python))
     reading = asyncio.create_task(running.read())
     try:
         yield running
