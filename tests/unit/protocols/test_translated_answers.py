@@ -293,13 +293,6 @@ def whole(answer: type[AnswerBlocks], completion: Any, about: About | None = Non
 CUT_CALL = {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{cut"}}]}
 
 
-def test_arguments_that_are_not_json_are_an_error_where_a_value_is_required():
-    completion = a_completion(CUT_CALL, "tool_calls")
-    with pytest.raises(UpstreamInvalid, match="the tool 'f' that are not a JSON object"):
-        whole(MessageAnswer, completion, About(tools={"f": Tool("f")}))
-    assert whole(ResponseAnswer, completion)["output"][0]["arguments"] == "{cut"
-
-
 @pytest.mark.parametrize(
     ("end", "stop_reason", "details"),
     [("length", "max_tokens", "max_output_tokens"), ("content_filter", "refusal", "content_filter")],
@@ -319,13 +312,20 @@ def test_an_answer_that_was_cut_says_so(end, stop_reason, details):
     assert whole(ResponseAnswer, empty)["incomplete_details"] == {"reason": details}
 
 
-@pytest.mark.parametrize("text", ["[1]", '"p"', "1", "null", "true"])
-def test_arguments_that_are_no_object_are_an_error_where_one_is_required(text):
+@pytest.mark.parametrize(
+    ("text", "tools", "words"),
+    [
+        *((text, {}, "of a tool that") for text in ("[1]", '"p"', "1", "null", "true", "{cut")),
+        ("{cut", {"f": Tool("f")}, "of the tool 'f' that"),
+    ],
+)
+def test_arguments_that_are_no_object_are_an_error_where_one_is_required(text, tools, words):
     call = {"id": "a", "function": {"name": "f", "arguments": text}}
-    with pytest.raises(UpstreamInvalid, match="of a tool that are not a JSON object"):
-        whole(MessageAnswer, a_completion({"tool_calls": [call]}, "tool_calls"))
+    completion = a_completion({"tool_calls": [call]}, "tool_calls")
+    with pytest.raises(UpstreamInvalid, match=f"{words} are not a JSON object"):
+        whole(MessageAnswer, completion, About(tools))
     assert whole(MessageAnswer, a_completion({"tool_calls": [call]}, "length"))["content"] == []
-    (item,) = whole(ResponseAnswer, a_completion({"tool_calls": [call]}, "tool_calls"))["output"]
+    (item,) = whole(ResponseAnswer, completion)["output"]
     assert item["arguments"] == text
 
 
@@ -364,37 +364,32 @@ def test_choices_that_are_no_list_are_none(choices):
     assert [one["type"] for one in events_of(sent)] == ["message_start"]
 
 
-@pytest.mark.parametrize("end", ["timeout", "ERROR_LIMIT", "OTHER", "user_cancel", "sk-1234", "x" * 1000])
-@pytest.mark.parametrize("answer", [MessageAnswer, ResponseAnswer])
-def test_an_unknown_finish_reason_is_an_error_because_the_answer_may_be_cut(answer, end):
-    shown = f" '{end}'" if len(end) < 24 and "-" not in end else ""  # another text may hold a secret
-    with pytest.raises(UpstreamInvalid, match=f"unknown finish reason{shown}\\.$"):
-        whole(answer, a_completion({"content": "Hi", **CUT_CALL}, end))
-    stream = answer(defaults(), "up", About())
-    stream.feed(a_chunk({"content": "Hi"}))
-    stream.feed(a_chunk({}, end))
-    with pytest.raises(UpstreamInvalid, match="unknown finish reason"):
-        stream.feed(DONE)
-    assert stream.unsent == b""  # the block has no end
+REPAIRED = {"finish_reason": "length", "native_finish_reason": "MALFORMED_FUNCTION_CALL"}
+ENDS: dict[str, tuple[dict[str, str], str]] = {
+    **{
+        end: ({"finish_reason": end}, f"an unknown finish reason '{end}'\\.$")
+        for end in ("timeout", "ERROR_LIMIT", "OTHER", "user_cancel")
+    },
+    "perhaps a secret": ({"finish_reason": "sk-1234"}, "an unknown finish reason\\.$"),
+    "a long text": ({"finish_reason": "x" * 1000}, "an unknown finish reason\\.$"),
+    **{end: ({"finish_reason": end}, f"the failure '{end}'") for end in (*FAILED, "ERROR")},
+    "a failure after its repair": (REPAIRED, "the failure 'MALFORMED_FUNCTION_CALL'"),
+}
 
 
-@pytest.mark.parametrize(
-    "end", [*FAILED, "ERROR", {"finish_reason": "length", "native_finish_reason": "MALFORMED_FUNCTION_CALL"}]
-)
+@pytest.mark.parametrize(("end", "words"), ENDS.values(), ids=ENDS)
 @pytest.mark.parametrize("answer", [MessageAnswer, ResponseAnswer])
-def test_a_finish_reason_of_a_failure_is_an_error_also_after_its_repair(answer, end):
-    ends = end if isinstance(end, dict) else {"finish_reason": end}
-    shown = ends.get("native_finish_reason", end)
-    completion = a_completion({"content": "Hi"})
-    completion["choices"][0] |= ends
-    words = f"The upstream ended its answer with the failure '{shown}'"
-    with pytest.raises(UpstreamInvalid, match=words):
+def test_a_finish_reason_that_is_unknown_or_a_failure_is_an_error_because_the_answer_may_be_cut(answer, end, words):
+    completion = a_completion({"content": "Hi", **CUT_CALL})
+    completion["choices"][0] |= end
+    with pytest.raises(UpstreamInvalid, match=f"The upstream ended its answer with {words}"):
         whole(answer, completion)
     stream = answer(defaults(), "up", About())
     stream.feed(a_chunk({"content": "Hi"}))
-    stream.feed(encode_event({"choices": [{"index": 0, "delta": {}, **ends}]}))
-    with pytest.raises(UpstreamInvalid, match=words):
+    stream.feed(encode_event({"choices": [{"index": 0, "delta": {}, **end}]}))
+    with pytest.raises(UpstreamInvalid, match=f"The upstream ended its answer with {words}"):
         stream.feed(DONE)
+    assert stream.unsent == b""  # the block has no end
 
 
 WHOLE_CALL = {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{}"}}]}
