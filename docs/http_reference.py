@@ -15,13 +15,7 @@ from gatepass.dialects.base import FORWARDED, RELAYED, RELAYED_PREFIXES
 from gatepass.operations.table import OPERATIONS, PREFIXES
 from gatepass.protocols.messages import REQUEST_HEADERS
 from gatepass.server.pages import PATHS
-from gatepass.types import (
-    CREDENTIALS,
-    HOP_BY_HOP,
-    NEVER_RELAYED,
-    NEVER_RELAYED_PREFIXES,
-    SET_BY_GATEPASS,
-)
+from gatepass.types import CREDENTIALS, HOP_BY_HOP, NEVER_RELAYED, NEVER_RELAYED_PREFIXES, SET_BY_GATEPASS
 
 TEXTS: Mapping[str, Any] = read("texts/http.yaml")
 

@@ -1,7 +1,5 @@
 """The captured bodies of a story as texts, for comparisons."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The Chinese texts of the page at /ui, as src/gatepass/server/ui/static/zh.js has them."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

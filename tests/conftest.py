@@ -1,7 +1,5 @@
 """Settings of all tests: examples of a property, the end of a hanging test, and the memory of the test processes."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import io

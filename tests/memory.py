@@ -1,7 +1,5 @@
 """Measure the memory that a piece of work keeps, so that a test of a bound needs no name of what keeps it."""
 
-from __future__ import annotations
-
 import gc
 import tracemalloc
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A response of an upstream without a connection."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterable, Callable
 from typing import Self

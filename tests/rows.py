@@ -1,7 +1,5 @@
 """Rows of the operation table, for tests that need the operation of a call."""
 
-from __future__ import annotations
-
 from gatepass.operations.table import match_operation
 from gatepass.types import Operation
 

@@ -1,7 +1,5 @@
 """Wait for a state that no event announces: poll it, and fail after a bound."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Awaitable, Callable

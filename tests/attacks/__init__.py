@@ -1,7 +1,5 @@
 """Hostile input, class by class. `make attacks` prints the table of conftest.py."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 

@@ -17,8 +17,6 @@ A class has a property over generated cases with kept ones (`@example`), or a li
 examples and allows ten times that, because the machine may be busy. Both measure the CPU time of the thread.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import selectors

@@ -1,8 +1,6 @@
 """Access checks: the callers that may come in, and the names in a request. The access check reads the same members as
 the upstream."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product

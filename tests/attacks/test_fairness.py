@@ -1,7 +1,5 @@
 """Arbitrary interleavings of connections, requests and their ends: no client takes the last slot of another."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """No end of a request leaves a reference cycle or a byte: a server without a garbage collector stays as small."""
 
-from __future__ import annotations
-
 import asyncio
 import gzip
 import json

@@ -1,7 +1,5 @@
 """The total memory that requests and replies hold: a pure count, and a server with slow readers."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Large events: only their outline is read, and they are relayed unchanged."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Hostile members of a request that are large in one piece: what a rule does with one must not hold the interpreter."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from functools import partial

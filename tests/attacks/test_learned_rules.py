@@ -1,7 +1,5 @@
 """Text that a client writes into a request causes no learned rule, wherever the upstream quotes it."""
 
-from __future__ import annotations
-
 import html
 import json
 import re

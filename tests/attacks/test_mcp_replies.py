@@ -1,7 +1,5 @@
 """Replies of an MCP server to a key with lists: every shape is filtered or refused within the time of a turn."""
 
-from __future__ import annotations
-
 import json
 from contextlib import suppress
 

@@ -1,7 +1,5 @@
 """The memory of a whole process stays below the sum in docs/operations/limits_and_memory.md, whatever clients hold."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """Hostile whole replies: structure, vectors, conversions between base64 and numbers."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from array import array

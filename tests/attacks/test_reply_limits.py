@@ -1,7 +1,5 @@
 """Replies near the limit: the loop of these tests runs gatepass alone, the client and the upstream have threads."""
 
-from __future__ import annotations
-
 import asyncio
 import gzip
 import http.client

@@ -1,7 +1,5 @@
 """Hostile requests: heads, framing, trailer fields, JSON bodies."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Iterable

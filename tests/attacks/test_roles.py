@@ -1,7 +1,5 @@
 """No page leaves to a key without the role, however its path, method and key are written."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import product

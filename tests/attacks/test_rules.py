@@ -1,7 +1,5 @@
 """Hostile bodies for what changes a request: rules, dialects, the questions of rerankers."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import time

@@ -1,7 +1,5 @@
 """No value that gatepass knows as a secret leaves in any common spelling in a text that gatepass writes or quotes."""
 
-from __future__ import annotations
-
 import html
 import json
 import quopri

@@ -1,7 +1,5 @@
 """Hostile event streams: blank lines, comments, tiny events, events of many lines."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """A reply whose token must not be sent is a FetchFailure, and a reply of any shape is read at once."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Nothing of the page at /ui leaves to a client without the role, or to another site, however a request is written."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import random

@@ -1,7 +1,5 @@
 """Connections spread over workers in any order, while workers are replaced or die."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import tempfile

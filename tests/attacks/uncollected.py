@@ -9,8 +9,6 @@ SERVER is `gatepass serve` or `uvicorn`. A line on standard input is a command, 
 A request for the model `fault` fails inside gatepass.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import json

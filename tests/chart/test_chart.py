@@ -4,8 +4,6 @@
 VALUES names files of values of your own, in the order of `helm -f`: their objects and gatepass.yaml are checked too.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -4,8 +4,6 @@ NAMES are system calls separated by commas. Others fail with EPERM. No memory be
 and no program gains a right.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import os

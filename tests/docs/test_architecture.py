@@ -1,7 +1,5 @@
 """docs/architecture.md and docs/decisions.md name the modules, packages and layers that there are."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path

@@ -3,8 +3,6 @@
 A new block fails here until its page and language are in RUN or PARSED.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import re

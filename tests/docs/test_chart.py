@@ -1,7 +1,5 @@
 """The Helm chart agrees with gatepass, its image and its page. tests/chart renders it with `make chart-check`."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

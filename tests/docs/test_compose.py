@@ -1,7 +1,5 @@
 """The files deploy/compose*.yaml promise what their comments and pages say."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """deploy/compose.clients.yaml and deploy/compose.yaml: whom they serve, and how. test_compose.py has the rest."""
 
-from __future__ import annotations
-
 import re
 from hashlib import sha256
 from pathlib import Path

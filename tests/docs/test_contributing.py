@@ -1,7 +1,5 @@
 """CONTRIBUTING.md, and docs/extending.md: its worked examples, followed to the letter, work and pass the linter."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """docs/embedding.md and README.md show code that runs, and figures of the servers that are installed."""
 
-from __future__ import annotations
-
 import re
 from importlib.metadata import version
 from pathlib import Path

@@ -1,7 +1,5 @@
 """docs/getting_started.md, followed from `gatepass init` to the second client, on the servers of the demo."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

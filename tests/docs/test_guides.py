@@ -1,7 +1,5 @@
 """The guides: each configuration loads and each console block prints what it shows."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import time

@@ -1,7 +1,5 @@
 """docs/reference/http.md: each operation, page and header has its row, and headers pass as it states."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

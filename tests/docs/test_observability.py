@@ -3,8 +3,6 @@
 tests/e2e/test_prometheus.py evaluates them in a real Prometheus.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import re

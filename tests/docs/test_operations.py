@@ -3,8 +3,6 @@
 Also docs/reference/metrics.md: each metric with its labels.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import re

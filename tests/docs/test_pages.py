@@ -1,7 +1,5 @@
 """All pages: each link, command of make and heading exists, a page names its reader first, and guides are short."""
 
-from __future__ import annotations
-
 import re
 from fnmatch import fnmatchcase
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The drawn pictures: what they show is what the code does, and no text leaves its picture."""
 
-from __future__ import annotations
-
 import re
 from itertools import pairwise
 from pathlib import Path

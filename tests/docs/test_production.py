@@ -3,8 +3,6 @@
 docs/scaling.md: its figures are those of the benchmarks.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

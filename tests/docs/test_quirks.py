@@ -1,7 +1,5 @@
 """docs/quirks.md has an entry for each change that gatepass reports; its examples are real."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """docs/ragflow.md: its commands fit the files of `deploy`, and what it shows of `curl` is what gatepass sends."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The recordings: they show the current questions and steps, are small, and reveal nothing."""
 
-from __future__ import annotations
-
 import re
 from html import unescape
 from pathlib import Path

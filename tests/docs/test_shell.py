@@ -1,7 +1,5 @@
 """The manual page, and what the completion of the page completes in bash, zsh and fish."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The site: each page is in the index, pictures load nothing, and the examples of the concept pages are real."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re

@@ -1,7 +1,5 @@
 """docs/supply_chain.md: the licences are those of the locked packages, and the commands fit the release."""
 
-from __future__ import annotations
-
 import re
 from email.message import Message
 from importlib.metadata import PackageNotFoundError, metadata

@@ -1,7 +1,5 @@
 """The table of symptoms: each error text once, on one page, and its texts of gatepass are real."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter, defaultdict
 from pathlib import Path

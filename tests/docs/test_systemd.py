@@ -1,7 +1,5 @@
 """The unit of deploy/systemd: its settings fit the code, the page shows its exposure, and gatepass serves under it."""
 
-from __future__ import annotations
-
 import ctypes
 import json
 import re

@@ -4,8 +4,6 @@ All host names resolve to servers of this test, with certificates for those name
 hosts, as `gatepass doctor` would run it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import hashlib

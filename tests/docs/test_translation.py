@@ -1,7 +1,5 @@
 """tests/translation.md: each published fault has a test that exists."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The Chinese pages follow the English ones: sections, blocks, names, settings, versions and links."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -3,8 +3,6 @@
 `serve_answers` is what a scripted upstream runs in a process of its own.
 """
 
-from __future__ import annotations
-
 import asyncio
 import ctypes
 import re

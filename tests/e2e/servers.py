@@ -1,7 +1,5 @@
 """The real servers of the tests, and functions that read their counts."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -8,8 +8,6 @@ The measured interpreter is `.e2e/python-gatepass`, which has only the run-time 
 Without it, the interpreter of this script is measured. Its further packages add to the figures.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """The pods of the Helm chart are replaced, with half of its delays, while their store is lost for a while."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from tests.stress.chart_rolls import Times, upgrade

@@ -4,8 +4,6 @@ The upstream rejects unknown parameters. Its models reject streams, temperatures
 `python -m tests.e2e.clients --write` updates the table of docs/compatibility.md.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import pytest

@@ -3,8 +3,6 @@
 `E2E_HOSTS=all` runs every fault with every host.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -4,8 +4,6 @@ The table on the page of the faults is the expectation. The clock of gatepass st
 a client was refused, and then it is reset. The clients wait in real time.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections import defaultdict

@@ -3,8 +3,6 @@
 Its own answers over the Responses and the Messages API are compared with those that gatepass makes of its chats.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """MCP clients call a server of the official SDK, which wants tokens that live five seconds, through gatepass."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -15,27 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.mcp.clients import (
-    CLIENTS,
-    FINDING,
-    Client,
-    McpServer,
-    conformance,
-    inspect,
-    mcp_server,
-    routes,
-    tour,
-)
+from tests.e2e.mcp.clients import CLIENTS, FINDING, Client, McpServer, conformance, inspect, mcp_server, routes, tour
 from tests.e2e.process import Process
-from tests.e2e.servers import (
-    KEY,
-    ONE_LATE,
-    ROOT,
-    Issuer,
-    listening,
-    serve_routes,
-    start_issuer,
-)
+from tests.e2e.servers import KEY, ONE_LATE, ROOT, Issuer, listening, serve_routes, start_issuer
 
 LIFE_S = 5
 TOUR_S = 2.0 * LIFE_S

@@ -3,8 +3,6 @@
 `MCP_SESSIONS=500 MCP_SESSIONS_S=60 .venv/bin/pytest -s tests/e2e/test_mcp_store.py` prints the figures of 500 sessions.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

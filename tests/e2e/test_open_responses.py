@@ -5,8 +5,6 @@ that runs it, if it is not on the PATH. Tested with commit 92c12d9 (2026-07-15),
 2026-04-24.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -4,8 +4,6 @@ Each issuer is also the upstream and accepts only a token that is valid at that 
 arrived in time. One gatepass has all credentials. It is restarted once, so that a refresh token must outlive it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import ssl

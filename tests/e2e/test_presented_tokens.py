@@ -4,8 +4,6 @@ oidc-provider validates each assertion of the client, and jose each presented to
 One gatepass has four credentials, and each model name selects one of them.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import threading

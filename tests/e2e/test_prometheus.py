@@ -3,8 +3,6 @@
 It is the one on PATH, or the one that `make e2e-prometheus` installs in `.e2e/prometheus`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import math

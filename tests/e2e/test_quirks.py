@@ -1,7 +1,5 @@
 """Every row of docs/quirks.md with the real clients through gatepass."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.e2e.quirks.assessment import Outcome

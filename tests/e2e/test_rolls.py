@@ -1,7 +1,5 @@
 """Restarts and replaced workers under openai-python and openai-node with kept connections and no retries."""
 
-from __future__ import annotations
-
 from collections.abc import Coroutine
 from pathlib import Path
 

@@ -5,8 +5,6 @@ They also read a stream that is silent for a while.
 The upstream has the client's own API, or chat completions alone.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

@@ -3,8 +3,6 @@
 `test_clients.py` and `test_quirks.py` test this for what upstreams of OpenAI's APIs send.
 """
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

@@ -1,7 +1,5 @@
 """gatepass starts quickly and stays small."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

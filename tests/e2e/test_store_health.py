@@ -3,8 +3,6 @@
 `make store-faults` prints the figures.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import time

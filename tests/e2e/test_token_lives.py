@@ -1,7 +1,5 @@
 """Streams of the real clients for Python and Node over token lifetimes: no request fails."""
 
-from __future__ import annotations
-
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor

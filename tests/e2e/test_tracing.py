@@ -1,7 +1,5 @@
 """A collector that is not part of gatepass receives the spans of `gatepass serve`."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

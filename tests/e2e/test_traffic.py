@@ -4,8 +4,6 @@ The table on the page of the faults is the expectation. The SDKs have their own 
 repeat for minutes otherwise.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections import Counter

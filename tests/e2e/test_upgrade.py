@@ -1,7 +1,5 @@
 """A rolling upgrade from each earlier version, and back, on one store: no request fails."""
 
-from __future__ import annotations
-
 import json
 import time
 

@@ -3,8 +3,6 @@
 STORE_SOAK_S=60 .venv/bin/pytest -s tests/e2e/test_valkey.py prints the figures of a minute.
 """
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import os

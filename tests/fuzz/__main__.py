@@ -1,7 +1,5 @@
 """`python -m tests.fuzz [--target NAME | --target all] [--seconds 600 | --runs N] [--seed N]`"""
 
-from __future__ import annotations
-
 import argparse
 import resource
 import sys

@@ -1,7 +1,5 @@
 """Fuzz a family for a duration: mutate the inputs of the corpus, guided by the branches that they reach."""
 
-from __future__ import annotations
-
 import math
 import sys
 import time

@@ -1,7 +1,5 @@
 """Mutate inputs: change bytes and words; repeat, drop, swap and splice events."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from random import Random

@@ -1,7 +1,5 @@
 """Fuzz targets for request heads and bodies, forms, framing, issuer replies and configurations."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

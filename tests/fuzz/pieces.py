@@ -1,7 +1,5 @@
 """Split bytes at random positions."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from random import Random
 

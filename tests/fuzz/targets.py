@@ -1,7 +1,5 @@
 """Fuzz targets: functions that check promises for any bytes. A violation raises AssertionError."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping

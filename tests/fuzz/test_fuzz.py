@@ -1,7 +1,5 @@
 """Replay the corpus, and fuzz each family for a number of runs, which `GATEPASS_FUZZ_RUNS` sets."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from random import Random

@@ -1,7 +1,5 @@
 """Compare what users see with a file of it, byte for byte. `make golden` writes the files again."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

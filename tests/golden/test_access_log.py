@@ -1,7 +1,5 @@
 """The access line of one request of each kind, as JSON and as text; times, ids and ports made equal."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import re

@@ -1,7 +1,5 @@
 """What `gatepass check` and `gatepass route` print of the example."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable

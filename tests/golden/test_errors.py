@@ -1,7 +1,5 @@
 """Every error of gatepass as a client sees it: status, headers, body, and the event that ends a stream with it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 

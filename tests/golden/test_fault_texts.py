@@ -1,7 +1,5 @@
 """Each text of a connection that failed, to an upstream, an MCP server, through a proxy and to a token endpoint."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from gatepass.config.network import TimeoutSettings

@@ -1,7 +1,5 @@
 """What `gatepass init` prints and writes: with OAuth 2.0, with another source, and with a key that ends."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """What `gatepass keys new` prints, and what `--write` makes of a file."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 A new case is a configuration or a command without arrows, which `make golden` adds.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What `gatepass show` and `tail` print, from documents. tests/integration/test_requests_command.py runs them."""
 
-from __future__ import annotations
-
 import json
 from datetime import datetime
 from typing import Any

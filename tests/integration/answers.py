@@ -1,7 +1,5 @@
 """Good answers, for tests that are about everything else."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tests.integration.scripted import event

@@ -1,7 +1,5 @@
 """No integration test passes while the server or the loop complains."""
 
-from __future__ import annotations
-
 import gc
 import logging
 import os

@@ -1,7 +1,5 @@
 """Findings of the doctor, except for the network steps, which have separate tests."""
 
-from __future__ import annotations
-
 import re
 from contextlib import aclosing
 from dataclasses import dataclass

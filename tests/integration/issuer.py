@@ -1,7 +1,5 @@
 """A scripted issuer: its good answer, and the configuration of one upstream that is called with its tokens."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tests.integration.scripted import Dialogue, Scripted, Send, reply

@@ -1,7 +1,5 @@
 """A strict upstream of Anthropic's Messages API, whose replies and errors have Anthropic's forms."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

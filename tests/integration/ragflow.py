@@ -1,7 +1,5 @@
 """RAGFlow's reading of an error: which ones make it send the whole request again."""
 
-from __future__ import annotations
-
 import re
 
 _CLASSES = (

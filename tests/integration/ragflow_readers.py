@@ -4,8 +4,6 @@ Each message is that of the client (rag/llm/*.py at v0.26.1 to b1b8cd6235, opena
 it, and internal/entity/models/*.go).
 """
 
-from __future__ import annotations
-
 import json
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping

@@ -4,8 +4,6 @@ Sources: api/apps/restful_apis/openai_api.py (v0.25.6, v0.27.0) and api/apps/sdk
 infiniflow/ragflow, whose routes were run; the threads named at each place.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass, field

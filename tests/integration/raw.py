@@ -1,7 +1,5 @@
 """A client that sends given bytes and reads until the other side closes."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """An upstream that rejects given members with OpenAI's error messages, and answers all other requests."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any

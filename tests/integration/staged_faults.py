@@ -4,8 +4,6 @@
 the fault: `ask` sends it and returns what the client sees.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re
@@ -18,17 +16,7 @@ from typing import Any
 
 from tests.integration.answers import COMPLETION, EVENTS
 from tests.integration.gateway import Ask
-from tests.integration.scripted import (
-    Dialogue,
-    Fin,
-    Hold,
-    Pause,
-    Received,
-    Send,
-    begin_stream,
-    chunk,
-    reply,
-)
+from tests.integration.scripted import Dialogue, Fin, Hold, Pause, Received, Send, begin_stream, chunk, reply
 from tests.integration.test_connections import refusing_server
 from tests.integration.test_doctor_faults import Stage, signed
 from tests.integration.workers.test_supervisor import started

@@ -6,8 +6,6 @@ The messages are quoted from real logs; a comment names the thread if there is o
     async with Scripted(answer=StrictAzure().answer) as upstream: ...
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Keys, hosts, origins and sizes are checked from the head, before a body is read."""
 
-from __future__ import annotations
-
 import asyncio
 import gzip
 import json

@@ -1,7 +1,5 @@
 """Faults of an upstream of the Responses or the Messages API: each is an error, or the answer is right nevertheless."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass

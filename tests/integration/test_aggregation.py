@@ -1,7 +1,5 @@
 """A whole reply from a stream: gatepass requested the stream, or the upstream sent it without a request."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 
@@ -9,18 +7,7 @@ import pytest
 
 from tests.integration.answers import DONE, EVENTS, delta
 from tests.integration.gateway import HELLO, gateway
-from tests.integration.scripted import (
-    Dialogue,
-    Hold,
-    Rst,
-    Scripted,
-    Send,
-    Wait,
-    begin_stream,
-    chunk,
-    event,
-    stream,
-)
+from tests.integration.scripted import Dialogue, Hold, Rst, Scripted, Send, Wait, begin_stream, chunk, event, stream
 from tests.waiting import at_rest
 
 MODELS = {"m": {"upstream": "chat", "stream": "aggregate"}}

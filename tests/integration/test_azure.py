@@ -3,8 +3,6 @@
 The texts of the 404s are quoted in BerriAI/litellm#8572 and chatboxai/chatbox#646.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

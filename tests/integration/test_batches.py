@@ -1,7 +1,5 @@
 """Embeddings in several requests: split, in order, all or nothing."""
 
-from __future__ import annotations
-
 import asyncio
 from base64 import b64decode
 from struct import unpack

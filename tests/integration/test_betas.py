@@ -1,7 +1,5 @@
 """Claude Code's header and members at upstreams that reject a part of them: what they receive, and how often."""
 
-from __future__ import annotations
-
 import json
 import logging
 from typing import Any

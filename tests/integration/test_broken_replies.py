@@ -1,7 +1,5 @@
 """A reply that breaks off in the middle, in the words of the error."""
 
-from __future__ import annotations
-
 import logging
 
 import pytest

@@ -1,7 +1,5 @@
 """`gatepass capture` over real sockets: what clients and upstreams send, in all workers, and the memory at its end."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

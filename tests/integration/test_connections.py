@@ -1,7 +1,5 @@
 """Connections that cannot be made, that die while they wait, and what may be sent again."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import ssl

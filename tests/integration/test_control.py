@@ -1,7 +1,5 @@
 """The control socket and its commands, against real processes: `gatepass reload`, `status` and `learned`."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import signal

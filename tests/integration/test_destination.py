@@ -1,7 +1,5 @@
 """Only the configuration decides the destination of a request and the header fields that it carries."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

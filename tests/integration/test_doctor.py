@@ -1,7 +1,5 @@
 """`gatepass doctor` reports what it has tested, and no more: strict, open, lost and silent servers."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

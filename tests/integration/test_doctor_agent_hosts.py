@@ -1,7 +1,5 @@
 """`gatepass doctor --as` sends the request of an agent host, and prints what to set in it."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 `make doctor-faults` prints the table.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 import socket

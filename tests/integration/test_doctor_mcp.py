@@ -1,7 +1,5 @@
 """`gatepass doctor` at MCP servers of both eras: what it proves, and what it says of each fault."""
 
-from __future__ import annotations
-
 import json
 import ssl
 from collections.abc import Callable, Sequence

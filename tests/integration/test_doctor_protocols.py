@@ -1,7 +1,5 @@
 """Which of chat completions, responses and messages an upstream has, from answers to empty requests."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`gatepass doctor --url`: what a client sees of a gatepass, and the hop behind it that fails."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import ssl

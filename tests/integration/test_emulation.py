@@ -1,7 +1,5 @@
 """A stream made of a whole reply, while the client waits: true statuses first, then signs of life, then the answer."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 

@@ -1,7 +1,5 @@
 """A stream of the Responses API that fails after it has begun: what openai-python and Codex read of it."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping

@@ -1,7 +1,5 @@
 """Where a request goes: retries, failover, breakers and waits over the targets of a model, and what each target got."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

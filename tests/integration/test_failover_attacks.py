@@ -1,7 +1,5 @@
 """Attacks on where a request goes: clients that invent names, hold the probe of a breaker, or fail on purpose."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from typing import Any

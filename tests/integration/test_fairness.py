@@ -1,7 +1,5 @@
 """On real sockets: neither an address without a key nor a caller with one keeps others from being served."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence

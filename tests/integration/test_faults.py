@@ -1,7 +1,5 @@
 """Every way in which an upstream can fail: which status, code and hop the client receives, after one attempt."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import pytest

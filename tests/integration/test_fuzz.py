@@ -3,8 +3,6 @@
 `GATEPASS_FUZZ_REQUESTS` sets how many (2,000 without it), `GATEPASS_FUZZ_SEED` which.
 """
 
-from __future__ import annotations
-
 import asyncio
 import copy
 import json

@@ -1,7 +1,5 @@
 """A test that hangs is ended and named with the line that waits, and the run goes on."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """`gatepass healthcheck` against real sockets that answer, refuse, hang and talk nonsense."""
 
-from __future__ import annotations
-
 import socket
 import threading
 from collections.abc import Iterator

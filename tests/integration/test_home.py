@@ -1,7 +1,5 @@
 """The page that a browser shows at `/`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from gatepass import __version__

@@ -1,7 +1,5 @@
 """`include_usage` of an upstream: the tokens of streams that the client does not request, and does not receive."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`gatepass init`: right and wrong answers at each question, and what it writes, against servers on real sockets."""
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import json

@@ -1,7 +1,5 @@
 """The request inspector over real sockets: lists and stories by the control socket, of all workers."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

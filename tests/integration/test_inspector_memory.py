@@ -1,7 +1,5 @@
 """What a ring of real requests holds: no body, no reply, no context, and no more bytes than it counts."""
 
-from __future__ import annotations
-
 import gc
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Faults of an issuer: reported with its own text within a bound, never with a bad token, recovered soon."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from dataclasses import dataclass
@@ -14,18 +12,7 @@ from gatepass.protocols.client_protocol import COMMENT
 from tests.integration.answers import COMPLETION, DONE, delta
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.issuer import SECRET, corp, minted
-from tests.integration.scripted import (
-    Dialogue,
-    Hold,
-    Rst,
-    Scripted,
-    Send,
-    Wait,
-    begin_stream,
-    chunk,
-    head,
-    reply,
-)
+from tests.integration.scripted import Dialogue, Hold, Rst, Scripted, Send, Wait, begin_stream, chunk, head, reply
 from tests.integration.test_connections import refusing_server, secured
 from tests.unit.clock import DrivenClock
 from tests.waiting import until

@@ -1,7 +1,5 @@
 """A stream that its upstream sends late, or with pauses: signs of life between whole events, and true errors still."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from typing import Any

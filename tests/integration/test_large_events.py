@@ -1,7 +1,5 @@
 """An event of 8 MiB, such as an image: where it passes, and what names the limit where gatepass must convert it."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

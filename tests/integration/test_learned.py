@@ -1,7 +1,5 @@
 """Learned rules are shown on /learned, by `gatepass learned`, in the model list, and for all workers together."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

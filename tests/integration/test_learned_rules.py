@@ -1,7 +1,5 @@
 """Rules learned from errors, on real sockets: the requests, the replies, and the number of calls."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

@@ -1,7 +1,5 @@
 """Limits of use on sockets: what is refused, what a client reads, and what each request counts in the end."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

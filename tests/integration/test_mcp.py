@@ -1,7 +1,5 @@
 """MCP servers behind gatepass, with scripted servers: what passes, what never does, and how streams end."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from typing import Any

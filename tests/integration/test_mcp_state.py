@@ -1,7 +1,5 @@
 """MCP servers and what outlives a request: reloads, workers, the store, the log, metrics, status, keys with lists."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 import json

@@ -1,7 +1,5 @@
 """Anthropic's Messages API over an upstream that has it: relayed, converted between forms, and its errors."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from hashlib import sha256

@@ -1,7 +1,5 @@
 """The metrics of finished requests: who used which model of which upstream, and where the time went."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 

@@ -1,7 +1,5 @@
 """`/v1/models`: the configured names, the lists of upstreams that a wildcard opens, and the forms of other clients."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import AsyncIterator

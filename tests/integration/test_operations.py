@@ -1,7 +1,5 @@
 """Operations other than chats and embeddings: completions and rankings."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The operator's view: health, readiness, metrics, the access line, and the shutdown."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import re
@@ -17,18 +15,7 @@ from tests.integration.gateway import BOUND_S, HELLO, JSON, Gateway, gateway
 from tests.integration.issuer import corp, minted
 from tests.integration.ragflow import REPLAYED, classify
 from tests.integration.raw import request, send_raw, status_of
-from tests.integration.scripted import (
-    Dialogue,
-    Hold,
-    Rst,
-    Scripted,
-    Send,
-    Wait,
-    begin_stream,
-    chunk,
-    reply,
-    stream,
-)
+from tests.integration.scripted import Dialogue, Hold, Rst, Scripted, Send, Wait, begin_stream, chunk, reply, stream
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 

@@ -1,7 +1,5 @@
 """The changes of a client's profile, which its key or its path selects."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from contextlib import asynccontextmanager

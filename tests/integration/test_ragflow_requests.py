@@ -1,7 +1,5 @@
 """Every request that RAGFlow sends, through gatepass, to an upstream that rejects every unknown member."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager

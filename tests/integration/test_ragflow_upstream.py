@@ -1,7 +1,5 @@
 """RAGFlow's assistants and agents behind gatepass, in three versions: what any OpenAI client is shown of them."""
 
-from __future__ import annotations
-
 import json
 from typing import Any, get_args
 

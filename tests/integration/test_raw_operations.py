@@ -1,7 +1,5 @@
 """Raw operations: forms and files pass through in both directions unbuffered, also to upstreams of other dialects."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 
@@ -11,18 +9,7 @@ from gatepass.auth.api_keys import hash_key
 from gatepass.proxy.uploads import KEPT_BYTES
 from tests.integration.gateway import JSON, gateway
 from tests.integration.raw import request, send_raw, status_of
-from tests.integration.scripted import (
-    LAST_CHUNK,
-    Fin,
-    Pause,
-    Scripted,
-    Send,
-    Wait,
-    event,
-    head,
-    reply,
-    stream,
-)
+from tests.integration.scripted import LAST_CHUNK, Fin, Pause, Scripted, Send, Wait, event, head, reply, stream
 from tests.waiting import until
 
 KEY = "gp-0123456789abcdef"

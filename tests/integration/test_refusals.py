@@ -1,7 +1,5 @@
 """Input that never becomes a request leaves a log line, and a full gatepass still answers health checks."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

@@ -1,7 +1,5 @@
 """Any form of a rejected token: one new token, one repeat, no storm."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field

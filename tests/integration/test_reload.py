@@ -1,7 +1,5 @@
 """A reload in a serving process: what it keeps, what it replaces, and what it refuses."""
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import gc

@@ -1,7 +1,5 @@
 """Streams that are valid enough to be misread: what reaches the client, and that a good one pays for none of it."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`gatepass replay`: a captured request served again on the usual way, with and without a rule."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

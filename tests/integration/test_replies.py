@@ -1,7 +1,5 @@
 """An upstream's own error or reply format arrives as an OpenAI error or a plain answer, within bounds."""
 
-from __future__ import annotations
-
 import asyncio
 import gzip
 import json
@@ -12,18 +10,7 @@ import pytest
 
 from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
 from tests.integration.gateway import HELLO, gateway
-from tests.integration.scripted import (
-    Hold,
-    Scripted,
-    Send,
-    Wait,
-    begin_stream,
-    chunk,
-    event,
-    head,
-    reply,
-    stream,
-)
+from tests.integration.scripted import Hold, Scripted, Send, Wait, begin_stream, chunk, event, head, reply, stream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -1,7 +1,5 @@
 """`gatepass tail` and `gatepass show` against real processes."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

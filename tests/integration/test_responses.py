@@ -1,7 +1,5 @@
 """The Responses API: whole answers and streams made of each other, and responses that an upstream keeps."""
 
-from __future__ import annotations
-
 from hashlib import sha256
 from typing import Any
 

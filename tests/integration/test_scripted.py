@@ -1,23 +1,12 @@
 """What the tests that use the scripted upstream would not notice of it."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import socket
 
 import pytest
 
-from tests.integration.scripted import (
-    Fin,
-    Hold,
-    Pause,
-    Rst,
-    Scripted,
-    Send,
-    Wait,
-    cut,
-)
+from tests.integration.scripted import Fin, Hold, Pause, Rst, Scripted, Send, Wait, cut
 
 ASK = b"POST /v1/x?y=1 HTTP/1.1\r\nHost: h\r\nX-Two: a:b\r\nContent-Length: 7\r\n\r\n" + b'{"a":1}'
 

@@ -1,7 +1,5 @@
 """The openai package's reading of a reply that passed gatepass, on real sockets."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,18 +10,7 @@ import pytest
 
 from tests.integration.answers import DONE
 from tests.integration.gateway import HELLO, Gateway, gateway
-from tests.integration.scripted import (
-    Dialogue,
-    Hold,
-    Rst,
-    Scripted,
-    Send,
-    begin_stream,
-    event,
-    head,
-    reply,
-    stream,
-)
+from tests.integration.scripted import Dialogue, Hold, Rst, Scripted, Send, begin_stream, event, head, reply, stream
 from tests.integration.scripted import chunk as framed
 from tests.waiting import until
 

@@ -1,7 +1,5 @@
 """No secret is printed anywhere, whichever side echoes it, and no token is sent to another host."""
 
-from __future__ import annotations
-
 import asyncio
 import html
 import io

@@ -1,7 +1,5 @@
 """From the text of a client's error to its cause with `gatepass show ID`: the staged faults, each at its hop."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import AsyncIterator

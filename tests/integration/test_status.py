@@ -1,7 +1,5 @@
 """/status shows the state of each credential."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Stored objects on sockets: no caller of several reaches an object of another one without `operations`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

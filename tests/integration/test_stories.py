@@ -1,7 +1,5 @@
 """What the story of a request says of its attempts, over real sockets."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from typing import Any

@@ -1,7 +1,5 @@
 """An upstream that does not end its body after `[DONE]`: the answer is out, and no story of it goes on."""
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`gatepass target` against a real process with two workers: which requests a drained target still gets."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """`gatepass token NAME` against an issuer on a real socket."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

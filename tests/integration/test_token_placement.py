@@ -1,7 +1,5 @@
 """A token arrives at the upstream in the way that is configured, and is shown nowhere else."""
 
-from __future__ import annotations
-
 from typing import Any
 from urllib.parse import quote
 

@@ -1,7 +1,5 @@
 """Spans as a collector receives them over OTLP, and the trace context that upstreams and clients see."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import subprocess

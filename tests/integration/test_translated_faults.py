@@ -1,7 +1,5 @@
 """Each fault of an upstream that has chat completions alone, as Codex and Claude Code read it: none is silent."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """A silent upstream that has chats alone: Codex and Claude Code read events, not only comments, while they wait."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from typing import Any

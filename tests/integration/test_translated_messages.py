@@ -1,7 +1,5 @@
 """Messages over an upstream that has chat completions alone: requests, whole replies, streams, errors."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import threading

@@ -1,7 +1,5 @@
 """Responses over an upstream that has chat completions alone: requests, whole replies, streams, errors."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from typing import Any

@@ -1,7 +1,5 @@
 """The page at /ui over real sockets: sessions, checks of Host and Origin, polls, and its files."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import shlex

@@ -1,7 +1,5 @@
 """Requests that name no model, and go under the one that their operation names."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,7 +1,5 @@
 """Uploads and their rejections on real sockets: which side waits, and which client receives which response."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from contextlib import asynccontextmanager

@@ -4,8 +4,6 @@ Sources: langgenius/dify-plugin-sdks (@8e8860b, @0021d0c) and dify-official-plug
 @1b316f8, n8n-io/n8n @0028232, danny-avila/LibreChat @003bf57, open-webui @004a45f, CherryHQ/cherry-studio @c7bb0e8.
 """
 
-from __future__ import annotations
-
 import json
 from array import array
 from base64 import b64decode

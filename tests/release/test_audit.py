@@ -1,7 +1,5 @@
 """pip-audit fails for a vulnerable pin, and a service that does not know one does not count as a scan."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import threading

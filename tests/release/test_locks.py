@@ -1,7 +1,5 @@
 """Each lock has a wheel for each supported Python on aarch64, and pip installs what it names and nothing else."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import subprocess

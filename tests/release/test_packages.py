@@ -1,7 +1,5 @@
 """The wheel and the sdist of the commit that is checked out."""
 
-from __future__ import annotations
-
 import email
 import re
 import shutil

@@ -4,8 +4,6 @@ The wheel of the earlier version is built from its tag or commit, and accepts th
 test would prove nothing.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 import sys

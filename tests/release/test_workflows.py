@@ -1,7 +1,5 @@
 """The workflows of the forge have the least permissions, and zizmor finds no fault in them."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -3,8 +3,6 @@
 `make site-check` runs this file in an environment of its own. SITE is the folder of the site, CHROMIUM the browser.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import threading

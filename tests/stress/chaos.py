@@ -8,8 +8,6 @@ A long duration alone does not count as a violation. An operation hangs if it ex
 of the configured limits.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import contextlib

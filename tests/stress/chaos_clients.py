@@ -1,7 +1,5 @@
 """The faulty clients of `tests/stress/chaos.py`, on plain sockets."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """The faulty servers of `tests/stress/chaos.py`: an issuer and an upstream with planted faults."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import gzip

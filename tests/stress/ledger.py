@@ -3,8 +3,6 @@
 The module is pure, so that tests can plant violations. `tests/stress/chaos.py` calls it.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 from collections import Counter

@@ -12,8 +12,6 @@ distinguish it from the original, add it to EQUIVALENT with the reason.
     python -m tests.stress.mutants --only 3,17       by their numbers in the list
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import difflib

@@ -1,7 +1,5 @@
 """Load of openai-python without retries. Prints each failure, when each task has begun, and the number of requests."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import random

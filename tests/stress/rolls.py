@@ -11,8 +11,6 @@ are streams. `--node FOLDER` names a folder with the npm package `openai` in `no
 openai-python runs.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import contextlib

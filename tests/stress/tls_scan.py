@@ -4,8 +4,6 @@ gatepass serves with an ECDSA certificate and then with an RSA certificate, beca
 depend on it. The argument is the Python that has sslyze. Prints each line, and exits 1 if one differs.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

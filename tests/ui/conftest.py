@@ -1,7 +1,5 @@
 """A browser for the tests of the page, and what went wrong in it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path

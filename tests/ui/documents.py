@@ -1,7 +1,5 @@
 """The documents that the page's routes return, as the tests begin with them. Tests change copies of these."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A server with the routes of the page, whose documents the tests change while a browser shows them."""
 
-from __future__ import annotations
-
 import json
 import threading
 import time

@@ -1,7 +1,5 @@
 """gatepass as a process of its own, with an issuer and an upstream that the test drives, all on this machine."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Makes a PNG of a screen smaller: 256 colours instead of 16 million."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections import Counter

@@ -4,8 +4,6 @@
 environment has no packages of gatepass.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys

@@ -1,7 +1,5 @@
 """From the id in a client's error to the cause on the page: at most three clicks, and the right hop is red."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The page of a gatepass that runs, with real requests through it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

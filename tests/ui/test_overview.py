@@ -1,7 +1,5 @@
 """Each datum of the overview changes in the fake, and the picture in the browser follows."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import Any

@@ -3,8 +3,6 @@
 `make ui-check` runs this folder. CHROMIUM is the browser, AXE the file of axe-core.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import time

@@ -1,7 +1,5 @@
 """The pictures of the page in the documentation. `make ui-pictures` takes them again."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

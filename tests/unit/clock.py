@@ -1,7 +1,5 @@
 """A clock that a test drives by hand: no test waits for real time to pass."""
 
-from __future__ import annotations
-
 import asyncio
 import heapq
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The packages that gatepass installs: few, by hash, and from no URL in a lock file."""
 
-from __future__ import annotations
-
 import ast
 import re
 import sys

@@ -1,7 +1,5 @@
 """No generated repr shows a field that can hold a secret, such as the headers of a request."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib
 import inspect

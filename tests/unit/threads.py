@@ -1,7 +1,5 @@
 """The thread that a loop gives work to: a test waits until it rests, and for no time beyond that."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor

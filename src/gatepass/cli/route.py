@@ -19,15 +19,7 @@ from gatepass.config.upstream import DialectName, UpstreamConfig
 from gatepass.errors import CallerError
 from gatepass.normalize.members import Clamp, Drop
 from gatepass.normalize.profiles import ProfileRules, build_profiles, untyped
-from gatepass.normalize.rules import (
-    INCLUDE_USAGE,
-    SEARCHED,
-    Change,
-    ChangeRule,
-    DeclaredModels,
-    ModelName,
-    normalize,
-)
+from gatepass.normalize.rules import INCLUDE_USAGE, SEARCHED, Change, ChangeRule, DeclaredModels, ModelName, normalize
 from gatepass.operations.table import CHAT_OPERATION, OPERATIONS, call_of, sample
 from gatepass.policy.windows import Windows
 from gatepass.protocols import PROTOCOLS

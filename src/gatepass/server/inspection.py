@@ -23,15 +23,7 @@ from gatepass.config.wording import did_you_mean
 from gatepass.errors import InvalidRequest, system_reason
 from gatepass.observability.capture import PIECE_BYTES, SHOWN_BYTES, CapturedRequest, CaptureSettings, merged_states
 from gatepass.observability.observer import RequestRecord
-from gatepass.observability.story import (
-    LISTED,
-    MOST_LISTED,
-    failed_at,
-    has_id,
-    matches,
-    story_of,
-    summary_of,
-)
+from gatepass.observability.story import LISTED, MOST_LISTED, failed_at, has_id, matches, story_of, summary_of
 from gatepass.proxy.app_state import AppState
 from gatepass.server.cycle import ids_begin
 

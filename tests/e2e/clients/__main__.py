@@ -4,8 +4,6 @@
 failures through gatepass with their reasons. `--direct` also lists the failures without gatepass.
 """
 
-from __future__ import annotations
-
 import sys
 import tempfile
 import time

@@ -1,7 +1,5 @@
 """Compare the result of a client with the expected one: right, an error, wrong, or empty."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
 from typing import Any

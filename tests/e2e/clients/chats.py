@@ -1,7 +1,5 @@
 """Chat completions of an upstream that has nothing else, for the tests of translated protocols."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

@@ -4,8 +4,6 @@ Each reply depends on the whole conversation so far. The upstream rejects a tool
 tool result and a changed picture, so no reply is right by chance.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import re

@@ -1,7 +1,5 @@
 """What the clients of docs/concepts/host_faults.md do at a fault: shared by test_limits.py and test_traffic.py."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Run the real clients against the strict upstream, directly and through gatepass."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """Further operations of the strict upstream: image generation, moderation, files."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

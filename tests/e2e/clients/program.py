@@ -1,7 +1,5 @@
 """A client program of `runners`, and one run of it with the SDK of an installation in `.e2e/`."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

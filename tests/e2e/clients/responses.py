@@ -1,7 +1,5 @@
 """The Responses API of the strict upstream: a text as one reply or as its events."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A scenario: one task for a client, and its expected result."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args

@@ -1,7 +1,5 @@
 """The table of docs/compatibility.md: version, tested operations and number of right results of each client."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 

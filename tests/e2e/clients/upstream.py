@@ -4,8 +4,6 @@
 `"MODEL streamed"`.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Read deploy/compose.*.yaml and replace the variables as compose does."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Fixtures: the container engine, the image, and the corporate servers that gatepass calls."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """The image as a cluster runs it: read-only, under an arbitrary uid, configured by environment variables."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -4,8 +4,6 @@ It is an upstream as well: `POST /v1/chat/completions` accepts only a token that
 moment. `GET /count` returns the token calls with grant and status, and the accepted and refused requests.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """Django's settings of the second issuer, from the environment variables of the test."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from pathlib import Path

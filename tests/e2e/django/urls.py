@@ -1,7 +1,5 @@
 """The views of the second issuer. Django imports this module after its models."""
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 

@@ -1,7 +1,5 @@
 """What the hosts printed at each fault, as the page of each one shows it. `PORT` is a port or a number of a request."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 _ADDRESS = "127.0.0.1:PORT"

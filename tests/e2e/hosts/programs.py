@@ -1,7 +1,5 @@
 """The agent hosts: how each is configured for gatepass, and one run of it."""
 
-from __future__ import annotations
-
 import base64
 import os
 import re

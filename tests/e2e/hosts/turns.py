@@ -1,7 +1,5 @@
 """What the scripted model of upstream.py says and calls next."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping

@@ -19,8 +19,6 @@ Models whose first word begins with `chat` accept the members of OLDER_AZURE alo
 `GET /requests` returns, for each model, the requests so far as `METHOD PATH STATUS`, and the number of their tokens.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter, defaultdict
@@ -40,17 +38,7 @@ from tests.e2e.hosts.turns import (
     next_turn,
 )
 from tests.e2e.process import serve_answers
-from tests.integration.scripted import (
-    LAST_CHUNK,
-    Dialogue,
-    Pause,
-    Received,
-    Rst,
-    Send,
-    begin_stream,
-    chunk,
-    reply,
-)
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Pause, Received, Rst, Send, begin_stream, chunk, reply
 
 Events = list[bytes]
 

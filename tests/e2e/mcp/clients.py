@@ -1,7 +1,5 @@
 """The MCP server of the tests, and the clients that each test file runs."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

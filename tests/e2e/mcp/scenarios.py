@@ -1,7 +1,5 @@
 """What the conformance suite of the protocol wants to find on a server, by its own descriptions of the scenarios."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Mapping

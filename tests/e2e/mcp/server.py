@@ -10,8 +10,6 @@ It accepts only tokens that are valid now, as tests/e2e/check.py does; without a
 the tool `progress` take one step, so that a test decides when it goes on.
 """
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import sys

@@ -6,8 +6,6 @@ Each session calls a tool every few seconds. At the end the server notifies each
 the start. Prints what was lost, as JSON. Requests of a session go to the URLs in turn, as a balancer sends them.
 """
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import json

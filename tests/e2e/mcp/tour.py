@@ -6,8 +6,6 @@ ERA is `legacy`, `auto` or a version, with mcp 2, and `mcp1` with mcp 1, which R
 finds the MCP server. SERVER_URL is the server itself, which the tour asks what happened there.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

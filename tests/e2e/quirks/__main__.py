@@ -4,8 +4,6 @@
 reasons.
 """
 
-from __future__ import annotations
-
 import sys
 import tempfile
 import time

@@ -1,7 +1,5 @@
 """Compare the result of a client with the expected one: right, an error, wrong, or empty."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Rows 29 to 31 for whole replies that differ from the standard."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Rows 34 to 38, 43, 45, 47 and 49: error formats of upstreams, before and during a stream."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tests.e2e.quirks.replies import (

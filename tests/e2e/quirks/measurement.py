@@ -1,7 +1,5 @@
 """Run the real clients on every row against the scripted upstream, directly and through gatepass."""
 
-from __future__ import annotations
-
 import json
 import sys
 import urllib.request

@@ -1,7 +1,5 @@
 """Rows 1 to 4, 7, 10, 33 and 51: replies that are not what their status or content type declares."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

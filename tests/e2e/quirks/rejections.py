@@ -1,7 +1,5 @@
 """Rows 5, 6, 8, 9, 11 to 16, 22 to 28 and 39 to 43: upstreams that reject a part of the request."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Replies of an upstream that follows the standard, and functions that vary them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A row of the table of quirks: an upstream's behaviour, the request, and the expected result through gatepass."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """The whole table in the order of docs/quirks.md. Row 0 is an upstream without quirks."""
 
-from __future__ import annotations
-
 from tests.e2e.quirks import buffered_replies, error_replies, misleading_replies, rejections, streams, vectors
 from tests.e2e.quirks.replies import USAGE, compliant
 from tests.e2e.quirks.row import EMBED, STREAM, Answer, Row, Vectors

@@ -1,7 +1,5 @@
 """Rows 29 to 32, 46, 47 and 50: streams that differ from the standard."""
 
-from __future__ import annotations
-
 from itertools import accumulate
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The results as the Markdown table of docs/quirks.md."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 

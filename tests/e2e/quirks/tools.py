@@ -1,7 +1,5 @@
 """A request that is answered by tool calls, and a conversation that contains tool calls."""
 
-from __future__ import annotations
-
 from tests.e2e.quirks.replies import CALLS
 from tests.e2e.quirks.row import Answer
 

@@ -4,8 +4,6 @@
 `POST /token` issues the tokens of the rows about expired tokens.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter, defaultdict
 from typing import Any

@@ -1,7 +1,5 @@
 """Rows 17 to 21: embeddings."""
 
-from __future__ import annotations
-
 import base64
 import struct
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Compare answers of llama.cpp over its own Responses and Messages API with those that gatepass makes of its chats."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Serve one GGUF with llama.cpp's own OpenAI server on a free loopback port until a signal ends it."""
 
-from __future__ import annotations
-
 import argparse
 import signal
 import threading

@@ -6,8 +6,6 @@ With `--calls` it is shown tools, so that llama.cpp forces a call of one if `too
 call is always the likeliest word. With both it ends after one call.
 """
 
-from __future__ import annotations
-
 import sys
 
 import gguf  # type: ignore[import-not-found]  # lives in .e2e/models

@@ -1,7 +1,5 @@
 """Several gatepass processes, and clients that send each request to one of them, as a balancer does."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import os

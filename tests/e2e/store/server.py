@@ -1,7 +1,5 @@
 """A real Valkey or Redis server on a free port, which tests can kill and start again."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -1,7 +1,5 @@
 """A slow issuer and an upstream for gatepass processes that share a real store."""
 
-from __future__ import annotations
-
 import json
 import os
 import tempfile

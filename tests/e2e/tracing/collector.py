@@ -1,7 +1,5 @@
 """A collector that is not part of gatepass: Rotel receives OTLP, and passes on what it received to this process."""
 
-from __future__ import annotations
-
 import gzip
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence

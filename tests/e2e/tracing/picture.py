@@ -1,7 +1,5 @@
 """Draws a trace as the collector received it: `make trace-picture` writes docs/images/trace.svg."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from html import escape
 

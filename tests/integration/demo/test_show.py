@@ -1,7 +1,5 @@
 """`gatepass demo` as a person starts it: a process with gatepass and the real client in it, with shorter tokens."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

@@ -1,7 +1,5 @@
 """`server.tls`: what clients get over TLS, renewed certificates, client certificates, and handshakes that fail."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket

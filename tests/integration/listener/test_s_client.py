@@ -1,7 +1,5 @@
 """What `openssl s_client`, a TLS client that others wrote, sees of the listener."""
 
-from __future__ import annotations
-
 import asyncio
 import shutil
 import ssl

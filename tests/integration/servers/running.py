@@ -3,8 +3,6 @@
 `gatepass serve` is the accelerated front; the others serve the application of `create_app`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

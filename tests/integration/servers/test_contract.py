@@ -3,8 +3,6 @@
 One upstream plays for all: each request takes the dialogue that its test put down last.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import AsyncIterator

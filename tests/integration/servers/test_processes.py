@@ -1,7 +1,5 @@
 """Each server in a separate process, with the application of docs/embedding.md that drains on SIGTERM."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

@@ -1,7 +1,5 @@
 """The page at /ui under each server: files, redirect, session and polls."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

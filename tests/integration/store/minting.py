@@ -1,7 +1,5 @@
 """An issuer of opaque tokens and an upstream that accepts them, in one server. It records both kinds of request."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import AsyncIterator

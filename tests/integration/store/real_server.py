@@ -1,7 +1,5 @@
 """A real Valkey or Redis server on a free port, which tests can stop, empty, kill and start again."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

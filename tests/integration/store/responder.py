@@ -3,8 +3,6 @@
 Its scripts are recognised, not run: the real server of the end-to-end tests runs them.
 """
 
-from __future__ import annotations
-
 import asyncio
 import ssl
 import time

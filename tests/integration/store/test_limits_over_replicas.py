@@ -1,7 +1,5 @@
 """Two gatepass with one real store: they count together, and go on alone while the store is stopped or absent."""
 
-from __future__ import annotations
-
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator

@@ -1,7 +1,5 @@
 """Two Gates of one configuration that share a server."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from functools import partial

@@ -1,7 +1,5 @@
 """Limits of several processes on a real server: the same decisions as in one process, and what happens without it."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import math

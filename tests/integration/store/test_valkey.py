@@ -1,7 +1,5 @@
 """The Valkey store over real sockets."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import asynccontextmanager
 

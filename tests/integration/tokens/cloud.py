@@ -9,8 +9,6 @@
 The hosts have their real names; their certificates come from a CA that is not trusted by default.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import ssl

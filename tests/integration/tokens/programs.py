@@ -3,8 +3,6 @@
 One that must hang sleeps for a minute at most: it ends by itself where the test that should see it killed fails.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import sys

@@ -1,7 +1,5 @@
 """Real programs, on both loops: bounded, killed with all their children, reaped, and no descriptor left open."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import time

@@ -1,7 +1,5 @@
 """`type: file` with real files, on the driven clock: gatepass notices each change, with little work."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Requests to token endpoints: TLS, proxies, deadlines, cancellation and bounds, over real sockets."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import gc

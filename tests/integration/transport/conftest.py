@@ -1,7 +1,5 @@
 """The same promises on both event loops, asyncio's own and the one gatepass runs on, and over TLS on every way."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 

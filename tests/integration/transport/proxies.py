@@ -1,7 +1,5 @@
 """A proxy that connects whom it is asked to connect, over TCP or over TLS."""
 
-from __future__ import annotations
-
 import asyncio
 import ssl
 from collections.abc import AsyncIterator

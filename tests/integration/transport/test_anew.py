@@ -1,7 +1,5 @@
 """A request that waits for its connection is sent with the current credential, or not at all."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace

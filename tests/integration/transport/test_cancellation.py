@@ -1,7 +1,5 @@
 """However and wherever a request is cancelled, the pool is as whole as before."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

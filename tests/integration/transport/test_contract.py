@@ -1,7 +1,5 @@
 """What only real sockets show of a Transport. tests/unit/http_client has each reply, each split and each timeout."""
 
-from __future__ import annotations
-
 import asyncio
 import gzip
 

@@ -1,7 +1,5 @@
 """Large bodies: neither side is overrun, the held bytes are bounded, and they are freed."""
 
-from __future__ import annotations
-
 import asyncio
 import fcntl
 import gc

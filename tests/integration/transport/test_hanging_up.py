@@ -1,7 +1,5 @@
 """A server that answers and closes while the body still arrives: unread bytes make the kernel reset the connection."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import threading

@@ -1,7 +1,5 @@
 """The way through a proxy: whole URLs for http upstreams, a tunnel for https ones."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import gc

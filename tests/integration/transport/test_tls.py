@@ -1,7 +1,5 @@
 """TLS: whom it trusts, and that all else is the same over it."""
 
-from __future__ import annotations
-
 import socket
 import ssl
 import threading

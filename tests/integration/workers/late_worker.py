@@ -3,8 +3,6 @@
 FOLDER contains `gatepass.json` and `changed.json`, which becomes `gatepass.json`. Prints the worker's port first.
 """
 
-from __future__ import annotations
-
 import socket
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Processes of gatepass, seen from outside: the log and the end of one that serves, and whether a pid is alive."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

@@ -1,7 +1,5 @@
 """Messages between workers, on a socket in their supervisor's folder."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from contextlib import aclosing

@@ -1,7 +1,5 @@
 """A supervisor starts and ends its workers, and passes a reload on: with programs that play workers."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

@@ -1,7 +1,5 @@
 """A key is rotated and revoked while gatepass serves, with one process and with two workers."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """`gatepass limits` with two workers, which count together."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 from typing import Any

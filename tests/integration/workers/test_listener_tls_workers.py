@@ -1,7 +1,5 @@
 """`server.tls` with several processes: a renewed certificate under load, and the health check."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

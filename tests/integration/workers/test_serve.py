@@ -1,7 +1,5 @@
 """`gatepass serve` before it serves, as a process: what its workers are started with, and a stop at once."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 import json

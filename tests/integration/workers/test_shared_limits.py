@@ -1,7 +1,5 @@
 """What workers count together: a kill in an update, a holder that is stopped, and a file that is full."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import sys

@@ -1,7 +1,5 @@
 """The page at /ui of `gatepass serve`, with two workers: sessions, sums, doctor, and the configuration."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

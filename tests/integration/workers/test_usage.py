@@ -1,7 +1,5 @@
 """`gatepass usage` beside the access lines of real processes, also after some of them were killed."""
 
-from __future__ import annotations
-
 import asyncio
 import csv
 import io

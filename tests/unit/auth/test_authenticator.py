@@ -11,13 +11,7 @@ from gatepass.auth.authenticator import LOCAL, Authenticator
 from gatepass.auth.model_access import check_model_access
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.errors import (
-    ForbiddenOrigin,
-    InvalidApiKey,
-    ModelNotAllowed,
-    RoleNotAllowed,
-    UnsupportedMediaType,
-)
+from gatepass.errors import ForbiddenOrigin, InvalidApiKey, ModelNotAllowed, RoleNotAllowed, UnsupportedMediaType
 from gatepass.types import ClientRequest
 
 KEY = "gp-0123456789abcdef"

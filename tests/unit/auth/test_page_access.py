@@ -1,7 +1,5 @@
 """Who may use the page at /ui: a key at the sign-in and afterwards, and requests of its own origin."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

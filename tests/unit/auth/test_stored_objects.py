@@ -1,7 +1,5 @@
 """Stored objects: which operations a key opens, and which members of a body or parts of a form name such an object."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """Old and new code, run by run: the definition of "worse"."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

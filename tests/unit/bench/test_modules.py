@@ -1,7 +1,5 @@
 """Every module of the rig can be imported, and gatepass accepts the rig's configuration: a rename in src shows here."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The page shows the published figures, and names the missed bars and everything that was not measured."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

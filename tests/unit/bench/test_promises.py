@@ -1,7 +1,5 @@
 """The bar judges ratios of one run, on the right side of each limit."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

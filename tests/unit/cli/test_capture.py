@@ -1,7 +1,5 @@
 """`gatepass capture` and `gatepass replay`: their options, and the lines that they print."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from gatepass.cli.capture import capture_lines, replay_lines

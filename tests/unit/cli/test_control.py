@@ -1,7 +1,5 @@
 """The lines of the commands for the running gatepass; tests/integration/test_control.py runs them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """`Follower` of cli/requests.py: each request of overlapping listings once."""
 
-from __future__ import annotations
-
 from typing import Any
 from urllib.parse import urlencode
 

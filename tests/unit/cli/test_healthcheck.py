@@ -1,7 +1,5 @@
 """`gatepass healthcheck` before it opens a connection."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The output of a worker before it serves; tests/integration/workers runs whole workers."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Iterator

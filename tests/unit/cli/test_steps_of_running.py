@@ -1,7 +1,5 @@
 """A worker without a token is named, whatever the other workers have."""
 
-from __future__ import annotations
-
 import json
 from itertools import permutations
 from pathlib import Path

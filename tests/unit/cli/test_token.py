@@ -1,7 +1,5 @@
 """The lines of `gatepass token`; tests/integration/test_token_command.py runs it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

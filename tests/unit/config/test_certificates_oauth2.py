@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path
@@ -7,12 +5,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.config.certificates import (
-    NO_DIRECTORY,
-    NO_KEY,
-    UNWRITABLE,
-    unusable_files,
-)
+from gatepass.config.certificates import NO_DIRECTORY, NO_KEY, UNWRITABLE, unusable_files
 from gatepass.config.credential.base import how_to_install
 from gatepass.config.references import Reference
 from tests.unit.tokens.keys import certificate_pem, private_pem

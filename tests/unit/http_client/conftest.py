@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from tests.unit.http_client.loop import DrivenLoop
 
 

@@ -1,7 +1,5 @@
 """An event loop whose time passes only when a test advances it."""
 
-from __future__ import annotations
-
 import asyncio
 import types
 from collections.abc import Generator

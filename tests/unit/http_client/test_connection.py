@@ -1,7 +1,5 @@
 """One connection, every state of it, without a socket."""
 
-from __future__ import annotations
-
 import asyncio
 import ssl
 from functools import partial

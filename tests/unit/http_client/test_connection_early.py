@@ -1,7 +1,5 @@
 """Bytes that a server sends before a request, and replies to an earlier request."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """An upload through one connection: which side waits, and for how long."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 

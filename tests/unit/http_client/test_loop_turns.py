@@ -1,7 +1,5 @@
 """Turns of reads and of tasks, with a time that the test advances."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import suppress
 from functools import partial

@@ -1,7 +1,5 @@
 """The pool gives each request a connection and never loses a slot."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import ssl

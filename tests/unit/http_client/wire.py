@@ -1,7 +1,5 @@
 """A connection without a socket: the test is the server, byte by byte."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from typing import Any

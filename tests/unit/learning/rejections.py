@@ -3,8 +3,6 @@
 The bodies come from docs and issue threads; each row names its source.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from typing import Any

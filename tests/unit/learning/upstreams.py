@@ -1,7 +1,5 @@
 """Upstreams that reject requests, and a request that learns from them, without I/O."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable

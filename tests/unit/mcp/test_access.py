@@ -1,7 +1,5 @@
 """Tests of what a key may use of an MCP server, and of filtered replies and streams."""
 
-from __future__ import annotations
-
 import json
 from itertools import pairwise
 from typing import Any

@@ -1,7 +1,5 @@
 """Tests of the header fields that an MCP server receives."""
 
-from __future__ import annotations
-
 import pytest
 
 from gatepass.errors import InvalidRequest

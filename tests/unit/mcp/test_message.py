@@ -1,7 +1,5 @@
 """Tests of reading a JSON-RPC message, and of the check for keys with lists."""
 
-from __future__ import annotations
-
 import base64
 import json
 from typing import Any

@@ -1,7 +1,5 @@
 """Tests of errors as JSON-RPC."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Rules that one request leaves out, by the name of the rule or the entry of a change."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

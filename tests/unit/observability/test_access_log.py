@@ -1,7 +1,5 @@
 """Which refused requests have a log line, and how the others are logged together."""
 
-from __future__ import annotations
-
 import logging
 
 import pytest

@@ -1,7 +1,5 @@
 """Captured bodies: which requests, how many bytes, for how long, and what of them is shown."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from typing import Any

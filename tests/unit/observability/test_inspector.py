@@ -1,7 +1,5 @@
 """What the inspector keeps of requests, and how it renders it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -24,9 +22,7 @@ from gatepass.observability.story import (
     story_of,
     summary_of,
 )
-from gatepass.observability.story import (
-    test_command as command_of,
-)
+from gatepass.observability.story import test_command as command_of
 from gatepass.tokens.holder import AFTER_REPAIR
 from gatepass.types import RuleEdit, RuleEdits, Target
 from tests.unit.normalize.calls import a_call

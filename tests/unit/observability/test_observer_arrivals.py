@@ -1,7 +1,5 @@
 """The timeline of a stream: bounded, and true at any length."""
 
-from __future__ import annotations
-
 import sys
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """The curl command of a story, as a shell reads it."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from typing import Any

@@ -1,7 +1,5 @@
 """The slices of traffic: their times, their sums over workers, and quantiles of bucketed durations."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec

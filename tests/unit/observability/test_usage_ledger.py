@@ -1,7 +1,5 @@
 """What a process counts of each day, and how many names a day has."""
 
-from __future__ import annotations
-
 import pytest
 
 from gatepass.observability.metrics import MAX_NAMES, MAX_TOKENS, Metrics

@@ -1,7 +1,5 @@
 """The order of targets by weight, load and affinity within the bounds of chance, and the choice among them."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections import Counter

@@ -1,7 +1,5 @@
 """The breaker against a model of its rules, with the time driven by hand."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from hypothesis import settings

@@ -1,7 +1,5 @@
 """EndUserLimits against a list of what each user was admitted by its own limits: forgetting a user renews nothing."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from datetime import UTC
 

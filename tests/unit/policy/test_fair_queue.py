@@ -1,7 +1,5 @@
 """The queue of a full upstream against a model of its promises."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from itertools import count
 

@@ -1,7 +1,5 @@
 """Counts over a sliding window against the list of all events."""
 
-from __future__ import annotations
-
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 

@@ -1,7 +1,5 @@
 """The budget of repeats against its promise, and the pause before a repeat."""
 
-from __future__ import annotations
-
 import random
 
 import pytest

@@ -1,7 +1,5 @@
 """Windows against a list of everything that was taken: what is admitted, what is refused and for how long."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -11,17 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gatepass.policy.windows import (
-    CONCURRENT,
-    MOST,
-    PARTS,
-    REQUESTS,
-    TOKENS,
-    Limit,
-    Refused,
-    Taken,
-    Windows,
-)
+from gatepass.policy.windows import CONCURRENT, MOST, PARTS, REQUESTS, TOKENS, Limit, Refused, Taken, Windows
 
 SPANS = {"second": 1, "minute": 60, "hour": 3600}
 DAY, MONTH = ("day", 86_400), ("month", 31 * 86_400)

@@ -1,7 +1,5 @@
 """What differs between protocols stands in their objects: no other module asks which protocol it has."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The Messages API: a stream from a message, a message from a stream, a relayed stream, and errors."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A response from the events of a stream."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A relayed stream of the Responses API: its events pass unchanged, are recorded, and end with those of a failure."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """The events of a whole response, and what the SDK reads from them."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

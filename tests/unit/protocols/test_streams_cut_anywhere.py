@@ -1,7 +1,5 @@
 """Streams as llama.cpp and the official APIs send them, relayed in two pieces: cut at every byte."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

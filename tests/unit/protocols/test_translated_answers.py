@@ -1,7 +1,5 @@
 """Blocks of a translated answer: whole, one after the other, in a legal order, whatever order the chat has."""
 
-from __future__ import annotations
-
 import json
 import time
 import tracemalloc

@@ -1,7 +1,5 @@
 """What a request becomes as a chat, member by member: carried, dropped with a note, or refused by name."""
 
-from __future__ import annotations
-
 import json
 import time
 from typing import Any

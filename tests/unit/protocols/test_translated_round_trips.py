@@ -1,7 +1,5 @@
 """Answers that return in the next request: the chat gets each text, thought and call as it sent it."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

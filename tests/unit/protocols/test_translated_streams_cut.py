@@ -1,7 +1,5 @@
 """Translated streams through the validation of a chat: wherever the bytes are cut, the client gets the same events."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, cast
 

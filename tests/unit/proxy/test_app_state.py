@@ -8,13 +8,7 @@ from gatepass.dialects.ragflow import RagflowDialect
 from gatepass.http_client.pool import IDLE_S, SHORT_IDLE_S
 from gatepass.http_client.tls import TLSContexts
 from gatepass.normalize.ragflow_body import RagflowBody
-from gatepass.proxy.app_state import (
-    MOST_ABSENT,
-    UpstreamState,
-    create_app_state,
-    dialect_of,
-    next_app_state,
-)
+from gatepass.proxy.app_state import MOST_ABSENT, UpstreamState, create_app_state, dialect_of, next_app_state
 
 BASE = "https://h.example"
 CLASSIC = {"api_version": "2024-10-21"}

@@ -1,7 +1,5 @@
 """What attempts learn: the cost of a known model, the events that are logged, the error that the client gets."""
 
-from __future__ import annotations
-
 import json
 import logging
 from typing import Any

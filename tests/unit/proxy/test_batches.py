@@ -1,7 +1,5 @@
 """One embeddings call in several requests, over a fake upstream that answers at the test's command."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Coroutine

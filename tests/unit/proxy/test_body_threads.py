@@ -1,7 +1,5 @@
 """Callers take turns at the thread for heavy bodies."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable

@@ -1,7 +1,5 @@
 """The result of a request: its access record, and the sums over the parts of one call."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec

@@ -1,7 +1,5 @@
 """Each attempt and each request ends exactly once, wherever it is cancelled, and what it held is free again."""
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import json

@@ -1,7 +1,5 @@
 """The way of requests over the targets of a model: every slot comes back, whatever ends an attempt and wherever."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections import Counter

@@ -1,7 +1,5 @@
 """Requests in flight: admission, limits per caller, cancellation and drain."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from typing import cast

@@ -1,7 +1,5 @@
 """Keep-alives: when the head is sent, when a keep-alive is written, and what a client that does not read receives."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Requests to an MCP server: each ends exactly once wherever it is cancelled, and a comment never splits an event."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable

@@ -1,7 +1,5 @@
 """The model catalog over a fake transport, and the kind of a model."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from dataclasses import replace

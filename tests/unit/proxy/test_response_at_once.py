@@ -1,7 +1,5 @@
 """A whole reply that arrived with its head: it is read at once, counted, and held back while memory is full."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import cast
 

@@ -1,7 +1,5 @@
 """`decide` against a table that was written by hand from docs/architecture.md#retries."""
 
-from __future__ import annotations
-
 import asyncio
 from itertools import product
 from typing import Any

@@ -1,7 +1,5 @@
 """`breaker.probe: models`: gatepass asks an ejected upstream for its models, with the time driven by hand."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager

@@ -1,7 +1,5 @@
 """What processes write of their counts: nothing is lost or counted twice by a kill, a restart or a store that fails."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

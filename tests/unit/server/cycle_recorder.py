@@ -1,7 +1,5 @@
 """A fake ClientConnection that records the cycles of a parser."""
 
-from __future__ import annotations
-
 from gatepass.server.connection import ClientConnection
 from gatepass.server.cycle import HttpRequestCycle
 

@@ -1,7 +1,5 @@
 """The application of `create_app`, without a server: what the ASGI scope decides."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """A request under an ASGI server, and a page as an ASGI application: what is sent to either side, and when."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any

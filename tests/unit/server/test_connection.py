@@ -1,7 +1,5 @@
 """One connection of a client, every state of it, without a socket."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import json

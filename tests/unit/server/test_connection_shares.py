@@ -1,7 +1,5 @@
 """Which connections close when one address holds too many."""
 
-from __future__ import annotations
-
 import pytest
 
 from gatepass.server.connection_shares import IDLE_S, ConnectionShares, UnfinishedHeads

@@ -1,7 +1,5 @@
 """A request and its response on the wire: the id, the body, the head, the framing."""
 
-from __future__ import annotations
-
 import socket
 from itertools import product
 

@@ -1,7 +1,5 @@
 """The file descriptors that connections need, the log while none is free, and the control socket."""
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import os

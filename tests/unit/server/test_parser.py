@@ -1,7 +1,5 @@
 """The requests in the bytes of a client, without a connection."""
 
-from __future__ import annotations
-
 import gc
 
 import pytest

@@ -1,7 +1,5 @@
 """The states of targets, and which of them an operator may drain; tests/integration/test_targets.py has two workers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

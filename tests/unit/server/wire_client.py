@@ -1,7 +1,5 @@
 """A client's connection without a socket: the test is the client, byte by byte."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from collections.abc import Callable, Coroutine

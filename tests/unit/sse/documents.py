@@ -1,7 +1,5 @@
 """Completions, streams with the same content, and the meaning of both, for the tests of aggregation and repair."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any

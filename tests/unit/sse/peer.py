@@ -1,7 +1,5 @@
 """A real client without a socket: what openai-python makes of the bytes of a stream or of a reply."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import httpx2

@@ -1,7 +1,5 @@
 """Repaired streams, for the tests of each repair."""
 
-from __future__ import annotations
-
 from operator import is_
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Correct whole replies, to be varied."""
 
-from __future__ import annotations
-
 from typing import Any
 
 HEAD = {"id": "x", "created": 7, "model": "m"}

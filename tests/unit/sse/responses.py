@@ -1,7 +1,5 @@
 """Responses, and pieces of them: shared by the tests of their streams."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from hypothesis import strategies as st

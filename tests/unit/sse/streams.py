@@ -1,7 +1,5 @@
 """Streams as upstreams send them, and two clients that read them: what the tests of the relay share."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import Any

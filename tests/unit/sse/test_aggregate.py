@@ -1,7 +1,5 @@
 """One reply from the events of a stream, cut anywhere and read to its last event only."""
 
-from __future__ import annotations
-
 import base64
 import itertools
 import json

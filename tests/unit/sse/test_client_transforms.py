@@ -1,7 +1,5 @@
 """What each profile changes in a stream and in a whole reply, and that all else keeps its bytes."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

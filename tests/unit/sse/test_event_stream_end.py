@@ -1,7 +1,5 @@
 """The end of a stream: cut after every byte, it never looks complete unless it is."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from gatepass.sse.event_stream import Progress
 from gatepass.sse.usage import Usage
 from tests.memory import traced_memory

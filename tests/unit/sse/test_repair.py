@@ -1,7 +1,5 @@
 """Streams with one defect and what becomes of them; correct events pass as the same object."""
 
-from __future__ import annotations
-
 import itertools
 import sys
 from typing import Any

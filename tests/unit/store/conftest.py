@@ -1,7 +1,5 @@
 """A clock that the test drives."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.unit.clock import DrivenClock

@@ -1,7 +1,5 @@
 """The contract of every store. A test module for each store runs these tests."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A Store in memory, for tests: it keeps the contract of those that processes share."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from typing import Generic, TypeVar
 

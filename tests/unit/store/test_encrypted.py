@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256

@@ -1,7 +1,5 @@
 """The ledger of `make chaos` reports each kind of planted violation, and nothing else."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import json

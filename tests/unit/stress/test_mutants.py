@@ -1,7 +1,5 @@
 """The mutation runner: what it changes, what it draws, and that its areas are there."""
 
-from __future__ import annotations
-
 import ast
 
 import pytest

@@ -1,7 +1,5 @@
 """The balancer of `make rolls`."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import gc

@@ -1,7 +1,5 @@
 """A token endpoint for one source."""
 
-from __future__ import annotations
-
 from collections import deque
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Real keys and their certificates, made once."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any

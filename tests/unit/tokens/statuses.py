@@ -1,7 +1,5 @@
 """The status of a holder."""
 
-from __future__ import annotations
-
 from gatepass.tokens import Status
 from gatepass.tokens.lifetime import Freshness, LifetimeSource, TokenKind
 

@@ -1,7 +1,5 @@
 """Requests, status and log of one holder: named cases beside the state machine of test_holder_machine.py."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import logging

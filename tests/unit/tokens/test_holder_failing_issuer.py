@@ -1,7 +1,5 @@
 """An issuer that fails, hangs or is slow: what requests get, how often it is called, when its return is noticed."""
 
-from __future__ import annotations
-
 import asyncio
 from itertools import pairwise
 

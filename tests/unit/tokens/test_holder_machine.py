@@ -5,8 +5,6 @@ written. Two credentials, three upstreams, through `attempt.send`. A request wai
 and after the last event every model is served again.
 """
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Which rejections by upstreams renew a token, and how often."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 from itertools import pairwise

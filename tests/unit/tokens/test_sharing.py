@@ -1,7 +1,5 @@
 """Several processes are one towards an issuer."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from dataclasses import replace

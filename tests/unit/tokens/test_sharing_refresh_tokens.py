@@ -1,7 +1,5 @@
 """Refresh tokens that several processes use, each of which ends with its use."""
 
-from __future__ import annotations
-
 import asyncio
 from urllib.parse import parse_qs
 

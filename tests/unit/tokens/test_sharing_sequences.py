@@ -1,7 +1,5 @@
 """Any order of events in processes, store and issuer: no process has an expired or foreign token."""
 
-from __future__ import annotations
-
 import asyncio
 from contextvars import ContextVar
 from typing import Any

@@ -1,7 +1,5 @@
 """Keys as tokens, and the modules that `gatepass serve` has loaded when it listens: only configured sources."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Anthropic's client for Python, with the body of each scenario as it is. `repeats` is the most retries of a call."""
 
-from __future__ import annotations
-
 import json
 from functools import partial
 from typing import Any

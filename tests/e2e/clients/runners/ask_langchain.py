@@ -3,8 +3,6 @@
 `raw` is `.stream()`. `helper` is `.invoke()` of a model with `streaming=True`.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -3,8 +3,6 @@
 What it receives is validated against the types of the SDK, strictly. `repeats` is the most retries of a call.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

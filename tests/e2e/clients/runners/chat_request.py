@@ -1,7 +1,5 @@
 """Convert a scenario to parameters of the chat API."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

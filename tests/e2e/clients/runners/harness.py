@@ -3,8 +3,6 @@
 The runner configures its client with OPENAI_BASE_URL and OPENAI_API_KEY only, or with those of Anthropic.
 """
 
-from __future__ import annotations
-
 import faulthandler
 import json
 import os

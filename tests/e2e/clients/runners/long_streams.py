@@ -1,7 +1,5 @@
 """The `openai` client for Python: streamed chats without pauses from several tasks, for some seconds."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys

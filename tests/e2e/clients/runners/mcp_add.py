@@ -1,7 +1,5 @@
 """An MCP server over stdio with one tool."""
 
-from __future__ import annotations
-
 from harness import add
 from mcp.server import MCPServer
 

@@ -4,8 +4,6 @@ The SDK builds its objects without validation and repairs values, so its objects
 own validation option is not strict: it accepts "0" as a number.
 """
 
-from __future__ import annotations
-
 import array
 import base64
 import json

@@ -4,8 +4,6 @@ The argument is the client, one of WAYS. The user shows a picture and asks; the 
 user sends both results. All scenarios have the same question and the same picture, in base64.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys

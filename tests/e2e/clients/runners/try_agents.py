@@ -1,7 +1,5 @@
 """OpenAI's Agents SDK over chat completions, its tool served by a real MCP server over stdio."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys

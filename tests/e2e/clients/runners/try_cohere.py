@@ -1,7 +1,5 @@
 """Cohere's rerank clients: `v1` calls `/v1/rerank`, `v2` calls `/v2/rerank`."""
 
-from __future__ import annotations
-
 import os
 import sys
 

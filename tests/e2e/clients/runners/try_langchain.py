@@ -1,7 +1,5 @@
 """LangChain's `ChatOpenAI` and `OpenAIEmbeddings`, with its own messages and tools."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from chat_request import content

@@ -1,7 +1,5 @@
 """LiteLLM as a client: its `openai/` provider, and its rerank in the format of Jina."""
 
-from __future__ import annotations
-
 import json
 import os
 from typing import Any

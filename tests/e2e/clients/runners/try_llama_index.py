@@ -1,19 +1,12 @@
 """LlamaIndex's `OpenAILike` and `OpenAILikeEmbedding`; its FunctionAgent runs the tool calls."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from typing import Any
 
 from harness import TIMEOUT_S, Result, Scenario, add, run_all
 from llama_index.core.agent.workflow import FunctionAgent, ToolCall
-from llama_index.core.base.llms.types import (
-    ChatMessage,
-    ImageBlock,
-    MessageRole,
-    TextBlock,
-)
+from llama_index.core.base.llms.types import ChatMessage, ImageBlock, MessageRole, TextBlock
 from llama_index.core.tools import FunctionTool
 from llama_index.embeddings.openai_like import OpenAILikeEmbedding
 from llama_index.llms.openai_like import OpenAILike

@@ -1,7 +1,5 @@
 """The `openai` client for Python, 1.x to 3.x. Every reply, chunk and error is validated against its types, strictly."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

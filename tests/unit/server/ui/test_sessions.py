@@ -1,7 +1,5 @@
 """Sessions end by time and with a sign-out of their caller, in memory and in a folder of several workers."""
 
-from __future__ import annotations
-
 import base64
 import json
 import stat

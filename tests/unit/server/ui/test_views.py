@@ -1,7 +1,5 @@
 """What the page shows of several workers as one."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any, cast
 

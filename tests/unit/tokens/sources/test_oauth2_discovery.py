@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 
@@ -9,17 +7,7 @@ from gatepass.errors import Fault
 from gatepass.tokens import FetchFailure, build_source
 from gatepass.tokens.sources.oauth2 import REREAD_S, TTL_S, Endpoint, endpoint_in, metadata_urls
 from tests.unit.clock import DrivenClock
-from tests.unit.tokens.scripted import (
-    Answer,
-    Broken,
-    Hang,
-    Mint,
-    ScriptedIssuer,
-    answer,
-    failure_of,
-    oauth2,
-    refused,
-)
+from tests.unit.tokens.scripted import Answer, Broken, Hang, Mint, ScriptedIssuer, answer, failure_of, oauth2, refused
 
 ISSUER = "https://sso.example/realms/corp"
 TOKEN_URL = "https://sso.example/realms/corp/token"

@@ -1,7 +1,5 @@
 """Client assertions from a file, and the grants that present another token: jwt_bearer and token_exchange."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 from typing import Any, Self
@@ -15,17 +13,7 @@ from gatepass.tokens import TokenHolder, WaitBudget, build_source
 from gatepass.types import OutboundRequest
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.conftest import Endpoint
-from tests.unit.tokens.scripted import (
-    Hang,
-    Mint,
-    ScriptedIssuer,
-    answer,
-    date,
-    failure_of,
-    oauth2,
-    refused,
-    signed,
-)
+from tests.unit.tokens.scripted import Hang, Mint, ScriptedIssuer, answer, date, failure_of, oauth2, refused, signed
 
 WALL_S = 1_800_000_000
 TOKEN_TYPE = "urn:ietf:params:oauth:token-type:"

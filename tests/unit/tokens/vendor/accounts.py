@@ -1,7 +1,5 @@
 """Credentials of three vendors, made up, and the settings that name them."""
 
-from __future__ import annotations
-
 import json
 import logging
 import time
