@@ -245,18 +245,19 @@ def test_the_limits_fit_the_memory_of_the_container(file: Path, tmp_path: Path) 
     assert_fits(loaded.config.limits, held.memory_bytes)
 
 
-def test_the_service_of_the_page_reads_what_init_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_service_of_the_page_reads_what_init_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (ROOT / "docs/container.md").read_text()
     running = YAML(typ="safe").load(page.partition("```yaml\n")[2].partition("```")[0])["services"]["gatepass"]
     model = service("ragflow")
     kept = ("restart", "stop_grace_period", "read_only", "cap_drop", "security_opt", "mem_limit")
     assert {name: running[name] for name in kept} == {name: model[name] for name in kept}
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(os, "getegid", lambda: 1000)
-    printed = YAML(typ="safe").load("\n".join(compose_lines(None, IMAGE_PORT)))
+    printed = YAML(typ="safe").load("\n".join(compose_lines(tmp_path / "gatepass.yaml", (), None, IMAGE_PORT)))
     assert {name: running[name] for name in printed} == printed
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert not any("user" in line for line in compose_lines(None, IMAGE_PORT))
+    assert not any("user" in line for line in compose_lines(tmp_path / "gatepass.yaml", (), None, IMAGE_PORT))
     assert f"USER {IMAGE_USER}:" in IMAGE_FACTS
     limits = {"GATEPASS_UPSTREAM_URL": "https://x.example/v1", **running["environment"]}
     held = container(running["mem_limit"])

@@ -195,6 +195,11 @@ async def token_http_to_tls(stage: Stage) -> dict[str, Any]:
     return await issuer(stage, LIST, token_url=url.replace("https:", "http:"))
 
 
+async def silent_handshake(stage: Stage) -> dict[str, Any]:
+    url = await stage.server([Hold()], sends_first=True)
+    return upstream(url.replace("http:", "https:"), timeouts={"connect_s": 0.3})
+
+
 async def expired_intermediate(stage: Stage) -> dict[str, Any]:
     old = signed("Corp Issuing 2020", ROOT, ca=True, until=PAST)
     return await stage.secure(signed("llm", old), old)
@@ -300,6 +305,7 @@ FAULTS = {
     "http to a token endpoint with TLS": at(
         "credential:c token", token_http_to_tls, "speaks TLS on this port", "Begin credentials.c.token_url with https"
     ),
+    "the TLS handshake hangs": at("upstream:chat tls", silent_handshake, "TLS handshake within 0.3 s", waits=True),
     "an expired certificate": at(
         "upstream:chat tls",
         lambda stage: stage.secure(signed("llm", ROOT, until=PAST)),
@@ -329,6 +335,18 @@ FAULTS = {
         lambda stage: stage.secure(signed("llm", INTERMEDIATE), INTERMEDIATE, ca=None),
         "signed by the CA Corp Root",
         "Set network.ca_file to a PEM file with the",
+    ),
+    "another CA in ca_file": at(
+        "upstream:chat tls",
+        lambda stage: stage.secure(signed("llm", signed("Other Root", ca=True))),
+        "ca_file contains Corp Root",
+        "Add the certificate of Other Root to upstreams.chat.network.ca_file",
+    ),
+    "an older CA of the same name in ca_file": at(
+        "upstream:chat tls",
+        lambda stage: stage.secure(signed("llm", ROOT), ca=signed("Corp Root", ca=True)),
+        "another key than that in ca_file",
+        "Replace the certificate in upstreams.chat.network.ca_file",
     ),
     "an incomplete chain": at(
         "upstream:chat tls",
@@ -360,6 +378,11 @@ FAULTS = {
         "credential:c token",
         token_answer(refusal(401, "invalid_client", "wrong secret")),
         *("invalid_client: wrong secret", "credentials.c.client_secret"),
+    ),
+    "a wrong scope": at(
+        "credential:c token",
+        token_answer(refusal(400, "invalid_scope", "unknown")),
+        *("invalid_scope", "credentials.c.scope"),
     ),
     "a refusal without an error code": at(
         "credential:c token",

@@ -15,6 +15,7 @@ from typing import Any
 import jwt
 import pytest
 from click.testing import CliRunner, Result
+from ruamel.yaml import YAML
 
 from gatepass.cli import main
 from gatepass.cli.agent_hosts import AGENT_HOSTS
@@ -361,6 +362,36 @@ async def test_the_folder_of_the_files_works_elsewhere_as_in_a_container(tmp_pat
         before.rename(after)
         monkeypatch.chdir(after)
         assert await failures(after) == []
+
+
+def mounted(result: Result) -> Any:
+    """The lines for the service of a Compose file that the command printed."""
+    lines = re.findall(r"^    ((?:user|working_dir|volumes|environment): .*)$", result.output, re.MULTILINE)
+    return YAML(typ="safe").load("\n".join(lines))
+
+
+async def test_root_gets_lines_for_files_outside_the_folder_and_a_chown_for_closed_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("GATEPASS_HOST", "0.0.0.0")
+    for name in ("etc", "home"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "home")
+    key = tmp_path / "etc" / "key"
+    key.write_text(SECRET)
+    key.chmod(0o600)
+    async with servers() as url:
+        options = ("--yes", "--base-url", f"{url}/v1", "--auth", "key")
+        here = await run(tmp_path / "home", *options, "--secret-file", "../etc/key")
+        monkeypatch.setenv("CORP_SECRET", SECRET)
+        there = await run(tmp_path / "etc", *options, "--secret-env", "CORP_SECRET")
+    assert (here.exit_code, there.exit_code) == (0, 0), (here.output, there.output)
+    assert mounted(here)["volumes"] == [".:/work:ro", f"{key}:{key}:ro"]
+    assert f"`chown 65532 gatepass.yaml {key}`" in here.output  # with the umask of conftest.py
+    assert f"`chown 65532 {tmp_path}/etc/gatepass.yaml`" in there.output
+    assert mounted(there) == {
+        "volumes": [f"{tmp_path}/etc:{tmp_path}/etc:ro"],
+        "environment": [f"GATEPASS_CONFIG={tmp_path}/etc/gatepass.yaml", "CORP_SECRET"],
+    }
 
 
 async def test_another_source_asks_for_no_secret_and_leaves_its_recipe_to_the_operator(tmp_path):

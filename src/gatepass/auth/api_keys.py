@@ -121,15 +121,11 @@ def _by_digest(key: AccessKey, texts: Iterable[str]) -> dict[bytes, AccessKey]:
 
 
 def merged_rows(parts: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Return the rows of all processes as one: of each key the last use in any of them.
-
-    A worker that starts during a reload has the old keys for a moment: each key that one process knows counts.
-    """
-    merged: dict[str, dict[str, Any]] = {}
+    """Return the rows of all processes as one: of each key the last use in any of them."""
+    last: dict[str, str | None] = {}
     for row in (row for part in parts for row in part):
-        used = merged.get(row["id"], row)["last_used"]
-        merged[row["id"]] = row | {"last_used": max(filter(None, (used, row["last_used"])), default=None)}
-    return list(merged.values())
+        last[row["id"]] = max(filter(None, (last.get(row["id"]), row["last_used"])), default=None)
+    return [row | {"last_used": last[row["id"]]} for row in (parts[0] if parts else ())]
 
 
 def _reload(entry: _Entry) -> None:

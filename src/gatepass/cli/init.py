@@ -10,6 +10,8 @@ import json
 import logging
 import os
 import re
+import shlex
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gatepass.cli.options import CHECK_FAILED, exit_unusable, open_state, printable, reachable_host
+from gatepass.config.file import DEFAULT_FILE
 from gatepass.errors import documentation
 
 if TYPE_CHECKING:
@@ -603,7 +606,8 @@ def init(
         setting += documentation("docs/operations/keys.md#limit-the-operations-of-a-key", " ({})")
         click.echo(f"Stored files, batches and responses are closed to these clients: {setting} opens them.")
     if host:
-        _print_container(f"{path.name} secrets" if secret_path else path.name, secret_env, port)
+        outside = [secret_file or "", setup.answers.get("ca_file", "")]
+        _print_container(path, secret_path, outside, secret_env, port)
     if setup.answers["auth"] == "other":
         recipes = documentation("docs/tokens.md", " {} has the recipes.")
         click.echo(f"First write the credential {UPSTREAM!r} into {output}.{recipes}")
@@ -623,29 +627,39 @@ IMAGE_PORT = 8080
 """The GATEPASS_PORT of the image. It overrides the port of the file."""
 
 
-def compose_lines(secret_env: str | None, port: int) -> list[str]:
-    """Return the lines of a service that reads the files of this folder, as the user who wrote them.
+def compose_lines(path: Path, others: Sequence[str], secret_env: str | None, port: int) -> list[str]:
+    """Return the lines of a service with which it reads the file `path` and `others`, as the user who wrote them.
 
-    For root, the user of the image remains. The folder is mounted, because a mounted file stays the old one when it is
-    replaced.
+    For root, the user of the image remains.
+
+    The folder is mounted, not the file: a mounted file stays the old one when it is replaced.
     """
-    variables = [f"GATEPASS_PORT={port}"] if port != IMAGE_PORT else []
+    folder = path.parent
+    is_here = folder == Path.cwd()
+    paths = [path_in_file(other, folder) for other in others if other]
+    mounts = [f".:{WORK_FOLDER}:ro" if is_here else f"{folder}:{folder}:ro"]
+    mounts += [f"{other}:{other}:ro" for other in paths if Path(other).is_absolute()]
+    variables = [] if path.name == DEFAULT_FILE and is_here else [f"GATEPASS_CONFIG={path.name if is_here else path}"]
+    variables += [f"GATEPASS_PORT={port}"] if port != IMAGE_PORT else []
     variables += [secret_env] if secret_env else []
     return [
         *([f'user: "{os.geteuid()}:{os.getegid()}"'] if os.geteuid() else []),
-        f"working_dir: {WORK_FOLDER}",
-        f'volumes: [".:{WORK_FOLDER}:ro"]',
+        *([f"working_dir: {WORK_FOLDER}"] if is_here else []),
+        f"volumes: {json.dumps(mounts)}",
         *([f"environment: {json.dumps(variables)}"] if variables else []),
     ]
 
 
-def _print_container(files: str, secret_env: str | None, port: int) -> None:
-    """Print what a service of Compose needs to read the written `files`."""
+def _print_container(path: Path, secret_path: str, outside: Sequence[str], secret_env: str | None, port: int) -> None:
+    """Print what a service of Compose needs to read the written files and those `outside` their folder."""
     click.echo("Add these lines to the service `gatepass` of your Compose file in this folder:\n")
-    click.echo("\n".join(f"    {line}" for line in compose_lines(secret_env, port)))
-    if os.geteuid() == 0:
+    click.echo("\n".join(f"    {line}" for line in compose_lines(path, outside, secret_env, port)))
+    secrets = [path.parent / "secrets", secret_path] if secret_path else outside[:1]
+    files = [name for file in (path, *secrets) if file and os.path.exists(name := path_in_file(file, path.parent))]
+    closed = shlex.join(name for name in files if not os.stat(name).st_mode & stat.S_IROTH)
+    if os.geteuid() == 0 and closed:
         click.echo(
-            f"\nThe image runs as user {IMAGE_USER}. Run `chown -R {IMAGE_USER} {files}`, so that it can read them."
+            f"\nThe image runs as user {IMAGE_USER}. Run `chown {IMAGE_USER} {closed}` so that it can read them."
         )
     click.echo(f"\nClients in the network of this service use http://gatepass:{port}/v1.")
 

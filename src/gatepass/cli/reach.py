@@ -201,6 +201,11 @@ async def _failed(server: Server, destination: Destination, fault: TransportFaul
     names, network = server.names, server.names.network
     problem = tls_problem(fault.detail, has_ca_file=network.ca_file is not None)
     is_direct = destination.secure and destination.proxy is None
+    if fault.kind is Fault.TIMEOUT_CONNECT and is_direct and await _accepts(destination, server.connect_s):
+        limit = names.timeouts.get("connect_s", "the timeout of this step")
+        why = f"{names.host} did not complete the TLS handshake within {server.connect_s:g} s"
+        advice = f"Check the port in {names.url_setting}; {limit} sets the time."
+        return server.step("tls", StepOutcome.FAILS, why, advice)
     # some servers without TLS close the connection at a handshake instead of answering
     if fault.kind is Fault.TLS and is_direct and problem in (TlsProblem.CLOSED, TlsProblem.OTHER):
         answer = await _plain_answer(destination, server.connect_s)
@@ -213,7 +218,7 @@ async def _failed(server: Server, destination: Destination, fault: TransportFaul
             # `getpeercert` returns an empty dict for an unverified certificate
             read = getattr(getattr(opened.session, "_sslobj", None), "get_unverified_chain", list)
             if chain := [certificate.get_info() for certificate in read() or ()]:
-                why, better = explain_certificate(chain, problem, names, wall_s)
+                why, better = explain_certificate(chain, problem, names, trusted_names(network.ca_file), wall_s)
                 advice = better or advice
     return server.step(_STEPS.get(fault.kind, "connect"), StepOutcome.FAILS, why, advice)
 
@@ -223,6 +228,16 @@ def _unverified(network: Network) -> ssl.SSLContext:
     context = ssl_context(network)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
+
+
+async def _accepts(destination: Destination, limit_s: float) -> bool:
+    try:
+        async with asyncio.timeout(limit_s):
+            _, writer = await asyncio.open_connection(destination.host, destination.port)
+    except OSError:
+        return False
+    writer.transport.abort()
+    return True
 
 
 async def _plain_answer(destination: Destination, limit_s: float) -> bytes | None:
@@ -277,6 +292,15 @@ SOON_S = 14 * DAY_S
 NAMES = 5
 
 
+def trusted_names(ca_file: str | None) -> list[str]:
+    """Return the names of the CAs in `ca_file`; raise OSError if it cannot be loaded."""
+    if ca_file is None:
+        return []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(ca_file)
+    return [name_of(certificate, "subject") for certificate in context.get_ca_certs()]
+
+
 def name_of(certificate: Certificate, whose: str) -> str:
     """Return the common name of the `subject` or `issuer`, or the organization's."""
     fields = {field: value for part in certificate.get(whose, ()) for field, value in part}
@@ -301,9 +325,12 @@ def describe_certificate(certificate: Certificate, version: str, wall_s: float) 
 
 
 def explain_certificate(
-    chain: Sequence[Certificate], problem: TlsProblem, names: ServerNames, wall_s: float
+    chain: Sequence[Certificate], problem: TlsProblem, names: ServerNames, trusted: Sequence[str], wall_s: float
 ) -> tuple[str, str | None]:
-    """Return why the handshake failed, and what to do if the certificates say more than the problem."""
+    """Return why the handshake failed, and what to do if the certificates say more than the problem.
+
+    `trusted` are the names of the CAs in `ca_file`.
+    """
     host, own = names.host, chain[0]
     match problem:
         case TlsProblem.EXPIRED:
@@ -319,23 +346,29 @@ def explain_certificate(
             more = f" and {len(hosts) - NAMES} more" if len(hosts) > NAMES else ""
             return f"the certificate is for {', '.join(hosts[:NAMES]) or 'no host name'}{more}, not for {host}", None
         case _:
-            return _unknown_ca(chain, host, names.network.setting(names.settings, "ca_file"))
+            return _unknown_ca(chain, host, names.network.setting(names.settings, "ca_file"), trusted)
 
 
 def _owner(certificate: Certificate, own: Certificate, host: str) -> str:
     return host if certificate is own else f"the CA {name_of(certificate, 'subject')}"
 
 
-def _unknown_ca(chain: Sequence[Certificate], host: str, setting: str) -> tuple[str, str]:
+def _unknown_ca(chain: Sequence[Certificate], host: str, setting: str, trusted: Sequence[str]) -> tuple[str, str]:
     own = chain[0]
+    contained = f"; ca_file contains {' and '.join(trusted)}" if trusted else ""
     if own.get("subject") == own.get("issuer"):
-        why = f"the certificate of {host} is self-signed ({name_of(own, 'subject')})"
+        why = f"the certificate of {host} is self-signed ({name_of(own, 'subject')}){contained}"
         return why, f"Set {setting} to a PEM file with this certificate, or install one that a CA signed."
     # Servers leave out the root, so the last certificate names it.
     issuer = name_of(chain[-1], "issuer")
     # a certificate that names a URL of its CA's certificate is most likely signed by an intermediate CA
     if len(chain) == 1 and any(url.startswith("http") for url in own.get("caIssuers", ())):
-        why = f"{host} sends an incomplete chain: its own certificate without that of the CA {issuer}"
+        why = f"{host} sends an incomplete chain: its own certificate without that of the CA {issuer}{contained}"
         return why, f"Let {host} send its intermediate certificates, or add that of {issuer} to {setting}."
-    why = f"the certificate of {host} is signed by the CA {issuer}, which this machine does not trust"
+    if issuer in trusted:
+        why = f"the certificate of {host} names the CA {issuer}, but another key than that in ca_file signed it"
+        return why, f"Replace the certificate in {setting} with the current one of {issuer}."
+    why = f"the certificate of {host} is signed by the CA {issuer}, which this machine does not trust{contained}"
+    if trusted:
+        return why, f"Add the certificate of {issuer} to {setting}."
     return why, f"Set {setting} to a PEM file with the certificate of {issuer}."

@@ -313,6 +313,7 @@ class DrainingServer(uvicorn.Server):
         self._descriptors_logged_s = -math.inf
         self._announce = announce
         self._channel = channel
+        self._last_reload_ns = 0 if channel is None else channel.last_reload_ns
         self._acceptors: list[Acceptor] = []
         self._all_workers_stop = False
         """Whether all workers stop. Then this one keeps accepting during its drain, to respond with 503."""
@@ -344,11 +345,11 @@ class DrainingServer(uvicorn.Server):
             state.in_flight.tasks.spawn(self._reload_on_signal(self.reloader), "reload")
             if state.config.server.watch:
                 state.in_flight.tasks.spawn(self.reloader.watch(state.clock), "watch")
-        if channel is not None and self._peers is not None:
+        # before the first connection: a client must not meet a configuration that was replaced
+        await self._reload_if_missed()
+        if self._peers is not None:
             await self._peers.open()
-            if self.reloader is not None and inspection.last_reload_ns(channel.folder) != channel.last_reload_ns:
-                # before the first connection: a client must not meet the configuration that the others have replaced
-                await self.reloader.reload("signal")
+            await self._reload_if_missed()
         if self._control is not None:
             self._control.url = next((url_of(listening, scheme) for listening in sockets or []), "")
             await self._control.open()
@@ -364,6 +365,15 @@ class DrainingServer(uvicorn.Server):
             state.in_flight.tasks.spawn(inspection.join_capture(self._peers.collect, state), "join capture")
             state.in_flight.tasks.spawn(join_drained(self._peers.collect, state), "join drained")
         self._loop.add_reader(channel.lifeline, self._on_lifeline, self._loop, channel.lifeline)
+
+    async def _reload_if_missed(self) -> None:
+        """Reload if a signal, or a reload of the other workers, came after the configuration was read."""
+        channel, is_wanted = self._channel, self._reload_wanted.is_set()
+        if channel is not None and (last_ns := inspection.last_reload_ns(channel.folder)) != self._last_reload_ns:
+            is_wanted, self._last_reload_ns = True, last_ns
+        if is_wanted and self.reloader is not None:
+            self._reload_wanted.clear()
+            await self.reloader.reload("signal")
 
     async def on_tick(self, counter: int) -> bool:
         now_s = asyncio.get_running_loop().time()

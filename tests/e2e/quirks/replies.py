@@ -7,7 +7,6 @@ from typing import Any
 
 TEXT = "The sky is blue: 蓝 – até já."
 PIECES = ("The sky ", "is blue: 蓝", " – até ", "já.")
-REASONING = "Look up."
 USAGE = {"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9}
 CALLS = (("weather", '{"city": "Paris"}'), ("weather", '{"city": "Rome"}'))
 IDS = ("call_Paris0001", "call_Rome00002")

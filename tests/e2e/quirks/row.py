@@ -55,7 +55,7 @@ Expected = Answer | Failure | Vectors
 @dataclass(frozen=True, slots=True)
 class Row:
     quirk: int
-    """The number in the list of quirks."""
+    """The same for all rows of one quirk. The table has the order of these numbers."""
     model: str
     description: str
     serve: Serve

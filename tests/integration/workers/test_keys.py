@@ -5,6 +5,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from gatepass.auth.api_keys import hash_key
 from gatepass.cli.control import request
 from tests.integration.answers import COMPLETION
@@ -76,13 +78,14 @@ async def test_a_rotated_key_and_its_successor_are_valid_until_the_old_one_is_re
             assert not any(key in line for line in running.lines for key in (OLD, new, OTHER))
 
 
-async def test_the_first_connection_of_a_worker_that_starts_during_a_reload_meets_the_new_keys(tmp_path: Path):
+@pytest.mark.parametrize("by", ["command", "signal"])
+async def test_the_first_connection_of_a_worker_that_starts_during_a_reload_meets_the_new_keys(tmp_path: Path, by: str):
     async with Scripted(answer=lambda _: [Send(reply(COMPLETION))]) as upstream:
         for name, keys in (("gatepass.json", (OLD,)), ("changed.json", (OLD, OTHER))):
             access = {"keys": [{"name": f"key-{place}", "hash": hash_key(key)} for place, key in enumerate(keys)]}
             configuration = {"upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}}, "access": access}
             (tmp_path / name).write_text(json.dumps(configuration))
-        worker = await python_process(str(Path(__file__).parent / "late_worker.py"), str(tmp_path))
+        worker = await python_process(str(Path(__file__).parent / "late_worker.py"), str(tmp_path), by)
         try:
             assert worker.stdout is not None
             assert await statuses(int(await worker.stdout.readline()), OTHER) == [{200}]

@@ -264,8 +264,3 @@ def test_the_last_use_over_all_processes_is_the_latest_one():
     merged = merged_rows([rows(60.0, None), rows(90.0, None)])
     assert [(row["name"], row["last_used"]) for row in merged] == [("a", "1970-01-01T00:01:30Z"), ("b", None)]
     assert merged_rows([]) == []
-
-
-def test_a_key_that_only_one_process_knows_yet_is_listed():
-    before, after = (KeyRing(keys).rows(0.0) for keys in ([by_hash("a", ONE)], [by_hash("a", ONE), by_hash("b", TWO)]))
-    assert [row["name"] for row in merged_rows([before, after])] == ["a", "b"]

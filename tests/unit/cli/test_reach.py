@@ -49,7 +49,7 @@ def test_a_good_certificate_is_described_with_its_end(days, expected):
 
 def test_many_host_names_are_cut():
     own = certificate(names=[f"h{number}.example" for number in range(7)])
-    why, advice = explain_certificate([own], TlsProblem.WRONG_NAME, NAMES, NOW_S)
+    why, advice = explain_certificate([own], TlsProblem.WRONG_NAME, NAMES, (), NOW_S)
     assert why == (
         "the certificate is for h0.example, h1.example, h2.example, h3.example, h4.example and 2 more,"
         " not for llm.example"
@@ -59,13 +59,13 @@ def test_many_host_names_are_cut():
 
 def test_the_last_certificate_of_the_chain_names_the_missing_ca():
     chain = [certificate(issuer="Issuing"), certificate("Issuing", issuer="Root")]
-    why, advice = explain_certificate(chain, TlsProblem.UNKNOWN_CA, NAMES, NOW_S)
+    why, advice = explain_certificate(chain, TlsProblem.UNKNOWN_CA, NAMES, (), NOW_S)
     assert "signed by the CA Root, which this machine does not trust" in why
     assert advice == "Set network.ca_file to a PEM file with the certificate of Root."
 
 
 def test_single_certificate_with_an_issuer_url_is_an_incomplete_chain():
     alone = certificate(caIssuers=("http://pki.example/issuing.cer",))
-    assert "incomplete chain" in explain_certificate([alone], TlsProblem.UNKNOWN_CA, NAMES, NOW_S)[0]
+    assert "incomplete chain" in explain_certificate([alone], TlsProblem.UNKNOWN_CA, NAMES, (), NOW_S)[0]
     by_directory = certificate(caIssuers=("ldap:///CN=Corp",))
-    assert "signed by the CA" in explain_certificate([by_directory], TlsProblem.UNKNOWN_CA, NAMES, NOW_S)[0]
+    assert "signed by the CA" in explain_certificate([by_directory], TlsProblem.UNKNOWN_CA, NAMES, (), NOW_S)[0]

@@ -37,7 +37,6 @@ NAMED = f"Unexpected value(s) `{SCOPE}` for the `anthropic-beta` header. {HINT}"
 TWO = f"Unexpected value(s) `{SCOPE}`, `{CONTEXT}` for the `anthropic-beta` header. {HINT}"
 UNNAMED = "invalid beta flag"
 GROUP = " Received Model Group=claude\nAvailable Model Group Fallbacks=None"
-NOT_PERMITTED = "Extra inputs are not permitted"
 QUOTED = json.dumps({"type": "error", "error": {"type": "invalid_request_error", "message": NAMED}})
 EXTRA = "context_management: Extra inputs are not permitted"
 

@@ -28,7 +28,6 @@ CHECK = ". Check credentials.corp.client_id, credentials.corp.client_secret, cre
 RELOAD = f"; a new secret in the configuration file requires `gatepass reload`{CHECK}{REPAIR}"
 UNCLEAR = RELOAD.replace(CHECK, ". Check the client and the secret in credentials.corp")
 CHECK_URL = "; check credentials.corp.token_url"
-RESTART = f"; a new secret requires a restart, because it is in an environment variable{CHECK}{REPAIR}"
 DOWN = (
     "no connection to sso.example (refused). Check the host and port in credentials.corp.token_url, whether it is up,"
     " and whether this network needs network.proxy"
