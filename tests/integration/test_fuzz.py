@@ -96,7 +96,7 @@ def answer_all(request):
         return [Send(reply({"object": "list", "data": [{"id": "a/b"}]}))]
     if request.target.endswith("/embeddings"):
         count = max(1, len(inputs)) if isinstance(inputs := request.json().get("input"), list) else 1
-        ids = isinstance(inputs, list) and inputs[:1] and isinstance(inputs[0], int | float)
+        ids = isinstance(inputs, list) and inputs[:1] and type(inputs[0]) in (int, float)
         return [Send(reply(VECTORS | {"data": VECTORS["data"] * (1 if ids else count)}))]
     return [Send(stream(*EVENTS) if request.json().get("stream") else reply(COMPLETION))]
 
