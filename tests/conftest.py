@@ -12,12 +12,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import httpx2
 import pytest
 from hypothesis import settings, strategies
 from hypothesis.internal.conjecture import engine
-
-httpx2.alias_httpx()  # before anything imports httpx: respx patches httpx2 then
 
 settings.register_profile("few", deadline=None, max_examples=25, derandomize=True)  # a commit passes always or never
 settings.register_profile("many", deadline=None, max_examples=500, print_blob=True)

@@ -139,6 +139,8 @@ class Machine(RuleBasedStateMachine):
         before = self.limits[0]
         after = self.limits[0] = self.windows.attach(self.copied(before, most))
         self.counted[after] = self.counted.pop(before)
+        if after.words is not before.words:  # what counts nothing is forgotten, and with it the latest day
+            self.counted[after], self.seen[after.key] = [], ""
 
     @invariant()
     def counts_what_was_taken(self) -> None:
