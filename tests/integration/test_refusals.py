@@ -135,7 +135,7 @@ async def test_a_flood_without_a_valid_key_writes_less_log_than_it_sends(fields:
                         head = await reader.readuntil(b"\r\n\r\n")
                         await reader.readexactly(int(re.findall(rb"content-length: (\d+)", head)[0]))
             writer.close()
-            await until(lambda: "refused" in out.getvalue())
+            await until(lambda: '"event":"refused"' in out.getvalue())
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
     events = [line["event"] for line in lines if line["event"] in ("request", "refused")]
     assert events[:2] == ["request", "refused"]
