@@ -10,6 +10,7 @@ distinguish it from the original, add it to EQUIVALENT with the reason.
     python -m tests.stress.mutants --list            show the mutants of the seed, run nothing
     python -m tests.stress.mutants --seed 7 --area routing
     python -m tests.stress.mutants --only 3,17       by their numbers in the list
+    python -m tests.stress.mutants --from tests/stress/planted_faults.txt    the faults of a list, by the unit tests of their package
 """
 
 import argparse
@@ -17,6 +18,7 @@ import ast
 import difflib
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -312,6 +314,26 @@ def shown(number: int, mutant: Mutant) -> str:
     return f"{number:2}  {mutant.area.name:<26} {mutant.path}:{line}\n      - {before}\n      + {after}"
 
 
+LISTED = re.compile(r"^ *\d+  .* (\S+\.py):\d+\n +- (.*)\n +\+ (.*)$", re.MULTILINE)
+"""A mutant as `shown` prints it: its file, and the changed lines before and after."""
+
+
+def listed(file: Path) -> list[Mutant]:
+    """Return the mutants that `file` lists, wherever their lines are now. Print those whose lines are gone."""
+    found = []
+    for path, before, after in LISTED.findall(file.read_text()):
+        source, package = ROOT / "src" / path, Path(path).parts[1]
+        unit = f"tests/unit/{package}" if (ROOT / "tests/unit" / package).is_dir() else "tests/unit"
+        text = source.read_text() if source.exists() else ""
+        mutants = (Mutant(Area(package, (), (unit,), 1), path, text, each) for each in mutations(text))
+        mutant = next((each for each in mutants if each.lines == (before, after)), None)
+        if mutant is None:
+            print(f"gone: {path}\n      - {before}")
+        else:
+            found.append(mutant)
+    return found
+
+
 def tested(area: Area, copy: Path) -> tuple[str, float]:
     """Run the tests of `area` in `copy`. Return the first failure, or "" if they pass, and the seconds."""
     env = {**os.environ, "PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -386,10 +408,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=SEED, help="draws the mutants [%(default)s]")
     parser.add_argument("--area", help="only the areas whose name begins so")
     parser.add_argument("--only", help="numbers in the list, separated by commas")
+    parser.add_argument("--from", dest="file", type=Path, help="a list of mutants as --list prints it")
     parser.add_argument("--jobs", type=int, default=2, help="[%(default)s]")
     parser.add_argument("--list", action="store_true", help="show them, run nothing")
     options = parser.parse_args()
-    chosen = list(enumerate(drawn(options.seed), 1))
+    chosen = list(enumerate(listed(options.file) if options.file else drawn(options.seed), 1))
     if options.area:
         chosen = [(number, mutant) for number, mutant in chosen if mutant.area.name.startswith(options.area)]
     if options.only:
@@ -399,7 +422,7 @@ def main() -> int:
         print("\n".join(shown(number, mutant) for number, mutant in chosen))
         return 0
     survivors = run(chosen, options.jobs)
-    print(f"{len(chosen) - len(survivors)} of {len(chosen)} mutants of the seed {options.seed} are caught")
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} mutants are caught")
     if survivors:
         print(f"survivors: {', '.join(map(str, survivors))}")
     return 1 if survivors else 0
