@@ -10,7 +10,7 @@ distinguish it from the original, add it to EQUIVALENT with the reason.
     python -m tests.stress.mutants --list            show the mutants of the seed, run nothing
     python -m tests.stress.mutants --seed 7 --area routing
     python -m tests.stress.mutants --only 3,17       by their numbers in the list
-    python -m tests.stress.mutants --from tests/stress/planted_faults.txt    the faults of a list, by the unit tests of their package
+    python -m tests.stress.mutants --from tests/stress/planted_faults.txt    the faults of a list
 """
 
 import argparse
