@@ -23,7 +23,7 @@ from tests.integration.store.real_server import real_server
 
 from gatepass.clock import SystemClock
 from gatepass.config.model import StoreSettings
-from gatepass.policy.windows import PARTS, REQUESTS, TOKENS, Limit, Taken, Windows
+from gatepass.policy.windows import PARTS, REQUESTS, TOKENS, Limit, Taken
 from gatepass.proxy import store_windows
 from gatepass.proxy.store_windows import StoreWindows
 from gatepass.store.guarded import open_store
@@ -56,7 +56,7 @@ async def _offer(
     if store is None:
         raise RuntimeError("no store")
     store_windows.WAIT_S = math.inf  # a busy machine needs longer than requests wait
-    windows = StoreWindows(Windows(), store, clock, "reject")
+    windows = StoreWindows(store, clock, "reject")
     limits = {name: windows.attach(Limit(("caller", name), *limit)) for name, limit in LIMITS.items()}
     windows.start()
     admitted: Admitted = {name: [] for name in LIMITS}

@@ -30,7 +30,6 @@ from gatepass.observability.redaction import Redactor
 if TYPE_CHECKING:
     from gatepass.config.load import LoadedConfig
     from gatepass.config.model import Config
-    from gatepass.policy.windows import Windows
     from gatepass.proxy.app_state import AppState
     from gatepass.server.supervisor import WorkerOptions
     from gatepass.server.ui.routes import DoctorTask
@@ -300,12 +299,11 @@ def work(options: WorkerOptions, flags: ServeFlags) -> None:
     if not loaded.config.access.keys and keys_marker.exists():
         _refuse(loaded.source, [KEYS_LOST])
 
-    from gatepass.policy.shared_windows import SharedWindows
     from gatepass.server.listening import ConnectionCounts
     from gatepass.server.process import DrainingServer, WorkerChannel
-    from gatepass.server.supervisor import CONNECTIONS, LIMITS, STORE, worker_name
+    from gatepass.server.supervisor import CONNECTIONS, STORE, worker_name
 
-    state = open_app_state(loaded, folder / STORE, options.number, SharedWindows(folder / LIMITS))
+    state = open_app_state(loaded, folder / STORE, options.number)
     if loaded.config.access.keys:
         keys_marker.touch()
     counts = ConnectionCounts(folder / CONNECTIONS, options.seat)
@@ -317,9 +315,7 @@ def work(options: WorkerOptions, flags: ServeFlags) -> None:
     server.run(sockets=[socket.socket(fileno=options.listening)])
 
 
-def open_app_state(
-    loaded: LoadedConfig, worker_folder: Path | None = None, worker: int | None = None, windows: Windows | None = None
-) -> AppState:
+def open_app_state(loaded: LoadedConfig, worker_folder: Path | None = None, worker: int | None = None) -> AppState:
     """Open the AppState of a configuration and set up its log; exit with 2 if a file or secret is unusable."""
     from gatepass.clock import SystemClock
     from gatepass.config.references import UnresolvedReference
@@ -329,7 +325,7 @@ def open_app_state(
 
     clock = SystemClock()
     try:
-        state = create_app_state(loaded.config, clock, open_store(loaded.config.store, worker_folder, clock), windows)
+        state = create_app_state(loaded.config, clock, open_store(loaded.config.store, worker_folder, clock))
     except OSError as error:
         _refuse(loaded.source, [f"a certificate of the configuration cannot be loaded: {system_reason(error)}"])
     except UnresolvedReference as error:

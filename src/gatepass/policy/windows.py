@@ -1,8 +1,7 @@
 """Windows: how many requests and tokens a subject has used in the last second, minute or hour, or in this day or month.
 
 `Windows.take` admits a request by all of its limits or by none. `Windows.settle` replaces the reserved tokens by those
-that were used. The code is the same in one process and over workers, whose records are in shared memory
-(`shared_windows`). `now_s` is a time of `Clock.now`.
+that were used. `now_s` is a time of `Clock.now`.
 
 A window has PARTS parts and the current one. The count of a part leaves when the whole part has left the window. So no
 span of the window's length has more than the limit, and at least 99 % of the limit can be used. A day or month of the
@@ -11,23 +10,19 @@ calendar is one part.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta, tzinfo
-from hashlib import blake2b
 from typing import Any
 
 import msgspec
 
 PARTS = 128
 _KEPT = PARTS + 1
-_HEAD, _HEAD_HIGH, _TOTAL, _CHANGING, _FIRST = range(5)
-"""The words of a record. Two have the number of its newest part. Then follow the sum of its counts, a flag that is set
-during an update, and the counts. A record of concurrent requests has pairs instead: a process id and its requests."""
-_PAIRS = range(_FIRST, _FIRST + PARTS, 2)
-WORDS = _FIRST + _KEPT
-RECORD_BYTES = 4 * WORDS
-"""532 bytes for each limit of each subject, 21 MB for 10,000 callers with four limits each."""
+_HEAD, _HEAD_HIGH, _TOTAL, _FIRST = range(4)
+"""The words of a record. Two have the number of its newest part. Then follow the sum of its counts, and the counts,
+which a record of concurrent requests does not use."""
+RECORD_BYTES = 4 * (_FIRST + _KEPT)
+"""528 bytes for each limit of each subject, 21 MB for 10,000 callers with four limits each."""
 MOST = 2**32 - 1
 RESET_BITS = 12
 """A part of the calendar has the number of its first day, and in these bits how often it was reset."""
@@ -37,16 +32,6 @@ _EMPTY = memoryview(bytes(4 * _KEPT)).cast("I")
 
 REQUESTS, TOKENS, CONCURRENT = "requests", "tokens", "concurrent"
 END_USER = "end_user"
-
-
-def process_exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 class Limit:
@@ -92,9 +77,9 @@ class Limit:
         """The first day of the period for which `others` of a day or month is true."""
 
     @property
-    def key(self) -> bytes:
+    def key(self) -> tuple[str, ...]:
         """The key of its record, without the limit itself: a reload that changes the limit keeps the use."""
-        return blake2b("\0".join((*self.owner, self.unit, self.window[0])).encode(), digest_size=16).digest()
+        return (*self.owner, self.unit, self.window[0])
 
     @property
     def subject(self) -> tuple[str, str]:
@@ -126,9 +111,9 @@ class Limit:
         return first.isoformat()[: None if is_day else -3], end_s
 
     def used(self, now_s: float) -> int:
-        """Return what counts now, without a change: another process may change the record."""
+        """Return what counts now, without a change of the record."""
         if not self.width_s:
-            return sum(self.words[at + 1] for at in _PAIRS if self.words[at + 1] and process_exists(self.words[at]))
+            return self.words[_TOTAL]
         head, part = self.words[_HEAD] | self.words[_HEAD_HIGH] << 32, self.part(now_s)
         if self.zone is not None:  # a scrape asks for all callers
             return self.words[_TOTAL] if head >= part else 0
@@ -151,13 +136,9 @@ class Limit:
     def advance(self, now_s: float) -> int:
         """Forget the parts that have left the window. Return the number of the newest part, which counts now.
 
-        The clock of another process may be a moment ahead: then it is not the part of `now_s`.
+        If the wall clock was set back, it is not the part of `now_s`.
         """
         words = self.words
-        if words[_CHANGING]:  # its process was killed
-            counts = words[_FIRST:] if self.width_s else words[_FIRST + 1 :: 2]
-            words[_TOTAL] = min(MOST, sum(counts.tolist()))
-            words[_CHANGING] = 0
         if not self.width_s:
             return 0
         part, head = self.part(now_s), words[_HEAD] | words[_HEAD_HIGH] << 32
@@ -176,7 +157,6 @@ class Limit:
     def _forget(self, first: int, part: int) -> None:
         """Remove the counts of the parts from `first` on, where `part` becomes the newest one."""
         words = self.words
-        words[_CHANGING] = 1
         if part - first >= PARTS:
             words[_FIRST:] = _EMPTY
             words[_TOTAL] = 0
@@ -188,32 +168,13 @@ class Limit:
                     total -= left
             words[_TOTAL] = total
         words[_HEAD], words[_HEAD_HIGH] = part & MOST, part >> 32
-        words[_CHANGING] = 0
 
-    def add(self, place: int, count: int) -> None:
-        """Add `count` to a word of the record, as far as it fits; a negative one down to 0."""
-        words = self.words
-        before, total = words[place], words[_TOTAL]
-        count = max(-before, min(count, MOST - total))
-        words[_CHANGING] = 1
-        words[place] = before + count
-        words[_TOTAL] = total + count
-        words[_CHANGING] = 0
-
-    def place_of(self, pid: int) -> int:
-        """Return the word with the requests of the process `pid`, a new one if it has none."""
-        words = self.words
-        for at in _PAIRS:
-            if words[at] == pid:
-                return at + 1
-        free = next((at for at in _PAIRS if not words[at + 1]), _PAIRS[-1])  # more than 64 processes share the last one
-        words[free] = pid
-        return free + 1
-
-    def drop_dead(self, is_alive: Callable[[int], bool]) -> None:
-        for at in _PAIRS:
-            if self.words[at + 1] and not is_alive(self.words[at]):
-                self.add(at + 1, -self.words[at + 1])
+    def add(self, part: int, count: int) -> None:
+        """Add `count` to the count of `part`, as far as it fits; a negative one down to 0."""
+        words, place = self.words, _FIRST + part % _KEPT
+        count = max(-words[place], min(count, MOST - words[_TOTAL]))
+        words[place] += count
+        words[_TOTAL] += count
 
 
 class Taken(msgspec.Struct, eq=False):
@@ -241,10 +202,8 @@ class Windows:
     fault: str | None = None
     """Why a configured store does not count the limits."""
 
-    def __init__(self, pid: int = 1, is_alive: Callable[[int], bool] = process_exists) -> None:
-        self.pid = pid
-        self._is_alive = is_alive
-        self._limits: dict[bytes, Limit] = {}
+    def __init__(self) -> None:
+        self._limits: dict[tuple[str, ...], Limit] = {}
 
     def attach(self, limit: Limit) -> Limit:
         """Let `limit` continue with the record of its subject, if there is one."""
@@ -269,29 +228,23 @@ class Windows:
         for limit in limits:
             words, width_s = limit.words, limit.width_s
             part = int(now_s / width_s) if width_s and limit.zone is None else limit.part(now_s)
-            if words[_HEAD] != part or words[_CHANGING]:
+            if words[_HEAD] != part:
                 part = limit.advance(now_s)
             total, cost = words[_TOTAL], tokens if limit.counts_tokens else 1
             if total + cost > MOST:
                 cost = MOST - total
             if total + cost > limit.most and not is_forced:
-                if not width_s:
-                    limit.drop_dead(self._is_alive)
-                    total = words[_TOTAL]
-                if total + cost > limit.most:
-                    if limit.observes:
-                        exceeded = (*exceeded, limit)
-                    elif refused is None or limit.wait_s(cost, now_s) > refused.wait_s:
-                        refused = Refused(limit, limit.wait_s(cost, now_s))
+                if limit.observes:
+                    exceeded = (*exceeded, limit)
+                elif refused is None or limit.wait_s(cost, now_s) > refused.wait_s:
+                    refused = Refused(limit, limit.wait_s(cost, now_s))
             found.append((limit, words, part, cost, total))
         if refused is not None:
             return refused
         for limit, words, part, cost, total in found:
-            place = _FIRST + part % _KEPT if limit.width_s else limit.place_of(self.pid)
-            words[_CHANGING] = 1
-            words[place] += cost
+            if limit.width_s:
+                words[_FIRST + part % _KEPT] += cost
             words[_TOTAL] = total + cost
-            words[_CHANGING] = 0
         return Taken(found, tokens, exceeded)
 
     async def admit(self, limits: Sequence[Limit], tokens: int, now_s: float) -> Taken | Refused:
@@ -325,16 +278,15 @@ class Windows:
             else:
                 more = -1
             newest = limit.part(now_s)
-            if words[_HEAD] != newest or words[_CHANGING]:
+            if words[_HEAD] != newest:
                 newest = limit.advance(now_s)
             if not limit.width_s:
-                limit.add(limit.place_of(self.pid), -1)
+                words[_TOTAL] -= 1
             elif more > 0:
-                limit.add(_FIRST + newest % _KEPT, more)
+                limit.add(newest, more)
             elif newest - part <= PARTS:
-                limit.add(_FIRST + part % _KEPT, more)
+                limit.add(part, more)
 
-    def reset(self, limit: Limit, now_s: float) -> bool:
-        """Forget what `limit` has counted. Return whether that was possible."""
+    def reset(self, limit: Limit, now_s: float) -> None:
+        """Forget what `limit` has counted."""
         limit.reset(now_s)
-        return True

@@ -347,14 +347,11 @@ async def _close_unused(
     gc.collect()
 
 
-def create_app_state(
-    config: Config, clock: Clock | None = None, store: GuardedStore | None = None, windows: Windows | None = None
-) -> AppState:
+def create_app_state(config: Config, clock: Clock | None = None, store: GuardedStore | None = None) -> AppState:
     """Wire the objects for one configuration. Opens no connection and starts no task.
 
-    AppState closes `store`; None: this process shares nothing. `windows` are those of all workers. Raises OSError if a
-    CA or certificate cannot be loaded, UnresolvedReference if the file of a secret was removed after the configuration
-    was read.
+    AppState closes `store`; None: this process shares nothing. Raises OSError if a CA or certificate cannot be loaded,
+    UnresolvedReference if the file of a secret was removed after the configuration was read.
     """
     clock = clock or SystemClock()
     limits, callers = config.limits, config.access.callers
@@ -362,13 +359,13 @@ def create_app_state(
     budget = MemoryBudget(held_bytes, callers, limits.body_bytes + limits.reply_bytes)
     in_flight = InFlightRequests(limits.connections, callers, budget, limits.mcp_streams)
     redactor = Redactor()
-    windows = windows or Windows()
+    windows = Windows()
     if store is not None:
         store.mask = redactor.mask
     if store is not None and config.store is not None:
         from gatepass.proxy.store_windows import StoreWindows  # nothing configured, nothing imported
 
-        windows = StoreWindows(windows, store, clock, config.store.on_store_failure)
+        windows = StoreWindows(store, clock, config.store.on_store_failure)
     metrics = Metrics(redactor.mask)
     ledger = UsageLedger(lambda key: metrics.of(key).labels, clock.wall)
     # in the order in which they learn of an event

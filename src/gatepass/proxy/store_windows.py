@@ -258,11 +258,11 @@ class _Asked(msgspec.Struct, eq=False):
 
 
 class StoreWindows(Windows):
-    """The Windows of a process that counts together with others. `local` are its own records."""
+    """The Windows of a process that counts together with others. Its records are those of the process alone."""
 
-    def __init__(self, local: Windows, store: GuardedStore, clock: Clock, on_failure: OnStoreFailure) -> None:
-        super().__init__(local.pid)
-        self._local, self._store, self._clock, self._on_failure = local, store, clock, on_failure
+    def __init__(self, store: GuardedStore, clock: Clock, on_failure: OnStoreFailure) -> None:
+        super().__init__()
+        self._store, self._clock, self._on_failure = store, clock, on_failure
         self._process = secrets.token_hex(8)
         self._probe = _Subject(("", ""), store.name_of("limits/v1"))
         self._subjects: dict[tuple[str, str], _Subject] = {}
@@ -287,11 +287,8 @@ class StoreWindows(Windows):
             await timeout(self._clock, FLUSH_S, flush(), StoreUnavailable("too late"))
         await self._tasks.aclose()
 
-    def attach(self, limit: Limit) -> Limit:
-        return self._local.attach(limit)
-
     def prune(self, now_s: float) -> None:
-        self._local.prune(now_s)
+        super().prune(now_s)
         first = date.fromtimestamp(self._clock.wall()).toordinal() - 32 << RESET_BITS
         self._subjects = {
             owner: one
@@ -316,7 +313,7 @@ class StoreWindows(Windows):
 
     def take(self, limits: Sequence[Limit], tokens: int, now_s: float, *, is_forced: bool = False) -> Taken | Refused:
         """Count by the records of this process, and tell the server later."""
-        result = self._local.take(limits, tokens, now_s, is_forced=is_forced)
+        result = super().take(limits, tokens, now_s, is_forced=is_forced)
         if isinstance(result, Taken):
             for limit in limits:
                 limit.others = 0
@@ -337,9 +334,9 @@ class StoreWindows(Windows):
                 self._change(limit, (tokens or 0) - _cost(limit, taken.tokens), counted)
             elif tokens is None or not limit.width_s:
                 self._change(limit, -1, counted)
-        self._local.settle(taken, tokens, now_s)
+        super().settle(taken, tokens, now_s)
 
-    def reset(self, limit: Limit, now_s: float) -> bool:
+    def reset(self, limit: Limit, now_s: float) -> None:
         if limit.width_s:
             subject = self._subject(limit)
             late = {change: more for change, more in subject.late.items() if change[0] != limit.setting}
@@ -347,7 +344,7 @@ class StoreWindows(Windows):
             subject.late = {**late, (limit.setting, _width_us(limit), part): 0}
             subject.known.pop(limit.setting, None)
             self._tell(subject)
-        return self._local.reset(limit, now_s)
+        super().reset(limit, now_s)
 
     async def refresh(self, limits: Sequence[Limit]) -> None:
         for at in range(0, len(limits), AT_ONCE):
@@ -507,7 +504,7 @@ class StoreWindows(Windows):
         if refused:
             result = max(refused, key=lambda one: one.wait_s)
         elif not asked.reads and uses:
-            result = self._local.take(asked.limits, asked.tokens, now_s, is_forced=True)
+            result = super().take(asked.limits, asked.tokens, now_s, is_forced=True)
             if isinstance(result, Taken):
                 result.shared = [uses[limit] for limit in asked.limits]
                 for limit, use in uses.items():

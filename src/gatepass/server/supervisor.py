@@ -87,8 +87,6 @@ STORE = "store"
 """The folder of shared tokens, inside the supervisor's folder."""
 CONNECTIONS = "connections"
 """The file with the number of connections of each worker, in the supervisor's folder."""
-LIMITS = "limits"
-"""The file with what was used of limits, in the supervisor's folder."""
 
 
 CHECK_INTERVAL_S = 0.05

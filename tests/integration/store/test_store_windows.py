@@ -78,7 +78,7 @@ class Machine:
             self.client.delete(key)
 
     def process(self, on_failure: Any = "local") -> StoreWindows:
-        windows = StoreWindows(Windows(), cast(GuardedStore, self), self.clock, on_failure)
+        windows = StoreWindows(cast(GuardedStore, self), self.clock, on_failure)
         windows.start()
         self.processes.append(windows)
         return windows

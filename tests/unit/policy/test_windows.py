@@ -15,7 +15,6 @@ SPANS = {"second": 1, "minute": 60, "hour": 3600}
 DAY, MONTH = ("day", 86_400), ("month", 31 * 86_400)
 SANTIAGO = ZoneInfo("America/Santiago")
 """September 6th of 2026 begins at 01:00 there, because its first hour is left out."""
-_TOTAL, _CHANGING = 2, 3
 
 
 def limit_of(unit: str, most: int, window: str = "minute", owner: str = "ana", *, observes: bool = False) -> Limit:
@@ -195,30 +194,6 @@ def test_forced_takes_are_debt():
     assert (limit.used(1_000.0), limit.left) == (2, 0)
 
 
-def test_requests_of_dead_processes_give_their_places_back():
-    alive = {1, 2}
-    one, two = (Windows(pid, alive.__contains__) for pid in (1, 2))
-    first, second = one.attach(limit_of(CONCURRENT, 3)), two.attach(limit_of(CONCURRENT, 3))
-    second.words = first.words
-    assert [isinstance(two.take([second], 0, 1.0), Taken) for _ in range(3)] == [True] * 3
-    assert isinstance(one.take([first], 0, 1.0), Refused)
-    alive.discard(2)
-    assert isinstance(one.take([first], 0, 1.0), Taken)
-    assert first.used(1.0) == 1
-
-
-@pytest.mark.parametrize("kind", [REQUESTS, CONCURRENT])
-def test_an_update_that_a_kill_cut_short_is_repaired(kind):
-    windows = Windows()
-    limit = windows.attach(limit_of(kind, 10))
-    for _ in range(3):
-        windows.take([limit], 0, 1_000.0)
-    for total in (0, 7, 999):
-        limit.words[_TOTAL], limit.words[_CHANGING] = total, 1
-        limit.advance(1_000.0)
-        assert (limit.words[_TOTAL], limit.words[_CHANGING]) == (3, 0)
-
-
 def test_counts_stop_at_the_largest_that_a_record_holds():
     windows = Windows()
     tokens = windows.attach(limit_of(TOKENS, 100))
@@ -228,14 +203,6 @@ def test_counts_stop_at_the_largest_that_a_record_holds():
         assert isinstance(one, Taken)
         windows.settle(one, 0, 1_000.0)
     assert tokens.used(1_000.0) == 0
-
-
-def test_a_clock_that_is_a_moment_behind_counts_in_the_newest_part():
-    windows = Windows()
-    limit = windows.attach(limit_of(REQUESTS, 2, "second"))
-    for at_s in (1_000.5, 1_000.4):
-        assert isinstance(windows.take([limit], 0, at_s), Taken)
-    assert isinstance(windows.take([limit], 0, 1_001.45), Refused)
 
 
 def test_a_record_without_use_is_forgotten_at_a_reload():
@@ -279,7 +246,7 @@ def test_a_reset_of_a_day_forgets_and_a_request_before_it_lowers_nothing():
     limit = windows.attach(calendar())
     for _ in range(3):
         before = windows.take([limit], 5, 1_000.0)
-        assert windows.reset(limit, 1_000.0)
+        windows.reset(limit, 1_000.0)
         assert isinstance(windows.take([limit], 5, 1_000.0), Taken)
         assert isinstance(before, Taken)
         windows.settle(before, 0, 1_000.0)
