@@ -19,7 +19,7 @@ from docs.http_reference import forwarded, header_table, operations, own_pages, 
 from docs.licences import licence_table
 from docs.man_page import man_page
 from docs.metric_reference import all_metrics
-from docs.setting_reference import all_credentials, all_settings, overview, removed_settings, twelve
+from docs.setting_reference import all_credentials, all_settings, overview, twelve
 from docs.symptom_table import readme_table, symptoms
 
 ROOT = DOCS.parent
@@ -86,7 +86,6 @@ PARTS: Mapping[str, Mapping[str, Callable[[], str]]] = {
     },
     "docs/operations/logs.md": {"events": log_events, "fields": log_fields},
     "docs/supply_chain.md": {"licences": licence_table},
-    "docs/upgrade.md": {"removed settings": removed_settings},
 }
 """The generated parts of each page, by the name in the two comments around each part."""
 FILES: Mapping[str, Callable[[], str]] = {

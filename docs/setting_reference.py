@@ -28,15 +28,12 @@ from gatepass.config.block import (
     checked_url,
     field_docstrings,
 )
-from gatepass.config.changes import REMOVED
 from gatepass.config.credential.base import Credential, HttpReply
 from gatepass.config.credential.kinds import KINDS, VARIABLE, of_variable
-from gatepass.config.document import dotted
 from gatepass.config.model import Config, checked_network, checked_store_url
 from gatepass.config.network import FIELD_NAME, PARAMETER, Network, TimeoutSettings, TokenPlacement, header_template
 from gatepass.config.routes import Capabilities, Rules
 from gatepass.config.upstream import CODE, RESPONSE_HEADER
-from gatepass.config.wording import named
 from gatepass.types import Secret
 
 TWELVE = (
@@ -373,11 +370,3 @@ def setting_links() -> Mapping[str, str]:
         for entry in entries
         if isinstance(entry, Entry) and not entry.note
     }
-
-
-def removed_settings() -> str:
-    """Return the list of docs/upgrade.md."""
-    names: dict[str, list[str]] = {}
-    for setting, text in REMOVED.items():
-        names.setdefault(text, []).append(f"`{dotted(named(tuple(setting.split('.'))))}`")
-    return "\n".join(f"- **{', '.join(settings)}:** {text}" for text, settings in names.items())

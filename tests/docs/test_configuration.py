@@ -64,7 +64,7 @@ def test_check_prints_the_lines_of_the_page(tmp_path, monkeypatch):
     lines = [line for line in shown.splitlines()[1:] if line != "…"]
     assert printed.exit_code == 0
     assert [line for line in lines if line not in printed.output.splitlines()] == []
-    Path("gatepass.yaml").write_text(smallest.replace("base_url", "url").replace("client_id: gatepass, ", ""))
+    Path("gatepass.yaml").write_text(smallest.replace("base_url", "base_ur").replace("client_id: gatepass, ", ""))
     rejected = CliRunner().invoke(main, command, env=environment)
     assert rejected.exit_code == 2
     assert [line for line in wrong.splitlines() if line not in rejected.output] == []

@@ -28,15 +28,11 @@ class ValueOrigin:
 
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
-    """One problem. `text` states the fault and what to do, and never quotes a referenced value.
-
-    `is_removed`: the setting is gone. Other problems may follow from it.
-    """
+    """One problem. `text` states the fault and what to do, and never quotes a referenced value."""
 
     path: SettingPath
     text: str
     origin: ValueOrigin
-    is_removed: bool = False
 
     def __str__(self) -> str:
         place = f"{self.origin}: {dotted(self.path)}" if self.path else str(self.origin)
@@ -44,14 +40,11 @@ class ConfigProblem:
 
 
 class ConfigError(Exception):
-    """An invalid configuration, with all problems in the order of the file, and the warnings found before them.
-
-    Settings that are gone come first.
-    """
+    """An invalid configuration, with all problems in the order of the file, and the warnings found before them."""
 
     def __init__(self, problems: Iterable[ConfigProblem], warnings: Iterable[str] = ()) -> None:
         # The checks and pydantic find problems in another order than that of the file.
-        self.problems = tuple(sorted(problems, key=lambda one: (not one.is_removed, one.origin)))
+        self.problems = tuple(sorted(problems, key=lambda one: one.origin))
         self.warnings = tuple(warnings)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from gatepass.config import changes
 from gatepass.config.block import checked_url
 from gatepass.config.document import (
     ConfigDocument,
@@ -38,7 +37,7 @@ from gatepass.config.references import (
     UnresolvedReference,
     own_variables,
 )
-from gatepass.config.wording import all_settings, did_you_mean, nearest
+from gatepass.config.wording import did_you_mean, nearest
 
 
 def parsed_proxy(text: str) -> tuple[str, str | None]:
@@ -114,20 +113,6 @@ _BY_VARIABLE = re.compile(rf"(?<![\w.])({'|'.join(map(re.escape, _VARIABLE_BY_SE
 """Not followed by a bracket, because a message may have the variable already."""
 
 
-def unknown_variables(values: Mapping[str, str]) -> Iterator[ConfigProblem]:
-    known = sorted((*NAMES, "CONFIG"))
-    for name in values:
-        if name in known or name == CLIENT_KEY_VARIABLE or name in changes.VARIABLES:
-            continue
-        is_setting = any("_".join(setting) == name.lower() for setting in all_settings())
-        # compared without the prefix, which would make all names similar
-        if near := None if is_setting else nearest(name, known):
-            text = f"did you mean {PREFIX}{near}?"
-        else:
-            text = f"there is {', '.join(PREFIX + it for it in known)}. All other settings require a file"
-        yield ConfigProblem((), f"is not a variable of gatepass; {text}", _origin(name))
-
-
 @dataclass(frozen=True, slots=True)
 class VariableValue:
     """The value of a variable, and the variable's name. A secret is a Reference; `fault` is why it cannot be read."""
@@ -157,7 +142,11 @@ class _Reading:
         self.document = ConfigDocument(SOURCE)
 
     def reject_unknown(self) -> None:
-        self.document.problems += unknown_variables(self._values)
+        for name in self._values:
+            if name not in NAMES and name not in ("CONFIG", CLIENT_KEY_VARIABLE):
+                near = nearest(name, NAMES)  # without the prefix, which would make all names similar
+                hint = f"did you mean {PREFIX}{near}?" if near else "a setting without a variable requires a file"
+                self._problem((), f"is not a variable of gatepass; {hint}", name)
         for name in SECRET_VARIABLES:
             if name in self._values and f"{name}_FILE" in self._values:
                 self._problem((), f"conflicts with {PREFIX}{name}: keep one of them", f"{name}_FILE")

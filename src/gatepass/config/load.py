@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from gatepass.config import changes, checks
+from gatepass.config import checks
 from gatepass.config.access import expiry_warnings
 from gatepass.config.block import MIB, SECRET_NAME, plain
 from gatepass.config.certificates import unusable_files
@@ -28,11 +28,11 @@ from gatepass.config.document import (
     lookup,
     with_value,
 )
-from gatepass.config.environment import LIMIT_VARIABLES, put_proxy, put_variables, read_environment, unknown_variables
+from gatepass.config.environment import LIMIT_VARIABLES, put_proxy, put_variables, read_environment
 from gatepass.config.file import configuration_file, read_document
 from gatepass.config.model import Config, Limits
 from gatepass.config.references import PREFIX, Reference, UnresolvedReference, own_variables, resolve, without_braces
-from gatepass.config.wording import explained_errors, nearest, unknown_paths
+from gatepass.config.wording import explained_errors, unknown_paths
 from gatepass.types import Secret
 
 OF_SERVER: Mapping[str, SettingPath] = {
@@ -116,7 +116,6 @@ def load(
     """
     document = _document(path, environment)
     own = own_variables(environment)
-    changes.drop_removed(document, own)
     for variable, setting in OVERRIDES.items():
         if (text := own.get(variable)) is not None:
             # the validation quotes another text
@@ -157,7 +156,7 @@ def _document(path: str | None, environment: Mapping[str, str]) -> ConfigDocumen
         "not found: write ./gatepass.yaml with `gatepass init`, name a file with --config or"
         f" {PREFIX}CONFIG, or set {PREFIX}UPSTREAM_URL. `gatepass demo` needs no configuration"
     )
-    raise ConfigError([ConfigProblem((), text, ValueOrigin("configuration")), *unknown_variables(own)])
+    raise ConfigError([ConfigProblem((), text, ValueOrigin("configuration"))])
 
 
 def _override(document: ConfigDocument, path: SettingPath, value: str | float | None, origin: str) -> None:
@@ -275,10 +274,8 @@ def _unused_variables(document: ConfigDocument, environment: Mapping[str, str]) 
     values = [value for _, value in leaves(document.tree) if isinstance(value, Reference)]
     used = {source.name for value in values for source in value.sources if source.kind == "environment"}
     for name in own_variables(environment):
-        if name not in (*OVERRIDES, "CONFIG", *changes.VARIABLES) and f"{PREFIX}{name}" not in used:
-            near = nearest(name, LIMIT_VARIABLES) if name.startswith("LIMIT") else None
-            hint = f"; did you mean {PREFIX}{near}?" if near else ""
-            yield f"{PREFIX}{name} is set and has no effect: the file {document.source} is the configuration{hint}"
+        if name not in (*OVERRIDES, "CONFIG") and f"{PREFIX}{name}" not in used:
+            yield f"{PREFIX}{name} is set and has no effect: the file {document.source} is the configuration"
 
 
 NEED_RESTART = ("server", "limits", "store", "log", "tracing")

@@ -15,9 +15,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from gatepass.config.block import BASE_PATH, HASH, HEADER_NAME, NAME, ORIGIN
-from gatepass.config.changes import REMOVED_VALUES
 from gatepass.config.credential.kinds import KINDS, VARIABLE
-from gatepass.config.document import SettingPath, SettingPattern, dotted, lookup
+from gatepass.config.document import SettingPath, SettingPattern, lookup
 from gatepass.config.model import HOST_NAME, KEY_PREFIX, Config
 from gatepass.config.network import FIELD_NAME, PARAMETER
 from gatepass.config.references import Reference
@@ -26,25 +25,6 @@ from gatepass.config.upstream import API_VERSION, CODE, RESPONSE_HEADER
 
 NEAR = 0.7
 """The least similarity of a typing error. With difflib's 0.6, `refresh_before` would be `refresh_token`."""
-ALIASES: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("url", "uri", "api_base", "openai_api_base", "endpoint", "host"), ("base_url", "token_url")),
-    **dict.fromkeys(("token_endpoint", "token_uri"), ("token_url",)),
-    **dict.fromkeys(("api_key", "key", "token"), ("key", "token", "credential")),
-    **dict.fromkeys(("secret",), ("client_secret", "key", "token")),
-    **dict.fromkeys(("expires_in", "expires_at", "ttl"), ("expiry",)),
-    **dict.fromkeys(("model", "model_name", "upstream_model"), ("models", "name")),
-    **dict.fromkeys(
-        ("requests_per_min", "requests_per_minute", "rpm", "rpm_limit"), ("requests.minute", "limits.requests.minute")
-    ),
-    **dict.fromkeys(
-        ("tokens_per_min", "tokens_per_minute", "tpm", "tpm_limit"), ("tokens.minute", "limits.tokens.minute")
-    ),
-    "max_parallel_requests": ("max_concurrent", "limits.max_concurrent"),
-}
-"""Names in clients, other gateways and other blocks, each with the settings to suggest; the first that exists wins.
-
-`limits.…` is suggested also where no block has it.
-"""
 
 
 def all_settings() -> Mapping[SettingPattern, frozenset[str]]:
@@ -84,60 +64,23 @@ def _blocks(annotation: Any) -> Iterator[tuple[SettingPattern, type[BaseModel]]]
             yield ("*", *suffix), block
 
 
-def pattern_of(path: SettingPath, known: Iterable[SettingPattern]) -> SettingPattern:
-    """Return `path` with `*` instead of names that the operator chooses and of indexes."""
-    prefixes = {pattern[:length] for pattern in known for length in range(len(pattern) + 1)}
-    found: SettingPattern = ()
-    for part in path:
-        # a setting overrides a free name, because a block with settings has no free names
-        is_free = (*found, str(part)) not in prefixes and (*found, "*") in prefixes
-        found = (*found, "*" if is_free else str(part))
-    return found
-
-
 def unknown_setting(path: SettingPath, tree: Any) -> str:
-    """Return the problem of an unknown name: the nearest name, or the block that has it."""
-    known = all_settings()
-    *block, name = pattern_of(path, known)
-    # the outermost block with a `type` decides, because the blocks inside it belong to the same credential
-    stated = (lookup(tree, (*path[:length], "type")) for length in range(1, len(path)))
-    kind = next((each for each in stated if isinstance(each, str)), None)
-    siblings = {p[-1]: types for p, types in known.items() if p[:-1] == tuple(block)}
-    usable = [sibling for sibling, types in siblings.items() if not types or kind in types]
-    aliases = ALIASES.get(name, ())
-    # one in an inner block, such as `requests.minute`, is of every type
-    alias = next((one for one in aliases if one in usable or ("." in one and (*block, *one.split(".")) in known)), None)
-    if alias is None and aliases and aliases[-1].startswith("limits."):
-        return f"is not a setting; did you mean {aliases[-1]} of an entry of access.keys, models or upstreams?"
-    near = alias or nearest(name, usable)
-    if name in siblings:
-        hint = "" if alias is None else f"; did you mean {alias}?"
-        return f"belongs to type {' or '.join(sorted(siblings[name]))}, not to {kind}{hint}"
-    elsewhere = [p for p, types in known.items() if p[-1] == name and (not types or kind is None or kind in types)]
-    inside = [p for p in elsewhere if p[: len(block)] == tuple(block) and "*" not in p[len(block) :]]
-    inside = [p for p in inside if len(p) == min(map(len, inside))]  # `network.ca_file` before `store.network.ca_file`
-    # the same name one block deeper is a better guess than a similar one here, but not than a known synonym
-    if near is not None and (len(inside) != 1 or name in ALIASES):
-        return f"is not a setting; did you mean {near}?"
-    top = [p for p in elsewhere if len(p) == 1]
-    if len(found := inside or top or elsewhere) == 1:
-        suggested = found[0][len(block) :] if inside else found[0]
-        place = "the top-level " if len(suggested) == 1 else ""  # `operations` alone could be read as this name here
-        return f"is not a setting here; did you mean {place}{dotted(named(suggested))}?"
-    if len(found) in (2, 3, 4) and name not in ALIASES:  # `timeouts` has four places
-        return f"is not a setting here; did you mean {' or '.join(dotted(named(one)) for one in found)}?"
-    return f"is not a setting; known here: {', '.join(usable)}"
+    """Return the problem of an unknown name, with the nearest name of its block."""
+    kind = lookup(tree, (*path[:2], "type"))  # of a credential
+    siblings = [
+        pattern[-1]
+        for pattern, types in all_settings().items()
+        if len(pattern) == len(path)
+        and all(part in ("*", name) for part, name in zip(pattern[:-1], map(str, path), strict=False))
+        and (not types or kind in types)
+    ]
+    return f"is not a setting{did_you_mean(str(path[-1]), siblings)}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the name of `known` that differs from `word` by its case or by a typing error."""
     same = [name for name in known if name.lower() == word.lower()]
     return next(iter(same or get_close_matches(word, known, n=1, cutoff=NEAR)), None)
-
-
-def named(pattern: SettingPattern) -> SettingPattern:
-    """Return `pattern` in the form of the docs: `NAME` instead of `*`."""
-    return tuple("NAME" if part == "*" else part for part in pattern)
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
@@ -273,8 +216,7 @@ def _choice(value: Any, path: SettingPath, detail: ErrorDetails, expected: list[
         return f"expects {' or '.join(expected)}"
     if not isinstance(word, str):
         return f"expects {' or '.join(expected)}, not {_shape(word)}"
-    removed = REMOVED_VALUES.get(f"{path[-1]}: {word}")
-    return f"{word!r} {removed or f'is not known here{did_you_mean(word, expected)}'}"
+    return f"{word!r} is not known here{did_you_mean(word, expected)}"
 
 
 def _listed(expected: str) -> list[str]:

@@ -24,15 +24,15 @@ def test_defaults_are_shown_on_demand_and_counted_in_the_last_line(check):
     assert every.stdout.splitlines()[-1] == counted
 
 
-def test_removed_settings_are_named_beside_the_problems(tmp_path):
+def test_a_setting_that_is_not_known_has_its_line_and_the_nearest_name(tmp_path):
     text = "upstreams: {chat: {base_url: 'https://x/v1', dialekt: openai}}\nlog: {bodies: true}\n"
     for command in ("check", "serve"):
         result = run_on(tmp_path / "f.yaml", command, text=text)
         assert result.exit_code == 2
-        assert "f.yaml:2: log.bodies: was removed in 0.2.0: " in result.stderr
-        assert "did you mean dialect?" in result.stderr
+        assert "f.yaml:1: upstreams.chat.dialekt: is not a setting; did you mean dialect?\n" in result.stderr
+        assert "f.yaml:2: log.bodies: is not a setting; there is level, " in result.stderr
     document = json.loads(run_on(tmp_path / "f.yaml", "check", "--json", text=text).stdout)
-    assert [len(document[name]) for name in ("problems", "warnings")] == [1, 1]
+    assert [len(document[name]) for name in ("problems", "warnings")] == [2, 0]
 
 
 CONTROLS = r"\x1b]0;x\x07\x9b31m\u202e\U000e0001"
