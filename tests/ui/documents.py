@@ -92,11 +92,28 @@ def overview() -> Document:
         "errors_15m": {"upstream_closed": 4, "token_unavailable": 2},
         "meanings": {"upstream_closed": "The connection closed", "token_unavailable": "No `token`"},
         "callers_15m": {"ragflow": 5, "open-webui": 1},
+        "callers": [
+            use_of("ragflow", 1204, 912_000, errors=9, in_flight=3, max_concurrent=16, last_used=rfc3339(NOW - 2)),
+            use_of("open-webui", 311, 204_120, last_used=rfc3339(NOW - 14)),
+            use_of("claude-code", 92, 1_400_210, last_used=rfc3339(NOW - 33)),
+            use_of("anna", 0, 0),
+        ],
+        "all_callers": 4,
+        "limits": [
+            {"of": "group/chats", "limit": "tokens.minute", "most": 200_000, "used": 150_000, "left": 50_000},
+            {"of": "caller/ragflow", "limit": "requests.day", "most": 5_000, "used": 1_204, "left": 3_796},
+        ],
         "store": None,
         "reload_problems": [],
         "ending_keys": [],
         "capture": {"running": False, "until": None, "held_bytes": 0, "captured": 0, "model": None, "caller": None},
     }
+
+
+def use_of(name: str, requests: int, tokens: int, **more: Any) -> Document:
+    """The use of a caller since the start."""
+    found: Document = {"in_flight": 0, "max_concurrent": None, "errors": 0, "last_used": None}
+    return {"name": name, "requests": requests, "tokens": tokens, **found, **more}
 
 
 def credential(

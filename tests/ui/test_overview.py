@@ -61,6 +61,7 @@ FAILING = upstream(health="failing", last_failed=LAST, failing_since=documents.N
 CAPTURE = {"running": True, "until": documents.NOW, "held_bytes": 4096, "captured": 2}
 OTHER = [i % 7 + 1 for i in range(documents.SLICES)]
 DURATION = "Duration without errors"
+TABLE, LIMITS = "table:has(caption:text-is('Callers'))", "table:has(caption:text-is('Limits'))"
 ROWS: dict[str, tuple[Change, str, str]] = {
     "life of a token": (credential(expires_in_s=60.0), f"{CORP} .left-bar", "width"),
     "lifetime": (credential(lifetime_s=480.0), f"{CORP} .left-bar", "width"),
@@ -125,6 +126,11 @@ ROWS: dict[str, tuple[Change, str, str]] = {
     "an upstream without a credential": (upstream(credential=None), ".branch", "count"),
     "a credential more": (one_more("credentials"), ".credential", "count"),
     "capture": (set_in("capture", to=CAPTURE), ".captured", "text"),
+    "use of a caller": (set_in("callers", 1, "requests", to=312), f"{TABLE} >> tr >> nth=2", "text"),
+    "in flight of a caller": (set_in("callers", 0, "in_flight", to=4), f"{TABLE} >> tr >> nth=1", "text"),
+    "more callers": (set_in("all_callers", to=200), "section > p.small >> nth=0", "text"),
+    "a limit": (set_in("limits", 0, "left", to=0), f"{LIMITS} .failed", "count"),
+    "a limit less": (lambda data: data["limits"].pop(), f"{LIMITS} tr", "count"),
 }  # fmt: skip
 """What changes, what shows it, and which part of that."""
 

@@ -700,6 +700,41 @@ def test_an_mcp_server_shows_its_url_callers_and_tools(open_page: OpenPage, sign
     expect(in_chinese.nth(2)).to_have_text("处理：检查 mcp.tools.url，以及该服务器是否在运行。")
 
 
+def test_the_overview_has_the_use_of_callers_the_limits_and_the_mcp_servers(
+    open_page: OpenPage, signed_in: str, fake: Fake
+) -> None:
+    server = documents.upstream("mcp/tools", "tools.corp", "mcp", "corp", in_flight=0, requests=12, errors=1)
+    failed = {"in_a_row": 3, "id": "req-2", "code": "upstream_connect", "for_s": 60.0, "age_s": 12.3}
+    fake.overview["upstreams"].append({**server, "health": "failing", "last_failed": failed})
+    fake.overview["limits"][1]["left"] = 0
+    page = open_page(signed_in)
+    expect(page.locator("main section h2")).to_have_text(["Callers", "Limits", "MCP servers"])
+    expect(page.get_by_text("Use since the start of gatepass.")).to_be_visible()
+    rows = page.locator("main table tbody tr")
+    expect(rows.nth(0)).to_have_text(re.compile(r"^ragflow3 of 161,2049 \(0\.7 %\)912 k"))
+    expect(rows.nth(3)).to_have_text("anna0000not since the start")
+    expect(rows.nth(4)).to_have_text("group/chatstokens.minute200 k150 k50,000")
+    expect(rows.nth(5).locator(".failed")).to_have_text("0")
+    expect(rows.nth(6)).to_contain_text("https://llm.corp.example/mcp/tools")
+    expect(rows.nth(6).locator(".health a")).to_have_attribute("href", "#/requests/req-2")
+    expect(rows.nth(6)).to_contain_text("121 (8.3 %)")
+    links = rows.locator("> td > a")
+    assert links.evaluate_all("(links) => links.map((link) => link.getAttribute('href'))") == [
+        "#/requests?caller=ragflow",
+        "#/requests?caller=ragflow&outcome=error",
+        "#/requests?caller=open-webui",
+        "#/requests?caller=claude-code",
+        "#/requests?caller=anna",
+        "#/requests?upstream=mcp%2Ftools",
+        "#/requests?failed_at=mcp%2Ftools&within_s=900",
+    ]
+    links.nth(2).focus()
+    fake.overview["callers"][0]["requests"] += 1
+    page.evaluate(ASK)
+    expect(rows.nth(0)).to_contain_text("1,205")
+    expect(links.nth(2)).to_be_focused()
+
+
 def test_the_name_of_a_learned_rule_is_in_one_line(open_page: OpenPage, signed_in: str) -> None:
     page = open_page(f"{signed_in}#/models")
     expect(page.locator("td .rule").first).to_have_css("white-space", "nowrap")

@@ -446,8 +446,10 @@ def _cookie(call: UiRequest, value: str, life_s: int) -> str:
 
 @_route("GET", "api/overview", "viewer")
 async def _overview(call: UiRequest) -> ASGIApp:
-    parts = await call.ui.parts(OWN + "overview")
-    return call.answer(views.overview(parts, call.state.clock.wall()))
+    state = call.state
+    shown = views.overview(await call.ui.parts(OWN + "overview"), state.clock.wall())
+    callers = views.callers(await call.ui.parts(OWN + "callers"), state.config)
+    return call.answer(shown | views.most_used(callers) | {"limits": await views.nearest_limits(state)})
 
 
 @_route("GET", "api/requests", "viewer")

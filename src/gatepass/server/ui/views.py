@@ -9,6 +9,8 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from heapq import nsmallest
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -40,6 +42,8 @@ from gatepass.types import MCP_UPSTREAM
 MOST_RENEWALS = 20
 MOST_CODES = 20
 MOST_USED = 500
+MOST_SHOWN = 100
+MOST_LIMITS = 20
 HIDDEN = "(hidden)"
 
 
@@ -256,6 +260,21 @@ def callers(parts: Sequence[Mapping[str, Any]], config: Config) -> list[dict[str
             }
         )
     return rows
+
+
+def most_used(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the use of the callers with the most requests, and the number of all callers."""
+    named = ("name", "in_flight", "max_concurrent", "requests", "errors", "tokens", "last_used")
+    shown = sorted(rows, key=lambda row: -row["requests"])[:MOST_SHOWN]
+    return {"callers": [{name: row[name] for name in named} for row in shown], "all_callers": len(rows)}
+
+
+async def nearest_limits(state: AppState) -> list[dict[str, Any]]:
+    """Return the limits of use with the smallest part left, of the first MOST_USED."""
+    known = [] if state.admission is None else [*islice(state.admission.all_limits(), MOST_USED)]
+    await state.windows.refresh(known)
+    rows = [row_of(limit, state.clock.now()) for limit in known]
+    return nsmallest(MOST_LIMITS, rows, lambda row: float(row["left"] / row["most"]))
 
 
 async def with_limits(rows: list[dict[str, Any]], state: AppState) -> list[dict[str, Any]]:

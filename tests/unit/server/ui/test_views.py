@@ -201,6 +201,9 @@ def test_the_callers_of_all_workers_are_added():
     (row,) = views.callers([{"use": use, "keys": of_keys} for use, of_keys in parts], config)
     assert [row[name] for name in ("in_flight", "requests", "errors", "tokens")] == [3, 11, 2, 305]
     assert row["last_used"] == "1970-01-01T00:01:30.000Z"
+    names = ["app", *map(str, range(views.MOST_SHOWN))]
+    shown = views.most_used([row | {"name": name, "requests": number} for number, name in enumerate(names)])
+    assert (shown["all_callers"], shown["callers"][0]["name"], len(shown["callers"])) == (101, names[-1], 100)
     assert row["keys"] == [
         {"id": "00000000", "expires_at": "2027-01-31T00:00:00Z", "last_used": None},
         {"id": "11111111", "expires_at": None, "last_used": "2026-11-23T17:00:00Z"},
@@ -223,6 +226,9 @@ async def test_a_caller_has_its_limits_and_those_of_its_group():
     (row,) = await views.with_limits(views.callers([], state.config), state)
     shown = {"of": "caller/app", "limit": "requests.minute", "most": 5, "used": 0, "left": 5, "mode": "enforce"}
     assert row["limits"] == [shown, {**shown, "of": "group/all", "limit": "max_concurrent", "most": 2, "left": 2}]
+    assert state.admission is not None
+    state.admission.limits_of(("group", "all"))[0].others = 1
+    assert [row["of"] for row in await views.nearest_limits(state)] == ["group/all", "caller/app"]
 
 
 def test_a_caller_has_the_mcp_servers_that_its_key_may_use():

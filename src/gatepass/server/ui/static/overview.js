@@ -1,4 +1,4 @@
-// The overview: what fails, the sums of the last 15 minutes, the way of the requests as a drawing, and plots.
+// The overview: what fails, the sums of the last 15 minutes, the way of the requests as a drawing, plots, and use.
 
 import { endOf } from "./callers.js";
 import { drawing, failing } from "./drawing.js";
@@ -8,12 +8,14 @@ import { codeGloss } from "./error_code.js";
 import { count, duration, plural, share, size, time, zone } from "./format.js";
 import { bound, plot } from "./plot.js";
 import { known, t } from "./texts.js";
+import { useTables } from "./use.js";
 
 const MOST_CODES = 5;
 const PERCENTILES = [{ name: "p50", mark: "first" }, { name: "p95", mark: "second" }, { name: "p99", mark: "third" }];
 
 export function overview(page) {
   const map = drawing(page.signal);
+  const use = useTables(page);
   const plots = {
     requests: plot({ title: t("Requests"), format: count, isCount: true, bars: true, lines: [{ name: t("requests"), mark: "bar" }, { name: t("errors"), mark: "bad" }] }),
     tokens: plot({ title: t("Tokens"), format: count, isCount: true, lines: [{ name: t("in"), mark: "second" }, { name: t("out"), mark: "first" }] }),
@@ -37,13 +39,15 @@ export function overview(page) {
     map.node,
     captured,
     el("h2.unseen", {}, t("The last 15 minutes")),
-    el("div.plots", {}, Object.values(plots).map(({ node }) => node)));
+    el("div.plots", {}, Object.values(plots).map(({ node }) => node)),
+    use.node);
   page.main.append(el("h1.unseen", {}, t("Overview")), body);
 
   let { credential: wanted } = page.filters;
   const show = (data) => {
     body.hidden = false;
     map.show(data);
+    use.show(data);
     if (wanted) { // once
       const card = [...map.node.querySelectorAll(".credential")].find(({ dataset }) => dataset.credential === wanted);
       if (card) set(card, { tabindex: -1 }).focus();
