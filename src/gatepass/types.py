@@ -122,19 +122,6 @@ def url_setting_of(upstream: str) -> str:
     return f"{settings_of(upstream)}.{'url' if upstream.startswith(MCP_UPSTREAM) else 'base_url'}"
 
 
-class Replay(msgspec.Struct, frozen=True, gc=False):
-    """A captured request that is served again: `of` is its id, `profile` that of its caller.
-
-    It runs as the admin of `ClientRequest.key_digest`, without one as the operator of this machine, who may do all.
-
-    `without` names the rules that are left out: rules, or entries of `x-gatepass-adapted`.
-    """
-
-    of: str
-    profile: str | None = None
-    without: tuple[str, ...] = ()
-
-
 # gc=False: no field can refer back, so the garbage collector need not track it
 class ClientRequest(Hidden, msgspec.Struct, frozen=True, gc=False):
     """The head of a request. Access is decided by it, before the body is read."""
@@ -151,8 +138,6 @@ class ClientRequest(Hidden, msgspec.Struct, frozen=True, gc=False):
     user_agent: bytes = b""
     names_coding: bool = False
     """Whether it has a `content-encoding` field, so that its body may be compressed."""
-    replay: Replay | None = None
-    """Set if an operator sends a captured request again. No client can set it."""
     key_digest: bytes = b""
     """The SHA-256 of the key with which an admin signed in, for a request of the page at /ui. No client can set it."""
 
@@ -219,8 +204,6 @@ class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
     """The most inputs of an embeddings call in one upstream request; None for no limit."""
     edits: RuleEdits = NO_EDITS
     """What the entries of `adapted` changed."""
-    without: tuple[str, ...] = ()
-    """The rules that are left out, as in `Replay`."""
 
     def embeddings_options(self) -> EmbeddingsOptions:
         """Return the options of an embeddings call. Valid only for the client's own call, before rules change it."""

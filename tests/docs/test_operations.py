@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from ruamel.yaml import YAML
 
 from gatepass.cli import main
-from gatepass.cli.capture import capture_lines, replay_lines
+from gatepass.cli.capture import capture_lines
 from gatepass.cli.control import request, rule_lines
 from gatepass.cli.options import UNUSABLE
 from gatepass.cli.requests import tail
@@ -29,6 +29,7 @@ from gatepass.config.model import PROCESS_BYTES, Config, Limits
 from gatepass.errors import GatepassError
 from gatepass.observability.metrics import COUNTED, MAX_NAMES, MAX_SERIES, TIMED_GROUPS_SERIES, TIMED_SERIES
 from gatepass.observability.observer import AccessRecord
+from gatepass.observability.story import curl_command
 from gatepass.server.pages import PATHS
 from gatepass.store.guarded import OTHER_KEY, StoreHealth, StoreState
 from tests.docs.blocks import blocks
@@ -129,13 +130,11 @@ def test_the_capture_page_shows_what_its_command_prints() -> None:
     assert shown("capture", "gatepass capture --model gpt-4o --caller ragflow --for 10m").splitlines() == [*lines]
 
 
-def test_the_capture_page_shows_what_replay_prints() -> None:
-    error = {"message": "Unsupported parameter: 'temperature'", "type": "invalid_request_error"}
-    body = json.dumps({"error": {**error, "param": "temperature", "code": None}}, separators=(",", ":"))
-    result = {"id": "replay-5d1c7a9e0b2f4836", "status": 400, "ended": True, "bytes": 125, "duration_s": 0.31}
-    lines = replay_lines({**result, "adapted": [], "body": body}, ("drop=temperature",))
-    command = "gatepass replay hpqshblgbtqkqthdbbbbbbbl --without drop=temperature"
-    assert shown("capture", command).splitlines() == [*lines]
+def test_the_capture_page_shows_the_curl_command_of_a_captured_request() -> None:
+    text = '{"model":"gpt-4o","messages":[{"role":"user","content":"Hello"}]}'
+    body = {"name": "request", "text": text, "next": None, "cut": False}
+    command = curl_command({**RETRIED, "captured": True, "bodies": [body]}, "http://127.0.0.1:8080")
+    assert shown("capture", f"gatepass show {RETRIED['id']} --curl").splitlines() == command.splitlines()
 
 
 def test_the_inspector_page_shows_what_its_commands_print() -> None:

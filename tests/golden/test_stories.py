@@ -164,8 +164,6 @@ STORIES = {
             {"name": "reply", "text": "data: 1\n\ndata: 2\n\n", "next": None, "size_bytes": 20, "cut": False},
         ]
     ),
-    "a replay": story(replay_of="one", replayed_by="alice", replayed_without=["drop=seed", "images"]),
-    "a replay with all rules": story(replay_of="one", replayed_by="local", replayed_without=[]),
 }
 LISTED: list[dict[str, Any]] = [
     {},

@@ -272,9 +272,7 @@ def test_of_several_the_one_on_the_port_of_the_configuration_is_found(
         assert Path(found_socket()).name == "8081.sock"
 
 
-@pytest.mark.parametrize(
-    "command", [["status"], ["reload"], ["tail", "--once"], ["show", "x"], ["learned"], ["replay", "x"]]
-)
+@pytest.mark.parametrize("command", [["status"], ["reload"], ["tail", "--once"], ["show", "x"], ["learned"]])
 def test_each_command_for_a_running_gatepass_takes_a_configuration_or_a_socket(
     folder_of_sockets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ):

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-import msgspec
 import pytest
 
 from gatepass.auth.api_keys import hash_key
@@ -155,7 +154,6 @@ ROWS: Mapping[str, tuple[Any, int]] = {
     "GET api/capture": (None, 200),
     "POST api/capture": ({"for_s": 60}, 200),
     "DELETE api/capture": (None, 200),
-    "POST api/replay": ({"id": "unknown"}, 400),
     "POST api/doctor": ({}, 404),
     "POST api/playground": ([], 400),
 }
@@ -242,35 +240,6 @@ async def test_a_long_body_is_shown_in_part_and_comes_in_pieces_to_an_admin_alon
             text, following = text + answer.json()["text"], answer.json()["next"]
         assert json.loads(text) == body
         assert gp.state.in_flight.held.total_bytes == held_bytes
-
-
-async def test_a_replay_may_do_what_the_key_of_its_admin_may(caplog: pytest.LogCaptureFixture):
-    caplog.set_level("INFO", "gatepass")
-    limited, without_chat = {"models": ["other"]}, {"operations": ["embeddings"]}
-    for limits, code in ((limited, "model_not_allowed"), (without_chat, "operation_not_allowed"), ({}, None)):
-        keys = [{**one, **(limits if one["role"] == "admin" else {})} for one in ACCESS["keys"]]
-        async with (
-            Scripted(answer=lambda _: [Send(reply(CHAT))]) as upstream,
-            gateway(upstream=upstream.url, access={"keys": keys}, server=SERVER) as gp,
-        ):
-            cookie = await signed_in(gp, "admin")
-            assert (await post(gp, "/ui/api/capture", {"for_s": 60}, cookie=cookie)).status == 200
-            key = {"authorization": f"Bearer {KEYS['caller']}", "content-type": "application/json"}
-            assert (
-                await gp.ask({**HELLO, "drop_params": True}, headers={**key, "x-request-id": "one"}).answer()
-            ).status == 200
-            caplog.clear()
-            result = (await post(gp, "/ui/api/replay", {"id": "one", "without": [DROPPED]}, cookie=cookie)).json()
-            (story,) = (await get(gp, f"/ui/api/requests/{result['id']}", cookie=cookie)).json()["stories"]
-            assert len(upstream.received) == (1 if code else 2)
-        assert (result["status"], story["error"] and story["error"]["code"]) == (403 if code else 200, code)
-        assert (story["replay_of"], story["replayed_by"], story["replayed_without"]) == ("one", "a-admin", [DROPPED])
-        own = [record for record in caplog.records if record.name.startswith("gatepass")]  # uvicorn logs its stop
-        lines = {record.message: record.__dict__["fields"] for record in own}
-        action = lines["page_action"]
-        assert (action["caller"], action["id"], action["new_id"]) == ("a-admin", "one", result["id"])
-        access = msgspec.to_builtins(lines["request"])
-        assert (access["caller"], access["replayed_without"]) == ("a-admin", (DROPPED,))
 
 
 @pytest.mark.parametrize("access", [{}, ACCESS])

@@ -321,9 +321,6 @@ def story() -> Document:
         "upstream_request_id": "up-77",
         "empty_answer": False,
         "captured": True,
-        "replay_of": None,
-        "replayed_by": None,
-        "replayed_without": [],
         "bodies": [
             body(
                 "request",

@@ -49,7 +49,6 @@ class Fake:
             "req-4": documents.mcp_story(),
             "run-1": documents.running_story(),
         }
-        self.replay: tuple[int, Document] = (200, {"id": "req-1", "status": 200})
         self.answer_refused: tuple[int, Document] | None = None
         self.pieces: dict[str, Document] = {}
         self.models = documents.models()
@@ -108,8 +107,6 @@ class Fake:
                 else {"running": False}
             )
             self.capture.update(running)
-        if name == "replay":
-            return self.replay
         if path == "rules/forget":
             self.models["rules"] = [rule for rule in self.models["rules"] if rule["adapted"] != body["adapted"]]
             return 200, {"forgotten": 1}

@@ -231,7 +231,6 @@ def test_a_viewer_has_no_controls_of_an_admin(open_page: OpenPage, url: str, fak
     expect(page.get_by_role("button", name="Capture")).to_have_count(0)
     page.goto(f"{url}#/requests/req-1")
     expect(page.get_by_role("button", name="Copy as curl")).to_be_visible()
-    expect(page.get_by_role("button", name="Replay")).to_have_count(0)
     page.goto(f"{url}#/models")
     expect(page.get_by_role("button", name="Copy as YAML")).to_be_visible()
     expect(page.get_by_role("button", name="Forget")).to_have_count(0)
@@ -1408,7 +1407,6 @@ def test_a_silent_stream_is_drawn_until_now(open_page: OpenPage, signed_in: str,
     expect(silence).to_have_attribute("width", "689.5")
     fake.stories["run-1"]["duration_s"] = 4.6
     expect(plot.locator("figcaption")).to_contain_text("Silent for 3.41 s.")
-    expect(page.get_by_role("button", name="Replay")).to_be_disabled()
 
 
 def test_the_arrivals_end_where_the_stream_ends(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
@@ -1446,18 +1444,6 @@ def test_a_request_without_bodies_starts_their_capture(open_page: OpenPage, sign
     ]
 
 
-def test_a_replay_names_its_request_and_why_it_was_refused(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
-    fake.stories["req-1"].update(replay_of="req-2", replayed_by="anna", replayed_without=["images"])
-    fake.replay = (400, error("invalid_request", "Its body is cut.", "client"))
-    page = open_page(f"{signed_in}#/requests/req-1")
-    expect(page.locator(".heading")).to_contain_text("Replay of req-2 without images, by anna")
-    button = page.get_by_role("button", name="Replay")
-    before = button.bounding_box()
-    button.click()
-    expect(page.get_by_text("Not replayed: Its body is cut.")).to_be_visible()
-    assert button.bounding_box() == before
-
-
 def test_a_long_body_is_downloaded_in_pieces(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
     fake.stories["req-1"]["bodies"][0] = {**documents.body("request", "one ", "k/0/4"), "size_bytes": 10_000_000}
     fake.pieces = {"k/0/4": {"text": "two ", "next": "k/0/8"}, "k/0/8": {"text": "three", "next": None}}
@@ -1476,12 +1462,8 @@ def test_curl_is_the_text_of_the_story(open_page: OpenPage, signed_in: str) -> N
     assert evaluate(page, "navigator.clipboard.readText()") == documents.CURL
 
 
-def test_an_admin_replays_forgets_and_captures(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
-    page = open_page(f"{signed_in}#/requests/req-1")
-    page.get_by_label("Rules of the replay").select_option("images=content-parts")
-    page.get_by_role("button", name="Replay").click()
-    expect(page.get_by_role("link", name="Show the new request")).to_be_visible()
-    page.goto(f"{signed_in}#/models")
+def test_an_admin_forgets_and_captures(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+    page = open_page(f"{signed_in}#/models")
     page.get_by_role("button", name="Forget stream=synth").click()
     expect(page.get_by_text("stream does not support true")).to_have_count(0)
     page.goto(f"{signed_in}#/requests")
@@ -1495,7 +1477,6 @@ def test_an_admin_replays_forgets_and_captures(open_page: OpenPage, signed_in: s
     capture.get_by_role("button", name="End the capture").click()
     expect(capture.locator("summary")).to_be_focused()
     assert fake.received == [
-        ("POST", "replay", {"id": "req-1", "without": ["images=content-parts"]}),
         (
             "POST",
             "rules/forget",

@@ -47,10 +47,6 @@ class Authenticator:
         `path_profile` is the profile that the path names. `takes_form`: the operation accepts a multipart form.
         Raises InvalidApiKey, RoleNotAllowed, ForbiddenPeer, ForbiddenHost, ForbiddenOrigin, UnsupportedMediaType.
         """
-        if (replay := client_request.replay) is not None:
-            digest = client_request.key_digest
-            caller = self._known(self.keys.find_digest(digest, client_request.arrived_s), wall_s) if digest else LOCAL
-            return caller.model_copy(update={"profile": replay.profile})
         if not self.requires_key:
             check_host_and_origin(client_request)
             fields = dict(client_request.headers)

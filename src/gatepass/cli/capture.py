@@ -1,20 +1,18 @@
-"""`gatepass capture` keeps the bodies of chosen requests for some minutes, and `gatepass replay` sends one again."""
+"""`gatepass capture` keeps the bodies of chosen requests for some minutes."""
 
 from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from http import HTTPStatus
 from typing import Any
 
 import click
 
 from gatepass.cli.control import control_option, request
-from gatepass.cli.options import CHECK_FAILED, json_option, print_json, printable
-from gatepass.cli.story_lines import BODY_CHARS, size
+from gatepass.cli.options import json_option, print_json, printable
+from gatepass.cli.story_lines import size
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _BYTES = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -99,44 +97,3 @@ def capture_lines(state: Mapping[str, Any], *, has_started: bool) -> Iterator[st
         yield "Show them with `gatepass show ID`. They are dropped at the end, or by `gatepass capture --stop`."
     else:
         yield f"Captured so far: {state['captured']} requests, {size(state['held_bytes'])}."
-
-
-@click.command()
-@click.argument("request_id", metavar="ID")
-@click.option(
-    "--without",
-    "without",
-    multiple=True,
-    metavar="RULE",
-    help="Leave out this change for this one request: an entry of x-gatepass-adapted. Can be repeated.",
-)
-@control_option
-@json_option
-def replay(request_id: str, without: tuple[str, ...], socket_path: str | None, *, as_json: bool) -> None:
-    """Send the captured request ID again, through all steps of a request, and print the beginning of the response.
-
-    It runs as the admin `local`, with the body, the path and the profile of the captured request. The log line of the
-    new request names the captured one.
-
-    Exit codes: 0 the response is not an error, 1 it is, or the request is not captured.
-    """
-    order = json.dumps({"id": request_id, "without": list(without)}).encode()
-    result = json.loads(request("POST", "/replay", socket_path, order))
-    if as_json:
-        print_json(result)
-    else:
-        click.echo("\n".join(replay_lines(result, without)))
-    if not result["ended"] or result["status"] is None or result["status"] >= HTTPStatus.BAD_REQUEST:
-        sys.exit(CHECK_FAILED)
-
-
-def replay_lines(result: Mapping[str, Any], without: Sequence[str] = ()) -> Iterator[str]:
-    status = "no response" if result["status"] is None else f"status {result['status']}"
-    end = f"{result['bytes']} bytes, {result['duration_s']:.2f} s" if result["ended"] else "it still runs"
-    yield f"Sent again as {result['id']}: {status}, {end}."
-    if result["adapted"]:
-        yield f"Changes: {printable(', '.join(result['adapted']))}"
-    if still := [name for name in without if name in result["adapted"]]:
-        yield f"These changes cannot be left out, because they concern the response: {printable(', '.join(still))}"
-    yield printable(result["body"][:BODY_CHARS].rstrip("\n"), "\n")
-    yield f"`gatepass show {result['id']}` shows its story."

@@ -363,9 +363,6 @@ def _head(story: Story, now_s: float) -> Iterator[str]:
         asked = f"{story['operation']} {asked}".rstrip() if story["operation"] != "none" else ""
     stream = "stream" if story["stream"] and asked != "stream" else ""
     yield from wrapped(", ".join(filter(None, (f"{story['method']} {story['path']}", asked, stream))), "")
-    if story.get("replay_of"):
-        without = ", ".join(story["replayed_without"])
-        yield f"replay of {story['replay_of']} by {story['replayed_by']}{without and f' without {without}'}"
     place = " ".join(filter(None, (story.get("worker"), f"on {story['replica']}" if story.get("replica") else "")))
     arrived = datetime.fromisoformat(story["arrived_at"])
     age = f"{span(max(0.0, now_s - arrived.timestamp()))} ago"

@@ -146,8 +146,7 @@ class LearningSession:
 
     def _next_rules(self, rejection: UpstreamRejection, now_s: float, relevant: Relevant) -> tuple[LearnedRule, ...]:
         """Mark the own rules that helped, because `rejection` is about something else, and return those to try next."""
-        sent = self.sent
-        if self.mode == "off" or sent is None:
+        if self.mode == "off" or self.sent is None:
             return ()
         for key, one in self._own.items():
             if key in self._used and not is_same_rejection(rejection, one.rule, one.evidence):
@@ -158,8 +157,7 @@ class LearningSession:
             key = self._key(rule)
             known = self._applied.get(key)
             return (
-                rule.entry in sent.without
-                or key in self._done
+                key in self._done
                 or (known is not None and known.rule == rule)
                 or any(rule.reverses(one.rule) for one in self._applied.values())
                 or self.memory.is_blocked(key, now_s)

@@ -85,7 +85,7 @@ def would_change(change: Change, call: Call) -> bool:
 
 
 def apply_changes(call: Call, changes: Iterable[Change]) -> tuple[Call, list[Change]]:
-    """Return `call` after `changes` without those that it leaves out, and the changes that applied.
+    """Return `call` after `changes`, and the changes that applied.
 
     It is the same object if none applied.
     """
@@ -94,7 +94,7 @@ def apply_changes(call: Call, changes: Iterable[Change]) -> tuple[Call, list[Cha
     editor = JsonEditor(call)
     made = []
     for change in changes:
-        if change.entry not in call.without and change.apply_to(editor):
+        if change.apply_to(editor):
             made.append(change)
             editor.note_edits(change.entry)
     if not made:
@@ -120,15 +120,9 @@ def normalize(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
 
 
 def apply_rules(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
-    """Return `call` after each of `rules` that it does not leave out; raise CallerError."""
-    without = call.without
+    """Return `call` after each of `rules`; raise CallerError."""
     for rule in rules:
-        if not without:  # nearly always
-            call = rule.apply(call, target)
-        elif rule.name not in without:
-            changed = rule.apply(call, target)
-            if not any(entry in without for entry in changed.adapted[len(call.adapted) :]):
-                call = changed
+        call = rule.apply(call, target)
     return call
 
 

@@ -96,9 +96,9 @@ def texts_of(record: AccessRecord) -> str:
         f"{record.id} {record.method} {record.path} {record.operation} {record.caller} {record.key_id} {record.peer}"
         f" {record.user_agent} {record.model} {record.upstream} {record.upstream_model} {record.upstream_request_id}"
     )
-    listed = record.adapted + record.tried + record.failover + record.over_limits + record.replayed_without
-    if listed or record.replay_of:
-        texts = f"{texts} {record.replay_of} {' '.join(listed)}"
+    listed = record.adapted + record.tried + record.failover + record.over_limits
+    if listed:
+        texts = f"{texts} {' '.join(listed)}"
     if record.mcp_method or record.mcp_tool:
         texts = f"{texts} {record.mcp_method} {record.mcp_tool}"
     return texts if record.outcome == "ok" else f"{texts} {record.outcome} {record.code} {record.hop} {record.reason}"

@@ -120,11 +120,6 @@ class CapturedRequest(Hidden, msgspec.Struct, eq=False):
             found.append({"name": name, "text": text, "next": following, **sizes})
         return found
 
-    @property
-    def body(self) -> bytes | None:
-        """The whole body of the client's request, None if gatepass does not hold it."""
-        return None if self.request is None or self.request.is_cut else bytes(self.request.data)
-
 
 class Capture(Observer):
     """Captures requests from `start` until its time has passed, or until `stop`. Then nothing of them is kept.
@@ -164,11 +159,6 @@ class Capture(Observer):
     def of(self, access: AccessRecord) -> CapturedRequest | None:
         """Return the captured request of `access`, None if it was not captured."""
         return self._requests.get(access)
-
-    def find(self, request_id: str) -> CapturedRequest | None:
-        """Return the newest request with this id."""
-        found = (one for access, one in reversed(self._requests.items()) if access.id == request_id)
-        return next(found, None)
 
     async def piece(self, name: str, redactor: Redactor) -> dict[str, Any] | None:
         """Return the piece `name` of a body: its `text`, and the name of the `next` one. None if it is not held."""

@@ -502,7 +502,7 @@ class Totals(msgspec.Struct, frozen=True):
     """Sums since the start of a process, or in a time: of requests, and of all times of `Cell.counts`.
 
     `by_upstream` has the requests of each upstream and those that failed at it, with attempts that another target
-    followed. A replay of an operator counts at none. `by_caller` has the requests, errors and tokens of each caller.
+    followed. `by_caller` has the requests, errors and tokens of each caller.
     `by_code` has the errors of each code as the list of requests shows it, with those of refused connections.
     """
 
@@ -686,7 +686,7 @@ class Metrics(Observer):
         series.attempts.value += attempt.requests
         if attempt.after is not None:
             self._add_earlier(attempt, access)
-        if not access.replay_of and attempt.requests:
+        if attempt.requests:
             self._ended_at(attempt, access, error, ended_s)
         if access.empty_answer:
             self._add("gatepass_empty_answers_total", attempt.upstream)
@@ -733,7 +733,7 @@ class Metrics(Observer):
         for later, earlier in reversed([*pairwise(attempts_of(attempt))]):
             key = (access.caller, access.model, earlier.upstream, access.operation)
             self.of(key).attempts.value += earlier.requests
-            if later.cause in AT_ANOTHER and not access.replay_of:
+            if later.cause in AT_ANOTHER:
                 at, status = self._by_upstream[earlier.upstream], earlier.status
                 at.requests += 1
                 fails = earlier.outcome != "nothing_written" and not CLIENT_ERROR <= (status or 0) < SERVER_ERROR

@@ -82,10 +82,6 @@ class AccessRecord(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
     """The method of a message to an MCP server, or DELETE for the end of a session."""
     mcp_tool: str = ""
     """The tool that it calls."""
-    replay_of: str = ""
-    """The id of the captured request that an operator sent again. `caller` is this operator."""
-    replayed_without: tuple[str, ...] = ()
-    """The rules and changes that this replay leaves out."""
     trace_id: TraceId = TraceId("")
     """The id of its trace. "" without `tracing`."""
 

@@ -166,7 +166,7 @@ def is_unknown_name(last: AttemptRecord, code: str, hop: str, status: int, messa
 def failed_at(request: RequestRecord, upstream: str) -> bool:
     """Return whether `Metrics` counts `request` as an error of `upstream`."""
     access, attempts = request.access, [*attempts_of(request.attempt)]
-    if access.replay_of or not attempts or not attempts[0].requests:
+    if not attempts or not attempts[0].requests:
         return False
     last, code, hop = attempts[0], access.code or "", access.hop or ""
     if hop == f"upstream:{upstream}" == f"upstream:{last.upstream}" and access.outcome == "error":
@@ -222,9 +222,6 @@ def story_of(request: RequestRecord, now_s: float, wall_s: float, mask: Mask) ->
         "upstream_request_id": _shown(access.upstream_request_id, mask),
         "empty_answer": access.empty_answer,
         "trace_id": access.trace_id or None,
-        "replay_of": access.replay_of or None,
-        "replayed_by": access.caller or None if access.replay_of else None,
-        "replayed_without": [mask(one) for one in access.replayed_without],
     }
 
 

@@ -319,8 +319,6 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
             bytes_in=0,
             bytes_out=0,
         )
-        if client_request.replay is not None:
-            access.replay_of, access.replayed_without = client_request.replay.of, client_request.replay.without
         if told := state.observers.request_began:
             state.observers.tell(told, access, client_request.headers)
         return cls(client_request, state, state.profiles["plain"], access)

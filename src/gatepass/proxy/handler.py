@@ -358,8 +358,6 @@ def _keep_call(context: RequestContext, call: Call) -> Call:
     profile = context.profile_rules.settings
     if profile is not PLAIN and profile.typed_ids:
         call = replace(call, model=untyped(call.model))
-    if (replay := context.client_request.replay) is not None:
-        call = replace(call, without=replay.without)
     context.call = call
     context.access.model, context.access.stream = call.model, call.stream
     return call

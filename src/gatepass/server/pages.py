@@ -44,7 +44,6 @@ from gatepass.proxy.usage_store import UsagePart
 from gatepass.server import inspection
 from gatepass.server.asgi import path_in, peer_in
 from gatepass.server.cycle import ids_begin
-from gatepass.server.replay import FIND, own_find, own_replay
 from gatepass.server.targets import TARGETS, own_targets, targets_of
 from gatepass.store.base import StoreUnavailable
 from gatepass.types import MCP_UPSTREAM, ClientRequest
@@ -468,8 +467,6 @@ PARTS: Mapping[str, inspection.OwnPart] = MappingProxyType(
         inspection.REQUESTS: inspection.own_requests,
         inspection.STORY: inspection.own_stories,
         inspection.CAPTURE: inspection.own_capture,
-        inspection.REPLAY: own_replay,
-        FIND: own_find,
         TARGETS: own_targets,
     }
 )

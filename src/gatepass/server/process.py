@@ -54,7 +54,6 @@ from gatepass.server.listening import (
 )
 from gatepass.server.pages import OPERATOR, asks_for_home, page_paths, page_routes
 from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
-from gatepass.server.replay import replay, replay_id
 from gatepass.server.targets import join_drained, order_target
 from gatepass.server.ui.routes import BODY_BYTES, PLAYGROUND, Doctor, ui_paths
 from gatepass.types import ClientRequest
@@ -180,9 +179,6 @@ class ControlServer:
             order = inspection.STOP_CAPTURE if request.method == "DELETE" else None
             return JSONResponse(await inspection.capture_state(collect, order))
 
-        async def replay_one(request: Request) -> Response:
-            return JSONResponse(await replay(collect, await request.body(), replay_id()))
-
         async def target(request: Request) -> Response:
             result = await order_target(collect, dict(request.query_params), service.state)
             return JSONResponse(result, 200 if result["processes"] else CONFLICT)
@@ -198,7 +194,6 @@ class ControlServer:
             Route("/requests/{id:path}", story, methods=["GET"]),
             Route("/bodies/{name:path}", body, methods=["GET"]),
             Route("/capture", capture, methods=["GET", "POST", "DELETE"]),
-            Route("/replay", replay_one, methods=["POST"]),
             Route("/target", target, methods=["POST"]),
         )
         routes = [*page_routes(lambda: service.state, "", collect), *own_routes]

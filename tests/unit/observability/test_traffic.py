@@ -39,7 +39,6 @@ class Served:
     ) -> str:
         """End a request, and return the health of its last upstream."""
         access = AccessRecord("one", "POST", "/", "chat", "app", model="m", outcome="error" if error else "ok")
-        access.replay_of = fields.pop("replay_of", "")
         cause = fields.pop("cause", "next_target" if after else None)
         attempt = AttemptRecord("one", "chat", "m", at, cause=cause, after=after, **{"requests": 1, **fields})
         self.metrics.request_ended(RequestRecord(access, attempt, 5.0, 0.0, 1.0, None, 0.0), error)
@@ -68,14 +67,12 @@ def test_a_request_is_in_the_slice_in_which_it_ended():
     assert slices[0].traffic.by_caller["app"] == (2, 1, 0)
 
 
-def test_a_replay_and_a_request_without_a_token_do_not_count_at_an_upstream():
-    """Ten replays of a failed request made the page call the upstream failing."""
+def test_a_request_without_a_token_does_not_count_at_an_upstream():
     served = Served()
     assert served.end(TokenUnavailable("no token", credential="corp"), requests=0) == "unknown"
-    for replay_of in ("", "captured", "captured"):
-        served.end(UpstreamClosed("closed", upstream="up"), after=failed("first"), replay_of=replay_of)
+    served.end(UpstreamClosed("closed", upstream="up"), after=failed("first"))
     assert served.metrics.totals().by_upstream == {"up": (1, 1), "first": (1, 1)}
-    assert served.metrics.totals().requests == 4
+    assert served.metrics.totals().requests == 2
 
 
 def test_an_attempt_that_the_policy_repeated_counts_as_an_error_of_its_upstream_and_a_fallback_does_not():
@@ -115,8 +112,7 @@ def test_an_upstream_is_failing_after_three_failures_in_a_row():
     assert served.metrics.health("up") == "unknown"
     assert [served.end(DEAD), served.end()] == ["failing", "ok"]  # of one request all failed
     assert [served.end(TOO_LONG) for _ in range(4)] == ["ok"] * 4
-    found = [served.end(DEAD), served.end(REFUSES), served.end(DEAD, replay_of="captured"), served.end(REFUSES)]
-    assert found == ["ok", "ok", "ok", "failing"]
+    assert [served.end(DEAD), served.end(REFUSES), served.end(REFUSES)] == ["ok", "ok", "failing"]
     last = {"id": "one", "code": "upstream_auth", "test": "gatepass doctor m --call", "age_s": 10.0, "for_s": 10.0}
     assert served.metrics.last_failed("up", 16.0) == {"in_a_row": 3, **last}
     assert served.end() == "ok"

@@ -87,7 +87,6 @@ def test_every_field_has_the_value_that_its_name_states():
     context.head_s, context.first_byte_s = 0.5, 1.00009
     access.usage, access.empty_answer = Usage(prompt_tokens=0, total_tokens=5), True
     access.mcp_method, access.mcp_tool = "tools/call", "find"
-    access.replay_of, access.replayed_without = "id-0", ("left=1",)
     access.trace_id = TraceId("0af7651916cd43dd8448eb211c80319c")
     access.tokens_estimated, access.over_limits = 12, ("caller-requests-minute",)
     targets = [{"upstream": "mock"}, {"upstream": "mock", "name": "deployed"}]
@@ -141,10 +140,8 @@ def test_every_field_has_the_value_that_its_name_states():
         "over_limits": ["caller-requests-minute"],
         "upstream_request_id": "req-1",
         "empty_answer": True,
-        "replay_of": "id-0",
         "mcp_method": "tools/call",
         "mcp_tool": "find",
-        "replayed_without": ["left=1"],
         "trace_id": "0af7651916cd43dd8448eb211c80319c",
     }
 

@@ -44,7 +44,6 @@ from gatepass.server import inspection
 from gatepass.server.asgi import AsgiRequestCycle, path_in, peer_in
 from gatepass.server.connection_shares import TrustedProxies
 from gatepass.server.pages import error_response, for_method, learned_rules, pinned, shown
-from gatepass.server.replay import replay, replay_id
 from gatepass.server.ui import views
 from gatepass.server.ui.sessions import LIFE_S, Session, Sessions
 from gatepass.types import ClientRequest
@@ -540,16 +539,6 @@ async def _start_capture(call: UiRequest) -> ASGIApp:
 async def _stop_capture(call: UiRequest) -> ASGIApp:
     call.log("capture_stop", call.require("admin"))
     return json_response(await inspection.capture_state(call.ui.collect, inspection.STOP_CAPTURE))
-
-
-@_route("POST", "api/replay", "admin")
-async def _replay(call: UiRequest) -> ASGIApp:
-    caller = call.require("admin")
-    session, new_id = call.session(), replay_id()
-    # before it is sent: it may take long, and the browser may leave
-    call.log("replay", caller, id=call.text("id"), new_id=new_id, without=call.body.get("without", []))
-    digest = b"" if session is None else session.key_digest
-    return json_response(await replay(call.ui.collect, json.dumps(call.body).encode(), new_id, digest))
 
 
 @_route("POST", "api/rules/forget", "admin")

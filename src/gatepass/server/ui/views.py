@@ -217,15 +217,10 @@ def own_callers(state: AppState) -> dict[str, Any]:
 
 
 def callers(parts: Sequence[Mapping[str, Any]], config: Config) -> list[dict[str, Any]]:
-    """Return each caller with its limits, and its use in all processes.
-
-    `local` is the only one without keys. With keys it is the operator of this machine, who is listed after a replay.
-    """
+    """Return each caller with its limits, and its use in all processes. `local` is the only one without keys."""
     by_name: dict[str, list[AccessKey]] = {}
     for key in config.access.keys or [LOCAL]:
         by_name.setdefault(key.name, []).append(key)
-    if any(LOCAL.name in part["use"] for part in parts):
-        by_name.setdefault(LOCAL.name, [LOCAL])
     rows, key_rows = [], merged_rows([part["keys"] for part in parts])
     for name, keys in by_name.items():
         key = keys[0]

@@ -46,7 +46,7 @@ function form(change, { model: chosenModel, caller: chosenCaller }) {
   };
   return el("details", {},
     el("summary", {}, t("Capture bodies")),
-    el("p.muted.small", {}, t("Holds whole bodies in memory for a time, to show and to replay them. Nothing is written to disk.")),
+    el("p.muted.small", {}, t("Holds whole bodies in memory for a time. Nothing is written to disk.")),
     el("form.filters", { onsubmit: submit, "aria-label": t("Capture") },
       field(t("model"), el("input", { name: "model", value: chosenModel, placeholder: t("any"), autocomplete: "off" })),
       field(t("caller"), el("input", { name: "caller", value: chosenCaller, placeholder: t("any"), autocomplete: "off" })),

@@ -65,28 +65,6 @@ function section(title, ...content) {
 }
 
 function heading(page, data) {
-  const said = el("p.said.small", { role: "status" });
-  const rules = [...new Set(data.attempts.flatMap(({ adapted }) => adapted ?? []))];
-  const without = el("select", { id: "without", "aria-label": t("Rules of the replay") },
-    el("option", { value: "" }, t("with all rules")), rules.map((rule) => el("option", { value: rule }, t("without {rule}", { rule }))));
-  const replay = el("button.quiet", {
-    type: "button",
-    id: "replay",
-    disabled: data.state === "running",
-    title: data.state === "running" && t("The request still runs."),
-    onclick: async () => {
-      replay.disabled = true;
-      write(said, t("Replaying. An answer of more than 40 s is not waited for."));
-      try {
-        const { id, status } = await page.call("POST", "replay", { id: data.id, without: without.value ? [without.value] : [] });
-        page.say(t("The request was sent again."));
-        said.replaceChildren(t("Replayed: {status}. ", { status: status ?? t("sent") }), id ? el("a", { href: `#/requests/${encodeURIComponent(id)}` }, t("Show the new request")) : "");
-      } catch (error) {
-        if (!page.signal.aborted) write(said, t("Not replayed: {reason}", { reason: error.message }));
-      }
-      replay.disabled = false;
-    },
-  }, t("Replay"));
   return el("div.heading", {},
     el("div", {},
       el("h1", {}, el("span.muted", {}, data.method, " "), data.path),
@@ -94,25 +72,16 @@ function heading(page, data) {
         el("span.muted", {}, [
           data.caller && t("by {name}", { name: data.caller }), askedFor(data), data.stream ? t("streamed") : t("whole"),
           data.state === "running" ? t("for {s}", { s: duration(elapsedOf(data)) }) : duration(elapsedOf(data)), moment(data.arrived_at),
-        ].filter(Boolean).join(" · "))),
-      origin(data)),
+        ].filter(Boolean).join(" · ")))),
     el("div.actions", {},
       copyButton(t("Copy as curl"), () => curl(page), page.say),
-      copyButton(t("Copy the id"), () => data.id, page.say),
-      page.isAdmin && data.captured && rules.length > 0 && without, page.isAdmin && data.captured && replay),
-    said);
+      copyButton(t("Copy the id"), () => data.id, page.say)));
 }
 
 /** The curl command of this request. The page's own URL shows the prefix that a proxy removes. */
 async function curl(page) {
   const found = await page.call("GET", `curl/${encodeURIComponent(page.parameter)}${query({ nth: page.filters.nth, page: location.origin + location.pathname })}`);
   return found.curl;
-}
-
-/** Who replayed which request, and without which rules. */
-function origin({ replay_of: id, replayed_by: by, replayed_without: rules }) {
-  return id && el("p.small", {}, t("Replay of "), el("a", { href: `#/requests/${encodeURIComponent(id)}` }, id),
-    rules?.length > 0 && t(" without {rules}", { rules: rules.join(", ") }), by && t(", by {name}", { name: by }));
 }
 
 /** How long the request took, or has run until now. */
