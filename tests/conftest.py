@@ -38,7 +38,7 @@ LONGEST = (
     *("integration/test_hanging_tests", "integration/test_control"),
     *("integration/workers/test_serve", "integration/test_bytes", "fuzz/test_fuzz", "integration/test_reload"),
     *("integration/test_fuzz", "integration/test_secrets", "integration/servers/test_processes"),
-    *("attacks/test_finished_requests", "attacks/test_memory_budget", "attacks/test_mcp_replies"),
+    *("attacks/test_finished_requests", "attacks/test_memory_budget", "attacks/test_mcp_calls"),
     *("attacks/test_reply_limits", "attacks/test_requests", "attacks/test_large_events"),
     *("attacks/test_learned_rules", "attacks/test_rules", "attacks/test_replies"),
     *("docs/test_operations", "docs/test_tokens", "docs/test_contributing", "docs/test_getting_started"),

@@ -170,11 +170,11 @@ class OperationNotAllowed(CallerError):
 
 
 class McpNotAllowed(CallerError):
-    """The lists of the key at `access.keys[].mcp` do not allow the method, the tool, the prompt or the resource.
+    """The key may not call the tool: its list of tools at `access.keys[].mcp` does not have it.
 
-    The error does not state whether the server has it. A key with lists can send only methods of the protocol.
+    The error does not state whether the server has it.
 
-    Action: Use another key, or add the name to `access.keys[].mcp`.
+    Action: Use another key, or add the tool to `access.keys[].mcp`.
     """
 
     code, status = "mcp_not_allowed", 403
@@ -337,18 +337,6 @@ class InvalidImage(CallerError):
     actions: ClassVar[Mapping[str, str]] = {
         "ragflow_images": "Send only text, or set `upstreams.NAME.ragflow.images: drop`, which removes images."
     }
-
-
-class McpHeaderMismatch(CallerError):
-    """A request for an MCP server states different values in a header and in its body.
-
-    For a key with lists, gatepass compares `Mcp-Method`, `Mcp-Name` and `MCP-Protocol-Version` with the body. The code
-    in JSON-RPC is -32020.
-
-    Action: Correct the client's request.
-    """
-
-    code = "mcp_header_mismatch"
 
 
 class BodyTooLarge(CallerError):

@@ -9,8 +9,7 @@ import pytest
 from gatepass.auth.model_access import ANSWERS, FILES, check_body_access
 from gatepass.config.access import AccessKey
 from gatepass.errors import GatepassError
-from gatepass.mcp.access import McpAllowed
-from gatepass.mcp.message import check_message
+from gatepass.mcp.access import check_call
 from gatepass.normalize.members import Drop, JsonMemberPath, Rename
 from gatepass.normalize.messages import (
     Replayed,
@@ -172,7 +171,7 @@ READ: dict[str, tuple[Callable[[bytes], object], Callable[[], bytes]]] = {
         lambda: unended(39 * MIB // 10 | 1),
     ),
     "backslashes without an end for an MCP server": (
-        lambda body: check_message(body, (), McpAllowed(tools=("a",), prompts=(), resources=())),
+        lambda body: check_call(body, (), ["a"]),
         lambda: unended(39 * MIB // 10),
     ),
     "a number of results": (RerankOptions.of, lambda: rerank(text(astral()))),

@@ -124,7 +124,7 @@ def examples(block):
 
 def test_a_setting_with_a_shorter_form_has_both_types():
     types = dict(re.findall(r"^### `([^`]+)`.*?^- Type: (.*?)$", SETTINGS, re.M | re.S))
-    assert types["access.keys[].mcp"] == "list: name, or map: name to block"
+    assert types["access.keys[].mcp"] == "list: name, or map: name to list: text"
 
 
 def test_each_example_of_a_setting_is_a_value_of_its_type():

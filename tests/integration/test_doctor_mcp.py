@@ -193,7 +193,7 @@ async def test_a_login_page_without_the_token_is_a_refusal():
 
 
 KEYS = (
-    {"name": "agent", "mcp": {"tools": {"tools": ["find"]}}},
+    {"name": "agent", "mcp": {"tools": ["find"]}},
     {"name": "all"},
     {"name": "chats", "models": ["gpt-*"]},
     {"name": "codex", "operations": ["POST responses"]},

@@ -1,4 +1,4 @@
-"""MCP servers and what outlives a request: reloads, workers, the store, the log, metrics, status, keys with lists."""
+"""MCP servers and what outlives a request: reloads, workers, the store, the log, metrics, status, keys with tools."""
 
 import asyncio
 import io
@@ -12,8 +12,7 @@ import pytest
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.errors import McpSessionNotFound, McpSessionsUnavailable, UpstreamInvalid
-from gatepass.mcp.access import TURN_LINES
-from gatepass.proxy.mcp import LAST_EVENTS_BYTES
+from gatepass.proxy.mcp import LAST_EVENTS_BYTES, TURN_LINES
 from gatepass.proxy.mcp_servers import MOST_SESSIONS, SESSION_S, SHARED_S, McpSessions
 from gatepass.server.pages import own_part, status_of
 from gatepass.server.ui.views import own_use
@@ -57,26 +56,18 @@ from tests.waiting import until
 __all__ = ["events", "serve"]  # fixtures
 
 TOOLS = {"jsonrpc": "2.0", "id": 7, "result": {"tools": [{"name": "find"}, {"name": "write"}]}}
-LISTED = {"keys": [{"name": "anna", "hash": hash_key(KEYS["anna"]), "mcp": {"tools": {"tools": ["find"]}}}]}
+LISTED = {"keys": [{"name": "anna", "hash": hash_key(KEYS["anna"]), "mcp": {"tools": ["find"]}}]}
 
 
-# --- keys with lists ---
+# --- keys with a list of tools ---
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-async def test_a_key_with_a_list_sees_only_the_tools_of_the_list(is_stream):
+async def test_a_key_with_a_list_sees_all_tools(is_stream):
     good = [Send(stream(event(TOOLS)) if is_stream else reply(TOOLS))]
     async with Scripted(good) as upstream, gateway(**servers(upstream), access=LISTED) as gp:
         got = await post(gp, **key("anna")).answer()
-    shown = json.loads(got.events[0]) if is_stream else got.json()
-    assert shown["result"]["tools"] == [{"name": "find"}]
-
-
-async def test_a_key_with_a_list_sees_no_other_tool_in_an_error():
-    good = [Send(reply(TOOLS, status=404))]
-    async with Scripted(good) as upstream, gateway(**servers(upstream), access=LISTED) as gp:
-        got = await post(gp, **key("anna")).answer()
-    assert (got.status, got.json()["result"]["tools"]) == (404, [{"name": "find"}])
+    assert (json.loads(got.events[0]) if is_stream else got.json()) == TOOLS
 
 
 async def test_a_call_whose_stream_ends_without_its_response_failed():
@@ -95,11 +86,12 @@ async def test_a_call_whose_stream_ends_without_its_response_failed():
     ("body", "headers", "status", "code"),
     [
         ({**CALL, "params": {"name": "write"}}, {}, 200, -32602),
-        (b'{"jsonrpc":"2.0","id":1,"method":"tools/list","method":"ping"}', {}, 400, -32600),
-        ({**CALL, "params": {"name": "find"}}, {"mcp_name": "write"}, 400, -32020),
+        ([{**CALL, "params": {"name": "find"}}], {}, 400, -32600),
+        (b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"find","name":"write"}}', {}, 400, -32600),
+        ({**CALL, "params": {"name": "find"}}, {"mcp_name": "write"}, 400, -32600),
     ],
 )
-async def test_a_key_with_a_list_sends_nothing_else(body, headers, status, code):
+async def test_a_key_with_a_list_calls_nothing_else(body, headers, status, code):
     async with Scripted([Hold()]) as upstream, gateway(**servers(upstream), access=LISTED) as gp:
         got = await post(gp, body, **headers, **key("anna")).answer()
     assert (got.status, got.json()["error"]["code"], upstream.received) == (status, code, [])

@@ -664,7 +664,7 @@ def test_an_mcp_server_shows_its_url_callers_and_tools(open_page: OpenPage, sign
     error = fake.stories["req-2"]["error"]
     error.update(message="tools.corp refused the connection.", action="Start the server.", kind="upstream_connect")
     error.update(names={"`base_url`": "`mcp.tools.url`"})
-    fake.callers["callers"][2]["mcp"] = {"tools": {"tools": ["find"], "prompts": None, "resources": []}}
+    fake.callers["callers"][2]["mcp"] = {"tools": ["find"]}
     page = open_page(f"{signed_in}#/mcp")
     main = page.locator("main")
     expect(main).to_contain_text("https://llm.corp.example/mcp/tools")
@@ -676,7 +676,7 @@ def test_an_mcp_server_shows_its_url_callers_and_tools(open_page: OpenPage, sign
     expect(main.locator("h3")).to_have_text(["Tools", "Permissions"])
     expect(main.locator("th").nth(2)).to_have_text("HTTP errors")
     expect(main.locator("table").nth(0).locator("tbody tr")).to_have_text("find121 (8.3 %) mcp_not_allowedragflow")
-    expect(main.locator("table").nth(1).locator("tbody tr")).to_have_text("claude-codefindallnone")
+    expect(main.locator("table").nth(1).locator("tbody tr")).to_have_text("claude-codefind")
     links = main.locator("section a[href^='#/requests?']")
     assert links.evaluate_all("(links) => links.map((link) => [link.textContent, link.getAttribute('href')])") == [
         ["18 messages", "#/requests?upstream=mcp%2Ftools"],
@@ -1309,7 +1309,7 @@ def test_a_caller_is_punctuated_in_the_language_of_the_page(
     open_page: OpenPage, signed_in: str, fake: Fake, locale: str, told: list[str]
 ) -> None:
     keys = [{"id": "19864866", "expires_at": None, "last_used": None}]
-    mcp = {"search": {"tools": ["find"], "prompts": [], "resources": []}}
+    mcp = {"search": ["find"]}
     fake.callers["callers"] = [
         {**fake.callers["callers"][0], "requests": 12, "errors": 3, "models": ["a", "b"], "mcp": mcp, "keys": keys}
     ]

@@ -85,7 +85,8 @@ _write_option = click.option("--write", is_flag=True, help="Change the configura
     "servers",
     multiple=True,
     metavar="NAME[:TOOL,...]",
-    help="An MCP server that the key may use, or only these tools (names or globs) of it. May be repeated.",
+    help="An MCP server that the key may use, or only these tools (names or globs) that it may call there. May be"
+    " repeated. Without --operation and --model the key may use nothing else.",
 )
 @_write_option
 @config_option
@@ -116,17 +117,17 @@ def new(
     from gatepass.config.wording import explained_errors
 
     key, key_hash = new_key()
-    mcp = dict[str, dict[str, list[str]]]()
+    mcp = dict[str, list[str] | None]()
     for server in servers:
         server_name, colon, tools = server.partition(":")
-        allowed = mcp.setdefault(server_name, {})
-        if colon:
-            allowed.setdefault("tools", []).extend(tools.split(","))
-    if any(not tool for allowed in mcp.values() for tool in allowed.get("tools", ())):
+        mcp[server_name] = [*(mcp.get(server_name) or ()), *tools.split(",")] if colon else mcp.get(server_name)
+    if any(not tool for allowed in mcp.values() for tool in allowed or ()):
         raise click.BadParameter("expects NAME or NAME:TOOL,TOOL, without spaces", param_hint="--mcp")
     lists = {"models": list(models), "operations": list(operations), "mcp": mcp if any(mcp.values()) else list(mcp)}
     given = {"name": name, **lists, **options}
-    entry: Row = {"name": DEFAULT_NAME, **{option: value for option, value in given.items() if value}, "hash": key_hash}
+    kept = {"operations"} if mcp and not (operations or models) else set[str]()  # an empty list means MCP alone
+    given_settings = {option: value for option, value in given.items() if value or option in kept}
+    entry: Row = {"name": DEFAULT_NAME, **given_settings, "hash": key_hash}
     try:
         made = AccessKey.model_validate(entry)
         if made.models is not None and made.uses_any_model:
@@ -457,11 +458,11 @@ def _cells(row: Row, *, shares_objects: bool) -> tuple[str, ...]:
     operations = "all but stored objects" if shares_objects or row["models"] is not None else "all"
     mcp = "all" if row["models"] is None and row["operations"] is None else "none"
     if row["mcp"] is not None:
-        mcp = ",".join(name + " (limited)" * bool(lists) for name, lists in row["mcp"].items()) or "none"
+        mcp = ",".join(name + " (limited)" * (tools is not None) for name, tools in row["mcp"].items()) or "none"
     if row["role"] == "viewer":
         models = operations = mcp = "none"
     elif row["operations"] is not None:
-        operations = ",".join(row["operations"])
+        operations = ",".join(row["operations"]) or "none"
     key = " ".join(filter(None, (row["id"], row.get("reference"))))
     expires, last_use = row["expires"] or "never", row.get("last_used") or "-"
     return row["name"], row["role"], row["profile"], expires, models, operations, mcp, row["state"], last_use, key

@@ -17,7 +17,7 @@ from gatepass import errors
 from gatepass.cli.probe import failed_step, hop_of, within
 from gatepass.cli.reach import Begin, Step, StepOutcome
 from gatepass.dialects.reply_check import login_page
-from gatepass.mcp.access import McpAllowed, allowed_of, refusal_of
+from gatepass.mcp.access import callable_tools, may_use, refusal_of
 from gatepass.mcp.message import name_settings, read_message
 from gatepass.operations.table import OPERATIONS
 from gatepass.proxy.app_state import AppState, Upstream
@@ -104,10 +104,9 @@ class Server(Hidden):
         return self.upstream.name.removeprefix(MCP_UPSTREAM)
 
     @property
-    def usable(self) -> list[tuple[int, McpAllowed]]:
-        """The number of each key that may use the server, with what it may use of it."""
-        keys = enumerate(self.state.config.access.keys)
-        return [(number, allowed) for number, key in keys if (allowed := allowed_of(key, self.name)) is not None]
+    def usable(self) -> list[int]:
+        """The number of each key that may use the server."""
+        return [number for number, key in enumerate(self.state.config.access.keys) if may_use(key, self.name)]
 
     def step(self, what: str, outcome: StepOutcome, why: str, advice: str = "", *, proves: bool = True) -> Step:
         return Step(hop_of(self.upstream), what, outcome, why, advice, proves=proves)
@@ -232,11 +231,12 @@ def _keys(server: Server) -> Iterator[Step]:
         advice = f"Add {server.name} to access.keys[].mcp of a key."
         yield server.step("keys", StepOutcome.UNPROVEN, "no key may use the server", advice)
     elif keys:
-        names = dict.fromkeys(keys[number].name + (" (limited)" if one.is_limited else "") for number, one in usable)
+        found = [(keys[number].name, callable_tools(keys[number], server.name)) for number in usable]
+        names = dict.fromkeys(name + (" (limited)" if tools is not None else "") for name, tools in found)
         yield server.step("keys", StepOutcome.WORKS, f"may be used by {', '.join(names)}", proves=False)
     closed = dict[str, dict[str, None]]()
     for number, key in enumerate(keys):
-        if key.mcp is None and key.role != "viewer" and number not in dict(usable):
+        if key.mcp is None and key.role != "viewer" and number not in usable:
             closed.setdefault(refusal_of(key), {})[key.name] = None
     for reason, names in closed.items():
         why = f"may not be used by {', '.join(names)}, {reason}"

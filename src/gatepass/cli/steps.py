@@ -23,7 +23,7 @@ from gatepass.config.document import lookup
 from gatepass.config.load import LoadedConfig
 from gatepass.config.model import Config
 from gatepass.errors import InvalidRequest, McpServerNotAllowed
-from gatepass.mcp.access import allowed_of, refusal_of
+from gatepass.mcp.access import callable_tools, may_use, refusal_of
 from gatepass.operations.table import OPERATIONS
 from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.app_state import AppState, Upstream
@@ -101,11 +101,11 @@ def settings_of_mcp(config: Config, name: str, key: AccessKey | None) -> str:
     settings = mcp_probe.settings_of(name, _own_url(config))
     if key is None:
         return settings
-    if (allowed := allowed_of(key, name)) is None:
+    if not may_use(key, name):
         raise McpServerNotAllowed(f"The key of {key.name!r} may not use the MCP server {name!r}, {refusal_of(key)}.")
-    lists = [("tools", allowed.tools), ("prompts", allowed.prompts), ("resources", allowed.resources)]
-    uses = [f"  {kind}: {'all' if one is None else ', '.join(one) or 'none'}" for kind, one in lists]
-    return "\n".join([settings, f"The key of {key.name} may use:", *uses, ""])
+    tools = callable_tools(key, name)
+    shown = "all tools" if tools is None else ", ".join(tools) or "no tool"
+    return f"{settings}\nThe key of {key.name} may call: {shown}\n"
 
 
 def _profile(key: AccessKey | None) -> str:

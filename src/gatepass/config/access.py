@@ -243,45 +243,24 @@ OF_ANY_MODEL = frozenset(("batches", "POST batches", "message_batches", "POST me
 """The entries that open the creation of batches, which may name any model."""
 
 
-class McpLists(Block):
-    """What a key may use of one MCP server. Without any list: everything. With one list, kinds without a list are
-    closed."""
-
-    tools: list[str] | None = None
-    """The names (or globs) of tools. The list of tools shows only these.
-
-    Example: [search, "read_*"]
-    """
-    prompts: list[str] | None = None
-    """The names (or globs) of prompts.
-
-    Example: ["*"]
-    """
-    resources: list[str] | None = None
-    """The URIs (or globs) of resources and of templates of resources. A glob does not match a URI with `..`.
-
-    Example: ["file:///docs/*"]
-    """
-
-
 def _servers(value: Any) -> Any:
     """Return a list of servers as a mapping, so that each error names its place."""
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
-        return {name: {} for name in value}
+        return dict.fromkeys(value)
     if isinstance(value, Mapping):
         return value
     raise ValueError("expects a list of names under mcp, or a mapping of such names to lists of tools")
 
 
 def _as_written(servers: Any, write: SerializerFunctionWrapHandler) -> Any:
-    is_list = isinstance(servers, dict) and all(lists == McpLists() for lists in servers.values())
+    is_list = isinstance(servers, dict) and all(tools is None for tools in servers.values())
     return list(servers) if is_list else write(servers)
 
 
 McpServers = Annotated[
-    dict[Name, McpLists],
+    dict[Name, list[str] | None],
     WrapSerializer(_as_written),
-    BeforeValidator(_servers, json_schema_input_type=list[Name] | dict[Name, McpLists]),
+    BeforeValidator(_servers, json_schema_input_type=list[Name] | dict[Name, list[str] | None]),
 ]
 
 
@@ -351,7 +330,7 @@ class AccessKey(Block):
 
     Example: [gpt-4o, "text-embedding-*"]
     """
-    operations: Annotated[list[KeyOperation], Field(min_length=1)] | None = None
+    operations: list[KeyOperation] | None = None
     """The operations that this key may use, by name or by method and name; None: all, but of the objects that the
     upstream stores none if the key has `models` or gatepass has several callers. `GET files` and `files` also open
     the members that name files, `GET responses` and `responses` those that name stored answers: see
@@ -363,11 +342,12 @@ class AccessKey(Block):
     Danger: Callers that may use stored objects reach those of all callers, because the upstream sees one credential.
     """
     mcp: McpServers | None = None
-    """The MCP servers that this key may use: names under `mcp`, or names with the tools, prompts and resources of each.
-    None: all servers, but none for a key with `models` or `operations`. A violation is 403 `mcp_server_not_allowed`,
-    or the error `mcp_not_allowed` in JSON-RPC. See docs/mcp.md#keys.
+    """The MCP servers that this key may use: names under `mcp`, or such names with the tools (names or globs) that it
+    may call there. A name without a value opens all tools of the server. None: all servers, but none for a key with
+    `models` or `operations`. A violation is 403 `mcp_server_not_allowed`, or the error `mcp_not_allowed` in JSON-RPC.
+    See docs/mcp.md#keys.
 
-    Example: {search: {tools: [find, "read_*"]}}
+    Example: {search: [find, "read_*"]}
     """
     profile: Name | None = None
     """The profile of this caller's client: a built-in one or one of `profiles`. None: `plain`.
@@ -447,9 +427,7 @@ class AccessKey(Block):
             "expires": None if self.expires is None else moment_text(self.expires),
             "models": self.models,
             "operations": self.operations,
-            "mcp": None
-            if self.mcp is None
-            else {name: lists.model_dump(exclude_none=True) for name, lists in sorted(self.mcp.items())},
+            "mcp": None if self.mcp is None else dict(sorted(self.mcp.items())),
             "state": self.state(wall_s),
         }
 

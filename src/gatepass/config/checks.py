@@ -305,7 +305,7 @@ def different_keys(tree: Any) -> Iterator[tuple[SettingPath, str]]:
             continue
         meant = {"role": "caller", **{setting: value for setting, value in key.items() if value is not None}}
         if isinstance(servers := key.get("mcp"), list):  # a mapping without lists of tools
-            meant["mcp"] = {str(server): {} for server in servers}
+            meant["mcp"] = {str(server): None for server in servers}
         earlier, other = first.setdefault(name, (int(number), meant))
         for setting in OF_CALLER:
             one, two = meant.get(setting), other.get(setting)

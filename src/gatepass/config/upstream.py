@@ -425,14 +425,6 @@ class McpServer(Block):
 
     Example: {statuses: [403]}
     """
-    repeat: list[Annotated[str, Field(min_length=1)]] = []
-    """The tools that may run twice. gatepass calls one of them once more if the connection fails, a timeout passes or
-    the server replies with a 5xx. Names are exact.
-
-    Example: [search]
-
-    Danger: A tool that writes may write twice.
-    """
     allowed_origins: list[Annotated[CorsOrigin, AfterValidator(_no_star)]] = []
     """The origins of web pages that may use the server with a key. Pages of other origins get 403 `forbidden_origin`.
 

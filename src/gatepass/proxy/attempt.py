@@ -352,7 +352,6 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
         lacks_path=_lacks_path(attempt, error),
         stale=attempt.stale,
         repeats_stale=attempt.repeats_stale and upstream.settings.repeat_stale,
-        repeats_failed=attempt.repeats_failed,
         token_expired=isinstance(error, TokenExpired),
         has_token=has_token,
         renewals=attempt.renewals,

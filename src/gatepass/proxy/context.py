@@ -70,8 +70,6 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
     """The size limit of a whole reply."""
     repeats_stale: bool = True
     """As the setting of the upstream, for this request."""
-    repeats_failed: bool = False
-    """The operator allows that the upstream executes the request twice."""
     sent_before: bool = False
     """An earlier attempt for this request may have written a byte."""
     base: Call | None = None
@@ -147,7 +145,7 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         attempt.deadline_s, attempt.limit_bytes = self.deadline_s, self.limit_bytes
         attempt.sent_before = self.sent_before or self.sent
         attempt.new_connection = repeat is Repeat.NEW_CONNECTION
-        attempt.repeats_stale, attempt.repeats_failed = self.repeats_stale, self.repeats_failed
+        attempt.repeats_stale = self.repeats_stale
         if (early := self.early) is not None:
             attempt.early, early.is_over = early, False
         if not is_next:

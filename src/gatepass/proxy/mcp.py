@@ -1,7 +1,7 @@
 """Relay MCP (Model Context Protocol) to the servers of `mcp`, with the caller's key exchanged for the server's token.
 
-`handle` calls `serve_mcp` in place of the ten steps. A message passes as bytes unless the key has
-lists. What it knows of the protocol stands in `gatepass.mcp`.
+`handle` calls `serve_mcp` in place of the ten steps. A message passes as bytes. What it knows of the protocol stands in
+`gatepass.mcp`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
 from types import MappingProxyType
 
 import msgspec
@@ -21,7 +20,7 @@ from gatepass.dialects.content import content_type, first_bytes
 from gatepass.dialects.error_body import is_error
 from gatepass.errors import GatepassError
 from gatepass.mcp import message as messages
-from gatepass.mcp.access import TURN_LINES, FilteredEvents, McpAllowed, allowed_of, filter_reply, refusal_of
+from gatepass.mcp.access import CALL_TOOL, callable_tools, check_call, may_use, refusal_of
 from gatepass.mcp.message import READS, McpMessage, McpProtocol, name_settings, request_headers
 from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID, RAW
 from gatepass.protocols.error_objects import error_headers
@@ -39,7 +38,7 @@ from gatepass.proxy.retry import COMPLETE, Outcome
 from gatepass.sse.chunk import StreamSource, stream_closed
 from gatepass.sse.event import count_lines, parse_event, split_events
 from gatepass.sse.event_stream import EventStream
-from gatepass.types import OK, SERVER_ERROR, Call, Headers, Hidden, Operation, OutboundRequest, Response, header
+from gatepass.types import OK, Call, Headers, Hidden, Operation, OutboundRequest, Response, header
 
 MCP, IDLE_STREAM = "mcp", "mcp_stream"
 """`operation` in the access log and the metrics, of a message and of a stream that waits for events for hours."""
@@ -59,6 +58,8 @@ ERROR_S = 2.0
 _WITHOUT_BODY = frozenset((202, 204, 205))
 LISTED_BYTES = 256 * 1024
 """A longer list of tools is not read for the metrics."""
+TURN_LINES = 512
+"""More lines of events are not searched in one turn of the event loop."""
 LAST_EVENTS_BYTES = 32 * 1024
 """How much of the last events a stream keeps, to know whether it ended after its response."""
 
@@ -68,8 +69,8 @@ class _McpRequest(Hidden, msgspec.Struct, eq=False):
     in_flight: InFlightRequest
     response: ClientResponse
     context: RequestContext
-    allowed: McpAllowed | None
-    """What a key with lists may use. None for a key without."""
+    tools: list[str] | None
+    """The tools that the key may call, as globs. None: all."""
     message: McpMessage = messages.UNREADABLE
     request: OutboundRequest = OutboundRequest("", "")
 
@@ -98,8 +99,7 @@ async def serve_mcp(name: str, servers: McpServers, in_flight_request: InFlightR
 
     # Authenticate. The head alone decides, so that gatepass reads no body of an unknown client.
     caller = context.authenticate()
-    allowed = allowed_of(caller, name)
-    if server is None or allowed is None:
+    if server is None or not may_use(caller, name):
         usable = servers.usable_by(caller)
         if server is not None:
             what = f"The key of {caller.name!r} may not use the MCP server {name!r}, {refusal_of(caller)}."
@@ -111,8 +111,7 @@ async def serve_mcp(name: str, servers: McpServers, in_flight_request: InFlightR
     if method not in _OPERATIONS:
         raise errors.MethodNotAllowed(f"{method[:20]} is not possible for MCP; use POST.", allow=", ".join(_OPERATIONS))
 
-    limited = allowed if allowed.is_limited else None
-    exchange = _McpRequest(server, in_flight_request, client_response, context, limited)
+    exchange = _McpRequest(server, in_flight_request, client_response, context, callable_tools(caller, name))
     try:
         if method == "GET":
             access.operation = IDLE_STREAM
@@ -151,7 +150,7 @@ async def _answer_preflight(name: str, client_response: ClientResponse, origins:
 
 
 async def _read_message(exchange: _McpRequest) -> None:
-    """Read the body and, of a POST, its message. Raises the errors of `check_message` for a key with lists."""
+    """Read the body and, of a POST, its message. Raises the errors of `check_call` for a key with a list of tools."""
     context, server = exchange.context, exchange.server
     state, client_request = context.state, context.client_request
     if client_request.names_coding:
@@ -169,12 +168,12 @@ async def _read_message(exchange: _McpRequest) -> None:
         exchange.message = message = messages.read_message(body)
         context.protocol = McpProtocol(message)
         context.access.mcp_method = message.method
-        if message.method == "tools/call":
-            context.access.mcp_tool = message.name
+        if message.method == CALL_TOOL:
+            context.access.mcp_tool = message.tool
         if told := state.observers.request_body:
             state.observers.tell(told, context.access, body)
-        if exchange.allowed is not None:
-            exchange.message = messages.check_message(body, client_request.headers, exchange.allowed)
+        if exchange.tools is not None:
+            check_call(body, client_request.headers, exchange.tools)
     else:
         body = b""
         context.access.mcp_method = "DELETE" if client_request.method == "DELETE" else ""
@@ -193,8 +192,7 @@ async def _relay_message(exchange: _McpRequest, servers: McpServers) -> None:
     operation, caller = _OPERATIONS[client_request.method], context.caller.name
     call = Call(client_request.id, operation, caller, "", request.body, client_request.headers)
     attempt = Attempt.begin(state, server.target, call, PLAIN, context.memory, context.access)
-    attempt.repeats_failed = messages.repeats_failed(exchange.message, request.body, server.repeat)
-    attempt.repeats_stale = attempt.repeats_failed or exchange.message.method in READS or request.method == "GET"
+    attempt.repeats_stale = exchange.message.method in READS or request.method == "GET"
     reply = await send_with_retries(attempt, _try_message, exchange)
     attempt, response = context.attempt or attempt, reply.response
     try:
@@ -214,9 +212,6 @@ async def _relay_message(exchange: _McpRequest, servers: McpServers) -> None:
             await _relay_error(exchange, attempt, reply, headers)
         else:
             body = reply.body
-            if exchange.allowed is not None and body:
-                work = partial(filter_reply, body, exchange.allowed, attempt.upstream.name)
-                body = await state.body_threads.run(caller, body, work)
             if not body:
                 headers = [field for field in headers if field[0] != b"content-type"]
                 response.finish()  # a 202 may have a text, which no client reads
@@ -246,7 +241,7 @@ async def _try_message(attempt: Attempt, exchange: _McpRequest) -> _McpReply:
         try:
             if response.status != OK:
                 await _check_head(attempt, response)
-            reply = await _read_reply(attempt, exchange, response)
+            reply = await _read_reply(attempt, response)
         except BaseException:
             await response.aclose()
             raise
@@ -273,11 +268,9 @@ async def _check_head(attempt: Attempt, response: Response) -> None:
     error = upstream.dialect.classify_head(upstream.name, status, response.headers, host=upstream.host, mask=mask)
     if error is not None:
         raise error
-    if status >= SERVER_ERROR and attempt.repeats_failed and not attempt.record.repeated_stale:
-        raise await upstream_call.read_error(attempt, response, within_s=ERROR_S)
 
 
-async def _read_reply(attempt: Attempt, exchange: _McpRequest, response: Response) -> _McpReply:
+async def _read_reply(attempt: Attempt, response: Response) -> _McpReply:
     """Return the reply, with its body if gatepass must read it. Raises the error of one that is not of MCP."""
     status, kind = response.status, header(response.headers, b"content-type")
     is_json = kind == b"application/json"  # nearly always: saves a call
@@ -297,7 +290,7 @@ async def _read_reply(attempt: Attempt, exchange: _McpRequest, response: Respons
         return _McpReply(response, b"", error=error)
     rejection = attempt.upstream.settings.rejection
     reads_codes = bool(rejection.codes) and not attempt.record.renewed
-    if is_json and not (is_error(status) or reads_codes or exchange.allowed is not None):
+    if is_json and not (is_error(status) or reads_codes):
         body = response.take_whole(attempt.limit_bytes)
         attempt.add_upstream_wait()
         if body is not None:
@@ -339,8 +332,6 @@ async def _relay_error(
         )
         name_settings(error, exchange.server.name)
         if len(body) <= upstream_call.ERROR_BYTES:
-            if exchange.allowed is not None:  # some clients read a result under any status
-                body = filter_reply(body, exchange.allowed, attempt.upstream.name)
             # itself unless it quotes a secret, such as the token that the server received
             text = body.decode("utf-8", "surrogateescape")
             if (masked := context.state.redactor.mask(text)) != text:
@@ -373,13 +364,11 @@ async def _relay_stream(
 ) -> None:
     """Relay a stream as it arrives. Its head is sent at once: the first event of an idle one may take an hour."""
     context, client_response, upstream = exchange.context, exchange.response, attempt.upstream.name
-    state, is_idle, filtered = context.state, exchange.in_flight.is_idle_stream, None
-    if exchange.allowed is not None:
-        filtered = FilteredEvents(exchange.allowed, state.limits.event_bytes, upstream)
+    state, is_idle = context.state, exchange.in_flight.is_idle_stream
     request = None if is_idle else exchange.message
     mark_first_byte = client_response.mark_first_byte
     source = StreamSource(upstream, state.limits.event_bytes, lambda _: None)
-    events = PassedEvents(source, filtered=filtered, begins=mark_first_byte, request=request)
+    events = PassedEvents(source, begins=mark_first_byte, request=request)
     keep_alive = KeepAlive(client_response)
     context.access.stream = True
     try:
@@ -411,24 +400,22 @@ async def _relay_stream(
 
 
 class PassedEvents(EventStream):
-    """A stream that passes as it arrives, in pieces that may be cut anywhere, or filtered for a key with lists.
+    """A stream that passes as it arrives, in pieces that may be cut anywhere.
 
     It knows whether the last byte ended an event, because only there a comment may follow.
     """
 
-    __slots__ = ("_begins", "_filtered", "_has_response", "_last", "_last_bytes", "_last_events", "_request", "listed")
+    __slots__ = ("_begins", "_has_response", "_last", "_last_bytes", "_last_events", "_request", "listed")
 
     def __init__(
         self,
         source: StreamSource,
         *,
-        filtered: FilteredEvents | None = None,
         begins: Callable[[], None] | None = None,
         request: McpMessage | None = None,
     ) -> None:
         """`begins` is called when the first bytes pass. `request` is what the stream answers: None for an idle one."""
         super().__init__(source, done_is_required=False)
-        self._filtered = filtered
         self._begins = begins
         self._last = b"\n\n"
         self._request = request
@@ -440,7 +427,7 @@ class PassedEvents(EventStream):
 
     @property
     def unfinished_bytes(self) -> int:
-        return len(self.listed) + (0 if self._filtered is None else self._filtered.unfinished_bytes)
+        return len(self.listed)
 
     @property
     def is_between_events(self) -> bool:
@@ -459,13 +446,6 @@ class PassedEvents(EventStream):
         return self._has_response
 
     def feed(self, piece: bytes = b"") -> bytes:
-        if self._filtered is not None:
-            try:
-                piece = self._filtered.feed(piece)
-                self.waiting = self._filtered.waiting
-            except GatepassError as error:
-                self.fail(error)
-                return b""
         if piece:
             if self._begins is not None:
                 self._begins()

@@ -18,7 +18,7 @@ from gatepass.clock import Clock
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import McpSessionNotFound, McpSessionsUnavailable, UpstreamInvalid
-from gatepass.mcp.access import allowed_of
+from gatepass.mcp.access import may_use
 from gatepass.store.base import Store, StoreUnavailable
 from gatepass.types import MCP_UPSTREAM, Hidden, Target
 
@@ -38,7 +38,6 @@ class McpRoute(Hidden, msgspec.Struct, frozen=True):
     url: str
     body_bytes: int
     allowed_origins: tuple[str, ...]
-    repeat: frozenset[str]
 
 
 class McpServers:
@@ -46,14 +45,7 @@ class McpServers:
 
     def __init__(self, config: Config, sessions: McpSessions) -> None:
         self.by_name: Mapping[str, McpRoute] = {
-            name: McpRoute(
-                name,
-                Target(MCP_UPSTREAM + name),
-                one.url,
-                one.body_bytes,
-                tuple(one.allowed_origins),
-                frozenset(one.repeat),
-            )
+            name: McpRoute(name, Target(MCP_UPSTREAM + name), one.url, one.body_bytes, tuple(one.allowed_origins))
             for name, one in config.mcp.items()
         }
         self.sessions = sessions
@@ -72,7 +64,7 @@ class McpServers:
 
     def usable_by(self, key: AccessKey) -> str:
         """Return a sentence with the paths of the servers that `key` may use, after a space; "" for none."""
-        paths = [f"{self._root}/{name}" for name in self.by_name if allowed_of(key, name) is not None]
+        paths = [f"{self._root}/{name}" for name in self.by_name if may_use(key, name)]
         return f" This key may use: {', '.join(paths)}." if paths else ""
 
 

@@ -87,8 +87,6 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     """A reused connection closed without an answer."""
     repeats_stale: bool = True
     """The setting `repeat_stale`: also after a byte was written."""
-    repeats_failed: bool = False
-    """The operator allows that the upstream executes the request twice."""
     token_expired: bool = False
     """The token expired while the request waited for a connection."""
     has_token: bool = True
@@ -118,10 +116,6 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     """The request is too long for the model, and another one may take it."""
 
 
-_FAILED = frozenset((Outcome.CONNECTION_FAILED, Outcome.TIMED_OUT, Outcome.ERROR_REPLY))
-"""The outcomes after which a request with `repeats_failed` is sent once more."""
-
-
 def decide(outcome: Outcome, status: int, tried: Tried, left_s: float) -> Repeat | None:
     """Return how a request may be sent again after an attempt that ended with `outcome`, None if it may not.
 
@@ -131,8 +125,6 @@ def decide(outcome: Outcome, status: int, tried: Tried, left_s: float) -> Repeat
         return None
     if outcome is Outcome.TOKEN_REJECTED and tried.has_token and tried.renewals < MOST_RENEWALS:
         return Repeat.NEW_TOKEN
-    if tried.repeats_failed and outcome in _FAILED and not tried.reconnected:
-        return Repeat.NEW_CONNECTION
     if outcome is Outcome.ERROR_REPLY and tried.has_fallback:
         return Repeat.CONTEXT_FALLBACK
     if outcome is Outcome.NOTHING_WRITTEN and tried.token_expired:

@@ -274,7 +274,7 @@ def test_the_settings_of_mcp_clients_follow_a_server_that_did_not_fail(doctor, f
 
 def test_the_settings_of_an_mcp_client_say_what_its_key_may_use(doctor, found):
     found.findings = [WORKING]
-    limits = {"agent": "mcp: {tools: {tools: [find, 'read_*']}}", "open": "role: caller", "closed": "models: [m]"}
+    limits = {"agent": "mcp: {tools: [find, 'read_*']}", "open": "role: caller", "closed": "models: [m]"}
     entries = [
         f"{{name: {name}, hash: 'sha256:{str(number) * 64}', {more}}}"
         for number, (name, more) in enumerate(limits.items())
@@ -282,8 +282,8 @@ def test_the_settings_of_an_mcp_client_say_what_its_key_may_use(doctor, found):
     servers = "mcp: {tools: {url: 'http://127.0.0.1:9/mcp'}}\n"
     text = f"{FILE.partition('access:')[0]}{servers}access: {{keys: [{', '.join(entries)}]}}\n"
     agent, free, closed = (doctor("--mcp", "tools", "--key", name, text=text) for name in limits)
-    uses = "The key of agent may use:\n  tools: find, read_*\n  prompts: none\n  resources: none\n"
+    uses = "The key of agent may call: find, read_*\n"
     assert (agent.exit_code, uses in agent.stdout) == (0, True)
-    assert "The key of open may use:\n  tools: all\n  prompts: all\n  resources: all\n" in free.stdout
+    assert "The key of open may call: all tools\n" in free.stdout
     assert closed.exit_code == 1
     assert "refused: 403 mcp_server_not_allowed: The key of 'closed' may not use" in closed.stdout

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.config.access import AccessKey, McpLists
+from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.upstream import AzureConfig, McpServer, UpstreamConfig, url_with_version
 from gatepass.errors import ModelNotFound
@@ -36,13 +36,12 @@ def test_a_server_is_an_upstream_that_learns_nothing() -> None:
     assert upstream.forward_headers == ["x-b"]
 
 
-def test_a_key_names_servers_or_lists() -> None:
-    key = AccessKey.model_validate({"name": "a", "hash": HASH, "mcp": {"wiki": {"tools": ["find"]}}})
-    assert key.mcp == {"wiki": McpLists(tools=["find"])}
+def test_a_key_names_servers_or_their_tools() -> None:
+    key = AccessKey.model_validate({"name": "a", "hash": HASH, "mcp": {"wiki": ["find"], "search": None}})
+    assert key.mcp == key.model_dump()["mcp"] == {"wiki": ["find"], "search": None}
     listed = AccessKey.model_validate({"name": "a", "hash": HASH, "mcp": ["wiki"]})
-    assert listed.mcp == {"wiki": McpLists()}
+    assert listed.mcp == {"wiki": None}
     assert listed.model_dump()["mcp"] == ["wiki"]  # as `gatepass check` shows it
-    assert key.model_dump()["mcp"]["wiki"]["tools"] == ["find"]
 
 
 def test_streams_need_descriptors_only_with_a_server() -> None:

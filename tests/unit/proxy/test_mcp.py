@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from gatepass.config.model import Config
-from gatepass.mcp.access import FilteredEvents, McpAllowed
 from gatepass.observability.observer import Observers
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.handler import handle
@@ -23,7 +22,6 @@ from tests.unit.proxy.test_ends import MOST_TURNS, Ends, LeavingClient, Stream, 
 
 READ = b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}'
 CALL = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"write"}}'
-TWICE = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search"}}'
 NOTIFICATION = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
 LARGE = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"write","text":"%b"}}' % (b"x" * 200_000)
 RESULT = {"jsonrpc": "2.0", "id": 1, "result": {}}
@@ -59,7 +57,7 @@ class Server(Upstream):
 def state_of(upstream: Upstream, holder: Holder | None = None, **blocks: Any) -> AppState:
     config: dict[str, Any] = {
         "upstreams": {"chat": {"base_url": "http://chat.example/v1"}},
-        "mcp": {"tools": {"url": "http://mcp.example/mcp", "repeat": ["search"]}},
+        "mcp": {"tools": {"url": "http://mcp.example/mcp"}},
         **blocks,
     }
     if holder is not None:
@@ -91,18 +89,6 @@ CASES: dict[str, Callable[[], tuple[Upstream, Holder | None, bytes, list[str]]]]
     "no token": lambda: (Server(), Holder(None), CALL, ["nothing_written"]),
     "a stale connection": lambda: (Server(stale()), None, READ, ["connection_failed", "complete"]),
     "a stale connection under a tool": lambda: (Server(stale()), None, CALL, ["connection_failed"]),
-    "a tool that may run twice": lambda: (
-        Server(Reply({"error": {}}, 503)),
-        None,
-        TWICE,
-        ["error_reply", "complete"],
-    ),
-    "a tool that fails twice": lambda: (
-        Server(Reply({"error": {}}, 503), Reply({"error": {}}, 503)),
-        None,
-        TWICE,
-        ["error_reply", "error_reply"],
-    ),
 }
 
 
@@ -203,8 +189,8 @@ async def test_nothing_is_said_before_the_server_has_answered():
     assert json.loads(client.data) == RESULT
 
 
-def passed(**more: Any) -> PassedEvents:
-    return PassedEvents(StreamSource("mcp/tools", 10_000, lambda _: None), **more)
+def passed() -> PassedEvents:
+    return PassedEvents(StreamSource("mcp/tools", 10_000, lambda _: None))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 100])
@@ -221,12 +207,6 @@ def test_the_id_of_an_event_is_a_line_and_no_text(stream, has_ids, size):
     for at in range(0, len(stream), size):
         events.feed(stream[at : at + size])
     assert events.has_ids is has_ids
-
-
-def test_an_event_that_waits_for_its_filter_counts_as_held():
-    events = passed(filtered=FilteredEvents(McpAllowed(tools=("find",)), 10_000, "mcp/tools"))
-    assert events.feed(b"data: {" + b" " * 5_000) == b""
-    assert events.unfinished_bytes > 5_000
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])

@@ -41,9 +41,6 @@ TABLE = """
     token_rejected     *      *       no      *           *            left *               *    | -
     nothing_written    *      *       no      -passed_on  *            left expired         *    | new_token
 
-    # a call that may be executed twice: once more after any failure
-    error_reply|timed_out|connection_failed * * no -passed_on -reconnected left twice  *    | new_connection
-
     # an error that a learned rule may prevent: eight tries in ten seconds, and always a second one
     error_reply        400    *       no      json        seven_rules  left *               *    | -
     error_reply        400    *       no      json        late         left *               *    | -
@@ -85,7 +82,6 @@ CIRCUMSTANCES: dict[str, dict[str, Any]] = {
     "stale_off": {"stale": True, "repeats_stale": False},
     "expired": {"token_expired": True},
     "no_credential": {"has_token": False},
-    "twice": {"repeats_failed": True},
 }
 STATUSES = ("400", "401")
 """A status that rejects the form of a request, and one that does not."""

@@ -225,12 +225,11 @@ def callers(parts: Sequence[Mapping[str, Any]], config: Config) -> list[dict[str
     for name, keys in by_name.items():
         key = keys[0]
         used = [part["use"][name] for part in parts if name in part["use"]]
-        servers = {}  # None of a kind: all of its tools, prompts or resources
+        servers = {}  # None: all of its tools
         if config.mcp:
-            from gatepass.mcp.access import allowed_of  # nothing configured, nothing imported
+            from gatepass.mcp.access import callable_tools, may_use  # nothing configured, nothing imported
 
-            found = {server: allowed_of(key, server) for server in config.mcp}
-            servers = {server: msgspec.to_builtins(one) for server, one in found.items() if one is not None}
+            servers = {server: callable_tools(key, server) for server in config.mcp if may_use(key, server)}
         in_flight, requests, errors, tokens = (sum(one[place] for one in used) for place in range(4))
         last = max((one[4] for one in used if one[4] is not None), default=None)
         rows.append(

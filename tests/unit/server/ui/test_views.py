@@ -232,7 +232,7 @@ async def test_a_caller_has_its_limits_and_those_of_its_group():
 
 
 def test_a_caller_has_the_mcp_servers_that_its_key_may_use():
-    limits: list[dict[str, Any]] = [{}, {"models": ["m"]}, {"mcp": {"search": {"tools": ["find"]}}}]
+    limits: list[dict[str, Any]] = [{}, {"models": ["m"]}, {"mcp": {"search": ["find"]}}]
     config = Config.model_validate(
         {
             "mcp": {name: {"url": "http://127.0.0.1/mcp"} for name in ("search", "wiki")},
@@ -244,12 +244,8 @@ def test_a_caller_has_the_mcp_servers_that_its_key_may_use():
             },
         }
     )
-    everything = {"tools": None, "prompts": None, "resources": None}
-    assert [row["mcp"] for row in views.callers([], config)] == [
-        {"search": everything, "wiki": everything},
-        {},
-        {"search": {"tools": ("find",), "prompts": (), "resources": ()}},
-    ]
+    found = [row["mcp"] for row in views.callers([], config)]
+    assert found == [{"search": None, "wiki": None}, {}, {"search": ["find"]}]
 
 
 def test_values_have_origins_and_no_secrets():

@@ -60,11 +60,8 @@ export function endOf(end) {
 
 function mayUse({ role, models, operations, mcp }) {
   if (role === "viewer") return t("none");
-  const servers = Object.entries(mcp ?? {}).map(([name, kinds]) => {
-    const limits = Object.entries(kinds).filter(([, names]) => names?.length).map(([kind, names]) => `${t(kind)} ${names.join(t(", "))}`);
-    const isAll = Object.values(kinds).every((names) => !names);
-    return isAll ? `mcp/${name}` : t("{n} ({more})", { n: `mcp/${name}`, more: limits.join(t("; ")) || t("nothing of it") });
-  });
+  const servers = Object.entries(mcp ?? {}).map(([name, tools]) =>
+    tools ? t("{n} ({more})", { n: `mcp/${name}`, more: `${t("tools")} ${tools.join(t(", ")) || t("none")}` }) : `mcp/${name}`);
   return [models ? models.join(t(", ")) || t("no model") : t("all models"), operations?.join(t(", ")), servers.join(t(", "))].filter(Boolean).join(t("; "));
 }
 

@@ -30,8 +30,8 @@ export const ERRORS = {
     "action": "把错误信息写明的条目加入 `access.keys[].operations`。如果 key 还没有这个列表，请列出该调用方的全部操作，因为 gatepass 会关闭其余操作。"
   },
   "mcp_not_allowed": {
-    "text": "key 的 `access.keys[].mcp` 不允许该方法、工具、提示词或资源。",
-    "action": "使用另一个 key，或把名称加入 `access.keys[].mcp`。"
+    "text": "key 不能调用该工具：`access.keys[].mcp` 的工具列表中没有它。",
+    "action": "使用另一个 key，或把该工具加入 `access.keys[].mcp`。"
   },
   "role_not_allowed": {
     "text": "key 的角色不允许此请求。",
@@ -84,10 +84,6 @@ export const ERRORS = {
   "invalid_image": {
     "text": "图片无法发送：`images` 的某一项不是图片，请求中没有可以放置图片的用户消息，或作为上游的 RAGFlow 不读取图片。错误信息含有图片的序号。",
     "action": "发送 URL、data URL，或 PNG、JPEG、GIF、WebP 的 base64。"
-  },
-  "mcp_header_mismatch": {
-    "text": "发给 MCP 服务器的请求中，请求头与请求体的值不同。",
-    "action": "修正客户端的请求。"
   },
   "body_too_large": {
     "text": "请求体超过 `limits.body_bytes`，或表单超过 `limits.upload_bytes`。",

@@ -48,9 +48,9 @@ function section(page, server, callers, use, reason) {
       ])),
     ],
     el("h3", {}, t("Permissions")),
-    table(t("Callers of {name}", { name }), [t("Caller"), t("Tools"), t("Prompts"), t("Resources")], allowed.map(({ name: caller, mcp }) => [
+    table(t("Callers of {name}", { name }), [t("Caller"), t("Tools")], allowed.map(({ name: caller, mcp }) => [
       el("a", { href: requestsOf({ caller, upstream }) }, caller),
-      ...["tools", "prompts", "resources"].map((kind) => mcp[name][kind] ? mcp[name][kind].join(t(", ")) || t("none") : t("all")),
+      mcp[name] ? mcp[name].join(t(", ")) || t("none") : t("all"),
     ])));
 }
 
