@@ -474,15 +474,6 @@ class TargetsLimited(GatewayError):
     code, status, retryable = "targets_limited", 429, True
 
 
-class TargetsDrained(GatewayError):
-    """An operator has drained every target of the model (`gatepass target drain`). Nothing was sent.
-
-    Action: Run `gatepass target resume UPSTREAM` for one of them, and retry.
-    """
-
-    code, status, retryable = "targets_drained", 503, True
-
-
 class McpSessionsUnavailable(GatewayError):
     """Only the store can tell which caller opened the MCP session, and it does not reply.
 

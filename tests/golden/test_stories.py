@@ -139,7 +139,7 @@ STORIES = {
         attempt(code="upstream_dns", reason="No such name.", connect_s=0.5, upstream_s=0.5),
         error={**CUT, "code": "upstream_dns", "message": "No such name. Tried once."},
     ),
-    "repeats by policy": story(*(attempt(cause=cause) for cause in ("retry", "context_fallback"))),
+    "repeats by policy": story(*(attempt(cause=cause) for cause in ("retry", "next_target"))),
     "parts": story(
         attempt(parts=[attempt(outcome="error_reply", code="upstream_error"), attempt()], tried=["drop=seed"])
     ),

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from gatepass.auth.api_keys import hash_key
 from gatepass.policy.breaker import Breaker
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS, delta
 from tests.integration.gateway import CHAT, HELLO, JSON, Gateway, gateway
@@ -37,6 +36,7 @@ GOOD = [Send(reply(COMPLETION))]
 GOOD_STREAM = [Send(stream(*EVENTS))]
 STREAMED = {**HELLO, "stream": True}
 EMBEDDINGS = "/v1/embeddings"
+TOO_LONG = "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens."
 
 
 def error(status: int, message: str = "no", code: str | None = None, **headers: str) -> Dialogue:
@@ -248,7 +248,7 @@ async def test_all_targets_wait():
 
 
 async def test_a_429_that_is_not_repeated_has_the_wait_of_the_target_that_is_available_first():
-    clock, entry = DrivenClock(), {"breaker": {}, "max_cooldown_s": 300}
+    clock, entry = DrivenClock(), {"breaker": dict[str, Any]()}
     first, second = (
         Scripted(error(429, retry_after="200", retry_after_ms="200000"), error(429, retry_after="9")),
         Scripted(error(429, retry_after="30"), error(429, TOO_LONG, retry_after="40")),
@@ -319,10 +319,10 @@ async def test_five_errors_eject_a_target_and_one_probe_brings_it_back(caplog):
     async with two(first, second, {"breaker": {"ejection_s": 3}}, clock=clock) as gp:
         assert [(await gp.ask().answer()).status for _ in range(8)] == [500] * 5 + [200] * 3
         assert (len(first.received), len(second.received)) == (5, 3)
-        # the probe fails: the second ejection is longer
+        # the probe fails: the next ejection begins
         await clock.advance(3.1)
         assert [(await gp.ask().answer()).status for _ in range(3)] == [500, 200, 200]
-        await clock.advance(5.9)
+        await clock.advance(2.9)
         assert (await gp.ask().answer()).status == 200
         assert len(first.received) == 6
         # one probe among 20 requests at once
@@ -338,37 +338,14 @@ async def test_five_errors_eject_a_target_and_one_probe_brings_it_back(caplog):
         (one.getMessage(), *one.__dict__["fields"].values()) for one in caplog.records if one.name == "gatepass.targets"
     ]
     assert events == [
-        ("target_ejected", "first/a", 3, "consecutive_failures", "upstream_error"),
-        ("target_ejected", "first/a", 6, "probe", "upstream_error"),
+        ("target_ejected", "first/a", 3, "failures", "upstream_error"),
+        ("target_ejected", "first/a", 3, "probe", "upstream_error"),
         ("target_recovered", "first/a"),
     ]
 
 
-async def test_gatepass_itself_asks_an_ejected_upstream_for_its_models():
-    clock = DrivenClock()
-    listed: Dialogue = [Send(reply({"object": "list", "data": []}))]
-    async with Scripted(error(500), error(503), listed, GOOD) as first, Scripted(GOOD) as second:
-        upstreams = {"first": {"base_url": first.url, "credential": "corp"}, "second": {"base_url": second.url}}
-        entries = models("first", "second", breaker={"consecutive_failures": 1, "ejection_s": 3, "probe": "models"})
-        corp = {"type": "api_key", "key": "sk-corp-0123456789"}
-        async with gateway(upstreams=upstreams, models=entries, credentials={"corp": corp}, clock=clock) as gp:
-            assert (await gp.ask().answer()).status == 500
-            # the first probe fails: the second ejection takes 6 s
-            for probes, before_s in enumerate((2.5, 4.5), 1):
-                await clock.advance(before_s)
-                assert ((await gp.ask().answer()).status, len(first.received)) == (200, probes)
-                await clock.advance(1.5)
-                await first.requested(1 + probes)
-                await until(lambda: breaker(gp).probe_since_s is None)
-            assert (breaker(gp).ejected_s, len(second.received)) == (None, 2)
-            assert (await gp.ask().answer()).status == 200
-            assert in_flight(gp) == 0
-    assert [one.target for one in first.received] == ["/chat/completions", "/models", "/models", "/chat/completions"]
-    assert {one.header("api-key") for one in first.received} == {"sk-corp-0123456789"}
-
-
 async def test_a_target_that_does_not_answer_in_time_is_ejected():
-    entry = {"breaker": {"consecutive_failures": 2}, "timeouts": {"first_byte_s": 0.5}}
+    entry = {"breaker": {"failures": 2}, "timeouts": {"first_byte_s": 0.5}}
     first, second = Scripted([Hold()]), Scripted(GOOD)
     async with two(first, second, entry) as gp:
         assert [(await gp.ask().answer()).status for _ in range(4)] == [504, 504, 200, 200]
@@ -404,7 +381,7 @@ VERDICTS: dict[str, tuple[Dialogue, Any, bool]] = {
 
 @pytest.mark.parametrize(("dialogue", "body", "ejects"), VERDICTS.values(), ids=VERDICTS)
 async def test_only_what_a_failing_target_alone_answers_ejects_it(dialogue, body, ejects):
-    entry, path = {"breaker": {"consecutive_failures": 1}}, EMBEDDINGS if "input" in body else CHAT
+    entry, path = {"breaker": {"failures": 1}}, EMBEDDINGS if "input" in body else CHAT
     async with two(Scripted(dialogue), None, entry, limits={"reply_bytes": 8_000}) as gp:
         for _ in range(1 if ejects else 2):
             await gp.ask(body, path).answer()
@@ -412,7 +389,7 @@ async def test_only_what_a_failing_target_alone_answers_ejects_it(dialogue, body
 
 
 async def test_the_time_of_the_request_is_a_failure_of_a_target_that_had_all_of_it():
-    entry = {"retry": {}, "breaker": {"consecutive_failures": 1}, "timeouts": {"total_s": 0.8}}
+    entry = {"retry": {}, "breaker": {"failures": 1}, "timeouts": {"total_s": 0.8}}
     limited: Dialogue = [Pause(0.3), *error(429)]
     second = Scripted([Hold()])
     async with two(Scripted(limited), second, entry) as gp:
@@ -512,77 +489,3 @@ async def test_a_part_that_is_refused_needs_the_budget_of_what_may_run_twice():
         statuses = [(await gp.ask(body, EMBEDDINGS).answer()).status for _ in range(31)]
     assert statuses == [200] * 30 + [429]
     assert len(second.received) == 2 * 30
-
-
-# --- context_fallback ---------------------------------------------------------------------------------------------
-
-TOO_LONG = "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens."
-KEY = "gp-limited-0123456789abcdef"
-
-
-def long_context(first: Scripted, second: Scripted, **blocks: Any) -> dict[str, Any]:
-    return {
-        "upstreams": {"first": {"base_url": first.url}, "second": {"base_url": second.url}},
-        "models": {
-            "m": {"upstream": "first", "name": "a", "context_fallback": "long", "rules": {"rename": {"user": "of_m"}}},
-            "long": {"upstream": "second", "rules": {"rename": {"user": "of_long"}}},
-        },
-        **blocks,
-    }
-
-
-@pytest.mark.parametrize("body", [HELLO, STREAMED], ids=["plain", "stream"])
-async def test_a_request_that_is_too_long_goes_to_the_model_for_long_ones(body):
-    too_long = error(400, TOO_LONG, "context_length_exceeded")
-    async with (
-        Scripted(too_long) as first,
-        Scripted(GOOD_STREAM if "stream" in body else GOOD) as second,
-        gateway(**long_context(first, second)) as gp,
-    ):
-        answer = await gp.ask({**body, "user": "u"}).answer()
-        assert in_flight(gp) == 0
-    assert answer.status == 200
-    assert answer.headers["x-gatepass-adapted"] == "context_fallback=long, rename=user>of_long"
-    assert (answer.headers["x-gatepass-attempts"], answer.headers["x-gatepass-targets"]) == (
-        "2",
-        "first/a, second/long",
-    )
-    assert first.received[0].json() == {**body, "model": "a", "of_m": "u"}
-    assert second.received[0].json() == {**body, "model": "long", "of_long": "u"}
-
-
-async def test_the_model_for_long_requests_has_its_own_error():
-    too_long = error(400, TOO_LONG, "context_length_exceeded")
-    async with Scripted(too_long) as first, Scripted(too_long) as second, gateway(**long_context(first, second)) as gp:
-        answer = await gp.ask().answer()
-    assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
-    assert (answer.headers["x-gatepass-hop"], len(first.received), len(second.received)) == ("upstream:second", 1, 1)
-
-
-async def test_a_client_waits_for_the_model_for_long_requests():
-    too_long = error(400, TOO_LONG, "context_length_exceeded")
-    async with Scripted(too_long) as first, Scripted(error(429, retry_after="40")) as second:
-        blocks = long_context(first, second)
-        blocks["upstreams"]["third"] = {"base_url": second.url}
-        blocks["models"]["long"] = {"targets": [{"upstream": "second"}, {"upstream": "third"}], **REFUSED}
-        async with gateway(**blocks) as gp:
-            answers = [await gp.ask().answer() for _ in range(2)]
-    assert [(one.status, one.error["code"]) for one in answers] == [(429, "upstream_error"), (429, "targets_limited")]
-    assert "'long'" in answers[1].error["message"]
-    assert (len(first.received), len(second.received)) == (2, 2)
-
-
-@pytest.mark.parametrize("fault", [error(429), error(500), error(400, TOO_LONG, "context_length_exceeded"), [Rst()]])
-async def test_a_limited_key_reaches_no_other_model_by_failing_the_first(fault):
-    """LiteLLM #39998."""
-    access = {"keys": [{"name": "limited", "hash": hash_key(KEY), "models": ["m"]}]}
-    headers = {**JSON, "authorization": f"Bearer {KEY}"}
-    async with Scripted(fault) as first, Scripted(GOOD) as second:
-        found = long_context(first, second, access=access)
-        found["models"]["m"]["retry"] = {**MOST_RETRY, "attempts": 2}
-        async with gateway(**found) as gp:
-            failed = await gp.ask(headers=headers).answer()
-            assert failed.status >= 400
-            assert "long" not in failed.body.decode().replace("too long", "")
-            refused = await gp.ask({**HELLO, "model": "long"}, headers=headers).answer()
-    assert (refused.error["code"], len(second.received)) == ("model_not_allowed", 0)

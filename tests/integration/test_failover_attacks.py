@@ -18,7 +18,6 @@ from tests.integration.test_failover import (
     REFUSED,
     RESPONSE,
     STREAMED,
-    TOO_LONG,
     answering,
     breaker,
     error,
@@ -44,8 +43,7 @@ async def test_the_name_that_a_client_invents_harms_no_header(name):
 KEY = "gp-limited-0123456789abcdef"
 
 
-@pytest.mark.parametrize("drain", [False, True])
-async def test_the_error_without_a_target_names_the_model_of_the_client(drain):
+async def test_the_error_without_a_target_names_the_model_of_the_client():
     """A limited caller sees no patterns, because they could reveal names that it may not use."""
     models: Any = {"gpt-[45]-secret*": {"targets": [{"upstream": "first"}, {"upstream": "second"}], **REFUSED}}
     access = {"keys": [{"name": "limited", "hash": hash_key(KEY), "models": ["gpt-4-secret-x"]}]}
@@ -54,13 +52,9 @@ async def test_the_error_without_a_target_names_the_model_of_the_client(drain):
         upstreams = {"first": {"base_url": first.url}, "second": {"base_url": first.url + "/v2"}}
         async with gateway(upstreams=upstreams, models=models, access=access, clock=DrivenClock()) as gp:
             body = {**HELLO, "model": "gpt-4-secret-x"}
-            if drain:
-                for one in gp.state.upstreams.values():
-                    one.state.drain({""})
-            else:
-                await gp.ask(body, headers=headers).answer()
+            await gp.ask(body, headers=headers).answer()
             answer = await gp.ask(body, headers=headers).answer()
-    assert answer.error["code"] == ("targets_drained" if drain else "targets_limited")
+    assert answer.error["code"] == "targets_limited"
     assert "[45]" not in answer.error["message"]
     assert "'gpt-4-secret-x'" in answer.error["message"]
 
@@ -76,15 +70,13 @@ async def test_the_wait_of_an_error_after_a_pause_is_that_of_the_targets_now():
         await until(lambda: in_flight(gp) == 0)
         for one in gp.state.upstreams.values():
             for health in one.state.healths.values():
-                health.limit(clock.now(), 50.0, 60.0)  # as a 429 to another request does
+                health.limit(clock.now(), 50.0)  # as a 429 to another request does
         await clock.advance(2.6)
         answer = await waiting
     assert (answer.status, answer.headers["retry-after"]) == (429, "48")
 
 
 HEADERS = {
-    "huge value": {"x-session-id": "a" * 60_000},
-    "not ASCII": {"x-session-id": "é\xff"},
     "times": {"x-stainless-read-timeout": "9" * 5000, "x-stainless-timeout": "-1"},
     "a digit that is none": {"x-stainless-timeout": "\xb2"},
 }
@@ -92,26 +84,9 @@ HEADERS = {
 
 @pytest.mark.parametrize("headers", HEADERS.values(), ids=HEADERS)
 async def test_headers_of_clients_harm_nothing(headers):
-    entry = {"affinity": "header x-session-id", **REFUSED}
-    async with two(Scripted(error(429, retry_after_ms="1")), Scripted(GOOD), entry) as gp:
+    async with two(Scripted(error(429, retry_after_ms="1")), Scripted(GOOD), REFUSED) as gp:
         assert (await gp.ask(headers={**JSON, **headers}).answer()).status in (200, 429)
         assert in_flight(gp) == 0
-
-
-async def test_a_form_that_goes_to_the_model_for_long_requests_names_it():
-    form = (
-        b'--b0\r\ncontent-disposition: form-data; name="model"\r\n\r\nm\r\n'
-        b'--b0\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\n\r\nxx\r\n--b0--\r\n'
-    )
-    models: Any = {"m": {"upstream": "first", "context_fallback": "long"}, "long": {"upstream": "second"}}
-    too_long, text = error(400, TOO_LONG, "context_length_exceeded"), [Send(reply({"text": "hi"}))]
-    headers = {"content-type": "multipart/form-data; boundary=b0"}
-    async with Scripted(too_long) as first, Scripted(text) as second:
-        upstreams = {"first": {"base_url": first.url}, "second": {"base_url": second.url}}
-        async with gateway(upstreams=upstreams, models=models) as gp:
-            assert (await gp.ask(form, "/v1/audio/transcriptions", headers=headers).answer()).status == 200
-            assert in_flight(gp) == 0
-    assert b"\r\n\r\nlong\r\n" in second.received[0].body
 
 
 PAGE = b"<html><head><title>413 Request Entity Too Large</title></head><body>nginx</body></html>"
@@ -121,7 +96,7 @@ PAGES = {403: (403, 1, 0), 413: (413, 1, 0), 429: (200, 1, 1), 502: (200, 1, 1)}
 @pytest.mark.parametrize(("status", "expected"), PAGES.items())
 async def test_the_page_of_a_proxy_counts_by_its_status(status, expected):
     page = [Send(reply(PAGE, status, content_type="text/html"))]
-    entry = {"breaker": {"consecutive_failures": 1}, "retry": MOST_RETRY}
+    entry = {"breaker": {"failures": 1}, "retry": MOST_RETRY}
     first, second = Scripted(page), Scripted(GOOD)
     async with two(first, second, entry) as gp:
         answer = await gp.ask().answer()
@@ -174,21 +149,10 @@ async def test_a_429_after_the_upstream_has_begun_to_answer_is_no_refusal(path, 
         assert (len(first.received), len(second.received)) == (1, received)
 
 
-async def test_a_model_for_long_requests_does_not_get_its_own_ones_twice():
-    too_long = error(400, TOO_LONG, "context_length_exceeded")
-    models: Any = {"*": {"upstream": "first", "context_fallback": "big"}}
-    async with (
-        Scripted(too_long) as first,
-        gateway(upstreams={"first": {"base_url": first.url}}, models=models) as gp,
-    ):
-        assert (await gp.ask({**HELLO, "model": "big"}).answer()).error["code"] == "context_length_exceeded"
-    assert len(first.received) == 1
-
-
 async def test_the_wait_for_a_token_is_no_failure_of_the_target():
     async with Scripted([Hold()]) as issuer, Scripted(GOOD) as first:
         login = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": SECRET}
-        models: Any = {"m": {"upstream": "first", "name": "a", "breaker": {"consecutive_failures": 1}}}
+        models: Any = {"m": {"upstream": "first", "name": "a", "breaker": {"failures": 1}}}
         models["m"]["timeouts"] = {"total_s": 0.3}
         upstreams = {"first": {"base_url": first.url, "credential": "corp"}}
         async with gateway(upstreams=upstreams, models=models, credentials={"corp": login}) as gp:

@@ -413,21 +413,6 @@ async def test_a_failed_attempt_gives_the_quota_of_its_upstream_back_if_it_was_n
             assert (used(gp.state, REQUESTS), used(gp.state, CONCURRENT)) == ([0, 1], [0, 0])
 
 
-async def test_a_model_that_a_request_falls_back_to_admits_it_too():
-    def answer(received: Received) -> Dialogue:
-        return GOOD if received.json()["model"] == "long" else [Send(reply(TOO_LONG, 400))]
-
-    models = {
-        "m": {"upstream": "chat", "context_fallback": "long"},
-        "long": {"upstream": "chat", "limits": {"requests": {"hour": 1}, "tokens": {"hour": 10_000}}},
-    }
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url, models=models) as gp:
-        answers = [await gp.ask().answer() for _ in range(2)]
-        await settled(gp, [2])
-    assert [one.status for one in answers] == [200, 429]
-    assert "The model has used its limit of 1 requests" in answers[1].error["message"]
-
-
 async def test_an_observing_limit_refuses_nothing_and_the_access_line_names_it(caplog):
     caplog.set_level(logging.INFO, "gatepass.access")
     limits = {"requests": {"hour": 1}, "tokens": {"hour": 2_000}, "max_output_tokens": 50, "mode": "observe"}

@@ -140,15 +140,15 @@ async def test_a_story_says_what_kept_a_request_away_from_the_other_targets():
     async with Scripted([Send(reply(COMPLETION))] * 2) as upstream:
         upstreams = {"a": {"base_url": "http://127.0.0.1:9/v1"}, "b": {"base_url": f"{upstream.url}/v1"}}
         targets = [{"upstream": "a"}, {"upstream": "b"}, {"upstream": "b", "name": "m2"}]
-        model = {"targets": targets, "breaker": {"consecutive_failures": 1}}
+        model = {"targets": targets, "breaker": {"failures": 1}}
         async with gateway(upstreams=upstreams, models={"m": model}) as gp:
             assert (await gp.ask(headers=JSON).answer()).status == 200
-            gp.state.upstreams["b"].state.healths["m2"].drained = True
+            gp.state.upstreams["b"].state.healths["m2"].limit(gp.state.clock.now(), 60.0)
             assert (await gp.ask(headers=NAMED).answer()).status == 200
             shown = story(gp)
     assert shown["not_tried"] == [
         {"upstream": "a", "model": "m", "state": "ejected"},
-        {"upstream": "b", "model": "m2", "state": "drained"},
+        {"upstream": "b", "model": "m2", "state": "waits"},
     ]
 
 

@@ -59,7 +59,7 @@ FROM_THE_API = {
     *("configuration", "resolve", "tls", "connect", "store", "mcp", "no token", "keys", "models", "proxy"),
     *("complete", "cut", "error reply", "token rejected", "connection failed", "nothing written", "timed out"),
     *("invalid", "drained", "prompt tokens", "completion tokens", "total tokens", "client"),
-    *("ejected", "half open", "waits", "full", "drained by an operator"),
+    *("ejected", "half open", "waits", "full"),
     *("answers and accepts the token", "answers; no credential is configured", "call", "protocols"),
 }
 """Values of the API that the page shows as words, and steps of doctor."""

@@ -35,7 +35,6 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "token": CommandEntry("gatepass.cli.token", "Fetch a token and describe it."),
     "reload": CommandEntry("gatepass.cli.control", "Reload the configuration of the running gatepass."),
     "status": CommandEntry("gatepass.cli.control", "Show the running gatepass: its tokens and its load."),
-    "target": CommandEntry("gatepass.cli.control", "Drain a target of the running gatepass, or resume it."),
     "limits": CommandEntry("gatepass.cli.control", "Show how much of each limit the running gatepass has used."),
     "usage": CommandEntry("gatepass.cli.control", "Show what callers used: requests and tokens by model."),
     "learned": CommandEntry("gatepass.cli.control", "List the rules that a running gatepass learned from errors."),

@@ -327,8 +327,8 @@ def _away_lines(processes: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         for model, row in ((model, row) for model, rows in one.get("targets", {}).items() for row in rows):
             if row["state"] != "available":
                 state = row["state"].replace("_", " ") + (f", {span(row['for_s'])} left" if row["for_s"] else "")
-                busy = "" if row["in_flight"] is None else f", {row['in_flight']} in flight"
-                yield printable(f"{name} target {row['upstream']}/{row['model']} of {model}: {state}{busy}")
+                target = f"{name} target {row['upstream']}/{row['model']} of {model}"
+                yield printable(f"{target}: {state}, {row['in_flight']} in flight")
 
 
 def _has_many_errors(held: Mapping[str, Any]) -> bool:
@@ -351,35 +351,6 @@ def _mcp(name: str, one: Mapping[str, Any], server: str, held: Mapping[str, Any]
     if failed is not None:
         health += f", {printable(failed['code'])} {span(failed['age_s'])} ago"
     return name, server, held["host"], credential or "-", usable, str(held["sessions"]), health
-
-
-@click.command()
-@click.argument("action", type=click.Choice(("drain", "resume")))
-@click.argument("name", metavar="UPSTREAM[/MODEL]")
-@click.option("--yes", is_flag=True, help="Drain also the last target of a model, without a question.")
-@control_option
-@json_option
-def target(action: str, name: str, socket_path: str | None, *, yes: bool, as_json: bool) -> None:
-    """Send no new requests to a target of the running gatepass (drain), in all of its workers, or send them again.
-
-    MODEL is the upstream's name of the model. Without it, the whole upstream is meant. Requests in flight end. A
-    drained target stays so until `resume` or a restart.
-
-    Exit codes: 0 done, 1 refused, or gatepass did not answer.
-    """
-    order = f"/target?{action}=1&name={quote(name)}"
-    result = json.loads(request("POST", f"{order}&sure=1" if yes else order, socket_path))
-    if result["alone"] and not yes:
-        reason = f"This leaves no target for {printable(', '.join(result['alone']))} (503 targets_drained)."
-        if not sys.stdin.isatty():
-            raise click.ClickException(f"{reason} Add --yes to drain it.")
-        click.confirm(f"{reason} Drain it?", abort=True, err=True)
-        result = json.loads(request("POST", f"{order}&sure=1", socket_path))
-    if as_json:
-        print_json(result)
-    else:
-        said = "is drained until `gatepass target resume` or a restart" if action == "drain" else "takes requests again"
-        click.echo(f"{printable(name)} {said}. Processes: {result['processes']}.")
 
 
 _LIMIT_HEAD = ("OF", "LIMIT", "MOST", "USED", "LEFT", "MODE")

@@ -21,6 +21,7 @@ from gatepass.normalize.members import Clamp, Drop
 from gatepass.normalize.profiles import ProfileRules, build_profiles, untyped
 from gatepass.normalize.rules import INCLUDE_USAGE, SEARCHED, Change, ChangeRule, DeclaredModels, ModelName, normalize
 from gatepass.operations.table import CHAT_OPERATION, OPERATIONS, call_of, sample
+from gatepass.policy.balancing import MOST_COOLDOWN_S
 from gatepass.policy.windows import Windows
 from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.admission import Admission, limit_text, owners_of
@@ -109,29 +110,23 @@ def target_lines(targets: Sequence[TargetReport]) -> Iterator[str]:
 
 def traffic_lines(found: Route, operation: str) -> Iterator[str]:
     """Yield what the settings of the model say about the choice of a target and about repeats."""
-    if found.policy != "order" or found.affinity:
+    if found.policy != "order":
         shares = [
             f"{target.upstream}/{name} {weight:g}{' (spare)' * (not weight)}"
             for target, name, weight in zip(found.targets, found.names, found.weights, strict=True)
         ]
         yield f"policy: {found.policy}, weights: {', '.join(shares)}"
-    if affinity := found.affinity or found.default_affinity(PROTOCOLS[_rows(operation)[0].protocol]):
-        kept = affinity if affinity == "caller" else f"header {affinity}"
-        yield f"affinity: {kept}{'' if found.affinity else f' (the default of {operation})'}"
+        if PROTOCOLS[_rows(operation)[0].protocol].prefers_one_target:
+            yield f"callers: each prefers one target for {operation}"
     groups = ["refused"] * found.repeats_refused
     if found.repeats_run:
         groups.append(f"may_have_run for {', '.join(sorted(found.repeats_run))}")
     if groups:
         yield f"retry: {' and '.join(groups)}, at most {found.attempts} attempts"
     if (limits := found.breaker) is not None:
-        share = f"{limits.failure_percent:g} % of at least {limits.least_requests} in {limits.window_s:g} s"
-        spans = f"{limits.ejection_s:g} s to {limits.max_ejection_s:g} s"
-        probe = ", then GET /models" if limits.probe == "models" else ""
-        yield f"breaker: {limits.consecutive_failures} failures in a row or {share} eject a target for {spans}{probe}"
-    if found.max_cooldown_s:
-        yield f"wait: a target that answers 429 is passed over for its wait, at most {found.max_cooldown_s:g} s"
-    if found.context_fallback is not None:
-        yield f"context_fallback: {found.context_fallback}"
+        yield f"breaker: {limits.failures} failures in a row eject a target for {limits.ejection_s:g} s"
+    if found.has_cooldown:
+        yield f"wait: a target that answers 429 is passed over for its wait, at most {MOST_COOLDOWN_S:g} s"
 
 
 def limit_lines(config: Config, found: Route, operation: str, key: AccessKey | None) -> Iterator[str]:

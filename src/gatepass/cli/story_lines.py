@@ -87,7 +87,6 @@ _CAUSES: Mapping[str, str] = {
     "learned_rule": "with a rule learned from the error",
     "next_target": "at the next target",
     "retry": "after a pause, because `retry` of the model allows it",
-    "context_fallback": "to the model for long requests (`context_fallback`)",
 }
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path as FilePath
 from typing import Any
@@ -82,11 +81,6 @@ def unknown_names(tree: Any) -> Iterator[tuple[SettingPath, str]]:
         for path, value in matches(tree, pattern):
             if isinstance(value, str) and value not in (known := names.get(block, [])):
                 yield path, _unknown(value, block, known)
-    if "models" in names:
-        for path, value in matches(tree, ("models", "*", "context_fallback")):
-            # an entry with a glob is a route of the other model too
-            if isinstance(value, str) and not any(fnmatchcase(value, name) for name in names["models"]):
-                yield path, _unknown(value, "models", names["models"])
     for path, servers in matches(tree, ("access", "keys", "*", "mcp")):
         for at, value in children(servers):
             name = at if isinstance(servers, dict) else value
@@ -332,14 +326,12 @@ def likely_mistakes(config: Config) -> Iterator[str]:
     for name, model in config.models.items():
         targets = model.ordered_targets()
         names = dict.fromkeys(target.name or name for target in targets)
-        if model.context_fallback is not None:
-            names[model.context_fallback] = None
         is_embedding = model.capabilities.kind == "embedding" or (vectors is not None and vectors.model == name)
         if len(names) > 1 and (is_embedding or "embedding" in map(kind_by_name, (name, *names))):
             fault = f"models.{name}: has different names of an embedding model ({', '.join(names)}): if these are"
             yield f"{fault} different models, their vectors do not fit into one index, and no error shows it"
         has_weights = any(target.weight != 1.0 for target in targets)
-        if has_weights and model.policy == "order" and model.affinity is None:
+        if has_weights and model.policy == "order":
             fault = "have weights that `policy: order` does not use: set `policy: weighted`"
             yield f"models.{name}.targets: {fault}"
     if len(config.upstreams) == 1:  # it serves all models that have no route

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
-from gatepass.config.block import Block, Name, Seconds, SettingFault
+from gatepass.config.block import Block, Name, SettingFault
 from gatepass.config.document import with_leaves
 from gatepass.config.network import TimeoutSettings
 from gatepass.config.references import Reference
-from gatepass.config.traffic import AFFINITY, BreakerConfig, RetryConfig
+from gatepass.config.traffic import BreakerConfig, RetryConfig
 from gatepass.config.use_limits import UseLimits
 
 MEMBER_PATH = re.compile(r"([A-Za-z_][A-Za-z0-9_-]{0,63}(\[\])?\.){0,8}[A-Za-z_][A-Za-z0-9_-]{0,63}\Z")
@@ -406,8 +406,8 @@ class ModelTarget(Block):
     Example: prod-4o
     """
     weight: Annotated[float, Field(ge=0, le=1_000_000)] = 1.0
-    """Its share of the requests, for `policy: weighted`, `least_in_flight` and `affinity`: 0, or 0.001 and more. A
-    target of weight 0 is a spare: it serves requests only while no other target is available.
+    """Its share of the requests, for `policy: weighted` and `least_in_flight`: 0, or 0.001 and more. A target of
+    weight 0 is a spare: it serves requests only while no other target is available.
 
     Unit: share
 
@@ -449,15 +449,11 @@ class Model(Block):
     """Which of the targets is tried first: the first one, the one with the fewest requests of this process in progress
     for its weight, or a random one by weight. The others follow by the same policy.
 
-    Example: least_in_flight
-    """
-    affinity: Annotated[str, Field(pattern=AFFINITY)] | None = None
-    """`caller`, or `header NAME`: requests with the same API key, or the same value of the header, go to the same
-    target as long as that is available and has at most 1.25 times its share of the load. This keeps the upstream's
-    cache of prompts warm. `responses` and `messages` have `caller` by default, and where the header is missing, unless
-    `policy` is `order`, because encrypted reasoning is valid only where it was made.
+    With the last two, the `chat`, `completions`, `responses` and `messages` of one API key prefer one target, as long
+    as that is available and has at most 1.25 times its share of the requests in progress: its cache of prompts is warm,
+    and encrypted reasoning is valid only where it was made. The keys are shared by weight.
 
-    Example: header x-session-id
+    Example: least_in_flight
     """
     retry: RetryConfig | None = None
     """Which failures are repeated, at the next target or at the same one. None: only what is safe for each request.
@@ -477,23 +473,6 @@ class Model(Block):
 
     Example: {}
     """
-    max_cooldown_s: Seconds = 60.0
-    """The longest time for which a target is passed over after it answered 429, or 503 with `retry-after`, if the model
-    has several targets and `retry` or `breaker`. It is passed over for the time that the upstream asks for.
-    If a 429 names no time, that is the reset of its used-up quota (`x-ratelimit-reset-requests` and similar headers).
-    If all targets ask to wait, `retry-after` states the shortest time that they ask for, without this limit. If one of
-    them is available, the 429 of another one reaches the client without `retry-after`.
-
-    Example: 20
-    """
-    context_fallback: str | None = None
-    """The public name of a model to which a request goes that the upstream rejects as too long for its context. The
-    caller must be allowed to use it. The names of that model and its rules apply. A request that names a stored object,
-    such as a file or `previous_response_id`, stays.
-
-    Example: gpt-4.1-long
-    """
-
     timeouts: TimeoutSettings | None = None
     """Timeouts of this model; they replace those of the upstream one by one.
 
@@ -528,8 +507,7 @@ class Model(Block):
     Example: {kind: chat, vision: true, context_length: 128000}
     """
     limits: UseLimits | None = None
-    """How much all callers together may use of it. The models of a glob share the limit. A request that falls back to
-    this model is admitted by it too.
+    """How much all callers together may use of it. The models of a glob share the limit.
 
     Example: {requests: {minute: 500}}
     """
@@ -541,10 +519,8 @@ class Model(Block):
             yield "", "name belongs into each of the targets"
         if self.targets is not None and not any(target.weight for target in self.targets):
             yield "targets", "expects a weight above 0 for at least one target"
-        if self.targets is None and (self.policy != "order" or self.affinity is not None):
-            yield "", "policy and affinity choose among targets"
-        if self.context_fallback is not None and is_glob(self.context_fallback):
-            yield "context_fallback", "expects the name of one model"
+        if self.targets is None and self.policy != "order":
+            yield "", "policy chooses among targets"
 
     def ordered_targets(self) -> list[ModelTarget]:
         if self.targets is not None:

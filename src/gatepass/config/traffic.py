@@ -9,8 +9,6 @@ from pydantic import Field
 
 from gatepass.config.block import Block, SettingFault
 
-AFFINITY = r"^(caller|header [A-Za-z0-9-]{1,64})$"
-
 
 class RetryConfig(Block):
     """Which failed requests are repeated before anything of the reply was relayed, in addition to the repeats that
@@ -53,54 +51,18 @@ class RetryConfig(Block):
 
 
 class BreakerConfig(Block):
-    """When a target is passed over, in the terms and with the defaults of Envoy's outlier detection."""
+    """When a target is passed over."""
 
-    consecutive_failures: Annotated[int, Field(ge=1)] = 5
+    failures: Annotated[int, Field(ge=1)] = 5
     """Failures in a row that eject a target.
 
     Unit: failures
 
     Example: 3
     """
-    failure_percent: Annotated[float, Field(gt=0, le=100)] = 50.0
-    """The share of failures in `window_s` that ejects a target, if it had `least_requests` in that time.
-
-    Unit: percent
-
-    Example: 30
-    """
-    least_requests: Annotated[int, Field(ge=1)] = 20
-    """Requests below which the share means nothing.
-
-    Unit: requests
-
-    Example: 50
-    """
-    window_s: Annotated[float, Field(ge=1)] = 10.0
-    """The time over which the share is counted.
-
-    Example: 30
-    """
     ejection_s: Annotated[float, Field(ge=1)] = 30.0
-    """The time for which a target is passed over. Each ejection that follows is longer by this time. After it, one
-    request is sent as a probe, and another one if the probe takes longer than `ejection_s`.
+    """The time for which a target is passed over. After it, one request is sent as a probe, and another one if the
+    probe takes longer than `ejection_s`. A probe that fails begins the next ejection.
 
     Example: 10
     """
-    max_ejection_s: Annotated[float, Field(ge=1)] = 300.0
-    """The longest time for which it is passed over.
-
-    Example: 120
-    """
-    probe: Literal["request", "models"] = "request"
-    """What probes a target after its ejection: the next request, or with `models` gatepass itself, which then sends
-    `GET /models` to the upstream. Any reply but a list, and none in 8 s, begins the next ejection.
-
-    Example: models
-
-    Danger: With `models`, a target whose upstream does not serve `/models` is never asked again after an ejection.
-    """
-
-    def faults(self) -> Iterator[SettingFault]:
-        if self.max_ejection_s < self.ejection_s:
-            yield "max_ejection_s", "expects a time that is not below ejection_s"

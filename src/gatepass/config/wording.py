@@ -20,7 +20,6 @@ from gatepass.config.document import SettingPath, SettingPattern, lookup
 from gatepass.config.model import HOST_NAME, KEY_PREFIX, Config
 from gatepass.config.network import FIELD_NAME, PARAMETER
 from gatepass.config.references import Reference
-from gatepass.config.traffic import AFFINITY
 from gatepass.config.upstream import API_VERSION, CODE, RESPONSE_HEADER
 
 NEAR = 0.7
@@ -100,7 +99,6 @@ PATTERNS: Mapping[str, str] = {
     HOST_NAME: "expects the name of a host, without a port: gatepass.corp.example",
     PARAMETER: "expects the name of a query parameter: letters, digits and . _ ~ -",
     VARIABLE: "expects the name of an environment variable: letters, digits and underscores, no digit first",
-    AFFINITY: "expects caller, or header and the name of a header: header x-session-id",
     BASE_PATH: "expects segments that begin with a slash, none at the end: /llm",
     API_VERSION: "expects a version as Azure writes it, such as 2024-10-21: letters, digits and . _ -",
     KEY_PREFIX: "expects 64 characters at most, of ASCII and without blanks",

@@ -60,7 +60,7 @@ OUTCOME, CODE, HOP = "gatepass.outcome", "gatepass.code", "gatepass.hop"
 UPSTREAM, CREDENTIAL, ADAPTED = "gatepass.upstream", "gatepass.credential", "gatepass.adapted"
 FAILOVER, FIRST_TOKEN = "gatepass.failover", "gatepass.first_token"
 FETCH_FAILED = "token_unavailable"
-OTHER_TARGET = frozenset(("next_target", "context_fallback"))
+OTHER_TARGET = "next_target"
 REPEATS: Mapping[str, str] = MappingProxyType(
     {"new_token": "gatepass.token_renewed", "learned_rule": "gatepass.rule_learned"}
 )

@@ -150,8 +150,7 @@ COUNTED: tuple[Declared, ...] = (
     Declared(
         "gatepass_repeats_total",
         ("upstream", "cause"),
-        "Attempts that failed and were repeated, by cause: new_token, new_connection, learned_rule, next_target,"
-        " retry, context_fallback",
+        "Attempts that failed and were repeated, by cause: new_token, new_connection, learned_rule, next_target, retry",
     ),
     Declared(
         "gatepass_learned_rule_events_total",
@@ -246,8 +245,8 @@ SAMPLED: tuple[Declared, ...] = (
     Declared(
         "gatepass_target_available",
         ("upstream", "model"),
-        "1 while a target of a model takes requests. 0 while it is ejected (until a request succeeds), waits after"
-        " a 429, or is drained. Only for models with several targets or a breaker, by the upstream's model name",
+        "1 while a target of a model takes requests. 0 while it is ejected (until a request succeeds) or waits after"
+        " a 429. Only for models with several targets or a breaker, by the upstream's model name",
         merge=min,
     ),
     Declared("gatepass_target_in_flight", ("upstream", "model"), "Attempts in progress at the target"),

@@ -309,7 +309,7 @@ class Tracing(Observer):
                 _ns(one.began_s + offset_s),
             )
             for one in attempts
-            if one.after is not None and one.cause in names.OTHER_TARGET
+            if one.after is not None and one.cause == names.OTHER_TARGET
         ]
         span = partial(self._span, offset_s=offset_s)
         server = span(

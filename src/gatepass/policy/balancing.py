@@ -1,4 +1,4 @@
-"""Choose the target of a request: by order, by weight, by load or by affinity, and among those that are available."""
+"""Choose the target of a request: by order, by weight, by load or by caller, and among those that are available."""
 
 from __future__ import annotations
 
@@ -14,31 +14,32 @@ Policy = Literal["order", "least_in_flight", "weighted"]
 """`models.NAME.policy`."""
 AVAILABLE = "available"
 MOST_LOAD = 1.25
-"""The most requests in progress at a target that affinity prefers, as a multiple of its share."""
+"""The most requests in progress at a target that a caller prefers, as a multiple of its share."""
+MOST_COOLDOWN_S = 60.0
+"""The longest time for which a target that asked to wait is passed over: a quota of a day may be raised before."""
 
 
 class TargetHealth:
-    """What a process knows of one target: its load, its breaker, its wait, and whether an operator drains it.
+    """What a process knows of one target: its load, its breaker and its wait.
 
-    `max_cooldown_s` and `breaker` are those of the route: models that share a target may differ in having them.
+    `has_cooldown` and `breaker` are those of the route: models that share a target may differ in having them.
     """
 
-    __slots__ = ("asked_until_s", "breaker", "drained", "in_flight", "limited_until_s")
+    __slots__ = ("asked_until_s", "breaker", "in_flight", "limited_until_s")
 
-    def __init__(self, *, drained: bool = False) -> None:
+    def __init__(self) -> None:
         self.breaker = Breaker()
-        self.drained = drained
         self.in_flight = 0
         self.limited_until_s = 0.0
         self.asked_until_s = 0.0
         """Until when the upstream asked to wait: not before `limited_until_s`, which has a limit."""
 
-    def limit(self, now_s: float, wait_s: float, most_s: float) -> bool:
-        """Pass the target over for `wait_s`, as its upstream asked, but for `most_s` at most.
+    def limit(self, now_s: float, wait_s: float) -> bool:
+        """Pass the target over for `wait_s`, as its upstream asked, but for MOST_COOLDOWN_S at most.
 
         Return whether it was not passed over before.
         """
-        until_s, is_first = now_s + min(wait_s, most_s), self.limited_until_s <= now_s
+        until_s, is_first = now_s + min(wait_s, MOST_COOLDOWN_S), self.limited_until_s <= now_s
         if until_s > self.limited_until_s:
             self.limited_until_s, self.asked_until_s = until_s, now_s + wait_s
         return is_first
@@ -47,24 +48,20 @@ class TargetHealth:
         """Return the seconds that a client has to wait, 0 if the target is not passed over."""
         return self.asked_until_s - now_s if self.limited_until_s > now_s else 0.0
 
-    def state(self, now_s: float, max_cooldown_s: float, breaker: BreakerSettings | None) -> tuple[str, float]:
+    def state(self, now_s: float, breaker: BreakerSettings | None, *, has_cooldown: bool) -> tuple[str, float]:
         """Return what keeps requests away, `available` for nothing, and for how many seconds."""
-        if self.drained:
-            return "drained", 0.0
         if breaker is not None and self.breaker.ejected_s is not None:
             left_s = self.breaker.until_s - now_s
             return ("ejected", left_s) if left_s > 0 and self.breaker.probe_since_s is None else ("half_open", 0.0)
-        if max_cooldown_s and self.limited_until_s > now_s:
+        if has_cooldown and self.limited_until_s > now_s:
             return "waits", self.limited_until_s - now_s
         return AVAILABLE, 0.0
 
-    def admits(self, now_s: float, max_cooldown_s: float, breaker: BreakerSettings | None) -> bool:
-        """Return whether neither the operator, a wait nor the breaker keeps requests away."""
-        if self.drained or (max_cooldown_s and self.limited_until_s > now_s):
+    def admits(self, now_s: float, breaker: BreakerSettings | None, *, has_cooldown: bool) -> bool:
+        """Return whether neither a wait nor the breaker keeps requests away."""
+        if has_cooldown and self.limited_until_s > now_s:
             return False
-        if breaker is None or self.breaker.ejected_s is None:
-            return True
-        return self.breaker.until_s <= now_s and breaker.probe == "request"
+        return breaker is None or self.breaker.until_s <= now_s
 
 
 def ranked(
@@ -72,7 +69,7 @@ def ranked(
 ) -> Sequence[int]:
     """Return the places of the targets `names`, the preferred one first. `loads` are their requests in progress.
 
-    With `key` (affinity) one key prefers one target, whatever the order of the targets, as long as that has no more
+    With `key` (the caller) one key prefers one target, whatever the order of the targets, as long as that has no more
     than MOST_LOAD of its share. A target of weight 0 is a spare: it comes last.
     """
     places = range(len(names))
@@ -100,18 +97,19 @@ def choose(
     healths: Sequence[TargetHealth],
     full: Collection[int],
     now_s: float,
-    max_cooldown_s: float,
     breaker: BreakerSettings | None,
+    *,
+    has_cooldown: bool,
 ) -> int | None:
     """Return the first of `order` that is available and not among `seen`, None if there is none.
 
     One of the `full` targets is better than none. gatepass never ejects all: if each one of `order` is ejected, one
-    that neither waits nor is drained is returned. The last arguments: see `TargetHealth`.
+    that does not wait is returned. The last arguments: see `TargetHealth`.
     """
     while True:
         are_away, found = True, None
         for at in order:  # nearly always the first
-            if healths[at].admits(now_s, max_cooldown_s, breaker):
+            if healths[at].admits(now_s, breaker, has_cooldown=has_cooldown):
                 are_away = False
                 if at not in seen:
                     if at not in full:

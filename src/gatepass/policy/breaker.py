@@ -1,26 +1,19 @@
-"""Breaker: whether a target fails so often that requests pass it over. It works like Envoy's outlier detection.
+"""Breaker: whether a target fails so often that requests pass it over.
 
-A target is ejected after consecutive failures, or if a share of its last requests failed. After the ejection one real
-request is its probe, or one for the list of models: a success ends the ejection, a failure begins a longer one.
+A target is ejected after consecutive failures. After the ejection one real request is its probe: a success ends the
+ejection, a failure begins the next one.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from gatepass.policy.recent_counts import RecentCounts
-
 
 class BreakerSettings(msgspec.Struct, frozen=True):
     """`models.NAME.breaker`, with its defaults."""
 
-    consecutive_failures: int = 5
-    failure_percent: float = 50.0
-    least_requests: int = 20
-    window_s: float = 10.0
+    failures: int = 5
     ejection_s: float = 30.0
-    max_ejection_s: float = 300.0
-    probe: str = "request"
 
 
 class Breaker:
@@ -29,15 +22,11 @@ class Breaker:
     `settings` are those of the request's model: they may change by a reload, and another model may share the target.
     """
 
-    __slots__ = (
-        *("_closed_since_s", "_consecutive", "_counts_since_s", "_ejections", "_recent"),
-        *("cause", "ejected_s", "ejected_times", "probe_since_s", "until_s"),
-    )
+    __slots__ = ("_counts_since_s", "_failures", "cause", "ejected_s", "ejected_times", "probe_since_s", "until_s")
 
     def __init__(self) -> None:
-        self._recent = RecentCounts()
-        self._consecutive = self._ejections = 0
-        self._closed_since_s = self._counts_since_s = 0.0
+        self._failures = 0
+        self._counts_since_s = 0.0
         self.ejected_s: float | None = None
         """When the last ejection began, None while the breaker is closed."""
         self.until_s = 0.0
@@ -48,11 +37,11 @@ class Breaker:
         self.probe_since_s: float | None = None
         self.ejected_times = 0
         self.cause = ""
-        """Why the last ejection began: the setting whose limit was reached, or `probe` for one that failed."""
+        """Why the last ejection began: `failures` in a row, or a `probe` that failed."""
 
-    def begin(self, now_s: float, settings: BreakerSettings, probe: str = "request") -> bool:
-        """Begin an attempt at the target, or its `models` probe. Return whether it is the probe, as `end` must know."""
-        is_probe = self.ejected_s is not None and now_s >= self.until_s and probe == settings.probe
+    def begin(self, now_s: float, settings: BreakerSettings) -> bool:
+        """Begin an attempt at the target. Return whether it is the probe, as `end` must know."""
+        is_probe = self.ejected_s is not None and now_s >= self.until_s
         if is_probe:
             self.probe_since_s, self.until_s = now_s, now_s + settings.ejection_s
         return is_probe
@@ -72,31 +61,19 @@ class Breaker:
         if self.ejected_s is not None:
             if not failed:
                 self.ejected_s = self.probe_since_s = None
-                self.until_s, self._closed_since_s = 0.0, now_s
+                self.until_s = 0.0
             elif is_probe:
-                self._eject(now_s, settings)
+                self._eject(now_s, settings, "probe")
             return is_probe or not failed
-        self._recent.add(now_s, settings.window_s, is_marked=failed)
-        if not failed:
-            self._consecutive = 0
+        self._failures = self._failures + 1 if failed else 0
+        if self._failures < settings.failures:
             return False
-        self._consecutive += 1
-        ends, failures = self._recent.counts(now_s, settings.window_s)
-        is_share = ends >= settings.least_requests and failures * 100 >= settings.failure_percent * ends
-        if self._consecutive < settings.consecutive_failures and not is_share:
-            return False
-        # each time that it was healthy for as long as an ejection takes makes the next ejection shorter again
-        healthy = int((now_s - self._closed_since_s) / settings.ejection_s)
-        self._ejections = max(0, self._ejections - healthy)
-        self._eject(now_s, settings)
+        self._eject(now_s, settings, "failures")
         return True
 
-    def _eject(self, now_s: float, settings: BreakerSettings) -> None:
-        in_a_row = self._consecutive >= settings.consecutive_failures
-        self.cause = "consecutive_failures" if in_a_row else "failure_percent" if self.ejected_s is None else "probe"
-        self._ejections = min(self._ejections + 1, int(settings.max_ejection_s / settings.ejection_s) + 1)
-        self._consecutive, self.probe_since_s = 0, None
+    def _eject(self, now_s: float, settings: BreakerSettings, cause: str) -> None:
+        self.cause = cause
+        self._failures, self.probe_since_s = 0, None
         self.ejected_times += 1
-        self._recent.clear()
         self.ejected_s = self._counts_since_s = now_s
-        self.until_s = now_s + min(settings.ejection_s * self._ejections, settings.max_ejection_s)
+        self.until_s = now_s + settings.ejection_s

@@ -51,7 +51,7 @@ class Chat(ClientProtocol):
         *("messages", "images", "stream", "stream_options", "tools", "tool_choice", "response_format", "max_tokens")
     }
     output_member = "max_tokens"
-    requires_model = True
+    requires_model = prefers_one_target = True
     entries, entry = "choices", "choice"
     takes_transforms = True
     read_good = staticmethod(read_good)

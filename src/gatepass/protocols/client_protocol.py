@@ -79,8 +79,9 @@ class ClientProtocol:
     """The usage of its replies is what the request itself used."""
     requires_model: bool = False
     """A call without a model, which no default names either, is rejected."""
-    binds_conversations: bool = False
-    """Its conversations may hold encrypted parts that only the upstream can read which made them."""
+    prefers_one_target: bool = False
+    """The requests of one caller prefer one target, unless `policy` is `order`: its cache of prompts is warm, and only
+    the upstream that encrypted a part of a conversation can read it."""
     has_items: bool = False
     """Its `input` may have items that name stored objects."""
     free_members: tuple[str, ...] = ()

@@ -81,7 +81,7 @@ class _OfAnthropic(ClientProtocol):
     family = "messages"
     __slots__ = ()
 
-    binds_conversations = True
+    prefers_one_target = True
     request_headers = REQUEST_HEADERS
     sample_headers = ((b"anthropic-version", b"2023-06-01"),)
     parameters = BETA

@@ -458,7 +458,7 @@ class Responses(client_protocol.ClientProtocol):
     members = client_protocol.ClientProtocol.members | {"stream", OWN_THOUGHT}
     output_member = "max_output_tokens"
     requires_model = True
-    has_items = binds_conversations = True
+    has_items = prefers_one_target = True
     free_members = ("client_metadata",)  # of Codex: its own threads, which no server stores
     progress, aggregate = ResponseProgress, ResponseAggregator
 
@@ -523,7 +523,7 @@ class Compact(client_protocol.ClientProtocol):
     name, family = "compact", Responses.family
     members = client_protocol.ClientProtocol.members | {OWN_THOUGHT}
     requires_model = True
-    has_items = binds_conversations = True
+    has_items = prefers_one_target = True
     free_members = Responses.free_members
 
 
@@ -533,7 +533,7 @@ class StoredResponses(client_protocol.Raw):
     __slots__ = ()
 
     name, family = "stored_responses", Responses.family
-    binds_conversations = True
+    prefers_one_target = True
     progress = ResponseProgress
 
     stream_error = staticmethod(response_error)

@@ -374,8 +374,7 @@ class Admission:
         limits = tuple(limit for owner in owners for limit in self.limits_of(owner))
         upstreams = self._of_targets(route)
         uses = [use for owner in owners if (use := self.use_of(owner)) is not None]
-        may_fall_back = route.context_fallback is not None  # to a model that may have limits of its own
-        if not uses and not any(upstreams.values()) and not may_fall_back:
+        if not uses and not any(upstreams.values()):
             return call
         counted = [one for ones in (limits, *upstreams.values()) for one in ones if one.counts_tokens]
         if (
@@ -400,7 +399,7 @@ class Admission:
         if (
             call.body
             and operation.configured_as not in UNSEEN
-            and (counted or may_fall_back or (generates and (most or default)) or caller.end_users is not None)
+            and (counted or (generates and (most or default)) or caller.end_users is not None)
         ):
             measure = partial(Size.of, call.body, member)
             is_small = len(call.body) <= INLINE_BYTES
@@ -432,15 +431,6 @@ class Admission:
         context.admitted = admitted
         await admitted.take(self._of_end_user(context, size.user, limits), context.state.clock.now(), access)
         return call
-
-    async def admit_fallback(
-        self, admitted: Admitted | None, route: Route, now_s: float, access: AccessRecord | None
-    ) -> None:
-        """Take what a request may use of the limits of the model to which it falls back. Raises like `admit`."""
-        if admitted is not None and access is not None:
-            admitted.of_upstream = self._of_targets(route)
-            more = [one for one in self.limits_of(("model", route.entry)) if one not in admitted.limits]
-            await admitted.take(tuple(more), now_s, access)
 
     def _of_targets(self, route: Route) -> Mapping[str, tuple[Limit, ...]]:
         return {target.upstream: self.limits_of(("upstream", target.upstream)) for target in route.targets}

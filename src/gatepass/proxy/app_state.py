@@ -52,7 +52,7 @@ from gatepass.operations.table import OPERATIONS, PREFIXES
 from gatepass.policy.balancing import TargetHealth
 from gatepass.policy.end_users import EndUserLimits
 from gatepass.policy.fair_queue import FairQueue
-from gatepass.policy.recent_counts import RecentCounts
+from gatepass.policy.retry_budget import RetryBudget
 from gatepass.policy.windows import Windows
 from gatepass.proxy.admission import Admission
 from gatepass.proxy.body_threads import BodyThreads
@@ -103,7 +103,7 @@ MOST_ABSENT = 1_000
 class UpstreamState:
     """What a process remembers of one upstream. A reload keeps it if the upstream's name and base URL stay the same."""
 
-    __slots__ = ("absent_until_s", "confirmed", "drained", "healths", "learned", "queue")
+    __slots__ = ("absent_until_s", "confirmed", "healths", "learned", "queue")
 
     def __init__(self) -> None:
         self.learned = Memory()
@@ -113,21 +113,14 @@ class UpstreamState:
         """Until when an optional operation counts as absent: by operation, model and caller."""
         self.healths: dict[str, TargetHealth] = {}
         """Of the targets at this upstream, by `Route.names`: no more than the configuration has."""
-        self.drained: set[str] = set()
         self.queue = FairQueue[asyncio.Event]()
         """The requests in progress that `max_in_flight` counts, and those that wait. The event of a waiting request is
         set when the request gets a place, or when there is no room for it."""
 
     def health(self, name: str) -> TargetHealth:
         if name not in self.healths:
-            self.healths[name] = TargetHealth(drained=not self.drained.isdisjoint(("", name)))
+            self.healths[name] = TargetHealth()
         return self.healths[name]
-
-    def drain(self, names: set[str]) -> None:
-        """Keep new requests away from the targets `names`, "" for all, and from no others."""
-        self.drained = names
-        for name, health in self.healths.items():
-            health.drained = not names.isdisjoint(("", name))
 
     def remember_absent(self, key: tuple[str, str, str], until_s: float) -> None:
         if len(self.absent_until_s) >= MOST_ABSENT:
@@ -173,7 +166,7 @@ class ProcessParts:
     redactor: Redactor = field(default_factory=Redactor)
     upstream_states: dict[tuple[str, str], UpstreamState] = field(default_factory=dict)
     """By the name and base URL of the upstream."""
-    repeats: defaultdict[str, RecentCounts] = field(default_factory=partial(defaultdict, RecentCounts))
+    repeats: defaultdict[str, RetryBudget] = field(default_factory=partial(defaultdict, RetryBudget))
     """Requests and repeats by the name of the entry of `models`, see `policy.retry_budget`."""
     metrics: Metrics
     traffic: Traffic
@@ -245,14 +238,12 @@ class AppState(ProcessParts):
         return [record for memory in memories for record in memory.records(now_s, wall_s)]
 
     def targets(self) -> Iterator[tuple[Route, int, TargetHealth, tuple[str, float]]]:
-        """Yield each target of a route with several, a breaker or a drain: the route, its place, health and state."""
+        """Yield each target of a route with several or a breaker: the route, its place, health and state."""
         now_s = self.clock.now()
         for route in self.routes.all:
-            for at, (target, name) in enumerate(zip(route.targets, route.names, strict=True)):
-                state = self.upstreams[target.upstream].state
-                if len(route.targets) > 1 or route.breaker is not None or not state.drained.isdisjoint(("", name)):
-                    health = state.health(name)
-                    yield route, at, health, health.state(now_s, route.max_cooldown_s, route.breaker)
+            if len(route.targets) > 1 or route.breaker is not None:
+                for at, health in enumerate(self.healths_of(route)):
+                    yield route, at, health, health.state(now_s, route.breaker, has_cooldown=route.has_cooldown)
 
     @property
     def ready(self) -> bool:
@@ -304,8 +295,6 @@ class AppState(ProcessParts):
         for name, upstream in successor.upstreams.items():
             if (before := self.upstreams.get(name)) is None or not is_same(before.settings, upstream.settings):
                 self.metrics.settings_changed(name)
-            if before is not None:
-                upstream.state.drain(before.state.drained)  # also at another base URL
         self.in_flight.set_callers(successor.config.access.callers)
         for holder in successor.holders.values():
             if holder not in self.holders.values():
@@ -572,8 +561,7 @@ def _sample(state: AppState) -> Sample:
         of_target = (route.targets[at].upstream, route.names[at])
         is_free = word == "available" and values["gatepass_target_available"].get(of_target, True)
         values["gatepass_target_available"][of_target] = is_free
-        if not route.is_plain:  # else nothing counts them
-            values["gatepass_target_in_flight"][of_target] = health.in_flight
+        values["gatepass_target_in_flight"][of_target] = health.in_flight
         if route.breaker is not None:
             values["gatepass_target_ejections_total"][of_target] = health.breaker.ejected_times
     ends = [(key.expires.timestamp(), key) for key in state.authenticator.keys.known if key.expires is not None]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace as replaced
 from functools import partial
 from typing import TypeVar, TypeVarTuple, Unpack
 
@@ -22,15 +21,13 @@ from gatepass.dialects.hints import is_about_model, is_about_path, model_hint, s
 from gatepass.errors import GatepassError, Overloaded, TokenUnavailable, UpstreamError, UpstreamErrorReply
 from gatepass.learning.learned_rule import Key, LearnedRule, LearningPolicy, RuleScope, evidence_of
 from gatepass.learning.matchers import LearningSettings, Relevant, advice, relevant_rules
-from gatepass.learning.rejection import is_too_long
 from gatepass.learning.session import LearningSession
 from gatepass.normalize.embeddings_request import has_token_ids
 from gatepass.normalize.messages import OWN_THOUGHT, drop_own_thoughts
 from gatepass.normalize.profiles import ProfileRules
-from gatepass.normalize.rules import INCLUDE_USAGE, MODEL_NAME_ONLY, Rule, SearchedRule, normalize
+from gatepass.normalize.rules import INCLUDE_USAGE, Rule, SearchedRule, normalize
 from gatepass.observability.observer import RuleChange
 from gatepass.operations.table import CHAT_OPERATION
-from gatepass.policy.retry_budget import WINDOW_S, allows_repeat
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.chat import CHAT
 from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, Ranking
@@ -367,9 +364,7 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
     if repeat in CHOOSES and failover is not None:
         leave_target(attempt)
         if not await _choose(attempt, failover, repeat, error, tried.pause_s):
-            repeat, now_s, over = None, attempt.state.clock.now(), attempt.failover
-            if over is not None and over is not failover:  # the model for long requests waits or is drained
-                raise over.unavailable(attempt.call.model, now_s) from error.__cause__
+            repeat, now_s = None, attempt.state.clock.now()
     if repeat is not None:
         return attempt.again(repeat)
     if has_token and not tried.resendable:
@@ -385,7 +380,7 @@ def _with_policy(tried: Tried, attempt: Attempt, failover: Failover, error: Gate
     route, now_s = failover.route, attempt.state.clock.now()
     may_repeat = failover.may_repeat and failover.repeats + 1 < route.attempts
     may_run = may_repeat and attempt.call.operation.configured_as in route.repeats_run
-    repeats_run = may_run and failover.budget is not None and allows_repeat(failover.budget, now_s)
+    repeats_run = may_run and failover.budget is not None and failover.budget.allows_repeat(now_s)
     return replace(
         tried,
         has_next=failover.find(now_s) is not None,
@@ -395,7 +390,6 @@ def _with_policy(tried: Tried, attempt: Attempt, failover: Failover, error: Gate
         pause_s=failover.pause_s(error, now_s) if may_repeat else 0.0,
         took_s=attempt.record.duration_s,
         client_left_s=client_deadline_s(attempt.call, failover.request) - now_s,
-        has_fallback=failover.fallback is not None and isinstance(error, UpstreamError) and is_too_long(error),
     )
 
 
@@ -414,34 +408,14 @@ async def _choose(attempt: Attempt, failover: Failover, repeat: Repeat, error: G
     """Choose the target of the attempt that repeats `attempt`, after `pause_s`. Return False if none is available."""
     state = attempt.state
     failover.leave()
-    if repeat is Repeat.CONTEXT_FALLBACK:
-        failover, pause_s = await _fall_back(attempt, failover), 0.0  # nobody asked to wait with the other model
-        attempt.failover = failover
-    elif attempt.sent or attempt.sent_before or repeat is Repeat.RETRY:  # else no setting was needed
+    if attempt.sent or attempt.sent_before or repeat is Repeat.RETRY:  # else no setting was needed
         failover.repeats += 1
         has_run = _has_begun_to_run(attempt) or not is_limited(error.http_status, error.retry_after_s)
         if failover.budget is not None and attempt.sent and has_run:
-            failover.budget.add(state.clock.now(), WINDOW_S, is_marked=True)
+            failover.budget.add(state.clock.now(), is_repeat=True)
     if pause_s:
         await sleep(state.clock, pause_s)
     return await failover.choose_within_limits(state.clock.now())
-
-
-async def _fall_back(attempt: Attempt, failover: Failover) -> Failover:
-    """Let the request go to the model for long requests from now on."""
-    state, call, model = attempt.state, attempt.call, failover.fallback or ""
-    route = state.routes.route(call.operation.configured_as, model)
-    if state.admission is not None:
-        await state.admission.admit_fallback(failover.admitted, route, state.clock.now(), attempt.record.access)
-    entry = f"context_fallback={model}"
-    edit = RuleEdit(entry, "model", '"', len(call.model), '"', len(model))
-    named = replaced(attempt.target, model=model)
-    call = await normalize_large(call, named, MODEL_NAME_ONLY, state.body_threads)
-    if attempt.memory is not None and len(call.body) > INLINE_BYTES:
-        attempt.memory.claim(len(call.body))
-    call = replace(call, model=model, adapted=(*call.adapted, entry), edits=call.edits.with_more((edit,)))
-    attempt.call = call
-    return failover.over(route, call)
 
 
 async def send_own_call(

@@ -154,7 +154,7 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
                 fields.append((b"x-gatepass-tried", ", ".join(attempt.tried).encode("latin-1", "replace")))
             if (requests := context.requests()) > 1:
                 fields.append((b"x-gatepass-attempts", str(requests).encode()))
-            if failover is not None and failover.names_targets and attempt.after is not None:
+            if failover is not None and failover.route.names_targets and attempt.after is not None:
                 tried = [f"{one.upstream}/{one.upstream_model or one.model}" for one in (attempt, *before(attempt))]
                 names = ", ".join(name for name, _ in groupby(reversed(tried)))
                 fields.append((b"x-gatepass-targets", names.encode("latin-1", "replace")))

@@ -41,7 +41,7 @@ ANONYMOUS = AccessKey.model_construct(name="", hash=None, key=None, models=[], p
 """The caller until the request is authenticated. It may use no model."""
 
 
-CHOOSES = (Repeat.NEXT_TARGET, Repeat.RETRY, Repeat.CONTEXT_FALLBACK)
+CHOOSES = (Repeat.NEXT_TARGET, Repeat.RETRY)
 """Repeats for which `Failover.choose` has chosen the target."""
 
 

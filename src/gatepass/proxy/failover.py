@@ -16,16 +16,13 @@ from typing import Self
 
 import msgspec
 
-from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey
 from gatepass.dialects.reply_check import quota_reset_s
-from gatepass.errors import GatepassError, TargetsDrained, TargetsLimited, UpstreamError, UpstreamErrorReply
+from gatepass.errors import GatepassError, TargetsLimited, UpstreamError, UpstreamErrorReply
 from gatepass.observability.observer import NotTried
 from gatepass.policy.balancing import AVAILABLE, TargetHealth, choose, ranked
-from gatepass.policy.breaker import Breaker
 from gatepass.policy.fair_queue import FairQueue
-from gatepass.policy.recent_counts import RecentCounts
-from gatepass.policy.retry_budget import WINDOW_S, pause_s
+from gatepass.policy.retry_budget import RetryBudget, pause_s
 from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.admission import Admitted, limit_reached, never_fits
 from gatepass.proxy.app_state import AppState
@@ -55,7 +52,7 @@ _STORED: Mapping[str, tuple[bytes, ...]] = MappingProxyType(
 """The members of each operation that name an object which one upstream stores, and a `type` that does. Those with
 quotes are words of texts too."""
 _UPLOADED = (b'"prompt"', b"file_id", b"vector_store_id")
-"""Those that come from an operation without a default affinity, so that the first target has them."""
+"""Those that come from an operation whose callers prefer no target, so that the first target has them."""
 _NAMED = re.compile(
     rb'(?<=item_reference")|(?:(?<=")|(?:s|_id)?")\s{0,64}:\s{0,64}(?:\[\s{0,64})?(?:"|\{[^{}]{0,256}"id"\s{0,64}:)'
 )
@@ -72,17 +69,13 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     healths: Sequence[TargetHealth]
     order: Sequence[int]
     """The places of the targets, the preferred one first."""
-    names_targets: bool
-    """As that of the route, and always after `over`."""
-    budget: RecentCounts | None = None
+    budget: RetryBudget | None = None
     """The requests of the model and their repeats. None if nothing may run twice."""
     is_arranged: bool = False
     """Whether `arrange` was called: nearly every request needs only the first target of a list."""
     may_repeat: bool = False
     """Whether the policy may repeat the request. It repeats neither a client's own repeat nor a request that names a
     stored object."""
-    fallback: str | None = None
-    """The model for a request that is too long, if the caller may use it."""
     at: int = 0
     seen: tuple[int, ...] = ()
     """The places that were tried since all of them could be."""
@@ -104,27 +97,24 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     def begin(cls, state: AppState, route: Route, call: Call, request: ClientRequest, caller: AccessKey) -> Self:
         healths = state.healths_of(route)
         order = range(len(healths))
-        failover = cls(state, call, request, caller, route, healths, order, route.names_targets)
+        failover = cls(state, call, request, caller, route, healths, order)
         if route.repeats_run:
             failover.budget = state.repeats[route.entry]
-            failover.budget.add(state.clock.now(), WINDOW_S, is_marked=False)
-        if route.policy != "order" or route.affinity:
+            failover.budget.add(state.clock.now(), is_repeat=False)
+        if route.policy != "order":
             failover.arrange()
         return failover
 
     def arrange(self) -> None:
-        """Set `order`, `may_repeat` and `fallback`: they depend on the request, not only on its route."""
+        """Set `order` and `may_repeat`: they depend on the request, not only on its route."""
         call, route, healths, stored, is_stored, key = self.call, self.route, self.healths, None, False, None
         if route.names_targets:
             stored = stored_object(call.operation, call.body)
             is_stored = stored is not None or call.operation.is_about_stored
         is_pinned = is_stored and len(healths) > 1
-        if route.policy != "order" or route.affinity:
-            default = "" if stored in _UPLOADED else route.default_affinity(PROTOCOLS[call.operation.protocol])
-            for affinity in (route.affinity, default):
-                if key is None and affinity:
-                    named = None if affinity == "caller" else affinity.encode()
-                    key = call.caller.encode() if named is None else header(self.request.headers, named)
+        if route.policy != "order":
+            if stored not in _UPLOADED and PROTOCOLS[call.operation.protocol].prefers_one_target:
+                key = call.caller.encode()
             if key is not None or not is_pinned:
                 # a stored object is at its target even if that has many requests
                 loads = [0 if is_pinned else health.in_flight for health in healths]
@@ -133,18 +123,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
             self.order = self.order[:1]
         elif route.attempts > 1:
             self.may_repeat = header(self.request.headers, b"x-stainless-retry-count") in (None, b"", b"0")
-        fallback = route.context_fallback
-        if not is_stored and fallback is not None and fallback != call.model and may_use(self.caller, fallback):
-            self.fallback = fallback
         self.is_arranged = True
-
-    def over(self, route: Route, call: Call) -> Failover:
-        """Return the way of the same request, as `call`, over another route."""
-        other = Failover.begin(self.state, route, call, self.request, self.caller)
-        other.arrange()
-        other.repeats, other.fallback, other.names_targets = self.repeats, None, True
-        other.position, other.queue_wait_s, other.admitted = self.position, self.queue_wait_s, self.admitted
-        return other
 
     @property
     def target(self) -> Target:
@@ -156,7 +135,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         route, full = self.route, self._full() if self.route.has_limits else ()
         for at in self.order:
             if at not in self.seen:
-                word, _ = self.healths[at].state(now_s, route.max_cooldown_s, route.breaker)
+                word, _ = self.healths[at].state(now_s, route.breaker, has_cooldown=route.has_cooldown)
                 word = "full" if word == AVAILABLE and (at in full or at in self.closed) else word
                 left.append(NotTried(route.targets[at].upstream, route.names[at], word))
         return tuple(left)
@@ -165,7 +144,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         """Return the place of the best target that was not tried, None if there is none."""
         route, full = self.route, self._full() if self.route.has_limits else ()
         order = [at for at in self.order if at not in self.closed] if self.closed else self.order
-        return choose(order, self.seen, self.healths, full, now_s, route.max_cooldown_s, route.breaker)
+        return choose(order, self.seen, self.healths, full, now_s, route.breaker, has_cooldown=route.has_cooldown)
 
     def choose(self, now_s: float) -> bool:
         """Begin an attempt at the best target: one that was not tried, or any. Return False if none takes it."""
@@ -253,8 +232,8 @@ class Failover(Hidden, msgspec.Struct, eq=False):
                 limited = outcome in REPLIES and is_limited(status, wait_s)
                 if limited and wait_s is None and isinstance(error, UpstreamErrorReply):
                     wait_s = quota_reset_s(error.relayed, self.state.clock.wall())
-                most_s = 0.0 if not limited or concerns_size(error) else route.max_cooldown_s
-                if wait_s and most_s and health.limit(now_s, wait_s, most_s):
+                has_cooldown = limited and route.has_cooldown and not concerns_size(error)
+                if wait_s and has_cooldown and health.limit(now_s, wait_s):
                     fields = {"target": route.full_names[at], "wait_s": math.ceil(health.limited_until_s - now_s)}
                     LOG.info("target_waits", extra={"fields": fields})
                 limited = limited and bool(wait_s or status < SERVER_ERROR)  # a 503 without a wait keeps nothing away
@@ -264,13 +243,18 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         if settings is None:
             return
         if breaker.end(now_s, settings, self.began_s, failed=failed, is_probe=self.is_probe):
-            log_change(breaker, now_s, route.full_names[at], code)
+            fields = {"target": route.full_names[at]}
+            if breaker.ejected_s is None:
+                LOG.info("target_recovered", extra={"fields": fields})
+            else:
+                fields |= {"ejected_s": round(breaker.until_s - now_s), "cause": breaker.cause, "code": code}
+                LOG.warning("target_ejected", extra={"fields": fields})
 
     def wait_s(self, now_s: float) -> float:
         """Return the shortest wait that a target asked for, 0 if one may be asked now, or none at all."""
-        if not self.route.max_cooldown_s:
+        if not self.route.has_cooldown:
             return 0.0
-        return min((self.healths[at].asked_s(now_s) for at in self.order if not self.healths[at].drained), default=0.0)
+        return min((self.healths[at].asked_s(now_s) for at in self.order), default=0.0)
 
     def pause_s(self, error: GatepassError, now_s: float) -> float:
         """Return the seconds to wait before the next attempt, `inf` if that is too long for a request to wait."""
@@ -287,32 +271,21 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         whose = f"Every target of the model {model!r}"
         if len(self.order) < len(self.healths):
             whose = f"The target of the model {model!r} for the object that the request names"
-        if any(not self.healths[at].drained for at in self.order):
-            wait_s = self.wait_s(now_s)
-            message = f"{whose} asked to wait, for at least {math.ceil(wait_s)} s."
-            limited = TargetsLimited(message, retry_after_s=wait_s)
-            limited.should_retry = None if wait_s <= LONGEST_TARGETS_WAIT_S else False
-            return limited
-        return TargetsDrained(f"{whose} is drained by the operator (`gatepass target`).")
+        wait_s = self.wait_s(now_s)
+        message = f"{whose} asked to wait, for at least {math.ceil(wait_s)} s."
+        limited = TargetsLimited(message, retry_after_s=wait_s)
+        limited.should_retry = None if wait_s <= LONGEST_TARGETS_WAIT_S else False
+        return limited
 
     def shorten_wait(self, error: GatepassError, now_s: float) -> None:
         """Let `error` ask for the wait of the target that is free first."""
         is_refused = isinstance(error, UpstreamErrorReply) and is_limited(error.http_status, error.retry_after_s)
-        if is_refused and self.route.max_cooldown_s and not concerns_size(error):
+        if is_refused and self.route.has_cooldown and not concerns_size(error):
             wait_s = self.wait_s(now_s)
             error.retry_after_s = wait_s or None
             error.relayed = tuple(field for field in error.relayed if field[0] != b"retry-after-ms")
             if error.should_retry is not False:
                 error.should_retry = None if wait_s <= LONGEST_TARGETS_WAIT_S else False
-
-
-def log_change(breaker: Breaker, now_s: float, target: str, code: str) -> None:
-    """Log that `target` was ejected after an error with `code`, or that its ejection ended."""
-    if breaker.ejected_s is None:
-        LOG.info("target_recovered", extra={"fields": {"target": target}})
-    else:
-        fields = {"target": target, "ejected_s": round(breaker.until_s - now_s)}
-        LOG.warning("target_ejected", extra={"fields": {**fields, "cause": breaker.cause, "code": code}})
 
 
 LONGEST_TARGETS_WAIT_S = 60.0

@@ -208,9 +208,9 @@ async def _serve(catalog: ModelCatalog, in_flight_request: InFlightRequest) -> N
 
 
 async def _first_attempt(context: RequestContext, route: Route, call: Call) -> Attempt:
-    """Return the first attempt of `call`. Raises LimitReached, LimitsUnavailable, TargetsLimited and TargetsDrained."""
+    """Return the first attempt of `call`. Raises LimitReached, LimitsUnavailable and TargetsLimited."""
     state, profile, target, failover = context.state, context.profile_rules.settings, route.targets[0], None
-    if not route.is_plain or state.upstreams[target.upstream].state.drained:
+    if not route.is_plain:
         failover = Failover.begin(state, route, call, context.client_request, context.caller)
         failover.admitted = context.admitted
         if not await failover.choose_within_limits(now_s := state.clock.now()):

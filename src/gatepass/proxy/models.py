@@ -10,19 +10,18 @@ import asyncio
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from secrets import token_hex
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
 from gatepass.auth.model_access import may_use
 from gatepass.cancel import timeout
-from gatepass.clock import sleep
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.routes import OF_LIST, Model, ModelKind
@@ -30,11 +29,9 @@ from gatepass.errors import GatepassError, ModelNotFound, UpstreamInvalid, Upstr
 from gatepass.json_scan import json_value, occurrences
 from gatepass.normalize.profiles import typed, untyped
 from gatepass.operations.table import call_of, match_operation
-from gatepass.policy.breaker import Breaker, BreakerSettings
-from gatepass.proxy.app_state import CHECK_EVERY_S, AppState, Upstream
+from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.attempt import send_own_call, send_whole
 from gatepass.proxy.context import Attempt, RequestContext
-from gatepass.proxy.failover import log_change
 from gatepass.proxy.response import BufferedReply
 from gatepass.types import Target
 
@@ -227,39 +224,6 @@ async def request_list(state: AppState, upstream: Upstream) -> BufferedReply:
     if not isinstance(reply, BufferedReply):
         raise TypeError("a list of models is not streamed")
     return reply
-
-
-async def probe_targets(current: Callable[[], AppState]) -> NoReturn:
-    """Probe each target whose `breaker.probe` is `models`, with one request at a time for each upstream."""
-    while True:
-        state = current()
-        now_s, due = state.clock.now(), defaultdict[str, list[tuple[str, Breaker, BreakerSettings]]](list)
-        for route in state.routes.all:
-            if (settings := route.breaker) is not None and settings.probe == "models":
-                for target, name, health in zip(route.targets, route.full_names, state.healths_of(route), strict=True):
-                    if health.breaker.begin(now_s, settings, "models"):
-                        due[target.upstream].append((name, health.breaker, settings))
-        await asyncio.gather(*(_probe(current, state, name, now_s, ejected) for name, ejected in due.items()))
-        await sleep(state.clock, CHECK_EVERY_S)
-
-
-async def _probe(
-    current: Callable[[], AppState],
-    state: AppState,
-    upstream: str,
-    began_s: float,
-    ejected: list[tuple[str, Breaker, BreakerSettings]],
-) -> None:
-    failed, code = False, ""
-    late = UpstreamTimeout(f"No list of models within {FETCH_S:g} s.", upstream=upstream, phase="total")
-    try:
-        await timeout(state.clock, FETCH_S, request_list(state, state.upstreams[upstream]), late)
-    except GatepassError as error:
-        failed, code = True, error.public_code
-    now_s, is_current = state.clock.now(), current() is state  # a reload may have repaired what failed
-    for target, breaker, settings in ejected:
-        if breaker.end(now_s, settings, began_s, failed=failed if is_current else None, is_probe=True):
-            log_change(breaker, now_s, target, code)
 
 
 def parse_list(upstream: Upstream, body: bytes) -> tuple[Entry, ...]:

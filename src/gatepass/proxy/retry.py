@@ -64,8 +64,6 @@ class Repeat(StrEnum):
     NEXT_TARGET = "next_target"
     RETRY = "retry"
     """After a pause, because `models.NAME.retry` allows it and no other target is left."""
-    CONTEXT_FALLBACK = "context_fallback"
-    """By the model that `models.NAME.context_fallback` names."""
 
 
 class Tried(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,8 +110,6 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     """The time that this attempt took: a repeat may take as long."""
     client_left_s: float = math.inf
     """The time until the client gives up."""
-    has_fallback: bool = False
-    """The request is too long for the model, and another one may take it."""
 
 
 def decide(outcome: Outcome, status: int, tried: Tried, left_s: float) -> Repeat | None:
@@ -125,8 +121,6 @@ def decide(outcome: Outcome, status: int, tried: Tried, left_s: float) -> Repeat
         return None
     if outcome is Outcome.TOKEN_REJECTED and tried.has_token and tried.renewals < MOST_RENEWALS:
         return Repeat.NEW_TOKEN
-    if outcome is Outcome.ERROR_REPLY and tried.has_fallback:
-        return Repeat.CONTEXT_FALLBACK
     if outcome is Outcome.NOTHING_WRITTEN and tried.token_expired:
         return Repeat.NEW_TOKEN
     may_be_stale = tried.stale and (tried.repeats_stale or not tried.sent)

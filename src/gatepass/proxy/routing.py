@@ -15,7 +15,6 @@ from gatepass.config.routes import ANY, Model, ModelTarget, block_of_operation, 
 from gatepass.errors import ModelNotFound
 from gatepass.policy.balancing import Policy
 from gatepass.policy.breaker import BreakerSettings
-from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.types import Target, Timeouts, settings_of
 
 NAMED_IN_ERROR = 10
@@ -39,8 +38,6 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     has_limits: bool = False
     """Whether one of the upstreams has `max_in_flight`."""
     policy: Policy = "order"
-    affinity: str = ""
-    """"" for none, `caller`, or the name of a header in lower case."""
     names_targets: bool = False
     """Whether the operator set how targets are chosen or tried again: the response then names those that were tried."""
     entry: str = ""
@@ -49,13 +46,8 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     """The operations that may run twice."""
     attempts: int = 1
     breaker: BreakerSettings | None = None
-    max_cooldown_s: float = 0.0
-    """0 if no target is passed over after a 429."""
-    context_fallback: str | None = None
-
-    def default_affinity(self, protocol: ClientProtocol) -> str:
-        """Return the affinity for an operation of `protocol`, whose conversations may belong to one upstream."""
-        return "caller" if self.policy != "order" and protocol.binds_conversations else ""
+    has_cooldown: bool = False
+    """Whether a target that answers 429 is passed over for the time that it asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,19 +210,17 @@ def _route(targets: Targets, config: Config, name: str = "", entry: Model | None
     return Route(
         targets,
         total,
-        is_plain=not (has_choice or is_traffic or entry.context_fallback or has_limits or has_quota),
+        is_plain=not (has_choice or is_traffic or has_limits or has_quota),
         names=names,
         full_names=full_names,
         weights=tuple(one.weight for one in entry.ordered_targets()),
         has_limits=has_limits,
         policy=entry.policy,
-        affinity=(entry.affinity or "").removeprefix("header ").lower(),
-        names_targets=is_traffic or entry.policy != "order" or bool(entry.affinity or entry.context_fallback),
+        names_targets=is_traffic or entry.policy != "order",
         entry=name,
         repeats_refused=retry is not None and "refused" in retry.on,
         repeats_run=frozenset(retry.operations if retry is not None else ()),
         attempts=1 if retry is None else retry.attempts,
         breaker=None if breaker is None else BreakerSettings(**breaker.model_dump()),
-        max_cooldown_s=entry.max_cooldown_s if has_choice and is_traffic else 0.0,
-        context_fallback=entry.context_fallback,
+        has_cooldown=has_choice and is_traffic,
     )

@@ -25,7 +25,6 @@ from gatepass.config.model import Config
 from gatepass.errors import GatepassError, InternalError, MethodNotAllowed, NotStarted
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.handler import ApiEndpoint
-from gatepass.proxy.models import probe_targets
 from gatepass.server.asgi import as_request, serve_request
 from gatepass.server.cycle import RequestIds
 from gatepass.server.inspection import RELOAD, Peers
@@ -120,7 +119,6 @@ class Service:
         try:
             state.start()
             state.in_flight.tasks.spawn(state.traffic.run(state.clock), "traffic")
-            state.in_flight.tasks.spawn(probe_targets(lambda: endpoint.state), "target probes")
             state.in_flight.tasks.spawn(state.metrics.sample_loop_lag(), "loop lag")
             state.in_flight.tasks.spawn(state.usage.run(), "usage")
             yield

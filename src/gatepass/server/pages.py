@@ -44,7 +44,6 @@ from gatepass.proxy.usage_store import UsagePart
 from gatepass.server import inspection
 from gatepass.server.asgi import path_in, peer_in
 from gatepass.server.cycle import ids_begin
-from gatepass.server.targets import TARGETS, own_targets, targets_of
 from gatepass.store.base import StoreUnavailable
 from gatepass.types import MCP_UPSTREAM, ClientRequest
 
@@ -292,6 +291,16 @@ def status_of(state: AppState) -> dict[str, Any]:
     }
 
 
+def targets_of(state: AppState) -> dict[str, list[dict[str, Any]]]:
+    """Return the targets of each model with a choice or a breaker as JSON."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for route, at, health, (word, for_s) in state.targets():
+        row: dict[str, Any] = {"upstream": route.targets[at].upstream, "model": route.names[at]}
+        row |= {"state": word, "for_s": round(for_s, 3), "in_flight": health.in_flight, "weight": route.weights[at]}
+        found.setdefault(route.entry or "*", []).append(row)
+    return found
+
+
 def credentials_of(state: AppState) -> dict[str, dict[str, Any]]:
     """Return each credential, its token's times in seconds, and the upstreams that reject the token."""
     found, rejections = {}, state.rejection_ages_s()
@@ -467,7 +476,6 @@ PARTS: Mapping[str, inspection.OwnPart] = MappingProxyType(
         inspection.REQUESTS: inspection.own_requests,
         inspection.STORY: inspection.own_stories,
         inspection.CAPTURE: inspection.own_capture,
-        TARGETS: own_targets,
     }
 )
 """What one process contributes to each page and command, by its path."""

@@ -54,7 +54,6 @@ from gatepass.server.listening import (
 )
 from gatepass.server.pages import OPERATOR, asks_for_home, page_paths, page_routes
 from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
-from gatepass.server.targets import join_drained, order_target
 from gatepass.server.ui.routes import BODY_BYTES, PLAYGROUND, Doctor, ui_paths
 from gatepass.types import ClientRequest
 
@@ -179,10 +178,6 @@ class ControlServer:
             order = inspection.STOP_CAPTURE if request.method == "DELETE" else None
             return JSONResponse(await inspection.capture_state(collect, order))
 
-        async def target(request: Request) -> Response:
-            result = await order_target(collect, dict(request.query_params), service.state)
-            return JSONResponse(result, 200 if result["processes"] else CONFLICT)
-
         async def limits(request: Request) -> Response:
             return JSONResponse({"limits": await limits_of(service.state, request.query_params.get("reset"))})
 
@@ -194,7 +189,6 @@ class ControlServer:
             Route("/requests/{id:path}", story, methods=["GET"]),
             Route("/bodies/{name:path}", body, methods=["GET"]),
             Route("/capture", capture, methods=["GET", "POST", "DELETE"]),
-            Route("/target", target, methods=["POST"]),
         )
         routes = [*page_routes(lambda: service.state, "", collect), *own_routes]
         app = Starlette(routes=routes, exception_handlers=ERRORS)
@@ -358,7 +352,6 @@ class DrainingServer(uvicorn.Server):
         if self._peers is not None:
             state = self.endpoint.state
             state.in_flight.tasks.spawn(inspection.join_capture(self._peers.collect, state), "join capture")
-            state.in_flight.tasks.spawn(join_drained(self._peers.collect, state), "join drained")
         self._loop.add_reader(channel.lifeline, self._on_lifeline, self._loop, channel.lifeline)
 
     async def _reload_if_missed(self) -> None:

@@ -118,20 +118,13 @@ def test_each_upstream_has_a_line_with_its_health_and_its_share_of_errors():
 
 def test_only_a_target_that_takes_no_requests_has_a_line():
     row = {"upstream": "west", "model": "prod", "for_s": 0.0, "in_flight": 2, "weight": 1.0}
-    states = [
-        ("available", 0.0, 0),
-        ("ejected", 24.0, 0),
-        ("half_open", 0.0, 1),
-        ("waits", 75.0, 3),
-        ("drained", 0.0, None),
-    ]
+    states = [("available", 0.0, 0), ("ejected", 24.0, 0), ("half_open", 0.0, 1), ("waits", 75.0, 3)]
     rows = [{**row, "state": state, "for_s": for_s, "in_flight": busy} for state, for_s, busy in states]
     lines = list(status_lines({**page(), "targets": {"m": rows, "other": rows[:1]}}))
     assert lines[2:] == [
         "gatepass target west/prod of m: ejected, 24 s left, 0 in flight",
         "gatepass target west/prod of m: half open, 1 in flight",
         "gatepass target west/prod of m: waits, 1 min left, 3 in flight",
-        "gatepass target west/prod of m: drained",
     ]
 
 

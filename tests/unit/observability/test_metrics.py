@@ -358,7 +358,6 @@ def test_repeats_are_counted_by_upstream():
     for cause, outcome, code in (
         ("new_token", "token_rejected", None),
         ("new_connection", "connection_failed", None),
-        ("context_fallback", "error_reply", None),
         ("next_target", "nothing_written", "token_unavailable"),
     ):
         metrics.attempt_repeats(attempt("second", cause=cause, after=attempt("chat", outcome=outcome, code=code)))
@@ -366,7 +365,7 @@ def test_repeats_are_counted_by_upstream():
     assert {line for line in shown(metrics) if line.startswith(tuple(f"gatepass_{one}" for one in counted))} == {
         *(
             f'gatepass_repeats_total{{cause="{cause}",upstream="chat"}} 1.0'
-            for cause in ("new_token", "new_connection", "context_fallback", "next_target")
+            for cause in ("new_token", "new_connection", "next_target")
         ),
         'gatepass_token_retries_total{upstream="second"} 1.0',
         'gatepass_stale_connection_retries_total{upstream="second"} 1.0',

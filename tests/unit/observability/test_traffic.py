@@ -75,12 +75,12 @@ def test_a_request_without_a_token_does_not_count_at_an_upstream():
     assert served.metrics.totals().requests == 2
 
 
-def test_an_attempt_that_the_policy_repeated_counts_as_an_error_of_its_upstream_and_a_fallback_does_not():
+def test_an_attempt_that_the_policy_repeated_counts_as_an_error_of_its_upstream_and_a_new_token_does_not():
     metrics = Metrics()
     access = AccessRecord("one", "POST", "/", "chat", "app", outcome="ok")
     first = AttemptRecord("one", "chat", "m", "first", code="upstream_error", requests=1)
     again = AttemptRecord("one", "chat", "m", "first", cause="retry", after=first, requests=1)
-    last = AttemptRecord("one", "chat", "m", "long", cause="context_fallback", after=again, requests=1)
+    last = AttemptRecord("one", "chat", "m", "long", cause="new_token", after=again, requests=1)
     request = RequestRecord(access, last, 0.0, 0.0, 1.0, None, 0.0)
     metrics.request_ended(request, None)
     assert metrics.totals().by_upstream == {"first": (1, 1), "long": (1, 0)}

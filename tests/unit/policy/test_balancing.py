@@ -1,4 +1,4 @@
-"""The order of targets by weight, load and affinity within the bounds of chance, and the choice among them."""
+"""The order of targets by weight, load and caller within the bounds of chance, and the choice among them."""
 
 import math
 import random
@@ -58,7 +58,7 @@ def test_each_target_is_first_as_often_as_its_weight_says(scale):
         lambda weights, loads: ranked("least_in_flight", "abcd", weights, loads, None),
         lambda weights, loads: ranked("order", "abcd", weights, loads, b"key"),
     ],
-    ids=["weighted", "least_in_flight", "affinity"],
+    ids=["weighted", "least_in_flight", "caller"],
 )
 def test_a_target_of_weight_0_is_a_spare(rank: Callable[[list[float], list[int]], Sequence[int]]):
     for loads in ([0, 0, 0, 0], [50, 0, 70, 0], [9, 3, 9, 3]):
@@ -86,7 +86,7 @@ def test_the_target_with_the_fewest_requests_for_its_weight_is_first(loads, data
     assert sorted(order) == list(range(len(loads)))
 
 
-# --- affinity
+# --- callers
 
 
 def of_key(key: bytes, names: Sequence[str], weights: Sequence[float], loads: Sequence[int] | None = None) -> str:
@@ -143,13 +143,12 @@ def test_no_hash_of_a_key_is_an_error(monkeypatch: pytest.MonkeyPatch, digest: b
 # --- the choice
 
 
-EJECTS, WAITS_S = BreakerSettings(consecutive_failures=1), 60.0
-KINDS = ("good", "full", "ejected", "full and ejected", "waits", "drained", "probed")
+EJECTS = BreakerSettings(failures=1)
+KINDS = ("good", "full", "ejected", "full and ejected", "waits", "probed")
 
 
 def a_health(kind: str) -> TargetHealth:
     health = TargetHealth()
-    health.drained = kind == "drained"
     health.limited_until_s = NOW_S + 0.1 if kind == "waits" else NOW_S
     breaker = health.breaker
     if "ejected" in kind:
@@ -164,11 +163,11 @@ def a_health(kind: str) -> TargetHealth:
 def test_the_choice_among_targets(kinds, data):
     order = data.draw(st.permutations(range(len(kinds))))
     seen = data.draw(st.sets(st.integers(0, len(kinds) - 1)))
-    waits_s, ejects = data.draw(st.sampled_from((0.0, WAITS_S))), data.draw(st.sampled_from((None, EJECTS)))
+    waits, ejects = data.draw(st.booleans()), data.draw(st.sampled_from((None, EJECTS)))
     full = {at for at, kind in enumerate(kinds) if "full" in kind}
-    at = choose(order, seen, [a_health(kind) for kind in kinds], full, NOW_S, waits_s, ejects)
+    at = choose(order, seen, [a_health(kind) for kind in kinds], full, NOW_S, ejects, has_cooldown=waits)
 
-    usable = [kind for kind in kinds if kind != "drained" and not (waits_s and kind == "waits")]
+    usable = [kind for kind in kinds if not (waits and kind == "waits")]
     ejected = {"ejected", "full and ejected", "probed"} if ejects else set[str]()
     all_are_ejected = ejected.issuperset(usable)
     allowed = [
@@ -187,7 +186,7 @@ def test_the_choice_among_targets(kinds, data):
 def test_a_target_that_asked_to_wait_is_asked_again_at_the_end_of_its_wait():
     health = TargetHealth()
     health.limited_until_s = NOW_S
-    waits = [health.admits(NOW_S - 0.001, WAITS_S, EJECTS), health.admits(NOW_S, WAITS_S, EJECTS)]
+    waits = [health.admits(at_s, EJECTS, has_cooldown=True) for at_s in (NOW_S - 0.001, NOW_S)]
     assert waits == [False, True]
-    states = [health.state(NOW_S - 2, WAITS_S, EJECTS), health.state(NOW_S + 2, WAITS_S, EJECTS)]
+    states = [health.state(NOW_S + by_s, EJECTS, has_cooldown=True) for by_s in (-2, 2)]
     assert states == [("waits", 2.0), ("available", 0.0)]

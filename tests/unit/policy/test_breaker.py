@@ -11,11 +11,9 @@ from gatepass.policy.breaker import Breaker, BreakerSettings
 SUCCESS, FAILURE, NONE = False, True, None
 DEFAULTS = BreakerSettings()
 VARIANTS = (
-    BreakerSettings(consecutive_failures=3, least_requests=1_000),
-    BreakerSettings(consecutive_failures=1_000, failure_percent=50, least_requests=4),
-    BreakerSettings(consecutive_failures=2, ejection_s=40.0, max_ejection_s=100.0),
-    BreakerSettings(consecutive_failures=1, ejection_s=30.0, max_ejection_s=30.0),
-    BreakerSettings(consecutive_failures=2, probe="models"),
+    BreakerSettings(failures=3),
+    BreakerSettings(failures=2, ejection_s=40.0),
+    BreakerSettings(failures=1, ejection_s=30.0),
 )
 
 
@@ -28,7 +26,7 @@ class Begun:
 
 
 class Machine(RuleBasedStateMachine):
-    """Attempts that overlap. Each end is at its own second, so that the window of 10 s is exact."""
+    """Attempts that overlap. Each end is at its own second."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,11 +34,10 @@ class Machine(RuleBasedStateMachine):
         self.breaker = Breaker()
         self.begun: list[Begun] = []
         # the model
-        self.is_closed, self.until_s, self.ejected_s, self.closed_s = True, 0.0, 0.0, 0.0
+        self.is_closed, self.until_s, self.ejected_s = True, 0.0, 0.0
         self.probe_s: float | None = None
         self.free_s = 0.0
-        self.in_a_row = self.level = 0
-        self.ended: list[tuple[float, bool]] = []
+        self.in_a_row = 0
 
     # --- the model
 
@@ -49,10 +46,9 @@ class Machine(RuleBasedStateMachine):
         return self.is_closed or (self.now_s >= self.until_s and is_free)
 
     def eject(self) -> bool:
-        self.level = min(self.level + 1, int(self.settings.max_ejection_s // self.settings.ejection_s) + 1)
-        self.is_closed, self.ejected_s, self.in_a_row, self.ended = False, self.now_s, 0, []
+        self.is_closed, self.ejected_s, self.in_a_row = False, self.now_s, 0
         self.probe_s = None
-        self.until_s = self.now_s + min(self.level * self.settings.ejection_s, self.settings.max_ejection_s)
+        self.until_s = self.now_s + self.settings.ejection_s
         return True
 
     def expect(self, one: Begun, verdict: bool | None) -> bool:
@@ -63,19 +59,11 @@ class Machine(RuleBasedStateMachine):
             return False
         if not self.is_closed:
             if verdict is SUCCESS:
-                self.is_closed, self.closed_s, self.probe_s = True, self.now_s, None
+                self.is_closed, self.probe_s = True, None
                 return True
             return one.is_probe and self.eject()
-        self.ended.append((self.now_s, verdict is FAILURE))
         self.in_a_row = self.in_a_row + 1 if verdict is FAILURE else 0
-        recent = [failed for at_s, failed in self.ended if self.now_s - at_s < self.settings.window_s]
-        is_bad = len(recent) >= self.settings.least_requests and (
-            sum(recent) / len(recent) * 100 >= self.settings.failure_percent
-        )
-        if verdict is FAILURE and (self.in_a_row >= self.settings.consecutive_failures or is_bad):
-            self.level = max(0, self.level - int((self.now_s - self.closed_s) // self.settings.ejection_s))
-            return self.eject()
-        return False
+        return self.in_a_row >= self.settings.failures and self.eject()
 
     # --- what happens
 
@@ -83,20 +71,12 @@ class Machine(RuleBasedStateMachine):
     def begin(self, times: int) -> None:
         """Requests begin, also those that all targets' ejection forces upon this one."""
         for _ in range(times):
-            expected = not self.is_closed and self.admits() and self.settings.probe == "request"
+            expected = not self.is_closed and self.admits()
             one = Begun(self.now_s, self.breaker.begin(self.now_s, self.settings))
             assert one.is_probe == expected
             self.begun.append(one)
             if one.is_probe:
                 self.probe_s, self.free_s = self.now_s, self.now_s + self.settings.ejection_s
-
-    @rule()
-    def ask_for_models(self) -> None:
-        expected = not self.is_closed and self.admits() and self.settings.probe == "models"
-        assert self.breaker.begin(self.now_s, self.settings, "models") == expected
-        if expected:
-            self.begun.append(Begun(self.now_s, True))
-            self.probe_s, self.free_s = self.now_s, self.now_s + self.settings.ejection_s
 
     @precondition(lambda self: self.begun)
     @rule(verdict=st.sampled_from((FAILURE, FAILURE, SUCCESS, NONE)), data=st.data())
@@ -154,31 +134,12 @@ TestBreaker = Machine.TestCase
 TestBreaker.settings = settings(max_examples=max(100, settings().max_examples))
 
 
-def failed(breaker: Breaker, now_s: float, times: int = 5) -> None:
-    for _ in range(times):
+def test_each_ejection_is_as_long_as_the_first_and_names_its_cause():
+    breaker, now_s, seen = Breaker(), 1_000.0, []
+    for _ in range(5):
         breaker.end(now_s, DEFAULTS, now_s, failed=FAILURE, is_probe=breaker.begin(now_s, DEFAULTS))
-
-
-def recovered(breaker: Breaker) -> float:
-    now_s = breaker.until_s
-    assert breaker.end(now_s, DEFAULTS, now_s, failed=SUCCESS, is_probe=breaker.begin(now_s, DEFAULTS))
-    return now_s
-
-
-def test_ejections_grow_to_300_s_and_shrink_while_the_target_is_healthy():
-    breaker, now_s, lengths_s = Breaker(), 1_000.0, []
-    for healthy_s in [0] * 12 + [29, 60, 90, 3_600]:
-        now_s += healthy_s
-        failed(breaker, now_s)
-        lengths_s.append(breaker.until_s - now_s)
-        now_s = recovered(breaker)
-    assert lengths_s == [30, 60, 90, 120, 150, 180, 210, 240, 270, 300, 300, 300, 300, 300, 240, 30]
-
-
-def test_half_of_twenty_requests_in_ten_seconds_eject():
-    for ends, is_ejected in ((19, False), (20, True)):
-        breaker = Breaker()
-        for at in range(ends):
-            breaker.end(1_000.0, DEFAULTS, 1_000.0, failed=bool(at % 2), is_probe=False)
-        assert (breaker.ejected_s is not None) == is_ejected
-        assert breaker.cause == ("failure_percent" if is_ejected else "")
+    for _ in range(3):
+        seen.append((breaker.cause, breaker.until_s - now_s))
+        now_s = breaker.until_s
+        breaker.end(now_s, DEFAULTS, now_s, failed=FAILURE, is_probe=breaker.begin(now_s, DEFAULTS))
+    assert seen == [("failures", 30.0), ("probe", 30.0), ("probe", 30.0)]

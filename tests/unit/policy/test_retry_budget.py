@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gatepass.policy import retry_budget
-from gatepass.policy.recent_counts import PARTS, RecentCounts
-from gatepass.policy.retry_budget import LEAST_REPEATS, MOST_PAUSE_S, WINDOW_S, allows_repeat, pause_s
+from gatepass.policy.retry_budget import LEAST_REPEATS, MOST_PAUSE_S, PARTS, WINDOW_S, RetryBudget, pause_s
 
 CERTAIN_S = WINDOW_S * (1 - 1 / PARTS)
 """Events of this age are counted. Older ones of the window may be forgotten."""
@@ -19,7 +18,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now_s, self.budget = 1_000.0, RecentCounts()
+        self.now_s, self.budget = 1_000.0, RetryBudget()
         self.requests: list[float] = []
         self.repeats: list[float] = []
 
@@ -29,14 +28,14 @@ class Machine(RuleBasedStateMachine):
     @rule(times=st.sampled_from((1, 10, 50, 200, 400)))
     def request(self, times: int) -> None:
         for _ in range(times):
-            self.budget.add(self.now_s, WINDOW_S, is_marked=False)
+            self.budget.add(self.now_s, is_repeat=False)
         self.requests += [self.now_s] * times
 
     @rule(times=st.sampled_from((1, 5, 29, 31, 150)))
     def repeat(self, times: int) -> None:
         for _ in range(times):
-            if allows_repeat(self.budget, self.now_s):
-                self.budget.add(self.now_s, WINDOW_S, is_marked=True)
+            if self.budget.allows_repeat(self.now_s):
+                self.budget.add(self.now_s, is_repeat=True)
                 self.repeats.append(self.now_s)
             else:  # it refuses only what the window forbids
                 repeats = self.recent(self.repeats, WINDOW_S)
@@ -46,6 +45,10 @@ class Machine(RuleBasedStateMachine):
     @rule(quarters=st.integers(0, 44))
     def wait(self, quarters: int) -> None:
         self.now_s += quarters / 4
+
+    @invariant()
+    def keeps_no_more_than_the_parts_of_the_window(self) -> None:
+        assert len(self.budget._parts) <= PARTS
 
     @invariant()
     def has_no_more_repeats_than_a_fifth_of_the_requests_or_thirty(self) -> None:
@@ -58,15 +61,15 @@ TestRetryBudget = Machine.TestCase
 
 @pytest.mark.parametrize(("requests", "repeats"), [(0, 30), (149, 30), (155, 31), (154, 30), (1_000, 200)])
 def test_a_budget_allows_a_fifth_of_the_requests_or_thirty(requests, repeats):
-    budget, sent = RecentCounts(), 0
+    budget, sent = RetryBudget(), 0
     for _ in range(requests):
-        budget.add(1_000.0, WINDOW_S, is_marked=False)
-    while allows_repeat(budget, 1_000.0):
-        budget.add(1_000.0, WINDOW_S, is_marked=True)
+        budget.add(1_000.0, is_repeat=False)
+    while budget.allows_repeat(1_000.0):
+        budget.add(1_000.0, is_repeat=True)
         sent += 1
     assert sent == repeats
-    assert not allows_repeat(budget, 1_009.75)
-    assert allows_repeat(budget, 1_010.0)
+    assert not budget.allows_repeat(1_009.75)
+    assert budget.allows_repeat(1_010.0)
 
 
 def test_a_pause_is_anything_up_to_its_bound(monkeypatch):

@@ -149,11 +149,11 @@ def test_every_field_has_the_value_that_its_name_states():
 def test_the_log_line_names_each_attempt_that_failed_before_whatever_repeated_it():
     context = a_context()
     attempt = an_attempt(context)
-    for repeat, code in ((Repeat.RETRY, "busy"), (Repeat.CONTEXT_FALLBACK, "too_long"), (Repeat.NEW_TOKEN, "expired")):
+    for repeat, code in ((Repeat.RETRY, "busy"), (Repeat.NEXT_TARGET, "full"), (Repeat.NEW_TOKEN, "expired")):
         attempt.end(Outcome.ERROR_REPLY, UpstreamErrorReply("no", upstream="mock", status=400, upstream_code=code))
         attempt = context.attempt = attempt.again(repeat)
     attempt.end(Outcome.COMPLETE)
-    assert line(context)["failover"] == ["mock=busy", "mock=too_long"]
+    assert line(context)["failover"] == ["mock=busy", "mock=full"]
 
 
 def test_a_wait_too_short_to_record_is_left_out():

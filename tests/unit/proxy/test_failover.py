@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
@@ -13,12 +13,11 @@ from msgspec.structs import replace as changed
 
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.errors import ClientGone, TargetsDrained, TargetsLimited, UpstreamConnect, UpstreamErrorReply
+from gatepass.errors import ClientGone, TargetsLimited, UpstreamConnect, UpstreamErrorReply
 from gatepass.http_client.tls import TLSContexts
 from gatepass.operations.table import CHAT_OPERATION, match_operation
 from gatepass.policy.balancing import TargetHealth
 from gatepass.policy.breaker import BreakerSettings
-from gatepass.policy.retry_budget import WINDOW_S, allows_repeat
 from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
 from gatepass.proxy.context import ANONYMOUS
 from gatepass.proxy.failover import SEARCHED_BYTES, Failover, stored_object
@@ -33,7 +32,7 @@ from tests.unit.proxy.test_ends import STREAMED, VECTORS, LeavingClient, Stream,
 NAMES = ("east", "west", "north")
 POLICY: dict[str, Any] = {
     "retry": {"on": ["refused", "may_have_run"], "operations": ["chat", "embeddings"]},
-    "breaker": {"consecutive_failures": 2},
+    "breaker": {"failures": 2},
 }
 
 
@@ -119,21 +118,15 @@ class Machine(RuleBasedStateMachine):
         has_policy = route.breaker is not None
         names = [route.targets[at].upstream for at in failover.order]
         healths = {name: health(self.state, name) for name in names}
-        usable = [
-            name
-            for name in names
-            if not healths[name].drained and not (has_policy and self.limited_until_s[name] > now_s)
-        ]
+        usable = [name for name in names if not (has_policy and self.limited_until_s[name] > now_s)]
         admitted = [name for name in usable if not has_policy or healths[name].breaker.until_s <= now_s]
         is_first = not failover.seen
         busy = {name: len(self.state.upstreams[name].state.queue.holding) for name in names}
         if not failover.choose(now_s):
             assert usable == []
             error = failover.unavailable("m", now_s)
-            left = [name for name in names if not healths[name].drained]
-            assert isinstance(error, TargetsLimited if left else TargetsDrained)
-            if left:
-                assert error.retry_after_s == min(self.asked_until_s[name] for name in left) - now_s
+            assert isinstance(error, TargetsLimited)
+            assert error.retry_after_s == min(self.asked_until_s[name] for name in names) - now_s
             return
         chosen = failover.target.upstream
         self.open.append((failover, chosen))
@@ -170,11 +163,6 @@ class Machine(RuleBasedStateMachine):
     def wait(self, by_s: float) -> None:
         self.clock.suspend(by_s)
 
-    @rule(name=st.sampled_from(NAMES))
-    def drain_or_resume(self, name: str) -> None:
-        one = health(self.state, name)
-        one.drained = not one.drained
-
     @rule()
     def reload(self) -> None:
         successor = next_app_state(self.config, TLSContexts(self.state.tls_contexts), self.state)
@@ -205,13 +193,13 @@ class Machine(RuleBasedStateMachine):
         later_s = self.clock.now() + 1_000
         for name in NAMES:
             one = health(self.state, name)
-            assert one.admits(later_s, 60.0, BreakerSettings()) == (not one.drained)
+            assert one.admits(later_s, BreakerSettings(), has_cooldown=True)
 
 
 TestFailover = Machine.TestCase
 
 
-# --- affinity
+# --- callers
 
 
 def homes(state: AppState) -> dict[str, str]:
@@ -224,11 +212,11 @@ def homes(state: AppState) -> dict[str, str]:
 
 
 def test_callers_are_spread_over_regions_that_have_the_model_under_one_name():
-    before = homes(state := a_state({"m": {**targets("east", "west"), "affinity": "caller"}}))
+    before = homes(state := a_state({"m": {**targets("east", "west"), "policy": "least_in_flight"}}))
     counts = Counter(before.values())
     assert min(counts["east"], counts["west"]) > 100
 
-    config = a_config({"m": {**targets("west", "east"), "affinity": "caller"}})
+    config = a_config({"m": {**targets("west", "east"), "policy": "weighted"}})
     assert homes(next_app_state(config, TLSContexts(state.tls_contexts), state)) == before
 
 
@@ -283,25 +271,22 @@ def way_of(state: AppState, method: str, path: str, body: bytes, caller: str = "
 )
 def test_a_request_that_names_a_stored_object_stays_at_one_target(path, members, is_pinned):
     body = json.dumps({"model": "m", **members}).encode()
-    retry = {"retry": {"on": ["refused"]}, "context_fallback": "long"}
+    retry = {"retry": {"on": ["refused"]}}
     for policy in ("order", "weighted", "least_in_flight"):
-        state = a_state({"m": {**targets("east", "west"), **retry, "policy": policy}, "long": {"upstream": "north"}})
+        state = a_state({"m": {**targets("east", "west"), **retry, "policy": policy}})
         ways = [way_of(state, "POST", path, body, f"caller-{at}") for at in range(8)]
         assert {len(one.order) for one in ways} == {1 if is_pinned else 2}
         assert {one.may_repeat for one in ways} == {not is_pinned}
-        assert {one.fallback for one in ways} == {None if is_pinned else "long"}
-        if is_pinned:  # what was uploaded is at the first target, an answer where the affinity of its caller led
-            is_answer = not any(word in body for word in (b'"prompt"', b"file_id", b"vector_store_id", b'"audio"'))
+        if is_pinned:  # what was uploaded is at the first target, an answer at that of its caller
+            is_answer = not any(word in body for word in (b'"prompt"', b"file_id", b"vector_store_id"))
             places = {0, 1} if is_answer and policy != "order" else {0}
             assert {one.order[0] for one in ways} == places
     alone = way_of(a_state({"m": targets("east", "west")}), "POST", path, body)
     assert len(alone.order) == 2, "without a policy nothing is pinned"
 
 
-@pytest.mark.parametrize("entry", [{"policy": "weighted"}, {"policy": "weighted", "affinity": "header x-session"}])
-def test_conversations_and_requests_for_a_stored_response_go_where_the_caller_began_them(entry):
-    """Also without the header that the affinity names."""
-    state = a_state({"m": {**targets("east", "west"), **entry}})
+def test_conversations_and_requests_for_a_stored_response_go_where_the_caller_began_them():
+    state = a_state({"m": {**targets("east", "west"), "policy": "weighted"}})
 
     def preferred(method: str, path: str) -> list[int]:
         return [way_of(state, method, path, b"", f"caller-{at}").order[0] for at in range(20)]
@@ -316,7 +301,10 @@ def test_conversations_and_requests_for_a_stored_response_go_where_the_caller_be
         ("GET", "/r/input_items"),
     ):
         assert preferred(method, f"/v1/responses{rest}") == made
-    assert preferred("POST", "/v1/messages") == made
+    for path in ("messages", "chat/completions", "completions"):
+        assert preferred("POST", f"/v1/{path}") == made
+    one_caller = {way_of(state, "POST", "/v1/embeddings", b"").order[0] for _ in range(50)}
+    assert one_caller == {0, 1}, "a cache of prompts helps no vector"
 
 
 # --- what is not configured, a reload, and models that share a target
@@ -346,7 +334,7 @@ async def test_a_reload_keeps_what_is_known_of_a_target_and_takes_slots_back():
     )
     first.ended(state.clock.now(), Outcome.CLIENT_GONE, None, was_asked=True)
     one = health(successor, "east")
-    assert (one.in_flight, one.admits(state.clock.now(), 60.0, BreakerSettings())) == (0, True)
+    assert (one.in_flight, one.admits(state.clock.now(), BreakerSettings(), has_cooldown=True)) == (0, True)
 
 
 def test_a_model_without_a_cool_down_does_not_wait_for_that_of_another_model():
@@ -364,14 +352,15 @@ def test_a_model_without_a_cool_down_does_not_wait_for_that_of_another_model():
 
 
 class SlowLimits:
-    """The limits of upstreams, while whose store answers an operator drains `east`."""
+    """The limits of upstreams, while whose store answers the targets in `limited` get a 429."""
 
-    def __init__(self, state: AppState) -> None:
-        self.state = state
+    def __init__(self, state: AppState, limited: Sequence[str]) -> None:
+        self.state, self.limited = state, limited
         self.taken: list[str] = []
 
     async def take_target(self, upstream: str, _now_s: float) -> bool:
-        health(self.state, "east").drained = True
+        for name in self.limited:
+            health(self.state, name).limit(_now_s, 60.0)
         self.repeat_target(upstream, _now_s)
         return True
 
@@ -383,10 +372,10 @@ class SlowLimits:
         self.taken.pop()
 
 
-@pytest.mark.parametrize(("names", "chosen"), [(("east", "west"), ["west"]), (("east",), [])])
-async def test_an_attempt_uses_the_limits_of_the_upstream_that_gets_it(names, chosen):
-    state = a_state({"m": {**targets(*names), **POLICY}})
-    failover, limits = a_failover(state), SlowLimits(state)
+@pytest.mark.parametrize(("busy", "chosen"), [(("east",), ["west"]), (("east", "west"), [])])
+async def test_an_attempt_uses_the_limits_of_the_upstream_that_gets_it(busy, chosen):
+    state = a_state({"m": {**targets("east", "west"), **POLICY}})
+    failover, limits = a_failover(state), SlowLimits(state, busy)
     failover.admitted = cast("Any", limits)
     assert await failover.choose_within_limits(state.clock.now()) is bool(chosen)
     assert limits.taken == chosen
@@ -402,26 +391,14 @@ def test_a_503_that_asks_for_no_time_is_a_failure(wait_s):
     assert (health(state, "east").breaker.ejected_s is None) is bool(wait_s)
 
 
-def test_a_target_that_is_drained_shortens_no_wait():
-    state = a_state({"m": {**targets("east", "west"), **POLICY}})
-    failover, now_s = a_failover(state), state.clock.now()
-    failover.choose(now_s)
-    failover.ended(now_s, Outcome.ERROR_REPLY, reply(429, 5.0), was_asked=True)
-    health(state, "west").drained = True
-    assert failover.wait_s(now_s) == 5.0
-    assert failover.pause_s(reply(429, 5.0), now_s) >= 5.0
-    error = failover.unavailable("m", now_s)
-    assert (type(error), error.retry_after_s) == (TargetsLimited, 5.0)
-
-
 def test_the_error_without_the_target_of_a_stored_object_says_nothing_of_the_others():
     state = a_state({"m": {**targets("east", "west"), **POLICY}})
     failover = a_failover(state)
     failover.call = changed(failover.call, body=b'{"file_id": "file-1"}')
-    health(state, "east").drained = True
+    health(state, "east").limit(state.clock.now(), 60.0)
     assert not failover.choose(state.clock.now())
     message = failover.unavailable("m", state.clock.now()).message
-    assert message.startswith("The target of the model 'm' for the object that the request names is drained")
+    assert message.startswith("The target of the model 'm' for the object that the request names asked to wait")
 
 
 def test_a_wait_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -453,8 +430,8 @@ def test_each_request_of_a_model_adds_to_its_budget_and_a_repeat_does_not():
         a_failover(state, model)
     budget, now_s = a_failover(state).budget, state.clock.now()
     assert budget is not None
-    while allows_repeat(budget, now_s):
-        budget.add(now_s, WINDOW_S, is_marked=True)
+    while budget.allows_repeat(now_s):
+        budget.add(now_s, is_repeat=True)
         sent += 1
     assert sent == 40
 
@@ -495,24 +472,11 @@ class SlowClient(LeavingClient):
         await super().write(data, last=last)
 
 
-TOO_LONG = {"message": "This model's maximum context length is 8192 tokens.", "code": "context_length_exceeded"}
-
-
-async def test_a_request_goes_to_the_model_for_long_requests_without_the_wait_of_its_own_model():
-    first, second = Upstream(limited(100, **TOO_LONG)), Upstream()
-    model = {**targets("chat"), "retry": {}, "context_fallback": "long"}
-    scenario = Scenario(first, second, others={"long": {"upstream": "spare"}}, **model)
-    client = await asyncio.wait_for(scenario.handled(), timeout=5)
-    assert (client.status, len(first.came), len(second.came)) == (200, 1, 1)
-    routes = [scenario.state.routes.route("chat", model) for model in ("m", "long")]
-    assert set(scenario.state.healths) == set(routes)  # nothing is kept for a request
-
-
 def failing(*statuses: int) -> Upstream:
     return Upstream(*(SlowReply({"error": {"message": "no"}}, status) for status in statuses))
 
 
-ONE, LONG = targets("chat"), {"others": {"long": {"upstream": "spare"}}, "context_fallback": "long"}
+ONE = targets("chat")
 CASES: dict[str, tuple[Callable[[], tuple[list[Upstream], Holder | None, bytes, dict[str, Any]]], int, set[str]]] = {
     "a repeat after a pause": (
         lambda: ([Upstream(limited(2))], None, BODY, ONE),
@@ -533,11 +497,6 @@ CASES: dict[str, tuple[Callable[[], tuple[list[Upstream], Holder | None, bytes, 
         lambda: ([Upstream(*[unreached()] * 9), Upstream(*[unreached()] * 9)], None, BODY, {}),
         502,
         {"_choose"},
-    ),
-    "a long request": (
-        lambda: ([Upstream(limited(9, **TOO_LONG)), Upstream()], None, BODY, {**ONE, **LONG}),
-        200,
-        {"send"},
     ),
     "a split call": (
         lambda: ([failing(200, 429), Upstream()], None, VECTORS, {"rules": {"split": 2}}),

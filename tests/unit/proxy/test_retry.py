@@ -119,7 +119,7 @@ def verdict_on(combination: tuple[str, ...]) -> str:
 def test_the_table_has_a_verdict_for_each_combination_and_uses_each_row():
     assert len(EXPECTED) == len(Outcome) * 2 * 2 * 2 * len(BODIES) * len(TRIES) * 2 * len(CIRCUMSTANCES) * 2
     assert {at for at, _ in EXPECTED.values()} == set(range(len(ROWS)))
-    assert {verdict for _, verdict in EXPECTED.values()} == {"-", *Repeat} - {Repeat.RETRY, Repeat.CONTEXT_FALLBACK}
+    assert {verdict for _, verdict in EXPECTED.values()} == {"-", *Repeat} - {Repeat.RETRY}
 
 
 @pytest.mark.parametrize("row", range(len(ROWS)), ids=[" ".join(row) for row in ROWS])
@@ -199,12 +199,6 @@ def test_a_policy_repeats_what_its_groups_name():
             wrong.append((combination, verdict, row))
     assert wrong == []
     assert used == set(range(len(POLICY_ROWS)))
-
-
-@pytest.mark.parametrize("outcome", list(Outcome))
-def test_only_an_error_reply_leads_to_the_model_for_long_requests(outcome):
-    verdict = decide(outcome, 400, Tried(has_fallback=True, learns=True), 1.0)
-    assert (verdict is Repeat.CONTEXT_FALLBACK) is (outcome is Outcome.ERROR_REPLY)
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,6 @@ def test_without_upstreams_there_are_mcp_servers_alone():
         ({}, False),
         ({"retry": {}}, True),
         ({"breaker": {}}, True),
-        ({"affinity": "caller"}, True),
         ({"policy": "weighted"}, True),
     ],
 )

@@ -35,8 +35,7 @@ from gatepass.proxy.models import Kinds, declared_kind
 from gatepass.proxy.routing import RouteTable
 from gatepass.server.inspection import REPLICA
 from gatepass.server.limits import row_of
-from gatepass.server.pages import credentials_of, health_of, silent_of, streams_of
-from gatepass.server.targets import targets_of
+from gatepass.server.pages import credentials_of, health_of, silent_of, streams_of, targets_of
 from gatepass.types import MCP_UPSTREAM
 
 MOST_RENEWALS = 20
@@ -63,8 +62,7 @@ def own_overview(state: AppState) -> dict[str, Any]:
         one["failing_since"] = None if since_s is None else round(wall_s - now_s + since_s)
     upstreams, away = {}, dict[str, dict[str, str]]()
     for row in (row for rows in targets_of(state).values() for row in rows if row["state"] != "available"):
-        word = {"half_open": "half open", "drained": "drained by an operator"}.get(row["state"], row["state"])
-        away.setdefault(row["upstream"], {})[row["model"]] = word
+        away.setdefault(row["upstream"], {})[row["model"]] = row["state"].replace("_", " ")
     for name, upstream in state.upstreams.items():
         counts, failed = upstream.transport.counts, state.metrics.last_failed(name, now_s)
         upstreams[name] = {

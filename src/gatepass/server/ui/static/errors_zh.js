@@ -133,10 +133,6 @@ export const ERRORS = {
     "text": "模型的每个目标都要求等待：应答是 429，或带 `retry-after` 的 503。gatepass 没有发送任何内容。",
     "action": "在 `retry-after` 之后重试，或在 `models.NAME.targets` 中添加一个有自己限额的目标。"
   },
-  "targets_drained": {
-    "text": "运维人员停用了模型的每个目标（`gatepass target drain`）。gatepass 没有发送任何内容。",
-    "action": "对其中一个运行 `gatepass target resume UPSTREAM`，然后重试。"
-  },
   "mcp_sessions_unavailable": {
     "text": "只有 store 知道 MCP 会话由哪个调用方打开，而它没有应答。",
     "action": "用同一个会话重试。如果持续出现，修复 store（`/status` 中的 `store`）。"

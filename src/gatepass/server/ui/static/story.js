@@ -101,7 +101,6 @@ function endOf(data, attempt) {
 
 const MOST_PARTS = 20;
 const UNKNOWN = /sent the client's model name|does not exist|not found|不存在|无可用渠道/i;
-const KEPT_AWAY = { half_open: "half open", drained: "drained by an operator" };
 const GOOD = ["complete", "client_gone", "drained", null];
 const AGAIN = {
   learned_rule: [t("rejected, sent again with a rule"), t("with a learned rule")],
@@ -109,7 +108,6 @@ const AGAIN = {
   new_connection: [t("connection closed, sent again"), t("on a new connection")],
   next_target: [t("failed, sent to the next target"), t("next target")],
   retry: [t("failed, sent again"), t("again")],
-  context_fallback: [t("too long, sent to another model"), t("another model")],
 };
 /** What each cause says of the attempt before it, and of itself. */
 
@@ -164,7 +162,7 @@ function way(page, data) {
   const node = el("div.map.way", { role: "group", "aria-label": t("The way of this request") },
     el("div.stage", {}, client), el("div.stage", {}, gate), el("ul.branches", {}, branches));
   wires(node, page.signal)(links);
-  const untried = data.not_tried?.length && el("p.muted.small", {}, t("Not tried: {targets}", { targets: data.not_tried.map(({ upstream, model, state }) => `${upstream} (${model})${state === "available" ? "" : t(": ") + t(KEPT_AWAY[state] ?? state)}`).join(", ") }));
+  const untried = data.not_tried?.length && el("p.muted.small", {}, t("Not tried: {targets}", { targets: data.not_tried.map(({ upstream, model, state }) => `${upstream} (${model})${state === "available" ? "" : t(": ") + t(state.replace("_", " "))}`).join(", ") }));
   return el("section", {}, el("h2.unseen", {}, t("The way of this request")), node, untried || null);
 }
 
