@@ -1,5 +1,5 @@
 # Build: docker build -t gatepass:local .     Behind a proxy, a CA or a mirror: docs/container.md
-# With sources of tokens that want a vendor's library: --build-arg EXTRAS=entra,google (aws, crypto and valkey too)
+# With extras: --build-arg EXTRAS=crypto,valkey (otel and otel-grpc too)
 # Plain Dockerfile on purpose (no heredocs, no COPY --link): older buildah and kaniko build it too.
 # The workflow image.yml resolves the digest of the base and builds with BASE=NAME@DIGEST. No digest stands here.
 ARG BASE=docker.io/library/python:3.13-slim

@@ -25,7 +25,7 @@ from tests.e2e.container.engine import Engine, EngineFailed, missing
 from release import audit, locks
 
 ROOT = Path(__file__).parents[1]
-LOCKS = ("demo", *(f"extra-{extra}" for extra in ("aws", "crypto", "entra", "google", "valkey")))
+LOCKS = ("demo", *(f"extra-{extra}" for extra in ("crypto", "valkey")))
 """All that a user may install: gatepass, and each extra."""
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 TOOLS = ("release", "requirements/release.txt", "tests/e2e/container")
@@ -42,8 +42,7 @@ gatepass {version} for Linux {machine}, CPython 3.11 to 3.14, glibc 2.28 and new
     python3 -m venv venv
     venv/bin/pip install --no-index --find-links wheels gatepass
 
-With an extra: 'gatepass[entra]'. The extras are aws, crypto, demo, entra, google, valkey, and
-all for all but demo.
+With an extra: 'gatepass[valkey]'. The extras are crypto, demo and valkey.
 
     pipx install --pip-args="--no-index --find-links $PWD/wheels" gatepass
     uv tool install --offline --no-index --find-links wheels gatepass

@@ -34,7 +34,7 @@ lock site --group site -c requirements/dev.txt "$@"
 lock chart --group chart -c requirements/dev.txt "$@"
 lock tls-scan --group tls-scan "$@"
 lock release --group release requirements/build.in -c requirements/build.txt "$@"
-extras=(crypto entra google aws valkey otel otel-grpc)
+extras=(crypto valkey otel otel-grpc)
 for extra in "${extras[@]}"; do lock "extra-$extra" pyproject.toml --extra "$extra" -c requirements/dev.txt "$@"; done
 
 if grep -nE '[a-z]+://|(^|[ =])(/|~|-i |--index|--find-links)' requirements/{runtime,build,dev,demo,docs,site,chart,tls-scan,release,extra-*}.txt; then

@@ -15,7 +15,7 @@ from tests.unit.tokens.scripted import signed, timed_response
 
 NOW = 1_800_000_000.0
 AUDIENCE = "https://llm.corp.example/"
-TERMS = TokenReplyFormat("sso", 240.0, 3600.0, credential="corp", audience=AUDIENCE, plain_text=True)
+TERMS = TokenReplyFormat("sso", 240.0, credential="corp", audience=AUDIENCE, plain_text=True)
 LONGEST_REASON = 700
 
 

@@ -16,6 +16,7 @@ import ssl
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ import httpx2
 import jwt
 import pytest
 import trustme
+from cryptography.hazmat.primitives.hashes import SHA256
 from docs.symptom_table import SECTIONS
 from ruamel.yaml import YAML
 
@@ -45,13 +47,13 @@ RECIPES = {
     for heading, section in re.findall(r"^### (.+?)\n(.*?)(?=^##|\Z)", TEXT, re.MULTILINE | re.DOTALL)
     for block in blocks(section, "yaml")
 }
-MACHINE = ("/run/secrets/", "/var/run/secrets/", "/var/lib/gatepass/", "/usr/local/bin/")
+MACHINE = ("/run/secrets/", "/var/run/secrets/", "/var/lib/gatepass/", "/usr/local/bin/", "/opt/vendor/bin/")
 """Folders of a machine for which the test has its own."""
 
 TOKEN = "the-token-of-the-recipe"
 SECRET = "a-long-secret-of-32-characters-xx"
 MINTED = {"access_token": TOKEN, "expires_in": 300, "token_type": "Bearer"}
-TENANT, CLIENT = "11111111-2222-3333-4444-555555555555", "66666666-7777-8888-9999-000000000000"
+TENANT, CLIENT = "TENANT", "66666666-7777-8888-9999-000000000000"
 GRANT = "client_credentials"
 UPSTREAM = "llm.corp.example"
 PORTS = {80: "plain", 443: "secure"}
@@ -174,50 +176,61 @@ def huawei(request: Received) -> bytes:
     return reply({"token": {"expires_at": "2099-01-01T00:00:00.000000Z"}}, 201, x_subject_token=TOKEN)
 
 
-def entra(request: Received) -> bytes:
-    assert request.target == f"/{TENANT}/oauth2/v2.0/token"
+ENTRA = "login.microsoftonline.com"
+RESOURCE = "https://cognitiveservices.azure.com"
+IN_ENTRA = {"grant_type": GRANT, "client_id": CLIENT, "scope": f"{RESOURCE}/.default"}
+ENTRA_PATH = f"/{TENANT}/oauth2/v2.0/token"
+
+
+def by_certificate(request: Received) -> bytes:
+    """Check what Entra ID checks of an assertion (learn.microsoft.com, "certificate credentials")."""
+    assert request.target == ENTRA_PATH
     fields = form(request)
-    assert fields["client_id"] == CLIENT
-    assert fields["scope"] == "https://cognitiveservices.azure.com/.default"
-    assert "client_secret" in fields or "client_assertion" in fields
-    if "client_secret" in fields:
-        assert fields["client_secret"] == SECRET
-    elif fields["client_assertion"].count(".") == 2:
-        audience = f"https://login.microsoftonline.com/{TENANT}/oauth2/v2.0/token"
-        [algorithm] = {jwt.get_unverified_header(fields["client_assertion"])["alg"]}
-        signed(fields["client_assertion"], keys.public_pem("rsa"), algorithm, audience)
-    else:
-        assert fields["client_assertion"] == "projected-token"
-    return reply(MINTED)
+    assertion = fields.pop("client_assertion")
+    assert fields == IN_ENTRA | ASSERTED
+    thumbprint = base64.urlsafe_b64encode(keys.certificate("rsa").fingerprint(SHA256())).rstrip(b"=").decode()
+    assert jwt.get_unverified_header(assertion) == {"alg": "PS256", "typ": "JWT", "x5t#S256": thumbprint}
+    claims = signed(assertion, keys.public_pem("rsa"), "PS256", f"https://{ENTRA}{ENTRA_PATH}")
+    assert (claims["iss"], claims["sub"]) == (CLIENT, CLIENT)
+    assert {"jti", "iat", "nbf", "exp"} <= claims.keys()
+    return reply(MINTED | {"expires_in": 3599, "ext_expires_in": 3599})
 
 
-def identity(request: Received) -> bytes:
-    parts = urlsplit(request.target)
-    assert (parts.path, request.header("x-identity-header")) == ("/msi/token", SECRET)
-    [resource] = parse_qs(parts.query)["resource"]
-    assert resource == "https://cognitiveservices.azure.com"
-    return reply({**MINTED, "expires_on": "4102444800", "resource": resource})
+def metadata_of(path: str, headers: Mapping[str, str], query: Mapping[str, str], **members: Any) -> Asked:
+    """A server that gives the machine's own identity: it requires a header that no browser and no proxy adds."""
+
+    def answer(request: Received) -> bytes:
+        parts = urlsplit(request.target)
+        assert (request.method, parts.path, request.body) == ("GET", path, b"")
+        assert {name: request.header(name) for name in headers} == headers
+        assert request.header("x-forwarded-for") is None
+        assert dict(parse_qsl(parts.query)) == query
+        return reply({**MINTED, **members})
+
+    return answer
 
 
-def google_account(request: Received) -> bytes:
-    claims = signed(form(request)["assertion"], keys.public_pem("rsa"), "RS256", "https://oauth2.googleapis.com/token")
-    assert (claims["iss"], claims["scope"]) == ("svc@corp.example", "https://www.googleapis.com/auth/cloud-platform")
-    return reply(MINTED)
-
-
-def metadata(request: Received) -> bytes:
-    assert request.target.startswith("/computeMetadata/v1/instance/service-accounts/default/token?scopes=")
-    assert request.header("metadata-flavor") == "Google"
-    return reply(MINTED, metadata_flavor="Google")
-
-
-def sts(request: Received) -> bytes:
-    fields = dict(parse_qsl(request.body.decode()))
-    assert fields["Action"] == "AssumeRoleWithWebIdentity"
-    assert (fields["RoleArn"], fields["WebIdentityToken"]) == ("arn:aws:iam::1:role/llm", "projected-token")
-    made = {"AccessKeyId": "ASIA1", "SecretAccessKey": "s", "SessionToken": "t", "Expiration": "2099-01-01T00:00:00Z"}
-    inside = "".join(f"<{name}>{value}</{name}>" for name, value in made.items())
-    return reply(f"<R><Credentials>{inside}</Credentials></R>".encode(), content_type="text/xml")
+# These servers write numbers as text. Their tokens live for 24 hours.
+IMDS = metadata_of(
+    "/metadata/identity/oauth2/token",
+    {"metadata": "true"},
+    {"api-version": "2018-02-01", "resource": RESOURCE},
+    expires_in="86399",
+    ext_expires_in="86399",
+    expires_on=str(int(time.time()) + 86_399),
+    not_before=str(int(time.time()) - 300),
+    resource=RESOURCE,
+)
+APP_SERVICE = metadata_of(
+    "/msi/token",
+    {"x-identity-header": SECRET},
+    {"api-version": "2019-08-01", "resource": RESOURCE},
+    expires_in=None,
+    expires_on=str(int(time.time()) + 86_399),
+    resource=RESOURCE,
+)
+GOOGLE_PATH = "/computeMetadata/v1/instance/service-accounts/default/token"
+GOOGLE_METADATA = metadata_of(GOOGLE_PATH, {"metadata-flavor": "Google"}, {}, expires_in=3599)
 
 
 # --- the credential that the upstream expects --------------------------------------------------------------------
@@ -229,10 +242,6 @@ def header(name: str = "authorization", template: str = "Bearer {}", value: str 
 
 def parameter(name: str, value: str = TOKEN) -> Callable[[Received], bool]:
     return lambda request: parse_qs(urlsplit(request.target).query).get(name) == [value]
-
-
-def bedrock_key(request: Received) -> bool:
-    return (request.header("authorization") or "").startswith("Bearer bedrock-api-key-")
 
 
 def several(request: Received) -> bool:
@@ -265,16 +274,32 @@ EXEC_CREDENTIAL = {
     "status": {"token": TOKEN, "expirationTimestamp": "2099-01-01T00:00:00Z"},
 }
 PLUGIN = f'{SCRIPT}[ "$1" = get-token ] && [ -n "$KUBERNETES_EXEC_INFO" ] && echo \'{json.dumps(EXEC_CREDENTIAL)}\'\n'
-AZURE_FILE = {"AZURE_TENANT_ID": TENANT, "AZURE_CLIENT_ID": CLIENT}
 PEM = keys.private_pem("rsa") + keys.certificate_pem("rsa")
-ACCOUNT = {
-    "type": "service_account",
-    "client_email": "svc@corp.example",
-    "project_id": "corp",
-    "private_key_id": "1",
-    "private_key": keys.private_pem("rsa"),
-    "token_uri": "https://oauth2.googleapis.com/token",
+VENDOR = {
+    "google/auth/__init__.py": f"""\
+import datetime, os
+class Found:
+    token = None
+    def refresh(self, request):
+        self.token, self.expiry = {TOKEN!r}, datetime.datetime(2099, 1, 1)
+def default(scopes):
+    assert os.environ["GOOGLE_APPLICATION_CREDENTIALS"].endswith("/run/secrets/google.json")
+    assert scopes == ["https://www.googleapis.com/auth/cloud-platform"]
+    return Found(), "project"
+""",
+    "google/auth/transport/requests.py": "class Request: pass\n",
+    "aws_bedrock_token_generator.py": f"""\
+import os
+def provide_token():
+    used = [os.environ[f"AWS_{{name}}"] for name in ("REGION", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY")]
+    assert used == ["eu-central-1", "AKIA1", {SECRET!r}]
+    return "bedrock-api-key-" + "YmVkcm9jay5hbWF6b25hd3MuY29tLw=="
+""",
 }
+"""Stand-ins for the vendors' libraries: the documented functions, with what they return."""
+VENDOR_PYTHON = f'{SCRIPT}PYTHONPATH=/opt/vendor/bin/ exec {sys.executable} "$@"\n'
+VENDOR_FILES = {"/opt/vendor/bin/python": VENDOR_PYTHON} | {f"/opt/vendor/bin/{name}": VENDOR[name] for name in VENDOR}
+(GOOGLE_PROGRAM,) = re.findall(r"^```python\n(#!/opt/vendor.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 CASES = {
     "Several headers, and an upstream that returns 403": Case(
@@ -355,35 +380,35 @@ CASES = {
     "A key that does not expire": Case(files={"/run/secrets/llm-key": f"{TOKEN}\n"}),
     "A key in a header of its own": Case(taken=header("x-api-key", "{}"), env={"LLM_KEY": TOKEN}),
     "A key in a query parameter": Case(taken=parameter("key"), env={"LLM_KEY": TOKEN}),
-    "Entra ID: a client secret": Case(entra, "login.microsoftonline.com", env={"AZURE_CLIENT_SECRET": SECRET}),
-    "Entra ID: a certificate": Case(entra, "login.microsoftonline.com", files={"/run/secrets/azure.pem": PEM}),
+    "Entra ID: a client secret": Case(
+        granted(IN_ENTRA | {"client_secret": SECRET}, target=ENTRA_PATH), ENTRA, env={"AZURE_CLIENT_SECRET": SECRET}
+    ),
+    "Entra ID: a certificate": Case(by_certificate, ENTRA, files={"/run/secrets/azure.pem": PEM}),
     "Entra ID: a workload identity (AKS)": Case(
-        entra,
-        "login.microsoftonline.com",
+        granted(IN_ENTRA | ASSERTED | {"client_assertion": "projected-token"}, target=ENTRA_PATH),
+        ENTRA,
         files={"/var/run/secrets/azure-token": "projected-token"},
-        env={**AZURE_FILE, "AZURE_FEDERATED_TOKEN_FILE": "/var/run/secrets/azure-token"},
-    ),
-    "Entra ID: a managed identity": Case(
-        identity,
-        "identity.corp.example",
-        env={"IDENTITY_ENDPOINT": "https://identity.corp.example/msi/token", "IDENTITY_HEADER": SECRET},
-    ),
-    "Google: a service account's key": Case(
-        google_account, "oauth2.googleapis.com", files={"/run/secrets/google.json": json.dumps(ACCOUNT)}
-    ),
-    "Google: what the machine has": Case(metadata, "metadata.google.internal"),
-    "Amazon Bedrock: AWS keys": Case(
-        taken=bedrock_key, env={"AWS_ACCESS_KEY_ID": "AKIA1", "AWS_SECRET_ACCESS_KEY": SECRET}
-    ),
-    "Amazon Bedrock: a role by web identity (EKS)": Case(
-        sts,
-        "sts.eu-central-1.amazonaws.com",
-        bedrock_key,
-        files={"/var/run/secrets/aws-token": "projected-token"},
         env={
-            "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/secrets/aws-token",
-            "AWS_ROLE_ARN": "arn:aws:iam::1:role/llm",
+            "AZURE_AUTHORITY_HOST": f"https://{ENTRA}/",
+            "AZURE_TENANT_ID": TENANT,
+            "AZURE_CLIENT_ID": CLIENT,
+            "AZURE_FEDERATED_TOKEN_FILE": "/var/run/secrets/azure-token",
         },
+    ),
+    "Entra ID: the managed identity of a virtual machine": Case(IMDS, "169.254.169.254"),
+    "Entra ID: the managed identity of App Service or Container Apps": Case(
+        APP_SERVICE,
+        "169.254.130.4:8081",
+        env={"IDENTITY_ENDPOINT": "http://169.254.130.4:8081/msi/token", "IDENTITY_HEADER": SECRET},
+    ),
+    "Google: the metadata server": Case(GOOGLE_METADATA, "metadata.google.internal"),
+    "Google: a service account's key": Case(
+        files={**VENDOR_FILES, "/usr/local/bin/google-token": GOOGLE_PROGRAM, "/run/secrets/google.json": "{}"}
+    ),
+    "Amazon Bedrock": Case(
+        taken=header(value="bedrock-api-key-YmVkcm9jay5hbWF6b25hd3MuY29tLw=="),
+        files=VENDOR_FILES,
+        env={"AWS_ACCESS_KEY_ID": "AKIA1", "AWS_SECRET_ACCESS_KEY": SECRET},
     ),
 }
 
@@ -411,8 +436,8 @@ class Machine:
             file.mkdir(parents=True)
             return
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-        if text.startswith(SCRIPT):
+        file.write_text(self.here(text))
+        if text.startswith("#!"):
             file.chmod(file.stat().st_mode | stat.S_IXUSR)
 
 
@@ -462,14 +487,14 @@ class RecipeServers:
 
     def port(self, host: str, port: int) -> int:
         """Resolve every name to this test, and none over the network."""
-        assert host in (UPSTREAM, self.case.host)
-        server = self.plain if port == 80 else self.wanting if host.startswith("mtls.") else self.secure
+        assert host in (UPSTREAM, self.case.host.partition(":")[0])
+        server = self.plain if port != 443 else self.wanting if host.startswith("mtls.") else self.secure
         return urlsplit(server.url).port or 0
 
 
 def _context(authority: trustme.CA, *names: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(*names).configure_cert(context)
+    authority.issue_cert(*(name.partition(":")[0] for name in names)).configure_cert(context)
     return context
 
 
@@ -527,6 +552,8 @@ async def test_a_recipe_mints_a_token_that_its_upstream_takes(heading, machine, 
     tokens = [(f"credential:{name}", "token") for name in names]
     assert [(hop, what) for hop, what, _ in found] == [*tokens, ("upstream:chat", "models")]
     assert found[-1][2] == "answers and accepts the token"
+    if case.host.startswith("169.254."):
+        assert re.fullmatch("a token was fetched; its lifetime is 86[0-9.]+ s", found[0][2])
     assert servers.asked == (0 if case.issuer is None else 2 if case.issuer in (discovered, exchanged) else 1)
     for path, text in case.leaves.items():
         assert text in machine.read(path)
@@ -571,7 +598,7 @@ async def test_a_symptom_of_a_token_is_the_error_of_its_reply(shown, tmp_path):
 
 
 async def test_the_program_that_signs_a_login_signs_what_it_sends(tmp_path):
-    (program,) = re.findall(r"^```python\n(#!.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    (program,) = re.findall(r"^```python\n(#!/usr.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
     path = tmp_path / "portal-token"
     path.write_text(program)
     async with Scripted(answer=lambda request: [Send(by_hmac(request))]) as issuer:

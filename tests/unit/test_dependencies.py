@@ -18,7 +18,7 @@ from release.locks import REQUIREMENTS, Pin, environment, read, text
 MOST_PACKAGES = 24
 """Without extras, gatepass itself included: people choose it because they can read what it brings."""
 
-EXTRAS = ("crypto", "entra", "google", "aws", "valkey", "otel", "otel-grpc")
+EXTRAS = ("crypto", "valkey", "otel", "otel-grpc")
 """Packages that the image adds, by the build argument of that name."""
 LOCKS = ("runtime", "build", "dev", "demo", "docs", "release", *(f"extra-{name}" for name in EXTRAS))
 PROJECT = tomllib.loads((REQUIREMENTS.parent / "pyproject.toml").read_text())

@@ -15,7 +15,6 @@ from gatepass.clock import Clock, SystemClock
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.kinds import AnyCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
-from gatepass.config.credential.vendor import EntraCredential
 from gatepass.config.network import Network
 from gatepass.config.upstream import UpstreamConfig
 from gatepass.errors import Fault, TransportFault
@@ -118,8 +117,6 @@ def issuer_server(name: str, credential: AnyCredential) -> Server | None:
             url, url_setting = credential.endpoint, "token_url" if credential.token_url else "issuer"
         case HttpJsonCredential():
             url, url_setting = credential.url, "url"
-        case EntraCredential() if not credential.managed_identity:
-            url, url_setting = credential.authority_host, "authority_host"
         case _:
             return None
     names = ServerNames(host_of(url), f"credentials.{name}", setting(name, url_setting), network=credential.network)

@@ -30,7 +30,7 @@ LABEL_CHARS = 12
 FOUND_S = 1.0
 """A token that is older than its fetch by this many seconds came from the store."""
 ISSUER_REPLY = "the issuer's reply"
-LIFETIME_ORIGINS: Mapping[str, str] = {"exec": "the program's output", "file": "the file", "aws_bedrock": "key_ttl_s"}
+LIFETIME_ORIGINS: Mapping[str, str] = {"exec": "the program's output", "file": "the file"}
 
 
 @click.command()

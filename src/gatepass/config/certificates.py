@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
@@ -27,16 +28,19 @@ NO_KEY = "holds no PEM private key that can be read (-----BEGIN PRIVATE KEY-----
 LOCKED_KEY = "holds a private key with a pass phrase, which gatepass does not support: use a key without one"
 WRONG_KIND = "holds a key that is neither RSA nor on the curve P-256"
 SHORT_KEY = "holds an RSA key of fewer than 2048 bits, which RFC 7518 3.3 forbids: use a longer one"
+NO_RSA_KEY = "holds a key that is not RSA, and a certificate signs with PS256"
+KEY_OF_ANOTHER = "holds a key that belongs to another certificate"
 NO_CERTIFICATE = "holds no PEM certificate that can be read (-----BEGIN CERTIFICATE-----)"
 SHORTEST_RSA_BITS = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A private key and its signature algorithms (RFC 7518 3.1), the default first."""
+    """A private key, its signature algorithms (RFC 7518 3.1), the default first, and the header of its certificate."""
 
     key: RSAPrivateKey | EllipticCurvePrivateKey = field(repr=False)
     algorithms: tuple[str, ...]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def algorithm(self, wanted: str | None) -> str:
         """Return `wanted` or the default; raise ValueError if the key does not support `wanted`."""
@@ -68,6 +72,25 @@ def signing_key(pem: str) -> SigningKey:
     if isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1):
         return SigningKey(key, ("ES256",))
     raise ValueError(WRONG_KIND)
+
+
+def certificate_key(pem: str) -> SigningKey:
+    """Return the RSA key of a PEM text with its certificate; raise ValueError, which never quotes the text."""
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.x509 import load_pem_x509_certificate
+
+    found = signing_key(pem)
+    if "RS256" not in found.algorithms:
+        raise ValueError(NO_RSA_KEY)
+    try:
+        certificate = load_pem_x509_certificate(pem.encode())
+    except ValueError:
+        raise ValueError(NO_CERTIFICATE) from None
+    if found.key.public_key() != certificate.public_key():
+        raise ValueError(KEY_OF_ANOTHER)
+    # RFC 7515 4.1.8: base64url of the SHA-256 digest, without padding
+    thumbprint = urlsafe_b64encode(certificate.fingerprint(SHA256())).rstrip(b"=").decode()
+    return SigningKey(found.key, ("PS256",), {"x5t#S256": thumbprint})
 
 
 def check_signature(key: RSAPrivateKey) -> None:
@@ -184,6 +207,8 @@ def _oauth2_faults(block: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _key_faults(block: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if isinstance(file := block.get("certificate_file"), str):
+        yield from _fault_of("certificate_file", lambda: certificate_key(_text_of(file)))
     if not isinstance(pem := block.get("private_key"), str):
         return
     try:
@@ -195,6 +220,13 @@ def _key_faults(block: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from _fault_of("algorithm", key.algorithm, wanted)
 
 
+def _text_of(file: str) -> str:
+    try:
+        return read_file(file)
+    except UnresolvedReference as error:
+        raise ValueError(str(error).removeprefix(f"the file {file} ")) from None
+
+
 def _check_refresh_token_file(file: str) -> None:
     # The target of a symbolic link is what gatepass replaces.
     path = FilePath(os.path.realpath(file))
@@ -204,10 +236,7 @@ def _check_refresh_token_file(file: str) -> None:
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise ValueError(UNWRITABLE)
     if path.exists():
-        try:
-            read_file(file)
-        except UnresolvedReference as error:
-            raise ValueError(str(error).removeprefix(f"the file {file} ")) from None
+        _text_of(file)
 
 
 def _fault_of(setting: str, check: Callable[..., object], *arguments: Any) -> Iterator[tuple[str, str]]:

@@ -194,9 +194,6 @@ def _is_readable(url: str, proxy: str | None = None) -> bool:
 SECRET_FILES: tuple[SettingPattern, ...] = (
     ("credentials", "*", "path"),
     ("credentials", "*", "refresh_token_file"),
-    ("credentials", "*", "credentials_file"),
-    ("credentials", "*", "web_identity_token_file"),
-    ("credentials", "*", "federated_token_file"),
     ("credentials", "*", "certificate_file"),
     ("server", "tls", "key_file"),
     ("server", "tls", "key_password_file"),

@@ -433,7 +433,7 @@ class Log(Block):
 
 OVERRIDDEN_TOGETHER = (("ca_file",), ("proxy", "proxy_auth"), ("client_cert", "client_key"))
 """Members of a hop's `network`. Inherited one by one, the password of one proxy would go to another one."""
-URLS = ("base_url", "url", "token_url", "issuer", "authority_host")
+URLS = ("base_url", "url", "token_url", "issuer")
 
 
 def with_default_network(tree: Any) -> Any:
@@ -465,12 +465,9 @@ def with_default_network(tree: Any) -> Any:
 
 
 def _uses_proxy(hop: Mapping[str, Any], default: DefaultNetwork) -> bool:
-    # a proxy would reach the metadata server of its own machine
-    if hop.get("managed_identity") is True or (hop.get("type") == "google" and not hop.get("credentials_file")):
-        return False
     urls = [url for name in URLS if isinstance(url := hop.get(name), str)]
     try:
-        return not urls or not all(default.avoids_proxy(urlsplit(url).hostname or "") for url in urls)
+        return not all(default.avoids_proxy(urlsplit(url).hostname or "") for url in urls)
     except ValueError:  # not a URL: the validation reports it
         return False
 

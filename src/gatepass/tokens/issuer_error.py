@@ -254,7 +254,14 @@ def embedded_error_failure(document: Any, reply: TimedTokenResponse, issuer: str
 
 
 REFUSED_SETTINGS: Mapping[str, tuple[str, ...]] = {
-    "invalid_client": ("client_id", "client_secret", "private_key", "assertion_file", "client_auth"),
+    "invalid_client": (
+        "client_id",
+        "client_secret",
+        "private_key",
+        "certificate_file",
+        "assertion_file",
+        "client_auth",
+    ),
     "unauthorized_client": ("client_id", "grant_type"),
     "unsupported_grant_type": ("grant_type",),
     "invalid_scope": ("scope",),

@@ -51,8 +51,8 @@ UNAVAILABLE = "the store with the refresh token is unavailable, and a second use
 def is_shared(settings: Iterable[AnyCredential], reach: StoreScope) -> bool:
     """Return whether processes within `reach` share the tokens of the first credential. The others are its subjects.
 
-    Over a network a token is shared only if the configuration identifies the client completely. A program, a cloud's
-    library and the machine's own identity differ between machines.
+    Over a network a token is shared only if the configuration identifies the client completely. A program
+    differs between machines.
     """
     is_near = reach is StoreScope.MACHINE
     return all(one.type not in LOCAL_TYPES and (is_near or one.type in _COMPLETE_IN_CONFIGURATION) for one in settings)

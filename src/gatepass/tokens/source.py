@@ -9,7 +9,6 @@ from gatepass.clock import Clock
 from gatepass.config.credential import kinds
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
-from gatepass.config.credential.vendor import AwsBedrockCredential, EntraCredential, GoogleCredential
 from gatepass.http_client.tls import TLSContexts
 from gatepass.tokens.failure import FailureKind, FetchFailure
 from gatepass.tokens.holder import TokenHolder, TokenSource
@@ -77,18 +76,6 @@ def build_source(
             from gatepass.tokens.sources.http_json import HttpJsonSource
 
             return HttpJsonSource(name, settings, connect, clock)
-        case EntraCredential():
-            from gatepass.tokens.vendor.entra import EntraSource
-
-            return EntraSource(name, settings, connect, clock)
-        case GoogleCredential():
-            from gatepass.tokens.vendor.google import GoogleSource
-
-            return GoogleSource(name, settings, connect, clock, settings.environment())
-        case AwsBedrockCredential():
-            from gatepass.tokens.vendor.aws_bedrock import AwsBedrockSource
-
-            return AwsBedrockSource(name, settings, connect, clock)
 
 
 @dataclass(frozen=True, slots=True)

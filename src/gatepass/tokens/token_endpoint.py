@@ -145,7 +145,8 @@ def issuer_transport(settings: Credential, context: ssl.SSLContext) -> Connect:
     (pydantic/httpx2#1175). A transport follows no redirect, which would take the secret to another address, keeps no
     cookie, and reads no environment variable.
     """
-    quiet_loggers("httpcore2")  # at DEBUG it logs response headers, which may contain a token
+    # at DEBUG it logs response headers, which may contain a token
+    logging.getLogger("httpcore2").setLevel(logging.ERROR)
     network, proxy = settings.network, None
     if network.proxy is not None:
         user, _, password = network.proxy_auth.reveal().partition(":") if network.proxy_auth else ("", "", "")
@@ -245,9 +246,3 @@ def _fault(error: Exception, slow: Fault = Fault.TIMEOUT_FIRST_BYTE) -> Transpor
     # The number means nothing to an operator.
     # h11 quotes the line, in which a token may stand that gatepass does not know yet
     return TransportFault(fault, re.sub(r"\[Errno -?[0-9]{1,3}\] |: bytearray\(.*", "", detail))
-
-
-def quiet_loggers(*names: str) -> None:
-    """Limit these loggers and their children to errors, because libraries log requests and replies unmasked."""
-    for name in names:
-        logging.getLogger(name).setLevel(logging.ERROR)

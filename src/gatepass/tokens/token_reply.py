@@ -34,6 +34,9 @@ TOKEN_NAMES = ("access_token", "accessToken", "token")
 EXPIRY_NAMES = ("expires_in", "expiresIn", "expires_on", "expires_at", "expiresAt", "expireAt", "expireTime")
 ENVELOPES = ("data", "result", "response", "body", "token")
 """Members that contain the token in replies of corporate gateways. They are checked after the root object."""
+MAX_TTL_S = 86_400.0
+"""The longest lifetime that a reply may announce for a token that is not a JWT. Azure's metadata server announces 24
+hours; five minutes in milliseconds (300000), read as seconds, are more."""
 _ORDINARY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z")
 _NAMES_SHOWN = 8
 
@@ -77,7 +80,6 @@ class TokenReplyFormat:
 
     issuer: str
     default_ttl_s: float
-    max_ttl_s: float
     paths: ReplyPaths = field(default_factory=ReplyPaths)
     plain_text: bool = False
     header: str | None = None
@@ -245,7 +247,7 @@ def _lifetime(
 ) -> tuple[float, LifetimeSource, float | None]:
     """Return the lifetime, its source, and the announced lifetime if that is implausible.
 
-    The earlier end of a JWT's claims and the reply applies. Without a JWT the reply is believed up to `max_ttl_s`: a
+    The earlier end of a JWT's claims and the reply applies. Without a JWT the reply is believed up to MAX_TTL_S: a
     lifetime of five minutes that is announced as 300000 must not become three days. If a new token's announced end
     has passed, the clocks differ. Then the default applies, and a 401 corrects it. With the issuer's `Date` the clock
     skew is known, and the least time left applies.
@@ -266,9 +268,9 @@ def _lifetime(
         return reply_format.default_ttl_s, LifetimeSource.DEFAULT, None
     if announced.seconds <= 0:  # the clocks differ
         return reply_format.default_ttl_s, LifetimeSource.DEFAULT, announced.seconds
-    is_too_long = announced.seconds > reply_format.max_ttl_s
+    is_too_long = announced.seconds > MAX_TTL_S
     return (
-        min(announced.seconds, reply_format.max_ttl_s),
+        min(announced.seconds, MAX_TTL_S),
         LifetimeSource.REPLY,
         announced.seconds if is_too_long else None,
     )
@@ -372,7 +374,7 @@ def _remaining_s(
         return reply_format.default_ttl_s, LifetimeSource.DEFAULT
     left_s, source = jwt_s or 0.0, LifetimeSource.JWT
     if claimed_lifetime_s is not None and (jwt_s is None or claimed_lifetime_s < jwt_s - lifetime.jwt_margin_s(jwt_s)):
-        left_s = claimed_lifetime_s if jwt_s is not None else min(claimed_lifetime_s, reply_format.max_ttl_s)
+        left_s = claimed_lifetime_s if jwt_s is not None else min(claimed_lifetime_s, MAX_TTL_S)
         source = LifetimeSource.REPLY
     if left_s <= 0:
         kind = FailureKind.OUTAGE if at_s.written_s is None else FailureKind.REFUSED

@@ -77,11 +77,6 @@ def of_type(**settings: Any) -> Config:
         (CORP, KEY, "unlimited: a key does not expire"),
         ({"type": "exec", "command": ["mint"]}, Token(Secret("t"), 0.0, 298.642), "298 s, from the program's output"),
         (FILE, Token(Secret("t"), 0.0, 60.0), "60 s, from the file"),
-        (
-            {"type": "aws_bedrock", "region": "eu-central-1", "access_key_id": "k", "secret_access_key": "s"},
-            Token(Secret("t"), 0.0, 900.0),
-            "900 s, from key_ttl_s",
-        ),
         (FILE, KEY, "until the file changes: the token has no expiry"),
         (CORP, Token(Secret("t"), 0.0, 5.96), "5.9 s, from the issuer's reply"),
     ],

@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 
-from gatepass.config.certificates import NO_DIRECTORY, NO_KEY, UNWRITABLE, unusable_files
+from gatepass.config.certificates import (
+    KEY_OF_ANOTHER,
+    LOCKED_KEY,
+    NO_CERTIFICATE,
+    NO_DIRECTORY,
+    NO_KEY,
+    NO_RSA_KEY,
+    UNWRITABLE,
+    unusable_files,
+)
 from gatepass.config.credential.base import how_to_install
 from gatepass.config.references import Reference
 from tests.unit.tokens.keys import certificate_pem, private_pem
@@ -44,6 +53,29 @@ def signing(folder: Path, file: str, **more: str) -> dict[str, str]:
 )
 def test_a_key_is_tried_at_load(folder, file, more, expected):
     assert signing(folder, file, **more) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (private_pem("rsa") + certificate_pem("rsa"), {}),
+        (certificate_pem("rsa") + private_pem("rsa"), {}),
+        (private_pem("rsa"), {"certificate_file": NO_CERTIFICATE}),
+        (certificate_pem("rsa"), {"certificate_file": NO_KEY}),
+        (private_pem("rsa") + certificate_pem("other-rsa"), {"certificate_file": KEY_OF_ANOTHER}),
+        (private_pem("p256") + certificate_pem("p256"), {"certificate_file": NO_RSA_KEY}),
+        (private_pem("rsa", b"phrase") + certificate_pem("rsa"), {"certificate_file": LOCKED_KEY}),
+    ],
+    ids=["key first", "certificate first", "no certificate", "no key", "another key", "P-256", "locked"],
+)
+def test_a_certificate_is_tried_at_load(tmp_path, text, expected):
+    (tmp_path / "app.pem").write_text(text)
+    assert faults(client_auth="private_key_jwt", certificate_file=str(tmp_path / "app.pem")) == expected
+
+
+def test_a_certificate_that_cannot_be_read_is_named(folder):
+    missing = faults(client_auth="private_key_jwt", certificate_file=str(folder / "no"))
+    assert missing == {"certificate_file": "cannot be read: No such file or directory"}
 
 
 def test_without_its_library_a_key_is_refused_with_what_to_install(folder, monkeypatch):

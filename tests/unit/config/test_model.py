@@ -197,16 +197,6 @@ def test_a_host_of_no_proxy_may_have_its_own_proxy():
 def test_a_credential_avoids_the_proxy_if_all_its_hosts_do():
     given = {"proxy": PROXY, "no_proxy": ["sso.example"]}
     assert credential(given).proxy is None
-    bedrock = {"type": "aws_bedrock", "region": "eu-central-1", "access_key_id": "a", "secret_access_key": "s"}
-    assert credential(given, **bedrock).proxy == PROXY
-
-
-def test_the_identity_of_the_machine_is_not_fetched_by_a_proxy():
-    """The proxy would reach the metadata server of its own machine."""
-    found = credential(type="entra", managed_identity=True)
-    assert (found.proxy, found.ca_file) == (None, "/ca.pem")
-    assert credential(type="google").proxy is None
-    assert credential(type="google", credentials_file="/g.json").proxy == PROXY
 
 
 def test_a_credential_may_identify_itself_by_the_common_certificate():

@@ -127,7 +127,6 @@ VARIANTS = {
     "extra": {"more": Secret("x")},
     "timeout_s": 3.0,
     "default_ttl_s": 60.0,
-    "max_ttl_s": 60.0,
     "allow_plain_http": True,
     "network": {"proxy": "http://proxy.example:3128"},
 }

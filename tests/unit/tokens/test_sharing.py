@@ -44,7 +44,7 @@ from tests.unit.tokens.scripted import (
     refused,
 )
 
-KINDS = ("oauth2", "http_json", "exec", "entra", "google", "aws_bedrock", "static", "api_key", "env", "file")
+KINDS = ("oauth2", "http_json", "exec", "static", "api_key", "env", "file")
 
 
 def scripted(*replies: IssuerReply, otherwise: IssuerReply | None = None) -> ScriptedIssuer:
@@ -311,7 +311,7 @@ def test_tokens_are_shared_only_if_their_fingerprint_is_complete():
     far = {one.type for one in credentials if is_shared([one], StoreScope.NETWORK)}
     near = {one.type for one in credentials if is_shared([one], StoreScope.MACHINE)}
     assert far == {"oauth2", "http_json"}
-    assert near == {*far, "exec", "entra", "google", "aws_bedrock"}
+    assert near == {*far, "exec"}
 
 
 def test_a_dependants_token_is_shared_only_where_its_subjects_are():

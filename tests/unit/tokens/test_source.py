@@ -24,8 +24,8 @@ UNUSED = (
     "gatepass.cli.doctor",
     "gatepass.server.supervisor",
 )
-LIBRARIES = ("azure", "msal", "google", "botocore", "urllib3", "requests", "jwt", "cryptography")
-SOURCES = ("vendor", *("sources.oauth2", "sources.http_json", "sources.exec", "sources.file", "token_endpoint"))
+LIBRARIES = ("jwt", "cryptography")
+SOURCES = ("sources.oauth2", "sources.http_json", "sources.exec", "sources.file", "token_endpoint")
 CREDENTIALS = {
     "exec": "command: [/bin/true]",
     "oauth2": "token_url: https://127.0.0.1:9/token, client_id: me, client_secret: abcdefgh",

@@ -32,7 +32,7 @@ from tests.unit.tokens.scripted import (
 )
 
 REQUEST = OutboundRequest("POST", "https://sso.example/token", body=b"client_secret=x")
-FORMAT = TokenReplyFormat("sso.example", 240.0, 3600.0)
+FORMAT = TokenReplyFormat("sso.example", 240.0)
 
 
 def at(clock: DrivenClock, *replies: IssuerReply, **settings: object) -> tuple[TokenEndpointClient, ScriptedIssuer]:
@@ -268,7 +268,7 @@ async def test_bounds_of_the_phases_fit_into_the_whole():
 @pytest.mark.parametrize(("name", "variable"), [("corp", ""), ("token", " (GATEPASS_PROXY)")])
 async def test_the_407_of_a_proxy_names_the_setting_of_its_password(name, variable, monkeypatch):
     monkeypatch.setenv("GATEPASS_UPSTREAM_URL", "https://h/v1")
-    terms = TokenReplyFormat("sso.example", 240.0, 3600.0, url_setting="token_url", credential=name)
+    terms = TokenReplyFormat("sso.example", 240.0, url_setting="token_url", credential=name)
     page = Answer(407, b"<html>", ((b"content-type", b"text/html"),))
     clock = DrivenClock()
     issuer = TokenEndpointClient(name, oauth2(), terms, ScriptedIssuer(clock, page), clock)

@@ -20,7 +20,7 @@ def masked(log: TokenLog, kind: str, count: int) -> int:
 
 
 def test_a_secret_that_is_rotated_for_months_is_remembered_by_its_last_values(log):
-    """A projected token of Kubernetes changes every 50 minutes: `federated_token_file`, `web_identity_token_file`."""
+    """A projected token of Kubernetes changes every 50 minutes."""
     for number in range(720):
         log.mask_secrets((Secret(f"first-{number:05}"), Secret("the-same-secret"), Secret(f"other-{number:05}")))
     assert (masked(log, "first", 720), masked(log, "other", 720)) == (KEPT, KEPT)

@@ -21,12 +21,12 @@ from gatepass.tokens.token_reply import (
 from tests.unit.tokens.scripted import JSON, TokenFacts, date, signed, timed_response
 
 NOW = 1_800_000_000.0
-OAUTH2 = TokenReplyFormat("sso", 240.0, 3600.0)
-LOGIN = TokenReplyFormat("sso", 240.0, 3600.0, plain_text=True)
+OAUTH2 = TokenReplyFormat("sso", 240.0)
+LOGIN = TokenReplyFormat("sso", 240.0, plain_text=True)
 
 
 def terms(**paths: Any) -> TokenReplyFormat:
-    return TokenReplyFormat("sso", 240.0, 3600.0, ReplyPaths(**paths), plain_text=True)
+    return TokenReplyFormat("sso", 240.0, ReplyPaths(**paths), plain_text=True)
 
 
 def response(document: Any, *headers: tuple[bytes, bytes], status: int = 200) -> TimedTokenResponse:
@@ -131,9 +131,9 @@ def test_the_life_beside_the_token_is_found_without_a_path(document):
         ({"expires_in": True, "expires_at": 77}, (77.0, "reply")),
         ({"expires_in": "soon"}, (240.0, "default_ttl_s")),
         ({}, (240.0, "default_ttl_s")),
-        ({"expires_in": 300_000}, (3600.0, "reply")),
-        ({"expiresIn": 300_000_000}, (3600.0, "reply")),
-        ({"expires_at": NOW + 86_400}, (3600.0, "reply")),
+        ({"expires_in": 300_000}, (86_400.0, "reply")),
+        ({"expiresIn": 300_000_000}, (86_400.0, "reply")),
+        ({"expires_at": NOW + 86_400}, (86_400.0, "reply")),
     ],
 )
 def test_the_life_is_found_under_its_usual_names_and_in_every_unit(document, life):
@@ -181,7 +181,7 @@ def test_the_issuers_date_frees_absolute_expiries_from_skew(skew_s):
 
 def held(document: Any, wall_s: float, date_s: float) -> Token:
     """The token of a fetch that started at second 0 of the Clock."""
-    how = TokenReplyFormat("sso", 240.0, 1e9, plain_text=True)
+    how = TokenReplyFormat("sso", 240.0, plain_text=True)
     return parse_token_response(replace(response(document, date(date_s)), wall_s=wall_s), how)
 
 
@@ -413,7 +413,7 @@ def judged(reply: TimedTokenResponse, how: TokenReplyFormat) -> None:
     assert it.lifetime_s is not None
     assert it.lifetime_s > 0
     if it.lifetime_source is not LifetimeSource.JWT:
-        assert it.lifetime_s <= 3600.0
+        assert it.lifetime_s <= 86_400.0
 
 
 @given(st.integers(100, 999), headers, st.binary(max_size=300), st.sampled_from([OAUTH2, LOGIN]))
@@ -428,7 +428,7 @@ def test_no_path_breaks_on_any_document(path, document):
 
 
 HEADER = TokenReplyFormat(
-    "sso", 240.0, 3600.0, ReplyPaths(expiry="token.expires_at"), plain_text=True, header="X-Subject-Token"
+    "sso", 240.0, ReplyPaths(expiry="token.expires_at"), plain_text=True, header="X-Subject-Token"
 )
 IN_HEADER = (b"x-subject-token", b"abc")
 
@@ -485,7 +485,7 @@ def test_a_token_missing_in_its_header_is_reported(reply, expected):
     ("life", "lifetime_s", "doubted_s"),
     [
         ({"expires_in": 300}, 300.0, None),
-        ({"expires_in": 300_000}, 3600.0, 300_000.0),
+        ({"expires_in": 300_000}, 86_400.0, 300_000.0),
         ({"access_token": signed(iat=NOW, exp=NOW + 300_000)}, 300.0, 300_000.0),
         ({"access_token": signed(iat=NOW, exp=NOW + 86_400)}, 86_400.0, None),
         ({"expires_at": NOW - 7200}, 240.0, -7200.0),

@@ -18,7 +18,7 @@ UNTIL = "2027-01-15T08:05:00Z"
 
 
 def terms(**paths: Any) -> TokenReplyFormat:
-    return TokenReplyFormat("the file t", 240.0, 3600.0, ReplyPaths(**paths), plain_text=True)
+    return TokenReplyFormat("the file t", 240.0, ReplyPaths(**paths), plain_text=True)
 
 
 def read(document: Any, at_s: ReadTimes = RUN, **paths: Any) -> TokenFacts:
@@ -43,7 +43,7 @@ def failure(document: Any, at_s: ReadTimes = RUN, **paths: Any) -> FetchFailure:
             ("abc", 300.0, LifetimeSource.REPLY, None),
         ),
         ({"token": "abc"}, {"expiry": "c"}, ("abc", 240.0, LifetimeSource.DEFAULT, "c")),
-        ({"token": "abc", "expires_in": 300_000}, {}, ("abc", 3600.0, LifetimeSource.REPLY, None)),
+        ({"token": "abc", "expires_in": 300_000}, {}, ("abc", 86_400.0, LifetimeSource.REPLY, None)),
         ({"token": "abc", "expires_in": 300_000}, {"unit": "ms"}, ("abc", 300.0, LifetimeSource.REPLY, None)),
     ],
 )

@@ -28,9 +28,6 @@ class Credential(Block):
     Danger: If it is longer than the real lifetime, each token ends with a rejected request, which gatepass repeats
     with a new token.
     """
-    max_ttl_s: Seconds = 3600.0
-    """The longest lifetime in seconds that gatepass accepts from the reply alone. It protects against a lifetime in
-    milliseconds that is announced as seconds."""
     network: Network = Network()
     """Proxy and TLS files for the token endpoint; they may differ from the upstream's.
 
@@ -59,7 +56,7 @@ class Credential(Block):
 
 def checked_extra(module: str, extra: str, kind: str) -> None:
     """Raise ValueError with the install command if `module` of the extra is missing. Does not import the module."""
-    try:  # find_spec imports the parents of a dotted name: `azure` and `google` are empty namespace packages
+    try:  # find_spec imports the parents of a dotted name, such as those of an exporter of OpenTelemetry
         is_installed = find_spec(module) is not None
     except ModuleNotFoundError:
         is_installed = False

@@ -12,7 +12,6 @@ from gatepass.config.block import SecretText, SettingFault
 from gatepass.config.credential.base import Credential, ReplyPaths
 from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
-from gatepass.config.credential.vendor import AwsBedrockCredential, EntraCredential, GoogleCredential
 from gatepass.config.network import PARAMETER, TOKEN_PLACEHOLDER, FieldName, Network, TokenPlacement
 from gatepass.config.references import Reference
 from gatepass.types import Secret
@@ -190,9 +189,6 @@ AnyCredential = Annotated[
     Oauth2Credential
     | HttpJsonCredential
     | StaticCredential
-    | EntraCredential
-    | GoogleCredential
-    | AwsBedrockCredential
     | ExecCredential
     | FileCredential
     | EnvCredential
@@ -223,12 +219,6 @@ def token_location(credential: Credential) -> str:
             return f"the file {credential.path}"
         case EnvCredential():
             return f"the environment variable {credential.variable_name}"
-        case EntraCredential():
-            return "the machine's identity" if credential.managed_identity else _host(credential.authority_host)
-        case GoogleCredential():
-            return f"Google, by {credential.credentials_file or 'what the machine has'}"
-        case AwsBedrockCredential():
-            return f"this machine, signed for {credential.region}"
         case _:
             return "the configuration"
 

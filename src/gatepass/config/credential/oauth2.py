@@ -113,6 +113,13 @@ class Oauth2Credential(Credential):
 
     Example: key-2027
     """
+    certificate_file: str | None = None
+    """A PEM file with a certificate and its RSA key, instead of `private_key` and `key_id`. The assertion names the
+    certificate (`x5t#S256`), as Microsoft Entra ID requires, and is signed with PS256. It requires the extra `crypto`.
+    gatepass reads the file again for each token.
+
+    Example: /run/secrets/app.pem
+    """
     algorithm: Algorithm | None = None
     """The signature algorithm; None: RS256 for an RSA key, ES256 for a key on P-256.
 
@@ -208,6 +215,11 @@ class Oauth2Credential(Credential):
         return self.token_url or self.issuer or ""
 
     @property
+    def signs(self) -> bool:
+        """Whether a key is configured."""
+        return self.private_key is not None or self.certificate_file is not None
+
+    @property
     def refreshes(self) -> bool:
         """Whether gatepass uses refresh tokens that the issuer returns."""
         return self.grant_type in ("password", "refresh_token") or bool(self.refresh_token or self.refresh_token_file)
@@ -245,11 +257,14 @@ def _client_auth_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
     # `extra` may hold another grant, which needs no client authentication.
     if method == "none" and block.grant_type == "client_credentials" and "grant_type" not in block.extra:
         yield "client_auth", "is none, but the client_credentials grant requires client authentication"
-    if method == "private_key_jwt" and block.private_key is None:
-        yield "private_key", "is missing: client_auth: private_key_jwt signs with a private key"
-    for setting in ("private_key", "key_id", "algorithm"):
+    if method == "private_key_jwt" and not block.signs:
+        yield "private_key", "is missing (or certificate_file): client_auth: private_key_jwt signs with a private key"
+    for setting in ("private_key", "key_id", "certificate_file", "algorithm"):
         if method != "private_key_jwt" and block.subject is None and getattr(block, setting) is not None:
             yield setting, "belongs to client_auth: private_key_jwt"
+    for setting in ("private_key", "key_id"):
+        if block.certificate_file is not None and getattr(block, setting) is not None:
+            yield setting, "conflicts with certificate_file, which contains the key: keep one of them"
     if method == "assertion_file" and block.assertion_file is None:
         yield "assertion_file", "is missing: client_auth: assertion_file reads the assertion there"
     if method != "assertion_file" and block.assertion_file is not None:
@@ -268,7 +283,7 @@ def _subject_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
         yield ways[0], f"is missing (or {' or '.join(ways[1:])}): grant_type: {grant} presents a token"
     for name in used[1:]:
         yield name, f"conflicts with {used[0]}: keep one of them"
-    if "subject" in used and block.private_key is None and block.client_auth != "private_key_jwt":
+    if "subject" in used and not block.signs and block.client_auth != "private_key_jwt":
         yield "private_key", "is missing: gatepass signs the assertion about subject with it"
     if (kind := block.requested_token_type) is not None:
         if kind not in TOKEN_TYPES and ":" not in kind:

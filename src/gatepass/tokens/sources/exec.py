@@ -202,9 +202,7 @@ class ExecSource:
         if finished.code != 0:
             raise _failed(self._program, finished.code, stderr, mask)
         settings, printed = self._settings, f"what {self._program} prints"
-        reply_format = TokenReplyFormat(
-            printed, settings.default_ttl_s, settings.max_ttl_s, settings.reply, credential=self._name
-        )
+        reply_format = TokenReplyFormat(printed, settings.default_ttl_s, settings.reply, credential=self._name)
         return parse_token_document(_text(finished.stdout), reply_format, at_s, mask)
 
 

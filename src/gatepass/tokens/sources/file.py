@@ -119,7 +119,6 @@ class FileSource:
         self._reply_format = token_reply.TokenReplyFormat(
             f"the file {settings.path}",
             settings.default_ttl_s,
-            settings.max_ttl_s,
             settings.reply,
             plain_text=True,
             credential=name,

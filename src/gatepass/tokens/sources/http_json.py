@@ -29,7 +29,6 @@ class HttpJsonSource:
         reply_format = TokenReplyFormat(
             host_of(settings.url),
             settings.default_ttl_s,
-            settings.max_ttl_s,
             settings.reply,
             plain_text=True,
             header=settings.reply.header,

@@ -27,7 +27,7 @@ from gatepass.tokens.failure import FailureKind, FetchFailure, TokenReissued, se
 from gatepass.tokens.holder import TokenHolder, TokenUser
 from gatepass.tokens.issuer_error import REFUSED, TOO_MANY, Mask, TimedTokenResponse, one_line
 from gatepass.tokens.lifetime import Token, issuer_time
-from gatepass.tokens.secrets import all_revealed, basic_credentials, revealed, secret_fields
+from gatepass.tokens.secrets import all_revealed, basic_credentials, in_file, revealed, secret_fields
 from gatepass.tokens.sources import refresh_token
 from gatepass.tokens.sources.file import PresentedFile, WatchedFile
 from gatepass.tokens.token_endpoint import FORM, HEADERS, Connect, TokenEndpointClient
@@ -201,9 +201,11 @@ class Assertion:
             # imported here: PyJWT and cryptography load slowly, and only keys need them
             import jwt
 
-            from gatepass.config.certificates import signing_key
+            from gatepass.config.certificates import certificate_key, signing_key
 
-            self._encode, self._parse = jwt.encode, lru_cache(maxsize=1)(signing_key)
+            # parsed only after a change: an RSA key takes milliseconds, in which no other task runs
+            parse = signing_key if settings.certificate_file is None else certificate_key
+            self._encode, self._parse = jwt.encode, lru_cache(maxsize=1)(parse)
 
     def secrets(self) -> tuple[Secret, ...]:
         if self.file is not None:
@@ -219,23 +221,29 @@ class Assertion:
             return self.file.read()
         if self._key is None:
             return None
-        settings, pem = self._settings, revealed(self._key, "private_key")
+        settings = self._settings
+        name = "private_key" if settings.certificate_file is None else "certificate_file"
         try:
-            key = self._parse(pem)
+            key = self._parse(revealed(self._key, name))
         except ValueError as error:
-            raise FetchFailure(f"private_key {error}") from None
+            raise FetchFailure(f"{name} {error}") from None
         try:
             # A new key may be of another kind than `algorithm`.
             algorithm = key.algorithm(settings.algorithm)
         except ValueError as error:
             raise FetchFailure(f"algorithm {error}") from None
         # the header by which the issuer finds the public key (RFC 7515 4.1.4)
-        headers = {} if settings.key_id is None else {"kid": settings.key_id}
+        headers = {**key.headers, **({} if settings.key_id is None else {"kid": settings.key_id})}
         # RFC 7523 3 allows the token endpoint as audience. FAPI 2.0 requires the issuer.
         audiences = {"token_url": token_url, "issuer": settings.issuer or token_url}
         audience = audiences.get(settings.assertion_audience, settings.assertion_audience)
         signed = claims(settings.client_id, self._subject, audience, wall_s)
         return self._encode(signed, key.key, algorithm=algorithm, headers=headers)
+
+
+def key_of(settings: Oauth2Credential) -> Secret | None:
+    """Return the PEM text of the key that signs assertions, with its certificate if it is in `certificate_file`."""
+    return settings.private_key if settings.certificate_file is None else in_file(settings.certificate_file)
 
 
 class ClientAuthenticator:
@@ -246,7 +254,7 @@ class ClientAuthenticator:
         self._secret = settings.client_secret or Secret("")
         path = settings.assertion_file
         file = None if path is None else PresentedFile(name, "assertion_file", path, clock)
-        key = settings.private_key if settings.client_auth == "private_key_jwt" else None
+        key = key_of(settings) if settings.client_auth == "private_key_jwt" else None
         self.assertion = Assertion(settings, file, key, settings.client_id)
 
     def secrets(self) -> tuple[Secret, ...]:
@@ -290,7 +298,7 @@ class LoginGrant:
         self._user = TokenUser(f"credential:{name}")
         path = settings.subject_file
         file = None if path is None else PresentedFile(name, "subject_file", path, clock)
-        key = None if settings.subject is None else settings.private_key
+        key = None if settings.subject is None else key_of(settings)
         self.assertion = Assertion(settings, file, key, settings.subject or "")
 
     async def send(
@@ -384,7 +392,6 @@ class Oauth2Source:
         reply_format = TokenReplyFormat(
             host_of(settings.endpoint),
             settings.default_ttl_s,
-            settings.max_ttl_s,
             credential=name,
             url_setting=url_setting,
             audience=settings.audience,

@@ -10,15 +10,15 @@ PAGES = (*ROOT.glob("src/**/*.py"), *ROOT.glob("docs/**/*.md"), *DEPLOY, *ROOT.g
 
 
 def test_a_missing_library_is_reported_with_the_two_install_commands():
-    with pytest.raises(ValueError, match="entra needs a library") as caught:
-        checked_extra("a_library_that_nobody_has", "entra", "entra")
+    with pytest.raises(ValueError, match="crypto needs a library") as caught:
+        checked_extra("a_library_that_nobody_has", "crypto", "crypto")
     assert str(caught.value).endswith(
-        "not installed: in a clone pip install '.[entra]', for the image docker build --build-arg EXTRAS=entra"
+        "not installed: in a clone pip install '.[crypto]', for the image docker build --build-arg EXTRAS=crypto"
     )
 
 
 def test_installed_extra_is_accepted():
-    checked_extra("json", "entra", "entra")
+    checked_extra("json", "crypto", "crypto")
 
 
 def test_no_page_installs_gatepass_from_a_package_index():
@@ -30,7 +30,7 @@ def test_no_page_installs_gatepass_from_a_package_index():
 
 
 def test_placements_are_those_of_the_documentation():
-    clone, _, image = how_to_install("entra").partition(", for the image ")
+    clone, _, image = how_to_install("crypto").partition(", for the image ")
     reported = (ROOT / "docs/tokens.md").read_text() + (ROOT / "docs/container.md").read_text()
     assert clone.removeprefix("in a clone ") in reported
     assert image in reported

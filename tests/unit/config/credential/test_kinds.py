@@ -15,7 +15,6 @@ from gatepass.types import Secret
 
 CREDENTIAL = TypeAdapter(AnyCredential)
 CLIENT = {"client_id": "i", "client_secret": "a-long-secret"}
-TENANT = {"tenant_id": "t", "client_id": "i", "client_secret": "a-long-secret"}
 PLACES = [
     ({"type": "oauth2", "token_url": "https://sso.corp.example:8443/t?x=1", **CLIENT}, "sso.corp.example:8443"),
     ({"type": "oauth2", "issuer": "https://sso.corp.example/realms/x", **CLIENT}, "sso.corp.example"),
@@ -25,14 +24,6 @@ PLACES = [
     ({"type": "exec", "command": [Reference.to_variable("MINT", "/bin/mint")]}, "a program"),
     ({"type": "file", "path": "/var/run/t"}, "the file /var/run/t"),
     ({"type": "env", "variable": Reference.to_variable("LLM_TOKEN", "abc")}, "the environment variable LLM_TOKEN"),
-    ({"type": "entra", **TENANT}, "login.microsoftonline.com"),
-    ({"type": "entra", "managed_identity": True}, "the machine's identity"),
-    ({"type": "google", "credentials_file": "/g.json"}, "Google, by /g.json"),
-    ({"type": "google"}, "Google, by what the machine has"),
-    (
-        {"type": "aws_bedrock", "region": "eu-central-1", "access_key_id": "k", "secret_access_key": "s"},
-        "this machine, signed for eu-central-1",
-    ),
     ({"type": "static", "token": "k"}, "the configuration"),
     ({"type": "api_key", "key": "k"}, "the configuration"),
 ]

@@ -52,6 +52,8 @@ def test_unknown_client_authentication_is_refused(written):
         {"client_auth": "form", "extra": {"tenant": SECRET}},
         {**SIGNED, "key_id": "k", "algorithm": "PS256"},
         {**SIGNED, **FOUND, "assertion_audience": "issuer"},
+        {"client_secret": None, "client_auth": "private_key_jwt", "certificate_file": "/app.pem"},
+        {**BEARER, "subject": "svc", "certificate_file": "/app.pem"},
         CERTIFIED,
         FEDERATED,
         {**BEARER, "subject_file": "/s"},

@@ -1,15 +1,16 @@
-from base64 import b64encode
+from base64 import b64encode, urlsafe_b64encode
 from pathlib import Path
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.hashes import SHA256
 from jwt.types import Options
 
 from gatepass.config.references import Reference
 from gatepass.tokens.sources.oauth2 import BACKDATED_S, LIFETIME_S
 from gatepass.types import OutboundRequest, Secret
 from tests.unit.tokens.conftest import Endpoint
-from tests.unit.tokens.keys import private_pem, public_pem
+from tests.unit.tokens.keys import certificate, certificate_pem, private_pem, public_pem
 from tests.unit.tokens.scripted import SECRET, answer, date, failure_of, form_of, oauth2, refused
 
 TOKEN_URL = "https://sso.example/token"
@@ -76,6 +77,24 @@ async def test_a_key_signs_what_its_public_half_verifies(endpoint: Endpoint, kin
     del sent["client_assertion"]
     assert sent == {"grant_type": "client_credentials", "client_id": "me", "client_assertion_type": TYPE}
     assert b"authorization" not in dict(request.headers)
+
+
+async def test_a_certificate_signs_with_its_thumbprint_and_is_read_again(endpoint: Endpoint, tmp_path: Path):
+    """As Microsoft Entra ID requires (learn.microsoft.com, "certificate credentials")."""
+    file = tmp_path / "app.pem"
+    source = endpoint.source(signing(private_key=None, certificate_file=str(file)))
+    for kind in ("rsa", "other-rsa"):
+        file.write_text(private_pem(kind) + certificate_pem(kind))
+        await source.fetch()
+        request = endpoint.requests[-1]
+        thumbprint = urlsafe_b64encode(certificate(kind).fingerprint(SHA256())).rstrip(b"=").decode()
+        shown = jwt.get_unverified_header(form_of(request)["client_assertion"])
+        assert shown == {"alg": "PS256", "typ": "JWT", "x5t#S256": thumbprint}
+        assert verified(request, public_pem(kind), "PS256")
+    file.write_text("no key")
+    failure = await failure_of(source.fetch())
+    assert failure.reason.startswith("certificate_file holds no PEM private key that can be read")
+    assert (failure.is_refused, len(endpoint.requests)) == (False, 2)
 
 
 async def test_no_two_assertions_are_the_same(endpoint: Endpoint):
