@@ -17,7 +17,6 @@ from docs.environment_reference import file_variables, variables
 from docs.error_reference import code_table, error_codes, page_errors
 from docs.http_reference import forwarded, header_table, operations, own_pages, relayed
 from docs.licences import licence_table
-from docs.man_page import man_page
 from docs.metric_reference import all_metrics
 from docs.setting_reference import all_credentials, all_settings, overview, twelve
 from docs.symptom_table import readme_table, symptoms
@@ -89,7 +88,6 @@ PARTS: Mapping[str, Mapping[str, Callable[[], str]]] = {
 }
 """The generated parts of each page, by the name in the two comments around each part."""
 FILES: Mapping[str, Callable[[], str]] = {
-    "docs/gatepass.1": man_page,
     "src/gatepass/server/ui/static/errors_zh.js": page_errors,
     "deploy/chart/values.schema.json": values_schema,
 }

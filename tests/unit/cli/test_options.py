@@ -7,7 +7,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from gatepass.cli import COMMANDS, main
+from gatepass.cli import main
 from gatepass.cli.options import coloured, progress
 
 SHARED = ("--config", "--json", "--socket")
@@ -60,17 +60,6 @@ def test_a_wait_is_shown_on_a_terminal_only_and_then_cleared(monkeypatch, stream
     with progress("sso.example"):
         assert written.getvalue() == "waiting for sso.example" * shown
     assert written.getvalue() == "waiting for sso.example\r\x1b[K" * shown
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_shell_completes_commands_and_options(monkeypatch, shell):
-    from click.shell_completion import get_completion_class
-
-    kind = get_completion_class(shell)
-    assert kind is not None
-    completion = kind(main, {}, "gatepass", "_GATEPASS_COMPLETE")
-    assert {item.value for item in completion.get_completions([], "")} == set(COMMANDS)
-    assert "--config" in {item.value for item in completion.get_completions(["check"], "--")}
 
 
 @pytest.mark.parametrize("command", ["status", "reload", "keys list --running"])
