@@ -82,7 +82,7 @@ class InvalidApiKey(CallerError):
     time of its expiry. docs/operations/keys.md#rotate-a-key-without-an-interruption shows how to replace a key.
 
     Action: Set the client's API key to the one that `gatepass keys new` printed. If it is lost or has expired, run
-    `gatepass keys rotate NAME --write` and `gatepass reload` for another one.
+    `gatepass keys new --name NAME --write` and `gatepass reload` for another one.
     """
 
     code, status = "invalid_api_key", 401

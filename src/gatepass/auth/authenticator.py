@@ -161,7 +161,7 @@ class Authenticator:
         if caller.expires is not None and caller.state(wall_s) == "expired":
             raise errors.InvalidApiKey(
                 f"This API key of the caller {caller.name!r} expired at {moment_text(caller.expires)}."
-                f" Create its successor with `gatepass keys rotate {caller.name}`."
+                f" Create another one with `gatepass keys new --name {caller.name}`."
             )
         self.keys.last_used_s[caller.id] = wall_s
         return caller

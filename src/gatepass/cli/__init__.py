@@ -41,7 +41,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "tail": CommandEntry("gatepass.cli.requests", "Show the requests of the running gatepass as they end."),
     "show": CommandEntry("gatepass.cli.requests", "Show what happened to one request, by the id in its error."),
     "capture": CommandEntry("gatepass.cli.capture", "Keep the bodies of chosen requests in memory for some minutes."),
-    "keys": CommandEntry("gatepass.cli.keys", "Create, list, rotate and revoke the API keys of clients."),
+    "keys": CommandEntry("gatepass.cli.keys", "Create and list the API keys of clients."),
     "schema": CommandEntry("gatepass.cli.check", "Print the JSON Schema of the configuration, for editors."),
     "demo": CommandEntry(
         "gatepass.demo.command", "Show the main features on this machine, without a network.", extra="demo"

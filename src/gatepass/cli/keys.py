@@ -1,4 +1,4 @@
-"""`gatepass keys`: create, list, rotate and revoke the API keys of clients."""
+"""`gatepass keys`: create and list the API keys of clients."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import re
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 import click
 
@@ -21,24 +21,16 @@ from gatepass.cli.control import aligned, processes_of, request, socket_option
 from gatepass.cli.healthcheck import own_file
 from gatepass.cli.options import config_option, exit_unusable, json_option, load_or_exit, print_json, printable
 
-if TYPE_CHECKING:
-    from gatepass.config.document import ConfigDocument
-
 DEFAULT_NAME = "client"
 KEYS = ("access", "keys")
 _HEAD = ("NAME", "ROLE", "PROFILE", "EXPIRES", "MODELS", "OPERATIONS", "MCP", "STATE", "LAST USE", "KEY")
-_KEY_NUMBER = re.compile(r"access\.keys\[\d+\]")
 
 Row = dict[str, Any]
 
 
-def _refuse(reason: str) -> NoReturn:
-    exit_unusable(f"Error: {reason}")
-
-
 @click.group()
 def keys() -> None:
-    """Create, list, rotate and revoke the API keys of clients."""
+    """Create and list the API keys of clients."""
 
 
 def _end(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
@@ -58,20 +50,17 @@ def _end(_context: click.Context, _option: click.Parameter, value: str | None) -
     return value
 
 
-_expires_option = click.option(
+@keys.command(short_help="Create a key and its entry for the configuration file.")
+@click.option("--name", help=f"The caller's name in logs and metrics. Default: {DEFAULT_NAME}.")
+@click.option("--role", type=click.Choice(("caller", "viewer", "admin")), help="What the key may do. Default: caller.")
+@click.option("--profile", metavar="NAME", help="The profile of the client, such as ragflow. Default: plain.")
+@click.option("--group", metavar="NAME", help="The group of the key under access.groups, which has limits.")
+@click.option(
     "--expires",
     metavar="TIME",
     callback=_end,
     help="The expiry: a duration (90d or 12h), a date (its beginning in UTC) or an RFC 3339 time. Default: none.",
 )
-_write_option = click.option("--write", is_flag=True, help="Change the configuration file. Its comments stay.")
-
-
-@keys.command(short_help="Create a key and its entry for the configuration file.")
-@click.option("--name", help=f"The caller's name in logs and metrics. Default: {DEFAULT_NAME}.")
-@click.option("--role", type=click.Choice(("caller", "viewer", "admin")), help="What the key may do. Default: caller.")
-@click.option("--profile", metavar="NAME", help="The profile of the client, such as ragflow. Default: plain.")
-@_expires_option
 @click.option("--model", "models", multiple=True, help="A model or glob that the key may use. May be repeated.")
 @click.option(
     "--operation",
@@ -88,7 +77,7 @@ _write_option = click.option("--write", is_flag=True, help="Change the configura
     help="An MCP server that the key may use, or only these tools (names or globs) that it may call there. May be"
     " repeated. Without --operation and --model the key may use nothing else.",
 )
-@_write_option
+@click.option("--write", is_flag=True, help="Add the entry to the configuration file. Its comments stay.")
 @config_option
 @json_option
 def new(
@@ -138,129 +127,10 @@ def new(
         raise click.BadParameter(reason, param_hint=f"--{option}") from None
     if options["profile"]:
         _check_profile(options["profile"], path)
-    _hand_out(key, entry, given, path, write=write, as_json=as_json)
-
-
-@keys.command(short_help="Create another key of a caller, beside the old one.")
-@click.argument("name")
-@_expires_option
-@_write_option
-@config_option
-@json_option
-def rotate(name: str, path: str | None, *, expires: str | None, as_json: bool, write: bool) -> None:
-    """Create another key of the caller NAME, with the settings of its newest entry in the configuration file.
-
-    Both keys are valid until the old one is revoked or expires. The output is that of `gatepass keys new`.
-
-    Exit codes: 0 created, 2 invalid command line, the key comes from a variable or a secret file, or --write cannot
-    change the file.
-    """
-    from gatepass.auth.api_keys import new_key
-
-    document, entries = _read(path)
-    found = [(place, entry) for place, entry in enumerate(entries) if entry.get("name") == name]
-    if not found:
-        names = ", ".join(dict.fromkeys(str(entry.get("name")) for entry in entries)) or "no caller"
-        raise click.BadParameter(f"{document.source} has {names}", param_hint="NAME")
-    place, old = found[-1]
-    if "key" in old:
-        add = "add a key of `gatepass keys new` there, behind the old one and a space; a variable requires a restart"
-        _refuse(f"the key of access.keys[{place}] comes from {old['key']}: {add}")
-    key, key_hash = new_key()
-    settings = {**old, "expires": expires}
-    settings = {setting: value for setting, value in settings.items() if setting != "hash" and value is not None}
-    _hand_out(key, {**settings, "hash": key_hash}, settings, path, write=write, as_json=as_json)
-    if not as_json:
-        revoke_it = f"run `gatepass keys revoke {str(old.get('hash'))[7:15]}{' --write' * write}`"
-        is_variable = str(old.get("hash")).startswith("${")
-        click.echo(
-            f"\nWhen the client uses the new key, {f'delete access.keys[{place}]' if is_variable else revoke_it}."
-        )
-
-
-@keys.command(short_help="Remove the entry of a key from the configuration file.")
-@click.argument("key_hash", metavar="HASH")
-@click.option("--yes", is_flag=True, help="Remove also the last key, or the last one with the role admin.")
-@_write_option
-@config_option
-@json_option
-def revoke(key_hash: str, path: str | None, *, yes: bool, as_json: bool, write: bool) -> None:
-    """Remove the key with this HASH, or print the entry to delete. HASH may be its first 8 digits or more.
-
-    Exit codes: 0 removed or printed, 2 invalid command line, no such entry, the key comes from a variable or a secret
-    file, the last key without --yes, or --write cannot change the file.
-    """
-    from gatepass.config.yaml_file import without_item
-
-    digits = key_hash.removeprefix("sha256:").lower()
-    if not re.fullmatch("[0-9a-f]{8,64}", digits):
-        raise click.BadParameter("expects 8 hexadecimal digits or more: see `gatepass keys list`", param_hint="HASH")
-    document, entries = _read(path)
-    found = [place for place, one in enumerate(entries) if str(one.get("hash")).startswith(f"sha256:{digits}")]
-    if not found:
-        read = [(place, one.get("key") or one.get("hash")) for place, one in enumerate(entries)]
-        rest = ", ".join(f"access.keys[{place}] ({text})" for place, text in read if str(text).startswith("${"))
-        of_rest = f". For a key of {rest}, change what it reads, or delete the entry" if rest else ""
-        _refuse(f"no hash under access.keys in {document.source} begins with {digits}{of_rest}")
-    if len(found) > 1:
-        _refuse(f"{digits} begins several hashes in {document.source}: give more digits")
-    (place,) = found
-    entry, others = entries[place], entries[:place] + entries[place + 1 :]
-    name, loss = entry.get("name"), ""
-    if not others:
-        loss = "the last key: gatepass without keys serves every client on the same machine, and no other"
-    elif entry.get("role") == "admin" and all(one.get("role") != "admin" for one in others):
-        loss = "the last key with the role admin"
-    if loss and not yes:
-        successor = f"`gatepass keys rotate {name} --write`"
-        _refuse(f"This is {loss}. Create its successor first ({successor}), or repeat the command with --yes")
-
-    def without(now: ConfigDocument) -> tuple[str | None, list[Row]]:
-        return without_item(now.content.decode(), KEYS, place), others
-
-    written = _change(path, without)[0] if write else None
-    if as_json:
-        print_json({"entry": entry, "written": written})
-    elif write:
-        click.echo(f"The entry of {name} was removed from access.keys in {written}. Run `gatepass reload` to apply it.")
-    else:
-        where = f"{document.source} (line {document.origins[(*KEYS, place)].line})"
-        click.echo(f"Delete this entry under access.keys in {where}; then run `gatepass reload`:")
-        click.echo(f"\n    - {_shown(entry)}\n")
-
-
-def _read(path: str | None) -> tuple[ConfigDocument, list[Row]]:
-    """Return the configuration file and its keys, or exit with 2."""
-    from gatepass.config.document import ConfigError, lookup
-    from gatepass.config.file import read_document
-
-    name = own_file(path)
-    if name is None:
-        _refuse("there is no configuration file: name one with --config, or change the variables by hand")
-    try:
-        document = read_document(name)
-    except ConfigError as error:
-        exit_unusable(str(error))
-    entries = lookup(document.tree, KEYS)
-    return document, [one if isinstance(one, dict) else {} for one in entries] if isinstance(entries, list) else []
-
-
-def _shown(entry: Mapping[str, Any]) -> str:
-    return "{" + ", ".join(f"{setting}: {json.dumps(value)}" for setting, value in entry.items()) + "}"
-
-
-_NOT_OF_VARIABLE = {"models": "models", "mcp": "MCP servers", "limits": "limits"}
-"""The settings of a key that GATEPASS_KEY_HASHES cannot have. A model's name may contain its separators."""
-
-
-def _hand_out(
-    key: str, entry: Row, settings: Mapping[str, Any], path: str | None, *, write: bool, as_json: bool
-) -> None:
-    """Print the new `key` with its entry, or write the entry. `settings` are those of its variable."""
-    operations = "+".join(settings.get("operations") or ()).replace(" ", ":")
-    behind = "".join(f"/{name}={value}" for name, value in {**settings, "operations": operations}.items() if value)
-    missing = [word for setting, word in _NOT_OF_VARIABLE.items() if settings.get(setting)]
-    line = None if missing else f"GATEPASS_KEY_HASHES={entry['hash']}{behind}"
+    behind = {**given, "operations": "+".join(operations).replace(" ", ":")}
+    variable = "".join(f"/{setting}={value}" for setting, value in behind.items() if value)
+    missing = [word for setting, word in _NOT_OF_VARIABLE.items() if given[setting]]
+    line = None if missing else f"GATEPASS_KEY_HASHES={key_hash}{variable}"
     written, is_first = _write(path, entry) if write else (None, False)
     if as_json:
         print_json({"key": key, "entry": entry, "environment": line, "written": written})
@@ -280,6 +150,14 @@ def _hand_out(
     else:
         click.echo("Or, for a configuration by environment variables:")
         click.echo(f"\n  {line}")
+
+
+_NOT_OF_VARIABLE = {"models": "models", "mcp": "MCP servers", "group": "groups"}
+"""The settings of a key that GATEPASS_KEY_HASHES cannot have. A model's name may contain its separators."""
+
+
+def _shown(entry: Row) -> str:
+    return "{" + ", ".join(f"{setting}: {json.dumps(value)}" for setting, value in entry.items()) + "}"
 
 
 WAIT_S = 5.0
@@ -306,31 +184,14 @@ def _only_writer(name: str) -> Iterator[None]:
 
 
 def _write(path: str | None, entry: Row) -> tuple[str, bool]:
-    """Add `entry` to the configuration file, as `_change`."""
-    from gatepass.config.document import lookup
-    from gatepass.config.yaml_file import with_last_item
+    """Add `entry` to the configuration file. Return its name, and whether it had no key.
 
-    def with_entry(document: ConfigDocument) -> tuple[str | None, list[Row]]:
-        text, shown = document.content.decode(), _shown(entry)
-        is_json = document.source.lower().endswith(".json")
-        changed = with_last_item(text, KEYS, json.dumps(entry) if is_json else shown)
-        if KEYS[:1] not in document.origins:
-            changed = f"{text.rstrip()}\n\naccess:\n  keys:\n    - {shown}\n"
-        return changed, [*(lookup(document.tree, KEYS) or []), entry]
-
-    return _change(path, with_entry)
-
-
-def _change(path: str | None, edit: Callable[[ConfigDocument], tuple[str | None, list[Row]]]) -> tuple[str, bool]:
-    """Change the configuration file to the text of `edit`. Return its name, and whether it had no key.
-
-    `edit` also returns the keys that this text has, by which it is checked. Exit with 2 if the file cannot be changed.
-    It is then as before.
+    Exit with 2 if the file cannot be changed. It is then as before.
     """
     from gatepass.config.document import ConfigError, lookup, with_value
     from gatepass.config.file import read_document
     from gatepass.config.references import replace_file
-    from gatepass.config.yaml_file import parse_yaml
+    from gatepass.config.yaml_file import parse_yaml, with_last_item
 
     name = own_file(path)
     if name is None:
@@ -339,20 +200,21 @@ def _change(path: str | None, edit: Callable[[ConfigDocument], tuple[str | None,
     try:
         with _only_writer(name):
             document = read_document(name)
-            text = document.content.decode()
-            changed, expected = edit(document)
+            text, shown = document.content.decode(), _shown(entry)
+            item = json.dumps(entry) if document.source.lower().endswith(".json") else shown
+            changed = with_last_item(text, KEYS, item)
+            if KEYS[:1] not in document.origins:
+                changed = f"{text.rstrip()}\n\naccess:\n  keys:\n    - {shown}\n"
+            expected = with_value(document.tree, KEYS, [*(lookup(document.tree, KEYS) or []), entry])
             try:
                 # an alias, for example, changes other settings too
-                is_right = changed is not None and parse_yaml(name, changed).tree == with_value(
-                    document.tree, KEYS, expected
-                )
+                is_right = changed is not None and parse_yaml(name, changed).tree == expected
             except ConfigError:
                 is_right = False
             if changed is None or not is_right:
                 exit_unusable(f"--write: access.keys in {name} has a form that gatepass cannot change: {by_hand}")
-            before, after = _problems(name, text), _problems(name, changed)
-            if new := sorted(after[problem] for problem in after.keys() - before.keys()):
-                exit_unusable("\n".join(f"--write: {name} would not be valid: {problem}" for problem in new))
+            if new := _problems(name, changed) - _problems(name, text):
+                exit_unusable("\n".join(f"--write: {name} would not be valid: {problem}" for problem in sorted(new)))
             status = os.stat(name)
             if status.st_uid != os.geteuid():
                 exit_unusable(f"--write: {name} belongs to another user: run the command as that user")
@@ -375,11 +237,8 @@ def _change(path: str | None, edit: Callable[[ConfigDocument], tuple[str | None,
     return name, not lookup(document.tree, KEYS)
 
 
-def _problems(name: str, text: str) -> dict[str, str]:
-    """Return the problems of a configuration with this text, by their texts without the numbers of keys, which change.
-
-    A variable may be set only for the running gatepass.
-    """
+def _problems(name: str, text: str) -> set[str]:
+    """Return the problems of a configuration with this text. A variable may be set only for the running gatepass."""
     from gatepass.config.document import ConfigError, dotted
     from gatepass.config.load import load
 
@@ -389,9 +248,8 @@ def _problems(name: str, text: str) -> dict[str, str]:
         try:
             load(str(file), os.environ)
         except ConfigError as error:
-            found = [f"{dotted(problem.path)}: {problem.text}" for problem in error.problems]
-            return {_KEY_NUMBER.sub("access.keys[]", problem): problem for problem in found}
-    return {}
+            return {f"{dotted(problem.path)}: {problem.text}" for problem in error.problems}
+    return set()
 
 
 def _check_profile(name: str, path: str | None) -> None:

@@ -436,7 +436,7 @@ def expiry_warnings(keys: Sequence[AccessKey], wall_s: float) -> Iterator[str]:
     for number, key in enumerate(keys):
         if key.expires is not None and (state := key.state(wall_s)) != "valid":
             words = "expired" if state == "expired" else "expires"
-            action = f"create its successor with `gatepass keys rotate {key.name}`"
+            action = f"create another one with `gatepass keys new --name {key.name}`"
             action += ", or remove it" if state == "expired" else ""
             yield f"access.keys[{number}]: this key of {key.name!r} {words} at {moment_text(key.expires)}: {action}"
 

@@ -76,30 +76,6 @@ def with_last_item(text: str, path: SettingPath, item: str) -> str | None:
     return f"{head}{newline}{' ' * column}- {item}{newline}{rest}"
 
 
-def without_item(text: str, path: SettingPath, index: int) -> str | None:
-    """Return `text` without the item `index` of the list at `path`; None if there is no such item.
-
-    The item's own comments are removed, and all others stay. Otherwise as `with_last_item`.
-    """
-    key, node = _member(text, path)
-    if not isinstance(node, SequenceNode) or index >= len(node.value):
-        return None
-    item, is_last = node.value[index], index == len(node.value) - 1
-    begin, end = item.start_mark.index, item.end_mark.index
-    if node.flow_style and is_last and index:
-        comma = text.index(",", node.value[index - 1].end_mark.index)
-        between = text[comma + 1 : begin]  # perhaps with a comment
-        return text[:comma] + (between if between.strip() else "") + text[end:]
-    if node.flow_style:
-        return text[:begin] + text[end if is_last else node.value[index + 1].start_mark.index :]
-    begin = text.rindex("\n", 0, text.rindex("-", 0, begin)) + 1
-    rest = text[_end(text, key, item, node.start_mark.column) :].partition("\n")[2]
-    if len(node.value) > 1:
-        return text[:begin] + rest
-    head = key.end_mark.index + 1  # a comment may follow
-    return f"{text[:head]} []{text[head:begin]}{rest}"
-
-
 def _member(text: str, path: SettingPath) -> tuple[Any, Any]:
     """Return the nodes of the name and the value at `path`, None without them."""
     key: Any = None

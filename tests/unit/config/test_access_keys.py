@@ -9,7 +9,7 @@ from gatepass.config.access import SOON_S, AccessKey, expiry_warnings
 
 HASH = "sha256:" + "0" * 64
 END = datetime(2027, 1, 31, tzinfo=UTC)
-CREATE = "create its successor with `gatepass keys rotate a`"
+CREATE = "create another one with `gatepass keys new --name a`"
 
 
 def key(**fields):

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from gatepass.config.document import DEEPEST, MOST_VALUES, ConfigError
-from gatepass.config.yaml_file import parse_yaml, without_item
+from gatepass.config.yaml_file import parse_yaml
 
 
 def refused(text: str) -> str:
@@ -79,49 +79,3 @@ def test_file_of_the_deepest_level_is_accepted_and_one_more_is_refused():
 
     assert parse_yaml("f.yaml", nested(DEEPEST)).tree
     assert "is nested deeper" in refused(nested(DEEPEST + 1))
-
-
-LISTED = """access:
-  keys:   # all
-    # the first
-    - {name: a}   # A
-    # the second
-    - name: b
-      models:
-        - x   # last
-
-      # of b
-
-    # the third
-    - {name: c}
-  # after
-  open: 1
-"""
-BRACKETS = """access:
-  keys: [   # one, two
-    {name: a},   # first, of all
-    {name: b},   # second
-    {name: c}   # third
-  ]
-"""
-
-
-@pytest.mark.parametrize("text", [LISTED, BRACKETS])
-@pytest.mark.parametrize("index", [0, 1, 2])
-def test_an_item_is_removed_with_its_own_comments_alone(text, index):
-    changed = without_item(text, ("access", "keys"), index) or ""
-    names = [key["name"] for key in parse_yaml("", changed).tree["access"]["keys"]]
-    assert names == [name for place, name in enumerate("abc") if place != index]
-    gone = [line for line in text.splitlines() if line not in changed.splitlines()]
-    own = {0: ["    - {name: a}   # A"], 1: LISTED.splitlines()[5:10], 2: ["    - {name: c}"]}
-    assert (
-        gone == [line for line in own[index] if line] if text is LISTED else "# first, of all" in changed or not index
-    )
-    assert without_item(text, ("access", "keys"), 3) is None
-
-
-def test_the_only_item_leaves_an_empty_list_and_the_comments():
-    assert without_item("access:\n  keys:   # k\n  # it\n  - {name: a}   # a\n# end\n", ("access", "keys"), 0) == (
-        "access:\n  keys: []   # k\n  # it\n# end\n"
-    )
-    assert without_item("access: {keys: [{name: a}]}\n", ("access", "keys"), 0) == "access: {keys: []}\n"

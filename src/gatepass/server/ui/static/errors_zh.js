@@ -3,7 +3,7 @@
 export const ERRORS = {
   "invalid_api_key": {
     "text": "请求没有 API key，key 未知或已过期，或同时带了两个不同的 key。gatepass 读取请求头 `Authorization`、`x-api-key` 和 `api-key`。key 过期时，错误信息含有到期时间。",
-    "action": "在客户端填写 `gatepass keys new` 打印的 key。如果已丢失或已过期，运行 `gatepass keys rotate NAME --write` 和 `gatepass reload` 得到另一个。"
+    "action": "在客户端填写 `gatepass keys new` 打印的 key。如果已丢失或已过期，运行 `gatepass keys new --name NAME --write` 和 `gatepass reload` 得到另一个。"
   },
   "session_required": {
     "text": "管理页面 `/ui` 的请求没有会话，或会话已结束。会话在任何一处退出登录时、gatepass 重启时、8 小时之后，以及它的 key 到期、被更改或失去 viewer、admin 角色时结束。一个 gatepass 不认识另一个 gatepass 的会话。",
