@@ -12,10 +12,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import httpx2
 import pytest
 from hypothesis import settings, strategies
 from hypothesis.internal.conjecture import engine
 
+httpx2.alias_httpx()  # before respx imports httpx; `-p no:respx` keeps pytest from importing it first
 settings.register_profile("few", deadline=None, max_examples=25, derandomize=True)  # a commit passes always or never
 settings.register_profile("many", deadline=None, max_examples=500, print_blob=True)
 settings.load_profile("few")  # `make stress` searches at random, with `--hypothesis-profile=many`

@@ -1,6 +1,7 @@
 from base64 import b64encode, urlsafe_b64encode
 from pathlib import Path
 
+import httpx2
 import jwt
 import pytest
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -8,10 +9,10 @@ from jwt.types import Options
 
 from gatepass.config.references import Reference
 from gatepass.tokens.sources.oauth2 import BACKDATED_S, LIFETIME_S
-from gatepass.types import OutboundRequest, Secret
-from tests.unit.tokens.conftest import Endpoint
+from gatepass.types import Secret
+from tests.unit.tokens.conftest import Endpoint, form_in
 from tests.unit.tokens.keys import certificate, certificate_pem, private_pem, public_pem
-from tests.unit.tokens.scripted import SECRET, answer, date, failure_of, form_of, oauth2, refused
+from tests.unit.tokens.scripted import SECRET, answer, date, failure_of, oauth2, refused
 
 TOKEN_URL = "https://sso.example/token"
 WALL_S = 1_800_000_000
@@ -24,29 +25,28 @@ def signing(kind: str = "rsa", **settings: object):
     return oauth2(**{**given, **settings})
 
 
-def verified(request: OutboundRequest, key: str, algorithm: str, audience: str = TOKEN_URL) -> dict[str, object]:
+def verified(request: httpx2.Request, key: str, algorithm: str, audience: str = TOKEN_URL) -> dict[str, object]:
     """The claims of a request's assertion, its signature and audience verified."""
     unchecked: Options = {"verify_exp": False, "verify_iat": False, "verify_nbf": False}
     return jwt.decode(
-        form_of(request)["client_assertion"], key, algorithms=[algorithm], audience=audience, options=unchecked
+        form_in(request)["client_assertion"], key, algorithms=[algorithm], audience=audience, options=unchecked
     )
 
 
 async def test_the_secret_goes_by_basic_form_encoded_before_it_is_joined(endpoint: Endpoint):
     settings = oauth2(client_auth="basic", client_id="a:b", client_secret=Secret("p ä%&+"))
     pair = b64encode(b"a%3Ab:p+%C3%A4%25%26%2B")
-    assert await endpoint.sent(settings) == OutboundRequest(
-        "POST",
-        TOKEN_URL,
-        (
-            (b"accept", b"application/json"),
-            (b"accept-encoding", b"identity"),
-            (b"user-agent", b"gatepass"),
-            (b"content-type", b"application/x-www-form-urlencoded"),
-            (b"authorization", b"Basic " + pair),
-        ),
-        b"grant_type=client_credentials",
-    )
+    request = await endpoint.sent(settings)
+    assert (request.method, str(request.url), request.content) == ("POST", TOKEN_URL, b"grant_type=client_credentials")
+    assert dict(request.headers) == {
+        "host": "sso.example",
+        "accept": "application/json",
+        "accept-encoding": "identity",
+        "user-agent": "gatepass",
+        "content-type": "application/x-www-form-urlencoded",
+        "content-length": "29",
+        "authorization": f"Basic {pair.decode()}",
+    }
 
 
 @pytest.mark.parametrize("auth", ["basic", "form"])
@@ -62,7 +62,7 @@ def test_its_secrets_are_known_in_the_forms_in_which_they_travel(endpoint: Endpo
 )
 async def test_a_key_signs_what_its_public_half_verifies(endpoint: Endpoint, kind, wanted, signed):
     request = await endpoint.sent(signing(kind, algorithm=wanted, key_id="key-7"))
-    sent = form_of(request)
+    sent = form_in(request)
     assert jwt.get_unverified_header(sent["client_assertion"]) == {"alg": signed, "typ": "JWT", "kid": "key-7"}
     claims = verified(request, public_pem(kind), signed)
     assert claims.pop("jti")
@@ -76,7 +76,7 @@ async def test_a_key_signs_what_its_public_half_verifies(endpoint: Endpoint, kin
     }
     del sent["client_assertion"]
     assert sent == {"grant_type": "client_credentials", "client_id": "me", "client_assertion_type": TYPE}
-    assert b"authorization" not in dict(request.headers)
+    assert "authorization" not in request.headers
 
 
 async def test_a_certificate_signs_with_its_thumbprint_and_is_read_again(endpoint: Endpoint, tmp_path: Path):
@@ -88,7 +88,7 @@ async def test_a_certificate_signs_with_its_thumbprint_and_is_read_again(endpoin
         await source.fetch()
         request = endpoint.requests[-1]
         thumbprint = urlsafe_b64encode(certificate(kind).fingerprint(SHA256())).rstrip(b"=").decode()
-        shown = jwt.get_unverified_header(form_of(request)["client_assertion"])
+        shown = jwt.get_unverified_header(form_in(request)["client_assertion"])
         assert shown == {"alg": "PS256", "typ": "JWT", "x5t#S256": thumbprint}
         assert verified(request, public_pem(kind), "PS256")
     file.write_text("no key")
@@ -151,10 +151,10 @@ async def test_a_key_that_has_become_useless_is_a_failure_and_no_call(endpoint: 
 )
 async def test_a_client_without_a_secret_sends_only_its_id(endpoint: Endpoint, settings):
     request = await endpoint.sent(oauth2(client_secret=None, **settings))
-    sent = form_of(request)
+    sent = form_in(request)
     assert sent["client_id"] == "me"
     assert not {"client_secret", "client_assertion"} & set(sent)
-    assert b"authorization" not in dict(request.headers)
+    assert "authorization" not in request.headers
 
 
 @pytest.mark.parametrize(("ahead_s", "words"), [(-120, "120 s behind"), (120, "120 s ahead of")])

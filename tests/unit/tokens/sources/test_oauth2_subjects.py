@@ -10,7 +10,6 @@ import pytest
 from gatepass.errors import TokenUnavailable
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens import TokenHolder, WaitBudget, build_source
-from gatepass.types import OutboundRequest
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.conftest import Endpoint
 from tests.unit.tokens.scripted import Hang, Mint, ScriptedIssuer, answer, date, failure_of, oauth2, refused, signed
@@ -20,8 +19,8 @@ TOKEN_TYPE = "urn:ietf:params:oauth:token-type:"
 EXCHANGE = {"grant_type": "token_exchange"}
 
 
-def form(request: OutboundRequest) -> dict[str, list[str]]:
-    return parse_qs(request.body.decode())
+def form(request: Any) -> dict[str, list[str]]:
+    return parse_qs((getattr(request, "content", None) or request.body).decode())
 
 
 def federated(file: Path, **settings: object):
