@@ -12,7 +12,7 @@ COPY requirements/ requirements/
 RUN python -m venv backend \
  && python -m venv --without-pip /app \
  && backend/bin/pip install --no-deps --require-hashes --only-binary :all: -r requirements/build.txt \
- && backend/bin/pip --python /app/bin/python install --no-compile --no-deps --require-hashes --only-binary :all: -r requirements/demo.txt
+ && backend/bin/pip --python /app/bin/python install --no-compile --no-deps --require-hashes --only-binary :all: -r requirements/runtime.txt
 ARG EXTRAS=
 RUN for extra in $(echo "$EXTRAS" | tr ',' ' '); do \
       backend/bin/pip --python /app/bin/python install --no-compile --no-deps --require-hashes --only-binary :all: \

@@ -50,8 +50,8 @@ include bench/bench.mk
 # The demo needs a tenth of what the tests need. It runs from src, and in .venv where that is complete.
 DEMO := $(if $(wildcard $(READY)),$(VENV),.venv-demo)
 
-demo: $(DEMO)/.ready ## Run the main job on embedded servers, 25 s; ONCE=1 ends by itself
-	@PYTHONPATH=src $(DEMO)/bin/python -m gatepass demo $(if $(ONCE),--once)
+demo: $(DEMO)/.ready ## Run gatepass between the programs of examples/, 25 s; ONCE=1 ends by itself
+	@PYTHONPATH=src $(DEMO)/bin/python examples/demo.py $(if $(ONCE),--once)
 
 .venv-demo/.ready: requirements/demo.txt
 	@echo "Downloading 11 MB of packages into .venv-demo (95 MB on disk): 15 seconds, more on a slow network."
@@ -124,7 +124,7 @@ docs: setup ## What the documentation says is what the code does
 reference: setup ## Write the generated pages: settings, commands, errors, metrics, symptoms, and parts of other pages
 	$(BIN)/python -m docs.generate
 
-recordings: setup ## Record `gatepass demo`, `init` and `doctor` as pictures in docs/images: half a minute
+recordings: setup ## Record the demo, `gatepass init` and `doctor` as pictures in docs/images: half a minute
 	$(BIN)/python -m docs.record
 
 trace-picture: setup ## Draw docs/images/trace.svg of the spans that the collector of tests/e2e/test_tracing.py receives

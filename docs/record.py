@@ -1,12 +1,11 @@
-"""Record `gatepass demo`, `init` and `doctor` as SVG: `make recordings` writes docs/images/recording_NAME.svg.
+"""Record `make demo`, `gatepass init` and `doctor` as SVG: `make recordings` writes docs/images/recording_NAME.svg.
 
-Each command runs in a pseudo-terminal, with the issuer and the model servers of the demo. The text is what it printed;
+Each command runs in a pseudo-terminal, with the issuer and the gateway of examples/. The text is what it printed;
 pauses are shortened, keys become `gp-…`, and the user becomes 1000. Without animation, a picture shows all lines.
 """
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 import pty
@@ -24,8 +23,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import click
-
-from gatepass.demo.servers import CHAT_MODEL, demo_servers, secrets_in_files
+from examples import demo
 
 IMAGES = Path(__file__).parent / "images"
 COLUMNS = 116
@@ -38,15 +36,15 @@ LINE_PX, CHAR_PX, MARGIN_PX = 18, 7.8, 16
 CLASSES: Mapping[str, str] = MappingProxyType({"1": "b", "2": "d", "31": "r", "32": "g", "33": "y", "36": "p"})
 TITLES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "demo": ("gatepass demo --once", "A client works through gatepass for longer than a token lives."),
-        "short": ("gatepass demo --once", "The steps of the demo: stream, images, embeddings, and a replaced token."),
+        "demo": ("make demo ONCE=1", "A client works through gatepass for longer than a token lives."),
+        "short": ("make demo ONCE=1", "The steps of the demo: stream, images, embeddings, and a replaced token."),
         "init": ("gatepass init", "gatepass init asks for the LLM gateway and the clients, and tests each answer."),
-        "doctor": (f"gatepass doctor {CHAT_MODEL} --call", "gatepass doctor tests every hop of one model."),
+        "doctor": ("gatepass doctor demo-chat --call", "gatepass doctor tests every hop of one model."),
     }
 )
 _SGR = re.compile(r"\x1b\[([0-9;]*)m")
 _OTHER = re.compile(r"\x1b\[[0-9;?]*[A-HJ-Zf-lno-z]")
-_SHORT = re.compile(r"\d\. |   [\w-]+: ok|   \* token refreshed for chat|   answered at once|All steps")
+_SHORT = re.compile(r"\d\. |   [\w-]+: ok|   answered|All steps")
 """The beginnings of the lines of the demo that the picture of README.md has."""
 _KEY = re.compile(r"gp-[\w-]{20,}")
 _USER = re.compile(r'user: "\d+:\d+"')
@@ -165,28 +163,24 @@ def _wrapped(line: str) -> Iterator[str]:
     yield row
 
 
-def _arguments(name: str) -> Sequence[str]:
-    return ["-m", *TITLES[name][0].split()]
-
-
-async def recordings() -> Mapping[str, str]:
+def recordings() -> Mapping[str, str]:
     """Return the four pictures by name."""
     shown = {}
-    with secrets_in_files() as (folder, secret_of), tempfile.TemporaryDirectory() as name:
-        work = Path(name)
-        async with demo_servers(folder, secret_of, lambda _: None, lifetime_s=300) as running:
-            answers = [f"{running.chat_url}/v1", "oauth2", f"{running.issuer_url}/oauth/token", "demo-chat", ""]
-            answers += [secret_of["demo-chat"], "ragflow, librechat", "127.0.0.1"]
-            for part in ("init", "doctor"):
-                lines = await asyncio.to_thread(record, _arguments(part), work, answers if part == "init" else ())
-                shown[part] = picture(part, lines)
-        lines = await asyncio.to_thread(record, _arguments("demo"), work)
+    with tempfile.TemporaryDirectory() as name, demo.servers(9001, 9002) as ports:
+        secret = demo.SECRETS["CHAT_SECRET"]
+        issuer, gateway = (f"http://127.0.0.1:{ports[port]}" for port in (9001, 9002))
+        answers = [f"{gateway}/v1", "oauth2", f"{issuer}/oauth/token", "demo-chat", "", secret]
+        answers += ["ragflow, librechat", "127.0.0.1"]
+        for part in ("init", "doctor"):
+            arguments = ["-m", *TITLES[part][0].split()]
+            shown[part] = picture(part, record(arguments, Path(name), answers if part == "init" else ()))
+        lines = record([demo.__file__, "--once"], Path(name))
         shown["demo"] = picture("demo", lines)
         shown["short"] = picture("short", [line for line in lines if _SHORT.match(_SGR.sub("", line[1]))])
     return shown
 
 
 if __name__ == "__main__":
-    for name, svg in asyncio.run(recordings()).items():
+    for name, svg in recordings().items():
         (IMAGES / f"recording_{name}.svg").write_text(svg)
         click.echo(f"docs/images/recording_{name}.svg: {len(svg.encode())} bytes")

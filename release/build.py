@@ -25,7 +25,7 @@ from tests.e2e.container.engine import Engine, EngineFailed, missing
 from release import audit, locks
 
 ROOT = Path(__file__).parents[1]
-LOCKS = ("demo", *(f"extra-{extra}" for extra in ("crypto", "valkey")))
+LOCKS = ("runtime", *(f"extra-{extra}" for extra in ("crypto", "valkey")))
 """All that a user may install: gatepass, and each extra."""
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 TOOLS = ("release", "requirements/release.txt", "tests/e2e/container")
@@ -42,7 +42,7 @@ gatepass {version} for Linux {machine}, CPython 3.11 to 3.14, glibc 2.28 and new
     python3 -m venv venv
     venv/bin/pip install --no-index --find-links wheels gatepass
 
-With an extra: 'gatepass[valkey]'. The extras are crypto, demo and valkey.
+With an extra: 'gatepass[valkey]'. The extras are crypto and valkey.
 
     pipx install --pip-args="--no-index --find-links $PWD/wheels" gatepass
     uv tool install --offline --no-index --find-links wheels gatepass
@@ -295,9 +295,9 @@ def build(revision: str, source: Path, repository: str, dist: Path) -> tuple[Pat
         ran = []
         for command, exact in pythons():
             with tempfile.TemporaryDirectory() as folder:
-                install_offline(archive, number, command, "[all,demo]", Path(folder))
+                install_offline(archive, number, command, "[all]", Path(folder))
             ran.append(exact)
-        report(archive, f"gatepass[all,demo] installs without an index on Python {', '.join(ran)}")
+        report(archive, f"gatepass[all] installs without an index on Python {', '.join(ran)}")
     sbom = write_sbom(source, archives[platform.machine()], epoch)
     report(sbom, "valid CycloneDX 1.6 of an installation without extras")
     build_image(revision, source, repository, dist)

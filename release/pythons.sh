@@ -25,7 +25,7 @@ for python in ${PYTHONS:-python3.11 python3.12 python3.13 python3.14}; do
       --no-annotate --output-file "$work/constraints.txt" pyproject.toml > /dev/null
     # a lowest version without a wheel for this Python is too low
     "$uv" pip install --quiet --only-binary :all: --python "$work/venv/bin/python" --constraint "$work/constraints.txt" \
-      "$wheel[all,demo]" --group dev
+      "$wheel[all]" --group dev
     installed=$("$work/venv/bin/python" -P -c 'import gatepass; print(gatepass.__file__)')
     [[ $installed == *site-packages* ]] || {
       echo "the tests would run on $installed" >&2

@@ -28,7 +28,7 @@ lock() { # NAME INPUT...: compile the inputs into requirements/NAME.txt
 lock runtime pyproject.toml "$@"
 lock build requirements/build.in "$@"
 lock dev pyproject.toml --group dev requirements/build.in -c requirements/runtime.txt -c requirements/build.txt "$@"
-lock demo pyproject.toml --extra demo -c requirements/dev.txt "$@"
+lock demo pyproject.toml --group demo -c requirements/dev.txt "$@"
 lock docs --group docs "$@"
 lock site --group site -c requirements/dev.txt "$@"
 lock chart --group chart -c requirements/dev.txt "$@"

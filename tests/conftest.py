@@ -36,7 +36,7 @@ NEWER_PYTHON_MIB = 100
 
 TESTS = Path(__file__).parent
 LONGEST = (
-    *("integration/workers/test_shared_tokens", "integration/workers/test_supervisor", "integration/demo/test_show"),
+    *("integration/workers/test_shared_tokens", "integration/workers/test_supervisor", "integration/test_examples"),
     *("integration/test_hanging_tests", "integration/test_control"),
     *("integration/workers/test_serve", "integration/test_bytes", "fuzz/test_fuzz", "integration/test_reload"),
     *("integration/test_fuzz", "integration/test_secrets", "integration/servers/test_processes"),

@@ -25,7 +25,7 @@ from gatepass.config.load import load
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     page
-    for pattern in ("*.md", "docs/**/*.md", "deploy/**/*.md", "bench/*.md", "tests/e2e/README.md")
+    for pattern in ("*.md", "docs/**/*.md", "deploy/**/*.md", "bench/*.md", "examples/*.md", "tests/e2e/README.md")
     for page in ROOT.glob(pattern)
 )
 BLOCK = re.compile(r"^(?P<indent> *)```(?P<info>[^\n]*)\n(?P<text>.*?)^(?P=indent)``` *$", re.MULTILINE | re.DOTALL)
@@ -84,6 +84,7 @@ LOADED = (
 PARSED = {
     ("README.md", "sh"): "serves until stopped",
     ("bench/README.md", "sh"): "takes seven minutes and a second version of gatepass",
+    ("examples/README.md", "sh text"): "tests/integration/test_examples.py runs the programs, and has the output",
     ("docs/adaptations.md", "text"): "a header of a response; tests/docs/test_adaptations.py checks each entry",
     ("docs/agents_and_mcp_hosts.md", "json"): "an answer, which passes unchanged: tests/integration/test_bytes.py",
     ("docs/architecture.md", ""): "drawings",

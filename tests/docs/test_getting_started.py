@@ -1,4 +1,4 @@
-"""docs/getting_started.md, followed from `gatepass init` to the second client, on the servers of the demo."""
+"""docs/getting_started.md, followed from `gatepass init` to the second client, on the servers of examples/."""
 
 import asyncio
 import os
@@ -10,14 +10,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
+from examples import demo
+from examples.company_gateway import answer
 
 from gatepass.cli.init import OF_AUTH, fault_of, init
-from gatepass.demo.servers import CHAT_MODEL, answer, demo_servers, secrets_in_files
 from tests.docs.blocks import blocks
 from tests.e2e.store.server import free_port
 
 PAGE = (Path(__file__).parents[2] / "docs/getting_started.md").read_text()
 BOUND_S = 60.0
+CHAT_MODEL = "demo-chat"
+SECRET = demo.SECRETS["CHAT_SECRET"]
 
 
 def command(start: str) -> list[str]:
@@ -67,42 +70,41 @@ async def served(folder: Path, variables: Mapping[str, str]) -> AsyncIterator[No
 
 async def test_the_steps_of_the_page_connect_two_clients(tmp_path: Path) -> None:
     port, variables = free_port(), {"XDG_RUNTIME_DIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
-    with secrets_in_files() as (folder, secret_of):
-        async with demo_servers(folder, secret_of, lambda _: None, lifetime_s=300) as servers:
-            of_page = {
-                "https://llm.corp.example/v1": f"{servers.chat_url}/v1",
-                "https://sso.corp.example/oauth/token": f"{servers.issuer_url}/oauth/token",
-            }
-            arguments = [
-                of_page.get(word, word)
-                for word in command("gatepass init --yes --base-url https://llm.corp.example/v1 --auth oauth2")
-            ]
-            arguments[arguments.index("--client-id") + 1] = "demo-chat"
-            printed = await run(arguments, tmp_path, {**variables, "CORP_SECRET": secret_of["demo-chat"]})
-            keys = re.findall(r"gp-[\w-]+", printed)
-            shown = next(block for block in blocks(PAGE, "text") if "API-Key" in block)
-            values = re.sub(r"gp-[\w-]+", "gp-…", printed).replace("127.0.0.1", "HOST").replace(CHAT_MODEL, "gpt-4o")
-            assert shown in values
+    with demo.servers(9001, 9002) as ports:
+        of_page = {
+            "https://llm.corp.example/v1": f"http://127.0.0.1:{ports[9002]}/v1",
+            "https://sso.corp.example/oauth/token": f"http://127.0.0.1:{ports[9001]}/oauth/token",
+        }
+        arguments = [
+            of_page.get(word, word)
+            for word in command("gatepass init --yes --base-url https://llm.corp.example/v1 --auth oauth2")
+        ]
+        arguments[arguments.index("--client-id") + 1] = "demo-chat"
+        printed = await run(arguments, tmp_path, {**variables, "CORP_SECRET": SECRET})
+        keys = re.findall(r"gp-[\w-]+", printed)
+        shown = next(block for block in blocks(PAGE, "text") if "API-Key" in block)
+        values = re.sub(r"gp-[\w-]+", "gp-…", printed).replace("127.0.0.1", "HOST").replace(CHAT_MODEL, "gpt-4o")
+        assert shown in values
 
-            file = tmp_path / "gatepass.yaml"
-            file.write_text(file.read_text().replace("port: 8080", f"port: {port}"))
-            whole, streamed = re.findall(r"-d '(.*)'", "".join(blocks(PAGE, "sh")).replace("gpt-4o", CHAT_MODEL))
-            variables["CORP_SECRET"] = secret_of["demo-chat"]
-            async with served(tmp_path, variables):
-                (program,) = blocks(PAGE, "python")
-                program = program.replace("8080", str(port)).replace("gpt-4o", CHAT_MODEL)
-                said = await run(["-c", program], tmp_path, {**variables, "KEY": keys[0]}, module=())
-                assert said == f"{answer('Hello', [])}\n"
-                keys += await second_client(file, variables)
-                for key in keys:
-                    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
-                    async with httpx2.AsyncClient(trust_env=False) as client:
-                        url = f"http://127.0.0.1:{port}/v1/chat/completions"
-                        reply = await client.post(url, content=whole, headers=headers)
-                        stream = await client.post(url, content=streamed, headers=headers)
-                    assert reply.status_code == 200, reply.text
-                    assert stream.text.count("\n\ndata: ") >= 3
-                    assert stream.text.endswith("}\n\ndata: [DONE]\n\n"), stream.text
+        file = tmp_path / "gatepass.yaml"
+        file.write_text(file.read_text().replace("port: 8080", f"port: {port}"))
+        whole, streamed = re.findall(r"-d '(.*)'", "".join(blocks(PAGE, "sh")).replace("gpt-4o", CHAT_MODEL))
+        variables["CORP_SECRET"] = SECRET
+        async with served(tmp_path, variables):
+            (program,) = blocks(PAGE, "python")
+            program = program.replace("8080", str(port)).replace("gpt-4o", CHAT_MODEL)
+            said = await run(["-c", program], tmp_path, {**variables, "KEY": keys[0]}, module=())
+            assert said == f"{answer([{'content': 'Hello'}])}\n"
+            keys += await second_client(file, variables)
+            for key in keys:
+                headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+                async with httpx2.AsyncClient(trust_env=False) as client:
+                    url = f"http://127.0.0.1:{port}/v1/chat/completions"
+                    reply = await client.post(url, content=whole, headers=headers)
+                    stream = await client.post(url, content=streamed, headers=headers)
+                assert reply.status_code == 200, reply.text
+                assert stream.text.count("\n\ndata: ") >= 3
+                assert stream.text.endswith("}\n\ndata: [DONE]\n\n"), stream.text
     assert len(keys) == 2
 
 

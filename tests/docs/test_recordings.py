@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 
 import pytest
 from docs.record import COLUMNS, TITLES, picture, record
+from examples.client import STEPS
 
 from gatepass.cli.init import OF_AUTH, QUESTIONS
-from gatepass.demo.command import STEPS
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs" / "images"
@@ -30,7 +30,7 @@ def joined(text: str) -> str:
 
 
 ASKED = ["base_url", "auth", *OF_AUTH["oauth2"], "clients", "listen"]
-DONE = [text for name, (title, _) in STEPS.items() for text in (title, f"{name}:ok")] + ["All steps succeeded."]
+DONE = [text for step in STEPS for text in (step.__doc__ or "", f"{step.__name__}:ok")] + ["All steps succeeded."]
 HOPS = ("gatepass configuration:", "credential:llm token:", "upstream:llm models:", "upstream:llm stream:")
 
 

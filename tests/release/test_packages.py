@@ -136,6 +136,13 @@ def test_the_command_runs_from_the_wheel(packages, tmp_path):
     assert printed == f"gatepass, version {gatepass.__version__}\n"
 
 
+def test_the_wheel_serves_a_first_chat(packages, tmp_path):
+    shutil.unpack_archive(packages[0], tmp_path, "zip")
+    demo = (sys.executable, "-P", ROOT / "examples/demo.py", "--once", "--lifetime=4")
+    printed = run(*demo, cwd=tmp_path, environment={"PYTHONPATH": str(tmp_path)})
+    assert "stream: ok" in printed
+
+
 def test_checksums_are_those_of_sha256sum(packages, tmp_path):
     file = write_checksums(packages)
     assert subprocess.run(["sha256sum", "--check", "--quiet", file.name], cwd=file.parent, check=False).returncode == 0
@@ -213,7 +220,7 @@ def test_what_is_not_committed_changes_no_byte_of_a_release(clone, tmp_path, mon
     assert len(clean) == 6
     assert b"uvicorn==" in clean[f"gatepass-{gatepass.__version__}-wheelhouse-linux-x86_64.tar"]
     edit(clone / "CHANGELOG.md", lambda text: text.replace("\n- ", "\n- Not committed: "))
-    edit(clone / "requirements/demo.txt", lambda text: re.sub("uvicorn==.*?( |$)", "uvicorn==0.0.1 ", text))
+    edit(clone / "requirements/runtime.txt", lambda text: re.sub("uvicorn==.*?( |$)", "uvicorn==0.0.1 ", text))
     edit(clone / "pyproject.toml", lambda text: text.replace("description = ", 'description = "Not committed." # '))
     edit(clone / "src/gatepass/__init__.py", lambda text: text.replace(gatepass.__version__, "9.9.9"))
     assert released("dirty") == clean

@@ -63,11 +63,10 @@ def test_locks_fulfil_what_the_project_asks_for() -> None:
     optional = PROJECT["project"]["optional-dependencies"]
     for name in EXTRAS:
         assert unmet([*PROJECT["project"]["dependencies"], *optional[name]], f"extra-{name}") == []
-    demo = optional["demo"]
-    assert unmet([*PROJECT["dependency-groups"]["dev"], *demo], "dev") == []
-    assert unmet([*PROJECT["project"]["dependencies"], *demo], "demo") == []
-    for group in ("docs", "release"):
-        assert unmet(PROJECT["dependency-groups"][group], group) == []
+    groups = PROJECT["dependency-groups"]
+    assert unmet([*PROJECT["project"]["dependencies"], *groups["demo"]], "demo") == []
+    for group in ("dev", "docs", "release"):
+        assert unmet(groups[group], group) == []
 
 
 def test_runtime_lock_holds_nothing_for_development() -> None:
@@ -79,7 +78,7 @@ def test_runtime_lock_holds_nothing_for_development() -> None:
 
 def test_the_image_takes_every_extra_by_its_lock() -> None:
     optional = PROJECT["project"]["optional-dependencies"]
-    assert set(EXTRAS) == set(optional) - {"demo", "all"}
+    assert set(EXTRAS) == set(optional) - {"all"}
     assert sorted(optional["all"]) == [f"gatepass[{','.join(sorted(EXTRAS))}]"]
     image = (REQUIREMENTS.parent / "Dockerfile").read_text()
     assert '-r "requirements/extra-$extra.txt"' in image
@@ -119,7 +118,10 @@ def modules() -> dict[str, str]:
 def imported(*folders: str) -> set[str]:
     """The distributions that the code in `folders` imports, by their canonical names."""
     # `compression` is in the standard library of Python 3.14
-    own, known = {*sys.stdlib_module_names, "compression", "gatepass", "tests", "bench", "docs", "release"}, modules()
+    own, known = (
+        {*sys.stdlib_module_names, "compression", "gatepass", "tests", "bench", "docs", "examples", "release"},
+        modules(),
+    )
     files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
     found: set[str] = set()
     for file in files:
@@ -149,13 +151,13 @@ def declared(requirements: list[str]) -> set[str]:
 
 def test_imported_packages_are_the_declared_ones() -> None:
     runtime, optional = PROJECT["project"]["dependencies"], PROJECT["project"]["optional-dependencies"]
-    extras = {name for extra in (*EXTRAS, "demo") for name in declared(optional[extra])}
+    extras = {name for extra in EXTRAS for name in declared(optional[extra])}
     assert imported("src") == (declared(runtime) - BY_NAME) | extras
 
 
 def test_the_development_group_holds_what_tests_import_and_the_extras() -> None:
     runtime, development = PROJECT["project"]["dependencies"], PROJECT["dependency-groups"]["dev"]
-    used = imported("tests", "bench")
+    used = imported("tests", "bench", "examples")
     assert declared(development) - COMMANDS == (used | imported("src")) - declared(runtime)
     assert used >= BY_NAME
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -19,11 +19,10 @@ from gatepass import __version__
 
 @dataclass(frozen=True, slots=True)
 class CommandEntry:
-    """The module that defines a command, its line in the overview, and the extra of the package that it requires."""
+    """The module that defines a command, and its line in the overview."""
 
     module: str
     summary: str
-    extra: str | None = None
 
 
 COMMANDS: Mapping[str, CommandEntry] = {
@@ -43,9 +42,6 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "capture": CommandEntry("gatepass.cli.capture", "Keep the bodies of chosen requests in memory for some minutes."),
     "keys": CommandEntry("gatepass.cli.keys", "Create and list the API keys of clients."),
     "schema": CommandEntry("gatepass.cli.check", "Print the JSON Schema of the configuration, for editors."),
-    "demo": CommandEntry(
-        "gatepass.demo.command", "Show the main features on this machine, without a network.", extra="demo"
-    ),
     "healthcheck": CommandEntry("gatepass.cli.healthcheck", "Check whether gatepass on this machine is alive."),
 }
 
@@ -66,19 +62,7 @@ class Commands(click.Group):
             if close := get_close_matches(cmd_name, self._entries):  # click knows no commands that are not imported
                 ctx.fail(f"No such command {cmd_name!r}. Did you mean {' or '.join(map(repr, close))}?")
             return None
-        try:
-            command = getattr(import_module(entry.module), cmd_name)
-        except ModuleNotFoundError as error:
-            if entry.extra is None or error.name is None or error.name.startswith("gatepass."):
-                raise
-            # a command that only has a help, because a package of its extra is not installed
-            reason = f"{cmd_name!r} requires the package {error.name}. Run `pip install '.[{entry.extra}]'`."
-            takes_all: dict[str, Any] = {"ignore_unknown_options": True, "allow_extra_args": True}
-
-            def refuse() -> NoReturn:
-                click.get_current_context().fail(reason)
-
-            return click.Command(cmd_name, takes_all, refuse, help=f"{entry.summary}\n\n{reason}")
+        command = getattr(import_module(entry.module), cmd_name)
         assert isinstance(command, click.Command)  # noqa: S101 - an error in COMMANDS
         return command
 

@@ -154,7 +154,7 @@ def _document(path: str | None, environment: Mapping[str, str]) -> ConfigDocumen
         return read_environment(environment)
     text = (
         "not found: write ./gatepass.yaml with `gatepass init`, name a file with --config or"
-        f" {PREFIX}CONFIG, or set {PREFIX}UPSTREAM_URL. `gatepass demo` needs no configuration"
+        f" {PREFIX}CONFIG, or set {PREFIX}UPSTREAM_URL"
     )
     raise ConfigError([ConfigProblem((), text, ValueOrigin("configuration"))])
 

@@ -2,5 +2,5 @@
 
 Exports `app.create_app`, `app.drain`, `process.DrainingServer` and `supervisor.Supervisor`.
 It receives requests and passes them to `proxy.handler.handle`, which decides everything about them.
-Must not import `cli` or `demo`. Only those two and `gatepass` itself import it.
+Must not import `cli`. Only `cli` and `gatepass` itself import it.
 """

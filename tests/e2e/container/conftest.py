@@ -10,15 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from examples import company_gateway, issuer
 
-from gatepass.demo.servers import DemoClient, DemoIssuer, ModelServer, serving
 from tests.e2e.container.compose import document
 from tests.e2e.container.engine import REPOSITORY, Container, Engine, missing
 from tests.e2e.store.server import free_port
+from tests.serving import serving
 
-AUDIENCE = "corp"
+CLIENT_ID = "ragflow"
 CHAT_MODEL = "corp-chat"
 EMBEDDINGS_MODEL = "corp-embed"
+PACE_S = 0.2
+"""Between the words of a stream."""
 TOKEN_LIFE_S = 300.0
 """The token lifetime that deploy/compose.ragflow.yaml expects."""
 
@@ -86,11 +89,9 @@ def containers(engine: Engine, image: str) -> Iterator[ContainerFactory]:
 
 @dataclass(frozen=True, slots=True)
 class CorporateServers:
-    """A token issuer, and two model servers that accept its tokens."""
+    """A token issuer, and two gateways that accept its tokens, as examples/ has them. `minted` has each token."""
 
-    issuer: DemoIssuer
-    chat: ModelServer
-    embeddings: ModelServer
+    minted: Sequence[str]
     issuer_url: str
     chat_url: str
     embeddings_url: str
@@ -100,15 +101,15 @@ class CorporateServers:
 @pytest.fixture
 async def corporate(tmp_path: Path) -> AsyncIterator[CorporateServers]:
     """Serve on loopback."""
-    client = DemoClient(id="ragflow", secret=secrets.token_urlsafe(24), audience=AUDIENCE)
-    issuer = DemoIssuer([client], TOKEN_LIFE_S, lambda _: None)
-    chat = ModelServer(issuer.key, AUDIENCE, CHAT_MODEL, pace_s=0.2)
-    embeddings = ModelServer(issuer.key, AUDIENCE, EMBEDDINGS_MODEL)
+    secret, minted = secrets.token_urlsafe(24), list[str]()
+    tokens = issuer.create_app({CLIENT_ID: secret}, TOKEN_LIFE_S, lambda _, token, __: minted.append(token))
+    chat = company_gateway.create_app(CHAT_MODEL, CLIENT_ID, PACE_S)
+    embeddings = company_gateway.create_app(EMBEDDINGS_MODEL, CLIENT_ID)
     client_secret = tmp_path / "client_secret"
-    client_secret.write_text(client.secret)
+    client_secret.write_text(secret)
     client_secret.chmod(0o644)  # the image's user is another one
-    async with serving(issuer.app) as issuer_url, serving(chat.app) as chat_url, serving(embeddings.app) as embed_url:
-        yield CorporateServers(issuer, chat, embeddings, issuer_url, chat_url, embed_url, client_secret)
+    async with serving(tokens) as issuer_url, serving(chat) as chat_url, serving(embeddings) as embed_url:
+        yield CorporateServers(minted, issuer_url, chat_url, embed_url, client_secret)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ def endpoint(corporate: CorporateServers) -> Endpoint:
         "GATEPASS_UPSTREAM_URL": f"{corporate.chat_url}/v1",
         "GATEPASS_EMBEDDINGS_URL": f"{corporate.embeddings_url}/v1",
         "GATEPASS_TOKEN_URL": f"{corporate.issuer_url}/oauth/token",
-        "GATEPASS_CLIENT_ID": "ragflow",
+        "GATEPASS_CLIENT_ID": CLIENT_ID,
         "GATEPASS_KEY_HASHES": f"sha256:{hashlib.sha256(key.encode()).hexdigest()}",
     }
     service = document(variables)["services"]["gatepass"]

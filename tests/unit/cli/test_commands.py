@@ -43,20 +43,6 @@ def test_the_version_is_reported():
     assert run("--version").output == f"gatepass, version {__version__}\n"
 
 
-def test_a_command_without_its_extra_names_the_extra(tmp_path, monkeypatch):
-    (tmp_path / "gatepass_extra_probe.py").write_text("import gatepass_no_such_library\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    group = Commands({"show": CommandEntry("gatepass_extra_probe", "Show.", extra="demo")}, name="gatepass")
-    result = run("show", group=group)
-    assert result.exit_code == 2
-    reason = "'show' requires the package gatepass_no_such_library. Run `pip install '.[demo]'`."
-    assert reason in result.output
-    assert reason in run("show", "--unknown", "x", group=group).output
-    described = run("show", "--help", group=group)
-    assert described.exit_code == 0
-    assert " ".join(described.output.split()).startswith(f"Usage: gatepass show [OPTIONS] Show. {reason}")
-
-
 def test_a_library_that_is_missing_inside_a_command_is_not_hidden(tmp_path, monkeypatch):
     (tmp_path / "gatepass_probe.py").write_text("import gatepass_no_such_library\n")
     monkeypatch.syspath_prepend(str(tmp_path))

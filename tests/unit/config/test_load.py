@@ -143,7 +143,7 @@ def test_example_has_every_block_and_is_valid(write):
 
 NOT_FOUND = (
     "configuration: not found: write ./gatepass.yaml with `gatepass init`, name a file with --config or"
-    " GATEPASS_CONFIG, or set GATEPASS_UPSTREAM_URL. `gatepass demo` needs no configuration"
+    " GATEPASS_CONFIG, or set GATEPASS_UPSTREAM_URL"
 )
 
 

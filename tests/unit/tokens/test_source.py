@@ -20,7 +20,6 @@ UNUSED = (
     "opentelemetry",
     "rich",
     "gatepass.cli.check",
-    "gatepass.demo",
     "gatepass.cli.doctor",
     "gatepass.server.supervisor",
 )

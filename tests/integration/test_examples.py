@@ -1,0 +1,112 @@
+"""The programs of examples/: alone, and together as `make demo` starts them, with shorter tokens."""
+
+import asyncio
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from subprocess import PIPE, STDOUT
+
+import jwt
+import pytest
+from examples import client, company_gateway, demo, issuer
+
+from tests.serving import serving
+
+EXAMPLES = Path(demo.__file__).parent
+BOUND_S = 60.0
+STEPS = {step.__name__: "ok" for step in client.STEPS}
+
+
+@asynccontextmanager
+async def started(*options: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The demo, where a user's environment has what must not reach its own hops."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, EXAMPLES / "demo.py", "--lifetime=4", *options),
+        stdout=PIPE,
+        stderr=STDOUT,
+        env=demo.environment() | {"HTTP_PROXY": "http://127.0.0.1:9", "GATEPASS_CONFIG": "/nowhere.yaml"},
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await asyncio.wait_for(process.communicate(), BOUND_S)
+
+
+def results(output: str) -> dict[str, str]:
+    """Return the result of each step: `ok`, or `FAILED - ` and the reason."""
+    return dict(re.findall(r"^   ([a-z]+): (ok|FAILED.*)$", output, re.MULTILINE))
+
+
+@pytest.mark.parametrize("program", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_a_program_is_small_and_names_its_command(program: Path) -> None:
+    text = program.read_text()
+    assert len(text.splitlines()) < 120
+    assert f"python examples/{program.name}" in text[: text.index("\nimport ")]
+
+
+async def test_the_demo_ends_by_itself_once() -> None:
+    async with started("--once") as process, asyncio.timeout(BOUND_S):
+        output = (await process.communicate())[0].decode()
+        assert process.returncode == 0, output
+    assert results(output) == STEPS
+    assert "x-gatepass-adapted: images" in output
+    of_chat = re.findall(r"issuer: new token (\w{8}) for demo-chat", output)
+    used = re.findall(r"answered, with token (\w{8})", output)
+    assert len(used) > 1
+    assert set(used) <= set(of_chat)
+    assert not re.search(r"eyJ[\w-]{5}|secret-of", output)
+    assert output.endswith("The demo has stopped its servers.\n")
+
+
+async def test_the_demo_serves_until_a_signal_and_prints_a_command() -> None:
+    async with started() as process, asyncio.timeout(BOUND_S):
+        assert process.stdout is not None
+        output = (await process.stdout.readuntil(b"}]}'\n")).decode()
+        assert results(output) == STEPS, output
+        shell = await asyncio.create_subprocess_shell(output[output.index("curl -N") :], stdout=PIPE, stderr=PIPE)
+        answer, _ = await shell.communicate()
+        assert answer.startswith(b"data: ")
+        assert answer.endswith(b"data: [DONE]\n\n")
+        process.send_signal(signal.SIGINT)
+        rest = (await process.stdout.read()).decode()
+        assert rest.endswith("The demo has stopped its servers.\n")
+        assert await process.wait() == 0
+
+
+async def test_a_signal_ends_the_run_without_a_result() -> None:
+    async with started("--once") as process, asyncio.timeout(BOUND_S):
+        assert process.stdout is not None
+        await process.stdout.readuntil(b"1. A streamed chat")
+        process.send_signal(signal.SIGTERM)
+        rest = (await process.stdout.read()).decode()  # ends when no program of the demo has its output any more
+        assert await process.wait() == 1
+        assert "Traceback" not in rest
+        assert rest.endswith("The demo has stopped its servers.\n")
+
+
+async def test_without_gatepass_the_client_fails_as_the_page_shows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = [
+        jwt.encode({"aud": "demo-chat", "exp": ends_at}, issuer.SIGNING_KEY, "HS256") for ends_at in (4_000_000_000, 1)
+    ]
+    printed = []
+    monkeypatch.setattr(sys, "argv", ["client.py"])
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    async with serving(company_gateway.create_app("demo-chat", "demo-chat", pace_s=0)) as url:
+        for token in tokens:
+            monkeypatch.setenv("OPENAI_BASE_URL", f"{url}/v1")
+            monkeypatch.setenv("OPENAI_API_KEY", token)
+            assert await asyncio.to_thread(client.main) == 1
+            printed.append(results(capsys.readouterr().out))
+    fresh, stale = printed
+    assert fresh["stream"] == fresh["renewal"] == "ok"
+    page = (EXAMPLES / "README.md").read_text()
+    for name, reason in results(page).items():
+        assert (stale if name == "renewal" else fresh)[name] == reason
+    assert {step for step, result in stale.items() if "The token has expired" in result} > {"stream", "images"}
