@@ -38,7 +38,7 @@ TITLES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "demo": ("make demo ONCE=1", "A client works through gatepass for longer than a token lives."),
         "short": ("make demo ONCE=1", "The steps of the demo: stream, images, embeddings, and a replaced token."),
-        "init": ("gatepass init", "gatepass init asks for the LLM gateway and the clients, and tests each answer."),
+        "init": ("gatepass init", "gatepass init asks for the LLM gateway and the clients, and tests every hop."),
         "doctor": ("gatepass doctor demo-chat --call", "gatepass doctor tests every hop of one model."),
     }
 )

@@ -1,4 +1,4 @@
-"""`gatepass init`: right and wrong answers at each question, and what it writes, against servers on real sockets."""
+"""`gatepass init`: right and wrong answers, what it writes, and the questions after a fault, against real sockets."""
 
 import asyncio
 import errno
@@ -15,11 +15,10 @@ from typing import Any
 import jwt
 import pytest
 from click.testing import CliRunner, Result
-from ruamel.yaml import YAML
 
 from gatepass.cli import main
 from gatepass.cli.agent_hosts import AGENT_HOSTS
-from gatepass.cli.init import PLACE, UPSTREAM, Setup, render
+from gatepass.cli.init import PLACE, UPSTREAM, render
 from gatepass.cli.steps import diagnose
 from gatepass.config.document import ConfigError
 from gatepass.config.load import load
@@ -98,13 +97,9 @@ async def test_right_answers_write_a_file_that_passes_check_and_doctor(tmp_path)
         ("opencode", None),
         ("my", None),
     ]
-    for words in (
-        "Models: text-embedding-3, gpt-4o",
-        "Base url: http://HOST:8080",
-        '    base_url = "http://HOST:8080/v1"\n',
-        "opencode: opencode.json\n    baseURL: http://HOST:8080/v1\n    apiKey:  gp-",
-    ):
-        assert words in result.output
+    assert config.upstreams[UPSTREAM].include_usage
+    assert "ok   upstream:llm models: answers and accepts the token" in result.output
+    assert "  codex\n    base URL: http://HOST:8080/v1\n    API key:  gp-" in result.output
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["gatepass.yaml", "secrets"]
 
 
@@ -126,111 +121,77 @@ async def test_a_key_and_a_json_login_and_no_credential_pass_too(tmp_path):
     assert not (tmp_path / "secrets").exists()
 
 
-async def test_each_wrong_answer_is_explained_and_asked_again(tmp_path):
+async def test_each_hop_that_fails_leads_back_to_its_questions(tmp_path):
     async with servers() as url:
         with refusing_server() as closed:  # a free port: nothing listens there for the whole test
             pass
         typed = (
-            *(f"{closed}/v1", "y", f"{url}/v1", ""),  # refused; no proxy
-            "oauth2",
-            *(f"{closed}/token", "me", "chat", SECRET, "y"),  # a wrong token URL
-            *(f"{url}/oauth/token", "you", "-", "", "", "y"),  # a wrong client id; no scope, no proxy, the secret stays
-            *("", "me", "", "", "", "wrong", "y"),  # a wrong secret; the client authentication stays
-            *("", "", "", "", "", SECRET),
-            *("other", ""),
+            *(f"{closed}/v1", "oauth2", f"{closed}/token", "you", "chat", SECRET, "other", ""),
+            *("y", f"{url}/oauth/token", ""),  # after the connection to the token endpoint: no proxy
+            *("y", "", "me", "-", "wrong", ""),  # after the token: another client id, no scope, a wrong secret
+            *("y", "", "", "", SECRET, ""),  # after the token
+            *("y", f"{url}/v1", ""),  # after the connection to the upstream: no proxy
         )
         result = await run(tmp_path, answers=typed)
         assert result.exit_code == 0, result.output
         assert await failures(tmp_path) == []
     assert_secret_is_kept(tmp_path, result)
-    for words in (
-        "FAIL upstream:llm connect",
-        "Check the host and port in upstreams.llm.base_url",
-        "FAIL credential:llm connect",
-        "FAIL credential:llm token",
-    ):
-        assert words in result.output, result.output
+    failed = re.findall(r"^FAIL (\S+ \w+)", result.output, re.MULTILINE)
+    assert [*dict.fromkeys(failed)] == ["credential:llm connect", "upstream:llm connect", "credential:llm token"]
+    assert result.output.count("Answer again?") == 4
     assert "Scope (-: none) [chat]" in result.output
-    text = (tmp_path / "gatepass.yaml").read_text()
-    assert "Not proven" not in text
-    assert "scope" not in text
+    assert "scope" not in (tmp_path / "gatepass.yaml").read_text()
 
 
-async def test_an_empty_answer_to_a_required_question_and_a_wrong_last_one_are_asked_again_at_once(tmp_path):
-    wrong = ("ragflow, open webui", ",", "mine", "127.0.0.1:8088", "300.1.2.3", "localhost")
+async def test_a_wrong_answer_is_asked_again_at_once(tmp_path):
+    wrong = ("ragflow, open webui", ",", "mine", "127.0.0.1:8088", "localhost")
     async with servers() as url:
-        typed = ("", f"{url}/v1", "oauth2", "", f"{url}/oauth/token", "", "me", "", SECRET, *wrong)
+        base = ("", f"{url}/v1".replace("//", "//user:planted-password@"), f"{url}/v1")
+        typed = (*base, "oauth3", "oauth2", "", f"{url}/oauth/token", "", "me", "", "", SECRET, *wrong)
         result = await run(tmp_path, answers=typed)
     assert result.exit_code == 0, result.output
-    assert result.output.count("The answer is empty.") == 3
-    assert "FAIL" not in result.output
-    for words in ("has the name 'open webui'", "names no client", "is not an IP address or a host name"):
+    assert result.output.count("The answer is empty.") == 4
+    for words in ("holds a user name or password", "'oauth3' is none of none, key", "has the name 'open webui'"):
         assert words in result.output
+    for words in ("names no client", "has a port: --port sets it"):
+        assert words in result.output
+    assert "FAIL" not in result.output
     config = load(str(tmp_path / "gatepass.yaml"), os.environ).config
     assert (config.server.host, [key.name for key in config.access.keys]) == ("localhost", ["mine"])
 
 
-async def test_an_optional_answer_can_be_removed_and_an_invalid_url_with_a_password_is_never_written(tmp_path):
-    with refusing_server() as closed:
-        pass
+async def test_a_file_of_a_ca_that_cannot_be_read_is_asked_again(tmp_path):
     async with servers() as url:
-        wrong = f"{url}/v1".replace("//", "//user:planted-password@")
-        typed = (wrong, f"{closed}/v1", "y", f"{url}/v1", "not-a-proxy", "", "-", "key", SECRET, "other", "")
-        result = await run(tmp_path, answers=typed)
+        typed = (f"{url}/v1", "key", SECRET, "other", "", "y", "-")
+        result = await run(tmp_path, "--ca-file", "absent.pem", answers=typed)
     assert result.exit_code == 0, result.output
-    assert "holds a user name or password" in result.output
-    assert "(-: none) [not-a-proxy]" in result.output
-    written = (tmp_path / "gatepass.yaml").read_text()
-    assert "proxy" not in written
-    assert "planted-password" not in written
+    assert "network.ca_file: cannot be read" in result.output
+    assert "ca_file" not in (tmp_path / "gatepass.yaml").read_text()
 
 
-async def test_an_answer_can_be_kept_although_its_test_failed(tmp_path):
+async def test_an_answer_can_be_kept_although_its_hop_fails(tmp_path):
     with refusing_server() as closed:
-        result = await run(tmp_path, answers=(f"{closed}/v1", "n", "key", SECRET, "n", "other", ""))
+        result = await run(tmp_path, answers=(f"{closed}/v1", "key", SECRET, "other", "", "n"))
     assert result.exit_code == 0, result.output
-    assert (tmp_path / "gatepass.yaml").read_text().count("# Not proven: upstream:llm connect") == 2
+    assert "FAIL upstream:llm connect" in result.output
+    assert f"base_url: {closed}/v1" in (tmp_path / "gatepass.yaml").read_text()
 
 
-async def test_only_a_base_url_without_its_version_is_asked_again_with_the_right_one_as_default(tmp_path):
+async def test_a_base_url_without_its_version_is_asked_again(tmp_path):
     async with servers() as url:
-        login = (url, "oauth2", f"{url}/oauth/token", "me", "", SECRET)
-        result = await run(tmp_path, answers=(*login, "y", "", "other", ""))
+        login = (url, "oauth2", f"{url}/oauth/token", "me", "", SECRET, "other", "")
+        result = await run(tmp_path, answers=(*login, "y", f"{url}/v1", "", "", "", ""))
     assert result.exit_code == 0, result.output
-    assert result.output.count("Base URL of the LLM gateway") == 2
-    assert f"Base URL of the LLM gateway [{url}/v1]" in result.output
     assert f"Set upstreams.llm.base_url to {url}/v1." in result.output
     assert f"base_url: {url}/v1" in (tmp_path / "gatepass.yaml").read_text()
 
 
-async def test_agent_hosts_get_their_own_lines(tmp_path):
+async def test_claude_code_gets_a_base_url_without_a_version(tmp_path):
     async with servers() as url:
         result = await run(tmp_path, answers=(f"{url}/v1", "key", SECRET, "claude_code,codex", ""))
     assert result.exit_code == 0, result.output
-    claude_code, codex = result.output.partition("  claude_code: ")[2].split("  codex: ")
-    assert '"ANTHROPIC_BASE_URL": "http://127.0.0.1:8080",\n' in claude_code
-    assert '"ANTHROPIC_AUTH_TOKEN": "gp-' in claude_code
-    assert '"ANTHROPIC_MODEL": "gpt-4o",\n' in claude_code
-    assert "gatepass doctor gpt-4o --as claude-code --key claude_code`." in claude_code
-    assert "It uses /v1/messages; an LLM gateway with chat completions alone" in claude_code
-    assert '    base_url = "http://127.0.0.1:8080/v1"\n' in codex
-    assert "    LLM_API_KEY=gp-" in codex
-    assert "any OpenAI client" not in result.output
-
-
-@pytest.mark.parametrize(
-    ("models", "claude_code", "codex"),
-    [
-        (["gpt-4o", "claude-sonnet-4-5", "gpt-5", "gpt-4o-2024-08-06"], "claude-sonnet-4-5", "gpt-5"),
-        (["gpt-35-turbo", "gpt-4.1", "gpt-5.1-codex", "gpt-5", "gpt-image-1"], "gpt-35-turbo", "gpt-5.1-codex"),
-        (["text-embedding-3", "qwen3", "codex-mini-latest"], "qwen3", "codex-mini-latest"),
-        (["qwen3", "anthropic/claude-opus"], "anthropic/claude-opus", "qwen3"),
-        ([], "", ""),
-    ],
-)
-def test_an_agent_host_gets_a_model_of_its_maker(models, claude_code, codex):
-    setup = Setup({}, is_interactive=False, models=models)
-    assert (setup.model_of("claude-code"), setup.model_of("codex")) == (claude_code, codex)
+    assert "  claude_code\n    base URL: http://127.0.0.1:8080\n    API key:  gp-" in result.output
+    assert "  codex\n    base URL: http://127.0.0.1:8080/v1\n    API key:  gp-" in result.output
 
 
 async def test_options_and_variable_replace_all_questions(tmp_path, monkeypatch):
@@ -242,14 +203,13 @@ async def test_options_and_variable_replace_all_questions(tmp_path, monkeypatch)
         )
         result = await run(tmp_path, *options, "--client-id", "me")
         assert result.exit_code == 0, result.output
-        assert "Stored files, batches and responses are closed to these clients" in result.output
         assert await failures(tmp_path) == []
         assert "client_secret: '${CORP_SECRET}'" in (tmp_path / "gatepass.yaml").read_text()
         again = await run(tmp_path, *options, "--client-id", "me")
         assert (again.exit_code, "--force" in again.output) == (2, True)
         wrong = await run(tmp_path, *options, "--force", "--client-id", "you")
         assert (wrong.exit_code, "invalid_client" in wrong.output) == (1, True)
-        assert "no file was written. Correct the options of what FAIL names." in wrong.output
+        assert "is written. Correct what failed, and run `gatepass doctor`." in wrong.output
     assert not (tmp_path / "secrets").exists()
 
 
@@ -289,32 +249,28 @@ async def test_an_overwritten_file_gets_no_wider_permissions(tmp_path, monkeypat
     ("arguments", "words"),
     [
         ((), "--base-url: is missing"),
-        (("--base-url", "nonsense"), "base_url"),
-        (("--base-url", "https://127.0.0.1:1/v1"), "FAIL upstream:llm connect"),
-        (
-            ("--base-url", "https://127.0.0.1:1/v1", "--ca-file", "absent.pem"),
-            "--ca-file (or network.ca_file): cannot be",
-        ),
+        (("--base-url", "nonsense"), "--base-url: expects http"),
+        (("--base-url", "https://127.0.0.1:1/v1"), "--token-url: is missing"),
+        (("--base-url", "https://127.0.0.1:1/v1", "--auth", "key"), "--secret-file or --secret-env: is missing"),
     ],
 )
 async def test_answers_that_cannot_be_used_end_the_command(tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
     result = await run(tmp_path, "--yes", *arguments)
-    assert result.exit_code in (1, 2)
-    assert words in result.output
+    assert (result.exit_code, words in result.output) == (2, True), result.output
     assert list(tmp_path.iterdir()) == []
 
 
 async def test_plain_http_to_another_machine_is_used_only_if_the_operator_agrees(tmp_path):
     remote = ("--token-url", "http://sso.corp.example/token", "--client-id", "me", "--secret-env", "PATH")
     async with servers() as url:
-        refused = await run(tmp_path, "--yes", "--base-url", f"{url}/v1", "--auth", "oauth2", *remote)
+        options = ("--base-url", f"{url}/v1", "--auth", "oauth2", *remote)
+        refused = await run(tmp_path, "--yes", *options)
         assert (refused.exit_code, "allow_plain_http" in refused.output) == (1, True)
-        assert list(tmp_path.iterdir()) == []
-        allowed = await run(
-            tmp_path, "--yes", "--base-url", f"{url}/v1", "--auth", "oauth2", *remote, "--allow-plain-http"
-        )
-    assert "FAIL credential:llm resolve" in allowed.output
+        allowed = await run(tmp_path, "--yes", "--force", *options, "--allow-plain-http")
+        asked = await run(tmp_path, "--force", *options, answers=("", "other", "", "y", "y", "", "n"))
+    for result in (allowed, asked):
+        assert "FAIL credential:llm resolve" in result.output, result.output
 
 
 async def test_an_interrupted_command_leaves_nothing(tmp_path):
@@ -354,44 +310,13 @@ async def test_the_folder_of_the_files_works_elsewhere_as_in_a_container(tmp_pat
         result = await run(before, "--port", "9090", answers=typed)
         assert result.exit_code == 0, result.output
         assert f"Wrote {before}/gatepass.yaml and secrets/llm." in result.output
-        assert '    environment: ["GATEPASS_PORT=9090"]\n' in result.output
-        assert "    API Base URL: http://HOST:9090/v1\n    API Key:      gp-" in result.output
+        assert "    base URL: http://HOST:9090/v1\n    API key:  gp-" in result.output
         text = (before / "gatepass.yaml").read_text()
         assert "client_secret: ${file:secrets/llm}" in text.replace("'", "")
         assert str(tmp_path) not in text
         before.rename(after)
         monkeypatch.chdir(after)
         assert await failures(after) == []
-
-
-def mounted(result: Result) -> Any:
-    """The lines for the service of a Compose file that the command printed."""
-    lines = re.findall(r"^    ((?:user|working_dir|volumes|environment): .*)$", result.output, re.MULTILINE)
-    return YAML(typ="safe").load("\n".join(lines))
-
-
-async def test_root_gets_lines_for_files_outside_the_folder_and_a_chown_for_closed_ones(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setenv("GATEPASS_HOST", "0.0.0.0")
-    for name in ("etc", "home"):
-        (tmp_path / name).mkdir()
-    monkeypatch.chdir(tmp_path / "home")
-    key = tmp_path / "etc" / "key"
-    key.write_text(SECRET)
-    key.chmod(0o600)
-    async with servers() as url:
-        options = ("--yes", "--base-url", f"{url}/v1", "--auth", "key")
-        here = await run(tmp_path / "home", *options, "--secret-file", "../etc/key")
-        monkeypatch.setenv("CORP_SECRET", SECRET)
-        there = await run(tmp_path / "etc", *options, "--secret-env", "CORP_SECRET")
-    assert (here.exit_code, there.exit_code) == (0, 0), (here.output, there.output)
-    assert mounted(here)["volumes"] == [".:/work:ro", f"{key}:{key}:ro"]
-    assert f"`chown 65532 gatepass.yaml {key}`" in here.output  # with the umask of conftest.py
-    assert f"`chown 65532 {tmp_path}/etc/gatepass.yaml`" in there.output
-    assert mounted(there) == {
-        "volumes": [f"{tmp_path}/etc:{tmp_path}/etc:ro"],
-        "environment": [f"GATEPASS_CONFIG={tmp_path}/etc/gatepass.yaml", "CORP_SECRET"],
-    }
 
 
 async def test_another_source_asks_for_no_secret_and_leaves_its_recipe_to_the_operator(tmp_path):
@@ -413,13 +338,12 @@ async def test_another_source_asks_for_no_secret_and_leaves_its_recipe_to_the_op
 ENDED = jwt.encode({"exp": 1_760_000_000}, "0" * 32, "HS256")
 
 
-async def test_a_key_that_has_ended_is_asked_again_at_once(tmp_path):
+async def test_a_key_that_has_ended_is_asked_again(tmp_path):
     async with servers() as url:
-        result = await run(tmp_path, answers=(f"{url}/v1", "key", f"Bearer {ENDED}", SECRET, "other", ""))
+        result = await run(tmp_path, answers=(f"{url}/v1", "key", f"Bearer {ENDED}", "other", "", "y", SECRET))
         assert result.exit_code == 0, result.output
         assert await failures(tmp_path) == []
-    assert "The answer is a token that ended at 2025-10-09 08:53:20Z (" in result.output
-    assert "FAIL" not in result.output
+    assert "FAIL credential:llm token: " in result.output
     assert ENDED not in result.output
     assert_secret_is_kept(tmp_path, result)
 
@@ -439,7 +363,7 @@ def test_answer_cannot_change_other_lines_of_the_file(tmp_path, answer):
     body = {"key": PLACE, answer: [answer, {answer: 1.5}]}
     answers = {"base_url": "http://127.0.0.1:1/v1", "auth": "login", "login_url": "http://127.0.0.1:1/"}
     path = tmp_path / "gatepass.yaml"
-    path.write_text(render({**answers, "login_body": json.dumps(body)}, "${S}", (), [HOSTILE]), encoding="utf-8")
+    path.write_text(render({**answers, "login_body": json.dumps(body)}, "${S}"), encoding="utf-8")
     config = load(str(path), {"S": SECRET}).config
     assert config.server.port == 8080
     login: Any = config.credentials[UPSTREAM]
@@ -459,7 +383,6 @@ async def test_a_server_writes_nothing_but_text_to_the_terminal_and_the_file(tmp
         url = scripted.url.removesuffix("/v1")
         result = await run(tmp_path, answers=(f"{url}/v1", "key", SECRET, "other", ""))
     assert result.exit_code == 0, result.output
-    assert "Models: m�]0;title" in result.output
     for text in (result.output, (tmp_path / "gatepass.yaml").read_text()):
         assert all(char.isprintable() or char == "\n" for char in text)
         assert not any(line.startswith("server: {port") for line in text.splitlines())
@@ -484,20 +407,14 @@ async def test_both_hosts_work_at_once_over_a_gateway_with_chats_alone(tmp_path)
         options = ("--secret-file", str(tmp_path / "secret"), "--clients", "claude_code,codex")
         result = await run(tmp_path, "--yes", "--base-url", f"{upstream.url}/v1", *login, *options)
         assert result.exit_code == 0, result.output
-        assert "The LLM gateway has chat completions, but no responses and no messages.\n" in result.output
-        assert "protocols: [chat]" in path.read_text()
         config = load(str(path), os.environ).config
         upstream.received.clear()
 
-        keys = {
-            "codex": re.search(r"LLM_API_KEY=(\S+)", result.output),
-            "claude-code": re.search(r'"ANTHROPIC_AUTH_TOKEN": "([^"]+)"', result.output),
-        }
+        keys = dict(zip(("claude-code", "codex"), re.findall(r"gp-\S+", result.output), strict=True))
         async with serving(create_app_state(config)) as gp:
             for name, key in keys.items():
-                assert key is not None
                 call = AGENT_HOSTS[name].call("gpt-4o")
-                headers = {**JSON, "authorization": f"Bearer {key[1]}"}
+                headers = {**JSON, "authorization": f"Bearer {key}"}
                 headers |= {field.decode(): value.decode() for field, value in call.headers}
                 answered = await gp.ask(call.body, f"/v1{call.operation.path}", headers=headers).answer()
                 assert answered.status == 200, answered.body
@@ -505,15 +422,4 @@ async def test_both_hosts_work_at_once_over_a_gateway_with_chats_alone(tmp_path)
                 assert (events[0]["type"], events[-1]["type"]) == (FIRST[name], LAST[name])
                 assert answered.headers["x-gatepass-adapted"].startswith(f"translate={call.operation.name}")
     asked = {request.target for request in upstream.received}
-    assert asked == {"/oauth/token", "/v1/chat/completions"}
-
-
-async def test_a_gateway_that_shows_nothing_gets_no_setting(tmp_path):
-    def serve_model_list(request: Received) -> Dialogue:
-        models = {"object": "list", "data": [{"id": "m"}]}
-        return [Send(reply(models if request.target == "/v1/models" else {"error": "no token"}, 200))]
-
-    async with Scripted(answer=serve_model_list) as upstream:
-        result = await run(tmp_path, "--yes", "--base-url", f"{upstream.url}/v1", "--auth", "none")
-    assert result.exit_code == 0, result.output
-    assert "protocols" not in (tmp_path / "gatepass.yaml").read_text() + result.output
+    assert asked == {"/oauth/token", "/v1/messages", "/v1/responses", "/v1/chat/completions"}

@@ -26,7 +26,7 @@ class CommandEntry:
 
 
 COMMANDS: Mapping[str, CommandEntry] = {
-    "init": CommandEntry("gatepass.cli.init", "Write a configuration: ask, test each answer, create keys."),
+    "init": CommandEntry("gatepass.cli.init", "Write a configuration: ask, create keys, test every hop."),
     "serve": CommandEntry("gatepass.cli.serve", "Serve the OpenAI API in front of the configured upstreams."),
     "check": CommandEntry("gatepass.cli.check", "Validate the configuration and show its effective values."),
     "route": CommandEntry("gatepass.cli.route", "Explain one request without sending anything."),

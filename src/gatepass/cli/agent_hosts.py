@@ -1,4 +1,4 @@
-"""What Codex and Claude Code send, and what their users set, for `gatepass doctor --as` and `gatepass init`.
+"""What Codex and Claude Code send, and what their users set, for `gatepass doctor --as`.
 
 The requests are those that the programs were seen to send, with one tool and one short question.
 """
