@@ -138,8 +138,6 @@ class ClientRequest(Hidden, msgspec.Struct, frozen=True, gc=False):
     user_agent: bytes = b""
     names_coding: bool = False
     """Whether it has a `content-encoding` field, so that its body may be compressed."""
-    key_digest: bytes = b""
-    """The SHA-256 of the key with which an admin signed in, for a request of the page at /ui. No client can set it."""
 
 
 class RuleEdit(msgspec.Struct, frozen=True, gc=False):

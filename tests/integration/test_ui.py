@@ -15,9 +15,8 @@ from gatepass.http_client.tls import TLSContexts
 from gatepass.proxy.app_state import next_app_state
 from gatepass.server.ui.routes import HEADERS, ROUTES, UiRoute
 from gatepass.server.ui.sessions import LIFE_S
-from tests.integration.answers import EVENTS
 from tests.integration.gateway import HELLO, Answer, Gateway, gateway
-from tests.integration.scripted import Scripted, Send, reply, stream
+from tests.integration.scripted import Scripted, Send, reply
 
 KEYS = {role: f"gp-{role}-" + role * 8 for role in ("caller", "viewer", "admin")}
 ACCESS: Mapping[str, Any] = {
@@ -146,16 +145,13 @@ ROWS: Mapping[str, tuple[Any, int]] = {
     "GET api/curl/{id}": (None, 400),
     "GET api/bodies/{id}": (None, 400),
     "GET api/models": (None, 200),
-    "GET api/callers": (None, 200),
     "GET api/use": (None, 200),
-    "GET api/configuration": (None, 200),
     "GET api/errors/{id}": (None, 200),
     "POST api/rules/forget": ({"upstream": "chat", "model": "m", "operation": "chat", "adapted": "drop=x"}, 200),
     "GET api/capture": (None, 200),
     "POST api/capture": ({"for_s": 60}, 200),
     "DELETE api/capture": (None, 200),
     "POST api/doctor": ({}, 404),
-    "POST api/playground": ([], 400),
 }
 """The body of each route, and its status for those who may use it."""
 FORBIDDEN = ({"host": "evil.example"}, {"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"})
@@ -240,25 +236,6 @@ async def test_a_long_body_is_shown_in_part_and_comes_in_pieces_to_an_admin_alon
             text, following = text + answer.json()["text"], answer.json()["next"]
         assert json.loads(text) == body
         assert gp.state.in_flight.held.total_bytes == held_bytes
-
-
-@pytest.mark.parametrize("access", [{}, ACCESS])
-async def test_an_admin_chats_as_the_caller_of_its_key(access: Mapping[str, Any]):
-    async with (
-        Scripted(answer=lambda _: [Send(stream(*EVENTS))]) as upstream,
-        gateway(upstream=upstream.url, access=access, server=SERVER) as gp,
-    ):
-        cookie = await signed_in(gp, "admin") if access else ""
-        asked = {**HELLO, "stream": True, "user": "x" * 100_000}
-        answer = await post(gp, "/ui/api/playground", asked, cookie=cookie)
-        assert (answer.status, answer.events[-1]) == (200, "[DONE]")
-        assert {name: answer.headers[name] for name in HEADERS} == dict(HEADERS)
-        (request,) = upstream.received
-        assert request.json() == asked
-        assert "gatepass_ui" not in str(request.headers)
-        (listed,) = (await get(gp, "/ui/api/requests", cookie=cookie)).json()["requests"]
-        caller = "a-admin" if access else "local"
-        assert (listed["caller"], listed["id"]) == (caller, answer.headers["x-request-id"])
 
 
 async def test_an_action_is_one_line_of_the_log_without_a_key(caplog: pytest.LogCaptureFixture):

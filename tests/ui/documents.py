@@ -1,7 +1,6 @@
 """The documents that the page's routes return, as the tests begin with them. Tests change copies of these."""
 
 import math
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -434,7 +433,6 @@ def models() -> Document:
             route("claude-sonnet", ["chat", "messages"], ("openai", "claude-sonnet"), **images),
         ],
         "listed": ["gpt-4o", "o3-mini", "bge-m3", "claude-sonnet", "gpt-4o-mini"],
-        "chats": ["gpt-4o", "o3-mini", "claude-sonnet", "gpt-4o-mini"],
         "list_error": None,
         "routed": {"gpt-4o": ["corp", "corp-eu"], "o3-mini": ["corp"], "claude-sonnet": ["openai"]},
         "rules": [
@@ -446,11 +444,10 @@ def models() -> Document:
 
 
 def use() -> Document:
-    def row(upstream: str, model: str, tool: str, requests: int, errors: int, tokens: int, **codes: int) -> Document:
+    def row(upstream: str, model: str, requests: int, errors: int, tokens: int, **codes: int) -> Document:
         return {
             "upstream": upstream,
             "model": model,
-            "tool": tool,
             "requests": requests,
             "errors": errors,
             "tokens": tokens,
@@ -465,96 +462,9 @@ def use() -> Document:
 
     return {
         "use": [
-            row("corp", "gpt-4o", "", 212, 3, 190_200, upstream_closed=2, overloaded=1),
-            row("corp-eu", "bge-m3", "", 41, 0, 80_000),
-            row("mcp/tools", "", "find", 12, 1, 0, mcp_not_allowed=1),
-            row("mcp/tools", "", "", 6, 0, 0),
+            row("corp", "gpt-4o", 212, 3, 190_200, upstream_closed=2, overloaded=1),
+            row("corp-eu", "bge-m3", 41, 0, 80_000),
         ]
-    }
-
-
-TOKENS_LEFT: Document = {
-    "of": "group/chats",
-    "limit": "tokens.minute",
-    "most": 200_000,
-    "used": 150_000,
-    "left": 50_000,
-}
-
-
-def callers() -> Document:
-    def caller(name: str, role: str = "caller", **members: Any) -> Document:
-        found: Document = {
-            "name": name,
-            "role": role,
-            "models": None,
-            "operations": None,
-            "mcp": {},
-            "profile": None,
-            "last_used": None,
-            "keys": [{"id": f"{len(name):08x}", "expires_at": None, "last_used": None}],
-            "max_concurrent": None,
-            "limits": [],
-            "in_flight": 0,
-            "requests": 0,
-            "errors": 0,
-            "tokens": 0,
-        }
-        return {**found, **members}
-
-    keys = [
-        {"id": "9f2c41aa", "expires_at": "2026-01-31T00:00:00Z", "last_used": None},
-        {"id": "07d31c55", "expires_at": None, "last_used": "2026-11-23T16:59:58Z"},
-    ]
-    busy: Document = {
-        "keys": keys,
-        "max_concurrent": 16,
-        "in_flight": 3,
-        "requests": 1204,
-        "errors": 9,
-        "tokens": 912_000,
-    }
-    limited: Document = {"limits": [TOKENS_LEFT], "max_concurrent": 4}
-    return {
-        "callers": [
-            caller("ragflow", profile="ragflow", models=["gpt-4o", "bge-m3"], last_used=keys[1]["last_used"], **busy),
-            caller("open-webui", **limited, in_flight=4, requests=311, tokens=204_120, operations=["chat"]),
-            caller("claude-code", requests=92, tokens=1_400_210, models=["claude-sonnet"]),
-            caller("anna", "admin", requests=4, tokens=120),
-        ],
-        "profiles": ["dify", "plain", "ragflow"],
-    }
-
-
-def configuration() -> Document:
-    def setting(name: str, value: object, origin: str = "file", *, secret: bool = False) -> Document:
-        return {"setting": name, "value": value, "origin": origin, "secret": secret}
-
-    return {
-        "values": [
-            setting("server.host", "0.0.0.0"),
-            setting("server.port", 8080, "default"),
-            setting("server.base_path", "/llm", "variable GATEPASS_BASE_PATH"),
-            setting("server.ui", True),
-            setting("limits.body_bytes", 33_554_432, "default"),
-            setting("limits.inspector_bytes", 4_194_304, "default"),
-            setting("credentials.corp.type", "oauth2"),
-            setting("credentials.corp.client_secret", None, "variable CORP_SECRET", secret=True),
-            setting("credentials.corp.token_url", "https://login.corp.example/oauth2/token"),
-            setting("upstreams.corp.base_url", "https://llm.corp.example/api"),
-            setting("upstreams.corp.dialect", "ragflow"),
-            setting("upstreams.corp.network.ca_file", "/etc/ssl/corp.pem"),
-            setting("models.gpt-4o.targets", [{"upstream": "corp", "model": "gpt-4o-2024"}, {"upstream": "corp-eu"}]),
-            setting("access.keys[0].name", "ragflow"),
-            setting("access.keys[0].sha256", None, secret=True),
-            setting("log.level", "info", "default"),
-        ],
-        "reload": {
-            "at": "2026-11-23T16:41:07.000Z",
-            "outcome": "refused",
-            "problems": ["upstreams.corp.dialect: 'ragflo' is not a dialect. Did you mean 'ragflow'?"],
-            "warnings": [],
-        },
     }
 
 
@@ -568,11 +478,6 @@ ERRORS: dict[str, Document] = {
         "action": "Check the upstream's log and the timeouts of proxies.",
     }
 }
-ANSWER = re.findall(
-    r"\S+\s*",
-    "A lighthouse marks a coast at night. Its light turns, so each one has a rhythm of its own, and a sailor who"
-    " counts the seconds between two flashes knows which one it is.",
-)
 
 
 def step(hop: str, what: str, outcome: str, seconds: float, why: str | None, advice: str | None) -> Iterator[Event]:

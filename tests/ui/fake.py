@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -49,22 +48,16 @@ class Fake:
             "req-4": documents.mcp_story(),
             "run-1": documents.running_story(),
         }
-        self.answer_refused: tuple[int, Document] | None = None
         self.pieces: dict[str, Document] = {}
         self.models = documents.models()
-        self.callers = documents.callers()
         self.use = documents.use()
-        self.configuration = documents.configuration()
         self.capture: Document = deepcopy(self.overview["capture"])
         self.doctor = list(documents.DOCTOR)
-        self.answer_words = list(documents.ANSWER)
-        self.answer_error = ""
         self.parts: threading.Semaphore | None = None
-        """If set, doctor and the playground send a part for each release: a test sees each state until it goes on."""
+        """If set, doctor sends a part for each release: a test sees each state until it goes on."""
         self.refusal = "invalid_api_key"
         self.is_serving = True
         self.received: list[tuple[str, str, Any]] = []
-        self.playground_profiles: list[str | None] = []
         self.polled: list[tuple[str, dict[str, str]]] = []
 
     def sign_in(self, role: str = "admin") -> None:
@@ -167,12 +160,6 @@ class Routes(BaseHTTPRequestHandler):
             fake.received.append((self.command, path, body))
         if path == "doctor":
             self._stream(self._doctor())
-        elif path == "playground" and fake.answer_refused:
-            status, document = fake.answer_refused
-            self._reply(status, "application/json", json.dumps(document).encode(), {"x-request-id": "req-2"})
-        elif path == "playground":
-            fake.playground_profiles.append(query.get("profile"))
-            self._stream(self._answer(), {"x-request-id": "req-1"})
         else:
             status, document = fake.answer(self.command, path, query, body)
             content = json.dumps(document).encode()
@@ -183,28 +170,14 @@ class Routes(BaseHTTPRequestHandler):
                 status, content = 304, b""
             self._reply(status, "application/json", content, {"cache-control": "no-store", "etag": etag})
 
-    def _wait_for_release(self) -> None:
-        if self.fake.parts:
-            self.fake.parts.acquire(timeout=60)
-
     def _doctor(self) -> Iterator[bytes]:
         for name, document in self.fake.doctor:
-            self._wait_for_release()
+            if self.fake.parts:
+                self.fake.parts.acquire(timeout=60)
             yield f"event: {name}\ndata: {json.dumps(document)}\n\n".encode()
 
-    def _answer(self) -> Iterator[bytes]:
-        for word in self.fake.answer_words:
-            self._wait_for_release()
-            yield f"data: {json.dumps({'choices': [{'index': 0, 'delta': {'content': word}}]})}\n\n".encode()
-            time.sleep(0.03)  # the page shows the pieces in a second
-        if self.fake.answer_error:
-            yield f"data: {json.dumps(error('upstream_closed', self.fake.answer_error, 'upstream:corp'))}\n\n".encode()
-        else:
-            yield b"data: [DONE]\n\n"
-
-    def _stream(self, frames: Iterator[bytes], headers: dict[str, str] | None = None) -> None:
-        media_type = {"content-type": "text/event-stream", "cache-control": "no-store"}
-        self._head(200, {**media_type, **(headers or {})})
+    def _stream(self, frames: Iterator[bytes]) -> None:
+        self._head(200, {"content-type": "text/event-stream", "cache-control": "no-store"})
         for frame in frames:
             self.wfile.write(frame)
 

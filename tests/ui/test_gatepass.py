@@ -54,18 +54,9 @@ def test_a_stream_arrives(page: Page, gatepass: Gatepass, faults: list[str]) -> 
     assert faults == []
 
 
-def test_a_reload_that_is_refused_says_why_in_one_click(page: Page, gatepass: Gatepass, faults: list[str]) -> None:
+def test_a_reload_that_is_refused_says_why_in_the_overview(page: Page, gatepass: Gatepass, faults: list[str]) -> None:
     with gatepass.configured("\nnonsense: 1\n"):
-        page.get_by_role("link", name="Configuration", exact=True).click()
-        for _ in range(50):  # the view does not follow a reload by itself
-            if page.get_by_text("refused", exact=False).count():
-                break
-            page.wait_for_timeout(100)
-            page.reload()
-            expect(
-                page.get_by_role("heading", name="The last reload").or_(page.get_by_text("Not reloaded"))
-            ).to_be_visible()
-        expect(page.get_by_text("nonsense", exact=False).first).to_be_visible()
+        expect(page.get_by_text("nonsense", exact=False)).to_be_visible()
     assert faults == []
 
 
@@ -73,10 +64,7 @@ VIEWS = {
     "#/": "requests/min",
     "#/requests": "gpt-4o",
     "#/models": "small",
-    "#/callers": "ragflow",
-    "#/configuration": "credentials.corp.token_url",
     "#/doctor": "Test every hop",
-    "#/playground": "New conversation",
     "#/errors/upstream_closed": "the timeouts of proxies",
 }
 

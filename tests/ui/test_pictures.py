@@ -20,10 +20,7 @@ PICTURES: dict[str, tuple[str, dict[str, object]]] = {
     "request": ("#/requests/req-1", {}),
     "failed_request": ("#/requests/req-2", {}),
     "models": ("#/models", {}),
-    "callers": ("#/callers", {}),
-    "configuration": ("#/configuration", {}),
     "doctor": ("#/doctor", {}),
-    "playground": ("#/playground", {}),
     "sign_in": ("", {}),
 }
 
@@ -36,10 +33,6 @@ def test_take(open_page: OpenPage, url: str, fake: Fake, name: str) -> None:
         fake.sign_in()
     page = open_page(url + path, **options)
     expect(page.locator("h1")).to_have_count(1)
-    if name == "playground":
-        page.get_by_label("message").fill("What is a lighthouse for?")
-        page.get_by_role("button", name="Send").click()
-        expect(page.get_by_role("link", name="Show the request")).to_be_visible()
     if name == "doctor":
         page.get_by_role("button", name="Test every hop").click()
         expect(page.get_by_text("1 of 3 steps")).to_be_visible()

@@ -57,10 +57,7 @@ class Authenticator:
             if client_request.method == "POST" and kind != b"application/json" and not (takes_form and is_own_form):
                 raise errors.UnsupportedMediaType("Send the body as `content-type: application/json`.")
             return LOCAL
-        if client_request.key_digest:
-            caller = self._known(self.keys.find_digest(client_request.key_digest, client_request.arrived_s), wall_s)
-        else:
-            caller = self._caller(client_request, wall_s, path_profile)
+        caller = self._caller(client_request, wall_s, path_profile)
         if self._viewers and caller.name in self._viewers:
             check_calls_models(caller)
         return caller

@@ -95,11 +95,6 @@ class LoadedConfig:
         return tree, origins
 
 
-def loaded_from_code(config: Config) -> LoadedConfig:
-    """Return a Config that a program made, with `program` as the origin of its values."""
-    return LoadedConfig(config, ConfigDocument("program", plain(config)))
-
-
 def load(
     path: str | None,
     environment: Mapping[str, str],

@@ -71,7 +71,7 @@ class Service:
         self._reloader = reloader
         self.routes = page_routes(lambda: self.state, self.base_path, self.collect)
         sessions = Sessions(None if worker is None else worker[0] / SESSIONS)
-        self.ui = Ui(self._running, sessions, self.collect, reloader) if config.serves_ui else None
+        self.ui = Ui(self._running, sessions, self.collect) if config.serves_ui else None
         """The page at /ui, if it is served."""
         self._parts = PARTS
         if self.ui is not None:

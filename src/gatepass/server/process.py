@@ -54,7 +54,7 @@ from gatepass.server.listening import (
 )
 from gatepass.server.pages import OPERATOR, asks_for_home, page_paths, page_routes
 from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
-from gatepass.server.ui.routes import BODY_BYTES, PLAYGROUND, Doctor, ui_paths
+from gatepass.server.ui.routes import BODY_BYTES, Doctor, ui_paths
 from gatepass.types import ClientRequest
 
 LOG = logging.getLogger("gatepass.serve")
@@ -121,8 +121,7 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
         if cycle.path in pages or (cycle.path in home and asks_for_home(cycle.method, cycle.headers)):
             return serve_page(app, cycle, limit_bytes)
         if ui and (cycle.path in ui or cycle.path.startswith(below_ui)):
-            is_chat = cycle.path.endswith(PLAYGROUND)
-            return serve_page(app, cycle, limit_bytes if is_chat else BODY_BYTES)
+            return serve_page(app, cycle, BODY_BYTES)
         headers, query = cycle.headers, cycle.target.partition(b"?")[2]
         named, now_s = dict(headers), endpoint.state.clock.now()  # three times as fast as two searches
         request_id, agent = ids.of(named.get(b"x-request-id")), named.get(b"user-agent", b"")

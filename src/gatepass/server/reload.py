@@ -117,8 +117,6 @@ class Reloader:
         self.loaded = source.loaded
         """The file of the configuration in use, and what it says."""
         self._lock = asyncio.Lock()
-        self.last: tuple[float, ReloadResult] | None = None
-        """The last reload that changed, refused or was asked for, and its time in seconds since the epoch."""
 
     async def watch(self, clock: Clock) -> NoReturn:
         """Reload when the files of the configuration have changed and are equal in two readings, WATCH_S apart.
@@ -178,7 +176,6 @@ class Reloader:
             if trigger != "watch":  # an operator may have repaired the issuer
                 result = replace(result, retried=tuple(self._endpoint.state.retry_failing()))
         if result.outcome != "unchanged" or result.needs_restart or trigger != "watch" or is_restored:
-            self.last = state.clock.wall(), result
             state.metrics.reloaded(result.outcome)
             self._log(result, trigger)
         return result

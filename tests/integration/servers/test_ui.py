@@ -40,12 +40,12 @@ async def test_each_server_has_the_page(name: str):
             assert (await ask(path).answer()).status == 404, path
         assert (await ask("/main.js", "POST", b"{}").answer()).status == 405
 
-        assert (await ask("/api/callers").answer()).status == 401
+        assert (await ask("/api/models").answer()).status == 401
         signed_in = await ask("/api/login", "POST", b'{"key": "%b"}' % KEY.encode()).answer()
         assert signed_in.json()["base_url"].endswith(f"{server.prefix}/llm/v1")
         assert "path=" not in signed_in.headers["set-cookie"].lower(), "the browser's own path is right behind a prefix"
         cookie = signed_in.headers["set-cookie"].partition(";")[0]
-        assert (await ask("/api/callers", cookie=cookie).answer()).status == 200
+        assert (await ask("/api/models", cookie=cookie).answer()).status == 200
         overview = await ask("/api/overview", cookie=cookie).answer()
         assert (overview.status, overview.json()["workers"]) == (200, 1)
         callers = await ask("/api/requests", cookie=cookie).answer()

@@ -10,14 +10,13 @@ import asyncio
 import json
 import logging
 import re
-import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 from starlette.exceptions import HTTPException
@@ -25,38 +24,33 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gatepass import __version__, errors
 from gatepass.auth.authenticator import LOCAL
 from gatepass.config.access import AccessKey
-from gatepass.config.load import loaded_from_code
 from gatepass.config.model import Config
 from gatepass.observability.observer import Refusal
-from gatepass.observability.story import curl_command, moment
+from gatepass.observability.story import curl_command
 from gatepass.operations.table import base_url
 from gatepass.protocols.error_objects import error_object
 from gatepass.protocols.models import MODELS
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.context import RequestContext
-from gatepass.proxy.handler import ApiEndpoint, handle
+from gatepass.proxy.handler import ApiEndpoint
 from gatepass.server import inspection
-from gatepass.server.asgi import AsgiRequestCycle, path_in, peer_in
+from gatepass.server.asgi import path_in, peer_in
 from gatepass.server.connection_shares import TrustedProxies
 from gatepass.server.pages import error_response, for_method, learned_rules, pinned, shown
 from gatepass.server.ui import views
 from gatepass.server.ui.sessions import LIFE_S, Session, Sessions
 from gatepass.types import ClientRequest
 
-if TYPE_CHECKING:
-    from gatepass.server.reload import Reloader
-
 LOG = logging.getLogger("gatepass.ui")
 
 PATH = "/ui"
 OWN = "/ui/"
 """What the workers ask each other for begins with it."""
-PLAYGROUND = "api/playground"
 FORGET = f"{OWN}forget"
 LEARNED = "/learned"
 COOKIE = "gatepass_ui"
@@ -117,8 +111,6 @@ class UiRoute:
     role: Role
     """Who may use it. An admin may use the routes of a viewer."""
     respond: Callable[[UiRequest], Awaitable[ASGIApp]]
-    reads_body: bool = True
-    """Whether `UiRequest.body` is the body of a POST. Else `respond` reads it."""
 
     def match(self, path: str) -> str | None:
         """Return the id in `path`, "" for a path without one, None if this is another path."""
@@ -133,10 +125,10 @@ ROUTES: list[UiRoute] = []
 
 
 def _route(
-    method: Literal["GET", "POST", "DELETE"], path: str, role: Role, *, reads_body: bool = True
+    method: Literal["GET", "POST", "DELETE"], path: str, role: Role
 ) -> Callable[[Callable[[UiRequest], Awaitable[ASGIApp]]], None]:
     """Add the decorated function to `ROUTES`. Its own name is then None: only the route calls it."""
-    return lambda respond: ROUTES.append(UiRoute(method, path, role, respond, reads_body))
+    return lambda respond: ROUTES.append(UiRoute(method, path, role, respond))
 
 
 async def own_forget(state: AppState, fields: Mapping[str, str]) -> bytes:
@@ -152,22 +144,17 @@ UI_PARTS: Mapping[str, inspection.OwnPart] = MappingProxyType(
 
 
 class Ui:
-    """The page of one process, an ASGI application. `running` may raise NotStarted. `collect` asks all workers.
-
-    `reloader` has the configuration's file and the last reload; None without a file.
-    """
+    """The page of one process, an ASGI application. `running` may raise NotStarted. `collect` asks all workers."""
 
     def __init__(
         self,
         running: Callable[[], ApiEndpoint],
         sessions: Sessions,
         collect: inspection.Collect,
-        reloader: Reloader | None,
     ) -> None:
         self.running = running
         self.sessions = sessions
         self.files = StaticFiles(directory=FOLDER)
-        self.reloader = reloader
         self.doctor: Doctor | None = None
         self.doctor_turn = asyncio.Lock()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -245,8 +232,7 @@ class Ui:
             kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind != "application/json":
                 raise errors.UnsupportedMediaType("Send the body as `content-type: application/json`.")
-            if route.reads_body:
-                call.body = await _json_body(request, state)
+            call.body = await _json_body(request, state)
         return await route.respond(call)
 
     async def _file(self, request: Request, path: str) -> ASGIApp:
@@ -446,9 +432,10 @@ def _cookie(call: UiRequest, value: str, life_s: int) -> str:
 @_route("GET", "api/overview", "viewer")
 async def _overview(call: UiRequest) -> ASGIApp:
     state = call.state
-    shown = views.overview(await call.ui.parts(OWN + "overview"), state.clock.wall())
-    callers = views.callers(await call.ui.parts(OWN + "callers"), state.config)
-    return call.answer(shown | views.most_used(callers) | {"limits": await views.nearest_limits(state)})
+    parts = await call.ui.parts(OWN + "overview")
+    callers = views.callers([part["callers"] for part in parts], state.config)
+    limits = await views.nearest_limits(state)
+    return call.answer(views.overview(parts, state.clock.wall()) | callers | {"limits": limits})
 
 
 @_route("GET", "api/requests", "viewer")
@@ -480,14 +467,6 @@ async def _body(call: UiRequest) -> ASGIApp:
     return json_response(await inspection.body_piece(call.ui.collect, call.found))
 
 
-@_route("GET", "api/callers", "viewer")
-async def _callers(call: UiRequest) -> ASGIApp:
-    parts = await call.ui.parts(OWN + "callers")
-    profiles = sorted(call.state.profiles)
-    callers = views.callers(parts, call.state.config)
-    return call.answer({"callers": await views.with_limits(callers, call.state), "profiles": profiles})
-
-
 @_route("GET", "api/use", "viewer")
 async def _use(call: UiRequest) -> ASGIApp:
     return json_response({"use": views.use(await call.ui.parts(OWN + "use"))})
@@ -502,19 +481,8 @@ async def _models(call: UiRequest) -> ASGIApp:
     listed, failed = await call.ui.listed_models(caller)
     routes = views.routes(state.config, caller)
     routed = views.routed(state.routes, listed)
-    chats = views.chats(state.config, state.declared, dict.fromkeys([*(one["model"] for one in routes), *listed]))
-    listing = {"listed": listed, "list_error": failed, "routed": routed, "chats": chats}
+    listing = {"listed": listed, "list_error": failed, "routed": routed}
     return json_response({"routes": routes, **listing, "rules": rules, "yaml": yaml})
-
-
-@_route("GET", "api/configuration", "viewer")
-async def _configuration(call: UiRequest) -> ASGIApp:
-    state, reloader = call.state, call.ui.reloader
-    # the origins of the file, and the values in use: some need a restart
-    used = loaded_from_code(state.config) if reloader is None else replace(reloader.loaded, config=state.config)
-    values = await asyncio.to_thread(views.configuration, used, state.redactor.mask)
-    last = None if reloader is None else reloader.last
-    return json_response({"values": values, "reload": last and {"at": moment(last[0]), **asdict(last[1])}})
 
 
 @_route("GET", "api/errors/{id}", "viewer")
@@ -607,39 +575,3 @@ async def _doctor_events(
 def _event(name: str, data: Any) -> bytes:
     # JSON has no line breaks
     return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
-
-
-@_route("POST", PLAYGROUND, "admin", reads_body=False)
-async def _playground(call: UiRequest) -> ASGIApp:
-    """Serve a chat as the admin, on the usual way: with the checks, limits and log line of an API request.
-
-    `profile` in the query names the profile of a client whose replies the admin wants to see.
-    """
-    caller, session, state = call.require("admin"), call.session(), call.state
-    profile = call.request.query_params.get("profile")
-    if profile is not None and profile not in state.profiles:
-        raise errors.InvalidRequest(f"There is no profile {profile[:100]!r}.", param="profile")
-    call.log("playground", caller)
-    host = next(field for field in call.client_request.headers if field[0] == b"host")
-    client_request = ClientRequest(
-        f"page-{secrets.token_hex(8)}",
-        "POST",
-        f"{state.base_path}{f'/for/{profile}' if profile else ''}/v1/chat/completions",
-        (host, (b"content-type", b"application/json")),
-        call.client_request.peer,
-        state.clock.now(),
-        key_digest=b"" if session is None else session.key_digest,
-    )
-
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_fields(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                own = {name.encode(): value.encode() for name, value in {**HEADERS, **NO_STORE}.items()}
-                others = [field for field in message["headers"] if field[0] not in own]
-                message = {**message, "headers": [*others, *own.items()]}
-            await send(message)
-
-        cycle = AsgiRequestCycle(scope, receive, send_with_fields, state)
-        await cycle.serve(handle(client_request, state, call.ui.running().catalog, cycle))
-
-    return serve

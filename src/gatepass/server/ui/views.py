@@ -15,23 +15,16 @@ from typing import Any
 
 import msgspec
 
-from gatepass.auth.api_keys import merged_rows
 from gatepass.auth.authenticator import LOCAL
 from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey, moment_text
-from gatepass.config.block import without_query
-from gatepass.config.document import dotted, lookup
-from gatepass.config.load import LoadedConfig
 from gatepass.config.model import Config
-from gatepass.config.routes import kind_by_name
 from gatepass.errors import ModelNotFound, UpstreamConnect, UpstreamErrorReply, UpstreamHtml, kind_of
-from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.capture import merged_states
 from gatepass.observability.metrics import FAILING_IN_A_ROW, has_many_errors
 from gatepass.observability.story import moment
 from gatepass.observability.traffic import Slice, merged, series
 from gatepass.proxy.app_state import AppState
-from gatepass.proxy.models import Kinds, declared_kind
 from gatepass.proxy.routing import RouteTable
 from gatepass.server.inspection import REPLICA
 from gatepass.server.limits import row_of
@@ -43,7 +36,6 @@ MOST_CODES = 20
 MOST_USED = 500
 MOST_SHOWN = 100
 MOST_LIMITS = 20
-HIDDEN = "(hidden)"
 
 
 def own_overview(state: AppState) -> dict[str, Any]:
@@ -92,6 +84,7 @@ def own_overview(state: AppState) -> dict[str, Any]:
             for key in state.config.access.keys
             if key.expires is not None and key.state(wall_s) != "valid"
         ],
+        "callers": own_callers(state),
         "slices": [msgspec.to_builtins(one) for one in state.traffic.slices(wall_s)],
     }
 
@@ -197,12 +190,12 @@ def _upstream(
     }
 
 
-def own_callers(state: AppState) -> dict[str, Any]:
-    """Return the use of each caller in this process: now, since its start, and its last one. Also that of the keys."""
+def own_callers(state: AppState) -> dict[str, list[Any]]:
+    """Return the use of each caller in this process: in flight, since its start, and its last one."""
     by_caller, last_used_s = state.metrics.totals().by_caller, state.metrics.last_used_s
     in_flight = state.in_flight.concurrency.by_caller
     started_s = state.clock.wall() - state.clock.now()
-    use = {
+    return {
         name: [
             in_flight.get(name, 0),
             *by_caller.get(name, (0, 0, 0)),
@@ -211,54 +204,25 @@ def own_callers(state: AppState) -> dict[str, Any]:
         for name in {**in_flight, **by_caller}
         if name not in ("", "none", "other")
     }
-    return {"use": use, "keys": state.authenticator.keys.rows(state.clock.wall())}
 
 
-def callers(parts: Sequence[Mapping[str, Any]], config: Config) -> list[dict[str, Any]]:
-    """Return each caller with its limits, and its use in all processes. `local` is the only one without keys."""
-    by_name: dict[str, list[AccessKey]] = {}
+def callers(parts: Sequence[Mapping[str, Sequence[Any]]], config: Config) -> dict[str, Any]:
+    """Return the use of the callers with the most requests, in all processes, and the number of all callers.
+
+    `local` is the only one without keys.
+    """
+    known: dict[str, int | None] = {}
     for key in config.access.keys or [LOCAL]:
-        by_name.setdefault(key.name, []).append(key)
-    rows, key_rows = [], merged_rows([part["keys"] for part in parts])
-    for name, keys in by_name.items():
-        key = keys[0]
-        used = [part["use"][name] for part in parts if name in part["use"]]
-        servers = {}  # None: all of its tools
-        if config.mcp:
-            from gatepass.mcp.access import callable_tools, may_use  # nothing configured, nothing imported
-
-            servers = {server: callable_tools(key, server) for server in config.mcp if may_use(key, server)}
+        known.setdefault(key.name, None if key.limits is None else key.limits.max_concurrent)
+    rows = []
+    for name, max_concurrent in known.items():
+        used = [part[name] for part in parts if name in part]
         in_flight, requests, errors, tokens = (sum(one[place] for one in used) for place in range(4))
         last = max((one[4] for one in used if one[4] is not None), default=None)
-        rows.append(
-            {
-                "name": name,
-                "role": key.role,
-                "models": key.models,
-                "operations": key.operations,
-                "mcp": servers,
-                "profile": key.profile or "plain",
-                "max_concurrent": None if key.limits is None else key.limits.max_concurrent,
-                "in_flight": in_flight,
-                "requests": requests,
-                "errors": errors,
-                "tokens": tokens,
-                "last_used": None if last is None else moment(last),
-                "keys": [
-                    {"id": one["id"], "expires_at": one["expires"], "last_used": one["last_used"]}
-                    for one in key_rows
-                    if one["name"] == name
-                ],
-            }
-        )
-    return rows
-
-
-def most_used(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the use of the callers with the most requests, and the number of all callers."""
-    named = ("name", "in_flight", "max_concurrent", "requests", "errors", "tokens", "last_used")
-    shown = sorted(rows, key=lambda row: -row["requests"])[:MOST_SHOWN]
-    return {"callers": [{name: row[name] for name in named} for row in shown], "all_callers": len(rows)}
+        row = {"name": name, "in_flight": in_flight, "max_concurrent": max_concurrent}
+        row |= {"requests": requests, "errors": errors, "tokens": tokens}
+        rows.append(row | {"last_used": None if last is None else moment(last)})
+    return {"callers": sorted(rows, key=lambda row: -row["requests"])[:MOST_SHOWN], "all_callers": len(rows)}
 
 
 async def nearest_limits(state: AppState) -> list[dict[str, Any]]:
@@ -269,34 +233,20 @@ async def nearest_limits(state: AppState) -> list[dict[str, Any]]:
     return nsmallest(MOST_LIMITS, rows, lambda row: float(row["left"] / row["most"]))
 
 
-async def with_limits(rows: list[dict[str, Any]], state: AppState) -> list[dict[str, Any]]:
-    """Return the callers with the limits of each and its group, and what is left of them in all processes."""
-    groups, now_s = {key.name: key.group or "" for key in state.config.access.keys}, state.clock.now()
-    for row in rows[:MOST_USED]:
-        owners = (("caller", row["name"]), ("group", groups.get(row["name"], "")))
-        row["limits"] = (
-            () if state.admission is None else [one for of in owners for one in state.admission.limits_of(of)]
-        )
-    await state.windows.refresh([*{limit: None for row in rows[:MOST_USED] for limit in row["limits"]}])
-    for row in rows[:MOST_USED]:
-        row["limits"] = [row_of(limit, now_s) for limit in row["limits"]]
-    return rows
-
-
 def own_use(state: AppState) -> list[dict[str, Any]]:
-    """Return the use of the requests in memory by upstream, model and tool: its requests, errors and tokens, the errors
-    by code and by caller, the durations of those without an error, when the first, the last and the last good one
+    """Return the use of the requests in memory by upstream and model: its requests, errors and tokens, the errors by
+    code and by caller, the durations of those without an error, when the first, the last and the last good one
     arrived, and those that failed since.
 
-    The upstream of a request that reached none is "". A message to an MCP server has no model, and perhaps a tool.
+    The upstream of a request that reached none is "".
     """
-    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    found: dict[tuple[str, str], dict[str, Any]] = {}
     started_s, mask = state.clock.wall() - state.clock.now(), state.redactor.mask
     for one in state.inspector.newest():
-        access, upstream, at = one.access, one.access.upstream or "", started_s + one.arrived_s
-        if not (access.model or upstream.startswith(MCP_UPSTREAM)):
+        access, at = one.access, started_s + one.arrived_s
+        if not access.model:
             continue
-        key = (upstream, access.model, access.mcp_tool)
+        key = (access.upstream or "", access.model)
         row = found.get(key) or found.setdefault(key, _unused(at))
         row["requests"] += 1
         row["first_at"], row["last_at"] = min(row["first_at"], at), max(row["last_at"], at)
@@ -316,8 +266,8 @@ def own_use(state: AppState) -> list[dict[str, Any]]:
     return [
         row
         | {name: {mask(one): n for one, n in row[name].most_common(MOST_CODES)} for name in ("codes", "callers")}
-        | {"upstream": upstream, "model": mask(model), "tool": mask(tool)}
-        for (upstream, model, tool), row in rows
+        | {"upstream": upstream, "model": mask(model)}
+        for (upstream, model), row in rows
     ]
 
 
@@ -327,15 +277,15 @@ def _unused(at: float) -> dict[str, Any]:
     return counts | times | {"codes": Counter(), "callers": Counter()}
 
 
-OWN: Mapping[str, Callable[[AppState], Any]] = {"overview": own_overview, "callers": own_callers, "use": own_use}
+OWN: Mapping[str, Callable[[AppState], Any]] = {"overview": own_overview, "use": own_use}
 """What one process contributes, by its name."""
 
 
 def use(parts: Iterable[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    found: dict[tuple[str, str], dict[str, Any]] = {}
     for one in (row for part in parts for row in part):
-        names = {name: one[name] for name in ("upstream", "model", "tool")}
-        row = found.setdefault(tuple(names.values()), _unused(one["first_at"]) | names)
+        key = one["upstream"], one["model"]
+        row = found.setdefault(key, _unused(one["first_at"]) | {"upstream": key[0], "model": key[1]})
         for name in ("requests", "errors", "tokens", "durations_s", "failed_at"):
             row[name] += one[name]
         for name in ("codes", "callers"):
@@ -375,17 +325,6 @@ def routed(table: RouteTable, models: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def chats(config: Config, declared: DeclaredModels, models: Iterable[str]) -> list[str]:
-    """Return those of `models` that a chat can use, as the configuration or else their names show."""
-    kinds, found = Kinds(config), []
-    for model in models:
-        entry = declared.model("chat", model)
-        kind = (None if entry is None else declared_kind(entry)) or kinds.of(model) or kind_by_name(model)
-        if kind in ("chat", "vision"):
-            found.append(model)
-    return found
-
-
 def _rest(operations: Sequence[str], upstream: str) -> dict[str, Any]:
     return {
         "model": "*",
@@ -393,18 +332,6 @@ def _rest(operations: Sequence[str], upstream: str) -> dict[str, Any]:
         "targets": [{"upstream": upstream, "model": None}],
         "capabilities": {},
     }
-
-
-def configuration(loaded: LoadedConfig, mask: Callable[[str], str]) -> list[dict[str, Any]]:
-    """Return each value with its origin. Secrets and the hashes of keys are hidden, and so are queries of URLs."""
-    tree, origins = loaded.effective()
-    rows = []
-    for path, origin in origins.items():
-        value = without_query(lookup(tree, path))
-        is_secret = value == HIDDEN or (path[:2] == ("access", "keys") and path[-1] == "hash" and value is not None)
-        shown = HIDDEN if is_secret else mask(value) if isinstance(value, str) else value
-        rows.append({"setting": dotted(path), "value": shown, "origin": origin, "secret": is_secret})
-    return rows
 
 
 def documented(code: str) -> dict[str, Any]:

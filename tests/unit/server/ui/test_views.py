@@ -5,11 +5,8 @@ from typing import Any, cast
 
 import pytest
 
-from gatepass.auth.api_keys import KeyRing
-from gatepass.config.load import loaded_from_code
 from gatepass.config.model import Config
 from gatepass.errors import GatepassError, kind_of
-from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.observer import AccessRecord
 from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.routing import RouteTable
@@ -143,7 +140,7 @@ def test_the_errors_of_all_workers_are_counted_by_code_and_caller():
 
 def used(model: str, requests: int, **members: Any) -> dict[str, Any]:
     times = {"durations_s": [], "first_at": 9.0, "last_at": 9.0, "ok_at": 0, "failed_at": []}
-    names = {"upstream": "chat", "model": model, "tool": ""}
+    names = {"upstream": "chat", "model": model}
     return {**names, "requests": requests, "errors": 0, "tokens": 0, "codes": {}, "callers": {}, **times, **members}
 
 
@@ -178,7 +175,6 @@ def test_a_request_that_reached_no_upstream_counts_for_its_model():
         used("m", 3, **good, **after, first_at=98.5, last_at=99.5),
         used("m", 1, **failed),
         used("typo", 1, **failed),
-        used("", 1, **good, **once, upstream="mcp/wiki"),
     ]
 
 
@@ -189,78 +185,32 @@ def test_a_model_has_the_upstreams_of_its_route_before_its_first_request():
     assert views.routed(table, ["m", "gpt-4o", "other"]) == {"m": ["b"], "gpt-4o": ["a", "b"]}
 
 
-def test_the_callers_of_all_workers_are_added():
-    keys = [
-        {"name": "app", "hash": f"sha256:{'0' * 64}", "expires": "2027-01-31"},
-        {"name": "app", "hash": f"sha256:{'1' * 64}"},
-    ]
+def test_the_callers_of_all_workers_are_added_the_most_used_first():
+    limits = {"max_concurrent": 4}
+    keys = [{"name": "app", "hash": f"sha256:{number * 64}", "limits": limits} for number in "01"]
+    keys += [{"name": f"key-{number}", "hash": f"sha256:{number:064}"} for number in range(2, 2 + views.MOST_SHOWN)]
     config = Config.model_validate({"upstreams": {"u": {"base_url": "http://127.0.0.1/v1"}}, "access": {"keys": keys}})
-    rows = KeyRing(config.access.keys).rows(0.0)
-    used = [rows[0], rows[1] | {"last_used": "2026-11-23T17:00:00Z"}]
-    parts = [({"app": [1, 10, 2, 300, 60.0]}, rows), ({}, used), ({"app": [2, 1, 0, 5, 90.0]}, rows)]
-    (row,) = views.callers([{"use": use, "keys": of_keys} for use, of_keys in parts], config)
-    assert [row[name] for name in ("in_flight", "requests", "errors", "tokens")] == [3, 11, 2, 305]
-    assert row["last_used"] == "1970-01-01T00:01:30.000Z"
-    names = ["app", *map(str, range(views.MOST_SHOWN))]
-    shown = views.most_used([row | {"name": name, "requests": number} for number, name in enumerate(names)])
-    assert (shown["all_callers"], shown["callers"][0]["name"], len(shown["callers"])) == (101, names[-1], 100)
-    assert row["keys"] == [
-        {"id": "00000000", "expires_at": "2027-01-31T00:00:00Z", "last_used": None},
-        {"id": "11111111", "expires_at": None, "last_used": "2026-11-23T17:00:00Z"},
-    ]
-    uses = [{"app": [0, 1, 0, 0, None]}, {"local": [0, 2, 1, 30, None]}]
-    rows = views.callers([{"use": use, "keys": []} for use in uses], config)
-    assert [(row["name"], row["role"], row["requests"]) for row in rows] == [
-        ("app", "caller", 1),
-        ("local", "admin", 2),
-    ]
+    parts = [{"app": [1, 10, 2, 300, 60.0]}, {}, {"app": [2, 1, 0, 5, 90.0], "key-9": [0, 12, 1, 30, None]}]
+    shown = views.callers(parts, config)
+    app = {"name": "app", "in_flight": 3, "max_concurrent": 4, "requests": 11, "errors": 2, "tokens": 305}
+    most, first, *_ = shown["callers"]
+    assert first == app | {"last_used": "1970-01-01T00:01:30.000Z"}
+    assert (most["name"], most["requests"], most["last_used"]) == ("key-9", 12, None)
+    assert (shown["all_callers"], len(shown["callers"])) == (101, 100)
 
 
-async def test_a_caller_has_its_limits_and_those_of_its_group():
+async def test_the_limits_with_the_smallest_part_left_are_first():
     limits, others = {"requests": {"minute": 5}}, {"max_concurrent": 2}
     keys = [{"name": "app", "hash": f"sha256:{'0' * 64}", "group": "all", "limits": limits}]
     access = {"keys": keys, "groups": {"all": {"limits": others}}}
     state = create_app_state(
         Config.model_validate({"upstreams": {"u": {"base_url": "http://127.0.0.1/v1"}}, "access": access})
     )
-    (row,) = await views.with_limits(views.callers([], state.config), state)
-    shown = {"of": "caller/app", "limit": "requests.minute", "most": 5, "used": 0, "left": 5, "mode": "enforce"}
-    assert row["limits"] == [shown, {**shown, "of": "group/all", "limit": "max_concurrent", "most": 2, "left": 2}]
     assert state.admission is not None
     state.admission.limits_of(("group", "all"))[0].others = 1
-    assert [row["of"] for row in await views.nearest_limits(state)] == ["group/all", "caller/app"]
-
-
-def test_a_caller_has_the_mcp_servers_that_its_key_may_use():
-    limits: list[dict[str, Any]] = [{}, {"models": ["m"]}, {"mcp": {"search": ["find"]}}]
-    config = Config.model_validate(
-        {
-            "mcp": {name: {"url": "http://127.0.0.1/mcp"} for name in ("search", "wiki")},
-            "access": {
-                "keys": [
-                    {"name": f"key-{number}", "hash": f"sha256:{str(number) * 64}", **one}
-                    for number, one in enumerate(limits)
-                ]
-            },
-        }
-    )
-    found = [row["mcp"] for row in views.callers([], config)]
-    assert found == [{"search": None, "wiki": None}, {}, {"search": ["find"]}]
-
-
-def test_values_have_origins_and_no_secrets():
-    config = Config.model_validate(
-        {
-            "credentials": {"corp": {"type": "static", "token": "planted-token-0123"}},
-            "upstreams": {"u": {"base_url": "http://127.0.0.1/v1", "credential": "corp"}},
-            "access": {"keys": [{"name": "app", "hash": f"sha256:{'0' * 64}"}]},
-        }
-    )
-    rows = {row["setting"]: row for row in views.configuration(loaded_from_code(config), lambda text: text)}
-    hidden = {name for name, row in rows.items() if row["secret"]}
-    assert hidden == {"credentials.corp.token", "access.keys[0].hash"}
-    assert {rows[name]["value"] for name in hidden} == {"(hidden)"}
-    assert (rows["upstreams.u.base_url"]["origin"], rows["server.port"]["origin"]) == ("program", "default")
+    shown = {"of": "caller/app", "limit": "requests.minute", "most": 5, "used": 0, "left": 5, "mode": "enforce"}
+    half = {"of": "group/all", "limit": "max_concurrent", "most": 2, "used": 1, "left": 1}
+    assert await views.nearest_limits(state) == [shown | half, shown]
 
 
 def test_each_code_has_its_documentation():
@@ -276,22 +226,3 @@ def test_each_code_has_its_documentation():
     assert views.documented("an-upstreams-own")["text"] == views.documented("upstream_error")["text"]
     statuses = {"internal_error": 500, "upstream_auth": None, "upstream_html": None, "upstream_closed": 502}
     assert {code: views.documented(code)["status"] for code in statuses} == statuses
-
-
-@pytest.mark.parametrize(
-    ("blocks", "expected"),
-    [
-        ({}, ["gpt-4o", "vectors"]),
-        ({"models": {"vec*": {"upstream": "chat", "capabilities": {"kind": "embedding"}}}}, ["gpt-4o"]),
-        (
-            {"models": {"bge-m3": {"upstream": "chat", "capabilities": {"vision": True}}}},
-            ["gpt-4o", "vectors", "bge-m3"],
-        ),
-        ({"operations": {"embeddings": {"upstream": "chat", "model": "vectors"}}}, ["gpt-4o"]),
-    ],
-    ids=["names", "a pattern", "an entry", "an operation"],
-)
-def test_models_for_chats_are_those_of_the_configuration_or_else_of_their_names(blocks, expected):
-    config = Config.model_validate({"upstreams": {"chat": {"base_url": "https://llm.example/v1"}}, **blocks})
-    names = ("gpt-4o", "vectors", "bge-m3", "multilingual-e5-large", "whisper-1", "qwen3-reranker")
-    assert views.chats(config, DeclaredModels(config), names) == expected

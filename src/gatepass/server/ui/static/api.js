@@ -2,12 +2,10 @@
 
 /** An answer of gatepass that is an error object, or no answer at all. */
 export class ApiError extends Error {
-  constructor(status, { message, code = null, hop = null, request_id: id = null }) {
+  constructor(status, { message, code = null }) {
     super(message);
     this.status = status;
     this.code = code;
-    this.hop = hop;
-    this.id = id;
   }
 }
 
@@ -27,7 +25,7 @@ async function send(method, path, body, signal, etag = null) {
   if (response.ok || response.status === 304) return response;
   const document = await response.json().catch(() => null);
   const error = document?.error ?? { message: `gatepass answered ${response.status}.` };
-  throw new ApiError(response.status, { request_id: response.headers.get("x-request-id"), ...error });
+  throw new ApiError(response.status, error);
 }
 
 /** Return the JSON of an answer. Raises ApiError. */
@@ -42,10 +40,9 @@ export async function poll(path, etag, signal) {
   return { etag: response.headers.get("etag"), data: response.status === 304 ? null : await response.json() };
 }
 
-/** Yield the events of a POST as `{event, data}`, as they arrive. `begin(response)` is called first. Raises ApiError. */
-export async function* events(path, body, signal, begin = () => null) {
+/** Yield the events of a POST as `{event, data}`, as they arrive. Raises ApiError. */
+export async function* events(path, body, signal) {
   const response = await send("POST", path, body, signal);
-  begin(response);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
@@ -57,7 +54,7 @@ export async function* events(path, body, signal, begin = () => null) {
     for (const frame of frames) {
       const lines = frame.split("\n").map((line) => line.match(/^(\w+): ?(.*)$/)).filter(Boolean);
       const data = lines.filter(([, name]) => name === "data").map(([, , value]) => value).join("\n");
-      if (data) yield { event: lines.find(([, name]) => name === "event")?.[2] ?? "message", data: data === "[DONE]" ? null : JSON.parse(data) };
+      if (data) yield { event: lines.find(([, name]) => name === "event")?.[2] ?? "message", data: JSON.parse(data) };
     }
   }
 }

@@ -98,7 +98,7 @@ export async function doctor(page) {
     run.events.forEach(show);
     sumUpRun(run);
   }
-  const [[routed, others, , all], { use }, overview] = await Promise.all([knownModels(page), page.call("GET", "use"), page.call("GET", "overview")]);
+  const [[routed, others, all], { use }, overview] = await Promise.all([knownModels(page), page.call("GET", "use"), page.call("GET", "overview")]);
   routes = all;
   upstreams = overview.upstreams;
   const down = failing(overview);
@@ -109,12 +109,8 @@ export async function doctor(page) {
     return errors * 2 > requests;
   });
   list.append(...[...declared, ...others, ...servers].map((name) => el("option", { value: name })));
-  const wanted = `mcp/${page.filters.mcp}`;
   if (run && !button.disabled) sumUpRun(run);
-  else if (!run && servers.includes(wanted)) {
-    form.elements.model.value = wanted;
-    form.requestSubmit();
-  } else if (!run && down.length) end.append(" ", el("span.failed", {}, t("Fails: "), down));
+  else if (!run && down.length) end.append(" ", el("span.failed", {}, t("Fails: "), down));
 }
 
 /** The section of a hop, made at its first step. */

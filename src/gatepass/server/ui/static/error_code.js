@@ -56,13 +56,6 @@ export function documentedCode(code, hop) {
   return hop?.startsWith("upstream:") && !code.startsWith("upstream_") ? "upstream_error" : code;
 }
 
-/** The error of the request `id` with its next action, as its own view has them. Nothing if it is not in memory. */
-export async function reasonOf(page, id) {
-  const { stories } = await page.call("GET", `requests/${encodeURIComponent(id)}`).catch(() => ({ stories: [] }));
-  const error = stories[0]?.error;
-  return error && { ...error, advice: error.action && advised(error.case || error.kind, error.action, error.names) };
-}
-
 /** What happened: in Chinese the message, or else a sentence of the documentation. The English text is below, or above if an upstream wrote it. */
 export function happened(code, message, names, kind = code) {
   const [own] = /(?<=: \d{3} \w+: ).+$/s.exec(message) ?? [message]; // of a call of doctor

@@ -1,16 +1,12 @@
 // Starts the page: the session, the header, and the view that the hash names.
 
 import { ApiError, call } from "./api.js";
-import { callers } from "./callers.js";
-import { configuration } from "./configuration.js";
 import { doctor } from "./doctor.js";
 import { el, set, svg, write } from "./dom.js";
 import { errorCode } from "./error_code.js";
 import { listen } from "./live.js";
-import { mcpServers } from "./mcp_servers.js";
 import { models } from "./models.js";
 import { overview } from "./overview.js";
-import { playground } from "./playground.js";
 import { requests } from "./requests.js";
 import { signIn } from "./sign_in.js";
 import { story } from "./story.js";
@@ -21,11 +17,7 @@ const VIEWS = [
   { path: /^requests$/, title: t("Requests"), show: requests, link: "#/requests" },
   { path: /^requests\/(.+)$/, title: t("Request"), show: story, within: "#/requests" },
   { path: /^models$/, title: t("Models"), show: models, link: "#/models" },
-  { path: /^mcp$/, title: t("MCP servers"), show: mcpServers, link: "#/mcp" },
-  { path: /^callers$/, title: t("Callers"), show: callers, link: "#/callers" },
-  { path: /^configuration$/, title: t("Configuration"), show: configuration, link: "#/configuration" },
   { path: /^doctor$/, title: t("Doctor"), show: doctor, link: "#/doctor", role: "admin" },
-  { path: /^playground$/, title: t("Playground"), show: playground, link: "#/playground", role: "admin" },
   { path: /^errors\/(.+)$/, title: t("Error"), show: errorCode, within: "#/requests" },
 ];
 

@@ -7,16 +7,13 @@ import { t } from "./texts.js";
 
 const SHOWN = 100;
 
-/**
- * The models that a form may suggest, as `[declared, others, used, routes]`: those of the routes, recent and listed ones, the last one
- * without an error, and the routes. With `forChats` only those that a chat can use.
- */
-export async function knownModels(page, forChats = false) {
-  const [{ routes, listed, chats }, { requests }] = await Promise.all([page.call("GET", "models"), page.call("GET", "requests?limit=200")]);
-  const usable = (model) => !/[*?[]/.test(model) && (!forChats || chats.includes(model)); // no patterns
-  const declared = routes.map(({ model }) => model).filter(usable);
-  const recent = requests.filter((request) => request.model && request.outcome === "ok" && (!forChats || request.operation === "chat")).map(({ model }) => model);
-  return [declared, [...new Set([...recent, ...listed.filter(usable)])].filter((name) => !declared.includes(name)), recent[0], routes];
+/** The models that a form may suggest, as `[declared, others, routes]`: those of the routes, recent and listed ones, and the routes. */
+export async function knownModels(page) {
+  const [{ routes, listed }, { requests }] = await Promise.all([page.call("GET", "models"), page.call("GET", "requests?limit=200")]);
+  const isName = (model) => !/[*?[]/.test(model); // no patterns
+  const declared = routes.map(({ model }) => model).filter(isName);
+  const recent = requests.filter((request) => request.model && request.outcome === "ok").map(({ model }) => model);
+  return [declared, [...new Set([...recent, ...listed.filter(isName)])].filter((name) => !declared.includes(name)), routes];
 }
 
 export async function models(page) {
@@ -37,7 +34,7 @@ export async function models(page) {
 
 /** Each model that clients see or have used: those that fail first, then the used ones. Unused ones have the upstreams of the route. */
 function listed({ listed: names, list_error: fault, routed }, use) {
-  const used = Map.groupBy(use.filter(({ model }) => model), ({ model }) => model);
+  const used = Map.groupBy(use, ({ model }) => model);
   const first = Math.min(...use.map(({ first_at: at }) => at));
   const all = [...new Set([...used.keys(), ...names])].map((model) => {
     const rows = used.get(model) ?? [];

@@ -1,11 +1,10 @@
 // The overview: what fails, the sums of the last 15 minutes, the way of the requests as a drawing, plots, and use.
 
-import { endOf } from "./callers.js";
 import { drawing, failing } from "./drawing.js";
 import { requestsOf } from "./api.js";
 import { el, keyed, set, write } from "./dom.js";
 import { codeGloss } from "./error_code.js";
-import { count, duration, plural, share, size, time, zone } from "./format.js";
+import { count, duration, moment, plural, share, size, span, time, zone } from "./format.js";
 import { bound, plot } from "./plot.js";
 import { known, t } from "./texts.js";
 import { useTables } from "./use.js";
@@ -40,7 +39,7 @@ export function overview(page) {
     captured,
     el("h2.unseen", {}, t("The last 15 minutes")),
     el("div.plots", {}, Object.values(plots).map(({ node }) => node)),
-    use.node);
+    use.nodes);
   page.main.append(el("h1.unseen", {}, t("Overview")), body);
 
   let { credential: wanted } = page.filters;
@@ -55,12 +54,11 @@ export function overview(page) {
     }
     const { series, store, reload_problems: problems, ending_keys: ending } = data;
     const down = failing(data);
-    const links = (all) => all.flatMap(([text, href], i) => [i ? t(", ") : "", el("a", { href }, text)]);
     const shown = el("div.banners", {},
       store && !["up", "unchecked"].includes(store.state) && el("p.problem.store", {}, t("The shared store is not reachable. Each process fetches its own tokens and keeps its own learned rules. {reason}", { reason: known(store.reason ?? "") })),
       down.length > 0 && el("p.problem.fails", {}, t("Fails: "), down, t(". Its last error shows the cause and what to do.")),
-      problems.length > 0 && el("p.problem.reload", {}, links([[t("The last reload was refused"), "#/configuration"]]), t(": "), problems[0]),
-      ending.length > 0 && el("p.problem.ending", {}, links(ending.map(({ name, expires_at: end }) => [t("The key of {name} {end}", { name, end: endOf(end) }), "#/callers"]))));
+      problems.length > 0 && el("p.problem.reload", {}, t("The last reload was refused"), t(": "), problems.join(t("; "))),
+      ending.length > 0 && el("p.problem.ending", {}, ending.map(({ name, expires_at: end }) => t("The key of {name} {end}", { name, end: endOf(end) })).join(t(", "))));
     if (!shown.isEqualNode(banners)) banners.replaceChildren(...shown.childNodes); // else a focused link stays
     const [requests, errors] = [series.requests, series.errors].map((numbers) => numbers.reduce((total, number) => total + number, 0));
     const bounds = ({ all, over_s: over }) => PERCENTILES.map(({ name }) => bound(all[name], over, duration)).join(" · ");
@@ -88,4 +86,10 @@ export function overview(page) {
     if (capture?.running) write(captured, t("Bodies are captured until {until}: {requests}, {size}.", { until: `${time(capture.until)} ${zone(capture.until)}`, requests: plural(capture.captured, "request"), size: size(capture.held_bytes) }));
   };
   page.listen({ view: "overview", on: show });
+}
+
+/** When a key of an overview ends or has ended, as a text. */
+function endOf(end) {
+  const left = (Date.parse(end) - Date.now()) / 1000;
+  return left <= 0 ? t("expired {at}", { at: moment(end) }) : t("expires in {s}", { s: span(left).replaceAll(" ", "\u00a0") });
 }

@@ -5,10 +5,12 @@ import { arrivalsPlot } from "./arrivals.js";
 import { advised, codeLinks, codeNote, happened } from "./error_code.js";
 import { copyButton, el, svg, table, write } from "./dom.js";
 import { count, duration, moment, plural, size, span } from "./format.js";
-import { UNREAD } from "./mcp_servers.js";
 import { askedFor, resultOf } from "./requests.js";
 import { known, t } from "./texts.js";
 import { wires } from "./wires.js";
+
+/** Why a message to an MCP server that succeeded may have failed at its tool. */
+const UNREAD = t("gatepass does not read the results of tools. An error that the server reports in a reply with status 200, as a tool or in JSON-RPC, is not counted. A capture shows the reply.");
 
 const AGAIN_MS = 1000;
 

@@ -22,9 +22,7 @@ export const languageSwitch = {
     lang: OTHER.tag,
     onclick: () => {
       document.cookie = `${COOKIE}=${OTHER.tag.slice(0, 2)}; SameSite=Strict; Max-Age=31536000`;
-      try {
-        history.replaceState({ saved: kept.save() }, "");
-      } catch { /* images may be larger than the browser allows */ }
+      history.replaceState({ saved: kept.save() }, "");
       location.reload();
     },
   },

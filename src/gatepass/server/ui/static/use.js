@@ -8,7 +8,7 @@ import { t } from "./texts.js";
 
 const HISTORY_S = 900;
 
-/** Returns `{node, show(overview)}`. */
+/** Returns `{nodes, show(overview)}`. */
 export function useTables(page) {
   const [callers, limits, servers] = [el("section"), el("section"), el("section")];
   const show = (data) => {
@@ -16,7 +16,7 @@ export function useTables(page) {
     replace(limits, limitsOf(data));
     replace(servers, serversOf(page, worstFirst(data).filter(({ dialect }) => dialect === "mcp")));
   };
-  return { node: el("div", {}, callers, limits, servers), show };
+  return { nodes: [callers, limits, servers], show };
 }
 
 /** Show `nodes` in `place`, and touch nothing if they are the same. The focus stays at the link with the same address. */
