@@ -183,7 +183,7 @@ class McpNotAllowed(CallerError):
 class RoleNotAllowed(CallerError):
     """The role of the key does not allow the request.
 
-    A `caller` requested `/status`, `/metrics`, `/usage` or `/learned`, or a `viewer` called a model.
+    A `caller` requested `/status`, `/metrics` or `/learned`, or a `viewer` called a model.
 
     Action: Call models with a key of the role `caller`, and read pages with a `viewer`; an `admin` does both.
     """

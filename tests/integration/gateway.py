@@ -60,27 +60,31 @@ async def gateway(
     upstream: str = "",
     clock: Clock | None = None,
     tls: ssl.SSLContext | None = None,
+    reads_lists: bool = False,
     **blocks: Any,
 ) -> AsyncIterator[Gateway]:
     """Serve a configuration; `upstream` is short for one upstream `chat` at that root, without a credential.
 
-    `clock` drives token lives and the model list's age.
+    `clock` drives token lives and the model list's age. `reads_lists`: read the model lists at the start, as `gatepass
+    serve` does. Else the upstream receives what the test sends, and nothing more.
     """
     if upstream:
         blocks.setdefault("upstreams", {"chat": {"base_url": f"{upstream}/v1"}})
     config = Config.model_validate({"server": {"drain_timeout_s": 0}, **blocks})
-    async with serving(create_app_state(config, clock), tls=tls) as served:
+    async with serving(create_app_state(config, clock), tls=tls, reads_lists=reads_lists) as served:
         yield served
 
 
 @asynccontextmanager
 async def serving(
-    state: AppState, source: ConfigSource | None = None, tls: ssl.SSLContext | None = None
+    state: AppState, source: ConfigSource | None = None, tls: ssl.SSLContext | None = None, *, reads_lists: bool = False
 ) -> AsyncIterator[Gateway]:
     """Serve `state`. With `source` it can be reloaded. `tls` is the context of the clients."""
     listening = bind("127.0.0.1", 0)
     ready = asyncio.Event()
     server = _Guest(state, lambda _: ready.set(), source=source)
+    if not reads_lists:
+        server.endpoint.read_lists = lambda: None  # type: ignore[method-assign]
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
         async with asyncio.timeout(BOUND_S):

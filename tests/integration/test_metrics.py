@@ -79,14 +79,25 @@ async def test_a_request_that_waits_for_a_connection_is_seen_while_it_waits_and_
             assert sum_of(gp, "upstream_connections_limit", upstream="chat") == 1
 
 
-async def test_with_the_file_of_init_models_have_their_names_after_a_scrape():
+def listing(request: Received) -> Dialogue:
+    listed = {"object": "list", "data": [{"id": "gpt-4o"}, {"id": "bge"}]}
+    return [Send(reply(listed if request.target.endswith("/models") else COMPLETION))]
+
+
+async def test_with_the_file_of_init_models_have_their_names_from_the_first_request_on():
+    """The list is read at the start. Names that only clients invent are `other`."""
+    async with Scripted(answer=listing) as upstream, gateway(upstream=upstream.url, reads_lists=True) as gp:
+        assert (await gp.ask(None, "/v1/models", method="GET").answer()).status == 200  # waits for the same fetch
+        for body in ({**HELLO, "model": "gpt-4o"}, {**HELLO, "model": "invented"}):
+            assert (await gp.ask(body).answer()).status == 200
+        assert sum_of(gp, "requests_total", model="gpt-4o") == 1
+        assert sum_of(gp, "requests_total", model="other") == 1
+        assert [one.target for one in upstream.received] == ["/v1/models", *["/v1/chat/completions"] * 2]
+
+
+async def test_without_the_list_models_have_their_names_after_a_scrape():
     """The first chat is counted before the list is known. Names that only clients invent stay `other`."""
-
-    def answer(request: Received) -> Dialogue:
-        listed = {"object": "list", "data": [{"id": "gpt-4o"}, {"id": "bge"}]}
-        return [Send(reply(listed if request.target.endswith("/models") else COMPLETION))]
-
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
+    async with Scripted(answer=listing) as upstream, gateway(upstream=upstream.url) as gp:
         for body in ({**HELLO, "model": "gpt-4o"}, {**HELLO, "model": "invented"}):
             assert (await gp.ask(body).answer()).status == 200
         assert (await gp.ask(None, "/metrics", method="GET").answer()).status == 200

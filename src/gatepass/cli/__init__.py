@@ -35,7 +35,6 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "reload": CommandEntry("gatepass.cli.control", "Reload the configuration of the running gatepass."),
     "status": CommandEntry("gatepass.cli.control", "Show the running gatepass: its tokens and its load."),
     "limits": CommandEntry("gatepass.cli.control", "Show how much of each limit the running gatepass has used."),
-    "usage": CommandEntry("gatepass.cli.control", "Show what callers used: requests and tokens by model."),
     "learned": CommandEntry("gatepass.cli.control", "List the rules that a running gatepass learned from errors."),
     "tail": CommandEntry("gatepass.cli.requests", "Show the requests of the running gatepass as they end."),
     "show": CommandEntry("gatepass.cli.requests", "Show what happened to one request, by the id in its error."),

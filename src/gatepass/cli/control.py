@@ -1,11 +1,10 @@
-"""The commands for the running gatepass: `reload`, `status`, `target`, `limits`, `usage` and `learned`.
+"""The commands for the running gatepass: `reload`, `status`, `target`, `limits` and `learned`.
 
 They use its control socket, which needs no key and covers all of its workers.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shlex
@@ -15,7 +14,6 @@ from contextlib import suppress
 from functools import wraps
 from http import HTTPStatus
 from http.client import HTTPException
-from operator import add
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -384,55 +382,6 @@ def limits(action: str | None, name: str | None, socket_path: str | None, *, as_
     else:
         table = [[printable(str(row[word.lower()])) for word in _LIMIT_HEAD] for row in rows]
         click.echo("\n".join(aligned([_LIMIT_HEAD, *table])))
-
-
-_USE_HEAD = ("CALLER", "MODEL", "REQUESTS", "ERRORS", "INPUT", "CACHED", "OUTPUT", "REASONING")
-
-
-@click.command()
-@control_option
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, with a line for each day, caller and model.")
-@json_option
-def usage(socket_path: str | None, *, as_csv: bool, as_json: bool) -> None:
-    """Show what callers used: requests and tokens by caller and model, today and in the last 30 days, in UTC.
-
-    It adds up the access lines of all workers, and with `store` those of all replicas and before restarts. Replicas
-    write theirs every 10 seconds.
-
-    Exit codes: 0 shown, 1 the store is missing some counts, or gatepass did not answer.
-    """
-    if as_csv and as_json:
-        raise click.UsageError("--csv and --json each name a format: leave one of them out.")
-    page = json.loads(request("GET", "/usage", socket_path))
-    rows, today = page["rows"], page["today"]
-    if as_json:
-        print_json(page)
-    elif as_csv:
-        from gatepass.observability.usage_ledger import COLUMNS
-
-        head = ("day", "caller", "model", *COLUMNS)
-        csv.writer(sys.stdout, lineterminator="\n").writerows([head, *(row.values() for row in rows)])
-    else:
-        click.echo(f"Today ({today}, UTC)")
-        click.echo("\n".join(use_lines([row for row in rows if row["day"] == today])))
-        click.echo("\nLast 30 days" + ("" if page["lasts"] else ", at most since the start: there is no `store`"))
-        click.echo("\n".join(use_lines(rows)))
-    if (fault := page["fault"]) is not None:
-        raise click.ClickException(f"some counts are missing: {printable(fault)}")
-
-
-def use_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a table of the sums over days, with the most tokens first."""
-    sums: dict[tuple[str, str], list[int]] = {}
-    for row in rows:
-        _, caller, model, *counts = row.values()
-        before = sums.get((caller, model), [0] * len(counts))
-        sums[caller, model] = [*map(add, before, counts)]
-    if not sums:
-        yield "No requests."
-        return
-    ordered = sorted(sums.items(), key=lambda one: (-one[1][2] - one[1][4], -one[1][0], one[0]))
-    yield from aligned([_USE_HEAD, *((*map(printable, names), *map(str, counts)) for names, counts in ordered)])
 
 
 _RULE_HEAD = ("MODEL", "OPERATION", "ADAPTED", "STATE", "AGE", "LEFT", "USES")

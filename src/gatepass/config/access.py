@@ -290,8 +290,8 @@ class AccessKey(Block):
     Example: ragflow
     """
     role: Role = "caller"
-    """What the key may do: `caller` calls models, `viewer` reads /status, /metrics, /usage and /learned, `admin` does
-    both. Other uses get 403 `role_not_allowed`. Prometheus needs a viewer.
+    """What the key may do: `caller` calls models, `viewer` reads /status, /metrics and /learned, `admin` does both.
+    Other uses get 403 `role_not_allowed`. Prometheus needs a viewer.
 
     Example: viewer
     """

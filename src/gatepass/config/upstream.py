@@ -337,7 +337,7 @@ class UpstreamConfig(Block):
     """
     include_usage: bool = False
     """Request the tokens of each stream of a chat or completion (`stream_options.include_usage`), also if the client
-    does not. The client then does not receive the chunk with the tokens. See docs/guides/usage.md.
+    does not. The client then does not receive the chunk with the tokens. See docs/operations/monitoring.md.
 
     Danger: Some upstreams reject `stream_options`. gatepass then learns to leave it out, and sends the request again.
     """

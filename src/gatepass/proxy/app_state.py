@@ -47,7 +47,6 @@ from gatepass.observability.metrics import MAX_NAMES, Labels, Metrics, Sample
 from gatepass.observability.observer import Observers
 from gatepass.observability.redaction import Redactor
 from gatepass.observability.traffic import Traffic
-from gatepass.observability.usage_ledger import UsageLedger
 from gatepass.operations.table import OPERATIONS, PREFIXES
 from gatepass.policy.balancing import TargetHealth
 from gatepass.policy.end_users import EndUserLimits
@@ -58,7 +57,6 @@ from gatepass.proxy.admission import Admission
 from gatepass.proxy.body_threads import BodyThreads
 from gatepass.proxy.in_flight import InFlightRequests, MemoryBudget, PeriodicChecks
 from gatepass.proxy.routing import Route, RouteTable
-from gatepass.proxy.usage_store import UsageStore
 from gatepass.sse.dialect_transforms import RagflowTransforms
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import GuardedStore, StoreState
@@ -182,7 +180,6 @@ class ProcessParts:
     """None if this process shares nothing."""
     windows: Windows = field(default_factory=Windows)
     end_users: EndUserLimits = field(default_factory=EndUserLimits)
-    usage: UsageStore
     reload_problems: list[str] = field(default_factory=list)
     """Why the last reload was refused, so that `/status` shows it."""
 
@@ -310,7 +307,6 @@ class AppState(ProcessParts):
         self.body_threads.close()
         for upstream in self.upstreams.values():
             await upstream.transport.aclose()
-        await self.usage.aclose()
         await self.windows.aclose()
         if self.tracing is not None:
             await self.tracing.aclose()
@@ -356,9 +352,8 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
 
         windows = StoreWindows(store, clock, config.store.on_store_failure)
     metrics = Metrics(redactor.mask)
-    ledger = UsageLedger(lambda key: metrics.of(key).labels, clock.wall)
     # in the order in which they learn of an event
-    observers, tracing = Observers([metrics, ledger, AccessLog()], metrics.observer_failed), None
+    observers, tracing = Observers([metrics, AccessLog()], metrics.observer_failed), None
     if config.tracing is not None:
         from gatepass.observability.tracing import ContentTracing, Tracing  # nothing configured, nothing imported
 
@@ -377,7 +372,6 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
         periodic_checks=PeriodicChecks(clock, CHECK_EVERY_S),
         store=store,
         windows=windows,
-        usage=UsageStore(ledger, store, clock),
     )
     state = _assemble(config, parts, TLSContexts(), None)
     _take_over(state)

@@ -69,6 +69,10 @@ class ApiEndpoint:
         state.metrics.fetch_lists = lambda: self.catalog.start_fetches(FRESH_S)
         _import_mcp(state)
 
+    def read_lists(self) -> None:
+        """Start to read the upstreams' lists of models, so that the metrics know each name before its first request."""
+        self.catalog.start_fetches()
+
     def use(self, state: AppState) -> None:
         """Serve new requests with `state`. Requests in progress keep the state that they began with."""
         self.state.hand_over(state)

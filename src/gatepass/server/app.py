@@ -118,9 +118,9 @@ class Service:
         self._endpoint, self.loop = endpoint, asyncio.get_running_loop()
         try:
             state.start()
+            endpoint.read_lists()
             state.in_flight.tasks.spawn(state.traffic.run(state.clock), "traffic")
             state.in_flight.tasks.spawn(state.metrics.sample_loop_lag(), "loop lag")
-            state.in_flight.tasks.spawn(state.usage.run(), "usage")
             yield
             # a server ends the lifespan when it no longer waits for requests: end those that are still in progress
             if self._draining is not None:

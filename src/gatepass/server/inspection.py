@@ -41,10 +41,8 @@ RELOAD, RETRY = "/reload", "/retry"
 """Commands of the control socket, which Peers pass to all workers like pages."""
 STORY = "/story"
 """What the workers ask each other for: the stories of one id, perhaps with captured bodies."""
-USAGE = "/usage"
-LONG_S: Mapping[str, float] = MappingProxyType({RELOAD: 30.0, STORY: 10.0, USAGE: 10.0})
-"""Timeouts by path, instead of REQUEST_S. To mask 16 MiB of bodies takes 3 s. For `USAGE` each worker writes to the
-store."""
+LONG_S: Mapping[str, float] = MappingProxyType({RELOAD: 30.0, STORY: 10.0})
+"""Timeouts by path, instead of REQUEST_S. To mask 16 MiB of bodies takes 3 s."""
 
 REPLICA = socket.gethostname()
 """The name of this host. In Kubernetes it is that of the pod."""

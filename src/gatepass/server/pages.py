@@ -10,7 +10,6 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from types import MappingProxyType
@@ -34,17 +33,14 @@ from gatepass.learning.learned_rule import LearnedRuleRecord, as_config, is_conf
 from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.metrics import CONTENT_TYPE, OPEN_METRICS, exposition_of
 from gatepass.observability.story import SILENT_S
-from gatepass.observability.usage_ledger import COLUMNS, DAY_S, DayUse
 from gatepass.operations.table import base_url
 from gatepass.protocols.error_objects import error_body, error_headers
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import served_by_chat
 from gatepass.proxy.routing import RouteTable
-from gatepass.proxy.usage_store import UsagePart
 from gatepass.server import inspection
 from gatepass.server.asgi import path_in, peer_in
 from gatepass.server.cycle import ids_begin
-from gatepass.store.base import StoreUnavailable
 from gatepass.types import MCP_UPSTREAM, ClientRequest
 
 if TYPE_CHECKING:
@@ -169,36 +165,6 @@ async def _learned(call: PageRequest) -> Response:
     if call.request.query_params.get("as") == "config":
         return Response(pinned(records, state.config, caller), media_type="application/yaml")
     return JSONResponse({"rules": [shown(record, state.clock.wall()) for record in records]})
-
-
-@_page(inspection.USAGE)
-async def _usage(call: PageRequest) -> Response:
-    """Return what each caller used of each model in the last days. Requires a viewer or admin if there are keys."""
-    call.reader()
-    usage, wall_s = call.state.usage, call.state.clock.wall()
-    parts = [msgspec.json.decode(part, type=UsagePart) for part in (await call.parts()).values()]
-    faults, found = [part.fault for part in parts if part.fault is not None], dict[int, DayUse]()
-    try:
-        found = await usage.days()
-    except StoreUnavailable as error:
-        faults.append(str(error))
-    for day, rows in chain.from_iterable(part.days.items() for part in parts):
-        found.setdefault(day, DayUse()).add(rows)
-    page = {"today": _date(int(wall_s // DAY_S)), "lasts": usage.lasts, "fault": faults[0] if faults else None}
-
-    def encoded() -> bytes:  # up to 60,000 rows, and `json` would keep the other threads waiting
-        rows = [
-            {"day": _date(day), "caller": caller, "model": model, **dict(zip(COLUMNS, counts, strict=True))}
-            for day, use in sorted(found.items())
-            for caller, model, counts in sorted(use.rows())
-        ]
-        return msgspec.json.encode({**page, "rows": rows})
-
-    return Response(await asyncio.to_thread(encoded), media_type="application/json")
-
-
-def _date(day: int) -> str:
-    return datetime.fromtimestamp(day * DAY_S, UTC).date().isoformat()
 
 
 def learned_rules(parts: Mapping[str, bytes], caller: AccessKey, state: AppState) -> list[LearnedRuleRecord]:
@@ -456,10 +422,6 @@ async def own_metrics(state: AppState, _: Mapping[str, str]) -> bytes:
     return state.metrics.scrape()
 
 
-async def own_usage(state: AppState, _: Mapping[str, str]) -> bytes:
-    return msgspec.json.encode(await state.usage.write())
-
-
 async def own_retry(state: AppState, _: Mapping[str, str]) -> bytes:
     names = state.retry_failing()
     LOG.info("retried", extra={"fields": {"trigger": "command", "retried": names}})
@@ -471,7 +433,6 @@ PARTS: Mapping[str, inspection.OwnPart] = MappingProxyType(
         "/metrics": own_metrics,
         "/status": inspection.own_view(status_of),
         "/learned": inspection.own_view(lambda state: msgspec.to_builtins(state.learned_rules())),
-        inspection.USAGE: own_usage,
         inspection.RETRY: own_retry,
         inspection.REQUESTS: inspection.own_requests,
         inspection.STORY: inspection.own_stories,

@@ -57,6 +57,9 @@ DECIDED_BY_THE_SERVER = ("date", "server", "connection", "keep-alive", "transfer
 """`server-timing` is ours, and a measurement."""
 
 
+LISTED = {"object": "list", "data": [{"id": "m", "object": "model"}]}
+
+
 class Stage:
     """The upstream's part: what it plays for the requests of this test."""
 
@@ -86,7 +89,10 @@ async def server(request: pytest.FixtureRequest, stage: Stage) -> AsyncIterator[
         "access": {"keys": [{"name": "one", "hash": hash_key(KEY), "role": "admin"}]},
         "limits": {"body_bytes": 1_000_000, "upload_bytes": 8_000_000},
     }
+    stage.plays(Send(reply(LISTED)))
     async with served(request.param, **blocks) as found:
+        # each server reads the list at its start, and this waits for it
+        assert (await found.ask(None, "/v1/models", method="GET", headers=KEYED).answer()).status == 200
         yield found
 
 
@@ -151,7 +157,7 @@ async def test_a_websocket_is_refused_before_an_upstream_sees_it(server, stage):
 
 @pytest.mark.parametrize("path", ["/v1/models", "/healthz"])
 async def test_head_has_the_fields_of_get_and_no_body(server, stage, path):
-    stage.plays(Send(reply({"object": "list", "data": [{"id": "m", "object": "model"}]})))
+    stage.plays(Send(reply(LISTED)))
     got = await server.ask(None, path, method="GET", headers=KEYED).answer()
     asked = await server.ask(None, path, method="HEAD", headers=KEYED).answer()
     assert (asked.status, asked.body, asked.whole) == (200, b"", True)
