@@ -242,7 +242,7 @@ async def test_keep_alives_in_a_silent_stream_leave_the_answer_whole(client: Cli
     ):
         running = asyncio.create_task(client.ask(gp.port, ("silent", True), stores=not over_chats))
         await until(lambda: upstream.received, CLIENT_S)
-        await asyncio.sleep(0.2)  # the client receives the first events
+        await upstream.until(lambda: upstream.sent_bytes >= len(stream(*events[:3], end=b"")))
         for _ in range(3):
             await clock.advance(EVERY_S + 1)
         go.set()

@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import json
-import time
 
 import pytest
 import pytest_asyncio
@@ -177,12 +176,10 @@ async def test_connection_with_an_early_response_closes_after_a_time(upstream, m
         writer.write(head)
         answered = await reader.readuntil(b"\r\n\r\n")
         writer.write(b"12345")
-        began_s = time.monotonic()
         async with asyncio.timeout(BOUND_S):
             rest = await reader.read()
         writer.transport.abort()
     assert (status_of(answered), b"HTTP/1.1" in rest) == (403, False)
-    assert time.monotonic() - began_s < 5
 
 
 async def test_a_compressed_body_is_415(unlocked):

@@ -40,7 +40,6 @@ from tests.integration.test_doctor import Hurried
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
 PAST, FUTURE = NOW - 2 * DAY, NOW + 90 * DAY
-FAST_S = 5.0
 CODES = re.findall(r'^  "(\w+)": \{$', STATIC.joinpath("errors_zh.js").read_text(), re.MULTILINE)
 """The codes of errors that have a Chinese text."""
 LIST = [Send(reply({"object": "list", "data": [{"id": "gpt-4o"}, {"id": "bge-m3"}]}))]
@@ -273,7 +272,6 @@ class Fault:
     words: tuple[str, ...]
     outcome: StepOutcome = StepOutcome.FAILS
     call: ProbeCall | None = None
-    waits: bool = False
     """A timeout is involved."""
     clock: Clock | None = None
 
@@ -293,7 +291,6 @@ FAULTS = {
         full_backlog,
         "within 0.3 s (upstreams.chat.timeouts.connect_s)",
         "firewall",
-        waits=True,
     ),
     "the proxy requires a password": at(
         "upstream:chat proxy", proxy_password, "407", "Check upstreams.chat.network.proxy_auth."
@@ -305,7 +302,7 @@ FAULTS = {
     "http to a token endpoint with TLS": at(
         "credential:c token", token_http_to_tls, "speaks TLS on this port", "Begin credentials.c.token_url with https"
     ),
-    "the TLS handshake hangs": at("upstream:chat tls", silent_handshake, "TLS handshake within 0.3 s", waits=True),
+    "the TLS handshake hangs": at("upstream:chat tls", silent_handshake, "TLS handshake within 0.3 s"),
     "an expired certificate": at(
         "upstream:chat tls",
         lambda stage: stage.secure(signed("llm", ROOT, until=PAST)),
@@ -394,7 +391,6 @@ FAULTS = {
         token_answer([Hold()], timeout_s=0.3),
         "within 0.3 s (credentials.c.timeout_s)",
         "Check whether the issuer is up",
-        waits=True,
     ),
     "milliseconds read as seconds": at(
         "credential:c token", milliseconds, "impossible lifetime", "the unit of the expiry, credentials.c.reply.unit"
@@ -426,7 +422,7 @@ FAULTS = {
     ),
     "an upstream that closes": at("upstream:chat models", answers([Fin()]), "closed the connection", "Try again"),
     "an upstream that hangs": at(
-        "upstream:chat models", answers([Hold()]), "within 10 s", "overloaded", waits=True, clock=Hurried()
+        "upstream:chat models", answers([Hold()]), "within 10 s", "overloaded", clock=Hurried()
     ),
     "no model list, and chat works": at(
         "upstream:chat models",
@@ -459,9 +455,7 @@ async def steps_of(blocks: dict[str, Any], call: ProbeCall | None, clock: Clock 
 async def test_a_fault_is_reported_at_its_hop_with_the_remedy(name: str, stage: Stage) -> None:
     fault = FAULTS[name]
     blocks = await fault.stage(stage)
-    began_s = asyncio.get_running_loop().time()
     steps = await steps_of(blocks, fault.call, fault.clock)
-    took_s = asyncio.get_running_loop().time() - began_s
     by_name = {f"{step.hop} {step.what}": step for step in steps}
     found, line = by_name[fault.step], line_of(by_name[fault.step])
     failed = [step for step in steps if step.failed]
@@ -470,7 +464,6 @@ async def test_a_fault_is_reported_at_its_hop_with_the_remedy(name: str, stage: 
     assert [words for words in fault.words if words not in line] == [], line
     assert not [sign in line for sign in ("Errno", "Error", "_ssl", "[SSL") if sign in line], line
     assert "next try" not in line, "this command ends now"
-    assert fault.waits or took_s < FAST_S
     called = re.search(r": \d{3} (\w+): ", found.why)  # of a call: the page shows the Chinese text of its code
     assert without_chinese("" if called and called[1] in CODES else found.why) == []
     assert without_chinese(found.advice.replace(str((found.action or {}).get("text", "")), "").strip()) == []

@@ -24,7 +24,7 @@ STEPS = {step.__name__: "ok" for step in client.STEPS}
 async def started(*options: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """The demo, where a user's environment has what must not reach its own hops."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, EXAMPLES / "demo.py", "--lifetime=4", *options),
+        *(sys.executable, f"{EXAMPLES}/demo.py", "--lifetime=4", *options),
         stdout=PIPE,
         stderr=STDOUT,
         env=demo.environment() | {"HTTP_PROXY": "http://127.0.0.1:9", "GATEPASS_CONFIG": "/nowhere.yaml"},

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import re
-import time
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -11,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gatepass.auth.api_keys import hash_key
 from gatepass.normalize.rules import DeclaredModels
 from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
-from tests.integration.gateway import BOUND_S, HELLO, JSON, Gateway, gateway
+from tests.integration.gateway import HELLO, JSON, Gateway, gateway
 from tests.integration.issuer import corp, minted
 from tests.integration.ragflow import REPLAYED, classify
 from tests.integration.raw import request, send_raw, status_of
@@ -180,7 +179,7 @@ async def line_of(caplog, count: int = 1) -> dict[str, Any]:
     fields = dict(access_lines(caplog)[-1])
     for name in ("duration_s", "ttft_s"):
         if name in fields:
-            assert 0 <= fields.pop(name) < BOUND_S
+            assert fields.pop(name) >= 0
     return fields
 
 
@@ -243,7 +242,7 @@ async def test_server_timing_shows_how_long_the_token_took():
         waited = await ask.answer()
         at_once = await gp.ask().answer()
     total_ms, token_ms = timing(waited.headers["server-timing"])
-    assert 150 < token_ms <= total_ms < 1000 * BOUND_S
+    assert 150 < token_ms <= total_ms
     assert timing(at_once.headers["server-timing"])[1] == 0
 
 
@@ -254,11 +253,12 @@ def timing(value: str) -> tuple[float, float]:
 
 
 async def test_stop_lets_a_stream_finish_and_refuses_new_requests():
+    """A stop that waited for more than what runs would hang for an hour, and the test with it."""
     go = asyncio.Event()
     dialogue = [*begin_stream(), Send(chunk(EVENTS[0])), Wait(go), Send(chunk(EVENTS[1] + DONE) + b"0\r\n\r\n")]
     async with (
         Scripted(dialogue) as upstream,
-        gateway(upstream=upstream.url, server={"drain_timeout_s": 20}) as gp,
+        gateway(upstream=upstream.url, server={"drain_timeout_s": 3600}) as gp,
         gp.ask(STREAMED) as ask,
     ):
         await ask.head()
@@ -268,12 +268,10 @@ async def test_stop_lets_a_stream_finish_and_refuses_new_requests():
         ready = await get(gp, "/readyz")
         alive = await get(gp, "/healthz")
         refused = await gp.ask().answer()
-        began_s = time.monotonic()
         go.set()
         rest = await ask.until(DONE)
         assert await ask.piece() == b""
         await until(lambda: not gp.state.in_flight.busy)
-    assert time.monotonic() - began_s < 5, "the stop waits no longer than for what runs"
     assert (ready, alive) == ((503, {"ready": False}), (200, {"status": "ok"}))
     assert (refused.status, refused.error["code"], refused.error["hop"]) == (503, "draining", "gatepass")
     assert refused.headers["retry-after"] == "1"
@@ -286,7 +284,6 @@ async def test_stop_ends_remaining_streams_with_an_error_event():
     streaming = [*begin_stream(), Send(chunk(EVENTS[0])), Hold()]
     waiting = [Hold()]
     async with Scripted(streaming, waiting) as upstream:
-        began_s = time.monotonic()
         async with (
             gateway(upstream=upstream.url, server={"drain_timeout_s": 0.3}) as gp,
             gp.ask(STREAMED) as stream_ask,
@@ -298,7 +295,6 @@ async def test_stop_ends_remaining_streams_with_an_error_event():
             gp.server.should_exit = True
             streamed, plain = await stream_ask.answer(), await plain_ask.answer()
         await upstream.left()
-    assert time.monotonic() - began_s < 10
     assert streamed.whole
     assert [(one.error["code"], one.error["hop"]) for one in (streamed, plain)] == [("draining", "gatepass")] * 2
     assert streamed.body.startswith(EVENTS[0])
@@ -309,11 +305,12 @@ async def test_stop_ends_remaining_streams_with_an_error_event():
 
 async def test_client_that_reads_nothing_does_not_delay_the_stop():
     flood = [*begin_stream(), *[Send(chunk(delta(content="x" * 60_000)))] * 500, Hold()]
-    async with Scripted(flood) as upstream:
-        began_s = time.monotonic()
-        async with gateway(upstream=upstream.url, server={"drain_timeout_s": 0.2}) as gp, gp.ask(STREAMED) as ask:
-            await ask.head()
-            gp.server.should_exit = True
-            await until(lambda: gp.state.in_flight.draining)
-            await upstream.left()
-    assert time.monotonic() - began_s < 15
+    async with (
+        Scripted(flood) as upstream,
+        gateway(upstream=upstream.url, server={"drain_timeout_s": 0.2}) as gp,
+        gp.ask(STREAMED) as ask,
+    ):
+        await ask.head()
+        gp.server.should_exit = True
+        await until(lambda: gp.state.in_flight.draining)
+        await upstream.left()

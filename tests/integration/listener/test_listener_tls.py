@@ -5,7 +5,6 @@ import json
 import socket
 import ssl
 import struct
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -19,12 +18,13 @@ import trustme
 
 from gatepass.config.load import load
 from gatepass.proxy.app_state import create_app_state
+from gatepass.server import reload
 from gatepass.server.pages import status_of
 from gatepass.server.reload import ConfigSource, ReloadResult
 from tests.integration.answers import COMPLETION, delta
 from tests.integration.gateway import HELLO, Gateway, gateway, serving
 from tests.integration.scripted import Dialogue, Hold, Scripted, Send, begin_stream, chunk, reply
-from tests.waiting import until
+from tests.waiting import until, until_async
 
 CA, OTHER_CA = trustme.CA(), trustme.CA()
 STREAMED = {**HELLO, "stream": True}
@@ -186,7 +186,15 @@ async def test_a_pair_that_does_not_match_keeps_the_old_one_and_status_says_so(f
 
 
 async def test_a_secret_of_kubernetes_that_moves_its_link_is_noticed_by_watch(tmp_path, monkeypatch, logged_errors):
-    monkeypatch.setattr("gatepass.server.reload.WATCH_S", 0.02)
+    looks, look = 0, reload._readings
+
+    def counted_look(loaded):
+        nonlocal looks
+        looks += 1
+        return look(loaded)
+
+    monkeypatch.setattr(reload, "WATCH_S", 0.02)
+    monkeypatch.setattr(reload, "_readings", counted_look)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         renew(tmp_path / name)
@@ -198,11 +206,14 @@ async def test_a_secret_of_kubernetes_that_moves_its_link_is_noticed_by_watch(tm
         reloader = gp.served.server.reloader
         assert reloader is not None
         before, watching = await gp.shown(), asyncio.create_task(reloader.watch(gp.served.state.clock))
-        await asyncio.sleep(0.1)
+        await until(lambda: looks > 2)
         (tmp_path / "..new").symlink_to("two")
         (tmp_path / "..new").rename(tmp_path / "..data")
-        while await gp.shown() == before:
-            await asyncio.sleep(0.02)
+
+        async def changed() -> bool:
+            return await gp.shown() != before
+
+        await until_async(changed)
         watching.cancel()
         # a look that met the link while it moved read the certificate of one side and the key of the other
         logged_errors[:] = [one for one in logged_errors if "reload_refused" not in one]
@@ -292,12 +303,12 @@ async def test_a_response_before_the_end_of_a_body_reaches_its_client(files):
         await idle(gp)
 
 
-async def test_a_stop_ends_idle_connections_and_handshakes_in_time(files):
-    async with gateway(server={"tls": files, "drain_timeout_s": 10}, upstream="http://127.0.0.1:9", tls=client()) as gp:
+async def test_a_stop_ends_idle_connections_and_handshakes_at_once(files):
+    """A stop that waited for them would hang for an hour, and the test with it."""
+    server = {"tls": files, "drain_timeout_s": 3600}
+    async with gateway(server=server, upstream="http://127.0.0.1:9", tls=client()) as gp:
         stack = AsyncExitStack()
         await stack.enter_async_context(raw(gp))
         idling = await stack.enter_async_context(gp.ask(None, "/healthz", method="GET"))
         assert (await idling.answer()).status == 200
-        began = time.monotonic()
-    assert time.monotonic() - began < 5
     await stack.aclose()

@@ -1,7 +1,6 @@
 """Two gatepass with one real store: they count together, and go on alone while the store is stopped or absent."""
 
 import signal
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -96,11 +95,9 @@ async def test_a_stopped_store_delays_one_request_and_what_was_used_meanwhile_co
     async with replicas(server) as gates:
         assert await statuses(gates) == [200, 200]
         monkeypatch.setattr(store_windows, "WAIT_S", 0.25)
-        began_s = time.monotonic()
         server.send(signal.SIGSTOP)
         try:
             assert await statuses(gates, 3) == [200, 200, 200, 200, 429, 429]  # each has sent three of its own
-            assert time.monotonic() - began_s < 5.0  # `store.timeout_s`, for each of both
             for gate in gates:
                 assert status_of(gate.state)["limits_without_store"]
                 assert b"gatepass_limits_store_up 0.0" in gate.state.metrics.exposition()

@@ -106,8 +106,8 @@ async def test_fifty_cancelled_handshakes_leave_no_descriptor_open(way):
         before = descriptors()
         with without_collection():
             asked = [asyncio.create_task(reply_of(url, context, **network)) for _ in range(HANDSHAKES)]
-            await until(lambda: silent.connections == HANDSHAKES)
-            await asyncio.sleep(0.1)  # each waits for the server's part of the handshake now
+            # each has sent its part of the handshake, and waits for the server's
+            await until(lambda: sum(bool(talk._buffer) for talk in silent._talks) == HANDSHAKES)
             for task in asked:
                 task.cancel()
             ended = await asyncio.gather(*asked, return_exceptions=True)

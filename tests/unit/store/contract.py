@@ -55,7 +55,7 @@ class StoreContract:
         first = await shared.here.get([])
         await shared.elapse(BRIEF_S)
         second = await shared.there.get([])
-        assert BRIEF_S <= second.at_s - first.at_s < BRIEF_S + 2.0
+        assert second.at_s - first.at_s >= BRIEF_S
         assert first.started_s <= first.finished_s <= second.started_s <= second.finished_s
 
     async def test_dropped_values_and_counters_are_gone(self, shared: Shared):
