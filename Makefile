@@ -25,7 +25,7 @@ UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check chart-check chart ui-check ui-pictures reference recordings golden e2e e2e-setup hosts trace-picture mcp-sessions e2e-prometheus e2e-system \
-  test-attacks test-measured test-settings test-streams test-pages test-unit attacks campaigns stress chaos rolls chart-rolls tls-scan store-faults properties mutants fuzz startup pythons \
+  test-integration test-attacks test-measured test-settings test-streams test-pages test-unit attacks campaigns stress chaos rolls chart-rolls tls-scan store-faults properties mutants fuzz startup pythons \
   lock clean doctor-faults release release-check release-pythons
 
 help: ## Show this list
@@ -72,12 +72,20 @@ STREAMS := $(addprefix tests/unit/,protocols proxy sse)
 PART := $(FREEING) $(BIN)/pytest -q
 APPENDED = $(if $(COVERAGE),--cov --cov-append --cov-report= --cov-fail-under=0)
 # As many targets at once as cores, each with its own output. `make coverage` runs one after the other.
-BESIDE = +@$(MAKE) --no-print-directory -j$(if $(COVERAGE),1,$(CORES)) $(if $(filter output-sync,$(.FEATURES)),-Otarget)
+AT_ONCE = -j$(if $(COVERAGE),1,$(CORES)) $(if $(filter output-sync,$(.FEATURES)),-Otarget)
+# The parts of `make test` after the integration tests. A part that fails keeps no other one from running.
+PARTS := test-attacks test-measured test-pages test-settings test-streams test-unit
 # Seven runs: a process that has collected all 13,000 unit tests holds 260 MiB before the first of them, and the attacks
 # hold bodies of up to 64 MiB. Coverage is measured without the attacks: they repeat few lines millions of times.
 test: setup ## Every test that needs Python alone: unit, integration, attacks, documentation, golden files, fuzz
-	$(PYTEST) $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) -n $(WAITING_JOBS) tests/integration tests/fuzz
-	$(BESIDE) test-attacks test-measured test-pages test-settings test-streams test-unit
+	+@failed=0; \
+	$(MAKE) --no-print-directory test-integration || failed=1; \
+	$(MAKE) --no-print-directory --keep-going $(AT_ONCE) $(PARTS) || failed=1; \
+	exit $$failed
+
+# Also names the servers of a store that are not installed.
+test-integration:
+	$(PYTEST) -rs $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) -n $(WAITING_JOBS) tests/integration tests/fuzz
 
 test-attacks:
 	$(PYTEST) -q -n $(CORES) tests/attacks $(MEASURED:%=--ignore=%) $(ATTACKS)
@@ -113,7 +121,7 @@ layers: setup ## Imports point downwards
 	$(BIN)/lint-imports
 
 unit: setup ## The unit tier alone
-	$(BESIDE) test-settings test-streams test-unit
+	+@$(MAKE) --no-print-directory --keep-going $(AT_ONCE) test-settings test-streams test-unit
 
 integration: setup ## Real sockets, scripted upstreams
 	$(PYTEST) -n $(WAITING_JOBS) tests/integration
