@@ -24,7 +24,7 @@ def operations() -> str:
     rows = []
     for row in OPERATIONS:
         does = TEXTS["stored"] if row.is_about_stored else TEXTS["operations"].get(row.path, TEXTS["relayed"])
-        rows.append((f"`{row.method} {PREFIXES[0]}{row.path}`", f"`{row.configured_as}`", f"{row.summary}. {does}"))
+        rows.append((f"`{row.method} {PREFIXES[0]}{row.path}`", f"`{row.opened_by}`", f"{row.summary}. {does}"))
     return table(("path", "operation", "what it does"), rows)
 
 

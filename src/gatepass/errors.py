@@ -155,12 +155,12 @@ class ModelNotAllowed(CallerError):
 
 
 class OperationNotAllowed(CallerError):
-    """The key does not open the operation, or the stored object that a member of the request names.
+    """The key does not open the operation, or the stored response that the request names.
 
     - `access.keys[].operations` of the key does not list the operation.
-    - Several callers share the files, batches and responses that the upstream stores. Without `operations` these are
-      closed, as they are for a key with `models`.
-    - A member or a part of a form names such an object, for example `file_id` or `previous_response_id`.
+    - Files, batches and stored responses are closed to a key without `operations`: the upstream stores those of all
+      callers under one credential.
+    - The request names a stored response by `previous_response_id`, `conversation` or `prompt.id`.
 
     Action: Add the entry that the message names to `access.keys[].operations`. If the key has no such list, list all
     operations of its caller, because gatepass closes all others: docs/operations/keys.md#limit-the-operations-of-a-key.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from math import isinf
 from typing import Any
@@ -146,27 +146,6 @@ class JsonScanner:
         if end - at > LONGEST_NAME_BYTES:
             raise _too_long_name()
         return string(self.text[at:end]), _skip(_COLON, self.text, end)
-
-    def inner_members(self, skips: Collection[str]) -> Iterator[tuple[str, int]]:
-        """Yield the name and the position of the value of each member at any depth, in one pass.
-
-        The values of members with a name in `skips` are passed over.
-        """
-        text, at = self.text, 0
-        while at < len(text):
-            self._use_steps(1)
-            mark = _MARK.search(text, at, at + WINDOW_BYTES)
-            at = at + WINDOW_BYTES if mark is None else mark.end()
-            if mark is None or text[at - 1] != _QUOTE:
-                continue
-            start, end = at - 1, self._string_end(at - 1)
-            at = _skip(_GAP, text, end)
-            if not text.startswith(b":", at):  # a value: only a name precedes a colon
-                continue
-            name, at = self._name(start)
-            yield name, at
-            if name in skips:
-                at = self.value_end(at)
 
     def elements(self, at: int) -> Iterator[tuple[int, int]]:
         """Yield the spans of the elements of the array that begins at `at`, in order."""

@@ -92,12 +92,12 @@ class Operation:
     """Its requests name a model in their body."""
     is_download: bool = False
     """Its reply is a file of any content type, so its body is not classified."""
-    cancels: bool = False
-    """It ends work in progress. A key may use it with `DELETE` in its `operations`."""
     is_about_stored: bool = False
     """It creates, lists, reads, cancels or deletes stored objects, and nothing else."""
     configured_as: str = ""
-    """The name of its settings: its route, its rules, and what opens it in a key's `operations`. "" becomes `name`."""
+    """The name of its settings: its route and its rules. "" becomes `name`."""
+    opened_by: str = ""
+    """What opens it in a key's `operations`. "" becomes `configured_as`."""
     has_deployment_path: bool = True
     """Azure's classic API names the deployment in its path."""
     request_headers: tuple[str, ...] = ()
@@ -105,6 +105,7 @@ class Operation:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "configured_as", self.configured_as or self.name)
+        object.__setattr__(self, "opened_by", self.opened_by or self.configured_as)
 
 
 MCP_UPSTREAM = "mcp/"
@@ -197,6 +198,8 @@ class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
     choices: int = 1
     lacks_words: bool = False
     """The client's own body has no word of the built-in rules that a search may rule out."""
+    names_stored: bool = False
+    """The client's body names an object that one upstream stores: a response, a conversation or a prompt."""
     adapted: tuple[str, ...] = ()
     max_inputs: int | None = None
     """The most inputs of an embeddings call in one upstream request; None for no limit."""

@@ -196,9 +196,9 @@ KEYS = (
     {"name": "agent", "mcp": {"tools": ["find"]}},
     {"name": "all"},
     {"name": "chats", "models": ["gpt-*"]},
-    {"name": "codex", "operations": ["POST responses"]},
-    {"name": "codex", "operations": ["POST responses"]},
-    {"name": "coder", "operations": ["POST responses"]},
+    {"name": "codex", "operations": ["responses"]},
+    {"name": "codex", "operations": ["responses"]},
+    {"name": "coder", "operations": ["responses"]},
     {"name": "elsewhere", "mcp": ["other"]},
     {"name": "screen", "role": "viewer"},
 )

@@ -362,8 +362,8 @@ async def test_batches_need_to_be_named_by_the_key_if_tokens_are_limited():
     body, answers = {"input_file_id": "file-1"}, []
     for limits, more in (
         (TOKEN_LIMIT, {}),
-        (TOKEN_LIMIT, {"operations": ["batches", "GET files"]}),
-        ({"requests": {"hour": 5}}, {"operations": ["batches", "GET files"]}),
+        (TOKEN_LIMIT, {"operations": ["batches", "files"]}),
+        ({"requests": {"hour": 5}}, {"operations": ["batches", "files"]}),
     ):
         async with (
             Scripted([Send(reply({"id": "batch_1"}))]) as upstream,
@@ -501,7 +501,7 @@ async def test_what_describes_the_work_of_other_requests_counts_no_tokens():
     def answer(received: Received) -> Dialogue:
         return [Send(reply({"input_tokens": 300} if "count" in received.target else stored))]
 
-    opened = access(TOKEN_LIMIT, operations=["GET responses", "messages"])
+    opened = access(TOKEN_LIMIT, operations=["stored_responses", "messages"])
     async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url, access=opened) as gp:
         fetched = await gp.ask(None, "/v1/responses/resp_1", method="GET", headers=by("ana")).answer()
         counted = await ask(gp, {**HELLO, "max_tokens": 90_000}, "/v1/messages/count_tokens")

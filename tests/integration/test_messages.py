@@ -291,17 +291,6 @@ async def test_an_own_error_has_anthropics_form(body, path, sent, status, kind, 
     assert (answered.headers["x-gatepass-hop"], upstream.received) == ("client", [])
 
 
-async def test_a_tools_input_may_have_the_names_of_stored_objects():
-    used: Any = {"type": "tool_use", "id": "t", "name": "f", "input": {"file_id": "x", "conversation_id": "y"}}
-    asked = {**ASKED, "messages": [*ASKED["messages"], {"role": "assistant", "content": [used]}]}
-    access = {"keys": [key(KEY, name="me", models=["m"])]}
-    async with Scripted(answer=answer()) as upstream, gateway(upstream=upstream.url, access=access) as gp:
-        passed = await gp.ask(asked, PATH, headers={**VERSION, "x-api-key": KEY}).answer()
-        stored = {**ASKED, "container": "c_1"}
-        closed = await gp.ask(stored, PATH, headers={**VERSION, "x-api-key": KEY}).answer()
-    assert (passed.status, closed.status) == (200, 403)
-
-
 async def test_a_message_and_a_count_have_the_route_and_the_rules_of_messages():
     operations = {"messages": {"upstream": "claude", "rules": {"drop": ["context_management"]}}}
     async with Scripted(answer=answer()) as chat, Scripted(answer=answer()) as claude:

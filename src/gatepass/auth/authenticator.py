@@ -35,7 +35,6 @@ class Authenticator:
         self.keys = KeyRing(config.access.keys)
         self._profiles = resolved(config.profiles)
         self.requires_key = bool(config.access.keys)
-        self.shares_objects = config.access.shares_objects
         self._page_hosts = frozenset(name.lower() for name in (config.server.host, *config.server.ui_hosts))
         self._viewers = frozenset(key.name for key in config.access.keys if not key.calls_models)
 

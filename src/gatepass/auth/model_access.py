@@ -1,21 +1,21 @@
-"""Access of a caller: the models, operations and stored objects that a request may use, also through its members.
+"""Access of a caller: the operations and models that a request may use, also through members of its body.
 
 An upstream may be a gateway itself. LiteLLM, OpenRouter and others accept a fallback model, the URL of another server
 or its API key as members of the body. A caller whose key covers only some models may not send them.
 
-An upstream stores the files and the answers of all callers under one credential. `closed_objects` decides which kinds
-of them are closed to a caller.
+An upstream stores the files and the answers of all callers under one credential. They belong to the keys whose
+`operations` name them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from gatepass.config.access import OF_ANY_MODEL, AccessKey
 from gatepass.errors import ModelNotAllowed, OperationNotAllowed, RoleNotAllowed
-from gatepass.json_scan import NAME_BYTES, JsonScanner, any_of, folded, may_fold, parts_with_names, string
+from gatepass.json_scan import JsonScanner, any_of, folded, may_fold, parts_with_names, string, top_members
 from gatepass.types import MAX_MODEL_BYTES, MAX_MODEL_CHARS, Operation
 
 MODELS = frozenset(
@@ -56,25 +56,10 @@ Vercel's gateway reads `models` and `byok`."""
 TEXT_LISTS = frozenset(("stop", "modalities", "include", "tags", "input", "prompt", "documents"))
 """Members that contain a list of texts, of which none is the name of a model."""
 
-ANSWERS, FILES = "responses", "files"
-OF_ANSWERS = ("previous_response_id", "conversation", "conversation_id", "thread_id", "assistant_id", "cached_content")
-OF_FILES = (
-    *("file_id", "file_ids", "input_file_id", "vector_store_id", "vector_store_ids"),
-    *("container", "container_id", "skill_id"),
-)
-"""Members that name stored objects, at any depth. `GET responses` opens the first ones, `GET files` the second ones.
-
-`prompt` with an object, `audio` and `container` with an `id`, and items of `input` by their id name such objects too.
-OpenAI's tools continue in the container that an item of the input names. Gemini's cached content is a prompt."""
-REFERENCES = ("item_reference", "image_generation_call")
-"""Types of items of `input` that name an earlier item by their `id`."""
-FREE = frozenset(
-    (
-        *("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "examples"),
-        *("metadata", "arguments", "documents"),
-    )
-)
-"""Members whose own members the client invents: parts of a JSON Schema, and texts with any fields."""
+STORED_RESPONSES = "stored_responses"
+"""The entry of `operations` that opens the members of STORED."""
+STORED = ("previous_response_id", "conversation", "prompt")
+"""Members of a request for a response that name a stored object; `prompt` does with its `id`."""
 
 REFUSED_PARTS = MODELS | DESTINATIONS | NESTED
 """Names of form parts that are rejected. No operation with a form has a model in a part other than `model`."""
@@ -88,15 +73,7 @@ _ANY = any_of(
     *(name.replace("_", "[_-]?") for name in sorted({*REFUSED_PARTS, _PLUGINS})),
     *(rf"{family}[_:-][^\"]{{1,64}}" for family in FAMILIES),
 )
-_PROMPT, _AUDIO, _CONTAINER = "prompt", "audio", "container"
-_STORED: Mapping[str, str] = {
-    **{name.replace("_", ""): ANSWERS for name in (*OF_ANSWERS, _PROMPT, _AUDIO)},
-    **{name.replace("_", ""): FILES for name in OF_FILES},
-}
-"""The kind of the object that a member names, by the name of the member as `_normalized` returns it."""
-_NAMES_OF_STORED = tuple(name.replace("_", "[_-]?") for name in (*OF_ANSWERS, *OF_FILES, _PROMPT, _AUDIO))
-_ANY_STORED, _ANY_STORED_OR_ID = any_of(*_NAMES_OF_STORED), any_of(*_NAMES_OF_STORED, "id")
-_QUOTED_MODEL, _QUOTED_TOOLS = b'"model"', b'"tools"'
+_QUOTED_MODEL, _QUOTED_TOOLS, _NULL = b'"model"', b'"tools"', b"null"
 
 
 def _normalized(name: str) -> str:
@@ -115,30 +92,16 @@ def _is_destination(name: str) -> bool:
     return _normalized(name) in _DESTINATIONS or folded(name).startswith(_FAMILY)
 
 
-def check_body_access(
-    caller: AccessKey,
-    body: bytes,
-    *,
-    names_model: bool = False,
-    closed: Collection[str] = (),
-    has_items: bool = False,
-    free: Collection[str] = (),
-) -> None:
+def check_body_access(caller: AccessKey, body: bytes, *, names_model: bool = False) -> None:
     """Check a JSON `body` that a parser has accepted. Names match without case, `_` and `-`, and may be repeated.
 
     `names_model`: the object has exactly one own `model` member, without escapes. `check_model_access` checks that one.
-    `closed`: the kinds of stored objects that no member may name. `has_items`: an item of `input` may name one.
-    `free`: members like those of FREE.
-    Raises ModelNotAllowed and OperationNotAllowed if `body` names what the caller's key does not cover, and
-    TooManySteps (see JsonScanner).
+    Raises ModelNotAllowed if `body` names what the caller's key does not cover, and TooManySteps (see JsonScanner).
     """
-    parts = [part.lower() for part in parts_with_names(body)]
-    has_spelling = any(map(may_fold, parts))
-    if closed and (has_spelling or any(map((_ANY_STORED_OR_ID if has_items else _ANY_STORED).search, parts))):
-        _check_stored(caller, JsonScanner(body), closed, free)
     if caller.models is None:
         return
-    if not has_spelling and not any(map(_ANY.search, parts)):
+    parts = [part.lower() for part in parts_with_names(body)]
+    if not any(map(may_fold, parts)) and not any(map(_ANY.search, parts)):
         # Only a tool may still name a model. Without another `"model"` than the top level's, no tool does.
         if sum(part.count(_QUOTED_MODEL) for part in parts) <= names_model:
             return
@@ -148,20 +111,14 @@ def check_body_access(
     _check_object(caller, JsonScanner(body), 0, is_top=True)
 
 
-def check_part_access(caller: AccessKey, name: str, closed: Collection[str] = ()) -> None:
-    """Check the part `name` of a form, which may name other models, a server, a credential or a stored object.
+def check_part_access(caller: AccessKey, name: str) -> None:
+    """Check the part `name` of a form, which may name other models, a server or a credential.
 
-    Raises ModelNotAllowed and OperationNotAllowed. `closed` as in `check_body_access`.
+    Raises ModelNotAllowed.
     """
-    if caller.models is None and not closed:
+    if caller.models is None:
         return
-    steps = set(_STEPS.split(name))  # a name may repeat a step thousands of times
-    plain = {_normalized(step).strip(_AROUND_STEP) for step in steps}
-    for step in plain & _STORED.keys():
-        # the part `prompt` is a text, and only `prompt[id]` names a stored one
-        if _STORED[step] in closed and (step not in (_PROMPT, _AUDIO) or "id" in plain):
-            raise _not_opened(caller, name, _STORED[step])
-    for step in steps if caller.models is not None else ():
+    for step in set(_STEPS.split(name)):  # a name may repeat a step thousands of times
         if _normalized(step).strip(_AROUND_STEP) in _PARTS or _is_destination(step.strip(_AROUND_STEP)):
             raise ModelNotAllowed(
                 f"The caller {caller.name!r} may use only some models, and the part {name[:200]!r} of the form may name"
@@ -170,30 +127,30 @@ def check_part_access(caller: AccessKey, name: str, closed: Collection[str] = ()
             )
 
 
-def closed_objects(caller: AccessKey, *, shares_objects: bool) -> tuple[str, ...]:
-    """Return the kinds of stored objects that are closed to the caller: those that its `operations` do not open.
+def stored_member(body: bytes) -> str | None:
+    """Return the member of STORED by which a request for a response names a stored object, None without one.
 
-    `shares_objects`: several callers reach the upstream. Without `operations`, all are closed to a caller that shares
-    them or that may use only some models.
+    Only the top level is searched. Names match without case. Raises the errors of `top_members`.
     """
-    if caller.operations is None:
-        return (ANSWERS, FILES) if shares_objects or caller.models is not None else ()
-    return tuple(kind for kind in (ANSWERS, FILES) if not _opens(caller, "GET", kind))
+    for member in top_members(body):
+        name, value = folded(member.name), body[member.value : member.end]
+        if name not in STORED or value == _NULL:
+            continue
+        if name != STORED[-1]:
+            return name
+        if value.startswith(b"{") and any(folded(one.name) == "id" for one in top_members(value)):
+            return f"{name}.id"
+    return None
 
 
-def _opens(caller: AccessKey, method: str, name: str) -> bool:
-    listed: Collection[str] = caller.operations or ()
-    return name in listed or f"{method} {name}" in listed
-
-
-def _not_opened(caller: AccessKey, member: str, kind: str) -> OperationNotAllowed:
-    # an upstream with chat completions alone stores no response, whatever the key opens
-    instead = " and send its content, or, if the upstream stores responses," if kind == ANSWERS else ", or"
-    return OperationNotAllowed(
-        f"The caller {caller.name!r} may not name objects that the upstream stores for all callers, and"
-        f" {member[:200]!r} names one. Leave it out{instead} {_remedy(caller, f'GET {kind}')}",
-        param=member[:200],
-    )
+def check_stored_access(caller: AccessKey, member: str) -> None:
+    """Raise OperationNotAllowed if the key does not open stored responses, of which `member` names one."""
+    if STORED_RESPONSES not in (caller.operations or ()):
+        raise OperationNotAllowed(
+            f"The caller {caller.name!r} may not send {member!r}: the upstream stores the responses of all callers"
+            f" under one credential. Leave it out and send the content, or {_remedy(caller, STORED_RESPONSES)}",
+            param=member,
+        )
 
 
 def _remedy(caller: AccessKey, entry: str) -> str:
@@ -202,51 +159,10 @@ def _remedy(caller: AccessKey, entry: str) -> str:
         return "use a key without models: a batch may run any model."
     if caller.operations is not None:
         return f"add {entry!r} to access.keys[].operations."
-    # a batch names a file
-    entries = f'"{entry}", "GET files"' if entry == "POST batches" else f'"{entry}"'
     return (
-        f"list all that the caller uses in access.keys[].operations, such as [chat, models, {entries}]."
+        f"list all that the caller uses in access.keys[].operations, such as [chat, models, {entry}]."
         " Everything else is then closed."
     )
-
-
-def _check_stored(caller: AccessKey, scanner: JsonScanner, closed: Collection[str], free: Collection[str]) -> None:
-    for name, value in scanner.inner_members(FREE.union(free)):
-        plain = _normalized(name)
-        kind = _STORED.get(plain)
-        if kind in closed and kind is not None and _names_object(scanner, plain, value):
-            raise _not_opened(caller, name, kind)
-        if plain == _INPUT and ANSWERS in closed:
-            for number, item in _objects(scanner, value):
-                if _is_reference(scanner, item):
-                    raise _not_opened(caller, f"input[{number}]", ANSWERS)
-
-
-def _names_object(scanner: JsonScanner, name: str, value: int) -> bool:
-    """Whether the value at `value` of the member `name` names a stored object. Null and an empty list name none."""
-    text = scanner.text
-    if text.startswith(b"{", value) and name in (_AUDIO, _CONTAINER):  # `{"type": "auto"}` is a new container
-        return any(_normalized(member.name) == "id" for member in scanner.members(value))
-    if name in (_PROMPT, _AUDIO):
-        return name == _PROMPT and text.startswith(b"{", value)
-    if text.startswith(b"[", value):
-        return next(scanner.elements(value), None) is not None
-    return not text.startswith(b"null", value)
-
-
-def _is_reference(scanner: JsonScanner, at: int) -> bool:
-    """Whether the item of `input` at `at` is an earlier one: by its type, or because it has only an id.
-
-    OpenAI's types accept such an item with a role too.
-    """
-    types, has_id, has_content = list[str](), False, False
-    for member in scanner.members(at):
-        name, first = folded(member.name), scanner.text[member.value : member.value + 1]
-        if name == "type" and first == b'"' and member.end - member.value <= NAME_BYTES:
-            types.append(folded(string(scanner.text[member.value : member.end])))
-        has_id |= name == "id" and first != b"n"
-        has_content |= name == "content" and first != b"n"
-    return has_id and (any(kind in REFERENCES for kind in types) if types else not has_content)
 
 
 def _check_object(caller: AccessKey, scanner: JsonScanner, at: int, *, is_top: bool = False) -> None:
@@ -367,25 +283,20 @@ def check_model_access(caller: AccessKey, model: str) -> None:
         raise ModelNotAllowed(f"The caller {caller.name!r} may not use the model {model!r}.", param="model")
 
 
-def check_operation_access(caller: AccessKey, operation: Operation, *, shares_objects: bool = False) -> None:
+def check_operation_access(caller: AccessKey, operation: Operation) -> None:
     """Raise OperationNotAllowed if the caller's key does not open `operation`.
 
-    `shares_objects` as in `closed_objects`. An operation on stored objects is closed like a member that names one.
+    A key without `operations` opens all but those on stored objects.
     """
-    if caller.operations is None and not ((shares_objects or caller.models is not None) and operation.is_about_stored):
-        return
-    name = operation.configured_as
-    method = "DELETE" if operation.cancels else operation.method
-    if _opens(caller, method, name):
+    entry = operation.opened_by
+    if not operation.is_about_stored if caller.operations is None else entry in caller.operations:
         return
     reason = "its key does not list it"
     if caller.operations is None:
         reason = "the upstream stores the objects of all callers under one credential"
-    entry = f"{method} {name}" if operation.is_about_stored or name == ANSWERS else name
-    use = f"cancel {name}" if operation.cancels else f"use {operation.method} {name}"
     remedy = _remedy(caller, entry)
     raise OperationNotAllowed(
-        f"The caller {caller.name!r} may not {use}, because {reason}. {remedy[0].upper()}{remedy[1:]}"
+        f"The caller {caller.name!r} may not use {entry}, because {reason}. {remedy[0].upper()}{remedy[1:]}"
     )
 
 

@@ -67,7 +67,7 @@ def _end(_context: click.Context, _option: click.Parameter, value: str | None) -
     "operations",
     multiple=True,
     metavar="NAME",
-    help="An operation that the key may use, such as chat or 'GET files'. May be repeated: all others are closed.",
+    help="An operation that the key may use, such as chat or files. May be repeated: all others are closed.",
 )
 @click.option(
     "--mcp",
@@ -127,7 +127,7 @@ def new(
         raise click.BadParameter(reason, param_hint=f"--{option}") from None
     if options["profile"]:
         _check_profile(options["profile"], path)
-    behind = {**given, "operations": "+".join(operations).replace(" ", ":")}
+    behind = {**given, "operations": "+".join(operations)}
     variable = "".join(f"/{setting}={value}" for setting, value in behind.items() if value)
     missing = [word for setting, word in _NOT_OF_VARIABLE.items() if given[setting]]
     line = None if missing else f"GATEPASS_KEY_HASHES={key_hash}{variable}"
@@ -302,8 +302,7 @@ def list_keys(path: str | None, socket_path: str | None, *, running: bool, as_js
     if as_json:
         print_json(found)
     elif found:
-        shares_objects = len({row["name"] for row in found if row["role"] != "viewer"}) > 1
-        lines = [_HEAD, *(_cells(row, shares_objects=shares_objects) for row in found)]
+        lines = [_HEAD, *map(_cells, found)]
         left_out = ["MCP"] * (not has_mcp) + ["LAST USE"] * ("last_used" not in found[0])
         shown = [[cell for head, cell in zip(_HEAD, line, strict=True) if head not in left_out] for line in lines]
         click.echo("\n".join(map(printable, aligned(shown))))
@@ -311,9 +310,9 @@ def list_keys(path: str | None, socket_path: str | None, *, running: bool, as_js
         click.echo("There are no keys: gatepass serves only clients on the same machine.")
 
 
-def _cells(row: Row, *, shares_objects: bool) -> tuple[str, ...]:
+def _cells(row: Row) -> tuple[str, ...]:
     models = "all" if row["models"] is None else ",".join(row["models"])
-    operations = "all but stored objects" if shares_objects or row["models"] is not None else "all"
+    operations = "all but stored objects"
     mcp = "all" if row["models"] is None and row["operations"] is None else "none"
     if row["mcp"] is not None:
         mcp = ",".join(name + " (limited)" * (tools is not None) for name, tools in row["mcp"].items()) or "none"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gatepass.auth.model_access import check_body_access, check_model_access, check_operation_access, closed_objects
+from gatepass.auth.model_access import check_body_access, check_model_access, check_operation_access
 from gatepass.cli import agent_hosts, control, mcp_probe, options, probe, reach
 from gatepass.cli.probe import ProbeCall
 from gatepass.cli.reach import Begin, Step, StepOutcome, Steps
@@ -82,10 +82,7 @@ def calls_of_host(config: Config, agent_host: str, model: str, key: AccessKey | 
         row = next(row for row in OPERATIONS if row.name == host.operation)
         check_operation_access(key, row)
         check_model_access(key, model)
-        body, protocol = host.call(model).body, PROTOCOLS[row.protocol]
-        closed = closed_objects(key, shares_objects=config.access.shares_objects)
-        items, free = protocol.has_items, protocol.free_members
-        check_body_access(key, body, names_model=True, closed=closed, has_items=items, free=free)
+        check_body_access(key, host.call(model).body, names_model=True)
     settings = agent_hosts.settings_of(host, _own_url(config), model)
     return [ProbeCall(host.operation, model, _profile(key), agent_host=host)], settings
 

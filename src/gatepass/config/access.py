@@ -230,17 +230,23 @@ Moment = Annotated[
     datetime, BeforeValidator(moment), PlainSerializer(moment_text, return_type=str), WithJsonSchema({"type": "string"})
 ]
 
-OfResponses = Literal["responses", "GET responses", "POST responses", "DELETE responses"]
-OfFiles = Literal["files", "GET files", "POST files", "DELETE files"]
-OfBatches = Literal["batches", "GET batches", "POST batches", "DELETE batches"]
-OfMessages = Literal[
-    "messages", "message_batches", "GET message_batches", "POST message_batches", "DELETE message_batches"
+KeyOperation = Literal[
+    OfText,
+    "responses",
+    "messages",
+    "models",
+    OfSoundOrImage,
+    "moderations",
+    "files",
+    "batches",
+    "message_batches",
+    "stored_responses",
 ]
-KeyOperation = Literal[OfText, OfResponses, OfMessages, OfFiles, OfBatches, "models", OfSoundOrImage, "moderations"]
-"""The entries of `operations`: all methods of an operation, or one of several. tests compare them with the table."""
+"""The entries of `operations`. The last four are about objects that the upstream stores: only a key that lists one of
+them may use it."""
 
-OF_ANY_MODEL = frozenset(("batches", "POST batches", "message_batches", "POST message_batches"))
-"""The entries that open the creation of batches, which may name any model."""
+OF_ANY_MODEL = frozenset(("batches", "message_batches"))
+"""The entries that open batches, which may name any model."""
 
 
 def _servers(value: Any) -> Any:
@@ -331,15 +337,14 @@ class AccessKey(Block):
     Example: [gpt-4o, "text-embedding-*"]
     """
     operations: list[KeyOperation] | None = None
-    """The operations that this key may use, by name or by method and name; None: all, but of the objects that the
-    upstream stores none if the key has `models` or gatepass has several callers. `GET files` and `files` also open
-    the members that name files, `GET responses` and `responses` those that name stored answers: see
-    docs/operations/keys.md#limit-the-operations-of-a-key. `DELETE` includes the cancellation. A violation is 403
-    `operation_not_allowed`.
+    """The operations that this key may use. None: all but `files`, `batches`, `message_batches` and `stored_responses`,
+    because the upstream stores these objects of all callers under one credential. `[]`: none, for a key of MCP servers
+    alone. `stored_responses` also opens the members `previous_response_id`, `conversation` and `prompt.id` of a
+    response: see docs/operations/keys.md#limit-the-operations-of-a-key. A violation is 403 `operation_not_allowed`.
 
-    Example: [chat, embeddings, models, "GET files"]
+    Example: [chat, embeddings, models, files]
 
-    Danger: Callers that may use stored objects reach those of all callers, because the upstream sees one credential.
+    Danger: Keys that list an entry of stored objects share these objects with each other.
     """
     mcp: McpServers | None = None
     """The MCP servers that this key may use: names under `mcp`, or such names with the tools (names or globs) that it
@@ -404,7 +409,7 @@ class AccessKey(Block):
 
     @property
     def uses_any_model(self) -> bool:
-        """Whether it may create batches of either API: their requests name models that gatepass does not read."""
+        """Whether it may use batches of either API: their requests name models that gatepass does not read."""
         return not OF_ANY_MODEL.isdisjoint(self.operations or ())
 
     @property
@@ -474,8 +479,3 @@ class Access(Block):
     def callers(self) -> int:
         """The number of callers; 1 without keys."""
         return len({key.name for key in self.keys}) or 1
-
-    @property
-    def shares_objects(self) -> bool:
-        """Whether several callers reach the upstream, which stores the objects of all of them under one credential."""
-        return len({key.name for key in self.keys if key.calls_models}) > 1

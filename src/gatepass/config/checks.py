@@ -246,7 +246,7 @@ def api_key_weakness(key: str) -> str | None:
 
 
 OF_CALLER = ("role", "models", "operations", "mcp", "profile", "group", "limits", "end_users", "weight")
-BATCH_OF_ANY_MODEL = 'opens batches, which may run any model: write "GET batches", or leave models out'
+BATCH_OF_ANY_MODEL = "opens batches, which may run any model: remove it, or remove models"
 UNCHANGED_BODIES = ("transcriptions", "translations", "files")
 """Operations with multipart forms, which gatepass does not change."""
 BY_RAGFLOW = ("chat", *OF_LIST)
@@ -315,10 +315,6 @@ def likely_mistakes(config: Config) -> Iterator[str]:
         if profile is not None and key.profile is None and key.calls_models:
             what = f"is named like the profile {profile} and does not use it"
             yield f"access.keys[{number}] {what}: set profile: {profile}, or profile: plain"
-        opened = key.operations or ()
-        if not {"batches", "POST batches"}.isdisjoint(opened) and {"files", "GET files"}.isdisjoint(opened):
-            fault = 'creates batches, but may not name the file of a batch: add "GET files"'
-            yield f"access.keys[{number}].operations {fault}"
     vectors = config.operations.get("embeddings")
     for name, model in config.models.items():
         targets = model.ordered_targets()

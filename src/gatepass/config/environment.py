@@ -77,7 +77,7 @@ CHAT, EMBEDDINGS, CREDENTIAL = "chat", "embeddings", "token"
 NO_CLIENTS_KEY = "is used only by `gatepass doctor --url`: set the clients' keys with GATEPASS_KEYS"
 OF_HASH = ("name", "role", "profile", "expires", "operations")
 NOT_OF_HASH = (
-    "expects HASH/name=NAME/role=ROLE/profile=PROFILE/expires=TIME/operations=chat+GET:files; everything after HASH is"
+    "expects HASH/name=NAME/role=ROLE/profile=PROFILE/expires=TIME/operations=chat+files; everything after HASH is"
     " optional"
 )
 DOUBLED = f"begins with its own name: remove the second {PREFIX}KEY_HASHES="
@@ -188,7 +188,7 @@ class _Reading:
             pairs = [setting.partition("=") for setting in settings]
             found: dict[str, Any] = {name: value for name, _, value in pairs if name in OF_HASH}
             if "operations" in found:  # a blank separates hashes
-                found["operations"] = found["operations"].replace(":", " ").split("+")
+                found["operations"] = found["operations"].split("+")
             if len(found) != len(settings):  # also if a setting is given twice
                 self._problem((), NOT_OF_HASH, "KEY_HASHES")
             self._entry({"name": f"hash-{number}", "hash": key_hash, **found}, "KEY_HASHES")

@@ -28,10 +28,11 @@ def _raw(name: str, method: str, path: str, summary: str, **more: bool) -> Opera
     return _row("raw", method, path, summary, name=name, **more)
 
 
-def _stored(name: str, method: str, path: str, summary: str, protocol: str = "raw", **more: bool) -> Operation:
+def _stored(name: str, method: str, path: str, summary: str, protocol: str = "raw", **more: Any) -> Operation:
     return _row(protocol, method, path, summary, name=name, names_model=False, is_about_stored=True, **more)
 
 
+_ANSWERS = "stored_responses"
 _RAW = (
     _raw("transcriptions", "POST", "/audio/transcriptions", "Transcribe speech", takes_form=True),
     _raw("translations", "POST", "/audio/translations", "Translate speech", takes_form=True),
@@ -48,11 +49,16 @@ _RAW = (
     _stored("batches", "POST", "/batches", "Create a batch"),
     _stored("batches", "GET", "/batches", "List the batches"),
     _stored("batches", "GET", "/batches/{id}", "Describe one batch"),
-    _stored("batches", "POST", "/batches/{id}/cancel", "Cancel one batch", cancels=True),
-    _stored("responses", "GET", "/responses/{id}", "Fetch one response", "stored_responses"),
-    _stored("responses", "DELETE", "/responses/{id}", "Delete one response", "stored_responses"),
-    _stored("responses", "POST", "/responses/{id}/cancel", "Cancel one response", "stored_responses", cancels=True),
-    _stored("responses", "GET", "/responses/{id}/input_items", "List one response's input", "stored_responses"),
+    _stored("batches", "POST", "/batches/{id}/cancel", "Cancel one batch"),
+    *(
+        _stored("responses", method, f"/responses/{{id}}{rest}", summary, _ANSWERS, opened_by=_ANSWERS)
+        for method, rest, summary in (
+            ("GET", "", "Fetch one response"),
+            ("DELETE", "", "Delete one response"),
+            ("POST", "/cancel", "Cancel one response"),
+            ("GET", "/input_items", "List one response's input"),
+        )
+    ),
     *(
         _stored("message_batches", method, f"/messages/batches{rest}", summary, "message_batches", **more)
         for method, rest, summary, more in (
@@ -60,7 +66,7 @@ _RAW = (
             ("GET", "", "List the batches of messages", {}),
             ("GET", "/{id}", "Describe one batch of messages", {}),
             ("DELETE", "/{id}", "Delete one batch of messages", {}),
-            ("POST", "/{id}/cancel", "Cancel one batch of messages", {"cancels": True}),
+            ("POST", "/{id}/cancel", "Cancel one batch of messages", {}),
             ("GET", "/{id}/results", "Fetch the results of one batch of messages", {"is_download": True}),
         )
     ),

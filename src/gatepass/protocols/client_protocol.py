@@ -82,10 +82,8 @@ class ClientProtocol:
     prefers_one_target: bool = False
     """The requests of one caller prefer one target, unless `policy` is `order`: its cache of prompts is warm, and only
     the upstream that encrypted a part of a conversation can read it."""
-    has_items: bool = False
-    """Its `input` may have items that name stored objects."""
-    free_members: tuple[str, ...] = ()
-    """Members of a request whose own members the client invents, beyond those of every protocol: none."""
+    names_stored: bool = False
+    """Members of its requests may name objects that the upstream stores (`auth.model_access.stored_member`)."""
     is_answered_here: bool = False
     """gatepass answers its requests itself, from the catalog of models."""
     is_raw: bool = False

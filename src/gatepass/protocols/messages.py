@@ -112,7 +112,6 @@ class Messages(_OfAnthropic):
     members = frozenset({"stream", BETA_FIELD, OWN_THOUGHT})
     output_member = "max_tokens"
     requires_model = True
-    free_members = ("input",)  # of a tool's use
     progress, event_repair = message_events.MessageProgress, message_events.MessageRepair
     aggregate = message_events.MessageAggregator
     end_mark = b'"message_stop"'
@@ -180,7 +179,6 @@ class CountTokens(_OfAnthropic):
     uses_tokens = False
     members = frozenset({BETA_FIELD, OWN_THOUGHT})
     requires_model = True
-    free_members = Messages.free_members
     absent_statuses = frozenset((404, 405, 501))
     sample: Mapping[str, Any] = {"messages": [{"role": "user", "content": "ping"}]}
 

@@ -458,8 +458,7 @@ class Responses(client_protocol.ClientProtocol):
     members = client_protocol.ClientProtocol.members | {"stream", OWN_THOUGHT}
     output_member = "max_output_tokens"
     requires_model = True
-    has_items = prefers_one_target = True
-    free_members = ("client_metadata",)  # of Codex: its own threads, which no server stores
+    names_stored = prefers_one_target = True
     progress, aggregate = ResponseProgress, ResponseAggregator
 
     stream_error = staticmethod(response_error)
@@ -523,8 +522,7 @@ class Compact(client_protocol.ClientProtocol):
     name, family = "compact", Responses.family
     members = client_protocol.ClientProtocol.members | {OWN_THOUGHT}
     requires_model = True
-    has_items = prefers_one_target = True
-    free_members = Responses.free_members
+    names_stored = prefers_one_target = True
 
 
 class StoredResponses(client_protocol.Raw):

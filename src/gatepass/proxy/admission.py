@@ -380,7 +380,7 @@ class Admission:
         if (
             not all(one.observes for one in counted)
             and operation.configured_as in UNSEEN
-            and not any(one.rpartition(" ")[2] == operation.configured_as for one in caller.operations or ())
+            and operation.configured_as not in (caller.operations or ())
         ):
             raise OperationNotAllowed(
                 f"The limits on tokens cannot count the work of {operation.configured_as}. To allow it without them,"

@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import re
-from collections.abc import Collection, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Collection, Sequence
 from typing import Self
 
 import msgspec
@@ -28,34 +26,12 @@ from gatepass.proxy.admission import Admitted, limit_reached, never_fits
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.retry import COMPLETE, REPLIES, Outcome, concerns_size, has_failed, is_limited
 from gatepass.proxy.routing import Route
-from gatepass.types import SERVER_ERROR, Call, ClientRequest, Hidden, Operation, Target, header
+from gatepass.types import SERVER_ERROR, Call, ClientRequest, Hidden, Target, header
 
 LOG = logging.getLogger("gatepass.targets")
 
 MOST_PAUSE_S = 10.0
 """The longest time for which a request waits in gatepass before its next attempt. A client that waits can show it."""
-SEARCHED_BYTES = 512 * 1024
-"""The bytes at the beginning and at the end of a body that are searched for the name of a stored object."""
-MOST_NAMES = 1_000
-"""The members that are searched for the name of a stored object. A request with more of them is treated like
-one that names a stored object."""
-_STORED: Mapping[str, tuple[bytes, ...]] = MappingProxyType(
-    {
-        "chat": (b"file_id", b'"audio"'),
-        "messages": (b"container", b"file_id"),
-        "responses": (
-            *(b"previous_response_id", b"conversation", b'"item_reference"', b"container"),
-            *(b'"prompt"', b"file_id", b"vector_store_id"),
-        ),
-    }
-)
-"""The members of each operation that name an object which one upstream stores, and a `type` that does. Those with
-quotes are words of texts too."""
-_UPLOADED = (b'"prompt"', b"file_id", b"vector_store_id")
-"""Those that come from an operation whose callers prefer no target, so that the first target has them."""
-_NAMED = re.compile(
-    rb'(?<=item_reference")|(?:(?<=")|(?:s|_id)?")\s{0,64}:\s{0,64}(?:\[\s{0,64})?(?:"|\{[^{}]{0,256}"id"\s{0,64}:)'
-)
 
 
 class Failover(Hidden, msgspec.Struct, eq=False):
@@ -107,13 +83,10 @@ class Failover(Hidden, msgspec.Struct, eq=False):
 
     def arrange(self) -> None:
         """Set `order` and `may_repeat`: they depend on the request, not only on its route."""
-        call, route, healths, stored, is_stored, key = self.call, self.route, self.healths, None, False, None
-        if route.names_targets:
-            stored = stored_object(call.operation, call.body)
-            is_stored = stored is not None or call.operation.is_about_stored
-        is_pinned = is_stored and len(healths) > 1
+        call, route, healths, key = self.call, self.route, self.healths, None
+        is_pinned = (call.names_stored or call.operation.is_about_stored) and len(healths) > 1
         if route.policy != "order":
-            if stored not in _UPLOADED and PROTOCOLS[call.operation.protocol].prefers_one_target:
+            if PROTOCOLS[call.operation.protocol].prefers_one_target:
                 key = call.caller.encode()
             if key is not None or not is_pinned:
                 # a stored object is at its target even if that has many requests
@@ -291,17 +264,3 @@ class Failover(Hidden, msgspec.Struct, eq=False):
 LONGEST_TARGETS_WAIT_S = 60.0
 """If all targets of a model wait longer, no retry of a client helps: SDKs sleep through it, or retry too early. One
 upstream alone may ask for `error_objects.LONGEST_WAIT_S`."""
-
-
-def stored_object(operation: Operation, body: bytes) -> bytes | None:
-    """Return the member of `body` that names an object which one upstream stores, None if none does."""
-    if len(body) > 2 * SEARCHED_BYTES:  # to search 32 MiB takes up to 60 ms
-        body = body[:SEARCHED_BYTES] + body[-SEARCHED_BYTES:]
-    for name in _STORED.get(operation.configured_as, ()):
-        at, left = body.find(name), MOST_NAMES
-        while at >= 0:
-            left -= 1
-            if not left or _NAMED.match(body, at + len(name)):
-                return name
-            at = body.find(name, at + len(name))
-    return None

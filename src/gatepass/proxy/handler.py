@@ -19,8 +19,9 @@ from gatepass.auth.model_access import (
     check_model_access,
     check_operation_access,
     check_part_access,
-    closed_objects,
+    check_stored_access,
     may_use,
+    stored_member,
 )
 from gatepass.config.access import PLAIN
 from gatepass.errors import GatepassError
@@ -160,8 +161,8 @@ async def _serve(catalog: ModelCatalog, in_flight_request: InFlightRequest) -> N
     if path_profile is not None or caller.profile is not None or state.allows_origins:
         _apply_profile(context, select_profile(state.profiles, path_profile, caller.profile))
 
-    if caller.operations is not None or operation.is_about_stored:  # else nothing closes it
-        check_operation_access(caller, operation, shares_objects=state.authenticator.shares_objects)
+    if state.authenticator.requires_key:
+        check_operation_access(caller, operation)
 
     # Parse. A multipart form is read only until its model is known: the upstream receives the rest as it arrives.
     if client_request.names_coding:
@@ -300,9 +301,7 @@ def _open_upload(context: RequestContext, cycle: RequestCycle, operation: Operat
         raise errors.UnsupportedMediaType("Send the body as `content-type: multipart/form-data` with its boundary.")
     length = header(client_request.headers, b"content-length") or b""
     length_bytes = int(length) if length.isdigit() else None
-    caller = context.caller
-    closed = closed_objects(caller, shares_objects=context.state.authenticator.shares_objects)
-    scan = MultipartScan(boundary, partial(check_part_access, caller, closed=closed))
+    scan = MultipartScan(boundary, partial(check_part_access, context.caller))
     return MultipartUpload(cycle.read_piece, operation, limits, scan, length_bytes, context.memory)
 
 
@@ -330,24 +329,24 @@ async def _parse_upload(context: RequestContext, upload: MultipartUpload, found:
 def _parse(context: RequestContext, found: Match, body: bytes) -> Call:
     """Return the call in `body`.
 
-    Raises the errors of `decode`, InvalidRequest if the operation requires a model and none is named, UnknownPath and
-    ModelNotAllowed.
+    Raises the errors of `decode`, InvalidRequest if the operation requires a model and none is named, UnknownPath,
+    ModelNotAllowed and OperationNotAllowed.
     """
     operation, client_request, caller = found.operation, context.client_request, context.caller
     if found.at_root and not context.profile_rules.is_of_ragflow:
         raise _unknown_path(context, split_profile(client_request.path, context.state.base_path)[0], at_root=True)
-    protocol, shares_objects = context.protocol, context.state.authenticator.shares_objects
+    protocol = context.protocol
     if told := context.state.observers.request_body:
         context.state.observers.tell(told, context.access, body)
     default_model = context.state.routes.default_model
     most_values = context.state.limits.body_values
     call = protocol.parse(client_request, operation, body, caller.name, most_values)
-    if call.body and (shares_objects or caller.models is not None or caller.operations is not None):
-        closed = closed_objects(caller, shares_objects=shares_objects)
-        if closed or caller.models is not None:
-            names_model = bool(call.model)
-            has_items, free = protocol.has_items, protocol.free_members
-            check_body_access(caller, body, names_model=names_model, closed=closed, has_items=has_items, free=free)
+    if caller.models is not None and call.body:
+        check_body_access(caller, body, names_model=bool(call.model))
+    if protocol.names_stored and (member := stored_member(body)) is not None:
+        if context.state.authenticator.requires_key:
+            check_stored_access(caller, member)
+        call = replace(call, names_stored=True)
     if not call.model and (model := default_model(operation.configured_as)):
         call = replace(call, model=model)
         call = with_model(call, model) if call.body and operation.names_model else call

@@ -51,7 +51,7 @@ def test_a_profile_that_the_configuration_file_declares_is_accepted(tmp_path):
 
 def test_both_forms_of_a_new_key_mean_the_same_entry(tmp_path):
     options = ("--name", "grafana", "--role", "viewer", "--profile", "dify", "--expires", "2099-01-31T18:00:00+01:00")
-    result = run("new", *options, "--operation", "chat", "--operation", "GET files")
+    result = run("new", *options, "--operation", "chat", "--operation", "files")
     (line,) = re.findall(r"^ +- .*$", result.output, re.MULTILINE)
     (variable,) = re.findall(r"GATEPASS_KEY_HASHES=(.*)", result.output)
     tree = parse_yaml("", f"{HEAD}{line}\n").tree

@@ -108,11 +108,11 @@ def test_a_hash_has_its_operations_behind_it():
     one, two = (f"sha256:{digit * 64}" for digit in "12")
     variables = {
         "GATEPASS_UPSTREAM_URL": "https://u/v1",
-        "GATEPASS_KEY_HASHES": f"{one}/name=a/operations=chat+models+GET:files,{two}/operations=chat",
+        "GATEPASS_KEY_HASHES": f"{one}/name=a/operations=chat+models+files,{two}/operations=chat",
     }
     loaded = load(None, variables)
-    assert [key.operations for key in loaded.config.access.keys] == [["chat", "models", "GET files"], ["chat"]]
-    for odd, reason in (("", "'' is not known here"), ("get:files", "did you mean GET files?")):
+    assert [key.operations for key in loaded.config.access.keys] == [["chat", "models", "files"], ["chat"]]
+    for odd, reason in (("", "'' is not known here"), ("file", "did you mean files?")):
         with pytest.raises(ConfigError, match=re.escape(reason)):
             load(None, {**variables, "GATEPASS_KEY_HASHES": f"{one}/operations={odd}"})
 

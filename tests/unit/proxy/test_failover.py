@@ -1,7 +1,6 @@
 """The way of requests over the targets of a model: every slot comes back, whatever ends an attempt and wherever."""
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -15,12 +14,12 @@ from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import ClientGone, TargetsLimited, UpstreamConnect, UpstreamErrorReply
 from gatepass.http_client.tls import TLSContexts
-from gatepass.operations.table import CHAT_OPERATION, match_operation
+from gatepass.operations.table import match_operation
 from gatepass.policy.balancing import TargetHealth
 from gatepass.policy.breaker import BreakerSettings
 from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
 from gatepass.proxy.context import ANONYMOUS
-from gatepass.proxy.failover import SEARCHED_BYTES, Failover, stored_object
+from gatepass.proxy.failover import Failover
 from gatepass.proxy.retry import Outcome
 from gatepass.tokens import Token
 from gatepass.types import ClientRequest
@@ -222,44 +221,12 @@ def test_callers_are_spread_over_regions_that_have_the_model_under_one_name():
 
 # --- stored objects
 
-NAMED = ("previous_response_id", "conversation", "file_id", "container", "vector_store_ids", "prompt", "audio")
-SCHEMA = {"type": "object", "properties": {name: {"type": "string"} for name in NAMED}, "required": list(NAMED)}
-ARGUMENTS = json.dumps({**dict.fromkeys(NAMED, "x"), "type": "item_reference", "audio": {"id": "x"}})
-CHATS, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messages"
-PINNED: list[tuple[str, Any]] = [
-    (RESPONSES, {"previous_response_id": "resp_1"}),
-    (RESPONSES, {"conversation": {"id": "conv_1"}}),
-    (RESPONSES, {"input": [{"content": [{"type": "input_file", "file_id": "file-1"}]}]}),
-    (RESPONSES, {"tools": [{"type": "code_interpreter", "container": "cntr_1"}]}),
-    (RESPONSES, {"tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]}),
-    (RESPONSES, {"input": [{"type": "item_reference", "id": "msg_1"}]}),
-    (RESPONSES, {"prompt": {"id": "pmpt_1", "variables": {"a": "b"}}}),
-    (RESPONSES, {"prompt": {"version": "2", "id": "pmpt_1"}}),
-    (CHATS, {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]}]}),
-    (CHATS, {"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}),
-    (MESSAGES, {"container": "container_1"}),
-]
-FREE: list[tuple[str, Any]] = [
-    (CHATS, {"tools": [{"type": "function", "function": {"name": "f", "parameters": SCHEMA}}]}),
-    (CHATS, {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": ARGUMENTS}}]}]}),
-    (CHATS, {"messages": [{"role": "user", "content": ARGUMENTS}]}),
-    (CHATS, {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}}),
-    (CHATS, {"messages": [{"content": [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}]}]}),
-    (RESPONSES, {"tools": [{"type": "function", "name": "f", "parameters": SCHEMA}]}),
-    (RESPONSES, {"input": "prompt, audio, item_reference " * 2_000}),
-    (RESPONSES, {"input": "Summarize this conversation:"}),
-    (RESPONSES, {"previous_response_id": None, "conversation": None}),
-    (RESPONSES, {"tools": [{"type": "code_interpreter", "container": {"type": "auto"}}]}),
-    (MESSAGES, {"tools": [{"name": "f", "input_schema": SCHEMA}]}),
-]
-
-
 EVERYONE = AccessKey(name="all", hash="sha256:" + "0" * 64)
 
 
-def way_of(state: AppState, method: str, path: str, body: bytes, caller: str = "caller") -> Failover:
+def way_of(state: AppState, method: str, path: str, caller: str = "caller", *, names_stored: bool = False) -> Failover:
     operation = match_operation(method, path).operation
-    call = changed(a_call(body, operation), caller=caller)
+    call = changed(a_call(b"{}", operation), caller=caller, names_stored=names_stored)
     request = ClientRequest("id", method, path, (), "127.0.0.1", 0.0)
     failover = Failover.begin(state, state.routes.route(operation.configured_as, "m"), call, request, EVERYONE)
     failover.arrange()
@@ -267,29 +234,33 @@ def way_of(state: AppState, method: str, path: str, body: bytes, caller: str = "
 
 
 @pytest.mark.parametrize(
-    ("path", "members", "is_pinned"), [*((*one, True) for one in PINNED), *((*one, False) for one in FREE)]
+    ("method", "path", "names_stored", "is_pinned"),
+    [
+        ("POST", "/v1/responses", True, True),
+        ("POST", "/v1/responses", False, False),
+        ("GET", "/v1/responses/resp_1", False, True),
+        ("POST", "/v1/files", False, True),
+        ("POST", "/v1/batches", False, True),
+    ],
 )
-def test_a_request_that_names_a_stored_object_stays_at_one_target(path, members, is_pinned):
-    body = json.dumps({"model": "m", **members}).encode()
+def test_a_request_for_a_stored_object_stays_at_one_target(method, path, names_stored, is_pinned):
     retry = {"retry": {"on": ["refused"]}}
     for policy in ("order", "weighted", "least_in_flight"):
         state = a_state({"m": {**targets("east", "west"), **retry, "policy": policy}})
-        ways = [way_of(state, "POST", path, body, f"caller-{at}") for at in range(8)]
+        ways = [way_of(state, method, path, f"caller-{at}", names_stored=names_stored) for at in range(8)]
         assert {len(one.order) for one in ways} == {1 if is_pinned else 2}
         assert {one.may_repeat for one in ways} == {not is_pinned}
-        if is_pinned:  # what was uploaded is at the first target, an answer at that of its caller
-            is_answer = not any(word in body for word in (b'"prompt"', b"file_id", b"vector_store_id"))
-            places = {0, 1} if is_answer and policy != "order" else {0}
-            assert {one.order[0] for one in ways} == places
-    alone = way_of(a_state({"m": targets("east", "west")}), "POST", path, body)
-    assert len(alone.order) == 2, "without a policy nothing is pinned"
+        if is_pinned:  # a file is at the first target, an answer at that of its caller
+            assert {one.order[0] for one in ways} == ({0, 1} if "responses" in path and policy != "order" else {0})
+    alone = way_of(a_state({"m": targets("east", "west")}), method, path, names_stored=names_stored)
+    assert len(alone.order) == (1 if is_pinned else 2)
 
 
 def test_conversations_and_requests_for_a_stored_response_go_where_the_caller_began_them():
     state = a_state({"m": {**targets("east", "west"), "policy": "weighted"}})
 
     def preferred(method: str, path: str) -> list[int]:
-        return [way_of(state, method, path, b"", f"caller-{at}").order[0] for at in range(20)]
+        return [way_of(state, method, path, f"caller-{at}").order[0] for at in range(20)]
 
     made = preferred("POST", "/v1/responses")
     assert {*made} == {0, 1}
@@ -303,7 +274,7 @@ def test_conversations_and_requests_for_a_stored_response_go_where_the_caller_be
         assert preferred(method, f"/v1/responses{rest}") == made
     for path in ("messages", "chat/completions", "completions"):
         assert preferred("POST", f"/v1/{path}") == made
-    one_caller = {way_of(state, "POST", "/v1/embeddings", b"").order[0] for _ in range(50)}
+    one_caller = {way_of(state, "POST", "/v1/embeddings").order[0] for _ in range(50)}
     assert one_caller == {0, 1}, "a cache of prompts helps no vector"
 
 
@@ -394,7 +365,7 @@ def test_a_503_that_asks_for_no_time_is_a_failure(wait_s):
 def test_the_error_without_the_target_of_a_stored_object_says_nothing_of_the_others():
     state = a_state({"m": {**targets("east", "west"), **POLICY}})
     failover = a_failover(state)
-    failover.call = changed(failover.call, body=b'{"file_id": "file-1"}')
+    failover.call = changed(failover.call, names_stored=True)
     health(state, "east").limit(state.clock.now(), 60.0)
     assert not failover.choose(state.clock.now())
     message = failover.unavailable("m", state.clock.now()).message
@@ -415,13 +386,6 @@ def test_a_wait_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     failover.ended(state.clock.now(), *ENDS["503 for 2 s"], was_asked=True)
     shown = [(record.getMessage(), record.__dict__["fields"]) for record in caplog.records]
     assert shown == [("target_waits", {"target": "east/m", "wait_s": wait_s}) for wait_s in (5, 2)]
-
-
-def test_the_ends_of_a_large_body_are_searched_for_stored_objects():
-    name, image = b'{"file_id": "file-1"}', b"i" * SEARCHED_BYTES
-    for body, found in ((name + image * 9, True), (image * 9 + name, True), (image + name + image, False)):
-        assert (stored_object(CHAT_OPERATION, body) is not None) is found
-    assert stored_object(CHAT_OPERATION, image + name) is not None
 
 
 def test_each_request_of_a_model_adds_to_its_budget_and_a_repeat_does_not():

@@ -26,7 +26,7 @@ export const ERRORS = {
     "action": "使用另一个 key，或把模型加入 `access.keys[].models`。"
   },
   "operation_not_allowed": {
-    "text": "key 不开放此操作，或不开放请求引用的已存储对象。多个调用方共用上游存储的文件、batch 和 response。没有 `operations` 时，这些对象是关闭的；有 `models` 的 key 也一样。",
+    "text": "key 不开放此操作，或不开放请求引用的已存储 response。上游用同一个凭据保存所有调用方的文件、batch 和 response。对没有 `operations` 的 key，这些对象是关闭的。",
     "action": "把错误信息写明的条目加入 `access.keys[].operations`。如果 key 还没有这个列表，请列出该调用方的全部操作，因为 gatepass 会关闭其余操作。"
   },
   "mcp_not_allowed": {
