@@ -447,7 +447,7 @@ class LimitReached(GatewayError):
     It is one of `limits` of the key, its group, the model, the operation or the upstream. docs/guides/limits.md has the
     response headers that show what is left. `gatepass limits` shows what each one uses.
 
-    Action: Retry after `retry-after`, or raise the limit. `gatepass limits reset KIND/NAME` forgets what was used.
+    Action: Retry after `retry-after`, or raise the limit.
     """
 
     code, status, retryable = "limit_reached", 429, True

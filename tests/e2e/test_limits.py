@@ -122,7 +122,7 @@ async def ends_of(client: str, port: int, folder: Path, slots: asyncio.Semaphore
 
 
 async def release(gp: Gateway, upstream: Upstream, calls: dict[str, list[logging.LogRecord]]) -> None:
-    """Reset the limit of a model, or end the request that holds its place, once a client was refused."""
+    """Raise the limit of a model, or end the request that holds its place, once a client was refused."""
     assert gp.state.admission is not None
     limits = {limit.owner[1]: limit for limit in gp.state.admission.all_limits()}
     waiting = {model for model in MODELS if REFUSALS[MODELS[model]].wait_s}
@@ -135,7 +135,7 @@ async def release(gp: Gateway, upstream: Upstream, calls: dict[str, list[logging
         if is_held(model):
             upstream.refused[model].set()
         else:
-            limits[model].reset(gp.state.clock.now())
+            limits[model].most += 1_000_000
 
 
 class Calls(logging.Handler):

@@ -15,7 +15,6 @@ from functools import wraps
 from http import HTTPStatus
 from http.client import HTTPException
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 import click
 
@@ -355,26 +354,16 @@ _LIMIT_HEAD = ("OF", "LIMIT", "MOST", "USED", "LEFT", "MODE")
 
 
 @click.command()
-@click.argument("action", required=False, type=click.Choice(("reset",)))
-@click.argument("name", required=False, metavar="[KIND/NAME]")
 @control_option
 @json_option
-def limits(action: str | None, name: str | None, socket_path: str | None, *, as_json: bool) -> None:
+def limits(socket_path: str | None, *, as_json: bool) -> None:
     """List the limits of use of the running gatepass, with the used and the free part of each in all workers together.
 
-    `reset caller/NAME` forgets what a caller has used, and so for a group, model, operation or upstream. Requests in
-    progress keep their places of `max_concurrent`. `end_user/NAME` is what the requests without an end user share.
+    `end_user/NAME` is what the requests without an end user share.
 
-    Exit codes: 0 done, 1 refused, or gatepass did not answer.
+    Exit codes: 0 listed, 1 gatepass did not answer.
     """
-    if (action is None) != (name is None):
-        raise click.UsageError("expects `reset KIND/NAME`, such as `reset caller/ragflow`")
-    page = (
-        request("GET", "/limits", socket_path)
-        if name is None
-        else request("POST", f"/limits?reset={quote(name)}", socket_path)
-    )
-    rows = json.loads(page)["limits"]
+    rows = json.loads(request("GET", "/limits", socket_path))["limits"]
     if as_json:
         print_json(rows)
     elif not rows:

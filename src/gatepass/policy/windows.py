@@ -147,13 +147,6 @@ class Limit:
         self._forget(head + 1, part)
         return part
 
-    def reset(self, now_s: float) -> None:
-        """Forget what was used. Requests in progress are counted no more, except as concurrent ones."""
-        if self.width_s:
-            # later requests count in the next part, which the end of a request from before the reset cannot lower
-            head = self.advance(now_s)
-            self._forget(head - PARTS, head + 1)
-
     def _forget(self, first: int, part: int) -> None:
         """Remove the counts of the parts from `first` on, where `part` becomes the newest one."""
         words = self.words
@@ -286,7 +279,3 @@ class Windows:
                 limit.add(newest, more)
             elif newest - part <= PARTS:
                 limit.add(part, more)
-
-    def reset(self, limit: Limit, now_s: float) -> None:
-        """Forget what `limit` has counted."""
-        limit.reset(now_s)

@@ -80,7 +80,6 @@ local function count(record, width, most, cost, part)
       if left > 0 then record, total = put(record, gone, 0), math.max(0, total - left) end
     end
     head = math.max(head, newest)
-    if part == 'reset' then record, head, total = EMPTY, head + 1, 0 end
     part = tonumber(part) or head
     local over = total + cost - most
     if over > 0 then
@@ -103,9 +102,7 @@ local function count(record, width, most, cost, part)
     local newest, is_new = period - period % 4096, seen ~= incarnation or not record
     head, total = head_of(record or EMPTY)
     if head < newest or head > newest + 32 * 4096 then head, total = newest, 0 end
-    if not known then
-      head, total = head + 1, 0
-    elseif is_new and head - head % 4096 == newest then
+    if is_new and head - head % 4096 == newest then
       total = math.max(total, known)
     end
     if total + cost > most then wait = 0 end
@@ -157,9 +154,9 @@ of its lease. `incarnation` tells a hash from the one that the server has lost.
 
 Arguments: the process, the incarnation that it knows, the milliseconds for which the hash lasts at least (0: nothing is
 written), and the requests in progress of the process. Then for each limit its name, the microseconds of a part (0 for
-concurrent requests, -1 for a day or month), the limit, the cost, and the part that is lowered ("" for the newest,
-"reset" to forget all). The cost of concurrent requests is 1, or 0 to set the number of the process. The part of a day
-or month is always given, with the use that the process knows: a new incarnation begins with it.
+concurrent requests, -1 for a day or month), the limit, the cost, and the part that is lowered ("" for the newest). The
+cost of concurrent requests is 1, or 0 to set the number of the process. The part of a day or month is always given,
+with the use that the process knows: a new incarnation begins with it.
 
 The reply is the incarnation, how many records were damaged, and for each limit the use before, the newest part, and the
 microseconds until it fits, -1 if it does. A damaged record begins again, in a new incarnation.
@@ -215,7 +212,7 @@ class _Subject:
         ttl_ms = 0 if reads else math.ceil(self.ttl_s * 1000)
         arguments = list[str | float]()
         for name, width_us, most, cost, part in entries:
-            if width_us < 0 and not part.endswith("reset"):
+            if width_us < 0:
                 known_part, total = self.known.get(name, (0, 0))
                 part = f"{part} {total if known_part >> RESET_BITS == int(part) >> RESET_BITS else 0}"
             arguments += (name, width_us, most, cost, part)
@@ -335,16 +332,6 @@ class StoreWindows(Windows):
             elif tokens is None or not limit.width_s:
                 self._change(limit, -1, counted)
         super().settle(taken, tokens, now_s)
-
-    def reset(self, limit: Limit, now_s: float) -> None:
-        if limit.width_s:
-            subject = self._subject(limit)
-            late = {change: more for change, more in subject.late.items() if change[0] != limit.setting}
-            part = "reset" if limit.zone is None else f"{limit.part(now_s)} reset"
-            subject.late = {**late, (limit.setting, _width_us(limit), part): 0}
-            subject.known.pop(limit.setting, None)
-            self._tell(subject)
-        super().reset(limit, now_s)
 
     async def refresh(self, limits: Sequence[Limit]) -> None:
         for at in range(0, len(limits), AT_ONCE):

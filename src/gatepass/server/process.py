@@ -177,11 +177,11 @@ class ControlServer:
             order = inspection.STOP_CAPTURE if request.method == "DELETE" else None
             return JSONResponse(await inspection.capture_state(collect, order))
 
-        async def limits(request: Request) -> Response:
-            return JSONResponse({"limits": await limits_of(service.state, request.query_params.get("reset"))})
+        async def limits(_: Request) -> Response:
+            return JSONResponse({"limits": await limits_of(service.state)})
 
         own_routes = (
-            Route("/limits", limits, methods=["GET", "POST"]),
+            Route("/limits", limits, methods=["GET"]),
             Route("/reload", reload, methods=["POST"]),
             Route("/retry", retry, methods=["POST"]),
             Route("/requests", requests, methods=["GET"]),

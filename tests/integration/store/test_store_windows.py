@@ -130,7 +130,6 @@ STEPS = st.lists(
         st.tuples(st.just("take"), st.sampled_from((0, 1, 250, 999, 1_000)), st.booleans()),
         st.tuples(st.just("settle"), st.integers(0, 9), st.sampled_from((None, 0, 10, 250, 1_000, 3_000))),
         st.tuples(st.just("wait"), st.one_of(st.integers(0, 4), st.integers(120, 140)), st.sampled_from((1, 60))),
-        st.tuples(st.just("reset"), st.just(0), st.just(0)),
     ),
     min_size=10,
     max_size=40,
@@ -164,11 +163,6 @@ def test_the_processes_of_a_server_decide_as_one_process_does(server: RealServer
                     await settle()
                 elif what == "wait":
                     await shared.clock.advance((amount + 0.5) * more / PARTS)
-                    await settle()
-                elif what == "reset":
-                    for limit, other in zip(own, theirs[0], strict=True):
-                        alone.reset(limit, now_s)
-                        both[0].reset(other, now_s)
                     await settle()
                 for at in (0, 1):
                     await both[at].refresh(theirs[at])
@@ -359,9 +353,7 @@ async def test_a_day_goes_on_from_the_highest_use_that_a_process_knows_after_the
     for one, own, left in zip(both, limits, (4_900, 3_400), strict=True):
         assert await take(one, own, 100)
         assert own[0].left == left
-    both[0].reset(limits[0][0], shared.clock.now())
-    await settle()
-    assert await take(both[1], limits[1], 6_000)
+    assert await take(both[1], limits[1], 3_400)
     await shared.clock.advance(99.0)  # the next day begins
     assert await take(both[0], limits[0], 5_999)
     refused = await both[1].admit(limits[1], 2, shared.clock.now())

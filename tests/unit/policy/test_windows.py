@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gatepass.policy.windows import CONCURRENT, MOST, PARTS, REQUESTS, TOKENS, Limit, Refused, Taken, Windows
+from gatepass.policy.windows import CONCURRENT, MOST, PARTS, REQUESTS, TOKENS, Limit, Taken, Windows
 
 SPANS = {"second": 1, "minute": 60, "hour": 3600}
 DAY, MONTH = ("day", 86_400), ("month", 31 * 86_400)
@@ -239,23 +239,6 @@ def calendar(window: tuple[str, int] = DAY, most: int = 5) -> Limit:
     limit = Limit(("caller", "ana"), TOKENS, window, most, zone=UTC)
     limit.ahead_s = datetime(2026, 11, 26, 12, tzinfo=UTC).timestamp() - 1_000.0
     return limit
-
-
-def test_a_reset_of_a_day_forgets_and_a_request_before_it_lowers_nothing():
-    windows = Windows()
-    limit = windows.attach(calendar())
-    for _ in range(3):
-        before = windows.take([limit], 5, 1_000.0)
-        windows.reset(limit, 1_000.0)
-        assert isinstance(windows.take([limit], 5, 1_000.0), Taken)
-        assert isinstance(before, Taken)
-        windows.settle(before, 0, 1_000.0)
-        assert limit.used(1_000.0) == 5
-        refused = windows.take([limit], 1, 1_000.0)
-        assert isinstance(refused, Refused)
-        assert refused.wait_s == 12 * 3_600
-        windows.reset(limit, 1_000.0)
-    assert limit.used(1_000.0 + 86_400) == 0
 
 
 def test_a_clock_that_was_wrong_by_years_does_not_keep_the_count_for_years():
