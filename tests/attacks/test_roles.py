@@ -31,7 +31,7 @@ MARKS = (b"# HELP", b'"in_flight"', b'"rows"', b'"rules"', b"# Nothing has been 
 PAGES = ("status", "metrics", "learned", "usage")
 SPELLINGS = (
     *("/{}", "/llm/{}", "//{}", "/llm//{}", "/./{}", "/x/../{}", "/healthz/../{}", "/v1/{}", "/for/dify/{}"),
-    *("/{}/", "/{}?as=config", "/{}?key=x", "/{};a", "/{}%00", "/{}#x", "/{}/.", "/{}%2f"),
+    *("/{}/", "/{}?key=x", "/{};a", "/{}%00", "/{}#x", "/{}/.", "/{}%2f"),
 )
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from gatepass.cli.control import rule_lines
 from gatepass.cli.init import OF_AUTH, QUESTIONS, init
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN
 from tests.integration.gateway import CHAT, HELLO, gateway
@@ -68,12 +69,13 @@ async def test_the_rejection_of_the_page_causes_its_rule():
     answers = iter([reply(json.loads(rejection), 400), reply({"choices": [{"message": {"content": "Hi"}}]})])
     async with Scripted(answer=lambda _: [Send(next(answers))]) as upstream, gateway(upstream=upstream.url) as served:
         answer = await served.ask({**HELLO, "model": "gpt-5", "max_tokens": 5}, CHAT).answer()
-        printed = await served.ask(None, "/learned?as=config", method="GET").answer()
+        (row,) = (await served.ask(None, "/learned", method="GET").answer()).json()["rules"]
     assert answer.status == 200
     assert answer.headers["x-gatepass-adapted"].split(", ")[0] == rule
     assert f"x-gatepass-adapted: {rule}\n" in text
     assert f"x-gatepass-attempts: {answer.headers['x-gatepass-attempts']}\n" in text
-    assert f"$ gatepass learned --as-config\n{printed.body.decode()}```" in text
+    shown = "\n".join(rule_lines([{**row, "age_s": 720, "expires_in_s": 2820, "uses": 31}]))
+    assert f"$ gatepass learned\n{shown}\n```" in text
 
 
 def test_the_page_of_profiles_has_a_row_for_each_that_changes_something():

@@ -169,7 +169,6 @@ LISTED: list[dict[str, Any]] = [
     {},
     {**ERROR, "model": "a-very-long-name-of-a-model", "caller": "名" * 4},
     {"outcome": "client_gone", "status": None, "upstream": None, "id": "i" * 36},
-    {"state": "running", "ended": None, "status": None, "outcome": "", "duration_s": 0.6},
     {"adapted": ["translate=messages", "untranslated=thinking", "images=content-parts", "untranslated=top_k"]},
     MCP,
     {**MCP, "mcp_method": "tools/list", "mcp_tool": ""},

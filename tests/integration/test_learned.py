@@ -9,7 +9,6 @@ from click.testing import CliRunner, Result
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.cli import main
-from gatepass.config.yaml_file import parse_yaml
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, Gateway, gateway
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
@@ -70,6 +69,7 @@ async def test_learned_rules_are_listed_with_their_evidence():
                 "age_s": 90,
                 "expires_in_s": 3510,
                 "uses": 2,
+                "settings": ['mini: {stream: "emulate"}'],
             }
         ]
     }
@@ -87,11 +87,8 @@ async def test_a_key_sees_only_the_learned_rules_of_models_that_it_may_use():
         await learn(gp, authorization=f"Bearer {KEY}")
         own = await page(gp, authorization=f"Bearer {KEY}")
         others = await page(gp, authorization=f"Bearer {KEY}-2")
-        pins = await page(gp, "/learned?as=config", authorization=f"Bearer {KEY}-2")
     assert [row["model"] for row in own.json()["rules"]] == ["o3-mini"]
     assert others.json() == {"rules": []}
-    assert pins.headers["content-type"] == "application/yaml"
-    assert pins.body.decode() == "# Nothing has been learned that the configuration lacks.\n"
 
 
 async def test_learned_page_requires_a_key_or_without_keys_a_local_client():
@@ -155,17 +152,21 @@ async def test_learned_rules_of_all_workers_are_listed_together(tmp_path, monkey
                 assert (await ask_port(port, body=json.dumps(STREAMED).encode())).status == 200
             (row,) = (await ask_port(port, "/learned", None)).json()["rules"]
             monkeypatch.setenv("GATEPASS_CONTROL_SOCKET", control)
-            people, programs, pins = [await called(*arguments) for arguments in ((), ("--json",), ("--as-config",))]
+            people, programs = [await called(*arguments) for arguments in ((), ("--json",))]
+            forgotten = await called("--forget", "chat/o3-mini")
+            again = await called("--forget", "chat/o3-mini")
     asked = [json.loads(request.body).get("stream", False) for request in upstream.received]
     assert asked.count(True) in (1, 2), "each worker is refused once"
     assert (row["adapted"], row["uses"]) == ("stream=synth", 21)
     assert (nothing.exit_code, nothing.output) == (0, "Nothing has been learned.\n")
-    head, line, evidence = people.output.splitlines()
+    head, line, evidence, setting = people.output.splitlines()
     assert (people.exit_code, head.split()) == (0, ["MODEL", "OPERATION", "ADAPTED", "STATE", "AGE", "LEFT", "USES"])
     assert re.fullmatch(r"chat/o3-mini  chat       stream=synth  learned  \d+ s +(59 min|1 h) +21", line)
     assert evidence == f"    {MESSAGE}"
     assert [(row["uses"], row["evidence"]) for row in json.loads(programs.output)] == [(21, MESSAGE)]
-    assert parse_yaml("pins", pins.output).tree == {"models": {"mini": {"stream": "emulate"}}}
+    assert setting == '    under models: mini: {stream: "emulate"}'
+    assert forgotten.output == f"{people.output}These rules are forgotten.\n"
+    assert (again.exit_code, again.output) == (1, "Error: no rule of chat/o3-mini is known: see `gatepass learned`\n")
 
 
 async def called(*arguments: str) -> Result:

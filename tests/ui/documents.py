@@ -421,7 +421,9 @@ def models() -> Document:
     def rule(adapted: str, evidence: str, age_s: int, uses: int) -> Document:
         scope = {"upstream": "corp", "model": "o3-mini", "operation": "chat"}
         times = {"age_s": age_s, "expires_in_s": 3600 - age_s}
-        return {**scope, "adapted": adapted, "state": "learned", "evidence": evidence, **times, "uses": uses}
+        settings = ['o3-mini: {stream: "emulate"}'] * (adapted == "stream=synth")
+        row = {"adapted": adapted, "state": "learned", "evidence": evidence, "uses": uses, "settings": settings}
+        return {**scope, **row, **times}
 
     chat, images = ["chat", "completions", "responses"], {"images": True, "tools": True}
     targets = ("corp", "gpt-4o-2024"), ("corp-eu", "gpt-4o")
@@ -439,7 +441,6 @@ def models() -> Document:
             rule("stream=synth", "stream does not support true with this model", 720, 31),
             rule("drop=temperature", "Unsupported parameter: 'temperature' is not supported with this model.", 310, 12),
         ],
-        "yaml": "rules:\n  o3-mini:\n    stream: synth\n",
     }
 
 

@@ -378,25 +378,29 @@ _RULE_HEAD = ("MODEL", "OPERATION", "ADAPTED", "STATE", "AGE", "LEFT", "USES")
 
 @click.command()
 @control_option
-@click.option("--as-config", is_flag=True, help="Print YAML that makes the rules permanent, to put under `models`.")
+@click.option("--forget", metavar="UPSTREAM/MODEL", help="Forget the rules of this model, as the list names it.")
 @json_option
-def learned(socket_path: str | None, *, as_config: bool, as_json: bool) -> None:
+def learned(socket_path: str | None, *, forget: str | None, as_json: bool) -> None:
     """List what the running gatepass has learned from the errors of its upstreams, in all of its workers.
 
-    Exit codes: 0 listed, 1 gatepass did not answer.
+    Each rule has the line under `models` that makes it permanent, if a setting does the same.
+
+    Exit codes: 0 listed or forgotten, 1 gatepass did not answer, or the model has no rule.
     """
-    if as_config and as_json:
-        raise click.UsageError("--as-config prints YAML: leave --json out.")
-    if as_config:
-        page = request("GET", "/learned?as=config", socket_path)
-        # the YAML quotes error messages of upstreams
-        click.echo(printable(page.decode("utf-8", "replace"), "\n"), nl=False)
-        return
     rules = json.loads(request("GET", "/learned", socket_path))["rules"]
+    if forget is not None:
+        rules = [row for row in rules if f"{row['upstream']}/{row['model']}" == forget]
+        if not rules:
+            raise click.ClickException(f"no rule of {printable(forget)} is known: see `gatepass learned`")
+        for row in rules:
+            chosen = {name: row[name] for name in ("upstream", "model", "operation", "adapted")}
+            request("POST", "/learned/forget", socket_path, json.dumps(chosen).encode())
     if as_json:
         print_json(rules)
     else:
         click.echo("\n".join(rule_lines(rules)))
+        if forget is not None:
+            click.echo("These rules are forgotten.")
 
 
 def rule_lines(rules: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -414,3 +418,4 @@ def rule_lines(rules: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield line
         if evidence := printable(" ".join(row["evidence"].split())):
             yield f"    {evidence}"
+        yield from (f"    under models: {printable(one)}" for one in row["settings"])

@@ -21,6 +21,8 @@ from gatepass.cli.story_lines import HEAD, cleaned, list_line, story_lines, summ
 from gatepass.observability.story import MOST_LISTED, curl_command
 from gatepass.types import span
 
+LAST = 10
+"""How many of the last requests `tail` shows first."""
 POLL_S = 0.5
 WORKER_S = 0.9
 """A listing that took this long may lack a worker that did not answer (`REQUEST_S` in server/inspection.py)."""
@@ -63,54 +65,26 @@ class Follower:
 
 
 @click.command()
-@click.option("--caller", help="Only requests of this caller, the name of an API key.")
-@click.option("--model", help="Only requests for this model, as the client names it.")
-@click.option("--upstream", help="Only requests whose last upstream was this one.")
-@click.option("--code", "kind", help="Only requests that failed with this code.")
-@click.option("--hop", help="Only requests that failed at this hop, such as `upstream:chat`.")
-@click.option("--failed", is_flag=True, help="Only requests that failed, or whose client left. Not with --running.")
-@click.option(
-    "--text",
-    help="Only requests with each of these words in what the page shows of them, or in their path or message.",
-)
-@click.option(
-    "--running", is_flag=True, help="Also show requests when they begin, if they take half a second or longer."
-)
-@click.option(
-    "--last",
-    "-n",
-    type=click.IntRange(0, MOST_LISTED),
-    default=10,
-    show_default=True,
-    help="How many of the last requests to show first.",
-)
-@click.option(
-    "--once", is_flag=True, help="End after the last 10 requests, or those of --last, instead of waiting for new ones."
-)
+@click.option("--failed", is_flag=True, help="Only requests that failed, or whose client left.")
+@click.option("--once", is_flag=True, help=f"End after the last {LAST} requests instead of waiting for new ones.")
 @control_option
 @json_option
-def tail(
-    *, socket_path: str | None, last: int, failed: bool, running: bool, once: bool, as_json: bool, **filters: Any
-) -> None:
+def tail(*, socket_path: str | None, failed: bool, once: bool, as_json: bool) -> None:
     """Show requests as they end: one line each, from all workers of the running gatepass.
 
-    The time is the end of the request, with `...` its start. `gatepass show ID` has the start and the whole story of
-    one of them. Ctrl-C ends the command.
+    `gatepass show ID` has the start and the whole story of one of them. Ctrl-C ends the command.
 
     Exit codes: 0 ended by Ctrl-C or --once, 1 gatepass did not answer.
     """
-    if failed and running:
-        raise click.UsageError("a request in progress has not failed: leave --running out.")
     path = socket_path or found_socket()
-    given = {name: value for name, value in filters.items() if value}
-    follower, begun, was_gone = Follower(last), set[Any](), False
+    follower, was_gone = Follower(LAST), False
     line_of: Callable[[Summary], str] = json.dumps if as_json else lambda one: summary_line(cleaned(one))
 
     try:
         while True:
             began_s = time.monotonic()
-            limit = last if follower.is_first and not failed else MOST_LISTED
-            fields = {**given, "ended_after": follower.after_s, "limit": limit}
+            limit = LAST if follower.is_first and not failed else MOST_LISTED
+            fields = {"ended_after": follower.after_s, "limit": limit}
             try:
                 page = json.loads(request("GET", f"/requests?{urlencode(fields)}", path))
             except NotRunning:
@@ -131,14 +105,9 @@ def tail(
             if is_first and not as_json:
                 click.echo(list_line(HEAD))
             if is_first and failed and (hidden := len(found) - len(new)):
-                click.echo(f"{hidden} older ones are not shown: --last {len(found)} shows them too.", err=True)
+                click.echo(f"{hidden} older ones are not shown. The page at /ui and the log have them.", err=True)
             for one in new:
                 click.echo(line_of(one))
-            if running:
-                for one in reversed(page["running"]):
-                    if (one["worker"], one["id"]) not in begun:
-                        click.echo(line_of(one))
-                begun = {(one["worker"], one["id"]) for one in page["running"]}
             if once:
                 return
             time.sleep(POLL_S)

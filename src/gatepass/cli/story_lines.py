@@ -394,11 +394,8 @@ def list_line(cells: Sequence[str]) -> str:
 
 def summary_line(summary: Story) -> str:
     """Return one request of `gatepass tail`, coloured if it failed."""
-    state, outcome = summary["state"], summary["outcome"]
-    at = datetime.fromisoformat(summary["arrived_at"]).astimezone(UTC)
-    if state == "ended":
-        at += timedelta(seconds=summary["duration_s"])
-    status = "..." if state == "running" else str(summary["status"] or "-")
+    outcome = summary["outcome"]
+    at = datetime.fromisoformat(summary["arrived_at"]).astimezone(UTC) + timedelta(seconds=summary["duration_s"])
     if outcome == "error":
         # "CODE upstream:NAME": the code says what, the hop says where
         end = f"{summary['code'] or 'error'} {summary['hop'] or ''}"
@@ -412,6 +409,8 @@ def summary_line(summary: Story) -> str:
     server = summary["path"].partition("/mcp/")[2]  # gatepass may have read no message
     asked = asked_for(summary) or (f"mcp/{server}" if server else "")
     took = duration(summary["duration_s"]).rjust(7)
-    line = list_line((f"{at:%H:%M:%S}", status, summary["id"], summary["caller"], asked, took, end))
+    line = list_line(
+        (f"{at:%H:%M:%S}", str(summary["status"] or "-"), summary["id"], summary["caller"], asked, took, end)
+    )
     colour = "red" if outcome == "error" else "yellow" if outcome == "client_gone" else ""
-    return coloured(line, colour or "cyan") if colour or state == "running" else line
+    return coloured(line, colour) if colour else line

@@ -1,13 +1,14 @@
-"""Define a learned rule, its scope, its record, the policy that decides which rules may be learned, and their export.
+"""Define a learned rule, its scope, its record, and the policy that decides which rules may be learned.
 
-Safe changes may always be learned. A change that alters the meaning of a request requires `learn_also`. The export is
-configuration that makes learned rules permanent.
+Safe changes may always be learned. A change that alters the meaning of a request requires `learn_also`. A record has
+the setting that makes its rule permanent.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from types import MappingProxyType
@@ -328,72 +329,31 @@ class LearnedRuleRecord:
 
 # --- export as configuration -----------------------------------------------------------------------
 
-NOTHING = "# Nothing has been learned that the configuration lacks.\n"
-HIDDEN = ("set", "default")
-"""Rules whose values only the operator may see. A caller that may see learned rules may not."""
-_COMMENT_CHARS = 118
 
+def setting_lines(
+    one: LearnedRuleRecord, config: Config, declared: DeclaredModels, may_see: Callable[[str], bool] = lambda _: True
+) -> list[str]:
+    """Return the YAML under `models` that makes the change of `one` permanent: a line for each name that serves it.
 
-def as_config(
-    learned: Iterable[LearnedRuleRecord], config: Config, may_see: Callable[[str], bool] = lambda _: True
-) -> str:
-    """Return YAML for `models`, each change with the sentence from which it was learned.
-
-    The names are the public names of `config`, or the upstream's model name if only a glob matches it. Names that the
-    caller may not see are left out.
+    Empty if no setting does the same, and for a name with several targets, because rules apply to all of them. Names
+    that the caller may not see are left out.
     """
-    from gatepass.config.yaml_file import yaml_lines  # ruamel loads slowly, and requests do not need it
-
-    comments: dict[str, list[str]] = {}
-    entries: dict[str, dict[str, Any]] = {}
-    declared = DeclaredModels(config)
-    for one in learned:
-        rule, operation, upstream = one.rule, one.scope.operation, one.scope.upstream
-        for public in filter(may_see, _public_names(one, config)):
-            name = public if public in config.models else declared.entry(operation, public)
-            model = None if name is None else config.models[name]
-            setting, targets = rule.setting(), [] if model is None else model.ordered_targets()
-            why_not = "not pinned, because no setting does the same: " if not setting else ""
-            if len({(target.upstream, target.name or public) for target in targets}) > 1:
-                why_not = f"not pinned, because rules apply to all targets, and this one to {upstream} only: "
-            comments.setdefault(public, []).append(f"{why_not}{rule.entry}: {one.evidence}")
-            if why_not:
-                continue
-            if public not in entries:
-                # without a model the operation's own upstream serves it, and its rules and timeouts apply
-                route = block_of_operation(config.operations, operation) if model is None else None
-                where = {"upstream": (route and route.upstream) or upstream}
-                old = {} if model is None else model.model_dump(mode="json", exclude_unset=True)
-                hidden = [name for name in HIDDEN if (old.get("rules") or {}).pop(name, None)]
-                if public in config.models:
-                    old, where = {}, {}
-                    comments[public].insert(0, "add these members to the existing entry")
-                elif hidden:
-                    comments[public].insert(0, f"add by hand, because values are not shown: {', '.join(hidden)}")
-                entries[public] = old if "targets" in old else {**where, **old}
-            _join(entries[public], setting)
-    if not comments:
-        return NOTHING
-    is_only = bool(entries) and not config.models and len(config.upstreams) == 1
-    if is_only:  # with `models`, other names would be 404
-        comments["*"], entries["*"] = ["all other models"], {"upstream": next(iter(config.upstreams))}
-    lines = ["models:" if entries else "# Nothing can be pinned."]
-    for public, reasons in comments.items():
-        # On one line: a line break in an upstream's text would end the comment and become configuration.
-        whole = ("".join(c if c.isprintable() else " " for c in f"  # {public}: {reason}") for reason in reasons)
-        lines += [line[:_COMMENT_CHARS] for line in whole]
-        lines += [f"  {line}" for line in yaml_lines({public: entries[public]}) if line] if public in entries else []
-    return "".join(line + "\n" for line in lines)
+    rule, operation, upstream = one.rule, one.scope.operation, one.scope.upstream
+    setting, lines = rule.setting(), list[str]()
+    for public in filter(may_see, _public_names(one, config) if setting else ()):
+        name = public if public in config.models else declared.entry(operation, public)
+        targets = [] if name is None else config.models[name].ordered_targets()
+        if len({(target.upstream, target.name or public) for target in targets}) > 1:
+            continue
+        route = block_of_operation(config.operations, operation) if name is None else None
+        where = {} if public in config.models else {"upstream": (route and route.upstream) or upstream}
+        entry = re.sub(r'"(\w+)": ', r"\1: ", json.dumps({**where, **setting}))
+        lines.append(f"{public if _PLAIN_NAME.fullmatch(public) else json.dumps(public)}: {entry}")
+    return lines
 
 
-def _join(entry: dict[str, Any], setting: Mapping[str, Any]) -> None:
-    """Add `setting` to `entry`. Lists and mappings of the same name are joined."""
-    for name, value in setting.items():
-        before = entry.get(name)
-        if isinstance(before, dict):
-            _join(before, value)
-        else:
-            entry[name] = list(dict.fromkeys((*before, *value))) if isinstance(before, list) else value
+_PLAIN_NAME = re.compile(r"[A-Za-z][\w./-]*")
+"""A name of a model that YAML reads without quotation marks."""
 
 
 def is_configured(one: LearnedRuleRecord, config: Config, declared: DeclaredModels) -> bool:

@@ -29,7 +29,7 @@ from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import GatepassError, ModelNotFound
-from gatepass.learning.learned_rule import LearnedRuleRecord, as_config, is_configured
+from gatepass.learning.learned_rule import LearnedRuleRecord, is_configured, setting_lines
 from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.metrics import CONTENT_TYPE, OPEN_METRICS, exposition_of
 from gatepass.observability.story import SILENT_S
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("gatepass.serve")
 
+LEARNED, FORGET = "/learned", "/learned/forget"
 UNREADY = 503
 
 OPERATOR = "gatepass.operator"
@@ -157,14 +158,12 @@ async def _status(call: PageRequest) -> Response:
     return JSONResponse(parts.get("", {"workers": parts}))
 
 
-@_page("/learned")
+@_page(LEARNED)
 async def _learned(call: PageRequest) -> Response:
-    """Return the learned rules of the caller's models, with `?as=config` as YAML. Requires a viewer or admin."""
+    """Return the learned rules of the caller's models. Requires a viewer or admin."""
     caller, state = call.reader(), call.state
     records = learned_rules(await call.parts(), caller, state)
-    if call.request.query_params.get("as") == "config":
-        return Response(pinned(records, state.config, caller), media_type="application/yaml")
-    return JSONResponse({"rules": [shown(record, state.clock.wall()) for record in records]})
+    return JSONResponse({"rules": [shown(record, state, caller) for record in records]})
 
 
 def learned_rules(parts: Mapping[str, bytes], caller: AccessKey, state: AppState) -> list[LearnedRuleRecord]:
@@ -400,7 +399,11 @@ def marked(record: LearnedRuleRecord, config: Config, declared: DeclaredModels) 
     return replace(record, state="configured") if is_permanent else record
 
 
-def shown(record: LearnedRuleRecord, wall_s: float) -> dict[str, Any]:
+def shown(record: LearnedRuleRecord, state: AppState, caller: AccessKey) -> dict[str, Any]:
+    """Return the row of a learned rule, with the settings that make it permanent under the names of `caller`."""
+    wall_s, lines = state.clock.wall(), list[str]()
+    if record.state == "learned":
+        lines = setting_lines(record, state.config, state.declared, partial(may_use, caller))
     return {
         **structs.asdict(record.scope),
         "adapted": record.rule.entry,
@@ -409,13 +412,14 @@ def shown(record: LearnedRuleRecord, wall_s: float) -> dict[str, Any]:
         "age_s": max(0, round(wall_s - record.learned_at)),
         "expires_in_s": max(0, round(record.expires_at - wall_s)),
         "uses": record.uses,
+        "settings": lines,
     }
 
 
-def pinned(records: Iterable[LearnedRuleRecord], config: Config, caller: AccessKey) -> str:
-    """Return YAML that makes the learned rules permanent, for the names that `caller` may use."""
-    learned = (record for record in records if record.state == "learned")
-    return as_config(learned, config, lambda name: may_use(caller, name))
+async def own_forget(state: AppState, fields: Mapping[str, str]) -> bytes:
+    upstreams = [one for one in state.upstreams.values() if one.name == fields["upstream"]]
+    scope = fields["model"], fields["operation"], fields["adapted"]
+    return json.dumps(sum(one.state.learned.forget_entry(*scope) for one in upstreams)).encode()
 
 
 async def own_metrics(state: AppState, _: Mapping[str, str]) -> bytes:
@@ -432,7 +436,8 @@ PARTS: Mapping[str, inspection.OwnPart] = MappingProxyType(
     {
         "/metrics": own_metrics,
         "/status": inspection.own_view(status_of),
-        "/learned": inspection.own_view(lambda state: msgspec.to_builtins(state.learned_rules())),
+        LEARNED: inspection.own_view(lambda state: msgspec.to_builtins(state.learned_rules())),
+        FORGET: own_forget,
         inspection.RETRY: own_retry,
         inspection.REQUESTS: inspection.own_requests,
         inspection.STORY: inspection.own_stories,

@@ -52,7 +52,7 @@ from gatepass.server.listening import (
     ignore_new_connections,
     url_of,
 )
-from gatepass.server.pages import OPERATOR, asks_for_home, page_paths, page_routes
+from gatepass.server.pages import FORGET, OPERATOR, asks_for_home, page_paths, page_routes
 from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
 from gatepass.server.ui.routes import BODY_BYTES, Doctor, ui_paths
 from gatepass.types import ClientRequest
@@ -161,6 +161,10 @@ class ControlServer:
             names = dict.fromkeys(name for one in found for name in one)
             return JSONResponse({"processes": len(found), "retried": list(names)})
 
+        async def forget(request: Request) -> Response:
+            found = await inspection.decoded(collect, FORGET, await request.json())
+            return JSONResponse({"forgotten": sum(found.values())})
+
         async def requests(request: Request) -> Response:
             return JSONResponse(await inspection.requests_listing(collect, dict(request.query_params)))
 
@@ -184,6 +188,7 @@ class ControlServer:
             Route("/limits", limits, methods=["GET"]),
             Route("/reload", reload, methods=["POST"]),
             Route("/retry", retry, methods=["POST"]),
+            Route(FORGET, forget, methods=["POST"]),
             Route("/requests", requests, methods=["GET"]),
             Route("/requests/{id:path}", story, methods=["GET"]),
             Route("/bodies/{name:path}", body, methods=["GET"]),

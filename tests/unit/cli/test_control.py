@@ -18,6 +18,7 @@ ROW = {
     "age_s": 90,
     "expires_in_s": 3510,
     "uses": 12,
+    "settings": [],
 }
 RESULT = {
     "outcome": "unchanged",

@@ -1,6 +1,7 @@
 """The pages of learned rules: the rows of several processes as one list."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -8,10 +9,12 @@ from msgspec import structs
 from gatepass.auth.authenticator import LOCAL
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.learning.learned_rule import HOUR_S, NOTHING, LearnedRule, LearnedRuleRecord, RuleScope
+from gatepass.learning.learned_rule import HOUR_S, LearnedRule, LearnedRuleRecord, RuleScope
 from gatepass.normalize.rules import DeclaredModels
+from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.routing import RouteTable
-from gatepass.server.pages import marked, merged_records, pinned, shown, visible
+from gatepass.server.pages import marked, merged_records, shown, visible
+from tests.unit.clock import DrivenClock
 
 WALL_S = 1_800_000_000.0
 ONE = LearnedRuleRecord(
@@ -47,8 +50,14 @@ def test_rows_about_something_else_stay_apart_in_the_order_of_their_models():
     assert merged_records([]) == []
 
 
+def row_of(
+    record: LearnedRuleRecord, config: Config = CONFIG, caller: AccessKey = LOCAL, wall_s: float = WALL_S
+) -> dict[str, Any]:
+    return shown(record, create_app_state(config, DrivenClock(wall=wall_s)), caller)
+
+
 def test_people_are_shown_ages():
-    row = shown(ONE, WALL_S)
+    row = row_of(ONE)
     assert row == {
         "upstream": "chat",
         "model": "o3",
@@ -59,14 +68,10 @@ def test_people_are_shown_ages():
         "age_s": 100,
         "expires_in_s": 3600,
         "uses": 4,
+        "settings": ['o3: {upstream: "chat", stream: "emulate"}'],
     }
-    row = shown(ONE, WALL_S + 2 * HOUR_S)
-    assert row["expires_in_s"] == 0
-
-
-def test_failed_rules_are_not_pinned():
-    assert pinned([FAILED], CONFIG, LOCAL) == NOTHING
-    assert "stream: emulate" in pinned([FAILED, ONE], CONFIG, LOCAL)
+    assert row_of(ONE, wall_s=WALL_S + 2 * HOUR_S)["expires_in_s"] == 0
+    assert row_of(FAILED)["settings"] == []
 
 
 def of_mini(**models: dict[str, object]) -> Config:
@@ -90,7 +95,7 @@ def of_mini(**models: dict[str, object]) -> Config:
         (LearnedRule("content", "text"), {"rules": {"text_content": True}}),
     ],
 )
-def test_a_rule_that_the_configuration_makes_under_every_name_is_configured_and_not_pinned_again(rule, entry):
+def test_a_rule_that_the_configuration_makes_under_every_name_is_configured_and_has_no_setting_to_add(rule, entry):
     learned = replace(ONE, rule=rule)
     for models, state in (
         ({"mini": entry}, "configured"),
@@ -101,7 +106,8 @@ def test_a_rule_that_the_configuration_makes_under_every_name_is_configured_and_
         config = of_mini(**models)
         found = marked(learned, config, DeclaredModels(config))
         assert found == replace(learned, state=state), models
-        assert (pinned([found], config, LOCAL) == NOTHING) == (state == "configured")
+        has_line = state == "learned" and bool(rule.setting())
+        assert bool(row_of(found, config)["settings"]) == has_line
 
 
 def test_another_value_in_the_configuration_leaves_a_rule_learned():
@@ -149,7 +155,7 @@ def test_a_key_is_shown_only_the_models_that_it_may_use():
     assert len(seen_by(LOCAL)) == 5
 
 
-def test_a_pin_names_only_the_models_that_the_key_may_use():
-    assert "secret" in pinned([ONE], ROUTED, LOCAL)
-    text = pinned([ONE], ROUTED, key_for("mini"))
-    assert ("mini" in text, "secret" in text) == (True, False)
+def test_a_setting_names_only_the_models_that_the_key_may_use():
+    lines = ['mini: {stream: "emulate"}', 'secret: {stream: "emulate"}']
+    assert row_of(ONE, ROUTED)["settings"] == lines
+    assert row_of(ONE, ROUTED, key_for("mini"))["settings"] == lines[:1]

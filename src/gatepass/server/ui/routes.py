@@ -41,7 +41,7 @@ from gatepass.proxy.handler import ApiEndpoint
 from gatepass.server import inspection
 from gatepass.server.asgi import path_in, peer_in
 from gatepass.server.connection_shares import TrustedProxies
-from gatepass.server.pages import error_response, for_method, learned_rules, pinned, shown
+from gatepass.server.pages import FORGET, LEARNED, error_response, for_method, learned_rules, shown
 from gatepass.server.ui import views
 from gatepass.server.ui.sessions import LIFE_S, Session, Sessions
 from gatepass.types import ClientRequest
@@ -51,8 +51,6 @@ LOG = logging.getLogger("gatepass.ui")
 PATH = "/ui"
 OWN = "/ui/"
 """What the workers ask each other for begins with it."""
-FORGET = f"{OWN}forget"
-LEARNED = "/learned"
 COOKIE = "gatepass_ui"
 FOLDER = Path(__file__).parent / "static"
 _PAGE = re.compile(r"https?://(?P<host>[A-Za-z0-9.:\[\]_-]+)(?:/[A-Za-z0-9._~-]+)*/ui/")
@@ -131,14 +129,8 @@ def _route(
     return lambda respond: ROUTES.append(UiRoute(method, path, role, respond))
 
 
-async def own_forget(state: AppState, fields: Mapping[str, str]) -> bytes:
-    upstreams = [one for one in state.upstreams.values() if one.name == fields["upstream"]]
-    scope = fields["model"], fields["operation"], fields["adapted"]
-    return json.dumps(sum(one.state.learned.forget_entry(*scope) for one in upstreams)).encode()
-
-
 UI_PARTS: Mapping[str, inspection.OwnPart] = MappingProxyType(
-    {FORGET: own_forget, **{OWN + name: inspection.own_view(view) for name, view in views.OWN.items()}}
+    {OWN + name: inspection.own_view(view) for name, view in views.OWN.items()}
 )
 """What one process contributes to the page, by the path."""
 
@@ -476,13 +468,12 @@ async def _use(call: UiRequest) -> ASGIApp:
 async def _models(call: UiRequest) -> ASGIApp:
     caller, state = call.require("viewer"), call.state
     records = learned_rules(await call.ui.collect(LEARNED), caller, state)
-    rules = [shown(record, state.clock.wall()) for record in records]
-    yaml = pinned(records, state.config, caller)
+    rules = [shown(record, state, caller) for record in records]
     listed, failed = await call.ui.listed_models(caller)
     routes = views.routes(state.config, caller)
     routed = views.routed(state.routes, listed)
     listing = {"listed": listed, "list_error": failed, "routed": routed}
-    return json_response({"routes": routes, **listing, "rules": rules, "yaml": yaml})
+    return json_response({"routes": routes, **listing, "rules": rules})
 
 
 @_route("GET", "api/errors/{id}", "viewer")
@@ -514,8 +505,8 @@ async def _forget(call: UiRequest) -> ASGIApp:
     caller = call.require("admin")
     wanted = {name: call.text(name) for name in ("upstream", "model", "operation", "adapted")}
     known = learned_rules(await call.ui.collect(LEARNED), caller, call.state)
-    wall_s, count = call.state.clock.wall(), 0
-    if any(all(shown(one, wall_s)[name] == value for name, value in wanted.items()) for one in known):
+    count, rows = 0, [shown(one, call.state, caller) for one in known]
+    if any(all(row[name] == value for name, value in wanted.items()) for row in rows):
         count = sum(await call.ui.parts(FORGET, wanted))
     call.log("forget", caller, **wanted, forgotten=count)
     return json_response({"forgotten": count})

@@ -123,7 +123,7 @@ export const ERRORS = {
   },
   "limit_reached": {
     "text": "用量达到了限制。错误信息写明是哪个限制、属于谁，以及何时重试。gatepass 没有发送任何内容。",
-    "action": "在 `retry-after` 之后重试，或提高限制。`gatepass limits reset KIND/NAME` 清除已用的量。"
+    "action": "在 `retry-after` 之后重试，或提高限制。"
   },
   "limits_unavailable": {
     "text": "计算用量限制的存储没有应答，并且 `store.on_store_failure` 是 `reject`。gatepass 没有发送任何内容。",

@@ -1,6 +1,6 @@
 // What the upstreams list and the configuration routes, with its use, and the learned rules.
 
-import { copyButton, el, table } from "./dom.js";
+import { el, table } from "./dom.js";
 import { errorLinks, summed } from "./error_code.js";
 import { count, duration, moment, plural, span, time } from "./format.js";
 import { t } from "./texts.js";
@@ -26,7 +26,7 @@ export async function models(page) {
       el("section", {}, el("h2", {}, t("Models")), listed(data, use)),
       said.length > 0 && el("section", {}, el("h2", {}, t("Routes")), routes(said)),
       el("section", {},
-        el("div.above", {}, el("h2", {}, t("Learned rules")), data.rules.length > 0 && copyButton(t("Copy as YAML"), () => data.yaml, page.say)),
+        el("h2", {}, t("Learned rules")),
         data.rules.length ? rules(page, data.rules, load) : el("p.muted", {}, t("None. gatepass learns a rule when an upstream rejects a parameter, and the request succeeds without it.")))].filter(Boolean));
   };
   await load();
@@ -90,7 +90,7 @@ function rules(page, list, load) {
     }
   };
   return table(t("Learned rules"), heads, list.map((rule) => [
-    el("code.rule", {}, rule.adapted),
+    [el("code.rule", {}, rule.adapted), ...rule.settings.map((line) => el("p.small", {}, t("under models: "), el("code", {}, line)))],
     `${rule.upstream} ${rule.model}${t(", ")}${rule.operation}`,
     rule.state === "failed" ? el("span.failed", {}, t(rule.state)) : t(rule.state),
     count(rule.uses),
