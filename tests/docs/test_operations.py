@@ -96,7 +96,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("page", "command"),
     [
-        ("symptoms", "gatepass route gpt-4o"),
+        ("symptoms", "gatepass check --route gpt-4o"),
         ("keys", "gatepass keys list"),
         ("keys", "gatepass keys new --name prometheus --role viewer --expires 2099-01-31"),
         ("keys", 'gatepass keys new --name agent --mcp "search:find,read_*"'),

@@ -377,7 +377,12 @@ async def test_check_route_and_doctor_print_no_secret(servers, tmp_path, monkeyp
     file = tmp_path / "gatepass.json"
     file.write_text(text)
     printed = ""
-    for command, *arguments in (["check"], ["check", "--json"], ["route", "corp", "--key", "client"], ["doctor"]):
+    for command, *arguments in (
+        ["check"],
+        ["check", "--json"],
+        ["check", "--route", "corp", "--key", "client"],
+        ["doctor"],
+    ):
         called = [command, "--config", str(file), *arguments]
         result = await asyncio.to_thread(CliRunner().invoke, main, called)
         assert result.exit_code == (1 if command == "doctor" else 0), result.output

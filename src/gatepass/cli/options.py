@@ -28,11 +28,6 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 CHECK_FAILED = 1
 UNUSABLE = 2
 CALL_OPERATIONS = ("chat", "completions", "embeddings", "rerank", "messages")
-ROUTED_OPERATIONS = (
-    *CALL_OPERATIONS,
-    *("responses", "transcriptions", "translations", "speech", "images", "moderations"),
-)
-"""The values of OfModel in config/routes.py, copied so that --help does not import that module."""
 AGENT_HOSTS = ("codex", "claude-code")
 """The keys of AGENT_HOSTS in cli/agent_hosts.py, copied so that --help does not import that module."""
 OPERATION_OF_KIND: Mapping[str | None, str] = {

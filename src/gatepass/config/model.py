@@ -1,7 +1,7 @@
 """`Config`: the whole configuration as one tree of frozen pydantic models, with `server`, `limits`, `store` and `log`.
 
 Each class is one block of the file, and an unknown member is an error. The string below a field is its description in
-`gatepass schema`. Fields that hold a secret have the type `Secret`.
+`gatepass check --schema`. Fields that hold a secret have the type `Secret`.
 """
 
 from __future__ import annotations
