@@ -19,7 +19,7 @@ PYTEST := $(FREEING) $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 # Clients and servers that wait more than they compute, and measure no time: two of these files at once.
 E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clients hosts valkey traffic limits sdk_tasks presented_tokens other_issuers mcp mcp_store mcp_ragflow store_health tracing upgrade prometheus chart_rolls))
-# They skip in `make test` where no store server is installed. `make e2e` installs one.
+# `make test` runs them with each of valkey-server and redis-server that is installed. `make e2e` installs one.
 STORE_TESTS := $(addprefix tests/integration/store/test_,store_windows.py limits_over_replicas.py)
 UV     := $(shell command -v uv 2>/dev/null)
 
@@ -83,9 +83,8 @@ test: setup ## Every test that needs Python alone: unit, integration, attacks, d
 	$(MAKE) --no-print-directory --keep-going $(AT_ONCE) $(PARTS) || failed=1; \
 	exit $$failed
 
-# Also names the servers of a store that are not installed.
 test-integration:
-	$(PYTEST) -rs $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) -n $(WAITING_JOBS) tests/integration tests/fuzz
+	$(PYTEST) $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) -n $(WAITING_JOBS) tests/integration tests/fuzz
 
 test-attacks:
 	$(PYTEST) -q -n $(CORES) tests/attacks $(MEASURED:%=--ignore=%) $(ATTACKS)

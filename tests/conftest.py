@@ -186,3 +186,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     limit_mib = _limit_mib(config)
     is_over = max(peaks.values(), default=0) > limit_mib
     terminalreporter.write_line(f"peak resident memory: {each} MiB (limit {limit_mib})", red=is_over)
+    skipped = [report.longrepr for report in terminalreporter.stats.get("skipped", ())]
+    reasons = Counter(skip[2].removeprefix("Skipped: ") for skip in skipped if isinstance(skip, tuple))
+    for reason, count in reasons.items():
+        terminalreporter.write_line(f"skipped: {reason} ({count} tests)")
