@@ -64,7 +64,6 @@ def check(path: str | None, *, every: bool, model: str | None, caller: str | Non
     # `serve` does not warn about idle ones: a credential may be there for the next upstream
     used = {upstream.credential for upstream in loaded.config.upstreams.values()}
     used |= {server.credential for server in loaded.config.mcp.values()}
-    used |= {getattr(one, "subject_credential", None) for one in loaded.config.credentials.values()}
     idle = [f"credentials.{name}: no upstream uses it" for name in loaded.config.credentials if name not in used]
     tree, origins = loaded.effective()
     shown = {setting: origin for setting, origin in origins.items() if every or origin != DEFAULT}

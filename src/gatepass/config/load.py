@@ -44,7 +44,6 @@ OVERRIDES: Mapping[str, SettingPath] = {**OF_SERVER, **OF_NETWORK, **LIMIT_VARIA
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 TREE_CHECKS = (
     checks.unknown_names,
-    checks.subject_circles,
     checks.unreachable_settings,
     checks.unsafe_settings,
     checks.forgotten_limits,

@@ -53,7 +53,7 @@ OTHER_KEY = (
 )
 EMPTIED = (
     "the store lost its entries: it was emptied, restarted without persistence, or evicts entries."
-    " The next tokens are shared again. Set maxmemory-policy noeviction, and persistence if it holds refresh tokens"
+    " The next tokens are shared again. Set maxmemory-policy noeviction, and persistence"
 )
 
 
@@ -256,10 +256,7 @@ class GuardedStore:
         self._is_compared = True
 
     async def _share(self, part: _Part, operation: str, work: Callable[[], Awaitable[T]]) -> T:
-        """Request `work`, unless the other processes have another encryption key.
-
-        A refresh token that such a process cannot see may be in use: with an older one it would end all of them.
-        """
+        """Request `work`, unless the other processes have another encryption key."""
         if self._encrypted is not None and not self._is_compared:
             await self._compare_key()
         if (reason := self.health.fault(_Part.KEY)) is not None:

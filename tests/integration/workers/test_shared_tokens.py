@@ -93,18 +93,6 @@ async def test_no_program_inherits_the_socket_or_the_lifeline_of_a_worker(tmp_pa
     assert [target for target in led if target == socket or target.startswith("pipe:")] == []
 
 
-async def test_a_refresh_token_that_ends_with_the_workers_is_warned_of_once(tmp_path):
-    async with minting(life_s=LIFE_S, refresh_token="refresh-token-1") as issuer:
-        settings = issuer.configuration()
-        settings["credentials"]["corp"] |= {"grant_type": "refresh_token", "refresh_token": "refresh-token-1"}
-        async with started(tmp_path, settings) as running:
-            port = await running.port
-            await running.pids()
-            assert await failures(port, issuer, calls=2) == []
-            assert issuer.refused == []
-    assert len([line for line in running.lines if "refresh_token_not_stored" in line]) == 1
-
-
 async def test_workers_share_tokens_in_memory_in_files_of_their_user_only(tmp_path):
     async with minting() as issuer, started(tmp_path, issuer.configuration()) as running:
         port = await running.port
