@@ -209,7 +209,9 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
     return response
 
 
-WITHOUT_OWN_THOUGHTS = (SearchedRule("thoughts", (OWN_THOUGHT,), OWN_THOUGHT, (drop_own_thoughts,)),)
+WITHOUT_OWN_THOUGHTS = (
+    SearchedRule("thoughts", (OWN_THOUGHT,), OWN_THOUGHT, (drop_own_thoughts,), "own thoughts are left out"),
+)
 SERVED_BY_CHAT = LearnedRule("protocols", CHAT.family)
 
 
