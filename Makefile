@@ -19,7 +19,7 @@ PYTEST := $(FREEING) $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 # Clients and servers that wait more than they compute, and measure no time: two of these files at once.
 E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clients hosts valkey traffic limits sdk_tasks presented_tokens other_issuers mcp mcp_store mcp_ragflow store_health tracing upgrade prometheus chart_rolls))
-# They skip in `make test` where no store server is installed. `make e2e` installs one.
+# `make test` runs them with each of valkey-server and redis-server that is installed. `make e2e` installs one.
 STORE_TESTS := $(addprefix tests/integration/store/test_,store_windows.py limits_over_replicas.py)
 UV     := $(shell command -v uv 2>/dev/null)
 
@@ -83,9 +83,8 @@ test: setup ## Every test that needs Python alone: unit, integration, attacks, d
 	$(MAKE) --no-print-directory --keep-going $(AT_ONCE) $(PARTS) || failed=1; \
 	exit $$failed
 
-# Also names the servers of a store that are not installed.
 test-integration:
-	$(PYTEST) -rs $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) -n $(WAITING_JOBS) tests/integration tests/fuzz
+	$(PYTEST) $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) -n $(WAITING_JOBS) tests/integration tests/fuzz
 
 test-attacks:
 	$(PYTEST) -q -n $(CORES) tests/attacks $(MEASURED:%=--ignore=%) $(ATTACKS)
@@ -206,7 +205,7 @@ hosts: setup ## Every fault with each agent host of tests/e2e/hosts, and what it
 	tests/e2e/setup.sh
 	E2E_HOSTS=all $(BIN)/pytest -s -o hung_after_s=300 tests/e2e/test_hosts.py
 
-mcp-sessions: setup ## 500 MCP sessions over token changes at two replicas: two minutes
+mcp-sessions: setup ## 500 MCP sessions over token changes at two replicas, of which one has two workers: two minutes
 	tests/e2e/setup.sh
 	MCP_SESSIONS=500 MCP_SESSIONS_S=60 $(BIN)/pytest -s -o hung_after_s=300 tests/e2e/test_mcp_store.py
 
@@ -223,16 +222,14 @@ attacks: setup ## Hostile input by class: cases, what got through, longest time 
 doctor-faults: setup ## Print what gatepass doctor reports about forty staged faults: ten seconds
 	$(BIN)/pytest -q -s tests/integration/test_doctor_faults.py
 
-chaos: setup ## Ten minutes of faults on all sides of two replicas over a store, with a ledger; CHAOS="--seconds 60 --seed 7"
-	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
+chaos: setup ## Ten minutes of faults on all sides of two workers, with a ledger; CHAOS="--seconds 60 --seed 7"
 	$(BIN)/python -W ignore -m tests.stress.chaos $(CHAOS)
 
 store-faults: setup ## Four processes, a real Valkey or Redis: each fault of the store, and a key rotation; two minutes
 	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
 	$(BIN)/pytest -q -s tests/e2e/test_store_health.py tests/e2e/test_valkey.py -k "health or Documented"
 
-rolls: setup ## Rolling restarts of four replicas under clients that keep connections: two minutes
-	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
+rolls: setup ## Rolling restarts and 100 worker replacements under clients that keep connections: five minutes
 	$(BIN)/python -m tests.stress.rolls $(if $(wildcard .e2e/node-client),--node .e2e/node-client) $(ROLLS)
 
 chart-rolls: setup ## A rolling upgrade of four replicas under 50 streams by the times of the Helm chart, without the store for a while

@@ -29,7 +29,6 @@ from gatepass.errors import (
     UpstreamTimeout,
     UpstreamTls,
 )
-from gatepass.protocols.error_objects import error_object
 
 GROUPS: Mapping[type[GatepassError], str] = {
     GatewayError: "Errors of this process",
@@ -95,7 +94,7 @@ def error_entries(kind: type[GatepassError]) -> Iterator[Entry]:
             "Action": with_settings(UpstreamTimeout.actions_of_codes.get(error.public_code, action)),
             **({ACTIONS["unknown_model"]: with_settings(f"C{unknown_model[1:]}")} if unknown_model else {}),
             **{ACTIONS[case]: with_settings(text) for case, text in vars(kind).get("actions", {}).items()},
-            "Example": code_span(json.dumps(error_object(error), ensure_ascii=False)),
+            "Message": code_span(error.message),
         }
         more = with_settings(introduced(details, "Causes"))
         yield Entry(error.public_code, with_settings(cause), facts, details=more)
@@ -122,13 +121,13 @@ def error_codes(language: str) -> str:
 
 
 def code_table(language: str) -> str:
-    """Return a table of all codes, with the meaning, the status and the hop of each."""
-    head = ("code", "meaning", "status", "hop") if language == "en" else ("code", "含义", "状态码", "hop")
+    """Return a table of all codes, with the status and the hop of each."""
+    head = ("code", "status", "hop") if language == "en" else ("code", "状态码", "hop")
     rows = []
     for part in parts_in(language):
         if isinstance(part, Entry):
             status, hop, *_ = part.facts.values()
-            rows.append((f"[`{part.title}`](#{part.title})", part.purpose, status, re.sub(r":\w+", ":NAME", hop)))
+            rows.append((f"[`{part.title}`](#{part.title})", status, re.sub(r":\w+", ":NAME", hop)))
     return table(head, rows)
 
 
@@ -149,7 +148,7 @@ def in_chinese(part: Entry | str) -> Entry | str:
     # the page at /ui replaces names in the English lists
     chinese = {name: with_settings(text.replace("`, `", "`、`"), "../reference/") for name, text in own.items()}
     facts = {CHINESE[name]: chinese.get(name) or CHINESE.get(text, text) for name, text in part.facts.items()}
-    facts["示例的含义"] = words["example"]
+    facts["错误信息的含义"] = words["example"]
     details = with_settings("\n\n".join(filter(None, [words.get("more"), words.get("details")])), "../reference/")
     cause = with_settings(words["cause"], "../reference/")
     return Entry(part.title, cause, facts, details=details.rstrip(), colon="：")

@@ -258,22 +258,19 @@ def settings(block: type[BaseModel], prefix: str, note: str = "", without: Colle
 def section(title: str, text: str, entries: Iterable[Entry], example: str = "") -> list[Entry | str]:
     if not text:
         raise ValueError(f"the section {title} has no purpose: add it to the code")
-    entries = list(entries)
     shown = f"\n```yaml\n{example}\n```\n" if example else ""
     words = re.sub(r"\bNone\b", "`null`", unwrapped(text))
-    prefix = min((entry.title.rpartition(".")[0] for entry in entries), key=len)
-    return [f"## `{title}`\n\n{words}\n{shown}\n{settings_table(entries, prefix)}\n", *entries]
+    return [f"## `{title}`\n\n{words}\n{shown}", *entries]
 
 
-def settings_table(entries: Iterable[Entry], prefix: str = "", page_of: Callable[[Entry], str] = lambda _: "") -> str:
-    """Return a table of settings: the name without `prefix`, the default, and the first sentence of the purpose."""
+def settings_table(entries: Iterable[Entry], page_of: Callable[[Entry], str]) -> str:
+    """Return a table of settings: the name, the default, and the first sentence of the purpose."""
     lines = ["| setting | default | what it does |", "|---|---|---|"]
     for entry in entries:
         link = f"{page_of(entry)}#{anchor_of(heading_of(entry))}"
         default = "required" if "required" in entry.facts["Default"] else entry.facts["Default"]
         first = re.split(r"(?<=[.:]) |\n", entry.purpose)[0].rstrip(":").replace("|", "\\|")
-        name = entry.title.removeprefix(f"{prefix}.")
-        lines.append(f"| [`{name}`]({link}) | {default} | {sentence(first)} |")
+        lines.append(f"| [`{entry.title}`]({link}) | {default} | {sentence(first)} |")
     return "\n".join(lines)
 
 

@@ -36,9 +36,9 @@ NEWER_PYTHON_MIB = 100
 
 TESTS = Path(__file__).parent
 LONGEST = (
-    *("integration/test_examples", "integration/test_stop"),
+    *("integration/workers/test_shared_tokens", "integration/workers/test_supervisor", "integration/test_examples"),
     *("integration/test_hanging_tests", "integration/test_control"),
-    *("integration/test_serve", "integration/test_bytes", "fuzz/test_fuzz", "integration/test_reload"),
+    *("integration/workers/test_serve", "integration/test_bytes", "fuzz/test_fuzz", "integration/test_reload"),
     *("integration/test_fuzz", "integration/test_secrets", "integration/servers/test_processes"),
     *("attacks/test_finished_requests", "attacks/test_memory_budget", "attacks/test_mcp_calls"),
     *("attacks/test_reply_limits", "attacks/test_requests", "attacks/test_large_events"),
@@ -186,3 +186,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     limit_mib = _limit_mib(config)
     is_over = max(peaks.values(), default=0) > limit_mib
     terminalreporter.write_line(f"peak resident memory: {each} MiB (limit {limit_mib})", red=is_over)
+    skipped = [report.longrepr for report in terminalreporter.stats.get("skipped", ())]
+    reasons = Counter(skip[2].removeprefix("Skipped: ") for skip in skipped if isinstance(skip, tuple))
+    for reason, count in reasons.items():
+        terminalreporter.write_line(f"skipped: {reason} ({count} tests)")

@@ -222,7 +222,7 @@ class ModelNotFound(CallerError):
     is the upstream's own: see `upstream_error`.
 
     Action: Correct the name in the client (`GET /v1/models` lists the names), or add the model to `models`. Without the
-    entry `"*"`, each model needs its own. `gatepass route NAME` prints the route of a model.
+    entry `"*"`, each model needs its own. `gatepass check --route NAME` prints the route of a model.
     """
 
     code, status = "model_not_found", 404

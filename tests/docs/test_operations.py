@@ -7,6 +7,7 @@ import ast
 import json
 import re
 import shlex
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,8 @@ from tests.docs.blocks import blocks
 from tests.docs.test_errors import OF_THE_UPSTREAM, tree
 from tests.golden.test_stories import ERROR, NOW_S, RETRIED, SUMMARY
 from tests.integration.gateway import CHAT, HELLO, JSON, Ask
-from tests.integration.processes import changed, started
 from tests.integration.scripted import Received, Scripted, Send, reply
+from tests.integration.workers.test_supervisor import changed, started
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +96,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("page", "command"),
     [
-        ("symptoms", "gatepass route gpt-4o"),
+        ("symptoms", "gatepass check --route gpt-4o"),
         ("keys", "gatepass keys list"),
         ("keys", "gatepass keys new --name prometheus --role viewer --expires 2099-01-31"),
         ("keys", 'gatepass keys new --name agent --mcp "search:find,read_*"'),
@@ -181,12 +182,15 @@ async def test_the_commands_for_a_running_gatepass_print_what_the_pages_show(tmp
         }
         async with started(tmp_path, configuration) as running:
             port = await running.port
+            await running.logged('"event":"sharing_tokens"', 2)
             await running.logged('"event":"token_fetched"')
             body = json.dumps({**HELLO, "model": "o3-mini", "stream": True}).encode()
             assert (await Ask(port, "POST", CHAT, dict(JSON), body).answer()).status == 200
-            await until(lambda: page("/status")["credentials"]["corp"]["state"] == "fresh")
+            await until(
+                lambda: [one["credentials"]["corp"]["state"] for one in workers_of(page).values()] == ["fresh"] * 2
+            )
             prints("health_and_status", "gatepass status")
-            compare_status(page("/status"))
+            compare_status(workers_of(page)["worker-1"])
             printed = "\n".join(rule_lines(page("/learned")["rules"])) + "\n"
             assert masked(printed) == masked(shown("health_and_status", "gatepass learned"))
             (example,) = blocks(MODEL_LIST, "json")
@@ -194,9 +198,14 @@ async def test_the_commands_for_a_running_gatepass_print_what_the_pages_show(tmp
             assert json.loads(example) in listed
             (line,) = re.findall(r"^\$ (curl .*)$", PAGES["health_and_status"], re.MULTILINE)
             unchanged = json.loads(shown("health_and_status", line))
-            assert json.loads(request("POST", "/reload", path)) == unchanged
+            assert json.loads(request("POST", "/reload", path)) == {**unchanged, "processes": 2}
             changed(tmp_path, models=models | {"gpt-4o": {"upstream": "chat", "name": "new"}}, log={"level": "debug"})
             prints("reload", "gatepass reload")
+
+
+def workers_of(page: Callable[[str], Any]) -> dict[str, Any]:
+    workers: dict[str, Any] = page("/status")["workers"]
+    return workers
 
 
 def compare_status(process: dict[str, Any]) -> None:

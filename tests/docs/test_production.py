@@ -18,7 +18,7 @@ from gatepass.auth.api_keys import hash_key
 from tests.docs.blocks import blocks
 from tests.e2e.store.server import free_port
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
-from tests.integration.store.real_server import KEY, PROGRAM, real_server
+from tests.integration.store.real_server import INSTALLED, KEY, real_server
 from tests.waiting import until
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -77,8 +77,8 @@ async def printed(command: str, folder: Path, variables: dict[str, str]) -> str:
     return output.decode()
 
 
-@pytest.mark.skipif(PROGRAM is None, reason="requires valkey-server or redis-server")
-async def test_each_command_prints_the_line_of_the_page(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", INSTALLED)
+async def test_each_command_prints_the_line_of_the_page(program: str, tmp_path: Path) -> None:
     port = free_port()
     (text,) = blocks(PAGE, "yaml")
     for key in KEYS.values():
@@ -102,7 +102,7 @@ async def test_each_command_prints_the_line_of_the_page(tmp_path: Path) -> None:
         "$(systemctl show -P MainPID gatepass)": "$PID",
     }
     wrong = {}
-    with real_server(tmp_path) as store:
+    with real_server(tmp_path, program) as store:
         async with Scripted(answer=answer) as corp:
             text = re.sub(r"https://(?:sso|llm)\.corp\.example", corp.url, text)
             text = re.sub(r"valkeys://[^\n]+", f"valkey://127.0.0.1:{store.port}/0", text)
@@ -126,8 +126,9 @@ def test_the_figures_of_the_page_of_sizing_are_those_of_the_benchmarks() -> None
     text = " ".join(figures)
     for found in ("102 µs of CPU", "9,745 requests/s", "24.5 µs of CPU in 500 streams", "25 KiB for each slow stream"):
         assert found in text, found
-    for found in ("9,745/s, 102 µs", "24.5 µs of CPU each: 40,000/s", "58 MB idle, and 25 KiB", "1,934/s"):
+    for found in ("9,745/s, 102 µs", "24.5 µs of CPU each: 40,000/s", "58 MB idle, and 25 KiB", "1,934/s", "1.7 times"):
         assert found in SCALING, found
+    assert "| chat-64 | 2 | 15,764 | 1.72 |" in text
     assert "gatepass | 738 | 1,934 |" in text
 
 

@@ -12,7 +12,7 @@ import pytest
 from docs.command_reference import commands
 from docs.entries import Entry
 from docs.generate import EVENTS, FIELDS, FILES, PARTS, ROOT, pages, with_parts
-from docs.setting_reference import SHARED, TWELVE, FieldText, anchor_of, blocks_in
+from docs.setting_reference import SHARED, TWELVE, FieldText, blocks_in
 from pydantic import create_model
 
 from gatepass.cli import main
@@ -204,9 +204,5 @@ def test_each_field_of_an_event_is_explained():
     assert used | {"ts", "level", "event", "worker"} == set(FIELDS)
 
 
-def test_the_settings_begin_with_twelve_and_each_block_with_its_table():
+def test_the_settings_begin_with_the_twelve_that_people_set():
     assert len(TWELVE) == len(set(TWELVE)) == 12
-    for block in re.split(r"^## ", SETTINGS, flags=re.MULTILINE):
-        linked = set(re.findall(r"^\| \[`[^`]+`\]\(#([^)]+)\)", block, re.MULTILINE))
-        headings = {anchor_of(heading.replace("`", "")) for heading in re.findall(r"^### (`.+)$", block, re.MULTILINE)}
-        assert not headings or linked == headings, block[:40]

@@ -1,6 +1,5 @@
 """The Chinese pages follow the English ones: sections, blocks, names, settings, versions and links."""
 
-import json
 import re
 from pathlib import Path
 
@@ -138,7 +137,7 @@ def test_the_chinese_reading_of_each_example_has_its_numbers_and_settings() -> N
     missing = {}
     for english in error_parts():
         if isinstance(english, Entry):
-            message = json.loads(english.facts["Example"].strip("` "))["error"]["message"]
+            message = english.facts["Message"].strip("` ")
             reading = chinese_errors()[english.title]["example"]
             missing[english.title] = [fact for fact in EXAMPLE_FACT.findall(message) if fact not in reading]
     assert {code: facts for code, facts in missing.items() if facts} == {}

@@ -9,6 +9,7 @@ import os
 import ssl
 import sys
 import time
+import urllib.parse
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -34,8 +35,9 @@ PAUSE_S = 0.15
 CLIENT_SECRET = "a secret: 100 % + more & more"
 USER, PASSWORD = "bot", "pass word + 100 %"
 RESOURCE, SCOPE = "urn:e2e:models", "chat"
+EXAMPLE = HERE.parents[1] / "examples/refresh_token.py"
 OF_DJANGO = ("basic", "post", "login")
-OF_STRICT = ("RS256", "PS256", "ES256", "mutual")
+OF_STRICT = ("RS256", "ES256", "mutual")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,28 +84,43 @@ def keys_in(folder: Path) -> ssl.SSLContext:
 def configuration(django: str, strict: str, folder: Path) -> dict[str, Any]:
     of_django = {"type": "oauth2", "token_url": f"{django}/o/token/", "client_secret": CLIENT_SECRET, "scope": SCOPE}
     trust = {"ca_file": str(folder / "ca.pem")}
-    of_strict = {"type": "oauth2", "issuer": strict, "scope": SCOPE, "resource": RESOURCE, "network": trust}
-    login = {"grant_type": "password", "username": USER, "password": PASSWORD}
+    of_strict = {"type": "oauth2", "issuer": strict, "scope": SCOPE, "extra": {"resource": RESOURCE}, "network": trust}
+    program = [sys.executable, str(EXAMPLE), str(folder / "refresh-token"), f"{django}/o/token/"]
+    login = {"command": program, "env": {"CLIENT_ID": "login", "CLIENT_SECRET": CLIENT_SECRET}}
     certificate = {"client_cert": str(folder / "client.pem"), "client_key": str(folder / "client.key")}
     credentials: dict[str, dict[str, Any]] = {
-        "basic": {**of_django, "client_auth": "client_secret_basic"},
-        "post": {**of_django, "client_auth": "client_secret_post"},
-        "login": {**of_django, **login, "refresh_token_file": str(folder / "refresh-token")},
-        "mutual": {**of_strict, "client_auth": "tls_client_auth", "network": {**trust, **certificate}},
+        "basic": {**of_django, "client_auth": "client_secret_basic", "client_id": "basic"},
+        "post": {**of_django, "client_auth": "client_secret_post", "client_id": "post"},
+        "login": {"type": "exec", **login},
+        "mutual": {
+            **of_strict,
+            "client_auth": "tls_client_auth",
+            "client_id": "mutual",
+            "network": {**trust, **certificate},
+        },
     }
-    for algorithm in ("RS256", "PS256", "ES256"):
-        key = f"${{file:{folder}/{'ec' if algorithm == 'ES256' else 'rsa'}.pem}}"
-        signed = {"client_auth": "private_key_jwt", "private_key": key, "algorithm": algorithm}
+    for algorithm, kind in (("RS256", "rsa"), ("ES256", "ec")):
+        key = f"${{file:{folder}/{kind}.pem}}"
+        signed = {"client_auth": "private_key_jwt", "private_key": key, "client_id": algorithm}
         credentials[algorithm] = {**of_strict, **signed}
     upstreams: dict[str, dict[str, Any]] = {
         name: {"base_url": f"{django}/v1"} if name in OF_DJANGO else {"base_url": f"{strict}/v1", "network": trust}
         for name in credentials
     }
     return {
-        "credentials": {name: {**one, "client_id": name} for name, one in credentials.items()},
+        "credentials": credentials,
         "upstreams": {name: {**one, "credential": name} for name, one in upstreams.items()},
         "models": {name: {"upstream": name} for name in credentials},
     }
+
+
+def sign_in(django: str, file: Path) -> None:
+    """Write the refresh token of a login with a password into `file`, as a person would once."""
+    client = {"client_id": "login", "client_secret": CLIENT_SECRET, "scope": SCOPE}
+    form = {"grant_type": "password", "username": USER, "password": PASSWORD, **client}
+    body = urllib.parse.urlencode(form).encode()
+    with urllib.request.urlopen(f"{django}/o/token/", body, timeout=REPLY_S) as reply:  # noqa: S310 - loopback
+        file.write_text(json.load(reply)["refresh_token"])
 
 
 @contextmanager
@@ -142,6 +159,7 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
         strict = started.enter_context(node("issuer", HERE / "issuer" / "strict.mjs", of_strict | life))
         urls = {"django": listening(django), "strict": listening(strict)}
         config = folder / "gatepass.json"
+        sign_in(urls["django"], folder / "refresh-token")
         config.write_text(json.dumps(configuration(urls["django"], urls["strict"], folder)))
         clients = (*OF_DJANGO, *OF_STRICT)
         found = Setup({}, {client: [] for client in clients}, folder / "refresh-token")
@@ -174,7 +192,7 @@ def test_no_request_fails_over_token_lives_and_a_restart(setup: Setup, client: s
     assert setup.tokens(client) >= lives - 1
 
 
-def test_a_password_is_sent_once_and_the_refresh_token_is_kept_over_a_restart(setup: Setup):
+def test_the_program_of_the_example_keeps_the_refresh_token_over_a_restart(setup: Setup):
     assert setup.calls("login")["password"] == 1
     assert setup.calls("login")["refresh_token"] > 1
     assert {client: {*setup.calls(client)} for client in ("basic", "post")} == {

@@ -18,7 +18,7 @@ from gatepass.observability.capture import CaptureSettings
 from gatepass.observability.log import configure
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.upstream_call import ERROR_BYTES
-from gatepass.server.inspection import stories
+from gatepass.server.pages import own_part
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS, delta
 from tests.integration.gateway import HELLO, JSON, Answer, Gateway, gateway
 from tests.integration.scripted import Dialogue, Fin, Received, Scripted, Send, event, reply, stream
@@ -216,7 +216,7 @@ async def play(gp: Gateway, servers: Servers, good: Sequence[str]) -> list[Answe
 
 async def shown_stories(state: AppState, answers: list[Answer]) -> str:
     ids = [answer.headers["x-request-id"] for answer in answers if "x-request-id" in answer.headers]
-    return "\n".join([json.dumps(await stories(state, one, bodies=True)) for one in ids])
+    return "\n".join([(await own_part(f"/story?bodies=1&id={one}", state)).decode() for one in ids])
 
 
 def assert_silent(text: str, secrets: list[str], where: str) -> None:
@@ -377,7 +377,12 @@ async def test_check_route_and_doctor_print_no_secret(servers, tmp_path, monkeyp
     file = tmp_path / "gatepass.json"
     file.write_text(text)
     printed = ""
-    for command, *arguments in (["check"], ["check", "--json"], ["route", "corp", "--key", "client"], ["doctor"]):
+    for command, *arguments in (
+        ["check"],
+        ["check", "--json"],
+        ["check", "--route", "corp", "--key", "client"],
+        ["doctor"],
+    ):
         called = [command, "--config", str(file), *arguments]
         result = await asyncio.to_thread(CliRunner().invoke, main, called)
         assert result.exit_code == (1 if command == "doctor" else 0), result.output

@@ -96,35 +96,12 @@ async def test_failure_has_the_issuers_message_without_the_secret(tmp_path):
     assert SECRET not in result.output
 
 
-async def test_a_refresh_token_that_is_kept_nowhere_is_used_only_by_force(tmp_path):
-    settings = {"grant_type": "refresh_token", "refresh_token": "refresh-token-1"}
-    async with Scripted(*answering({"access_token": "the-token-itself", "expires_in": 300})) as issuer:
-        file = written(tmp_path, issuer, **settings)
-        refused = await called("corp", "--config", file)
-        calls = len(issuer.received)
-        forced = await called("corp", "--force", "--config", file)
-    assert (refused.exit_code, refused.stdout, calls) == (2, "", 0)
-    assert refused.stderr.startswith("credentials.corp: only the running gatepass holds the current refresh token")
-    assert "refresh_token_file" in refused.stderr
-    assert "--force" in refused.stderr
-    assert (forced.exit_code, len(issuer.received)) == (0, 1)
-
-
 def machine_token(folder: Path, **claims: Any) -> tuple[str, str]:
     """Write a token of Kubernetes into a file; return its path and text."""
     machine = {"iss": "https://k8s", "sub": "system:serviceaccount:llm:gatepass", "aud": "sso", "exp": 4_000_000_000}
     text, file = jwt.encode(machine | {"email": "me@corp.example"} | claims, KEY, algorithm="HS256"), folder / "token"
     file.write_text(text)
     return str(file), text
-
-
-def exchanging(folder: Path, issuer: Scripted, path: str) -> str:
-    """`corp` exchanges the token of `machine`, which reads the file `path`."""
-    file = written(folder, issuer, grant_type="token_exchange", subject_credential="machine")
-    config = json.loads(Path(file).read_text())
-    config["credentials"]["machine"] = {"type": "file", "path": path}
-    Path(file).write_text(json.dumps(config))
-    return file
 
 
 SEEN = "iss https://k8s, sub system:serviceaccount:llm:gatepass, aud sso, exp 2096-10-02 07:06:40Z"
@@ -144,11 +121,3 @@ async def test_the_claims_of_a_presented_token_are_shown_and_never_the_token(tmp
     assert failed.stderr.endswith(f"{advice}\n")
     assert text not in fetched.output + as_json.output + failed.output
     assert "me@corp.example" not in fetched.output + as_json.output
-
-
-async def test_the_failure_of_a_subject_names_its_credential(tmp_path):
-    async with Scripted(*answering({})) as issuer:
-        result = await called("corp", "--config", exchanging(tmp_path, issuer, str(tmp_path / "absent")))
-    assert (result.exit_code, issuer.received) == (1, [])
-    assert result.stderr.startswith("FAIL credential:machine: ")
-    assert f"the file {tmp_path / 'absent'} cannot be read" in result.stderr

@@ -29,7 +29,6 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "init": CommandEntry("gatepass.cli.init", "Write a configuration: ask, create keys, test every hop."),
     "serve": CommandEntry("gatepass.cli.serve", "Serve the OpenAI API in front of the configured upstreams."),
     "check": CommandEntry("gatepass.cli.check", "Validate the configuration and show its effective values."),
-    "route": CommandEntry("gatepass.cli.route", "Explain one request without sending anything."),
     "doctor": CommandEntry("gatepass.cli.doctor", "Test every hop, and print the remedy for a failure."),
     "token": CommandEntry("gatepass.cli.token", "Fetch a token and describe it."),
     "reload": CommandEntry("gatepass.cli.control", "Reload the configuration of the running gatepass."),
@@ -40,7 +39,6 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "show": CommandEntry("gatepass.cli.requests", "Show what happened to one request, by the id in its error."),
     "capture": CommandEntry("gatepass.cli.capture", "Keep the bodies of chosen requests in memory for some minutes."),
     "keys": CommandEntry("gatepass.cli.keys", "Create and list the API keys of clients."),
-    "schema": CommandEntry("gatepass.cli.check", "Print the JSON Schema of the configuration, for editors."),
     "healthcheck": CommandEntry("gatepass.cli.healthcheck", "Check whether gatepass on this machine is alive."),
 }
 

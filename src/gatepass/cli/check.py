@@ -1,7 +1,4 @@
-"""`gatepass check` and `gatepass schema`: the effective configuration, and the form of its file.
-
-Neither command calls a hop.
-"""
+"""`gatepass check`: the effective configuration, and the form of its file. It calls no hop."""
 
 from __future__ import annotations
 
@@ -14,28 +11,59 @@ from typing import Any
 
 import click
 
-from gatepass.cli.options import UNUSABLE, config_option, json_option, load_or_exit, print_json, printable, summary
+from gatepass.cli.options import (
+    CHECK_FAILED,
+    UNUSABLE,
+    config_option,
+    find_key,
+    json_option,
+    load_or_exit,
+    print_json,
+    printable,
+    summary,
+)
 from gatepass.config.block import without_query
 from gatepass.config.checks import serves_only_named
 from gatepass.config.document import ConfigError, SettingPath, children, dotted, leaves, lookup
-from gatepass.config.load import DEFAULT, LoadedConfig, load, memory_limit_bytes
+from gatepass.config.load import DEFAULT, Container, LoadedConfig, load
 from gatepass.config.model import Config
 
 
 @click.command()
 @config_option
 @click.option("--all", "every", is_flag=True, help="Also show settings that have their defaults.")
+@click.option(
+    "--route", "model", metavar="MODEL", help="Explain a request for MODEL instead: its targets, its changes, the URL."
+)
+@click.option("--key", "caller", metavar="NAME", help="With --route: the caller, as access.keys names it.")
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of the configuration instead, for editors.")
 @json_option
-def check(path: str | None, every: bool, as_json: bool) -> None:
+def check(path: str | None, *, every: bool, model: str | None, caller: str | None, schema: bool, as_json: bool) -> None:
     """Validate the configuration and print its effective values with their origins. Secrets are hidden.
 
-    Exit codes: 0 the configuration is valid, 2 it is not.
+    --route asks no running gatepass: learned rules are not included. For --schema, put
+    `# yaml-language-server: $schema=FILE` in the first line of a YAML file to have an editor use it.
+
+    Exit codes: 0 the configuration is valid, 1 the request of --route is refused, 2 the configuration is not valid.
     """
+    if caller is not None and model is None:
+        raise click.UsageError("--key requires --route.")
+    if schema:
+        click.echo(json.dumps(editor_schema(), indent=2, ensure_ascii=False))
+        return
     loaded = _load_for_json(path) if as_json else load_or_exit(path)
+    if model is not None:
+        from gatepass.cli.route import route_lines
+
+        lines, is_accepted = route_lines(loaded.config, model, find_key(loaded.config, caller))
+        if as_json:
+            print_json({"accepted": is_accepted, "lines": lines})
+        else:
+            click.echo("\n".join(map(printable, lines)))
+        sys.exit(0 if is_accepted else CHECK_FAILED)
     # `serve` does not warn about idle ones: a credential may be there for the next upstream
     used = {upstream.credential for upstream in loaded.config.upstreams.values()}
     used |= {server.credential for server in loaded.config.mcp.values()}
-    used |= {getattr(one, "subject_credential", None) for one in loaded.config.credentials.values()}
     idle = [f"credentials.{name}: no upstream uses it" for name in loaded.config.credentials if name not in used]
     tree, origins = loaded.effective()
     shown = {setting: origin for setting, origin in origins.items() if every or origin != DEFAULT}
@@ -64,7 +92,7 @@ def check(path: str | None, every: bool, as_json: bool) -> None:
 def _load_for_json(path: str | None) -> LoadedConfig:
     """Load the configuration. If it is invalid, print its problems as one JSON document and exit with 2."""
     try:
-        return load(path, os.environ, memory_bytes=memory_limit_bytes())
+        return load(path, os.environ, container=Container.current())
     except ConfigError as error:
         problems = [
             {
@@ -117,15 +145,6 @@ def _scalar(value: Any) -> str:
 _REFERENCES = (
     "Any text may hold ${NAME} or ${file:/path}; $$ is a dollar. Numbers, true and false are never references."
 )
-
-
-@click.command()
-def schema() -> None:
-    """Print the JSON Schema of the configuration.
-
-    Put `# yaml-language-server: $schema=FILE` in the first line of a YAML file to have an editor use it.
-    """
-    click.echo(json.dumps(editor_schema(), indent=2, ensure_ascii=False))
 
 
 def editor_schema() -> dict[str, Any]:

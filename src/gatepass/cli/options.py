@@ -28,11 +28,6 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 CHECK_FAILED = 1
 UNUSABLE = 2
 CALL_OPERATIONS = ("chat", "completions", "embeddings", "rerank", "messages")
-ROUTED_OPERATIONS = (
-    *CALL_OPERATIONS,
-    *("responses", "transcriptions", "translations", "speech", "images", "moderations"),
-)
-"""The values of OfModel in config/routes.py, copied so that --help does not import that module."""
 AGENT_HOSTS = ("codex", "claude-code")
 """The keys of AGENT_HOSTS in cli/agent_hosts.py, copied so that --help does not import that module."""
 OPERATION_OF_KIND: Mapping[str | None, str] = {
@@ -83,10 +78,10 @@ def progress(waits_for: str) -> Iterator[None]:
 def load_or_exit(path: str | None) -> LoadedConfig:
     """Load the configuration and print its warnings to stderr; exit with 2 if it is invalid."""
     from gatepass.config.document import ConfigError
-    from gatepass.config.load import load, memory_limit_bytes
+    from gatepass.config.load import Container, load
 
     try:
-        loaded = load(path, os.environ, memory_bytes=memory_limit_bytes())
+        loaded = load(path, os.environ, container=Container.current())
     except ConfigError as error:
         print_warnings(error.warnings)
         exit_unusable(str(error))
@@ -107,7 +102,7 @@ async def open_state(config: Config, clock: Clock | None = None) -> AsyncIterato
     from gatepass.store.guarded import open_store
 
     clock = clock or SystemClock()
-    state = create_app_state(config, clock, open_store(config.store, clock))
+    state = create_app_state(config, clock, open_store(config.store, None, clock))
     try:
         if state.store is not None:
             state.store.cache.start()

@@ -19,7 +19,6 @@ import msgspec
 from gatepass.cancel import timeout
 from gatepass.cli.agent_hosts import AgentHost
 from gatepass.cli.reach import Step, StepOutcome, upstream_server
-from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
 from gatepass.config.credential.kinds import token_location
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.model import Config, StoreSettings
@@ -86,8 +85,6 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
     def step(outcome: StepOutcome, why: str, advice: str = "", *, proves: bool = True) -> Step:
         return Step(f"credential:{name}", "token", outcome, why, advice, proves=proves)
 
-    if has_unshared_refresh_token(state.config, name):
-        return step(StepOutcome.SKIPPED, UNSHARED_REFRESH_LOGIN)
     settings = state.config.credentials[name]
     own_limit = f"{setting(name, 'timeout_s')} is {settings.timeout_s:g} s"
     message = f"no token from {token_location(settings)} within {TOKEN_S:g} s, the limit of this check ({own_limit})"
@@ -153,13 +150,8 @@ def presented_claims(state: AppState, name: str) -> dict[str, dict[str, str]]:
         if path is not None:
             with suppress(UnresolvedReference):
                 found[what] = safe_claims(read_file(path).strip(), state.clock.wall())
-    if settings.subject_credential is not None:
-        current = state.holders[settings.subject_credential].current()
-        if current is not None:
-            found["subject"] = safe_claims(current.text, state.clock.wall())
     if settings.subject is not None:
-        audience = settings.assertion_audience
-        aud = settings.endpoint if audience in ("token_url", "issuer") else audience
+        aud = settings.endpoint
         found["subject"] = {"iss": settings.client_id, "sub": settings.subject, "aud": aud}
     return {what: {name: claims[name] for name in SEEN_CLAIMS if name in claims} for what, claims in found.items()}
 

@@ -55,7 +55,7 @@ async def diagnose_url(
     async with open_state(Config.model_validate(blocks)) as state:
         upstream = state.upstreams[HOP]
         for name in state.holders:
-            state.start_holder(name)
+            state.holders[name].start()
         for page in ("/healthz", "/readyz"):
             begin(HOP, page)
             step = await _page_step(state, upstream, page)

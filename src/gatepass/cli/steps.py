@@ -17,8 +17,6 @@ from gatepass.cli.probe import ProbeCall
 from gatepass.cli.reach import Begin, Step, StepOutcome, Steps
 from gatepass.clock import Clock
 from gatepass.config.access import AccessKey
-from gatepass.config.checks import has_unshared_refresh_token
-from gatepass.config.credential.kinds import chain_of
 from gatepass.config.document import lookup
 from gatepass.config.load import LoadedConfig
 from gatepass.config.model import Config
@@ -124,43 +122,45 @@ async def diagnose(
 ) -> Steps:
     """Test the store, the credentials, the upstreams and the MCP servers, and yield each step when it ends.
 
-    The token step of a credential is skipped if its network steps failed, or if only a running gatepass may use its
-    refresh token. The model list of an upstream is skipped if its credential has no token. With `model` or `calls`
-    only the upstreams of their routes are tested, and the store is not. Without a chosen model `calls` leave the MCP
-    servers in, and `mcp` tests one of them alone. Raises ModelNotFound if a model has no route.
+    The token step of a credential is skipped if its network steps failed. The model list of an upstream is skipped if
+    its credential has no token. With `model` or `calls` only the upstreams of their routes are tested, and the store is
+    not. Without a chosen model `calls` leave the MCP servers in, and `mcp` tests one of them alone. Raises
+    ModelNotFound if a model has no route.
     """
     async with options.open_state(config, clock) as state:
         tested = _tested(state, calls, model) if mcp is None else {MCP_UPSTREAM + mcp: {}}
-        without, is_whole = dict[str | None, str](), model is None and mcp is None and not calls
+        failed, is_whole = set[str | None](), model is None and mcp is None and not calls
         if config.store is not None and is_whole:
             begin("store", "store")
             yield await probe.check_store(state, config.store)
         used = {state.upstreams[name].settings.credential for name in tested}
-        # credentials first: an upstream without a token cannot be tested, nor a credential that presents it
-        chains = [chain_of(name, config.credentials) for name in state.holders if is_whole or name in used]
-        for name in dict.fromkeys(name for chain in chains for name in reversed(chain)):
-            _, *presented = chain_of(name, config.credentials)
-            reason = without.get(presented[0]) if presented else None
-            async for step in _test_credential(state, name, begin, reason and f"{presented[0]} {reason}"):
+        # credentials first: an upstream without a token cannot be tested
+        for name in (name for name in state.holders if is_whole or name in used):
+            async for step in _test_credential(state, name, begin):
                 yield step
-                if step.failed or step.outcome is StepOutcome.SKIPPED:
-                    without[name] = "failed" if step.failed else "was not tried"
+                if step.failed:
+                    failed.add(name)
         for name, wanted in tested.items():
             upstream = state.upstreams[name]
-            reason = without.get(upstream.settings.credential)
-            async for step in _test_upstream(state, upstream, (calls, wanted), begin, reason):
+            has_token = upstream.settings.credential not in failed
+            async for step in _test_upstream(state, upstream, (calls, wanted), begin, has_token=has_token):
                 yield step
 
 
 def steps_of_running(loaded: LoadedConfig, steps: Sequence[Step]) -> Iterator[Step]:
     """Yield a failed step for each credential of `steps` without a token in the gatepass that runs with `loaded`."""
-    tested, held = {step.hop for step in steps if step.what == "token" and not step.failed}, dict[str, Any]()
+    tested, held = {step.hop for step in steps if step.what == "token" and not step.failed}, list[tuple[str, Any]]()
     with suppress(click.ClickException, ValueError):
         path = None if loaded.source == "environment" else control.socket_of(loaded.source)
-        held = json.loads(control.request("GET", "/status", path))["credentials"]
-    for name, one in held.items():
-        is_lost = one["state"] in ("none", "expired") and (one["failing"] or one["rejected_by"])
-        if is_lost and (hop := f"credential:{name}") in tested:
+        for one in control.processes_of(json.loads(control.request("GET", "/status", path))).values():
+            held += one["credentials"].items()
+    lost = {  # in any of its workers
+        name: one
+        for name, one in held
+        if one["state"] in ("none", "expired") and (one["failing"] or one["rejected_by"])
+    }
+    for name, one in lost.items():
+        if (hop := f"credential:{name}") in tested:
             reason = one["last_error"] if one["failing"] else f"{' and '.join(one['rejected_by'])} rejected it"
             names = re.findall(r"\$\{(\w+)\}", repr(lookup(loaded.document.tree, ("credentials", name))))
             advice = f"It was started with another value of {' or '.join(names)}? Restart it." if names else RELOAD
@@ -204,21 +204,16 @@ def _tested(state: AppState, calls: Sequence[ProbeCall], model: str | None) -> d
     }
 
 
-async def _test_credential(state: AppState, name: str, begin: Begin, without: str | None) -> AsyncIterator[Step]:
-    """Yield the steps of a credential. `without` is why the credential that it presents has no token."""
+async def _test_credential(state: AppState, name: str, begin: Begin) -> AsyncIterator[Step]:
     server = reach.issuer_server(name, state.config.credentials[name])
-    if not has_unshared_refresh_token(state.config, name):  # a fetch would end the login of the running gatepass
-        if server is not None:
-            yield (step := await reach.reach(server, state.clock, begin))
-            if step.failed:
-                return
-        if without:
-            why = f"its subject_credential {without}"
-            yield Step(f"credential:{name}", "token", StepOutcome.SKIPPED, why)
+    if server is not None:
+        yield (step := await reach.reach(server, state.clock, begin))
+        if step.failed:
             return
-        state.start_holder(name)
+    holder = state.holders[name]
+    holder.start()
     begin(f"credential:{name}", "token")
-    step = await probe.check_token(state, name, state.holders[name])
+    step = await probe.check_token(state, name, holder)
     found = None if server is None else await reach.at_tls_port(server, step)
     yield found or step
 
@@ -228,19 +223,20 @@ async def _test_upstream(
     upstream: Upstream,
     asked: tuple[Sequence[ProbeCall], Collection[str]],
     begin: Begin,
-    without: str | None,
+    *,
+    has_token: bool,
 ) -> AsyncIterator[Step]:
     """Yield the steps of an upstream: its network, its model list and the real calls.
 
-    `asked` has the calls, and the wanted names of its model list. `without` is why its credential has no token.
+    `asked` has the calls, and the wanted names of its model list.
     """
     server, hop = reach.upstream_server(upstream.name, upstream.settings), probe.hop_of(upstream)
     yield (step := await reach.reach(server, state.clock, begin))
     if step.failed:
         return
     is_mcp = upstream.name.startswith(MCP_UPSTREAM)
-    if without:
-        yield Step(hop, "mcp" if is_mcp else "models", StepOutcome.SKIPPED, f"its credential {without}")
+    if not has_token:
+        yield Step(hop, "mcp" if is_mcp else "models", StepOutcome.SKIPPED, "its credential failed")
         return
     if is_mcp:
         async for step in mcp_probe.check_mcp(state, upstream, begin):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gatepass.cli import options
-from gatepass.cli.control import answering, request, socket_option
+from gatepass.cli.control import answering, processes_of, request, socket_option
 
 if TYPE_CHECKING:
     from gatepass.config.credential.kinds import AnyCredential
@@ -40,7 +40,6 @@ LIFETIME_ORIGINS: Mapping[str, str] = {"exec": "the program's output", "file": "
 @click.option("--reveal", is_flag=True, help="Also print the token, as the last line.")
 @click.option("--retry", is_flag=True, help="Let the running gatepass fetch each failing credential now.")
 @socket_option
-@click.option("--force", is_flag=True, help="Use a refresh token that neither a file nor a store keeps.")
 def token(
     name: str | None,
     path: str | None,
@@ -49,31 +48,27 @@ def token(
     as_json: bool,
     reveal: bool,
     retry: bool,
-    force: bool,
 ) -> None:
     """Fetch a token of the credential NAME. Show its lifetime, the origin of the lifetime, and its claims.
 
     NAME can be omitted if there is only one credential. Claims that may identify a person are not shown.
 
     The command calls the issuer. If a new token ends the previous one, a running gatepass with this credential has to
-    fetch again. With a shared store, the command shows the valid token of the store instead. It does not use a refresh
-    token that only the running gatepass holds, because that would end its login.
+    fetch again. With a shared store, the command shows the valid token of the store instead.
 
-    With --retry, the command fetches nothing itself. The running gatepass then fetches each credential that fails, or
-    whose token an upstream rejects, without the pause after a failure. Use it after a repair at the issuer. The command
-    waits up to 60 s for the tokens, and prints the result of each credential.
+    With --retry, the command fetches nothing itself. All workers of the running gatepass then fetch each credential
+    that fails, or whose token an upstream rejects, without the pause after a failure. Use it after a repair at the
+    issuer. The command waits up to 60 s for the tokens, and prints the result of each credential.
 
-    Exit codes: 0 fetched, 1 no token or no running gatepass, 2 unknown credential, or only the running gatepass may
-    use it.
+    Exit codes: 0 fetched, 1 no token or no running gatepass, 2 unknown credential.
     """
     if retry:
-        if name is not None or path is not None or reveal or force:
+        if name is not None or path is not None or reveal:
             raise click.UsageError("--retry is for all failing credentials: only --json and --socket go with it.")
         _retry(socket_path, as_json=as_json)
         return
     if socket_path is not None:
         raise click.UsageError("--socket goes with --retry only.")
-    from gatepass.config.checks import UNSHARED_REFRESH_LOGIN, has_unshared_refresh_token
     from gatepass.config.wording import did_you_mean
 
     config = options.load_or_exit(path).config
@@ -85,29 +80,26 @@ def token(
     name = names[0] if name is None else name
     if name not in names:
         options.exit_unusable(f"{name!r} is not a name under credentials{did_you_mean(name, names)}")
-    if not force and has_unshared_refresh_token(config, name):
-        options.exit_unusable(
-            f"credentials.{name}: {UNSHARED_REFRESH_LOGIN}. If no gatepass runs with it, --force uses it; "
-            "the next refresh token is then lost."
-        )
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the output
     sys.exit(0 if asyncio.run(_run(config, name, as_json=as_json, reveal=reveal)) else options.CHECK_FAILED)
 
 
 def _retry(socket_path: str | None, *, as_json: bool) -> None:
-    """Let gatepass fetch, wait for the results and print them; exit with 1 if a credential has no new token."""
+    """Let all processes fetch, wait for the results and print them; exit with 1 if a credential has no new token."""
     result = json.loads(request("POST", "/retry", socket_path))
     names, failed, until_s = result["retried"], dict.fromkeys(result["retried"], ""), time.monotonic() + RETRY_S
     with options.progress("the tokens"):
         while "" in failed.values() and time.monotonic() < until_s:
             time.sleep(LOOK_S)
-            held = json.loads(request("GET", "/status", socket_path))["credentials"]
+            processes = processes_of(json.loads(request("GET", "/status", socket_path))).values()
             failed = {}
-            for name in (name for name in names if name in held):  # a reload may have removed it
-                if held[name]["refreshing"]:
-                    failed[name] = ""
-                elif held[name]["failing"]:
-                    failed[name] = str(held[name]["last_error"])
+            for name in names:
+                held = [one["credentials"][name] for one in processes if name in one["credentials"]]
+                errors = [str(one["last_error"]) for one in held if one["failing"]]
+                if any(one["refreshing"] for one in held) or 0 < len(errors) < len(held):
+                    failed[name] = ""  # a process fetches, or they differ
+                elif errors:
+                    failed[name] = errors[0]
     failed = {name: error or f"no result in {RETRY_S:g} s, see `gatepass status`" for name, error in failed.items()}
     if as_json:
         options.print_json({**result, "failed": failed})
@@ -128,7 +120,7 @@ async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> boo
 
     async with options.open_state(config) as state:
         holder, began_s = state.holders[name], state.clock.now()
-        state.start_holder(name)
+        holder.start()
         try:
             with options.progress(token_location(config.credentials[name])):
                 fetched = await holder.token()
@@ -167,20 +159,17 @@ def _presented(state: AppState, name: str) -> dict[str, object]:
     return {"presented": claims} if claims else {}
 
 
-LOCAL_TYPES = frozenset({"static", "api_key", "env", "file"})
-"""Types of credential that fetch no token over the network."""
-
-
 def report(
     config: Config, name: str, status: Status, token: Token, took_s: float, wall_s: float
 ) -> Iterator[tuple[str, str]]:
     """Yield the lines that describe a token, as labels and texts. They do not contain the token."""
     from gatepass.config.credential.kinds import token_location
     from gatepass.tokens.lifetime import safe_claims
+    from gatepass.tokens.sharing import LOCAL_TYPES
 
     credential = config.credentials[name]
     yield "credential", f"{name} ({credential.type})"
-    # the time of the others would mislead
+    # these fetch no token over the network, so the time would mislead
     took = "" if credential.type in LOCAL_TYPES else f", in {took_s:.2f} s"
     yield "from", f"{token_location(credential)}{took}"
     # a text in a file may be replaced at any time, so it is not called a key
@@ -243,7 +232,6 @@ def _lifetime(credential: AnyCredential, token: Token) -> str:
 
 def _placements(config: Config, name: str) -> Iterator[str]:
     from gatepass.config.checks import placement_of
-    from gatepass.config.credential.oauth2 import Oauth2Credential
     from gatepass.types import MCP_UPSTREAM
 
     receivers = {**config.upstreams, **{MCP_UPSTREAM + one: server.as_upstream() for one, server in config.mcp.items()}}
@@ -251,10 +239,6 @@ def _placements(config: Config, name: str) -> Iterator[str]:
     for receiver, settings in receivers.items():
         if settings.credential == name:
             names_by_placement.setdefault(_described(placement_of(settings, config)), []).append(receiver)
-    for other, credential in config.credentials.items():
-        if isinstance(credential, Oauth2Credential) and credential.subject_credential == name:
-            field = "assertion" if credential.grant_type == "jwt_bearer" else "subject_token"
-            names_by_placement.setdefault(f"{field}={{token}}", []).append(f"the issuer of {other}")
     if not names_by_placement:
         yield f"{_described(config.credentials[name].placement)}; no upstream uses it"
     yield from (f"{placement}, to {', '.join(names)}" for placement, names in names_by_placement.items())

@@ -179,7 +179,7 @@ class Block(BaseModel):
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Add the string below each field as its description."""
         # pydantic's use_attribute_docstrings would parse the source of every block at each start (13 % of its
-        # instructions), but only `gatepass schema` needs descriptions
+        # instructions), but only `gatepass check --schema` needs descriptions
         json_schema = handler(schema)
         members = handler.resolve_ref_schema(json_schema)["properties"]
         for name, text in field_docstrings(cls).items():

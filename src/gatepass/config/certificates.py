@@ -5,12 +5,10 @@ The package cryptography is an optional dependency, so it is imported only if a 
 
 from __future__ import annotations
 
-import os
 import ssl
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path as FilePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +19,13 @@ from gatepass.config.references import UnresolvedReference, open_regular, read_f
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 LIBRARY, EXTRA = "cryptography", "crypto"
 NO_KEY = "holds no PEM private key that can be read (-----BEGIN PRIVATE KEY-----)"
 LOCKED_KEY = "holds a private key with a pass phrase, which gatepass does not support: use a key without one"
-WRONG_KIND = "holds a key that is neither RSA nor on the curve P-256"
+WRONG_KIND = "holds a key that is neither RSA nor on the curve P-256 or Ed25519"
 SHORT_KEY = "holds an RSA key of fewer than 2048 bits, which RFC 7518 3.3 forbids: use a longer one"
 NO_RSA_KEY = "holds a key that is not RSA, and a certificate signs with PS256"
 KEY_OF_ANOTHER = "holds a key that belongs to another certificate"
@@ -36,17 +35,11 @@ SHORTEST_RSA_BITS = 2048
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A private key, its signature algorithms (RFC 7518 3.1), the default first, and the header of its certificate."""
+    """A private key, its signature algorithm (RFC 7518 3.1, RFC 8037 3.1), and the header of its certificate."""
 
-    key: RSAPrivateKey | EllipticCurvePrivateKey = field(repr=False)
-    algorithms: tuple[str, ...]
+    key: RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey = field(repr=False)
+    algorithm: str
     headers: Mapping[str, str] = field(default_factory=dict)
-
-    def algorithm(self, wanted: str | None) -> str:
-        """Return `wanted` or the default; raise ValueError if the key does not support `wanted`."""
-        if wanted is not None and wanted not in self.algorithms:
-            raise ValueError(f"is {wanted}, which the key does not support: use {' or '.join(self.algorithms)}")
-        return wanted or self.algorithms[0]
 
 
 def signing_key(pem: str) -> SigningKey:
@@ -54,6 +47,7 @@ def signing_key(pem: str) -> SigningKey:
     # imported here, because cryptography is an extra
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -68,9 +62,11 @@ def signing_key(pem: str) -> SigningKey:
         if key.key_size < SHORTEST_RSA_BITS:
             raise ValueError(SHORT_KEY)
         check_signature(key)
-        return SigningKey(key, ("RS256", "PS256"))
+        return SigningKey(key, "RS256")
     if isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1):
-        return SigningKey(key, ("ES256",))
+        return SigningKey(key, "ES256")
+    if isinstance(key, Ed25519PrivateKey):
+        return SigningKey(key, "EdDSA")
     raise ValueError(WRONG_KIND)
 
 
@@ -80,7 +76,7 @@ def certificate_key(pem: str) -> SigningKey:
     from cryptography.x509 import load_pem_x509_certificate
 
     found = signing_key(pem)
-    if "RS256" not in found.algorithms:
+    if found.algorithm != "RS256":
         raise ValueError(NO_RSA_KEY)
     try:
         certificate = load_pem_x509_certificate(pem.encode())
@@ -90,7 +86,7 @@ def certificate_key(pem: str) -> SigningKey:
         raise ValueError(KEY_OF_ANOTHER)
     # RFC 7515 4.1.8: base64url of the SHA-256 digest, without padding
     thumbprint = urlsafe_b64encode(certificate.fingerprint(SHA256())).rstrip(b"=").decode()
-    return SigningKey(found.key, ("PS256",), {"x5t#S256": thumbprint})
+    return SigningKey(found.key, "PS256", {"x5t#S256": thumbprint})
 
 
 def check_signature(key: RSAPrivateKey) -> None:
@@ -192,32 +188,19 @@ def _pair_fault(cert: str, key: str | None, password: str, locked: str) -> Itera
             yield "client_key", FOREIGN_KEY
 
 
-UNWRITABLE = "is in a directory that gatepass cannot write to: each new refresh token replaces the file"
-NO_DIRECTORY = "is in a directory that does not exist"
-
-
 def _oauth2_faults(block: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     method = method_of(block.get("client_auth"))
     if method == "private_key_jwt" or block.get("subject") is not None:
         setting, kind = ("client_auth", method) if method == "private_key_jwt" else ("subject", "private_key")
         missing = list(_fault_of(setting, checked_extra, LIBRARY, EXTRA, kind))
         yield from missing or _key_faults(block)
-    if isinstance(file := block.get("refresh_token_file"), str):
-        yield from _fault_of("refresh_token_file", _check_refresh_token_file, file)
 
 
 def _key_faults(block: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if isinstance(file := block.get("certificate_file"), str):
         yield from _fault_of("certificate_file", lambda: certificate_key(_text_of(file)))
-    if not isinstance(pem := block.get("private_key"), str):
-        return
-    try:
-        key = signing_key(pem)
-    except ValueError as error:
-        yield "private_key", str(error)
-        return
-    if isinstance(wanted := block.get("algorithm"), str | None):
-        yield from _fault_of("algorithm", key.algorithm, wanted)
+    if isinstance(pem := block.get("private_key"), str):
+        yield from _fault_of("private_key", signing_key, pem)
 
 
 def _text_of(file: str) -> str:
@@ -225,18 +208,6 @@ def _text_of(file: str) -> str:
         return read_file(file)
     except UnresolvedReference as error:
         raise ValueError(str(error).removeprefix(f"the file {file} ")) from None
-
-
-def _check_refresh_token_file(file: str) -> None:
-    # The target of a symbolic link is what gatepass replaces.
-    path = FilePath(os.path.realpath(file))
-    if not path.parent.is_dir():
-        raise ValueError(NO_DIRECTORY)
-    # A file is replaced by a rename, which requires these rights for its directory.
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise ValueError(UNWRITABLE)
-    if path.exists():
-        _text_of(file)
 
 
 def _fault_of(setting: str, check: Callable[..., object], *arguments: Any) -> Iterator[tuple[str, str]]:

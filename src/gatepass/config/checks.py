@@ -16,8 +16,6 @@ from typing import Any
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, keys_in, resolved
 from gatepass.config.block import HASH, crosses_network_in_plain, is_loopback
 from gatepass.config.certificates import NETWORKS
-from gatepass.config.credential.kinds import chain_of
-from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.document import SettingPath, SettingPattern, children, dotted, leaves, lookup, matches
 from gatepass.config.model import Config, ServerConfig, with_default_network
 from gatepass.config.network import BEARER_PLACEMENT, TokenPlacement
@@ -29,7 +27,6 @@ from gatepass.config.wording import did_you_mean
 
 LINKS: tuple[tuple[SettingPattern, str], ...] = (
     (("upstreams", "*", "credential"), "credentials"),
-    (("credentials", "*", "subject_credential"), "credentials"),
     (("mcp", "*", "credential"), "credentials"),
     (("operations", "*", "upstream"), "upstreams"),
     (("models", "*", "upstream"), "upstreams"),
@@ -86,18 +83,6 @@ def unknown_names(tree: Any) -> Iterator[tuple[SettingPath, str]]:
             name = at if isinstance(servers, dict) else value
             if isinstance(name, str) and name not in (known := names.get("mcp", [])):
                 yield (*path, at), _unknown(name, "mcp", known)
-
-
-def subject_circles(tree: Any) -> Iterator[tuple[SettingPath, str]]:
-    """Yield each `subject_credential` that leads back to its own credential."""
-    subjects = {path[1]: name for path, name in matches(tree, ("credentials", "*", "subject_credential"))}
-    for first in subjects:
-        chain = [first]
-        while isinstance(name := subjects.get(chain[-1]), str) and name not in chain:
-            chain.append(name)
-        if name == first:
-            fault = f"is a circle ({' → '.join(map(str, (*chain, first)))}): one of them needs another grant"
-            yield ("credentials", first, "subject_credential"), fault
 
 
 def _unknown(value: str, block: str, names: list[str]) -> str:
@@ -193,7 +178,6 @@ def _is_readable(url: str, proxy: str | None = None) -> bool:
 
 SECRET_FILES: tuple[SettingPattern, ...] = (
     ("credentials", "*", "path"),
-    ("credentials", "*", "refresh_token_file"),
     ("credentials", "*", "certificate_file"),
     ("server", "tls", "key_file"),
     ("server", "tls", "key_password_file"),
@@ -334,21 +318,3 @@ def likely_mistakes(config: Config) -> Iterator[str]:
     for name in (one for one in config.upstreams if one not in used):
         remedy = f'write `models: {{NAME: {{upstream: {name}}}}}` (with "*" as NAME for all other models), or remove it'
         yield f"upstreams.{name}: no request for a model goes to it: {remedy}"
-
-
-UNSHARED_REFRESH_LOGIN = (
-    "only the running gatepass holds the current refresh token: using it here would end the login of that process, "
-    "which then needs a new login (set refresh_token_file, or a store)"
-)
-
-
-def has_unshared_refresh_token(config: Config, name: str) -> bool:
-    """Whether only a running gatepass may use the refresh token of the credential `name`.
-
-    Most issuers revoke a refresh token when it is used, and all tokens of the login if it is used twice (RFC 9700
-    4.14.2). Without a file or a store another process cannot get the next one. Other grants can log in at any time.
-    """
-    return config.store is None and any(
-        isinstance(one, Oauth2Credential) and one.grant_type == "refresh_token" and one.refresh_token_file is None
-        for one in chain_of(name, config.credentials).values()
-    )

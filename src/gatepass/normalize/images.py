@@ -192,7 +192,6 @@ class Images:
     """
 
     name = "images"
-    effect = "`images` next to the conversation are moved into it"
     words = ("images",)
     member = "images"
     is_for_streams = True

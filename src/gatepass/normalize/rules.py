@@ -34,7 +34,7 @@ class Rule(Protocol):
 
     @property
     def name(self) -> str:
-        """The rule's name in the output of `gatepass route`."""
+        """A short name, such as `images`."""
         ...
 
     def apply(self, call: Call, target: Target) -> Call:
@@ -144,14 +144,13 @@ STRAY_PARAMS = ("drop_params", "model_type")
 class SearchedRule:
     """Apply `changes` to a call whose body contains one of the strings `words`, if its operation has the `member`.
 
-    `is_for_streams`: also if the call requests a stream. `effect` is the rule's line in the output of `gatepass route`.
+    `is_for_streams`: also if the call requests a stream.
     """
 
     name: str
     words: tuple[str, ...]
     member: str
     changes: tuple[Change, ...]
-    effect: str
     is_for_streams: bool = True
     _pattern: re.Pattern[bytes] = field(init=False, repr=False)
 
@@ -174,14 +173,12 @@ STRAYS = SearchedRule(
     STRAY_PARAMS,
     STRAY_PARAMS[0],
     tuple(Drop(JsonMemberPath.parse(name)) for name in STRAY_PARAMS),
-    f"{' and '.join(STRAY_PARAMS)} are left out",
 )
 STREAM_OPTIONS = SearchedRule(
     "stream_options",
     ("stream_options",),
     "stream_options",
     (members.drop_orphaned_options,),
-    "left out if no stream is requested",
     is_for_streams=False,
 )
 INCLUDE_USAGE = ChangeRule("include_usage", (members.include_usage,))
@@ -191,7 +188,6 @@ FLOAT_VECTORS = SearchedRule(
     ("base64",),
     "encoding_format",
     (request_numbers,),
-    "requested as numbers; gatepass converts them to base64",
 )
 """Request embeddings as numbers. embeddings_reply.py converts them to base64 for the client."""
 

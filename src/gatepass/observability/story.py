@@ -335,7 +335,7 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
     blames the proxy, the action names the setting of the proxy.
     """
     part, _, name = hop.partition(":")
-    names = {"gatepass route NAME": f"gatepass route {shlex.quote(model or 'MODEL')}"}
+    names = {"check --route NAME": f"check --route {shlex.quote(model or 'MODEL')}"}
     if route := re.search(_ROUTE_OF_MODEL, message):  # then `operations.NAME.upstream` is not used
         value = "OTHER" if route[2] == "upstream" else "[{upstream: OTHER}]"
         example = '{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}'

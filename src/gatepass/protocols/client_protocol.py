@@ -106,8 +106,6 @@ class ClientProtocol:
     """Return the call in a body. Raises the errors of `decode`."""
     own_rules: Callable[[UpstreamConfig, str | None], tuple[Rule, ...]] | None = None
     """Return rules that come before all others, for the upstream's settings and the name of the model: none."""
-    upstream_setting: str = ""
-    """The setting of upstreams that these rules read, for `gatepass route`."""
     ranking: Callable[[bytes], Ranking] | None = None
     """Read the client's own body, and return the last change of a whole reply: none. Raises InvalidRequest."""
 

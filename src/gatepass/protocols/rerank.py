@@ -302,7 +302,6 @@ class Rerank(ClientProtocol):
     __slots__ = ()
 
     name = "rerank"
-    upstream_setting = "rerank_shape"
     sample: Mapping[str, Any] = {"query": "ping", "documents": ["ping"]}
 
     def own_rules(self, settings: UpstreamConfig, model: str | None) -> tuple[Rule, ...]:

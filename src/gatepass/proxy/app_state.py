@@ -24,8 +24,7 @@ from gatepass.auth.api_keys import key_texts
 from gatepass.auth.authenticator import Authenticator
 from gatepass.clock import Clock, SystemClock
 from gatepass.config.checks import placement_of
-from gatepass.config.credential.kinds import chain_of, token_location
-from gatepass.config.credential.oauth2 import Oauth2Credential
+from gatepass.config.credential.kinds import AnyCredential, token_location
 from gatepass.config.load import is_same
 from gatepass.config.model import Config, Limits
 from gatepass.config.upstream import AzureConfig, DialectName, RagflowConfig, UpstreamConfig
@@ -64,7 +63,7 @@ from gatepass.tokens.credential_injector import CredentialInjector
 from gatepass.tokens.holder import WINDOW_S, TokenHolder, WaitBudget
 from gatepass.tokens.issuer_error import refusal_advice
 from gatepass.tokens.lifetime import Token
-from gatepass.tokens.sharing import SharedRefreshTokenStore, SharedSource, is_shared
+from gatepass.tokens.sharing import SharedSource, is_shared
 from gatepass.tokens.source import Local, build_source, transport_of
 from gatepass.types import MCP_UPSTREAM, Timeouts, settings_of
 
@@ -210,8 +209,8 @@ class AppState(ProcessParts):
     def start(self) -> None:
         """Start to fetch tokens in the background, so that an unreachable issuer does not delay the start."""
         if self.store is not None:
-            known = self.config.credentials
-            credentials = [name for name in known if is_shared(chain_of(name, known).values())]
+            scope = self.store.scope
+            credentials = [name for name, one in self.config.credentials.items() if is_shared(one, scope)]
             if credentials:
                 LOG.info("sharing_tokens", extra={"fields": {**self.store.place, "credentials": credentials}})
             self.store.start()
@@ -266,11 +265,6 @@ class AppState(ProcessParts):
             if one.holder is not None
         }
         return {name: age_s for name, age_s in ages_s.items() if age_s is not None}
-
-    def start_holder(self, name: str) -> None:
-        """Start the holder of one credential, and first that of its subject. Those that run continue."""
-        for one in reversed(chain_of(name, self.config.credentials)):
-            self.holders[one].start()
 
     def retry_failing(self) -> list[str]:
         """Let each failing or rejected credential fetch now, and forget what upstreams lacked. Return their names."""
@@ -393,43 +387,27 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         if not isinstance(one, Local):
             auth = one.network.proxy_auth
             connections[name] = tls_contexts.context_for(one.network), hash(None if auth is None else auth.reveal())
-    made: dict[str, TokenHolder] = {}
     clock, store = parts.clock, parts.store
 
-    def create_holder(name: str, subject: TokenHolder | None) -> TokenHolder:
-        settings, *subjects = chain = chain_of(name, config.credentials).values()
+    def holder_of(name: str, settings: AnyCredential) -> TokenHolder:
+        """Return the holder of a credential: that of before, unless the credential changed."""
+        is_kept = previous is not None and previous.issuer_connections.get(name) == connections[name]
+        if previous is not None and is_kept and is_same(settings, previous.config.credentials[name]):
+            return previous.holders[name]
         advice = partial(refusal_advice, credential=name, settings=settings)
         waits = WaitBudget(settings.timeout_s + FETCH_GRACE_S, token_location(settings), refusal_advice=advice)
-        connect, refresh_token_store = transport_of(settings, tls_contexts), None
-        if store is not None and isinstance(settings, Oauth2Credential):
-            refresh_token_store = SharedRefreshTokenStore(settings, store, clock)
-        source = build_source(name, settings, connect, clock, refresh_token_store, subject)
-        if store is None or not is_shared(chain):
+        source = build_source(name, settings, transport_of(settings, tls_contexts), clock)
+        if store is None or not is_shared(settings, store.scope):
             holder = TokenHolder(name, source, clock, parts.redactor, waits)
         else:
-            shared = SharedSource(source, settings, store, clock, subjects)
+            shared = SharedSource(source, settings, store, clock)
             holder = TokenHolder(name, shared, clock, parts.redactor, waits)
             shared.attach(store.cache, holder)
-        if subject is not None:
-            subject.precede(holder)
         if parts.tracing is not None:
             holder.on_fetch = partial(parts.tracing.token_fetched, name)
         return holder
 
-    def holder_of(name: str) -> TokenHolder:
-        """Return the holder of a credential: that of before, unless the credential or its subject changed."""
-        if name in made:
-            return made[name]
-        _, *subjects = chain_of(name, config.credentials)
-        subject, kept = holder_of(subjects[0]) if subjects else None, None
-        if previous is not None and previous.issuer_connections.get(name) == connections[name]:
-            is_kept = subject is None or subject is previous.holders.get(subject.name)
-            if is_kept and is_same(config.credentials[name], previous.config.credentials[name]):
-                kept = previous.holders[name]
-        made[name] = kept or create_holder(name, subject)
-        return made[name]
-
-    holders = {name: holder_of(name) for name in config.credentials}  # in the order of the configuration
+    holders = {name: holder_of(name, one) for name, one in config.credentials.items()}
     settings, mcp = config.upstreams, None
     if config.mcp:
         from gatepass.proxy.mcp_servers import McpServers, McpSessions  # nothing configured, nothing imported

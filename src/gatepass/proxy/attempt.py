@@ -209,9 +209,7 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
     return response
 
 
-WITHOUT_OWN_THOUGHTS = (
-    SearchedRule("thoughts", (OWN_THOUGHT,), OWN_THOUGHT, (drop_own_thoughts,), "own thoughts are left out"),
-)
+WITHOUT_OWN_THOUGHTS = (SearchedRule("thoughts", (OWN_THOUGHT,), OWN_THOUGHT, (drop_own_thoughts,)),)
 SERVED_BY_CHAT = LearnedRule("protocols", CHAT.family)
 
 

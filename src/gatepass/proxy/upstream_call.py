@@ -257,9 +257,7 @@ def rejection_advice(state: AppState, upstream: Upstream, *, is_key: bool) -> st
         )
     if credential is None:
         return f"gatepass has no credential for it. Set {block}.credential."
-    used = [one for one in ("scope", "audience", "resource") if getattr(credential, one, None) is not None]
-    if isinstance(credential, Oauth2Credential):
-        used = list(dict.fromkeys(("scope", "audience", *used)))
+    used = ("scope", "audience") if isinstance(credential, Oauth2Credential) else ()
     places = ", ".join((*(f"credentials.{name}.{one}" for one in used), f"{block}.token_placement"))
     return (
         f"Compare these settings with what this upstream requires: {places}. `gatepass token {name}` fetches a new"

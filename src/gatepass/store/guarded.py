@@ -13,12 +13,14 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gatepass.cancel import CancelScope, Tasks
 from gatepass.clock import Clock, Timer, sleep
 from gatepass.config.model import StoreSettings
-from gatepass.store.base import Store, StoreCache, StoreReading, StoreUnavailable
+from gatepass.store.base import Store, StoreCache, StoreReading, StoreScope, StoreUnavailable
+from gatepass.store.folder import FolderStore
 
 if TYPE_CHECKING:
     from gatepass.store.encrypted import EncryptedStore
@@ -31,6 +33,7 @@ T = TypeVar("T")
 Command = tuple[str, tuple[str | float, ...]]
 """A name in the store, and the arguments of a script for it."""
 
+FOLDER_S = 0.25
 REST_S = 1.0
 """After a failure no request goes to the store for this long."""
 CHECK_S = 3.0
@@ -50,7 +53,7 @@ OTHER_KEY = (
 )
 EMPTIED = (
     "the store lost its entries: it was emptied, restarted without persistence, or evicts entries."
-    " The next tokens are shared again. Set maxmemory-policy noeviction, and persistence if it holds refresh tokens"
+    " The next tokens are shared again. Set maxmemory-policy noeviction, and persistence"
 )
 
 
@@ -170,6 +173,10 @@ class GuardedStore:
         self.health = StoreHealth(place)
         self.cache = StoreCache(self, clock)
 
+    @property
+    def scope(self) -> StoreScope:
+        return self._store.scope
+
     def start(self) -> None:
         """Start to check the store, and to read the names that `cache` follows. Requires a running event loop."""
 
@@ -249,10 +256,7 @@ class GuardedStore:
         self._is_compared = True
 
     async def _share(self, part: _Part, operation: str, work: Callable[[], Awaitable[T]]) -> T:
-        """Request `work`, unless the other processes have another encryption key.
-
-        A refresh token that such a process cannot see may be in use: with an older one it would end all of them.
-        """
+        """Request `work`, unless the other processes have another encryption key."""
         if self._encrypted is not None and not self._is_compared:
             await self._compare_key()
         if (reason := self.health.fault(_Part.KEY)) is not None:
@@ -301,19 +305,21 @@ class GuardedStore:
                     timer.cancel()
 
 
-def open_store(settings: StoreSettings | None, clock: Clock) -> GuardedStore | None:
-    """Return the configured store, None without one.
+def open_store(settings: StoreSettings | None, worker_folder: Path | None, clock: Clock) -> GuardedStore | None:
+    """Return the configured store, else that in the folder of the supervisor's workers, else None.
 
     It sends no request, so an unavailable store does not prevent the start. Raises OSError if a TLS file is unusable.
     """
-    if settings is None:
-        return None
-    # imported here: valkey costs 7 MiB, cryptography 6 MiB
-    from gatepass.store.encrypted import EncryptedStore
-    from gatepass.store.valkey import ValkeyStore
+    if settings is not None:
+        # imported here: valkey costs 7 MiB, cryptography 6 MiB
+        from gatepass.store.encrypted import EncryptedStore
+        from gatepass.store.valkey import ValkeyStore
 
-    keys = [key.reveal().encode() for key in settings.encryption_keys]
-    server = ValkeyStore(settings, clock)
-    encrypted = EncryptedStore(server, *keys)
-    place = {"through": settings.url, "key_prefix": settings.key_prefix, "key_id": encrypted.key_id}
-    return GuardedStore(encrypted, clock, settings.timeout_s, place, encrypted, server)
+        keys = [key.reveal().encode() for key in settings.encryption_keys]
+        server = ValkeyStore(settings, clock)
+        encrypted = EncryptedStore(server, *keys)
+        place = {"through": settings.url, "key_prefix": settings.key_prefix, "key_id": encrypted.key_id}
+        return GuardedStore(encrypted, clock, settings.timeout_s, place, encrypted, server)
+    if worker_folder is None:
+        return None
+    return GuardedStore(FolderStore(worker_folder, clock), clock, FOLDER_S, {"through": "the folder of the workers"})

@@ -19,7 +19,6 @@ VARIABLES = {dotted(path): name for names in VARIABLES_BY_TYPE.values() for name
 }
 
 CHECK_ISSUER = "check whether the issuer is up"
-BUSY = "another process uses the refresh token and did not release it in time"
 
 
 class FailureKind(StrEnum):
@@ -42,7 +41,6 @@ class FetchFailure(Exception):
 
     - `retry_after_s`: the issuer's own `Retry-After`.
     - `from_other_process`: another process sent the request, or was waited for.
-    - `credential`: the other credential that failed, whose token is the subject.
     """
 
     def __init__(
@@ -52,14 +50,12 @@ class FetchFailure(Exception):
         *,
         retry_after_s: float | None = None,
         from_other_process: bool = False,
-        credential: str | None = None,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.kind = kind
         self.retry_after_s = retry_after_s
         self.from_other_process = from_other_process
-        self.credential = credential
 
     @property
     def is_refused(self) -> bool:
@@ -113,9 +109,7 @@ class FailureState:
 
 def quick_wait_s(tries: int, failure: FetchFailure, jitter: float) -> float | None:
     """Return the seconds until the next quick attempt of a fetch that made `tries`; None if there is none."""
-    # the credential that failed makes its own quick attempts
-    is_lasting = failure.kind is not FailureKind.OUTAGE or failure.credential is not None
-    if is_lasting or tries > len(QUICK_WAITS_S):
+    if failure.kind is not FailureKind.OUTAGE or tries > len(QUICK_WAITS_S):
         return None
     # A longer `Retry-After` would exceed a quick attempt. The refresh task obeys it. That of another process is
     # ignored, because this process sent no request.

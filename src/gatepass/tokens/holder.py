@@ -14,7 +14,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, NoReturn, Protocol
-from weakref import WeakSet
 
 import msgspec
 
@@ -168,8 +167,6 @@ class TokenHolder:
         self.secret_hint = ""
         self._tasks = Tasks()
         self._is_started = False
-        self._subject: TokenHolder | None = None
-        self._dependants = WeakSet[TokenHolder]()  # a reload replaces some, and keeps this holder
         self._wake = asyncio.Event()
         self._closed = False
 
@@ -178,17 +175,6 @@ class TokenHolder:
         if not self._is_started:
             self._is_started = True
             self._tasks.keep(self._refresh, f"refresh of {self.name}", self._fail, lambda: self._sleep(SECRET_POLL_S))
-
-    def precede(self, dependant: TokenHolder) -> None:
-        """Let `dependant`, which presents this holder's tokens, fetch at once after a failure if a new one arrives."""
-        self._dependants.add(dependant)
-        dependant._subject = self
-
-    @property
-    def waits_for(self) -> str:
-        """The credential without a token for which this one waits: its own, or one before it."""
-        subject = self._subject
-        return self.name if subject is None or subject.current() is not None else subject.waits_for
 
     async def aclose(self) -> None:
         """End all tasks of this holder. Waiting requests get TokenUnavailable."""
@@ -252,11 +238,6 @@ class TokenHolder:
         self._fetch_if_due(now)
         self._wake.set()
         return True
-
-    def retry_with_subject(self) -> None:
-        """Fetch now if the last fetch failed, because the subject has a new token. A running fetch receives it."""
-        if self._failure_state is not None and self._fetch is None:
-            self.retry()
 
     def rejection_age_s(self, upstream: str, base_url: str) -> float | None:
         """Return the seconds since an upstream rejected a token, None if it has accepted one since."""
@@ -447,8 +428,6 @@ class TokenHolder:
         self._rejections.set_current(token, now)
         self._wake_requests()
         self._wake.set()
-        for dependant in [*self._dependants]:
-            dependant.retry_with_subject()
 
     def _fail(self, error: BaseException) -> None:
         now = self._clock.now()
@@ -485,13 +464,11 @@ class TokenHolder:
                 is_limit = failure.kind is FailureKind.LIMITED and failure.retry_after_s is not None
                 is_secret = not is_limit and not reason.startswith(WRONG_URL)
                 hint = self.secret_hint if is_secret else ""
-                is_own = failure.credential in (None, self.name)
-                advice = self._wait_budget.refusal_advice(failure.reason) if is_secret and is_own else ""
+                advice = self._wait_budget.refusal_advice(failure.reason) if is_secret else ""
                 advice = f"{advice} {AFTER_REPAIR}".lstrip()
                 reason = f"{reason}{hint}. {advice}"
         message = f"no token for credential {self.name}: {reason}"
-        failed = None if self._failure_state is None else self._failure_state.failure.credential
-        error = TokenUnavailable(message, credential=failed or self.name, retry_after_s=retry_s)
+        error = TokenUnavailable(message, credential=self.name, retry_after_s=retry_s)
         if self._failure_state is not None and self._failure_state.refusals and self._failure_state.failure.is_refused:
             error.should_retry = False  # the issuer refuses the credential until an operator repairs it
         return error

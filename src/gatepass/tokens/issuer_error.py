@@ -265,8 +265,8 @@ REFUSED_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "unauthorized_client": ("client_id", "grant_type"),
     "unsupported_grant_type": ("grant_type",),
     "invalid_scope": ("scope",),
-    "invalid_target": ("audience", "resource"),
-    "invalid_grant": ("refresh_token", "username", "password", "subject", "subject_file", "subject_credential"),
+    "invalid_target": ("audience", "extra"),
+    "invalid_grant": ("subject", "subject_file"),
 }
 """The settings to check after an error code of RFC 6749 5.2 or RFC 8707 2."""
 

@@ -1,6 +1,6 @@
 """Read a credential's secrets at the moment of use, list the values to mask, and compute fingerprints.
 
-A fingerprint identifies a credential between processes, and a refresh token's owner after a restart.
+A fingerprint identifies a credential between processes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from pydantic import BaseModel
 
 from gatepass.config.block import SECRET_NAME
 from gatepass.config.credential.base import Credential
-from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.document import leaves
 from gatepass.config.references import Reference, open_regular, read_file
 from gatepass.observability.redaction import Redactor, decoded
@@ -28,6 +27,7 @@ from gatepass.types import Secret
 _PUBLIC = frozenset(
     {
         *("granttype", "responsetype", "clientid", "scope", "audience", "resource", "tokentype"),
+        *("requestedtokentype", "subjecttokentype", "clientassertiontype"),
         *("user", "username", "account", "tenant", "tenantid", "appid", "realm", "language"),
         *("name", "domain", "project", "region", "service", "method", "methods", "type", "kind", "version", "locale"),
         *("accept", "acceptlanguage", "acceptencoding", "contenttype", "useragent", "xrequestedwith"),
@@ -43,8 +43,6 @@ _WORD = re.compile(
 LONG_CHARS = 8
 """A shorter text of a body is masked only if its name or a reference marks it as a secret."""
 _SCHEMES = frozenset({"authorization", "proxy-authorization"})
-_WRITTEN_FILES = frozenset({"refresh_token_file"})
-"""Files that a source writes itself. Their content is not part of the fingerprint."""
 _PRESENTED_FILES = frozenset({"assertion_file", "subject_file"})
 """Files with a token that is rotated. Its issuer and subject are part of the fingerprint if it is a JWT."""
 _FILES = frozenset({"client_cert", "client_key"})
@@ -130,12 +128,9 @@ def _is_public(name: str) -> bool:
     return re.sub(r"[-_ ]", "", name).lower() in _PUBLIC
 
 
-def credential_fingerprint(settings: Credential, *subjects: Credential) -> str:
-    """Return a digest of `settings`, and of the `subjects` whose tokens it presents; raise ValueError or OSError.
-
-    Files and references are read again.
-    """
-    value = _json_value([settings, *subjects] if subjects else settings)
+def credential_fingerprint(settings: Credential) -> str:
+    """Return a digest of `settings`; raise ValueError or OSError. Files and references are read again."""
+    value = _json_value(settings)
     # Sorted, because two replicas may write the same settings in another order.
     document = json.dumps(value, sort_keys=True, separators=(",", ":"))
     # A variable may hold bytes that are not UTF-8. Python decodes them as surrogates.
@@ -158,7 +153,7 @@ def _json_value(value: Any) -> Any:
         # The same path may contain another key on another machine.
         digests = {}
         for name, path in members.items():
-            if isinstance(path, str) and (name.endswith("_file") or name in _FILES) and name not in _WRITTEN_FILES:
+            if isinstance(path, str) and (name.endswith("_file") or name in _FILES):
                 with open_regular(str(Path(path).expanduser())) as file:
                     content = file.read(LARGEST_FILE_BYTES)
                 claims = (claims_of(decoded(content).strip()) if name in _PRESENTED_FILES else None) or {}
@@ -171,29 +166,3 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_json_value(member) for member in value]
     return value
-
-
-def refresh_token_fingerprint(settings: Oauth2Credential) -> str:
-    """Return a digest that identifies the owner of a refresh token.
-
-    If gatepass can log in by itself, this is the whole credential, because any field may choose the account
-    (`extra.tenant`). If a person supplied the first refresh token, that token is the login. Scope and client
-    authentication do not belong to it: a change of those must not bring back the first token, because it has ended.
-    Raises FetchFailure if a secret cannot be read.
-    """
-    if settings.grant_type == "refresh_token":
-        first = settings.refresh_token
-        return _digest(account_fingerprint(settings), None if first is None else revealed(first, "refresh_token"))
-    try:
-        return credential_fingerprint(settings)
-    except (ValueError, OSError) as error:
-        raise FetchFailure(f"a secret cannot be read: {error}") from None
-
-
-def account_fingerprint(settings: Oauth2Credential) -> str:
-    """Return a digest of the issuer and the client that may use a refresh token."""
-    return _digest(settings.endpoint, settings.client_id)
-
-
-def _digest(*parts: str | None) -> str:
-    return sha256(json.dumps(parts).encode()).hexdigest()

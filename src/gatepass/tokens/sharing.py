@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
@@ -14,12 +14,10 @@ import msgspec
 
 from gatepass.clock import Clock, sleep
 from gatepass.config.credential.base import Credential
-from gatepass.config.credential.kinds import AnyCredential
-from gatepass.config.credential.oauth2 import Oauth2Credential
-from gatepass.store.base import LEASE_S, Lease, Store, StoreCache, StoreReading, StoreUnavailable
-from gatepass.tokens.failure import BUSY, PROBE_S, FailureKind, FetchFailure, shared_pause_s
+from gatepass.store.base import LEASE_S, Lease, Store, StoreCache, StoreReading, StoreScope, StoreUnavailable
+from gatepass.tokens.failure import PROBE_S, FailureKind, FetchFailure, shared_pause_s
 from gatepass.tokens.lifetime import Token
-from gatepass.tokens.secrets import credential_fingerprint, refresh_token_fingerprint
+from gatepass.tokens.secrets import credential_fingerprint
 from gatepass.types import Secret
 
 if TYPE_CHECKING:
@@ -41,17 +39,18 @@ _NO_RESULT_IN_TIME = (
     " check the issuer, and the store"
 )
 _COMPLETE_IN_CONFIGURATION = frozenset({"oauth2", "http_json"})
-REFRESH_TOKEN_KEPT_S = 180 * 86_400.0
-"""Longer than an unused refresh token is valid at any known issuer."""
-UNAVAILABLE = "the store with the refresh token is unavailable, and a second use of an old one would revoke all ({})"
+LOCAL_TYPES = frozenset({"static", "api_key", "env", "file"})
+"""Types of credential whose tokens each process makes or reads itself, so that none is shared."""
 
 
-def is_shared(settings: Iterable[AnyCredential]) -> bool:
-    """Return whether processes share the tokens of the first credential over a store. The others are its subjects.
+def is_shared(settings: Credential, reach: StoreScope) -> bool:
+    """Return whether processes within `reach` share the tokens of a credential.
 
-    A token is shared only if the configuration identifies the client completely. A program differs between machines.
+    Over a network a token is shared only if the configuration identifies the client completely. A program differs
+    between machines.
     """
-    return all(one.type in _COMPLETE_IN_CONFIGURATION for one in settings)
+    is_near = reach is StoreScope.MACHINE
+    return settings.type not in LOCAL_TYPES and (is_near or settings.type in _COMPLETE_IN_CONFIGURATION)
 
 
 def _as_secret(_: type, value: object) -> Secret:
@@ -94,7 +93,6 @@ class FailureRecord(_Record):
     kind: FailureKind
     until_s: float
     began_s: float
-    credential: str | None = None
 
     @classmethod
     def of(cls, failure: FetchFailure, owner: str, began_s: float, at_s: float, refusals: int) -> Self:
@@ -104,7 +102,7 @@ class FailureRecord(_Record):
         """
         # At least PROBE_S from the start, so that an outage is probed once for all processes.
         until_s = max(at_s + shared_pause_s(failure, refusals), began_s + PROBE_S)
-        return cls(owner, failure.reason, failure.kind, until_s, began_s, failure.credential)
+        return cls(owner, failure.reason, failure.kind, until_s, began_s)
 
     def applies_to(self, process: str, now_s: float) -> bool:
         """Return whether `process` must report this failure without a fetch, because it would get the same answer."""
@@ -116,13 +114,7 @@ class FailureRecord(_Record):
 
     def failure(self, now_s: float) -> FetchFailure:
         """Return the failure at `now_s` (store's clock), for a process that did not fetch."""
-        return FetchFailure(
-            self.reason,
-            self.kind,
-            retry_after_s=self.until_s - now_s,
-            from_other_process=True,
-            credential=self.credential,
-        )
+        return FetchFailure(self.reason, self.kind, retry_after_s=self.until_s - now_s, from_other_process=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +135,11 @@ class SharedSource:
     A process without the lease polls for the leader's result. If the leader dies, its lease ends LEASE_S later. The
     names in the store derive from the credential's fingerprint at the time of the fetch. So a process with a changed
     secret shares nothing with a process that has the old one. Without the store each process fetches for itself.
-    `subjects` are the credentials whose tokens are presented: that of `settings`, that one's own, and so on.
     """
 
-    def __init__(
-        self, source: TokenSource, settings: Credential, store: Store, clock: Clock, subjects: Sequence[Credential] = ()
-    ) -> None:
+    def __init__(self, source: TokenSource, settings: Credential, store: Store, clock: Clock) -> None:
         self._source = source
         self._settings = settings
-        self._subjects = subjects
         self._store = store
         self._clock = clock
         self._owner = secrets.token_hex(8)
@@ -204,7 +192,7 @@ class SharedSource:
 
     def _names_now(self) -> SharedTokenNames | None:
         try:
-            return SharedTokenNames.of(credential_fingerprint(self._settings, *self._subjects))
+            return SharedTokenNames.of(credential_fingerprint(self._settings))
         except (ValueError, OSError):
             return None
 
@@ -312,56 +300,3 @@ class SharedSource:
     def _remember(self, token: Token, mark: str | None) -> Token:
         self._returned_id, self._returned_s = mark, token.requested_s
         return token
-
-
-class SharedRefreshTokenStore:
-    """A RefreshTokenStore for all processes that share `store`. Without the store no refresh token is used.
-
-    Another process may have used the one that this process remembers. An issuer that receives a used refresh token
-    revokes the whole family (RFC 9700 4.14.2), which only a new login repairs.
-    """
-
-    def __init__(self, settings: Oauth2Credential, store: Store, clock: Clock) -> None:
-        self._settings = settings
-        self._store = store
-        self._clock = clock
-
-    @property
-    def is_persistent(self) -> bool:
-        return True
-
-    @asynccontextmanager
-    async def exclusive(self, within_s: float) -> AsyncIterator[None]:
-        # A new owner for each use, so that two uses in one process exclude each other too.
-        lease = Lease(self._store, self._clock, self._name("refresh-turn"), secrets.token_hex(8))
-        by_s = self._clock.now() + within_s
-        with _as_failure():
-            while True:
-                async with lease.held() as is_ours:
-                    if is_ours:
-                        yield
-                        return
-                if self._clock.now() >= by_s:
-                    raise FetchFailure(BUSY)
-                await sleep(self._clock, POLL_S)
-
-    async def get(self) -> str | None:
-        name = self._name("refresh-token")
-        with _as_failure():
-            kept = (await self._store.get((name,))).values.get(name)
-        return None if kept is None else kept.decode()
-
-    async def put(self, text: str) -> None:
-        with _as_failure():
-            await self._store.put(self._name("refresh-token"), text.encode(), REFRESH_TOKEN_KEPT_S)
-
-    def _name(self, kind: str) -> str:
-        return f"{kind}/v1/{refresh_token_fingerprint(self._settings)}"
-
-
-@contextmanager
-def _as_failure() -> Iterator[None]:
-    try:
-        yield
-    except StoreUnavailable as error:
-        raise FetchFailure(UNAVAILABLE.format(error)) from None

@@ -11,14 +11,13 @@ from gatepass.config.credential.http_json import HttpJsonCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.http_client.tls import TLSContexts
 from gatepass.tokens.failure import FailureKind, FetchFailure
-from gatepass.tokens.holder import TokenHolder, TokenSource
+from gatepass.tokens.holder import TokenSource
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
 from gatepass.tokens.secrets import revealed
 from gatepass.tokens.token_reply import ReadTimes, fits_a_header, parse_token_text, strip_bearer
 from gatepass.types import Secret
 
 if TYPE_CHECKING:
-    from gatepass.tokens.sources.refresh_token import RefreshTokenStore
     from gatepass.tokens.token_endpoint import Connect
 
 Local = (
@@ -37,18 +36,10 @@ def transport_of(settings: kinds.AnyCredential, tls_contexts: TLSContexts) -> Co
     return issuer_transport(settings, tls_contexts.context_for(settings.network))
 
 
-def build_source(
-    name: str,
-    settings: kinds.AnyCredential,
-    connect: Connect | None,
-    clock: Clock,
-    refresh_token_store: RefreshTokenStore | None = None,
-    subject: TokenHolder | None = None,
-) -> TokenSource:
+def build_source(name: str, settings: kinds.AnyCredential, connect: Connect | None, clock: Clock) -> TokenSource:
     """Return the token source of `credentials.NAME`. `connect` is the result of `transport_of`.
 
-    `refresh_token_store` keeps refresh tokens if processes share a store. `subject` holds the token of
-    `subject_credential`. Only the configured source is imported.
+    Only the configured source is imported.
     """
     match settings:
         case kinds.StaticCredential():
@@ -71,7 +62,7 @@ def build_source(
         case Oauth2Credential():
             from gatepass.tokens.sources.oauth2 import Oauth2Source
 
-            return Oauth2Source(name, settings, connect, clock, refresh_token_store, subject)
+            return Oauth2Source(name, settings, connect, clock)
         case HttpJsonCredential():
             from gatepass.tokens.sources.http_json import HttpJsonSource
 

@@ -75,7 +75,7 @@ class TokenReplyFormat:
       None if the URL does not come from the configuration.
     - `is_login`: the reply comes from a login, which may refuse in any form.
     - `audience`: the configured one. A JWT that names an audience must name this one.
-    - `issued_types`: the types that an exchange may return (RFC 8693 2.2.1). None are for other grants.
+    - `issued_type`: the type that an exchange must return (RFC 8693 2.2.1). None: any.
     """
 
     issuer: str
@@ -87,7 +87,7 @@ class TokenReplyFormat:
     url_setting: str | None = None
     is_login: bool = False
     audience: str | None = None
-    issued_types: tuple[str, ...] = ()
+    issued_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +144,11 @@ def _check_type(document: Any, home: Any, reply_format: TokenReplyFormat, mask: 
         return next(texts, "").strip()
 
     issued, token_type = first("issued_token_type"), first(*TYPE_NAMES)
-    if issued and reply_format.issued_types and issued not in reply_format.issued_types:
+    if issued and reply_format.issued_type not in (None, issued):
         raise FetchFailure(
             f"{reply_format.issuer} returned a token of the type {one_line(mask(issued), mask)}, which is not an access"
-            f" token. If the upstream requires it, set {setting(reply_format.credential, 'requested_token_type')}",
+            f" token. If the upstream requires it, write requested_token_type into"
+            f" {setting(reply_format.credential, 'extra')}",
             FailureKind.REFUSED,
         )
     if token_type.lower() in BOUND_TYPES:

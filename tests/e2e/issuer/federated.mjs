@@ -87,8 +87,9 @@ function register(provider) {
     const { params } = ctx.oidc;
     if (params.subject_token_type !== `${TYPES}access_token`) throw new errors.InvalidRequest('subject_token_type');
     if (params.requested_token_type !== `${TYPES}jwt`) throw new errors.InvalidRequest('requested_token_type');
-    if (params.audience !== 'models' || params.resource?.length !== 2) throw new errors.InvalidTarget('audience');
-    const { sub } = await verified(params.subject_token, signing.publicKey, { issuer, audience: RESOURCE });
+    if (params.audience !== 'models' || params.resource !== RESOURCE) throw new errors.InvalidTarget('audience');
+    const expected = { issuer: 'workload', subject: 'svc-llm', audience: `${issuer}/token` };
+    const { sub } = await verified(params.subject_token, clientKey, expected);
     await grant(ctx, next, sub, { token_type: 'N_A', issued_token_type: `${TYPES}jwt` });
   }, names, ['resource']);
   provider.on('grant.success', ({ oidc }) => {

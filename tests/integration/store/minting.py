@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -20,11 +19,10 @@ COMPLETION = {"choices": [{"index": 0, "message": {"role": "assistant", "content
 
 @dataclass
 class Minting:
-    """`kills_old`: a new token ends the one before it. `refresh_token`: the one that is good now, for one use."""
+    """`kills_old`: a new token ends the one before it."""
 
     life_s: float = 300.0
     kills_old: bool = False
-    refresh_token: str | None = None
     delay_s: float = 0.0
     url: str = ""
     calls: list[float] = field(default_factory=list)
@@ -38,19 +36,14 @@ class Minting:
         return Starlette(routes=[token, Route("/v1/chat/completions", self._serve, methods=["POST"])])
 
     async def _mint(self, request: Request) -> Response:
-        used = parse_qs((await request.body()).decode()).get("refresh_token")
-        if self.refresh_token is not None and used != [self.refresh_token]:
-            self.refused.append(str(used))
-            return JSONResponse({"error": "invalid_grant"}, 400)
+        await request.body()
         self.calls.append(time.monotonic())
         await asyncio.sleep(self.delay_s)  # a slow issuer: time in which others ask too
         text = f"opaque-token-{len(self.calls)}"
         if self.kills_old:
             self.ends.clear()
         self.ends[text] = time.monotonic() + self.life_s
-        self.refresh_token = self.refresh_token and f"refresh-token-{len(self.calls) + 1}"
-        rotated = {"refresh_token": self.refresh_token} if self.refresh_token else {}
-        return JSONResponse({"access_token": text, "token_type": "Bearer", "expires_in": self.life_s, **rotated})
+        return JSONResponse({"access_token": text, "token_type": "Bearer", "expires_in": self.life_s})
 
     async def _serve(self, request: Request) -> Response:
         text = request.headers.get("authorization", "").removeprefix("Bearer ")

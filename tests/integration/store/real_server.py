@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from valkey import Valkey
 from valkey.exceptions import ValkeyError
 
 E2E = Path(__file__).parents[3] / ".e2e" / "store"
-PROGRAM = shutil.which("valkey-server") or shutil.which("redis-server") or shutil.which("server", path=E2E)
-"""None: the tests skip in `make test`, and `make e2e` runs them with the server that it installs in E2E."""
+INSTALLED = {name: shutil.which(name) for name in ("valkey-server", "redis-server")}
+if not any(INSTALLED.values()):
+    INSTALLED["valkey-server"] = shutil.which("server", path=E2E)  # `make e2e` installs it where none of both is
+"""The program of each server, or None. Tests run with each that is installed, and `make test` names the others."""
 KEY = "an-encryption-key-for-the-store-of-the-tests"
 READY_S = 60.0
 
@@ -25,6 +28,7 @@ READY_S = 60.0
 @dataclass
 class RealServer:
     folder: Path
+    program: str
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
 
@@ -46,7 +50,7 @@ class RealServer:
                 with socket.create_server(("127.0.0.1", 0)) as listening:
                     self.port = listening.getsockname()[1]
             where = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
-            self.process = subprocess.Popen([str(PROGRAM), "--save", "", *where], stdout=subprocess.DEVNULL)
+            self.process = subprocess.Popen([self.program, "--save", "", *where], stdout=subprocess.DEVNULL)
             until_s = time.monotonic() + READY_S
             while self.process.poll() is None and time.monotonic() < until_s:
                 try:
@@ -66,8 +70,12 @@ class RealServer:
 
 
 @contextmanager
-def real_server(folder: Path) -> Iterator[RealServer]:
-    server = RealServer(folder)
+def real_server(folder: Path, name: str | None = None) -> Iterator[RealServer]:
+    """Run the server of this name, or the first that is installed. Skip the test if it is not installed."""
+    program = INSTALLED[name] if name else next(filter(None, INSTALLED.values()))
+    if program is None:
+        pytest.skip(f"{name} is not installed")
+    server = RealServer(folder, program)
     server.start()
     try:
         yield server

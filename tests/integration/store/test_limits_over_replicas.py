@@ -3,6 +3,7 @@
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,16 +17,14 @@ from gatepass.server.pages import status_of
 from gatepass.store.guarded import open_store
 from tests.integration.gateway import CHAT, HELLO, Gateway, serving
 from tests.integration.scripted import Scripted
-from tests.integration.store.real_server import PROGRAM, RealServer, real_server
+from tests.integration.store.real_server import INSTALLED, RealServer, real_server
 from tests.integration.test_limits import GOOD, MESSAGES, access, ask
 from tests.waiting import until
 
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="requires valkey-server or redis-server")
 
-
-@pytest.fixture
-def server(tmp_path) -> Iterator[RealServer]:
-    with real_server(tmp_path) as running:
+@pytest.fixture(params=INSTALLED)
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RealServer]:
+    with real_server(tmp_path, request.param) as running:
         yield running
 
 
@@ -52,7 +51,9 @@ async def replicas(server: RealServer, count: int = 2, **store: Any) -> AsyncIte
         }
         config, clock = Config.model_validate(blocks), SystemClock()
         yield [
-            await stack.enter_async_context(serving(create_app_state(config, clock, open_store(config.store, clock))))
+            await stack.enter_async_context(
+                serving(create_app_state(config, clock, open_store(config.store, None, clock)))
+            )
             for _ in range(count)
         ]
 

@@ -23,19 +23,17 @@ from gatepass.proxy.admission import Admission
 from gatepass.proxy.store_windows import LEASE_S, RENEW_S, RETRY_S, SCRIPT, WAIT_S, StoreWindows
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import Command, GuardedStore
-from tests.integration.store.real_server import PROGRAM, RealServer, real_server
+from tests.integration.store.real_server import INSTALLED, RealServer, real_server
 from tests.unit.clock import DrivenClock, settle
-
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="requires valkey-server or redis-server")
 
 TIME = "redis.call('TIME')"
 assert SCRIPT.count(TIME) == 1
 DRIVEN = SCRIPT.replace(TIME, "{KEYS[2], KEYS[3]}")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
-    with real_server(tmp_path_factory.mktemp("server")) as running:
+@pytest.fixture(scope="module", params=INSTALLED)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+    with real_server(tmp_path_factory.mktemp("server"), request.param) as running:
         yield running
 
 

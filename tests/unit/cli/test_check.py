@@ -5,7 +5,8 @@ from functools import partial
 import pytest
 from click.testing import CliRunner
 
-from gatepass.cli.check import editor_schema, schema, yaml_lines
+from gatepass.cli import main
+from gatepass.cli.check import editor_schema, yaml_lines
 from gatepass.config.load import DEFAULT, load
 from tests.unit.cli.command_line import run_on
 
@@ -45,7 +46,9 @@ def test_a_name_cannot_control_the_terminal_in_a_problem(check):
     assert all(line.isprintable() for line in lines)
 
 
-@pytest.mark.parametrize("command", [("check",), ("route", f"m{CONTROLS}".encode().decode("unicode_escape"))])
+@pytest.mark.parametrize(
+    "command", [("check",), ("check", "--route", f"m{CONTROLS}".encode().decode("unicode_escape"))]
+)
 def test_a_name_cannot_control_the_terminal(tmp_path, command):
     """The listing of `check` has the escapes of YAML, so that it can be read again."""
     blocks = f'models: {{"m{CONTROLS}": {{upstream: chat, name: "n{CONTROLS}"}}}}\n'
@@ -96,7 +99,7 @@ def test_listing_of_check_is_valid_yaml(tmp_path, every):
 
 
 def test_the_schema_is_printed_as_json():
-    result = CliRunner().invoke(schema)
+    result = CliRunner().invoke(main, ["check", "--schema"])
     assert result.exit_code == 0
     assert json.loads(result.output) == editor_schema()
 

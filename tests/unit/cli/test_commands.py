@@ -82,12 +82,12 @@ class Unwritable(io.StringIO):
     ("number", "message"),
     [
         (errno.ENOSPC, "Error: the output cannot be written: no space left on its device\n"),
-        (errno.EPIPE, ""),  # the reader has what it wanted, as in `gatepass schema | head -1`
+        (errno.EPIPE, ""),  # the reader has what it wanted, as in `gatepass check --schema | head -1`
     ],
 )
 def test_an_output_that_cannot_be_written_is_no_traceback(monkeypatch, number, message):
     monkeypatch.setattr("sys.stdout", Unwritable(number))
     monkeypatch.setattr("sys.stderr", errors := io.StringIO())
     with pytest.raises(SystemExit) as ended:
-        main(["schema"])
+        main(["check", "--schema"])
     assert (ended.value.code, errors.getvalue()) == (1, message)

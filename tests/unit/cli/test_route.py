@@ -1,64 +1,49 @@
-import json
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
-from msgspec.structs import replace
 
-from gatepass.cli.options import CALL_OPERATIONS, OPERATION_OF_KIND, ROUTED_OPERATIONS, operation_by_name
-from gatepass.cli.route import DIALECT_CHANGES, report_targets, target_lines
+from gatepass.cli.options import OPERATION_OF_KIND, operation_by_name
+from gatepass.cli.route import route_lines
 from gatepass.config.model import Config
-from gatepass.config.routes import ModelKind, OfModel
-from gatepass.config.upstream import DialectName
-from gatepass.normalize.rules import BUILT_IN_RULES
-from gatepass.operations.table import sample
-from gatepass.proxy.app_state import create_app_state
-from gatepass.proxy.attempt import rules_for
-from gatepass.types import Target
+from gatepass.config.routes import ModelKind
 
 URL = "https://llm.example/v1"
 
 
-@pytest.mark.parametrize("operation", ["chat", "completions", "embeddings", "responses", "speech"])
-def test_a_built_in_rule_that_is_not_shown_changes_no_sample(operation):
-    """The sample with all the members that the rules look for."""
-    config = Config.model_validate({"upstreams": {"up": {"base_url": URL}}})
-    shown = "\n".join(target_lines(report_targets(config, operation, "m", None)))
-    call = sample(operation, "m")
-    members = json.loads(call.body) | {"images": [], "drop_params": True, "stream_options": {}}
-    asked = replace(call, body=json.dumps(members | {"encoding_format": "base64"}).encode())
-    for rule in BUILT_IN_RULES:
-        changed = rule.apply(asked, Target("up")) is not asked
-        assert changed <= (f"built-in {rule.name}:" in shown), rule.name
+def lines(**blocks: Any) -> list[str]:
+    config = Config.model_validate({"upstreams": {"up": {"base_url": URL}}, **blocks})
+    return route_lines(config, "m", None)[0]
 
 
-def test_the_steps_are_reported_in_the_order_in_which_a_request_takes_them():
-    places = {"profile": "profile ", "rerank": "rerank_shape", "rules": "rules of models.m"}
-    blocks = {
-        "upstreams": {"up": {"base_url": URL, "rerank_shape": "tei"}},
-        "models": {"m": {"upstream": "up", "name": "deployed", "rules": {"drop": ["user"]}}},
-        "profiles": {"mine": {"drop": ["top_n"]}},
-    }
-    config = Config.model_validate(blocks)
-    state = create_app_state(config)
-    call, (target,) = sample("rerank", "m"), state.routes.resolve("rerank", "m")
-    rules = rules_for(state, state.upstreams["up"], call, target, state.profiles["mine"])
-    begins = [places.get(rule.name, f"built-in {rule.name}") for rule in rules]
-    lines = [line.removeprefix("   - ") for line in list(target_lines(report_targets(config, "rerank", "m", None)))[1:]]
-    of_rules = [begin for line in lines for begin in begins if line.startswith(begin)]
-    assert of_rules == [begin for begin in begins if begin in of_rules]
-    assert set(begins) - set(of_rules) == {f"built-in {name}" for name in ("images", "stream_options", "vectors")}
-    rest = lines[len(of_rules) :]
-    assert [line.split()[0] for line in rest] == ["learning:", "dialect", "POST"]
+def test_the_changes_are_in_the_order_in_which_a_request_takes_them():
+    keys = [{"name": "own", "hash": f"sha256:{'0' * 64}", "profile": "librechat"}]
+    rules = {"drop": ["user"], "rename": {"a": "b"}}
+    config = Config.model_validate(
+        {
+            "upstreams": {"up": {"base_url": URL}},
+            "models": {"m": {"upstream": "up", "name": "deployed", "rules": rules}},
+            "access": {"keys": keys},
+        }
+    )
+    assert route_lines(config, "m", config.access.keys[0]) == (
+        [
+            "chat with the model m, as own",
+            "1. to the upstream up, as deployed:",
+            "   - profile librechat: drop=tools[].strict, drop=tools[].function.strict",
+            "   - rules: rename=a>b, drop=user",
+            f"   - POST {URL}/chat/completions, with no credential",
+        ],
+        True,
+    )
 
 
-def test_each_dialect_states_what_it_changes():
-    assert set(DIALECT_CHANGES) == set(get_args(DialectName))
+def test_the_operation_is_the_declared_one():
+    declared = {"m": {"upstream": "up", "capabilities": {"kind": "embedding"}}}
+    assert lines(models=declared)[-1] == f"   - POST {URL}/embeddings, with no credential"
 
 
-def test_route_supports_every_operation_with_a_model_and_every_kind():
-    assert get_args(OfModel) == ROUTED_OPERATIONS
+def test_every_kind_of_model_has_an_operation():
     assert set(OPERATION_OF_KIND) == {None, *get_args(ModelKind)}
-    assert set(CALL_OPERATIONS) < set(ROUTED_OPERATIONS) >= set(OPERATION_OF_KIND.values())
 
 
 @pytest.mark.parametrize(

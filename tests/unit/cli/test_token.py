@@ -117,18 +117,11 @@ def test_each_placement_is_reported_with_its_upstreams():
     ]
 
 
-def test_a_token_for_an_mcp_server_or_for_another_issuer_is_reported():
-    exchange = {**CORP, "grant_type": "token_exchange", "subject_credential": "corp"}
-    settings = Config.model_validate(
-        {
-            "credentials": {"corp": CORP, "tools": exchange, "llm": {**exchange, "grant_type": "jwt_bearer"}},
-            "mcp": {"search": {"url": "https://tools.example/mcp", "credential": "corp"}},
-        }
-    )
+def test_a_token_for_an_mcp_server_is_reported():
+    servers = {"search": {"url": "https://tools.example/mcp", "credential": "corp"}}
+    settings = Config.model_validate({"credentials": {"corp": CORP}, "mcp": servers})
     assert [text for label, text in lines(Token(Secret("t"), 0.0, 300.0), FRESH, settings) if label == "sent as"] == [
-        "Authorization: Bearer {token}, to mcp/search",
-        "subject_token={token}, to the issuer of tools",
-        "assertion={token}, to the issuer of llm",
+        "Authorization: Bearer {token}, to mcp/search"
     ]
 
 

@@ -529,7 +529,7 @@ def test_the_action_names_the_test_only_if_the_model_is_known():
     for model, test in (("m", " `gatepass doctor m --call` tests a small call."), ("", "")):
         assert action("upstream_error", AT_B, "5xx", model=model).endswith(f"to the owner of the upstream.{test}")
         assert action("upstream_closed", AT_B, model=model).endswith(f"the timeouts of proxies.{test}")
-    assert "`gatepass route 'a b'`" in action("model_not_found", "client", model="a b")
+    assert "`gatepass check --route 'a b'`" in action("model_not_found", "client", model="a b")
 
 
 @pytest.mark.parametrize(

@@ -42,21 +42,19 @@ def test_invented_names_of_models_do_not_fill_the_memory():
         assert len(state.absent_until_s) <= MOST_ABSENT
 
 
-def exchanging(secret: str) -> Config:
-    """`llm` exchanges the token of `corp`, which comes after it; `other` stands alone."""
+def two_clients(secret: str) -> Config:
     corp = {"type": "oauth2", "token_url": f"{BASE}/token", "client_id": "me", "client_secret": "s3cr3t-of-the-client"}
-    llm = {**corp, "grant_type": "token_exchange", "subject_credential": "corp"}
-    credentials = {"llm": llm, "corp": {**corp, "client_secret": secret}, "other": corp}
+    credentials = {"corp": {**corp, "client_secret": secret}, "other": corp}
     return Config.model_validate({"credentials": credentials, "upstreams": {"chat": {"base_url": BASE}}})
 
 
-async def test_a_reload_that_changes_a_subject_rebuilds_what_depends_on_it():
-    before = create_app_state(exchanging("s3cr3t-number-one"))
-    same = next_app_state(exchanging("s3cr3t-number-one"), TLSContexts(before.tls_contexts), before)
-    changed = next_app_state(exchanging("s3cr3t-number-two"), TLSContexts(before.tls_contexts), before)
-    assert list(before.holders) == ["llm", "corp", "other"]
+async def test_a_reload_rebuilds_the_changed_credential_alone():
+    before = create_app_state(two_clients("s3cr3t-number-one"))
+    same = next_app_state(two_clients("s3cr3t-number-one"), TLSContexts(before.tls_contexts), before)
+    changed = next_app_state(two_clients("s3cr3t-number-two"), TLSContexts(before.tls_contexts), before)
+    assert list(before.holders) == ["corp", "other"]
     kept = {name: changed.holders[name] is holder for name, holder in before.holders.items()}
-    assert kept == {"llm": False, "corp": False, "other": True}
+    assert kept == {"corp": False, "other": True}
     assert dict(same.holders) == dict(before.holders)
 
 

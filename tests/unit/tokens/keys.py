@@ -6,7 +6,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -19,8 +19,10 @@ from cryptography.x509.oid import NameOID
 
 @cache
 def key(kind: str) -> Any:
-    """`rsa`, `other-rsa`, `short-rsa`, `p256`, `p384`."""
+    """`rsa`, `other-rsa`, `short-rsa`, `p256`, `p384`, `ed25519`."""
     match kind:
+        case "ed25519":
+            return ed25519.Ed25519PrivateKey.generate()
         case "p256":
             return ec.generate_private_key(ec.SECP256R1())
         case "p384":

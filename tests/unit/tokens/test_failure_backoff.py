@@ -26,7 +26,6 @@ def received(kind: FailureKind = FailureKind.OUTAGE) -> FetchFailure:
         (received(), 0.0, [0.2, 0.5, 1.0, None]),
         (FetchFailure("busy", retry_after_s=0.8), 0.0, [0.8, 0.8, 1.0, None]),
         (FetchFailure("busy", retry_after_s=1.5), 0.0, [None] * 4),
-        (FetchFailure("corp has none", credential="corp"), 0.0, [None] * 4),
         (FetchFailure("?", FailureKind.LIMITED), 0.0, [None] * 4),
         (REFUSED, 0.0, [None] * 4),
         (received(FailureKind.REFUSED), 0.0, [None] * 4),

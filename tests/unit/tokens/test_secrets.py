@@ -123,7 +123,6 @@ VARIANTS = {
     "token_url": "https://sso.example/other",
     "scope": "more",
     "audience": "more",
-    "resource": "more",
     "extra": {"more": Secret("x")},
     "timeout_s": 3.0,
     "default_ttl_s": 60.0,
@@ -187,16 +186,6 @@ def test_fingerprint_contains_the_content_of_a_key_file(tmp_path):
     assert credential_fingerprint(settings) != before
 
 
-def test_a_file_that_gatepass_writes_itself_does_not_count(tmp_path):
-    file = tmp_path / "refresh_token"
-    file.write_text("first")
-    settings = oauth2(refresh_token_file=str(file))
-    before = credential_fingerprint(settings)
-    file.write_text("second")
-    assert credential_fingerprint(settings) == before
-    assert credential_fingerprint(oauth2(refresh_token_file=str(tmp_path / "other"))) != before
-
-
 @pytest.mark.parametrize("name", ["assertion_file", "subject_file"])
 def test_a_rotated_file_counts_by_the_owner_of_its_token(tmp_path, name):
     file = tmp_path / "token"
@@ -210,13 +199,6 @@ def test_a_rotated_file_counts_by_the_owner_of_its_token(tmp_path, name):
     first = of(iss="k8s", sub="a", exp=1)
     assert of(iss="k8s", sub="a", exp=2) == first
     assert len({first, of(iss="k8s", sub="b"), of(iss="other", sub="a"), of(iss="k8s"), of(iss="x")}) == 5
-
-
-def test_a_dependants_fingerprint_contains_its_subject():
-    llm = oauth2(**EXCHANGE, subject_credential="corp")
-    found = [credential_fingerprint(llm, *more) for more in ((), (oauth2(),), (oauth2(scope="a"),))]
-    assert len({*found}) == 3
-    assert found[1] == credential_fingerprint(llm, oauth2())
 
 
 def test_unreadable_secret_has_no_fingerprint(tmp_path):

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gatepass.config.credential.kinds import ExecCredential
 from gatepass.errors import Fault, TransportFault
+from gatepass.store.base import StoreScope
 from gatepass.tokens import build_source
 from gatepass.tokens.failure import PROBE_S, FailureKind, FetchFailure
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
@@ -307,13 +307,10 @@ async def test_a_token_that_arrives_expired_is_not_shared():
 
 def test_tokens_are_shared_only_if_their_fingerprint_is_complete():
     credentials: list[Any] = [SimpleNamespace(type=kind) for kind in KINDS]
-    assert {one.type for one in credentials if is_shared([one])} == {"oauth2", "http_json"}
-
-
-def test_a_dependants_token_is_shared_only_where_its_subjects_are():
-    dependant = oauth2(grant_type="token_exchange", subject_credential="corp")
-    program = ExecCredential(type="exec", command=["corp-token"])
-    assert [is_shared([dependant, subject]) for subject in (oauth2(), program)] == [True, False]
+    far = {one.type for one in credentials if is_shared(one, StoreScope.NETWORK)}
+    near = {one.type for one in credentials if is_shared(one, StoreScope.MACHINE)}
+    assert far == {"oauth2", "http_json"}
+    assert near == {*far, "exec"}
 
 
 async def test_process_that_waits_without_a_result_reports_it_after_its_timeout():
@@ -519,7 +516,7 @@ def test_records_of_another_version_are_ignored(data):
         (FetchFailure("no", FailureKind.REFUSED), 999.0, 2, 1060.0),
         (FetchFailure("?", FailureKind.LIMITED), 1000.0, 1, 1030.0),
         (FetchFailure("oh"), 1000.0, 0, 1002.0),
-        (FetchFailure("oh", credential="corp"), 999.5, 0, 1001.5),
+        (FetchFailure("oh"), 999.5, 0, 1001.5),
         (FetchFailure("oh"), 990.0, 0, 1000.0),
     ],
 )
@@ -529,7 +526,7 @@ def test_a_failure_is_shared_with_the_rest_of_its_pause(failure, began_s, refusa
     assert record is not None
     assert (record.owner, record.until_s) == ("me", until_s)
     reported = record.failure(999.0)
-    assert (reported.reason, reported.kind, reported.credential) == (failure.reason, failure.kind, failure.credential)
+    assert (reported.reason, reported.kind) == (failure.reason, failure.kind)
     assert (reported.retry_after_s, reported.from_other_process) == (until_s - 999.0, True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
@@ -225,13 +225,3 @@ def token_location(credential: Credential) -> str:
 
 def _host(url: str) -> str:
     return urlsplit(url).netloc
-
-
-def chain_of(name: str, credentials: Mapping[str, AnyCredential]) -> dict[str, AnyCredential]:
-    """Return the credential `name`, then the one whose token it presents to its issuer, and so on, by their names."""
-    chain: dict[str, AnyCredential] = {}
-    following: str | None = name
-    while following is not None:  # a valid configuration has no circles
-        chain[following] = settings = credentials[following]
-        following = settings.subject_credential if isinstance(settings, Oauth2Credential) else None
-    return chain

@@ -11,9 +11,8 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from gatepass.config.block import SecretText, SettingFault, Url
 from gatepass.config.credential.base import Credential
 
-GrantType = Literal["client_credentials", "password", "refresh_token", "jwt_bearer", "token_exchange"]
+GrantType = Literal["client_credentials", "jwt_bearer", "token_exchange"]
 Method = Literal["basic", "form", "private_key_jwt", "assertion_file", "mtls", "none"]
-Algorithm = Literal["RS256", "PS256", "ES256"]
 
 SPELLINGS: Mapping[str, Method] = {
     "client_secret_basic": "basic",
@@ -24,15 +23,10 @@ SPELLINGS: Mapping[str, Method] = {
 """Registered names of client authentication methods (RFC 7591 2, OpenID Connect Core 9, RFC 8705 2) and gatepass's."""
 WITH_SECRET = frozenset(("basic", "form"))
 SUBJECTS: Mapping[str, tuple[str, ...]] = {
-    "jwt_bearer": ("subject_file", "subject_credential", "subject"),
-    "token_exchange": ("subject_file", "subject_credential"),
+    "jwt_bearer": ("subject_file", "subject"),
+    "token_exchange": ("subject_file",),
 }
 """The grants that present another token, and the settings that may give it."""
-TOKEN_TYPES: Mapping[str, str] = {
-    name: f"urn:ietf:params:oauth:token-type:{name}"
-    for name in ("access_token", "refresh_token", "id_token", "saml1", "saml2", "jwt")
-}
-"""RFC 8693 3."""
 WELL_KNOWN = "/.well-known/"
 
 
@@ -47,18 +41,8 @@ ClientAuth = Annotated[
 
 
 class Oauth2Credential(Credential):
-    """OAuth 2.0 (RFC 6749): client credentials, password or refresh token, the grants that work without a browser.
-    Settings that cannot work together, and keys and certificates that cannot sign, are errors at load.
-
-    gatepass uses a refresh token first if `refresh_token` or `refresh_token_file` is set, or if a login with
-    `password` returned one. It stores a new refresh token before it uses the access token. If the issuer rejects
-    the refresh token (`invalid_grant`), gatepass signs in again with `client_credentials` or `password`. Only one
-    process at a time uses a refresh token.
-
-    With `grant_type: refresh_token`, a stored token belongs to its issuer, client and first token: gatepass does
-    not use it after a change of one of these. With another grant, gatepass signs in again after a change of any
-    setting.
-    """
+    """OAuth 2.0 (RFC 6749): the grants that work without a browser and without a stored refresh token. Settings that
+    cannot work together, and keys and certificates that cannot sign, are errors at load."""
 
     type: Literal["oauth2"]
     token_url: Url | None = None
@@ -76,7 +60,7 @@ class Oauth2Credential(Credential):
     Danger: The document decides where the secret is sent. It must name this issuer and an https endpoint.
     """
     grant_type: GrantType = "client_credentials"
-    """The OAuth grant. `refresh_token` has no other way to sign in if the refresh token is rejected.
+    """The OAuth grant. docs/tokens.md has recipes for a refresh token, a password and a chain of credentials.
 
     - `jwt_bearer`: a signed assertion about the subject (RFC 7523 2.1)
     - `token_exchange`: the exchange of another token (RFC 8693)
@@ -103,8 +87,11 @@ class Oauth2Credential(Credential):
     Example: ${CLIENT_SECRET}
     """
     private_key: SecretText | None = None
-    """The private key for `private_key_jwt` and `subject` as PEM without a pass phrase: RSA with at least 2048 bits,
-    or P-256. It requires the extra `crypto`. A key in a file is read again when the file changes.
+    """The private key for `private_key_jwt` and `subject` as PEM without a pass phrase: RSA with at least 2048 bits
+    (RS256), P-256 (ES256) or Ed25519 (EdDSA). It requires the extra `crypto`. A key in a file is read again when the
+    file changes.
+
+    The audience of the assertion is `issuer` if that is set, else the URL of the token endpoint.
 
     Example: ${file:/run/secrets/key.pem}
     """
@@ -120,19 +107,6 @@ class Oauth2Credential(Credential):
 
     Example: /run/secrets/app.pem
     """
-    algorithm: Algorithm | None = None
-    """The signature algorithm; None: RS256 for an RSA key, ES256 for a key on P-256.
-
-    Example: PS256
-    """
-    assertion_audience: str = "token_url"
-    """The audience of signed assertions: `token_url` (the endpoint, discovered or not), `issuer`, or your own text.
-
-    Example: issuer
-
-    Danger: With `token_url`, an issuer that names another one's endpoint could use the assertion there. Prefer
-    `issuer` if the issuer accepts it.
-    """
     assertion_file: str | None = None
     """The file with the JWT of `client_auth: assertion_file`: a projected service-account token of Kubernetes, or a
     JWT-SVID. gatepass reads it for each fetch.
@@ -141,7 +115,7 @@ class Oauth2Credential(Credential):
     """
     subject: str | None = None
     """The `sub` of the assertion that gatepass signs with `private_key` for `grant_type: jwt_bearer`. `iss` is the
-    client id, and `aud` is `assertion_audience`.
+    client id.
 
     Example: svc-llm
     """
@@ -150,44 +124,6 @@ class Oauth2Credential(Credential):
     for each fetch.
 
     Example: /var/run/secrets/tokens/gatepass
-    """
-    subject_credential: str | None = None
-    """The credential whose token is the assertion of `jwt_bearer`, or the token that `token_exchange` presents.
-
-    Example: corp
-    """
-    requested_token_type: str | None = None
-    """The type of the token that `token_exchange` requests: a URI, or `access_token`, `refresh_token`, `id_token`,
-    `saml1`, `saml2`, `jwt`. None: the issuer's choice.
-
-    Example: access_token
-    """
-    username: str | None = None
-    """The user name of the `password` grant.
-
-    Example: svc-llm
-    """
-    password: SecretText | None = None
-    """The password of the `password` grant.
-
-    Example: ${SVC_PASSWORD}
-    """
-    refresh_token: SecretText | None = None
-    """The first refresh token.
-
-    Example: ${file:/run/secrets/refresh_token}
-
-    Danger: Write a reference. Most issuers end a refresh token at its first use; see `refresh_token_file`.
-    """
-    refresh_token_file: str | None = None
-    """A file that keeps the newest refresh token across restarts. gatepass writes it with mode 0600, and `NAME.lock`
-    next to it, so its directory must be writable. A bare token in the file starts the chain.
-
-    Example: /var/lib/gatepass/refresh_token
-
-    Danger: Without it and without a `store`, a restart starts with the first refresh token again
-    (`refresh_token_not_stored`). An issuer that sees one twice may end them all. `gatepass token` and `gatepass
-    doctor` do not use such a credential. Machines must not share the file.
     """
     scope: str | None = None
     """Scopes, separated by spaces.
@@ -199,15 +135,11 @@ class Oauth2Credential(Credential):
 
     Example: https://llm.corp.example
     """
-    resource: str | list[str] | None = None
-    """The API that the token is for, as a resource indicator (RFC 8707). A list is sent as repeated fields.
-
-    Example: https://llm.corp.example
-    """
     extra: dict[str, SecretText] = {}
-    """Additional form fields that the issuer requires. They replace those of the same name that gatepass sends.
+    """Additional form fields that the issuer requires, such as `resource` (RFC 8707) or `requested_token_type` (RFC
+    8693). They replace those of the same name that gatepass sends.
 
-    Example: {tenant: corp}
+    Example: {resource: "https://llm.corp.example"}
     """
 
     @property
@@ -219,13 +151,8 @@ class Oauth2Credential(Credential):
         """Whether a key is configured."""
         return self.private_key is not None or self.certificate_file is not None
 
-    @property
-    def refreshes(self) -> bool:
-        """Whether gatepass uses refresh tokens that the issuer returns."""
-        return self.grant_type in ("password", "refresh_token") or bool(self.refresh_token or self.refresh_token_file)
-
     def faults(self) -> Iterator[SettingFault]:
-        for find in (_issuer_faults, _client_auth_faults, _subject_faults, _grant_faults):
+        for find in (_issuer_faults, _client_auth_faults, _subject_faults):
             yield from find(self)
 
 
@@ -238,10 +165,6 @@ def _issuer_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
         yield "token_url", "is missing (or issuer, whose discovery document names it)"
     if block.token_url is not None and block.issuer is not None:
         yield "issuer", "conflicts with token_url: keep one of them"
-    if block.assertion_audience == "issuer" and block.issuer is None:
-        yield "assertion_audience", "is issuer, but issuer is not set: write the audience itself"
-    if block.assertion_audience != "token_url" and block.client_auth != "private_key_jwt" and block.subject is None:
-        yield "assertion_audience", f"has no effect with client_auth: {block.client_auth}, which signs nothing"
 
 
 def _client_auth_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
@@ -259,7 +182,7 @@ def _client_auth_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
         yield "client_auth", "is none, but the client_credentials grant requires client authentication"
     if method == "private_key_jwt" and not block.signs:
         yield "private_key", "is missing (or certificate_file): client_auth: private_key_jwt signs with a private key"
-    for setting in ("private_key", "key_id", "certificate_file", "algorithm"):
+    for setting in ("private_key", "key_id", "certificate_file"):
         if method != "private_key_jwt" and block.subject is None and getattr(block, setting) is not None:
             yield setting, "belongs to client_auth: private_key_jwt"
     for setting in ("private_key", "key_id"):
@@ -280,28 +203,9 @@ def _subject_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
             yield name, f"belongs to grant_type: {grants}"
     used = [name for name in given if name in ways]
     if ways and not used:
-        yield ways[0], f"is missing (or {' or '.join(ways[1:])}): grant_type: {grant} presents a token"
+        others = "".join(f" (or {name})" for name in ways[1:])
+        yield ways[0], f"is missing{others}: grant_type: {grant} presents a token"
     for name in used[1:]:
         yield name, f"conflicts with {used[0]}: keep one of them"
     if "subject" in used and not block.signs and block.client_auth != "private_key_jwt":
         yield "private_key", "is missing: gatepass signs the assertion about subject with it"
-    if (kind := block.requested_token_type) is not None:
-        if kind not in TOKEN_TYPES and ":" not in kind:
-            yield "requested_token_type", f"is neither a URI nor one of {', '.join(TOKEN_TYPES)}"
-        if grant != "token_exchange":
-            yield "requested_token_type", "belongs to grant_type: token_exchange"
-    for name in ("refresh_token", "refresh_token_file"):
-        if ways and getattr(block, name) is not None:
-            yield name, f"has no effect with grant_type: {grant}, which presents a token each time: remove it"
-
-
-def _grant_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
-    for setting in ("username", "password"):
-        given = getattr(block, setting) is not None
-        if given and block.grant_type != "password":
-            yield setting, "belongs to grant_type: password"
-        if not given and block.grant_type == "password":
-            yield setting, "is missing: grant_type: password requires it"
-    has_token = block.refresh_token is not None or block.refresh_token_file is not None
-    if block.grant_type == "refresh_token" and not has_token:
-        yield "refresh_token", "is missing (or refresh_token_file, which holds one)"

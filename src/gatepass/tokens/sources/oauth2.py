@@ -1,7 +1,7 @@
-"""Fetch tokens of `type: oauth2`: send a grant, with the client's proof, to the token endpoint (RFC 6749 4.3, 4.4, 6).
+"""Fetch tokens of `type: oauth2`: send a grant, with the client's proof, to the token endpoint (RFC 6749 4.4).
 
-`LoginGrant` makes the grant (also RFC 7523 2.1, RFC 8693). `ClientAuthenticator` makes the proof (RFC 6749 2.3, RFC
-7523, RFC 8705). An `Assertion` is part of either. `Discovery` finds the token endpoint in the issuer's document (OpenID
+`ClientAuthenticator` makes the proof (RFC 6749 2.3, RFC 7523, RFC 8705), `Oauth2Source` the grant (also RFC 7523 2.1,
+RFC 8693). An `Assertion` is part of either. `Discovery` finds the token endpoint in the issuer's document (OpenID
 Connect Discovery 1.0, RFC 8414).
 """
 
@@ -10,26 +10,22 @@ from __future__ import annotations
 import math
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import quote_plus, urlencode, urlsplit
 
-from gatepass.cancel import timeout
 from gatepass.clock import Clock
 from gatepass.config.block import checked_url
-from gatepass.config.credential.oauth2 import SPELLINGS, SUBJECTS, TOKEN_TYPES, Oauth2Credential
-from gatepass.errors import TokenUnavailable
+from gatepass.config.credential.oauth2 import SPELLINGS, Oauth2Credential
 from gatepass.http_client.fault_text import host_of
 from gatepass.tokens import issuer_error
-from gatepass.tokens.failure import FailureKind, FetchFailure, TokenReissued, setting
-from gatepass.tokens.holder import TokenHolder, TokenUser
+from gatepass.tokens.failure import FailureKind, FetchFailure
 from gatepass.tokens.issuer_error import REFUSED, TOO_MANY, Mask, TimedTokenResponse, one_line
 from gatepass.tokens.lifetime import Token, issuer_time
 from gatepass.tokens.secrets import all_revealed, basic_credentials, in_file, revealed, secret_fields
-from gatepass.tokens.sources import refresh_token
-from gatepass.tokens.sources.file import PresentedFile, WatchedFile
+from gatepass.tokens.sources.file import PresentedFile
 from gatepass.tokens.token_endpoint import FORM, HEADERS, Connect, TokenEndpointClient
 from gatepass.tokens.token_reply import TokenReplyFormat
 from gatepass.types import Headers, OutboundRequest, Secret
@@ -41,7 +37,8 @@ REREAD_S = 10.0
 requests."""
 _METHOD = re.compile(r"[a-z_]{1,40}\Z")
 _METHODS_SHOWN = 8
-MADE = ("refresh_token", "password", "assertion", "subject_token", "client_assertion")
+Fields = Mapping[str, str]
+MADE = ("assertion", "subject_token", "client_assertion")
 """Fields of a request that may hold a secret which is not a setting."""
 
 
@@ -158,8 +155,8 @@ JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 """RFC 7523 2.1."""
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - the name of a grant
 """RFC 8693 2.1."""
-_ABOUT_SUBJECT = re.compile(r"subject|\btoken\b", re.IGNORECASE)
-"""In the text of an `invalid_request` that refuses the subject (RFC 8693 2.2.2)."""
+ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a type
+"""RFC 8693 3."""
 LIFETIME_S = 60
 BACKDATED_S = 10
 """How far `iat` and `nbf` are in the past. An issuer with a slow clock would reject them as future times."""
@@ -227,18 +224,11 @@ class Assertion:
             key = self._parse(revealed(self._key, name))
         except ValueError as error:
             raise FetchFailure(f"{name} {error}") from None
-        try:
-            # A new key may be of another kind than `algorithm`.
-            algorithm = key.algorithm(settings.algorithm)
-        except ValueError as error:
-            raise FetchFailure(f"algorithm {error}") from None
         # the header by which the issuer finds the public key (RFC 7515 4.1.4)
         headers = {**key.headers, **({} if settings.key_id is None else {"kid": settings.key_id})}
         # RFC 7523 3 allows the token endpoint as audience. FAPI 2.0 requires the issuer.
-        audiences = {"token_url": token_url, "issuer": settings.issuer or token_url}
-        audience = audiences.get(settings.assertion_audience, settings.assertion_audience)
-        signed = claims(settings.client_id, self._subject, audience, wall_s)
-        return self._encode(signed, key.key, algorithm=algorithm, headers=headers)
+        signed = claims(settings.client_id, self._subject, settings.issuer or token_url, wall_s)
+        return self._encode(signed, key.key, algorithm=key.algorithm, headers=headers)
 
 
 def key_of(settings: Oauth2Credential) -> Secret | None:
@@ -262,7 +252,7 @@ class ClientAuthenticator:
             return self.assertion.secrets()
         return (self._secret, self._secret.derived(partial(_basic, self._settings.client_id)))
 
-    def proof(self, token_url: str, wall_s: float) -> tuple[Headers, refresh_token.Fields]:
+    def proof(self, token_url: str, wall_s: float) -> tuple[Headers, Fields]:
         """Return header and form fields for one request at `wall_s` (Clock.wall).
 
         Raises FetchFailure if a secret is unreadable.
@@ -287,142 +277,33 @@ def _basic(client_id: str, secret: str) -> str:
     return basic_credentials(quote_plus(client_id), quote_plus(secret))
 
 
-class LoginGrant:
-    """Makes the grants that require no earlier token of this credential. `subject` holds that of another one."""
-
-    def __init__(self, name: str, settings: Oauth2Credential, clock: Clock, subject: TokenHolder | None) -> None:
-        self._name = name
-        self._settings = settings
-        self._clock = clock
-        self._subject = subject
-        self._user = TokenUser(f"credential:{name}")
-        path = settings.subject_file
-        file = None if path is None else PresentedFile(name, "subject_file", path, clock)
-        key = None if settings.subject is None else key_of(settings)
-        self.assertion = Assertion(settings, file, key, settings.subject or "")
-
-    async def send(
-        self, send: Callable[[str | None], Awaitable[TimedTokenResponse]], by_s: float
-    ) -> TimedTokenResponse:
-        """Return the reply to `send` with the token of `subject_credential`, or None without one.
-
-        A refused token is renewed, and the next one is sent once. Raises FetchFailure if there is none until `by_s`.
-        """
-        if self._subject is None:
-            return await send(None)
-        held = await self._held(self._subject, by_s)
-        reply = await send(held.text)
-        if _refuses_subject(reply) and self._subject.reject(held.text, self._user):
-            try:
-                held = await self._held(self._subject, by_s, instead_of=held.text)
-            except TokenReissued:
-                return reply
-            reply = await send(held.text)
-            if _refuses_subject(reply):
-                self._subject.rejected_again(self._user)
-        if reply.is_success:
-            self._subject.confirm(held, self._user)
-        return reply
-
-    async def _held(self, subject: TokenHolder, by_s: float, instead_of: str | None = None) -> Token:
-        left_s, bound = max(0.0, by_s - self._clock.now()), setting(self._name, "timeout_s")
-        try:
-            return await timeout(self._clock, left_s, subject.token(instead_of), TimeoutError())
-        except TimeoutError:
-            late = subject.waits_for
-            raise FetchFailure(f"credential {late} has no token in time ({bound})", credential=late) from None
-        except TokenReissued:
-            raise
-        except TokenUnavailable as error:
-            # Never definite: after a repair of the other credential this one must not wait longer.
-            raise FetchFailure(str(error), credential=error.credential) from None
-
-    def fields(self, presented: str | None, token_url: str, wall_s: float) -> refresh_token.Fields:
-        """Return the grant with the token `presented`, else from the file or signed at `wall_s`.
-
-        Raises FetchFailure if the grant cannot be requested.
-        """
-        settings = self._settings
-        if settings.grant_type == "client_credentials":
-            return {"grant_type": "client_credentials"}
-        if settings.grant_type not in SUBJECTS:
-            if settings.username is None or settings.password is None:
-                raise FetchFailure(
-                    f"there is no refresh token for this client: {refresh_token.new_login_advice(settings)}",
-                    FailureKind.REFUSED,
-                )
-            password = revealed(settings.password, "password")
-            return {"grant_type": "password", "username": settings.username, "password": password}
-        presented = self.assertion.read(token_url, wall_s) or presented or ""
-        if settings.grant_type == "jwt_bearer":
-            return {"grant_type": JWT_BEARER, "assertion": presented}
-        wanted = settings.requested_token_type
-        requested = {} if wanted is None else {"requested_token_type": TOKEN_TYPES.get(wanted, wanted)}
-        return {
-            "grant_type": TOKEN_EXCHANGE,
-            "subject_token": presented,
-            "subject_token_type": TOKEN_TYPES["access_token"],
-            **requested,
-        }
-
-
-def _refuses_subject(reply: TimedTokenResponse) -> bool:
-    code = refresh_token.code_of(reply)
-    if code == "invalid_request":
-        error = issuer_error.token_error_body(reply.document)
-        return error is not None and _ABOUT_SUBJECT.search(error.text or "") is not None
-    return code == "invalid_grant"
-
-
 class Oauth2Source:
-    """Fetch tokens with one grant. Refresh tokens go to `refresh_token_file`, `refresh_token_store` or memory."""
+    """Fetches tokens with one grant."""
 
-    def __init__(
-        self,
-        name: str,
-        settings: Oauth2Credential,
-        connect: Connect,
-        clock: Clock,
-        refresh_token_store: refresh_token.RefreshTokenStore | None = None,
-        subject: TokenHolder | None = None,
-    ) -> None:
-        url_setting = "token_url" if settings.issuer is None else None
-        requested = settings.requested_token_type or "access_token"
-        issued_types = (TOKEN_TYPES["access_token"], TOKEN_TYPES.get(requested, requested))
+    def __init__(self, name: str, settings: Oauth2Credential, connect: Connect, clock: Clock) -> None:
+        is_exchange = settings.grant_type == "token_exchange"
         reply_format = TokenReplyFormat(
             host_of(settings.endpoint),
             settings.default_ttl_s,
             credential=name,
-            url_setting=url_setting,
+            url_setting="token_url" if settings.issuer is None else None,
             audience=settings.audience,
-            issued_types=issued_types if settings.grant_type == "token_exchange" else (),
+            # an operator who requests another type receives what the issuer returns
+            issued_type=ACCESS_TOKEN if is_exchange and "requested_token_type" not in settings.extra else None,
         )
         self._settings = settings
         self._clock = clock
         self._issuer = TokenEndpointClient(name, settings, reply_format, connect, clock)
         self._client = ClientAuthenticator(name, settings, clock)
-        self._login = LoginGrant(name, settings, clock, subject)
         self._discovery = Discovery(settings, self._issuer, clock) if settings.issuer is not None else None
-        file = settings.refresh_token_file
-        kept = (
-            refresh_token.FileRefreshTokenStore(file, clock)
-            if file is not None
-            else refresh_token_store or refresh_token.MemoryRefreshTokenStore(clock)
-        )
-        self._rotation = refresh_token.RefreshTokenRotation(name, settings, kept, clock) if settings.refreshes else None
-        own = (settings.password, settings.refresh_token)
-        self._secrets = (
-            *self._client.secrets(),
-            *self._login.assertion.secrets(),
-            *(secret for secret in own if secret is not None),
-            *secret_fields(settings.extra),
-        )
-        # Texts that gatepass writes are not counted. Otherwise each use of a refresh token would cause the next.
-        self._marks = () if file is None else (WatchedFile(file, clock.wall, refresh_token.is_bare).mark(),)
+        path = settings.subject_file
+        file = None if path is None else PresentedFile(name, "subject_file", path, clock)
+        key = None if settings.subject is None else key_of(settings)
+        self._subject = Assertion(settings, file, key, settings.subject or "")
+        self._secrets = (*self._client.secrets(), *self._subject.secrets(), *secret_fields(settings.extra))
 
     def secrets(self) -> tuple[Secret, ...]:
-        """Return the secrets and a count of the refresh tokens that a person put into `refresh_token_file`."""
-        return (*self._secrets, *self._marks)
+        return self._secrets
 
     async def fetch(self) -> Token:
         """Return a new token; raise FetchFailure. `timeout_s` bounds all steps together."""
@@ -437,33 +318,33 @@ class Oauth2Source:
             raise
 
     async def _mint(self, endpoint: Endpoint, by_s: float) -> Token:
-        def login(presented: str | None) -> Awaitable[TimedTokenResponse]:
-            return self._send(endpoint, self._login.fields(presented, endpoint.token_url, self._clock.wall()), by_s)
-
-        reply = None
-        if self._rotation is not None:
-            reply = await self._rotation.refresh(lambda grant: self._send(endpoint, grant, by_s), by_s)
-        if reply is None:
-            reply = await self._login.send(login, by_s)
-            if self._rotation is not None:
-                await self._rotation.store_from(reply)
+        wall_s, settings = self._clock.wall(), self._settings
+        headers, proof = self._client.proof(endpoint.token_url, wall_s)
+        grant = self._grant(endpoint.token_url, wall_s)
+        named = {"scope": settings.scope, "audience": settings.audience}
+        given = {name: value for name, value in named.items() if value is not None}
+        # The operator's own fields come last, because they override.
+        form = urlencode({**grant, **proof, **given, **all_revealed(settings.extra, "extra")}).encode()
+        request = OutboundRequest("POST", endpoint.token_url, (*HEADERS, FORM, *headers), form)
+        made = (Secret(fields[name]) for fields in (grant, proof) for name in MADE if name in fields)
+        issuer = self._at(endpoint)
+        reply = await issuer.send(request, (*self._secrets, *made), by_s)
         try:
-            return self._at(endpoint).parse_token(reply)
+            return issuer.parse_token(reply)
         except FetchFailure as failure:
             raise self._advised(failure, reply, endpoint) from None
 
-    async def _send(self, endpoint: Endpoint, grant: refresh_token.Fields, by_s: float) -> TimedTokenResponse:
-        headers, proof = self._client.proof(endpoint.token_url, self._clock.wall())
-        settings = self._settings
-        named = {"scope": settings.scope, "audience": settings.audience, "resource": settings.resource}
-        given = {name: value for name, value in named.items() if value is not None}
-        # The operator's own fields come last, because they override.
-        own = all_revealed(settings.extra, "extra")
-        # RFC 8707 2: several resources are fields with the same name
-        form = urlencode({**grant, **proof, **given, **own}, doseq=True).encode()
-        request = OutboundRequest("POST", endpoint.token_url, (*HEADERS, FORM, *headers), form)
-        made = (Secret(fields[name]) for fields in (grant, proof) for name in MADE if name in fields)
-        return await self._at(endpoint).send(request, (*self._secrets, *made), by_s)
+    def _grant(self, token_url: str, wall_s: float) -> Fields:
+        """Return the grant for a request at `wall_s`; raise FetchFailure if the subject cannot be read or signed."""
+        presented = self._subject.read(token_url, wall_s) or ""
+        match self._settings.grant_type:
+            case "client_credentials":
+                return {"grant_type": "client_credentials"}
+            case "jwt_bearer":
+                return {"grant_type": JWT_BEARER, "assertion": presented}
+            case "token_exchange":
+                exchanged = {"subject_token": presented, "subject_token_type": ACCESS_TOKEN}
+                return {"grant_type": TOKEN_EXCHANGE, **exchanged}
 
     def _at(self, endpoint: Endpoint) -> TokenEndpointClient:
         return replace(
@@ -471,8 +352,8 @@ class Oauth2Source:
         )
 
     def _advised(self, failure: FetchFailure, reply: TimedTokenResponse, endpoint: Endpoint) -> FetchFailure:
-        date_s, code, own = issuer_time(reply.headers), refresh_token.code_of(reply), self._settings.client_auth
-        shown = self._client.assertion if code == "invalid_client" else self._login.assertion
+        date_s, code, own = issuer_time(reply.headers), _code_of(reply), self._settings.client_auth
+        shown = self._client.assertion if code == "invalid_client" else self._subject
         ahead_s = 0.0 if date_s is None else date_s - reply.wall_s
         if failure.is_refused and shown.is_timed and abs(ahead_s) >= SKEW_S:
             clock = f"its clock is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} this machine's"
@@ -485,8 +366,15 @@ class Oauth2Source:
             advice = "client_auth is basic, and some issuers accept only form"
         elif code in ("invalid_client", "invalid_grant") and shown.file is not None:
             advice = shown.file.audience()
-        elif code in refresh_token.INVALID_GRANT_CODES and self._rotation is not None and self._rotation.is_last:
-            advice = refresh_token.new_login_advice(self._settings)
         else:
             return failure
         return failure.with_reason(f"{failure.reason.rstrip('.')}; {advice}") if advice else failure
+
+
+def _code_of(reply: TimedTokenResponse) -> str | None:
+    """Return the `error` of a refusal; None for a reply with a token or without a code."""
+    document = reply.document
+    if reply.is_success and not issuer_error.is_error_reply(document):
+        return None
+    found = issuer_error.token_error_body(document)
+    return found.code if found is not None else None

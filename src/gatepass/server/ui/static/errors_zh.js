@@ -47,7 +47,7 @@ export const ERRORS = {
   },
   "model_not_found": {
     "text": "gatepass 没有该模型的路由，或请求没有写模型，而该操作没有默认路由。路由是 `models` 的条目、`operations` 下的上游，或模型 `*`。错误信息列出已配置的模型。名称区分大小写。hop 为 `upstream:…` 时是上游自己的错误：见 `upstream_error`。",
-    "action": "在客户端改正名称（`GET /v1/models` 列出名称），或把模型加入 `models`。没有 `\"*\"` 条目时，每个模型都需要自己的条目。`gatepass route NAME` 打印某个模型的路由。"
+    "action": "在客户端改正名称（`GET /v1/models` 列出名称），或把模型加入 `models`。没有 `\"*\"` 条目时，每个模型都需要自己的条目。`gatepass check --route NAME` 打印某个模型的路由。"
   },
   "unknown_path": {
     "text": "gatepass 不提供该路径。常见原因：base URL 以 `/chat/completions` 结尾；填写了其他服务的 base URL，例如 `/api/v1`；路径 `/for/NAME` 中的配置档未知。",
