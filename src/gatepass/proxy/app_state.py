@@ -24,7 +24,7 @@ from gatepass.auth.api_keys import key_texts
 from gatepass.auth.authenticator import Authenticator
 from gatepass.clock import Clock, SystemClock
 from gatepass.config.checks import placement_of
-from gatepass.config.credential.kinds import AnyCredential, token_location
+from gatepass.config.credential.kinds import AnyCredential, LocalCredential, token_location
 from gatepass.config.load import is_same
 from gatepass.config.model import Config, Limits
 from gatepass.config.upstream import AzureConfig, DialectName, RagflowConfig, UpstreamConfig
@@ -64,7 +64,7 @@ from gatepass.tokens.holder import WINDOW_S, TokenHolder, WaitBudget
 from gatepass.tokens.issuer_error import refusal_advice
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.sharing import SharedSource, is_shared
-from gatepass.tokens.source import Local, build_source, transport_of
+from gatepass.tokens.source import build_source, transport_of
 from gatepass.types import MCP_UPSTREAM, Timeouts, settings_of
 
 if TYPE_CHECKING:
@@ -384,7 +384,7 @@ def next_app_state(config: Config, tls_contexts: TLSContexts, previous: AppState
 def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, previous: AppState | None) -> AppState:
     connections: dict[str, IssuerConnection] = dict.fromkeys(config.credentials, (None, 0))
     for name, one in config.credentials.items():
-        if not isinstance(one, Local):
+        if not isinstance(one, LocalCredential):
             auth = one.network.proxy_auth
             connections[name] = tls_contexts.context_for(one.network), hash(None if auth is None else auth.reveal())
     clock, store = parts.clock, parts.store

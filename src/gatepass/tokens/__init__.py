@@ -2,7 +2,7 @@
 
 Exports `TokenHolder`, `TokenSource`, `build_source`, `Token` and the types in their signatures. Processes that share
 a store share their tokens (`sharing.py`). Must not import a web framework or a package of the request path.
-`sources/` and `vendor/` are imported only when a credential of that type is configured.
+A module of `sources/` is imported only when a credential of its type is configured.
 """
 
 from gatepass.tokens.failure import FetchFailure, TokenReissued

@@ -20,15 +20,10 @@ from gatepass.types import Secret
 if TYPE_CHECKING:
     from gatepass.tokens.token_endpoint import Connect
 
-Local = (
-    kinds.StaticCredential | kinds.ApiKeyCredential | kinds.ExecCredential | kinds.FileCredential | kinds.EnvCredential
-)
-"""Credentials whose source sends no request over a network."""
-
 
 def transport_of(settings: kinds.AnyCredential, tls_contexts: TLSContexts) -> Connect | None:
-    """Return the HTTP transport of one credential, None for a Local one; raise OSError if a TLS file is unusable."""
-    if isinstance(settings, Local):
+    """Return the HTTP transport of a credential, None for a LocalCredential; raise OSError for an unusable TLS file."""
+    if isinstance(settings, kinds.LocalCredential):
         return None
     # imported here, because the import of httpx2 takes 0.1 s
     from gatepass.tokens.token_endpoint import issuer_transport

@@ -33,13 +33,12 @@ class FileContent:
 class WatchedFile:
     """A file that is read again after a change. The check of an unchanged file costs one stat call.
 
-    `wall` returns epoch seconds. `changes` is the number of changed texts that `counts` accepts.
+    `wall` returns epoch seconds.
     """
 
-    def __init__(self, path: str, wall: Callable[[], float], counts: Callable[[str], bool] = lambda _: True) -> None:
+    def __init__(self, path: str, wall: Callable[[], float]) -> None:
         self._path = path
         self._wall = wall
-        self._counts = counts
         self._mark: FileVersion | None = None
         self._last: FileContent | None = None
         self._changes = 0
@@ -71,7 +70,7 @@ class WatchedFile:
         written = FileContent(data.decode("utf-8-sig", "replace"), status.st_mtime_ns / 1e9)
         # A file may be written again with the same content.
         is_new = self._last is None or self._last.text.strip() != written.text.strip()
-        self._changes += is_new and self._counts(written.text.strip())
+        self._changes += is_new
         self._last = written
         self._mark = file_version(status) if self._wall() - written.written_s > SETTLED_S else None
         return written
