@@ -55,7 +55,7 @@ class Gatepass:
 
     @classmethod
     async def create(cls, ratio: float | None) -> Gatepass:
-        more = {} if ratio is None else {"tracing": {"sample_ratio": ratio, "metrics": False}}
+        more = {} if ratio is None else {"tracing": {"sample_ratio": ratio}}
         state, upstream, client = await connect(NOWHERE, **more)
         upstream.set_reply(REPLY)
         created = cls(state, client)

@@ -139,18 +139,15 @@ def _check_tree(spans: list[Span]) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-async def test_spans_and_metrics_arrive_over_each_protocol(tmp_path: Path, protocol: str):
+async def test_spans_arrive_over_each_protocol(tmp_path: Path, protocol: str):
     async with servers() as (upstream, issuer):
         with Collector() as collector:
             endpoint = collector.url if protocol == "http" else collector.grpc
             settings = configuration(upstream.url, issuer.url, {"endpoint": endpoint, "protocol": protocol})
-            with gatepass(tmp_path, settings, OTEL_METRIC_EXPORT_INTERVAL="200") as (url, _):
+            with gatepass(tmp_path, settings) as (url, _):
                 async with httpx2.AsyncClient(base_url=url) as client:
                     assert (await client.post(CHAT, json=HELLO)).status_code == 200
                 await asyncio.to_thread(collector.until, lambda: len(collector.servers()) == 1)
-                await asyncio.to_thread(
-                    collector.until, lambda: "gen_ai.client.inference.duration" in collector.metrics
-                )
 
 
 async def test_workers_a_kill_and_a_reload_keep_exporting(tmp_path: Path):
@@ -191,22 +188,16 @@ async def _ask_until(url: str, holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_a_stop_exports_the_messages_of_long_prompts(tmp_path: Path):
-    """Together they are larger than the 4 MiB that a collector accepts at once."""
-    body = {**HELLO, "messages": [{"role": "user", "content": "word " * 4_000}]}
+async def test_a_stop_exports_what_is_queued(tmp_path: Path):
     async with servers() as (upstream, issuer):
         with Collector() as collector:
-            tracing = {"endpoint": collector.grpc, "protocol": "grpc", "content": True}
-            settings = configuration(upstream.url, issuer.url, tracing)
+            settings = configuration(upstream.url, issuer.url, {"endpoint": collector.grpc, "protocol": "grpc"})
             with gatepass(tmp_path, settings, OTEL_BSP_SCHEDULE_DELAY="60000") as (url, process):
                 async with httpx2.AsyncClient(base_url=url) as client:
                     for _ in range(400):
-                        await client.post(CHAT, json=body)
+                        await client.post(CHAT, json=HELLO)
                 assert await asyncio.to_thread(process.stop) == 0
             await asyncio.to_thread(collector.until, lambda: len(collector.servers()) == 400, 5)
-    messages = [one.attributes["gen_ai.input.messages"] for one in collector.spans if one.name.startswith("chat")]
-    assert len(messages) == 400
-    assert all("word word" in text for text in messages)
 
 
 async def test_a_collector_that_comes_back_receives_spans(tmp_path: Path):

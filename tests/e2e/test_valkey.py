@@ -19,7 +19,6 @@ from tests.e2e.servers import CLIENT_SECRET, HERE
 from tests.e2e.store.fleet import Clients, Fleet
 from tests.e2e.store.server import StoreServer
 from tests.e2e.store.token_setup import LIFE_S, running_setup
-from tests.integration.workers.test_usage import kill_two_replicas
 from tests.unit.http_client.loop import one_iteration
 from tests.unit.store.contract import Shared, StoreContract, opened_store
 from tests.waiting import block_until
@@ -85,11 +84,6 @@ def test_four_processes_that_are_killed_all_the_time_lose_no_request_and_make_on
     assert b"gatepass:token:" in dumped
     assert b"token-number-" not in dumped
     assert CLIENT_SECRET.encode() not in dumped
-
-
-async def test_the_store_keeps_the_usage_of_a_killed_replica(tmp_path, store):
-    await kill_two_replicas(tmp_path, {**store.settings, "key_prefix": "usage-of-killed:", "timeout_s": 5.0})
-    assert b'"ana"' not in store.dump()
 
 
 DOCS = (HERE.parents[1] / "docs/operations/store.md").read_text()

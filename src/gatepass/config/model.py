@@ -550,7 +550,7 @@ class Config(Block):
     Example: log: {format: text, level: debug}
     """
     tracing: TracingConfig | None = None
-    """Spans and metrics for a collector of OpenTelemetry, `{}` for the defaults. None: gatepass sends none, whatever
+    """Spans for a collector of OpenTelemetry, `{}` for the defaults. None: gatepass sends none, whatever
     `OTEL_*` variables say. See docs/guides/tracing.md.
 
     Example: tracing: {endpoint: "http://collector.monitoring:4318"}

@@ -1,4 +1,4 @@
-"""The block `tracing`: where spans and metrics of OpenTelemetry are sent, and which requests are traced."""
+"""The block `tracing`: where the spans of OpenTelemetry are sent, and which requests are traced."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from gatepass.config.network import FieldName
 
 GRPC = "otel-grpc"
 EXTRAS: Mapping[str, str] = MappingProxyType({"http": "otel", "grpc": GRPC})
-PATHS: Mapping[str, str] = MappingProxyType({"http": "/v1/{signal}", "grpc": ""})
+PATHS: Mapping[str, str] = MappingProxyType({"http": "/v1/traces", "grpc": ""})
 """What the exporter of each protocol expects behind the address of the collector."""
 
 
 class TracingConfig(Block):
-    """Spans of requests and metrics for a collector of OpenTelemetry. The variables `OTEL_*` of the SDK apply to what
+    """Spans of requests for a collector of OpenTelemetry. The variables `OTEL_*` of the SDK apply to what
     no setting here decides."""
 
     protocol: Literal["http", "grpc"] = "http"
@@ -49,24 +49,6 @@ class TracingConfig(Block):
 
     Example: 0.1
     """
-    client_trace: Literal["continue", "link", "ignore"] = "continue"
-    """What the `traceparent` of a client means: its trace continues, a new trace has a link to it, or it has no effect.
-
-    Example: link
-    """
-    trust_client_sampling: bool = False
-    """Let the flag `sampled` in the `traceparent` of a client decide, instead of `sample_ratio`.
-
-    Danger: A client decides how many spans are sent.
-    """
-    metrics: bool = True
-    """Send the metrics of the convention, each `OTEL_METRIC_EXPORT_INTERVAL`. They are also at `/metrics`."""
-
-    content: bool = False
-    """Add the messages of requests and answers to the spans, the first 16 KiB of each body. Known secrets are masked.
-
-    Danger: The collector receives what users write.
-    """
 
     def faults(self) -> Iterator[tuple[str, str]]:
         try:
@@ -84,6 +66,7 @@ class TracingConfig(Block):
         """Return `headers` with the names in lower case, as gRPC requires them. None: the variables decide."""
         return {name.lower(): value.reveal() for name, value in self.headers.items()} or None
 
-    def url(self, signal: str) -> str | None:
-        """Return where to send `traces` or `metrics`, None if the variables `OTEL_*` decide."""
-        return None if self.endpoint is None else self.endpoint + PATHS[self.protocol].format(signal=signal)
+    @property
+    def url(self) -> str | None:
+        """Where to send the spans, None if the variables `OTEL_*` decide."""
+        return None if self.endpoint is None else self.endpoint + PATHS[self.protocol]

@@ -17,7 +17,6 @@ PATH, SCHEME, URL, USER_AGENT = "url.path", "url.scheme", "url.full", "user_agen
 ADDRESS, PORT, ERROR = "server.address", "server.port", "error.type"
 OPERATION, PROVIDER, MODEL = "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"
 STREAM, FIRST_CHUNK = "gen_ai.request.stream", "gen_ai.response.time_to_first_chunk"
-INPUT, OUTPUT = "gen_ai.input.messages", "gen_ai.output.messages"
 TOOL, MCP_METHOD = "gen_ai.tool.name", "mcp.method.name"
 USAGE: Mapping[str, str] = MappingProxyType(
     {
@@ -39,21 +38,6 @@ OPERATIONS: Mapping[str, str] = MappingProxyType(
 """`gen_ai.operation.name` of gatepass's operations. The convention has no name for rerank."""
 PROVIDERS: Mapping[str, str] = MappingProxyType({"azure": "azure.ai.openai"})
 """`gen_ai.provider.name` of dialects with another name there."""
-
-METRICS = (
-    (
-        *("gatepass_request_duration_seconds", "gen_ai.client.inference.duration"),
-        *("gen_ai.client.embeddings.duration", "s"),
-    ),
-    ("gatepass_time_to_first_token_seconds", "gen_ai.client.inference.time_to_first_chunk", "", "s"),
-    ("gatepass_input_tokens_total", "gen_ai.client.inference.usage.input_tokens", "", "{token}"),
-    ("gatepass_output_tokens_total", "gen_ai.client.inference.usage.output_tokens", "", "{token}"),
-    ("gatepass_cached_input_tokens_total", "gen_ai.client.inference.usage.cache_read.input_tokens", "", "{token}"),
-    ("gatepass_reasoning_tokens_total", "gen_ai.client.inference.usage.reasoning.output_tokens", "", "{token}"),
-)
-"""A family of `Metrics`, its name for inference, its name for EMBEDDING operations or "", and its unit."""
-EMBEDDING = frozenset(("embeddings",))
-MODALITY, GROUP = "gen_ai.token.modality", "gatepass.group"
 
 ID, CALLER, OPERATION_OF = "gatepass.request.id", "gatepass.caller", "gatepass.operation"
 OUTCOME, CODE, HOP = "gatepass.outcome", "gatepass.code", "gatepass.hop"

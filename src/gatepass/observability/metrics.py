@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from gatepass.policy.windows import Limit
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-OPEN_METRICS = "application/openmetrics-text"
-EXEMPLARS = ""
-"""The head of the exemplars in a part: each is a sample, ` # `, and its trace, with the time as the value."""
 
 # The bounds are those of OpenTelemetry's metrics for GenAI servers, with larger ones for models that think for minutes.
 # A promise of whole seconds needs a bound: docs/operations/monitoring.md counts the streams that begin within 2 s.
@@ -341,13 +338,11 @@ class Cell:
     in a scrape: of a histogram the buckets, the count and the sum.
     """
 
-    __slots__ = ("bounds_s", "counts", "exemplars", "samples", "value")
+    __slots__ = ("bounds_s", "counts", "samples", "value")
 
     def __init__(self, bounds_s: Sequence[float] = (), samples: Sequence[str] = ()) -> None:
         """`bounds_s` are in ascending order."""
         self.bounds_s = bounds_s
-        self.exemplars: dict[int, tuple[str, float, float]] = {}
-        """The trace of the last sampled request in each bucket, with its seconds and the time since the epoch."""
         self.samples = samples
         self.counts = [0] * (len(bounds_s) + 1)
         self.value: float = 0  # an int adds an int in half the time of a float
@@ -355,10 +350,6 @@ class Cell:
     def observe(self, seconds: float) -> None:
         self.counts[bisect_left(self.bounds_s, seconds)] += 1  # `le` includes its bound
         self.value += seconds
-
-    def exemplify(self, seconds: float, trace_id: str, wall_s: float) -> None:
-        """Name the trace of the request whose `seconds` were observed."""
-        self.exemplars[bisect_left(self.bounds_s, seconds)] = trace_id, seconds, wall_s
 
 
 ESCAPED = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
@@ -705,15 +696,6 @@ class Metrics(Observer):
             if later_tokens > 0 and outcome == "ok" and not request.is_synthesized:
                 series.per_token.observe((duration_s - first_byte_s) / later_tokens)
 
-    def exemplify(self, request: RequestRecord, wall_s: float) -> None:
-        """Name the trace of a request that ended at `wall_s` as an exemplar of its histograms."""
-        access, attempt = request.access, request.attempt
-        series = self.of((access.caller, access.model, "" if attempt is None else attempt.upstream, access.operation))
-        if access.outcome == "ok":
-            series.duration.exemplify(request.duration_s or 0.0, access.trace_id, wall_s)
-        if access.events and request.first_byte_s is not None:
-            series.first_token.exemplify(request.first_byte_s, access.trace_id, wall_s)
-
     def family(self, name: str) -> Family:
         """Return a metric that is counted when something happens."""
         return self._families[name]
@@ -871,13 +853,6 @@ class Metrics(Observer):
                 family.cells[labels].value = float(value)
             families.append(family)
         found = {one.head: one.samples() for one in families}
-        found[EXEMPLARS] = {
-            f'{cell.samples[at]} # {{trace_id="{trace_id}"}} {seconds}': wall_s
-            for one in self._families.values()
-            if one.bounds_s
-            for cell in one.cells.values()
-            for at, (trace_id, seconds, wall_s) in cell.exemplars.items()
-        }
         for one in self._process.collect():
             name = one.name + ("_total" if one.type == "counter" else "")
             found[head(name, one.documentation, one.type)] = {name: one.samples[0].value}
@@ -893,33 +868,19 @@ def placed(name: str, places: set[str]) -> str:
     return name
 
 
-def exposition_of(parts: Iterable[bytes], *, is_open: bool = False) -> bytes:
-    """Return the Prometheus text of the sum of several processes, each of which has made its `Metrics.part`.
-
-    `is_open`: in the format of OpenMetrics 1.0, which has exemplars.
-    """
+def exposition_of(parts: Iterable[bytes]) -> bytes:
+    """Return the Prometheus text of the sum of several processes, each of which has made its `Metrics.part`."""
     families: dict[str, Samples] = {}
     for part in parts:
         for of_family, samples in msgspec.msgpack.decode(part, type=dict[str, Samples]).items():
             merged = families.setdefault(of_family, samples)
             if merged is samples:  # the first process
                 continue
-            if of_family == EXEMPLARS:
-                merged |= samples
-                continue
             merge: Callable[[float, float], float] = MERGED_BY.get(of_family.split(" ", 3)[2], add)
             for sample, value in samples.items():
                 merged[sample] = merge(merged[sample], value) if sample in merged else value
     lines: list[str] = []
-    exemplars: dict[str, str] = {}
-    for exemplar, wall_s in families.pop(EXEMPLARS, {}).items():
-        sample, _, trace = exemplar.rpartition(" # ")
-        exemplars[sample] = f" # {trace} {wall_s}" if is_open else ""
     for of_family, samples in families.items():
-        name = of_family.split(" ", 3)[2]
-        lines.append(of_family.replace(f" {name} ", f" {name.removesuffix('_total')} ") if is_open else of_family)
-        lines += [
-            f"{sample} {'+Inf' if value == math.inf else value}{exemplars.get(sample, '')}\n"
-            for sample, value in samples.items()
-        ]
-    return "".join([*lines, *(("# EOF\n",) if is_open else ())]).encode()
+        lines.append(of_family)
+        lines += [f"{sample} {'+Inf' if value == math.inf else value}\n" for sample, value in samples.items()]
+    return "".join(lines).encode()

@@ -21,15 +21,13 @@ from uuid import uuid4
 import msgspec
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context
-from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import Decision, ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     Link,
-    NonRecordingSpan,
     NoOpTracer,
     SpanContext,
     SpanKind,
@@ -37,7 +35,6 @@ from opentelemetry.trace import (
     StatusCode,
     TraceFlags,
     get_current_span,
-    set_span_in_context,
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -47,19 +44,12 @@ from gatepass.config.tracing import GRPC, TracingConfig
 from gatepass.config.upstream import UpstreamConfig
 from gatepass.errors import GatepassError
 from gatepass.observability import conventions as names
-from gatepass.observability.metrics import Metrics
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, RequestRecord, TraceId
-from gatepass.observability.otel_content import input_messages, output_messages
-from gatepass.observability.otel_metrics import CellReader
 from gatepass.observability.story import attempts_of
 from gatepass.types import CLIENT_ERROR, SERVER_ERROR, Headers, Hidden
 
 FLUSH_S = 3.0
 """How long a stop waits for the last spans to be exported: less than Kubernetes leaves after the longest drain."""
-CONTENT_BYTES = 16 * 1024
-"""What is kept of each body: the queue of the SDK then holds 64 MiB of them at most."""
-CONTENT_BATCH = 32
-"""The most requests with content in one export. A collector accepts 4 MiB by default, and loses all of a larger one."""
 FETCHES = 16
 """The last fetches of each credential, to which the spans of requests that waited for them are linked."""
 MOST_PARENT_CHARS = 512
@@ -73,16 +63,13 @@ Attributes = dict[str, Any]
 
 
 class _Trace(Hidden, msgspec.Struct, frozen=True):
-    """The trace of one request: `parent` is the client's span, `links` has it if its trace is not continued."""
+    """The trace of one request: `parent` is the client's span, whose trace it continues."""
 
     trace_id: int
     is_sampled: bool
     parent: SpanContext | None
-    links: tuple[Link, ...]
     state: Headers
-    """The client's `tracestate`, which belongs to a continued trace."""
-    bodies: defaultdict[int, bytearray] = msgspec.field(default_factory=partial(defaultdict, bytearray))
-    """The beginnings of its body, at 0, and of the reply of each attempt, at its number. Empty without `content`."""
+    """The client's `tracestate`."""
 
 
 class _Unmade(ReadableSpan):
@@ -121,8 +108,8 @@ class Tracing(Observer):
     `mask` hides secrets in texts that came from outside. It is called in the thread of the export.
     """
 
-    def __init__(self, config: TracingConfig, clock: Clock, mask: Callable[[str], str], metrics: Metrics) -> None:
-        self._config, self._clock, self._mask, self._metrics = config, clock, mask, metrics
+    def __init__(self, config: TracingConfig, clock: Clock, mask: Callable[[str], str]) -> None:
+        self._config, self._clock, self._mask = config, clock, mask
         resource = Resource.create()
         own = {SERVICE_VERSION: __version__, SERVICE_NAME: "gatepass"}
         if not str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
@@ -130,7 +117,7 @@ class Tracing(Observer):
         own |= {} if SERVICE_INSTANCE_ID in resource.attributes else {SERVICE_INSTANCE_ID: str(uuid4())}
         self.resource = resource.merge(Resource(own))
         ratio = config.sample_ratio
-        sampler = None if ratio is None else ParentBased(TraceIdRatioBased(ratio))
+        sampler = None if ratio is None else TraceIdRatioBased(ratio)
         provider = TracerProvider(sampler, self.resource, shutdown_on_exit=False)
         self._is_disabled = isinstance(provider.get_tracer(__name__), NoOpTracer)  # OTEL_SDK_DISABLED
         self._sampler, self._ids, self._limits = provider.sampler, provider.id_generator, SpanLimits()
@@ -145,7 +132,6 @@ class Tracing(Observer):
         self.scheme = "http"
         """Of the URLs of clients."""
         self._processor: BatchSpanProcessor | None = None
-        self._reader: PeriodicExportingMetricReader | None = None
 
     def attach(self, upstreams: Mapping[str, UpstreamConfig], paths: Mapping[str, str]) -> None:
         """Set the upstreams by name, and the path of each operation. A reload sets them again."""
@@ -160,23 +146,16 @@ class Tracing(Observer):
     def start(self, exporter: SpanExporter | None = None) -> None:
         """Start the thread that exports, by default to the collector of the configuration."""
         if self._processor is None and not self._is_disabled:
-            making = _MakingExporter(exporter or span_exporter(self._config))
-            most = CONTENT_BATCH if self._config.content else None
-            self._processor = BatchSpanProcessor(making, max_export_batch_size=most)
-            if self._config.metrics:
-                cells = CellReader(self._metrics, self._about, self.resource, self._scope)
-                self._reader = cells.exporting(metric_exporter(self._config))
+            self._processor = BatchSpanProcessor(_MakingExporter(exporter or span_exporter(self._config)))
 
     async def aclose(self) -> None:
         """Export what is queued, for at most FLUSH_S."""
-        processor, reader, self._processor = self._processor, self._reader, None
+        processor, self._processor = self._processor, None
         if processor is None:
             return
         loop, flushed = asyncio.get_running_loop(), asyncio.Event()
 
         def flush() -> None:
-            if reader is not None:
-                reader.shutdown()
             processor.shutdown()  # type: ignore[no-untyped-call]  # of the SDK
             with suppress(RuntimeError):  # the loop was closed, because this took too long
                 loop.call_soon_threadsafe(flushed.set)
@@ -188,16 +167,11 @@ class Tracing(Observer):
     # Events, on the event loop
 
     def request_began(self, access: AccessRecord, headers: Headers) -> None:
-        context, (client, state) = NO_CONTEXT, self._client_span(headers)
-        continues = client is not None and self._config.client_trace == "continue"
-        trace_id = client.trace_id if client is not None and continues else self._ids.generate_trace_id()
-        if client is not None and self._config.trust_client_sampling:
-            context = set_span_in_context(NonRecordingSpan(client), NO_CONTEXT)
-        is_sampled = self._samples(context, trace_id, "request", SpanKind.SERVER)
-        links = () if client is None or continues else (Link(client),)
-        trace = _Trace(trace_id, is_sampled, client if continues else None, links, state if continues else ())
+        client, state = self._client_span(headers)
+        trace_id = self._ids.generate_trace_id() if client is None else client.trace_id
+        is_sampled = self._samples(trace_id, "request", SpanKind.SERVER)
         access.trace_id = TraceId(f"{trace_id:032x}")
-        self._traces[id(access)] = trace
+        self._traces[id(access)] = _Trace(trace_id, is_sampled, client, state)
 
     def _client_span(self, headers: Headers) -> tuple[SpanContext | None, Headers]:
         """Return the client's span and its `tracestate`. None if its `traceparent` is absent, twice or malformed.
@@ -205,7 +179,7 @@ class Tracing(Observer):
         A client can write a secret into an id, and a `tracestate` is not recorded.
         """
         given = [value.decode("latin-1") for name, value in headers if name == b"traceparent"]
-        if len(given) != 1 or self._config.client_trace == "ignore" or len(given[0]) > MOST_PARENT_CHARS:
+        if len(given) != 1 or len(given[0]) > MOST_PARENT_CHARS:
             return None, ()
         if self._mask(given[0]) != given[0]:
             return None, ()
@@ -224,18 +198,17 @@ class Tracing(Observer):
         if trace is None or not trace.is_sampled or self._processor is None:
             return
         context = self._context(trace.trace_id)
-        links = (*trace.links, *self._fetch_links(request.attempt))
+        links = tuple(self._fetch_links(request.attempt))
         status = 0 if error is None else error.http_status
         make = partial(self._request_spans, request, status, context, trace, links, self._offset_s())
         self._processor.on_end(_Unmade(context, self.resource, make))
-        self._metrics.exemplify(request, self._clock.wall())
 
     def token_fetched(self, credential: str, began_s: float, reason: str | None) -> None:
         """Note that a token fetch ended now. `reason` is that of a failure."""
         context = self._context(self._ids.generate_trace_id())
         ended_s = self._clock.now()
         make = partial(self._fetch_span, credential, began_s, ended_s, reason, context, self._offset_s())
-        is_sampled = self._samples(NO_CONTEXT, context.trace_id, "token", SpanKind.CLIENT)
+        is_sampled = self._samples(context.trace_id, "token", SpanKind.CLIENT)
         fetch = _Fetch(ended_s, context, _Unmade(context, self.resource, make), is_sampled)
         self._fetches[credential].append(fetch)
         if fetch.is_exported and self._processor is not None:
@@ -256,8 +229,9 @@ class Tracing(Observer):
                         self._processor.on_end(fetch.span)
                     yield Link(fetch.context)
 
-    def _samples(self, context: Context, trace_id: int, name: str, kind: SpanKind) -> bool:
-        decision = self._sampler.should_sample(context, trace_id, name, kind).decision
+    def _samples(self, trace_id: int, name: str, kind: SpanKind) -> bool:
+        # without a parent: the flag of a client does not decide how many spans are sent
+        decision = self._sampler.should_sample(NO_CONTEXT, trace_id, name, kind).decision
         return decision is Decision.RECORD_AND_SAMPLE and not self._is_disabled
 
     def _context(self, trace_id: int, span_id: int = 0) -> SpanContext:
@@ -331,7 +305,7 @@ class Tracing(Observer):
             if operation is not None:
                 above = self._context(context.trace_id)
                 ended_s = min(last.began_s + last.duration_s, request.arrived_s + (request.duration_s or 0.0))
-                about, happened = self._inference(request, trace, group, operation, offset_s)
+                about, happened = self._inference(request, group, operation, offset_s)
                 name = f"{operation} {about[names.MODEL]}"
                 failed = last if _is_failure(last) else None
                 times = first.began_s, ended_s
@@ -340,7 +314,7 @@ class Tracing(Observer):
         return made
 
     def _inference(
-        self, request: RequestRecord, trace: _Trace, group: Sequence[AttemptRecord], operation: str, offset_s: float
+        self, request: RequestRecord, group: Sequence[AttemptRecord], operation: str, offset_s: float
     ) -> tuple[Attributes, list[Event]]:
         """Return the attributes and events of the GenAI span of the attempts at one target."""
         access, first, last = request.access, group[0], group[-1]
@@ -366,9 +340,6 @@ class Tracing(Observer):
                 first_s = request.arrived_s + request.first_byte_s
                 attributes[names.FIRST_CHUNK] = max(0.0, first_s - first.began_s)
                 events.append(Event(names.FIRST_TOKEN, {}, _ns(first_s + offset_s)))
-            if trace.bodies:
-                attributes[names.INPUT] = self._mask(input_messages(bytes(trace.bodies[0])))
-                attributes[names.OUTPUT] = self._mask(output_messages(bytes(trace.bodies[last.number])))
         return attributes, events
 
     def _http_spans(
@@ -430,8 +401,7 @@ class Tracing(Observer):
         if failed is not None:
             code = self._mask(failed.code or failed.outcome)
             attributes |= {names.ERROR: code, names.HOP: failed.hop}
-            # an upstream may quote the prompt
-            is_told = self._config.content or (failed.hop or "").startswith("credential:")
+            is_told = (failed.hop or "").startswith("credential:")  # an upstream may quote the prompt
             status = Status(StatusCode.ERROR, self._mask(failed.reason or code) if is_told else code)
         kept = {name: value for name, value in attributes.items() if value not in (None, "", [])}
         limits = self._limits
@@ -451,21 +421,6 @@ class Tracing(Observer):
             end_time=_ns(max(began_s, ended_s) + offset_s),
             instrumentation_scope=self._scope,
         )
-
-
-class ContentTracing(Tracing):
-    """Tracing with the beginnings of the bodies of sampled requests."""
-
-    def request_body(self, access: AccessRecord, data: bytes) -> None:
-        self._keep(access, 0, data)
-
-    def reply_body(self, attempt: AttemptRecord, data: bytes) -> None:
-        self._keep(attempt.access, attempt.number, data)
-
-    def _keep(self, access: AccessRecord | None, number: int, data: bytes) -> None:
-        trace = self._traces.get(id(access))
-        if trace is not None and trace.is_sampled and (left := CONTENT_BYTES - len(trace.bodies[number])) > 0:
-            trace.bodies[number] += data[:left]
 
 
 def _each(last: AttemptRecord | None, *, repeats: bool = True) -> Iterator[AttemptRecord]:
@@ -490,18 +445,7 @@ def span_exporter(config: TracingConfig) -> SpanExporter:
     if config.extra == GRPC:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 
-        return GrpcExporter(config.url("traces"), headers=config.fields())
+        return GrpcExporter(config.url, headers=config.fields())
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    return OTLPSpanExporter(config.url("traces"), headers=config.fields())
-
-
-def metric_exporter(config: TracingConfig) -> MetricExporter:
-    """Return the exporter of metrics, as `span_exporter`."""
-    if config.extra == GRPC:
-        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
-
-        return GrpcExporter(config.url("metrics"), headers=config.fields())
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-
-    return OTLPMetricExporter(config.url("metrics"), headers=config.fields())
+    return OTLPSpanExporter(config.url, headers=config.fields())

@@ -349,10 +349,9 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
     # in the order in which they learn of an event
     observers, tracing = Observers([metrics, AccessLog()], metrics.observer_failed), None
     if config.tracing is not None:
-        from gatepass.observability.tracing import ContentTracing, Tracing  # nothing configured, nothing imported
+        from gatepass.observability.tracing import Tracing  # nothing configured, nothing imported
 
-        kind = ContentTracing if config.tracing.content else Tracing
-        tracing = kind(config.tracing, clock, redactor.mask, metrics)
+        tracing = Tracing(config.tracing, clock, redactor.mask)
         observers.switch(tracing, on=True)
     parts = ProcessParts(
         clock=clock,

@@ -31,7 +31,7 @@ from gatepass.config.model import Config
 from gatepass.errors import GatepassError, ModelNotFound
 from gatepass.learning.learned_rule import LearnedRuleRecord, is_configured, setting_lines
 from gatepass.normalize.rules import DeclaredModels
-from gatepass.observability.metrics import CONTENT_TYPE, OPEN_METRICS, exposition_of
+from gatepass.observability.metrics import CONTENT_TYPE, exposition_of
 from gatepass.observability.story import SILENT_S
 from gatepass.operations.table import base_url
 from gatepass.protocols.error_objects import error_body, error_headers
@@ -144,10 +144,8 @@ async def _metrics(call: PageRequest) -> Response:
     call.check()
     if not call.state.config.access.metrics_open:
         call.reader()
-    is_open = call.state.tracing is not None and OPEN_METRICS in call.request.headers.get("accept", "")
-    shown = await asyncio.to_thread(partial(exposition_of, (await call.parts()).values(), is_open=is_open))
-    media_type = f"{OPEN_METRICS}; version=1.0.0; charset=utf-8" if is_open else CONTENT_TYPE
-    return Response(shown, media_type=media_type)
+    shown = await asyncio.to_thread(exposition_of, (await call.parts()).values())
+    return Response(shown, media_type=CONTENT_TYPE)
 
 
 @_page("/status")

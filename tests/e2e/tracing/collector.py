@@ -9,7 +9,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 import httpx2
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1 import trace_pb2
 
@@ -79,25 +78,14 @@ def _spans(body: bytes) -> list[Span]:
     ]
 
 
-def _metrics(body: bytes) -> set[str]:
-    """Return the names of the metrics."""
-    return {
-        one.name
-        for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics
-        for scope in resource.scope_metrics
-        for one in scope.metrics
-    }
-
-
 class Collector:
     """Use it in a `with` statement. `url` is for OTLP over HTTP, `grpc` for OTLP over gRPC.
 
-    With `port`, the one over HTTP has this port. `spans` and `metrics` are what it passed on.
+    With `port`, the one over HTTP has this port. `spans` are what it passed on.
     """
 
     def __init__(self, port: int | None = None) -> None:
         self.spans: list[Span] = []
-        self.metrics: set[str] = set()
         self._arrived = threading.Condition()
         self._sink = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Sink, self))
         self._receiving = threading.Thread(target=self._sink.serve_forever, daemon=True)
@@ -125,12 +113,9 @@ class Collector:
         self._receiving.join()
         self._sink.server_close()
 
-    def receive(self, path: str, body: bytes) -> None:
+    def receive(self, body: bytes) -> None:
         with self._arrived:
-            if path.endswith("/traces"):
-                self.spans += _spans(body)
-            else:
-                self.metrics |= _metrics(body)
+            self.spans += _spans(body)
             self._arrived.notify_all()
 
     def until(self, holds: Callable[[], bool], within_s: float = ARRIVES_S) -> None:
@@ -167,7 +152,7 @@ class _Sink(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
-        self._owner.receive(self.path, gzip.decompress(body) if self.headers["content-encoding"] == "gzip" else body)
+        self._owner.receive(gzip.decompress(body) if self.headers["content-encoding"] == "gzip" else body)
         self.send_response(200)
         self.send_header("content-length", "0")
         self.end_headers()

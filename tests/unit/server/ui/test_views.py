@@ -190,6 +190,7 @@ def test_the_callers_of_all_workers_are_added_the_most_used_first():
     keys = [{"name": "app", "hash": f"sha256:{number * 64}", "limits": limits} for number in "01"]
     keys += [{"name": f"key-{number}", "hash": f"sha256:{number:064}"} for number in range(2, 2 + views.MOST_SHOWN)]
     config = Config.model_validate({"upstreams": {"u": {"base_url": "http://127.0.0.1/v1"}}, "access": {"keys": keys}})
+    parts: list[dict[str, list[Any]]]
     parts = [{"app": [1, 10, 2, 300, 60.0]}, {}, {"app": [2, 1, 0, 5, 90.0], "key-9": [0, 12, 1, 30, None]}]
     shown = views.callers(parts, config)
     app = {"name": "app", "in_flight": 3, "max_concurrent": 4, "requests": 11, "errors": 2, "tokens": 305}
