@@ -314,7 +314,6 @@ class InvalidRequest(CallerError):
     - `model`, `stream` or `n` appears twice, in another case (`Model`), or with escapes.
     - A number is too large (`1e999`).
     - A member has a name of more than 16 KiB.
-    - In a multipart form, `model` follows a file that is larger than gatepass holds. Send `model` before the file.
     - A multipart form can be read in more than one way.
     - The request is not valid HTTP/1.1. For example, it has no `Host` or two of them.
 
@@ -340,7 +339,7 @@ class InvalidImage(CallerError):
 
 
 class BodyTooLarge(CallerError):
-    """The request body exceeds `limits.body_bytes`, or a form exceeds `limits.upload_bytes`.
+    """The request body exceeds `limits.body_bytes`, or a file exceeds 512 MiB.
 
     Action: Send less, or raise the limit.
     """

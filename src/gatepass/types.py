@@ -246,7 +246,7 @@ class Timeouts:
 
 
 class Upload(Protocol):
-    """A request body that is relayed while the client sends it. Implemented by `EditedUpload` (proxy/uploads.py)."""
+    """A request body that is relayed while the client sends it. Implemented by `FormStream` (proxy/uploads.py)."""
 
     @property
     def length_bytes(self) -> int | None:

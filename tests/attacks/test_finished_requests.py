@@ -220,7 +220,8 @@ async def renew(server: Running) -> None:
 
 async def upload(server: Running) -> None:
     server.answer = lambda _: [Send(reply({"text": "hi"}))]
-    assert (await server.post(TRANSCRIPTIONS, FORM_BODY, FORM).answer()).status == 200
+    for path in (TRANSCRIPTIONS, "/v1/files"):
+        assert (await server.post(path, FORM_BODY, FORM).answer()).status == 200
 
 
 async def embed(server: Running, first: Dialogue, others: Dialogue, status: int | None) -> None:
@@ -356,9 +357,7 @@ ENDS: dict[str, End] = {
     "stream that is not read": partial(stall, dialogue=STREAM, stream=True),
     # the client is gone
     "gone in its body": partial(leave_in_body, make=Running.ask),
-    "gone in its upload": partial(
-        leave_in_body, make=lambda one: one.post("/v1/audio/transcriptions", FORM_BODY, FORM)
-    ),
+    "gone in its upload": partial(leave_in_body, make=lambda one: one.post("/v1/files", FORM_BODY, FORM)),
     "gone before a token": partial(leave_before_sending, model="token"),
     "gone while gatepass connects": partial(leave_before_sending, model="silent-long"),
     "gone before a connection": wait_for_connection,
@@ -448,6 +447,7 @@ async def running(name: str, folder: Path) -> AsyncIterator[Running]:
                 for issuer, url in (("hanging", hanging.url), ("broken", broken.url), ("minted", minting.url))
             },
             "upstreams": upstreams,
+            "operations": {"files": {"upstream": "m"}},
             "models": {
                 **{upstream: {"upstream": upstream} for upstream in upstreams},
                 **{alias: {"upstream": "m"} for alias in ("fault", "any-*")},

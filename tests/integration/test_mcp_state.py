@@ -15,7 +15,6 @@ from gatepass.errors import McpSessionNotFound, McpSessionsUnavailable, Upstream
 from gatepass.proxy.mcp import LAST_EVENTS_BYTES, TURN_LINES
 from gatepass.proxy.mcp_servers import MOST_SESSIONS, SESSION_S, SHARED_S, McpSessions
 from gatepass.server.pages import own_part, status_of
-from gatepass.server.ui.views import own_use
 from gatepass.store.base import StoreUnavailable
 from tests.integration.gateway import Ask, Gateway, gateway
 from tests.integration.issuer import SECRET, minted
@@ -117,12 +116,9 @@ async def test_a_refused_call_is_listed_with_its_server():
     call = {**CALL, "params": {"name": "write"}}
     async with Scripted([Hold()]) as upstream, gateway(**servers(upstream), access=LISTED) as gp:
         await post(gp, call, **key("anna")).answer()
-        summary, used = await newest(gp), own_use(gp.state)
+        summary = await newest(gp)
         (line,) = [one for one in gp.state.metrics.exposition().decode().splitlines() if "errors_total{" in one]
     assert [summary[name] for name in ("upstream", "mcp_tool", "code")] == ["mcp/tools", "write", "mcp_not_allowed"]
-    assert [(row["upstream"], row["tool"], row["errors"], row["codes"], row["callers"]) for row in used] == [
-        ("mcp/tools", "write", 1, {"mcp_not_allowed": 1}, {"anna": 1})
-    ]
     assert ('upstream="none"' in line, gp.state.metrics.health("mcp/tools")) == (True, "unknown")  # not the server's
 
 
@@ -313,7 +309,7 @@ async def test_two_workers_share_the_sessions(tmp_path):
             used = [(await ask("anna", **{"mcp-session-id": "s-1"}).answer()).status for _ in range(20)]
             foreign = [(await ask("otto", **{"mcp-session-id": "s-1"}).answer()).status for _ in range(20)]
             assert (used, foreign) == ([200] * 20, [404] * 20)
-            assert len(upstream.received) == 21
+            assert [one.method for one in upstream.received].count("POST") == 21
 
 
 # --- a reload ---

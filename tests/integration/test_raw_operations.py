@@ -1,4 +1,4 @@
-"""Raw operations: forms and files pass through in both directions unbuffered, also to upstreams of other dialects."""
+"""Raw operations: forms and files pass in both directions, also to upstreams of other dialects."""
 
 import asyncio
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from gatepass.auth.api_keys import hash_key
+from gatepass.proxy import uploads
 from gatepass.proxy.uploads import KEPT_BYTES
 from tests.integration.gateway import JSON, gateway
 from tests.integration.raw import request, send_raw, status_of
 from tests.integration.scripted import LAST_CHUNK, Fin, Pause, Scripted, Send, Wait, event, head, reply, stream
-from tests.waiting import until
 
 KEY = "gp-0123456789abcdef"
 MARK = "b-1"
@@ -69,27 +69,18 @@ async def test_form_without_a_model_is_sent_to_its_operations_upstream():
     assert (nowhere.status, nowhere.error["code"]) == (404, "model_not_found")
 
 
-LATE = {
-    "no model leads on without": ({"w-1": {"upstream": "chat"}}, None),
-    "its key wants a model": ({}, ["w-*"]),
-    "all lead on without": ({}, None),
-}
-
-
-@pytest.mark.parametrize("case", LATE)
-async def test_model_must_precede_a_file_that_cannot_be_held(case):
-    models, of_key = LATE[case]
-    late = form(bytes(3 * KEPT_BYTES), first=False)
-    limits = {"body_bytes": KEPT_BYTES}
+async def test_a_form_that_needs_its_model_is_held_whole_and_must_fit():
+    """RAGFlow 1.0 sends the file first."""
+    limits = {"body_bytes": 3 * KEPT_BYTES}
+    fits, large = form(bytes(2 * KEPT_BYTES), first=False), form(bytes(3 * KEPT_BYTES), first=False)
     async with (
         Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream,
-        gateway(upstream=upstream.url, models=models, access=limited_to(of_key), limits=limits) as gp,
+        gateway(upstream=upstream.url, models={"w-1": {"upstream": "chat"}}, limits=limits) as gp,
     ):
-        headers = {**FORM, "authorization": f"Bearer {KEY}"}
-        answer = await gp.ask(late, "/v1/audio/transcriptions", headers=headers).answer()
-    assert (answer.status, answer.error["code"], answer.error["param"]) == (400, "invalid_request", "model")
-    assert "Send `model` before the file" in answer.error["message"]
-    assert "operations.transcriptions.model" in answer.error["message"]
+        answers = [await gp.ask(one, "/v1/audio/transcriptions", headers=FORM).answer() for one in (fits, large)]
+    assert [one.status for one in answers] == [200, 413]
+    assert "limits.body_bytes" in answers[1].error["message"]
+    assert [request.body for request in upstream.received] == [fits]
 
 
 async def test_a_key_for_some_models_requires_one_of_them_named():
@@ -152,29 +143,16 @@ async def test_speech_without_a_content_type_passes_unless_it_begins_like_an_err
     assert status != 200 or answered.body == sent
 
 
-async def test_large_upload_is_forwarded_before_it_is_complete():
-    audio = bytes(8 * 2**20)
-    async with (
-        Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream,
-        gateway(upstream=upstream.url, limits={"body_bytes": 1000}) as gp,
-    ):
-        reader, writer = await asyncio.open_connection("127.0.0.1", gp.port)
-        data = form(audio)
-        writer.write(
-            f"POST /v1/audio/transcriptions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(data)}\r\n"
-            f"content-type: {FORM['content-type']}\r\n\r\n".encode()
-        )
-        half = len(data) // 2
-        writer.write(data[:half])
-        await until(lambda: upstream.connections == 1)
-        writer.write(data[half:])
-        assert b"200" in await reader.readline()
-        writer.close()
-    assert upstream.received[0].body == data
-
-
-@pytest.mark.parametrize(("size", "statuses"), [(100, [200]), (3 * KEPT_BYTES, [503])])
-async def test_form_is_sent_again_after_a_401_if_all_of_it_is_kept(size, statuses, tmp_path):
+@pytest.mark.parametrize(
+    ("path", "size", "status"),
+    [
+        ("/v1/audio/transcriptions", 100, 200),
+        ("/v1/audio/transcriptions", 3 * KEPT_BYTES, 200),
+        ("/v1/files", 100, 200),
+        ("/v1/files", 3 * KEPT_BYTES, 503),
+    ],
+)
+async def test_form_is_sent_again_after_a_401_if_all_of_it_is_kept(path, size, status, tmp_path):
     token = tmp_path / "token"
     token.write_text("first-token-0123")
 
@@ -188,21 +166,22 @@ async def test_form_is_sent_again_after_a_401_if_all_of_it_is_kept(size, statuse
         upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "credential": "corp"}}
         credentials = {"corp": {"type": "file", "path": str(token)}}
         async with gateway(upstreams=upstreams, credentials=credentials) as gp:
-            first = await gp.ask(form(bytes(size)), "/v1/audio/transcriptions", headers=FORM).answer()
-            second = await gp.ask(form(bytes(size)), "/v1/audio/transcriptions", headers=FORM).answer()
-    assert [first.status] == statuses
+            first = await gp.ask(form(bytes(size)), path, headers=FORM).answer()
+            second = await gp.ask(form(bytes(size)), path, headers=FORM).answer()
+    assert first.status == status
     if first.status != 200:
         assert (first.error["code"], first.headers["x-should-retry"]) == ("token_unavailable", "true")
     assert second.status == 200  # with the new token, after any reply to the first
     assert all(request.body == form(bytes(size)) for request in upstream.received)
 
 
-async def test_an_upload_of_unknown_length_beyond_its_bound_is_413():
+async def test_an_upload_of_unknown_length_beyond_its_bound_is_413(monkeypatch):
+    monkeypatch.setattr(uploads, "MOST_STREAMED_BYTES", 1000)
     data = form(bytes(2000))
     chunked = {**FORM, "transfer-encoding": "chunked", "connection": "close"}
     async with (
         Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream,
-        gateway(upstream=upstream.url, limits={"upload_bytes": 1000}) as gp,
+        gateway(upstream=upstream.url) as gp,
     ):
         sent = request(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data), chunked.items(), target="/v1/files")
         assert status_of(await send_raw(gp.port, sent)) == 413

@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from gatepass.proxy import uploads
 from tests.integration.gateway import BOUND_S, gateway
 from tests.integration.scripted import Scripted, Send, reply
 
@@ -58,7 +59,7 @@ async def refusing(after_s: float):
 async def test_an_upstreams_refusal_reaches_a_client_that_is_slow_to_send():
     async with refusing(0) as url, gateway(upstream=url) as gp, asyncio.timeout(BOUND_S / 3):
         reader, writer = await asyncio.open_connection("127.0.0.1", gp.port)
-        writer.write(announced("/v1/audio/transcriptions", 9_000_000) + BEGIN % (b"model", b"m") + FILE + bytes(1000))
+        writer.write(announced("/v1/files", 9_000_000) + BEGIN % (b"purpose", b"batch") + FILE + bytes(1000))
         reported = await reader.read()  # before limits.receive_s, which applies to the client
         writer.close()
     assert reported.startswith(b"HTTP/1.1 403 ")
@@ -81,8 +82,8 @@ def sent_and_answered(port: int, head: bytes, length_bytes: int) -> bytes:
 
 async def test_client_that_sends_all_first_receives_a_refusal_during_the_upload():
     """The upstream reads nothing for half a second, so gatepass stops reading; then the upstream rejects it."""
-    begin = BEGIN % (b"model", b"m") + FILE
-    head = announced("/v1/audio/transcriptions", len(begin) + 50 * MIB) + begin
+    begin = BEGIN % (b"purpose", b"batch") + FILE
+    head = announced("/v1/files", len(begin) + 50 * MIB) + begin
     async with refusing(0.5) as url, gateway(upstream=url) as gp:
         reported = await asyncio.to_thread(sent_and_answered, gp.port, head, 50 * MIB)
     assert reported.startswith(b"HTTP/1.1 403 ")
@@ -104,11 +105,13 @@ async def test_file_of_an_operation_without_a_model_is_sent_at_once(model: bytes
     assert [request.body for request in upstream.received] == [begin + rest]
 
 
-async def test_file_that_is_too_large_is_not_sent():
+async def test_file_that_is_too_large_is_not_sent(monkeypatch):
+    monkeypatch.setattr(uploads, "MOST_STREAMED_BYTES", 1000)
     async with (
         Scripted([Send(reply({}))]) as upstream,
-        gateway(upstream=upstream.url, limits={"upload_bytes": 1000}) as gp,
+        gateway(upstream=upstream.url) as gp,
     ):
         headers = {"content-type": "multipart/form-data; boundary=b-1"}
         answer = await gp.ask(FILE + bytes(1000) + END, "/v1/files", headers=headers).answer()
     assert (answer.status, answer.error["code"], upstream.connections) == (413, "body_too_large", 0)
+    assert answer.error["message"] == "The form is larger than 1000 bytes, which is the most that gatepass relays."

@@ -308,8 +308,9 @@ class Limits(Block):
     """Limits of sizes, times and connections."""
 
     body_bytes: Bytes = 32 * MIB
-    """The largest request body, in bytes. A larger one gets 413. gatepass holds a body whole in memory; `held_bytes`
-    limits all of them together."""
+    """The largest request body, in bytes. A larger one gets 413. gatepass holds a body whole in memory, also a form
+    that names a model, such as a transcription. `held_bytes` limits all of them together. A form without a model (the
+    operation `files`) passes as it arrives, up to 512 MiB."""
     body_values: Annotated[int, Field(ge=10_000)] = 500_000
     """The most values of a JSON body above 256 KiB. They are counted as its commas and brackets outside of texts. A
     body with more gets 413 `body_too_complex` before it is parsed. The values of a smaller body are not counted.
@@ -317,13 +318,6 @@ class Limits(Block):
     Unit: commas and brackets
 
     Danger: A body with a million takes the event loop 10 ms, and a rule that reads each message 1 s of CPU.
-    """
-    upload_bytes: Bytes = 512 * MIB
-    """The largest multipart form, in bytes. A larger one gets 413.
-
-    The form passes through: gatepass holds at most 1 MiB of it, or a form of up to `body_bytes` until it has read
-    `model`; `held_bytes` limits what all forms hold. In a larger form, `model` is in the first MiB or absent (see
-    `operations.NAME.model`); a later `model` gets 400. Forms of the operation `files` have no model and pass at once.
     """
     reply_bytes: Bytes = 64 * MIB
     """The largest plain reply of an upstream, in bytes. gatepass reads it whole before it relays it.

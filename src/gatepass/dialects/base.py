@@ -220,10 +220,12 @@ PARAMETERS = frozenset(
 _PLAIN = re.compile(rb"[A-Za-z0-9%._~+\[\]-]{1,512}=[A-Za-z0-9%._~+,:-]{0,512}\Z")
 
 
-def raw_request(request: OutboundRequest, headers: Headers, upload: Upload | None) -> OutboundRequest:
-    """Return `request` with `accept` and content type of the client, and with `upload` instead of its body."""
+def raw_request(
+    request: OutboundRequest, headers: Headers, upload: Upload | None, *, is_form: bool = False
+) -> OutboundRequest:
+    """Return `request` with `accept` of the client, and with `upload` instead of its body. A form has its type too."""
     accept = header(headers, b"accept") or b"*/*"
-    kind = header(headers, b"content-type") if upload is not None else None
+    kind = header(headers, b"content-type") if is_form else None
     own = [(b"accept", accept), *([(b"content-type", kind)] if kind is not None else [])]
     names = {name for name, _ in own}
     fields = (*(field for field in request.headers if field[0] not in names), *own)

@@ -328,7 +328,7 @@ class Observer:
         """A request with these header fields was received. Of the record only the head's fields are set."""
 
     def request_body(self, access: AccessRecord, data: bytes) -> None:
-        """The body of a request was received. An upload is not reported.
+        """The body of a request was received. A form is not reported.
 
         For a heavy body it runs in the thread of `BodyThreads` (proxy/body_threads.py), not on the event loop.
         """
@@ -340,7 +340,7 @@ class Observer:
         """An attempt begins that repeats another one: `cause` is the reason, and `after` has ended."""
 
     def request_sent(self, attempt: AttemptRecord, body: bytes) -> None:
-        """The request of an attempt, with this body, is about to be sent. Of an upload the body is empty."""
+        """The request of an attempt, with this body, is about to be sent. Of a form the body is empty."""
 
     def reply_body(self, attempt: AttemptRecord, data: bytes) -> None:
         """The next piece of the upstream's reply was read, before gatepass changes it."""

@@ -187,7 +187,7 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
     # Send.
     record.requests = 1
     if told := state.observers.request_sent:
-        state.observers.tell(told, record, request.body)
+        state.observers.tell(told, record, b"" if attempt.call.operation.takes_form else request.body)
         authorized = upstream_call.traced(authorized, record)
     try:
         response = await upstream.transport.send(authorized, record)
@@ -464,14 +464,19 @@ def _encode(attempt: Attempt, call: Call) -> OutboundRequest:
 def _with_client_parts(
     attempt: Attempt, context: RequestContext, request: OutboundRequest, protocol: ClientProtocol
 ) -> OutboundRequest:
-    """Return `request` with the client's query and, for a raw operation, its content type and upload."""
+    """Return `request` with the client's query and, for a raw operation, its content type and form."""
     request = with_query(request, context.client_request.query, protocol.parameters)
     if not protocol.is_raw:
         return request
-    if context.upload is not None:
-        attempt.upload = upload = context.upload.as_model(attempt.target.model or attempt.call.model)
-        attempt.record.adapted = (*attempt.record.adapted, *upload.adapted)
-    return raw_request(request, attempt.call.headers, attempt.upload)
+    if (form := context.form) is not None:
+        body, changes = form.as_model(attempt.target.model or attempt.call.model)
+        attempt.record.adapted = (*attempt.record.adapted, *changes)
+        if body is not form.body and attempt.memory is not None and not attempt.copied_bytes:
+            attempt.memory.claim(len(body))  # the client's own form is kept for a retry
+            attempt.copied_bytes = len(body)
+        request = replace(request, body=body)
+    attempt.upload = context.upload
+    return raw_request(request, attempt.call.headers, context.upload, is_form=attempt.call.operation.takes_form)
 
 
 async def _send_ranked(attempt: Attempt, normalized: Call, ranking: Callable[[bytes], Ranking]) -> BufferedReply:

@@ -26,7 +26,7 @@ from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.failover import Failover
 from gatepass.proxy.in_flight import RequestMemory
 from gatepass.proxy.retry import COMPLETE, Outcome, Repeat, outcome_of
-from gatepass.proxy.uploads import EditedUpload, MultipartUpload
+from gatepass.proxy.uploads import Form, FormStream
 from gatepass.sse.synthesize import SYNTHESIZED
 from gatepass.tokens import Token, TokenUser
 from gatepass.types import Call, ClientRequest, Headers, Hidden, StreamedResponse, Target
@@ -95,7 +95,7 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
     """The call that is encoded: `base` with learned rules and the dialect's rules."""
     learned: tuple[str, ...] = ()
     """The changes that learned rules made."""
-    upload: EditedUpload | None = None
+    upload: FormStream | None = None
     token: Token | None = None
     sent: bool = False
     """A byte of the request may have been written."""
@@ -285,7 +285,8 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
     memory: RequestMemory | None = None
     admitted: Admitted | None = None
     """What it has taken of limits of use. None if none applies."""
-    upload: MultipartUpload | None = None
+    form: Form | None = None
+    upload: FormStream | None = None
     """The body, if it is a multipart form. It is read until its model is known, and sent on as the rest arrives."""
     attempt: Attempt | None = None
     """The current attempt, or the last one."""

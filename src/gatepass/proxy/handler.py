@@ -50,7 +50,7 @@ from gatepass.proxy.in_flight import SMALL_BYTES, InFlightRequest
 from gatepass.proxy.models import FRESH_S, ModelCatalog
 from gatepass.proxy.relay import relay
 from gatepass.proxy.routing import Route
-from gatepass.proxy.uploads import MultipartScan, MultipartUpload, boundary_of
+from gatepass.proxy.uploads import Form, FormStream, MultipartScan, boundary_of
 from gatepass.proxy.upstream_call import total_timeout
 from gatepass.types import Call, ClientRequest, Operation, Timeouts, header
 
@@ -164,12 +164,12 @@ async def _serve(catalog: ModelCatalog, in_flight_request: InFlightRequest) -> N
     if state.authenticator.requires_key:
         check_operation_access(caller, operation)
 
-    # Parse. A multipart form is read only until its model is known: the upstream receives the rest as it arrives.
+    # Parse. A multipart form without a model is not held: the upstream receives it as it arrives.
     if client_request.names_coding:
         check_plain(client_request.headers)
-    if operation.takes_form:
-        context.upload = _open_upload(context, cycle, operation)
-        body = b""
+    scan = _form_scan(context) if operation.takes_form else None
+    if scan is not None and not operation.names_model:
+        context.upload, body = await _begin_stream(context, cycle, scan), b""
     else:
         body = await cycle.read_body(state.limits.body_bytes, in_flight_request.memory.claim)
         access.bytes_in = len(body)
@@ -178,8 +178,8 @@ async def _serve(catalog: ModelCatalog, in_flight_request: InFlightRequest) -> N
         document = await (catalog.listing(context) if found.model is None else catalog.entry(context, found.model))
         await client_response.send(200, [(b"content-type", b"application/json")], document)
         return
-    if context.upload is not None:
-        call = await _parse_upload(context, context.upload, found)
+    if scan is not None:
+        call = await _parse_form(context, scan, body, operation)
     elif len(body) <= PARSED_BYTES or not is_heavy(body, PARSED_BYTES, PARSED_VALUES):
         call = _parse(context, found, body)
     else:
@@ -293,37 +293,30 @@ def _unknown_path(context: RequestContext, path_profile: str | None, *, at_root:
     )
 
 
-def _open_upload(context: RequestContext, cycle: RequestCycle, operation: Operation) -> MultipartUpload:
-    """Return the unread multipart form of `operation`; raise UnsupportedMediaType and InvalidRequest."""
-    client_request, limits = context.client_request, context.state.limits
-    boundary = boundary_of(client_request.headers)
+def _form_scan(context: RequestContext) -> MultipartScan:
+    """Return the scan of a multipart form; raise UnsupportedMediaType and InvalidRequest."""
+    boundary = boundary_of(context.client_request.headers)
     if boundary is None:
         raise errors.UnsupportedMediaType("Send the body as `content-type: multipart/form-data` with its boundary.")
-    length = header(client_request.headers, b"content-length") or b""
-    length_bytes = int(length) if length.isdigit() else None
-    scan = MultipartScan(boundary, partial(check_part_access, context.caller))
-    return MultipartUpload(cycle.read_piece, operation, limits, scan, length_bytes, context.memory)
+    return MultipartScan(boundary, partial(check_part_access, context.caller))
 
 
-async def _parse_upload(context: RequestContext, upload: MultipartUpload, found: Match) -> Call:
-    """Read `upload` until its model is known, and return its call.
+async def _begin_stream(context: RequestContext, cycle: RequestCycle, scan: MultipartScan) -> FormStream:
+    """Return a form of which one piece was read. Raises the errors of `FormStream.read`."""
+    length = header(context.client_request.headers, b"content-length") or b""
+    upload = FormStream(cycle.read_piece, scan, int(length) if length.isdigit() else None, context.memory)
+    await upload.read()
+    return upload
 
-    Raises the errors of `MultipartUpload.begin`, ModelNotAllowed, and InvalidRequest if the form exceeds the bytes
-    that gatepass holds before its model arrives.
-    """
-    operation, caller, routes = found.operation, context.caller, context.state.routes
-    await upload.begin()
-    model = upload.model if operation.names_model else None
+
+async def _parse_form(context: RequestContext, scan: MultipartScan, body: bytes, operation: Operation) -> Call:
+    """Return the call of a form, which is `body` if it needs a model. Raises the errors of MultipartScan."""
+    if operation.names_model:
+        context.form = await Form.read(body, scan)
+    model = scan.model if operation.names_model else None
     if model is None:
-        model = routes.default_model(operation.name)
-        if operation.names_model and not upload.is_whole:  # the model may still follow, so the default must be usable
-            try:
-                routes.resolve(operation.name, model)
-            except errors.ModelNotFound:
-                raise upload.unrouted_error() from None
-            if not may_use(caller, model):
-                raise upload.unrouted_error()
-    return _keep_call(context, call_without_body(context.client_request, operation, caller.name, model))
+        model = context.state.routes.default_model(operation.name)
+    return _keep_call(context, call_without_body(context.client_request, operation, context.caller.name, model))
 
 
 def _parse(context: RequestContext, found: Match, body: bytes) -> Call:

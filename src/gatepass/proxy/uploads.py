@@ -1,6 +1,6 @@
-"""Relay multipart forms (RFC 7578) to an upstream without holding the file in memory.
+"""Read multipart forms (RFC 7578): whole ones that name a model, and streamed ones.
 
-`MultipartUpload` reads the client's body and keeps its beginning, `EditedUpload` is the body for one attempt, and
+`Form` is a form that gatepass holds whole, `FormStream` one that is relayed as the client sends it, and
 `MultipartScan` finds the part that names the model (sans-I/O). Parsers of forms differ in what they accept: bare line
 feeds, folded lines, a backslash before a quote, a repeated name. gatepass must not check another model than the
 upstream uses, so it rejects every form that two parsers could read differently.
@@ -11,178 +11,124 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from typing import Self
 from urllib.parse import unquote_to_bytes
 
-from gatepass.config.model import Limits
+import msgspec
+
 from gatepass.errors import InvalidRequest, Overloaded
 from gatepass.normalize.rules import ADDED
 from gatepass.protocols.request import checked_model
 from gatepass.proxy.in_flight import RequestMemory
-from gatepass.types import Headers, Operation, header
+from gatepass.types import Headers, Hidden, header
 
+MOST_STREAMED_BYTES = 512 * 1024 * 1024
+"""The largest form without a model, which streams: what OpenAI accepts as one file, and it holds KEPT_BYTES only."""
 KEPT_BYTES = 1024 * 1024
-"""Bytes of a form that are always kept, to search them for the model and to send them again after a 401."""
-
+"""Bytes of a streamed form that are kept, to send them again after a 401."""
 SCANNED_BYTES = 8 * 1024
 """Bytes of a form that are scanned before the event loop runs. Heads of parts take up to 0.8 µs a byte."""
 
-Edit = tuple[int, int, bytes]
-"""Start and end of a span of the form, and the bytes that replace it."""
+
+class Form(Hidden, msgspec.Struct, frozen=True):
+    """A form that gatepass holds whole, because its operation needs a model. Many clients send the file first."""
+
+    body: bytes
+    scan: MultipartScan
+
+    @classmethod
+    async def read(cls, body: bytes, scan: MultipartScan) -> Self:
+        """Scan `body` to its end. Raises the errors of MultipartScan."""
+        await _feed(scan, body)
+        scan.finish()
+        return cls(body, scan)
+
+    def as_model(self, name: str) -> tuple[bytes, tuple[str, ...]]:
+        """Return the form with its model replaced by `name`, or added as its first part, and the names of the change.
+
+        Without a change it is `body` itself. An empty `name` changes no model.
+        """
+        scan, body = self.scan, self.body
+        if scan.span is None:
+            if not name:
+                return body, ()
+            return _replaced(body, (scan.start, scan.start), scan.model_part(name)), (ADDED,)
+        if name and name != scan.model:
+            body = _replaced(body, scan.span, name.encode())
+        if scan.quoted is not None:  # it is before the value, whose place it does not change
+            body = _replaced(body, scan.quoted, IN_QUOTES)
+        return body, ()
 
 
-class MultipartUpload:
-    """The form as the client sends it, read piece by piece. `model` is the model it names, None until it was read.
-
-    A form of at most `limits.body_bytes` is kept until its model is known, because many clients send the file first.
-    Forms of an `operation` without a model are not searched for one.
-    """
+class FormStream:
+    """A form without a model, which passes as the client sends it. Its first bytes are kept."""
 
     def __init__(
         self,
         read_piece: Callable[[int], Awaitable[bytes]],
-        operation: Operation,
-        limits: Limits,
         scan: MultipartScan,
         length_bytes: int | None,
         memory: RequestMemory | None = None,
     ) -> None:
         """`read_piece` is that of the `RequestCycle`. `memory` counts the bytes that are kept; None: nothing does."""
         self.length_bytes = length_bytes
-        self.memory = memory
         self.bytes_in = 0
-        self.is_whole = self.has_begun = self.model_is_late = False
+        self._memory = memory
+        self._is_whole = self._has_begun = False
         self._read_piece = read_piece
-        self._operation = operation
-        self._limit_bytes = limits.upload_bytes
         self._scan = scan
         self._kept: list[bytes] = []
-        self._kept_bytes = 0
-        self._search_bytes = self._keep_bytes = KEPT_BYTES
-        if length_bytes is None or length_bytes <= limits.body_bytes:
-            self._search_bytes = max(KEPT_BYTES, limits.body_bytes)
+        self._is_kept = True
 
-    @property
-    def model(self) -> str | None:
-        return self._scan.model
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether all bytes that were read are still kept."""
-        return bool(self._kept) and self._kept_bytes <= self._keep_bytes
-
-    async def begin(self) -> None:
-        """Read until the model is known or the bytes to search are used up; without a model read one piece."""
-        if not self._operation.names_model:
-            await self.read()
-            return
-        while self.model is None and not self.is_whole:
-            # a `model` that is cut at the end of the searched bytes is still read
-            if self._kept_bytes >= self._search_bytes and not (self._scan.has_named or self._scan.in_head):
-                return
-            await self.read()
+    def can_restart(self) -> bool:
+        return not self._has_begun or self._is_kept
 
     async def read(self) -> bytes:
         """Return the next piece, b"" at the end.
 
-        Raises: the errors of `RequestCycle.read_piece` and MultipartScan, InvalidRequest for a `model` that arrives
-        after the form was routed without it, and Overloaded if the piece must be kept and does not fit.
+        Raises: the errors of `RequestCycle.read_piece` and MultipartScan, and Overloaded if the first piece does not
+        fit.
         """
-        piece = await self._read_piece(self._limit_bytes)
-        self.is_whole = not piece
+        piece = await self._read_piece(MOST_STREAMED_BYTES)
+        self._is_whole = not piece
         self.bytes_in += len(piece)
-        for at in range(0, len(piece), SCANNED_BYTES):
-            if at:
-                await asyncio.sleep(0)
-            self._scan.feed(piece[at : at + SCANNED_BYTES])
-        if self.is_whole:
+        await _feed(self._scan, piece)
+        if self._is_whole:
             self._scan.finish()
-        if self.has_begun and self._scan.has_named and self.model_is_late:
-            raise InvalidRequest(
-                f"`model` follows too late in the form: gatepass had already sent its beginning. {self._advice()}",
-                param="model",
-            )
-        self._kept_bytes += len(piece)
-        if not self.has_begun or self._kept_bytes <= self._keep_bytes:
-            try:
-                if self.memory is not None:
-                    self.memory.claim(len(piece))
-            except Overloaded:
-                if not self.has_begun:
-                    raise
-                self._drop()  # the upstream has the beginning, so the rest is sent without being kept
-            else:
-                self._kept.append(piece)
+        self._is_kept = self._is_kept and (self.bytes_in <= KEPT_BYTES or not self._has_begun)
+        try:
+            if self._is_kept and self._memory is not None:
+                self._memory.claim(len(piece))
+        except Overloaded:
+            if not self._has_begun:
+                raise
+            self._is_kept = False  # the upstream has the beginning, so the rest is sent without being kept
+        if self._is_kept:
+            self._kept.append(piece)
         elif self._kept:
-            self._drop()
+            self._kept.clear()  # a beginning alone cannot be sent again
+            if self._memory is not None:
+                self._memory.release()
         return piece
 
-    def _drop(self) -> None:
-        self._kept.clear()  # a beginning alone cannot be sent again
-        self._keep_bytes = 0
-        if self.memory is not None:
-            self.memory.release()
-
-    def begin_sending(self) -> bytes:
-        if not self.has_begun:
-            self.has_begun, self.model_is_late = True, self._operation.names_model and not self._scan.has_named
-            self._keep_bytes = max(KEPT_BYTES, self._kept_bytes)
-        self._kept = [b"".join(self._kept)] if self._kept else []  # joined once, also for a second attempt
-        return self._kept[0] if self._kept else b""
-
-    def as_model(self, name: str | None) -> EditedUpload:
-        """Return the form with its model replaced by `name`, or added as its first part. None changes nothing."""
-        if not self._operation.names_model:
-            return EditedUpload(self)
-        if self._scan.span is not None:
-            edits: list[Edit] = [] if self._scan.quoted is None else [(*self._scan.quoted, IN_QUOTES)]
-            if name is not None and name != self.model:
-                edits.append((*self._scan.span, name.encode()))
-            return EditedUpload(self, tuple(edits))
-        if not name:
-            return EditedUpload(self)
-        return EditedUpload(self, ((self._scan.start, self._scan.start, self._scan.model_part(name)),), (ADDED,))
-
-    def unrouted_error(self) -> InvalidRequest:
-        """Return the error for a form that cannot be routed, because its kept beginning names no model."""
-        return InvalidRequest(
-            f"The first {self._kept_bytes} bytes of the form name no `model`, and gatepass keeps no more of it."
-            f" {self._advice()}",
-            param="model",
-        )
-
-    def _advice(self) -> str:
-        setting = f"operations.{self._operation.name}.model"
-        return f"Send `model` before the file, or omit it and set {setting} in the gatepass configuration."
-
-
-@dataclass(frozen=True, slots=True)
-class EditedUpload:
-    """An Upload for one attempt: the kept bytes with `edits` applied in order, then the rest of the client's body."""
-
-    upload: MultipartUpload
-    edits: tuple[Edit, ...] = ()
-    adapted: tuple[str, ...] = ()
-
-    @property
-    def length_bytes(self) -> int | None:
-        length_bytes = self.upload.length_bytes
-        if length_bytes is None:
-            return None
-        return length_bytes + sum(len(text) - (end - start) for start, end, text in self.edits)
-
-    def can_restart(self) -> bool:
-        return not self.upload.has_begun or self.upload.is_kept
-
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        head = self.upload.begin_sending()
-        for start, end, text in reversed(self.edits):  # from the end, so that the other positions stay valid
-            head = head[:start] + text + head[end:]
-        if head:
+        self._has_begun = True
+        if head := b"".join(self._kept):
             yield head
-        while not self.upload.is_whole:
-            if piece := await self.upload.read():
+        while not self._is_whole:
+            if piece := await self.read():
                 yield piece
+
+
+def _replaced(body: bytes, span: tuple[int, int], text: bytes) -> bytes:
+    return b"%b%b%b" % (body[: span[0]], text, body[span[1] :])
+
+
+async def _feed(scan: MultipartScan, piece: bytes) -> None:
+    for at in range(0, len(piece), SCANNED_BYTES):
+        if at:
+            await asyncio.sleep(0)
+        scan.feed(piece[at : at + SCANNED_BYTES])
 
 
 HEAD_BYTES = 16 * 1024
@@ -233,7 +179,6 @@ class MultipartScan:
     - `start`: the first delimiter, after the empty line that may precede it.
     - `model`: the value of the part, None until it is complete. `span`: the position of that value.
     - `quoted`: the position of a name in single quotes, which IN_QUOTES has to replace.
-    - `has_named`: the head of the part was read. `in_head`: the head of some part is not complete.
 
     `check_name` is called with the name of every other part, and may raise. Raises InvalidRequest for a second `model`,
     and for any form that two parsers could read differently.
@@ -244,7 +189,7 @@ class MultipartScan:
         self.model: str | None = None
         self.span: tuple[int, int] | None = None
         self.quoted: tuple[int, int] | None = None
-        self.has_named = False
+        self._has_named = False
         self.start = 0
         self._mark = b"--" + boundary
         self._line = b"\r\n" + self._mark
@@ -252,7 +197,7 @@ class MultipartScan:
         self._at = -2
         self._has_begun = False
         self._in_model = False
-        self.in_head = False
+        self._in_head = False
         self._is_over = False
         self._delimiter_like = re.compile(rb"[\r\n]" + re.escape(self._mark))
 
@@ -268,11 +213,11 @@ class MultipartScan:
             return
         self._check_start(data)
         # outside a head only the bytes that may begin a delimiter are kept
-        is_held = self.in_head or self._in_model or not self._has_begun
+        is_held = self._in_head or self._in_model or not self._has_begun
         keep = used if is_held else max(used, len(data) - len(self._line) - 2)
         self._at += keep
         self._rest = data[keep:]
-        if self.in_head and len(self._rest) > HEAD_BYTES:
+        if self._in_head and len(self._rest) > HEAD_BYTES:
             raise InvalidRequest(f"The head of a part of the form is larger than {HEAD_BYTES} bytes.")
         if self._in_model and len(self._rest) > MODEL_BYTES:
             raise InvalidRequest(f"`model` is longer than {MODEL_BYTES} bytes.", param="model")
@@ -297,14 +242,14 @@ class MultipartScan:
         """Parse one head or body of a part. Return the position after it, None if `data` does not hold all of it."""
         if self._is_over:
             return None
-        if self.in_head:
+        if self._in_head:
             end = data.find(b"\r\n\r\n", used)
             first = data[end + 4 : end + 4 + len(self._mark)]
             if end < 0 or (len(first) < len(self._mark) and self._mark.startswith(first)):
                 return None
             if first == self._mark:
                 raise _ambiguous("no line break between its value and the boundary")
-            self.in_head = False
+            self._in_head = False
             self._in_model = self._is_model(data[used + 2 : end], self._at + used + 2)
             return end + 4
         delimiter = self._find_delimiter(data, used)
@@ -321,7 +266,7 @@ class MultipartScan:
                 raise InvalidRequest("`model` is not UTF-8 text.", param="model") from None
             self.model = checked_model(model)
             self.span = (self._at + used, self._at + delimiter)
-        self.in_head = True
+        self._in_head = True
         return delimiter + len(self._line) + (2 if data.startswith(self._line + b"--", delimiter) else 0)
 
     def _find_delimiter(self, data: bytes, used: int) -> int | None:
@@ -356,13 +301,13 @@ class MultipartScan:
                 )
             self._check_name(name.decode("utf-8", "replace"))
             return False
-        if self.has_named:
+        if self._has_named:
             raise InvalidRequest("The form contains `model` twice. Send it once.", param="model")
         kind, coding = fields.get(b"content-type"), fields.get(b"content-transfer-encoding", b"7bit")
         is_text = kind is None or _PLAIN_TEXT.fullmatch(kind) is not None
         if len(named) > 1 or not is_text or coding.lower() not in _PLAIN_CODING:
             raise InvalidRequest("`model` must be plain text in the form, not a file.", param="model")
-        self.has_named = True
+        self._has_named = True
         self.quoted = None if single is None else (at + single.start(1), at + single.end(1))
         return True
 

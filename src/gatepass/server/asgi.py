@@ -25,6 +25,7 @@ from gatepass.server.cycle import (
     HttpRequestCycle,
     RequestIds,
     announced_bytes,
+    form_too_large,
     too_large,
 )
 from gatepass.server.timeouts import UPLOAD_BYTES_PER_S, slow_body, slow_upload
@@ -192,7 +193,7 @@ class AsgiRequestCycle:
 
     async def read_piece(self, limit_bytes: int) -> bytes:
         if self._receiver is None and announced_bytes(self.headers) > limit_bytes:
-            raise too_large(limit_bytes, "limits.upload_bytes")
+            raise form_too_large(limit_bytes)
         self._read(AHEAD_BYTES)
         limits, began_s = self._limits, self._clock.now()
         ahead_s = self._size_bytes / UPLOAD_BYTES_PER_S - self._waited_s
@@ -201,7 +202,7 @@ class AsgiRequestCycle:
         await timeout(self._clock, bound_s, arrival, slow_upload(limits.receive_s))
         self._waited_s += self._clock.now() - began_s
         if self._size_bytes > limit_bytes:
-            raise too_large(limit_bytes, "limits.upload_bytes")
+            raise form_too_large(limit_bytes)
         if not self._pieces and not self._is_whole:
             raise ClientGone
         return self._take_body()

@@ -216,7 +216,7 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
     async def read_piece(self, limit_bytes: int) -> bytes:
         if not self.is_streamed:
             if announced_bytes(self.headers) > limit_bytes:
-                raise too_large(limit_bytes, "limits.upload_bytes")
+                raise form_too_large(limit_bytes)
             self.is_streamed, self._limit_bytes = True, 0  # 0: `feed` wakes this task for every piece
             if not self._is_body_requested:
                 self._request_body()
@@ -228,7 +228,7 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
             self._waited_s += loop.time() - self._waits_since_s
             self._waits_since_s = math.inf
         if self._size_bytes > limit_bytes:
-            raise too_large(limit_bytes, "limits.upload_bytes")
+            raise form_too_large(limit_bytes)
         if not self._pieces and not self.is_whole and self._fault is not None:
             raise self._fault
         self._taken_bytes = self._size_bytes
@@ -346,5 +346,9 @@ def announced_bytes(headers: Headers) -> int:
     return int(value if len(value) <= MOST_DIGITS else value.lstrip(b"0")[:MOST_DIGITS] or b"0")
 
 
-def too_large(limit_bytes: int, setting: str = "limits.body_bytes") -> BodyTooLarge:
-    return BodyTooLarge(f"The request body is larger than {limit_bytes} bytes ({setting}).")
+def too_large(limit_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The request body is larger than {limit_bytes} bytes (limits.body_bytes).")
+
+
+def form_too_large(limit_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The form is larger than {limit_bytes} bytes, which is the most that gatepass relays.")

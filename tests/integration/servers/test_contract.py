@@ -7,12 +7,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import pytest_asyncio
 
 from gatepass.auth.api_keys import hash_key
+from gatepass.config.access import KeyOperation
 from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
 from tests.integration.gateway import HELLO, JSON, Answer
 from tests.integration.scripted import (
@@ -86,8 +87,10 @@ async def stage() -> AsyncIterator[Stage]:
 async def server(request: pytest.FixtureRequest, stage: Stage) -> AsyncIterator[Served]:
     blocks: dict[str, Any] = {
         "upstreams": {"chat": {"base_url": f"{stage.upstream.url}/v1"}},
-        "access": {"keys": [{"name": "one", "hash": hash_key(KEY), "role": "admin"}]},
-        "limits": {"body_bytes": 1_000_000, "upload_bytes": 8_000_000},
+        "access": {
+            "keys": [{"name": "one", "hash": hash_key(KEY), "role": "admin", "operations": [*get_args(KeyOperation)]}]
+        },
+        "limits": {"body_bytes": 1_000_000},
     }
     stage.plays(Send(reply(LISTED)))
     async with served(request.param, **blocks) as found:
@@ -166,13 +169,14 @@ async def test_head_has_the_fields_of_get_and_no_body(server, stage, path):
 
 
 async def test_a_form_passes_through_as_it_comes(server, stage):
-    form = b"--b\r\ncontent-disposition: form-data; name=model\r\n\r\nw\r\n--b\r\n"
-    form += b"content-disposition: form-data; name=file; filename=a\r\n\r\n" + b"sound" * 400_000 + b"\r\n--b--\r\n"
-    stage.plays(Send(reply({"text": "hi"})))
-    headers = {**KEYED, "content-type": "multipart/form-data; boundary=b"}
-    answer = await server.ask(form, "/v1/audio/transcriptions", headers=headers).answer()
-    assert (answer.status, answer.json()) == (200, {"text": "hi"})
-    assert stage.upstream.received[0].body == form
+    for path, count in (("/v1/audio/transcriptions", 100_000), ("/v1/files", 400_000)):  # held, and streamed
+        form = b"--b\r\ncontent-disposition: form-data; name=model\r\n\r\nw\r\n--b\r\n"
+        form += b"content-disposition: form-data; name=file; filename=a\r\n\r\n" + b"sound" * count + b"\r\n--b--\r\n"
+        stage.plays(Send(reply({"text": "hi"})))
+        headers = {**KEYED, "content-type": "multipart/form-data; boundary=b"}
+        answer = await server.ask(form, path, headers=headers).answer()
+        assert (answer.status, answer.json()) == (200, {"text": "hi"})
+        assert stage.upstream.received[-1].body == form
 
 
 SOUND = bytes(range(256)) * 4000
@@ -218,13 +222,12 @@ async def test_disconnect_during_a_stalled_upload_closes_the_upstream_request(na
         writer.close()
         is_closed.set()
 
-    form = b"--b\r\ncontent-disposition: form-data; name=model\r\n\r\nw\r\n--b\r\n"
-    form += b"content-disposition: form-data; name=file; filename=a\r\n\r\n" + b"z" * 20_000_000
+    form = b"--b\r\ncontent-disposition: form-data; name=file; filename=a\r\n\r\n" + b"z" * 20_000_000
     headers = {"content-type": "multipart/form-data; boundary=b", "content-length": "60000000"}
     async with await asyncio.start_server(answer_early, "127.0.0.1", 0) as upstream:
         url = f"http://127.0.0.1:{upstream.sockets[0].getsockname()[1]}/v1"
         async with served(name, upstreams={"chat": {"base_url": url}}) as server:
-            async with server.ask(form, "/v1/audio/transcriptions", headers=headers) as ask:
+            async with server.ask(form, "/v1/files", headers=headers) as ask:
                 assert await ask.head() == 200
                 await ask.until(b"x")
             await until(is_closed.is_set, LEFT_S)

@@ -135,7 +135,7 @@ def test_a_key_is_good_until_the_moment_it_expires():
     for check in (ring.authenticate, ring.authenticate_reader):
         assert check(asked(BEARER), END_S - 0.001).name == "a"
         for wall_s in (END_S, END_S + 1e9):
-            with pytest.raises(InvalidApiKey, match=f"key of the caller 'a' expired at {END}. Create its successor"):
+            with pytest.raises(InvalidApiKey, match=f"key of the caller 'a' expired at {END}. Create another"):
                 check(asked(BEARER), wall_s)
 
 

@@ -137,7 +137,7 @@ class Nothing:
 def test_raw_request_forwards_media_types_but_no_cookie():
     headers = ((b"accept", b"audio/mpeg"), (b"content-type", b"multipart/form-data; boundary=b"), (b"cookie", b"a"))
     upload = Nothing()
-    request = raw_request(OWN, headers, upload)
+    request = raw_request(OWN, headers, upload, is_form=True)
     assert request.headers == (
         (b"x-request-id", b"1"),
         (b"accept", b"audio/mpeg"),

@@ -44,7 +44,7 @@ CREDENTIALS = {
     "corp": {"type": "oauth2", "token_url": "http://issuer.example/token", "client_id": "me", "client_secret": "s"}
 }
 TARGET = Target("chat")
-UPLOAD = next(one for one in OPERATIONS if one.name == "transcriptions")
+UPLOAD = next(one for one in OPERATIONS if one.name == "files" and one.takes_form)
 
 
 class Reply:
@@ -261,13 +261,9 @@ class Upload:
     """A form of which the beginning is `held`, or is not."""
 
     length_bytes = 4
-    adapted = ()
 
     def __init__(self, *, held: bool) -> None:
         self._held = held
-
-    def as_model(self, name: str | None) -> Upload:
-        return self
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield b"form"

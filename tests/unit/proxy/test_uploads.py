@@ -1,17 +1,58 @@
-"""A form between two connections: its beginning is kept, the rest is not."""
+"""Forms: a whole one whose model is found and renamed, and a streamed one whose beginning is kept."""
 
 import pytest
 
-from gatepass.config.model import Limits
 from gatepass.errors import InvalidRequest, Overloaded
 from gatepass.proxy.in_flight import MemoryBudget, RequestMemory
-from gatepass.proxy.uploads import KEPT_BYTES, MultipartScan, MultipartUpload
-from gatepass.types import Operation
+from gatepass.proxy.uploads import KEPT_BYTES, MOST_STREAMED_BYTES, SCANNED_BYTES, Form, FormStream, MultipartScan
 from tests.memory import traced_memory
 
 PART = b'--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
 END = b"--b--\r\n"
+MODEL, FILE = PART % (b"model", b"w"), PART % (b"file", b"x" * 2 * SCANNED_BYTES)
 LONG = bytes(KEPT_BYTES)
+
+
+async def read(body: bytes) -> Form:
+    return await Form.read(body, MultipartScan(b"b"))
+
+
+# --- a form that needs its model
+
+
+@pytest.mark.parametrize("body", [MODEL + FILE + END, FILE + MODEL + END], ids=["first", "last"])
+@pytest.mark.parametrize("name", ["whisper-large", "w", "v", ""])
+async def test_another_name_replaces_the_model_and_nothing_else(body, name):
+    form = await read(body)
+    assert form.scan.model == "w"
+    changed, adapted = form.as_model(name)
+    assert changed == (body.replace(MODEL, PART % (b"model", name.encode())) if name else body)
+    assert (changed is body, adapted) == (name in ("w", ""), ())
+
+
+@pytest.mark.parametrize("name", ["", "w", "whisper-large"])
+async def test_a_name_in_single_quotes_is_sent_in_double_quotes(name):
+    part = MODEL.replace(b'"', b"'")
+    for body in (part + FILE + END, FILE + part + END):
+        changed, adapted = (await read(body)).as_model(name)
+        assert (changed, adapted) == (body.replace(part, PART % (b"model", (name or "w").encode())), ())
+
+
+@pytest.mark.parametrize("before", [b"", b"\r\n"], ids=["at once", "after an empty line"])
+@pytest.mark.parametrize("rest", [FILE + END, END], ids=["a part", "no part"])
+async def test_a_form_without_a_model_gets_it_as_its_first_part(before, rest):
+    form = await read(before + rest)
+    assert form.as_model("w") == (before + MODEL + rest, ("default=model",))
+    assert form.as_model("") == (before + rest, ())
+
+
+@pytest.mark.parametrize("body", [MODEL + FILE, FILE + MODEL + MODEL + END, b"nonsense", b""])
+async def test_a_form_that_parsers_read_differently_is_refused(body):
+    with pytest.raises(InvalidRequest):
+        await read(body)
+
+
+# --- a form without a model
 
 
 class Sender:
@@ -21,61 +62,14 @@ class Sender:
         self.pieces = [*pieces]
 
     async def read_piece(self, limit_bytes):
-        assert limit_bytes == 9
+        assert limit_bytes == MOST_STREAMED_BYTES
         piece = self.pieces.pop(0) if self.pieces else b""
         return bytes(KEPT_BYTES // 2) if piece is None else piece
 
 
-def form(*pieces, operation="transcriptions"):
-    return over(pieces, sum(map(len, pieces)), operation=operation)
-
-
-def over(pieces, length, held=KEPT_BYTES, *, operation="transcriptions", names_model=True):
-    one = Operation(operation, "POST", "/x", "raw", "", takes_form=True, names_model=names_model)
-    return MultipartUpload(
-        Sender(*pieces).read_piece, one, Limits(upload_bytes=9, body_bytes=held), MultipartScan(b"b"), length
-    )
-
-
-def counted(budget, *pieces, caller="a"):
-    one = over(pieces, None, held=4 * KEPT_BYTES)
-    one.memory = RequestMemory(budget, caller)
-    return one
-
-
-async def test_the_bytes_that_are_kept_count_for_the_caller():
-    budget = MemoryBudget(3 * KEPT_BYTES, callers=2)
-    first, second = (counted(budget, PART % (b"file", b"x") + LONG, LONG) for _ in range(2))
-    await first.read()
-    await first.read()
-    assert budget.by_caller == {"a": first.bytes_in}
-    with pytest.raises(Overloaded, match=r"limits\.held_bytes"):
-        await second.read()
-    other = await begun(counted(budget, PART % (b"model", b"w") + PART % (b"file", LONG), END, caller="b"))
-    assert other.model == "w"
-
-
-async def test_forwarded_pieces_release_their_memory():
-    budget = MemoryBudget(KEPT_BYTES, callers=2)
-    one = await begun(counted(budget, PART % (b"model", b"w"), PART % (b"file", LONG), END))
-    body = await sent(one.as_model(None))
-    assert (body, budget.total_bytes) == (PART % (b"model", b"w") + PART % (b"file", LONG) + END, 0)
-    assert not one.as_model(None).can_restart()
-
-
-async def test_a_form_that_the_upstream_has_begun_to_read_is_not_refused():
-    budget = MemoryBudget(2 * KEPT_BYTES, callers=2)
-    first, other = RequestMemory(budget, "a"), RequestMemory(budget, "a")
-    first.claim(KEPT_BYTES // 2)
-    file = PART % (b"file", bytes(KEPT_BYTES // 4))
-    one = await begun(counted(budget, PART % (b"model", b"w"), file, file, END))
-    other.add(KEPT_BYTES * 2)
-    assert await sent(one.as_model(None)) == PART % (b"model", b"w") + file + file + END
-    assert (one.is_kept, budget.total_bytes) == (False, first.held_bytes + other.held_bytes)
-
-
-async def begun(one):
-    await one.begin()
+async def begun(*pieces, length=None, memory=None):
+    one = FormStream(Sender(*pieces).read_piece, MultipartScan(b"b"), length, memory)
+    await one.read()
     return one
 
 
@@ -83,134 +77,69 @@ async def sent(upload):
     return b"".join([piece async for piece in upload])
 
 
-async def test_a_form_is_read_until_its_model_is_known_and_no_further():
-    one = await begun(form(PART % (b"model", b"w"), PART % (b"file", b"x"), END))
-    assert (one.model, one.bytes_in) == ("w", len(PART % (b"model", b"w")) + len(PART % (b"file", b"x")))
-    upload = one.as_model(None)
-    assert upload.length_bytes == len(PART % (b"model", b"w") + PART % (b"file", b"x") + END)
-    assert await sent(upload) == PART % (b"model", b"w") + PART % (b"file", b"x") + END
-    assert one.bytes_in == upload.length_bytes
+PIECES = (PART[:-2] % (b"file", LONG), LONG, b"\r\n", MODEL, END)
 
 
-@pytest.mark.parametrize("name", ["whisper-large", "w", "v"])
-async def test_another_name_replaces_the_model_and_changes_the_length(name):
-    one = await begun(form(PART % (b"model", b"w"), PART % (b"file", b"x"), END))
-    upload = one.as_model(name)
-    whole = await sent(upload)
-    assert whole == PART % (b"model", name.encode()) + PART % (b"file", b"x") + END
-    assert upload.length_bytes == len(whole)
+async def test_one_piece_is_read_before_the_form_is_sent():
+    for length in (None, 9):
+        one = await begun(*PIECES, length=length)
+        assert (one.bytes_in, one.length_bytes) == (len(PIECES[0]), length)
+        assert await sent(one) == b"".join(PIECES)
+        assert one.bytes_in == sum(map(len, PIECES))
 
 
-@pytest.mark.parametrize("name", [None, "w", "whisper-large"])
-async def test_a_name_in_single_quotes_is_sent_in_double_quotes(name):
-    part, file = PART.replace(b'"', b"'") % (b"model", b"w"), PART % (b"file", b"x")
-    for pieces in ((part, file, END), (file, part, END)):
-        one = await begun(form(*pieces))
-        upload = one.as_model(name)
-        expected = b"".join(pieces).replace(part, PART % (b"model", (name or "w").encode()))
-        assert await sent(upload) == expected
-        assert upload.length_bytes == len(expected)
-
-
-async def test_a_kept_form_can_be_sent_again_from_the_middle():
-    one = await begun(form(PART % (b"model", b"w"), PART % (b"file", b"x"), PART % (b"last", b"y"), END))
-    upload = one.as_model("v")
-    async for _ in upload:
+async def test_a_short_form_can_be_sent_again_from_the_middle():
+    one = await begun(FILE, PART % (b"last", b"y"), END)
+    async for _ in one:
         break
-    assert upload.can_restart()
-    first = await sent(upload)
-    assert upload.can_restart()
-    assert (
-        await sent(upload) == first == PART % (b"model", b"v") + PART % (b"file", b"x") + PART % (b"last", b"y") + END
-    )
+    assert one.can_restart()
+    first = await sent(one)
+    assert one.can_restart()
+    assert await sent(one) == first == FILE + PART % (b"last", b"y") + END
 
 
 async def test_a_long_form_is_sent_once_and_not_kept():
-    pieces = (PART % (b"model", b"w"), PART[:-2] % (b"file", LONG), LONG, b"\r\n", END)
-    one = await begun(form(*pieces))
-    upload = one.as_model("v")
-    assert upload.can_restart()
-    assert len(await sent(upload)) == upload.length_bytes == sum(map(len, pieces))
-    assert not upload.can_restart()
+    one = await begun(*PIECES)
+    assert one.can_restart()
+    assert await sent(one) == b"".join(PIECES)
+    assert not one.can_restart()
 
 
 async def test_a_form_that_is_not_kept_takes_no_memory():
-    beginning = PART % (b"model", b"w") + PART[:-2] % (b"file", b"")
-    one = over([beginning, *[None] * 20, b"\r\n" + END], len(beginning) + 10 * KEPT_BYTES)
+    one = await begun(PART[:-2] % (b"file", b""), *[None] * 20, b"\r\n" + END)
     with traced_memory() as memory:
-        await one.begin()
-        async for piece in one.as_model("v"):
+        async for piece in one:
             del piece
     assert memory.peak_bytes < 5 * KEPT_BYTES
     assert memory.kept_bytes < 10_000
 
 
-LATE = (PART[:-2] % (b"file", LONG), LONG, b"\r\n", PART % (b"model", b"w"), END)
+async def test_the_bytes_that_are_kept_count_for_the_caller_and_are_released_with_them():
+    budget = MemoryBudget(3 * KEPT_BYTES, callers=2)
+    one = await begun(*PIECES, memory=RequestMemory(budget, "a"))
+    assert budget.by_caller == {"a": one.bytes_in}
+    await begun(PART % (b"file", LONG), memory=RequestMemory(budget, "a"))
+    with pytest.raises(Overloaded, match=r"limits\.held_bytes"):
+        await begun(PART % (b"file", LONG), memory=RequestMemory(budget, "a"))
+    held = budget.total_bytes
+    assert await sent(one) == b"".join(PIECES)
+    assert budget.total_bytes < held
 
 
-async def test_a_model_that_follows_the_sent_beginning_is_an_error():
-    one = await begun(form(*LATE))
-    assert (one.model, one.bytes_in < 2 * KEPT_BYTES) == (None, True)
-    with pytest.raises(InvalidRequest, match="before the file"):
-        await sent(one.as_model(None))
+async def test_a_form_that_the_upstream_has_begun_to_read_is_not_refused():
+    budget = MemoryBudget(2 * KEPT_BYTES, callers=2)
+    first, other = RequestMemory(budget, "a"), RequestMemory(budget, "a")
+    first.claim(KEPT_BYTES // 2)
+    file = PART % (b"file", bytes(KEPT_BYTES // 4))
+    one = await begun(file, file, END, memory=RequestMemory(budget, "a"))
+    other.add(KEPT_BYTES * 2)
+    assert await sent(one) == file + file + END
+    assert (one.can_restart(), budget.total_bytes) == (False, first.held_bytes + other.held_bytes)
 
 
-async def test_a_form_that_can_be_kept_is_read_until_its_model_is_known():
-    size = sum(map(len, LATE))
-    for length, held in ((size, size), (None, size), (size, size - 1)):
-        one = await begun(over(LATE, length, held))
-        assert one.model == ("w" if held == size else None)
-        if held == size:
-            upload = one.as_model("v")
-            assert await sent(upload) == await sent(upload) == b"".join(LATE).replace(b"\r\nw\r\n", b"\r\nv\r\n")
-
-
-async def test_a_model_cut_at_the_end_of_the_searched_bytes_is_read():
-    head, value = PART.split(b"\r\n\r\n")
-    one = await begun(form(PART % (b"file", LONG) + head % b"model" + b"\r\n\r\n", value % b"w", END))
-    assert one.model == "w"
-
-
-FILE = PART % (b"file", b"x")
-
-
-@pytest.mark.parametrize("before", [b"", b"\r\n"], ids=["at once", "after an empty line"])
-@pytest.mark.parametrize("body", [FILE + END, END], ids=["a part", "no part"])
-async def test_a_form_without_a_model_gets_it_as_its_first_part(before, body):
-    named = before + PART % (b"model", b"w") + body
-    for at in range(1, len(before + body)):
-        one = await begun(form((before + body)[:at], (before + body)[at:]))
-        upload = one.as_model("w")
-        assert await sent(upload) == await sent(upload) == named
-        assert (upload.length_bytes, upload.adapted) == (len(named), ("default=model",))
-
-
-async def test_each_upload_of_a_form_lists_only_its_own_changes():
-    one = await begun(form(FILE, END))
-    assert [one.as_model(name).adapted for name in ("there", None)] == [("default=model",), ()]
-
-
-async def test_the_error_of_a_late_model_names_the_setting_of_its_operation():
-    one = await begun(form(*LATE, operation="translations"))
-    assert "operations.translations.model" in one.unrouted_error().message
-    with pytest.raises(InvalidRequest, match=r"operations\.translations\.model"):
-        await sent(one.as_model(None))
-
-
-async def test_a_form_of_unknown_length_keeps_an_unknown_length():
-    one = await begun(over((PART % (b"model", b"w"), END), None))
-    assert one.as_model("v").length_bytes is None
-
-
-async def test_without_a_model_one_piece_is_read_and_not_searched():
-    for length in (None, 9, 9 * KEPT_BYTES):
-        pieces = (PART[:-2] % (b"file", LONG), LONG, b"\r\n", PART % (b"model", b"w"), END)
-        one = await begun(over(pieces, length, names_model=False))
-        assert one.bytes_in == len(pieces[0])
-        assert await sent(one.as_model("u")) == b"".join(pieces)
-
-
-async def test_a_form_of_an_operation_without_a_model_is_still_checked():
-    one = over((b"nonsense",), None, names_model=False)
+async def test_a_form_without_a_model_is_still_checked():
     with pytest.raises(InvalidRequest, match="boundary"):
-        await one.begin()
+        await begun(b"nonsense")
+    one = await begun(FILE, END + b"x")
+    with pytest.raises(InvalidRequest, match="after the end"):
+        await sent(one)

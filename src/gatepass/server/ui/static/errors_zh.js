@@ -78,7 +78,7 @@ export const ERRORS = {
     "action": "修正客户端的请求。"
   },
   "invalid_request": {
-    "text": "请求无效或有歧义。错误信息写明是哪个成员或请求头。例如 `model` 或 `stream` 的类型不对，同一成员出现两次，数字过大（`1e999`），或 multipart 表单中 `model` 排在大文件之后。",
+    "text": "请求无效或有歧义。错误信息写明是哪个成员或请求头。例如 `model` 或 `stream` 的类型不对，同一成员出现两次，或数字过大（`1e999`）。",
     "action": "修正客户端的请求。"
   },
   "invalid_image": {
@@ -86,7 +86,7 @@ export const ERRORS = {
     "action": "发送 URL、data URL，或 PNG、JPEG、GIF、WebP 的 base64。"
   },
   "body_too_large": {
-    "text": "请求体超过 `limits.body_bytes`，或表单超过 `limits.upload_bytes`。",
+    "text": "请求体超过 `limits.body_bytes`，或上传的文件超过 512 MiB。",
     "action": "减小请求，或提高限制。"
   },
   "body_too_complex": {

@@ -622,6 +622,7 @@ export const ADVICE = [
   [/^The caller '(.+)' may not use the model '(.+)'\.$/, "调用方 {1} 不能使用模型 {2}。"],
   [/^The model '(.+)' is not configured\. Configured: (.+?)\. Correct the name, or add it under .+$/s, "没有配置模型 {1}。已配置：{2}。"],
   [/^The request body is larger than (\d+) bytes \((\S+)\)\.$/, "请求体超过 {1} 字节（{2}）。"],
+  [/^The form is larger than (\d+) bytes, which is the most that gatepass relays\.$/, "表单超过 {1} 字节，这是 gatepass 转发的上限。"],
   [/^The limit of (\d+) requests in flight is reached \((\S+)\)\.$/, "进行中的请求已达到上限 {1}（{2}）。"],
   [/^(\S+) speaks TLS on this port, and (\S+) begins with http:\/\/$/, "{1} 的这个端口使用 TLS，而 {2} 以 http:// 开头。"],
   [/^(\S+) did not complete the TLS handshake within (\S+ s)\.?$/, "{1} 在 {2} 内没有完成 TLS 握手。"],
