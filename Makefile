@@ -205,7 +205,7 @@ hosts: setup ## Every fault with each agent host of tests/e2e/hosts, and what it
 	tests/e2e/setup.sh
 	E2E_HOSTS=all $(BIN)/pytest -s -o hung_after_s=300 tests/e2e/test_hosts.py
 
-mcp-sessions: setup ## 500 MCP sessions over token changes at two replicas, of which one has two workers: two minutes
+mcp-sessions: setup ## 500 MCP sessions over token changes at two replicas: two minutes
 	tests/e2e/setup.sh
 	MCP_SESSIONS=500 MCP_SESSIONS_S=60 $(BIN)/pytest -s -o hung_after_s=300 tests/e2e/test_mcp_store.py
 
@@ -222,14 +222,16 @@ attacks: setup ## Hostile input by class: cases, what got through, longest time 
 doctor-faults: setup ## Print what gatepass doctor reports about forty staged faults: ten seconds
 	$(BIN)/pytest -q -s tests/integration/test_doctor_faults.py
 
-chaos: setup ## Ten minutes of faults on all sides of two workers, with a ledger; CHAOS="--seconds 60 --seed 7"
+chaos: setup ## Ten minutes of faults on all sides of two replicas over a store, with a ledger; CHAOS="--seconds 60 --seed 7"
+	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
 	$(BIN)/python -W ignore -m tests.stress.chaos $(CHAOS)
 
 store-faults: setup ## Four processes, a real Valkey or Redis: each fault of the store, and a key rotation; two minutes
 	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
 	$(BIN)/pytest -q -s tests/e2e/test_store_health.py tests/e2e/test_valkey.py -k "health or Documented"
 
-rolls: setup ## Rolling restarts and 100 worker replacements under clients that keep connections: five minutes
+rolls: setup ## Rolling restarts of four replicas under clients that keep connections: two minutes
+	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
 	$(BIN)/python -m tests.stress.rolls $(if $(wildcard .e2e/node-client),--node .e2e/node-client) $(ROLLS)
 
 chart-rolls: setup ## A rolling upgrade of four replicas under 50 streams by the times of the Helm chart, without the store for a while

@@ -87,7 +87,6 @@ def main(
         "candidates": {name: outcome.document() for name, outcome in outcomes.items()},
         "promises": [report.promise_document(result) for result in results],
         "profile": profiles,
-        "workers": _read("workers"),
         "soak": _read("soak"),
     }
     written = _write(document, "quick" if quick else "part" if only or wanted else "bench")

@@ -1,5 +1,5 @@
 # Included by the Makefile. Generated files are in .e2e/bench.
-.PHONY: bench bench-amplification bench-quick bench-profile bench-curves bench-workers bench-soak bench-transforms bench-bodies bench-inspector bench-scrape bench-queue bench-limits bench-store-limits bench-replicas bench-tracing bench-tls
+.PHONY: bench bench-amplification bench-quick bench-profile bench-curves bench-soak bench-transforms bench-bodies bench-inspector bench-scrape bench-queue bench-limits bench-store-limits bench-replicas bench-tracing bench-tls
 
 bench: setup ## Measure gatepass against nginx, FastAPI + httpx, openai-forward, LiteLLM; writes docs/benchmarks.md
 	$(BIN)/python -m bench $(BENCH)
@@ -22,22 +22,19 @@ bench-amplification: setup ## Requests at failing upstreams for each request of 
 bench-soak: setup ## Ten minutes of load: memory and file descriptors must stay flat
 	$(BIN)/python -m bench.soak
 
-bench-workers: setup ## Throughput of one worker and of two
-	$(BIN)/python -m bench.workers
-
 bench-transforms: setup ## CPU time of a synthesized, aggregated or repaired event, without sockets
 	$(BIN)/python -m bench.transforms
 
 bench-inspector: setup ## CPU time of the request inspector for one read of a stream, verdict
 	$(BIN)/python -m bench.inspector
 
-bench-scrape: setup ## CPU time of a scrape of four workers with as many series as gatepass keeps, verdict
+bench-scrape: setup ## CPU time of a scrape with as many series as gatepass keeps, verdict
 	$(BIN)/python -m bench.scrape
 
 bench-queue: setup ## How long chats wait beside 500 queued embeddings, with and without max_in_flight; BENCH="--source DIR" for older code
 	$(BIN)/python -m bench.fair_waiting $(BENCH)
 
-bench-limits: setup ## CPU time of limits of use for one request, in one process and in two workers, verdict
+bench-limits: setup ## CPU time of limits of use for one request, verdict
 	$(BIN)/python -m bench.limits
 
 bench-store-limits: setup ## 1,000 requests a second against limits of 1, 2 and 4 processes on a real server for a minute each, verdict

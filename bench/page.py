@@ -41,10 +41,6 @@ FRESH = (
     "- **Slow stream**: the memory of one of 1,000 streams with an event each second",
     "- **Peak**: the memory that one 4 MB request adds, as a multiple of its body",
 )
-WORKERS = (
-    "A separate run, `make bench-workers`. gatepass uses both cores here, and shares the second one with the upstream",
-    "and the load generator. Their share explains why two workers do not double the rate.",
-)
 
 
 def published(document: Mapping[str, Any], figures: Figures, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
@@ -55,7 +51,7 @@ def published(document: Mapping[str, Any], figures: Figures, outcomes: Mapping[s
     footprints: dict[str, dict[str, float]] = {}
     for (name, figure), value in figures.footprints.items():
         footprints.setdefault(name, {})[figure] = round(value, 3)
-    workers, soak = document["workers"], document["soak"]
+    soak = document["soak"]
     if soak is not None:
         rests = soak["rests"]
         soak = {"flat": soak["flat"], "rests": [rests[at * (len(rests) - 1) // 3] for at in range(4)]}
@@ -64,7 +60,6 @@ def published(document: Mapping[str, Any], figures: Figures, outcomes: Mapping[s
         "absent": {name: one.absent for name, one in outcomes.items() if one.absent},
         "loads": loads,
         "footprints": footprints,
-        "workers": workers and {"table": workers["table"]},
         "soak": soak,
     }
 
@@ -96,7 +91,7 @@ def markdown(document: Mapping[str, Any]) -> str:
     lines += ["", "## Each workload", *_workloads(figures)]
     lines += ["", "## Start and memory", "", *FRESH, ""]
     lines += _grid(footprint_table(figures, [one.name for one in CANDIDATES]))
-    lines += [*_workers(document["workers"]), *_soak(document["soak"])]
+    lines += _soak(document["soak"])
     return "\n".join(lines) + "\n"
 
 
@@ -194,10 +189,6 @@ def _workloads(figures: Figures) -> Iterator[str]:
         notes = [f"Rig at its limit: {', '.join(limited)}."] * bool(limited)
         notes += [f"Replies that failed or did not end: {', '.join(failed)}."] * bool(failed)
         yield from ("", " ".join(notes)) if notes else ()
-
-
-def _workers(workers: Mapping[str, Any] | None) -> list[str]:
-    return [] if workers is None else ["", "## Two workers", "", *WORKERS, "", *_grid(workers["table"])]
 
 
 def _soak(soak: Mapping[str, Any] | None) -> list[str]:

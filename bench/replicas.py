@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.integration.gateway import CHAT, HELLO, JSON, Answer, Ask
+from tests.integration.processes import Serving, serving
 from tests.integration.scripted import Received, Scripted, Send, reply
 from tests.integration.store.real_server import RealServer, real_server
-from tests.integration.workers.processes import Serving, serving
 
 from bench.report import aligned
 from gatepass.auth.api_keys import hash_key

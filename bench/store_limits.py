@@ -52,7 +52,7 @@ async def _offer(
     settings: Mapping[str, Any], per_s: float, begin_s: float, seconds: float
 ) -> tuple[Admitted, float, int]:
     clock = SystemClock()
-    store = open_store(StoreSettings.model_validate(settings), None, clock)
+    store = open_store(StoreSettings.model_validate(settings), clock)
     if store is None:
         raise RuntimeError("no store")
     store_windows.WAIT_S = math.inf  # a busy machine needs longer than requests wait

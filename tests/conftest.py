@@ -36,9 +36,9 @@ NEWER_PYTHON_MIB = 100
 
 TESTS = Path(__file__).parent
 LONGEST = (
-    *("integration/workers/test_shared_tokens", "integration/workers/test_supervisor", "integration/test_examples"),
+    *("integration/test_examples", "integration/test_stop"),
     *("integration/test_hanging_tests", "integration/test_control"),
-    *("integration/workers/test_serve", "integration/test_bytes", "fuzz/test_fuzz", "integration/test_reload"),
+    *("integration/test_serve", "integration/test_bytes", "fuzz/test_fuzz", "integration/test_reload"),
     *("integration/test_fuzz", "integration/test_secrets", "integration/servers/test_processes"),
     *("attacks/test_finished_requests", "attacks/test_memory_budget", "attacks/test_mcp_calls"),
     *("attacks/test_reply_limits", "attacks/test_requests", "attacks/test_large_events"),

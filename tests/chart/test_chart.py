@@ -248,33 +248,30 @@ def test_a_changed_configuration_restarts_the_pods_unless_gatepass_watches_it() 
 
 
 @pytest.mark.parametrize(
-    ("memory", "limits", "workers", "connections"),
+    ("memory", "limits", "connections"),
     [
-        ("512Mi", {}, 1, 400),
-        ("1Gi", {}, 2, 400),
-        ("4Gi", {"connections": 100}, 1, 100),
-        ("1000M", {}, 1, 745),
-        ("256Mi", {"held_bytes": 64 * MIB, "body_bytes": 8 * MIB, "reply_bytes": 16 * MIB}, 1, 200),
+        ("512Mi", {}, 400),
+        ("1Gi", {}, 800),
+        ("4Gi", {"connections": 100}, 100),
+        ("1000M", {}, 745),
+        ("256Mi", {"held_bytes": 64 * MIB, "body_bytes": 8 * MIB, "reply_bytes": 16 * MIB}, 200),
     ],
 )
-def test_the_limits_fit_the_memory(memory: str, limits: dict[str, int], workers: int, connections: int) -> None:
+def test_the_limits_fit_the_memory(memory: str, limits: dict[str, int], connections: int) -> None:
     """The sum of docs/operations/limits_and_memory.md#memory, with a small request on each connection."""
-    config = merged(example("oauth2")["config"], {"limits": limits, "server": {"workers": workers}})
+    config = merged(example("oauth2")["config"], {"limits": limits})
     values = {"config": config, "resources": {"limits": {"memory": memory}}}
     assert environment(values)["GATEPASS_LIMITS_CONNECTIONS"] == str(connections)
     number, unit = re.findall(r"(\d+)(\w+)", memory)[0]
-    share = int(number) * {"Mi": MIB, "Gi": 1024 * MIB, "M": 1_000_000}[unit] / workers
+    share = int(number) * {"Mi": MIB, "Gi": 1024 * MIB, "M": 1_000_000}[unit]
     sum_of_page = 80 * MIB + limits.get("held_bytes", share / 2) * 9 / 8
     sum_of_page += limits.get("body_bytes", 32 * MIB) + limits.get("reply_bytes", 64 * MIB)
     assert sum_of_page + connections * (5 / 4 * 30 + 64) * 1024 <= share
 
 
 def test_limits_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(HelmRenderError, match=r"each worker 256 MiB, and its limits need 340 MiB\. Raise it, or"):
+    with pytest.raises(HelmRenderError, match=r"gatepass 256 MiB, and its limits need 340 MiB\. Raise it, or"):
         rendered({"resources": {"limits": {"memory": "256Mi"}}})
-    config = merged(example("oauth2")["config"], {"server": {"workers": 2}})
-    with pytest.raises(HelmRenderError, match="each worker 256 MiB"):
-        rendered({"config": config})
 
 
 @pytest.mark.parametrize("config", [{}, example("oauth2")["config"]])

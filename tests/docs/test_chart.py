@@ -13,7 +13,7 @@ from gatepass.config.load import load
 from gatepass.config.model import Config, ServerConfig
 from gatepass.server.pages import PATHS
 from tests.docs.test_blocks import BLOCK
-from tests.docs.test_compose import IMAGE_FACTS, assert_fits, container
+from tests.docs.test_compose import IMAGE_FACTS, assert_fits, memory_bytes
 
 yaml = YAML(typ="safe")
 ABOUT = yaml.load((CHART / "Chart.yaml").read_text())
@@ -69,10 +69,10 @@ def test_the_deployment_starts_stops_and_reads_its_secret() -> None:
     assert variables["GATEPASS_CONFIG"] == f"{mounts['config']}/gatepass.yaml"
     assert f"${{file:{mounts['secrets']}/NAME}}" in PAGE
     assert "defaultMode: 0440" in MANIFESTS, "readable by others is a warning"
-    held = container(running["resources"]["limits"]["memory"])
+    held = memory_bytes(running["resources"]["limits"]["memory"])
     limits = {name: value for name, value in variables.items() if "LIMITS" in name}
-    loaded = load(None, {"GATEPASS_UPSTREAM_URL": "https://x.example/v1", **limits}, container=held)
-    assert_fits(loaded.config.limits, held.memory_bytes)
+    loaded = load(None, {"GATEPASS_UPSTREAM_URL": "https://x.example/v1", **limits}, memory_bytes=held)
+    assert_fits(loaded.config.limits, held)
 
 
 def test_the_times_of_the_page_are_those_of_the_values() -> None:

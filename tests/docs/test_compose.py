@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from gatepass.cli import main
 from gatepass.config.block import MIB
 from gatepass.config.document import ConfigError
-from gatepass.config.load import Container, load
+from gatepass.config.load import load
 from gatepass.config.model import Limits, ServerConfig
 from tests.docs.blocks import blocks
 from tests.e2e.container import compose
@@ -214,10 +214,10 @@ def test_files_that_replace_each_other_say_so() -> None:
     assert [file.name for file in files if warning not in file.read_text()] == []
 
 
-def container(text: str = "512m") -> Container:
-    """Return the container of a memory limit of Compose or Kubernetes."""
+def memory_bytes(text: str = "512m") -> int:
+    """Return the bytes of a memory limit of Compose or Kubernetes."""
     ((number, unit),) = re.findall(r"^(\d+)(m|Mi|g)$", text)
-    return Container(int(number) * {"m": MIB, "Mi": MIB, "g": 1024 * MIB}[unit])
+    return int(number) * {"m": MIB, "Mi": MIB, "g": 1024 * MIB}[unit]
 
 
 def assert_fits(limits: Limits, memory: int | None) -> None:
@@ -238,9 +238,9 @@ def test_the_limits_fit_the_memory_of_the_container(file: Path, tmp_path: Path) 
     required = dict.fromkeys(re.findall(r"\$\{(\w+):\?", file.read_text()), "https://x.example/v1")
     running = compose.document({**given, **required}, file)["services"]["gatepass"]
     limits = {name: value for name, value in running["environment"].items() if "LIMITS" in name}
-    held = container(running["mem_limit"])
-    loaded = load(None, {"GATEPASS_UPSTREAM_URL": "https://x.example/v1", **limits}, container=held)
-    assert_fits(loaded.config.limits, held.memory_bytes)
+    held = memory_bytes(running["mem_limit"])
+    loaded = load(None, {"GATEPASS_UPSTREAM_URL": "https://x.example/v1", **limits}, memory_bytes=held)
+    assert_fits(loaded.config.limits, held)
 
 
 def test_the_service_of_the_page_reads_what_init_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,8 +252,8 @@ def test_the_service_of_the_page_reads_what_init_writes(tmp_path: Path, monkeypa
     (user,) = re.findall(r"^USER (\d+):", IMAGE_FACTS, re.MULTILINE)
     assert f"`chown -R {user} secrets`" in page
     limits = {"GATEPASS_UPSTREAM_URL": "https://x.example/v1", **running["environment"]}
-    held = container(running["mem_limit"])
-    assert_fits(load(None, limits, container=held).config.limits, held.memory_bytes)
+    held = memory_bytes(running["mem_limit"])
+    assert_fits(load(None, limits, memory_bytes=held).config.limits, held)
     (line,) = re.findall(r"^docker run .* -it .*$", page, re.MULTILINE)
     assert running["volumes"] == [".:/work:ro"]
     assert line.endswith(f'-v "$PWD:/work" -w {running["working_dir"]} gatepass:local init')

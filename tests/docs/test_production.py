@@ -126,9 +126,8 @@ def test_the_figures_of_the_page_of_sizing_are_those_of_the_benchmarks() -> None
     text = " ".join(figures)
     for found in ("102 µs of CPU", "9,745 requests/s", "24.5 µs of CPU in 500 streams", "25 KiB for each slow stream"):
         assert found in text, found
-    for found in ("9,745/s, 102 µs", "24.5 µs of CPU each: 40,000/s", "58 MB idle, and 25 KiB", "1,934/s", "1.7 times"):
+    for found in ("9,745/s, 102 µs", "24.5 µs of CPU each: 40,000/s", "58 MB idle, and 25 KiB", "1,934/s"):
         assert found in SCALING, found
-    assert "| chat-64 | 2 | 15,764 | 1.72 |" in text
     assert "gatepass | 738 | 1,934 |" in text
 
 

@@ -1,4 +1,4 @@
-"""MCP sessions over changes of a token, at two replicas over a real store, of which one has two workers.
+"""MCP sessions over changes of a token, at two replicas over a real store.
 
 `MCP_SESSIONS=500 MCP_SESSIONS_S=60 .venv/bin/pytest -s tests/e2e/test_mcp_store.py` prints the figures of 500 sessions.
 """
@@ -39,11 +39,9 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
         config = routes(server) + f"store: {json.dumps(store.settings)}\n"
         replicas = [
             started.enter_context(
-                serve_routes(
-                    tmp_path_factory.mktemp("replica"), issuer, config, "--workers", workers, python=sys.executable
-                )
+                serve_routes(tmp_path_factory.mktemp("replica"), issuer, config, python=sys.executable)
             )
-            for workers in ("2", "1")
+            for _ in range(2)
         ]
         yield Setup(server, sessions([f"{listening(replica)}/mcp/tools" for replica in replicas], COUNT, SECONDS))
 

@@ -100,7 +100,7 @@ class TestDocumentedUser(StoreContract):
         settings = StoreSettings.model_validate(
             {**store.settings, "username": "gatepass", "password": "PASSWORD", "timeout_s": 2.0}
         )
-        here, there = (opened_store(settings, None, SystemClock()) for _ in range(2))
+        here, there = (opened_store(settings, SystemClock()) for _ in range(2))
         assert isinstance(here, GuardedStore)
         await here.check()
         yield Shared(here, there, asyncio.sleep)

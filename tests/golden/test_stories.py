@@ -126,7 +126,6 @@ STORIES = {
         attempt(token=None, status=None, outcome=None, duration_s=None, upstream_s=0.0),
         **RUNNING,
         status=None,
-        worker="",
         duration_s=2.0,
         timings=dict.fromkeys(BASE["story"]["timings"]),
     ),

@@ -16,10 +16,10 @@ from typing import Any
 
 from tests.integration.answers import COMPLETION, EVENTS
 from tests.integration.gateway import Ask
+from tests.integration.processes import started
 from tests.integration.scripted import Dialogue, Fin, Hold, Pause, Received, Send, begin_stream, chunk, reply
 from tests.integration.test_connections import refusing_server
 from tests.integration.test_doctor_faults import Stage, signed
-from tests.integration.workers.test_supervisor import started
 
 ADMIN, CALLER, NARROW = (f"gp-{name}-key-0123456789abcdef" for name in ("admin", "caller", "narrow"))
 ID = re.compile(r'"request_id": ?"([^"]+)"')
@@ -136,7 +136,7 @@ def id_in(text: str) -> str:
 
 
 @asynccontextmanager
-async def staged(tmp_path: Path, workers: int = 1, **server: Any) -> AsyncIterator[Staged]:
+async def staged(tmp_path: Path, **server: Any) -> AsyncIterator[Staged]:
     """Run a gatepass with all faults behind it, with an admin, a caller, and a caller with one concurrent request."""
     path = tmp_path / "own" / "control.sock"
     async with AsyncExitStack() as stack:
@@ -184,5 +184,5 @@ async def staged(tmp_path: Path, workers: int = 1, **server: Any) -> AsyncIterat
                 ]
             },
         }
-        async with started(tmp_path, configuration, workers) as running:
+        async with started(tmp_path, configuration) as running:
             yield Staged(await running.port, str(path), tmp_path, running)

@@ -17,8 +17,8 @@ from gatepass.cli.control import NotRunning, found_socket, request
 from gatepass.cli.serve import CANNOT_BIND
 from gatepass.server import listening as listening_module
 from gatepass.server.process import CONTROL_CONNECTIONS
+from tests.integration.processes import changed, started
 from tests.integration.scripted import Received, Scripted, Send, reply
-from tests.integration.workers.test_supervisor import changed, started
 from tests.waiting import until
 
 UPSTREAMS = {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1", "credential": "fixed"}}}
@@ -33,29 +33,23 @@ def command(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_commands_reach_all_processes_without_a_key(tmp_path: Path, workers: int):
+async def test_commands_reach_the_process_without_a_key(tmp_path: Path):
     path = tmp_path / "own" / "control.sock"
     server = {"control_socket": str(path), "drain_timeout_s": 1}
     configuration: dict[str, Any] = {"server": server, **UPSTREAMS, **CREDENTIALS, **KEYS}
-    async with started(tmp_path, configuration, workers) as running:
+    async with started(tmp_path, configuration) as running:
         await running.port
-        await until(lambda: len(list_of(running.lines, "token_fetched")) >= workers)
-        names = ["gatepass"] if workers == 1 else ["worker-1", "worker-2"]
+        await until(lambda: len(list_of(running.lines, "token_fetched")) >= 1)
 
         code, text = command("status", "--json", "--socket", str(path))
         page = json.loads(text)
-        assert (code, page["ready"] if workers == 1 else sorted(page["workers"])) == (
-            0,
-            True if workers == 1 else names,
-        )
+        assert (code, page["ready"]) == (0, True)
         code, text = command("status", "--socket", str(path))
         assert code == 0
         first, _, *lines = text.splitlines()
         assert first == f"gatepass at http://127.0.0.1:{await running.port} (control socket {path})"
-        assert lines[0].split() == ["PROCESS", "READY", "IN", "FLIGHT"]
-        assert [line.split()[:3] for line in lines[1 : 1 + workers]] == [[name, "yes", "0"] for name in names]
-        assert sum(" fixed " in line and " static " in line for line in lines) == workers
+        assert [line.split() for line in lines[:2]] == [["READY", "IN", "FLIGHT"], ["yes", "0"]]
+        assert sum(line.startswith("fixed ") and " static " in line for line in lines) == 1
 
         changed(tmp_path, models={"m": {"upstream": "chat"}}, log={"level": "debug"})
         code, text = command("reload", "--socket", str(path))
@@ -63,9 +57,9 @@ async def test_commands_reach_all_processes_without_a_key(tmp_path: Path, worker
             0,
             ["Reloaded. Changed:", "  models.m", "These settings need a restart: log.level"],
         )
-        await running.logged('"event":"reloaded".*"trigger":"command"', workers)
+        await running.logged('"event":"reloaded".*"trigger":"command"')
         code, text = command("reload", "--json", "--socket", str(path))
-        assert (code, json.loads(text)["outcome"], json.loads(text)["processes"]) == (0, "unchanged", workers)
+        assert (code, json.loads(text)["outcome"]) == (0, "unchanged")
 
         changed(tmp_path, models={"m": {"upstream": "nowhere"}})
         code, text = command("reload", "--socket", str(path))
@@ -96,32 +90,29 @@ async def test_commands_reach_all_processes_without_a_key(tmp_path: Path, worker
     )
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_retry_fetches_the_failing_tokens_of_all_processes_now(tmp_path: Path, workers: int):
+async def test_retry_fetches_the_failing_tokens_now(tmp_path: Path):
     path, is_repaired = tmp_path / "own" / "control.sock", False
     refused, token = reply({"error": "invalid_client"}, 401), reply({"access_token": "good-token-1", "expires_in": 300})
 
-    def states() -> list[str]:
-        page = json.loads(request("GET", "/status", str(path)))
-        return [one["credentials"]["corp"]["state"] for one in page.get("workers", {"gatepass": page}).values()]
+    def state() -> str:
+        return str(json.loads(request("GET", "/status", str(path)))["credentials"]["corp"]["state"])
 
     async with Scripted(answer=lambda _: [Send(token if is_repaired else refused)]) as issuer:
         corp = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "a-long-client-secret"}
         upstreams = {"chat": {"base_url": "http://127.0.0.1:9/v1", "credential": "corp"}}
         server = {"control_socket": str(path), "drain_timeout_s": 1}
         blocks = {"server": server, "credentials": {"corp": corp}, "upstreams": upstreams}
-        async with started(tmp_path, blocks, workers) as running:
+        async with started(tmp_path, blocks) as running:
             await running.port
             await until(lambda: len(list_of(running.lines, "token_fetch_failed")) >= 1)
-            await until(lambda: states() == ["none"] * workers)
-            if workers == 1:  # several share a failure for 2 s
-                code, text = await asyncio.to_thread(command, "token", "--retry", "--socket", str(path))
-                assert (code, "invalid_client" in text) == (1, True), text
+            await until(lambda: state() == "none")
+            code, text = await asyncio.to_thread(command, "token", "--retry", "--socket", str(path))
+            assert (code, "invalid_client" in text) == (1, True), text
             calls, is_repaired = len(issuer.received), True
             code, text = await asyncio.to_thread(command, "token", "--retry", "--socket", str(path))
             line = f"gatepass at http://127.0.0.1:{await running.port} (control socket {path})\n"
             assert (code, text) == (0, f"{line}corp: fetched a token\n")
-            assert states() == ["fresh"] * workers
+            assert state() == "fresh"
             assert len(issuer.received) == calls + 1
             await until(lambda: len(list_of(running.lines, "retried")) == 2)
             assert command("token", "--retry", "--socket", str(path)) == (0, f"{line}No credential is failing.\n")
@@ -153,7 +144,7 @@ async def test_a_new_secret_in_a_variable_requires_a_restart(tmp_path: Path, mon
             "models": {"m": {"upstream": "chat"}},
         }
         monkeypatch.setenv("LLM_SECRET", "old-client-secret")
-        async with started(tmp_path, blocks, 2) as running:
+        async with started(tmp_path, blocks) as running:
             await running.port
             await until(lambda: len(list_of(running.lines, "token_fetch_failed")) >= 1)
             code, text = await asyncio.to_thread(command, "reload", "--socket", str(path))
@@ -181,7 +172,7 @@ async def test_a_new_secret_in_a_variable_requires_a_restart(tmp_path: Path, mon
 
 async def test_above_the_limit_the_oldest_connections_of_the_control_socket_close(tmp_path: Path):
     path, above = tmp_path / "own" / "control.sock", 5
-    async with started(tmp_path, {"server": {"control_socket": str(path)}, **UPSTREAMS, **CREDENTIALS}, 1) as running:
+    async with started(tmp_path, {"server": {"control_socket": str(path)}, **UPSTREAMS, **CREDENTIALS}) as running:
         await running.port
         with ExitStack() as stack:
             clients = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(CONTROL_CONNECTIONS + above)]
@@ -210,14 +201,14 @@ async def test_the_only_gatepass_of_this_user_is_found_and_no_other_one_starts_w
         found_socket()
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    async with started(tmp_path / "one", UPSTREAMS | CREDENTIALS, 1) as running:
+    async with started(tmp_path / "one", UPSTREAMS | CREDENTIALS) as running:
         port = await running.port
         own = tmp_path / "gatepass" / f"{port}.sock"
         assert found_socket() == str(own)
         code, text = command("reload")
         assert (code, text) == (0, "Nothing that a reload applies has changed.\n")
         configuration = {"server": {"control_socket": str(own)}, **UPSTREAMS, **CREDENTIALS}
-        async with started(tmp_path / "two", configuration, 1) as second:
+        async with started(tmp_path / "two", configuration) as second:
             (refused,) = await second.logged('.*"cannot_listen".*')
             assert await second.ended() == CANNOT_BIND
         assert json.loads(refused[0])["reason"] == "another gatepass uses it"
@@ -334,7 +325,7 @@ async def test_watched_configuration_is_reloaded_through_a_symbolic_link(tmp_pat
         (tmp_path / "new").symlink_to(name)
         (tmp_path / "new").rename(tmp_path / "data")
 
-    async with started(mounted, None, 1) as running:
+    async with started(mounted, None) as running:
         await running.port
         swap("second")
         await running.logged('"reloaded".*"trigger":"watch".*"changed":\\["models.a","models.b"\\]')

@@ -22,7 +22,7 @@ from gatepass.config.model import Config
 from gatepass.errors import InvalidRequest
 from gatepass.operations.table import sample
 from gatepass.proxy.app_state import create_app_state
-from gatepass.server.pages import own_part
+from gatepass.server.inspection import stories
 from gatepass.server.ui.routes import DoctorTask
 from tests.chinese import without_chinese
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS
@@ -232,7 +232,7 @@ async def test_a_rejected_key_is_reported_with_its_place_to_clients_by_doctor_an
         steps = [step async for step in diagnose_for_page(config, DoctorTask("m", call=True), lambda *_: None)]
         async with serving(create_app_state(config)) as served:
             answer = await served.ask().answer()
-            (story,) = json.loads(await own_part(f"/story?id={answer.headers['x-request-id']}", served.state))
+            (story,) = await stories(served.state, answer.headers["x-request-id"], bodies=False)
     assert steps[-2]["advice"] == advice
     found_action = steps[-2]["action"]
     assert isinstance(found_action, dict)

@@ -8,7 +8,7 @@ import pytest
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.proxy.upstream_call import ERROR_BYTES
-from gatepass.server.pages import own_part
+from gatepass.server.inspection import stories
 from tests.integration.gateway import Gateway, gateway
 from tests.integration.issuer import SECRET, minted
 from tests.integration.scripted import (
@@ -123,7 +123,7 @@ async def test_a_server_that_declines_a_stream_or_the_end_of_a_session_has_not_f
         got = await gp.ask(None, PATH, method=method, headers={"x-request-id": "asked"}).answer()
         assert upstream.received[0].method == method
         await until(lambda: not gp.state.in_flight.busy)
-        (told,) = json.loads(await own_part("/story?id=asked", gp.state))
+        (told,) = await stories(gp.state, "asked", bodies=False)
     assert (got.status, got.body, got.headers["allow"]) == (405, answer, "POST")
     assert [told[name] for name in ("status", "outcome", "error")] == [405, "ok", None]
     what = "no stream offered" if method == "GET" else "end of session not offered"
@@ -171,7 +171,7 @@ async def test_an_unreachable_server_names_its_url():
     async with gateway(upstreams={}, mcp={"tools": {"url": "http://127.0.0.1:1/mcp"}}) as gp:
         got = await post(gp, x_request_id="asked").answer()
         await until(lambda: not gp.state.in_flight.busy)
-        told = (await own_part("/story?id=asked", gp.state)).decode()
+        told = json.dumps(await stories(gp.state, "asked", bodies=False))
     error = got.json()["error"]
     assert "mcp.tools.url" in error["message"]
     assert error["data"]["action"].startswith("Check `mcp.tools.url`, and")

@@ -1,4 +1,4 @@
-"""MCP servers and what outlives a request: reloads, workers, the store, the log, metrics, status, keys with tools."""
+"""MCP servers and what outlives a request: reloads, the store, the log, metrics, status, keys with tools."""
 
 import asyncio
 import io
@@ -14,9 +14,10 @@ from gatepass.auth.api_keys import hash_key
 from gatepass.errors import McpSessionNotFound, McpSessionsUnavailable, UpstreamInvalid
 from gatepass.proxy.mcp import LAST_EVENTS_BYTES, TURN_LINES
 from gatepass.proxy.mcp_servers import MOST_SESSIONS, SESSION_S, SHARED_S, McpSessions
-from gatepass.server.pages import own_part, status_of
+from gatepass.server.inspection import requests_listing, stories
+from gatepass.server.pages import status_of
 from gatepass.store.base import StoreUnavailable
-from tests.integration.gateway import Ask, Gateway, gateway
+from tests.integration.gateway import Gateway, gateway
 from tests.integration.issuer import SECRET, minted
 from tests.integration.scripted import (
     Dialogue,
@@ -31,13 +32,11 @@ from tests.integration.scripted import (
     stream,
 )
 from tests.integration.test_mcp import (
-    ACCEPT,
     ACCESS,
     CALL,
     INITIALIZE,
     KEYS,
     LIST,
-    PATH,
     RESULT,
     key,
     listen,
@@ -47,7 +46,6 @@ from tests.integration.test_mcp import (
 )
 from tests.integration.test_reload import Serve, events, serve
 from tests.integration.test_secrets import ECHOES, assert_silent, logged, received
-from tests.integration.workers.test_supervisor import started
 from tests.unit.clock import DrivenClock
 from tests.unit.store.memory import MemoryStore
 from tests.waiting import until
@@ -126,7 +124,7 @@ async def newest(gp: Gateway) -> dict[str, Any]:
     """Return the summary of the last request, as the list of the server's requests has it."""
     await until(lambda: not gp.state.in_flight.busy)
     found: dict[str, Any]
-    (found,) = json.loads(await own_part("/requests?upstream=mcp/tools&limit=1", gp.state))["requests"]
+    (found,) = (await requests_listing(gp.state, {"upstream": "mcp/tools", "limit": "1"}))["requests"]
     return found
 
 
@@ -290,28 +288,6 @@ async def test_the_sessions_of_one_caller_do_not_end_those_of_others():
         await one.check("tools", b"first", "otto")
 
 
-async def test_two_workers_share_the_sessions(tmp_path):
-    """A session that one worker opened is used at the other one, and by its caller only."""
-
-    def answer(request: Received) -> Dialogue:
-        return [Send(reply(RESULT) if request.header("mcp-session-id") else reply(RESULT, mcp_session_id="s-1"))]
-
-    async with Scripted(answer=answer) as upstream:
-        blocks = {**servers(upstream), "access": ACCESS, "server": {"drain_timeout_s": 0}}
-        async with started(tmp_path, blocks) as running:
-            port = await running.port
-            await running.pids()
-
-            def ask(name: str, **more: str) -> Any:
-                return Ask(port, "POST", PATH, {**ACCEPT, **key(name), **more}, json.dumps(LIST).encode())
-
-            assert (await ask("anna").answer()).status == 200
-            used = [(await ask("anna", **{"mcp-session-id": "s-1"}).answer()).status for _ in range(20)]
-            foreign = [(await ask("otto", **{"mcp-session-id": "s-1"}).answer()).status for _ in range(20)]
-            assert (used, foreign) == ([200] * 20, [404] * 20)
-            assert [one.method for one in upstream.received].count("POST") == 21
-
-
 # --- a reload ---
 
 
@@ -351,7 +327,8 @@ PASSED = {name for name in ECHOES if name.endswith("-event")} | {"in-200", "no-c
 async def printed(gp: Gateway, out: io.StringIO) -> dict[str, str]:
     """Return what operators can read: the log, the metrics, the status, and the records of requests."""
     await until(lambda: not gp.state.in_flight.busy)
-    parts = {page: (await own_part(page, gp.state)).decode() for page in ("/requests", "/story?id=asked")}
+    parts = {"requests": json.dumps(await requests_listing(gp.state, {}))}
+    parts["story"] = json.dumps(await stories(gp.state, "asked", bodies=False))
     status = json.dumps(status_of(gp.state))
     return {"log": out.getvalue(), "metrics": gp.state.metrics.exposition().decode(), "status": status, **parts}
 

@@ -257,10 +257,10 @@ async def test_callers_change_and_settings_that_need_a_restart_are_named_and_not
         one = {"name": "one", "hash": hash_key("k" * 32)}
         two = {"name": "two", "hash": hash_key("l" * 32), "limits": {"max_concurrent": 1}}
         async with serve(**blocks) as gatepass:
-            limits, server = {"connections": 10}, {"port": 1, "workers": 3}
+            limits, server = {"connections": 10}, {"port": 1, "base_path": "/other"}
             access = {"keys": [one, two]}
             result = await gatepass.reload(**blocks, access=access, limits=limits, server=server)
-            names = ("server.port", "server.workers", "limits.connections")
+            names = ("server.port", "server.base_path", "limits.connections")
             assert result == ReloadResult("reloaded", ("access.keys",), names)
             assert gatepass.served.server.endpoint.state.config.limits.connections == 4000
             held = gatepass.served.state.in_flight.held

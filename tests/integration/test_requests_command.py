@@ -21,8 +21,8 @@ from gatepass.cli.requests import LAST
 from gatepass.server.cycle import ids_begin
 from tests.integration.answers import COMPLETION, EVENTS
 from tests.integration.gateway import Ask
+from tests.integration.processes import changed, started
 from tests.integration.scripted import Dialogue, Fin, Hold, Received, Scripted, Send, begin_stream, chunk, reply
-from tests.integration.workers.test_supervisor import changed, started
 from tests.waiting import until
 
 REFUSAL = {"error": {"message": "Unsupported parameter: 'seed'", "param": "seed", "code": "unsupported_parameter"}}
@@ -68,7 +68,7 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(tmp_path: Path, workers: int = 1, **blocks: Any) -> AsyncIterator[Serving]:
+async def serving(tmp_path: Path, **blocks: Any) -> AsyncIterator[Serving]:
     path = tmp_path / "own" / "control.sock"
     async with Scripted(answer=strict) as upstream:
         upstreams = {
@@ -82,7 +82,7 @@ async def serving(tmp_path: Path, workers: int = 1, **blocks: Any) -> AsyncItera
             "models": MODELS,
             **blocks,
         }
-        async with started(tmp_path, configuration, workers) as running:
+        async with started(tmp_path, configuration) as running:
             yield Serving(await running.port, str(path), tmp_path, running)
 
 
@@ -98,7 +98,7 @@ async def test_an_error_of_a_translated_request_shows_the_url_of_the_chat(tmp_pa
 
 
 async def test_from_the_id_of_an_error_to_its_cause(tmp_path: Path):
-    async with serving(tmp_path, workers=2) as gp:
+    async with serving(tmp_path) as gp:
         assert await ask(gp.port, "learns", model="strict") == 200
         assert await ask(gp.port, "down", model="down") == 502
         assert await ask(gp.port, "cut", model="cut", stream=True) == 200
@@ -205,7 +205,7 @@ async def tailing(gp: Serving, *options: str) -> AsyncIterator[Tail]:
 
 
 async def test_tail_shows_each_request_once_over_a_reload_until_gatepass_is_gone(tmp_path: Path):
-    async with serving(tmp_path, workers=2) as gp:
+    async with serving(tmp_path) as gp:
         assert await ask(gp.port, "before") == 200
         async with tailing(gp) as tail:
             await until(lambda: len(tail.lines) == 2)

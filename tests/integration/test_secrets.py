@@ -18,7 +18,7 @@ from gatepass.observability.capture import CaptureSettings
 from gatepass.observability.log import configure
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.upstream_call import ERROR_BYTES
-from gatepass.server.pages import own_part
+from gatepass.server.inspection import stories
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS, delta
 from tests.integration.gateway import HELLO, JSON, Answer, Gateway, gateway
 from tests.integration.scripted import Dialogue, Fin, Received, Scripted, Send, event, reply, stream
@@ -216,7 +216,7 @@ async def play(gp: Gateway, servers: Servers, good: Sequence[str]) -> list[Answe
 
 async def shown_stories(state: AppState, answers: list[Answer]) -> str:
     ids = [answer.headers["x-request-id"] for answer in answers if "x-request-id" in answer.headers]
-    return "\n".join([(await own_part(f"/story?bodies=1&id={one}", state)).decode() for one in ids])
+    return "\n".join([json.dumps(await stories(state, one, bodies=True)) for one in ids])
 
 
 def assert_silent(text: str, secrets: list[str], where: str) -> None:

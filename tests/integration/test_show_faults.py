@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from gatepass.cli import main
 from gatepass.cli.control import request
 from tests.integration.gateway import Ask
+from tests.integration.processes import started
 from tests.integration.scripted import Hold, Scripted
 from tests.integration.staged_faults import STAGED, Fault, Staged, id_in, staged
-from tests.integration.workers.test_supervisor import started
 from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -73,7 +73,7 @@ async def test_a_full_gatepass_names_its_limit(tmp_path: Path):
             "upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}},
             "limits": {"connections": 1},
         }
-        async with started(tmp_path, configuration, 1) as serving:
+        async with started(tmp_path, configuration) as serving:
             port = await serving.port
             fields = {"content-type": "application/json"}
             data = b'{"model": "m", "messages": []}'

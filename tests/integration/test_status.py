@@ -14,7 +14,7 @@ from gatepass.cli.story_lines import error_lines
 from gatepass.config.access import moment_text
 from gatepass.observability.story import story_of
 from gatepass.server.cycle import ids_begin
-from gatepass.server.ui.views import own_overview
+from gatepass.server.ui.views import overview
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, Gateway, gateway
 from tests.integration.scripted import Dialogue, Hold, Received, Scripted, Send, event, head, reply
@@ -140,7 +140,7 @@ async def test_what_chats_serve_is_shown_with_its_upstream(declared: Any, before
         await gp.ask({"model": "m", "input": "hi"}, "/v1/responses").answer()
         page = (await status(gp)).json()
     assert page["upstreams"]["chat"]["over_chat"] == after
-    (line,) = [line for line in status_lines(page) if line.startswith("gatepass  chat ")]
+    (line,) = [line for line in status_lines(page) if line.startswith("chat ")]
     assert (f"; {' and '.join(after)} are served by chats " in line) == bool(after)
 
 
@@ -163,12 +163,12 @@ async def test_a_stream_that_is_silent_is_shown_with_its_upstream():
                     await clock.advance(advance_s)
                     page = (await status(gp)).json()
                     assert page["upstreams"]["chat"]["silent"] == silent
-                assert own_overview(gp.state)["upstreams"]["chat"]["silent"] == {request: 40.0}
+                assert overview(gp.state)["upstreams"][0]["silent"] == {request: 40.0}
             await until(lambda: not gp.state.in_flight.busy)
             (ended,) = gp.state.inspector.newest()
             story = story_of(ended, clock.now(), clock.wall(), str)
     lines = [" ".join(line.split()) for line in status_lines(page)]
-    assert f"gatepass chat answering, 1 stream silent for 40 s - gatepass show {request}" in lines
+    assert f"chat answering, 1 stream silent for 40 s - gatepass show {request}" in lines
     assert (story["outcome"], story["closed_by"]) == ("client_gone", "client")
     what, action = (click.unstyle(line).strip() for line in error_lines(story))
     assert what == "The upstream had sent nothing for 40 s when the client left."

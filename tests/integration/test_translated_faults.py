@@ -11,7 +11,7 @@ import pytest
 
 from gatepass.cli.story_lines import story_lines
 from gatepass.proxy.client_response import EVERY_S
-from gatepass.server.pages import own_part
+from gatepass.server.inspection import stories
 from tests.integration.gateway import Answer, gateway
 from tests.integration.scripted import (
     LAST_CHUNK,
@@ -280,7 +280,7 @@ async def test_what_no_chat_serves_is_a_named_404_and_not_sent(method, path):
 async def test_the_story_of_what_no_chat_serves_blames_gatepass_and_shows_that_nothing_was_sent():
     async with Scripted([Send(reply({}))]) as upstream, gateway(**over_chat(upstream.url)) as gp:
         answer = await gp.ask(BODIES["messages"], "/v1/messages/count_tokens", headers=VERSION).answer()
-        (story,) = json.loads(await own_part(f"/story?id={answer.headers['x-request-id']}", gp.state))
+        (story,) = await stories(gp.state, answer.headers["x-request-id"], bodies=False)
     lines = [click.unstyle(line) for line in story_lines(story, 0.0)]
     hops = {line.split()[1]: line for line in lines if line.lstrip()[:1] in tuple("●✗○")}
     assert hops["gatepass"].endswith("◀ failed here")

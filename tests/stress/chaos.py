@@ -1,4 +1,4 @@
-"""Faults of clients, upstream and issuer around `gatepass serve --workers 2`: `make chaos`, ten minutes.
+"""Faults of clients, upstream and issuer around two replicas over a store: `make chaos`, ten minutes.
 
 `CHAOS="--seconds 60 --seed 7"` sets the duration and the seed. The seed and a number decide what each client, each
 reply of the upstream and each reply of the issuer does. A seed repeats these decisions, but not their times. The ledger
@@ -27,33 +27,36 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from tests.e2e.store.server import StoreServer, free_port
 from tests.stress.chaos_clients import Clients
 from tests.stress.chaos_servers import BOUND_S, MARK, FakeServers, Issuer, Upstream
 from tests.stress.ledger import Ledger
+from tests.stress.rolls import balanced
 from tests.waiting import until
 
 CLIENTS = 24
+REPLICAS = 2
 HEALTH_BOUND_S = 60.0
 QUIET_BOUND_S = 120.0
 STORM = 150
 DISTURBED_SHARE = 0.65
-"""The share of the time with kills and reloads. In the last part the workers must return to their idle memory."""
+"""The share of the time with kills and reloads. In the last part the replicas must return to their idle memory."""
 SPARE_DESCRIPTORS = 15
 SPARE_MIB = 64
 CONFIG_TIMEOUTS = {"connect_s": 5, "first_byte_s": 3, "idle_s": 3, "total_s": 15}
 
 
 class Gatepass:
-    """The files and the processes of `gatepass serve --workers 2`."""
+    """The files and the processes of REPLICAS times `gatepass serve`. A replica that ended is started again."""
 
-    def __init__(self, folder: Path, servers: FakeServers, seed: int) -> None:
-        self._servers = servers
+    def __init__(self, folder: Path, servers: FakeServers, store: StoreServer, seed: int) -> None:
+        self._servers, self._store = servers, store
         self._folder = folder
         self._generation = 0
         self._secrets = 0
         self.key = f"sk-{MARK}-{seed}"
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = int(free.getsockname()[1])
+        self.ports = [free_port() for _ in range(REPLICAS)]
+        self._processes: list[subprocess.Popen[bytes]] = []
         self._closed = socket.socket()
         self._closed.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
         self.log = folder / "log"
@@ -89,7 +92,8 @@ class Gatepass:
         dead = f"http://127.0.0.1:{self._closed.getsockname()[1]}/v1"
         upstreams["dead"] = {"base_url": dead, "timeouts": CONFIG_TIMEOUTS}  # `total_s` of the first target bounds all
         configuration = {
-            "server": {"host": "127.0.0.1", "port": self.port, "drain_timeout_s": 3},
+            "server": {"host": "127.0.0.1", "control_socket": "off", "drain_timeout_s": 3},
+            "store": self._store.settings,
             "limits": {"receive_s": 4, "reply_bytes": 6 << 20, "event_bytes": 1 << 20, "body_bytes": 6 << 20},
             "credentials": credentials,
             "upstreams": upstreams,
@@ -110,40 +114,48 @@ class Gatepass:
         new.write_text(text)
         new.replace(self._folder / name)
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def _start(self, port: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "gatepass", "serve", "--config", str(self._folder / "gatepass.json")]
         environment = {**os.environ, "CHAOS_KEY": self.key}
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen([*command, "--workers", "2"], stdout=log, stderr=log, env=environment)
+        with self.log.open("ab") as log:
+            return subprocess.Popen([*command, "--port", str(port)], stdout=log, stderr=log, env=environment)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        self._processes = [self._start(port) for port in self.ports]
         try:
             yield
         finally:
-            self._process.terminate()
-            try:
-                code = self._process.wait(BOUND_S)
-                if code:
-                    self._servers.ledger.add_violation(f"gatepass ended with {code} after SIGTERM")
-            except subprocess.TimeoutExpired:
-                self._servers.ledger.add_violation("gatepass hangs after SIGTERM")
-                self._process.kill()
-                self._process.wait()
+            for process in self._processes:
+                process.terminate()
+            for process in self._processes:
+                try:
+                    if code := process.wait(BOUND_S):
+                        self._servers.ledger.add_violation(f"gatepass ended with {code} after SIGTERM")
+                except subprocess.TimeoutExpired:
+                    self._servers.ledger.add_violation("gatepass hangs after SIGTERM")
+                    process.kill()
+                    process.wait()
             self._closed.close()
 
-    def reload(self) -> None:
-        self._process.send_signal(signal.SIGHUP)
+    def revive(self) -> None:
+        """Start each replica again that was killed."""
+        for at, process in enumerate(self._processes):
+            if process.poll() is not None:
+                self._processes[at] = self._start(self.ports[at])
 
-    def workers(self) -> list[int]:
-        path = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
-        try:
-            return [int(pid) for pid in path.read_text().split()]
-        except OSError:
-            return []
+    def reload(self) -> None:
+        for process in self._processes:
+            process.send_signal(signal.SIGHUP)
+
+    @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._processes if process.poll() is None]
 
     def floors(self) -> list[tuple[int, int, int]]:
-        """Return process id, descriptors and memory in MiB of each worker."""
+        """Return process id, descriptors and memory in MiB of each replica."""
         found = []
-        for pid in self.workers():
+        for pid in self.pids:
             with contextlib.suppress(OSError, TypeError):
                 size = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
                 found.append((pid, len(os.listdir(f"/proc/{pid}/fd")), int(size[1]) // 1024 if size else 0))
@@ -160,9 +172,9 @@ class Chaos:
         self._after: list[tuple[int, int, int]] = []
 
     def run(self) -> bool:
-        with self._servers.serving():
-            self._gatepass = Gatepass(self._folder, self._servers, self._seed)
-            self._clients = Clients(self._gatepass.port, self._gatepass.key, self.ledger, self._seed)
+        (self._folder / "store").mkdir()
+        with self._servers.serving(), StoreServer(self._folder / "store") as store:
+            self._gatepass = Gatepass(self._folder, self._servers, store, self._seed)
             with self._gatepass.running():
                 asyncio.run(self._phases())
         log = self._gatepass.log.read_bytes()
@@ -176,7 +188,12 @@ class Chaos:
 
     async def _phases(self) -> None:
         self._calm(True)
-        await until(lambda: b'"event":"listening"' in self._gatepass.log.read_bytes(), BOUND_S)
+        await until(lambda: self._gatepass.log.read_bytes().count(b'"event":"listening"') == REPLICAS, BOUND_S)
+        async with balanced(self._gatepass.ports) as port:
+            await self._disturbed(port)
+
+    async def _disturbed(self, port: int) -> None:
+        self._clients = Clients(port, self._gatepass.key, self.ledger, self._seed)
         await self._await_good_replies("warm", 100)
         self._before = self._gatepass.floors()
         self._calm(False)
@@ -209,9 +226,10 @@ class Chaos:
                 return
 
     async def _watch(self) -> None:
-        """Poll `/healthz` during the run. Repeat a request whose worker was killed."""
+        """Start killed replicas again, and poll `/healthz`. Repeat a request whose replica was killed."""
         asked_s = time.monotonic()
         while True:
+            self._gatepass.revive()
             began_s = time.monotonic()
             try:
                 async with asyncio.timeout(HEALTH_BOUND_S):
@@ -244,8 +262,8 @@ class Chaos:
             await asyncio.sleep(min(gap_s, max(0.0, until_s - time.monotonic())))
 
     async def _do(self, kind: str, r: Random, number: int) -> None:
-        workers = self._gatepass.workers()
-        victim = r.choice(workers) if workers else 0
+        pids = self._gatepass.pids
+        victim = r.choice(pids) if pids else 0
         if kind == "outage":
             self._servers.issuer.outage_until_s = time.monotonic() + r.choice((2, 8, 30))
         elif kind == "revoke":
@@ -285,17 +303,18 @@ class Chaos:
         most, largest = (max(one[at] for one in self._before) for at in (1, 2))
         for pid, descriptors, memory in self._after:
             if descriptors > most + SPARE_DESCRIPTORS:
-                found.append(f"worker {pid} has {descriptors} descriptors, {most} before")
+                found.append(f"replica {pid} has {descriptors} descriptors, {most} before")
             if memory > largest + SPARE_MIB:
-                found.append(f"worker {pid} has {memory} MiB, {largest} before")
-        if len(self._after) != 2:
-            found.append(f"{len(self._after)} workers")
+                found.append(f"replica {pid} has {memory} MiB, {largest} before")
+        if len(self._after) != REPLICAS:
+            found.append(f"{len(self._after)} replicas")
         if (count := self._servers.by_name["upstream"].open) > 2 * SPARE_DESCRIPTORS:
             found.append(f"{count} connections to the upstream")
-        response = await self._clients.page("/metrics")
-        values = re.findall(rb"^gatepass_requests_in_flight(?:{[^}]*})? (\S+)", response.body, re.MULTILINE)
-        if not values or any(float(value) for value in values):
-            found.append(f"requests in flight: {values}")
+        for port in self._gatepass.ports:
+            response = await Clients(port, self._gatepass.key, self.ledger, self._seed).page("/metrics")
+            values = re.findall(rb"^gatepass_requests_in_flight(?:{[^}]*})? (\S+)", response.body, re.MULTILINE)
+            if not values or any(float(value) for value in values):
+                found.append(f"requests in flight: {values}")
         return found
 
     def _report(self, violations: Sequence[str]) -> None:
@@ -310,7 +329,7 @@ class Chaos:
         print(f"tokens that arrived after their end, those within the tolerance too: {ledger.late}")
         for title, floors in (("before", self._before), ("after quiet", self._after)):
             shown = "; ".join(f"{fds} descriptors, {memory} MiB" for _, fds, memory in floors)
-            print(f"workers {title}: {shown}")
+            print(f"replicas {title}: {shown}")
         for what in violations[:20]:
             print(f"VIOLATION {what}")
         print(f"violations: {len(violations)}")

@@ -162,7 +162,7 @@ class Clients:
 
     async def _keep_alive(self, name: str, r: Random) -> None:
         """Send three requests on one connection. It may be closed between two of them."""
-        began_s = time.monotonic()  # before the connection: a worker may be killed before the first request
+        began_s = time.monotonic()  # before the connection: a replica may be killed before the first request
         async with self._connected() as client:
             for number in range(3):
                 expectation = self._expect(f"{name}.{number}", r)
@@ -233,7 +233,7 @@ class Clients:
             client.writer.write(request[: r.randint(1, len(request) - 8)])
             while await client.read():
                 pass
-            # a worker that stops may close a connection without a complete request
+            # a replica that stops may close a connection without a complete request
             self._ledger.record(
                 expectation, client.settled(), began_s, time.monotonic(), is_disconnected=not client.response.raw
             )

@@ -29,7 +29,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from tests.e2e.store.server import StoreServer
-from tests.integration.workers.processes import Serving, serving
+from tests.integration.processes import Serving, serving
 from tests.stress.rolls import Load, Result, clients, copy, is_ready, upstream
 
 MANIFESTS = Path(__file__).parents[2] / "deploy/kubernetes.yaml"

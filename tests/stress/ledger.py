@@ -211,7 +211,7 @@ class Ledger:
             self.add_violation(f"{expectation.uid} ({expectation.kind}): {violation}")
         if what == "broken" and not any(began_s <= at_s <= ended_s for at_s in self.kills_s):
             self.add_violation(
-                f"{expectation.uid} ({expectation.kind}): broken, and no worker was killed: {response.raw[-200:]!r}"
+                f"{expectation.uid} ({expectation.kind}): broken, and no replica was killed: {response.raw[-200:]!r}"
             )
         self.outcomes[what] += 1
 

@@ -1,10 +1,8 @@
-"""Rolling restarts and worker replacements under clients that keep connections: `make rolls`, about five minutes.
+"""Rolling restarts under clients that keep connections: `make rolls`, about two minutes.
 
-The program prints a line for each client of each scenario. It exits 1 if a request fails or a stream is incomplete.
-Scenarios:
-
-* four replicas behind a TCP balancer that polls `/readyz` every 0.1 s, restarted one after the other;
-* 100 replaced workers of one supervisor, each ended by SIGTERM, with the clients connected directly.
+Four replicas over a store, behind a TCP balancer that polls `/readyz` every 0.1 s, are restarted one after the other,
+as often as `--rounds` says. The program prints a line for each client. It exits 1 if a request fails or a stream is
+incomplete.
 
 The clients are openai-python and openai-node, each with pooled connections and without retries. Half of the requests
 are streams. `--node FOLDER` names a folder with the npm package `openai` in `node_modules`; without it only
@@ -15,9 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import re
-import signal
 import sys
 import tempfile
 from asyncio import StreamReader, StreamWriter
@@ -27,8 +23,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from tests.integration.workers.processes import Serving, serving
+from tests.e2e.store.server import StoreServer
+from tests.integration.processes import Serving, serving
 
 HERE = Path(__file__).parent
 CONCURRENCY = 8
@@ -119,11 +117,9 @@ async def gatepass(config: Path, *options: str) -> AsyncIterator[Serving]:
         yield running
 
 
-def configured(folder: Path, upstream_port: int, **server: float) -> Path:
-    config = folder / "gatepass.json"
-    config.write_text(
-        json.dumps({"server": server, "upstreams": {"chat": {"base_url": f"http://127.0.0.1:{upstream_port}/v1"}}})
-    )
+def configured(folder: Path, upstream_port: int, store: dict[str, Any], **server: float) -> Path:
+    config, upstreams = folder / "gatepass.json", {"chat": {"base_url": f"http://127.0.0.1:{upstream_port}/v1"}}
+    config.write_text(json.dumps({"server": server, "upstreams": upstreams, "store": store}))
     config.chmod(0o600)
     return config
 
@@ -261,11 +257,13 @@ def note(result: Result, line: bytes) -> bool:
 # the scenarios
 
 
-async def rolling_restart(load: Load, replicas: int, **settings: float) -> list[Result]:
-    """Restart each of `replicas` behind the balancer, one after the other, on its port."""
+async def rolling_restart(load: Load, replicas: int, rounds: int = 1, **settings: float) -> list[Result]:
+    """Restart each of `replicas` behind the balancer, one after the other, on its port, in each of `rounds`."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        config = configured(folder, await stack.enter_async_context(upstream(load)), **settings)
+        (folder / "store").mkdir()
+        store = stack.enter_context(StoreServer(folder / "store")).settings
+        config = configured(folder, await stack.enter_async_context(upstream(load)), store, **settings)
         running, ports = [], []
         for _ in range(replicas):
             replica = AsyncExitStack()
@@ -274,58 +272,29 @@ async def rolling_restart(load: Load, replicas: int, **settings: float) -> list[
             ports.append(await (await replica.enter_async_context(gatepass(config, "--port", "0"))).port)
         balancer_port = await stack.enter_async_context(balanced(ports))
         async with clients(balancer_port, load) as results:
-            for replica, port in zip(running, ports, strict=True):
+            for replica, port in list(zip(running, ports, strict=True)) * rounds:
                 await replica.aclose()
                 await replica.enter_async_context(gatepass(config, "--port", str(port)))
                 await asyncio.sleep(3 * POLL_S)
     return results
 
 
-async def replaced_workers(load: Load, count: int, workers: int = 2) -> list[Result]:
-    """End `count` workers one after the other, each when all others are ready."""
-    async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        config = configured(folder, await stack.enter_async_context(upstream(load)))
-        running = await stack.enter_async_context(gatepass(config, "--port", "0", "--workers", str(workers)))
-        port = await running.port
-        async with clients(port, load) as results:
-            for done in range(count):
-                async with asyncio.timeout(BOUND_S):
-                    while not await are_up(port, workers):
-                        await asyncio.sleep(POLL_S)
-                started = [int(found[1]) for found in await running.logged(r'"worker_started".*"pid":(\d+)')]
-                os.kill(started[done], signal.SIGTERM)
-                await running.logged('"drained"', done + 1)
-    return results
-
-
-async def are_up(port: int, workers: int) -> bool:
-    """Return whether `/status` lists `workers` workers that are not draining."""
-    return (await answer_of(port, "/status")).count(b'"draining":false') == workers
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--node", type=Path)
     parser.add_argument("--replicas", type=int, default=4)
-    parser.add_argument("--replacements", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--concurrency", type=int, default=CONCURRENCY)
     parser.add_argument("--drain-delay-s", type=float, default=DRAIN_DELAY_S)
     options = parser.parse_args()
     load = Load(options.node, options.concurrency)
-    failed = 0
-    scenarios = {
-        f"rolling restart of {options.replicas} replicas": rolling_restart(
-            load, options.replicas, drain_delay_s=options.drain_delay_s
-        ),
-        f"{options.replacements} replaced workers": replaced_workers(load, options.replacements),
-    }
-    for name, scenario in scenarios.items():
-        for result in asyncio.run(scenario):
-            print(f"{name}: {result.client}: {len(result.failures)} of {result.requests} requests failed", flush=True)
-            for failure in result.failures[:5]:
-                print(f"  {failure}", flush=True)
-            failed += len(result.failures)
+    failed, name = 0, f"rolling restart of {options.replicas} replicas, {options.rounds} times"
+    running = rolling_restart(load, options.replicas, options.rounds, drain_delay_s=options.drain_delay_s)
+    for result in asyncio.run(running):
+        print(f"{name}: {result.client}: {len(result.failures)} of {result.requests} requests failed", flush=True)
+        for failure in result.failures[:5]:
+            print(f"  {failure}", flush=True)
+        failed += len(result.failures)
     return 1 if failed else 0
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import trustme
 
-from tests.integration.workers.processes import serving
+from tests.integration.processes import serving
 
 BOUND_S = 120.0
 SUITES_1_2 = {"AES_128_GCM_SHA256", "AES_256_GCM_SHA384", "CHACHA20_POLY1305_SHA256"}

@@ -65,7 +65,6 @@ def overview() -> Document:
     return {
         "at": NOW,
         "replica": "gate-1",
-        "workers": 2,
         "credentials": [
             credential("corp", "oauth2", 163.0, 240.0, 115.0, upstreams=["corp", "corp-eu"], renewals=renewals),
             credential("openai", "api_key", None, None, None, **once),
@@ -165,7 +164,6 @@ def summary(identity: str, ago_s: float, **members: object) -> Document:
     duration_s = 1.2
     found: Document = {
         "id": identity,
-        "worker": "worker-1",
         "state": "ended",
         "arrived_at": rfc3339(NOW - ago_s - duration_s),
         "ended": NOW - ago_s,
@@ -284,7 +282,6 @@ def story() -> Document:
     return {
         "id": "req-1",
         "replica": "gate-1",
-        "worker": "worker-1",
         "state": "ended",
         "arrived_at": rfc3339(NOW - 3.2),
         "method": "POST",

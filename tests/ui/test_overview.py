@@ -1,6 +1,5 @@
 """Each datum of the overview changes in the fake, and the picture in the browser follows."""
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -97,7 +96,6 @@ ROWS: dict[str, tuple[Change, str, str]] = {
     "dots of the clients": (set_in("in_flight", to=2), "[data-dots=clients] circle", "count"),
     "draining": (set_in("draining", to=True), ".standing", "text"),
     "ready": (set_in("ready", to=False), ".standing", "class"),
-    "processes": (set_in("workers", to=3), ".standing", "text"),
     "requests a minute": (set_in("series", "requests", to=OTHER), ".rate", "text"),
     "errors in all": (set_in("series", "errors", to=OTHER), ".strip a >> nth=0", "text"),
     "requests in all": (set_in("series", "requests", to=OTHER), ".strip dd >> nth=0", "text"),
@@ -155,9 +153,9 @@ def seen(page: Page, selector: str, part: str) -> str | None:
 def test_the_picture_follows_each_datum(page: Page, fake: Fake, faults: list[str]) -> None:
     still = []
     for number, (name, (change, selector, part)) in enumerate(ROWS.items(), start=10):
-        fake.overview = {**documents.overview(), "workers": number}
+        fake.overview = {**documents.overview(), "in_flight": number}
         page.evaluate(ASK)
-        expect(page.locator(".standing")).to_contain_text(f"{number} processes")
+        expect(page.locator(".flight")).to_have_text(str(number))
         before = seen(page, selector, part)
         assert before is not None, name
         change(fake.overview)
@@ -221,7 +219,7 @@ def test_two_hundred_updates_leave_the_picture_as_large_as_it_was(page: Page, fa
         page.evaluate(ASK)
         page.wait_for_timeout(5)
     fake.overview = documents.overview()
-    fake.overview["workers"] = 7
+    fake.overview["in_flight"] = 7
     page.evaluate(ASK)
-    expect(page.locator(".standing")).to_have_text(re.compile("7 processes"))
+    expect(page.locator(".flight")).to_have_text("7")
     assert page.locator("main *").count() == size

@@ -54,19 +54,18 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- mulf (regexFind "^[0-9.]+" . | float64) (get $units (regexFind "[A-Za-z]+$" .)) | int64 -}}
 {{- end -}}
 
-{{- /* `limits.connections` of a worker. Fails if the limits do not fit by docs/operations/limits_and_memory.md#memory. */ -}}
+{{- /* `limits.connections`. Fails if the limits do not fit by docs/operations/limits_and_memory.md#memory. */ -}}
 {{- define "gatepass.connections" -}}
 {{- $limits := .Values.config.limits | default dict -}}
-{{- $workers := (.Values.config.server | default dict).workers | default 1 -}}
-{{- $share := divf (include "gatepass.bytes" .Values.resources.limits.memory | int64) $workers -}}
-{{- $connections := $limits.connections | default (divf (mulf $share 400) 536870912 | floor) -}}
-{{- $held := $limits.held_bytes | default (divf $share 2) -}}
+{{- $memory := include "gatepass.bytes" .Values.resources.limits.memory | int64 -}}
+{{- $connections := $limits.connections | default (divf (mulf $memory 400) 536870912 | floor) -}}
+{{- $held := $limits.held_bytes | default (divf $memory 2) -}}
 {{- $body := $limits.body_bytes | default 33554432 -}}
 {{- $reply := $limits.reply_bytes | default 67108864 -}}
 {{- $needed := addf 83886080 (mulf $held 1.125) $body $reply (mulf $connections 103936) -}}
-{{- if gt $needed $share -}}
-{{- $text := "resources.limits.memory gives each worker %.0f MiB, and its limits need %.0f MiB. Raise it, or set a lower config.limits.held_bytes, body_bytes, reply_bytes or connections: docs/operations/limits_and_memory.md#memory" -}}
-{{- fail (printf $text (divf $share 1048576) (divf $needed 1048576)) -}}
+{{- if gt $needed $memory -}}
+{{- $text := "resources.limits.memory gives gatepass %.0f MiB, and its limits need %.0f MiB. Raise it, or set a lower config.limits.held_bytes, body_bytes, reply_bytes or connections: docs/operations/limits_and_memory.md#memory" -}}
+{{- fail (printf $text (divf $memory 1048576) (divf $needed 1048576)) -}}
 {{- end -}}
 {{- $connections | int -}}
 {{- end -}}

@@ -120,14 +120,6 @@ def _by_digest(key: AccessKey, texts: Iterable[str]) -> dict[bytes, AccessKey]:
     return {digest: key.model_copy(update={"hash": f"{_HASH_PREFIX}{digest.hex()}"}) for digest in digests}
 
 
-def merged_rows(parts: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Return the rows of all processes as one: of each key the last use in any of them."""
-    last: dict[str, str | None] = {}
-    for row in (row for part in parts for row in part):
-        last[row["id"]] = max(filter(None, (last.get(row["id"]), row["last_used"])), default=None)
-    return [row | {"last_used": last[row["id"]]} for row in (parts[0] if parts else ())]
-
-
 def _reload(entry: _Entry) -> None:
     """Read the key file of `entry`, and log a problem that is new or gone."""
     problem: str | None

@@ -64,7 +64,7 @@ def capture(
     stop: bool,
     as_json: bool,
 ) -> None:
-    """Keep the bodies of requests in the memory of the running gatepass, in all of its workers, for some minutes.
+    """Keep the bodies of requests in the memory of the running gatepass for some minutes.
 
     `gatepass show ID` shows them, with secrets masked. Without an option, the command shows the running capture.
 

@@ -25,7 +25,7 @@ from gatepass.cli.options import (
 from gatepass.config.block import without_query
 from gatepass.config.checks import serves_only_named
 from gatepass.config.document import ConfigError, SettingPath, children, dotted, leaves, lookup
-from gatepass.config.load import DEFAULT, Container, LoadedConfig, load
+from gatepass.config.load import DEFAULT, LoadedConfig, load, memory_limit_bytes
 from gatepass.config.model import Config
 
 
@@ -92,7 +92,7 @@ def check(path: str | None, *, every: bool, model: str | None, caller: str | Non
 def _load_for_json(path: str | None) -> LoadedConfig:
     """Load the configuration. If it is invalid, print its problems as one JSON document and exit with 2."""
     try:
-        return load(path, os.environ, container=Container.current())
+        return load(path, os.environ, memory_bytes=memory_limit_bytes())
     except ConfigError as error:
         problems = [
             {

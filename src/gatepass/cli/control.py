@@ -1,6 +1,6 @@
 """The commands for the running gatepass: `reload`, `status`, `target`, `limits` and `learned`.
 
-They use its control socket, which needs no key and covers all of its workers.
+They use its control socket, which needs no key.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def request(method: str, target: str, socket_path: str | None = None, body: byte
     `target` is a page, such as `/status`, or `/reload` with POST. `body` is JSON. A long wait is shown on a terminal.
     """
     path = socket_path or found_socket()
-    connection = UnixConnection(path, BOUND_S)  # a reload sends nothing until all workers have answered
+    connection = UnixConnection(path, BOUND_S)  # a reload sends nothing until it has ended
     try:
         with progress(f"the gatepass at {path}"):
             connection.request(method, target, body or None)
@@ -156,7 +156,7 @@ def _socket_and_port(path: str) -> tuple[str | None, str]:
 @control_option
 @json_option
 def reload(socket_path: str | None, *, as_json: bool) -> None:
-    """Reload the configuration of the running gatepass, in all of its workers.
+    """Reload the configuration of the running gatepass.
 
     gatepass validates the whole configuration first. If it cannot be used, the old one continues.
 
@@ -170,21 +170,14 @@ def reload(socket_path: str | None, *, as_json: bool) -> None:
             click.echo(line, err=result["outcome"] == "refused")
         if result["retried"] and '"needs_restart":true' in request("GET", "/status", socket_path).decode():
             click.echo("To use a new value of an environment variable, restart gatepass: a reload does not read it.")
-    if not result["processes"]:
-        sys.exit(CHECK_FAILED)
     if result["outcome"] == "refused":
         sys.exit(UNUSABLE)
 
 
 def reload_lines(result: Mapping[str, Any]) -> Iterator[str]:
-    if not result["processes"]:
-        yield "No worker answered. Try again, and search the log for `worker_unresponsive`."
-    elif result["outcome"] == "refused":
+    if result["outcome"] == "refused":
         yield from result["problems"]
-        if result["changed"]:
-            yield "Only some of the workers have reloaded. Run `gatepass reload` again."
-        else:
-            yield "The configuration was not reloaded: the old one continues."
+        yield "The configuration was not reloaded: the old one continues."
     elif result["outcome"] == "reloaded":
         yield "Reloaded. Changed:"
         yield from (f"  {name}" for name in result["changed"])
@@ -199,10 +192,9 @@ def reload_lines(result: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"warning: {printable(warning)}" for warning in result["warnings"])
 
 
-_PROCESS_HEAD = ("PROCESS", "READY", "IN FLIGHT")
-_CREDENTIAL_HEAD = ("PROCESS", "CREDENTIAL", "TYPE", "TOKEN", "EXPIRES IN", "FETCHES", "FAILURES")
-_UPSTREAM_HEAD = ("PROCESS", "UPSTREAM", "HEALTH", "ERRORS", "FIND THE CAUSE")
-_MCP_HEAD = ("PROCESS", "MCP SERVER", "HOST", "CREDENTIAL", "TOKEN", "SESSIONS", "HEALTH")
+_CREDENTIAL_HEAD = ("CREDENTIAL", "TYPE", "TOKEN", "EXPIRES IN", "FETCHES", "FAILURES")
+_UPSTREAM_HEAD = ("UPSTREAM", "HEALTH", "ERRORS", "FIND THE CAUSE")
+_MCP_HEAD = ("MCP SERVER", "HOST", "CREDENTIAL", "TOKEN", "SESSIONS", "HEALTH")
 _RESTART = "; a new secret requires a restart, because it is in an environment variable"
 _HEALTH = {"ok": "healthy", "failing": "failing", "unknown": "no answer yet", "answering": "answering"}
 """As the page has it."""
@@ -215,7 +207,7 @@ def status(socket_path: str | None, *, as_json: bool) -> None:
     """Show the running gatepass: whether it is ready, its requests in progress, its tokens, upstreams and MCP
     servers.
 
-    Exit codes: 0 each process is ready, 1 one is not, or gatepass did not answer.
+    Exit codes: 0 it is ready, 1 it is not, or gatepass did not answer.
     """
     page = json.loads(request("GET", "/status", socket_path))
     if as_json:
@@ -224,7 +216,7 @@ def status(socket_path: str | None, *, as_json: bool) -> None:
         click.echo(f"{answering(socket_path)}\n")
         for line in status_lines(page):
             click.echo(line)
-    if not all(one["ready"] for one in processes_of(page).values()):
+    if not page["ready"]:
         sys.exit(CHECK_FAILED)
 
 
@@ -234,60 +226,48 @@ def answering(socket_path: str | None) -> str:
     return printable(f"gatepass at {json.loads(request('GET', '/requests/-', path))['url']} (control socket {path})")
 
 
-def processes_of(page: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    """Return the state of each process by its name. A gatepass without workers describes itself, without a name."""
-    found: Mapping[str, Mapping[str, Any]] = page.get("workers", {"gatepass": page})
-    return found
-
-
 def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
-    processes = processes_of(page)
-    rows = [_PROCESS_HEAD]
-    for name, one in processes.items():
-        rows.append((name, "draining" if one["draining"] else "yes" if one["ready"] else "no", str(one["in_flight"])))
-    yield from aligned(rows)
-    for name, one in processes.items():
-        # a line only if there is something to do
-        if (store := one.get("store")) is not None and store["state"] != "up":
-            yield f"{name} store {store['state']}: {printable(store['reason'])}"
-        for problem in one.get("reload_problems", ()):
-            yield f"{name} configuration not reloaded: {printable(problem)}"
-    credentials = [
-        (name, credential, held) for name, one in processes.items() for credential, held in one["credentials"].items()
-    ]
+    ready = "draining" if page["draining"] else "yes" if page["ready"] else "no"
+    yield from aligned([("READY", "IN FLIGHT"), (ready, str(page["in_flight"]))])
+    # a line only if there is something to do
+    if (store := page.get("store")) is not None and store["state"] != "up":
+        yield f"store {store['state']}: {printable(store['reason'])}"
+    for problem in page.get("reload_problems", ()):
+        yield f"configuration not reloaded: {printable(problem)}"
     table, faults = [_CREDENTIAL_HEAD], dict[str, list[str]]()
-    for name, credential, held in credentials:
+    for credential, held in page["credentials"].items():
         # the token may still be valid, but without a successful fetch it will not be for long
         token = held["state"] + (", failing" if held["failing"] else "")
         token += ", rejected" if held.get("rejected_by") else ""
         left = "-" if held["expires_in_s"] is None else f"{held['expires_in_s']:.0f} s"
-        fetches, failures = str(held["fetches"]), str(held["failures"])
-        table.append((name, credential, held["type"], token, left, fetches, failures))
+        table.append((credential, held["type"], token, left, str(held["fetches"]), str(held["failures"])))
         if held["failing"]:
             reason = printable(held["last_error"]) + (_RESTART if held.get("needs_restart") else "")
-            faults.setdefault(reason, []).append(f"{name} {credential}")
+            faults.setdefault(reason, []).append(credential)
         for upstream, age_s in held.get("rejected_by", {}).items():
             reason = f"the upstream {upstream} rejected the token {age_s:.0f} s ago"
-            faults.setdefault(reason, []).append(f"{name} {credential}")
-    if credentials:
+            faults.setdefault(reason, []).append(credential)
+    if page["credentials"]:
         yield ""
         yield from aligned(table)
     yield from (f"{', '.join(ones)}: {reason}" for reason, ones in faults.items())
-    upstreams = [(name, one, *row) for name, one in processes.items() for row in one.get("upstreams", {}).items()]
-    if upstreams:
+    if upstreams := page.get("upstreams"):
         yield ""
-        yield from aligned([_UPSTREAM_HEAD, *(_upstream(*row) for row in upstreams)])
-    yield from _away_lines(processes)
-    served = {name: one for name, one in processes.items() if one.get("mcp")}
-    if servers := [_mcp(name, one, *row) for name, one in served.items() for row in one["mcp"]["servers"].items()]:
-        yield ""
-        yield from aligned([_MCP_HEAD, *servers])
-    for name, one in served.items():
-        for server, held in one["mcp"]["servers"].items():
-            if command := f"gatepass doctor --mcp {server}" if held["health"] == "failing" else _show(held):
-                yield f"{name} MCP server {server}: `{command}` names the cause."
-        if streams := one["mcp"]["streams"]:
-            yield f"{name} {streams} stream{'s'[: streams != 1]} of MCP clients that wait for events"
+        yield from aligned([_UPSTREAM_HEAD, *(_upstream(page, *row) for row in upstreams.items())])
+    for model, row in ((model, row) for model, rows in page.get("targets", {}).items() for row in rows):
+        if row["state"] != "available":
+            state = row["state"].replace("_", " ") + (f", {span(row['for_s'])} left" if row["for_s"] else "")
+            busy = f"{row['in_flight']} in flight"
+            yield printable(f"target {row['upstream']}/{row['model']} of {model}: {state}, {busy}")
+    if not (mcp := page.get("mcp")):
+        return
+    yield ""
+    yield from aligned([_MCP_HEAD, *(_mcp(page, *row) for row in mcp["servers"].items())])
+    for server, held in mcp["servers"].items():
+        if command := f"gatepass doctor --mcp {server}" if held["health"] == "failing" else _show(held):
+            yield f"MCP server {server}: `{command}` names the cause."
+    if streams := mcp["streams"]:
+        yield f"{streams} stream{'s'[: streams != 1]} of MCP clients that wait for events"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -296,7 +276,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _upstream(name: str, one: Mapping[str, Any], upstream: str, held: Mapping[str, Any]) -> tuple[str, ...]:
+def _upstream(page: Mapping[str, Any], upstream: str, held: Mapping[str, Any]) -> tuple[str, ...]:
     requests, failed, health = held["requests"], held["last_failed"], _HEALTH[held["health"]]
     if requests and held["health"] == "unknown":  # a reload changed its settings, and the counts stay
         health = "no answer since the reload"
@@ -313,19 +293,10 @@ def _upstream(name: str, one: Mapping[str, Any], upstream: str, held: Mapping[st
     command = f"gatepass show {shlex.quote(max(silent, key=silent.__getitem__))}" if silent else _show(held) or "-"
     if held["health"] == "failing":
         command = (failed or {}).get("test") or "gatepass doctor"
-    for credential, token in one["credentials"].items():
+    for credential, token in page["credentials"].items():
         if token["failing"] and token["state"] not in ("fresh", "stale") and upstream in token.get("upstreams", ()):
             health, command = f"no token, its credential fails: {credential}", "gatepass doctor"
-    return name, upstream, health, errors, printable(command)
-
-
-def _away_lines(processes: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    for name, one in processes.items():
-        for model, row in ((model, row) for model, rows in one.get("targets", {}).items() for row in rows):
-            if row["state"] != "available":
-                state = row["state"].replace("_", " ") + (f", {span(row['for_s'])} left" if row["for_s"] else "")
-                target = f"{name} target {row['upstream']}/{row['model']} of {model}"
-                yield printable(f"{target}: {state}, {row['in_flight']} in flight")
+    return upstream, health, errors, printable(command)
 
 
 def _has_many_errors(held: Mapping[str, Any]) -> bool:
@@ -338,16 +309,16 @@ def _show(held: Mapping[str, Any]) -> str:
     return f"gatepass show {printable(shlex.quote(held['last_error']['id']))}" if _has_many_errors(held) else ""
 
 
-def _mcp(name: str, one: Mapping[str, Any], server: str, held: Mapping[str, Any]) -> tuple[str, ...]:
+def _mcp(page: Mapping[str, Any], server: str, held: Mapping[str, Any]) -> tuple[str, ...]:
     credential, failed, health = held["credential"], held["last_failed"], _HEALTH[held["health"]]
     usable = "-" if credential is None else "yes" if held["usable"] else "no"
-    if credential is not None and f"{MCP_UPSTREAM}{server}" in one["credentials"][credential]["rejected_by"]:
+    if credential is not None and f"{MCP_UPSTREAM}{server}" in page["credentials"][credential]["rejected_by"]:
         usable = "rejected"
     if _has_many_errors(held):
         health, failed = "many errors", held["last_error"]
     if failed is not None:
         health += f", {printable(failed['code'])} {span(failed['age_s'])} ago"
-    return name, server, held["host"], credential or "-", usable, str(held["sessions"]), health
+    return server, held["host"], credential or "-", usable, str(held["sessions"]), health
 
 
 _LIMIT_HEAD = ("OF", "LIMIT", "MOST", "USED", "LEFT", "MODE")
@@ -357,7 +328,7 @@ _LIMIT_HEAD = ("OF", "LIMIT", "MOST", "USED", "LEFT", "MODE")
 @control_option
 @json_option
 def limits(socket_path: str | None, *, as_json: bool) -> None:
-    """List the limits of use of the running gatepass, with the used and the free part of each in all workers together.
+    """List the limits of use of the running gatepass, with the used and the free part of each.
 
     `end_user/NAME` is what the requests without an end user share.
 
@@ -381,7 +352,7 @@ _RULE_HEAD = ("MODEL", "OPERATION", "ADAPTED", "STATE", "AGE", "LEFT", "USES")
 @click.option("--forget", metavar="UPSTREAM/MODEL", help="Forget the rules of this model, as the list names it.")
 @json_option
 def learned(socket_path: str | None, *, forget: str | None, as_json: bool) -> None:
-    """List what the running gatepass has learned from the errors of its upstreams, in all of its workers.
+    """List what the running gatepass has learned from the errors of its upstreams.
 
     Each rule has the line under `models` that makes it permanent, if a setting does the same.
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from gatepass.cli.control import aligned, processes_of, request, socket_option
+from gatepass.cli.control import aligned, request, socket_option
 from gatepass.cli.healthcheck import own_file
 from gatepass.cli.options import config_option, exit_unusable, json_option, load_or_exit, print_json, printable
 
@@ -283,14 +283,13 @@ def list_keys(path: str | None, socket_path: str | None, *, running: bool, as_js
 
     Exit codes: 0 listed, 1 the running gatepass did not answer, 2 invalid command line or configuration.
     """
-    from gatepass.auth.api_keys import KeyRing, merged_rows
+    from gatepass.auth.api_keys import KeyRing
 
     if running and path is not None:
         raise click.UsageError("--running asks the running gatepass: leave --config out.")
     if running or socket_path is not None:
         page = json.loads(request("GET", "/status", socket_path))
-        processes = [*processes_of(page).values()]  # all workers have the same keys
-        found, has_mcp = merged_rows([one["keys"] for one in processes]), "mcp" in processes[0]
+        found, has_mcp = page["keys"], "mcp" in page
     else:
         config = load_or_exit(path).config
         has_mcp = bool(config.mcp)

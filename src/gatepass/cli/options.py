@@ -78,10 +78,10 @@ def progress(waits_for: str) -> Iterator[None]:
 def load_or_exit(path: str | None) -> LoadedConfig:
     """Load the configuration and print its warnings to stderr; exit with 2 if it is invalid."""
     from gatepass.config.document import ConfigError
-    from gatepass.config.load import Container, load
+    from gatepass.config.load import load, memory_limit_bytes
 
     try:
-        loaded = load(path, os.environ, container=Container.current())
+        loaded = load(path, os.environ, memory_bytes=memory_limit_bytes())
     except ConfigError as error:
         print_warnings(error.warnings)
         exit_unusable(str(error))
@@ -102,7 +102,7 @@ async def open_state(config: Config, clock: Clock | None = None) -> AsyncIterato
     from gatepass.store.guarded import open_store
 
     clock = clock or SystemClock()
-    state = create_app_state(config, clock, open_store(config.store, None, clock))
+    state = create_app_state(config, clock, open_store(config.store, clock))
     try:
         if state.store is not None:
             state.store.cache.start()

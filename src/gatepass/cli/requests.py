@@ -1,6 +1,6 @@
 """`gatepass tail` and `gatepass show`: what the request inspector of the running gatepass knows.
 
-They use the control socket, which needs no key and covers all workers of this machine. `story_lines.py` draws.
+They use the control socket, which needs no key. `story_lines.py` draws.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import click
 
-from gatepass.cli.control import NotRunning, control_option, found_socket, request
+from gatepass.cli.control import control_option, found_socket, request
 from gatepass.cli.healthcheck import reachable
 from gatepass.cli.options import json_option, print_json, printable
 from gatepass.cli.story_lines import HEAD, cleaned, list_line, story_lines, summary_line
@@ -24,8 +24,8 @@ from gatepass.types import span
 LAST = 10
 """How many of the last requests `tail` shows first."""
 POLL_S = 0.5
-WORKER_S = 0.9
-"""A listing that took this long may lack a worker that did not answer (`REQUEST_S` in server/inspection.py)."""
+OVERLAP_S = 0.01
+"""How much of two listings overlaps, because a listing rounds the ends of requests."""
 OWN_ID = re.compile(r"[b-df-hj-np-t]{24}")
 """An id that gatepass made (`RequestIds` in server/cycle.py)."""
 
@@ -38,26 +38,19 @@ class Follower:
     def __init__(self, last: int) -> None:
         self._last = last
         """How many requests of the first listing are returned."""
-        self._seen: set[tuple[str, str, float]] = set()
-        """Worker, id and end of requests that the next listing may have again. Clients choose ids: one may repeat."""
+        self._seen: set[tuple[str, float]] = set()
+        """Id and end of requests that the next listing may have again. Clients choose ids: one may repeat."""
         self.is_first = True
         self.after_s = 0.0
         """The end from which the next listing has to begin, by the clock of the listings. Rounded down, it would list
         requests that are not remembered any more."""
 
-    def new(self, found: Iterable[Summary], now_s: float, took_s: float) -> list[Summary]:
-        """Return the requests that no earlier listing had, the oldest first.
-
-        `now_s` is when a worker wrote its part of the listing, and `took_s` how long the listing took. The next one
-        begins where this one was requested, because another worker may have written its part then. A listing that took
-        WORKER_S moves nothing: a worker may be missing.
-        """
-        ends = {(one["worker"], one["id"], one["ended"]): one for one in found}
+    def new(self, found: Iterable[Summary], now_s: float) -> list[Summary]:
+        """Return the requests that no earlier listing had, the oldest first. `now_s` is when the listing was begun."""
+        ends = {(one["id"], one["ended"]): one for one in found}
         new = [one for key, one in ends.items() if key not in self._seen]
-        self._seen |= ends.keys()
-        if took_s < WORKER_S:
-            self.after_s = after_s = now_s - took_s
-            self._seen = {key for key in self._seen if key[2] >= after_s}
+        self.after_s = after_s = now_s - OVERLAP_S
+        self._seen = {key for key in {*self._seen, *ends} if key[1] >= after_s}
         new.reverse()
         if self.is_first:
             new, self.is_first = new[max(0, len(new) - self._last) :], False
@@ -70,38 +63,28 @@ class Follower:
 @control_option
 @json_option
 def tail(*, socket_path: str | None, failed: bool, once: bool, as_json: bool) -> None:
-    """Show requests as they end: one line each, from all workers of the running gatepass.
+    """Show requests as they end: one line each.
 
     `gatepass show ID` has the start and the whole story of one of them. Ctrl-C ends the command.
 
     Exit codes: 0 ended by Ctrl-C or --once, 1 gatepass did not answer.
     """
     path = socket_path or found_socket()
-    follower, was_gone = Follower(LAST), False
+    follower = Follower(LAST)
     line_of: Callable[[Summary], str] = json.dumps if as_json else lambda one: summary_line(cleaned(one))
 
     try:
         while True:
-            began_s = time.monotonic()
             limit = LAST if follower.is_first and not failed else MOST_LISTED
             fields = {"ended_after": follower.after_s, "limit": limit}
-            try:
-                page = json.loads(request("GET", f"/requests?{urlencode(fields)}", path))
-            except NotRunning:
-                # a worker that ends closes its connections to the control socket, and the others serve it
-                if was_gone or follower.is_first:
-                    raise
-                was_gone = True
-                time.sleep(POLL_S)
-                continue
-            was_gone = False
+            page = json.loads(request("GET", f"/requests?{urlencode(fields)}", path))
             found = page["requests"]
             if len(found) == MOST_LISTED and not follower.is_first:
                 click.echo(f"{MOST_LISTED} requests or more ended at once: some may be missing.", err=True)
             if failed:
                 found = [one for one in found if one["outcome"] != "ok"]
             is_first = follower.is_first
-            new = follower.new(found, page["now"], time.monotonic() - began_s)
+            new = follower.new(found, page["now"])
             if is_first and not as_json:
                 click.echo(list_line(HEAD))
             if is_first and failed and (hidden := len(found) - len(new)):
@@ -161,7 +144,7 @@ def show(request_id: str, number: int, socket_path: str | None, *, as_curl: bool
 
 
 def _unknown(request_id: str, path: str) -> str:
-    """Return the message for an id that no worker knows: how far back the requests reach."""
+    """Return the message for an id that gatepass does not know: how far back the requests reach."""
     page = json.loads(request("GET", f"/requests?limit={MOST_LISTED}", path))
     found = page["requests"]
     if found:

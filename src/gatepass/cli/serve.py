@@ -1,20 +1,16 @@
-"""`gatepass serve`: serve in one process, or start a supervisor with several workers.
-
-A worker reports problems as log records, because its stderr is part of the log of the other workers.
-"""
+"""`gatepass serve`: load the configuration, listen, and serve in one process."""
 
 from __future__ import annotations
 
 import errno
 import gc
-import json
 import logging
 import os
 import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,30 +27,27 @@ if TYPE_CHECKING:
     from gatepass.config.load import LoadedConfig
     from gatepass.config.model import Config
     from gatepass.proxy.app_state import AppState
-    from gatepass.server.supervisor import WorkerOptions
     from gatepass.server.ui.routes import DoctorTask
 
 LOG = logging.getLogger("gatepass.serve")
 
 CANNOT_BIND = 3
-STDERR_FD = 2
 
 
 @dataclass(frozen=True, slots=True)
 class ServeFlags:
-    """The flags that override the configuration, as in `config.load.load`: at the start, for a reload, in a worker."""
+    """The flags that override the configuration, as in `config.load.load`: at the start and for a reload."""
 
     path: str | None
     host: str | None
     port: int | None
-    workers: int | None
     log: Mapping[str, str]
 
     def load(self) -> LoadedConfig:
-        from gatepass.config.load import Container, load
+        from gatepass.config.load import load, memory_limit_bytes
 
-        container = Container.current(self.workers)
-        return load(self.path, os.environ, host=self.host, port=self.port, log=self.log, container=container)
+        memory_bytes = memory_limit_bytes()
+        return load(self.path, os.environ, host=self.host, port=self.port, log=self.log, memory_bytes=memory_bytes)
 
     def load_or_exit(self, *, logs: bool) -> LoadedConfig:
         """Load the configuration. If it is invalid, print its problems, or log them as one event; exit with 2."""
@@ -70,20 +63,11 @@ class ServeFlags:
             named = self.path or own_variables(os.environ).get("CONFIG", "environment")
             _refuse(named, [str(problem) for problem in error.problems])
 
-    def worker_command(self) -> list[str]:
-        """Return the command of a worker, which loads the configuration itself."""
-        given = {"config": self.path, "host": self.host, "port": self.port, "workers": self.workers}
-        given |= {f"log-{name}": value for name, value in self.log.items()}
-        flags = ((f"--{name}", str(value)) for name, value in given.items() if value is not None)
-        return [sys.executable, "-m", "gatepass", "serve", *(part for flag in flags for part in flag)]
-
 
 @click.command()
 @config_option
 @click.option("--host", help="Address to listen on. Default: server.host.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 picks a free one. Default: server.port.")
-@click.option("--workers", type=click.IntRange(1, 64), help="Number of processes. Default: server.workers.")
-@click.option("--supervised", hidden=True, help="Set by the supervisor: the WorkerOptions as JSON.")
 @click.option("--log-format", type=click.Choice(("json", "text")), help="Format of the log. Default: log.format.")
 @click.option(
     "--log-level",
@@ -94,8 +78,6 @@ def serve(
     path: str | None,
     host: str | None,
     port: int | None,
-    workers: int | None,
-    supervised: str | None,
     log_format: str | None,
     log_level: str | None,
 ) -> None:
@@ -106,16 +88,10 @@ def serve(
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     # it waits until the server handles it with a reload, and must not end a process that is just starting
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    _close_descriptors_in_children()
     gc.disable()  # until the server is ready: imports create 100,000 permanent objects, and collecting finds no garbage
     log = {name: value for name, value in (("format", log_format), ("level", log_level)) if value is not None}
-    flags = ServeFlags(path, host, port, workers, log)
+    flags = ServeFlags(path, host, port, log)
     try:
-        if supervised is not None:
-            from gatepass.server.supervisor import WorkerOptions
-
-            work(WorkerOptions(**json.loads(supervised)), flags)
-            return
         if log_format is not None:  # a program may parse stderr: no line may have another format
             configure("info", log_format, Redactor())
         loaded = flags.load_or_exit(logs=log_format is not None)
@@ -128,55 +104,17 @@ def serve(
         for warning in loaded.warnings:
             _report("configuration_warning", {"warning": warning}, f"warning: {warning}", logging.WARNING)
         listening = _listen(loaded)
-        count = workers or loaded.config.server.workers
-        if count == 1:
-            from gatepass.server.process import DrainingServer
-            from gatepass.server.reload import ConfigSource
+        from gatepass.server.process import DrainingServer
+        from gatepass.server.reload import ConfigSource
 
-            state = open_app_state(loaded)
-            _log_start(loaded)
-            source = ConfigSource(loaded, flags.load)
-            with _control_socket(loaded, listening) as control:
-                announce = partial(print_url, has_page=loaded.config.serves_ui)
-                DrainingServer(state, announce, None, source, control, doctor).run(sockets=[listening])
-            return
-        _supervise(loaded, listening, count, flags.worker_command())
+        state = open_app_state(loaded)
+        _log_start(loaded)
+        source = ConfigSource(loaded, flags.load)
+        with _control_socket(loaded, listening) as control:
+            announce = partial(print_url, has_page=loaded.config.serves_ui)
+            DrainingServer(state, announce, source, control, doctor).run(sockets=[listening])
     finally:
         gc.enable()
-
-
-def _close_descriptors_in_children() -> None:
-    """Make all open descriptors non-inheritable, such as the listening socket and the supervisor's lifeline.
-
-    A program of an `exec` credential that outlives gatepass would otherwise keep the port in use, and hide the
-    supervisor's death from the workers.
-    """
-    for name in os.listdir("/dev/fd"):  # uvloop closes only non-inheritable descriptors in child processes
-        with suppress(OSError):  # the descriptor of the listing itself is closed by now
-            if (descriptor := int(name)) > STDERR_FD:
-                os.set_inheritable(descriptor, False)
-
-
-def _supervise(loaded: LoadedConfig, listening: socket.socket, count: int, command: list[str]) -> None:
-    import asyncio
-
-    from gatepass.server.listening import url_of
-    from gatepass.server.supervisor import NoFolder, Supervisor, WorkerCommand
-
-    _log_start(loaded)
-    server, url = loaded.config.server, url_of(listening, loaded.config.server.scheme)
-    drain_s = server.drain_delay_s + server.drain_timeout_s
-    gc.enable()
-    with _control_socket(loaded, listening) as control:
-        descriptor = None if control is None else control.fileno()
-        started = WorkerCommand(command, UNUSABLE, descriptor, loaded.config.log.format)
-        supervisor = Supervisor(
-            started, listening, count, drain_s, lambda: print_url(url, has_page=loaded.config.serves_ui)
-        )
-        try:
-            sys.exit(asyncio.run(supervisor.run()))
-        except NoFolder as error:
-            _refuse(loaded.source, [str(error)])
 
 
 @contextmanager
@@ -265,7 +203,7 @@ def _log_start(loaded: LoadedConfig) -> None:
     LOG.info("starting", extra={"fields": fields})
     if (limit := descriptor_limit()) < config.descriptors:
         warning = (
-            f"limits.connections needs {config.descriptors} file descriptors in each process, and the soft limit is"
+            f"limits.connections needs {config.descriptors} file descriptors, and the soft limit is"
             f" {limit:g}: raise it (ulimit -n {config.descriptors}) or lower limits.connections"
         )
         LOG.warning("descriptors_short", extra={"fields": {"warning": warning}})
@@ -280,42 +218,7 @@ def doctor(
     return diagnose_for_page(config, task, begin)
 
 
-KEYS_MARKER = "keyed"
-"""A file in the workers' common folder. It exists once a worker has served with keys."""
-
-
-def work(options: WorkerOptions, flags: ServeFlags) -> None:
-    """Serve until the supervisor sends a signal or exits."""
-    folder = Path(options.folder)
-    configure("info", options.log_format, Redactor(), worker=options.number)
-    from gatepass.server.inspection import last_reload_ns
-
-    reload_ns = last_reload_ns(folder)
-    loaded = flags.load_or_exit(logs=True)  # its warnings were logged by the supervisor
-    keys_marker = folder / KEYS_MARKER
-    from gatepass.server.reload import KEYS_LOST, ConfigSource
-
-    # a worker that starts again without keys would serve every caller
-    if not loaded.config.access.keys and keys_marker.exists():
-        _refuse(loaded.source, [KEYS_LOST])
-
-    from gatepass.server.listening import ConnectionCounts
-    from gatepass.server.process import DrainingServer, WorkerChannel
-    from gatepass.server.supervisor import CONNECTIONS, STORE, worker_name
-
-    state = open_app_state(loaded, folder / STORE, options.number)
-    if loaded.config.access.keys:
-        keys_marker.touch()
-    counts = ConnectionCounts(folder / CONNECTIONS, options.seat)
-    lifeline = socket.socket(fileno=options.lifeline)
-    channel = WorkerChannel(folder, worker_name(options.number), lifeline, counts, reload_ns)
-    source = ConfigSource(loaded, flags.load, keys_marker)
-    control = None if options.control is None else socket.socket(fileno=options.control)
-    server = DrainingServer(state, lambda _: None, channel, source, control, doctor)
-    server.run(sockets=[socket.socket(fileno=options.listening)])
-
-
-def open_app_state(loaded: LoadedConfig, worker_folder: Path | None = None, worker: int | None = None) -> AppState:
+def open_app_state(loaded: LoadedConfig) -> AppState:
     """Open the AppState of a configuration and set up its log; exit with 2 if a file or secret is unusable."""
     from gatepass.clock import SystemClock
     from gatepass.config.references import UnresolvedReference
@@ -325,12 +228,12 @@ def open_app_state(loaded: LoadedConfig, worker_folder: Path | None = None, work
 
     clock = SystemClock()
     try:
-        state = create_app_state(loaded.config, clock, open_store(loaded.config.store, worker_folder, clock))
+        state = create_app_state(loaded.config, clock, open_store(loaded.config.store, clock))
     except OSError as error:
         _refuse(loaded.source, [f"a certificate of the configuration cannot be loaded: {system_reason(error)}"])
     except UnresolvedReference as error:
         _refuse(loaded.source, [f"a secret of the configuration was removed after loading: {error}"])
-    configure(loaded.config.log.level, loaded.config.log.format, state.redactor, worker=worker)
+    configure(loaded.config.log.level, loaded.config.log.format, state.redactor)
     return state
 
 

@@ -149,18 +149,13 @@ async def diagnose(
 
 def steps_of_running(loaded: LoadedConfig, steps: Sequence[Step]) -> Iterator[Step]:
     """Yield a failed step for each credential of `steps` without a token in the gatepass that runs with `loaded`."""
-    tested, held = {step.hop for step in steps if step.what == "token" and not step.failed}, list[tuple[str, Any]]()
+    tested, held = {step.hop for step in steps if step.what == "token" and not step.failed}, dict[str, Any]()
     with suppress(click.ClickException, ValueError):
         path = None if loaded.source == "environment" else control.socket_of(loaded.source)
-        for one in control.processes_of(json.loads(control.request("GET", "/status", path))).values():
-            held += one["credentials"].items()
-    lost = {  # in any of its workers
-        name: one
-        for name, one in held
-        if one["state"] in ("none", "expired") and (one["failing"] or one["rejected_by"])
-    }
-    for name, one in lost.items():
-        if (hop := f"credential:{name}") in tested:
+        held = json.loads(control.request("GET", "/status", path))["credentials"]
+    for name, one in held.items():
+        is_lost = one["state"] in ("none", "expired") and (one["failing"] or one["rejected_by"])
+        if is_lost and (hop := f"credential:{name}") in tested:
             reason = one["last_error"] if one["failing"] else f"{' and '.join(one['rejected_by'])} rejected it"
             names = re.findall(r"\$\{(\w+)\}", repr(lookup(loaded.document.tree, ("credentials", name))))
             advice = f"It was started with another value of {' or '.join(names)}? Restart it." if names else RELOAD

@@ -362,7 +362,7 @@ def _head(story: Story, now_s: float) -> Iterator[str]:
         asked = f"{story['operation']} {asked}".rstrip() if story["operation"] != "none" else ""
     stream = "stream" if story["stream"] and asked != "stream" else ""
     yield from wrapped(", ".join(filter(None, (f"{story['method']} {story['path']}", asked, stream))), "")
-    place = " ".join(filter(None, (story.get("worker"), f"on {story['replica']}" if story.get("replica") else "")))
+    place = f"on {story['replica']}" if story.get("replica") else ""
     arrived = datetime.fromisoformat(story["arrived_at"])
     age = f"{span(max(0.0, now_s - arrived.timestamp()))} ago"
     yield from wrapped(f"{arrived.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, {age}{', ' if place else ''}{place}", "")

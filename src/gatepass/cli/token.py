@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gatepass.cli import options
-from gatepass.cli.control import answering, processes_of, request, socket_option
+from gatepass.cli.control import answering, request, socket_option
 
 if TYPE_CHECKING:
     from gatepass.config.credential.kinds import AnyCredential
@@ -56,9 +56,9 @@ def token(
     The command calls the issuer. If a new token ends the previous one, a running gatepass with this credential has to
     fetch again. With a shared store, the command shows the valid token of the store instead.
 
-    With --retry, the command fetches nothing itself. All workers of the running gatepass then fetch each credential
-    that fails, or whose token an upstream rejects, without the pause after a failure. Use it after a repair at the
-    issuer. The command waits up to 60 s for the tokens, and prints the result of each credential.
+    With --retry, the command fetches nothing itself. The running gatepass then fetches each credential that fails, or
+    whose token an upstream rejects, without the pause after a failure. Use it after a repair at the issuer. The command
+    waits up to 60 s for the tokens, and prints the result of each credential.
 
     Exit codes: 0 fetched, 1 no token or no running gatepass, 2 unknown credential.
     """
@@ -85,21 +85,19 @@ def token(
 
 
 def _retry(socket_path: str | None, *, as_json: bool) -> None:
-    """Let all processes fetch, wait for the results and print them; exit with 1 if a credential has no new token."""
+    """Let gatepass fetch, wait for the results and print them; exit with 1 if a credential has no new token."""
     result = json.loads(request("POST", "/retry", socket_path))
     names, failed, until_s = result["retried"], dict.fromkeys(result["retried"], ""), time.monotonic() + RETRY_S
     with options.progress("the tokens"):
         while "" in failed.values() and time.monotonic() < until_s:
             time.sleep(LOOK_S)
-            processes = processes_of(json.loads(request("GET", "/status", socket_path))).values()
+            held = json.loads(request("GET", "/status", socket_path))["credentials"]
             failed = {}
-            for name in names:
-                held = [one["credentials"][name] for one in processes if name in one["credentials"]]
-                errors = [str(one["last_error"]) for one in held if one["failing"]]
-                if any(one["refreshing"] for one in held) or 0 < len(errors) < len(held):
-                    failed[name] = ""  # a process fetches, or they differ
-                elif errors:
-                    failed[name] = errors[0]
+            for name in (name for name in names if name in held):  # a reload may have removed it
+                if held[name]["refreshing"]:
+                    failed[name] = ""
+                elif held[name]["failing"]:
+                    failed[name] = str(held[name]["last_error"])
     failed = {name: error or f"no result in {RETRY_S:g} s, see `gatepass status`" for name, error in failed.items()}
     if as_json:
         options.print_json({**result, "failed": failed})
@@ -159,17 +157,20 @@ def _presented(state: AppState, name: str) -> dict[str, object]:
     return {"presented": claims} if claims else {}
 
 
+LOCAL_TYPES = frozenset({"static", "api_key", "env", "file"})
+"""Types of credential that fetch no token over the network."""
+
+
 def report(
     config: Config, name: str, status: Status, token: Token, took_s: float, wall_s: float
 ) -> Iterator[tuple[str, str]]:
     """Yield the lines that describe a token, as labels and texts. They do not contain the token."""
     from gatepass.config.credential.kinds import token_location
     from gatepass.tokens.lifetime import safe_claims
-    from gatepass.tokens.sharing import LOCAL_TYPES
 
     credential = config.credentials[name]
     yield "credential", f"{name} ({credential.type})"
-    # these fetch no token over the network, so the time would mislead
+    # the time of the others would mislead
     took = "" if credential.type in LOCAL_TYPES else f", in {took_s:.2f} s"
     yield "from", f"{token_location(credential)}{took}"
     # a text in a file may be replaced at any time, so it is not called a key

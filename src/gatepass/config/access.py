@@ -281,7 +281,7 @@ class EndUsers(Block):
     Danger: gatepass believes the client. Without a name, or with more than 10,000 users, users share one count.
     """
     limits: UseLimits
-    """How much each user may use, within the limits of the key. Each worker counts it. No name is logged or stored.
+    """How much each user may use, within the limits of the key. Each process counts it. No name is logged or stored.
 
     Example: {requests: {minute: 10}}
     """

@@ -101,12 +101,12 @@ def load(
     host: str | None = None,
     port: int | None = None,
     log: Mapping[str, str] = NO_FLAGS,
-    container: Container | None = None,
+    memory_bytes: int | None = None,
 ) -> LoadedConfig:
     """Load the file `path`, else that of GATEPASS_CONFIG, else the GATEPASS_ variables alone, else ./gatepass.yaml.
 
     The flags `host`, `port` and `log` override the variables, which override the file. Raises ConfigError with all
-    problems. With a `container`, the default of `limits.held_bytes` fits its memory.
+    problems. With `memory_bytes`, those of the container, the default of `limits.held_bytes` fits them.
     """
     document = _document(path, environment)
     own = own_variables(environment)
@@ -121,13 +121,13 @@ def load(
         _override(document, ("server", name), flag, f"--{name}")
     for name, word in log.items():
         _override(document, ("log", name), word, f"--log-{name}")
-    if container is not None:
-        _put_held_bytes(document, container)
+    if memory_bytes is not None:
+        _put_held_bytes(document, memory_bytes)
     config = _checked(document)
     warnings = [*document.warnings, *checks.likely_mistakes(config), *_exposed(document, config)]
     warnings += [*expiry_warnings(config.access.keys, time.time()), *_unused_variables(document, environment)]
-    if container is not None:
-        warnings += memory_warnings(config, container)
+    if memory_bytes is not None:
+        warnings += memory_warnings(config, memory_bytes)
     names = [name for name in PROXY_VARIABLES if environment.get(name)]
     hops: list[Any] = [*config.upstreams.values(), *config.credentials.values(), *config.mcp.values()]
     if names and config.network.proxy is None and not any(hop.network.proxy for hop in hops):
@@ -167,40 +167,32 @@ LEAST_HELD_BYTES = 32 * MIB
 """The least default of `limits.held_bytes`. If it does not fit, `memory_warnings` reports it."""
 
 
-def _put_held_bytes(document: ConfigDocument, container: Container) -> None:
-    """Lower the default of `limits.held_bytes` to half of a worker's part of the container, or to what fits it."""
+def _put_held_bytes(document: ConfigDocument, memory_bytes: int) -> None:
+    """Lower the default of `limits.held_bytes` to half of the container's memory, or to what fits it."""
     limits = lookup(document.tree, ("limits",)) or {}
-    if container.memory_bytes is None or not isinstance(limits, dict) or limits.get("held_bytes") is not None:
+    if not isinstance(limits, dict) or limits.get("held_bytes") is not None:
         return
-    workers = container.workers or lookup(document.tree, ("server", "workers")) or 1
-    if not isinstance(workers, int) or workers < 1:
-        return  # the validation reports it, and limits that are not numbers
+    # the validation reports limits that are not numbers
     sizes = {name: limits[name] for name in ("body_bytes", "reply_bytes") if isinstance(limits.get(name), int)}
-    share_bytes = container.memory_bytes // workers
-    half_bytes, fit_bytes = share_bytes // 2, Limits.model_construct(**sizes).held_bytes_within(share_bytes)
+    half_bytes, fit_bytes = memory_bytes // 2, Limits.model_construct(**sizes).held_bytes_within(memory_bytes)
     held_bytes = min(half_bytes, max(fit_bytes, LEAST_HELD_BYTES))
     if 0 < held_bytes < Limits().held_bytes:
         what = "half of the container's memory" if held_bytes == half_bytes else "what fits the container's memory"
-        divisor = f" / {workers} workers" if workers > 1 else ""
-        document.put(("limits", "held_bytes"), held_bytes, what + divisor)
+        document.put(("limits", "held_bytes"), held_bytes, what)
 
 
-def memory_warnings(config: Config, container: Container) -> Iterator[str]:
+def memory_warnings(config: Config, memory_bytes: int) -> Iterator[str]:
     """Yield a warning if the settings allow more memory than the container has."""
-    workers, limits = container.workers or config.server.workers, config.limits
-    if container.memory_bytes is None or (needed_bytes := workers * limits.memory_bytes) <= container.memory_bytes:
+    limits = config.limits
+    if (needed_bytes := limits.memory_bytes) <= memory_bytes:
         return
-    fit_bytes = limits.held_bytes_within(container.memory_bytes // workers)
+    fit_bytes = limits.held_bytes_within(memory_bytes)
     remedy = f"limits.held_bytes: at most {fit_bytes} fits"
     if fit_bytes < LEAST_HELD_BYTES:
-        fewer = ", lower the number of workers" if workers > 1 else ""
-        remedy = f"lower limits.body_bytes and limits.reply_bytes{fewer}, or raise the memory limit"
+        remedy = "lower limits.body_bytes and limits.reply_bytes, or raise the memory limit"
         if limits.held_bytes > LEAST_HELD_BYTES:
             remedy = f"lower limits.held_bytes to {LEAST_HELD_BYTES}, and {remedy}"
-    yield (
-        f"the limits allow {needed_bytes // MIB} MiB in {workers} process{'es' if workers > 1 else ''}, and the"
-        f" container has {container.memory_bytes // MIB} MiB: {remedy}"
-    )
+    yield (f"the limits allow {needed_bytes // MIB} MiB, and the container has {memory_bytes // MIB} MiB: {remedy}")
 
 
 def _resolve(document: ConfigDocument, environment: Mapping[str, str]) -> None:
@@ -332,19 +324,14 @@ Read = Callable[[str], str | None]
 """Returns the text of a file, None if it cannot be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Container:
-    """The memory limit of this process's container, and how many workers share it. None: `server.workers`."""
-
-    memory_bytes: int | None
-    workers: int | None = None
-
-    @classmethod
-    def current(cls, workers: int | None = None) -> Container:
-        return cls(memory_limit_bytes(_text), workers)
+def _text(name: str) -> str | None:
+    try:
+        return Path(name).read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
 
 
-def memory_limit_bytes(read: Read) -> int | None:
+def memory_limit_bytes(read: Read = _text) -> int | None:
     """Return the smallest memory limit of the cgroups that this process is in, None without one."""
     texts = [(read(name) or "").strip() for name in _limit_files(read("/proc/self/cgroup") or "")]
     found = [int(text) for text in texts if text.isdecimal()]  # and not `max`
@@ -364,10 +351,3 @@ def _limit_files(cgroups: str) -> Iterator[str]:
         # in a container of version 1 the path is that of the host, and only the root exists
         own = PurePosixPath(root + path)
         yield from (str(folder / name) for folder in (own, *own.parents) if str(folder).startswith(root))
-
-
-def _text(name: str) -> str | None:
-    try:
-        return Path(name).read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return None

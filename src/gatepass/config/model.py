@@ -163,7 +163,7 @@ class StoreSettings(Block):
 PROCESS_BYTES = 80 * MIB
 """The memory of a process that holds nothing for its clients."""
 OTHER_DESCRIPTORS = 64
-"""File descriptors for the listening socket, token endpoints, the store, the log and the pages of workers."""
+"""File descriptors for the listening socket, token endpoints, the store, the log and the control socket."""
 
 
 def checked_network(text: str) -> str:
@@ -210,7 +210,7 @@ class ListenerTlsFiles(Block):
 
 
 class ServerConfig(Block):
-    """The listening socket, worker processes and the end of the process."""
+    """The listening socket and the end of the process."""
 
     host: str = "127.0.0.1"
     """The address to listen on. Any other than loopback requires keys under `access`.
@@ -235,13 +235,6 @@ class ServerConfig(Block):
     """A prefix of every path: with `/llm`, clients use `/llm/v1/chat/completions` and `/llm/for/dify/v1/…`.
 
     Example: /llm
-    """
-    workers: Annotated[int, Field(ge=1, le=64)] = 1
-    """Processes that serve one socket. They share tokens; see docs/operations/run.md#workers.
-
-    Unit: processes
-
-    Example: 4
     """
     trusted_proxies: list[IpNetwork] = []
     """Addresses and networks of the reverse proxies in front of gatepass. If a connection comes from one of them,
@@ -325,9 +318,9 @@ class Limits(Block):
     Danger: gatepass holds each plain reply in memory; `held_bytes` limits all of them together.
     """
     held_bytes: Bytes = 512 * MIB
-    """The most bytes that each worker holds for its clients: unfinished heads, request bodies, forms, whole replies,
+    """The most bytes that gatepass holds for its clients: unfinished heads, request bodies, forms, whole replies,
     unfinished events, and what slow clients have not read of their streams. In a container with less memory, the
-    default of `gatepass serve` is half of the container's memory for each worker, or less if that does not fit.
+    default of `gatepass serve` is half of the container's memory, or less if that does not fit.
 
     Requests that hold less than 64 KiB do not count. A request whose body does not fit gets 503 `overloaded` before
     anything is sent to the upstream. A reply or an event that does not fit waits at the upstream. If streams of slow
@@ -337,9 +330,9 @@ class Limits(Block):
     Danger: If it is too small, replies to other clients wait for those that read slowly.
     """
     inspector_bytes: Annotated[int, Field(ge=0)] = 4 * MIB
-    """The memory of the request inspector in each worker, which keeps the records of the last requests without their
-    bodies: about 2,000 whole replies or 1,000 streams. It is a part of `held_bytes`, and at most a sixteenth of it. 0:
-    nothing is kept. See docs/operations/inspector.md.
+    """The memory of the request inspector, which keeps the records of the last requests without their bodies: about
+    2,000 whole replies or 1,000 streams. It is a part of `held_bytes`, and at most a sixteenth of it. 0: nothing is
+    kept. See docs/operations/inspector.md.
 
     Unit: bytes
     """
@@ -354,8 +347,8 @@ class Limits(Block):
     Danger: Each stream may hold three times as much memory. `held_bytes` limits what all streams hold.
     """
     connections: Annotated[int, Field(gt=0)] = 4000
-    """The most requests in progress, and the most connections of authenticated clients, idle ones included. Each
-    worker has as many. One more request gets 503 `overloaded`, unless its caller has no other in progress. If
+    """The most requests in progress, and the most connections of authenticated clients, idle ones included. One
+    more request gets 503 `overloaded`, unless its caller has no other in progress. If
     `access.keys` names several callers, no caller holds the last tenth. gatepass closes an idle connection after 75
     s. Streams of MCP clients that only wait for notifications have a limit of their own, a quarter of this one.
 
@@ -475,7 +468,7 @@ class Config(Block):
     Example: server: {host: 0.0.0.0, port: 8080}
     """
     limits: Limits = Limits()
-    """Limits of sizes, times and connections of clients, in each worker.
+    """Limits of sizes, times and connections of clients, in each process.
 
     Example: limits: {body_bytes: 67108864, connections: 2000}
     """
@@ -532,9 +525,8 @@ class Config(Block):
     Example: access: {keys: [{name: ragflow, profile: ragflow, key: "${RAGFLOW_KEY}"}]}
     """
     store: StoreSettings | None = None
-    """A Valkey or Redis server, version 6 or newer, that independent gatepass processes share. Together they fetch
-    each token once. It requires the extra `valkey`. Without it, the workers of one `gatepass serve` share among
-    themselves. See docs/operations/store.md.
+    """A Valkey or Redis server, version 6 or newer, that several gatepass processes share. Together they fetch each
+    token once. It requires the extra `valkey`. See docs/operations/store.md.
 
     Example: store: {url: "valkeys://cache.corp.example:6379/0", encryption_key: "${file:/run/secrets/store}"}
     """

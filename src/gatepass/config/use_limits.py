@@ -79,7 +79,7 @@ class Amounts(Block):
 
 
 class Quota(Block):
-    """Limits of what is sent to an upstream, in all workers together."""
+    """Limits of what is sent to an upstream."""
 
     requests: Amounts | None = None
     """The most requests. Each second, minute and hour counts, not only a whole one of the clock.
@@ -95,7 +95,7 @@ class Quota(Block):
     Danger: An answer that is longer than its estimate may exceed the limit. The next requests then wait for the excess.
     """
     max_concurrent: Annotated[int, Field(gt=0)] | None = None
-    """The most requests in progress, in all workers together. One more gets 429 `concurrency_limited`.
+    """The most requests in progress. One more gets 429 `concurrency_limited`.
 
     Unit: requests
 
@@ -118,7 +118,7 @@ class Quota(Block):
 
 
 class UseLimits(Quota):
-    """Limits of what is used, in all workers together."""
+    """Limits of what is used."""
 
     max_output_tokens: Annotated[int, Field(gt=0)] | None = None
     """The most tokens of an answer that a request may ask for, by `max_tokens`, `max_completion_tokens` or

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any
@@ -269,10 +269,3 @@ class Capture(Observer):
         fields = {"model": settings.model, "caller": settings.caller, "ended_by": reason, "captured": self._captured}
         emit(LOG, logging.INFO, "capture_ended", fields)
         self._captured = 0
-
-
-def merged_states(states: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Return one state of several processes: of the capture that ends last, with the sums of all."""
-    listed = list(states)
-    last = max(listed, key=lambda one: one["until"] or 0.0)
-    return {**last, **{name: sum(one[name] for one in listed) for name in ("held_bytes", "captured")}}

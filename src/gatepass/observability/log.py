@@ -33,12 +33,12 @@ _MILLISECONDS = tuple(f".{ms:03d}Z" for ms in range(1000))
 _JSON = msgspec.json.Encoder(enc_hook=str)
 
 
-def _json_head(level: str, event: str, worker: int | None) -> str:
+def _json_head(level: str, event: str) -> str:
     try:
         quoted = _JSON.encode(event).decode()
     except UnicodeEncodeError:
         quoted = json.dumps(event)
-    return f'","level":"{level}","event":{quoted}' + ("" if worker is None else f',"worker":{worker}')
+    return f'","level":"{level}","event":{quoted}'
 
 
 def _json_fields(fields: Fields) -> str:
@@ -51,8 +51,8 @@ def _json_fields(fields: Fields) -> str:
     return "," + encoded[1:] if encoded != "{}" else "}"
 
 
-def _text_head(level: str, event: str, worker: int | None) -> str:
-    return f" {level:<7} {event}" + ("" if worker is None else f" worker={worker}")
+def _text_head(level: str, event: str) -> str:
+    return f" {level:<7} {event}"
 
 
 def _text_fields(fields: Fields, prefix: str = "") -> str:
@@ -71,10 +71,9 @@ _STYLES = MappingProxyType({"json": ('{"ts":"', _json_head, _json_fields), "text
 class LogFormatter(logging.Formatter):
     """Format a record as one line: `{"ts", "level", "event", …fields}` or `time level event key=value …`."""
 
-    def __init__(self, redactor: Redactor, style: str, worker: int | None = None) -> None:
+    def __init__(self, redactor: Redactor, style: str) -> None:
         super().__init__()
         self._redactor = redactor
-        self._worker = worker
         self._opening, self._format_head, self._format_fields = _STYLES[style]
         self._second, self._second_text = -1, ""
 
@@ -90,7 +89,7 @@ class LogFormatter(logging.Formatter):
 
     def head(self, level: int, event: str) -> str:
         level_name = _LEVELS.get(level) or logging.getLevelName(level).lower()
-        return self._format_head(level_name, event, self._worker)
+        return self._format_head(level_name, event)
 
     def format_event(self, created_s: float, head: str, fields: Fields, texts: str | None = None) -> str:
         """Return the line of one event. `texts`: see `emit`."""
@@ -122,7 +121,7 @@ def _plain(value: Any) -> str:
 
 
 WRITE_BYTES = select.PIPE_BUF
-"""The kernel does not interleave writes of up to this size, 4 KiB, with those of other workers (pipe(7))."""
+"""The kernel does not interleave writes of up to this size, 4 KiB, with those of other processes (pipe(7))."""
 QUEUE_CHARS, RESERVED_CHARS = 1024 * 1024, 256 * 1024
 """Lines that wait while no process reads the log, and more of them for lines that no request causes."""
 OF_REQUESTS = frozenset(("request", "refused"))
@@ -319,10 +318,8 @@ FOREIGN_LEVEL = logging.WARNING
 """The level for libraries. At DEBUG an HTTP client logs the headers that it sends."""
 
 
-def configure(
-    level: str, style: str | None, redactor: Redactor, stream: TextIO | None = None, worker: int | None = None
-) -> None:
-    """Send each logger of the process through one masking handler on stderr. Each line names the `worker`.
+def configure(level: str, style: str | None, redactor: Redactor, stream: TextIO | None = None) -> None:
+    """Send each logger of the process through one masking handler on stderr.
 
     `style` None: text if the stream is a terminal, else JSON.
     """
@@ -333,7 +330,7 @@ def configure(
         if isinstance(old, LogHandler) and old.stream is stream:
             writer = old.writer  # one thread writes all lines of the process, in their order
         root.removeHandler(old)
-    root.addHandler(LogHandler(stream, LogFormatter(redactor, style, worker), writer))
+    root.addHandler(LogHandler(stream, LogFormatter(redactor, style), writer))
     root.setLevel(FOREIGN_LEVEL)
     logging.getLogger(ROOT).setLevel(level.upper())
     # Do not collect what no line shows ("Optimization" in the logging HOWTO).

@@ -14,7 +14,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise, zip_longest
-from operator import add
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -84,8 +83,6 @@ class Declared(NamedTuple):
     meaning: str
     bounds_s: Sequence[float] = ()
     """Of a histogram, in ascending order."""
-    merge: Callable[[float, float], float] = add
-    """How the values of several processes become one: most are added up, of others the worst one is shown."""
 
 
 COUNTED: tuple[Declared, ...] = (
@@ -232,19 +229,17 @@ SAMPLED: tuple[Declared, ...] = (
         "Log lines that were dropped, because no process read the log or it could not be written",
     ),
     Declared("gatepass_requests_in_flight_limit", (), "The value of limits.connections, for one process"),
-    Declared("gatepass_learned_rules", ("upstream",), "Learned rules that gatepass applies now", merge=max),
+    Declared("gatepass_learned_rules", ("upstream",), "Learned rules that gatepass applies now"),
     Declared(
         "gatepass_upstream_rejects_token",
         ("upstream",),
         "1 after the upstream rejected its token, until it accepts one",
-        merge=max,
     ),
     Declared(
         "gatepass_target_available",
         ("upstream", "model"),
         "1 while a target of a model takes requests. 0 while it is ejected (until a request succeeds) or waits after"
         " a 429. Only for models with several targets or a breaker, by the upstream's model name",
-        merge=min,
     ),
     Declared("gatepass_target_in_flight", ("upstream", "model"), "Attempts in progress at the target"),
     Declared("gatepass_target_ejections_total", ("upstream", "model"), "How often its breaker ejected the target"),
@@ -253,10 +248,9 @@ SAMPLED: tuple[Declared, ...] = (
         "gatepass_token_expires_in_seconds",
         ("credential",),
         "Time until the token expires; +Inf for a key that does not expire",
-        merge=min,
     ),
-    Declared("gatepass_token_age_seconds", ("credential",), "Time since the token was requested", merge=max),
-    Declared("gatepass_token_usable", ("credential",), "1 while a valid token is held", merge=min),
+    Declared("gatepass_token_age_seconds", ("credential",), "Time since the token was requested"),
+    Declared("gatepass_token_usable", ("credential",), "1 while a valid token is held"),
     Declared(
         "gatepass_token_fetches_total",
         ("credential",),
@@ -267,14 +261,12 @@ SAMPLED: tuple[Declared, ...] = (
         "gatepass_key_expires_in_seconds",
         ("caller", "key_id"),
         "Time until the key of a client ends. Only keys with an end, of which the first 200 to end",
-        merge=min,
     ),
     Declared(
         "gatepass_limit_left_ratio",
         ("kind", "name", "limit"),
         "The part that is left of a limit of a day or month, from 1 down to 0, since its first request. Only the"
         " 200 with the smallest part. kind is end_user, caller, group, model, operation or upstream",
-        merge=min,
     ),
     Declared(
         "gatepass_upstream_connections",
@@ -295,14 +287,12 @@ SAMPLED: tuple[Declared, ...] = (
         (),
         "1 while gatepass can read and write the shared store, and all processes use one encryption key. Absent"
         " without a store",
-        merge=min,
     ),
     Declared(
         "gatepass_limits_store_up",
         (),
         "0 while the store cannot count the limits of use, so that `store.on_store_failure` decides, else 1."
         " Absent without a store",
-        merge=min,
     ),
     Declared("gatepass_store_emptied_total", (), "How often the shared store lost its data"),
     Declared(
@@ -313,16 +303,6 @@ SAMPLED: tuple[Declared, ...] = (
     ),
 )
 """The metrics that are read at a scrape."""
-MERGED_BY: Mapping[str, Callable[[float, float], float]] = MappingProxyType(
-    {
-        **{one.name: one.merge for one in SAMPLED},
-        "process_open_fds": max,
-        "process_max_fds": min,
-        "process_start_time_seconds": max,
-    }
-)
-"""How the values of several processes become one, by metric: as declared, and the start of the youngest process."""
-
 SERIES = (
     *("gatepass_attempts_total", "gatepass_input_tokens_total", "gatepass_output_tokens_total"),
     *("gatepass_cached_input_tokens_total", "gatepass_reasoning_tokens_total", "gatepass_request_duration_seconds"),
@@ -828,16 +808,16 @@ class Metrics(Observer):
         self._add("gatepass_reloads_total", outcome)
 
     def exposition(self) -> bytes:
-        return exposition_of([self.part()])
+        return exposition_of(self.samples())
 
-    def scrape(self) -> bytes:
-        """Return `part`. If clients use models that nobody listed, fetch the lists for the next scrapes."""
+    def scrape(self) -> dict[str, Samples]:
+        """Return `samples`. If clients use models that nobody listed, fetch the lists for the next scrapes."""
         if self._has_unlisted:
             self.fetch_lists()
-        return self.part()
+        return self.samples()
 
-    def part(self) -> bytes:
-        """Return the samples of this process, for `exposition_of`. With MAX_SERIES it takes 10 ms."""
+    def samples(self) -> dict[str, Samples]:
+        """Return the samples by the head of their metric, for `exposition_of`. With MAX_SERIES it takes 10 ms."""
         taken = self._sample()
         in_flight = Counter(self.of(key).labels for key in taken.in_flight)
         own: dict[str, Mapping[Labels, float]] = {
@@ -856,7 +836,7 @@ class Metrics(Observer):
         for one in self._process.collect():
             name = one.name + ("_total" if one.type == "counter" else "")
             found[head(name, one.documentation, one.type)] = {name: one.samples[0].value}
-        return msgspec.msgpack.encode(found)
+        return found
 
 
 def placed(name: str, places: set[str]) -> str:
@@ -868,19 +848,10 @@ def placed(name: str, places: set[str]) -> str:
     return name
 
 
-def exposition_of(parts: Iterable[bytes]) -> bytes:
-    """Return the Prometheus text of the sum of several processes, each of which has made its `Metrics.part`."""
-    families: dict[str, Samples] = {}
-    for part in parts:
-        for of_family, samples in msgspec.msgpack.decode(part, type=dict[str, Samples]).items():
-            merged = families.setdefault(of_family, samples)
-            if merged is samples:  # the first process
-                continue
-            merge: Callable[[float, float], float] = MERGED_BY.get(of_family.split(" ", 3)[2], add)
-            for sample, value in samples.items():
-                merged[sample] = merge(merged[sample], value) if sample in merged else value
+def exposition_of(families: dict[str, Samples]) -> bytes:
+    """Return the Prometheus text of `Metrics.samples`."""
     lines: list[str] = []
     for of_family, samples in families.items():
         lines.append(of_family)
-        lines += [f"{sample} {'+Inf' if value == math.inf else value}\n" for sample, value in samples.items()]
+        lines += [f"{sample} {'+Inf' if value == math.inf else float(value)}\n" for sample, value in samples.items()]
     return "".join(lines).encode()

@@ -1,7 +1,7 @@
 """The traffic of the last 15 minutes, in slices of 15 seconds, from the totals of `Metrics`.
 
 A task takes a sample at the end of each slice, so a request pays nothing for it. The slices begin at multiples of 15
-seconds of the wall clock, so those of several workers can be added.
+seconds of the wall clock.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ class Traffic:
         return {name for name, counts in total.by_upstream.items() if has_many_errors(*counts)}
 
 
-def merged(slices: Iterable[Slice], wall_s: float) -> list[Totals]:
-    """Return SLICES totals, the last one of the slice in which `wall_s` is, from the slices of all processes."""
+def placed(slices: Iterable[Slice], wall_s: float) -> list[Totals]:
+    """Return SLICES totals, the last one of the slice in which `wall_s` is: empty ones from before the start."""
     last = int(wall_s // WIDTH_S)
     found = [Totals() for _ in range(SLICES)]
     for one in slices:
         place = one.number - last + SLICES - 1
         if 0 <= place < SLICES:
-            found[place] = found[place].plus(one.traffic)
+            found[place] = found[place].plus(one.traffic)  # two, if the clock was set back
     return found
 
 

@@ -209,8 +209,7 @@ class AppState(ProcessParts):
     def start(self) -> None:
         """Start to fetch tokens in the background, so that an unreachable issuer does not delay the start."""
         if self.store is not None:
-            scope = self.store.scope
-            credentials = [name for name, one in self.config.credentials.items() if is_shared(one, scope)]
+            credentials = [name for name, one in self.config.credentials.items() if is_shared(one)]
             if credentials:
                 LOG.info("sharing_tokens", extra={"fields": {**self.store.place, "credentials": credentials}})
             self.store.start()
@@ -396,7 +395,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         advice = partial(refusal_advice, credential=name, settings=settings)
         waits = WaitBudget(settings.timeout_s + FETCH_GRACE_S, token_location(settings), refusal_advice=advice)
         source = build_source(name, settings, transport_of(settings, tls_contexts), clock)
-        if store is None or not is_shared(settings, store.scope):
+        if store is None or not is_shared(settings):
             holder = TokenHolder(name, source, clock, parts.redactor, waits)
         else:
             shared = SharedSource(source, settings, store, clock)

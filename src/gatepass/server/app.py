@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -27,21 +24,16 @@ from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.handler import ApiEndpoint
 from gatepass.server.asgi import as_request, serve_request
 from gatepass.server.cycle import RequestIds
-from gatepass.server.inspection import RELOAD, Peers
-from gatepass.server.pages import PARTS, error_response, for_method, own_part, page_routes
-from gatepass.server.ui.routes import UI_PARTS, Ui
+from gatepass.server.pages import error_response, for_method, page_routes
+from gatepass.server.ui.routes import Ui
 from gatepass.server.ui.sessions import Sessions
 from gatepass.store.guarded import open_store
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from gatepass.server.reload import Reloader
 
 LOG = logging.getLogger("gatepass.serve")
-
-SESSIONS = "sessions"
-"""The folder of the page's sessions, inside the supervisor's folder."""
 
 ENTER_LIFESPAN = "Enter its lifespan in the event loop that serves the requests."
 
@@ -50,33 +42,17 @@ NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "operation_sp
 
 
 class Service:
-    """The ApiEndpoint of one application and its AppState, while its lifespan runs, and the routes of its pages.
+    """The ApiEndpoint of one application and its AppState, while its lifespan runs, and the routes of its pages."""
 
-    `worker` is the folder that all workers share, and the name of this one. `reloader` reloads the configuration at the
-    command of the operator.
-    """
-
-    def __init__(
-        self,
-        make_endpoint: Callable[[], ApiEndpoint],
-        config: Config,
-        worker: tuple[Path, str] | None = None,
-        reloader: Reloader | None = None,
-    ) -> None:
+    def __init__(self, make_endpoint: Callable[[], ApiEndpoint], config: Config) -> None:
         self._make_endpoint = make_endpoint
         self._ids = RequestIds()
         self.base_path = config.server.base_path
-        self.peers = None if worker is None else Peers(*worker, self.own)
-        """The workers of this `gatepass serve`, which share the sessions of the page. None for a single process."""
-        self._reloader = reloader
-        self.routes = page_routes(lambda: self.state, self.base_path, self.collect)
-        sessions = Sessions(None if worker is None else worker[0] / SESSIONS)
-        self.ui = Ui(self._running, sessions, self.collect) if config.serves_ui else None
+        self.routes = page_routes(lambda: self.state, self.base_path)
+        self.ui = Ui(self._running, Sessions()) if config.serves_ui else None
         """The page at /ui, if it is served."""
-        self._parts = PARTS
         if self.ui is not None:
             self.routes += self.ui.routes(self.base_path)
-            self._parts = {**PARTS, **UI_PARTS}
         self._endpoint: ApiEndpoint | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[int] | None = None
@@ -84,19 +60,6 @@ class Service:
     @property
     def state(self) -> AppState:
         return self._running().state
-
-    async def own(self, target: str) -> bytes:
-        """Return what this process contributes to `collect`, b"" for an unknown target."""
-        if target == RELOAD and self._reloader is not None:
-            return json.dumps(asdict(await self._reloader.reload("command"))).encode()
-        return await own_part(target, self.state, self._parts)
-
-    async def collect(self, target: str) -> dict[str, bytes]:
-        """Return the part of each worker for `target`, by its name; "" is the name of a process without others."""
-        if self.peers is not None:
-            return await self.peers.collect(target)
-        part = await self.own(target)
-        return {"": part} if part else {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve any API request. The operation table does the routing: 404, 405, CORS, profiles."""
@@ -158,7 +121,7 @@ def create_app(config: Config) -> FastAPI:
 
     def make_endpoint() -> ApiEndpoint:
         clock = SystemClock()
-        return ApiEndpoint(create_app_state(config, clock, open_store(config.store, None, clock)))
+        return ApiEndpoint(create_app_state(config, clock, open_store(config.store, clock)))
 
     return build_app(make_endpoint, config)
 

@@ -1,4 +1,4 @@
-"""Listening socket and control socket, free file descriptors, and the balance of connections between workers.
+"""Listening socket and control socket, the accepting of connections, and free file descriptors.
 
 Commands and `gatepass serve` share this module, so it imports the standard library only.
 """
@@ -8,11 +8,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import math
-import mmap
 import os
 import resource
-import select
-import signal
 import socket
 import stat
 import struct
@@ -96,108 +93,35 @@ BACKLOG = 2048
 """The same as in uvicorn. Linux lowers it to net.core.somaxconn."""
 ACCEPTS = 6
 """Connections accepted in one iteration of the loop. More would delay the streams in progress."""
-SEATS = 256
-MARGIN = 1
-MARGIN_PART = 16
-"""A worker accepts while it has at most `fewest + MARGIN + fewest / MARGIN_PART` connections."""
-PAUSE_S = 0.25
-"""Any worker accepts a connection that has waited this long: the worker with the fewest connections may hang."""
-RECHECK_S = 0.002
-FREELY_S = 5.0
-"""After that, how long the worker accepts regardless of its number of connections."""
 NO_DESCRIPTOR_S = 0.1
 
 
-class ConnectionCounts:
-    """The number of connections of each worker, in a file that all workers of a supervisor map into memory.
-
-    A worker's seat is a 32-bit number: its connections plus 1, or 0 if it does not accept. `own` is this worker's seat.
-    """
-
-    def __init__(self, file: Path | None, own: int | None = None) -> None:
-        """`file` is None for a process that is the only worker."""
-        self.own = own
-        self.is_shared = file is not None
-        if file is None:
-            self._held = memoryview(mmap.mmap(-1, 4 * SEATS)).cast("I")
-            return
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.ftruncate(descriptor, 4 * SEATS)
-            self._held = memoryview(mmap.mmap(descriptor, 4 * SEATS)).cast("I")
-        finally:
-            os.close(descriptor)
-
-    def publish(self, held: int) -> None:
-        """Record that this worker accepts, and has `held` connections."""
-        assert self.own is not None  # noqa: S101 - the supervisor has no seat
-        self._held[self.own] = held + 1
-
-    def clear(self, seat: int) -> None:
-        """Record that the worker of `seat` no longer accepts."""
-        self._held[seat] = 0
-
-    def leave(self) -> bool:
-        """Record that this worker no longer accepts. Return whether it was the last."""
-        self.publish(-1)  # the seat becomes 0
-        return not any(self._held)
-
-    def fewest(self) -> int:
-        """Return the number of connections of the worker with the fewest, 0 if none accepts."""
-        return min(filter(None, self._held.tolist()), default=1) - 1
-
-
 class Acceptor:
-    """Accepts connections, and on a socket of several workers pauses while it has more than the others."""
+    """Accepts the connections of one listening socket, a few in each iteration of the loop."""
 
-    # asyncio's own server accepts all waiting connections at each wake-up: 100 connections became 11 and 89. This one
-    # compares its share before each of them.
-    # One socket for each worker (SO_REUSEPORT) distributes by a hash. In one run of six a worker had more than 1.3
-    # times its share, and a socket that closes resets the connections in its queue.
+    # asyncio's own server accepts all waiting connections at each wake-up.
 
     def __init__(
-        self,
-        listening: socket.socket,
-        connect: Callable[[socket.socket], Coroutine[Any, Any, object]],
-        count_connections: Callable[[], int],
-        counts: ConnectionCounts,
+        self, listening: socket.socket, connect: Callable[[socket.socket], Coroutine[Any, Any, object]]
     ) -> None:
-        """`connect` serves a new connection, and returns when `count_connections` counts it."""
+        """`connect` serves a new connection."""
         self._loop = asyncio.get_running_loop()
         self._listening = listening
         self._connect = connect
-        self._count_connections = count_connections
-        self._counts = counts
         self._making: set[asyncio.Task[object]] = set()
         self._later: asyncio.TimerHandle | None = None
-        self._paused_s = 0.0
-        self._free_until_s = -math.inf
-        self._poll = select.poll()
-        self._poll.register(listening, select.POLLIN)
         listening.setblocking(False)
         listening.listen(BACKLOG)
-        self.publish()
         self._resume()
 
-    def publish(self) -> int:
-        # without those in the making, a burst in one iteration of the loop would not count
-        held = self._count_connections() + len(self._making)
-        self._counts.publish(held)
-        return held
-
-    def stop(self) -> bool:
-        """Stop accepting. Return whether this worker is the last that accepts on the socket."""
-        if self._listening.fileno() < 0:
-            return False  # already closed
+    def stop(self) -> None:
+        """Stop accepting."""
         self._loop.remove_reader(self._listening)
         if self._later is not None:
             self._later.cancel()
-        return self._counts.leave()
 
     async def close(self) -> None:
-        """Stop accepting. Return when every accepted connection has its protocol."""
-        self.stop()
-        # if the supervisor is gone, an open socket would still queue connections that no process accepts
+        """Close the socket after `stop`. Return when every accepted connection has its protocol."""
         self._listening.close()
         await asyncio.gather(*self._making, return_exceptions=True)
 
@@ -205,47 +129,20 @@ class Acceptor:
         self._later = None
         self._loop.add_reader(self._listening, self._accept)
 
-    def _pause(self, delay_s: float, then: Callable[[], None]) -> None:
-        self._loop.remove_reader(self._listening)
-        self._later = self._loop.call_later(delay_s, then)
-
     def _accept(self) -> None:
         for _ in range(ACCEPTS):
-            if self._is_above_share():
-                self._paused_s = self._loop.time()
-                self._pause(RECHECK_S, self._recheck)
-                return
             try:
                 accepted, _ = self._listening.accept()
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
                     # the socket stays readable: without a pause the event loop would spin
-                    self._pause(NO_DESCRIPTOR_S, self._resume)
+                    self._loop.remove_reader(self._listening)
+                    self._later = self._loop.call_later(NO_DESCRIPTOR_S, self._resume)
                 return
             making = self._loop.create_task(self._connect(accepted))
             self._making.add(making)
             making.add_done_callback(self._making.discard)
-            self.publish()
 
-    def _is_above_share(self) -> bool:
-        held = self.publish()
-        if not self._counts.is_shared or self._loop.time() < self._free_until_s:
-            return False
-        fewest = self._counts.fewest()
-        return held > fewest + MARGIN + fewest // MARGIN_PART
-
-    def _recheck(self) -> None:
-        """Accept again as soon as this worker's share allows it, or if no other worker accepts within PAUSE_S."""
-        if self._poll.poll(0) and self._is_above_share():
-            if self._loop.time() - self._paused_s < PAUSE_S:
-                self._later = self._loop.call_later(RECHECK_S, self._recheck)
-                return
-            self._free_until_s = self._loop.time() + FREELY_S
-        self._resume()
-
-
-NEXT_STOP = signal.SIGUSR1
-"""Sent to the workers when the supervisor is stopped again. A SIGTERM may come from systemd, for the first stop."""
 
 AUTO, OFF = "auto", "off"
 """Values of `server.control_socket` that are not a path."""

@@ -1,22 +1,14 @@
-"""The pages for operators. Every assembly of the application serves `PAGES`.
-
-With several workers, each collects the parts of the others (`server/inspection.py`).
-"""
+"""The pages for operators. Every assembly of the application serves `PAGES`."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import chain
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
 
-import msgspec
 from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -48,7 +40,6 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("gatepass.serve")
 
-LEARNED, FORGET = "/learned", "/learned/forget"
 UNREADY = 503
 
 OPERATOR = "gatepass.operator"
@@ -95,11 +86,9 @@ def _page(path: str, *, is_home: bool = False) -> Callable[[Callable[[PageReques
 
 
 class PageRequest:
-    def __init__(self, page: Page, request: Request, state: AppState, collect: inspection.Collect) -> None:
+    def __init__(self, request: Request, state: AppState) -> None:
         self.request = request
         self.state = state
-        self._page = page
-        self._collect = collect
 
     @property
     def client_request(self) -> ClientRequest:
@@ -117,10 +106,6 @@ class PageRequest:
         """Raise ForbiddenHost or ForbiddenOrigin if no keys are configured and the request is from another site."""
         if OPERATOR not in self.request.scope:
             self.state.authenticator.check_without_key(self.client_request, from_anywhere=True)
-
-    async def parts(self) -> dict[str, bytes]:
-        """Return the part of each worker by its name, or the part of this process as ""."""
-        return await self._collect(self._page.path)
 
 
 @_page("/healthz")
@@ -144,7 +129,7 @@ async def _metrics(call: PageRequest) -> Response:
     call.check()
     if not call.state.config.access.metrics_open:
         call.reader()
-    shown = await asyncio.to_thread(exposition_of, (await call.parts()).values())
+    shown = await asyncio.to_thread(exposition_of, call.state.metrics.scrape())
     return Response(shown, media_type=CONTENT_TYPE)
 
 
@@ -152,22 +137,20 @@ async def _metrics(call: PageRequest) -> Response:
 async def _status(call: PageRequest) -> Response:
     """Return the status. Requires a viewer or admin if there are keys: it quotes errors of token endpoints."""
     call.reader()
-    parts = {name: json.loads(part) for name, part in (await call.parts()).items()}
-    return JSONResponse(parts.get("", {"workers": parts}))
+    return JSONResponse(status_of(call.state))
 
 
-@_page(LEARNED)
+@_page("/learned")
 async def _learned(call: PageRequest) -> Response:
     """Return the learned rules of the caller's models. Requires a viewer or admin."""
     caller, state = call.reader(), call.state
-    records = learned_rules(await call.parts(), caller, state)
+    records = learned_rules(caller, state)
     return JSONResponse({"rules": [shown(record, state, caller) for record in records]})
 
 
-def learned_rules(parts: Mapping[str, bytes], caller: AccessKey, state: AppState) -> list[LearnedRuleRecord]:
-    """Return the rules of all workers for the models that `caller` may use. `parts` are those of `/learned`."""
-    found = [msgspec.convert(json.loads(part), list[LearnedRuleRecord]) for part in parts.values()]
-    records = visible(merged_records(chain(*found)), caller, state.routes, state.config)
+def learned_rules(caller: AccessKey, state: AppState) -> list[LearnedRuleRecord]:
+    """Return the rules for the models that `caller` may use."""
+    records = visible(sorted(state.learned_rules(), key=_order), caller, state.routes, state.config)
     return [marked(record, state.config, state.declared) for record in records]
 
 
@@ -219,12 +202,12 @@ def asks_for_home(method: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
     )
 
 
-def page_routes(current: Callable[[], AppState], base_path: str, collect: inspection.Collect) -> list[Route]:
-    """Return the routes of the pages. `collect` asks all workers, and `current` may raise NotStarted."""
+def page_routes(current: Callable[[], AppState], base_path: str) -> list[Route]:
+    """Return the routes of the pages. `current` may raise NotStarted."""
 
     def route(page: Page, path: str) -> Route:
         async def respond(request: Request) -> Response:
-            response = await page.respond(PageRequest(page, request, current(), collect))
+            response = await page.respond(PageRequest(request, current()))
             response.headers["cache-control"] = "no-store"
             return for_method(request.method, response)
 
@@ -357,16 +340,8 @@ def _mcp_status(state: AppState, mcp: McpServers, rejections: Mapping[str, float
     }
 
 
-def merged_records(records: Iterable[LearnedRuleRecord]) -> list[LearnedRuleRecord]:
-    """Merge the records of several processes: uses are added, `learned_at` is the first, `expires_at` the last."""
-    found: dict[tuple[str, ...], LearnedRuleRecord] = {}
-    for record in records:
-        key = (*structs.astuple(record.scope), record.rule.entry, record.state)
-        if (one := found.get(key)) is not None:
-            later = max(one, record, key=lambda record: record.expires_at)
-            record = replace(later, learned_at=min(one.learned_at, record.learned_at), uses=one.uses + record.uses)
-        found[key] = record
-    return [found[key] for key in sorted(found)]
+def _order(record: LearnedRuleRecord) -> tuple[str, ...]:
+    return (*structs.astuple(record.scope), record.rule.entry, record.state)
 
 
 def visible(
@@ -414,39 +389,8 @@ def shown(record: LearnedRuleRecord, state: AppState, caller: AccessKey) -> dict
     }
 
 
-async def own_forget(state: AppState, fields: Mapping[str, str]) -> bytes:
-    upstreams = [one for one in state.upstreams.values() if one.name == fields["upstream"]]
-    scope = fields["model"], fields["operation"], fields["adapted"]
-    return json.dumps(sum(one.state.learned.forget_entry(*scope) for one in upstreams)).encode()
-
-
-async def own_metrics(state: AppState, _: Mapping[str, str]) -> bytes:
-    return state.metrics.scrape()
-
-
-async def own_retry(state: AppState, _: Mapping[str, str]) -> bytes:
-    names = state.retry_failing()
-    LOG.info("retried", extra={"fields": {"trigger": "command", "retried": names}})
-    return json.dumps(names).encode()
-
-
-PARTS: Mapping[str, inspection.OwnPart] = MappingProxyType(
-    {
-        "/metrics": own_metrics,
-        "/status": inspection.own_view(status_of),
-        LEARNED: inspection.own_view(lambda state: msgspec.to_builtins(state.learned_rules())),
-        FORGET: own_forget,
-        inspection.RETRY: own_retry,
-        inspection.REQUESTS: inspection.own_requests,
-        inspection.STORY: inspection.own_stories,
-        inspection.CAPTURE: inspection.own_capture,
-    }
-)
-"""What one process contributes to each page and command, by its path."""
-
-
-async def own_part(target: str, state: AppState, parts: Mapping[str, inspection.OwnPart] = PARTS) -> bytes:
-    """Return what this process contributes to the page or command at `target`, b"" if there is none in `parts`."""
-    path, _, query = target.partition("?")
-    own = parts.get(path)
-    return b"" if own is None else await own(state, dict(parse_qsl(query, keep_blank_values=True)))
+def forget_rules(state: AppState, wanted: Mapping[str, str]) -> int:
+    """Forget the learned rules that `wanted` names, and return how many there were."""
+    upstreams = [one for one in state.upstreams.values() if one.name == wanted["upstream"]]
+    scope = wanted["model"], wanted["operation"], wanted["adapted"]
+    return sum(one.state.learned.forget_entry(*scope) for one in upstreams)

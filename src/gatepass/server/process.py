@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
-import json
 import logging
 import math
 import signal
 import socket
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, cast
 
@@ -38,22 +36,19 @@ from gatepass.server.asgi import serve_page
 from gatepass.server.connection import ClientConnection, ConnectionContext
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, UnfinishedHeads
 from gatepass.server.cycle import HttpRequestCycle, RequestIds
-from gatepass.server.inspection import RELOAD, RETRY
 from gatepass.server.limits import limits_of
 from gatepass.server.listener_tls import ListenerTls
 from gatepass.server.listening import (
     BACKLOG,
     HANDSHAKE_S,
-    NEXT_STOP,
     Acceptor,
-    ConnectionCounts,
     descriptor_limit,
     has_free_descriptor,
     ignore_new_connections,
     url_of,
 )
-from gatepass.server.pages import FORGET, OPERATOR, asks_for_home, page_paths, page_routes
-from gatepass.server.reload import ConfigSource, Reloader, ReloadResult
+from gatepass.server.pages import OPERATOR, asks_for_home, forget_rules, page_paths, page_routes
+from gatepass.server.reload import ConfigSource, Reloader
 from gatepass.server.ui.routes import BODY_BYTES, Doctor, ui_paths
 from gatepass.types import ClientRequest
 
@@ -146,40 +141,39 @@ CONTROL_BODY_BYTES = 64 * 1024
 
 
 class ControlServer:
-    """Serves the operator's pages, `POST /reload` and `POST /retry` on the control socket, for all workers."""
+    """Serves the operator's pages and commands on the control socket."""
 
-    def __init__(self, listening: socket.socket, context: ConnectionContext, service: Service) -> None:
-        collect, peers = service.collect, service.peers
-
+    def __init__(
+        self, listening: socket.socket, context: ConnectionContext, service: Service, reloader: Reloader
+    ) -> None:
         async def reload(_: Request) -> Response:
-            results = [json.loads(await service.own(RELOAD))] if peers is None else await peers.reload()
-            result = merged_results(results)
-            return JSONResponse(result, CONFLICT if result["outcome"] == "refused" else 200)
+            result = await reloader.reload("command")
+            return JSONResponse(asdict(result), CONFLICT if result.outcome == "refused" else 200)
 
         async def retry(_: Request) -> Response:
-            found = (await inspection.decoded(collect, RETRY)).values()
-            names = dict.fromkeys(name for one in found for name in one)
-            return JSONResponse({"processes": len(found), "retried": list(names)})
+            names = service.state.retry_failing()
+            LOG.info("retried", extra={"fields": {"trigger": "command", "retried": names}})
+            return JSONResponse({"retried": names})
 
         async def forget(request: Request) -> Response:
-            found = await inspection.decoded(collect, FORGET, await request.json())
-            return JSONResponse({"forgotten": sum(found.values())})
+            return JSONResponse({"forgotten": forget_rules(service.state, await request.json())})
 
         async def requests(request: Request) -> Response:
-            return JSONResponse(await inspection.requests_listing(collect, dict(request.query_params)))
+            return JSONResponse(await inspection.requests_listing(service.state, dict(request.query_params)))
 
         async def story(request: Request) -> Response:
-            found = await inspection.stories(collect, request.path_params["id"], bodies=True)
+            found = await inspection.stories(service.state, request.path_params["id"], bodies=True)
             return JSONResponse({"stories": found, "url": self.url})
 
         async def body(request: Request) -> Response:
-            return JSONResponse(await inspection.body_piece(collect, request.path_params["name"]))
+            return JSONResponse(await inspection.body_piece(service.state, request.path_params["name"]))
 
         async def capture(request: Request) -> Response:
             if request.method == "POST":
-                return JSONResponse(await inspection.start_capture(collect, await request.body(), service.state.config))
-            order = inspection.STOP_CAPTURE if request.method == "DELETE" else None
-            return JSONResponse(await inspection.capture_state(collect, order))
+                return JSONResponse(inspection.start_capture(service.state, await request.body()))
+            if request.method == "DELETE":
+                service.state.capture.stop()
+            return JSONResponse(service.state.capture.state())
 
         async def limits(_: Request) -> Response:
             return JSONResponse({"limits": await limits_of(service.state)})
@@ -188,13 +182,13 @@ class ControlServer:
             Route("/limits", limits, methods=["GET"]),
             Route("/reload", reload, methods=["POST"]),
             Route("/retry", retry, methods=["POST"]),
-            Route(FORGET, forget, methods=["POST"]),
+            Route("/learned/forget", forget, methods=["POST"]),
             Route("/requests", requests, methods=["GET"]),
             Route("/requests/{id:path}", story, methods=["GET"]),
             Route("/bodies/{name:path}", body, methods=["GET"]),
             Route("/capture", capture, methods=["GET", "POST", "DELETE"]),
         )
-        routes = [*page_routes(lambda: service.state, "", collect), *own_routes]
+        routes = [*page_routes(lambda: service.state, ""), *own_routes]
         app = Starlette(routes=routes, exception_handlers=ERRORS)
 
         async def serve_operator(scope: Scope, receive: Receive, send: Send) -> None:
@@ -224,33 +218,10 @@ class ControlServer:
                 connection.shutdown()
 
 
-def merged_results(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return one result for all processes: `refused` if one of them refused, and all names and problems."""
-    outcomes = [result["outcome"] for result in results]
-    outcome = next((one for one in ("refused", "reloaded") if one in outcomes), "unchanged")
-    names = [name for name in ReloadResult.__dataclass_fields__ if name != "outcome"]
-    listed = {name: list(dict.fromkeys(text for result in results for text in result[name])) for name in names}
-    return {"outcome": outcome, "processes": len(results), **listed}
-
-
 TICKS = 10
 """A free file descriptor is checked at each tenth tick of uvicorn, once a second."""
 LOG_EVERY_S = 60.0
 """One log line in this time while no file descriptor is free."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerChannel:
-    """What a worker shares with its supervisor. `lifeline` shows that all stop, or that the supervisor ended.
-
-    `last_reload_ns` is that of `inspection`, from before the worker read its configuration.
-    """
-
-    folder: Path
-    name: str
-    lifeline: socket.socket
-    connection_counts: ConnectionCounts
-    last_reload_ns: int
 
 
 class DrainingServer(uvicorn.Server):
@@ -260,7 +231,6 @@ class DrainingServer(uvicorn.Server):
         self,
         state: AppState,
         announce: Callable[[str], None],
-        channel: WorkerChannel | None = None,
         source: ConfigSource | None = None,
         control: socket.socket | None = None,
         doctor: Doctor | None = None,
@@ -275,9 +245,8 @@ class DrainingServer(uvicorn.Server):
             context.shares.set_callers(config.limits.connections, config.access.callers)
 
         tls = None if state.config.server.tls is None else ListenerTls(state.config.server.tls)
-        worker = None if channel is None else (channel.folder, channel.name)
         reloader = None if source is None else Reloader(endpoint, source, on_change, tls)
-        service = Service(lambda: endpoint, state.config, worker, reloader)
+        service = Service(lambda: endpoint, state.config)
         if service.ui is not None:
             service.ui.doctor = doctor
         # only lifespan and pages: ClientConnection serves every other path
@@ -299,35 +268,29 @@ class DrainingServer(uvicorn.Server):
         )
         self.endpoint = endpoint
         self.reloader = reloader
-        self._control = None if control is None else ControlServer(control, context, service)
+        self._control = None
+        if control is not None and reloader is not None:
+            self._control = ControlServer(control, context, service, reloader)
         self._reload_wanted = asyncio.Event()
-        self._peers = service.peers
         self._context = context
         self._descriptors_logged_s = -math.inf
         self._announce = announce
-        self._channel = channel
-        self._last_reload_ns = 0 if channel is None else channel.last_reload_ns
         self._acceptors: list[Acceptor] = []
-        self._all_workers_stop = False
-        """Whether all workers stop. Then this one keeps accepting during its drain, to respond with 503."""
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._stops = self._next_stops = 0
+        self._stops = 0
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         with super().capture_signals():
             signal.signal(signal.SIGHUP, self.handle_reload)
-            signal.signal(NEXT_STOP, self.handle_next_stop)
             # `serve` blocked it at the start, when it would have ended the process. One that waits is delivered now.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
             yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        channel = self._channel
         scheme = self.endpoint.state.config.server.scheme
-        # uvicorn gets no socket: the Acceptors balance the connections between the workers, and count one over TLS
-        # before its handshake
+        # uvicorn gets no socket: the Acceptors count a connection over TLS before its handshake
         await super().startup(sockets=[])
         gc.enable()  # `gatepass serve` disables it at the start
         gc.freeze()  # collections skip the permanent objects of the start (saves 25 µs for each request)
@@ -338,39 +301,19 @@ class DrainingServer(uvicorn.Server):
             state.in_flight.tasks.spawn(self._reload_on_signal(self.reloader), "reload")
             if state.config.server.watch:
                 state.in_flight.tasks.spawn(self.reloader.watch(state.clock), "watch")
-        # before the first connection: a client must not meet a configuration that was replaced
-        await self._reload_if_missed()
-        if self._peers is not None:
-            await self._peers.open()
-            await self._reload_if_missed()
+            # before the first connection: a client must not meet a configuration that was replaced
+            if self._reload_wanted.is_set():
+                self._reload_wanted.clear()
+                await self.reloader.reload("signal")
         if self._control is not None:
             self._control.url = next((url_of(listening, scheme) for listening in sockets or []), "")
             await self._control.open()
-        counts = ConnectionCounts(None, 0) if channel is None else channel.connection_counts
-        held = self.server_state.connections.__len__
-        self._acceptors = [Acceptor(listening, self._connect, held, counts) for listening in sockets or []]
+        self._acceptors = [Acceptor(listening, self._connect) for listening in sockets or []]
         for listening in sockets or []:
             self._announce(url_of(listening, scheme))
-        if channel is None:
-            return
-        if self._peers is not None:
-            state = self.endpoint.state
-            state.in_flight.tasks.spawn(inspection.join_capture(self._peers.collect, state), "join capture")
-        self._loop.add_reader(channel.lifeline, self._on_lifeline, self._loop, channel.lifeline)
-
-    async def _reload_if_missed(self) -> None:
-        """Reload if a signal, or a reload of the other workers, came after the configuration was read."""
-        channel, is_wanted = self._channel, self._reload_wanted.is_set()
-        if channel is not None and (last_ns := inspection.last_reload_ns(channel.folder)) != self._last_reload_ns:
-            is_wanted, self._last_reload_ns = True, last_ns
-        if is_wanted and self.reloader is not None:
-            self._reload_wanted.clear()
-            await self.reloader.reload("signal")
 
     async def on_tick(self, counter: int) -> bool:
         now_s = asyncio.get_running_loop().time()
-        for acceptor in self._acceptors:  # connections also end without an accept
-            acceptor.publish()
         if counter % TICKS == 0 and not has_free_descriptor():
             for connection in self._context.shares.relieve(now_s):
                 connection.evict()
@@ -380,43 +323,32 @@ class DrainingServer(uvicorn.Server):
                 LOG.warning("descriptors_exhausted", extra={"fields": {"limit": limit, "needed": needed}})
         return await super().on_tick(counter)
 
-    def _on_lifeline(self, loop: asyncio.AbstractEventLoop, lifeline: socket.socket) -> None:
-        """Stop, because the supervisor stops all of its workers, or is gone and will never stop this one."""
-        loop.remove_reader(lifeline)
-        # An empty read means that the supervisor is gone. Another one may be started in its place, so this worker then
-        # leaves the socket at once.
-        self._all_workers_stop = bool(lifeline.recv(1, socket.MSG_PEEK))
-        self.should_exit = True
-
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Become unready, serve on for the delay, then close each connection after its response or once it is idle."""
         state, connections = self.endpoint.state, cast(set[ClientConnection], self.server_state.connections)
-        in_flight, channel, server = state.in_flight, self._channel, state.config.server
+        in_flight, server = state.in_flight, state.config.server
         delay_s = max(server.drain_delay_s, min(HANDOVER_S, server.drain_timeout_s))
         in_flight.draining = True  # first: a connection that is made from now on closes after its response
         if self._control is not None:
             self._control.close()
         for connection in connections:
             connection.retire()
-        if channel is not None and not self._all_workers_stop:
-            delay_s = 0  # the other workers accept the new connections on this socket
-            await self._stop_accepting()
-        else:
-            log_unready(state)
+        log_unready(state)
         await in_flight.begin_drain(SystemClock(), delay_s)
         log_draining(state)
         for connection in connections:
             connection.close_when_idle()
         ended = await self._drained(connections)
         LOG.info("drained", extra={"fields": {"streams_ended": ended}})
-        are_last = [acceptor.stop() for acceptor in self._acceptors]
-        if all(are_last):
-            for listening in sockets or []:
-                ignore_new_connections(listening)
-            await asyncio.sleep(HANDSHAKE_S)
+        for acceptor in self._acceptors:
+            acceptor.stop()
+        for listening in sockets or []:
+            ignore_new_connections(listening)
+        await asyncio.sleep(HANDSHAKE_S)
         for listening in sockets or []:
             await self._accept_waiting(listening)
-        await self._stop_accepting()
+        for acceptor in self._acceptors:
+            await acceptor.close()  # without a task, which would first let more connections arrive in the queue
         await super().shutdown(sockets=sockets)
         if self.force_exit:
             # uvicorn then skips the lifespan's end, and the cancelled lifespan would log a traceback
@@ -429,7 +361,7 @@ class DrainingServer(uvicorn.Server):
         for _ in range(BACKLOG):
             try:
                 accepted, _ = listening.accept()
-            except OSError:  # no connection waits, or a worker that retires has closed the socket
+            except OSError:  # no connection waits
                 return
             with suppress(OSError):  # the client has closed it
                 await self._connect(accepted)
@@ -443,12 +375,6 @@ class DrainingServer(uvicorn.Server):
         else:
             context.in_flight.tasks.spawn(make().begin_tls(accepted, context.tls.context), "handshake")
             await asyncio.sleep(0)  # the task counts the connection
-
-    async def _stop_accepting(self) -> None:
-        for acceptor in self._acceptors:
-            await acceptor.close()  # without a task, which would first let more connections arrive in the queue
-        if self._peers is not None:
-            await self._peers.aclose()
 
     async def _drained(self, connections: Collection[ClientConnection]) -> int:
         """Wait until no request is in progress and no client can send another. Return the number of ended streams."""
@@ -479,16 +405,7 @@ class DrainingServer(uvicorn.Server):
         """Drain at the first signal, end all streams with an error event at the second, exit at the third."""
         # uvicorn's own handler records the signal and raises it again after the stop: a clean stop must exit with 0
         self._stops += 1
-        self._stop(self._stops)
-
-    def handle_next_stop(self, _: int, __: FrameType | None) -> None:
-        """Act as the supervisor at its second signal, and at each one after it."""
-        self._next_stops += 1
-        self._stop(1 + self._next_stops)
-
-    def _stop(self, signals: int) -> None:
-        # `should_exit` does not count: systemd may signal a worker after the supervisor has stopped it
-        if signals > 1 and self._loop is not None:
+        if self._stops > 1 and self._loop is not None:
             self._loop.call_soon_threadsafe(self.endpoint.state.in_flight.end_now.set)
-        self.force_exit = self.force_exit or signals > MOST_STOPS
+        self.force_exit = self.force_exit or self._stops > MOST_STOPS
         self.should_exit = True

@@ -50,11 +50,10 @@ Trigger = Literal["signal", "command", "watch"]
 
 @dataclass(frozen=True, slots=True)
 class ConfigSource:
-    """The configuration at the start, and how to read it again. `keys_marker` exists once a worker has used keys."""
+    """The configuration at the start, and how to read it again."""
 
     loaded: LoadedConfig
     read: Callable[[], LoadedConfig]
-    keys_marker: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +217,6 @@ class Reloader:
         self.loaded = read.loaded
         if not changed:
             return ReloadResult("unchanged", needs_restart=read.needs_restart, warnings=warnings)
-        if self._source.keys_marker is not None and read.config.access.keys:
-            self._source.keys_marker.touch()
         self._on_change(read.config)
         self._endpoint.use(successor)
         if any(name.partition(".")[0] in ("access", "mcp") for name in changed):

@@ -1,4 +1,4 @@
-"""State that processes share: values that expire, counters and leases, in a folder or in Valkey.
+"""State that processes share: values that expire, counters and leases, in Valkey or Redis.
 
 `guarded.open_store` returns the store of a configuration. `base` has the contract (`Store`), `StoreCache` and `Lease`.
 `valkey` and `encrypted` need optional dependencies, so only `open_store` imports them, and only if they are used.

@@ -11,7 +11,6 @@ import math
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Protocol
 
 from gatepass.cancel import Tasks
@@ -20,13 +19,6 @@ from gatepass.clock import Clock, sleep
 
 class StoreUnavailable(Exception):
     """The store failed or did not reply in time. The caller goes on without it. GuardedStore masks the text."""
-
-
-class StoreScope(Enum):
-    """Which processes share a store: those of one machine, or those of several machines."""
-
-    MACHINE = "machine"
-    NETWORK = "network"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +45,6 @@ class StoreReading:
 
 class Store(Protocol):
     """State shared by processes. A name (`kind/rest`) holds a value, a counter or a lease. Raises StoreUnavailable."""
-
-    @property
-    def scope(self) -> StoreScope:
-        """Which processes share this store."""
-        ...
 
     async def get(self, names: Collection[str]) -> StoreReading:
         """Return the values of `names` that exist, and the store's time."""

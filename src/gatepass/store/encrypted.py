@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from gatepass.store.base import Store, StoreReading, StoreScope
+from gatepass.store.base import Store, StoreReading
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -57,10 +57,6 @@ class EncryptedStore:
         self._keys = [StoreKey(secret) for secret in secret_keys]
         self._ordered = sorted(self._keys, key=lambda key: key.id)
         """In the same order in all processes, so that two of them cannot each hold a part of a lease for long."""
-
-    @property
-    def scope(self) -> StoreScope:
-        return self._store.scope
 
     @property
     def key_id(self) -> str:

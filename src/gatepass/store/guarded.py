@@ -13,14 +13,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gatepass.cancel import CancelScope, Tasks
 from gatepass.clock import Clock, Timer, sleep
 from gatepass.config.model import StoreSettings
-from gatepass.store.base import Store, StoreCache, StoreReading, StoreScope, StoreUnavailable
-from gatepass.store.folder import FolderStore
+from gatepass.store.base import Store, StoreCache, StoreReading, StoreUnavailable
 
 if TYPE_CHECKING:
     from gatepass.store.encrypted import EncryptedStore
@@ -33,7 +31,6 @@ T = TypeVar("T")
 Command = tuple[str, tuple[str | float, ...]]
 """A name in the store, and the arguments of a script for it."""
 
-FOLDER_S = 0.25
 REST_S = 1.0
 """After a failure no request goes to the store for this long."""
 CHECK_S = 3.0
@@ -173,10 +170,6 @@ class GuardedStore:
         self.health = StoreHealth(place)
         self.cache = StoreCache(self, clock)
 
-    @property
-    def scope(self) -> StoreScope:
-        return self._store.scope
-
     def start(self) -> None:
         """Start to check the store, and to read the names that `cache` follows. Requires a running event loop."""
 
@@ -305,21 +298,19 @@ class GuardedStore:
                     timer.cancel()
 
 
-def open_store(settings: StoreSettings | None, worker_folder: Path | None, clock: Clock) -> GuardedStore | None:
-    """Return the configured store, else that in the folder of the supervisor's workers, else None.
+def open_store(settings: StoreSettings | None, clock: Clock) -> GuardedStore | None:
+    """Return the configured store, None without one.
 
     It sends no request, so an unavailable store does not prevent the start. Raises OSError if a TLS file is unusable.
     """
-    if settings is not None:
-        # imported here: valkey costs 7 MiB, cryptography 6 MiB
-        from gatepass.store.encrypted import EncryptedStore
-        from gatepass.store.valkey import ValkeyStore
-
-        keys = [key.reveal().encode() for key in settings.encryption_keys]
-        server = ValkeyStore(settings, clock)
-        encrypted = EncryptedStore(server, *keys)
-        place = {"through": settings.url, "key_prefix": settings.key_prefix, "key_id": encrypted.key_id}
-        return GuardedStore(encrypted, clock, settings.timeout_s, place, encrypted, server)
-    if worker_folder is None:
+    if settings is None:
         return None
-    return GuardedStore(FolderStore(worker_folder, clock), clock, FOLDER_S, {"through": "the folder of the workers"})
+    # imported here: valkey costs 7 MiB, cryptography 6 MiB
+    from gatepass.store.encrypted import EncryptedStore
+    from gatepass.store.valkey import ValkeyStore
+
+    keys = [key.reveal().encode() for key in settings.encryption_keys]
+    server = ValkeyStore(settings, clock)
+    encrypted = EncryptedStore(server, *keys)
+    place = {"through": settings.url, "key_prefix": settings.key_prefix, "key_id": encrypted.key_id}
+    return GuardedStore(encrypted, clock, settings.timeout_s, place, encrypted, server)

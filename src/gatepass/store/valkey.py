@@ -22,7 +22,7 @@ from valkey.credentials import CredentialProvider
 from gatepass.clock import Clock
 from gatepass.config.model import StoreSettings
 from gatepass.errors import system_reason
-from gatepass.store.base import StoreReading, StoreScope, StoreUnavailable
+from gatepass.store.base import StoreReading, StoreUnavailable
 
 CONNECTIONS = 4
 CLOSING_S = 5.0
@@ -51,8 +51,6 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 
 class ValkeyStore:
     """A Store on a server. It connects at the first request. Raises OSError if a TLS file cannot be loaded."""
-
-    scope = StoreScope.NETWORK
 
     def __init__(self, settings: StoreSettings, clock: Clock) -> None:
         self._prefix = settings.key_prefix

@@ -14,7 +14,7 @@ import msgspec
 
 from gatepass.clock import Clock, sleep
 from gatepass.config.credential.base import Credential
-from gatepass.store.base import LEASE_S, Lease, Store, StoreCache, StoreReading, StoreScope, StoreUnavailable
+from gatepass.store.base import LEASE_S, Lease, Store, StoreCache, StoreReading, StoreUnavailable
 from gatepass.tokens.failure import PROBE_S, FailureKind, FetchFailure, shared_pause_s
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import credential_fingerprint
@@ -39,18 +39,14 @@ _NO_RESULT_IN_TIME = (
     " check the issuer, and the store"
 )
 _COMPLETE_IN_CONFIGURATION = frozenset({"oauth2", "http_json"})
-LOCAL_TYPES = frozenset({"static", "api_key", "env", "file"})
-"""Types of credential whose tokens each process makes or reads itself, so that none is shared."""
 
 
-def is_shared(settings: Credential, reach: StoreScope) -> bool:
-    """Return whether processes within `reach` share the tokens of a credential.
+def is_shared(settings: Credential) -> bool:
+    """Return whether processes share the tokens of a credential over a store.
 
-    Over a network a token is shared only if the configuration identifies the client completely. A program differs
-    between machines.
+    A token is shared only if the configuration identifies the client completely. A program differs between machines.
     """
-    is_near = reach is StoreScope.MACHINE
-    return settings.type not in LOCAL_TYPES and (is_near or settings.type in _COMPLETE_IN_CONFIGURATION)
+    return settings.type in _COMPLETE_IN_CONFIGURATION
 
 
 def _as_secret(_: type, value: object) -> Secret:

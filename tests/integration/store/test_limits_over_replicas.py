@@ -51,9 +51,7 @@ async def replicas(server: RealServer, count: int = 2, **store: Any) -> AsyncIte
         }
         config, clock = Config.model_validate(blocks), SystemClock()
         yield [
-            await stack.enter_async_context(
-                serving(create_app_state(config, clock, open_store(config.store, None, clock)))
-            )
+            await stack.enter_async_context(serving(create_app_state(config, clock, open_store(config.store, clock))))
             for _ in range(count)
         ]
 

@@ -29,7 +29,7 @@ def built(issuer: Minting, responder: Responder, **settings: str) -> AppState:
     }
     config = Config.model_validate(issuer.configuration(store=store))
     clock = SystemClock()
-    return create_app_state(config, clock, open_store(config.store, None, clock))
+    return create_app_state(config, clock, open_store(config.store, clock))
 
 
 async def test_two_processes_make_one_token_call_and_close_their_connections():
@@ -91,7 +91,7 @@ async def test_no_client_and_no_page_has_the_password_that_the_server_quotes():
         mcp = {"tools": {"url": "http://127.0.0.1:9/mcp"}}
         blocks = {"server": {"drain_timeout_s": 0, "ui": True}, "store": store, "mcp": mcp, "access": ACCESS}
         config, clock = Config.model_validate(blocks), SystemClock()
-        async with serving(create_app_state(config, clock, open_store(config.store, None, clock))) as gp:
+        async with serving(create_app_state(config, clock, open_store(config.store, clock))) as gp:
             session = {"authorization": f"Bearer {KEYS['caller']}", "mcp-session-id": "abc"}
             client = await post(gp, "/mcp/tools", message, **session)
             status = await get(gp, "/status", authorization=f"Bearer {KEYS['viewer']}")

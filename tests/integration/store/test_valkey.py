@@ -8,7 +8,7 @@ import pytest
 from gatepass.clock import SystemClock
 from gatepass.config.model import StoreSettings
 from gatepass.store import guarded
-from gatepass.store.base import Store, StoreScope, StoreUnavailable
+from gatepass.store.base import Store, StoreUnavailable
 from gatepass.store.valkey import ValkeyStore
 from gatepass.types import Secret
 from tests.integration.store.responder import ODD_OF, Responder, responding
@@ -27,7 +27,7 @@ def settings(responder: Responder, scheme: str = "valkey", **more) -> StoreSetti
 
 @asynccontextmanager
 async def opened(chosen: StoreSettings, count: int = 1):
-    stores = [opened_store(chosen, None, SystemClock()) for _ in range(count)]
+    stores = [opened_store(chosen, SystemClock()) for _ in range(count)]
     try:
         yield stores
     finally:
@@ -73,7 +73,6 @@ async def test_dump_of_the_server_contains_no_value_and_no_name():
         assert b"the-token" not in responder.dump()
         assert b"the-recipe" not in responder.dump()
         assert b"the-token" not in repr(responder.received).encode()
-        assert store.scope is StoreScope.NETWORK
 
 
 async def test_store_uses_the_current_password_and_its_database():

@@ -9,7 +9,6 @@ from gatepass.auth.api_keys import (
     KeyRing,
     hash_key,
     key_texts,
-    merged_rows,
     presented_key,
     unwrapped_key,
 )
@@ -253,14 +252,3 @@ def test_a_ring_remembers_the_uses_of_the_keys_that_it_knows(tmp_path):
     file.write_text(TWO)
     ring.find(TWO, 10.0)
     assert ring.last_used_s == {two: 90.0}
-
-
-def test_the_last_use_over_all_processes_is_the_latest_one():
-    def rows(*uses):
-        ring = KeyRing([by_hash("a", ONE), by_hash("b", TWO)])
-        ring.keep_uses({key.id: used for key, used in zip(ring.known, uses, strict=True) if used})
-        return ring.rows(0.0)
-
-    merged = merged_rows([rows(60.0, None), rows(90.0, None)])
-    assert [(row["name"], row["last_used"]) for row in merged] == [("a", "1970-01-01T00:01:30Z"), ("b", None)]
-    assert merged_rows([]) == []

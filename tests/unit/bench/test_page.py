@@ -29,7 +29,6 @@ DOCUMENT: dict[str, Any] = {
     "window_s": 2.0,
     "took_s": 600,
     "profile": None,
-    "workers": None,
     "soak": None,
 }
 LAST_RUN = json.loads(PUBLISHED.read_text())
@@ -63,7 +62,7 @@ def test_the_summary_has_the_figures_of_the_tables() -> None:
 
 def test_the_page_says_nothing_of_what_was_not_there() -> None:
     usual = page().replace("**Rig at its limit**", "")
-    assert [text for text in ("at its limit.", "noisy", "make bench-workers") if text in usual] == []
+    assert [text for text in ("at its limit.", "noisy") if text in usual] == []
     assert set(REASONS) <= {(promise.work, promise.measure) for promise in PROMISES}
     assert "not measured: litellm: it does not install" in report(FIGURES, check(FIGURES), OUTCOMES, WORKLOADS)
 

@@ -48,10 +48,6 @@ RESULT = {
             ["g.yaml:3: models.m: is wrong", "The configuration was not reloaded: the old one continues."],
         ),
         (
-            {"outcome": "refused", "problems": ["worker-2: did not answer"], "changed": ["models.m"]},
-            ["worker-2: did not answer", "Only some of the workers have reloaded. Run `gatepass reload` again."],
-        ),
-        (
             {"outcome": "reloaded", "changed": ["access.keys"], "retried": ["corp"], "warnings": ["a key\x1b is open"]},
             [
                 *("Reloaded. Changed:", "  access.keys"),
@@ -59,7 +55,6 @@ RESULT = {
                 "warning: a key� is open",
             ],
         ),
-        ({"processes": 0}, ["No worker answered. Try again, and search the log for `worker_unresponsive`."]),
     ],
 )
 def test_the_result_of_a_reload_is_described(result: dict[str, Any], lines: list[str]):
@@ -74,12 +69,12 @@ def test_a_failing_store_and_credentials_have_lines_and_one_reason_is_shown_once
         "c": {**held, "last_error": "x\x1b"},
     }
     store = {"store": {"state": "down", "reason": "refused\nby it"}}
-    lines = list(status_lines({"workers": {"w": {**page(), **store, "ready": False, "credentials": ones}}}))
-    assert lines[:3] == ["PROCESS  READY  IN FLIGHT", "w        no     0", "w store down: refused by it"]
-    assert lines[5].split() == ["w", "a", "oauth2", "none,", "failing", "-", "3", "3"]
-    assert lines[-2:] == ["w a, w b: refused", "w c: x\ufffd"]
+    lines = list(status_lines({**page(), **store, "ready": False, "credentials": ones}))
+    assert lines[:3] == ["READY  IN FLIGHT", "no     0", "store down: refused by it"]
+    assert lines[5].split() == ["a", "oauth2", "none,", "failing", "-", "3", "3"]
+    assert lines[-2:] == ["a, b: refused", "c: x\ufffd"]
     *_, line = status_lines({**page(), "credentials": {"a": {**ones["a"], "needs_restart": True}}})
-    assert line == "gatepass a: refused; a new secret requires a restart, because it is in an environment variable"
+    assert line == "a: refused; a new secret requires a restart, because it is in an environment variable"
 
 
 def page() -> dict[str, Any]:
@@ -104,16 +99,16 @@ def test_each_upstream_has_a_line_with_its_health_and_its_share_of_errors():
     ones = {name: {"many_errors": False, "last_error": None, **one} for name, one in ones.items()}
     lines = [" ".join(line.split()) for line in status_lines({**page(), "upstreams": ones})]
     assert lines[3:] == [
-        "PROCESS UPSTREAM HEALTH ERRORS FIND THE CAUSE",
-        "gatepass chat failing for 3 min, upstream_connect 12 s ago 3.3% of 120 gatepass doctor gpt-4o\ufffd --call",
-        "gatepass rejects failing 100.0% of 8 gatepass doctor",
-        "gatepass once healthy, upstream_connect 12 s ago 0.5% of 200 -",
-        "gatepass files healthy 0.0% of 7 -",
-        "gatepass lost many errors, model_not_found 5 s ago 100.0% of 1 gatepass show 'r 7'",
-        "gatepass stuck many errors, model_not_found 5 s ago, 1 stream silent for 45 s 55.6% of 9 gatepass show s",
-        "gatepass first answering - -",
-        "gatepass new no answer yet - -",
-        "gatepass reloaded no answer since the reload 50.0% of 16 -",
+        "UPSTREAM HEALTH ERRORS FIND THE CAUSE",
+        "chat failing for 3 min, upstream_connect 12 s ago 3.3% of 120 gatepass doctor gpt-4o\ufffd --call",
+        "rejects failing 100.0% of 8 gatepass doctor",
+        "once healthy, upstream_connect 12 s ago 0.5% of 200 -",
+        "files healthy 0.0% of 7 -",
+        "lost many errors, model_not_found 5 s ago 100.0% of 1 gatepass show 'r 7'",
+        "stuck many errors, model_not_found 5 s ago, 1 stream silent for 45 s 55.6% of 9 gatepass show s",
+        "first answering - -",
+        "new no answer yet - -",
+        "reloaded no answer since the reload 50.0% of 16 -",
     ]
 
 
@@ -123,9 +118,9 @@ def test_only_a_target_that_takes_no_requests_has_a_line():
     rows = [{**row, "state": state, "for_s": for_s, "in_flight": busy} for state, for_s, busy in states]
     lines = list(status_lines({**page(), "targets": {"m": rows, "other": rows[:1]}}))
     assert lines[2:] == [
-        "gatepass target west/prod of m: ejected, 24 s left, 0 in flight",
-        "gatepass target west/prod of m: half open, 1 in flight",
-        "gatepass target west/prod of m: waits, 1 min left, 3 in flight",
+        "target west/prod of m: ejected, 24 s left, 0 in flight",
+        "target west/prod of m: half open, 1 in flight",
+        "target west/prod of m: waits, 1 min left, 3 in flight",
     ]
 
 
@@ -137,9 +132,9 @@ def test_an_upstream_whose_credential_fails_leads_to_it():
     ones = {name: {**one, "last_error": None} for name in "abc"}
     lines = [" ".join(line.split()) for line in status_lines({**page(), "credentials": credentials, "upstreams": ones})]
     assert lines[-3:] == [
-        "gatepass a no token, its credential fails: lost - gatepass doctor",
-        "gatepass b no token, its credential fails: old - gatepass doctor",
-        "gatepass c no answer yet - -",
+        "a no token, its credential fails: lost - gatepass doctor",
+        "b no token, its credential fails: old - gatepass doctor",
+        "c no answer yet - -",
     ]
 
 
@@ -158,15 +153,15 @@ def test_mcp_servers_are_listed_with_their_token_sessions_and_health():
     credentials = {"corp": {**held, "rejected_by": {"mcp/old": 4.0}}, "none": {**held, "rejected_by": {}}}
     lines = list(status_lines({**page(), "credentials": credentials, "mcp": {"streams": 2, "servers": servers}}))
     assert lines[-9:] == [
-        "PROCESS   MCP SERVER  HOST           CREDENTIAL  TOKEN     SESSIONS  HEALTH",
-        "gatepass  search      tools.example  corp        yes       3         failing, upstream_connect 1 min ago",
-        "gatepass  old         old.example    corp        rejected  0         healthy",
-        "gatepass  lost        lost.example   none        no        0         healthy",
-        "gatepass  wiki        wiki.example   -           -         0         no answer yet",
-        "gatepass  many        many.example   -           -         0         many errors, upstream_error 5 s ago",
-        "gatepass MCP server search: `gatepass doctor --mcp search` names the cause.",
-        "gatepass MCP server many: `gatepass show r7` names the cause.",
-        "gatepass 2 streams of MCP clients that wait for events",
+        "MCP SERVER  HOST           CREDENTIAL  TOKEN     SESSIONS  HEALTH",
+        "search      tools.example  corp        yes       3         failing, upstream_connect 1 min ago",
+        "old         old.example    corp        rejected  0         healthy",
+        "lost        lost.example   none        no        0         healthy",
+        "wiki        wiki.example   -           -         0         no answer yet",
+        "many        many.example   -           -         0         many errors, upstream_error 5 s ago",
+        "MCP server search: `gatepass doctor --mcp search` names the cause.",
+        "MCP server many: `gatepass show r7` names the cause.",
+        "2 streams of MCP clients that wait for events",
     ]
 
 

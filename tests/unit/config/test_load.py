@@ -8,7 +8,7 @@ import pytest
 from gatepass.config.checks import world_accessible_secrets
 from gatepass.config.credential.kinds import KINDS, StaticCredential
 from gatepass.config.document import ConfigError, with_leaves
-from gatepass.config.load import Container, changed_settings, check, load, lost_blocks, memory_limit_bytes
+from gatepass.config.load import changed_settings, check, load, lost_blocks, memory_limit_bytes
 from gatepass.config.model import Config
 from gatepass.config.yaml_file import parse_yaml
 
@@ -274,7 +274,7 @@ def config(**blocks: Any) -> Config:
     ("before", "after", "changed"),
     [
         ({}, {"server": {"port": 8080}, "log": {}}, []),
-        ({}, {"server": {"port": 1, "workers": 2}}, ["server.port", "server.workers"]),
+        ({}, {"server": {"port": 1, "base_path": "/a"}}, ["server.port", "server.base_path"]),
         ({"credentials": {"corp": STATIC}}, {"credentials": {"corp": dict(STATIC)}}, []),
         (
             {"credentials": {"corp": STATIC}},
@@ -388,34 +388,29 @@ def test_the_smallest_limit_around_the_process_applies(name):
 
 
 @pytest.mark.parametrize(
-    ("memory_bytes", "workers", "held_bytes", "origin"),
+    ("memory_bytes", "held_bytes", "origin"),
     [
-        (None, None, 512 * MIB, "default"),
-        (4096 * MIB, None, 512 * MIB, "default"),
-        (512 * MIB, None, 256 * MIB, "half of the container's memory"),
-        (4096 * MIB, 8, 256 * MIB, "half of the container's memory / 8 workers"),
-        (512 * MIB, 2, 80 * MIB * 8 // 9, "what fits the container's memory / 2 workers"),
-        (256 * MIB, None, 80 * MIB * 8 // 9, "what fits the container's memory"),
+        (None, 512 * MIB, "default"),
+        (4096 * MIB, 512 * MIB, "default"),
+        (512 * MIB, 256 * MIB, "half of the container's memory"),
+        (256 * MIB, 80 * MIB * 8 // 9, "what fits the container's memory"),
     ],
 )
-def test_the_default_budget_is_half_of_the_container_by_worker_or_what_fits(memory_bytes, workers, held_bytes, origin):
-    loaded = load(None, ENVIRONMENT, container=Container(memory_bytes, workers))
+def test_the_default_budget_is_half_of_the_container_or_what_fits(memory_bytes, held_bytes, origin):
+    loaded = load(None, ENVIRONMENT, memory_bytes=memory_bytes)
     assert loaded.config.limits.held_bytes == held_bytes
     assert loaded.origin(("limits", "held_bytes")) == origin
     assert loaded.warnings == ()
 
 
-def test_workers_of_the_file_share_the_container_and_its_other_limits_count(tmp_path):
-    file = tmp_path / "gatepass.yaml"
-    file.write_text("upstreams: {chat: {base_url: https://llm.corp.example/v1}}\nserver: {workers: 4}\n")
-    assert load(str(file), {}, container=Container(1024 * MIB)).config.limits.held_bytes == 80 * MIB * 8 // 9
-    sizes = {"GATEPASS_LIMITS_BODY_BYTES": "1048576", "GATEPASS_LIMITS_REPLY_BYTES": "1048576"}
-    assert load(str(file), sizes, container=Container(1024 * MIB)).config.limits.held_bytes == 128 * MIB
+def test_the_other_limits_of_the_file_count_for_the_default_budget():
+    sizes = {**ENVIRONMENT, "GATEPASS_LIMITS_BODY_BYTES": "1048576", "GATEPASS_LIMITS_REPLY_BYTES": "1048576"}
+    assert load(None, sizes, memory_bytes=256 * MIB).config.limits.held_bytes == 128 * MIB
 
 
-@pytest.mark.parametrize(("memory", "workers", "held"), [(128, 1, 32), (40, 1, 20)])
-def test_a_container_that_is_too_small_has_the_least_default_and_a_warning(memory, workers, held):
-    loaded = load(None, ENVIRONMENT, container=Container(memory * MIB, workers))
+@pytest.mark.parametrize(("memory", "held"), [(128, 32), (40, 20)])
+def test_a_container_that_is_too_small_has_the_least_default_and_a_warning(memory, held):
+    loaded = load(None, ENVIRONMENT, memory_bytes=memory * MIB)
     (warning,) = loaded.warnings
     assert loaded.config.limits.held_bytes == held * MIB
     assert f"has {memory} MiB: lower limits.body_bytes and limits.reply_bytes" in warning
@@ -424,14 +419,14 @@ def test_a_container_that_is_too_small_has_the_least_default_and_a_warning(memor
 
 def test_a_budget_that_is_set_wins_and_a_warning_names_what_does_not_fit():
     stated = {**ENVIRONMENT, "GATEPASS_LIMITS_HELD_BYTES": str(512 * MIB)}
-    loaded = load(None, stated, container=Container(512 * MIB))
+    loaded = load(None, stated, memory_bytes=512 * MIB)
     assert loaded.config.limits.held_bytes == 512 * MIB
     (warning,) = loaded.warnings
-    assert "752 MiB in 1 process," in warning
+    assert "the limits allow 752 MiB, and" in warning
     fit_bytes = 336 * MIB * 8 // 9
     assert warning.endswith(f"512 MiB: limits.held_bytes: at most {fit_bytes} fits")
     fitting = {**ENVIRONMENT, "GATEPASS_LIMITS_HELD_BYTES": str(fit_bytes)}
-    assert load(None, fitting, container=Container(512 * MIB)).warnings == ()
+    assert load(None, fitting, memory_bytes=512 * MIB).warnings == ()
 
 
 def test_every_limit_has_a_variable_that_overrides_the_file(tmp_path):

@@ -15,7 +15,6 @@ from gatepass.observability.capture import (
     CapturedBody,
     CapturedRequest,
     CaptureSettings,
-    merged_states,
 )
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observers, RequestRecord
 from gatepass.observability.redaction import AROUND_CHARS, SLICE_CHARS, Redactor
@@ -314,20 +313,3 @@ async def test_a_story_has_the_beginnings_of_bodies_and_the_names_of_their_piece
     wrong = [f"{captured.key}/{one}" for one in ("2/0", "0/-1", "-1/0", "a/0")]
     for name in ("", "x/0/0", *wrong):
         assert await process.capture.piece(name, process.redactor) is None
-
-
-def test_the_states_of_several_processes_are_one(process):
-    process.start(model="m", for_s=60.0)
-    process.serve("id", b"x" * 10)
-    other = Process()
-    merged = merged_states([other.capture.state(), process.capture.state(), process.capture.state()])
-    assert merged == {
-        "running": True,
-        "until": 1_800_000_060.0,
-        "left_s": 60.0,
-        "model": "m",
-        "caller": None,
-        "limit_bytes": 16 * 1024 * 1024,
-        "held_bytes": 2 * (REQUEST_BYTES + 10),
-        "captured": 2,
-    }

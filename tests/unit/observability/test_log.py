@@ -28,9 +28,9 @@ def logged():
     root, ours = logging.getLogger(), logging.getLogger("gatepass")
     before = (list(root.handlers), root.level, ours.level)
 
-    def start(style="json", level="info", redactor=None, worker=None, stream=None):
+    def start(style="json", level="info", redactor=None, stream=None):
         buffer = stream or io.StringIO()
-        configure(level, style, redactor or Redactor(), buffer, worker)
+        configure(level, style, redactor or Redactor(), buffer)
         return buffer
 
     yield start
@@ -89,19 +89,6 @@ def test_text_form_names_what_a_field_holds_and_quotes_what_could_fake_one(logge
     buffer = logged(style="text")
     emit(logging.getLogger("gatepass.access"), logging.INFO, "request", fields)
     assert buffer.getvalue().endswith(f"request {shown}\n")
-
-
-@pytest.mark.parametrize("fields", [{"id": "a"}, {}, {"id": "\ud83d"}], ids=["fields", "none", "half a surrogate pair"])
-def test_worker_number_precedes_the_fields(logged, fields):
-    buffer = logged(worker=3)
-    emit(logging.getLogger("gatepass.access"), logging.INFO, "request", fields)
-    logging.getLogger("gatepass.serve").info("drained", extra={"fields": fields})
-    for line in map(json.loads, buffer.getvalue().splitlines()):
-        assert list(line) == ["ts", "level", "event", "worker", *fields]
-        assert line["worker"] == 3
-    text = logged(style="text", worker=3)
-    emit(logging.getLogger("gatepass.access"), logging.INFO, "request", {"id": "a"})
-    assert text.getvalue().endswith("request worker=3 id=a\n")
 
 
 def test_a_known_secret_is_masked_in_every_field_and_in_traces(logged):
@@ -178,7 +165,7 @@ LOGGED: list[Fields] = [
 def test_an_event_is_the_same_line_with_and_without_another_handler(logged, style):
     redactor = Redactor()
     redactor.learn("s3cret-k")
-    buffer = logged(style=style, worker=3, redactor=redactor)
+    buffer = logged(style=style, redactor=redactor)
     logger, other = logging.getLogger("gatepass.access"), logging.NullHandler()
 
     def lines():

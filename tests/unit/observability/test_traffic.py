@@ -1,8 +1,7 @@
-"""The slices of traffic: their times, their sums over workers, and quantiles of bucketed durations."""
+"""The slices of traffic: their times, their places, and quantiles of bucketed durations."""
 
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +18,7 @@ from gatepass.errors import (
 from gatepass.observability.metrics import DURATION_S, Cell, Metrics, Totals
 from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord
 from gatepass.observability.story import failed_at
-from gatepass.observability.traffic import SLICES, WIDTH_S, Slice, Traffic, merged, quantile, series
+from gatepass.observability.traffic import SLICES, WIDTH_S, Slice, Traffic, placed, quantile, series
 
 DEAD = UpstreamConnect("refused", upstream="up")
 DOWN = UpstreamErrorReply("down", upstream="up", status=503)
@@ -166,12 +165,11 @@ def test_only_15_minutes_are_kept():
     assert [one.number for one in traffic.slices(250 * WIDTH_S)] == [*range(191, 200), 250]
 
 
-def test_the_slices_of_two_workers_are_added_by_their_times():
+def test_slices_are_placed_by_their_times():
     wall_s = 1000.0 * WIDTH_S + 3
-    one = [Slice(1000, Totals(requests=2, by_upstream={"a": (2, 1)})), Slice(999, Totals(requests=1))]
-    other = [Slice(1000, Totals(requests=3, by_upstream={"a": (3, 0), "b": (1, 0)})), Slice(900, Totals(requests=9))]
-    sent = msgspec.json.decode(msgspec.json.encode(other), type=list[Slice])
-    totals = merged([*one, *sent], wall_s)
+    slices = [Slice(1000, Totals(requests=2, by_upstream={"a": (2, 1)})), Slice(999, Totals(requests=1))]
+    slices += [Slice(1000, Totals(requests=3, by_upstream={"a": (3, 0), "b": (1, 0)})), Slice(900, Totals(requests=9))]
+    totals = placed(slices, wall_s)
     assert [one.requests for one in totals[-3:]] == [0, 1, 5]
     assert totals[-1].by_upstream == {"a": (5, 1), "b": (1, 0)}
     shown = series(totals, wall_s)

@@ -7,7 +7,6 @@ import resource
 import socket
 import stat
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -19,9 +18,7 @@ from gatepass.config.model import Config
 from gatepass.server import listening as listening_module
 from gatepass.server.listening import (
     AUTO,
-    PAUSE_S,
     Acceptor,
-    ConnectionCounts,
     bind,
     control_sockets,
     has_free_descriptor,
@@ -79,42 +76,18 @@ def connections(listening: socket.socket, count: int) -> Iterator[None]:
         yield
 
 
-async def accepted(listening: socket.socket, seats: ConnectionCounts, count: int) -> None:
+async def accepted(listening: socket.socket, count: int) -> None:
     made: list[asyncio.BaseTransport] = []
     connect = partial(asyncio.get_running_loop().connect_accepted_socket, lambda: Counting(made))
-    acceptor = Acceptor(listening, connect, lambda: len(made), seats)
+    acceptor = Acceptor(listening, connect)
     try:
         with connections(listening, count):
             await until(lambda: len(made) == count)
     finally:
+        acceptor.stop()
         await acceptor.close()
         for transport in made:
             transport.close()
-
-
-async def test_another_worker_accepts_if_the_one_with_fewest_connections_hangs(tmp_path: Path) -> None:
-    ConnectionCounts(tmp_path / "seats", 1).publish(0)
-    began_s = time.monotonic()
-    await accepted(bind("127.0.0.1", 0), ConnectionCounts(tmp_path / "seats", 0), 30)
-    assert time.monotonic() - began_s >= PAUSE_S
-
-
-async def test_a_worker_that_ended_counts_no_more(tmp_path: Path) -> None:
-    first, second = (ConnectionCounts(tmp_path / "seats", own) for own in (0, 1))
-    first.publish(7)
-    second.publish(3)
-    assert ConnectionCounts(tmp_path / "seats").fewest() == 3
-    first.clear(1)
-    assert second.fewest() == 7
-    first.clear(0)
-    assert second.fewest() == 0
-
-
-def test_only_the_last_worker_that_leaves_learns_so(tmp_path: Path) -> None:
-    first, second = (ConnectionCounts(tmp_path / "seats", own) for own in (0, 1))
-    first.publish(0)
-    second.publish(3)
-    assert [first.leave(), second.leave()] == [False, True]
 
 
 class OneFailure(socket.socket):
@@ -129,9 +102,9 @@ class OneFailure(socket.socket):
         return super().accept()
 
 
-async def test_a_connection_waits_while_no_descriptor_is_free(tmp_path: Path) -> None:
+async def test_a_connection_waits_while_no_descriptor_is_free() -> None:
     listening = OneFailure(fileno=bind("127.0.0.1", 0).detach())
-    await accepted(listening, ConnectionCounts(tmp_path / "seats", 0), 2)
+    await accepted(listening, 2)
     assert listening.failed
 
 

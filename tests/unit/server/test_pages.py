@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from msgspec import structs
 
 from gatepass.auth.authenticator import LOCAL
 from gatepass.config.access import AccessKey
@@ -13,7 +12,7 @@ from gatepass.learning.learned_rule import HOUR_S, LearnedRule, LearnedRuleRecor
 from gatepass.normalize.rules import DeclaredModels
 from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.routing import RouteTable
-from gatepass.server.pages import marked, merged_records, shown, visible
+from gatepass.server.pages import marked, shown, visible
 from tests.unit.clock import DrivenClock
 
 WALL_S = 1_800_000_000.0
@@ -29,25 +28,6 @@ ONE = LearnedRuleRecord(
 FAILED = replace(ONE, state="failed", rule=LearnedRule("drop", "seed"))
 NEW = "max_completion_tokens"
 CONFIG = Config.model_validate({"upstreams": {"chat": {"base_url": "https://h/v1"}}})
-
-
-def test_one_learned_rule_of_two_processes_is_one_row_with_all_its_uses():
-    later = replace(ONE, learned_at=WALL_S - 50, expires_at=WALL_S + HOUR_S + 7, uses=3, evidence="no stream at all")
-    together = replace(later, learned_at=ONE.learned_at, uses=7)
-    assert merged_records([ONE, later]) == merged_records([later, ONE]) == [together]
-
-
-def test_rows_about_something_else_stay_apart_in_the_order_of_their_models():
-    others = [
-        replace(ONE, scope=structs.replace(ONE.scope, upstream="azure")),
-        replace(ONE, scope=structs.replace(ONE.scope, model="a1")),
-        replace(ONE, scope=structs.replace(ONE.scope, operation="completions")),
-        FAILED,
-    ]
-    found = merged_records([*others, ONE])
-    assert len(found) == 5
-    assert [one.scope.upstream for one in found] == ["azure", "chat", "chat", "chat", "chat"]
-    assert merged_records([]) == []
 
 
 def row_of(

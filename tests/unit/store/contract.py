@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from gatepass.clock import Clock
 from gatepass.config.model import StoreSettings
@@ -13,8 +12,8 @@ BRIEF_S = 0.25
 LONG_S = 60.0
 
 
-def opened_store(settings: StoreSettings | None, worker_folder: Path | None, clock: Clock) -> GuardedStore:
-    store = open_store(settings, worker_folder, clock)
+def opened_store(settings: StoreSettings, clock: Clock) -> GuardedStore:
+    store = open_store(settings, clock)
     assert store is not None
     return store
 

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Generic, TypeVar
 
 from gatepass.clock import Clock
-from gatepass.store.base import StoreReading, StoreScope, StoreUnavailable
+from gatepass.store.base import StoreReading, StoreUnavailable
 
 V = TypeVar("V")
 
@@ -40,8 +40,6 @@ class ExpiringValues(Generic[V]):
 
 class MemoryStore:
     """A Store in the memory of this process. `faults` has why an operation fails, by its name."""
-
-    scope = StoreScope.MACHINE
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

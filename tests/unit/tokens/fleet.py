@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from gatepass.clock import sleep
 from gatepass.observability.redaction import Redactor
-from gatepass.store.base import StoreCache, StoreScope, StoreUnavailable
+from gatepass.store.base import StoreCache, StoreUnavailable
 from gatepass.store.guarded import GuardedStore
 from gatepass.tokens import Token, TokenHolder, WaitBudget, build_source
 from gatepass.tokens.sharing import SharedSource
@@ -42,8 +42,6 @@ class Wire:
 
     `at_request` is called with the number of each request before it goes out.
     """
-
-    scope = StoreScope.NETWORK
 
     def __init__(self, store: MemoryStore, clock: OwnClock) -> None:
         self._store, self._clock = store, clock

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from gatepass.errors import Fault, TransportFault
-from gatepass.store.base import StoreScope
 from gatepass.tokens import build_source
 from gatepass.tokens.failure import PROBE_S, FailureKind, FetchFailure
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
@@ -307,10 +306,7 @@ async def test_a_token_that_arrives_expired_is_not_shared():
 
 def test_tokens_are_shared_only_if_their_fingerprint_is_complete():
     credentials: list[Any] = [SimpleNamespace(type=kind) for kind in KINDS]
-    far = {one.type for one in credentials if is_shared(one, StoreScope.NETWORK)}
-    near = {one.type for one in credentials if is_shared(one, StoreScope.MACHINE)}
-    assert far == {"oauth2", "http_json"}
-    assert near == {*far, "exec"}
+    assert {one.type for one in credentials if is_shared(one)} == {"oauth2", "http_json"}
 
 
 async def test_process_that_waits_without_a_result_reports_it_after_its_timeout():

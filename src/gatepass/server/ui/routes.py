@@ -15,7 +15,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 from weakref import WeakValueDictionary
 
@@ -41,7 +40,7 @@ from gatepass.proxy.handler import ApiEndpoint
 from gatepass.server import inspection
 from gatepass.server.asgi import path_in, peer_in
 from gatepass.server.connection_shares import TrustedProxies
-from gatepass.server.pages import FORGET, LEARNED, error_response, for_method, learned_rules, shown
+from gatepass.server.pages import error_response, for_method, forget_rules, learned_rules, shown
 from gatepass.server.ui import views
 from gatepass.server.ui.sessions import LIFE_S, Session, Sessions
 from gatepass.types import ClientRequest
@@ -49,8 +48,6 @@ from gatepass.types import ClientRequest
 LOG = logging.getLogger("gatepass.ui")
 
 PATH = "/ui"
-OWN = "/ui/"
-"""What the workers ask each other for begins with it."""
 COOKIE = "gatepass_ui"
 FOLDER = Path(__file__).parent / "static"
 _PAGE = re.compile(r"https?://(?P<host>[A-Za-z0-9.:\[\]_-]+)(?:/[A-Za-z0-9._~-]+)*/ui/")
@@ -129,28 +126,16 @@ def _route(
     return lambda respond: ROUTES.append(UiRoute(method, path, role, respond))
 
 
-UI_PARTS: Mapping[str, inspection.OwnPart] = MappingProxyType(
-    {OWN + name: inspection.own_view(view) for name, view in views.OWN.items()}
-)
-"""What one process contributes to the page, by the path."""
-
-
 class Ui:
-    """The page of one process, an ASGI application. `running` may raise NotStarted. `collect` asks all workers."""
+    """The page, an ASGI application. `running` may raise NotStarted."""
 
-    def __init__(
-        self,
-        running: Callable[[], ApiEndpoint],
-        sessions: Sessions,
-        collect: inspection.Collect,
-    ) -> None:
+    def __init__(self, running: Callable[[], ApiEndpoint], sessions: Sessions) -> None:
         self.running = running
         self.sessions = sessions
         self.files = StaticFiles(directory=FOLDER)
         self.doctor: Doctor | None = None
         self.doctor_turn = asyncio.Lock()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self.collect = collect
 
     def current(self) -> AppState:
         return self.running().state
@@ -172,9 +157,6 @@ class Ui:
             return [entry["id"] for entry in json.loads(await catalog.listing(context))["data"]], None
         except errors.GatepassError as error:
             return [], state.redactor.mask(error.message)
-
-    async def parts(self, path: str, fields: Mapping[str, str] | None = None) -> list[Any]:
-        return list((await inspection.decoded(self.collect, path, fields)).values())
 
     def turn(self, caller: str) -> asyncio.Lock:
         """Return the lock for what `caller` reads: one answer is made at a time, so no caller delays the others."""
@@ -424,15 +406,13 @@ def _cookie(call: UiRequest, value: str, life_s: int) -> str:
 @_route("GET", "api/overview", "viewer")
 async def _overview(call: UiRequest) -> ASGIApp:
     state = call.state
-    parts = await call.ui.parts(OWN + "overview")
-    callers = views.callers([part["callers"] for part in parts], state.config)
     limits = await views.nearest_limits(state)
-    return call.answer(views.overview(parts, state.clock.wall()) | callers | {"limits": limits})
+    return call.answer(views.overview(state) | views.callers(state) | {"limits": limits})
 
 
 @_route("GET", "api/requests", "viewer")
 async def _requests(call: UiRequest) -> ASGIApp:
-    listing = await inspection.requests_listing(call.ui.collect, dict(call.request.query_params))
+    listing = await inspection.requests_listing(call.state, dict(call.request.query_params))
     del listing["now"]  # it would be another document at each poll
     return call.answer(listing)
 
@@ -440,14 +420,14 @@ async def _requests(call: UiRequest) -> ASGIApp:
 @_route("GET", "api/requests/{id}", "viewer")
 async def _story(call: UiRequest) -> ASGIApp:
     is_admin = call.require("viewer").role == "admin"
-    return call.answer({"stories": await inspection.stories(call.ui.collect, call.found, bodies=is_admin)})
+    return call.answer({"stories": await inspection.stories(call.state, call.found, bodies=is_admin)})
 
 
 @_route("GET", "api/curl/{id}", "viewer")
 async def _curl(call: UiRequest) -> ASGIApp:
     """Return the command that sends a request again. `nth` chooses one of several with the same id, from 1."""
     is_admin, nth = call.require("viewer").role == "admin", call.request.query_params.get("nth", "1")
-    found = await inspection.stories(call.ui.collect, call.found, bodies=is_admin)
+    found = await inspection.stories(call.state, call.found, bodies=is_admin)
     # its length first: `int` refuses more than 4,300 digits
     if not nth.isdecimal() or len(nth) > len(str(len(found))) or not 0 < int(nth) <= len(found):
         raise errors.InvalidRequest("This request is not in memory any more.")
@@ -456,18 +436,18 @@ async def _curl(call: UiRequest) -> ASGIApp:
 
 @_route("GET", "api/bodies/{id}", "admin")
 async def _body(call: UiRequest) -> ASGIApp:
-    return json_response(await inspection.body_piece(call.ui.collect, call.found))
+    return json_response(await inspection.body_piece(call.state, call.found))
 
 
 @_route("GET", "api/use", "viewer")
 async def _use(call: UiRequest) -> ASGIApp:
-    return json_response({"use": views.use(await call.ui.parts(OWN + "use"))})
+    return json_response({"use": views.use(call.state)})
 
 
 @_route("GET", "api/models", "viewer")
 async def _models(call: UiRequest) -> ASGIApp:
     caller, state = call.require("viewer"), call.state
-    records = learned_rules(await call.ui.collect(LEARNED), caller, state)
+    records = learned_rules(caller, state)
     rules = [shown(record, state, caller) for record in records]
     listed, failed = await call.ui.listed_models(caller)
     routes = views.routes(state.config, caller)
@@ -483,12 +463,12 @@ async def _error(call: UiRequest) -> ASGIApp:
 
 @_route("GET", "api/capture", "admin")
 async def _capture(call: UiRequest) -> ASGIApp:
-    return json_response(await inspection.capture_state(call.ui.collect))
+    return json_response(call.state.capture.state())
 
 
 @_route("POST", "api/capture", "admin")
 async def _start_capture(call: UiRequest) -> ASGIApp:
-    state = await inspection.start_capture(call.ui.collect, json.dumps(call.body).encode(), call.state.config)
+    state = inspection.start_capture(call.state, json.dumps(call.body).encode())
     chosen = {"model": state["model"], "of_caller": state["caller"], "for_s": state["left_s"]}
     call.log("capture", call.require("admin"), **chosen)
     return json_response(state)
@@ -497,17 +477,18 @@ async def _start_capture(call: UiRequest) -> ASGIApp:
 @_route("DELETE", "api/capture", "admin")
 async def _stop_capture(call: UiRequest) -> ASGIApp:
     call.log("capture_stop", call.require("admin"))
-    return json_response(await inspection.capture_state(call.ui.collect, inspection.STOP_CAPTURE))
+    call.state.capture.stop()
+    return json_response(call.state.capture.state())
 
 
 @_route("POST", "api/rules/forget", "admin")
 async def _forget(call: UiRequest) -> ASGIApp:
     caller = call.require("admin")
     wanted = {name: call.text(name) for name in ("upstream", "model", "operation", "adapted")}
-    known = learned_rules(await call.ui.collect(LEARNED), caller, call.state)
+    known = learned_rules(caller, call.state)
     count, rows = 0, [shown(one, call.state, caller) for one in known]
     if any(all(row[name] == value for name, value in wanted.items()) for row in rows):
-        count = sum(await call.ui.parts(FORGET, wanted))
+        count = forget_rules(call.state, wanted)
     call.log("forget", caller, **wanted, forgotten=count)
     return json_response({"forgotten": count})
 

@@ -29,7 +29,7 @@ export function drawing(signal) {
     write(clients.querySelector(".rate"), count(sum(series.requests.slice(-minute))));
     write(gate.querySelector(".flight"), count(data.in_flight));
     const standing = gate.querySelector(".standing");
-    write(standing, `${data.draining ? t("draining") : data.ready ? t("ready") : t("not ready")} · ${plural(data.workers, "process", "processes")}`);
+    write(standing, data.draining ? t("draining") : data.ready ? t("ready") : t("not ready"));
     set(standing, { class: data.ready && !data.draining ? "standing muted" : "standing failed" });
 
     const upstreams = worstFirst(data);

@@ -86,8 +86,8 @@ export async function requests(page) {
 }
 
 /** Clients may send an id of their own, so an id alone names no request. */
-function keyOf({ worker, id, ended }) {
-  return `${worker} ${id} ${ended ?? "running"}`;
+function keyOf({ id, ended }) {
+  return `${id} ${ended ?? "running"}`;
 }
 
 /** The rows of the list: `{key, request}`, or `{key, group, isOpen}` for equal failures in a row, followed by them if it is open.

@@ -375,7 +375,7 @@ function facts(data) {
   const all = [
     [t("id"), data.id],
     [t("upstream's id"), data.upstream_request_id],
-    [t("machine and process"), [data.replica, data.worker].filter(Boolean).join(", ")],
+    [t("machine"), data.replica],
     [t("client"), [data.peer, data.user_agent].filter(Boolean).join(", ")],
     [t("closed first by"), data.stream && data.events > 0 && data.outcome !== "ok" && data.closed_by ? t(data.closed_by) : null],
     [t("received from the client"), size(data.bytes_in)],

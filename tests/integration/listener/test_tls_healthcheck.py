@@ -1,4 +1,4 @@
-"""`server.tls` with several processes: a renewed certificate under load, and the health check."""
+"""`server.tls` and the health check."""
 
 import asyncio
 import json
@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.integration.listener.test_listener_tls import CA, renew
-from tests.integration.workers.processes import Serving, serving
+from tests.integration.processes import Serving, serving
 
 
 def configured(folder: Path, upstream: str, **tls: str) -> Path:
     renew(folder)
     named = {"cert_file": str(folder / "tls.crt"), "key_file": str(folder / "tls.key"), **tls}
-    server = {"port": 0, "workers": 2, "tls": named, "control_socket": str(folder / "c.sock"), "drain_timeout_s": 1}
+    server = {"port": 0, "tls": named, "control_socket": str(folder / "c.sock"), "drain_timeout_s": 1}
     file = folder / "gatepass.json"
     file.write_text(json.dumps({"server": server, "upstreams": {"chat": {"base_url": f"{upstream}/v1"}}}))
     return file

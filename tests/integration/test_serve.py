@@ -1,4 +1,4 @@
-"""`gatepass serve` before it serves, as a process: what its workers are started with, and a stop at once."""
+"""`gatepass serve` before it serves, as a process: its flags, its log, a stop at once and an early reload."""
 
 import asyncio
 import io
@@ -9,17 +9,15 @@ import socket
 from pathlib import Path
 from typing import Any
 
-import pytest
-from click.testing import CliRunner
-
-from gatepass.cli import main, serve
+from gatepass.auth.api_keys import hash_key
+from gatepass.cli import serve
 from tests.integration.gateway import Ask
-from tests.integration.workers.processes import Serving, python_process
-from tests.integration.workers.test_shared_tokens import arguments
+from tests.integration.processes import Serving, python_process, started
 from tests.waiting import until, until_async
 
 CONFIGURATION = {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}
 BOUND_S = 30.0
+KEY = "gp-the-new-key-0123456789"
 
 
 async def outcome(program: str) -> tuple[int | None, str]:
@@ -34,45 +32,6 @@ def written(folder: Path, **blocks: object) -> str:
     path = folder / "gatepass.json"
     path.write_text(json.dumps({**CONFIGURATION, **blocks}))
     return str(path)
-
-
-async def test_host_and_port_of_the_command_line_count_for_the_workers_too(tmp_path):
-    """Without the flag gatepass would refuse the file, because such a host requires keys."""
-    config = written(tmp_path, server={"host": "0.0.0.0", "port": 1})
-    flags = ("--host", "127.0.0.1", "--port", "0", "--workers", "2")
-    running = Serving(await python_process("-m", "gatepass", "serve", "--config", config, *flags))
-    reading = asyncio.create_task(running.read())
-    try:
-        assert await running.port
-        reported = arguments((await running.pids())[0])
-        given = ["--config", config, "--host", "127.0.0.1", "--port", "0", "--workers", "2"]
-        assert reported[3:-1] == ["serve", *given, "--supervised"]
-        assert json.loads(reported[-1])["log_format"] is None
-    finally:
-        running.process.send_signal(signal.SIGTERM)
-        assert await running.ended() == 0
-        await reading
-    assert not any("worker_exited" in line for line in running.lines)
-
-
-async def test_workers_that_cannot_use_the_configuration_end_all_with_code_2(tmp_path):
-    """As where a certificate was taken away since the supervisor had read the file."""
-    code, output = await outcome(
-        "import sys\n"
-        "from gatepass.cli import main, serve\n"
-        "told = 'import sys; print(\"cannot be used\"); sys.exit(2)'\n"
-        "serve.ServeFlags.worker_command = lambda *_: [sys.executable, '-c', told]\n"
-        f"main(['serve', '--config', {written(tmp_path)!r}, '--port', '0', '--workers', '2'])\n"
-    )
-    assert code == 2
-    assert "cannot be used" in output
-    assert "worker_exited" not in output
-
-
-@pytest.mark.parametrize("count", ["0", "65", "many"])
-def test_invalid_number_of_workers_is_refused(count: str):
-    refused = CliRunner().invoke(main, ["serve", "--workers", count])
-    assert (refused.exit_code, "--workers" in refused.output) == (2, True)
 
 
 async def test_early_sigterm_ends_the_process_at_once():
@@ -106,7 +65,6 @@ async def served(*flags: str) -> tuple[int, list[str]]:
 
 
 async def test_every_line_is_an_event_of_the_log_in_the_format_of_the_flag(tmp_path, monkeypatch):
-    """tests/integration/workers/test_supervisor.py reads the JSON of two workers."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     config = written(tmp_path, log={"format": "json"})
     code, lines = await served("--config", config, "--port", "0", "--log-format", "text")
@@ -193,3 +151,68 @@ async def is_alive(port: int) -> bool:
         return (await Ask(port, "GET", "/healthz", {}, b"").answer()).status == 200
     except (OSError, EOFError):
         return False
+
+
+async def test_the_first_connection_after_a_reload_during_the_start_meets_the_new_keys(tmp_path: Path):
+    keys = [{"name": "rag", "hash": hash_key(KEY)}]
+    config, changed = written(tmp_path), tmp_path / "changed.json"
+    changed.write_text(json.dumps({**CONFIGURATION, "access": {"keys": keys}}))
+    program = (
+        "import os, signal\n"
+        "from gatepass.cli import main, serve\n"
+        "opened = serve.open_app_state\n"
+        "def replaced(loaded):\n"
+        f"    os.replace({str(changed)!r}, {config!r})\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    return opened(loaded)\n"
+        "serve.open_app_state = replaced\n"
+        f"main(['serve', '--config', {config!r}, '--port', '0', '--log-format', 'json'])\n"
+    )
+    running = Serving(await python_process("-c", program))
+    reading = asyncio.create_task(running.read())
+    try:
+        port = await running.port
+        answers = [
+            await Ask(port, "GET", "/status", {"authorization": f"Bearer {key}"}, b"").answer() for key in ("", KEY)
+        ]
+        assert [answer.status for answer in answers] == [401, 403]
+    finally:
+        running.process.send_signal(signal.SIGTERM)
+        assert await running.ended() == 0
+        await reading
+
+
+async def test_no_program_inherits_the_listening_socket(tmp_path):
+    program, listing = tmp_path / "get-token", tmp_path / "listing"
+    program.write_text(f"#!/bin/sh\nls -l /proc/$$/fd >{listing}.new; mv {listing}.new {listing}; echo a-token-1\n")
+    program.chmod(0o700)
+    settings = {
+        "credentials": {"corp": {"type": "exec", "command": [str(program)]}},
+        "upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1", "credential": "corp"}},
+    }
+    async with started(tmp_path, settings) as running:
+        socket = listening_at(await running.port)
+        await until(listing.exists)
+    led = [line.partition(" -> ")[2] for line in listing.read_text().splitlines() if " -> " in line]
+    assert len(led) > 3
+    assert socket not in led
+
+
+def listening_at(port: int) -> str:
+    """The socket as /proc/PID/fd shows it (proc_net_tcp(5): the local address, and the inode)."""
+    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return next(f"socket:[{each[9]}]" for each in sockets if each[1].endswith(f":{port:04X}") and each[3] == "0A")
+
+
+async def test_with_a_log_format_every_line_of_serve_follows_it_before_the_configuration_is_read(tmp_path: Path):
+    file = tmp_path / "gatepass.json"
+    file.write_text('{"upstreams": {"a": {}, "b": {}}}')
+    lines = []
+    for options in ((), ("--log-format", "json")):
+        ran = await python_process("-m", "gatepass", "serve", "--config", str(file), *options)
+        out, _ = await ran.communicate()
+        assert ran.returncode == 2
+        lines.append(out.decode().splitlines())
+    plain, (line,) = lines
+    event = json.loads(line)
+    assert (event["event"], event["file"], event["problems"]) == ("configuration_unusable", str(file), plain)

@@ -1,12 +1,16 @@
-"""Processes of gatepass, seen from outside: the log and the end of one that serves, and whether a pid is alive."""
+"""Processes of gatepass, seen from outside: the log and the end of one that serves, and what it answers."""
 
 import asyncio
+import json
 import os
 import re
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.integration.gateway import Answer, Ask
 
 BOUND_S = 60.0
 """For a line of the log, and for the end of a process."""
@@ -53,9 +57,6 @@ class Serving:
     async def port(self) -> int:
         return int((await self.logged(r'"event":"listening","url":"http://127\.0\.0\.1:(\d+)'))[0][1])
 
-    async def pids(self, count: int = 2) -> list[int]:
-        return [int(found[1]) for found in await self.logged(r'"worker_started".*"pid":(\d+)', count)]
-
     async def ended(self) -> int:
         async with asyncio.timeout(BOUND_S):
             return await self.process.wait()
@@ -76,3 +77,27 @@ async def serving(*options: str, python: str = sys.executable) -> AsyncIterator[
             running.process.terminate()
         await running.ended()
         await reading
+
+
+HEADERS = {"content-type": "application/json"}
+BODY = b'{"model":"m","messages":[]}'
+
+
+@asynccontextmanager
+async def started(folder: Path, configuration: object) -> AsyncIterator[Serving]:
+    """Run `gatepass serve` with `configuration` on a free port. None: the file is already in `folder`."""
+    config = folder / "gatepass.json"
+    if configuration is not None:
+        config.write_text(json.dumps(configuration))
+    async with serving("--config", str(config), "--port", "0") as running:
+        yield running
+
+
+def changed(folder: Path, **blocks: object) -> None:
+    file = folder / "gatepass.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **blocks}))
+
+
+async def ask(port: int, path: str = "/v1/chat/completions", body: bytes | None = BODY) -> Answer:
+    method = "GET" if body is None else "POST"
+    return await Ask(port, method, path, dict(HEADERS), body or b"").answer()
