@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Self, get_args
 
+from gatepass.config.access import KeyOperation
 from tests.e2e.clients.assessment import Result, assess
 from tests.e2e.clients.program import Program
 from tests.e2e.clients.scenario import Kind, Scenario, scenarios
@@ -85,7 +86,8 @@ def configuration(url: str) -> str:
             "credentials": {"fixed": {"type": "static", "token": TOKEN}},
             "upstreams": {"strict": {"base_url": f"{url}/v1", "credential": "fixed"}},
             "models": {"*": {"upstream": "strict"}},
-            "access": {"keys": [{"name": "clients", "hash": f"sha256:{hashed}"}]},
+            # a key without `operations` opens no files
+            "access": {"keys": [{"name": "clients", "hash": f"sha256:{hashed}", "operations": get_args(KeyOperation)}]},
         }
     )
 
