@@ -410,7 +410,7 @@ def minted(_: Received) -> Dialogue:
 async def running(name: str, folder: Path) -> AsyncIterator[Running]:
     servers: list[Running] = []
     async with (
-        Scripted(answer=lambda request: servers[0].answer(request)) as upstream,
+        Scripted(answer=lambda request: servers[0].answer(request) if servers else [Hold()]) as upstream,
         Scripted([Hold()]) as hanging,
         Scripted([Send(reply({}, 500))]) as broken,
         Scripted(answer=minted) as minting,
