@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from docs.entries import listed, read, table
 
-from gatepass.config.routes import LEARN_ALSO
 from gatepass.learning.learned_rule import SAFE, SAFE_IN_MESSAGES, SAFE_IN_TOOLS
 from gatepass.normalize.betas import ENABLED
 
@@ -30,6 +29,4 @@ def safe_members() -> str:
     return f"""- Members of a request: {listed(SAFE)}, and `dimensions` of embeddings
 - Members of messages: {listed(name.removeprefix("messages[].") for name in SAFE_IN_MESSAGES)}
 - Members of tools: {listed(name.removeprefix("tools[].") for name in SAFE_IN_TOOLS)}
-- Members of `/v1/messages`: {listed(ENABLED)}, and an `output_config` with no other members
-- With `learn_also`: {listed(LEARN_ALSO)}, and members that gatepass does not know, such as
-  `tools[].function.vendor_hint`"""
+- Members of `/v1/messages`: {listed(ENABLED)}, and an `output_config` with no other members"""

@@ -118,12 +118,12 @@ class ForbiddenOrigin(CallerError):
 
     The page sees only a network error. The reason is in the browser's console and in the access line.
 
-    - No profile lists the origin, or gatepass runs without keys. Pages of browser extensions have an origin too.
+    - `server.cors_origins` does not list the origin, or gatepass runs without keys. Pages of browser extensions have an
+      origin too.
     - Without keys, gatepass also rejects a request without `Origin` that another site sent (`Sec-Fetch-Site`).
-    - A browser sends a preflight (`OPTIONS`) without a key, so the profile of a key has no effect on it.
     - The page at `/ui` accepts only requests of its own origin. A proxy in front of gatepass must pass on `Host`.
 
-    Action: Add the origin to `profiles.NAME.cors_origins`, and name the profile in the base URL: `/for/NAME/v1`.
+    Action: Add the origin to `server.cors_origins`.
     """
 
     code, status = "forbidden_origin", 403
@@ -647,8 +647,8 @@ class UpstreamInvalid(UpstreamError):
     actions: ClassVar[Mapping[str, str]] = {
         "mcp_invalid": "If the message names a limit, check whether a setting raises it. Otherwise check that"
         " `mcp.NAME.url` is the endpoint of an MCP server.",
-        "line_bytes": "If the client reads long lines, set `profiles: {images: {extends: ragflow, line_bytes: null}}`"
-        " and its base URL `http://HOST/for/images/v1`. Otherwise request the answer without a stream.",
+        "long_lines": "If the client reads long lines, give it the base URL `http://HOST/for/plain/v1`. Otherwise"
+        " request the answer without a stream.",
         "too_large": "Request less in one answer. If the message names a setting of `limits`, raise it.",
     }
 

@@ -11,14 +11,7 @@ from gatepass.config.access import AccessKey
 from gatepass.errors import GatepassError
 from gatepass.mcp.access import check_call
 from gatepass.normalize.members import Drop, JsonMemberPath, Rename
-from gatepass.normalize.messages import (
-    Replayed,
-    join_text_parts,
-    merge_roles,
-    schema_in_words,
-    shorten_tool_ids,
-    system_into_user,
-)
+from gatepass.normalize.messages import join_text_parts, merge_roles, shorten_tool_ids, system_into_user
 from gatepass.normalize.rules import BUILT_IN_RULES, Change, ChangeRule, Rule
 from gatepass.protocols.request import MOST_ESCAPES, decode
 from gatepass.protocols.rerank import RerankOptions
@@ -45,10 +38,6 @@ def part(kind: bytes, value: bytes) -> bytes:
 
 def text(value: bytes) -> bytes:
     return b'"%b"' % value
-
-
-def schema(value: bytes) -> bytes:
-    return b',"response_format":{"type":"json_schema","json_schema":{"schema":%b}}' % value
 
 
 def astral() -> bytes:
@@ -84,17 +73,6 @@ CASES: dict[str, tuple[tuple[Rule, ...], Callable[[], bytes]]] = {
     ),
     "an image's URL": (BUILT_IN_RULES, lambda: chat(message(b"user", b"images", text(b"http://h/" + astral())))),
     "words where null is dropped": (NOT_NULL, lambda: chat(USER, more=words())),
-    "tool calls of an answer": (
-        changed_by(Replayed()),
-        lambda: chat(message(b"assistant", b"tool_calls", many(b"[]", 5_000_000))),
-    ),
-    "refusal of an answer": (changed_by(Replayed()), lambda: chat(message(b"assistant", b"refusal", escapes()))),
-    "a schema's text": (changed_by(schema_in_words), lambda: chat(USER, more=schema(escapes()))),
-    "a schema's objects": (changed_by(schema_in_words), lambda: chat(USER, more=schema(many(b'{"a":{}}', 120_000)))),
-    "a system message before a schema": (
-        changed_by(schema_in_words),
-        lambda: chat(message(b"system", b"content", text(astral())), more=schema(b"{}")),
-    ),
     "a part's text": (changed_by(join_text_parts), lambda: chat(message(b"user", b"content", part(b"text", astral())))),
     "a part's type": (changed_by(join_text_parts), lambda: chat(message(b"user", b"content", part(astral(), b"a")))),
     "neighbours": (changed_by(merge_roles), lambda: chat(USER, message(b"user", b"content", text(astral())))),

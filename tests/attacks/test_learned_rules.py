@@ -13,7 +13,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from gatepass.config.routes import LEARN_ALSO
 from gatepass.dialects.error_body import read_error_body
 from gatepass.learning import rejection
 from gatepass.learning.learned_rule import LearnedRule, LearningPolicy
@@ -37,7 +36,6 @@ from tests.unit.learning.rejections import ROWS
 from tests.unit.learning.upstreams import Refusal, Upstream, ask
 from tests.unit.normalize.calls import a_call
 
-EVERYTHING = LearningPolicy(LEARN_ALSO | {"user"})
 MEMBERS: dict[str, Any] = {
     "model": "gpt-a",
     "messages": [{"role": "developer", "content": "x"}, {"role": "assistant", "content": None, "name": "n"}],
@@ -174,7 +172,11 @@ def reading(body: dict[str, Any], document: Any) -> tuple[UpstreamRejection | No
 def rules(body: dict[str, Any], document: Any) -> tuple[LearnedRule, ...]:
     """Return the rules learned from the rejection `document` of the request `body`."""
     received, sent = reading(body, document)
-    return () if received is None else next_rules(received, relevant_rules(received, sent), EVERYTHING, lambda _: False)
+    return (
+        ()
+        if received is None
+        else next_rules(received, relevant_rules(received, sent), LearningPolicy(), lambda _: False)
+    )
 
 
 def holds(text: str, place: Placed, spell: Quotation, template: Callable[[str], Any]) -> bool:
@@ -182,9 +184,7 @@ def holds(text: str, place: Placed, spell: Quotation, template: Callable[[str], 
     other = harmless(text)
     for members in (MEMBERS, TEXTS):
         received, _ = reading({**members, **place(other)}, template(spell(other)))
-        honest = (
-            () if received is None else {rule for step in suggested_rules(received, EVERYTHING.also) for rule in step}
-        )
+        honest = () if received is None else {rule for step in suggested_rules(received) for rule in step}
         if not set(honest).issuperset(rules({**members, **place(text)}, template(spell(text)))):
             return False
     return True

@@ -11,7 +11,6 @@ import pytest
 from gatepass.errors import GatepassError
 from gatepass.normalize.embeddings_request import SplitInputs, split
 from gatepass.normalize.messages import (
-    Replayed,
     fill_empty_content,
     join_text_parts,
     merge_roles,
@@ -33,7 +32,6 @@ CHANGES = (
     *(
         join_text_parts,
         fill_empty_content,
-        Replayed(),
         system_into_user,
         merge_roles,
         shorten_tool_ids,

@@ -422,7 +422,7 @@ def test_the_network_policy_allows_the_ports_of_the_urls() -> None:
         "tracing": {"endpoint": "http://collector.monitoring:4318"},
         "store": {"url": "valkeys://[fd00::1]:6380/0", "encryption_key": "${file:/run/secrets/gatepass/b}"},
         "mcp": {"tools": {"url": "http://tools.ns.svc/mcp"}},
-        "profiles": {"web": {"cors_origins": ["http://pages.corp.example:3000"]}},
+        "server": {"cors_origins": ["http://pages.corp.example:3000"]},
     }
     assert ports(merged(example("oauth2"), {"config": config})) == {53, 80, 443, 4318, 6380, 8000, 8443}
 

@@ -57,7 +57,7 @@ def patterns() -> list[str]:
 def test_every_entry_is_in_the_table():
     assert len(patterns()) > 15
     entries = {rule.entry for rule in RULES_OF_TABLE} | {entry for row in ROWS for entry in row.adapted}
-    more = {"drop=replayed", "default=seed", "set=seed", "images=2", "drop=drop_params", "drop=model_type"}
+    more = {"default=seed", "set=seed", "images=2", "drop=drop_params", "drop=model_type"}
     made = {
         ConvertRerank().entry,
         untype_model.entry,

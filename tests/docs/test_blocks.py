@@ -72,7 +72,6 @@ RUN = {
 LOADED = (
     *("docs/clients/*.md", "docs/concepts/profiles.md", "docs/dialects.md", "docs/ragflow.md"),
     *(
-        "docs/concepts/learned_rules.md",
         "docs/concepts/translation.md",
         "docs/model_list.md",
         "docs/operations/keys.md",

@@ -428,17 +428,6 @@ async def test_doctors_call_is_one_small_request_like_a_clients():
     assert asked.json() == {"model": "gpt-240806", "messages": [{"role": "user", "content": "ping"}], "max_tokens": 16}
 
 
-async def test_a_trial_goes_through_the_profile_of_the_caller_in_whose_name_it_is_made():
-    """Rules of the profile at their place on the request path: before the learned rules, and by the dialect."""
-    profiles = {"short": {"drop": ["max_tokens"]}}
-    async with Scripted([Send(reply(COMPLETION))]) as upstream:
-        plain, short = one(upstream), one(upstream, profiles=profiles)
-        assert [check.outcome for check in await found(plain, ProbeCall("chat", "m"))] == [WORKS]
-        assert [check.outcome for check in await found(short, ProbeCall("chat", "m", "short"))] == [WORKS]
-    sent = {"model": "m", "messages": [{"role": "user", "content": "ping"}]}
-    assert [request.json() for request in posted(upstream)] == [{**sent, "max_tokens": 16}, sent]
-
-
 ONLY_STREAMS = "This model only supports stream mode, please enable the stream parameter to access the model."
 
 

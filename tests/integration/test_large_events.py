@@ -4,7 +4,6 @@ import re
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
 from gatepass.errors import UpstreamInvalid
 from tests.integration.gateway import HELLO, gateway
@@ -35,13 +34,10 @@ async def test_an_image_in_an_event_passes(block: dict[str, Any], held_bytes: in
     assert (answer.status, LARGE in answer.body, answer.body.endswith(DONE)) == (200, True, True), answer.body[-400:]
 
 
-async def test_an_image_in_an_event_passes_with_the_profile_of_the_action_of_the_error() -> None:
-    action = UpstreamInvalid.actions["line_bytes"]
-    (setting,), (path,) = (re.findall(pattern, action) for pattern in (r"`profiles: (.+?)`", r"`http://HOST(/.+?)`"))
-    async with Scripted([Send(stream(*EVENTS))]) as upstream:
-        profiles = YAML(typ="safe").load(setting)
-        async with upstream_of(upstream, profiles=profiles) as served:
-            answer = await served.ask({**HELLO, "stream": True}, f"{path}/chat/completions").answer()
+async def test_an_image_in_an_event_passes_with_the_base_url_of_the_action_of_the_error() -> None:
+    (path,) = re.findall(r"`http://HOST(/.+?)`", UpstreamInvalid.actions["long_lines"])
+    async with Scripted([Send(stream(*EVENTS))]) as upstream, upstream_of(upstream) as served:
+        answer = await served.ask({**HELLO, "stream": True}, f"{path}/chat/completions").answer()
     assert (answer.status, IMAGE.encode() in answer.body, answer.body.endswith(DONE)) == (200, True, True)
 
 
@@ -56,7 +52,7 @@ async def test_an_error_in_a_large_event_is_an_error(before: tuple[bytes, ...]) 
     ("dialect", "path", "reason"),
     [
         ("ragflow", "/v1/chat/completions", "the dialect ragflow converts it"),
-        ("openai", "/for/ragflow/v1/chat/completions", "the profile of the client has `line_bytes`"),
+        ("openai", "/for/ragflow/v1/chat/completions", "the profile of the client splits long lines"),
     ],
     ids=["RAGFlow as upstream", "profile ragflow"],
 )

@@ -142,7 +142,7 @@ async def test_a_stream_that_waits_is_kept_alive_in_the_form_that_the_client_tak
     assert (b": keep-alive" in answer.body) == (name == "none")
 
 
-LISTED = {"lobechat": {"cors_origins": [PAGE]}}
+LISTED = {"cors_origins": [PAGE]}
 ASKS = {
     "origin": PAGE,
     "access-control-request-method": "POST",
@@ -152,7 +152,7 @@ ASKS = {
 
 async def test_allowed_origin_is_accepted_and_can_read_errors():
     path = "/for/lobechat" + CHAT
-    async with serving(whole({"content": "a"}), profiles=LISTED) as (_, gatepass):
+    async with serving(whole({"content": "a"}), server=LISTED) as (_, gatepass):
         asked = await gatepass.ask(None, path, method="OPTIONS", headers=ASKS).answer()
         good = await gatepass.ask(path=path, headers=by("none", origin=PAGE)).answer()
         by_key = await gatepass.ask(headers=by("lobechat", origin=PAGE)).answer()
@@ -173,13 +173,11 @@ async def lines_of(caplog, count: int) -> list[dict[str, Any]]:
     return lines()
 
 
-@pytest.mark.parametrize(
-    ("path", "setting"), [(CHAT, "profiles.plain"), ("/for/lobechat//v1/models/a/b", "profiles.lobechat")]
-)
-async def test_a_rejected_page_and_the_log_receive_the_reason(caplog, path, setting):
+@pytest.mark.parametrize("path", [CHAT, "/for/lobechat//v1/models/a/b"])
+async def test_a_rejected_page_and_the_log_receive_the_reason(caplog, path):
     caplog.set_level(logging.INFO, "gatepass.access")
     headers = {**ASKS, "origin": "https://other.example"}
-    async with serving(whole({"content": "a"}), profiles=LISTED) as (_, gatepass):
+    async with serving(whole({"content": "a"}), server=LISTED) as (_, gatepass):
         answer = await gatepass.ask(None, path, method="OPTIONS", headers=headers).answer()
         unknown = await gatepass.ask(None, "/v1/nothing", method="OPTIONS", headers=headers).answer()
         no_profile = await gatepass.ask(None, "/for/nobody" + CHAT, method="OPTIONS", headers=headers).answer()
@@ -188,7 +186,7 @@ async def test_a_rejected_page_and_the_log_receive_the_reason(caplog, path, sett
     assert answer.error["message"].startswith(
         "CORS: a page of the origin 'https://other.example' may not call gatepass"
     )
-    assert f"add that origin to {setting}.cors_origins." in answer.error["message"]
+    assert "add that origin to server.cors_origins." in answer.error["message"]
     assert (line["operation"], line["path"], line["reason"]) == ("preflight", path, answer.error["message"])
     assert (unknown.status, of_unknown["operation"]) == (404, "none")
     assert (no_profile.status, no_profile.error["code"]) == (404, "unknown_path")
@@ -198,7 +196,7 @@ async def test_the_line_of_what_is_refused_early_names_the_operation(caplog):
     caplog.set_level(logging.INFO, "gatepass.access")
     async with (
         Scripted([Send(whole({}))]) as upstream,
-        gateway(upstream=upstream.url, profiles={"plain": {"cors_origins": ["http://localhost:3000"]}}) as gatepass,
+        gateway(upstream=upstream.url, server={"cors_origins": ["http://localhost:3000"]}) as gatepass,
     ):
         foreign = await gatepass.ask(headers={**JSON, "origin": PAGE}).answer()
         wrong = await gatepass.ask(None, "/v1/models", method="DELETE").answer()
@@ -211,12 +209,12 @@ async def test_the_line_of_what_is_refused_early_names_the_operation(caplog):
     assert [line["operation"] for line in lines] == ["chat", "models", "none"]
 
 
-async def test_profile_allows_no_foreign_origin_without_keys():
+async def test_no_setting_allows_a_foreign_origin_without_keys():
     path = "/for/lobechat" + CHAT
-    profiles = {"lobechat": {"cors_origins": [PAGE, "http://localhost:3000"]}}
+    listed = {"cors_origins": [PAGE, "http://localhost:3000"]}
     async with (
         Scripted(answer=lambda _: [Send(whole({"content": "a"}))]) as upstream,
-        gateway(upstream=upstream.url, profiles=profiles) as gatepass,
+        gateway(upstream=upstream.url, server=listed) as gatepass,
     ):
         foreign = await gatepass.ask(None, path, method="OPTIONS", headers=ASKS).answer()
         own = await gatepass.ask(

@@ -127,8 +127,8 @@ ROWS = {
     "**ERROR**: INVALID_REQUEST - Error code: 502 - {'error': {'message': 'The name llm.corp.invalid cannot be resolved"
     " (name or service not known). Check the host in upstreams.dns.base_url, the DNS of the machine that gatepass runs"
     " on, and whether this network needs network.proxy.', 'code': 'upstream_dns'}}": "upstream_dns",
-    "The upstream sent an event that is larger than 1 MiB, which applies because the profile of the client has"
-    " `line_bytes`, or that has too many lines, values or escapes.": "an event that is larger than",
+    "The upstream sent an event that is larger than 1 MiB, which applies because the profile of the client splits"
+    " long lines, or that has too many lines, values or escapes.": "an event that is larger than",
     "**ERROR**: SERVER_ERROR - Error code: 502 - {'error': {'message': 'No connection to 127.0.0.1:9505 (connection"
     " refused). Check the host and port in upstreams.rag.base_url, whether it is up, and whether this network needs"
     " upstreams.rag.network.proxy.', 'code': 'upstream_connect'}}": "whether this network needs",

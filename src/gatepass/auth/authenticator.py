@@ -12,7 +12,7 @@ from gatepass.auth.api_keys import KeyRing, digest_of, presented_key, unwrapped_
 from gatepass.auth.cors import shown_origin
 from gatepass.auth.model_access import check_calls_models
 from gatepass.config import block
-from gatepass.config.access import AccessKey, moment_text, resolved
+from gatepass.config.access import BUILT_IN_PROFILES, AccessKey, moment_text
 from gatepass.config.model import Config
 from gatepass.types import ClientRequest
 
@@ -33,7 +33,6 @@ class Authenticator:
 
     def __init__(self, config: Config) -> None:
         self.keys = KeyRing(config.access.keys)
-        self._profiles = resolved(config.profiles)
         self.requires_key = bool(config.access.keys)
         self._page_hosts = frozenset(name.lower() for name in (config.server.host, *config.server.ui_hosts))
         self._viewers = frozenset(key.name for key in config.access.keys if not key.calls_models)
@@ -177,7 +176,7 @@ class Authenticator:
         caller = None if key is None else self.keys.find(key, now)
         if caller is None:
             return None
-        profile = self._profiles.get(path_profile if path_profile is not None else caller.profile or "plain")
+        profile = BUILT_IN_PROFILES.get(path_profile if path_profile is not None else caller.profile or "plain")
         return caller if profile is not None and profile.unwraps_keys else None
 
 
@@ -216,7 +215,7 @@ def check_host_and_origin(client_request: ClientRequest, *, from_anywhere: bool 
         if scheme not in (b"http", b"https") or not is_loopback(_host_of(host)):
             raise errors.ForbiddenOrigin(
                 f"CORS: without keys gatepass does not serve pages of other origins, such as {shown_origin(value)}."
-                " Set access.keys, and add that origin to profiles.NAME.cors_origins."
+                " Set access.keys, and add that origin to server.cors_origins."
             )
     sites = _values_of(client_request, b"sec-fetch-site") if b"sec-fetch-site" in names else []
     if not (origins or _OWN_PAGES.issuperset(sites)):

@@ -1,4 +1,4 @@
-"""CORS: which web pages may call gatepass from a browser (Fetch standard). None, unless a profile lists them."""
+"""CORS: which web pages may call gatepass from a browser (Fetch standard): those of `server.cors_origins`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXPOSED = (
 its retries."""
 SHOWN_BYTES = 100
 VARY = (b"vary", b"origin")
-"""Sent with every response of a profile that lists origins, because caches distinguish responses by it (Fetch
+"""Sent with every response if origins are listed, because caches distinguish responses by it (Fetch
 standard)."""
 
 _NAMES = re.compile(rb"[A-Za-z0-9-]{1,64}(?:[ \t]*,[ \t]*[A-Za-z0-9-]{1,64}){0,63}\Z")
@@ -32,15 +32,13 @@ def is_preflight(method: str, headers: Headers) -> bool:
     return method == "OPTIONS" and has_method and header(headers, b"origin") is not None
 
 
-def preflight_error(headers: Headers, profile: str | None) -> ForbiddenOrigin:
-    """Return the error for a preflight of an origin that is not listed. `profile` is the profile in the path."""
+def preflight_error(headers: Headers) -> ForbiddenOrigin:
+    """Return the error for a preflight of an origin that is not listed."""
     origin = shown_origin(header(headers, b"origin") or b"")
     if origin == "'null'":
         action = "A page without an origin (a file, a sandboxed frame) is never allowed: serve it from a host."
     else:
-        action = f"To allow it, add that origin to profiles.{profile or 'plain'}.cors_origins."
-    if profile is None:
-        action += " A preflight has no key: to use the profile of a key, end the base URL in /for/NAME/v1."
+        action = "To allow it, add that origin to server.cors_origins."
     return ForbiddenOrigin(f"CORS: a page of the origin {origin} may not call gatepass from a browser. {action}")
 
 

@@ -94,7 +94,7 @@ def new(
     """Create a key and print it once, with its entry for the configuration file and its variable.
 
     Only the hash belongs into the configuration. gatepass does not store the key. The configuration file is read only
-    for --write, and for a --profile that is not built in.
+    for --write.
 
     Exit codes: 0 created, 2 invalid command line, or --write cannot change the file.
     """
@@ -125,8 +125,6 @@ def new(
         setting, reason = next(iter(explained_errors(error, entry)))
         option = {"models": "model", "operations": "operation"}.get(str(setting[0]), setting[0])
         raise click.BadParameter(reason, param_hint=f"--{option}") from None
-    if options["profile"]:
-        _check_profile(options["profile"], path)
     behind = {**given, "operations": "+".join(operations)}
     variable = "".join(f"/{setting}={value}" for setting, value in behind.items() if value)
     missing = [word for setting, word in _NOT_OF_VARIABLE.items() if given[setting]]
@@ -250,24 +248,6 @@ def _problems(name: str, text: str) -> set[str]:
         except ConfigError as error:
             return {f"{dotted(problem.path)}: {problem.text}" for problem in error.problems}
     return set()
-
-
-def _check_profile(name: str, path: str | None) -> None:
-    from gatepass.config.access import BUILT_IN_PROFILES
-    from gatepass.config.checks import unknown_names
-    from gatepass.config.document import ConfigError, lookup
-    from gatepass.config.file import read_document
-
-    if name in BUILT_IN_PROFILES:
-        return
-    path = own_file(path)
-    try:
-        own = None if path is None else lookup(read_document(path).tree, ("profiles",))
-    except ConfigError as error:
-        exit_unusable(str(error))
-    for _, fault in unknown_names({"profiles": own, "access": {"keys": [{"profile": name}]}}):
-        needs_none = ". Claude Code needs no profile: leave it out" if name in ("claude_code", "claude-code") else ""
-        raise click.BadParameter(f"{fault}{needs_none}", param_hint="--profile")
 
 
 @keys.command(name="list", short_help="List the configured keys.")

@@ -41,6 +41,7 @@ from gatepass.errors import (
     documentation,
     stable_code,
 )
+from gatepass.normalize.profiles import PROFILES
 from gatepass.observability.story import action_of, case_of, names_of
 from gatepass.operations.table import OPERATIONS, call_of, sample
 from gatepass.proxy.app_state import AppState, Upstream
@@ -444,7 +445,7 @@ def probes_of(state: AppState, upstream: Upstream, asked: ProbeCall) -> list[Tar
     query = b"" if host is None else host.query
     for target in targets:
         if target.upstream == upstream.name:
-            context = RequestContext.without_client(state, state.profiles[asked.profile], query)
+            context = RequestContext.without_client(state, PROFILES[asked.profile], query)
             sent = f" (sent as {target.model})" if target.model not in (None, model) else ""
             found.append(TargetProbe(f"{named} with {model}{sent}", asked, call, target, targets[0], context))
     return found

@@ -12,7 +12,7 @@ from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.upstream import UpstreamConfig
 from gatepass.errors import CallerError
-from gatepass.normalize.profiles import build_profiles, untyped
+from gatepass.normalize.profiles import PROFILES, untyped
 from gatepass.normalize.rules import Change, ChangeRule, DeclaredModels, ModelName, Rule, normalize
 from gatepass.operations.table import CHAT_OPERATION, OPERATIONS, call_of, sample
 from gatepass.protocols import PROTOCOLS
@@ -26,7 +26,7 @@ def route_lines(config: Config, model: str, key: AccessKey | None) -> tuple[list
 
     The operation is the one that the model is declared for, else that of its name. Learned rules are not included.
     """
-    profile = build_profiles(config.profiles)[(key.profile if key is not None else None) or "plain"]
+    profile = PROFILES[(key.profile if key is not None else None) or "plain"]
     model = untyped(model) if profile.settings.typed_ids else model  # as in a request
     operation = operation_of(config, model)
     rows = [row for row in OPERATIONS if row.name == operation and row.names_model]

@@ -1,4 +1,4 @@
-"""`access` and `profiles`: API keys, and what a kind of client needs beyond the plain API.
+"""`access`: API keys, and what a kind of client needs beyond the plain API.
 
 A request gets its profile from the path (`/for/NAME/v1/…`), else from the caller's key (`access.keys[].profile`),
 else `plain`. The path wins because several clients may share one key. gatepass never guesses a profile.
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -24,9 +23,9 @@ from pydantic import (
     field_validator,
 )
 
-from gatepass.config.block import HASH, HEADER_NAME, Block, CorsOrigin, Name, SecretText, SettingFault
+from gatepass.config.block import HASH, HEADER_NAME, Block, Name, SecretText, SettingFault
 from gatepass.config.references import Reference
-from gatepass.config.routes import MemberPath, OfSoundOrImage, OfText
+from gatepass.config.routes import OfSoundOrImage, OfText
 from gatepass.config.upstream import DialectName
 from gatepass.config.use_limits import UseLimits
 
@@ -45,20 +44,23 @@ BuiltIn = Literal[
     "opencode",
     "vscode",
 ]
-KeepAliveMode = Literal["comment", "empty-delta", "off"]
+KeepAliveMode = Literal["comment", "empty-delta"]
 THINKING = ["chat_template_kwargs", "enable_thinking", "thinking", "do_sample"]
 """RAGFlow and Dify send these members next to `messages`. vLLM uses the first; Azure rejects all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What gatepass changes for one kind of client: `ProfileSettings`, and what only built-in profiles have."""
+    """What gatepass changes for one kind of client."""
 
-    extends: BuiltIn | None = None
     drop: Sequence[str] = ()
+    """Members to leave out of every request."""
     keep_alive: KeepAliveMode = "comment"
+    """What a client receives while it waits for a stream: the line `: keep-alive` and a blank line (the event
+    `keepalive` in a stream of the Responses API that has begun), or a chunk without text, in chats and completions
+    only. The upstream's comments are relayed only with `comment`."""
     line_bytes: int | None = None
-    cors_origins: Sequence[str] = ()
+    """The longest line of a stream; a longer chunk is split into several. None: no limit."""
     drop_null: Sequence[str] = ()
     """Members to leave out if they are null."""
     drop_for: Mapping[DialectName, Sequence[str]] = field(default_factory=dict)
@@ -92,52 +94,7 @@ class Profile:
 
 
 PLAIN = Profile()
-"""A profile without changes. `ProfileSettings` has its defaults."""
-
-
-class ProfileSettings(Block):
-    """Changes of requests and replies for one kind of client.
-
-    An entry with a built-in profile's name changes that profile; settings that it leaves out keep their values.
-    """
-
-    extends: BuiltIn | None = PLAIN.extends
-    """The built-in profile to start from. None: the one of the same name, else `plain`.
-
-    Example: ragflow
-    """
-    drop: list[MemberPath] = [*PLAIN.drop]
-    """Members to leave out of every request. gatepass always leaves out `drop_params` and `model_type`.
-
-    Example: ["messages[].tool_calls[].index"]
-
-    Danger: The upstream does not receive what the client requests with these members.
-    """
-    keep_alive: KeepAliveMode = PLAIN.keep_alive
-    """What gatepass sends while a client waits for a stream: `comment` (the line `: keep-alive` and a blank line; the
-    event `keepalive` in a stream of the Responses API that has begun),
-    `empty-delta` (a chunk without text, in chats and completions only) or `off`. The upstream's comments are
-    relayed only with `comment`.
-
-    gatepass sends the response head and the first one after 15 s, or after 5 s if the upstream returns a whole
-    reply. An error before that keeps its status. A later error is the last event of the stream. After that,
-    gatepass sends one for every 12 s of silence. Each may be up to 1 s later. A chunk without text has the
-    `id`, `created` and `model` of the stream as soon as they are known, and is not sent after a finish reason.
-
-    Danger: With `off`, a slow answer may exceed the read timeout of the client.
-    """
-    line_bytes: Annotated[int, Field(ge=65_536)] | None = PLAIN.line_bytes
-    """The longest line of a stream, in bytes; a longer chunk is split into several. None: no limit.
-
-    Example: 131072
-    """
-    cors_origins: list[CorsOrigin] = [*PLAIN.cors_origins]
-    """Origins of web pages that may call gatepass from a browser. `*` allows every page.
-
-    Example: ["https://chat.corp.example"]
-
-    Danger: A page on the list can use any key that its reader has.
-    """
+"""A profile without changes."""
 
 
 BUILT_IN_PROFILES: Mapping[str, Profile] = {
@@ -180,15 +137,6 @@ BUILT_IN_PROFILES: Mapping[str, Profile] = {
     "continue": Profile(keep_alive="empty-delta"),
 }
 """The built-in profiles. Clients without special needs are `plain`, so that a configuration can name them too."""
-
-
-def resolved(own: Mapping[str, ProfileSettings]) -> Mapping[str, Profile]:
-    """Return all profiles by name: the built-in ones, and the operator's `own` with inherited settings filled in."""
-    profiles = dict(BUILT_IN_PROFILES)
-    for name, settings in own.items():
-        base = BUILT_IN_PROFILES.get(settings.extends or name, PLAIN)
-        profiles[name] = replace(base, **settings.model_dump(exclude_unset=True))
-    return MappingProxyType(profiles)
 
 
 def keys_in(text: str) -> tuple[str, ...]:
@@ -354,8 +302,8 @@ class AccessKey(Block):
 
     Example: {search: [find, "read_*"]}
     """
-    profile: Name | None = None
-    """The profile of this caller's client: a built-in one or one of `profiles`. None: `plain`.
+    profile: BuiltIn | None = None
+    """The profile of this caller's client. None: `plain`. docs/clients/README.md#profiles lists them.
 
     Example: ragflow
     """

@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path as FilePath
 from typing import Any
 
-from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, keys_in, resolved
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, keys_in
 from gatepass.config.block import HASH, crosses_network_in_plain, is_loopback
 from gatepass.config.certificates import NETWORKS
 from gatepass.config.document import SettingPath, SettingPattern, children, dotted, leaves, lookup, matches
@@ -31,7 +31,6 @@ LINKS: tuple[tuple[SettingPattern, str], ...] = (
     (("operations", "*", "upstream"), "upstreams"),
     (("models", "*", "upstream"), "upstreams"),
     (("models", "*", "targets", "*", "upstream"), "upstreams"),
-    (("access", "keys", "*", "profile"), "profiles"),
     (("access", "keys", "*", "group"), "access.groups"),
 )
 """Settings that hold a name, each with the block that must define it."""
@@ -71,7 +70,6 @@ def serves_only_named(config: Config) -> bool:
 def unknown_names(tree: Any) -> Iterator[tuple[SettingPath, str]]:
     blocks = {block: lookup(tree, (block,)) for block in Config.model_fields}
     names = {block: [str(name) for name in found] for block, found in blocks.items() if isinstance(found, dict)}
-    names["profiles"] = sorted({*BUILT_IN_PROFILES, *names.get("profiles", ())})
     groups = lookup(tree, ("access", "groups"))
     names["access.groups"] = [*map(str, groups)] if isinstance(groups, dict) else []
     for pattern, block in LINKS:
@@ -293,7 +291,7 @@ def different_keys(tree: Any) -> Iterator[tuple[SettingPath, str]]:
 
 def likely_mistakes(config: Config) -> Iterator[str]:
     # a key without a profile is `plain`, as are many profiles
-    profiles = {name for name, profile in resolved(config.profiles).items() if profile != PLAIN}
+    profiles = {name for name, profile in BUILT_IN_PROFILES.items() if profile != PLAIN}
     for number, key in enumerate(config.access.keys):
         profile = next((name for name in (key.name, key.name.lower().replace("-", "_")) if name in profiles), None)
         if profile is not None and key.profile is None and key.calls_models:

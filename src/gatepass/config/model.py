@@ -14,8 +14,19 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
-from gatepass.config.access import Access, ProfileSettings
-from gatepass.config.block import BASE_PATH, MIB, Block, Bytes, Name, Seconds, SecretText, is_loopback, plain
+from gatepass.config.access import Access
+from gatepass.config.block import (
+    BASE_PATH,
+    MIB,
+    Block,
+    Bytes,
+    CorsOrigin,
+    Name,
+    Seconds,
+    SecretText,
+    is_loopback,
+    plain,
+)
 from gatepass.config.credential.base import checked_extra
 from gatepass.config.credential.kinds import LOCAL_KINDS, AnyCredential
 from gatepass.config.document import lookup, matches, with_value
@@ -261,6 +272,13 @@ class ServerConfig(Block):
 
     Danger: Every client that can reach gatepass can try keys at it, as at the API.
     """
+    cors_origins: list[CorsOrigin] = []
+    """Origins of web pages that may call gatepass from a browser. `*` allows every page.
+
+    Example: ["https://chat.corp.example"]
+
+    Danger: A page on the list can use any key that its reader has.
+    """
     ui_hosts: list[HostName] = []
     """Names under which browsers may open the page, beside those of this machine, its addresses and `host`. Under any
     other name the page is 403 `forbidden_host`.
@@ -341,7 +359,7 @@ class Limits(Block):
     events.
 
     An event above 1 MiB, such as an image, is relayed unchanged. Where gatepass must convert it, the limit is 1 MiB
-    whatever this setting says: for `dialect: ragflow`, for profiles with `line_bytes`, and if a chat call serves
+    whatever this setting says: for `dialect: ragflow`, for the profile `ragflow`, and if a chat call serves
     another protocol. See docs/operations/limits_and_memory.md#memory.
 
     Danger: Each stream may hold three times as much memory. `held_bytes` limits what all streams hold.
@@ -510,12 +528,6 @@ class Config(Block):
     """MCP servers by name. gatepass serves each at `/mcp/NAME` with the token of its credential. See docs/mcp.md.
 
     Example: mcp: {search: {url: https://tools.corp.example/mcp, credential: corp}}
-    """
-    profiles: dict[Name, ProfileSettings] = {}
-    """Changes of requests and replies for kinds of clients, by name. docs/clients/README.md#profiles lists the
-    built-in profiles and how gatepass chooses one.
-
-    Example: profiles: {my-client: {extends: open_webui, drop: [user]}}
     """
     access: Access = Access()
     """The API keys of callers. Without keys gatepass listens on loopback only, and requires a loopback `Host` and no

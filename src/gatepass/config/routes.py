@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -28,7 +27,7 @@ PROTECTED_PATHS = {
     "messages": "gatepass never removes the conversation",
     "input": "gatepass never removes the input",
     "messages[].role": "use `roles`",
-    "messages[].content": "use `text_content` or `empty_content`",
+    "messages[].content": "use `text_content`",
 }
 """Member paths that a rule must not name, each with what to do instead."""
 
@@ -45,8 +44,6 @@ MemberPath = Annotated[str, AfterValidator(partial(_checked_member, form=MEMBER_
 MemberName = Annotated[str, AfterValidator(partial(_checked_member, form=_MEMBER, error=NOT_A_MEMBER_NAME))]
 BETA = re.compile(r"[a-z][a-z0-9-]{0,63}\Z")
 """A value of the header `anthropic-beta`."""
-NOT_A_BETA = "expects a value of the header anthropic-beta, such as context-management-2025-06-27"
-BetaName = Annotated[str, AfterValidator(partial(_checked_member, form=BETA, error=NOT_A_BETA))]
 Value = Annotated[
     Any, PlainSerializer(partial(with_leaves, convert=lambda leaf: "(hidden)" if isinstance(leaf, Reference) else leaf))
 ]
@@ -65,31 +62,6 @@ def ordered_globs(names: Iterable[str]) -> list[str]:
     # by name too, so that the order in the file does not decide between patterns of one length
     return sorted((name for name in names if is_glob(name) and name != ANY), key=lambda name: (-len(name), name))
 
-
-# a request without these has lost its meaning
-NOT_LEARNED = frozenset(("model", "messages", "input", "stream", "role", "content"))
-LEARN_ALSO = frozenset(
-    (
-        *("n", "stop", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs", "response_format"),
-        *("tools", "tool_choice", "functions", "function_call", "dimensions", "web_search_options"),
-        *("system_into_user", "merge_roles"),
-    )
-)
-"""Names that `learn_also` accepts in addition to members that gatepass does not know."""
-_TYPO_RATIO = 0.9  # difflib's default of 0.6 takes correct names of vendor parameters for typing errors
-
-
-def _learnable(text: str) -> str:
-    if MEMBER_PATH.match(text) is None or text.rpartition(".")[2] in NOT_LEARNED:
-        raise ValueError("cannot be learned: name a member that gatepass may drop, or system_into_user, merge_roles")
-    near = get_close_matches(text.lower(), LEARN_ALSO, 1, _TYPO_RATIO)
-    if near and text not in LEARN_ALSO:
-        raise ValueError(f"is not known; did you mean {near[0]}?")
-    return text
-
-
-Learnable = Annotated[str, AfterValidator(_learnable)]
-"""One entry of `upstreams.NAME.learn_also`."""
 
 Stream = Annotated[
     Literal["auto", "native", "emulate", "aggregate"],
@@ -165,19 +137,6 @@ class Rules(Block):
 
     Example: {max_tokens: {max: 4096}}
     """
-    drop_betas: list[BetaName] = []
-    """Values of the header `anthropic-beta` to leave out, with the members of the request that only they enable:
-    `context_management` for `context-management-2025-06-27`, for example.
-
-    Example: [context-management-2025-06-27]
-    """
-    schema_in_words: bool = False
-    """Put the schema of `response_format` into the system message and request `json_object`.
-
-    A `response_format` above 256 KiB is relayed unchanged.
-
-    Danger: The upstream no longer enforces the schema.
-    """
     split: Annotated[int, Field(gt=0)] | None = None
     """The most inputs of one embeddings request; more inputs are sent as several requests, and their replies are
     joined. With 1, the input is sent as a plain string. None: no limit.
@@ -191,24 +150,13 @@ class Rules(Block):
 
     Example: {developer: system}
     """
-    replayed: Literal["keep", "drop", "drop_but_reasoning"] = "keep"
-    """Keep or drop the members of an earlier reply that clients send back with the conversation: reasoning,
-    annotations, an empty `refusal` or `function_call` and similar ones.
-
-    Danger: DeepSeek's thinking models require their reasoning next to tool calls: use `drop_but_reasoning` for
-    them.
-    """
     text_content: bool = False
     """Send a list of text parts as one string. Lists with pictures are kept."""
-    empty_content: bool = False
-    """Send `""` instead of `content: null`, and in an assistant's message without content."""
     merge_roles: bool = False
     """Join adjacent messages of one role that contain only text, and system messages at the front.
 
     Danger: The model no longer sees separate messages.
     """
-    short_tool_ids: bool = False
-    """Send tool call ids in the form that Mistral requires: nine letters and digits, the same for the same id."""
 
     def over(self, base: Rules | None) -> Rules:
         """Return these rules with the entries of `base` that they do not replace.

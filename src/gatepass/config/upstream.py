@@ -32,7 +32,7 @@ from gatepass.config.network import (
     checked_fields,
     header_value_error,
 )
-from gatepass.config.routes import Learnable, Protocols
+from gatepass.config.routes import Protocols
 from gatepass.config.use_limits import Quota
 from gatepass.types import CREDENTIALS, Secret, never_relayed
 
@@ -325,16 +325,6 @@ class UpstreamConfig(Block):
     learn: Literal["off", "on"] = "on"
     """Whether gatepass learns rules from its errors and applies them to later requests. See
     docs/concepts/learned_rules.md."""
-    learn_also: list[Learnable] = []
-    """Rules to learn although they change the meaning of a request: members that gatepass may drop, `system_into_user`
-    and `merge_roles`. A member inside another one is a path, such as `tools[].function.vendor_hint`. A name that
-    differs from a known one by a typing error is an error. Other unknown names are valid, because an upstream may know
-    them.
-
-    Example: [stop, response_format]
-
-    Danger: The answer may ignore what the client requested, such as `stop`, the tools or the schema.
-    """
     include_usage: bool = False
     """Request the tokens of each stream of a chat or completion (`stream_options.include_usage`), also if the client
     does not. The client then does not receive the chunk with the tokens. See docs/operations/monitoring.md.

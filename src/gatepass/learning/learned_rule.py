@@ -1,7 +1,7 @@
 """Define a learned rule, its scope, its record, and the policy that decides which rules may be learned.
 
-Safe changes may always be learned. A change that alters the meaning of a request requires `learn_also`. A record has
-the setting that makes its rule permanent.
+Safe changes may always be learned. A change that alters the meaning of a request is never learned: the error names the
+setting under `rules` that makes it. A record has the setting that makes its rule permanent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from gatepass.normalize import messages
 from gatepass.normalize.betas import BETA_FIELD, ENABLED, DropBetas
 from gatepass.normalize.embeddings_request import SplitInputs
 from gatepass.normalize.members import (
-    Clamp,
     Drop,
     JsonMemberPath,
     Rename,
@@ -61,29 +60,22 @@ SAFE_IN_TOOLS = frozenset(("tools[].strict", "tools[].function.strict"))
 schema with it."""
 
 NEVER = frozenset(("model", "messages", "input", "stream", "role", "content"))
-"""No configuration lets a rejection drop one of these."""
+"""A request without one of these has lost its meaning: no error advises to drop it."""
 
 RENAMES: Mapping[str, str] = MappingProxyType(
     {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 )
 """OpenAI's reasoning models accept the new name only, older API versions of Azure and Mistral the old one only."""
 
-_OPT_IN_OF_ACTION: Mapping[str, str] = MappingProxyType(
-    {"roles": "merge_roles", "response_format": "response_format", "clamp": "max_tokens"}
-)
-_PART_OF: Mapping[str, str] = MappingProxyType({"tool_choice": "tools", "thinking": "tool_choice"})
-"""Members that `learn_also` allows together with another one."""
-
 
 @dataclass(frozen=True, slots=True)
 class LearningPolicy:
     """Which rules may be learned for one model.
 
-    `also` holds the names of `learn_also`. `may_stream` is False if the configuration sets `stream`. `is_configured`:
-    the configuration names the model, so rules of other models do not evict its rules.
+    `may_stream` is False if the configuration sets `stream`. `is_configured`: the configuration names the model, so
+    rules of other models do not evict its rules.
     """
 
-    also: frozenset[str] = frozenset()
     may_stream: bool = True
     is_configured: bool = False
 
@@ -92,32 +84,22 @@ class LearningPolicy:
         field = rule.field
         match rule.action:
             case "drop":
-                top, _, inner = field.partition(".")
+                top = field.partition(".")[0]
                 if BETA_FIELD in members and (field in ENABLED or field in ONLY_WITH):
                     return True
-                if top.endswith("[]"):
-                    is_safe = field in SAFE_IN_MESSAGES or field in SAFE_IN_TOOLS
-                    return is_safe or (inner not in NEVER and field in self.also)
-                if top in NEVER:
-                    return False
-                # safe there, because the length of the vectors in the reply is checked
+                # `dimensions` is safe where the length of the vectors in the reply is checked
                 is_dimensions = field == "dimensions" and field in members
-                return top in SAFE or self._names(field) or is_dimensions
+                return field in SAFE_IN_MESSAGES or field in SAFE_IN_TOOLS or top in SAFE or is_dimensions
             case "rename":
                 return "max_tokens" in members and RENAMES.get(field) == rule.to
             case "set":
-                return field in SAFE or self._names(field)
+                return field in SAFE
             case "role":
-                return rule.to != "user" or "system_into_user" in self.also
+                return rule.to != "user"
             case "stream":
                 return self.may_stream
             case action:
-                return action not in _OPT_IN_OF_ACTION or _OPT_IN_OF_ACTION[action] in self.also
-
-    def _names(self, field: str) -> bool:
-        """Whether `learn_also` names the member, or one that it is part of."""
-        top = field.partition(".")[0]
-        return bool({field, top, _PART_OF.get(top)} & self.also)
+                return action != "roles"
 
 
 EVIDENCE_CHARS = 200
@@ -181,9 +163,8 @@ _FIXED: Mapping[tuple[str, str], tuple[Change, str]] = MappingProxyType(
         ("protocols", "chat"): (serve_by_chat, ""),
         ("roles", "merged"): (messages.merge_roles, "merge_roles"),
         ("content", "text"): (messages.join_text_parts, "text_content"),
-        ("content", "empty"): (messages.fill_empty_content, "empty_content"),
-        ("tool_ids", "short"): (messages.shorten_tool_ids, "short_tool_ids"),
-        ("response_format", "json_object"): (messages.schema_in_words, "schema_in_words"),
+        ("content", "empty"): (messages.fill_empty_content, ""),
+        ("tool_ids", "short"): (messages.shorten_tool_ids, ""),
     }
 )
 """By the action and the field of a rule: its change, and the switch in `rules` that does the same."""
@@ -192,7 +173,7 @@ STREAM_SETTING: Mapping[str, str] = MappingProxyType({"synth": "emulate", "aggre
 WHERE_EMPTY = frozenset(("messages[].audio", "messages[].function_call", "messages[].tool_calls"))
 """Members that a learned rule drops only if they are empty. A configured `drop` drops any value."""
 _ORDER = (
-    *("protocols", "stream", "rename", "drop", "set", "clamp", "response_format"),
+    *("protocols", "stream", "rename", "drop", "set"),
     *("role", "roles", "content", "tool_ids", "split", "betas", "beta"),
 )
 """The order in which actions are applied: each one sees the result of those before it."""
@@ -257,8 +238,6 @@ class LearnedRule:
                 # a rule that is not stored applies to the rejected request alone, streamed or not
                 unstreamed = self.ttl_s > 0 and (self.field, text) in UNSTREAMED
                 return Set(path, text.encode(), only_there=True, is_shown=True, unstreamed=unstreamed)
-            case "clamp", str(number):
-                return Clamp(path, most=float(number))
         raise ValueError(f"there is no rule {self.action}")
 
     def setting(self) -> dict[str, Any]:
@@ -272,12 +251,8 @@ class LearnedRule:
                 return {"stream": STREAM_SETTING[self.field]}
             case "protocols":
                 return {"protocols": [self.field]}
-            case "drop" if self.field in WHERE_EMPTY:
-                rules = {"replayed": "drop_but_reasoning"}
-            case "drop" if self.field not in ONLY_WITH:
+            case "drop" if self.field not in WHERE_EMPTY and self.field not in ONLY_WITH:
                 rules = {"drop": [self.field]}
-            case "beta":
-                rules = {"drop_betas": [self.field]}
             case "rename":
                 rules = {"rename": {self.field: self.to}}
             case "role":
@@ -347,9 +322,14 @@ def setting_lines(
             continue
         route = block_of_operation(config.operations, operation) if name is None else None
         where = {} if public in config.models else {"upstream": (route and route.upstream) or upstream}
-        entry = re.sub(r'"(\w+)": ', r"\1: ", json.dumps({**where, **setting}))
-        lines.append(f"{public if _PLAIN_NAME.fullmatch(public) else json.dumps(public)}: {entry}")
+        name = public if _PLAIN_NAME.fullmatch(public) else json.dumps(public)
+        lines.append(f"{name}: {flow_style({**where, **setting})}")
     return lines
+
+
+def flow_style(block: Mapping[str, Any]) -> str:
+    """Return `block` in the flow style of YAML."""
+    return re.sub(r'"(\w+)": ', r"\1: ", json.dumps(block))
 
 
 _PLAIN_NAME = re.compile(r"[A-Za-z][\w./-]*")
@@ -361,13 +341,12 @@ def is_configured(one: LearnedRuleRecord, config: Config, declared: DeclaredMode
     rule, operation = one.rule, one.scope.operation
     if rule.action == "protocols":
         return config.upstreams[one.scope.upstream].protocols is not None
-    wanted = messages.Replayed().entry if rule.action == "drop" and rule.field in WHERE_EMPTY else rule.entry
     for public in _public_names(one, config):
         rules = declared.rules(operation, public)
         changes = chain.from_iterable(rule.changes for rule in rules if isinstance(rule, ChangeRule))
         # a learned rule names the value that `set` sets
         shown = (replace(change, is_shown=True) if isinstance(change, Set) else change for change in changes)
-        if wanted not in (change.entry for change in shown):
+        if rule.entry not in (change.entry for change in shown):
             return False
     return True
 

@@ -1,18 +1,17 @@
 """Match an upstream's rejection to the rules that may solve it.
 
-One matcher per area: streams, messages, embeddings, opt-in changes, members of the body. `advice` explains which
+One matcher per area: streams, messages, embeddings, beta features, members of the body. `advice` explains which
 setting would allow a rule that gatepass knows but did not apply.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from gatepass.config.routes import BETA, LEARN_ALSO, MEMBER_PATH
+from gatepass.config.routes import BETA, MEMBER_PATH
 from gatepass.learning.learned_rule import (
     DAY_S,
     HOUR_S,
@@ -23,6 +22,7 @@ from gatepass.learning.learned_rule import (
     STREAM_SETTING,
     LearnedRule,
     LearningPolicy,
+    flow_style,
 )
 from gatepass.learning.rejection import TAUGHT_CODES, WORDS, ZOD_CODE, UpstreamRejection, path_from_error
 from gatepass.normalize.betas import BETA_FIELD, BETA_MEMBERS, ENABLED
@@ -40,21 +40,20 @@ _LONG_NAME = 8
 _VALUE_CODE = "unsupported_value"
 
 
-def suggested_rules(rejection: UpstreamRejection, also: Collection[str] = ()) -> Iterator[Step]:
+def suggested_rules(rejection: UpstreamRejection) -> Iterator[Step]:
     """Yield the steps that `rejection` suggests, the most likely first."""
     if rejection.wants_reasoning:
         return
     yield from streaming(rejection)
     yield from conversation(rejection)
     yield from batches(rejection)
-    yield from choices(rejection, also)
     yield from betas(rejection)
     yield from members(rejection)  # last: it reads only a name, the others read a whole sentence
 
 
 def relevant_rules(rejection: UpstreamRejection, sent: Call) -> Relevant:
     """Return the suggested rules that would change the body `sent`."""
-    suggested = {rule for step in suggested_rules(rejection, LEARN_ALSO) for rule in step}
+    suggested = {rule for step in suggested_rules(rejection) for rule in step}
     return frozenset(rule for rule in suggested if would_change(rule.change(), sent))
 
 
@@ -62,7 +61,7 @@ def next_rules(
     rejection: UpstreamRejection, relevant: Relevant, policy: LearningPolicy, is_excluded: Callable[[LearnedRule], bool]
 ) -> Step:
     """Return the relevant rules of the first step that has any, if all of them are allowed and not excluded."""
-    for step in suggested_rules(rejection, policy.also):
+    for step in suggested_rules(rejection):
         found = [one for one in step if one in relevant]
         # All or nothing: the upstream would reject a request to which only a part of the step is applied.
         fits = [policy.allows(rule, rejection.members) and not is_excluded(rule) for rule in found]
@@ -80,7 +79,7 @@ def contradicts(rejection: UpstreamRejection, rule: LearnedRule) -> bool:
 
 def is_same_rejection(rejection: UpstreamRejection, rule: LearnedRule, evidence: str) -> bool:
     """Whether the rejection is again about what `rule`, learned from the sentence `evidence`, was to solve."""
-    suggested = {one.key for step in suggested_rules(rejection, LEARN_ALSO) for one in step}
+    suggested = {one.key for step in suggested_rules(rejection) for one in step}
     if rule.key in suggested or contradicts(rejection, rule):
         return True
     # an equal text may be about another member, which only `param` or a list names
@@ -254,59 +253,6 @@ def batches(rejection: UpstreamRejection) -> Iterator[Step]:
             yield (LearnedRule("split", "input", f"{max(1, int(100 * FILL * most / requested))}%", ttl_s=0.0),)
     if rejection.code == "1214" and rejection.opens(_STRING_ONLY):
         yield (LearnedRule("split", "input", "1", ttl_s=DAY_S),)
-
-
-# changes that require `learn_also`
-
-_TOOL_CHOICE = (  # DashScope and DeepSeek, for models that think (DeepSeek-V3#1376)
-    rf"{WORDS}tool_choice parameter does not support being set to|[Tt]hinking mode does not support this tool_choice"
-)
-# LM Studio.
-_OBJECT_REFUSED = r"'response_format\.type' must be 'json_schema' or 'text'"
-# DeepSeek.
-_FORMAT_REFUSED = rf"{WORDS}response_format type is unavailable"
-# vLLM started without a parser of tool calls (vllm#9986), and Ollama.
-_NO_TOOLS = rf"{WORDS}(?:tool choice requires --enable-auto-tool-choice|does not support tools\b)"
-_ROOM = (  # vLLM (vllm#12886)
-    rf"{WORDS}maximum context length is (\d+) tokens\. However, you requested \d+ tokens"
-    r" \((\d+) in the messages, \d+ in the completion\)"
-)
-SPARE_TOKENS = 8
-"""Tokens left free below the context length, because token counts differ by a few."""
-
-
-_CHOICES: tuple[tuple[str, str, tuple[Step, ...]], ...] = (
-    (
-        "tool_choice",
-        _TOOL_CHOICE,
-        (  # not stored (0 s): the upstream rejects thinking together with a forced tool, and accepts either alone
-            (LearnedRule("set", "enable_thinking", "false", ttl_s=0.0),),
-            (LearnedRule("set", "thinking.type", '"disabled"', ttl_s=0.0),),
-            (LearnedRule("set", "tool_choice", '"auto"', ttl_s=0.0),),
-        ),
-    ),
-    ("response_format", _OBJECT_REFUSED, ((LearnedRule("drop", "response_format"),),)),
-    ("response_format", _FORMAT_REFUSED, ((LearnedRule("response_format", "json_object"),),)),
-    (
-        "tools",
-        _NO_TOOLS,
-        (tuple(LearnedRule("drop", name) for name in ("tools", "tool_choice", "parallel_tool_calls")),),
-    ),
-)
-"""The name in `learn_also`, the sentence, and the steps."""
-
-
-def choices(rejection: UpstreamRejection, also: Collection[str]) -> Iterator[Step]:
-    if "tool_choice" not in rejection.members:
-        return
-    for name, pattern, steps in _CHOICES:
-        if name in also and rejection.opens(pattern):
-            yield from steps
-    if "max_tokens" in also and (found := rejection.opens(_ROOM)) is not None:
-        left = int(found[1][:9]) - int(found[2][:9]) - SPARE_TOKENS  # holds for this prompt only, so it is not stored
-        if left > 0:
-            for name in ("max_tokens", "max_completion_tokens"):
-                yield (LearnedRule("clamp", name, str(left), ttl_s=0.0),)
 
 
 # values of the header `anthropic-beta`
@@ -490,8 +436,8 @@ def _wrong_values(rejection: UpstreamRejection) -> Iterator[str]:
 
 _IMAGES = (b'"image_url"', b'"input_image"')
 REASONING_ADVICE = (
-    "The client must send the reasoning of earlier answers back with them. Set rules.replayed of the model's entry"
-    " to keep."
+    "The client must send the reasoning of earlier answers back with them, and rules.drop of the model's entry must not"
+    " name it."
 )
 
 
@@ -509,7 +455,7 @@ def advice(rejection: UpstreamRejection, sent: Call, setting: LearningSettings, 
     `rejection` is the rejection of `sent`, `relevant` the result of `relevant_rules` for both.
     """
     advised = REASONING_ADVICE if rejection.wants_reasoning else ""
-    for step in suggested_rules(rejection, LEARN_ALSO):  # none if the upstream requires reasoning
+    for step in suggested_rules(rejection):  # none if the upstream requires reasoning
         rules = [one for one in step if one in relevant]
         if rules:
             advised = _setting_advice(rejection, rules, setting)
@@ -525,30 +471,37 @@ def _setting_advice(rejection: UpstreamRejection, rules: list[LearnedRule], sett
     stream = next((rule for rule in forbidden if rule.action == "stream"), None)
     if stream is not None:
         return f"The model's entry sets stream: {setting.stream}. Set it to auto or {STREAM_SETTING[stream.field]}."
-    names = _setting_names(forbidden, rejection)
-    values = [] if setting.learn == "on" else ["learn: on"]
-    if names:  # YAML reads a bracket inside a list only in quotes
-        values.append(f"learn_also: [{', '.join(json.dumps(name) if '[' in name else name for name in names)}]")
-    if names is None or not values:  # no setting allows the rules, or they failed within the last minute
-        return ""
     fields = [rule.field for rule in rules]
     purpose = f"drop {', '.join(fields[:-1])} and {fields[-1]}" if fields[1:] else f"drop {fields[0]}"
     if any(rule.action != "drop" for rule in rules):
         purpose = f"adapt such requests ({', '.join(rule.entry for rule in rules)})"
-    sentence = f"To {purpose}, set upstreams.{setting.upstream}.{' and '.join(values)}"
+    if forbidden:
+        settings = _joined_settings(rules)
+        return f"To {purpose}, set {settings} in the model's entry under models." if settings else ""
+    if setting.learn == "on":
+        return ""  # they failed within the last minute
+    sentence = f"To {purpose}, set upstreams.{setting.upstream}.learn: on"
     if rules[0].action == "stream":
         return f"{sentence}, or stream: {STREAM_SETTING[rules[0].field]} in the model's entry under models."
     return f"{sentence}."
 
 
-def _setting_names(forbidden: list[LearnedRule], rejection: UpstreamRejection) -> list[str] | None:
-    """Return names for `learn_also` that allow all `forbidden` rules, or None if a rule cannot be allowed."""
-    found: list[str] = []
-    for rule in forbidden:
-        for name in (*found, rule.field, *sorted(LEARN_ALSO)):
-            if LearningPolicy(frozenset((name,))).allows(rule, rejection.members):
-                found.append(name)
-                break
-        else:
-            return None
-    return list(dict.fromkeys(found))
+def _joined_settings(rules: list[LearnedRule]) -> str:
+    """Return the `rules` of a model's entry that make the same changes.
+
+    "" if no setting makes one of them, or if a request would lose its meaning.
+    """
+    found: dict[str, Any] = {}
+    for rule in rules:
+        setting = rule.setting().get("rules")
+        if setting is None or rule.field.rpartition(".")[2] in NEVER:
+            return ""
+        for name, value in setting.items():
+            match found.get(name):
+                case list() as before:
+                    found[name] = [*before, *value]
+                case dict() as before:
+                    found[name] = {**before, **value}
+                case _:
+                    found[name] = value
+    return f"rules: {flow_style(found)}"

@@ -42,7 +42,7 @@ BETA_MEMBERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """The members that a value enables, if the answer without them still answers the same question.
 
 Values for the format of the answer, for files or for servers of tools are not here: an upstream that rejects their
-members names them, and `learn_also` allows to leave them out.
+members names them, and `rules.drop` leaves them out.
 """
 ENABLED = frozenset(path for paths in BETA_MEMBERS.values() for path in paths)
 """All members of the table."""

@@ -6,7 +6,6 @@ change is written without blanks.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +15,6 @@ import msgspec
 from gatepass.errors import InvalidRequest
 from gatepass.json_scan import SMALL_BYTES, JsonScanner, Piece, json_value, quoted, string
 from gatepass.types import Call, RuleEdit
-
-_EMPTY = re.compile(rb'null|false|""|\[[ \t\r\n]*+\]|\{[ \t\r\n]*+\}|-?0(?:\.0++)?(?:[eE][+-]?[0-9]++)?')
 
 
 class JsonValue:
@@ -190,11 +187,6 @@ class JsonObjectEditor:
         """Return the JSON text between the quotes of the member's value if it is a string, else None."""
         text = self.text(name) if self.kind(name) == '"' else None
         return None if text is None else text[1:-1]
-
-    def is_empty(self, name: str) -> bool:
-        """Whether the member exists, and is null, false, 0, or an empty string, list or object."""
-        text = self.small_text(name)
-        return text is not None and _EMPTY.fullmatch(text) is not None
 
     def value(self, name: str) -> Any:
         """Return the member's value as a Python object, or None.

@@ -1,4 +1,4 @@
-"""Change messages: roles and their order, content, members of earlier answers, ids of tool calls, schemas.
+"""Change messages: roles and their order, content, ids of tool calls.
 
 Texts are joined as JSON text, without decoding them: to decode one of 27 MiB takes 80 ms, and four times the memory.
 """
@@ -50,33 +50,6 @@ def message_text(message: JsonObjectEditor) -> bytes | None:
     texts_of = [] if parts is None else [part for part in parts.objects() if part.string("type") == "text"]
     texts = [text for part in texts_of if (text := part.raw_string("text")) is not None]
     return _EMPTY_LINE.join(texts) if parts is not None and texts and len(texts) == len(parts) else None
-
-
-REPLAYED_REASONING = ("reasoning_content", "reasoning", "reasoning_details")
-ANNOTATIONS = ("annotations", "metadata", "status", "timestamp", "timestamps")
-EMPTY = ("refusal", "audio", "function_call", "tool_calls")
-"""Members to drop if they are empty: with a value they belong to the API."""
-
-
-@dataclass(frozen=True, slots=True)
-class Replayed:
-    """Drop members of assistant messages that only an answer has: reasoning, annotations, empty members.
-
-    With `keeps_reasoning` the reasoning remains: DeepSeek's thinking models require it together with tool calls ("must
-    be passed back"), while Mistral, Groq and Cerebras reject it. Entry `drop=replayed`.
-    """
-
-    keeps_reasoning: bool = False
-    entry: str = "drop=replayed"
-
-    def apply_to(self, editor: JsonEditor) -> bool:
-        names = ANNOTATIONS if self.keeps_reasoning else (*REPLAYED_REASONING, *ANNOTATIONS)
-        dropped = 0
-        for message in editor.messages:
-            if message.string("role") == "assistant":
-                empty = [name for name in EMPTY if message.is_empty(name)]
-                dropped += sum(message.drop(name) for name in (*names, *empty))
-        return dropped > 0
 
 
 OWN_THOUGHT = "gatepass_thought"
@@ -231,42 +204,3 @@ def short_id(id_: str) -> str:
         number, digit = divmod(number, len(DIGITS))
         digits.append(DIGITS[digit])
     return "".join(reversed(digits))[:CHARS]
-
-
-SCHEMA_BYTES = 256 * 1024
-"""Limit of the `response_format` to parse, twice the 120,000 characters that OpenAI allows in a schema."""
-SCHEMA_PROMPT = "Answer with one JSON object that fits this JSON Schema, and with nothing else:\n"
-
-
-@fixed_change("response_format=json_object")
-def schema_in_words(editor: JsonEditor) -> bool:
-    """Replace `json_schema` by `json_object`, and add the schema to the system message.
-
-    The upstream then does not enforce it. A `response_format` above SCHEMA_BYTES remains. Entry
-    `response_format=json_object`.
-    """
-    found = editor.top.get("response_format")
-    if found is None or found.kind != "{" or found.size_bytes > SCHEMA_BYTES:
-        return False
-    response_format = editor.top.value("response_format")
-    inner = response_format.get("json_schema")
-    if response_format.get("type") != "json_schema" or not isinstance(inner, dict):
-        return False
-    schema = msgspec.json.encode(inner.get("schema", {})).decode()
-    if not _add_to_system(editor, msgspec.json.encode(SCHEMA_PROMPT + schema)[1:-1]):
-        return False
-    return editor.top.set("response_format", b'{"type":"json_object"}')
-
-
-def _add_to_system(editor: JsonEditor, text: bytes) -> bool:
-    """Append `text` to the system message, or insert a new message; return False without `messages`."""
-    messages = editor.top.array("messages")
-    if messages is None:
-        return False
-    system = next((message for message in messages.objects() if message.string("role") in SYSTEM_ROLES), None)
-    content = None if system is None else message_text(system)
-    if system is None or content is None:
-        messages.insert(0, b'{"role":"system","content":"%b"}' % text)
-    else:
-        system.set("content", b'"', content, _EMPTY_LINE, text, b'"')
-    return True

@@ -9,7 +9,7 @@ from typing import get_args
 
 import msgspec
 
-from gatepass.config.access import Profile, ProfileSettings, resolved
+from gatepass.config.access import BUILT_IN_PROFILES, Profile
 from gatepass.config.routes import ModelKind, guessed
 from gatepass.config.upstream import DialectName
 from gatepass.normalize.json_editor import JsonEditor, fixed_change
@@ -70,17 +70,7 @@ class ProfileRules:
 
     @property
     def is_of_ragflow(self) -> bool:
-        return "ragflow" in (self.name, self.settings.extends)
-
-
-def build_profiles(own: Mapping[str, ProfileSettings]) -> Mapping[str, ProfileRules]:
-    """Return the built-in profiles and the operator's `own` by name."""
-
-    def rules(profile: Profile) -> dict[DialectName, tuple[ChangeRule, ...]]:
-        return {dialect: ChangeRule.of(NAME, changes_of(profile, dialect)) for dialect in get_args(DialectName)}
-
-    profiles = resolved(own).items()
-    return MappingProxyType({name: ProfileRules(name, profile, rules(profile)) for name, profile in profiles})
+        return self.name == "ragflow"
 
 
 def changes_of(profile: Profile, dialect: DialectName) -> Iterator[Change]:
@@ -91,3 +81,16 @@ def changes_of(profile: Profile, dialect: DialectName) -> Iterator[Change]:
     yield from (Drop(JsonMemberPath.parse(path), NULL) for path in profile.drop_null)
     if profile.plain_tools:
         yield keep_plain_tools
+
+
+PROFILES: Mapping[str, ProfileRules] = MappingProxyType(
+    {
+        name: ProfileRules(
+            name,
+            profile,
+            {dialect: ChangeRule.of(NAME, changes_of(profile, dialect)) for dialect in get_args(DialectName)},
+        )
+        for name, profile in BUILT_IN_PROFILES.items()
+    }
+)
+"""The profiles by name."""

@@ -21,7 +21,6 @@ from gatepass.config.routes import ANY, Model, Rules, block_of_operation, ordere
 from gatepass.errors import InvalidRequest
 from gatepass.json_scan import SMALL_BYTES, JsonScanner, any_of, may_name, value_span
 from gatepass.normalize import members, messages
-from gatepass.normalize.betas import DropBetas
 from gatepass.normalize.embeddings_request import SplitInputs, TextsOnly, request_numbers
 from gatepass.normalize.images import Images
 from gatepass.normalize.json_editor import JsonEditor
@@ -326,23 +325,14 @@ def _changes_of_rules(rules: Rules | None) -> Iterator[Change]:
     yield from (members.Default(JsonMemberPath.parse(name), _json(value)) for name, value in rules.default.items())
     yield from (members.Set(JsonMemberPath.parse(name), _json(value)) for name, value in rules.set.items())
     yield from (Clamp(JsonMemberPath.parse(name), bounds.min, bounds.max) for name, bounds in rules.clamp.items())
-    yield from (DropBetas((name,), frozenset((name,))) for name in rules.drop_betas)
-    if rules.schema_in_words:
-        yield messages.schema_in_words
     if rules.split is not None:
         yield SplitInputs(rules.split)
     for old, new in rules.roles.items():
         yield messages.system_into_user if new == "user" else messages.Role(old, new)
-    if rules.replayed != "keep":
-        yield messages.Replayed(keeps_reasoning=rules.replayed == "drop_but_reasoning")
     if rules.text_content:
         yield messages.join_text_parts
-    if rules.empty_content:
-        yield messages.fill_empty_content
     if rules.merge_roles:
         yield messages.merge_roles
-    if rules.short_tool_ids:
-        yield messages.shorten_tool_ids
 
 
 def _json(value: object) -> bytes:

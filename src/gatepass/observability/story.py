@@ -286,7 +286,7 @@ def case_of(code: str, hop: str, status: int, message: str, operation: str = "",
     """
     kind, is_mcp = errors.stable_code(code, hop), hop.startswith(f"upstream:{MCP_UPSTREAM}")
     if kind == errors.UpstreamInvalid.code:
-        large = ("line_bytes" if "`line_bytes`" in message else "too_large") if re.search(_TOO_LARGE, message) else ""
+        large = ("long_lines" if "long lines" in message else "too_large") if re.search(_TOO_LARGE, message) else ""
         return "mcp_invalid" if is_mcp else large
     # the words of the message are those for a login page
     if kind == errors.UpstreamHtml.code and status >= 500 and "instead of JSON" not in message:

@@ -79,8 +79,6 @@ class Chat(ClientProtocol):
     def keep_alive(self, profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
         if profile.keep_alive == "comment":  # nearly always
             return comment_keep_alive
-        if profile.keep_alive == "off":
-            return None
         defaults = EnvelopeDefaults(lambda prefix: f"{prefix}{call.id}", int(wall()), call.model)
         return EmptyDeltaKeepAlive(defaults, is_text=self.is_text)
 

@@ -133,7 +133,7 @@ class Messages(_OfAnthropic):
         return "" if any(known in message for known in _KNOWN_AS_TOO_LONG) else TOO_LONG
 
     def keep_alive(self, profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
-        return None if profile.keep_alive == "off" else lambda _: PING
+        return lambda _: PING
 
     def error_places(self, document: Any) -> Iterator[Any]:
         yield document

@@ -36,7 +36,6 @@ from gatepass.http_client.pool import IDLE_S, SHORT_IDLE_S, Http1Transport, open
 from gatepass.http_client.tls import TLSContexts
 from gatepass.learning.learned_rule import LearnedRuleRecord
 from gatepass.learning.memory import Memory
-from gatepass.normalize.profiles import ProfileRules, build_profiles
 from gatepass.normalize.ragflow_body import RagflowBody
 from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.access_log import AccessLog
@@ -193,9 +192,6 @@ class AppState(ProcessParts):
     authenticator: Authenticator
     routes: RouteTable
     declared: DeclaredModels
-    profiles: Mapping[str, ProfileRules]
-    allows_origins: bool
-    """Whether a profile allows browser pages of other origins (`cors_origins`)."""
     upstreams: Mapping[str, Upstream]
     """By name, those of `upstreams` and those of `mcp`: the server NAME is `mcp/NAME`."""
     mcp: McpServers | None
@@ -456,8 +452,6 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         authenticator=Authenticator(config),
         routes=RouteTable(config),
         declared=DeclaredModels(config),
-        profiles=build_profiles(config.profiles),
-        allows_origins=any(profile.cors_origins for profile in config.profiles.values()),
         upstreams=upstreams,
         mcp=mcp,
         admission=Admission(config, parts.windows, parts.clock, parts.metrics.limit_hit, parts.end_users) or None,

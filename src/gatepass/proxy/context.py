@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from gatepass.config.access import PLAIN, AccessKey, Profile
 from gatepass.errors import GatepassError, UpstreamErrorReply
 from gatepass.learning.session import LearningSession
-from gatepass.normalize.profiles import ProfileRules
+from gatepass.normalize.profiles import PROFILES, ProfileRules
 from gatepass.observability.observer import AccessRecord, Arrivals, AttemptRecord, RequestRecord, SentToken
 from gatepass.protocols.client_protocol import RAW, ClientProtocol
 from gatepass.protocols.translation.answer_blocks import Early
@@ -320,7 +320,7 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         )
         if told := state.observers.request_began:
             state.observers.tell(told, access, client_request.headers)
-        return cls(client_request, state, state.profiles["plain"], access)
+        return cls(client_request, state, PROFILES["plain"], access)
 
     def authenticate(self, path_profile: str | None = None, *, takes_form: bool = False) -> AccessKey:
         """Return the caller, who is named in the log from now on. Arguments and errors: `Authenticator`."""

@@ -25,7 +25,7 @@ from gatepass.auth.model_access import (
 )
 from gatepass.config.access import PLAIN
 from gatepass.errors import GatepassError
-from gatepass.normalize.profiles import ProfileRules, untyped
+from gatepass.normalize.profiles import PROFILES, untyped
 from gatepass.normalize.rules import with_model
 from gatepass.operations.table import (
     BY_PATH,
@@ -145,8 +145,7 @@ async def _serve(catalog: ModelCatalog, in_flight_request: InFlightRequest) -> N
     found = None if base_path else BY_PATH.get(path, {}).get(client_request.method)
     if found is None:
         path_profile, path = split_profile(path, base_path)
-    has_origin = state.allows_origins and header(client_request.headers, b"origin") is not None
-    if has_origin and await _answer_preflight(client_response, path_profile):
+    if state.config.server.cors_origins and await _answer_preflight(client_response):
         return
     found = found or _match(context, path, path_profile)
     operation = found.operation
@@ -157,9 +156,8 @@ async def _serve(catalog: ModelCatalog, in_flight_request: InFlightRequest) -> N
     access.operation = operation.name
     caller = context.authenticate(path_profile, takes_form=operation.takes_form)
     in_flight_request.begin(caller)
-    # otherwise the profile stays `plain`, which lists no origins
-    if path_profile is not None or caller.profile is not None or state.allows_origins:
-        _apply_profile(context, select_profile(state.profiles, path_profile, caller.profile))
+    if path_profile is not None or caller.profile is not None:  # otherwise it stays `plain`
+        context.profile_rules = select_profile(PROFILES, path_profile, caller.profile)
 
     if state.authenticator.requires_key:
         check_operation_access(caller, operation)
@@ -233,27 +231,21 @@ def _end_late(in_flight_request: InFlightRequest, first: Attempt, timeouts: Time
     in_flight_request.cancel(error)
 
 
-async def _answer_preflight(client_response: ClientResponse, path_profile: str | None) -> bool:
-    """Return whether the request was a CORS preflight, which then has its response.
+async def _answer_preflight(client_response: ClientResponse) -> bool:
+    """Return whether the request was the CORS preflight of an allowed origin, which then has its response.
 
-    A browser sends no key with a preflight, so only the path can name the profile.
-    Raises UnknownPath, ForbiddenHost, ForbiddenOrigin.
+    The response of another request gets its CORS headers. Raises ForbiddenPeer, ForbiddenHost, ForbiddenOrigin.
     """
     context = client_response.context
-    state, client_request = context.state, context.client_request
-    state.authenticator.check_without_key(client_request)
-    _apply_profile(context, select_profile(state.profiles, path_profile, None))
-    allowed = preflight(client_request.method, client_request.headers, context.profile_rules.settings.cors_origins)
+    client_request, origins = context.client_request, context.state.config.server.cors_origins
+    context.cors_headers = cors_headers(client_request.headers, origins)
+    allowed = preflight(client_request.method, client_request.headers, origins)
     if allowed is None:
         return False
+    context.state.authenticator.check_without_key(client_request)
     context.access.operation, context.cors_headers = PREFLIGHT, allowed
     await client_response.send(NO_CONTENT, (), b"")
     return True
-
-
-def _apply_profile(context: RequestContext, profile_rules: ProfileRules) -> None:
-    context.profile_rules = profile_rules
-    context.cors_headers = cors_headers(context.client_request.headers, profile_rules.settings.cors_origins)
 
 
 def _match(context: RequestContext, path: str, path_profile: str | None) -> Match:
@@ -275,14 +267,14 @@ def _match(context: RequestContext, path: str, path_profile: str | None) -> Matc
         raise _unknown_path(context, path_profile)
     if not is_preflight(client_request.method, client_request.headers):
         raise upgrade_error(client_request) or error
-    select_profile(state.profiles, path_profile, None)
-    raise preflight_error(client_request.headers, path_profile)
+    select_profile(PROFILES, path_profile, None)
+    raise preflight_error(client_request.headers)
 
 
 def _unknown_path(context: RequestContext, path_profile: str | None, *, at_root: bool = False) -> errors.UnknownPath:
     client_request = context.client_request
     base_path = client_request.mounted_at + context.state.base_path
-    profile = path_profile if path_profile in context.state.profiles else None
+    profile = path_profile if path_profile in PROFILES else None
     mcp = context.state.mcp
     return unknown_path_error(
         client_request.mounted_at + client_request.path,

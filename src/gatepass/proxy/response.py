@@ -326,7 +326,7 @@ def _conversion_of(context: ReplyContext) -> str:
     if context.is_translated:
         return "chat completions serve the client's protocol"
     if context.profile.line_bytes is not None:
-        return "the profile of the client has `line_bytes`"
+        return "the profile of the client splits long lines"
     if upstream.settings.repair.cumulative and context.protocol.takes_transforms:
         return "`repair.cumulative` compares its texts"
     return ""

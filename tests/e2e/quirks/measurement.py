@@ -47,20 +47,20 @@ def upstream() -> Iterator[str]:
 
 def configuration(url: str) -> Config:
     """Return a configuration with an upstream for each route. Each row about tokens has its own credential."""
-    opted = ["tool_choice", "response_format", "max_tokens", "system_into_user", "merge_roles"]
     renewed = [row.model for row in ROWS if row.route == "renewed"]
     return {
         "credentials": {model: {"type": "http_json", "url": f"{url}/token"} for model in renewed},
         "upstreams": {
             "main": {"base_url": f"{url}/v1"},
-            "opted": {"base_url": f"{url}/v1", "learn_also": opted},
             "ragflow": {"base_url": url, "dialect": "ragflow"},
             "cumulative": {"base_url": f"{url}/v1", "repair": {"cumulative": True}},
             **{model: {"base_url": f"{url}/v1", "credential": model} for model in renewed},
         },
         "models": {
             "*": {"upstream": "main"},
-            **{row.model: {"upstream": row.route} for row in ROWS if row.route in ("opted", "ragflow")},
+            "system-and-developer": {"upstream": "main", "rules": {"roles": {"system": "user"}}},
+            "alternate": {"upstream": "main", "rules": {"merge_roles": True}},
+            **{row.model: {"upstream": row.route} for row in ROWS if row.route == "ragflow"},
             "cumulative": {"upstream": "cumulative"},
             **{model: {"upstream": model} for model in renewed},
         },

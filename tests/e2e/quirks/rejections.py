@@ -138,11 +138,10 @@ ROLES = (
         messages=WITH_DEVELOPER),
     Row(23, "system", "rejects the role `system`", rejecting(role("system"), NO_SYSTEM), messages=WITH_SYSTEM),
     Row(23, "system-and-developer", "rejects `developer` as well (o1-mini)", rejecting_first(
-        (role("system"), NO_SYSTEM), (role("developer"), NO_DEVELOPER)), messages=WITH_SYSTEM, route="opted"),
+        (role("system"), NO_SYSTEM), (role("developer"), NO_DEVELOPER)), messages=WITH_SYSTEM),
     Row(24, "alternate", "requires roles that alternate", rejecting(repeats_a_role, {
         "error": {"message": ALTERNATE, "type": "BadRequestError", "param": None, "code": 400}}),
-        messages=TWO_USER_MESSAGES,
-        route="opted"),
+        messages=TWO_USER_MESSAGES),
 )  # fmt: skip
 
 PARTS = (
@@ -235,32 +234,11 @@ IMAGES = (
         messages=({"role": "user", "content": "What is this?", "images": [PIXEL]},)),
 )  # fmt: skip
 
-THINKING = "The tool_choice parameter does not support being set to required or object in thinking mode"
-SCHEMA = {"type": "json_schema", "json_schema": {"name": "sky", "schema": {"type": "object"}}}
-CLAMPED = (
-    "This model's maximum context length is 6048 tokens. However, you requested 6616 tokens (568 in the messages, 6048"
-    " in the completion). Please reduce the length of the messages or completion."
-)
 CHOICES = (
-    Row(40, "tool-choice", "rejects forced tool while it thinks", rejecting(
-        lambda request: request.body.get("tool_choice", "auto") != "auto", error(
-        f"<400> InternalError.Algo.InvalidParameter: {THINKING}", code="invalid_parameter_error")), TOOL_ANSWER,
-        body=TOOLS | {"tool_choice": "required"}, route="opted", is_lasting=False),
-    Row(41, "json-object", "supports `json_schema` and `text` alone (LM Studio)", rejecting(
-        lambda request: request.body.get("response_format", {}).get("type") == "json_object",
-        {"error": "'response_format.type' must be 'json_schema' or 'text'"}),
-        body={"response_format": {"type": "json_object"}}, route="opted"),
-    Row(41, "json-schema", "does not support `json_schema` (DeepSeek)", rejecting(
-        lambda request: request.body.get("response_format", {}).get("type") == "json_schema",
-        error("This response_format type is unavailable now")), body={"response_format": SCHEMA}, route="opted"),
     Row(42, "parallel", "does not support `parallel_tool_calls` (o3-mini)", rejecting(is_set("parallel_tool_calls"),
         error(
         "Unsupported parameter: 'parallel_tool_calls' is not supported with this model.", "parallel_tool_calls",
         PARAMETER)), TOOL_ANSWER, body=TOOLS | {"parallel_tool_calls": True}),
-    Row(43, "room", "has a smaller context than `max_tokens` (vLLM)", rejecting(
-        lambda request: request.body.get("max_tokens", 0) > 5480, {
-            "object": "error", "message": CLAMPED, "type": "BadRequestError", "param": None, "code": 400}),
-        body={"max_tokens": 6048}, route="opted", is_lasting=False),
 )  # fmt: skip
 
 ROWS = (

@@ -13,9 +13,9 @@ STREAM: tuple[Mode, ...] = ("raw", "helper")
 PLAIN: tuple[Mode, ...] = ("plain",)
 EMBED: tuple[Mode, ...] = ("embed",)
 
-Route = Literal["main", "opted", "renewed", "ragflow", "cumulative"]
-"""The upstream of gatepass's configuration for the row: the default, one with `learn_also`, one with a renewable token,
-or one with its own dialect or setting."""
+Route = Literal["main", "renewed", "ragflow", "cumulative"]
+"""The upstream of gatepass's configuration for the row: the default, one with a renewable token, or one
+with its own dialect or setting."""
 
 GREETING = ({"role": "user", "content": "What colour is the sky?"},)
 DIMENSIONS = 4

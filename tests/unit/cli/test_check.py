@@ -108,7 +108,7 @@ def test_the_schema_names_the_blocks_of_the_file():
     found = editor_schema()
     assert found["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert set(found["properties"]) == {
-        *("server", "limits", "credentials", "upstreams", "operations", "models", "profiles", "access", "log", "store"),
+        *("server", "limits", "credentials", "upstreams", "operations", "models", "access", "log", "store"),
         *("mcp", "network", "tracing"),
     }
     assert found["anyOf"] == [{"required": ["upstreams"]}, {"required": ["mcp"]}]

@@ -39,16 +39,6 @@ def test_a_new_key_is_printed_once_with_its_hash_and_lines_to_paste(tmp_path):
     assert (entry.name, entry.hash) == ("rag-flow.1", hash_key(key))
 
 
-def test_a_profile_that_the_configuration_file_declares_is_accepted(tmp_path):
-    file = file_of(tmp_path, f'{HEAD}    - {{name: a, hash: "{ONES}"}}\nprofiles: {{own: {{extends: ragflow}}}}\n')
-    assert run("new", "--profile", "own", "--config", file).exit_code == 0
-    assert run("new", "--profile", "own", env={"GATEPASS_CONFIG": str(file)}).exit_code == 0
-    none = " Claude Code needs no profile: leave it out"
-    for name, ends in (("claude_code", True), ("other", False)):
-        result = run("new", "--profile", name, "--config", file)
-        assert (result.exit_code, result.output.rstrip().endswith(none)) == (2, ends)
-
-
 def test_both_forms_of_a_new_key_mean_the_same_entry(tmp_path):
     options = ("--name", "grafana", "--role", "viewer", "--profile", "dify", "--expires", "2099-01-31T18:00:00+01:00")
     result = run("new", *options, "--operation", "chat", "--operation", "files")

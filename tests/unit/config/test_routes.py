@@ -6,7 +6,7 @@ import pytest
 
 from gatepass.config.model import Config
 from gatepass.config.references import Reference
-from gatepass.config.routes import LEARN_ALSO, NOT_LEARNED, Model, OperationRoute, Rules
+from gatepass.config.routes import Model, OperationRoute, Rules
 from gatepass.learning.learned_rule import NEVER, SAFE, SAFE_IN_MESSAGES, SAFE_IN_TOOLS
 from gatepass.normalize.members import JsonMemberPath
 
@@ -48,8 +48,7 @@ def test_the_rules_of_a_model_replace_those_of_its_operation_one_by_one():
         ({"rename": {"a.t": "u"}}, {"drop": ["a.u", "u"]}, {"rename": {"a.t": "u"}, "drop": ["u"]}),
         ({"roles": {"system": "user"}}, {"roles": {"developer": "system", "system": "developer"}},
          {"roles": {"developer": "system", "system": "user"}}),
-        ({"replayed": "keep", "text_content": False}, {"replayed": "drop", "text_content": True, "empty_content": True},
-         {"empty_content": True}),
+        ({"text_content": False}, {"text_content": True, "merge_roles": True}, {"merge_roles": True}),
         ({}, {"split": 3}, {"split": 3}),
     ],
 )  # fmt: skip
@@ -117,17 +116,9 @@ def test_member_paths_of_the_configuration_are_those_of_normalize(place):
     assert Rules.model_validate({"drop": [place]}).drop == [str(JsonMemberPath.parse(place))]
 
 
-def test_learn_also_accepts_each_known_name():
-    names = sorted(LEARN_ALSO)
-    upstream = {"base_url": "https://x", "learn": "on", "learn_also": [*names, "my_own", "messages[].own"]}
-    assert Config.model_validate({"upstreams": {"u": upstream}}).upstreams["u"].learn_also[:-2] == names
-
-
-def test_the_lists_of_what_may_be_learned_do_not_meet():
-    assert NOT_LEARNED == NEVER
-    assert not (SAFE | SAFE_IN_MESSAGES | SAFE_IN_TOOLS | LEARN_ALSO) & NEVER
-    assert not SAFE & LEARN_ALSO
-    for name in (*SAFE, *SAFE_IN_MESSAGES, *SAFE_IN_TOOLS, *LEARN_ALSO):
+def test_what_may_be_learned_leaves_no_request_without_its_meaning():
+    assert not (SAFE | SAFE_IN_MESSAGES | SAFE_IN_TOOLS) & NEVER
+    for name in (*SAFE, *SAFE_IN_MESSAGES, *SAFE_IN_TOOLS):
         JsonMemberPath.parse(name)
 
 

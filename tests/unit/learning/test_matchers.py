@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from gatepass.config.routes import LEARN_ALSO
+from gatepass.config.routes import Rules
 from gatepass.learning.learned_rule import DAY_S, HOUR_S, QUARTER_S, LearnedRule, LearningPolicy
 from gatepass.learning.matchers import (
     REASONING_ADVICE,
@@ -24,8 +24,6 @@ from gatepass.learning.session import Mode
 from gatepass.normalize.rules import Change, apply_changes, would_change
 from tests.rows import CHAT, EMBEDDINGS, RESPONSES
 from tests.unit.learning.rejections import (
-    CHOICE,
-    CHOICE_ROWS,
     EMBEDDING_ROWS,
     EVERYTHING,
     MEMBER_ROWS,
@@ -56,11 +54,10 @@ def test_a_rejection_causes_its_rule_once_and_only_with_permission(case):
     assert json.loads(changed.body) == case.expected
     assert (changed.adapted, changed.max_inputs) == (case.adapted, case.max_inputs)
     assert tuple(rule.entry for rule in found) == case.adapted
-    relevant, policy = relevant_rules(case.rejection, changed), LearningPolicy(frozenset(case.also))
+    relevant, policy = relevant_rules(case.rejection, changed), LearningPolicy()
     assert next_rules(case.rejection, relevant, policy, lambda rule: rule.entry not in case.adapted) == ()
-    assert not case.also or case.rules(LearningPolicy()) == ()
     assert "stream=" not in "".join(rule.entry for rule in case.rules(LearningPolicy(may_stream=False)))
-    assert advised(case, also=case.also) == ""
+    assert advised(case) == ""
 
 
 def test_a_rule_holds_as_long_as_its_kind_does():
@@ -71,7 +68,6 @@ def test_a_rule_holds_as_long_as_its_kind_does():
     batches = {case.name: case.rules()[0].ttl_s for case in EMBEDDING_ROWS if "split" in case.adapted[0]}
     assert batches.pop("18 OpenAI's tokens") == 0.0
     assert set(batches.values()) == {DAY_S}
-    assert [case.rules()[0].ttl_s for case in CHOICE_ROWS if case.name == "43"] == [0.0]
     assert [case.rules()[0].ttl_s for case in MEMBER_ROWS if case.name == "13 OpenAI's value"] == [HOUR_S]
 
 
@@ -195,7 +191,7 @@ def rejections(draw: st.DrawFn) -> UpstreamRejection:
 
 @given(rejections())
 def test_every_rule_of_every_step_is_a_change_whatever_an_upstream_returns(rejected):
-    for step in suggested_rules(rejected, LEARN_ALSO):
+    for step in suggested_rules(rejected):
         changes: list[Change] = [rule.change() for rule in step]
         assert [change.entry for change in changes] == [rule.entry for rule in step]
         assert all(rule.change().entry == rule.entry for rule in step)
@@ -362,13 +358,6 @@ def test_strict_of_a_tool_is_dropped(body, request_, path):
     assert rules(body, request_) == (LearnedRule("drop", path),)
 
 
-@pytest.mark.parametrize("path", ["tools[].function.hint", "messages[].hint", "input[].hint"])
-def test_a_member_in_a_list_is_dropped_if_learn_also_names_it(path):
-    drop = LearnedRule("drop", path)
-    assert not LearningPolicy().allows(drop, frozenset())
-    assert LearningPolicy(frozenset((path,))).allows(drop, frozenset())
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -390,8 +379,8 @@ def test_thinking_is_turned_off_only_without_a_stream():
     assert not would_change(rule.change(), stream.call)
 
 
-def advised(case: Case, *, learn: Mode = "on", also: tuple[str, ...] = (), stream: str = "auto") -> str:
-    policy = LearningPolicy(frozenset(also), may_stream=stream == "auto")
+def advised(case: Case, *, learn: Mode = "on", stream: str = "auto") -> str:
+    policy = LearningPolicy(may_stream=stream == "auto")
     settings = LearningSettings("chat", policy, learn, stream)
     return advice(case.rejection, case.call, settings, relevant_rules(case.rejection, case.call))
 
@@ -408,10 +397,6 @@ def test_advice_names_learn_if_learning_is_off():
     assert advised(NO_STREAM) == ""
 
 
-def test_advice_names_learn_and_learn_also_if_both_are_missing():
-    assert advised(NO_TOOLS, learn="off") == ("To drop tools, set upstreams.chat.learn: on and learn_also: [tools].")
-
-
 def test_the_stream_setting_of_the_model_is_named_as_what_to_change():
     only_stream = never("", openai("This model only support stream mode"), request={"stream": False})
     for stream in ("native", "emulate"):
@@ -421,11 +406,6 @@ def test_the_stream_setting_of_the_model_is_named_as_what_to_change():
     assert advised(NO_STREAM, stream="native") == "The model's entry sets stream: native. Set it to auto or emulate."
 
 
-def test_tools_and_what_belongs_to_them_are_one_name():
-    no_tools = never("", openai("m does not support tools"), request={"tools": [], "tool_choice": "auto"})
-    assert advised(no_tools) == "To drop tools and tool_choice, set upstreams.chat.learn_also: [tools]."
-
-
 def test_reasoning_that_is_missed_is_for_the_client_to_send():
     missed = never("", openai("The `reasoning_content` in the thinking mode must be passed back to the API."))
     assert advised(missed) == REASONING_ADVICE
@@ -433,25 +413,28 @@ def test_reasoning_that_is_missed_is_for_the_client_to_send():
 
 USER_MESSAGE = {"role": "user", "content": "a"}
 OPTIONAL = {
-    "tools": NO_TOOLS,
-    "merge_roles": never("", openai("Conversation roles must alternate"), request=chat(USER_MESSAGE, USER_MESSAGE)),
-    "system_into_user": never("", openai("System role not supported")),
-    "tool_choice": never("", openai(CHOICE), request={"tool_choice": "required"}),
-    "own_field": never("", openai(unsupported("own_field")), request={"own_field": 1}),
+    'drop: ["tools"]': NO_TOOLS,
+    "merge_roles: true": never(
+        "", openai("Conversation roles must alternate"), request=chat(USER_MESSAGE, USER_MESSAGE)
+    ),
+    'roles: {system: "user"}': never("", openai("System role not supported")),
+    'drop: ["stop", "own_field"]': never(
+        "", openai("Unsupported parameter(s): stop, own_field"), request={"stop": ["x"], "own_field": 1}
+    ),
+    'drop: ["tools[].function.hint"]': never(
+        "",
+        openai("Unknown parameter: 'tools[0].function.hint'."),
+        request={"tools": [{"type": "function", "function": {"name": "f", "hint": 1}}]},
+    ),
 }
 
 
-@pytest.mark.parametrize(("name", "case"), OPTIONAL.items())
-def test_advice_names_the_rule_for_learn_also(name, case):
-    assert advised(case).endswith(f", set upstreams.chat.learn_also: [{name}].")
-    assert advised(case, also=(name,)) == ""
-
-
-def test_advice_names_a_member_in_a_list_as_yaml_reads_it():
-    tools = {"tools": [{"type": "function", "function": {"name": "f", "hint": 1}}]}
-    case = never("", openai("Unknown parameter: 'tools[0].function.hint'."), request=tools)
-    setting = advised(case).partition("upstreams.chat.")[2].removesuffix(".")
-    assert YAML(typ="safe").load(setting) == {"learn_also": ["tools[].function.hint"]}
+@pytest.mark.parametrize("learn", ["on", "off"])
+@pytest.mark.parametrize(("setting", "case"), OPTIONAL.items())
+def test_what_is_not_learned_is_advised_as_rules(setting, case, learn):
+    assert case.rules() == ()
+    assert advised(case, learn=learn).endswith(f", set rules: {{{setting}}} in the model's entry under models.")
+    Rules.model_validate(YAML(typ="safe").load(f"{{{setting}}}"))
 
 
 def test_advice_does_not_offer_protected_members():

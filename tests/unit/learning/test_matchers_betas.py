@@ -61,14 +61,14 @@ def a_call(betas: tuple[str, ...] = SENT, body: Any = None) -> Call:
     return Call("id", MESSAGES, "caller", "m", json.dumps(BODY if body is None else body).encode(), fields)
 
 
-def rules(document: Any, call: Call, status: int = 400, also: frozenset[str] = frozenset()) -> tuple[LearnedRule, ...]:
+def rules(document: Any, call: Call, status: int = 400) -> tuple[LearnedRule, ...]:
     error_body = read_error_body(document, refused=True)
     assert error_body is not None
     sent = betas_of(call.headers)
     rejection = UpstreamRejection.of(call.operation.members, status, error_body, call.body, sent)
     if rejection is None:
         return ()
-    return next_rules(rejection, relevant_rules(rejection, call), LearningPolicy(also), lambda _: False)
+    return next_rules(rejection, relevant_rules(rejection, call), LearningPolicy(), lambda _: False)
 
 
 def changed(document: Any, call: Call, **more: Any) -> tuple[tuple[str, ...], dict[str, Any], tuple[str, ...]]:
@@ -214,9 +214,7 @@ def test_a_member_inside_another_is_found_behind_the_names_of_unions(place, beta
 )
 def test_a_member_without_the_value_that_enables_it_teaches_nothing(place, betas, sentence):
     call = a_call(betas, {**BODY, "speed": "fast"})
-    also = frozenset(("context_management", "speed"))
     assert rules(anthropic(sentence.format(place)), call) == ()
-    assert rules(anthropic(sentence.format(place)), call, also=also) == ()
 
 
 def test_a_rejection_with_a_member_that_no_value_enables_here_teaches_nothing():
@@ -231,7 +229,6 @@ def test_the_form_of_the_answer_is_kept():
     call = a_call(("structured-outputs-2025-11-13",), {**BODY, "output_format": {"type": "json_schema"}})
     document = anthropic("output_format: Extra inputs are not permitted")
     assert rules(document, call) == ()
-    assert rules(document, call, also=frozenset(("output_format",))) == (LearnedRule("drop", "output_format"),)
 
 
 OTHER = {

@@ -6,12 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.config.model import Config
 from gatepass.normalize.betas import BETA_MEMBERS, DropBetas, betas_of
-from gatepass.normalize.rules import DeclaredModels, apply_changes, normalize
+from gatepass.normalize.rules import apply_changes
 from gatepass.types import Call
 from tests.rows import MESSAGES
-from tests.unit.normalize.calls import TARGET
 
 CONTEXT, COMPACT, SCOPE = "context-management-2025-06-27", "compact-2026-01-12", "prompt-caching-scope-2026-01-05"
 BODY = b'{"model": "m",  "messages": [], "context_management": {"edits": []}, "x": 1.0}'
@@ -81,11 +79,3 @@ def test_nothing_else_is_left_out(sent, names):
     left_out = {path for name in names & set(sent) for path in BETA_MEMBERS.get(name, ())}
     assert after == {name: value for name, value in before.items() if name in after}
     assert before.keys() - after.keys() <= left_out
-
-
-def test_declared_values_are_left_out():
-    models = {"m": {"upstream": "chat", "rules": {"drop_betas": [CONTEXT]}}}
-    config = Config.model_validate({"upstreams": {"chat": {"base_url": "https://h/v1"}}, "models": models})
-    changed = normalize(call(f"a,{CONTEXT}"), TARGET, DeclaredModels(config).rules("messages", "m"))
-    assert (betas_of(changed.headers), changed.adapted) == (("a",), (f"drop_beta={CONTEXT}",))
-    assert b"context_management" not in changed.body

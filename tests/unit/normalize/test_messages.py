@@ -6,14 +6,11 @@ from typing import Any
 import pytest
 
 from gatepass.normalize.messages import (
-    SCHEMA_BYTES,
-    Replayed,
     Role,
     drop_own_thoughts,
     fill_empty_content,
     join_text_parts,
     merge_roles,
-    schema_in_words,
     short_id,
     shorten_tool_ids,
     system_into_user,
@@ -142,25 +139,6 @@ def test_missing_content_becomes_an_empty_text():
     assert unchanged(fill_empty_content, message("assistant", ""), {"role": "user"})
 
 
-ANSWER = message(
-    "assistant",
-    "x",
-    reasoning_content="r",
-    reasoning="r",
-    annotations=[],
-    refusal=None,
-    audio=None,
-    function_call=None,
-    tool_calls=[],
-)
-
-
-def test_an_answer_that_comes_back_loses_what_only_an_answer_has():
-    assert after(Replayed(), ANSWER) == [message("assistant", "x")]
-    kept = after(Replayed(keeps_reasoning=True), ANSWER)
-    assert kept == [message("assistant", "x", reasoning_content="r", reasoning="r")]
-
-
 def test_tool_ids_become_short_in_both_places_and_always_the_same():
     calls = [{"id": "call_abc", "type": "function"}, {"id": "AbCdEf123"}, {"type": "function"}]
     messages = (message("assistant", None, tool_calls=calls), message("tool", "r", tool_call_id="call_abc"))
@@ -173,54 +151,6 @@ def test_tool_ids_become_short_in_both_places_and_always_the_same():
     assert len({short_id(f"call_{at}") for at in range(10_000)}) == 10_000
     assert all(len(short_id(f"é{at}")) == 9 and short_id(f"é{at}").isalnum() for at in range(100))
     assert unchanged(shorten_tool_ids, message("assistant", None, tool_calls="x"), message("tool", "r", tool_call_id=5))
-
-
-SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
-INSTRUCTION = 'Answer with one JSON object that fits this JSON Schema, and with nothing else:\n{"type":"object"}'
-
-
-@pytest.mark.parametrize(
-    ("messages", "becomes"),
-    [
-        ([message("user", "u")], [message("system", INSTRUCTION), message("user", "u")]),
-        ([message("developer", "d")], [message("developer", f"d\n\n{INSTRUCTION}")]),
-        ([message("system", [PICTURE])], [message("system", INSTRUCTION), message("system", [PICTURE])]),
-    ],
-)
-def test_a_schema_is_added_as_text(messages, becomes):
-    body = json.dumps({"response_format": SCHEMA, "messages": messages}).encode()
-    changed, _ = apply_changes(a_call(body), [schema_in_words])
-    assert json.loads(changed.body) == {"response_format": {"type": "json_object"}, "messages": becomes}
-
-
-@pytest.mark.parametrize(
-    "document",
-    [
-        {"messages": []},
-        {"response_format": "x", "messages": []},
-        {"response_format": {"type": "json_object"}, "messages": []},
-        {"response_format": {"type": "json_schema", "json_schema": 5}, "messages": []},
-        {"response_format": SCHEMA},
-    ],
-)
-def test_without_a_schema_or_messages_nothing_is_added(document):
-    call = a_call(json.dumps(document).encode())
-    assert apply_changes(call, [schema_in_words]) == (call, [])
-
-
-def test_a_member_with_an_empty_value_is_dropped_and_others_remain_without_being_read():
-    for value in (b"1e999", b'[{"id":1e999}]', b"true", b'"\\u0000"', b"[0]", b"0.01", b"-1"):
-        call = a_call(b'{"messages":[{"role":"assistant","tool_calls":%b}]}' % value)
-        assert apply_changes(call, [Replayed()]) == (call, []), value
-    for value in (b"null", b"false", b'""', b"[ \n]", b"{\t}", b"0", b"-0.0", b"0e5"):
-        call = a_call(b'{"messages":[{"role":"assistant","tool_calls":%b}]}' % value)
-        assert apply_changes(call, [Replayed()])[0].body == b'{"messages":[{"role":"assistant"}]}', value
-
-
-def test_a_schema_that_is_too_large_to_parse_remains():
-    document = {"response_format": {**SCHEMA, "x": "a" * SCHEMA_BYTES}, "messages": [message("user", "u")]}
-    call = a_call(json.dumps(document).encode())
-    assert apply_changes(call, [schema_in_words]) == (call, [])
 
 
 @pytest.mark.parametrize(

@@ -221,13 +221,9 @@ RULES: dict[str, Any] = {
     "default": {"seed": 7, "user": "é"},
     "set": {"extra_body.think": False, "seed": 8},
     "clamp": {"top_p": {"min": 0.1, "max": 1}},
-    "schema_in_words": True,
     "roles": {"developer": "system"},
-    "replayed": "drop",
     "text_content": True,
-    "empty_content": True,
     "merge_roles": True,
-    "short_tool_ids": True,
 }
 
 
@@ -239,37 +235,33 @@ def test_rules_are_made_in_their_order_and_named():
         "max_tokens": 5,
         "temperature": 1,
         "top_p": 0,
-        "response_format": {"type": "json_schema", "json_schema": {"schema": {}}},
         "messages": [
             {"role": "developer", "content": [{"type": "text", "text": "d"}]},
             {"role": "user", "content": "a", "name": "n"},
             {"role": "user", "content": "b"},
-            {"role": "assistant", "content": None, "reasoning": "r", "tool_calls": [{"id": "call_abc"}]},
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "call_abc"}]},
         ],
     }
     adapted = normalize(a_call(json.dumps(body).encode(), stream=True), TARGET, [revision])
-    words = "Answer with one JSON object that fits this JSON Schema, and with nothing else:\n{}"
     assert json.loads(adapted.body) == {
         "model": "m",
         "stream": False,
         "max_completion_tokens": 5,
         "top_p": 0.1,
-        "response_format": {"type": "json_object"},
         "seed": 8,
         "user": "é",
         "extra_body": {"think": False},
         "messages": [
-            {"role": "system", "content": f"d\n\n{words}"},
+            {"role": "system", "content": "d"},
             {"role": "user", "content": "a\n\nb"},
-            {"role": "assistant", "content": "", "tool_calls": [{"id": "uCUSbrUmq"}]},
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "call_abc"}]},
         ],
     }
     assert not adapted.stream
     assert adapted.adapted == (
         *("stream=synth", "rename=max_tokens>max_completion_tokens", "drop=temperature", "drop=messages[].name"),
         *("default=seed", "default=user", "set=extra_body.think", "set=seed", "clamp=top_p"),
-        *("response_format=json_object", "role=developer>system", "drop=replayed"),
-        *("content=empty", "roles=merged", "tool_ids=short"),
+        *("role=developer>system", "content=text", "roles=merged"),
     )
 
 

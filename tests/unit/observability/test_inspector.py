@@ -341,7 +341,7 @@ ANSWERED = 'The upstream "b" (llm) answered 400 Bad Request with'
         ),
         ("upstream_html", AT_B, 503, f"{PAGE} instead of JSON", "", "Check `credential` and `upstreams.b.base_url`."),
         ("upstream_html", AT_B, 403, f"{PAGE} titled", "", "Check `credential` and `upstreams.b.base_url`."),
-        ("upstream_invalid", AT_B, 400, f"{LARGE} `line_bytes`", "line_bytes", "If the client reads"),
+        ("upstream_invalid", AT_B, 400, f"{LARGE} long lines", "long_lines", "If the client reads"),
         ("upstream_invalid", AT_B, 400, f"{LARGE} limits.event_bytes, or", "too_large", "Request less in one answer."),
         ("upstream_invalid", AT_B, 400, "not JSON.", "", "Check that `upstreams.b.base_url` is an OpenAI API"),
         ("upstream_invalid", AT_MCP, 502, "initialize (HTTP 404)", "mcp_invalid", "Check that `mcp.search.url` is"),

@@ -223,7 +223,7 @@ def test_the_classes_distinguish_plain_texts():
 
 
 def test_the_fault_of_an_invalid_reply_names_its_limit_in_a_stream():
-    error = event_too_large("chat", converted_limit("the profile of the client has `line_bytes`"))
+    error = event_too_large("chat", converted_limit("the profile of the client splits long lines"))
     assert "larger than 1 MiB" in error.message
     assert stream_message(error) == error.message
     replayed = UpstreamInvalid("The server's reply is larger than 1 MiB.", upstream="chat")

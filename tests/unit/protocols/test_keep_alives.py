@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.config.access import BUILT_IN_PROFILES, Profile
+from gatepass.config.access import BUILT_IN_PROFILES
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.chat import EmptyDeltaKeepAlive
 from gatepass.sse.choice_repair import RepairOptions
@@ -37,11 +37,8 @@ def call(name: str) -> Call:
     return Call("7", Operation(name, "POST", f"/{name}", name, ""), "", "m", b"{}", ())
 
 
-@pytest.mark.parametrize(
-    ("profile", "name"), [(BUILT_IN_PROFILES["dify"], "responses"), (Profile(keep_alive="off"), "chat")]
-)
-def test_a_client_that_can_parse_no_form_receives_none(profile, name):
-    assert PROTOCOLS[name].keep_alive(profile, call(name), lambda: 7.9) is None
+def test_a_client_that_can_parse_no_form_receives_none():
+    assert PROTOCOLS["responses"].keep_alive(BUILT_IN_PROFILES["dify"], call("responses"), lambda: 7.9) is None
 
 
 def test_an_empty_chunk_has_the_default_id_before_the_stream_has_one():

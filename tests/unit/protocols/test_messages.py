@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN
 from gatepass.errors import (
     Draining,
     GatepassError,
@@ -351,4 +351,3 @@ def test_the_keep_alive_is_a_ping():
         encoder = MESSAGES.keep_alive(profile, call, lambda: 7.0)
         assert encoder is not None
         assert encoder(None) == encoder(new_stream()) == PING
-    assert MESSAGES.keep_alive(Profile(keep_alive="off"), call, lambda: 7.0) is None

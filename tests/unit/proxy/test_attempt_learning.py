@@ -124,7 +124,8 @@ async def test_error_after_a_helpful_change_names_the_change_and_the_remedy(scen
     call = a_chat(stop=["x"])
     assert await scenario.ask(call, refusal(), left) is left
     assert left.message == (
-        f"{NO_STOP} Already changed: stream=synth. To drop stop, set upstreams.chat.learn_also: [stop]."
+        f"{NO_STOP} Already changed: stream=synth."
+        """ To drop stop, set rules: {drop: ["stop"]} in the model's entry under models."""
     )
     assert (scenario.attempt.tried, scenario.attempt.adapted) == ((), ("stream=synth",))
 

@@ -22,6 +22,7 @@ from gatepass.errors import (
     UpstreamClosed,
     UpstreamError,
 )
+from gatepass.normalize.profiles import PROFILES
 from gatepass.operations.table import OPERATIONS
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.attempt import send_own_call, try_call
@@ -191,7 +192,7 @@ class Scenario:
             transport: Any = upstream  # a fake with the same methods
             replaced[name] = replace(replaced[name], transport=transport, holder=held)
         self.state: AppState = replace(state, upstreams=replaced)
-        self.context = RequestContext.without_client(self.state, self.state.profiles["plain"])
+        self.context = RequestContext.without_client(self.state, PROFILES["plain"])
 
     @property
     def attempt(self) -> Attempt:

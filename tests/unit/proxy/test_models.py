@@ -8,6 +8,7 @@ import pytest
 
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
+from gatepass.normalize.profiles import PROFILES
 from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.context import RequestContext
@@ -57,7 +58,7 @@ def over(upstream: Upstream, clock: DrivenClock) -> ModelCatalog:
 
 def request_to(catalog: ModelCatalog) -> RequestContext:
     """The request of a caller that may use every model."""
-    context = RequestContext.without_client(catalog.state, catalog.state.profiles["plain"])
+    context = RequestContext.without_client(catalog.state, PROFILES["plain"])
     context.caller, context.protocol = CALLER, PROTOCOLS["models"]
     return context
 

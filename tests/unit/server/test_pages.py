@@ -66,7 +66,6 @@ def of_mini(**models: dict[str, object]) -> Config:
         (LearnedRule("stream", "synth"), {"stream": "emulate"}),
         (LearnedRule("stream", "aggregate"), {"stream": "aggregate"}),
         (LearnedRule("drop", "seed"), {"rules": {"drop": ["seed"]}}),
-        (LearnedRule("drop", "messages[].audio"), {"rules": {"replayed": "drop_but_reasoning"}}),
         (LearnedRule("rename", "max_tokens", "max_completion_tokens"), {"rules": {"rename": {"max_tokens": NEW}}}),
         (LearnedRule("set", "temperature", "1"), {"rules": {"set": {"temperature": 1}}}),
         (LearnedRule("role", "developer", "system"), {"rules": {"roles": {"developer": "system"}}}),

@@ -176,7 +176,7 @@ def test_a_large_event_is_renumbered_too():
 
 
 def test_numbers_are_made_whole_beside_it():
-    transform = make_client_transform(Profile(extends="cline", fills_choices=True, whole_numbers=True))
+    transform = make_client_transform(Profile(fills_choices=True, whole_numbers=True))
     assert transform is not None
     assert transform.feed(data(USED | {"usage": USAGE | {"total_tokens": None}})) == data(USED | {"choices": [SILENT]})
     assert transform.adapted == ("repair=usage", EmptyChoice.name)
@@ -287,11 +287,10 @@ def test_each_profile_has_its_transforms():
 
 
 def test_streams_of_other_kinds_lose_only_their_comments():
-    for keep_alive in ("empty-delta", "off"):
-        for protocol in (CHAT, RESPONSES):
-            after = protocol.last_transform(Profile(keep_alive=keep_alive, whole_numbers=True))
-            assert after is not None
-            assert after.feed(LINE + b"\n") == b""
+    for protocol in (CHAT, RESPONSES):
+        after = protocol.last_transform(Profile(keep_alive="empty-delta", whole_numbers=True))
+        assert after is not None
+        assert after.feed(LINE + b"\n") == b""
     event, after = (
         b'event: x\ndata: {"choices":[],"usage":{"total_tokens":null}}\n\n',
         RESPONSES.last_transform(BUILT_IN_PROFILES["dify"]),

@@ -29,6 +29,7 @@ from gatepass import __version__, errors
 from gatepass.auth.authenticator import LOCAL
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
+from gatepass.normalize.profiles import PROFILES
 from gatepass.observability.observer import Refusal
 from gatepass.observability.story import curl_command
 from gatepass.operations.table import base_url
@@ -151,7 +152,7 @@ class Ui:
     async def listed_models(self, caller: AccessKey) -> tuple[list[str], str | None]:
         """Return the names of `GET /v1/models` for `caller`, and why the list is incomplete or missing."""
         state, catalog = self.current(), self.running().catalog
-        context = RequestContext.without_client(state, state.profiles["plain"])
+        context = RequestContext.without_client(state, PROFILES["plain"])
         context.caller, context.protocol = caller, MODELS
         try:
             return [entry["id"] for entry in json.loads(await catalog.listing(context))["data"]], None

@@ -8,7 +8,7 @@ import { action as actionOf, known, meaning, t } from "./texts.js";
 const CASES = {
   no_path: t("If the upstream has no such path:"), no_api: t("If it lacks /responses or /messages:"), no_chat: t("If it lacks the chat that serves them:"), mcp_no_path: t("If the MCP server has no such path:"),
   mcp_invalid: t("For an MCP server:"), 429: t("For 429:"),
-  line_bytes: t("If the message names line_bytes:"), too_large: t("For another limit:"), too_long: t("If the prompt is too long:"),
+  long_lines: t("If the message names long lines:"), too_large: t("For another limit:"), too_long: t("If the prompt is too long:"),
   "5xx": t("For a 5xx:"), proxy_refuses: t("If a proxy refuses:"), ragflow_images: t("For RAGFlow as the upstream:"), refused: t("If the issuer refused the client:"), page_504: t("For a page with 504:"), page_5xx: t("For a page with another 5xx:"),
   static_key: t("For a key of a credential:"), header_key: t("For a key in headers:"), variable_key: t("For a key in an environment variable:"),
   no_credential: t("Without a credential:"), new_token: t("If a new token was rejected too:"),

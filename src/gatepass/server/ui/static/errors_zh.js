@@ -15,7 +15,7 @@ export const ERRORS = {
   },
   "forbidden_origin": {
     "text": "浏览器中的网页调用了 gatepass，而它的来源（origin）不被允许。网页只看到网络错误，原因在浏览器的控制台和访问日志中。浏览器的预检请求（`OPTIONS`）不带 key，因此 key 的配置档对它无效。",
-    "action": "把来源加入 `profiles.NAME.cors_origins`，并在 base URL 中写明配置档：`/for/NAME/v1`。"
+    "action": "把来源加入 `server.cors_origins`。"
   },
   "forbidden_peer": {
     "text": "gatepass 没有配置 key，运行在另一个应用中，而请求可能来自另一台机器。",
@@ -229,9 +229,9 @@ export const ERRORS = {
     "text": "MCP 服务器的回复无效或过大。错误信息写明问题。",
     "action": "如果错误信息写明了某个限制，检查是否有设置可以提高它。否则检查 `mcp.NAME.url` 是否为 MCP 服务器的端点。"
   },
-  "line_bytes": {
-    "text": "流中的一个事件超过 1 MiB，因为客户端的配置档有 `line_bytes`。",
-    "action": "如果客户端能读取长行，设置 `profiles: {images: {extends: ragflow, line_bytes: null}}`，客户端的 base URL 用 `http://HOST/for/images/v1`。否则不用流式请求。"
+  "long_lines": {
+    "text": "流中的一个事件超过 1 MiB，因为客户端的配置档要拆分长行。",
+    "action": "如果客户端能读取长行，它的 base URL 用 `http://HOST/for/plain/v1`。否则不用流式请求。"
   },
   "too_large": {
     "text": "上游的回复超过了错误信息写明的限制。",
