@@ -51,7 +51,7 @@ def test_a_call_with_another_body_is_the_same_call_in_everything_else():
         "adapted": ("a",),
         "max_inputs": 3,
         "edits": RuleEdits(left_out=1),
-        "without": ("images",),
+        "names_stored": True,
         "lacks_words": True,
     }
     assert set(values) == set(Call.__struct_fields__)
