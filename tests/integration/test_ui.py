@@ -23,7 +23,6 @@ ACCESS: Mapping[str, Any] = {
     "keys": [{"name": f"a-{role}", "role": role, "hash": hash_key(key)} for role, key in KEYS.items()]
 }
 SERVER = {"ui": True, "drain_timeout_s": 0, "ui_hosts": ["Gatepass.example"]}
-DROPPED = "drop=drop_params"
 CHAT = {"id": "c", "object": "chat.completion", "choices": [{"index": 0, "message": {"content": "yes"}}]}
 
 
