@@ -53,6 +53,7 @@ RUN = {
     ("docs/model_list.md", "json"): "test_operations",
     ("docs/production.md", "yaml console"): "test_production",
     ("docs/scaling.md", "text"): "test_production",
+    ("docs/scaling.md", "yaml sh"): "test_scaling",
     ("docs/operations/*.md", "console json"): "test_operations",
     ("docs/symptoms.md", ""): "test_operations",
     ("docs/operations/limits_and_memory.md", "text"): "test_operations",

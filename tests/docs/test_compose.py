@@ -23,9 +23,9 @@ EXAMPLES = {"ragflow": "ragflow", "ragflow_login": "ragflow_login", "": "clients
 """The example of the variables of each file."""
 EVERY_FILE = pytest.mark.parametrize("name", EXAMPLES)
 EACH_OF_RAGFLOW = pytest.mark.parametrize("name", RAGFLOW)
-WITH_FILE = compose.DEPLOY / "compose.ragflow_upstream.yaml"
+WITH_FILE = {compose.DEPLOY / f"compose.{name}.yaml" for name in ("ragflow_upstream", "replicas")}
 EVERY_FILE_OF_VARIABLES = pytest.mark.parametrize(
-    "file", sorted({*compose.DEPLOY.glob("compose*.yaml")} - {WITH_FILE}), ids=lambda file: file.name
+    "file", sorted({*compose.DEPLOY.glob("compose*.yaml")} - WITH_FILE), ids=lambda file: file.name
 )
 A_HASH = f"sha256:{'5a' * 32}"
 HASHES = {f"{name}_KEY_HASH": f"sha256:{at:064x}" for at, name in enumerate(("RAGFLOW", "OPEN_WEBUI", "LIBRECHAT"))}

@@ -17,7 +17,7 @@ WORDS = {
     "docs/operations/*.md": 700,
     "docs/production.md": 500,
     "docs/reference/errors.md": 500,
-    "docs/scaling.md": 450,
+    "docs/scaling.md": 600,
     "docs/supply_chain.md": 500,
     "docs/symptoms.md": 550,
 }

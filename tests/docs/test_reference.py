@@ -201,7 +201,7 @@ def test_each_field_of_an_event_is_explained():
     used = {field for event in EVENTS.values() for field in event.get("fields", "").split()} | set(
         AccessRecord.__struct_fields__
     )
-    assert used | {"ts", "level", "event", "worker"} == set(FIELDS)
+    assert used | {"ts", "level", "event"} == set(FIELDS)
 
 
 def test_the_settings_begin_with_the_twelve_that_people_set():

@@ -51,7 +51,7 @@ def test_the_unit_fits_the_code() -> None:
 
 def test_the_page_installs_the_files_of_the_folder_and_uses_the_socket_of_the_unit() -> None:
     assert {str(file.relative_to(ROOT)) for file in UNIT.parent.iterdir()} == set(
-        re.findall(r"deploy/systemd/[\w.]+", PAGE)
+        re.findall(r"deploy/systemd/[\w.@]+", PAGE + (ROOT / "docs/scaling.md").read_text())
     )
     socket = SERVICE["Environment"].removeprefix("GATEPASS_CONTROL_SOCKET=")
     assert socket == f"/run/{SERVICE['RuntimeDirectory']}/control.sock"
