@@ -1,8 +1,8 @@
 """Limits of use that several processes count together in a real Valkey or Redis server.
 
-Each of 1, 2 and 4 processes offers its share of 1,000 requests a second, in turn against 100 requests a second, 500
-requests a minute and 4,000 tokens a second. Prints how much the fullest window of each limit admitted, at any offset,
-how much of the limit was used, and the CPU time of a request.
+Each of 1, 2 and 4 processes offers its share of 1,000 requests a second, in turn against 500 requests and 20,000 tokens
+a minute. Prints how much the fullest window of each limit admitted, at any offset, how much of the limit was used, and
+the CPU time of a request.
 """
 
 from __future__ import annotations
@@ -31,9 +31,8 @@ from gatepass.store.guarded import open_store
 OFFERED_PER_S, TOKENS_OF_REQUEST = 1_000, 40
 LIMITS: Mapping[str, tuple[str, tuple[str, int], int]] = MappingProxyType(
     {
-        "100 requests a second": (REQUESTS, ("second", 1), 100),
         "500 requests a minute": (REQUESTS, ("minute", 60), 500),
-        "4000 tokens a second": (TOKENS, ("second", 1), 4_000),
+        "20000 tokens a minute": (TOKENS, ("minute", 60), 20_000),
     }
 )
 LEAST_USED = 0.99

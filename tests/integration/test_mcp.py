@@ -421,7 +421,7 @@ async def test_a_wrong_path_names_the_servers_that_its_key_may_use(path: str):
     "body", [json.dumps([CALL, CALL]).encode(), json.dumps([CALL] * 9).encode("utf-16"), b"\xef\xbb\xbf[]"]
 )
 async def test_a_batch_is_not_one_request_of_a_limit(body):
-    keys = [{**one, "limits": {"requests": {"hour": 2}}} for one in ACCESS["keys"]]
+    keys = [{**one, "limits": {"requests": {"minute": 2}}} for one in ACCESS["keys"]]
     async with Scripted([Send(reply(RESULT))]) as upstream, gateway(**servers(upstream), access={"keys": keys}) as gp:
         refused = await gp.ask(body, PATH, headers=ACCEPT | key("anna")).answer()
     assert (refused.status, upstream.received) == (400, [])
@@ -429,7 +429,7 @@ async def test_a_batch_is_not_one_request_of_a_limit(body):
 
 
 async def test_messages_count_as_requests_of_the_key_and_streams_do_not():
-    limits = {"requests": {"hour": 2}, "tokens": {"hour": 5_000}}
+    limits = {"requests": {"minute": 2}, "tokens": {"minute": 5_000}}
     keys = [{**one, "limits": limits} for one in ACCESS["keys"]]
 
     def answer(received: Received) -> Dialogue:
@@ -443,5 +443,5 @@ async def test_messages_count_as_requests_of_the_key_and_streams_do_not():
         other = await post(gp, **key("otto")).answer()
     assert (["error" in one for one in answers], other.json()) == ([False, False, True], RESULT)
     assert (refused.status, refused.json()["id"], refused.json()["error"]["data"]["code"]) == (200, 7, "limit_reached")
-    assert "has used its limit of 2 requests per hour" in refused.json()["error"]["message"]
+    assert "has used its limit of 2 requests per minute" in refused.json()["error"]["message"]
     assert refused.headers["x-ratelimit-remaining-requests"] == "0"

@@ -321,7 +321,7 @@ def _mcp(page: Mapping[str, Any], server: str, held: Mapping[str, Any]) -> tuple
     return server, held["host"], credential or "-", usable, str(held["sessions"]), health
 
 
-_LIMIT_HEAD = ("OF", "LIMIT", "MOST", "USED", "LEFT", "MODE")
+_LIMIT_HEAD = ("OF", "LIMIT", "MOST", "USED", "LEFT")
 
 
 @click.command()

@@ -229,10 +229,16 @@ class EndUsers(Block):
     Danger: gatepass believes the client. Without a name, or with more than 10,000 users, users share one count.
     """
     limits: UseLimits
-    """How much each user may use, within the limits of the key. Each process counts it. No name is logged or stored.
+    """How much each user may use, within the limits of the key: `requests` and `tokens` per `minute`, and
+    `max_concurrent`. Each process counts its own requests. No name is logged or stored.
 
     Example: {requests: {minute: 10}}
     """
+
+    def faults(self) -> Iterator[SettingFault]:
+        for unit in ("requests", "tokens"):
+            if (amounts := getattr(self.limits, unit)) is not None and amounts.model_fields_set != {"minute"}:
+                yield f"limits.{unit}", "expects minute alone: no store counts end users, and a restart forgets them"
 
 
 class AccessKey(Block):
@@ -321,8 +327,8 @@ class AccessKey(Block):
     Example: imports
     """
     limits: UseLimits | None = None
-    """How much this caller may use, with all of its keys together. None: only the limits of its group, of the model and
-    of the operation apply.
+    """How much this caller may use, with all of its keys together. None: only the limits of its group and of the
+    model apply.
 
     Example: {requests: {minute: 500}, tokens: {minute: 200000}}
     """

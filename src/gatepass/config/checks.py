@@ -91,11 +91,10 @@ def _unknown(value: str, block: str, names: list[str]) -> str:
 
 LIMITED: tuple[SettingPattern, ...] = (
     ("access", "keys", "*"),
-    ("access", "keys", "*", "end_users"),
     ("access", "groups", "*"),
-    *((block, "*") for block in ("models", "operations", "upstreams")),
+    *((block, "*") for block in ("models", "upstreams")),
 )
-"""The blocks with `limits`."""
+"""The blocks whose `limits` may be of a day or a month."""
 
 
 def forgotten_limits(tree: Any) -> Iterator[tuple[SettingPath, str]]:

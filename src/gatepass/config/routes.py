@@ -325,15 +325,10 @@ class OperationRoute(Block):
 
     Example: {split: 64}
     """
-    limits: UseLimits | None = None
-    """How much all callers together may use by this operation.
-
-    Example: {tokens: {minute: 100000}}
-    """
 
     def faults(self) -> Iterator[SettingFault]:
         if not self.model_fields_set:
-            yield "", "expects at least one of upstream, model, timeouts, rules, limits"
+            yield "", "expects at least one of upstream, model, timeouts, rules"
 
 
 Protocols = Annotated[list[Literal["chat", "responses", "messages"]], Field(min_length=1)]

@@ -33,7 +33,7 @@ from gatepass.config.network import (
     header_value_error,
 )
 from gatepass.config.routes import Protocols
-from gatepass.config.use_limits import Quota
+from gatepass.config.use_limits import UseLimits
 from gatepass.types import CREDENTIALS, Secret, never_relayed
 
 NEVER_FORWARDED = RESERVED_FIELDS - {"x-request-id"} | {name.decode() for name in CREDENTIALS}
@@ -295,7 +295,7 @@ class UpstreamConfig(Block):
 
     Example: 60
     """
-    limits: Quota | None = None
+    limits: UseLimits | None = None
     """The quota of the upstream. While it is used up, requests go to the next target of the model; without one they
     get 429 `limit_reached`. Each request that is sent counts, repeats included.
 

@@ -210,10 +210,9 @@ COUNTED: tuple[Declared, ...] = (
     ),
     Declared(
         "gatepass_limit_hits_total",
-        ("kind", "name", "limit", "mode"),
-        "Requests for which a limit had no room: refused (mode enforce) or let through (observe). A target whose"
-        " upstream's limit has no room is passed over. kind is end_user, caller, group, model, operation or"
-        " upstream",
+        ("kind", "name", "limit"),
+        "Requests that a limit refused. A target whose upstream's limit has no room is passed over. kind is end_user,"
+        " caller, group, model or upstream",
     ),
     Declared(
         "gatepass_client_bytes_total",
@@ -783,10 +782,9 @@ class Metrics(Observer):
         self._cell("gatepass_errors_total", (*of_request, stable, error.hop)).value += 1
 
     def limit_hit(self, limit: Limit, count: int) -> None:
-        """Count requests for which `limit` had no room. 0: show the series, so that Prometheus sees the first one."""
+        """Count requests that `limit` refused. 0: show the series, so that Prometheus sees the first one."""
         kind, name = limit.subject
-        mode = "observe" if limit.observes else "enforce"
-        labels = (kind, placed(name, self._names[f"limits of {kind}"]), limit.setting, mode)
+        labels = (kind, placed(name, self._names[f"limits of {kind}"]), limit.setting)
         self._cell("gatepass_limit_hits_total", labels).value += count
 
     def waited_in_queue(self, key: Labels, seconds: float) -> None:

@@ -73,8 +73,6 @@ class AccessRecord(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
     """The tokens that the upstream reported: a struct with the members of `sse.usage.Usage`."""
     tokens_estimated: int = 0
     """The tokens that count for limits, if the upstream reported none."""
-    over_limits: tuple[str, ...] = ()
-    """The limits with `mode: observe` that would have refused the request."""
     upstream_request_id: str | None = None
     empty_answer: bool = False
     """The reply to a chat has no content and no tool call."""

@@ -1,32 +1,30 @@
-"""EndUserLimits: the limits of the users behind the keys, of which a process remembers a bounded number."""
+"""EndUsers: the limits of the users behind the keys, of which a process remembers a bounded number."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
 
-from gatepass.policy.windows import Limit
+from gatepass.policy.windows import Limit, Windows
 
 MOST_END_USERS = 10_000
 
 
-class EndUserLimits:
-    """The limits of the end users of one process. They outlive a reload."""
+class EndUsers(Windows):
+    """The limits of the end users of one process, which alone counts them. They outlive a reload."""
 
     def __init__(self, most: int = MOST_END_USERS) -> None:
+        super().__init__()
         self._most = most
         self._found: OrderedDict[tuple[str, str], tuple[Sequence[Limit], Sequence[Limit]]] = OrderedDict()
         """By the owner, the least recently used first: the limits from which those of the user were made, and these."""
 
-    def of(
-        self, name: str, shared: Sequence[Limit], now_s: float, forget: Callable[[tuple[str, str]], object]
-    ) -> Sequence[Limit]:
+    def of(self, name: str, shared: Sequence[Limit], now_s: float) -> Sequence[Limit]:
         """Return the limits of the end user `name`, or `shared` if there is no place for one more.
 
         `shared` are the limits of all further users of the same caller. A user is forgotten only while its limits count
         nothing, so that it has no fresh budget when it comes back. The turn of an oldest one that counts comes later.
-        `forget` learns its owner.
         """
         kind, caller = shared[0].owner
         owner = (kind, f"{caller}/{blake2b(name.encode(errors='replace'), digest_size=16).hexdigest()}")
@@ -37,14 +35,11 @@ class EndUserLimits:
                 self._found.move_to_end(oldest)
                 return shared
             del self._found[oldest]
-            forget(oldest)
         if made_from is not shared:
             kept = {limit.key: limit.words for limit in own}
-            own = [Limit(owner, one.unit, one.window, one.most, observes=one.observes, zone=one.zone) for one in shared]
+            own = [Limit(owner, one.unit, one.window, one.most) for one in shared]
             for limit in own:
                 limit.words = kept.get(limit.key, limit.words)
             self._found[owner] = (shared, own)
         self._found.move_to_end(owner)
-        for limit, one in zip(own, shared, strict=True):
-            limit.ahead_s = one.ahead_s
         return own

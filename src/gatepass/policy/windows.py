@@ -1,4 +1,4 @@
-"""Windows: how many requests and tokens a subject has used in the last second, minute or hour, or in this day or month.
+"""Windows: how many requests and tokens a subject has used in the last minute, or in this day or month.
 
 `Windows.take` admits a request by all of its limits or by none. `Windows.settle` replaces the reserved tokens by those
 that were used. `now_s` is a time of `Clock.now`.
@@ -11,7 +11,7 @@ calendar is one part.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime, time, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import msgspec
@@ -38,36 +38,27 @@ class Limit:
     """One limit of one subject, and the record of what it has used."""
 
     __slots__ = (
-        *("ahead_s", "counts_tokens", "most", "name", "observes", "others", "others_of", "owner", "setting", "unit"),
-        *("width_s", "window", "words", "zone"),
+        *("ahead_s", "counts_tokens", "is_calendar", "most", "name", "others", "others_of", "owner", "setting", "unit"),
+        *("width_s", "window", "words"),
     )
 
     def __init__(
-        self,
-        owner: tuple[str, str],
-        unit: str,
-        window: tuple[str, int],
-        most: int,
-        *,
-        observes: bool = False,
-        zone: tzinfo | None = None,
+        self, owner: tuple[str, str], unit: str, window: tuple[str, int], most: int, *, is_calendar: bool = False
     ) -> None:
         """`owner` is the kind and the name of the subject, `window` the name and the seconds, 0 for concurrency.
 
-        With a time zone, the window is the day or the month of its calendar.
+        `is_calendar`: the window is a day or a month of the calendar, in UTC.
         """
         self.owner = owner
         self.unit = unit
         self.window = window
         self.most = most
-        self.observes = observes
-        """It refuses nothing."""
-        self.zone = zone
+        self.is_calendar = is_calendar
         self.ahead_s = 0.0
-        """How far the wall clock is ahead of `Clock.now`. With a time zone, set it before a use."""
+        """How far the wall clock is ahead of `Clock.now`. Set it before a use of a limit of the calendar."""
         self.counts_tokens = unit == TOKENS
         self.width_s = window[1] / PARTS
-        """Exact in binary for a second, a minute and an hour."""
+        """Exact in binary for a minute."""
         self.name = f"{owner[0]}-{unit}-{window[0]}" if window[1] else f"{owner[0]}-{unit}"
         self.setting = f"{unit}.{window[0]}" if window[1] else "max_concurrent"
         self.words = memoryview(bytearray(RECORD_BYTES)).cast("I")
@@ -98,16 +89,16 @@ class Limit:
 
     def part(self, now_s: float) -> int:
         """Return the number of the part that counts at `now_s`, before any reset of it; 0 for concurrency."""
-        if self.zone is None:
+        if not self.is_calendar:
             return int(now_s / self.width_s) if self.width_s else 0
-        day = datetime.fromtimestamp(now_s + self.ahead_s, self.zone).date()
+        day = datetime.fromtimestamp(now_s + self.ahead_s, UTC).date()
         return (day if self.window[0] == "day" else day.replace(day=1)).toordinal() << RESET_BITS
 
     def period(self, part: int) -> tuple[str, float]:
         """Return the day or month of a part of the calendar as a text that sorts, and its end by `Clock.now`."""
         first, is_day = date.fromordinal(part >> RESET_BITS), self.window[0] == "day"
         following = first + timedelta(days=1) if is_day else (first + timedelta(days=31)).replace(day=1)
-        end_s = datetime.combine(following, time(), self.zone).timestamp() - self.ahead_s
+        end_s = datetime.combine(following, time(), UTC).timestamp() - self.ahead_s
         return first.isoformat()[: None if is_day else -3], end_s
 
     def used(self, now_s: float) -> int:
@@ -115,7 +106,7 @@ class Limit:
         if not self.width_s:
             return self.words[_TOTAL]
         head, part = self.words[_HEAD] | self.words[_HEAD_HIGH] << 32, self.part(now_s)
-        if self.zone is not None:  # a scrape asks for all callers
+        if self.is_calendar:  # a scrape asks for all callers
             return self.words[_TOTAL] if head >= part else 0
         return sum(self.words[_FIRST + at % _KEPT] for at in range(max(head, part) - PARTS, head + 1))
 
@@ -125,7 +116,7 @@ class Limit:
             return 1.0
         words = self.words
         over, head = words[_TOTAL] + cost - self.most, words[_HEAD] | words[_HEAD_HIGH] << 32
-        if self.zone is not None:
+        if self.is_calendar:
             return self.period(head)[1] - now_s
         for at in range(head - PARTS, head + 1):
             over -= words[_FIRST + at % _KEPT]
@@ -176,8 +167,6 @@ class Taken(msgspec.Struct, eq=False):
     found: Sequence[tuple[Limit, memoryview, int, int, int]]
     """Each limit, its record, the part that counts the request, the cost, and the use before the request."""
     tokens: int
-    exceeded: tuple[Limit, ...] = ()
-    """The limits that would have refused it, if they did more than observe."""
     shared: Sequence[Any] = ()
     """Of each limit, where a store counts it, see `StoreWindows`."""
 
@@ -217,20 +206,17 @@ class Windows:
         """
         # without calls for a record that another request has just used, because each request with limits pays for it
         found, refused = [], None
-        exceeded: tuple[Limit, ...] = ()
         for limit in limits:
             words, width_s = limit.words, limit.width_s
-            part = int(now_s / width_s) if width_s and limit.zone is None else limit.part(now_s)
+            part = int(now_s / width_s) if width_s and not limit.is_calendar else limit.part(now_s)
             if words[_HEAD] != part:
                 part = limit.advance(now_s)
             total, cost = words[_TOTAL], tokens if limit.counts_tokens else 1
             if total + cost > MOST:
                 cost = MOST - total
-            if total + cost > limit.most and not is_forced:
-                if limit.observes:
-                    exceeded = (*exceeded, limit)
-                elif refused is None or limit.wait_s(cost, now_s) > refused.wait_s:
-                    refused = Refused(limit, limit.wait_s(cost, now_s))
+            is_full = total + cost > limit.most and not is_forced
+            if is_full and (refused is None or limit.wait_s(cost, now_s) > refused.wait_s):
+                refused = Refused(limit, limit.wait_s(cost, now_s))
             found.append((limit, words, part, cost, total))
         if refused is not None:
             return refused
@@ -238,14 +224,11 @@ class Windows:
             if limit.width_s:
                 words[_FIRST + part % _KEPT] += cost
             words[_TOTAL] = total + cost
-        return Taken(found, tokens, exceeded)
+        return Taken(found, tokens)
 
     async def admit(self, limits: Sequence[Limit], tokens: int, now_s: float) -> Taken | Refused:
         """Do what `take` does, together with the processes that share a store. Raises LimitsUnavailable."""
         return self.take(limits, tokens, now_s)
-
-    def forget(self, owner: tuple[str, str]) -> None:
-        """Forget what is known of a subject whose limits count nothing, beside their records."""
 
     async def refresh(self, limits: Sequence[Limit]) -> None:
         """Set `others` of `limits`."""

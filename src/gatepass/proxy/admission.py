@@ -1,4 +1,4 @@
-"""Admission: whether a request fits the limits of its caller, group, model, operation and upstream, and what it used.
+"""Admission: whether a request fits the limits of its end user, caller, group, model and upstream, and what it used.
 
 `Admission.admit` reserves an estimate before the first attempt. `Admitted.end` replaces it by what was used.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from heapq import nsmallest
@@ -19,16 +19,14 @@ import msgspec
 from gatepass.clock import Clock
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.config.use_limits import CALENDAR, RESERVE_OUTPUT_TOKENS, SPANS, Quota, UseLimits, zone_of
+from gatepass.config.use_limits import CALENDAR, RESERVED_OUTPUT_TOKENS, SPANS, UseLimits
 from gatepass.errors import ConcurrencyLimited, GatewayError, InvalidRequest, LimitReached, OperationNotAllowed
-from gatepass.normalize.members import Default, Drop, JsonMemberPath
-from gatepass.normalize.rules import ChangeRule
 from gatepass.observability.metrics import MAX_NAMES, Labels
 from gatepass.observability.observer import AccessRecord
-from gatepass.policy.end_users import EndUserLimits
+from gatepass.policy.end_users import EndUsers
 from gatepass.policy.windows import CONCURRENT, END_USER, REQUESTS, RESET_BITS, TOKENS, Limit, Refused, Taken, Windows
 from gatepass.protocols import PROTOCOLS
-from gatepass.proxy.body_threads import INLINE_BYTES, BodyThreads, normalize_large
+from gatepass.proxy.body_threads import INLINE_BYTES, BodyThreads
 from gatepass.proxy.retry import Outcome
 from gatepass.types import OK, Call, Headers, header
 
@@ -48,19 +46,14 @@ OURS = (b"x-ratelimit-", b"anthropic-ratelimit-", b"ratelimit", b"x-gatepass-lim
 """The beginnings of the fields that state limits: those of the upstream are replaced."""
 
 Owner = tuple[str, str]
-"""The kind of a subject (caller, group, model, operation or upstream) and its name in the configuration."""
+"""The kind of a subject (end_user, caller, group, model or upstream) and its name in the configuration."""
 _PLACES: Mapping[str, str] = {
     END_USER: "access.keys[].end_users.limits",
     "caller": "access.keys[].limits",
     "group": "access.groups.NAME.limits",
     "model": "models.NAME.limits",
-    "operation": "operations.NAME.limits",
     "upstream": "upstreams.NAME.limits",
 }
-
-
-_NULL = frozenset((b"null",))
-"""What SDKs send for a member without a value."""
 
 
 _ABSENT = msgspec.Raw()
@@ -96,13 +89,10 @@ class Size(msgspec.Struct, frozen=True, gc=False):
     """What a request may use: an estimate without a tokenizer."""
 
     input_tokens: int = 0
-    member: str = ""
-    """The member that limits the answer, "" if none does."""
     output_tokens: int = 0
+    """What the request asks for at most, 0 if it does not say."""
     answers: int = 1
     in_background: bool = False
-    odd: str = ""
-    """A member that limits the answer by what is not a number above 0, "" if none does."""
     user: str = ""
 
     @classmethod
@@ -117,13 +107,11 @@ class Size(msgspec.Struct, frozen=True, gc=False):
             return cls(tokens)
         answers = max(_count(asked.value("n")) or 1, _count(asked.value("best_of")) or 1)
         names = {"max_tokens": ("max_tokens", "max_completion_tokens"), "": ()}.get(output_member, (output_member,))
-        given = [(_count(value) or 0, name) for name in names if (value := asked.value(name)) is not None]
-        output, member = max(given, default=(0, ""))
-        odd = next((name for count, name in given if not count), "")
+        output = max((_count(asked.value(name)) or 0 for name in names), default=0)
         metadata = asked.value("metadata")
         of_messages = metadata.get("user_id") if isinstance(metadata, dict) else None
         user = next((one for one in (asked.value("user"), of_messages) if isinstance(one, str)), "")
-        return cls(tokens, member if output else "", output, answers, asked.value("background") is True, odd, user)
+        return cls(tokens, output, answers, asked.value("background") is True, user)
 
 
 def _count(value: Any) -> int | None:
@@ -135,8 +123,9 @@ class Admitted(msgspec.Struct, eq=False):
     """What one request has taken, until its end."""
 
     windows: Windows
+    end_users: Windows
     hit: Callable[[Limit, int], None]
-    limits: tuple[Limit, ...]
+    limits: tuple[Limit, ...] = ()
     """Those of the client: not of the upstream."""
     tokens: int = 0
     input_tokens: int = 0
@@ -144,39 +133,43 @@ class Admitted(msgspec.Struct, eq=False):
     in_background: bool = False
     """The response comes before the answer, whose usage gatepass does not see."""
     of_upstream: Mapping[str, tuple[Limit, ...]] = {}
-    taken: list[Taken] = []
+    taken: list[tuple[Windows, Taken]] = []
     at_target: Taken | None = None
     """What the current attempt has taken of its upstream."""
     refused: Refused | None = None
 
-    async def take(self, limits: tuple[Limit, ...], now_s: float, access: AccessRecord) -> None:
-        """Take all of `limits`. Raises InvalidRequest if they can never have room, LimitReached, LimitsUnavailable."""
-        for limit in limits:
-            if limit.counts_tokens and self.tokens > limit.most and not limit.observes:
+    async def take(self, of_end_user: Sequence[Limit], limits: Sequence[Limit], now_s: float) -> None:
+        """Take all limits, those `of_end_user` in this process alone. `end` gives back what a refused request took.
+
+        Raises InvalidRequest if they can never have room, LimitReached, LimitsUnavailable.
+        """
+        self.limits = (*of_end_user, *limits)
+        for limit in self.limits:
+            if limit.counts_tokens and self.tokens > limit.most:
                 self.hit(limit, 1)
                 raise never_fits(limit, self.tokens)
-        self.limits = (*self.limits, *limits)
-        if isinstance(result := await self._admit(limits, now_s), Refused):
-            raise limit_reached(result)
-        self.taken = [*self.taken, result]
-        if result.exceeded:
-            access.over_limits = (*access.over_limits, *(limit.name for limit in result.exceeded))
+        if of_end_user:
+            self._took(self.end_users, self.end_users.take(of_end_user, self.tokens, now_s))
+        self._took(self.windows, await self.windows.admit(limits, self.tokens, now_s))
+
+    def _took(self, windows: Windows, result: Taken | Refused) -> None:
+        if isinstance(result, Refused):
+            raise limit_reached(self._note(result))
+        self.taken = [*self.taken, (windows, result)]
 
     async def take_target(self, upstream: str, now_s: float) -> bool:
         """Take what an attempt uses of the quota of `upstream`. Return whether it has room."""
         if limits := self.of_upstream.get(upstream):
-            if isinstance(result := await self._admit(limits, now_s), Refused):
+            if isinstance(result := await self.windows.admit(limits, self.tokens, now_s), Refused):
+                self._note(result)
                 return False
             self.at_target = result
         return True
 
-    async def _admit(self, limits: tuple[Limit, ...], now_s: float) -> Taken | Refused:
-        result = await self.windows.admit(limits, self.tokens, now_s)
-        if isinstance(result, Refused):
-            self.refused = result
-        for limit in (result.limit,) if isinstance(result, Refused) else result.exceeded:
-            self.hit(limit, 1)
-        return result
+    def _note(self, refused: Refused) -> Refused:
+        self.refused = refused
+        self.hit(refused.limit, 1)
+        return refused
 
     def repeat_target(self, upstream: str, now_s: float) -> None:
         """Take the same for a repeat of an attempt, which does not wait for room."""
@@ -212,15 +205,15 @@ class Admitted(msgspec.Struct, eq=False):
             outcome, sent = attempt.record.outcome, attempt.sent or attempt.sent_before
         tokens = self.used(access, outcome, sent=sent)
         self.leave_target(now_s, access, outcome, sent=sent)
-        for taken in self.taken:
-            self.windows.settle(taken, tokens, now_s)
+        for windows, taken in self.taken:
+            windows.settle(taken, tokens, now_s)
         if tokens and access.usage is None and any(limit.counts_tokens for limit in self.limits):
             access.tokens_estimated = tokens
         self.taken = []
 
     def replaced(self, fields: Iterable[tuple[bytes, bytes]], wall_s: float, *, is_messages: bool) -> Headers:
         """Return the fields of a response with those that state what is left, in place of the upstream's."""
-        shown = [limit for limit in self.limits if limit.width_s and not limit.observes]
+        shown = [limit for limit in self.limits if limit.width_s]
         if not shown:
             return tuple(fields)
         kept = [field for field in fields if not field[0].startswith(OURS)]
@@ -245,7 +238,7 @@ class Admitted(msgspec.Struct, eq=False):
                     numbers["reset"] = f"{math.ceil(reset_s * 1000) / 1000:g}s"
                     named = {f"x-ratelimit-{word}-{unit}": text for word, text in numbers.items()}
                 kept += [(name.encode(), text.encode()) for name, text in named.items()]
-        used = [(one.name, 100 - math.ceil(100 * self._left(one) / one.most)) for one in shown if one.zone is not None]
+        used = [(one.name, 100 - math.ceil(100 * self._left(one) / one.most)) for one in shown if one.is_calendar]
         if warnings := [f"{name} {percent}%" for name, percent in used if percent >= WARN_PERCENT]:
             kept.append((b"x-gatepass-limit-warning", ", ".join(warnings).encode()))
         return tuple(kept)
@@ -257,7 +250,7 @@ class Admitted(msgspec.Struct, eq=False):
         if self.refused is not None and limit is self.refused.limit:
             return self.refused.wait_s
         now_s = wall_s - limit.ahead_s
-        return limit.window[1] if limit.zone is None else limit.period(limit.part(now_s))[1] - now_s
+        return limit.period(limit.part(now_s))[1] - now_s if limit.is_calendar else limit.window[1]
 
 
 def whose(limit: Limit) -> str:
@@ -309,18 +302,17 @@ class Admission:
         windows: Windows,
         clock: Clock,
         hit: Callable[[Limit, int], None] = lambda _limit, _count: None,
-        end_users: EndUserLimits | None = None,
+        end_users: EndUsers | None = None,
     ) -> None:
         """`hit` counts requests for which a limit had no room, at first none."""
         self.windows, self._clock, self._hit = windows, clock, hit
-        self._end_users = end_users or EndUserLimits()
-        self._quotas: dict[Owner, Quota] = {}
-        named: list[tuple[str, str, Quota | None]] = [
+        self._end_users = end_users or EndUsers()
+        self._quotas: dict[Owner, UseLimits] = {}
+        named: list[tuple[str, str, UseLimits | None]] = [
             *((END_USER, key.name, key.end_users.limits) for key in config.access.keys if key.end_users is not None),
             *(("caller", key.name, key.limits) for key in config.access.keys),
             *(("group", name, group.limits) for name, group in config.access.groups.items()),
             *(("model", name, model.limits) for name, model in config.models.items()),
-            *(("operation", name, operation.limits) for name, operation in config.operations.items()),
             *(("upstream", name, upstream.limits) for name, upstream in config.upstreams.items()),
         ]
         for kind, name, quota in named:
@@ -336,17 +328,14 @@ class Admission:
         if (quota := self._quotas.get(owner)) is None:
             return ()
         if owner not in self._limits:
-            self._limits[owner] = tuple(map(self.windows.attach, made(owner, quota)))
+            windows = self._end_users if owner[0] == END_USER else self.windows
+            self._limits[owner] = tuple(map(windows.attach, made(owner, quota)))
             for limit in self._limits[owner]:
                 self._hit(limit, 0)
         for limit in self._limits[owner]:
-            if limit.zone is not None:
+            if limit.is_calendar:
                 limit.ahead_s = self._clock.wall() - self._clock.now()
         return self._limits[owner]
-
-    def use_of(self, owner: Owner) -> UseLimits | None:
-        quota = self._quotas.get(owner)
-        return quota if isinstance(quota, UseLimits) else None
 
     def all_limits(self) -> Iterator[Limit]:
         """Yield each limit, also of callers that have not sent a request yet."""
@@ -358,27 +347,25 @@ class Admission:
         found, now_s = list[tuple[Labels, float]](), self._clock.now()
         for owner in self._limits:
             for limit in self.limits_of(owner):
-                if limit.zone is not None:
+                if limit.is_calendar:
                     others = limit.others if limit.others_of == limit.part(now_s) >> RESET_BITS else 0
                     left = max(0, limit.most - limit.used(now_s) - others) / limit.most
                     found.append(((*owner, limit.setting), left))
         return dict(nsmallest(MAX_NAMES, found, key=itemgetter(1)))
 
-    async def admit(self, context: RequestContext, call: Call, route: Route, threads: BodyThreads) -> Call:
-        """Take what `call` may use, for `context`. Return the call, with a limit on its answer if that is configured.
+    async def admit(self, context: RequestContext, call: Call, route: Route, threads: BodyThreads) -> None:
+        """Take what `call` may use, for `context`.
 
         Raises InvalidRequest, OperationNotAllowed, LimitReached and LimitsUnavailable.
         """
-        caller, operation, access = context.caller, call.operation, context.access
-        owners = owners_of(caller, route.entry, operation.configured_as)
-        limits = tuple(limit for owner in owners for limit in self.limits_of(owner))
-        upstreams = self._of_targets(route)
-        uses = [use for owner in owners if (use := self.use_of(owner)) is not None]
-        if not uses and not any(upstreams.values()):
-            return call
-        counted = [one for ones in (limits, *upstreams.values()) for one in ones if one.counts_tokens]
+        caller, operation = context.caller, call.operation
+        limits = tuple(limit for owner in owners_of(caller, route.entry) for limit in self.limits_of(owner))
+        shared, upstreams = self.limits_of((END_USER, caller.name)), self._of_targets(route)
+        if not limits and not shared and not any(upstreams.values()):
+            return
+        counts_tokens = any(one.counts_tokens for ones in (shared, limits, *upstreams.values()) for one in ones)
         if (
-            not all(one.observes for one in counted)
+            counts_tokens
             and operation.configured_as in UNSEEN
             and operation.configured_as not in (caller.operations or ())
         ):
@@ -387,89 +374,62 @@ class Admission:
                 f" name it in `operations` of the key of {caller.name!r} (access.keys[].operations)."
             )
         protocol = PROTOCOLS[operation.protocol]
-        if operation.is_about_stored or not protocol.uses_tokens:  # the usage is that of another request
-            counted = []
-            limits = without_tokens(limits)
+        has_usage = protocol.uses_tokens and not operation.is_about_stored  # else it is that of another request
+        if not has_usage:
+            counts_tokens, limits = False, without_tokens(limits)
             upstreams = {name: without_tokens(ones) for name, ones in upstreams.items()}
         member = protocol.output_member
         size, generates = Size(), bool(member)
-        enforced = [use.max_output_tokens for use in uses if use.mode == "enforce"]
-        most = min(filter(None, enforced), default=None)
-        default = min((use.default_output_tokens for use in uses if use.default_output_tokens), default=None)
-        if (
-            call.body
-            and operation.configured_as not in UNSEEN
-            and (counted or (generates and (most or default)) or caller.end_users is not None)
-        ):
+        if call.body and operation.configured_as not in UNSEEN and (counts_tokens or caller.end_users is not None):
             measure = partial(Size.of, call.body, member)
             is_small = len(call.body) <= INLINE_BYTES
             size = measure() if is_small else await threads.run_heavy(call.caller, measure)
-        output = size.output_tokens
-        if generates and most is not None and output > most:
-            raise InvalidRequest(
-                f"`{size.member}` is {output}, and at most {most} is allowed here (max_output_tokens of `limits`).",
-                param=size.member,
-            )
-        if generates and most is not None and size.odd:
-            raise InvalidRequest(
-                f"`{size.odd}` is not a number from 1 to {most} (max_output_tokens of `limits`).", param=size.odd
-            )
-        if generates and any(use.mode == "observe" and output > (use.max_output_tokens or output) for use in uses):
-            access.over_limits = (*access.over_limits, "max_output_tokens")
-        if generates and not size.member:
-            output = next(
-                (use.reserve_output_tokens for use in uses if use.reserve_output_tokens), RESERVE_OUTPUT_TOKENS
-            )
-            if default is not None and not size.odd:
-                output, path = default, JsonMemberPath.parse(member)
-                rule = ChangeRule("limits", (Drop(path, _NULL), Default(path, b"%d" % default)))
-                call = context.call = await normalize_large(call, route.targets[0], (rule,), threads)
-        tokens = size.input_tokens + output * size.answers * generates
-        admitted = Admitted(
-            self.windows, self._hit, (), tokens, size.input_tokens, generates, size.in_background, upstreams
-        )
-        context.admitted = admitted
-        await admitted.take(self._of_end_user(context, size.user, limits), context.state.clock.now(), access)
-        return call
+        output = (size.output_tokens or RESERVED_OUTPUT_TOKENS) * size.answers * generates
+        context.admitted = admitted = self._admitted()
+        admitted.tokens, admitted.input_tokens = size.input_tokens + output, size.input_tokens
+        admitted.generates, admitted.in_background, admitted.of_upstream = generates, size.in_background, upstreams
+        own = self._of_end_user(context, size.user)
+        await admitted.take(own if has_usage else without_tokens(own), limits, context.state.clock.now())
 
     def _of_targets(self, route: Route) -> Mapping[str, tuple[Limit, ...]]:
         return {target.upstream: self.limits_of(("upstream", target.upstream)) for target in route.targets}
 
     async def admit_message(self, context: RequestContext) -> None:
         """Count a message to an MCP server as a request of its caller. Raises LimitReached and LimitsUnavailable."""
-        limits = without_tokens(one for owner in owners_of(context.caller, "", "") for one in self.limits_of(owner))
-        if limits:
-            context.admitted = admitted = Admitted(self.windows, self._hit, ())
-            await admitted.take(self._of_end_user(context, "", limits), context.state.clock.now(), context.access)
+        limits = without_tokens(one for owner in owners_of(context.caller, "") for one in self.limits_of(owner))
+        own = without_tokens(self._of_end_user(context, ""))
+        if limits or own:
+            context.admitted = admitted = self._admitted()
+            await admitted.take(own, limits, context.state.clock.now())
 
-    def _of_end_user(self, context: RequestContext, name: str, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
-        """Return `limits` with those of the end user in place of the ones that all further users share."""
+    def _admitted(self) -> Admitted:
+        return Admitted(self.windows, self._end_users, self._hit)
+
+    def _of_end_user(self, context: RequestContext, name: str) -> Sequence[Limit]:
+        """Return the limits of the end user, or those that all further users share."""
         declared, shared = context.caller.end_users, self.limits_of((END_USER, context.caller.name))
         if declared is None or not shared:
-            return limits
+            return shared
         if declared.header is not None:
             found = header(context.client_request.headers, declared.header.lower().encode())
             name = (found or b"").decode("latin-1")
-        own = self._end_users.of(name, shared, self._clock.now(), self.windows.forget) if name else shared
-        return tuple(own[shared.index(one)] if one in shared else one for one in limits)
+        return self._end_users.of(name, shared, self._clock.now()) if name else shared
 
 
 def without_tokens(limits: Iterable[Limit]) -> tuple[Limit, ...]:
     return tuple(limit for limit in limits if not limit.counts_tokens)
 
 
-def owners_of(caller: AccessKey | None, entry: str, operation: str) -> tuple[Owner, ...]:
-    """Return whose limits apply to a request of `caller` for an entry of `models`, the one that decides first."""
-    own = () if caller is None else ((END_USER, caller.name), ("caller", caller.name), ("group", caller.group or ""))
-    return (*own, ("model", entry), ("operation", operation))
+def owners_of(caller: AccessKey | None, entry: str) -> tuple[Owner, ...]:
+    """Return whose limits apply to a request of `caller` for an entry of `models`, apart from its end user's."""
+    own = () if caller is None else (("caller", caller.name), ("group", caller.group or ""))
+    return (*own, ("model", entry))
 
 
-def made(owner: Owner, quota: Quota) -> Iterator[Limit]:
-    observes, zone = quota.mode == "observe", zone_of(quota.time_zone)
+def made(owner: Owner, quota: UseLimits) -> Iterator[Limit]:
     for unit, amounts in ((REQUESTS, quota.requests), (TOKENS, quota.tokens)):
         for span in SPANS:
             if amounts is not None and (most := getattr(amounts, span)) is not None:
-                of_calendar = zone if span in CALENDAR else None
-                yield Limit(owner, unit, (span, SPANS[span]), most, observes=observes, zone=of_calendar)
+                yield Limit(owner, unit, (span, SPANS[span]), most, is_calendar=span in CALENDAR)
     if quota.max_concurrent is not None:
-        yield Limit(owner, CONCURRENT, ("", 0), quota.max_concurrent, observes=observes)
+        yield Limit(owner, CONCURRENT, ("", 0), quota.max_concurrent)

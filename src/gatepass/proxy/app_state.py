@@ -47,7 +47,7 @@ from gatepass.observability.redaction import Redactor
 from gatepass.observability.traffic import Traffic
 from gatepass.operations.table import OPERATIONS, PREFIXES
 from gatepass.policy.balancing import TargetHealth
-from gatepass.policy.end_users import EndUserLimits
+from gatepass.policy.end_users import EndUsers
 from gatepass.policy.fair_queue import FairQueue
 from gatepass.policy.retry_budget import RetryBudget
 from gatepass.policy.windows import Windows
@@ -177,7 +177,7 @@ class ProcessParts:
     store: GuardedStore | None
     """None if this process shares nothing."""
     windows: Windows = field(default_factory=Windows)
-    end_users: EndUserLimits = field(default_factory=EndUserLimits)
+    end_users: EndUsers = field(default_factory=EndUsers)
     reload_problems: list[str] = field(default_factory=list)
     """Why the last reload was refused, so that `/status` shows it."""
 
@@ -275,7 +275,8 @@ class AppState(ProcessParts):
         servers = {(one.name, one.base_url) for one in successor.upstreams.values()}
         for server in self.upstream_states.keys() - servers:
             del self.upstream_states[server]  # requests in progress keep theirs
-        self.windows.prune(self.clock.now())
+        for windows in (self.windows, self.end_users):
+            windows.prune(self.clock.now())
         _take_over(successor)
         successor.authenticator.keys.keep_uses(self.authenticator.keys.last_used_s)
         for name, upstream in successor.upstreams.items():

@@ -192,7 +192,7 @@ async def _serve(catalog: ModelCatalog, in_flight_request: InFlightRequest) -> N
 
     # Admit, by the limits of use.
     if state.admission is not None:
-        call = await state.admission.admit(context, call, route, state.body_threads)
+        await state.admission.admit(context, call, route, state.body_threads)
 
     # Attempt the targets, and relay the first reply. One total timeout limits all attempts.
     attempt = await _first_attempt(context, route, call)

@@ -23,7 +23,7 @@ from gatepass.cancel import Tasks, timeout
 from gatepass.clock import Clock, sleep, wait_at_most
 from gatepass.config.model import OnStoreFailure
 from gatepass.errors import LimitsUnavailable
-from gatepass.policy.windows import RESET_BITS, Limit, Refused, Taken, Windows
+from gatepass.policy.windows import END_USER, RESET_BITS, Limit, Refused, Taken, Windows
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import Command, GuardedStore
 
@@ -184,7 +184,7 @@ Entry = tuple[str, float, int, int, str]
 
 
 def _width_us(limit: Limit) -> float:
-    return limit.width_s * 1e6 if limit.zone is None else -1.0
+    return -1.0 if limit.is_calendar else limit.width_s * 1e6
 
 
 def _cost(limit: Limit, tokens: int) -> int:
@@ -251,7 +251,7 @@ class _Asked(msgspec.Struct, eq=False):
         return 0 if self.reads else _cost(limit, self.tokens)
 
     def most(self, limit: Limit) -> int:
-        return NO_LIMIT if self.reads or limit.observes else limit.most
+        return NO_LIMIT if self.reads else limit.most
 
 
 class StoreWindows(Windows):
@@ -293,13 +293,10 @@ class StoreWindows(Windows):
             if one.running or one in self._changed or any(part > first for part, _ in one.known.values())
         }
 
-    def forget(self, owner: tuple[str, str]) -> None:
-        self._subjects.pop(owner, None)
-
     async def admit(self, limits: Sequence[Limit], tokens: int, now_s: float) -> Taken | Refused:
         if limits and self.fault is None and (answer := await self._ask(limits, tokens)) is not None:
             return answer
-        if self._on_failure == "reject" and not all(limit.observes for limit in limits):
+        if self._on_failure == "reject" and limits:
             raise LimitsUnavailable(
                 "The store that counts the limits does not reply (`store.on_store_failure` is `reject`).",
                 retry_after_s=RETRY_S,
@@ -334,6 +331,7 @@ class StoreWindows(Windows):
         super().settle(taken, tokens, now_s)
 
     async def refresh(self, limits: Sequence[Limit]) -> None:
+        limits = [limit for limit in limits if limit.owner[0] != END_USER]  # the store does not have them
         for at in range(0, len(limits), AT_ONCE):
             if self.fault is None:
                 await self._ask(limits[at : at + AT_ONCE], 0, reads=True)
@@ -346,7 +344,7 @@ class StoreWindows(Windows):
         return subject
 
     def _part(self, limit: Limit) -> str:
-        return "" if limit.zone is None else str(limit.part(self._clock.now()))
+        return str(limit.part(self._clock.now())) if limit.is_calendar else ""
 
     def _tell(self, subject: _Subject) -> None:
         self._changed[subject] = None
@@ -441,7 +439,7 @@ class StoreWindows(Windows):
             read = [_read(reply, *one) for reply, one in zip(replies, sent, strict=True)]
             for (_, limits), uses in zip(groups, read[len(changed) :], strict=True):
                 for limit, use in zip(limits, uses, strict=True):
-                    if use.wait_s >= 0 and limit.zone is not None:
+                    if use.wait_s >= 0 and limit.is_calendar:
                         use.wait_s = max(0.0, limit.period(int(use.part))[1] - self._clock.now())
             found = read
         finally:
@@ -481,7 +479,7 @@ class StoreWindows(Windows):
         for limit, use in uses.items():
             subject, total = self._subject(limit), use.total + asked.cost(limit) * (limit.owner not in refusing)
             subject.incarnation = use.incarnation
-            if limit.zone is not None:
+            if limit.is_calendar:
                 subject.known[limit.setting] = int(use.part), total
             if asked.reads or refused:
                 limit.others, limit.others_of = use.total - limit.used(now_s), int(use.part) >> RESET_BITS
@@ -495,9 +493,7 @@ class StoreWindows(Windows):
             if isinstance(result, Taken):
                 result.shared = [uses[limit] for limit in asked.limits]
                 for limit, use in uses.items():
-                    limit.note_total(total := use.total + asked.cost(limit), int(use.part))
-                    if limit.observes and total > limit.most:
-                        result.exceeded = (*result.exceeded, limit)
+                    limit.note_total(use.total + asked.cost(limit), int(use.part))
                     if not limit.width_s:
                         self._subject(limit).running += 1
                         self._running += 1

@@ -15,15 +15,8 @@ AT_ONCE = 200
 
 def row_of(limit: Limit, now_s: float) -> dict[str, Any]:
     used = limit.used(now_s) + limit.others
-    left, mode = max(0, limit.most - used), "observe" if limit.observes else "enforce"
-    return {
-        "of": "/".join(limit.owner),
-        "limit": limit.setting,
-        "most": limit.most,
-        "used": used,
-        "left": left,
-        "mode": mode,
-    }
+    left = max(0, limit.most - used)
+    return {"of": "/".join(limit.owner), "limit": limit.setting, "most": limit.most, "used": used, "left": left}
 
 
 async def limits_of(state: AppState) -> list[dict[str, Any]]:

@@ -35,10 +35,12 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def replicas(server: RealServer, count: int = 2, **store: Any) -> AsyncIterator[list[Gateway]]:
+async def replicas(
+    server: RealServer, count: int = 2, end_users: Any = None, **store: Any
+) -> AsyncIterator[list[Gateway]]:
     async with AsyncExitStack() as stack:
         upstreams = [await stack.enter_async_context(Scripted(GOOD)) for _ in "ab"]
-        quota = {"limits": {"requests": {"hour": 4}}}
+        quota = {"limits": {"requests": {"minute": 4}}}
         blocks = {
             "server": {"drain_timeout_s": 0},
             "store": server.settings(**store),
@@ -47,7 +49,7 @@ async def replicas(server: RealServer, count: int = 2, **store: Any) -> AsyncIte
                 "m": {"upstream": "b", "limits": {"requests": {"day": 1_000}}},
                 "two": {"targets": [{"upstream": "a"}, {"upstream": "b"}]},
             },
-            "access": access(group={"requests": {"hour": 3}, "max_concurrent": 3}),
+            "access": access(group={"requests": {"minute": 3}, "max_concurrent": 3}, end_users=end_users),
         }
         config, clock = Config.model_validate(blocks), SystemClock()
         yield [
@@ -66,7 +68,7 @@ async def test_replicas_share_the_limits_of_groups_models_and_upstreams(server):
         assert first.headers["x-ratelimit-remaining-requests"] == "2"
         assert await statuses(gates, 2, model="two") == [200, 200, 429, 429]
         rows = {(row["of"], row["limit"]): row["used"] for row in await limits_of(gates[1].state)}
-        assert rows["group/all", "requests.hour"] == rows["upstream/a", "requests.hour"] == 3
+        assert rows["group/all", "requests.minute"] == rows["upstream/a", "requests.minute"] == 3
         assert rows["group/all", "max_concurrent"] == 0
         for gate in gates:
             assert gate.state.admission is not None
@@ -75,7 +77,17 @@ async def test_replicas_share_the_limits_of_groups_models_and_upstreams(server):
         # the upstream `a` has room for one more
         assert await statuses(gates, 2, model="two") == [200, 200, 200, 200]
         rows = {(row["of"], row["limit"]): row["used"] for row in await limits_of(gates[0].state)}
-        assert (rows["upstream/a", "requests.hour"], rows["upstream/b", "requests.hour"]) == (4, 3)
+        assert (rows["upstream/a", "requests.minute"], rows["upstream/b", "requests.minute"]) == (4, 3)
+
+
+async def test_each_replica_counts_its_end_users_and_the_store_has_none_of_them(server):
+    async with replicas(server, end_users={"limits": {"requests": {"minute": 1}}}) as gates:
+        assert await statuses(gates, 2, model="two", user="zoe") == [200, 200, 429, 429]
+        rows = {(row["of"], row["limit"]): row["used"] for row in await limits_of(gates[0].state)}
+        assert rows["group/all", "requests.minute"] == 2, "what an end user may not send counts nowhere else"
+        for gate in gates:
+            assert isinstance(windows := gate.state.windows, store_windows.StoreWindows)
+            assert "end_user" not in {kind for kind, _ in windows._subjects}
 
 
 async def test_the_script_is_sent_once_and_again_if_the_server_has_lost_it(server):
@@ -105,7 +117,7 @@ async def test_a_stopped_store_delays_one_request_and_what_was_used_meanwhile_co
         await until(lambda: all(gate.state.windows.fault is None for gate in gates))
         assert not any("limits_without_store" in status_of(gate.state) for gate in gates)
         rows = {(row["of"], row["limit"]): row["used"] for row in await limits_of(gates[1].state)}
-        assert rows["group/all", "requests.hour"] >= 6
+        assert rows["group/all", "requests.minute"] >= 6
         assert await statuses(gates) == [429, 429]
 
 
@@ -120,7 +132,7 @@ async def test_a_killed_store_comes_back_empty_and_a_day_goes_on(server):
         await until(lambda: gates[1].state.windows.fault is None)  # its connection was that to the killed server
         rows = {(row["of"], row["limit"]): row["used"] for row in await limits_of(gates[1].state)}
         assert rows["model/m", "requests.day"] == 3  # it knew of two, and has sent one
-        assert rows["group/all", "requests.hour"] == 2
+        assert rows["group/all", "requests.minute"] == 2
 
 
 async def test_a_store_that_is_absent_at_the_start_rejects_if_that_is_configured(server):

@@ -7,7 +7,6 @@ import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC
 from typing import Any, cast
 
 import pytest
@@ -17,8 +16,7 @@ from hypothesis import strategies as st
 from gatepass.auth.api_keys import hash_key
 from gatepass.config.model import Config
 from gatepass.errors import LimitsUnavailable
-from gatepass.policy.end_users import EndUserLimits
-from gatepass.policy.windows import CONCURRENT, END_USER, PARTS, REQUESTS, TOKENS, Limit, Refused, Taken, Windows
+from gatepass.policy.windows import CONCURRENT, PARTS, REQUESTS, TOKENS, Limit, Refused, Taken, Windows
 from gatepass.proxy.admission import Admission
 from gatepass.proxy.store_windows import LEASE_S, RENEW_S, RETRY_S, SCRIPT, WAIT_S, StoreWindows
 from gatepass.store.base import StoreUnavailable
@@ -111,7 +109,7 @@ def limits_for(windows: Windows) -> list[Limit]:
         ("group", TOKENS, ("day", 86_400), 6_000),
     )
     made = [
-        Limit(("caller", name), unit, window, most, zone=UTC if window[0] == "day" else None)
+        Limit(("caller", name), unit, window, most, is_calendar=window[0] == "day")
         for name, unit, window, most in kinds
     ]
     for limit in made:
@@ -186,20 +184,6 @@ async def test_a_request_takes_one_round_trip_and_names_nobody(shared):
     stored = [shared.client.hgetall(key) for key in shared.client.scan_iter()]
     assert len(stored) == 2  # of each subject, the limits are together
     assert "ana" not in repr(stored)
-
-
-async def test_end_users_that_a_process_forgets_leave_nothing_in_it(shared):
-    one, users = shared.process(), EndUserLimits(2)
-    for_all = (Limit((END_USER, "chat"), REQUESTS, ("second", 1), 1),)
-    for name in ("zoe", "yan", "xia", "zoe"):
-        limits = [*users.of(name, for_all, shared.clock.now(), one.forget)]
-        assert limits != [*for_all]
-        assert await take(one, limits)
-        assert not await take(one, limits)
-        await shared.clock.advance(2.0)
-    assert len(one._subjects) == 2
-    stored = [shared.client.hgetall(key) for key in shared.client.scan_iter()]
-    assert "zoe" not in repr(stored)
 
 
 async def test_a_refusal_states_what_the_other_processes_left_of_each_limit(shared):
@@ -504,7 +488,8 @@ async def test_another_value_in_the_place_of_the_records_is_replaced(shared, cap
 
 async def test_a_day_whose_record_is_new_begins_with_what_a_process_knows(shared):
     one = shared.process()
-    second, day = limits_for(one)[0], one.attach(Limit(("caller", "ana"), REQUESTS, ("day", 86_400), 5, zone=UTC))
+    second = limits_for(one)[0]
+    day = one.attach(Limit(("caller", "ana"), REQUESTS, ("day", 86_400), 5, is_calendar=True))
     day.ahead_s = AHEAD_S
     for _ in range(3):
         assert await take(one, [second, day])
@@ -531,25 +516,16 @@ async def test_a_clock_of_the_server_that_is_set_back_keeps_no_request_away(shar
 
 async def test_a_request_for_more_tokens_than_a_record_holds_leaves_the_others_counted(shared):
     one = shared.process()
-    observed = Limit(("caller", "ana"), TOKENS, ("day", 86_400), 1_000, observes=True, zone=UTC)
-    observed.ahead_s = AHEAD_S
-    limits = [one.attach(observed)]
+    day = Limit(("caller", "ana"), TOKENS, ("day", 86_400), 1_000, is_calendar=True)
+    day.ahead_s = AHEAD_S
+    limits = [one.attach(day)]
     assert await take(one, limits, 500)
-    taken = await take(one, limits, 2**53)
-    assert taken
+    taken = one.take(limits, 2**53, shared.clock.now(), is_forced=True)  # as for a repeat at an upstream
+    assert isinstance(taken, Taken)
     one.settle(taken, 20, shared.clock.now())
     await settle()
     await one.refresh(limits)
     assert used(limits, shared.clock.now()) == [520]
-
-
-async def test_limits_that_observe_reject_nothing_without_the_store(shared):
-    one = shared.process("reject")
-    observed = one.attach(Limit(("caller", "ana"), REQUESTS, ("minute", 60), 1, observes=True))
-    shared.fault = "refused"
-    assert [bool(await take(one, [observed])) for _ in range(2)] == [True, True]
-    with pytest.raises(LimitsUnavailable):
-        await take(one, [observed, *limit_of(one, REQUESTS, 1, "ben")])
 
 
 async def test_what_others_used_of_a_day_is_over_with_the_day(shared):

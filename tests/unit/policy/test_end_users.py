@@ -1,37 +1,35 @@
-"""EndUserLimits against a list of what each user was admitted by its own limits: forgetting a user renews nothing."""
+"""EndUsers against a list of what each user was admitted by its own limits: forgetting a user renews nothing."""
 
 from collections import defaultdict
-from datetime import UTC
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from gatepass.policy.end_users import EndUserLimits
-from gatepass.policy.windows import END_USER, REQUESTS, TOKENS, Limit, Refused, Taken, Windows
+from gatepass.policy.end_users import EndUsers
+from gatepass.policy.windows import END_USER, REQUESTS, TOKENS, Limit, Refused, Taken
 
 PLACES, MOST = 2, 2
 SHARED = (END_USER, "chat")
 
 
 def shared_limits(most: int = MOST) -> tuple[Limit, ...]:
-    return (Limit(SHARED, REQUESTS, ("minute", 60), most), Limit(SHARED, TOKENS, ("hour", 3_600), 1_000))
+    return (Limit(SHARED, REQUESTS, ("minute", 60), most), Limit(SHARED, TOKENS, ("minute", 60), 1_000))
 
 
 class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.now_s, self.windows = 1_000.0, Windows()
-        self.users = EndUserLimits(PLACES)
-        self.shared = tuple(map(self.windows.attach, shared_limits()))
+        self.now_s, self.users = 1_000.0, EndUsers(PLACES)
+        self.shared = tuple(map(self.users.attach, shared_limits()))
         self.admitted: defaultdict[str, list[float]] = defaultdict(list)
         """By the user, or "" for those without a place."""
 
     @rule(user=st.sampled_from("abcd"))
     def ask(self, user: str) -> None:
-        limits = self.users.of(user, self.shared, self.now_s, str)
+        limits = self.users.of(user, self.shared, self.now_s)
         bucket = self.admitted["" if limits is self.shared else user]
-        if isinstance(self.windows.take(limits, 0, self.now_s), Taken):
+        if isinstance(self.users.take(limits, 0, self.now_s), Taken):
             assert len([at_s for at_s in bucket if at_s > self.now_s - 60]) < MOST
             bucket.append(self.now_s)
         else:
@@ -40,7 +38,7 @@ class Machine(RuleBasedStateMachine):
     @rule(user=st.sampled_from("abcd"))
     def ask_after_a_pause(self, user: str) -> None:
         self.now_s += 62
-        assert self.users.of(user, self.shared, self.now_s, str) is not self.shared
+        assert self.users.of(user, self.shared, self.now_s) is not self.shared
 
     @rule(seconds=st.sampled_from((1, 20, 62)))
     def wait(self, seconds: int) -> None:
@@ -48,7 +46,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def reload(self) -> None:
-        self.shared = tuple(map(self.windows.attach, shared_limits()))
+        self.shared = tuple(map(self.users.attach, shared_limits()))
 
     @invariant()
     def remembers_a_bounded_number(self) -> None:
@@ -60,32 +58,27 @@ TestEndUsers = Machine.TestCase
 
 
 def test_ten_thousand_users_are_remembered_and_the_next_ones_share_one_budget():
-    users, windows, shared = EndUserLimits(), Windows(), shared_limits(1)
-    results = [windows.take(users.of(f"user-{number}", shared, 1_000.0, str), 0, 1_000.0) for number in range(10_002)]
+    users, shared = EndUsers(), shared_limits(1)
+    results = [users.take(users.of(f"user-{number}", shared, 1_000.0), 0, 1_000.0) for number in range(10_002)]
     assert [isinstance(one, Taken) for one in results[9_999:]] == [True, True, False]
-    assert isinstance(windows.take(users.of("user-5", shared, 1_000.0, str), 0, 1_000.0), Refused)
+    assert isinstance(users.take(users.of("user-5", shared, 1_000.0), 0, 1_000.0), Refused)
     assert len(users._found) == 10_000
-    assert users.of("user-10001", shared, 9_000.0, str) is not shared  # the count of an older one is over
+    assert users.of("user-10001", shared, 9_000.0) is not shared  # the count of an older one is over
 
 
 def test_the_place_of_the_least_recently_used_goes_to_a_new_user():
-    users, shared = EndUserLimits(2), shared_limits()
-    first, second = users.of("a", shared, 0.0, str), users.of("b", shared, 0.0, str)
-    assert users.of("a", shared, 0.0, str) is first
-    forgotten: list[tuple[str, str]] = []
-    users.of("c", shared, 0.0, forgotten.append)
-    assert forgotten == [second[0].owner]
-    assert users.of("a", shared, 0.0, str) is first
-    assert users.of("b", shared, 0.0, str) is not second
+    users, shared = EndUsers(2), shared_limits()
+    first, second = users.of("a", shared, 0.0), users.of("b", shared, 0.0)
+    assert users.of("a", shared, 0.0) is first
+    users.of("c", shared, 0.0)
+    assert users.of("a", shared, 0.0) is first
+    assert users.of("b", shared, 0.0) is not second
 
 
-def test_no_name_of_a_user_is_kept_and_a_day_is_that_of_the_time_zone():
-    users = EndUserLimits()
-    shared = (Limit(SHARED, REQUESTS, ("day", 86_400), 5, zone=UTC),)
-    shared[0].ahead_s = 1_800_000_000.0
-    (limit,) = users.of("ana@corp.example", shared, 0.0, str)
-    assert (limit.zone, limit.ahead_s, limit.subject) == (UTC, shared[0].ahead_s, SHARED)
+def test_no_name_of_a_user_is_kept():
+    users = EndUsers()
+    shared = (Limit(SHARED, REQUESTS, ("minute", 60), 5),)
+    (limit,) = users.of("ana@corp.example", shared, 0.0)
+    assert limit.subject == SHARED
     assert "ana" not in f"{limit.owner}{limit.name}{[*users._found]}"
-    assert (
-        users.of("ana@corp.example", shared, 0.0, str)[0].key != users.of("ben@corp.example", shared, 0.0, str)[0].key
-    )
+    assert users.of("ana@corp.example", shared, 0.0)[0].key != users.of("ben@corp.example", shared, 0.0)[0].key

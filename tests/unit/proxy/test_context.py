@@ -88,7 +88,7 @@ def test_every_field_has_the_value_that_its_name_states():
     access.usage, access.empty_answer = Usage(prompt_tokens=0, total_tokens=5), True
     access.mcp_method, access.mcp_tool = "tools/call", "find"
     access.trace_id = TraceId("0af7651916cd43dd8448eb211c80319c")
-    access.tokens_estimated, access.over_limits = 12, ("caller-requests-minute",)
+    access.tokens_estimated = 12
     targets = [{"upstream": "mock"}, {"upstream": "mock", "name": "deployed"}]
     blocks: Any = {"upstreams": {"mock": {"base_url": "http://h/v1"}}, "models": {"asked": {"targets": targets}}}
     route = RouteTable(Config.model_validate(blocks)).route("chat", "asked")
@@ -137,7 +137,6 @@ def test_every_field_has_the_value_that_its_name_states():
         "events": 7,
         "usage": {"prompt_tokens": 0, "total_tokens": 5},
         "tokens_estimated": 12,
-        "over_limits": ["caller-requests-minute"],
         "upstream_request_id": "req-1",
         "empty_answer": True,
         "mcp_method": "tools/call",

@@ -221,16 +221,16 @@ async def run(
     ends, names = await serve(a_request(state, body, path), state, LeavingClient(body), act, turns)
     used = {(one.owner, one.unit): one.used(state.clock.now()) for one in admission.all_limits()}
     assert {owner: count for (owner, unit), count in used.items() if unit == CONCURRENT and count} == {}
-    assert sum(used[one, REQUESTS] for one in (("operation", "chat"), ("operation", "embeddings"))) <= 1
+    assert used[("model", "m"), REQUESTS] <= 1
     return ends, names is None
 
 
 def with_limits(upstreams: list[str]) -> Config:
-    limits = {"limits": {"requests": {"hour": 9}, "tokens": {"hour": 9_000}, "max_concurrent": 2}}
+    limits = {"limits": {"requests": {"minute": 9}, "tokens": {"minute": 9_000}, "max_concurrent": 2}}
     return Config.model_validate(
         {
             "upstreams": {name: {"base_url": "http://h/v1", **limits} for name in upstreams},
-            "operations": dict.fromkeys(("chat", "embeddings"), limits),
+            "models": {"m": {"upstream": upstreams[0], **limits}},
         }
     )
 

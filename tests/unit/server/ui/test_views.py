@@ -126,7 +126,7 @@ async def test_the_limits_with_the_smallest_part_left_are_first():
     )
     assert state.admission is not None
     state.admission.limits_of(("group", "all"))[0].others = 1
-    shown = {"of": "caller/app", "limit": "requests.minute", "most": 5, "used": 0, "left": 5, "mode": "enforce"}
+    shown = {"of": "caller/app", "limit": "requests.minute", "most": 5, "used": 0, "left": 5}
     half = {"of": "group/all", "limit": "max_concurrent", "most": 2, "used": 1, "left": 1}
     assert await views.nearest_limits(state) == [shown | half, shown]
 
