@@ -12,16 +12,21 @@ from gatepass.normalize.betas import ENABLED
 Changes = Mapping[str, Mapping[str, str]]
 TEXTS: Mapping[str, Changes] = read("texts/changes.yaml")
 REQUESTS, REPLIES = TEXTS["requests"], TEXTS["replies"]
-HEAD = ("entry", "what changed", "learned", "setting", "example")
+HEAD_OF_REQUESTS = ("entry", "what changed", "learned", "setting")
+HEAD_OF_REPLIES = ("entry", "what changed", "only by")
 
 
-def change_table(changes: Changes) -> str:
+def request_table() -> str:
     rows = (
-        (f"`{name}`", texts["changed"], texts.get("learned", "yes"), texts.get("setting", "–"), f"`{example}`")
-        for name, texts in changes.items()
-        for example in [texts.get("example", name)]
+        (f"`{name}`", texts["changed"], texts.get("learned", "yes"), texts.get("setting", "–"))
+        for name, texts in REQUESTS.items()
     )
-    return table(HEAD, rows)
+    return table(HEAD_OF_REQUESTS, rows)
+
+
+def reply_table() -> str:
+    rows = ((f"`{name}`", texts["changed"], texts.get("only", "")) for name, texts in REPLIES.items())
+    return table(HEAD_OF_REPLIES, rows)
 
 
 def safe_members() -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from docs.changes_reference import REPLIES, REQUESTS, change_table, safe_members
+from docs.changes_reference import reply_table, request_table, safe_members
 from docs.chart_values import values_schema
 from docs.command_reference import all_commands, index_of_commands
 from docs.entries import DOCS, LINK, read, table
@@ -79,9 +79,9 @@ PARTS: Mapping[str, Mapping[str, Callable[[], str]]] = {
     },
     "docs/configuration.md": {"smallest file": lambda: SMALLEST_FILE},
     "docs/adaptations.md": {
-        "changes of requests": lambda: change_table(REQUESTS),
+        "changes of requests": request_table,
         "learned members": safe_members,
-        "changes of replies": lambda: change_table(REPLIES),
+        "changes of replies": reply_table,
     },
     "docs/operations/logs.md": {"events": log_events, "fields": log_fields},
     "docs/supply_chain.md": {"licences": licence_table},

@@ -23,8 +23,9 @@ TEXTS: Mapping[str, Any] = read("texts/http.yaml")
 def operations() -> str:
     rows = []
     for row in OPERATIONS:
-        does = TEXTS["stored"] if row.is_about_stored else TEXTS["operations"].get(row.path, TEXTS["relayed"])
-        rows.append((f"`{row.method} {PREFIXES[0]}{row.path}`", f"`{row.opened_by}`", f"{row.summary}. {does}"))
+        does = TEXTS["operations"].get(row.path)
+        text = f"{row.summary}. {does}" if does else row.summary
+        rows.append((f"`{row.method} {PREFIXES[0]}{row.path}`", f"`{row.opened_by}`", text))
     return table(("path", "operation", "what it does"), rows)
 
 

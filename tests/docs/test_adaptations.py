@@ -72,12 +72,6 @@ def test_every_entry_is_in_the_table():
         assert any(re.fullmatch(pattern, entry.partition(",")[0]) for pattern in patterns()), entry
 
 
-def test_each_example_is_an_entry_of_its_heading():
-    for name, change in {**REQUESTS, **REPLIES}.items():
-        pattern = re.sub("|".join(PLACEHOLDER), lambda found: PLACEHOLDER[found[0]], re.escape(name))
-        assert re.fullmatch(pattern + r"(>\S+)?", change.get("example", name)), name
-
-
 def test_exactly_the_repairs_of_a_stream_are_named():
     assert {name for name in REPLIES if name.startswith(("repair=", "sse="))} == REPAIR_ENTRIES
 
