@@ -36,7 +36,7 @@ class Rig:
     no_tls: str | None
 
     def processes(self) -> list[int]:
-        """Return the processes of the servers with their workers."""
+        """Return the processes of the servers with their children."""
         return [one for pid in self.pids for one in tree(pid)]
 
     def mock(self) -> dict[str, Any]:

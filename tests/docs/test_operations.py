@@ -138,7 +138,7 @@ def test_the_inspector_page_shows_what_its_commands_print() -> None:
 
 
 def masked(text: str) -> str:
-    """Without what depends on the time, on the number of requests and on the worker that served them."""
+    """Without what depends on the time, and on the number of requests."""
     text = re.sub(r"^gatepass at http://\S+ \(control socket .+\)$", "gatepass", text, flags=re.MULTILINE)
     text = re.sub(r"(healthy|no answer yet) +(\S+% of \d+|-)", "HEALTH", text)
     return re.sub(r" +", " ", re.sub(r"\d+( (s|min|h)\b)?(?=\s)", "N", text))

@@ -11,6 +11,7 @@ import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ async def replicas(folder: Path) -> AsyncIterator[tuple[list[Serving], Minting]]
         ]
         assert [await one.port for one in running] == ports
         for port in ports:
-            await until_async(lambda port=port: is_served(port))
+            await until_async(partial(is_served, port))
         yield running, issuer
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +173,7 @@ async def _ask_until(url: str, holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
         while not holds():
             async with httpx2.AsyncClient() as client:
-                with suppress(httpx2.TransportError):  # of the killed worker
-                    await client.post(url + CHAT, json=HELLO)
+                await client.post(url + CHAT, json=HELLO)
             await asyncio.sleep(0.02)
 
 

@@ -143,7 +143,7 @@ class Balancer:
             await asyncio.sleep(POLL_S)
 
     async def serve(self, reader: StreamReader, writer: StreamWriter) -> None:
-        with contextlib.closing(writer):
+        with contextlib.closing(writer), contextlib.suppress(asyncio.CancelledError):  # the program ends
             for _ in range(2 * len(self.ready)):
                 ready = sorted(port for port, is_ready in self.ready.items() if is_ready) or sorted(self.ready)
                 self._count += 1

@@ -49,7 +49,7 @@ def _quantity(units: Mapping[str, int], example: str) -> Callable[..., int | Non
     "limit_bytes",
     metavar="SIZE",
     callback=_quantity(_BYTES, "16MiB"),
-    help="The most bytes in each process: the oldest requests make room for new ones. Default: 16MiB.",
+    help="The most bytes: the oldest requests make room for new ones. Default: 16MiB.",
 )
 @click.option("--stop", is_flag=True, help="End the capture, and drop the bodies.")
 @control_option
@@ -91,7 +91,7 @@ def capture_lines(state: Mapping[str, Any], *, has_started: bool) -> Iterator[st
     caller = f"the caller {printable(state['caller'])}" if state["caller"] else "every caller"
     ends, left_s = datetime.fromtimestamp(state["until"], UTC), round(state["left_s"])
     left = f"{left_s // 60} min {left_s % 60} s" if left_s >= MINUTE_S else f"{left_s} s"
-    limit = f"up to {size(state['limit_bytes'])} in each process"
+    limit = f"up to {size(state['limit_bytes'])}"
     yield f"Capturing the bodies of {model} and {caller} until {ends:%H:%M:%S} UTC ({left}), {limit}."
     if has_started:
         yield "Show them with `gatepass show ID`. They are dropped at the end, or by `gatepass capture --stop`."

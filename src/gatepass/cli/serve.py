@@ -74,13 +74,7 @@ class ServeFlags:
     type=click.Choice(("debug", "info", "warning", "error")),
     help="The lowest level that is logged. Default: log.level.",
 )
-def serve(
-    path: str | None,
-    host: str | None,
-    port: int | None,
-    log_format: str | None,
-    log_level: str | None,
-) -> None:
+def serve(path: str | None, host: str | None, port: int | None, log_format: str | None, log_level: str | None) -> None:
     """Serve until SIGTERM or Ctrl-C, then let running streams finish."""
     # The kernel ignores a SIGTERM for which pid 1 has no handler, so a container stopped during imports would hang.
     # No request is in progress yet, so the process exits at once. SystemExit would be lost if it was raised inside

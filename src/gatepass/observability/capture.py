@@ -45,7 +45,6 @@ class CaptureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limit_bytes: Annotated[int, msgspec.Meta(ge=64 * 1024, le=1024**3)] = msgspec.field(
         default=16 * 1024 * 1024, name="bytes"
     )
-    """In each process."""
 
     def matches(self, model: str, caller: str) -> bool:
         return self.model in (None, model) and self.caller in (None, caller)

@@ -108,7 +108,7 @@ def moment(wall_s: float) -> str:
 def summary_of(request: RequestRecord, now_s: float, wall_s: float, mask: Mask) -> dict[str, Any]:
     """Return the summary of `request`. `now_s` and `wall_s` are the same moment by both clocks.
 
-    `ended` is a moment of `Clock.now`, which all processes of a machine share: it orders requests and never jumps.
+    `ended` is a moment of `Clock.now`: it orders requests and never jumps.
     """
     access, arrived = request.access, wall_s - (now_s - request.arrived_s)
     is_ended = request.duration_s is not None

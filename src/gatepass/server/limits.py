@@ -1,4 +1,4 @@
-"""The use of each limit, as an operator sees it. The workers of a machine share their records."""
+"""The use of each limit, as an operator sees it."""
 
 from __future__ import annotations
 

@@ -18,8 +18,7 @@ def test_what_is_captured_is_a_sentence():
     running = {**STATE, "captured": 3, "held_bytes": 512 * 1024}
     shown, count = capture_lines(running, has_started=False)
     assert shown == (
-        "Capturing the bodies of every model and the caller ragflow until 17:00:00 UTC (1 min 30 s),"
-        " up to 1.0 MiB in each process."
+        "Capturing the bodies of every model and the caller ragflow until 17:00:00 UTC (1 min 30 s), up to 1.0 MiB."
     )
     assert count == "Captured so far: 3 requests, 512 KiB."
     (line,) = capture_lines({"running": False}, has_started=False)

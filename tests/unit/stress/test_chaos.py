@@ -128,7 +128,7 @@ def test_a_refused_request_that_was_sent_is_reported(ledger):
 
 
 @pytest.mark.parametrize("plan", ["read", "keep_alive"])
-async def test_a_connection_whose_worker_was_killed_before_its_first_request_is_no_violation(ledger, plan):
+async def test_a_connection_whose_replica_was_killed_before_its_first_request_is_no_violation(ledger, plan):
     async def be_killed(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ledger.kills_s.append(time.monotonic())
         writer.transport.abort()
