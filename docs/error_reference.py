@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from docs.entries import Entry, joined, read, table, unwrapped
+from docs.entries import Entry, joined, read, unwrapped
 from docs.error_messages import MESSAGES
 from docs.setting_reference import introduced, setting_links
 
@@ -117,22 +117,8 @@ def with_settings(text: str, folder: str = "") -> str:
 
 def error_codes(language: str) -> str:
     """Return the entries of docs/reference/errors.md or docs/zh/errors.md."""
-    return joined(parts_in(language))
-
-
-def code_table(language: str) -> str:
-    """Return a table of all codes, with the status and the hop of each."""
-    head = ("code", "status", "hop") if language == "en" else ("code", "状态码", "hop")
-    rows = []
-    for part in parts_in(language):
-        if isinstance(part, Entry):
-            status, hop, *_ = part.facts.values()
-            rows.append((f"[`{part.title}`](#{part.title})", status, re.sub(r":\w+", ":NAME", hop)))
-    return table(head, rows)
-
-
-def parts_in(language: str) -> list[Entry | str]:
-    return error_parts() if language == "en" else list(map(in_chinese, error_parts()))
+    parts = error_parts()
+    return joined(parts if language == "en" else map(in_chinese, parts))
 
 
 def in_chinese(part: Entry | str) -> Entry | str:
@@ -148,7 +134,6 @@ def in_chinese(part: Entry | str) -> Entry | str:
     # the page at /ui replaces names in the English lists
     chinese = {name: with_settings(text.replace("`, `", "`、`"), "../reference/") for name, text in own.items()}
     facts = {CHINESE[name]: chinese.get(name) or CHINESE.get(text, text) for name, text in part.facts.items()}
-    facts["错误信息的含义"] = words["example"]
     details = with_settings("\n\n".join(filter(None, [words.get("more"), words.get("details")])), "../reference/")
     cause = with_settings(words["cause"], "../reference/")
     return Entry(part.title, cause, facts, details=details.rstrip(), colon="：")

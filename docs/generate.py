@@ -14,7 +14,7 @@ from docs.chart_values import values_schema
 from docs.command_reference import all_commands, index_of_commands
 from docs.entries import DOCS, LINK, read, table
 from docs.environment_reference import file_variables, variables
-from docs.error_reference import code_table, error_codes, page_errors
+from docs.error_reference import error_codes, page_errors
 from docs.http_reference import forwarded, header_table, operations, own_pages, relayed
 from docs.licences import licence_table
 from docs.metric_reference import all_metrics
@@ -57,8 +57,8 @@ PARTS: Mapping[str, Mapping[str, Callable[[], str]]] = {
     },
     "docs/symptoms.md": {"symptoms": lambda: symptoms("en")},
     "docs/zh/symptoms.md": {"symptoms": lambda: symptoms("zh")},
-    "docs/reference/errors.md": {"table": lambda: code_table("en"), "codes": lambda: error_codes("en")},
-    "docs/zh/errors.md": {"table": lambda: code_table("zh"), "codes": lambda: error_codes("zh")},
+    "docs/reference/errors.md": {"codes": lambda: error_codes("en")},
+    "docs/zh/errors.md": {"codes": lambda: error_codes("zh")},
     "docs/reference/configuration.md": {
         "first settings": twelve,
         "blocks": overview,

@@ -78,8 +78,8 @@ class CallerError(GatepassError):
 class InvalidApiKey(CallerError):
     """The request has no API key, an unknown or expired one, or two that differ.
 
-    gatepass reads the headers `Authorization`, `x-api-key` and `api-key`. For an expired key, the message contains the
-    time of its expiry. docs/operations/keys.md#rotate-a-key-without-an-interruption shows how to replace a key.
+    gatepass reads the headers `Authorization`, `x-api-key` and `api-key`.
+    docs/operations/keys.md#rotate-a-key-without-an-interruption shows how to replace a key.
 
     Action: Set the client's API key to the one that `gatepass keys new` printed. If it is lost or has expired, run
     `gatepass keys new --name NAME --write` and `gatepass reload` for another one.
@@ -91,8 +91,8 @@ class InvalidApiKey(CallerError):
 class SessionRequired(CallerError):
     """A request of the page at `/ui` has no session, or its session has ended.
 
-    A session ends when its caller signs out anywhere, after 8 hours, with a restart, and when its key ends, changes or
-    loses the role viewer or admin. One gatepass does not know the sessions of another.
+    A session ends after 8 hours, with a restart, when its caller signs out, and when its key ends or changes. One
+    gatepass does not know the sessions of another.
 
     Action: Sign in again on the page.
     """
@@ -103,9 +103,8 @@ class SessionRequired(CallerError):
 class ForbiddenHost(CallerError):
     """The `Host` of the request is not a name of this gatepass.
 
-    - gatepass runs without keys, and the name is not a loopback name of this machine. `/healthz`, `/readyz` and an open
-      `/metrics` also accept an IP address of this machine, from another machine.
-    - The page at `/ui` was opened under a name that is neither an address nor one of `server.ui_hosts`.
+    Without keys, gatepass accepts only loopback names; `/healthz`, `/readyz` and an open `/metrics` also accept an IP
+    address of this machine. The page at `/ui` accepts addresses and the names of `server.ui_hosts`.
 
     Action: Set `access.keys`, or add the name to `server.ui_hosts` for the page.
     """
@@ -116,12 +115,8 @@ class ForbiddenHost(CallerError):
 class ForbiddenOrigin(CallerError):
     """A web page called gatepass from a browser, and its origin is not allowed.
 
-    The page sees only a network error. The reason is in the browser's console and in the access line.
-
-    - `server.cors_origins` does not list the origin, or gatepass runs without keys. Pages of browser extensions have an
-      origin too.
-    - Without keys, gatepass also rejects a request without `Origin` that another site sent (`Sec-Fetch-Site`).
-    - The page at `/ui` accepts only requests of its own origin. A proxy in front of gatepass must pass on `Host`.
+    The page sees only a network error. The reason is in the browser's console and in the access line. The page at `/ui`
+    accepts only requests of its own origin: a proxy in front of gatepass must pass on `Host`.
 
     Action: Add the origin to `server.cors_origins`.
     """
@@ -132,9 +127,6 @@ class ForbiddenOrigin(CallerError):
 class ForbiddenPeer(CallerError):
     """gatepass runs without keys in another application, and the request may come from another machine.
 
-    The peer's address is not loopback, the server provides no address (a Unix socket), or a proxy forwarded the
-    request. `gatepass serve` never sends this error, because without keys it listens on loopback only.
-
     Action: Set `access.keys`. docs/embedding.md#who-may-connect has the details.
     """
 
@@ -144,9 +136,7 @@ class ForbiddenPeer(CallerError):
 class ModelNotAllowed(CallerError):
     """The key has a list of `models`, and the request names a model or a server beyond it.
 
-    - The model is not in the list, or the request names no model.
-    - Another member of the body names another model, a server or a credential. `access.keys[].models` lists these
-      members.
+    Another member of the body may name the model, a server or a credential: `access.keys[].models` lists these members.
 
     Action: Use another key, or add the model to `access.keys[].models`.
     """
@@ -157,10 +147,9 @@ class ModelNotAllowed(CallerError):
 class OperationNotAllowed(CallerError):
     """The key does not open the operation, or the stored response that the request names.
 
-    - `access.keys[].operations` of the key does not list the operation.
-    - Files, batches and stored responses are closed to a key without `operations`: the upstream stores those of all
-      callers under one credential.
-    - The request names a stored response by `previous_response_id`, `conversation` or `prompt.id`.
+    Files, batches and stored responses are closed to a key without `operations`, because the upstream stores those of
+    all callers under one credential. A request names a stored response by `previous_response_id`, `conversation` or
+    `prompt.id`.
 
     Action: Add the entry that the message names to `access.keys[].operations`. If the key has no such list, list all
     operations of its caller, because gatepass closes all others: docs/operations/keys.md#limit-the-operations-of-a-key.
@@ -172,8 +161,6 @@ class OperationNotAllowed(CallerError):
 class McpNotAllowed(CallerError):
     """The key may not call the tool: its list of tools at `access.keys[].mcp` does not have it.
 
-    The error does not state whether the server has it.
-
     Action: Use another key, or add the tool to `access.keys[].mcp`.
     """
 
@@ -182,8 +169,6 @@ class McpNotAllowed(CallerError):
 
 class RoleNotAllowed(CallerError):
     """The role of the key does not allow the request.
-
-    A `caller` requested `/status`, `/metrics` or `/learned`, or a `viewer` called a model.
 
     Action: Call models with a key of the role `caller`, and read pages with a `viewer`; an `admin` does both.
     """
@@ -194,7 +179,7 @@ class RoleNotAllowed(CallerError):
 class McpServerNotAllowed(CallerError):
     """The key may not use the MCP server.
 
-    `access.keys[].mcp` lists the servers of a key. A key with `models` or `operations` and without `mcp` may use none.
+    A key with `models` or `operations` and without `mcp` may use none.
 
     Action: Use another key, or add the server to `access.keys[].mcp`.
     """
@@ -205,8 +190,8 @@ class McpServerNotAllowed(CallerError):
 class McpSessionNotFound(CallerError):
     """The caller has not opened the MCP session that the request names.
 
-    - Another caller opened it. A session belongs to the name of its caller.
-    - It was not used for 24 hours, or gatepass was restarted. Several processes of gatepass share it only with a store.
+    Another caller opened it, it was not used for 24 hours, or gatepass was restarted. Several processes of gatepass
+    share it only with a store.
 
     Action: None: MCP clients then initialize a new session.
     """
@@ -217,9 +202,8 @@ class McpSessionNotFound(CallerError):
 class ModelNotFound(CallerError):
     """gatepass has no route for the model, or for a request of this operation without a model.
 
-    A route is an entry of `models`, an upstream under `operations`, or the model `*`. The message lists the configured
-    models. Names are case-sensitive. An upstream of the dialect `ragflow` serves only chats. With hop `upstream:…` it
-    is the upstream's own: see `upstream_error`.
+    A route is an entry of `models`, an upstream under `operations`, or the model `*`. Names are case-sensitive. With
+    hop `upstream:…` it is the upstream's own: see `upstream_error`.
 
     Action: Correct the name in the client (`GET /v1/models` lists the names), or add the model to `models`. Without the
     entry `"*"`, each model needs its own. `gatepass check --route NAME` prints the route of a model.
@@ -231,10 +215,9 @@ class ModelNotFound(CallerError):
 class UnknownPath(CallerError):
     """gatepass does not serve the path.
 
-    - The client's base URL ends in `/chat/completions`, which the client appends itself.
-    - The base URL is that of another server, such as `/api/v1`. It may end in `/v1` or at the host.
-    - The path `/for/NAME` names an unknown profile. The message lists the profiles.
-    - Below `/v1/messages` the status is 400, because Claude Code reports any 404 as an unknown model.
+    The base URL ends in `/chat/completions`, or is that of another server, such as `/api/v1`; or the path `/for/NAME`
+    names an unknown profile. Below `/v1/messages` the status is 400, because Claude Code reports any 404 as an unknown
+    model.
 
     Action: Use the base URL in the message, `http://HOST/v1`. Clients append the path of the operation themselves.
     """
@@ -310,12 +293,8 @@ class InvalidJson(CallerError):
 class InvalidRequest(CallerError):
     """The request is invalid or ambiguous. The message names the member or the header.
 
-    - `model` or `stream` has a wrong type.
-    - `model`, `stream` or `n` appears twice, in another case (`Model`), or with escapes.
-    - A number is too large (`1e999`).
-    - A member has a name of more than 16 KiB.
-    - A multipart form can be read in more than one way.
-    - The request is not valid HTTP/1.1. For example, it has no `Host` or two of them.
+    For example, `model` or `stream` has a wrong type, a member appears twice or in another case (`Model`), or a number
+    is too large (`1e999`).
 
     Action: Correct the client's request.
     """
@@ -327,7 +306,7 @@ class InvalidImage(CallerError):
     """An entry of `images` is not an image, no user message can have it, or the upstream is RAGFlow and reads none.
 
     The message contains the index of the image. An entry is a text, or an object with `image_url`, `url`, `data` or
-    `blob`, also inside `inline_data` or `source`. `mime_type` or `media_type` next to the data may state the type.
+    `blob`, also inside `inline_data` or `source`.
 
     Action: Send a URL, a data URL, or base64 of a PNG, JPEG, GIF or WebP.
     """
@@ -381,8 +360,6 @@ class UnsupportedMediaType(CallerError):
 class HeadTooLarge(CallerError):
     """The request has more than 100 header fields, or more than 64 KiB of them.
 
-    Trailer fields count as header fields. Chunk extensions and trailer fields have a separate limit of 64 KiB.
-
     Action: Remove headers, such as cookies.
     """
 
@@ -416,14 +393,13 @@ class GatewayError(GatepassError):
 class Overloaded(GatewayError):
     """Too many requests or too much memory are in use. The message names the limit.
 
-    - `limits.connections` requests are in progress. While several keys exist, no caller can use the last tenth.
-    - The body does not fit into `limits.held_bytes`. Its last tenth is reserved in the same way.
+    - `limits.connections` requests are in progress, or the body does not fit into `limits.held_bytes`. While several
+      keys exist, no caller can use the last tenth of either.
     - `max_in_flight` requests of each upstream of the model are in progress, and `queue` more wait, or this one waited
       for `queue_s`.
     - All `max_connections` of an upstream stayed in use for `timeouts.connect_s`.
 
-    gatepass sent nothing to the upstream. If gatepass closed an idle connection to make room, the client receives no
-    response, and the log has the event `refused`.
+    gatepass sent nothing to the upstream.
 
     Action: Retry after `retry-after`; raise the limit if it happens often.
     """
@@ -443,8 +419,7 @@ class ConcurrencyLimited(GatewayError):
 class LimitReached(GatewayError):
     """A limit of use is reached. The message names the limit, whose it is, and when to retry. Nothing was sent.
 
-    It is one of `limits` of the key, its group, the model, the operation or the upstream. docs/guides/limits.md has the
-    response headers that show what is left. `gatepass limits` shows what each one uses.
+    `gatepass limits` shows what each one uses.
 
     Action: Retry after `retry-after`, or raise the limit.
     """
@@ -465,7 +440,7 @@ class LimitsUnavailable(GatewayError):
 class TargetsLimited(GatewayError):
     """Every target of the model asked gatepass to wait, by a 429 or a 503 with `retry-after`. Nothing was sent.
 
-    Only a model with several targets and `retry` or `breaker` has this error. `gatepass status` shows the waits.
+    `gatepass status` shows the waits.
 
     Action: Retry after `retry-after`, or add a target with its own limit to `models.NAME.targets`.
     """
@@ -484,8 +459,6 @@ class McpSessionsUnavailable(GatewayError):
 
 class Draining(GatewayError):
     """gatepass is stopping: the request is on a new connection, or its stream exceeded `server.drain_timeout_s`.
-
-    Connections that were open before `server.drain_delay_s` ended are still served.
 
     Action: Retry; the load balancer should use another instance.
     """
@@ -527,15 +500,12 @@ class InternalError(GatewayError):
 class TokenUnavailable(GatepassError):
     """The token source returned no valid token. The message contains the issuer's reason without secrets.
 
-    If the issuer does not answer in time, the message contains its host and the setting of the timeout. gatepass tries
-    again in the background. It serves again within 4 s after the issuer returns, or `timeout_s` if the issuer hung, see
-    docs/concepts/token_life.md#a-failing-issuer.
+    gatepass tries again in the background. It serves again within 4 s after the issuer returns, or `timeout_s` if the
+    issuer hung, see docs/concepts/token_life.md#a-failing-issuer. After a refusal, such as a wrong secret, it tries
+    rarely, and at once when the file of the secret changes. It reads an environment variable only at start.
 
-    - After a refusal, such as a wrong secret, gatepass tries rarely, and at once when the file of the secret changes.
-    - gatepass reads a secret in an environment variable only at start.
-
-    Action: Run `gatepass token NAME`, which tests the credential alone. After a repair at the issuer, `gatepass
-    reload` or `gatepass token --retry` fetches at once.
+    Action: Run `gatepass token NAME`, which tests the credential alone. After a repair at the issuer, `gatepass reload`
+    or `gatepass token --retry` fetches at once.
     """
 
     code, status, retryable = "token_unavailable", 503, True
@@ -577,7 +547,7 @@ class UpstreamError(GatepassError):
 class UpstreamConnect(UpstreamError):
     """No server listens at the address, a firewall blocks the connection, or a proxy refuses it.
 
-    If the proxy answers 407, set `network.proxy_auth`. Without a configuration file, `GATEPASS_PROXY` has the user and
+    If the proxy answers 407, set `network.proxy_auth`; without a configuration file, `GATEPASS_PROXY` has the user and
     the password.
 
     Action: Check `base_url`, and whether that server is up.
@@ -629,16 +599,11 @@ class UpstreamClosed(UpstreamError):
 class UpstreamInvalid(UpstreamError):
     """The upstream's reply is not a valid answer to the request, or is too large. The message names the fault.
 
-    - It is not HTTP, not JSON or not a completion.
-    - It has a choice without a message or a text.
-    - It has too few embeddings, or an embedding is empty or not a list of numbers. gatepass does not read every number
-      of several long vectors.
-    - An embedding differs in length from `dimensions` or from another embedding.
+    - It is not HTTP, not JSON or not a completion, or a choice has no message or text.
+    - Embeddings are missing, empty, or differ in length from each other or from `dimensions`.
     - It exceeds `limits.reply_bytes`, or one of its events exceeds `limits.event_bytes`.
-    - It has more than 16 MiB or 2,000,000 values, and gatepass must convert it.
-    - One of its vectors has more than 1 MiB.
-    - One of its events has more than 1 MiB, and it has more than 100,000 values, 1,000 lines or 2 MiB beside its long
-      texts, or gatepass must convert it.
+    - gatepass must convert it, and it exceeds 16 MiB or 2,000,000 values, or one of its events or vectors exceeds 1
+      MiB.
 
     Action: Check that `base_url` is an OpenAI API and that `dialect` fits.
     """
@@ -657,8 +622,7 @@ class UpstreamHtml(UpstreamError):
     """The upstream sent a web page instead of an answer: a login page, or a proxy's page for an error.
 
     At a login page, the credential did not reach the API, so gatepass renews the token once. The message contains the
-    page's title. A status of 400 or above is kept; any other status becomes 502. A page that is the text of an error,
-    such as nginx's 403 or 504, has this code too, without a new token.
+    page's title. A status of 400 or above is kept; any other status becomes 502.
 
     Action: Check `credential` and `base_url`.
     """
@@ -678,9 +642,6 @@ class UpstreamHtml(UpstreamError):
 
 class UpstreamEmpty(UpstreamError):
     """The upstream returned a success without a body, a choice or a vector.
-
-    A stream with nothing but `[DONE]` is empty too. For files, batches and stored responses, 202, 204 and 205 need no
-    body, and neither does the reply to a `DELETE`.
 
     Action: Retry. Check the upstream's log if it happens again. `gatepass doctor MODEL --call` tests a small call.
     """
@@ -744,16 +705,14 @@ _ANOTHER_UPSTREAM = (
 class UpstreamErrorReply(UpstreamError):
     """The upstream's own error, relayed with its status, code and message.
 
-    `code` is the upstream's own if it sends one, and `upstream_error` otherwise, as in the example. gatepass converts
-    other error formats to OpenAI's. The original is in `error.upstream` if it contains more, with at most 4 KiB.
+    `code` is the upstream's own if it sends one, and `upstream_error` otherwise. gatepass converts other error formats
+    to OpenAI's; `error.upstream` has at most 4 KiB of the original.
 
-    - It has the upstream's statuses 400 to 599. A status above 599 becomes 502 `upstream_invalid`.
-    - An error inside an HTTP 200 gets the status of its meaning. A code between 400 and 599 becomes the status.
-      RAGFlow's 102 becomes 400, or 404 if the text contains "not found". An unknown code becomes 502.
-    - gatepass reads 64 KiB of an error. If its JSON is larger, the message states only that.
+    - An error inside an HTTP 200 gets the status of its code or meaning: RAGFlow's 102 becomes 400, or 404 if the text
+      contains "not found". An unknown code becomes 502.
     - If the upstream refuses the content, as with `data_inspection_failed`, change the text or ask its owner.
-    - If the account has no quota or credit, as with `insufficient_quota` or `Arrearage`, ask its owner for more.
-      A retry does not help.
+    - If the account has no quota or credit, as with `insufficient_quota` or `Arrearage`, ask its owner for more. A
+      retry does not help.
 
     Action: Follow the upstream's message. If it does not know the model, correct the name in the client, or set
     `models.NAME.name` to its name for it. `gatepass doctor MODEL` lists its names. If the model is listed under
@@ -813,12 +772,8 @@ _BY_NEW_KEY = "by one that this upstream issued and that has not been revoked"
 class UpstreamAuth(UpstreamErrorReply):
     """The upstream rejects the credential, so a client's retry cannot succeed.
 
-    The message contains the credential's name, whether it is a key or a token, the token's age, and whether gatepass
-    tried a second token. For a minute after the upstream rejected a new token, gatepass fetches no other one for it.
-
-    For a key, the message names its place: `credentials.NAME.token`, or `credentials.NAME.key` for `type: api_key`, or
-    a header under `upstreams.NAME.headers`, or an environment variable. If the upstream has neither a credential nor
-    such a header, the message names the setting `upstreams.NAME.credential`.
+    The message names the credential or the place of the key, the token's age, and whether gatepass tried a second
+    token. For a minute after the upstream rejected a new token, gatepass fetches no other one for it.
 
     Action: Correct what the message names. `gatepass doctor MODEL --call` makes one small call. After a correction, run
     `gatepass reload`. After a repair of the upstream or the issuer, run `gatepass token --retry`.

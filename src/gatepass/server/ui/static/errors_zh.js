@@ -2,19 +2,19 @@
 
 export const ERRORS = {
   "invalid_api_key": {
-    "text": "请求没有 API key，key 未知或已过期，或同时带了两个不同的 key。gatepass 读取请求头 `Authorization`、`x-api-key` 和 `api-key`。key 过期时，错误信息含有到期时间。",
+    "text": "请求没有 API key，key 未知或已过期，或同时带了两个不同的 key。gatepass 读取请求头 `Authorization`、`x-api-key` 和 `api-key`。",
     "action": "在客户端填写 `gatepass keys new` 打印的 key。如果已丢失或已过期，运行 `gatepass keys new --name NAME --write` 和 `gatepass reload` 得到另一个。"
   },
   "session_required": {
-    "text": "管理页面 `/ui` 的请求没有会话，或会话已结束。会话在任何一处退出登录时、gatepass 重启时、8 小时之后，以及它的 key 到期、被更改或失去 viewer、admin 角色时结束。一个 gatepass 不认识另一个 gatepass 的会话。",
+    "text": "管理页面 `/ui` 的请求没有会话，或会话已结束。8 小时之后、gatepass 重启、退出登录，以及 key 到期或被更改时，会话结束。一个 gatepass 不认识另一个 gatepass 的会话。",
     "action": "在页面上重新登录。"
   },
   "forbidden_host": {
-    "text": "请求的 `Host` 不是此 gatepass 的名称。gatepass 没有配置 key 时，只接受本机的回环名称；`/healthz`、`/readyz` 和开放的 `/metrics` 也接受本机的 IP 地址。",
+    "text": "请求的 `Host` 不是此 gatepass 的名称。没有配置 key 时，gatepass 只接受回环名称；`/healthz`、`/readyz` 和开放的 `/metrics` 也接受本机的 IP 地址。管理页面 `/ui` 接受 IP 地址和 `server.ui_hosts` 中的名称。",
     "action": "设置 `access.keys`；对于管理页面，把名称加入 `server.ui_hosts`。"
   },
   "forbidden_origin": {
-    "text": "浏览器中的网页调用了 gatepass，而它的来源（origin）不被允许。网页只看到网络错误，原因在浏览器的控制台和访问日志中。浏览器的预检请求（`OPTIONS`）不带 key，因此 key 的配置档对它无效。",
+    "text": "浏览器中的网页调用了 gatepass，而它的来源（origin）不被允许。网页只看到网络错误，原因在浏览器的控制台和访问日志中。管理页面 `/ui` 只接受来源与自己相同的请求：gatepass 前面的代理必须转发 `Host`。",
     "action": "把来源加入 `server.cors_origins`。"
   },
   "forbidden_peer": {
@@ -22,11 +22,11 @@ export const ERRORS = {
     "action": "设置 `access.keys`。"
   },
   "model_not_allowed": {
-    "text": "key 配置了 `models`，而请求的模型或服务器不在其中。请求没有写模型，或请求体的其他成员指定了另一个模型、服务器或凭据时，也会出现此错误。",
+    "text": "key 配置了 `models`，而请求的模型或服务器不在其中。模型、服务器或凭据也可能由请求体的其他成员指定，`access.keys[].models` 列出这些成员。",
     "action": "使用另一个 key，或把模型加入 `access.keys[].models`。"
   },
   "operation_not_allowed": {
-    "text": "key 不开放此操作，或不开放请求引用的已存储 response。上游用同一个凭据保存所有调用方的文件、batch 和 response。对没有 `operations` 的 key，这些对象是关闭的。",
+    "text": "key 不开放此操作，或不开放请求引用的已存储 response。没有 `operations` 的 key 不能访问文件、batch 和已存储的 response，因为上游用同一个凭据保存所有调用方的这些对象。请求用 `previous_response_id`、`conversation` 或 `prompt.id` 引用已存储的 response。",
     "action": "把错误信息写明的条目加入 `access.keys[].operations`。如果 key 还没有这个列表，请列出该调用方的全部操作，因为 gatepass 会关闭其余操作。"
   },
   "mcp_not_allowed": {
@@ -42,15 +42,15 @@ export const ERRORS = {
     "action": "使用另一个 key，或把服务器加入 `access.keys[].mcp`。"
   },
   "mcp_session_not_found": {
-    "text": "请求的 MCP 会话不是由该调用方打开的。会话由另一个调用方打开，24 小时没有使用，或 gatepass 重启过。多个 gatepass 进程只有通过 store 才能共享会话。",
+    "text": "请求的 MCP 会话不是由该调用方打开的。会话由另一个调用方打开，24 小时没有使用，或 gatepass 重启过。多个 gatepass 进程只有通过共享存储才能共享会话。",
     "action": "无需处理：MCP 客户端随后会初始化新的会话。"
   },
   "model_not_found": {
-    "text": "gatepass 没有该模型的路由，或请求没有写模型，而该操作没有默认路由。路由是 `models` 的条目、`operations` 下的上游，或模型 `*`。错误信息列出已配置的模型。名称区分大小写。hop 为 `upstream:…` 时是上游自己的错误：见 `upstream_error`。",
+    "text": "gatepass 没有该模型的路由，或请求没有写模型，而该操作没有默认路由。路由是 `models` 的条目、`operations` 下的上游，或模型 `*`。名称区分大小写。hop 为 `upstream:…` 时是上游自己的错误：见 `upstream_error`。",
     "action": "在客户端改正名称（`GET /v1/models` 列出名称），或把模型加入 `models`。没有 `\"*\"` 条目时，每个模型都需要自己的条目。`gatepass check --route NAME` 打印某个模型的路由。"
   },
   "unknown_path": {
-    "text": "gatepass 不提供该路径。常见原因：base URL 以 `/chat/completions` 结尾；填写了其他服务的 base URL，例如 `/api/v1`；路径 `/for/NAME` 中的配置档未知。",
+    "text": "gatepass 不提供该路径。base URL 以 `/chat/completions` 结尾，或是其他服务的地址，例如 `/api/v1`；或路径 `/for/NAME` 中的配置档未知。`/v1/messages` 之下的状态码是 400，因为 Claude Code 把任何 404 都当作未知的模型。",
     "action": "使用错误信息中的 base URL：`http://HOST/v1`。操作的路径由客户端自己追加。"
   },
   "method_not_allowed": {
@@ -78,7 +78,7 @@ export const ERRORS = {
     "action": "修正客户端的请求。"
   },
   "invalid_request": {
-    "text": "请求无效或有歧义。错误信息写明是哪个成员或请求头。例如 `model` 或 `stream` 的类型不对，同一成员出现两次，或数字过大（`1e999`）。",
+    "text": "请求无效或有歧义。错误信息写明是哪个成员或请求头。例如 `model` 或 `stream` 的类型不对，同一成员出现两次或大小写不同（`Model`），或数字过大（`1e999`）。",
     "action": "修正客户端的请求。"
   },
   "invalid_image": {
@@ -114,7 +114,7 @@ export const ERRORS = {
     "action": "使用 HTTP/1.1。"
   },
   "overloaded": {
-    "text": "进行中的请求或占用的内存过多。错误信息写明是哪个限制。涉及的限制：`limits.connections`、`limits.held_bytes`，以及某个上游的 `max_connections` 个连接在 `timeouts.connect_s` 内都没有空闲。gatepass 没有向上游发送任何内容。",
+    "text": "进行中的请求或占用的内存过多。错误信息写明是哪个限制。gatepass 没有向上游发送任何内容。",
     "action": "在 `retry-after` 之后重试；如果经常出现，提高该限制。"
   },
   "concurrency_limited": {
@@ -126,16 +126,16 @@ export const ERRORS = {
     "action": "在 `retry-after` 之后重试，或提高限制。"
   },
   "limits_unavailable": {
-    "text": "计算用量限制的存储没有应答，并且 `store.on_store_failure` 是 `reject`。gatepass 没有发送任何内容。",
-    "action": "在 `retry-after` 之后重试。如果持续出现，修复存储（`/status` 中的 `store`）。"
+    "text": "计算用量限制的共享存储没有应答，并且 `store.on_store_failure` 是 `reject`。gatepass 没有发送任何内容。",
+    "action": "在 `retry-after` 之后重试。如果持续出现，修复共享存储（`/status` 中的 `store`）。"
   },
   "targets_limited": {
     "text": "模型的每个目标都要求等待：应答是 429，或带 `retry-after` 的 503。gatepass 没有发送任何内容。",
     "action": "在 `retry-after` 之后重试，或在 `models.NAME.targets` 中添加一个有自己限额的目标。"
   },
   "mcp_sessions_unavailable": {
-    "text": "只有 store 知道 MCP 会话由哪个调用方打开，而它没有应答。",
-    "action": "用同一个会话重试。如果持续出现，修复 store（`/status` 中的 `store`）。"
+    "text": "只有共享存储知道 MCP 会话由哪个调用方打开，而它没有应答。",
+    "action": "用同一个会话重试。如果持续出现，修复共享存储（`/status` 中的 `store`）。"
   },
   "draining": {
     "text": "gatepass 正在停止：请求在新的连接上，或它的流超过 `server.drain_timeout_s`。",
@@ -146,7 +146,7 @@ export const ERRORS = {
     "action": "在外层应用中进入该 lifespan。"
   },
   "unsupported_operation": {
-    "text": "上游或模型的 `protocols` 不含该路径，对话接口也不能提供它；没有发送任何内容。",
+    "text": "上游或模型的 `protocols` 不含该路径，对话补全接口也不能提供它；没有发送任何内容。",
     "action": "对 `/v1/messages/count_tokens` 不需要处理：Claude Code 会自行估计 token 数。其他路径请把 `operations.NAME.upstream` 设为拥有它的上游。如果该上游拥有它，请改正 `protocols`。"
   },
   "internal_error": {
@@ -154,7 +154,7 @@ export const ERRORS = {
     "action": "在日志中搜索请求 id，并带上 traceback 报告缺陷。"
   },
   "token_unavailable": {
-    "text": "令牌来源没有返回有效的令牌。错误信息包含签发方的原因，不含 secret。gatepass 在后台继续尝试，签发方恢复之后 4 s 内恢复服务。被拒绝之后（例如 secret 不对），gatepass 很少重试，但 secret 的文件变化时立即重试。环境变量中的 secret 只在启动时读取。",
+    "text": "令牌来源没有返回有效的令牌。错误信息包含签发方的原因，不含 secret。gatepass 在后台继续尝试，签发方恢复之后 4 s 内恢复服务。被拒绝之后（例如 secret 不对），gatepass 很少重试，但 secret 的文件变化时立即重试。环境变量只在启动时读取。",
     "action": "运行 `gatepass token NAME`，单独检测该凭据。签发方修复之后，`gatepass reload` 或 `gatepass token --retry` 立即获取令牌。"
   },
   "upstream_connect": {
@@ -174,11 +174,11 @@ export const ERRORS = {
     "action": "检查上游的日志，以及途中各代理的超时时间。`gatepass doctor MODEL --call` 发送一次小的调用。如果 `base_url` 以 http:// 开头，该端口可能使用 TLS：`gatepass doctor` 会指出。"
   },
   "upstream_invalid": {
-    "text": "上游的回复不是有效的回答，或过大。错误信息写明问题。例如不是 JSON，缺少回答或向量，向量长度不一致，超过 `limits.reply_bytes`，或某个事件超过 `limits.event_bytes`。",
+    "text": "上游的回复不是有效的回答，或过大。错误信息写明问题。例如不是 HTTP、JSON 或 completion，choice 没有消息或文字，缺少向量，向量的长度不一致或不等于 `dimensions`，超过 `limits.reply_bytes`，或某个事件超过 `limits.event_bytes`。",
     "action": "检查 `base_url` 是否为 OpenAI API，以及 `dialect` 是否合适。"
   },
   "upstream_html": {
-    "text": "上游返回了网页而不是回答：登录页，或代理的错误页。如果是登录页，说明凭据没有到达 API，因此 gatepass 会更换一次令牌。错误信息含有网页的标题。400 及以上的状态码保持不变，其他变为 502。",
+    "text": "上游返回了网页而不是回答：登录页，或代理的错误页。登录页说明凭据没有到达 API，因此 gatepass 会更换一次令牌。错误信息含有网页的标题。400 及以上的状态码保持不变，其他变为 502。",
     "action": "检查 `credential` 和 `base_url`。"
   },
   "upstream_empty": {
@@ -210,7 +210,7 @@ export const ERRORS = {
     "action": "按上游的信息处理。如果上游不认识该模型，改正客户端中的模型名称，或把 `models.NAME.name` 设为模型在上游的名称。`gatepass doctor MODEL` 列出上游的名称。如果该模型列在 `models` 中，改正 `models.NAME.upstream`。"
   },
   "upstream_auth": {
-    "text": "上游拒绝凭据，因此客户端重试不会成功。错误信息含有凭据的名称、凭据是 key 还是令牌、令牌的年龄，以及 gatepass 是否试过第二个令牌。上游拒绝新令牌之后的一分钟内，gatepass 不再为它获取新令牌。",
+    "text": "上游拒绝凭据，因此客户端重试不会成功。错误信息写明凭据或 key 的位置、令牌的年龄，以及 gatepass 是否试过第二个令牌。上游拒绝新令牌之后的一分钟内，gatepass 不再为它获取新令牌。",
     "action": "如果凭据是 key，更换 `credentials.NAME.token` 或 `upstreams.NAME.headers` 中的 key。如果是令牌，核对 `credentials.NAME.scope`、`credentials.NAME.audience` 和 `upstreams.NAME.token_placement`。如果没有凭据，设置 `upstreams.NAME.credential`。`gatepass doctor MODEL --call` 发送一次小的调用。改正之后运行 `gatepass reload`。上游或签发方修复之后运行 `gatepass token --retry`。"
   },
   "ragflow_images": {
@@ -251,11 +251,11 @@ export const ERRORS = {
   },
   "no_api": {
     "text": "上游没有这个路径：它多半没有 Responses API 或 Messages API。",
-    "action": "如果所有操作都失败，改正 `base_url`，然后运行 `gatepass reload`，使用 Compose 时运行 `docker compose -f … up -d --force-recreate gatepass`。如果上游有对话接口（chat completions），设置 `upstreams.NAME.protocols: [chat]`：gatepass 用对话接口提供此操作。否则把 `operations.NAME.upstream` 设为提供此操作的上游，例如 `{models: {\"*\": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`。然后运行 `gatepass reload`。"
+    "action": "如果所有操作都失败，改正 `base_url`，然后运行 `gatepass reload`，使用 Compose 时运行 `docker compose -f … up -d --force-recreate gatepass`。如果上游有对话补全接口（chat completions），设置 `upstreams.NAME.protocols: [chat]`：gatepass 用它提供此操作。否则把 `operations.NAME.upstream` 设为提供此操作的上游，例如 `{models: {\"*\": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}`。然后运行 `gatepass reload`。"
   },
   "no_chat": {
-    "text": "上游没有这个路径：此请求由对话接口提供，而该地址没有对话接口。",
-    "action": "改正 `base_url`：gatepass 用对话接口（chat completions）发送了此请求，而该地址没有对话接口。然后运行 `gatepass reload`，使用 Compose 时运行 `docker compose -f … up -d --force-recreate gatepass`。"
+    "text": "上游没有这个路径：此请求由对话补全接口提供，而该地址没有这个接口。",
+    "action": "改正 `base_url`：gatepass 用对话补全接口（chat completions）发送了此请求，而该地址没有这个接口。然后运行 `gatepass reload`，使用 Compose 时运行 `docker compose -f … up -d --force-recreate gatepass`。"
   },
   "mcp_no_path": {
     "text": "MCP 服务器没有这个路径。",
