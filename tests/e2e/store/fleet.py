@@ -42,7 +42,7 @@ class Fleet:
             "client_id": CLIENT_ID,
             "client_secret": CLIENT_SECRET,
             "scope": SCOPE,
-            "resource": RESOURCE,
+            "extra": {"resource": RESOURCE},
         }
         chat = {"base_url": f"{upstream}/v1", "credential": "corp"}
         self._folder, self.source = folder, source
