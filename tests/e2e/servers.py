@@ -167,7 +167,7 @@ credentials:
     client_id: {CLIENT_ID}
     client_secret: ${{file:{secret}}}
     scope: {SCOPE}
-    resource: {RESOURCE}
+    extra: {{resource: "{RESOURCE}"}}
 {routes}
 {access}
 """,
