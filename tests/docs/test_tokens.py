@@ -56,7 +56,6 @@ MINTED = {"access_token": TOKEN, "expires_in": 300, "token_type": "Bearer"}
 TENANT, CLIENT = "TENANT", "66666666-7777-8888-9999-000000000000"
 GRANT = "client_credentials"
 UPSTREAM = "llm.corp.example"
-PORTS = {80: "plain", 443: "secure"}
 
 Asked = Callable[[Received], bytes]
 
