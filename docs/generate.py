@@ -29,9 +29,8 @@ def log_events() -> str:
     """Return the table of all events, for docs/operations/logs.md."""
     rows = []
     for name, event in EVENTS.items():
-        fields = ", ".join(f"`{field}`" for field in event.get("fields", "").split())
-        rows.append((f"`{name}`", event["level"], event["when"], fields, event.get("action", "")))
-    written = LINK.sub(r"[\1](../\1\2)", table(("event", "level", "when", "fields", "what to do"), rows))
+        rows.append((f"`{name}`", event["level"], event["when"], event.get("action", "")))
+    written = LINK.sub(r"[\1](../\1\2)", table(("event", "level", "when", "what to do"), rows))
     return written.replace("(../operations/", "(").replace("[operations/", "[")
 
 

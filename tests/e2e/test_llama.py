@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.realllm.compared import CASES, DIFFERENCES, MODELS, Difference, differences, document, explained, table
-from tests.e2e.servers import ROOT, ask, listening, start_model
+from tests.e2e.realllm.compared import CASES, DIFFERENCES, MODELS, Difference, differences, document, explained
+from tests.e2e.servers import ask, listening, start_model
 from tests.integration.gateway import gateway
 
 STREAMS = (False, True)
@@ -102,7 +102,3 @@ async def test_calls_that_tool_choice_forces_are_the_same(models: dict[str, str]
 @pytest.mark.parametrize(("api", "case"), [("responses", "named"), ("messages", "named"), ("messages", "stop at once")])
 async def test_an_empty_answer_is_an_error(models: dict[str, str], api: str, case: str, streams: bool):
     assert "upstream_empty" in (await compared(models, api, case, streams))[2]
-
-
-def test_the_page_shows_the_table():
-    assert table() in (ROOT / "tests" / "translation.md").read_text(encoding="utf-8")

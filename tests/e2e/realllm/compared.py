@@ -118,15 +118,6 @@ DIFFERENCES = (
 )  # fmt: skip
 
 
-def table() -> str:
-    """Return the table of tests/translation.md."""
-    lines = ["| API | case | llama.cpp's own answer | translated | reason |", "|---|---|---|---|---|"]
-    for one in DIFFERENCES:
-        cases = "each" if one.cases == "*" else one.cases.replace(" ", ", ").replace("stop, at, once", "stop at once")
-        lines.append(f"| {one.api} | {cases} | {one.native} | {one.translated} | {one.reason} |")
-    return "\n".join(lines)
-
-
 def explained(api: str, case: str, place: str) -> Difference | None:
     """Return the row of DIFFERENCES for the member at `place`."""
     for one in DIFFERENCES:
