@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import click
-from docs.entries import Entry, joined, linked, read, unwrapped
+from docs.entries import Entry, joined, linked, read, sentence, table, unwrapped
 
 from gatepass.cli import main
 
@@ -40,40 +40,33 @@ def example_of(name: str, *options: str) -> str:
     return " ".join([name, *options, *filter(None, [TEXTS["arguments"].get(name.removeprefix("gatepass "))])])
 
 
-def option_entry(name: str, option: click.Option) -> Entry:
+def option_row(name: str, option: click.Option) -> tuple[str, str, str]:
     flag = option.opts[0]
     purpose, _, default = (option.help or "").partition(" Default: ")
-    if not default:
-        default = f"`{option.default}`" if isinstance(option.default, str | int | float) and option.default else "none"
-        default = "off" if option.is_flag else default
-    facts = {
-        "Type": option_type(option),
-        "Default": default.rstrip("."),
-        "Example": f"`{TEXTS['examples'].get(f'{name} {flag}') or option_example(name, option)}`",
-    }
-    if isinstance(option.type, click.types.FloatParamType):
-        facts["Unit"] = "seconds"
-    return Entry(f"{name} {flag}", purpose, facts, depth=3)
+    if not default and option.default and not option.is_flag and isinstance(option.default, str | int | float):
+        default = f"`{option.default}`"
+    effect = sentence(purpose) + option_values(option) + (f" Default: {sentence(default)}" if default else "")
+    example = TEXTS["examples"].get(f"{name} {flag}") or option_example(name, option)
+    return f"`{flag}`", effect, f"`{example}`" if example else ""
 
 
-def option_type(option: click.Option) -> str:
+def option_values(option: click.Option) -> str:
+    """Return a sentence about the values that the option takes, if they are not any text."""
     kind = option.type
     match kind:
         case click.Choice():
-            return "one of " + ", ".join(f"`{choice}`" for choice in kind.choices)
+            return f" One of {', '.join(f'`{choice}`' for choice in kind.choices)}."
         case click.IntRange():
-            return f"whole number, {kind.min} to {kind.max}"
+            return f" {kind.min} to {kind.max}."
         case click.FloatRange():
-            return f"number above {kind.min:g}"
-    if option.is_flag:
-        return "flag"
-    return f"text, `{option.metavar}`" if option.metavar else "text"
+            return f" Seconds above {kind.min:g}."
+    return ""
 
 
 def option_example(name: str, option: click.Option) -> str:
     flag = option.opts[0]
     if option.is_flag:
-        return example_of(name, flag)
+        return ""
     value = TEXTS["values"].get(flag, "")
     if isinstance(option.type, click.Choice):
         value = option.type.choices[-1]
@@ -90,8 +83,12 @@ def index_of_commands() -> str:
 
 
 def all_commands() -> str:
-    entries: list[Entry] = []
+    entries: list[Entry | str] = []
     for name, command in commands(main, "gatepass"):
         options = [option for option in command.params if isinstance(option, click.Option) and not option.hidden]
-        entries += [command_entry(name, command), *(option_entry(name, option) for option in options)]
+        rows = [option_row(name, option) for option in options]
+        entries += [
+            command_entry(name, command),
+            *([table(("option", "effect", "example"), rows) + "\n"] if rows else []),
+        ]
     return joined(entries)

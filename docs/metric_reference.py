@@ -96,8 +96,6 @@ def name_of(family: Metric) -> str:
 def metric_entry(family: Metric) -> Entry:
     name = name_of(family)
     labels = list(dict.fromkeys(label for sample in family.samples for label in sample.labels if label != "le"))
-    shown = next(s for s in family.samples if not s.name.endswith(("_bucket", "_created")))
-    written = ",".join(f'{label}="{value}"' for label, value in shown.labels.items())
     unit = next(
         (re.sub(".*" + pattern, as_text, name) for pattern, as_text in UNITS.items() if re.search(pattern, name)), ""
     )
@@ -105,7 +103,6 @@ def metric_entry(family: Metric) -> Entry:
         "Type": family.type,
         "Unit": unit,
         "Labels": ", ".join(f"`{label}`" for label in labels) or "none",
-        "Example": f"`{shown.name}{{{written}}} {shown.value:g}`".replace("{}", ""),
     }
     return Entry(name, family.documentation, facts, depth=2)
 

@@ -161,10 +161,11 @@ def setting_entry(title: str, field: FieldInfo, docstring: str, note: str) -> En
     if isinstance(value, BaseModel):
         value = {}
     default = "none; the setting is required" if field.is_required() else f"`{json_of(value)}`"
+    is_unset = not field.is_required() and (value is None or value in ({}, [], ()))
     example = text.example or derived_example(field.annotation, value)
     is_number = "number" in kind
     unit = next((unit for end, unit in SUFFIXES.items() if is_number and name.endswith(end)), text.unit)
-    facts = {"Type": kind, "Default": default}
+    facts = {"Type": kind} if is_unset else {"Type": kind, "Default": default}
     if is_number:
         facts["Unit"] = unit
     facts["Example"] = f"`{name}: {example}`" if example else ""
@@ -268,7 +269,8 @@ def settings_table(entries: Iterable[Entry], page_of: Callable[[Entry], str]) ->
     lines = ["| setting | default | what it does |", "|---|---|---|"]
     for entry in entries:
         link = f"{page_of(entry)}#{anchor_of(heading_of(entry))}"
-        default = "required" if "required" in entry.facts["Default"] else entry.facts["Default"]
+        default = entry.facts.get("Default", "–")
+        default = "required" if "required" in default else default
         first = re.split(r"(?<=[.:]) |\n", entry.purpose)[0].rstrip(":").replace("|", "\\|")
         lines.append(f"| [`{entry.title}`]({link}) | {default} | {sentence(first)} |")
     return "\n".join(lines)

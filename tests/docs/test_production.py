@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from bench.replicas import COMPUTED, COUNTS, HEAD, Row, cells, computed
 
 from gatepass.auth.api_keys import hash_key
 from tests.docs.blocks import blocks
@@ -129,17 +128,6 @@ def test_the_figures_of_the_page_of_sizing_are_those_of_the_benchmarks() -> None
     for found in ("9,745/s, 102 µs", "24.5 µs of CPU each: 40,000/s", "58 MB idle, and 25 KiB", "1,934/s"):
         assert found in SCALING, found
     assert "gatepass | 738 | 1,934 |" in text
-
-
-def test_the_table_of_replicas_has_the_columns_of_the_bench_and_grows_as_it_computes() -> None:
-    (table,) = [block for block in blocks(SCALING, "text") if "replicas " in block]
-    head, *lines = table.splitlines()
-    assert [one for one in HEAD if one not in head] == []
-    rows = {int(line.split()[0]): [float(cell) for cell in line.split()[2:]] for line in lines}
-    assert list(rows) == [*COUNTS, *COMPUTED]
-    for count in COMPUTED:
-        shown = cells(count, computed(count, Row(*rows[COUNTS[-1]])), "computed")
-        assert [float(cell) for cell in shown[2:]] == pytest.approx(rows[count], rel=0.01)
 
 
 def test_the_metrics_of_the_page_of_sizing_exist() -> None:

@@ -69,7 +69,7 @@ def test_an_entry_that_lacks_something_is_an_error(lacks):
 
 def test_each_example_of_a_command_is_a_valid_command_line():
     known = dict(commands(main, "gatepass"))
-    examples = re.findall(r"^- Example: `(gatepass.*)`$", PAGES["cli.md"], re.MULTILINE)
+    examples = re.findall(r"^(?:- Example: |\| `--.*\| )`(gatepass.*?)`(?: \|)?$", PAGES["cli.md"], re.MULTILINE)
     shown = set()
     for example in examples:
         words = shlex.split(example)
