@@ -41,13 +41,15 @@ def header_table(kind: str) -> str:
         request, response = texts.get("request"), texts.get("response")
         used = f"{response}; in a request: {request}" if request and response else request or response
         rows.append((f"`{name}`", texts["meaning"], used, f"`{texts['example']}`"))
-    return table(("header", "meaning", "sent with" if kind == "added" else "in a request", "example"), rows)
+    if kind == "read":
+        return table(("header", "meaning", "in a request"), (row[:3] for row in rows))
+    return table(("header", "meaning", "sent with", "example"), rows)
 
 
 def forwarded() -> str:
     names = sorted(name.decode() for name in FORWARDED)
     rows = [(name, TEXTS["forwarded"][name]) for name in names]
-    shown = table(("header", "meaning", "example"), ((f"`{n}`", t["meaning"], f"`{t['example']}`") for n, t in rows))
+    shown = table(("header", "meaning"), ((f"`{name}`", texts["meaning"]) for name, texts in rows))
     return f"""{shown}
 
 Requests of the Messages API also keep {listed(REQUEST_HEADERS)}.
