@@ -119,7 +119,8 @@ async def measure(folder: Path, count: int, store: RealServer) -> Row:
     async with AsyncExitStack() as stack:
         issuers = [await stack.enter_async_context(Scripted(answer=answer)) for _ in range(2)]
         await start(stack, folder, count, issuers[0].url, None)
-        ports = await start(stack, folder, count, issuers[1].url, store.settings(key_prefix=f"of-{count}:"))
+        own = {"url": store.settings()["url"].removesuffix("/0") + f"/{count}"}
+        ports = await start(stack, folder, count, issuers[1].url, {**store.settings(), **own})
         await asyncio.sleep(SETTLED_S)
         before, (reads, _) = [calls(issuer) for issuer in issuers], counted(store)
         await asyncio.sleep(IDLE_S)

@@ -673,7 +673,7 @@ class UpstreamTimeout(UpstreamError):
     - `total`: the answer was not complete after `timeouts.total_s`.
 
     Action: Raise `upstreams.NAME.timeouts`, or check the upstream. Reasoning and long prompts take longer. `gatepass
-    doctor MODEL --call` tests a small call. If `timeouts` is set under `models` or `operations`, raise it there.
+    doctor MODEL --call` tests a small call. If `timeouts` is set under `models`, raise it there.
     """
 
     code, status = "upstream_timeout", 504
@@ -681,7 +681,7 @@ class UpstreamTimeout(UpstreamError):
         "upstream_timeout_connect": "Check the host and port in `base_url`, a firewall between, and whether this"
         " network needs `network.proxy`. If the network is slow, raise `timeouts.connect_s`.",
         "upstream_timeout_idle": "Check the upstream first. `gatepass doctor MODEL --call` tests a small call. A model"
-        " that pauses needs a higher `upstreams.NAME.timeouts`. If `timeouts` is set under `models` or `operations`,"
+        " that pauses needs a higher `upstreams.NAME.timeouts`. If `timeouts` is set under `models`,"
         " raise it there.",
     }
     """What to do instead of the action above, by the code."""

@@ -344,7 +344,6 @@ PLAIN = "Plain-4-Everyone"
         {"credentials": {"corp": {"token_url": f"https://user:{PLAIN}@sso.corp.example/token"}}},
         {"upstreams": {"llm": {"headers": {"Authorization": f"Bearer {PLAIN}"}}}},
         {"upstreams": {"llm": {"base_url": f"https://user:{PLAIN}@llm.corp.example/v1"}}},
-        {"tracing": {"headers": {"x-api-key": PLAIN}}},
         {"tracing": {"endpoint": f"https://user:{PLAIN}@collector.corp.example"}},
         {"store": {"url": f"valkeys://user:{PLAIN}@cache.corp.example", "encryption_key": "${file:/run/secrets/a}"}},
         {"store": {"url": "valkeys://cache.corp.example", "encryption_key": PLAIN * 3}},

@@ -300,7 +300,7 @@ def test_the_states_of_the_store_are_those_of_the_code() -> None:
     assert names(rows("store", "```json")) == {str(state) for state in StoreState} | {"key_id"} - {"key_id"}
     (text,) = blocks(PAGES["store"], "json")
     example = json.loads(f"{{{text}}}")["store"]
-    place = {name: example[name] for name in ("through", "key_prefix", "key_id")}
+    place = {name: example[name] for name in ("through", "key_id")}
     assert set(example) == set(StoreHealth(place).shown(0.0))
     begin = OTHER_KEY.format(theirs="58a5f1e80d5a3c41", ours=place["key_id"]).partition(", so")[0]
     assert example["reason"] == f"{begin}, …"

@@ -136,7 +136,7 @@ async def test_a_server_with_a_handshake_gets_one_and_its_session_is_ended():
             (
                 "FAIL mcp: The server rejects the credential that gatepass sends: HTTP 401. Compare these settings"
                 " with what this upstream requires: credentials.corp.scope, credentials.corp.audience,"
-                " mcp.tools.token_placement."
+                " credentials.corp.token_placement."
             ),
         ),
         (lambda _: [Rst()], "FAIL mcp: 127.0.0.1"),

@@ -116,12 +116,12 @@ async def test_the_model_list_has_what_is_declared():
 
 
 async def test_models_of_an_upstreams_own_list_are_described_by_their_glob():
-    models = {"gpt-*": {"upstream": "chat", "capabilities": {"tools": True}}, "*": {"upstream": "chat"}}
+    models = {"gpt-*": {"upstream": "chat", "capabilities": {"vision": True}}, "*": {"upstream": "chat"}}
     async with Scripted(answer=no_stream) as upstream, gateway(upstream=upstream.url, models=models) as gp:
         listed = {one["id"]: one for one in (await page(gp, "/v1/models")).json()["data"]}
     plain = {"object": "model", "created": 0, "owned_by": "upstream"}
     assert listed["o3-mini"] == {"id": "o3-mini", **plain}
-    assert listed["gpt-5"] == {"id": "gpt-5", **plain, "gatepass": {"capabilities": {"tools": True}}}
+    assert listed["gpt-5"] == {"id": "gpt-5", **plain, "gatepass": {"capabilities": {"vision": True}}}
 
 
 async def test_caller_sees_its_own_models_only():

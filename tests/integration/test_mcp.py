@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gatepass.auth.api_keys import hash_key
+from gatepass.proxy.mcp import BODY_BYTES
 from gatepass.proxy.upstream_call import ERROR_BYTES
 from gatepass.server.inspection import stories
 from tests.integration.gateway import Gateway, gateway
@@ -391,10 +392,10 @@ async def test_there_is_no_metadata_that_would_start_a_login(path):
 
 
 async def test_a_body_that_is_too_large_is_refused():
-    async with Scripted([Hold()]) as upstream, gateway(**servers(upstream, body_bytes=2_000)) as gp:
-        got = await post(gp, {**LIST, "pad": "x" * 3_000}).answer()
+    async with Scripted([Hold()]) as upstream, gateway(**servers(upstream)) as gp:
+        got = await post(gp, {**LIST, "pad": "x" * BODY_BYTES}).answer()
     assert (got.status, got.json()["error"]["data"]["code"], upstream.received) == (413, "body_too_large", [])
-    assert "mcp.tools.body_bytes" in got.json()["error"]["message"]
+    assert "the limit for MCP" in got.json()["error"]["message"]
 
 
 async def test_a_base_path_precedes_the_path_of_a_server():

@@ -255,7 +255,7 @@ def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:
             yield (*block, "rules"), f"are never used: gatepass does not change the body of {operation}"
         if operation in OF_LIST:
             unused = "is never used: the list of models has fixed limits and does not name a model"
-            yield from (((*block, one), unused) for one in ("rules", "model", "timeouts") if one in names)
+            yield from (((*block, one), unused) for one in ("rules", "model") if one in names)
     for number, key in enumerate(config.access.keys):
         if key.models is not None and key.uses_any_model:
             yield ("access", "keys", number, "operations"), BATCH_OF_ANY_MODEL

@@ -39,7 +39,6 @@ from gatepass.types import Secret
 SCHEMES = ("valkey", "valkeys", "redis", "rediss")
 OVER_TLS = ("valkeys", "rediss")
 SHORTEST_KEY_CHARS = 32
-KEY_PREFIX = r"^[!-~]{0,64}$"
 _DATABASE = re.compile(r"/?|/[0-9]{1,4}")
 _DEFAULT_PORT = 6379  # of Redis, which Valkey kept
 
@@ -95,11 +94,6 @@ class StoreSettings(Block):
     """The password of the user. gatepass reads it again for each connection.
 
     Example: ${STORE_PASSWORD}
-    """
-    key_prefix: Annotated[str, Field(pattern=KEY_PREFIX)] = "gatepass:"
-    """The prefix of all key names in the store.
-
-    Example: 'team-a:'
     """
     # bounded, because a request without a valid token waits for it
     timeout_s: Annotated[Seconds, Field(le=5.0)] = 0.25

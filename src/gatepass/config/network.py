@@ -242,16 +242,14 @@ class TimeoutSettings(Block):
     Danger: It cuts long answers in the middle.
     """
 
-    def value(self, owner: str, *blocks: tuple[str, TimeoutSettings]) -> Timeouts:
+    def value(self, owner: str, model: str = "", of_model: TimeoutSettings | None = None) -> Timeouts:
         """Return the timeouts of the upstream `owner`, such as `upstreams.chat`, with the setting of each.
 
-        Those that a block of a model or an operation sets replace them. The last of `blocks` wins.
+        Those that the block of `model` sets replace them.
         """
         values: dict[str, Any] = self.model_dump()
         settings = {name: f"{owner}.timeouts.{name}" for name in values}
-        for block, timeouts in blocks:
-            # not all fields: a default that is not in the file must not override
-            own = timeouts.model_dump(exclude_unset=True)
-            values |= own
-            settings |= {name: f"{block}.timeouts.{name}" for name in own}
-        return Timeouts(**values, settings=settings)
+        # not all fields: a default that is not in the file must not override
+        own = {} if of_model is None else of_model.model_dump(exclude_unset=True)
+        settings |= {name: f"models.{model}.timeouts.{name}" for name in own}
+        return Timeouts(**values | own, settings=settings)

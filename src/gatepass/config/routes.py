@@ -1,4 +1,4 @@
-"""`models.NAME` and `operations.NAME`: targets, rules, timeouts and capabilities."""
+"""`models.NAME` and `operations.NAME`: targets, rules and capabilities."""
 
 from __future__ import annotations
 
@@ -242,27 +242,12 @@ class Capabilities(Block):
     """
     vision: bool | None = None
     """Accepts images."""
-    audio: bool | None = None
-    """Accepts audio."""
-    tools: bool | None = None
-    """Calls tools."""
-    reasoning: bool | None = None
-    """Produces reasoning before the answer."""
-    json_schema: bool | None = None
-    """Follows a schema in `response_format`."""
     context_length: Annotated[int, Field(gt=0)] | None = None
     """The most tokens of request and answer together.
 
     Unit: tokens
 
     Example: 128000
-    """
-    max_output_tokens: Annotated[int, Field(gt=0)] | None = None
-    """The most tokens of an answer.
-
-    Unit: tokens
-
-    Example: 4096
     """
     dimensions: Annotated[int, Field(gt=0)] | None = None
     """The length of an embedding vector.
@@ -315,11 +300,6 @@ class OperationRoute(Block):
 
     Example: bge-reranker
     """
-    timeouts: TimeoutSettings | None = None
-    """Timeouts of this operation, for all models that set none; they replace those of the upstream one by one.
-
-    Example: {first_byte_s: 60}
-    """
     rules: Rules | None = None
     """Changes of all requests of this operation.
 
@@ -328,7 +308,7 @@ class OperationRoute(Block):
 
     def faults(self) -> Iterator[SettingFault]:
         if not self.model_fields_set:
-            yield "", "expects at least one of upstream, model, timeouts, rules"
+            yield "", "expects at least one of upstream, model, rules"
 
 
 Protocols = Annotated[list[Literal["chat", "responses", "messages"]], Field(min_length=1)]

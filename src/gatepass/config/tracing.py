@@ -8,9 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gatepass.config.block import BaseUrl, Block, SecretText, crosses_network_in_plain
+from gatepass.config.block import BaseUrl, Block
 from gatepass.config.credential.base import checked_extra
-from gatepass.config.network import FieldName
 
 GRPC = "otel-grpc"
 EXTRAS: Mapping[str, str] = MappingProxyType({"http": "otel", "grpc": GRPC})
@@ -32,16 +31,6 @@ class TracingConfig(Block):
 
     Example: http://collector.monitoring:4318
     """
-    headers: dict[FieldName, SecretText] = {}
-    """Fields of requests to the collector, such as its key. gatepass reads them at the start.
-
-    Example: {authorization: "Bearer ${COLLECTOR_KEY}"}
-    """
-    allow_plain_http: bool = False
-    """Allow sending `headers` over plain HTTP beyond loopback.
-
-    Danger: Others on the network can read them.
-    """
     sample_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     """The part of the requests whose spans are sent. None: `OTEL_TRACES_SAMPLER`, or all.
 
@@ -55,16 +44,10 @@ class TracingConfig(Block):
             checked_extra(f"opentelemetry.exporter.otlp.proto.{self.protocol}", self.extra, "tracing")
         except ValueError as error:
             yield "", str(error)
-        if self.headers and not self.allow_plain_http and crosses_network_in_plain(self.endpoint or ""):
-            yield "", "would send headers over plain HTTP to another machine: use https, or set allow_plain_http"
 
     @property
     def extra(self) -> str:
         return EXTRAS[self.protocol]
-
-    def fields(self) -> dict[str, str] | None:
-        """Return `headers` with the names in lower case, as gRPC requires them. None: the variables decide."""
-        return {name.lower(): value.reveal() for name, value in self.headers.items()} or None
 
     @property
     def url(self) -> str | None:

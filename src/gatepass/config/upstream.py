@@ -10,19 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from gatepass.config.block import (
-    HEADER_NAME,
-    MIB,
-    BaseUrl,
-    Block,
-    Bytes,
-    CorsOrigin,
-    Name,
-    Seconds,
-    SecretText,
-    SettingFault,
-    Url,
-)
+from gatepass.config.block import HEADER_NAME, BaseUrl, Block, CorsOrigin, Name, Seconds, SecretText, SettingFault, Url
 from gatepass.config.network import (
     RESERVED_FIELDS,
     FieldName,
@@ -397,11 +385,6 @@ class McpServer(Block):
 
     Example: corp
     """
-    token_placement: TokenPlacement | None = None
-    """Where the token is in requests to this server. None: as in the credential's setting.
-
-    Example: {headers: {X-Auth-Token: "{token}"}}
-    """
     headers: StaticHeaders = {}
     """Headers to send with every request in addition to the token, as under `upstreams`.
 
@@ -421,19 +404,6 @@ class McpServer(Block):
     Example: ["https://inspector.corp.example"]
 
     Danger: Every script of such a page can use the server with the key that the page has.
-    """
-    forward_headers: ForwardedHeaders = []
-    """Request headers of the client to send to the server, in addition to the built-in list, which has `Mcp-*`,
-    `Accept`, `Last-Event-ID` and those of tracing.
-
-    Example: [x-team]
-
-    Danger: The server receives any value that clients put there.
-    """
-    body_bytes: Bytes = 4 * MIB
-    """The largest request body, in bytes. A larger one gets 413.
-
-    Example: 1048576
     """
     timeouts: McpTimeouts = McpTimeouts()
     """Timeouts of requests to this server.
@@ -456,11 +426,9 @@ class McpServer(Block):
         return UpstreamConfig(
             base_url=urlsplit(self.url)._replace(query="").geturl(),
             credential=self.credential,
-            token_placement=self.token_placement,
             rejection=self.rejection,
             network=self.network,
             timeouts=TimeoutSettings(**self.timeouts.model_dump()),
-            forward_headers=self.forward_headers,
             forward_response_headers=["mcp-*", "allow"],
             learn="off",
             allow_plain_http=self.allow_plain_http,

@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from gatepass.config.block import BASE_PATH, HASH, HEADER_NAME, NAME, ORIGIN
 from gatepass.config.credential.kinds import KINDS, VARIABLE
 from gatepass.config.document import SettingPath, SettingPattern, lookup
-from gatepass.config.model import HOST_NAME, KEY_PREFIX, Config
+from gatepass.config.model import HOST_NAME, Config
 from gatepass.config.network import FIELD_NAME, PARAMETER
 from gatepass.config.references import Reference
 from gatepass.config.upstream import API_VERSION, CODE, RESPONSE_HEADER
@@ -101,7 +101,6 @@ PATTERNS: Mapping[str, str] = {
     VARIABLE: "expects the name of an environment variable: letters, digits and underscores, no digit first",
     BASE_PATH: "expects segments that begin with a slash, none at the end: /llm",
     API_VERSION: "expects a version as Azure writes it, such as 2024-10-21: letters, digits and . _ -",
-    KEY_PREFIX: "expects 64 characters at most, of ASCII and without blanks",
     ORIGIN: "expects an origin as browsers send it: https://chat.corp.example, in lower case, with a scheme, without"
     " underscores, a path or a slash at the end; or *",
 }

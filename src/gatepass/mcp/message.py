@@ -6,7 +6,6 @@ replies are `dialects.base.ResponseHeaders`.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Literal
@@ -140,11 +139,11 @@ def _size(raw: msgspec.Raw) -> int:
 _IDS = frozenset(b'"-0123456789')
 
 
-def request_headers(headers: Headers, forward_headers: Collection[str] = (), method: str = "POST") -> Headers:
+def request_headers(headers: Headers, method: str = "POST") -> Headers:
     """Return the fields of a client's request that the MCP server receives.
 
-    They are all `mcp-*`, `accept`, `last-event-id`, those of every operation, and `forward_headers`. The content type
-    is always JSON: Express decodes a body by its `charset`, and so could read another message than gatepass did.
+    They are all `mcp-*`, `accept`, `last-event-id`, and those of every operation. The content type is always
+    JSON: Express decodes a body by its `charset`, and so could read another message than gatepass did.
     Neither a credential, a cookie, `origin` nor a field that `connection` names is among them. Raises InvalidRequest if
     one of MCP, such as the session, is sent twice: gatepass and the server could read different ones.
     """
@@ -161,7 +160,7 @@ def request_headers(headers: Headers, forward_headers: Collection[str] = (), met
         missing += _STREAM if method == "GET" else _BOTH
     if method == "POST":
         missing += _JSON
-    return (*forwarded(sent, forward_headers), *own, *missing, _IDENTITY)
+    return (*forwarded(sent), *own, *missing, _IDENTITY)
 
 
 PARSE_ERROR, INVALID_REQUEST, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32602, -32603

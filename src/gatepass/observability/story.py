@@ -379,7 +379,8 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
         if found := re.match(_CREDENTIAL, message):
             credential = found[1]
         names["upstreams.NAME.headers"] = f"{settings_of(name)}.headers"
-        names["upstreams.NAME.token_placement"] = f"{settings_of(name)}.token_placement"
+        placed = "credentials.NAME" if name.startswith(MCP_UPSTREAM) else f"upstreams.{name}"
+        names["upstreams.NAME.token_placement"] = f"{placed}.token_placement"
     if credential := name if part == "credential" else credential:
         names["gatepass token NAME"] = f"gatepass token {shlex.quote(credential)}"
         names["credentials.NAME"] = f"credentials.{credential}"

@@ -445,7 +445,7 @@ def span_exporter(config: TracingConfig) -> SpanExporter:
     if config.extra == GRPC:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 
-        return GrpcExporter(config.url, headers=config.fields())
+        return GrpcExporter(config.url)
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    return OTLPSpanExporter(config.url, headers=config.fields())
+    return OTLPSpanExporter(config.url)

@@ -16,6 +16,7 @@ import msgspec
 from gatepass import errors
 from gatepass.auth.cors import cors_headers, is_preflight, preflight, shown_origin
 from gatepass.config.access import PLAIN
+from gatepass.config.block import MIB
 from gatepass.dialects.content import content_type, first_bytes
 from gatepass.dialects.error_body import is_error
 from gatepass.errors import GatepassError
@@ -56,6 +57,8 @@ FORBIDDEN, NOT_FOUND, METHOD_NOT_ALLOWED = 403, 404, 405
 ERROR_S = 2.0
 """The longest wait for the text of an error, which may be an event stream: the idle timeout of a server is an hour."""
 _WITHOUT_BODY = frozenset((202, 204, 205))
+BODY_BYTES = 4 * MIB
+"""Limit of a request body. A server of the TypeScript SDK accepts 4 MB too."""
 LISTED_BYTES = 256 * 1024
 """A longer list of tools is not read for the metrics."""
 TURN_LINES = 512
@@ -158,10 +161,9 @@ async def _read_message(exchange: _McpRequest) -> None:
     memory = context.memory
     try:
         # also for a GET: under ASGI a disconnect is noticed only after the body was read
-        body = await exchange.response.cycle.read_body(server.body_bytes, None if memory is None else memory.claim)
+        body = await exchange.response.cycle.read_body(BODY_BYTES, None if memory is None else memory.claim)
     except errors.BodyTooLarge:
-        setting = f"mcp.{exchange.server.name}.body_bytes"
-        raise errors.BodyTooLarge(f"The request body is larger than {server.body_bytes} bytes ({setting}).") from None
+        raise errors.BodyTooLarge(f"The request body is larger than {BODY_BYTES} bytes, the limit for MCP.") from None
     context.access.bytes_in = len(body)
     context.body_s = state.clock.now() - client_request.arrived_s
     if client_request.method == "POST":
@@ -178,7 +180,7 @@ async def _read_message(exchange: _McpRequest) -> None:
         body = b""
         context.access.mcp_method = "DELETE" if client_request.method == "DELETE" else ""
     upstream = state.upstreams[server.target.upstream]
-    headers = request_headers(client_request.headers, upstream.forward_headers, client_request.method)
+    headers = request_headers(client_request.headers, client_request.method)
     request_id = (b"x-request-id", client_request.id.encode("ascii", "replace"))
     exchange.request = OutboundRequest(
         client_request.method, server.url, (*headers, request_id), body, upstream.timeouts

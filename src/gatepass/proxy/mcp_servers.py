@@ -36,7 +36,6 @@ class McpRoute(Hidden, msgspec.Struct, frozen=True):
     name: str
     target: Target
     url: str
-    body_bytes: int
     allowed_origins: tuple[str, ...]
 
 
@@ -45,7 +44,7 @@ class McpServers:
 
     def __init__(self, config: Config, sessions: McpSessions) -> None:
         self.by_name: Mapping[str, McpRoute] = {
-            name: McpRoute(name, Target(MCP_UPSTREAM + name), one.url, one.body_bytes, tuple(one.allowed_origins))
+            name: McpRoute(name, Target(MCP_UPSTREAM + name), one.url, tuple(one.allowed_origins))
             for name, one in config.mcp.items()
         }
         self.sessions = sessions

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import msgspec
 
 from gatepass.config.model import Config
-from gatepass.config.network import TimeoutSettings
 from gatepass.config.routes import ANY, Model, ModelTarget, block_of_operation, is_glob, ordered_globs
 from gatepass.errors import ModelNotFound
 from gatepass.policy.balancing import Policy
@@ -69,12 +68,10 @@ class _OperationRoutes:
     @classmethod
     def of(cls, operation: str, config: Config) -> _OperationRoutes:
         route = block_of_operation(config.operations, operation)
-        of_operation = None if route is None else route.timeouts
         routes: dict[str, Route] = {}
         for name, entry in config.models.items():
-            blocks = {f"operations.{operation}": of_operation, f"models.{name}": entry.timeouts}
             targets = tuple(
-                replace(_target(one, blocks, config, entry.protocols), names_model=not is_glob(name))
+                replace(_target(one, config, name, entry), names_model=not is_glob(name))
                 for one in entry.ordered_targets()
             )
             routes[name] = _route(targets, config, name, entry)
@@ -84,8 +81,7 @@ class _OperationRoutes:
             upstream = next(iter(config.upstreams))
         rest = routes.get(ANY)
         if upstream is not None:
-            target = _target(ModelTarget(upstream=upstream), {f"operations.{operation}": of_operation}, config)
-            rest = _route((target,), config)
+            rest = _route((_target(ModelTarget(upstream=upstream), config),), config)
         return cls(
             {name: found for name, found in routes.items() if not is_glob(name)},
             tuple((name, routes[name]) for name in ordered_globs(routes)),
@@ -176,18 +172,12 @@ class RouteTable:
         return Listing(tuple(others.exact), tuple(dict.fromkeys(listed)))
 
 
-def _target(
-    target: ModelTarget,
-    blocks: Mapping[str, TimeoutSettings | None],
-    config: Config,
-    protocols: Sequence[str] | None = None,
-) -> Target:
-    settings, over = (
-        config.upstreams[target.upstream],
-        [(block, one) for block, one in blocks.items() if one is not None],
-    )
-    timeouts = settings.timeouts.value(settings_of(target.upstream), *over) if over else None
-    spoken = settings.protocols if protocols is None else protocols
+def _target(target: ModelTarget, config: Config, name: str = "", entry: Model | None = None) -> Target:
+    """Return the target. `entry` is that of `models`, None for an upstream of `operations`."""
+    settings, timeouts = config.upstreams[target.upstream], None
+    if entry is not None and entry.timeouts is not None:
+        timeouts = settings.timeouts.value(settings_of(target.upstream), name, entry.timeouts)
+    spoken = settings.protocols if entry is None or entry.protocols is None else entry.protocols
     return Target(target.upstream, target.name, timeouts, None if spoken is None else frozenset(spoken))
 
 

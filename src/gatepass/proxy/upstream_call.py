@@ -258,7 +258,8 @@ def rejection_advice(state: AppState, upstream: Upstream, *, is_key: bool) -> st
     if credential is None:
         return f"gatepass has no credential for it. Set {block}.credential."
     used = ("scope", "audience") if isinstance(credential, Oauth2Credential) else ()
-    places = ", ".join((*(f"credentials.{name}.{one}" for one in used), f"{block}.token_placement"))
+    placed = f"credentials.{name}" if upstream.name.startswith(MCP_UPSTREAM) else block
+    places = ", ".join((*(f"credentials.{name}.{one}" for one in used), f"{placed}.token_placement"))
     return (
         f"Compare these settings with what this upstream requires: {places}. `gatepass token {name}` fetches a new"
         " token and shows its claims and where it is sent."

@@ -312,5 +312,5 @@ def open_store(settings: StoreSettings | None, clock: Clock) -> GuardedStore | N
     keys = [key.reveal().encode() for key in settings.encryption_keys]
     server = ValkeyStore(settings, clock)
     encrypted = EncryptedStore(server, *keys)
-    place = {"through": settings.url, "key_prefix": settings.key_prefix, "key_id": encrypted.key_id}
+    place = {"through": settings.url, "key_id": encrypted.key_id}
     return GuardedStore(encrypted, clock, settings.timeout_s, place, encrypted, server)

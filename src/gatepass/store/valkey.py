@@ -24,6 +24,8 @@ from gatepass.config.model import StoreSettings
 from gatepass.errors import system_reason
 from gatepass.store.base import StoreReading, StoreUnavailable
 
+PREFIX = "gatepass:"
+"""The beginning of all key names. Another gatepass on the same server uses another database of the URL."""
 CONNECTIONS = 4
 CLOSING_S = 5.0
 PERMISSIONS = "+client|setname +select +get +set +del +time +eval +evalsha +incr +pexpire +pttl +hmget +hset"
@@ -53,7 +55,6 @@ class ValkeyStore:
     """A Store on a server. It connects at the first request. Raises OSError if a TLS file cannot be loaded."""
 
     def __init__(self, settings: StoreSettings, clock: Clock) -> None:
-        self._prefix = settings.key_prefix
         self._clock = clock
         self._pool = ConnectionPool(_Connection, **_connection_settings(settings))
         self._client = Valkey(connection_pool=self._pool)
@@ -63,7 +64,7 @@ class ValkeyStore:
         started_s = self._clock.now()
         async with self._connected(), self._client.pipeline(transaction=False) as pipe:
             for name in names:
-                pipe.get(self._prefix + name)
+                pipe.get(PREFIX + name)
             pipe.time()  # the processes of several machines compare moments on the server's clock
             replies = await pipe.execute(raise_on_error=False)  # which else adds the command to the server's text
             for reply in replies:
@@ -77,11 +78,11 @@ class ValkeyStore:
 
     async def put(self, name: str, value: bytes, ttl_s: float) -> None:
         async with self._connected():
-            await self._client.set(self._prefix + name, value, px=_milliseconds(ttl_s))
+            await self._client.set(PREFIX + name, value, px=_milliseconds(ttl_s))
 
     async def drop(self, name: str) -> None:
         async with self._connected():
-            await self._client.delete(self._prefix + name)
+            await self._client.delete(PREFIX + name)
 
     async def count(self, name: str, ttl_s: float) -> int:
         return await self._run(_COUNT, name, _milliseconds(ttl_s))
@@ -104,7 +105,7 @@ class ValkeyStore:
                 async with self._client.pipeline(transaction=False) as pipe:
                     for at, (name, arguments) in enumerate(commands):
                         run, text = (pipe.eval, script) if is_new and not at else (pipe.evalsha, digest)
-                        run(text, 1, self._prefix + name, *arguments)
+                        run(text, 1, PREFIX + name, *arguments)
                     replies = await pipe.execute(raise_on_error=False)
                 if not all(isinstance(reply, exceptions.NoScriptError) for reply in replies):
                     break
@@ -118,7 +119,7 @@ class ValkeyStore:
     async def _run(self, script: str, name: str, *arguments: Any) -> int:
         """Return the number that a Lua script replies. The server runs no other command in between."""
         async with self._connected():
-            reply: Any = self._client.eval(script, 1, self._prefix + name, *arguments)
+            reply: Any = self._client.eval(script, 1, PREFIX + name, *arguments)
             return int(await reply or 0)
 
     @asynccontextmanager
@@ -150,7 +151,7 @@ def _reason(error: Exception) -> str:
     # what follows quotes the arguments of the command, and may be cut inside the password
     text = str(error).partition(", with args beginning with")[0].strip().rstrip(".")
     if isinstance(error, exceptions.NoPermissionError):
-        return f"{text}. Permit this user the keys of store.key_prefix, and {PERMISSIONS}"
+        return f"{text}. Permit this user the keys {PREFIX}*, and {PERMISSIONS}"
     advice = next((advice for kind, advice in ADVICE if isinstance(error, kind)), None)
     return text if advice is None else f"{text}. {advice}"
 

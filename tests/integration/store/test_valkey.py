@@ -64,12 +64,12 @@ class TestValkeyStore(StoreContract):
 
 
 async def test_dump_of_the_server_contains_no_value_and_no_name():
-    async with responding() as responder, opened(settings(responder, key_prefix="mine:")) as (store,):
+    async with responding() as responder, opened(settings(responder)) as (store,):
         await store.put("token/the-recipe", b"the-token", 60.0)
         await store.count("count/the-recipe", 60.0)
         await store.lease("lease/the-recipe", "me", 60.0)
-        assert {key.partition(b":")[0] for key in responder.keys} == {b"mine"}
-        assert b"mine:token:" in responder.dump()
+        assert {key.partition(b":")[0] for key in responder.keys} == {b"gatepass"}
+        assert b"gatepass:token:" in responder.dump()
         assert b"the-token" not in responder.dump()
         assert b"the-recipe" not in responder.dump()
         assert b"the-token" not in repr(responder.received).encode()

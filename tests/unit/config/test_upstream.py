@@ -26,14 +26,13 @@ def test_static_headers_may_be_any_but_those_of_one_hop():
 
 
 def test_a_server_is_an_upstream_that_learns_nothing() -> None:
-    server = McpServer.model_validate({**TREE["mcp"]["wiki"], "headers": {"X-Team": "a"}, "forward_headers": ["x-b"]})
+    server = McpServer.model_validate({**TREE["mcp"]["wiki"], "headers": {"X-Team": "a"}})
     upstream = server.as_upstream()
     assert upstream.base_url == "https://tools.corp.example/mcp"
     assert server.url == "https://tools.corp.example/mcp/?team=a"
     assert (upstream.learn, upstream.credential) == ("off", "corp")
     assert (upstream.timeouts.first_byte_s, upstream.timeouts.idle_s, upstream.timeouts.total_s) == (300, 3600, None)
     assert upstream.headers["X-Team"].reveal() == "a"
-    assert upstream.forward_headers == ["x-b"]
 
 
 def test_a_key_names_servers_or_their_tools() -> None:

@@ -195,15 +195,15 @@ export const ERRORS = {
   },
   "upstream_timeout_first_byte": {
     "text": "请求的最后一个字节发送之后，上游在 `timeouts.first_byte_s` 内没有开始回复。",
-    "action": "增大 `upstreams.NAME.timeouts`，或检查上游。推理模型和长的提示词需要更长时间。`gatepass doctor MODEL --call` 发送一次小的调用。如果 `models` 或 `operations` 下设置了 `timeouts`，在那里增大。"
+    "action": "增大 `upstreams.NAME.timeouts`，或检查上游。推理模型和长的提示词需要更长时间。`gatepass doctor MODEL --call` 发送一次小的调用。如果 `models` 下设置了 `timeouts`，在那里增大。"
   },
   "upstream_timeout_idle": {
     "text": "回复的中途，上游有 `timeouts.idle_s` 没有发送任何内容。",
-    "action": "先检查上游。`gatepass doctor MODEL --call` 发送一次小的调用。会停顿的模型需要更大的 `upstreams.NAME.timeouts`。如果 `models` 或 `operations` 下设置了 `timeouts`，在那里增大。"
+    "action": "先检查上游。`gatepass doctor MODEL --call` 发送一次小的调用。会停顿的模型需要更大的 `upstreams.NAME.timeouts`。如果 `models` 下设置了 `timeouts`，在那里增大。"
   },
   "upstream_timeout_total": {
     "text": "回答在 `timeouts.total_s` 之后仍未完成。",
-    "action": "增大 `upstreams.NAME.timeouts`，或检查上游。推理模型和长的提示词需要更长时间。`gatepass doctor MODEL --call` 发送一次小的调用。如果 `models` 或 `operations` 下设置了 `timeouts`，在那里增大。"
+    "action": "增大 `upstreams.NAME.timeouts`，或检查上游。推理模型和长的提示词需要更长时间。`gatepass doctor MODEL --call` 发送一次小的调用。如果 `models` 下设置了 `timeouts`，在那里增大。"
   },
   "upstream_error": {
     "text": "上游自己的错误：code 和文字是上游的，状态码通常也是。HTTP 200 中的错误会得到与其含义相符的状态码；RAGFlow 的 102 变为 400，文字含 “not found” 时变为 404。",

@@ -57,7 +57,7 @@ function named(chinese, names) {
   const filled = Object.entries(names).reduce((text, [placeholder, name]) => text.replaceAll(placeholder, () => name), chinese);
   const versioned = VERSIONED in names ? filled.replace(/如果所有操作都失败，改正[^。]*。如果只有此操作失败，/, "") : filled;
   const renamed = RENAMED in names ? versioned.replace("改正客户端中的模型名称，或", "") : versioned;
-  const routed = names["upstreams.NAME.timeouts"] ? renamed.replace(/[^。]*`models` 或 `operations` 下设置了[^。]*。/, "") : renamed;
+  const routed = names["upstreams.NAME.timeouts"] ? renamed.replace(/[^。]*`models` 下设置了[^。]*。/, "") : renamed;
   return routed.replace(/[^。]*`(?:models\.NAME\.(?:name|upstream)|gatepass doctor MODEL(?: --call)?)`[^。]*。/g, "");
 }
 
