@@ -18,15 +18,15 @@ import msgspec
 
 PARTS = 128
 _KEPT = PARTS + 1
-_HEAD, _HEAD_HIGH, _TOTAL, _FIRST = range(4)
-"""The words of a record. Two have the number of its newest part. Then follow the sum of its counts, and the counts,
-which a record of concurrent requests does not use."""
+_HEAD, _TOTAL, _FIRST = range(3)
+"""The words of a record: the number of its newest part, the sum of its counts, and the counts, which a record of
+concurrent requests does not use. By `Clock.now`, the number of a part of a minute fits into 32 bits for 60 years."""
 RECORD_BYTES = 4 * (_FIRST + _KEPT)
-"""528 bytes for each limit of each subject, 21 MB for 10,000 callers with four limits each."""
+"""524 bytes for each limit of each subject, 21 MB for 10,000 callers with four limits each."""
 MOST = 2**32 - 1
-RESET_BITS = 12
-"""A part of the calendar has the number of its first day, and in these bits how often it was reset."""
-_WRONG = 32 << RESET_BITS
+DAY_PARTS = 256
+"""A part of the calendar has the number of its first day times this: more than PARTS, so no window has two of them."""
+_WRONG = 32 * DAY_PARTS
 """A record that is so many parts ahead is from a clock that was wrong, and not from one that was set back a little."""
 _EMPTY = memoryview(bytes(4 * _KEPT)).cast("I")
 
@@ -85,18 +85,18 @@ class Limit:
 
     def note_total(self, total: int, part: int) -> None:
         """Note that all processes which share a store have used `total` at `part`, with what the record counts."""
-        self.others, self.others_of = total - self.words[_TOTAL], part >> RESET_BITS
+        self.others, self.others_of = total - self.words[_TOTAL], part // DAY_PARTS
 
     def part(self, now_s: float) -> int:
-        """Return the number of the part that counts at `now_s`, before any reset of it; 0 for concurrency."""
+        """Return the number of the part that counts at `now_s`; 0 for concurrency."""
         if not self.is_calendar:
             return int(now_s / self.width_s) if self.width_s else 0
         day = datetime.fromtimestamp(now_s + self.ahead_s, UTC).date()
-        return (day if self.window[0] == "day" else day.replace(day=1)).toordinal() << RESET_BITS
+        return (day if self.window[0] == "day" else day.replace(day=1)).toordinal() * DAY_PARTS
 
     def period(self, part: int) -> tuple[str, float]:
         """Return the day or month of a part of the calendar as a text that sorts, and its end by `Clock.now`."""
-        first, is_day = date.fromordinal(part >> RESET_BITS), self.window[0] == "day"
+        first, is_day = date.fromordinal(part // DAY_PARTS), self.window[0] == "day"
         following = first + timedelta(days=1) if is_day else (first + timedelta(days=31)).replace(day=1)
         end_s = datetime.combine(following, time(), UTC).timestamp() - self.ahead_s
         return first.isoformat()[: None if is_day else -3], end_s
@@ -105,7 +105,7 @@ class Limit:
         """Return what counts now, without a change of the record."""
         if not self.width_s:
             return self.words[_TOTAL]
-        head, part = self.words[_HEAD] | self.words[_HEAD_HIGH] << 32, self.part(now_s)
+        head, part = self.words[_HEAD], self.part(now_s)
         if self.is_calendar:  # a scrape asks for all callers
             return self.words[_TOTAL] if head >= part else 0
         return sum(self.words[_FIRST + at % _KEPT] for at in range(max(head, part) - PARTS, head + 1))
@@ -115,7 +115,7 @@ class Limit:
         if not self.width_s:
             return 1.0
         words = self.words
-        over, head = words[_TOTAL] + cost - self.most, words[_HEAD] | words[_HEAD_HIGH] << 32
+        over, head = words[_TOTAL] + cost - self.most, words[_HEAD]
         if self.is_calendar:
             return self.period(head)[1] - now_s
         for at in range(head - PARTS, head + 1):
@@ -132,7 +132,7 @@ class Limit:
         words = self.words
         if not self.width_s:
             return 0
-        part, head = self.part(now_s), words[_HEAD] | words[_HEAD_HIGH] << 32
+        part, head = self.part(now_s), words[_HEAD]
         if part <= head <= part + _WRONG:
             return head
         self._forget(head + 1, part)
@@ -151,7 +151,7 @@ class Limit:
                     words[_FIRST + at % _KEPT] = 0
                     total -= left
             words[_TOTAL] = total
-        words[_HEAD], words[_HEAD_HIGH] = part & MOST, part >> 32
+        words[_HEAD] = part
 
     def add(self, part: int, count: int) -> None:
         """Add `count` to the count of `part`, as far as it fits; a negative one down to 0."""

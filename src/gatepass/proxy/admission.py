@@ -24,7 +24,7 @@ from gatepass.errors import ConcurrencyLimited, GatewayError, InvalidRequest, Li
 from gatepass.observability.metrics import MAX_NAMES, Labels
 from gatepass.observability.observer import AccessRecord
 from gatepass.policy.end_users import EndUsers
-from gatepass.policy.windows import CONCURRENT, END_USER, REQUESTS, RESET_BITS, TOKENS, Limit, Refused, Taken, Windows
+from gatepass.policy.windows import CONCURRENT, DAY_PARTS, END_USER, REQUESTS, TOKENS, Limit, Refused, Taken, Windows
 from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.body_threads import INLINE_BYTES, BodyThreads
 from gatepass.proxy.retry import Outcome
@@ -348,7 +348,7 @@ class Admission:
         for owner in self._limits:
             for limit in self.limits_of(owner):
                 if limit.is_calendar:
-                    others = limit.others if limit.others_of == limit.part(now_s) >> RESET_BITS else 0
+                    others = limit.others if limit.others_of == limit.part(now_s) // DAY_PARTS else 0
                     left = max(0, limit.most - limit.used(now_s) - others) / limit.most
                     found.append(((*owner, limit.setting), left))
         return dict(nsmallest(MAX_NAMES, found, key=itemgetter(1)))

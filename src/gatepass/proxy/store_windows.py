@@ -23,7 +23,7 @@ from gatepass.cancel import Tasks, timeout
 from gatepass.clock import Clock, sleep, wait_at_most
 from gatepass.config.model import OnStoreFailure
 from gatepass.errors import LimitsUnavailable
-from gatepass.policy.windows import END_USER, RESET_BITS, Limit, Refused, Taken, Windows
+from gatepass.policy.windows import DAY_PARTS, END_USER, Limit, Refused, Taken, Windows
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import Command, GuardedStore
 
@@ -99,12 +99,10 @@ local function count(record, width, most, cost, part)
   elseif width < 0 then
     local period, known = string.match(part, '(%S+) (%S+)')
     period, known = tonumber(period), tonumber(known)
-    local newest, is_new = period - period % 4096, seen ~= incarnation or not record
+    local is_new = seen ~= incarnation or not record
     head, total = head_of(record or EMPTY)
-    if head < newest or head > newest + 32 * 4096 then head, total = newest, 0 end
-    if is_new and head - head % 4096 == newest then
-      total = math.max(total, known)
-    end
+    if head < period or head > period + 32 * 256 then head, total = period, 0 end
+    if is_new and head == period then total = math.max(total, known) end
     if total + cost > most then wait = 0 end
     if cost < 0 and (seen ~= incarnation or period ~= head) then cost = 0 end
     record = struct.pack('<dI4', head, math.max(0, math.min(total + cost, MOST)))
@@ -214,7 +212,7 @@ class _Subject:
         for name, width_us, most, cost, part in entries:
             if width_us < 0:
                 known_part, total = self.known.get(name, (0, 0))
-                part = f"{part} {total if known_part >> RESET_BITS == int(part) >> RESET_BITS else 0}"
+                part = f"{part} {total if known_part == int(part) else 0}"
             arguments += (name, width_us, most, cost, part)
         return self.name, (process, self.incarnation, ttl_ms, self.running, *arguments)
 
@@ -286,7 +284,7 @@ class StoreWindows(Windows):
 
     def prune(self, now_s: float) -> None:
         super().prune(now_s)
-        first = date.fromtimestamp(self._clock.wall()).toordinal() - 32 << RESET_BITS
+        first = (date.fromtimestamp(self._clock.wall()).toordinal() - 32) * DAY_PARTS
         self._subjects = {
             owner: one
             for owner, one in self._subjects.items()
@@ -482,7 +480,7 @@ class StoreWindows(Windows):
             if limit.is_calendar:
                 subject.known[limit.setting] = int(use.part), total
             if asked.reads or refused:
-                limit.others, limit.others_of = use.total - limit.used(now_s), int(use.part) >> RESET_BITS
+                limit.others, limit.others_of = use.total - limit.used(now_s), int(use.part) // DAY_PARTS
             if refused and limit.owner not in refusing:
                 back = -asked.cost(limit) if limit.width_s else 0
                 self._change(limit, back, use)
