@@ -577,7 +577,7 @@ class UpstreamTls(UpstreamError):
     - The CA is unknown. `network.ca_file` adds a CA to the system's trust store.
     - The port has no TLS, or the upstream requires a client certificate.
 
-    Action: Set `network.ca_file` for a company's own CA. `gatepass doctor` shows the certificate.
+    Action: Set `network.ca_file` for a company's own CA.
     """
 
     code = "upstream_tls"
@@ -590,7 +590,7 @@ class UpstreamClosed(UpstreamError):
     finish reason has no content, or has incomplete arguments.
 
     Action: Check the upstream's log and the timeouts of proxies. `gatepass doctor MODEL --call` tests a small call. If
-    `base_url` begins with http://, the port may speak TLS: `gatepass doctor` says so.
+    `base_url` begins with http://, the port may speak TLS: begin it with https:// then.
     """
 
     code = "upstream_closed"

@@ -1,4 +1,4 @@
-"""Findings of the doctor, except for the network steps, which have separate tests."""
+"""Findings of the doctor."""
 
 import re
 from contextlib import aclosing
@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from gatepass.cli.probe import ProbeCall
-from gatepass.cli.reach import Step, StepOutcome
+from gatepass.cli.step import Step, StepOutcome
 from gatepass.cli.steps import diagnose
 from gatepass.clock import Clock
 from gatepass.config.model import Config
 from tests.chinese import without_chinese
-
-NETWORK = frozenset(("resolve", "connect", "proxy", "tls"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +31,7 @@ async def found(blocks: dict[str, Any], trial: ProbeCall | None = None, clock: C
     """The checks of the store, the credentials and the upstreams; with `trial` its calls in place of the lists."""
     trials = [] if trial is None else [trial]
     async with aclosing(diagnose(Config.model_validate(blocks), trials, clock)) as steps:
-        known = [step async for step in steps if step.what not in NETWORK]
+        known = [step async for step in steps]
     for step in known:
         if not re.search(r": \d{3} \w+: ", step.why):  # the error of a call has the Chinese text of its code
             own = step.advice.replace(str((step.action or {}).get("text", "")), "").strip()

@@ -17,11 +17,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gatepass.cli import main
-from gatepass.cli.agent_hosts import AGENT_HOSTS
 from gatepass.cli.init import PLACE, UPSTREAM, render
 from gatepass.cli.steps import diagnose
 from gatepass.config.document import ConfigError
 from gatepass.config.load import load
+from gatepass.operations.table import sample
 from gatepass.proxy.app_state import create_app_state
 from tests.integration.answers import EVENTS
 from tests.integration.gateway import JSON, serving
@@ -137,7 +137,7 @@ async def test_each_hop_that_fails_leads_back_to_its_questions(tmp_path):
         assert await failures(tmp_path) == []
     assert_secret_is_kept(tmp_path, result)
     failed = re.findall(r"^FAIL (\S+ \w+)", result.output, re.MULTILINE)
-    assert [*dict.fromkeys(failed)] == ["credential:llm connect", "upstream:llm connect", "credential:llm token"]
+    assert [*dict.fromkeys(failed)] == ["credential:llm token", "upstream:llm models"]
     assert result.output.count("Answer again?") == 4
     assert "Scope (-: none) [chat]" in result.output
     assert "scope" not in (tmp_path / "gatepass.yaml").read_text()
@@ -173,7 +173,7 @@ async def test_an_answer_can_be_kept_although_its_hop_fails(tmp_path):
     with refusing_server() as closed:
         result = await run(tmp_path, answers=(f"{closed}/v1", "key", SECRET, "other", "", "n"))
     assert result.exit_code == 0, result.output
-    assert "FAIL upstream:llm connect" in result.output
+    assert "FAIL upstream:llm models" in result.output
     assert f"base_url: {closed}/v1" in (tmp_path / "gatepass.yaml").read_text()
 
 
@@ -182,7 +182,7 @@ async def test_a_base_url_without_its_version_is_asked_again(tmp_path):
         login = (url, "oauth2", f"{url}/oauth/token", "me", "", SECRET, "other", "")
         result = await run(tmp_path, answers=(*login, "y", f"{url}/v1", "", "", "", ""))
     assert result.exit_code == 0, result.output
-    assert f"Set upstreams.llm.base_url to {url}/v1." in result.output
+    assert f"Set upstreams.llm.base_url to {url}/v1, if its paths begin with /v1." in result.output
     assert f"base_url: {url}/v1" in (tmp_path / "gatepass.yaml").read_text()
 
 
@@ -270,7 +270,7 @@ async def test_plain_http_to_another_machine_is_used_only_if_the_operator_agrees
         allowed = await run(tmp_path, "--yes", "--force", *options, "--allow-plain-http")
         asked = await run(tmp_path, "--force", *options, answers=("", "other", "", "y", "y", "", "n"))
     for result in (allowed, asked):
-        assert "FAIL credential:llm resolve" in result.output, result.output
+        assert "FAIL credential:llm token" in result.output, result.output
 
 
 async def test_an_interrupted_command_leaves_nothing(tmp_path):
@@ -388,8 +388,11 @@ async def test_a_server_writes_nothing_but_text_to_the_terminal_and_the_file(tmp
         assert not any(line.startswith("server: {port") for line in text.splitlines())
 
 
-FIRST = {"codex": "response.created", "claude-code": "message_start"}
-LAST = {"codex": "response.completed", "claude-code": "message_stop"}
+HOSTS = {
+    "claude-code": ("messages", "message_start", "message_stop"),
+    "codex": ("responses", "response.created", "response.completed"),
+}
+"""The operation of each agent host, and the types of its first and last event."""
 
 
 def serve_chats_alone(request: Received) -> Dialogue:
@@ -410,16 +413,16 @@ async def test_both_hosts_work_at_once_over_a_gateway_with_chats_alone(tmp_path)
         config = load(str(path), os.environ).config
         upstream.received.clear()
 
-        keys = dict(zip(("claude-code", "codex"), re.findall(r"gp-\S+", result.output), strict=True))
+        keys = dict(zip(HOSTS, re.findall(r"gp-\S+", result.output), strict=True))
         async with serving(create_app_state(config)) as gp:
             for name, key in keys.items():
-                call = AGENT_HOSTS[name].call("gpt-4o")
-                headers = {**JSON, "authorization": f"Bearer {key}"}
-                headers |= {field.decode(): value.decode() for field, value in call.headers}
-                answered = await gp.ask(call.body, f"/v1{call.operation.path}", headers=headers).answer()
+                operation, first, last = HOSTS[name]
+                call = sample(operation, "gpt-4o")
+                body, headers = {**json.loads(call.body), "stream": True}, {**JSON, "authorization": f"Bearer {key}"}
+                answered = await gp.ask(body, f"/v1{call.operation.path}", headers=headers).answer()
                 assert answered.status == 200, answered.body
                 events = [json.loads(data) for data in answered.events]
-                assert (events[0]["type"], events[-1]["type"]) == (FIRST[name], LAST[name])
+                assert (events[0]["type"], events[-1]["type"]) == (first, last)
                 assert answered.headers["x-gatepass-adapted"].startswith(f"translate={call.operation.name}")
     asked = {request.target for request in upstream.received}
     assert asked == {"/oauth/token", "/v1/messages", "/v1/responses", "/v1/chat/completions"}

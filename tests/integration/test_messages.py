@@ -9,7 +9,7 @@ import pytest
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.cli.probe import ProbeCall
-from gatepass.cli.reach import StepOutcome
+from gatepass.cli.step import StepOutcome
 from gatepass.cli.steps import diagnose
 from gatepass.config.model import Config
 from gatepass.protocols.client_protocol import event_of

@@ -1306,7 +1306,7 @@ def test_an_admin_forgets_and_captures(open_page: OpenPage, signed_in: str, fake
 def test_doctor_shows_each_step_as_it_ends(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
     fake.parts = Semaphore(1)
     page = open_page(f"{signed_in}#/doctor")
-    page.get_by_label("model or MCP server").fill("gpt-4o")
+    page.get_by_label("model", exact=True).fill("gpt-4o")
     page.get_by_label("with a real call").check()
     page.get_by_role("button", name="Test every hop").click()
     expect(page.locator(".steps .begun")).to_contain_text("configuration")
@@ -1453,7 +1453,7 @@ def test_a_failed_step_of_doctor_is_the_first_of_its_hop_and_in_sight(
 
 def test_doctor_calls_the_chosen_operation(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
     page = open_page(f"{signed_in}#/doctor")
-    page.get_by_label("model or MCP server").fill("bge")
+    page.get_by_label("model", exact=True).fill("bge")
     page.get_by_label("operation").select_option("rerank")
     expect(page.get_by_label("with a real call")).to_be_checked()
     page.get_by_role("button", name="Test every hop").click()

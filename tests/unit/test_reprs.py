@@ -21,10 +21,8 @@ HOLDS_SECRET = re.compile(r"(url|query|body|\w*text|raw|value|key|token|secret|p
 HIDES = re.compile(r"(AccessKey|Secret|Token|SentToken|SigningKey|bool|int)( \| None)?\Z")
 """Types whose own repr shows no secret."""
 SHOWN = {
-    "cli.remote.ClientCheck": {"fault", "body"},  # functions
     "cli.init.Question": {"text"},  # a constant
     "cli.init.Setup": {"answers"},  # the secret is a separate field
-    "cli.reach.Server": {"url"},  # from the configuration, whose URLs have no user, password or query
     "config.document.ConfigProblem": {"text"},  # what the user reads
     "config.environment.VariableValue": {"value"},  # a secret is a Reference
     "http_client.message_head.Destination": {"authority"},  # host and port

@@ -264,7 +264,7 @@ def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield from aligned([_MCP_HEAD, *(_mcp(page, *row) for row in mcp["servers"].items())])
     for server, held in mcp["servers"].items():
-        if command := f"gatepass doctor --mcp {server}" if held["health"] == "failing" else _show(held):
+        if command := "gatepass doctor" if held["health"] == "failing" else _show(held):
             yield f"MCP server {server}: `{command}` names the cause."
     if streams := mcp["streams"]:
         yield f"{streams} stream{'s'[: streams != 1]} of MCP clients that wait for events"

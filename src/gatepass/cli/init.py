@@ -22,7 +22,7 @@ from gatepass.cli.options import CHECK_FAILED, exit_unusable, reachable_host
 from gatepass.errors import documentation
 
 if TYPE_CHECKING:
-    from gatepass.cli.reach import Step
+    from gatepass.cli.step import Step
 
 UPSTREAM = "llm"
 PLACE = "{secret}"  # where the secret belongs in the body of a JSON login
@@ -80,8 +80,8 @@ OF_AUTH: Mapping[str, tuple[str, ...]] = {
 }
 AFTER_A_FAULT: Mapping[str, tuple[str, ...]] = {"oauth2": ("client_auth",), "login": ("login_token",)}
 """Questions about the credential that are asked only after a fetch failed."""
-OF_NETWORK: Mapping[str, str] = {"tls": "ca_file", **dict.fromkeys(("resolve", "connect", "proxy"), "proxy")}
-"""The question about the network that is asked only after this step failed."""
+OF_NETWORK = ("ca_file", "proxy")
+"""Questions about the network that are asked only if a failed step names their setting."""
 OF_SETTING: Mapping[str, str] = {"url": "login_url", "json": "login_body", "host": "listen", "token": SECRET}
 """The question about a setting that has another name."""
 NO_ANSWER = "-"  # typed to remove an earlier answer to an optional question
@@ -89,13 +89,12 @@ NO_ANSWER = "-"  # typed to remove an earlier answer to an optional question
 
 def questions_about(step: Step, auth: str) -> tuple[str, ...]:
     """Return the questions whose answers decide about the failed step."""
+    if network := [name for name in OF_NETWORK if f"network.{name}" in step.advice]:
+        return ("base_url" if step.what == "models" else OF_AUTH[auth][0], *network)
     of_credential = (*OF_AUTH.get(auth, ()), SECRET)
     if step.what == "token":
         return (*of_credential, *AFTER_A_FAULT.get(auth, ()))
-    if step.what == "models":
-        return ("base_url", *of_credential)
-    url = "base_url" if step.hop == f"upstream:{UPSTREAM}" else OF_AUTH[auth][0]
-    return (url, OF_NETWORK[step.what])
+    return ("base_url", *of_credential)
 
 
 def path_in_file(path: str | Path, folder: Path) -> str:

@@ -27,9 +27,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 CHECK_FAILED = 1
 UNUSABLE = 2
-CALL_OPERATIONS = ("chat", "completions", "embeddings", "rerank", "messages")
-AGENT_HOSTS = ("codex", "claude-code")
-"""The keys of AGENT_HOSTS in cli/agent_hosts.py, copied so that --help does not import that module."""
+CALL_OPERATIONS = ("chat", "completions", "embeddings", "rerank", "messages", "responses")
 OPERATION_OF_KIND: Mapping[str | None, str] = {
     **dict.fromkeys((None, "chat", "vision"), "chat"),
     "embedding": "embeddings",
@@ -133,18 +131,13 @@ def find_key(config: Config, name: str | None) -> AccessKey | None:
 
 
 def operation_of(config: Config, model: str) -> str:
-    """Return the operation of `model`: the declared one, or else that of its name."""
-    return declared_operation(config, model) or operation_by_name(model)
-
-
-def declared_operation(config: Config, model: str) -> str | None:
-    """Return the operation of `model` by its entry (or a glob) or an `operations.NAME.model`; None without one."""
+    """Return the operation of `model` by its entry (or a glob) or an `operations.NAME.model`, else by its name."""
     from gatepass.normalize.rules import DeclaredModels
     from gatepass.proxy.models import Kinds, declared_kind
 
     entry = DeclaredModels(config).model("chat", model)
     kind = (None if entry is None else declared_kind(entry)) or Kinds(config).of(model)
-    return OPERATION_OF_KIND[kind] if kind else None
+    return OPERATION_OF_KIND[kind] if kind else operation_by_name(model)
 
 
 def operation_by_name(model: str) -> str:

@@ -1,6 +1,6 @@
 """The steps of `gatepass doctor` at the store, a credential and an upstream. Each returns a Step.
 
-They use the AppState of a configuration, with the same code as a client's request. reach.py has the steps before them.
+They use the AppState of a configuration, with the same code as a client's request, and report its errors.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import re
 from collections.abc import Awaitable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from secrets import token_hex
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -17,22 +16,20 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gatepass.cancel import timeout
-from gatepass.cli.agent_hosts import AgentHost
-from gatepass.cli.reach import Step, StepOutcome, upstream_server
+from gatepass.cli.step import Step, StepOutcome
 from gatepass.config.credential.kinds import token_location
 from gatepass.config.credential.oauth2 import Oauth2Credential
-from gatepass.config.model import Config, StoreSettings
+from gatepass.config.model import StoreSettings
 from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.config.upstream import url_with_version
 from gatepass.config.wording import nearest
-from gatepass.dialects.hints import is_about_model, is_about_path, sentence
+from gatepass.dialects.hints import sentence
 from gatepass.errors import (
     CallerError,
     GatepassError,
     TokenUnavailable,
     TransportFault,
     UpstreamAuth,
-    UpstreamClosed,
     UpstreamError,
     UpstreamErrorReply,
     UpstreamHtml,
@@ -43,9 +40,9 @@ from gatepass.errors import (
 )
 from gatepass.normalize.profiles import PROFILES
 from gatepass.observability.story import action_of, case_of, names_of
-from gatepass.operations.table import OPERATIONS, call_of, sample
+from gatepass.operations.table import sample
 from gatepass.proxy.app_state import AppState, Upstream
-from gatepass.proxy.attempt import close_attempt, send_own_call, send_whole, served_by_chat, try_call
+from gatepass.proxy.attempt import close_attempt, send_own_call, try_call
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.models import LIST_CALL, parse_list, request_list
 from gatepass.proxy.response import BufferedReply, StreamingReply, SynthesizedStream
@@ -189,29 +186,22 @@ async def check_models(
 ) -> Step:
     """Request the model list, which should have the `wanted` names, with the token and once more without it."""
 
-    def step(outcome: StepOutcome, why: str, advice: str = "", base_url: str = "") -> Step:
-        return Step(hop_of(upstream), "models", outcome, why, advice, base_url=base_url)
+    def step(outcome: StepOutcome, why: str, advice: str = "") -> Step:
+        return Step(hop_of(upstream), "models", outcome, why, advice)
 
-    setting = f"upstreams.{upstream.name}.base_url"
+    prove = "" if is_called else PROVE
     try:
         body = (await within(state, upstream, request_list(state, upstream))).body
     except GatepassError as error:
-        server = upstream_server(upstream.name, upstream.settings)
-        if isinstance(error, UpstreamClosed) and server.destination.secure and server.names.network.client_cert is None:
-            # in TLS 1.3 a server rejects a missing client certificate after the handshake
-            advice = f"If the server requires a client certificate, set {server.names.settings}.network.client_cert."
-            return step(StepOutcome.FAILS, split_advice(error.message)[0], advice)
         if not isinstance(error, UpstreamErrorReply) or error.http_status not in NO_LIST:
-            return failed_step(error, state.config, "models")
-        if (base_url := await _base_url_with_version(state, upstream)) is not None:
-            why = f"base_url lacks the version: it has no model list ({error.http_status}), and {base_url} has one"
-            return step(StepOutcome.FAILS, why, f"Set {setting} to {base_url}.", base_url)
+            return failed_step(error, "models")
         listing = upstream.dialect.encode(LIST_CALL, Target(upstream.name), upstream.base_url, upstream.timeouts)
-        why = (
-            f"answers, but GET {urlsplit(listing.url).path} returns {error.http_status}: it has no model list, or"
-            " base_url is wrong, so neither base_url nor the token is proven"
-        )
-        return step(StepOutcome.UNPROVEN, why, PROVE)
+        answered = f"GET {urlsplit(listing.url).path} returns {error.http_status}"
+        if (url := url_with_version(upstream.settings.dialect, upstream.settings.base_url)) is not None:
+            advice = f"Set upstreams.{upstream.name}.base_url to {url}, if its paths begin with /v1."
+            return step(StepOutcome.FAILS, f"{answered}: base_url does not end with the version", advice)
+        why = f"answers, but {answered}: it has no model list, or base_url is wrong"
+        return step(StepOutcome.UNPROVEN, f"{why}, so neither base_url nor the token is proven", prove)
     if missing := _missing(upstream, body, wanted):
         names = [f"models.{name}.name" for name, one in state.config.models.items() if one.name in missing]
         advice = f"Correct {' and '.join(names)}." if names else WRONG_NAME
@@ -229,7 +219,7 @@ async def check_models(
         reason = f"without the token it returns {error.http_status} {error.public_code}, which proves nothing"
     else:
         reason = "its model list is public"
-    return step(StepOutcome.UNPROVEN, f"answers; {reason}, so it is not proven that it accepts the token", PROVE)
+    return step(StepOutcome.UNPROVEN, f"answers; {reason}, so it is not proven that it accepts the token", prove)
 
 
 def _missing(upstream: Upstream, body: bytes, wanted: Collection[str]) -> dict[str, str]:
@@ -249,86 +239,8 @@ def no_model(name: str, listed: list[str]) -> str:
     return f"the list has no model {name}" + (meant + ", ".join(listed[:MODELS_SHOWN]) if listed else "")
 
 
-async def _base_url_with_version(state: AppState, upstream: Upstream) -> str | None:
-    """Return `base_url` with `/v1` if the upstream has a model list there, or rejects a request for it."""
-    if (base_url := url_with_version(upstream.settings.dialect, upstream.settings.base_url)) is None:
-        return None
-    try:
-        await within(state, upstream, request_list(state, replace(upstream, base_url=base_url)))
-    except GatepassError as error:
-        # a server that rejects the token there has an API there
-        return base_url if isinstance(error, UpstreamAuth) else None
-    return base_url
-
-
-PROTOCOLS_ASKED: Mapping[str, str] = {"chat": "chat completions", "responses": "responses", "messages": "messages"}
-"""The values of `protocols`, which are also names of operations, with what texts call them."""
-
-
-async def protocols_of(state: AppState, upstream: Upstream) -> dict[str, bool | None]:
-    """Return whether the upstream has each protocol of PROTOCOLS_ASKED; None if its answers do not show it.
-
-    Each path gets an empty JSON object, which calls no model. A path shows itself by an answer that differs from that
-    to the chat, because some gateways look for a model before they look at the path.
-    """
-    found, chat = dict[str, bool | None](), (0, "")
-    for name in PROTOCOLS_ASKED:
-        call = call_of(next(row for row in OPERATIONS if row.name == name), body={})
-        attempt = Attempt.begin(state, Target(upstream.name), call)
-        said, code, is_absent, found[name] = chat, None, False, None
-        with suppress(GatepassError):
-            try:
-                await within(state, upstream, send_own_call(attempt, send_whole, call))
-            except UpstreamErrorReply as error:
-                body, code = error.error_body, error.upstream_code
-                said = error.http_status, error.message if body is None else body.message
-                is_absent = is_about_path(error)
-        status = said[0]
-        if name == "chat":
-            if status not in (*INVALID, 404) or is_absent:
-                return dict.fromkeys(PROTOCOLS_ASKED)
-            found[name], chat = True, said
-        elif said != chat and status in INVALID:
-            found[name] = None if is_absent else True
-        elif said != chat and status in (*NO_LIST, 501):
-            is_absent = is_absent or (chat[0] in INVALID and not is_about_model(code, said[1]))
-            found[name] = False if is_absent else None
-    return found
-
-
-async def check_protocols(state: AppState, upstream: Upstream, target: Target) -> Step | None:
-    """Return which protocols the upstream has; None if nothing shows that it lacks one.
-
-    What a call has just taught counts too. The advice is for `target`.
-    """
-    found = await protocols_of(state, upstream)
-    for name in found:
-        if served_by_chat(upstream, name):
-            found |= {"chat": True, name: False}
-    if not (why := protocols_text(found)):
-        return None
-    spoken = PROTOCOLS_ASKED if target.protocols is None else target.protocols
-    advice = f"Set `upstreams.{upstream.name}.protocols` to [{', '.join(name for name in found if found[name])}]"
-    if unknown := [name for name, has in found.items() if has is None]:
-        advice += f", with {unknown[0]} if it has them"
-    is_told = any(found[name] is False for name in spoken)
-    return Step(hop_of(upstream), "protocols", StepOutcome.WORKS, why, f"{advice}." if is_told else "", proves=False)
-
-
-def protocols_text(found: Mapping[str, bool | None]) -> str:
-    """Describe what `protocols_of` returned; "" if it shows no protocol that the upstream lacks."""
-    has, lacks, unknown = (
-        [title for name, title in PROTOCOLS_ASKED.items() if found[name] is one] for one in (True, False, None)
-    )
-    if not lacks:
-        return ""
-    why = f"has {' and '.join(has)}, but no {' and no '.join(lacks)}"
-    return f"{why}; {unknown[0]}: unknown" if unknown else why
-
-
 def failed_step(
     error: GatepassError,
-    config: Config,
     what: str,
     prefix: str | None = None,
     operation: str = "",
@@ -343,13 +255,7 @@ def failed_step(
         # only an upstream's own status helps: other errors have one that gatepass chose
         prefix = f"HTTP {error.http_status}: " if isinstance(error, UpstreamErrorReply) else ""
     why, advice = split_advice(_NEEDLESS.sub("", error.message))
-    name, text, action = error.hop.removeprefix("upstream:"), "", None
-    if not advice and isinstance(error, UpstreamErrorReply) and error.http_status == 403 and name in config.upstreams:
-        credential = config.upstreams[name].credential
-        advice = f"Check the rights of the token. If it was rejected, add 403 to upstreams.{name}.rejection.statuses."
-        if credential is not None and (secret := KEY_SETTING.get(config.credentials[credential].type)):
-            # gatepass cannot renew it, so that rejection.statuses has no effect
-            advice = f"Check the rights of the key, or replace it: {setting(credential, secret)}."
+    text, action = "", None
     kind = stable_code(error.public_code, error.hop)
     case = case_of(error.public_code, error.hop, error.http_status, error.message, operation, adapted)
     names = names_of(error.hop, operation, model, "", error.message)
@@ -359,18 +265,7 @@ def failed_step(
     if text or case:
         # without a text, the page shows what the case means above the advice of the message
         action = {"code": case or kind, "text": text, "names": names}
-    named = f"{error.http_status} {error.public_code}: {why}"
-    return Step(error.hop, what, StepOutcome.FAILS, prefix + why, advice, action=action, error=named)
-
-
-def said_once(step: Step, said: dict[str, str], label: str) -> Step:
-    """Return `step`, or, if an earlier step had its error, one that names the label of that step.
-
-    `said` has the labels by error, and learns this one.
-    """
-    if not step.error or (first := said.setdefault(step.error, label)) == label:
-        return step
-    return replace(step, why=f"{label}: the same error as {first}", advice="", action=None)
+    return Step(error.hop, what, StepOutcome.FAILS, prefix + why, advice, action=action, error=error.public_code)
 
 
 _ADVICE = re.compile(
@@ -379,7 +274,7 @@ _ADVICE = re.compile(
 )
 
 _NEEDLESS = re.compile(
-    r" (?:`gatepass doctor [^`]+` tries it|(?:Check .+ )?A [a-z ]+ needs more: raise this setting|For .+ n8n, .+)\.$"
+    r" (?:`gatepass doctor[^`]*` tries it|(?:Check .+ )?A [a-z ]+ needs more: raise this setting|For .+ n8n, .+)\.$"
 )
 """The end of an error that advises what runs already, less than the action of a timeout, or another client."""
 
@@ -401,21 +296,16 @@ ANSWER_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class ProbeCall:
-    """A small real call of a model with one word, sent to each upstream of its route with `profile`."""
+    """A small real call of a model with one word, sent to each upstream of its route."""
 
     operation: str
     model: str
-    profile: str = "plain"
     stream: bool = False
-    agent_host: AgentHost | None = None
-    """The program whose request is sent instead."""
-    advice: str = ""
-    """What the step says beside its result."""
 
 
 @dataclass(frozen=True, slots=True)
 class TargetProbe:
-    """A ProbeCall at one target."""
+    """A ProbeCall at one target. `context` is the state of the call, with its last attempt."""
 
     what: str
     asked: ProbeCall
@@ -424,28 +314,21 @@ class TargetProbe:
     first: Target
     """The first target of the route, whose total timeout limits the call."""
     context: RequestContext = field(repr=False)
-    """The state of the call, with its last attempt, and the number of its events."""
-    moments_s: list[float] = field(default_factory=list)
-    """When the events of its stream arrived, by the clock."""
 
 
 def probes_of(state: AppState, upstream: Upstream, asked: ProbeCall) -> list[TargetProbe]:
     """Return what `asked` sends to `upstream`, in the order of its route."""
-    model, host = asked.model, asked.agent_host
-    if host is None:
-        named, call = asked.operation, sample(asked.operation, model)
-    else:
-        named, call = f"the request of {host.title} {host.version}", host.call(model)
+    model, named = asked.model, asked.operation
+    call = sample(asked.operation, model)
     if asked.stream:
         named += " as a stream"
         members = msgspec.json.decode(call.body, type=dict[str, Any])
         call = msgspec.structs.replace(call, body=msgspec.json.encode({**members, "stream": True}), stream=True)
     call = msgspec.structs.replace(call, id=f"doctor-{token_hex(8)}")
     targets, found = state.routes.resolve(asked.operation, model), []
-    query = b"" if host is None else host.query
     for target in targets:
         if target.upstream == upstream.name:
-            context = RequestContext.without_client(state, PROFILES[asked.profile], query)
+            context = RequestContext.without_client(state, PROFILES["plain"])
             sent = f" (sent as {target.model})" if target.model not in (None, model) else ""
             found.append(TargetProbe(f"{named} with {model}{sent}", asked, call, target, targets[0], context))
     return found
@@ -456,38 +339,22 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
     call, first = target_probe.call, target_probe.first
     what = "stream" if call.stream else "call"
     timeouts = first.timeouts or state.upstreams[first.upstream].timeouts
-    result: Awaitable[str] = real_call(state, target_probe)
+    result: Awaitable[str] = _real_call(state, target_probe)
     if timeouts.total_s is not None:
         result = timeout(state.clock, timeouts.total_s, result, total_timeout(upstream.name, timeouts))
     try:
         shown = await within(state, upstream, result, ANSWER_S)
     except GatepassError as error:
-        prefix = f"{target_probe.what}: {error.http_status} {error.public_code}: {arrived(state, target_probe, error)}"
+        prefix = f"{target_probe.what}: {error.http_status} {error.public_code}: "
         attempt = target_probe.context.attempt
-        if error.hop == hop_of(upstream) and error.http_status in NO_LIST and attempt is not None and attempt.sent:
-            # a chat of the client's call that fails too shows the error before it
-            prefix += f"{_sent_by(attempt, call if error is attempt.absent else None)}: "
         adapted = () if attempt is None else attempt.record.adapted
-        step = failed_step(error, state.config, what, prefix, call.operation.name, call.model, adapted)
-        step = replace(step, advice=" ".join(filter(None, (step.advice, target_probe.asked.advice))))
+        step = failed_step(error, what, prefix, call.operation.name, call.model, adapted)
         # such an error blames the client, but here gatepass itself made the request
         return replace(step, hop=hop_of(upstream)) if isinstance(error, CallerError) else step
-    return Step(hop_of(upstream), what, StepOutcome.WORKS, f"{target_probe.what}: {shown}", target_probe.asked.advice)
+    return Step(hop_of(upstream), what, StepOutcome.WORKS, f"{target_probe.what}: {shown}")
 
 
-def arrived(state: AppState, target_probe: TargetProbe, error: GatepassError) -> str:
-    """Return what arrived of a reply that was not complete in time, to be put before `error`; "" for other errors."""
-    attempt, moments_s = target_probe.context.attempt, target_probe.moments_s
-    if not (isinstance(error, UpstreamTimeout) and error.phase == "total" and attempt and attempt.record.head_s):
-        return ""
-    if not moments_s:
-        return f"the reply began after {attempt.record.head_s:.2f} s: "
-    count = target_probe.context.access.events
-    ago_s = state.clock.now() - moments_s[-1]
-    return f"{'1 event' if count == 1 else f'{count} events'} arrived, the last one {ago_s:.1f} s ago: "
-
-
-async def real_call(state: AppState, target_probe: TargetProbe) -> str:
+async def _real_call(state: AppState, target_probe: TargetProbe) -> str:
     """Return the status of a good reply and the rules learned for it; raise the error that a client would get."""
     context, began_s = target_probe.context, state.clock.now()
     attempt = Attempt.begin(state, target_probe.target, target_probe.call, context.profile_rules.settings)
@@ -495,10 +362,10 @@ async def real_call(state: AppState, target_probe: TargetProbe) -> str:
     attempt = context.attempt or attempt
     learned = f"; {', '.join(attempt.learned)} (learned from an error, as for any client)" if attempt.learned else ""
     if attempt.chat is not None:
-        learned = f"; a chat served it: {_sent_by(attempt)}{learned}"
+        learned = f"; a chat served it{learned}"
     if isinstance(answer, StreamingReply):
         first_s = state.clock.now() - began_s
-        return f"first event after {first_s:.2f} s, {await _read_stream(target_probe, attempt, answer)}{learned}"
+        return f"first event after {first_s:.2f} s, {await _read_stream(attempt, answer)} events, complete{learned}"
     if isinstance(answer, SynthesizedStream):
         return f"200, a whole reply of which gatepass makes a stream{learned}"
     if not isinstance(answer, BufferedReply):
@@ -506,20 +373,12 @@ async def real_call(state: AppState, target_probe: TargetProbe) -> str:
     return f"{answer.status}{learned}"
 
 
-def _sent_by(attempt: Attempt, call: Call | None = None) -> str:
-    upstream, call = attempt.upstream, call or attempt.normalized or attempt.call
-    sent = upstream.dialect.encode(call, attempt.target, upstream.base_url, upstream.timeouts)
-    return f"{sent.method} {sent.url.partition('?')[0]}"
-
-
-async def _read_stream(target_probe: TargetProbe, attempt: Attempt, reply: StreamingReply) -> str:
-    """Read a stream to its end and return its events and the longest gap; raise the error that ended it."""
-    events, moments_s, clock = reply.events, target_probe.moments_s, attempt.state.clock
-    moments_s.append(clock.now())
+async def _read_stream(attempt: Attempt, reply: StreamingReply) -> int:
+    """Read a stream to its end and return the number of its events; raise the error that ended it."""
+    events = reply.events
 
     def write(piece: bytes) -> bool:
-        if events.feed(piece):
-            moments_s.append(clock.now())
+        events.feed(piece)
         return not (events.done or events.failure is not None or events.waiting)
 
     at_end = reply.body_ended
@@ -537,13 +396,11 @@ async def _read_stream(target_probe: TargetProbe, attempt: Attempt, reply: Strea
         attempt.end_by(error)
         raise
     finally:
-        target_probe.context.access.events = events.events
         await reply.response.aclose()
     close_attempt(attempt, events.failure)
     if events.failure is not None:
         raise events.failure
-    gaps_s = [later - earlier for earlier, later in pairwise(moments_s)]
-    return f"{events.events} events, longest gap {max(gaps_s, default=0.0):.2f} s, complete"
+    return events.events
 
 
 async def check_store(state: AppState, settings: StoreSettings) -> Step:

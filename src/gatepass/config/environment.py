@@ -69,12 +69,12 @@ LIMIT_VARIABLES: Mapping[str, SettingPath] = MappingProxyType(
 NAMES = frozenset((*SHARED, *TOKEN_VARIABLES, *LIMIT_VARIABLES, *(f"{name}_FILE" for name in SECRET_VARIABLES)))
 """Every variable of a configuration without a file, without the prefix. GATEPASS_CONFIG is not among them."""
 CLIENT_KEY_VARIABLE = "KEY"
-"""The API key that `gatepass doctor --url` sends to a running gatepass; users may export it for all commands."""
+"""The API key that the command of `gatepass show --curl` sends; users may export it for all commands."""
 
 SOURCE = "environment"
 CHAT, EMBEDDINGS, CREDENTIAL = "chat", "embeddings", "token"
 """The names of the blocks, which a file would choose itself."""
-NO_CLIENTS_KEY = "is used only by `gatepass doctor --url`: set the clients' keys with GATEPASS_KEYS"
+NO_CLIENTS_KEY = "is used only by the command of `gatepass show --curl`: set the clients' keys with GATEPASS_KEYS"
 OF_HASH = ("name", "role", "profile", "expires", "operations")
 NOT_OF_HASH = (
     "expects HASH/name=NAME/role=ROLE/profile=PROFILE/expires=TIME/operations=chat+files; everything after HASH is"

@@ -55,12 +55,11 @@ AT_ANOTHER = ("next_target", "retry")
 """The causes of an attempt after one that counts as an error of its upstream."""
 MODEL_NAME = "model of the route"
 """The `rule` of the edit that shows the upstream's name of the model."""
-CALL_OPERATIONS = ("completions", "embeddings", "rerank", "messages")
+CALL_OPERATIONS = ("completions", "embeddings", "rerank", "messages", "responses")
 """The operations besides chat that `gatepass doctor --operation` calls."""
 CALL_OPTIONS = {
     "chat": " --call",
     **{name: f" --operation {name} --call" for name in CALL_OPERATIONS},
-    "responses": " --as codex",
 }
 """The options with which doctor calls each operation that it can call."""
 _CASES_WITHOUT_PATH = {"messages": "no_api", "responses": "no_api"}
@@ -70,7 +69,7 @@ _TOO_LARGE = r"larger than|too (?:large|many)|more than \d|limits\.\w"
 _NO_REPLY = r"closed the connection before its reply was complete \((?:without an answer|\[Errno )"
 _NO_REASON = r" answered \d{3}\b.{0,40} with (?:an empty body\.|a body without )"
 _SENTENCES = (
-    (_NO_REPLY, False, " If `base_url` begins with http://, the port may speak TLS: `gatepass doctor` says so.", ""),
+    (_NO_REPLY, False, " If `base_url` begins with http://, the port may speak TLS: begin it with https:// then.", ""),
     (_NO_REASON, True, "Follow the upstream's message.", "Read the upstream's log: its answer has no reason."),
     (_TOO_LARGE, False, "If the message names a limit, check whether a setting raises it. Otherwise check", "Check"),
 )
@@ -271,7 +270,7 @@ def test_command(hop: str, model: str, operation: str) -> str:
     if part == "credential":
         return f"gatepass token {shlex.quote(name)}"
     if part == "upstream" and name.startswith(MCP_UPSTREAM):
-        return f"gatepass doctor --mcp {shlex.quote(name.removeprefix(MCP_UPSTREAM))}"
+        return "gatepass doctor"
     if part != "upstream" or not model:
         return ""
     # doctor has no call for the other operations, and tests the way to the upstream

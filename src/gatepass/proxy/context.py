@@ -330,9 +330,9 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         return caller
 
     @classmethod
-    def without_client(cls, state: AppState, profile_rules: ProfileRules, query: bytes = b"") -> Self:
+    def without_client(cls, state: AppState, profile_rules: ProfileRules) -> Self:
         """Return the context of a request that gatepass itself makes, without a client. It does not end."""
-        client_request = ClientRequest("", "", "", (), "", 0.0, query)
+        client_request = ClientRequest("", "", "", (), "", 0.0)
         return cls(client_request, state, profile_rules, AccessRecord("", "", "", "", bytes_in=0, bytes_out=0))
 
     def end(self) -> None:

@@ -226,7 +226,7 @@ async def _relay_message(exchange: _McpRequest, servers: McpServers) -> None:
         raise
 
 
-class _McpReply(Hidden, msgspec.Struct, frozen=True):
+class McpReply(Hidden, msgspec.Struct, frozen=True):
     """A reply whose head was checked. `body` is the whole body, if it was read, or `error` what it says."""
 
     response: Response
@@ -235,15 +235,15 @@ class _McpReply(Hidden, msgspec.Struct, frozen=True):
     error: GatepassError | None = None
 
 
-async def _try_message(attempt: Attempt, exchange: _McpRequest) -> _McpReply:
+async def _try_message(attempt: Attempt, exchange: _McpRequest) -> McpReply:
     """Send the request once, and check the head of the reply. Raises the error of a reply that is none of MCP."""
     exchange.context.attempt = attempt
     try:
         response = await send(attempt, exchange.request)
         try:
             if response.status != OK:
-                await _check_head(attempt, response)
-            reply = await _read_reply(attempt, response)
+                await check_head(attempt, response)
+            reply = await read_reply(attempt, response)
         except BaseException:
             await response.aclose()
             raise
@@ -255,7 +255,7 @@ async def _try_message(attempt: Attempt, exchange: _McpRequest) -> _McpReply:
     return reply
 
 
-async def _check_head(attempt: Attempt, response: Response) -> None:
+async def check_head(attempt: Attempt, response: Response) -> None:
     """Raise the error of a rejection, a redirect, and of a failure after which the call is repeated."""
     upstream, status = attempt.upstream, response.status
     # then the token is valid, and another one of the same credential would not help
@@ -272,7 +272,7 @@ async def _check_head(attempt: Attempt, response: Response) -> None:
         raise error
 
 
-async def _read_reply(attempt: Attempt, response: Response) -> _McpReply:
+async def read_reply(attempt: Attempt, response: Response) -> McpReply:
     """Return the reply, with its body if gatepass must read it. Raises the error of one that is not of MCP."""
     status, kind = response.status, header(response.headers, b"content-type")
     is_json = kind == b"application/json"  # nearly always: saves a call
@@ -281,15 +281,15 @@ async def _read_reply(attempt: Attempt, response: Response) -> _McpReply:
         is_json = shown.endswith("json")
         if status == OK and shown == "text/event-stream":
             attempt.add_upstream_wait()
-            return _McpReply(response, is_stream=True)
+            return McpReply(response, is_stream=True)
     if status in _WITHOUT_BODY or header(response.headers, b"content-length") == b"0":
         attempt.add_upstream_wait()
-        return _McpReply(response, b"")
+        return McpReply(response, b"")
     if is_error(status) and not is_json:
         error = await upstream_call.read_error(attempt, response, within_s=ERROR_S)
         if isinstance(error, errors.UpstreamHtml):  # a login page
             raise error
-        return _McpReply(response, b"", error=error)
+        return McpReply(response, b"", error=error)
     rejection = attempt.upstream.settings.rejection
     reads_codes = bool(rejection.codes) and not attempt.record.renewed
     if is_json and not (is_error(status) or reads_codes):
@@ -297,7 +297,7 @@ async def _read_reply(attempt: Attempt, response: Response) -> _McpReply:
         attempt.add_upstream_wait()
         if body is not None:
             attempt.add(len(body))
-        return _McpReply(response, body)
+        return McpReply(response, body)
     body = await upstream_call.read_body(attempt, response, attempt.limit_bytes)
     is_json = is_json or first_bytes(body)[:1] in (b"{", b"[")
     if body and not is_error(status) and (reads_codes or not is_json):
@@ -306,7 +306,7 @@ async def _read_reply(attempt: Attempt, response: Response) -> _McpReply:
             raise upstream_call.as_rejection(found, rejection)
         if isinstance(found, GatepassError) and not is_json:
             raise found
-    return _McpReply(response, body)
+    return McpReply(response, body)
 
 
 _CHALLENGE = re.compile(rb'\b(error|error_description|scope)="([^"]{0,200})"')
@@ -319,7 +319,7 @@ def _challenge(headers: Headers) -> dict[bytes, bytes]:
 
 
 async def _relay_error(
-    exchange: _McpRequest, attempt: Attempt, reply: _McpReply, headers: list[tuple[bytes, bytes]]
+    exchange: _McpRequest, attempt: Attempt, reply: McpReply, headers: list[tuple[bytes, bytes]]
 ) -> None:
     """Relay an error of the server with its status: its JSON as bytes, otherwise a message that names the hop.
 

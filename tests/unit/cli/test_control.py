@@ -159,7 +159,7 @@ def test_mcp_servers_are_listed_with_their_token_sessions_and_health():
         "lost        lost.example   none        no        0         healthy",
         "wiki        wiki.example   -           -         0         no answer yet",
         "many        many.example   -           -         0         many errors, upstream_error 5 s ago",
-        "MCP server search: `gatepass doctor --mcp search` names the cause.",
+        "MCP server search: `gatepass doctor` names the cause.",
         "MCP server many: `gatepass show r7` names the cause.",
         "2 streams of MCP clients that wait for events",
     ]

@@ -10,7 +10,7 @@ import gatepass.cli.steps
 from gatepass.cli import main
 from gatepass.cli.doctor import NOT_CALLED, Report, line_of
 from gatepass.cli.probe import ProbeCall
-from gatepass.cli.reach import Step, StepOutcome
+from gatepass.cli.step import Step, StepOutcome
 from tests.unit.cli.command_line import FILE, run_on
 
 WORKING = Step("upstream:chat", "models", StepOutcome.WORKS, "answers")
@@ -25,7 +25,7 @@ class Doctor:
         self.models: list[str | None] = []
         self.calls: list[ProbeCall] = []
 
-    async def diagnose(self, config, calls, *, model, mcp, begin):
+    async def diagnose(self, config, calls, *, model, begin):
         assert "chat" in config.upstreams
         self.models.append(model)
         self.calls += calls
@@ -159,12 +159,6 @@ def test_without_a_model_the_first_declared_one_of_each_operation_is_called(doct
     ]
 
 
-def test_a_model_is_called_as_the_caller_with_its_profile(doctor, found):
-    found.findings.append(WORKING)
-    doctor("gpt-4o", "--call", "--key", "bot", text=FILE.replace("name: bot,", "name: bot, profile: dify,"))
-    assert {call.profile for call in found.calls} == {"dify"}
-
-
 @pytest.mark.parametrize(
     "findings",
     [
@@ -260,30 +254,3 @@ def test_a_server_controls_neither_the_terminal_nor_the_lines(capsys, as_json):
     lines = capsys.readouterr().out.splitlines()
     assert all(line.isprintable() for line in lines)
     assert ["ok   fake b" in line for line in lines].count(True) == 1
-
-
-def test_the_settings_of_mcp_clients_follow_a_server_that_did_not_fail(doctor, found):
-    text = FILE + "mcp: {tools: {url: 'http://127.0.0.1:9/mcp'}}\n"
-    found.findings = [WORKING]
-    assert 'bearer_token_env_var = "LLM_API_KEY"' in doctor("--mcp", "tools", text=text).stdout
-    found.findings = [WORKING, Step("upstream:mcp/tools", "mcp", StepOutcome.FAILS, "no MCP")]
-    failed = doctor("--mcp", "tools", text=text)
-    assert failed.exit_code == 1
-    assert "An MCP client sets" not in failed.stdout
-
-
-def test_the_settings_of_an_mcp_client_say_what_its_key_may_use(doctor, found):
-    found.findings = [WORKING]
-    limits = {"agent": "mcp: {tools: [find, 'read_*']}", "open": "role: caller", "closed": "models: [m]"}
-    entries = [
-        f"{{name: {name}, hash: 'sha256:{str(number) * 64}', {more}}}"
-        for number, (name, more) in enumerate(limits.items())
-    ]
-    servers = "mcp: {tools: {url: 'http://127.0.0.1:9/mcp'}}\n"
-    text = f"{FILE.partition('access:')[0]}{servers}access: {{keys: [{', '.join(entries)}]}}\n"
-    agent, free, closed = (doctor("--mcp", "tools", "--key", name, text=text) for name in limits)
-    uses = "The key of agent may call: find, read_*\n"
-    assert (agent.exit_code, uses in agent.stdout) == (0, True)
-    assert "The key of open may call: all tools\n" in free.stdout
-    assert closed.exit_code == 1
-    assert "refused: 403 mcp_server_not_allowed: The key of 'closed' may not use" in closed.stdout

@@ -288,9 +288,9 @@ def test_the_command_that_tests_a_hop_names_it_and_sends_the_operation_of_the_re
     for hop, operation, command in (
         ("upstream:b", "chat", "gatepass doctor bge --call"),
         ("upstream:b", "rerank", "gatepass doctor bge --operation rerank --call"),
-        ("upstream:b", "responses", "gatepass doctor bge --as codex"),
+        ("upstream:b", "responses", "gatepass doctor bge --operation responses --call"),
         ("upstream:b", "speech", "gatepass doctor bge"),  # doctor has no call for it
-        ("upstream:mcp/search", "mcp", "gatepass doctor --mcp search"),
+        ("upstream:mcp/search", "mcp", "gatepass doctor"),
         ("credential:corp", "chat", "gatepass token corp"),
         ("client", "chat", ""),
     ):
@@ -350,7 +350,7 @@ ANSWERED = 'The upstream "b" (llm) answered 400 Bad Request with'
         ("102", AT_B, 400, f"{ANSWERED} an empty body.", "", "Read the upstream's log: its answer has no reason."),
         ("102", AT_MCP, 404, NO_PATH, "mcp_no_path", "Check `mcp.search.url`."),
         ("upstream_dns", AT_MCP, 502, "no", "", "Correct `mcp.search.url`"),
-        ("upstream_auth", AT_MCP, 401, "no", "", "Correct what the message names. `gatepass doctor --mcp"),
+        ("upstream_auth", AT_MCP, 401, "no", "", "Correct what the message names. `gatepass doctor` "),
         ("token_unavailable", "credential:corp", 503, "no", "", "Run `gatepass token corp`, which tests"),
         ("upstream_timeout_connect", AT_B, 504, "late", "", "Check the host and port in `upstreams.b.base_url`"),
         ("upstream_timeout_9", AT_B, 400, "late", "", "Follow the upstream's message."),
@@ -416,7 +416,7 @@ def test_the_action_for_a_rejected_credential_depends_on_what_was_sent(advice, c
 
 
 @pytest.mark.parametrize(
-    ("operation", "test"), [("responses", "--as codex"), ("messages", "--operation messages --call")]
+    ("operation", "test"), [("responses", "--operation responses --call"), ("messages", "--operation messages --call")]
 )
 def test_the_action_for_an_api_that_is_missing_names_the_setting_that_serves_it_by_chats(operation: str, test: str):
     error = explained("upstream_error", AT_B, 404, NO_PATH, operation)
@@ -502,7 +502,7 @@ def test_the_action_for_a_timeout_names_the_setting_of_the_message(code: str, ho
     assert f"aise `{setting}`" in found or f"needs a higher `{setting}`" in found
     assert "is set under" not in found
     if code != "connect":
-        assert f"`gatepass doctor {'--mcp search' if hop == AT_MCP else 'm --call'}` tests a small call." in found
+        assert f"`gatepass doctor{'' if hop == AT_MCP else ' m --call'}` tests a small call." in found
 
 
 @pytest.mark.parametrize(
@@ -542,7 +542,7 @@ def test_the_action_names_the_test_only_if_the_model_is_known():
 )
 def test_a_connection_that_closed_without_a_reply_may_be_plain_http_at_a_tls_port(detail: str, has_no_reply: bool):
     message = f"h closed the connection before its reply was complete ({detail}); whether it did the work is unknown."
-    setting = "If `upstreams.b.base_url` begins with http://, the port may speak TLS: `gatepass doctor` says so."
+    setting = "If `upstreams.b.base_url` begins with http://, the port may speak TLS: begin it with https:// then."
     assert (setting in action("upstream_closed", AT_B, message=message)) is has_no_reply
 
 

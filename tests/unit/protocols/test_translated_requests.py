@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from gatepass.cli.agent_hosts import AGENT_HOSTS
 from gatepass.errors import InvalidRequest
 from gatepass.operations.table import sample
 from gatepass.protocols.translation.chat_request import MOST_NAME_CHARS, Dropped
@@ -716,6 +715,9 @@ def test_the_request_of_doctor_is_a_chat_too(translate, operation):
 
 
 def test_the_request_of_claude_code_has_a_later_message_of_the_system():
-    chat, notes = translated(chat_of_message, json.loads(AGENT_HOSTS["claude-code"].call("m").body))
+    later = {"role": "system", "content": "The user's language is English."}
+    system = [{"type": "text", "text": "You are a Claude agent.", "cache_control": {"type": "ephemeral"}}]
+    request = {"model": "m", "max_tokens": 32000, "system": system, "messages": [HI, later]}
+    chat, notes = translated(chat_of_message, request)
     assert [message["role"] for message in chat["messages"]] == ["system", "user"]
     assert "system_role" in notes

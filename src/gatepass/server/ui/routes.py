@@ -78,14 +78,11 @@ Role = Literal["anyone", "viewer", "admin"]
 
 @dataclass(frozen=True, slots=True)
 class DoctorTask:
-    """What `gatepass doctor` tests: all hops, those of `model`, or the server `mcp`; with `call` also by real calls of
-    `operation`.
-    """
+    """What `gatepass doctor` tests: all hops, or those of `model`; with `call` also by real calls of `operation`."""
 
     model: str | None = None
     call: bool = False
     operation: str | None = None
-    mcp: str | None = None
 
 
 Doctor = Callable[[Config, DoctorTask, Callable[[str, str], object]], AsyncGenerator[dict[str, object], None]]
@@ -497,15 +494,15 @@ async def _forget(call: UiRequest) -> ASGIApp:
 @_route("POST", "api/doctor", "admin")
 async def _doctor(call: UiRequest) -> ASGIApp:
     caller, ui, model, calls = call.require("admin"), call.ui, call.body.get("model"), call.body.get("call", False)
-    operation, mcp = call.body.get("operation"), call.body.get("mcp")
-    if not all(one is None or isinstance(one, str) for one in (model, operation, mcp)) or not isinstance(calls, bool):
-        raise errors.InvalidRequest("Expects `model`, `operation` and `mcp`, texts or null, and `call`, a boolean.")
+    operation = call.body.get("operation")
+    if not all(one is None or isinstance(one, str) for one in (model, operation)) or not isinstance(calls, bool):
+        raise errors.InvalidRequest("Expects `model` and `operation`, texts or null, and `call`, a boolean.")
     if ui.doctor is None:
         raise errors.UnknownPath("Only `gatepass serve` can run doctor. Run `gatepass doctor` on the machine.")
     if ui.doctor_turn.locked():
         raise errors.Overloaded("doctor already runs for another tab. Try again when it has ended.", retry_after_s=5)
     call.log("doctor", caller, model=model, call=calls)
-    task = DoctorTask(model or None, calls, operation or None, mcp or None)
+    task = DoctorTask(model or None, calls, operation or None)
     events = _doctor_events(ui.doctor, ui.doctor_turn, call.state, task)
     return StreamingResponse(events, headers={**HEADERS, **NO_STORE}, media_type="text/event-stream")
 

@@ -12,11 +12,11 @@ const MARKS = { works: "✓", fails: "✕", unproven: "?", skipped: "–" };
 const WORDS = { works: t("works"), fails: t("fails"), unproven: t("not proven"), skipped: t("skipped") };
 
 /** The operations that `gatepass doctor --operation` calls. */
-const OPERATIONS = ["chat", "completions", "embeddings", "rerank", "messages"];
+const OPERATIONS = ["chat", "completions", "embeddings", "rerank", "messages", "responses"];
 
 export async function doctor(page) {
   const hops = el("div.hops", { "aria-live": "polite" });
-  const end = el("p", { role: "status" }, page.isAdmin && t("Tests each connection, token, model list and MCP server. That calls no model and costs nothing. A real call sends a few words to the named model, or to the first one of each operation, and may be billed."));
+  const end = el("p", { role: "status" }, page.isAdmin && t("Tests each token, model list and MCP server. That calls no model and costs nothing. A real call sends a few words to the named model, or to the first one of each operation, and may be billed."));
   const list = el("datalist", { id: "doctor-models" });
   const call = el("input", { type: "checkbox", name: "call" });
   // an operation is called, so that its choice ticks the checkbox
@@ -25,7 +25,6 @@ export async function doctor(page) {
   const button = el("button", { type: "submit" }, t("Test every hop"));
   const stop = el("button.quiet", { type: "button", hidden: true }, t("Stop"));
   let declared = null;
-  let servers = [];
   let failed = [];
   let upstreams = [];
   let routes = [];
@@ -57,7 +56,6 @@ export async function doctor(page) {
   const submit = async (event) => {
     event.preventDefault();
     const { model, operation, call } = Object.fromEntries(new FormData(form));
-    const mcp = servers.includes(model) ? model.replace(/^mcp\//, "") : null;
     if (call !== undefined && !model && declared?.length === 0) {
       write(end, t("Name the model of the real call. The configuration names none."));
       form.querySelector("input").focus();
@@ -69,9 +67,9 @@ export async function doctor(page) {
     button.disabled = true;
     hops.replaceChildren();
     write(end, "");
-    run = { model, operation, isCalled: call !== undefined && !mcp, events: [], last: { error: { message: t("The connection ended before the doctor did.") } } };
+    run = { model, operation, isCalled: call !== undefined, events: [], last: { error: { message: t("The connection ended before the doctor did.") } } };
     try {
-      for await (const one of events("doctor", mcp ? { mcp } : { ...(model && { model }), ...(operation && { operation }), call: run.isCalled }, leaving.signal)) {
+      for await (const one of events("doctor", { ...(model && { model }), ...(operation && { operation }), call: run.isCalled }, leaving.signal)) {
         run.events.push(one);
         show(one);
       }
@@ -83,7 +81,7 @@ export async function doctor(page) {
     stop.hidden = true;
   };
   const form = el("form.filters", { onsubmit: submit, "aria-label": t("Doctor") },
-    el("label", {}, el("span", {}, t("model or MCP server")), el("input", { name: "model", placeholder: t("all hops"), list: "doctor-models", autocomplete: "off" })),
+    el("label", {}, el("span", {}, t("model")), el("input", { name: "model", placeholder: t("all hops"), list: "doctor-models", autocomplete: "off" })),
     el("label", {}, el("span", {}, t("operation")), operation),
     el("label.check", {}, call, t(" with a real call of the model")),
     button, stop, list);
@@ -103,12 +101,11 @@ export async function doctor(page) {
   upstreams = overview.upstreams;
   const down = failing(overview);
   declared = [...new Set(routed)];
-  servers = upstreams.filter(({ dialect }) => dialect === "mcp").map(({ name }) => name);
   failed = declared.filter((name) => {
     const { requests, errors } = summed(use.filter(({ model }) => model === name));
     return errors * 2 > requests;
   });
-  list.append(...[...declared, ...others, ...servers].map((name) => el("option", { value: name })));
+  list.append(...[...declared, ...others].map((name) => el("option", { value: name })));
   if (run && !button.disabled) sumUpRun(run);
   else if (!run && down.length) end.append(" ", el("span.failed", {}, t("Fails: "), down));
 }
@@ -124,7 +121,7 @@ function hopOf(hops, name) {
 
 /** Advice of doctor, which names an option of its command where this page has a checkbox. */
 function onPage(advice) {
-  return known(advice).replace("--operation rerank", t("the operation rerank")).replace(/(Run )?`(gatepass doctor \S+ )?--call`/, (_, run) => `${run ? "Tick " : ""}${t("the checkbox “with a real call of the model”")}`);
+  return known(advice).replace(/(Run )?`(gatepass doctor \S+ )?--call`/, (_, run) => `${run ? "Tick " : ""}${t("the checkbox “with a real call of the model”")}`);
 }
 
 function begin(hops, { hop, what }) {
@@ -135,7 +132,7 @@ function begin(hops, { hop, what }) {
   section.querySelector("ol").append(el("li.begun", { "data-what": what }, el("i", { "aria-hidden": "true" }, "…"), el("div", {}, known(what))));
 }
 
-/** Remove the steps that began and were not necessary after all, as TLS for plain HTTP. */
+/** Remove the steps that began and were not necessary after all. */
 function forgetBegun(hops) {
   for (const step of hops.querySelectorAll(".begun")) {
     const section = step.closest(".hop");

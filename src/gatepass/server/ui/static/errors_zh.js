@@ -167,11 +167,11 @@ export const ERRORS = {
   },
   "upstream_tls": {
     "text": "与上游的 TLS 握手失败。错误信息写明可能的原因。常见原因：证书过期，证书属于另一个主机名，CA 未知，端口没有 TLS，或上游要求客户端证书。",
-    "action": "如果证书由公司的 CA 签发，设置 `network.ca_file`。`gatepass doctor` 显示证书。"
+    "action": "如果证书由公司的 CA 签发，设置 `network.ca_file`。"
   },
   "upstream_closed": {
     "text": "回答尚未完成，连接就关闭了。在流中，错误是最后一个事件。",
-    "action": "检查上游的日志，以及途中各代理的超时时间。`gatepass doctor MODEL --call` 发送一次小的调用。如果 `base_url` 以 http:// 开头，该端口可能使用 TLS：`gatepass doctor` 会指出。"
+    "action": "检查上游的日志，以及途中各代理的超时时间。`gatepass doctor MODEL --call` 发送一次小的调用。如果 `base_url` 以 http:// 开头，该端口可能使用 TLS：请改为以 https:// 开头。"
   },
   "upstream_invalid": {
     "text": "上游的回复不是有效的回答，或过大。错误信息写明问题。例如不是 HTTP、JSON 或 completion，choice 没有消息或文字，缺少向量，向量的长度不一致或不等于 `dimensions`，超过 `limits.reply_bytes`，或某个事件超过 `limits.event_bytes`。",
