@@ -135,23 +135,18 @@ class Limit:
         part, head = self.part(now_s), words[_HEAD]
         if part <= head <= part + _WRONG:
             return head
-        self._forget(head + 1, part)
-        return part
-
-    def _forget(self, first: int, part: int) -> None:
-        """Remove the counts of the parts from `first` on, where `part` becomes the newest one."""
-        words = self.words
-        if part - first >= PARTS:
+        if part - head > PARTS:
             words[_FIRST:] = _EMPTY
             words[_TOTAL] = 0
         else:
             total = words[_TOTAL]
-            for at in range(first, part + 1):
+            for at in range(head + 1, part + 1):
                 if left := words[_FIRST + at % _KEPT]:
                     words[_FIRST + at % _KEPT] = 0
                     total -= left
             words[_TOTAL] = total
         words[_HEAD] = part
+        return part
 
     def add(self, part: int, count: int) -> None:
         """Add `count` to the count of `part`, as far as it fits; a negative one down to 0."""
