@@ -16,7 +16,6 @@ from gatepass.tokens import Token, TokenHolder, WaitBudget
 from gatepass.types import Secret
 
 BATCHES, BATCH = 40, 20_000
-NS_PER_S = 1_000_000_000
 
 
 class StaticSource:

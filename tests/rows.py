@@ -8,6 +8,6 @@ def row(path: str, method: str = "POST") -> Operation:
     return match_operation(method, path).operation
 
 
-CHAT, COMPLETIONS, EMBEDDINGS = row("/chat/completions"), row("/completions"), row("/embeddings")
+CHAT, EMBEDDINGS = row("/chat/completions"), row("/embeddings")
 RERANK, RESPONSES, MESSAGES = row("/rerank"), row("/responses"), row("/messages")
 MODELS, FILES = row("/models", "GET"), row("/files", "GET")

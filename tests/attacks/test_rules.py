@@ -102,7 +102,6 @@ async def longest_pause_of_s(work: Coroutine[None, None, object]) -> float:
     return longest_s
 
 
-SIZE_BYTES = 2 * MOST_ON_LOOP_BYTES
 CASES = (
     *(
         (name, unit, 2 * MOST_ON_LOOP_BYTES, rules)

@@ -11,9 +11,6 @@ from tests.docs.blocks import blocks
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-PAGES = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/clients/*.md"), *ROOT.glob("deploy/*.md")]
-)
 
 
 def test_the_readme_has_at_most_700_words_outside_code():

@@ -16,14 +16,6 @@ BOUND_S = 60.0
 """For a line of the log, and for the end of a process."""
 
 
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 async def python_process(*arguments: str, python: str = sys.executable) -> Process:
     """Start Python without the machine's settings of gatepass; stderr goes to stdout."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}

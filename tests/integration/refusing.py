@@ -10,7 +10,6 @@ from tests.integration.scripted import Dialogue, Received, Send, reply, stream
 Body = dict[str, Any]
 
 NO_STREAM = "Unsupported value: 'stream' does not support true with this model. Supported values are: false."
-ONLY_STREAM = "This model only support stream mode, please enable the stream parameter to access the model. "
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +44,6 @@ class Refusing:
 
 def no_stream() -> Refusal:
     return Refusal(lambda body: bool(body.get("stream")), NO_STREAM, "stream", "unsupported_value")
-
-
-def only_stream() -> Refusal:
-    return Refusal(lambda body: not body.get("stream"), ONLY_STREAM, None, "invalid_parameter_error")
 
 
 def without(name: str, text: str = "Unsupported parameter: '{}' is not supported with this model.") -> Refusal:

@@ -22,7 +22,6 @@ BODY: dict[str, Any] = {
     "context_management": {"edits": []},
 }
 HINT = "Please consult our documentation at docs.anthropic.com or try again without the header."
-EXTRA = "context_management: Extra inputs are not permitted"
 
 
 def betas(request: Received) -> tuple[str, ...]:

@@ -40,7 +40,6 @@ from tests.waiting import until
 KEYS = {name: f"gp-{name}-0123456789abcdef" for name in ("ana", "ben")}
 GOOD: Dialogue = [Send(reply(COMPLETION))]
 EMBEDDINGS, MESSAGES, BATCHES = "/v1/embeddings", "/v1/messages", "/v1/batches"
-TOO_LONG = {"error": {"message": "This model's maximum context length is 8 tokens", "code": "context_length_exceeded"}}
 
 
 def access(limits: Any = None, group: Any = None, **more: Any) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from click.testing import CliRunner, Result
 from gatepass.cli import main
 from tests.integration.scripted import Dialogue, Scripted, Send, reply
 
-BOUND_S = 30.0
 SECRET = "a-long-client-secret"
 KEY = "a-key-of-a-test-that-is-long-enough-for-hs256"
 

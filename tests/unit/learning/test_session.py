@@ -257,10 +257,6 @@ def test_dropped_reasoning_is_restored_if_required():
     assert (outcome.error, rules(memory)) == (None, [])
 
 
-def has_message_of(role, body):
-    return any(message["role"] == role for message in body["messages"])
-
-
 # time
 
 
@@ -344,11 +340,6 @@ def test_a_request_in_flight_takes_over_what_was_learned_meanwhile():
 
 
 # embeddings
-
-
-def limit(most: int) -> Upstream:
-    body = {"error": f"batch size 9 > maximum allowed batch size {most}", "error_type": "Validation"}
-    return Upstream([Refusal(lambda _: True, body, 413)])
 
 
 def test_rule_for_one_request_is_not_stored():

@@ -15,7 +15,7 @@ from gatepass.protocols.request import MAX_DEPTH, ROUTING, RequestBody, decode, 
 from gatepass.types import MAX_MODEL_CHARS, Call, ClientRequest, EmbeddingsOptions
 from tests.unit.protocols.json_texts import VALUES, written
 
-CHAT, EMBEDDINGS = OPERATIONS[:2]
+CHAT = OPERATIONS[0]
 HEADERS = ((b"host", b"localhost"), (b"authorization", b"Bearer client"), (b"x-request-id", b"r"))
 
 
