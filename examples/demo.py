@@ -67,7 +67,7 @@ def servers(*wanted: int, lifetime_s: float = 300) -> Iterator[dict[int, int]]:
             command = [sys.executable, *commands[number], f"--port={port}"]
             # a group of its own, because Ctrl-C is for this program, which then stops the servers
             server = subprocess.Popen(command, env=environment(**SECRETS), process_group=0)
-            running.enter_context(server)  # waits for its end
+            running.callback(server.wait)  # `with server` waits a quarter of a second only after a Ctrl-C
             running.callback(server.terminate)
             started.append(server)
         for server, port in zip(started, ports.values(), strict=True):
