@@ -44,6 +44,8 @@ async def ask(port: int, name: str, path: str = "/v1/chat/completions", **change
 
 
 def strict(request: Received) -> Dialogue:
+    if request.method == "GET":  # the model list, which gatepass reads at its start
+        return [Send(reply({"object": "list", "data": []}))]
     body = json.loads(request.body)
     if body["model"] == "hangs":
         return [Hold()]
