@@ -37,7 +37,6 @@ from gatepass.http_client.message_head import Destination
 from gatepass.normalize.rules import BUILT_IN_RULES, normalize
 from gatepass.operations.table import match_operation
 from gatepass.protocols import PROTOCOLS
-from gatepass.protocols.request import MOST_VALUES
 from gatepass.server.process import COLLECT_AFTER
 from gatepass.types import ClientRequest, Target
 
@@ -164,7 +163,7 @@ def read(body: bytes, path: str) -> None:
     request = ClientRequest("id", "POST", path, b"", (), "127.0.0.1", 0.0)
     try:
         operation = match_operation("POST", path).operation
-        call = PROTOCOLS[operation.protocol].parse(request, operation, body, "load", MOST_VALUES)
+        call = PROTOCOLS[operation.protocol].parse(request, operation, body, "load")
         normalize(call, Target("mock", None), BUILT_IN_RULES)
     except GatepassError:
         pass

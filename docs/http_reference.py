@@ -11,11 +11,11 @@ from typing import Any
 
 from docs.entries import listed, read, table
 
-from gatepass.dialects.base import FORWARDED, RELAYED, RELAYED_PREFIXES
+from gatepass.dialects.base import FORWARDED, NOT_RELAYED, RELAYED, RELAYED_PREFIXES
 from gatepass.operations.table import OPERATIONS, PREFIXES
 from gatepass.protocols.messages import REQUEST_HEADERS
 from gatepass.server.pages import PATHS
-from gatepass.types import CREDENTIALS, HOP_BY_HOP, NEVER_RELAYED, NEVER_RELAYED_PREFIXES, SET_BY_GATEPASS
+from gatepass.types import CREDENTIALS, HOP_BY_HOP, SET_BY_GATEPASS
 
 TEXTS: Mapping[str, Any] = read("texts/http.yaml")
 
@@ -67,8 +67,8 @@ def relayed() -> str:
         own = {name for name in names if re.search(texts["pattern"], name)}
         names -= own
         rows.append((f"{title}: {texts['meaning']}", listed(own), f"`{texts['example']}`"))
-    never = {name.decode() for name in NEVER_RELAYED} | {f"{prefix.decode()}*" for prefix in NEVER_RELAYED_PREFIXES}
-    return f"{table(('group', 'headers', 'example'), rows)}\n\nNo setting relays these: {listed(never)}."
+    shown = table(("group", "headers", "example"), rows)
+    return f"{shown}\n\nOf `content-*`, these are not relayed: {decoded(NOT_RELAYED)}."
 
 
 def decoded(names: Iterable[bytes]) -> str:

@@ -33,7 +33,7 @@ from gatepass.config.credential.kinds import KINDS, VARIABLE, of_variable
 from gatepass.config.model import Config, checked_network, checked_store_url
 from gatepass.config.network import FIELD_NAME, PARAMETER, Network, TimeoutSettings, TokenPlacement, header_template
 from gatepass.config.routes import Capabilities, Rules
-from gatepass.config.upstream import CODE, RESPONSE_HEADER
+from gatepass.config.upstream import CODE
 from gatepass.types import Secret
 
 TWELVE = (
@@ -77,7 +77,6 @@ TYPES: Mapping[Any, str] = {
     HASH: "`sha256:` and 64 hexadecimal digits",
     HEADER_NAME: "header name",
     FIELD_NAME: "header name",
-    RESPONSE_HEADER: "header name, or its beginning and `*`",
     PARAMETER: "name of a query parameter",
     VARIABLE: "name of an environment variable",
     CODE: "error code",

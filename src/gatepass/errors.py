@@ -259,23 +259,23 @@ class PlainHttp(CallerError):
 
 
 class TlsHandshakeFailed(CallerError):
-    """The TLS handshake with a client failed. The message contains the reason, such as a missing client certificate.
+    """The TLS handshake with a client failed. The message contains the reason.
 
     The client receives no response. The log has the event `refused`.
 
-    Action: If the client does not trust the certificate of gatepass, add its CA to the client. If gatepass requires a
-    client certificate, set one that a CA of `server.tls.client_ca_file` signed and that has not expired.
+    Action: If the client does not trust the certificate of gatepass, add its CA to the client.
     """
 
     code = "tls_handshake_failed"
 
 
 class ReceiveTimeout(CallerError):
-    """The head or the body of the request was not complete in time.
+    """The head or the body of the request did not arrive in time.
 
-    A multipart form has two bounds: `limits.receive_s` for each next piece, and 1 KiB per second on average.
+    A client has 20 s for the head and for each next piece of the body. A body must arrive with 1 KiB per second on
+    average, beyond the first 20 s.
 
-    Action: Raise `limits.receive_s` for slow lines.
+    Action: Send the request again. If it often fails, look for a proxy on the way that holds requests back.
     """
 
     code, status, retryable = "receive_timeout", 408, True
@@ -329,10 +329,10 @@ class BodyTooLarge(CallerError):
 class BodyTooComplex(CallerError):
     """A JSON body above 256 KiB has too many values, backslashes or members.
 
-    - It has more values than `limits.body_values`.
+    - It has more than 500,000 values, counted as its commas and brackets outside of texts.
     - It has more than 6,000,000 backslashes, or more than 1,000 members at its top level.
 
-    Action: Split the request, or raise `limits.body_values`.
+    Action: Split the request.
     """
 
     code, status = "body_too_complex", 413
@@ -408,7 +408,7 @@ class Overloaded(GatewayError):
 
 
 class ConcurrencyLimited(GatewayError):
-    """The caller, its group, the model, the operation or the upstream has `max_concurrent` requests in progress.
+    """The caller, its group, the model or the upstream has `max_concurrent` requests in progress.
 
     Action: Retry after `retry-after`, or raise the limit.
     """
@@ -425,16 +425,6 @@ class LimitReached(GatewayError):
     """
 
     code, status, retryable = "limit_reached", 429, True
-
-
-class LimitsUnavailable(GatewayError):
-    """The store that counts the limits of use does not reply, and `store.on_store_failure` is `reject`. Nothing was
-    sent.
-
-    Action: Retry after `retry-after`. If it persists, repair the store (`store` in `/status`).
-    """
-
-    code, status, retryable = "limits_unavailable", 503, True
 
 
 class TargetsLimited(GatewayError):

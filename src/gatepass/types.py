@@ -467,31 +467,6 @@ SET_BY_GATEPASS = frozenset(
 )
 """Request fields that gatepass sets itself when it sends a request to an upstream."""
 
-NEVER_RELAYED = (
-    HOP_BY_HOP
-    | CREDENTIALS
-    | {
-        *(b"content-length", b"content-encoding", b"content-type", b"cache-control", b"set-cookie", b"set-cookie2"),
-        *(b"x-auth-token", b"x-amz-security-token", b"authentication-info", b"www-authenticate", b"x-csrf-token"),
-        *(b"server", b"date", b"alt-svc", b"strict-transport-security", b"x-request-id", b"via", b"host"),
-        *(b"location", b"content-location", b"refresh", b"x-sendfile", b"x-reproxy-url", b"x-lighttpd-send-file"),
-        *(b"server-timing", b"clear-site-data", b"nel", b"report-to", b"content-security-policy"),
-        *(b"content-security-policy-report-only",),
-    }
-)
-"""Response fields that even `forward_response_headers` cannot relay. gatepass sets content-type, cache-control and
-x-request-id itself. x-sendfile, x-reproxy-url and x-accel-* are commands to a proxy in front of gatepass: with them an
-upstream could make that proxy read a file or a URL.
-"""
-NEVER_RELAYED_PREFIXES = (b"x-gatepass-", b"access-control-", b"x-accel-", b"public-key-pins", b"x-ms-token-")
-
-
-def never_relayed(name: bytes) -> bool:
-    """Whether no setting can relay the response field `name`, or the fields with a prefix if `name` ends in `*`."""
-    start = name.removesuffix(b"*")
-    return not start or start.startswith(NEVER_RELAYED_PREFIXES) or name in NEVER_RELAYED
-
-
 NEVER_UP = HOP_BY_HOP | CREDENTIALS | SET_BY_GATEPASS
 """Request fields that even `forward_headers` cannot forward: the client's credentials, framing, and the fields that
 gatepass sets."""

@@ -439,8 +439,6 @@ async def running(name: str, folder: Path) -> AsyncIterator[Running]:
                 "body_bytes": 16 * MIB,
                 "reply_bytes": 16 * MIB,
                 "held_bytes": 33 * MIB,
-                "receive_s": STALL_S,
-                "send_stall_s": STALL_S,
             },
             "credentials": {
                 issuer: {**oauth2, "token_url": url}

@@ -12,13 +12,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatepass.auth.api_keys import hash_key
-from gatepass.config.model import Limits
 from gatepass.errors import BodyTooComplex, GatepassError
 from gatepass.protocols.request import LARGE_BYTES, MOST_VALUES, RequestBody
 from gatepass.server.connection import MOST_AHEAD
 from gatepass.server.cycle import HttpRequestCycle
 from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS, RequestParser
-from gatepass.server.timeouts import UPLOAD_BYTES_PER_S
+from gatepass.server.timeouts import LEAST_BYTES_PER_S, RECEIVE_S
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.answers import COMPLETION
@@ -450,30 +449,32 @@ async def test_the_names_of_parts_do_not_occupy_the_loop(attack: Attack, name: s
 # slow senders
 
 Sends = list[tuple[int, float]]
-"""Bytes of a form, and the seconds before them."""
+"""Bytes of a body, and the seconds before them."""
 FORM_BYTES = 1 << 20
 
 
-async def is_late(sends: Sends) -> tuple[bool, bool]:
-    """Return whether the form was rejected, and whether it must be: after a pause, or below the least rate in total."""
+async def is_late(sends: Sends, *, is_form: bool) -> tuple[bool, bool]:
+    """Return whether the body was rejected, and whether it must be: after a pause, or below the least rate in total."""
     failed: list[str] = []
 
     async def take_all(cycle: HttpRequestCycle) -> None:
         try:
-            while await cycle.read_piece(FORM_BYTES):
+            if not is_form:
+                await cycle.read_body(FORM_BYTES)
+            while is_form and await cycle.read_piece(FORM_BYTES):
                 pass
         except GatepassError as error:
             failed.append(error.code)
             cycle.start(error.http_status, [], 0)
             await cycle.write(b"", last=True)
 
-    limits, wire_client = Limits(), WireClient(take_all)
+    wire_client = WireClient(take_all)
     began_s = last_s = driven().time()
     wire_client.send(asked(bytes(FORM_BYTES))[:-FORM_BYTES])
     await rest()
     size_bytes = 0
     for count, pause_s in sends:
-        allowed_s = min(last_s, began_s + size_bytes / UPLOAD_BYTES_PER_S) + limits.receive_s
+        allowed_s = min(last_s, began_s + size_bytes / LEAST_BYTES_PER_S) + RECEIVE_S
         await advance(pause_s)
         if driven().time() >= allowed_s or failed:
             return bool(failed), driven().time() >= allowed_s
@@ -483,18 +484,19 @@ async def is_late(sends: Sends) -> tuple[bool, bool]:
     return bool(failed), False
 
 
-def in_driven_time(sends: Sends) -> tuple[bool, bool]:
+def in_driven_time(sends: Sends, *, is_form: bool) -> tuple[bool, bool]:
     with asyncio.Runner(loop_factory=DrivenLoop) as runner:
-        return runner.run(is_late(sends))
+        return runner.run(is_late(sends, is_form=is_form))
 
 
-@pytest.mark.attack("slow senders of forms")
+@pytest.mark.attack("slow senders of bodies and forms")
+@pytest.mark.parametrize("is_form", [False, True], ids=["body", "form"])
 @generated
 @given(st.lists(st.tuples(st.sampled_from([1, 100, 5_000, 30_000]), st.sampled_from([0.5, 3.3, 9.7, 19.1, 20.5]))))
 @example([(1, 19.1)] * 5)
 @example([(20_000, 19.1)] * 20)
 @example([(30_000, 0.5), *[(1, 19.1)] * 5])
-def test_form_is_refused_exactly_when_it_is_late(attack: Attack, sends: Sends) -> None:
+def test_a_body_is_refused_exactly_when_it_is_late(attack: Attack, sends: Sends, is_form: bool) -> None:
     attack.cases += 1
-    given_up, is_due = in_driven_time(sends)
+    given_up, is_due = in_driven_time(sends, is_form=is_form)
     attack.check(given_up == is_due, sends)

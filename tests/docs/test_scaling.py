@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 
 from gatepass.config.load import load
 from tests.docs.blocks import blocks
-from tests.integration.processes import Serving, ask, serving
+from tests.integration.processes import Serving, ask, patient_python, serving
 from tests.integration.store.minting import Minting, minting
 from tests.integration.store.responder import Responder, responding
 from tests.waiting import until, until_async
@@ -93,16 +93,19 @@ async def replicas(folder: Path) -> AsyncIterator[tuple[list[Serving], Minting]]
     """Run two processes as the template does: one configuration with a store, and a port for each."""
     (command,) = re.findall(r"^ExecStart=(.*)$", TEMPLATE, re.MULTILINE)
     _, _, *options = shlex.split(command.replace("/etc/gatepass/gatepass.yaml", str(folder / "gatepass.json")))
+    patient = patient_python(folder)
     async with AsyncExitStack() as stack:
         issuer = await stack.enter_async_context(minting(kills_old=True))
         responder = await stack.enter_async_context(responding(Responder()))
-        store = {"url": f"valkey://127.0.0.1:{responder.port}", "encryption_key": SECRET, "timeout_s": 5.0}
+        store = {"url": f"valkey://127.0.0.1:{responder.port}", "encryption_key": SECRET}
         server = {"host": "127.0.0.1", "control_socket": "off", "drain_timeout_s": 5}
         configuration = issuer.configuration(store=store, server=server)
         (folder / "gatepass.json").write_text(json.dumps(configuration))
         ports = [free_port() for _ in range(2)]
         running = [
-            await stack.enter_async_context(serving(*(option.replace("%i", str(port)) for option in options)))
+            await stack.enter_async_context(
+                serving(*(option.replace("%i", str(port)) for option in options), python=patient)
+            )
             for port in ports
         ]
         assert [await one.port for one in running] == ports

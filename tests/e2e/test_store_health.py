@@ -1,4 +1,4 @@
-"""gatepass processes over a real Redis or Valkey server: each fault of the store is visible, and its key rotates.
+"""gatepass processes over a real Redis or Valkey server: each fault of the store is visible.
 
 `make store-faults` prints the figures.
 """
@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.store.fleet import Clients, Fleet
 from tests.e2e.store.server import StoreServer
-from tests.e2e.store.token_setup import LIFE_S, running_setup
+from tests.e2e.store.token_setup import running_setup
 from tests.waiting import block_until
 
 
@@ -81,39 +81,3 @@ def test_a_store_that_does_not_share_is_visible_in_each_process_within_ten_secon
         assert clients.report.lost == [], fleet.output
     times = ", ".join(f"{fault} {seconds:.1f} s" for fault, seconds in took_s.items())
     print(f"\nvisible after: {times}; {clients.report.served} requests served, 0 lost")
-
-
-def test_no_request_fails_during_a_rotation_of_the_encryption_key(store):
-    """The three steps of docs/operations/store.md, each in a rolling restart of the processes under load."""
-    old, new = store.settings["encryption_key"], "a-new-encryption-key-for-the-store-of-the-tests"
-    steps = (
-        {"encryption_key": old, "previous_encryption_key": new},
-        {"encryption_key": new, "previous_encryption_key": old},
-        {"encryption_key": new},
-    )
-    count = 2
-    with running_setup(store, count) as it, Clients(it.fleet.ports, 6) as clients:
-        block_until(lambda: clients.report.served > 20)
-        began_s, before, output = time.monotonic(), it.servers.calls, list[str]()
-        for step in steps:
-            for index in range(count):
-                output.append(it.fleet.output_of(index))
-                it.fleet.restart(index, **step)
-            block_until(lambda: all(store_state(it.fleet, index)[0] == "up" for index in range(count)), SEEN_S)
-            time.sleep(LIFE_S)  # one token lifetime between two changes of the key
-        # A token is replaced after 75 to 80 % of its life. Another process repeats a fetch that a restart cut.
-        lives = (time.monotonic() - began_s) / (0.75 * LIFE_S)
-        cut = sum(not fetch.answered for fetch in it.servers.fetches)
-        calls = it.servers.calls - before
-        output += [it.fleet.output_of(index) for index in range(count)]
-        assert clients.report.lost == [], it.fleet.output
-        assert it.servers.refused == 0
-        assert calls <= lives + 1 + cut, "each life has one token call in a rotation too"
-        assert not [text for text in output if "store_unreadable" in text]
-        assert [store_state(it.fleet, index)[0] for index in range(count)] == ["up"] * count
-    report = clients.report
-    print(
-        f"\n{3 * count} restarts with three pairs of keys: {report.served} requests served, {len(report.lost)} lost, "
-        f"{report.moved} attempts went to the next process, {calls} token calls in {lives:.0f} lives, "
-        f"{cut} of them cut by a restart"
-    )

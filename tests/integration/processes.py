@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections.abc import AsyncIterator
@@ -55,6 +56,15 @@ class Serving:
 
     def count(self, text: str) -> int:
         return sum(text in line for line in self.lines)
+
+
+def patient_python(folder: Path) -> str:
+    """Return a Python for `serving` whose gatepass waits for a store as long as a busy machine needs."""
+    program = "from gatepass.store import guarded; guarded.BOUND_S = 5.0; from gatepass.cli import main; main()"
+    script = folder / "patient_python"
+    script.write_text(f'#!/bin/sh\nshift 2\nexec {shlex.quote(sys.executable)} -c {shlex.quote(program)} "$@"\n')
+    script.chmod(0o700)
+    return str(script)
 
 
 @asynccontextmanager

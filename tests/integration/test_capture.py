@@ -89,9 +89,10 @@ async def test_the_capture_outlives_the_ring_and_a_reload_and_its_memory_comes_b
     clock = DrivenClock()
     async with (
         Scripted([Send(reply(COMPLETION))]) as upstream,
-        gateway(upstream=upstream.url, limits={"inspector_bytes": 0}, clock=clock) as gp,
+        gateway(upstream=upstream.url, clock=clock) as gp,
     ):
         state = gp.state
+        state.inspector.limit(0)
         state.capture.start(CaptureSettings(for_s=60.0))
         _, found = await served(gp, {**HELLO, "user": "x" * 200_000})
         gp.server.endpoint.use(next_app_state(state.config, TLSContexts(state.tls_contexts), state))

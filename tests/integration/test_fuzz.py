@@ -106,6 +106,7 @@ async def test_no_mutated_request_makes_gatepass_fail(part, monkeypatch):
     monkeypatch.setattr(
         "gatepass.server.process.IDLE_TIMEOUT_S", RECEIVE_S
     )  # a mutation may have lost its `connection: close`
+    monkeypatch.setattr("gatepass.server.timeouts.RECEIVE_S", RECEIVE_S)
     rng = random.Random(SEED + part)
     statuses: Counter[int] = Counter()
     failed: list[tuple[bytes, bytes]] = []
@@ -124,7 +125,7 @@ async def test_no_mutated_request_makes_gatepass_fail(part, monkeypatch):
             failed.append((data, response))
 
     async with Scripted(answer=answer_all) as upstream:
-        limits = {"receive_s": RECEIVE_S, "body_bytes": 20_000}
+        limits = {"body_bytes": 20_000}
         async with gateway(upstream=upstream.url, limits=limits) as gp:
             before = descriptors()
             places = asyncio.Semaphore(AT_ONCE)

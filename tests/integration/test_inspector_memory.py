@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from gatepass.config import model
 from gatepass.errors import ClientGone
 from gatepass.observability.inspector import Inspector
 from gatepass.observability.observer import Arrivals
@@ -111,9 +112,9 @@ def true_bytes(inspector: Inspector) -> int:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_ring_takes_no_more_than_it_counts(kind: str):
-    limits = {"inspector_bytes": 300_000}
-    async with Scripted(answer=answer) as upstream, gateway(**configuration(upstream), limits=limits) as gp:
+async def test_a_ring_takes_no_more_than_it_counts(kind: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(model, "INSPECTOR_BYTES", 300_000)
+    async with Scripted(answer=answer) as upstream, gateway(**configuration(upstream)) as gp:
         await fill(gp, kind, 150)
         inspector = gp.state.inspector
         await until(lambda: len(list(inspector.newest())) + inspector.evicted == 150)

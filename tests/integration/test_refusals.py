@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from gatepass.auth.api_keys import hash_key
+from gatepass.server import timeouts
 from tests.integration.gateway import BOUND_S, Gateway, gateway
 from tests.integration.raw import request, send_raw
 from tests.integration.scripted import Hold, Scripted
@@ -56,10 +57,13 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int]]:
     return [(one["code"], one["count"]) for one in fields]
 
 
-async def test_refused_input_without_a_request_is_counted_and_logged(caplog: pytest.LogCaptureFixture):
+async def test_refused_input_without_a_request_is_counted_and_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(timeouts, "RECEIVE_S", 1.0)
     caplog.set_level(logging.INFO, "gatepass")
     many = b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 101 + b"\r\n"
-    async with gateway(upstream=UPSTREAM, limits={"receive_s": 1.0}) as gp:
+    async with gateway(upstream=UPSTREAM) as gp:
         answers = [await reported(gp.port, data) for data in (b"NONSENSE\r\n\r\n", b"POST /v1/chat", many)]
         assert [answer[9:12] for answer in answers] == [b"400", b"408", b"431"]
         assert errors(gp) == {

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gatepass.observability.story import matches
+from gatepass.server import connection
 from gatepass.server.inspection import told
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, JSON, Gateway, gateway
@@ -152,10 +153,11 @@ async def test_a_story_says_what_kept_a_request_away_from_the_other_targets():
     ]
 
 
-async def test_gatepass_closes_the_connection_of_a_client_that_does_not_read():
+async def test_gatepass_closes_the_connection_of_a_client_that_does_not_read(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connection, "STALL_S", 0.2)
     many = FIRST * 20_000
     dialogue = [*begin_stream(), *(Send(chunk(many)) for _ in range(20)), Hold()]
-    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url, limits={"send_stall_s": 0.2}) as gp:
+    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gp:
         async with gp.ask(STREAMED, headers=NAMED) as ask:
             await ask.head()
             await until(lambda: story(gp)["state"] == "ended")
@@ -238,18 +240,6 @@ async def test_a_whole_reply_has_no_timeline():
         assert (await gp.ask(headers=NAMED).answer()).status == 200
         assert (await gp.ask(STREAMED, headers={**JSON, "x-request-id": "made"}).answer()).status == 200
         assert [one["attempts"][0]["arrivals"] for one in (story(gp), story(gp, "made"))] == [None, None]
-
-
-async def test_without_an_inspector_nothing_is_kept_of_a_stream():
-    dialogue = [*begin_stream(), Send(chunk(FIRST)), Hold()]
-    limits = {"inspector_bytes": 0}
-    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url, limits=limits) as gp:
-        async with gp.ask(STREAMED, headers=NAMED) as ask:
-            await ask.head()
-            await ask.until(b"data:")
-            assert story(gp)["attempts"][0]["arrivals"] is None
-        await upstream.left()
-        await until(lambda: not told("asked", gp.state))
 
 
 async def test_a_client_that_reads_slowly_is_seen():

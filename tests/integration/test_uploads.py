@@ -60,7 +60,7 @@ async def test_an_upstreams_refusal_reaches_a_client_that_is_slow_to_send():
     async with refusing(0) as url, gateway(upstream=url) as gp, asyncio.timeout(BOUND_S / 3):
         reader, writer = await asyncio.open_connection("127.0.0.1", gp.port)
         writer.write(announced("/v1/files", 9_000_000) + BEGIN % (b"purpose", b"batch") + FILE + bytes(1000))
-        reported = await reader.read()  # before limits.receive_s, which applies to the client
+        reported = await reader.read()  # before RECEIVE_S, which applies to the client
         writer.close()
     assert reported.startswith(b"HTTP/1.1 403 ")
     assert b"no audio for you" in reported

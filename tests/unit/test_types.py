@@ -89,7 +89,7 @@ def test_a_hop_by_hop_field_is_never_forwarded_relayed_or_configured(name):
     field = (name, b"v")
     assert safe_headers((field,)) == ()
     assert forwarded((field,), [name.decode()]) == ()
-    assert ResponseHeaders([name.decode()]).select((field,)) == []
+    assert ResponseHeaders(is_of_mcp=True).select((field,)) == []
     with pytest.raises(ValueError, match="cannot be set"):
         checked_fields([name.decode()])
 

@@ -104,10 +104,6 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
 {{- define "gatepass.probe" -}}
-{{- if ((.root.Values.config.server | default dict).tls | default dict).client_ca_file -}}
-exec: {command: [gatepass, healthcheck]}
-{{- else -}}
 httpGet: {path: {{ .path }}, port: http, scheme: {{ include "gatepass.scheme" .root | upper }}}
-{{- end }}
 {{ toYaml .settings }}
 {{- end -}}

@@ -1,4 +1,4 @@
-"""The commands for the running gatepass: `reload`, `status`, `target`, `limits` and `learned`.
+"""The commands for the running gatepass: `reload`, `status`, `limits` and `learned`.
 
 They use its control socket, which needs no key.
 """
@@ -8,17 +8,18 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 from http import HTTPStatus
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException
 from typing import Any, TypeVar
 
 import click
 
-from gatepass.cli.healthcheck import UnixConnection, listening, variable
+from gatepass.cli.healthcheck import listening, variable
 from gatepass.cli.options import CHECK_FAILED, CONFIG_HELP, UNUSABLE, json_option, print_json, printable, progress
 from gatepass.config.references import own_variables
 from gatepass.types import MCP_UPSTREAM, span
@@ -28,6 +29,19 @@ BOUND_S = 60.0
 PAGE_BYTES = 64 * 1024 * 1024
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class UnixConnection(HTTPConnection):
+    """A connection to the control socket `path`. `timeout_s` applies to each read."""
+
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
 
 
 class NotRunning(click.ClickException):

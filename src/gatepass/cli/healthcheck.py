@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import ssl
 from http.client import HTTPConnection, HTTPException, HTTPSConnection, RemoteDisconnected
 from typing import Any
@@ -24,36 +23,13 @@ def reachable(listen_host: str) -> str:
     return _WILDCARDS.get(listen_host, listen_host)
 
 
-class UnixConnection(HTTPConnection):
-    """A connection to the control socket `path`. `timeout_s` applies to each read."""
-
-    def __init__(self, path: str, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-def failure_of(host: str, port: int, timeout_s: float, tls: Any = None, control: Any = None) -> str | None:
+def failure_of(host: str, port: int, timeout_s: float, tls: Any = None) -> str | None:
     """Send GET /healthz; return why the reply is not a 200, or None. `timeout_s` applies to each read.
 
-    `tls` and `control` are `server.tls` and `server.control_socket` of the file. gatepass here need not have a
-    certificate for `host`. If clients need a certificate, the request uses the control socket.
+    `tls` is `server.tls` of the file. gatepass here need not have a certificate for `host`.
     """
     connection = HTTPConnection(host, port, timeout=timeout_s)
-    if tls is not None and tls.get("client_ca_file") is not None:
-        # imported here, because most checks do not need it
-        from gatepass.server.listening import control_sockets
-
-        found = [str(path) for path in control_sockets(os.environ) if path.stem == str(port)]
-        own = variable("CONTROL_SOCKET") or control
-        if not (found := [own] if isinstance(own, str) and "/" in own else found):
-            return f"no control socket of the gatepass on port {port}, which requires client certificates, was found"
-        connection = UnixConnection(found[0], timeout_s)
-    elif tls is not None:
+    if tls is not None:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         connection = HTTPSConnection(host, port, timeout=timeout_s, context=context)
@@ -121,21 +97,21 @@ def healthcheck(path: str | None, host: str | None, port: int | None, timeout_s:
 
     The address comes from the options, else from GATEPASS_HOST and GATEPASS_PORT, else from `server` in the file of
     --config, GATEPASS_CONFIG or ./gatepass.yaml, as for `gatepass serve`. If the file has `server.tls`, the check uses
-    TLS; with `client_ca_file` it uses the control socket, because it has no client certificate.
+    TLS.
     """
-    path, tls, control = own_file(path), None, None
+    path, tls = own_file(path), None
     if path is not None:
         from gatepass.config.document import ConfigError
         from gatepass.config.references import resolve
 
         try:
-            file_host, file_port, tls, control = listening(path)
+            file_host, file_port, tls, _ = listening(path)
             host, port = host or resolve(file_host, os.environ), port or file_port
         except (ConfigError, ValueError) as error:
             if host is None or port is None:
                 raise click.ClickException(str(error)) from None
     if port == 0:
         raise click.ClickException("server.port is 0, which picks a free port: set the port with --port")
-    reason = failure_of(reachable(host or HOST), port or PORT, timeout_s, tls, control)
+    reason = failure_of(reachable(host or HOST), port or PORT, timeout_s, tls)
     if reason is not None:
         raise click.ClickException(reason)

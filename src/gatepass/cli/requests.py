@@ -151,7 +151,7 @@ def _unknown(request_id: str, path: str) -> str:
         reach = f"it keeps the requests of {'at least ' * (len(found) == MOST_LISTED)}the last"
         reach += f" {span(page['now'] - found[-1]['ended'])}"
     else:
-        reach = "it keeps no request now; limits.inspector_bytes turns this off with 0"
+        reach = "it has kept no request yet"
     other = "Another replica may have served it"
     if OWN_ID.fullmatch(request_id) and not request_id.startswith(page["ids_begin"]):
         other = f"Another replica has served it, whose /status has ids_begin {request_id[: len(page['ids_begin'])]}"

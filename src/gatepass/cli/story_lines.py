@@ -221,7 +221,7 @@ def error_lines(story: Story) -> Iterator[str]:
             action += f" gatepass ends the stream after {settings_of(upstream)}.timeouts.idle_s of silence."
         elif story["closed_by"] == "gatepass":
             what = "gatepass closed the connection, because the client did not read the response."
-            action = "Check the client, and limits.send_stall_s."
+            action = "Check the client: it may pause for 300 s."
         elif silent_s:
             what = f"The upstream had sent nothing for {span(silent_s)} when the client left."
             action = f"Test it with `{command}`." if command else "Ask its owner."

@@ -107,12 +107,8 @@ NETWORKS = (
     ("store", "network"),
 )
 NO_KEY_IN_CERTIFICATE = "holds a certificate and no private key: name the key's file in client_key"
-LISTENER_FILES: Mapping[str, str] = MappingProxyType(
-    {"ca_file": "client_ca_file", "client_cert": "cert_file", "client_key": "key_file"}
-)
+LISTENER_FILES: Mapping[str, str] = MappingProxyType({"client_cert": "cert_file", "client_key": "key_file"})
 """The names in `server.tls` of FILES."""
-NO_PASSWORD = "holds a private key with a pass phrase: name a file that contains it in key_password_file"  # noqa: S105
-WRONG_PASSWORD = "holds a private key that the pass phrase in key_password_file does not open"  # noqa: S105
 FOREIGN_KEY = "holds no PEM private key that belongs to client_cert"
 TOO_WEAK = "is too weak for the TLS library of this machine: use one with a longer key or a newer signature"
 
@@ -126,22 +122,14 @@ def unusable_files(tree: Any) -> Iterator[tuple[SettingPath, str]]:
                 yield (*path, name), text
     for path, block in matches(tree, ("server", "tls")):
         files = {name: file for name, own in LISTENER_FILES.items() if isinstance(file := lookup(block, (own,)), str)}
-        locked, password = NO_PASSWORD, ""
-        if isinstance(file := lookup(block, ("key_password_file",)), str):
-            locked = WRONG_PASSWORD
-            try:
-                password = read_file(file)
-            except UnresolvedReference as error:
-                yield (*path, "key_password_file"), str(error).removeprefix(f"the file {file} ")
-                continue
-        for name, text in _faults(files, password, locked):
+        for name, text in _faults(files):
             yield (*path, LISTENER_FILES[name]), text.replace("client_cert", "cert_file")
     for path, block in matches(tree, ("credentials", "*")):
         if isinstance(block, Mapping) and block.get("type") == "oauth2":
             yield from (((*path, setting), text) for setting, text in _oauth2_faults(block))
 
 
-def _faults(files: Mapping[str, str], password: str = "", locked: str = LOCKED_KEY) -> Iterator[tuple[str, str]]:
+def _faults(files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     unread = {name: reason for name, file in files.items() if (reason := _unreadable(file)) is not None}
     yield from ((name, f"cannot be read: {reason}") for name, reason in unread.items())
     readable = {name: file for name, file in files.items() if name not in unread}
@@ -154,7 +142,7 @@ def _faults(files: Mapping[str, str], password: str = "", locked: str = LOCKED_K
             yield name, NO_CERTIFICATE
             readable.pop(name)
     if "client_cert" in readable and "client_key" not in unread:
-        yield from _pair_fault(readable["client_cert"], readable.get("client_key"), password, locked)
+        yield from _pair_fault(readable["client_cert"], readable.get("client_key"))
 
 
 def _unreadable(file: str) -> str | None:
@@ -167,13 +155,13 @@ def _unreadable(file: str) -> str | None:
     return None
 
 
-def _pair_fault(cert: str, key: str | None, password: str, locked: str) -> Iterator[tuple[str, str]]:
+def _pair_fault(cert: str, key: str | None) -> Iterator[tuple[str, str]]:
     is_locked = False
 
     def asked() -> str:  # without this callback OpenSSL would prompt for a pass phrase at the terminal
         nonlocal is_locked
         is_locked = True
-        return password
+        return ""
 
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key, asked)
@@ -181,7 +169,7 @@ def _pair_fault(cert: str, key: str | None, password: str, locked: str) -> Itera
         if str(getattr(error, "reason", "")).endswith(("_TOO_SMALL", "_TOO_WEAK")):
             yield "client_cert", TOO_WEAK
         elif is_locked and getattr(error, "reason", "") != "KEY_VALUES_MISMATCH":
-            yield "client_cert" if key is None else "client_key", locked
+            yield "client_cert" if key is None else "client_key", LOCKED_KEY
         elif key is None:
             yield "client_cert", NO_KEY_IN_CERTIFICATE
         else:

@@ -177,7 +177,6 @@ SECRET_FILES: tuple[SettingPattern, ...] = (
     ("credentials", "*", "path"),
     ("credentials", "*", "certificate_file"),
     ("server", "tls", "key_file"),
-    ("server", "tls", "key_password_file"),
 )
 """Settings that name a file with a secret, in addition to keys for TLS and every `${file:...}`.
 

@@ -15,18 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from gatepass.config.access import Access
-from gatepass.config.block import (
-    BASE_PATH,
-    MIB,
-    Block,
-    Bytes,
-    CorsOrigin,
-    Name,
-    Seconds,
-    SecretText,
-    is_loopback,
-    plain,
-)
+from gatepass.config.block import BASE_PATH, MIB, Block, Bytes, CorsOrigin, Name, SecretText, is_loopback, plain
 from gatepass.config.credential.base import checked_extra
 from gatepass.config.credential.kinds import LOCAL_KINDS, AnyCredential
 from gatepass.config.document import lookup, matches, with_value
@@ -34,7 +23,6 @@ from gatepass.config.network import DefaultNetwork, Network, TlsFiles
 from gatepass.config.routes import Model, OperationName, OperationRoute
 from gatepass.config.tracing import TracingConfig
 from gatepass.config.upstream import McpServer, UpstreamConfig
-from gatepass.types import Secret
 
 SCHEMES = ("valkey", "valkeys", "redis", "rediss")
 OVER_TLS = ("valkeys", "rediss")
@@ -58,9 +46,6 @@ def checked_store_url(text: str) -> str:
     return text
 
 
-OnStoreFailure = Literal["local", "reject", "allow"]
-
-
 class StoreSettings(Block):
     """A Valkey or Redis server that several gatepass processes share."""
 
@@ -79,12 +64,6 @@ class StoreSettings(Block):
 
     Danger: Write a reference. Anyone with the key who can read the store has the tokens.
     """
-    previous_encryption_key: SecretText | None = None
-    """A second key that gatepass reads with and does not write with, for the rotation of `encryption_key`. See
-    docs/operations/store.md#rotate-the-encryption-key.
-
-    Example: ${file:/run/secrets/old_store}
-    """
     username: str | None = None
     """The user name; None is the server's default user.
 
@@ -94,20 +73,6 @@ class StoreSettings(Block):
     """The password of the user. gatepass reads it again for each connection.
 
     Example: ${STORE_PASSWORD}
-    """
-    # bounded, because a request without a valid token waits for it
-    timeout_s: Annotated[Seconds, Field(le=5.0)] = 0.25
-    """Seconds for one request to the store. After that gatepass continues without the store, and asks it again a
-    second later.
-
-    Danger: If it is too short for the network, each process fetches its own tokens.
-    """
-    on_store_failure: OnStoreFailure = "local"
-    """What decides about limits of use while the store does not reply. `local`: each gatepass counts alone, so that all
-    together use at most the limit times their number. `reject`: requests with limits get 503 `limits_unavailable`.
-    `allow`: nothing is limited and counted.
-
-    Example: reject
     """
     network: TlsFiles = TlsFiles()
     """TLS files for the connection to the store. A proxy is not supported.
@@ -128,11 +93,9 @@ class StoreSettings(Block):
         return url
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        for setting in ("encryption_key", "previous_encryption_key"):
-            key: Secret | None = getattr(self, setting)
-            if key is not None and len(key.reveal()) < SHORTEST_KEY_CHARS:
-                fault = f"is shorter than {SHORTEST_KEY_CHARS} characters"
-                yield setting, f"{fault}: create one with `openssl rand -hex 32`"
+        if len(self.encryption_key.reveal()) < SHORTEST_KEY_CHARS:
+            fault = f"is shorter than {SHORTEST_KEY_CHARS} characters"
+            yield "encryption_key", f"{fault}: create one with `openssl rand -hex 32`"
         if self.username is not None and self.password is None:
             yield "", "username requires password"
         elif self.network != TlsFiles() and not self.tls:
@@ -140,13 +103,6 @@ class StoreSettings(Block):
         elif self.password is not None and not (self.tls or self.allow_plain_tcp or is_loopback(self.host)):
             remedy = "write valkeys://, or set allow_plain_tcp"
             yield "", f"would send the password over plain TCP to another machine: {remedy}"
-
-    @property
-    def encryption_keys(self) -> list[Secret]:
-        """The keys to read with. The first one is the key to write with."""
-        # a dict, because both settings hold the same key for a while during a rotation
-        keys = {key.reveal(): key for key in (self.encryption_key, self.previous_encryption_key) if key is not None}
-        return list(keys.values())
 
     @property
     def tls(self) -> bool:
@@ -165,6 +121,9 @@ class StoreSettings(Block):
         return int(urlsplit(self.url).path.strip("/") or 0)
 
 
+INSPECTOR_BYTES = 4 * MIB
+"""The memory of the request inspector: about 2,000 whole replies or 1,000 streams, so the last minutes of a busy
+gatepass."""
 PROCESS_BYTES = 80 * MIB
 """The memory of a process that holds nothing for its clients."""
 OTHER_DESCRIPTORS = 64
@@ -198,19 +157,6 @@ class ListenerTlsFiles(Block):
     """A file with its PEM private key.
 
     Example: /etc/gatepass/tls/tls.key
-    """
-    client_ca_file: str | None = None
-    """A file with PEM certificates of CAs. Every client must then present a certificate of one of them (mutual TLS). It
-    replaces no key: `access.keys` still decide who the caller is.
-
-    Example: /etc/gatepass/tls/ca.crt
-
-    Danger: HTTP probes of Kubernetes present no certificate.
-    """
-    key_password_file: str | None = None
-    """A file with the pass phrase of `key_file`.
-
-    Example: /run/secrets/tls_password
     """
 
 
@@ -316,14 +262,6 @@ class Limits(Block):
     """The largest request body, in bytes. A larger one gets 413. gatepass holds a body whole in memory, also a form
     that names a model, such as a transcription. `held_bytes` limits all of them together. A form without a model (the
     operation `files`) passes as it arrives, up to 512 MiB."""
-    body_values: Annotated[int, Field(ge=10_000)] = 500_000
-    """The most values of a JSON body above 256 KiB. They are counted as its commas and brackets outside of texts. A
-    body with more gets 413 `body_too_complex` before it is parsed. The values of a smaller body are not counted.
-
-    Unit: commas and brackets
-
-    Danger: A body with a million takes the event loop 10 ms, and a rule that reads each message 1 s of CPU.
-    """
     reply_bytes: Bytes = 64 * MIB
     """The largest plain reply of an upstream, in bytes. gatepass reads it whole before it relays it.
 
@@ -340,13 +278,6 @@ class Limits(Block):
     tenth. See docs/operations/limits_and_memory.md#memory.
 
     Danger: If it is too small, replies to other clients wait for those that read slowly.
-    """
-    inspector_bytes: Annotated[int, Field(ge=0)] = 4 * MIB
-    """The memory of the request inspector, which keeps the records of the last requests without their bodies: about
-    2,000 whole replies or 1,000 streams. It is a part of `held_bytes`, and at most a sixteenth of it. 0: nothing is
-    kept. See docs/operations/inspector.md.
-
-    Unit: bytes
     """
     event_bytes: Bytes = 32 * MIB
     """The largest single event of a stream, in bytes. It and 1 MiB also limit comments and blank lines between two
@@ -367,20 +298,6 @@ class Limits(Block):
     Unit: connections
 
     Danger: Each connection takes two file descriptors; see docs/operations/limits_and_memory.md#file-descriptors.
-    """
-    receive_s: Seconds = 20.0
-    """Seconds that a client may take to send the head of a request, and again for the body. For the first request of a
-    connection they include the TLS handshake. For a form that passes
-    through, the limit applies to each next piece, and beyond it the form must arrive with 1 KiB per second on
-    average. The time in which the upstream reads nothing does not count. gatepass keeps a connection for 75 s
-    between requests, and for 75 s in total if no request was authenticated.
-
-    Danger: A short limit cuts off large uploads on slow lines.
-    """
-    send_stall_s: Seconds = 300.0
-    """Seconds for which a client may read nothing of a reply before gatepass closes its connection.
-
-    Danger: A short limit cuts off clients that pause.
     """
 
     @property
@@ -405,7 +322,7 @@ class Limits(Block):
     @property
     def ring_bytes(self) -> int:
         """The part of `held_bytes` for the request inspector."""
-        return min(self.inspector_bytes, self.held_bytes // 16)
+        return min(INSPECTOR_BYTES, self.held_bytes // 16)
 
     @property
     def memory_bytes(self) -> int:

@@ -22,12 +22,11 @@ from gatepass.config.network import (
 )
 from gatepass.config.routes import Protocols
 from gatepass.config.use_limits import UseLimits
-from gatepass.types import CREDENTIALS, Secret, never_relayed
+from gatepass.types import CREDENTIALS, Secret
 
 NEVER_FORWARDED = RESERVED_FIELDS - {"x-request-id"} | {name.decode() for name in CREDENTIALS}
 """Request headers that belong to one connection or to gatepass, or that hold the client's API key."""
 
-RESPONSE_HEADER = r"^[A-Za-z0-9-]+\*?$"
 CODE = r"^[A-Za-z0-9_.:-]{1,100}$"
 
 Status = Annotated[int, Field(ge=400, le=599)]
@@ -298,18 +297,6 @@ class UpstreamConfig(Block):
 
     Danger: The upstream receives any value that clients put there.
     """
-    forward_response_headers: list[Annotated[str, Field(pattern=RESPONSE_HEADER)]] = []
-    """Headers of successful replies to send to the client, in addition to the built-in list: names, or prefixes that
-    end in `*`.
-
-    docs/reference/http.md has that list. Credentials, cookies, headers that control proxies and headers of one
-    connection are rejected. gatepass writes `content-type`, `content-length`, `cache-control` (`no-store`, for a stream
-    also `no-transform`) and `x-request-id` itself. It drops every other header, and each header with a known secret.
-
-    Example: ["x-litellm-*"]
-
-    Danger: Clients see any value that the upstream puts there.
-    """
     learn: Literal["off", "on"] = "on"
     """Whether gatepass learns rules from its errors and applies them to later requests. See
     docs/concepts/learned_rules.md."""
@@ -341,9 +328,6 @@ class UpstreamConfig(Block):
                 yield dialect, f"has no effect with dialect: {self.dialect}; remove it, or set dialect: {dialect}"
         if fault := base_url_error(self.dialect, self.base_url, self.azure):
             yield "", fault
-        if refused := [name for name in self.forward_response_headers if never_relayed(name.lower().encode())]:
-            fault = f"{', '.join(refused)} is never relayed: it may hold a credential, or controls proxies"
-            yield "forward_response_headers", fault
 
 
 def _no_star(origin: str) -> str:
@@ -429,7 +413,6 @@ class McpServer(Block):
             rejection=self.rejection,
             network=self.network,
             timeouts=TimeoutSettings(**self.timeouts.model_dump()),
-            forward_response_headers=["mcp-*", "allow"],
             learn="off",
             allow_plain_http=self.allow_plain_http,
             headers=self.headers,

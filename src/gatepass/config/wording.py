@@ -20,7 +20,7 @@ from gatepass.config.document import SettingPath, SettingPattern, lookup
 from gatepass.config.model import HOST_NAME, Config
 from gatepass.config.network import FIELD_NAME, PARAMETER
 from gatepass.config.references import Reference
-from gatepass.config.upstream import API_VERSION, CODE, RESPONSE_HEADER
+from gatepass.config.upstream import API_VERSION, CODE
 
 NEAR = 0.7
 """The least similarity of a typing error. With difflib's 0.6, `refresh_before` would be `refresh_token`."""
@@ -95,7 +95,6 @@ PATTERNS: Mapping[str, str] = {
     HEADER_NAME: "expects the name of a header: letters, digits and hyphens",
     FIELD_NAME: "expects the name of a header: letters, digits, hyphens and underscores",
     CODE: "expects a code as the upstream writes it: letters, digits and . _ : -",
-    RESPONSE_HEADER: "expects the name of a header, or its beginning and a star: x-litellm-*",
     HOST_NAME: "expects the name of a host, without a port: gatepass.corp.example",
     PARAMETER: "expects the name of a query parameter: letters, digits and . _ ~ -",
     VARIABLE: "expects the name of an environment variable: letters, digits and underscores, no digit first",

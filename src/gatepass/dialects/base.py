@@ -15,8 +15,6 @@ from gatepass.dialects import reply_check
 from gatepass.dialects.error_body import read_error_body
 from gatepass.errors import ModelNotFound
 from gatepass.types import (
-    NEVER_RELAYED,
-    NEVER_RELAYED_PREFIXES,
     NEVER_UP,
     USUAL_CONNECTION,
     Call,
@@ -57,6 +55,15 @@ RELAYED_PREFIXES = (
     *(b"openai-", b"x-amzn-bedrock-"),
 )
 """Response fields of an upstream that are relayed: descriptions of the body, limits, times, and ids for a search."""
+NOT_RELAYED = frozenset(
+    (
+        *(b"content-length", b"content-encoding", b"content-location"),
+        *(b"content-security-policy", b"content-security-policy-report-only"),
+    )
+)
+"""Exceptions of RELAYED_PREFIXES: gatepass frames the body, and the others name an address or bind a browser."""
+MCP_RELAYED, MCP_RELAYED_PREFIXES = frozenset((b"allow",)), (b"mcp-",)
+"""Those that MCP servers send beside."""
 RELAYED_WITH_ERROR = frozenset((b"retry-after-ms", b"request-id"))
 RELAYED_WITH_ERROR_PREFIXES = (b"x-ratelimit-", b"anthropic-ratelimit-")
 """Those that an error keeps. The SDKs of OpenAI and Anthropic read from them how long to wait."""
@@ -89,17 +96,16 @@ def _allowed_with(more: tuple[str, ...]) -> frozenset[bytes]:
 class ResponseHeaders:
     """Select the fields of an upstream's replies that are relayed.
 
-    They are RELAYED, RELAYED_PREFIXES and `more` names of the configuration, which may end in `*`. A field is removed
-    if `holds` finds a known secret in its value.
+    They are RELAYED and RELAYED_PREFIXES, of an MCP server also its own. A field is removed if `holds` finds a known
+    secret in its value.
     """
 
     __slots__ = ("_holds", "_is_relayed", "_names", "_prefixes")
 
-    def __init__(self, more: Collection[str] = (), holds: Callable[[str], bool] = lambda _: False) -> None:
-        added = [name.lower().encode("ascii", "replace") for name in more]
+    def __init__(self, holds: Callable[[str], bool] = lambda _: False, *, is_of_mcp: bool = False) -> None:
         self._holds = holds
-        self._names = RELAYED | {name for name in added if not name.endswith(b"*")}
-        self._prefixes = (*RELAYED_PREFIXES, *(name[:-1] for name in added if name.endswith(b"*")))
+        self._names = RELAYED | MCP_RELAYED if is_of_mcp else RELAYED
+        self._prefixes = (*RELAYED_PREFIXES, *MCP_RELAYED_PREFIXES) if is_of_mcp else RELAYED_PREFIXES
         self._is_relayed = lru_cache(maxsize=1024)(self._is_listed)  # an upstream sends the same few names each time
 
     def select(self, headers: Headers) -> list[tuple[bytes, bytes]]:
@@ -110,11 +116,10 @@ class ResponseHeaders:
         names_fields = False
         for field in headers:
             name = field[0]
-            if name in NEVER_RELAYED:
-                if name == b"content-type":
-                    kinds.append(field[1])
-                elif name == b"connection":
-                    names_fields = names_fields or field not in USUAL_CONNECTION
+            if name == b"content-type":
+                kinds.append(field[1])
+            elif name == b"connection":
+                names_fields = names_fields or field not in USUAL_CONNECTION
             elif is_relayed(name):
                 kept.append(field)
         if names_fields:
@@ -132,7 +137,7 @@ class ResponseHeaders:
 
     def _is_listed(self, name: bytes) -> bool:
         # a proxy that maps `_` to `-` would take it for another field (CVE-2025-64484)
-        if b"_" in name or name.startswith(NEVER_RELAYED_PREFIXES):
+        if b"_" in name or name in NOT_RELAYED:
             return False
         return name in self._names or name.startswith(self._prefixes)
 

@@ -30,7 +30,7 @@ class Inspector(Observer):
 
     def __init__(self) -> None:
         self.limit_bytes = 0
-        """`limits.inspector_bytes`. A reload sets it."""
+        """`Limits.ring_bytes`. A reload sets it."""
         self.held_bytes = 0
         self.evicted = 0
         """How many requests made room for others since the start."""
@@ -70,8 +70,6 @@ class Inspector(Observer):
         """Keep at most `limit_bytes` from now on."""
         self.limit_bytes = limit_bytes
         self._evict()
-        if not limit_bytes:
-            self._anonymous.clear()
 
     def _evict(self) -> None:
         while self._requests and self.held_bytes > self.limit_bytes:

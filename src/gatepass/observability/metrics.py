@@ -290,7 +290,7 @@ SAMPLED: tuple[Declared, ...] = (
     Declared(
         "gatepass_limits_store_up",
         (),
-        "0 while the store cannot count the limits of use, so that `store.on_store_failure` decides, else 1."
+        "0 while the store cannot count the limits of use, so that each process counts for itself, else 1."
         " Absent without a store",
     ),
     Declared("gatepass_store_emptied_total", (), "How often the shared store lost its data"),

@@ -253,7 +253,7 @@ class AttemptRecord(msgspec.Struct, gc=False, eq=False):
     upstream_s: float = 0.0
     """How long the attempt waited for the upstream."""
     arrivals: Arrivals | None = None
-    """When the pieces of a stream were read. None for a whole reply, and without an inspector."""
+    """When the pieces of a stream were read. None for a whole reply."""
     client_wait_s: float = 0.0
     """How long the attempt read nothing because the client did not read its stream."""
     not_tried: tuple[NotTried, ...] = ()

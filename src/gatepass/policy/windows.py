@@ -222,7 +222,7 @@ class Windows:
         return Taken(found, tokens)
 
     async def admit(self, limits: Sequence[Limit], tokens: int, now_s: float) -> Taken | Refused:
-        """Do what `take` does, together with the processes that share a store. Raises LimitsUnavailable."""
+        """Do what `take` does, together with the processes that share a store."""
         return self.take(limits, tokens, now_s)
 
     async def refresh(self, limits: Sequence[Limit]) -> None:

@@ -58,14 +58,12 @@ class Chat(ClientProtocol):
     is_text = False
     """Chunks have a text instead of a delta."""
 
-    def parse(
-        self, client_request: ClientRequest, operation: Operation, body: bytes, caller: str, most_values: int
-    ) -> Call:
+    def parse(self, client_request: ClientRequest, operation: Operation, body: bytes, caller: str) -> Call:
         """Return the call in a body. Raises the errors of `decode`, and InvalidRequest for the body of a response.
 
         Cursor sends such a body for models that it knows by name (Soju06/codex-lb#833).
         """
-        call = decode(client_request, operation, body, caller, most_values)
+        call = decode(client_request, operation, body, caller)
         asked = None if b'"messages"' in body else _ASKED.decode(body)
         if asked is not None and asked.input is not msgspec.UNSET and asked.messages is msgspec.UNSET:
             raise InvalidRequest(

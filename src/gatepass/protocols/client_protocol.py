@@ -34,8 +34,8 @@ COMMENT_AFTER_ID = b": keep-alive\n"
 KeepAliveEncoder = Callable[[EventStream | None], bytes]
 """Return the keep-alive to write after the sent part of a stream; b"" if none is allowed there. The argument is None
 before the stream has begun."""
-Parse = Callable[[ClientRequest, Operation, bytes, str, int], Call]
-"""The arguments are those of `decode`: the head, the operation, the body, the caller's name, and the most values."""
+Parse = Callable[[ClientRequest, Operation, bytes, str], Call]
+"""The arguments are those of `decode`: the head, the operation, the body, and the caller's name."""
 Ranking = Callable[[bytes, str], bytes]
 """Return the body of a whole reply, from the upstream of that name, as the client requested it."""
 
@@ -271,13 +271,11 @@ class Raw(ClientProtocol):
     is_raw = True
     parameters = PARAMETERS
 
-    def parse(
-        self, client_request: ClientRequest, operation: Operation, body: bytes, caller: str, most_values: int
-    ) -> Call:
+    def parse(self, client_request: ClientRequest, operation: Operation, body: bytes, caller: str) -> Call:
         # GET and DELETE have no body, and `POST /batches/{id}/cancel` needs none
         if not body or operation.method != "POST":
             return call_without_body(client_request, operation, caller, "")
-        return decode(client_request, operation, body, caller, most_values)
+        return decode(client_request, operation, body, caller)
 
     def may_be_empty(self, operation: Operation, status: int, headers: Headers) -> bool:
         """Whether a reply without a body is a success: a 202, and a deletion whose reply states where its body ends."""

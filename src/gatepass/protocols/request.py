@@ -44,7 +44,8 @@ from gatepass.types import (
 
 MOST_REQUESTED_CHOICES = 128
 MOST_VALUES = 500_000
-"""OpenAI accepts 300,000 token ids in one request. A chat of 14 MiB in messages of 100 bytes has 460,000 values."""
+"""Limit on the commas and brackets of a body above LARGE_BYTES: a million takes the event loop 10 ms. OpenAI accepts
+300,000 token ids in one request. A chat of 14 MiB in messages of 100 bytes has 460,000 values."""
 MOST_ESCAPES = 6_000_000
 """32 MiB of `\\uXXXX` have fewer. To read as many takes msgspec 28 ms, in which no other thread runs."""
 
@@ -55,20 +56,14 @@ _SHOWN_CHARS = 40
 _STREAM = {None: False, b"null": False, b"false": False, b"true": True}
 
 
-def decode(
-    client_request: ClientRequest,
-    operation: Operation,
-    body: bytes,
-    caller: str,
-    most_values: int = MOST_VALUES,
-) -> Call:
+def decode(client_request: ClientRequest, operation: Operation, body: bytes, caller: str) -> Call:
     """Return the Call for `client_request` and its complete `body`, which the Call contains unchanged.
 
     Its headers are those that may be sent upstream (see `safe_headers`); a dialect selects from them. `model` is "" if
-    the body names none. Raises InvalidJson and InvalidRequest, and BodyTooComplex for more than `most_values`.
+    the body names none. Raises InvalidJson and InvalidRequest, and BodyTooComplex for more than MOST_VALUES.
     """
     headers = safe_headers(client_request.headers)
-    top = RequestBody.read(body, most_values)
+    top = RequestBody.read(body)
     model, choices = "", 1
     if top.model is not None:
         if top.model[0] != _QUOTE:
@@ -205,16 +200,16 @@ class RequestBody(Hidden, msgspec.Struct, frozen=True, gc=False):
     """As in Call."""
 
     @classmethod
-    def read(cls, body: bytes, most_values: int = MOST_VALUES) -> Self:
+    def read(cls, body: bytes) -> Self:
         """Read a body.
 
-        - Raises BodyTooComplex for a body above LARGE_BYTES with more than `most_values` (see `has_more_values`) or
+        - Raises BodyTooComplex for a body above LARGE_BYTES with more than MOST_VALUES (see `has_more_values`) or
           MOST_ESCAPES, or with too many members (see `top_members`).
         - Raises InvalidJson if `body` is not a JSON object in UTF-8 or is nested deeper than MAX_DEPTH.
         - Raises InvalidRequest if a member of ROUTING occurs twice, in another case or with escapes.
         """
         if len(body) > LARGE_BYTES:
-            return cls._read_large(body, most_values)
+            return cls._read_large(body)
         if not body.isascii():
             _check_utf8(body)
         top = top_level(body)
@@ -235,16 +230,16 @@ class RequestBody(Hidden, msgspec.Struct, frozen=True, gc=False):
         )
 
     @classmethod
-    def _read_large(cls, body: bytes, most_values: int) -> Self:
+    def _read_large(cls, body: bytes) -> Self:
         """Read the top level in one pass, because to search a large body for names takes longer."""
         if has_more_escapes(body, MOST_ESCAPES):
             raise BodyTooComplex(f"The body has more than {MOST_ESCAPES} backslashes. Send fewer in one request.")
-        level, is_deeper, left = 0, False, most_values
+        level, is_deeper, left = 0, False, MOST_VALUES
         for signs in signs_by_window(body, checks_names=True):
             left -= len(signs)
             if left < 0:
-                reason = f"The body has more than {most_values} commas and brackets outside of its texts"
-                raise BodyTooComplex(f"{reason} (limits.body_values). Send less structure in one request.")
+                reason = f"The body has more than {MOST_VALUES} commas and brackets outside of its texts"
+                raise BodyTooComplex(f"{reason}. Send less structure in one request.")
             if not is_deeper:
                 level, is_deeper = _level_after(signs, level, MAX_DEPTH)
         if not body.isascii():

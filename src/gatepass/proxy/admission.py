@@ -141,7 +141,7 @@ class Admitted(msgspec.Struct, eq=False):
     async def take(self, of_end_user: Sequence[Limit], limits: Sequence[Limit], now_s: float) -> None:
         """Take all limits, those `of_end_user` in this process alone. `end` gives back what a refused request took.
 
-        Raises InvalidRequest if they can never have room, LimitReached, LimitsUnavailable.
+        Raises InvalidRequest if they can never have room, LimitReached.
         """
         self.limits = (*of_end_user, *limits)
         for limit in self.limits:
@@ -356,7 +356,7 @@ class Admission:
     async def admit(self, context: RequestContext, call: Call, route: Route, threads: BodyThreads) -> None:
         """Take what `call` may use, for `context`.
 
-        Raises InvalidRequest, OperationNotAllowed, LimitReached and LimitsUnavailable.
+        Raises InvalidRequest, OperationNotAllowed and LimitReached.
         """
         caller, operation = context.caller, call.operation
         limits = tuple(limit for owner in owners_of(caller, route.entry) for limit in self.limits_of(owner))
@@ -395,7 +395,7 @@ class Admission:
         return {target.upstream: self.limits_of(("upstream", target.upstream)) for target in route.targets}
 
     async def admit_message(self, context: RequestContext) -> None:
-        """Count a message to an MCP server as a request of its caller. Raises LimitReached and LimitsUnavailable."""
+        """Count a message to an MCP server as a request of its caller. Raises LimitReached."""
         limits = without_tokens(one for owner in owners_of(context.caller, "") for one in self.limits_of(owner))
         own = without_tokens(self._of_end_user(context, ""))
         if limits or own:

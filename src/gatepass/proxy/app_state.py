@@ -169,7 +169,7 @@ class ProcessParts:
     in_flight: InFlightRequests
     observers: Observers
     tracing: Tracing | None
-    inspector: Inspector = field(default_factory=Inspector)
+    inspector: Inspector
     capture: Capture
     periodic_checks: PeriodicChecks
     body_threads: BodyThreads = field(default_factory=BodyThreads)
@@ -340,10 +340,10 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
     if store is not None and config.store is not None:
         from gatepass.proxy.store_windows import StoreWindows  # nothing configured, nothing imported
 
-        windows = StoreWindows(store, clock, config.store.on_store_failure)
-    metrics = Metrics(redactor.mask)
+        windows = StoreWindows(store, clock)
+    metrics, inspector = Metrics(redactor.mask), Inspector()
     # in the order in which they learn of an event
-    observers, tracing = Observers([metrics, AccessLog()], metrics.observer_failed), None
+    observers, tracing = Observers([metrics, AccessLog(), inspector], metrics.observer_failed), None
     if config.tracing is not None:
         from gatepass.observability.tracing import Tracing  # nothing configured, nothing imported
 
@@ -357,6 +357,7 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
         in_flight=in_flight,
         observers=observers,
         tracing=tracing,
+        inspector=inspector,
         capture=Capture(clock, budget.hold, observers),
         periodic_checks=PeriodicChecks(clock, CHECK_EVERY_S),
         store=store,
@@ -432,7 +433,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
             timeouts=one.timeouts.value(settings_of(name)),
             injector=CredentialInjector(placement_of(one, config), one.headers, parts.redactor, name),
             transforms=RagflowTransforms() if one.dialect == "ragflow" else None,
-            response_headers=ResponseHeaders(one.forward_response_headers, parts.redactor.holds),
+            response_headers=ResponseHeaders(parts.redactor.holds, is_of_mcp=name.startswith(MCP_UPSTREAM)),
             state=parts.upstream_states.setdefault((name, one.base_url), UpstreamState()),
             host=urlsplit(one.base_url).netloc,
             base_url=one.base_url,
@@ -468,7 +469,7 @@ def _mask_secrets(config: Config, upstreams: Mapping[str, UpstreamConfig], redac
         if hop.network.proxy_auth is not None:
             # the password of `user:password`
             redactor.learn(hop.network.proxy_auth.reveal().partition(":")[2], ("proxy_auth", type(hop), name))
-    for secret in () if config.store is None else (*config.store.encryption_keys, config.store.password):
+    for secret in () if config.store is None else (config.store.encryption_key, config.store.password):
         if secret is not None:
             redactor.learn(secret.reveal())
     for index, key in enumerate(config.access.keys):
@@ -478,7 +479,7 @@ def _mask_secrets(config: Config, upstreams: Mapping[str, UpstreamConfig], redac
 
 def _take_over(state: AppState) -> None:
     """Let the metrics read the objects and model names of `state`, and the inspector keep what `state` allows."""
-    metrics, limit_bytes = state.metrics, state.limits.ring_bytes
+    metrics = state.metrics
     groups = {key.name: key.group for key in state.config.access.keys if key.group is not None}
     metrics.attach(partial(_sample, state), state.routes.configured_name, groups)
     for upstream in state.upstreams.values():
@@ -491,8 +492,7 @@ def _take_over(state: AppState) -> None:
         settings = {name: upstream.settings for name, upstream in state.upstreams.items()}
         state.tracing.scheme = "http" if state.config.server.tls is None else "https"
         state.tracing.attach(settings, {one.name: PREFIXES[0] + one.path for one in OPERATIONS})
-    state.inspector.limit(limit_bytes)
-    state.observers.switch(state.inspector, on=limit_bytes > 0)
+    state.inspector.limit(state.limits.ring_bytes)
 
 
 def _sample(state: AppState) -> Sample:

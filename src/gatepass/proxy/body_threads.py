@@ -1,6 +1,6 @@
 """Work on large bodies outside of the event loop, in one thread that callers use in turns.
 
-The structure of a body is bounded (`limits.body_values`), so that msgspec, which holds the interpreter's lock, reads
+The structure of a body is bounded (`MOST_VALUES`), so that msgspec, which holds the interpreter's lock, reads
 any body in less than 50 ms. Python code hands the lock to the event loop every 5 ms.
 """
 

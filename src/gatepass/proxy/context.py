@@ -214,11 +214,11 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
         self.waits_since_s = now_s
 
     def note_read(self) -> None:
-        """Note that a piece of a stream was read, unless there is no inspector."""
+        """Note that a piece of a stream was read."""
         record = self.record
         if record.arrivals is not None:
             record.arrivals.note(self.state.clock.now())
-        elif self.state.inspector.limit_bytes:
+        else:
             record.arrivals = Arrivals(self.state.clock.now())
 
     def add_changes(self, adapted: tuple[str, ...]) -> None:

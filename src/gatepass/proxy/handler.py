@@ -211,7 +211,7 @@ async def _serve(catalog: ModelCatalog, in_flight_request: InFlightRequest) -> N
 
 
 async def _first_attempt(context: RequestContext, route: Route, call: Call) -> Attempt:
-    """Return the first attempt of `call`. Raises LimitReached, LimitsUnavailable and TargetsLimited."""
+    """Return the first attempt of `call`. Raises LimitReached and TargetsLimited."""
     state, profile, target, failover = context.state, context.profile_rules.settings, route.targets[0], None
     if not route.is_plain:
         failover = Failover.begin(state, route, call, context.client_request, context.caller)
@@ -324,8 +324,7 @@ def _parse(context: RequestContext, found: Match, body: bytes) -> Call:
     if told := context.state.observers.request_body:
         context.state.observers.tell(told, context.access, body)
     default_model = context.state.routes.default_model
-    most_values = context.state.limits.body_values
-    call = protocol.parse(client_request, operation, body, caller.name, most_values)
+    call = protocol.parse(client_request, operation, body, caller.name)
     if caller.models is not None and call.body:
         check_body_access(caller, body, names_model=bool(call.model))
     if protocol.names_stored and (member := stored_member(body)) is not None:

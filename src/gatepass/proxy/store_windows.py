@@ -21,8 +21,6 @@ import msgspec
 
 from gatepass.cancel import Tasks, timeout
 from gatepass.clock import Clock, sleep, wait_at_most
-from gatepass.config.model import OnStoreFailure
-from gatepass.errors import LimitsUnavailable
 from gatepass.policy.windows import DAY_PARTS, END_USER, Limit, Refused, Taken, Windows
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import Command, GuardedStore
@@ -33,8 +31,6 @@ LEASE_S = 30.0
 """How long the server counts the requests in progress of a process that was killed."""
 RENEW_S = 10.0
 RETRY_S = 1.0
-WAIT_S = 0.25
-"""How long a request waits for the server at most, also if `store.timeout_s` is longer."""
 FLUSH_S = 1.0
 """How long the end of a process may wait until the server knows what was used."""
 AT_ONCE = 64
@@ -255,9 +251,9 @@ class _Asked(msgspec.Struct, eq=False):
 class StoreWindows(Windows):
     """The Windows of a process that counts together with others. Its records are those of the process alone."""
 
-    def __init__(self, store: GuardedStore, clock: Clock, on_failure: OnStoreFailure) -> None:
+    def __init__(self, store: GuardedStore, clock: Clock) -> None:
         super().__init__()
-        self._store, self._clock, self._on_failure = store, clock, on_failure
+        self._store, self._clock = store, clock
         self._process = secrets.token_hex(8)
         self._probe = _Subject(("", ""), store.name_of("limits/v1"))
         self._subjects: dict[tuple[str, str], _Subject] = {}
@@ -294,13 +290,6 @@ class StoreWindows(Windows):
     async def admit(self, limits: Sequence[Limit], tokens: int, now_s: float) -> Taken | Refused:
         if limits and self.fault is None and (answer := await self._ask(limits, tokens)) is not None:
             return answer
-        if self._on_failure == "reject" and limits:
-            raise LimitsUnavailable(
-                "The store that counts the limits does not reply (`store.on_store_failure` is `reject`).",
-                retry_after_s=RETRY_S,
-            )
-        if self._on_failure == "allow":
-            return Taken((), tokens)
         return self.take(limits, tokens, now_s)
 
     def take(self, limits: Sequence[Limit], tokens: int, now_s: float, *, is_forced: bool = False) -> Taken | Refused:
@@ -432,8 +421,7 @@ class StoreWindows(Windows):
             sent.append((self._subject(limits[0]), own, one.reads))
         commands = [subject.command(self._process, entries, reads=reads) for subject, entries, reads in sent]
         try:
-            bound_s = WAIT_S if self.fault is None else math.inf
-            replies = await self._store.evaluate(SCRIPT, commands, bound_s) if commands else []
+            replies = await self._store.evaluate(SCRIPT, commands) if commands else []
             read = [_read(reply, *one) for reply, one in zip(replies, sent, strict=True)]
             for (_, limits), uses in zip(groups, read[len(changed) :], strict=True):
                 for limit, use in zip(limits, uses, strict=True):

@@ -28,7 +28,7 @@ from gatepass.server.cycle import (
     form_too_large,
     too_large,
 )
-from gatepass.server.timeouts import UPLOAD_BYTES_PER_S, slow_body, slow_upload
+from gatepass.server.timeouts import LEAST_BYTES_PER_S, RECEIVE_S, STALL_S, slow_body
 from gatepass.types import ClientRequest, Headers
 
 UNSENT_BYTES = 64 * 1024
@@ -107,7 +107,6 @@ class AsgiRequestCycle:
         self._in_flight = state.in_flight
         # HTTP/2 forbids `connection` and `upgrade` (RFC 9113 8.2.2)
         self._can_close = scope.get("http_version", "1.1") in ("1.0", "1.1")
-        self._limits = state.config.limits
         self.is_disconnected = self.has_begun = self.has_ended = self.gave_up = False
         self._is_ending = False
         """The server sends the last message. A disconnect that it now reports may be the end of the response."""
@@ -177,10 +176,9 @@ class AsgiRequestCycle:
             raise too_large(limit_bytes)
         self._claim = claim
         self._read(limit_bytes)
-        bound_s = self._limits.receive_s
-        arrival = self._until(lambda: self._is_whole or self._overload is not None or self._size_bytes > limit_bytes)
         try:
-            await timeout(self._clock, bound_s, arrival, slow_body(bound_s))
+            while not (self._is_whole or self.is_disconnected or self._overload or self._size_bytes > limit_bytes):
+                await self._wait_for_more()
         finally:
             self._claim = None
         if self._overload is not None:
@@ -195,12 +193,8 @@ class AsgiRequestCycle:
         if self._receiver is None and announced_bytes(self.headers) > limit_bytes:
             raise form_too_large(limit_bytes)
         self._read(AHEAD_BYTES)
-        limits, began_s = self._limits, self._clock.now()
-        ahead_s = self._size_bytes / UPLOAD_BYTES_PER_S - self._waited_s
-        bound_s = max(0.0, limits.receive_s + min(0.0, ahead_s))
-        arrival = self._until(lambda: self._is_whole or bool(self._pieces))
-        await timeout(self._clock, bound_s, arrival, slow_upload(limits.receive_s))
-        self._waited_s += self._clock.now() - began_s
+        if not self._pieces:
+            await self._wait_for_more()
         if self._size_bytes > limit_bytes:
             raise form_too_large(limit_bytes)
         if not self._pieces and not self._is_whole:
@@ -280,9 +274,17 @@ class AsgiRequestCycle:
             if not self._is_ending:
                 self._disconnect()
 
-    async def _until(self, has_come: Callable[[], bool]) -> None:
-        while not (has_come() or self.is_disconnected):
-            await _wait_and_clear(self._received)
+    async def _wait_for_more(self) -> None:
+        """Wait until more of the body has arrived, or all of it. Raises ReceiveTimeout if it is too slow."""
+        size_bytes, began_s = self._size_bytes, self._clock.now()
+        bound_s = max(0.0, RECEIVE_S + min(0.0, size_bytes / LEAST_BYTES_PER_S - self._waited_s))
+
+        async def arrival() -> None:
+            while not (self._is_whole or self.is_disconnected or self._overload or self._size_bytes > size_bytes):
+                await _wait_and_clear(self._received)
+
+        await timeout(self._clock, bound_s, arrival(), slow_body())
+        self._waited_s += self._clock.now() - began_s
 
     def _take_body(self) -> bytes:
         self._taken_bytes = self._size_bytes
@@ -314,13 +316,13 @@ class AsgiRequestCycle:
             self._sender = self._tasks.spawn(self._send_all(), "send")
 
     async def _send_all(self) -> None:
-        """Send what `_put` adds. If the client reads nothing for `limits.send_stall_s`, end as if it disconnected."""
+        """Send what `_put` adds. If the client reads nothing for STALL_S, end as if it disconnected."""
         try:
             while not self.has_ended:
                 while not self._unsent:
                     await _wait_and_clear(self._queued)
                 self._is_sending = True
-                await timeout(self._clock, self._limits.send_stall_s, self._send_unsent(), ResponseIncomplete())
+                await timeout(self._clock, STALL_S, self._send_unsent(), ResponseIncomplete())
                 self._is_sending = False
                 self._sent.set()
         except OSError:

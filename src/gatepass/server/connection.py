@@ -22,7 +22,6 @@ from typing import Any, cast
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from gatepass.config.model import Limits
 from gatepass.errors import GatepassError, InternalError, Overloaded, ReceiveTimeout
 from gatepass.http_client.connection import WriteBatcher
 from gatepass.http_client.loop_turns import SMALL_BYTES, LoopTurns
@@ -35,11 +34,12 @@ from gatepass.server.timeouts import (
     BODY_GRACE_S,
     DRAIN_RECHECK_S,
     LINGER_S,
+    RECEIVE_S,
+    STALL_S,
     AwaitedInput,
     ReceiveTimeouts,
     error_response,
     slow_body,
-    slow_upload,
 )
 
 Serve = Callable[[HttpRequestCycle], Coroutine[Any, Any, None]]
@@ -55,7 +55,6 @@ class ConnectionContext:
 
     serve: Serve
     refused: OnRefused
-    limits: Limits
     idle_timeout_s: float
     """Maximum wait of a connection for its next request."""
     proxies: TrustedProxies
@@ -114,7 +113,7 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         *("connected_before_drain", "is_write_paused", "_caller", "_default_lines", "_default_fields", "_deferred"),
-        *("_closes_s", "_ignores_input", "_is_ending", "_limits", "_lingers_until_s", "_loop", "_timeouts", "_queue"),
+        *("_closes_s", "_ignores_input", "_is_ending", "_lingers_until_s", "_loop", "_timeouts", "_queue"),
         *("_parser", "_reading_paused", "_context", "_writable_waiter", "_serve", "_current", "_shares"),
         *("gave_up", "_server_state", "_stall_timer", "_unauthenticated_until_s", "_unread", "transport"),
     )
@@ -128,13 +127,13 @@ class ClientConnection(asyncio.Protocol):
         app_state: dict[str, Any] | None = None,  # noqa: ARG002 - uvicorn's signature
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        self._context, self._serve, self._limits = context, context.serve, context.limits
+        self._context, self._serve = context, context.serve
         self._shares = context.shares
         self._server_state = server_state
         self._loop = _loop or asyncio.get_running_loop()
         self.transport = cast(asyncio.Transport, None)
         self._parser = RequestParser(self)
-        self._timeouts = ReceiveTimeouts(self._loop, self._on_timeout, self._limits, context.idle_timeout_s)
+        self._timeouts = ReceiveTimeouts(self._loop, self._on_timeout, context.idle_timeout_s)
         self._unauthenticated_until_s = self._loop.time() + context.idle_timeout_s
         """When a connection without authentication closes. Otherwise each request would extend its life."""
         self._current: HttpRequestCycle | None = None
@@ -156,14 +155,13 @@ class ClientConnection(asyncio.Protocol):
         """Serve `accepted` after a TLS handshake, during which it counts as a connection without a key."""
         handshake = _Handshake(cast(asyncio.Task[Any], asyncio.current_task()), accepted)
         self.connection_made(handshake)
-        limits = self._limits
         try:
             await self._loop.connect_accepted_socket(
                 lambda: self,
                 accepted,
                 ssl=context,
-                ssl_handshake_timeout=limits.receive_s + 2 * LINGER_S,  # after the deadline for a head
-                ssl_shutdown_timeout=limits.send_stall_s,
+                ssl_handshake_timeout=RECEIVE_S + 2 * LINGER_S,  # after the deadline for a head
+                ssl_shutdown_timeout=STALL_S,
             )
         except ssl.SSLError as error:
             self._context.refused(handshake_error(error), self._parser.peer)
@@ -242,7 +240,7 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Limit how long the client may read nothing. The timer exists only while writing is paused."""
         self.is_write_paused = True
-        self._stall_timer = self._loop.call_later(self._limits.send_stall_s, self.abort)
+        self._stall_timer = self._loop.call_later(STALL_S, self.abort)
 
     def resume_writing(self) -> None:
         self.is_write_paused = False
@@ -463,14 +461,13 @@ class ClientConnection(asyncio.Protocol):
                 self._timeouts.start(AwaitedInput.LAST, DRAIN_RECHECK_S)
         elif awaited is AwaitedInput.HEAD:
             late = "The TLS handshake was not complete" if self.is_in_handshake else "The request's head did not arrive"
-            self._refuse(ReceiveTimeout(f"{late} in time (limits.receive_s)."))
+            self._refuse(ReceiveTimeout(f"{late} within {RECEIVE_S:g} s."))
         elif awaited is AwaitedInput.BODY and receiving is not None:
             if receiving is not self._current and self._current is not None:
                 # reading is paused while another request is served, so the client cannot send this body
                 self._timeouts.update(self._parser, self._current)
                 return
-            is_form = receiving.is_streamed
-            receiving.fail(slow_upload(self._limits.receive_s) if is_form else slow_body(self._limits.receive_s))
+            receiving.fail(slow_body())
             self._timeouts.start(AwaitedInput.REST, BODY_GRACE_S)
         elif awaited is AwaitedInput.NEXT:
             self._close()
@@ -530,7 +527,7 @@ class ClientConnection(asyncio.Protocol):
     def _linger(self) -> None:
         """Close the sending side, and read and drop what the client still sends.
 
-        The rest of a body is read for up to `limits.receive_s`: most clients read no response before they have sent all
+        The rest of a body is read for up to RECEIVE_S: most clients read no response before they have sent all
         of it.
         """
         self._ignores_input = True
@@ -545,5 +542,5 @@ class ClientConnection(asyncio.Protocol):
             self.transport.resume_reading()
         self._reading_paused = False
         if self._parser.cycle is not None:
-            self._lingers_until_s = self._loop.time() + self._limits.receive_s
+            self._lingers_until_s = self._loop.time() + RECEIVE_S
         self._timeouts.start(AwaitedInput.CLOSE, LINGER_S)

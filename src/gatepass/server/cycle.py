@@ -100,7 +100,8 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
     _is_bodiless: bool = False
     _is_dropping: bool = False
     _pieces: list[bytes | BytesIO] = msgspec.field(default_factory=list)
-    _size_bytes: int = 0
+    size_bytes: int = 0
+    """The bytes of the body that arrived."""
     _taken_bytes: int = 0
     _limit_bytes: int = 0
     _waited_s: float = 0.0
@@ -122,7 +123,7 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
         self._is_body_requested = False
 
     def feed(self, piece: bytes) -> None:
-        self._size_bytes += len(piece)  # also of dropped pieces: `start` computes the rest from it
+        self.size_bytes += len(piece)  # also of dropped pieces: `start` computes the rest from it
         if self.has_ended or self._is_dropping:
             return
         if self._claim is not None:
@@ -137,10 +138,10 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
             add_piece(self._pieces, piece)
         else:  # nearly always the whole body: saves the call
             self._pieces.append(piece)
-        if self._size_bytes > self._limit_bytes:
+        if self.size_bytes > self._limit_bytes:
             if self._waiter is not None:
                 self._wake()
-            if self.is_streamed and self._size_bytes - self._taken_bytes > AHEAD_BYTES:
+            if self.is_streamed and self.size_bytes - self._taken_bytes > AHEAD_BYTES:
                 self._connection.pause_reading()
 
     def _drop(self) -> None:
@@ -190,15 +191,15 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
             self._request_body()
         self._limit_bytes, self._claim = limit_bytes, claim
         try:
-            if claim is not None and self._size_bytes:
-                claim(self._size_bytes)
-            while not self.is_whole and self._fault is None and self._size_bytes <= limit_bytes:
+            if claim is not None and self.size_bytes:
+                claim(self.size_bytes)
+            while not self.is_whole and self._fault is None and self.size_bytes <= limit_bytes:
                 self._waiter = asyncio.get_running_loop().create_future()
                 await self._waiter
             fault = self._fault
             if fault is not None and isinstance(fault, Overloaded):
                 raise fault
-            if self._size_bytes > limit_bytes:
+            if self.size_bytes > limit_bytes:
                 raise too_large(limit_bytes)
             if fault is not None and not self.is_whole:
                 raise fault
@@ -227,17 +228,16 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
             await self._waiter
             self._waited_s += loop.time() - self._waits_since_s
             self._waits_since_s = math.inf
-        if self._size_bytes > limit_bytes:
+        if self.size_bytes > limit_bytes:
             raise form_too_large(limit_bytes)
         if not self._pieces and not self.is_whole and self._fault is not None:
             raise self._fault
-        self._taken_bytes = self._size_bytes
+        self._taken_bytes = self.size_bytes
         return taken(self._pieces)
 
-    def ahead_s(self, bytes_per_s: int) -> float:
-        """Return by how many seconds the body is ahead of `bytes_per_s`, negative if it is late."""
-        waits_s = max(0.0, asyncio.get_running_loop().time() - self._waits_since_s)
-        return self._size_bytes / bytes_per_s - self._waited_s - waits_s
+    def waited_s(self, now_s: float) -> float:
+        """Return how long `read_piece` has waited for the body."""
+        return self._waited_s + max(0.0, now_s - self._waits_since_s)
 
     def _request_body(self) -> None:
         """Send 100 Continue, for which the client waits (RFC 9110 10.1.1)."""
@@ -249,7 +249,7 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
         if not self._is_body_requested or self._connection.closes_after_response:
             self.persists = False  # without 100 Continue the client may send the body or not
         if not self.is_whole:
-            rest_bytes = announced_bytes(self.headers) - self._size_bytes
+            rest_bytes = announced_bytes(self.headers) - self.size_bytes
             # a chunked body announces no length: its rest is below 0
             if self.is_streamed or not 0 < rest_bytes <= REST_BYTES:
                 self.persists = False

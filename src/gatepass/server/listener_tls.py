@@ -8,17 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gatepass.config.model import ListenerTlsFiles
-from gatepass.config.references import read_file
 from gatepass.errors import GatepassError, PlainHttp, TlsHandshakeFailed
 from gatepass.http_client.tls import TlsProblem, tls_detail
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2: authenticated encryption with forward secrecy. OpenSSL chooses those of TLS 1.3."""
-
-
-def listener_files(files: ListenerTlsFiles) -> list[str]:
-    named = (files.cert_file, files.key_file, files.client_ca_file, files.key_password_file)
-    return [file for file in named if file is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +26,20 @@ class ListenerContext:
 class ListenerTls:
     """The context of new connections.
 
-    A renewed certificate needs a new context: connections and handshakes in progress keep the old one, and one with
-    other `client_ca_file` resumes no session of it.
+    A renewed certificate needs a new context: connections and handshakes in progress keep the old one.
     """
 
     def __init__(self, files: ListenerTlsFiles) -> None:
-        """Read the files; raise OSError or UnresolvedReference."""
+        """Read the files; raise OSError."""
         self._files = files
         self._digest = b""
         if (found := self.read()) is not None:
             self.use(found)
 
     def read(self) -> ListenerContext | None:
-        """Return a context of the files, or None if they have not changed; raise OSError or UnresolvedReference."""
-        files = self._files
-        digest = b"".join(hashlib.sha256(Path(file).read_bytes()).digest() for file in listener_files(files))
+        """Return a context of the files, or None if they have not changed; raise OSError."""
+        cert, key = self._files.cert_file, self._files.key_file
+        digest = b"".join(hashlib.sha256(Path(file).read_bytes()).digest() for file in (cert, key))
         if digest == self._digest:
             return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -54,11 +47,7 @@ class ListenerTls:
         context.options |= ssl.OP_NO_RENEGOTIATION
         context.set_ciphers(CIPHERS)
         context.set_alpn_protocols(["http/1.1"])
-        password = "" if files.key_password_file is None else read_file(files.key_password_file)
-        context.load_cert_chain(files.cert_file, files.key_file, lambda: password)  # else OpenSSL would prompt for it
-        if files.client_ca_file is not None:
-            context.load_verify_locations(files.client_ca_file)
-            context.verify_mode = ssl.CERT_REQUIRED
+        context.load_cert_chain(cert, key, lambda: "")  # OpenSSL would prompt for a pass phrase
         return ListenerContext(context, digest)
 
     def use(self, found: ListenerContext) -> None:
@@ -69,7 +58,5 @@ def handshake_error(error: ssl.SSLError) -> GatepassError:
     """Return the reason for which gatepass closed a connection without a response."""
     if tls_detail(error) == TlsProblem.PLAIN_HTTP:
         return PlainHttp("The client speaks plain HTTP, and gatepass requires TLS. Begin its base URL with https://.")
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return TlsHandshakeFailed(f"The client certificate is not valid: {error.verify_message}.")
     reason = (error.reason or "unknown reason").replace("_", " ").lower()
     return TlsHandshakeFailed(f"The TLS handshake with the client failed: {reason}.")

@@ -131,7 +131,7 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
     )
     proxies = TrustedProxies(config.server.trusted_proxies)
     heads: UnfinishedHeads[ClientConnection] = UnfinishedHeads(config.limits.heads_bytes)
-    return ConnectionContext(serve, refused, config.limits, IDLE_TIMEOUT_S, proxies, shares, heads, state.in_flight)
+    return ConnectionContext(serve, refused, IDLE_TIMEOUT_S, proxies, shares, heads, state.in_flight)
 
 
 CONFLICT = 409

@@ -25,7 +25,7 @@ from gatepass.errors import system_reason
 from gatepass.http_client.tls import TLSContexts
 from gatepass.proxy.app_state import AppState, next_app_state
 from gatepass.proxy.handler import ApiEndpoint
-from gatepass.server.listener_tls import ListenerContext, ListenerTls, listener_files
+from gatepass.server.listener_tls import ListenerContext, ListenerTls
 from gatepass.types import settings_of
 
 LOG = logging.getLogger("gatepass.serve")
@@ -248,7 +248,7 @@ def _readings(loaded: LoadedConfig) -> Readings:
             files += [source.name for source in value.sources if source.kind == "file"]
     config = loaded.config
     if config.server.tls is not None:
-        files += listener_files(config.server.tls)
+        files += (config.server.tls.cert_file, config.server.tls.key_file)
     hops = (*config.upstreams.values(), *config.mcp.values(), *config.credentials.values())
     found: dict[str, tuple[tuple[int, int], bytes]] = {}
     for file in (*files, *(hop.network.ca_file for hop in hops if hop.network.ca_file is not None)):

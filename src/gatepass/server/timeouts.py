@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Callable
 from enum import StrEnum
 
-from gatepass.config.model import Limits
 from gatepass.errors import GatepassError, ReceiveTimeout
 from gatepass.http_client.connection import Deadline
 from gatepass.protocols.error_objects import error_body, error_headers
@@ -26,23 +25,26 @@ def error_response(error: GatepassError) -> bytes:
     return b"HTTP/1.1 %d \r\n" % error.http_status + header_lines(fields) + b"\r\n" + body
 
 
-UPLOAD_BYTES_PER_S = 1024
-"""The least average rate of a multipart form, without the time in which the upstream reads nothing."""
+RECEIVE_S = 20.0
+"""The time for the head of a request, with the TLS handshake before it, and for each next piece of a body. Apache's
+mod_reqtimeout grants as much by default."""
+LEAST_BYTES_PER_S = 1024
+"""The least average rate of a body, beyond RECEIVE_S and without the time in which the upstream does not read a form.
+GPRS, the slowest mobile network, has four times as much."""
+STALL_S = 300.0
+"""The time for which a client may read nothing of a response. A machine that sleeps for some minutes goes on with its
+stream."""
 
 
-def slow_upload(receive_s: float) -> ReceiveTimeout:
+def slow_body() -> ReceiveTimeout:
     return ReceiveTimeout(
-        f"No more of the form arrived for {receive_s:g} s (limits.receive_s), or it arrived slower than"
-        f" {UPLOAD_BYTES_PER_S} bytes a second."
+        f"No more of the request body arrived for {RECEIVE_S:g} s, or it arrived slower than {LEAST_BYTES_PER_S} bytes"
+        " per second."
     )
 
 
-def slow_body(receive_s: float) -> ReceiveTimeout:
-    return ReceiveTimeout(f"The request body was not complete after {receive_s:g} s (limits.receive_s).")
-
-
 BODY_GRACE_S = 5.0
-"""A body that is not complete after limits.receive_s gets a response. This much later its connection is closed."""
+"""A body that is too late gets a response. This much later its connection is closed."""
 
 LINGER_S = 1.0
 """How long gatepass still reads after an error response.
@@ -84,36 +86,36 @@ class ReceiveTimeouts:
     While a complete request is served, no input is awaited. A deadline that passes then has no effect.
     """
 
-    __slots__ = ("_awaited", "_deadline", "_receive_s", "idle_timeout_s")
+    __slots__ = ("_awaited", "_body_since_s", "_deadline", "_loop", "idle_timeout_s")
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, passed: Callable[[], None], limits: Limits, idle_timeout_s: float
-    ) -> None:
-        self._receive_s = limits.receive_s
+    def __init__(self, loop: asyncio.AbstractEventLoop, passed: Callable[[], None], idle_timeout_s: float) -> None:
+        self._loop = loop
         self._deadline = Deadline(loop, passed)
-        self._deadline.set(self._receive_s)
+        self._deadline.set(RECEIVE_S)
+        self._body_since_s = 0.0
+        """When the connection began to wait for the current body, if that is read whole."""
         self.idle_timeout_s = idle_timeout_s
         self._awaited: AwaitedInput | None = _HEAD
 
     def update(self, parser: RequestParser, serving: HttpRequestCycle | None) -> None:
         """Set the deadline for the next input, unless the connection already waits for it.
 
-        A buffered body has one deadline. A streamed body has one for each piece. Another one for all of its pieces
-        grows with the bytes that arrived.
+        Each piece of a body has one, which ends earlier if the pieces before it were slower than LEAST_BYTES_PER_S.
         """
         # one function without calls: it runs for each piece of input and each response
         cycle, current = parser.cycle, self._awaited
         if parser.in_head:
-            awaited, bound_s = _HEAD, self._receive_s
+            awaited, bound_s = _HEAD, RECEIVE_S
         elif cycle is not None:
-            if current is AwaitedInput.REST or current is (
-                AwaitedInput.PAUSED if cycle.is_streamed else AwaitedInput.BODY
-            ):
+            if current is AwaitedInput.REST or current is AwaitedInput.PAUSED:
                 return
-            # None sets the deadline again although the body was awaited before: each streamed piece has the full time
-            awaited, bound_s, current = AwaitedInput.BODY, self._receive_s, None
-            if cycle.is_streamed:
-                bound_s += min(0.0, cycle.ahead_s(UPLOAD_BYTES_PER_S))
+            awaited, now_s = AwaitedInput.BODY, self._loop.time()
+            if current is not awaited:
+                self._body_since_s = now_s
+            waited_s = cycle.waited_s(now_s) if cycle.is_streamed else now_s - self._body_since_s
+            ahead_s = cycle.size_bytes / LEAST_BYTES_PER_S - waited_s
+            bound_s = max(0.0, RECEIVE_S + min(0.0, ahead_s))
+            current = None  # sets the deadline again although the body was awaited before
         elif serving is None:
             awaited, bound_s = _NEXT, self.idle_timeout_s
         else:
@@ -139,7 +141,7 @@ class ReceiveTimeouts:
         """Wait only DRAIN_IDLE_S for each next request; if `is_idle`, also for the one awaited now."""
         if is_idle:
             # counted from the begin of the wait: a connection that has been idle for long closes at once
-            granted_s = self.idle_timeout_s if self._awaited is AwaitedInput.NEXT else self._receive_s
+            granted_s = self.idle_timeout_s if self._awaited is AwaitedInput.NEXT else RECEIVE_S
             self._deadline.set(max(0.0, self._deadline.left_s() - granted_s + DRAIN_IDLE_S))
         self.idle_timeout_s = DRAIN_IDLE_S
 

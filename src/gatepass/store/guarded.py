@@ -31,10 +31,12 @@ T = TypeVar("T")
 Command = tuple[str, tuple[str | float, ...]]
 """A name in the store, and the arguments of a script for it."""
 
+BOUND_S = 0.25
+"""The time for one request to the store. A request without a valid token, or with limits, waits for it."""
 REST_S = 1.0
 """After a failure no request goes to the store for this long."""
 CHECK_S = 3.0
-"""Interval of the checks. With the longest `store.timeout_s` (5 s) a fault is visible after 8 s."""
+"""Interval of the checks."""
 CANARY_S = 600.0
 """How long the entry of a check lasts. If it disappears earlier, the store has lost its data."""
 TAKE_OVER_S = 10.0
@@ -137,7 +139,7 @@ class StoreHealth:
 
 
 class GuardedStore:
-    """Limit each request to `store` to `bound_s`, and fail at once for REST_S after a failure.
+    """Limit each request to `store` to BOUND_S, and fail at once for REST_S after a failure.
 
     `place` names the store. `encrypted` is the layer of `store` whose key is compared, and `server` runs scripts.
     """
@@ -146,7 +148,6 @@ class GuardedStore:
         self,
         store: Store,
         clock: Clock,
-        bound_s: float,
         place: Mapping[str, object],
         encrypted: EncryptedStore | None = None,
         server: ValkeyStore | None = None,
@@ -154,7 +155,6 @@ class GuardedStore:
         self._store = store
         self._server = server
         self._clock = clock
-        self._bound_s = bound_s
         self._encrypted = encrypted
         self._rests_until_s = -math.inf
         self._reason = ""
@@ -204,17 +204,16 @@ class GuardedStore:
         """Return `name` as scripts get it: hidden."""
         return name if self._encrypted is None else self._encrypted.code(name)
 
-    async def evaluate(self, script: str, commands: Sequence[Command], bound_s: float = math.inf) -> list[bytes]:
-        """Run `script` for each of `commands` in one round trip, also within `bound_s`, and return their replies."""
+    async def evaluate(self, script: str, commands: Sequence[Command]) -> list[bytes]:
+        """Run `script` for each of `commands` in one round trip, and return their replies."""
         if (server := self._server) is None:
             raise StoreUnavailable("it runs no scripts")
-        replies = self._share(_Part.LIMITS, "limits", lambda: server.evaluate(script, commands))
-        return await (replies if bound_s >= self._bound_s else self._within(bound_s, lambda: replies))
+        return await self._share(_Part.LIMITS, "limits", lambda: server.evaluate(script, commands))
 
     async def aclose(self) -> None:
         await self.cache.aclose()
         await self._tasks.aclose()
-        await self._within(self._bound_s, self._store.aclose)
+        await self._within(self._store.aclose)
 
     async def check(self) -> None:
         """Compare the encryption key with the other processes, then read and write an entry; raise StoreUnavailable."""
@@ -230,9 +229,7 @@ class GuardedStore:
         # not by `_request`: after a failure, it refuses the requests that work too
         if self.health.fault(_Part.LEASE) is not None:
             with suppress(StoreUnavailable):
-                await self._within(
-                    self._bound_s, lambda: self._store.lease(f"{self._canary}/lease", self._canary, CHECK_S)
-                )
+                await self._within(lambda: self._store.lease(f"{self._canary}/lease", self._canary, CHECK_S))
                 self.health.note(_Part.LEASE, None, self._clock.now())
 
     async def _compare_key(self) -> None:
@@ -240,7 +237,7 @@ class GuardedStore:
             return
         found = await self._request(_Part.READ, "get", encrypted.shared_key_id)
         now = self._clock.now()
-        if found is not None and not encrypted.accepts(found):
+        if found is not None and found != encrypted.key_id:
             self._other_key_seen_s = now
             self.health.note(_Part.KEY, OTHER_KEY.format(theirs=found, ours=encrypted.key_id), now)
         elif now - self._other_key_seen_s >= TAKE_OVER_S:
@@ -268,7 +265,7 @@ class GuardedStore:
             counts[operation, "skipped"] += 1
             raise StoreUnavailable(self._reason)
         try:
-            result = await self._within(self._bound_s, work)
+            result = await self._within(work)
         except StoreUnavailable as error:
             counts[operation, "failed"] += 1
             self._reason = self.mask(str(error))[:REASON_CHARS]
@@ -280,17 +277,17 @@ class GuardedStore:
         self.health.note(part, None, self._clock.now())
         return result
 
-    async def _within(self, bound_s: float, work: Callable[[], Awaitable[T]]) -> T:
+    async def _within(self, work: Callable[[], Awaitable[T]]) -> T:
         cancel_scope, timers = CancelScope(), list[Timer]()
-        late = StoreUnavailable(f"no answer within {bound_s:g} s")
+        late = StoreUnavailable(f"no answer within {BOUND_S:g} s")
 
         # Two timers in a row: if the event loop was blocked, the reply may have arrived and be unread
         # when the first timer fires. The second timer leaves time to read it.
         def last_half() -> None:
-            timers.append(self._clock.call_later(bound_s / 2, lambda: cancel_scope.cancel(late)))
+            timers.append(self._clock.call_later(BOUND_S / 2, lambda: cancel_scope.cancel(late)))
 
         with cancel_scope:
-            timers.append(self._clock.call_later(bound_s / 2, last_half))
+            timers.append(self._clock.call_later(BOUND_S / 2, last_half))
             try:
                 return await work()
             finally:
@@ -309,8 +306,7 @@ def open_store(settings: StoreSettings | None, clock: Clock) -> GuardedStore | N
     from gatepass.store.encrypted import EncryptedStore
     from gatepass.store.valkey import ValkeyStore
 
-    keys = [key.reveal().encode() for key in settings.encryption_keys]
     server = ValkeyStore(settings, clock)
-    encrypted = EncryptedStore(server, *keys)
+    encrypted = EncryptedStore(server, settings.encryption_key.reveal().encode())
     place = {"through": settings.url, "key_id": encrypted.key_id}
-    return GuardedStore(encrypted, clock, settings.timeout_s, place, encrypted, server)
+    return GuardedStore(encrypted, clock, place, encrypted, server)

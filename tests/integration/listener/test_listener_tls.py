@@ -7,10 +7,8 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -18,7 +16,7 @@ import trustme
 
 from gatepass.config.load import load
 from gatepass.proxy.app_state import create_app_state
-from gatepass.server import reload
+from gatepass.server import reload, timeouts
 from gatepass.server.pages import status_of
 from gatepass.server.reload import ConfigSource, ReloadResult
 from tests.integration.answers import COMPLETION, delta
@@ -46,18 +44,9 @@ def files(tmp_path: Path) -> dict[str, str]:
     return {"cert_file": str(tmp_path / "tls.crt"), "key_file": str(tmp_path / "tls.key")}
 
 
-@pytest.fixture
-def mutual(files: dict[str, str], tmp_path: Path) -> dict[str, str]:
-    CA.cert_pem.write_to_path(tmp_path / "client_ca.crt")
-    return {**files, "client_ca_file": str(tmp_path / "client_ca.crt")}
-
-
-def client(certificate: trustme.LeafCert | None = None) -> ssl.SSLContext:
+def client() -> ssl.SSLContext:
     context = ssl.create_default_context()
     CA.configure_trust(context)
-    OTHER_CA.configure_trust(context)
-    if certificate is not None:
-        certificate.configure_cert(context)
     return context
 
 
@@ -219,38 +208,6 @@ async def test_a_secret_of_kubernetes_that_moves_its_link_is_noticed_by_watch(tm
         logged_errors[:] = [one for one in logged_errors if "reload_refused" not in one]
 
 
-# --- client certificates ---------------------------------------------------------------------------------------------
-
-KEY = "gp-0123456789abcdef0123456789-laptop"
-ACCESS = {"keys": [{"name": "laptop", "hash": f"sha256:{sha256(KEY.encode()).hexdigest()}"}]}
-
-
-async def test_a_client_certificate_is_required_and_is_no_caller(mutual):
-    own = CA.issue_cert("a-client@corp.example")
-    async with (
-        Scripted(answer=lambda _: GOOD) as upstream,
-        gateway(
-            upstream=upstream.url, server={"tls": mutual, "drain_timeout_s": 0}, access=ACCESS, tls=client(own)
-        ) as gp,
-    ):
-        assert (await gp.ask().answer()).error["code"] == "invalid_api_key"
-        keyed = {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
-        assert (await gp.ask(headers=keyed).answer()).status == 200
-        for wrong in (None, OTHER_CA.issue_cert("a-client@corp.example"), expired()):
-            other = replace(gp, tls=client(wrong))
-            with pytest.raises((ssl.SSLError, ConnectionError, EOFError)):
-                await other.ask().answer()
-        assert counted(gp, "tls_handshake_failed") == 3
-        assert len(upstream.received) == 1
-        await idle(gp)
-
-
-def expired() -> trustme.LeafCert:
-    return CA.issue_cert(
-        "a-client@corp.example", not_after=datetime(2020, 1, 1, tzinfo=UTC), not_before=datetime(2019, 1, 1, tzinfo=UTC)
-    )
-
-
 # --- handshakes that fail --------------------------------------------------------------------------------------------
 
 
@@ -264,9 +221,9 @@ async def test_plain_http_is_closed_without_a_byte_and_counted(files):
         await idle(gp)
 
 
-async def test_a_slow_handshake_counts_as_a_connection_without_a_key_and_ends_at_its_deadline(files):
-    limits = {"receive_s": 0.3}
-    async with gateway(server={"tls": files, "drain_timeout_s": 0}, limits=limits, upstream="http://127.0.0.1:9") as gp:
+async def test_a_slow_handshake_counts_as_a_connection_without_a_key_and_ends_at_its_deadline(files, monkeypatch):
+    monkeypatch.setattr(timeouts, "RECEIVE_S", 0.3)
+    async with gateway(server={"tls": files, "drain_timeout_s": 0}, upstream="http://127.0.0.1:9") as gp:
         hello = ssl.MemoryBIO(), ssl.MemoryBIO()
         with pytest.raises(ssl.SSLWantReadError):
             client().wrap_bio(*hello, server_hostname="127.0.0.1").do_handshake()

@@ -7,15 +7,13 @@ import sys
 from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
 
-import pytest
-
-from tests.integration.listener.test_listener_tls import CA, renew
+from tests.integration.listener.test_listener_tls import renew
 from tests.integration.processes import Serving, serving
 
 
-def configured(folder: Path, upstream: str, **tls: str) -> Path:
+def configured(folder: Path, upstream: str) -> Path:
     renew(folder)
-    named = {"cert_file": str(folder / "tls.crt"), "key_file": str(folder / "tls.key"), **tls}
+    named = {"cert_file": str(folder / "tls.crt"), "key_file": str(folder / "tls.key")}
     server = {"port": 0, "tls": named, "control_socket": str(folder / "c.sock"), "drain_timeout_s": 1}
     file = folder / "gatepass.json"
     file.write_text(json.dumps({"server": server, "upstreams": {"chat": {"base_url": f"{upstream}/v1"}}}))
@@ -26,11 +24,8 @@ async def port_of(running: Serving) -> int:
     return int((await running.logged(r'"event":"listening","url":"https://127\.0\.0\.1:(\d+)'))[0][1])
 
 
-@pytest.mark.parametrize("mutual", [False, True])
-async def test_the_health_check_needs_no_setting(tmp_path: Path, mutual: bool):
-    CA.cert_pem.write_to_path(tmp_path / "ca.crt")
-    more = {"client_ca_file": str(tmp_path / "ca.crt")} if mutual else {}
-    file = configured(tmp_path, "http://127.0.0.1:9", **more)
+async def test_the_health_check_needs_no_setting(tmp_path: Path):
+    file = configured(tmp_path, "http://127.0.0.1:9")
     async with serving("--config", str(file)) as running:
         port = await port_of(running)
         environment = os.environ | {

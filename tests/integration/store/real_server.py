@@ -33,8 +33,8 @@ class RealServer:
     process: subprocess.Popen[bytes] | None = None
 
     def settings(self, **more: Any) -> dict[str, Any]:
-        """The `store` of a configuration. By default it waits longer than a busy machine needs."""
-        return {"url": f"valkey://127.0.0.1:{self.port}/0", "encryption_key": KEY, "timeout_s": 5.0, **more}
+        """The `store` of a configuration."""
+        return {"url": f"valkey://127.0.0.1:{self.port}/0", "encryption_key": KEY, **more}
 
     def client(self) -> Valkey:
         return Valkey(host="127.0.0.1", port=self.port)

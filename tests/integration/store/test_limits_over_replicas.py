@@ -14,12 +14,15 @@ from gatepass.proxy import store_windows
 from gatepass.proxy.app_state import create_app_state
 from gatepass.server.limits import limits_of
 from gatepass.server.pages import status_of
+from gatepass.store import guarded
 from gatepass.store.guarded import open_store
-from tests.integration.gateway import CHAT, HELLO, Gateway, serving
+from tests.integration.gateway import HELLO, Gateway, serving
 from tests.integration.scripted import Scripted
 from tests.integration.store.real_server import INSTALLED, RealServer, real_server
-from tests.integration.test_limits import GOOD, MESSAGES, access, ask
+from tests.integration.test_limits import GOOD, access, ask
 from tests.waiting import until
+
+pytestmark = pytest.mark.usefixtures("patient")
 
 
 @pytest.fixture(params=INSTALLED)
@@ -28,22 +31,14 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RealServe
         yield running
 
 
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine needs longer than requests wait for the store."""
-    monkeypatch.setattr(store_windows, "WAIT_S", 5.0)
-
-
 @asynccontextmanager
-async def replicas(
-    server: RealServer, count: int = 2, end_users: Any = None, **store: Any
-) -> AsyncIterator[list[Gateway]]:
+async def replicas(server: RealServer, count: int = 2, end_users: Any = None) -> AsyncIterator[list[Gateway]]:
     async with AsyncExitStack() as stack:
         upstreams = [await stack.enter_async_context(Scripted(GOOD)) for _ in "ab"]
         quota = {"limits": {"requests": {"minute": 4}}}
         blocks = {
             "server": {"drain_timeout_s": 0},
-            "store": server.settings(**store),
+            "store": server.settings(),
             "upstreams": {name: {"base_url": one.url, **quota} for name, one in zip("ab", upstreams, strict=True)},
             "models": {
                 "m": {"upstream": "b", "limits": {"requests": {"day": 1_000}}},
@@ -105,7 +100,7 @@ async def test_the_script_is_sent_once_and_again_if_the_server_has_lost_it(serve
 async def test_a_stopped_store_delays_one_request_and_what_was_used_meanwhile_counts_later(server, monkeypatch):
     async with replicas(server) as gates:
         assert await statuses(gates) == [200, 200]
-        monkeypatch.setattr(store_windows, "WAIT_S", 0.25)
+        monkeypatch.setattr(guarded, "BOUND_S", 0.25)
         server.send(signal.SIGSTOP)
         try:
             assert await statuses(gates, 3) == [200, 200, 200, 200, 429, 429]  # each has sent three of its own
@@ -133,12 +128,3 @@ async def test_a_killed_store_comes_back_empty_and_a_day_goes_on(server):
         rows = {(row["of"], row["limit"]): row["used"] for row in await limits_of(gates[1].state)}
         assert rows["model/m", "requests.day"] == 3  # it knew of two, and has sent one
         assert rows["group/all", "requests.minute"] == 2
-
-
-async def test_a_store_that_is_absent_at_the_start_rejects_if_that_is_configured(server):
-    server.stop()
-    async with replicas(server, 1, on_store_failure="reject") as (gate,):
-        for body, path in ((HELLO, CHAT), ({**HELLO, "max_tokens": 5}, MESSAGES)):
-            refused = await ask(gate, body, path)
-            assert (refused.status, refused.headers["retry-after"]) == (503, "1")
-            assert refused.error["code"] == "limits_unavailable" or refused.json()["type"] == "error"

@@ -4,6 +4,8 @@ import asyncio
 import logging
 from functools import partial
 
+import pytest
+
 from gatepass.clock import SystemClock
 from gatepass.config.model import Config
 from gatepass.proxy.app_state import AppState, create_app_state
@@ -18,13 +20,14 @@ from tests.waiting import until
 KEY = "an-encryption-key-of-32-characters-and-more"
 PASSWORD = "password-of-the-store"
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 
 def built(issuer: Minting, responder: Responder, **settings: str) -> AppState:
     store = {
         "url": f"valkey://127.0.0.1:{responder.port}",
         "password": PASSWORD,
         "encryption_key": KEY,
-        "timeout_s": 2.0,
         **settings,
     }
     config = Config.model_validate(issuer.configuration(store=store))

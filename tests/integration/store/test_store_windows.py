@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -15,10 +14,9 @@ from hypothesis import strategies as st
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.config.model import Config
-from gatepass.errors import LimitsUnavailable
 from gatepass.policy.windows import CONCURRENT, PARTS, REQUESTS, TOKENS, Limit, Refused, Taken, Windows
 from gatepass.proxy.admission import Admission
-from gatepass.proxy.store_windows import LEASE_S, RENEW_S, RETRY_S, SCRIPT, WAIT_S, StoreWindows
+from gatepass.proxy.store_windows import LEASE_S, RENEW_S, RETRY_S, SCRIPT, StoreWindows
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import Command, GuardedStore
 from tests.integration.store.real_server import INSTALLED, RealServer, real_server
@@ -49,16 +47,14 @@ class Machine:
     prefix: str = field(default_factory=lambda: secrets.token_hex(8))
     round_trips: int = 0
     gave_up: asyncio.Event = field(default_factory=asyncio.Event)
-    bounds_s: list[float] = field(default_factory=list)
     processes: list[StoreWindows] = field(default_factory=list)
 
     def name_of(self, name: str) -> str:
         return f"{self.prefix}:{name}"
 
-    async def evaluate(self, script: str, commands: Sequence[Command], bound_s: float = math.inf) -> list[bytes]:
+    async def evaluate(self, script: str, commands: Sequence[Command]) -> list[bytes]:
         assert script == SCRIPT
         self.round_trips += 1
-        self.bounds_s.append(bound_s)
         await asyncio.sleep(0)
         if self.fault == "hangs":
             await self.gave_up.wait()
@@ -73,8 +69,8 @@ class Machine:
         for key in self.client.keys(f"{self.prefix}*"):
             self.client.delete(key)
 
-    def process(self, on_failure: Any = "local") -> StoreWindows:
-        windows = StoreWindows(cast(GuardedStore, self), self.clock, on_failure)
+    def process(self) -> StoreWindows:
+        windows = StoreWindows(cast(GuardedStore, self), self.clock)
         windows.start()
         self.processes.append(windows)
         return windows
@@ -264,25 +260,6 @@ async def test_without_the_store_each_process_counts_alone_and_joins_when_it_is_
     assert events.count("limits_without_store") == events.count("limits_with_store") == 2
 
 
-@pytest.mark.parametrize("on_failure", ["reject", "allow"])
-async def test_without_the_store_requests_are_rejected_or_not_limited_if_that_is_configured(shared, on_failure):
-    one = shared.process(on_failure)
-    limits = limit_of(one, REQUESTS, 1)
-    shared.fault = "refused"
-    for _ in range(3):
-        if on_failure == "reject":
-            with pytest.raises(LimitsUnavailable) as refused:
-                await take(one, limits)
-            assert refused.value.retry_after_s == RETRY_S
-        else:
-            taken = await take(one, limits)
-            assert taken
-            one.settle(taken, 5, shared.clock.now())
-    shared.fault = ""
-    await shared.clock.advance(RETRY_S)
-    assert [bool(await take(one, limits)) for _ in range(2)] == [True, False]
-
-
 async def test_requests_in_progress_count_again_after_the_store_was_emptied(shared):
     both = [shared.process() for _ in range(2)]
     limits = [limit_of(one, CONCURRENT, 2) for one in both]
@@ -432,18 +409,6 @@ async def test_what_was_reserved_without_the_store_is_given_back_in_it(shared):
     await settle()
     await one.refresh(limits)
     assert used(limits, shared.clock.now()) == [60, 60]
-
-
-async def test_a_request_waits_for_a_hanging_store_for_a_bounded_time(shared):
-    one = shared.process()
-    limits = limit_of(one, REQUESTS, 5)
-    assert await take(one, limits)
-    shared.fault = "refused"
-    assert await take(one, limits)
-    assert shared.bounds_s == [WAIT_S, WAIT_S]
-    shared.fault = ""
-    await shared.clock.advance(RETRY_S)  # a connection that is made anew may take as long as `store.timeout_s`
-    assert shared.bounds_s[2:] == [math.inf, math.inf]
 
 
 NAN = b"\0" * 6 + b"\xf8\x7f"

@@ -19,9 +19,11 @@ from tests.waiting import until, until_async
 
 KEY = Secret("an-encryption-key-of-32-characters-and-more")
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 
 def settings(responder: Responder, scheme: str = "valkey", **more) -> StoreSettings:
-    given = {"url": f"{scheme}://127.0.0.1:{responder.port}/0", "encryption_key": KEY, "timeout_s": 2.0}
+    given = {"url": f"{scheme}://127.0.0.1:{responder.port}/0", "encryption_key": KEY}
     return StoreSettings.model_validate({**given, **more})
 
 
@@ -128,7 +130,8 @@ async def test_unreadable_store_password_makes_the_store_unavailable():
 )
 async def test_failing_server_makes_the_store_unavailable_until_it_recovers(mood, words, monkeypatch):
     monkeypatch.setattr(guarded, "REST_S", 0.05)
-    async with responding() as responder, opened(settings(responder, timeout_s=0.5)) as (store,):
+    monkeypatch.setattr(guarded, "BOUND_S", 0.5)
+    async with responding() as responder, opened(settings(responder)) as (store,):
         await store.put("value/one", b"x", 60.0)
         responder.mood = mood
         assert words.lower() in (await unavailable(store.get(["value/one", "value/two"]))).lower()

@@ -432,10 +432,10 @@ def test_a_budget_that_is_set_wins_and_a_warning_names_what_does_not_fit():
 def test_every_limit_has_a_variable_that_overrides_the_file(tmp_path):
     file = tmp_path / "gatepass.yaml"
     file.write_text("upstreams: {chat: {base_url: https://llm.corp.example/v1}}\nlimits: {body_bytes: 7}\n")
-    stated = {"GATEPASS_LIMITS_BODY_BYTES": "8", "GATEPASS_LIMITS_RECEIVE_S": "1.5", "GATEPASS_LIMITS_CONNECTIONS": "9"}
+    stated = {"GATEPASS_LIMITS_BODY_BYTES": "8", "GATEPASS_LIMITS_REPLY_BYTES": "5", "GATEPASS_LIMITS_CONNECTIONS": "9"}
     loaded = load(str(file), stated)
     limits = loaded.config.limits
-    assert (limits.body_bytes, limits.receive_s, limits.connections, loaded.warnings) == (8, 1.5, 9, ())
+    assert (limits.body_bytes, limits.reply_bytes, limits.connections, loaded.warnings) == (8, 5, 9, ())
     assert loaded.origin(("limits", "body_bytes")) == "environment GATEPASS_LIMITS_BODY_BYTES"
 
 

@@ -10,7 +10,7 @@ from gatepass.config.access import AccessKey, keys_in
 from gatepass.config.checks import secrets_over_plain_http
 from gatepass.config.credential.base import how_to_install
 from gatepass.config.credential.http_json import HttpJsonCredential
-from gatepass.config.model import Config, StoreSettings
+from gatepass.config.model import Config, Limits, StoreSettings
 from gatepass.config.network import DefaultNetwork, Network
 from gatepass.config.references import Reference
 from gatepass.config.upstream import UpstreamConfig
@@ -83,11 +83,8 @@ def test_the_url_of_a_store_sets_host_database_and_tls(url, parts):
     assert (made.host, made.port, made.database, made.tls) == parts
 
 
-def test_the_first_key_writes_and_a_second_one_reads():
-    other = Secret("o" * 32)
-    assert [key.reveal() for key in store(previous_encryption_key=other).encryption_keys] == ["k" * 32, "o" * 32]
-    assert len(store(previous_encryption_key=KEY).encryption_keys) == 1
-    assert "shorter than 32 characters" in refusal(previous_encryption_key=Secret("k" * 31))
+def test_a_short_key_encrypts_nothing():
+    assert "shorter than 32 characters" in refusal(encryption_key=Secret("k" * 31))
 
 
 def test_without_the_library_of_a_store_the_error_has_the_install_command(monkeypatch):
@@ -242,3 +239,8 @@ def test_variables_override_the_block_of_the_file(check):
     assert "- llm.example  # environment GATEPASS_NO_PROXY" in shown
     assert "secret" not in shown
     assert "http://p" not in check(NO_PROXY="", GATEPASS_PROXY="none")
+
+
+def test_the_inspector_has_a_sixteenth_of_the_budget_and_4_mib_at_most():
+    rings = [Limits(held_bytes=held_bytes).ring_bytes for held_bytes in (16 << 20, 512 << 20)]
+    assert rings == [1 << 20, 4 << 20]

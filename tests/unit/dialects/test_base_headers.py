@@ -1,7 +1,7 @@
 import pytest
 
-from gatepass.dialects.base import RELAYED, RELAYED_PREFIXES, ResponseHeaders, forwarded
-from gatepass.types import NEVER_RELAYED, NEVER_RELAYED_PREFIXES
+from gatepass.dialects.base import NOT_RELAYED, RELAYED, RELAYED_PREFIXES, ResponseHeaders, forwarded
+from gatepass.types import CREDENTIALS, HOP_BY_HOP
 
 relayed = ResponseHeaders().select
 
@@ -22,30 +22,20 @@ def test_configured_credentials_and_framing_are_not_forwarded(name):
 def test_fields_that_connection_names_are_not_relayed():
     upstream = ((b"connection", b"X-Secret"), (b"x-secret", b"s"), (b"cf-ray", b"k"))
     assert relayed(upstream) == [(b"cf-ray", b"k")]
-    assert ResponseHeaders(["x-*"]).select(upstream) == [(b"cf-ray", b"k")]
+    of_mcp = ((b"connection", b"Mcp-Session-Id"), (b"mcp-session-id", b"s"), (b"allow", b"GET"))
+    assert ResponseHeaders(is_of_mcp=True).select(of_mcp) == [(b"allow", b"GET")]
 
 
 def test_only_the_listed_fields_are_relayed():
     kept = [(name, b"v") for name in sorted(RELAYED)] + [(prefix + b"x", b"v") for prefix in RELAYED_PREFIXES]
-    others = [
-        (name, b"v") for name in (*sorted(NEVER_RELAYED - {b"content-type"}), b"x-other", b"content-_x", b"x_thing")
-    ]
-    assert relayed((*others, *kept, *((prefix + b"x", b"v") for prefix in NEVER_RELAYED_PREFIXES))) == kept
+    unlisted = (b"x-other", b"content-_x", b"x_thing", b"set-cookie", b"x-request-id", b"mcp-session-id", b"allow")
+    others = [(name, b"v") for name in (*sorted(NOT_RELAYED | CREDENTIALS | HOP_BY_HOP - {b"connection"}), *unlisted)]
+    assert relayed((*others, *kept)) == kept
 
 
-def test_configured_fields_are_relayed_and_credentials_never():
-    upstream = tuple(
-        (name, b"v") for name in (b"x-litellm-cost", b"x-team", b"x-api-key", b"x-ms-token-aad", b"x-other")
-    )
-    assert [name for name, _ in ResponseHeaders(["X-LiteLLM-*", "X-Team"]).select(upstream)] == [
-        b"x-litellm-cost",
-        b"x-team",
-    ]
-    assert [name for name, _ in ResponseHeaders(["x-*"]).select(upstream)] == [
-        b"x-litellm-cost",
-        b"x-team",
-        b"x-other",
-    ]
+def test_an_mcp_server_may_name_its_session_and_the_methods_that_it_allows():
+    upstream = ((b"mcp-session-id", b"s"), (b"allow", b"GET"), (b"set-cookie", b"c"), (b"x-api-key", b"k"))
+    assert ResponseHeaders(is_of_mcp=True).select(upstream) == [*upstream[:2]]
 
 
 def test_a_field_that_holds_a_secret_is_dropped():

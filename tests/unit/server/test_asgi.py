@@ -11,6 +11,7 @@ from gatepass.errors import BodyTooLarge, Overloaded, ReceiveTimeout
 from gatepass.proxy.app_state import create_app_state
 from gatepass.server.asgi import UNSENT_BYTES, AsgiRequestCycle, ResponseIncomplete, as_request, path_in, serve_page
 from gatepass.server.cycle import AHEAD_BYTES, HttpRequestCycle
+from gatepass.server.timeouts import RECEIVE_S, STALL_S
 from tests.memory import traced_memory
 from tests.unit.clock import DrivenClock
 from tests.unit.http_client.loop import rest
@@ -129,16 +130,37 @@ async def test_a_body_that_does_not_come_in_time_is_a_408():
     server = Server(OPEN)
 
     async def work(client: AsgiRequestCycle) -> None:
-        with pytest.raises(ReceiveTimeout, match=r"limits\.receive_s"):
+        with pytest.raises(ReceiveTimeout, match="No more of the request body arrived for 20 s"):
             await client.read_body(LIMIT_BYTES)
         with pytest.raises(ReceiveTimeout):
             await client.read_piece(LIMIT_BYTES)
 
     serving = server.serve(work)
     await rest()
-    await server.clock.advance(server.limits.receive_s + 1)
-    await server.clock.advance(server.limits.receive_s + 1)
+    await server.clock.advance(RECEIVE_S + 1)
+    await server.clock.advance(RECEIVE_S + 1)
     await serving
+
+
+async def test_a_body_that_comes_too_slowly_in_total_is_a_408():
+    server, raised = Server(OPEN), list[str]()
+
+    async def work(client: AsgiRequestCycle) -> None:
+        with pytest.raises(ReceiveTimeout) as late:
+            await client.read_body(LIMIT_BYTES)
+        raised.append(late.value.code)
+
+    serving = server.serve(work)
+    for _ in range(2):  # 400 bytes are worth 0.4 s
+        await rest()
+        await server.clock.advance(10.0)
+        server.messages.put_nowait({"type": "http.request", "body": bytes(200), "more_body": True})
+    await rest()
+    await server.clock.advance(0.3)
+    assert raised == []
+    await server.clock.advance(0.2)
+    await serving
+    assert raised == ["receive_timeout"]
 
 
 async def test_a_form_that_comes_too_slowly_in_total_is_a_408():
@@ -147,12 +169,12 @@ async def test_a_form_that_comes_too_slowly_in_total_is_a_408():
 
     async def work(client: AsgiRequestCycle) -> None:
         assert await client.read_piece(LIMIT_BYTES) == b"x"
-        with pytest.raises(ReceiveTimeout, match="slower than 1024 bytes a second"):
+        with pytest.raises(ReceiveTimeout, match="slower than 1024 bytes per second"):
             await client.read_piece(LIMIT_BYTES)
 
     serving = server.serve(work)
     await rest()
-    await server.clock.advance(server.limits.receive_s - 1)
+    await server.clock.advance(RECEIVE_S - 1)
     server.messages.put_nowait(one_byte)
     await rest()
     await server.clock.advance(2)
@@ -291,7 +313,7 @@ async def test_client_that_reads_nothing_for_too_long_is_treated_as_disconnected
 
     serving = server.serve(work)
     await rest()
-    await server.clock.advance(server.limits.send_stall_s + 1)
+    await server.clock.advance(STALL_S + 1)
     with pytest.raises(ResponseIncomplete):
         await serving
     assert server.body == b"1"

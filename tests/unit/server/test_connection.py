@@ -14,17 +14,24 @@ import pytest
 
 from gatepass.errors import ClientGone, GatepassError
 from gatepass.http_client.loop_turns import SMALL_BYTES, TURN_S, LoopTurns
+from gatepass.server import timeouts
 from gatepass.server.connection import MOST_AHEAD, ClientConnection
 from gatepass.server.connection_shares import ConnectionShares
 from gatepass.server.cycle import AHEAD_BYTES, REST_BYTES, HttpRequestCycle
 from gatepass.server.parser import HEAD_BYTES
-from gatepass.server.timeouts import BODY_GRACE_S, DRAIN_IDLE_S, DRAIN_RECHECK_S, LINGER_S
+from gatepass.server.timeouts import (
+    BODY_GRACE_S,
+    DRAIN_IDLE_S,
+    DRAIN_RECHECK_S,
+    LEAST_BYTES_PER_S,
+    LINGER_S,
+    RECEIVE_S,
+    STALL_S,
+)
 from tests.unit.http_client.loop import advance, driven, one_iteration, rest
 from tests.unit.server.wire_client import DATE, IDLE_TIMEOUT_S, FakeTransport, Serve, WireClient, asked
 
 LIMIT_BYTES = 1_000_000
-RECEIVE_S = 20.0
-"""As limits.receive_s is by default."""
 
 OK = b"HTTP/1.1 200 OK\r\ndate: " + DATE + b"\r\ncontent-length: %d\r\n\r\n%b"
 
@@ -204,18 +211,44 @@ async def test_a_head_that_does_not_come_is_408(begun: bytes):
     assert wire_client.transport.aborted
 
 
-async def test_a_body_that_does_not_come_ends_its_request_and_then_the_connection():
+async def test_a_body_below_the_least_rate_ends_its_request_and_then_the_connection():
     """Its pieces extend neither time."""
     held, raw = Held(), asked(b"hello, you")
     wire_client = await exchanged(held, raw[:-10])
     for byte in raw[-10:-5]:
         await exchange(wire_client, bytes([byte]))
-        await advance(RECEIVE_S / 5)
+        await advance(RECEIVE_S / 5 + 0.01)  # five bytes are worth 5 ms
     assert [error.code for error in held.raised if isinstance(error, GatepassError)] == ["receive_timeout"]
     for byte in raw[-5:-1]:
         await exchange(wire_client, bytes([byte]))
         await advance(BODY_GRACE_S / 4)
     assert wire_client.transport.aborted
+
+
+async def test_a_body_may_take_as_long_as_its_bytes_at_the_least_rate_and_20_s():
+    piece_bytes = 10 * LEAST_BYTES_PER_S
+    held, raw = Held(), asked(bytes(5 * piece_bytes))
+    at = raw.index(b"\r\n\r\n") + 4
+    wire_client = await exchanged(held, raw[:at])
+    for start in range(at, at + 4 * piece_bytes, piece_bytes):  # each worth 10 s, every 12 s
+        await advance(12.0)
+        await exchange(wire_client, raw[start : start + piece_bytes])
+    assert held.raised == []
+    await advance(11.9)  # 59.9 s of 20 s and 40 KiB
+    assert held.raised == []
+    await advance(0.2)
+    assert [error.code for error in held.raised if isinstance(error, GatepassError)] == ["receive_timeout"]
+
+
+async def test_a_body_that_came_fast_at_first_has_20_s_for_its_next_piece():
+    held, raw = Held(), asked(bytes(900 * LEAST_BYTES_PER_S))
+    wire_client = await exchanged(held, raw[:-2])
+    await advance(RECEIVE_S - 1)
+    await exchange(wire_client, raw[-2:-1])
+    await advance(RECEIVE_S - 1)
+    assert held.raised == []
+    await advance(1)
+    assert [error.code for error in held.raised if isinstance(error, GatepassError)] == ["receive_timeout"]
 
 
 async def test_body_of_a_refused_request_is_dropped_and_the_next_request_served():
@@ -461,13 +494,13 @@ async def test_client_that_reads_nothing_is_awaited_and_then_disconnected():
         await go.wait()
         assert cycle.try_write(b"2")
 
-    wire_client = WireClient(stream, send_stall_s=3)
+    wire_client = WireClient(stream)
     wire_client.connection.pause_writing()
     await exchange(wire_client, asked(b"x"))
     assert (wire_client.received, wire_client.cycles[0].try_write(b"lost")) == (b"", False)
-    await advance(2)
+    await advance(STALL_S - 1)
     wire_client.connection.resume_writing()
-    await advance(2)
+    await advance(STALL_S - 1)
     assert wire_client.received.endswith(b"\r\n1\r\n1\r\n")
     go.set()
     await rest()
@@ -475,10 +508,10 @@ async def test_client_that_reads_nothing_is_awaited_and_then_disconnected():
 
 
 async def test_client_that_reads_nothing_for_long_is_disconnected():
-    wire_client = WireClient(Held(), send_stall_s=3)
+    wire_client = WireClient(Held())
     await exchange(wire_client, asked(b"x"))
     wire_client.connection.pause_writing()
-    await advance(2)
+    await advance(STALL_S - 1)
     assert not wire_client.transport.closing
     await advance(1)
     assert wire_client.transport.aborted
@@ -630,7 +663,7 @@ async def test_a_streamed_body_that_comes_too_slowly_in_total_is_late():
     assert [error.code for error in passing.raised if isinstance(error, GatepassError)] == ["receive_timeout"]
 
 
-async def test_a_client_that_never_authenticates_renews_no_connection():
+async def test_a_client_that_never_authenticates_renews_no_connection(monkeypatch: pytest.MonkeyPatch):
     """By /healthz, or with answers of 401."""
     wire_client = WireClient(refuse)
     for _ in range(3):
@@ -639,7 +672,8 @@ async def test_a_client_that_never_authenticates_renews_no_connection():
     assert not wire_client.transport.closing
     await advance(4)
     assert (bool(wire_client.transport.closing), wire_client.statuses) == (True, [401, 401, 401])
-    late = WireClient(refuse, receive_s=2 * IDLE_TIMEOUT_S)
+    monkeypatch.setattr(timeouts, "RECEIVE_S", 2 * IDLE_TIMEOUT_S)
+    late = WireClient(refuse)
     await exchange(late, asked(b"")[:-2])
     await advance(IDLE_TIMEOUT_S + 1)
     await exchange(late, b"\r\n")

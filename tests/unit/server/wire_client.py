@@ -85,7 +85,7 @@ class WireClient:
             shares = ConnectionShares(bounds.connections, bounds.unauthenticated, callers=1)
         heads: UnfinishedHeads[ClientConnection] = UnfinishedHeads(bounds.heads_bytes)
         reception = ConnectionContext(
-            *(self._note, self._refuse, bounds, IDLE_TIMEOUT_S, TrustedProxies(()), shares, heads, self.live),
+            *(self._note, self._refuse, IDLE_TIMEOUT_S, TrustedProxies(()), shares, heads, self.live),
             turns=turns or LoopTurns(),
         )
         config = Config("nowhere:app")

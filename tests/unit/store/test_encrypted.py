@@ -5,7 +5,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from gatepass.store.encrypted import EncryptedStore, StoreKey
 from tests.unit.clock import DrivenClock
-from tests.unit.store.contract import LONG_S, Shared, StoreContract
+from tests.unit.store.contract import Shared, StoreContract
 from tests.unit.store.memory import MemoryStore
 
 SECRET = b"k" * 32
@@ -69,48 +69,7 @@ def test_a_code_keeps_the_kind_and_differs_by_name_and_by_key(below):
     assert len({rest, *(other.partition(":")[2] for other in others)}) == 4
 
 
-OLD, NEW = b"o" * 32, b"n" * 32
-ROTATION = [((OLD,), (OLD, NEW)), ((OLD, NEW), (NEW, OLD)), ((NEW, OLD), (NEW,))]
-"""The keys of two processes in each step of a rotation, where one has restarted and the other has not."""
-
-
-@pytest.mark.parametrize(("here", "there"), [*ROTATION, *((after, before) for before, after in ROTATION)])
-class TestRotation(StoreContract):
-    @pytest.fixture
-    def shared(self, here, there):
-        clock = DrivenClock()
-        store = MemoryStore(clock)
-        return Shared(EncryptedStore(store, *here), EncryptedStore(store, *there), clock.advance)
-
-    async def test_dropped_values_and_counters_are_gone(self, shared: Shared):
-        """A counter is kept under both keys. A process with one key drops one of the two, so the other goes on."""
-        await shared.here.put("value/one", b"x", LONG_S)
-        for name in ("value/one", "value/none"):
-            await shared.there.drop(name)
-        assert (await shared.here.get(["value/one"])).values == {}
-        await shared.here.count("count/one", LONG_S)
-        await shared.here.drop("count/one")
-        await shared.there.drop("count/one")
-        assert await shared.here.count("count/one", LONG_S) == 1
-
-
-async def test_values_survive_a_key_rotation_and_old_ones_do_not_return(below):
-    await EncryptedStore(below, OLD).put(NAME, b"first", 60.0)
-    for _, after in ROTATION:
-        assert (await EncryptedStore(below, *after).get([NAME])).values == {NAME: b"first"}
-        if after[0] == NEW:
-            break
-    await EncryptedStore(below, NEW, OLD).put(NAME, b"second", 60.0)
-    for keys in ((OLD, NEW), (NEW, OLD), (NEW,)):
-        assert (await EncryptedStore(below, *keys).get([NAME])).values == {NAME: b"second"}
-    assert (await EncryptedStore(below, OLD).get([NAME])).values == {}
-
-
-async def test_partly_lost_lease_is_released_completely(below):
-    both = EncryptedStore(below, OLD, NEW)
-    assert await EncryptedStore(below, OLD).lease("lease/one", "a", 60.0)
-    assert not await both.lease("lease/one", "b", 60.0)
-    assert await EncryptedStore(below, NEW).lease("lease/one", "c", 60.0)
+OTHER = b"o" * 32
 
 
 async def test_invalid_key_id_in_the_store_is_not_quoted(below):
@@ -118,9 +77,13 @@ async def test_invalid_key_id_in_the_store_is_not_quoted(below):
     assert await store.shared_key_id() is None
     await below.put("encryption-key:current", b"\x1b[31m\xff<script>!", 60.0)
     assert await store.shared_key_id() == "not an id of a key"
-    await EncryptedStore(below, OLD).put_key_id()
-    assert await store.shared_key_id() == EncryptedStore(below, OLD).key_id != store.key_id
-    assert [EncryptedStore(below, NEW, OLD).accepts(EncryptedStore(below, key).key_id) for key in (OLD, SECRET)] == [
-        True,
-        False,
-    ]
+    await EncryptedStore(below, OTHER).put_key_id()
+    assert await store.shared_key_id() == EncryptedStore(below, OTHER).key_id != store.key_id
+
+
+class TestEncryptedStore(StoreContract):
+    @pytest.fixture
+    def shared(self):
+        clock = DrivenClock()
+        store = MemoryStore(clock)
+        return Shared(EncryptedStore(store, SECRET), EncryptedStore(store, SECRET), clock.advance)

@@ -18,8 +18,6 @@ from tests.unit.clock import DrivenClock, settle
 from tests.unit.store.memory import MemoryStore
 from tests.unit.tokens.scripted import Far, Reply, RunningHolder, ScriptedIssuer, oauth2
 
-BOUND_S = 0.25
-
 
 class OwnClock:
     """A machine's own clock, `ahead_s` of the test's."""
@@ -120,7 +118,7 @@ class Replica:
     def __init__(self, fleet: Fleet, ahead_s: float, settings: Any, jitter: float) -> None:
         self.clock = OwnClock(fleet.clock, ahead_s)
         self.wire = Wire(fleet.store, self.clock)
-        self.store = GuardedStore(self.wire, self.clock, BOUND_S, {})
+        self.store = GuardedStore(self.wire, self.clock, {})
         self.snapshot = StoreCache(self.store, self.clock)
         self.redactor = Redactor()
         self.issuer_client = IssuerClient(fleet.issuer)

@@ -42,6 +42,7 @@ from gatepass.server import inspection
 from gatepass.server.asgi import path_in, peer_in
 from gatepass.server.connection_shares import TrustedProxies
 from gatepass.server.pages import error_response, for_method, forget_rules, learned_rules, shown
+from gatepass.server.timeouts import RECEIVE_S
 from gatepass.server.ui import views
 from gatepass.server.ui.sessions import LIFE_S, Session, Sessions
 from gatepass.types import ClientRequest
@@ -204,7 +205,7 @@ class Ui:
             kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind != "application/json":
                 raise errors.UnsupportedMediaType("Send the body as `content-type: application/json`.")
-            call.body = await _json_body(request, state)
+            call.body = await _json_body(request)
         return await route.respond(call)
 
     async def _file(self, request: Request, path: str) -> ASGIApp:
@@ -326,11 +327,11 @@ class UiRequest:
         return response
 
 
-async def _json_body(request: Request, state: AppState) -> Mapping[str, Any]:
+async def _json_body(request: Request) -> Mapping[str, Any]:
     """Return the body, a JSON object; raise BodyTooLarge, InvalidJson, ReceiveTimeout."""
     text = bytearray()
     try:
-        async with asyncio.timeout(state.limits.receive_s):
+        async with asyncio.timeout(RECEIVE_S):
             async for piece in request.stream():
                 text += piece
                 if len(text) > BODY_BYTES:
@@ -338,7 +339,7 @@ async def _json_body(request: Request, state: AppState) -> Mapping[str, Any]:
     except errors.BodyTooLarge:  # `gatepass serve` reads no more than this, and its error names a setting
         raise errors.BodyTooLarge(TOO_LARGE) from None
     except TimeoutError:
-        raise errors.ReceiveTimeout("The request body did not arrive within limits.receive_s.") from None
+        raise errors.ReceiveTimeout(f"The request body did not arrive within {RECEIVE_S:g} s.") from None
     if len(text) > BODY_BYTES:
         raise errors.BodyTooLarge(TOO_LARGE)
     try:

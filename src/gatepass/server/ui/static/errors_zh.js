@@ -66,12 +66,12 @@ export const ERRORS = {
     "action": "让客户端的 base URL 以 `https` 开头。"
   },
   "tls_handshake_failed": {
-    "text": "与客户端的 TLS 握手失败。错误信息含有原因，例如缺少客户端证书。客户端收不到响应。日志中有事件 `refused`。",
-    "action": "如果客户端不信任 gatepass 的证书，在客户端添加其 CA。如果 gatepass 要求客户端证书，设置一个由 `server.tls.client_ca_file` 中的 CA 签发且未过期的证书。"
+    "text": "与客户端的 TLS 握手失败。错误信息含有原因。客户端收不到响应。日志中有事件 `refused`。",
+    "action": "如果客户端不信任 gatepass 的证书，在客户端添加其 CA。"
   },
   "receive_timeout": {
-    "text": "请求头或请求体没有在时限内收完。",
-    "action": "线路较慢时，增大 `limits.receive_s`。"
+    "text": "请求头或请求体没有及时到达。",
+    "action": "重新发送请求。如果经常失败，检查途中是否有代理拖延请求。"
   },
   "invalid_json": {
     "text": "请求体不是一个 UTF-8 的 JSON 对象，或嵌套超过 64 层。",
@@ -90,8 +90,8 @@ export const ERRORS = {
     "action": "减小请求，或提高限制。"
   },
   "body_too_complex": {
-    "text": "超过 256 KiB 的 JSON 请求体，其值的数量超过 `limits.body_values`，或反斜杠超过 6,000,000 个，或顶层成员超过 1,000 个。",
-    "action": "拆分请求，或提高 `limits.body_values`。"
+    "text": "超过 256 KiB 的 JSON 请求体，其值超过 500,000 个（按文本之外的逗号和括号计算），或反斜杠超过 6,000,000 个，或顶层成员超过 1,000 个。",
+    "action": "拆分请求。"
   },
   "unsupported_encoding": {
     "text": "请求体被压缩了。",
@@ -124,10 +124,6 @@ export const ERRORS = {
   "limit_reached": {
     "text": "用量达到了限制。错误信息写明是哪个限制、属于谁，以及何时重试。gatepass 没有发送任何内容。",
     "action": "在 `retry-after` 之后重试，或提高限制。"
-  },
-  "limits_unavailable": {
-    "text": "计算用量限制的共享存储没有应答，并且 `store.on_store_failure` 是 `reject`。gatepass 没有发送任何内容。",
-    "action": "在 `retry-after` 之后重试。如果持续出现，修复共享存储（`/status` 中的 `store`）。"
   },
   "targets_limited": {
     "text": "模型的每个目标都要求等待：应答是 429，或带 `retry-after` 的 503。gatepass 没有发送任何内容。",
