@@ -8,7 +8,6 @@ import shlex
 import shutil
 import signal
 import socket
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -135,8 +134,7 @@ async def test_processes_of_the_template_are_one_client_of_the_issuer(tmp_path: 
 async def test_nginx_spreads_the_requests_and_a_replica_stops_without_a_failed_one(tmp_path: Path) -> None:
     async with replicas(tmp_path) as (running, issuer), balanced(tmp_path, [await one.port for one in running]) as port:
         assert {(await ask(port)).status for _ in range(20)} == {200}
-        served = Counter(at for at, one in enumerate(running) for _ in range(one.count('"event":"request"')))
-        assert min(served[at] for at in range(2)) > 3, served
+        assert min(one.count('"event":"request"') for one in running) > 3
         statuses: list[int] = []
         stop = asyncio.Event()
 
