@@ -94,7 +94,6 @@ ROWS = {
     "**ERROR**: GENERIC_ERROR - The answer ends here: the upstream rejected the request.": "The answer ends here",
     "llm.corp.example sent no reply within 600 s (models.m.timeouts.first_byte_s).": "upstream_timeout_first_byte",
     "The proxy in front of llm.corp.example refuses (403 Forbidden).": "The proxy in front of",
-    "FAIL upstream:llm models: base_url lacks the version: it has no model list (404)": "base_url lacks the version",
     "**ERROR**: AUTH_ERROR - Error code: 401 - {'error': {'message': \"The API key is not known to gatepass. Check the"
     " client's API key setting.\", 'code': 'invalid_api_key'}}": "The API key is not known to gatepass",
     "图片": "图片",
