@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 import subprocess
-from functools import partial
 from pathlib import Path
 from subprocess import PIPE, STDOUT
 
@@ -22,8 +21,12 @@ async def s_client(gp: Gateway, *options: str, typed: str = "") -> str:
     It may end before it reads: uvloop's `communicate` then raises RuntimeError, that of `subprocess` passes over it.
     """
     command = (OPENSSL or "", "s_client", "-connect", f"127.0.0.1:{gp.port}", *options)
-    run = partial(subprocess.run, command, input=typed.encode(), stdout=PIPE, stderr=STDOUT, timeout=30, check=False)
-    return str((await asyncio.to_thread(run)).stdout, errors="replace")
+
+    def run() -> bytes:
+        ended = subprocess.run(command, input=typed.encode(), stdout=PIPE, stderr=STDOUT, timeout=30, check=False)
+        return ended.stdout
+
+    return (await asyncio.to_thread(run)).decode(errors="replace")
 
 
 @pytest.mark.parametrize(
