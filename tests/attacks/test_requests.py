@@ -492,10 +492,12 @@ def in_driven_time(sends: Sends, *, is_form: bool) -> tuple[bool, bool]:
 @pytest.mark.attack("slow senders of bodies and forms")
 @pytest.mark.parametrize("is_form", [False, True], ids=["body", "form"])
 @generated
-@given(st.lists(st.tuples(st.sampled_from([1, 100, 5_000, 30_000]), st.sampled_from([0.5, 3.3, 9.7, 19.1, 20.5]))))
-@example([(1, 19.1)] * 5)
-@example([(20_000, 19.1)] * 20)
-@example([(30_000, 0.5), *[(1, 19.1)] * 5])
+@given(
+    sends=st.lists(st.tuples(st.sampled_from([1, 100, 5_000, 30_000]), st.sampled_from([0.5, 3.3, 9.7, 19.1, 20.5])))
+)
+@example(sends=[(1, 19.1)] * 5)
+@example(sends=[(20_000, 19.1)] * 20)
+@example(sends=[(30_000, 0.5), *[(1, 19.1)] * 5])
 def test_a_body_is_refused_exactly_when_it_is_late(attack: Attack, sends: Sends, is_form: bool) -> None:
     attack.cases += 1
     given_up, is_due = in_driven_time(sends, is_form=is_form)
