@@ -46,7 +46,11 @@ class Fleet:
         }
         chat = {"base_url": f"{upstream}/v1", "credential": "corp"}
         self._folder, self.source = folder, source
-        self._configuration = {"credentials": {"corp": corp}, "upstreams": {"chat": chat}, "store": store}
+        self._configuration: dict[str, Any] = {
+            "credentials": {"corp": corp},
+            "upstreams": {"chat": chat},
+            "store": store,
+        }
         self.ports = [free_port() for _ in range(count)]
         for port in self.ports:
             self._configure(port, store)
