@@ -228,7 +228,8 @@ def test_gatepass_accepts_the_configuration_with_the_files_of_the_pod(name: str,
 
 def test_large_numbers_and_references_stay_what_they_are() -> None:
     config = {"limits": {"held_bytes": 134217728, "reply_bytes": 5368709120}, **example("oauth2")["config"]}
-    text = rendered({"config": config})["ConfigMap", "gatepass"]["data"]["gatepass.yaml"]
+    values = {"config": config, "resources": {"limits": {"memory": "8Gi"}}}
+    text = rendered(values)["ConfigMap", "gatepass"]["data"]["gatepass.yaml"]
     assert "held_bytes: 134217728\n" in text
     assert "reply_bytes: 5368709120\n" in text
     assert "client_secret: ${file:/run/secrets/gatepass/client_secret}\n" in text

@@ -16,7 +16,7 @@ from examples import client, company_gateway, demo, issuer
 from tests.serving import serving
 
 EXAMPLES = Path(demo.__file__).parent
-BOUND_S = 60.0
+BOUND_S = 120.0
 STEPS = {step.__name__: "ok" for step in client.STEPS}
 
 

@@ -57,7 +57,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- /* `limits.connections`. Fails if the limits do not fit by docs/operations/limits_and_memory.md#memory. */ -}}
 {{- define "gatepass.connections" -}}
 {{- $limits := .Values.config.limits | default dict -}}
-{{- $memory := include "gatepass.bytes" .Values.resources.limits.memory | int64 -}}
+{{- $memory := include "gatepass.bytes" .Values.resources.limits.memory | float64 -}}
 {{- $connections := $limits.connections | default (divf (mulf $memory 400) 536870912 | floor) -}}
 {{- $held := $limits.held_bytes | default (divf $memory 2) -}}
 {{- $body := $limits.body_bytes | default 33554432 -}}
