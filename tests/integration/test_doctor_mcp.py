@@ -10,7 +10,7 @@ from gatepass.cli.probe import ProbeCall
 from gatepass.cli.steps import diagnose
 from gatepass.config.model import Config
 from tests.integration.issuer import SECRET, minted
-from tests.integration.scripted import Dialogue, Received, Rst, Scripted, Send, begin_stream, chunk, event, reply
+from tests.integration.scripted import Dialogue, Pause, Received, Rst, Scripted, Send, begin_stream, chunk, event, reply
 
 CHALLENGE = 'Bearer error="invalid_token", resource_metadata="https://login.example/.well-known/x"'
 TOOLS = {"tools": [{"name": "find"}, {"name": "read"}]}
@@ -89,6 +89,17 @@ async def test_a_server_with_a_handshake_gets_one_and_its_session_is_named():
     found, received = await steps_of(handshake)
     assert found == ["ok initialize: speaks MCP 2025-06-18", "ok tools: lists 2 tools: find, read"]
     assert [request.header("mcp-session-id") for request in received] == [None, "s-1", "s-1"]
+
+
+async def test_a_body_that_arrives_after_its_head_is_read():
+    def late(request: Received) -> Dialogue:
+        (whole,) = handshake(request)
+        assert isinstance(whole, Send)
+        first, blank, rest = whole.data.partition(b"\r\n\r\n")
+        return [Send(first + blank), Pause(0.1), Send(rest[:9]), Pause(0.1), Send(rest[9:])]
+
+    found, _ = await steps_of(late)
+    assert found == ["ok initialize: speaks MCP 2025-06-18", "ok tools: lists 2 tools: find, read"]
 
 
 @pytest.mark.parametrize(

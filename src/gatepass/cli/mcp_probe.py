@@ -22,7 +22,7 @@ from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.attempt import close_attempt, send, send_own_call
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.mcp import SESSION, check_head, read_reply
-from gatepass.proxy.upstream_call import connection_error
+from gatepass.proxy.upstream_call import connection_error, read_body
 from gatepass.sse.event import Framer, parse_event, split_events
 from gatepass.types import MCP_UPSTREAM, Call, Headers, Hidden, OutboundRequest, Target, header
 
@@ -141,7 +141,10 @@ async def _send(attempt: Attempt, request: OutboundRequest) -> Reply:
                 if message or read > REPLY_BYTES:
                     break
         else:
-            message = _parsed(reply.body or b"")
+            body = reply.body
+            if body is None:  # it did not arrive together with the head
+                body = await read_body(attempt, response, attempt.limit_bytes)
+            message = _parsed(body)
     except errors.TransportFault as lost:
         raise connection_error(attempt, lost) from lost
     finally:
