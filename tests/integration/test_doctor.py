@@ -338,7 +338,7 @@ async def test_a_token_that_is_presented_is_described(tmp_path):
 
 def stored(responder: Responder, password: str = "password-of-the-store") -> dict[str, Any]:
     url = f"valkey://127.0.0.1:{responder.port}"
-    return {"url": url, "password": password, "encryption_key": "k" * 32, "timeout_s": 2.0}
+    return {"url": url, "password": password, "encryption_key": "k" * 32}
 
 
 async def test_a_store_that_answers_is_reported_and_proves_no_upstream():
