@@ -167,7 +167,10 @@ async def test_an_id_of_several_requests_shows_the_newest(tmp_path: Path):
 async def test_an_unknown_id_states_how_far_back_the_requests_reach(tmp_path: Path):
     async with serving(tmp_path) as gp:
         text = command("show", "never\x1b", "--socket", gp.socket, exit_code=1)
-        assert f"the gatepass on {os.uname().nodename} does not know the request never�: it has kept no request yet" in text
+        assert (
+            f"the gatepass on {os.uname().nodename} does not know the request never�: it has kept no request yet"
+            in text
+        )
         foreign = "b" * 24 if ids_begin(os.uname().nodename) != "bbbb" else "c" * 24
         text = command("show", foreign, "--socket", gp.socket, exit_code=1)
         assert f"Another replica has served it, whose /status has ids_begin {foreign[:4]}." in text

@@ -249,7 +249,7 @@ async def test_no_secret_is_printed_in_any_echo(servers, style, name):
     assert bodies.count("***") > 30, "echoes were masked, or there was none"
     assert "***" in out.getvalue()
     assert stories.count("***") > 30
-    assert spans.count("***") > 30
+    assert spans.count("***") > 10, "spans have the reasons of failures, and no bodies"
     for text, where in (
         *((out.getvalue(), "the log"), (bodies, "a body"), (fields, "a header")),
         *((metrics.body.decode(), "/metrics"), (shown, "a repr"), (stories, "a captured body")),
