@@ -1,7 +1,7 @@
 """An MCP server behind the company's tokens: Streamable HTTP without sessions, and one tool.
 
 python examples/mcp_server.py
-gatepass doctor --config examples/gatepass.yaml --mcp tools
+gatepass doctor --config examples/gatepass.yaml
 """
 
 import argparse
