@@ -77,7 +77,7 @@ class LoadedConfig:
         if isinstance(above, str):  # a text that stands for a list
             return self.origin(path[:-1])
         block = dict(children(above))
-        if path[-1] not in block or isinstance(value := block[path[-1]], dict | list):
+        if path[-1] not in block or (isinstance(value := block[path[-1]], dict | list) and value):
             return DEFAULT
         origin = str(self.document.origin(path))
         sources = [str(source) for source in value.sources] if isinstance(value, Reference) else []

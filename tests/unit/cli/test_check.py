@@ -25,6 +25,15 @@ def test_defaults_are_shown_on_demand_and_counted_in_the_last_line(check):
     assert every.stdout.splitlines()[-1] == counted
 
 
+@pytest.mark.parametrize("written", ["operations: []", "models: []", "mcp: []"])
+@pytest.mark.parametrize("options", [(), ("--all",)])
+def test_a_list_that_is_written_empty_is_set(check, written, options):
+    keys = f"access:\n  keys:\n    - name: a\n      hash: sha256:{'1' * 64}\n      {written}\n"
+    result = check(*options, text="upstreams: {chat: {base_url: 'https://x/v1'}}\n" + keys)
+    assert result.exit_code == 0, result.output
+    assert re.search(rf"\n +{re.escape(written)}  # \S*f\.yaml:6\n", result.stdout), result.stdout
+
+
 def test_a_setting_that_is_not_known_has_its_line_and_the_nearest_name(tmp_path):
     text = "upstreams: {chat: {base_url: 'https://x/v1', dialekt: openai}}\nlog: {bodies: true}\n"
     for command in ("check", "serve"):
