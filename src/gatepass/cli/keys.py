@@ -299,6 +299,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         models = operations = mcp = "none"
     elif row["operations"] is not None:
         operations = ",".join(row["operations"]) or "none"
+        models = models if row["operations"] else "none"
     key = " ".join(filter(None, (row["id"], row.get("reference"))))
     expires, last_use = row["expires"] or "never", row.get("last_used") or "-"
     return row["name"], row["role"], row["profile"], expires, models, operations, mcp, row["state"], last_use, key
