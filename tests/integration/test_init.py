@@ -252,6 +252,10 @@ async def test_an_overwritten_file_gets_no_wider_permissions(tmp_path, monkeypat
         (("--base-url", "nonsense"), "--base-url: expects http"),
         (("--base-url", "https://127.0.0.1:1/v1"), "--token-url: is missing"),
         (("--base-url", "https://127.0.0.1:1/v1", "--auth", "key"), "--secret-file or --secret-env: is missing"),
+        (
+            ("--base-url", "https://127.0.0.1:1/v1", "--auth", "key", "--secret-env", "UNSET_SECRET"),
+            "--secret-env: the environment variable UNSET_SECRET is not set",
+        ),
     ],
 )
 async def test_answers_that_cannot_be_used_end_the_command(tmp_path, monkeypatch, arguments, words):

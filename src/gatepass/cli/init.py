@@ -347,6 +347,8 @@ def init(
     if path.is_dir() or not os.access(path.parent, os.W_OK):  # before any question is asked
         exit_unusable(f"--output: {path} cannot be written")
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the answers
+    if secret_env and secret_env not in os.environ:
+        exit_unusable(f"--secret-env: the environment variable {secret_env} is not set: nothing was written")
     answers = {name: value for name, value in given.items() if value is not None} | {"port": str(port)}
     if allow_plain_http:
         answers["allow_plain_http"] = "true"
