@@ -85,6 +85,7 @@ _MODELS, _DESTINATIONS, _NESTED, _PARTS = (
     frozenset(map(_normalized, names)) for names in (MODELS, DESTINATIONS, NESTED, REFUSED_PARTS)
 )
 _NAMES_OF_MODELS = _MODELS | {_MODEL}
+_STORED = {_normalized(name): name for name in STORED}
 _FAMILY = tuple(f"{name}{mark}" for name in FAMILIES for mark in "_-:")
 
 
@@ -130,15 +131,15 @@ def check_part_access(caller: AccessKey, name: str) -> None:
 def stored_member(body: bytes) -> str | None:
     """Return the member of STORED by which a request for a response names a stored object, None without one.
 
-    Only the top level is searched. Names match without case. Raises the errors of `top_members`.
+    Only the top level is searched. Names match without case, `_` and `-`. Raises the errors of `top_members`.
     """
     for member in top_members(body):
-        name, value = folded(member.name), body[member.value : member.end]
-        if name not in STORED or value == _NULL:
+        name, value = _STORED.get(_normalized(member.name)), body[member.value : member.end]
+        if name is None or value == _NULL:
             continue
         if name != STORED[-1]:
             return name
-        if value.startswith(b"{") and any(folded(one.name) == "id" for one in top_members(value)):
+        if value.startswith(b"{") and any(_normalized(one.name) == "id" for one in top_members(value)):
             return f"{name}.id"
     return None
 

@@ -23,10 +23,15 @@ NAMING: tuple[tuple[str, str], ...] = (
     ("conversation", '{"id": "conv_1"}'),
     ("prompt", '{"id": "pmpt_1", "version": "2"}'),
     ("prompt", '{"id": null, "ID": "pmpt_1"}'),
+    ("prompt", '{"_id": "pmpt_1"}'),
+    ("prompt", '{"I-D": "pmpt_1"}'),
 )
 SPELLINGS: tuple[Callable[[str], str], ...] = (
     str,
     str.upper,
+    lambda name: name.replace("_", "-"),
+    lambda name: name[0] + name.title().replace("_", "")[1:],  # previousResponseId
+    lambda name: f"_{name.upper()}-",
     lambda name: f"\\u{ord(name[0]):04x}{name[1:]}",
     lambda name: name.replace("i", "\u0131").replace("s", "\u017f"),  # which fold to the letters
 )
