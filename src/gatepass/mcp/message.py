@@ -96,10 +96,10 @@ def read_message(body: bytes) -> McpMessage:
             is_reply = identity is not None and (_size(found.result) or _size(found.error))
             return McpMessage("response", id=identity or b"null") if is_reply else UNREADABLE
         method = _TEXT.decode(found.method)
+        # a server may read the first of two methods: it must not run a call that gatepass takes for a read or a stream
+        if (method in READS or method == LISTEN) and not _names_method_once(body):
+            return UNREADABLE
     except _UNREADABLE_ERRORS:
-        return UNREADABLE
-    # a server may read the first of two methods: it must not execute a call that gatepass takes for a read or a stream
-    if (method in READS or method == LISTEN) and not _names_method_once(body):
         return UNREADABLE
     if _size(found.id) > LONGEST_ID_BYTES:  # no error could answer it
         return McpMessage("unreadable", method[:LONGEST_NAME_CHARS])

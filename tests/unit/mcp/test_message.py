@@ -36,6 +36,7 @@ def call(name: object, **params: Any) -> bytes:
         (b"", UNREADABLE),
         (b"7", UNREADABLE),
         (b"\xff", UNREADABLE),
+        (b'{"jsonrpc":"2.0","id":1,"method":"tools/list","a\xff":1}', UNREADABLE),
         (b"[" * 100_000, UNREADABLE),
         (b'{"method":' + b"[" * 100_000, UNREADABLE),
         (body(id=1, method=7), UNREADABLE),
