@@ -6,6 +6,7 @@ Only calls are checked. A key with a list of tools sees the whole `tools/list`, 
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Collection
 from fnmatch import fnmatchcase
 
@@ -20,6 +21,8 @@ CALL_TOOL = "tools/call"
 LONGEST_TOOL_CHARS = 200
 """A longer name is no tool's. The time to match a glob with many stars grows with the name."""
 _TEXT = msgspec.json.Decoder(str)
+_LIKE_CALL_TOOL = re.compile("".join(f"[^a-z]*+{letter}" for letter in "toolscall") + "[^a-z]*+", re.IGNORECASE)
+"""Matches what is CALL_TOOL for a server that ignores case, blanks or marks."""
 
 
 def may_use(key: AccessKey, server: str) -> bool:
@@ -48,7 +51,7 @@ def check_call(body: bytes, headers: Headers, tools: Collection[str]) -> None:
     """Raise McpNotAllowed if the message in `body` calls a tool that no glob of `tools` matches.
 
     Raises InvalidRequest for a message that a server could read as another call than gatepass does: a batch, a name
-    that stands twice, and a header that differs from the body (revision 2026-07-28).
+    that stands twice, another spelling of CALL_TOOL, and a header that differs from the body (revision 2026-07-28).
     """
     top = _members(body, "The body", ("method", "params"))
     method = _text(top.get("method", b'""'), "method")
@@ -61,6 +64,8 @@ def check_call(body: bytes, headers: Headers, tools: Collection[str]) -> None:
                 f"This key may not call the tool {tool[:LONGEST_TOOL_CHARS]!r}. Use another key, or add the tool to"
                 " access.keys[].mcp."
             )
+    elif _LIKE_CALL_TOOL.fullmatch(method):
+        raise InvalidRequest(f"The method is another spelling of {CALL_TOOL!r}. Send {CALL_TOOL!r}.", param="method")
     for field, value in headers:
         text = stated.get(field, "").encode()
         if field in stated and value not in (text, b"=?base64?%b?=" % base64.b64encode(text)):

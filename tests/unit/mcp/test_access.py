@@ -153,6 +153,23 @@ def test_what_servers_read_differently_is_refused(text: bytes) -> None:
         check_call(text, (), TOOLS)
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("Tools/Call", "TOOLS/CALL", "tools/call ", " tools/call", "tools//call", "/tools/call/", "tools.call"),
+        *("toolsCall", "tool\u017f/call", "tools/call\0", "tools\u200b/call", " " * 1_000_000 + "tools/call"),
+    ],
+)
+def test_another_spelling_of_a_call_is_refused(method: str) -> None:
+    with pytest.raises(InvalidRequest, match="another spelling of 'tools/call'"):
+        check_call(body(id=1, method=method, params={"name": "drop"}), (), TOOLS)
+
+
+@pytest.mark.parametrize("method", ["tools/list", "tools/calls", "x/tools/call", "\u00e9" * 1_000_000, " " * 1_000_000])
+def test_other_methods_pass(method: str) -> None:
+    check_call(body(id=1, method=method), (), TOOLS)
+
+
 def encoded(text: str) -> bytes:
     return b"=?base64?" + base64.b64encode(text.encode()) + b"?="
 
