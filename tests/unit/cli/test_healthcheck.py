@@ -35,8 +35,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Record the requested addresses, and report each as healthy."""
     places: list[tuple[str, int]] = []
 
-    def well(host: str, port: int, _: float, tls: object, control: object) -> None:
-        assert (tls, control) == (None, None)
+    def well(host: str, port: int, _: float, tls: object) -> None:
+        assert tls is None
         places.append((host, port))
 
     monkeypatch.setattr("gatepass.cli.healthcheck.failure_of", well)
