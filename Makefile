@@ -226,7 +226,7 @@ chaos: setup ## Ten minutes of faults on all sides of two replicas over a store,
 	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
 	$(BIN)/python -W ignore -m tests.stress.chaos $(CHAOS)
 
-store-faults: setup ## Four processes, a real Valkey or Redis: each fault of the store, and a key rotation; two minutes
+store-faults: setup ## Four processes, a real Valkey or Redis: each fault of the store; two minutes
 	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
 	$(BIN)/pytest -q -s tests/e2e/test_store_health.py tests/e2e/test_valkey.py -k "health or Documented"
 

@@ -118,7 +118,8 @@ class ForbiddenOrigin(CallerError):
     The page sees only a network error. The reason is in the browser's console and in the access line. The page at `/ui`
     accepts only requests of its own origin: a proxy in front of gatepass must pass on `Host`.
 
-    Action: Add the origin to `server.cors_origins`.
+    Action: Set `access.keys`, because without keys gatepass serves no page of another origin. Then add the origin to
+    `server.cors_origins`.
     """
 
     code, status = "forbidden_origin", 403

@@ -114,6 +114,9 @@ class ReceiveTimeouts:
                 self._body_since_s = now_s
             waited_s = cycle.waited_s(now_s) if cycle.is_streamed else now_s - self._body_since_s
             ahead_s = cycle.size_bytes / LEAST_BYTES_PER_S - waited_s
+            if ahead_s > RECEIVE_S:  # what came fast allows no hours of single bytes
+                self._body_since_s -= ahead_s - RECEIVE_S
+                ahead_s = RECEIVE_S
             bound_s = max(0.0, RECEIVE_S + min(0.0, ahead_s))
             current = None  # sets the deadline again although the body was awaited before
         elif serving is None:

@@ -251,6 +251,19 @@ async def test_a_body_that_came_fast_at_first_has_20_s_for_its_next_piece():
     assert [error.code for error in held.raised if isinstance(error, GatepassError)] == ["receive_timeout"]
 
 
+async def test_bytes_that_came_fast_are_worth_20_s_at_most():
+    """A caller would hold its share of memory for hours: 900 KiB at once are worth 15 minutes of single bytes."""
+    held, raw = Held(), asked(bytes(900 * LEAST_BYTES_PER_S))
+    wire_client = await exchanged(held, raw[:-5])
+    for byte in raw[-5:-3]:
+        await advance(15.0)
+        await exchange(wire_client, bytes([byte]))
+    await advance(9.9)  # 39.9 s: 20 s ahead at the beginning, and 20 s
+    assert held.raised == []
+    await advance(0.2)
+    assert [error.code for error in held.raised if isinstance(error, GatepassError)] == ["receive_timeout"]
+
+
 async def test_body_of_a_refused_request_is_dropped_and_the_next_request_served():
     wire_client = WireClient(refuse)
     raw = asked(b"hello")

@@ -46,7 +46,7 @@ async def failed_with(message: str, kind: type[ValkeyError] = ResponseError, cau
     ("message", "kind", "cause", "reason"),
     [
         ("invalid username-password pair.", AuthenticationError, None, "pair. Check store.username and store.password"),
-        ("no permissions to run 'get'", NoPermissionError, None, "Permit this user the keys of store."),
+        ("no permissions to run 'get'", NoPermissionError, None, "Permit this user the keys gatepass:*, and"),
         ("command not allowed when", OutOfMemoryError, None, "The server is full: raise its maxmemory"),
         ("You can't write against", ReadOnlyError, None, "replica: set store.url to the primary"),
         (

@@ -15,7 +15,7 @@ export const ERRORS = {
   },
   "forbidden_origin": {
     "text": "浏览器中的网页调用了 gatepass，而它的来源（origin）不被允许。网页只看到网络错误，原因在浏览器的控制台和访问日志中。管理页面 `/ui` 只接受来源与自己相同的请求：gatepass 前面的代理必须转发 `Host`。",
-    "action": "把来源加入 `server.cors_origins`。"
+    "action": "设置 `access.keys`，因为没有 key 时 gatepass 不为其他来源的网页提供服务。然后把来源加入 `server.cors_origins`。"
   },
   "forbidden_peer": {
     "text": "gatepass 没有配置 key，运行在另一个应用中，而请求可能来自另一台机器。",
