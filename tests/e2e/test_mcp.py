@@ -55,7 +55,7 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
 
 def test_the_curl_of_the_page_lists_the_tools(setup: Setup):
     page = (ROOT / "docs" / "mcp.md").read_text(encoding="utf-8")
-    (command,) = re.findall(r"```sh\n(curl .*?)```", page, re.DOTALL)
+    command, *_ = re.findall(r"```sh\n(curl .*?)```", page, re.DOTALL)
     command = command.replace("http://localhost:8080/mcp/search", setup.mcp)
     environment = {"PATH": os.environ["PATH"], "LLM_API_KEY": KEY, "NO_PROXY": "127.0.0.1"}
     done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, timeout=30, check=True)

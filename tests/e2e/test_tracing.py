@@ -34,6 +34,8 @@ class Upstream:
     """Is busy as the first target. As the second one it rejects the first token, and streams EVENTS events."""
 
     def __call__(self, request: Received) -> Dialogue:
+        if request.method == "GET":  # the list of models, which gatepass reads at its start
+            return [Send(reply({"object": "list", "data": []}))]
         if request.target.startswith("/busy"):
             return [Pause(0.03), Send(reply({"error": {"message": "busy"}}, 503, retry_after="30"))]
         if request.header("authorization") == "Bearer token-1":
