@@ -86,6 +86,7 @@ ECHOES: dict[str, Callable[[str], Dialogue]] = {
     "no-http": lambda text: [Send(f"-ERR {text}\r\n\r\n".encode()), Fin()],
     "moved": lambda text: [Send(reply(b"", 302, location=f"http://localhost/{text[:900]}"))],
     "limits": lambda text: [Send(reply({"error": {"message": "slow"}}, 429, x_ratelimit_seen=text, retry_after=text))],
+    "field": lambda text: [Send(reply(COMPLETION, openai_seen=text, openai_model="seen"))],
     "coding": lambda text: [Send(reply(b"x", content_encoding=text[-30:]))],
     "first-event": lambda text: [Send(stream(event(_quoted(text))))],
     "own-event": lambda text: [Send(stream(delta(content="a"), event({"error": {"message": text, "type": "t"}})))],
@@ -247,6 +248,7 @@ async def test_no_secret_is_printed_in_any_echo(servers, style, name):
     bodies = "\n".join(answer.body.decode() for answer in answers)
     fields = "\n".join(f"{name}: {value}" for answer in answers for name, value in answer.headers.items())
     assert bodies.count("***") > 30, "echoes were masked, or there was none"
+    assert "openai-model: seen" in fields, "fields of a good answer are relayed"
     assert "***" in out.getvalue()
     assert stories.count("***") > 30
     assert spans.count("***") > 10, "spans have the reasons of failures, and no bodies"
