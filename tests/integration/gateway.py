@@ -84,7 +84,7 @@ async def serving(
     ready = asyncio.Event()
     server = _Guest(state, lambda _: ready.set(), source=source)
     if not reads_lists:
-        server.endpoint.read_lists = lambda: None  # type: ignore[method-assign]
+        server.endpoint.read_lists = lambda: None  # type: ignore[method-assign]  # no request but the test's own
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
         async with asyncio.timeout(BOUND_S):
