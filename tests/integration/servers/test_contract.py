@@ -6,7 +6,6 @@ One upstream plays for all: each request takes the dialogue that its test put do
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Any, get_args
 
 import pytest
@@ -212,15 +211,21 @@ async def test_disconnect_during_a_stalled_upload_closes_the_upstream_request(na
     is_closed = asyncio.Event()
 
     async def answer_early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+        asked = await reader.readuntil(b"\r\n\r\n")
+        if asked.startswith(b"GET /v1/models"):  # read at the start
+            writer.write(reply(b"", 404))
+            writer.close()
+            return
         writer.write(head(200, content_type="audio/mpeg", transfer_encoding="chunked"))
-        with suppress(ConnectionError):  # a write is how it notices that its client has closed
-            while True:
+        try:
+            while True:  # a write is how it notices that its client has closed
                 writer.write(chunk(b"x"))
                 await writer.drain()
                 await asyncio.sleep(0.02)  # the pace of this upstream: it writes until its client closes
-        writer.close()
-        is_closed.set()
+        except ConnectionError:
+            is_closed.set()
+        finally:
+            writer.transport.abort()
 
     form = b"--b\r\ncontent-disposition: form-data; name=file; filename=a\r\n\r\n" + b"z" * 20_000_000
     headers = {"content-type": "multipart/form-data; boundary=b", "content-length": "60000000"}
