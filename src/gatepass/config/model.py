@@ -292,7 +292,7 @@ class Limits(Block):
     connections: Annotated[int, Field(gt=0)] = 4000
     """The most requests in progress, and the most connections of authenticated clients, idle ones included. One
     more request gets 503 `overloaded`, unless its caller has no other in progress. If
-    `access.keys` names several callers, no caller holds the last tenth. gatepass closes an idle connection after 75
+    `access.keys` names several callers, no caller holds the last tenth. gatepass closes an idle connection after 95
     s. Streams of MCP clients that only wait for notifications have a limit of their own, a quarter of this one.
 
     Unit: connections

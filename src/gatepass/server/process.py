@@ -54,8 +54,11 @@ from gatepass.types import ClientRequest
 
 LOG = logging.getLogger("gatepass.serve")
 
-IDLE_TIMEOUT_S = 75
-"""How long an idle connection of a client stays open for its next request."""
+IDLE_TIMEOUT_S = 95
+"""How long an idle connection of a client stays open for its next request.
+
+Go's clients, such as RAGFlow 1.0, send on a connection that was idle for up to 90 s.
+"""
 
 HANDOVER_S = 0.1
 """Minimum time that a stopping process still serves, so that connections in the system's queue receive no 503."""

@@ -17,7 +17,7 @@ from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, 
 from gatepass.server.cycle import HttpRequestCycle
 from tests.unit.http_client import wire
 
-IDLE_TIMEOUT_S = 75.0
+IDLE_TIMEOUT_S = 95.0
 DATE = b"Fri, 20 Nov 2026 11:00:00 GMT"
 
 Serve = Callable[[HttpRequestCycle], Coroutine[Any, Any, None]]
