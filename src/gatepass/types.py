@@ -332,6 +332,8 @@ REFUSED_CONTENT = frozenset(
         *("invalid_prompt", "moderation_blocked"),
     )
 )
+RAGFLOW_ABSENT = ("don't own", "not found", "no authorization")
+"""Texts of RAGFlow's code 102 for an assistant that does not exist for this caller. The last one is that of 1.0."""
 FINAL_CODES = OVER_QUOTA | TOO_LONG | REFUSED_CONTENT
 """Values of an upstream error's `code` or `type`, in lower case. The account or the request itself is the cause,
 so neither a retry nor a changed request helps."""

@@ -21,7 +21,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gatepass.types import ERROR_CODE_NAMES, ERROR_TEXT_NAMES, OVER_QUOTA, REFUSED_CONTENT, TOO_LONG, UpstreamErrorBody
+from gatepass.types import (
+    ERROR_CODE_NAMES,
+    ERROR_TEXT_NAMES,
+    OVER_QUOTA,
+    RAGFLOW_ABSENT,
+    REFUSED_CONTENT,
+    TOO_LONG,
+    UpstreamErrorBody,
+)
 
 Object = Mapping[str, Any]
 
@@ -58,8 +66,11 @@ _LINES = re.compile(r" ?\n ?(?:\n\s*)?")
 RAGFLOW_STATUS: Mapping[int, int] = {100: 502, 101: 400, 102: 400, 103: 400, 105: 502, 106: 503, 108: 403, 109: 403}
 """RAGFlow's RetCode in a 200: exception, argument, data, operating, connection, running, permission, authentication."""
 
-RAGFLOW_ABSENT = ("don't own", "not found")
-"""Texts of code 102 for an assistant that does not exist for this caller."""
+_OVER_QUOTA_TEXT = re.compile(
+    r"quota|rate.?limit|too many requests|\b429\b|insufficient.(?:balance|credit)|配额|额度|余额不足|欠费|限流",
+    re.IGNORECASE,
+)
+"""RAGFlow quotes its model's error in a text of code 100 or 102."""
 
 STATUS_OF_CODE: Mapping[str, int] = {
     # an expired token reported with another status: ChatGPT, RFC 6750 section 3.1, Baidu's error_code
@@ -363,6 +374,8 @@ def ragflow_status(code: Any, text: str) -> int | None:
     # RAGFlow has one code for every fault of a request, so only the text shows which one it is
     if number == 102 and any(words in text.lower() for words in RAGFLOW_ABSENT):
         return 404
+    if number in (100, 102) and _OVER_QUOTA_TEXT.search(text) is not None:
+        return 429
     return None if number is None else RAGFLOW_STATUS.get(number)
 
 

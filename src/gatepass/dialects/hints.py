@@ -71,9 +71,10 @@ HINTS = (
         " token for https://cognitiveservices.azure.com/.default.",
     ),
     Hint(
-        r"^you don't own the (chat|agent)",
+        r"^you don't own the (chat|agent)|^no authorization\.?$|permission to access the agent",
         "The owner of this token has no such assistant in RAGFlow: set `name` of this model under `models` to its id,"
         " or to agent:ID for an agent.",
+        (403, 404),
     ),
     Hint(
         r"^not found: \S*/api/v1/(openai|agents)/",

@@ -225,7 +225,10 @@ CHAT_REASONS = TEXT_REASONS | {"tool_calls", "function_call"}
 NATIVE = "native_finish_reason"
 """The member that keeps the upstream's finish reason. The name is OpenRouter's."""
 
-_STOP = ("eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "complete", "completed", "finished")
+_STOP = (
+    *("eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "complete", "completed", "finished"),
+    "waiting_for_user",  # an agent of RAGFlow 1.0
+)
 _LENGTH = ("max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded", "pause_turn")
 FAILED = ("insufficient_system_resource", "abort", "error", "network_error", "cancelled", "malformed_function_call")
 """The answer was cut: a chat must not get `stop`, which means that it is complete, and has no reason for a failure."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from gatepass.sse.chunk import CHAT_CHUNK, ERROR_BYTES, EnvelopeDefaults, Object, encode_event, json_text
 from gatepass.sse.event import parse_event, read_json, split_events
+from gatepass.types import RAGFLOW_ABSENT
 
 ONE_ID, HIDDEN_ERROR, REPEATED, FINISH = "ragflow=id", "ragflow=error", "ragflow=repeated", "ragflow=finish"
 NAMES = (ONE_ID, HIDDEN_ERROR, REPEATED, FINISH)
@@ -14,7 +15,7 @@ NAMES = (ONE_ID, HIDDEN_ERROR, REPEATED, FINISH)
 
 * A new id for each answer. RAGFlow sends the id of the assistant, which all its answers share, or a different id in
   each chunk of an agent. A time replaces `created: null`.
-* An answer that is the text of an exception becomes an error.
+* An answer that is the text of an exception becomes an error. So does the end of an answer that hides one in 1.0.
 * Versions up to v0.25.6 repeat the whole answer as the last delta (infiniflow/ragflow#15286). It is removed.
 * An agent's stream lacks the finish chunk. It is added after a text.
 """
@@ -33,7 +34,10 @@ SHORTEST_REPEATED_CHARS = 20
 LONGEST_REPEATED_CHARS = 4 * 1024 * 1024
 """A longer answer is not searched for a repetition, so that the kept text is bounded."""
 
-_ABSENT = ("not found", "don't own")
+_UNTOLD = (
+    "The model behind the assistant failed: RAGFlow counted the tokens of its answer and sent no text. RAGFlow's log"
+    " has the reason, and so has the error of a request with `reference: true`."
+)
 _CITATION = re.compile(r"(?<!\s)\s*+(?:##\d+\$\$|\[ID:\s*\d+\])")
 """A match begins only at the beginning of white space, because otherwise 30,000 line ends took 4 s."""
 
@@ -43,7 +47,7 @@ def as_error(text: str) -> Object | None:
     if not text.lstrip().startswith(ERROR):
         return None
     payload = text.lstrip().removeprefix(ERROR).strip()
-    code = 102 if any(words in payload.lower() for words in _ABSENT) else 100
+    code = 102 if any(words in payload.lower() for words in RAGFLOW_ABSENT) else 100
     return {"code": code, "message": payload or "RAGFlow returned an error without a message."}
 
 
@@ -91,6 +95,8 @@ class RagflowStream:
 
     def _chunk(self, payload: Object) -> bytes:
         text, before = _text(payload, "delta"), b""
+        if as_error(self._error_text) is None and (error := self._hidden_error(payload, text)) is not None:
+            return self._release() + self._error_event(error)
         if len(self._error_chunks) >= MAX_HELD_CHUNKS or not self._may_be_error(text):
             before = self._release_error_chunks()
         if self._may_be_error(text):
@@ -122,12 +128,33 @@ class RagflowStream:
         is_full = len(self._error_chunks) >= MAX_HELD_CHUNKS or len(self._error_text) > ERROR_BYTES
         return before + (self._end_with_error() if is_full and not self._answer_chars else b"")
 
+    def _hidden_error(self, payload: Object, text: str) -> Object | None:
+        """Return the error that the last chunk of an answer of RAGFlow 1.0 hides; None for any other chunk."""
+        choice = _first(payload)
+        delta, reason = choice.get("delta"), choice.get("finish_reason")
+        if not reason or not isinstance(delta, dict):
+            return None
+        whole, waiting, usage = delta.get("final_content"), delta.get("waiting_for_user"), payload.get("usage")
+        if isinstance(whole, str) and whole:
+            return as_error(whole)
+        if text or self._error_text or self._answer_chars:
+            return None
+        if reason == "waiting_for_user":
+            tips = waiting.get("tips") if isinstance(waiting, dict) else None
+            message = f"The agent waits for the user's input. {tips or ''}".strip()
+            return {"code": 409, "message": message, "session_id": payload.get("id"), "waiting_for_user": waiting}
+        has_tokens = isinstance(usage, dict) and usage.get("completion_tokens")
+        return {"code": 100, "message": _UNTOLD} if has_tokens and reason == "stop" else None
+
     def _end_with_error(self) -> bytes:
         """Return the error event for the held text; b"" if the text is not an exception."""
         error = as_error(self._error_text)
         if error is None:
             return b""
         self._error_chunks, self._error_text = [], ""
+        return self._error_event(error)
+
+    def _error_event(self, error: Object) -> bytes:
         self._adapted[HIDDEN_ERROR] = None
         self._is_finished = True  # no event follows an error
         return encode_event(error)

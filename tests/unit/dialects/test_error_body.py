@@ -499,6 +499,14 @@ def test_code_is_read_as_a_number_if_it_is_one(value, expected):
         (102, "You have to provide messages.", 400),
         (102, "You don't own the chat x", 404),
         (102, "Chat NOT FOUND", 404),
+        (102, "no authorization", 404),
+        (102, "No authorization.", 404),
+        *(
+            (102, text, 429)
+            for text in ("You exceeded your current quota", "账户额度已用完", "code: 429", "Rate-limit hit")
+        ),
+        (100, "Exception('insufficient_quota')", 429),
+        (101, "quota", 400),
         *((code, "", status) for code, status in ((100, 502), (101, 400), (103, 400), (105, 502), (106, 503))),
         *((108, "", 403), (109, "", 403)),
         *(("102", "", 400), (104, "", None), (None, "", None), ("x", "", None)),

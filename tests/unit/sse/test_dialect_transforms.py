@@ -186,3 +186,58 @@ def test_no_finish_is_added_to_a_stream_without_text():
     ):
         events, adapted = shaped(*blocks, DONE)
         assert (len(events), events[-1], FINISH in adapted) == (2, "[DONE]", False)
+
+
+# --- RAGFlow 1.0 ----------------------------------------------------------------------------------------
+
+
+def last(finish="stop", tokens=12, **members):
+    """The last chunk of 1.0, with its usage and what it hides."""
+    sent = json.loads(chunk(None, finish, usage={"completion_tokens": tokens}).removeprefix(b"data:"))
+    sent["choices"][0]["delta"] |= members
+    return b"data: " + json.dumps(sent).encode() + b"\n\n"
+
+
+FAILED = "**ERROR**: API request failed with status 503"
+ASKED = {"cpn_id": "UserFillUp:0", "tips": "Which year?", "inputs": {"year": {"type": "line"}}}
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize(
+    ("blocks", "code", "begins"),
+    [
+        ((last(),), 100, "The model behind the assistant failed"),
+        ((chunk(None, reasoning_content="hm"), last()), 100, "The model behind the assistant failed"),
+        ((last(final_content=FAILED),), 100, "API request failed with status 503"),
+        ((chunk("Paris is "), last(final_content=FAILED, reference=[])), 100, "API request failed"),
+        ((chunk("**ERR"), last(final_content="\n**ERROR**: Chat not found")), 102, "Chat not found"),
+        ((last("waiting_for_user", waiting_for_user=ASKED),), 409, "The agent waits for the user's input. Which year?"),
+        ((last("waiting_for_user"),), 409, "The agent waits for the user's input."),
+    ],
+)
+def test_the_last_chunk_that_hides_an_error_is_the_error(blocks, code, begins, at_once):
+    events, adapted = shaped(*blocks, at_once=at_once)
+    assert (events[-1]["code"], events[-1]["message"].startswith(begins)) == (code, True), events[-1]
+    assert HIDDEN_ERROR in adapted
+    assert all(event["choices"][0]["finish_reason"] is None for event in events[:-1])
+
+
+def test_an_agent_that_waits_names_its_session_and_its_inputs():
+    events, _ = shaped(last("waiting_for_user", waiting_for_user=ASKED))
+    assert (events[0]["session_id"], events[0]["waiting_for_user"]) == ("chatcmpl-2e3b", ASKED)
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        (last(tokens=0),),
+        (last(final_content=ANSWER),),
+        (chunk(ANSWER), last(final_content=ANSWER)),
+        (chunk(ANSWER), last("waiting_for_user", waiting_for_user=ASKED)),
+        (chunk(None, "stop"),),
+    ],
+)
+def test_another_last_chunk_is_the_end_of_an_answer(blocks):
+    events, adapted = shaped(*blocks)
+    assert adapted == (ONE_ID,)
+    assert events[-1]["choices"][0]["finish_reason"] in ("stop", "waiting_for_user")
