@@ -118,6 +118,7 @@ def new_stream(profile: str = "open_webui") -> EventStream:
         StreamSource("chat", LIMIT_BYTES, read_error),
         repair=StreamRepair(RepairOptions(None), DEFAULTS),
         client_transform=make_client_transform(BUILT_IN_PROFILES[profile]),
+        line_bytes=BUILT_IN_PROFILES[profile].line_bytes,
     )
 
 
@@ -385,6 +386,29 @@ def test_the_largest_event_of_few_long_texts_passes(attack: Attack, name: str) -
         took_s, failure, out_bytes = turned(raw, "open_webui")
     attack.loop_s = took_s
     attack.check(failure == "None" and out_bytes >= len(raw) - 1024, (name, failure, out_bytes))
+
+
+LONGEST: dict[str, bytes] = {
+    "letters": LONG,
+    "characters": "é漢".encode() * 6 * MIB,
+    "pairs": b"\\ud83d\\ude00" * 1_000_000 + LONG[: 16 * MIB],
+    "backslashes": b"\\\\" * 1_000_000 + LONG[: 24 * MIB],
+    "no characters": b"\x80" * 24 * MIB,
+}
+
+
+@pytest.mark.attack("events: large, a turn")
+@pytest.mark.parametrize("name", [*LONGEST, *PASSING, *LARGEST])
+def test_the_largest_event_is_split_in_time_for_ragflow(attack: Attack, name: str) -> None:
+    attack.cases += 1
+    raw = largest({**PASSING, **LARGEST}[name]() if name not in LONGEST else b'"x":1')
+    if (long_text := LONGEST.get(name)) is not None:
+        raw = raw.replace(b'"content":"a"', b'"content":"%b"' % long_text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.attacks.test_large_events.LIMIT_BYTES", Limits().event_bytes)
+        took_s, failure, out_bytes = turned(raw, "ragflow")
+    attack.loop_s = took_s
+    attack.check((out_bytes > 16 * MIB) == (failure == "None") == (name in LONGEST), (name, failure, out_bytes))
 
 
 @pytest.mark.attack("events: large, a server")

@@ -34,6 +34,17 @@ def chat(_: Mapping[str, str], body: bytes) -> str:
     return (_message(body).get("content") or "").strip()
 
 
+def chat_go(_: Mapping[str, str], body: bytes) -> str:
+    """RAGFlow 1.0: a content or thoughts that are text, or calls."""
+    if json.loads(body).get("error") is not None:
+        raise Misread("upstream error")
+    message = _message(body)
+    texts = [message.get(name) for name in ("content", "reasoning_content")]
+    if not message.get("tool_calls") and not any(isinstance(text, str) for text in texts):
+        raise Misread("no choices in response")
+    return (texts[0] or "").strip()
+
+
 def vision(headers: Mapping[str, str], body: bytes) -> str:
     usage = json.loads(body).get("usage")
     if usage is None:

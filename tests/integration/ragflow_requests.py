@@ -1,9 +1,10 @@
 """Every kind of request that RAGFlow sends, and how RAGFlow reads the reply.
 
 Source: infiniflow/ragflow, tags v0.20.5 to v0.27.0 and commit b1b8cd6235 (August 2026), rag/llm/*.py and
-internal/entity/models/*.go. Bodies are written as its clients write them: openai-python compact and in the order of
-its parameters, `requests` with blanks and ASCII alone, Go with its members sorted. Each row is one request at the path
-that RAGFlow makes of a base URL; `version` is the version that sends it.
+internal/entity/models/*.go. RAGFlow 1.0 has only the clients in Go, and saves a model by a whole reply. Bodies are
+written as its clients write them: openai-python compact and in the order of its parameters, `requests` with blanks and
+ASCII alone, Go with its members sorted. Each row is one request at the path that RAGFlow makes of a base URL; `version`
+is the version that sends it.
 
 The replies are those of `strict_azure.py`.
 """
@@ -134,17 +135,14 @@ BOUNDARY = "6f1c3c2b9d0e4a7f8b5a2d1e0c9f8e7d"
 FORM: Mapping[str, str] = {**SDK, "content-type": f"multipart/form-data; boundary={BOUNDARY}"}
 
 
-def form(model: str, audio: bytes) -> bytes:
-    """A multipart form: the fields first, then the file."""
+def form(model: str, audio: bytes, *, file_first: bool = False) -> bytes:
+    """A multipart form: the fields first, then the file. Go's client sends the file first."""
     part = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="'
-    return b"".join(
-        (
-            f'{part}model"\r\n\r\n{model}\r\n'.encode(),
-            f'{part}file"; filename="silence.wav"\r\nContent-Type: audio/x-wav\r\n\r\n'.encode(),
-            audio,
-            f"\r\n--{BOUNDARY}--\r\n".encode(),
-        )
-    )
+    parts = [
+        f'{part}model"\r\n\r\n{model}\r\n'.encode(),
+        f'{part}file"; filename="silence.wav"\r\nContent-Type: audio/x-wav\r\n\r\n'.encode() + audio + b"\r\n",
+    ]
+    return b"".join([*(reversed(parts) if file_first else parts), f"--{BOUNDARY}--\r\n".encode()])
 
 
 # --- the rows -------------------------------------------------------------------------------------------
@@ -269,4 +267,50 @@ GO_CALLS = (
     ),
 )
 
-ALL: tuple[Replay, ...] = (*CHATS, *VISION, *EMBEDDINGS, *RERANKS, *AUDIO, *MODELS, *GO_CALLS)
+_WHOLE: dict[str, Any] = {"stream": False, "by": by_go, "headers": GO}
+_TESTED = {"input": ["test"], "model": VECTOR_MODEL}
+_HEARD = {**GO, "content-type": FORM["content-type"]}
+
+
+def _go(what: str, path: str, reader: Reader, document: Mapping[str, Any]) -> Replay:
+    return _row(what, "1.0", path, reader, document, by=by_go, headers=GO)
+
+
+OF_1_0 = (
+    _chat("verify chat or vision", "1.0", reads.chat_go, [USER], **_WHOLE),
+    _chat("chat with every setting of the dialog", "1.0", reads.chat_go, **SETTINGS, max_tokens=512, **_WHOLE),
+    _chat("tools, first round, stream", "1.0", reads.tools_stream, [HINT], **ROUND, **_COUNTED, **_GO),
+    _chat("tools, second round, stream", "1.0", reads.chat_stream, _called(0, 1), **ROUND, **_COUNTED, **_GO),
+    _chat("tools, second round", "1.0", reads.chat_go, _called(0, 1), **ROUND, **_WHOLE),
+    _chat("picture, stream", "1.0", reads.chat_stream, [SEEN], **_COUNTED, **_GO),
+    _chat("verify chat, VLLM, model called qwen-…", "1.0", reads.chat_go, [USER], "/v1/", **_WHOLE),
+    _chat("chat stream, LM-Studio, model called glm-…", "1.0", reads.chat_stream, DIALOG, "/v1/", **_COUNTED, **_GO),
+    _go("verify embedding", "/v1/embeddings", reads.vectors, _TESTED),
+    _go("verify embedding, GPUStack", "/v1-openai/embeddings", reads.vectors, _TESTED),
+    _go("embeddings, GPUStack, base with /v1", "/v1/v1-openai/embeddings", reads.vectors, {**_TESTED, "input": BATCH}),
+    _go(
+        "verify rerank",
+        "/v1/",
+        reads.ranks,
+        {"model": RANK_MODEL, "query": "test", "documents": ["test"], "top_n": 1},
+    ),
+    Replay(
+        "verify speech to text",
+        "1.0",
+        "POST",
+        "/v1/audio/transcriptions",
+        _HEARD,
+        form(EAR_MODEL, b"RIFF", file_first=True),
+        reads.transcript,
+    ),
+    _go(
+        "verify text to speech",
+        "/v1/audio/speech",
+        reads.speech,
+        {"model": VOICE_MODEL, "voice": "alloy", "input": "hello"},
+    ),
+    Replay("model list, base with /v1", "1.0", "GET", "/v1/models", GO, b"{}", reads.models),
+)
+"""Members sorted, a GET with `{}`, and no `temperature` when a model is saved."""
+
+ALL: tuple[Replay, ...] = (*CHATS, *VISION, *EMBEDDINGS, *RERANKS, *AUDIO, *MODELS, *GO_CALLS, *OF_1_0)

@@ -1,5 +1,6 @@
 """An event of 8 MiB, such as an image: where it passes, and what names the limit where gatepass must convert it."""
 
+import json
 import re
 from typing import Any
 
@@ -64,6 +65,27 @@ async def test_an_event_that_must_be_converted_names_its_limit(dialect: str, pat
     assert answer.error["code"] == "upstream_invalid"
     assert f"larger than 1 MiB, which applies because {reason}," in answer.error["message"]
     assert classify(answer.error["message"]) not in REPLAYED
+
+
+@pytest.mark.parametrize("chars", [1_000_001, 3 << 20])
+@pytest.mark.parametrize("name", ["content", "reasoning_content", "arguments"])
+async def test_a_long_text_comes_in_lines_that_ragflow_reads(name: str, chars: int) -> None:
+    text = "é\\n" * (chars // 4)
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": f'{{"a": "{text}"}}'}}
+    delta = {"tool_calls": [call]} if name == "arguments" else {name: text}
+    events = (chunk_of({"role": "assistant", **delta}, "tool_calls" if name == "arguments" else "stop"), DONE)
+    async with Scripted([Send(stream(*events))]) as upstream, upstream_of(upstream) as served:
+        answer = await served.ask({**HELLO, "stream": True}, "/for/ragflow/v1/chat/completions").answer()
+    assert (answer.status, answer.whole, answer.events[-1]) == (200, True, "[DONE]"), answer.body[-400:]
+    assert max(map(len, answer.body.split(b"\n"))) < 1 << 20
+    choices = [choice for data in answer.events[:-1] for choice in json.loads(data)["choices"]]
+    calls = [one["function"]["arguments"] for choice in choices for one in choice["delta"].get("tool_calls", [])]
+    sent = "".join(calls) if calls else "".join(choice["delta"].get(name) or "" for choice in choices)
+    assert sent == (call["function"]["arguments"] if name == "arguments" else text)
+    assert [reason for choice in choices if (reason := choice["finish_reason"])] == [
+        "tool_calls" if name == "arguments" else "stop"
+    ]
+    assert "repair=line" in answer.headers["x-gatepass-adapted"]
 
 
 def upstream_of(

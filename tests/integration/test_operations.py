@@ -1,6 +1,7 @@
 """Operations other than chats and embeddings: completions and rankings."""
 
 import json
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -103,8 +104,28 @@ async def test_root_of_the_api_accepts_rerank_requests_of_ragflow_only(path):
     assert [result["index"] for result in question.json()["results"]] == [1, 0, 2]
     for other in others:
         assert (other.status, other.error["code"]) == (404, "unknown_path")
-        assert other.error["message"].endswith(" Only the profile ragflow accepts rerank requests here.")
+        assert other.error["message"].endswith(" Only the profile ragflow accepts requests here.")
     assert len(upstream.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("operations", "statuses"), [(["chat"], (200, 403)), (["rerank"], (403, 200)), (None, (200, 200))]
+)
+async def test_the_body_decides_the_operation_at_the_root(operations, statuses):
+    key = {"name": "rag", "hash": f"sha256:{sha256(b'gp-0123456789abcdef').hexdigest()}", "profile": "ragflow"}
+    own = {} if operations is None else {"operations": operations}
+    headers = {**JSON, "authorization": "Bearer gp-0123456789abcdef"}
+    bodies = ({"messages": [{"role": "user", "content": "Hi"}], "model": "gpt-4o", "stream": False}, COHERE)
+    async with (
+        Scripted(answer=StrictAzure().answer) as upstream,
+        gateway(upstream=upstream.url, access={"keys": [{**key, **own}]}) as gp,
+    ):
+        answers = [await gp.ask(body, "/v1/", headers=headers).answer() for body in (*bodies, b"{oops")]
+    assert tuple(answer.status for answer in answers[:2]) == statuses
+    assert answers[2].status == (403 if operations == ["chat"] else 400)
+    assert [request.target for request in upstream.received] == [
+        path for path, status in zip(("/v1/chat/completions", "/v1/rerank"), statuses, strict=True) if status == 200
+    ]
 
 
 async def test_a_reply_that_ranks_nothing_is_an_error_and_never_zeros():

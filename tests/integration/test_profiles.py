@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from contextlib import asynccontextmanager
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -222,3 +223,17 @@ async def test_no_setting_allows_a_foreign_origin_without_keys():
         ).answer()
     assert (foreign.status, foreign.error["code"]) == (403, "forbidden_origin")
     assert own.status == 204
+
+
+@pytest.mark.parametrize("kind", ["text/plain; charset=utf-8", "text/plain"])
+async def test_a_transcription_in_plain_text_is_json_for_ragflow(kind):
+    sent = reply("  Guten Tag, é\n".encode(), content_type=kind)
+    fields = b'--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
+    body = fields % (b"file", b"RIFF") + fields % (b"model", b"w-1") + b"--b--\r\n"
+    form = {"content-type": "multipart/form-data; boundary=b"}
+    async with serving(sent) as (_, gp):
+        ask = partial(gp.ask, body, "/v1/audio/transcriptions")
+        read, plain = [await ask(headers=by(name) | form).answer() for name in ("ragflow", "none")]
+    assert (read.json(), read.headers["content-type"]) == ({"text": "Guten Tag, é"}, "application/json")
+    assert read.headers["x-gatepass-adapted"] == "repair=texts"
+    assert plain.body == "  Guten Tag, é\n".encode()

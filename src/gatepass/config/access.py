@@ -67,6 +67,8 @@ class Profile:
     """Members to leave out of requests to upstreams of a dialect."""
     plain_tools: bool = False
     """Send only `type` and `function` in an entry of `tools`."""
+    images_in_texts: bool = False
+    """Move data URLs of images, in lines of their own, from texts of messages into parts."""
     whole_numbers: bool = False
     """Send `usage` as integers. Plain replies without usage get zeros; streams get only the upstream's numbers."""
     envelope: bool = False
@@ -81,6 +83,9 @@ class Profile:
     usage."""
     only_chunks: bool = False
     """Leave out stream events without choices, such as an upstream's `{"ping": 1}`; errors are kept."""
+    plain_texts: bool = False
+    """Send the text and the thoughts of a chat in `content` and `reasoning_content`, also if the upstream uses `text`
+    or `reasoning`, and a transcription as JSON."""
     plain_events: bool = False
     """Send each event of a stream of chunks as one line `data: …` and a blank line. Lines end with a line feed; names,
     ids and comments are left out. Events that already have this form keep their bytes."""
@@ -99,13 +104,17 @@ PLAIN = Profile()
 
 BUILT_IN_PROFILES: Mapping[str, Profile] = {
     **dict.fromkeys(get_args(BuiltIn), PLAIN),
-    # RAGFlow's rag/llm/chat_model.py and cv_model.py up to v0.27, and its Go client in internal/entity/models
+    # RAGFlow's rag/llm/chat_model.py and cv_model.py up to v0.27, and its Go client in internal/entity/models, which
+    # loses other texts and fails at an event of several data lines
     "ragflow": Profile(
         drop=["messages[].tool_calls[].index"],
         drop_for={"azure": THINKING},
+        images_in_texts=True,
         whole_numbers=True,
         places_usage=True,
         splits_finish=True,
+        plain_texts=True,
+        plain_events=True,
         line_bytes=1_000_000,
         rewords_errors=True,
         unwraps_keys=True,

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from gatepass.errors import InvalidImage
 from gatepass.json_scan import Piece, any_of, may_name, string
-from gatepass.normalize.json_editor import JsonEditor, JsonObjectEditor, JsonValue
+from gatepass.normalize.json_editor import JsonEditor, JsonObjectEditor, JsonValue, fixed_change
 from gatepass.types import Call, RuleEdit, Target
 
 HEAD_BYTES = 1024
@@ -277,3 +277,50 @@ def _add_parts(message: JsonObjectEditor, parts: Sequence[Part], where: str) -> 
     first, *others = parts
     message.set("content", b"[", *first, *(piece for part in others for piece in (b",", *part)), b"]")
     return int(has_text)
+
+
+_URL = b"data:image/"
+
+
+@fixed_change("images=text")
+def images_of_texts(editor: JsonEditor) -> bool:
+    """Move images from texts into parts; entry `images=text`.
+
+    RAGFlow 0.24 writes the data URL of a file in a line of its own (infiniflow/ragflow#13347), mostly at the end of the
+    system message. A part goes to the same message, or to the last one of the user.
+    """
+    users = [message for message in editor.messages if message.string("role") == "user"]
+    if not users or not editor.may_contain(_URL):
+        return False
+    has_moved = False
+    for message in editor.messages:
+        content = message.get("content")
+        parts = None if content is None else content.array
+        for owner, name in [(message, "content")] if parts is None else [(part, "text") for part in parts.objects()]:
+            rest, urls = _cut_urls(owner.text(name) or b"") if owner.kind(name) == '"' else (b"", [])
+            if urls:
+                owner.set(name, rest)
+                images: list[Part] = [(b'{"type":"image_url","image_url":{"url":"', url, b'"}}') for url in urls]
+                _add_parts(message if message in users else users[-1], images, "content")
+                has_moved = True
+    return has_moved
+
+
+def _cut_urls(text: bytes) -> tuple[bytes, list[memoryview]]:
+    """Return the JSON string `text` without the data URLs of images in lines of their own, and these URLs."""
+    view, rest, urls, kept, at = memoryview(text), list[Piece](), list[memoryview](), 0, 0
+    while (at := text.find(_URL, at + 1)) >= 0:
+        head = _DATA_IMAGE.match(text, at, at + HEAD_BYTES)
+        if head is None or not (at == 1 or text.endswith((b"\\n", b" "), 0, at)):
+            continue
+        end = min(found for sign in (b"\\", b" ", b'"') if (found := text.find(sign, head.end())) >= 0)
+        if end < len(text) - 1 and not text.startswith((b"\\n", b"\\r"), end):
+            continue
+        try:
+            _check_base64(view[head.end() : end], "")
+        except InvalidImage:
+            continue
+        rest.append(view[kept:at])
+        urls.append(view[at:end])
+        kept = end
+    return b"".join((*rest, view[kept:])), urls

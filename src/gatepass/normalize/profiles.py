@@ -12,6 +12,7 @@ import msgspec
 from gatepass.config.access import BUILT_IN_PROFILES, Profile
 from gatepass.config.routes import ModelKind, guessed
 from gatepass.config.upstream import DialectName
+from gatepass.normalize.images import images_of_texts
 from gatepass.normalize.json_editor import JsonEditor, fixed_change
 from gatepass.normalize.members import Drop, JsonMemberPath
 from gatepass.normalize.rules import Change, ChangeRule
@@ -81,6 +82,8 @@ def changes_of(profile: Profile, dialect: DialectName) -> Iterator[Change]:
     yield from (Drop(JsonMemberPath.parse(path), NULL) for path in profile.drop_null)
     if profile.plain_tools:
         yield keep_plain_tools
+    if profile.images_in_texts:
+        yield images_of_texts
 
 
 PROFILES: Mapping[str, ProfileRules] = MappingProxyType(

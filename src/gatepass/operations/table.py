@@ -122,7 +122,8 @@ class Match:
     """The operation of a path and a method.
 
     `model` is the id in `/models/{id}`, slashes included. `at_root`: the path is the root of the API. RAGFlow's Go
-    client posts rerank requests to it, and other clients have no operation there.
+    client posts rerank requests to it, and chats of models such as `qwen-…` (infiniflow/ragflow#19004). Other clients
+    have no operation there.
     """
 
     operation: Operation
@@ -132,6 +133,8 @@ class Match:
 
 COHERE_V2 = "/v2/rerank"
 """The only path that Cohere's `ClientV2` requests. The reply has the members of both of Cohere's versions."""
+GPUSTACK = tuple(f"{prefix}/v1-openai/embeddings" for prefix in ("", "/v1"))
+"""Where RAGFlow's Go client for GPUStack sends embeddings."""
 
 
 def _matches_by_path() -> Mapping[str, Mapping[str, Match]]:
@@ -142,6 +145,8 @@ def _matches_by_path() -> Mapping[str, Mapping[str, Match]]:
                 found.setdefault(prefix + operation.path, {})[operation.method] = Match(operation)
         if operation.protocol == "rerank":
             found[COHERE_V2] = {operation.method: Match(operation)}
+        if operation.name == "embeddings":
+            found |= {path: {operation.method: Match(operation)} for path in GPUSTACK}
     return MappingProxyType(found)
 
 
@@ -209,7 +214,7 @@ def unknown_path_error(
     ends = (operation.path for operation in OPERATIONS if "{" not in operation.path)
     wrong = path.removesuffix(max((end for end in ends if path.endswith(end)), key=len, default=path))
     hint = f" The base URL of this client seems to end in {wrong[:PATH_SHOWN_CHARS]}." if wrong else ""
-    hint += " Only the profile ragflow accepts rerank requests here." if at_root else ""
+    hint += " Only the profile ragflow accepts requests here." if at_root else ""
     return UnknownPath(f"No operation has the path {path[:PATH_SHOWN_CHARS]}. The base URL is {where}.{hint}")
 
 

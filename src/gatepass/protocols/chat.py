@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -110,7 +111,8 @@ class Chat(ClientProtocol):
             raise arguments_too_large(upstream) from None
         return body, adapted, is_empty_answer(body)
 
-    last_change = staticmethod(transform_reply)
+    def last_change(self, body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
+        return transform_reply(body, profile, model)
 
     def last_transform(self, profile: Profile) -> EventTransform | None:
         return make_client_transform(profile)
@@ -130,6 +132,7 @@ class Chat(ClientProtocol):
             dialect_transform=None if transforms is None else transforms.stream(defaults),
             repair=StreamRepair(options, defaults),
             client_transform=None if reply.last is None else reply.last.last_transform(profile),
+            line_bytes=profile.line_bytes,
         )
 
     def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: ReplyContext) -> Iterator[bytes]:
@@ -164,6 +167,14 @@ class _Asked(msgspec.Struct, gc=False):
 
 
 _ASKED = msgspec.json.Decoder(_Asked)
+
+
+def has_messages(body: bytes) -> bool:
+    """Whether `body`, which may be no JSON, is that of a chat."""
+    try:
+        return _ASKED.decode(body).messages is not msgspec.UNSET
+    except (msgspec.DecodeError, RecursionError):
+        return False
 
 
 class _Options(msgspec.Struct, gc=False):
@@ -247,6 +258,12 @@ class Completions(Chat):
     is_text = True
     parse = staticmethod(decode)
     sample: Mapping[str, Any] = {"prompt": "ping", "max_tokens": SAMPLE_TOKENS}
+
+    def last_change(self, body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
+        return transform_reply(body, replace(profile, plain_texts=False), model)
+
+    def last_transform(self, profile: Profile) -> EventTransform | None:
+        return make_client_transform(replace(profile, plain_texts=False))
 
 
 CHAT, COMPLETIONS = Chat(), Completions()

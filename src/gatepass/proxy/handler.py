@@ -29,6 +29,7 @@ from gatepass.normalize.profiles import PROFILES, untyped
 from gatepass.normalize.rules import with_model
 from gatepass.operations.table import (
     BY_PATH,
+    CHAT_OPERATION,
     Match,
     base_url,
     match_operation,
@@ -39,6 +40,7 @@ from gatepass.operations.table import (
     upgrade_error,
 )
 from gatepass.protocols import PROTOCOLS
+from gatepass.protocols.chat import has_messages
 from gatepass.protocols.request import call_without_body, check_plain
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import close_attempt, drop_tracebacks, send_with_retries, try_call
@@ -159,7 +161,7 @@ async def _serve(catalog: ModelCatalog, in_flight_request: InFlightRequest) -> N
     if path_profile is not None or caller.profile is not None:  # otherwise it stays `plain`
         context.profile_rules = select_profile(PROFILES, path_profile, caller.profile)
 
-    if state.authenticator.requires_key:
+    if state.authenticator.requires_key and not found.at_root:
         check_operation_access(caller, operation)
 
     # Parse. A multipart form without a model is not held: the upstream receives it as it arrives.
@@ -317,9 +319,8 @@ def _parse(context: RequestContext, found: Match, body: bytes) -> Call:
     Raises the errors of `decode`, InvalidRequest if the operation requires a model and none is named, UnknownPath,
     ModelNotAllowed and OperationNotAllowed.
     """
-    operation, client_request, caller = found.operation, context.client_request, context.caller
-    if found.at_root and not context.profile_rules.is_of_ragflow:
-        raise _unknown_path(context, split_profile(client_request.path, context.state.base_path)[0], at_root=True)
+    client_request, caller = context.client_request, context.caller
+    operation = _operation_at_root(context, found, body) if found.at_root else found.operation
     protocol = context.protocol
     if told := context.state.observers.request_body:
         context.state.observers.tell(told, context.access, body)
@@ -338,6 +339,18 @@ def _parse(context: RequestContext, found: Match, body: bytes) -> Call:
         advice = f"Send one, or set operations.{operation.configured_as}.model."
         raise errors.InvalidRequest(f"The body has no `model`. {advice}", param="model")
     return _keep_call(context, call)
+
+
+def _operation_at_root(context: RequestContext, found: Match, body: bytes) -> Operation:
+    """Return the operation that the `body` of a request to the root has. Raises UnknownPath, OperationNotAllowed."""
+    if not context.profile_rules.is_of_ragflow:
+        path_profile, _ = split_profile(context.client_request.path, context.state.base_path)
+        raise _unknown_path(context, path_profile, at_root=True)
+    operation = CHAT_OPERATION if has_messages(body) else found.operation
+    if context.state.authenticator.requires_key:
+        check_operation_access(context.caller, operation)
+    context.access.operation, context.protocol = operation.name, PROTOCOLS[operation.protocol]
+    return operation
 
 
 def _keep_call(context: RequestContext, call: Call) -> Call:

@@ -31,7 +31,8 @@ from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.body_threads import PARSED_BYTES, Result
 from gatepass.proxy.context import Attempt
 from gatepass.sse.aggregate import StreamAggregator
-from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, converted_limit
+from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, converted_limit, json_text
+from gatepass.sse.client_transforms import TEXTS
 from gatepass.sse.event import DONE, LARGE_EVENT_BYTES, EventTransform, read_json
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.synthesize import SYNTHESIZED
@@ -234,7 +235,19 @@ async def _classify_raw(context: ReplyContext) -> ClassifiedReply:
         return await _classify_unlabelled(context)
     if kind == "text/html" or kind.endswith("json"):
         return await buffer_reply(context)
+    if kind == "text/plain" and context.profile.plain_texts and context.call.operation.name in HEARD:
+        return await _as_json(context)
     return await classify_stream(context) if kind == "text/event-stream" else RawReply(context.response)
+
+
+HEARD = ("transcriptions", "translations")
+
+
+async def _as_json(context: ReplyContext) -> BufferedReply:
+    """Return a text that was heard as JSON."""
+    body = await upstream_call.read_body(context.attempt, context.response, context.attempt.limit_bytes, b"")
+    document = json_text({"text": body.decode("utf-8", "replace").strip()})
+    return BufferedReply(context.response.status, _labelled_json(context.headers()), document, (TEXTS,))
 
 
 def _without_body(context: ReplyContext) -> BufferedReply:
@@ -325,8 +338,6 @@ def _conversion_of(context: ReplyContext) -> str:
         return f"the dialect {upstream.dialect_name} converts it"
     if context.is_translated:
         return "chat completions serve the client's protocol"
-    if context.profile.line_bytes is not None:
-        return "the profile of the client splits long lines"
     if upstream.settings.repair.cumulative and context.protocol.takes_transforms:
         return "`repair.cumulative` compares its texts"
     return ""

@@ -102,7 +102,9 @@ MAX_ENVELOPE_CHARS = 256
 
 def is_short(value: Any) -> bool:
     """Return whether a member of the envelope may be repeated in other chunks: a short text, or a number."""
-    return len(value) <= MAX_ENVELOPE_CHARS if isinstance(value, str) else not isinstance(value, list | dict)
+    return (
+        len(value) <= MAX_ENVELOPE_CHARS if isinstance(value, str) else not isinstance(value, list | dict | msgspec.Raw)
+    )
 
 
 # --- read a chunk ---------------------------------------------------------------------------------
@@ -318,6 +320,9 @@ def _error(kind: type[UpstreamError], message: str, *, of_request: bool = False)
 stream_closed = _error(UpstreamClosed, "The upstream ended its stream before the answer was complete.")
 stream_empty = _error(UpstreamEmpty, "The upstream's stream ended without an answer.")
 event_not_json = _error(UpstreamInvalid, "The upstream sent an event that is not JSON.")
+events_joined = _error(
+    UpstreamInvalid, "The upstream sent events without the blank line that ends each event of a stream."
+)
 completion_in_stream = _error(
     UpstreamInvalid, "The upstream sent a whole completion inside its stream instead of chunks."
 )

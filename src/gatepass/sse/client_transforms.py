@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import msgspec
 
 from gatepass.config.access import Profile
 from gatepass.errors import GatepassError
-from gatepass.json_scan import OBJECT, SMALL_BYTES, json_value, takes_long, top_members
+from gatepass.json_scan import (
+    OBJECT,
+    SMALL_BYTES,
+    WHOLE_ESCAPES,
+    JsonScanner,
+    Piece,
+    json_value,
+    takes_long,
+    top_members,
+)
 from gatepass.sse import choice_repair, chunk, event
 from gatepass.sse.chunk import Object
 from gatepass.sse.event import EventTransform, TransformChain, read_json
-from gatepass.sse.synthesize import split_text
 from gatepass.sse.usage import complete_usage, is_identical
 from gatepass.sse.whole_reply import BUILT_BYTES
 
@@ -27,6 +35,8 @@ def make_client_transform(profile: Profile) -> EventTransform | None:
         transforms.append(WithoutComments())
     if profile.only_chunks:
         transforms.append(OnlyChunks())
+    if profile.plain_texts:
+        transforms.append(PlainTexts())
     if profile.whole_numbers:
         transforms.append(WholeUsage())
     if profile.fills_choices:
@@ -64,9 +74,13 @@ class _ChunkTransform(_ClientTransform, ABC):
     def _passes(self, block: bytes) -> bool:
         """Whether the bytes show that an event needs no change; for a run, that none of its events does."""
 
-    @abstractmethod
+    def _change_data(self, data: bytes) -> bytes | None:
+        """Return the events to send instead of one with `data`; None to send it unchanged. Raises ValueError."""
+        return self._change(read_json(data))
+
     def _change(self, payload: Any) -> bytes | None:
-        """Return the events to send instead of one with the data `payload`; None to send it unchanged."""
+        """As `_change_data`, with the JSON value of the data."""
+        raise NotImplementedError  # not called if `_change_data` is overridden
 
     def _feed_each(self, block: bytes) -> bytes:
         run, comments = event.split_comments(block)
@@ -76,7 +90,7 @@ class _ChunkTransform(_ClientTransform, ABC):
 
     def _change_event(self, block: bytes) -> bytes:
         try:
-            changed = self._change(read_json(event.parse_event(block).data or b""))
+            changed = self._change_data(event.parse_event(block).data or b"")
         except ValueError:  # `[DONE]`, a comment
             return block
         if changed is None:
@@ -85,20 +99,65 @@ class _ChunkTransform(_ClientTransform, ABC):
         return changed
 
 
-BYTES_PER_CHAR = 6
-"""The most bytes that JSON needs for one character: `\\u0000`."""
+TEXTS = "repair=texts"
+"""The entry of `x-gatepass-adapted` for texts that moved to where the client reads them."""
+
+_ELSEWHERE = re.compile(rb'"(?:(?:reasoning|text)"\s*+:\s*+"|error"\s*+:\s*+[^\sn])')
+
+
+class PlainTexts(_ChunkTransform):
+    """Move the text and the thoughts of a chat to `content` and `reasoning_content`, and drop an empty `error`."""
+
+    name = TEXTS
+
+    def _passes(self, block: bytes) -> bool:
+        return _ELSEWHERE.search(block) is None
+
+    def _change(self, payload: Any) -> bytes | None:
+        choices = payload.get("choices") if isinstance(payload, dict) else None
+        if not isinstance(choices, list) or not _move_texts(payload, choices, "delta"):
+            return None
+        return chunk.encode_event({**payload, "object": chunk.CHAT_CHUNK})
+
+
+def _move_texts(top: Object, choices: list[Any], place: str) -> bool:
+    """Change `choices`, which have their text in `place`, and `top` as PlainTexts does. Return whether that changes."""
+    has_moved = "error" in top and not top["error"] and top.pop("error") is not None
+    for choice in choices:
+        if not isinstance(choice, dict):
+            continue
+        text, message = choice.get("text"), choice.get(place)
+        if isinstance(text, str) and not message:
+            del choice["text"]
+            message = choice[place] = {"content": text} if place == "delta" else {"role": "assistant", "content": text}
+            has_moved = True
+        if not isinstance(message, dict):
+            continue
+        if isinstance(message.get("reasoning"), str) and not message.get("reasoning_content"):
+            message["reasoning_content"] = message.pop("reasoning")
+            has_moved = True
+        has_other = message.get("tool_calls") or message.get("function_call")
+        if place == "message" and message.get("content") is None and not has_other:
+            message["content"] = ""
+            has_moved = True
+    return has_moved
+
+
 OVERHEAD_BYTES = 4096
 """Reserve for the JSON around a text in its chunk."""
 
 _TEXTS = ("content", *chunk.REASONING, "refusal")
+_MARK = "\ue000"
+"""Stands for a piece of a text. No other text follows it in its event."""
 
 
 class ShortLines(_ChunkTransform):
     """Split a chunk of more than `limit_bytes` at its texts and the arguments of its tool calls.
 
     RAGFlow's Go client fails at a line of 1 MiB (bufio.Scanner in its internal/entity/models). The first of the new
-    chunks keeps the other members of the long one. The last one has the finish reasons and the usage. A chunk without a
-    text to split, such as one with audio, passes unchanged.
+    chunks has all but the long texts. The last one has the finish reasons and the usage. A chunk without a text to
+    split, such as one with audio, passes unchanged. Texts are copied once, as they are written: to parse 32 MiB and to
+    write them again takes 0.2 s.
     """
 
     name = "repair=line"
@@ -106,18 +165,31 @@ class ShortLines(_ChunkTransform):
     def __init__(self, limit_bytes: int) -> None:
         super().__init__()
         self._limit_bytes = limit_bytes
-        self._piece_chars = max(1, (limit_bytes - OVERHEAD_BYTES) // BYTES_PER_CHAR)
+        self._pieces: list[memoryview] = []
 
     def _passes(self, block: bytes) -> bool:
         return len(block) <= self._limit_bytes
 
-    def _change(self, payload: Any) -> bytes | None:
+    def _change_data(self, data: bytes) -> bytes | None:
+        return b"".join(self.split(data)) or None
+
+    def split(self, data: bytes) -> list[Piece]:
+        """Return the parts of the events to send instead of one with `data`; nothing to send it unchanged."""
+        try:
+            return self._split(data)
+        except (GatepassError, ValueError, IndexError):  # too many values, nested too deep, or no JSON
+            return []
+
+    def _split(self, data: bytes) -> list[Piece]:
+        text = data.strip()
+        payload = _opened(JsonScanner(text), 0, len(text))
+        self._pieces.clear()
         choices = payload.get("choices") if isinstance(payload, dict) else None
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
-            return None
-        later = [piece for choice in choices for piece in self._later(choice)]
+            return []
+        later = [delta for choice in choices for delta in self._later(choice)]
         if not later:
-            return None
+            return []
         ends = [
             {"index": choice.get("index", 0), "delta": {}, "finish_reason": choice["finish_reason"]}
             for choice in choices
@@ -125,35 +197,82 @@ class ShortLines(_ChunkTransform):
         ]
         first, last = chunk.split_end(payload, ends)
         envelope = {name: payload[name] for name in chunk.ENVELOPE if name in payload and chunk.is_short(payload[name])}
-        parts = [first, *({**envelope, "choices": [piece]} for piece in later)]
-        if ends or payload.get("usage"):
-            parts.append(last)
-        return b"".join(map(chunk.encode_event, parts))
+        parts: list[Piece] = [chunk.encode_event(first)]
+        for choice, piece in zip(later, self._pieces, strict=True):
+            before, _, after = chunk.encode_event({**envelope, "choices": [choice]}).rpartition(_MARK.encode())
+            parts += (before, piece, after)
+        return [*parts, chunk.encode_event(last)] if ends or payload.get("usage") else parts
 
     def _later(self, choice: Object) -> Iterable[Object]:
-        """Shorten the texts of the choice's delta, and yield the rest of them as choices of later chunks."""
+        """Leave out the long texts of the choice's delta, and yield them as choices of later chunks."""
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             return
         for name in _TEXTS:
-            for piece in self._cut_off(delta, name):
-                yield _piece(choice, {name: piece})
+            for _ in range(self._cut(delta, name)):
+                yield _later_choice(choice, {name: _MARK})
         for call in chunk.calls_of(delta):
             function = call.get("function") if isinstance(call, dict) else None
-            for piece in self._cut_off(function, "arguments") if isinstance(function, dict) else ():
-                yield _piece(choice, {"tool_calls": [{"index": call.get("index"), "function": {"arguments": piece}}]})
+            for _ in range(self._cut(function, "arguments") if isinstance(function, dict) else 0):
+                yield _later_choice(
+                    choice, {"tool_calls": [{"index": call.get("index"), "function": {"arguments": _MARK}}]}
+                )
 
-    def _cut_off(self, owner: Object, name: str) -> list[str]:
-        """Leave the first piece of the text in `owner`, and return the other pieces."""
+    def _cut(self, owner: Object, name: str) -> int:
+        """Leave out a long text of `owner`, and return the number of its pieces."""
         text = owner.get(name)
-        if not isinstance(text, str) or not text:
-            return []
-        owner[name], *later = split_text(text, self._piece_chars)
-        return later
+        if not isinstance(text, msgspec.Raw) or memoryview(text)[0] != ord('"'):
+            return 0
+        owner[name] = ""
+        pieces = _pieces_of(memoryview(text)[1:-1], self._limit_bytes - OVERHEAD_BYTES)
+        self._pieces += pieces
+        return len(pieces)
 
 
-def _piece(choice: Object, delta: Object) -> Object:
+def _later_choice(choice: Object, delta: Object) -> Object:
     return {"index": choice.get("index", 0), "delta": delta, "finish_reason": None}
+
+
+_PATH = ("choices", "", "delta", "tool_calls", "", "function")
+"""The way to the texts of a chunk, "" for an entry of a list."""
+_OFF = ("\0",)
+
+
+def _opened(scanner: JsonScanner, start: int, end: int, path: Sequence[str] = _PATH) -> Any:
+    """Parse the JSON value from `start` to `end`. Long texts, and long values off the `path`, stay as written."""
+    text = scanner.text
+    if end - start <= SMALL_BYTES:
+        return json_value(text[start:end])
+    if text.startswith(b"[", start) and path[:1] == ("",):
+        return [_opened(scanner, *span, path[1:]) for span in scanner.elements(start)]
+    if not text.startswith(b"{", start) or path is _OFF:
+        return msgspec.Raw(memoryview(text)[start:end])
+    ways = dict.fromkeys(path[:1], path[1:])
+    return {one.name: _opened(scanner, one.value, one.end, ways.get(one.name, _OFF)) for one in scanner.members(start)}
+
+
+_TAIL_BYTES = 4096
+_PAIR_BYTES = len(r"\ud83d\ude00")
+
+
+def _pieces_of(text: memoryview, most_bytes: int) -> list[memoryview]:
+    """Cut the inside of a JSON string between characters and between escapes."""
+    pieces, at = list[memoryview](), 0
+    while at < len(text):
+        end = min(at + most_bytes, len(text))
+        if end < len(text):
+            tail = bytes(text[max(at, end - _TAIL_BYTES) : end])
+            begin = len(tail[: -_PAIR_BYTES - 1].rstrip(b"\\"))
+            if not begin:  # the parity of these backslashes is not known
+                tail = bytes(text[at:end])
+            # from an end of a character on, the pattern finds the end of the last whole escape or pair
+            found = WHOLE_ESCAPES.match(tail, begin)
+            end -= 0 if found is None else len(tail) - found.end()
+            # before a character of several bytes, of which all but the first are 0b10xxxxxx
+            end -= next((back for back in range(4) if text[end - back] & 0xC0 != 0x80), 0)
+        pieces.append(text[at:end])
+        at = end
+    return pieces
 
 
 _CHOICES = re.compile(rb'"choices"\s*+:')
@@ -304,7 +423,9 @@ def transform_reply(body: bytes, profile: Profile, model: str = "") -> tuple[byt
     `body` is a valid reply. `model` is the client's name of the model, "" if it is not known. Members that need no
     repair keep their bytes, above all vectors.
     """
-    if not (profile.whole_numbers or profile.envelope) or body[:SMALL_BYTES].lstrip().startswith(b"["):
+    if not (profile.whole_numbers or profile.envelope or profile.plain_texts) or body[:SMALL_BYTES].lstrip().startswith(
+        b"["
+    ):
         return body, ()
     try:
         top: dict[str, Any] = {**OBJECT.decode(body)}
@@ -315,6 +436,12 @@ def transform_reply(body: bytes, profile: Profile, model: str = "") -> tuple[byt
         adapted = [choice_repair.USAGE] if _repair_usage(top, profile) else []
         if profile.envelope and not is_large and _add_envelope(top, model):
             adapted.append(choice_repair.ENVELOPE)
+        if profile.plain_texts and not is_large and "choices" in top:
+            built = json_value(bytes(choices))
+            error = {"error": json_value(bytes(top["error"]))} if "error" in top else {}
+            if isinstance(built, list) and _move_texts(error, built, "message"):
+                adapted.append(TEXTS)
+                top = {**{name: value for name, value in top.items() if name != "error"}, **error, "choices": built}
         return (msgspec.json.encode(top), tuple(adapted)) if adapted else (body, ())
     except (ValueError, RecursionError):
         return body, ()  # JSON that only Python's parser accepts: NaN, half a surrogate pair

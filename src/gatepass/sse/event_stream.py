@@ -23,7 +23,7 @@ from gatepass.sse.chunk import (
     has_too_many_entries,
     unwrap,
 )
-from gatepass.sse.client_transforms import LaterNumbers
+from gatepass.sse.client_transforms import LaterNumbers, ShortLines
 from gatepass.sse.event import (
     DONE,
     LARGE_EVENT_BYTES,
@@ -52,13 +52,15 @@ from gatepass.types import StreamedResponse
 BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA = "sse=bom", "sse=id-comments", "sse=empty-data"
 _PLAIN_DONE = re.compile(rb"data: ?\[DONE\]")
 LAST_EVENT, ADDED_DONE, UNCHECKED = "sse=last-event", "sse=done", "sse=unchecked"
-NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LAST_EVENT, ADDED_DONE, UNCHECKED)
+BLANK_LINES = "sse=blank-lines"
+NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LAST_EVENT, ADDED_DONE, UNCHECKED, BLANK_LINES)
 """The changes that validation makes.
 
 - ID_COMMENTS: It removes the blank line after a block of comments, if an event before had an `id:`. Otherwise
   openai-python reads the block as an empty event and fails (openai/openai-python issues 2722, 3833).
 - EMPTY_DATA: It removes events without data, and events whose data is a comment. Clients fail at them too.
 - LAST_EVENT: It adds the blank line that the last event lacks. Clients ignore an unfinished event.
+- BLANK_LINES: It reads each line as an event if no blank lines part them.
 - UNCHECKED: It changes nothing. An event above LARGE_EVENT_BYTES passed without a repair, its long texts unread.
 """
 
@@ -71,6 +73,9 @@ second."""
 TURN_LINES = 512
 """This many lines are validated before the event loop must run. A line takes up to 20 µs, even a blank one."""
 
+
+MOST_JOINED = 2_000
+"""This many lines that no blank lines part are read as events, in one turn."""
 
 _MAX_INDEX = 1023
 """Larger indices share one entry, so that an upstream with ever new indices costs no memory."""
@@ -166,6 +171,7 @@ class EventStream:
     * `done_is_required`: if it is false, every body that ended cleanly is complete.
     * `progress` records the events. A protocol whose last event is not `[DONE]` passes a subclass.
     * `dialect_transform` changes events before validation, `client_transform` after it, and delays none.
+    * `line_bytes` is the longest line of a large event, which no transform receives: it is split at its texts.
     """
 
     __slots__ = (
@@ -181,8 +187,10 @@ class EventStream:
         "_has_begun",
         "_idle_bytes",
         "_is_over",
+        "_is_valid",
         "_large",
         "_later_numbers",
+        "_line_bytes",
         "_lines_left",
         "_match",
         "_noted_events",
@@ -208,6 +216,7 @@ class EventStream:
         dialect_transform: EventTransform | None = None,
         repair: EventRepair | None = None,
         client_transform: EventTransform | None = None,
+        line_bytes: int | None = None,
     ) -> None:
         self.failure: GatepassError | None = None
         self.done = self.has_answered = False
@@ -218,11 +227,13 @@ class EventStream:
         self._before = dialect_transform
         self._repair = repair
         self._after = client_transform
+        self._line_bytes = line_bytes
         self._later_numbers: LaterNumbers | None = None
         self._framer = Framer(source.limit_bytes)
         self._event_limit_bytes = source.limit_bytes
         self.waiting = b""
         self._large: tuple[bytes, memoryview, bytes] | None = None  # first of `waiting`; its outline is read next
+        self._is_valid = False  # then it is split
         self._lines_left = TURN_LINES
         self._idle_bytes = self._events_before = self._noted_events = 0
         self._progress = Progress() if progress is None else progress
@@ -314,9 +325,8 @@ class EventStream:
         if self.waiting:
             run, self.waiting, self._lines_left = self.waiting + run, b"", TURN_LINES
             if len(run) > LARGE_EVENT_BYTES:
-                if (large := self._large) is not None:
-                    self._large, self.waiting = None, run[len(large[0]) :]
-                    return self._validate_large(*large)
+                if self._large is not None:
+                    return self._feed_large(run, *self._large)
                 if not (end := first_events_within(run, LARGE_EVENT_BYTES)):
                     self.waiting = run = self._without_mark(run)
                     return self._prepare_large(run)
@@ -408,7 +418,7 @@ class EventStream:
         is_whole = tail.endswith(b"\n\r")
         block = tail if is_whole else tail + (b"\n" if tail.endswith(b"\n") else b"\n\n")
         data = parse_event(block.removeprefix(BOM)).data or b""
-        if not (is_json(data) or data.strip() == b"[DONE]"):
+        if not (is_json(data) or data.strip() == b"[DONE]" or _is_joined(data)):
             return b""
         last = self._validate_run(block if self._before is None else self._before.feed(block))
         if last and not is_whole:
@@ -492,11 +502,23 @@ class EventStream:
         try:
             payload = event_value(data, name) if name else read_json(data)
         except ValueError:
-            return self._fail(chunk.event_not_json)
+            return self._validate_lines(data) if _is_joined(data) else self._fail(chunk.event_not_json)
         if (error_body := error_in_event(payload, name, self._source.read_error)) is not None:
             failure = chunk.upstream_error_event(self._source.upstream, error_body)
             return self._fail_by_event(failure, block, data, payload)
         return self._validate_chunk(block, payload)
+
+    def _validate_lines(self, data: bytes) -> bytes:
+        """Validate each line of `data` as an event. All were held until the end, where the first blank line is."""
+        lines, kept = data.split(b"\n", MOST_JOINED), []
+        if len(lines) > MOST_JOINED:
+            return self._fail(chunk.events_joined)
+        self._adapted[BLANK_LINES] = None
+        for line in lines:
+            kept.append(self._validate(b"data: %b\n\n" % line))
+            if self._is_over:
+                break
+        return b"".join(kept)
 
     def _fail_by_event(self, failure: UpstreamErrorReply, block: bytes, data: bytes, payload: Any) -> bytes:
         """End the stream with the upstream's own error, and return its event if the client may receive it."""
@@ -520,6 +542,16 @@ class EventStream:
         self._large = block, data, event.name
         self.has_ids = self.has_ids or bool(event.id)
         return b""
+
+    def _feed_large(self, run: bytes, block: bytes, data: memoryview, name: bytes) -> bytes:
+        """Validate the large event that `run` begins with, and split it in the next turn, which takes 30 ms."""
+        ready = self._split_large(block, data) if self._is_valid else self._validate_large(block, data, name)
+        self._is_valid = ready is block and self._line_bytes is not None and not self._is_valid
+        if self._is_valid:
+            self.waiting = run
+            return b""
+        self._large, self.waiting = None, run[len(block) :]
+        return ready
 
     def _validate_large(self, block: bytes, data: memoryview, name: bytes) -> bytes:
         """Validate the outline of a large event, which passes unchanged: no repair changes it."""
@@ -551,6 +583,15 @@ class EventStream:
         if self._repair is not None and isinstance(payload, dict):
             self._repair.note_unchanged(payload)
         return block
+
+    def _split_large(self, block: bytes, data: memoryview) -> bytes:
+        parts = ShortLines(self._line_bytes or 0).split(bytes(data)) or [block]
+        if max(map(len, parts)) > LARGE_EVENT_BYTES:
+            limit = chunk.converted_limit("the profile of the client splits long lines")
+            self.fail(chunk.event_too_large(self._source.upstream, limit))
+            return self._finish_repair()
+        self._adapted[ShortLines.name] = None
+        return b"".join(parts)
 
     def _validate_done(self, block: bytes) -> bytes:
         # vLLM ends a failed stream with `[DONE]` alone (vllm-project/vllm#40986)
@@ -601,6 +642,12 @@ class EventStream:
             else:
                 self.fail((chunk.stream_closed if self.has_answered else chunk.stream_empty)(self._source.upstream))
         return is_plain
+
+
+def _is_joined(data: bytes) -> bool:
+    """Whether `data`, which is no JSON, has several lines of which the first is JSON."""
+    first, line_feed, _ = data.partition(b"\n")
+    return line_feed != b"" and is_json(first)
 
 
 def _without_id(block: bytes) -> bytes:

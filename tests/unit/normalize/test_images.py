@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.errors import InvalidImage
-from gatepass.normalize.images import Images
+from gatepass.normalize.images import Images, images_of_texts
+from gatepass.normalize.rules import apply_changes
 from gatepass.types import Call
 from tests.unit.normalize.calls import TARGET, a_call
 from tests.unit.protocols.json_texts import VALUES, written
@@ -342,3 +343,64 @@ def test_invalid_base64_is_found_at_any_position(head):
             bad = f"{head}{long[:at]}{odd}{long[at:]}"
             assert refusal({"messages": [user("")], "images": [URL, bad]}) == (expected, "images[1]"), (odd, at)
     assert moved(f"{head}{long}") == [part(f"data:image/png;base64,{long}")]
+
+
+# --- data URLs in texts -----------------------------------------------------------------------------------
+
+JPEG = f"data:image/jpeg;base64,{b64encode(BYTES['image/jpeg']).decode()}"
+
+
+def parted(*messages: dict[str, Any]) -> list[dict[str, Any]]:
+    call = a_call(json.dumps({"model": "m", "messages": messages}).encode())
+    changed: list[dict[str, Any]] = json.loads(apply_changes(call, [images_of_texts])[0].body)["messages"]
+    return changed
+
+
+def system(content: Any) -> dict[str, Any]:
+    return {"role": "system", "content": content}
+
+
+def words(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        (
+            [system(f"You are.\n\n{DATA}"), user("What?")],
+            [system("You are.\n\n"), user([words("What?"), part(DATA)])],
+        ),
+        ([user(f"What? {DATA}")], [user([words("What? "), part(DATA)])]),
+        ([user(DATA)], [user([part(DATA)])]),
+        ([user(f"é\\n{DATA}")], [user([words("é\\n"), part(DATA)])]),
+        (
+            [system(f"a\n{DATA}\n\n{JPEG}\r\nb"), user("1"), user(f"2\n{JPEG}")],
+            [system("a\n\n\n\r\nb"), user("1"), user([words("2\n"), part(DATA), part(JPEG), part(JPEG)])],
+        ),
+        (
+            [user([words(f"See\n{DATA}"), part(URL)])],
+            [user([words("See\n"), part(URL), part(DATA)])],
+        ),
+        ([user(f"first {DATA}"), user("then")], [user([words("first "), part(DATA)]), user("then")]),
+    ],
+)
+def test_a_data_url_in_a_line_of_its_own_becomes_a_part(messages, expected):
+    assert parted(*messages) == expected
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [user(f"<img src='{DATA}'>")],
+        [user(f"url({DATA})\nmore")],
+        [user(f"Decode {DATA} for me")],
+        [user("data:image/png;base64,not base64!")],
+        [user("data:image/png;base64,")],
+        [user("data:text/plain;base64,aGk=")],
+        [system(f"You are.\n\n{DATA}")],
+        [user(None), {"role": "user"}, user([URL])],
+    ],
+)
+def test_another_text_stays(messages):
+    assert parted(*messages) == messages

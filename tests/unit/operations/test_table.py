@@ -204,6 +204,11 @@ def test_the_root_of_the_api_may_be_the_rerankers(path):
         match_operation("GET", path)
 
 
+@pytest.mark.parametrize("path", ["/v1-openai/embeddings", "/v1/v1-openai/embeddings/"])
+def test_gpustacks_path_of_embeddings_is_served(path):
+    assert match_operation("POST", path).operation.name == "embeddings"
+
+
 def test_a_long_unknown_path_is_cut_in_the_message():
     for path in ("/" + "x" * 100_000, "/" * 100_000 + "x", "/" + "x" * 100_000 + "/models", "/v1/files/" + "x" * 257):
         with pytest.raises(UnknownPath) as caught:

@@ -9,11 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile
-from gatepass.protocols.chat import CHAT
+from gatepass.protocols.chat import CHAT, COMPLETIONS
 from gatepass.protocols.responses import RESPONSES
 from gatepass.sse.chunk import encode_event
 from gatepass.sse.client_transforms import (
-    BYTES_PER_CHAR,
     MOST_USAGE_BYTES,
     OVERHEAD_BYTES,
     EmptyChoice,
@@ -33,8 +32,8 @@ from tests.unit.sse.streams import DONE, REALISTIC, chunk, client_reads, data, n
 CLEAN = b"".join(REALISTIC)
 LINE_ENDS = (b"\n", b"\r\n", b"\r")
 USED = chunk(None, usage=USAGE)
-LIMIT = OVERHEAD_BYTES + 10 * BYTES_PER_CHAR
-"""Ten characters a piece."""
+LIMIT = OVERHEAD_BYTES + 100
+"""A hundred bytes a piece."""
 PAD = "x" * LIMIT
 
 
@@ -244,7 +243,9 @@ def test_a_long_text_comes_in_pieces_and_ends_as_it_did():
     assert {(part["id"], part["model"], part["created"], part["object"]) for part in parts} == {
         tuple(USED[name] for name in ("id", "model", "created", "object"))
     }
-    assert all(part["choices"][0]["delta"]["content"] for part in short(chunk({"content": PAD})))
+    first, *others = short(chunk({"content": PAD}))
+    assert first["choices"][0]["delta"]["content"] == ""
+    assert all(part["choices"][0]["delta"]["content"] for part in others)
     assert short(chunk({"content": PAD}, usage=USAGE))[-1] == USED
 
 
@@ -261,7 +262,7 @@ def test_arguments_of_tools_come_in_pieces_by_their_index():
     assert (found, ids) == ({0: PAD, 1: PAD}, ["c0", "c1"])
 
 
-@given(st.text(max_size=400), st.text(max_size=400), st.integers(OVERHEAD_BYTES, OVERHEAD_BYTES + 300))
+@given(st.text(max_size=400), st.text(max_size=400), st.integers(3 * OVERHEAD_BYTES, 3 * OVERHEAD_BYTES + 300))
 def test_every_text_arrives_whole_and_every_line_is_short(content, reasoning, limit):
     block = encode_event(chunk({"content": content * 30, "reasoning_content": reasoning * 30}, "stop"))
     transformed = ShortLines(limit).feed(block)
@@ -269,6 +270,91 @@ def test_every_text_arrives_whole_and_every_line_is_short(content, reasoning, li
     assert (said(parts), said(parts, "reasoning_content")) == (content * 30, reasoning * 30)
     assert parts[-1]["choices"][0]["finish_reason"] == "stop"
     assert all(len(line) <= limit for line in transformed.splitlines())
+
+
+@pytest.mark.parametrize("unit", ["x", "é漢😀", '\\"\n', "a\\" * 3 + "\\", "\\ud83d", "\u0001"])
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize("name", ["content", "arguments"])
+def test_a_text_is_cut_between_characters_and_escapes(unit, ascii_only, name):
+    text = "a" + unit * 12_000
+    delta = {"content": text} if name == "content" else {"tool_calls": [{"index": 1, "function": {name: text}}]}
+    written = json.dumps(chunk(delta, "stop"), ensure_ascii=ascii_only).encode()
+    for limit in range(OVERHEAD_BYTES + 4500, OVERHEAD_BYTES + 4513):  # each offset within a surrogate pair
+        lines = b"".join(ShortLines(limit).split(written)).split(b"\n\n")
+        parts = [json.loads(line.removeprefix(b"data: ")) for line in lines[:-1]]
+        calls = [one["function"][name] for part in parts for one in part["choices"][0]["delta"].get("tool_calls", [])]
+        assert "".join(calls) + said(parts) == text
+        assert len(parts) > 2
+        assert all(len(line) <= limit for line in lines)
+
+
+# --- texts at other places --------------------------------------------------------------------------
+
+
+def moved(choice: Any, **more: Any) -> Any:
+    transform = of_profile("ragflow")
+    (event_data,) = transform.feed(data({**USED, "usage": None, "choices": [choice], **more})).split(b"\n\n")[:-1]
+    return json.loads(event_data.removeprefix(b"data: "))
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ({"index": 0, "text": "hi"}, {"content": "hi"}),
+        ({"index": 0, "text": "", "finish_reason": "stop"}, {"content": ""}),
+        ({"index": 0, "delta": {"reasoning": "hm"}}, {"reasoning_content": "hm"}),
+        ({"index": 0, "delta": {"reasoning": "hm", "content": "a"}}, {"reasoning_content": "hm", "content": "a"}),
+        (
+            {"index": 0, "delta": {"reasoning": "b", "reasoning_content": "a"}},
+            {"reasoning": "b", "reasoning_content": "a"},
+        ),
+        ({"index": 0, "delta": {"reasoning": None, "content": "a"}}, {"reasoning": None, "content": "a"}),
+    ],
+)
+def test_a_strict_reader_finds_text_and_thoughts_of_a_stream(choice, expected):
+    (found,) = moved(choice)["choices"]
+    assert (found["delta"], "text" in found) == (expected, False)
+    assert found.get("finish_reason") == choice.get("finish_reason")
+
+
+@pytest.mark.parametrize("empty", ["", {}, False])
+def test_an_empty_error_is_left_out(empty):
+    assert "error" not in moved({"index": 0, "delta": {"content": "a"}}, error=empty)
+    body, adapted = transform_reply(
+        json.dumps({"error": empty, "choices": [{"message": {"content": "a"}}], "usage": USAGE}).encode(),
+        BUILT_IN_PROFILES["ragflow"],
+    )
+    assert ("error" in json.loads(body), "repair=texts" in adapted) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ({"message": {"content": None}}, {"content": ""}),
+        ({"message": {}}, {"content": ""}),
+        ({"message": {"content": None, "reasoning": "hm"}}, {"content": "", "reasoning_content": "hm"}),
+        ({"message": {"content": "a", "reasoning": "hm"}}, {"content": "a", "reasoning_content": "hm"}),
+        ({"text": "a"}, {"role": "assistant", "content": "a"}),
+        ({"message": {"content": None, "tool_calls": [1]}}, {"content": None, "tool_calls": [1]}),
+    ],
+)
+def test_a_strict_reader_finds_text_and_thoughts_of_a_whole_reply(choice, expected):
+    body, _ = transform_reply(json.dumps({"choices": [choice], "a": 1}).encode(), BUILT_IN_PROFILES["ragflow"])
+    assert (json.loads(body)["choices"], json.loads(body)["a"]) == ([{"message": expected}], 1)
+
+
+def test_the_texts_of_old_completions_stay():
+    choice = {"index": 0, "text": "a"}
+    body, _ = COMPLETIONS.last_change(json.dumps({"choices": [choice]}).encode(), BUILT_IN_PROFILES["ragflow"], "m")
+    assert json.loads(body)["choices"] == [choice]
+    transform = COMPLETIONS.last_transform(BUILT_IN_PROFILES["ragflow"])
+    assert transform is not None
+    assert transform.feed(data({"choices": [choice]})) == data({"choices": [choice]})
+
+
+def test_several_lines_of_data_are_one_line_for_ragflow():
+    block = b'event: x\ndata: {"choices": [{"index": 0,\ndata: "delta": {"content": "a"}}]}\nid: 1\n\n'
+    assert of_profile("ragflow").feed(block) == b'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\n\n'
 
 
 # --- profiles -------------------------------------------------------------------------------------
@@ -279,7 +365,7 @@ def test_each_profile_has_its_transforms():
     for name in ("dify", "cline"):
         assert of_profile(name).feed(foreign) == of_profile(name).feed(CLEAN)
     assert [name for name, profile in BUILT_IN_PROFILES.items() if profile.only_chunks] == ["dify", "cline"]
-    assert [name for name, profile in BUILT_IN_PROFILES.items() if profile.plain_events] == ["dify"]
+    assert [name for name, profile in BUILT_IN_PROFILES.items() if profile.plain_events] == ["ragflow", "dify"]
     long = data(chunk({"content": "x" * 2**20}))
     assert max(map(len, of_profile("ragflow").feed(long).splitlines())) < 2**20
     assert of_profile("cline").feed(data(USED)) == data({**USED, "choices": [SILENT]})

@@ -529,6 +529,7 @@ export const ADVICE = [
   [/^Request it with (`stream: true`)\.$/, "请求时带上 {1}。"],
   [/^Request it with (`stream: false`) and without a profile\.$/, "请求时带上 {1}，并且不使用配置档。"],
   [/^The upstream sent an event that is not JSON\.$/, "上游在流中发送了不是 JSON 的事件。"],
+  [/^The upstream sent events without the blank line that ends each event of a stream\.$/, "上游发送的事件之间缺少空行，而事件流要求每个事件以空行结束。"],
   [/^The upstream sent a whole completion inside its stream instead of chunks\.$/, "上游在流中发送了完整的回答，而不是分块。"],
   [/^The upstream "(\S+)" \((\S+)\) answered (\d+ .+) with a body that is not JSON or was cut short \((.+)\)\.$/, "上游 {1}（{2}）返回 {3}，但内容不是 JSON 或不完整（{4}）。"],
   [/^The upstream "(\S+)" \((\S+)\) answered (\d+ .+) with an event stream, which is not an answer to this request\.$/, "上游 {1}（{2}）返回 {3} 和事件流，而这个请求要求完整的回复。"],
