@@ -15,6 +15,7 @@ from gatepass.normalize.messages import join_text_parts, merge_roles, shorten_to
 from gatepass.normalize.rules import BUILT_IN_RULES, Change, ChangeRule, Rule
 from gatepass.protocols.request import MOST_ESCAPES, decode
 from gatepass.protocols.rerank import RerankOptions
+from gatepass.proxy.admission import Size
 from gatepass.types import ClientRequest
 from tests.attacks.conftest import Attack
 from tests.attacks.test_rules import OPERATIONS, longest_pause_of_s, longest_pause_s
@@ -189,3 +190,35 @@ def test_no_search_for_names_holds_the_interpreter(attack: Attack, name: str) ->
     for check in (partial(check_body_access, LIMITED, raw, names_model=True), partial(stored_member, raw)):
         attack.cases += 1
         attack.loop_s = max(attack.loop_s, asyncio.run(longest_pause_of_s(asyncio.to_thread(check))))
+
+
+def parts(*listed: bytes) -> bytes:
+    return chat(message(b"user", b"content", b"[%b]" % b",".join(listed)))
+
+
+ESTIMATED: dict[str, tuple[Callable[[], bytes], int]] = {
+    "semicolons": (lambda: chat(message(b"user", b"content", text(b";" * (31 * MIB)))), 31 * MIB // 4),
+    "beginnings of data URLs": (
+        lambda: chat(message(b"user", b"content", text(b";base64," * (31 * MIB // 8)))),
+        31 * MIB // 4,
+    ),
+    "spaced names": (lambda: parts(text(b'\\"data\\" : ' * (31 * MIB // 11))), 31 * MIB // 4),
+    "astral letters": (lambda: chat(message(b"user", b"content", text(astral()))), 27 * MIB // 4),
+    "a picture": (lambda: parts(b'{"type":"image_url","image_url":%b}' % text(b"A" * (31 * MIB))), 1_000),
+    "a user": (lambda: chat(USER, more=b',"user":%b' % text(b"\\u00e9" * (5 * MIB))), 30 * MIB // 4),
+    "a number": (lambda: chat(USER, more=b',"max_tokens":%b' % (b"9" * (31 * MIB))), 31 * MIB // 4),
+    "many parts": (lambda: parts(*[b'{"type":1}'] * 160_000), 160_000 * 11 // 4),
+    "many messages": (lambda: chat(*[b'{"content":[]}'] * 90_000), 90_000 * 15 // 4),
+    "many names": (lambda: b"{%b}" % b",".join(b'"n%d":{}' % at for at in range(999)), 2_400),
+    "metadata": (lambda: chat(USER, more=b',"metadata":{"a":%b}' % many(b"{}", 150_000)), 150_000 * 3 // 4),
+}
+
+
+@pytest.mark.attack("requests: estimate of tokens")
+@pytest.mark.parametrize("name", ESTIMATED)
+def test_no_estimate_of_tokens_holds_the_interpreter(attack: Attack, name: str) -> None:
+    body, tokens = ESTIMATED[name]
+    raw, found = body(), list[Size]()
+    attack.cases += 1
+    attack.loop_s = asyncio.run(longest_pause_of_s(asyncio.to_thread(lambda: found.append(Size.of(raw)))))
+    attack.check(tokens <= found[0].input_tokens <= tokens + 300, found)

@@ -290,6 +290,56 @@ async def test_a_client_that_leaves_gives_its_place_and_what_it_did_not_use_back
         assert used(gp.state, CONCURRENT) == [0]
 
 
+WRITTEN: Mapping[str, tuple[str, Any, int]] = {
+    "a chat": ("/v1/chat/completions", HELLO, size(HELLO) + 1_000),
+    "a stream": ("/v1/chat/completions", {**STREAMED, "max_tokens": 70}, size({**STREAMED, "max_tokens": 70}) + 70),
+    "embeddings": (EMBEDDINGS, {"model": "e", "input": "x" * 400}, size({"model": "e", "input": "x" * 400})),
+    "embeddings in parts": (EMBEDDINGS, {"model": "s", "input": ["x"] * 4}, size({"model": "s", "input": ["x"] * 4})),
+    "a message": (MESSAGES, {**HELLO, "max_tokens": 50}, size({**HELLO, "max_tokens": 50}) + 50),
+}
+BOTH = {**TOKEN_LIMIT, "requests": {"minute": 5}, "max_concurrent": 5}
+
+
+@asynccontextmanager
+async def silent(**settings: Any) -> AsyncIterator[tuple[Gateway, Scripted]]:
+    """Limits of a group and of an upstream that does not answer."""
+    models = {"s": {"upstream": "chat", "rules": {"split": 2}}, "*": {"upstream": "chat"}}
+    async with Scripted([Hold()]) as upstream:
+        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "limits": BOTH, **settings}}
+        async with gateway(upstreams=upstreams, models=models, access=access(group=BOTH)) as gp:
+            yield gp, upstream
+
+
+@pytest.mark.parametrize("what", WRITTEN)
+async def test_a_request_counts_from_its_first_byte_on_although_its_client_leaves(what):
+    path, body, tokens = WRITTEN[what]
+    async with silent() as (gp, upstream):
+        for count in (1, 2):
+            upstream.received.clear()
+            async with gp.ask(body, path, headers=by("ana")):
+                await until(lambda: upstream.received)
+            await settled(gp, [count * tokens] * 2)
+            assert (used(gp.state, REQUESTS), used(gp.state, CONCURRENT)) == ([count, count], [0, 0])
+
+
+async def test_a_request_whose_time_ends_counts_its_reservation():
+    async with silent(timeouts={"total_s": 0.3}) as (gp, upstream):
+        assert (await ask(gp)).error["code"] == "upstream_timeout_total"
+        assert len(upstream.received) == 1
+        await settled(gp, [size(HELLO) + 1_000] * 2)
+        assert used(gp.state, REQUESTS) == [1, 1]
+
+
+async def test_a_request_that_waits_for_a_place_when_its_client_leaves_counts_nothing():
+    async with silent(max_in_flight=1, queue=1) as (gp, upstream), gp.ask(headers=by("ana")):
+        await until(lambda: upstream.received)
+        async with gp.ask(headers=by("ben")):
+            await until(lambda: gp.state.upstreams["chat"].state.queue.waiting)
+        await until(lambda: not gp.state.upstreams["chat"].state.queue.waiting)
+        await until(lambda: gp.state.in_flight.busy == 1)
+        assert used(gp.state, REQUESTS) == [1, 1]
+
+
 def hits(gp: Gateway) -> dict[tuple[str, ...], int]:
     """The samples of `gatepass_limit_hits_total` by kind, name and limit."""
     page = gp.state.metrics.exposition().decode()
@@ -429,13 +479,26 @@ async def test_without_limits_nothing_of_them_exists():
         ([{"type": "image_url", "image_url": {"url": "https://h/1.png"}}] * 2, 2_000),
         ([{"type": "image", "source": {"type": "base64", "data": "A" * 400_000}}], 1_000),
         ([{"type": "input_audio", "input_audio": {"data": "A" * 400_000, "format": "wav"}}], 1_000),
+        ([{"type": "tool_result", "content": [{"type": "image", "source": {"data": "A" * 400_000}}]}], 1_000),
+        ({"type": "computer_call_output", "output": {"image_url": "data:image/png;base64," + "A" * 9_000}}, 1_000),
+        ({"role": "user", "content": "", "images": ["A" * 8_000] * 2}, 2_000),
+        ([{"type": "document", "source": {"type": "text", "data": "word " * 800}}], 1_000),
+        ([{"type": "file", "file": {"file_data": "data:text/plain;base64," + "A" * 8_000}}], 2_000),
+        ([{"type": "text", "text": '{"image_url": "data:image/png;base64,' + "A" * 8_000}], 2_000),
     ],
 )
-def test_an_estimate_counts_text_by_its_bytes_and_each_image_by_a_fixed_number(content, tokens):
-    body = json.dumps({"messages": [{"role": "user", "content": content}], "max_tokens": 7, "n": 2}).encode()
+def test_an_estimate_counts_text_by_its_bytes_and_each_picture_by_a_fixed_number(content, tokens):
+    message = content if isinstance(content, dict) else {"role": "user", "content": content}
+    body = json.dumps({"messages": [message], "max_tokens": 7, "n": 2}).encode()
     found = Size.of(body)
     assert tokens <= found.input_tokens <= tokens + 60
     assert (found.output_tokens, found.answers) == (7, 2)
+
+
+@pytest.mark.parametrize("spelling", ["MAX_TOKENS", "Max_Tokens", "max_to\\u212aens", "MAX_COMPLETION_TOKENS"])
+def test_an_estimate_counts_a_number_whose_name_a_server_in_go_reads(spelling):
+    found = Size.of(f'{{"{spelling}": 900, "max_tokens": 5, "BEST_OF": 3}}'.encode())
+    assert (found.output_tokens, found.answers) == (900, 3)
 
 
 @pytest.mark.parametrize("name", ["best_of", "background", "metadata", "max_output_tokens", "user"])

@@ -429,6 +429,16 @@ async def test_a_batch_is_not_one_request_of_a_limit(body):
     assert "no batch" in refused.json()["error"]["message"]
 
 
+async def test_a_call_of_a_tool_counts_although_its_client_leaves():
+    keys = [{**one, "limits": {"requests": {"minute": 1}}} for one in ACCESS["keys"]]
+    async with Scripted([Hold()]) as upstream, gateway(**servers(upstream), access={"keys": keys}) as gp:
+        async with post(gp, CALL, **key("anna")):
+            await until(lambda: upstream.received)
+        await until(lambda: not gp.state.in_flight.busy)
+        refused = await post(gp, CALL, **key("anna")).answer()
+    assert (refused.json()["error"]["data"]["code"], len(upstream.received)) == ("limit_reached", 1)
+
+
 async def test_messages_count_as_requests_of_the_key_and_streams_do_not():
     limits = {"requests": {"minute": 2}, "tokens": {"minute": 5_000}}
     keys = [{**one, "limits": limits} for one in ACCESS["keys"]]

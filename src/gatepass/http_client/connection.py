@@ -164,6 +164,11 @@ class Connection(asyncio.BufferedProtocol):
         """Whether it still has to be dialed."""
         return self.made_s is None and not self._killed
 
+    @property
+    def has_written(self) -> bool:
+        """Whether a byte of the current request was written: it does not wait for `flush`."""
+        return not self._deferred
+
     async def send_request(
         self, head: bytes, body: bytes | Upload, bounds: Timeouts, *, to_head: bool = False
     ) -> UpstreamResponse:
@@ -238,7 +243,7 @@ class Connection(asyncio.BufferedProtocol):
             if self._sending is not None:
                 self._sending.stop()
             # a deferred request was never written: the caller may send it again on another connection
-            reply.end(TransportFault(fault, detail, sent=not self._deferred, stale=stale, limit_s=limit_s))
+            reply.end(TransportFault(fault, detail, sent=self.has_written, stale=stale, limit_s=limit_s))
 
     def resume(self) -> None:
         """Read on if reading is paused, unless `_take_turn` will do that."""

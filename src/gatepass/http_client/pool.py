@@ -434,9 +434,14 @@ class Http1Transport:
                 except BaseException:  # a slot must keep its owner after any error
                     pool.give_back(connection)
                     raise
-        reply = await connection.send_request(
-            head, request.upload or request.body, bounds, to_head=request.method == "HEAD"
-        )
+        try:
+            reply = await connection.send_request(
+                head, request.upload or request.body, bounds, to_head=request.method == "HEAD"
+            )
+        except BaseException:  # of a cancellation and of a failed upload, no fault says whether a byte was written
+            if times is not None:
+                times.was_written = connection.has_written
+            raise
         if (
             destination.proxy is not None
             and reply.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED

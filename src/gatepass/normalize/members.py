@@ -14,6 +14,7 @@ from typing import Self
 import msgspec
 
 from gatepass.config.routes import MEMBER_PATH, NOT_A_MEMBER_PATH
+from gatepass.json_scan import folded
 from gatepass.normalize.json_editor import JsonEditor, JsonObjectEditor, fixed_change
 
 
@@ -162,10 +163,13 @@ class Clamp:
         return f"clamp={self.path}"
 
     def apply_to(self, editor: JsonEditor) -> bool:
-        return sum(self._clamped(owner) for owner in self.path.owners(editor)) > 0
+        # servers in Go read a name in any case
+        name, owners = folded(self.path.name), self.path.owners(editor)
+        found = [(one, alike) for one in owners for alike in one.names if len(alike) == len(name)]
+        return sum(self._clamped(one, alike) for one, alike in found if folded(alike) == name) > 0
 
-    def _clamped(self, owner: JsonObjectEditor) -> bool:
-        text = owner.text(self.path.name)
+    def _clamped(self, owner: JsonObjectEditor, name: str) -> bool:
+        text = owner.text(name)
         if text is None or _NUMBER.match(text) is None:
             return False
         number = float(text)
@@ -175,7 +179,7 @@ class Clamp:
             return False
         # A bound of 100.0 is written as 100, because integers are required for most members. `int` fails for infinity.
         is_integer = math.isfinite(bound) and bound == int(bound)
-        return owner.set(self.path.name, msgspec.json.encode(int(bound) if is_integer else bound))
+        return owner.set(name, msgspec.json.encode(int(bound) if is_integer else bound))
 
 
 @fixed_change("stream=synth")

@@ -220,6 +220,8 @@ class AttemptRecord(msgspec.Struct, gc=False, eq=False):
     """How long the error that ended it asks to wait."""
     requests: int = 0
     """1 if the request was sent. For a split call the sum over its parts."""
+    was_written: bool = False
+    """A byte of the request was written before its client left, its time ended or its upload failed."""
     names_model: bool = False
     """Whether the configuration names the model (`Target.names_model`)."""
     parts: tuple[AttemptRecord, ...] = ()

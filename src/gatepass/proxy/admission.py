@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from heapq import nsmallest
+from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.use_limits import CALENDAR, RESERVED_OUTPUT_TOKENS, SPANS, UseLimits
 from gatepass.errors import ConcurrencyLimited, GatewayError, InvalidRequest, LimitReached, OperationNotAllowed
+from gatepass.json_scan import OBJECT, folded
 from gatepass.observability.metrics import MAX_NAMES, Labels
 from gatepass.observability.observer import AccessRecord
 from gatepass.policy.end_users import EndUsers
@@ -34,12 +35,12 @@ if TYPE_CHECKING:
     from gatepass.proxy.context import RequestContext
     from gatepass.proxy.routing import Route
 
-IMAGE_TOKENS = 1_000
+PICTURE_TOKENS = 1_000
 BYTES_PER_TOKEN = 4
-_BASE64 = re.compile(rb'(?:;base64,|"data"\s{0,8}:\s{0,8}")[\w+/=\\-]*+')
-_IMAGE = re.compile(rb'"type"\s{0,8}:\s{0,8}"(?:image_url|input_image|image)"')
 UNSEEN = frozenset(("batches", "message_batches"))
 """The operations that carry work which no estimate sees."""
+UNSEEN_ENDS = (Outcome.CLIENT_GONE, Outcome.TIMED_OUT, Outcome.DRAINED)
+"""Ends before the reply: the upstream may go on, so the request counts its reservation."""
 WARN_PERCENT = 80
 """From this part of the budget of a day or month on, responses carry a warning."""
 OURS = (b"x-ratelimit-", b"anthropic-ratelimit-", b"ratelimit", b"x-gatepass-limit-")
@@ -59,30 +60,61 @@ _PLACES: Mapping[str, str] = {
 _ABSENT = msgspec.Raw()
 MOST_ASKED = 2**53
 """What a larger number counts, and one that no float holds."""
+READ_BYTES, NAME_CHARS = 64 * 1024, 32
+"""The longest value of one of ASKED, and its longest name. A longer number counts as MOST_ASKED."""
+ASKED = frozenset(
+    (
+        *("max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of"),
+        *("background", "user", "metadata"),
+    )
+)
+"""The members that say how many tokens an answer may have, whether it comes with the response, and for whom."""
 
 
-class _Asked(msgspec.Struct, gc=False):
-    """The members of a body that say how many tokens an answer may have, whether it comes with the response, and for
-    whom."""
+class _Part(msgspec.Struct, gc=False):
+    """The members of a message, an item or a part of one that are a picture or a sound, or lead to some."""
 
-    max_tokens: msgspec.Raw = _ABSENT
-    max_completion_tokens: msgspec.Raw = _ABSENT
-    max_output_tokens: msgspec.Raw = _ABSENT
-    n: msgspec.Raw = _ABSENT
-    best_of: msgspec.Raw = _ABSENT
-    background: msgspec.Raw = _ABSENT
-    user: msgspec.Raw = _ABSENT
-    metadata: msgspec.Raw = _ABSENT
-
-    def value(self, name: str) -> Any:
-        """Return the value of a member, None if it is absent."""
-        try:
-            return None if (text := getattr(self, name)) is _ABSENT else msgspec.json.decode(text)
-        except (msgspec.DecodeError, RecursionError):  # a number that no float holds
-            return MOST_ASKED
+    type: msgspec.Raw = _ABSENT
+    content: msgspec.Raw = _ABSENT
+    output: msgspec.Raw = _ABSENT
+    image_url: msgspec.Raw = _ABSENT
+    input_audio: msgspec.Raw = _ABSENT
+    source: msgspec.Raw = _ABSENT
+    images: msgspec.Raw = _ABSENT
 
 
-_ASKED = msgspec.json.Decoder(_Asked)
+_PARTS = msgspec.json.Decoder(list[_Part] | _Part)
+_IMAGES = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def _pictures(text: msgspec.Raw, levels: int = 2) -> Iterator[int]:
+    """Yield the bytes of each picture and sound in a list of messages, of items or of parts, and `levels` below."""
+    try:
+        found = _PARTS.decode(text)
+    except (msgspec.DecodeError, RecursionError):  # such as a text, or a list of them
+        return
+    for one in found if isinstance(found, list) else (found,):
+        source = one.source if memoryview(one.type) == b'"image"' else _ABSENT
+        yield from (memoryview(each).nbytes for each in (one.image_url, one.input_audio, source) if each is not _ABSENT)
+        yield from _images(one.images)
+        for inner in (one.content, one.output) if levels else ():
+            if inner is not _ABSENT:
+                yield from _pictures(inner, levels - 1)
+
+
+def _images(text: msgspec.Raw) -> Iterator[int]:
+    """Yield the bytes of each picture in the member `images`, a list or a picture (normalize/images.py)."""
+    if text is not _ABSENT:
+        is_list = memoryview(text)[:1] == b"["
+        yield from (memoryview(one).nbytes for one in (_IMAGES.decode(text) if is_list else (text,)))
+
+
+def _value(text: msgspec.Raw) -> Any:
+    """Return the value of one of ASKED."""
+    try:
+        return msgspec.json.decode(text) if memoryview(text).nbytes <= READ_BYTES else MOST_ASKED
+    except (msgspec.DecodeError, RecursionError, ValueError):  # a number that no float holds
+        return MOST_ASKED
 
 
 class Size(msgspec.Struct, frozen=True, gc=False):
@@ -98,20 +130,24 @@ class Size(msgspec.Struct, frozen=True, gc=False):
     @classmethod
     def of(cls, body: bytes, output_member: str = "max_tokens") -> Size:
         """Return the size of a JSON body that a parser has accepted."""
-        hidden = [found.end() - found.start() for found in _BASE64.finditer(body)]
-        images = max(len(hidden), sum(1 for _ in _IMAGE.finditer(body)))
-        tokens = math.ceil((len(body) - sum(hidden)) / BYTES_PER_TOKEN) + images * IMAGE_TOKENS
+        tokens = math.ceil(len(body) / BYTES_PER_TOKEN)
         try:
-            asked = _ASKED.decode(body)
+            members = OBJECT.decode(body)
         except (msgspec.DecodeError, RecursionError):  # such as a list
             return cls(tokens)
-        answers = max(_count(asked.value("n")) or 1, _count(asked.value("best_of")) or 1)
+        lists = (members[name] for name in ("messages", "input") if name in members)
+        pictures = [*chain(*map(_pictures, lists), _images(members.get("images", _ABSENT)))]
+        tokens = math.ceil((len(body) - sum(pictures)) / BYTES_PER_TOKEN) + len(pictures) * PICTURE_TOKENS
+        values: dict[str, list[Any]] = {}
+        for name, text in members.items():  # servers in Go read a name in any case
+            if len(name) <= NAME_CHARS and (plain := folded(name)) in ASKED:
+                values.setdefault(plain, []).append(_value(text))
         names = {"max_tokens": ("max_tokens", "max_completion_tokens"), "": ()}.get(output_member, (output_member,))
-        output = max((_count(asked.value(name)) or 0 for name in names), default=0)
-        metadata = asked.value("metadata")
-        of_messages = metadata.get("user_id") if isinstance(metadata, dict) else None
-        user = next((one for one in (asked.value("user"), of_messages) if isinstance(one, str)), "")
-        return cls(tokens, output, answers, asked.value("background") is True, user)
+        output = max((_count(one) or 0 for name in names for one in values.get(name, ())), default=0)
+        answers = max((_count(one) or 1 for name in ("n", "best_of") for one in values.get(name, ())), default=1)
+        of_messages = [one.get("user_id") for one in values.get("metadata", ()) if isinstance(one, dict)]
+        user = next((one for one in (*values.get("user", ()), *of_messages) if isinstance(one, str)), "")
+        return cls(tokens, output, answers, any(one is True for one in values.get("background", ())), user)
 
 
 def _count(value: Any) -> int | None:
@@ -191,7 +227,7 @@ class Admitted(msgspec.Struct, eq=False):
             return None
         if access is None or (outcome in (Outcome.ERROR_REPLY, Outcome.TOKEN_REJECTED) and not access.events):
             return 0
-        if self.in_background:
+        if self.in_background or (outcome in UNSEEN_ENDS and not access.events):
             return self.tokens
         # each event of a stream has about one token
         relayed = access.events or (access.bytes_out // BYTES_PER_TOKEN if access.status == OK else 0)

@@ -6,7 +6,6 @@ parts: the error for the client, and the rules that gatepass learns from an upst
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar, TypeVarTuple, Unpack
@@ -197,8 +196,9 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
     except errors.TransportFault as fault:
         attempt.add_upstream_wait()
         raise upstream_call.send_error(attempt, fault) from fault
-    except asyncio.CancelledError:  # the client has gone, or the time of the request is over
+    except BaseException:  # the client has gone, the time of the request is over, or its upload failed
         attempt.add_upstream_wait()
+        attempt.sent = record.was_written  # limits count it from its first byte on
         raise
     attempt.sent = True
     record.status = response.status
