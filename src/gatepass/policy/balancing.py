@@ -19,20 +19,34 @@ MOST_COOLDOWN_S = 60.0
 """The longest time for which a target that asked to wait is passed over: a quota of a day may be raised before."""
 
 
+MOST_MODELS = 1_000
+"""The models that are known of one target of a pattern. The one that was not used for longest leaves."""
+
+
 class TargetHealth:
     """What a process knows of one target: its load, its breaker and its wait.
 
-    `has_cooldown` and `breaker` are those of the route: models that share a target may differ in having them.
+    `has_cooldown` and `breaker` are those of the route: models that share a target may differ in having them. At a
+    target of a pattern each model has a breaker and a wait of its own: a caller that may use one stops no other.
     """
 
-    __slots__ = ("asked_until_s", "breaker", "in_flight", "limited_until_s")
+    __slots__ = ("asked_until_s", "breaker", "ejected_times", "in_flight", "limited_until_s", "models")
 
     def __init__(self) -> None:
+        self.models: dict[str, TargetHealth] = {}
+        """Those of a pattern, the one used last at the end."""
         self.breaker = Breaker()
-        self.in_flight = 0
+        self.in_flight = self.ejected_times = 0
         self.limited_until_s = 0.0
         self.asked_until_s = 0.0
         """Until when the upstream asked to wait: not before `limited_until_s`, which has a limit."""
+
+    def of_model(self, model: str) -> TargetHealth:
+        """Return the health of a model that the client names, at the target of a pattern."""
+        found = self.models[model] = self.models.pop(model, None) or TargetHealth()
+        if len(self.models) > MOST_MODELS:
+            del self.models[next(iter(self.models))]
+        return found
 
     def limit(self, now_s: float, wait_s: float) -> bool:
         """Pass the target over for `wait_s`, as its upstream asked, but for MOST_COOLDOWN_S at most.

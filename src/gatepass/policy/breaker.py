@@ -22,7 +22,7 @@ class Breaker:
     `settings` are those of the request's model: they may change by a reload, and another model may share the target.
     """
 
-    __slots__ = ("_counts_since_s", "_failures", "cause", "ejected_s", "ejected_times", "probe_since_s", "until_s")
+    __slots__ = ("_counts_since_s", "_failures", "cause", "ejected_s", "probe_since_s", "until_s")
 
     def __init__(self) -> None:
         self._failures = 0
@@ -35,7 +35,6 @@ class Breaker:
         A probe may be a stream without end: after `ejection_s` another request may be the probe.
         """
         self.probe_since_s: float | None = None
-        self.ejected_times = 0
         self.cause = ""
         """Why the last ejection began: `failures` in a row, or a `probe` that failed."""
 
@@ -74,6 +73,5 @@ class Breaker:
     def _eject(self, now_s: float, settings: BreakerSettings, cause: str) -> None:
         self.cause = cause
         self._failures, self.probe_since_s = 0, None
-        self.ejected_times += 1
         self.ejected_s = self._counts_since_s = now_s
         self.until_s = now_s + settings.ejection_s

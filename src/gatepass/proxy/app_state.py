@@ -46,7 +46,7 @@ from gatepass.observability.observer import Observers
 from gatepass.observability.redaction import Redactor
 from gatepass.observability.traffic import Traffic
 from gatepass.operations.table import OPERATIONS, PREFIXES
-from gatepass.policy.balancing import TargetHealth
+from gatepass.policy.balancing import AVAILABLE, TargetHealth
 from gatepass.policy.end_users import EndUsers
 from gatepass.policy.fair_queue import FairQueue
 from gatepass.policy.retry_budget import RetryBudget
@@ -229,12 +229,17 @@ class AppState(ProcessParts):
         return [record for memory in memories for record in memory.records(now_s, wall_s)]
 
     def targets(self) -> Iterator[tuple[Route, int, TargetHealth, tuple[str, float]]]:
-        """Yield each target of a route with several or a breaker: the route, its place, health and state."""
+        """Yield each target of a route with several or a breaker: the route, its place, health and state.
+
+        The state of a pattern's target is that of a model that is kept away, if there is one.
+        """
         now_s = self.clock.now()
         for route in self.routes.all:
             if len(route.targets) > 1 or route.breaker is not None:
                 for at, health in enumerate(self.healths_of(route)):
-                    yield route, at, health, health.state(now_s, route.breaker, has_cooldown=route.has_cooldown)
+                    known = (health, *health.models.values())
+                    states = [one.state(now_s, route.breaker, has_cooldown=route.has_cooldown) for one in known]
+                    yield route, at, health, next((one for one in states if one[0] != AVAILABLE), states[0])
 
     @property
     def ready(self) -> bool:
@@ -524,11 +529,11 @@ def _sample(state: AppState) -> Sample:
             values["gatepass_token_age_seconds"][labels] = status.age_s
     for route, at, health, (word, _) in state.targets():
         of_target = (route.targets[at].upstream, route.names[at])
-        is_free = word == "available" and values["gatepass_target_available"].get(of_target, True)
+        is_free = word == AVAILABLE and values["gatepass_target_available"].get(of_target, True)
         values["gatepass_target_available"][of_target] = is_free
         values["gatepass_target_in_flight"][of_target] = health.in_flight
         if route.breaker is not None:
-            values["gatepass_target_ejections_total"][of_target] = health.breaker.ejected_times
+            values["gatepass_target_ejections_total"][of_target] = health.ejected_times
     ends = [(key.expires.timestamp(), key) for key in state.authenticator.keys.known if key.expires is not None]
     for end_s, key in sorted(ends, key=itemgetter(0))[:MAX_NAMES]:
         values["gatepass_key_expires_in_seconds"][key.name, key.id] = max(0.0, end_s - state.clock.wall())

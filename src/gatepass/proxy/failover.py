@@ -42,7 +42,10 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     request: ClientRequest
     caller: AccessKey
     route: Route
+    targets: Sequence[TargetHealth]
+    """Where the requests in progress are counted."""
     healths: Sequence[TargetHealth]
+    """Where waits and ejections are kept: the same, or for the target of a pattern that of the model."""
     order: Sequence[int]
     """The places of the targets, the preferred one first."""
     budget: RetryBudget | None = None
@@ -71,9 +74,11 @@ class Failover(Hidden, msgspec.Struct, eq=False):
 
     @classmethod
     def begin(cls, state: AppState, route: Route, call: Call, request: ClientRequest, caller: AccessKey) -> Self:
-        healths = state.healths_of(route)
-        order = range(len(healths))
-        failover = cls(state, call, request, caller, route, healths, order)
+        targets = healths = state.healths_of(route)
+        if route.is_pattern:
+            pairs = zip(targets, route.targets, strict=True)
+            healths = [one if target.model is not None else one.of_model(call.model) for one, target in pairs]
+        failover = cls(state, call, request, caller, route, targets, healths, range(len(targets)))
         if route.repeats_run:
             failover.budget = state.repeats[route.entry]
             failover.budget.add(state.clock.now(), is_repeat=False)
@@ -83,14 +88,14 @@ class Failover(Hidden, msgspec.Struct, eq=False):
 
     def arrange(self) -> None:
         """Set `order` and `may_repeat`: they depend on the request, not only on its route."""
-        call, route, healths, key = self.call, self.route, self.healths, None
-        is_pinned = (call.names_stored or call.operation.is_about_stored) and len(healths) > 1
+        call, route, targets, key = self.call, self.route, self.targets, None
+        is_pinned = (call.names_stored or call.operation.is_about_stored) and len(targets) > 1
         if route.policy != "order":
             if PROTOCOLS[call.operation.protocol].prefers_one_target:
                 key = call.caller.encode()
             if key is not None or not is_pinned:
                 # a stored object is at its target even if that has many requests
-                loads = [0 if is_pinned else health.in_flight for health in healths]
+                loads = [0 if is_pinned else one.in_flight for one in targets]
                 self.order = ranked(route.policy, route.full_names, route.weights, loads, key)
         if is_pinned:
             self.order = self.order[:1]
@@ -160,9 +165,9 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         self._begin(now_s)
 
     def _begin(self, now_s: float) -> None:
-        self.began_s, health, settings = now_s, self.healths[self.at], self.route.breaker
-        health.in_flight += 1
-        self.is_probe = settings is not None and health.breaker.begin(now_s, settings)
+        self.began_s, settings = now_s, self.route.breaker
+        self.targets[self.at].in_flight += 1
+        self.is_probe = settings is not None and self.healths[self.at].breaker.begin(now_s, settings)
         if self.route.has_limits and self.ticket is None:
             ticket, queue = asyncio.Event(), self.queue
             self.ticket = ticket
@@ -192,8 +197,11 @@ class Failover(Hidden, msgspec.Struct, eq=False):
 
     def ended(self, now_s: float, outcome: Outcome, error: BaseException | None, *, was_asked: bool) -> None:
         """End the attempt. `was_asked`: its target had the request."""
-        health, route, at = self.healths[self.at], self.route, self.at
-        health.in_flight -= 1
+        at, route = self.at, self.route
+        target, health, name = self.targets[at], self.healths[at], route.full_names[at]
+        target.in_flight -= 1
+        if health is not target:
+            name = f"{self.target.upstream}/{self.call.model}"
         failed: bool | None = False
         code = ""
         if outcome is not COMPLETE:
@@ -207,7 +215,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
                     wait_s = quota_reset_s(error.relayed, self.state.clock.wall())
                 has_cooldown = limited and route.has_cooldown and not concerns_size(error)
                 if wait_s and has_cooldown and health.limit(now_s, wait_s):
-                    fields = {"target": route.full_names[at], "wait_s": math.ceil(health.limited_until_s - now_s)}
+                    fields = {"target": name, "wait_s": math.ceil(health.limited_until_s - now_s)}
                     LOG.info("target_waits", extra={"fields": fields})
                 limited = limited and bool(wait_s or status < SERVER_ERROR)  # a 503 without a wait keeps nothing away
             says_something = was_asked and not (isinstance(error, UpstreamError) and error.of_request)
@@ -216,10 +224,11 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         if settings is None:
             return
         if breaker.end(now_s, settings, self.began_s, failed=failed, is_probe=self.is_probe):
-            fields = {"target": route.full_names[at]}
+            fields = {"target": name}
             if breaker.ejected_s is None:
                 LOG.info("target_recovered", extra={"fields": fields})
             else:
+                target.ejected_times += 1
                 fields |= {"ejected_s": round(breaker.until_s - now_s), "cause": breaker.cause, "code": code}
                 LOG.warning("target_ejected", extra={"fields": fields})
 

@@ -40,6 +40,8 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     names_targets: bool = False
     """Whether the operator set how targets are chosen or tried again: the response then names those that were tried."""
     entry: str = ""
+    is_pattern: bool = False
+    """Whether `entry` is a pattern, so that the client names the model."""
     repeats_refused: bool = False
     repeats_run: frozenset[str] = frozenset()
     """The operations that may run twice."""
@@ -208,6 +210,7 @@ def _route(targets: Targets, config: Config, name: str = "", entry: Model | None
         policy=entry.policy,
         names_targets=is_traffic or entry.policy != "order",
         entry=name,
+        is_pattern=is_glob(name),
         repeats_refused=retry is not None and "refused" in retry.on,
         repeats_run=frozenset(retry.operations if retry is not None else ()),
         attempts=1 if retry is None else retry.attempts,

@@ -15,7 +15,7 @@ from gatepass.config.model import Config
 from gatepass.errors import ClientGone, TargetsLimited, UpstreamConnect, UpstreamErrorReply
 from gatepass.http_client.tls import TLSContexts
 from gatepass.operations.table import match_operation
-from gatepass.policy.balancing import TargetHealth
+from gatepass.policy.balancing import MOST_MODELS, TargetHealth
 from gatepass.policy.breaker import BreakerSettings
 from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
 from gatepass.proxy.context import ANONYMOUS
@@ -320,6 +320,49 @@ def test_a_model_without_a_cool_down_does_not_wait_for_that_of_another_model():
         assert one.choose(now_s)
         chosen[model] = one.target.upstream
     assert chosen == {"m": "west", "alone": "east", "plain": "east"}
+
+
+@pytest.mark.parametrize("how", ["429 for 5 s", "503 for 2 s", "500", "refused"])
+@pytest.mark.parametrize("policy", ["order", "least_in_flight"])
+def test_what_keeps_one_model_of_a_pattern_away_leaves_the_others(how: str, policy: str, caplog):
+    caplog.set_level("INFO", "gatepass.targets")
+    settings = {**targets("east", "west"), **POLICY, "policy": policy}
+    state = a_state({"*": settings, "gpt-*": settings})
+    now_s = state.clock.now()
+    for model, pattern in (("gpt-a", "gpt-*"), ("other", "*")):
+        for name in ("east", "west"):
+            for _ in range(2):
+                failover = a_failover(state, model)
+                failover.at, failover.began_s = [one.upstream for one in failover.route.targets].index(name), now_s
+                failover.began(now_s)
+                assert health(state, name, pattern).in_flight == 1
+                failover.ended(now_s, *ENDS[how], was_asked=True)
+        words = {one: [each.state for each in a_failover(state, one).not_tried(now_s)] for one in (model, f"{model}-2")}
+        kept = "waits" if how in ASKED_S else "ejected"
+        assert words == {model: [kept] * 2, f"{model}-2": ["available"] * 2}
+        shown = [word for route, _, _, (word, _) in state.targets() if route.entry == pattern]
+        assert shown == [kept] * 2
+    assert {record.__dict__["fields"]["target"] for record in caplog.records} == {
+        f"{name}/{model}" for name in ("east", "west") for model in ("gpt-a", "other")
+    }
+
+
+def test_a_target_of_a_pattern_knows_a_bounded_number_of_models():
+    state = a_state({"*": {**targets("east", "west"), **POLICY}})
+    for at in range(MOST_MODELS + 5):
+        a_failover(state, f"invented-{at}")
+        a_failover(state, "used")
+    known = health(state, "east", "*").models
+    assert (len(known), "invented-5" in known, "used" in known) == (MOST_MODELS, False, True)
+
+
+def test_a_pattern_whose_target_names_the_model_has_one_wait_for_all():
+    shared = {"targets": [{"upstream": "east", "name": "big"}, {"upstream": "west"}]}
+    state = a_state({"*": {**shared, **POLICY}})
+    failover, now_s = a_failover(state, "a"), state.clock.now()
+    failover.choose(now_s)
+    failover.ended(now_s, Outcome.ERROR_REPLY, reply(429, 5.0), was_asked=True)
+    assert [one.state for one in a_failover(state, "b").not_tried(now_s)] == ["waits", "available"]
 
 
 class SlowLimits:
