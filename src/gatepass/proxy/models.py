@@ -10,10 +10,11 @@ import asyncio
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from secrets import token_hex
 from types import MappingProxyType
 from typing import Any
@@ -55,6 +56,10 @@ LIST_VALUES = 100_000
 """Limit on the commas and opening brackets of a list, which is parsed in one piece: the worst takes 20 ms. A list of
 400 models with prices and descriptions has 50,000."""
 LIST_MODELS = 5_000
+AT_ONCE = 100
+"""Models that are matched with patterns before other requests are served: 5 ms with 30 of a key and 30 of `models`."""
+MOST_KEPT = 16
+"""The most lists for keys that are kept, each by its patterns. The oldest one leaves."""
 
 Entry = dict[str, Any]
 
@@ -81,6 +86,8 @@ class ModelCatalog:
         self.state = state
         self._kinds = Kinds(state.config)
         self._lists: defaultdict[str, _List] = defaultdict(_List)
+        self._kept: dict[tuple[Any, ...], asyncio.Task[list[Entry]]] = {}
+        """What the present lists were made into: () for all models, else by the patterns of a key."""
 
     def of_next(self, state: AppState) -> ModelCatalog:
         """Return the catalog of the state after a reload, with the lists of upstreams whose server is the same."""
@@ -96,27 +103,23 @@ class ModelCatalog:
         Raises the upstream's error only if no model is known.
         """
         protocol = context.protocol
-        if not protocol.lists_entries:
-            return protocol.model_list(())
+        return protocol.model_list(await self.entries(context) if protocol.lists_entries else ())
+
+    async def entries(self, context: RequestContext) -> list[Entry]:
+        """Return the entries of `listing`, which are shared: do not change them."""
         wanted = self._begin(context)
         await self._wait_for_fetches([name for name in wanted if self._lists[name].models is None], FIRST_LIST_WAIT_S)
-        if not self._known_entries():
+        if not await self._known():
             await self._wait_for_fetches(wanted)
-        entries = self._visible(wanted, context.caller)
-        if context.profile_rules.settings.typed_ids:
-            listed = {name: {entry["id"] for entry in one.models or ()} for name, one in self._lists.items()}
-            for entry in entries:  # copies: the cached entries keep their names
-                listed_by = [name for name, models in listed.items() if entry["id"] in models]
-                entry["id"] = self._kinds.typed(entry["id"], listed_by)
-        return protocol.model_list(entries)
+        return await self._visible(wanted, context.caller, is_typed=context.profile_rules.settings.typed_ids)
 
     async def entry(self, context: RequestContext, model: str) -> bytes:
         """Return the body of GET /v1/models/{id}; raise ModelNotFound and the errors of `listing`."""
         name = untyped(model) if context.profile_rules.settings.typed_ids else model
         wanted = self._begin(context)
-        if not any(entry["id"] == name for entry in self._known_entries()):
+        if not any(entry["id"] == name for entry in await self._known()):
             await self._wait_for_fetches(wanted)
-        for entry in self._visible(wanted, context.caller):
+        for entry in await self._visible(wanted, context.caller):
             if entry["id"] == name:
                 return context.protocol.model({**entry, "id": model})
         raise ModelNotFound(
@@ -145,29 +148,57 @@ class ModelCatalog:
                 one.began_s = now
         return wanted
 
-    def _known_entries(self) -> Collection[Entry]:
+    async def _once(self, key: tuple[Any, ...], make: Callable[[], Coroutine[Any, Any, list[Entry]]]) -> list[Entry]:
+        """Return what `make` makes of the present lists: once for all requests, until a list changes."""
+        if (task := self._kept.get(key)) is None:
+            task = self._kept[key] = self.state.in_flight.tasks.spawn(make(), "list of models")
+            if len(self._kept) > MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
+        await asyncio.wait((task,))  # a request that is cancelled ends it for no other
+        return task.result()
+
+    async def _known(self) -> list[Entry]:
+        return await self._once((), self._known_entries)
+
+    async def _known_entries(self) -> list[Entry]:
         """The configured names, and the models of the last lists that match a wildcard route."""
         listing = self.state.routes.listing()
         defaults: Entry = {"object": "model", "created": 0, "owned_by": "gatepass"}
         models = {name: {"id": name, **defaults} for name in listing.names}
         for upstream, pattern in listing.open_upstreams:
+            await asyncio.sleep(0)
             for entry in self._lists[upstream].models or ():
                 if fnmatchcase(entry["id"], pattern):
                     models.setdefault(entry["id"], entry)
-        return models.values()
+        return [*models.values()]
 
-    def _visible(self, wanted: Iterable[str], caller: AccessKey) -> list[Entry]:
+    async def _visible(self, wanted: Iterable[str], caller: AccessKey, *, is_typed: bool = False) -> list[Entry]:
         """The models that `caller` may use. Raises the error of a failed fetch if no model is known at all."""
-        models = self._known_entries()
         failed = next((error for name in wanted if (error := self._lists[name].error) is not None), None)
-        if failed is not None and not models:
+        if failed is not None and not await self._known():
             raise failed.with_traceback(None)  # the kept error is raised again: its traceback would grow each time
-        return [{**entry, **self._declared(entry["id"])} for entry in models if may_use(caller, entry["id"])]
+        patterns = None if caller.models is None else tuple(caller.models)
+        return await self._once((patterns, is_typed), partial(self._visible_entries, caller, is_typed=is_typed))
 
-    def _declared(self, model: str) -> Entry:
-        """The members that describe the declared capabilities of `model`, `max_model_len` as vLLM's list has it."""
-        declared = self.state.declared
-        name = declared.entry("chat", model) or declared.entry("embeddings", model)
+    async def _visible_entries(self, caller: AccessKey, *, is_typed: bool) -> list[Entry]:
+        found, declared = list[Entry](), dict[str | None, Entry]()
+        listed = {name: {entry["id"] for entry in one.models or ()} for name, one in self._lists.items() if is_typed}
+        for number, entry in enumerate(await self._known()):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+            model = entry["id"]
+            if may_use(caller, model):
+                of_entry = self.state.declared.entry("chat", model) or self.state.declared.entry("embeddings", model)
+                if of_entry not in declared:
+                    declared[of_entry] = self._declared(of_entry)
+                more = declared[of_entry]
+                if is_typed:
+                    more = {**more, "id": self._kinds.typed(model, [name for name in listed if model in listed[name]])}
+                found.append({**entry, **more} if more else entry)
+        return found
+
+    def _declared(self, name: str | None) -> Entry:
+        """The members for the declared capabilities of the entry `name`, `max_model_len` as vLLM's list has it."""
         if name is None:
             return {}
         capabilities = self.state.config.models[name].capabilities.model_dump(mode="json", exclude_none=True)
@@ -195,6 +226,8 @@ class ModelCatalog:
             )
             work = fetch_models(self.state, self.state.upstreams[upstream])
             models = await timeout(self.state.clock, FETCH_S, work, late)
+            if models != one.models:
+                self._kept.clear()
             one.models, one.fetched_s = models, self.state.clock.now()
             self.state.metrics.models_listed(upstream, (entry["id"] for entry in models))
             one.error, one.failed_s = None, -math.inf

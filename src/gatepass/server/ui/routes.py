@@ -34,7 +34,6 @@ from gatepass.observability.observer import Refusal
 from gatepass.observability.story import curl_command
 from gatepass.operations.table import base_url
 from gatepass.protocols.error_objects import error_object
-from gatepass.protocols.models import MODELS
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.context import RequestContext
 from gatepass.proxy.handler import ApiEndpoint
@@ -151,9 +150,9 @@ class Ui:
         """Return the names of `GET /v1/models` for `caller`, and why the list is incomplete or missing."""
         state, catalog = self.current(), self.running().catalog
         context = RequestContext.without_client(state, PROFILES["plain"])
-        context.caller, context.protocol = caller, MODELS
+        context.caller = caller
         try:
-            return [entry["id"] for entry in json.loads(await catalog.listing(context))["data"]], None
+            return [entry["id"] for entry in await catalog.entries(context)], None
         except errors.GatepassError as error:
             return [], state.redactor.mask(error.message)
 
@@ -450,7 +449,7 @@ async def _models(call: UiRequest) -> ASGIApp:
     rules = [shown(record, state, caller) for record in records]
     listed, failed = await call.ui.listed_models(caller)
     routes = views.routes(state.config, caller)
-    routed = views.routed(state.routes, listed)
+    routed = await views.routed(state.routes, listed)
     listing = {"listed": listed, "list_error": failed, "routed": routed}
     return json_response({"routes": routes, **listing, "rules": rules})
 

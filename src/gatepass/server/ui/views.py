@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from gatepass.observability.metrics import FAILING_IN_A_ROW, has_many_errors
 from gatepass.observability.story import moment
 from gatepass.observability.traffic import placed, series
 from gatepass.proxy.app_state import AppState
+from gatepass.proxy.models import AT_ONCE
 from gatepass.proxy.routing import RouteTable
 from gatepass.server.inspection import REPLICA
 from gatepass.server.limits import row_of
@@ -163,7 +165,7 @@ async def nearest_limits(state: AppState) -> list[dict[str, Any]]:
 def use(state: AppState) -> list[dict[str, Any]]:
     """Return the use of the requests in memory by upstream and model: its requests, errors and tokens, the errors by
     code and by caller, the durations of those without an error, when the first, the last and the last good one
-    arrived, and those that failed since.
+    arrived, and those that failed at their upstream since.
 
     The upstream of a request that reached none is "".
     """
@@ -185,7 +187,8 @@ def use(state: AppState) -> list[dict[str, Any]]:
             row["errors"] += 1
             row["codes"][access.code or ""] += 1
             row["callers"][access.caller] += 1
-            if not row["ok_at"]:
+            # an error of the client, or a limit of gatepass, says nothing of the model
+            if not row["ok_at"] and (access.hop or "").startswith(("upstream:", "credential:")):
                 row["failed_at"].append(at)
         if access.usage is not None:
             row["tokens"] += (access.usage.prompt_tokens or 0) + (access.usage.completion_tokens or 0)
@@ -222,10 +225,12 @@ def routes(config: Config, caller: AccessKey) -> list[dict[str, Any]]:
     return [*found, *(_rest([name], upstream) for name, upstream in of_operations)]
 
 
-def routed(table: RouteTable, models: Iterable[str]) -> dict[str, list[str]]:
+async def routed(table: RouteTable, models: Iterable[str]) -> dict[str, list[str]]:
     """Return the upstreams of each model that has a route for all operations."""
     found = {}
-    for model in models:
+    for number, model in enumerate(models):
+        if number % AT_ONCE == 0:
+            await asyncio.sleep(0)
         with suppress(ModelNotFound):
             found[model] = [target.upstream for target in table.resolve("", model)]
     return found

@@ -70,14 +70,21 @@ def used(model: str, requests: int, **members: Any) -> dict[str, Any]:
 
 
 def test_a_request_that_reached_no_upstream_counts_for_its_model():
-    def request(at: float, model: str, outcome: str, upstream: str | None = None) -> SimpleNamespace:
+    def request(
+        at: float, model: str, outcome: str, upstream: str | None = None, hop: str = "upstream:chat"
+    ) -> SimpleNamespace:
         access = AccessRecord("", "POST", "/v1/chat/completions", "chat", model=model, outcome=outcome)
         access.upstream, access.code, access.caller = upstream, "c" if outcome == "error" else None, "rag"
+        access.hop = hop
         return SimpleNamespace(access=access, arrived_s=at, duration_s=0.5)
 
     requests = [request(2.5, "m", "error", "chat"), request(2.0, "m", "ok", "chat"), request(1.5, "m", "error", "chat")]
     requests += [request(2.0, "m", "error"), request(2.0, "typo", "error"), request(2.0, "", "error")]
-    requests.append(request(2.0, "", "ok", "mcp/wiki"))
+    requests += [request(2.0, "", "ok", "mcp/wiki"), request(2.0, "limited", "error", None, "gatepass")]
+    requests += [
+        request(2.0, "no token", "error", None, "credential:corp"),
+        request(2.0, "bad", "error", "a", "client"),
+    ]
     state = SimpleNamespace(
         inspector=SimpleNamespace(newest=lambda: requests),
         redactor=SimpleNamespace(mask=lambda text: text),
@@ -91,14 +98,17 @@ def test_a_request_that_reached_no_upstream_counts_for_its_model():
         used("m", 3, **good, **after, first_at=98.5, last_at=99.5),
         used("m", 1, **failed),
         used("typo", 1, **failed),
+        used("limited", 1, **{**failed, "failed_at": []}),
+        used("no token", 1, **failed),
+        used("bad", 1, **{**failed, "failed_at": [], "upstream": "a"}),
     ]
 
 
-def test_a_model_has_the_upstreams_of_its_route_before_its_first_request():
+async def test_a_model_has_the_upstreams_of_its_route_before_its_first_request():
     models = {"m": {"upstream": "b"}, "gpt-*": {"targets": [{"upstream": "a"}, {"upstream": "b"}]}}
     upstreams = {name: {"base_url": "http://127.0.0.1/v1"} for name in "ab"}
     table = RouteTable(Config.model_validate({"upstreams": upstreams, "models": models}))
-    assert views.routed(table, ["m", "gpt-4o", "other"]) == {"m": ["b"], "gpt-4o": ["a", "b"]}
+    assert await views.routed(table, ["m", "gpt-4o", "other"]) == {"m": ["b"], "gpt-4o": ["a", "b"]}
 
 
 def test_the_callers_are_shown_with_their_use_the_most_used_first():
