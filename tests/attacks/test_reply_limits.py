@@ -9,13 +9,15 @@ import socket
 import struct
 import threading
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
+from gatepass.auth.api_keys import hash_key
 from tests.attacks.conftest import Attack
 from tests.integration.gateway import CHAT, HELLO, gateway
 
@@ -85,11 +87,11 @@ class Found:
     size_bytes: int
 
 
-def fetch(port: int, path: str, request: Any) -> Found:
+def fetch(port: int, path: str, request: Any, headers: Mapping[str, str] = MappingProxyType({})) -> Found:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
     try:
         if request is None:
-            connection.request("GET", path)
+            connection.request("GET", path, headers=headers)
         else:
             connection.request("POST", path, json.dumps(request), {"content-type": "application/json"})
         response = connection.getresponse()
@@ -454,6 +456,53 @@ async def test_a_list_of_models_with_many_values_is_refused(attack: Attack, unit
 async def test_the_largest_lists_of_models_are_read_in_time(attack: Attack, body: Body) -> None:
     found = await answer_to(attack, body, None, "/v1/models")
     attack.check(found.status == 200, found)
+
+
+def custom(unit: bytes, size_bytes: int) -> Body:
+    """A call of a custom tool over chats, whose input is `unit` again and again."""
+    one = b'data: {"id":"a","choices":[{"index":0,"delta":{%b},"finish_reason":%b}]}\n\n'
+    before, piece, after = (
+        one % (call(b'"%b"' % text), b"null") for text in (b'{\\"input\\":\\"', unit * 250, b'\\"}')
+    )
+    end = one % (b"", b'"tool_calls"') + b"data: [DONE]\n\n"
+    return Body(before, piece, after + end, size_bytes, "text/event-stream")
+
+
+@pytest.mark.attack("replies: limits, input of a custom tool")
+@pytest.mark.parametrize("unit", [b"\\\\n", b"words ", b"\\\\u00e9", b'\\\\\\"', "\u4e2d".encode()])
+@pytest.mark.parametrize("size_bytes", [SIZE_BYTES, 3 * MIB])
+async def test_no_input_of_a_custom_tool_is_read_in_one_turn(attack: Attack, unit: bytes, size_bytes: int) -> None:
+    request = {"model": "m", "input": "hi", "tools": [{"type": "custom", "name": "f"}], "stream": True}
+    attack.cases += 1
+    with upstream(custom(unit, size_bytes)) as url:
+        settings = {"base_url": f"{url}/v1", "protocols": ["chat"]}
+        async with gateway(upstreams={"chat": settings}) as served, attack.on_this_loop():
+            found = await asyncio.to_thread(fetch, served.port, "/v1/responses", request)
+    is_read = b'"total_tokens"' in found.last and found.size_bytes > size_bytes
+    attack.check(is_read if size_bytes < SIZE_BYTES else b"more than 3 MiB" in found.last, found)
+
+
+NAMED = Body(b'{"data":[' + b",".join(b'{"id":"model-%d-x"}' % number for number in range(5_000)), b" ", b"]}", 0)
+GLOBS = [f"m*l-*{number}*y" for number in range(30)]
+
+
+@pytest.mark.attack("replies: limits, lists of models")
+@pytest.mark.parametrize("path", ["/v1/models", "/ui/api/models"])
+async def test_no_list_of_models_is_matched_with_many_patterns_in_one_turn(attack: Attack, path: str) -> None:
+    attack.cases += 1
+    key = "gp-limited-0123456789abcdef"
+    keys = [{"name": "limited", "hash": hash_key(key), "models": [*GLOBS, "*-x"]}] if path == "/v1/models" else []
+    with upstream(NAMED) as url:
+        blocks: dict[str, Any] = {
+            "upstreams": {"chat": {"base_url": f"{url}/v1"}},
+            "models": {name: {"upstream": "chat", "capabilities": {"vision": True}} for name in (*GLOBS, "*")},
+            "access": {"keys": keys},
+            "server": {"ui": True, "drain_timeout_s": 0},
+        }
+        async with gateway(**blocks) as served, attack.on_this_loop():
+            bearer = {"authorization": f"Bearer {key}"}
+            found = await asyncio.to_thread(fetch, served.port, path, None, bearer if keys else {})
+    attack.check(found.status == 200 and found.size_bytes > 5_000 * 30, found)
 
 
 @pytest.mark.attack("replies: limits, members of an event")

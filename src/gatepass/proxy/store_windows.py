@@ -36,6 +36,8 @@ FLUSH_S = 1.0
 AT_ONCE = 64
 """The requests of one round trip, and the subjects with changes."""
 NO_LIMIT = 10**15
+MOST_DIGITS = 16
+"""Of a number in a reply of the server, which is a count, a number of a part, or microseconds."""
 MOST_TOKENS = 2**26
 """What the server counts of a reservation. A few larger ones would fill a record, which counts no more then."""
 
@@ -399,7 +401,7 @@ class StoreWindows(Windows):
                 if self.fault is not None:
                     await self._store.evaluate(SCRIPT, [self._probe.command(self._process, ())])
                 await self._exchange()
-            except (StoreUnavailable, ValueError) as error:
+            except (StoreUnavailable, ValueError, OverflowError) as error:  # the last one: no calendar has such a day
                 if self.fault is None:
                     LOG.warning("limits_without_store", extra={"fields": {"reason": str(error)}})
                 self.fault = str(error)
@@ -491,6 +493,8 @@ class StoreWindows(Windows):
 
 def _read(reply: bytes, subject: _Subject, entries: Sequence[Entry], _reads: bool) -> list[_Counted]:
     incarnation, damaged, *words = reply.decode().split()
+    if any(len(word) > MOST_DIGITS for word in (damaged, *words)):
+        raise ValueError("The store replied a number that is too large.")
     if int(damaged):
         LOG.warning("limits_record_damaged", extra={"fields": {"of": "/".join(subject.owner)}})
     replied = zip(entries, words[::3], words[1::3], words[2::3], strict=True)

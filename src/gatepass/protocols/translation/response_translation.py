@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from gatepass.errors import InvalidRequest
+from gatepass.errors import InvalidRequest, UpstreamInvalid
+from gatepass.json_scan import ONE_PASS_BYTES
 from gatepass.normalize.messages import OWN_THOUGHT
 from gatepass.protocols.client_protocol import event_kind, event_of
 from gatepass.protocols.translation.answer_blocks import CUT, AnswerBlock, AnswerBlocks
@@ -374,6 +375,9 @@ class ResponseAnswer(AnswerBlocks):
             self._add(self._event(block, "text.done", **{member: text}, **_logprobs(block)))
             self._add(self._event(block, "done", part=_content_part(block, text)))
         elif self.tool(block).is_custom:
+            if len(block.sent) > ONE_PASS_BYTES:
+                most = f"more than {ONE_PASS_BYTES >> 20} MiB"
+                raise UpstreamInvalid(f"The upstream sent {most} for the tool {block.name!r}.", upstream=self.upstream)
             text = msgspec.Raw(json_text(_input_of(json.loads(block.text))))
             self._add({"type": "response.custom_tool_call_input.delta", **place, "delta": text})
             self._add({"type": "response.custom_tool_call_input.done", **place, "input": text})
