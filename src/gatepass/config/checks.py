@@ -307,6 +307,10 @@ def likely_mistakes(config: Config) -> Iterator[str]:
         if has_weights and model.policy == "order":
             fault = "have weights that `policy: order` does not use: set `policy: weighted`"
             yield f"models.{name}.targets: {fault}"
+    for name, upstream in config.upstreams.items():
+        if upstream.max_in_flight is None and (idle := sorted({"queue", "queue_s"} & upstream.model_fields_set)):
+            fault = "has no effect without max_in_flight: set that too, or remove"
+            yield f"upstreams.{name}.{idle[0]}: {fault} {' and '.join(idle)}"
     if len(config.upstreams) == 1:  # it serves all models that have no route
         return
     used = {target.upstream for model in config.models.values() for target in model.ordered_targets()}

@@ -139,7 +139,8 @@ COUNTED: tuple[Declared, ...] = (
         "gatepass_failovers_total",
         ("upstream", "code"),
         "Targets of a model that failed, so that gatepass sent the request to the next target. The upstream is"
-        " down, full, or without a token, or `retry` of the model allows it",
+        " down, full, or without a token, or `retry` of the model allows it. An upstream's own codes count as"
+        " upstream_error",
     ),
     Declared(
         "gatepass_repeats_total",
@@ -238,7 +239,8 @@ SAMPLED: tuple[Declared, ...] = (
         "gatepass_target_available",
         ("upstream", "model"),
         "1 while a target of a model takes requests. 0 while it is ejected (until a request succeeds) or waits after"
-        " a 429. Only for models with several targets or a breaker, by the upstream's model name",
+        " a 429. Only for models with several targets or a breaker, by the upstream's model name. Of a pattern: 0 while"
+        " one of its models is kept away",
     ),
     Declared("gatepass_target_in_flight", ("upstream", "model"), "Attempts in progress at the target"),
     Declared("gatepass_target_ejections_total", ("upstream", "model"), "How often its breaker ejected the target"),
@@ -763,7 +765,8 @@ class Metrics(Observer):
         elif attempt.cause == "new_token" and before.outcome == "token_rejected":
             self._add("gatepass_token_retries_total", attempt.upstream)
         elif attempt.cause == "next_target":
-            self._add("gatepass_failovers_total", before.upstream, before.code or NONE)
+            code = NONE if before.code is None else stable_code(before.code, before.hop or "")
+            self._add("gatepass_failovers_total", before.upstream, code)
 
     def refused(self, refusal: Refusal) -> None:
         self._count_error(refusal.error, (NONE, "", NONE, NONE, NONE), at_page=refusal.at_page)

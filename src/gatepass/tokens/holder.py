@@ -605,7 +605,7 @@ class RenewalLimiter:
         if _is_full(self._renewals, now):
             count, advice = RENEWALS, ". Processes that end each other's tokens need a common `store`"
         else:
-            count, advice = UNPROVEN_RENEWALS, " after rejections of tokens that had not worked"
+            count, advice = UNPROVEN_RENEWALS, " after rejections by models that had not accepted the token before"
         return f"it was not renewed, because it was renewed {count} times within {WINDOW_S:.0f} s{advice}"
 
     def rejected_again(self, by: TokenUser, now: float) -> None:

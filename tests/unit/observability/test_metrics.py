@@ -355,17 +355,24 @@ def test_repeats_are_counted_by_upstream():
         ("new_token", "token_rejected", None),
         ("new_connection", "connection_failed", None),
         ("next_target", "nothing_written", "token_unavailable"),
+        *(("next_target", "error_reply", f"own_{number}") for number in range(200)),
+        ("next_target", "connection_failed", "upstream_connect"),
     ):
-        metrics.attempt_repeats(attempt("second", cause=cause, after=attempt("chat", outcome=outcome, code=code)))
+        hop = "credential:corp" if code == "token_unavailable" else "upstream:chat"
+        before = attempt("chat", outcome=outcome, code=code, hop=hop)
+        metrics.attempt_repeats(attempt("second", cause=cause, after=before))
     counted = ("repeats", "token_retries", "stale", "failovers")
     assert {line for line in shown(metrics) if line.startswith(tuple(f"gatepass_{one}" for one in counted))} == {
         *(
             f'gatepass_repeats_total{{cause="{cause}",upstream="chat"}} 1.0'
-            for cause in ("new_token", "new_connection", "next_target")
+            for cause in ("new_token", "new_connection")
         ),
+        'gatepass_repeats_total{cause="next_target",upstream="chat"} 202.0',
         'gatepass_token_retries_total{upstream="second"} 1.0',
         'gatepass_stale_connection_retries_total{upstream="second"} 1.0',
         'gatepass_failovers_total{code="token_unavailable",upstream="chat"} 1.0',
+        'gatepass_failovers_total{code="upstream_connect",upstream="chat"} 1.0',
+        'gatepass_failovers_total{code="upstream_error",upstream="chat"} 200.0',
     }
 
 

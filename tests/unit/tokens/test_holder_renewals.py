@@ -309,7 +309,8 @@ RATE = (
     " common `store`"
 )
 RATE_OF_UNPROVEN = (
-    "it was not renewed, because it was renewed 6 times within 60 s after rejections of tokens that had not worked"
+    "it was not renewed, because it was renewed 6 times within 60 s after rejections by models that had not accepted"
+    " the token before"
 )
 
 

@@ -503,7 +503,7 @@ export const ADVICE = [
   [/^, fetched (\S+ \S+) ago$/, "（{1} 前获取）"],
   [/^its issuer returned the same token again\.$/, "签发方再次返回了同一个令牌。"],
   [/^it was not renewed, because this upstream and model rejected a new token less than (\S+ s) ago\.$/, "令牌没有更换，因为该上游和模型在 {1} 内拒绝过新令牌。"],
-  [/^it was not renewed, because it was renewed (\d+) times within (\S+ s)(?: after rejections of tokens that had not worked)?\.$/, "令牌没有更换，因为它在 {2} 内已更换 {1} 次。"],
+  [/^it was not renewed, because it was renewed (\d+) times within (\S+ s)(?: after rejections by models that had not accepted the token before)?\.$/, "令牌没有更换，因为它在 {2} 内已更换 {1} 次。"],
   [/^After a repair, `gatepass token --retry` renews it at once\.$/, "修复之后，`gatepass token --retry` 立即更换它。"],
   [/^Compare these settings with what this upstream requires: (\S+(?:, \S+)*)\.$/, "核对以下设置是否符合该上游的要求：{1}。"],
   [/^`(gatepass token \S+)` fetches a new token and shows its claims and where it is sent\.$/, "`{1}` 获取新令牌，并显示令牌的 claim 和发送的位置。"],
