@@ -40,7 +40,7 @@ async def test_a_number_that_no_server_counts_is_no_reply(reply: str, span: tupl
     limit = windows.attach(Limit(("caller", "ana"), REQUESTS, span, 2, is_calendar=span[0] != "minute"))
     limit.ahead_s = 1_800_000_000.0 - 1_000.0
     taken = [await windows.admit([limit], 0, 1_000.0) for _ in range(3)]
-    if f" {FAR} " in reply and span[0] == "minute":  # a part in the far future may be that of a server whose clock is wrong
+    if f" {FAR} " in reply and span[0] == "minute":  # such a part may be that of a server whose clock is wrong
         assert not isinstance(taken[0], Taken)
         assert windows.fault is None
     else:
