@@ -43,7 +43,8 @@ class TargetHealth:
 
     def of_model(self, model: str) -> TargetHealth:
         """Return the health of a model that the client names, at the target of a pattern."""
-        found = self.models[model] = self.models.pop(model, None) or TargetHealth()
+        found = self.models.pop(model) if model in self.models else TargetHealth()
+        self.models[model] = found
         if len(self.models) > MOST_MODELS:
             del self.models[next(iter(self.models))]
         return found

@@ -94,7 +94,7 @@ def _pictures(text: msgspec.Raw, levels: int = 2) -> Iterator[int]:
     except (msgspec.DecodeError, RecursionError):  # such as a text, or a list of them
         return
     for one in found if isinstance(found, list) else (found,):
-        source = one.source if memoryview(one.type) == b'"image"' else _ABSENT
+        source = one.source if bytes(memoryview(one.type)[:READ_BYTES]) == b'"image"' else _ABSENT
         yield from (memoryview(each).nbytes for each in (one.image_url, one.input_audio, source) if each is not _ABSENT)
         yield from _images(one.images)
         for inner in (one.content, one.output) if levels else ():
@@ -105,7 +105,7 @@ def _pictures(text: msgspec.Raw, levels: int = 2) -> Iterator[int]:
 def _images(text: msgspec.Raw) -> Iterator[int]:
     """Yield the bytes of each picture in the member `images`, a list or a picture (normalize/images.py)."""
     if text is not _ABSENT:
-        is_list = memoryview(text)[:1] == b"["
+        is_list = bytes(memoryview(text)[:1]) == b"["
         yield from (memoryview(one).nbytes for one in (_IMAGES.decode(text) if is_list else (text,)))
 
 
