@@ -1,6 +1,7 @@
 """The changes of a client's profile, which its key or its path selects."""
 
 import asyncio
+import json
 import logging
 from contextlib import asynccontextmanager
 from functools import partial
@@ -11,6 +12,7 @@ import pytest
 
 from gatepass.config.access import FIXED_KEYS
 from gatepass.proxy.client_response import STREAM_HOLD_S, SYNTHESIZED_HOLD_S
+from tests.integration import ragflow_readers as reads
 from tests.integration.answers import delta
 from tests.integration.gateway import CHAT, HELLO, JSON, gateway
 from tests.integration.scripted import Scripted, Send, Wait, event, reply, stream
@@ -237,3 +239,52 @@ async def test_a_transcription_in_plain_text_is_json_for_ragflow(kind):
     assert (read.json(), read.headers["content-type"]) == ({"text": "Guten Tag, é"}, "application/json")
     assert read.headers["x-gatepass-adapted"] == "repair=texts"
     assert plain.body == "  Guten Tag, é\n".encode()
+
+
+def choices(*found: Any, **more: Any) -> bytes:
+    return event({**CHUNK, "choices": [{"index": 0, "finish_reason": None, **one} for one in found], **more})
+
+
+END = event({**CHUNK, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}) + event("[DONE]")
+TWO_LINES = choices({"delta": {"content": "Hi"}}).replace(b', "choices"', b',\ndata:  "choices"')
+
+
+@pytest.mark.parametrize(
+    ("events", "thoughts"),
+    [
+        ((choices({"text": "Hi"}), END), ""),
+        ((choices({"delta": {"reasoning": "hm"}}), choices({"delta": {"content": "Hi"}}), END), "hm"),
+        ((choices({"delta": {"content": "Hi"}}, error=""), END), ""),
+        ((TWO_LINES, END), ""),
+        (((choices({"delta": {"content": "Hi"}}) + END).replace(b"\n\n", b"\n"),), ""),
+        ((b"event: message\nid: 7\n" + choices({"delta": {"content": "Hi"}}), b": ping\n\n", END), ""),
+    ],
+)
+async def test_a_strict_reader_of_streams_finds_the_text(events, thoughts):
+    async with serving(stream(*events)) as (_, gp):
+        answer = await gp.ask({**HELLO, "stream": True}, headers=by("ragflow")).answer()
+    assert reads.chat_stream(answer.headers, answer.body) == "Hi"
+    deltas = [choice["delta"] for data in answer.events[:-1] for choice in json.loads(data)["choices"]]
+    assert "".join(one.get("reasoning_content") or "" for one in deltas) == thoughts
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+@pytest.mark.parametrize(
+    ("choice", "text"),
+    [
+        ({"message": {"role": "assistant", "content": None, "reasoning": "hm"}}, ""),
+        ({"message": {"role": "assistant", "content": "Hi", "reasoning": "hm"}}, "Hi"),
+        ({"message": {"role": "assistant", "content": None}}, ""),
+        ({"text": "Hi"}, "Hi"),
+    ],
+)
+async def test_a_strict_reader_of_whole_replies_finds_the_text(choice, text, is_stream):
+    document = {**CHUNK, "object": "chat.completion", "choices": [{"index": 0, "finish_reason": "stop", **choice}]}
+    async with serving(reply({**document, "error": ""})) as (_, gp):
+        answer = await gp.ask({**HELLO, "stream": is_stream}, headers=by("ragflow")).answer()
+    if not is_stream:
+        assert reads.chat_go(answer.headers, answer.body) == text
+    elif text:
+        assert reads.chat_stream(answer.headers, answer.body) == text
+    has_thoughts = b'"reasoning_content":"hm"' in answer.body
+    assert has_thoughts == ("reasoning" in choice.get("message", {}))

@@ -10,7 +10,7 @@ from gatepass.cli.step import StepOutcome
 from tests.integration.findings import Check, found_upstreams
 from tests.integration.gateway import Answer, gateway
 from tests.integration.ragflow_server import AGENT, ANSWER, CHAT, CHUNK, KEY, THOUGHT, USAGE, Ragflow, Version
-from tests.integration.scripted import Scripted
+from tests.integration.scripted import Scripted, Send, event, reply, stream
 
 VERSIONS = get_args(Version)
 GENERATIONS = [("v0.24.0", "old"), ("v0.25.6", "old"), ("v0.27.0", "current")]
@@ -193,3 +193,62 @@ async def test_a_check_with_a_model_asks_its_assistant():
     ]
     assert server.bodies[0]["model"] == "model"
     assert "supports only chat" in refused.finding
+
+
+# --- RAGFlow 1.0 ----------------------------------------------------------------------------------------
+
+HEAD = {"id": "session-7", "object": "chat.completion.chunk", "created": 1_700_000_000, "model": "model"}
+ASKED = {"cpn_id": "UserFillUp:0", "tips": "Which year?", "inputs": {"year": {"type": "line"}}}
+
+
+def chunk_of(delta: dict[str, Any], finish: str | None = None, tokens: int | None = None) -> bytes:
+    usage = None if tokens is None else {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": 1 + tokens}
+    choice = {"index": 0, "delta": {"role": "assistant", "content": None, **delta}, "finish_reason": finish}
+    return event({**HEAD, "choices": [choice], "usage": usage})
+
+
+async def played(answer_bytes: bytes, **members: Any) -> Answer:
+    async with Scripted([Send(answer_bytes)]) as upstream, gateway(**blocks(upstream)) as gp:
+        return await gp.ask(chat(**members)).answer()
+
+
+@pytest.mark.parametrize(
+    ("answer_bytes", "status", "code", "says"),
+    [
+        (stream(chunk_of({}, "stop", 12), event("[DONE]")), 502, "100", "The model behind the assistant failed"),
+        (
+            stream(chunk_of({"final_content": "**ERROR**: API request failed"}, "stop", 12), event("[DONE]")),
+            *(502, "100", "API request failed"),
+        ),
+        (
+            stream(chunk_of({"waiting_for_user": ASKED}, "waiting_for_user", 0)),
+            *(409, "409", "The agent waits for the user's input. Which year?"),
+        ),
+        (reply({"code": 102, "data": None, "message": "no authorization"}), 404, "102", "agent:ID for an agent"),
+        (
+            reply({"error": {"message": "Make sure you have permission to access the agent.", "type": "x"}}, 403),
+            *(403, None, "agent:ID for an agent"),
+        ),
+        (reply({"code": 102, "message": "You exceeded your current quota"}), 429, "102", "quota"),
+    ],
+)
+async def test_an_error_that_1_0_hides_has_its_status(answer_bytes, status, code, says):
+    answer = await played(answer_bytes, stream=True)
+    assert (answer.status, answer.error["hop"]) == (status, "upstream:rag"), answer.body
+    assert says in answer.error["message"]
+    assert code in (answer.error["code"], None)
+
+
+async def test_an_error_after_a_text_never_looks_complete():
+    failed = chunk_of({"final_content": "**ERROR**: API request failed"}, "stop", 12)
+    answer = await played(stream(chunk_of({"content": "Paris is "}), failed, event("[DONE]")), stream=True)
+    assert answer.error["message"] == "API request failed"
+    assert "[DONE]" not in answer.events
+
+
+async def test_an_agent_that_waits_after_a_text_ends_well_and_keeps_what_it_asks():
+    waits = chunk_of({"waiting_for_user": ASKED}, "waiting_for_user", 4)
+    found = chunks(await played(stream(chunk_of({"content": "Hello. "}), waits), stream=True))
+    assert (text_of(found), finishes(found)) == ("Hello. ", ["stop"])
+    last = found[-1]["choices"][0]
+    assert (last["delta"]["waiting_for_user"], last["native_finish_reason"]) == (ASKED, "waiting_for_user")
