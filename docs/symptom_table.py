@@ -28,7 +28,7 @@ def symptoms(language: str) -> str:
 
 def _marked(text: str) -> str:
     """Mark each link of a Chinese text that leads to an English page."""
-    return re.sub(r"\]\(\.\./[^)]+\)", r"\g<0>（英文）", text)
+    return re.sub(r"\]\(\.\./[^)]+\)(?!（英文）)", r"\g<0>（英文）", text)
 
 
 def readme_table(language: str) -> str:

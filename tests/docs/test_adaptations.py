@@ -35,6 +35,7 @@ PLACEHOLDER = {
 
 BY_PROFILE = {
     client_transforms.ShortLines.name,
+    client_transforms.PlainTexts.name,
     client_transforms.WithoutComments.name,
     client_transforms.EmptyChoice.name,
     client_transforms.OnlyChunks.name,
