@@ -1,12 +1,14 @@
-"""The steps of `gatepass doctor` at the store, a credential and an upstream. Each returns a Step.
+"""The steps of `gatepass doctor` at the store, a credential, an upstream and an MCP server.
 
-They use the AppState of a configuration, with the same code as a client's request, and report its errors.
+They use the AppState of a configuration, with the same code as a client's request, and report its errors. An MCP
+server executes no tool.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Awaitable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from secrets import token_hex
@@ -16,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gatepass.cancel import timeout
-from gatepass.cli.step import Step, StepOutcome
+from gatepass.cli.step import Begin, Step, StepOutcome
 from gatepass.config.credential.kinds import token_location
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.model import StoreSettings
@@ -38,15 +40,18 @@ from gatepass.errors import (
     documentation,
     stable_code,
 )
+from gatepass.mcp.message import name_settings, read_message
 from gatepass.normalize.profiles import PROFILES
 from gatepass.observability.story import action_of, case_of, names_of
-from gatepass.operations.table import sample
+from gatepass.operations.table import OPERATIONS, sample
 from gatepass.proxy.app_state import AppState, Upstream
-from gatepass.proxy.attempt import close_attempt, send_own_call, try_call
+from gatepass.proxy.attempt import close_attempt, send, send_own_call, try_call
 from gatepass.proxy.context import Attempt, RequestContext
+from gatepass.proxy.mcp import SESSION, check_head, read_reply
 from gatepass.proxy.models import LIST_CALL, parse_list, request_list
 from gatepass.proxy.response import BufferedReply, StreamingReply, SynthesizedStream
-from gatepass.proxy.upstream_call import connection_error, total_timeout
+from gatepass.proxy.upstream_call import connection_error, read_body, total_timeout
+from gatepass.sse.event import Framer, parse_event, split_events
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import StoreState
 from gatepass.tokens import TokenHolder
@@ -54,7 +59,7 @@ from gatepass.tokens.failure import CHECK_ISSUER, setting
 from gatepass.tokens.issuer_error import refusal_advice
 from gatepass.tokens.lifetime import LifetimeSource, ended_at, safe_claims
 from gatepass.tokens.token_reply import EXPIRED
-from gatepass.types import Call, Target
+from gatepass.types import MCP_UPSTREAM, Call, Headers, Hidden, OutboundRequest, Target, header
 
 T = TypeVar("T")
 
@@ -418,3 +423,138 @@ async def check_store(state: AppState, settings: StoreSettings) -> Step:
     # a failing store stops no request
     advice = f"{sentence(advice)} Until then each process fetches tokens itself." if advice else ""
     return Step("store", "store", StepOutcome.FAILS, f"{address} is not used: {why}", advice)
+
+
+Message = dict[str, Any]
+
+NEWEST_MCP = "2026-07-28"
+"""The first revision without a handshake. Its requests name it in a header and in `_meta`."""
+HANDSHAKE_MCP = "2025-11-25"
+"""The last revision with a handshake."""
+MCP_REPLY_BYTES = 4 * 1024 * 1024
+TOOLS_SHOWN = 12
+MCP_CLIENT = {"name": "gatepass doctor", "version": "1"}
+MCP_META = {
+    "io.modelcontextprotocol/protocolVersion": NEWEST_MCP,
+    "io.modelcontextprotocol/clientCapabilities": {},
+    "io.modelcontextprotocol/clientInfo": MCP_CLIENT,
+}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class McpReply(Hidden):
+    """What a server answered. `message` is its JSON-RPC message; {} if it sent none."""
+
+    status: int
+    headers: Headers
+    message: Message
+
+    @property
+    def result(self) -> Message:
+        found = self.message.get("result")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def error(self) -> str:
+        """The text of its JSON-RPC error, or its status."""
+        found = self.message.get("error")
+        if isinstance(found, dict) and isinstance(found.get("message"), str):
+            return f"HTTP {self.status}, {found['message'][:200]}"
+        return f"HTTP {self.status}"
+
+
+async def check_mcp(state: AppState, upstream: Upstream, begin: Begin) -> AsyncIterator[Step]:
+    """Yield the steps `initialize` and `tools` of an MCP server."""
+    hop, name = hop_of(upstream), upstream.name.removeprefix(MCP_UPSTREAM)
+
+    async def ask(method: str, params: Message, fields: Headers = (), number: int | None = 1) -> McpReply:
+        message = {"jsonrpc": "2.0", "method": method, "params": params}
+        body = json.dumps(message if number is None else {**message, "id": number}).encode()
+        return await within(state, upstream, _mcp_reply(state, upstream, body, fields))
+
+    begin(hop, what := "initialize")
+    fields: Headers = ((b"mcp-protocol-version", NEWEST_MCP.encode()), (b"mcp-method", b"tools/list"))
+    params: Message = {"_meta": MCP_META}
+    try:
+        reply = await ask(
+            "initialize", {"protocolVersion": HANDSHAKE_MCP, "capabilities": {}, "clientInfo": MCP_CLIENT}
+        )
+        version = reply.result.get("protocolVersion")
+        if isinstance(version, str):
+            session = header(reply.headers, SESSION)
+            named = ((b"mcp-protocol-version", version[:40].encode("ascii", "replace")),)
+            fields, params = named if session is None else (*named, (SESSION, session)), {}
+            await ask("notifications/initialized", {}, fields, None)
+            yield Step(hop, "initialize", StepOutcome.WORKS, f"speaks MCP {version[:40]}")
+        else:  # as a server of the newest revision, which needs none
+            yield Step(hop, "initialize", StepOutcome.UNPROVEN, f"has no handshake: {reply.error}")
+        begin(hop, what := "tools")
+        reply = await ask("tools/list", params, fields)
+    except GatepassError as error:
+        name_settings(error, name)
+        yield failed_step(error, what, "")
+        return
+    listed = reply.result.get("tools")
+    if not isinstance(listed, list) and params:
+        why = f"answers neither initialize nor tools/list ({reply.error})"
+        yield Step(
+            hop, "tools", StepOutcome.FAILS, why, f"Check that mcp.{name}.url is its endpoint for Streamable HTTP."
+        )
+    elif not isinstance(listed, list):
+        why = f"tools/list: {reply.error}: it may offer prompts or resources only"
+        yield Step(hop, "tools", StepOutcome.UNPROVEN, why)
+    if not isinstance(listed, list):
+        return
+    names = [str(one.get("name")) for one in listed if isinstance(one, dict)]
+    more = f" and {len(names) - TOOLS_SHOWN} more" if len(names) > TOOLS_SHOWN else ""
+    shown = f": {', '.join(name[:60] for name in names[:TOOLS_SHOWN])}{more}" if names else ""
+    yield Step(hop, "tools", StepOutcome.WORKS, f"lists {len(names)} tools{shown}")
+
+
+_MCP_POST = next(row for row in OPERATIONS if row.name == "chat")
+
+
+async def _mcp_reply(state: AppState, upstream: Upstream, body: bytes, fields: Headers) -> McpReply:
+    """Send a message and return the answer. Raises the error that a client would get."""
+    own = ((b"accept", b"application/json, text/event-stream"), (b"content-type", b"application/json"))
+    url = state.config.mcp[upstream.name.removeprefix(MCP_UPSTREAM)].url
+    request = OutboundRequest("POST", url, (*own, *fields), body, upstream.timeouts)
+    attempt = Attempt.begin(state, Target(upstream.name), Call("doctor", _MCP_POST, "doctor", "", body, ()))
+    return await send_own_call(attempt, _send_mcp, request)
+
+
+async def _send_mcp(attempt: Attempt, request: OutboundRequest) -> McpReply:
+    """Return the answer: the whole body, or a stream up to the response."""
+    response, message = await send(attempt, request), Message()
+    try:
+        if response.status != 200:
+            await check_head(attempt, response)
+        reply = await read_reply(attempt, response)
+        if reply.error is not None:
+            raise reply.error
+        if reply.is_stream:
+            framer, read = Framer(MCP_REPLY_BYTES), 0
+            async for piece in response:
+                read += len(piece)
+                for block in split_events(framer.feed(piece)):
+                    data = parse_event(block).data or b""
+                    message = message or (_parsed(data) if read_message(data).kind == "response" else {})
+                if message or read > MCP_REPLY_BYTES:
+                    break
+        else:
+            body = reply.body
+            if body is None:  # it did not arrive together with the head
+                body = await read_body(attempt, response, attempt.limit_bytes)
+            message = _parsed(body)
+    except TransportFault as lost:
+        raise connection_error(attempt, lost) from lost
+    finally:
+        await response.aclose()
+    close_attempt(attempt, None)
+    return McpReply(response.status, response.headers, message)
+
+
+def _parsed(data: bytes) -> Message:
+    with suppress(msgspec.DecodeError, RecursionError):
+        return msgspec.json.decode(data, type=Message)
+    return {}

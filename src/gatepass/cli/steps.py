@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gatepass.cli import mcp_probe, options, probe
+from gatepass.cli import options, probe
 from gatepass.cli.probe import ProbeCall
 from gatepass.cli.step import Begin, Step, StepOutcome, Steps, timed
 from gatepass.clock import Clock
@@ -89,9 +89,7 @@ async def diagnose(
                 what = "initialize" if is_mcp else "models"
                 yield Step(probe.hop_of(upstream), what, StepOutcome.SKIPPED, "its credential failed")
                 continue
-            tests = (
-                mcp_probe.check_mcp(state, upstream, begin) if is_mcp else _test(state, upstream, calls, wanted, begin)
-            )
+            tests = probe.check_mcp(state, upstream, begin) if is_mcp else _test(state, upstream, calls, wanted, begin)
             async for step in tests:
                 yield step
 

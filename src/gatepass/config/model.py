@@ -1,4 +1,5 @@
-"""`Config`: the whole configuration as one tree of frozen pydantic models, with `server`, `limits`, `store` and `log`.
+"""`Config`: the whole configuration as one tree of frozen pydantic models, with `server`, `limits`, `store`, `log` and
+`tracing`.
 
 Each class is one block of the file, and an unknown member is an error. The string below a field is its description in
 `gatepass check --schema`. Fields that hold a secret have the type `Secret`.
@@ -9,19 +10,30 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from gatepass.config.access import Access
-from gatepass.config.block import BASE_PATH, MIB, Block, Bytes, CorsOrigin, Name, SecretText, is_loopback, plain
+from gatepass.config.block import (
+    BASE_PATH,
+    MIB,
+    BaseUrl,
+    Block,
+    Bytes,
+    CorsOrigin,
+    Name,
+    SecretText,
+    is_loopback,
+    plain,
+)
 from gatepass.config.credential.base import checked_extra
 from gatepass.config.credential.kinds import LOCAL_KINDS, AnyCredential
 from gatepass.config.document import lookup, matches, with_value
 from gatepass.config.network import DefaultNetwork, Network, TlsFiles
 from gatepass.config.routes import Model, OperationName, OperationRoute
-from gatepass.config.tracing import TracingConfig
 from gatepass.config.upstream import McpServer, UpstreamConfig
 
 SCHEMES = ("valkey", "valkeys", "redis", "rediss")
@@ -345,6 +357,50 @@ class Log(Block):
 
     Example: warning
     """
+
+
+GRPC = "otel-grpc"
+TRACING_EXTRAS: Mapping[str, str] = MappingProxyType({"http": "otel", "grpc": GRPC})
+_TRACES_PATHS: Mapping[str, str] = MappingProxyType({"http": "/v1/traces", "grpc": ""})
+"""What the exporter of each protocol expects behind the address of the collector."""
+
+
+class TracingConfig(Block):
+    """Spans of requests for a collector of OpenTelemetry. The variables `OTEL_*` of the SDK apply to what
+    no setting here decides."""
+
+    protocol: Literal["http", "grpc"] = "http"
+    """OTLP over HTTP, which requires the extra `otel`, or over gRPC, which requires `otel-grpc`.
+
+    Example: grpc
+    """
+    endpoint: BaseUrl | None = None
+    """The collector, without `/v1/traces`. None: `OTEL_EXPORTER_OTLP_ENDPOINT`, or the collector of this machine.
+
+    Example: http://collector.monitoring:4318
+    """
+    sample_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The part of the requests whose spans are sent. None: `OTEL_TRACES_SAMPLER`, or all.
+
+    Unit: a number from 0 to 1
+
+    Example: 0.1
+    """
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        try:
+            checked_extra(f"opentelemetry.exporter.otlp.proto.{self.protocol}", self.extra, "tracing")
+        except ValueError as error:
+            yield "", str(error)
+
+    @property
+    def extra(self) -> str:
+        return TRACING_EXTRAS[self.protocol]
+
+    @property
+    def url(self) -> str | None:
+        """Where to send the spans, None if the variables `OTEL_*` decide."""
+        return None if self.endpoint is None else self.endpoint + _TRACES_PATHS[self.protocol]
 
 
 OVERRIDDEN_TOGETHER = (("ca_file",), ("proxy", "proxy_auth"), ("client_cert", "client_key"))

@@ -40,7 +40,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from gatepass import __version__
 from gatepass.clock import Clock, wait_at_most
-from gatepass.config.tracing import GRPC, TracingConfig
+from gatepass.config.model import GRPC, TracingConfig
 from gatepass.config.upstream import UpstreamConfig
 from gatepass.errors import GatepassError
 from gatepass.observability import conventions as names
