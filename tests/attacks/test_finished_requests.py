@@ -34,7 +34,7 @@ from tests.integration.scripted import (
     reply,
 )
 from tests.integration.servers.running import connectable, free_port
-from tests.waiting import BOUND_S, until_async
+from tests.waiting import until_async
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -465,7 +465,7 @@ async def running(name: str, folder: Path) -> AsyncIterator[Running]:
                 env={**os.environ, "SECRET": "a-long-secret-of-a-client"},
             )
         try:
-            await connectable(port, BOUND_S)
+            await connectable(port)
             servers.append(Running(port, process, upstream, lambda _: [Hold()]))
             yield servers[0]
         finally:

@@ -104,11 +104,10 @@ async def process(folder: Path, upstream_port: int) -> AsyncIterator[tuple[Proce
     child = await asyncio.create_subprocess_exec(*command, stdout=DEVNULL, stderr=PIPE, env=environment)
     assert child.stderr is not None
     try:
-        async with asyncio.timeout(30):
-            async for line in child.stderr:
-                if found := re.search(rb"http://127\.0\.0\.1:(\d+)", line):
-                    break
-            assert found is not None
+        async for line in child.stderr:
+            if found := re.search(rb"http://127\.0\.0\.1:(\d+)", line):
+                break
+        assert found is not None
         reading = asyncio.ensure_future(child.stderr.read())
         yield child, int(found[1])
         reading.cancel()

@@ -10,7 +10,7 @@ import pytest_asyncio
 from gatepass.auth.api_keys import hash_key, new_key
 from gatepass.config.references import Reference
 from tests.integration.answers import COMPLETION, VECTORS
-from tests.integration.gateway import BOUND_S, HELLO, JSON, gateway
+from tests.integration.gateway import HELLO, JSON, gateway
 from tests.integration.raw import request, send_raw, status_of
 from tests.integration.scripted import Scripted, Send, reply
 
@@ -176,8 +176,7 @@ async def test_connection_with_an_early_response_closes_after_a_time(upstream, m
         writer.write(head)
         answered = await reader.readuntil(b"\r\n\r\n")
         writer.write(b"12345")
-        async with asyncio.timeout(BOUND_S):
-            rest = await reader.read()
+        rest = await reader.read()
         writer.transport.abort()
     assert (status_of(answered), b"HTTP/1.1" in rest) == (403, False)
 

@@ -70,7 +70,6 @@ async def test_commands_reach_the_process_without_a_key(tmp_path: Path):
 
         assert json.loads(request("GET", "/learned", str(path))) == {"rules": []}
         with socket.socket(socket.AF_UNIX) as client:  # the head of a request has a bound
-            client.settimeout(10)
             client.connect(str(path))
             client.sendall(b"GET /status HTTP/1.1\r\nx: " + b"a" * 100_000 + b"\r\n\r\n")
             assert client.recv(100).startswith(b"HTTP/1.1 431 ")
@@ -164,7 +163,6 @@ async def test_above_the_limit_the_oldest_connections_of_the_control_socket_clos
         with ExitStack() as stack:
             clients = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(CONTROL_CONNECTIONS + above)]
             for client in clients:
-                client.settimeout(10)
                 client.connect(str(path))
             for client in clients[:above]:
                 assert client.recv(1) == b""

@@ -327,9 +327,9 @@ async def test_no_request_fails_and_nothing_is_left_over_during_reloads_under_lo
             await asyncio.gather(*asking)
             await gatepass.reload(**unused(1))
             # well below the time after which idle connections close by themselves
-            await until(lambda: descriptors() <= open_before and len(asyncio.all_tasks()) <= tasks_before, within_s=10)
+            await until(lambda: descriptors() <= open_before and len(asyncio.all_tasks()) <= tasks_before)
             # each of the two upstreams has one pool; the timer of a replaced pool ends later
-            await until(lambda: len(connection_pools()) <= pools_before + 2, within_s=10)
+            await until(lambda: len(connection_pools()) <= pools_before + 2)
         assert len(issuer.received) == 1
         assert len(upstream.received) >= 48
     assert failed == []

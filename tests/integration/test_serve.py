@@ -16,15 +16,13 @@ from tests.integration.processes import Serving, python_process, started
 from tests.waiting import until, until_async
 
 CONFIGURATION = {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}
-BOUND_S = 30.0
 KEY = "gp-the-new-key-0123456789"
 
 
 async def outcome(program: str) -> tuple[int | None, str]:
     """Return the exit code of a Python program, and its output."""
     ran = await python_process("-c", program)
-    async with asyncio.timeout(BOUND_S):
-        out, _ = await ran.communicate()
+    out, _ = await ran.communicate()
     return ran.returncode, out.decode()
 
 

@@ -1,6 +1,5 @@
 """/status shows the state of each credential."""
 
-import asyncio
 import os
 from datetime import UTC, datetime
 from typing import Any
@@ -113,8 +112,7 @@ async def test_a_credential_is_reported_with_its_state_and_its_upstreams():
 async def test_status_answers_while_the_issuer_hangs():
     async with Scripted(answer=lambda _: [Send(b"")]) as issuer, gateway(**blocks(issuer)) as gp:
         await issuer.requested()
-        async with asyncio.timeout(5):
-            corp = (await status(gp)).json()["credentials"]["corp"]
+        corp = (await status(gp)).json()["credentials"]["corp"]
     assert (corp["state"], corp["refreshing"]) == ("none", True)
 
 

@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,19 @@ TESTS = Path(__file__).parents[1]
 CLOCK = r"(?:time\.(?:monotonic|perf_counter|time)|loop\(\)\.time|state\.clock\.now)\(\)"
 PASSED = re.compile(rf"{CLOCK} - | - {CLOCK}")
 """The time between two readings of a real clock."""
+WAITS = {
+    "timeout": 0,
+    "wait_for": 1,
+    "wait": 0,
+    "join": 0,
+    "settimeout": 0,
+    "until": 1,
+    "until_async": 1,
+    "block_until": 1,
+}
+"""Calls that give up after a time, and the place of that time among their arguments."""
+LEAST_S = 30.0
+"""No machine is so busy that an event comes later, and a test that hangs is ended later."""
 
 
 def bounds(source: str) -> list[int]:
@@ -46,6 +59,33 @@ def assigned(function: ast.AST) -> Iterator[tuple[str, str]]:
                 yield ast.unparse(name), ast.unparse(value)
 
 
+def short_waits(source: str) -> list[int]:
+    """Return the lines that wait for less than LEAST_S, but for those that expect the time to end."""
+    tree = ast.parse(source)
+    values = dict(assigned(ast.Module([node for node in tree.body if isinstance(node, ast.Assign)], [])))
+    expected = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.With | ast.AsyncWith | ast.Try) and "TimeoutError" in heads_of(node)
+        for inner in ast.walk(node)
+    }
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and node not in expected]
+    return [node.lineno for node in calls if 0 < seconds_of(node, values) < LEAST_S]
+
+
+def heads_of(node: ast.With | ast.AsyncWith | ast.Try) -> str:
+    heads = node.handlers if isinstance(node, ast.Try) else node.items
+    return " ".join(map(ast.unparse, heads))
+
+
+def seconds_of(call: ast.Call, values: dict[str, str]) -> float:
+    """Return the time of a call that gives up after one; 0 if it is none, or computed."""
+    place = WAITS.get(ast.unparse(call.func).rpartition(".")[2])
+    given = [] if place is None else [*call.args[place : place + 1], *(one.value for one in call.keywords)]
+    texts = [values.get(text := ast.unparse(argument), text) for argument in given]
+    return max((float(text) for text in texts if re.fullmatch(r"[0-9._]+", text)), default=0.0)
+
+
 @pytest.mark.parametrize(
     ("text", "lines"),
     [
@@ -62,5 +102,31 @@ def test_an_upper_bound_of_a_difference_is_found(text: str, lines: list[int]) ->
 
 def test_no_test_asserts_an_upper_bound_of_wall_clock_time() -> None:
     """A busy machine takes any time. Assert the order of events or a count, or let a wrong program hang."""
-    files = sorted(file for file in TESTS.rglob("*.py"))
-    assert [f"{file.relative_to(TESTS)}:{line}" for file in files for line in bounds(file.read_text())] == []
+    assert found(bounds, "**/*.py") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("async with asyncio.timeout(5):\n        await work()", [3]),
+        ("await asyncio.wait_for(work(), SHORT_S)\n    await asyncio.wait(tasks, timeout=1)", [3, 4]),
+        ("thread.join(0.5)\n    client.settimeout(10)\n    await until(lambda: done, 5.0)", [3, 4, 5]),
+        ("await asyncio.wait_for(work(), 60)\n    await done.wait()\n    ', '.join(words)", []),
+        ("with pytest.raises(TimeoutError):\n        await asyncio.wait_for(work(), 0.01)", []),
+    ],
+)
+def test_a_short_wait_is_found(text: str, lines: list[int]) -> None:
+    assert short_waits(f"SHORT_S = 2\ndef test():\n    {text}\n") == lines
+
+
+def test_no_test_gives_up_on_an_event_after_less_than_half_a_minute() -> None:
+    """The hang guard of tests/conftest.py ends what never comes."""
+    assert [
+        line for part in ("attacks", "docs", "integration", "unit") for line in found(short_waits, f"{part}/**/*.py")
+    ] == []
+
+
+def found(rule: Callable[[str], list[int]], files: str) -> list[str]:
+    return [
+        f"{file.relative_to(TESTS)}:{line}" for file in sorted(TESTS.glob(files)) for line in rule(file.read_text())
+    ]

@@ -30,7 +30,6 @@ from gatepass.server.listening import bind
 from tests.integration.gateway import CHAT, HELLO, JSON, Answer, Ask, gateway
 from tests.waiting import until, until_async
 
-BOUND_S = 10.0
 MOUNTED_AT = "/llm"
 
 
@@ -103,8 +102,7 @@ class AskedByH2(Ask):
 
     async def _feed(self) -> None:
         assert self._reader is not None
-        async with asyncio.timeout(BOUND_S):
-            data = await self._reader.read(65_536)
+        data = await self._reader.read(65_536)
         if not data:
             raise ConnectionResetError("the server closed the connection")
         self._events.extend(self._h2.receive_data(data))
@@ -152,7 +150,7 @@ async def under_uvicorn(app: FastAPI) -> AsyncIterator[int]:
     server = _Uvicorn(uvicorn.Config(app, lifespan="on", log_config=None, access_log=False))
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
-        await until(lambda: server.started, BOUND_S)
+        await until(lambda: server.started)
         yield listening.getsockname()[1]
     finally:
         server.should_exit = True
@@ -195,8 +193,7 @@ def free_port() -> int:
         return port
 
 
-async def connectable(port: int, within_s: float = BOUND_S) -> None:
-
+async def connectable(port: int) -> None:
     async def is_listening() -> bool:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -205,7 +202,7 @@ async def connectable(port: int, within_s: float = BOUND_S) -> None:
         writer.close()
         return True
 
-    await until_async(is_listening, within_s)
+    await until_async(is_listening)
 
 
 def mounted(app: FastAPI) -> FastAPI:

@@ -136,7 +136,7 @@ async def test_failing_server_makes_the_store_unavailable_until_it_recovers(mood
         responder.mood = mood
         assert words.lower() in (await unavailable(store.get(["value/one", "value/two"]))).lower()
         responder.mood = "well"
-        assert await until_async(lambda: read(store, "value/one"), 5) == b"x"
+        assert await until_async(lambda: read(store, "value/one")) == b"x"
 
 
 async def test_an_odd_reply_to_one_command_makes_the_store_unavailable(monkeypatch):

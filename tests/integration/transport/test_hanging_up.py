@@ -1,6 +1,5 @@
 """A server that answers and closes while the body still arrives: unread bytes make the kernel reset the connection."""
 
-import asyncio
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +13,7 @@ from gatepass.http_client.response_body import read_whole
 from gatepass.types import OutboundRequest
 from tests.integration.gateway import descriptors
 from tests.integration.scripted import reply
-from tests.integration.transport.hand import BOUND_S, BOUNDS, DIRECT, LIMIT_BYTES, Hand
+from tests.integration.transport.hand import BOUNDS, DIRECT, LIMIT_BYTES, Hand
 from tests.waiting import until
 
 MIB = 1024 * 1024
@@ -62,17 +61,16 @@ def hanging_up(answer: bytes) -> Iterator[str]:
             yield f"http://127.0.0.1:{server.getsockname()[1]}"
         finally:
             server.shutdown(socket.SHUT_RDWR)
-            thread.join(BOUND_S)
+            thread.join()
 
 
 async def uploaded(hand: Hand, url: str, body: bytes) -> tuple[int, bytes]:
     upload = Pieces(tuple(body[start : start + MIB] for start in range(0, len(body), MIB)), len(body))
-    async with asyncio.timeout(BOUND_S):
-        response = await hand.transport.send(OutboundRequest("POST", url, (), b"", BOUNDS, upload=upload))
-        try:
-            return response.status, await read_whole(response, LIMIT_BYTES)
-        finally:
-            await response.aclose()
+    response = await hand.transport.send(OutboundRequest("POST", url, (), b"", BOUNDS, upload=upload))
+    try:
+        return response.status, await read_whole(response, LIMIT_BYTES)
+    finally:
+        await response.aclose()
 
 
 async def held(hand: Hand, url: str, body: bytes) -> tuple[int, bytes]:

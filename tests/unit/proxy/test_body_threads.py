@@ -21,8 +21,7 @@ from gatepass.proxy.body_threads import (
 )
 from gatepass.types import Target
 from tests.unit.normalize.calls import a_call
-
-WAIT_S = 10.0
+from tests.waiting import BOUND_S
 
 
 @asynccontextmanager
@@ -32,10 +31,10 @@ async def held(threads: BodyThreads, caller: str) -> AsyncIterator[threading.Eve
 
     def work() -> None:
         begun.set()
-        assert go_on.wait(WAIT_S)
+        assert go_on.wait(BOUND_S)
 
     task = asyncio.create_task(threads.run_heavy(caller, work))
-    assert await asyncio.to_thread(begun.wait, WAIT_S)
+    assert await asyncio.to_thread(begun.wait, BOUND_S)
     try:
         yield go_on
     finally:
@@ -65,7 +64,7 @@ async def test_a_turn_that_comes_to_a_client_as_it_leaves_goes_on(monkeypatch):
     monkeypatch.setattr(BodyThreads, "_end_turn", end_and_leave)
     async with held(threads, "one"):
         works += [asyncio.create_task(threads.run_heavy(name, partial(done.append, name))) for name in ("two", "three")]
-    await asyncio.wait_for(works[1], WAIT_S)
+    await works[1]
     assert (done, works[0].cancelled()) == (["three"], True)
 
 

@@ -119,7 +119,7 @@ async def test_an_idle_stream_that_ends_at_any_await_gives_its_place_back(act):
             client.leave()
         else:
             await state.in_flight.begin_drain(state.clock, 0)
-        await asyncio.wait_for(task, timeout=5)
+        await task
         places = state.in_flight
         assert (places.open_idle_streams, sum(places.idle_streams.by_caller.values())) == ({}, 0), f"{turns} turns"
         assert set(ends.attempts.values()) <= {1}, f"{turns} turns"
@@ -164,7 +164,7 @@ async def test_a_comment_is_sent_between_two_events_only(first, keep_alive):
     for _ in range(30):
         await clock.advance(1.0)
     stream.go_on.set()
-    await asyncio.wait_for(task, timeout=5)
+    await task
     said = client.data.removeprefix(first).removesuffix(b"rest\n\n")
     assert said == keep_alive * 2
 
@@ -185,7 +185,7 @@ async def test_nothing_is_said_before_the_server_has_answered():
         await clock.advance(1.0)
     assert (client.status, client.data) == (0, b"")
     go_on.set()
-    await asyncio.wait_for(task, timeout=5)
+    await task
     assert json.loads(client.data) == RESULT
 
 

@@ -129,7 +129,7 @@ def test_a_handshake_that_has_begun_ends_after_new_connections_are_ignored() -> 
         # the system then ignores the last packet of the handshake until data arrives
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)
         listening.listen()
-        listening.settimeout(5)
+        listening.setblocking(True)
         client.connect(listening.getsockname())
         ignore_new_connections(listening)
         client.sendall(b"GET")
