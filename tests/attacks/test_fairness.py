@@ -200,11 +200,6 @@ MANY: list[Step] = [*[("flood", f"203.0.113.{i}", 1) for i in range(40)], ("prob
 INGRESS: list[Step] = [("flood", "", 40), ("come", "", "app"), ("wait", 2.0), ("come", "", "slow"), ("probe", 30)]
 
 
-def simulation(callers: int, check: Callable[[bool, object], None]) -> Simulation:
-    shares: ConnectionShares[Client] = ConnectionShares(CONNECTIONS, UNAUTHENTICATED, callers)
-    return Simulation(callers, check, shares, Concurrency(CONNECTIONS, callers))
-
-
 @pytest.mark.attack("floods and hogs: connections, requests")
 @generated
 @given(st.integers(1, 3), STEPS)
@@ -219,7 +214,8 @@ def simulation(callers: int, check: Callable[[bool, object], None]) -> Simulatio
 def test_no_caller_takes_the_last_slot_of_another(attack: Attack, callers: int, steps: list[Step]) -> None:
     attack.cases += 1
     with attack.on_loop():
-        simulation(callers, attack.check).play(steps)
+        shares: ConnectionShares[Client] = ConnectionShares(CONNECTIONS, UNAUTHENTICATED, callers)
+        Simulation(callers, attack.check, shares, Concurrency(CONNECTIONS, callers)).play(steps)
 
 
 def test_a_flood_closes_its_own_connections_and_only_when_no_room_is_left() -> None:

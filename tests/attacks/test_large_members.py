@@ -46,10 +46,6 @@ def astral() -> bytes:
     return b"a" * (27 * MIB) + "\U0001f600".encode()
 
 
-def escapes() -> bytes:
-    return text(b"\\u4e2d" * (5 * MIB - 100))
-
-
 def words(size_bytes: int = 30 * MIB - 200) -> bytes:
     return b',"x":%b' % text(b"a " * (size_bytes // 2))
 
@@ -154,7 +150,7 @@ READ: dict[str, tuple[Callable[[bytes], object], Callable[[], bytes]]] = {
         lambda: unended(39 * MIB // 10),
     ),
     "a number of results": (RerankOptions.of, lambda: rerank(text(astral()))),
-    "a number of results with escapes": (RerankOptions.of, lambda: rerank(escapes())),
+    "a number of results with escapes": (RerankOptions.of, lambda: rerank(text(b"\\u4e2d" * (5 * MIB - 100)))),
 }
 
 

@@ -15,14 +15,10 @@ ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs" / "images"
 
 
-def text_of(svg: str) -> str:
-    """The rows, joined without white space, because a long line has several rows."""
+def shown(name: str) -> str:
+    svg = (IMAGES / f"recording_{name}.svg").read_text()
     rows = re.findall(r"<text[^>]*>(.*?)</text>", svg)
     return "".join(unescape(re.sub(r"<[^>]+>|\s", "", row)) for row in rows)
-
-
-def shown(name: str) -> str:
-    return text_of((IMAGES / f"recording_{name}.svg").read_text())
 
 
 def joined(text: str) -> str:

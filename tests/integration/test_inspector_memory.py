@@ -12,7 +12,6 @@ import pytest
 
 from gatepass.config import model
 from gatepass.errors import ClientGone
-from gatepass.observability.inspector import Inspector
 from gatepass.observability.observer import Arrivals
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.context import Attempt, RequestContext
@@ -105,12 +104,6 @@ async def test_nothing_of_a_request_is_reachable_but_its_records():
     assert not [text for text in texts if any(secret in text for secret in secrets)]
 
 
-def true_bytes(inspector: Inspector) -> int:
-    """What the ring takes, with the header of each tracked object, in steps of 16 bytes."""
-    sizes = [sys.getsizeof(one) for one in reachable(inspector)]
-    return sum(-(-size // 16) * 16 for size in sizes)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_ring_takes_no_more_than_it_counts(kind: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(model, "INSPECTOR_BYTES", 300_000)
@@ -118,5 +111,6 @@ async def test_a_ring_takes_no_more_than_it_counts(kind: str, monkeypatch: pytes
         await fill(gp, kind, 150)
         inspector = gp.state.inspector
         await until(lambda: len(list(inspector.newest())) + inspector.evicted == 150)
-        taken = true_bytes(inspector)
+        sizes = [sys.getsizeof(one) for one in reachable(inspector)]
+        taken = sum(-(-size // 16) * 16 for size in sizes)
         assert taken <= inspector.held_bytes <= 300_000

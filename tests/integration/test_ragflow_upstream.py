@@ -37,13 +37,9 @@ def chat(words: Any = "hi", model: str = "handbook", **members: Any) -> dict[str
     return {"model": model, "messages": [{"role": "user", "content": words}], **members}
 
 
-def paths_of(version: str) -> str:
-    return "old" if version == "v0.24.0" else "current"
-
-
 async def asked(server: Ragflow, body: Any, paths: str | None = None) -> Answer:
     async with Scripted(answer=server.answer) as upstream:
-        config = blocks(upstream, paths or paths_of(server.version))
+        config = blocks(upstream, paths or ("old" if server.version == "v0.24.0" else "current"))
         async with gateway(**config) as gp:
             return await gp.ask(body).answer()
 

@@ -18,12 +18,8 @@ RELEASED = {"0.1.0": "a65660b76661676e36cb71bf4d052343176157ca"}
 """Each released version before this one: its tag or commit. Add one before the version is raised."""
 
 
-def released_versions(changelog: str) -> list[str]:
-    return re.findall(r"^## (\d+\.\d+\.\d+)", changelog, re.MULTILINE)
-
-
 def test_each_earlier_version_of_the_changelog_is_tested():
-    versions = released_versions((ROOT / "CHANGELOG.md").read_text())
+    versions = re.findall(r"^## (\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert versions[0] == gatepass.__version__, "the first section is that of this version"
     assert list(RELEASED) == versions[1:], "add the version, with its tag, to RELEASED"
 

@@ -8,7 +8,7 @@ from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
 
 from tests.integration.listener.test_listener_tls import renew
-from tests.integration.processes import Serving, serving
+from tests.integration.processes import serving
 
 
 def configured(folder: Path, upstream: str) -> Path:
@@ -20,14 +20,10 @@ def configured(folder: Path, upstream: str) -> Path:
     return file
 
 
-async def port_of(running: Serving) -> int:
-    return int((await running.logged(r'"event":"listening","url":"https://127\.0\.0\.1:(\d+)'))[0][1])
-
-
 async def test_the_health_check_needs_no_setting(tmp_path: Path):
     file = configured(tmp_path, "http://127.0.0.1:9")
     async with serving("--config", str(file)) as running:
-        port = await port_of(running)
+        port = int((await running.logged(r'"event":"listening","url":"https://127\.0\.0\.1:(\d+)'))[0][1])
         environment = os.environ | {
             "GATEPASS_HOST": "0.0.0.0",
             "GATEPASS_PORT": str(port),

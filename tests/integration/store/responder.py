@@ -74,7 +74,11 @@ class Responder:
         state = {"signed_in": self.password is None}
         try:
             while True:
-                command = await _command(reader)
+                count = int((await reader.readuntil(b"\r\n"))[1:])
+                command = []
+                for _ in range(count):
+                    size = int((await reader.readuntil(b"\r\n"))[1:])
+                    command.append((await reader.readexactly(size + 2))[:-2])
                 self.received.append(command)
                 if self.mood == "rude":
                     return
@@ -147,15 +151,6 @@ class Responder:
 
     def _set(self, key: bytes, value: bytes, ttl_ms: int) -> None:
         self.keys[key] = (value, time.monotonic() + ttl_ms / 1000)
-
-
-async def _command(reader: asyncio.StreamReader) -> list[bytes]:
-    count = int((await reader.readuntil(b"\r\n"))[1:])
-    parts = []
-    for _ in range(count):
-        size = int((await reader.readuntil(b"\r\n"))[1:])
-        parts.append((await reader.readexactly(size + 2))[:-2])
-    return parts
 
 
 @asynccontextmanager

@@ -61,10 +61,6 @@ def test_a_key_of_a_group_is_written_if_the_group_exists(tmp_path):
     assert load(str(file), {}).config.access.keys[1].group == "team"
 
 
-def days_ahead(days):
-    return (datetime.now(UTC) + timedelta(days=days)).date()
-
-
 SEVERAL = f"""{HEAD}    # the old one
     - {{name: rag, profile: ragflow, hash: "{ONES}", expires: {{soon}}}}   # until all clients have the next
     # the next one
@@ -86,7 +82,7 @@ SHARED = "all but stored objects"
 
 
 def test_the_list_shows_each_key_with_its_state(tmp_path):
-    soon = days_ahead(3)
+    soon = (datetime.now(UTC) + timedelta(days=3)).date()
     file = file_of(tmp_path, SEVERAL.replace("{soon}", str(soon)))
     result = run("list", "--config", file, env=CHAT)
     assert (result.exit_code, CHAT["CHAT"] in result.output) == (0, False)

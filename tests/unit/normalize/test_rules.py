@@ -29,7 +29,7 @@ from gatepass.normalize.rules import (
 )
 from gatepass.operations.table import match_operation
 from gatepass.protocols.request import ROUTING, decode
-from gatepass.types import Call, ClientRequest, Target
+from gatepass.types import ClientRequest, Target
 from tests.rows import CHAT, EMBEDDINGS, MODELS, RESPONSES
 from tests.unit.normalize.calls import TARGET, a_call
 from tests.unit.protocols.json_texts import VALUES, written
@@ -105,14 +105,10 @@ def outcome(call, target, rules):
     return adapted, adapted is call
 
 
-def large(image: str) -> Call:
-    document = {"messages": [{"role": "user", "content": "what is it?"}], "images": [image], "model": "m"}
-    return decode(INBOUND, CHAT, json.dumps(document).encode(), "k")
-
-
 def test_a_large_image_is_copied_once_and_never_decoded():
     image = PNG.rstrip("=") + "A" * 4_000_000
-    call = large(image)
+    document = {"messages": [{"role": "user", "content": "what is it?"}], "images": [image], "model": "m"}
+    call = decode(INBOUND, CHAT, json.dumps(document).encode(), "k")
     tracemalloc.start()
     adapted = normalize(call, TARGET, BUILT_IN_RULES)
     peak = tracemalloc.get_traced_memory()[1]

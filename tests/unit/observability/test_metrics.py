@@ -431,15 +431,11 @@ def test_bounds_ascend_and_have_no_duplicates():
         assert list(bounds) == sorted(set(bounds))
 
 
-def exposed(family: Family) -> list[str]:
-    return exposition_of({family.head: family.samples()}).decode().splitlines()
-
-
 def test_histogram_counts_each_bound_and_smaller_values():
     times = Family(Declared("gatepass_pool_wait_seconds", ("upstream",), "Waits", (0.1, 1, 2.5)))
     for seconds in (0.05, 0.1, 0.11, 2.5, 9):
         times.of(("chat",)).observe(seconds)
-    assert exposed(times)[2:] == [
+    assert exposition_of({times.head: times.samples()}).decode().splitlines()[2:] == [
         'gatepass_pool_wait_seconds_bucket{le="0.1",upstream="chat"} 2.0',
         'gatepass_pool_wait_seconds_bucket{le="1.0",upstream="chat"} 3.0',
         'gatepass_pool_wait_seconds_bucket{le="2.5",upstream="chat"} 4.0',

@@ -301,18 +301,14 @@ def walked(body, monkeypatch):
         return whole_reply.repair_reply(body, lambda: EnvelopeDefaults(lambda prefix: f"{prefix}1", 9, "asked"))
 
 
-def usage_in(body):
-    usage = json.loads(body.decode("utf-8", "replace")).get("usage")
-    return Usage.read(usage) if usage is not None else None
-
-
 def test_a_good_reply_is_a_success_needs_no_repair_and_has_its_own_usage(monkeypatch):
     taken = [(body, good) for body in bodies() if (good := read_good(body)) is not None]
     with_usage = 0
     for body, good in taken:
         assert not content.is_event_stream(JSON, body), body
         assert walked(body, monkeypatch) == (body, ()), body
-        assert good.usage == usage_in(body), body
+        usage = json.loads(body.decode("utf-8", "replace")).get("usage")
+        assert good.usage == (Usage.read(usage) if usage is not None else None), body
         with_usage += good.usage is not None
         assert classify_document(ReceivedReply("chat", 200, JSON, body), CHAT) is body, body
     assert len(taken) > 300

@@ -181,7 +181,7 @@ class ScriptedIssuer:
         await asyncio.sleep(0)
         if isinstance(reply, Hang):
             await asyncio.Event().wait()
-        if self.accepts is not None and form_of(request).get("client_secret") != self.accepts:
+        if self.accepts is not None and dict(parse_qsl(request.body.decode())).get("client_secret") != self.accepts:
             return Reply(self, refused())
         delay_s = getattr(reply, "delay_s", 0.0)
         if delay_s:
@@ -214,11 +214,6 @@ class Stubborn(ScriptedIssuer):
 
 def answer(document: Any, status: int = 200, *headers: tuple[bytes, bytes], **more: Any) -> Answer:
     return Answer(status, json.dumps(document).encode(), (*JSON, *headers), **more)
-
-
-def form_of(request: OutboundRequest) -> dict[str, str]:
-    """Return the fields of a request's form; of several with one name the last."""
-    return dict(parse_qsl(request.body.decode()))
 
 
 def refused(error: str = "invalid_client", status: int = 401, *headers: tuple[bytes, bytes]) -> Answer:
