@@ -19,8 +19,8 @@ from gatepass.server.connection import ClientConnection
 from gatepass.server.cycle import HttpRequestCycle
 from gatepass.types import Response
 from tests.attacks.conftest import Attack
-from tests.integration.gateway import HELLO, gateway
-from tests.integration.scripted import Scripted, Send, begin_stream, chunk, reply
+from tests.integration.gateway import HELLO, relaying
+from tests.integration.scripted import Send, begin_stream, chunk, reply
 from tests.waiting import at_rest, until
 
 LIMIT_BYTES = 1000
@@ -257,10 +257,7 @@ ANNOUNCED = b"POST /v1/moderations HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: 
 @pytest.mark.attack("held bytes: announced")
 async def test_silent_requests_that_announce_bodies_take_nothing_from_others(attack: Attack) -> None:
     large = {**HELLO, "input": "y" * (MIB // 2)}
-    async with (
-        Scripted([Send(reply({"ok": True}))]) as upstream,
-        gateway(upstream=upstream.url, limits={"held_bytes": 2 * MIB, "body_bytes": MIB}) as served,
-    ):
+    async with relaying([Send(reply({"ok": True}))], limits={"held_bytes": 2 * MIB, "body_bytes": MIB}) as (_, served):
         writers = []
         for _ in range(16):
             _, writer = await asyncio.open_connection("127.0.0.1", served.port)
@@ -279,9 +276,9 @@ async def test_silent_requests_that_announce_bodies_take_nothing_from_others(att
 @pytest.mark.attack("held bytes: arriving")
 async def test_a_body_that_does_not_fit_as_it_arrives_is_refused_and_its_connection_closes(attack: Attack) -> None:
     headers, begin = b"transfer-encoding: chunked\r\n\r\n", b"10000\r\n%b\r\n" % (b"x" * 65536) * 10
-    async with (
-        Scripted([Send(reply({"ok": True}))]) as upstream,
-        gateway(upstream=upstream.url, limits={"held_bytes": MIB, "body_bytes": MIB}) as served,
+    async with relaying([Send(reply({"ok": True}))], limits={"held_bytes": MIB, "body_bytes": MIB}) as (
+        upstream,
+        served,
     ):
         readers = []
         for _ in range(2):
@@ -306,10 +303,7 @@ async def test_a_body_that_does_not_fit_as_it_arrives_is_refused_and_its_connect
 async def test_slow_readers_of_large_replies_are_bounded_and_served(attack: Attack) -> None:
     large_reply = Send(reply(b'{"object":"list","data":[{"object":"x","text":"%b"}]}' % (b"x" * 12 * MIB)))
     readers, limits = 5, {"held_bytes": 16 * MIB, "reply_bytes": 13 * MIB, "body_bytes": MIB}  # the kernel takes 6 MiB
-    async with (
-        Scripted(*[[large_reply]] * readers, [Send(reply({"ok": True}))]) as upstream,
-        gateway(upstream=upstream.url, limits=limits) as served,
-    ):
+    async with relaying(*[[large_reply]] * readers, [Send(reply({"ok": True}))], limits=limits) as (upstream, served):
         held, most_bytes = served.state.in_flight.held, 0
         asks = [served.ask({**HELLO, "input": "x"}, "/v1/moderations") for _ in range(readers)]
 
@@ -360,9 +354,9 @@ async def test_an_event_waits_for_a_full_budget_and_passes_or_is_given_up(
 ) -> None:
     attack.cases += 1
     limits = {"held_bytes": 64 * MIB, "reply_bytes": MIB, "body_bytes": MIB}  # an event of 8 MiB counts 24
-    async with (
-        Scripted([*begin_stream(), Send(chunk(before + EVENT + END)), Send(b"0\r\n\r\n")]) as upstream,
-        gateway(upstream=upstream.url, limits=limits) as served,
+    async with relaying([*begin_stream(), Send(chunk(before + EVENT + END)), Send(b"0\r\n\r\n")], limits=limits) as (
+        upstream,
+        served,
     ):
         held = served.state.in_flight.held
         first = RequestMemory(held, "local")  # uses the reserve of its caller, so that the stream cannot

@@ -27,8 +27,8 @@ from gatepass.sse.repair import StreamRepair
 from gatepass.sse.usage import Usage
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
-from tests.integration.gateway import HELLO, gateway
-from tests.integration.scripted import Scripted, Send, begin_stream, chunk
+from tests.integration.gateway import HELLO, relaying
+from tests.integration.scripted import Send, begin_stream, chunk
 from tests.unit.sse.streams import DONE, finished, read_error, text, with_line_ends
 
 MIB = 1 << 20
@@ -415,10 +415,7 @@ def test_the_largest_event_is_split_in_time_for_ragflow(attack: Attack, name: st
 @pytest.mark.parametrize("is_stream", [True, False])
 async def test_server_serves_others_while_it_relays_large_events(attack: Attack, is_stream: bool) -> None:
     raw = [Large((unit,), "content", 3 * MIB // len(unit.encode())).raw for unit in ("A" * 64, "\\n", "é漢")]
-    async with (
-        Scripted(*[[*begin_stream(), Send(chunk(one)), Send(b"0\r\n\r\n")] for one in raw]) as upstream,
-        gateway(upstream=upstream.url) as served,
-    ):
+    async with relaying(*[[*begin_stream(), Send(chunk(one)), Send(b"0\r\n\r\n")] for one in raw]) as (_, served):
         for one in raw:
             attack.cases += 1
             async with attack.on_this_loop():

@@ -21,9 +21,9 @@ from gatepass.server.timeouts import LEAST_BYTES_PER_S, RECEIVE_S
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import gateway
+from tests.integration.gateway import gateway, relaying
 from tests.integration.raw import request, send_raw, status_of
-from tests.integration.scripted import Scripted, Send, reply
+from tests.integration.scripted import Send, reply
 from tests.unit.http_client.loop import DrivenLoop, advance, driven, rest
 from tests.unit.server.cycle_recorder import CycleRecorder
 from tests.unit.server.wire_client import WireClient, asked
@@ -365,11 +365,7 @@ def test_a_large_body_takes_no_copy_of_itself(attack: Attack, unit: str) -> None
 )
 async def test_server_serves_others_while_it_reads_tiny_parts(attack: Attack, raw: bytes, replies: int) -> None:
     """Of many connections: a read of 256 KiB has 40,000 chunks or 10,000 requests."""
-    async with (
-        Scripted(answer=lambda _: [Send(reply(COMPLETION))]) as upstream,
-        gateway(upstream=upstream.url) as served,
-        attack.on_this_loop(),
-    ):
+    async with relaying(answer=lambda _: [Send(reply(COMPLETION))]) as (_, served), attack.on_this_loop():
         answers = await asyncio.gather(*(send_raw(served.port, *pieces_of(raw)) for _ in range(32)))
     for answer in answers:
         attack.cases += 1
@@ -396,10 +392,7 @@ async def test_server_serves_others_while_it_reads_large_bodies(attack: Attack) 
 
 async def serve_all(attack: Attack, bodies: Iterable[tuple[bytes, int]]) -> None:
     """Send each body, and expect the status next to it. Only one of the bodies is in memory."""
-    async with (
-        Scripted(answer=lambda _: [Send(reply(COMPLETION))]) as upstream,
-        gateway(upstream=upstream.url) as served,
-    ):
+    async with relaying(answer=lambda _: [Send(reply(COMPLETION))]) as (upstream, served):
         for raw, status in bodies:
             attack.cases += 1
             async with attack.on_this_loop():
@@ -437,8 +430,7 @@ async def test_the_names_of_parts_do_not_occupy_the_loop(attack: Attack, name: s
     fields = (("content-type", "multipart/form-data; boundary=b"), ("authorization", f"Bearer {LIMITED_KEY}"))
     keys = [{"name": "limited", "models": ["m"], "hash": hash_key(LIMITED_KEY)}]
     async with (
-        Scripted(answer=lambda _: [Send(reply({"text": "a"}))]) as upstream,
-        gateway(upstream=upstream.url, access={"keys": keys}) as served,
+        relaying(answer=lambda _: [Send(reply({"text": "a"}))], access={"keys": keys}) as (_, served),
         attack.on_this_loop(),
     ):
         raw = request(form, fields, target="/v1/audio/transcriptions")

@@ -16,8 +16,8 @@ from gatepass.sse.repair import StreamRepair
 from gatepass.sse.tool_calls import is_complete_json
 from tests.attacks.conftest import Attack
 from tests.integration.answers import EVENTS
-from tests.integration.gateway import HELLO, gateway
-from tests.integration.scripted import Hold, Scripted, Send, begin_stream, chunk
+from tests.integration.gateway import HELLO, relaying
+from tests.integration.scripted import Hold, Send, begin_stream, chunk
 from tests.unit.sse.streams import DONE, data, read_error, text
 from tests.unit.sse.streams import chunk as chunk_of
 
@@ -212,10 +212,6 @@ async def test_server_serves_others_while_an_upstream_sends_without_end(
     flood = unit * (16 * KIB // len(unit))
     limits = {"event_bytes": 64 * KIB, "reply_bytes": 64 * KIB}
     dialogue = [*begin_stream(), Send(chunk(EVENTS[0])), *[Send(chunk(flood))] * 8, Hold()]
-    async with (
-        Scripted(dialogue) as upstream,
-        gateway(upstream=upstream.url, limits=limits) as served,
-        attack.on_this_loop(),
-    ):
+    async with relaying(dialogue, limits=limits) as (_, served), attack.on_this_loop():
         answer = await served.ask({**HELLO, "stream": is_stream}).answer()
     attack.check(b"limits." in answer.body, answer.body[-400:])

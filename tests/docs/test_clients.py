@@ -18,8 +18,8 @@ from gatepass.config.access import BUILT_IN_PROFILES, PLAIN
 from tests.docs.blocks import blocks
 from tests.e2e.hosts.programs import HOSTS
 from tests.golden.test_stories import SUMMARY
-from tests.integration.gateway import gateway
-from tests.integration.scripted import Rst, Scripted, Send, begin_stream, chunk, event, reply
+from tests.integration.gateway import relaying
+from tests.integration.scripted import Rst, Send, begin_stream, chunk, event, reply
 
 DOCS = Path(__file__).parents[2] / "docs"
 INDEX = (DOCS / "clients" / "README.md").read_text()
@@ -101,7 +101,7 @@ async def test_the_script_of_the_page_gets_its_answer_by_arguments_and_by_variab
     assert replaced == 1
     message = {"role": "assistant", "content": "Hello!"}
     answer = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
-    async with Scripted(answer=lambda _: [Send(reply(answer))]) as llm, gateway(upstream=llm.url) as gatepass:
+    async with relaying(answer=lambda _: [Send(reply(answer))]) as (llm, gatepass):
         for shown, variables in ((script, ""), (by_variables, exports)):
             here = [
                 text.replace("gatepass.example:8080", f"127.0.0.1:{gatepass.port}").replace("gp-…", "gp-any")
@@ -124,7 +124,7 @@ async def test_the_lines_for_an_error_print_its_hop_and_its_id(key: str, hop: st
     keys = {"keys": [{"name": "one", "hash": hash_key("gp-0123456789abcdef")}]}
     delta = {"id": "c", "choices": [{"index": 0, "delta": {"content": "Hel"}, "finish_reason": None}]}
     cut = [*begin_stream(), Send(chunk(event(delta))), Rst()]
-    async with Scripted(answer=lambda _: cut) as llm, gateway(upstream=llm.url, access=keys) as gatepass:
+    async with relaying(answer=lambda _: cut, access=keys) as (_, gatepass):
         shown = text.replace("gatepass.example:8080", f"127.0.0.1:{gatepass.port}").replace("gp-…", key)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-c", shown, stdout=asyncio.subprocess.PIPE

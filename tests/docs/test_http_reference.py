@@ -14,8 +14,8 @@ from gatepass.operations.table import OPERATIONS
 from gatepass.protocols.error_objects import error_headers
 from gatepass.proxy.client_response import STREAM_HEADERS
 from gatepass.server.pages import PATHS
-from tests.integration.gateway import gateway
-from tests.integration.scripted import Scripted, Send, reply
+from tests.integration.gateway import relaying
+from tests.integration.scripted import Send, reply
 
 KEY = "gp-0123456789abcdef0123456789abcdef"
 ACCESS = {"keys": [{"name": "ragflow", "role": "admin", "hash": hash_key(KEY)}]}
@@ -29,7 +29,7 @@ async def test_the_example_of_the_page_and_each_page_need_the_key_that_they_name
     whole = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}]}
     keyed = {"authorization": f"Bearer {KEY}", "content-type": "application/json", "accept": "text/html"}
     bare = {name: value for name, value in keyed.items() if name != "authorization"}
-    async with Scripted([Send(reply(whole))]) as upstream, gateway(upstream=upstream.url, access=ACCESS) as served:
+    async with relaying([Send(reply(whole))], access=ACCESS) as (_, served):
         answer = await served.ask(body, "/v1/chat/completions", headers=keyed).answer()
         assert (answer.status, answer.json()["choices"]) == (200, whole["choices"])
         for path, texts in TEXTS["pages"].items():

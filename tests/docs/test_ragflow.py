@@ -7,8 +7,8 @@ from typing import Any
 
 from tests.docs.blocks import blocks
 from tests.e2e.container.compose import DEPLOY, EXAMPLE, document, example_variables
-from tests.integration.gateway import CHAT, JSON, gateway
-from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
+from tests.integration.gateway import CHAT, JSON, relaying
+from tests.integration.scripted import Dialogue, Received, Send, reply
 
 TEXT = (Path(__file__).parents[2] / "docs" / "ragflow.md").read_text()
 REJECTION = {
@@ -39,7 +39,7 @@ async def test_the_check_by_curl_receives_what_the_page_shows() -> None:
     sent: Any = json.loads(re.findall(r"-d '(.*)'", block("sh"))[0])
     head, _, events = block("text").partition("\n\n")
     status, *headers = head.splitlines()
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as served:
+    async with relaying(answer=answer) as (_, served):
         received = await served.ask(sent, CHAT, headers=JSON).answer()
     assert status == f"HTTP/1.1 {received.status} OK"
     assert received.body.decode() == f"{events}\n"

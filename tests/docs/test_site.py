@@ -9,8 +9,8 @@ from pathlib import Path
 from gatepass.cli.control import rule_lines
 from gatepass.cli.init import OF_AUTH, QUESTIONS, init
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN
-from tests.integration.gateway import CHAT, HELLO, gateway
-from tests.integration.scripted import Scripted, Send, reply
+from tests.integration.gateway import CHAT, HELLO, relaying
+from tests.integration.scripted import Send, reply
 
 DOCS = Path(__file__).parents[2] / "docs"
 FENCE = re.compile(r"^```json\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -54,7 +54,7 @@ def test_pictures_name_themselves_and_load_nothing():
 async def test_an_error_in_a_200_is_the_error_of_the_page():
     upstream_body, client_body = FENCE.findall((DOCS / "concepts/classification.md").read_text())
     sent = [Send(reply(json.loads(upstream_body)))]
-    async with Scripted(answer=lambda _: sent) as upstream, gateway(upstream=upstream.url) as served:
+    async with relaying(answer=lambda _: sent) as (_, served):
         answer = await served.ask(HELLO, CHAT).answer()
     assert answer.status == 400
     error, shown = answer.error, json.loads(client_body)["error"]
@@ -67,7 +67,7 @@ async def test_the_rejection_of_the_page_causes_its_rule():
     (rejection,) = FENCE.findall(text)
     (rule,) = re.findall(r"`(rename=[^`]+)`", text)
     answers = iter([reply(json.loads(rejection), 400), reply({"choices": [{"message": {"content": "Hi"}}]})])
-    async with Scripted(answer=lambda _: [Send(next(answers))]) as upstream, gateway(upstream=upstream.url) as served:
+    async with relaying(answer=lambda _: [Send(next(answers))]) as (_, served):
         answer = await served.ask({**HELLO, "model": "gpt-5", "max_tokens": 5}, CHAT).answer()
         (row,) = (await served.ask(None, "/learned", method="GET").answer()).json()["rules"]
     assert answer.status == 200

@@ -15,7 +15,7 @@ from gatepass.observability.redaction import Redactor
 from tests.golden.golden import same
 from tests.integration.answers import COMPLETION, DONE, EVENTS
 from tests.integration.conftest import logged_errors  # noqa: F401 - a fixture
-from tests.integration.gateway import CHAT, HELLO, JSON, gateway
+from tests.integration.gateway import CHAT, HELLO, JSON, gateway, relaying
 from tests.integration.issuer import corp, minted
 from tests.integration.scripted import (
     Dialogue,
@@ -100,7 +100,7 @@ def asked(dialogue: Any, body: Any = HELLO, path: str = CHAT, count: int = 1, **
 
     async def case() -> int:
         headers, blocks = {**JSON, **more.get("headers", {})}, {name: more[name] for name in more if name != "headers"}
-        async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url, **blocks) as gp:
+        async with relaying(answer=answer, **blocks) as (_, gp):
             for _ in range(count):
                 await gp.ask(body, path, headers=headers).answer()
         return count
@@ -142,7 +142,7 @@ async def renewed_401() -> int:
 
 
 async def repeated_on_a_stale_connection() -> int:
-    async with Scripted(GOOD, [Rst()], GOOD) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(GOOD, [Rst()], GOOD) as (_, gp):
         assert (await gp.ask().answer()).status == 200
         assert (await gp.ask().answer()).status == 200
     return 2
@@ -160,7 +160,7 @@ async def failover() -> int:
 
 
 async def client_gone() -> int:
-    async with Scripted([Hold()]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying([Hold()]) as (upstream, gp):
         async with gp.ask():
             await upstream.requested()
         await until(lambda: not gp.state.in_flight.busy)

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -19,6 +19,7 @@ from gatepass.server.cycle import BODILESS
 from gatepass.server.listening import bind
 from gatepass.server.process import DrainingServer
 from gatepass.server.reload import ConfigSource
+from tests.integration.scripted import Dialogue, Received, Scripted
 
 CHAT = "/v1/chat/completions"
 HELLO: Mapping[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -72,6 +73,34 @@ async def gateway(
     config = Config.model_validate({"server": {"drain_timeout_s": 0}, **blocks})
     async with serving(create_app_state(config, clock), tls=tls, reads_lists=reads_lists) as served:
         yield served
+
+
+@asynccontextmanager
+async def relaying(
+    *dialogues: Dialogue,
+    answer: Callable[[Received], Dialogue] | None = None,
+    sends_first: bool = False,
+    send_buffer_bytes: int | None = None,
+    **blocks: Any,
+) -> AsyncIterator[tuple[Scripted, Gateway]]:
+    """Serve a configuration whose one upstream `chat` is Scripted, with `dialogues` and so on."""
+    played = Scripted(*dialogues, answer=answer, sends_first=sends_first, send_buffer_bytes=send_buffer_bytes)
+    async with played as upstream, gateway(upstream=upstream.url, **blocks) as served:
+        yield upstream, served
+
+
+async def answer_from(
+    dialogue: Dialogue,
+    body: Any = HELLO,
+    path: str = CHAT,
+    *,
+    method: str = "POST",
+    headers: Mapping[str, str] = JSON,
+    **blocks: Any,
+) -> Answer:
+    """Return the answer to one request, for which the upstream `chat` plays `dialogue`."""
+    async with relaying(dialogue, **blocks) as (_, served):
+        return await served.ask(body, path, method=method, headers=headers).answer()
 
 
 @asynccontextmanager

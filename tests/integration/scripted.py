@@ -23,8 +23,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, cast
 
-"""Seconds that a test waits for an expected event."""
-
 BACKLOG = 1024
 """Connections that wait to be accepted; asyncio's own default is 100, and beyond it some are reset."""
 

@@ -9,9 +9,9 @@ import pytest
 
 from gatepass.protocols.responses import synthesize_response
 from gatepass.sse.chunk import EnvelopeDefaults
-from tests.integration.gateway import JSON, Answer, gateway
+from tests.integration.gateway import JSON, Answer, relaying
 from tests.integration.messages_upstream import ASKED, MESSAGE, events
-from tests.integration.scripted import Dialogue, Fin, Pause, Rst, Scripted, Send, head, reply, stream
+from tests.integration.scripted import Dialogue, Fin, Pause, Rst, Send, head, reply, stream
 from tests.integration.test_raw_operations import ASKED as ASKED_RESPONSE
 from tests.integration.test_responses import RESPONSE
 
@@ -163,7 +163,7 @@ async def answered(
     """The answer to each dialogue of the upstream, by its name."""
     fields = {**JSON, "anthropic-version": "2023-06-01"}
     played = [dialogue(api) for dialogue in dialogues.values()]
-    async with Scripted(*played) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(*played) as (_, gp):
         asked = {**api.asked, "stream": is_streamed}
         return {name: await gp.ask(asked, api.path, headers=fields).answer() for name in dialogues}
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.integration.answers import DONE, EVENTS, delta
-from tests.integration.gateway import HELLO, gateway
+from tests.integration.gateway import HELLO, gateway, relaying
 from tests.integration.scripted import Dialogue, Hold, Rst, Scripted, Send, Wait, begin_stream, chunk, event, stream
 from tests.waiting import at_rest
 
@@ -81,7 +81,7 @@ async def test_stream_that_is_an_error_has_its_true_status(case):
 async def test_an_unrequested_stream_becomes_one_reply(kind):
     lines = b"\xef\xbb\xbf" + b"".join(EVENTS).replace(b"\n", b"\r\n") + b"\r\n"
     dialogue = [Send(stream(lines, content_type=kind))]
-    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(dialogue) as (upstream, gp):
         answer = await gp.ask(HELLO).answer()
     assert "stream" not in upstream.received[0].json()
     assert (answer.status, answer.json()["choices"][0]["message"]["content"]) == (200, "hi")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.gateway import gateway
-from tests.integration.scripted import Hold, Scripted, Send, Wait, reply
+from tests.integration.gateway import relaying
+from tests.integration.scripted import Hold, Send, Wait, reply
 from tests.waiting import until
 
 PATH = "/v1/embeddings"
@@ -41,7 +41,7 @@ def numbers(answer) -> list[float]:
 
 
 async def test_a_limit_that_is_reported_is_learned_and_gone_by():
-    async with Scripted(answer=limited) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=limited) as (upstream, gp):
         first = await gp.ask(asked(10), PATH).answer()
         upstream.received.clear()
         second = await gp.ask(asked(9), PATH).answer()
@@ -58,7 +58,7 @@ async def test_a_limit_that_is_reported_is_learned_and_gone_by():
 
 async def test_declared_split_needs_no_rejection():
     models = {"e": {"upstream": "chat", "rules": {"split": 3}}}
-    async with Scripted(answer=limited) as upstream, gateway(upstream=upstream.url, models=models) as gp:
+    async with relaying(answer=limited, models=models) as (upstream, gp):
         answer = await gp.ask(asked(8, encoding_format="base64", user="u"), PATH).answer()
     vectors = [unpack("<2f", b64decode(entry["embedding"])) for entry in answer.json()["data"]]
     assert vectors == [(float(number), 0.5) for number in range(8)]
@@ -84,7 +84,7 @@ async def test_failed_part_fails_the_whole_call(case):
         return [Wait(fail), Send(reply(body, status, retry_after="7"))]
 
     models = {"e": {"upstream": "chat", "rules": {"split": 3}}}
-    async with Scripted(answer=serve) as upstream, gateway(upstream=upstream.url, models=models) as gp:
+    async with relaying(answer=serve, models=models) as (upstream, gp):
         async with gp.ask(asked(12), PATH) as ask:
             await upstream.requested(4)
             fail.set()
@@ -108,7 +108,7 @@ async def test_rejection_of_one_part_causes_rules_for_all_parts():
         return [Send(reply(embedded(body["input"])))]
 
     models = {"e": {"upstream": "chat", "rules": {"split": 5}}}
-    async with Scripted(answer=serve) as upstream, gateway(upstream=upstream.url, models=models) as gp:
+    async with relaying(answer=serve, models=models) as (_, gp):
         answer = await gp.ask(asked(10, user="u"), PATH).answer()
     assert numbers(answer) == list(map(float, range(10)))
     assert answer.headers["x-gatepass-adapted"] == "split=5, drop=user"

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.gateway import JSON, gateway
+from tests.integration.gateway import JSON, relaying
 from tests.integration.messages_upstream import ASKED, answer, error, events
-from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
+from tests.integration.scripted import Dialogue, Received, Send, reply
 from tests.integration.test_learned_rules import learned_rules
 
 PATH = "/v1/messages?beta=true"
@@ -59,7 +59,7 @@ def ask(gp: Any, headers: dict[str, str] | None = None, body: Any = None) -> Any
 async def test_named_values_are_left_out_and_remembered(names, calls, caplog):
     caplog.set_level(logging.INFO, "gatepass.learning")
     strict = Strict(CODE, THINKING, names=names)
-    async with Scripted(answer=strict) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=strict) as (upstream, gp):
         answers = [await ask(gp) for _ in range(2)]
         assert sorted(learned_rules(gp)) == [f"drop_beta={CONTEXT}", f"drop_beta={SCOPE}"]
     for answered, attempts in zip(answers, (str(calls), None), strict=True):
@@ -80,7 +80,7 @@ async def test_named_values_are_left_out_and_remembered(names, calls, caplog):
 @pytest.mark.parametrize(("accepted", "calls"), [((CODE, THINKING), 2), ((THINKING,), 3), ((), 3)])
 async def test_bedrock_names_no_value_and_costs_two_more_calls_at_most(accepted, calls):
     strict = Strict(*accepted, names="none", members=("context_management",))
-    async with Scripted(answer=strict) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=strict) as (upstream, gp):
         answers = [await ask(gp) for _ in range(2)]
         # values that were not rejected before are sent
         other = await ask(gp, {**HEADERS, "anthropic-beta": THINKING}, ASKED)
@@ -94,7 +94,7 @@ async def test_bedrock_names_no_value_and_costs_two_more_calls_at_most(accepted,
 
 async def test_a_refused_member_goes_with_its_value():
     strict = Strict(*SENT, members=("context_management",))
-    async with Scripted(answer=strict) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=strict) as (upstream, gp):
         answered = await ask(gp)
         whole = await ask(gp, body={**BODY, "stream": False})
     assert (answered.status, whole.status, len(upstream.received)) == (200, 200, 3)

@@ -6,7 +6,7 @@ import pytest
 
 from gatepass.proxy import response
 from tests.integration.answers import EVENTS
-from tests.integration.gateway import CHAT, HELLO, gateway
+from tests.integration.gateway import CHAT, HELLO, gateway, relaying
 from tests.integration.scripted import Fin, Scripted, Send, chunk, head, reply, stream
 
 SECRET = "upstream-token-0123456789"
@@ -35,7 +35,7 @@ async def test_a_reply_of_too_many_values_is_relayed_unchecked(monkeypatch):
     monkeypatch.setattr(response, "MOST_CHECKED_VALUES", 1000)
     numbers, space = b"[" + b"0," * 600 + b"0]", b" " * response.LARGE_REPLY_BYTES
     few, many = b'{"a":%b%b}' % (space, numbers), b'{"a":%b,%b"b":%b}' % (numbers, space, numbers)
-    async with Scripted([Send(reply(few))], [Send(reply(many))]) as upstream, gateway(upstream=upstream.url) as served:
+    async with relaying([Send(reply(few))], [Send(reply(many))]) as (_, served):
         answers = [await served.ask({**HELLO, "input": "x"}, "/v1/moderations").answer() for _ in range(2)]
     assert [(answer.status, answer.headers.get("x-gatepass-adapted")) for answer in answers] == [
         (200, None),

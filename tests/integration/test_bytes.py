@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.integration.answers import COMPLETION, DONE
-from tests.integration.gateway import HELLO, Answer, gateway
+from tests.integration.gateway import HELLO, Answer, answer_from, gateway, relaying
 from tests.integration.scripted import (
     Fin,
     Hold,
@@ -71,16 +71,14 @@ def sha256(data: bytes) -> str:
 async def test_a_stream_in_tcp_pieces_of_any_size_has_the_same_hash(piece_bytes):
     events = TALK if piece_bytes < 64 else [*TALK[:-3], *[delta(content="x" * 3_000)] * 60, *TALK[-3:]]
     sent = stream(*events)
-    async with Scripted([Send(sent, piece_bytes)]) as upstream, gateway(upstream=upstream.url) as gp:
-        answer = await gp.ask(STREAMED).answer()
+    answer = await answer_from([Send(sent, piece_bytes)], STREAMED)
     assert (answer.status, answer.whole) == (200, True)
     assert sha256(answer.body) == sha256(b"".join(events))
 
 
 async def test_a_plain_reply_has_the_same_hash_and_unknown_fields():
     body = json.dumps({**COMPLETION, "x_unknown": list(range(20_000))}, indent=3).encode()
-    async with Scripted([Send(reply(body), 1_460)]) as upstream, gateway(upstream=upstream.url) as gp:
-        answer = await gp.ask().answer()
+    answer = await answer_from([Send(reply(body), 1_460)])
     assert sha256(answer.body) == sha256(body)
 
 
@@ -90,11 +88,7 @@ async def test_each_event_reaches_the_client_before_the_next_one_is_sent():
     sent_s: list[float] = []
     moves = [move for one, step in zip(TALK, steps, strict=True) for move in (Wait(step), Send(chunk(one)))]
     gaps_ms = []
-    async with (
-        Scripted([*begin_stream(), *moves, Send(b"0\r\n\r\n")]) as upstream,
-        gateway(upstream=upstream.url) as gp,
-        gp.ask(STREAMED) as ask,
-    ):
+    async with relaying([*begin_stream(), *moves, Send(b"0\r\n\r\n")]) as (upstream, gp), gp.ask(STREAMED) as ask:
         await upstream.requested()
         for count, step in enumerate(steps, 1):
             sent_s.append(time.perf_counter())
@@ -156,7 +150,7 @@ async def test_a_plain_reply_cut_after_any_byte_never_looks_finished(end, step):
 async def test_stream_ends_at_done_although_the_body_stays_open():
     """The client's response ends with `[DONE]`; the connection gets a second to end too, then it is closed."""
     dialogue = [*begin_stream(), *(Send(chunk(one)) for one in TALK), Hold()]
-    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(dialogue) as (upstream, gp):
         answer = await gp.ask(STREAMED).answer()
         assert (answer.body, upstream.open) == (b"".join(TALK), 1)
         await upstream.left()
@@ -165,11 +159,7 @@ async def test_stream_ends_at_done_although_the_body_stays_open():
 async def test_a_client_that_reads_nothing_stops_the_upstream():
     """Back-pressure from end to end: the bytes that neither side has read are bounded for a stream of any length."""
     flood = stream(*[delta(content="x" * 8_000)] * 3_000, delta(finish="stop"), DONE)
-    async with (
-        Scripted([Send(flood, 65_536)], send_buffer_bytes=65_536) as upstream,
-        gateway(upstream=upstream.url) as gp,
-        gp.ask(STREAMED) as ask,
-    ):
+    async with relaying([Send(flood, 65_536)], send_buffer_bytes=65_536) as (upstream, gp), gp.ask(STREAMED) as ask:
         await ask.head()
         taken = await at_rest(lambda: upstream.sent_bytes)
         assert 0 < taken < 16_000_000 < len(flood)  # what both kernels buffer, and little of ours

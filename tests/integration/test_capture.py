@@ -14,7 +14,7 @@ from gatepass.proxy.app_state import AppState, next_app_state
 from gatepass.server.inspection import stories
 from tests.captured import texts
 from tests.integration.answers import DONE, delta
-from tests.integration.gateway import HELLO, Gateway, gateway
+from tests.integration.gateway import HELLO, Gateway, gateway, relaying
 from tests.integration.processes import started
 from tests.integration.scripted import Received, Scripted, Send, reply, stream
 from tests.unit.clock import DrivenClock
@@ -36,7 +36,7 @@ async def served(gp: Gateway, body: Any = HELLO) -> tuple[int, dict[str, Any]]:
 
 
 async def test_the_bodies_are_what_the_client_and_the_upstream_sent():
-    async with Scripted([Send(reply(COMPLETION))]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying([Send(reply(COMPLETION))]) as (_, gp):
         _, before = await served(gp)
         gp.state.capture.start(CaptureSettings())
         _, plain = await served(gp)
@@ -65,7 +65,7 @@ async def test_a_stream_is_kept_whole_also_after_a_cut_and_a_retry():
             return [Send(reply(error, 400))]
         return [Send(begun)]
 
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=answer) as (_, gp):
         gp.state.capture.start(CaptureSettings(model="m", caller="local"))
         _, found = await served(gp, {**STREAMED, "temperature": 1})
     refused, replied = found["bodies"]["replies"]
@@ -87,10 +87,7 @@ async def test_what_gatepass_refuses_is_kept_and_what_has_no_caller_is_not():
 
 async def test_the_capture_outlives_the_ring_and_a_reload_and_its_memory_comes_back():
     clock = DrivenClock()
-    async with (
-        Scripted([Send(reply(COMPLETION))]) as upstream,
-        gateway(upstream=upstream.url, clock=clock) as gp,
-    ):
+    async with relaying([Send(reply(COMPLETION))], clock=clock) as (_, gp):
         state = gp.state
         state.inspector.limit(0)
         state.capture.start(CaptureSettings(for_s=60.0))

@@ -7,7 +7,7 @@ import pytest
 
 from gatepass.proxy.client_response import EVERY_S, SYNTHESIZED_HOLD_S
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import HELLO, gateway
+from tests.integration.gateway import HELLO, gateway, relaying
 from tests.integration.scripted import Dialogue, Fin, Hold, Scripted, Send, Wait, reply
 from tests.unit.clock import DrivenClock, settle
 from tests.waiting import until
@@ -115,7 +115,7 @@ async def test_client_without_a_stream_receives_no_comments():
 async def test_unrequested_whole_reply_becomes_a_stream():
     """`stream: auto`: the upstream was asked for a stream, and answers with one whole document all the same."""
     for moves in ([Send(reply(COMPLETION))], [Send(reply({"code": 0, "msg": "ok", "data": COMPLETION}))]):
-        async with Scripted(moves) as upstream, gateway(upstream=upstream.url) as gp:
+        async with relaying(moves) as (upstream, gp):
             answer = await gp.ask({**STREAMED, "stream_options": {"include_usage": True}}).answer()
         assert upstream.received[0].json()["stream"] is True
         assert (answer.status, text_of(answer.events), answer.events[-1]) == (200, "hi", "[DONE]")

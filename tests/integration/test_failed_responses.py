@@ -12,7 +12,7 @@ import pytest
 from openai.types.responses import Response
 
 from gatepass.proxy.client_response import STREAM_HOLD_S
-from tests.integration.gateway import Answer, Gateway, gateway
+from tests.integration.gateway import Answer, Gateway, answer_from, gateway, relaying
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Hold, Rst, Scripted, Send, Wait, chunk, stream
 from tests.integration.test_raw_operations import ASKED
 from tests.unit.clock import DrivenClock
@@ -157,10 +157,7 @@ async def test_a_stream_without_events_has_an_id_and_a_model():
 
 async def without_events(read: Callable[[Gateway], Awaitable[Any]]) -> Any:
     clock, go = DrivenClock(), asyncio.Event()
-    async with (
-        Scripted([Send(stream(end=b"")), Wait(go), Fin()]) as upstream,
-        gateway(upstream=upstream.url, clock=clock) as gp,
-    ):
+    async with relaying([Send(stream(end=b"")), Wait(go), Fin()], clock=clock) as (upstream, gp):
         reading = asyncio.ensure_future(read(gp))
         await upstream.requested()
         await clock.advance(STREAM_HOLD_S + 2)
@@ -172,11 +169,7 @@ async def without_events(read: Callable[[Gateway], Awaitable[Any]]) -> Any:
 async def test_the_upstreams_own_end_passes_unchanged_and_ends_the_stream(kind):
     error = {"code": "context_length_exceeded", "message": "Too long."} if kind == "response.failed" else None
     last = numbered(3, kind, response={**BEGUN, "status": kind.removeprefix("response."), "error": error})
-    async with (
-        Scripted([Send(stream(*EVENTS, last, end=b"")), Hold()]) as upstream,
-        gateway(upstream=upstream.url) as gp,
-    ):
-        answer = await gp.ask(ASKED, "/v1/responses").answer()
+    answer = await answer_from([Send(stream(*EVENTS, last, end=b"")), Hold()], ASKED, "/v1/responses")
     assert (answer.status, answer.whole, answer.body) == (200, True, b"".join((*EVENTS, last)))
 
 
@@ -185,10 +178,7 @@ async def test_a_response_that_the_upstream_failed_is_an_error_in_the_log_and_th
     caplog.set_level("INFO", "gatepass.access")
     error = {"code": "context_length_exceeded", "message": "Too long."}
     last = numbered(len(begun), "response.failed", response={**BEGUN, "status": "failed", "error": error})
-    async with (
-        Scripted([Send(stream(*begun, last, end=b"")), Hold()]) as upstream,
-        gateway(upstream=upstream.url) as gp,
-    ):
+    async with relaying([Send(stream(*begun, last, end=b"")), Hold()]) as (_, gp):
         answer = await gp.ask(ASKED, "/v1/responses").answer()
         metrics = (await gp.ask(None, "/metrics", method="GET").answer()).body.decode()
     assert (answer.status, answer.whole, answer.body) == (200, True, b"".join((*begun, last)))

@@ -10,7 +10,7 @@ import pytest
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.server.connection_shares import IDLE_S
-from tests.integration.gateway import HELLO, JSON, Gateway, gateway
+from tests.integration.gateway import HELLO, JSON, Gateway, relaying
 from tests.integration.scripted import Hold, Received, Scripted, Send, reply
 from tests.waiting import until
 
@@ -37,10 +37,7 @@ async def small(
         for name, text in KEYS.items()
     ]
     blocks: dict[str, Any] = {"server": {"trusted_proxies": [*trusted_proxies]}, "limits": {"connections": CONNECTIONS}}
-    async with (
-        Scripted(answer=silent_for_the_hog) as upstream,
-        gateway(upstream=upstream.url, access={"keys": keys}, **blocks) as gp,
-    ):
+    async with relaying(answer=silent_for_the_hog, access={"keys": keys}, **blocks) as (upstream, gp):
         yield gp, upstream
 
 

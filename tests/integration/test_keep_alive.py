@@ -9,8 +9,8 @@ import pytest
 from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID
 from gatepass.proxy.client_response import EVERY_S, STREAM_HOLD_S
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import HELLO, gateway
-from tests.integration.scripted import LAST_CHUNK, Dialogue, Scripted, Send, Wait, chunk, head, reply, stream
+from tests.integration.gateway import HELLO, relaying
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Send, Wait, chunk, head, reply, stream
 from tests.integration.test_raw_operations import EVENTS
 from tests.unit.clock import DrivenClock
 from tests.unit.sse.peer import chunks_of
@@ -46,8 +46,7 @@ async def waited(dialogue: Dialogue, go: asyncio.Event, wait_s: float, asked: An
     """The answer to `asked` where the upstream goes on after `wait_s`."""
     clock = DrivenClock()
     async with (
-        Scripted(dialogue) as upstream,
-        gateway(upstream=upstream.url, clock=clock, **more) as gp,
+        relaying(dialogue, clock=clock, **more) as (upstream, gp),
         gp.ask(asked, path or "/v1/chat/completions") as ask,
     ):
         await upstream.requested()
@@ -64,11 +63,7 @@ async def paused(
     """The answer to `asked` where the upstream pauses for three signs behind the first of `pieces`."""
     go, clock = asyncio.Event(), DrivenClock()
     dialogue: Dialogue = [Send(BEGUN + chunk(pieces[0])), Wait(go), Send(framed(*pieces[1:]) + LAST_CHUNK)]
-    async with (
-        Scripted(dialogue) as upstream,
-        gateway(upstream=upstream.url, clock=clock, **more) as gp,
-        gp.ask(asked, path, method=method) as ask,
-    ):
+    async with relaying(dialogue, clock=clock, **more) as (_, gp), gp.ask(asked, path, method=method) as ask:
         await ask.head()
         await ask.piece()
         await clock.advance(3 * (EVERY_S + 1))
@@ -104,11 +99,7 @@ async def test_rejection_after_the_hold_time_causes_a_rule_and_a_synthesized_str
     words = "This model does not support streaming."
     refusal = reply({"error": {"message": words, "param": "stream", "code": "unsupported_value"}}, 400)
     dialogues: tuple[Dialogue, Dialogue] = ([Wait(go), Send(refusal)], [Send(reply(COMPLETION))])
-    async with (
-        Scripted(*dialogues) as upstream,
-        gateway(upstream=upstream.url, clock=clock) as gp,
-        gp.ask(STREAMED) as ask,
-    ):
+    async with relaying(*dialogues, clock=clock) as (upstream, gp), gp.ask(STREAMED) as ask:
         await upstream.requested()
         await clock.advance(STREAM_HOLD_S)
         go.set()
@@ -207,7 +198,7 @@ def commented(*events: bytes) -> bytes:
 @pytest.mark.parametrize("profile", ["dify", "continue"])
 async def test_upstreams_comments_are_dropped_for_clients_without_comments(profile):
     path, whole = f"/for/{profile}/v1/chat/completions", commented(FIRST, SECOND, STOP, DONE)
-    async with Scripted(answer=lambda _: [Send(stream(whole))]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=lambda _: [Send(stream(whole))]) as (_, gp):
         answer, plain = await gp.ask(STREAMED, path).answer(), await gp.ask(STREAMED).answer()
     assert (answer.body, answer.headers["x-gatepass-adapted"]) == (WHOLE, "sse=comments")
     assert (plain.body, "x-gatepass-adapted" in plain.headers) == (whole, False)
@@ -238,11 +229,7 @@ async def test_an_upstreams_comments_are_held_for_five_seconds_and_no_longer(aft
     more, go, clock = asyncio.Event(), asyncio.Event(), DrivenClock()
     failure = framed(data_event({**BUSY, "status": 429})) + LAST_CHUNK
     dialogue: Dialogue = [Send(BEGUN + chunk(BLOCK)), Wait(more), Send(chunk(BLOCK)), Wait(go), Send(failure)]
-    async with (
-        Scripted(dialogue) as upstream,
-        gateway(upstream=upstream.url, clock=clock) as gp,
-        gp.ask(STREAMED) as ask,
-    ):
+    async with relaying(dialogue, clock=clock) as (upstream, gp), gp.ask(STREAMED) as ask:
         await upstream.requested()
         await at_rest(lambda: upstream.sent_bytes)
         await clock.advance(after_s)
@@ -266,11 +253,7 @@ async def test_a_call_that_requires_one_reply_gets_one_with_its_status():
 async def test_hold_time_includes_the_wait_for_another_request():
     """For an unknown model one request goes first: the others wait for it."""
     go, clock = asyncio.Event(), DrivenClock()
-    async with (
-        Scripted([Wait(go), Send(stream(WHOLE))]) as upstream,
-        gateway(upstream=upstream.url, clock=clock) as gp,
-        gp.ask(STREAMED) as first,
-    ):
+    async with relaying([Wait(go), Send(stream(WHOLE))], clock=clock) as (upstream, gp), gp.ask(STREAMED) as first:
         await upstream.requested()
         async with gp.ask(STREAMED) as second:
             await until(lambda: gp.state.in_flight.busy == 2)

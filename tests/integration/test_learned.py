@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from gatepass.auth.api_keys import hash_key
 from gatepass.cli import main
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import HELLO, Gateway, gateway
+from tests.integration.gateway import HELLO, Gateway, gateway, relaying
 from tests.integration.processes import ask as ask_port
 from tests.integration.processes import started
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
@@ -48,10 +48,7 @@ async def page(gp: Gateway, path: str = "/learned", **headers: str) -> Any:
 
 async def test_learned_rules_are_listed_with_their_evidence():
     clock = DrivenClock()
-    async with (
-        Scripted(answer=no_stream) as upstream,
-        gateway(upstream=upstream.url, clock=clock, models=MODELS) as gp,
-    ):
+    async with relaying(answer=no_stream, clock=clock, models=MODELS) as (_, gp):
         assert (await page(gp)).json() == {"rules": []}
         await learn(gp)
         await clock.advance(90)
@@ -80,10 +77,7 @@ async def test_a_key_sees_only_the_learned_rules_of_models_that_it_may_use():
         {"name": "one", "hash": hash_key(KEY), "role": "admin", "models": ["mini"]},
         {"name": "two", "hash": hash_key(f"{KEY}-2"), "role": "viewer", "models": ["plain"]},
     ]
-    async with (
-        Scripted(answer=no_stream) as upstream,
-        gateway(upstream=upstream.url, models=MODELS, access={"keys": keys}) as gp,
-    ):
+    async with relaying(answer=no_stream, models=MODELS, access={"keys": keys}) as (_, gp):
         await learn(gp, authorization=f"Bearer {KEY}")
         own = await page(gp, authorization=f"Bearer {KEY}")
         others = await page(gp, authorization=f"Bearer {KEY}-2")
@@ -105,7 +99,7 @@ async def test_learned_page_requires_a_key_or_without_keys_a_local_client():
 
 
 async def test_the_model_list_has_what_is_declared():
-    async with Scripted(answer=no_stream) as upstream, gateway(upstream=upstream.url, models=MODELS) as gp:
+    async with relaying(answer=no_stream, models=MODELS) as (_, gp):
         await learn(gp)
         mini, plain = (await page(gp, "/v1/models")).json()["data"]
         one = (await page(gp, "/v1/models/mini")).json()
@@ -117,7 +111,7 @@ async def test_the_model_list_has_what_is_declared():
 
 async def test_models_of_an_upstreams_own_list_are_described_by_their_glob():
     models = {"gpt-*": {"upstream": "chat", "capabilities": {"vision": True}}, "*": {"upstream": "chat"}}
-    async with Scripted(answer=no_stream) as upstream, gateway(upstream=upstream.url, models=models) as gp:
+    async with relaying(answer=no_stream, models=models) as (_, gp):
         listed = {one["id"]: one for one in (await page(gp, "/v1/models")).json()["data"]}
     plain = {"object": "model", "created": 0, "owned_by": "upstream"}
     assert listed["o3-mini"] == {"id": "o3-mini", **plain}
@@ -126,10 +120,7 @@ async def test_models_of_an_upstreams_own_list_are_described_by_their_glob():
 
 async def test_caller_sees_its_own_models_only():
     keys = [{"name": "one", "hash": hash_key(KEY), "models": ["plain"]}]
-    async with (
-        Scripted(answer=no_stream) as upstream,
-        gateway(upstream=upstream.url, models=MODELS, access={"keys": keys}) as gp,
-    ):
+    async with relaying(answer=no_stream, models=MODELS, access={"keys": keys}) as (_, gp):
         answer = await page(gp, "/v1/models", authorization=f"Bearer {KEY}")
         hidden = await page(gp, "/v1/models/mini", authorization=f"Bearer {KEY}")
     plain = {"id": "plain", "object": "model", "created": 0, "owned_by": "gatepass"}

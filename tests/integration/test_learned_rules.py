@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from tests.integration.answers import COMPLETION, DONE, EVENTS, VECTORS
-from tests.integration.gateway import HELLO, gateway
+from tests.integration.gateway import HELLO, gateway, relaying
 from tests.integration.refusing import NO_STREAM, Refusal, Refusing, always, no_stream, without
 from tests.integration.scripted import Scripted, Send, Wait, begin_stream, chunk, reply
 
@@ -24,7 +24,7 @@ def learned_rules(gp):
 async def test_rejected_stream_is_synthesized_and_learned(caplog):
     caplog.set_level(logging.INFO, "gatepass.learning")
     options = {**STREAMED, "stream_options": {"include_usage": True}}
-    async with Scripted(answer=Refusing([no_stream()])) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=Refusing([no_stream()])) as (upstream, gp):
         answers = [await gp.ask(options).answer() for _ in range(2)]
         assert learned_rules(gp) == ["stream=synth"]
     for answer, attempts in zip(answers, ("2", None), strict=True):
@@ -52,11 +52,7 @@ async def test_a_rule_is_stored_with_the_first_event_of_a_stream():
     def answer(request):
         return refusal.dialogue if "store" in request.json() else [*begin_stream(), *talk]
 
-    async with (
-        Scripted(answer=answer) as upstream,
-        gateway(upstream=upstream.url) as gp,
-        gp.ask({**STREAMED, "store": True}) as ask,
-    ):
+    async with relaying(answer=answer) as (_, gp), gp.ask({**STREAMED, "store": True}) as ask:
         await ask.head()
         while b"hi" not in ask.body:
             await ask.piece()
@@ -76,7 +72,7 @@ async def test_dimensions_are_dropped_only_if_the_vectors_have_that_length(wante
     def answer(request):
         return refusal.dialogue if refusal.concerns(request.json()) else [Send(reply(VECTORS))]
 
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=answer) as (upstream, gp):
         found = await gp.ask({**EMBED, "dimensions": wanted}, "/v1/embeddings").answer()
         learned = learned_rules(gp)
     assert (found.status, len(upstream.received)) == (status, 2)

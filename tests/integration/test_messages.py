@@ -13,7 +13,7 @@ from gatepass.cli.step import StepOutcome
 from gatepass.cli.steps import diagnose
 from gatepass.config.model import Config
 from gatepass.protocols.client_protocol import event_of
-from tests.integration.gateway import JSON, gateway
+from tests.integration.gateway import JSON, answer_from, gateway, relaying
 from tests.integration.messages_upstream import ASKED, MESSAGE, TEXT, WHOLE, answer, error, events, message
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Scripted, Send, Wait, reply, stream
 
@@ -26,7 +26,7 @@ def code_of(answered):
 
 
 async def test_a_stream_passes_unchanged_with_its_usage():
-    async with Scripted(answer=answer()) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=answer()) as (upstream, gp):
         answered = await gp.ask(ASKED, PATH, headers=VERSION).answer()
     assert (answered.status, answered.whole, answered.body) == (200, True, b"".join(events()))
     assert "x-gatepass-adapted" not in answered.headers
@@ -38,7 +38,7 @@ async def test_fields_and_the_query_of_anthropic_go_up_unchanged():
         **VERSION, "anthropic-beta": "claude-code-20250219,made-up-2027-01-01", "x-claude-code-session-id": "s-1",
         "x-stainless-retry-count": "0", "x-other": "no", "x-api-key": "none", "anthropic-unknown": "no",
     }  # fmt: skip
-    async with Scripted(answer=answer()) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=answer()) as (upstream, gp):
         await gp.ask(ASKED, f"{PATH}?beta=true&other=1", headers=sent).answer()
         await gp.ask({"model": "m", "messages": []}, "/v1/chat/completions", headers=sent).answer()
     messages, chat = upstream.received
@@ -63,8 +63,7 @@ async def test_fields_and_the_query_of_anthropic_go_up_unchanged():
     ],
 )
 async def test_what_is_no_message_is_an_error_of_anthropic(sent, status, code, is_streamed):
-    async with Scripted([Send(sent), Fin()]) as upstream, gateway(upstream=upstream.url) as gp:
-        answered = await gp.ask(ASKED if is_streamed else WHOLE, PATH, headers=VERSION).answer()
+    answered = await answer_from([Send(sent), Fin()], ASKED if is_streamed else WHOLE, PATH, headers=VERSION)
     body = answered.json()
     assert (answered.status, body["type"], body["error"]["code"]) == (status, "error", code)
     assert (body["error"]["hop"], bool(body["request_id"])) == ("upstream:chat", True)
@@ -78,16 +77,14 @@ OVERLOADED_EVENT = b"event: error\ndata: %b\n\n" % OVERLOADED
 @pytest.mark.parametrize("begun", [0, 1])
 async def test_an_error_event_before_an_answer_is_an_error_with_its_bytes(begun, is_streamed):
     sent = stream(*events()[:begun], OVERLOADED_EVENT, end=b"")
-    async with Scripted([Send(sent), Fin()]) as upstream, gateway(upstream=upstream.url) as gp:
-        answered = await gp.ask(ASKED if is_streamed else WHOLE, PATH, headers=VERSION).answer()
+    answered = await answer_from([Send(sent), Fin()], ASKED if is_streamed else WHOLE, PATH, headers=VERSION)
     assert (answered.status, answered.body) == (529, OVERLOADED)
 
 
 async def test_an_error_event_of_anthropic_passes_unchanged_and_is_a_failure(caplog):
     caplog.set_level("INFO", "gatepass.access")
     sent = b"".join(events()[:4]) + OVERLOADED_EVENT
-    async with Scripted([Send(stream(sent, end=b"")), Fin()]) as upstream, gateway(upstream=upstream.url) as gp:
-        answered = await gp.ask(ASKED, PATH, headers=VERSION).answer()
+    answered = await answer_from([Send(stream(sent, end=b"")), Fin()], ASKED, PATH, headers=VERSION)
     assert (answered.status, answered.whole, answered.body) == (200, True, sent)
     (line,) = [one.fields for one in caplog.records if one.getMessage() == "request"]
     assert (line["outcome"], line["code"], line["hop"]) == ("error", "upstream_error", "upstream:chat")
@@ -100,16 +97,14 @@ FIELDS = (("request-id", "req_011"), ("anthropic-ratelimit-tokens-limit", "5"), 
 @pytest.mark.parametrize(("status", "answered_status"), [(200, 529), (529, 529)])
 async def test_an_error_keeps_its_bytes_and_fields_at_any_status(status, answered_status, is_streamed):
     sent = error("overloaded_error", "Busy", status, *FIELDS)
-    async with Scripted([Send(sent)]) as upstream, gateway(upstream=upstream.url) as gp:
-        answered = await gp.ask(ASKED if is_streamed else WHOLE, PATH, headers=VERSION).answer()
+    answered = await answer_from([Send(sent)], ASKED if is_streamed else WHOLE, PATH, headers=VERSION)
     assert (answered.status, answered.body) == (answered_status, sent.partition(b"\r\n\r\n")[2])
     assert [(name, answered.headers[name]) for name, _ in FIELDS] == [*FIELDS]
 
 
 async def test_an_error_above_64_kib_is_not_quoted():
     sent = error("invalid_request_error", "prompt is too long" + "x" * 70_000, 400, ("request-id", "req_011"))
-    async with Scripted([Send(sent)]) as upstream, gateway(upstream=upstream.url) as gp:
-        answered = await gp.ask(WHOLE, PATH, headers=VERSION).answer()
+    answered = await answer_from([Send(sent)], WHOLE, PATH, headers=VERSION)
     assert (answered.status, answered.headers["request-id"]) == (400, "req_011")
     end = "answered 400 Bad Request with an error that is too large to read (more than 64 KiB)."
     kind, message = code_of(answered)
@@ -125,8 +120,7 @@ async def test_an_error_above_64_kib_is_not_quoted():
 )
 async def test_too_long_a_context_in_a_begun_stream_has_the_text_that_claude_code_knows(told):
     begun = b"".join(events()[:4])
-    async with Scripted([Send(stream(begun, told, end=b"")), Fin()]) as upstream, gateway(upstream=upstream.url) as gp:
-        answered = await gp.ask(ASKED, PATH, headers=VERSION).answer()
+    answered = await answer_from([Send(stream(begun, told, end=b"")), Fin()], ASKED, PATH, headers=VERSION)
     assert (answered.status, answered.body.startswith(begun)) == (200, True)
     message = json.loads(answered.body[len(begun) :].partition(b"data: ")[2])["error"]["message"]
     assert message.count("capability_rejected: prompt_too_long") == 1
@@ -136,7 +130,7 @@ async def test_a_message_start_without_usage_is_completed():
     bare = {name: value for name, value in MESSAGE.items() if name != "usage"}
     begun = json.dumps({"type": "message_start", "message": {**bare, "content": []}}).encode()
     sent = stream(b"event: message_start\ndata: %b\n\n" % begun, *events()[1:], end=LAST_CHUNK)
-    async with Scripted([Send(sent)], [Send(reply(bare))]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying([Send(sent)], [Send(reply(bare))]) as (_, gp):
         answered = await gp.ask(ASKED, PATH, headers=VERSION).answer()
         whole = await gp.ask(WHOLE, PATH, headers=VERSION).answer()
     first, _, rest = answered.body.partition(b"\n\n")
@@ -157,10 +151,7 @@ async def test_a_message_without_a_stop_reason_gets_one(document, reason, has_de
         else begun
     )
     whole = {name: value for name, value in document.items() if name != "stop_reason"}
-    async with (
-        Scripted([Send(stream(*bare, last))], [Send(reply(whole))]) as upstream,
-        gateway(upstream=upstream.url) as gp,
-    ):
+    async with relaying([Send(stream(*bare, last))], [Send(reply(whole))]) as (_, gp):
         streamed = await gp.ask(ASKED, PATH, headers=VERSION).answer()
         answered = await gp.ask(WHOLE, PATH, headers=VERSION).answer()
     counts = {"output_tokens": 5 if has_delta else 0}
@@ -200,7 +191,7 @@ async def test_counts_after_the_first_cost_an_upstream_without_them_no_request(s
 async def test_no_count_waits_for_another_one():
     release = asyncio.Event()
     dialogue: Dialogue = [Wait(release), Send(reply({"input_tokens": 3}))]
-    async with Scripted(*[dialogue] * 8) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(*[dialogue] * 8) as (upstream, gp):
         asked = [asyncio.create_task(gp.ask(ASKED_COUNT, COUNT, headers=VERSION).answer()) for _ in range(8)]
         await upstream.until(lambda: len(upstream.received) == 8)
         release.set()
@@ -217,10 +208,7 @@ async def test_no_count_waits_for_another_one():
     ],
 )
 async def test_a_model_without_counts_says_nothing_about_another(absent):
-    async with (
-        Scripted([Send(absent)], [Send(reply({"input_tokens": 3}))]) as upstream,
-        gateway(upstream=upstream.url) as gp,
-    ):
+    async with relaying([Send(absent)], [Send(reply({"input_tokens": 3}))]) as (upstream, gp):
         asked = [{**ASKED_COUNT, "model": name} for name in ("m", "n", "m")]
         first, other, again = [await gp.ask(body, COUNT, headers=VERSION).answer() for body in asked]
     assert (first.status, other.json(), again.status) == (404, {"input_tokens": 3}, 404)
@@ -232,10 +220,7 @@ async def test_a_missing_file_closes_no_counts_and_no_reply_those_of_another_cal
     absent, missing = error("not_found_error", "model: m", 404), error("not_found_error", "File not found: f", 404)
     keys = [{"name": name, "hash": hash_key(f"gp-{name * 43}")} for name in "ab"]
     replies = [missing, absent, reply({"input_tokens": 3})]
-    async with (
-        Scripted(*[[Send(one)] for one in replies]) as upstream,
-        gateway(upstream=upstream.url, access={"keys": keys}) as gp,
-    ):
+    async with relaying(*[[Send(one)] for one in replies], access={"keys": keys}) as (upstream, gp):
         asked = [{**VERSION, "authorization": f"Bearer gp-{name * 43}"} for name in "aaba"]
         answers = [await gp.ask(ASKED_COUNT, COUNT, headers=fields).answer() for fields in asked]
     assert [one.status for one in answers] == [404, 404, 200, 404]
@@ -256,7 +241,7 @@ def key(text: str, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("field", [{"x-api-key": KEY}, {"authorization": f"Bearer {KEY}"}])
 async def test_the_key_may_be_in_either_field_at_each_path(path, field):
     access = {"keys": [key(KEY, name="me", models=["m"], operations=["messages"])]}
-    async with Scripted(answer=answer()) as upstream, gateway(upstream=upstream.url, access=access) as gp:
+    async with relaying(answer=answer(), access=access) as (upstream, gp):
         answered = await gp.ask(ASKED, path, headers={**VERSION, **field}).answer()
     assert (answered.status, answered.body) == (200, b"".join(events()))
     assert upstream.received[0].header("x-api-key") is upstream.received[0].header("authorization") is None
@@ -282,7 +267,7 @@ async def test_an_own_error_has_anthropics_form(body, path, sent, status, kind, 
         key(KEY, name="me", models=["m"], operations=["messages"]),
         key(OTHER_KEY, name="other", operations=["chat"]),
     ]
-    async with Scripted(answer=answer()) as upstream, gateway(upstream=upstream.url, access={"keys": keys}) as gp:
+    async with relaying(answer=answer(), access={"keys": keys}) as (upstream, gp):
         answered = await gp.ask(body, path, headers={**VERSION, **sent}).answer()
     found = answered.json()
     assert (answered.status, found["type"], found["error"]["type"], found["error"]["code"]) == (
@@ -342,7 +327,7 @@ async def test_an_error_with_a_secret_is_written_anew():
 async def test_a_batch_of_messages_passes_unchanged(method, rest, up):
     batch = {"id": "msgbatch_1", "type": "message_batch", "processing_status": "in_progress"}
     body = {"requests": [{"custom_id": "a", "params": ASKED}]} if rest.startswith("?beta") else None
-    async with Scripted([Send(reply(batch))]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying([Send(reply(batch))]) as (upstream, gp):
         answered = await gp.ask(body, f"{BATCHES}{rest}", method=method, headers=VERSION).answer()
     (received,) = upstream.received
     assert (answered.status, answered.json()) == (200, batch)
@@ -356,7 +341,7 @@ async def test_results_of_a_batch_pass_and_its_errors_have_anthropics_form():
     sent = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-jsonl\r\ncontent-length: %d\r\n\r\n%b" % (len(lines), lines)
     unknown = error("not_found_error", "Batch not found", 404)
     other = reply({"detail": "Not Found"}, 404)
-    async with Scripted([Send(sent)], [Send(unknown)], [Send(other)]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying([Send(sent)], [Send(unknown)], [Send(other)]) as (_, gp):
         answers = [
             await gp.ask(None, f"{BATCHES}/b{rest}", method="GET", headers=VERSION).answer()
             for rest in ("/results", "", "")
@@ -371,7 +356,7 @@ async def test_results_of_a_batch_pass_and_its_errors_have_anthropics_form():
 
 async def test_the_log_has_the_usage_of_a_stream(caplog):
     caplog.set_level("INFO", "gatepass.access")
-    async with Scripted(answer=answer()) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=answer()) as (_, gp):
         await gp.ask(ASKED, PATH, headers=VERSION).answer()
         await gp.ask(WHOLE, PATH, headers=VERSION).answer()
     lines = [one.fields for one in caplog.records if one.name == "gatepass.access"]

@@ -5,7 +5,7 @@ import re
 
 from gatepass.auth.api_keys import hash_key
 from tests.integration.answers import COMPLETION, DETAILED_USAGE, DONE, delta
-from tests.integration.gateway import HELLO, JSON, Gateway, gateway
+from tests.integration.gateway import HELLO, JSON, Gateway, gateway, relaying
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, Wait, event, reply, stream
 from tests.waiting import until
 
@@ -34,10 +34,7 @@ async def test_tokens_and_requests_are_counted_by_caller_and_model():
         [Send(reply({**COMPLETION, "usage": DETAILED_USAGE}))],
         [Send(reply(COMPLETION))],
     ]
-    async with (
-        Scripted(*dialogues) as upstream,
-        gateway(upstream=upstream.url, access=access, models=models) as gp,
-    ):
+    async with relaying(*dialogues, access=access, models=models) as (_, gp):
         for caller, body in (
             ("alice", streamed),
             ("bob", {**HELLO, "model": "gpt"}),
@@ -86,7 +83,7 @@ def listing(request: Received) -> Dialogue:
 
 async def test_with_the_file_of_init_models_have_their_names_from_the_first_request_on():
     """The list is read at the start. Names that only clients invent are `other`."""
-    async with Scripted(answer=listing) as upstream, gateway(upstream=upstream.url, reads_lists=True) as gp:
+    async with relaying(answer=listing, reads_lists=True) as (upstream, gp):
         assert (await gp.ask(None, "/v1/models", method="GET").answer()).status == 200  # waits for the same fetch
         for body in ({**HELLO, "model": "gpt-4o"}, {**HELLO, "model": "invented"}):
             assert (await gp.ask(body).answer()).status == 200
@@ -97,7 +94,7 @@ async def test_with_the_file_of_init_models_have_their_names_from_the_first_requ
 
 async def test_without_the_list_models_have_their_names_after_a_scrape():
     """The first chat is counted before the list is known. Names that only clients invent stay `other`."""
-    async with Scripted(answer=listing) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=listing) as (upstream, gp):
         for body in ({**HELLO, "model": "gpt-4o"}, {**HELLO, "model": "invented"}):
             assert (await gp.ask(body).answer()).status == 200
         assert (await gp.ask(None, "/metrics", method="GET").answer()).status == 200

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gatepass.proxy.models import FAILED_S
-from tests.integration.gateway import Answer, Gateway, gateway
+from tests.integration.gateway import Answer, Gateway, gateway, relaying
 from tests.integration.scripted import Dialogue, Hold, Rst, Scripted, Send, Wait, head, reply
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
@@ -48,7 +48,7 @@ def ids(found: tuple[int, Any]) -> list[str]:
 
 
 async def test_a_wildcard_lists_the_upstreams_own_models_as_they_are():
-    async with Scripted(LIST) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(LIST) as (upstream, gp):
         assert await listed(gp) == (200, {"object": "list", "data": [LARGE, SMALL]})
         one = await gp.ask(None, "/v1/models/org/large", method="GET").answer()
         escaped = await gp.ask(None, "/models/org%2Flarge", method="GET").answer()
@@ -78,7 +78,7 @@ async def test_configured_names_precede_models_that_match_globs():
 
 async def test_model_list_is_fetched_once_a_minute_for_all_clients():
     clock = DrivenClock()
-    async with Scripted(LIST, EMBEDDERS) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
+    async with relaying(LIST, EMBEDDERS, clock=clock) as (upstream, gp):
         found = await asyncio.gather(*(listed(gp) for _ in range(20)))
         assert {tuple(ids(one)) for one in found} == {("org/large", "small")}
         assert len(upstream.received) == 1
@@ -156,7 +156,7 @@ async def test_failing_upstream_does_not_remove_models_of_others():
 async def test_an_upstream_that_hangs_is_waited_for_eight_seconds():
     """Clients verify a provider by this call within ten (RAGFlow's provider check)."""
     clock = DrivenClock()
-    async with Scripted([Hold()], LIST) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
+    async with relaying([Hold()], LIST, clock=clock) as (upstream, gp):
         asking = asyncio.create_task(gp.ask(None, "/v1/models", method="GET").answer())
         await upstream.requested()
         await clock.advance(7.9)
@@ -188,7 +188,7 @@ async def test_first_upstream_list_is_awaited_four_seconds_if_models_are_configu
 async def test_a_failure_is_remembered_for_a_few_seconds():
     clock = DrivenClock()
     busy = [Send(reply({"error": {"message": "boom"}}, 500))]
-    async with Scripted(busy, LIST) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
+    async with relaying(busy, LIST, clock=clock) as (upstream, gp):
         for _ in range(3):
             assert (await listed(gp))[0] == 500
             await clock.advance(FAILED_S / 4)
@@ -199,7 +199,7 @@ async def test_a_failure_is_remembered_for_a_few_seconds():
 
 async def test_a_disconnect_stops_no_other_request_for_the_list():
     release = asyncio.Event()
-    async with Scripted([Wait(release), *LIST]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying([Wait(release), *LIST]) as (upstream, gp):
         async with gp.ask(None, "/v1/models", method="GET"):
             await upstream.requested()
             staying = asyncio.create_task(listed(gp))
@@ -238,7 +238,7 @@ async def test_without_a_token_the_list_is_an_error():
 async def test_invalid_entries_are_skipped_and_a_bare_list_is_read():
     last = {"id": "d", "object": "model", "created": 7, "owned_by": "them", "x": {"deep": [1]}}
     odd = [{"id": "a", "created": None}, {"name": "b"}, "c", None, {"id": 4}, {"id": ""}, last]
-    async with Scripted([Send(reply(odd))]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying([Send(reply(odd))]) as (_, gp):
         assert (await listed(gp))[1]["data"] == [
             {"id": "a", "object": "model", "created": 0, "owned_by": "upstream"},
             last,
@@ -256,7 +256,7 @@ async def test_invalid_entries_are_skipped_and_a_bare_list_is_read():
     ],
 )
 async def test_only_missing_or_invalid_members_of_an_entry_are_filled_in(listed_entry, shown):
-    async with Scripted([Send(reply([{"id": "a", **listed_entry}]))]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying([Send(reply([{"id": "a", **listed_entry}]))]) as (_, gp):
         (entry,) = (await listed(gp))[1]["data"]
     assert entry == {"id": "a", "object": "model", "created": 0, "owned_by": "upstream", **shown}
     assert type(entry["created"]) is int
@@ -264,7 +264,7 @@ async def test_only_missing_or_invalid_members_of_an_entry_are_filled_in(listed_
 
 async def test_a_list_has_its_bound():
     many = {"data": [{"id": f"m{number}"} for number in range(6_000)]}
-    async with Scripted([Send(reply(json.dumps(many).encode()))]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying([Send(reply(json.dumps(many).encode()))]) as (_, gp):
         assert len(ids(await listed(gp))) == 5_000
 
 
@@ -274,10 +274,7 @@ async def asked(gp: Gateway, path: str = "/v1/models", headers: dict[str, str] |
 
 @asynccontextmanager
 async def listing(**more: Any) -> AsyncIterator[Gateway]:
-    async with (
-        Scripted(answer=lambda _: [Send(reply({"data": LISTED}))]) as upstream,
-        gateway(upstream=upstream.url, **more) as gp,
-    ):
+    async with relaying(answer=lambda _: [Send(reply({"data": LISTED}))], **more) as (_, gp):
         yield gp
 
 
@@ -315,7 +312,7 @@ async def test_errors_have_anthropics_shape():
 
 async def test_codex_receives_its_own_form_without_waiting_for_an_upstream():
     """Codex logs an error at a list without `models`, and waits 5 s for it at its start."""
-    async with Scripted(answer=lambda _: [Hold()]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=lambda _: [Hold()]) as (upstream, gp):
         answer = await asked(gp, "/v1/models?client_version=0.169.0", {})
     assert (answer.status, json.loads(answer.body)) == (200, {"models": []})
     assert upstream.received == []

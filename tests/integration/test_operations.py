@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.gateway import JSON, gateway
+from tests.integration.gateway import JSON, gateway, relaying
 from tests.integration.scripted import Scripted, Send, event, reply, stream
 from tests.integration.strict_azure import StrictAzure
 
@@ -21,7 +21,7 @@ def text(content: str, finish: str | None = "stop", **more: Any) -> dict[str, An
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_a_text_is_gone_on_with(path):
-    async with Scripted(answer=lambda _: [Send(reply(text("this")))]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=lambda _: [Send(reply(text("this")))]) as (upstream, gp):
         answer = await gp.ask(ASKED, path).answer()
     assert answer.json() == text("this")
     (received,) = upstream.received
@@ -30,10 +30,7 @@ async def test_a_text_is_gone_on_with(path):
 
 async def test_a_stream_of_a_text_passes_byte_for_byte():
     events = [event(text("th", None)), event(text("is", None)), event(text("")), event("[DONE]")]
-    async with (
-        Scripted(answer=lambda _: [Send(stream(*events))]) as upstream,
-        gateway(upstream=upstream.url) as gp,
-    ):
+    async with relaying(answer=lambda _: [Send(stream(*events))]) as (_, gp):
         answer = await gp.ask({**ASKED, "stream": True}, PATHS[0]).answer()
     assert answer.body == b"".join(events).replace(b'"[DONE]"', b"[DONE]")
     assert "x-gatepass-adapted" not in answer.headers
@@ -46,7 +43,7 @@ async def test_completions_are_synthesized_and_aggregated():
     def answer(request):
         return [Send(reply(text("this")) if request.json()["model"] == "whole" else stream(*events))]
 
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url, models=models) as gp:
+    async with relaying(answer=answer, models=models) as (_, gp):
         made = await gp.ask({**ASKED, "model": "whole", "stream": True}, PATHS[0]).answer()
         gathered = await gp.ask({**ASKED, "model": "streamed"}, PATHS[0]).answer()
     chunks = [json.loads(data) for data in made.events[:-1]]
@@ -57,10 +54,7 @@ async def test_completions_are_synthesized_and_aggregated():
 
 
 async def test_cut_completion_stream_ends_with_upstream_closed():
-    async with (
-        Scripted(answer=lambda _: [Send(stream(event(text("th", None))))]) as upstream,
-        gateway(upstream=upstream.url) as gp,
-    ):
+    async with relaying(answer=lambda _: [Send(stream(event(text("th", None))))]) as (_, gp):
         answer = await gp.ask({**ASKED, "stream": True}, PATHS[0]).answer()
     assert answer.error["code"] == "upstream_closed"
 
@@ -98,7 +92,7 @@ async def test_top_n_and_documents_work_if_the_upstream_supports_neither():
 
 @pytest.mark.parametrize("path", ["/", "/v1/", "/v1/v1/"])
 async def test_root_of_the_api_accepts_rerank_requests_of_ragflow_only(path):
-    async with Scripted(answer=StrictAzure().answer) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=StrictAzure().answer) as (upstream, gp):
         question = await gp.ask(COHERE, f"/for/ragflow{path}").answer()
         others = [await gp.ask(COHERE, f"{prefix}{path}").answer() for prefix in ("", "/for/dify")]
     assert [result["index"] for result in question.json()["results"]] == [1, 0, 2]
@@ -129,10 +123,7 @@ async def test_the_body_decides_the_operation_at_the_root(operations, statuses):
 
 
 async def test_a_reply_that_ranks_nothing_is_an_error_and_never_zeros():
-    async with (
-        Scripted(answer=lambda _: [Send(reply({"results": []}))]) as upstream,
-        gateway(upstream=upstream.url) as gp,
-    ):
+    async with relaying(answer=lambda _: [Send(reply({"results": []}))]) as (_, gp):
         answer = await gp.ask(COHERE, "/v1/rerank", headers=JSON).answer()
     assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
 
@@ -143,7 +134,7 @@ NO_MODEL = Send(reply({"error": {"message": "The model `m` does not exist.", "co
 @pytest.mark.parametrize("named", [True, False])
 async def test_a_clients_name_that_the_upstream_does_not_know_is_reported_with_the_place_of_another(named):
     models = {"m": {"upstream": "chat", "name": "deployed"}} if named else {"*": {"upstream": "chat"}}
-    async with Scripted([NO_MODEL]) as upstream, gateway(upstream=upstream.url, models=models) as gp:
+    async with relaying([NO_MODEL], models=models) as (_, gp):
         chat = await gp.ask({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).answer()
         response = await gp.ask({"model": "m", "input": "hi"}, "/v1/responses").answer()
         form = b'--x\r\ncontent-disposition: form-data; name="model"\r\n\r\nm\r\n--x--\r\n'

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gatepass.auth.api_keys import hash_key
 from gatepass.normalize.rules import DeclaredModels
 from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
-from tests.integration.gateway import HELLO, JSON, Gateway, gateway
+from tests.integration.gateway import HELLO, JSON, Gateway, gateway, relaying
 from tests.integration.issuer import corp, minted
 from tests.integration.ragflow import REPLAYED, classify
 from tests.integration.raw import request, send_raw, status_of
@@ -191,7 +191,7 @@ async def test_a_request_with_a_key_has_its_own_line_on_a_path_or_method_without
         ("/v1/chat/completions", "PUT", {}, 405),
         ("/v1/responses", "GET", upgrade, 426),
     ]
-    async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url, access=LOCKED) as gp:
+    async with relaying(GOOD, access=LOCKED) as (_, gp):
         for path, method, more, status in kinds * 3:
             headers = {**JSON, "x-api-key": KEY, **more}
             answer = await gp.ask(path=f"{path}?key=in-the-query", method=method, headers=headers).answer()
@@ -215,7 +215,7 @@ async def test_a_fault_of_gatepass_itself_is_a_500_and_an_error_in_every_count(c
 
     caplog.set_level(logging.INFO, "gatepass")
     monkeypatch.setattr(DeclaredModels, "configured_rules", lambda *_: (Broken(),))
-    async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(GOOD) as (_, gp):
         answer = await gp.ask().answer()
         line = await line_of(caplog)
         found = await measured(gp)
@@ -256,11 +256,7 @@ async def test_stop_lets_a_stream_finish_and_refuses_new_requests():
     """A stop that waited for more than what runs would hang for an hour, and the test with it."""
     go = asyncio.Event()
     dialogue = [*begin_stream(), Send(chunk(EVENTS[0])), Wait(go), Send(chunk(EVENTS[1] + DONE) + b"0\r\n\r\n")]
-    async with (
-        Scripted(dialogue) as upstream,
-        gateway(upstream=upstream.url, server={"drain_timeout_s": 3600}) as gp,
-        gp.ask(STREAMED) as ask,
-    ):
+    async with relaying(dialogue, server={"drain_timeout_s": 3600}) as (upstream, gp), gp.ask(STREAMED) as ask:
         await ask.head()
         await ask.until(EVENTS[0])
         gp.server.should_exit = True
@@ -305,11 +301,7 @@ async def test_stop_ends_remaining_streams_with_an_error_event():
 
 async def test_client_that_reads_nothing_does_not_delay_the_stop():
     flood = [*begin_stream(), *[Send(chunk(delta(content="x" * 60_000)))] * 500, Hold()]
-    async with (
-        Scripted(flood) as upstream,
-        gateway(upstream=upstream.url, server={"drain_timeout_s": 0.2}) as gp,
-        gp.ask(STREAMED) as ask,
-    ):
+    async with relaying(flood, server={"drain_timeout_s": 0.2}) as (upstream, gp), gp.ask(STREAMED) as ask:
         await ask.head()
         gp.server.should_exit = True
         await until(lambda: gp.state.in_flight.draining)

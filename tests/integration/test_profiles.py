@@ -14,8 +14,8 @@ from gatepass.config.access import FIXED_KEYS
 from gatepass.proxy.client_response import STREAM_HOLD_S, SYNTHESIZED_HOLD_S
 from tests.integration import ragflow_readers as reads
 from tests.integration.answers import delta
-from tests.integration.gateway import CHAT, HELLO, JSON, gateway
-from tests.integration.scripted import Scripted, Send, Wait, event, reply, stream
+from tests.integration.gateway import CHAT, HELLO, JSON, relaying
+from tests.integration.scripted import Send, Wait, event, reply, stream
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
@@ -44,10 +44,7 @@ def whole(message: Any, **more: Any) -> bytes:
 
 @asynccontextmanager
 async def serving(answer: bytes, **blocks: Any):
-    async with (
-        Scripted(answer=lambda _: [Send(answer)]) as upstream,
-        gateway(upstream=upstream.url, access=access(), **blocks) as gatepass,
-    ):
+    async with relaying(answer=lambda _: [Send(answer)], access=access(), **blocks) as (upstream, gatepass):
         yield upstream, gatepass
 
 
@@ -94,7 +91,7 @@ def fixed(key: str, **more: Any) -> dict[str, Any]:
 async def test_a_public_key_opens_one_model(key):
     answer = [Send(whole({"role": "assistant", "content": "a"}))]
     keys = {"keys": [fixed(key, models=["m"])]}
-    async with Scripted(answer=lambda _: answer) as upstream, gateway(upstream=upstream.url, access=keys) as gp:
+    async with relaying(answer=lambda _: answer, access=keys) as (_, gp):
         head = {**JSON, "authorization": f"Bearer {key}"}
         assert (await gp.ask(headers=head).answer()).status == 200
         refused = await gp.ask({**HELLO, "model": "other"}, headers=head).answer()
@@ -129,10 +126,12 @@ async def test_models_are_listed_and_understood_by_names_that_tell_their_type():
 async def test_a_stream_that_waits_is_kept_alive_in_the_form_that_the_client_takes(name, signs, stream):
     go, clock = asyncio.Event(), DrivenClock()
     async with (
-        Scripted([Wait(go), Send(whole({"role": "assistant", "content": "done"}))]) as upstream,
-        gateway(
-            upstream=upstream.url, access=access(), clock=clock, models={"m": {"upstream": "chat", "stream": stream}}
-        ) as gatepass,
+        relaying(
+            [Wait(go), Send(whole({"role": "assistant", "content": "done"}))],
+            access=access(),
+            clock=clock,
+            models={"m": {"upstream": "chat", "stream": stream}},
+        ) as (upstream, gatepass),
         gatepass.ask({**HELLO, "stream": True}, headers=by(name)) as ask,
     ):
         await upstream.requested()
@@ -197,10 +196,7 @@ async def test_a_rejected_page_and_the_log_receive_the_reason(caplog, path):
 
 async def test_the_line_of_what_is_refused_early_names_the_operation(caplog):
     caplog.set_level(logging.INFO, "gatepass.access")
-    async with (
-        Scripted([Send(whole({}))]) as upstream,
-        gateway(upstream=upstream.url, server={"cors_origins": ["http://localhost:3000"]}) as gatepass,
-    ):
+    async with relaying([Send(whole({}))], server={"cors_origins": ["http://localhost:3000"]}) as (_, gatepass):
         foreign = await gatepass.ask(headers={**JSON, "origin": PAGE}).answer()
         wrong = await gatepass.ask(None, "/v1/models", method="DELETE").answer()
         nothing = await gatepass.ask(None, "/", method="GET").answer()
@@ -215,10 +211,7 @@ async def test_the_line_of_what_is_refused_early_names_the_operation(caplog):
 async def test_no_setting_allows_a_foreign_origin_without_keys():
     path = "/for/lobechat" + CHAT
     listed = {"cors_origins": [PAGE, "http://localhost:3000"]}
-    async with (
-        Scripted(answer=lambda _: [Send(whole({"content": "a"}))]) as upstream,
-        gateway(upstream=upstream.url, server=listed) as gatepass,
-    ):
+    async with relaying(answer=lambda _: [Send(whole({"content": "a"}))], server=listed) as (_, gatepass):
         foreign = await gatepass.ask(None, path, method="OPTIONS", headers=ASKS).answer()
         own = await gatepass.ask(
             None, path, method="OPTIONS", headers={**ASKS, "origin": "http://localhost:3000"}

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from tests.integration import ragflow_readers as reads
-from tests.integration.gateway import Answer, Gateway, gateway
+from tests.integration.gateway import Answer, Gateway, relaying
 from tests.integration.ragflow_requests import ALL, CHAT_MODEL, CHATS, KEY, RANK_MODEL, Replay
-from tests.integration.scripted import Scripted
 from tests.integration.strict_azure import CALLS, DEPLOYMENTS, SPOKEN, TEXT, TRANSCRIPT, StrictAzure, score, vector
 
 BLOCKS: dict[str, Any] = {
@@ -47,7 +46,7 @@ def expected(replay: Replay) -> object:
 
 @asynccontextmanager
 async def serving(azure: StrictAzure, blocks: dict[str, Any] = BLOCKS) -> AsyncIterator[Gateway]:
-    async with Scripted(answer=azure.answer) as upstream, gateway(upstream=upstream.url, **blocks) as gatepass:
+    async with relaying(answer=azure.answer, **blocks) as (_, gatepass):
         yield gatepass
 
 

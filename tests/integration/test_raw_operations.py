@@ -8,7 +8,7 @@ import pytest
 from gatepass.auth.api_keys import hash_key
 from gatepass.proxy import uploads
 from gatepass.proxy.uploads import KEPT_BYTES
-from tests.integration.gateway import JSON, gateway
+from tests.integration.gateway import JSON, gateway, relaying
 from tests.integration.raw import request, send_raw, status_of
 from tests.integration.scripted import LAST_CHUNK, Fin, Pause, Scripted, Send, Wait, event, head, reply, stream
 
@@ -36,7 +36,7 @@ def static(name: str = "corp") -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/audio/transcriptions", "/v1/v1/audio/transcriptions/"])
 async def test_a_form_arrives_byte_for_byte(path):
-    async with Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=lambda _: [Send(reply(TRANSCRIPT))]) as (upstream, gp):
         answer = await gp.ask(form(), path, headers=FORM).answer()
     assert answer.json() == TRANSCRIPT
     (received,) = upstream.received
@@ -48,10 +48,7 @@ async def test_a_form_arrives_byte_for_byte(path):
 @pytest.mark.parametrize("first", [True, False])
 async def test_model_of_a_form_is_found_and_renamed_at_any_position(first):
     models = {"w-1": {"upstream": "chat", "name": "whisper-large"}}
-    async with (
-        Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream,
-        gateway(upstream=upstream.url, models=models) as gp,
-    ):
+    async with relaying(answer=lambda _: [Send(reply(TRANSCRIPT))], models=models) as (upstream, gp):
         answer = await gp.ask(form(first=first), "/v1/audio/transcriptions", headers=FORM).answer()
     assert answer.status == 200
     assert upstream.received[0].body == form(first=first, model="whisper-large")
@@ -73,10 +70,9 @@ async def test_a_form_that_needs_its_model_is_held_whole_and_must_fit():
     """RAGFlow 1.0 sends the file first."""
     limits = {"body_bytes": 3 * KEPT_BYTES}
     fits, large = form(bytes(2 * KEPT_BYTES), first=False), form(bytes(3 * KEPT_BYTES), first=False)
-    async with (
-        Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream,
-        gateway(upstream=upstream.url, models={"w-1": {"upstream": "chat"}}, limits=limits) as gp,
-    ):
+    async with relaying(
+        answer=lambda _: [Send(reply(TRANSCRIPT))], models={"w-1": {"upstream": "chat"}}, limits=limits
+    ) as (upstream, gp):
         answers = [await gp.ask(one, "/v1/audio/transcriptions", headers=FORM).answer() for one in (fits, large)]
     assert [one.status for one in answers] == [200, 413]
     assert "limits.body_bytes" in answers[1].error["message"]
@@ -85,10 +81,7 @@ async def test_a_form_that_needs_its_model_is_held_whole_and_must_fit():
 
 async def test_a_key_for_some_models_requires_one_of_them_named():
     headers = {**FORM, "authorization": f"Bearer {KEY}"}
-    async with (
-        Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream,
-        gateway(upstream=upstream.url, access=limited_to(["w-*"])) as gp,
-    ):
+    async with relaying(answer=lambda _: [Send(reply(TRANSCRIPT))], access=limited_to(["w-*"])) as (_, gp):
         statuses = [
             (await gp.ask(form(model=model), "/v1/audio/transcriptions", headers=headers).answer()).status
             for model in ("w-1", "x", None)
@@ -112,10 +105,7 @@ async def test_a_key_for_some_models_requires_one_of_them_named():
     ],
 )
 async def test_a_key_for_some_models_runs_no_file_of_others_whatever_its_body_states(method, path, body, more):
-    async with (
-        Scripted(answer=lambda _: [Send(reply({}))]) as upstream,
-        gateway(upstream=upstream.url, access=limited_to(["w-*"])) as gp,
-    ):
+    async with relaying(answer=lambda _: [Send(reply({}))], access=limited_to(["w-*"])) as (upstream, gp):
         headers = {**more, "authorization": f"Bearer {KEY}"}
         answer = await gp.ask(body, path, method=method, headers=headers).answer()
     assert (answer.status, answer.error["code"]) == (403, "operation_not_allowed")
@@ -123,7 +113,7 @@ async def test_a_key_for_some_models_runs_no_file_of_others_whatever_its_body_st
 
 
 async def test_the_suffix_of_a_listed_name_is_undone_in_a_form():
-    async with Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=lambda _: [Send(reply(TRANSCRIPT))]) as (upstream, gp):
         path = "/for/ragflow/v1/audio/transcriptions"
         answer = await gp.ask(form(model="foo___whisper"), path, headers=FORM).answer()
     assert answer.status == 200, answer.body
@@ -137,7 +127,7 @@ async def test_speech_without_a_content_type_passes_unless_it_begins_like_an_err
         return [Send(f"HTTP/1.1 200 OK\r\ncontent-length: {len(sent)}\r\n\r\n".encode() + sent[:1]),
                 Pause(0.02), Send(sent[1:])]  # fmt: skip
 
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=answer) as (_, gp):
         answered = await gp.ask({"model": "tts", "input": "a"}, "/v1/audio/speech").answer()
     assert answered.status == status
     assert status != 200 or answered.body == sent
@@ -179,16 +169,13 @@ async def test_an_upload_of_unknown_length_beyond_its_bound_is_413(monkeypatch):
     monkeypatch.setattr(uploads, "MOST_STREAMED_BYTES", 1000)
     data = form(bytes(2000))
     chunked = {**FORM, "transfer-encoding": "chunked", "connection": "close"}
-    async with (
-        Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream,
-        gateway(upstream=upstream.url) as gp,
-    ):
+    async with relaying(answer=lambda _: [Send(reply(TRANSCRIPT))]) as (_, gp):
         sent = request(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data), chunked.items(), target="/v1/files")
         assert status_of(await send_raw(gp.port, sent)) == 413
 
 
 async def test_form_operation_refuses_json_and_foreign_pages():
-    async with Scripted(answer=lambda _: [Send(reply(TRANSCRIPT))]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=lambda _: [Send(reply(TRANSCRIPT))]) as (upstream, gp):
         reported = await gp.ask({"model": "w"}, "/v1/audio/transcriptions", headers=JSON).answer()
         page = await gp.ask(
             form(), "/v1/audio/transcriptions", headers={**FORM, "sec-fetch-site": "cross-site"}
@@ -208,7 +195,7 @@ async def test_speech_is_relayed_unchanged_with_its_length():
         return [Send(head(200, content_type="audio/mpeg", content_length=str(len(SOUND))) + SOUND[:9]),
                 Wait(go_on), Send(SOUND[9:])]  # fmt: skip
 
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=answer) as (upstream, gp):
         body = {"model": "tts", "voice": "a", "input": "Hello"}
         async with gp.ask(body, "/v1/audio/speech") as ask:
             await ask.head()
@@ -230,7 +217,7 @@ async def test_speech_is_relayed_unchanged_with_its_length():
     ],
 )
 async def test_error_in_every_known_form_is_detected(answer, status, code):
-    async with Scripted(answer=lambda _: [Send(answer)]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=lambda _: [Send(answer)]) as (_, gp):
         answered = await gp.ask({"model": "tts", "input": "a"}, "/v1/audio/speech").answer()
     assert answered.status == status
     assert answered.error["code"] == code
@@ -264,8 +251,7 @@ async def test_a_success_without_a_body_stays_a_success(case):
     (method, path), answered, status = WITHOUT_BODY[case]
     body = {"input_file_id": "f"} if method == "POST" else None
     async with (
-        Scripted(answer=lambda _: [Send(answered)]) as upstream,
-        gateway(upstream=upstream.url) as gp,
+        relaying(answer=lambda _: [Send(answered)]) as (upstream, gp),
         gp.ask(body, path, method=method, headers=JSON) as ask,
     ):
         await ask.head()
@@ -287,24 +273,21 @@ NOT_EMPTY = {
 async def test_an_empty_reply_that_should_have_a_document_is_an_error(case):
     (method, path), answered = NOT_EMPTY[case]
     body = {"input_file_id": "f"} if method == "POST" else None
-    async with Scripted(answer=lambda _: [Send(answered)]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=lambda _: [Send(answered)]) as (_, gp):
         answer = await gp.ask(body, path, method=method).answer()
     assert (answer.status, answer.error["code"]) == (502, "upstream_empty")
 
 
 async def test_a_deletion_whose_reply_may_be_cut_off_is_an_error():
     """Without a length the end of the connection is the end of the body, and it may have come too early."""
-    async with (
-        Scripted(answer=lambda _: [Send(head(200, connection="close")), Fin()]) as upstream,
-        gateway(upstream=upstream.url) as gp,
-    ):
+    async with relaying(answer=lambda _: [Send(head(200, connection="close")), Fin()]) as (_, gp):
         answer = await gp.ask(None, "/v1/files/file-1", method="DELETE").answer()
     assert (answer.status, answer.error["code"]) == (502, "upstream_empty")
 
 
 async def test_the_connection_of_a_reply_without_a_body_serves_the_next_request():
     answers = iter([head(204), head(205, content_length="0"), head(202, content_length="0"), reply({"id": "file-1"})])
-    async with Scripted(answer=lambda _: [Send(next(answers))]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=lambda _: [Send(next(answers))]) as (upstream, gp):
         for status in (204, 205, 202):
             async with gp.ask(None, "/v1/files/file-1", method="DELETE", headers={}) as ask:
                 assert await ask.head() == status
@@ -357,10 +340,7 @@ async def test_files_and_batches_pass_with_the_credential_and_what_may_be_asked_
 
 async def test_the_content_of_a_file_is_not_classified():
     lines = b'{"error": {"message": "of one line"}}\n' * 3
-    async with (
-        Scripted(answer=lambda _: [Send(reply(lines, content_type="application/json"))]) as upstream,
-        gateway(upstream=upstream.url) as gp,
-    ):
+    async with relaying(answer=lambda _: [Send(reply(lines, content_type="application/json"))]) as (_, gp):
         answer = await gp.ask(None, "/v1/files/file-1/content", method="GET", headers={}).answer()
     assert (answer.status, answer.body) == (200, lines)
 
@@ -375,7 +355,7 @@ ASKED = {"model": "m", "input": "Hi", "stream": True}
 
 @pytest.mark.parametrize("path", ["/v1/responses", "/responses", "/v1/v1/responses"])
 async def test_a_stream_of_responses_passes_byte_for_byte(path):
-    async with Scripted(answer=lambda _: [Send(stream(*EVENTS))]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=lambda _: [Send(stream(*EVENTS))]) as (upstream, gp):
         answer = await gp.ask(ASKED, path).answer()
     assert (answer.status, answer.body, answer.whole) == (200, b"".join(EVENTS), True)
     assert upstream.received[0].target == "/v1/responses"
@@ -391,7 +371,7 @@ async def test_a_stream_of_responses_passes_byte_for_byte(path):
     ],
 )
 async def test_a_failure_before_the_first_byte_has_a_status(answer):
-    async with Scripted(answer=lambda _: [Send(answer)]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=lambda _: [Send(answer)]) as (_, gp):
         answered = await gp.ask(ASKED, "/v1/responses").answer()
     assert answered.status >= 400
     assert "no quota left" in answered.error["message"]
@@ -399,7 +379,7 @@ async def test_a_failure_before_the_first_byte_has_a_status(answer):
 
 async def test_a_transcript_that_is_streamed_passes_event_by_event():
     events = [event({"type": "transcript.text.delta", "delta": "yo"}), event({"type": "transcript.text.done"})]
-    async with Scripted(answer=lambda _: [Send(stream(*events))]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=lambda _: [Send(stream(*events))]) as (_, gp):
         answer = await gp.ask(form(), "/v1/audio/transcriptions", headers=FORM).answer()
     assert answer.body == b"".join(events)
 

@@ -10,9 +10,9 @@ import pytest
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.server import timeouts
-from tests.integration.gateway import Gateway, gateway
+from tests.integration.gateway import Gateway, gateway, relaying
 from tests.integration.raw import request, send_raw
-from tests.integration.scripted import Hold, Scripted
+from tests.integration.scripted import Hold
 from tests.integration.test_secrets import logged
 from tests.waiting import until
 
@@ -32,11 +32,7 @@ async def reported(port: int, data: bytes) -> bytes:
 @asynccontextmanager
 async def full(connections: int = 2):
     """A gatepass with `connections` requests of one caller in flight, which is the limit."""
-    async with (
-        Scripted([Hold()]) as upstream,
-        gateway(upstream=upstream.url, limits={"connections": connections}) as gp,
-        AsyncExitStack() as held,
-    ):
+    async with relaying([Hold()], limits={"connections": connections}) as (_, gp), AsyncExitStack() as held:
         for _ in range(connections):
             await held.enter_async_context(gp.ask())
         await until(lambda: gp.state.in_flight.busy == connections)

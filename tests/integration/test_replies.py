@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
-from tests.integration.gateway import HELLO, gateway
+from tests.integration.gateway import HELLO, answer_from, relaying
 from tests.integration.scripted import Hold, Scripted, Send, Wait, begin_stream, chunk, event, head, reply, stream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -25,8 +25,7 @@ async def test_a_limit_states_how_long_to_wait():
         "x_ratelimit_reset_tokens": "6m0s",
     }
     error_reply = {"error": {"message": "slow down", "type": "rate_limit_error", "param": None, "code": "rate_limited"}}
-    async with Scripted([Send(reply(error_reply, 429, **limits))]) as upstream, gateway(upstream=upstream.url) as gp:
-        answer = await gp.ask(STREAMED).answer()
+    answer = await answer_from([Send(reply(error_reply, 429, **limits))], STREAMED)
     reported = {name: answer.headers.get(name) for name in ("retry-after", "retry-after-ms")}
     assert (answer.status, reported) == (429, {"retry-after": "7", "retry-after-ms": "6500"})
     assert answer.headers["x-ratelimit-remaining-requests"] == "0"
@@ -46,7 +45,7 @@ AMBIGUOUS = {
 
 @pytest.mark.parametrize("case", AMBIGUOUS)
 async def test_reply_with_an_ambiguous_length_is_refused(case):
-    async with Scripted([Send(AMBIGUOUS[case])]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying([Send(AMBIGUOUS[case])]) as (upstream, gp):
         answers = [await gp.ask().answer() for _ in range(2)]
         assert [(answer.status, answer.error["code"]) for answer in answers] == [(502, "upstream_invalid")] * 2
         assert upstream.connections == 2, "such a connection is not used again"
@@ -55,7 +54,7 @@ async def test_reply_with_an_ambiguous_length_is_refused(case):
 async def test_refusal_before_the_end_of_the_request_is_reported():
     """The upstream answers 413 at once and reads nothing, so it would never accept the body."""
     refusal = reply({"error": {"message": "too large for us"}}, 413, connection="close")
-    async with Scripted([Send(refusal), Hold()], sends_first=True) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying([Send(refusal), Hold()], sends_first=True) as (_, gp):
         answer = await gp.ask({**HELLO, "x": "a" * 20_000_000}).answer()
     assert (answer.status, answer.error["message"]) == (413, "too large for us")
 
@@ -67,7 +66,7 @@ async def test_refusal_before_the_end_of_the_request_is_reported():
 async def test_no_redirect_is_followed(status):
     async with Scripted([Send(reply(COMPLETION))]) as decoy:
         moved = reply(b"", status, location=f"{decoy.url}/login?session=abc")
-        async with Scripted([Send(moved)]) as upstream, gateway(upstream=upstream.url) as gp:
+        async with relaying([Send(moved)]) as (upstream, gp):
             answers = [await gp.ask(body).answer() for body in (HELLO, STREAMED)]
         assert (decoy.connections, len(upstream.received)) == (0, 2)
     for answer in answers:
@@ -83,7 +82,7 @@ async def test_no_redirect_is_followed(status):
 async def test_gzip_of_an_upstream_is_decoded_although_identity_is_requested():
     packed = gzip.compress(json.dumps(COMPLETION).encode())
     dialogue = [Send(reply(packed, content_encoding="gzip"))]
-    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(dialogue) as (upstream, gp):
         asking = {"content-type": "application/json", "accept-encoding": "gzip, br"}
         answer = await gp.ask(headers=asking).answer()
     assert upstream.received[0].header("accept-encoding") == "identity"
@@ -100,11 +99,7 @@ async def test_compressed_events_come_one_by_one(coding):
     for one, step in zip(EVENTS, steps, strict=True):
         moves += [Wait(step), Send(chunk(packer.compress(one) + packer.flush(zlib.Z_SYNC_FLUSH)))]
     moves += [Send(chunk(packer.flush()) + b"0\r\n\r\n")]
-    async with (
-        Scripted(moves) as upstream,
-        gateway(upstream=upstream.url) as gp,
-        gp.ask(STREAMED) as ask,
-    ):
+    async with relaying(moves) as (upstream, gp), gp.ask(STREAMED) as ask:
         await upstream.requested()
         for count, step in enumerate(steps, 1):
             step.set()
@@ -147,7 +142,7 @@ LARGE: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("case", LARGE)
 async def test_a_reply_above_its_limit_is_not_held(case):
-    async with Scripted(LARGE[case]) as upstream, gateway(upstream=upstream.url, limits=LIMITS) as gp:
+    async with relaying(LARGE[case], limits=LIMITS) as (upstream, gp):
         answer = await gp.ask(STREAMED if "chunks" in case else HELLO).answer()
         assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
         assert "limits.reply_bytes" in answer.error["message"]
@@ -159,7 +154,7 @@ async def test_a_reply_above_its_limit_is_not_held(case):
 
 async def test_only_the_beginning_of_a_large_error_is_read():
     error_reply = b"<html><title>Down</title>" + b"x" * 5_000_000
-    async with Scripted([Send(reply(error_reply, 503)), Hold()]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying([Send(reply(error_reply, 503)), Hold()]) as (upstream, gp):
         answer = await gp.ask().answer()
         assert (answer.status, answer.error["code"], len(answer.body) < 1_000) == (503, "upstream_html", True)
         await upstream.left()
@@ -167,10 +162,7 @@ async def test_only_the_beginning_of_a_large_error_is_read():
 
 async def test_an_event_above_its_limit_ends_the_stream():
     pieces = [delta(content="one"), event({"x": "a" * EVENT_BYTES})[:-2] * 20, DONE]
-    async with (
-        Scripted([Send(stream(*pieces)), Hold()]) as upstream,
-        gateway(upstream=upstream.url, limits=LIMITS) as gp,
-    ):
+    async with relaying([Send(stream(*pieces)), Hold()], limits=LIMITS) as (upstream, gp):
         answer = await gp.ask(STREAMED).answer()
         assert (answer.status, answer.error["code"]) == (200, "upstream_invalid")
         assert (answer.body.startswith(pieces[0]), len(answer.events), answer.whole) == (True, 2, True)
@@ -179,8 +171,7 @@ async def test_an_event_above_its_limit_ends_the_stream():
 
 async def test_a_first_event_above_its_limit_is_an_http_error():
     dialogue = [Send(stream(event({"x": "a" * EVENT_BYTES})))]
-    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url, limits=LIMITS) as gp:
-        answer = await gp.ask(STREAMED).answer()
+    answer = await answer_from(dialogue, STREAMED, limits=LIMITS)
     assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
     assert "limits.event_bytes" in answer.error["message"]
 
@@ -188,6 +179,5 @@ async def test_a_first_event_above_its_limit_is_an_http_error():
 async def test_answer_in_an_envelope_is_unwrapped():
     inside = json.dumps(COMPLETION, indent=1).encode()
     wrapped = reply(b'{"code": "200", "data": %b}' % inside)
-    async with Scripted([Send(wrapped)]) as upstream, gateway(upstream=upstream.url) as gp:
-        answer = await gp.ask().answer()
+    answer = await answer_from([Send(wrapped)])
     assert (answer.status, answer.body, answer.headers["x-gatepass-adapted"]) == (200, inside, "unwrap=data")

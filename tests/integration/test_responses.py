@@ -10,7 +10,7 @@ from openai import OpenAI
 from gatepass.dialects.base import PARAMETERS, with_query
 from gatepass.operations.table import match_operation
 from gatepass.types import OutboundRequest
-from tests.integration.gateway import JSON, gateway
+from tests.integration.gateway import JSON, gateway, relaying
 from tests.integration.scripted import LAST_CHUNK, Scripted, Send, reply, stream
 from tests.integration.test_raw_operations import ASKED, EVENTS, static
 from tests.unit.sse.peer import strict_events
@@ -20,7 +20,7 @@ RESPONSE = response(reasoning("Hm"), message(part("Hi")), call())
 
 
 async def test_whole_response_becomes_the_requested_stream():
-    async with Scripted(answer=lambda _: [Send(reply(RESPONSE))]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=lambda _: [Send(reply(RESPONSE))]) as (upstream, gp):
         answer = await gp.ask(ASKED, "/v1/responses").answer()
     events = strict_events(answer.body)
     assert (answer.status, answer.whole, answer.headers["content-type"]) == (
@@ -45,7 +45,7 @@ async def test_a_refusal_of_streams_causes_rules_for_responses_too():
     def answer(request):
         return [Send(reply({"error": refusal}, 400) if request.json()["stream"] else reply(RESPONSE))]
 
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=answer) as (upstream, gp):
         answers = [await gp.ask(ASKED, "/v1/responses").answer() for _ in range(2)]
     assert [strict_events(answer.body)[-1].response.to_dict() for answer in answers] == [RESPONSE] * 2
     assert [request.json()["stream"] for request in upstream.received] == [True, False, False]
@@ -108,7 +108,7 @@ async def test_stored_responses_are_requested_at_the_responses_upstream():
 async def test_stored_failed_response_is_a_successful_reply():
     error = {"code": "server_error", "message": "It broke."}
     kept = {"id": "resp_1", "object": "response", "status": "failed", "output": [], "error": error}
-    async with Scripted(answer=lambda _: [Send(reply(kept))]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=lambda _: [Send(reply(kept))]) as (_, gp):
         answer = await gp.ask(None, "/v1/responses/resp_1", method="GET", headers={}).answer()
     assert (answer.status, answer.json()) == (200, kept)
 
@@ -122,7 +122,7 @@ async def test_stored_failed_response_is_a_successful_reply():
     ],
 )
 async def test_an_error_in_the_place_of_a_kept_response_is_one(answer, status, code):
-    async with Scripted(answer=lambda _: [Send(answer)]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=lambda _: [Send(answer)]) as (_, gp):
         answered = await gp.ask(None, "/v1/responses/resp_1", method="GET", headers={}).answer()
     assert (answered.status, answered.error["code"]) == (status, code)
 
@@ -131,7 +131,7 @@ async def test_an_error_in_the_place_of_a_kept_response_is_one(answer, status, c
 async def test_the_events_of_a_kept_response_pass_and_a_cut_never_looks_like_an_end(ends):
     kept = EVENTS[1:] if ends else EVENTS[1:2]
     path, events = "/v1/responses/resp_1?stream=true&starting_after=0", stream(*kept, end=LAST_CHUNK)
-    async with Scripted(answer=lambda _: [Send(events)]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=lambda _: [Send(events)]) as (upstream, gp):
         answer = await gp.ask(None, path, method="GET", headers={}).answer()
     assert upstream.received[0].target == path
     assert answer.body.startswith(b"".join(kept))
@@ -150,7 +150,7 @@ UNKNOWN = (
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/responses/compact"])
 async def test_unknown_types_pass_unchanged_in_both_directions(path):
     body = b'{"object": "response","id":"r","output": [{"type":"future_item","x":1.0e2}], "future":"\\u00e9"}'
-    async with Scripted(answer=lambda _: [Send(reply(body))]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=lambda _: [Send(reply(body))]) as (upstream, gp):
         answer = await gp.ask(UNKNOWN % b"false", path).answer()
     assert (answer.status, answer.body) == (200, body)
     assert (upstream.received[0].body, upstream.received[0].target) == (UNKNOWN % b"false", path)
@@ -189,7 +189,7 @@ INPUT = {"model": "gpt-5", "input": [{"role": "user", "content": "Hi"}], "stream
 
 
 async def test_a_request_for_a_response_at_the_path_of_chats_is_one_error_with_the_remedy():
-    async with Scripted(answer=lambda _: [Send(reply(RESPONSE))]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=lambda _: [Send(reply(RESPONSE))]) as (upstream, gp):
         answer = await gp.ask(INPUT, "/v1/chat/completions").answer()
         quoting = await gp.ask({**INPUT, "messages": []}, "/v1/chat/completions").answer()
         completion = await gp.ask(INPUT, "/v1/completions").answer()

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from tests.integration.answers import DONE
-from tests.integration.gateway import HELLO, Gateway, gateway
+from tests.integration.gateway import HELLO, Gateway, gateway, relaying
 from tests.integration.scripted import Dialogue, Hold, Rst, Scripted, Send, begin_stream, event, head, reply, stream
 from tests.integration.scripted import chunk as framed
 from tests.waiting import until
@@ -47,11 +47,7 @@ REPEATS: dict[str, tuple[int, Mapping[str, str], int]] = {
 
 @pytest.mark.parametrize(("status", "headers", "requests"), REPEATS.values(), ids=REPEATS)
 async def test_the_upstream_decides_about_a_repeat(status, headers, requests):
-    async with (
-        Scripted([refusal(status, headers)]) as upstream,
-        gateway(upstream=upstream.url) as gp,
-        sdk(gp) as client,
-    ):
+    async with relaying([refusal(status, headers)]) as (upstream, gp), sdk(gp) as client:
         with pytest.raises(openai.APIStatusError) as caught:
             await client.chat.completions.create(model="m", messages=MESSAGES)
         assert len(upstream.received) == requests
@@ -68,11 +64,7 @@ async def test_the_upstream_decides_about_a_repeat(status, headers, requests):
 @pytest.mark.parametrize("status", [200, 202, 204, 205])
 async def test_a_deletion_that_is_answered_without_a_body_is_sent_once(status):
     fields = {"content_type": "application/json"} | ({} if status == 204 else {"content_length": "0"})
-    async with (
-        Scripted(answer=lambda _: [Send(head(status, **fields))]) as upstream,
-        gateway(upstream=upstream.url) as gp,
-        sdk(gp) as client,
-    ):
+    async with relaying(answer=lambda _: [Send(head(status, **fields))]) as (upstream, gp), sdk(gp) as client:
         await client.files.delete("file-1")
         await client.responses.delete("resp_1")
     assert [one.method for one in upstream.received] == ["DELETE", "DELETE"]
@@ -128,7 +120,7 @@ EMPTY: dict[str, tuple[bytes, bool]] = {
 @pytest.mark.parametrize(("answer", "is_empty"), EMPTY.values(), ids=EMPTY)
 async def test_an_empty_answer_is_counted_and_logged(caplog, answer, is_empty, streamed):
     caplog.set_level(logging.INFO, "gatepass.access")
-    async with Scripted([Send(answer)]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying([Send(answer)]) as (_, gp):
         got = await gp.ask({**HELLO, "stream": streamed}).answer()
         line = await line_of(caplog)
         assert (got.status, line.fields.get("outcome")) == (200, "ok")
@@ -148,7 +140,7 @@ BROKEN: dict[str, Dialogue] = {
 @pytest.mark.parametrize("dialogue", BROKEN.values(), ids=BROKEN)
 async def test_a_stream_that_breaks_is_logged_as_a_warning(caplog, dialogue):
     caplog.set_level(logging.INFO, "gatepass.access")
-    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(dialogue) as (_, gp):
         await gp.ask({**HELLO, "stream": True}).answer()
         line = await line_of(caplog)
         assert (line.levelno, line.fields["status"], line.fields["outcome"]) == (logging.WARNING, 200, "error")
@@ -169,6 +161,6 @@ async def test_a_stream_that_a_stop_ends_is_logged_as_a_warning(caplog):
 
 async def test_good_answers_and_client_errors_are_not_logged_as_warnings(caplog):
     caplog.set_level(logging.INFO, "gatepass.access")
-    async with Scripted([Send(completion_with(content="a"))]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying([Send(completion_with(content="a"))]) as (_, gp):
         await gp.ask().answer()
         assert (await line_of(caplog)).levelno == logging.INFO

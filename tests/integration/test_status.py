@@ -15,7 +15,7 @@ from gatepass.observability.story import story_of
 from gatepass.server.cycle import ids_begin
 from gatepass.server.ui.views import overview
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import HELLO, Gateway, gateway
+from tests.integration.gateway import HELLO, Gateway, gateway, relaying
 from tests.integration.scripted import Dialogue, Hold, Received, Scripted, Send, event, head, reply
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
@@ -258,7 +258,7 @@ async def test_an_upstream_that_rejects_a_token_which_another_accepts_is_reporte
 async def test_an_upstream_that_fails_now_is_reported_with_its_last_error():
     """Unlike one that rejects requests of its clients: tests/unit/observability/test_traffic.py has each kind."""
     down = [Send(reply({"error": "down"}, 503))]
-    async with Scripted(down) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(down) as (_, gp):
         for _ in range(2):
             await gp.ask().answer()
             await until(lambda: not gp.state.in_flight.busy)

@@ -8,9 +8,9 @@ from gatepass.auth.api_keys import hash_key
 from gatepass.operations.table import OPERATIONS
 from gatepass.types import Operation
 from tests.integration.answers import COMPLETION, VECTORS
-from tests.integration.gateway import JSON, gateway
+from tests.integration.gateway import JSON, relaying
 from tests.integration.messages_upstream import MESSAGE
-from tests.integration.scripted import Received, Scripted, Send, reply
+from tests.integration.scripted import Received, Send, reply
 
 KEYS = {name: f"gp-{name}-0123456789abcdef" for name in ("mine", "theirs")}
 MARK = "b-1"
@@ -68,7 +68,7 @@ async def test_each_operation_of_the_table_is_open_or_closed_to_each_kind_of_key
     keys = KINDS[kind]
     bearer = {"authorization": f"Bearer {KEYS['mine']}"} if keys else {}
     body = {"model": "m", "messages": [], "input": "a", "query": "a", "documents": ["a"], "prompt": "a"}
-    async with Scripted(answer=_answer) as upstream, gateway(upstream=upstream.url, access={"keys": keys}) as gp:
+    async with relaying(answer=_answer, access={"keys": keys}) as (upstream, gp):
         for row in OPERATIONS:
             path = "/v1" + row.path.replace("{id}", "id-1").replace("{model}", "m")
             sent: Any = None if row.method != "POST" else form("model", "file") if row.takes_form else body
@@ -94,10 +94,7 @@ MEMBERS: tuple[dict[str, Any], ...] = (
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "MCP alone"])
 async def test_a_member_that_names_a_stored_response_is_sent_only_if_it_is_open(kind, path):
     bearer = {"authorization": f"Bearer {KEYS['mine']}"} if KINDS[kind] else {}
-    async with (
-        Scripted(answer=lambda _: (Send(reply(RESPONSE)),)) as upstream,
-        gateway(upstream=upstream.url, access={"keys": KINDS[kind]}) as gp,
-    ):
+    async with relaying(answer=lambda _: (Send(reply(RESPONSE)),), access={"keys": KINDS[kind]}) as (upstream, gp):
         for members in MEMBERS:
             for pad in (0, 3_000_000):
                 body = {"model": "m", "input": "x", "x": "a" * pad, **members}
@@ -115,9 +112,9 @@ async def test_nested_ids_and_the_metadata_that_codex_sends_pass(path):
     items = [{"type": "item_reference", "id": "msg_1"}, {"role": "user", "content": [{"file_id": "file-1"}]}]
     sent = {"model": "m", "input": items, "client_metadata": metadata}
     headers = {**JSON, "authorization": f"Bearer {KEYS['mine']}"}
-    async with (
-        Scripted(answer=lambda _: (Send(reply(RESPONSE)),)) as upstream,
-        gateway(upstream=upstream.url, access={"keys": KINDS["two keys"]}) as gp,
+    async with relaying(answer=lambda _: (Send(reply(RESPONSE)),), access={"keys": KINDS["two keys"]}) as (
+        upstream,
+        gp,
     ):
         answer = await gp.ask(sent, path, headers=headers).answer()
     assert answer.status == 200

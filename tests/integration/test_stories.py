@@ -10,7 +10,7 @@ from gatepass.observability.story import matches
 from gatepass.server import connection
 from gatepass.server.inspection import told
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import HELLO, JSON, Gateway, gateway
+from tests.integration.gateway import HELLO, JSON, Gateway, gateway, relaying
 from tests.integration.issuer import corp, minted
 from tests.integration.scripted import (
     LAST_CHUNK,
@@ -55,7 +55,7 @@ OWN_CODES = {
 
 async def test_one_failure_has_one_code_in_the_response_the_story_and_the_attempt_and_one_label():
     dialogues: list[Dialogue] = [[Send(data)] for data, _ in OWN_CODES.values()]
-    async with Scripted(*dialogues) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(*dialogues) as (_, gp):
         for name, (_, label) in OWN_CODES.items():
             before = gp.state.metrics.totals().by_code
             code = (await gp.ask(headers={**JSON, "x-request-id": name}).answer()).error["code"]
@@ -157,7 +157,7 @@ async def test_gatepass_closes_the_connection_of_a_client_that_does_not_read(mon
     monkeypatch.setattr(connection, "STALL_S", 0.2)
     many = FIRST * 20_000
     dialogue = [*begin_stream(), *(Send(chunk(many)) for _ in range(20)), Hold()]
-    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(dialogue) as (_, gp):
         async with gp.ask(STREAMED, headers=NAMED) as ask:
             await ask.head()
             await until(lambda: story(gp)["state"] == "ended")
@@ -190,7 +190,7 @@ async def test_each_rule_says_what_it_changed_and_where():
         "max_tokens": 5,
         "seed": 4711,
     }
-    async with Scripted(*dialogues) as upstream, gateway(upstream=upstream.url, models=models) as gp:
+    async with relaying(*dialogues, models=models) as (_, gp):
         assert (await gp.ask(body, headers=NAMED).answer()).status == 200
         shown = story(gp)
     first, second = (
@@ -219,7 +219,7 @@ async def test_a_gap_in_a_stream_is_in_its_timeline():
     clock = DrivenClock()
     end = event({"id": "x", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}) + event("[DONE]")
     dialogue = [*begin_stream(), Send(chunk(FIRST)), Wait(goes_on), Send(chunk(FIRST)), Send(chunk(end) + LAST_CHUNK)]
-    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
+    async with relaying(dialogue, clock=clock) as (_, gp):
         async with gp.ask(STREAMED, headers=NAMED) as ask:
             await ask.head()
             await ask.until(b"data:")
@@ -236,7 +236,7 @@ async def test_a_gap_in_a_stream_is_in_its_timeline():
 
 async def test_a_whole_reply_has_no_timeline():
     dialogues = ([Send(reply(COMPLETION))], [Send(reply(COMPLETION))])
-    async with Scripted(*dialogues) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(*dialogues) as (_, gp):
         assert (await gp.ask(headers=NAMED).answer()).status == 200
         assert (await gp.ask(STREAMED, headers={**JSON, "x-request-id": "made"}).answer()).status == 200
         assert [one["attempts"][0]["arrivals"] for one in (story(gp), story(gp, "made"))] == [None, None]
@@ -248,7 +248,7 @@ async def test_a_client_that_reads_slowly_is_seen():
     many = Send(chunk(FIRST * 20_000))
     dialogue = [*begin_stream(), *[many] * 10, Wait(goes_on), Send(chunk(end) + LAST_CHUNK)]
     clock = DrivenClock()
-    async with Scripted(dialogue) as upstream, gateway(upstream=upstream.url, clock=clock) as gp:
+    async with relaying(dialogue, clock=clock) as (_, gp):
         async with gp.ask(STREAMED, headers=NAMED) as ask:
             await until(lambda: len(gp.state.in_flight.held.stalled) > 0)
             await clock.advance(5.0)

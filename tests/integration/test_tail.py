@@ -7,7 +7,7 @@ import pytest
 
 from gatepass.http_client import response_body
 from tests.integration.answers import EVENTS
-from tests.integration.gateway import HELLO, gateway
+from tests.integration.gateway import HELLO, gateway, relaying
 from tests.integration.scripted import Dialogue, Hold, Scripted, Send, begin_stream, chunk
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
@@ -29,7 +29,7 @@ async def line_of(caplog) -> dict[str, Any]:
 async def test_connection_waits_for_the_end_of_a_body_and_closes_after_a_time(is_stream, monkeypatch):
     monkeypatch.setattr(response_body, "TAIL_S", 600.0)
     models = {"m": {"upstream": "chat", "stream": "aggregate"}}
-    async with Scripted(ENDLESS) as upstream, gateway(upstream=upstream.url, models=models) as gp:
+    async with relaying(ENDLESS, models=models) as (upstream, gp):
         answer = await gp.ask({**HELLO, "stream": is_stream}).answer()
         await until(lambda: not gp.state.in_flight.busy)
         assert (answer.status, answer.whole, upstream.open) == (200, True, 1)

@@ -15,7 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from gatepass.config.model import Config
 from gatepass.observability import tracing
 from tests.integration.answers import COMPLETION, EVENTS
-from tests.integration.gateway import CHAT, HELLO, JSON, Gateway, gateway
+from tests.integration.gateway import CHAT, HELLO, JSON, Gateway, gateway, relaying
 from tests.integration.issuer import SECRET, corp, minted
 from tests.integration.scripted import Dialogue, Fin, Hold, Scripted, Send, begin_stream, chunk, reply, stream
 from tests.waiting import until
@@ -68,11 +68,7 @@ def sent(upstream: Scripted) -> Iterator[list[str]]:
 @asynccontextmanager
 async def traced(*dialogues: Dialogue, **block: Any) -> AsyncIterator[tuple[Gateway, Collector, Scripted]]:
     """gatepass with `block` under `tracing`, its collector, and its upstream. It exports its last spans at the end."""
-    async with (
-        Collector() as collector,
-        Scripted(*dialogues) as upstream,
-        gateway(upstream=upstream.url, tracing=collector.block(**block)) as served,
-    ):
+    async with Collector() as collector, relaying(*dialogues, tracing=collector.block(**block)) as (upstream, served):
         yield served, collector, upstream
 
 

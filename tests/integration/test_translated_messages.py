@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gatepass.protocols.translation.message_translation import MessageAnswer
-from tests.integration.gateway import JSON, gateway
+from tests.integration.gateway import JSON, gateway, relaying
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Scripted, Send, Wait, chunk, event, reply, stream
 
 PATH = "/v1/messages"
@@ -147,7 +147,7 @@ def chat_only(request: Any) -> Dialogue:
 
 
 async def test_a_missing_path_is_learned_from_the_chat_that_succeeds():
-    async with Scripted(answer=chat_only) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=chat_only) as (upstream, gp):
         typo = await gp.ask({**ASKED, "model": "typo"}, PATH, headers=VERSION).answer()
         first, second = [await gp.ask(ASKED, PATH, headers=VERSION).answer() for _ in range(2)]
         rule, failed = gp.state.learned_rules()
@@ -170,7 +170,7 @@ async def test_a_missing_path_without_an_error_object_is_learned(lacking):
     def chats(request: Any) -> Dialogue:
         return chat_only(request) if request.target.endswith("/chat/completions") else [Send(lacking)]
 
-    async with Scripted(answer=chats) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=chats) as (upstream, gp):
         answered = [await gp.ask(ASKED, PATH, headers=VERSION).answer() for _ in range(2)]
     assert [one.status for one in answered] == [200, 200]
     assert len(upstream.received) == 3
@@ -197,7 +197,7 @@ async def test_no_other_operation_sends_a_thought_of_a_chat(path, more, protocol
 
 
 async def test_an_upstream_with_neither_path_keeps_its_first_error():
-    async with Scripted([Send(reply({"detail": "Not Found"}, 404))]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying([Send(reply({"detail": "Not Found"}, 404))]) as (upstream, gp):
         answered = await gp.ask(ASKED, PATH, headers=VERSION).answer()
         await gp.ask(ASKED, PATH, headers=VERSION).answer()
     assert answered.status == 400
@@ -223,7 +223,7 @@ async def test_a_busy_upstream_teaches_nothing_about_its_paths():
         is_chat = request.target.endswith("/chat/completions")
         return [Send(reply({"error": {"message": "slow down"}}, 429))] if is_chat else chat_only(request)
 
-    async with Scripted(answer=busy) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=busy) as (upstream, gp):
         answered = [await gp.ask(ASKED, PATH, headers=VERSION).answer() for _ in range(2)]
     assert [one.status for one in answered] == [429, 429]
     assert len(upstream.received) == 4
@@ -237,7 +237,7 @@ async def test_a_text_that_quotes_a_client_teaches_nothing_about_the_path(status
     def whole(request: Any) -> Dialogue:
         return chat_only(request) if request.target.endswith("/completions") else [Send(reply(refused, status))]
 
-    async with Scripted(answer=whole) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=whole) as (upstream, gp):
         answered = await gp.ask(ASKED, PATH, headers={**VERSION, "anthropic-beta": "x/messages"}).answer()
         assert gp.state.learned_rules() == []
     assert (answered.status >= 400, len(upstream.received)) == (True, 1)

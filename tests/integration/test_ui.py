@@ -15,8 +15,8 @@ from gatepass.http_client.tls import TLSContexts
 from gatepass.proxy.app_state import next_app_state
 from gatepass.server.ui.routes import HEADERS, ROUTES, UiRoute
 from gatepass.server.ui.sessions import LIFE_S
-from tests.integration.gateway import HELLO, Answer, Gateway, gateway
-from tests.integration.scripted import Scripted, Send, reply
+from tests.integration.gateway import HELLO, Answer, Gateway, gateway, relaying
+from tests.integration.scripted import Send, reply
 
 KEYS = {role: f"gp-{role}-" + role * 8 for role in ("caller", "viewer", "admin")}
 ACCESS: Mapping[str, Any] = {
@@ -48,7 +48,7 @@ async def signed_in(gp: Gateway, role: str, base: str = "/ui") -> str:
 
 
 async def test_without_keys_the_page_is_on_and_needs_no_login():
-    async with Scripted(answer=lambda _: [Send(reply(CHAT))]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=lambda _: [Send(reply(CHAT))]) as (_, gp):
         session = (await get(gp, "/ui/api/session")).json()
         assert (session["login"], session["signed_in"]) == (False, {"name": "local", "role": "admin"})
         assert (await gp.ask().answer()).status == 200
@@ -101,10 +101,7 @@ async def test_the_cookie_is_secure_behind_tls():
 
 
 async def test_a_poll_has_a_body_only_if_something_is_new():
-    async with (
-        Scripted(answer=lambda _: [Send(reply(CHAT))]) as upstream,
-        gateway(upstream=upstream.url, access=ACCESS, server=SERVER) as gp,
-    ):
+    async with relaying(answer=lambda _: [Send(reply(CHAT))], access=ACCESS, server=SERVER) as (_, gp):
         cookie = await signed_in(gp, "viewer")
         first = await get(gp, "/ui/api/requests", cookie=cookie)
         again = await get(gp, "/ui/api/requests", cookie=cookie, if_none_match=first.headers["etag"])
@@ -208,10 +205,7 @@ async def test_each_response_has_the_fields_that_protect_the_page():
 
 async def test_a_long_body_is_shown_in_part_and_comes_in_pieces_to_an_admin_alone():
     body = {**HELLO, "user": "word " * 200_000}
-    async with (
-        Scripted(answer=lambda _: [Send(reply(CHAT))]) as upstream,
-        gateway(upstream=upstream.url, access=ACCESS, server=SERVER) as gp,
-    ):
+    async with relaying(answer=lambda _: [Send(reply(CHAT))], access=ACCESS, server=SERVER) as (_, gp):
         cookies = {role: await signed_in(gp, role) for role in ("viewer", "admin")}
         await post(gp, "/ui/api/capture", {"for_s": 60}, cookie=cookies["admin"])
         key = {"authorization": f"Bearer {KEYS['caller']}", "content-type": "application/json", "x-request-id": "one"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.gateway import CHAT, JSON, Gateway, gateway
+from tests.integration.gateway import CHAT, JSON, Gateway, gateway, relaying
 from tests.integration.scripted import Scripted, Send, reply
 from tests.integration.strict_azure import StrictAzure
 from tests.integration.test_raw_operations import FORM, KEY, form, limited_to
@@ -38,7 +38,7 @@ def answered(request: Any) -> list[Any]:
 
 @asynccontextmanager
 async def over(answer: Any, **blocks: Any) -> AsyncIterator[tuple[Gateway, Scripted]]:
-    async with Scripted(answer=answer) as upstream, gateway(upstream=upstream.url, **blocks) as gp:
+    async with relaying(answer=answer, **blocks) as (upstream, gp):
         yield gp, upstream
 
 
@@ -73,7 +73,7 @@ async def test_a_key_for_some_models_may_or_may_not_use_the_operations_model(own
 @pytest.mark.parametrize("operation", JSON_WITHOUT)
 async def test_body_without_a_model_is_unchanged_or_refused_without_the_setting(operation):
     path, body = JSON_WITHOUT[operation]
-    async with Scripted(answer=answered) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=answered) as (upstream, gp):
         answer = await gp.ask(body, path).answer()
     if operation in MODEL_IS_NEEDED:
         message = f"The body has no `model`. Send one, or set operations.{operation}.model."

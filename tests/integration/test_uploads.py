@@ -8,8 +8,8 @@ from typing import cast
 import pytest
 
 from gatepass.proxy import uploads
-from tests.integration.gateway import gateway
-from tests.integration.scripted import Scripted, Send, reply
+from tests.integration.gateway import gateway, relaying
+from tests.integration.scripted import Send, reply
 
 NO = {"error": {"message": "no audio for you", "type": "invalid_request_error"}}
 BEGIN = b'--b-1\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
@@ -94,7 +94,7 @@ async def test_client_that_sends_all_first_receives_a_refusal_during_the_upload(
 @pytest.mark.parametrize("model", [b"", BEGIN % (b"model", b"m")], ids=["plain", "with a model that nobody asks for"])
 async def test_file_of_an_operation_without_a_model_is_sent_at_once(model: bytes):
     begin, rest = BEGIN % (b"purpose", b"batch") + model + FILE, bytes(2 * MIB) + END
-    async with Scripted([Send(reply({"id": "file-1"}))]) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying([Send(reply({"id": "file-1"}))]) as (upstream, gp):
         reader, writer = await asyncio.open_connection("127.0.0.1", gp.port)
         writer.write(announced("/v1/files", len(begin + rest)) + begin + rest[:MIB])
         await upstream.until(lambda: upstream.open == 1)
@@ -106,10 +106,7 @@ async def test_file_of_an_operation_without_a_model_is_sent_at_once(model: bytes
 
 async def test_file_that_is_too_large_is_not_sent(monkeypatch):
     monkeypatch.setattr(uploads, "MOST_STREAMED_BYTES", 1000)
-    async with (
-        Scripted([Send(reply({}))]) as upstream,
-        gateway(upstream=upstream.url) as gp,
-    ):
+    async with relaying([Send(reply({}))]) as (upstream, gp):
         headers = {"content-type": "multipart/form-data; boundary=b-1"}
         answer = await gp.ask(FILE + bytes(1000) + END, "/v1/files", headers=headers).answer()
     assert (answer.status, answer.error["code"], upstream.connections) == (413, "body_too_large", 0)

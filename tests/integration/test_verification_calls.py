@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.gateway import Answer, gateway
-from tests.integration.scripted import Scripted
+from tests.integration.gateway import Answer, relaying
 from tests.integration.strict_azure import DEPLOYMENTS, SPOKEN, TEXT, StrictAzure, score, vector
 
 MODEL, NAMES = "o1", [deployment.name for deployment in DEPLOYMENTS]
@@ -89,9 +88,9 @@ CHECKS: dict[str, tuple[str, str, Any, Reads, Any]] = {
 async def test_each_check_passes_over_a_model_that_streams_nothing_and_refuses_settings(host):
     profile, path, document, read, wanted = CHECKS[host]
     operations = {"rerank": {"upstream": "chat", "model": "rr"}}
-    async with (
-        Scripted(answer=StrictAzure().answer) as upstream,
-        gateway(upstream=upstream.url, models={"*": {"upstream": "chat"}}, operations=operations) as gp,
+    async with relaying(answer=StrictAzure().answer, models={"*": {"upstream": "chat"}}, operations=operations) as (
+        _,
+        gp,
     ):
         method = "GET" if document is None else "POST"
         answer = await gp.ask(document, f"/for/{profile}{path}", method=method).answer()
@@ -100,6 +99,6 @@ async def test_each_check_passes_over_a_model_that_streams_nothing_and_refuses_s
 
 async def test_empty_authorization_header_is_accepted_without_configured_keys():
     """Dify's embedding and rerank classes send `Authorization: ` for a field that was left empty."""
-    async with Scripted(answer=StrictAzure().answer) as upstream, gateway(upstream=upstream.url) as gp:
+    async with relaying(answer=StrictAzure().answer) as (_, gp):
         body, headers = CHECKS["Dify, embedding"][2], {"content-type": "application/json", "authorization": ""}
         assert (await gp.ask(body, EMBEDDINGS, headers=headers).answer()).status == 200
